@@ -1,0 +1,181 @@
+/** What the inside needs from the outside. Time, randomness, network, processes, faults and storage are passed in, never reached for. */
+import type { AuditAction, AuditEntry, AuditEvent, RunRecord, SecretRecord } from './model.ts'
+import type { Fields, Secret } from './secret.ts'
+
+export interface Clock {
+  /** Epoch milliseconds. */
+  now(): number
+  /** Resolves after that many milliseconds, or rejects with the signal's reason. */
+  sleep(ms: number, signal?: AbortSignal): Promise<void>
+  /** Milliseconds from an arbitrary start that never go back; for measuring only. */
+  monotonic(): number
+}
+
+export interface Random {
+  /** Fresh, unpredictable bytes. */
+  bytes(count: number): Uint8Array
+}
+
+export interface HttpRequest {
+  readonly method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
+  readonly url: string
+  readonly headers?: Readonly<Record<string, string>>
+  readonly body?: string | Uint8Array
+  /**
+   * `read` and `idempotent` are repeated by the transport (three attempts: refused, DNS, TLS, timeout, reset, 429, 5xx).
+   * `once` is never repeated after its first byte was sent.
+   */
+  readonly effect: 'read' | 'idempotent' | 'once'
+  /** For the whole exchange; default 30 s. */
+  readonly timeoutMs?: number
+  /** Largest answer in bytes; default 1 MiB. */
+  readonly maxBytes?: number
+  readonly signal?: AbortSignal
+}
+
+export interface HttpResponse {
+  readonly status: number
+  /** Lower-case names. */
+  readonly headers: Readonly<Record<string, string>>
+  /** The body as text; it may contain secrets, so it never goes into a message. */
+  readonly body: Secret
+}
+
+/**
+ * The one HTTP client. Refuses redirects, plain http except to loopback, link-local metadata addresses, user info in URLs.
+ * Throws `AdapterError`: `unreachable` (effect none) when nothing was sent, `timeout` or `unavailable` with effect `unknown` for a
+ * `once` request whose fate can't be known, `bad-answer` for an oversized or malformed answer. Any HTTP status resolves.
+ */
+export interface Http {
+  send(request: HttpRequest): Promise<HttpResponse>
+}
+
+export interface SpawnRequest {
+  /** Absolute path and arguments; never a value. No shell. */
+  readonly argv: readonly [string, ...string[]]
+  /** Written to stdin, which is then closed. */
+  readonly input?: Secret
+  /** Added to the minimal environment (PATH, HOME, LANG, TZ); never a value. */
+  readonly env?: Readonly<Record<string, string>>
+  readonly timeoutMs?: number
+  /** Largest stdout in bytes; default 1 MiB. */
+  readonly maxBytes?: number
+  readonly signal?: AbortSignal
+}
+
+export interface SpawnResult {
+  /** Exit code; `null` when a signal ended it. */
+  readonly code: number | null
+  readonly signal: string | null
+  readonly timedOut: boolean
+  readonly stdout: Secret
+  /** Last lines of stderr, scrubbed of the input value in its usual encodings. */
+  readonly stderr: string
+}
+
+/** Runs a program. Throws `AdapterError` `misconfigured` (effect none) when it can't be started. */
+export interface Spawn {
+  run(request: SpawnRequest): Promise<SpawnResult>
+}
+
+/** Fault points of the driver: a no-op in the shipped program, a crash or a pause in tests. */
+export interface Faults {
+  at(point: string): Promise<void> | void
+}
+
+export const noFaults: Faults = { at: () => undefined }
+
+/** Consistent, authenticated reading. Every method throws `RotateError('tampered')` rather than answer from a row that fails verification. */
+export interface VaultReader {
+  /** By path (letters as typed), by `sec_…` or by `rot_…` id. Deleted secrets are found too. */
+  resolve(name: string): Promise<SecretRecord | undefined>
+  secret(id: string): Promise<SecretRecord | undefined>
+  value(secretId: string, version: number): Promise<Fields | undefined>
+  run(id: string): Promise<RunRecord | undefined>
+  /** A named document: settings, the last `run-due` … */
+  doc<T>(name: string): Promise<T | undefined>
+}
+
+/**
+ * A change in the making. Nothing is durable until `transact` resolves. The body may run more than once (another process may commit first),
+ * so it does nothing but read from and write to the transaction.
+ */
+export interface VaultTx extends VaultReader {
+  /** Writes the record, its name and schedule id (`resolve`), and its wake time (`core/wake.ts`). Throws `conflict` if another live secret has the path. */
+  putSecret(record: SecretRecord): Promise<void>
+  /** Removes the record, its names and all its values for good. */
+  dropSecret(id: string): Promise<void>
+  putValue(secretId: string, version: number, fields: Fields): Promise<void>
+  dropValue(secretId: string, version: number): Promise<void>
+  putRun(run: RunRecord): Promise<void>
+  putDoc(name: string, value: unknown): Promise<void>
+  /** Appends to the audit chain in this same commit. */
+  audit(entry: AuditEntry): void
+}
+
+export interface AuditFilter {
+  readonly action?: AuditAction
+  readonly path?: string
+  /** First path segment. */
+  readonly project?: string
+  readonly runId?: string
+  readonly since?: number
+  readonly until?: number
+}
+
+export interface UnlockerInfo {
+  readonly id: string
+  readonly kind: 'passphrase' | 'key-file' | 'recipient' | 'recovery'
+  readonly createdAt: number
+}
+
+export interface AuditVerdict {
+  readonly ok: boolean
+  readonly rows: number
+  /** Hash of the newest event, hex; 64 zeros for an empty chain. */
+  readonly head: string
+  /** Sequence number of the first event that does not verify. */
+  readonly firstBad: number | null
+}
+
+/** An unlocked vault. */
+export interface Vault {
+  readonly vaultId: string
+  readonly file: string
+  readonly unlockers: readonly UnlockerInfo[]
+  /** Runs `body` against one consistent snapshot. */
+  read<T>(body: (reader: VaultReader) => Promise<T>): Promise<T>
+  /**
+   * Runs `body` and makes everything it wrote durable in one commit, or nothing. Waits up to 30 s for other writers.
+   * Throws `not-writable` when the file or its directory can't be written; nothing has changed then.
+   */
+  transact<T>(body: (tx: VaultTx) => Promise<T>): Promise<T>
+  /** Every secret, deleted ones too, in no particular order. */
+  secrets(): AsyncIterable<SecretRecord>
+  /** Every run, oldest first. */
+  runs(): AsyncIterable<RunRecord>
+  /** Secrets whose wake time has come, and the earliest wake time after `now`; authenticated, without reading the others. */
+  due(now: number): Promise<{ readonly ids: readonly string[]; readonly next: number | null }>
+  /** Audit events in order, oldest first, in pages; flat memory. */
+  auditEvents(filter: AuditFilter): AsyncIterable<AuditEvent>
+  /** Re-computes the whole chain and compares it with the authenticated head. */
+  auditVerify(): Promise<AuditVerdict>
+  /** The highest time that any commit has seen. */
+  highestTime(): Promise<number>
+  /** Keyed hash of the fields, 32 hex digits. */
+  fingerprint(fields: Fields): string
+  close(): void
+}
+
+/**
+ * Locks that the kernel frees when a process is killed and keeps while it is stopped: small SQLite files in the state directory, held by
+ * `BEGIN IMMEDIATE` for the life of the process and never opened by `fs` meanwhile.
+ */
+export interface Locks {
+  /** This process's own lock, taken at the first call; the absolute path of its file goes into claims. */
+  own(): Promise<string>
+  /** Is the process that held this lock gone? `true` also when the file no longer exists. */
+  isGone(instance: string): Promise<boolean>
+  /** Takes a named lock until released or the process ends; `undefined` when another process holds it. */
+  tryNamed(name: string): Promise<(() => void) | undefined>
+}

@@ -1,0 +1,141 @@
+/** The contract of a provider: the system that issues, verifies and revokes credentials. One file per provider, default export. */
+import type { z } from 'zod'
+import type { Handle, Intent, SecretType } from './model.ts'
+import type { Clock, Http, Random, Spawn } from './ports.ts'
+import type { Fields } from './secret.ts'
+
+export interface Traits {
+  /** Who invents the value: the service, or we (then it is sealed before it is applied). */
+  readonly mints: 'service' | 'client'
+  /** Do old and new work side by side? `in-place`: the old value dies with the create. */
+  readonly overlap: 'two-live' | 'two-users' | 'in-place'
+  /** Largest number of credentials of one owner at the provider, suspended ones included; `Infinity` where there is no limit. */
+  readonly maxLive: number
+  /** Field names of what it issues; `['value']` for a single value. */
+  readonly fields: readonly string[]
+  /** What makes a repeated create harmless: the same key replays the answer, a name finds what was made, nothing. */
+  readonly idempotency: 'replay-key' | 'named' | 'none'
+  /** How an old credential ends. `none`: nobody to revoke at; it becomes `retired`. */
+  readonly revoke: 'delete' | 'expire' | 'assisted' | 'none'
+  readonly suspend: boolean
+  readonly lastUsed: boolean
+}
+
+/** What every adapter gets. */
+export interface AdapterContext {
+  readonly clock: Clock
+  readonly random: Random
+  readonly http: Http
+  readonly spawn: Spawn
+  readonly signal: AbortSignal
+  /** Path of the secret, for names at the far side. */
+  readonly path: string
+  /** Short id of this vault, for names at the far side. */
+  readonly vaultTag: string
+  /** A line of progress; never a value. */
+  note(message: string): void
+}
+
+export interface Issued {
+  readonly fields: Fields
+  /** Absent where there is nothing to address later. */
+  readonly handle?: Handle
+  readonly expiresAt?: number
+  readonly metadata?: Readonly<Record<string, string>>
+}
+
+/**
+ * What a create with an unknown outcome left behind, found by reading.
+ *
+ * - `none`: nothing; create may be called again
+ * - `applied`: it worked and the value is known
+ * - `stray`: something of ours exists whose value is lost
+ * - `ambiguous`: can't be told; a person decides
+ */
+export type Settlement =
+  | { readonly outcome: 'none'; readonly detail: string }
+  | { readonly outcome: 'applied'; readonly issued: Issued; readonly detail: string }
+  | { readonly outcome: 'stray'; readonly handles: readonly Handle[]; readonly detail: string }
+  | { readonly outcome: 'ambiguous'; readonly candidates: readonly Handle[]; readonly detail: string }
+
+/** A credential to verify, suspend or revoke: by handle where it has one, else by its value. */
+export interface Credential {
+  readonly fields: Fields
+  readonly handle?: Handle
+}
+
+/**
+ * A connection to one provider with one configuration. Every method throws `AdapterError`; its `effect` tells what the far side did.
+ * Nothing here retries a create.
+ */
+export interface ProviderSession {
+  /**
+   * May we rotate? Reads only (a provider without a read sends nothing). Throws `denied`, `quota` (naming what occupies the slots, with ages), `refused`
+   * (the current credential is not accepted), `misconfigured`.
+   */
+  preflight(current: Credential | undefined): Promise<void>
+  /** Material that must be durable before `create`: proposed value, key pair. Default: none. */
+  prepare?(random: Random): Fields
+  /** Handles of what exists. Absent where the provider can't list. */
+  list?(): Promise<readonly Handle[]>
+  /** The handle that a value carries in itself (an access key id), so that an existing credential can be adopted. */
+  handleOf?(fields: Fields): Handle | undefined
+  /** Makes the replacement. Called once per intent. */
+  create(intent: Intent, current: Credential | undefined): Promise<Issued>
+  /** After a create whose outcome is unknown. Reads only, except a replay under the same idempotency key. */
+  settle(intent: Intent, current: Credential | undefined): Promise<Settlement>
+  /**
+   * Resolves if the credential authenticates (a narrow one that is refused for its scope is alive). Waits for propagation
+   * when `expect` is `live`. Throws `refused` when it is dead; any other code means "can't tell". Absent where it can't be asked.
+   */
+  verify?(credential: Credential, expect: 'live' | 'dead'): Promise<void>
+  /** Switches it off reversibly. A missing one throws `missing`. */
+  suspend?(credential: Credential): Promise<void>
+  /** Undoes `suspend`. */
+  resume?(credential: Credential): Promise<void>
+  /** When it was last used, epoch milliseconds; `undefined` for never. */
+  lastUsed?(credential: Credential): Promise<number | undefined>
+  /** Ends it. Idempotent: a missing one is success. */
+  revoke?(credential: Credential): Promise<void>
+  close(): Promise<void>
+}
+
+export interface ProviderSpec<C extends z.ZodType> {
+  readonly id: string
+  readonly title: string
+  readonly aliases?: readonly string[]
+  /** The only description of its configuration: validation, help, README, JSON Schema. */
+  readonly config: C
+  traits(config: z.output<C>): Traits
+  /** Type given to a secret that does not exist yet. */
+  readonly secretType: SecretType
+  /** The least rights that the configured credential needs, ready to paste. */
+  permissions?(config: z.output<C>): string
+  open(config: z.output<C>, context: AdapterContext): Promise<ProviderSession>
+}
+
+/** A provider with its configuration type erased; `parse` first, then pass the result back in. */
+export interface Provider {
+  readonly id: string
+  readonly title: string
+  readonly aliases: readonly string[]
+  readonly config: z.ZodType
+  readonly secretType: SecretType
+  traits(config: unknown): Traits
+  permissions(config: unknown): string | undefined
+  open(config: unknown, context: AdapterContext): Promise<ProviderSession>
+}
+
+/** Keeps the precise configuration type inside the adapter and erases it for everyone else. */
+export function defineProvider<C extends z.ZodType>(spec: ProviderSpec<C>): Provider {
+  return {
+    id: spec.id,
+    title: spec.title,
+    aliases: spec.aliases ?? [],
+    config: spec.config,
+    secretType: spec.secretType,
+    traits: (config) => spec.traits(config as z.output<C>),
+    permissions: (config) => spec.permissions?.(config as z.output<C>),
+    open: (config, context) => spec.open(config as z.output<C>, context),
+  }
+}

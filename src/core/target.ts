@@ -1,0 +1,114 @@
+/** The contracts of targets (who must hold the new value) and checks (does the new value work?). One file per adapter, default export. */
+import type { z } from 'zod'
+import type { Prior } from './model.ts'
+import type { AdapterContext } from './provider.ts'
+import type { Fields, Secret } from './secret.ts'
+
+export interface Delivery {
+  /** The same for every repetition of the same write. */
+  readonly id: string
+  readonly path: string
+  readonly version: number
+  /** What to write, by the target's own names, all in one write. */
+  readonly entries: Readonly<Record<string, Secret>>
+  /** The same values by field name. */
+  readonly fields: Fields
+}
+
+/** Every method throws `AdapterError`. */
+export interface TargetSession {
+  /** May we write here? Changes nothing. */
+  probe(): Promise<void>
+  /** What the names hold now; `null` where there is none. Absent for a target that can't be read ("write-only"). */
+  current?(names: readonly string[]): Promise<Prior>
+  /** Writes all entries at once. Idempotent by `delivery.id`; repeating it is harmless. */
+  put(delivery: Delivery): Promise<void>
+  /**
+   * Puts back what was there before `put`. `prior` is what `current` said then, if it could be asked; `old` is the old version, if there was one.
+   * Idempotent.
+   */
+  restore(prior: Prior | undefined, old: Delivery | undefined): Promise<void>
+  /** Makes consumers take the value up, and returns when they have. Idempotent by `delivery.id`. */
+  deploy?(delivery: Delivery): Promise<void>
+  close(): Promise<void>
+}
+
+export interface TargetSpecDefinition<C extends z.ZodType> {
+  readonly id: string
+  readonly title: string
+  readonly aliases?: readonly string[]
+  readonly config: C
+  /** Can it be read back? Said plainly in plans and `target show`. */
+  readonly readable: boolean
+  /** Programs and places named in the configuration, for the plan; never a value. */
+  describe(config: z.output<C>): string
+  /** Makes the configuration absolute and safe when the schedule is set (programs resolved, paths made absolute); throws `misconfigured`. */
+  settleConfig?(config: z.input<C>, context: Pick<AdapterContext, 'spawn'>): Promise<z.input<C>>
+  open(config: z.output<C>, context: AdapterContext): Promise<TargetSession>
+}
+
+export interface Target {
+  readonly id: string
+  readonly title: string
+  readonly aliases: readonly string[]
+  readonly config: z.ZodType
+  readonly readable: boolean
+  describe(config: unknown): string
+  settleConfig(config: unknown, context: Pick<AdapterContext, 'spawn'>): Promise<unknown>
+  open(config: unknown, context: AdapterContext): Promise<TargetSession>
+}
+
+/** See `defineProvider`. */
+export function defineTarget<C extends z.ZodType>(spec: TargetSpecDefinition<C>): Target {
+  return {
+    id: spec.id,
+    title: spec.title,
+    aliases: spec.aliases ?? [],
+    config: spec.config,
+    readable: spec.readable,
+    describe: (config) => spec.describe(config as z.output<C>),
+    settleConfig: async (config, context) => (spec.settleConfig === undefined ? config : spec.settleConfig(config as z.input<C>, context)),
+    open: (config, context) => spec.open(config as z.output<C>, context),
+  }
+}
+
+export interface CheckOutcome {
+  readonly ok: boolean
+  /** What was seen, in a few words; never a value. */
+  readonly detail: string
+}
+
+export interface CheckDefinition<C extends z.ZodType> {
+  readonly id: string
+  readonly title: string
+  readonly config: C
+  /** Does it present the value it is given? If not it is a sign of life only. */
+  presents(config: z.output<C>): boolean
+  describe(config: z.output<C>): string
+  settleConfig?(config: z.input<C>, context: Pick<AdapterContext, 'spawn'>): Promise<z.input<C>>
+  /** One attempt. A red answer resolves with `ok: false`; it throws `AdapterError` only when the check itself can't be made (`misconfigured`). */
+  run(config: z.output<C>, fields: Fields, context: AdapterContext): Promise<CheckOutcome>
+}
+
+export interface Check {
+  readonly id: string
+  readonly title: string
+  readonly config: z.ZodType
+  presents(config: unknown): boolean
+  describe(config: unknown): string
+  settleConfig(config: unknown, context: Pick<AdapterContext, 'spawn'>): Promise<unknown>
+  run(config: unknown, fields: Fields, context: AdapterContext): Promise<CheckOutcome>
+}
+
+/** See `defineProvider`. The check type `provider` is not an adapter: the engine asks the provider's own `verify`. */
+export function defineCheck<C extends z.ZodType>(spec: CheckDefinition<C>): Check {
+  return {
+    id: spec.id,
+    title: spec.title,
+    config: spec.config,
+    presents: (config) => spec.presents(config as z.output<C>),
+    describe: (config) => spec.describe(config as z.output<C>),
+    settleConfig: async (config, context) => (spec.settleConfig === undefined ? config : spec.settleConfig(config as z.input<C>, context)),
+    run: (config, fields, context) => spec.run(config as z.output<C>, fields, context),
+  }
+}

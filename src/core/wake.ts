@@ -1,0 +1,35 @@
+/** When the engine must next look at a secret. Pure; the vault stores the answer beside the record, so that `run-due` reads nothing else. */
+import type { SecretRecord } from './model.ts'
+
+/**
+ * The next time at which there is something to do: due, end of grace, quarantine or pause, retry of a stray; 0 for an open run; `null` for never.
+ * Epoch milliseconds.
+ */
+export function nextWorkAt(secret: SecretRecord): number | null {
+  let next = Number.POSITIVE_INFINITY
+  const at = (time: number | undefined): void => {
+    if (time !== undefined && time < next) next = time
+  }
+  if (secret.openRun !== undefined) at(0)
+  if (secret.deletedAt === undefined) {
+    const schedule = secret.schedule
+    if (schedule?.status === 'active') at(Math.max(schedule.nextAt, schedule.retryAt ?? 0))
+    if (schedule?.status === 'paused') at(schedule.pausedUntil)
+  }
+  for (const version of secret.versions) {
+    const retirement = version.retirement
+    if (retirement !== undefined) at(Math.max(retirement.deleteAfter ?? retirement.notBefore, retirement.retryAt ?? 0))
+  }
+  for (const stray of secret.strays) at(Math.max(stray.deleteAfter, stray.retryAt ?? 0))
+  return Number.isFinite(next) ? next : null
+}
+
+/** Is an old version waiting for its end? It is checked again at every `run-due` while it waits. */
+export function inGrace(secret: SecretRecord): boolean {
+  return secret.versions.some((version) => version.retirement?.why === 'grace')
+}
+
+/** What the vault stores as wake time: `nextWorkAt`, or 0 ("at every `run-due`") while a version is in grace. */
+export function wakeOf(secret: SecretRecord): number | null {
+  return inGrace(secret) ? 0 : nextWorkAt(secret)
+}
