@@ -21,7 +21,7 @@ const libsodium: Plugin = {
   name: 'libsodium',
   setup({ onLoad, onResolve, onEnd }) {
     let tuned = false
-    onLoad({ filter: /[\\/]libsodium[\\/]dist[\\/]modules-esm[\\/]libsodium\.mjs$/ }, async ({ path }) => {
+    onLoad({ filter: /[\\/]libsodium[\\/]dist[\\/]modules-esm[\\/]libsodium\.mjs$/, namespace: 'file' }, async ({ path }) => {
       const source = await readFile(path, 'utf8')
       if (source.split('.instantiateWasm?new Promise(').length !== 2) throw new Error('libsodium: its instantiateWasm hook is gone')
       let text = replaceOnce(source, /"AGFzb[A-Za-z0-9+/]{100000,}={0,2}"/, () => '""', 'libsodium: its WebAssembly')
@@ -29,8 +29,8 @@ const libsodium: Plugin = {
       tuned = true
       return { contents: text, loader: 'js' }
     })
-    onResolve({ filter: /^rotate:libsodium\.wasm$/ }, ({ importer }) => ({ path: importer, namespace: 'libsodium-wasm' }))
-    onLoad({ filter: /.*/, namespace: 'libsodium-wasm' }, async ({ path }) => {
+    onResolve({ filter: /^rotate:libsodium\.wasm$/ }, ({ importer }) => ({ path: 'libsodium.wasm', namespace: 'libsodium-wasm', pluginData: importer }))
+    onLoad({ filter: /.*/, namespace: 'libsodium-wasm' }, async ({ pluginData: path }) => {
       const base64 = /"(AGFzb[A-Za-z0-9+/]{100000,}={0,2})"/.exec(await readFile(path, 'utf8'))?.[1] ?? ''
       const contents = Buffer.from(base64, 'base64')
       return { contents, loader: 'file' }
@@ -95,7 +95,7 @@ const sqlite: Plugin = {
 
 const FIND_ADDON = `
 function find(name) {
-  let above = path.dirname(import.meta.dirname);
+  let above = path.dirname(__dirname);
   for (let near = above; ; near = above) {
     const file = near + '/node_modules/better-sqlite3/prebuilds/' + name;
     if (fs.existsSync(file)) return file;
@@ -142,7 +142,7 @@ const { metafile } = await build({
   metafile: true,
   // Bundled CommonJS asks for Node's own modules; getBuiltinModule is there without an import (createRequire would load node:module).
   banner: {
-    js: `const require = (id) => process.getBuiltinModule(id) ?? (() => { throw Object.assign(new Error('Cannot find module ' + id), { code: 'MODULE_NOT_FOUND' }); })();`,
+    js: `const __dirname = import.meta.dirname; const require = (id) => process.getBuiltinModule(id) ?? (() => { throw Object.assign(new Error('Cannot find module ' + id), { code: 'MODULE_NOT_FOUND' }); })();`,
   },
   plugins: [manifest, libsodium, sqlite],
   logLevel: 'warning',
