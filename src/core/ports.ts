@@ -26,6 +26,8 @@ export interface HttpRequest {
    * `once` is never repeated after its first byte was sent.
    */
   readonly effect: 'read' | 'idempotent' | 'once'
+  /** Most tries in all, for what may be repeated; default 3. */
+  readonly attempts?: number
   /** For the whole exchange; default 30 s. */
   readonly timeoutMs?: number
   /** Largest answer in bytes; default 1 MiB. */
@@ -75,6 +77,11 @@ export interface SpawnResult {
 
 /** Runs a program. Throws `AdapterError` `misconfigured` (effect none) when it can't be started. */
 export interface Spawn {
+  /**
+   * A command line as it is kept in a configuration: program and script made absolute. Throws `misconfigured` when the program does not
+   * exist, can't be executed, or could be replaced by another user.
+   */
+  resolve(argv: readonly string[]): Promise<[string, ...string[]]>
   run(request: SpawnRequest): Promise<SpawnResult>
 }
 
