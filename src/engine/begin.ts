@@ -1,0 +1,177 @@
+/** Starting a run, and taking up one that was interrupted or waits for an operator. */
+import { RotateError, usage } from '../core/errors.ts'
+import { hintOf } from '../core/hint.ts'
+import { newId } from '../core/ids.ts'
+import type { ProviderRef, RunEvent, RunKind, RunPlan, RunRecord, SecretRecord, Trigger, VersionRecord } from '../core/model.ts'
+import { currentVersion, versionOf } from '../core/model.ts'
+import type { Traits } from '../core/provider.ts'
+import type { Fields } from '../core/secret.ts'
+import { claimed } from './claim.ts'
+import { commit, loadRun, runAudit } from './journal.ts'
+import { canGoBack, forwardSteps, stateOf } from './machine.ts'
+import { defaultGrace } from './policy.ts'
+import type { EnginePorts } from './ports.ts'
+
+export interface BeginOptions {
+  readonly kind: RunKind
+  readonly trigger: Trigger
+  /** The new value, where the operator gives it. */
+  readonly supplied?: { readonly fields: Fields; readonly expiresAt?: number; readonly metadata?: Readonly<Record<string, string>> }
+  /** The version that becomes current again, for a rollback. */
+  readonly toVersion?: number
+  readonly graceMs?: number
+  readonly emergency?: boolean
+}
+
+export interface Begun {
+  readonly runId: string
+  /** An unfinished run was found and taken up instead. */
+  readonly resumed: boolean
+}
+
+/** Starts a run on this secret, or takes up its unfinished one. Throws `locked` while another process works on it, `usage` without provider and value. */
+export async function begin(ports: EnginePorts, secretId: string, options: BeginOptions): Promise<Begun> {
+  const seen = await ports.vault.read((reader) => reader.secret(secretId))
+  const ref = seen?.schedule?.provider ?? null
+  const traits = ref === null ? undefined : await ports.adapters.traits(ref)
+  return claimed(ports, secretId, async (tx, secret) => {
+    if (secret.openRun !== undefined) return { runId: secret.openRun, resumed: true }
+    const at = ports.clock.now()
+    const id = newId('run', at, ports.random)
+    const { plan, version } = planOf(ports, secret, ref, traits, options, id, at)
+    const run: RunRecord = {
+      id,
+      secretId,
+      path: secret.path,
+      kind: options.kind,
+      trigger: options.trigger,
+      actor: ports.actor,
+      ...(ports.reason === undefined ? {} : { reason: ports.reason }),
+      plan,
+      startedAt: at,
+      status: 'open',
+      events: [{ type: 'began', at }],
+      ...(secret.lastRun === undefined ? {} : { previousRun: secret.lastRun }),
+    }
+    const withNew: SecretRecord = version === undefined ? secret : { ...secret, versions: [...secret.versions, version.record], nextVersion: version.record.n + 1 }
+    await tx.putSecret({ ...withNew, openRun: id, lastRun: id, updatedAt: at })
+    if (version !== undefined) await tx.putValue(secretId, version.record.n, version.fields)
+    await tx.putRun(run)
+    tx.audit(runAudit(run, 'rotation_started', 'pending', { kind: options.kind, old_version: plan.oldVersion, provider: plan.provider?.id ?? null }))
+    return { runId: id, resumed: false }
+  })
+}
+
+function planOf(
+  ports: EnginePorts,
+  secret: SecretRecord,
+  ref: ProviderRef | null,
+  traits: Traits | undefined,
+  options: BeginOptions,
+  runId: string,
+  at: number,
+): { plan: RunPlan; version: { record: VersionRecord; fields: Fields } | undefined } {
+  const { schedule } = secret
+  const source = options.supplied !== undefined ? 'supplied' : options.toVersion !== undefined ? 'stored' : 'provider'
+  if (source === 'provider' && (ref === null || traits === undefined)) {
+    throw usage(`${secret.path} has no provider and no new value was given`, `rotate ${secret.path} - reads the value from stdin; or: rotate schedule set ${secret.path} --provider …`)
+  }
+  const emergency = options.emergency === true
+  const version = options.supplied === undefined ? undefined : suppliedVersion(ports, secret, options.supplied, ref, runId, at)
+  const plan: RunPlan = {
+    source,
+    provider: ref,
+    overlap: source === 'provider' ? (traits?.overlap ?? 'two-live') : 'two-live',
+    targets: schedule?.targets ?? [],
+    checks: schedule?.checks ?? [],
+    graceMs: emergency ? 0 : (options.graceMs ?? schedule?.graceMs ?? defaultGrace(null)),
+    quarantineMs: schedule?.quarantineMs ?? 0,
+    oldVersion: currentVersion(secret)?.n ?? null,
+    newVersion: version?.record.n ?? options.toVersion ?? null,
+    emergency,
+  }
+  return { plan, version }
+}
+
+function suppliedVersion(
+  ports: EnginePorts,
+  secret: SecretRecord,
+  supplied: NonNullable<BeginOptions['supplied']>,
+  ref: ProviderRef | null,
+  runId: string,
+  at: number,
+): { record: VersionRecord; fields: Fields } {
+  const fingerprint = ports.vault.fingerprint(supplied.fields)
+  const record: VersionRecord = {
+    n: secret.nextVersion,
+    state: 'live',
+    labels: ['pending'],
+    createdAt: at,
+    createdBy: ports.actor,
+    source: 'supplied',
+    fingerprint,
+    hint: hintOf(secret.type, supplied.fields, fingerprint),
+    ...(ref === null ? {} : { providerId: ref.id }),
+    revocable: false,
+    runId,
+    ...(supplied.expiresAt === undefined ? {} : { expiresAt: supplied.expiresAt }),
+    ...(supplied.metadata === undefined ? {} : { metadata: supplied.metadata }),
+  }
+  return { record, fields: supplied.fields }
+}
+
+/**
+ * Takes up an unfinished run for this process. `keep` is an operator's decision about one that can't go on by itself: `old` undoes it, `new` accepts the
+ * new version as it is. Throws `conflict` when the decision is impossible, `locked` while another process works on it.
+ */
+export async function takeUp(ports: EnginePorts, runId: string, keep?: 'new' | 'old'): Promise<void> {
+  const { run, secret } = await loadRun(ports, runId)
+  if (run.closedAt !== undefined || secret.openRun !== runId) throw new RotateError('conflict', `run ${runId} is already closed (${run.status})`, { hint: `rotate history ${runId}`, runId })
+  await claimed(ports, secret.id, () => Promise.resolve())
+  const state = stateOf(run)
+  const at = ports.clock.now()
+  const events = keep === undefined ? (state.parked === undefined ? [] : [again(state.direction, at)]) : decision(run, keep, at)
+  if (events.length === 0) return
+  await commit(ports, runId, 'take-up', (now) => ({
+    events,
+    run: { status: 'open' },
+    ...(keep === undefined ? {} : { audit: [runAudit(now.run, 'secret_updated', 'success', { operator_keeps: keep })] }),
+  }))
+}
+
+function again(direction: 'forward' | 'back', at: number): RunEvent {
+  return { type: 'turned', at, direction, reason: 'taken up again' }
+}
+
+function decision(run: RunRecord, keep: 'new' | 'old', at: number): readonly RunEvent[] {
+  const state = stateOf(run)
+  if (keep === 'old') {
+    if (!canGoBack(run.plan, state)) {
+      throw new RotateError('conflict', 'the old value died when the new one was issued; it can not be kept', { hint: `rotate resume ${run.id} --keep new`, runId: run.id })
+    }
+    return [{ type: 'turned', at, direction: 'back', reason: 'the operator keeps the old value' }]
+  }
+  if (state.newVersion === null) {
+    throw new RotateError('conflict', 'the new value is not known, so it can not be kept', {
+      hint: `rotate resume ${run.id} --keep old, then give the value with: rotate ${run.path} -`,
+      runId: run.id,
+    })
+  }
+  const open = forwardSteps(run.plan).filter((step) => step !== 'promote' && state.steps[step]?.status !== 'done')
+  return [again('forward', at), ...open.map((step): RunEvent => ({ type: 'done', at, step, ms: 0, detail: 'accepted by the operator' }))]
+}
+
+/** The version a rollback goes to: the one asked for, or the newest that is not current and still alive. */
+export function rollbackTarget(secret: SecretRecord, wanted: number | undefined): VersionRecord {
+  const current = currentVersion(secret)
+  const alive = (version: VersionRecord): boolean =>
+    (version.state === 'live' || version.state === 'suspended') && version.n !== current?.n && version.retirement?.step !== 'deleting' && version.retirement?.step !== 'proving'
+  const found = wanted === undefined ? secret.versions.findLast((version) => alive(version) && version.labels.includes('previous')) ?? secret.versions.findLast(alive) : versionOf(secret, wanted)
+  if (found === undefined) throw new RotateError('not-found', `${secret.path} has no earlier version that is still alive`, { hint: `rotate versions ${secret.path}` })
+  if (!alive(found)) {
+    throw new RotateError('denied', `version ${found.n} of ${secret.path} is ${found.labels.includes('current') ? 'already current' : found.state}; it can not become current again`, {
+      hint: `rotate ${secret.path} makes a fresh one`,
+    })
+  }
+  return found
+}

@@ -1,0 +1,54 @@
+/** Who works on a secret (law 9): one run per secret, a claim that names the instance lock of its process. */
+import { RotateError } from '../core/errors.ts'
+import type { Claim, SecretRecord } from '../core/model.ts'
+import type { VaultTx } from '../core/ports.ts'
+import type { EnginePorts } from './ports.ts'
+
+/** The error of exit 11. */
+export function busy(path: string, claim: Claim): RotateError {
+  return new RotateError('locked', `${path} is being rotated by process ${claim.pid} (${claim.command}); nothing was changed`, {
+    hint: 'wait for it to finish, or look at it with: rotate show ' + path,
+    details: { pid: claim.pid, command: claim.command, since: new Date(claim.since).toISOString() },
+  })
+}
+
+/**
+ * Takes the secret for this process, in one commit with what `body` writes. Throws `locked` while the process that holds it lives; a claim
+ * whose lock can be taken is stale and replaced.
+ */
+export async function claimed<T>(ports: EnginePorts, secretId: string, body: (tx: VaultTx, secret: SecretRecord) => Promise<T>): Promise<T> {
+  const own = await ports.locks.own()
+  for (;;) {
+    const seen = (await ports.vault.read((reader) => reader.secret(secretId)))?.claim
+    if (seen !== undefined && seen.instance !== own && !(await ports.locks.isGone(seen.instance))) {
+      const secret = await ports.vault.read((reader) => reader.secret(secretId))
+      throw busy(secret?.path ?? secretId, seen)
+    }
+    const result = await ports.vault.transact(async (tx) => {
+      const secret = await tx.secret(secretId)
+      if (secret === undefined) throw new RotateError('not-found', 'the secret does not exist any more')
+      if (secret.claim !== undefined && secret.claim.instance !== own && secret.claim.instance !== seen?.instance) return undefined
+      const claim: Claim = { instance: own, pid: ports.pid, command: ports.command, since: ports.clock.now() }
+      const taken = { ...secret, claim }
+      await tx.putSecret(taken)
+      return { value: await body(tx, taken) }
+    })
+    if (result !== undefined) return result.value
+  }
+}
+
+/** Gives the secret back, if it is still ours. */
+export async function release(ports: EnginePorts, secretId: string): Promise<void> {
+  const own = await ports.locks.own()
+  await ports.vault.transact(async (tx) => {
+    const secret = await tx.secret(secretId)
+    if (secret?.claim?.instance !== own) return
+    await tx.putSecret(withoutClaim(secret))
+  })
+}
+
+/** The record without its claim. */
+export function withoutClaim(secret: SecretRecord): SecretRecord {
+  const { claim: _claim, ...rest } = secret
+  return rest
+}

@@ -1,0 +1,254 @@
+/**
+ * Makes it happen, once. `rotate`, `resume` and `run-due` are this same loop: fold the journal, ask `decide`, commit the intent, do the effect,
+ * commit the outcome.
+ *
+ * The laws:
+ * 1. No effect without a committed intent. The value that must survive is sealed and durable before the call that makes it matter.
+ * 2. An unfinished intent is settled by reading, never simply repeated; steps whose call is idempotent settle by repetition.
+ * 3. What an event claims and what the vault holds change in one commit, with its audit row and its notices.
+ * 4. As long as the old credential is alive and untouched, failure goes back; afterwards, and in place, failure goes forward.
+ * 5. The old credential dies last and on evidence (retire.ts).
+ * 6. Only handles that this vault recorded or the operator adopted are ever touched.
+ * 7. Waiting is an event with a date, not a sleeping process; pauses between attempts of one step are the exception, bounded to seconds.
+ * 8. Ambiguity is a state in which nothing more is revoked; it is never compensated by guess.
+ * 9. One run per secret; every commit checks that the secret is still ours.
+ */
+import { asAdapterError, RotateError } from '../core/errors.ts'
+import type { Failure, RunRecord, RunStatus, Schedule, SecretRecord } from '../core/model.ts'
+import { withoutClaim } from './claim.ts'
+import { type Change, commit, type Loaded, loadRun, runAudit } from './journal.ts'
+import { decide, lastFailure, stateOf } from './machine.ts'
+import { retryPause, stepPause } from './policy.ts'
+import type { EnginePorts } from './ports.ts'
+import { promotion } from './promotion.ts'
+import { providerNow, Workbench } from './session.ts'
+import { create, settle } from './steps/create.ts'
+import { deliver, deploy, restore, runCheck } from './steps/deliver.ts'
+import { preflight } from './steps/preflight.ts'
+import { demote, discard, proveOld } from './steps/undo.ts'
+import { cleanStrays } from './strays.ts'
+
+/** Drives a run of ours until it is closed or parked, and returns it. Throws `interrupted` when asked to stop; the run stays resumable. */
+export async function drive(ports: EnginePorts, runId: string): Promise<Loaded> {
+  const bench = new Workbench(ports)
+  try {
+    let loaded = await loadRun(ports, runId)
+    for (;;) {
+      if (ports.signal.aborted) throw new RotateError('interrupted', `interrupted; run ${runId} can be resumed`, { hint: `rotate resume ${runId}`, runId })
+      const state = stateOf(loaded.run)
+      const command = decide(loaded.run.plan, state, ports.clock.now())
+      switch (command.do) {
+        case 'stop':
+          return loaded
+        case 'wait':
+          await ports.clock.sleep(Math.max(0, command.until - ports.clock.now()), ports.signal)
+          break
+        case 'turn':
+          loaded = await commit(ports, runId, 'turn', (now) => ({
+            events: [{ type: 'turned', at: ports.clock.now(), direction: 'back', reason: command.reason }],
+            audit: [runAudit(now.run, 'rotation_failed', 'failed', { at: command.reason.slice(0, 200) })],
+          }))
+          break
+        case 'park':
+          loaded = await park(ports, runId, command.reason)
+          break
+        case 'close':
+          loaded = await close(ports, runId, command.status)
+          break
+        case 'settle':
+          loaded = await attempt(bench, loaded, 'create', async () => settled(bench, loaded))
+          break
+        case 'step':
+          loaded = await attempt(bench, loaded, command.step, () => perform(bench, loaded, command.step))
+          break
+        default:
+          return command satisfies never
+      }
+    }
+  } finally {
+    await bench.close()
+  }
+}
+
+/** Settles a create; what turns out to be a key of ours whose value is lost is switched off, and ended as its quarantine allows. */
+async function settled(bench: Workbench, loaded: Loaded): Promise<Loaded> {
+  const after = await settle(bench, loaded)
+  if (after.secret.strays.length === 0) return after
+  await cleanStrays(bench.ports, after.secret.id)
+  return loadRun(bench.ports, after.run.id)
+}
+
+/** Does one step, and records failure as an event. Errors that are not about the far side (a lost claim, a full disk) end the process' work. */
+async function attempt(bench: Workbench, loaded: Loaded, step: string, work: () => Promise<Loaded>): Promise<Loaded> {
+  const { ports } = bench
+  const { id, path } = loaded.run
+  const started = ports.clock.monotonic()
+  ports.progress({ runId: id, path, step, status: 'started' })
+  try {
+    const after = await work()
+    ports.progress({ runId: id, path, step, status: 'done', ms: ports.clock.monotonic() - started })
+    return after
+  } catch (thrown) {
+    if (thrown instanceof RotateError || isCrash(thrown)) throw thrown
+    if (ports.signal.aborted) throw new RotateError('interrupted', `interrupted; run ${id} can be resumed`, { hint: `rotate resume ${id}`, runId: id })
+    const error = asAdapterError(thrown, step === 'create' ? 'unknown' : 'none')
+    const failure: Failure = { code: error.code, effect: error.effect, retryable: error.retryable, message: error.message, hints: error.hints }
+    const ms = ports.clock.monotonic() - started
+    const attempts = (stateOf(loaded.run).steps[step]?.attempts ?? 0) + 1
+    ports.progress({ runId: id, path, step, status: 'failed', ms, detail: error.message })
+    return commit(ports, id, `${step}:failed`, (now) => {
+      const unsettled = step === 'create' && ['intended', 'unknown'].includes(stateOf(now.run).create)
+      // A settlement that can't be made (the provider does not answer) leaves the outcome unknown; after three tries it waits for the next process.
+      const asFailure: Failure = unsettled && failure.effect === 'none' && isSettling(loaded) ? { ...failure, effect: 'unknown' } : failure
+      const last = isSettling(loaded) && attempts >= 3
+      return {
+        events: [
+          { type: 'failed', at: ports.clock.now(), step, ms, failure: asFailure, retryAt: ports.clock.now() + stepPause(attempts, error.retryAfterMs) },
+          ...(last ? [{ type: 'parked' as const, at: ports.clock.now(), reason: `the outcome of the create call could not be learned: ${failure.message}` }] : []),
+        ],
+        audit: [runAudit(now.run, auditActionOf(step), 'failed', { step, error: failure.message.slice(0, 300) })],
+      }
+    })
+  }
+}
+
+function isSettling(loaded: Loaded): boolean {
+  return ['intended', 'unknown'].includes(stateOf(loaded.run).create)
+}
+
+/** Injected crashes must not be mistaken for answers. */
+function isCrash(thrown: unknown): boolean {
+  return thrown instanceof Error && thrown.name === 'InjectedCrash'
+}
+
+function auditActionOf(step: string): 'provider_call' | 'target_updated' | 'check_run' | 'rotation_failed' {
+  if (step === 'create' || step === 'verify') return 'provider_call'
+  if (/^(deliver|deploy|refresh|restore):/.test(step)) return 'target_updated'
+  if (/^(check|recheck):/.test(step)) return 'check_run'
+  return 'rotation_failed'
+}
+
+/** The work of one step and the commit of its outcome. */
+async function perform(bench: Workbench, loaded: Loaded, step: string): Promise<Loaded> {
+  const { ports } = bench
+  const { id, path, plan } = loaded.run
+  const [kind = '', key = ''] = split(step)
+  const started = ports.clock.monotonic()
+  const done = (change: Partial<Change> = {}, detail?: string): Promise<Loaded> =>
+    commit(ports, id, `${step}:outcome`, () => ({
+      events: [{ type: 'done', at: ports.clock.now(), step, ms: ports.clock.monotonic() - started, ...(detail === undefined ? {} : { detail }) }],
+      ...change,
+    }))
+  switch (kind) {
+    case 'preflight':
+      await preflight(bench, loaded)
+      return done()
+    case 'create':
+      return create(bench, loaded)
+    case 'verify': {
+      const n = stateOf(loaded.run).newVersion
+      if (plan.provider === null || n === null) return done({}, 'nobody to ask')
+      const { session } = await bench.provider(providerNow(loaded.secret, plan.provider), path)
+      if (session.verify === undefined) return done({}, 'this provider can not verify')
+      await session.verify(await bench.credential(loaded.secret, n), 'live')
+      return done({ audit: [runAudit(loaded.run, 'provider_call', 'success', { call: 'verify', version: n })] })
+    }
+    case 'deliver':
+    case 'refresh':
+      return deliver(bench, loaded, step, key)
+    case 'deploy':
+      await deploy(bench, loaded, key)
+      return done()
+    case 'check':
+    case 'recheck':
+      return checked(bench, loaded, step, key)
+    case 'promote':
+      return commit(ports, id, 'promote', (now) => {
+        const n = stateOf(now.run).newVersion
+        if (n === null) throw new Error('promote without a version')
+        const change = promotion(ports, now.run, now.secret, n)
+        return { ...change, events: [{ type: 'done', at: ports.clock.now(), step, ms: 0 }] }
+      })
+    case 'demote':
+      return commit(ports, id, 'demote', (now) => demote(now, ports.clock.now()))
+    case 'restore':
+      await ports.faults.at(`before:effect:${step}`)
+      await restore(bench, loaded, key)
+      await ports.faults.at(`after:effect:${step}`)
+      return done({ audit: [runAudit(loaded.run, 'target_updated', 'success', { target: key, restored: true })] })
+    case 'prove-old': {
+      const { checks, proven } = await proveOld(bench, loaded)
+      return commit(ports, id, 'prove-old', () => ({
+        events: [{ type: 'done', at: ports.clock.now(), step, ms: ports.clock.monotonic() - started, checks, ...(proven ? {} : { detail: 'unproven' }) }],
+      }))
+    }
+    case 'discard':
+      return commit(ports, id, 'discard', (now) => discard(now, ports.clock.now()))
+    default:
+      throw new Error(`unknown step ${step}`)
+  }
+}
+
+function split(step: string): [string, string] {
+  const colon = step.indexOf(':')
+  return colon < 0 ? [step, ''] : [step.slice(0, colon), step.slice(colon + 1)]
+}
+
+/** A check of the new value. Red is final: its window is over. */
+async function checked(bench: Workbench, loaded: Loaded, step: string, key: string): Promise<Loaded> {
+  const { ports } = bench
+  const n = stateOf(loaded.run).newVersion
+  if (n === null) throw new Error('check without a version')
+  const result = await runCheck(bench, loaded, key, n)
+  const at = ports.clock.now()
+  const audit = [runAudit(loaded.run, 'check_run', result.ok ? 'success' : 'failed', { check: key, ok: result.ok, detail: result.detail.slice(0, 200), presented: result.presented })]
+  if (!result.ok) ports.progress({ runId: loaded.run.id, path: loaded.run.path, step, status: 'failed', ms: result.ms, detail: result.detail })
+  const failure: Failure = { code: 'refused', effect: 'none', retryable: false, message: `check ${key} is red: ${result.detail}`, hints: [] }
+  return commit(ports, loaded.run.id, `${step}:outcome`, () => ({
+    events: [result.ok ? { type: 'done', at, step, ms: result.ms, checks: [result] } : { type: 'failed', at, step, ms: result.ms, failure, checks: [result] }],
+    audit,
+  }))
+}
+
+/** Stops without closing: the state outside is unknown, or an undo failed. Nothing more is revoked until it is resolved. */
+async function park(ports: EnginePorts, runId: string, reason: string): Promise<Loaded> {
+  const at = ports.clock.now()
+  return commit(ports, runId, 'park', (now) => ({
+    secret: withFailure(withoutClaim(now.secret), reason, at),
+    run: { status: 'unsafe' },
+    events: [{ type: 'parked', at, reason }],
+    audit: [runAudit(now.run, 'rotation_failed', 'failed', { needs_operator: true, at: reason.slice(0, 200) })],
+  }))
+}
+
+async function close(ports: EnginePorts, runId: string, status: Exclude<RunStatus, 'open' | 'unsafe'>): Promise<Loaded> {
+  const at = ports.clock.now()
+  return commit(ports, runId, 'close', (now) => {
+    const { openRun: _open, ...rest } = withoutClaim(now.secret)
+    const secret: SecretRecord = { ...rest, lastRun: runId }
+    const why = lastFailure(now.run)
+    const reason = why === undefined ? (stateOf(now.run).cause ?? status) : why.failure.message
+    return {
+      secret: status === 'success' ? secret : withFailure(secret, reason, at),
+      run: { status, closedAt: at, ...(secret.schedule === undefined ? {} : { nextRotationAt: secret.schedule.nextAt }) },
+      events: [{ type: 'closed', at, status }],
+      audit: status === 'success' ? [] : [closing(now.run, status, reason)],
+    }
+  })
+}
+
+function closing(run: RunRecord, status: RunStatus, reason: string): ReturnType<typeof runAudit> {
+  const proven = stateOf(run).oldProven
+  return runAudit(run, status === 'rolled_back' ? 'rotation_rolled_back' : 'rotation_failed', status === 'rolled_back' ? 'success' : 'failed', {
+    error: reason.slice(0, 300),
+    ...(proven === undefined ? {} : { verified: proven }),
+  })
+}
+
+/** The schedule after a failed run: tried again after a growing pause. */
+function withFailure(secret: SecretRecord, reason: string, at: number): SecretRecord {
+  if (secret.schedule === undefined) return secret
+  const failures = secret.schedule.failures + 1
+  const schedule: Schedule = { ...secret.schedule, failures, retryAt: at + retryPause(failures), lastError: reason.slice(0, 300) }
+  return { ...secret, schedule }
+}

@@ -1,0 +1,216 @@
+/**
+ * What happens next in a run. Pure: `evolve` folds the journal into a state, `decide` says what to do now. The driver is the only caller
+ * that acts.
+ *
+ * Forward, where old and new live side by side:
+ *   preflight → create → verify → deliver → deploy → check → promote → refresh → recheck → close
+ * Forward, where the old value dies with the create (`in-place`): the create promotes, everything after it only goes forward.
+ * Back: demote → restore → prove-old → discard → close
+ */
+import type { Failure, Intent, Prior, RunEvent, RunPlan, RunRecord, RunStatus } from '../core/model.ts'
+
+/** Attempts of a step that may be repeated, before the run turns. */
+export const MAX_ATTEMPTS = 3
+
+export interface StepState {
+  readonly status: 'intended' | 'done' | 'failed'
+  readonly attempts: number
+  readonly failure?: Failure
+  readonly retryAt?: number
+  /** What a target held before we first wrote to it. */
+  readonly prior?: Prior
+}
+
+export interface RunState {
+  readonly direction: 'forward' | 'back'
+  readonly steps: Readonly<Record<string, StepState>>
+  /**
+   * The create: `none` not called or nothing came of it; `intended` the intent is durable and the outcome is not (a crash lies between);
+   * `unknown` the call failed and may have worked; `ambiguous` reading could not tell; `issued` the value is sealed; `abandoned` an operator decided for the old one.
+   */
+  readonly create: 'none' | 'intended' | 'unknown' | 'ambiguous' | 'issued' | 'abandoned'
+  readonly intent: Intent | undefined
+  readonly newVersion: number | null
+  /** Is the new version current now? */
+  readonly promoted: boolean
+  /** Why the run turned back or stopped. */
+  readonly cause: string | undefined
+  readonly parked: string | undefined
+  readonly closed: RunStatus | undefined
+  /** Could the old value be proven to work after an undo? */
+  readonly oldProven: boolean | undefined
+}
+
+export type Command =
+  | { readonly do: 'step'; readonly step: string }
+  | { readonly do: 'settle' }
+  | { readonly do: 'turn'; readonly direction: 'back'; readonly reason: string }
+  | { readonly do: 'park'; readonly reason: string }
+  | { readonly do: 'wait'; readonly until: number }
+  | { readonly do: 'close'; readonly status: Exclude<RunStatus, 'open' | 'unsafe'> }
+  | { readonly do: 'stop' }
+
+/** The state before the first event. */
+export function initial(plan: RunPlan): RunState {
+  return {
+    direction: 'forward',
+    steps: {},
+    create: plan.source === 'provider' ? 'none' : 'issued',
+    intent: undefined,
+    newVersion: plan.newVersion,
+    promoted: false,
+    cause: undefined,
+    parked: undefined,
+    closed: undefined,
+    oldProven: undefined,
+  }
+}
+
+/** The state of a run: the fold of its journal. */
+export function stateOf(run: Pick<RunRecord, 'plan' | 'events'>): RunState {
+  return run.events.reduce((state, event) => evolve(run.plan, state, event), initial(run.plan))
+}
+
+/** The state after one more event. */
+export function evolve(plan: RunPlan, state: RunState, event: RunEvent): RunState {
+  switch (event.type) {
+    case 'began':
+      return state
+    case 'intended': {
+      const before = state.steps[event.step]
+      const prior = before?.prior ?? event.prior
+      const step: StepState = { status: 'intended', attempts: before?.attempts ?? 0, ...(prior === undefined ? {} : { prior }) }
+      const next = { ...state, steps: { ...state.steps, [event.step]: step } }
+      return event.step === 'create' ? { ...next, create: 'intended', intent: event.intent } : next
+    }
+    case 'done': {
+      const before = state.steps[event.step]
+      const step: StepState = { status: 'done', attempts: before?.attempts ?? 0, ...(before?.prior === undefined ? {} : { prior: before.prior }) }
+      const next = { ...state, steps: { ...state.steps, [event.step]: step } }
+      if (event.step === 'create') return issued(plan, next, event.version)
+      if (event.step === 'promote') return { ...next, promoted: true }
+      if (event.step === 'demote') return { ...next, promoted: false }
+      if (event.step === 'prove-old') return { ...next, oldProven: (event.checks ?? []).every((check) => check.ok) && event.detail !== 'unproven' }
+      return next
+    }
+    case 'failed': {
+      const before = state.steps[event.step]
+      const step: StepState = {
+        status: 'failed',
+        attempts: (before?.attempts ?? 0) + 1,
+        failure: event.failure,
+        ...(event.retryAt === undefined ? {} : { retryAt: event.retryAt }),
+        ...(before?.prior === undefined ? {} : { prior: before.prior }),
+      }
+      const next = { ...state, steps: { ...state.steps, [event.step]: step } }
+      if (event.step !== 'create') return next
+      return { ...next, create: event.failure.effect === 'none' ? 'none' : 'unknown' }
+    }
+    case 'settled': {
+      if (event.outcome === 'applied') return issued(plan, { ...state, steps: { ...state.steps, create: { status: 'done', attempts: 0 } } }, event.version)
+      if (event.outcome === 'ambiguous') return { ...state, create: 'ambiguous', cause: event.detail }
+      const before = state.steps['create']
+      // A crash counts as an attempt too, or a create that always kills the process would be called for ever.
+      const attempts = (before?.attempts ?? 0) + (before?.status === 'intended' ? 1 : 0)
+      const failure: Failure = before?.failure ?? { code: 'failed', effect: 'none', retryable: true, message: event.detail, hints: [] }
+      const step: StepState = { status: 'failed', attempts, failure: { ...failure, effect: 'none', retryable: failure.retryable || event.outcome === 'stray' } }
+      return { ...state, create: 'none', steps: { ...state.steps, create: step } }
+    }
+    case 'turned': {
+      // A new start for what failed: another process or an operator tries again.
+      const steps = Object.fromEntries(Object.entries(state.steps).map(([key, step]) => [key, step.status === 'failed' ? { ...step, attempts: 0, retryAt: 0 } : step]))
+      const again = event.direction === state.direction
+      const create = state.create === 'ambiguous' ? (event.direction === 'back' ? 'abandoned' : 'unknown') : state.create
+      const unfinished = event.direction === 'back' && (create === 'unknown' || create === 'intended') ? 'unknown' : create
+      return { ...state, direction: event.direction, steps: again ? renewed(steps) : steps, create: unfinished, parked: undefined, cause: again ? state.cause : event.reason }
+    }
+    case 'parked':
+      return { ...state, parked: event.reason, cause: state.cause ?? event.reason }
+    case 'closed':
+      return { ...state, closed: event.status }
+    default:
+      return event satisfies never
+  }
+}
+
+function renewed(steps: Record<string, StepState>): Record<string, StepState> {
+  return Object.fromEntries(
+    Object.entries(steps).map(([key, step]) => [key, step.failure === undefined || step.status !== 'failed' ? step : { ...step, failure: { ...step.failure, retryable: true } }]),
+  )
+}
+
+function issued(plan: RunPlan, state: RunState, version: number | undefined): RunState {
+  return { ...state, create: 'issued', newVersion: version ?? state.newVersion, promoted: plan.overlap === 'in-place' }
+}
+
+/** The steps of the way forward, in order. */
+export function forwardSteps(plan: RunPlan): readonly string[] {
+  const before = plan.targets.filter((target) => target.phase === 'before-promote')
+  const after = plan.targets.filter((target) => target.phase === 'after-promote')
+  return [
+    'preflight',
+    ...(plan.source === 'provider' ? ['create'] : []),
+    'verify',
+    ...before.map((target) => `deliver:${target.key}`),
+    ...before.map((target) => `deploy:${target.key}`),
+    ...plan.checks.map((check) => `check:${check.key}`),
+    ...(plan.overlap === 'in-place' ? [] : ['promote']),
+    ...after.map((target) => `refresh:${target.key}`),
+    ...plan.checks.map((check) => `recheck:${check.key}`),
+  ]
+}
+
+/** Targets that hold, or may hold, the new value. */
+export function touchedTargets(plan: RunPlan, state: RunState): readonly string[] {
+  return plan.targets.filter((target) => state.steps[`deliver:${target.key}`] !== undefined || state.steps[`refresh:${target.key}`] !== undefined).map((target) => target.key)
+}
+
+/** The steps of the way back, in order. */
+export function backSteps(plan: RunPlan, state: RunState): readonly string[] {
+  const touched = touchedTargets(plan, state)
+  const changed = touched.length > 0 || state.steps['promote'] !== undefined
+  return [
+    ...(state.steps['promote']?.status === 'done' ? ['demote'] : []),
+    ...touched.toReversed().map((key) => `restore:${key}`),
+    ...(changed && plan.oldVersion !== null ? ['prove-old'] : []),
+    ...(state.newVersion !== null && plan.source !== 'stored' ? ['discard'] : []),
+  ]
+}
+
+/** May failure go back? Not once the old value is dead. */
+export function canGoBack(plan: RunPlan, state: RunState): boolean {
+  return plan.overlap !== 'in-place' || state.create !== 'issued'
+}
+
+/** Has this step failed for good? */
+export function isFinal(step: StepState | undefined): boolean {
+  return step?.status === 'failed' && (step.failure?.retryable !== true || step.attempts >= MAX_ATTEMPTS)
+}
+
+/** The next thing to do. */
+export function decide(plan: RunPlan, state: RunState, now: number): Command {
+  if (state.closed !== undefined || state.parked !== undefined) return { do: 'stop' }
+  if (state.create === 'intended' || state.create === 'unknown') return { do: 'settle' }
+  if (state.create === 'ambiguous') return { do: 'park', reason: state.cause ?? 'the outcome of the create call is unknown' }
+
+  const steps = state.direction === 'forward' ? forwardSteps(plan) : backSteps(plan, state)
+  for (const step of steps) {
+    const at = state.steps[step]
+    if (at?.status === 'done') continue
+    if (isFinal(at)) {
+      const reason = `${step}: ${at?.failure?.message ?? 'failed'}`
+      return state.direction === 'forward' && canGoBack(plan, state) ? { do: 'turn', direction: 'back', reason } : { do: 'park', reason }
+    }
+    if (at?.status === 'failed' && (at.retryAt ?? 0) > now) return { do: 'wait', until: at.retryAt ?? now }
+    return { do: 'step', step }
+  }
+  if (state.direction === 'forward') return { do: 'close', status: 'success' }
+  const changed = touchedTargets(plan, state).length > 0 || state.steps['promote'] !== undefined || (plan.source === 'provider' && state.newVersion !== null)
+  return { do: 'close', status: changed ? 'rolled_back' : 'failed' }
+}
+
+/** The last failure that turned or stopped the run, for reports. */
+export function lastFailure(run: Pick<RunRecord, 'events'>): { readonly step: string; readonly failure: Failure } | undefined {
+  const event = run.events.findLast((candidate) => candidate.type === 'failed')
+  return event?.type === 'failed' ? { step: event.step, failure: event.failure } : undefined
+}

@@ -1,0 +1,77 @@
+/** Dates and limits. Pure. */
+import { DAY, HOUR, MINUTE } from '../core/duration.ts'
+import type { Schedule, SecretType, Tier } from '../core/model.ts'
+
+/** Recommended and maximum age in days (CONTRACT 4, after the DotVault page). */
+const AGES: Readonly<Record<SecretType, { readonly recommended: number; readonly maximum: number }>> = {
+  aws_access_key: { recommended: 90, maximum: 90 },
+  stripe_key: { recommended: 180, maximum: 365 },
+  database_password: { recommended: 90, maximum: 180 },
+  api_key: { recommended: 90, maximum: 180 },
+  jwt_secret: { recommended: 180, maximum: 365 },
+  token: { recommended: 90, maximum: 180 },
+  webhook_secret: { recommended: 90, maximum: 180 },
+  generic: { recommended: 90, maximum: 365 },
+}
+
+export function ageLimits(type: SecretType): { readonly recommended: number; readonly maximum: number } {
+  return AGES[type]
+}
+
+/** Default grace and quarantine: the smaller of 24 h and a quarter of the interval. */
+export function defaultGrace(intervalDays: number | null): number {
+  return intervalDays === null ? DAY : Math.min(DAY, (intervalDays * DAY) / 4)
+}
+
+/**
+ * Why this interval is questionable: a key's age is interval + grace + quarantine. `breach` is above the maximum or, like `notice`, above
+ * what is recommended; with `--strict` or tier `critical` either is refused.
+ */
+export function ageWarning(type: SecretType, intervalDays: number, graceMs: number, quarantineMs: number): string | undefined {
+  const age = intervalDays + (graceMs + quarantineMs) / DAY
+  const { recommended, maximum } = AGES[type]
+  const shown = Number.isInteger(age) ? String(age) : age.toFixed(1)
+  if (age > maximum) return `a key of type ${type} would live ${shown} days (interval + grace + quarantine); the maximum is ${maximum}`
+  if (age > recommended) return `a key of type ${type} would live ${shown} days (interval + grace + quarantine); recommended are at most ${recommended}`
+  return undefined
+}
+
+export function mustRefuseAge(strict: boolean, tier: Tier): boolean {
+  return strict || tier === 'critical'
+}
+
+/** Pauses after failed attempts of a schedule. */
+const LADDER = [MINUTE, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 6 * HOUR, DAY] as const
+
+/** How long to wait after that many failures in a row (1 = the first). */
+export function retryPause(failures: number): number {
+  return LADDER[Math.min(Math.max(failures, 1), LADDER.length) - 1] ?? DAY
+}
+
+/** Pause between attempts of one step inside a run: 1 s, then 4 s; what the far side asks for wins, up to 30 s. */
+export function stepPause(attempt: number, askedMs: number | undefined): number {
+  return Math.min(30_000, Math.max(askedMs ?? 0, 1000 * 4 ** Math.max(0, attempt - 1)))
+}
+
+/** The next date counted from `from`. A cron expression is asked through `cronNext`. */
+export function nextDate(schedule: Pick<Schedule, 'intervalDays' | 'cron'>, from: number, cronNext: (expression: string, after: number) => number): number {
+  if (schedule.intervalDays !== null) return from + schedule.intervalDays * DAY
+  return cronNext(schedule.cron ?? '', from)
+}
+
+/**
+ * The next date after a promotion. A value that expires earlier is replaced before that: by the grace time or a quarter of what is left, whichever is
+ * smaller. An expiry in the past changes nothing.
+ */
+export function nextAfterPromotion(next: number, now: number, expiresAt: number | undefined, graceMs: number): number {
+  if (expiresAt === undefined || expiresAt <= now) return next
+  return Math.min(next, expiresAt - Math.min(graceMs, (expiresAt - now) / 4))
+}
+
+/** Largest step back of the clock that is not suspicious. */
+export const CLOCK_TOLERANCE = 5 * MINUTE
+
+/** Is the clock behind the highest time seen? Then nothing is revoked or pruned. */
+export function clockWentBack(now: number, highest: number): boolean {
+  return now < highest - CLOCK_TOLERANCE
+}

@@ -1,0 +1,43 @@
+/** What the engine is given. It knows no vault, no SDK, no clock of its own. */
+import type { CheckSpec, ProviderRef, Schedule, TargetSpec } from '../core/model.ts'
+import type { Clock, Faults, Locks, Random, Vault } from '../core/ports.ts'
+import type { ProviderSession, Traits } from '../core/provider.ts'
+import type { Fields } from '../core/secret.ts'
+import type { CheckOutcome, TargetSession } from '../core/target.ts'
+
+/** Adapters by their stored configuration; references to other secrets are resolved here. */
+export interface Adapters {
+  traits(ref: ProviderRef): Promise<Traits>
+  openProvider(ref: ProviderRef, path: string): Promise<ProviderSession>
+  openTarget(spec: TargetSpec, path: string): Promise<TargetSession>
+  /** Does this check present the value? */
+  presents(spec: CheckSpec): Promise<boolean>
+  runCheck(spec: CheckSpec, fields: Fields, path: string): Promise<CheckOutcome>
+}
+
+export interface EnginePorts {
+  readonly vault: Vault
+  readonly clock: Clock
+  readonly random: Random
+  readonly faults: Faults
+  readonly locks: Locks
+  readonly adapters: Adapters
+  readonly actor: string
+  readonly reason: string | undefined
+  readonly signal: AbortSignal
+  readonly pid: number
+  readonly command: string
+  /** The next date of a schedule counted from a time; knows cron expressions. */
+  nextDate(schedule: Schedule, from: number): number
+  /** A step has changed its status: for live progress and `--events`. */
+  progress(event: Progress): void
+}
+
+export interface Progress {
+  readonly runId: string
+  readonly path: string
+  readonly step: string
+  readonly status: 'started' | 'done' | 'failed' | 'retrying'
+  readonly ms?: number
+  readonly detail?: string
+}

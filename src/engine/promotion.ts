@@ -1,0 +1,90 @@
+/** The commit point: which version is current, how long the old one lives, when the next rotation is due. Pure but for ids and dates from the ports. */
+import type { AuditEntry, Retirement, RunRecord, Schedule, SecretRecord, VersionRecord } from '../core/model.ts'
+import { versionOf } from '../core/model.ts'
+import { runAudit } from './journal.ts'
+import { nextAfterPromotion } from './policy.ts'
+import type { EnginePorts } from './ports.ts'
+
+export interface Promotion {
+  readonly secret: SecretRecord
+  readonly run: Partial<RunRecord>
+  readonly audit: readonly AuditEntry[]
+}
+
+/** Makes version `n` current. The version before it gets its grace, or is retired at once where it died with the create. */
+export function promotion(ports: Pick<EnginePorts, 'clock' | 'nextDate'>, run: RunRecord, secret: SecretRecord, n: number): Promotion {
+  const at = ports.clock.now()
+  const promoted = versionOf(secret, n)
+  const inPlace = run.plan.overlap === 'in-place'
+  const graceUntil = at + run.plan.graceMs
+  const versions = secret.versions.map((version): VersionRecord => {
+    if (version.n === n) return promotedVersion(version, at)
+    if (version.n === run.plan.oldVersion) return inPlace ? retiredVersion(version, at) : replacedVersion(version, at, retirementOf(run, version, graceUntil))
+    return version.labels.includes('previous') && version.retirement === undefined ? { ...version, labels: [] } : version
+  })
+  const schedule = secret.schedule === undefined ? undefined : rescheduled(ports, secret.schedule, at, promoted?.expiresAt)
+  const old = run.plan.oldVersion === null ? undefined : versionOf(secret, run.plan.oldVersion)
+  return {
+    secret: { ...secret, versions, ...(schedule === undefined ? {} : { schedule }) },
+    run: {
+      ...(schedule === undefined ? {} : { nextRotationAt: schedule.nextAt }),
+      ...(old === undefined || inPlace ? {} : { graceUntil }),
+    },
+    audit: [
+      runAudit(run, 'secret_rotated', 'success', {
+        version: n,
+        old_key: old?.hint ?? null,
+        new_key: promoted?.hint ?? null,
+        provider: run.plan.provider?.id ?? null,
+        old_version: old?.n ?? null,
+      }),
+    ],
+  }
+}
+
+function retirementOf(run: RunRecord, version: VersionRecord, graceUntil: number): Retirement {
+  return {
+    why: 'grace',
+    notBefore: graceUntil,
+    step: 'waiting',
+    quarantineMs: run.plan.quarantineMs,
+    force: run.plan.emergency,
+    failures: 0,
+    runId: run.id,
+    ...(run.plan.provider !== null && run.plan.provider.id === version.providerId ? { provider: run.plan.provider } : {}),
+  }
+}
+
+function promotedVersion(version: VersionRecord, at: number): VersionRecord {
+  const { retirement: _gone, replacedAt: _old, endedAt: _end, ...rest } = version
+  return { ...rest, labels: ['current'], state: 'live', promotedAt: at }
+}
+
+function retiredVersion(version: VersionRecord, at: number): VersionRecord {
+  const { retirement: _gone, ...rest } = version
+  return { ...rest, labels: [], state: 'retired', replacedAt: at, endedAt: at }
+}
+
+function replacedVersion(version: VersionRecord, at: number, retirement: Retirement): VersionRecord {
+  return { ...version, labels: ['previous'], replacedAt: at, retirement }
+}
+
+/** The schedule after a promotion: counted afresh, failures forgotten. A paused one stays paused. */
+function rescheduled(ports: Pick<EnginePorts, 'nextDate'>, schedule: Schedule, at: number, expiresAt: number | undefined): Schedule {
+  const { retryAt: _retry, lastError: _error, skippedBy: _skip, ...rest } = schedule
+  const nextAt = Math.round(nextAfterPromotion(ports.nextDate(schedule, at), at, expiresAt, schedule.graceMs))
+  return { ...rest, nextAt, lastRotatedAt: at, failures: 0, ...(schedule.status === 'paused' ? { remainingMs: nextAt - at } : {}) }
+}
+
+/** Undoes a promotion: the old version is current again, the new one waits for its end. */
+export function demotion(run: RunRecord, secret: SecretRecord, n: number, at: number): SecretRecord {
+  const versions = secret.versions.map((version): VersionRecord => {
+    if (version.n === n) return { ...version, labels: [], replacedAt: at }
+    if (version.n === run.plan.oldVersion) {
+      const { retirement: _gone, replacedAt: _old, ...rest } = version
+      return { ...rest, labels: ['current'] }
+    }
+    return version
+  })
+  return { ...secret, versions }
+}

@@ -1,0 +1,264 @@
+/**
+ * The end of an old version: gates → suspend → quarantine → delete → proof of death. Belongs to the version and blocks no run.
+ *
+ * The gates (law 5): a newer version is current and verified afresh, its checks are green, no run is open, the clock can be trusted, and the old one has not
+ * been seen in use since it was replaced, where the provider can tell. `force` (an operator's `revoke --force`, an emergency) leaves out the last.
+ */
+import { AdapterError, asAdapterError, RotateError } from '../core/errors.ts'
+import { DAY, MINUTE } from '../core/duration.ts'
+import type { AuditEntry, ProviderRef, Retirement, SecretRecord, VersionRecord, VersionState } from '../core/model.ts'
+import { currentVersion, versionOf, withVersion } from '../core/model.ts'
+import type { Credential, ProviderSession } from '../core/provider.ts'
+import { busy, claimed, release } from './claim.ts'
+import { ageLimits, CLOCK_TOLERANCE, clockWentBack, retryPause } from './policy.ts'
+import type { EnginePorts } from './ports.ts'
+import { credentialOf, providerOfVersion } from './session.ts'
+
+export interface RetireResult {
+  readonly path: string
+  readonly version: number
+  readonly hint: string
+  readonly at: number
+  /** `waiting`: its time has not come. `held`: a gate or the provider said no; tried again later. */
+  readonly state: VersionState | 'waiting' | 'held'
+  readonly detail: string
+  /** Did anything change? */
+  readonly acted: boolean
+}
+
+/** Works on every version of one secret that is due to end. `onlyVersion` narrows it. */
+export async function retireDue(ports: EnginePorts, secretId: string, onlyVersion?: number): Promise<readonly RetireResult[]> {
+  const secret = await ports.vault.read((reader) => reader.secret(secretId))
+  if (secret === undefined) return []
+  const due = secret.versions.filter((version) => version.retirement !== undefined && (onlyVersion === undefined || version.n === onlyVersion) && isDue(version.retirement, ports.clock.now()))
+  if (due.length === 0) return []
+  if (secret.openRun !== undefined) return due.map((version) => held(secret, version, ports.clock.now(), 'a run is open', false))
+  await claimed(ports, secretId, () => Promise.resolve())
+  const results: RetireResult[] = []
+  try {
+    for (const version of due) results.push(await retireOne(ports, secretId, version.n))
+  } finally {
+    await release(ports, secretId)
+  }
+  return results
+}
+
+function isDue(retirement: Retirement, now: number): boolean {
+  return Math.max(retirement.deleteAfter ?? retirement.notBefore, retirement.retryAt ?? 0) <= now
+}
+
+async function retireOne(ports: EnginePorts, secretId: string, n: number): Promise<RetireResult> {
+  const { secret, version, retirement } = await look(ports, secretId, n)
+  if (retirement === undefined) return held(secret, version, ports.clock.now(), 'nothing to do', false)
+  if (clockWentBack(ports.clock.now(), await ports.vault.highestTime())) {
+    return held(secret, version, ports.clock.now(), 'the clock is behind the highest time seen; nothing is revoked', false)
+  }
+  const provider = providerOfVersion(secret, version)
+  if (!version.revocable || provider === undefined) return end(ports, secretId, n, retirement.why === 'discard' ? 'discarded' : 'retired', 'not revocable here')
+  const session = await ports.adapters.openProvider(provider, secret.path)
+  try {
+    return await withProvider(ports, secretId, n, session)
+  } catch (thrown) {
+    if (thrown instanceof RotateError || (thrown instanceof Error && thrown.name === 'InjectedCrash')) throw thrown
+    return await hold(ports, secretId, n, asAdapterError(thrown).message)
+  } finally {
+    await session.close()
+  }
+}
+
+async function withProvider(ports: EnginePorts, secretId: string, n: number, session: ProviderSession): Promise<RetireResult> {
+  for (;;) {
+    const { secret, version, retirement } = await look(ports, secretId, n)
+    const now = ports.clock.now()
+    if (retirement === undefined) return held(secret, version, now, 'done', false)
+    const old = await credential(ports, secret, version)
+    switch (retirement.step) {
+      case 'waiting': {
+        await gates(ports, secret, version, retirement, session, old)
+        await step(ports, secretId, n, session.suspend === undefined ? 'deleting' : 'suspending', {}, 'provider_call', 'pending')
+        break
+      }
+      case 'suspending': {
+        await ports.faults.at('before:effect:suspend')
+        await missingIsFine(session.suspend?.(old))
+        await ports.faults.at('after:effect:suspend')
+        await step(ports, secretId, n, 'suspended', { deleteAfter: ports.clock.now() + retirement.quarantineMs }, 'key_suspended', 'success', 'suspended')
+        break
+      }
+      case 'suspended': {
+        if ((retirement.deleteAfter ?? 0) > now) return { ...held(secret, version, now, 'suspended, in quarantine', true), state: 'suspended' }
+        await gates(ports, secret, version, { ...retirement, force: true }, session, old)
+        await step(ports, secretId, n, 'deleting', {}, 'provider_call', 'pending')
+        break
+      }
+      case 'deleting': {
+        await ports.faults.at('before:effect:revoke')
+        await session.revoke?.(old)
+        await ports.faults.at('after:effect:revoke')
+        await step(ports, secretId, n, 'proving', {}, 'provider_call', 'success')
+        break
+      }
+      case 'proving': {
+        const proof = await proveDead(session, old)
+        return await end(ports, secretId, n, retirement.why === 'discard' ? 'discarded' : 'revoked', proof)
+      }
+      default:
+        return retirement.step satisfies never
+    }
+  }
+}
+
+async function missingIsFine(call: Promise<void> | undefined): Promise<void> {
+  try {
+    await call
+  } catch (thrown) {
+    if (!(thrown instanceof AdapterError && thrown.code === 'missing')) throw thrown
+  }
+}
+
+async function look(ports: EnginePorts, secretId: string, n: number): Promise<{ secret: SecretRecord; version: VersionRecord; retirement: Retirement | undefined }> {
+  const secret = await ports.vault.read((reader) => reader.secret(secretId))
+  const version = secret === undefined ? undefined : versionOf(secret, n)
+  if (secret === undefined || version === undefined) throw new RotateError('not-found', 'the version does not exist any more')
+  return { secret, version, retirement: version.retirement }
+}
+
+async function credential(ports: EnginePorts, secret: SecretRecord, version: VersionRecord): Promise<Credential> {
+  const fields = await ports.vault.read((reader) => reader.value(secret.id, version.n))
+  return credentialOf(fields ?? {}, version.handle)
+}
+
+/** Throws when the evidence is not there. */
+async function gates(ports: EnginePorts, secret: SecretRecord, version: VersionRecord, retirement: Retirement, session: ProviderSession, old: Credential): Promise<void> {
+  const current = currentVersion(secret)
+  if (version.labels.includes('current')) throw new AdapterError('failed', 'it is the current version', { effect: 'none' })
+  if (retirement.why === 'discard') return
+  if (current === undefined) throw new AdapterError('failed', 'there is no current version to take its place', { effect: 'none' })
+  const fields = await ports.vault.read((reader) => reader.value(secret.id, current.n))
+  if (fields === undefined) throw new AdapterError('failed', 'the current version has no value', { effect: 'none' })
+  if (session.verify !== undefined && current.providerId === version.providerId) await session.verify(credentialOf(fields, current.handle), 'live')
+  for (const check of secret.schedule?.checks ?? []) {
+    if (check.type === 'provider') continue
+    const result = await ports.adapters.runCheck(check, fields, secret.path)
+    if (!result.ok) throw new AdapterError('failed', `check ${check.key} is red with the current value: ${result.detail}`, { effect: 'none' })
+  }
+  if (retirement.force || session.lastUsed === undefined) return
+  const used = await session.lastUsed(old)
+  const replaced = version.replacedAt ?? 0
+  const maximumAge = ageLimits(secret.type).maximum * DAY
+  if (used !== undefined && used > replaced + CLOCK_TOLERANCE && ports.clock.now() - version.createdAt < maximumAge) {
+    const ago = Math.round((ports.clock.now() - used) / MINUTE)
+    throw new AdapterError('failed', `the old key was used ${ago} minutes ago, after it was replaced: some consumer still holds it`, {
+      effect: 'none',
+      hints: [`find the consumer, or: rotate revoke ${secret.path} --force`],
+    })
+  }
+}
+
+/** Asks until the old one is refused. Where it can't be asked, its absence from the list, or the provider's word, must do; the proof says which. */
+async function proveDead(session: ProviderSession, old: Credential): Promise<string> {
+  if (session.verify !== undefined && Object.keys(old.fields).length > 0) {
+    try {
+      await session.verify(old, 'dead')
+    } catch (thrown) {
+      if (thrown instanceof AdapterError && thrown.code === 'refused') return 'refused by the provider'
+      throw thrown
+    }
+    throw new AdapterError('failed', 'the provider still accepts the revoked key', { effect: 'unknown' })
+  }
+  const handle = old.handle
+  if (session.list !== undefined && handle !== undefined) {
+    if ((await session.list()).some((listed) => listed.id === handle.id)) throw new AdapterError('failed', 'the revoked key is still listed', { effect: 'unknown' })
+    return 'no longer listed'
+  }
+  return 'confirmed by the provider, which can not be asked again'
+}
+
+async function step(
+  ports: EnginePorts,
+  secretId: string,
+  n: number,
+  to: Retirement['step'],
+  extra: Partial<Retirement>,
+  action: AuditEntry['action'],
+  status: AuditEntry['status'],
+  state?: VersionState,
+): Promise<void> {
+  await ports.faults.at(`before:commit:retire:${to}`)
+  await mutate(ports, secretId, n, (version, retirement) => ({ ...version, ...(state === undefined ? {} : { state }), retirement: { ...retirement, ...extra, step: to } }), {
+    action,
+    status,
+    metadata: { call: to },
+  })
+  await ports.faults.at(`after:commit:retire:${to}`)
+}
+
+async function end(ports: EnginePorts, secretId: string, n: number, state: VersionState, detail: string): Promise<RetireResult> {
+  const at = ports.clock.now()
+  const { secret, version } = await look(ports, secretId, n)
+  const revoked = state === 'revoked' || (state === 'discarded' && version.revocable)
+  await ports.faults.at('before:commit:retire:end')
+  await mutate(ports, secretId, n, (before) => ended(before, state, at), {
+    action: revoked ? 'key_revoked' : 'secret_updated',
+    status: 'success',
+    metadata: { state, proof: detail, old_key: version.hint },
+  })
+  await ports.faults.at('after:commit:retire:end')
+  return { path: secret.path, version: n, hint: version.hint, at, state, detail, acted: true }
+}
+
+function ended(version: VersionRecord, state: VersionState, at: number): VersionRecord {
+  const { retirement: _done, ...rest } = version
+  return { ...rest, state, labels: [], endedAt: at }
+}
+
+/** Tried again after a growing pause. */
+async function hold(ports: EnginePorts, secretId: string, n: number, message: string): Promise<RetireResult> {
+  const { secret, version } = await look(ports, secretId, n)
+  await mutate(
+    ports,
+    secretId,
+    n,
+    (before, retirement) => ({
+      ...before,
+      retirement: { ...retirement, failures: retirement.failures + 1, retryAt: ports.clock.now() + retryPause(retirement.failures + 1), lastError: message.slice(0, 300) },
+    }),
+    { action: 'provider_call', status: 'failed', metadata: { call: 'revoke', error: message.slice(0, 200) } },
+  )
+  return held(secret, version, ports.clock.now(), message, true)
+}
+
+function held(secret: SecretRecord, version: VersionRecord, at: number, detail: string, acted: boolean): RetireResult {
+  return { path: secret.path, version: version.n, hint: version.hint, at, state: 'held', detail, acted }
+}
+
+async function mutate(
+  ports: EnginePorts,
+  secretId: string,
+  n: number,
+  edit: (version: VersionRecord, retirement: Retirement) => VersionRecord,
+  entry: Pick<AuditEntry, 'action' | 'status' | 'metadata'>,
+): Promise<void> {
+  const own = await ports.locks.own()
+  await ports.vault.transact(async (tx) => {
+    const secret = await tx.secret(secretId)
+    const version = secret === undefined ? undefined : versionOf(secret, n)
+    if (secret === undefined || version?.retirement === undefined) return
+    if (secret.claim !== undefined && secret.claim.instance !== own) throw busy(secret.path, secret.claim)
+    const { retirement } = version
+    await tx.putSecret(withVersion(secret, n, (before) => edit(before, retirement)))
+    tx.audit({ ...entry, path: secret.path, actor: ports.actor, triggeredBy: 'automatic', runId: retirement.runId ?? null, metadata: { ...entry.metadata, version: n } })
+  })
+}
+
+/** The provider configuration that a retirement must carry because the schedule is about to forget it. */
+export function rememberProvider(secret: SecretRecord, provider: ProviderRef): SecretRecord {
+  return {
+    ...secret,
+    versions: secret.versions.map((version) =>
+      version.retirement !== undefined && version.retirement.provider === undefined && version.providerId === provider.id
+        ? { ...version, retirement: { ...version.retirement, provider } }
+        : version,
+    ),
+  }
+}

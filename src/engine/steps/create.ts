@@ -1,0 +1,161 @@
+/** Intent, create, outcome; and, after a crash or a lost answer, settlement by reading. The only caller of `create`, and not in a loop. */
+import { AdapterError, asAdapterError, RotateError } from '../../core/errors.ts'
+import { hintOf } from '../../core/hint.ts'
+import type { Handle, Intent, RunRecord, SecretRecord, Stray, VersionRecord } from '../../core/model.ts'
+import type { Issued, Settlement, Traits } from '../../core/provider.ts'
+import { type Fields, sameFields } from '../../core/secret.ts'
+import { type Change, commit, type Loaded, runAudit } from '../journal.ts'
+import { stateOf } from '../machine.ts'
+import type { EnginePorts } from '../ports.ts'
+import { promotion } from '../promotion.ts'
+import { credentialOf, providerNow, type Workbench } from '../session.ts'
+
+/** Calls the provider once. Throws `AdapterError`; whatever it throws, the intent is durable and says what to ask later. */
+export async function create(bench: Workbench, loaded: Loaded): Promise<Loaded> {
+  const { ports } = bench
+  const { plan, path, id } = loaded.run
+  if (plan.provider === null) throw new AdapterError('misconfigured', 'no provider is configured')
+  const { session, traits } = await bench.provider(providerNow(loaded.secret, plan.provider), path)
+  const current = plan.oldVersion === null ? undefined : await bench.credential(loaded.secret, plan.oldVersion)
+  const before = (await session.list?.()) ?? []
+  if (before.length >= traits.maxLive) throw full(before, traits, ports)
+  const attempt = (stateOf(loaded.run).steps['create']?.attempts ?? 0) + 1
+  const intent: Intent = { tag: `rotate-${ports.vault.vaultId.slice(-8)}-${id.slice(4)}-${attempt}`, before, material: session.prepare?.(ports.random) ?? {}, at: ports.clock.now(), attempt }
+  const intended = await commit(ports, id, 'create:intent', (now) => ({
+    events: [{ type: 'intended', at: intent.at, step: 'create', intent }],
+    audit: [runAudit(now.run, 'provider_call', 'pending', { call: 'create', provider: traitsName(now.run), attempt })],
+  }))
+  const started = ports.clock.monotonic()
+  await ports.faults.at('before:effect:create')
+  const issued = await session.create(intent, current)
+  await ports.faults.at('after:effect:create')
+  check(issued, traits, current?.fields)
+  return record(bench, intended, issued, traits, ports.clock.monotonic() - started)
+}
+
+function traitsName(run: RunRecord): string {
+  return run.plan.provider?.id ?? ''
+}
+
+function full(before: readonly Handle[], traits: Traits, ports: EnginePorts): AdapterError {
+  const days = (handle: Handle): string => (handle.createdAt === undefined ? '' : `, ${Math.floor((ports.clock.now() - handle.createdAt) / 86_400_000)} days old`)
+  const list = before.map((handle) => `${handle.id} (${handle.live ? 'active' : 'inactive'}${days(handle)})`).join(' and ')
+  return new AdapterError('quota', `the provider allows ${traits.maxLive} keys and has ${before.length}: ${list}`, { effect: 'none', hints: ['delete the one that nothing uses, or wait for the end of its grace'] })
+}
+
+/** An answer without the promised parts may still have changed the far side. */
+function check(issued: Issued, traits: Traits, current: Fields | undefined): void {
+  const missing = traits.fields.filter((field) => !Object.hasOwn(issued.fields, field) || issued.fields[field]?.size === 0)
+  if (missing.length > 0) throw new AdapterError('bad-answer', `the answer lacks ${missing.join(', ')}`, { effect: 'unknown', retryable: false })
+  if (current !== undefined && sameFields(issued.fields, current)) throw new AdapterError('bad-answer', 'the provider returned the value that is already current', { effect: 'none', retryable: false })
+}
+
+/**
+ * Seals what was issued. For `in-place` it becomes current in this very commit. The value exists nowhere else: a commit that fails is repeated, and
+ * if it can't be made the new key is taken back.
+ */
+async function record(bench: Workbench, loaded: Loaded, issued: Issued, traits: Traits, ms: number): Promise<Loaded> {
+  const { ports } = bench
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await commit(ports, loaded.run.id, 'create:outcome', (now) => outcome(ports, now, issued, traits, ms, false))
+    } catch (thrown) {
+      if (!(thrown instanceof RotateError) || thrown.code !== 'not-writable') throw thrown
+      if (attempt < 5) {
+        await ports.clock.sleep(500 * attempt)
+        continue
+      }
+      await takeBack(bench, loaded, issued, thrown)
+    }
+  }
+}
+
+async function takeBack(bench: Workbench, loaded: Loaded, issued: Issued, cause: RotateError): Promise<never> {
+  const provider = loaded.run.plan.provider
+  const { session, traits } = provider === null ? { session: undefined, traits: undefined } : await bench.provider(providerNow(loaded.secret, provider), loaded.run.path)
+  const extras = { runId: loaded.run.id, cause, hint: `free the disk, then: rotate resume ${loaded.run.id}` }
+  if (session?.revoke === undefined || traits?.overlap === 'in-place') {
+    throw new RotateError('unsafe', `the provider issued a new value and the vault could not be written (${cause.message}); the value is lost`, extras)
+  }
+  try {
+    await session.revoke(credentialOf(issued.fields, issued.handle))
+  } catch (thrown) {
+    throw new RotateError('unsafe', `the vault could not be written (${cause.message}) and the new key could not be taken back (${asAdapterError(thrown).message})`, extras)
+  }
+  throw new RotateError('rolled-back', `the vault could not be written (${cause.message}); the new key was taken back, the old one is untouched`, extras)
+}
+
+/** The change that seals an issued value as the next version. */
+function outcome(ports: EnginePorts, now: Loaded, issued: Issued, traits: Traits, ms: number, settled: boolean): Change {
+  const at = ports.clock.now()
+  const { run, secret } = now
+  const n = secret.nextVersion
+  const fingerprint = ports.vault.fingerprint(issued.fields)
+  const version: VersionRecord = {
+    n,
+    state: 'live',
+    labels: ['pending'],
+    createdAt: at,
+    createdBy: run.actor,
+    source: `provider:${traitsName(run)}`,
+    fingerprint,
+    hint: hintOf(secret.type, issued.fields, fingerprint),
+    providerId: traitsName(run),
+    revocable: traits.revoke !== 'none',
+    runId: run.id,
+    ...(issued.handle === undefined ? {} : { handle: issued.handle }),
+    ...(issued.expiresAt === undefined ? {} : { expiresAt: issued.expiresAt }),
+    ...(issued.metadata === undefined ? {} : { metadata: issued.metadata }),
+  }
+  const withNew: SecretRecord = { ...secret, versions: [...secret.versions, version], nextVersion: n + 1 }
+  const call = runAudit(run, 'provider_call', 'success', { call: 'create', provider: traitsName(run), version: n, new_key: version.hint, ...(settled ? { settled: true } : {}) })
+  const promoted = run.plan.overlap === 'in-place' ? promotion(ports, run, withNew, n) : undefined
+  return {
+    secret: promoted?.secret ?? withNew,
+    events: [settled ? { type: 'settled', at, outcome: 'applied', detail: 'the value was recovered', version: n } : { type: 'done', at, step: 'create', ms, version: n }],
+    values: [{ version: n, fields: issued.fields }],
+    audit: [call, ...(promoted?.audit ?? [])],
+    ...(promoted === undefined ? {} : { run: promoted.run }),
+  }
+}
+
+/** After a create whose outcome is unknown: asks, and records what it learned. */
+export async function settle(bench: Workbench, loaded: Loaded): Promise<Loaded> {
+  const { ports } = bench
+  const { plan, path, id } = loaded.run
+  const intent = stateOf(loaded.run).intent
+  if (plan.provider === null || intent === undefined) throw new Error(`run ${id} has no intent to settle`)
+  const ref = providerNow(loaded.secret, plan.provider)
+  const { session, traits } = await bench.provider(ref, path)
+  const current = plan.oldVersion === null ? undefined : await bench.credential(loaded.secret, plan.oldVersion)
+  await ports.faults.at('before:effect:settle')
+  let settlement = await session.settle(intent, current)
+  await ports.faults.at('after:effect:settle')
+  if (settlement.outcome === 'ambiguous' && plan.overlap === 'in-place') settlement = (await oldStillWorks(bench, loaded)) ?? settlement
+  const found = settlement
+  if (found.outcome === 'applied') return commit(ports, id, 'settle', (now) => outcome(ports, now, found.issued, traits, 0, true))
+  return commit(ports, id, 'settle', (now) => ({
+    events: [{ type: 'settled', at: ports.clock.now(), outcome: found.outcome, detail: found.detail }],
+    audit: [runAudit(now.run, 'provider_call', found.outcome === 'ambiguous' ? 'failed' : 'success', { call: 'settle', outcome: found.outcome })],
+    ...(found.outcome === 'stray' ? { secret: withStrays(now.secret, found.handles, loaded.run, ref, ports.clock.now()) } : {}),
+  }))
+}
+
+function withStrays(secret: SecretRecord, handles: readonly Handle[], run: RunRecord, provider: Stray['provider'], now: number): SecretRecord {
+  const known = new Set(secret.strays.map((stray) => stray.handle.id))
+  const added = handles.filter((handle) => !known.has(handle.id)).map((handle): Stray => ({ handle, provider, foundAt: now, runId: run.id, deleteAfter: now + run.plan.quarantineMs, failures: 0 }))
+  return { ...secret, strays: [...secret.strays, ...added] }
+}
+
+/** In place there is one value: if a check that presents the old one is green, the create changed nothing. */
+async function oldStillWorks(bench: Workbench, loaded: Loaded): Promise<Settlement | undefined> {
+  const old = loaded.run.plan.oldVersion
+  if (old === null) return undefined
+  const fields = await bench.fields(loaded.secret, old)
+  for (const check of loaded.run.plan.checks) {
+    if (!(await bench.ports.adapters.presents(check))) continue
+    const result = await bench.ports.adapters.runCheck(check, fields, loaded.run.path)
+    if (result.ok) return { outcome: 'none', detail: `check ${check.key} still accepts the old value` }
+  }
+  return undefined
+}

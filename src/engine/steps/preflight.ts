@@ -1,0 +1,61 @@
+/** Before anything is changed: may we, is there room, can every target be written? Reads only. */
+import type { Handle, SecretRecord } from '../../core/model.ts'
+import { versionOf, withVersion } from '../../core/model.ts'
+import { commit, type Loaded, runAudit } from '../journal.ts'
+import { providerNow, providerOfVersion, type Workbench } from '../session.ts'
+
+export async function preflight(bench: Workbench, loaded: Loaded): Promise<Loaded> {
+  const { plan, path } = loaded.run
+  let now = loaded
+  if (plan.source === 'stored') now = await revive(bench, now)
+  if (plan.source === 'provider' && plan.provider !== null) {
+    const { session } = await bench.provider(providerNow(loaded.secret, plan.provider), path)
+    const old = plan.oldVersion
+    if (old !== null) now = await adoptListed(bench, now, old)
+    await session.preflight(old === null ? undefined : await bench.credential(now.secret, old))
+  }
+  for (const target of plan.targets) await bench.target(target, path, (session) => session.probe())
+  return now
+}
+
+/** A rollback to a version that is already switched off switches it on again first. */
+async function revive(bench: Workbench, loaded: Loaded): Promise<Loaded> {
+  const { run, secret } = loaded
+  const n = run.plan.newVersion
+  const version = n === null ? undefined : versionOf(secret, n)
+  if (n === null || version?.retirement === undefined) return loaded
+  const { step } = version.retirement
+  const provider = providerOfVersion(secret, version)
+  if ((step === 'suspending' || step === 'suspended') && provider !== undefined) {
+    const { session } = await bench.provider(provider, run.path)
+    await session.resume?.(await bench.credential(secret, n))
+  }
+  return commit(bench.ports, run.id, 'revive', (before) => ({
+    secret: withVersion(before.secret, n, ({ retirement: _ended, ...rest }) => ({ ...rest, state: 'live' })),
+    audit: [runAudit(before.run, 'secret_updated', 'success', { version: n, state: 'live' })],
+  }))
+}
+
+/**
+ * A key that was stored by hand carries its own id (AWS). If the provider lists it, it is ours to end later: the operator put its value here.
+ */
+async function adoptListed(bench: Workbench, loaded: Loaded, version: number): Promise<Loaded> {
+  const { run, secret } = loaded
+  const record = versionOf(secret, version)
+  if (run.plan.provider === null || record === undefined || record.handle !== undefined) return loaded
+  const { session, traits } = await bench.provider(providerNow(secret, run.plan.provider), run.path)
+  if (session.list === undefined || session.handleOf === undefined) return loaded
+  const own = session.handleOf(await bench.fields(secret, version))
+  const listed = own === undefined ? undefined : (await session.list()).find((handle) => handle.id === own.id)
+  if (listed === undefined) return loaded
+  const provider = run.plan.provider
+  return commit(bench.ports, run.id, 'adopt', (before) => ({
+    secret: adopted(before.secret, version, listed, provider.id, traits.revoke !== 'none'),
+    audit: [runAudit(before.run, 'secret_updated', 'success', { adopted: listed.id, version })],
+  }))
+}
+
+/** The secret with this handle recorded on one of its versions. */
+export function adopted(secret: SecretRecord, version: number, handle: Handle, providerId: string, revocable: boolean): SecretRecord {
+  return withVersion(secret, version, (record) => ({ ...record, handle, providerId, revocable }))
+}

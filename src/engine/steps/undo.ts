@@ -1,0 +1,74 @@
+/** The way back: the old value current again and proven, the new one on its way out. */
+import { AdapterError } from '../../core/errors.ts'
+import type { CheckResult, Retirement } from '../../core/model.ts'
+import { withVersion } from '../../core/model.ts'
+import { type Change, type Loaded, runAudit } from '../journal.ts'
+import { stateOf } from '../machine.ts'
+import { demotion } from '../promotion.ts'
+import { providerNow, type Workbench } from '../session.ts'
+import { runCheck } from './deliver.ts'
+
+/** The change that makes the old version current again. */
+export function demote(loaded: Loaded, at: number): Change {
+  const n = stateOf(loaded.run).newVersion
+  if (n === null) return {}
+  return {
+    secret: demotion(loaded.run, loaded.secret, n, at),
+    events: [{ type: 'done', at, step: 'demote', ms: 0 }],
+    audit: [runAudit(loaded.run, 'secret_updated', 'success', { current: loaded.run.plan.oldVersion, demoted: n })],
+  }
+}
+
+/**
+ * Does the old value work? Asks the provider and runs the checks with it. A red answer does not stop the undo, since nothing is better than the
+ * old value now; it is reported as not proven.
+ */
+export async function proveOld(bench: Workbench, loaded: Loaded): Promise<{ readonly checks: readonly CheckResult[]; readonly proven: boolean }> {
+  const { plan, path } = loaded.run
+  const old = plan.oldVersion
+  if (old === null) return { checks: [], proven: false }
+  const checks: CheckResult[] = []
+  let asked = false
+  if (plan.provider !== null) {
+    const { session } = await bench.provider(providerNow(loaded.secret, plan.provider), path)
+    if (session.verify !== undefined) {
+      asked = true
+      try {
+        await session.verify(await bench.credential(loaded.secret, old), 'live')
+      } catch (thrown) {
+        if (!(thrown instanceof AdapterError)) throw thrown
+        return { checks: [{ name: 'provider', type: 'provider', ok: false, ms: 0, detail: thrown.message, presented: true }], proven: false }
+      }
+    }
+  }
+  for (const check of plan.checks) {
+    try {
+      checks.push(await runCheck(bench, loaded, check.key, old))
+    } catch (thrown) {
+      if (!(thrown instanceof AdapterError)) throw thrown
+      checks.push({ name: check.key, type: check.type, ok: false, ms: 0, detail: thrown.message, presented: false })
+    }
+  }
+  return { checks, proven: (asked || checks.some((check) => check.presented)) && checks.every((check) => check.ok) }
+}
+
+/** The change that gives the new version its end: at once, because nothing uses it any more. */
+export function discard(loaded: Loaded, at: number): Change {
+  const n = stateOf(loaded.run).newVersion
+  if (n === null) return {}
+  const { plan } = loaded.run
+  const retirement: Retirement = {
+    why: 'discard',
+    notBefore: at,
+    step: 'waiting',
+    quarantineMs: 0,
+    force: true,
+    failures: 0,
+    runId: loaded.run.id,
+    ...(plan.provider === null || plan.source !== 'provider' ? {} : { provider: plan.provider }),
+  }
+  return {
+    secret: withVersion(loaded.secret, n, (version) => ({ ...version, labels: [], retirement })),
+    events: [{ type: 'done', at, step: 'discard', ms: 0 }],
+  }
+}
