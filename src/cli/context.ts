@@ -1,0 +1,118 @@
+/** What a command is given. Everything that costs time (the vault, chalk, tables, questions) is loaded when it is first used. */
+import { isatty } from 'node:tty'
+import type { Deps } from '../app/deps.ts'
+import { noFaults, type Clock, type Locks } from '../core/ports.ts'
+import { fromEnv, type Globals } from './globals.ts'
+import type { Host } from './host.ts'
+import { Input } from './input.ts'
+import { stateDir, vaultFile } from './places.ts'
+import { Out } from './render/out.ts'
+import { Times } from './render/time.ts'
+import { obtainUnlock } from './unlock.ts'
+
+export interface Context {
+  readonly globals: Globals
+  readonly host: Host
+  readonly out: Out
+  readonly input: Input
+  /** Dates for people. */
+  readonly times: Times
+  readonly clock: Clock
+  /** Aborted by SIGINT, SIGTERM and `--timeout`. */
+  readonly signal: AbortSignal
+  /** `--actor`, `ROTATE_ACTOR`, or the system's user. */
+  readonly actor: string
+  /** The command line without values. */
+  readonly command: string
+  /** Absolute path of the vault file; `usage` when there is no place for one. */
+  vaultFile(): string
+  /** Opens the vault (once) and returns what use cases need. `readonly`: nothing will be written. */
+  deps(options?: { readonly readonly?: boolean }): Promise<Deps>
+  close(): void
+}
+
+/** Colour of one stream: the flag, then FORCE_COLOR, then NO_COLOR, then whether it is a terminal. */
+function coloured(fd: 1 | 2, globals: Globals, env: Host['env']): boolean {
+  if (globals.color !== 'auto') return globals.color === 'always'
+  const force = fromEnv(env, 'FORCE_COLOR')
+  if (force !== undefined) return force !== '0' && force !== 'false'
+  if (fromEnv(env, 'NO_COLOR') !== undefined || env['TERM'] === 'dumb') return false
+  return isatty(fd)
+}
+
+export async function createOut(globals: Globals, env: Host['env']): Promise<Out> {
+  const out = coloured(1, globals, env) && !globals.json
+  const err = coloured(2, globals, env) && !globals.json
+  const chalk = out || err ? new (await import('chalk')).Chalk({ level: 1 }) : undefined
+  return new Out({
+    json: globals.json,
+    quiet: globals.quiet,
+    verbose: globals.verbose,
+    paint: { out: out ? chalk : undefined, err: err ? chalk : undefined },
+  })
+}
+
+/** The lock directory is only looked for when a lock is. */
+function lazyLocks(host: Host): Locks {
+  let made: Promise<Locks> | undefined
+  const locks = (): Promise<Locks> => (made ??= (async () => host.locks(stateDir(host.env)))())
+  return {
+    own: async () => (await locks()).own(),
+    isGone: async (instance) => (await locks()).isGone(instance),
+    tryNamed: async (name) => (await locks()).tryNamed(name),
+  }
+}
+
+export function createContext(host: Host, globals: Globals, out: Out, command: string, signal: AbortSignal): Context {
+  const { env, clock, random } = host
+  const input = new Input({ allowed: globals.input, yes: globals.yes, env, signal })
+  const zone = globals.utc ? 'UTC' : fromEnv(env, 'ROTATE_TZ')
+  const times = new Times(() => clock.now(), zone)
+  let opened: Deps | undefined
+  const context: Context = {
+    globals,
+    host,
+    out,
+    input,
+    times,
+    clock,
+    signal,
+    get actor() {
+      return globals.actor ?? host.user()
+    },
+    command,
+    vaultFile: () => vaultFile(globals.vault, env, host.cwd),
+    async deps(options) {
+      if (opened !== undefined) return opened
+      const file = context.vaultFile()
+      if (fromEnv(env, 'ROTATE_PASSPHRASE') !== undefined && isatty(2)) {
+        out.warn('ROTATE_PASSPHRASE can be read by every process of this user; prefer ROTATE_PASSPHRASE_FILE or a key file')
+      }
+      const door = await host.vaults()
+      const unlock = await obtainUnlock(file, globals, env, host.cwd, input, door, signal)
+      const readonly = options?.readonly === true || globals.dryRun
+      const vault = await door.openVault({ file, unlock, clock, random, ...(readonly ? { readonly } : {}) })
+      opened = {
+        clock,
+        random,
+        http: host.http,
+        spawn: host.spawn,
+        faults: noFaults,
+        locks: lazyLocks(host),
+        vault,
+        actor: context.actor,
+        reason: globals.reason,
+        signal,
+        pid: host.pid,
+        command,
+        note: (line) => out.note(line),
+      }
+      return opened
+    },
+    close() {
+      opened?.vault.close()
+      opened = undefined
+    },
+  }
+  return context
+}

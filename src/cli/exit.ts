@@ -1,0 +1,100 @@
+/** Anything thrown → what the operator reads and the code the process ends with (CONTRACT 1 and 2). */
+import type { ChalkInstance } from 'chalk'
+import { AdapterError, RotateError, type ExitName } from '../core/errors.ts'
+import { visible } from '../core/names.ts'
+import { clean } from './render/clean.ts'
+
+/** What is true after an error of this kind. Where it depends, `details.now` of the error says it, or its message does. */
+const nothingChanged: ReadonlySet<ExitName> = new Set([
+  'usage',
+  'no-vault',
+  'locked',
+  'unlock-failed',
+  'not-found',
+  'denied',
+  'conflict',
+  'not-writable',
+])
+
+/** The message of the argument parser, without what the user typed as a value: an argument may be a secret. */
+function fromParser(code: string, message: string, command: string): RotateError {
+  const help = `rotate help${command === '' ? '' : ` ${command}`}`
+  const flag = /unknown option '([^]*?)'(?:\n\(Did you mean (?:one of )?([^?]+)\?\))?$/.exec(message)
+  if (code === 'commander.unknownOption' && flag) {
+    const name = /^--?[A-Za-z][A-Za-z-]*$/.exec((flag[1] ?? '').split('=')[0] ?? '')?.[0] ?? '-…'
+    const shown = name.startsWith('--') ? name : name.slice(0, 2)
+    return new RotateError('usage', `unknown option ${shown}${command === '' ? '' : ` of "${command}"`}`, {
+      hint: flag[2] === undefined ? `${help}; a name or value that starts with "-" goes after --` : `did you mean ${flag[2]}?`,
+    })
+  }
+  if (code === 'commander.excessArguments') {
+    const counts = /Expected (\d+) arguments? but got (\d+)/.exec(message)
+    return new RotateError('usage', `too many arguments for "${command}": ${counts?.[2] ?? 'more'} instead of at most ${counts?.[1] ?? 'those it takes'}`, {
+      hint: help,
+    })
+  }
+  const [first = '', second = ''] = message.replace(/^error: /, '').split('\n')
+  const guess = /\(Did you mean (?:one of )?([^?]+)\?\)/.exec(second)?.[1]
+  return new RotateError('usage', visible(first, 200), { hint: guess === undefined ? help : `did you mean ${guess}?` })
+}
+
+function hasCode(thrown: unknown): thrown is Error & { readonly code: string } {
+  return thrown instanceof Error && 'code' in thrown && typeof thrown.code === 'string'
+}
+
+/** Anything thrown, as a `RotateError`. */
+export function asRotateError(thrown: unknown, command: string): RotateError {
+  if (thrown instanceof RotateError) return thrown
+  if (hasCode(thrown) && thrown.code.startsWith('commander.')) return fromParser(thrown.code, thrown.message, command)
+  if (thrown instanceof AdapterError) {
+    return new RotateError('failed', thrown.message, {
+      cause: thrown,
+      ...(thrown.hints[0] === undefined ? {} : { hint: thrown.hints[0] }),
+      details: { effect: thrown.effect, adapter: thrown.code },
+    })
+  }
+  const name = thrown instanceof Error ? thrown.name : typeof thrown
+  // A syntax error quotes what was parsed, which may be a value.
+  const text = thrown instanceof Error && name !== 'SyntaxError' ? `: ${thrown.message}` : ''
+  return new RotateError('failed', `unexpected ${name}${text}`, { cause: thrown, hint: 'this is a bug; -v shows where it happened' })
+}
+
+/** The parser ends `--help` and `--version` by throwing too. */
+export function isParserSuccess(thrown: unknown): boolean {
+  return hasCode(thrown) && (thrown.code === 'commander.helpDisplayed' || thrown.code === 'commander.version')
+}
+
+/** The parser printed help because a command of a group is missing. */
+export function isMissingCommand(thrown: unknown): boolean {
+  return hasCode(thrown) && thrown.code === 'commander.help'
+}
+
+/** The three things, for people. */
+export function errorText(error: RotateError, options: { readonly verbose: number; readonly paint: ChalkInstance | undefined }): string {
+  const { paint } = options
+  const lines = [`${paint?.red.bold('rotate:') ?? 'rotate:'} ${clean(error.message)}`]
+  const now = error.details['now']
+  if (typeof now === 'string') lines.push(`  now: ${clean(now)}`)
+  else if (nothingChanged.has(error.code)) lines.push('  now: nothing was changed')
+  if (error.hint !== undefined) lines.push(`  next: ${clean(error.hint)}`)
+  if (error.runId !== undefined) lines.push(`  run: ${error.runId}`)
+  if (options.verbose > 0) {
+    const origin = error.code === 'failed' && error.cause instanceof Error ? error.cause : error
+    lines.push(clean(origin.stack ?? ''))
+  }
+  return lines.join('\n')
+}
+
+/** The error document of `--json`. */
+export function errorDocument(error: RotateError, exit: number, warnings: readonly string[]): string {
+  return JSON.stringify({
+    error: {
+      code: error.code,
+      exit,
+      message: error.message,
+      hint: error.hint ?? null,
+      details: warnings.length === 0 ? error.details : { ...error.details, warnings },
+      runId: error.runId ?? null,
+    },
+  })
+}

@@ -1,0 +1,186 @@
+/**
+ * Where a command gets what it needs: stdin, files, descriptors, the environment, and questions on a terminal. Everything is bounded, nothing
+ * hangs without a terminal, and every question has a flag that answers it.
+ */
+import { closeSync, constants, fstatSync, openSync, read as readDescriptor } from 'node:fs'
+import { isatty, ReadStream, WriteStream } from 'node:tty'
+import { RotateError, usage } from '../core/errors.ts'
+import { visible } from '../core/names.ts'
+import { Secret } from '../core/secret.ts'
+
+/** Largest value in bytes (CONTRACT 3). */
+export const MAX_VALUE = 1024 * 1024
+
+export interface InputOptions {
+  /** Flags and environment allow questions. */
+  readonly allowed: boolean
+  readonly yes: boolean
+  readonly env: Readonly<Record<string, string | undefined>>
+  readonly signal: AbortSignal
+}
+
+function readSome(fd: number, into: Uint8Array): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const attempt = (): void =>
+      readDescriptor(fd, into, 0, into.length, null, (error, count) => {
+        if (error === null) resolve(count)
+        else if (error.code === 'EOF') resolve(0)
+        else if (error.code === 'EAGAIN') setTimeout(attempt, 5)
+        else reject(error)
+      })
+    attempt()
+  })
+}
+
+/** Reads a descriptor to its end; refuses as soon as there is more than `limit`. */
+async function readToEnd(fd: number, limit: number, what: string): Promise<Secret> {
+  const chunks: Uint8Array[] = []
+  let size = 0
+  const buffer = new Uint8Array(64 * 1024)
+  for (;;) {
+    const count = await readSome(fd, buffer)
+    if (count === 0) return new Secret(Buffer.concat(chunks))
+    size += count
+    if (size > limit) throw usage(`${what} is larger than ${limit} bytes`, limit === MAX_VALUE ? 'a value is at most 1 MiB' : undefined)
+    chunks.push(buffer.slice(0, count))
+  }
+}
+
+export class Input {
+  readonly #options: InputOptions
+
+  constructor(options: InputOptions) {
+    this.#options = options
+  }
+
+  /** May a command ask? */
+  get interactive(): boolean {
+    return this.#options.allowed && isatty(0) && isatty(2)
+  }
+
+  /** Is something piped or redirected into stdin? A device such as the null device counts as nothing. */
+  get piped(): boolean {
+    try {
+      const stat = fstatSync(0)
+      return stat.isFIFO() || stat.isFile() || stat.isSocket()
+    } catch {
+      return false
+    }
+  }
+
+  /** All of stdin. On a terminal it is read to Ctrl-D, if asking is allowed at all. */
+  async stdin(limit: number = MAX_VALUE, what = 'the value on stdin'): Promise<Secret> {
+    if (isatty(0) && !this.interactive) throw usage(`${what} was expected, but stdin is a terminal and input is off`, 'pipe it in')
+    try {
+      return await readToEnd(0, limit, what)
+    } catch (error) {
+      if (error instanceof RotateError) throw error
+      throw usage(`${what} can't be read: ${codeOf(error)}`)
+    }
+  }
+
+  /** A file, bounded. A FIFO such as a process substitution may be read too. Failures are usage errors (exit 2). */
+  async file(path: string, flag: string, limit: number = MAX_VALUE): Promise<Secret> {
+    const shown = visible(path)
+    let fd: number
+    try {
+      fd = openSync(path, constants.O_RDONLY | constants.O_NOCTTY)
+    } catch (error) {
+      throw usage(`${flag}: "${shown}" can't be read (${codeOf(error)})`)
+    }
+    try {
+      const stat = fstatSync(fd)
+      if (stat.isDirectory()) throw usage(`${flag}: "${shown}" is a directory`)
+      if (stat.isFile() && stat.size > limit) throw usage(`${flag}: "${shown}" is larger than ${limit} bytes`)
+      return await readToEnd(fd, limit, `${flag}: "${shown}"`)
+    } finally {
+      closeSync(fd)
+    }
+  }
+
+  /** An inherited descriptor, read to its end. */
+  async descriptor(fd: number, flag: string, limit: number): Promise<Secret> {
+    try {
+      return await readToEnd(fd, limit, flag)
+    } catch (error) {
+      if (error instanceof RotateError) throw error
+      throw usage(`${flag}: descriptor ${fd} can't be read (${codeOf(error)})`)
+    }
+  }
+
+  /** A variable of the environment; it must be set (it may be empty). */
+  variable(name: string, flag: string): Secret {
+    const value = this.#options.env[name]
+    if (value === undefined) throw usage(`${flag}: the variable ${visible(name, 60)} is not set`)
+    return new Secret(value)
+  }
+
+  /** A hidden question on the terminal; without one exit 2 naming the flags that answer it. */
+  async hidden(question: string, flags: string): Promise<Secret> {
+    if (!this.interactive) throw usage(`${question.toLowerCase()} is needed and there is no terminal to ask on`, `give it with ${flags}`)
+    const { password } = await import('@inquirer/prompts')
+    return new Secret(await this.#asked(password({ message: question, mask: '*' }, { output: process.stderr, signal: this.#options.signal })))
+  }
+
+  /**
+   * A confirmation. `--yes` answers it. Without a terminal it counts as given, unless `severe`: then `--yes` is demanded (exit 2).
+   * A "no" ends the command with exit 1 and nothing changed.
+   */
+  async confirm(question: string, severe = false): Promise<void> {
+    if (this.#options.yes) return
+    if (!this.interactive) {
+      if (severe) throw usage(`${question.replace(/\?$/, '')}: this needs a confirmation and there is no terminal to ask on`, 'add --yes')
+      return
+    }
+    const { confirm } = await import('@inquirer/prompts')
+    const yes = await this.#asked(confirm({ message: question, default: false }, { output: process.stderr, signal: this.#options.signal }))
+    if (!yes) throw new RotateError('failed', 'not confirmed', { details: { now: 'nothing was changed' } })
+  }
+
+  /**
+   * Asks for a passphrase on /dev/tty, so that stdin may be a pipe at the same time. `undefined` when there is nobody to ask:
+   * stderr is no terminal, input is off, or there is no controlling terminal.
+   */
+  async passphrase(question: string): Promise<Secret | undefined> {
+    if (!this.#options.allowed || !isatty(2)) return undefined
+    let fd: number
+    try {
+      fd = openSync('/dev/tty', constants.O_RDWR)
+    } catch {
+      return undefined
+    }
+    const { password } = await import('@inquirer/prompts')
+    const input = new ReadStream(fd)
+    const output = new WriteStream(fd)
+    try {
+      const answer = await this.#asked(password({ message: question, mask: '*' }, { input, output, signal: this.#options.signal }))
+      return new Secret(answer.normalize('NFC'))
+    } finally {
+      input.destroy()
+    }
+  }
+
+  /** Ctrl-C at a question is SIGINT, not a bug. */
+  async #asked<T>(answer: Promise<T>): Promise<T> {
+    try {
+      return await answer
+    } catch (error) {
+      if (error instanceof Error && /^(ExitPromptError|AbortPromptError|CancelPromptError)$/.test(error.name)) {
+        throw new RotateError('interrupted', 'interrupted at a question', { details: { now: 'nothing was changed' } })
+      }
+      throw error
+    }
+  }
+}
+
+/** The system's name of a failure: `ENOENT`, `EACCES` … */
+export function codeOf(thrown: unknown): string {
+  return thrown instanceof Error && 'code' in thrown && typeof thrown.code === 'string' ? thrown.code : 'unknown error'
+}
+
+/** Without one trailing line end: LF, or CR LF as one. */
+export function chomp(value: Secret): Secret {
+  const bytes = value.bytes()
+  if (bytes.at(-1) !== 10) return value
+  return new Secret(bytes.subarray(0, bytes.at(-2) === 13 ? -2 : -1))
+}

@@ -1,0 +1,165 @@
+/**
+ * What opens the vault: flags, then environment, then systemd credentials, then a question on /dev/tty. The first source that is named decides;
+ * if it fails the others are not tried, because a typo must not silently use another key.
+ */
+import { existsSync, statSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import type { Unlock, VaultDoor } from '../app/vaults.ts'
+import { RotateError, usage } from '../core/errors.ts'
+import { visible } from '../core/names.ts'
+import { Secret } from '../core/secret.ts'
+import { fromEnv, type Globals } from './globals.ts'
+import { chomp, codeOf, type Input } from './input.ts'
+
+const MAX_PASSPHRASE = 64 * 1024
+const COMMAND_TIMEOUT_MS = 60_000
+
+export type UnlockSource =
+  | { readonly kind: 'key-file'; readonly path: string; readonly from: string }
+  | { readonly kind: 'passphrase-file'; readonly path: string; readonly from: string }
+  | { readonly kind: 'passphrase-command'; readonly command: string; readonly from: string }
+  | { readonly kind: 'passphrase-fd'; readonly fd: number; readonly from: string }
+  | { readonly kind: 'passphrase-env'; readonly from: string }
+
+type Env = Readonly<Record<string, string | undefined>>
+
+/** The source that flags and environment name, if any. Two flags contradict each other. */
+export function findSource(globals: Globals, env: Env, cwd: string): UnlockSource | undefined {
+  const flags: UnlockSource[] = []
+  if (globals.keyFile !== undefined) flags.push({ kind: 'key-file', path: resolve(cwd, globals.keyFile), from: '--key-file' })
+  if (globals.passphraseFile !== undefined)
+    flags.push({ kind: 'passphrase-file', path: resolve(cwd, globals.passphraseFile), from: '--passphrase-file' })
+  if (globals.passphraseCommand !== undefined)
+    flags.push({ kind: 'passphrase-command', command: globals.passphraseCommand, from: '--passphrase-command' })
+  if (globals.passphraseFd !== undefined) flags.push({ kind: 'passphrase-fd', fd: globals.passphraseFd, from: '--passphrase-fd' })
+  if (flags.length > 1) throw usage(`${flags.map((flag) => flag.from).join(' and ')} contradict each other`, 'give one of them')
+  if (flags[0] !== undefined) return flags[0]
+
+  const keyFile = fromEnv(env, 'ROTATE_KEY_FILE')
+  if (keyFile !== undefined) return { kind: 'key-file', path: resolve(cwd, keyFile), from: 'ROTATE_KEY_FILE' }
+  const passphraseFile = fromEnv(env, 'ROTATE_PASSPHRASE_FILE')
+  if (passphraseFile !== undefined)
+    return { kind: 'passphrase-file', path: resolve(cwd, passphraseFile), from: 'ROTATE_PASSPHRASE_FILE' }
+  const command = fromEnv(env, 'ROTATE_PASSPHRASE_COMMAND')
+  if (command !== undefined) return { kind: 'passphrase-command', command, from: 'ROTATE_PASSPHRASE_COMMAND' }
+  if (fromEnv(env, 'ROTATE_PASSPHRASE') !== undefined) return { kind: 'passphrase-env', from: 'ROTATE_PASSPHRASE' }
+
+  const credentials = fromEnv(env, 'CREDENTIALS_DIRECTORY')
+  if (credentials === undefined) return undefined
+  const key = join(credentials, 'rotate.key')
+  if (existsSync(key)) return { kind: 'key-file', path: key, from: '$CREDENTIALS_DIRECTORY/rotate.key' }
+  const passphrase = join(credentials, 'rotate.passphrase')
+  if (existsSync(passphrase)) return { kind: 'passphrase-file', path: passphrase, from: '$CREDENTIALS_DIRECTORY/rotate.passphrase' }
+  return undefined
+}
+
+function failed(message: string, hint?: string): RotateError {
+  return new RotateError('unlock-failed', message, hint === undefined ? {} : { hint })
+}
+
+/** Runs the operator's own command by the shell, as RESTIC_PASSWORD_COMMAND and its like do; its stderr goes to ours. */
+async function fromCommand(command: string, from: string, signal: AbortSignal): Promise<Secret> {
+  const { spawn } = await import('node:child_process')
+  const child = spawn('/bin/sh', ['-c', command], { stdio: ['ignore', 'pipe', 'inherit'], signal, timeout: COMMAND_TIMEOUT_MS })
+  const chunks: Buffer[] = []
+  let size = 0
+  child.stdout.on('data', (chunk: Buffer) => {
+    size += chunk.length
+    if (size > MAX_PASSPHRASE) child.kill()
+    else chunks.push(chunk)
+  })
+  const code = await new Promise<number | null>((done, reject) => {
+    child.once('error', (error) => reject(failed(`${from}: the command can't be run (${codeOf(error)})`)))
+    child.once('close', done)
+  })
+  if (size > MAX_PASSPHRASE) throw failed(`${from}: the command printed more than ${MAX_PASSPHRASE} bytes`)
+  if (code !== 0) throw failed(`${from}: the command failed (${code === null ? 'killed or timed out' : `exit ${code}`})`)
+  return new Secret(Buffer.concat(chunks))
+}
+
+async function fromFile(path: string, from: string, input: Input): Promise<Secret> {
+  const shown = visible(path, 200)
+  let mode: number
+  try {
+    const stat = statSync(path)
+    if (stat.isDirectory()) throw failed(`${from}: ${shown} is a directory`)
+    mode = stat.isFile() ? stat.mode & 0o077 : 0
+  } catch (error) {
+    if (error instanceof RotateError) throw error
+    throw failed(`${from}: ${shown} can't be read (${codeOf(error)})`)
+  }
+  if (mode !== 0) throw failed(`${from}: ${shown} can be read by others`, `chmod 600 ${shown}`)
+  try {
+    return await input.file(path, from, MAX_PASSPHRASE)
+  } catch (error) {
+    throw failed(error instanceof Error ? error.message : `${from} can't be read`)
+  }
+}
+
+/** Reads a passphrase from its source; one trailing newline is not part of it. `unlock-failed` when it can't be had or is empty. */
+export async function readPassphrase(
+  source: Exclude<UnlockSource, { readonly kind: 'key-file' }>,
+  input: Input,
+  env: Env,
+  signal: AbortSignal,
+): Promise<Secret> {
+  let passphrase: Secret
+  switch (source.kind) {
+    case 'passphrase-file':
+      passphrase = chomp(await fromFile(source.path, source.from, input))
+      break
+    case 'passphrase-command':
+      passphrase = chomp(await fromCommand(source.command, source.from, signal))
+      break
+    case 'passphrase-fd':
+      try {
+        passphrase = chomp(await input.descriptor(source.fd, source.from, MAX_PASSPHRASE))
+      } catch (error) {
+        throw failed(error instanceof Error ? error.message : `${source.from} can't be read`)
+      }
+      break
+    case 'passphrase-env':
+      passphrase = new Secret(env['ROTATE_PASSPHRASE'] ?? '')
+      break
+    default:
+      return source satisfies never
+  }
+  if (passphrase.size === 0) throw failed(`${source.from}: the passphrase is empty`)
+  // The same letters typed on two keyboards must give the same key.
+  return passphrase.isText() ? new Secret(passphrase.reveal().normalize('NFC')) : passphrase
+}
+
+/** Turns a passphrase into what opens the vault; a recovery key may be given wherever a passphrase is. */
+async function asUnlock(passphrase: Secret, door: VaultDoor): Promise<Unlock> {
+  if (/^\s*rr1-/i.test(passphrase.reveal())) return { kind: 'recovery', key: await door.parseRecoveryKey(passphrase) }
+  return { kind: 'passphrase', passphrase }
+}
+
+/** Obtains what opens this vault. The vault must exist: nobody is asked for the passphrase of nothing. */
+export async function obtainUnlock(
+  file: string,
+  globals: Globals,
+  env: Env,
+  cwd: string,
+  input: Input,
+  door: VaultDoor,
+  signal: AbortSignal,
+): Promise<Unlock> {
+  const source = findSource(globals, env, cwd)
+  if (source?.kind === 'key-file') {
+    if (!existsSync(file)) await door.inspectVault(file)
+    return { kind: 'key-file', key: await door.readKeyFile(source.path) }
+  }
+  const { unlockers } = await door.inspectVault(file)
+  if (source !== undefined) return asUnlock(await readPassphrase(source, input, env, signal), door)
+  const asked = await input.passphrase('Passphrase')
+  if (asked !== undefined) {
+    if (asked.size === 0) throw failed('the passphrase is empty')
+    return asUnlock(asked, door)
+  }
+  const kinds = [...new Set(unlockers.map((unlocker) => unlocker.kind))].join(', ')
+  throw failed(
+    `the vault is sealed and nothing was given to open it (it has: ${kinds})`,
+    'give --key-file F, --passphrase-file F, --passphrase-command CMD or --passphrase-fd N, or set ROTATE_KEY_FILE',
+  )
+}
