@@ -26,7 +26,7 @@ const LAYERS: Readonly<Record<string, Row>> = {
   core: { src: [], packages: ['zod'], node: PURE },
   engine: { src: ['core'], packages: ['croner'], node: PURE }, // croner: date arithmetic, no I/O
   vault: { src: ['core', 'store'], packages: ['libsodium-wrappers', 'libsodium-wrappers-sumo'], lazy: true, node: FILES },
-  store: { src: ['core'], packages: ['better-sqlite3'], lazy: true, node: FILES },
+  store: { src: ['core'], packages: ['better-sqlite3'], lazy: true, node: [...FILES, 'node:os'] },
   net: { src: ['core'], packages: ['undici'], lazy: true, node: 'any' },
   providers: ADAPTER,
   targets: ADAPTER,
@@ -35,6 +35,7 @@ const LAYERS: Readonly<Record<string, Row>> = {
   app: { src: ['core', 'engine', ...REGISTRIES], packages: ['zod', 'croner'], lazy: true, node: 'any' },
   contract: { src: [], packages: ['zod'], node: [] },
   cli: { src: ['app', 'contract', 'core'], packages: 'any', lazy: true, node: 'any' },
+  'system.ts': { src: ['core'], node: 'any' }, // the real clock and random source
   'main.ts': { src: ['any'], packages: 'any', lazy: true, node: 'any' },
 }
 
