@@ -69,12 +69,17 @@ function checked(request: HttpRequest): URL {
   const fault = urlFault(request.url)
   if (fault !== undefined) throw new AdapterError('misconfigured', `the URL ${fault}`)
   const url = new URL(request.url)
-  const literal = /^[\d.]+$|^\[/.test(url.hostname) ? addressFault(url.hostname.replace(/^\[|\]$/g, ''), url.protocol === 'http:') : undefined
+  const literal = /^[\d.]+$|^\[/.test(url.hostname)
+    ? addressFault(url.hostname.replace(/^\[|\]$/g, ''), url.protocol === 'http:')
+    : undefined
   if (literal !== undefined) throw new AdapterError('misconfigured', `the URL ${literal}`)
   for (const [name, value] of Object.entries(request.headers ?? {})) {
     if (!/^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/.test(name)) throw new AdapterError('misconfigured', 'a header has a name that is not allowed')
     if (!/^[\t\x20-\x7e]*$/.test(value))
-      throw new AdapterError('misconfigured', `the value for header ${name} has a line break or another character that can't be sent in a header`)
+      throw new AdapterError(
+        'misconfigured',
+        `the value for header ${name} has a line break or another character that can't be sent in a header`,
+      )
   }
   return url
 }

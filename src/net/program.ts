@@ -87,9 +87,13 @@ async function refuseWritable(path: string): Promise<void> {
     const sticky = (mode & 0o1000) !== 0 && place !== path && place !== real
     const mine = process.geteuid?.() ?? uid
     if ((mode & 0o022) !== 0 && !sticky)
-      throw new AdapterError('misconfigured', `${visible(path, 200)} can be replaced by other users: ${visible(place, 200)} is writable by group or others`, {
-        hints: [`chmod go-w ${visible(place, 200)}`],
-      })
+      throw new AdapterError(
+        'misconfigured',
+        `${visible(path, 200)} can be replaced by other users: ${visible(place, 200)} is writable by group or others`,
+        {
+          hints: [`chmod go-w ${visible(place, 200)}`],
+        },
+      )
     if (uid !== 0 && uid !== mine && mine !== 0)
       throw new AdapterError('misconfigured', `${visible(path, 200)} can be replaced by another user, who owns ${visible(place, 200)}`)
   }

@@ -34,7 +34,8 @@ export function createSpawn(options: SpawnOptions): Spawn {
     run: async (request) => {
       // Checked again at every start: what was safe when the schedule was set may not be so now.
       const argv = await resolveArgv(request.argv, options)
-      if (request.signal?.aborted === true) throw new AdapterError('failed', `interrupted before ${argv[0]} was started`, { retryable: false })
+      if (request.signal?.aborted === true)
+        throw new AdapterError('failed', `interrupted before ${argv[0]} was started`, { retryable: false })
       return run(argv, request, minimalEnv(options))
     },
   }

@@ -1,0 +1,39 @@
+/**
+ * A program that tries the new value: it comes on stdin (one value raw, several as compact JSON), exit 0 is green. `ROTATE_EVENT=verify` and
+ * `ROTATE_SECRET` stand in its environment.
+ */
+import { z } from 'zod'
+import { AdapterError } from '../core/errors.ts'
+import { defineCheck } from '../core/target.ts'
+import { basenameOf, endOf, inputOf, programField, timeoutField, timeoutOf } from '../net/hook.ts'
+
+const Config = z.strictObject({
+  run: programField('Program and arguments; the value comes on its stdin, exit 0 is green'),
+  timeout: timeoutField,
+})
+
+export default defineCheck({
+  id: 'exec',
+  title: 'Program that tries the value',
+  config: Config,
+  presents: () => true,
+  describe: (config) => config.run.join(' '),
+  settleConfig: async (config, { spawn }) => ({ ...config, run: await spawn.resolve(config.run) }),
+  run: async (config, fields, context) => {
+    const argv = await context.spawn.resolve(config.run)
+    const env = { ROTATE_EVENT: 'verify', ROTATE_SECRET: context.path }
+    try {
+      const result = await context.spawn.run({
+        argv,
+        input: inputOf(fields),
+        env,
+        timeoutMs: timeoutOf(config.timeout),
+        signal: context.signal,
+      })
+      return { ok: result.code === 0 && !result.timedOut, detail: `${basenameOf(argv[0])} ${endOf(result)}` }
+    } catch (thrown) {
+      if (thrown instanceof AdapterError && thrown.code === 'bad-answer') return { ok: false, detail: thrown.message }
+      throw thrown
+    }
+  },
+})

@@ -1,0 +1,94 @@
+/**
+ * One HTTP request whose status says whether things work. Without a header that presents the value it is a sign of life only.
+ *
+ * The request is made once: the engine repeats a red check as long as it is told to (`within`). Redirects are refused by the client, but a redirect
+ * may be the expected status.
+ */
+import { z } from 'zod'
+import { AdapterError } from '../core/errors.ts'
+import { urlField } from '../core/schema.ts'
+import { type Fields, flatten } from '../core/secret.ts'
+import { defineCheck } from '../core/target.ts'
+
+const MAX_BYTES = 8 * 1024 * 1024
+const TIMEOUT_MS = 15_000
+const NAME = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/
+const PLACEHOLDER = /\{([A-Za-z][A-Za-z0-9_]*)\}/g
+
+const status = z.int().min(100).max(599)
+const headerText = z.string().refine((text) => NAME.test(splitHeader(text).name), 'is not a header name, or "Name: template"')
+
+const Config = z.strictObject({
+  url: urlField('Address that is asked; https, or http to this machine'),
+  method: z.enum(['GET', 'HEAD', 'POST']).optional().meta({ description: 'Default GET' }),
+  expectedStatus: z
+    .union([status, z.array(status).min(1)])
+    .optional()
+    .meta({ description: 'Status that is green, or several; default 200' }),
+  header: z
+    .union([headerText, z.record(z.string().regex(NAME, 'is not a header name'), z.string())])
+    .optional()
+    .meta({ description: 'How the value is presented: "X-Api-Key", "Authorization: Bearer {value}", {"Authorization": "Bearer {field}"}' }),
+})
+type Options = z.output<typeof Config>
+
+export default defineCheck({
+  id: 'http',
+  title: 'HTTP request',
+  config: Config,
+  presents: (config) => headersOf(config).some(([, template]) => template.search(PLACEHOLDER) >= 0),
+  describe: (config) => {
+    const url = new URL(config.url)
+    return `${config.method ?? 'GET'} ${url.origin}${url.pathname}`
+  },
+  run: async (config, fields, context) => {
+    const expected = [config.expectedStatus ?? 200].flat()
+    const headers = Object.fromEntries(headersOf(config).map(([name, template]) => [name, filled(name, template, fields)]))
+    const request = {
+      method: config.method ?? 'GET',
+      url: config.url,
+      headers,
+      maxBytes: MAX_BYTES,
+      timeoutMs: TIMEOUT_MS,
+      signal: context.signal,
+    }
+    const judged = (got: number): { ok: boolean; detail: string } =>
+      expected.includes(got) ? { ok: true, detail: String(got) } : { ok: false, detail: `${got} instead of ${expected.join(' or ')}` }
+    try {
+      const response = await context.http.send({ ...request, effect: 'read', attempts: 1 })
+      return judged(response.status)
+    } catch (thrown) {
+      if (!(thrown instanceof AdapterError) || thrown.code === 'misconfigured') throw thrown
+      const got = thrown.details['status']
+      return typeof got === 'number' && expected.includes(got) && got >= 300 ? judged(got) : { ok: false, detail: thrown.message }
+    }
+  },
+})
+
+function splitHeader(text: string): { name: string; template: string } {
+  const colon = text.indexOf(':')
+  return colon < 0 ? { name: text, template: '{value}' } : { name: text.slice(0, colon).trim(), template: text.slice(colon + 1).trim() }
+}
+
+function headersOf(config: Options): [string, string][] {
+  if (config.header === undefined) return []
+  if (typeof config.header !== 'string') return Object.entries(config.header)
+  const { name, template } = splitHeader(config.header)
+  return [[name, template]]
+}
+
+/** `{value}` is the value (all fields as JSON, where there are several and none is called so), `{accessKeyId}` a field. */
+function filled(name: string, template: string, fields: Fields): string {
+  const text = template.replaceAll(PLACEHOLDER, (_whole, field: string) => {
+    const part = Object.hasOwn(fields, field) ? fields[field] : field === 'value' ? flatten(fields) : undefined
+    if (part === undefined)
+      throw new AdapterError(
+        'misconfigured',
+        `header ${name} wants the field {${field}}, which the secret does not have (${Object.keys(fields).join(', ')})`,
+      )
+    return part.reveal()
+  })
+  // The client refuses it too; said here, the message names the check's own setting.
+  if (/[\r\n\0]/.test(text)) throw new AdapterError('misconfigured', `the value has a line break and can't be presented in header ${name}`)
+  return text
+}

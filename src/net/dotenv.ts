@@ -1,0 +1,175 @@
+/**
+ * Editing `.env` text so that the `dotenv` package, `node --env-file` and `sh` (`. ./file`) all read the same value back.
+ *
+ * The three disagree about quoting (measured with dotenv 18, Node 20 to 26, POSIX sh):
+ * - unquoted is safe for `A-Z a-z 0-9 _ @ % + = : , . / ! -`; an unquoted `#` cuts the value
+ * - single quotes are literal everywhere, newlines included
+ * - double quotes are safe for a value with `'` but none of `"` `\` `$` backtick newline: nobody but sh unescapes in them, and the others expand `\n`
+ * - backticks are understood by dotenv and Node only
+ * - a carriage return can't be written: dotenv turns it into a newline
+ *
+ * dotenv's pattern also treats `\'` inside single quotes as no end, so what a value does to the rest of the file depends on the file. Therefore the
+ * edited text is always read back with both parsers before it is used; nothing may change but what was meant to.
+ */
+import { AdapterError } from '../core/errors.ts'
+import type { Secret } from '../core/secret.ts'
+
+export type Read = (text: string) => Readonly<Record<string, string | undefined>>
+
+/** The parsers of those who will read the file. */
+export interface Readers {
+  readonly dotenv: Read
+  readonly node: Read
+}
+
+/** Loads both parsers. */
+export async function loadReaders(): Promise<Readers> {
+  const [{ parse }, { parseEnv }] = await Promise.all([import('dotenv'), import('node:util')])
+  return { dotenv: (text) => parse(text), node: (text) => parseEnv(text) }
+}
+
+/** An assignment as dotenv sees it: `[export] NAME = value`. Groups: name, separator, value. The pattern is dotenv's own. */
+const ASSIGNMENT =
+  /^\s*(?:export\s+)?([\w.-]+)(\s*=\s*?|:\s+?)(\s*'(?:\\'|[^'])*'|\s*"(?:\\"|[^"])*"|\s*`(?:\\`|[^`])*`|[^#\r\n]+)?\s*(?:#.*)?(?:$|$)/dgm
+
+type Style = 'bare' | 'single' | 'double' | 'backtick'
+
+/**
+ * The text with each of `changes` assigned (a value) or removed (`null`): every active assignment of the name is replaced, one is appended if there is
+ * none; comments, order, line ends, `export` and everything else stay. Throws `misconfigured` with the reason if that can't be done safely.
+ * @param strict `false` when an earlier value is put back: then what dotenv alone can read is good enough, because it was so before.
+ */
+export function edit(text: string, changes: Readonly<Record<string, Secret | null>>, readers: Readers, strict = true): string {
+  let edited = text
+  for (const [name, value] of Object.entries(changes))
+    edited = value === null ? without(edited, name) : assign(edited, name, value, readers, strict)
+  return edited
+}
+
+/** What dotenv reads for these names; `null` where there is none. */
+export function valuesOf(text: string, names: readonly string[], readers: Readers): Record<string, string | null> {
+  const all = readers.dotenv(text)
+  return Object.fromEntries(names.map((name) => [name, Object.hasOwn(all, name) ? (all[name] ?? null) : null]))
+}
+
+/** Why this name can't stand in a file that `sh` reads too; `undefined` if it can. */
+export function nameFault(name: string): string | undefined {
+  return /^[A-Za-z_][A-Za-z0-9_]*$/.test(name)
+    ? undefined
+    : 'a name in a .env file has letters, digits and underscores only, and no digit first'
+}
+
+function assign(text: string, name: string, value: Secret, readers: Readers, strict: boolean): string {
+  const fault = valueFault(value)
+  if (fault !== undefined) throw unwritable(name, fault)
+  const plain = value.reveal()
+  const styles = stylesFor(plain, strict)
+  const spans = assignments(text).filter((found) => found.name === name)
+  // A file's own way of quoting is kept where it can hold the value, so that undoing a change gives the same bytes again.
+  const preferred = spans.map((span) => span.style).filter((style) => styles.includes(style))
+  for (const style of new Set([...preferred, ...styles])) {
+    const edited = spans.length === 0 ? appended(text, name, quote(plain, style)) : replaced(text, spans, quote(plain, style))
+    if (readsBack(text, edited, name, plain, readers, strict)) return edited
+  }
+  throw unwritable(
+    name,
+    styles.length === 0 ? reasonFor(plain) : 'the rest of the file would be read differently (a quote in it is not closed)',
+  )
+}
+
+function unwritable(name: string, reason: string): AdapterError {
+  return new AdapterError('misconfigured', `the value for ${name} can't be written to a .env file: ${reason}`, { retryable: false })
+}
+
+function valueFault(value: Secret): string | undefined {
+  if (!value.isText()) return 'it is not UTF-8 text'
+  const text = value.reveal()
+  if (text.includes('\0')) return 'it contains a NUL byte'
+  if (text.includes('\r')) return 'it contains a carriage return, which dotenv reads as a newline'
+  return undefined
+}
+
+function reasonFor(text: string): string {
+  const with_ = [...new Set(text.match(/["\\$`\n]/g) ?? [])].map((char) =>
+    char === '\n' ? 'a newline' : char === '`' ? 'a backtick' : char,
+  )
+  return `it contains ' together with ${with_.join(' and ')}, which no quoting lets dotenv, Node and sh all read back`
+}
+
+function stylesFor(text: string, strict: boolean): Style[] {
+  const styles: Style[] = []
+  if (/^[A-Za-z0-9_@%+=:,./!-]+$/.test(text)) styles.push('bare')
+  if (!text.includes("'")) styles.push('single')
+  if (!/["\\$`\n]/.test(text)) styles.push('double')
+  if (!strict && !text.includes('`')) styles.push('backtick')
+  if (!strict && !text.includes('"') && !/\\[nr]/.test(text)) styles.push('double')
+  return styles
+}
+
+function quote(text: string, style: Style): string {
+  const mark = { bare: '', single: "'", double: '"', backtick: '`' }[style]
+  return `${mark}${text}${mark}`
+}
+
+interface Span {
+  readonly name: string
+  /** From the end of the name to the end of the value. */
+  readonly start: number
+  readonly end: number
+  readonly style: Style
+}
+
+function assignments(text: string): Span[] {
+  return [...text.matchAll(ASSIGNMENT)].map((match) => {
+    const name = match[1] ?? ''
+    const start = match.indices?.[1]?.[1] ?? 0
+    const raw = match[3] ?? ''
+    const from = match.indices?.[3]?.[0] ?? match.indices?.[2]?.[1] ?? start
+    const quoted = /^["'`]/.exec(raw.trimStart())?.[0]
+    const style: Style = quoted === "'" ? 'single' : quoted === '"' ? 'double' : quoted === '`' ? 'backtick' : 'bare'
+    return { name, start, end: from + raw.trimEnd().length, style }
+  })
+}
+
+/** `NAME : value` and `NAME = value` become `NAME=value`, the only spelling that sh reads. */
+function replaced(text: string, spans: readonly Span[], encoded: string): string {
+  let edited = text
+  for (const { start, end } of spans.toReversed()) {
+    const rest = edited.slice(end)
+    // Without a space before it, sh would take a comment for a part of the value.
+    edited = `${edited.slice(0, start)}=${encoded}${rest.startsWith('#') ? ' ' : ''}${rest}`
+  }
+  return edited
+}
+
+/** A file whose last line has no end keeps that, so that `without` can give back the very same bytes. */
+function appended(text: string, name: string, encoded: string): string {
+  const eol = text.includes('\r\n') ? '\r\n' : '\n'
+  const open = text !== '' && text !== '\uFEFF' && !/[\r\n]$/.test(text)
+  return open ? `${text}${eol}${name}=${encoded}` : `${text}${name}=${encoded}${eol}`
+}
+
+function without(text: string, name: string): string {
+  let edited = text
+  const spans = assignments(text).filter((found) => found.name === name)
+  for (const { start, end } of spans.toReversed()) {
+    const from = Math.max(edited.lastIndexOf('\n', start - 1), edited.lastIndexOf('\r', start - 1)) + 1
+    const to = end + (/\r\n|\n|\r|$/.exec(edited.slice(end))?.index ?? 0)
+    const eol = /^(?:\r\n|\n|\r)/.exec(edited.slice(to))?.[0] ?? ''
+    // A last line without an end takes the one before it along.
+    const head = edited.slice(0, from === 0 && edited.startsWith('\uFEFF') ? 1 : from)
+    edited = (eol === '' ? head.replace(/(?:\r\n|\n|\r)$/, '') : head) + edited.slice(to + eol.length)
+  }
+  return edited
+}
+
+/** Both parsers see the new value, and everything else as before. */
+function readsBack(before: string, after: string, name: string, value: string, readers: Readers, strict: boolean): boolean {
+  for (const read of strict ? [readers.dotenv, readers.node] : [readers.dotenv]) {
+    const expected = new Map(Object.entries(read(before)))
+    expected.set(name, value)
+    const found = Object.entries(read(after))
+    if (found.length !== expected.size || found.some(([key, item]) => expected.get(key) !== item)) return false
+  }
+  return true
+}

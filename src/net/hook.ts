@@ -1,0 +1,63 @@
+/** What the adapters that start a program have in common: their configuration fields, what goes to stdin, how an end is described. */
+import { basename } from 'node:path'
+import { z } from 'zod'
+import { parseDuration } from '../core/duration.ts'
+import type { SpawnResult } from '../core/ports.ts'
+import { type Fields, Secret } from '../core/secret.ts'
+
+const DEFAULT_TIMEOUT_MS = 60_000
+
+/** `"run": ["./deploy.sh", "production"]`. */
+export function programField(description: string): z.ZodArray<z.ZodString> {
+  return z
+    .array(z.string())
+    .min(1)
+    .meta({ description: `${description}; no shell, paths are made absolute when set` })
+}
+
+/** `"timeout": "30s"`. */
+export const timeoutField = z
+  .string()
+  .refine((text) => milliseconds(text) !== undefined, 'is not a duration such as 30s or PT1M, from 1s to 1h')
+  .optional()
+  .meta({ description: 'How long the program may run; default 60s' })
+
+/** Milliseconds of a `timeoutField`. */
+export function timeoutOf(text: string | undefined): number {
+  return (text === undefined ? undefined : milliseconds(text)) ?? DEFAULT_TIMEOUT_MS
+}
+
+function milliseconds(text: string): number | undefined {
+  try {
+    const ms = parseDuration(text, 'timeout')
+    return ms >= 1000 && ms <= 3_600_000 ? ms : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** Stdin of a program: one entry raw, several as compact JSON by name, none empty. */
+export function inputOf(entries: Fields): Secret {
+  const all = Object.entries(entries)
+  const [first] = all
+  if (first === undefined) return new Secret('')
+  return all.length === 1 ? first[1] : new Secret(JSON.stringify(Object.fromEntries(all.map(([name, value]) => [name, value.reveal()]))))
+}
+
+/** How a program ended and the last thing it said, in a few words: `ended with exit code 3: no route to host`. */
+export function endOf(result: SpawnResult): string {
+  const end = result.timedOut
+    ? 'did not end in time and was stopped'
+    : result.code === null
+      ? `was ended by ${result.signal ?? 'a signal'}`
+      : `ended with exit code ${result.code}`
+  const line = result.stderr.trimEnd().split('\n').at(-1)?.trim() ?? ''
+  // What a program prints may contain anything; only plain characters reach a terminal or a log.
+  const said = line.replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g, '').slice(0, 200)
+  return said === '' ? end : `${end}: ${said}`
+}
+
+/** The name of a program without its directory. */
+export function basenameOf(program: string): string {
+  return basename(program)
+}

@@ -1,0 +1,293 @@
+/**
+ * A web hook of the operator's own, by the DotVault contract: `POST webhookUrl` with the header `X-Webhook-Secret` and the body
+ * `{"action":"rotate","currentValue":"…","timestamp":"2024-01-15T10:30:00Z"}`; the answer is `{"newValue":"…","expiresAt"?,"metadata"?}`.
+ *
+ * The contract has no idempotency, no verification and no revocation, and its sample stores the new secret *before* it answers: the old value dies at
+ * once, and a lost answer loses the new one. So a call whose outcome is unknown is never repeated blindly. What goes beyond the contract happens only
+ * when it is configured: `overlap`, `idempotent` (header `Idempotency-Key`), `actions`, `signingSecret` (Standard Webhooks headers,
+ * https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md), `sendCurrentValue`.
+ */
+import { createHmac } from 'node:crypto'
+import { z } from 'zod'
+import { AdapterError } from '../core/errors.ts'
+import type { Intent } from '../core/model.ts'
+import type { HttpResponse } from '../core/ports.ts'
+import {
+  type AdapterContext,
+  type Credential,
+  defineProvider,
+  type Issued,
+  type ProviderSession,
+  type Settlement,
+} from '../core/provider.ts'
+import { secretField, urlField } from '../core/schema.ts'
+import { flatten, Secret, single } from '../core/secret.ts'
+import { parseObject } from '../net/json.ts'
+import { ATTEMPTS, pauseMs, retryAfterMs } from '../net/retry.ts'
+
+const MAX_VALUE_BYTES = 1024 * 1024
+/** Room for the largest value with every character escaped, and the rest of the answer. */
+const MAX_ANSWER_BYTES = 7 * 1024 * 1024
+const MAX_METADATA = { entries: 64, length: 1024 }
+/** Pauses while a new value spreads at the far side. */
+const SPREAD_MS = [1000, 2000, 4000]
+
+const Config = z.strictObject({
+  webhookUrl: urlField('Address that is called; https, or http to this machine'),
+  secret: secretField('Sent in the header X-Webhook-Secret'),
+  overlap: z.boolean().optional().meta({ description: 'The old value keeps working beside the new one; default false: it dies at once' }),
+  idempotent: z
+    .boolean()
+    .optional()
+    .meta({ description: 'The hook answers a repeated Idempotency-Key with the same value, so that a lost answer can be asked for again' }),
+  actions: z
+    .array(z.enum(['verify', 'revoke']))
+    .optional()
+    .meta({ description: 'What else the hook understands: "verify", "revoke", sent as action with the value as currentValue' }),
+  sendCurrentValue: z
+    .boolean()
+    .optional()
+    .meta({ description: 'false: a rotate call carries an empty string as currentValue, so that the hook never sees the old value' }),
+  signingSecret: secretField('Signs each call with Standard Webhooks headers; whsec_… or any text').optional(),
+})
+type Options = z.output<typeof Config>
+
+export default defineProvider({
+  id: 'custom',
+  title: 'Your own web hook',
+  aliases: ['webhook'],
+  config: Config,
+  traits: (config) => ({
+    mints: 'service',
+    overlap: config.overlap === true ? 'two-live' : 'in-place',
+    maxLive: Number.POSITIVE_INFINITY,
+    fields: ['value'],
+    idempotency: config.idempotent === true ? 'replay-key' : 'none',
+    revoke: config.actions?.includes('revoke') === true ? 'delete' : 'none',
+    suspend: false,
+    lastUsed: false,
+  }),
+  secretType: 'generic',
+  permissions: () => 'The hook checks X-Webhook-Secret and may replace this one secret only.',
+  open: (config, context) => Promise.resolve(openSession(config, context)),
+})
+
+function openSession(config: Options, context: AdapterContext): ProviderSession {
+  const session: ProviderSession = {
+    // The contract has no call without an effect, so only what can be known here is checked.
+    preflight: (current) => Promise.resolve().then(() => void valueToSend(config, current)),
+    create: (intent, current) => create(config, context, intent, current, 'once'),
+    settle: (intent, current) => settle(config, context, intent, current),
+    close: () => Promise.resolve(),
+  }
+  if (config.actions?.includes('verify') === true) session.verify = (credential, expect) => verify(config, context, credential, expect)
+  if (config.actions?.includes('revoke') === true) session.revoke = (credential) => revoke(config, context, credential)
+  return session
+}
+
+/** 429 and 503 say that nothing was done; everything else that is no answer may have rotated. */
+async function create(
+  config: Options,
+  context: AdapterContext,
+  intent: Intent,
+  current: Credential | undefined,
+  effect: 'once' | 'idempotent',
+): Promise<Issued> {
+  const sent = valueToSend(config, current)
+  // The time of the intent, not of the call: a repetition under the same key must have the same body.
+  const body = bodyOf('rotate', sent, intent.at)
+  for (let attempt = 1; ; attempt++) {
+    const response = await call(config, context, body, intent.tag, effect, config.idempotent === true)
+    const { status } = response
+    if (status >= 200 && status < 300) return issuedFrom(response, current === undefined ? undefined : flatten(current.fields), context)
+    const wait = retryAfterMs(response.headers['retry-after'], context.clock.now())
+    if (status === 429 || status === 503) {
+      if (attempt >= ATTEMPTS || effect === 'idempotent') {
+        const code = status === 429 ? 'throttled' : 'unavailable'
+        throw new AdapterError(code, `the web hook answered ${status} and did nothing`, wait === undefined ? {} : { retryAfterMs: wait })
+      }
+      await context.clock.sleep(wait ?? pauseMs(attempt, context.random), context.signal).catch(() => {
+        throw new AdapterError('failed', `interrupted after the web hook answered ${status} and did nothing`, { retryable: false })
+      })
+      continue
+    }
+    throw statusError(status)
+  }
+}
+
+async function settle(config: Options, context: AdapterContext, intent: Intent, current: Credential | undefined): Promise<Settlement> {
+  if (config.idempotent !== true)
+    return {
+      outcome: 'ambiguous',
+      candidates: [],
+      detail: 'the web hook can not be asked whether it rotated (it is not marked idempotent)',
+    }
+  try {
+    const issued = await create(config, context, intent, current, 'idempotent')
+    return { outcome: 'applied', issued, detail: 'the web hook gave the same answer again' }
+  } catch (thrown) {
+    if (!(thrown instanceof AdapterError)) throw thrown
+    // Not reached, busy or cut again: no knowledge gained, so the question stays open and may be asked later.
+    if (thrown.retryable || thrown.effect === 'unknown') throw thrown
+    // Refused at the door, before the key was looked at: says nothing about the first call.
+    if (thrown.code === 'denied' || thrown.code === 'missing' || thrown.details['status'] === 409)
+      return { outcome: 'ambiguous', candidates: [], detail: `asked again, ${thrown.message}` }
+    return { outcome: 'none', detail: `asked again, ${thrown.message}` }
+  }
+}
+
+async function verify(config: Options, context: AdapterContext, credential: Credential, expect: 'live' | 'dead'): Promise<void> {
+  for (let attempt = 0; ; attempt++) {
+    const { status } = await act(config, context, 'verify', credential)
+    if (status >= 200 && status < 300) return
+    if (![401, 403, 404, 410].includes(status)) throw actionError('verify', status)
+    const pause = SPREAD_MS[attempt]
+    if (expect === 'dead' || pause === undefined)
+      throw new AdapterError('refused', `the web hook does not accept the value (${status})`, { details: { status } })
+    await context.clock.sleep(pause, context.signal)
+  }
+}
+
+/** A value that is gone already is success. */
+async function revoke(config: Options, context: AdapterContext, credential: Credential): Promise<void> {
+  const { status } = await act(config, context, 'revoke', credential)
+  if ((status >= 200 && status < 300) || status === 404 || status === 410) return
+  throw actionError('revoke', status)
+}
+
+function act(config: Options, context: AdapterContext, action: 'verify' | 'revoke', credential: Credential): Promise<HttpResponse> {
+  const body = bodyOf(action, textOf(flatten(credential.fields)), context.clock.now())
+  const id = `${action}-${Buffer.from(context.random.bytes(12)).toString('hex')}`
+  return call(config, context, body, id, action === 'verify' ? 'read' : 'idempotent', false)
+}
+
+function actionError(action: string, status: number): AdapterError {
+  if (status === 429) return new AdapterError('throttled', `the web hook answered ${status} to ${action}`)
+  if (status >= 500) return new AdapterError('unavailable', `the web hook answered ${status} to ${action}`, { effect: 'unknown' })
+  const code = status === 401 || status === 403 ? 'denied' : 'failed'
+  return new AdapterError(code, `the web hook answered ${status} to ${action}`, { details: { status } })
+}
+
+function call(
+  config: Options,
+  context: AdapterContext,
+  body: string,
+  id: string,
+  effect: 'once' | 'read' | 'idempotent',
+  keyed: boolean,
+): Promise<HttpResponse> {
+  const headers: Record<string, string> = { 'content-type': 'application/json', 'x-webhook-secret': config.secret.reveal() }
+  if (keyed) headers['idempotency-key'] = id
+  if (config.signingSecret !== undefined) Object.assign(headers, signature(config.signingSecret, id, context.clock.now(), body))
+  return context.http.send({
+    method: 'POST',
+    url: config.webhookUrl,
+    headers,
+    body,
+    effect,
+    maxBytes: MAX_ANSWER_BYTES,
+    signal: context.signal,
+  })
+}
+
+/** Standard Webhooks: HMAC-SHA256 over `id.timestamp.body`; the id has no dot, and is the same for every repetition. */
+function signature(secret: Secret, id: string, now: number, body: string): Record<string, string> {
+  const text = secret.reveal()
+  const key = text.startsWith('whsec_') ? Buffer.from(text.slice('whsec_'.length), 'base64') : Buffer.from(secret.bytes())
+  const plainId = id.replaceAll('.', '_')
+  const timestamp = String(Math.floor(now / 1000))
+  const mac = createHmac('sha256', key).update(`${plainId}.${timestamp}.${body}`).digest('base64')
+  return { 'webhook-id': plainId, 'webhook-timestamp': timestamp, 'webhook-signature': `v1,${mac}` }
+}
+
+/** Key order and time format as the contract shows them. */
+function bodyOf(action: 'rotate' | 'verify' | 'revoke', currentValue: string, at: number): string {
+  return JSON.stringify({ action, currentValue, timestamp: new Date(at).toISOString().replace(/\.\d{3}Z$/, 'Z') })
+}
+
+/** What goes out as `currentValue`: empty where there is none or it must not be sent, because the key is part of the contract. */
+function valueToSend(config: Options, current: Credential | undefined): string {
+  return current === undefined || config.sendCurrentValue === false ? '' : textOf(flatten(current.fields))
+}
+
+function textOf(value: Secret): string {
+  if (value.isText()) return value.reveal()
+  throw new AdapterError('misconfigured', 'the value is not UTF-8 text and can not be sent in JSON', {
+    hints: ['set "sendCurrentValue": false if the hook does not need the old value'],
+  })
+}
+
+/** From here on the far side may have rotated: an answer that can't be used is `unknown`, and a bad side field never costs the value. */
+function issuedFrom(response: HttpResponse, old: Secret | undefined, context: AdapterContext): Issued {
+  const answer = parseObject(response.body.isText() ? response.body.reveal() : '')
+  const unusable = (what: string): AdapterError =>
+    new AdapterError('bad-answer', `the web hook answered ${response.status}, but ${what}`, {
+      effect: 'unknown',
+      details: { status: response.status },
+    })
+  if (answer === undefined) throw unusable('not with one JSON object')
+  const raw = answer['newValue']
+  if (raw === undefined) throw unusable('without newValue')
+  if (typeof raw !== 'string') throw unusable('newValue is not a string')
+  if (raw === '') throw unusable('newValue is empty')
+  if (!raw.isWellFormed()) throw unusable('newValue is not valid Unicode')
+  const value = new Secret(raw)
+  if (value.size > MAX_VALUE_BYTES) throw unusable('newValue is longer than 1 MiB')
+  if (old?.equals(value) === true)
+    throw new AdapterError('bad-answer', 'the web hook answered with the value that is current already, so nothing was rotated', {
+      details: { same: true },
+    })
+  const expiresAt = expiryFrom(answer['expiresAt'], context)
+  const metadata = metadataFrom(answer['metadata'], value, context)
+  return { fields: single(value), ...(expiresAt === undefined ? {} : { expiresAt }), ...(metadata === undefined ? {} : { metadata }) }
+}
+
+function expiryFrom(raw: unknown, context: AdapterContext): number | undefined {
+  if (raw === undefined || raw === null) return undefined
+  const at =
+    typeof raw === 'string' && /^\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:\d{2}))?$/.test(raw)
+      ? Date.parse(raw)
+      : Number.NaN
+  if (!Number.isNaN(at)) return at
+  context.note('the web hook gave an expiresAt that is not an ISO-8601 date with a zone; it is ignored')
+  return undefined
+}
+
+function metadataFrom(raw: unknown, value: Secret, context: AdapterContext): Record<string, string> | undefined {
+  if (raw === undefined || raw === null) return undefined
+  if (typeof raw !== 'object' || Array.isArray(raw)) {
+    context.note('the web hook gave metadata that is not an object; it is ignored')
+    return undefined
+  }
+  const secret = value.reveal()
+  const kept: [string, string][] = []
+  let dropped = 0
+  for (const [key, item] of Object.entries(raw)) {
+    const text = typeof item === 'string' ? item : typeof item === 'number' || typeof item === 'boolean' ? String(item) : undefined
+    // Metadata is shown and exported, so a value that comes back in it must not be kept.
+    const leaks = text !== undefined && (text.includes(secret) || key.includes(secret))
+    if (text === undefined || leaks || key.length + text.length > MAX_METADATA.length || kept.length >= MAX_METADATA.entries) dropped++
+    else kept.push([key.toWellFormed(), text.toWellFormed()])
+  }
+  if (dropped > 0)
+    context.note(`${dropped} entries of the web hook's metadata were not kept (not flat text, too long, or holding the value)`)
+  return Object.fromEntries(kept)
+}
+
+function statusError(status: number): AdapterError {
+  const details = { status }
+  if (status === 401 || status === 403)
+    return new AdapterError('denied', `the web hook refused the call (${status})`, {
+      details,
+      hints: ['check "secret" in the configuration: it must be what the hook expects in X-Webhook-Secret'],
+    })
+  if (status === 404 || status === 410)
+    return new AdapterError('missing', `there is no web hook at this address (${status})`, { details, hints: ['check "webhookUrl"'] })
+  if (status >= 400 && status < 500 && status !== 408 && status !== 425)
+    return new AdapterError('failed', `the web hook refused to rotate (${status})`, { details, retryable: false })
+  return new AdapterError('unavailable', `the web hook answered ${status}; whether it rotated is not known`, {
+    effect: 'unknown',
+    retryable: false,
+    details,
+  })
+}

@@ -1,0 +1,48 @@
+/**
+ * Values that a person gets somewhere and hands over: `rotate PATH` with `--value-file`, `--input -` and the like. This provider exists so that such a
+ * secret has a schedule, reminders, targets and checks like any other; it can never make a value itself.
+ */
+import { z } from 'zod'
+import { AdapterError } from '../core/errors.ts'
+import { defineProvider, type Traits } from '../core/provider.ts'
+
+const Config = z.strictObject({
+  instructions: z.string().max(2000).optional().meta({ description: 'Where and how to get the new value, shown when it is due' }),
+})
+
+const TRAITS: Traits = {
+  mints: 'service',
+  // Old and new are taken to live side by side until the operator ends the old one where it came from.
+  overlap: 'two-live',
+  maxLive: Number.POSITIVE_INFINITY,
+  fields: ['value'],
+  idempotency: 'none',
+  revoke: 'none',
+  suspend: false,
+  lastUsed: false,
+}
+
+export default defineProvider({
+  id: 'manual',
+  title: 'Value given by a person',
+  config: Config,
+  traits: () => TRAITS,
+  secretType: 'generic',
+  open: (config, context) => {
+    const refuse = (): Promise<never> =>
+      Promise.reject(
+        new AdapterError('misconfigured', `the new value of ${context.path} has to be given by a person`, {
+          hints: [
+            ...(config.instructions === undefined ? [] : [config.instructions]),
+            `rotate ${context.path} --value-file FILE, or --input - to read it from stdin`,
+          ],
+        }),
+      )
+    return Promise.resolve({
+      preflight: refuse,
+      create: refuse,
+      settle: () => Promise.resolve({ outcome: 'none' as const, detail: 'a value given by a person is never made here' }),
+      close: () => Promise.resolve(),
+    })
+  },
+})

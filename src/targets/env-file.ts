@@ -1,0 +1,272 @@
+/**
+ * A `.env` file on this machine (reference/providers.md 17).
+ *
+ * The file is replaced as a whole: a new file in the same directory, written and flushed, takes its name, so that a reader sees the old text or the
+ * new, and a crash leaves one of them. All names go in one write. Quoting and what can't be written: `net/dotenv.ts`.
+ *
+ * Two secrets may live in one file and be rotated at the same time by two processes: a lock file (it holds a process id, never a value) keeps them
+ * apart, and a text that was changed by anybody between reading and renaming is read and edited again.
+ */
+import { createHash } from 'node:crypto'
+import { constants, type Stats } from 'node:fs'
+import { access, type FileHandle, lstat, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
+import { basename, dirname, join, resolve } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
+import { z } from 'zod'
+import { AdapterError, type AdapterCode } from '../core/errors.ts'
+import type { Prior } from '../core/model.ts'
+import { visible } from '../core/names.ts'
+import { Secret } from '../core/secret.ts'
+import { defineTarget } from '../core/target.ts'
+import { edit, loadReaders, nameFault, valuesOf } from '../net/dotenv.ts'
+
+const MAX_BYTES = 16 * 1024 * 1024
+const LOCK_WAIT_MS = 10_000
+const LOCK_STEP_MS = 25
+const TRIES = 10
+
+const Config = z.strictObject({
+  path: z.string().min(1).meta({ description: 'The file; created with mode 0600 if its directory exists' }),
+})
+
+export default defineTarget({
+  id: 'env-file',
+  title: '.env file on this machine',
+  config: Config,
+  readable: true,
+  describe: (config) => config.path,
+  settleConfig: async (config) => {
+    const path = resolve(config.path)
+    await usableDirectory(path)
+    await regularFile(path)
+    return { path }
+  },
+  open: (config) => {
+    const path = resolve(config.path)
+    return Promise.resolve({
+      probe: async () => {
+        await usableDirectory(path)
+        await readText(path)
+      },
+      current: async (names) => {
+        const { text } = await readText(path)
+        const found = valuesOf(text, names, await loadReaders())
+        return Object.fromEntries(Object.entries(found).map(([name, value]) => [name, value === null ? null : new Secret(value)]))
+      },
+      put: ({ entries }) => change(path, entries, true),
+      restore: (prior, old) => {
+        const back: Prior | undefined = prior ?? old?.entries
+        return back === undefined ? Promise.resolve() : change(path, back, false)
+      },
+      close: () => Promise.resolve(),
+    })
+  },
+})
+
+function refusal(code: AdapterCode, message: string, hint?: string): AdapterError {
+  return new AdapterError(code, message, { retryable: false, ...(hint === undefined ? {} : { hints: [hint] }) })
+}
+
+async function usableDirectory(path: string): Promise<void> {
+  const directory = dirname(path)
+  const shown = visible(directory, 200)
+  try {
+    if (!(await stat(directory)).isDirectory()) throw refusal('misconfigured', `${shown} is not a directory`)
+    await access(directory, constants.W_OK | constants.X_OK)
+  } catch (thrown) {
+    throw fileError(thrown, `the directory ${shown}`, `mkdir -p ${shown}`)
+  }
+}
+
+/** What stands there now; `undefined` if nothing does. Symbolic links are refused: renaming would replace the link, following it would write elsewhere. */
+async function regularFile(path: string): Promise<Stats | undefined> {
+  const shown = visible(path, 200)
+  let found: Stats
+  try {
+    found = await lstat(path)
+  } catch (thrown) {
+    if (codeOf(thrown) === 'ENOENT') return undefined
+    throw fileError(thrown, shown)
+  }
+  if (found.isSymbolicLink()) throw refusal('misconfigured', `${shown} is a symbolic link`, 'configure the file to which it points')
+  if (!found.isFile()) throw refusal('misconfigured', `${shown} is not a regular file`)
+  if (found.size > MAX_BYTES) throw refusal('misconfigured', `${shown} is larger than 16 MiB and can't be a .env file`)
+  return found
+}
+
+interface Content {
+  readonly text: string
+  readonly stats: Stats | undefined
+  readonly hash: string
+}
+
+async function readText(path: string): Promise<Content> {
+  const stats = await regularFile(path)
+  if (stats === undefined) return { text: '', stats, hash: '' }
+  let bytes: Buffer
+  try {
+    bytes = await readFile(path, { flag: constants.O_RDONLY | constants.O_NOFOLLOW })
+  } catch (thrown) {
+    throw fileError(thrown, visible(path, 200))
+  }
+  const content = new Secret(bytes)
+  if (!content.isText()) throw refusal('misconfigured', `${visible(path, 200)} is not UTF-8 text`)
+  return { text: content.reveal(), stats, hash: hashOf(bytes) }
+}
+
+function hashOf(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex')
+}
+
+/** One change at a time per file in this process; the lock file keeps other processes away. */
+const queues = new Map<string, Promise<void>>()
+
+function change(path: string, entries: Prior, strict: boolean): Promise<void> {
+  const before = queues.get(path) ?? Promise.resolve()
+  const mine = before.catch(() => undefined).then(() => locked(path, () => rewrite(path, entries, strict)))
+  queues.set(path, mine)
+  return mine.finally(() => {
+    if (queues.get(path) === mine) queues.delete(path)
+  })
+}
+
+async function rewrite(path: string, entries: Prior, strict: boolean): Promise<void> {
+  for (const name of Object.keys(entries)) {
+    const fault = nameFault(name)
+    if (fault !== undefined && strict) throw refusal('misconfigured', `"${visible(name)}": ${fault}`)
+  }
+  const readers = await loadReaders()
+  for (let attempt = 1; attempt <= TRIES; attempt++) {
+    const content = await readText(path)
+    const edited = edit(content.text, entries, readers, strict)
+    if (edited === content.text && content.stats !== undefined) return
+    if (content.stats === undefined && Object.values(entries).every((value) => value === null)) return
+    if (await replace(path, content, edited)) return
+  }
+  throw new AdapterError('unavailable', `${visible(path, 200)} is being changed by somebody else all the time`, { retryable: true })
+}
+
+/** Writes the new text beside the file and gives it the file's name. `false` if the file was changed meanwhile; nothing has happened then. */
+async function replace(path: string, content: Content, edited: string): Promise<boolean> {
+  const temporary = `${beside(path)}.tmp`
+  let handle: FileHandle | undefined
+  try {
+    handle = await open(temporary, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, 0o600)
+    await handle.writeFile(edited)
+    if (content.stats !== undefined) {
+      const { uid, gid, mode } = content.stats
+      // Only root may give a file away; for others the group is kept where they belong to it.
+      await handle.chown(uid, gid).catch(() => undefined)
+      await handle.chmod(mode & 0o7777)
+    }
+    await handle.sync()
+    await handle.close()
+    handle = undefined
+    const now = await readText(path)
+    if (now.hash !== content.hash || now.stats?.ino !== content.stats?.ino) return false
+    await rename(temporary, path)
+  } catch (thrown) {
+    const hint = codeOf(thrown) === 'EBUSY' ? 'a single file that is mounted can not be replaced; mount its directory' : undefined
+    throw fileError(thrown, visible(path, 200), hint)
+  } finally {
+    await handle?.close().catch(() => undefined)
+    await rm(temporary, { force: true }).catch(() => undefined)
+  }
+  await syncDirectory(dirname(path))
+  return true
+}
+
+async function syncDirectory(directory: string): Promise<void> {
+  const handle = await open(directory, constants.O_RDONLY)
+  try {
+    await handle.sync()
+  } catch (thrown) {
+    // Some file systems can't flush a directory; the file itself is flushed.
+    if (codeOf(thrown) !== 'EINVAL' && codeOf(thrown) !== 'ENOTSUP') throw fileError(thrown, visible(directory, 200))
+  } finally {
+    await handle.close()
+  }
+}
+
+/** Prefix of our own files beside the target: `.NAME.rotate`. */
+function beside(path: string): string {
+  return join(dirname(path), `.${basename(path)}.rotate`)
+}
+
+/** Runs `body` while holding the lock file, and first removes a temporary file that a killed process left, because it holds values. */
+async function locked(path: string, body: () => Promise<void>): Promise<void> {
+  await usableDirectory(path)
+  const lock = `${beside(path)}.lock`
+  for (let waited = 0; !(await tryLock(lock, path)); waited += LOCK_STEP_MS) {
+    if (waited >= LOCK_WAIT_MS)
+      throw new AdapterError('unavailable', `another process is writing ${visible(path, 200)}`, { retryable: true })
+    await pause(LOCK_STEP_MS)
+  }
+  try {
+    await removeLeftovers(path)
+    await body()
+  } finally {
+    await rm(lock, { force: true })
+  }
+}
+
+async function tryLock(lock: string, path: string): Promise<boolean> {
+  try {
+    const handle = await open(lock, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, 0o600)
+    try {
+      await handle.writeFile(String(process.pid))
+    } finally {
+      await handle.close()
+    }
+    return true
+  } catch (thrown) {
+    if (codeOf(thrown) !== 'EEXIST') throw fileError(thrown, `the directory of ${visible(path, 200)}`)
+  }
+  const holder = await readFile(lock, 'utf8').catch(() => '')
+  // An empty lock file belongs to somebody between creating and writing it.
+  if (/^\d+$/.test(holder) && !isAlive(Number(holder)) && (await readFile(lock, 'utf8').catch(() => '')) === holder)
+    await rm(lock, { force: true })
+  return false
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (thrown) {
+    return codeOf(thrown) === 'EPERM'
+  }
+}
+
+async function removeLeftovers(path: string): Promise<void> {
+  const prefix = basename(beside(path))
+  const names = await readdir(dirname(path)).catch(() => [])
+  for (const name of names) if (name === `${prefix}.tmp`) await rm(join(dirname(path), name), { force: true })
+}
+
+function codeOf(thrown: unknown): string {
+  const code = thrown instanceof Error ? (thrown as NodeJS.ErrnoException).code : undefined
+  return typeof code === 'string' ? code : ''
+}
+
+/** Every failure here comes before the rename, so the file is as it was. */
+function fileError(thrown: unknown, what: string, hint?: string): AdapterError {
+  if (thrown instanceof AdapterError) return thrown
+  switch (codeOf(thrown)) {
+    case 'ENOENT':
+    case 'ENOTDIR':
+      return refusal('missing', `${what} does not exist`, hint)
+    case 'EACCES':
+    case 'EPERM':
+      return refusal('denied', `no permission for ${what}`)
+    case 'EROFS':
+      return refusal('denied', `${what} is on a read-only file system`)
+    case 'ENOSPC':
+    case 'EDQUOT':
+      return new AdapterError('unavailable', `no space left to write ${what}`)
+    case 'ELOOP':
+      return refusal('misconfigured', `${what} is a symbolic link`, 'configure the file to which it points')
+    default:
+      return refusal('failed', `${what} could not be written (${codeOf(thrown) || 'unknown error'})`, hint)
+  }
+}

@@ -1,0 +1,79 @@
+/**
+ * A program of the operator's own that hands the value to its consumers (reference/providers.md 19).
+ *
+ * The value is on stdin and nowhere else: a single value raw and without a newline, several as compact JSON by name. The environment carries
+ * `ROTATE_EVENT` (`push`, `rollback`), `ROTATE_SECRET` (the path), `ROTATE_VERSION` and `ROTATE_DELIVERY_ID` (`ROTATE_RUN_ID` as its older name), the same
+ * for every repetition of one delivery. Exit 0 is done, 75 (EX_TEMPFAIL) try again, everything else failed. It can't be read back.
+ */
+import { z } from 'zod'
+import { AdapterError } from '../core/errors.ts'
+import type { SpawnResult } from '../core/ports.ts'
+import type { AdapterContext } from '../core/provider.ts'
+import type { Fields, Secret } from '../core/secret.ts'
+import { defineTarget, type Delivery } from '../core/target.ts'
+import { basenameOf, endOf, inputOf, programField, timeoutField, timeoutOf } from '../net/hook.ts'
+
+const EX_TEMPFAIL = 75
+
+const Config = z.strictObject({
+  run: programField('Program and arguments; the value comes on its stdin'),
+  timeout: timeoutField,
+})
+type Options = z.output<typeof Config>
+
+export default defineTarget({
+  id: 'exec',
+  title: 'Program that delivers the value',
+  config: Config,
+  readable: false,
+  describe: (config) => config.run.join(' '),
+  settleConfig: async (config, { spawn }) => ({ ...config, run: await spawn.resolve(config.run) }),
+  open: (config, context) =>
+    Promise.resolve({
+      probe: async () => void (await context.spawn.resolve(config.run)),
+      put: (delivery) => deliver(config, context, 'push', delivery.entries, delivery),
+      restore: async (prior, old) => {
+        // Nothing was there before and nothing is known: the program is told so by an empty input and no version.
+        const back = old?.entries ?? withoutNulls(prior ?? {})
+        await deliver(config, context, 'rollback', back, old)
+      },
+      close: () => Promise.resolve(),
+    }),
+})
+
+function withoutNulls(prior: Readonly<Record<string, Secret | null>>): Fields {
+  return Object.fromEntries(Object.entries(prior).flatMap(([name, value]) => (value === null ? [] : [[name, value] as const])))
+}
+
+async function deliver(
+  config: Options,
+  context: AdapterContext,
+  event: 'push' | 'rollback',
+  entries: Fields,
+  delivery: Delivery | undefined,
+): Promise<void> {
+  const env = {
+    ROTATE_EVENT: event,
+    ROTATE_SECRET: context.path,
+    ROTATE_VERSION: delivery === undefined ? '' : String(delivery.version),
+    ROTATE_DELIVERY_ID: delivery?.id ?? '',
+    ROTATE_RUN_ID: delivery?.id ?? '',
+  }
+  const argv = await context.spawn.resolve(config.run)
+  const result = await context.spawn.run({
+    argv,
+    input: inputOf(entries),
+    env,
+    timeoutMs: timeoutOf(config.timeout),
+    signal: context.signal,
+  })
+  if (result.code !== 0) throw failure(argv[0], result)
+}
+
+/** However it ended, it may have delivered; repeating it is harmless by contract. */
+function failure(program: string, result: SpawnResult): AdapterError {
+  const message = `${basenameOf(program)} ${endOf(result)}`
+  if (result.timedOut) return new AdapterError('timeout', message, { effect: 'unknown' })
+  if (result.code === EX_TEMPFAIL) return new AdapterError('unavailable', message, { effect: 'unknown', retryable: true })
+  return new AdapterError('failed', message, { effect: 'unknown', retryable: false })
+}
