@@ -9,10 +9,9 @@
  * Query protocol and error codes: https://docs.aws.amazon.com/IAM/latest/APIReference/CommonErrors.html
  */
 import type { IAMClient } from '@aws-sdk/client-iam'
-import type { STSClient } from '@aws-sdk/client-sts'
 import { type AdapterCode, AdapterError, type Effect } from '../core/errors.ts'
 import { visible } from '../core/names.ts'
-import type { AdapterContext } from '../core/provider.ts'
+import type { AdapterContext, Credential } from '../core/provider.ts'
 import type { Secret } from '../core/secret.ts'
 
 /** For one exchange. The connection itself is bounded by the HTTP client. */
@@ -30,14 +29,6 @@ export interface AwsSite {
   readonly region: string
   readonly endpoint?: string | undefined
   readonly stsEndpoint?: string | undefined
-}
-
-/** Who an access key belongs to. */
-export interface AwsIdentity {
-  readonly account: string
-  readonly arn: string
-  /** `undefined` for anything that is not an IAM user (root, an assumed role). */
-  readonly userName: string | undefined
 }
 
 /** May the call be repeated? As `HttpRequest.effect`. */
@@ -61,17 +52,35 @@ export async function callIam<T>(
   )
 }
 
-/** STS GetCallerIdentity: needs no permission, so it proves that the key lives and says whose it is, not what it may do. */
-export async function callerIdentity(context: AdapterContext, site: AwsSite, key: AwsKey): Promise<AwsIdentity> {
-  const action = 'sts:GetCallerIdentity'
-  const { STSClient, GetCallerIdentityCommand } = await import('@aws-sdk/client-sts')
-  const endpoint = site.stsEndpoint ?? site.endpoint
-  const answer = await repeat(context, key, action, 'read', (handler) => {
-    const client: STSClient = new STSClient({ ...settings(key, site.region, endpoint), requestHandler: handler })
-    return client.send(new GetCallerIdentityCommand({}))
-  })
-  if (answer.Account === undefined || answer.Arn === undefined) throw badAnswer(action, 'read', 'without account and ARN')
-  return { account: answer.Account, arn: answer.Arn, userName: /^arn:[^:]*:iam::\d*:user\/(?:.*\/)?([^/]+)$/.exec(answer.Arn)?.[1] }
+/** The access key id of a credential, from its value or else its handle. */
+export function idOf(credential: Credential): string {
+  const id = credential.fields['accessKeyId']?.reveal() ?? credential.handle?.id
+  if (id === undefined) throw new AdapterError('misconfigured', 'the secret has no field accessKeyId: it is not an AWS access key')
+  return id
+}
+
+/** Checks what goes into a header, so that a stray newline is named here and not by the transport. */
+export function signingKey(id: Secret, secret: Secret, sessionToken: Secret | undefined, whose: string): AwsKey {
+  const faulty = (field: string): AdapterError =>
+    new AdapterError(
+      'misconfigured',
+      `${whose} ${field} is not one (wrong characters or length; perhaps a space or a line break was pasted with it)`,
+    )
+  const accessKeyId = id.reveal()
+  if (!/^\w{1,128}$/.test(accessKeyId)) throw faulty('accessKeyId')
+  if (!/^[\x21-\x7e]{1,256}$/.test(secret.reveal())) throw faulty('secretAccessKey')
+  if (sessionToken !== undefined && !/^[\x21-\x7e]+$/.test(sessionToken.reveal())) throw faulty('sessionToken')
+  return { accessKeyId, secretAccessKey: secret, ...(sessionToken === undefined ? {} : { sessionToken }) }
+}
+
+/** A key id is public, but four characters are enough to find it. */
+export function short(id: string): string {
+  return `${id.slice(0, 4)}…${id.slice(-4)}`
+}
+
+/** AWS does not take the credential that signed the call. */
+export function isRefusal(error: unknown): error is AdapterError {
+  return error instanceof AdapterError && error.code === 'refused'
 }
 
 /** An answer that lacks what was promised. After a create that may well have worked. */
@@ -94,7 +103,7 @@ export async function pause(context: AdapterContext, ms: number, what: string): 
 }
 
 /** Every option whose default the SDK would look up in the environment, in ~/.aws or at the metadata service. */
-function settings(key: AwsKey, region: string, endpoint: string | undefined) {
+export function settings(key: AwsKey, region: string, endpoint: string | undefined) {
   return {
     region,
     credentials: {
@@ -124,8 +133,8 @@ function iamRegion(region: string): string {
   return 'us-east-1'
 }
 
-/** What the SDK needs of a request handler, and what it told us about the exchange. */
-interface Carrier {
+/** What the SDK needs of a request handler, and what came back. */
+export interface Carrier {
   status: number | undefined
   handle(request: SdkRequest): Promise<{ response: SdkResponse }>
 }
@@ -168,7 +177,7 @@ function carrier(context: AdapterContext, effect: AwsEffect): Carrier {
 }
 
 /** Sends, and maps what goes wrong. Only throttling is repeated here, and never for `once`. */
-async function repeat<T>(
+export async function repeat<T>(
   context: AdapterContext,
   key: AwsKey,
   action: string,
@@ -265,7 +274,8 @@ function explain(thrown: unknown, status: number | undefined, key: AwsKey, actio
   }
   const fault = faultOf(thrown)
   // Only an error that AWS itself named has a text worth showing; a parser's complaint may quote the answer.
-  const said = fault.code === undefined ? `HTTP ${status ?? 'status unknown'}, not an answer of the AWS query protocol` : scrub(fault.text, key)
+  const said =
+    fault.code === undefined ? `HTTP ${status ?? 'status unknown'}, not an answer of the AWS query protocol` : scrub(fault.text, key)
   const skewed = fault.code === 'SignatureDoesNotMatch' && /^Signature (expired|not yet current)/i.test(fault.text)
   const meaning = skewed ? clock : ((fault.code === undefined ? undefined : MEANINGS[fault.code]) ?? coded(fault.code, status))
   const hints = meaning.code === 'denied' && fault.code !== undefined ? [missingPermission(fault.text, action)] : []
@@ -291,7 +301,13 @@ function missingPermission(text: string, action: string): string {
 
 /** The code that AWS gave, its text, and the request id; no code where the SDK failed to understand the answer. */
 function faultOf(thrown: unknown): { code: string | undefined; text: string; requestId: string | undefined } {
-  const error = thrown as { Code?: unknown; Error?: { Code?: unknown }; message?: unknown; $metadata?: { requestId?: unknown }; RequestId?: unknown }
+  const error = thrown as {
+    Code?: unknown
+    Error?: { Code?: unknown }
+    message?: unknown
+    $metadata?: { requestId?: unknown }
+    RequestId?: unknown
+  }
   const raw = error.Error?.Code ?? error.Code
   const id = error.$metadata?.requestId ?? error.RequestId
   return {

@@ -1,0 +1,96 @@
+/**
+ * Proving by AWS STS that an access key lives, or that it is dead.
+ *
+ * GetCallerIdentity needs no permission: https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
+ * An unknown, deleted or inactive key is answered InvalidClientTokenId, a wrong secret SignatureDoesNotMatch; a new key is refused and a
+ * deleted one accepted for some seconds: https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html
+ */
+import { MINUTE } from '../core/duration.ts'
+import { AdapterError } from '../core/errors.ts'
+import type { AdapterContext } from '../core/provider.ts'
+import { type AwsKey, type AwsSite, badAnswer, isRefusal, pause, repeat, settings, short } from './aws.ts'
+
+/** How keys are proven: AWS names no figure for propagation, so one accepted call is not yet "accepted everywhere". */
+const PROPAGATION = {
+  /** Accepted calls in a row that count as live. */
+  successes: 3,
+  /** Between accepted calls, as long as none was refused. */
+  calmPauseMs: 500,
+  /** Between calls once one was refused, or while waiting for the end of a dead key. */
+  pauseMs: 2000,
+  /** Wait no longer than this. */
+  limitMs: MINUTE,
+} as const
+
+const ACTION = 'sts:GetCallerIdentity'
+
+/** Who an access key belongs to. */
+export interface AwsIdentity {
+  readonly account: string
+  readonly arn: string
+  /** `undefined` for anything that is not an IAM user (root, an assumed role). */
+  readonly userName: string | undefined
+}
+
+/** STS GetCallerIdentity: needs no permission, so it proves that the key lives and says whose it is, not what it may do. */
+export async function callerIdentity(context: AdapterContext, site: AwsSite, key: AwsKey): Promise<AwsIdentity> {
+  const { STSClient, GetCallerIdentityCommand } = await import('@aws-sdk/client-sts')
+  const endpoint = site.stsEndpoint ?? site.endpoint
+  const answer = await repeat(context, key, ACTION, 'read', (handler) =>
+    new STSClient({ ...settings(key, site.region, endpoint), requestHandler: handler }).send(new GetCallerIdentityCommand({})),
+  )
+  if (answer.Account === undefined || answer.Arn === undefined) throw badAnswer(ACTION, 'read', 'without account and ARN')
+  return { account: answer.Account, arn: answer.Arn, userName: /^arn:[^:]*:iam::\d*:user\/(?:.*\/)?([^/]+)$/.exec(answer.Arn)?.[1] }
+}
+
+/** Returns once AWS takes the key steadily; throws `refused` when it still does not after a minute. `check` sees the first answer of each row. */
+export async function awaitLife(
+  context: AdapterContext,
+  site: AwsSite,
+  key: AwsKey,
+  check: (identity: AwsIdentity) => Promise<void>,
+): Promise<void> {
+  const start = context.clock.monotonic()
+  let streak = 0
+  let wasRefused = false
+  for (;;) {
+    const answer = await ask(context, site, key)
+    if (answer instanceof AdapterError) {
+      if (context.clock.monotonic() - start + PROPAGATION.pauseMs > PROPAGATION.limitMs)
+        throw new AdapterError('refused', `key ${short(key.accessKeyId)} is not accepted: ${answer.message}`, { details: answer.details })
+      if (!wasRefused) context.note(`waiting until AWS accepts the key ${short(key.accessKeyId)} everywhere`)
+      wasRefused = true
+      streak = 0
+    } else {
+      if (streak === 0) await check(answer)
+      if (++streak === PROPAGATION.successes) return
+    }
+    await pause(context, wasRefused ? PROPAGATION.pauseMs : PROPAGATION.calmPauseMs, ACTION)
+  }
+}
+
+/** Throws `refused` once AWS does not know the key any more; returns when it still works after a minute. */
+export async function awaitDeath(context: AdapterContext, site: AwsSite, key: AwsKey): Promise<void> {
+  const start = context.clock.monotonic()
+  for (;;) {
+    const answer = await ask(context, site, key)
+    const refusal = answer instanceof AdapterError ? answer : undefined
+    // A wrong signature means that AWS still knows the key id: it is not dead, we only hold the wrong secret.
+    const known = refusal === undefined || refusal.details['awsCode'] === 'SignatureDoesNotMatch'
+    if (!known) throw refusal
+    if (context.clock.monotonic() - start + PROPAGATION.pauseMs > PROPAGATION.limitMs) {
+      if (refusal === undefined) return
+      throw new AdapterError('failed', `AWS still knows the key ${short(key.accessKeyId)}, though not with the secret stored here`)
+    }
+    await pause(context, PROPAGATION.pauseMs, ACTION)
+  }
+}
+
+async function ask(context: AdapterContext, site: AwsSite, key: AwsKey): Promise<AwsIdentity | AdapterError> {
+  try {
+    return await callerIdentity(context, site, key)
+  } catch (error) {
+    if (isRefusal(error)) return error
+    throw error
+  }
+}

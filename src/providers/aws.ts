@@ -1,0 +1,406 @@
+/**
+ * AWS IAM access keys of one user.
+ *
+ * - Two keys per user, inactive ones included; the secret part is shown once, in the answer to the create.
+ *   https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_access-keys.html
+ * - Create has no idempotency and keys carry no name: a key made by hand in the same minute looks like ours.
+ *   https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateAccessKey.html
+ * - IAM is eventually consistent: a new key is refused for some seconds, a deleted one is accepted for some, listings lag.
+ *   https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html
+ * - An inactive key can be made active again; a deleted one is gone. GetAccessKeyLastUsed counts our own GetCallerIdentity too.
+ */
+import type { AccessKeyMetadata } from '@aws-sdk/client-iam'
+import { z } from 'zod'
+import { DAY, humanSpan, MINUTE } from '../core/duration.ts'
+import { AdapterError } from '../core/errors.ts'
+import type { Handle, Intent } from '../core/model.ts'
+import {
+  type AdapterContext,
+  type Credential,
+  defineProvider,
+  type Issued,
+  type ProviderSession,
+  type Settlement,
+} from '../core/provider.ts'
+import { secretField, urlField } from '../core/schema.ts'
+import { type Fields, Secret } from '../core/secret.ts'
+import { type AwsIdentity, awaitDeath, awaitLife, callerIdentity } from '../net/aws-sts.ts'
+import {
+  type AwsEffect,
+  type AwsKey,
+  type AwsSite,
+  badAnswer,
+  callIam,
+  idOf,
+  isRefusal,
+  pause,
+  short,
+  signingKey,
+  stopIfAborted,
+} from '../net/aws.ts'
+
+const MAX_KEYS = 2
+
+/** Between the two listings of `settle`: a key may be missing in the first. */
+const LISTING_LAG_MS = 5000
+/** AWS refuses calls whose clock is further off, so no CreateDate is. */
+const CLOCK_SKEW_MS = 5 * MINUTE
+/** A create is sent right after its intent is committed and waited for 15 seconds; what came into being later is not ours. */
+const CALL_WINDOW_MS = MINUTE
+
+const Config = z
+  .strictObject({
+    accessKeyId: secretField('Access key id of the credential that manages the keys of the user; not needed with "self"').optional(),
+    secretAccessKey: secretField('Secret access key of that credential').optional(),
+    sessionToken: secretField('Session token, if that credential is temporary').optional(),
+    region: z
+      .string()
+      .regex(/^[a-z]{2,4}(-[a-z]+)+-\d{1,2}$/, 'is not an AWS region such as us-east-1')
+      .default('us-east-1')
+      .meta({ description: 'Region for STS; also decides the partition (commercial, GovCloud, China)' }),
+    iamUserName: z
+      .string()
+      .regex(/^[\w+=,.@-]{1,64}$/, 'is not an IAM user name (no path, no ARN)')
+      .meta({ description: 'IAM user whose access key is rotated', examples: ['svc-billing'] }),
+    endpoint: urlField('Base URL in place of those of AWS, for IAM and STS alike').optional(),
+    stsEndpoint: urlField('Base URL for STS, if it differs from "endpoint"').optional(),
+    self: z.boolean().default(false).meta({ description: 'The rotated key itself signs the calls, so no other credential is needed' }),
+  })
+  .superRefine((config, context) => {
+    const [id, secret] = [config.accessKeyId !== undefined, config.secretAccessKey !== undefined]
+    if (id && secret) return
+    if (id || secret || !config.self)
+      context.addIssue({
+        code: 'custom',
+        path: [id ? 'secretAccessKey' : 'accessKeyId'],
+        message: 'is missing (or set "self": true and give neither)',
+      })
+  })
+type Config = z.output<typeof Config>
+
+export default defineProvider({
+  id: 'aws',
+  title: 'AWS IAM access keys',
+  aliases: ['aws-iam'],
+  config: Config,
+  secretType: 'aws_access_key',
+  traits: () => ({
+    mints: 'service',
+    overlap: 'two-live',
+    maxLive: MAX_KEYS,
+    fields: ['accessKeyId', 'secretAccessKey'],
+    idempotency: 'none',
+    revoke: 'delete',
+    suspend: true,
+    lastUsed: true,
+  }),
+  permissions: leastPrivilege,
+  open: async (config, context) => new AwsSession(config, context),
+})
+
+/** One user's keys. The configured credential signs, or with `self` one of the user's own. */
+class AwsSession implements ProviderSession {
+  readonly #config: Config
+  readonly #context: AdapterContext
+  readonly #site: AwsSite
+  readonly #admin: AwsKey | undefined
+  /** With `self`: keys of the user that were given to us as current or that proved to live; the latest first. */
+  #own: readonly AwsKey[] = []
+  #account: Promise<string | undefined> | undefined
+
+  constructor(config: Config, context: AdapterContext) {
+    this.#config = config
+    this.#context = context
+    this.#site = { region: config.region, endpoint: config.endpoint, stsEndpoint: config.stsEndpoint }
+    if (config.accessKeyId !== undefined && config.secretAccessKey !== undefined) {
+      this.#admin = signingKey(config.accessKeyId, config.secretAccessKey, config.sessionToken, 'the configured')
+      if (this.#admin.accessKeyId.startsWith('ASIA') && this.#admin.sessionToken === undefined)
+        throw new AdapterError('misconfigured', 'the configured credential is temporary (ASIA…) and has no sessionToken')
+    }
+  }
+
+  async preflight(current: Credential | undefined): Promise<void> {
+    this.#learn(current)
+    const keys = await this.#keys()
+    const ours = current === undefined ? undefined : idOf(current)
+    if (ours !== undefined && !keys.some((key) => key.id === ours)) {
+      throw new AdapterError('refused', `the stored current key ${short(ours)} is not among the access keys of ${this.#user}`, {
+        hints: ['store the key that is in use now with "rotate set", or correct iamUserName'],
+        details: { current: ours, keys: keys.map((key) => key.id) },
+      })
+    }
+    if (keys.length >= MAX_KEYS) throw await this.#full(keys, ours)
+  }
+
+  /** Every key of the user, inactive ones too. Changes nothing. */
+  list = (): Promise<readonly Handle[]> => this.#keys()
+
+  handleOf(fields: Fields): Handle | undefined {
+    const id = fields['accessKeyId']?.reveal()
+    return id === undefined || !/^\w{1,128}$/.test(id) ? undefined : { id, live: true }
+  }
+
+  /** Sent once. `quota`, `denied`, `throttled`, `missing`, `unreachable`: nothing was made. Anything else: unknown, ask `settle`. */
+  async create(intent: Intent, current: Credential | undefined): Promise<Issued> {
+    this.#learn(current)
+    const action = 'iam:CreateAccessKey'
+    const answer = await this.#iam(action, 'once', undefined, async (client, sdk) =>
+      client.send(new sdk.CreateAccessKeyCommand({ UserName: this.#config.iamUserName })),
+    ).catch(async (error: unknown) => {
+      if (!(error instanceof AdapterError) || error.code !== 'quota') throw error
+      // Somebody took the slot since preflight. Saying who is best effort: the refusal itself is certain.
+      const keys = await this.#keys().catch(() => undefined)
+      throw keys === undefined ? error : await this.#full(keys, current && idOf(current))
+    })
+    const key = answer.AccessKey
+    const id = key?.AccessKeyId
+    if (!id || !key?.SecretAccessKey) throw badAnswer(action, 'once', 'without both parts of the new key', { keyId: id ?? null })
+    if (intent.before.some((handle) => handle.id === id)) throw badAnswer(action, 'once', `with the key ${short(id)}, which existed before`)
+    if (key.UserName !== undefined && !sameName(key.UserName, this.#config.iamUserName))
+      throw badAnswer(action, 'once', `with a key of another user (${short(id)})`, { keyId: id })
+    return {
+      fields: { accessKeyId: new Secret(id), secretAccessKey: new Secret(key.SecretAccessKey) },
+      handle: handleFrom(key, id),
+    }
+  }
+
+  /**
+   * Keys carry no mark, so ours is known by exclusion only: absent before, created inside the window of the call, never used. Its secret is lost
+   * in any case, so the outcome is never `applied`. Whatever is less certain is for a person.
+   */
+  async settle(intent: Intent, current: Credential | undefined): Promise<Settlement> {
+    this.#learn(current)
+    const before = new Set(intent.before.map((handle) => handle.id))
+    const first = await this.#keys()
+    await pause(this.#context, LISTING_LAG_MS, 'iam:ListAccessKeys')
+    const second = await this.#keys()
+    const fresh = new Map([...first, ...second].filter((key) => !before.has(key.id)).map((key) => [key.id, key]))
+    const candidates = [...fresh.values()]
+    const [only] = candidates
+    if (only === undefined) return { outcome: 'none', detail: `${this.#user} has no key that was not there before the create` }
+    const ambiguous = (detail: string): Settlement => ({ outcome: 'ambiguous', candidates, detail })
+    if (candidates.length > 1)
+      return ambiguous(`${candidates.length} keys of ${this.#user} appeared since: ${candidates.map((key) => short(key.id)).join(', ')}`)
+    if (!second.some((key) => key.id === only.id)) return ambiguous(`key ${short(only.id)} was listed once and then no more`)
+    const made = only.createdAt
+    if (made === undefined || made < intent.at - CLOCK_SKEW_MS || made > intent.at + CALL_WINDOW_MS + CLOCK_SKEW_MS)
+      return ambiguous(`key ${short(only.id)} is new, but was not created at the time of our call`)
+    let used: number | undefined
+    try {
+      used = await this.#lastUsed(only.id)
+    } catch (error) {
+      if (!(error instanceof AdapterError) || (error.code !== 'denied' && error.code !== 'missing')) throw error
+      return ambiguous(`key ${short(only.id)} is new, but whether it was ever used can't be asked (${error.code})`)
+    }
+    if (used !== undefined) return ambiguous(`key ${short(only.id)} is new, but somebody uses it`)
+    return { outcome: 'stray', handles: [only], detail: `key ${short(only.id)} was created by our call; its secret is lost` }
+  }
+
+  /** See `ProviderSession`. A key whose secret we do not have can only be looked up in the listing, and only for `dead`. */
+  async verify(credential: Credential, expect: 'live' | 'dead'): Promise<void> {
+    const id = idOf(credential)
+    const secret = credential.fields['secretAccessKey']
+    if (secret !== undefined) {
+      const key = signingKey(new Secret(id), secret, undefined, 'the')
+      if (expect === 'live') {
+        await awaitLife(this.#context, this.#site, key, (identity) => this.#compare(key, identity))
+        return this.#remember(key)
+      }
+      try {
+        return await awaitDeath(this.#context, this.#site, key)
+      } catch (error) {
+        if (isRefusal(error)) this.#own = this.#own.filter((own) => own.accessKeyId !== key.accessKeyId)
+        throw error
+      }
+    }
+    if (expect === 'live')
+      throw new AdapterError('misconfigured', `the secret access key of ${short(id)} is not known, so it can't be tried`)
+    if (!(await this.#keys()).some((key) => key.id === id))
+      throw new AdapterError('refused', `key ${short(id)} is no longer among the access keys of ${this.#user}`)
+  }
+
+  /** A key that works but belongs to somebody else must never be delivered. */
+  async #compare(key: AwsKey, identity: AwsIdentity): Promise<void> {
+    const what = `key ${short(key.accessKeyId)} is accepted but`
+    const hints = ['correct iamUserName, or the endpoints, or store the key of that user']
+    if (identity.userName === undefined || !sameName(identity.userName, this.#config.iamUserName))
+      throw new AdapterError('misconfigured', `${what} belongs to ${identity.arn}, not to ${this.#user}`, { hints })
+    const account = await (this.#account ??= this.#adminAccount())
+    if (account !== undefined && account !== identity.account)
+      throw new AdapterError('misconfigured', `${what} belongs to account ${identity.account}, the configured credential to ${account}`, {
+        hints,
+      })
+  }
+
+  /** Account of the configured credential; `undefined` where STS does not take it (a custom endpoint may serve IAM only). */
+  async #adminAccount(): Promise<string | undefined> {
+    if (this.#admin === undefined) return undefined
+    try {
+      return (await callerIdentity(this.#context, this.#site, this.#admin)).account
+    } catch (error) {
+      if (error instanceof AdapterError && (error.code === 'refused' || error.code === 'denied')) return undefined
+      throw error
+    }
+  }
+
+  /** Idempotent: an inactive key stays inactive. A missing one throws `missing`. */
+  suspend = (credential: Credential): Promise<void> => this.#setStatus(credential, 'Inactive')
+
+  /** Idempotent, as `suspend`. */
+  resume = (credential: Credential): Promise<void> => this.#setStatus(credential, 'Active')
+
+  async #setStatus(credential: Credential, status: 'Active' | 'Inactive'): Promise<void> {
+    const id = idOf(credential)
+    await this.#iam('iam:UpdateAccessKey', 'idempotent', credential, (client, sdk) =>
+      client.send(new sdk.UpdateAccessKeyCommand({ UserName: this.#config.iamUserName, AccessKeyId: id, Status: status })),
+    )
+  }
+
+  lastUsed = async (credential: Credential): Promise<number | undefined> => this.#lastUsed(idOf(credential), credential)
+
+  async #lastUsed(id: string, credential?: Credential): Promise<number | undefined> {
+    const answer = await this.#iam('iam:GetAccessKeyLastUsed', 'read', credential, (client, sdk) =>
+      client.send(new sdk.GetAccessKeyLastUsedCommand({ AccessKeyId: id })),
+    )
+    if (answer.AccessKeyLastUsed === undefined) throw badAnswer('iam:GetAccessKeyLastUsed', 'read', 'without what was asked')
+    return answer.AccessKeyLastUsed.LastUsedDate?.getTime()
+  }
+
+  /** A missing key is success: someone may have been quicker. A missing *user* is not: the key may live on under a new name. */
+  async revoke(credential: Credential): Promise<void> {
+    const id = idOf(credential)
+    try {
+      await this.#iam('iam:DeleteAccessKey', 'idempotent', credential, (client, sdk) =>
+        client.send(new sdk.DeleteAccessKeyCommand({ UserName: this.#config.iamUserName, AccessKeyId: id })),
+      )
+    } catch (error) {
+      if (!(error instanceof AdapterError) || error.code !== 'missing' || /the user with name/i.test(error.message)) throw error
+    }
+  }
+
+  /** Nothing is kept open: every call has its own client over the shared transport. */
+  async close(): Promise<void> {
+    this.#own = []
+  }
+
+  get #user(): string {
+    return `IAM user ${this.#config.iamUserName}`
+  }
+
+  async #keys(): Promise<readonly Handle[]> {
+    const action = 'iam:ListAccessKeys'
+    return this.#iam(action, 'read', undefined, async (client, sdk) => {
+      const keys: Handle[] = []
+      let marker: string | undefined
+      do {
+        stopIfAborted(this.#context, action)
+        const page = await client.send(
+          new sdk.ListAccessKeysCommand({ UserName: this.#config.iamUserName, ...(marker === undefined ? {} : { Marker: marker }) }),
+        )
+        if (page.AccessKeyMetadata === undefined) throw badAnswer(action, 'read', 'without a list of keys')
+        for (const key of page.AccessKeyMetadata) {
+          if (key.AccessKeyId === undefined) throw badAnswer(action, 'read', 'with a key that has no id')
+          keys.push(handleFrom(key, key.AccessKeyId))
+        }
+        const next = page.IsTruncated === true ? page.Marker : undefined
+        if (page.IsTruncated === true && (next === undefined || next === marker))
+          throw badAnswer(action, 'read', 'with a page that leads nowhere')
+        marker = next
+      } while (marker !== undefined)
+      return keys
+    })
+  }
+
+  /** `quota`, telling the operator everything that helps to decide which key may go. */
+  async #full(keys: readonly Handle[], ours: string | undefined): Promise<AdapterError> {
+    const now = this.#context.clock.now()
+    const described = await Promise.all(
+      keys.map(async (key) => {
+        const used = await this.#lastUsed(key.id).catch(() => null)
+        const facts = [
+          key.live ? 'Active' : 'Inactive',
+          key.createdAt === undefined ? 'age unknown' : `${Math.max(0, Math.floor((now - key.createdAt) / DAY))} days old`,
+          used === null ? 'last use unknown' : used === undefined ? 'never used' : `last used ${humanSpan(now - used)} ago`,
+          ...(key.id === ours ? ['the stored current key'] : ours === undefined ? [] : ['not the stored current key']),
+        ]
+        return `${short(key.id)} (${facts.join(', ')})`
+      }),
+    )
+    return new AdapterError(
+      'quota',
+      `${this.#user} already has ${keys.length} access keys, and AWS allows ${MAX_KEYS}: ${described.join('; ')}`,
+      {
+        hints: [
+          'delete the key that nothing uses any more, then try again; a key in grace or quarantine goes by itself when its time is over',
+          'a key that is not recorded here is never deleted by rotate',
+        ],
+        details: { keys: keys.map((key) => ({ id: key.id, live: key.live, createdAt: key.createdAt ?? null, current: key.id === ours })) },
+      },
+    )
+  }
+
+  /** One IAM call with the credential that may sign it. A refusal of the signer is not one of the key that the call is about. */
+  async #iam<T>(action: string, effect: AwsEffect, about: Credential | undefined, run: Parameters<typeof callIam<T>>[5]): Promise<T> {
+    const signer = this.#signer(about)
+    try {
+      return await callIam(this.#context, this.#site, signer, action, effect, run)
+    } catch (error) {
+      if (!isRefusal(error)) throw error
+      const [code, who] =
+        signer === this.#admin ? (['denied', 'the configured admin credential'] as const) : (['refused', "the user's own key"] as const)
+      throw new AdapterError(code, `${who} (${short(signer.accessKeyId)}) is not accepted: ${error.message}`, {
+        hints: [...error.hints, `check that ${short(signer.accessKeyId)} exists, is active and belongs to this endpoint`],
+        details: error.details,
+      })
+    }
+  }
+
+  /** A key that is being switched off can't sign its own return, so another one signs where there is one. */
+  #signer(about: Credential | undefined): AwsKey {
+    if (!this.#config.self && this.#admin !== undefined) return this.#admin
+    const id = about === undefined ? undefined : idOf(about)
+    const other = this.#own.find((key) => key.accessKeyId !== id)
+    if (other !== undefined) return other
+    const secret = about?.fields['secretAccessKey']
+    const own = id !== undefined && secret !== undefined ? signingKey(new Secret(id), secret, undefined, 'the') : this.#own[0]
+    const signer = own ?? this.#admin
+    if (signer === undefined)
+      throw new AdapterError('misconfigured', `with "self" a key of ${this.#user} must sign, and none is stored`, {
+        hints: ['store the key that is in use with "rotate set", or configure a credential that manages the user'],
+      })
+    return signer
+  }
+
+  #learn(current: Credential | undefined): void {
+    const secret = current?.fields['secretAccessKey']
+    if (current !== undefined && secret !== undefined)
+      this.#remember(signingKey(new Secret(idOf(current)), secret, undefined, 'the stored'))
+  }
+
+  #remember(key: AwsKey): void {
+    if (this.#config.self) this.#own = [key, ...this.#own.filter((own) => own.accessKeyId !== key.accessKeyId)]
+  }
+}
+
+/** The policy to attach to the configured credential (with `self`: to the user). User names are unique in an account, whatever their path. */
+function leastPrivilege(config: Config): string {
+  const partition = config.region.startsWith('cn-') ? 'aws-cn' : config.region.startsWith('us-gov-') ? 'aws-us-gov' : 'aws'
+  const statement = {
+    Sid: 'RotateAccessKeys',
+    Effect: 'Allow',
+    Action: ['CreateAccessKey', 'ListAccessKeys', 'UpdateAccessKey', 'DeleteAccessKey', 'GetAccessKeyLastUsed'].map(
+      (name) => `iam:${name}`,
+    ),
+    Resource: [`arn:${partition}:iam::*:user/${config.iamUserName}`, `arn:${partition}:iam::*:user/*/${config.iamUserName}`],
+  }
+  return JSON.stringify({ Version: '2012-10-17', Statement: [statement] }, null, 2)
+}
+
+function handleFrom(key: Pick<AccessKeyMetadata, 'Status' | 'CreateDate'>, id: string): Handle {
+  return { id, live: key.Status === 'Active', ...(key.CreateDate === undefined ? {} : { createdAt: key.CreateDate.getTime() }) }
+}
+
+/** IAM compares user names without regard to case. */
+function sameName(a: string, b: string): boolean {
+  return a.toLowerCase() === b.toLowerCase()
+}
