@@ -5,11 +5,20 @@
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
 import { defineCheck } from '../core/target.ts'
-import { basenameOf, endOf, inputOf, programField, timeoutField, timeoutOf } from '../net/hook.ts'
+import { basenameOf, endOf, inputOf, isTimeout, timeoutOf } from '../net/hook.ts'
 
 const Config = z.strictObject({
-  run: programField('Program and arguments; the value comes on its stdin, exit 0 is green'),
-  timeout: timeoutField,
+  run: z
+    .array(z.string())
+    .min(1)
+    .meta({
+      description: 'Program and arguments; the value comes on its stdin, exit 0 is green; no shell, paths are made absolute when set',
+    }),
+  timeout: z
+    .string()
+    .refine(isTimeout, 'is not a duration from 1s to 1h, such as 30s or PT1M')
+    .optional()
+    .meta({ description: 'How long the program may run; default 60s' }),
 })
 
 export default defineCheck({

@@ -1,28 +1,17 @@
-/** What the adapters that start a program have in common: their configuration fields, what goes to stdin, how an end is described. */
+/** What the adapters that start a program have in common: what goes to stdin, how an end is described. */
 import { basename } from 'node:path'
-import { z } from 'zod'
 import { parseDuration } from '../core/duration.ts'
 import type { SpawnResult } from '../core/ports.ts'
 import { type Fields, Secret } from '../core/secret.ts'
 
 const DEFAULT_TIMEOUT_MS = 60_000
 
-/** `"run": ["./deploy.sh", "production"]`. */
-export function programField(description: string): z.ZodArray<z.ZodString> {
-  return z
-    .array(z.string())
-    .min(1)
-    .meta({ description: `${description}; no shell, paths are made absolute when set` })
+/** Can this stand in a `timeout` field? */
+export function isTimeout(text: string): boolean {
+  return milliseconds(text) !== undefined
 }
 
-/** `"timeout": "30s"`. */
-export const timeoutField = z
-  .string()
-  .refine((text) => milliseconds(text) !== undefined, 'is not a duration such as 30s or PT1M, from 1s to 1h')
-  .optional()
-  .meta({ description: 'How long the program may run; default 60s' })
-
-/** Milliseconds of a `timeoutField`. */
+/** Milliseconds of a `timeout` field. */
 export function timeoutOf(text: string | undefined): number {
   return (text === undefined ? undefined : milliseconds(text)) ?? DEFAULT_TIMEOUT_MS
 }

@@ -11,13 +11,20 @@ import type { SpawnResult } from '../core/ports.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import type { Fields, Secret } from '../core/secret.ts'
 import { defineTarget, type Delivery } from '../core/target.ts'
-import { basenameOf, endOf, inputOf, programField, timeoutField, timeoutOf } from '../net/hook.ts'
+import { basenameOf, endOf, inputOf, isTimeout, timeoutOf } from '../net/hook.ts'
 
 const EX_TEMPFAIL = 75
 
 const Config = z.strictObject({
-  run: programField('Program and arguments; the value comes on its stdin'),
-  timeout: timeoutField,
+  run: z
+    .array(z.string())
+    .min(1)
+    .meta({ description: 'Program and arguments; the value comes on its stdin; no shell, paths are made absolute when set' }),
+  timeout: z
+    .string()
+    .refine(isTimeout, 'is not a duration from 1s to 1h, such as 30s or PT1M')
+    .optional()
+    .meta({ description: 'How long the program may run; default 60s' }),
 })
 type Options = z.output<typeof Config>
 
