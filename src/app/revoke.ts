@@ -1,0 +1,142 @@
+/** Ending grace now (`revoke`), and taking keys at the provider into our care (`adopt`, `reconcile`'s list). */
+import { RotateError } from '../core/errors.ts'
+import type { Handle, SecretRecord, VersionRecord } from '../core/model.ts'
+import { currentVersion, versionOf, withVersion } from '../core/model.ts'
+import { retireDue, type RetireResult } from '../engine/retire.ts'
+import type { Deps } from './deps.ts'
+import { enginePorts } from './engine.ts'
+import { findSecret } from './find.ts'
+import { cleanupFailure } from './run-view.ts'
+
+export interface RevokeOutcome {
+  readonly path: string
+  readonly results: readonly RetireResult[]
+  readonly failure: RotateError | undefined
+}
+
+/** Ends old versions now: grace is over, quarantine too. `force` leaves out the last-used veto. The gates stay: a newer version must be current and proven. */
+export async function revoke(deps: Deps, input: { readonly path: string; readonly version?: number; readonly force: boolean }): Promise<RevokeOutcome> {
+  const ports = await enginePorts(deps)
+  const secret = await findSecret(deps.vault, input.path)
+  if (secret.openRun !== undefined) throw new RotateError('locked', `run ${secret.openRun} of ${secret.path} is not finished; nothing is revoked`, { hint: `rotate resume ${secret.openRun}`, runId: secret.openRun })
+  const wanted = choose(secret, input.version)
+  const now = deps.clock.now()
+  await deps.vault.transact(async (tx) => {
+    const fresh = await tx.secret(secret.id)
+    if (fresh === undefined) return
+    let changed = fresh
+    for (const n of wanted) {
+      changed = withVersion(changed, n, (version) => ({
+        ...version,
+        retirement: {
+          ...(version.retirement ?? { step: 'waiting' as const, failures: 0, quarantineMs: 0 }),
+          why: 'operator' as const,
+          notBefore: now,
+          quarantineMs: 0,
+          force: input.force,
+          failures: 0,
+          retryAt: 0,
+          ...(version.retirement?.deleteAfter === undefined ? {} : { deleteAfter: now }),
+        },
+      }))
+    }
+    await tx.putSecret(changed)
+    tx.audit({ action: 'secret_updated', path: fresh.path, actor: deps.actor, triggeredBy: 'manual', status: 'success', runId: null, metadata: { grace: 'ended by the operator', versions: wanted.join(','), ...(deps.reason === undefined ? {} : { reason: deps.reason }) } })
+  })
+  const results: RetireResult[] = []
+  for (const n of wanted) results.push(...(await retireDue(ports, secret.id, n)))
+  return { path: secret.path, results, failure: cleanupFailure(secret.path, results, undefined) }
+}
+
+function choose(secret: SecretRecord, wanted: number | undefined): readonly number[] {
+  if (wanted === undefined) {
+    const waiting = secret.versions.filter((version) => version.retirement !== undefined || (version.labels.includes('previous') && version.state === 'live'))
+    if (waiting.length === 0) throw new RotateError('not-found', `${secret.path} has no old version that is still alive`, { hint: `rotate versions ${secret.path}` })
+    return waiting.map((version) => version.n)
+  }
+  const version = versionOf(secret, wanted)
+  if (version === undefined) throw new RotateError('not-found', `${secret.path} has no version ${wanted}`, { hint: `rotate versions ${secret.path}` })
+  if (version.labels.includes('current')) {
+    throw new RotateError('denied', `version ${wanted} of ${secret.path} is current; rotate first, then the old one can be revoked`, { hint: `rotate ${secret.path}` })
+  }
+  if (version.state === 'revoked' || version.state === 'retired' || version.state === 'discarded') {
+    throw new RotateError('conflict', `version ${wanted} of ${secret.path} is already ${version.state}`)
+  }
+  return [wanted]
+}
+
+export interface KeyReport {
+  readonly id: string
+  readonly owner: 'current' | 'grace' | 'ours-unknown' | 'foreign'
+  readonly state: 'live' | 'suspended'
+  readonly action: string
+}
+
+/** What exists at the provider, and whose it is. Reads only. Throws `denied` where the provider can't list. */
+export async function providerKeys(deps: Deps, path: string): Promise<readonly KeyReport[]> {
+  const secret = await findSecret(deps.vault, path)
+  return classify(secret, await listed(deps, secret))
+}
+
+async function listed(deps: Deps, secret: SecretRecord): Promise<readonly Handle[]> {
+  const provider = secret.schedule?.provider
+  if (provider === undefined) throw new RotateError('not-found', `${secret.path} has no provider`, { hint: `rotate schedule set ${secret.path} --provider …` })
+  const ports = await enginePorts(deps)
+  const session = await ports.adapters.openProvider(provider, secret.path)
+  try {
+    if (session.list === undefined) throw new RotateError('denied', `provider ${provider.id} can not list what exists`, { hint: `rotate check ${secret.path}` })
+    return await session.list()
+  } finally {
+    await session.close()
+  }
+}
+
+function classify(secret: SecretRecord, handles: readonly Handle[]): readonly KeyReport[] {
+  const strays = new Set(secret.strays.map((stray) => stray.handle.id))
+  const current = currentVersion(secret)?.handle?.id
+  const owned = new Set(secret.versions.map((version) => version.handle?.id).filter((id) => id !== undefined))
+  return handles.map((handle) => {
+    const owner = handle.id === current ? 'current' : strays.has(handle.id) ? 'ours-unknown' : owned.has(handle.id) ? 'grace' : 'foreign'
+    const action = { current: 'keep', grace: 'ends by itself', 'ours-unknown': 'cleaned by run-due', foreign: 'left alone' }[owner]
+    return { id: handle.id, owner, state: handle.live ? 'live' : 'suspended', action }
+  })
+}
+
+/**
+ * Records that a key at the provider is ours. A key that one of our versions carries becomes that version's handle, so that its end can be the provider's; a key
+ * whose value the vault does not hold is refused: it can be neither verified nor put back.
+ */
+export async function adopt(deps: Deps, input: { readonly path: string; readonly keyId: string }): Promise<readonly KeyReport[]> {
+  const secret = await findSecret(deps.vault, input.path)
+  const provider = secret.schedule?.provider
+  const handles = await listed(deps, secret)
+  const handle = handles.find((candidate) => candidate.id === input.keyId)
+  if (handle === undefined || provider === undefined) {
+    throw new RotateError('not-found', `the provider does not list the key ${input.keyId}`, { hint: `it lists: ${handles.map((candidate) => candidate.id).join(', ') || 'none'}` })
+  }
+  const ports = await enginePorts(deps)
+  const session = await ports.adapters.openProvider(provider, secret.path)
+  const traits = await ports.adapters.traits(provider)
+  let owner: VersionRecord | undefined
+  try {
+    for (const version of secret.versions) {
+      const fields = await deps.vault.read((reader) => reader.value(secret.id, version.n))
+      if (fields !== undefined && session.handleOf?.(fields)?.id === handle.id) owner = version
+    }
+  } finally {
+    await session.close()
+  }
+  if (owner === undefined) {
+    throw new RotateError('denied', `no version of ${secret.path} holds the value of ${input.keyId}, so it can be neither verified nor put back; nothing was adopted`, {
+      hint: `store its value first: rotate set ${secret.path} …, or delete the key at the provider yourself`,
+    })
+  }
+  const n = owner.n
+  await deps.vault.transact(async (tx) => {
+    const fresh = await tx.secret(secret.id)
+    if (fresh === undefined) return
+    await tx.putSecret(withVersion(fresh, n, (version) => ({ ...version, handle, providerId: provider.id, revocable: traits.revoke !== 'none' })))
+    tx.audit({ action: 'secret_updated', path: fresh.path, actor: deps.actor, triggeredBy: 'manual', status: 'success', runId: null, metadata: { adopted: handle.id, version: n } })
+  })
+  return classify(await findSecret(deps.vault, input.path), handles)
+}

@@ -1,0 +1,144 @@
+/** Rotations by hand: `rotate`, `resume`, `abort`, `rollback`. */
+import { RotateError, usage } from '../core/errors.ts'
+import type { Trigger } from '../core/model.ts'
+import { currentVersion } from '../core/model.ts'
+import { type Fields, sameFields } from '../core/secret.ts'
+import { begin, rollbackTarget, takeUp } from '../engine/begin.ts'
+import { drive } from '../engine/driver.ts'
+import type { EnginePorts, Progress } from '../engine/ports.ts'
+import { retireDue, type RetireResult } from '../engine/retire.ts'
+import type { Deps } from './deps.ts'
+import { enginePorts } from './engine.ts'
+import { findRun, findSecret } from './find.ts'
+import { cleanupFailure, combined, failureOf, type RunView, viewOf } from './run-view.ts'
+
+export interface RotateInput {
+  readonly paths: readonly string[]
+  /** The new value, if the operator gives it; for one path only. */
+  readonly supplied?: { readonly fields: Fields; readonly expiresAt?: number; readonly metadata?: Readonly<Record<string, string>> }
+  readonly graceMs?: number
+  readonly emergency?: boolean
+  readonly force?: boolean
+}
+
+export interface RotateOutcome {
+  readonly runs: readonly RunView[]
+  /** What happened to old keys whose time had come. */
+  readonly ended: readonly RetireResult[]
+  /** The failure to end the command with, after the runs were shown. */
+  readonly failure: RotateError | undefined
+}
+
+/** Rotates each path, one after the other; a failing one does not stop the next. */
+export async function rotate(deps: Deps, input: RotateInput, progress: (event: Progress) => void): Promise<RotateOutcome> {
+  if (input.supplied !== undefined && input.paths.length !== 1) throw usage('a value can be given for one secret at a time only')
+  const ports = await enginePorts(deps, progress)
+  const secrets = await Promise.all(input.paths.map((path) => findSecret(deps.vault, path)))
+  const runs: RunView[] = []
+  const ended: RetireResult[] = []
+  const failures: (RotateError | undefined)[] = []
+  for (const secret of secrets) {
+    const same = input.supplied === undefined ? undefined : await alreadySo(deps, secret.id, input.supplied.fields, input.force === true)
+    if (same !== undefined) {
+      runs.push(same)
+      continue
+    }
+    try {
+      const result = await rotateOne(ports, secret.id, input)
+      runs.push(result.view)
+      ended.push(...result.ended)
+      failures.push(result.failure)
+    } catch (thrown) {
+      if (secrets.length === 1 || !(thrown instanceof RotateError) || ['interrupted', 'tampered', 'unlock-failed', 'not-writable'].includes(thrown.code)) throw thrown
+      failures.push(thrown)
+    }
+  }
+  return { runs, ended, failure: combined(failures, secrets.length) }
+}
+
+/** One rotation from begin to close, and what is due to end right after it. An unfinished run is finished instead. */
+export async function rotateOne(
+  ports: EnginePorts,
+  secretId: string,
+  input: Pick<RotateInput, 'supplied' | 'graceMs' | 'emergency'>,
+  trigger: Trigger = input.emergency === true ? 'emergency' : 'manual',
+): Promise<{ readonly view: RunView; readonly ended: readonly RetireResult[]; readonly failure: RotateError | undefined }> {
+  const { runId, resumed } = await begin(ports, secretId, {
+    kind: 'rotate',
+    trigger,
+    ...(input.supplied === undefined ? {} : { supplied: input.supplied }),
+    ...(input.graceMs === undefined ? {} : { graceMs: input.graceMs }),
+    ...(input.emergency === undefined ? {} : { emergency: input.emergency }),
+  })
+  if (resumed && input.supplied !== undefined) {
+    throw new RotateError('locked', `an earlier run ${runId} is not finished; the given value was not used`, { hint: `rotate resume ${runId}`, runId })
+  }
+  return finish(ports, runId, resumed)
+}
+
+/** Drives a run to its end and ends what is due. */
+async function finish(ports: EnginePorts, runId: string, takenUp: boolean): Promise<{ readonly view: RunView; readonly ended: readonly RetireResult[]; readonly failure: RotateError | undefined }> {
+  if (takenUp) await takeUp(ports, runId)
+  const { secret } = await drive(ports, runId)
+  const ended = await retireDue(ports, secret.id)
+  const after = await findRun(ports.vault, runId)
+  return { view: viewOf(after.run, after.secret), ended, failure: failureOf(after.run, after.secret) ?? cleanupFailure(after.secret.path, ended, runId) }
+}
+
+/** The given value is the current one already: nothing to do, exit 0. A value that was revoked is refused. */
+async function alreadySo(deps: Deps, secretId: string, fields: Fields, force: boolean): Promise<RunView | undefined> {
+  return deps.vault.read(async (reader) => {
+    const secret = await reader.secret(secretId)
+    const current = secret === undefined ? undefined : currentVersion(secret)
+    if (secret === undefined) return undefined
+    const fingerprint = deps.vault.fingerprint(fields)
+    if (!force && secret.versions.some((version) => version.fingerprint === fingerprint && version.state === 'revoked')) {
+      throw new RotateError('denied', `this value of ${secret.path} was revoked; nothing was changed`, { hint: 'give a fresh value, or --force if the provider accepts it again' })
+    }
+    if (current === undefined) return undefined
+    const value = await reader.value(secretId, current.n)
+    if (value === undefined || !sameFields(value, fields)) return undefined
+    const key = { hint: current.hint, version: current.n }
+    return {
+      success: true,
+      runId: null,
+      path: secret.path,
+      secretKey: secret.path.split('/').at(-1) ?? secret.path,
+      version: current.n,
+      previousVersion: null,
+      provider: secret.schedule?.provider.id ?? null,
+      triggeredBy: 'manual',
+      status: 'success',
+      rotatedAt: null,
+      nextRotationAt: secret.schedule === undefined ? null : new Date(secret.schedule.nextAt).toISOString(),
+      grace: null,
+      old: key,
+      new: key,
+      targets: [],
+      checks: [],
+      steps: [],
+    }
+  })
+}
+
+/** Takes up one run: finishes it, or carries out the operator's decision. */
+export async function resume(deps: Deps, input: { readonly runId: string; readonly keep?: 'new' | 'old' }, progress: (event: Progress) => void): Promise<RotateOutcome> {
+  const ports = await enginePorts(deps, progress)
+  await findRun(deps.vault, input.runId)
+  await takeUp(ports, input.runId, input.keep)
+  const result = await finish(ports, input.runId, false)
+  return { runs: [result.view], ended: result.ended, failure: input.keep === 'old' && result.failure?.code === 'rolled-back' ? undefined : result.failure }
+}
+
+/** Makes an earlier version current again: pushed, refreshed, checked, like a rotation. */
+export async function rollback(deps: Deps, input: { readonly path: string; readonly toVersion?: number }, progress: (event: Progress) => void): Promise<RotateOutcome> {
+  const ports = await enginePorts(deps, progress)
+  const secret = await findSecret(deps.vault, input.path)
+  if (secret.openRun !== undefined) {
+    throw new RotateError('locked', `run ${secret.openRun} of ${secret.path} is not finished`, { hint: `undo it with: rotate abort ${secret.openRun}`, runId: secret.openRun })
+  }
+  const version = rollbackTarget(secret, input.toVersion)
+  const { runId } = await begin(ports, secret.id, { kind: 'rollback', trigger: 'manual', toVersion: version.n })
+  const result = await finish(ports, runId, false)
+  return { runs: [result.view], ended: result.ended, failure: result.failure }
+}

@@ -1,0 +1,284 @@
+/**
+ * `run-due`: what cron calls. Finish interrupted runs → re-check what is in grace → revoke → rotate, one secret after another or several at a time;
+ * a failing secret never stops the next. Idempotent at any frequency; a second one at the same time does nothing.
+ */
+import { RotateError } from '../core/errors.ts'
+import { iso, isoOrNull } from '../core/duration.ts'
+import { newId } from '../core/ids.ts'
+import type { SecretRecord } from '../core/model.ts'
+import { currentVersion } from '../core/model.ts'
+import { nextWorkAt } from '../core/wake.ts'
+import { takeUp } from '../engine/begin.ts'
+import { drive } from '../engine/driver.ts'
+import { clockWentBack } from '../engine/policy.ts'
+import type { EnginePorts, Progress } from '../engine/ports.ts'
+import { retireDue, type RetireResult } from '../engine/retire.ts'
+import { cleanStrays } from '../engine/strays.ts'
+import type { Deps } from './deps.ts'
+import { enginePorts } from './engine.ts'
+import { findRun } from './find.ts'
+import { cleanupFailure, failureOf, type RunView, viewOf } from './run-view.ts'
+import { rotateOne } from './rotate.ts'
+import { resumed } from './schedules.ts'
+
+export interface RunDueInput {
+  readonly matches?: (path: string) => boolean
+  /** At most so many new rotations. */
+  readonly limit?: number
+  readonly parallel: number
+  /** A random wait of up to this long before the first. */
+  readonly jitterMs: number
+  /** No new rotation is begun after this long. */
+  readonly maxRuntimeMs?: number
+  readonly failIfLocked: boolean
+}
+
+export interface RevokedView {
+  readonly path: string
+  readonly version: number
+  readonly hint: string
+  readonly at: string
+  readonly state: string
+}
+
+export interface RunDueReport {
+  readonly runId: string
+  readonly startedAt: string
+  readonly finishedAt: string
+  readonly rotated: readonly RunView[]
+  readonly failed: readonly RunView[]
+  readonly revoked: readonly RevokedView[]
+  readonly resumed: readonly RunView[]
+  readonly skipped: readonly { readonly path: string; readonly reason: string }[]
+  readonly notified: readonly never[]
+  readonly nextDueAt: string | null
+}
+
+export interface RunDueOutcome {
+  readonly report: RunDueReport
+  readonly failure: RotateError | undefined
+}
+
+/** What happened so far; one object, filled as secrets are worked on. */
+interface Tally {
+  readonly rotated: RunView[]
+  readonly failed: RunView[]
+  readonly revoked: RevokedView[]
+  readonly resumed: RunView[]
+  readonly skipped: { path: string; reason: string }[]
+  readonly failures: RotateError[]
+  succeeded: number
+  begun: number
+}
+
+/** Does what is due. Throws `tampered` and `unlock-failed` at once; everything else is in the report and in `failure`. */
+export async function runDue(deps: Deps, input: RunDueInput, progress: (event: Progress) => void, oneDone: (lines: readonly string[]) => void): Promise<RunDueOutcome> {
+  const startedAt = deps.clock.now()
+  const found = await deps.vault.due(startedAt)
+  const report = (tally: Tally, next: number | null): RunDueReport => ({
+    runId,
+    startedAt: iso(startedAt),
+    finishedAt: iso(deps.clock.now()),
+    rotated: tally.rotated,
+    failed: tally.failed,
+    revoked: tally.revoked,
+    resumed: tally.resumed,
+    skipped: tally.skipped,
+    notified: [],
+    nextDueAt: isoOrNull(next),
+  })
+  const runId = newId('run', startedAt, deps.random)
+  const tally: Tally = { rotated: [], failed: [], revoked: [], resumed: [], skipped: [], failures: [], succeeded: 0, begun: 0 }
+  if (found.ids.length === 0) return { report: report(tally, found.next), failure: undefined }
+
+  const unlock = await deps.locks.tryNamed(`run-due-${deps.vault.vaultId}`)
+  if (unlock === undefined) {
+    if (input.failIfLocked) throw new RotateError('locked', 'another run-due is at work on this vault; nothing was done', { hint: 'it needs no second one' })
+    return { report: report(tally, found.next), failure: undefined }
+  }
+  try {
+    const ports = await enginePorts(deps, progress)
+    if (input.jitterMs > 0) await deps.clock.sleep(jitter(deps, input.jitterMs), deps.signal)
+    const deadline = input.maxRuntimeMs === undefined ? Number.POSITIVE_INFINITY : deps.clock.monotonic() + input.maxRuntimeMs
+    if (clockWentBack(deps.clock.now(), await deps.vault.highestTime())) deps.note('the clock is behind the highest time this vault has seen: nothing is revoked')
+    const queue = await order(deps, found.ids, input)
+    let stop: unknown
+    const worker = async (): Promise<void> => {
+      for (let id = queue.shift(); id !== undefined && stop === undefined; id = queue.shift()) {
+        try {
+          const mayRotate = deps.clock.monotonic() < deadline && (input.limit === undefined || tally.begun < input.limit)
+          oneDone(await work(deps, ports, id, tally, mayRotate))
+        } catch (thrown) {
+          stop ??= thrown
+        }
+      }
+    }
+    await Promise.all(Array.from({ length: Math.max(1, Math.min(input.parallel, queue.length)) }, worker))
+    if (stop !== undefined) throw stop
+    return { report: report(tally, await nextDue(deps, found)), failure: verdict(tally) }
+  } finally {
+    unlock()
+  }
+}
+
+function jitter(deps: Deps, max: number): number {
+  const [a = 0, b = 0] = deps.random.bytes(2)
+  return ((a * 256 + b) / 65_536) * max
+}
+
+/** Interrupted runs first, then ends, then rotations by due date. */
+async function order(deps: Deps, ids: readonly string[], input: RunDueInput): Promise<string[]> {
+  const secrets: SecretRecord[] = []
+  for (const id of ids) {
+    const secret = await deps.vault.read((reader) => reader.secret(id))
+    if (secret !== undefined && input.matches?.(secret.path) !== false) secrets.push(secret)
+  }
+  const rank = (secret: SecretRecord): number => (secret.openRun !== undefined ? 0 : secret.versions.some((version) => version.retirement !== undefined) ? 1 : 2)
+  return secrets.toSorted((a, b) => rank(a) - rank(b) || (a.schedule?.nextAt ?? 0) - (b.schedule?.nextAt ?? 0)).map((secret) => secret.id)
+}
+
+/** Everything due for one secret. Returns a line per thing done; nothing done is no line. */
+async function work(deps: Deps, ports: EnginePorts, id: string, tally: Tally, mayRotate: boolean): Promise<readonly string[]> {
+  const lines: string[] = []
+  let path = id
+  try {
+    let secret = await load(deps, id)
+    path = secret.path
+    if (secret.openRun !== undefined) lines.push(...(await resumeOpen(ports, secret.openRun, tally)))
+    secret = await load(deps, id)
+    if (secret.openRun !== undefined) return lines
+    lines.push(...(await endings(deps, ports, secret, tally)))
+    await endPause(deps, secret)
+    secret = await load(deps, id)
+    const due = dueNow(secret, deps.clock.now())
+    if (due && mayRotate) lines.push(...(await rotateDue(ports, secret, tally)))
+    else if (due) tally.skipped.push({ path, reason: 'limit' })
+  } catch (thrown) {
+    if (!(thrown instanceof RotateError) || ['tampered', 'unlock-failed', 'interrupted', 'not-writable'].includes(thrown.code)) throw thrown
+    if (thrown.code === 'locked') tally.skipped.push({ path, reason: thrown.message })
+    else tally.failures.push(thrown)
+    lines.push(`${path}: ${thrown.message}`)
+  }
+  return lines
+}
+
+async function load(deps: Deps, id: string): Promise<SecretRecord> {
+  const secret = await deps.vault.read((reader) => reader.secret(id))
+  if (secret === undefined) throw new RotateError('not-found', 'the secret was removed meanwhile')
+  return secret
+}
+
+function dueNow(secret: SecretRecord, now: number): boolean {
+  const schedule = secret.schedule
+  return secret.deletedAt === undefined && schedule?.status === 'active' && schedule.nextAt <= now && (schedule.retryAt ?? 0) <= now
+}
+
+async function resumeOpen(ports: EnginePorts, runId: string, tally: Tally): Promise<readonly string[]> {
+  await takeUp(ports, runId)
+  await drive(ports, runId)
+  const { run, secret } = await findRun(ports.vault, runId)
+  const view = viewOf(run, secret)
+  const failure = failureOf(run, secret)
+  tally.resumed.push(view)
+  if (failure === undefined) tally.succeeded++
+  else tally.failures.push(failure)
+  return [`${secret.path}: finished the interrupted run ${runId}: ${failure === undefined ? `version ${view.version ?? ''} is current` : failure.message}`]
+}
+
+/** Re-checks what is in grace, ends what is due, cleans strays. */
+async function endings(deps: Deps, ports: EnginePorts, secret: SecretRecord, tally: Tally): Promise<readonly string[]> {
+  const lines: string[] = []
+  const results = await retireDue(ports, secret.id)
+  for (const result of results.filter((candidate) => candidate.acted)) {
+    if (result.state === 'held') {
+      lines.push(`${secret.path}: old key ${result.hint} could not be ended yet: ${result.detail}`)
+      continue
+    }
+    tally.revoked.push({ path: result.path, version: result.version, hint: result.hint, at: iso(result.at), state: result.state })
+    lines.push(`${secret.path}: version ${result.version} (${result.hint}) ${result.state} (${result.detail})`)
+  }
+  const cleanup = cleanupFailure(secret.path, results.filter((result) => result.acted), undefined)
+  if (cleanup !== undefined) tally.failures.push(cleanup)
+  for (const stray of await cleanStrays(ports, secret.id)) {
+    lines.push(`${secret.path}: key ${stray.id} of an interrupted run ${stray.state} (${stray.detail})`)
+    if (stray.state === 'failed') tally.failures.push(new RotateError('cleanup-pending', `${secret.path}: key ${stray.id} could not be ended yet: ${stray.detail}`))
+    else tally.revoked.push({ path: secret.path, version: 0, hint: stray.id, at: iso(stray.at), state: stray.state })
+  }
+  lines.push(...(await watch(deps, ports, await load(deps, secret.id))))
+  return lines
+}
+
+/** The checks of what is current, while an old version is still there to go back to. Red is reported and holds the revoke. */
+async function watch(deps: Deps, ports: EnginePorts, secret: SecretRecord): Promise<readonly string[]> {
+  const waiting = secret.versions.some((version) => version.retirement?.why === 'grace' && version.retirement.notBefore > deps.clock.now())
+  const current = currentVersion(secret)
+  if (!waiting || current === undefined || secret.openRun !== undefined) return []
+  const fields = await deps.vault.read((reader) => reader.value(secret.id, current.n))
+  if (fields === undefined) return []
+  const lines: string[] = []
+  for (const check of secret.schedule?.checks ?? []) {
+    if (check.type === 'provider') continue
+    const result = await ports.adapters.runCheck(check, fields, secret.path)
+    if (!result.ok) lines.push(`${secret.path}: check ${check.key} is red during grace: ${result.detail}; undo with: rotate rollback ${secret.path}`)
+  }
+  return lines
+}
+
+async function endPause(deps: Deps, secret: SecretRecord): Promise<void> {
+  const until = secret.schedule?.pausedUntil
+  if (secret.schedule?.status !== 'paused' || until === undefined || until > deps.clock.now()) return
+  await deps.vault.transact(async (tx) => {
+    const fresh = await tx.secret(secret.id)
+    if (fresh?.schedule?.status !== 'paused') return
+    await tx.putSecret({ ...fresh, schedule: resumed(fresh.schedule, deps.clock.now()) })
+    tx.audit({ action: 'schedule_resumed', path: fresh.path, actor: deps.actor, triggeredBy: 'automatic', status: 'success', runId: null, metadata: { paused_until: iso(until) } })
+  })
+}
+
+async function rotateDue(ports: EnginePorts, secret: SecretRecord, tally: Tally): Promise<readonly string[]> {
+  tally.begun++
+  const { view, ended, failure } = await rotateOne(ports, secret.id, {}, 'automatic')
+  const cleanup = failure?.code === 'cleanup-pending'
+  if (view.success) {
+    tally.succeeded++
+    tally.rotated.push(view)
+  } else tally.failed.push(view)
+  if (failure !== undefined) tally.failures.push(failure)
+  for (const result of ended.filter(isEnd)) tally.revoked.push({ path: result.path, version: result.version, hint: result.hint, at: iso(result.at), state: result.state })
+  if (view.success) return [`${secret.path}: rotated, version ${view.previousVersion ?? '–'} -> ${view.version ?? ''} (${view.new?.hint ?? ''})${cleanup ? `; ${failure.message}` : ''}`]
+  return [failure?.message ?? `${secret.path}: ${view.status}`]
+}
+
+function isEnd(result: RetireResult): boolean {
+  return result.acted && result.state !== 'held'
+}
+
+/** Exit of the whole (CONTRACT 2): 21 if any is unsafe, 22 for some of each, 20 if all were rolled back, 23 for clean-up only. */
+function verdict(tally: Tally): RotateError | undefined {
+  const { failures } = tally
+  const pick = (code: RotateError['code']): RotateError | undefined => failures.find((failure) => failure.code === code)
+  const details = { errors: failures.map((failure) => ({ code: failure.code, message: failure.message, runId: failure.runId ?? null })) }
+  const unsafe = pick('unsafe')
+  if (unsafe !== undefined) return new RotateError('unsafe', unsafe.message, { details, ...(unsafe.hint === undefined ? {} : { hint: unsafe.hint }) })
+  const cleanup = pick('cleanup-pending')
+  const failed = failures.filter((failure) => failure.code !== 'cleanup-pending')
+  const first = failed[0]
+  if (first !== undefined) {
+    const message = `${tally.succeeded} rotated, ${failed.length} failed: ${first.message}`
+    const code = tally.succeeded > 0 ? 'partial' : failed.every((failure) => failure.code === first.code) ? first.code : 'rolled-back'
+    return new RotateError(code, message, { details, ...(first.hint === undefined ? {} : { hint: first.hint }) })
+  }
+  if (cleanup === undefined) return undefined
+  return new RotateError('cleanup-pending', cleanup.message, { details, hint: cleanup.hint ?? 'rotate list' })
+}
+
+/** When something is next to be done: authenticated for what was not looked at, computed for what was. */
+async function nextDue(deps: Deps, found: { readonly ids: readonly string[]; readonly next: number | null }): Promise<number | null> {
+  let next = found.next ?? Number.POSITIVE_INFINITY
+  for (const id of found.ids) {
+    const secret = await deps.vault.read((reader) => reader.secret(id))
+    const at = secret === undefined ? null : nextWorkAt(secret)
+    if (at !== null && at < next) next = at
+  }
+  return Number.isFinite(next) ? next : null
+}

@@ -1,0 +1,143 @@
+/** A run as people and scripts see it: the *run* shape of CONTRACT 4, from the journal. */
+import { iso, isoOrNull } from '../core/duration.ts'
+import { RotateError } from '../core/errors.ts'
+import type { CheckResult, RunRecord, SecretRecord, Trigger } from '../core/model.ts'
+import { currentVersion, versionOf } from '../core/model.ts'
+import { partsOf } from '../core/names.ts'
+import { lastFailure, stateOf } from '../engine/machine.ts'
+import type { RetireResult } from '../engine/retire.ts'
+
+export interface KeyView {
+  readonly hint: string
+  readonly version: number
+}
+
+export interface RunView {
+  readonly success: boolean
+  readonly runId: string | null
+  readonly path: string
+  readonly secretKey: string
+  readonly version: number | null
+  readonly previousVersion: number | null
+  readonly provider: string | null
+  readonly triggeredBy: Trigger
+  readonly status: 'success' | 'failed' | 'rolled_back' | 'unsafe' | 'pending'
+  readonly rotatedAt: string | null
+  readonly nextRotationAt: string | null
+  readonly grace: { readonly until: string } | null
+  readonly old: KeyView | null
+  readonly new: KeyView | null
+  readonly targets: readonly { readonly name: string; readonly type: string; readonly status: string }[]
+  readonly checks: readonly { readonly name: string; readonly type: string; readonly ok: boolean; readonly ms: number }[]
+  readonly steps: readonly { readonly step: string; readonly status: string; readonly ms: number }[]
+}
+
+/** The view of a run and its secret as they are now. */
+export function viewOf(run: RunRecord, secret: SecretRecord): RunView {
+  const state = stateOf(run)
+  const status = run.status === 'open' ? 'pending' : run.status
+  const success = status === 'success'
+  const fresh = state.newVersion === null ? undefined : versionOf(secret, state.newVersion)
+  const old = run.plan.oldVersion === null ? undefined : versionOf(secret, run.plan.oldVersion)
+  const promotedAt = run.events.findLast((event) => event.type === 'done' && (event.step === 'promote' || (event.step === 'create' && run.plan.overlap === 'in-place')))?.at
+  const graceUntil = success && old?.retirement !== undefined ? old.retirement.notBefore : undefined
+  return {
+    success,
+    runId: run.id,
+    path: secret.path,
+    secretKey: partsOf(secret.path).secretKey,
+    version: success || state.promoted ? (fresh?.n ?? null) : (currentVersion(secret)?.n ?? null),
+    previousVersion: old?.n ?? null,
+    provider: run.plan.provider?.id ?? null,
+    triggeredBy: run.trigger,
+    status,
+    rotatedAt: success || state.promoted ? isoOrNull(promotedAt) : null,
+    nextRotationAt: secret.schedule === undefined || secret.schedule.status === 'disabled' ? null : iso(secret.schedule.nextAt),
+    grace: graceUntil === undefined ? null : { until: iso(graceUntil) },
+    old: old === undefined ? null : { hint: old.hint, version: old.n },
+    new: fresh === undefined ? null : { hint: fresh.hint, version: fresh.n },
+    targets: run.plan.targets.map((target) => ({ name: target.key, type: target.type, status: targetStatus(run, target.key) })),
+    checks: checksOf(run).map(({ name, type, ok, ms }) => ({ name, type, ok, ms: Math.round(ms) })),
+    steps: stepsOf(run),
+  }
+}
+
+function targetStatus(run: RunRecord, key: string): string {
+  const { steps } = stateOf(run)
+  if (steps[`restore:${key}`]?.status === 'done') return 'restored'
+  const at = steps[`deliver:${key}`] ?? steps[`refresh:${key}`]
+  if (at === undefined) return 'untouched'
+  return at.status === 'done' ? 'updated' : at.status === 'failed' ? 'failed' : 'unknown'
+}
+
+function checksOf(run: RunRecord): readonly CheckResult[] {
+  return run.events.flatMap((event) => (event.type === 'done' || event.type === 'failed' ? (event.checks ?? []) : []))
+}
+
+function stepsOf(run: RunRecord): RunView['steps'] {
+  return run.events.flatMap((event) => {
+    if (event.type === 'done') return [{ step: event.step, status: 'done', ms: Math.round(event.ms) }]
+    if (event.type === 'failed') return [{ step: event.step, status: 'failed', ms: Math.round(event.ms) }]
+    if (event.type === 'settled') return [{ step: 'settle', status: event.outcome, ms: 0 }]
+    return []
+  })
+}
+
+/** Why a run did not end well, in the operator's words; `undefined` when it did. */
+export function failureOf(run: RunRecord, secret: SecretRecord): RotateError | undefined {
+  if (run.status === 'success') return undefined
+  const failure = lastFailure(run)
+  const state = stateOf(run)
+  const why = failure === undefined ? (state.cause ?? 'it did not finish') : `step ${failure.step}: ${failure.failure.message}`
+  const current = currentVersion(secret)
+  const hints = failure?.failure.hints.join('; ') ?? ''
+  const details = { status: run.status, step: failure?.step ?? null, reason: failure?.failure.code ?? null, verified: state.oldProven ?? false, path: secret.path }
+  if (run.status === 'failed' || run.status === 'rolled_back') {
+    const truth = current === undefined ? 'there is still no value' : `version ${current.n} (${current.hint}) is current${state.oldProven === true ? ' and was proven to work' : ''}`
+    return new RotateError('rolled-back', `${secret.path} was not rotated: ${why}. ${run.status === 'failed' ? 'Nothing was changed' : 'Everything was undone'}; ${truth}`, {
+      hint: hints === '' ? `rotate history ${run.id}` : `${hints}; details: rotate history ${run.id}`,
+      details,
+      runId: run.id,
+    })
+  }
+  if (run.status === 'unsafe') {
+    const next = state.create === 'ambiguous' || state.create === 'unknown' ? `decide with: rotate resume ${run.id} --keep old (or new)` : `mend the cause, then: rotate resume ${run.id}`
+    return new RotateError('unsafe', `${secret.path}: the state outside is not what it should be and a person must look: ${why}. Nothing more is revoked`, {
+      hint: hints === '' ? next : `${hints}; ${next}`,
+      details,
+      runId: run.id,
+    })
+  }
+  return new RotateError('failed', `${secret.path}: run ${run.id} has not finished`, { hint: `rotate resume ${run.id}`, details, runId: run.id })
+}
+
+/** A clean-up that was due and did not work: all is well, but an old key still lives. */
+export function cleanupFailure(path: string, results: readonly RetireResult[], runId: string | undefined): RotateError | undefined {
+  const held = results.filter((result) => result.state === 'held')
+  if (held.length === 0) return undefined
+  const first = held[0]
+  return new RotateError('cleanup-pending', `${path}: the old key ${first?.hint ?? ''} could not be ended yet: ${first?.detail ?? ''}. The new one is current and works; it will be tried again`, {
+    hint: `rotate show ${path}`,
+    details: { held: held.map(({ version, hint, detail }) => ({ version, hint, detail })) },
+    ...(runId === undefined ? {} : { runId }),
+  })
+}
+
+/** The one exit for several runs: 21 if any is unsafe, 22 for some of each, 20 for none that succeeded, 23 for clean-up only. */
+export function combined(failures: readonly (RotateError | undefined)[], attempted: number): RotateError | undefined {
+  const errors = failures.filter((error) => error !== undefined)
+  if (errors.length === 0) return undefined
+  const only = errors[0]
+  if (attempted === 1 && only !== undefined) return only
+  const unsafe = errors.filter((error) => error.code === 'unsafe')
+  const cleanup = errors.filter((error) => error.code === 'cleanup-pending')
+  const failed = errors.filter((error) => error.code !== 'cleanup-pending')
+  const details = { errors: errors.map((error) => ({ code: error.code, message: error.message, runId: error.runId ?? null })) }
+  if (unsafe.length > 0) return new RotateError('unsafe', `${unsafe.length} of ${attempted} rotations need a person: ${unsafe[0]?.message ?? ''}`, { details, hint: unsafe[0]?.hint ?? 'rotate status' })
+  if (failed.length > 0 && failed.length < attempted) return new RotateError('partial', `${failed.length} of ${attempted} rotations failed: ${failed[0]?.message ?? ''}`, { details, hint: failed[0]?.hint ?? 'rotate history' })
+  if (failed.length > 0) {
+    const code = failed.every((error) => error.code === failed[0]?.code) ? (failed[0]?.code ?? 'rolled-back') : 'rolled-back'
+    return new RotateError(code, `none of ${attempted} rotations succeeded: ${failed[0]?.message ?? ''}`, { details, hint: failed[0]?.hint ?? 'rotate history' })
+  }
+  return new RotateError('cleanup-pending', cleanup[0]?.message ?? '', { details, hint: cleanup[0]?.hint ?? 'rotate status' })
+}

@@ -1,0 +1,52 @@
+/** Reading JSON that a person wrote: configuration, strict, with the place of the fault. */
+import { usage } from './errors.ts'
+import { visible } from './names.ts'
+
+const MAX_DEPTH = 32
+
+/**
+ * Parses JSON; throws `usage` naming line and column for a syntax error, a key that occurs twice, or nesting deeper than 32. Never quotes the text, which may
+ * hold a secret.
+ * @param what for the message, such as `--config`
+ */
+export function parseJson(text: string, what: string): unknown {
+  if (text.startsWith('\uFEFF')) throw usage(`${what}: the JSON begins with a byte order mark`, 'save it as UTF-8 without a mark')
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch (error) {
+    const at = /position (\d+)/.exec(error instanceof Error ? error.message : '')?.[1]
+    throw usage(`${what}: not valid JSON${at === undefined ? '' : ` (${place(text, Number(at))})`}`, 'comments, trailing commas and NaN are not JSON')
+  }
+  refuseDuplicates(text, what)
+  return value
+}
+
+/** The same, for text that must be an object. */
+export function parseJsonObject(text: string, what: string): Record<string, unknown> {
+  const value = parseJson(text, what)
+  if (value === null || typeof value !== 'object' || Array.isArray(value)) throw usage(`${what}: must be a JSON object`)
+  return value as Record<string, unknown>
+}
+
+function place(text: string, position: number): string {
+  const before = text.slice(0, position).split('\n')
+  return `line ${before.length}, column ${(before.at(-1)?.length ?? 0) + 1}`
+}
+
+function refuseDuplicates(text: string, what: string): void {
+  const open: (Set<string> | undefined)[] = []
+  for (const match of text.matchAll(/"(?:[^"\\]|\\.)*"(\s*:)?|[{}[\]]/g)) {
+    const [token, colon] = match
+    if (token === '{') open.push(new Set())
+    else if (token === '[') open.push(undefined)
+    else if (token === '}' || token === ']') open.pop()
+    else if (colon !== undefined) {
+      const keys = open.at(-1)
+      const key = JSON.parse(token.slice(0, token.length - colon.length)) as string
+      if (keys?.has(key) === true) throw usage(`${what}: the key "${visible(key, 40)}" occurs twice (${place(text, match.index)})`)
+      keys?.add(key)
+    }
+    if (open.length > MAX_DEPTH) throw usage(`${what}: nested deeper than ${MAX_DEPTH}`)
+  }
+}
