@@ -18,7 +18,8 @@ export interface Got {
   readonly fields: Fields
 }
 
-async function read(reader: VaultReader, input: GetInput): Promise<Got> {
+/** The value that is meant, with no trace left. Tier `critical` needs `getSecret`. */
+export async function readCurrent(reader: VaultReader, input: GetInput): Promise<Got> {
   const secret = await findSecret(reader, input.name)
   const version = pickVersion(secret, input)
   const fields = await reader.value(secret.id, version.n)
@@ -33,10 +34,10 @@ async function read(reader: VaultReader, input: GetInput): Promise<Got> {
  * so a vault that can't be written refuses (16).
  */
 export async function getSecret(deps: Pick<Deps, 'vault' | 'actor' | 'reason'>, input: GetInput): Promise<Got> {
-  const got = await deps.vault.read((reader) => read(reader, input))
+  const got = await deps.vault.read((reader) => readCurrent(reader, input))
   if (got.secret.tier !== 'critical') return got
   return deps.vault.transact(async (tx) => {
-    const again = await read(tx, input)
+    const again = await readCurrent(tx, input)
     tx.audit(manual(deps, 'secret_read', again.secret.path, { version: again.version.n, key: again.version.hint }))
     return again
   })

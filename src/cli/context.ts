@@ -78,7 +78,7 @@ export function createContext(host: Host, globals: Globals, out: Out, command: s
     clock,
     signal,
     get actor() {
-      return globals.actor ?? host.user()
+      return globals.actor ?? host.user
     },
     command,
     vaultFile: () => vaultFile(globals.vault, env, host.cwd),

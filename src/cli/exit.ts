@@ -2,7 +2,7 @@
 import type { ChalkInstance } from 'chalk'
 import { AdapterError, RotateError, type ExitName } from '../core/errors.ts'
 import { visible } from '../core/names.ts'
-import { clean } from './render/clean.ts'
+import { clean, cleanLine } from './render/clean.ts'
 
 /** What is true after an error of this kind. Where it depends, `details.now` of the error says it, or its message does. */
 const nothingChanged: ReadonlySet<ExitName> = new Set([
@@ -69,9 +69,17 @@ export function isMissingCommand(thrown: unknown): boolean {
   return hasCode(thrown) && thrown.code === 'commander.help'
 }
 
+export interface ErrorTextOptions {
+  readonly verbose: number
+  readonly paint: ChalkInstance | undefined
+  /** `get --silent`: only the first line. */
+  readonly oneLine?: boolean
+}
+
 /** The three things, for people. */
-export function errorText(error: RotateError, options: { readonly verbose: number; readonly paint: ChalkInstance | undefined }): string {
+export function errorText(error: RotateError, options: ErrorTextOptions): string {
   const { paint } = options
+  if (options.oneLine === true) return `rotate: ${cleanLine(error.hint === undefined ? error.message : `${error.message}; ${error.hint}`)}`
   const lines = [`${paint?.red.bold('rotate:') ?? 'rotate:'} ${clean(error.message)}`]
   const now = error.details['now']
   if (typeof now === 'string') lines.push(`  now: ${clean(now)}`)

@@ -17,7 +17,7 @@ export interface Host {
   /** Which exit code a signal asks for, once one has come. */
   readonly interruptedBy: () => 130 | 143 | undefined
   /** Name of the operating system's user, for audit rows. */
-  readonly user: () => string
+  readonly user: string
   readonly vaults: () => Promise<VaultDoor>
   readonly http: Http
   readonly spawn: Spawn

@@ -34,7 +34,7 @@
  * The handler gets the context and what commander hands to an action (arguments in order, then the options). It returns nothing or an exit
  * code, and throws `RotateError` for everything else. The global options are added to every command by this file and are found in
  * `ctx.globals`; a command that defines an option of the same name keeps its own. Repeating an option with another value is refused unless the
- * option is variadic (`<x...>`) or has a parser of its own (`collect` below).
+ * option has a parser of its own: `collect` of options.ts is for those that may be repeated (a variadic `<x...>` would swallow the path behind it).
  *
  * `graceful`: a signal must not end the command at once; it watches `ctx.signal` itself and stops at a safe point.
  * `valueOutput`: a reader that leaves early is an error (74), because what it got may be a cut secret.
@@ -63,11 +63,6 @@ export type Run = <A extends unknown[]>(
 
 /** Registers one command, or one group, on its parent. */
 export type Register = (parent: Command, run: Run) => void
-
-/** For options that may be repeated: `.option('--meta <k=v>', '…', collect, [])`. */
-export function collect(value: string, before: readonly string[] | undefined): readonly string[] {
-  return [...(before ?? []), value]
-}
 
 /** What is known about the command in hand when something goes wrong. */
 interface Progress {
@@ -262,6 +257,10 @@ async function dispatch(host: Host, progress: Progress): Promise<void> {
   }
 }
 
+function isSilent(argv: readonly string[]): boolean {
+  return argv.includes('--silent') || argv.some((arg) => /^-[sn]*s[sn]*$/.test(arg))
+}
+
 /** Writes the error and settles the exit code. */
 function report(thrown: unknown, host: Host, progress: Progress): void {
   const { out } = progress
@@ -269,5 +268,5 @@ function report(thrown: unknown, host: Host, progress: Progress): void {
   progress.exit = error.code === 'interrupted' ? (host.interruptedBy() ?? error.exit) : error.exit
   if (progress.exit === exits.differences && out.json) return
   if (out.json) out.error(errorDocument(error, progress.exit, out.takeWarnings()))
-  else out.error(errorText(error, { verbose: out.verbose, paint: out.paintErr }))
+  else out.error(errorText(error, { verbose: out.verbose, paint: out.paintErr, oneLine: progress.words === 'get' && isSilent(host.argv) }))
 }

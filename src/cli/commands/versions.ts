@@ -1,0 +1,51 @@
+import { findAny, parseName } from '../../app/lookup.ts'
+import type { VersionRecord } from '../../core/model.ts'
+import type { Context } from '../context.ts'
+import type { Register } from '../program.ts'
+import { versionItem } from '../render/shapes.ts'
+
+/** What will happen to an old version, in a few words. */
+export function fateOf(ctx: Pick<Context, 'times'>, version: VersionRecord): string {
+  const plan = version.retirement
+  if (plan !== undefined) {
+    const verb = version.revocable ? (plan.step === 'suspended' ? 'deleted' : 'revoked') : 'retired'
+    return `${verb} ${ctx.times.when(plan.deleteAfter ?? plan.notBefore)}`
+  }
+  if (version.endedAt !== undefined) return `ended ${ctx.times.when(version.endedAt)}`
+  return version.expiresAt === undefined ? '' : `expires ${ctx.times.when(version.expiresAt)}`
+}
+
+export const versions: Register = (parent, run) => {
+  parent
+    .command('versions')
+    .helpGroup('Secrets:')
+    .summary('all versions of a secret')
+    .description('Lists the versions of a secret, newest first: where each came from, whether it is alive, and when it ends.')
+    .argument('<path>', 'name of the secret, or its id')
+    .action(
+      run(async (ctx, path: string) => {
+        const name = parseName(path)
+        const deps = await ctx.deps({ readonly: true })
+        const secret = await deps.vault.read((reader) => findAny(reader, name))
+        const newestFirst = secret.versions.toReversed()
+        ctx.out.data({ versions: newestFirst.map(versionItem) })
+        if (newestFirst.length === 0) {
+          ctx.out.note(`${secret.path} has no value yet`)
+          return
+        }
+        await ctx.out.table(
+          ['VERSION', 'LABEL', 'STATE', 'KEY', 'CREATED', 'BY', 'FROM', 'FATE'],
+          newestFirst.map((version) => [
+            String(version.n),
+            version.labels.join(' ') || '-',
+            version.state,
+            version.hint,
+            ctx.times.when(version.createdAt),
+            version.createdBy,
+            version.source,
+            fateOf(ctx, version),
+          ]),
+        )
+      }),
+    )
+}
