@@ -1,17 +1,10 @@
-/** Finding the secret or the run that an operator names. */
+/** Finding in one read of its own what `lookup.ts` finds inside a read. */
 import { RotateError } from '../core/errors.ts'
 import type { RunRecord, SecretRecord } from '../core/model.ts'
-import type { Vault, VaultReader } from '../core/ports.ts'
+import type { Vault } from '../core/ports.ts'
+import { findSecret as findIn } from './lookup.ts'
 
-/** The secret with this path or `rot_` id. Throws `not-found` (13), also for a deleted one, naming how to bring it back. */
-export async function findIn(reader: VaultReader, name: string): Promise<SecretRecord> {
-  const secret = await reader.resolve(name)
-  if (secret === undefined) throw new RotateError('not-found', `there is no secret ${name}`, { hint: 'rotate list' })
-  if (secret.deletedAt !== undefined) throw new RotateError('not-found', `the secret ${name} was deleted`, { hint: `rotate restore ${name}` })
-  return secret
-}
-
-/** See `findIn`. */
+/** The live secret with this path or id. Throws `not-found`. */
 export async function findSecret(vault: Vault, name: string): Promise<SecretRecord> {
   return vault.read((reader) => findIn(reader, name))
 }

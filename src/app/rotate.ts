@@ -142,3 +142,4 @@ export async function rollback(deps: Deps, input: { readonly path: string; reado
   const result = await finish(ports, runId, false)
   return { runs: [result.view], ended: result.ended, failure: result.failure }
 }
+export type { Progress } from '../engine/ports.ts'

@@ -6,16 +6,8 @@ import type { AuditAction, Schedule, SecretRecord } from '../core/model.ts'
 import { partsOf } from '../core/names.ts'
 import { maskConfig } from '../core/schema.ts'
 import type { Deps } from './deps.ts'
-import { findIn } from './find.ts'
-
-export type ShownStatus = 'active' | 'paused' | 'failed' | 'overdue' | 'disabled'
-
-/** The status people see: `failed` and `overdue` are active schedules with a fault. */
-export function shownStatus(schedule: Schedule, now: number): ShownStatus {
-  if (schedule.status !== 'active') return schedule.status
-  if (schedule.failures > 0) return 'failed'
-  return schedule.nextAt < now ? 'overdue' : 'active'
-}
+import { findSecret } from './lookup.ts'
+import { type ScheduleStanding, scheduleStanding } from './standing.ts'
 
 export interface RotationRow {
   readonly id: string
@@ -25,7 +17,7 @@ export interface RotationRow {
   readonly path: string
   readonly intervalDays: number | null
   readonly provider: string
-  readonly status: ShownStatus
+  readonly status: ScheduleStanding
   readonly lastRotatedAt: string | null
   readonly nextRotationAt: string | null
 }
@@ -41,14 +33,14 @@ export function rowOf(secret: SecretRecord, schedule: Schedule, now: number): Ro
     path: secret.path,
     intervalDays: schedule.intervalDays,
     provider: schedule.provider.id,
-    status: shownStatus(schedule, now),
+    status: scheduleStanding(schedule, now),
     lastRotatedAt: isoOrNull(schedule.lastRotatedAt),
     nextRotationAt: schedule.status === 'disabled' ? null : iso(schedule.nextAt),
   }
 }
 
 /** All schedules, or those of one project or environment; sorted by path. `active` selects failed and overdue ones too: they are active. */
-export async function listSchedules(deps: Deps, input: { readonly matches?: (path: string) => boolean; readonly status?: ShownStatus }): Promise<readonly RotationRow[]> {
+export async function listSchedules(deps: Deps, input: { readonly matches?: (path: string) => boolean; readonly status?: ScheduleStanding }): Promise<readonly RotationRow[]> {
   const now = deps.clock.now()
   const rows: RotationRow[] = []
   for await (const secret of deps.vault.secrets()) {
@@ -102,7 +94,7 @@ export async function showSchedule(deps: Deps, path: string): Promise<RotationDe
 
 async function scheduled(deps: Deps, path: string): Promise<{ readonly secret: SecretRecord; readonly schedule: Schedule }> {
   return deps.vault.read(async (reader) => {
-    const secret = await findIn(reader, path)
+    const secret = await findSecret(reader, path)
     return { secret, schedule: scheduleOf(secret) }
   })
 }
@@ -115,7 +107,7 @@ function scheduleOf(secret: SecretRecord): Schedule {
 /** Changes one schedule in one commit with its audit row; a change to what already is so writes nothing. */
 async function change(deps: Deps, path: string, action: AuditAction, edit: (schedule: Schedule, now: number) => Schedule): Promise<{ readonly before: Schedule; readonly after: Schedule }> {
   return deps.vault.transact(async (tx) => {
-    const secret = await findIn(tx, path)
+    const secret = await findSecret(tx, path)
     const before = scheduleOf(secret)
     const now = deps.clock.now()
     const after = edit(before, now)

@@ -221,19 +221,10 @@ export async function afterNewVersion(secret: SecretRecord, version: VersionReco
   const schedule = secret.schedule
   if (schedule === undefined || schedule.status === 'disabled') return secret
   const { retryAt: _retry, lastError: _error, skippedBy: _skip, ...rest } = schedule
-  const counted = nextDate(schedule, now, schedule.cron === undefined ? () => now : await cronAfter())
+  const counted = nextDate(schedule, now, schedule.cron === undefined ? () => now : await (await import('./engine.ts')).cronDates())
   const nextAt = Math.round(nextAfterPromotion(counted, now, version.expiresAt, schedule.graceMs))
   return {
     ...secret,
     schedule: { ...rest, nextAt, lastRotatedAt: now, failures: 0, ...(schedule.status === 'paused' ? { remainingMs: nextAt - now } : {}) },
-  }
-}
-
-async function cronAfter(): Promise<(expression: string, after: number) => number> {
-  const { Cron } = await import('croner')
-  return (expression, after) => {
-    const next = new Cron(expression, { timezone: 'UTC', paused: true }).nextRun(new Date(after))
-    if (next === null) throw usage(`the cron expression "${expression}" has no next date`)
-    return next.getTime()
   }
 }

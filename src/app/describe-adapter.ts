@@ -1,0 +1,61 @@
+/** An adapter's configuration in words and as JSON Schema, both from the one schema it declares. */
+import { jsonSchema } from '../core/schema.ts'
+import { loadProvider, loadTarget } from './adapters.ts'
+
+export interface AdapterDescription {
+  readonly id: string
+  readonly title: string
+  readonly schema: unknown
+  readonly facts: Readonly<Record<string, unknown>>
+  readonly lines: readonly string[]
+  readonly fields: readonly { readonly name: string; readonly required: boolean; readonly meaning: string }[]
+}
+
+interface SchemaNode {
+  readonly properties?: Readonly<Record<string, SchemaNode>>
+  readonly required?: readonly string[]
+  readonly description?: string
+  readonly secret?: boolean
+  readonly enum?: readonly unknown[]
+  readonly default?: unknown
+  readonly anyOf?: readonly SchemaNode[]
+}
+
+/** Throws `usage` for an unknown id, listing what exists. */
+export async function describeAdapter(kind: 'provider' | 'target', id: string): Promise<AdapterDescription> {
+  if (kind === 'provider') {
+    const provider = await loadProvider(id)
+    const schema = jsonSchema(provider.config)
+    return { id: provider.id, title: provider.title, schema, facts: { secretType: provider.secretType, aliases: provider.aliases }, lines: [], fields: fieldsOf(schema as SchemaNode) }
+  }
+  const target = await loadTarget(id)
+  const schema = jsonSchema(target.config)
+  return {
+    id: target.id,
+    title: target.title,
+    schema,
+    facts: { readable: target.readable, aliases: target.aliases },
+    lines: [target.readable ? 'can be read back' : 'write-only: what it holds can not be read back'],
+    fields: [...fieldsOf(schema as SchemaNode), ...common],
+  }
+}
+
+const common = [
+  { name: 'name', required: false, meaning: 'name under which a single value is stored; default the last part of the path' },
+  { name: 'fields', required: false, meaning: 'for several fields: field → name, all in one write' },
+  { name: 'phase', required: false, meaning: 'after-promote: written once the new value is current (for consumers that pull)' },
+]
+
+function fieldsOf(schema: SchemaNode): AdapterDescription['fields'] {
+  const all = [schema, ...(schema.anyOf ?? [])]
+  const seen = new Map<string, { name: string; required: boolean; meaning: string }>()
+  for (const node of all) {
+    for (const [name, property] of Object.entries(node.properties ?? {})) {
+      const choice = property.enum === undefined ? '' : ` (${property.enum.map(String).join(' | ')})`
+      const preset = property.default === undefined ? '' : `; default ${JSON.stringify(property.default)}`
+      const hidden = property.secret === true ? ' [secret: a literal, or {"secret":"PATH"}]' : ''
+      seen.set(name, { name, required: node.required?.includes(name) === true && property.default === undefined, meaning: `${property.description ?? ''}${choice}${preset}${hidden}` })
+    }
+  }
+  return [...seen.values()]
+}

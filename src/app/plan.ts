@@ -1,0 +1,109 @@
+/** `plan`: what a rotation would do, step by step, with every outage; reads only. */
+import type { RunPlan, SecretRecord } from '../core/model.ts'
+import { currentVersion } from '../core/model.ts'
+import { usage } from '../core/errors.ts'
+import { humanSpan } from '../core/duration.ts'
+import type { Traits } from '../core/provider.ts'
+import { parseConfig } from '../core/schema.ts'
+import { forwardSteps } from '../engine/machine.ts'
+import type { EnginePorts } from '../engine/ports.ts'
+import { loadCheck, loadProvider, loadTarget } from './adapters.ts'
+import type { Deps } from './deps.ts'
+import { enginePorts } from './engine.ts'
+import { findSecret } from './find.ts'
+
+export interface PlanStep {
+  readonly step: string
+  readonly target: string | null
+  readonly effect: string
+}
+
+export interface PlanView {
+  readonly path: string
+  /** The same for the same plan; changes when anything that would be done changes. */
+  readonly hash: string
+  readonly steps: readonly PlanStep[]
+}
+
+/** The plan of one rotation by the provider. Throws `usage` where there is no provider. */
+export async function planOf(deps: Deps, path: string): Promise<PlanView> {
+  const ports = await enginePorts(deps)
+  const secret = await findSecret(deps.vault, path)
+  const schedule = secret.schedule
+  if (schedule === undefined) throw usage(`${secret.path} has no provider, so there is nothing to plan`, `rotate schedule set ${secret.path} --provider …`)
+  const traits = await ports.adapters.traits(schedule.provider)
+  const plan: RunPlan = {
+    source: 'provider',
+    provider: schedule.provider,
+    overlap: traits.overlap,
+    targets: schedule.targets,
+    checks: schedule.checks,
+    graceMs: schedule.graceMs,
+    quarantineMs: schedule.quarantineMs,
+    oldVersion: currentVersion(secret)?.n ?? null,
+    newVersion: null,
+    emergency: false,
+  }
+  const title = (await loadProvider(schedule.provider.id)).title
+  const steps: PlanStep[] = []
+  for (const step of forwardSteps(plan)) steps.push(await describe(ports, secret, plan, traits, title, step))
+  steps.push(...endSteps(plan, traits))
+  return { path: secret.path, hash: digest(secret.path, steps), steps }
+}
+
+async function describe(ports: EnginePorts, secret: SecretRecord, plan: RunPlan, traits: Traits, title: string, step: string): Promise<PlanStep> {
+  const [kind = '', key = ''] = step.includes(':') ? [step.slice(0, step.indexOf(':')), step.slice(step.indexOf(':') + 1)] : [step]
+  const target = plan.targets.find((candidate) => candidate.key === key)
+  switch (kind) {
+    case 'preflight':
+      return { step, target: null, effect: 'asks the provider and every target whether the rotation can work; changes nothing' }
+    case 'create':
+      return {
+        step,
+        target: null,
+        effect:
+          plan.overlap === 'in-place'
+            ? `${title}: replaces the value. OUTAGE: the old one dies at once, consumers fail until they have the new one`
+            : `${title}: ${traits.mints === 'client' ? 'makes a new value here' : 'issues a second credential'}; the old one stays alive`,
+      }
+    case 'verify':
+      return { step, target: null, effect: 'asks the provider whether it accepts the new value' }
+    case 'deliver':
+    case 'deploy':
+    case 'refresh': {
+      const adapter = target === undefined ? undefined : await loadTarget(target.type)
+      const where = target === undefined || adapter === undefined ? key : adapter.describe(parseConfig(adapter.config, target.config, `target ${key}`))
+      const names = Object.values(target?.names ?? {}).join(', ')
+      const verb = { deliver: `writes ${names} to`, deploy: 'redeploys', refresh: `after promotion: writes ${names} to` }[kind]
+      return { step, target: key, effect: `${verb} ${where}${adapter?.readable === false ? ' (write-only: can not be read back)' : ''}` }
+    }
+    case 'check':
+    case 'recheck': {
+      const spec = plan.checks.find((candidate) => candidate.key === key)
+      if (spec === undefined || spec.type === 'provider') return { step, target: null, effect: 'the provider must accept the new value' }
+      const adapter = await loadCheck(spec.type)
+      const config = parseConfig(adapter.config, spec.config, `check ${key}`)
+      const presents = await ports.adapters.presents(spec)
+      return { step, target: null, effect: `${adapter.describe(config)}${presents ? '' : ' (does not present the new value: a sign of life only)'}` }
+    }
+    case 'promote':
+      return { step, target: null, effect: `the new version becomes current; version ${plan.oldVersion ?? '–'} stays alive for its grace` }
+    default:
+      return { step, target: null, effect: secret.path }
+  }
+}
+
+function endSteps(plan: RunPlan, traits: Traits): readonly PlanStep[] {
+  if (plan.overlap === 'in-place' || plan.oldVersion === null) return []
+  const grace: PlanStep = { step: 'grace', target: null, effect: `${humanSpan(plan.graceMs)}: both values work, run-due keeps checking` }
+  if (traits.revoke === 'none') return [grace, { step: 'retire', target: null, effect: 'the old value is retired; nobody to revoke it at' }]
+  const suspend: PlanStep[] = traits.suspend ? [{ step: 'suspend', target: null, effect: `the old credential is switched off, quarantine ${humanSpan(plan.quarantineMs)}` }] : []
+  return [grace, ...suspend, { step: 'revoke', target: null, effect: 'the old credential is ended, and proven to be refused' }]
+}
+
+/** FNV-1a over the plan's text: a name for it, not a protection. */
+function digest(path: string, steps: readonly PlanStep[]): string {
+  let hash = 0xcbf29ce484222325n
+  for (const byte of new TextEncoder().encode(JSON.stringify([path, steps]))) hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x100000001b3n)
+  return hash.toString(16).padStart(16, '0')
+}

@@ -1,0 +1,67 @@
+/** `provider …` and `target …`: what there is, and how it is configured. `list` and `show` need no vault. */
+import type { Command } from 'commander'
+import { parseName } from '../../app/lookup.ts'
+import type { Register, Run } from '../program.ts'
+
+export const provider: Register = (parent, run) => {
+  const group = parent.command('provider').helpGroup('Adapters:').summary('who issues new values').description('Who issues new values.')
+  listAndShow(group, run, 'provider')
+  group
+    .command('keys')
+    .summary('what exists at the provider, and whose it is')
+    .description('Lists what exists at the provider. Foreign keys are reported and never touched.\n\nExample:\n  rotate provider keys production/aws/DEPLOY_KEY')
+    .argument('<path>', 'which secret')
+    .action(
+      run(async (ctx, path: string) => {
+        const { providerKeys } = await import('../../app/revoke.ts')
+        const keys = await providerKeys(await ctx.deps({ readonly: true }), parseName(path))
+        ctx.out.data({ keys })
+        await ctx.out.table(
+          ['KEY', 'WHOSE', 'STATE', 'WHAT HAPPENS TO IT'],
+          keys.map((key) => [key.id, key.owner, key.state, key.action]),
+        )
+      }),
+    )
+}
+
+export const target: Register = (parent, run) => {
+  const group = parent.command('target').helpGroup('Adapters:').summary('who gets the new value').description('Who gets the new value.')
+  listAndShow(group, run, 'target')
+}
+
+function listAndShow(group: Command, run: Run, kind: 'provider' | 'target'): void {
+  group
+    .command('list')
+    .alias('ls')
+    .summary(`all ${kind}s`)
+    .description(`All ${kind}s. Needs no vault.`)
+    .action(
+      run(async (ctx) => {
+        const { listAdapters } = await import('../../app/adapters.ts')
+        const rows = listAdapters(kind)
+        ctx.out.data({ [`${kind}s`]: rows })
+        await ctx.out.table(
+          ['ID', 'WHAT'],
+          rows.map((row) => [row.id, row.title]),
+        )
+      }),
+    )
+  group
+    .command('show')
+    .summary(`how a ${kind} is configured`)
+    .description(`How a ${kind} is configured: every key with its meaning; with --json the JSON Schema. Needs no vault.\n\nExample:\n  rotate ${kind} show ${kind === 'provider' ? 'aws' : 'env-file'}`)
+    .argument('<id>', `which ${kind}`)
+    .action(
+      run(async (ctx, id: string) => {
+        const { describeAdapter } = await import('../../app/describe-adapter.ts')
+        const description = await describeAdapter(kind, id)
+        ctx.out.data({ id: description.id, title: description.title, schema: description.schema, ...description.facts })
+        ctx.out.line(`${description.id}: ${description.title}`)
+        for (const line of description.lines) ctx.out.line(line)
+        await ctx.out.table(
+          ['KEY', 'NEEDED', 'MEANING'],
+          description.fields.map((field) => [field.name, field.required ? 'yes' : '', field.meaning]),
+        )
+      }),
+    )
+}

@@ -1,0 +1,122 @@
+/** `rotate PATH…` and its alias `now`. */
+import { parseDuration, parseInstant } from '../../core/duration.ts'
+import { usage } from '../../core/errors.ts'
+import { parseJsonObject } from '../../core/json.ts'
+import { type Fields, Secret, single } from '../../core/secret.ts'
+import { parseName } from '../../app/lookup.ts'
+import type { Context } from '../context.ts'
+import type { Register } from '../program.ts'
+import { addValueFlags, readValue, type ValueOptions } from '../value-flags.ts'
+
+interface Options extends ValueOptions {
+  readonly input?: string
+  readonly grace?: string
+  readonly emergency?: true
+  readonly events?: true
+  readonly force?: true
+}
+
+interface Supplied {
+  readonly fields: Fields
+  readonly expiresAt?: number
+  readonly metadata?: Readonly<Record<string, string>>
+}
+
+export const rotate: Register = (parent, run) => {
+  addValueFlags(
+    parent
+      .command('rotate')
+      .alias('now')
+      .helpGroup('Rotation:')
+      .summary('rotate secrets now')
+      .description(
+        'Rotates now: creates the replacement at the provider (or takes the given value), delivers it to every target, checks it, makes it current, and ends the old one when its grace is over.\n\n' +
+          'Examples:\n  rotate production/gemini/GEMINI_API_KEY\n  ./make-key.sh | rotate production/gemini/GEMINI_API_KEY -\n  rotate now production/aws/DEPLOY_KEY --emergency --reason "leaked in a log"',
+      )
+      .argument('<path...>', 'which secrets; a last word - reads the new value from stdin'),
+  )
+    .option('--input <file>', 'JSON {"new_value":…} or {"newValue","expiresAt","metadata"} from a file, or - for stdin')
+    .option('--grace <duration>', 'how long the old value stays alive (a bare number is days)')
+    .option('--emergency', 'grace 0, no window, no last-used veto; deliveries and checks still count')
+    .option('--force', 'accept a given value that was revoked before')
+    .option('--events', 'steps as NDJSON on stdout')
+    .action(
+      run(
+        async (ctx, words: readonly string[], options: Options) => {
+          const stdin = words.at(-1) === '-'
+          const paths = (stdin ? words.slice(0, -1) : words).map(parseName)
+          if (paths.length === 0) throw usage('no secret was named')
+          if (stdin && options.input !== undefined) throw usage('- and --input both read a value; use one')
+          const supplied = await suppliedValue(ctx, stdin, options)
+          if (supplied !== undefined && paths.length > 1) throw usage('a value can be given for one secret at a time only')
+          if (ctx.globals.dryRun) return showPlans(ctx, paths)
+          const { rotate: rotateUseCase } = await import('../../app/rotate.ts')
+          const { Events, progressPrinter, showRun } = await import('../render/run.ts')
+          const events = options.events === true ? new Events(ctx) : undefined
+          const outcome = await rotateUseCase(
+            await ctx.deps(),
+            {
+              paths,
+              ...(supplied === undefined ? {} : { supplied }),
+              ...(options.grace === undefined ? {} : { graceMs: parseDuration(options.grace, '--grace', 'days') }),
+              ...(options.emergency === undefined ? {} : { emergency: true }),
+              ...(options.force === undefined ? {} : { force: true }),
+            },
+            progressPrinter(ctx, events),
+          )
+          const [first] = outcome.runs
+          const data = outcome.runs.length === 1 && paths.length === 1 ? first : { runs: outcome.runs }
+          if (events !== undefined) events.emit('summary', { data: data ?? null }, first?.runId ?? null)
+          else {
+            ctx.out.data(data)
+            for (const each of outcome.runs) showRun(ctx, each)
+          }
+          if (outcome.failure !== undefined) throw outcome.failure
+        },
+        { graceful: true },
+      ),
+    )
+}
+
+async function suppliedValue(ctx: Context, stdin: boolean, options: Options): Promise<Supplied | undefined> {
+  if (options.input !== undefined) {
+    const text = options.input === '-' ? await ctx.input.stdin() : await ctx.input.file(options.input, '--input')
+    return fromJson(text)
+  }
+  const given = await readValue(ctx, stdin ? '-' : undefined, options, { piped: false, demand: false })
+  return given === undefined ? undefined : { fields: given.fields }
+}
+
+/** The body of the documents' REST call, and the answer of their webhook. */
+function fromJson(text: Secret): Supplied {
+  const what = '--input'
+  const body = parseJsonObject(text.reveal(), what)
+  const { new_value, newValue, expiresAt, metadata, ...others } = body
+  const unknown = Object.keys(others)[0]
+  if (unknown !== undefined) throw usage(`${what}: unknown key in the JSON`, 'allowed are new_value, or newValue with expiresAt and metadata')
+  if (new_value !== undefined && newValue !== undefined) throw usage(`${what}: give new_value or newValue, not both`)
+  const value = new_value ?? newValue
+  if (typeof value !== 'string' || value === '') throw usage(`${what}: "${new_value === undefined ? 'newValue' : 'new_value'}" must be a text that is not empty`)
+  if (expiresAt !== undefined && typeof expiresAt !== 'string') throw usage(`${what}: "expiresAt" must be a date`)
+  return {
+    fields: single(new Secret(value)),
+    ...(expiresAt === undefined ? {} : { expiresAt: parseInstant(expiresAt, `${what}: expiresAt`) }),
+    ...(metadata === undefined ? {} : { metadata: texts(metadata, what) }),
+  }
+}
+
+function texts(metadata: unknown, what: string): Readonly<Record<string, string>> {
+  if (metadata === null || typeof metadata !== 'object' || Array.isArray(metadata)) throw usage(`${what}: "metadata" must be an object of texts`)
+  for (const item of Object.values(metadata)) if (typeof item !== 'string') throw usage(`${what}: "metadata" must be an object of texts`)
+  return metadata as Record<string, string>
+}
+
+async function showPlans(ctx: Context, paths: readonly string[]): Promise<void> {
+  const { planOf } = await import('../../app/plan.ts')
+  const { showPlan } = await import('../render/plan.ts')
+  const deps = await ctx.deps({ readonly: true })
+  const plans = []
+  for (const path of paths) plans.push(await planOf(deps, path))
+  ctx.out.data({ plan: plans })
+  for (const plan of plans) await showPlan(ctx, plan)
+}

@@ -1,0 +1,86 @@
+/** How runs look to people: steps on stderr as they happen, the result on stdout. */
+import type { Progress } from '../../app/rotate.ts'
+import type { RunView } from '../../app/run-view.ts'
+import type { Context } from '../context.ts'
+
+const WORDS: Readonly<Record<string, string>> = {
+  preflight: 'preflight',
+  create: 'new value',
+  verify: 'verified by the provider',
+  promote: 'promoted',
+  demote: 'old value current again',
+  'prove-old': 'old value checked',
+  discard: 'new value given up',
+  deliver: 'delivered to',
+  deploy: 'deployed',
+  check: 'check',
+  refresh: 'refreshed',
+  recheck: 'check after promotion',
+  restore: 'restored',
+}
+
+/** A step in words: `delivered to env-file`. */
+function stepWords(step: string): string {
+  const colon = step.indexOf(':')
+  const kind = colon < 0 ? step : step.slice(0, colon)
+  const word = WORDS[kind] ?? kind
+  return colon < 0 ? word : `${word} ${step.slice(colon + 1)}`
+}
+
+function seconds(ms: number): string {
+  return `${(ms / 1000).toFixed(1)}s`
+}
+
+/** NDJSON on stdout for `--events`: `step`, `notice`, and at the end `summary`. */
+export class Events {
+  readonly #ctx: Context
+  #seq = 0
+  #runId: string | null = null
+
+  constructor(ctx: Context) {
+    this.#ctx = ctx
+  }
+
+  emit(type: 'step' | 'notice' | 'summary', body: Readonly<Record<string, unknown>>, runId: string | null = this.#runId): void {
+    this.#seq++
+    this.#runId = runId
+    const line = { type, runId, seq: this.#seq, at: new Date(this.#ctx.clock.now()).toISOString(), ...body }
+    this.#ctx.out.raw(`${JSON.stringify(line)}\n`)
+  }
+}
+
+/** Shows progress: a line per finished step on stderr, or events on stdout. */
+export function progressPrinter(ctx: Context, events: Events | undefined): (event: Progress) => void {
+  let last = ''
+  return (event) => {
+    if (events !== undefined) {
+      events.emit('step', { path: event.path, step: event.step, status: event.status, ms: event.ms === undefined ? null : Math.round(event.ms), detail: event.detail ?? null }, event.runId)
+      return
+    }
+    if (event.status === 'started') {
+      if (last !== event.runId) ctx.out.note(`${event.path}  (${event.runId}; Ctrl-C is safe at any point)`)
+      last = event.runId
+      return
+    }
+    const paint = ctx.out.paintErr
+    const ok = event.status === 'done'
+    const mark = ok ? (paint?.green('ok    ') ?? 'ok    ') : (paint?.red('failed') ?? 'failed')
+    ctx.out.note(`  ${mark} ${stepWords(event.step)}${event.ms === undefined || event.ms < 100 ? '' : `  ${seconds(event.ms)}`}${event.detail === undefined ? '' : `: ${event.detail}`}`)
+  }
+}
+
+/** The result of one run, for people. The last line on stdout is `PATH version N`. */
+export function showRun(ctx: Context, run: RunView): void {
+  const { out, times } = ctx
+  if (run.success && run.runId !== null) {
+    if (run.old !== null && run.old.version !== run.new?.version) {
+      out.note(`  old   version ${run.old.version} ${run.old.hint}${run.grace === null ? '' : `  stays valid until ${times.when(Date.parse(run.grace.until))}`}`)
+    }
+    if (run.new !== null) out.note(`  new   version ${run.new.version} ${run.new.hint}`)
+    if (run.nextRotationAt !== null) out.note(`  next  ${times.when(Date.parse(run.nextRotationAt))}`)
+    if (run.grace !== null) out.note(`  undo while the old one lives: rotate rollback ${run.path}`)
+  } else if (run.success) {
+    out.note(`${run.path}: already so, nothing to do`)
+  }
+  if (run.success) out.line(`${run.path} version ${run.version ?? 0}`)
+}
