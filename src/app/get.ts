@@ -6,8 +6,7 @@ import type { Fields, Secret } from '../core/secret.ts'
 import { singleValue } from '../core/secret.ts'
 import { manual } from './change.ts'
 import type { Deps } from './deps.ts'
-import { findIn } from './find.ts'
-import { pickVersion, type Which } from './lookup.ts'
+import { findSecret, pickVersion, type Which } from './lookup.ts'
 
 export interface GetInput extends Which {
   readonly name: string
@@ -21,7 +20,7 @@ export interface Got {
 
 /** The value that is meant, with no trace left. Tier `critical` needs `getSecret`. */
 export async function readCurrent(reader: VaultReader, input: GetInput): Promise<Got> {
-  const secret = await findIn(reader, input.name)
+  const secret = await findSecret(reader, input.name)
   const version = pickVersion(secret, input)
   const fields = await reader.value(secret.id, version.n)
   if (fields !== undefined) return { secret, version, fields }

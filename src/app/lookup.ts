@@ -4,7 +4,6 @@ import { isId } from '../core/ids.ts'
 import { type Label, type SecretRecord, type VersionRecord, versionOf } from '../core/model.ts'
 import { parsePath } from '../core/names.ts'
 import type { VaultReader } from '../core/ports.ts'
-import { findIn } from './find.ts'
 
 /** How long a deleted secret can be restored. */
 export const KEEP_DELETED_DAYS = 30
@@ -16,7 +15,16 @@ export function parseName(text: string): string {
 
 /** The secret of that name, deleted or not. */
 export async function findAny(reader: VaultReader, name: string): Promise<SecretRecord> {
-  return (await reader.resolve(name)) ?? findIn(reader, name)
+  const secret = await reader.resolve(name)
+  if (secret !== undefined) return secret
+  throw new RotateError('not-found', `there is no secret ${name}`, { hint: 'rotate list shows what there is', details: { path: name } })
+}
+
+/** The live secret of that name. */
+export async function findSecret(reader: VaultReader, name: string): Promise<SecretRecord> {
+  const secret = await findAny(reader, name)
+  if (secret.deletedAt === undefined) return secret
+  throw new RotateError('not-found', `${secret.path} was deleted`, { hint: `rotate restore ${secret.path}`, details: { path: secret.path } })
 }
 
 /** Which version of a secret is meant. */

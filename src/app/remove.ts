@@ -4,8 +4,7 @@ import { RotateError } from '../core/errors.ts'
 import { currentVersion, type SecretRecord } from '../core/model.ts'
 import { change, manual } from './change.ts'
 import type { Deps } from './deps.ts'
-import { findIn } from './find.ts'
-import { findAny, KEEP_DELETED_DAYS, refuseOpenRun } from './lookup.ts'
+import { findAny, findSecret, KEEP_DELETED_DAYS, refuseOpenRun } from './lookup.ts'
 import { referrers, rename } from './references.ts'
 
 type RemoveDeps = Pick<Deps, 'vault' | 'clock' | 'actor' | 'reason'>
@@ -97,11 +96,11 @@ export interface MoveInput {
 
 /** Gives a secret another name; id, versions and schedule stay, and configurations that name it follow in the same commit. */
 export async function moveSecret(deps: RemoveDeps, input: MoveInput): Promise<{ readonly secret: SecretRecord; readonly from: string; readonly followed: readonly string[] }> {
-  const found = await deps.vault.read((reader) => findIn(reader, input.from))
+  const found = await deps.vault.read((reader) => findSecret(reader, input.from))
   if (found.path === input.to) return { secret: found, from: found.path, followed: [] }
   const users = await referrers(deps, found.path)
   return change(deps, input.dryRun, async (tx) => {
-    const secret = await findIn(tx, found.id)
+    const secret = await findSecret(tx, found.id)
     refuseOpenRun(secret)
     const taken = await tx.resolve(input.to)
     if (taken !== undefined && taken.deletedAt === undefined && taken.id !== secret.id) {
