@@ -1,7 +1,142 @@
-/** Locks that the kernel frees when a process dies (see the port in core/ports.ts). */
+/** Locks that the kernel frees when a process dies (see the port in core/ports.ts): one small SQLite file each, held by `BEGIN IMMEDIATE`. */
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import Database from 'better-sqlite3'
+import { RotateError } from '../core/errors.ts'
 import type { Locks, Random } from '../core/ports.ts'
+import { codeOf } from './failures.ts'
+
+type Connection = Database.Database
+
+/** Files that this process holds: SQLite must not open them a second time here, and `fs` never. */
+const held = new Map<string, Connection>()
+
+/** Takes the lock of an existing file without waiting; `undefined` when another process holds it. */
+function tryLock(path: string): Connection | undefined {
+  let db: Connection | undefined
+  try {
+    db = new Database(path, { fileMustExist: true, timeout: 0 })
+    // A journal in memory leaves no second file; nothing is ever written.
+    db.pragma('journal_mode=MEMORY')
+    db.exec('BEGIN IMMEDIATE')
+    return db
+  } catch (error) {
+    db?.close()
+    if (/^SQLITE_(BUSY|LOCKED)/.test(codeOf(error))) return undefined
+    throw error
+  }
+}
+
+class FileLocks implements Locks {
+  readonly #directory: string
+  readonly #random: Random
+  #own: string | undefined
+
+  constructor(stateDir: string, random: Random) {
+    this.#directory = join(stateDir, 'locks')
+    this.#random = random
+  }
+
+  #prepare(): void {
+    mkdirSync(this.#directory, { recursive: true, mode: 0o700 })
+  }
+
+  async own(): Promise<string> {
+    if (this.#own !== undefined) return this.#own
+    try {
+      this.#prepare()
+      this.#sweep()
+      for (let attempt = 0; attempt < 10; attempt++) {
+        const name = [...this.#random.bytes(16)].map((byte) => byte.toString(16).padStart(2, '0')).join('')
+        const path = join(this.#directory, `instance-${name}.lock`)
+        closeSync(openSync(path, 'wx', 0o600))
+        const db = tryLock(path)
+        // Another process may have swept the file away before it was locked.
+        if (db === undefined || !existsSync(path)) {
+          db?.close()
+          continue
+        }
+        held.set(path, db)
+        this.#own = path
+        return path
+      }
+      throw new Error('new lock files keep disappearing')
+    } catch (error) {
+      throw this.#unusable(error)
+    }
+  }
+
+  /** Removes what dead processes left. Only a file whose lock is ours at that moment is removed. */
+  #sweep(): void {
+    for (const name of readdirSync(this.#directory)) {
+      if (!/^instance-[0-9a-f]{32}\.lock$/.test(name)) continue
+      const path = join(this.#directory, name)
+      if (held.has(path)) continue
+      try {
+        const db = tryLock(path)
+        if (db === undefined) continue
+        rmSync(path, { force: true })
+        db.close()
+      } catch {
+        // Left for another time.
+      }
+    }
+  }
+
+  async isGone(instance: string): Promise<boolean> {
+    if (held.has(instance)) return false
+    if (!existsSync(instance)) return true
+    try {
+      const db = tryLock(instance)
+      db?.close()
+      return db !== undefined
+    } catch (error) {
+      if (!existsSync(instance)) return true
+      throw this.#unusable(error)
+    }
+  }
+
+  async tryNamed(name: string): Promise<(() => void) | undefined> {
+    if (!/^[a-z0-9-]{1,100}$/.test(name)) throw new Error(`not a lock name: ${name}`)
+    const path = join(this.#directory, `${name}.lock`)
+    if (held.has(path)) return undefined
+    let db: Connection | undefined
+    try {
+      this.#prepare()
+      if (!existsSync(path)) {
+        try {
+          closeSync(openSync(path, 'wx', 0o600))
+        } catch (error) {
+          if (codeOf(error) !== 'EEXIST') throw error
+        }
+      }
+      db = tryLock(path)
+    } catch (error) {
+      throw this.#unusable(error)
+    }
+    if (db === undefined) return undefined
+    const lock = db
+    held.set(path, lock)
+    return () => {
+      if (held.get(path) !== lock) return
+      held.delete(path)
+      lock.close()
+    }
+  }
+
+  #unusable(error: unknown): RotateError {
+    return new RotateError(
+      'not-writable',
+      `locks can't be kept in ${this.#directory} (${codeOf(error) || 'unknown error'}); nothing changed`,
+      {
+        hint: 'make the state directory ($XDG_STATE_HOME/rotate) writable',
+        cause: error,
+      },
+    )
+  }
+}
 
 /** Locks in `<stateDir>/locks/`; the directory is made when first needed (0700). Throws `not-writable` if it can't be. */
 export function createLocks(stateDir: string, random: Random): Locks {
-  throw new Error(`not built yet: ${stateDir} ${typeof random}`)
+  return new FileLocks(stateDir, random)
 }

@@ -1,0 +1,77 @@
+/** What SQLite's and the file system's errors mean for the operator. */
+import { RotateError } from '../core/errors.ts'
+
+/** `SQLITE_…` or `E…` code of anything thrown; empty if there is none. */
+export function codeOf(error: unknown): string {
+  if (error !== null && typeof error === 'object' && 'code' in error && typeof error.code === 'string') return error.code
+  return ''
+}
+
+const RESTORE = 'keep the file; restore a backup with: rotate vault restore'
+
+/** Damage of the container, exit 24. */
+export function damaged(file: string, what: string, cause?: unknown): RotateError {
+  return new RotateError('tampered', `the vault ${file} is damaged or was changed from outside: ${what}; nothing was read from it`, {
+    hint: RESTORE,
+    ...(cause === undefined ? {} : { cause }),
+  })
+}
+
+/** A write that did not happen, exit 16. */
+export function notWritable(file: string, why: string, cause?: unknown): RotateError {
+  return new RotateError('not-writable', `the vault ${file} can't be written: ${why}; nothing changed`, {
+    hint: 'check free space and the permissions of the file and its directory',
+    ...(cause === undefined ? {} : { cause }),
+  })
+}
+
+const WHY: readonly (readonly [RegExp, string])[] = [
+  [/^(SQLITE_FULL|ENOSPC|EDQUOT)/, 'the disk is full'],
+  [/^(SQLITE_READONLY|EROFS)/, 'the file, its directory or the disk is read-only'],
+  [/^(EACCES|EPERM|SQLITE_PERM|SQLITE_AUTH)/, 'permission denied'],
+  [/^(SQLITE_CANTOPEN)/, 'it or its journal could not be opened for writing'],
+  [/^(SQLITE_IOERR|EIO)/, 'the disk reported an error'],
+]
+
+/** An error of a write as a `RotateError`; `undefined` for what is not the storage's fault. */
+export function writeFailure(file: string, error: unknown): RotateError | undefined {
+  if (error instanceof RotateError) return error
+  const code = codeOf(error)
+  const common = sharedFailure(file, code, error)
+  if (common !== undefined) return common
+  const why = WHY.find(([pattern]) => pattern.test(code))
+  return why === undefined ? undefined : notWritable(file, why[1], error)
+}
+
+/** An error of a read as a `RotateError`; `undefined` for what is not the storage's fault. */
+export function readFailure(file: string, error: unknown): RotateError | undefined {
+  if (error instanceof RotateError) return error
+  const code = codeOf(error)
+  const common = sharedFailure(file, code, error)
+  if (common !== undefined) return common
+  if (/^(EACCES|EPERM|SQLITE_PERM|SQLITE_AUTH)/.test(code)) {
+    return new RotateError('failed', `the vault ${file} can't be read: permission denied`, {
+      hint: 'run as the user who owns the vault, or point --vault at yours',
+      cause: error,
+    })
+  }
+  if (/^(SQLITE_|E[A-Z]+$)/.test(code)) return new RotateError('failed', `the vault ${file} can't be read: ${code}`, { cause: error })
+  return undefined
+}
+
+function sharedFailure(file: string, code: string, cause: unknown): RotateError | undefined {
+  if (/^SQLITE_(BUSY|LOCKED)/.test(code)) {
+    return new RotateError('locked', `the vault ${file} was in use by another process for 30 seconds; nothing changed`, {
+      hint: 'try again; find the holder with: fuser, or lsof, on the file',
+      cause,
+    })
+  }
+  if (
+    /^(SQLITE_CORRUPT|SQLITE_NOTADB|SQLITE_IOERR_SHORT_READ|SQLITE_IOERR_CORRUPTFS|SQLITE_SCHEMA|SQLITE_ERROR|SQLITE_FORMAT|SQLITE_MISMATCH|SQLITE_TOOBIG|SQLITE_RANGE)/.test(
+      code,
+    )
+  ) {
+    return damaged(file, `SQLite says ${code}`, cause)
+  }
+  return undefined
+}

@@ -1,0 +1,136 @@
+/** What lies at the vault's path: told apart before SQLite touches it, each case with its own words. */
+import {
+  closeSync,
+  fstatSync,
+  fsyncSync,
+  linkSync,
+  mkdirSync,
+  openSync,
+  readSync,
+  realpathSync,
+  renameSync,
+  statSync,
+  unlinkSync,
+} from 'node:fs'
+import { dirname } from 'node:path'
+import { RotateError, usage } from '../core/errors.ts'
+import { codeOf, damaged, readFailure } from './failures.ts'
+
+/** "rotV" in SQLite's application id. */
+export const APPLICATION_ID = 0x726f7456
+/** Format of the file; the same number stands in the authenticated header. */
+export const FORMAT = 1
+
+function noVault(file: string, why: string): RotateError {
+  return new RotateError('no-vault', `there is no vault at ${file}: ${why}`, {
+    hint: 'make one with: rotate init, or point --vault or ROTATE_VAULT at yours',
+  })
+}
+
+/**
+ * The real path of the vault (links resolved, so that the journal lies beside the file itself).
+ * `no-vault` if there is nothing, `usage` if it is a directory, device, pipe or socket, `failed` if it may not be looked at.
+ */
+export function locate(file: string): { readonly path: string; readonly device: number; readonly inode: number } {
+  try {
+    const path = realpathSync(file)
+    const stat = statSync(path)
+    if (stat.isDirectory()) throw usage(`${file} is a directory, not a vault file`, 'give the path of the file: --vault DIR/vault.db')
+    if (!stat.isFile()) {
+      const kind = stat.isFIFO() ? 'a pipe' : stat.isSocket() ? 'a socket' : 'a device'
+      throw usage(`${file} is ${kind}, not a vault file`, 'a vault is a regular file')
+    }
+    return { path, device: stat.dev, inode: stat.ino }
+  } catch (error) {
+    const code = codeOf(error)
+    if (code === 'ENOENT') throw noVault(file, 'no such file')
+    if (code === 'ENOTDIR') throw noVault(file, 'a part of the path is not a directory')
+    if (code === 'ELOOP') throw noVault(file, 'it is a link that leads in a circle')
+    throw readFailure(file, error) ?? error
+  }
+}
+
+// Bytes of SQLite's file header that are the same in every vault; SQLite itself reads past some of them and only fails at a later write.
+const CONSTANTS: readonly (readonly [number, readonly number[]])[] = [
+  [16, [0x10, 0x00, 1, 1, 0, 64, 32, 32]],
+  [44, [0, 0, 0, 4]],
+  [52, [0, 0, 0, 0, 0, 0, 0, 1]],
+  [64, [0, 0, 0, 0]],
+  [72, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]],
+]
+
+/**
+ * Reads the first 100 bytes and refuses what is not a vault. Must not be called while this process has the file open in SQLite: closing any
+ * descriptor of a file drops all of a process's POSIX locks on it.
+ * Returns the format number that the container claims (not authenticated).
+ */
+export function checkFileHeader(file: string, path: string): number {
+  const header = new Uint8Array(100)
+  let length: number
+  let size: number
+  try {
+    const fd = openSync(path, 'r')
+    try {
+      size = fstatSync(fd).size
+      length = readSync(fd, header, 0, 100, 0)
+    } finally {
+      closeSync(fd)
+    }
+  } catch (error) {
+    throw readFailure(file, error) ?? error
+  }
+  if (size === 0) throw damaged(file, 'the file is empty')
+  const magic = new TextDecoder('latin1').decode(header.subarray(0, 16))
+  if (magic !== 'SQLite format 3\0') throw damaged(file, 'it is not a vault (no SQLite file)')
+  if (length < 100) throw damaged(file, 'the file is cut short')
+  const view = new DataView(header.buffer)
+  if (view.getUint32(68) !== APPLICATION_ID) throw damaged(file, 'it is an SQLite file, but not a vault (another application id)')
+  for (const [at, bytes] of CONSTANTS) {
+    for (let i = 0; i < bytes.length; i++) {
+      if (header[at + i] !== bytes[i]) throw damaged(file, `byte ${at + i} of the file header is not what SQLite wrote`)
+    }
+  }
+  return view.getUint32(60)
+}
+
+/** Makes a directory and its missing parents, 0700. */
+export function makeDirectory(path: string): void {
+  mkdirSync(path, { recursive: true, mode: 0o700 })
+}
+
+/** Makes the entries of a directory durable. A file system that can't is not an error. */
+export function syncDirectory(path: string): void {
+  let fd: number
+  try {
+    fd = openSync(path, 'r')
+  } catch {
+    return
+  }
+  try {
+    fsyncSync(fd)
+  } catch {
+    // EINVAL on file systems without directory sync: there is nothing better to do
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/**
+ * Gives a finished file its final name, only if that is free, and makes the name durable. Throws with code `EEXIST` if it is taken.
+ * A crash at any moment leaves either no file at that name or the whole one.
+ */
+export function publish(temporary: string, final: string): void {
+  try {
+    linkSync(temporary, final)
+  } catch (error) {
+    const code = codeOf(error)
+    if (code !== 'EPERM' && code !== 'ENOTSUP' && code !== 'EOPNOTSUPP' && code !== 'EMLINK') throw error
+    // No hard links here: claim the name, then replace the claim.
+    closeSync(openSync(final, 'wx', 0o600))
+    renameSync(temporary, final)
+    syncDirectory(dirname(final))
+    return
+  }
+  unlinkSync(temporary)
+  syncDirectory(dirname(final))
+}

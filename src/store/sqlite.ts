@@ -1,0 +1,368 @@
+/** The store in one SQLite file: rollback journal (TRUNCATE, FULL), one short transaction per call, reader and writer connections told apart. */
+import Database from 'better-sqlite3'
+import { RotateError } from '../core/errors.ts'
+import { codeOf, damaged, notWritable, readFailure, writeFailure } from './failures.ts'
+import { FORMAT, checkFileHeader, locate } from './files.ts'
+import {
+  type Batch,
+  CommitUnknown,
+  HeadMoved,
+  type Layout,
+  type ReadRequest,
+  type ReadResult,
+  type Row,
+  type Store,
+  type TableName,
+} from './port.ts'
+
+type Connection = Database.Database
+type Statement = Database.Statement<unknown[], unknown>
+
+/** How long a call waits for other processes, in milliseconds. */
+const BUSY_MS = 30_000
+
+const tables: readonly TableName[] = ['head', 'node', 'obj', 'audit']
+
+/** The schema's text is part of the format: any other object in the file, such as a trigger, is refused. */
+export const SCHEMA: readonly string[] = [
+  'CREATE TABLE head(i INTEGER PRIMARY KEY, b BLOB)',
+  'CREATE TABLE node(i INTEGER PRIMARY KEY, b BLOB)',
+  'CREATE TABLE obj(i INTEGER PRIMARY KEY, b BLOB)',
+  'CREATE TABLE audit(i INTEGER PRIMARY KEY, b BLOB)',
+]
+
+/** Files that this process has open, by device and inode: their header must not be read through another descriptor (see files.ts). */
+const openHere = new Map<string, number>()
+
+/** Settings of every connection; none of them is stored in the file. */
+export function configure(db: Connection): void {
+  for (const pragma of ['trusted_schema=OFF', 'cell_size_check=ON', 'mmap_size=0', 'temp_store=MEMORY']) db.pragma(pragma)
+}
+
+/** Settings that matter only to a connection that writes. TRUNCATE holds for the connection, not for the file. */
+export function configureWriter(db: Connection): void {
+  db.pragma('journal_mode=TRUNCATE')
+  for (const pragma of ['synchronous=FULL', 'secure_delete=ON', 'foreign_keys=OFF']) db.pragma(pragma)
+}
+
+/** Page and freelist counts as SQLite's header has them now. */
+export function layoutOf(db: Connection): Layout {
+  const layout = new Uint8Array(8)
+  const view = new DataView(layout.buffer)
+  view.setUint32(0, Number(db.pragma('page_count', { simple: true })))
+  view.setUint32(4, Number(db.pragma('freelist_count', { simple: true })))
+  return layout
+}
+
+function schemaIsOurs(db: Connection): boolean {
+  const rows = db.prepare<unknown[], { type: string; sql: string | null }>('SELECT type, sql FROM sqlite_schema ORDER BY rowid').all()
+  return rows.length === SCHEMA.length && rows.every((row, i) => row.type === 'table' && row.sql === SCHEMA[i])
+}
+
+/** Two byte strings, compared natively. */
+function same(a: Uint8Array, b: Uint8Array): boolean {
+  return Buffer.compare(a, b) === 0
+}
+
+interface Statements {
+  readonly begin: Statement
+  readonly end: Statement
+  readonly get: Readonly<Record<TableName, Statement>>
+  readonly range: Map<TableName, Statement>
+}
+
+function prepare(db: Connection): Statements {
+  const get = (table: TableName): Statement => db.prepare(`SELECT b FROM ${table} WHERE i=?`).pluck()
+  return {
+    begin: db.prepare('BEGIN'),
+    end: db.prepare('COMMIT'),
+    get: { head: get('head'), node: get('node'), obj: get('obj'), audit: get('audit') },
+    range: new Map(),
+  }
+}
+
+class SqliteStore implements Store {
+  readonly #file: string
+  readonly #path: string
+  readonly #identity: string
+  readonly #readonly: boolean
+  #db: Connection | undefined
+  #statements: Statements | undefined
+  #writable = false
+  #hasTurn = false
+  #cleanUp: (() => void) | undefined
+
+  constructor(file: string, readonly: boolean) {
+    const found = locate(file)
+    this.#file = file
+    this.#path = found.path
+    this.#identity = `${found.device}:${found.inode}`
+    this.#readonly = readonly
+    const others = openHere.get(this.#identity) ?? 0
+    if (others === 0) checkFormat(file, checkFileHeader(file, found.path))
+    openHere.set(this.#identity, others + 1)
+  }
+
+  /** The connection for reading; on the first call it may have to repair the remains of a killed writer. */
+  async open(): Promise<void> {
+    try {
+      this.#use(new Database(this.#path, { readonly: true, fileMustExist: true, timeout: BUSY_MS }))
+      this.#checkSchema()
+    } catch (error) {
+      if (!/^SQLITE_(READONLY|CANTOPEN)/.test(codeOf(error))) throw this.#reading(error)
+      await this.#openInterrupted(error)
+    }
+  }
+
+  /**
+   * A writer was killed in the middle of its commit. SQLite undoes that only through a connection that may write;
+   * where we may not, file and journal are copied to a private place and repaired there.
+   */
+  async #openInterrupted(first: unknown): Promise<void> {
+    try {
+      this.#use(new Database(this.#path, { fileMustExist: true, timeout: BUSY_MS }))
+      this.#checkSchema()
+    } catch (error) {
+      if (!/^(SQLITE_(READONLY|CANTOPEN|PERM|IOERR)|EACCES|EROFS|EPERM)/.test(codeOf(error))) throw this.#reading(error)
+      this.#drop()
+      const { copyForReading } = await import('./interrupted.ts')
+      const copy = copyForReading(this.#file, this.#path)
+      this.#cleanUp = copy.remove
+      try {
+        this.#use(new Database(copy.path, { fileMustExist: true, timeout: BUSY_MS }))
+        this.#checkSchema()
+      } catch (second) {
+        this.#drop()
+        throw this.#reading(second ?? first)
+      }
+    }
+  }
+
+  #use(db: Connection): void {
+    this.#drop()
+    this.#db = db
+    this.#writable = false
+    configure(db)
+  }
+
+  #drop(): void {
+    this.#statements = undefined
+    this.#hasTurn = false
+    const db = this.#db
+    this.#db = undefined
+    try {
+      db?.close()
+    } catch {
+      // A connection that can't be closed is of no more use, and nothing was pending in it.
+    }
+  }
+
+  #checkSchema(): void {
+    if (!schemaIsOurs(this.#connection()))
+      throw damaged(this.#file, 'it contains a table, view, index or trigger that does not belong there')
+  }
+
+  #connection(): Connection {
+    if (this.#db === undefined) throw new Error('the store is closed')
+    return this.#db
+  }
+
+  #prepared(): Statements {
+    return (this.#statements ??= prepare(this.#connection()))
+  }
+
+  #reading(error: unknown): unknown {
+    return readFailure(this.#file, error) ?? error
+  }
+
+  async read(request: ReadRequest): Promise<ReadResult> {
+    const db = this.#connection()
+    try {
+      const statements = this.#prepared()
+      const outer = db.inTransaction
+      if (!outer) statements.begin.run()
+      try {
+        const head = statements.get.head.get(2n) as Uint8Array | undefined
+        const rows = (request.keys ?? []).map(
+          ({ table, key }) => statements.get[table].get(BigInt.asIntN(64, key)) as Uint8Array | undefined,
+        )
+        const ranges = (request.ranges ?? []).map((range) => this.#range(range.table, range.from, range.to, range.limit))
+        return { head: blob(head), rows: rows.map(blob), ranges }
+      } finally {
+        if (!outer) {
+          if (db.inTransaction) statements.end.run()
+        }
+      }
+    } catch (error) {
+      throw this.#reading(error)
+    }
+  }
+
+  #range(table: TableName, from: bigint, to: bigint, limit: number): Row[] {
+    const { range } = this.#prepared()
+    let statement = range.get(table)
+    if (statement === undefined) {
+      statement = this.#connection().prepare(`SELECT i, b FROM ${table} WHERE i BETWEEN ? AND ? ORDER BY i LIMIT ?`).raw().safeIntegers()
+      range.set(table, statement)
+    }
+    const found = statement.all(BigInt.asIntN(64, from), BigInt.asIntN(64, to), limit) as [bigint, unknown][]
+    return found.map(([key, bytes]) => ({ table, key: BigInt.asUintN(64, key), bytes: blob(bytes) ?? new Uint8Array(0) }))
+  }
+
+  async turn(): Promise<() => void> {
+    const db = this.#writer()
+    try {
+      db.exec('BEGIN IMMEDIATE')
+    } catch (error) {
+      throw writeFailure(this.#file, error) ?? error
+    }
+    this.#hasTurn = true
+    return () => {
+      if (this.#hasTurn) this.#rollBack()
+    }
+  }
+
+  async commit(batch: Batch): Promise<Uint8Array> {
+    const db = this.#writer()
+    let head: Uint8Array
+    try {
+      if (!this.#hasTurn) db.exec('BEGIN IMMEDIATE')
+      head = this.#apply(db, batch)
+    } catch (error) {
+      this.#rollBack()
+      if (error instanceof HeadMoved) throw error
+      throw writeFailure(this.#file, error) ?? error
+    }
+    this.#hasTurn = false
+    try {
+      db.exec('COMMIT')
+    } catch (error) {
+      if (codeOf(error).startsWith('SQLITE_BUSY')) {
+        this.#rollBack()
+        throw writeFailure(this.#file, error) ?? error
+      }
+      throw new CommitUnknown(`commit: ${codeOf(error)}`, { cause: writeFailure(this.#file, error) ?? error })
+    }
+    return head
+  }
+
+  #apply(db: Connection, batch: Batch): Uint8Array {
+    const { get } = this.#prepared()
+    const stored = blob(get.head.get(2n))
+    if (stored === undefined || !same(stored, batch.expected)) throw new HeadMoved('another process committed first')
+    if (!schemaIsOurs(db)) throw damaged(this.#file, 'it contains a table, view, index or trigger that does not belong there')
+    if (!same(layoutOf(db), batch.layout)) throw damaged(this.#file, 'its page counts are not those of the last commit')
+    writeRows(db, batch)
+    return writeHead(db, batch)
+  }
+
+  #rollBack(): void {
+    this.#hasTurn = false
+    try {
+      if (this.#db?.inTransaction === true) this.#db.exec('ROLLBACK')
+    } catch {
+      // SQLite has rolled back by itself already, or will when the file is opened next.
+    }
+  }
+
+  /** The connection for writing, opened when it is first needed. */
+  #writer(): Connection {
+    if (this.#writable) return this.#connection()
+    if (this.#cleanUp !== undefined || this.#readonly) throw notWritable(this.#file, 'it was opened for reading only')
+    let db: Connection | undefined
+    try {
+      db = new Database(this.#path, { fileMustExist: true, timeout: BUSY_MS })
+      if (db.readonly) throw notWritable(this.#file, 'the file is read-only')
+      this.#use(db)
+      configureWriter(db)
+      this.#writable = true
+      return db
+    } catch (error) {
+      throw writeFailure(this.#file, error) ?? error
+    }
+  }
+
+  async reopen(): Promise<void> {
+    const wasWriter = this.#writable
+    this.#drop()
+    this.#writable = false
+    await this.open()
+    if (wasWriter) this.#writer()
+  }
+
+  close(): void {
+    if (this.#db === undefined && this.#cleanUp === undefined) return
+    this.#rollBack()
+    this.#drop()
+    this.#cleanUp?.()
+    this.#cleanUp = undefined
+    this.forget()
+  }
+
+  /** Takes the file out of the list of open ones. */
+  forget(): void {
+    const others = (openHere.get(this.#identity) ?? 1) - 1
+    if (others > 0) openHere.set(this.#identity, others)
+    else openHere.delete(this.#identity)
+  }
+}
+
+/** A column that holds anything but a blob was not written by us; an empty blob fails verification above. */
+function blob(value: unknown): Uint8Array | undefined {
+  if (value === undefined) return undefined
+  return value instanceof Uint8Array ? value : new Uint8Array(0)
+}
+
+/** Puts and deletes of a batch, within the caller's transaction. */
+export function writeRows(db: Connection, batch: Pick<Batch, 'puts' | 'deletes'>): void {
+  for (const table of tables) {
+    const puts = batch.puts.filter((row) => row.table === table)
+    if (puts.length > 0) {
+      const put = db.prepare(`INSERT INTO ${table}(i,b) VALUES(?,?) ON CONFLICT(i) DO UPDATE SET b=excluded.b`)
+      for (const row of puts) put.run(BigInt.asIntN(64, row.key), row.bytes)
+    }
+    const deletes = batch.deletes.filter((row) => row.table === table)
+    if (deletes.length > 0) {
+      const remove = db.prepare(`DELETE FROM ${table} WHERE i=?`)
+      for (const row of deletes) remove.run(BigInt.asIntN(64, row.key))
+    }
+  }
+}
+
+/** Writes the head last; its length is constant, so writing it again for the final layout moves nothing. */
+export function writeHead(db: Connection, batch: Pick<Batch, 'head'>): Uint8Array {
+  const put = db.prepare('INSERT INTO head(i,b) VALUES(2,?) ON CONFLICT(i) DO UPDATE SET b=excluded.b')
+  let layout = layoutOf(db)
+  for (let attempt = 0; attempt < 3; attempt++) {
+    const head = batch.head(layout)
+    put.run(head)
+    const now = layoutOf(db)
+    if (same(now, layout)) return head
+    layout = now
+  }
+  throw new Error('the layout does not settle')
+}
+
+function checkFormat(file: string, format: number): void {
+  if (format === FORMAT || format === 0) return
+  throw new RotateError(
+    'failed',
+    `the vault ${file} has format ${format}, this program knows format ${FORMAT}; nothing was read or changed`,
+    {
+      hint: 'use the newer rotate that wrote it',
+      details: { format, known: FORMAT },
+    },
+  )
+}
+
+/** Opens an existing vault file for reading; it becomes writable at the first commit unless `readonly`. Errors as `Store` says. */
+export async function openSqliteStore(file: string, readonly = false): Promise<Store> {
+  const store = new SqliteStore(file, readonly)
+  try {
+    await store.open()
+    return store
+  } catch (error) {
+    store.close()
+    throw error
+  }
+}

@@ -1,0 +1,65 @@
+/**
+ * Rows of the audit chain: leaf 32 ‖ sealed row. `h = BLAKE2b-256(previous h ‖ leaf ‖ BLAKE2b-256(sealed))`, so the chain is verified without
+ * opening anything, and an export proves itself with the leaf inputs and the hashes of the sealed rows.
+ */
+import { eventId } from '../core/ids.ts'
+import type { AuditEntry, AuditEvent } from '../core/model.ts'
+import { Reader, Writer, concat, equal, hex, utf8 } from './bytes.ts'
+import { decoded, tampered } from './damage.ts'
+import type { Keys } from './keys.ts'
+import { type Sealer, openRow } from './seal.ts'
+import { hash } from './sodium.ts'
+
+const LEAF = 32
+
+/** The hash before the first event. */
+export const CHAIN_START = new Uint8Array(32)
+
+/** The next link. */
+export function chain(previous: Uint8Array, stored: Uint8Array): Uint8Array {
+  return hash(32, concat(previous, stored.subarray(0, LEAF), hash(32, stored.subarray(LEAF))))
+}
+
+/** Canonical text of an event, which together with the salt makes its leaf. */
+function canonical(seq: number, at: number, entry: AuditEntry): string {
+  const { action, path, actor, triggeredBy, status, runId, metadata } = entry
+  return JSON.stringify({ seq, at, action, path, actor, triggeredBy, status, runId, metadata })
+}
+
+/** leaf input: salt 16 ‖ canonical JSON. */
+function leafHash(salt: Uint8Array, json: Uint8Array): Uint8Array {
+  return hash(32, concat(salt, json), utf8('rotate/1 audit leaf'))
+}
+
+/** The stored row of an event. Its plaintext also holds the link before it, so that a broken chain can be located. */
+export function sealAudit(sealer: Sealer, seq: number, at: number, entry: AuditEntry, previous: Uint8Array): Uint8Array {
+  const salt = sealer.fresh('audit salt')
+  const json = utf8(canonical(seq, at, entry))
+  const body = new Writer().raw(previous).raw(salt).long(json)
+  // Multiples of 256: the length of a row says next to nothing about the event.
+  const size = Math.ceil(body.length / 256) * 256
+  const plaintext = body.raw(new Uint8Array(size - body.length)).done()
+  return concat(leafHash(salt, json), sealer.seal('audit', BigInt(seq), plaintext))
+}
+
+export interface OpenedAudit {
+  readonly event: AuditEvent
+  /** Hash of the chain before this event, as it was when the event was written. */
+  readonly previous: Uint8Array
+}
+
+/** Opens a row; `tampered` if it is not the event with that number. The caller compares the chain. */
+export function openAudit(keys: Keys, seq: number, stored: Uint8Array): OpenedAudit {
+  if (stored.length <= LEAF) throw tampered(`audit event ${seq} is too short`)
+  const plaintext = openRow(keys, 'audit', BigInt(seq), stored.subarray(LEAF))
+  return decoded(`audit event ${seq}`, () => {
+    const input = new Reader(plaintext)
+    const previous = input.raw(32)
+    const salt = input.raw(16)
+    const json = input.long()
+    if (!equal(leafHash(salt, json), stored.subarray(0, LEAF))) throw tampered(`audit event ${seq} does not match its leaf`)
+    const { seq: written, ...rest } = JSON.parse(new TextDecoder().decode(json)) as Omit<AuditEvent, 'id' | 'hash'>
+    if (written !== seq) throw tampered(`audit event ${seq} has another number`)
+    return { event: { id: eventId(seq), seq, ...rest, hash: hex(chain(previous, stored)) }, previous }
+  })
+}

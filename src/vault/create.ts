@@ -1,0 +1,96 @@
+/** Making a vault: keys, header, an empty tree and the audit row `vault_created` in one first commit. */
+import type { Vault } from '../core/ports.ts'
+import { createSqliteStore } from '../store/create.ts'
+import { openSqliteStore } from '../store/sqlite.ts'
+import { CHAIN_START, chain, sealAudit } from './audit-row.ts'
+import { buildHeader } from './header.ts'
+import { type Keyring, type UnlockerKeys, assembleKeys, base32, epochKeys, unlockerId } from './keys.ts'
+import { encodeRoot } from './root.ts'
+import { Sealer } from './seal.ts'
+import { Session } from './session.ts'
+import { hash, ready } from './sodium.ts'
+import type { CreateVaultOptions } from './types.ts'
+import { newStanza } from './unlockers.ts'
+import { asVault } from './vault.ts'
+
+const FIRST_EPOCH = 1
+
+/** See index.ts. */
+export async function createVault(options: CreateVaultOptions): Promise<Vault> {
+  await ready()
+  const { file, clock, random, actor } = options
+  const key = (): Uint8Array => random.bytes(32)
+  const vault = random.bytes(16)
+  const root = key()
+  const now = clock.now()
+  const bare: Keyring = {
+    index: key(),
+    fingerprint: key(),
+    signSeed: key(),
+    audit: [{ epoch: FIRST_EPOCH, key: key() }],
+    roots: [],
+    unlockers: [],
+  }
+  const keys = assembleKeys(vault, FIRST_EPOCH, epochKeys(root), bare)
+  const sealer = new Sealer(keys, random.bytes(32))
+
+  const made = []
+  for (const unlocker of options.unlockers)
+    made.push({ kind: unlocker.kind, ...(await newStanza(vault, FIRST_EPOCH, root, unlocker, sealer)) })
+  const unlockers = made.map(({ kind, stanza, secret }): UnlockerKeys => ({
+    id: unlockerId(stanza.rawId),
+    rawId: stanza.rawId,
+    kind,
+    createdAt: now,
+    publicKey: secret.publicKey,
+    psk: secret.psk,
+  }))
+  const stanzas = made.map(({ stanza }) => stanza)
+  const header = buildHeader(vault, FIRST_EPOCH, root, stanzas, { ...bare, unlockers }, sealer)
+
+  const entry = {
+    action: 'vault_created',
+    path: null,
+    actor,
+    triggeredBy: 'manual',
+    status: 'success',
+    runId: null,
+    metadata: { unlockers: made.length },
+  } as const
+  const audit = sealAudit(sealer, 1, now, entry, CHAIN_START)
+  const tag = sealer.fresh('commit').subarray(0, 8)
+  const state = {
+    commit: 1,
+    recent: [tag],
+    highestTime: now,
+    auditCount: 1,
+    auditHash: chain(CHAIN_START, audit),
+    auditBase: 0,
+    auditBaseHash: CHAIN_START,
+    objects: 0,
+    nodes: 0,
+    runs: 0,
+    headerHash: hash(32, header),
+    rekeyCursor: 0xffff_ffff,
+    flags: 0,
+    mids: new Map(),
+  }
+  await createSqliteStore(file, base32(random.bytes(10)), {
+    puts: [
+      { table: 'head', key: 1n, bytes: header },
+      { table: 'audit', key: 1n, bytes: audit },
+    ],
+    head: (layout) => sealer.seal('head', 2n, encodeRoot({ ...state, layout })),
+  })
+
+  const store = await openSqliteStore(file)
+  try {
+    // The keys are at hand: opening does not pay for the password hash again.
+    const session = new Session({ store, clock, random, openRoot: () => Promise.resolve(root) })
+    await session.open()
+    return asVault(file, session, false)
+  } catch (error) {
+    store.close()
+    throw error
+  }
+}

@@ -1,0 +1,42 @@
+/** Opening an existing vault. */
+import type { Vault } from '../core/ports.ts'
+import { HEADER_KEY } from '../store/port.ts'
+import { openSqliteStore } from '../store/sqlite.ts'
+import { parseHeader, vaultIdOf } from './header.ts'
+import { kindOf, unlockerId } from './keys.ts'
+import { Session } from './session.ts'
+import { ready } from './sodium.ts'
+import type { OpenVaultOptions, SealedInfo } from './types.ts'
+import { opener } from './unlockers.ts'
+import { asVault } from './vault.ts'
+
+/** See index.ts. */
+export async function openVault(options: OpenVaultOptions): Promise<Vault> {
+  const { file, unlock, clock, random, readonly = false } = options
+  const store = await openSqliteStore(file, readonly)
+  try {
+    await ready()
+    const session = new Session({ store, clock, random, openRoot: opener(unlock) })
+    await session.open()
+    return asVault(file, session, readonly)
+  } catch (error) {
+    store.close()
+    throw error
+  }
+}
+
+/** See index.ts. */
+export async function inspectVault(file: string): Promise<SealedInfo> {
+  const store = await openSqliteStore(file, true)
+  try {
+    const { rows } = await store.read({ keys: [{ table: 'head', key: HEADER_KEY }] })
+    const header = parseHeader(rows[0])
+    const unlockers = header.stanzas.flatMap(({ rawId, kind }) => {
+      const known = kindOf(kind)
+      return known === undefined ? [] : [{ id: unlockerId(rawId), kind: known }]
+    })
+    return { vaultId: vaultIdOf(header.vault), format: header.format, unlockers }
+  } finally {
+    store.close()
+  }
+}

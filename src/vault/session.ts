@@ -1,0 +1,164 @@
+/** What an open vault knows: its keys, the newest verified state root, and verified tree nodes, each kept only as long as its parent's hash says the same. */
+import { RotateError } from '../core/errors.ts'
+import type { Clock, Random } from '../core/ports.ts'
+import { HEADER_KEY, HeadMoved, type ReadRequest, type Store } from '../store/port.ts'
+import { equal } from './bytes.ts'
+import { decoded, tampered } from './damage.ts'
+import { parseHeader, unsealHeader } from './header.ts'
+import type { Keys } from './keys.ts'
+import { type Root, decodeRoot } from './root.ts'
+import { openRow } from './seal.ts'
+import { Snapshot } from './snapshot.ts'
+import { hash } from './sodium.ts'
+import type { Children, Entry } from './tree.ts'
+import type { OpenRoot } from './unlockers.ts'
+
+/** A state root together with its stored bytes, which are what a commit expects to find. */
+export interface State {
+  readonly bytes: Uint8Array
+  readonly root: Root
+}
+
+interface Verified<T> {
+  readonly hash: Uint8Array
+  readonly value: T
+}
+
+/** How many verified nodes of each level are kept between snapshots. */
+const CACHE = 512
+/** How long a body is run again and again because others commit, in milliseconds. */
+export const PATIENCE_MS = 30_000
+
+/** Milliseconds to wait after the n-th conflict: random, growing, at most 50. */
+export function pause(random: Random, attempt: number): number {
+  return (((random.bytes(1)[0] ?? 0) + 1) / 256) * Math.min(2 ** attempt, 50)
+}
+
+/** The error for a vault that never stood still. */
+export function busy(): RotateError {
+  return new RotateError('locked', 'other processes kept changing the vault for 30 seconds; nothing changed', { hint: 'try again' })
+}
+
+export interface SessionOptions {
+  readonly store: Store
+  readonly clock: Clock
+  readonly random: Random
+  readonly openRoot: OpenRoot
+}
+
+export class Session {
+  readonly store: Store
+  readonly clock: Clock
+  readonly random: Random
+  readonly mids = new Map<number, Verified<Children>>()
+  readonly leaves = new Map<number, Verified<readonly Entry[]>>()
+  readonly #openRoot: OpenRoot
+  #keys: Keys | undefined
+  #headerHash = new Uint8Array(0)
+  #state: State | undefined
+  /** Ticks order what this process saw: a root read entirely after another was accepted must not be older. */
+  #tick = 0
+  #acceptedAt = 0
+
+  constructor(options: SessionOptions) {
+    this.store = options.store
+    this.clock = options.clock
+    this.random = options.random
+    this.#openRoot = options.openRoot
+  }
+
+  get keys(): Keys {
+    if (this.#keys === undefined) throw new Error('the vault is not unlocked')
+    return this.#keys
+  }
+
+  /** Unlocks: reads the header, opens it and verifies the state root. */
+  async open(): Promise<void> {
+    await this.read({}, undefined)
+  }
+
+  /**
+   * A read whose state root is verified. With `pinned` it must still be that one (`HeadMoved`).
+   */
+  async read(request: ReadRequest, pinned: State | undefined): Promise<{ state: State; rows: readonly (Uint8Array | undefined)[] }> {
+    const started = ++this.#tick
+    // Before the first root is known the header is needed too.
+    const first = this.#keys === undefined
+    const keys = first ? [...(request.keys ?? []), { table: 'head', key: HEADER_KEY } as const] : (request.keys ?? [])
+    const result = await this.store.read({ ...request, keys })
+    if (result.head === undefined) throw tampered('its state root is missing')
+    if (pinned !== undefined) {
+      if (!equal(result.head, pinned.bytes)) throw new HeadMoved('the vault changed while it was read')
+      return { state: pinned, rows: result.rows }
+    }
+    const header = first ? result.rows[keys.length - 1] : undefined
+    const state = await this.#accept(result.head, header, first, started)
+    return { state, rows: result.rows }
+  }
+
+  async #accept(bytes: Uint8Array, header: Uint8Array | undefined, first: boolean, started: number): Promise<State> {
+    const known = this.#state
+    if (known !== undefined && equal(known.bytes, bytes)) return known
+    if (first) await this.#unlock(header)
+    let root = this.#decode(bytes)
+    if (root === undefined || !equal(root.headerHash, this.#headerHash)) {
+      if (first) throw tampered('its header is not the one that belongs to its state root')
+      // Another process changed unlockers or keys.
+      const again = await this.store.read({ keys: [{ table: 'head', key: HEADER_KEY }] })
+      if (again.head === undefined || !equal(again.head, bytes)) throw new HeadMoved('the vault changed while it was read')
+      await this.#unlock(again.rows[0])
+      root = decoded('its state root', () => decodeRoot(openRow(this.keys, 'head', 2n, bytes)))
+      if (!equal(root.headerHash, this.#headerHash)) throw tampered('its header is not the one that belongs to its state root')
+    }
+    const state = { bytes, root }
+    const newest = this.#state
+    if (newest !== undefined && started > this.#acceptedAt && root.commit <= newest.root.commit && !equal(newest.bytes, bytes)) {
+      throw tampered('its state went back while it was open')
+    }
+    if (newest === undefined || root.commit > newest.root.commit) this.adopt(state)
+    return state
+  }
+
+  /** The root of these bytes; `undefined` if they are sealed under a key that the known header does not yield. */
+  #decode(bytes: Uint8Array): Root | undefined {
+    const epoch = new DataView(bytes.buffer, bytes.byteOffset).getUint32(0)
+    if (bytes.length >= 4 && !this.keys.epochs.has(epoch)) return undefined
+    return decoded('its state root', () => decodeRoot(openRow(this.keys, 'head', 2n, bytes)))
+  }
+
+  async #unlock(stored: Uint8Array | undefined): Promise<void> {
+    const header = parseHeader(stored)
+    if (this.#keys !== undefined && !equal(this.#keys.vault, header.vault)) throw tampered('it is another vault than before')
+    this.#keys = unsealHeader(header, await this.#openRoot(header))
+    this.#headerHash = hash(32, header.stored).slice()
+  }
+
+  /** Remembers a verified state as the newest. */
+  adopt(state: State): void {
+    this.#state = state
+    this.#acceptedAt = ++this.#tick
+  }
+
+  /** A fresh view. `asked` is what the attempt before it read, fetched in one go this time. */
+  snapshot(asked?: Snapshot): Snapshot {
+    if (this.mids.size > CACHE) this.mids.clear()
+    if (this.leaves.size > CACHE) this.leaves.clear()
+    return new Snapshot(this, asked?.asked())
+  }
+
+  /** Runs `body` on one consistent view; again when another process commits in between. */
+  async consistent<T>(body: (snapshot: Snapshot) => Promise<T>): Promise<T> {
+    const deadline = this.clock.monotonic() + PATIENCE_MS
+    let snapshot = this.snapshot()
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await body(snapshot)
+      } catch (error) {
+        if (!(error instanceof HeadMoved) && !snapshot.moved) throw error
+        if (this.clock.monotonic() > deadline) throw busy()
+        if (attempt > 3) await this.clock.sleep(pause(this.random, attempt - 3))
+        snapshot = this.snapshot(snapshot)
+      }
+    }
+  }
+}

@@ -1,0 +1,205 @@
+/** Verified reading of one committed state. Nothing leaves here that is not authenticated up to the state root. */
+import { HeadMoved, type RowKey, type TableName } from '../store/port.ts'
+import { type Identity, type ObjectKind, decodeObject } from './codec.ts'
+import { decoded, tampered } from './damage.ts'
+import { objectKey } from './keys.ts'
+import type { Root } from './root.ts'
+import { openRow } from './seal.ts'
+import type { Session, State } from './session.ts'
+import { type Children, type Entry, decodeLeaf, decodeMid, entryOf, leafOf, leafRow, matches, midRow } from './tree.ts'
+
+const NO_CHILDREN: Children = new Map()
+const NO_ENTRIES: readonly Entry[] = []
+/** At most this many rows are fetched again in one go. */
+const MAX_ASKED = 20_000
+
+/** An object as it was found: its identity, its bytes and its place in the tree. */
+export interface Found extends Identity {
+  readonly key: bigint
+  readonly wake: number
+  readonly body: Uint8Array
+}
+
+export class Snapshot {
+  /** Another process has committed since this view began; whatever the body made of that, it has to run again. */
+  moved = false
+  readonly #session: Session
+  readonly #rows = new Map<string, Uint8Array | undefined>()
+  readonly #asked = new Map<string, RowKey>()
+  #ahead: readonly RowKey[] | undefined
+  #state: State | undefined
+
+  constructor(session: Session, ahead?: readonly RowKey[]) {
+    this.#session = session
+    this.#ahead = ahead
+  }
+
+  /** Everything that was asked for, for the next attempt. */
+  asked(): readonly RowKey[] {
+    return [...this.#asked.values()].slice(0, MAX_ASKED)
+  }
+
+  /** Makes these rows available to `#row`; one read of the store for all that are missing. */
+  async #fetch(keys: readonly RowKey[]): Promise<void> {
+    const ahead = this.#ahead ?? []
+    this.#ahead = undefined
+    const missing = [...ahead, ...keys].filter((key) => !this.#rows.has(nameOf(key.table, key.key)))
+    if (missing.length === 0 && this.#state !== undefined) return
+    try {
+      const { state, rows } = await this.#session.read({ keys: missing }, this.#state)
+      this.#state = state
+      for (const [i, key] of missing.entries()) {
+        const name = nameOf(key.table, key.key)
+        this.#asked.set(name, key)
+        this.#rows.set(name, rows[i])
+      }
+    } catch (error) {
+      if (error instanceof HeadMoved) {
+        this.moved = true
+        for (const key of missing) this.#asked.set(nameOf(key.table, key.key), key)
+      }
+      throw error
+    }
+  }
+
+  #row(table: TableName, key: bigint): Uint8Array {
+    const row = this.#rows.get(nameOf(table, key))
+    if (row === undefined) throw tampered(`a row of table ${table} is missing`)
+    return row
+  }
+
+  async state(): Promise<State> {
+    if (this.#state === undefined) await this.#fetch([])
+    if (this.#state === undefined) throw new Error('no state after a read')
+    return this.#state
+  }
+
+  async root(): Promise<Root> {
+    return (await this.state()).root
+  }
+
+  #knownMid(root: Root, mid: number): Children | undefined {
+    const ref = root.mids.get(mid)
+    if (ref === undefined) return NO_CHILDREN
+    const known = this.#session.mids.get(mid)
+    return known !== undefined && sameHash(known.hash, ref.hash) ? known.value : undefined
+  }
+
+  /** Verified mids. */
+  async mids(numbers: readonly number[]): Promise<Map<number, Children>> {
+    const root = await this.root()
+    await this.#fetch(numbers.filter((mid) => this.#knownMid(root, mid) === undefined).map((mid) => ({ table: 'node', key: midRow(mid) })))
+    return new Map(numbers.map((mid) => [mid, this.#mid(root, mid)]))
+  }
+
+  #mid(root: Root, mid: number): Children {
+    const known = this.#knownMid(root, mid)
+    if (known !== undefined) return known
+    const ref = root.mids.get(mid)
+    const stored = this.#row('node', midRow(mid))
+    if (ref === undefined || !matches(ref, stored)) throw tampered('a node of its tree is not the one its parent names')
+    const value = decoded('a node of its tree', () => decodeMid(mid, openRow(this.#session.keys, 'node', midRow(mid), stored)))
+    this.#session.mids.set(mid, { hash: ref.hash, value })
+    return value
+  }
+
+  #knownLeaf(children: Children, leaf: number): readonly Entry[] | undefined {
+    const ref = children.get(leaf & 127)
+    if (ref === undefined) return NO_ENTRIES
+    const known = this.#session.leaves.get(leaf)
+    return known !== undefined && sameHash(known.hash, ref.hash) ? known.value : undefined
+  }
+
+  /** Verified leaves, by number. */
+  async leaves(numbers: readonly number[]): Promise<Map<number, readonly Entry[]>> {
+    const mids = await this.mids([...new Set(numbers.map((leaf) => leaf >> 7))])
+    const of = (leaf: number): Children => mids.get(leaf >> 7) ?? NO_CHILDREN
+    await this.#fetch(
+      numbers.filter((leaf) => this.#knownLeaf(of(leaf), leaf) === undefined).map((leaf) => ({ table: 'node', key: leafRow(leaf) })),
+    )
+    return new Map(numbers.map((leaf) => [leaf, this.#leaf(of(leaf), leaf)]))
+  }
+
+  #leaf(children: Children, leaf: number): readonly Entry[] {
+    const known = this.#knownLeaf(children, leaf)
+    if (known !== undefined) return known
+    const ref = children.get(leaf & 127)
+    const stored = this.#row('node', leafRow(leaf))
+    if (ref === undefined || !matches(ref, stored)) throw tampered('a node of its tree is not the one its parent names')
+    const value = decoded('a node of its tree', () => decodeLeaf(leaf, openRow(this.#session.keys, 'node', leafRow(leaf), stored)))
+    this.#session.leaves.set(leaf, { hash: ref.hash, value })
+    return value
+  }
+
+  /** The object of that identity with all rows on the way to it in one read; `undefined`, authenticated, if there is none. */
+  async object(identity: Identity): Promise<Found | undefined> {
+    const key = objectKey(this.#session.keys.ring, identity.kind, identity.owner, identity.sub)
+    const leaf = leafOf(key)
+    const mid = leaf >> 7
+    const wanted: RowKey[] = [{ table: 'obj', key }]
+    if (!this.#session.mids.has(mid)) wanted.push({ table: 'node', key: midRow(mid) })
+    if (!this.#session.leaves.has(leaf)) wanted.push({ table: 'node', key: leafRow(leaf) })
+    await this.#fetch(wanted)
+    const entries = (await this.leaves([leaf])).get(leaf) ?? NO_ENTRIES
+    const entry = entryOf(entries, key)
+    if (entry === undefined) return undefined
+    const found = this.#open(entry)
+    if (found.kind !== identity.kind || found.owner !== identity.owner || found.sub !== identity.sub) {
+      throw tampered('two objects share one place in its index')
+    }
+    return found
+  }
+
+  /** The objects of some leaf entries. */
+  async objects(entries: readonly Entry[]): Promise<readonly Found[]> {
+    await this.#fetch(entries.map(({ key }) => ({ table: 'obj', key })))
+    return entries.map((entry) => this.#open(entry))
+  }
+
+  #open(entry: Entry): Found {
+    const stored = this.#row('obj', entry.key)
+    if (!matches(entry, stored)) throw tampered('an object is not the one its parent names')
+    const { keys } = this.#session
+    const object = decoded('an object', () => decodeObject(openRow(keys, 'obj', entry.key, stored)))
+    if (object.kind !== entry.kind || objectKey(keys.ring, object.kind, object.owner, object.sub) !== entry.key) {
+      throw tampered('an object lies in the place of another')
+    }
+    return { ...object, key: entry.key, wake: entry.wake }
+  }
+
+  /** All objects of a kind below the mids from `first` to before `end`. */
+  async ofKind(kind: ObjectKind, first: number, end: number): Promise<readonly Found[]> {
+    const root = await this.root()
+    const mids = await this.mids([...root.mids.keys()].filter((mid) => mid >= first && mid < end))
+    const numbers = [...mids].flatMap(([mid, children]) => [...children.keys()].map((position) => mid * 128 + position))
+    const leaves = await this.leaves(numbers)
+    const entries = [...leaves.values()].flatMap((leaf) => leaf.filter((entry) => entry.kind === kind))
+    return this.objects(entries)
+  }
+
+  /** Entries whose wake time has come, and the earliest wake time after that. Reads only what the wake times lead to. */
+  async due(now: number): Promise<{ readonly entries: readonly Entry[]; readonly next: number }> {
+    let next = Number.POSITIVE_INFINITY
+    const isDue = (wake: number): boolean => {
+      if (wake > now && wake < next) next = wake
+      return wake <= now
+    }
+    const root = await this.root()
+    const mids = await this.mids([...root.mids].filter(([, ref]) => isDue(ref.wake)).map(([mid]) => mid))
+    const numbers = [...mids].flatMap(([mid, children]) =>
+      [...children].filter(([, ref]) => isDue(ref.wake)).map(([position]) => mid * 128 + position),
+    )
+    const leaves = await this.leaves(numbers)
+    const entries = [...leaves.values()].flatMap((leaf) => leaf.filter((entry) => isDue(entry.wake)))
+    return { entries, next }
+  }
+}
+
+function nameOf(table: TableName, key: bigint): string {
+  return `${table}${key}`
+}
+
+function sameHash(a: Uint8Array, b: Uint8Array): boolean {
+  for (let i = 0; i < 16; i++) if (a[i] !== b[i]) return false
+  return true
+}

@@ -1,0 +1,19 @@
+/** The small build of libsodium, ready when this module has been awaited. Randomness never comes from here on the read path. */
+import sodium from 'libsodium-wrappers'
+
+/** Resolves when `sodium` may be used. */
+export function ready(): Promise<void> {
+  return sodium.ready
+}
+
+export { sodium }
+
+/** Unkeyed or keyed BLAKE2b. */
+export function hash(length: 16 | 24 | 32, message: Uint8Array, key: Uint8Array | null = null): Uint8Array {
+  return sodium.crypto_generichash(length, message, key)
+}
+
+/** Subkey `id` of a 32-byte key. */
+export function derive(key: Uint8Array, id: number, context: 'rotate/1' | 'unlock/1'): Uint8Array {
+  return sodium.crypto_kdf_derive_from_key(32, id, context, key)
+}

@@ -1,0 +1,125 @@
+/**
+ * The hash tree of fixed depth: state root → 128 mids → 16,384 leaves → objects. A parent holds the hash of its child's stored bytes and the
+ * earliest wake time below it, so "there is no such object", "nothing is due" and "this is the whole list" are as authenticated as an object.
+ * Nodes are sparse: what is absent is empty.
+ */
+import { Malformed, Reader, Writer, equal } from './bytes.ts'
+import type { ObjectKind } from './codec.ts'
+import { hash } from './sodium.ts'
+
+export const MIDS = 128
+export const LEAVES = MIDS * 128
+/** Wake time of what never wakes. */
+export const NEVER = 2 ** 48 - 1
+
+/** A child as its parent knows it. */
+export interface Ref {
+  /** BLAKE2b-128 of the child's whole stored row. */
+  readonly hash: Uint8Array
+  /** Earliest wake time below, epoch milliseconds; `NEVER` if there is none. */
+  readonly wake: number
+}
+
+export interface Entry extends Ref {
+  /** Key of the object. */
+  readonly key: bigint
+  readonly kind: ObjectKind
+}
+
+/** Reference to a stored row. */
+export function refHash(stored: Uint8Array): Uint8Array {
+  return hash(16, stored)
+}
+
+/** Number of the leaf that is responsible for an object. */
+export function leafOf(key: bigint): number {
+  return Number(key >> 50n)
+}
+
+/** Row id of a leaf in table `node`. */
+export function leafRow(leaf: number): bigint {
+  return BigInt(leaf)
+}
+
+/** Row id of a mid in table `node`. */
+export function midRow(mid: number): bigint {
+  return BigInt(LEAVES + mid)
+}
+
+/** Earliest wake time of some references. */
+export function earliest(refs: Iterable<Ref>): number {
+  let wake = NEVER
+  for (const ref of refs) if (ref.wake < wake) wake = ref.wake
+  return wake
+}
+
+/** Children of a mid or of the root, by position 0–127. */
+export type Children = ReadonlyMap<number, Ref>
+
+const CHILD = 1 + 16 + 6
+const ENTRY = 8 + 1 + 16 + 6
+
+/** node u16 ‖ count u8 ‖ (position u8 ‖ hash 16 ‖ wake u48)… ‖ zeros to a multiple of eight children. */
+export function encodeMid(mid: number, children: Children): Uint8Array {
+  const out = new Writer().u16(LEAVES + mid).u8(children.size)
+  for (const position of [...children.keys()].sort((a, b) => a - b)) {
+    const ref = children.get(position)
+    if (ref !== undefined) out.u8(position).raw(ref.hash).u48(ref.wake)
+  }
+  return padded(out, children.size, 8, CHILD)
+}
+
+export function decodeMid(mid: number, plaintext: Uint8Array): Children {
+  const input = new Reader(plaintext)
+  if (input.u16() !== LEAVES + mid) throw new Malformed('another node')
+  const children = new Map<number, Ref>()
+  for (let left = input.u8(); left > 0; left--) {
+    const position = input.u8()
+    if (position >= 128 || children.has(position)) throw new Malformed('a position occurs twice')
+    children.set(position, { hash: input.raw(16), wake: input.u48() })
+  }
+  return children
+}
+
+/** node u16 ‖ count u16 ‖ (key u64 ‖ kind u8 ‖ hash 16 ‖ wake u48)…, ascending keys ‖ zeros to a multiple of four entries. */
+export function encodeLeaf(leaf: number, entries: readonly Entry[]): Uint8Array {
+  const out = new Writer().u16(leaf).u16(entries.length)
+  for (const entry of entries) out.u64(entry.key).u8(entry.kind).raw(entry.hash).u48(entry.wake)
+  return padded(out, entries.length, 4, ENTRY)
+}
+
+export function decodeLeaf(leaf: number, plaintext: Uint8Array): readonly Entry[] {
+  const input = new Reader(plaintext)
+  if (input.u16() !== leaf) throw new Malformed('another node')
+  const entries: Entry[] = []
+  let previous = -1n
+  for (let left = input.u16(); left > 0; left--) {
+    const key = input.u64()
+    if (key <= previous || leafOf(key) !== leaf) throw new Malformed('entries out of order')
+    previous = key
+    entries.push({ key, kind: input.u8() as ObjectKind, hash: input.raw(16), wake: input.u48() })
+  }
+  return entries
+}
+
+function padded(out: Writer, count: number, step: number, size: number): Uint8Array {
+  const missing = Math.max(step, Math.ceil(count / step) * step) - count
+  return out.raw(new Uint8Array(missing * size)).done()
+}
+
+/** The entry of an object; `undefined` if the leaf says that there is none. */
+export function entryOf(entries: readonly Entry[], key: bigint): Entry | undefined {
+  return entries.find((entry) => entry.key === key)
+}
+
+/** The entries with some set (a reference) or removed (`undefined`), in order. */
+export function withEntries(entries: readonly Entry[], changes: ReadonlyMap<bigint, Entry | undefined>): readonly Entry[] {
+  const kept = entries.filter((entry) => !changes.has(entry.key))
+  for (const change of changes.values()) if (change !== undefined) kept.push(change)
+  return kept.sort((a, b) => (a.key < b.key ? -1 : 1))
+}
+
+/** Do the stored bytes hash to what the parent says? */
+export function matches(ref: Ref, stored: Uint8Array): boolean {
+  return equal(refHash(stored), ref.hash)
+}

@@ -1,0 +1,178 @@
+/**
+ * From a holder's secret to the root key. Every unlocker owns an X25519 pair derived from its secret; the public half lies in the keyring, so
+ * any holder of the root key can wrap a new one for absent holders, while an outsider can't make a stanza. The wrap is doubled by a
+ * symmetric key of the same secret, so that breaking X25519 alone yields nothing.
+ */
+import { RotateError, usage } from '../core/errors.ts'
+import { Reader, Writer, concat, utf8 } from './bytes.ts'
+import { decoded, tampered } from './damage.ts'
+import type { Header, Stanza } from './header.ts'
+import { kindNumber } from './keys.ts'
+import type { Sealer } from './seal.ts'
+import { derive, hash, sodium } from './sodium.ts'
+import type { NewUnlocker, PassphraseParams, Unlock } from './types.ts'
+
+const MIB = 1024 * 1024
+const LIMITS = { memory: [64 * MIB, 1024 * MIB], passes: [2, 10] } as const
+/** 256 MiB, three passes. */
+export const defaultPassphraseParams: PassphraseParams = { memory: 256 * MIB, passes: 3 }
+
+const NOTHING = new Uint8Array(0)
+
+/** What a holder's secret yields, apart from any one vault. */
+export interface UnlockerSecret {
+  readonly publicKey: Uint8Array
+  readonly privateKey: Uint8Array
+  readonly psk: Uint8Array
+  readonly commitKey: Uint8Array
+}
+
+/** The part that costs time happens before: `kek` is 32 bytes. */
+function fromKek(kek: Uint8Array): UnlockerSecret {
+  const pair = sodium.crypto_box_seed_keypair(derive(kek, 1, 'unlock/1'))
+  return { publicKey: pair.publicKey, privateKey: pair.privateKey, psk: derive(kek, 2, 'unlock/1'), commitKey: derive(kek, 3, 'unlock/1') }
+}
+
+function kekOfKey(kind: 'key-file' | 'recovery', key: Uint8Array): Uint8Array {
+  return hash(32, key, utf8(`rotate/1 ${kind}`))
+}
+
+async function kekOfPassphrase(
+  passphrase: { bytes(): Uint8Array; isText(): boolean; reveal(): string },
+  salt: Uint8Array,
+  cost: PassphraseParams,
+): Promise<Uint8Array> {
+  const { default: sumo } = await import('libsodium-wrappers-sumo')
+  await sumo.ready
+  // The same letters typed on another keyboard may arrive composed differently.
+  const bytes = passphrase.isText() ? utf8(passphrase.reveal().normalize('NFC')) : passphrase.bytes()
+  return sumo.crypto_pwhash(32, bytes, salt, cost.passes, cost.memory, sumo.crypto_pwhash_ALG_ARGON2ID13)
+}
+
+function withinLimits({ memory, passes }: PassphraseParams): boolean {
+  const between = (value: number, [low, high]: readonly [number, number]): boolean =>
+    Number.isInteger(value) && value >= low && value <= high
+  return between(memory, LIMITS.memory) && between(passes, LIMITS.passes) && memory % 1024 === 0
+}
+
+/** salt 16 ‖ memory in KiB u32 ‖ passes u32. */
+function encodeParams(salt: Uint8Array, { memory, passes }: PassphraseParams): Uint8Array {
+  return new Writer()
+    .raw(salt)
+    .u32(memory / 1024)
+    .u32(passes)
+    .done()
+}
+
+function commitment(secret: UnlockerSecret, vault: Uint8Array, stanza: Pick<Stanza, 'rawId' | 'kind' | 'params'>): Uint8Array {
+  return hash(32, concat(vault, stanza.rawId, new Uint8Array([stanza.kind]), stanza.params), secret.commitKey)
+}
+
+function wrapData(vault: Uint8Array, rawId: Uint8Array, epoch: number): Uint8Array {
+  return new Writer().raw(utf8('rotate/1 wrap')).raw(vault).raw(rawId).u32(epoch).done()
+}
+
+/** A root key wrapped for a holder of whom only public key and psk are known. */
+export function wrapRoot(
+  vault: Uint8Array,
+  epoch: number,
+  root: Uint8Array,
+  holder: { rawId: Uint8Array; publicKey: Uint8Array; psk: Uint8Array },
+  sealer: Sealer,
+): Uint8Array {
+  const inner = sealer.sealUnder(holder.psk, wrapData(vault, holder.rawId, epoch), root)
+  return sodium.crypto_box_seal(inner, holder.publicKey)
+}
+
+/** A stanza for a new unlocker, and its secret. `usage` for parameters out of bounds. */
+export async function newStanza(
+  vault: Uint8Array,
+  epoch: number,
+  root: Uint8Array,
+  unlocker: NewUnlocker,
+  sealer: Sealer,
+): Promise<{ readonly stanza: Stanza; readonly secret: UnlockerSecret }> {
+  let params: Uint8Array = NOTHING
+  let kek: Uint8Array
+  if (unlocker.kind === 'passphrase') {
+    if (unlocker.passphrase.size === 0) throw usage('the passphrase is empty')
+    const cost = unlocker.params ?? defaultPassphraseParams
+    if (!withinLimits(cost)) throw usage('the cost of the password hash is out of bounds', 'memory 64 MiB to 1 GiB, 2 to 10 passes')
+    const salt = sealer.fresh('salt')
+    params = encodeParams(salt, cost)
+    kek = await kekOfPassphrase(unlocker.passphrase, salt, cost)
+  } else {
+    kek = kekOfKey(unlocker.kind, unlocker.key.bytes())
+  }
+  const secret = fromKek(kek)
+  const rawId = sealer.fresh('unlocker')
+  const kind = kindNumber(unlocker.kind)
+  const commit = commitment(secret, vault, { rawId, kind, params })
+  const box = wrapRoot(vault, epoch, root, { rawId, publicKey: secret.publicKey, psk: secret.psk }, sealer)
+  return { stanza: { rawId, kind, params, commit, box }, secret }
+}
+
+/** Opens a header's wrap for this secret; kept by an open vault, so that it can follow a change of the root key. */
+export type OpenRoot = (header: Header) => Promise<Uint8Array>
+
+/**
+ * Finds the stanza of a secret and opens it. `unlock-failed` when no stanza answers to the secret, which includes a changed stanza of one's own;
+ * `tampered` when the stanza answers but its box does not open.
+ */
+export function opener(unlock: Unlock): OpenRoot {
+  const known = new Map<string, UnlockerSecret>()
+  return async (header) => {
+    const number = kindNumber(unlock.kind)
+    const own = header.stanzas.filter((stanza) => stanza.kind === number)
+    for (const stanza of own) {
+      const cacheKey = stanza.params.join()
+      let secret = known.get(cacheKey)
+      if (secret === undefined) {
+        secret = fromKek(
+          unlock.kind === 'passphrase' ? await slowKek(unlock.passphrase, stanza) : kekOfKey(unlock.kind, unlock.key.bytes()),
+        )
+        known.set(cacheKey, secret)
+      }
+      if (sodium.memcmp(commitment(secret, header.vault, stanza), stanza.commit)) return openBox(header, stanza, secret)
+    }
+    throw wrong(unlock.kind, own.length)
+  }
+}
+
+function slowKek(passphrase: Parameters<typeof kekOfPassphrase>[0], stanza: Stanza): Promise<Uint8Array> {
+  const cost = decoded('its passphrase entry', () => {
+    const input = new Reader(stanza.params)
+    const salt = input.raw(16)
+    const memory = input.u32() * 1024
+    const passes = input.u32()
+    input.end()
+    return { salt, memory, passes }
+  })
+  // Neither may a hostile file make the hash cheap, nor make it eat all memory.
+  if (!withinLimits(cost)) throw tampered('the cost of its password hash is out of bounds')
+  return kekOfPassphrase(passphrase, cost.salt, cost)
+}
+
+function openBox(header: Header, stanza: Stanza, secret: UnlockerSecret): Uint8Array {
+  try {
+    const inner = sodium.crypto_box_seal_open(stanza.box, secret.publicKey, secret.privateKey)
+    const data = wrapData(header.vault, stanza.rawId, header.epoch)
+    const root = sodium.crypto_aead_xchacha20poly1305_ietf_decrypt(null, inner.subarray(24), data, inner.subarray(0, 24), secret.psk)
+    if (root.length === 32) return root
+  } catch (error) {
+    throw tampered('the entry of this unlocker was changed', error)
+  }
+  throw tampered('the entry of this unlocker was changed')
+}
+
+const NAMES = { passphrase: 'passphrase', 'key-file': 'key file', recovery: 'recovery key' } as const
+
+function wrong(kind: Unlock['kind'], tried: number): RotateError {
+  const name = NAMES[kind]
+  const message = tried === 0 ? `this vault can't be opened with a ${name}: it has none` : `the ${name} does not open this vault`
+  const hint =
+    tried === 0
+      ? 'use another unlocker of this vault'
+      : `check that it is the ${name} of this vault (--vault, ROTATE_VAULT); nothing was changed`
+  return new RotateError('unlock-failed', message, { hint })
+}

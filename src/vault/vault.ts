@@ -1,0 +1,90 @@
+/** The `Vault` port on top of a session. What only writers and lists need is loaded when it is first used. */
+import type { AuditEvent, RunRecord, SecretRecord } from '../core/model.ts'
+import type { AuditFilter, AuditVerdict, UnlockerInfo, Vault, VaultReader, VaultTx } from '../core/ports.ts'
+import type { Fields } from '../core/secret.ts'
+import { notWritable } from '../store/failures.ts'
+import { Writer, hex, utf8 } from './bytes.ts'
+import { vaultIdOf } from './header.ts'
+import { Records } from './records.ts'
+import type { Session } from './session.ts'
+import { hash } from './sodium.ts'
+
+class OpenVault implements Vault {
+  readonly file: string
+  readonly #session: Session
+  readonly #readonly: boolean
+
+  constructor(file: string, session: Session, readonly: boolean) {
+    this.file = file
+    this.#session = session
+    this.#readonly = readonly
+  }
+
+  get vaultId(): string {
+    return vaultIdOf(this.#session.keys.vault)
+  }
+
+  get unlockers(): readonly UnlockerInfo[] {
+    return this.#session.keys.ring.unlockers.map(({ id, kind, createdAt }) => ({ id, kind, createdAt }))
+  }
+
+  read<T>(body: (reader: VaultReader) => Promise<T>): Promise<T> {
+    return this.#session.consistent((snapshot) => body(new Records(async (identity) => (await snapshot.object(identity))?.body)))
+  }
+
+  async transact<T>(body: (tx: VaultTx) => Promise<T>): Promise<T> {
+    if (this.#readonly) throw notWritable(this.file, 'it was opened for reading only')
+    const { transact } = await import('./transact.ts')
+    return transact(this.#session, body)
+  }
+
+  async *secrets(): AsyncIterable<SecretRecord> {
+    const { listSecrets } = await import('./lists.ts')
+    yield* listSecrets(this.#session)
+  }
+
+  async *runs(): AsyncIterable<RunRecord> {
+    const { listRuns } = await import('./lists.ts')
+    yield* listRuns(this.#session)
+  }
+
+  due(now: number): Promise<{ readonly ids: readonly string[]; readonly next: number | null }> {
+    return this.#session.consistent(async (snapshot) => {
+      const { entries, next } = await snapshot.due(now)
+      const found = entries.length === 0 ? [] : await snapshot.objects(entries)
+      return { ids: found.map(({ owner }) => owner), next: Number.isFinite(next) && next < 2 ** 48 - 1 ? next : null }
+    })
+  }
+
+  async *auditEvents(filter: AuditFilter): AsyncIterable<AuditEvent> {
+    const { auditEvents } = await import('./audit.ts')
+    yield* auditEvents(this.#session, filter)
+  }
+
+  async auditVerify(): Promise<AuditVerdict> {
+    const { auditVerify } = await import('./audit.ts')
+    return auditVerify(this.#session)
+  }
+
+  highestTime(): Promise<number> {
+    return this.#session.consistent(async (snapshot) => (await snapshot.root()).highestTime)
+  }
+
+  fingerprint(fields: Fields): string {
+    const out = new Writer()
+    for (const name of Object.keys(fields).sort()) {
+      const value = fields[name]
+      if (value !== undefined) out.short(utf8(name)).long(value.bytes())
+    }
+    return hex(hash(16, out.done(), this.#session.keys.ring.fingerprint))
+  }
+
+  close(): void {
+    this.#session.store.close()
+  }
+}
+
+/** An unlocked session as a `Vault`. */
+export function asVault(file: string, session: Session, readonly: boolean): Vault {
+  return new OpenVault(file, session, readonly)
+}
