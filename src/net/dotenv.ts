@@ -25,7 +25,8 @@ export interface Readers {
 /** Loads both parsers. */
 export async function loadReaders(): Promise<Readers> {
   const [{ parse }, { parseEnv }] = await Promise.all([import('dotenv'), import('node:util')])
-  return { dotenv: (text) => parse(text), node: (text) => parseEnv(text) }
+  // Node takes a byte order mark for a part of the first name. Who has one in a file does not read that name with Node.
+  return { dotenv: (text) => parse(text), node: (text) => parseEnv(text.replace(/^\uFEFF/, '')) }
 }
 
 /** An assignment as dotenv sees it: `[export] NAME = value`. Groups: name, separator, value. The pattern is dotenv's own. */
@@ -65,11 +66,14 @@ function assign(text: string, name: string, value: Secret, readers: Readers, str
   const plain = value.reveal()
   const styles = stylesFor(plain, strict)
   const spans = assignments(text).filter((found) => found.name === name)
-  // A file's own way of quoting is kept where it can hold the value, so that undoing a change gives the same bytes again.
-  const preferred = spans.map((span) => span.style).filter((style) => styles.includes(style))
-  for (const style of new Set([...preferred, ...styles])) {
-    const edited = spans.length === 0 ? appended(text, name, quote(plain, style)) : replaced(text, spans, quote(plain, style))
-    if (readsBack(text, edited, name, plain, readers, strict)) return edited
+  for (const style of styles) {
+    const candidates = [
+      // A file's own way of quoting is kept where it can hold the value, so that undoing a change gives the same bytes again.
+      replaced(text, spans, (own) => quote(plain, styles.includes(own) ? own : style)),
+      replaced(text, spans, () => quote(plain, style)),
+    ]
+    for (const edited of spans.length === 0 ? [appended(text, name, quote(plain, style))] : candidates)
+      if (readsBack(text, edited, name, plain, readers, strict)) return edited
   }
   throw unwritable(
     name,
@@ -132,12 +136,12 @@ function assignments(text: string): Span[] {
 }
 
 /** `NAME : value` and `NAME = value` become `NAME=value`, the only spelling that sh reads. */
-function replaced(text: string, spans: readonly Span[], encoded: string): string {
+function replaced(text: string, spans: readonly Span[], encode: (own: Style) => string): string {
   let edited = text
-  for (const { start, end } of spans.toReversed()) {
+  for (const { start, end, style } of spans.toReversed()) {
     const rest = edited.slice(end)
     // Without a space before it, sh would take a comment for a part of the value.
-    edited = `${edited.slice(0, start)}=${encoded}${rest.startsWith('#') ? ' ' : ''}${rest}`
+    edited = `${edited.slice(0, start)}=${encode(style)}${rest.startsWith('#') ? ' ' : ''}${rest}`
   }
   return edited
 }
