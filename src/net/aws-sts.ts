@@ -8,7 +8,8 @@
 import { MINUTE } from '../core/duration.ts'
 import { AdapterError } from '../core/errors.ts'
 import type { AdapterContext } from '../core/provider.ts'
-import { type AwsKey, type AwsSite, badAnswer, isRefusal, pause, repeat, settings, short } from './aws.ts'
+import { badAnswer, isRefusal } from './aws-errors.ts'
+import { type AwsKey, type AwsSite, pause, repeat, settings, short } from './aws.ts'
 
 /** How keys are proven: AWS names no figure for propagation, so one accepted call is not yet "accepted everywhere". */
 const PROPAGATION = {

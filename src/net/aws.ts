@@ -6,17 +6,17 @@
  * mint a key (measured; test/adapters/aws.test.ts repeats the measurement). Each default that would read the environment, ~/.aws or the
  * metadata service is set explicitly: whose credential signs is said in the vault and nowhere else.
  *
- * Query protocol and error codes: https://docs.aws.amazon.com/IAM/latest/APIReference/CommonErrors.html
+ * Endpoints and partitions: https://docs.aws.amazon.com/general/latest/gr/iam-service.html
  */
 import type { IAMClient } from '@aws-sdk/client-iam'
-import { type AdapterCode, AdapterError, type Effect } from '../core/errors.ts'
-import { visible } from '../core/names.ts'
+import { AdapterError } from '../core/errors.ts'
 import type { AdapterContext, Credential } from '../core/provider.ts'
 import type { Secret } from '../core/secret.ts'
+import { type Exchange, explain } from './aws-errors.ts'
 
 /** For one exchange. The connection itself is bounded by the HTTP client. */
 const REQUEST_TIMEOUT_MS = 15_000
-/** Throttling arrives as HTTP 400, which the transport does not repeat; what may be repeated is, after these pauses. */
+/** Throttling mostly arrives as HTTP 400, which the transport does not repeat; what may be repeated is, after these pauses. */
 const THROTTLE_PAUSES_MS = [1000, 3000]
 
 export interface AwsKey {
@@ -34,6 +34,29 @@ export interface AwsSite {
 /** May the call be repeated? As `HttpRequest.effect`. */
 export type AwsEffect = 'read' | 'idempotent' | 'once'
 
+/** By first letters of the region. IAM is one service per partition and wants its own signing region, whatever region else is configured. */
+const PARTITIONS = [
+  { prefix: 'cn-', name: 'aws-cn', iamRegion: 'cn-north-1' },
+  { prefix: 'us-gov-', name: 'aws-us-gov', iamRegion: 'us-gov-west-1' },
+  { prefix: 'eusc-', name: 'aws-eusc', iamRegion: 'eusc-de-east-1' },
+  { prefix: '', name: 'aws', iamRegion: 'us-east-1' },
+] as const
+
+function partitionOf(region: string): (typeof PARTITIONS)[number] {
+  return PARTITIONS.find((partition) => region.startsWith(partition.prefix)) ?? PARTITIONS[3]
+}
+
+/** A policy that allows these IAM actions on one user, ready to paste. User names are unique in an account, whatever their path. */
+export function userPolicy(region: string, userName: string, actions: readonly string[]): string {
+  const resource = `arn:${partitionOf(region).name}:iam::*:user`
+  const statement = {
+    Effect: 'Allow',
+    Action: actions.map((action) => `iam:${action}`),
+    Resource: [`${resource}/${userName}`, `${resource}/*/${userName}`],
+  }
+  return JSON.stringify({ Version: '2012-10-17', Statement: [statement] }, null, 2)
+}
+
 type IamSdk = typeof import('@aws-sdk/client-iam')
 
 /** One IAM call, or several pages of one, signed by `key`. `action` is for messages and hints, such as `iam:ListAccessKeys`. */
@@ -46,7 +69,7 @@ export async function callIam<T>(
   run: (client: IAMClient, sdk: IamSdk) => Promise<T>,
 ): Promise<T> {
   const sdk = await import('@aws-sdk/client-iam')
-  const region = site.endpoint === undefined ? site.region : iamRegion(site.region)
+  const region = site.endpoint === undefined ? site.region : partitionOf(site.region).iamRegion
   return repeat(context, key, action, effect, (handler) =>
     run(new sdk.IAMClient({ ...settings(key, region, site.endpoint), requestHandler: handler }), sdk),
   )
@@ -54,7 +77,10 @@ export async function callIam<T>(
 
 /** The access key id of a credential, from its value or else its handle. */
 export function idOf(credential: Credential): string {
-  const id = credential.fields['accessKeyId']?.reveal() ?? credential.handle?.id
+  const [inValue, inHandle] = [credential.fields['accessKeyId']?.reveal(), credential.handle?.id]
+  if (inValue !== undefined && inHandle !== undefined && inValue !== inHandle)
+    throw new AdapterError('misconfigured', `the secret holds the key ${short(inValue)}, but is recorded as ${short(inHandle)}`)
+  const id = inValue ?? inHandle
   if (id === undefined) throw new AdapterError('misconfigured', 'the secret has no field accessKeyId: it is not an AWS access key')
   return id
 }
@@ -76,16 +102,6 @@ export function signingKey(id: Secret, secret: Secret, sessionToken: Secret | un
 /** A key id is public, but four characters are enough to find it. */
 export function short(id: string): string {
   return `${id.slice(0, 4)}…${id.slice(-4)}`
-}
-
-/** AWS does not take the credential that signed the call. */
-export function isRefusal(error: unknown): error is AdapterError {
-  return error instanceof AdapterError && error.code === 'refused'
-}
-
-/** An answer that lacks what was promised. After a create that may well have worked. */
-export function badAnswer(action: string, effect: AwsEffect, what: string, details: Readonly<Record<string, unknown>> = {}): AdapterError {
-  return new AdapterError('bad-answer', `${action}: AWS answered ${what}`, { effect: effect === 'read' ? 'none' : 'unknown', details })
 }
 
 /** Stops before anything is sent once the operator has interrupted us. */
@@ -126,16 +142,8 @@ export function settings(key: AwsKey, region: string, endpoint: string | undefin
   }
 }
 
-/** IAM is one service per partition and wants its own signing region, whatever region the rest of the configuration names. */
-function iamRegion(region: string): string {
-  if (region.startsWith('cn-')) return 'cn-north-1'
-  if (region.startsWith('us-gov-')) return 'us-gov-west-1'
-  return 'us-east-1'
-}
-
 /** What the SDK needs of a request handler, and what came back. */
-export interface Carrier {
-  status: number | undefined
+export interface Carrier extends Exchange {
   handle(request: SdkRequest): Promise<{ response: SdkResponse }>
 }
 interface SdkRequest {
@@ -154,11 +162,13 @@ interface SdkResponse {
 }
 
 function carrier(context: AdapterContext, effect: AwsEffect): Carrier {
-  const self: Carrier = {
-    status: undefined,
-    async handle(request) {
+  const self = {
+    sent: false,
+    status: undefined as number | undefined,
+    async handle(request: SdkRequest): Promise<{ response: SdkResponse }> {
       // Both are set by the transport from URL and body, to the very values that were signed.
       const { host: _host, 'content-length': _length, ...headers } = request.headers
+      self.sent = true
       const answer = await context.http.send({
         method: 'POST',
         url: `${request.protocol}//${request.hostname}${request.port === undefined ? '' : `:${request.port}`}${request.path}`,
@@ -190,139 +200,11 @@ export async function repeat<T>(
     try {
       return await send(handler)
     } catch (thrown) {
-      const error = explain(thrown, handler.status, key, action, effect)
-      const wait = effect === 'once' || error.code !== 'throttled' ? undefined : THROTTLE_PAUSES_MS[attempt]
+      const error = explain(thrown, handler, key, action, effect)
+      const again = effect !== 'once' && error.code === 'throttled' && handler.status === 400
+      const wait = again ? THROTTLE_PAUSES_MS[attempt] : undefined
       if (wait === undefined) throw error
       await pause(context, wait, action)
     }
   }
-}
-
-interface Meaning {
-  readonly code: AdapterCode
-  /** What happened at the far side if the call was not a read. */
-  readonly effect: Effect
-  readonly retryable?: boolean
-  readonly hint?: string
-}
-
-const refused: Meaning = { code: 'refused', effect: 'none' }
-const throttled: Meaning = { code: 'throttled', effect: 'none' }
-const down: Meaning = { code: 'unavailable', effect: 'unknown' }
-const busy: Meaning = { code: 'unavailable', effect: 'none' }
-const misused: Meaning = { code: 'misconfigured', effect: 'none' }
-const clock: Meaning = {
-  code: 'misconfigured',
-  effect: 'none',
-  hint: 'the clock of this machine differs from that of AWS by more than a few minutes: set it (NTP) and try again',
-}
-
-/** Error code of the query protocol, without a trailing `Exception`, to its meaning. Anything else is judged by its HTTP status. */
-const MEANINGS: Readonly<Record<string, Meaning>> = {
-  LimitExceeded: { code: 'quota', effect: 'none' },
-  NoSuchEntity: { code: 'missing', effect: 'none' },
-  AccessDenied: { code: 'denied', effect: 'none' },
-  UnauthorizedOperation: { code: 'denied', effect: 'none' },
-  OptInRequired: { code: 'denied', effect: 'none' },
-  InvalidClientTokenId: refused,
-  SignatureDoesNotMatch: refused,
-  AuthFailure: refused,
-  InvalidAccessKeyId: refused,
-  UnrecognizedClient: refused,
-  IncompleteSignature: refused,
-  MissingAuthenticationToken: refused,
-  ExpiredToken: { ...refused, hint: 'the session token has expired: configure a fresh one, or a long-term credential' },
-  Throttling: throttled,
-  Throttled: throttled,
-  TooManyRequests: throttled,
-  RequestLimitExceeded: throttled,
-  SlowDown: throttled,
-  RequestExpired: clock,
-  RequestTimeTooSkewed: clock,
-  RequestInTheFuture: clock,
-  ConcurrentModification: busy,
-  EntityTemporarilyUnmodifiable: busy,
-  InvalidInput: misused,
-  ValidationError: misused,
-  InvalidParameterValue: misused,
-  MalformedQueryString: misused,
-  InvalidAction: misused,
-  ServiceFailure: down,
-  ServiceUnavailable: down,
-  InternalFailure: down,
-  InternalError: down,
-}
-
-function byStatus(status: number | undefined): Meaning {
-  if (status === undefined || status < 400) return { code: 'bad-answer', effect: 'unknown' }
-  if (status === 429) return throttled
-  if (status >= 500) return down
-  // Whoever answered without a code of AWS (a proxy?) does not tell us what AWS did.
-  return { code: status === 401 || status === 403 ? 'denied' : 'failed', effect: 'unknown' }
-}
-
-/** `AdapterError` for anything that a call threw. The SDK's error is not kept as cause: it carries the raw answer. */
-function explain(thrown: unknown, status: number | undefined, key: AwsKey, action: string, effect: AwsEffect): AdapterError {
-  if (thrown instanceof AdapterError) {
-    return new AdapterError(thrown.code, `${action}: ${scrub(thrown.message, key)}`, {
-      effect: thrown.effect,
-      retryable: thrown.retryable,
-      hints: thrown.hints,
-      details: thrown.details,
-      ...(thrown.retryAfterMs === undefined ? {} : { retryAfterMs: thrown.retryAfterMs }),
-    })
-  }
-  const fault = faultOf(thrown)
-  // Only an error that AWS itself named has a text worth showing; a parser's complaint may quote the answer.
-  const said =
-    fault.code === undefined ? `HTTP ${status ?? 'status unknown'}, not an answer of the AWS query protocol` : scrub(fault.text, key)
-  const skewed = fault.code === 'SignatureDoesNotMatch' && /^Signature (expired|not yet current)/i.test(fault.text)
-  const meaning = skewed ? clock : ((fault.code === undefined ? undefined : MEANINGS[fault.code]) ?? coded(fault.code, status))
-  const hints = meaning.code === 'denied' && fault.code !== undefined ? [missingPermission(fault.text, action)] : []
-  return new AdapterError(meaning.code, `${action}: ${fault.code === undefined ? '' : `${fault.code}: `}${said}`, {
-    effect: effect === 'read' ? 'none' : meaning.effect,
-    ...(meaning.retryable === undefined ? {} : { retryable: meaning.retryable }),
-    hints: meaning.hint === undefined ? hints : [meaning.hint, ...hints],
-    details: { awsCode: fault.code ?? null, status: status ?? null, requestId: fault.requestId ?? null },
-  })
-}
-
-/** An unknown code of AWS itself with a 4xx status says that the call was turned down. */
-function coded(code: string | undefined, status: number | undefined): Meaning {
-  const meaning = byStatus(status)
-  return code !== undefined && status !== undefined && status >= 400 && status < 500 ? { ...meaning, effect: 'none' } : meaning
-}
-
-function missingPermission(text: string, action: string): string {
-  const named = /not authorized to perform: ([a-z-]+:[A-Za-z]+)/.exec(text)?.[1] ?? action
-  const explicit = /explicit deny/i.test(text) ? ' (an explicit deny, perhaps of the organisation, forbids it)' : ''
-  return `the configured credential needs ${named} on this user${explicit}; "rotate provider test PATH" prints the policy`
-}
-
-/** The code that AWS gave, its text, and the request id; no code where the SDK failed to understand the answer. */
-function faultOf(thrown: unknown): { code: string | undefined; text: string; requestId: string | undefined } {
-  const error = thrown as {
-    Code?: unknown
-    Error?: { Code?: unknown }
-    message?: unknown
-    $metadata?: { requestId?: unknown }
-    RequestId?: unknown
-  }
-  const raw = error.Error?.Code ?? error.Code
-  const id = error.$metadata?.requestId ?? error.RequestId
-  return {
-    code: typeof raw === 'string' && /^[A-Za-z.]{2,60}$/.test(raw) ? raw.replace(/Exception$/, '') : undefined,
-    text: typeof error.message === 'string' ? error.message : '',
-    requestId: typeof id === 'string' ? visible(id, 60) : undefined,
-  }
-}
-
-/** The far side's text: first line, visible characters, bounded, and without the values that signed the call. */
-function scrub(text: string, key: AwsKey): string {
-  let out = text
-  for (const value of [key.secretAccessKey, key.sessionToken]) {
-    if (value === undefined) continue
-    for (const form of [value.reveal(), encodeURIComponent(value.reveal())]) if (form !== '') out = out.replaceAll(form, '[secret]')
-  }
-  return visible(out.split('\n')[0] ?? '', 240)
 }

@@ -25,23 +25,24 @@ import {
 import { secretField, urlField } from '../core/schema.ts'
 import { type Fields, Secret } from '../core/secret.ts'
 import { type AwsIdentity, awaitDeath, awaitLife, callerIdentity } from '../net/aws-sts.ts'
+import { badAnswer, isRefusal } from '../net/aws-errors.ts'
 import {
   type AwsEffect,
   type AwsKey,
   type AwsSite,
-  badAnswer,
   callIam,
   idOf,
-  isRefusal,
   pause,
   short,
   signingKey,
   stopIfAborted,
+  userPolicy,
 } from '../net/aws.ts'
 
 const MAX_KEYS = 2
+const ACTIONS = ['CreateAccessKey', 'ListAccessKeys', 'UpdateAccessKey', 'DeleteAccessKey', 'GetAccessKeyLastUsed']
 
-/** Between the two listings of `settle`: a key may be missing in the first. */
+/** Between two listings, where a key that is not in the first may be in the second. */
 const LISTING_LAG_MS = 5000
 /** AWS refuses calls whose clock is further off, so no CreateDate is. */
 const CLOCK_SKEW_MS = 5 * MINUTE
@@ -94,7 +95,7 @@ export default defineProvider({
     suspend: true,
     lastUsed: true,
   }),
-  permissions: leastPrivilege,
+  permissions: (config) => userPolicy(config.region, config.iamUserName, ACTIONS),
   open: async (config, context) => new AwsSession(config, context),
 })
 
@@ -121,8 +122,13 @@ class AwsSession implements ProviderSession {
 
   async preflight(current: Credential | undefined): Promise<void> {
     this.#learn(current)
-    const keys = await this.#keys()
-    const ours = current === undefined ? undefined : idOf(current)
+    const ours = current && idOf(current)
+    let keys = await this.#keys()
+    if (ours !== undefined && !keys.some((key) => key.id === ours)) {
+      // A key that is seconds old may be missing in a listing.
+      await pause(this.#context, LISTING_LAG_MS, 'iam:ListAccessKeys')
+      keys = await this.#keys()
+    }
     if (ours !== undefined && !keys.some((key) => key.id === ours)) {
       throw new AdapterError('refused', `the stored current key ${short(ours)} is not among the access keys of ${this.#user}`, {
         hints: ['store the key that is in use now with "rotate set", or correct iamUserName'],
@@ -181,7 +187,6 @@ class AwsSession implements ProviderSession {
     const ambiguous = (detail: string): Settlement => ({ outcome: 'ambiguous', candidates, detail })
     if (candidates.length > 1)
       return ambiguous(`${candidates.length} keys of ${this.#user} appeared since: ${candidates.map((key) => short(key.id)).join(', ')}`)
-    if (!second.some((key) => key.id === only.id)) return ambiguous(`key ${short(only.id)} was listed once and then no more`)
     const made = only.createdAt
     if (made === undefined || made < intent.at - CLOCK_SKEW_MS || made > intent.at + CALL_WINDOW_MS + CLOCK_SKEW_MS)
       return ambiguous(`key ${short(only.id)} is new, but was not created at the time of our call`)
@@ -380,20 +385,6 @@ class AwsSession implements ProviderSession {
   #remember(key: AwsKey): void {
     if (this.#config.self) this.#own = [key, ...this.#own.filter((own) => own.accessKeyId !== key.accessKeyId)]
   }
-}
-
-/** The policy to attach to the configured credential (with `self`: to the user). User names are unique in an account, whatever their path. */
-function leastPrivilege(config: Config): string {
-  const partition = config.region.startsWith('cn-') ? 'aws-cn' : config.region.startsWith('us-gov-') ? 'aws-us-gov' : 'aws'
-  const statement = {
-    Sid: 'RotateAccessKeys',
-    Effect: 'Allow',
-    Action: ['CreateAccessKey', 'ListAccessKeys', 'UpdateAccessKey', 'DeleteAccessKey', 'GetAccessKeyLastUsed'].map(
-      (name) => `iam:${name}`,
-    ),
-    Resource: [`arn:${partition}:iam::*:user/${config.iamUserName}`, `arn:${partition}:iam::*:user/*/${config.iamUserName}`],
-  }
-  return JSON.stringify({ Version: '2012-10-17', Statement: [statement] }, null, 2)
 }
 
 function handleFrom(key: Pick<AccessKeyMetadata, 'Status' | 'CreateDate'>, id: string): Handle {

@@ -31,6 +31,8 @@ interface FakeUser {
   readonly path: string
   /** `all`: may manage every user. `self`: AWS's own self-rotation policy. `none`: may only ask who it is. */
   rights: 'all' | 'self' | 'none'
+  /** Says that it belongs to another account, as if it had been asked at a wrong endpoint. */
+  readonly account?: string
 }
 
 /** What goes wrong with calls of one action. `after`: the work is done and only the answer is lost. */
@@ -134,8 +136,8 @@ export class FakeAws {
     await new Promise((resolve) => this.#server.close(resolve))
   }
 
-  addUser(name: string, options: { path?: string; rights?: FakeUser['rights'] } = {}): void {
-    this.users.set(name, { name, path: options.path ?? '/', rights: options.rights ?? 'none' })
+  addUser(name: string, options: Partial<Omit<FakeUser, 'name'>> = {}): void {
+    this.users.set(name, { path: '/', rights: 'none', ...options, name })
   }
 
   /** A key that is there already: accepted at once, whatever the settings say. */
@@ -269,9 +271,10 @@ export class FakeAws {
 
   #perform(action: string, params: URLSearchParams, caller: FakeKey, made: { key?: FakeKey }): string {
     const self = this.users.get(caller.user)
-    const arn = `arn:aws:iam::${this.account}:user${self?.path ?? '/'}${caller.user}`
+    const account = self?.account ?? this.account
+    const arn = `arn:aws:iam::${account}:user${self?.path ?? '/'}${caller.user}`
     if (action === 'GetCallerIdentity')
-      return `<GetCallerIdentityResult>${tag('Arn', arn)}${tag('UserId', `AIDA${caller.user.toUpperCase()}`)}${tag('Account', this.account)}</GetCallerIdentityResult>`
+      return `<GetCallerIdentityResult>${tag('Arn', arn)}${tag('UserId', `AIDA${caller.user.toUpperCase()}`)}${tag('Account', account)}</GetCallerIdentityResult>`
     if (params.get('Version') !== '2010-05-08')
       throw new Reply(400, 'InvalidAction', `Could not find operation ${action} for version ${params.get('Version')}`)
     const id = params.get('AccessKeyId') ?? ''
