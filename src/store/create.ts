@@ -1,10 +1,10 @@
 /** Making a vault file: complete under another name first, so that a crash leaves either no vault or a whole one. */
-import { closeSync, openSync, rmSync, statSync } from 'node:fs'
+import { rmSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import Database from 'better-sqlite3'
 import { RotateError } from '../core/errors.ts'
 import { codeOf, notWritable, writeFailure } from './failures.ts'
-import { APPLICATION_ID, FORMAT, makeDirectory, publish } from './files.ts'
+import { APPLICATION_ID, FORMAT, discard, makeDirectory, publish, writeNew } from './files.ts'
 import type { Batch } from './port.ts'
 import { SCHEMA, configure, configureWriter, writeHead, writeRows } from './sqlite.ts'
 
@@ -21,7 +21,7 @@ export async function createSqliteStore(file: string, tag: string, first: FirstB
   try {
     refuseExisting(file)
     makeDirectory(dirname(file))
-    closeSync(openSync(temporary, 'wx', 0o600))
+    writeNew(temporary, new Uint8Array(0))
     fill(temporary, first)
     publish(temporary, file)
   } catch (error) {
@@ -29,8 +29,8 @@ export async function createSqliteStore(file: string, tag: string, first: FirstB
     if (codeOf(error) === 'ENOTDIR') throw notWritable(file, 'a part of its path is not a directory', error)
     throw writeFailure(file, error) ?? error
   } finally {
-    rmSync(temporary, { force: true })
-    rmSync(`${temporary}-journal`, { force: true })
+    discard(temporary)
+    discard(`${temporary}-journal`)
   }
 }
 

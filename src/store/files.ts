@@ -98,6 +98,27 @@ export function makeDirectory(path: string): void {
   mkdirSync(path, { recursive: true, mode: 0o700 })
 }
 
+/** A new private file (0600 whatever the umask is) with these bytes, written through to the disk. Throws with code `EEXIST`. */
+export function writeNew(path: string, bytes: Uint8Array): void {
+  const fd = openSync(path, 'wx', 0o600)
+  try {
+    fchmodSync(fd, 0o600)
+    for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at)
+    fsyncSync(fd)
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** Removes a file that is of no more use; that it can't be is never the error to report. */
+export function discard(path: string): void {
+  try {
+    unlinkSync(path)
+  } catch {
+    // gone already, or in a place that could not be written in the first place
+  }
+}
+
 /** Makes the entries of a directory durable. A file system that can't is not an error. */
 export function syncDirectory(path: string): void {
   let fd: number

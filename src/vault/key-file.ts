@@ -1,7 +1,7 @@
 /**
  * The key file: one line, `rotate-key-1:` + base64url of 32 key bytes and 4 check bytes, so that a cut file is told from a wrong one.
  */
-import { closeSync, constants, fchmodSync, fstatSync, fsyncSync, openSync, readSync, rmSync, writeSync } from 'node:fs'
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { RotateError } from '../core/errors.ts'
 import type { Random } from '../core/ports.ts'
@@ -25,21 +25,13 @@ function check(key: Uint8Array): Uint8Array {
  */
 export async function createKeyFile(path: string, random: Random): Promise<Secret> {
   await ready()
-  const { makeDirectory, publish } = await import('../store/files.ts')
+  const { discard, makeDirectory, publish, writeNew } = await import('../store/files.ts')
   const key = random.bytes(KEY)
   const line = `${PREFIX}${sodium.to_base64(concat(key, check(key)), sodium.base64_variants.URLSAFE_NO_PADDING)}\n`
   const temporary = join(dirname(path), `.${basename(path)}.new-${base32(random.bytes(10))}`)
   try {
     makeDirectory(dirname(path))
-    const fd = openSync(temporary, 'wx', 0o600)
-    try {
-      fchmodSync(fd, 0o600)
-      const bytes = utf8(line)
-      for (let at = 0; at < bytes.length;) at += writeSync(fd, bytes, at)
-      fsyncSync(fd)
-    } finally {
-      closeSync(fd)
-    }
+    writeNew(temporary, utf8(line))
     publish(temporary, path)
   } catch (error) {
     if (codeOf(error) === 'EEXIST') {
@@ -49,7 +41,7 @@ export async function createKeyFile(path: string, random: Random): Promise<Secre
       cause: error,
     })
   } finally {
-    rmSync(temporary, { force: true })
+    discard(temporary)
   }
   return new Secret(key)
 }

@@ -75,5 +75,5 @@ async function settle(session: Session, prepared: Prepared, error: CommitUnknown
       },
     )
   }
-  if (!applied) throw error.cause ?? error
+  if (!applied) throw error.cause instanceof Error ? error.cause : error
 }
