@@ -1,6 +1,7 @@
 /** What lies at the vault's path: told apart before SQLite touches it, each case with its own words. */
 import {
   closeSync,
+  fchmodSync,
   fstatSync,
   fsyncSync,
   linkSync,
@@ -11,6 +12,7 @@ import {
   renameSync,
   statSync,
   unlinkSync,
+  writeSync,
 } from 'node:fs'
 import { dirname } from 'node:path'
 import { RotateError, usage } from '../core/errors.ts'
