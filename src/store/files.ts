@@ -95,9 +95,15 @@ export function checkFileHeader(file: string, path: string): number {
   return view.getUint32(60)
 }
 
-/** Makes a directory and its missing parents, 0700. */
+/** Makes a directory and its missing parents, 0700. Throws with code `ENOTDIR` if a file stands in its place. */
 export function makeDirectory(path: string): void {
-  mkdirSync(path, { recursive: true, mode: 0o700 })
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 })
+  } catch (error) {
+    // A file at the very end of the path is reported as EEXIST, which elsewhere means that all is well.
+    if (codeOf(error) === 'EEXIST') throw Object.assign(new Error(`${path} is not a directory`), { code: 'ENOTDIR' })
+    throw error
+  }
 }
 
 /** A new private file (0600 whatever the umask is) with these bytes, written through to the disk. Throws with code `EEXIST`. */
