@@ -1,0 +1,203 @@
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import fc from 'fast-check'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import type { SpawnRequest } from '../../src/core/ports.ts'
+import { Secret } from '../../src/core/secret.ts'
+import { resolveProgram } from '../../src/net/program.ts'
+import { scrub } from '../../src/net/scrub.ts'
+import { createSpawn } from '../../src/net/spawn.ts'
+import { expectNoLeak } from '../conformance/_shared.ts'
+
+let dir: string
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'rotate-spawn-'))
+})
+afterEach(() => rmSync(dir, { recursive: true, force: true }))
+
+const PATH = process.env['PATH'] ?? ''
+const spawn = createSpawn({ path: PATH, cwd: process.cwd(), home: '/home/of/test', lang: 'C', tz: 'UTC' })
+const sh = (script: string, request: Partial<SpawnRequest> = {}) => spawn.run({ argv: ['/bin/sh', '-c', script], ...request })
+const alive = (pid: number): boolean => {
+  try {
+    process.kill(pid, 0)
+    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'))
+  } catch {
+    return false
+  }
+}
+async function written(file: string): Promise<string> {
+  for (let i = 0; i < 200 && !(existsSync(file) && readFileSync(file, 'utf8').endsWith('\n')); i++)
+    await new Promise((resolve) => setTimeout(resolve, 10))
+  return readFileSync(file, 'utf8').trim()
+}
+
+describe('running a program', () => {
+  test('stdin is the value, stdout the answer, the code its end', async () => {
+    const bytes = new Uint8Array([0, 255, 10, 13, 65])
+    const result = await sh('cat; exit 3', { input: new Secret(bytes) })
+    expect(result).toMatchObject({ code: 3, signal: null, timedOut: false, stderr: '' })
+    expect(result.stdout.equals(new Secret(bytes))).toBe(true)
+  })
+
+  test('the environment is minimal', async () => {
+    process.env['ROTATE_PASSPHRASE_TEST'] = 'must-not-pass'
+    const result = await sh('env', { env: { ROTATE_EVENT: 'push' } })
+    delete process.env['ROTATE_PASSPHRASE_TEST']
+    const names = result.stdout
+      .reveal()
+      .trim()
+      .split('\n')
+      .map((line) => line.split('=')[0])
+    expect(names.filter((name) => name !== 'PWD' && name !== 'SHLVL' && name !== '_').toSorted()).toEqual([
+      'HOME',
+      'LANG',
+      'PATH',
+      'ROTATE_EVENT',
+      'TZ',
+    ])
+  })
+
+  test('arguments are no shell', async () => {
+    const result = await spawn.run({ argv: ['/bin/echo', '$(id)', '; id', '*'] })
+    expect(result.stdout.reveal()).toBe('$(id) ; id *\n')
+  })
+
+  test('a program that does not read a large input is no failure', async () => {
+    expect(await sh('exit 0', { input: new Secret(new Uint8Array(8 * 1024 * 1024)) })).toMatchObject({ code: 0 })
+  })
+
+  test('a large answer arrives whole, a larger one than allowed ends it', async () => {
+    const result = await sh('head -c 1000000 /dev/zero')
+    expect(result.stdout.size).toBe(1_000_000)
+    await expect(sh('exec yes', { maxBytes: 1000 })).rejects.toMatchObject({ code: 'bad-answer', effect: 'unknown' })
+  })
+
+  test('a timeout ends the whole group', async () => {
+    const pids = join(dir, 'pids')
+    const running = sh(`sleep 60 & echo $! > "${pids}"; sleep 60`, { timeoutMs: 300 })
+    const grandchild = Number(await written(pids))
+    expect(alive(grandchild)).toBe(true)
+    expect(await running).toMatchObject({ code: null, signal: 'SIGTERM', timedOut: true })
+    expect(alive(grandchild)).toBe(false)
+  })
+
+  test('who ignores the polite signal is killed five seconds later', async () => {
+    const began = performance.now()
+    const result = await sh('trap "" TERM; while :; do sleep 0.1; done', { timeoutMs: 200 })
+    expect(result).toMatchObject({ signal: 'SIGKILL', timedOut: true })
+    expect(performance.now() - began).toBeGreaterThan(5000)
+    expect(performance.now() - began).toBeLessThan(8000)
+  }, 15_000)
+
+  test('a program that leaves something running does not hold us up', async () => {
+    const began = performance.now()
+    expect(await sh('sleep 20 & echo done')).toMatchObject({ code: 0 })
+    expect(performance.now() - began).toBeLessThan(4000)
+  })
+
+  test('an interruption ends it, an earlier one starts nothing', async () => {
+    const stop = new AbortController()
+    const running = sh(`echo > "${dir}/started"; sleep 60`, { signal: stop.signal })
+    while (!existsSync(join(dir, 'started'))) await new Promise((resolve) => setTimeout(resolve, 10))
+    stop.abort()
+    expect(await running).toMatchObject({ signal: 'SIGTERM', timedOut: false })
+    await expect(sh(`echo > "${dir}/second"`, { signal: stop.signal })).rejects.toMatchObject({ effect: 'none', retryable: false })
+    expect(existsSync(join(dir, 'second'))).toBe(false)
+  })
+
+  test.each([
+    ['plain', 'cat >&2'],
+    ['base64', 'base64 -w0 >&2'],
+    ['hex', 'od -An -tx1 -v | tr -d " \\n" >&2'],
+    ['line by line', 'while read -r line; do echo "line: $line" >&2; done'],
+  ])('stderr is scrubbed: %s', async (_how, script) => {
+    const value = 'first part of it\nsecond part + "quoted"/\\'
+    const result = await sh(script, { input: new Secret(value) })
+    expect(result.stderr).toContain('[secret]')
+    expectNoLeak(result, [value, 'first part of it', 'second part + "quoted"/\\'])
+  })
+
+  test('only the end of stderr is kept', async () => {
+    const result = await sh('i=0; while [ $i -lt 20000 ]; do echo "line $i" >&2; i=$((i+1)); done')
+    expect(result.stderr.split('\n').at(-1)).toBe('line 19999')
+    expect(result.stderr.length).toBeLessThanOrEqual(4096)
+  })
+})
+
+test('scrubbing finds every spelling', () => {
+  fc.assert(
+    fc.property(fc.string({ unit: 'grapheme', minLength: 6, maxLength: 30 }), fc.string(), (value, around) => {
+      if (!value.isWellFormed() || '[secret]'.includes(value) || value.trim() !== value) return
+      const bytes = Buffer.from(value)
+      const spellings = [
+        value,
+        bytes.toString('base64'),
+        bytes.toString('base64url'),
+        bytes.toString('hex'),
+        encodeURIComponent(value),
+        JSON.stringify(value).slice(1, -1),
+      ]
+      for (const spelling of spellings) {
+        const clean = scrub(`${around}<${spelling}>`, [new Secret(value)])
+        expect(clean.endsWith(`<${spelling}>`)).toBe(false)
+      }
+    }),
+  )
+})
+
+describe('which program', () => {
+  const make = (name: string, mode: number): string => {
+    const path = join(dir, name)
+    writeFileSync(path, '#!/bin/sh\nexit 0\n')
+    chmodSync(path, mode)
+    return path
+  }
+  const place = (): { cwd: string; path: string } => ({ cwd: dir, path: `relative:${dir}:${PATH}` })
+
+  test('is absolute: from the working directory, from PATH, or as given', async () => {
+    const path = make('hook', 0o755)
+    expect(await resolveProgram('./hook', place())).toBe(path)
+    expect(await resolveProgram('hook', place())).toBe(path)
+    expect(await resolveProgram(path, place())).toBe(path)
+    expect(await createSpawn(place()).resolve(['./hook', './hook', './none', 'plain'])).toEqual([path, path, './none', 'plain'])
+  })
+
+  test.each([
+    ['does not exist', 'none', 0],
+    ['is not executable', 'hook', 0o644],
+    ['is writable by others', 'hook', 0o757],
+    ['is writable by the group', 'hook', 0o775],
+  ])('is refused when it %s', async (_why, name, mode) => {
+    if (mode !== 0) make(name, mode)
+    await expect(resolveProgram(`./${name}`, place())).rejects.toMatchObject({ code: 'misconfigured', effect: 'none' })
+  })
+
+  test('is refused in a directory that others may write, unless it is sticky', async () => {
+    const open = join(dir, 'open')
+    mkdirSync(open)
+    writeFileSync(join(open, 'hook'), '')
+    chmodSync(join(open, 'hook'), 0o755)
+    chmodSync(open, 0o777)
+    await expect(resolveProgram('open/hook', place())).rejects.toMatchObject({ code: 'misconfigured' })
+    chmodSync(open, 0o1777)
+    expect(await resolveProgram('open/hook', place())).toBe(join(open, 'hook'))
+  })
+
+  test('is judged where a link leads, too', async () => {
+    symlinkSync(make('loose', 0o757), join(dir, 'link'))
+    await expect(resolveProgram('./link', place())).rejects.toMatchObject({ code: 'misconfigured' })
+  })
+
+  test('a script of an interpreter is held to the same rule', async () => {
+    make('script.sh', 0o666)
+    await expect(createSpawn(place()).resolve(['sh', './script.sh'])).rejects.toMatchObject({ code: 'misconfigured' })
+    make('script.sh', 0o644)
+    expect((await createSpawn(place()).resolve(['sh', './script.sh'])).at(-1)).toBe(join(dir, 'script.sh'))
+  })
+
+  test.each([[[]], [['']], [['sh', 'a\0b']], [['/dev']], [['..']]])('%j is refused', async (argv) => {
+    await expect(createSpawn(place()).resolve(argv)).rejects.toMatchObject({ code: 'misconfigured', effect: 'none' })
+  })
+})
