@@ -286,6 +286,8 @@ function faultOf(thrown: unknown): { code: string; reason: string; refusal: Adap
     if (item instanceof AdapterError) return { code: item.code, reason: item.message, refusal: item }
     if (!(item instanceof Error)) continue
     const found = (item as NodeJS.ErrnoException).code
+    // Its own code is missing in the common case, and its `data` holds what was received: another reason to keep no cause.
+    if (item.name === 'HTTPParserError') code = 'HPE_INVALID'
     if (code === 'unknown error' && typeof found === 'string' && /^[A-Z][A-Z0-9_]+$/.test(found)) code = found
     seen.push(item.cause, ...(item instanceof AggregateError ? (item.errors as unknown[]) : []))
   }
