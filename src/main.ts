@@ -49,6 +49,7 @@ async function main(): Promise<number> {
   const host: Host = {
     ...base,
     pid: process.pid,
+    self: [process.execPath, ...process.execArgv, process.argv[1] ?? ''],
     version: manifest.version,
     signal: signals.signal,
     interruptedBy: signals.by,

@@ -46,9 +46,17 @@ export async function planOf(deps: Deps, path: string): Promise<PlanView> {
   }
   const title = (await loadProvider(schedule.provider.id)).title
   const steps: PlanStep[] = []
-  for (const step of forwardSteps(plan)) steps.push(await describe(ports, secret, plan, traits, title, step))
+  const silent = await withoutDeploy(plan)
+  for (const step of forwardSteps(plan)) if (!silent.has(step)) steps.push(await describe(ports, secret, plan, traits, title, step))
   steps.push(...endSteps(plan, traits))
   return { path: secret.path, hash: digest(secret.path, steps), steps }
+}
+
+/** Deploy steps of targets that have nothing to deploy. */
+async function withoutDeploy(plan: RunPlan): Promise<ReadonlySet<string>> {
+  const steps: string[] = []
+  for (const target of plan.targets) if (!(await loadTarget(target.type)).deploys) steps.push(`deploy:${target.key}`)
+  return new Set(steps)
 }
 
 async function describe(ports: EnginePorts, secret: SecretRecord, plan: RunPlan, traits: Traits, title: string, step: string): Promise<PlanStep> {

@@ -91,7 +91,7 @@ export async function runDue(deps: Deps, input: RunDueInput, progress: (event: P
   const tally: Tally = { rotated: [], failed: [], revoked: [], resumed: [], skipped: [], failures: [], succeeded: 0, begun: 0 }
   if (found.ids.length === 0) return { report: report(tally, found.next), failure: undefined }
 
-  const unlock = await deps.locks.tryNamed(`run-due-${deps.vault.vaultId}`)
+  const unlock = await deps.locks.tryNamed(`run-due-${deps.vault.vaultId.toLowerCase().replace('_', '-')}`)
   if (unlock === undefined) {
     if (input.failIfLocked) throw new RotateError('locked', 'another run-due is at work on this vault; nothing was done', { hint: 'it needs no second one' })
     return { report: report(tally, found.next), failure: undefined }

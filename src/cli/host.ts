@@ -8,6 +8,8 @@ export interface Host {
   readonly env: Readonly<Record<string, string | undefined>>
   readonly cwd: string
   readonly pid: number
+  /** How to start this very program again: its runtime and its file. */
+  readonly self: readonly [string, ...string[]]
   /** The program's version. */
   readonly version: string
   readonly clock: Clock

@@ -40,6 +40,8 @@ export interface TargetSpecDefinition<C extends z.ZodType> {
   readonly config: C
   /** Can it be read back? Said plainly in plans and `target show`. */
   readonly readable: boolean
+  /** Does it have to make consumers take the value up (redeploy, restart)? Default: no. Said in plans. */
+  readonly deploys?: boolean
   /** Programs and places named in the configuration, for the plan; never a value. */
   describe(config: z.output<C>): string
   /** Makes the configuration absolute and safe when the schedule is set (programs resolved, paths made absolute); throws `misconfigured`. */
@@ -53,6 +55,7 @@ export interface Target {
   readonly aliases: readonly string[]
   readonly config: z.ZodType
   readonly readable: boolean
+  readonly deploys: boolean
   describe(config: unknown): string
   settleConfig(config: unknown, context: Pick<AdapterContext, 'spawn'>): Promise<unknown>
   open(config: unknown, context: AdapterContext): Promise<TargetSession>
@@ -66,6 +69,7 @@ export function defineTarget<C extends z.ZodType>(spec: TargetSpecDefinition<C>)
     aliases: spec.aliases ?? [],
     config: spec.config,
     readable: spec.readable,
+    deploys: spec.deploys ?? false,
     describe: (config) => spec.describe(config as z.output<C>),
     settleConfig: async (config, context) => (spec.settleConfig === undefined ? config : spec.settleConfig(config as z.input<C>, context)),
     open: (config, context) => spec.open(config as z.output<C>, context),

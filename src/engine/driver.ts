@@ -56,7 +56,7 @@ export async function drive(ports: EnginePorts, runId: string): Promise<Loaded> 
           loaded = await close(ports, runId, command.status)
           break
         case 'settle':
-          loaded = await attempt(bench, loaded, 'create', async () => settled(bench, loaded))
+          loaded = await attempt(bench, loaded, 'settle', () => settled(bench, loaded))
           break
         case 'step':
           loaded = await attempt(bench, loaded, command.step, () => perform(bench, loaded, command.step))
@@ -86,7 +86,11 @@ async function attempt(bench: Workbench, loaded: Loaded, step: string, work: () 
   ports.progress({ runId: id, path, step, status: 'started' })
   try {
     const after = await work()
-    ports.progress({ runId: id, path, step, status: 'done', ms: ports.clock.monotonic() - started })
+    const last = after.run.events.findLast((event) => (event.type === 'done' || event.type === 'failed') && event.step === step)
+    if (last?.type !== 'failed') {
+      const detail = last?.type === 'done' ? last.detail : undefined
+      ports.progress({ runId: id, path, step, status: 'done', ms: ports.clock.monotonic() - started, ...(detail === undefined ? {} : { detail }) })
+    }
     return after
   } catch (thrown) {
     if (thrown instanceof RotateError || isCrash(thrown)) throw thrown
@@ -96,24 +100,11 @@ async function attempt(bench: Workbench, loaded: Loaded, step: string, work: () 
     const ms = ports.clock.monotonic() - started
     const attempts = (stateOf(loaded.run).steps[step]?.attempts ?? 0) + 1
     ports.progress({ runId: id, path, step, status: 'failed', ms, detail: error.message })
-    return commit(ports, id, `${step}:failed`, (now) => {
-      const unsettled = step === 'create' && ['intended', 'unknown'].includes(stateOf(now.run).create)
-      // A settlement that can't be made (the provider does not answer) leaves the outcome unknown; after three tries it waits for the next process.
-      const asFailure: Failure = unsettled && failure.effect === 'none' && isSettling(loaded) ? { ...failure, effect: 'unknown' } : failure
-      const last = isSettling(loaded) && attempts >= 3
-      return {
-        events: [
-          { type: 'failed', at: ports.clock.now(), step, ms, failure: asFailure, retryAt: ports.clock.now() + stepPause(attempts, error.retryAfterMs) },
-          ...(last ? [{ type: 'parked' as const, at: ports.clock.now(), reason: `the outcome of the create call could not be learned: ${failure.message}` }] : []),
-        ],
-        audit: [runAudit(now.run, auditActionOf(step), 'failed', { step, error: failure.message.slice(0, 300) })],
-      }
-    })
+    return commit(ports, id, `${step}:failed`, (now) => ({
+      events: [{ type: 'failed', at: ports.clock.now(), step, ms, failure, retryAt: ports.clock.now() + stepPause(attempts, error.retryAfterMs) }],
+      audit: [runAudit(now.run, auditActionOf(step), 'failed', { step, error: failure.message.slice(0, 300) })],
+    }))
   }
-}
-
-function isSettling(loaded: Loaded): boolean {
-  return ['intended', 'unknown'].includes(stateOf(loaded.run).create)
 }
 
 /** Injected crashes must not be mistaken for answers. */
@@ -122,7 +113,7 @@ function isCrash(thrown: unknown): boolean {
 }
 
 function auditActionOf(step: string): 'provider_call' | 'target_updated' | 'check_run' | 'rotation_failed' {
-  if (step === 'create' || step === 'verify') return 'provider_call'
+  if (step === 'create' || step === 'settle' || step === 'verify') return 'provider_call'
   if (/^(deliver|deploy|refresh|restore):/.test(step)) return 'target_updated'
   if (/^(check|recheck):/.test(step)) return 'check_run'
   return 'rotation_failed'
@@ -157,8 +148,7 @@ async function perform(bench: Workbench, loaded: Loaded, step: string): Promise<
     case 'refresh':
       return deliver(bench, loaded, step, key)
     case 'deploy':
-      await deploy(bench, loaded, key)
-      return done()
+      return (await deploy(bench, loaded, key)) ? done() : done({}, 'takes it up by itself')
     case 'check':
     case 'recheck':
       return checked(bench, loaded, step, key)

@@ -190,7 +190,12 @@ export function isFinal(step: StepState | undefined): boolean {
 /** The next thing to do. */
 export function decide(plan: RunPlan, state: RunState, now: number): Command {
   if (state.closed !== undefined || state.parked !== undefined) return { do: 'stop' }
-  if (state.create === 'intended' || state.create === 'unknown') return { do: 'settle' }
+  if (state.create === 'intended' || state.create === 'unknown') {
+    const asked = state.steps['settle']
+    if (isFinal(asked)) return { do: 'park', reason: `the outcome of the create call could not be learned: ${asked?.failure?.message ?? ''}` }
+    if (asked?.status === 'failed' && (asked.retryAt ?? 0) > now) return { do: 'wait', until: asked.retryAt ?? now }
+    return { do: 'settle' }
+  }
   if (state.create === 'ambiguous') return { do: 'park', reason: state.cause ?? 'the outcome of the create call is unknown' }
 
   const steps = state.direction === 'forward' ? forwardSteps(plan) : backSteps(plan, state)

@@ -161,6 +161,25 @@ const manifest: Plugin = {
   },
 }
 
+/**
+ * `await import('undici')` has names in Node, which reads them out of the CommonJS source; a bundler hands over only the default export. So a package
+ * that our sources load lazily, and that Node finds to be CommonJS, goes through a module that re-exports the names that Node sees.
+ */
+const lazyPackages: Plugin = {
+  name: 'lazy-packages',
+  setup({ onLoad, onResolve }) {
+    onResolve({ filter: /^[@a-z][^:]*$/ }, async ({ path, kind, importer, resolveDir }) => {
+      if (kind !== 'dynamic-import' || importer.includes('node_modules')) return undefined
+      const seen = (await import(path)) as object
+      return 'module.exports' in seen ? { path, namespace: 'lazy', pluginData: { seen, resolveDir } } : undefined
+    })
+    onLoad({ filter: /.*/, namespace: 'lazy' }, ({ path, pluginData: { seen, resolveDir } }) => {
+      const names = Object.keys(seen as object).filter((name) => /^[A-Za-z_$][\w$]*$/.test(name) && name !== 'default')
+      return { contents: `export { ${names.join(', ')} } from ${JSON.stringify(path)}`, resolveDir: resolveDir as string }
+    })
+  },
+}
+
 await rm(`${root}dist`, { recursive: true, force: true })
 const { metafile } = await build({
   absWorkingDir: root,
@@ -178,7 +197,7 @@ const { metafile } = await build({
   minify: process.argv.includes('--minify'),
   legalComments: 'none',
   metafile: true,
-  plugins: [builtins, manifest, libsodium, sqlite],
+  plugins: [builtins, manifest, lazyPackages, libsodium, sqlite],
   logLevel: 'warning',
 })
 

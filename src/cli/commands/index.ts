@@ -1,6 +1,7 @@
 /** Every command, in the order in which help lists them. How to add one: see `program.ts`. */
 import type { Register } from '../program.ts'
 import { provider, target } from './adapters.ts'
+import { demo } from './demo.ts'
 import { get } from './get.ts'
 import { init } from './init.ts'
 import { list } from './list.ts'
@@ -14,4 +15,4 @@ import { set } from './set.ts'
 import { version } from './version.ts'
 import { versions } from './versions.ts'
 
-export const commands: readonly Register[] = [init, set, get, list, versions, rotate, plan, runDue, check, resume, abort, rollback, revoke, adopt, schedule, provider, target, version]
+export const commands: readonly Register[] = [init, demo, set, get, list, versions, rotate, plan, runDue, check, resume, abort, rollback, revoke, adopt, schedule, provider, target, version]

@@ -43,12 +43,16 @@ export async function deliver(bench: Workbench, loaded: Loaded, step: string, ke
   })
 }
 
-/** Makes the consumers of one target take the value up. */
-export async function deploy(bench: Workbench, loaded: Loaded, key: string): Promise<void> {
+/** Makes the consumers of one target take the value up. `false` where the target has nothing of the kind. */
+export async function deploy(bench: Workbench, loaded: Loaded, key: string): Promise<boolean> {
   const spec = specOf(loaded.run, key)
   const n = newVersion(loaded)
   const delivery = deliveryOf(spec, loaded.run.path, n, await bench.fields(loaded.secret, n), deliveryId(loaded, spec, n))
-  await bench.target(spec, loaded.run.path, async (session) => session.deploy?.(delivery))
+  return bench.target(spec, loaded.run.path, async (session) => {
+    if (session.deploy === undefined) return false
+    await session.deploy(delivery)
+    return true
+  })
 }
 
 /** Puts back what one target held before this run, and redeploys it. */

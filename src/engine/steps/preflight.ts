@@ -44,6 +44,7 @@ async function adoptListed(bench: Workbench, loaded: Loaded, version: number): P
   const record = versionOf(secret, version)
   if (run.plan.provider === null || record === undefined || record.handle !== undefined) return loaded
   const { session, traits } = await bench.provider(providerNow(secret, run.plan.provider), run.path)
+  if (session.list === undefined && traits.revoke !== 'none' && record.providerId === undefined) return ours(bench, loaded, version)
   if (session.list === undefined || session.handleOf === undefined) return loaded
   const own = session.handleOf(await bench.fields(secret, version))
   const listed = own === undefined ? undefined : (await session.list()).find((handle) => handle.id === own.id)
@@ -52,6 +53,15 @@ async function adoptListed(bench: Workbench, loaded: Loaded, version: number): P
   return commit(bench.ports, run.id, 'adopt', (before) => ({
     secret: adopted(before.secret, version, listed, provider.id, traits.revoke !== 'none'),
     audit: [runAudit(before.run, 'secret_updated', 'success', { adopted: listed.id, version })],
+  }))
+}
+
+/** A provider that addresses credentials by their value: the operator stored this value here and said who revokes it. */
+function ours(bench: Workbench, loaded: Loaded, version: number): Promise<Loaded> {
+  const providerId = loaded.run.plan.provider?.id ?? ''
+  return commit(bench.ports, loaded.run.id, 'adopt', (before) => ({
+    secret: withVersion(before.secret, version, (record) => ({ ...record, providerId, revocable: true })),
+    audit: [runAudit(before.run, 'secret_updated', 'success', { adopted: true, version })],
   }))
 }
 
