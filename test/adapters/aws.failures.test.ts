@@ -1,6 +1,8 @@
 /** AWS access keys: what each failure means, what it leaves behind, and that none shows a secret. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { AdapterError } from '../../src/core/errors.ts'
+import { parseConfig } from '../../src/core/schema.ts'
+import aws from '../../src/providers/aws.ts'
 import { expectNoLeak } from '../conformance/_shared.ts'
 import type { FakeAws, FakeFault, FakeKey } from '../fakes/aws.ts'
 import { AwsWorld, credential, failure, type AwsContext } from '../fakes/aws-context.ts'
@@ -57,6 +59,27 @@ describe('create', () => {
     expect(error).toMatchObject({ code, effect: 'unknown' })
     expect(fake.count('CreateAccessKey')).toBe(1)
     expectNoSecret(error)
+  })
+
+  test('an answer with a key that existed before is not believed', async () => {
+    const session = await world.open()
+    const intent = await world.intent(session)
+    const body = answer(`<AccessKeyId>${old.id}</AccessKeyId><SecretAccessKey>{secret}</SecretAccessKey>`)
+    fake.fault({ action: 'CreateAccessKey', kind: 'garble-after', body })
+    expect(await failure(session.create(intent, credential(old)))).toMatchObject({ code: 'bad-answer', effect: 'unknown' })
+  })
+
+  test('what the SDK itself refuses to send has no effect', async () => {
+    // No configuration that passes the schema does this; a later SDK may find one.
+    const config = {
+      ...(parseConfig(aws.config, { iamUserName: 'bob', accessKeyId: 'AKIA', secretAccessKey: 'S' }, 'config') as object),
+      region: '',
+    }
+    const session = await aws.open(config, context)
+    expect(await failure(session.create({ tag: '', before: [], material: {}, at: 0, attempt: 1 }, undefined))).toMatchObject({
+      code: 'misconfigured',
+      effect: 'none',
+    })
   })
 
   test('that can not be sent has no effect', async () => {

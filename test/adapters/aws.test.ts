@@ -1,5 +1,5 @@
 /** AWS access keys: a rotation and its parts. The far side is test/fakes/aws.ts; facts: reference/providers.md 1. */
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { DAY, MINUTE } from '../../src/core/duration.ts'
 import { AdapterError } from '../../src/core/errors.ts'
 import type { Intent } from '../../src/core/model.ts'
@@ -21,7 +21,10 @@ beforeEach(async () => {
   world = await AwsWorld.start()
   ;({ fake, context, old } = world)
 })
-afterEach(() => fake.close())
+afterEach(() => {
+  vi.unstubAllEnvs()
+  return fake.close()
+})
 providerSuite('aws', aws, async () => {
   const far = await FakeAws.start({ now: () => START })
   far.addUser('bob')
@@ -143,6 +146,8 @@ test('a page that leads nowhere is a bad answer, not a shorter list', async () =
   })
   fake.fault(page(''))
   expect(await failure((await world.open()).list?.())).toMatchObject({ code: 'bad-answer', effect: 'none' })
+  for (const tail of ['<Marker>next</Marker>', '']) fake.fault(page(tail))
+  expect(await failure((await world.open()).list?.())).toMatchObject({ code: 'bad-answer', effect: 'none' })
   fake.fault({ ...page('<Marker>same</Marker>'), times: 2 })
   expect(await failure((await world.open()).list?.())).toMatchObject({ code: 'bad-answer', effect: 'none' })
 })
@@ -167,6 +172,7 @@ describe('settle', () => {
     const settlement = await session.settle(intent, credential(old))
     expect(settlement).toMatchObject({ outcome: 'stray', handles: [{ id: fresh().id, live: true }] })
     const stray = { fields: {}, handle: { id: fresh().id, live: true } }
+    expect(await failure(session.verify?.(stray, 'live'))).toMatchObject({ code: 'misconfigured' })
     await session.suspend?.(stray)
     await session.verify?.(stray, 'dead')
     await session.revoke?.(stray)
@@ -323,6 +329,7 @@ describe('configuration', () => {
     ['us-gov-east-1', 'iam.us-gov.amazonaws.com', 'us-gov-west-1', 'sts.us-gov-east-1.amazonaws.com'],
     ['cn-northwest-1', 'iam.cn-north-1.amazonaws.com.cn', 'cn-north-1', 'sts.cn-northwest-1.amazonaws.com.cn'],
   ] as const)('without an endpoint %s asks AWS itself', async ([region, iamHost, iamRegion, stsHost]) => {
+    for (const name of ['', '_IAM', '_STS']) vi.stubEnv(`AWS_ENDPOINT_URL${name}`, 'https://trap.example')
     const asked: string[] = []
     const http = {
       send: async (request: HttpRequest): Promise<never> => {
