@@ -8,12 +8,9 @@ import { defineCheck } from '../core/target.ts'
 import { basenameOf, endOf, inputOf, isTimeout, timeoutOf } from '../net/hook.ts'
 
 const Config = z.strictObject({
-  run: z
-    .array(z.string())
-    .min(1)
-    .meta({
-      description: 'Program and arguments; the value comes on its stdin, exit 0 is green; no shell, paths are made absolute when set',
-    }),
+  run: z.array(z.string()).min(1).meta({
+    description: 'Program and arguments; the value comes on its stdin, exit 0 is green; no shell, paths are made absolute when set',
+  }),
   timeout: z
     .string()
     .refine(isTimeout, 'is not a duration from 1s to 1h, such as 30s or PT1M')

@@ -1,82 +1,12 @@
-import { createServer as createTcp, connect as tcpConnect, type AddressInfo, type Server as TcpServer } from 'node:net'
-import { createServer, type IncomingMessage, type RequestListener, type Server } from 'node:http'
-import { createServer as createTls } from 'node:https'
+import { createServer, type IncomingMessage, type RequestListener } from 'node:http'
+import { createServer as createTcp } from 'node:net'
 import { gzipSync } from 'node:zlib'
-import { afterEach, describe, expect, test } from 'vitest'
-import { AdapterError } from '../../src/core/errors.ts'
-import type { HttpRequest, HttpResponse } from '../../src/core/ports.ts'
+import { describe, expect, test } from 'vitest'
+import type { AdapterError } from '../../src/core/errors.ts'
 import type { Lookup } from '../../src/net/address.ts'
-import { createHttp, type HttpOptions } from '../../src/net/http.ts'
 import { expectNoLeak } from '../conformance/_shared.ts'
-import { selfSigned } from '../fakes/certificate.ts'
-import { ManualClock, seededRandom, START } from '../fakes/clock.ts'
-
-const SECRETS = ['header-secret-1', 'query-secret-22', 'body-secret-333', 'path-secret-4444', 'answer-secret-5']
-const stops: (() => void)[] = []
-afterEach(() => {
-  for (const stop of stops.splice(0)) stop()
-})
-
-async function listening(server: TcpServer | Server): Promise<number> {
-  await new Promise<void>((resolve) => {
-    server.listen(0, '127.0.0.1', resolve)
-  })
-  stops.push(() => {
-    if ('closeAllConnections' in server) server.closeAllConnections()
-    server.close()
-  })
-  return (server.address() as AddressInfo).port
-}
-
-async function serve(listener: RequestListener): Promise<{ url: string; seen: IncomingMessage[] }> {
-  const seen: IncomingMessage[] = []
-  const port = await listening(
-    createServer((request, response) => {
-      seen.push(request)
-      listener(request, response)
-    }),
-  )
-  return { url: `http://127.0.0.1:${port}`, seen }
-}
-
-async function serveTls(name: string, days?: number): Promise<{ port: number; cert: string; seen: IncomingMessage[] }> {
-  const { cert, key } = selfSigned(name, days)
-  const seen: IncomingMessage[] = []
-  const server = createTls({ cert, key }, (request, response) => {
-    seen.push(request)
-    response.end('ok')
-  })
-  server.on('tlsClientError', () => undefined)
-  return { port: await listening(server), cert, seen }
-}
-
-/** Every name is this machine, so that names can be tested without a network. */
-const everythingIsHere: Lookup = (_name, _options, callback) => callback(null, [{ address: '127.0.0.1', family: 4 }])
-
-function client(options: Partial<HttpOptions> = {}) {
-  const clock = new ManualClock()
-  const http = createHttp({ clock, random: seededRandom(), ...options })
-  const send = (url: string, request: Partial<HttpRequest> = {}): Promise<HttpResponse> =>
-    http.send({
-      method: 'POST',
-      url: `${url}/path-secret-4444?q=query-secret-22`,
-      headers: { Authorization: 'Bearer header-secret-1' },
-      body: 'body-secret-333',
-      effect: 'once',
-      timeoutMs: 2000,
-      ...request,
-    })
-  const fail = async (url: string, request: Partial<HttpRequest> = {}): Promise<AdapterError> => {
-    const error = await send(url, request).then(
-      (response) => `status ${response.status}`,
-      (thrown: unknown) => thrown,
-    )
-    expect(error).toBeInstanceOf(AdapterError)
-    expectNoLeak(error, SECRETS)
-    return error as AdapterError
-  }
-  return { clock, send, fail }
-}
+import { ManualClock, START } from '../fakes/clock.ts'
+import { client, listening, serve, stops } from '../fakes/http.ts'
 
 describe('an answer', () => {
   test('comes with status, lower-case headers and the exact bytes', async () => {
@@ -304,84 +234,6 @@ describe('where it goes', () => {
     const { url, seen } = await serve((_request, response) => response.end())
     expect(await client().fail(url, { headers: { [name]: value } })).toMatchObject({ code: 'misconfigured', effect: 'none' })
     expect(seen).toEqual([])
-  })
-})
-
-describe('TLS', () => {
-  test('a certificate that we trust', async () => {
-    const { port, cert, seen } = await serveTls('hook.test')
-    expect((await client({ lookup: everythingIsHere, ca: cert }).send(`https://hook.test:${port}`)).status).toBe(200)
-    expect(seen).toHaveLength(1)
-  })
-
-  test.each<[string, string, number | undefined, boolean, RegExp]>([
-    ['self-signed', 'hook.test', undefined, false, /^can't reach hook\.test:\d+: TLS: the certificate is self-signed; nothing was sent$/],
-    ['for another host', 'other.test', undefined, true, /hook\.test:\d+: TLS: the certificate is for another host/],
-    ['expired', 'hook.test', -5, true, /hook\.test:\d+: TLS: the certificate has expired/],
-  ])('one that is %s is refused by name and reason, and nothing was sent', async (_what, name, days, trusted, message) => {
-    const { port, cert, seen } = await serveTls(name, days)
-    const error = await client({ lookup: everythingIsHere, ...(trusted ? { ca: cert } : {}) }).fail(`https://hook.test:${port}`)
-    expect(error).toMatchObject({ code: 'unreachable', effect: 'none' })
-    expect(error.message).toMatch(message)
-    expect(seen).toEqual([])
-  })
-
-  test('a server that does not speak TLS', async () => {
-    const { url } = await serve((_request, response) => response.end())
-    const error = await client({ lookup: everythingIsHere }).fail(url.replace('http:', 'https:'))
-    expect(error).toMatchObject({ code: 'unreachable', effect: 'none' })
-    expect(error.message).toContain('TLS: ')
-  })
-})
-
-describe('a proxy', () => {
-  async function proxy(status = 200): Promise<{ url: string; asked: string[]; bytes: () => string }> {
-    const asked: string[] = []
-    let passed = ''
-    const server = createServer((_request, response) => response.writeHead(500).end())
-    server.on('connect', (request, socket) => {
-      asked.push(request.url ?? '')
-      if (status !== 200) return socket.end(`HTTP/1.1 ${status} No\r\n\r\n`)
-      const far = tcpConnect(Number(request.url?.split(':')[1]), '127.0.0.1', () => {
-        socket.write('HTTP/1.1 200 OK\r\n\r\n')
-        far.pipe(socket)
-        socket.on('data', (chunk: Buffer) => (passed += chunk.toString('latin1')))
-        socket.pipe(far)
-      })
-      far.on('error', () => socket.destroy())
-      socket.on('error', () => far.destroy())
-    })
-    return { url: `http://127.0.0.1:${await listening(server)}`, asked, bytes: () => passed }
-  }
-
-  test('is a tunnel that sees no secret', async () => {
-    const { port, cert, seen } = await serveTls('hook.test')
-    const through = await proxy()
-    const { send } = client({ ca: cert, proxy: { https: through.url } })
-    expect((await send(`https://hook.test:${port}`)).status).toBe(200)
-    expect(through.asked).toEqual([`hook.test:${port}`])
-    expect(seen).toHaveLength(1)
-    for (const secret of SECRETS) expect(through.bytes()).not.toContain(secret)
-  })
-
-  test('is not used for this machine, nor for what NO_PROXY names', async () => {
-    const through = await proxy()
-    const { url } = await serve((_request, response) => response.end())
-    const { port, cert } = await serveTls('hook.test')
-    const { send } = client({ ca: cert, lookup: everythingIsHere, proxy: { https: through.url, no: 'other.test,.hook.test,hook.test' } })
-    expect((await send(url)).status).toBe(200)
-    expect((await send(`https://hook.test:${port}`)).status).toBe(200)
-    expect(through.asked).toEqual([])
-  })
-
-  test('that refuses, or is down, means that nothing was sent', async () => {
-    const through = await proxy(403)
-    expect(await client({ proxy: { https: through.url } }).fail('https://hook.test')).toMatchObject({ code: 'unreachable', effect: 'none' })
-    expect(await client({ proxy: { https: 'http://127.0.0.1:1' } }).fail('https://hook.test')).toMatchObject({
-      code: 'unreachable',
-      effect: 'none',
-    })
-    expect(await client({ proxy: { https: 'not a url' } }).fail('https://hook.test')).toMatchObject({ code: 'misconfigured' })
   })
 })
 
