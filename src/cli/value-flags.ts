@@ -2,6 +2,7 @@
 import { Option, type Command } from 'commander'
 import { generate } from '../app/generate.ts'
 import { usage } from '../core/errors.ts'
+import { parseJsonObject } from '../core/json.ts'
 import { visible } from '../core/names.ts'
 import { type Fields, Secret, single } from '../core/secret.ts'
 import type { Context } from './context.ts'
@@ -130,8 +131,7 @@ async function readField(ctx: Context, name: string, source: string, options: Va
 
 async function readObject(ctx: Context, source: string, options: ValueOptions): Promise<Fields> {
   const text = source === '-' ? await ctx.input.stdin(MAX_VALUE, 'the JSON on stdin') : await ctx.input.file(source, '--fields-from')
-  const parsed = parseJson(text, '--fields-from')
-  if (parsed === null || typeof parsed !== 'object' || Array.isArray(parsed)) throw usage('--fields-from must be a JSON object of texts')
+  const parsed = parseJsonObject(text.reveal(), '--fields-from')
   const fields = Object.entries(parsed).map(([name, value]: [string, unknown]): [string, Secret] => {
     if (!FIELD_NAME.test(name)) throw usage(`--fields-from: "${visible(name, 60)}" can't be the name of a field`)
     if (typeof value !== 'string') throw usage(`--fields-from: the field ${name} is not a text`)
@@ -139,16 +139,4 @@ async function readObject(ctx: Context, source: string, options: ValueOptions): 
   })
   if (fields.length === 0) throw usage('--fields-from has no fields')
   return Object.fromEntries(fields)
-}
-
-/** JSON that may hold values: what the parser says about it quotes it, so only the place is passed on. */
-export function parseJson(text: Secret, what: string): unknown {
-  const source = text.reveal().replace(/^\ufeff/, '')
-  try {
-    return JSON.parse(source) as unknown
-  } catch (error) {
-    const position = error instanceof Error ? /position (\d+)/.exec(error.message)?.[1] : undefined
-    const line = position === undefined ? source.split('\n').length : source.slice(0, Number(position)).split('\n').length
-    throw usage(`${what} is not valid JSON (line ${line})`)
-  }
 }

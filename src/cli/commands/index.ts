@@ -1,18 +1,23 @@
 /** Every command, in the order in which help lists them. How to add one: see `program.ts`. */
 import type { Register } from '../program.ts'
 import { provider, target } from './adapters.ts'
+import { audit } from './audit.ts'
 import { demo } from './demo.ts'
 import { get } from './get.ts'
+import { history } from './history.ts'
+import { importCommand } from './import.ts'
 import { init } from './init.ts'
 import { list } from './list.ts'
 import { plan } from './plan.ts'
+import { mv, restore, rm } from './remove.ts'
 import { abort, resume, rollback } from './resume.ts'
 import { adopt, check, revoke } from './revoke.ts'
 import { rotate } from './rotate.ts'
 import { runDue } from './run-due.ts'
 import { schedule } from './schedule.ts'
 import { set } from './set.ts'
+import { show } from './show.ts'
 import { version } from './version.ts'
 import { versions } from './versions.ts'
 
-export const commands: readonly Register[] = [init, demo, set, get, list, versions, rotate, plan, runDue, check, resume, abort, rollback, revoke, adopt, schedule, provider, target, version]
+export const commands: readonly Register[] = [init, demo, set, get, list, show, versions, rm, restore, mv, importCommand, rotate, plan, runDue, check, resume, abort, rollback, revoke, adopt, schedule, provider, target, history, audit, version]

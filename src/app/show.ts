@@ -1,0 +1,30 @@
+/** Everything about one secret but its value. */
+import type { RunRecord, SecretRecord } from '../core/model.ts'
+import { checklist, type ChecklistItem } from './checklist.ts'
+import type { Deps } from './deps.ts'
+import { lastRuns } from './history.ts'
+import { findAny } from './lookup.ts'
+
+const RUNS_SHOWN = 5
+
+export interface Shown {
+  readonly secret: SecretRecord
+  /** Names of the fields of the current value; `value` alone for a single one. */
+  readonly fields: readonly string[]
+  readonly runs: readonly RunRecord[]
+  readonly checklist: readonly ChecklistItem[] | undefined
+}
+
+export async function showSecret(deps: Pick<Deps, 'vault'>, input: { readonly name: string; readonly checklist: boolean }): Promise<Shown> {
+  const shown = await deps.vault.read(async (reader) => {
+    const secret = await findAny(reader, input.name)
+    const current = secret.versions.findLast((version) => version.labels.includes('current'))
+    const value = current === undefined ? undefined : await reader.value(secret.id, current.n)
+    return { secret, fields: Object.keys(value ?? {}), runs: await lastRuns(reader, input.name, RUNS_SHOWN) }
+  })
+  if (!input.checklist) return { ...shown, checklist: undefined }
+  const rotation = shown.runs.find((run) => run.kind === 'rotate')
+  let rows = 0
+  if (rotation !== undefined) for await (const _event of deps.vault.auditEvents({ runId: rotation.id })) rows++
+  return { ...shown, checklist: checklist(shown.secret, rotation, rows) }
+}

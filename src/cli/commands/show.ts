@@ -1,0 +1,74 @@
+import { parseName } from '../../app/lookup.ts'
+import type { ChecklistItem } from '../../app/checklist.ts'
+import { secretStanding } from '../../app/standing.ts'
+import type { Shown } from '../../app/show.ts'
+import { DAY, humanSpan } from '../../core/duration.ts'
+import { currentVersion } from '../../core/model.ts'
+import type { Context } from '../context.ts'
+import type { Register } from '../program.ts'
+import { actionOf } from '../render/history.ts'
+import { showData } from '../render/show.ts'
+import { fateOf } from './versions.ts'
+
+export const show: Register = (parent, run) => {
+  parent
+    .command('show')
+    .helpGroup('Secrets:')
+    .summary('everything about a secret but its value')
+    .description('Shows versions, when the old key dies, the schedule, targets, checks and the last runs of a secret; never its value.')
+    .argument('<path>', 'name of the secret, or its id')
+    .option('--checklist', 'the five steps of the rotation checklist, from the evidence of the last rotation')
+    .action(
+      run(async (ctx, path: string, options: { readonly checklist?: boolean }) => {
+        const name = parseName(path)
+        const { showSecret } = await import('../../app/show.ts')
+        const shown = await showSecret(await ctx.deps({ readonly: true }), { name, checklist: options.checklist ?? false })
+        ctx.out.data({ secret: showData(shown, ctx.clock.now()) })
+        if (ctx.globals.json) return
+        if (shown.checklist === undefined) screen(ctx, shown)
+        else printChecklist(ctx, shown.checklist)
+      }),
+    )
+}
+
+const marks = { yes: '[x]', no: '[ ]', 'not-needed': '[-]' } as const
+
+function printChecklist(ctx: Context, items: readonly ChecklistItem[]): void {
+  for (const { step, title, status, evidence } of items) ctx.out.line(`${marks[status]} ${step}  ${title.padEnd(36)} ${evidence}`)
+}
+
+/** One fact per line, what matters first. */
+function screen(ctx: Context, { secret, fields, runs }: Shown): void {
+  const line = (name: string, text: string): void => ctx.out.line(`${name.padEnd(15)}${text}`)
+  const current = currentVersion(secret)
+  const schedule = secret.schedule
+  line('Secret', `${secret.path}   ${secret.type}, ${secret.tier}`)
+  line('Status', secretStanding(secret, ctx.clock.now()))
+  if (secret.deletedAt !== undefined) line('Deleted', ctx.times.when(secret.deletedAt))
+  line('Current', current === undefined ? 'no value yet' : `version ${current.n}   ${current.hint}   since ${ctx.times.when(current.promotedAt ?? current.createdAt)}`)
+  if (fields.length > 0 && fields[0] !== 'value') line('Fields', fields.join(', '))
+  for (const version of secret.versions.toReversed()) {
+    if (version.n === current?.n || (version.labels.length === 0 && version.retirement === undefined)) continue
+    line(version.labels.includes('pending') ? 'Pending' : 'Previous', `version ${version.n}   ${version.hint}   ${version.state}   ${fateOf(ctx, version)}`.trimEnd())
+  }
+  if (schedule === undefined) {
+    line('Schedule', `none; rotate schedule set ${secret.path} --provider P --interval 30`)
+  } else {
+    line('Next rotation', schedule.status === 'active' ? ctx.times.when(schedule.nextAt) : schedule.status)
+    line('Interval', schedule.intervalDays === null ? `cron ${schedule.cron ?? ''} (UTC)` : `${schedule.intervalDays} days`)
+    line('Provider', schedule.provider.id)
+    line('Grace', schedule.graceMs === 0 ? 'none' : span(schedule.graceMs))
+    if (schedule.quarantineMs > 0) line('Quarantine', span(schedule.quarantineMs))
+    if (schedule.targets.length > 0) line('Targets', schedule.targets.map((target) => target.key).join(', '))
+    if (schedule.checks.length > 0) line('Checks', schedule.checks.map((check) => check.key).join(', '))
+    if (schedule.lastError !== undefined) line('Last error', schedule.lastError)
+  }
+  if (secret.openRun !== undefined) line('Open run', `${secret.openRun}   rotate resume ${secret.openRun}`)
+  if (secret.tags.length > 0) line('Tags', secret.tags.join(', '))
+  for (const [key, value] of Object.entries(secret.metadata)) line('Metadata', `${key}=${value}`)
+  for (const run of runs) line(run === runs[0] ? 'Last runs' : '', `${ctx.times.at(run.startedAt)}   ${actionOf(run)}   ${run.id}`)
+}
+
+function span(ms: number): string {
+  return ms % DAY === 0 ? `${ms / DAY} days` : humanSpan(ms)
+}
