@@ -102,14 +102,14 @@ export async function runDue(deps: Deps, input: RunDueInput, progress: (event: P
     const deadline = input.maxRuntimeMs === undefined ? Number.POSITIVE_INFINITY : deps.clock.monotonic() + input.maxRuntimeMs
     if (clockWentBack(deps.clock.now(), await deps.vault.highestTime())) deps.note('the clock is behind the highest time this vault has seen: nothing is revoked')
     const queue = await order(deps, found.ids, input)
-    let stop: unknown
+    let stop: Error | undefined
     const worker = async (): Promise<void> => {
       for (let id = queue.shift(); id !== undefined && stop === undefined; id = queue.shift()) {
         try {
           const mayRotate = deps.clock.monotonic() < deadline && (input.limit === undefined || tally.begun < input.limit)
           oneDone(await work(deps, ports, id, tally, mayRotate))
         } catch (thrown) {
-          stop ??= thrown
+          stop ??= thrown instanceof Error ? thrown : new Error(String(thrown))
         }
       }
     }
