@@ -1,6 +1,6 @@
 /** The five steps of the rotation checklist, ticked from evidence: the journal of the last rotation and its audit rows. */
 import type { RunRecord, SecretRecord } from '../core/model.ts'
-import { versionOf } from '../core/model.ts'
+import { currentVersion, versionOf } from '../core/model.ts'
 
 export interface ChecklistItem {
   readonly step: 1 | 2 | 3 | 4 | 5
@@ -10,7 +10,7 @@ export interface ChecklistItem {
   readonly evidence: string
 }
 
-/** `run` is the last rotation of the secret, if there was one; `auditRows` how many events name it. */
+/** `run` is the last rotation of the secret, if there was one; `auditRows` how many events name it, or the secret. */
 export function checklist(secret: SecretRecord, run: RunRecord | undefined, auditRows: number): readonly ChecklistItem[] {
   const item = (step: ChecklistItem['step'], title: string, status: ChecklistItem['status'], evidence: string): ChecklistItem => ({ step, title, status, evidence })
   const titles = [
@@ -21,7 +21,13 @@ export function checklist(secret: SecretRecord, run: RunRecord | undefined, audi
     'Audit and document',
   ] as const
   if (run === undefined) {
-    return titles.map((title, i) => item((i + 1) as ChecklistItem['step'], title, 'no', 'no rotation has been run'))
+    const stored = currentVersion(secret)
+    const byHand = stored === undefined || stored.n === 1 ? undefined : `version ${stored.n} was stored by ${stored.createdBy}, ${new Date(stored.createdAt).toISOString()}`
+    return titles.map((title, i) => {
+      if (i === 1 && byHand !== undefined) return item(2, title, 'yes', byHand)
+      if (i === 4 && auditRows > 0) return item(5, title, 'yes', `${auditRows} audit events name the secret`)
+      return item((i + 1) as ChecklistItem['step'], title, 'no', 'no rotation has been run')
+    })
   }
   const done = run.events.flatMap((event) => (event.type === 'done' ? [event] : []))
   const did = (prefix: string): readonly string[] => done.filter(({ step }) => step === prefix || step.startsWith(`${prefix}:`)).map(({ step }) => step)

@@ -25,6 +25,7 @@ export async function showSecret(deps: Pick<Deps, 'vault'>, input: { readonly na
   if (!input.checklist) return { ...shown, checklist: undefined }
   const rotation = shown.runs.find((run) => run.kind === 'rotate')
   let rows = 0
-  if (rotation !== undefined) for await (const _event of deps.vault.auditEvents({ runId: rotation.id })) rows++
+  const filter = rotation === undefined ? { path: shown.secret.path } : { runId: rotation.id }
+  for await (const _event of deps.vault.auditEvents(filter)) rows++
   return { ...shown, checklist: checklist(shown.secret, rotation, rows) }
 }

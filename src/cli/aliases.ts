@@ -3,7 +3,7 @@
  * `-p P -e E -k K` for the path `P/E/K`, `now` for `rotate`. Everything behind `--` stays as it is.
  */
 import { usage } from '../core/errors.ts'
-import { fromEnv, globalsWithValue } from './globals.ts'
+import { fromEnv, globalSpellings, globalsWithValue } from './globals.ts'
 
 type Env = Readonly<Record<string, string | undefined>>
 
@@ -35,12 +35,12 @@ const rotationWords: Readonly<Record<string, readonly string[]>> = {
   resume: ['schedule', 'resume'],
 }
 
-/** Index of the first argument at or after `from` that is neither a global option nor its value. */
-function firstWord(argv: readonly string[], from: number): number {
-  let i = from
+/** Index of the first argument that is neither a global option nor its value. */
+function firstWord(argv: readonly string[]): number {
+  let i = 0
   while (i < argv.length) {
     const arg = argv[i] ?? ''
-    if (arg === '--' || !arg.startsWith('-') || arg === '-') break
+    if (!globalSpellings.has(arg.split('=')[0] ?? '')) break
     i += globalsWithValue.has(arg) ? 2 : 1
   }
   return i
@@ -99,21 +99,22 @@ function pathOf(address: Address, env: Env): string | undefined {
 
 /** The arguments as the parser shall see them. */
 export function rewrite(argv: readonly string[], env: Env): readonly string[] {
-  const at = firstWord(argv, 0)
+  const at = firstWord(argv)
   const head = argv.slice(0, at)
   const word = argv[at]
-  if (word === undefined || word === '--') return argv
+  if (word === undefined || word.startsWith('-')) return argv
 
   let words = [word]
   let rest = argv.slice(at + 1)
   if (groups.has(word)) {
-    const next = firstWord(rest, 0)
+    const next = firstWord(rest)
     const sub = rest[next]
     if (word === 'rotation') return [...head, ...rewriteRotation(rest, next, env)]
     if (word === 'secrets' && sub !== undefined && secretsWords.has(sub)) {
       words = [sub]
       rest = [...rest.slice(0, next), ...rest.slice(next + 1)]
-    } else if (sub !== undefined && sub !== '--') {
+      if (sub === 'rotate') rest = positionalValue(rest)
+    } else if (sub !== undefined && !sub.startsWith('-')) {
       words = [word, sub]
       rest = [...rest.slice(0, next), ...rest.slice(next + 1)]
     }
@@ -122,6 +123,13 @@ export function rewrite(argv: readonly string[], env: Env): readonly string[] {
   const path = pathOf(address, env)
   const plain = bareGenerate(address.rest)
   return path === undefined ? [...head, ...words, ...plain] : [...head, ...words, path, ...plain]
+}
+
+/** `secrets rotate PATH VALUE`: `rotate` itself takes several paths, so the value becomes `--value`. */
+function positionalValue(rest: readonly string[]): string[] {
+  const [path, value] = rest
+  if (path === undefined || path.startsWith('-') || value === undefined || value.startsWith('-')) return [...rest]
+  return [path, `--value=${value}`, ...rest.slice(2)]
 }
 
 function rewriteRotation(rest: readonly string[], next: number, env: Env): readonly string[] {

@@ -33,6 +33,14 @@ function fromParser(code: string, message: string, command: string): RotateError
       hint: help,
     })
   }
+  if (code === 'commander.unknownCommand') {
+    const word = /unknown command '([^]*?)'/.exec(message)?.[1] ?? ''
+    const guesses = /\(Did you mean (?:one of )?([^?]+)\?\)/.exec(message)?.[1]
+    const group = command === '' || command === word ? '' : `"${command}" has no command`
+    return new RotateError('usage', group === '' ? `there is no command ${visible(word, 40)}` : `${group} ${visible(word, 40)}`, {
+      hint: guesses === undefined ? (group === '' ? 'rotate --help' : help) : `did you mean ${guesses}?`,
+    })
+  }
   const [first = '', second = ''] = message.replace(/^error: /, '').split('\n')
   const guess = /\(Did you mean (?:one of )?([^?]+)\?\)/.exec(second)?.[1]
   return new RotateError('usage', visible(first, 200), { hint: guess === undefined ? help : `did you mean ${guess}?` })

@@ -54,6 +54,9 @@ export const globalsWithValue: ReadonlySet<string> = new Set(
   globalOptions.filter((option) => option.takesValue).map((option) => option.flags.split(/[ ,]/)[0] ?? ''),
 )
 
+/** All spellings of the global options: `--vault`, `-q`, `--quiet`, … */
+export const globalSpellings: ReadonlySet<string> = new Set(globalOptions.flatMap((option) => option.flags.match(/(?<![<\w-])--?[a-z][a-z-]*/g) ?? []))
+
 export interface Globals {
   readonly vault: string | undefined
   readonly keyFile: string | undefined

@@ -2,8 +2,10 @@
 import type { Register } from '../program.ts'
 import { provider, target } from './adapters.ts'
 import { audit } from './audit.ts'
+import { completion } from './completion.ts'
 import { demo } from './demo.ts'
 import { get } from './get.ts'
+import { help } from './help.ts'
 import { history } from './history.ts'
 import { importCommand } from './import.ts'
 import { init } from './init.ts'
@@ -20,4 +22,4 @@ import { show } from './show.ts'
 import { version } from './version.ts'
 import { versions } from './versions.ts'
 
-export const commands: readonly Register[] = [init, demo, set, get, list, show, versions, rm, restore, mv, importCommand, rotate, plan, runDue, check, resume, abort, rollback, revoke, adopt, schedule, provider, target, history, audit, version]
+export const commands: readonly Register[] = [init, demo, set, get, list, show, versions, rm, restore, mv, importCommand, rotate, plan, runDue, check, resume, abort, rollback, revoke, adopt, schedule, provider, target, history, audit, completion, help, version]
