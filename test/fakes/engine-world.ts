@@ -1,0 +1,512 @@
+/** A world for the engine: a clock, a vault, far sides, targets, and processes that can die at any moment. What must hold at every moment is checked at every moment. */
+import { expect } from 'vitest'
+import type { BeginOptions } from '../../src/engine/begin.ts'
+import { DAY } from '../../src/core/duration.ts'
+import { AdapterError, type RotateError } from '../../src/core/errors.ts'
+import { newId } from '../../src/core/ids.ts'
+import { type CheckSpec, currentVersion, type RunRecord, type Schedule, type SecretRecord, type TargetSpec, type VersionRecord } from '../../src/core/model.ts'
+import type { Clock, Locks, Random, Vault } from '../../src/core/ports.ts'
+import { type Fields, Secret } from '../../src/core/secret.ts'
+import type { Deps } from '../../src/app/deps.ts'
+import { enginePorts } from '../../src/app/engine.ts'
+import { rollback, rotateOne } from '../../src/app/rotate.ts'
+import { type RunDueReport, runDue } from '../../src/app/run-due.ts'
+import { stateOf } from '../../src/engine/machine.ts'
+import type { EnginePorts } from '../../src/engine/ports.ts'
+import { MemoryLocks, MemoryStore } from './memory-vault.ts'
+import { type FakeKey, FarSide, FarTarget, type Kind, providerOf, stages, textOf, traitsOf } from './provider.ts'
+
+/** The process died here. The engine must not take it for an answer. */
+export class InjectedCrash extends Error {
+  override readonly name = 'InjectedCrash'
+}
+
+/** Where a vault comes from; the tests run over memory, a slice of them may run over the real one. */
+export interface Backend {
+  open(clock: Clock): Vault | Promise<Vault>
+  readonly store?: MemoryStore
+}
+
+export const memory = (): Backend => {
+  const store = new MemoryStore()
+  return { open: (clock) => store.open(clock), store }
+}
+
+export const START = Date.UTC(2026, 10, 21, 10, 0, 0)
+export const PATH = 'app/prod/API_KEY'
+
+export interface SecretOptions {
+  readonly kind?: Kind
+  readonly path?: string
+  readonly graceMs?: number
+  readonly quarantineMs?: number
+  readonly targets?: readonly ('before' | 'blind' | 'after')[]
+  readonly checks?: readonly ('fake-check' | 'fake-life' | 'provider')[]
+  readonly nextAt?: number
+  /** Without a value yet. */
+  readonly empty?: boolean
+}
+
+export class World {
+  readonly backend: Backend
+  readonly sides = new Map<string, FarSide>()
+  readonly targets = new Map<string, FarTarget>()
+  readonly locks = new MemoryLocks()
+  time = START
+  /** Paints a check red. */
+  red: (check: string, value: string) => boolean = () => false
+  /** Names of all moments so far, in order. */
+  readonly moments: string[] = []
+  /** Dies at the moment with this number (counted from 0), or where the predicate says so. */
+  crashAt: ((index: number, name: string) => boolean) | undefined
+  /** Called at each moment, before a crash. */
+  onMoment: (name: string, process: Process) => Promise<void> | void = () => undefined
+  readonly notes: string[] = []
+  #serial = 0
+  #seed: number
+
+  constructor(options: { readonly backend?: Backend; readonly seed?: number } = {}) {
+    this.backend = options.backend ?? memory()
+    this.#seed = options.seed ?? 1
+  }
+
+  readonly now = (): number => this.time
+
+  get store(): MemoryStore {
+    if (this.backend.store === undefined) throw new Error('this world has no vault in memory')
+    return this.backend.store
+  }
+
+  /** Different in each process, the same in each run of a test. */
+  readonly random: Random = {
+    bytes: (count) => {
+      const bytes = new Uint8Array(count)
+      for (let i = 0; i < count; i++) {
+        this.#seed = (Math.imul(this.#seed, 1_664_525) + 1_013_904_223) >>> 0
+        bytes[i] = this.#seed >>> 24
+      }
+      return bytes
+    },
+  }
+
+  async process(): Promise<Process> {
+    const name = `process-${++this.#serial}`
+    const process: Process = new Process(this, name)
+    await process.start()
+    return process
+  }
+
+  side(name: string, kind: Kind = 'limited'): FarSide {
+    const found = this.sides.get(name)
+    if (found !== undefined) return found
+    const side = new FarSide(name, kind, this.now)
+    this.sides.set(name, side)
+    return side
+  }
+
+  target(name: string): FarTarget {
+    const found = this.targets.get(name)
+    if (found !== undefined) return found
+    const target = new FarTarget(name)
+    this.targets.set(name, target)
+    return target
+  }
+
+  /** A secret with a schedule, a first value that is accepted and delivered, and its far side (named like the path). Due now unless told otherwise. */
+  async secret(options: SecretOptions = {}): Promise<{ readonly id: string; readonly path: string; readonly side: FarSide; readonly first: FakeKey | undefined }> {
+    const kind = options.kind ?? 'limited'
+    const path = options.path ?? PATH
+    const side = this.side(path, kind)
+    const clock = this.clock()
+    const vault = await this.backend.open(clock)
+    const id = newId('sec', this.time, this.random)
+    const first = options.empty === true ? undefined : side.add({ at: this.time - 40 * DAY, ...(kind === 'users' ? { id: 'user-a', fields: { username: 'user-a', password: 'pw-first' } } : {}) })
+    const fields = first === undefined ? undefined : side.issued(first).fields
+    const names = Object.fromEntries(traitsOf[kind].fields.map((field) => [field, field.toUpperCase()]))
+    const targets = (options.targets ?? ['before', 'blind', 'after']).map((which): TargetSpec => {
+      const at = `${path}:${which}`
+      const far = this.target(at)
+      if (fields !== undefined) {
+        for (const [field, value] of Object.entries(fields)) far.held.set(names[field] ?? field, value.reveal())
+        far.used = new Map(far.held)
+      }
+      return { key: which, type: which === 'blind' ? 'fake-blind' : 'fake-readable', phase: which === 'after' ? 'after-promote' : 'before-promote', names, config: { at } }
+    })
+    const checks = (options.checks ?? ['fake-check']).map((type): CheckSpec => ({ key: type, type, withinMs: 0, config: type === 'fake-check' ? { side: path } : {} }))
+    const schedule: Schedule = {
+      id: newId('rot', this.time, this.random),
+      provider: { id: providerOf(kind), config: { side: path } },
+      intervalDays: 30,
+      graceMs: options.graceMs ?? 0,
+      quarantineMs: options.quarantineMs ?? 0,
+      targets,
+      checks,
+      notify: [],
+      notifyBefore: [],
+      status: 'active',
+      createdAt: this.time,
+      updatedAt: this.time,
+      nextAt: options.nextAt ?? this.time,
+      failures: 0,
+    }
+    const handle = first === undefined ? undefined : side.issued(first).handle
+    const version: VersionRecord | undefined =
+      first === undefined || fields === undefined
+        ? undefined
+        : {
+            n: 1,
+            state: 'live',
+            labels: ['current'],
+            createdAt: first.createdAt,
+            createdBy: 'test',
+            source: `provider:${providerOf(kind)}`,
+            fingerprint: vault.fingerprint(fields),
+            hint: 'first',
+            providerId: providerOf(kind),
+            revocable: traitsOf[kind].revoke !== 'none',
+            promotedAt: first.createdAt,
+            ...(handle === undefined ? {} : { handle }),
+          }
+    const record: SecretRecord = {
+      id,
+      path,
+      type: kind === 'limited' ? 'aws_access_key' : 'generic',
+      tier: 'standard',
+      metadata: {},
+      tags: [],
+      createdAt: this.time,
+      updatedAt: this.time,
+      versions: version === undefined ? [] : [version],
+      nextVersion: version === undefined ? 1 : 2,
+      schedule,
+      strays: [],
+    }
+    await vault.transact(async (tx) => {
+      await tx.putSecret(record)
+      if (fields !== undefined) await tx.putValue(id, 1, fields)
+    })
+    vault.close()
+    return { id, path, side, first }
+  }
+
+  /** Changes a secret's record behind the engine's back. */
+  async edit(id: string, change: (secret: SecretRecord) => SecretRecord): Promise<void> {
+    const vault = await this.backend.open(this.clock())
+    await vault.transact(async (tx) => {
+      const secret = await tx.secret(id)
+      if (secret !== undefined) await tx.putSecret(change(secret))
+    })
+    vault.close()
+  }
+
+  clock(): Clock {
+    return {
+      now: this.now,
+      monotonic: this.now,
+      sleep: (ms) => {
+        this.time += ms
+        return Promise.resolve()
+      },
+    }
+  }
+
+  async read<T>(body: (vault: Vault) => Promise<T>): Promise<T> {
+    const vault = await this.backend.open(this.clock())
+    try {
+      return await body(vault)
+    } finally {
+      vault.close()
+    }
+  }
+
+  async get(id: string): Promise<SecretRecord> {
+    const secret = await this.read((vault) => vault.read((reader) => reader.secret(id)))
+    if (secret === undefined) throw new Error(`no secret ${id}`)
+    return secret
+  }
+
+  async run(id: string): Promise<RunRecord> {
+    const run = await this.read((vault) => vault.read((reader) => reader.run(id)))
+    if (run === undefined) throw new Error(`no run ${id}`)
+    return run
+  }
+
+  async lastRun(secretId: string): Promise<RunRecord> {
+    return this.run((await this.get(secretId)).lastRun ?? '')
+  }
+
+  async value(secretId: string, version: number): Promise<Fields> {
+    const fields = await this.read((vault) => vault.read((reader) => reader.value(secretId, version)))
+    if (fields === undefined) throw new Error(`version ${version} has no value`)
+    return fields
+  }
+
+  /** What `get` returns. */
+  async current(secretId: string): Promise<{ readonly version: VersionRecord; readonly fields: Fields } | undefined> {
+    const version = currentVersion(await this.get(secretId))
+    return version === undefined ? undefined : { version, fields: await this.value(secretId, version.n) }
+  }
+
+  async audit(): Promise<readonly { action: string; runId: string | null; metadata: Readonly<Record<string, unknown>>; status: string }[]> {
+    return this.read(async (vault) => {
+      const all = []
+      for await (const event of vault.auditEvents({})) all.push(event)
+      return all
+    })
+  }
+
+  /** `run-due` in a process of its own. */
+  async runDue(input: Partial<Parameters<typeof runDue>[1]> = {}): Promise<{ readonly report: RunDueReport; readonly failure: RotateError | undefined; readonly lines: readonly string[] }> {
+    const process = await this.process()
+    try {
+      return await process.runDue(input)
+    } finally {
+      process.exit()
+    }
+  }
+
+  /** `rotate` in a process of its own. */
+  async rotate(secretId: string, input: Parameters<typeof rotateOne>[2] = {}): Promise<Awaited<ReturnType<typeof rotateOne>>> {
+    const process = await this.process()
+    try {
+      return await rotateOne(process.ports, secretId, input)
+    } finally {
+      process.exit()
+    }
+  }
+
+  /** `rollback` in a process of its own. */
+  async rollback(path: string, toVersion?: number): Promise<Awaited<ReturnType<typeof rollback>>> {
+    const process = await this.process()
+    try {
+      return await rollback(process.deps, { path, ...(toVersion === undefined ? {} : { toVersion }) }, () => undefined)
+    } finally {
+      process.exit()
+    }
+  }
+
+  /** Any work in a process of its own. */
+  async alone<T>(work: (process: Process) => Promise<T>): Promise<T> {
+    const process = await this.process()
+    try {
+      return await work(process)
+    } finally {
+      process.exit()
+    }
+  }
+}
+
+/** One process: its ports stop working when it dies. */
+export class Process {
+  readonly world: World
+  readonly name: string
+  readonly clock: Clock
+  readonly stop = new AbortController()
+  dead = false
+  #deps: Deps | undefined
+  #ports: EnginePorts | undefined
+
+  constructor(world: World, name: string) {
+    this.world = world
+    this.name = name
+    this.clock = {
+      now: () => world.time,
+      monotonic: () => world.time,
+      sleep: (ms, signal) => {
+        this.alive()
+        if (signal?.aborted === true) return Promise.reject(signal.reason instanceof Error ? signal.reason : new Error('aborted'))
+        world.time += ms
+        return Promise.resolve()
+      },
+    }
+    stages.set(this.clock, {
+      at: (point) => this.at(point),
+      side: (side) => world.side(side),
+      target: (target) => world.target(target),
+      red: (check, fields) => world.red(check, textOf(fields)),
+    })
+  }
+
+  async start(): Promise<void> {
+    const { world, clock } = this
+    const nowhere = (): never => {
+      throw new AdapterError('unreachable', 'tests have no network')
+    }
+    this.#deps = {
+      clock,
+      random: world.random,
+      http: { send: () => Promise.reject(new AdapterError('unreachable', 'tests have no network')) },
+      spawn: { resolve: nowhere, run: nowhere },
+      faults: { at: (point) => this.at(`fault:${point}`) },
+      locks: mortalLocks(this, world.locks.of(this.name)),
+      vault: mortalVault(this, await world.backend.open(clock)),
+      actor: 'tester',
+      reason: undefined,
+      signal: this.stop.signal,
+      pid: Number(this.name.split('-')[1]),
+      command: 'rotate test',
+      note: (line) => void world.notes.push(line),
+    }
+    this.#ports = await enginePorts(this.#deps)
+  }
+
+  get deps(): Deps {
+    if (this.#deps === undefined) throw new Error('not started')
+    return this.#deps
+  }
+
+  get ports(): EnginePorts {
+    if (this.#ports === undefined) throw new Error('not started')
+    return this.#ports
+  }
+
+  alive(): void {
+    if (this.dead) throw new InjectedCrash(`${this.name} is dead`)
+  }
+
+  /** A moment at which the process may die. */
+  async at(name: string): Promise<void> {
+    this.alive()
+    const { world } = this
+    const index = world.moments.length
+    world.moments.push(name)
+    await world.onMoment(name, this)
+    if (world.crashAt?.(index, name) === true) this.crash()
+  }
+
+  crash(): never {
+    this.exit()
+    throw new InjectedCrash(`${this.name} died at moment ${this.world.moments.length - 1}: ${this.world.moments.at(-1) ?? ''}`)
+  }
+
+  exit(): void {
+    this.dead = true
+    this.world.locks.die(this.name)
+  }
+
+  async runDue(input: Partial<Parameters<typeof runDue>[1]> = {}): Promise<{ readonly report: RunDueReport; readonly failure: RotateError | undefined; readonly lines: readonly string[] }> {
+    const lines: string[] = []
+    const outcome = await runDue(this.deps, { parallel: 1, jitterMs: 0, failIfLocked: false, ...input }, () => undefined, (done) => void lines.push(...done))
+    return { ...outcome, lines }
+  }
+}
+
+function mortalLocks(process: Process, locks: Locks): Locks {
+  return {
+    own: async () => {
+      process.alive()
+      return locks.own()
+    },
+    isGone: async (instance) => {
+      process.alive()
+      return locks.isGone(instance)
+    },
+    tryNamed: async (name) => {
+      process.alive()
+      return locks.tryNamed(name)
+    },
+  }
+}
+
+/** Each commit is two moments: before it, and when it is durable. */
+function mortalVault(process: Process, vault: Vault): Vault {
+  return {
+    get vaultId() {
+      return vault.vaultId
+    },
+    file: vault.file,
+    unlockers: vault.unlockers,
+    read: async (body) => {
+      process.alive()
+      return vault.read(body)
+    },
+    transact: async (body) => {
+      await process.at('before:durable')
+      const result = await vault.transact(body)
+      await process.at('after:durable')
+      return result
+    },
+    secrets: () => vault.secrets(),
+    runs: () => vault.runs(),
+    due: async (now) => {
+      process.alive()
+      return vault.due(now)
+    },
+    auditEvents: (filter) => vault.auditEvents(filter),
+    auditVerify: () => vault.auditVerify(),
+    highestTime: () => vault.highestTime(),
+    fingerprint: (fields) => vault.fingerprint(fields),
+    close: () => vault.close(),
+  }
+}
+
+/** The value for a supplied rotation, as the far side would accept it. */
+export function supplied(key: FakeKey): NonNullable<BeginOptions['supplied']> {
+  return { fields: Object.fromEntries(Object.entries(key.fields).map(([name, value]) => [name, new Secret(value)])) }
+}
+
+/** At every moment, whatever just happened: the invariants of DESIGN 4 that never rest. Wired into `onMoment` and into the far side's kills. */
+export async function alwaysTrue(world: World, secretId: string, side: FarSide): Promise<void> {
+  const secret = await world.get(secretId)
+  const current = await world.current(secretId)
+  const inPlace = traitsOf[side.kind].overlap === 'in-place'
+  if (current !== undefined && !inPlace) {
+    expect(side.accepts(current.fields), `what get returns (version ${current.version.n}) is accepted`).toBe(true)
+    expect(current.version.state, 'a revoked version is never current').toBe('live')
+  }
+  expect(secret.versions.filter((version) => version.labels.includes('current')).length, 'one current version').toBeLessThanOrEqual(1)
+  for (const version of secret.versions) {
+    if (version.state === 'revoked') expect(side.accepts(await world.value(secretId, version.n)), `version ${version.n} is really revoked`).toBe(false)
+  }
+}
+
+/** When all is said and done. `settledAs` says how the run had to end. */
+export async function finallyTrue(world: World, secretId: string, side: FarSide): Promise<void> {
+  const secret = await world.get(secretId)
+  const current = await world.current(secretId)
+  expect(secret.claim, 'no claim is left').toBeUndefined()
+  const open = secret.openRun === undefined ? undefined : await world.run(secret.openRun)
+  if (open !== undefined) {
+    expect(open.status, 'a run that is left open waits for a person').toBe('unsafe')
+    expect(stateOf(open).parked, 'and says why').toBeDefined()
+  }
+  await named(world, secretId, side)
+  if (open === undefined && current !== undefined) {
+    expect(side.accepts(current.fields), 'the current value is accepted').toBe(true)
+    const text = new Map(Object.entries(current.fields).map(([name, value]) => [name.toUpperCase(), value.reveal()]))
+    for (const spec of secret.schedule?.targets ?? []) {
+      const far = world.target((spec.config as { at: string }).at)
+      expect(Object.fromEntries(far.held), `target ${spec.key} holds the current value`).toEqual(Object.fromEntries(text))
+      expect(Object.fromEntries(far.used), `consumers of ${spec.key} use the current value`).toEqual(Object.fromEntries(text))
+    }
+  }
+  await auditTrue(world)
+}
+
+/** No live key of ours that the vault can't name. */
+export async function named(world: World, secretId: string, side: FarSide): Promise<void> {
+  const secret = await world.get(secretId)
+  if (side.kind === 'local') return
+  const known = new Set<string>()
+  for (const version of secret.versions) {
+    if (['revoked', 'discarded', 'retired'].includes(version.state)) continue
+    known.add(textOf(await world.value(secretId, version.n)))
+  }
+  const strays = new Set(secret.strays.map((stray) => stray.handle.id))
+  const open = secret.openRun !== undefined
+  for (const key of side.alive.filter((candidate) => candidate.ours)) {
+    const text = textOf(Object.fromEntries(Object.entries(key.fields).map(([name, value]) => [name, new Secret(value)])))
+    expect(known.has(text) || strays.has(key.id) || open, `the vault can name ${key.id}`).toBe(true)
+  }
+}
+
+/** Each event once, no gaps. */
+export async function auditTrue(world: World): Promise<void> {
+  const seen = new Map<string, number>()
+  for (const event of await world.audit()) {
+    if (!['secret_rotated', 'key_revoked', 'key_suspended', 'rotation_started', 'rotation_rolled_back'].includes(event.action)) continue
+    const key = [event.action, event.runId, event.metadata['version'], event.metadata['key']].join('|')
+    seen.set(key, (seen.get(key) ?? 0) + 1)
+  }
+  expect([...seen].filter(([, count]) => count > 1), 'each event is in the audit once').toEqual([])
+}

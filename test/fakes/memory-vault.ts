@@ -1,0 +1,233 @@
+/**
+ * The vault and its locks in memory, for tests of the engine. What is read and what is written are deep copies, so that a shared object shows as a bug;
+ * the body of a transaction runs twice, so that one that does more than read and write shows too; a commit is all or nothing.
+ */
+import { createHash } from 'node:crypto'
+import { RotateError } from '../../src/core/errors.ts'
+import { eventId } from '../../src/core/ids.ts'
+import type { AuditEntry, AuditEvent, RunRecord, SecretRecord } from '../../src/core/model.ts'
+import type { Clock, Locks, Vault, VaultReader, VaultTx } from '../../src/core/ports.ts'
+import { type Fields, flatten, Secret } from '../../src/core/secret.ts'
+import { nextWorkAt, wakeOf } from '../../src/core/wake.ts'
+
+/** A deep copy. A `Secret` can't be changed, so it is shared. */
+export function copyOf<T>(value: T): T {
+  if (value === null || typeof value !== 'object' || value instanceof Secret) return value
+  if (Array.isArray(value)) return value.map((item: unknown) => copyOf(item)) as T
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, copyOf(item)])) as T
+}
+
+interface Rows {
+  readonly secrets: Map<string, SecretRecord>
+  readonly values: Map<string, Fields>
+  readonly runs: Map<string, RunRecord>
+  readonly docs: Map<string, unknown>
+}
+
+const emptyRows = (): Rows => ({ secrets: new Map(), values: new Map(), runs: new Map(), docs: new Map() })
+
+/** What is durable; several processes open it. */
+export class MemoryStore {
+  readonly vaultId = 'vlt_00000000000000TEST0001'
+  rows: Rows = emptyRows()
+  audit: AuditEvent[] = []
+  highest = 0
+  commits = 0
+  /** So many of the next commits fail; nothing is written by them. */
+  failCommits = 0
+  /** So many of the next commits are made durable and reported as failed. */
+  loseCommits = 0
+  #tail: Promise<unknown> = Promise.resolve()
+
+  /** One writer at a time. */
+  exclusive<T>(work: () => Promise<T>): Promise<T> {
+    const next = this.#tail.then(work, work)
+    this.#tail = next.catch(() => undefined)
+    return next
+  }
+
+  /** Opens it for one process. */
+  open(clock: Clock): Vault {
+    return new MemoryVault(this, clock)
+  }
+}
+
+const valueKey = (secretId: string, version: number): string => `${secretId}#${version}`
+
+function readerOf(rows: Rows): VaultReader {
+  return {
+    resolve: (name) =>
+      Promise.resolve(
+        copyOf(
+          [...rows.secrets.values()].find(
+            (secret) => secret.id === name || secret.schedule?.id === name || (secret.path === name && secret.deletedAt === undefined),
+          ) ?? [...rows.secrets.values()].find((secret) => secret.path === name),
+        ),
+      ),
+    secret: (id) => Promise.resolve(copyOf(rows.secrets.get(id))),
+    value: (id, version) => Promise.resolve(copyOf(rows.values.get(valueKey(id, version)))),
+    run: (id) => Promise.resolve(copyOf(rows.runs.get(id))),
+    doc: <T>(name: string) => Promise.resolve(copyOf(rows.docs.get(name)) as T | undefined),
+  }
+}
+
+class MemoryVault implements Vault {
+  readonly file = '/nowhere/vault.db'
+  readonly unlockers = []
+  readonly #store: MemoryStore
+  readonly #clock: Clock
+
+  constructor(store: MemoryStore, clock: Clock) {
+    this.#store = store
+    this.#clock = clock
+  }
+
+  get vaultId(): string {
+    return this.#store.vaultId
+  }
+
+  async read<T>(body: (reader: VaultReader) => Promise<T>): Promise<T> {
+    return body(readerOf(this.#store.rows))
+  }
+
+  transact<T>(body: (tx: VaultTx) => Promise<T>): Promise<T> {
+    return this.#store.exclusive(async () => {
+      const store = this.#store
+      // As if another process had committed first: what the body did to the first attempt must not show.
+      await body(this.#tx(copyRows(store.rows), []))
+      const rows = copyRows(store.rows)
+      const entries: AuditEntry[] = []
+      const result = await body(this.#tx(rows, entries))
+      const fault = (): RotateError => new RotateError('not-writable', 'no space left on the device')
+      if (store.failCommits > 0) {
+        store.failCommits--
+        throw fault()
+      }
+      store.rows = rows
+      store.commits++
+      store.highest = Math.max(store.highest, this.#clock.now())
+      for (const entry of entries) store.audit.push(this.#event(entry))
+      if (store.loseCommits > 0) {
+        store.loseCommits--
+        throw fault()
+      }
+      return result
+    })
+  }
+
+  #event(entry: AuditEntry): AuditEvent {
+    const seq = this.#store.audit.length + 1
+    const before = this.#store.audit.at(-1)?.hash ?? '0'.repeat(64)
+    const hash = createHash('sha256')
+      .update(before + JSON.stringify(entry))
+      .digest('hex')
+    return { ...copyOf(entry), id: eventId(seq), seq, at: this.#clock.now(), hash }
+  }
+
+  #tx(rows: Rows, entries: AuditEntry[]): VaultTx {
+    const done = Promise.resolve()
+    return {
+      ...readerOf(rows),
+      putSecret: async (record) => {
+        for (const other of rows.secrets.values()) {
+          if (other.id !== record.id && other.path === record.path && other.deletedAt === undefined && record.deletedAt === undefined)
+            throw new RotateError('conflict', `another secret has the path ${record.path}`)
+        }
+        rows.secrets.set(record.id, copyOf(record))
+      },
+      dropSecret: (id) => {
+        rows.secrets.delete(id)
+        for (const key of rows.values.keys()) if (key.startsWith(`${id}#`)) rows.values.delete(key)
+        return done
+      },
+      putValue: (id, version, fields) => {
+        rows.values.set(valueKey(id, version), copyOf(fields))
+        return done
+      },
+      dropValue: (id, version) => {
+        rows.values.delete(valueKey(id, version))
+        return done
+      },
+      putRun: (run) => {
+        rows.runs.set(run.id, copyOf(run))
+        return done
+      },
+      putDoc: (name, value) => {
+        rows.docs.set(name, copyOf(value))
+        return done
+      },
+      audit: (entry) => void entries.push(copyOf(entry)),
+    }
+  }
+
+  async *secrets(): AsyncIterable<SecretRecord> {
+    for (const secret of [...this.#store.rows.secrets.values()]) yield copyOf(secret)
+  }
+
+  async *runs(): AsyncIterable<RunRecord> {
+    for (const run of [...this.#store.rows.runs.values()]) yield copyOf(run)
+  }
+
+  due(now: number): Promise<{ readonly ids: readonly string[]; readonly next: number | null }> {
+    const ids: string[] = []
+    let next = Number.POSITIVE_INFINITY
+    for (const secret of this.#store.rows.secrets.values()) {
+      const wake = wakeOf(secret)
+      if (wake !== null && wake <= now) ids.push(secret.id)
+      else if (wake !== null) next = Math.min(next, wake, nextWorkAt(secret) ?? wake)
+    }
+    return Promise.resolve({ ids, next: Number.isFinite(next) ? next : null })
+  }
+
+  async *auditEvents(): AsyncIterable<AuditEvent> {
+    yield* copyOf(this.#store.audit)
+  }
+
+  auditVerify(): ReturnType<Vault['auditVerify']> {
+    return Promise.resolve({ ok: true, rows: this.#store.audit.length, head: this.#store.audit.at(-1)?.hash ?? '', firstBad: null })
+  }
+
+  highestTime(): Promise<number> {
+    return Promise.resolve(this.#store.highest)
+  }
+
+  fingerprint(fields: Fields): string {
+    return createHash('sha256').update(flatten(fields).bytes()).digest('hex').slice(0, 32)
+  }
+
+  close(): void {
+    // nothing is held
+  }
+}
+
+function copyRows(rows: Rows): Rows {
+  return { secrets: new Map(rows.secrets), values: new Map(rows.values), runs: new Map(rows.runs), docs: new Map(rows.docs) }
+}
+
+/** Locks that end with their process. */
+export class MemoryLocks {
+  readonly #held = new Set<string>()
+  readonly #named = new Map<string, string>()
+
+  /** The locks as the process of this name sees them. */
+  of(process: string): Locks {
+    return {
+      own: () => {
+        this.#held.add(process)
+        return Promise.resolve(process)
+      },
+      isGone: (instance) => Promise.resolve(!this.#held.has(instance)),
+      tryNamed: (name) => {
+        if (this.#named.has(name)) return Promise.resolve(undefined)
+        this.#named.set(name, process)
+        return Promise.resolve(() => void this.#named.delete(name))
+      },
+    }
+  }
+
+  /** The process ends: what it held is free. */
+  die(process: string): void {
+    this.#held.delete(process)
+    for (const [name, holder] of this.#named) if (holder === process) this.#named.delete(name)
+  }
+}

@@ -1,0 +1,465 @@
+/**
+ * Far sides with state, for tests of the engine: a provider of every kind, targets, a check that presents the value. Each call can fail before the work,
+ * lose its answer after the work, be throttled or denied, per method and count. They stand in the registries under `fake-…`, so that configuration goes the
+ * same way as for a real adapter; a session finds its far side by the clock of its process.
+ */
+import { z } from 'zod'
+import { AdapterError } from '../../src/core/errors.ts'
+import type { Handle, Prior } from '../../src/core/model.ts'
+import type { Clock, Random } from '../../src/core/ports.ts'
+import { type Credential, defineProvider, type Issued, type Provider, type ProviderSession, type Traits } from '../../src/core/provider.ts'
+import { type Fields, flatten, Secret, single } from '../../src/core/secret.ts'
+import { defineCheck, defineTarget, type Delivery } from '../../src/core/target.ts'
+import { registry as checks } from '../../src/checks/index.ts'
+import { registry as providers } from '../../src/providers/index.ts'
+import { registry as targets } from '../../src/targets/index.ts'
+
+export const kinds = ['limited', 'named', 'replay', 'users', 'login', 'hook', 'hook-replay', 'local'] as const
+/**
+ * - `limited`: two live keys, no names, no replay; list, suspend, last use (AWS)
+ * - `named`: two-live, names carry the tag, no suspend (OpenAI)
+ * - `replay`: two-live, the same tag gives the same answer (Stripe)
+ * - `users`: two users in turn, passwords chosen by us (database)
+ * - `login`: one user, password chosen by us: in place
+ * - `hook`: in place, the service mints, nothing can be asked (web hook)
+ * - `hook-replay`: the same with an idempotency key
+ * - `local`: made here, nobody to ask (generated)
+ */
+export type Kind = (typeof kinds)[number]
+
+const base = { maxLive: Number.POSITIVE_INFINITY, fields: ['value'], suspend: false, lastUsed: false } as const
+export const traitsOf: Readonly<Record<Kind, Traits>> = {
+  limited: {
+    mints: 'service',
+    overlap: 'two-live',
+    maxLive: 2,
+    fields: ['accessKeyId', 'secretAccessKey'],
+    idempotency: 'none',
+    revoke: 'delete',
+    suspend: true,
+    lastUsed: true,
+  },
+  named: { ...base, mints: 'service', overlap: 'two-live', idempotency: 'named', revoke: 'delete' },
+  replay: { ...base, mints: 'service', overlap: 'two-live', idempotency: 'replay-key', revoke: 'expire' },
+  users: { ...base, mints: 'client', overlap: 'two-users', idempotency: 'none', revoke: 'delete', fields: ['username', 'password'] },
+  login: { ...base, mints: 'client', overlap: 'in-place', idempotency: 'none', revoke: 'none' },
+  hook: { ...base, mints: 'service', overlap: 'in-place', idempotency: 'none', revoke: 'none' },
+  'hook-replay': { ...base, mints: 'service', overlap: 'in-place', idempotency: 'replay-key', revoke: 'none' },
+  local: { ...base, mints: 'client', overlap: 'two-live', idempotency: 'replay-key', revoke: 'none' },
+}
+
+export const providerOf = (kind: Kind): string => `fake-${kind}`
+
+/**
+ * - `fail`: nothing done, may be repeated; `final`: nothing done, repeating is useless; `throttle`, `denied`: refused at the door
+ * - `vague`: nothing done, but the caller can't know; `lost`: done, but the answer is lost
+ * - `bug`: an error that is no answer
+ */
+export type FaultMode = 'fail' | 'final' | 'throttle' | 'denied' | 'refused' | 'vague' | 'lost' | 'bug'
+
+class Faulty {
+  readonly #faults: { method: string; mode: FaultMode; left: number; skip: number }[] = []
+  /** Every call that was made, in order. */
+  readonly calls: string[] = []
+
+  /** The next `count` calls of this method, after `skip` good ones, go wrong. */
+  next(method: string, mode: FaultMode, count = 1, skip = 0): this {
+    this.#faults.push({ method, mode, left: count, skip })
+    return this
+  }
+
+  calm(): void {
+    this.#faults.length = 0
+  }
+
+  count(method: string): number {
+    return this.calls.filter((call) => call === method).length
+  }
+
+  #take(method: string): FaultMode | undefined {
+    const fault = this.#faults.find((candidate) => candidate.method === method && candidate.left > 0)
+    if (fault === undefined) return undefined
+    if (fault.skip > 0) {
+      fault.skip--
+      return undefined
+    }
+    fault.left--
+    return fault.mode
+  }
+
+  async call<T>(stage: Stage, name: string, method: string, effect: 'read' | 'write', work: () => T): Promise<T> {
+    await stage.at(`before:${name}.${method}`)
+    this.calls.push(method)
+    const mode = this.#take(method)
+    const unknown = effect === 'read' ? 'none' : 'unknown'
+    if (mode === 'fail') throw new AdapterError('unavailable', `${method}: out of order`, { effect: 'none' })
+    if (mode === 'final') throw new AdapterError('failed', `${method}: refused for good`, { effect: 'none' })
+    if (mode === 'throttle') throw new AdapterError('throttled', `${method}: too many`, { effect: 'none', retryAfterMs: 2000 })
+    if (mode === 'denied') throw new AdapterError('denied', `${method}: not allowed`, { effect: 'none' })
+    if (mode === 'refused') throw new AdapterError('refused', `${method}: not accepted`, { effect: 'none' })
+    if (mode === 'vague') throw new AdapterError('timeout', `${method}: no answer`, { effect: unknown })
+    if (mode === 'bug') throw new TypeError(`${method}: undefined is not a function`)
+    const result = work()
+    await stage.at(`after:${name}.${method}`)
+    if (mode === 'lost') throw new AdapterError('timeout', `${method}: the answer was lost`, { effect: unknown })
+    return result
+  }
+}
+
+export interface FakeKey {
+  readonly id: string
+  readonly fields: Readonly<Record<string, string>>
+  readonly ours: boolean
+  readonly createdAt: number
+  readonly name: string | undefined
+  state: 'live' | 'off' | 'gone'
+  usedAt: number | undefined
+}
+
+/** One account at one provider. */
+export class FarSide extends Faulty {
+  readonly name: string
+  readonly kind: Kind
+  readonly keys: FakeKey[] = []
+  /** A new key is refused for so long. */
+  propagationMs = 0
+  /** How long `verify` waits for a new key. */
+  patienceMs = 20_000
+  /** A deleted key is accepted for so long. */
+  lingerMs = 0
+  /** Called before a key is switched off or ended by a call. */
+  onKill: (key: FakeKey, how: 'suspend' | 'revoke') => void = () => undefined
+  readonly #replays = new Map<string, FakeKey>()
+  readonly #goneAt = new Map<FakeKey, number>()
+  readonly #now: () => number
+  #serial = 0
+
+  constructor(name: string, kind: Kind, now: () => number) {
+    super()
+    this.name = name
+    this.kind = kind
+    this.#now = now
+  }
+
+  /** A key that is there already; `ours: false` for one that somebody made by hand. */
+  add(options: { readonly ours?: boolean; readonly name?: string; readonly at?: number; readonly fields?: Record<string, string>; readonly id?: string } = {}): FakeKey {
+    const serial = ++this.#serial
+    const id = options.id ?? `${this.kind}-key-${String(serial).padStart(4, '0')}`
+    const value = `sk-${this.name}-${String(serial).padStart(12, '0')}`
+    const minted = this.kind === 'limited' ? { accessKeyId: id, secretAccessKey: value } : this.kind === 'users' ? { username: id, password: value } : { value }
+    const key: FakeKey = {
+      id,
+      fields: options.fields ?? minted,
+      ours: options.ours ?? true,
+      createdAt: options.at ?? this.#now(),
+      name: options.name,
+      state: 'live',
+      usedAt: undefined,
+    }
+    this.keys.push(key)
+    return key
+  }
+
+  /** As a consumer uses it. */
+  use(key: FakeKey): void {
+    key.usedAt = this.#now()
+  }
+
+  /** Does this value work now? */
+  accepts(fields: Fields): boolean {
+    if (this.kind === 'local') return true
+    const key = this.keyOf(fields)
+    if (key === undefined) return false
+    if (key.state === 'gone') return (this.#goneAt.get(key) ?? 0) + this.lingerMs > this.#now()
+    return key.state === 'live'
+  }
+
+  keyOf(fields: Fields): FakeKey | undefined {
+    return this.keys.findLast((key) => Object.entries(key.fields).every(([name, value]) => fields[name]?.reveal() === value))
+  }
+
+  get alive(): readonly FakeKey[] {
+    return this.keys.filter((key) => key.state !== 'gone')
+  }
+
+  end(key: FakeKey): void {
+    key.state = 'gone'
+    this.#goneAt.set(key, this.#now())
+  }
+
+  byHandle(id: string): FakeKey | undefined {
+    return this.alive.findLast((key) => key.id === id)
+  }
+
+  handle(key: FakeKey): Handle {
+    return { id: key.id, live: key.state === 'live', createdAt: key.createdAt, ...(key.name === undefined ? {} : { name: key.name }) }
+  }
+
+  issued(key: FakeKey): Issued {
+    const fields = Object.fromEntries(Object.entries(key.fields).map(([name, value]) => [name, new Secret(value)]))
+    return ['login', 'hook', 'hook-replay', 'local'].includes(this.kind) ? { fields } : { fields, handle: this.handle(key) }
+  }
+
+  /** The work of a create. */
+  make(tag: string, material: Fields, current: Credential | undefined): FakeKey {
+    const { idempotency, overlap, maxLive } = traitsOf[this.kind]
+    const replayed = idempotency === 'replay-key' ? this.#replays.get(tag) : undefined
+    if (replayed !== undefined) return replayed
+    if (this.alive.length >= maxLive) throw new AdapterError('quota', `there are ${this.alive.length} keys already`, { effect: 'none' })
+    const proposed = Object.fromEntries(Object.entries(material).map(([name, value]) => [name, value.reveal()]))
+    let key: FakeKey
+    if (this.kind === 'users') {
+      const id = current?.fields['username']?.reveal() === 'user-a' ? 'user-b' : 'user-a'
+      for (const old of this.alive.filter((candidate) => candidate.id === id)) this.end(old)
+      key = this.add({ id, fields: { username: id, password: proposed['password'] ?? '' } })
+    } else {
+      if (overlap === 'in-place') for (const old of this.alive) this.end(old)
+      const fields = Object.keys(proposed).length > 0 ? proposed : undefined
+      key = this.add({ ...(fields === undefined ? {} : { fields }), ...(this.kind === 'named' ? { name: tag } : {}) })
+    }
+    this.#replays.set(tag, key)
+    return key
+  }
+
+  replay(tag: string): FakeKey | undefined {
+    return this.#replays.get(tag)
+  }
+
+  visible(key: FakeKey): boolean {
+    return key.createdAt + this.propagationMs <= this.#now()
+  }
+}
+
+export class FarTarget extends Faulty {
+  readonly name: string
+  /** What was written. */
+  readonly held = new Map<string, string>()
+  /** What its consumers use: what was held at the last deploy. */
+  used = new Map<string, string>()
+  readonly deliveries: string[] = []
+
+  constructor(name: string) {
+    super()
+    this.name = name
+  }
+}
+
+/** What an adapter's session can reach: the world, as one process sees it. */
+export interface Stage {
+  at(point: string): Promise<void>
+  side(name: string): FarSide
+  target(name: string): FarTarget
+  /** Is the check of this name red for this value, whatever the provider says? */
+  red(check: string, fields: Fields): boolean
+}
+
+export const stages = new WeakMap<Clock, Stage>()
+
+function stageOf(clock: Clock): Stage {
+  const stage = stages.get(clock)
+  if (stage === undefined) throw new Error('this clock belongs to no process')
+  return stage
+}
+
+const refused = (): AdapterError => new AdapterError('refused', 'not accepted')
+
+function sessionOf(side: FarSide, stage: Stage, clock: Clock): ProviderSession {
+  const traits = traitsOf[side.kind]
+  const find = (credential: Credential): FakeKey | undefined => (credential.handle === undefined ? side.keyOf(credential.fields) : side.byHandle(credential.handle.id))
+  const call = <T>(method: string, effect: 'read' | 'write', work: () => T): Promise<T> => side.call(stage, side.name, method, effect, work)
+  const session: ProviderSession = {
+    preflight: (current) =>
+      call('preflight', 'read', () => {
+        if (current !== undefined && ['limited', 'named', 'users', 'login'].includes(side.kind) && !side.accepts(current.fields)) throw refused()
+        if (side.alive.length >= traits.maxLive) throw new AdapterError('quota', `there are ${side.alive.length} keys already`, { effect: 'none' })
+      }),
+    create: async (intent, current) =>
+      side.issued(
+        await call('create', 'write', () => side.make(intent.tag, intent.material, current)),
+      ),
+    settle: (intent, current) =>
+      call('settle', 'read', () => {
+        const before = new Set(intent.before.map((handle) => handle.id))
+        const fresh = side.alive.filter((key) => !before.has(key.id))
+        switch (side.kind) {
+          case 'limited': {
+            if (fresh.length === 0) return { outcome: 'none' as const, detail: 'nothing new' }
+            const [only] = fresh
+            if (only !== undefined && fresh.length === 1 && only.usedAt === undefined && only.createdAt >= intent.at && only.createdAt <= intent.at + 60_000)
+              return { outcome: 'stray' as const, handles: [side.handle(only)], detail: 'one new key' }
+            return { outcome: 'ambiguous' as const, candidates: fresh.map((key) => side.handle(key)), detail: `${fresh.length} candidates` }
+          }
+          case 'named': {
+            const mine = side.alive.filter((key) => key.name === intent.tag)
+            if (mine.length === 0) return { outcome: 'none' as const, detail: 'no key of that name' }
+            return { outcome: 'stray' as const, handles: mine.map((key) => side.handle(key)), detail: 'found by name' }
+          }
+          case 'replay':
+          case 'hook-replay':
+          case 'local':
+            return { outcome: 'applied' as const, issued: side.issued(side.make(intent.tag, intent.material, current)), detail: 'replayed' }
+          case 'users':
+          case 'login': {
+            const key = side.alive.find((candidate) => (candidate.fields['password'] ?? candidate.fields['value']) === (intent.material['password'] ?? intent.material['value'])?.reveal())
+            if (key !== undefined) return { outcome: 'applied' as const, issued: side.issued(key), detail: 'the new one logs in' }
+            if (current === undefined || side.accepts(current.fields)) return { outcome: 'none' as const, detail: 'the old one logs in' }
+            return { outcome: 'ambiguous' as const, candidates: [], detail: 'neither logs in' }
+          }
+          case 'hook':
+            return { outcome: 'ambiguous' as const, candidates: [], detail: 'it can not be asked' }
+          default:
+            return side.kind satisfies never
+        }
+      }),
+    close: () => Promise.resolve(),
+  }
+  if (traits.mints === 'client') {
+    session.prepare = (random: Random) => {
+      const text = new Secret(`pw-${Buffer.from(random.bytes(15)).toString('base64url')}`)
+      return side.kind === 'users' ? { password: text } : single(text)
+    }
+  }
+  if (['limited', 'named', 'replay', 'users'].includes(side.kind)) session.list = () => call('list', 'read', () => side.alive.map((key) => side.handle(key)))
+  if (side.kind === 'limited') {
+    session.handleOf = (fields) => {
+      const id = fields['accessKeyId']?.reveal()
+      return id === undefined ? undefined : { id, live: true }
+    }
+  }
+  if (!['hook', 'local'].includes(side.kind)) {
+    session.verify = async (credential, expect) => {
+      const until = clock.now() + side.patienceMs
+      for (;;) {
+        const answer = await call('verify', 'read', () => {
+          const key = side.keyOf(credential.fields)
+          return side.accepts(credential.fields) && (key === undefined || side.visible(key))
+        })
+        if (answer) return
+        if (expect === 'dead' || clock.now() >= until) throw refused()
+        await clock.sleep(1000)
+      }
+    }
+  }
+  if (traits.suspend) {
+    const set = (credential: Credential, state: 'live' | 'off'): void => {
+      const key = find(credential)
+      if (key === undefined) throw new AdapterError('missing', 'there is no such key')
+      if (state === 'off') side.onKill(key, 'suspend')
+      key.state = state
+    }
+    session.suspend = (credential) => call('suspend', 'write', () => set(credential, 'off'))
+    session.resume = (credential) => call('resume', 'write', () => set(credential, 'live'))
+  }
+  if (traits.lastUsed) session.lastUsed = (credential) => call('lastUsed', 'read', () => find(credential)?.usedAt)
+  if (traits.revoke !== 'none') {
+    session.revoke = (credential) =>
+      call('revoke', 'write', () => {
+        const key = find(credential)
+        if (key === undefined || key.state === 'gone') return
+        side.onKill(key, 'revoke')
+        side.end(key)
+      })
+  }
+  return session
+}
+
+/** A provider of this kind; its configuration names the far side. */
+export function fakeProvider(kind: Kind): Provider {
+  return defineProvider({
+    id: providerOf(kind),
+    title: `Fake (${kind})`,
+    config: z.strictObject({ side: z.string() }),
+    traits: () => traitsOf[kind],
+    secretType: kind === 'limited' ? 'aws_access_key' : 'generic',
+    open: (config, context) => {
+      const stage = stageOf(context.clock)
+      return Promise.resolve(sessionOf(stage.side(config.side), stage, context.clock))
+    },
+  })
+}
+
+/** A target; `readable` or write-only. Its consumers take a value up when it is deployed. */
+export function fakeTarget(readable: boolean): ReturnType<typeof defineTarget> {
+  const id = readable ? 'fake-readable' : 'fake-blind'
+  return defineTarget({
+    id,
+    title: `Fake (${readable ? 'readable' : 'write-only'})`,
+    config: z.strictObject({ at: z.string() }),
+    readable,
+    describe: (config) => config.at,
+    open: (config, context) => {
+      const stage = stageOf(context.clock)
+      const far = stage.target(config.at)
+      const call = <T>(method: string, effect: 'read' | 'write', work: () => T): Promise<T> => far.call(stage, far.name, method, effect, work)
+      const write = (entries: Readonly<Record<string, Secret | null>>): void => {
+        for (const [name, value] of Object.entries(entries)) {
+          if (value === null) far.held.delete(name)
+          else far.held.set(name, value.reveal())
+        }
+      }
+      const deploy = (delivery: Delivery): Promise<void> =>
+        call('deploy', 'write', () => {
+          far.deliveries.push(delivery.id)
+          far.used = new Map(far.held)
+        })
+      return Promise.resolve({
+        probe: () => call('probe', 'read', () => undefined),
+        ...(readable
+          ? { current: (names: readonly string[]): Promise<Prior> => call('current', 'read', () => Object.fromEntries(names.map((name) => [name, far.held.has(name) ? new Secret(far.held.get(name) ?? '') : null]))) }
+          : {}),
+        put: (delivery) => call('put', 'write', () => write(delivery.entries)),
+        restore: (prior, old) =>
+          call('restore', 'write', () => {
+            write(prior ?? old?.entries ?? Object.fromEntries([...far.held.keys()].map((name) => [name, null])))
+            if (old === undefined) far.used = new Map(far.held)
+          }),
+        deploy,
+        close: () => Promise.resolve(),
+      })
+    },
+  })
+}
+
+/** Presents the value to the provider; the test may paint it red. */
+export const fakeCheck = defineCheck({
+  id: 'fake-check',
+  title: 'Fake check',
+  config: z.strictObject({ side: z.string() }),
+  presents: () => true,
+  describe: (config) => config.side,
+  run: async (config, fields, context) => {
+    const stage = stageOf(context.clock)
+    await stage.at(`before:check.${config.side}`)
+    const ok = stage.side(config.side).accepts(fields) && !stage.red('fake-check', fields)
+    await stage.at(`after:check.${config.side}`)
+    return { ok, detail: ok ? '200' : '500' }
+  },
+})
+
+/** A sign of life: says nothing about the value. */
+export const fakeLife = defineCheck({
+  id: 'fake-life',
+  title: 'Fake sign of life',
+  config: z.strictObject({}),
+  presents: () => false,
+  describe: () => 'life',
+  run: (_config, fields, context) => {
+    const ok = !stageOf(context.clock).red('fake-life', fields)
+    return Promise.resolve({ ok, detail: ok ? 'up' : 'down' })
+  },
+})
+
+/** The value of some fields, for comparing. */
+export const textOf = (fields: Fields): string => flatten(fields).reveal()
+
+function register<T>(registry: object, id: string, adapter: T): void {
+  Object.assign(registry, { [id]: { title: id, load: () => Promise.resolve({ default: adapter }) } })
+}
+
+for (const kind of kinds) register(providers, providerOf(kind), fakeProvider(kind))
+for (const readable of [true, false]) {
+  const target = fakeTarget(readable)
+  register(targets, target.id, target)
+}
+register(checks, fakeCheck.id, fakeCheck)
+register(checks, fakeLife.id, fakeLife)
