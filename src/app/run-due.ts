@@ -182,7 +182,8 @@ async function resumeOpen(ports: EnginePorts, runId: string, tally: Tally): Prom
   tally.resumed.push(view)
   if (failure === undefined) tally.succeeded++
   else tally.failures.push(failure)
-  return [`${secret.path}: finished the interrupted run ${runId}: ${failure === undefined ? `version ${view.version ?? ''} is current` : failure.message}`]
+  if (failure === undefined) return [`${secret.path}: finished the interrupted run ${runId}: version ${view.version ?? ''} is current`]
+  return [`${secret.path}: the interrupted run ${runId} ${failure.code === 'unsafe' ? 'still needs a person' : 'was undone'}`]
 }
 
 /** Re-checks what is in grace, ends what is due, cleans strays. */
@@ -246,7 +247,7 @@ async function rotateDue(ports: EnginePorts, secret: SecretRecord, tally: Tally)
   if (failure !== undefined) tally.failures.push(failure)
   for (const result of ended.filter(isEnd)) tally.revoked.push({ path: result.path, version: result.version, hint: result.hint, at: iso(result.at), state: result.state })
   if (view.success) return [`${secret.path}: rotated, version ${view.previousVersion ?? '–'} -> ${view.version ?? ''} (${view.new?.hint ?? ''})${cleanup ? `; ${failure.message}` : ''}`]
-  return [failure?.message ?? `${secret.path}: ${view.status}`]
+  return [`${secret.path}: not rotated (${view.status.replace('_', ' ')}), run ${view.runId ?? ''}`]
 }
 
 function isEnd(result: RetireResult): boolean {

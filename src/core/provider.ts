@@ -80,7 +80,10 @@ export interface ProviderSession {
   list?(): Promise<readonly Handle[]>
   /** The handle that a value carries in itself (an access key id), so that an existing credential can be adopted. */
   handleOf?(fields: Fields): Handle | undefined
-  /** Makes the replacement. Called once per intent. */
+  /**
+   * Makes the replacement. Called once per intent. What provably did nothing (refused connection, throttled) it may repeat itself, three attempts in all; the
+   * engine never calls it again for an error.
+   */
   create(intent: Intent, current: Credential | undefined): Promise<Issued>
   /** After a create whose outcome is unknown. Reads only, except a replay under the same idempotency key. */
   settle(intent: Intent, current: Credential | undefined): Promise<Settlement>

@@ -86,8 +86,10 @@ async function attempt(bench: Workbench, loaded: Loaded, step: string, work: () 
   ports.progress({ runId: id, path, step, status: 'started' })
   try {
     const after = await work()
-    const last = after.run.events.findLast((event) => (event.type === 'done' || event.type === 'failed') && event.step === step)
-    if (last?.type !== 'failed') {
+    const last = after.run.events.findLast((event) => event.type === 'settled' || ((event.type === 'done' || event.type === 'failed') && event.step === step))
+    if (step === 'settle' && last?.type === 'settled' && last.outcome === 'ambiguous') {
+      ports.progress({ runId: id, path, step, status: 'failed', ms: ports.clock.monotonic() - started, detail: last.detail })
+    } else if (last?.type !== 'failed') {
       const detail = last?.type === 'done' ? last.detail : undefined
       ports.progress({ runId: id, path, step, status: 'done', ms: ports.clock.monotonic() - started, ...(detail === undefined ? {} : { detail }) })
     }
@@ -96,7 +98,9 @@ async function attempt(bench: Workbench, loaded: Loaded, step: string, work: () 
     if (thrown instanceof RotateError || isCrash(thrown)) throw thrown
     if (ports.signal.aborted) throw new RotateError('interrupted', `interrupted; run ${id} can be resumed`, { hint: `rotate resume ${id}`, runId: id })
     const error = asAdapterError(thrown, step === 'create' ? 'unknown' : 'none')
-    const failure: Failure = { code: error.code, effect: error.effect, retryable: error.retryable, message: error.message, hints: error.hints }
+    // A create that provably did nothing has been repeated by its adapter as often as its far side bears; the schedule tries again later.
+    const retryable = error.retryable && !(step === 'create' && error.effect === 'none')
+    const failure: Failure = { code: error.code, effect: error.effect, retryable, message: error.message, hints: error.hints }
     const ms = ports.clock.monotonic() - started
     const attempts = (stateOf(loaded.run).steps[step]?.attempts ?? 0) + 1
     ports.progress({ runId: id, path, step, status: 'failed', ms, detail: error.message })

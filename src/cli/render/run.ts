@@ -6,6 +6,7 @@ import type { Context } from '../context.ts'
 const WORDS: Readonly<Record<string, string>> = {
   preflight: 'preflight',
   create: 'new value',
+  settle: 'asked what the lost answer was',
   verify: 'verified by the provider',
   promote: 'promoted',
   demote: 'old value current again',
