@@ -106,7 +106,7 @@ describe('custom', () => {
   test('a signed call verifies with the Standard Webhooks scheme', async () => {
     const signingSecret = `whsec_${Buffer.from('0123456789abcdef0123456789abcdef').toString('base64')}`
     const { session } = await setUp({ signingSecret }, { signingSecret })
-    await session.create(intent, current)
+    await session.create({ ...intent, tag: 'a.tag.with.dots' }, current)
     const wrong = await setUp({ signingSecret }, { signingSecret: 'another-signing-secret' })
     await expect(wrong.session.create(intent, current)).rejects.toMatchObject({ code: 'denied', effect: 'none' })
   })

@@ -222,6 +222,18 @@ describe('what it refuses', () => {
     expect(readdirSync(dir)).toEqual(['.env'])
   })
 
+  test('what would make dotenv read the rest of the file differently', async () => {
+    const path = join(dir, '.env')
+    // dotenv takes \' for a quote inside the value and reads on to the one in the comment.
+    writeFileSync(path, "A=1\n# it'\nB=2\n")
+    const error = await put(path, { A: 'ends with \\' }).catch((thrown: unknown) => thrown)
+    expect(error).toMatchObject({ code: 'misconfigured', message: expect.stringContaining('rest of the file') as string })
+    expect(readFileSync(path, 'utf8')).toBe("A=1\n# it'\nB=2\n")
+    writeFileSync(path, 'A=1\n# it\nB=2\n')
+    await put(path, { A: 'ends with \\' })
+    expect(readers(path, 'A')).toEqual({ dotenv: 'ends with \\', node: 'ends with \\', sh: 'ends with \\' })
+  })
+
   test('bytes that are not text', async () => {
     const path = join(dir, '.env')
     const entries = { A: new Secret(new Uint8Array([0xff, 0x00])) }

@@ -190,6 +190,21 @@ describe('which program', () => {
     await expect(resolveProgram('./link', place())).rejects.toMatchObject({ code: 'misconfigured' })
   })
 
+  test('is judged in the directory where a link leads, too', async () => {
+    const open = join(dir, 'open')
+    mkdirSync(open)
+    symlinkSync(make('open/hook', 0o755), join(dir, 'link'))
+    chmodSync(open, 0o777)
+    await expect(resolveProgram('./link', place())).rejects.toMatchObject({ code: 'misconfigured' })
+  })
+
+  test('is judged again when it is run', async () => {
+    const path = make('hook', 0o755)
+    expect((await createSpawn(place()).run({ argv: [path] })).code).toBe(0)
+    chmodSync(path, 0o757)
+    await expect(createSpawn(place()).run({ argv: [path] })).rejects.toMatchObject({ code: 'misconfigured', effect: 'none' })
+  })
+
   test('a script of an interpreter is held to the same rule', async () => {
     make('script.sh', 0o666)
     await expect(createSpawn(place()).resolve(['sh', './script.sh'])).rejects.toMatchObject({ code: 'misconfigured' })
