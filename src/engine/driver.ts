@@ -21,7 +21,7 @@ import { decide, lastFailure, stateOf } from './machine.ts'
 import { retryPause, stepPause } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
 import { promotion } from './promotion.ts'
-import { providerNow, Workbench } from './session.ts'
+import { providerToAsk, Workbench } from './session.ts'
 import { create, settle } from './steps/create.ts'
 import { deliver, deploy, restore, runCheck } from './steps/deliver.ts'
 import { preflight } from './steps/preflight.ts'
@@ -104,8 +104,10 @@ async function attempt(bench: Workbench, loaded: Loaded, step: string, work: () 
     const ms = ports.clock.monotonic() - started
     const attempts = (stateOf(loaded.run).steps[step]?.attempts ?? 0) + 1
     ports.progress({ runId: id, path, step, status: 'failed', ms, detail: error.message })
+    // A create that fails before its intent is durable was never sent: there is nothing to ask about.
+    const sent = (now: Loaded): boolean => step !== 'create' || stateOf(now.run).create === 'intended'
     return commit(ports, id, `${step}:failed`, (now) => ({
-      events: [{ type: 'failed', at: ports.clock.now(), step, ms, failure, retryAt: ports.clock.now() + stepPause(attempts, error.retryAfterMs) }],
+      events: [{ type: 'failed', at: ports.clock.now(), step, ms, failure: sent(now) ? failure : { ...failure, effect: 'none' }, retryAt: ports.clock.now() + stepPause(attempts, error.retryAfterMs) }],
       audit: [runAudit(now.run, auditActionOf(step), 'failed', { step, error: failure.message.slice(0, 300) })],
     }))
   }
@@ -138,12 +140,17 @@ async function perform(bench: Workbench, loaded: Loaded, step: string): Promise<
     case 'preflight':
       await preflight(bench, loaded)
       return done()
-    case 'create':
-      return create(bench, loaded)
+    case 'create': {
+      if (loaded.secret.strays.length === 0) return create(bench, loaded)
+      // A key whose value was lost may hold the only free place.
+      await cleanStrays(ports, loaded.secret.id)
+      return create(bench, await loadRun(ports, id))
+    }
     case 'verify': {
       const n = stateOf(loaded.run).newVersion
-      if (plan.provider === null || n === null) return done({}, 'nobody to ask')
-      const { session } = await bench.provider(providerNow(loaded.secret, plan.provider), path)
+      const provider = n === null ? undefined : providerToAsk(loaded.secret, plan, n)
+      if (provider === undefined || n === null) return done({}, 'nobody to ask')
+      const { session } = await bench.provider(provider, path)
       if (session.verify === undefined) return done({}, 'this provider can not verify')
       await session.verify(await bench.credential(loaded.secret, n), 'live')
       return done({ audit: [runAudit(loaded.run, 'provider_call', 'success', { call: 'verify', version: n })] })
@@ -152,7 +159,10 @@ async function perform(bench: Workbench, loaded: Loaded, step: string): Promise<
     case 'refresh':
       return deliver(bench, loaded, step, key)
     case 'deploy':
-      return (await deploy(bench, loaded, key)) ? done() : done({}, 'takes it up by itself')
+      await ports.faults.at(`before:effect:${step}`)
+      if (!(await deploy(bench, loaded, key))) return done({}, 'takes it up by itself')
+      await ports.faults.at(`after:effect:${step}`)
+      return done()
     case 'check':
     case 'recheck':
       return checked(bench, loaded, step, key)
@@ -207,12 +217,15 @@ async function checked(bench: Workbench, loaded: Loaded, step: string, key: stri
 /** Stops without closing: the state outside is unknown, or an undo failed. Nothing more is revoked until it is resolved. */
 async function park(ports: EnginePorts, runId: string, reason: string): Promise<Loaded> {
   const at = ports.clock.now()
-  return commit(ports, runId, 'park', (now) => ({
-    secret: withFailure(withoutClaim(now.secret), reason, at),
-    run: { status: 'unsafe' },
-    events: [{ type: 'parked', at, reason }],
-    audit: [runAudit(now.run, 'rotation_failed', 'failed', { needs_operator: true, at: reason.slice(0, 200) })],
-  }))
+  return commit(ports, runId, 'park', (now) => {
+    const times = now.run.events.filter((event) => event.type === 'parked').length + 1
+    return {
+      secret: withFailure(withoutClaim(now.secret), reason, at),
+      run: { status: 'unsafe' },
+      events: [{ type: 'parked', at, reason, until: at + retryPause(times) }],
+      audit: [runAudit(now.run, 'rotation_failed', 'failed', { needs_operator: true, at: reason.slice(0, 200) })],
+    }
+  })
 }
 
 async function close(ports: EnginePorts, runId: string, status: Exclude<RunStatus, 'open' | 'unsafe'>): Promise<Loaded> {

@@ -12,6 +12,9 @@ import type { Failure, Intent, Prior, RunEvent, RunPlan, RunRecord, RunStatus } 
 /** Attempts of a step that may be repeated, before the run turns. */
 export const MAX_ATTEMPTS = 3
 
+/** No pause inside a run is longer; a retry date further away than this was written by a clock that has been set back since. */
+const LONGEST_PAUSE = 60_000
+
 export interface StepState {
   readonly status: 'intended' | 'done' | 'failed'
   readonly attempts: number
@@ -19,7 +22,12 @@ export interface StepState {
   readonly retryAt?: number
   /** What a target held before we first wrote to it. */
   readonly prior?: Prior
+  /** Not done: an operator accepted that it is not. */
+  readonly waived?: true
 }
+
+/** What marks a step as accepted by an operator instead of done. */
+export const WAIVED = 'accepted by the operator'
 
 export interface RunState {
   readonly direction: 'forward' | 'back'
@@ -36,6 +44,10 @@ export interface RunState {
   /** Why the run turned back or stopped. */
   readonly cause: string | undefined
   readonly parked: string | undefined
+  /** A parked run is not tried again by itself before this. */
+  readonly parkedUntil: number | undefined
+  /** An operator wants the new value although undoing had begun: from then on failure stops instead of going back. */
+  readonly kept: boolean
   readonly closed: RunStatus | undefined
   /** Could the old value be proven to work after an undo? */
   readonly oldProven: boolean | undefined
@@ -61,6 +73,8 @@ export function initial(plan: RunPlan): RunState {
     promoted: false,
     cause: undefined,
     parked: undefined,
+    parkedUntil: undefined,
+    kept: false,
     closed: undefined,
     oldProven: undefined,
   }
@@ -85,11 +99,16 @@ export function evolve(plan: RunPlan, state: RunState, event: RunEvent): RunStat
     }
     case 'done': {
       const before = state.steps[event.step]
-      const step: StepState = { status: 'done', attempts: before?.attempts ?? 0, ...(before?.prior === undefined ? {} : { prior: before.prior }) }
+      const step: StepState = {
+        status: 'done',
+        attempts: before?.attempts ?? 0,
+        ...(before?.prior === undefined ? {} : { prior: before.prior }),
+        ...(event.detail === WAIVED ? { waived: true } : {}),
+      }
       const next = { ...state, steps: { ...state.steps, [event.step]: step } }
       if (event.step === 'create') return issued(plan, next, event.version)
       if (event.step === 'promote') return { ...next, promoted: true }
-      if (event.step === 'demote') return { ...next, promoted: false }
+      if (event.step === 'demote') return { ...next, promoted: false, steps: without(next.steps, ['promote']) }
       if (event.step === 'prove-old') return { ...next, oldProven: (event.checks ?? []).every((check) => check.ok) && event.detail !== 'unproven' }
       return next
     }
@@ -107,25 +126,20 @@ export function evolve(plan: RunPlan, state: RunState, event: RunEvent): RunStat
       return { ...next, create: event.failure.effect === 'none' ? 'none' : 'unknown' }
     }
     case 'settled': {
-      if (event.outcome === 'applied') return issued(plan, { ...state, steps: { ...state.steps, create: { status: 'done', attempts: 0 } } }, event.version)
-      if (event.outcome === 'ambiguous') return { ...state, create: 'ambiguous', cause: event.detail }
+      const steps = without(state.steps, ['settle'])
+      if (event.outcome === 'applied') return issued(plan, { ...state, steps: { ...steps, create: { status: 'done', attempts: 0 } } }, event.version)
+      if (event.outcome === 'ambiguous') return { ...state, steps, create: 'ambiguous', cause: event.detail }
       const before = state.steps['create']
       // A crash counts as an attempt too, or a create that always kills the process would be called for ever.
       const attempts = (before?.attempts ?? 0) + (before?.status === 'intended' ? 1 : 0)
       const failure: Failure = before?.failure ?? { code: 'failed', effect: 'none', retryable: true, message: event.detail, hints: [] }
       const step: StepState = { status: 'failed', attempts, failure: { ...failure, effect: 'none', retryable: failure.retryable || event.outcome === 'stray' } }
-      return { ...state, create: 'none', steps: { ...state.steps, create: step } }
+      return { ...state, create: 'none', steps: { ...steps, create: step } }
     }
-    case 'turned': {
-      // A new start for what failed: another process or an operator tries again.
-      const steps = Object.fromEntries(Object.entries(state.steps).map(([key, step]) => [key, step.status === 'failed' ? { ...step, attempts: 0, retryAt: 0 } : step]))
-      const again = event.direction === state.direction
-      const create = state.create === 'ambiguous' ? (event.direction === 'back' ? 'abandoned' : 'unknown') : state.create
-      const unfinished = event.direction === 'back' && (create === 'unknown' || create === 'intended') ? 'unknown' : create
-      return { ...state, direction: event.direction, steps: again ? renewed(steps) : steps, create: unfinished, parked: undefined, cause: again ? state.cause : event.reason }
-    }
+    case 'turned':
+      return turned(state, event.direction, event.reason)
     case 'parked':
-      return { ...state, parked: event.reason, cause: state.cause ?? event.reason }
+      return { ...state, parked: event.reason, parkedUntil: event.until, cause: state.cause ?? event.reason }
     case 'closed':
       return { ...state, closed: event.status }
     default:
@@ -133,14 +147,46 @@ export function evolve(plan: RunPlan, state: RunState, event: RunEvent): RunStat
   }
 }
 
-function renewed(steps: Record<string, StepState>): Record<string, StepState> {
+/** The same direction again is a new start for what failed: another process or an operator tries again. */
+function turned(state: RunState, direction: 'back' | 'forward', reason: string): RunState {
+  const again = direction === state.direction
+  const fresh = Object.fromEntries(Object.entries(state.steps).map(([key, step]) => [key, step.status === 'failed' ? renewed(step, again) : step]))
+  const steps = !again && direction === 'forward' ? forwardAgain(fresh) : fresh
+  // What can't be told stays untold when the operator gives up the new value; otherwise it is asked for once more.
+  const create = state.create !== 'ambiguous' ? state.create : direction === 'back' ? 'abandoned' : 'unknown'
+  return {
+    ...state,
+    direction,
+    steps,
+    create,
+    parked: undefined,
+    parkedUntil: undefined,
+    kept: direction === 'forward' && (state.kept || !again),
+    cause: again ? state.cause : reason,
+  }
+}
+
+function renewed(step: StepState, again: boolean): StepState {
+  const failure = step.failure === undefined || !again ? step.failure : { ...step.failure, retryable: true }
+  return { ...step, attempts: 0, retryAt: 0, ...(failure === undefined ? {} : { failure }) }
+}
+
+/** What the way back did is not so any more, and what it undid has to be done once more. */
+function forwardAgain(steps: Readonly<Record<string, StepState>>): Readonly<Record<string, StepState>> {
+  const left = Object.entries(steps).filter(([key]) => !/^(demote|prove-old|discard|restore:.*|deploy:.*)$/.test(key))
   return Object.fromEntries(
-    Object.entries(steps).map(([key, step]) => [key, step.failure === undefined || step.status !== 'failed' ? step : { ...step, failure: { ...step.failure, retryable: true } }]),
+    left.map(([key, step]) => [key, /^(deliver|refresh):/.test(key) ? { status: 'intended' as const, attempts: 0, ...(step.prior === undefined ? {} : { prior: step.prior }) } : step]),
   )
 }
 
+function without(steps: Readonly<Record<string, StepState>>, keys: readonly string[]): Readonly<Record<string, StepState>> {
+  return Object.fromEntries(Object.entries(steps).filter(([key]) => !keys.includes(key)))
+}
+
 function issued(plan: RunPlan, state: RunState, version: number | undefined): RunState {
-  return { ...state, create: 'issued', newVersion: version ?? state.newVersion, promoted: plan.overlap === 'in-place' }
+  const next: RunState = { ...state, create: 'issued', newVersion: version ?? state.newVersion }
+  // The old value died with the create, so there is no way back, whatever was wanted before this was known.
+  return plan.overlap === 'in-place' ? { ...next, promoted: true, direction: 'forward' } : next
 }
 
 /** The steps of the way forward, in order. */
@@ -168,13 +214,17 @@ export function touchedTargets(plan: RunPlan, state: RunState): readonly string[
 /** The steps of the way back, in order. */
 export function backSteps(plan: RunPlan, state: RunState): readonly string[] {
   const touched = touchedTargets(plan, state)
-  const changed = touched.length > 0 || state.steps['promote'] !== undefined
+  const changed = touched.length > 0 || wasPromoted(state)
   return [
     ...(state.steps['promote']?.status === 'done' ? ['demote'] : []),
     ...touched.toReversed().map((key) => `restore:${key}`),
     ...(changed && plan.oldVersion !== null ? ['prove-old'] : []),
-    ...(state.newVersion !== null && plan.source !== 'stored' ? ['discard'] : []),
+    ...(state.newVersion !== null ? ['discard'] : []),
   ]
+}
+
+function wasPromoted(state: RunState): boolean {
+  return state.steps['promote'] !== undefined || state.steps['demote'] !== undefined
 }
 
 /** May failure go back? Not once the old value is dead. */
@@ -193,8 +243,7 @@ export function decide(plan: RunPlan, state: RunState, now: number): Command {
   if (state.create === 'intended' || state.create === 'unknown') {
     const asked = state.steps['settle']
     if (isFinal(asked)) return { do: 'park', reason: `the outcome of the create call could not be learned: ${asked?.failure?.message ?? ''}` }
-    if (asked?.status === 'failed' && (asked.retryAt ?? 0) > now) return { do: 'wait', until: asked.retryAt ?? now }
-    return { do: 'settle' }
+    return pauseOf(asked, now) ?? { do: 'settle' }
   }
   if (state.create === 'ambiguous') return { do: 'park', reason: state.cause ?? 'the outcome of the create call is unknown' }
 
@@ -204,14 +253,18 @@ export function decide(plan: RunPlan, state: RunState, now: number): Command {
     if (at?.status === 'done') continue
     if (isFinal(at)) {
       const reason = `${step}: ${at?.failure?.message ?? 'failed'}`
-      return state.direction === 'forward' && canGoBack(plan, state) ? { do: 'turn', direction: 'back', reason } : { do: 'park', reason }
+      return state.direction === 'forward' && canGoBack(plan, state) && !state.kept ? { do: 'turn', direction: 'back', reason } : { do: 'park', reason }
     }
-    if (at?.status === 'failed' && (at.retryAt ?? 0) > now) return { do: 'wait', until: at.retryAt ?? now }
-    return { do: 'step', step }
+    return pauseOf(at, now) ?? { do: 'step', step }
   }
   if (state.direction === 'forward') return { do: 'close', status: 'success' }
-  const changed = touchedTargets(plan, state).length > 0 || state.steps['promote'] !== undefined || (plan.source === 'provider' && state.newVersion !== null)
+  const changed = touchedTargets(plan, state).length > 0 || wasPromoted(state) || (plan.source === 'provider' && state.newVersion !== null)
   return { do: 'close', status: changed ? 'rolled_back' : 'failed' }
+}
+
+function pauseOf(step: StepState | undefined, now: number): Command | undefined {
+  const until = step?.status === 'failed' ? (step.retryAt ?? 0) : 0
+  return until > now && until - now <= LONGEST_PAUSE ? { do: 'wait', until } : undefined
 }
 
 /** The last failure that turned or stopped the run, for reports. */

@@ -1,9 +1,9 @@
 /** What a run works with while a process drives it: open provider session, values, and the steps' shared questions. */
-import { AdapterError } from '../core/errors.ts'
-import type { Handle, ProviderRef, SecretRecord, TargetSpec, VersionRecord } from '../core/model.ts'
+import { AdapterError, RotateError } from '../core/errors.ts'
+import type { ConfigValue, Handle, ProviderRef, RunPlan, SecretRecord, TargetSpec, VersionRecord } from '../core/model.ts'
 import { versionOf } from '../core/model.ts'
 import type { Credential, ProviderSession, Traits } from '../core/provider.ts'
-import { type Fields, flatten, SINGLE } from '../core/secret.ts'
+import { type Fields, flatten, Secret, SINGLE } from '../core/secret.ts'
 import type { Delivery, TargetSession } from '../core/target.ts'
 import type { Loaded } from './journal.ts'
 import type { EnginePorts } from './ports.ts'
@@ -18,18 +18,16 @@ export class Workbench {
 
   /** The provider's session, opened once per process and configuration. */
   async provider(ref: ProviderRef, path: string): Promise<{ readonly session: ProviderSession; readonly traits: Traits }> {
-    if (this.#provider?.ref !== ref) {
-      await this.#provider?.session.close()
-      this.#provider = undefined
-      const traits = await this.ports.adapters.traits(ref)
-      this.#provider = { ref, traits, session: await this.ports.adapters.openProvider(ref, path) }
+    if (this.#provider === undefined || this.#provider.ref.id !== ref.id || !sameConfig(this.#provider.ref.config, ref.config)) {
+      await this.close()
+      this.#provider = await answered(async () => ({ ref, traits: await this.ports.adapters.traits(ref), session: await this.ports.adapters.openProvider(ref, path) }))
     }
     return this.#provider
   }
 
   /** Opens a target for one piece of work and closes it again. */
   async target<T>(spec: TargetSpec, path: string, work: (session: TargetSession) => Promise<T>): Promise<T> {
-    const session = await this.ports.adapters.openTarget(spec, path)
+    const session = await answered(() => this.ports.adapters.openTarget(spec, path))
     try {
       return await work(session)
     } finally {
@@ -50,9 +48,28 @@ export class Workbench {
   }
 
   async close(): Promise<void> {
-    await this.#provider?.session.close()
+    const open = this.#provider
     this.#provider = undefined
+    await open?.session.close()
   }
+}
+
+/** A configuration that can't be used is an answer like any other inside a run: nothing was done, and repeating is useless. */
+export async function answered<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work()
+  } catch (thrown) {
+    if (thrown instanceof RotateError && (thrown.code === 'usage' || thrown.code === 'not-found')) throw new AdapterError('misconfigured', thrown.message, { retryable: false })
+    throw thrown
+  }
+}
+
+function sameConfig(a: ConfigValue, b: ConfigValue): boolean {
+  if (a instanceof Secret || b instanceof Secret) return a instanceof Secret && b instanceof Secret && a.equals(b)
+  if (a === null || b === null || typeof a !== 'object' || typeof b !== 'object') return a === b
+  const right = new Map<string, ConfigValue>(Object.entries(b))
+  const left = Object.entries(a)
+  return left.length === right.size && left.every(([key, value]) => right.has(key) && sameConfig(value as ConfigValue, right.get(key) ?? null))
 }
 
 /** Fields with their handle, where there is one. */
@@ -64,6 +81,13 @@ export function credentialOf(fields: Fields, handle: Handle | undefined): Creden
 export function providerNow(secret: SecretRecord, ref: ProviderRef): ProviderRef {
   const scheduled = secret.schedule?.provider
   return scheduled?.id === ref.id ? scheduled : ref
+}
+
+/** Who can be asked whether this version works: the provider of the run, unless another one issued it. */
+export function providerToAsk(secret: SecretRecord, plan: RunPlan, n: number): ProviderRef | undefined {
+  const version = versionOf(secret, n)
+  if (plan.provider !== null && (version?.providerId === undefined || version.providerId === plan.provider.id)) return providerNow(secret, plan.provider)
+  return version === undefined ? undefined : providerOfVersion(secret, version)
 }
 
 /** The provider that issued this version, if it can still be asked. */
