@@ -92,6 +92,11 @@ export function checkFileHeader(file: string, path: string): number {
       if (header[at + i] !== bytes[i]) throw damaged(file, `byte ${at + i} of the file header is not what SQLite wrote`)
     }
   }
+  // An empty list of free pages has no first page, and a first page lies inside the file.
+  const trunk = view.getUint32(32)
+  if ((trunk === 0) !== (view.getUint32(36) === 0) || trunk > view.getUint32(28)) {
+    throw damaged(file, 'the list of free pages in the file header is not what SQLite wrote')
+  }
   return view.getUint32(60)
 }
 
@@ -111,7 +116,7 @@ export function writeNew(path: string, bytes: Uint8Array): void {
   const fd = openSync(path, 'wx', 0o600)
   try {
     fchmodSync(fd, 0o600)
-    for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at)
+    for (let at = 0; at < bytes.length;) at += writeSync(fd, bytes, at)
     fsyncSync(fd)
   } finally {
     closeSync(fd)

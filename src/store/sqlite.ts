@@ -1,6 +1,7 @@
 /** The store in one SQLite file: rollback journal (TRUNCATE, FULL), one short transaction per call, reader and writer connections told apart. */
 import Database from 'better-sqlite3'
 import { RotateError } from '../core/errors.ts'
+import type { Clock, Random } from '../core/ports.ts'
 import { codeOf, damaged, notWritable, readFailure, writeFailure } from './failures.ts'
 import { FORMAT, checkFileHeader, locate } from './files.ts'
 import {
@@ -81,25 +82,32 @@ function prepare(db: Connection): Statements {
   }
 }
 
+/** How a writer waits for its turn. */
+export interface Waiting {
+  readonly clock: Pick<Clock, 'sleep' | 'monotonic'>
+  readonly random: Random
+}
+
 class SqliteStore implements Store {
   readonly #file: string
   readonly #path: string
   readonly #identity: string
-  readonly #readonly: boolean
+  readonly #waiting: Waiting | undefined
   #db: Connection | undefined
   #statements: Statements | undefined
   #writable = false
   #hasTurn = false
   #cleanUp: (() => void) | undefined
+  #claimed = FORMAT
 
-  constructor(file: string, readonly: boolean) {
+  constructor(file: string, waiting: Waiting | undefined) {
     const found = locate(file)
     this.#file = file
     this.#path = found.path
     this.#identity = `${found.device}:${found.inode}`
-    this.#readonly = readonly
+    this.#waiting = waiting
     const others = openHere.get(this.#identity) ?? 0
-    if (others === 0) checkFormat(file, checkFileHeader(file, found.path))
+    if (others === 0) this.#claimed = checkFileHeader(file, found.path)
     openHere.set(this.#identity, others + 1)
   }
 
@@ -158,8 +166,28 @@ class SqliteStore implements Store {
   }
 
   #checkSchema(): void {
+    if (this.#claimed !== FORMAT) this.#checkFormat(this.#claimed)
     if (!schemaIsOurs(this.#connection()))
       throw damaged(this.#file, 'it contains a table, view, index or trigger that does not belong there')
+  }
+
+  /**
+   * The file claims another format. In every format the header row (key 1) repeats that number in its bytes 8–9 and names the lowest format whose
+   * programs may read it in 10–11; if it does not agree, the claim is damage.
+   */
+  #checkFormat(claimed: number): void {
+    const header = blob(this.#connection().prepare('SELECT b FROM head WHERE i=1').pluck().get())
+    const word = (at: number): number => ((header?.[at] ?? 0) << 8) | (header?.[at + 1] ?? 0)
+    if (header === undefined || word(8) !== claimed) throw damaged(this.#file, 'the format number of the file is not that of its header')
+    if (word(10) <= FORMAT) return
+    throw new RotateError(
+      'failed',
+      `the vault ${this.#file} has format ${claimed}, this program knows format ${FORMAT}; nothing was read or changed`,
+      {
+        hint: 'use the newer rotate that wrote it',
+        details: { format: claimed, known: FORMAT },
+      },
+    )
   }
 
   #connection(): Connection {
@@ -210,12 +238,7 @@ class SqliteStore implements Store {
   }
 
   async turn(): Promise<() => void> {
-    const db = this.#writer()
-    try {
-      db.exec('BEGIN IMMEDIATE')
-    } catch (error) {
-      throw writeFailure(this.#file, error) ?? error
-    }
+    await this.#begin()
     this.#hasTurn = true
     return () => {
       if (this.#hasTurn) this.#rollBack()
@@ -223,10 +246,10 @@ class SqliteStore implements Store {
   }
 
   async commit(batch: Batch): Promise<Uint8Array> {
-    const db = this.#writer()
+    if (!this.#hasTurn) await this.#begin()
+    const db = this.#connection()
     let head: Uint8Array
     try {
-      if (!this.#hasTurn) db.exec('BEGIN IMMEDIATE')
       head = this.#apply(db, batch)
     } catch (error) {
       this.#rollBack()
@@ -244,6 +267,27 @@ class SqliteStore implements Store {
       throw new CommitUnknown(`commit: ${codeOf(error)}`, { cause: writeFailure(this.#file, error) ?? error })
     }
     return head
+  }
+
+  /**
+   * `BEGIN IMMEDIATE`, asked for every millisecond or two. SQLite's own waiting sleeps longer the longer it has waited, so that whoever came last
+   * wins; it would also stop this whole process.
+   */
+  async #begin(): Promise<void> {
+    const { clock, random, db } = this.#writer()
+    const deadline = clock.monotonic() + BUSY_MS
+    for (;;) {
+      try {
+        db.pragma('busy_timeout=0')
+        db.exec('BEGIN IMMEDIATE')
+        return
+      } catch (error) {
+        if (!codeOf(error).startsWith('SQLITE_BUSY') || clock.monotonic() > deadline) throw writeFailure(this.#file, error) ?? error
+      } finally {
+        db.pragma(`busy_timeout=${BUSY_MS}`)
+      }
+      await clock.sleep(1 + (random.bytes(1)[0] ?? 0) / 100)
+    }
   }
 
   #apply(db: Connection, batch: Batch): Uint8Array {
@@ -266,17 +310,16 @@ class SqliteStore implements Store {
   }
 
   /** The connection for writing, opened when it is first needed. */
-  #writer(): Connection {
-    if (this.#writable) return this.#connection()
-    if (this.#cleanUp !== undefined || this.#readonly) throw notWritable(this.#file, 'it was opened for reading only')
-    let db: Connection | undefined
+  #writer(): Waiting & { readonly db: Connection } {
+    if (this.#cleanUp !== undefined || this.#waiting === undefined) throw notWritable(this.#file, 'it was opened for reading only')
+    if (this.#writable) return { ...this.#waiting, db: this.#connection() }
     try {
-      db = new Database(this.#path, { fileMustExist: true, timeout: BUSY_MS })
-      if (db.readonly) throw notWritable(this.#file, 'the file is read-only')
+      const db = new Database(this.#path, { fileMustExist: true, timeout: BUSY_MS })
       this.#use(db)
+      if (db.readonly) throw notWritable(this.#file, 'the file is read-only')
       configureWriter(db)
       this.#writable = true
-      return db
+      return { ...this.#waiting, db }
     } catch (error) {
       throw writeFailure(this.#file, error) ?? error
     }
@@ -343,21 +386,9 @@ export function writeHead(db: Connection, batch: Pick<Batch, 'head'>): Uint8Arra
   throw new Error('the layout does not settle')
 }
 
-function checkFormat(file: string, format: number): void {
-  if (format === FORMAT || format === 0) return
-  throw new RotateError(
-    'failed',
-    `the vault ${file} has format ${format}, this program knows format ${FORMAT}; nothing was read or changed`,
-    {
-      hint: 'use the newer rotate that wrote it',
-      details: { format, known: FORMAT },
-    },
-  )
-}
-
-/** Opens an existing vault file for reading; it becomes writable at the first commit unless `readonly`. Errors as `Store` says. */
-export async function openSqliteStore(file: string, readonly = false): Promise<Store> {
-  const store = new SqliteStore(file, readonly)
+/** Opens an existing vault file for reading; it becomes writable at the first commit if it is told how to wait. Errors as `Store` says. */
+export async function openSqliteStore(file: string, waiting?: Waiting): Promise<Store> {
+  const store = new SqliteStore(file, waiting)
   try {
     await store.open()
     return store

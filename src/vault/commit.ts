@@ -56,7 +56,7 @@ export async function prepare(
   const leaves = await changeObjects(work, snapshot, changes)
   const { mids, fresh } = await changeNodes(work, snapshot, root, leaves)
   const now = session.clock.now()
-  const tag = sealer.fresh('commit').subarray(0, 8)
+  const tag = sealer.fresh(`commit ${root.commit + 1}`).subarray(0, 8)
   const next: Root = {
     ...root,
     ...appendAudit(work, root, audits, now),

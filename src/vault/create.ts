@@ -83,7 +83,7 @@ export async function createVault(options: CreateVaultOptions): Promise<Vault> {
     head: (layout) => sealer.seal('head', 2n, encodeRoot({ ...state, layout })),
   })
 
-  const store = await openSqliteStore(file)
+  const store = await openSqliteStore(file, { clock, random })
   try {
     // The keys are at hand: opening does not pay for the password hash again.
     const session = new Session({ store, clock, random, openRoot: () => Promise.resolve(root) })

@@ -4,7 +4,6 @@
  *
  * magic 8 ‖ format u16 ‖ minimum reader u16 ‖ vault 16 ‖ epoch u32 ‖ fingerprint 32 ‖ stanzas u8 ‖ stanza… ‖ keyring (length u32) ‖ MAC 32
  */
-import { RotateError } from '../core/errors.ts'
 import { Reader, Writer, concat, equal, utf8 } from './bytes.ts'
 import { decoded, tampered } from './damage.ts'
 import { type Keyring, type Keys, assembleKeys, base32, decodeKeyring, encodeKeyring, epochKeys } from './keys.ts'
@@ -46,7 +45,7 @@ export function vaultIdOf(vault: Uint8Array): string {
   return `vlt_${base32(vault)}`
 }
 
-/** Takes a header apart. Nothing of it is trusted yet. `tampered` if it is malformed, `failed` if it is of a newer format. */
+/** Takes a header apart. Nothing of it is trusted yet. `tampered` if it is malformed. */
 export function parseHeader(stored: Uint8Array | undefined): Header {
   if (stored === undefined) throw tampered('its header is missing')
   return decoded('its header', () => {
@@ -54,7 +53,8 @@ export function parseHeader(stored: Uint8Array | undefined): Header {
     if (!equal(input.raw(8), MAGIC)) throw tampered('its header has an unknown beginning')
     const format = input.u16()
     const minimumReader = input.u16()
-    if (minimumReader > FORMAT) throw newer(format)
+    // The store has refused a file of a newer format already, so this can only be a changed number.
+    if (minimumReader > FORMAT || format < minimumReader) throw tampered('its header has an impossible format number')
     const vault = input.raw(16)
     const epoch = input.u32()
     const fingerprint = input.raw(32)
@@ -69,13 +69,6 @@ export function parseHeader(stored: Uint8Array | undefined): Header {
     input.raw(32)
     input.end()
     return { format, minimumReader, vault, epoch, fingerprint, stanzas, keyring, stored }
-  })
-}
-
-function newer(format: number): RotateError {
-  return new RotateError('failed', `this vault has format ${format}, this program knows format ${FORMAT}; nothing was read or changed`, {
-    hint: 'use the newer rotate that wrote it',
-    details: { format, known: FORMAT },
   })
 }
 

@@ -13,7 +13,7 @@ import { asVault } from './vault.ts'
 /** See index.ts. */
 export async function openVault(options: OpenVaultOptions): Promise<Vault> {
   const { file, unlock, clock, random, readonly = false } = options
-  const store = await openSqliteStore(file, readonly)
+  const store = await openSqliteStore(file, readonly ? undefined : { clock, random })
   try {
     await ready()
     const session = new Session({ store, clock, random, openRoot: opener(unlock) })
@@ -27,7 +27,7 @@ export async function openVault(options: OpenVaultOptions): Promise<Vault> {
 
 /** See index.ts. */
 export async function inspectVault(file: string): Promise<SealedInfo> {
-  const store = await openSqliteStore(file, true)
+  const store = await openSqliteStore(file)
   try {
     const { rows } = await store.read({ keys: [{ table: 'head', key: HEADER_KEY }] })
     const header = parseHeader(rows[0])

@@ -121,8 +121,7 @@ export class Session {
 
   /** The root of these bytes; `undefined` if they are sealed under a key that the known header does not yield. */
   #decode(bytes: Uint8Array): Root | undefined {
-    const epoch = new DataView(bytes.buffer, bytes.byteOffset).getUint32(0)
-    if (bytes.length >= 4 && !this.keys.epochs.has(epoch)) return undefined
+    if (bytes.length >= 4 && !this.keys.epochs.has(new DataView(bytes.buffer, bytes.byteOffset).getUint32(0))) return undefined
     return decoded('its state root', () => decodeRoot(openRow(this.keys, 'head', 2n, bytes)))
   }
 

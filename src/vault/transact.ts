@@ -8,28 +8,33 @@ import { PATIENCE_MS, type Session, busy, pause } from './session.ts'
 import type { Snapshot } from './snapshot.ts'
 import { Transaction } from './transaction.ts'
 
-/** After so many lost races a writer keeps the others out while it runs its body once more. */
-const RACES = 3
+/** After one lost race a writer keeps other writers out while it runs its body, for that transaction and so many more. */
+const CAUTION = 16
 
-/** One queue per session: transactions of one process do not race each other. */
-const queues = new WeakMap<Session, Promise<unknown>>()
+interface Writing {
+  /** One queue per session: transactions of one process do not race each other. */
+  queue: Promise<unknown>
+  /** How many transactions are still to begin by taking a turn. */
+  caution: number
+}
+
+const writing = new WeakMap<Session, Writing>()
 
 /** `Vault.transact`. */
 export function transact<T>(session: Session, body: (tx: VaultTx) => Promise<T>): Promise<T> {
-  const before = queues.get(session) ?? Promise.resolve()
-  const mine = before.then(() => attemptAll(session, body))
-  queues.set(
-    session,
-    mine.catch(() => undefined),
-  )
+  const state = writing.get(session) ?? { queue: Promise.resolve(), caution: 0 }
+  writing.set(session, state)
+  const mine = state.queue.then(() => attemptAll(session, state, body))
+  state.queue = mine.catch(() => undefined)
   return mine
 }
 
-async function attemptAll<T>(session: Session, body: (tx: VaultTx) => Promise<T>): Promise<T> {
+async function attemptAll<T>(session: Session, state: Writing, body: (tx: VaultTx) => Promise<T>): Promise<T> {
   const deadline = session.clock.monotonic() + PATIENCE_MS
   let snapshot: Snapshot | undefined
+  if (state.caution > 0) state.caution--
   for (let attempt = 0; ; attempt++) {
-    const release = attempt < RACES ? undefined : await session.store.turn()
+    const release = state.caution > 0 ? await session.store.turn() : undefined
     try {
       snapshot = session.snapshot(snapshot)
       return await attemptOnce(session, snapshot, body)
@@ -38,6 +43,7 @@ async function attemptAll<T>(session: Session, body: (tx: VaultTx) => Promise<T>
     } finally {
       release?.()
     }
+    state.caution = CAUTION
     if (session.clock.monotonic() > deadline) throw busy()
     await session.clock.sleep(pause(session.random, attempt))
   }

@@ -2,7 +2,15 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { Secret } from '../../src/core/secret.ts'
 import { Reader, Writer } from '../../src/vault/bytes.ts'
-import { type Identity, type ObjectKind, bucketSize, decodeObject, decodeRecord, encodeObject, encodeRecord } from '../../src/vault/codec.ts'
+import {
+  type Identity,
+  type ObjectKind,
+  bucketSize,
+  decodeObject,
+  decodeRecord,
+  encodeObject,
+  encodeRecord,
+} from '../../src/vault/codec.ts'
 import { decodeRoot, encodeRoot } from '../../src/vault/root.ts'
 import { ready } from '../../src/vault/sodium.ts'
 import { type Entry, NEVER, decodeLeaf, decodeMid, encodeLeaf, encodeMid, entryOf, withEntries } from '../../src/vault/tree.ts'
@@ -105,7 +113,9 @@ describe('tree nodes', () => {
   })
 
   test('mids survive the round trip', () => {
-    const children = fc.uniqueArray(fc.tuple(fc.integer({ min: 0, max: 127 }), fc.record({ hash: refHash, wake })), { selector: ([at]) => at })
+    const children = fc.uniqueArray(fc.tuple(fc.integer({ min: 0, max: 127 }), fc.record({ hash: refHash, wake })), {
+      selector: ([at]) => at,
+    })
     fc.assert(
       fc.property(fc.integer({ min: 0, max: 127 }), children, (mid, refs) => {
         const sorted = new Map(refs.sort(([a], [b]) => a - b))
@@ -140,7 +150,14 @@ describe('tree nodes', () => {
 
 describe('bytes', () => {
   test('numbers survive the round trip', () => {
-    const numbers = fc.tuple(fc.nat(255), fc.nat(65535), fc.nat(), fc.integer({ min: 0, max: 2 ** 48 - 1 }), fc.bigInt(0n, 2n ** 64n - 1n), bytes)
+    const numbers = fc.tuple(
+      fc.nat(255),
+      fc.nat(65535),
+      fc.nat(),
+      fc.integer({ min: 0, max: 2 ** 48 - 1 }),
+      fc.bigInt(0n, 2n ** 64n - 1n),
+      bytes,
+    )
     fc.assert(
       fc.property(numbers, ([a, b, c, d, e, f]) => {
         const input = new Reader(new Writer().u8(a).u16(b).u32(c).u48(d).u64(e).short(f).long(f).done())

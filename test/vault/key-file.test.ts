@@ -64,7 +64,9 @@ describe('a key file', () => {
       expect(await codeOf(readKeyFile(path)), path).toBe('unlock-failed')
     }
     expect((await readKeyFile(write('no-newline', line.trimEnd()))).size).toBe(32)
-    expect(new Set(await Promise.all(cases.map(async ([path]) => (await messageOf(readKeyFile(path))).replace(path, '')))).size).toBeGreaterThan(7)
+    expect(
+      new Set(await Promise.all(cases.map(async ([path]) => (await messageOf(readKeyFile(path))).replace(path, '')))).size,
+    ).toBeGreaterThan(7)
   })
 
   test('is not made where it can not be', async () => {

@@ -140,3 +140,8 @@ export async function codeOf(action: Promise<unknown> | (() => Promise<unknown>)
     return error !== null && typeof error === 'object' && 'code' in error ? String(error.code) : `${String(error)}`
   }
 }
+
+/** Opens a vault that `makeVault` made. */
+export function openAgain(file: string, readonly = false): Promise<Vault> {
+  return openVault({ file, unlock: { kind: 'key-file', key: aKey(7) }, clock: new TestClock(), random, readonly })
+}
