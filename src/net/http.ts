@@ -5,7 +5,7 @@
  * request arrived; a fresh one makes "nothing was sent" certain for everything that fails before undici starts to write.
  */
 import type { Dispatcher } from 'undici'
-import { AdapterError } from '../core/errors.ts'
+import { AdapterError, type Effect } from '../core/errors.ts'
 import type { Clock, Http, HttpRequest, HttpResponse, Random } from '../core/ports.ts'
 import { urlFault } from '../core/schema.ts'
 import { Secret } from '../core/secret.ts'
@@ -35,20 +35,31 @@ export function createHttp(options: HttpOptions): Http {
 async function sendRepeatedly(options: HttpOptions, request: HttpRequest): Promise<HttpResponse> {
   const url = checked(request)
   const attempts = Math.max(1, request.attempts ?? ATTEMPTS)
+  // What the attempts so far may have done: a connection that is refused at last does not undo what a lost answer hides.
+  let effect: Effect = 'none'
   for (let attempt = 1; ; attempt++) {
     const last = attempt >= attempts
     let wait: number | undefined
     try {
       const response = await sendOnce(options, request, url)
       if (last || request.effect === 'once' || !isTransient(response.status)) return response
+      if (response.status !== 429 && request.effect !== 'read') effect = 'unknown'
       wait = retryAfterMs(response.headers['retry-after'], options.clock.now())
     } catch (thrown) {
-      if (last || !(thrown instanceof AdapterError) || !mayRepeat(thrown, request)) throw thrown
+      if (!(thrown instanceof AdapterError)) throw thrown
+      if (thrown.effect !== 'none') effect = thrown.effect
+      if (last || !mayRepeat(thrown, request)) throw withEffect(thrown, effect)
     }
     await options.clock.sleep(wait ?? pauseMs(attempt, options.random), request.signal).catch(() => {
-      throw interrupted(url, 'none')
+      throw interrupted(url, effect)
     })
   }
+}
+
+function withEffect(error: AdapterError, effect: Effect): AdapterError {
+  if (error.effect === effect) return error
+  const { code, message, retryable, hints, details } = error
+  return new AdapterError(code, message.replace('; nothing was sent', ''), { effect, retryable, hints, details })
 }
 
 function isAborted(request: HttpRequest): boolean {
@@ -236,7 +247,7 @@ class Exchange {
   }
 }
 
-function interrupted(url: URL, effect: 'none' | 'unknown'): AdapterError {
+function interrupted(url: URL, effect: Effect): AdapterError {
   return new AdapterError('failed', `interrupted while calling ${url.host}`, { effect, retryable: false })
 }
 

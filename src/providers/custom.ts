@@ -75,7 +75,7 @@ export default defineProvider({
 function openSession(config: Options, context: AdapterContext): ProviderSession {
   const session: ProviderSession = {
     // The contract has no call without an effect, so only what can be known here is checked.
-    preflight: (current) => Promise.resolve().then(() => void valueToSend(config, current)),
+    preflight: (current) => Promise.resolve().then(() => sendable(config, current)),
     create: (intent, current) => create(config, context, intent, current, 'once'),
     settle: (intent, current) => settle(config, context, intent, current),
     close: () => Promise.resolve(),
@@ -203,6 +203,16 @@ function signature(secret: Secret, id: string, now: number, body: string): Recor
 /** Key order and time format as the contract shows them. */
 function bodyOf(action: 'rotate' | 'verify' | 'revoke', currentValue: string, at: number): string {
   return JSON.stringify({ action, currentValue, timestamp: new Date(at).toISOString().replace(/\.\d{3}Z$/, 'Z') })
+}
+
+/** Throws what would otherwise be found only when the call is made. */
+function sendable(config: Options, current: Credential | undefined): void {
+  valueToSend(config, current)
+  if (!/^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$/.test(config.secret.reveal()))
+    throw new AdapterError(
+      'misconfigured',
+      'the field "secret" has a line break, outer spaces or other characters that a header can not carry',
+    )
 }
 
 /** What goes out as `currentValue`: empty where there is none or it must not be sent, because the key is part of the contract. */

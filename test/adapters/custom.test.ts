@@ -243,6 +243,12 @@ describe('custom', () => {
     expect(fake.calls).toEqual([])
   })
 
+  test.each(['with newline\n', ' outer space', 'ümlaut'])('the webhook secret %j is refused before anything is sent', async (secret) => {
+    const { fake, session } = await setUp({}, { secret })
+    await expect(session.preflight(current)).rejects.toMatchObject({ code: 'misconfigured', effect: 'none' })
+    expect(fake.calls).toEqual([])
+  })
+
   test('a value of 1 MiB that is escaped throughout is taken, a longer one is not', async () => {
     const { fake, session } = await setUp()
     fake.inject({ kind: 'body', body: `{"newValue":"${'\\u0001'.repeat(1024 * 1024)}"}` })

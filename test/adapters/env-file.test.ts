@@ -327,6 +327,15 @@ describe('the file itself', () => {
     expect(readFileSync(path, 'utf8')).toBe('A=x\n')
   })
 
+  test('a lock that nobody lets go of is broken after five seconds', async () => {
+    const path = join(dir, '.env')
+    writeFileSync(join(dir, '..env.rotate.lock'), String(process.ppid))
+    const began = performance.now()
+    await put(path, { A: 'x' })
+    expect(performance.now() - began).toBeGreaterThan(4000)
+    expect(readdirSync(dir)).toEqual(['.env'])
+  }, 20_000)
+
   test('many writers at once lose nothing', async () => {
     const path = join(dir, '.env')
     writeFileSync(path, '# shared\n')

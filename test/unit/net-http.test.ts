@@ -134,6 +134,29 @@ describe('repeating', () => {
     expect(await client().fail(dead.url, { effect: 'read' })).toMatchObject({ effect: 'none', retryable: true })
   })
 
+  test('a refused connection at last does not undo what a lost answer hides', async () => {
+    const { url } = await serve((_request, response) => {
+      response.destroy()
+      for (const stop of stops.splice(0)) stop()
+    })
+    const error = await client().fail(url, { effect: 'idempotent' })
+    expect(error).toMatchObject({ code: 'unreachable', effect: 'unknown' })
+    expect(error.message).not.toContain('nothing was sent')
+  })
+
+  test('an interruption in a pause says what was done before', async () => {
+    for (const [status, effect, want] of [
+      [503, 'idempotent', 'unknown'],
+      [429, 'idempotent', 'none'],
+      [503, 'read', 'none'],
+    ] as const) {
+      const { url } = await serve((_request, response) => response.writeHead(status).end())
+      const clock = new ManualClock()
+      clock.sleep = () => Promise.reject(new Error('stop'))
+      expect(await client({ clock }).fail(url, { effect })).toMatchObject({ effect: want, retryable: false })
+    }
+  })
+
   test('attempts can be limited', async () => {
     const { url, seen } = await serve((_request, response) => response.writeHead(500).end())
     await client().send(url, { effect: 'read', attempts: 1 })
