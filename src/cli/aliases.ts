@@ -3,9 +3,18 @@
  * `-p P -e E -k K` for the path `P/E/K`, `now` for `rotate`. Everything behind `--` stays as it is.
  */
 import { usage } from '../core/errors.ts'
-import { fromEnv, globalSpellings, globalsWithValue } from './globals.ts'
+import { fromEnv } from './env.ts'
+import { globalOptions } from './globals.ts'
 
 type Env = Readonly<Record<string, string | undefined>>
+
+/** Spellings of the global options that take a value: `--vault`, … */
+export const globalsWithValue: ReadonlySet<string> = new Set(
+  globalOptions.filter((option) => option.takesValue).map((option) => option.flags.split(/[ ,]/)[0] ?? ''),
+)
+
+/** All spellings of the global options: `--vault`, `-q`, `--quiet`, … */
+const globalSpellings: ReadonlySet<string> = new Set(globalOptions.flatMap((option) => option.flags.match(/(?<![<\w-])--?[a-z][a-z-]*/g) ?? []))
 
 /** Commands that have commands of their own. */
 export const groups: ReadonlySet<string> = new Set([

@@ -1,6 +1,7 @@
 /** The global options (CONTRACT 1) as data: the parser, the alias rewriting and the completion scripts all read this table. */
 import { parseDuration } from '../core/duration.ts'
 import { usage } from '../core/errors.ts'
+import { fromEnv } from './env.ts'
 
 export interface GlobalOption {
   readonly flags: string
@@ -49,14 +50,6 @@ export const globalOptions: readonly GlobalOption[] = [
   { flags: '--utc', name: 'utc', takesValue: false, description: 'dates in UTC instead of local time (ROTATE_TZ)' },
 ]
 
-/** Spellings of the global options that take a value: `--vault`, … */
-export const globalsWithValue: ReadonlySet<string> = new Set(
-  globalOptions.filter((option) => option.takesValue).map((option) => option.flags.split(/[ ,]/)[0] ?? ''),
-)
-
-/** All spellings of the global options: `--vault`, `-q`, `--quiet`, … */
-export const globalSpellings: ReadonlySet<string> = new Set(globalOptions.flatMap((option) => option.flags.match(/(?<![<\w-])--?[a-z][a-z-]*/g) ?? []))
-
 export interface Globals {
   readonly vault: string | undefined
   readonly keyFile: string | undefined
@@ -78,12 +71,6 @@ export interface Globals {
 }
 
 type Env = Readonly<Record<string, string | undefined>>
-
-/** A variable's value; empty counts as unset. */
-export function fromEnv(env: Env, name: string): string | undefined {
-  const value = env[name]
-  return value === undefined || value === '' ? undefined : value
-}
 
 /** Is a switch such as `ROTATE_NO_INPUT` or `CI` on? `0`, `false` and `no` are off. */
 function switchedOn(env: Env, name: string): boolean {

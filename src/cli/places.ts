@@ -1,7 +1,7 @@
 /** Where things are, unless told otherwise: vault and state by the XDG rules. */
 import { isAbsolute, join, resolve } from 'node:path'
 import { usage } from '../core/errors.ts'
-import { fromEnv } from './globals.ts'
+import { fromEnv } from './env.ts'
 
 type Env = Readonly<Record<string, string | undefined>>
 

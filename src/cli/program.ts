@@ -42,11 +42,11 @@
 import { Command, CommanderError, Option } from 'commander'
 import { exits, RotateError, usage } from '../core/errors.ts'
 import { parsePath } from '../core/names.ts'
-import { groups, rewrite } from './aliases.ts'
+import { globalsWithValue, groups, rewrite } from './aliases.ts'
 import { commands } from './commands/index.ts'
 import { type Context, createContext, createOut } from './context.ts'
 import { asRotateError, errorDocument, errorText, isMissingCommand, isParserSuccess } from './exit.ts'
-import { globalOptions, globalsWithValue, type RawGlobals, settleGlobals } from './globals.ts'
+import { globalOptions, type RawGlobals, settleGlobals } from './globals.ts'
 import type { Host } from './host.ts'
 import { Out } from './render/out.ts'
 

@@ -5,7 +5,8 @@
 import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { usage } from '../core/errors.ts'
-import { fromEnv, type Globals } from './globals.ts'
+import { fromEnv } from './env.ts'
+import type { Globals } from './globals.ts'
 
 export type UnlockSource =
   | { readonly kind: 'key-file'; readonly path: string; readonly from: string }
