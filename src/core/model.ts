@@ -225,6 +225,8 @@ export interface RunPlan {
   readonly oldVersion: number | null
   /** Known from the start for `supplied` and `stored`. */
   readonly newVersion: number | null
+  /** For `stored`: that version as it was, so that an undo can give it back its labels and its planned end. */
+  readonly before?: VersionRecord
   readonly emergency: boolean
 }
 

@@ -20,7 +20,7 @@ export function nextWorkAt(secret: SecretRecord): number | null {
     const retirement = version.retirement
     if (retirement !== undefined) at(Math.max(retirement.deleteAfter ?? retirement.notBefore, retirement.retryAt ?? 0))
   }
-  for (const stray of secret.strays) at(Math.max(stray.deleteAfter, stray.retryAt ?? 0))
+  for (const stray of secret.strays) at(Math.max(stray.suspendedAt === undefined ? 0 : stray.deleteAfter, stray.retryAt ?? 0))
   return Number.isFinite(next) ? next : null
 }
 

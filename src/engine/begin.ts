@@ -6,9 +6,9 @@ import type { ProviderRef, RunEvent, RunKind, RunPlan, RunRecord, SecretRecord, 
 import { currentVersion, versionOf } from '../core/model.ts'
 import type { Traits } from '../core/provider.ts'
 import type { Fields } from '../core/secret.ts'
-import { claimed } from './claim.ts'
-import { commit, loadRun, runAudit } from './journal.ts'
-import { canGoBack, forwardSteps, stateOf } from './machine.ts'
+import { claimed, release } from './claim.ts'
+import { commit, type Loaded, loadRun, runAudit } from './journal.ts'
+import { backSteps, canGoBack, forwardSteps, isFinal, stateOf, WAIVED } from './machine.ts'
 import { defaultGrace } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
 
@@ -35,7 +35,11 @@ export async function begin(ports: EnginePorts, secretId: string, options: Begin
   const ref = seen?.schedule?.provider ?? null
   const traits = ref === null ? undefined : await ports.adapters.traits(ref)
   return claimed(ports, secretId, async (tx, secret) => {
-    if (secret.openRun !== undefined) return { runId: secret.openRun, resumed: true }
+    if (secret.openRun !== undefined) {
+      // Thrown inside the transaction, so that no claim stays behind.
+      if (options.supplied !== undefined || options.toVersion !== undefined) throw unfinished(secret.path, secret.openRun)
+      return { runId: secret.openRun, resumed: true }
+    }
     const at = ports.clock.now()
     const id = newId('run', at, ports.random)
     const { plan, version } = planOf(ports, secret, ref, traits, options, id, at)
@@ -62,6 +66,10 @@ export async function begin(ports: EnginePorts, secretId: string, options: Begin
   })
 }
 
+function unfinished(path: string, runId: string): RotateError {
+  return new RotateError('locked', `an earlier run ${runId} of ${path} is not finished; nothing was changed`, { hint: `rotate resume ${runId}`, runId })
+}
+
 function planOf(
   ports: EnginePorts,
   secret: SecretRecord,
@@ -78,6 +86,7 @@ function planOf(
   }
   const emergency = options.emergency === true
   const version = options.supplied === undefined ? undefined : suppliedVersion(ports, secret, options.supplied, ref, runId, at)
+  const before = options.toVersion === undefined ? undefined : rollbackTarget(secret, options.toVersion)
   const plan: RunPlan = {
     source,
     provider: ref,
@@ -88,6 +97,7 @@ function planOf(
     quarantineMs: schedule?.quarantineMs ?? 0,
     oldVersion: currentVersion(secret)?.n ?? null,
     newVersion: version?.record.n ?? options.toVersion ?? null,
+    ...(before === undefined ? {} : { before }),
     emergency,
   }
   return { plan, version }
@@ -125,18 +135,31 @@ function suppliedVersion(
  * new version as it is. Throws `conflict` when the decision is impossible, `locked` while another process works on it.
  */
 export async function takeUp(ports: EnginePorts, runId: string, keep?: 'new' | 'old'): Promise<void> {
-  const { run, secret } = await loadRun(ports, runId)
-  if (run.closedAt !== undefined || secret.openRun !== runId) throw new RotateError('conflict', `run ${runId} is already closed (${run.status})`, { hint: `rotate history ${runId}`, runId })
-  await claimed(ports, secret.id, () => Promise.resolve())
-  const state = stateOf(run)
-  const at = ports.clock.now()
-  const events = keep === undefined ? (state.parked === undefined ? [] : [again(state.direction, at)]) : decision(run, keep, at)
-  if (events.length === 0) return
-  await commit(ports, runId, 'take-up', (now) => ({
-    events,
-    run: { status: 'open' },
-    ...(keep === undefined ? {} : { audit: [runAudit(now.run, 'secret_updated', 'success', { operator_keeps: keep })] }),
-  }))
+  const closed = ({ run, secret }: Loaded): void => {
+    if (run.closedAt !== undefined || secret.openRun !== runId)
+      throw new RotateError('conflict', `run ${runId} is already closed (${run.status})`, { hint: `rotate history ${runId}`, runId })
+  }
+  const seen = await loadRun(ports, runId)
+  closed(seen)
+  await claimed(ports, seen.secret.id, () => Promise.resolve())
+  try {
+    // Only now nobody else changes it.
+    const loaded = await loadRun(ports, runId)
+    closed(loaded)
+    const { run } = loaded
+    const state = stateOf(run)
+    const at = ports.clock.now()
+    const events = keep === undefined ? (state.parked === undefined ? [] : [again(state.direction, at)]) : decision(run, keep, at)
+    if (events.length === 0) return
+    await commit(ports, runId, 'take-up', (now) => ({
+      events,
+      run: { status: 'open' },
+      ...(keep === undefined ? {} : { audit: [runAudit(now.run, 'secret_updated', 'success', { operator_keeps: keep })] }),
+    }))
+  } catch (thrown) {
+    if (thrown instanceof RotateError && thrown.code === 'conflict') await release(ports, seen.secret.id)
+    throw thrown
+  }
 }
 
 function again(direction: 'forward' | 'back', at: number): RunEvent {
@@ -149,7 +172,14 @@ function decision(run: RunRecord, keep: 'new' | 'old', at: number): readonly Run
     if (!canGoBack(run.plan, state)) {
       throw new RotateError('conflict', 'the old value died when the new one was issued; it can not be kept', { hint: `rotate resume ${run.id} --keep new`, runId: run.id })
     }
-    return [{ type: 'turned', at, direction: 'back', reason: 'the operator keeps the old value' }]
+    const turned: RunEvent = { type: 'turned', at, direction: 'back', reason: 'the operator keeps the old value' }
+    if (state.direction === 'back') {
+      // Undoing was tried and failed: the operator says that it need not be done any more.
+      return [turned, ...backSteps(run.plan, state).filter((step) => step.startsWith('restore:') && state.steps[step]?.status === 'failed').map((step) => waived(step, at))]
+    }
+    // A settlement that could not be made in all its attempts is given up with the new value.
+    const hopeless = (state.create === 'unknown' || state.create === 'intended') && isFinal(state.steps['settle'])
+    return hopeless ? [{ type: 'settled', at, outcome: 'ambiguous', detail: 'the operator keeps the old value' }, turned] : [turned]
   }
   if (state.newVersion === null) {
     throw new RotateError('conflict', 'the new value is not known, so it can not be kept', {
@@ -158,7 +188,13 @@ function decision(run: RunRecord, keep: 'new' | 'old', at: number): readonly Run
     })
   }
   const open = forwardSteps(run.plan).filter((step) => step !== 'promote' && state.steps[step]?.status !== 'done')
-  return [again('forward', at), ...open.map((step): RunEvent => ({ type: 'done', at, step, ms: 0, detail: 'accepted by the operator' }))]
+  // What was put back must be delivered again; only what is still as the forward run left it can be accepted as it is.
+  const accepted = state.direction === 'forward' ? open : open.filter((step) => !/^(deliver|deploy|refresh):/.test(step))
+  return [again('forward', at), ...accepted.map((step) => waived(step, at))]
+}
+
+function waived(step: string, at: number): RunEvent {
+  return { type: 'done', at, step, ms: 0, detail: WAIVED }
 }
 
 /** The version a rollback goes to: the one asked for, or the newest that is not current and still alive. */

@@ -37,6 +37,11 @@ export async function claimed<T>(ports: EnginePorts, secretId: string, body: (tx
   }
 }
 
+/** Is the secret claimed by this very process? */
+export async function isOurs(ports: EnginePorts, secret: SecretRecord): Promise<boolean> {
+  return secret.claim !== undefined && secret.claim.instance === (await ports.locks.own())
+}
+
 /** Gives the secret back, if it is still ours. */
 export async function release(ports: EnginePorts, secretId: string): Promise<void> {
   const own = await ports.locks.own()

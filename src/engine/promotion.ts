@@ -15,7 +15,10 @@ export interface Promotion {
 export function promotion(ports: Pick<EnginePorts, 'clock' | 'nextDate'>, run: RunRecord, secret: SecretRecord, n: number): Promotion {
   const at = ports.clock.now()
   const promoted = versionOf(secret, n)
-  const inPlace = run.plan.overlap === 'in-place'
+  const old = run.plan.oldVersion === null ? undefined : versionOf(secret, run.plan.oldVersion)
+  // What another provider issued did not die with this create.
+  const elsewhere = old !== undefined && old.revocable && old.providerId !== run.plan.provider?.id
+  const inPlace = run.plan.overlap === 'in-place' && !elsewhere
   const graceUntil = at + run.plan.graceMs
   const versions = secret.versions.map((version): VersionRecord => {
     if (version.n === n) return promotedVersion(version, at)
@@ -23,7 +26,6 @@ export function promotion(ports: Pick<EnginePorts, 'clock' | 'nextDate'>, run: R
     return version.labels.includes('previous') && version.retirement === undefined ? { ...version, labels: [] } : version
   })
   const schedule = secret.schedule === undefined ? undefined : rescheduled(ports, secret.schedule, at, promoted?.expiresAt)
-  const old = run.plan.oldVersion === null ? undefined : versionOf(secret, run.plan.oldVersion)
   return {
     secret: { ...secret, versions, ...(schedule === undefined ? {} : { schedule }) },
     run: {

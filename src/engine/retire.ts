@@ -9,10 +9,12 @@ import { DAY, MINUTE } from '../core/duration.ts'
 import type { AuditEntry, ProviderRef, Retirement, SecretRecord, VersionRecord, VersionState } from '../core/model.ts'
 import { currentVersion, versionOf, withVersion } from '../core/model.ts'
 import type { Credential, ProviderSession } from '../core/provider.ts'
+import type { Fields } from '../core/secret.ts'
 import { busy, claimed, release } from './claim.ts'
+import { lostClaim } from './journal.ts'
 import { ageLimits, CLOCK_TOLERANCE, clockWentBack, retryPause } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
-import { credentialOf, providerOfVersion } from './session.ts'
+import { answered, credentialOf, missingIsFine, providerOfVersion } from './session.ts'
 
 export interface RetireResult {
   readonly path: string
@@ -32,8 +34,13 @@ export async function retireDue(ports: EnginePorts, secretId: string, onlyVersio
   if (secret === undefined) return []
   const due = secret.versions.filter((version) => version.retirement !== undefined && (onlyVersion === undefined || version.n === onlyVersion) && isDue(version.retirement, ports.clock.now()))
   if (due.length === 0) return []
-  if (secret.openRun !== undefined) return due.map((version) => held(secret, version, ports.clock.now(), 'a run is open', false))
-  await claimed(ports, secretId, () => Promise.resolve())
+  const open = (): readonly RetireResult[] => due.map((version) => held(secret, version, ports.clock.now(), 'a run is open', false))
+  if (secret.openRun !== undefined) return open()
+  // A run may have begun, and been left open, since we looked.
+  if (!(await claimed(ports, secretId, (_tx, now) => Promise.resolve(now.openRun === undefined)))) {
+    await release(ports, secretId)
+    return open()
+  }
   const results: RetireResult[] = []
   try {
     for (const version of due) results.push(await retireOne(ports, secretId, version.n))
@@ -53,20 +60,48 @@ async function retireOne(ports: EnginePorts, secretId: string, n: number): Promi
   if (clockWentBack(ports.clock.now(), await ports.vault.highestTime())) {
     return held(secret, version, ports.clock.now(), 'the clock is behind the highest time seen; nothing is revoked', false)
   }
-  const provider = providerOfVersion(secret, version)
-  if (!version.revocable || provider === undefined) return end(ports, secretId, n, retirement.why === 'discard' ? 'discarded' : 'retired', 'not revocable here')
-  const session = await ports.adapters.openProvider(provider, secret.path)
+  const gone = retirement.why === 'discard' ? 'discarded' : 'retired'
+  if (!version.revocable) return end(ports, secretId, n, gone, 'not revocable here')
+  if (sharesHandle(secret, version)) return end(ports, secretId, n, gone, 'its handle belongs to a newer version now')
+  let session: ProviderSession | undefined
   try {
+    const provider = await issuer(ports, secret, version)
+    if (provider === undefined) throw new AdapterError('misconfigured', `provider ${version.providerId ?? ''}, which issued it, is not configured any more`)
+    session = await answered(() => ports.adapters.openProvider(provider, secret.path))
     return await withProvider(ports, secretId, n, session)
   } catch (thrown) {
     if (thrown instanceof RotateError || (thrown instanceof Error && thrown.name === 'InjectedCrash')) throw thrown
     return await hold(ports, secretId, n, asAdapterError(thrown).message)
   } finally {
-    await session.close()
+    await session?.close()
   }
 }
 
+/** Users in turn: the user of an old version has been given a new password since; ending the user would end the newer version. */
+function sharesHandle(secret: SecretRecord, version: VersionRecord): boolean {
+  return version.handle !== undefined && secret.versions.some((other) => other.n > version.n && isAlive(other) && other.handle?.id === version.handle?.id)
+}
+
+function isAlive(version: VersionRecord): boolean {
+  return version.state === 'live' || version.state === 'suspended' || version.state === 'unknown'
+}
+
+/** Who issued the version, with a configuration: the schedule's, the one kept with its planned end, or that of the run which made it. */
+async function issuer(ports: EnginePorts, secret: SecretRecord, version: VersionRecord): Promise<ProviderRef | undefined> {
+  const known = providerOfVersion(secret, version)
+  if (known !== undefined || version.runId === undefined) return known
+  const { runId } = version
+  const made = await ports.vault.read((reader) => reader.run(runId))
+  return made?.plan.provider?.id === version.providerId ? (made?.plan.provider ?? undefined) : undefined
+}
+
 async function withProvider(ports: EnginePorts, secretId: string, n: number, session: ProviderSession): Promise<RetireResult> {
+  // What another process found green says nothing about now.
+  let proven = false
+  const prove = async (secret: SecretRecord, version: VersionRecord, retirement: Retirement, old: Credential): Promise<void> => {
+    if (!proven) await gates(ports, secret, version, retirement, session, old)
+    proven = true
+  }
   for (;;) {
     const { secret, version, retirement } = await look(ports, secretId, n)
     const now = ports.clock.now()
@@ -74,11 +109,12 @@ async function withProvider(ports: EnginePorts, secretId: string, n: number, ses
     const old = await credential(ports, secret, version)
     switch (retirement.step) {
       case 'waiting': {
-        await gates(ports, secret, version, retirement, session, old)
+        await prove(secret, version, retirement, old)
         await step(ports, secretId, n, session.suspend === undefined ? 'deleting' : 'suspending', {}, 'provider_call', 'pending')
         break
       }
       case 'suspending': {
+        await prove(secret, version, retirement, old)
         await ports.faults.at('before:effect:suspend')
         await missingIsFine(session.suspend?.(old))
         await ports.faults.at('after:effect:suspend')
@@ -87,11 +123,13 @@ async function withProvider(ports: EnginePorts, secretId: string, n: number, ses
       }
       case 'suspended': {
         if ((retirement.deleteAfter ?? 0) > now) return { ...held(secret, version, now, 'suspended, in quarantine', true), state: 'suspended' }
-        await gates(ports, secret, version, { ...retirement, force: true }, session, old)
+        proven = false
+        await prove(secret, version, { ...retirement, force: true }, old)
         await step(ports, secretId, n, 'deleting', {}, 'provider_call', 'pending')
         break
       }
       case 'deleting': {
+        await prove(secret, version, { ...retirement, force: true }, old)
         await ports.faults.at('before:effect:revoke')
         await session.revoke?.(old)
         await ports.faults.at('after:effect:revoke')
@@ -105,14 +143,6 @@ async function withProvider(ports: EnginePorts, secretId: string, n: number, ses
       default:
         return retirement.step satisfies never
     }
-  }
-}
-
-async function missingIsFine(call: Promise<void> | undefined): Promise<void> {
-  try {
-    await call
-  } catch (thrown) {
-    if (!(thrown instanceof AdapterError && thrown.code === 'missing')) throw thrown
   }
 }
 
@@ -136,10 +166,10 @@ async function gates(ports: EnginePorts, secret: SecretRecord, version: VersionR
   if (current === undefined) throw new AdapterError('failed', 'there is no current version to take its place', { effect: 'none' })
   const fields = await ports.vault.read((reader) => reader.value(secret.id, current.n))
   if (fields === undefined) throw new AdapterError('failed', 'the current version has no value', { effect: 'none' })
-  if (session.verify !== undefined && current.providerId === version.providerId) await session.verify(credentialOf(fields, current.handle), 'live')
+  await verifyCurrent(ports, secret, version, session, current, fields)
   for (const check of secret.schedule?.checks ?? []) {
     if (check.type === 'provider') continue
-    const result = await ports.adapters.runCheck(check, fields, secret.path)
+    const result = await answered(() => ports.adapters.runCheck(check, fields, secret.path))
     if (!result.ok) throw new AdapterError('failed', `check ${check.key} is red with the current value: ${result.detail}`, { effect: 'none' })
   }
   if (retirement.force || session.lastUsed === undefined) return
@@ -152,6 +182,19 @@ async function gates(ports: EnginePorts, secret: SecretRecord, version: VersionR
       effect: 'none',
       hints: [`find the consumer, or: rotate revoke ${secret.path} --force`],
     })
+  }
+}
+
+async function verifyCurrent(ports: EnginePorts, secret: SecretRecord, version: VersionRecord, session: ProviderSession, current: VersionRecord, fields: Fields): Promise<void> {
+  const credential = credentialOf(fields, current.handle)
+  if (current.providerId === version.providerId) return session.verify?.(credential, 'live')
+  const provider = current.providerId === undefined ? undefined : await issuer(ports, secret, current)
+  if (provider === undefined) return
+  const other = await answered(() => ports.adapters.openProvider(provider, secret.path))
+  try {
+    await other.verify?.(credential, 'live')
+  } finally {
+    await other.close()
   }
 }
 
@@ -244,7 +287,8 @@ async function mutate(
     const secret = await tx.secret(secretId)
     const version = secret === undefined ? undefined : versionOf(secret, n)
     if (secret === undefined || version?.retirement === undefined) return
-    if (secret.claim !== undefined && secret.claim.instance !== own) throw busy(secret.path, secret.claim)
+    if (secret.claim?.instance !== own) throw secret.claim === undefined ? lostClaim(secret.path) : busy(secret.path, secret.claim)
+    if (secret.openRun !== undefined) throw lostClaim(secret.path)
     const { retirement } = version
     await tx.putSecret(withVersion(secret, n, (before) => edit(before, retirement)))
     tx.audit({ ...entry, path: secret.path, actor: ports.actor, triggeredBy: 'automatic', runId: retirement.runId ?? null, metadata: { ...entry.metadata, version: n } })

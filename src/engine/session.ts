@@ -64,6 +64,15 @@ export async function answered<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
+/** Switching off what is not there any more has succeeded. */
+export async function missingIsFine(call: Promise<void> | undefined): Promise<void> {
+  try {
+    await call
+  } catch (thrown) {
+    if (!(thrown instanceof AdapterError && thrown.code === 'missing')) throw thrown
+  }
+}
+
 function sameConfig(a: ConfigValue, b: ConfigValue): boolean {
   if (a instanceof Secret || b instanceof Secret) return a instanceof Secret && b instanceof Secret && a.equals(b)
   if (a === null || b === null || typeof a !== 'object' || typeof b !== 'object') return a === b
@@ -81,6 +90,19 @@ export function credentialOf(fields: Fields, handle: Handle | undefined): Creden
 export function providerNow(secret: SecretRecord, ref: ProviderRef): ProviderRef {
   const scheduled = secret.schedule?.provider
   return scheduled?.id === ref.id ? scheduled : ref
+}
+
+/**
+ * The old value as the provider of the run is told it: not where another provider issued it, unless it is of the same shape and nobody could revoke it there.
+ */
+export async function currentFor(bench: Workbench, loaded: Loaded): Promise<Credential | undefined> {
+  const { plan } = loaded.run
+  const version = plan.oldVersion === null ? undefined : versionOf(loaded.secret, plan.oldVersion)
+  if (version === undefined || plan.provider === null) return undefined
+  const credential = await bench.credential(loaded.secret, version.n)
+  if (version.providerId === undefined || version.providerId === plan.provider.id) return credential
+  const { traits } = await bench.provider(providerNow(loaded.secret, plan.provider), loaded.run.path)
+  return !version.revocable && traits.fields.every((field) => Object.hasOwn(credential.fields, field)) ? { fields: credential.fields } : undefined
 }
 
 /** Who can be asked whether this version works: the provider of the run, unless another one issued it. */

@@ -4,8 +4,12 @@
  */
 import { asAdapterError, RotateError } from '../core/errors.ts'
 import type { AuditEntry, SecretRecord, Stray } from '../core/model.ts'
-import { retryPause } from './policy.ts'
+import type { ProviderSession } from '../core/provider.ts'
+import { claimed, isOurs, release } from './claim.ts'
+import { lostClaim } from './journal.ts'
+import { clockWentBack, retryPause } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
+import { answered, missingIsFine } from './session.ts'
 
 export interface StrayResult {
   readonly id: string
@@ -14,35 +18,57 @@ export interface StrayResult {
   readonly detail: string
 }
 
-/** Works on all strays of one secret whose time has come. Never throws for a provider's answer: a failure is recorded with a date. */
+/**
+ * Works on all strays of one secret whose time has come. Never throws for a provider's answer: a failure is recorded with a date. Throws `locked` while
+ * another process works on the secret.
+ */
 export async function cleanStrays(ports: EnginePorts, secretId: string): Promise<readonly StrayResult[]> {
-  const secret = await ports.vault.read((reader) => reader.secret(secretId))
+  const seen = await ports.vault.read((reader) => reader.secret(secretId))
+  if (seen === undefined || !seen.strays.some((stray) => isDue(stray, ports.clock.now()))) return []
+  // Inside a run the secret is ours already, and stays so.
+  const ours = await isOurs(ports, seen)
+  if (!ours) await claimed(ports, secretId, () => Promise.resolve())
   const results: StrayResult[] = []
-  for (const stray of secret?.strays ?? []) {
-    if (secret === undefined || (stray.retryAt ?? 0) > ports.clock.now()) continue
-    const result = await cleanOne(ports, secret, stray)
-    if (result !== undefined) results.push(result)
+  try {
+    for (const { handle } of seen.strays) {
+      const secret = await ports.vault.read((reader) => reader.secret(secretId))
+      const stray = secret?.strays.find((candidate) => candidate.handle.id === handle.id)
+      if (secret === undefined || stray === undefined || !isDue(stray, ports.clock.now())) continue
+      const result = await cleanOne(ports, secret, stray)
+      if (result !== undefined) results.push(result)
+    }
+  } finally {
+    if (!ours) await release(ports, secretId)
   }
   return results
 }
 
+function isDue(stray: Stray, now: number): boolean {
+  return Math.max(stray.suspendedAt === undefined ? 0 : stray.deleteAfter, stray.retryAt ?? 0) <= now
+}
+
 async function cleanOne(ports: EnginePorts, secret: SecretRecord, stray: Stray): Promise<StrayResult | undefined> {
-  const session = await ports.adapters.openProvider(stray.provider, secret.path)
   const { id } = stray.handle
   const credential = { fields: {}, handle: stray.handle }
+  let session: ProviderSession | undefined
   try {
+    if (clockWentBack(ports.clock.now(), await ports.vault.highestTime())) return undefined
+    session = await answered(() => ports.adapters.openProvider(stray.provider, secret.path))
+    if (secret.versions.some((version) => version.handle?.id === id)) throw new Error(`${id} is the key of a version; it is left alone`)
     if (stray.suspendedAt === undefined && session.suspend !== undefined) {
       const used = await session.lastUsed?.(credential)
       if (used !== undefined) throw new Error(`${id} has been used; it is left alone`)
       await ports.faults.at('before:effect:stray-suspend')
-      await session.suspend(credential)
+      await missingIsFine(session.suspend(credential))
       await ports.faults.at('after:effect:stray-suspend')
       await change(ports, secret.id, id, (now) => ({ ...now, suspendedAt: ports.clock.now() }), audit(ports, secret, stray, 'key_suspended', 'success'))
       if (ports.clock.now() < stray.deleteAfter) return { id, state: 'suspended', at: ports.clock.now(), detail: 'deleted after its quarantine' }
     }
-    if (ports.clock.now() < stray.deleteAfter) return undefined
+    // Where nothing can be switched off there is no quarantine: the key is known to be ours.
+    if (session.suspend !== undefined && ports.clock.now() < stray.deleteAfter) return undefined
+    if (session.revoke === undefined) throw new Error(`the provider can not end ${id}; delete it there`)
     await ports.faults.at('before:effect:stray-revoke')
-    await session.revoke?.(credential)
+    await session.revoke(credential)
     await ports.faults.at('after:effect:stray-revoke')
     const left = await session.list?.()
     if (left?.some((handle) => handle.id === id) === true) throw new Error(`${id} is still listed after its deletion`)
@@ -55,22 +81,25 @@ async function cleanOne(ports: EnginePorts, secret: SecretRecord, stray: Stray):
     await change(ports, secret.id, id, (now) => ({ ...now, failures: now.failures + 1, retryAt, lastError: message.slice(0, 300) }), audit(ports, secret, stray, 'provider_call', 'failed'))
     return { id, state: 'failed', at: ports.clock.now(), detail: message }
   } finally {
-    await session.close()
+    await session?.close()
   }
 }
 
 async function change(ports: EnginePorts, secretId: string, handleId: string, edit: (stray: Stray) => Stray | undefined, entry: AuditEntry): Promise<void> {
+  const own = await ports.locks.own()
+  const name = `stray:${entry.action}`
+  await ports.faults.at(`before:commit:${name}`)
   await ports.vault.transact(async (tx) => {
     const secret = await tx.secret(secretId)
     if (secret === undefined) return
-    const strays = secret.strays.flatMap((stray) => {
-      if (stray.handle.id !== handleId) return [stray]
-      const edited = edit(stray)
-      return edited === undefined ? [] : [edited]
-    })
-    await tx.putSecret({ ...secret, strays })
+    if (secret.claim?.instance !== own) throw lostClaim(secret.path)
+    const stray = secret.strays.find((candidate) => candidate.handle.id === handleId)
+    if (stray === undefined) return
+    const edited = edit(stray)
+    await tx.putSecret({ ...secret, strays: secret.strays.flatMap((other) => (other.handle.id !== handleId ? [other] : edited === undefined ? [] : [edited])) })
     tx.audit(entry)
   })
+  await ports.faults.at(`after:commit:${name}`)
 }
 
 function audit(ports: EnginePorts, secret: SecretRecord, stray: Stray, action: AuditEntry['action'], status: AuditEntry['status']): AuditEntry {

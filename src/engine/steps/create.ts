@@ -8,7 +8,7 @@ import { type Change, commit, type Loaded, runAudit } from '../journal.ts'
 import { stateOf } from '../machine.ts'
 import type { EnginePorts } from '../ports.ts'
 import { promotion } from '../promotion.ts'
-import { credentialOf, providerNow, type Workbench } from '../session.ts'
+import { credentialOf, currentFor, providerNow, providerToAsk, type Workbench } from '../session.ts'
 
 /** Calls the provider once. Throws `AdapterError`; whatever it throws, the intent is durable and says what to ask later. */
 export async function create(bench: Workbench, loaded: Loaded): Promise<Loaded> {
@@ -16,7 +16,7 @@ export async function create(bench: Workbench, loaded: Loaded): Promise<Loaded> 
   const { plan, path, id } = loaded.run
   if (plan.provider === null) throw new AdapterError('misconfigured', 'no provider is configured')
   const { session, traits } = await bench.provider(providerNow(loaded.secret, plan.provider), path)
-  const current = plan.oldVersion === null ? undefined : await bench.credential(loaded.secret, plan.oldVersion)
+  const current = await currentFor(bench, loaded)
   const before = (await session.list?.()) ?? []
   if (before.length >= traits.maxLive) throw full(before, traits, ports)
   const attempt = (stateOf(loaded.run).steps['create']?.attempts ?? 0) + 1
@@ -29,7 +29,7 @@ export async function create(bench: Workbench, loaded: Loaded): Promise<Loaded> 
   await ports.faults.at('before:effect:create')
   const issued = await session.create(intent, current)
   await ports.faults.at('after:effect:create')
-  check(issued, traits, current?.fields)
+  check(issued, traits, current?.fields, taken(loaded.secret, traits, plan.oldVersion))
   return record(bench, intended, issued, traits, ports.clock.monotonic() - started)
 }
 
@@ -44,10 +44,20 @@ function full(before: readonly Handle[], traits: Traits, ports: EnginePorts): Ad
 }
 
 /** An answer without the promised parts may still have changed the far side. */
-function check(issued: Issued, traits: Traits, current: Fields | undefined): void {
+function check(issued: Issued, traits: Traits, current: Fields | undefined, taken: ReadonlySet<string>): void {
   const missing = traits.fields.filter((field) => !Object.hasOwn(issued.fields, field) || issued.fields[field]?.size === 0)
   if (missing.length > 0) throw new AdapterError('bad-answer', `the answer lacks ${missing.join(', ')}`, { effect: 'unknown', retryable: false })
+  if (issued.handle !== undefined && taken.has(issued.handle.id)) {
+    throw new AdapterError('bad-answer', `the provider returned the key ${issued.handle.id}, which this secret holds already`, { effect: 'unknown', retryable: false })
+  }
   if (current !== undefined && sameFields(issued.fields, current)) throw new AdapterError('bad-answer', 'the provider returned the value that is already current', { effect: 'none', retryable: false })
+}
+
+/** Handles that a new key can't have: discarding it would end one in use. Users in turn keep theirs, but never that of the current one. */
+function taken(secret: SecretRecord, traits: Traits, oldVersion: number | null): ReadonlySet<string> {
+  if (traits.overlap === 'in-place') return new Set()
+  const others = secret.versions.filter((version) => (traits.overlap === 'two-live' ? version.state === 'live' || version.state === 'suspended' : version.n === oldVersion))
+  return new Set(others.flatMap((version) => (version.handle === undefined ? [] : [version.handle.id])))
 }
 
 /**
@@ -89,6 +99,8 @@ async function takeBack(bench: Workbench, loaded: Loaded, issued: Issued, cause:
 function outcome(ports: EnginePorts, now: Loaded, issued: Issued, traits: Traits, ms: number, settled: boolean): Change {
   const at = ports.clock.now()
   const { run, secret } = now
+  // A commit that was reported as failed and is durable all the same.
+  if (stateOf(run).create === 'issued') return {}
   const n = secret.nextVersion
   const fingerprint = ports.vault.fingerprint(issued.fields)
   const version: VersionRecord = {
@@ -127,7 +139,7 @@ export async function settle(bench: Workbench, loaded: Loaded): Promise<Loaded> 
   if (plan.provider === null || intent === undefined) throw new Error(`run ${id} has no intent to settle`)
   const ref = providerNow(loaded.secret, plan.provider)
   const { session, traits } = await bench.provider(ref, path)
-  const current = plan.oldVersion === null ? undefined : await bench.credential(loaded.secret, plan.oldVersion)
+  const current = await currentFor(bench, loaded)
   await ports.faults.at('before:effect:settle')
   let settlement = await session.settle(intent, current)
   await ports.faults.at('after:effect:settle')
@@ -147,15 +159,31 @@ function withStrays(secret: SecretRecord, handles: readonly Handle[], run: RunRe
   return { ...secret, strays: [...secret.strays, ...added] }
 }
 
-/** In place there is one value: if a check that presents the old one is green, the create changed nothing. */
+/** In place there is one value: if the provider, or a check that presents it, accepts the old one, the create changed nothing. */
 async function oldStillWorks(bench: Workbench, loaded: Loaded): Promise<Settlement | undefined> {
-  const old = loaded.run.plan.oldVersion
+  const { plan, path } = loaded.run
+  const { secret } = loaded
+  const old = plan.oldVersion
   if (old === null) return undefined
-  const fields = await bench.fields(loaded.secret, old)
-  for (const check of loaded.run.plan.checks) {
-    if (!(await bench.ports.adapters.presents(check))) continue
-    const result = await bench.ports.adapters.runCheck(check, fields, loaded.run.path)
-    if (result.ok) return { outcome: 'none', detail: `check ${check.key} still accepts the old value` }
+  const provider = providerToAsk(secret, plan, old)
+  const session = provider === undefined ? undefined : (await bench.provider(provider, path)).session
+  if (session?.verify !== undefined && (await green(async () => session.verify?.(await bench.credential(secret, old), 'dead')))) {
+    return { outcome: 'none', detail: 'the provider still accepts the old value' }
+  }
+  const fields = await bench.fields(secret, old)
+  for (const check of plan.checks) {
+    if (check.type === 'provider' || !(await bench.ports.adapters.presents(check))) continue
+    if (await green(async () => (await bench.ports.adapters.runCheck(check, fields, path)).ok)) return { outcome: 'none', detail: `check ${check.key} still accepts the old value` }
   }
   return undefined
+}
+
+/** A check that can't be made says nothing. */
+async function green(ask: () => Promise<boolean | void>): Promise<boolean> {
+  try {
+    return (await ask()) !== false
+  } catch (thrown) {
+    if (thrown instanceof AdapterError) return false
+    throw thrown
+  }
 }

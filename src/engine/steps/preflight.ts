@@ -1,8 +1,9 @@
 /** Before anything is changed: may we, is there room, can every target be written? Reads only. */
-import type { Handle, SecretRecord } from '../../core/model.ts'
+import { AdapterError } from '../../core/errors.ts'
+import type { Handle, SecretRecord, VersionRecord } from '../../core/model.ts'
 import { versionOf, withVersion } from '../../core/model.ts'
 import { commit, type Loaded, runAudit } from '../journal.ts'
-import { providerNow, providerOfVersion, type Workbench } from '../session.ts'
+import { currentFor, providerNow, providerOfVersion, type Workbench } from '../session.ts'
 
 export async function preflight(bench: Workbench, loaded: Loaded): Promise<Loaded> {
   const { plan, path } = loaded.run
@@ -12,28 +13,36 @@ export async function preflight(bench: Workbench, loaded: Loaded): Promise<Loade
     const { session } = await bench.provider(providerNow(loaded.secret, plan.provider), path)
     const old = plan.oldVersion
     if (old !== null) now = await adoptListed(bench, now, old)
-    await session.preflight(old === null ? undefined : await bench.credential(now.secret, old))
+    await session.preflight(await currentFor(bench, now))
   }
   for (const target of plan.targets) await bench.target(target, path, (session) => session.probe())
   return now
 }
 
-/** A rollback to a version that is already switched off switches it on again first. */
+/** A rollback to a version that is already switched off switches it on again first. Its planned end stays until it is promoted. */
 async function revive(bench: Workbench, loaded: Loaded): Promise<Loaded> {
   const { run, secret } = loaded
   const n = run.plan.newVersion
   const version = n === null ? undefined : versionOf(secret, n)
-  if (n === null || version?.retirement === undefined) return loaded
-  const { step } = version.retirement
+  if (n === null || version === undefined) return loaded
+  const step = version.retirement?.step
+  if (step !== 'suspending' && step !== 'suspended' && version.state !== 'suspended') return loaded
   const provider = providerOfVersion(secret, version)
-  if ((step === 'suspending' || step === 'suspended') && provider !== undefined) {
-    const { session } = await bench.provider(provider, run.path)
-    await session.resume?.(await bench.credential(secret, n))
-  }
+  const session = provider === undefined ? undefined : (await bench.provider(provider, run.path)).session
+  if (session?.resume === undefined) throw new AdapterError('misconfigured', `version ${n} is suspended and can not be switched on again from here`)
+  await bench.ports.faults.at('before:effect:revive')
+  await session.resume(await bench.credential(secret, n))
+  await bench.ports.faults.at('after:effect:revive')
   return commit(bench.ports, run.id, 'revive', (before) => ({
-    secret: withVersion(before.secret, n, ({ retirement: _ended, ...rest }) => ({ ...rest, state: 'live' })),
+    secret: withVersion(before.secret, n, revived),
     audit: [runAudit(before.run, 'secret_updated', 'success', { version: n, state: 'live' })],
   }))
+}
+
+function revived(version: VersionRecord): VersionRecord {
+  if (version.retirement === undefined) return { ...version, state: 'live' }
+  const { deleteAfter: _later, ...planned } = version.retirement
+  return { ...version, state: 'live', retirement: { ...planned, step: 'waiting' } }
 }
 
 /**

@@ -1,11 +1,11 @@
 /** The way back: the old value current again and proven, the new one on its way out. */
 import { AdapterError } from '../../core/errors.ts'
-import type { CheckResult, Retirement } from '../../core/model.ts'
+import type { CheckResult, Retirement, SecretRecord } from '../../core/model.ts'
 import { withVersion } from '../../core/model.ts'
 import { type Change, type Loaded, runAudit } from '../journal.ts'
 import { stateOf } from '../machine.ts'
 import { demotion } from '../promotion.ts'
-import { providerNow, type Workbench } from '../session.ts'
+import { providerToAsk, type Workbench } from '../session.ts'
 import { runCheck } from './deliver.ts'
 
 /** The change that makes the old version current again. */
@@ -20,8 +20,8 @@ export function demote(loaded: Loaded, at: number): Change {
 }
 
 /**
- * Does the old value work? Asks the provider and runs the checks with it. A red answer does not stop the undo, since nothing is better than the
- * old value now; it is reported as not proven.
+ * Does the old value work? Asks the provider and runs the checks with it. A red check does not stop the undo, since nothing is better than the
+ * old value now; it is reported as not proven. A provider that refuses it does stop it.
  */
 export async function proveOld(bench: Workbench, loaded: Loaded): Promise<{ readonly checks: readonly CheckResult[]; readonly proven: boolean }> {
   const { plan, path } = loaded.run
@@ -29,14 +29,17 @@ export async function proveOld(bench: Workbench, loaded: Loaded): Promise<{ read
   if (old === null) return { checks: [], proven: false }
   const checks: CheckResult[] = []
   let asked = false
-  if (plan.provider !== null) {
-    const { session } = await bench.provider(providerNow(loaded.secret, plan.provider), path)
+  const provider = providerToAsk(loaded.secret, plan, old)
+  if (provider !== undefined) {
+    const { session } = await bench.provider(provider, path)
     if (session.verify !== undefined) {
       asked = true
       try {
         await session.verify(await bench.credential(loaded.secret, old), 'live')
       } catch (thrown) {
         if (!(thrown instanceof AdapterError)) throw thrown
+        // The old value is dead: discarding the new one would leave nothing that works.
+        if (thrown.code === 'refused') throw new AdapterError('refused', `the old value is not accepted any more: ${thrown.message}`, { retryable: false })
         return { checks: [{ name: 'provider', type: 'provider', ok: false, ms: 0, detail: thrown.message, presented: true }], proven: false }
       }
     }
@@ -57,6 +60,7 @@ export function discard(loaded: Loaded, at: number): Change {
   const n = stateOf(loaded.run).newVersion
   if (n === null) return {}
   const { plan } = loaded.run
+  if (plan.source === 'stored') return { secret: asBefore(loaded, n), events: [{ type: 'done', at, step: 'discard', ms: 0 }] }
   const retirement: Retirement = {
     why: 'discard',
     notBefore: at,
@@ -71,4 +75,21 @@ export function discard(loaded: Loaded, at: number): Change {
     secret: withVersion(loaded.secret, n, (version) => ({ ...version, labels: [], retirement })),
     events: [{ type: 'done', at, step: 'discard', ms: 0 }],
   }
+}
+
+/** A rollback that is undone: the version it went to gets back its labels and the end that was planned for it. */
+function asBefore(loaded: Loaded, n: number): SecretRecord {
+  const { before } = loaded.run.plan
+  if (before === undefined) return loaded.secret
+  return withVersion(loaded.secret, n, ({ promotedAt: _promoted, replacedAt: _replaced, ...version }) => {
+    const rest = {
+      ...version,
+      labels: before.labels,
+      ...(before.promotedAt === undefined ? {} : { promotedAt: before.promotedAt }),
+      ...(before.replacedAt === undefined ? {} : { replacedAt: before.replacedAt }),
+    }
+    if (before.retirement === undefined || version.retirement !== undefined) return rest
+    const { deleteAfter: _later, retryAt: _retry, ...planned } = before.retirement
+    return { ...rest, retirement: { ...planned, step: 'waiting' } }
+  })
 }
