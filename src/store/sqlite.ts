@@ -362,7 +362,9 @@ export function writeRows(db: Connection, batch: Pick<Batch, 'puts' | 'deletes'>
     const puts = batch.puts.filter((row) => row.table === table)
     if (puts.length > 0) {
       const put = db.prepare(`INSERT INTO ${table}(i,b) VALUES(?,?) ON CONFLICT(i) DO UPDATE SET b=excluded.b`)
-      for (const row of puts) put.run(BigInt.asIntN(64, row.key), row.bytes)
+      // In the order of the keys: neighbours lie in one page.
+      for (const row of puts.sort((a, b) => (BigInt.asIntN(64, a.key) < BigInt.asIntN(64, b.key) ? -1 : 1)))
+        put.run(BigInt.asIntN(64, row.key), row.bytes)
     }
     const deletes = batch.deletes.filter((row) => row.table === table)
     if (deletes.length > 0) {
