@@ -103,8 +103,7 @@ export function explain(thrown: unknown, exchange: Exchange, key: AwsKey, action
   if (!sent) return new AdapterError('misconfigured', `${action}: the request can't be made from this configuration`, { effect: 'none' })
   const fault = faultOf(thrown)
   // Only an error that AWS itself named has a text worth showing; a parser's complaint may quote the answer.
-  const said =
-    fault.code === undefined ? `HTTP ${status ?? 'status unknown'}, not an answer of the AWS query protocol` : scrub(fault.text, key)
+  const said = fault.code === undefined ? unnamed(thrown, status) : scrub(fault.text, key)
   const skewed = fault.code === 'SignatureDoesNotMatch' && /^Signature (expired|not yet current)/i.test(fault.text)
   const meaning = skewed ? clock : ((fault.code === undefined ? undefined : MEANINGS[fault.code]) ?? coded(fault.code, status))
   const hints = meaning.code === 'denied' && fault.code !== undefined ? [missingPermission(fault.text, action)] : []
@@ -114,6 +113,11 @@ export function explain(thrown: unknown, exchange: Exchange, key: AwsKey, action
     hints: meaning.hint === undefined ? hints : [meaning.hint, ...hints],
     details: { awsCode: fault.code ?? null, status: status ?? null, requestId: fault.requestId ?? null },
   })
+}
+
+function unnamed(thrown: unknown, status: number | undefined): string {
+  if (status !== undefined) return `HTTP ${status}, not an answer of the AWS query protocol`
+  return `no answer (${thrown instanceof Error ? visible(thrown.name, 40) : typeof thrown})`
 }
 
 /** An unknown code of AWS itself with a 4xx status says that the call was turned down. */

@@ -34,7 +34,7 @@ export interface AwsIdentity {
 }
 
 /** STS GetCallerIdentity: needs no permission, so it proves that the key lives and says whose it is, not what it may do. */
-export async function callerIdentity(context: AdapterContext, site: AwsSite, key: AwsKey): Promise<AwsIdentity> {
+async function callerIdentity(context: AdapterContext, site: AwsSite, key: AwsKey): Promise<AwsIdentity> {
   const { STSClient, GetCallerIdentityCommand } = await import('@aws-sdk/client-sts')
   const endpoint = site.stsEndpoint ?? site.endpoint
   const answer = await repeat(context, key, ACTION, 'read', (handler) =>
@@ -42,6 +42,16 @@ export async function callerIdentity(context: AdapterContext, site: AwsSite, key
   )
   if (answer.Account === undefined || answer.Arn === undefined) throw badAnswer(ACTION, 'read', 'without account and ARN')
   return { account: answer.Account, arn: answer.Arn, userName: /^arn:[^:]*:iam::\d*:user\/(?:.*\/)?([^/]+)$/.exec(answer.Arn)?.[1] }
+}
+
+/** Account of a key; `undefined` where STS does not take it (a custom endpoint may serve IAM only). */
+export async function accountOf(context: AdapterContext, site: AwsSite, key: AwsKey): Promise<string | undefined> {
+  try {
+    return (await callerIdentity(context, site, key)).account
+  } catch (error) {
+    if (error instanceof AdapterError && (error.code === 'refused' || error.code === 'denied')) return undefined
+    throw error
+  }
 }
 
 /** Returns once AWS takes the key steadily; throws `refused` when it still does not after a minute. `check` sees the first answer of each row. */

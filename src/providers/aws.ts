@@ -24,7 +24,7 @@ import {
 } from '../core/provider.ts'
 import { secretField, urlField } from '../core/schema.ts'
 import { type Fields, Secret } from '../core/secret.ts'
-import { type AwsIdentity, awaitDeath, awaitLife, callerIdentity } from '../net/aws-sts.ts'
+import { accountOf, type AwsIdentity, awaitDeath, awaitLife } from '../net/aws-sts.ts'
 import { badAnswer, isRefusal } from '../net/aws-errors.ts'
 import {
   type AwsEffect,
@@ -65,7 +65,10 @@ const Config = z
       .meta({ description: 'IAM user whose access key is rotated', examples: ['svc-billing'] }),
     endpoint: urlField('Base URL in place of those of AWS, for IAM and STS alike').optional(),
     stsEndpoint: urlField('Base URL for STS, if it differs from "endpoint"').optional(),
-    self: z.boolean().default(false).meta({ description: 'The rotated key itself signs the calls, so no other credential is needed' }),
+    self: z
+      .boolean()
+      .default(false)
+      .meta({ description: 'The rotated key itself signs the calls; without another credential it is deleted without quarantine' }),
   })
   .superRefine((config, context) => {
     const [id, secret] = [config.accessKeyId !== undefined, config.secretAccessKey !== undefined]
@@ -85,14 +88,14 @@ export default defineProvider({
   aliases: ['aws-iam'],
   config: Config,
   secretType: 'aws_access_key',
-  traits: () => ({
+  traits: (config) => ({
     mints: 'service',
     overlap: 'two-live',
     maxLive: MAX_KEYS,
     fields: ['accessKeyId', 'secretAccessKey'],
     idempotency: 'none',
     revoke: 'delete',
-    suspend: true,
+    suspend: canSuspend(config),
     lastUsed: true,
   }),
   permissions: (config) => userPolicy(config.region, config.iamUserName, ACTIONS),
@@ -118,6 +121,9 @@ class AwsSession implements ProviderSession {
       if (this.#admin.accessKeyId.startsWith('ASIA') && this.#admin.sessionToken === undefined)
         throw new AdapterError('misconfigured', 'the configured credential is temporary (ASIA…) and has no sessionToken')
     }
+    if (!canSuspend(config)) return
+    this.suspend = (credential) => this.#setStatus(credential, 'Inactive')
+    this.resume = (credential) => this.#setStatus(credential, 'Active')
   }
 
   async preflight(current: Credential | undefined): Promise<void> {
@@ -230,29 +236,16 @@ class AwsSession implements ProviderSession {
     const hints = ['correct iamUserName, or the endpoints, or store the key of that user']
     if (identity.userName === undefined || !sameName(identity.userName, this.#config.iamUserName))
       throw new AdapterError('misconfigured', `${what} belongs to ${identity.arn}, not to ${this.#user}`, { hints })
-    const account = await (this.#account ??= this.#adminAccount())
+    const account = await (this.#account ??= this.#admin && accountOf(this.#context, this.#site, this.#admin))
     if (account !== undefined && account !== identity.account)
       throw new AdapterError('misconfigured', `${what} belongs to account ${identity.account}, the configured credential to ${account}`, {
         hints,
       })
   }
 
-  /** Account of the configured credential; `undefined` where STS does not take it (a custom endpoint may serve IAM only). */
-  async #adminAccount(): Promise<string | undefined> {
-    if (this.#admin === undefined) return undefined
-    try {
-      return (await callerIdentity(this.#context, this.#site, this.#admin)).account
-    } catch (error) {
-      if (error instanceof AdapterError && (error.code === 'refused' || error.code === 'denied')) return undefined
-      throw error
-    }
-  }
-
   /** Idempotent: an inactive key stays inactive. A missing one throws `missing`. */
-  suspend = (credential: Credential): Promise<void> => this.#setStatus(credential, 'Inactive')
-
-  /** Idempotent, as `suspend`. */
-  resume = (credential: Credential): Promise<void> => this.#setStatus(credential, 'Active')
+  readonly suspend?: (credential: Credential) => Promise<void>
+  readonly resume?: (credential: Credential) => Promise<void>
 
   async #setStatus(credential: Credential, status: 'Active' | 'Inactive'): Promise<void> {
     const id = idOf(credential)
@@ -371,7 +364,9 @@ class AwsSession implements ProviderSession {
     const signer = own ?? this.#admin
     if (signer === undefined)
       throw new AdapterError('misconfigured', `with "self" a key of ${this.#user} must sign, and none is stored`, {
-        hints: ['store the key that is in use with "rotate set", or configure a credential that manages the user'],
+        hints: [
+          'configure a credential that manages the user, or this secret itself: "accessKeyId":{"secret":PATH,"field":"accessKeyId"} …',
+        ],
       })
     return signer
   }
@@ -385,6 +380,11 @@ class AwsSession implements ProviderSession {
   #remember(key: AwsKey): void {
     if (this.#config.self) this.#own = [key, ...this.#own.filter((own) => own.accessKeyId !== key.accessKeyId)]
   }
+}
+
+/** A key that signs for itself can delete itself, but once switched off it can sign neither its return nor its deletion. */
+function canSuspend(config: Config): boolean {
+  return config.accessKeyId !== undefined
 }
 
 function handleFrom(key: Pick<AccessKeyMetadata, 'Status' | 'CreateDate'>, id: string): Handle {

@@ -249,28 +249,37 @@ describe('revoke and suspend', () => {
 })
 
 describe('self', () => {
-  const self = (): Promise<ProviderSession> =>
-    aws.open(parseConfig(aws.config, { iamUserName: 'bob', endpoint: fake.url, self: true }, 'config'), context)
+  const self = (extra: Record<string, string> = {}): Promise<ProviderSession> =>
+    aws.open(parseConfig(aws.config, { iamUserName: 'bob', endpoint: fake.url, self: true, ...extra }, 'config'), context)
+  const signers = (action: string): string[] => fake.calls.filter((call) => call.action === action).map((call) => call.key)
 
-  test('the key itself rotates, and the new one buries the old one', async () => {
+  test('the key itself rotates, and the new one buries the old one, later and elsewhere', async () => {
     fake.addUser('bob', { rights: 'self' })
     const session = await self()
     await session.preflight(credential(old))
     const issued = await session.create(await world.intent(session), credential(old))
     await session.verify?.(issuedCredential(issued), 'live')
-    // At the end of grace: another process.
     const later = await self()
     await later.verify?.(issuedCredential(issued), 'live')
-    await later.suspend?.(credential(old))
     await later.revoke?.(credential(old))
     expect(await failure(later.verify?.(credential(old), 'dead'))).toMatchObject({ code: 'refused' })
+    expect(signers('DeleteAccessKey')).toEqual([issued.handle?.id])
     expect(fake.keysOf('bob').map((key) => key.id)).toEqual([issued.handle?.id])
     expect(fake.calls.some((call) => call.key === fake.admin.id)).toBe(false)
   })
 
-  test('undone: the old key buries the new one', async () => {
+  test('a key that nobody else can bury deletes itself; it can not be suspended, for that is a dead end', async () => {
     fake.addUser('bob', { rights: 'self' })
     const session = await self()
+    expect(session.suspend ?? session.resume).toBeUndefined()
+    expect(aws.traits(parseConfig(aws.config, { iamUserName: 'bob', self: true }, 'config')).suspend).toBe(false)
+    await session.revoke?.(credential(old))
+    expect(fake.keysOf('bob')).toEqual([])
+  })
+
+  test('configured to be its own admin, it is undone by the old key', async () => {
+    fake.addUser('bob', { rights: 'self' })
+    const session = await self({ accessKeyId: old.id, secretAccessKey: old.secret })
     await session.preflight(credential(old))
     const issued = await session.create(await world.intent(session), credential(old))
     await session.verify?.(issuedCredential(issued), 'live')
@@ -278,6 +287,10 @@ describe('self', () => {
     await session.resume?.(issuedCredential(issued))
     await session.suspend?.(issuedCredential(issued))
     await session.revoke?.(issuedCredential(issued))
+    expect(new Set([...signers('UpdateAccessKey'), ...signers('DeleteAccessKey')])).toEqual(new Set([old.id]))
+    expect(fake.keysOf('bob')).toEqual([old])
+    const stray = fake.addKey('bob')
+    await (await self({ accessKeyId: old.id, secretAccessKey: old.secret })).revoke?.({ fields: {}, handle: { id: stray.id, live: true } })
     expect(fake.keysOf('bob')).toEqual([old])
   })
 
