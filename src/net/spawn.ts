@@ -2,10 +2,12 @@
  * The `Spawn` port. No shell, a minimal environment, the value on stdin only (never argv, never environment), a process group of its own that
  * is ended as a whole, output capped and stderr scrubbed of the value.
  */
-import { spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { AdapterError } from '../core/errors.ts'
 import type { Spawn, SpawnRequest, SpawnResult } from '../core/ports.ts'
 import { Secret } from '../core/secret.ts'
+import { openOutputs, withRealStdin } from './pipes.ts'
 import { resolveArgv } from './program.ts'
 import { scrub } from './scrub.ts'
 
@@ -49,75 +51,108 @@ function minimalEnv({ path, home, lang, tz }: SpawnOptions): Record<string, stri
   return env
 }
 
-function run(argv: readonly [string, ...string[]], request: SpawnRequest, base: Record<string, string>): Promise<SpawnResult> {
-  const { promise, resolve, reject } = Promise.withResolvers<SpawnResult>()
-  const [program, ...args] = argv
-  const env: Record<string, string> = { ...base, ...request.env }
+async function run(argv: readonly [string, ...string[]], request: SpawnRequest, base: Record<string, string>): Promise<SpawnResult> {
+  const program = argv[0]
+  const [started, ...args] = request.input === undefined ? argv : withRealStdin(argv)
+  const outputs = await openOutputs()
   // `detached` makes a process group, so that a timeout also ends what the program started.
-  const child = spawn(program, args, { env, stdio: ['pipe', 'pipe', 'pipe'], detached: true, shell: false })
+  const child = spawn(started, args, {
+    env: { ...base, ...request.env },
+    stdio: [request.input === undefined ? 'ignore' : 'pipe', ...(outputs?.child ?? (['pipe', 'pipe'] as const))],
+    detached: true,
+    shell: false,
+  })
+  outputs?.release()
+  const streams = [outputs?.stdout ?? child.stdout, outputs?.stderr ?? child.stderr].filter((stream) => stream !== null)
   const stdout = new Capture(request.maxBytes ?? DEFAULT_MAX_BYTES, 'head')
   const stderr = new Capture(STDERR_BYTES, 'tail')
+  const group = new Group(child)
   let timedOut = false
-  let killer: NodeJS.Timeout | undefined
-  let drain: NodeJS.Timeout | undefined
+  const deadline = setTimeout(() => {
+    timedOut = true
+    group.end()
+  }, request.timeoutMs ?? DEFAULT_TIMEOUT_MS)
+  const onAbort = (): void => group.end()
+  request.signal?.addEventListener('abort', onAbort, { once: true })
+  if (request.signal?.aborted === true) group.end()
 
-  const signalGroup = (signal: 'SIGTERM' | 'SIGKILL'): void => {
-    if (child.pid === undefined) return
+  streams[0]?.on('data', (chunk: Buffer) => {
+    stdout.add(chunk)
+    if (stdout.overflowed) group.end()
+  })
+  streams[1]?.on('data', (chunk: Buffer) => stderr.add(chunk))
+  const closed = Promise.all(streams.map((stream) => once(stream, 'close').catch(() => undefined)))
+  // A program that does not read its input ends early; that is its right, and EPIPE no failure.
+  child.stdin?.on('error', () => undefined)
+  if (request.input !== undefined) child.stdin?.end(Buffer.from(request.input.bytes()))
+
+  const destroy = (): void => [child.stdin, ...streams].forEach((stream) => stream?.destroy())
+  try {
+    const [code, signal] = (await once(child, 'exit')) as [number | null, NodeJS.Signals | null]
+    const drain = setTimeout(destroy, DRAIN_MS)
+    await closed
+    clearTimeout(drain)
+    if (stdout.overflowed) {
+      const message = `${program} wrote more than ${request.maxBytes ?? DEFAULT_MAX_BYTES} bytes to its standard output`
+      throw new AdapterError('bad-answer', message, { effect: 'unknown' })
+    }
+    // The shell in between reports a signal as 128 + its number; one that we sent is known.
+    const ours = signal ?? group.seenIn(code)
+    return {
+      code: ours === null ? code : null,
+      signal: ours,
+      timedOut,
+      stdout: new Secret(stdout.bytes()),
+      stderr: lastLines(stderr, request.input),
+    }
+  } catch (thrown) {
+    if (thrown instanceof AdapterError) throw thrown
+    throw new AdapterError('misconfigured', `can't start ${program} (${(thrown as NodeJS.ErrnoException).code ?? 'unknown error'})`)
+  } finally {
+    clearTimeout(deadline)
+    request.signal?.removeEventListener('abort', onAbort)
+    destroy()
+    group.finish()
+  }
+}
+
+/** The program and everything it started, as far as that stayed in its process group. */
+class Group {
+  readonly #child: ChildProcess
+  #killer: NodeJS.Timeout | undefined
+
+  constructor(child: ChildProcess) {
+    this.#child = child
+  }
+
+  /** Asks politely, and insists five seconds later. */
+  end(): void {
+    if (this.#killer !== undefined) return
+    this.#signal('SIGTERM')
+    this.#killer = setTimeout(() => this.#signal('SIGKILL'), MERCY_MS)
+  }
+
+  /** Whatever outlived a timeout or an interruption is killed now; without one it is left alone. */
+  finish(): void {
+    if (this.#killer === undefined) return
+    clearTimeout(this.#killer)
+    this.#signal('SIGKILL')
+  }
+
+  /** The signal of ours that this exit code stands for, if we sent one. */
+  seenIn(code: number | null): 'SIGTERM' | 'SIGKILL' | null {
+    if (this.#killer === undefined) return null
+    return code === 143 ? 'SIGTERM' : code === 137 ? 'SIGKILL' : null
+  }
+
+  #signal(signal: 'SIGTERM' | 'SIGKILL'): void {
+    if (this.#child.pid === undefined) return
     try {
-      process.kill(-child.pid, signal)
+      process.kill(-this.#child.pid, signal)
     } catch {
       // The group is gone already.
     }
   }
-  const end = (): void => {
-    if (killer !== undefined) return
-    signalGroup('SIGTERM')
-    killer = setTimeout(() => signalGroup('SIGKILL'), MERCY_MS)
-  }
-  const deadline = setTimeout(() => {
-    timedOut = true
-    end()
-  }, request.timeoutMs ?? DEFAULT_TIMEOUT_MS)
-  request.signal?.addEventListener('abort', end, { once: true })
-
-  const settled = (): void => {
-    clearTimeout(deadline)
-    clearTimeout(drain)
-    request.signal?.removeEventListener('abort', end)
-  }
-  child.on('error', (error: NodeJS.ErrnoException) => {
-    settled()
-    clearTimeout(killer)
-    reject(new AdapterError('misconfigured', `can't start ${program} (${error.code ?? 'unknown error'})`))
-  })
-  child.on('exit', () => {
-    drain = setTimeout(() => {
-      child.stdout.destroy()
-      child.stderr.destroy()
-    }, DRAIN_MS)
-  })
-  child.on('close', (code, signal) => {
-    settled()
-    // Whatever of the group outlived a timeout or an interruption is ended now; without one it is left alone.
-    if (killer !== undefined) {
-      clearTimeout(killer)
-      signalGroup('SIGKILL')
-    }
-    if (stdout.overflowed) {
-      const message = `${program} wrote more than ${request.maxBytes ?? DEFAULT_MAX_BYTES} bytes to its standard output`
-      return reject(new AdapterError('bad-answer', message, { effect: 'unknown' }))
-    }
-    resolve({ code, signal, timedOut, stdout: new Secret(stdout.bytes()), stderr: lastLines(stderr, request.input) })
-  })
-  child.stdout.on('data', (chunk: Buffer) => {
-    stdout.add(chunk)
-    if (stdout.overflowed) end()
-  })
-  child.stderr.on('data', (chunk: Buffer) => stderr.add(chunk))
-  // A program that does not read its input ends early; that is its right, and EPIPE no failure.
-  child.stdin.on('error', () => undefined)
-  child.stdin.end(request.input === undefined ? undefined : Buffer.from(request.input.bytes()))
-  return promise
 }
 
 /** A bounded buffer that keeps the beginning or the end of a stream. */
