@@ -99,6 +99,7 @@ class SqliteStore implements Store {
   #hasTurn = false
   #cleanUp: (() => void) | undefined
   #claimed = FORMAT
+  #closed = false
 
   constructor(file: string, waiting: Waiting | undefined) {
     const found = locate(file)
@@ -204,25 +205,33 @@ class SqliteStore implements Store {
   }
 
   async read(request: ReadRequest): Promise<ReadResult> {
-    const db = this.#connection()
     try {
-      const statements = this.#prepared()
-      const outer = db.inTransaction
-      if (!outer) statements.begin.run()
-      try {
-        const head = statements.get.head.get(2n) as Uint8Array | undefined
-        const rows = (request.keys ?? []).map(
-          ({ table, key }) => statements.get[table].get(BigInt.asIntN(64, key)) as Uint8Array | undefined,
-        )
-        const ranges = (request.ranges ?? []).map((range) => this.#range(range.table, range.from, range.to, range.limit))
-        return { head: blob(head), rows: rows.map(blob), ranges }
-      } finally {
-        if (!outer) {
-          if (db.inTransaction) statements.end.run()
-        }
-      }
+      return this.#readNow(request)
+    } catch (error) {
+      // Another process was killed in its commit since this one opened the file.
+      if (!/^SQLITE_READONLY/.test(codeOf(error))) throw this.#reading(error)
+      await this.#openInterrupted(error)
+    }
+    try {
+      return this.#readNow(request)
     } catch (error) {
       throw this.#reading(error)
+    }
+  }
+
+  #readNow(request: ReadRequest): ReadResult {
+    const db = this.#connection()
+    const statements = this.#prepared()
+    // Within a turn there is a transaction already.
+    const outer = db.inTransaction
+    if (!outer) statements.begin.run()
+    try {
+      const head = statements.get.head.get(2n)
+      const rows = (request.keys ?? []).map(({ table, key }) => blob(statements.get[table].get(BigInt.asIntN(64, key))))
+      const ranges = (request.ranges ?? []).map((range) => this.#range(range.table, range.from, range.to, range.limit))
+      return { head: blob(head), rows, ranges }
+    } finally {
+      if (!outer && db.inTransaction) statements.end.run()
     }
   }
 
@@ -334,16 +343,12 @@ class SqliteStore implements Store {
   }
 
   close(): void {
-    if (this.#db === undefined && this.#cleanUp === undefined) return
+    if (this.#closed) return
+    this.#closed = true
     this.#rollBack()
     this.#drop()
     this.#cleanUp?.()
     this.#cleanUp = undefined
-    this.forget()
-  }
-
-  /** Takes the file out of the list of open ones. */
-  forget(): void {
     const others = (openHere.get(this.#identity) ?? 1) - 1
     if (others > 0) openHere.set(this.#identity, others)
     else openHere.delete(this.#identity)

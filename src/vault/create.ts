@@ -10,7 +10,7 @@ import { Sealer } from './seal.ts'
 import { Session } from './session.ts'
 import { hash, ready } from './sodium.ts'
 import type { CreateVaultOptions } from './types.ts'
-import { newStanza } from './unlockers.ts'
+import { type OpenRoot, newStanza, opener } from './unlockers.ts'
 import { asVault } from './vault.ts'
 
 const FIRST_EPOCH = 1
@@ -85,8 +85,10 @@ export async function createVault(options: CreateVaultOptions): Promise<Vault> {
 
   const store = await openSqliteStore(file, { clock, random })
   try {
-    // The keys are at hand: opening does not pay for the password hash again.
-    const session = new Session({ store, clock, random, openRoot: () => Promise.resolve(root) })
+    // The keys are at hand: opening does not pay for the password hash again, unless somebody changes the root key meanwhile.
+    const later = opener(options.unlockers[0])
+    const openRoot: OpenRoot = async (now) => (now.epoch === FIRST_EPOCH ? root : later(now))
+    const session = new Session({ store, clock, random, openRoot })
     await session.open()
     return asVault(file, session, false)
   } catch (error) {

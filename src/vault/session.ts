@@ -151,13 +151,15 @@ export class Session {
     let snapshot = this.snapshot()
     for (let attempt = 1; ; attempt++) {
       try {
-        return await body(snapshot)
+        const result = await body(snapshot)
+        // A body may have swallowed the error.
+        if (!snapshot.moved) return result
       } catch (error) {
         if (!(error instanceof HeadMoved) && !snapshot.moved) throw error
-        if (this.clock.monotonic() > deadline) throw busy()
-        if (attempt > 3) await this.clock.sleep(pause(this.random, attempt - 3))
-        snapshot = this.snapshot(snapshot)
       }
+      if (this.clock.monotonic() > deadline) throw busy()
+      if (attempt > 3) await this.clock.sleep(pause(this.random, attempt - 3))
+      snapshot = this.snapshot(snapshot)
     }
   }
 }

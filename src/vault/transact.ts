@@ -53,6 +53,7 @@ async function attemptOnce<T>(session: Session, snapshot: Snapshot, body: (tx: V
   const tx = new Transaction(snapshot)
   const result = await body(tx)
   const changes = tx.close()
+  if (snapshot.moved) throw new HeadMoved('the vault changed while it was read')
   if (changes.length === 0 && tx.audits.length === 0) return result
   const prepared = await prepare(session, snapshot, changes, tx.audits, tx.runs)
   try {

@@ -1,5 +1,5 @@
 /** Several processes, killed processes, processes without permissions. */
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import {
   chmodSync,
   chownSync,
@@ -17,7 +17,7 @@ import { fileURLToPath } from 'node:url'
 import Database from 'better-sqlite3'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import type { Vault } from '../../src/core/ports.ts'
-import { all, codeOf, makeVault, scratch } from './support.ts'
+import { all, codeOf, makeVault, openAgain, scratch } from './support.ts'
 
 const worker = fileURLToPath(new URL('worker.ts', import.meta.url))
 const NOBODY = 65_534
@@ -83,7 +83,7 @@ describe('several processes', () => {
     const jobs = Array.from({ length: 4 }, () => start(['race', file, '2500']))
     await Promise.all(jobs.map(({ ended }) => ended))
     const results = jobs.map(({ lines }) => JSON.parse(lines[1] ?? '{}') as { commits: number; slowest: number })
-    const { vault: again } = { vault: await (await import('./support.ts')).openAgain(file) }
+    const again = await openAgain(file)
     const total = results.reduce((sum, { commits }) => sum + commits, 0)
     expect(await consistentCount(again, 'shared')).toBe(total)
     again.close()
@@ -179,6 +179,22 @@ describe('an interrupted commit', () => {
     const reader = start(['read', file, 'shared'])
     await reader.ended
     expect(reader.lines).toEqual(['"committed"'])
+  })
+
+  test('is undone by a reader that was open already', async () => {
+    const { file } = await interrupted()
+    const journal = readFileSync(`${file}-journal`)
+    const torn = readFileSync(file)
+    await start(['read', file, 'shared']).ended
+    const open = await openAgain(file, true)
+    expect(await open.read((reader) => reader.doc('shared'))).toBe('committed')
+    // Now the other process is killed: bytes written by programs that SQLite does not know of in this process.
+    const script = 'cat "$1" > "$3"; cat "$2" > "$4"'
+    writeFileSync(`${file}-a`, torn)
+    writeFileSync(`${file}-b`, journal)
+    execFileSync('sh', ['-c', script, 'sh', `${file}-a`, `${file}-b`, file, `${file}-journal`])
+    expect(await open.read((reader) => reader.doc('shared'))).toBe('committed')
+    open.close()
   })
 
   test('does not keep a reader from reading where it may not write, and leaves nothing behind', async () => {
