@@ -126,6 +126,10 @@ export class FakeWebhook {
     this.#faults.push({ fault, skip: fault.skip ?? 0, left: fault.times ?? 1 })
   }
 
+  clearFaults(): void {
+    this.#faults.length = 0
+  }
+
   /** Would `/resource` accept it, without counting as a use? */
   accepts(value: string): boolean {
     return this.live.includes(value)
