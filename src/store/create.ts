@@ -3,10 +3,10 @@ import { rmSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import Database from 'better-sqlite3'
 import { RotateError } from '../core/errors.ts'
+import { SCHEMA, configure, configureWriter, writeHead, writeRows } from './connection.ts'
 import { codeOf, notWritable, writeFailure } from './failures.ts'
 import { APPLICATION_ID, FORMAT, discard, makeDirectory, publish, writeNew } from './files.ts'
 import type { Batch } from './port.ts'
-import { SCHEMA, configure, configureWriter, writeHead, writeRows } from './sqlite.ts'
 
 /** What stands in a new file after its first commit. */
 export type FirstBatch = Pick<Batch, 'puts' | 'head'>

@@ -2,19 +2,10 @@
 import Database from 'better-sqlite3'
 import { RotateError } from '../core/errors.ts'
 import type { Clock, Random } from '../core/ports.ts'
+import { blob, configure, configureWriter, layoutOf, same, schemaIsOurs, writeHead, writeRows } from './connection.ts'
 import { codeOf, damaged, notWritable, readFailure, writeFailure } from './failures.ts'
 import { FORMAT, checkFileHeader, locate } from './files.ts'
-import {
-  type Batch,
-  CommitUnknown,
-  HeadMoved,
-  type Layout,
-  type ReadRequest,
-  type ReadResult,
-  type Row,
-  type Store,
-  type TableName,
-} from './port.ts'
+import { type Batch, CommitUnknown, HeadMoved, type ReadRequest, type ReadResult, type Row, type Store, type TableName } from './port.ts'
 
 type Connection = Database.Database
 type Statement = Database.Statement<unknown[], unknown>
@@ -22,48 +13,8 @@ type Statement = Database.Statement<unknown[], unknown>
 /** How long a call waits for other processes, in milliseconds. */
 const BUSY_MS = 30_000
 
-const tables: readonly TableName[] = ['head', 'node', 'obj', 'audit']
-
-/** The schema's text is part of the format: any other object in the file, such as a trigger, is refused. */
-export const SCHEMA: readonly string[] = [
-  'CREATE TABLE head(i INTEGER PRIMARY KEY, b BLOB)',
-  'CREATE TABLE node(i INTEGER PRIMARY KEY, b BLOB)',
-  'CREATE TABLE obj(i INTEGER PRIMARY KEY, b BLOB)',
-  'CREATE TABLE audit(i INTEGER PRIMARY KEY, b BLOB)',
-]
-
 /** Files that this process has open, by device and inode: their header must not be read through another descriptor (see files.ts). */
 const openHere = new Map<string, number>()
-
-/** Settings of every connection; none of them is stored in the file. */
-export function configure(db: Connection): void {
-  for (const pragma of ['trusted_schema=OFF', 'cell_size_check=ON', 'mmap_size=0', 'temp_store=MEMORY']) db.pragma(pragma)
-}
-
-/** Settings that matter only to a connection that writes. TRUNCATE holds for the connection, not for the file. */
-export function configureWriter(db: Connection): void {
-  db.pragma('journal_mode=TRUNCATE')
-  for (const pragma of ['synchronous=FULL', 'secure_delete=ON', 'foreign_keys=OFF']) db.pragma(pragma)
-}
-
-/** Page and freelist counts as SQLite's header has them now. */
-export function layoutOf(db: Connection): Layout {
-  const layout = new Uint8Array(8)
-  const view = new DataView(layout.buffer)
-  view.setUint32(0, Number(db.pragma('page_count', { simple: true })))
-  view.setUint32(4, Number(db.pragma('freelist_count', { simple: true })))
-  return layout
-}
-
-function schemaIsOurs(db: Connection): boolean {
-  const rows = db.prepare<unknown[], { type: string; sql: string | null }>('SELECT type, sql FROM sqlite_schema ORDER BY rowid').all()
-  return rows.length === SCHEMA.length && rows.every((row, i) => row.type === 'table' && row.sql === SCHEMA[i])
-}
-
-/** Two byte strings, compared natively. */
-function same(a: Uint8Array, b: Uint8Array): boolean {
-  return Buffer.compare(a, b) === 0
-}
 
 interface Statements {
   readonly begin: Statement
@@ -353,44 +304,6 @@ class SqliteStore implements Store {
     if (others > 0) openHere.set(this.#identity, others)
     else openHere.delete(this.#identity)
   }
-}
-
-/** A column that holds anything but a blob was not written by us; an empty blob fails verification above. */
-function blob(value: unknown): Uint8Array | undefined {
-  if (value === undefined) return undefined
-  return value instanceof Uint8Array ? value : new Uint8Array(0)
-}
-
-/** Puts and deletes of a batch, within the caller's transaction. */
-export function writeRows(db: Connection, batch: Pick<Batch, 'puts' | 'deletes'>): void {
-  for (const table of tables) {
-    const puts = batch.puts.filter((row) => row.table === table)
-    if (puts.length > 0) {
-      const put = db.prepare(`INSERT INTO ${table}(i,b) VALUES(?,?) ON CONFLICT(i) DO UPDATE SET b=excluded.b`)
-      // In the order of the keys: neighbours lie in one page.
-      for (const row of puts.sort((a, b) => (BigInt.asIntN(64, a.key) < BigInt.asIntN(64, b.key) ? -1 : 1)))
-        put.run(BigInt.asIntN(64, row.key), row.bytes)
-    }
-    const deletes = batch.deletes.filter((row) => row.table === table)
-    if (deletes.length > 0) {
-      const remove = db.prepare(`DELETE FROM ${table} WHERE i=?`)
-      for (const row of deletes) remove.run(BigInt.asIntN(64, row.key))
-    }
-  }
-}
-
-/** Writes the head last; its length is constant, so writing it again for the final layout moves nothing. */
-export function writeHead(db: Connection, batch: Pick<Batch, 'head'>): Uint8Array {
-  const put = db.prepare('INSERT INTO head(i,b) VALUES(2,?) ON CONFLICT(i) DO UPDATE SET b=excluded.b')
-  let layout = layoutOf(db)
-  for (let attempt = 0; attempt < 3; attempt++) {
-    const head = batch.head(layout)
-    put.run(head)
-    const now = layoutOf(db)
-    if (same(now, layout)) return head
-    layout = now
-  }
-  throw new Error('the layout does not settle')
 }
 
 /** Opens an existing vault file for reading; it becomes writable at the first commit if it is told how to wait. Errors as `Store` says. */

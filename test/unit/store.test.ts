@@ -107,7 +107,7 @@ describe('the store', () => {
     // TRUNCATE shows in the journal that it leaves behind, empty.
     expect(statSync(`${file}-journal`).size).toBe(0)
     store.close()
-    const source = readFileSync(new URL('../../src/store/sqlite.ts', import.meta.url), 'utf8')
+    const source = readFileSync(new URL('../../src/store/connection.ts', import.meta.url), 'utf8')
     for (const setting of [
       'journal_mode=TRUNCATE',
       'synchronous=FULL',
