@@ -31,6 +31,7 @@ const WHY: readonly (readonly [RegExp, string])[] = [
   [/^(EACCES|EPERM|SQLITE_PERM|SQLITE_AUTH)/, 'permission denied'],
   [/^(SQLITE_CANTOPEN)/, 'it or its journal could not be opened for writing'],
   [/^(SQLITE_IOERR|EIO)/, 'the disk reported an error'],
+  [/^(ENOENT|ENOTDIR|ENAMETOOLONG|ELOOP)/, 'its directory does not exist and can not be made'],
 ]
 
 /** An error of a write as a `RotateError`; `undefined` for what is not the storage's fault. */

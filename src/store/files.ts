@@ -100,15 +100,23 @@ export function checkFileHeader(file: string, path: string): number {
   return view.getUint32(60)
 }
 
-/** Makes a directory and its missing parents, 0700. Throws with code `ENOTDIR` if a file stands in its place. */
+/**
+ * Makes a directory and its missing parents, 0700, durable. Throws with code `ENOTDIR` if a file stands in its place.
+ * Not `recursive: true`: that never returns where a directory can't hold directories at all (`/proc`).
+ */
 export function makeDirectory(path: string): void {
   try {
-    mkdirSync(path, { recursive: true, mode: 0o700 })
+    mkdirSync(path, { mode: 0o700 })
   } catch (error) {
-    // A file at the very end of the path is reported as EEXIST, which elsewhere means that all is well.
-    if (codeOf(error) === 'EEXIST') throw Object.assign(new Error(`${path} is not a directory`), { code: 'ENOTDIR' })
-    throw error
+    const code = codeOf(error)
+    if (statSync(path, { throwIfNoEntry: false })?.isDirectory() === true) return
+    if (code === 'EEXIST') throw Object.assign(new Error(`${path} is not a directory`), { code: 'ENOTDIR' })
+    const parent = dirname(path)
+    if (code !== 'ENOENT' || statSync(parent, { throwIfNoEntry: false }) !== undefined) throw error
+    makeDirectory(parent)
+    mkdirSync(path, { mode: 0o700 })
   }
+  syncDirectory(dirname(path))
 }
 
 /** A new private file (0600 whatever the umask is) with these bytes, written through to the disk. Throws with code `EEXIST`. */

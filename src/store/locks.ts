@@ -1,10 +1,11 @@
 /** Locks that the kernel frees when a process dies (see the port in core/ports.ts): one small SQLite file each, held by `BEGIN IMMEDIATE`. */
-import { closeSync, existsSync, mkdirSync, openSync, readdirSync, rmSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import Database from 'better-sqlite3'
 import { RotateError } from '../core/errors.ts'
 import type { Locks, Random } from '../core/ports.ts'
 import { codeOf } from './failures.ts'
+import { makeDirectory } from './files.ts'
 
 type Connection = Database.Database
 
@@ -38,7 +39,7 @@ class FileLocks implements Locks {
   }
 
   #prepare(): void {
-    mkdirSync(this.#directory, { recursive: true, mode: 0o700 })
+    makeDirectory(this.#directory)
   }
 
   async own(): Promise<string> {

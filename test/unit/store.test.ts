@@ -7,7 +7,7 @@ import { createSqliteStore } from '../../src/store/create.ts'
 import { readFailure, writeFailure } from '../../src/store/failures.ts'
 import { HeadMoved, type Layout, type Store } from '../../src/store/port.ts'
 import { openSqliteStore } from '../../src/store/sqlite.ts'
-import { openVault } from '../../src/vault/index.ts'
+import { createKeyFile, openVault } from '../../src/vault/index.ts'
 import { TestClock, aKey, codeOf, makeVault, openAgain, random, scratch } from '../vault/support.ts'
 
 const clock = new TestClock()
@@ -201,6 +201,9 @@ describe('what is not a vault', () => {
     writeFileSync(join(directory, 'file'), '')
     expect(await codeOf(makeVault(join(directory, 'file', 'vault.db')))).toBe('not-writable')
     expect(readdirSync(directory)).toEqual(['file'])
+    // Node's own recursive mkdir loops for ever here.
+    expect(await codeOf(makeVault('/proc/rotate/deep/vault.db'))).toBe('not-writable')
+    expect(await codeOf(createKeyFile('/proc/rotate/deep/key', random))).toBe('not-writable')
   })
 })
 
