@@ -202,6 +202,8 @@ export class FakeAws {
       const fault = this.#nextFault(action, call.key)
       if (fault?.kind === 'drop-before') return void request.socket.destroy()
       if (fault?.kind === 'delay-before') await new Promise((resolve) => setTimeout(resolve, fault.ms ?? 0))
+      // A caller that has gone meanwhile gets nothing done.
+      if (fault?.kind === 'delay-before' && request.socket.destroyed) return
       if (fault?.kind === 'error-before')
         throw new Reply(fault.status ?? 500, fault.code ?? 'ServiceFailure', fault.message ?? 'The request failed.')
       const caller = this.#authenticate(signature, params)

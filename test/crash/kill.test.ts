@@ -1,0 +1,177 @@
+/**
+ * The real program, killed. SIGKILL at random moments of `rotate now`, and at each request that it makes, before and after the far side has done the
+ * work; then at most three `run-due`. At the end there is exactly one live key at the provider, it is what `get` returns and what the target holds, and the audit chain
+ * verifies. A probe calls `get` meanwhile: it must never fail and never return a value that the service refuses.
+ *
+ * `ROTATE_KILLS` is the number of random kills per provider (default 3); `npm run crash:full` runs 250 each
+ * and every request.
+ */
+import { spawn } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { program, Sandbox } from '../cli/program.ts'
+import { FakeAws } from '../fakes/aws.ts'
+import { FakeWebhook } from '../fakes/webhook.ts'
+
+const KILLS = Number(process.env['ROTATE_KILLS'] ?? 3)
+/** Which requests: all of them in the full run, a sample in the normal one. */
+const REQUESTS = KILLS > 50 ? Array.from({ length: 12 }, (_, i) => i + 1) : [2, 4]
+const PATH = 'production/app/API_KEY'
+
+/** A far side with what the test must know of it. */
+interface World {
+  readonly config: unknown
+  readonly provider: string
+  /** The value that the secret has at first, as `set` flags. */
+  first(): readonly string[]
+  /** Is this what `get` prints, and does it work? */
+  accepts(output: string): boolean
+  live(): readonly string[]
+  calls(): number
+  /** Lets the n-th call from now hang after (or before) its work was done. */
+  hang(n: number, when: 'before' | 'after'): void
+  heal(): void
+  close(): Promise<void>
+}
+
+async function webhookWorld(): Promise<World> {
+  const fake = await FakeWebhook.start({ overlap: true, idempotent: true, actions: ['verify', 'revoke'], secret: 'hook-secret', live: ['first-value-0123456789'] })
+  return {
+    provider: 'custom',
+    config: { webhookUrl: fake.hookUrl, secret: 'hook-secret', overlap: true, idempotent: true, actions: ['verify', 'revoke'] },
+    first: () => ['--value', 'first-value-0123456789'],
+    accepts: (output) => fake.live.includes(output.trimEnd()),
+    live: () => fake.live,
+    calls: () => fake.calls.length,
+    hang: (n, when) => fake.inject({ kind: when === 'after' ? 'hang-after' : 'hang-before', skip: n - 1, ms: 60_000 }),
+    heal: () => fake.clearFaults(),
+    close: () => fake.stop(),
+  }
+}
+
+async function awsWorld(): Promise<World> {
+  const fake = await FakeAws.start()
+  fake.addUser('svc')
+  const first = fake.addKey('svc')
+  const active = (): readonly string[] => fake.keysOf('svc').map((key) => key.id)
+  return {
+    provider: 'aws',
+    config: { accessKeyId: fake.admin.id, secretAccessKey: fake.admin.secret, region: 'us-east-1', iamUserName: 'svc', endpoint: fake.url },
+    first: () => ['--field', `accessKeyId=${first.id}`, '--field', `secretAccessKey=${first.secret}`, '--type', 'aws_access_key'],
+    accepts: (output) => {
+      const value = JSON.parse(output) as { accessKeyId: string; secretAccessKey: string }
+      return fake.keysOf('svc').some((key) => key.id === value.accessKeyId && key.secret === value.secretAccessKey && key.status === 'Active')
+    },
+    live: active,
+    calls: () => fake.calls.length,
+    hang: (n, when) => fake.fault({ action: '*', kind: when === 'after' ? 'delay-after' : 'delay-before', skip: n - 1, ms: 60_000 }),
+    heal: () => fake.clearFaults(),
+    close: () => fake.close(),
+  }
+}
+
+/** Starts `rotate now` and kills it when told to; resolves when it is gone. */
+function rotating(sandbox: Sandbox): { readonly kill: () => void; readonly gone: Promise<void> } {
+  const child = spawn(program, ['rotate', PATH], {
+    env: { HOME: sandbox.home, PATH: '/usr/bin:/bin', ROTATE_KEY_FILE: sandbox.keyFile },
+    cwd: sandbox.home,
+    stdio: 'ignore',
+  })
+  return { kill: () => void child.kill('SIGKILL'), gone: new Promise((resolve) => child.once('close', () => resolve())) }
+}
+
+const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
+
+describe.each([
+  ['web hook', webhookWorld],
+  ['AWS', awsWorld],
+])('%s', (_name, makeWorld) => {
+  let world: World
+  let sandbox: Sandbox
+
+  beforeAll(async () => {
+    world = await makeWorld()
+    sandbox = await new Sandbox().init()
+    const set = await sandbox.run(['set', PATH, ...world.first()])
+    expect(set.code, set.stderr).toBe(0)
+    const target = JSON.stringify({ type: 'env-file', path: sandbox.path('app.env') })
+    const options = ['--interval', '30', '--grace', '0', '--quarantine', '0', '--config', JSON.stringify(world.config), '--target', target]
+    const scheduled = await sandbox.run(['schedule', 'set', PATH, '--provider', world.provider, ...options])
+    expect(scheduled.code, scheduled.stderr).toBe(0)
+  })
+  afterAll(async () => {
+    sandbox.dispose()
+    await world.close()
+  })
+  beforeEach(() => world.heal())
+  afterEach(() => world.heal())
+
+  /** Recovers with at most three `run-due`, and holds the result against the far side. */
+  async function settled(what: string): Promise<void> {
+    world.heal()
+    let last
+    for (let i = 0; i < 3; i++) {
+      last = await sandbox.run(['run-due'])
+      if (last.code === 0 && (await open()) === undefined && world.live().length === 1) break
+    }
+    expect(last?.code, `${what}: ${last?.stderr ?? ''}`).toBe(0)
+    expect(await open(), what).toBeUndefined()
+    const got = await sandbox.run(['get', PATH])
+    expect(got.code, `${what}: ${got.stderr}`).toBe(0)
+    expect(world.accepts(got.stdout), `${what}: get returns what the service refuses`).toBe(true)
+    expect(world.live(), `${what}: keys at the provider`).toHaveLength(1)
+    const env = readFileSync(sandbox.path('app.env'), { encoding: 'utf8', flag: 'a+' })
+    const value = got.stdout.trimEnd()
+    const held = value.startsWith('{') ? (JSON.parse(value) as { secretAccessKey: string }).secretAccessKey : value
+    if (env !== '') expect(env.includes(held), `${what}: the target holds another value`).toBe(true)
+    const audit = await sandbox.run(['audit', 'verify'])
+    expect(audit.code, `${what}: ${audit.stderr}`).toBe(0)
+  }
+
+  async function open(): Promise<string | undefined> {
+    const shown = await sandbox.run(['show', PATH, '--json'])
+    return (JSON.parse(shown.stdout) as { data: { secret: { openRun?: string | null } } }).data.secret.openRun ?? undefined
+  }
+
+  test('how many requests a rotation makes, undisturbed', async () => {
+    const before = world.calls()
+    const done = await sandbox.run(['rotate', PATH])
+    expect(done.code, done.stderr).toBe(0)
+    await settled('undisturbed')
+    expect(world.calls() - before).toBeGreaterThan(3)
+  })
+
+  test.each(REQUESTS.flatMap((n) => [[n, 'before'] as const, [n, 'after'] as const]))(
+    'killed in request %i, %s its work was done',
+    async (n, when) => {
+      const before = world.calls()
+      world.hang(n, when)
+      const run = rotating(sandbox)
+      const deadline = Date.now() + 15_000
+      while (world.calls() - before < n && Date.now() < deadline && !(await Promise.race([run.gone.then(() => true), pause(20).then(() => false)])));
+      await pause(30)
+      run.kill()
+      await run.gone
+      await settled(`request ${n} ${when}`)
+    },
+    90_000,
+  )
+
+  test(
+    `${KILLS} kills at random moments, with a probe`,
+    async () => {
+      let seed = 20_261_121
+      const random = (): number => (seed = (seed * 1_103_515_245 + 12_345) % 2_147_483_648) / 2_147_483_648
+      for (let i = 0; i < KILLS; i++) {
+        const run = rotating(sandbox)
+        const moment = Math.floor(60 + random() * 900)
+        const [probe] = await Promise.all([sandbox.run(['get', PATH, '--silent']), pause(moment)])
+        expect(probe.code, probe.stderr).toBe(0)
+        run.kill()
+        await run.gone
+        await settled(`kill ${i} after ${moment} ms`)
+      }
+    },
+    KILLS * 20_000 + 30_000,
+  )
+})
