@@ -9,7 +9,7 @@ type LookupCallback = (error: NodeJS.ErrnoException | null, address: string | Lo
 export type Lookup = (hostname: string, options: LookupOptions, callback: LookupCallback) => void
 
 /** `169.254.0.0/16`, `fe80::/10`, the AWS and Alibaba metadata addresses, and the same in their IPv6 spellings. */
-export function isLinkLocal(address: string): boolean {
+function isLinkLocal(address: string): boolean {
   const plain = unmapped(address)
   return /^169\.254\.|^fe[89ab][0-9a-f]:|^fd00:ec2:|^100\.100\.100\.200$/i.test(plain)
 }

@@ -14,7 +14,7 @@
 import { AdapterError } from '../core/errors.ts'
 import type { Secret } from '../core/secret.ts'
 
-export type Read = (text: string) => Readonly<Record<string, string | undefined>>
+type Read = (text: string) => Readonly<Record<string, string | undefined>>
 
 /** The parsers of those who will read the file. */
 export interface Readers {

@@ -76,12 +76,19 @@ describe('running a program', () => {
   })
 
   test('leaves no pipe in the temporary directory and no descriptor open', async () => {
-    const before = { tmp: readdirSync(tmpdir()).length, fds: readdirSync('/proc/self/fd').length }
-    await Promise.all(Array.from({ length: 10 }, () => sh('cat', { input: new Secret('v') })))
-    await sh('exit 0', { input: new Secret(new Uint8Array(1_000_000)) })
+    const { TMPDIR } = process.env
+    const before = readdirSync('/proc/self/fd').length
+    process.env['TMPDIR'] = dir
+    try {
+      await Promise.all(Array.from({ length: 10 }, () => sh('cat', { input: new Secret('v') })))
+      await sh('exit 0', { input: new Secret(new Uint8Array(1_000_000)) })
+    } finally {
+      if (TMPDIR === undefined) delete process.env['TMPDIR']
+      else process.env['TMPDIR'] = TMPDIR
+    }
     await new Promise((resolve) => setTimeout(resolve, 50))
-    expect(readdirSync('/proc/self/fd').length).toBeLessThanOrEqual(before.fds)
-    expect(readdirSync(tmpdir()).filter((name) => /^rotate-[A-Za-z0-9]{6}$/.test(name))).toEqual([])
+    expect(readdirSync('/proc/self/fd').length).toBeLessThanOrEqual(before)
+    expect(readdirSync(dir)).toEqual([])
   })
 
   test('arguments are no shell', async () => {
