@@ -114,7 +114,8 @@ export function makeDirectory(path: string): void {
     const parent = dirname(path)
     if (code !== 'ENOENT' || statSync(parent, { throwIfNoEntry: false }) !== undefined) throw error
     makeDirectory(parent)
-    mkdirSync(path, { mode: 0o700 })
+    makeDirectory(path)
+    return
   }
   syncDirectory(dirname(path))
 }

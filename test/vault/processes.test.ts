@@ -80,7 +80,7 @@ describe('several processes', () => {
   test('lose no update, and none of them starves', async () => {
     const { file, vault } = await makeVault()
     vault.close()
-    const jobs = Array.from({ length: 4 }, () => start(['race', file, '2500']))
+    const jobs = Array.from({ length: 4 }, () => start(['race', file, '2000']))
     await Promise.all(jobs.map(({ ended }) => ended))
     const results = jobs.map(({ lines }) => JSON.parse(lines[1] ?? '{}') as { commits: number; slowest: number })
     const again = await openAgain(file)
@@ -105,7 +105,7 @@ describe('several processes', () => {
     const { file, vault, open } = await makeVault()
     vault.close()
     let acknowledged = 0
-    for (let round = 0; round < 12; round++) {
+    for (let round = 0; round < 8; round++) {
       const job = start(['endless', file, 'mine'])
       await job.line(1 + (round % 4))
       await new Promise((resolve) => setTimeout(resolve, round * 1.7))
@@ -119,8 +119,8 @@ describe('several processes', () => {
       expect(n).toBeLessThanOrEqual(acknowledged + 1)
       acknowledged = n
     }
-    expect(acknowledged).toBeGreaterThan(12)
-  })
+    expect(acknowledged).toBeGreaterThan(8)
+  }, 90_000)
 })
 
 /** A vault as a killed writer leaves it: pages of an unfinished commit in the file, the journal beside it. */
