@@ -2,7 +2,7 @@
  * `run-due`: what cron calls. Finish interrupted runs → re-check what is in grace → revoke → rotate, one secret after another or several at a time;
  * a failing secret never stops the next. Idempotent at any frequency; a second one at the same time does nothing.
  */
-import { RotateError } from '../core/errors.ts'
+import { AdapterError, RotateError } from '../core/errors.ts'
 import { iso, isoOrNull } from '../core/duration.ts'
 import { newId } from '../core/ids.ts'
 import type { SecretRecord } from '../core/model.ts'
@@ -10,6 +10,7 @@ import { currentVersion } from '../core/model.ts'
 import { nextWorkAt } from '../core/wake.ts'
 import { takeUp } from '../engine/begin.ts'
 import { drive } from '../engine/driver.ts'
+import { stateOf } from '../engine/machine.ts'
 import { clockWentBack } from '../engine/policy.ts'
 import type { EnginePorts, Progress } from '../engine/ports.ts'
 import { retireDue, type RetireResult } from '../engine/retire.ts'
@@ -154,6 +155,10 @@ async function work(deps: Deps, ports: EnginePorts, id: string, tally: Tally, ma
     if (due && mayRotate) lines.push(...(await rotateDue(ports, secret, tally)))
     else if (due) tally.skipped.push({ path, reason: 'limit' })
   } catch (thrown) {
+    if (thrown instanceof AdapterError) {
+      tally.failures.push(new RotateError('failed', `${path}: ${thrown.message}`))
+      return [...lines, `${path}: ${thrown.message}`]
+    }
     if (!(thrown instanceof RotateError) || ['tampered', 'unlock-failed', 'interrupted', 'not-writable'].includes(thrown.code)) throw thrown
     if (thrown.code === 'locked') tally.skipped.push({ path, reason: thrown.message })
     else tally.failures.push(thrown)
@@ -174,6 +179,13 @@ function dueNow(secret: SecretRecord, now: number): boolean {
 }
 
 async function resumeOpen(ports: EnginePorts, runId: string, tally: Tally): Promise<readonly string[]> {
+  const seen = await findRun(ports.vault, runId)
+  const waits = failureOf(seen.run, seen.secret)
+  if (waits !== undefined && (stateOf(seen.run).parkedUntil ?? 0) > ports.clock.now()) {
+    tally.skipped.push({ path: seen.secret.path, reason: 'waits for a person' })
+    tally.failures.push(waits)
+    return []
+  }
   await takeUp(ports, runId)
   await drive(ports, runId)
   const { run, secret } = await findRun(ports.vault, runId)

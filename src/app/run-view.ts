@@ -64,9 +64,11 @@ export function viewOf(run: RunRecord, secret: SecretRecord): RunView {
 
 function targetStatus(run: RunRecord, key: string): string {
   const { steps } = stateOf(run)
-  if (steps[`restore:${key}`]?.status === 'done') return 'restored'
+  const restored = steps[`restore:${key}`]
+  if (restored?.status === 'done') return restored.waived === true ? 'failed' : 'restored'
   const at = steps[`deliver:${key}`] ?? steps[`refresh:${key}`]
   if (at === undefined) return 'untouched'
+  if (at.waived === true) return 'failed'
   return at.status === 'done' ? 'updated' : at.status === 'failed' ? 'failed' : 'unknown'
 }
 

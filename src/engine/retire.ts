@@ -10,7 +10,7 @@ import type { AuditEntry, ProviderRef, Retirement, SecretRecord, VersionRecord, 
 import { currentVersion, versionOf, withVersion } from '../core/model.ts'
 import type { Credential, ProviderSession } from '../core/provider.ts'
 import type { Fields } from '../core/secret.ts'
-import { busy, claimed, release } from './claim.ts'
+import { busy, claimed, release, withoutClaim } from './claim.ts'
 import { lostClaim } from './journal.ts'
 import { ageLimits, CLOCK_TOLERANCE, clockWentBack, retryPause } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
@@ -43,7 +43,7 @@ export async function retireDue(ports: EnginePorts, secretId: string, onlyVersio
   }
   const results: RetireResult[] = []
   try {
-    for (const version of due) results.push(await retireOne(ports, secretId, version.n))
+    for (const version of due) results.push(await retireOne(ports, secretId, version.n, version === due.at(-1)))
   } finally {
     await release(ports, secretId)
   }
@@ -54,21 +54,22 @@ function isDue(retirement: Retirement, now: number): boolean {
   return Math.max(retirement.deleteAfter ?? retirement.notBefore, retirement.retryAt ?? 0) <= now
 }
 
-async function retireOne(ports: EnginePorts, secretId: string, n: number): Promise<RetireResult> {
+/** `last`: the commit that ends it also gives the secret back, so that a crash after it leaves nothing. */
+async function retireOne(ports: EnginePorts, secretId: string, n: number, last: boolean): Promise<RetireResult> {
   const { secret, version, retirement } = await look(ports, secretId, n)
   if (retirement === undefined) return held(secret, version, ports.clock.now(), 'nothing to do', false)
   if (clockWentBack(ports.clock.now(), await ports.vault.highestTime())) {
     return held(secret, version, ports.clock.now(), 'the clock is behind the highest time seen; nothing is revoked', false)
   }
   const gone = retirement.why === 'discard' ? 'discarded' : 'retired'
-  if (!version.revocable) return end(ports, secretId, n, gone, 'not revocable here')
-  if (sharesHandle(secret, version)) return end(ports, secretId, n, gone, 'its handle belongs to a newer version now')
+  if (!version.revocable) return end(ports, secretId, n, gone, 'not revocable here', last)
+  if (sharesHandle(secret, version)) return end(ports, secretId, n, gone, 'its handle belongs to a newer version now', last)
   let session: ProviderSession | undefined
   try {
     const provider = await issuer(ports, secret, version)
     if (provider === undefined) throw new AdapterError('misconfigured', `provider ${version.providerId ?? ''}, which issued it, is not configured any more`)
     session = await answered(() => ports.adapters.openProvider(provider, secret.path))
-    return await withProvider(ports, secretId, n, session)
+    return await withProvider(ports, secretId, n, session, last)
   } catch (thrown) {
     if (thrown instanceof RotateError || (thrown instanceof Error && thrown.name === 'InjectedCrash')) throw thrown
     return await hold(ports, secretId, n, asAdapterError(thrown).message)
@@ -95,7 +96,7 @@ async function issuer(ports: EnginePorts, secret: SecretRecord, version: Version
   return made?.plan.provider?.id === version.providerId ? (made?.plan.provider ?? undefined) : undefined
 }
 
-async function withProvider(ports: EnginePorts, secretId: string, n: number, session: ProviderSession): Promise<RetireResult> {
+async function withProvider(ports: EnginePorts, secretId: string, n: number, session: ProviderSession, last: boolean): Promise<RetireResult> {
   // What another process found green says nothing about now.
   let proven = false
   const prove = async (secret: SecretRecord, version: VersionRecord, retirement: Retirement, old: Credential): Promise<void> => {
@@ -138,7 +139,7 @@ async function withProvider(ports: EnginePorts, secretId: string, n: number, ses
       }
       case 'proving': {
         const proof = await proveDead(session, old)
-        return await end(ports, secretId, n, retirement.why === 'discard' ? 'discarded' : 'revoked', proof)
+        return await end(ports, secretId, n, retirement.why === 'discard' ? 'discarded' : 'revoked', proof, last)
       }
       default:
         return retirement.step satisfies never
@@ -236,7 +237,7 @@ async function step(
   await ports.faults.at(`after:commit:retire:${to}`)
 }
 
-async function end(ports: EnginePorts, secretId: string, n: number, state: VersionState, detail: string): Promise<RetireResult> {
+async function end(ports: EnginePorts, secretId: string, n: number, state: VersionState, detail: string, last: boolean): Promise<RetireResult> {
   const at = ports.clock.now()
   const { secret, version } = await look(ports, secretId, n)
   const revoked = state === 'revoked' || (state === 'discarded' && version.revocable)
@@ -245,7 +246,7 @@ async function end(ports: EnginePorts, secretId: string, n: number, state: Versi
     action: revoked ? 'key_revoked' : 'secret_updated',
     status: 'success',
     metadata: { state, proof: detail, old_key: version.hint },
-  })
+  }, last)
   await ports.faults.at('after:commit:retire:end')
   return { path: secret.path, version: n, hint: version.hint, at, state, detail, acted: true }
 }
@@ -281,6 +282,7 @@ async function mutate(
   n: number,
   edit: (version: VersionRecord, retirement: Retirement) => VersionRecord,
   entry: Pick<AuditEntry, 'action' | 'status' | 'metadata'>,
+  giveBack = false,
 ): Promise<void> {
   const own = await ports.locks.own()
   await ports.vault.transact(async (tx) => {
@@ -290,7 +292,8 @@ async function mutate(
     if (secret.claim?.instance !== own) throw secret.claim === undefined ? lostClaim(secret.path) : busy(secret.path, secret.claim)
     if (secret.openRun !== undefined) throw lostClaim(secret.path)
     const { retirement } = version
-    await tx.putSecret(withVersion(secret, n, (before) => edit(before, retirement)))
+    const edited = withVersion(secret, n, (before) => edit(before, retirement))
+    await tx.putSecret(giveBack ? withoutClaim(edited) : edited)
     tx.audit({ ...entry, path: secret.path, actor: ports.actor, triggeredBy: 'automatic', runId: retirement.runId ?? null, metadata: { ...entry.metadata, version: n } })
   })
 }

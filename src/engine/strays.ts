@@ -5,7 +5,7 @@
 import { asAdapterError, RotateError } from '../core/errors.ts'
 import type { AuditEntry, SecretRecord, Stray } from '../core/model.ts'
 import type { ProviderSession } from '../core/provider.ts'
-import { claimed, isOurs, release } from './claim.ts'
+import { claimed, isOurs, release, withoutClaim } from './claim.ts'
 import { lostClaim } from './journal.ts'
 import { clockWentBack, retryPause } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
@@ -34,7 +34,7 @@ export async function cleanStrays(ports: EnginePorts, secretId: string): Promise
       const secret = await ports.vault.read((reader) => reader.secret(secretId))
       const stray = secret?.strays.find((candidate) => candidate.handle.id === handle.id)
       if (secret === undefined || stray === undefined || !isDue(stray, ports.clock.now())) continue
-      const result = await cleanOne(ports, secret, stray)
+      const result = await cleanOne(ports, secret, stray, !ours && handle.id === seen.strays.at(-1)?.handle.id)
       if (result !== undefined) results.push(result)
     }
   } finally {
@@ -47,7 +47,8 @@ function isDue(stray: Stray, now: number): boolean {
   return Math.max(stray.suspendedAt === undefined ? 0 : stray.deleteAfter, stray.retryAt ?? 0) <= now
 }
 
-async function cleanOne(ports: EnginePorts, secret: SecretRecord, stray: Stray): Promise<StrayResult | undefined> {
+/** `last`: the commit that forgets it also gives the secret back. */
+async function cleanOne(ports: EnginePorts, secret: SecretRecord, stray: Stray, last: boolean): Promise<StrayResult | undefined> {
   const { id } = stray.handle
   const credential = { fields: {}, handle: stray.handle }
   let session: ProviderSession | undefined
@@ -72,7 +73,7 @@ async function cleanOne(ports: EnginePorts, secret: SecretRecord, stray: Stray):
     await ports.faults.at('after:effect:stray-revoke')
     const left = await session.list?.()
     if (left?.some((handle) => handle.id === id) === true) throw new Error(`${id} is still listed after its deletion`)
-    await change(ports, secret.id, id, () => undefined, audit(ports, secret, stray, 'key_revoked', 'success'))
+    await change(ports, secret.id, id, () => undefined, audit(ports, secret, stray, 'key_revoked', 'success'), last)
     return { id, state: 'revoked', at: ports.clock.now(), detail: 'made by an interrupted run, value lost' }
   } catch (thrown) {
     if (thrown instanceof RotateError || (thrown instanceof Error && thrown.name === 'InjectedCrash')) throw thrown
@@ -85,7 +86,7 @@ async function cleanOne(ports: EnginePorts, secret: SecretRecord, stray: Stray):
   }
 }
 
-async function change(ports: EnginePorts, secretId: string, handleId: string, edit: (stray: Stray) => Stray | undefined, entry: AuditEntry): Promise<void> {
+async function change(ports: EnginePorts, secretId: string, handleId: string, edit: (stray: Stray) => Stray | undefined, entry: AuditEntry, giveBack = false): Promise<void> {
   const own = await ports.locks.own()
   const name = `stray:${entry.action}`
   await ports.faults.at(`before:commit:${name}`)
@@ -96,7 +97,8 @@ async function change(ports: EnginePorts, secretId: string, handleId: string, ed
     const stray = secret.strays.find((candidate) => candidate.handle.id === handleId)
     if (stray === undefined) return
     const edited = edit(stray)
-    await tx.putSecret({ ...secret, strays: secret.strays.flatMap((other) => (other.handle.id !== handleId ? [other] : edited === undefined ? [] : [edited])) })
+    const strays = secret.strays.flatMap((other) => (other.handle.id !== handleId ? [other] : edited === undefined ? [] : [edited]))
+    await tx.putSecret({ ...(giveBack ? withoutClaim(secret) : secret), strays })
     tx.audit(entry)
   })
   await ports.faults.at(`after:commit:${name}`)

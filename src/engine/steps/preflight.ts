@@ -13,10 +13,18 @@ export async function preflight(bench: Workbench, loaded: Loaded): Promise<Loade
     const { session } = await bench.provider(providerNow(loaded.secret, plan.provider), path)
     const old = plan.oldVersion
     if (old !== null) now = await adoptListed(bench, now, old)
+    if (plan.overlap === 'two-users' && !plan.emergency) refuseInGrace(bench, now)
     await session.preflight(await currentFor(bench, now))
   }
   for (const target of plan.targets) await bench.target(target, path, (session) => session.probe())
   return now
+}
+
+/** With two users in turn, the user that gets the new password may still be in use: that is what its grace is for. */
+function refuseInGrace(bench: Workbench, { secret }: Loaded): void {
+  const until = Math.max(0, ...secret.versions.map((version) => (version.retirement?.why === 'grace' && version.handle !== undefined ? version.retirement.notBefore : 0)))
+  if (until <= bench.ports.clock.now()) return
+  throw new AdapterError('quota', `both users are in use: the previous one is in grace until ${new Date(until).toISOString()}`, { effect: 'none', hints: [`end the grace now with: rotate revoke ${secret.path}`] })
 }
 
 /** A rollback to a version that is already switched off switches it on again first. Its planned end stays until it is promoted. */
