@@ -14,7 +14,7 @@ export const globalsWithValue: ReadonlySet<string> = new Set(
 )
 
 /** All spellings of the global options: `--vault`, `-q`, `--quiet`, … */
-const globalSpellings: ReadonlySet<string> = new Set(globalOptions.flatMap((option) => option.flags.match(/(?<![<\w-])--?[a-z][a-z-]*/g) ?? []))
+export const globalSpellings: ReadonlySet<string> = new Set(globalOptions.flatMap((option) => option.flags.match(/(?<![<\w-])--?[a-z][a-z-]*/g) ?? []))
 
 /** Commands that have commands of their own. */
 export const groups: ReadonlySet<string> = new Set([
@@ -62,14 +62,15 @@ interface Address {
   readonly rest: readonly string[]
 }
 
-const addressFlags: Readonly<Record<string, 'project' | 'env' | 'key'>> = {
-  '-p': 'project',
-  '--project': 'project',
-  '-e': 'env',
-  '--env': 'env',
-  '-k': 'key',
-  '--key': 'key',
-}
+// A map, because a name such as `__proto__` must find nothing.
+const addressFlags: ReadonlyMap<string, 'project' | 'env' | 'key'> = new Map([
+  ['-p', 'project'],
+  ['--project', 'project'],
+  ['-e', 'env'],
+  ['--env', 'env'],
+  ['-k', 'key'],
+  ['--key', 'key'],
+])
 
 /** Takes `-p`, `-e` and `-k` in all their spellings out of the arguments. */
 function takeAddress(args: readonly string[]): Address {
@@ -88,10 +89,10 @@ function takeAddress(args: readonly string[]): Address {
     }
     const long = /^(--(?:project|env|key))=([^]*)$/.exec(arg)
     const short = /^(-[pek])(.+)$/s.exec(arg)
-    const whole = addressFlags[arg]
+    const whole = addressFlags.get(arg)
     if (whole !== undefined) set(whole, args[++i], arg)
-    else if (long !== null) set(addressFlags[long[1] ?? ''] ?? 'key', long[2], long[1] ?? arg)
-    else if (short !== null) set(addressFlags[short[1] ?? ''] ?? 'key', short[2], short[1] ?? arg)
+    else if (long !== null) set(addressFlags.get(long[1] ?? '') ?? 'key', long[2], long[1] ?? arg)
+    else if (short !== null) set(addressFlags.get(short[1] ?? '') ?? 'key', short[2], short[1] ?? arg)
     else rest.push(arg)
   }
   return { project: found.project, env: found.env, key: found.key, rest }
@@ -143,7 +144,7 @@ function positionalValue(rest: readonly string[]): string[] {
 
 function rewriteRotation(rest: readonly string[], next: number, env: Env): readonly string[] {
   const sub = rest[next]
-  const words = sub === undefined ? undefined : rotationWords[sub]
+  const words = sub !== undefined && Object.hasOwn(rotationWords, sub) ? rotationWords[sub] : undefined
   if (words === undefined) return ['schedule', ...rest]
   const address = takeAddress([...rest.slice(0, next), ...rest.slice(next + 1)])
   if (address.env === undefined && address.key === undefined && address.project === undefined) return [...words, ...address.rest]

@@ -2,6 +2,7 @@
 import type { ChalkInstance } from 'chalk'
 import { AdapterError, RotateError, type ExitName } from '../core/errors.ts'
 import { visible } from '../core/names.ts'
+import { globalSpellings } from './aliases.ts'
 import { clean, cleanLine } from './render/clean.ts'
 
 /** What is true after an error of this kind. Where it depends, `details.now` of the error says it, or its message does. */
@@ -16,6 +17,25 @@ const nothingChanged: ReadonlySet<ExitName> = new Set([
   'not-writable',
 ])
 
+/** The spelling that is one or two letters away from what was typed. The parser itself guesses among a command's own options only. */
+function closest(typed: string, spellings: readonly string[]): string | undefined {
+  const near = spellings.map((spelling) => ({ spelling, away: distance(typed, spelling) })).toSorted((a, b) => a.away - b.away)[0]
+  return near !== undefined && near.away <= 2 && typed.length > 4 ? near.spelling : undefined
+}
+
+/** Letters to insert, delete or replace. */
+function distance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, i) => i)
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i]
+    for (let j = 1; j <= b.length; j++) {
+      next.push(Math.min((row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1, (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1)))
+    }
+    row = next
+  }
+  return row[b.length] ?? 0
+}
+
 /** The message of the argument parser, without what the user typed as a value: an argument may be a secret. */
 function fromParser(code: string, message: string, command: string): RotateError {
   const help = `rotate help${command === '' ? '' : ` ${command}`}`
@@ -23,8 +43,9 @@ function fromParser(code: string, message: string, command: string): RotateError
   if (code === 'commander.unknownOption' && flag) {
     const name = /^--?[A-Za-z][A-Za-z-]*$/.exec((flag[1] ?? '').split('=')[0] ?? '')?.[0] ?? '-…'
     const shown = name.startsWith('--') ? name : name.slice(0, 2)
+    const guess = flag[2] ?? closest(name, [...globalSpellings])
     return new RotateError('usage', `unknown option ${shown}${command === '' ? '' : ` of "${command}"`}`, {
-      hint: flag[2] === undefined ? `${help}; a name or value that starts with "-" goes after --` : `did you mean ${flag[2]}?`,
+      hint: guess === undefined ? `${help}; a name or value that starts with "-" goes after --` : `did you mean ${guess}?`,
     })
   }
   if (code === 'commander.excessArguments') {

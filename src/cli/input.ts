@@ -2,7 +2,8 @@
  * Where a command gets what it needs: stdin, files, descriptors, the environment, and questions on a terminal. Everything is bounded, nothing
  * hangs without a terminal, and every question has a flag that answers it.
  */
-import { closeSync, constants, fstatSync, openSync, read as readDescriptor } from 'node:fs'
+import { closeSync, constants, createReadStream, fstatSync, openSync } from 'node:fs'
+import type { Readable } from 'node:stream'
 import { isatty, ReadStream, WriteStream } from 'node:tty'
 import { RotateError, usage } from '../core/errors.ts'
 import { visible } from '../core/names.ts'
@@ -19,31 +20,28 @@ export interface InputOptions {
   readonly signal: AbortSignal
 }
 
-function readSome(fd: number, into: Uint8Array): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const attempt = (): void =>
-      readDescriptor(fd, into, 0, into.length, null, (error, count) => {
-        if (error === null) resolve(count)
-        else if (error.code === 'EOF') resolve(0)
-        else if (error.code === 'EAGAIN') setTimeout(attempt, 5)
-        else reject(error)
-      })
-    attempt()
-  })
+/**
+ * A descriptor as a stream. Pipes are waited for by the event loop: a read that blocks in a worker thread could be neither interrupted nor
+ * left behind by the end of the process.
+ */
+async function streamOf(fd: number): Promise<Readable> {
+  const stat = fstatSync(fd)
+  if (isatty(fd)) return new ReadStream(fd)
+  if (!stat.isFIFO() && !stat.isSocket()) return createReadStream('', { fd })
+  const { Socket } = await import('node:net')
+  return new Socket({ fd, readable: true, writable: false })
 }
 
-/** Reads a descriptor to its end; refuses as soon as there is more than `limit`. */
+/** Reads a descriptor to its end and closes it; refuses as soon as there is more than `limit`. */
 async function readToEnd(fd: number, limit: number, what: string): Promise<Secret> {
   const chunks: Uint8Array[] = []
   let size = 0
-  const buffer = new Uint8Array(64 * 1024)
-  for (;;) {
-    const count = await readSome(fd, buffer)
-    if (count === 0) return new Secret(Buffer.concat(chunks))
-    size += count
+  for await (const chunk of await streamOf(fd)) {
+    size += (chunk as Buffer).length
     if (size > limit) throw usage(`${what} is larger than ${limit} bytes`, limit === MAX_VALUE ? 'a value is at most 1 MiB' : undefined)
-    chunks.push(buffer.slice(0, count))
+    chunks.push(chunk as Buffer)
   }
+  return new Secret(Buffer.concat(chunks))
 }
 
 export class Input {
@@ -84,18 +82,18 @@ export class Input {
     const shown = visible(path)
     let fd: number
     try {
-      fd = openSync(path, constants.O_RDONLY | constants.O_NOCTTY)
+      // Without O_NONBLOCK the open itself would wait for somebody to write into a FIFO, and nothing could interrupt it.
+      fd = openSync(path, constants.O_RDONLY | constants.O_NOCTTY | constants.O_NONBLOCK)
     } catch (error) {
       throw usage(`${flag}: "${shown}" can't be read (${codeOf(error)})`)
     }
-    try {
-      const stat = fstatSync(fd)
-      if (stat.isDirectory()) throw usage(`${flag}: "${shown}" is a directory`)
-      if (stat.isFile() && stat.size > limit) throw usage(`${flag}: "${shown}" is larger than ${limit} bytes`)
-      return await readToEnd(fd, limit, `${flag}: "${shown}"`)
-    } finally {
+    const stat = fstatSync(fd)
+    const fault = stat.isDirectory() ? 'is a directory' : stat.isFile() && stat.size > limit ? `is larger than ${limit} bytes` : undefined
+    if (fault !== undefined) {
       closeSync(fd)
+      throw usage(`${flag}: "${shown}" ${fault}`)
     }
+    return readToEnd(fd, limit, `${flag}: "${shown}"`)
   }
 
   /** An inherited descriptor, read to its end. */

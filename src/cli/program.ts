@@ -34,7 +34,7 @@
  * The handler gets the context and what commander hands to an action (arguments in order, then the options). It returns nothing or an exit
  * code, and throws `RotateError` for everything else. The global options are added to every command by this file and are found in
  * `ctx.globals`; a command that defines an option of the same name keeps its own. Repeating an option with another value is refused unless the
- * option has a parser of its own: `collect` of options.ts is for those that may be repeated (a variadic `<x...>` would swallow the path behind it).
+ * option has `collect` of options.ts as its parser (a variadic `<x...>` would swallow the path behind it).
  *
  * `graceful`: a signal must not end the command at once; it watches `ctx.signal` itself and stops at a safe point.
  * `valueOutput`: a reader that leaves early is an error (74), because what it got may be a cut secret.
@@ -48,6 +48,7 @@ import { type Context, createContext, createOut } from './context.ts'
 import { asRotateError, errorDocument, errorText, isMissingCommand, isParserSuccess } from './exit.ts'
 import { globalOptions, type RawGlobals, settleGlobals } from './globals.ts'
 import type { Host } from './host.ts'
+import { collect } from './options.ts'
 import { Out } from './render/out.ts'
 
 export interface RunOptions {
@@ -79,11 +80,15 @@ function eachCommand(command: Command, visit: (command: Command) => void): void 
   for (const child of command.commands) eachCommand(child, visit)
 }
 
+function count(_value: string, before: number | undefined): number {
+  return (before ?? 0) + 1
+}
+
 function addGlobals(command: Command, hidden: boolean): void {
   for (const spec of globalOptions) {
     const option = new Option(spec.flags, spec.description)
     if (command.options.some((own) => own.long === option.long || (own.short !== undefined && own.short === option.short))) continue
-    if (spec.name === 'verbose') option.argParser((_value: string, before: number | undefined) => (before ?? 0) + 1)
+    if (spec.name === 'verbose') option.argParser(count)
     if (hidden) option.hideHelp()
     ours.add(option)
     command.addOption(option)
@@ -93,7 +98,7 @@ function addGlobals(command: Command, hidden: boolean): void {
 /** Refuses `--type a --type b`; no silent "last one wins". */
 function refuseRepeats(command: Command): void {
   for (const option of command.options) {
-    if (option.variadic || (option.parseArg !== undefined && option.parseArg !== null)) continue
+    if (option.variadic || option.parseArg === collect || option.parseArg === count) continue
     let seen: string | undefined
     command.on(`option:${option.name()}`, (value: string | null | undefined) => {
       const text = value ?? ''

@@ -69,9 +69,9 @@ there was nothing to do. A second one at the same time ends at once with exit 0.
   Cron's stdin is a pipe: rotate reads it only with - or --input -.
 `
 
-export const topics: Readonly<Record<string, () => string>> = {
-  environment: () => environment,
-  'exit-codes': exitCodes,
-  json: () => json,
-  cron: () => cron,
-}
+export const topics: ReadonlyMap<string, () => string> = new Map([
+  ['environment', () => environment],
+  ['exit-codes', exitCodes],
+  ['json', () => json],
+  ['cron', () => cron],
+])

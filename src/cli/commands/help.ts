@@ -5,20 +5,23 @@ import type { Register } from '../program.ts'
 import { topics } from '../topics.ts'
 
 /** Topics whose text is that of a command. */
-const sameAsCommand: Readonly<Record<string, readonly string[]>> = { providers: ['provider'], targets: ['target'] }
+const sameAsCommand: ReadonlyMap<string, readonly string[]> = new Map([
+  ['providers', ['provider']],
+  ['targets', ['target']],
+])
 
 export const help: Register = (parent, run) => {
   parent
     .command('help')
     .helpGroup('Start:')
     .summary('help for a command or a topic')
-    .description(`Help for a command, or for a topic: ${[...Object.keys(topics), ...Object.keys(sameAsCommand)].join(', ')}.`)
+    .description(`Help for a command, or for a topic: ${[...topics.keys(), ...sameAsCommand.keys()].join(', ')}.`)
     .argument('[words...]', 'a command or a topic')
     .action(
       run((ctx, words: readonly string[]) => {
-        const topic = topics[words.join(' ')]
+        const topic = topics.get(words.join(' '))
         if (topic !== undefined) ctx.out.raw(topic())
-        else ctx.out.raw(findCommand(parent, sameAsCommand[words.join(' ')] ?? words).helpInformation())
+        else ctx.out.raw(findCommand(parent, sameAsCommand.get(words.join(' ')) ?? words).helpInformation())
         return Promise.resolve()
       }),
     )
@@ -28,7 +31,7 @@ function findCommand(program: Command, words: readonly string[]): Command {
   let at = program
   for (const word of words) {
     const next = at.commands.find((command) => command.name() === word || command.aliases().includes(word))
-    if (next === undefined) throw usage(`there is no command or topic "${visible(words.join(' '), 60)}"`, `rotate help; topics: ${Object.keys(topics).join(', ')}`)
+    if (next === undefined) throw usage(`there is no command or topic "${visible(words.join(' '), 60)}"`, `rotate help; topics: ${[...topics.keys()].join(', ')}`)
     at = next
   }
   return at
