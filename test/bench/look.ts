@@ -1,0 +1,29 @@
+/** Runs the built program once and reports from inside it: the files it loaded, Node's own modules, peak memory. */
+import { spawnSync } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+
+const hook = fileURLToPath(new URL('at-exit.cjs', import.meta.url))
+export const root = fileURLToPath(new URL('../..', import.meta.url))
+
+export interface Look {
+  /** The Node that ran. */
+  readonly node: string
+  readonly peakKiB: number
+  /** URLs of everything that Node's module loader read, in order. */
+  readonly files: readonly string[]
+  /** Node's list of its own loaded modules, such as `NativeModule fs`. */
+  readonly builtins: readonly string[]
+  readonly stdout: string
+}
+
+/** `args` of dist/main.js, or of node itself with `bare`. */
+export function look(args: readonly string[], bare = false): Look {
+  const program = bare ? args : [`${root}dist/main.js`, ...args]
+  const { status, stdout, stderr, output } = spawnSync(process.execPath, ['--require', hook, ...program], {
+    env: {},
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
+  })
+  if (status !== 0) throw new Error(`exit ${status}: ${stderr}`)
+  return { ...(JSON.parse(output[3] ?? '') as Omit<Look, 'stdout'>), stdout }
+}

@@ -1,0 +1,102 @@
+/** Vaults of any size for measuring, made through the product's own vault. */
+import { existsSync, mkdirSync, renameSync } from 'node:fs'
+import { join } from 'node:path'
+import { hintOf } from '../../src/core/hint.ts'
+import { newId } from '../../src/core/ids.ts'
+import type { SecretRecord } from '../../src/core/model.ts'
+import type { Vault } from '../../src/core/ports.ts'
+import { Secret, single } from '../../src/core/secret.ts'
+import { systemClock as clock, systemRandom as random } from '../../src/system.ts'
+import { createKeyFile, createVault, openVault, readKeyFile } from '../../src/vault/index.ts'
+
+const actor = 'bench'
+/** Secrets in one commit. A commit rewrites every leaf of the tree that it touches, so fewer and larger ones are quicker. */
+const PER_COMMIT = 10_000
+const DAY = 86_400_000
+
+export interface Made {
+  readonly file: string
+  readonly keyFile: string
+  /** Seconds it took; 0 if it was there already. */
+  readonly seconds: number
+}
+
+export const pathOf = (i: number): string => `project-${i % 100}/service-${i % 7}/SECRET_${i}`
+export const valueOf = (i: number): string => `value-${i}-0123456789abcdefghijklmnopqrstuv`
+
+/** One version, and a schedule that is not due for years. */
+function recordOf(vault: Vault, i: number, value: Secret, now: number): SecretRecord {
+  const fingerprint = vault.fingerprint(single(value))
+  return {
+    id: newId('sec', now, random),
+    path: pathOf(i),
+    type: 'generic',
+    tier: 'standard',
+    metadata: {},
+    tags: [],
+    createdAt: now,
+    updatedAt: now,
+    versions: [
+      {
+        n: 1,
+        state: 'live',
+        labels: ['current'],
+        createdAt: now,
+        createdBy: actor,
+        source: 'import',
+        fingerprint,
+        hint: hintOf('generic', single(value), fingerprint),
+        revocable: false,
+      },
+    ],
+    nextVersion: 2,
+    strays: [],
+    schedule: {
+      id: newId('rot', now, random),
+      provider: { id: 'generated', config: { length: 32 } },
+      intervalDays: 30,
+      graceMs: DAY,
+      quarantineMs: 0,
+      targets: [],
+      checks: [],
+      notify: [],
+      notifyBefore: [],
+      status: 'active',
+      createdAt: now,
+      updatedAt: now,
+      nextAt: now + 3650 * DAY,
+      failures: 0,
+    },
+  }
+}
+
+/** A vault of `count` secrets. One that lies in `directory` already is used again. */
+export async function makeVault(directory: string, count: number): Promise<Made> {
+  const file = join(directory, `${count}.db`)
+  const keyFile = join(directory, `${count}.key`)
+  if (existsSync(file)) return { file, keyFile, seconds: 0 }
+  mkdirSync(directory, { recursive: true, mode: 0o700 })
+  const start = performance.now()
+  const key = await createKeyFile(keyFile, random)
+  const unfinished = `${file}.unfinished`
+  const vault = await createVault({ file: unfinished, clock, random, unlockers: [{ kind: 'key-file', key }], actor })
+  const now = clock.now()
+  for (let from = 0; from < count; from += PER_COMMIT) {
+    await vault.transact(async (tx) => {
+      for (let i = from; i < Math.min(count, from + PER_COMMIT); i++) {
+        const value = new Secret(valueOf(i))
+        const record = recordOf(vault, i, value, now)
+        await tx.putSecret(record)
+        await tx.putValue(record.id, 1, single(value))
+      }
+    })
+  }
+  vault.close()
+  renameSync(unfinished, file)
+  return { file, keyFile, seconds: (performance.now() - start) / 1000 }
+}
+
+/** Opens it as the product does. */
+export async function openMade({ file, keyFile }: Made, readonly = false): Promise<Vault> {
+  return openVault({ file, unlock: { kind: 'key-file', key: await readKeyFile(keyFile) }, clock, random, readonly })
+}
