@@ -248,6 +248,24 @@ describe("SQLite's own header", () => {
     }
     expect(refused).toBeGreaterThan(100)
   })
+
+  test('a list of free pages that begins somewhere although it is empty, or outside the file, is refused', async () => {
+    const { file, vault } = await makeVault()
+    vault.close()
+    const whole = readFileSync(file)
+    expect(whole.readUInt32BE(36)).toBe(0)
+    for (const [trunk, count] of [
+      [2, 0],
+      [0, 1],
+      [9999, 1],
+    ] as const) {
+      const changed = Buffer.from(whole)
+      changed.writeUInt32BE(trunk, 32)
+      changed.writeUInt32BE(count, 36)
+      writeFileSync(`${file}-changed`, changed)
+      expect(await codeOf(openAgain(`${file}-changed`))).toBe('tampered')
+    }
+  })
 })
 
 describe('errors', () => {

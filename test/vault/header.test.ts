@@ -3,7 +3,7 @@ import { RotateError } from '../../src/core/errors.ts'
 import { Secret } from '../../src/core/secret.ts'
 import { buildHeader, parseHeader, unsealHeader } from '../../src/vault/header.ts'
 import { type Keyring, assembleKeys, decodeKeyring, encodeKeyring, epochKeys, unlockerId } from '../../src/vault/keys.ts'
-import { Sealer } from '../../src/vault/seal.ts'
+import { Sealer, openRow } from '../../src/vault/seal.ts'
 import { ready } from '../../src/vault/sodium.ts'
 import { newStanza, opener, wrapRoot } from '../../src/vault/unlockers.ts'
 import { aKey, codeOf, random } from './support.ts'
@@ -108,5 +108,33 @@ describe('the header', () => {
     const box = wrapRoot(vault, 2, next, absent, sealer)
     const header = { ...parseHeader(stored), epoch: 2, stanzas: [{ ...theirs.stanza, box }] }
     expect(await opener({ kind: 'recovery', key: new Secret(new Uint8Array(20).fill(2)) })(header)).toEqual(next)
+  })
+})
+
+describe('a sealed row', () => {
+  test('opens only for the root key, vault, table, place and epoch it was sealed for', () => {
+    const keys = assembleKeys(vault, 1, epochKeys(root), bare)
+    // Everything but the root key (for audit rows: the audit key) is the same.
+    const stranger = assembleKeys(vault, 1, epochKeys(random.bytes(32)), { ...bare, audit: [{ epoch: 1, key: random.bytes(32) }] })
+    const elsewhere = assembleKeys(random.bytes(16), 1, epochKeys(root), bare)
+    const tables = ['head', 'node', 'obj', 'audit'] as const
+    const opens = (...args: Parameters<typeof openRow>): string => {
+      try {
+        return new TextDecoder().decode(openRow(...args))
+      } catch (error) {
+        return error instanceof RotateError ? error.code : String(error)
+      }
+    }
+    for (const table of tables) {
+      const stored = sealer.seal(table, 5n, new TextEncoder().encode('text'))
+      expect(opens(keys, table, 5n, stored)).toBe('text')
+      expect(opens(stranger, table, 5n, stored), table).toBe('tampered')
+      expect(opens(elsewhere, table, 5n, stored), table).toBe('tampered')
+      expect(opens(keys, table, 6n, stored), table).toBe('tampered')
+      for (const other of tables) if (other !== table) expect(opens(keys, other, 5n, stored), `${table} as ${other}`).toBe('tampered')
+      const newer = stored.slice()
+      newer[3] = 2
+      expect(opens(keys, table, 5n, newer), table).toBe('tampered')
+    }
   })
 })

@@ -243,6 +243,20 @@ describe('an attacker who edits rows', () => {
     ).toBe(true)
   })
 
+  test('an older state put back under an open vault is noticed', async () => {
+    const { file, vault } = await makeVault()
+    await vault.transact((tx) => tx.putDoc('a', 1))
+    const older = rawRows(file)
+    await vault.transact((tx) => tx.putDoc('a', 2))
+    edit(file, (db) => {
+      db.exec('DELETE FROM audit')
+      for (const row of older) put(db, row)
+    })
+    expect(await codeOf(vault.read((reader) => reader.doc('a')))).toBe('tampered')
+    expect(await codeOf(vault.transact((tx) => tx.putDoc('a', 3)))).toBe('tampered')
+    vault.close()
+  })
+
   test('anything added to the schema is refused at opening, and at a commit of a vault that was open already', async () => {
     const additions = [
       'CREATE TRIGGER t AFTER INSERT ON audit BEGIN DELETE FROM audit WHERE i = new.i; END',
