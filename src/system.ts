@@ -48,7 +48,9 @@ export function watchSignals(): Signals {
   const on = (wanted: 130 | 143) => (): void => {
     if (code !== undefined) process.exit(wanted)
     code = wanted
-    controller.abort(new RotateError('interrupted', 'interrupted', { details: { now: 'what was committed stays; a run in flight can be resumed' } }))
+    controller.abort(
+      new RotateError('interrupted', 'interrupted', { details: { now: 'what was committed stays; a run in flight can be resumed' } }),
+    )
   }
   process.on('SIGINT', on(130))
   process.on('SIGTERM', on(143))

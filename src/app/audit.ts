@@ -11,7 +11,10 @@ export interface Anchor {
 }
 
 /** Recomputes the chain; with an anchor also that the chain still runs through it. */
-export async function verifyAudit(deps: Pick<Deps, 'vault'>, anchor: Anchor | undefined): Promise<AuditVerdict & { readonly anchored: boolean | null }> {
+export async function verifyAudit(
+  deps: Pick<Deps, 'vault'>,
+  anchor: Anchor | undefined,
+): Promise<AuditVerdict & { readonly anchored: boolean | null }> {
   const verdict = await deps.vault.auditVerify()
   if (anchor === undefined || !verdict.ok) return { ...verdict, anchored: null }
   for await (const event of deps.vault.auditEvents({})) {
@@ -42,7 +45,10 @@ export async function* snapshotOf(deps: Pick<Deps, 'vault' | 'clock'>, filter: A
 }
 
 /** Puts the export itself on record. */
-export async function recordExport(deps: Pick<Deps, 'vault' | 'actor' | 'reason'>, metadata: Readonly<Record<string, string | number | null>>): Promise<void> {
+export async function recordExport(
+  deps: Pick<Deps, 'vault' | 'actor' | 'reason'>,
+  metadata: Readonly<Record<string, string | number | null>>,
+): Promise<void> {
   await deps.vault.transact((tx) => {
     tx.audit({
       action: 'audit_exported',

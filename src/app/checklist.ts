@@ -12,7 +12,12 @@ export interface ChecklistItem {
 
 /** `run` is the last rotation of the secret, if there was one; `auditRows` how many events name it, or the secret. */
 export function checklist(secret: SecretRecord, run: RunRecord | undefined, auditRows: number): readonly ChecklistItem[] {
-  const item = (step: ChecklistItem['step'], title: string, status: ChecklistItem['status'], evidence: string): ChecklistItem => ({ step, title, status, evidence })
+  const item = (step: ChecklistItem['step'], title: string, status: ChecklistItem['status'], evidence: string): ChecklistItem => ({
+    step,
+    title,
+    status,
+    evidence,
+  })
   const titles = [
     'Create the replacement provider key',
     'Write the replacement to the vault',
@@ -22,7 +27,10 @@ export function checklist(secret: SecretRecord, run: RunRecord | undefined, audi
   ] as const
   if (run === undefined) {
     const stored = currentVersion(secret)
-    const byHand = stored === undefined || stored.n === 1 ? undefined : `version ${stored.n} was stored by ${stored.createdBy}, ${new Date(stored.createdAt).toISOString()}`
+    const byHand =
+      stored === undefined || stored.n === 1
+        ? undefined
+        : `version ${stored.n} was stored by ${stored.createdBy}, ${new Date(stored.createdAt).toISOString()}`
     return titles.map((title, i) => {
       if (i === 1 && byHand !== undefined) return item(2, title, 'yes', byHand)
       if (i === 4 && auditRows > 0) return item(5, title, 'yes', `${auditRows} audit events name the secret`)
@@ -30,7 +38,8 @@ export function checklist(secret: SecretRecord, run: RunRecord | undefined, audi
     })
   }
   const done = run.events.flatMap((event) => (event.type === 'done' ? [event] : []))
-  const did = (prefix: string): readonly string[] => done.filter(({ step }) => step === prefix || step.startsWith(`${prefix}:`)).map(({ step }) => step)
+  const did = (prefix: string): readonly string[] =>
+    done.filter(({ step }) => step === prefix || step.startsWith(`${prefix}:`)).map(({ step }) => step)
   const made = done.findLast((event) => event.version !== undefined)?.version ?? run.plan.newVersion
   const version = made === null ? undefined : versionOf(secret, made)
   const checks = done.flatMap((event) => event.checks ?? [])
@@ -40,9 +49,24 @@ export function checklist(secret: SecretRecord, run: RunRecord | undefined, audi
   const refreshed = [...did('refresh'), ...did('deploy')]
   return [
     run.plan.source === 'provider'
-      ? item(1, titles[0], did('create').length > 0 ? 'yes' : 'no', version === undefined ? `run ${run.id} made none` : `${run.plan.provider?.id ?? 'provider'} issued ${version.hint}`)
-      : item(1, titles[0], 'not-needed', run.plan.source === 'supplied' ? 'the value was given by the operator' : 'an earlier version was made current again'),
-    item(2, titles[1], version === undefined ? 'no' : 'yes', version === undefined ? 'no new version' : `version ${version.n}, sealed ${new Date(version.createdAt).toISOString()}`),
+      ? item(
+          1,
+          titles[0],
+          did('create').length > 0 ? 'yes' : 'no',
+          version === undefined ? `run ${run.id} made none` : `${run.plan.provider?.id ?? 'provider'} issued ${version.hint}`,
+        )
+      : item(
+          1,
+          titles[0],
+          'not-needed',
+          run.plan.source === 'supplied' ? 'the value was given by the operator' : 'an earlier version was made current again',
+        ),
+    item(
+      2,
+      titles[1],
+      version === undefined ? 'no' : 'yes',
+      version === undefined ? 'no new version' : `version ${version.n}, sealed ${new Date(version.createdAt).toISOString()}`,
+    ),
     item(
       3,
       titles[2],
@@ -59,8 +83,17 @@ export function checklist(secret: SecretRecord, run: RunRecord | undefined, audi
       4,
       titles[3],
       refreshed.length > 0 ? 'yes' : run.plan.targets.length === 0 ? 'no' : 'not-needed',
-      refreshed.length > 0 ? refreshed.join(', ') : run.plan.targets.length === 0 ? 'no target is configured; restart consumers yourself' : 'targets take the value up by themselves',
+      refreshed.length > 0
+        ? refreshed.join(', ')
+        : run.plan.targets.length === 0
+          ? 'no target is configured; restart consumers yourself'
+          : 'targets take the value up by themselves',
     ),
-    item(5, titles[4], auditRows > 0 ? 'yes' : 'no', auditRows > 0 ? `${auditRows} audit events of run ${run.id}` : 'no audit event names the run'),
+    item(
+      5,
+      titles[4],
+      auditRows > 0 ? 'yes' : 'no',
+      auditRows > 0 ? `${auditRows} audit events of run ${run.id}` : 'no audit event names the run',
+    ),
   ]
 }

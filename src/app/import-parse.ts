@@ -44,7 +44,8 @@ export async function parseImport(text: string, format: ImportFormat, options: P
   return raw.map((entry): ImportEntry => {
     const path = checkedName(entry, options.into)
     const before = seen.get(path)
-    if (before !== undefined) throw usage(`line ${entry.line}: ${path} stands in line ${before} already`, 'nothing was imported; keep one of them')
+    if (before !== undefined)
+      throw usage(`line ${entry.line}: ${path} stands in line ${before} already`, 'nothing was imported; keep one of them')
     seen.set(path, entry.line)
     return { path, fields: checkedFields(entry, path, options.allowEmpty), line: entry.line }
   })
@@ -62,14 +63,16 @@ function checkedFields(entry: RawEntry, path: string, allowEmpty: boolean): Fiel
   const check = (text: string): Secret => {
     const value = new Secret(text)
     if (value.size > MAX_VALUE) throw usage(`line ${entry.line}: the value of ${path} is larger than 1 MiB`, 'nothing was imported')
-    if (value.size === 0 && !allowEmpty) throw usage(`line ${entry.line}: the value of ${path} is empty`, 'nothing was imported; if that is meant, add --allow-empty')
+    if (value.size === 0 && !allowEmpty)
+      throw usage(`line ${entry.line}: the value of ${path} is empty`, 'nothing was imported; if that is meant, add --allow-empty')
     return value
   }
   if (typeof entry.value === 'string') return single(check(entry.value))
   const fields = Object.entries(entry.value)
   if (fields.length === 0) throw usage(`line ${entry.line}: ${path} has no fields`, 'nothing was imported')
   for (const [name] of fields)
-    if (!/^[A-Za-z][A-Za-z0-9_.-]{0,63}$/.test(name)) throw usage(`line ${entry.line}: "${visible(name, 60)}" can't be the name of a field`, 'nothing was imported')
+    if (!/^[A-Za-z][A-Za-z0-9_.-]{0,63}$/.test(name))
+      throw usage(`line ${entry.line}: "${visible(name, 60)}" can't be the name of a field`, 'nothing was imported')
   return Object.fromEntries(fields.map(([name, value]) => [name, check(value)]))
 }
 
@@ -100,7 +103,8 @@ async function readDotenv(text: string): Promise<readonly RawEntry[]> {
       const closed = new RegExp(`^${quote}(?:\\\\${quote}|[^${quote}])*${quote}\\s*(?:#.*)?$`)
       while (!closed.test(rest)) {
         i++
-        if (i >= lines.length) throw usage(`line ${start}: the quotation mark is never closed, or something follows the closing one`, 'nothing was imported')
+        if (i >= lines.length)
+          throw usage(`line ${start}: the quotation mark is never closed, or something follows the closing one`, 'nothing was imported')
         rest += `\n${lines[i] ?? ''}`
       }
     }
@@ -118,7 +122,8 @@ function entriesOf(document: unknown, lineOf: (name: string) => number): readonl
     if (typeof value === 'string') return { name, value, line }
     if (value !== null && typeof value === 'object' && !Array.isArray(value)) {
       for (const [field, text] of Object.entries(value) as [string, unknown][])
-        if (typeof text !== 'string') throw usage(`line ${line}: the field "${visible(field, 60)}" of ${visible(name)} is not a text`, 'nothing was imported')
+        if (typeof text !== 'string')
+          throw usage(`line ${line}: the field "${visible(field, 60)}" of ${visible(name)} is not a text`, 'nothing was imported')
       return { name, value: value as Record<string, string>, line }
     }
     throw usage(`line ${line}: the value of ${visible(name)} is not a text`, 'nothing was imported; put it into quotation marks')
@@ -138,7 +143,10 @@ async function readYaml(text: string): Promise<readonly RawEntry[]> {
   return entriesOf(value, lineOf)
 }
 
-async function yamlDocument(text: string, schema: 'core' | 'failsafe'): Promise<{ readonly value: unknown; readonly lineOf: (name: string) => number }> {
+async function yamlDocument(
+  text: string,
+  schema: 'core' | 'failsafe',
+): Promise<{ readonly value: unknown; readonly lineOf: (name: string) => number }> {
   const { isMap, isScalar, LineCounter, parseDocument } = await import('yaml')
   const counter = new LineCounter()
   const document = parseDocument(text, { schema, lineCounter: counter, uniqueKeys: true, merge: false })

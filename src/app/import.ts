@@ -35,7 +35,10 @@ export async function importSecrets(deps: Deps, input: ImportInput): Promise<Imp
       counts.skipped += done.skipped
     } catch (error) {
       if (at === 0 || !(error instanceof RotateError)) throw error
-      const details = { ...error.details, now: `the first ${at} of ${input.entries.length} entries are stored; the same import can be repeated` }
+      const details = {
+        ...error.details,
+        now: `the first ${at} of ${input.entries.length} entries are stored; the same import can be repeated`,
+      }
       throw new RotateError(error.code, error.message, { details, cause: error, ...(error.hint === undefined ? {} : { hint: error.hint }) })
     }
   }
@@ -43,7 +46,9 @@ export async function importSecrets(deps: Deps, input: ImportInput): Promise<Imp
 }
 
 function stopped(done: number, all: number): RotateError {
-  return new RotateError('interrupted', 'interrupted', { details: { now: `the first ${done} of ${all} entries are stored; the same import can be repeated` } })
+  return new RotateError('interrupted', 'interrupted', {
+    details: { now: `the first ${done} of ${all} entries are stored; the same import can be repeated` },
+  })
 }
 
 function pass(deps: Deps, input: ImportInput, entries: readonly ImportEntry[], dryRun: boolean): Promise<ImportResult> {

@@ -24,7 +24,10 @@ export async function findAny(reader: VaultReader, name: string): Promise<Secret
 export async function findSecret(reader: VaultReader, name: string): Promise<SecretRecord> {
   const secret = await findAny(reader, name)
   if (secret.deletedAt === undefined) return secret
-  throw new RotateError('not-found', `${secret.path} was deleted`, { hint: `rotate restore ${secret.path}`, details: { path: secret.path } })
+  throw new RotateError('not-found', `${secret.path} was deleted`, {
+    hint: `rotate restore ${secret.path}`,
+    details: { path: secret.path },
+  })
 }
 
 /** Which version of a secret is meant. */
@@ -46,7 +49,10 @@ export function pickVersion(secret: SecretRecord, which: Which): VersionRecord {
   if (label !== 'current')
     throw new RotateError('not-found', `${secret.path} has no ${label} version`, { hint: `rotate versions ${secret.path}` })
   throw new RotateError('not-found', `${secret.path} has no value yet`, {
-    hint: secret.schedule === undefined ? `rotate set ${secret.path}` : `rotate rotate ${secret.path} issues version 1; so does the next run-due`,
+    hint:
+      secret.schedule === undefined
+        ? `rotate set ${secret.path}`
+        : `rotate rotate ${secret.path} issues version 1; so does the next run-due`,
   })
 }
 

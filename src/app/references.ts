@@ -58,12 +58,17 @@ export function renameReferences(secret: SecretRecord, from: string, to: string)
     return provider === stray.provider ? stray : { ...stray, provider }
   })
   const same =
-    schedule === secret.schedule && versions.every((version, i) => version === secret.versions[i]) && strays.every((stray, i) => stray === secret.strays[i])
+    schedule === secret.schedule &&
+    versions.every((version, i) => version === secret.versions[i]) &&
+    strays.every((stray, i) => stray === secret.strays[i])
   return same ? secret : { ...secret, ...(schedule === undefined ? {} : { schedule }), versions, strays }
 }
 
 /** Ids of the live secrets that refer to this path, found by looking at all of them. */
-export async function referrers(deps: Pick<Deps, 'vault'>, path: string): Promise<readonly { readonly id: string; readonly path: string }[]> {
+export async function referrers(
+  deps: Pick<Deps, 'vault'>,
+  path: string,
+): Promise<readonly { readonly id: string; readonly path: string }[]> {
   const found: { id: string; path: string }[] = []
   for await (const secret of deps.vault.secrets()) {
     if (secret.path !== path && secret.deletedAt === undefined && renameReferences(secret, path, `${path}\0`) !== secret) {

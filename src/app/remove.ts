@@ -33,7 +33,10 @@ async function refuseReferenced(deps: RemoveDeps, path: string, force: boolean):
 }
 
 /** Marks it as deleted; it can be restored for a while. Deleted already: nothing happens. */
-export async function removeSecret(deps: RemoveDeps, input: RemoveInput): Promise<{ readonly secret: SecretRecord; readonly already: boolean }> {
+export async function removeSecret(
+  deps: RemoveDeps,
+  input: RemoveInput,
+): Promise<{ readonly secret: SecretRecord; readonly already: boolean }> {
   const found = await deps.vault.read((reader) => findAny(reader, input.name))
   if (found.deletedAt !== undefined) return { secret: found, already: true }
   await refuseReferenced(deps, found.path, input.force)
@@ -65,12 +68,19 @@ export async function purgeSecret(deps: RemoveDeps, input: RemoveInput): Promise
 
 function refuseLiveKeys(secret: SecretRecord): void {
   const live = secret.versions.filter((version) => version.revocable && ['live', 'suspended', 'unknown'].includes(version.state))
-  const keys = [...live.map((version) => `version ${version.n} (${version.hint})`), ...secret.strays.map((stray) => `stray key ${stray.handle.id}`)]
+  const keys = [
+    ...live.map((version) => `version ${version.n} (${version.hint})`),
+    ...secret.strays.map((stray) => `stray key ${stray.handle.id}`),
+  ]
   if (keys.length === 0) return
-  throw new RotateError('denied', `${secret.path} has keys that are alive at their provider and that only this vault can name: ${keys.join(', ')}`, {
-    hint: `revoke them first (rotate revoke ${secret.path} --version N), or add --force and revoke them by hand`,
-    details: { path: secret.path, keys },
-  })
+  throw new RotateError(
+    'denied',
+    `${secret.path} has keys that are alive at their provider and that only this vault can name: ${keys.join(', ')}`,
+    {
+      hint: `revoke them first (rotate revoke ${secret.path} --version N), or add --force and revoke them by hand`,
+      details: { path: secret.path, keys },
+    },
+  )
 }
 
 /** Takes the deletion back. Not deleted: nothing happens. `conflict` when the name is taken by another secret. */
@@ -95,7 +105,10 @@ export interface MoveInput {
 }
 
 /** Gives a secret another name; id, versions and schedule stay, and configurations that name it follow in the same commit. */
-export async function moveSecret(deps: RemoveDeps, input: MoveInput): Promise<{ readonly secret: SecretRecord; readonly from: string; readonly followed: readonly string[] }> {
+export async function moveSecret(
+  deps: RemoveDeps,
+  input: MoveInput,
+): Promise<{ readonly secret: SecretRecord; readonly from: string; readonly followed: readonly string[] }> {
   const found = await deps.vault.read((reader) => findSecret(reader, input.from))
   if (found.path === input.to) return { secret: found, from: found.path, followed: [] }
   const users = await referrers(deps, found.path)
@@ -108,8 +121,19 @@ export async function moveSecret(deps: RemoveDeps, input: MoveInput): Promise<{ 
     }
     const moved = { ...secret, path: input.to, updatedAt: deps.clock.now() }
     await tx.putSecret(moved)
-    await rename(tx, users.map((user) => user.id), secret.path, input.to)
-    tx.audit(manual(deps, 'secret_updated', input.to, { moved_from: secret.path, version: currentVersion(secret)?.n ?? null, references: users.length }))
+    await rename(
+      tx,
+      users.map((user) => user.id),
+      secret.path,
+      input.to,
+    )
+    tx.audit(
+      manual(deps, 'secret_updated', input.to, {
+        moved_from: secret.path,
+        version: currentVersion(secret)?.n ?? null,
+        references: users.length,
+      }),
+    )
     return { secret: moved, from: secret.path, followed: users.map((user) => user.path) }
   })
 }

@@ -85,7 +85,13 @@ export async function setIn(deps: SetDeps, tx: VaultTx, input: SetInput): Promis
       tier: secret.tier,
     }),
   )
-  return { secret, version: added.version, previousVersion: current?.n ?? null, outcome: before === undefined ? 'created' : 'updated', restored }
+  return {
+    secret,
+    version: added.version,
+    previousVersion: current?.n ?? null,
+    outcome: before === undefined ? 'created' : 'updated',
+    restored,
+  }
 }
 
 function checkVersion(input: SetInput, current: VersionRecord | undefined): void {
@@ -143,7 +149,8 @@ async function mergedFields(
   const wasSingle = singleValue(held) !== undefined
   const isSingle = singleValue(input.fields) !== undefined
   if (input.merge && !(wasSingle && isSingle)) {
-    if (wasSingle) throw usage(`${input.name} has one value and no fields`, 'replace it by fields with --fields-from, or name another secret')
+    if (wasSingle)
+      throw usage(`${input.name} has one value and no fields`, 'replace it by fields with --fields-from, or name another secret')
     return { ...held, ...input.fields }
   }
   if (isSingle && !wasSingle && input.force !== true) {
@@ -169,7 +176,9 @@ async function unchanged(deps: SetDeps, tx: VaultTx, { before, record, current, 
   const changed = restored || described !== JSON.stringify([before.type, before.tier, before.metadata, before.tags])
   if (changed) {
     await tx.putSecret(record)
-    tx.audit(manual(deps, 'secret_updated', record.path, { version: current.n, source: input.source, type: record.type, tier: record.tier }))
+    tx.audit(
+      manual(deps, 'secret_updated', record.path, { version: current.n, source: input.source, type: record.type, tier: record.tier }),
+    )
   }
   const previous = record.versions.findLast((version) => version.labels.includes('previous'))
   return { secret: changed ? record : before, version: current, previousVersion: previous?.n ?? null, outcome: 'unchanged', restored }

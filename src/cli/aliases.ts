@@ -14,7 +14,9 @@ export const globalsWithValue: ReadonlySet<string> = new Set(
 )
 
 /** All spellings of the global options: `--vault`, `-q`, `--quiet`, … */
-export const globalSpellings: ReadonlySet<string> = new Set(globalOptions.flatMap((option) => option.flags.match(/(?<![<\w-])--?[a-z][a-z-]*/g) ?? []))
+export const globalSpellings: ReadonlySet<string> = new Set(
+  globalOptions.flatMap((option) => option.flags.match(/(?<![<\w-])--?[a-z][a-z-]*/g) ?? []),
+)
 
 /** Commands that have commands of their own. */
 export const groups: ReadonlySet<string> = new Set([

@@ -27,8 +27,8 @@ export interface Context {
   readonly command: string
   /** Absolute path of the vault file; `usage` when there is no place for one. */
   vaultFile(): string
-  /** Opens the vault (once) and returns what use cases need. `readonly`: nothing will be written. */
-  deps(options?: { readonly readonly?: boolean }): Promise<Deps>
+  /** Opens the vault (once) and returns what use cases need. `readonly`: nothing will be written. `ask: false`: no question and no notice. */
+  deps(options?: { readonly readonly?: boolean; readonly ask?: boolean }): Promise<Deps>
   close(): void
 }
 
@@ -86,11 +86,13 @@ export function createContext(host: Host, globals: Globals, out: Out, command: s
     async deps(options) {
       if (opened !== undefined) return opened
       const file = context.vaultFile()
-      if (fromEnv(env, 'ROTATE_PASSPHRASE') !== undefined && isatty(2)) {
+      const ask = options?.ask !== false
+      if (ask && fromEnv(env, 'ROTATE_PASSPHRASE') !== undefined && isatty(2)) {
         out.warn('ROTATE_PASSPHRASE can be read by every process of this user; prefer ROTATE_PASSPHRASE_FILE or a key file')
       }
       const door = await host.vaults()
-      const unlock = await obtainUnlock(file, globals, env, host.cwd, input, door, signal)
+      const asking = ask ? input : new Input({ allowed: false, yes: globals.yes, env, signal })
+      const unlock = await obtainUnlock(file, globals, env, host.cwd, asking, door, signal)
       const readonly = options?.readonly === true || globals.dryRun
       const vault = await door.openVault({ file, unlock, clock, random, ...(readonly ? { readonly } : {}) })
       opened = {

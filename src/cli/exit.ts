@@ -50,9 +50,13 @@ function fromParser(code: string, message: string, command: string): RotateError
   }
   if (code === 'commander.excessArguments') {
     const counts = /Expected (\d+) arguments? but got (\d+)/.exec(message)
-    return new RotateError('usage', `too many arguments for "${command}": ${counts?.[2] ?? 'more'} instead of at most ${counts?.[1] ?? 'those it takes'}`, {
-      hint: help,
-    })
+    return new RotateError(
+      'usage',
+      `too many arguments for "${command}": ${counts?.[2] ?? 'more'} instead of at most ${counts?.[1] ?? 'those it takes'}`,
+      {
+        hint: help,
+      },
+    )
   }
   if (code === 'commander.unknownCommand') {
     const word = /unknown command '([^]*?)'/.exec(message)?.[1] ?? ''

@@ -74,7 +74,9 @@ export async function fastGet(host: FastHost): Promise<number | undefined> {
   if (result === 'ok') return 0
   const why = result === 'closed' ? 'the reader closed the pipe' : `writing to stdout failed (${result.failed})`
   const { errorText } = await import('./exit.ts')
-  const error = new RotateError('output', `the value could not be written completely: ${why}`, { hint: 'run it again with a reader that takes everything' })
+  const error = new RotateError('output', `the value could not be written completely: ${why}`, {
+    hint: 'run it again with a reader that takes everything',
+  })
   const text = errorText(error, { verbose: 0, paint: undefined, oneLine: host.argv.includes('-s') || host.argv.includes('--silent') })
   writeAll(2, new TextEncoder().encode(`${text}\n`))
   return error.exit

@@ -84,7 +84,10 @@ export function settleGlobals(raw: RawGlobals, env: Env): Globals {
   if (color !== 'auto' && color !== 'always' && color !== 'never') throw usage('--color must be auto, always or never')
   const fd = raw.passphraseFd
   if (fd !== undefined && !/^\d{1,6}$/.test(fd)) throw usage('--passphrase-fd must be the number of an open file descriptor')
-  for (const [flag, text] of [['--actor', raw.actor], ['--reason', raw.reason]] as const) {
+  for (const [flag, text] of [
+    ['--actor', raw.actor],
+    ['--reason', raw.reason],
+  ] as const) {
     if (text !== undefined && (text === '' || text.length > 500 || /[\0-\x1f\x7f]/.test(text))) {
       throw usage(`${flag} must be 1 to 500 characters without control characters`)
     }

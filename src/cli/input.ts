@@ -117,7 +117,9 @@ export class Input {
   async hidden(question: string, flags: string): Promise<Secret> {
     if (!this.interactive) throw usage(`${question.toLowerCase()} is needed and there is no terminal to ask on`, `give it with ${flags}`)
     const { password } = await import('@inquirer/prompts')
-    return new Secret(await this.#asked(password({ message: question, mask: '*' }, { output: process.stderr, signal: this.#options.signal })))
+    return new Secret(
+      await this.#asked(password({ message: question, toggleMask: false }, { output: process.stderr, signal: this.#options.signal })),
+    )
   }
 
   /**
@@ -151,7 +153,7 @@ export class Input {
     const input = new ReadStream(fd)
     const output = new WriteStream(fd)
     try {
-      const answer = await this.#asked(password({ message: question, mask: '*' }, { input, output, signal: this.#options.signal }))
+      const answer = await this.#asked(password({ message: question, toggleMask: false }, { input, output, signal: this.#options.signal }))
       return new Secret(answer.normalize('NFC'))
     } finally {
       input.destroy()

@@ -35,7 +35,8 @@ export function parsePairs(pairs: readonly string[] | undefined, flag: string): 
 
 export function parseTags(tags: readonly string[] | undefined): readonly string[] {
   for (const tag of tags ?? []) {
-    if (!/^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$/.test(tag)) throw usage(`--tag: "${visible(tag, 70)}" is not a tag`, 'letters, digits and _ . : -')
+    if (!/^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$/.test(tag))
+      throw usage(`--tag: "${visible(tag, 70)}" is not a tag`, 'letters, digits and _ . : -')
   }
   return tags ?? []
 }

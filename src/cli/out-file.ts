@@ -26,7 +26,9 @@ export function checkOutFile(path: string, flag: string, options: OutFileOptions
 export function writeOutFile(path: string, bytes: Uint8Array, flag: string, random: Random, options: OutFileOptions = {}): void {
   checkOutFile(path, flag, options)
   const fail = (why: string): RotateError =>
-    new RotateError('output', `${flag}: ${visible(path, 200)} could not be written (${why})`, { details: { now: 'no file was left behind' } })
+    new RotateError('output', `${flag}: ${visible(path, 200)} could not be written (${why})`, {
+      details: { now: 'no file was left behind' },
+    })
   const draft = join(dirname(path), `.${basename(path).slice(0, 100)}.${Buffer.from(random.bytes(6)).toString('hex')}`)
   let fd: number
   try {

@@ -168,7 +168,8 @@ function runner(host: Host, progress: Progress): Run {
         const work = handler(context, ...(args as never))
         const result = await (options.graceful === true ? work : Promise.race([work, untilAborted(signal)]))
         progress.exit = result ?? exits.ok
-        if (options.valueOutput === true && progress.out.readerGone) throw new RotateError('output', 'the reader closed the pipe before everything was written')
+        if (options.valueOutput === true && progress.out.readerGone)
+          throw new RotateError('output', 'the reader closed the pipe before everything was written')
       } finally {
         clearTimeout(timer)
         context.close()
@@ -234,7 +235,13 @@ export async function runCli(host: Host): Promise<number> {
   const { out } = progress
   for (const warning of out.takeWarnings()) out.error(`warning: ${warning}`)
   if (out.failure !== undefined && (progress.exit === exits.ok || progress.exit === exits.differences)) {
-    report(new RotateError('output', `writing to stdout failed (${out.failure})`, { details: { now: 'what the command did is done; only its output is incomplete' } }), host, progress)
+    report(
+      new RotateError('output', `writing to stdout failed (${out.failure})`, {
+        details: { now: 'what the command did is done; only its output is incomplete' },
+      }),
+      host,
+      progress,
+    )
   }
   return progress.exit
 }
@@ -258,7 +265,10 @@ async function dispatch(host: Host, progress: Progress): Promise<void> {
   } catch (thrown) {
     if (!(thrown instanceof CommanderError) || !isMissingCommand(thrown)) throw thrown
     const group = groups.has(progress.words) ? progress.words : ''
-    throw usage(group === '' ? 'no command was given' : `"${group}" needs one of its commands`, `rotate help${group === '' ? '' : ` ${group}`}`)
+    throw usage(
+      group === '' ? 'no command was given' : `"${group}" needs one of its commands`,
+      `rotate help${group === '' ? '' : ` ${group}`}`,
+    )
   }
 }
 

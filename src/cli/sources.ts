@@ -33,8 +33,7 @@ export function findSource(globals: NamedSources, env: Env, cwd: string): Unlock
   const keyFile = fromEnv(env, 'ROTATE_KEY_FILE')
   if (keyFile !== undefined) return { kind: 'key-file', path: resolve(cwd, keyFile), from: 'ROTATE_KEY_FILE' }
   const passphraseFile = fromEnv(env, 'ROTATE_PASSPHRASE_FILE')
-  if (passphraseFile !== undefined)
-    return { kind: 'passphrase-file', path: resolve(cwd, passphraseFile), from: 'ROTATE_PASSPHRASE_FILE' }
+  if (passphraseFile !== undefined) return { kind: 'passphrase-file', path: resolve(cwd, passphraseFile), from: 'ROTATE_PASSPHRASE_FILE' }
   const command = fromEnv(env, 'ROTATE_PASSPHRASE_COMMAND')
   if (command !== undefined) return { kind: 'passphrase-command', command, from: 'ROTATE_PASSPHRASE_COMMAND' }
   if (fromEnv(env, 'ROTATE_PASSPHRASE') !== undefined) return { kind: 'passphrase-env', from: 'ROTATE_PASSPHRASE' }

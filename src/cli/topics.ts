@@ -24,7 +24,9 @@ const meanings: Readonly<Record<keyof typeof exits, string>> = {
 }
 
 function exitCodes(): string {
-  const rows = (Object.keys(exits) as (keyof typeof exits)[]).map((name) => `  ${String(exits[name]).padStart(3)}  ${name.padEnd(16)} ${meanings[name]}`)
+  const rows = (Object.keys(exits) as (keyof typeof exits)[]).map(
+    (name) => `  ${String(exits[name]).padStart(3)}  ${name.padEnd(16)} ${meanings[name]}`,
+  )
   return `Exit codes. New ones may be added: treat an unknown non-zero code as a failure.\n\n${rows.join('\n')}\n`
 }
 

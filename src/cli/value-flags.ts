@@ -67,9 +67,9 @@ export async function readValue(
   ].filter((source) => source !== undefined)
   if (given.length > 1) throw usage(`${given.join(' and ')} each give a value`, 'give one of them')
   if (options.field !== undefined) return { fields: await readFields(ctx, options.field, options), merge: true, source: 'set' }
-  if (options.fieldsFrom !== undefined)
-    return { fields: await readObject(ctx, options.fieldsFrom, options), merge: false, source: 'set' }
-  if (options.generate !== undefined) return { fields: single(generate(options.generate, ctx.host.random)), merge: false, source: 'generated' }
+  if (options.fieldsFrom !== undefined) return { fields: await readObject(ctx, options.fieldsFrom, options), merge: false, source: 'set' }
+  if (options.generate !== undefined)
+    return { fields: single(generate(options.generate, ctx.host.random)), merge: false, source: 'generated' }
   const value = await readSingle(ctx, positional, options, how)
   return value === undefined ? undefined : { fields: single(bounded(value, 'the value', options)), merge: false, source: 'set' }
 }

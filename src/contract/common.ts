@@ -10,7 +10,16 @@ export const path = z.string().regex(/^[A-Za-z0-9._][A-Za-z0-9._-]*(\/[A-Za-z0-9
 
 export const texts = z.record(z.string(), z.string())
 
-export const secretType = z.enum(['api_key', 'aws_access_key', 'stripe_key', 'database_password', 'jwt_secret', 'token', 'webhook_secret', 'generic'])
+export const secretType = z.enum([
+  'api_key',
+  'aws_access_key',
+  'stripe_key',
+  'database_password',
+  'jwt_secret',
+  'token',
+  'webhook_secret',
+  'generic',
+])
 export const tier = z.enum(['standard', 'sensitive', 'critical'])
 export const versionState = z.enum(['live', 'suspended', 'revoked', 'retired', 'discarded', 'unknown'])
 export const label = z.enum(['pending', 'current', 'previous'])

@@ -7,7 +7,9 @@ export const versionCommand = z.strictObject({ version: z.string(), node: z.stri
 export const init = z.strictObject({
   vault: z.string(),
   vaultId: id('vlt'),
-  unlockers: z.array(z.strictObject({ id: id('unl'), kind: z.enum(['passphrase', 'key-file', 'recipient', 'recovery']), createdAt: instant })).min(1),
+  unlockers: z
+    .array(z.strictObject({ id: id('unl'), kind: z.enum(['passphrase', 'key-file', 'recipient', 'recovery']), createdAt: instant }))
+    .min(1),
 })
 
 export const set = z.strictObject({

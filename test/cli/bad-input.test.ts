@@ -117,7 +117,12 @@ describe('bad input', () => {
 
   test('arguments that are no UTF-8', () => {
     const script = `exec "$0" set "$(printf 'a\\377b')" x`
-    expect(() => execFileSync('/bin/sh', ['-c', script, new URL('../../bin/rotate', import.meta.url).pathname], { stdio: 'pipe', env: { HOME: box.home } })).toThrow(/UTF-8/)
+    expect(() =>
+      execFileSync('/bin/sh', ['-c', script, new URL('../../bin/rotate', import.meta.url).pathname], {
+        stdio: 'pipe',
+        env: { HOME: box.home },
+      }),
+    ).toThrow(/UTF-8/)
   })
 
   test('no message and no file holds the value that was refused', () => {

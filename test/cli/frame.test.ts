@@ -17,7 +17,16 @@ describe('the frame', () => {
   })
 
   test('help, version and completion need no vault, no home and no key', async () => {
-    for (const args of [[], ['--help'], ['help'], ['set', '--help'], ['help', 'audit', 'export'], ['help', 'exit-codes'], ['version'], ['completion', 'bash']]) {
+    for (const args of [
+      [],
+      ['--help'],
+      ['help'],
+      ['set', '--help'],
+      ['help', 'audit', 'export'],
+      ['help', 'exit-codes'],
+      ['version'],
+      ['completion', 'bash'],
+    ]) {
       const result = await box.run(args, { env: nothing })
       expect(result).toMatchObject({ args, code: 0, stderr: '' })
       expect(result.stdout).not.toBe('')
@@ -74,15 +83,19 @@ describe('the frame', () => {
 
   test('dates: ROTATE_TZ, --utc, and a zone that does not exist', async () => {
     expect((await box.run(['versions', 'production/gemini/GEMINI_API_KEY'], { env: { ROTATE_TZ: 'Asia/Tokyo' } })).stdout).toMatch(/GMT\+9/)
-    expect((await box.run(['versions', 'production/gemini/GEMINI_API_KEY', '--utc'], { env: { ROTATE_TZ: 'Asia/Tokyo' } })).stdout).toMatch(/UTC/)
+    expect((await box.run(['versions', 'production/gemini/GEMINI_API_KEY', '--utc'], { env: { ROTATE_TZ: 'Asia/Tokyo' } })).stdout).toMatch(
+      /UTC/,
+    )
     await box.fails(2, ['list'], { env: { ROTATE_TZ: 'Mars/Olympus' } })
   })
 
   test('--timeout ends what waits', async () => {
-    const { stderr } = await box.fails(1, ['set', 'a/b', '--allow-empty', '-', '--timeout', '1s'], { stdin: 'never-ends', env: { NODE_OPTIONS: '' } }).catch(async () =>
-      // The limit of 1 MiB may be reached first; either way it ends.
-      box.fails(2, ['set', 'a/b', '-', '--timeout', '1s'], { stdin: 'never-ends' }),
-    )
+    const { stderr } = await box
+      .fails(1, ['set', 'a/b', '--allow-empty', '-', '--timeout', '1s'], { stdin: 'never-ends', env: { NODE_OPTIONS: '' } })
+      .catch(async () =>
+        // The limit of 1 MiB may be reached first; either way it ends.
+        box.fails(2, ['set', 'a/b', '-', '--timeout', '1s'], { stdin: 'never-ends' }),
+      )
     expect(stderr).toMatch(/timeout|larger/)
   })
 

@@ -18,8 +18,15 @@ describe('import', () => {
   test('dotenv, with a canary that stays in its file', async () => {
     const value = canary('dotenv')
     const file = box.path('.env')
-    writeFileSync(file, `# comment\nexport PLAIN=plain # trailing\nSINGLE='${value.replace("'", '')}'\nDOUBLE="two\nlines"\n\nJSON={"a":1}\n`)
-    expect(await box.json(shapes.imported, ['import', file, '--into', 'app/prod', '--tier', 'sensitive'])).toEqual({ created: 4, updated: 0, skipped: 0 })
+    writeFileSync(
+      file,
+      `# comment\nexport PLAIN=plain # trailing\nSINGLE='${value.replace("'", '')}'\nDOUBLE="two\nlines"\n\nJSON={"a":1}\n`,
+    )
+    expect(await box.json(shapes.imported, ['import', file, '--into', 'app/prod', '--tier', 'sensitive'])).toEqual({
+      created: 4,
+      updated: 0,
+      skipped: 0,
+    })
     expect(await valueOf('app/prod/PLAIN')).toBe('plain')
     expect(await valueOf('app/prod/DOUBLE')).toBe('two\nlines')
     expect(await valueOf('app/prod/JSON')).toBe('{"a":1}')
@@ -61,7 +68,11 @@ describe('import', () => {
 
   test('several thousand in transactions of a thousand', async () => {
     const text = Array.from({ length: 2500 }, (_, i) => `KEY_${i}=value-${i}`).join('\n')
-    expect(await box.json(shapes.imported, ['import', '-', '--into', 'many'], { input: text })).toEqual({ created: 2500, updated: 0, skipped: 0 })
+    expect(await box.json(shapes.imported, ['import', '-', '--into', 'many'], { input: text })).toEqual({
+      created: 2500,
+      updated: 0,
+      skipped: 0,
+    })
     expect(await valueOf('many/KEY_2499')).toBe('value-2499')
   }, 120_000)
 })
@@ -72,7 +83,10 @@ describe('audit', () => {
     expect(shapes.auditVerify.parse(JSON.parse(verdict.stdout).data)).toMatchObject({ ok: true, firstBad: null })
     writeFileSync(box.path('anchor.json'), verdict.stdout)
     await box.run(['set', 'after/anchor'], { input: 'one more row' })
-    expect(await box.json(shapes.auditVerify, ['audit', 'verify', '--anchor', box.path('anchor.json')])).toMatchObject({ ok: true, anchored: true })
+    expect(await box.json(shapes.auditVerify, ['audit', 'verify', '--anchor', box.path('anchor.json')])).toMatchObject({
+      ok: true,
+      anchored: true,
+    })
     writeFileSync(box.path('anchor.json'), verdict.stdout.replace(/"head":"../, '"head":"00'))
     const bad = await box.run(['audit', 'verify', '--anchor', box.path('anchor.json'), '--json'])
     expect(bad.code).toBe(24)
@@ -89,7 +103,9 @@ describe('audit', () => {
     const updated = await box.json(shapes.auditList, ['audit', 'my-project', '--action', 'secret_updated'])
     expect(updated.events).toMatchObject([{ path: 'my-project/production/K1', metadata: { version: 2, old_version: 1 } }])
     expect(await box.json(shapes.auditList, ['audit', '--action', 'secret_rotated', 'my-project'])).toEqual({ events: [] })
-    expect((await box.json(shapes.auditList, ['audit', 'list', '--path', 'my-project/production/K1', '--limit', '1'])).events).toHaveLength(1)
+    expect((await box.json(shapes.auditList, ['audit', 'list', '--path', 'my-project/production/K1', '--limit', '1'])).events).toHaveLength(
+      1,
+    )
   })
 
   test('export: the header to the letter, rows that parse, formulas defused, the export on record', async () => {
@@ -98,7 +114,13 @@ describe('audit', () => {
     expect(stdout.split('\r\n')[0]).toBe('timestamp,secret,old_key,new_key,triggered_by,status,action,actor,version,reason,run_id,seq,hash')
     const table = parse(stdout, { columns: true }) as Record<string, string>[]
     const row = table.find(({ secret }) => secret === 'formula/K')
-    expect(row).toMatchObject({ actor: "'@evil", reason: `'=HYPERLINK("http://x")`, triggered_by: 'manual', status: 'success', version: '1' })
+    expect(row).toMatchObject({
+      actor: "'@evil",
+      reason: `'=HYPERLINK("http://x")`,
+      triggered_by: 'manual',
+      status: 'success',
+      version: '1',
+    })
     expect(table.every(({ hash }) => /^[0-9a-f]{64}$/.test(hash ?? ''))).toBe(true)
     const lines = (await box.run(['audit', 'export', '--format', 'jsonl'])).stdout.trimEnd().split('\n')
     expect(lines.map((line) => (JSON.parse(line) as { seq: number }).seq)).toEqual(lines.map((_, i) => i + 1))

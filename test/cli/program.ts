@@ -78,7 +78,8 @@ export class Sandbox {
     // The program may stop reading before it has everything.
     child.stdin?.on('error', () => undefined)
     if (options.stdin === 'never-ends') {
-      const feed = (): void => void (child.stdin?.write(Buffer.alloc(65_536, 'x')) === true ? setImmediate(feed) : child.stdin?.once('drain', feed))
+      const feed = (): void =>
+        void (child.stdin?.write(Buffer.alloc(65_536, 'x')) === true ? setImmediate(feed) : child.stdin?.once('drain', feed))
       feed()
     } else child.stdin?.end(options.input)
     return new Promise((resolve, reject) => {
@@ -130,7 +131,11 @@ export function canary(name: string): string {
 function spellings(value: string): readonly string[] {
   const bytes = Buffer.from(value)
   // In base64 the letters depend on where the value begins; the inner part of each of the three alignments is searched for.
-  const base64 = [0, 1, 2].map((shift) => Buffer.concat([Buffer.alloc(shift), bytes]).toString('base64').slice(shift === 0 ? 0 : 4, -4))
+  const base64 = [0, 1, 2].map((shift) =>
+    Buffer.concat([Buffer.alloc(shift), bytes])
+      .toString('base64')
+      .slice(shift === 0 ? 0 : 4, -4),
+  )
   return [
     value,
     value.slice(0, -4),
@@ -163,7 +168,10 @@ export function expectNoTrace(sandbox: Sandbox, value: string, options: TraceOpt
   const traces: string[] = []
   for (const result of sandbox.results) {
     const shown = options.shownBy?.includes(result) === true
-    for (const [stream, text] of [['stdout', shown ? '' : result.stdout], ['stderr', result.stderr]] as const)
+    for (const [stream, text] of [
+      ['stdout', shown ? '' : result.stdout],
+      ['stderr', result.stderr],
+    ] as const)
       if (wanted.some((spelling) => text.includes(spelling))) traces.push(`${stream} of rotate ${result.args[0] ?? ''}`)
   }
   for (const file of filesBelow(sandbox.home)) {

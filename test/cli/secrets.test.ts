@@ -53,9 +53,12 @@ describe('init', () => {
 describe('set and get', () => {
   test('a value from stdin, from every spelling of get, and nowhere else', async () => {
     const value = canary('stdin')
-    const set = await box.run(['set', 'production/gemini/GEMINI_API_KEY', '--type', 'api_key', '--tier', 'sensitive', '--meta', 'rotated_by=scheduled-job'], {
-      input: `${value}\n`,
-    })
+    const set = await box.run(
+      ['set', 'production/gemini/GEMINI_API_KEY', '--type', 'api_key', '--tier', 'sensitive', '--meta', 'rotated_by=scheduled-job'],
+      {
+        input: `${value}\n`,
+      },
+    )
     expect(set).toMatchObject({ code: 0, stdout: 'production/gemini/GEMINI_API_KEY version 1\n', stderr: '' })
     const shownBy = await Promise.all([
       box.run(['get', 'production/gemini/GEMINI_API_KEY', '--silent']),
@@ -69,7 +72,13 @@ describe('set and get', () => {
     expect(shownBy.map(({ stdout }) => stdout.endsWith('\n'))).toEqual([true, true, false, true, true, true])
     expect(shownBy.map(({ stderr, code }) => [stderr, code])).toEqual(shownBy.map(() => ['', 0]))
     const json = await box.run(['get', 'production/gemini/GEMINI_API_KEY', '--json'])
-    expect(shapes.get.parse(JSON.parse(json.stdout).data)).toMatchObject({ value, version: 1, label: 'current', type: 'api_key', tier: 'sensitive' })
+    expect(shapes.get.parse(JSON.parse(json.stdout).data)).toMatchObject({
+      value,
+      version: 1,
+      label: 'current',
+      type: 'api_key',
+      tier: 'sensitive',
+    })
     await box.run(['list', '--json'])
     await box.run(['show', 'production/gemini/GEMINI_API_KEY', '--json'])
     await box.run(['audit', '--json'])
@@ -145,7 +154,16 @@ describe('set and get', () => {
   test('fields: several sources, merging, one field, the formats of get', async () => {
     const [secretKey, other] = [canary('field'), canary('merged')]
     writeFileSync(box.path('id'), 'AKIAEXAMPLEKEYID0001\n')
-    const set = ['set', 'aws/prod/DEPLOY', '--type', 'aws_access_key', '--field', `accessKeyId=@${box.path('id')}`, '--field', 'secretAccessKey=@-']
+    const set = [
+      'set',
+      'aws/prod/DEPLOY',
+      '--type',
+      'aws_access_key',
+      '--field',
+      `accessKeyId=@${box.path('id')}`,
+      '--field',
+      'secretAccessKey=@-',
+    ]
     expect(await box.run(set, { input: `${secretKey}\n` })).toMatchObject({ code: 0, stderr: '' })
     const whole = await box.run(['get', 'aws/prod/DEPLOY'])
     expect(JSON.parse(whole.stdout)).toEqual({ accessKeyId: 'AKIAEXAMPLEKEYID0001', secretAccessKey: secretKey })
@@ -157,7 +175,10 @@ describe('set and get', () => {
     expect(JSON.parse(process.stdout)).toEqual({ Version: 1, AccessKeyId: 'AKIAEXAMPLEKEYID0001', SecretAccessKey: secretKey })
     await box.run(['set', 'aws/prod/DEPLOY', '--field', 'secretAccessKey=env:OTHER'], { env: { OTHER: other } })
     const merged = await box.run(['get', 'aws/prod/DEPLOY', '--json'])
-    expect(JSON.parse(merged.stdout).data).toMatchObject({ version: 2, value: { accessKeyId: 'AKIAEXAMPLEKEYID0001', secretAccessKey: other } })
+    expect(JSON.parse(merged.stdout).data).toMatchObject({
+      version: 2,
+      value: { accessKeyId: 'AKIAEXAMPLEKEYID0001', secretAccessKey: other },
+    })
     await box.fails(2, ['set', 'aws/prod/DEPLOY'], { input: 'one value for two fields' })
     expectNoTrace(box, secretKey, { shownBy: [whole, process] })
     expectNoTrace(box, other, { shownBy: [merged] })

@@ -9,7 +9,9 @@ export const provider: Register = (parent, run) => {
   group
     .command('keys')
     .summary('what exists at the provider, and whose it is')
-    .description('Lists what exists at the provider. Foreign keys are reported and never touched.\n\nExample:\n  rotate provider keys production/aws/DEPLOY_KEY')
+    .description(
+      'Lists what exists at the provider. Foreign keys are reported and never touched.\n\nExample:\n  rotate provider keys production/aws/DEPLOY_KEY',
+    )
     .argument('<path>', 'which secret')
     .action(
       run(async (ctx, path: string) => {
@@ -49,7 +51,9 @@ function listAndShow(group: Command, run: Run, kind: 'provider' | 'target'): voi
   group
     .command('show')
     .summary(`how a ${kind} is configured`)
-    .description(`How a ${kind} is configured: every key with its meaning; with --json the JSON Schema. Needs no vault.\n\nExample:\n  rotate ${kind} show ${kind === 'provider' ? 'aws' : 'env-file'}`)
+    .description(
+      `How a ${kind} is configured: every key with its meaning; with --json the JSON Schema. Needs no vault.\n\nExample:\n  rotate ${kind} show ${kind === 'provider' ? 'aws' : 'env-file'}`,
+    )
     .argument('<id>', `which ${kind}`)
     .action(
       run(async (ctx, id: string) => {

@@ -115,7 +115,9 @@ function verify(group: Command, run: Run): void {
   group
     .command('verify')
     .summary('recompute the whole chain')
-    .description('Recomputes the chain of hashes. With --anchor also that it still runs through a head noted earlier (the output of: rotate audit verify --json).')
+    .description(
+      'Recomputes the chain of hashes. With --anchor also that it still runs through a head noted earlier (the output of: rotate audit verify --json).',
+    )
     .option('--anchor <file>', 'JSON with "rows" and "head", kept elsewhere')
     .action(
       run(async (ctx, options: { readonly anchor?: string }) => {
@@ -146,7 +148,9 @@ function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
 
 function exportTo(group: Command, run: Run): void {
   filters(group.command('export [project]').summary('as CSV or JSON lines, for auditors'))
-    .description('Exports events for auditors; the export itself goes on record.\n\nExample:\n  rotate audit export --format csv --month 2026-10 -o october.csv')
+    .description(
+      'Exports events for auditors; the export itself goes on record.\n\nExample:\n  rotate audit export --format csv --month 2026-10 -o october.csv',
+    )
     .addOption(new Option('--format <format>', 'how it is written').choices(['csv', 'jsonl']).default('csv'))
     .option('--month <month>', 'one month in UTC, such as 2026-10')
     .option('-o, --output <file>', 'into a file (0600) instead of stdout')

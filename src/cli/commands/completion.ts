@@ -56,7 +56,10 @@ _rotate() {
     [[ $word == -* ]] && continue
     next="\${words:+$words }$word"
     case "$next" in
-      ${all.filter(({ words }) => words !== '').map(({ words }) => `"${words}"`).join(' | ')}) words=$next ;;
+      ${all
+        .filter(({ words }) => words !== '')
+        .map(({ words }) => `"${words}"`)
+        .join(' | ')}) words=$next ;;
     esac
   done
   case "$words" in
@@ -74,7 +77,10 @@ _rotate() {
     [[ $word == -* ]] && continue
     next="\${path:+$path }$word"
     case "$next" in
-      ${all.filter(({ words }) => words !== '').map(({ words }) => `"${words}"`).join(' | ')}) path=$next ;;
+      ${all
+        .filter(({ words }) => words !== '')
+        .map(({ words }) => `"${words}"`)
+        .join(' | ')}) path=$next ;;
     esac
   done
   local -a commands flags
@@ -93,7 +99,13 @@ if [ "\${funcstack[1]}" = "_rotate" ]; then _rotate "$@"; else compdef _rotate r
 `,
   fish: (all) => {
     const quoted = (text: string): string => `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`
-    const when = (words: string): string => (words === '' ? '__fish_use_subcommand' : words.split(' ').map((word) => `__fish_seen_subcommand_from ${word}`).join('; and '))
+    const when = (words: string): string =>
+      words === ''
+        ? '__fish_use_subcommand'
+        : words
+            .split(' ')
+            .map((word) => `__fish_seen_subcommand_from ${word}`)
+            .join('; and ')
     const lines = all.flatMap(({ words, commands, flags }) => [
       ...commands.map(({ name, summary }) => `complete -c rotate -f -n ${quoted(when(words))} -a ${name} -d ${quoted(summary)}`),
       ...flags.map((flag) => `complete -c rotate -n ${quoted(when(words))} -l ${flag.slice(2)}`),

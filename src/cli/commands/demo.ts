@@ -23,13 +23,28 @@ export const demo: Register = (parent, run) => {
           const { demo: play } = await import('../../app/demo/demo.ts')
           const { host } = ctx
           const result = await play(
-            { breakCheck: options.break === 'check', keep: options.keep, self: host.self, path: host.env['PATH'] ?? '/usr/bin:/bin', clock: ctx.clock, random: host.random, signal: ctx.signal },
+            {
+              breakCheck: options.break === 'check',
+              keep: options.keep,
+              self: host.self,
+              path: host.env['PATH'] ?? '/usr/bin:/bin',
+              clock: ctx.clock,
+              random: host.random,
+              signal: ctx.signal,
+            },
             (shown) => print(ctx, shown),
           )
           ctx.out.data(result.run)
-          if (!result.ok) throw new RotateError('failed', `the demo did not go as it should: ${result.faults.join('; ')}`, { hint: 'please report this with the output above' })
+          if (!result.ok)
+            throw new RotateError('failed', `the demo did not go as it should: ${result.faults.join('; ')}`, {
+              hint: 'please report this with the output above',
+            })
           if (options.break === 'check') {
-            throw new RotateError('rolled-back', 'the check was red, so everything was undone, as it should be: the old key is current and works', { hint: 'rotate demo shows the rotation that succeeds', ...(result.run.runId === null ? {} : { runId: result.run.runId }) })
+            throw new RotateError(
+              'rolled-back',
+              'the check was red, so everything was undone, as it should be: the old key is current and works',
+              { hint: 'rotate demo shows the rotation that succeeds', ...(result.run.runId === null ? {} : { runId: result.run.runId }) },
+            )
           }
           ctx.out.line('The old key is refused, the new one is accepted, nothing was down in between.')
         },
@@ -63,7 +78,8 @@ function print(ctx: Context, shown: Shown): void {
 async function serve(ctx: Context, dir: string): Promise<void> {
   const { startService } = await import('../../app/demo/service.ts')
   const { existsSync } = await import('node:fs')
-  if (!existsSync(`${dir}/service.json`)) throw usage('--serve: there is no kept demo in this directory', 'make one with: rotate demo --keep DIR')
+  if (!existsSync(`${dir}/service.json`))
+    throw usage('--serve: there is no kept demo in this directory', 'make one with: rotate demo --keep DIR')
   const service = await startService(dir, ctx.host.random, {})
   ctx.out.line(`listening on ${service.url}; Ctrl-C ends it`)
   await new Promise<void>((resolve) => {

@@ -53,7 +53,7 @@ export const get: Register = (parent, run) => {
           const format = toFormat(ctx, options)
           const file = options.outFile === undefined ? undefined : resolve(ctx.host.cwd, options.outFile)
           if (file !== undefined) (await import('../out-file.ts')).checkOutFile(file, '--out-file')
-          const got = await getSecret(await ctx.deps(), { name, ...which })
+          const got = await getSecret(await ctx.deps({ ask: options.silent !== true }), { name, ...which })
           const fields = options.field === undefined ? got.fields : { value: pickField(got, options.field) }
           if (options.silent !== true) notices(ctx, got)
           if (file !== undefined) await toFile(ctx, file, got, fields, format, options)
@@ -74,14 +74,16 @@ function toWhich(options: Options): Which {
 function toFormat(ctx: Context, options: Options): NonNullable<Options['format']> {
   const format = options.format ?? 'raw'
   if (format !== 'raw' && ctx.globals.json) throw usage('--format and --json contradict each other')
-  if (format === 'credential-process' && options.field !== undefined) throw usage('--format credential-process takes the whole secret, not a --field')
+  if (format === 'credential-process' && options.field !== undefined)
+    throw usage('--format credential-process takes the whole secret, not a --field')
   return format
 }
 
 /** What a person should know about the value; on stderr. */
 function notices(ctx: Context, { secret, version }: Got): void {
   const now = ctx.clock.now()
-  if (version.expiresAt !== undefined && version.expiresAt < now) ctx.out.warn(`${secret.path} version ${version.n} expired ${ctx.times.when(version.expiresAt)}`)
+  if (version.expiresAt !== undefined && version.expiresAt < now)
+    ctx.out.warn(`${secret.path} version ${version.n} expired ${ctx.times.when(version.expiresAt)}`)
   if (version.state !== 'live') ctx.out.warn(`${secret.path} version ${version.n} is ${version.state}`)
 }
 
@@ -137,7 +139,8 @@ function print(ctx: Context, bytes: Uint8Array, options: Options): void {
     const value = new Secret(bytes)
     if (!value.isText()) throw usage('the value is not text, and stdout is a terminal', 'pipe it, or use --out-file')
     if (isUnsafe(value.reveal())) {
-      if (options.silent !== true) ctx.out.warn('the value has control characters; they are shown as \\u{…} here, and are as they are in a pipe')
+      if (options.silent !== true)
+        ctx.out.warn('the value has control characters; they are shown as \\u{…} here, and are as they are in a pipe')
       ctx.out.secret(new TextEncoder().encode(clean(value.reveal())))
       return
     }

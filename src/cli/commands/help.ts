@@ -1,4 +1,4 @@
-import { Command } from 'commander'
+import type { Command } from 'commander'
 import { usage } from '../../core/errors.ts'
 import { visible } from '../../core/names.ts'
 import type { Register } from '../program.ts'
@@ -31,7 +31,8 @@ function findCommand(program: Command, words: readonly string[]): Command {
   let at = program
   for (const word of words) {
     const next = at.commands.find((command) => command.name() === word || command.aliases().includes(word))
-    if (next === undefined) throw usage(`there is no command or topic "${visible(words.join(' '), 60)}"`, `rotate help; topics: ${[...topics.keys()].join(', ')}`)
+    if (next === undefined)
+      throw usage(`there is no command or topic "${visible(words.join(' '), 60)}"`, `rotate help; topics: ${[...topics.keys()].join(', ')}`)
     at = next
   }
   return at

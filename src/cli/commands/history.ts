@@ -19,10 +19,14 @@ export const history: Register = (parent, run) => {
     .command('history')
     .helpGroup('Looking back:')
     .summary('rotations, newest first')
-    .description('Rotations, newest first: all of them, those of one secret, or every step of one run.\n\nExamples:\n  rotate history production/aws/DEPLOY\n  rotate history run_01KABX…')
+    .description(
+      'Rotations, newest first: all of them, those of one secret, or every step of one run.\n\nExamples:\n  rotate history production/aws/DEPLOY\n  rotate history run_01KABX…',
+    )
     .argument('[path-or-run]', 'a secret, or the id of a run')
     .option('--since <date>', 'from this date, or this long ago: 2026-11-01, 7d')
-    .addOption(new Option('--status <status>', 'only those that ended so').choices(['success', 'failed', 'rolled_back', 'unsafe', 'pending']))
+    .addOption(
+      new Option('--status <status>', 'only those that ended so').choices(['success', 'failed', 'rolled_back', 'unsafe', 'pending']),
+    )
     .option('--limit <n>', 'at most this many')
     .action(
       run(async (ctx, of: string | undefined, options: Options) => {
@@ -73,14 +77,22 @@ async function steps(ctx: Context, run: RunRecord): Promise<void> {
   ctx.out.line()
   await ctx.out.table(
     ['AT (UTC)', 'EVENT', 'STEP', 'TOOK', 'DETAIL'],
-    run.events.map((event) => [iso(event.at), event.type, 'step' in event ? event.step : '', 'ms' in event ? `${Math.round(event.ms)} ms` : '', detailOf(event)]),
+    run.events.map((event) => [
+      iso(event.at),
+      event.type,
+      'step' in event ? event.step : '',
+      'ms' in event ? `${Math.round(event.ms)} ms` : '',
+      detailOf(event),
+    ]),
   )
 }
 
 function detailOf(event: RunRecord['events'][number]): string {
   switch (event.type) {
     case 'done':
-      return [event.detail, ...(event.checks ?? []).map((check) => `${check.name}: ${check.detail}`)].filter((part) => part !== undefined).join('; ')
+      return [event.detail, ...(event.checks ?? []).map((check) => `${check.name}: ${check.detail}`)]
+        .filter((part) => part !== undefined)
+        .join('; ')
     case 'failed':
       return event.failure.message
     case 'settled':

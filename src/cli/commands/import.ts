@@ -39,7 +39,9 @@ export const importCommand: Register = (parent, run) => {
           const { dryRun } = ctx.globals
           const into = options.into === undefined ? undefined : parsePath(options.into)
           const source =
-            file === '-' ? await ctx.input.stdin(MAX_FILE, 'the file on stdin') : await ctx.input.file(resolve(ctx.host.cwd, file), 'import', MAX_FILE)
+            file === '-'
+              ? await ctx.input.stdin(MAX_FILE, 'the file on stdin')
+              : await ctx.input.file(resolve(ctx.host.cwd, file), 'import', MAX_FILE)
           if (!source.isText()) throw usage('the file is not valid UTF-8')
           const text = source.reveal()
           const format = options.format === 'auto' ? guessFormat(file, text) : options.format
@@ -56,7 +58,8 @@ export const importCommand: Register = (parent, run) => {
           if (dryRun) ctx.out.note('dry run: nothing was stored')
           ctx.out.data(counts)
           ctx.out.line(`${counts.created} created, ${counts.updated} updated, ${counts.skipped} unchanged`)
-          if (file !== '-' && !dryRun && entries.length > 0) ctx.out.note(`the values still stand in ${file}; remove it when you no longer need it`)
+          if (file !== '-' && !dryRun && entries.length > 0)
+            ctx.out.note(`the values still stand in ${file}; remove it when you no longer need it`)
         },
         { graceful: true },
       ),

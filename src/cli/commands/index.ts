@@ -22,4 +22,33 @@ import { show } from './show.ts'
 import { version } from './version.ts'
 import { versions } from './versions.ts'
 
-export const commands: readonly Register[] = [init, demo, set, get, list, show, versions, rm, restore, mv, importCommand, rotate, plan, runDue, check, resume, abort, rollback, revoke, adopt, schedule, provider, target, history, audit, completion, help, version]
+export const commands: readonly Register[] = [
+  init,
+  demo,
+  set,
+  get,
+  list,
+  show,
+  versions,
+  rm,
+  restore,
+  mv,
+  importCommand,
+  rotate,
+  plan,
+  runDue,
+  check,
+  resume,
+  abort,
+  rollback,
+  revoke,
+  adopt,
+  schedule,
+  provider,
+  target,
+  history,
+  audit,
+  completion,
+  help,
+  version,
+]

@@ -65,7 +65,10 @@ function unlockersWanted(ctx: Context): readonly UnlockSource[] {
   const only = passphrase ?? findSource(noSources, host.env, host.cwd)
   if (only !== undefined) return [only]
   if (!ctx.input.interactive) {
-    throw usage('a vault needs something that opens it, and there is no terminal to ask on', 'give --key-file F, --passphrase-file F, --passphrase-command CMD or --passphrase-fd N')
+    throw usage(
+      'a vault needs something that opens it, and there is no terminal to ask on',
+      'give --key-file F, --passphrase-file F, --passphrase-command CMD or --passphrase-fd N',
+    )
   }
   return []
 }
@@ -99,7 +102,8 @@ async function create(ctx: Context, file: string, sources: readonly UnlockSource
 }
 
 async function toUnlock(ctx: Context, source: UnlockSource, door: VaultDoor, leftovers: Leftovers): Promise<Unlock> {
-  if (source.kind !== 'key-file') return { kind: 'passphrase', passphrase: await readPassphrase(source, ctx.input, ctx.host.env, ctx.signal) }
+  if (source.kind !== 'key-file')
+    return { kind: 'passphrase', passphrase: await readPassphrase(source, ctx.input, ctx.host.env, ctx.signal) }
   if (existsSync(source.path)) return { kind: 'key-file', key: await door.readKeyFile(source.path) }
   if (!existsSync(dirname(source.path)))
     throw usage(`${source.from}: the directory of ${visible(source.path, 200)} does not exist`, 'make it first, with mode 0700')
@@ -134,5 +138,6 @@ function report(
     // On the terminal only, once: this is the one place where a recovery key is shown.
     ctx.out.error(`\nRecovery key, shown only now. Write it down and keep it offline:\n\n    ${shown.reveal()}\n`)
   }
-  if (fromEnv(ctx.host.env, 'ROTATE_VAULT') === undefined && ctx.globals.vault === undefined) ctx.out.note('next: rotate set production/db/APP_PASSWORD')
+  if (fromEnv(ctx.host.env, 'ROTATE_VAULT') === undefined && ctx.globals.vault === undefined)
+    ctx.out.note('next: rotate set production/db/APP_PASSWORD')
 }

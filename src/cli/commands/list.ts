@@ -19,7 +19,9 @@ export const list: Register = (parent, run) => {
     .alias('ls')
     .helpGroup('Secrets:')
     .summary('what there is; never values')
-    .description("Lists secrets, never values.\n\nExamples:\n  rotate list production\n  rotate list 'production/**' --tier critical --json")
+    .description(
+      "Lists secrets, never values.\n\nExamples:\n  rotate list production\n  rotate list 'production/**' --tier critical --json",
+    )
     .argument('[sel...]', "names, prefixes or globs such as 'production/**'")
     .addOption(typeOption())
     .addOption(tierOption())

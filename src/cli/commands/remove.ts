@@ -36,7 +36,9 @@ export const rm: Register = (parent, run) => {
         const { secret, already } = await removeSecret(deps, input)
         const until = purgeAt(secret)
         ctx.out.data({ path: secret.path, deletedAt: isoOrNull(secret.deletedAt), purgeAt: isoOrNull(until) })
-        ctx.out.line(`${secret.path} ${already ? 'was deleted already' : 'deleted'}; until ${ctx.times.when(until)}: rotate restore ${secret.path}`)
+        ctx.out.line(
+          `${secret.path} ${already ? 'was deleted already' : 'deleted'}; until ${ctx.times.when(until)}: rotate restore ${secret.path}`,
+        )
       }),
     )
 }

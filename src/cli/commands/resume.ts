@@ -24,7 +24,9 @@ export const resume: Register = (parent, run) => {
           const { keep } = options
           if (keep !== undefined && keep !== 'new' && keep !== 'old') throw usage('--keep must be new or old')
           const use = await import('../../app/rotate.ts')
-          await show(ctx, options.events === true, async (progress) => use.resume(await ctx.deps(), { runId: runId(id), ...(keep === undefined ? {} : { keep }) }, progress))
+          await show(ctx, options.events === true, async (progress) =>
+            use.resume(await ctx.deps(), { runId: runId(id), ...(keep === undefined ? {} : { keep }) }, progress),
+          )
         },
         { graceful: true },
       ),
@@ -36,14 +38,18 @@ export const abort: Register = (parent, run) => {
     .command('abort')
     .helpGroup('Rotation:')
     .summary('undo an unfinished run')
-    .description('Undoes an unfinished run: targets get the old value back, the new one is ended. Not possible once the old value is dead.\n\nExample:\n  rotate abort run_01KB…')
+    .description(
+      'Undoes an unfinished run: targets get the old value back, the new one is ended. Not possible once the old value is dead.\n\nExample:\n  rotate abort run_01KB…',
+    )
     .argument('<run>', 'id of the run')
     .option('--events', 'steps as NDJSON on stdout')
     .action(
       run(
         async (ctx, id: string, options: { events?: true }) => {
           const use = await import('../../app/rotate.ts')
-          await show(ctx, options.events === true, async (progress) => use.resume(await ctx.deps(), { runId: runId(id), keep: 'old' }, progress))
+          await show(ctx, options.events === true, async (progress) =>
+            use.resume(await ctx.deps(), { runId: runId(id), keep: 'old' }, progress),
+          )
         },
         { graceful: true },
       ),
@@ -80,7 +86,11 @@ function runId(text: string): string {
   return text
 }
 
-async function show(ctx: Context, asEvents: boolean, work: (progress: (event: import('../../app/rotate.ts').Progress) => void) => Promise<RotateOutcome>): Promise<void> {
+async function show(
+  ctx: Context,
+  asEvents: boolean,
+  work: (progress: (event: import('../../app/rotate.ts').Progress) => void) => Promise<RotateOutcome>,
+): Promise<void> {
   const { Events, progressPrinter, showRun } = await import('../render/run.ts')
   const events = asEvents ? new Events(ctx) : undefined
   const outcome = await work(progressPrinter(ctx, events))

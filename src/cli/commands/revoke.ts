@@ -19,10 +19,17 @@ export const revoke: Register = (parent, run) => {
       run(async (ctx, path: string, options: { version?: string; force?: true }) => {
         const use = await import('../../app/revoke.ts')
         const version = options.version === undefined ? undefined : parseVersion(options.version)
-        const outcome = await use.revoke(await ctx.deps(), { path: parseName(path), force: options.force === true, ...(version === undefined ? {} : { version }) })
+        const outcome = await use.revoke(await ctx.deps(), {
+          path: parseName(path),
+          force: options.force === true,
+          ...(version === undefined ? {} : { version }),
+        })
         const ended = outcome.results.filter((result) => result.state !== 'held' && result.state !== 'waiting')
-        ctx.out.data({ revoked: ended.map((result) => ({ version: result.version, hint: result.hint, at: iso(result.at), state: result.state })) })
-        for (const result of ended) ctx.out.line(`${outcome.path} version ${result.version} (${result.hint}) ${result.state}: ${result.detail}`)
+        ctx.out.data({
+          revoked: ended.map((result) => ({ version: result.version, hint: result.hint, at: iso(result.at), state: result.state })),
+        })
+        for (const result of ended)
+          ctx.out.line(`${outcome.path} version ${result.version} (${result.hint}) ${result.state}: ${result.detail}`)
         if (outcome.failure !== undefined) throw outcome.failure
       }),
     )
@@ -33,7 +40,9 @@ export const adopt: Register = (parent, run) => {
     .command('adopt')
     .helpGroup('Rotation:')
     .summary('record that a key at the provider is ours')
-    .description('Records that a key at the provider belongs to a version of this secret, so that its end can be the provider’s. Only recorded keys are ever revoked.\n\nExample:\n  rotate adopt production/aws/DEPLOY_KEY --key-id AKIA…')
+    .description(
+      'Records that a key at the provider belongs to a version of this secret, so that its end can be the provider’s. Only recorded keys are ever revoked.\n\nExample:\n  rotate adopt production/aws/DEPLOY_KEY --key-id AKIA…',
+    )
     .argument('<path>', 'which secret')
     .requiredOption('--key-id <id>', 'the key as the provider names it')
     .action(
@@ -54,7 +63,9 @@ export const check: Register = (parent, run) => {
     .command('check')
     .helpGroup('Rotation:')
     .summary('does the current value work?')
-    .description('Asks the provider and runs every configured check now, with the current value or another version. Changes nothing; exit 25 when one is red.\n\nExample:\n  rotate check production/aws/DEPLOY_KEY')
+    .description(
+      'Asks the provider and runs every configured check now, with the current value or another version. Changes nothing; exit 25 when one is red.\n\nExample:\n  rotate check production/aws/DEPLOY_KEY',
+    )
     .argument('<path>', 'which secret')
     .option('--version <n>', 'another version')
     .action(
@@ -68,7 +79,11 @@ export const check: Register = (parent, run) => {
         if (report.checks.length === 0) ctx.out.note('nothing to ask: no check is configured and the provider can not verify')
         if (!report.ok) {
           const red = report.checks.filter((result) => !result.ok)
-          throw new RotateError('unhealthy', `${red.length} of ${report.checks.length} checks are red: ${red[0]?.name ?? ''}: ${red[0]?.detail ?? ''}`, { hint: `rotate show ${name}`, details: { red: red.map((result) => result.name) } })
+          throw new RotateError(
+            'unhealthy',
+            `${red.length} of ${report.checks.length} checks are red: ${red[0]?.name ?? ''}: ${red[0]?.detail ?? ''}`,
+            { hint: `rotate show ${name}`, details: { red: red.map((result) => result.name) } },
+          )
         }
       }),
     )

@@ -93,10 +93,12 @@ function fromJson(text: Secret): Supplied {
   const body = parseJsonObject(text.reveal(), what)
   const { new_value, newValue, expiresAt, metadata, ...others } = body
   const unknown = Object.keys(others)[0]
-  if (unknown !== undefined) throw usage(`${what}: unknown key in the JSON`, 'allowed are new_value, or newValue with expiresAt and metadata')
+  if (unknown !== undefined)
+    throw usage(`${what}: unknown key in the JSON`, 'allowed are new_value, or newValue with expiresAt and metadata')
   if (new_value !== undefined && newValue !== undefined) throw usage(`${what}: give new_value or newValue, not both`)
   const value = new_value ?? newValue
-  if (typeof value !== 'string' || value === '') throw usage(`${what}: "${new_value === undefined ? 'newValue' : 'new_value'}" must be a text that is not empty`)
+  if (typeof value !== 'string' || value === '')
+    throw usage(`${what}: "${new_value === undefined ? 'newValue' : 'new_value'}" must be a text that is not empty`)
   if (expiresAt !== undefined && typeof expiresAt !== 'string') throw usage(`${what}: "expiresAt" must be a date`)
   return {
     fields: single(new Secret(value)),
@@ -106,7 +108,8 @@ function fromJson(text: Secret): Supplied {
 }
 
 function texts(metadata: unknown, what: string): Readonly<Record<string, string>> {
-  if (metadata === null || typeof metadata !== 'object' || Array.isArray(metadata)) throw usage(`${what}: "metadata" must be an object of texts`)
+  if (metadata === null || typeof metadata !== 'object' || Array.isArray(metadata))
+    throw usage(`${what}: "metadata" must be an object of texts`)
   for (const item of Object.values(metadata)) if (typeof item !== 'string') throw usage(`${what}: "metadata" must be an object of texts`)
   return metadata as Record<string, string>
 }

@@ -52,7 +52,18 @@ export const runDue: Register = (parent, run) => {
             deps,
             input,
             (event) => {
-              if (events !== undefined) events.emit('step', { path: event.path, step: event.step, status: event.status, ms: event.ms === undefined ? null : Math.round(event.ms), detail: event.detail ?? null }, event.runId)
+              if (events !== undefined)
+                events.emit(
+                  'step',
+                  {
+                    path: event.path,
+                    step: event.step,
+                    status: event.status,
+                    ms: event.ms === undefined ? null : Math.round(event.ms),
+                    detail: event.detail ?? null,
+                  },
+                  event.runId,
+                )
               else if (ctx.out.verbose > 0 && event.status !== 'started') ctx.out.note(`${event.path}: ${event.step} ${event.status}`)
             },
             (lines) => {
@@ -79,7 +90,12 @@ function whole(text: string, flag: string, max: number): number {
 /** A dead man's switch. That it can't be reached is worth a line, not a failure. */
 async function ping(ctx: Context, url: string, ok: boolean): Promise<void> {
   try {
-    const answer = await ctx.host.http.send({ method: 'GET', url: ok ? url : `${url.replace(/\/$/, '')}/fail`, effect: 'idempotent', timeoutMs: 10_000 })
+    const answer = await ctx.host.http.send({
+      method: 'GET',
+      url: ok ? url : `${url.replace(/\/$/, '')}/fail`,
+      effect: 'idempotent',
+      timeoutMs: 10_000,
+    })
     if (answer.status >= 400) ctx.out.warn(`--ping was answered with ${answer.status}`)
   } catch (thrown) {
     ctx.out.warn(`--ping failed: ${thrown instanceof Error ? thrown.message : 'unknown error'}`)
@@ -87,7 +103,11 @@ async function ping(ctx: Context, url: string, ok: boolean): Promise<void> {
 }
 
 /** Replaces the file in one step, so that a collector never reads half of it. */
-async function metrics(ctx: Context, file: string, outcome: Awaited<ReturnType<typeof import('../../app/run-due.ts').runDue>>): Promise<void> {
+async function metrics(
+  ctx: Context,
+  file: string,
+  outcome: Awaited<ReturnType<typeof import('../../app/run-due.ts').runDue>>,
+): Promise<void> {
   const { report, failure } = outcome
   const text = [
     ['rotate_run_due_timestamp_seconds', Math.floor(Date.parse(report.finishedAt) / 1000)],

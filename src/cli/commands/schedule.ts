@@ -25,7 +25,11 @@ interface SetOptions {
 }
 
 export const schedule: Register = (parent, run) => {
-  const group = parent.command('schedule').helpGroup('Schedules:').summary('when and how secrets are rotated').description('When and how secrets are rotated.')
+  const group = parent
+    .command('schedule')
+    .helpGroup('Schedules:')
+    .summary('when and how secrets are rotated')
+    .description('When and how secrets are rotated.')
 
   group
     .command('set')
@@ -33,7 +37,7 @@ export const schedule: Register = (parent, run) => {
     .summary('create or change a schedule')
     .description(
       'Creates a schedule, or changes it: what is not given stays as it is, sealed configuration included. Everything is checked now.\n\nExamples:\n' +
-        "  rotate schedule set production/app/SESSION_KEY --provider generated --interval 30\n" +
+        '  rotate schedule set production/app/SESSION_KEY --provider generated --interval 30\n' +
         '  rotate schedule set production/aws/DEPLOY_KEY --provider aws --interval 90 --config @aws.json \\\n' +
         '      --target \'{"type":"env-file","path":"/srv/app/.env"}\' --check \'{"type":"http","url":"https://app.example.com/health"}\'',
     )
@@ -66,7 +70,9 @@ export const schedule: Register = (parent, run) => {
           createdAt: iso(set.createdAt),
         })
         ctx.out.line(`${secret.path}  ${rhythm(set.intervalDays, set.cron)} by ${set.provider.id}, next ${ctx.times.when(set.nextAt)}`)
-        ctx.out.note(`grace ${humanSpan(set.graceMs)}${set.quarantineMs > 0 ? `, quarantine ${humanSpan(set.quarantineMs)}` : ''} · see what will happen: rotate plan ${secret.path}`)
+        ctx.out.note(
+          `grace ${humanSpan(set.graceMs)}${set.quarantineMs > 0 ? `, quarantine ${humanSpan(set.quarantineMs)}` : ''} · see what will happen: rotate plan ${secret.path}`,
+        )
       }),
     )
 
@@ -74,15 +80,21 @@ export const schedule: Register = (parent, run) => {
     .command('list')
     .alias('ls')
     .summary('all schedules')
-    .description('All schedules, or those of one project or prefix.\n\nExamples:\n  rotate schedule list\n  rotate schedule list my-project --status failed')
+    .description(
+      'All schedules, or those of one project or prefix.\n\nExamples:\n  rotate schedule list\n  rotate schedule list my-project --status failed',
+    )
     .argument('[project]', 'a project, a prefix or a glob')
     .option('--status <status>', `one of ${scheduleStandings.join(', ')}`)
     .action(
       run(async (ctx, project: string | undefined, options: { status?: string }) => {
         const status = options.status as ScheduleStanding | undefined
-        if (status !== undefined && !scheduleStandings.includes(status)) throw usage(`--status: "${visible(status, 30)}" is not a status`, scheduleStandings.join(', '))
+        if (status !== undefined && !scheduleStandings.includes(status))
+          throw usage(`--status: "${visible(status, 30)}" is not a status`, scheduleStandings.join(', '))
         const { listSchedules } = await import('../../app/schedules.ts')
-        const rows = await listSchedules(await ctx.deps({ readonly: true }), { ...(project === undefined ? {} : { matches: selector(project) }), ...(status === undefined ? {} : { status }) })
+        const rows = await listSchedules(await ctx.deps({ readonly: true }), {
+          ...(project === undefined ? {} : { matches: selector(project) }),
+          ...(status === undefined ? {} : { status }),
+        })
         ctx.out.data({ rotations: rows })
         if (rows.length === 0) ctx.out.note('no schedules')
         else {
@@ -104,7 +116,9 @@ export const schedule: Register = (parent, run) => {
   group
     .command('show')
     .summary('one schedule')
-    .description('One schedule with its targets and checks; secrets are masked.\n\nExample:\n  rotate schedule show production/aws/DEPLOY_KEY')
+    .description(
+      'One schedule with its targets and checks; secrets are masked.\n\nExample:\n  rotate schedule show production/aws/DEPLOY_KEY',
+    )
     .argument('<path>', 'which secret')
     .action(
       run(async (ctx, path: string) => {
@@ -119,7 +133,9 @@ export const schedule: Register = (parent, run) => {
   group
     .command('pause')
     .summary('stop rotating for a while')
-    .description('Stops automatic rotation; the time left to the next one is kept. Old keys in grace still end.\n\nExample:\n  rotate schedule pause production/aws/DEPLOY_KEY --until 2026-12-24')
+    .description(
+      'Stops automatic rotation; the time left to the next one is kept. Old keys in grace still end.\n\nExample:\n  rotate schedule pause production/aws/DEPLOY_KEY --until 2026-12-24',
+    )
     .argument('<path>', 'which secret')
     .option('--until <date>', 'run-due resumes it then')
     .action(
@@ -136,7 +152,9 @@ export const schedule: Register = (parent, run) => {
   group
     .command('resume')
     .summary('rotate again after a pause')
-    .description('Resumes a paused schedule with the time that was left; what was overdue is due.\n\nExample:\n  rotate schedule resume production/aws/DEPLOY_KEY')
+    .description(
+      'Resumes a paused schedule with the time that was left; what was overdue is due.\n\nExample:\n  rotate schedule resume production/aws/DEPLOY_KEY',
+    )
     .argument('<path>', 'which secret')
     .action(
       run(async (ctx, path: string) => {
@@ -150,7 +168,9 @@ export const schedule: Register = (parent, run) => {
   group
     .command('disable')
     .summary('no automatic rotation any more')
-    .description('Ends automatic rotation. The configuration is kept; schedule set enables it again. Old keys in grace still end.\n\nExample:\n  rotate schedule disable production/aws/DEPLOY_KEY')
+    .description(
+      'Ends automatic rotation. The configuration is kept; schedule set enables it again. Old keys in grace still end.\n\nExample:\n  rotate schedule disable production/aws/DEPLOY_KEY',
+    )
     .argument('<path>', 'which secret')
     .action(
       run(async (ctx, path: string) => {
@@ -184,7 +204,11 @@ function rhythm(days: number | null, cron: string | null | undefined): string {
 }
 
 /** The block of the DotVault document, with correct arithmetic. */
-function block(ctx: Context, detail: Awaited<ReturnType<typeof import('../../app/schedules.ts').showSchedule>>, title: string): readonly string[] {
+function block(
+  ctx: Context,
+  detail: Awaited<ReturnType<typeof import('../../app/schedules.ts').showSchedule>>,
+  title: string,
+): readonly string[] {
   const now = ctx.clock.now()
   const day = (text: string): string => text.slice(0, 10)
   const days = (text: string): number => Math.round(Math.abs(Date.parse(text) - now) / DAY)
@@ -202,7 +226,11 @@ function block(ctx: Context, detail: Awaited<ReturnType<typeof import('../../app
     `Targets: ${detail.targets.map((target) => `${target.name} (${Object.values(target.names).join(', ')})`).join('; ') || 'none'}`,
     `Checks: ${detail.checks.map((check) => check.name).join('; ') || 'none'}`,
     `Path: ${detail.path}   Id: ${detail.id}`,
-    ...(detail.lastError === null ? [] : [`Last failure: ${detail.lastError}${detail.retryAt === null ? '' : ` (tried again ${ctx.times.when(Date.parse(detail.retryAt))})`}`]),
+    ...(detail.lastError === null
+      ? []
+      : [
+          `Last failure: ${detail.lastError}${detail.retryAt === null ? '' : ` (tried again ${ctx.times.when(Date.parse(detail.retryAt))})`}`,
+        ]),
   ]
 }
 

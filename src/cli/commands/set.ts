@@ -50,7 +50,8 @@ export const set: Register = (parent, run) => {
         const dryRun = ctx.globals.dryRun
         const result = await setSecret(deps, { ...settings, name, ...given, dryRun })
         if (dryRun) ctx.out.note('dry run: nothing was stored')
-        if (result.outcome === 'unchanged') ctx.out.note(`already so: ${result.secret.path} has this value since version ${result.version.n}`)
+        if (result.outcome === 'unchanged')
+          ctx.out.note(`already so: ${result.secret.path} has this value since version ${result.version.n}`)
         if (result.restored) ctx.out.note(`${result.secret.path} had been deleted and is back`)
         ctx.out.data(setData(result))
         ctx.out.line(`${result.secret.path} version ${result.version.n}`)

@@ -45,11 +45,19 @@ function screen(ctx: Context, { secret, fields, runs }: Shown): void {
   line('Secret', `${secret.path}   ${secret.type}, ${secret.tier}`)
   line('Status', secretStanding(secret, ctx.clock.now()))
   if (secret.deletedAt !== undefined) line('Deleted', ctx.times.when(secret.deletedAt))
-  line('Current', current === undefined ? 'no value yet' : `version ${current.n}   ${current.hint}   since ${ctx.times.when(current.promotedAt ?? current.createdAt)}`)
+  line(
+    'Current',
+    current === undefined
+      ? 'no value yet'
+      : `version ${current.n}   ${current.hint}   since ${ctx.times.when(current.promotedAt ?? current.createdAt)}`,
+  )
   if (fields.length > 0 && fields[0] !== 'value') line('Fields', fields.join(', '))
   for (const version of secret.versions.toReversed()) {
     if (version.n === current?.n || (version.labels.length === 0 && version.retirement === undefined)) continue
-    line(version.labels.includes('pending') ? 'Pending' : 'Previous', `version ${version.n}   ${version.hint}   ${version.state}   ${fateOf(ctx, version)}`.trimEnd())
+    line(
+      version.labels.includes('pending') ? 'Pending' : 'Previous',
+      `version ${version.n}   ${version.hint}   ${version.state}   ${fateOf(ctx, version)}`.trimEnd(),
+    )
   }
   if (schedule === undefined) {
     line('Schedule', `none; rotate schedule set ${secret.path} --provider P --interval 30`)

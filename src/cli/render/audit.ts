@@ -71,7 +71,6 @@ export async function* auditCsv(events: AsyncIterable<AuditEvent>): AsyncGenerat
   if (rows.length > 0) yield stringify(rows as string[][], options)
 }
 
-
 /** One JSON document per line, with the hash that the CSV has too. */
 export async function* auditLines(events: AsyncIterable<AuditEvent>): AsyncGenerator<string> {
   for await (const event of events) yield `${JSON.stringify({ ...eventData(event), hash: event.hash })}\n`

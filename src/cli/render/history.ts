@@ -11,7 +11,10 @@ export function actionOf(run: RunRecord): string {
 export function newVersionOf(run: RunRecord): number | null {
   return run.events.findLast((event) => 'version' in event && event.version !== undefined && event.type !== 'settled') === undefined
     ? run.plan.newVersion
-    : (run.events.reduce<number | null>((found, event) => ('version' in event && event.version !== undefined ? event.version : found), null) ?? run.plan.newVersion)
+    : (run.events.reduce<number | null>(
+        (found, event) => ('version' in event && event.version !== undefined ? event.version : found),
+        null,
+      ) ?? run.plan.newVersion)
 }
 
 /** Why it did not end well, if it did not. */
@@ -26,7 +29,9 @@ export function causeOf(run: RunRecord): string | null {
 /** When the new version became current. */
 export function promotedAt(run: RunRecord): number | null {
   const inPlace = run.plan.overlap === 'in-place'
-  return run.events.findLast((event) => event.type === 'done' && (event.step === 'promote' || (inPlace && event.step === 'create')))?.at ?? null
+  return (
+    run.events.findLast((event) => event.type === 'done' && (event.step === 'promote' || (inPlace && event.step === 'create')))?.at ?? null
+  )
 }
 
 export function historyItem(run: RunRecord) {

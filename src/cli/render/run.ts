@@ -55,7 +55,17 @@ export function progressPrinter(ctx: Context, events: Events | undefined): (even
   let last = ''
   return (event) => {
     if (events !== undefined) {
-      events.emit('step', { path: event.path, step: event.step, status: event.status, ms: event.ms === undefined ? null : Math.round(event.ms), detail: event.detail ?? null }, event.runId)
+      events.emit(
+        'step',
+        {
+          path: event.path,
+          step: event.step,
+          status: event.status,
+          ms: event.ms === undefined ? null : Math.round(event.ms),
+          detail: event.detail ?? null,
+        },
+        event.runId,
+      )
       return
     }
     if (event.status === 'started') {
@@ -68,7 +78,9 @@ export function progressPrinter(ctx: Context, events: Events | undefined): (even
     const paint = ctx.out.paintErr
     const ok = event.status === 'done'
     const mark = ok ? (paint?.green('ok    ') ?? 'ok    ') : (paint?.red('failed') ?? 'failed')
-    ctx.out.note(`  ${mark} ${stepWords(event.step)}${event.ms === undefined || event.ms < 100 ? '' : `  ${seconds(event.ms)}`}${event.detail === undefined ? '' : `: ${event.detail}`}`)
+    ctx.out.note(
+      `  ${mark} ${stepWords(event.step)}${event.ms === undefined || event.ms < 100 ? '' : `  ${seconds(event.ms)}`}${event.detail === undefined ? '' : `: ${event.detail}`}`,
+    )
   }
 }
 
@@ -77,7 +89,9 @@ export function showRun(ctx: Context, run: RunView): void {
   const { out, times } = ctx
   if (run.success && run.runId !== null) {
     if (run.old !== null && run.old.version !== run.new?.version) {
-      out.note(`  old   version ${run.old.version} ${run.old.hint}${run.grace === null ? '' : `  stays valid until ${times.when(Date.parse(run.grace.until))}`}`)
+      out.note(
+        `  old   version ${run.old.version} ${run.old.hint}${run.grace === null ? '' : `  stays valid until ${times.when(Date.parse(run.grace.until))}`}`,
+      )
     }
     if (run.new !== null) out.note(`  new   version ${run.new.version} ${run.new.hint}`)
     if (run.nextRotationAt !== null) out.note(`  next  ${times.when(Date.parse(run.nextRotationAt))}`)

@@ -22,11 +22,7 @@ const noFrame = {
 }
 
 /** Head in capitals, two spaces between columns, no wrapping: a value that may be copied stays on its line. */
-export function renderTable(
-  head: readonly string[],
-  rows: readonly (readonly string[])[],
-  paint: ChalkInstance | undefined,
-): string {
+export function renderTable(head: readonly string[], rows: readonly (readonly string[])[], paint: ChalkInstance | undefined): string {
   const table = new Table({
     head: head.map((cell) => (paint === undefined ? cell : paint.dim(cell))),
     chars: noFrame,
