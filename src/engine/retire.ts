@@ -119,7 +119,8 @@ async function withProvider(ports: EnginePorts, secretId: string, n: number, ses
         await ports.faults.at('before:effect:suspend')
         await missingIsFine(session.suspend?.(old))
         await ports.faults.at('after:effect:suspend')
-        await step(ports, secretId, n, 'suspended', { deleteAfter: ports.clock.now() + retirement.quarantineMs }, 'key_suspended', 'success', 'suspended')
+        const deleteAfter = ports.clock.now() + retirement.quarantineMs
+        await step(ports, secretId, n, 'suspended', { deleteAfter }, 'key_suspended', 'success', 'suspended', last && retirement.quarantineMs > 0)
         break
       }
       case 'suspended': {
@@ -227,13 +228,14 @@ async function step(
   action: AuditEntry['action'],
   status: AuditEntry['status'],
   state?: VersionState,
+  giveBack = false,
 ): Promise<void> {
   await ports.faults.at(`before:commit:retire:${to}`)
   await mutate(ports, secretId, n, (version, retirement) => ({ ...version, ...(state === undefined ? {} : { state }), retirement: { ...retirement, ...extra, step: to } }), {
     action,
     status,
     metadata: { call: to },
-  })
+  }, giveBack)
   await ports.faults.at(`after:commit:retire:${to}`)
 }
 

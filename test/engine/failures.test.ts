@@ -68,6 +68,17 @@ describe('failure before promotion goes back', () => {
     await finallyTrue(world, id, side)
   })
 
+  test('what a target held is what it held before the first write, also after a write whose answer was lost', async () => {
+    const { world, id, side } = await scene({ targets: ['before'], checks: [] })
+    const target = world.target('app/prod/API_KEY:before')
+    target.held.set('ACCESSKEYID', 'something of the operator')
+    target.next('put', 'lost').next('put', 'final')
+    expect(code((await world.runDue()).failure)).toBe('rolled-back')
+    expect(target.held.get('ACCESSKEYID')).toBe('something of the operator')
+    expect(side.alive).toHaveLength(1)
+    expect((await world.get(id)).claim).toBeUndefined()
+  })
+
   test('an error that is no answer counts as a failure of its step', async () => {
     const { world, id, side } = await scene()
     world.target('app/prod/API_KEY:before').next('put', 'bug')

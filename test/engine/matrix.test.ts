@@ -4,10 +4,10 @@
  * compared with what the vault says.
  */
 import { describe, expect, test } from 'vitest'
-import { MINUTE } from '../../src/core/duration.ts'
+import { DAY, MINUTE } from '../../src/core/duration.ts'
 import { RotateError } from '../../src/core/errors.ts'
 import { type FakeKey, FarSide, type Kind, kinds, textOf, traitsOf } from '../fakes/provider.ts'
-import { alwaysTrue, finallyTrue, InjectedCrash, type SecretOptions, World } from '../fakes/engine-world.ts'
+import { alwaysTrue, finallyTrue, InjectedCrash, type SecretOptions, START, supplied, World } from '../fakes/engine-world.ts'
 
 interface Scenario {
   readonly name: string
@@ -18,6 +18,7 @@ interface Scenario {
   /** What the first process does; `run-due` unless told otherwise. It may be repeated. */
   readonly act?: (world: World, id: string) => Promise<unknown>
   /** How it must end, whenever the process died. */
+  readonly repeats?: true
   readonly ends: 'new' | 'old' | 'either'
 }
 
@@ -50,6 +51,37 @@ const scenarios: readonly Scenario[] = [
     ends: 'old',
   },
   { name: 'delivery fails', kinds: overlapping, prepare: (world) => void world.target('app/prod/API_KEY:blind').next('put', 'final', 1000), ends: 'old' },
+  {
+    name: 'rollback to a key that is switched off',
+    kinds: ['limited'],
+    options: { quarantineMs: 24 * 60 * MINUTE },
+    prepare: async (world) => void (await world.runDue()),
+    act: (world) => world.rollback('app/prod/API_KEY'),
+    ends: 'either',
+  },
+  {
+    name: 'rollback that is undone',
+    kinds: ['limited'],
+    options: { quarantineMs: 24 * 60 * MINUTE },
+    prepare: async (world) => {
+      await world.runDue()
+      world.target('app/prod/API_KEY:after').next('put', 'final', 1)
+    },
+    act: (world) => world.rollback('app/prod/API_KEY'),
+    repeats: true, // the key is suspended, revived, and suspended once more
+    ends: 'either',
+  },
+  {
+    name: 'supplied value',
+    kinds: ['limited', 'local'],
+    options: { nextAt: START + 300 * DAY },
+    prepare: (_world, _id, side) => void side.add(),
+    act: (world, id) => {
+      const mine = world.side('app/prod/API_KEY').keys[1]
+      return mine === undefined ? Promise.resolve() : world.rotate(id, { supplied: supplied(mine) })
+    },
+    ends: 'new',
+  },
   { name: 'emergency', kinds: overlapping, options: { graceMs: 60 * MINUTE }, act: (world, id) => world.rotate(id, { emergency: true }), ends: 'new' },
 ]
 
@@ -69,6 +101,7 @@ interface Played {
 /** Plays a case with a process dying at each of these moments in turn (numbers count over all processes), then recovers. */
 async function play({ scenario, kind }: Case, deaths: readonly number[]): Promise<Played> {
   const world = new World()
+  world.store.quick = deaths.length > 0
   const bystander = await world.secret({ kind: 'named', path: 'other/prod/KEY', nextAt: world.time + 365 * 24 * 60 * MINUTE })
   const untouched = JSON.stringify(await world.get(bystander.id))
   const { id, side, first } = await world.secret({ kind, ...scenario.options })
@@ -87,9 +120,9 @@ async function play({ scenario, kind }: Case, deaths: readonly number[]): Promis
   const calls = scenario.options?.quarantineMs === undefined ? 3 : 6
   for (let call = 0; call < calls; call++) {
     await world.runDue()
-    if (call < calls - 1) world.time += scenario.ends === 'old' ? 0 : 31 * MINUTE
+    if (call < calls - 1) world.time += scenario.ends === 'new' ? 31 * MINUTE : 0
   }
-  await finallyTrue(world, id, side)
+  await finallyTrue(world, id, side, scenario.repeats === true ? 'repeats' : 'once')
   expect(JSON.stringify(await world.get(bystander.id)), 'another secret is untouched').toBe(untouched)
   await ended({ scenario, kind }, { world, id, side }, first)
 
@@ -119,6 +152,12 @@ async function ended({ scenario, kind }: Case, { world, id, side }: Played, firs
     return
   }
   const overlap = traitsOf[kind].overlap
+  if (scenario.ends === 'either') {
+    expect(side.alive.length, 'both keys have an owner').toBe(2)
+    const ending = secret.versions.filter((version) => version.retirement !== undefined).map((version) => version.n)
+    expect([...ending, current?.version.n].toSorted(), 'one is current, the other on its way out').toEqual([1, 2])
+    return
+  }
   if (scenario.ends === 'old') {
     expect(current?.version.n, 'the old version is current').toBe(1)
     if (kind !== 'local') expect(side.alive.length, 'and its key the only one').toBe(1)

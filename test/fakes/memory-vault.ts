@@ -1,6 +1,7 @@
 /**
  * The vault and its locks in memory, for tests of the engine. What is read and what is written are deep copies, so that a shared object shows as a bug;
- * the body of a transaction runs twice, so that one that does more than read and write shows too; a commit is all or nothing.
+ * the body of a transaction runs twice, so that one that does more than read and write shows too; a commit is all or nothing. Where many worlds are made
+ * (`quick`), what is stored is frozen instead of copied, and bodies run once.
  */
 import { createHash } from 'node:crypto'
 import { RotateError } from '../../src/core/errors.ts'
@@ -11,10 +12,16 @@ import { type Fields, flatten, Secret } from '../../src/core/secret.ts'
 import { nextWorkAt, wakeOf } from '../../src/core/wake.ts'
 
 /** A deep copy. A `Secret` can't be changed, so it is shared. */
-export function copyOf<T>(value: T): T {
+export function deepCopy<T>(value: T): T {
   if (value === null || typeof value !== 'object' || value instanceof Secret) return value
-  if (Array.isArray(value)) return value.map((item: unknown) => copyOf(item)) as T
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, copyOf(item)])) as T
+  if (Array.isArray(value)) return value.map((item: unknown) => deepCopy(item)) as T
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, deepCopy(item)])) as T
+}
+
+function frozen<T>(value: T): T {
+  if (value === null || typeof value !== 'object' || value instanceof Secret || Object.isFrozen(value)) return value
+  for (const item of Object.values(value)) frozen(item)
+  return Object.freeze(value)
 }
 
 interface Rows {
@@ -33,6 +40,8 @@ export class MemoryStore {
   audit: AuditEvent[] = []
   highest = 0
   commits = 0
+  /** Freeze instead of copying, run bodies once. */
+  quick = false
   /** So many of the next commits fail; nothing is written by them. */
   failCommits = 0
   /** So many of the next commits are made durable and reported as failed. */
@@ -54,7 +63,8 @@ export class MemoryStore {
 
 const valueKey = (secretId: string, version: number): string => `${secretId}#${version}`
 
-function readerOf(rows: Rows): VaultReader {
+function readerOf(rows: Rows, quick: boolean): VaultReader {
+  const copyOf: <T>(value: T) => T = quick ? (value) => value : deepCopy
   return {
     resolve: (name) =>
       Promise.resolve(
@@ -87,14 +97,14 @@ class MemoryVault implements Vault {
   }
 
   async read<T>(body: (reader: VaultReader) => Promise<T>): Promise<T> {
-    return body(readerOf(this.#store.rows))
+    return body(readerOf(this.#store.rows, this.#store.quick))
   }
 
   transact<T>(body: (tx: VaultTx) => Promise<T>): Promise<T> {
     return this.#store.exclusive(async () => {
       const store = this.#store
       // As if another process had committed first: what the body did to the first attempt must not show.
-      await body(this.#tx(copyRows(store.rows), []))
+      if (!store.quick) await body(this.#tx(copyRows(store.rows), []))
       const rows = copyRows(store.rows)
       const entries: AuditEntry[] = []
       const result = await body(this.#tx(rows, entries))
@@ -121,13 +131,15 @@ class MemoryVault implements Vault {
     const hash = createHash('sha256')
       .update(before + JSON.stringify(entry))
       .digest('hex')
-    return { ...copyOf(entry), id: eventId(seq), seq, at: this.#clock.now(), hash }
+    return { ...deepCopy(entry), id: eventId(seq), seq, at: this.#clock.now(), hash }
   }
 
   #tx(rows: Rows, entries: AuditEntry[]): VaultTx {
     const done = Promise.resolve()
+    const { quick } = this.#store
+    const copyOf: <T>(value: T) => T = quick ? frozen : deepCopy
     return {
-      ...readerOf(rows),
+      ...readerOf(rows, quick),
       putSecret: async (record) => {
         for (const other of rows.secrets.values()) {
           if (other.id !== record.id && other.path === record.path && other.deletedAt === undefined && record.deletedAt === undefined)
@@ -161,11 +173,11 @@ class MemoryVault implements Vault {
   }
 
   async *secrets(): AsyncIterable<SecretRecord> {
-    for (const secret of [...this.#store.rows.secrets.values()]) yield copyOf(secret)
+    for (const secret of [...this.#store.rows.secrets.values()]) yield this.#store.quick ? secret : deepCopy(secret)
   }
 
   async *runs(): AsyncIterable<RunRecord> {
-    for (const run of [...this.#store.rows.runs.values()]) yield copyOf(run)
+    for (const run of [...this.#store.rows.runs.values()]) yield deepCopy(run)
   }
 
   due(now: number): Promise<{ readonly ids: readonly string[]; readonly next: number | null }> {
@@ -180,7 +192,7 @@ class MemoryVault implements Vault {
   }
 
   async *auditEvents(): AsyncIterable<AuditEvent> {
-    yield* copyOf(this.#store.audit)
+    yield* deepCopy(this.#store.audit)
   }
 
   auditVerify(): ReturnType<Vault['auditVerify']> {
