@@ -38,8 +38,10 @@ export function checklist(secret: SecretRecord, run: RunRecord | undefined, audi
     })
   }
   const done = run.events.flatMap((event) => (event.type === 'done' ? [event] : []))
+  // A step that had nothing to do says so in its detail; a bare one really called.
+  const called = done.filter(({ detail }) => detail === undefined)
   const did = (prefix: string): readonly string[] =>
-    done.filter(({ step }) => step === prefix || step.startsWith(`${prefix}:`)).map(({ step }) => step)
+    called.filter(({ step }) => step === prefix || step.startsWith(`${prefix}:`)).map(({ step }) => step)
   const made = done.findLast((event) => event.version !== undefined)?.version ?? run.plan.newVersion
   const version = made === null ? undefined : versionOf(secret, made)
   const checks = done.flatMap((event) => event.checks ?? [])
@@ -52,7 +54,7 @@ export function checklist(secret: SecretRecord, run: RunRecord | undefined, audi
       ? item(
           1,
           titles[0],
-          did('create').length > 0 ? 'yes' : 'no',
+          version !== undefined ? 'yes' : 'no',
           version === undefined ? `run ${run.id} made none` : `${run.plan.provider?.id ?? 'provider'} issued ${version.hint}`,
         )
       : item(

@@ -2,7 +2,7 @@ import { Option } from 'commander'
 import { parseName } from '../../app/lookup.ts'
 import { usage } from '../../core/errors.ts'
 import type { RunRecord, RunStatus } from '../../core/model.ts'
-import { humanSpan, iso } from '../../core/duration.ts'
+import { humanSpan } from '../../core/duration.ts'
 import type { Context } from '../context.ts'
 import { parseCount, parseSince } from '../options.ts'
 import type { Register } from '../program.ts'
@@ -76,9 +76,9 @@ async function steps(ctx: Context, run: RunRecord): Promise<void> {
   ctx.out.line(`ended     ${ctx.times.when(run.closedAt)}`)
   ctx.out.line()
   await ctx.out.table(
-    ['AT (UTC)', 'EVENT', 'STEP', 'TOOK', 'DETAIL'],
+    ['AT', 'EVENT', 'STEP', 'TOOK', 'DETAIL'],
     run.events.map((event) => [
-      iso(event.at),
+      `+${((event.at - run.startedAt) / 1000).toFixed(1)} s`,
       event.type,
       'step' in event ? event.step : '',
       'ms' in event ? `${Math.round(event.ms)} ms` : '',

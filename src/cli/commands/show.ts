@@ -2,7 +2,7 @@ import { parseName } from '../../app/lookup.ts'
 import type { ChecklistItem } from '../../app/checklist.ts'
 import { secretStanding } from '../../app/standing.ts'
 import type { Shown } from '../../app/show.ts'
-import { DAY, humanSpan } from '../../core/duration.ts'
+import { humanSpan } from '../../core/duration.ts'
 import { currentVersion } from '../../core/model.ts'
 import type { Context } from '../context.ts'
 import type { Register } from '../program.ts'
@@ -65,8 +65,8 @@ function screen(ctx: Context, { secret, fields, runs }: Shown): void {
     line('Next rotation', schedule.status === 'active' ? ctx.times.when(schedule.nextAt) : schedule.status)
     line('Interval', schedule.intervalDays === null ? `cron ${schedule.cron ?? ''} (UTC)` : `${schedule.intervalDays} days`)
     line('Provider', schedule.provider.id)
-    line('Grace', schedule.graceMs === 0 ? 'none' : span(schedule.graceMs))
-    if (schedule.quarantineMs > 0) line('Quarantine', span(schedule.quarantineMs))
+    line('Grace', schedule.graceMs === 0 ? 'none' : humanSpan(schedule.graceMs))
+    if (schedule.quarantineMs > 0) line('Quarantine', humanSpan(schedule.quarantineMs))
     if (schedule.targets.length > 0) line('Targets', schedule.targets.map((target) => target.key).join(', '))
     if (schedule.checks.length > 0) line('Checks', schedule.checks.map((check) => check.key).join(', '))
     if (schedule.lastError !== undefined) line('Last error', schedule.lastError)
@@ -75,8 +75,4 @@ function screen(ctx: Context, { secret, fields, runs }: Shown): void {
   if (secret.tags.length > 0) line('Tags', secret.tags.join(', '))
   for (const [key, value] of Object.entries(secret.metadata)) line('Metadata', `${key}=${value}`)
   for (const run of runs) line(run === runs[0] ? 'Last runs' : '', `${ctx.times.at(run.startedAt)}   ${actionOf(run)}   ${run.id}`)
-}
-
-function span(ms: number): string {
-  return ms % DAY === 0 ? `${ms / DAY} days` : humanSpan(ms)
 }
