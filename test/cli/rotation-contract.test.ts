@@ -32,7 +32,13 @@ describe('rotation in the words of the documents', () => {
     await box.fails(13, ['get', path])
 
     const first = await box.json(rotation.run, ['rotation', 'rotate', ...address])
-    expect(first).toMatchObject({ success: true, status: 'success', version: 1, triggeredBy: 'manual', targets: [{ type: 'env-file', status: 'updated' }] })
+    expect(first).toMatchObject({
+      success: true,
+      status: 'success',
+      version: 1,
+      triggeredBy: 'manual',
+      targets: [{ type: 'env-file', status: 'updated' }],
+    })
     const value = (await box.run(['get', path, '-s'])).stdout.trimEnd()
     expect(readFileSync(box.path('.env'), 'utf8')).toContain(value)
 
@@ -77,7 +83,9 @@ describe('rotation in the words of the documents', () => {
   test('a secret that another configuration names can be renamed, but not deleted without --force', async () => {
     await box.run(['set', 'infra/hook/TOKEN'], { input: 'token-of-the-webhook-service' })
     const config = JSON.stringify({ webhookUrl: 'http://127.0.0.1:9/rotate', secret: { secret: 'infra/hook/TOKEN' } })
-    expect(await box.run(['schedule', 'set', 'app/hooked/KEY', '--provider', 'custom', '--interval', '30', '--config', config])).toMatchObject({ code: 0 })
+    expect(
+      await box.run(['schedule', 'set', 'app/hooked/KEY', '--provider', 'custom', '--interval', '30', '--config', config]),
+    ).toMatchObject({ code: 0 })
     expect((await box.fails(14, ['rm', 'infra/hook/TOKEN'])).stderr).toContain('app/hooked/KEY')
     expect(await box.json(shapes.moved, ['mv', 'infra/hook/TOKEN', 'infra/hook/NEW'])).toMatchObject({ references: ['app/hooked/KEY'] })
     await box.fails(14, ['rm', 'infra/hook/NEW'])
