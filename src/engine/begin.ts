@@ -57,17 +57,27 @@ export async function begin(ports: EnginePorts, secretId: string, options: Begin
       events: [{ type: 'began', at }],
       ...(secret.lastRun === undefined ? {} : { previousRun: secret.lastRun }),
     }
-    const withNew: SecretRecord = version === undefined ? secret : { ...secret, versions: [...secret.versions, version.record], nextVersion: version.record.n + 1 }
+    const withNew: SecretRecord =
+      version === undefined ? secret : { ...secret, versions: [...secret.versions, version.record], nextVersion: version.record.n + 1 }
     await tx.putSecret({ ...withNew, openRun: id, lastRun: id, updatedAt: at })
     if (version !== undefined) await tx.putValue(secretId, version.record.n, version.fields)
     await tx.putRun(run)
-    tx.audit(runAudit(run, 'rotation_started', 'pending', { kind: options.kind, old_version: plan.oldVersion, provider: plan.provider?.id ?? null }))
+    tx.audit(
+      runAudit(run, 'rotation_started', 'pending', {
+        kind: options.kind,
+        old_version: plan.oldVersion,
+        provider: plan.provider?.id ?? null,
+      }),
+    )
     return { runId: id, resumed: false }
   })
 }
 
 function unfinished(path: string, runId: string): RotateError {
-  return new RotateError('locked', `an earlier run ${runId} of ${path} is not finished; nothing was changed`, { hint: `rotate resume ${runId}`, runId })
+  return new RotateError('locked', `an earlier run ${runId} of ${path} is not finished; nothing was changed`, {
+    hint: `rotate resume ${runId}`,
+    runId,
+  })
 }
 
 function planOf(
@@ -82,7 +92,10 @@ function planOf(
   const { schedule } = secret
   const source = options.supplied !== undefined ? 'supplied' : options.toVersion !== undefined ? 'stored' : 'provider'
   if (source === 'provider' && (ref === null || traits === undefined)) {
-    throw usage(`${secret.path} has no provider and no new value was given`, `rotate ${secret.path} - reads the value from stdin; or: rotate schedule set ${secret.path} --provider …`)
+    throw usage(
+      `${secret.path} has no provider and no new value was given`,
+      `rotate now ${secret.path} - reads the value from stdin; or: rotate schedule set ${secret.path} --provider …`,
+    )
   }
   const emergency = options.emergency === true
   const version = options.supplied === undefined ? undefined : suppliedVersion(ports, secret, options.supplied, ref, runId, at)
@@ -170,12 +183,20 @@ function decision(run: RunRecord, keep: 'new' | 'old', at: number): readonly Run
   const state = stateOf(run)
   if (keep === 'old') {
     if (!canGoBack(run.plan, state)) {
-      throw new RotateError('conflict', 'the old value died when the new one was issued; it can not be kept', { hint: `rotate resume ${run.id} --keep new`, runId: run.id })
+      throw new RotateError('conflict', 'the old value died when the new one was issued; it can not be kept', {
+        hint: `rotate resume ${run.id} --keep new`,
+        runId: run.id,
+      })
     }
     const turned: RunEvent = { type: 'turned', at, direction: 'back', reason: 'the operator keeps the old value' }
     if (state.direction === 'back') {
       // Undoing was tried and failed: the operator says that it need not be done any more.
-      return [turned, ...backSteps(run.plan, state).filter((step) => step.startsWith('restore:') && state.steps[step]?.status === 'failed').map((step) => waived(step, at))]
+      return [
+        turned,
+        ...backSteps(run.plan, state)
+          .filter((step) => step.startsWith('restore:') && state.steps[step]?.status === 'failed')
+          .map((step) => waived(step, at)),
+      ]
     }
     // A settlement that could not be made in all its attempts is given up with the new value.
     const hopeless = (state.create === 'unknown' || state.create === 'intended') && isFinal(state.steps['settle'])
@@ -183,7 +204,7 @@ function decision(run: RunRecord, keep: 'new' | 'old', at: number): readonly Run
   }
   if (state.newVersion === null) {
     throw new RotateError('conflict', 'the new value is not known, so it can not be kept', {
-      hint: `rotate resume ${run.id} --keep old, then give the value with: rotate ${run.path} -`,
+      hint: `rotate resume ${run.id} --keep old, then give the value with: rotate now ${run.path} -`,
       runId: run.id,
     })
   }
@@ -201,13 +222,26 @@ function waived(step: string, at: number): RunEvent {
 export function rollbackTarget(secret: SecretRecord, wanted: number | undefined): VersionRecord {
   const current = currentVersion(secret)
   const alive = (version: VersionRecord): boolean =>
-    (version.state === 'live' || version.state === 'suspended') && version.n !== current?.n && version.retirement?.step !== 'deleting' && version.retirement?.step !== 'proving'
-  const found = wanted === undefined ? secret.versions.findLast((version) => alive(version) && version.labels.includes('previous')) ?? secret.versions.findLast(alive) : versionOf(secret, wanted)
-  if (found === undefined) throw new RotateError('not-found', `${secret.path} has no earlier version that is still alive`, { hint: `rotate versions ${secret.path}` })
-  if (!alive(found)) {
-    throw new RotateError('denied', `version ${found.n} of ${secret.path} is ${found.labels.includes('current') ? 'already current' : found.state}; it can not become current again`, {
-      hint: `rotate ${secret.path} makes a fresh one`,
+    (version.state === 'live' || version.state === 'suspended') &&
+    version.n !== current?.n &&
+    version.retirement?.step !== 'deleting' &&
+    version.retirement?.step !== 'proving'
+  const found =
+    wanted === undefined
+      ? (secret.versions.findLast((version) => alive(version) && version.labels.includes('previous')) ?? secret.versions.findLast(alive))
+      : versionOf(secret, wanted)
+  if (found === undefined)
+    throw new RotateError('not-found', `${secret.path} has no earlier version that is still alive`, {
+      hint: `rotate versions ${secret.path}`,
     })
+  if (!alive(found)) {
+    throw new RotateError(
+      'denied',
+      `version ${found.n} of ${secret.path} is ${found.labels.includes('current') ? 'already current' : found.state}; it can not become current again`,
+      {
+        hint: `rotate now ${secret.path} makes a fresh one`,
+      },
+    )
   }
   return found
 }

@@ -16,7 +16,11 @@ export function busy(path: string, claim: Claim): RotateError {
  * Takes the secret for this process, in one commit with what `body` writes. Throws `locked` while the process that holds it lives; a claim
  * whose lock can be taken is stale and replaced.
  */
-export async function claimed<T>(ports: EnginePorts, secretId: string, body: (tx: VaultTx, secret: SecretRecord) => Promise<T>): Promise<T> {
+export async function claimed<T>(
+  ports: EnginePorts,
+  secretId: string,
+  body: (tx: VaultTx, secret: SecretRecord) => Promise<T>,
+): Promise<T> {
   const own = await ports.locks.own()
   for (;;) {
     const seen = (await ports.vault.read((reader) => reader.secret(secretId)))?.claim

@@ -34,7 +34,8 @@ export async function drive(ports: EnginePorts, runId: string): Promise<Loaded> 
   try {
     let loaded = await loadRun(ports, runId)
     for (;;) {
-      if (ports.signal.aborted) throw new RotateError('interrupted', `interrupted; run ${runId} can be resumed`, { hint: `rotate resume ${runId}`, runId })
+      if (ports.signal.aborted)
+        throw new RotateError('interrupted', `interrupted; run ${runId} can be resumed`, { hint: `rotate resume ${runId}`, runId })
       const state = stateOf(loaded.run)
       const command = decide(loaded.run.plan, state, ports.clock.now())
       switch (command.do) {
@@ -86,17 +87,27 @@ async function attempt(bench: Workbench, loaded: Loaded, step: string, work: () 
   ports.progress({ runId: id, path, step, status: 'started' })
   try {
     const after = await work()
-    const last = after.run.events.findLast((event) => event.type === 'settled' || ((event.type === 'done' || event.type === 'failed') && event.step === step))
+    const last = after.run.events.findLast(
+      (event) => event.type === 'settled' || ((event.type === 'done' || event.type === 'failed') && event.step === step),
+    )
     if (step === 'settle' && last?.type === 'settled' && last.outcome === 'ambiguous') {
       ports.progress({ runId: id, path, step, status: 'failed', ms: ports.clock.monotonic() - started, detail: last.detail })
     } else if (last?.type !== 'failed') {
       const detail = last?.type === 'done' ? last.detail : undefined
-      ports.progress({ runId: id, path, step, status: 'done', ms: ports.clock.monotonic() - started, ...(detail === undefined ? {} : { detail }) })
+      ports.progress({
+        runId: id,
+        path,
+        step,
+        status: 'done',
+        ms: ports.clock.monotonic() - started,
+        ...(detail === undefined ? {} : { detail }),
+      })
     }
     return after
   } catch (thrown) {
     if (thrown instanceof RotateError || isCrash(thrown)) throw thrown
-    if (ports.signal.aborted) throw new RotateError('interrupted', `interrupted; run ${id} can be resumed`, { hint: `rotate resume ${id}`, runId: id })
+    if (ports.signal.aborted)
+      throw new RotateError('interrupted', `interrupted; run ${id} can be resumed`, { hint: `rotate resume ${id}`, runId: id })
     const error = asAdapterError(thrown, step === 'create' ? 'unknown' : 'none')
     // A create that provably did nothing has been repeated by its adapter as often as its far side bears; the schedule tries again later.
     const retryable = error.retryable && !(step === 'create' && error.effect === 'none')
@@ -107,7 +118,16 @@ async function attempt(bench: Workbench, loaded: Loaded, step: string, work: () 
     // A create that fails before its intent is durable was never sent: there is nothing to ask about.
     const sent = (now: Loaded): boolean => step !== 'create' || stateOf(now.run).create === 'intended'
     return commit(ports, id, `${step}:failed`, (now) => ({
-      events: [{ type: 'failed', at: ports.clock.now(), step, ms, failure: sent(now) ? failure : { ...failure, effect: 'none' }, retryAt: ports.clock.now() + stepPause(attempts, error.retryAfterMs) }],
+      events: [
+        {
+          type: 'failed',
+          at: ports.clock.now(),
+          step,
+          ms,
+          failure: sent(now) ? failure : { ...failure, effect: 'none' },
+          retryAt: ports.clock.now() + stepPause(attempts, error.retryAfterMs),
+        },
+      ],
       audit: [runAudit(now.run, auditActionOf(step), 'failed', { step, error: failure.message.slice(0, 300) })],
     }))
   }
@@ -133,7 +153,9 @@ async function perform(bench: Workbench, loaded: Loaded, step: string): Promise<
   const started = ports.clock.monotonic()
   const done = (change: Partial<Change> = {}, detail?: string): Promise<Loaded> =>
     commit(ports, id, `${step}:outcome`, () => ({
-      events: [{ type: 'done', at: ports.clock.now(), step, ms: ports.clock.monotonic() - started, ...(detail === undefined ? {} : { detail }) }],
+      events: [
+        { type: 'done', at: ports.clock.now(), step, ms: ports.clock.monotonic() - started, ...(detail === undefined ? {} : { detail }) },
+      ],
       ...change,
     }))
   switch (kind) {
@@ -183,7 +205,16 @@ async function perform(bench: Workbench, loaded: Loaded, step: string): Promise<
     case 'prove-old': {
       const { checks, proven } = await proveOld(bench, loaded)
       return commit(ports, id, 'prove-old', () => ({
-        events: [{ type: 'done', at: ports.clock.now(), step, ms: ports.clock.monotonic() - started, checks, ...(proven ? {} : { detail: 'unproven' }) }],
+        events: [
+          {
+            type: 'done',
+            at: ports.clock.now(),
+            step,
+            ms: ports.clock.monotonic() - started,
+            checks,
+            ...(proven ? {} : { detail: 'unproven' }),
+          },
+        ],
       }))
     }
     case 'discard':
@@ -205,11 +236,29 @@ async function checked(bench: Workbench, loaded: Loaded, step: string, key: stri
   if (n === null) throw new Error('check without a version')
   const result = await runCheck(bench, loaded, key, n)
   const at = ports.clock.now()
-  const audit = [runAudit(loaded.run, 'check_run', result.ok ? 'success' : 'failed', { check: key, ok: result.ok, detail: result.detail.slice(0, 200), presented: result.presented })]
-  if (!result.ok) ports.progress({ runId: loaded.run.id, path: loaded.run.path, step, status: 'failed', ms: result.ms, detail: result.detail })
-  const failure: Failure = { code: 'refused', effect: 'none', retryable: false, message: `check ${key} is red: ${result.detail}`, hints: [] }
+  const audit = [
+    runAudit(loaded.run, 'check_run', result.ok ? 'success' : 'failed', {
+      check: key,
+      ok: result.ok,
+      detail: result.detail.slice(0, 200),
+      presented: result.presented,
+    }),
+  ]
+  if (!result.ok)
+    ports.progress({ runId: loaded.run.id, path: loaded.run.path, step, status: 'failed', ms: result.ms, detail: result.detail })
+  const failure: Failure = {
+    code: 'refused',
+    effect: 'none',
+    retryable: false,
+    message: `check ${key} is red: ${result.detail}`,
+    hints: [],
+  }
   return commit(ports, loaded.run.id, `${step}:outcome`, () => ({
-    events: [result.ok ? { type: 'done', at, step, ms: result.ms, checks: [result] } : { type: 'failed', at, step, ms: result.ms, failure, checks: [result] }],
+    events: [
+      result.ok
+        ? { type: 'done', at, step, ms: result.ms, checks: [result] }
+        : { type: 'failed', at, step, ms: result.ms, failure, checks: [result] },
+    ],
     audit,
   }))
 }
@@ -246,10 +295,15 @@ async function close(ports: EnginePorts, runId: string, status: Exclude<RunStatu
 
 function closing(run: RunRecord, status: RunStatus, reason: string): ReturnType<typeof runAudit> {
   const proven = stateOf(run).oldProven
-  return runAudit(run, status === 'rolled_back' ? 'rotation_rolled_back' : 'rotation_failed', status === 'rolled_back' ? 'success' : 'failed', {
-    error: reason.slice(0, 300),
-    ...(proven === undefined ? {} : { verified: proven }),
-  })
+  return runAudit(
+    run,
+    status === 'rolled_back' ? 'rotation_rolled_back' : 'rotation_failed',
+    status === 'rolled_back' ? 'success' : 'failed',
+    {
+      error: reason.slice(0, 300),
+      ...(proven === undefined ? {} : { verified: proven }),
+    },
+  )
 }
 
 /** The schedule after a failed run: tried again after a growing pause. */

@@ -23,7 +23,9 @@ export interface Change {
 
 /** The secret is not ours any more: another process took over after it saw our lock free. Nothing further may be done. */
 export function lostClaim(path: string): RotateError {
-  return new RotateError('locked', `another process has taken over ${path}; this one stops without any further effect`, { hint: `rotate show ${path}` })
+  return new RotateError('locked', `another process has taken over ${path}; this one stops without any further effect`, {
+    hint: `rotate show ${path}`,
+  })
 }
 
 /** Makes one change durable. `name` is the fault point. Returns what is stored now. */
@@ -66,7 +68,12 @@ export async function loadRun(ports: Pick<EnginePorts, 'vault'>, runId: string):
 }
 
 /** An audit row of this run. */
-export function runAudit(run: RunRecord, action: AuditAction, status: AuditEntry['status'], metadata: AuditEntry['metadata'] = {}): AuditEntry {
+export function runAudit(
+  run: RunRecord,
+  action: AuditAction,
+  status: AuditEntry['status'],
+  metadata: AuditEntry['metadata'] = {},
+): AuditEntry {
   return {
     action,
     path: run.path,

@@ -109,7 +109,8 @@ export function evolve(plan: RunPlan, state: RunState, event: RunEvent): RunStat
       if (event.step === 'create') return issued(plan, next, event.version)
       if (event.step === 'promote') return { ...next, promoted: true }
       if (event.step === 'demote') return { ...next, promoted: false, steps: without(next.steps, ['promote']) }
-      if (event.step === 'prove-old') return { ...next, oldProven: (event.checks ?? []).every((check) => check.ok) && event.detail !== 'unproven' }
+      if (event.step === 'prove-old')
+        return { ...next, oldProven: (event.checks ?? []).every((check) => check.ok) && event.detail !== 'unproven' }
       return next
     }
     case 'failed': {
@@ -127,13 +128,18 @@ export function evolve(plan: RunPlan, state: RunState, event: RunEvent): RunStat
     }
     case 'settled': {
       const steps = without(state.steps, ['settle'])
-      if (event.outcome === 'applied') return issued(plan, { ...state, steps: { ...steps, create: { status: 'done', attempts: 0 } } }, event.version)
+      if (event.outcome === 'applied')
+        return issued(plan, { ...state, steps: { ...steps, create: { status: 'done', attempts: 0 } } }, event.version)
       if (event.outcome === 'ambiguous') return { ...state, steps, create: 'ambiguous', cause: event.detail }
       const before = state.steps['create']
       // A crash counts as an attempt too, or a create that always kills the process would be called for ever.
       const attempts = (before?.attempts ?? 0) + (before?.status === 'intended' ? 1 : 0)
       const failure: Failure = before?.failure ?? { code: 'failed', effect: 'none', retryable: true, message: event.detail, hints: [] }
-      const step: StepState = { status: 'failed', attempts, failure: { ...failure, effect: 'none', retryable: failure.retryable || event.outcome === 'stray' } }
+      const step: StepState = {
+        status: 'failed',
+        attempts,
+        failure: { ...failure, effect: 'none', retryable: failure.retryable || event.outcome === 'stray' },
+      }
       return { ...state, create: 'none', steps: { ...steps, create: step } }
     }
     case 'turned':
@@ -150,7 +156,9 @@ export function evolve(plan: RunPlan, state: RunState, event: RunEvent): RunStat
 /** The same direction again is a new start for what failed: another process or an operator tries again. */
 function turned(state: RunState, direction: 'back' | 'forward', reason: string): RunState {
   const again = direction === state.direction
-  const fresh = Object.fromEntries(Object.entries(state.steps).map(([key, step]) => [key, step.status === 'failed' ? renewed(step, again) : step]))
+  const fresh = Object.fromEntries(
+    Object.entries(state.steps).map(([key, step]) => [key, step.status === 'failed' ? renewed(step, again) : step]),
+  )
   const steps = !again && direction === 'forward' ? forwardAgain(fresh) : fresh
   // What can't be told stays untold when the operator gives up the new value; otherwise it is asked for once more.
   const create = state.create !== 'ambiguous' ? state.create : direction === 'back' ? 'abandoned' : 'unknown'
@@ -175,7 +183,12 @@ function renewed(step: StepState, again: boolean): StepState {
 function forwardAgain(steps: Readonly<Record<string, StepState>>): Readonly<Record<string, StepState>> {
   const left = Object.entries(steps).filter(([key]) => !/^(demote|prove-old|discard|restore:.*|deploy:.*)$/.test(key))
   return Object.fromEntries(
-    left.map(([key, step]) => [key, /^(deliver|refresh):/.test(key) ? { status: 'intended' as const, attempts: 0, ...(step.prior === undefined ? {} : { prior: step.prior }) } : step]),
+    left.map(([key, step]) => [
+      key,
+      /^(deliver|refresh):/.test(key)
+        ? { status: 'intended' as const, attempts: 0, ...(step.prior === undefined ? {} : { prior: step.prior }) }
+        : step,
+    ]),
   )
 }
 
@@ -208,7 +221,9 @@ export function forwardSteps(plan: RunPlan): readonly string[] {
 
 /** Targets that hold, or may hold, the new value. */
 export function touchedTargets(plan: RunPlan, state: RunState): readonly string[] {
-  return plan.targets.filter((target) => state.steps[`deliver:${target.key}`] !== undefined || state.steps[`refresh:${target.key}`] !== undefined).map((target) => target.key)
+  return plan.targets
+    .filter((target) => state.steps[`deliver:${target.key}`] !== undefined || state.steps[`refresh:${target.key}`] !== undefined)
+    .map((target) => target.key)
 }
 
 /** The steps of the way back, in order. */
@@ -242,7 +257,8 @@ export function decide(plan: RunPlan, state: RunState, now: number): Command {
   if (state.closed !== undefined || state.parked !== undefined) return { do: 'stop' }
   if (state.create === 'intended' || state.create === 'unknown') {
     const asked = state.steps['settle']
-    if (isFinal(asked)) return { do: 'park', reason: `the outcome of the create call could not be learned: ${asked?.failure?.message ?? ''}` }
+    if (isFinal(asked))
+      return { do: 'park', reason: `the outcome of the create call could not be learned: ${asked?.failure?.message ?? ''}` }
     return pauseOf(asked, now) ?? { do: 'settle' }
   }
   if (state.create === 'ambiguous') return { do: 'park', reason: state.cause ?? 'the outcome of the create call is unknown' }
@@ -253,7 +269,9 @@ export function decide(plan: RunPlan, state: RunState, now: number): Command {
     if (at?.status === 'done') continue
     if (isFinal(at)) {
       const reason = `${step}: ${at?.failure?.message ?? 'failed'}`
-      return state.direction === 'forward' && canGoBack(plan, state) && !state.kept ? { do: 'turn', direction: 'back', reason } : { do: 'park', reason }
+      return state.direction === 'forward' && canGoBack(plan, state) && !state.kept
+        ? { do: 'turn', direction: 'back', reason }
+        : { do: 'park', reason }
     }
     return pauseOf(at, now) ?? { do: 'step', step }
   }

@@ -32,7 +32,8 @@ export function ageWarning(type: SecretType, intervalDays: number, graceMs: numb
   const { recommended, maximum } = AGES[type]
   const shown = Number.isInteger(age) ? String(age) : age.toFixed(1)
   if (age > maximum) return `a key of type ${type} would live ${shown} days (interval + grace + quarantine); the maximum is ${maximum}`
-  if (age > recommended) return `a key of type ${type} would live ${shown} days (interval + grace + quarantine); recommended are at most ${recommended}`
+  if (age > recommended)
+    return `a key of type ${type} would live ${shown} days (interval + grace + quarantine); recommended are at most ${recommended}`
   return undefined
 }
 
@@ -54,7 +55,11 @@ export function stepPause(attempt: number, askedMs: number | undefined): number 
 }
 
 /** The next date counted from `from`. A cron expression is asked through `cronNext`. */
-export function nextDate(schedule: Pick<Schedule, 'intervalDays' | 'cron'>, from: number, cronNext: (expression: string, after: number) => number): number {
+export function nextDate(
+  schedule: Pick<Schedule, 'intervalDays' | 'cron'>,
+  from: number,
+  cronNext: (expression: string, after: number) => number,
+): number {
   if (schedule.intervalDays !== null) return from + schedule.intervalDays * DAY
   return cronNext(schedule.cron ?? '', from)
 }

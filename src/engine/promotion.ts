@@ -22,7 +22,8 @@ export function promotion(ports: Pick<EnginePorts, 'clock' | 'nextDate'>, run: R
   const graceUntil = at + run.plan.graceMs
   const versions = secret.versions.map((version): VersionRecord => {
     if (version.n === n) return promotedVersion(version, at)
-    if (version.n === run.plan.oldVersion) return inPlace ? retiredVersion(version, at) : replacedVersion(version, at, retirementOf(run, version, graceUntil))
+    if (version.n === run.plan.oldVersion)
+      return inPlace ? retiredVersion(version, at) : replacedVersion(version, at, retirementOf(run, version, graceUntil))
     return version.labels.includes('previous') && version.retirement === undefined ? { ...version, labels: [] } : version
   })
   const schedule = secret.schedule === undefined ? undefined : rescheduled(ports, secret.schedule, at, promoted?.expiresAt)

@@ -32,7 +32,12 @@ export interface RetireResult {
 export async function retireDue(ports: EnginePorts, secretId: string, onlyVersion?: number): Promise<readonly RetireResult[]> {
   const secret = await ports.vault.read((reader) => reader.secret(secretId))
   if (secret === undefined) return []
-  const due = secret.versions.filter((version) => version.retirement !== undefined && (onlyVersion === undefined || version.n === onlyVersion) && isDue(version.retirement, ports.clock.now()))
+  const due = secret.versions.filter(
+    (version) =>
+      version.retirement !== undefined &&
+      (onlyVersion === undefined || version.n === onlyVersion) &&
+      isDue(version.retirement, ports.clock.now()),
+  )
   if (due.length === 0) return []
   const open = (): readonly RetireResult[] => due.map((version) => held(secret, version, ports.clock.now(), 'a run is open', false))
   if (secret.openRun !== undefined) return open()
@@ -67,7 +72,8 @@ async function retireOne(ports: EnginePorts, secretId: string, n: number, last: 
   let session: ProviderSession | undefined
   try {
     const provider = await issuer(ports, secret, version)
-    if (provider === undefined) throw new AdapterError('misconfigured', `provider ${version.providerId ?? ''}, which issued it, is not configured any more`)
+    if (provider === undefined)
+      throw new AdapterError('misconfigured', `provider ${version.providerId ?? ''}, which issued it, is not configured any more`)
     session = await answered(() => ports.adapters.openProvider(provider, secret.path))
     return await withProvider(ports, secretId, n, session, last)
   } catch (thrown) {
@@ -80,7 +86,10 @@ async function retireOne(ports: EnginePorts, secretId: string, n: number, last: 
 
 /** Users in turn: the user of an old version has been given a new password since; ending the user would end the newer version. */
 function sharesHandle(secret: SecretRecord, version: VersionRecord): boolean {
-  return version.handle !== undefined && secret.versions.some((other) => other.n > version.n && isAlive(other) && other.handle?.id === version.handle?.id)
+  return (
+    version.handle !== undefined &&
+    secret.versions.some((other) => other.n > version.n && isAlive(other) && other.handle?.id === version.handle?.id)
+  )
 }
 
 function isAlive(version: VersionRecord): boolean {
@@ -96,7 +105,13 @@ async function issuer(ports: EnginePorts, secret: SecretRecord, version: Version
   return made?.plan.provider?.id === version.providerId ? (made?.plan.provider ?? undefined) : undefined
 }
 
-async function withProvider(ports: EnginePorts, secretId: string, n: number, session: ProviderSession, last: boolean): Promise<RetireResult> {
+async function withProvider(
+  ports: EnginePorts,
+  secretId: string,
+  n: number,
+  session: ProviderSession,
+  last: boolean,
+): Promise<RetireResult> {
   // What another process found green says nothing about now.
   let proven = false
   const prove = async (secret: SecretRecord, version: VersionRecord, retirement: Retirement, old: Credential): Promise<void> => {
@@ -120,11 +135,22 @@ async function withProvider(ports: EnginePorts, secretId: string, n: number, ses
         await missingIsFine(session.suspend?.(old))
         await ports.faults.at('after:effect:suspend')
         const deleteAfter = ports.clock.now() + retirement.quarantineMs
-        await step(ports, secretId, n, 'suspended', { deleteAfter }, 'key_suspended', 'success', 'suspended', last && retirement.quarantineMs > 0)
+        await step(
+          ports,
+          secretId,
+          n,
+          'suspended',
+          { deleteAfter },
+          'key_suspended',
+          'success',
+          'suspended',
+          last && retirement.quarantineMs > 0,
+        )
         break
       }
       case 'suspended': {
-        if ((retirement.deleteAfter ?? 0) > now) return { ...held(secret, version, now, 'suspended, in quarantine', true), state: 'suspended' }
+        if ((retirement.deleteAfter ?? 0) > now)
+          return { ...held(secret, version, now, 'suspended, in quarantine', true), state: 'suspended' }
         proven = false
         await prove(secret, version, { ...retirement, force: true }, old)
         await step(ports, secretId, n, 'deleting', {}, 'provider_call', 'pending')
@@ -148,7 +174,11 @@ async function withProvider(ports: EnginePorts, secretId: string, n: number, ses
   }
 }
 
-async function look(ports: EnginePorts, secretId: string, n: number): Promise<{ secret: SecretRecord; version: VersionRecord; retirement: Retirement | undefined }> {
+async function look(
+  ports: EnginePorts,
+  secretId: string,
+  n: number,
+): Promise<{ secret: SecretRecord; version: VersionRecord; retirement: Retirement | undefined }> {
   const secret = await ports.vault.read((reader) => reader.secret(secretId))
   const version = secret === undefined ? undefined : versionOf(secret, n)
   if (secret === undefined || version === undefined) throw new RotateError('not-found', 'the version does not exist any more')
@@ -161,7 +191,14 @@ async function credential(ports: EnginePorts, secret: SecretRecord, version: Ver
 }
 
 /** Throws when the evidence is not there. */
-async function gates(ports: EnginePorts, secret: SecretRecord, version: VersionRecord, retirement: Retirement, session: ProviderSession, old: Credential): Promise<void> {
+async function gates(
+  ports: EnginePorts,
+  secret: SecretRecord,
+  version: VersionRecord,
+  retirement: Retirement,
+  session: ProviderSession,
+  old: Credential,
+): Promise<void> {
   const current = currentVersion(secret)
   if (version.labels.includes('current')) throw new AdapterError('failed', 'it is the current version', { effect: 'none' })
   if (retirement.why === 'discard') return
@@ -172,7 +209,8 @@ async function gates(ports: EnginePorts, secret: SecretRecord, version: VersionR
   for (const check of secret.schedule?.checks ?? []) {
     if (check.type === 'provider') continue
     const result = await answered(() => ports.adapters.runCheck(check, fields, secret.path))
-    if (!result.ok) throw new AdapterError('failed', `check ${check.key} is red with the current value: ${result.detail}`, { effect: 'none' })
+    if (!result.ok)
+      throw new AdapterError('failed', `check ${check.key} is red with the current value: ${result.detail}`, { effect: 'none' })
   }
   if (retirement.force || session.lastUsed === undefined) return
   const used = await session.lastUsed(old)
@@ -187,7 +225,14 @@ async function gates(ports: EnginePorts, secret: SecretRecord, version: VersionR
   }
 }
 
-async function verifyCurrent(ports: EnginePorts, secret: SecretRecord, version: VersionRecord, session: ProviderSession, current: VersionRecord, fields: Fields): Promise<void> {
+async function verifyCurrent(
+  ports: EnginePorts,
+  secret: SecretRecord,
+  version: VersionRecord,
+  session: ProviderSession,
+  current: VersionRecord,
+  fields: Fields,
+): Promise<void> {
   const credential = credentialOf(fields, current.handle)
   if (current.providerId === version.providerId) return session.verify?.(credential, 'live')
   const provider = current.providerId === undefined ? undefined : await issuer(ports, secret, current)
@@ -213,7 +258,8 @@ async function proveDead(session: ProviderSession, old: Credential): Promise<str
   }
   const handle = old.handle
   if (session.list !== undefined && handle !== undefined) {
-    if ((await session.list()).some((listed) => listed.id === handle.id)) throw new AdapterError('failed', 'the revoked key is still listed', { effect: 'unknown' })
+    if ((await session.list()).some((listed) => listed.id === handle.id))
+      throw new AdapterError('failed', 'the revoked key is still listed', { effect: 'unknown' })
     return 'no longer listed'
   }
   return 'confirmed by the provider, which can not be asked again'
@@ -231,24 +277,45 @@ async function step(
   giveBack = false,
 ): Promise<void> {
   await ports.faults.at(`before:commit:retire:${to}`)
-  await mutate(ports, secretId, n, (version, retirement) => ({ ...version, ...(state === undefined ? {} : { state }), retirement: { ...retirement, ...extra, step: to } }), {
-    action,
-    status,
-    metadata: { call: to },
-  }, giveBack)
+  await mutate(
+    ports,
+    secretId,
+    n,
+    (version, retirement) => ({ ...version, ...(state === undefined ? {} : { state }), retirement: { ...retirement, ...extra, step: to } }),
+    {
+      action,
+      status,
+      metadata: { call: to },
+    },
+    giveBack,
+  )
   await ports.faults.at(`after:commit:retire:${to}`)
 }
 
-async function end(ports: EnginePorts, secretId: string, n: number, state: VersionState, detail: string, last: boolean): Promise<RetireResult> {
+async function end(
+  ports: EnginePorts,
+  secretId: string,
+  n: number,
+  state: VersionState,
+  detail: string,
+  last: boolean,
+): Promise<RetireResult> {
   const at = ports.clock.now()
   const { secret, version } = await look(ports, secretId, n)
   const revoked = state === 'revoked' || (state === 'discarded' && version.revocable)
   await ports.faults.at('before:commit:retire:end')
-  await mutate(ports, secretId, n, (before) => ended(before, state, at), {
-    action: revoked ? 'key_revoked' : 'secret_updated',
-    status: 'success',
-    metadata: { state, proof: detail, old_key: version.hint },
-  }, last)
+  await mutate(
+    ports,
+    secretId,
+    n,
+    (before) => ended(before, state, at),
+    {
+      action: revoked ? 'key_revoked' : 'secret_updated',
+      status: 'success',
+      metadata: { state, proof: detail, old_key: version.hint },
+    },
+    last,
+  )
   await ports.faults.at('after:commit:retire:end')
   return { path: secret.path, version: n, hint: version.hint, at, state, detail, acted: true }
 }
@@ -267,7 +334,12 @@ async function hold(ports: EnginePorts, secretId: string, n: number, message: st
     n,
     (before, retirement) => ({
       ...before,
-      retirement: { ...retirement, failures: retirement.failures + 1, retryAt: ports.clock.now() + retryPause(retirement.failures + 1), lastError: message.slice(0, 300) },
+      retirement: {
+        ...retirement,
+        failures: retirement.failures + 1,
+        retryAt: ports.clock.now() + retryPause(retirement.failures + 1),
+        lastError: message.slice(0, 300),
+      },
     }),
     { action: 'provider_call', status: 'failed', metadata: { call: 'revoke', error: message.slice(0, 200) } },
   )
@@ -296,7 +368,14 @@ async function mutate(
     const { retirement } = version
     const edited = withVersion(secret, n, (before) => edit(before, retirement))
     await tx.putSecret(giveBack ? withoutClaim(edited) : edited)
-    tx.audit({ ...entry, path: secret.path, actor: ports.actor, triggeredBy: 'automatic', runId: retirement.runId ?? null, metadata: { ...entry.metadata, version: n } })
+    tx.audit({
+      ...entry,
+      path: secret.path,
+      actor: ports.actor,
+      triggeredBy: 'automatic',
+      runId: retirement.runId ?? null,
+      metadata: { ...entry.metadata, version: n },
+    })
   })
 }
 

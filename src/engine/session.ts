@@ -20,7 +20,11 @@ export class Workbench {
   async provider(ref: ProviderRef, path: string): Promise<{ readonly session: ProviderSession; readonly traits: Traits }> {
     if (this.#provider === undefined || this.#provider.ref.id !== ref.id || !sameConfig(this.#provider.ref.config, ref.config)) {
       await this.close()
-      this.#provider = await answered(async () => ({ ref, traits: await this.ports.adapters.traits(ref), session: await this.ports.adapters.openProvider(ref, path) }))
+      this.#provider = await answered(async () => ({
+        ref,
+        traits: await this.ports.adapters.traits(ref),
+        session: await this.ports.adapters.openProvider(ref, path),
+      }))
     }
     return this.#provider
   }
@@ -59,7 +63,8 @@ export async function answered<T>(work: () => Promise<T>): Promise<T> {
   try {
     return await work()
   } catch (thrown) {
-    if (thrown instanceof RotateError && (thrown.code === 'usage' || thrown.code === 'not-found')) throw new AdapterError('misconfigured', thrown.message, { retryable: false })
+    if (thrown instanceof RotateError && (thrown.code === 'usage' || thrown.code === 'not-found'))
+      throw new AdapterError('misconfigured', thrown.message, { retryable: false })
     throw thrown
   }
 }
@@ -78,7 +83,9 @@ function sameConfig(a: ConfigValue, b: ConfigValue): boolean {
   if (a === null || b === null || typeof a !== 'object' || typeof b !== 'object') return a === b
   const right = new Map<string, ConfigValue>(Object.entries(b))
   const left = Object.entries(a)
-  return left.length === right.size && left.every(([key, value]) => right.has(key) && sameConfig(value as ConfigValue, right.get(key) ?? null))
+  return (
+    left.length === right.size && left.every(([key, value]) => right.has(key) && sameConfig(value as ConfigValue, right.get(key) ?? null))
+  )
 }
 
 /** Fields with their handle, where there is one. */
@@ -102,13 +109,16 @@ export async function currentFor(bench: Workbench, loaded: Loaded): Promise<Cred
   const credential = await bench.credential(loaded.secret, version.n)
   if (version.providerId === undefined || version.providerId === plan.provider.id) return credential
   const { traits } = await bench.provider(providerNow(loaded.secret, plan.provider), loaded.run.path)
-  return !version.revocable && traits.fields.every((field) => Object.hasOwn(credential.fields, field)) ? { fields: credential.fields } : undefined
+  return !version.revocable && traits.fields.every((field) => Object.hasOwn(credential.fields, field))
+    ? { fields: credential.fields }
+    : undefined
 }
 
 /** Who can be asked whether this version works: the provider of the run, unless another one issued it. */
 export function providerToAsk(secret: SecretRecord, plan: RunPlan, n: number): ProviderRef | undefined {
   const version = versionOf(secret, n)
-  if (plan.provider !== null && (version?.providerId === undefined || version.providerId === plan.provider.id)) return providerNow(secret, plan.provider)
+  if (plan.provider !== null && (version?.providerId === undefined || version.providerId === plan.provider.id))
+    return providerNow(secret, plan.provider)
   return version === undefined ? undefined : providerOfVersion(secret, version)
 }
 
@@ -125,7 +135,9 @@ export function deliveryOf(target: TargetSpec, path: string, version: number, fi
   for (const [field, name] of Object.entries(target.names)) {
     const value = Object.hasOwn(fields, field) ? fields[field] : field === SINGLE ? flatten(fields) : undefined
     if (value === undefined) {
-      throw new AdapterError('misconfigured', `target ${target.key} wants the field "${field}", which the secret does not have`, { hints: [`its fields are: ${Object.keys(fields).join(', ')}`] })
+      throw new AdapterError('misconfigured', `target ${target.key} wants the field "${field}", which the secret does not have`, {
+        hints: [`its fields are: ${Object.keys(fields).join(', ')}`],
+      })
     }
     entries[name] = value
   }

@@ -62,8 +62,15 @@ async function cleanOne(ports: EnginePorts, secret: SecretRecord, stray: Stray, 
       await ports.faults.at('before:effect:stray-suspend')
       await missingIsFine(session.suspend(credential))
       await ports.faults.at('after:effect:stray-suspend')
-      await change(ports, secret.id, id, (now) => ({ ...now, suspendedAt: ports.clock.now() }), audit(ports, secret, stray, 'key_suspended', 'success'))
-      if (ports.clock.now() < stray.deleteAfter) return { id, state: 'suspended', at: ports.clock.now(), detail: 'deleted after its quarantine' }
+      await change(
+        ports,
+        secret.id,
+        id,
+        (now) => ({ ...now, suspendedAt: ports.clock.now() }),
+        audit(ports, secret, stray, 'key_suspended', 'success'),
+      )
+      if (ports.clock.now() < stray.deleteAfter)
+        return { id, state: 'suspended', at: ports.clock.now(), detail: 'deleted after its quarantine' }
     }
     // Where nothing can be switched off there is no quarantine: the key is known to be ours.
     if (session.suspend !== undefined && ports.clock.now() < stray.deleteAfter) return undefined
@@ -79,14 +86,27 @@ async function cleanOne(ports: EnginePorts, secret: SecretRecord, stray: Stray, 
     if (thrown instanceof RotateError || (thrown instanceof Error && thrown.name === 'InjectedCrash')) throw thrown
     const message = asAdapterError(thrown).message
     const retryAt = ports.clock.now() + retryPause(stray.failures + 1)
-    await change(ports, secret.id, id, (now) => ({ ...now, failures: now.failures + 1, retryAt, lastError: message.slice(0, 300) }), audit(ports, secret, stray, 'provider_call', 'failed'))
+    await change(
+      ports,
+      secret.id,
+      id,
+      (now) => ({ ...now, failures: now.failures + 1, retryAt, lastError: message.slice(0, 300) }),
+      audit(ports, secret, stray, 'provider_call', 'failed'),
+    )
     return { id, state: 'failed', at: ports.clock.now(), detail: message }
   } finally {
     await session?.close()
   }
 }
 
-async function change(ports: EnginePorts, secretId: string, handleId: string, edit: (stray: Stray) => Stray | undefined, entry: AuditEntry, giveBack = false): Promise<void> {
+async function change(
+  ports: EnginePorts,
+  secretId: string,
+  handleId: string,
+  edit: (stray: Stray) => Stray | undefined,
+  entry: AuditEntry,
+  giveBack = false,
+): Promise<void> {
   const own = await ports.locks.own()
   const name = `stray:${entry.action}`
   await ports.faults.at(`before:commit:${name}`)
@@ -104,6 +124,20 @@ async function change(ports: EnginePorts, secretId: string, handleId: string, ed
   await ports.faults.at(`after:commit:${name}`)
 }
 
-function audit(ports: EnginePorts, secret: SecretRecord, stray: Stray, action: AuditEntry['action'], status: AuditEntry['status']): AuditEntry {
-  return { action, path: secret.path, actor: ports.actor, triggeredBy: 'automatic', status, runId: stray.runId, metadata: { key: stray.handle.id, stray: true } }
+function audit(
+  ports: EnginePorts,
+  secret: SecretRecord,
+  stray: Stray,
+  action: AuditEntry['action'],
+  status: AuditEntry['status'],
+): AuditEntry {
+  return {
+    action,
+    path: secret.path,
+    actor: ports.actor,
+    triggeredBy: 'automatic',
+    status,
+    runId: stray.runId,
+    metadata: { key: stray.handle.id, stray: true },
+  }
 }

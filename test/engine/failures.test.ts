@@ -3,7 +3,7 @@ import { DAY, HOUR, MINUTE } from '../../src/core/duration.ts'
 import type { RotateError } from '../../src/core/errors.ts'
 import { revoke } from '../../src/app/revoke.ts'
 import { resume } from '../../src/app/rotate.ts'
-import { rememberProvider } from '../../src/engine/retire.ts'
+import { rememberProvider, retireDue } from '../../src/engine/retire.ts'
 import { kinds, providerOf, textOf, traitsOf } from '../fakes/provider.ts'
 import { alwaysTrue, finallyTrue, type Process, START, supplied, World } from '../fakes/engine-world.ts'
 
@@ -20,7 +20,8 @@ async function scene(options: Parameters<World['secret']>[0] = {}): Promise<{ wo
 
 const code = (failure: RotateError | undefined): string | undefined => failure?.code
 const onlyFirst = (first: string) => (check: string, value: string) => check === 'fake-check' && value !== first
-const states = async (world: World, id: string): Promise<string[]> => (await world.get(id)).versions.map((version) => `${version.n} ${version.state} ${version.labels.join('+')}`.trim())
+const states = async (world: World, id: string): Promise<string[]> =>
+  (await world.get(id)).versions.map((version) => `${version.n} ${version.state} ${version.labels.join('+')}`.trim())
 const doResume = (world: World, runId: string, keep?: 'new' | 'old') =>
   world.alone((process) => resume(process.deps, { runId, ...(keep === undefined ? {} : { keep }) }, () => undefined))
 
@@ -97,9 +98,18 @@ describe('failure before promotion goes back', () => {
 
   test('a key that the far side hands out twice is never discarded', async () => {
     const { world, id, side, first } = await scene({ kind: 'named' })
-    side.make = () => first ?? side.add()
+    side.make = () => ({
+      id: first?.id ?? '',
+      fields: { value: 'another value' },
+      ours: true,
+      createdAt: world.time,
+      name: undefined,
+      state: 'live',
+      usedAt: undefined,
+    })
     await world.runDue()
     expect(first?.state).toBe('live')
+    expect(side.count('revoke')).toBe(0)
     expect((await world.current(id))?.version.n).toBe(1)
   })
 })
@@ -110,6 +120,7 @@ describe('failure after promotion goes back while the old key lives', () => {
     world.target('app/prod/API_KEY:after').next('put', 'final', 99)
     expect(code((await world.runDue()).failure)).toBe('rolled-back')
     expect(await states(world, id)).toEqual(['1 live current', '2 discarded'])
+    expect((await world.get(id)).versions[0]?.retirement, 'what is current again has no planned end').toBeUndefined()
     await finallyTrue(world, id, side)
   })
 
@@ -341,7 +352,10 @@ describe('a key of ours whose value was lost', () => {
     side.next('create', 'lost')
     await world.runDue()
     const other = await world.secret({ kind: 'named', path: 'app/prod/OTHER', nextAt: world.time + 2 * HOUR })
-    await world.edit(id, (secret) => ({ ...secret, strays: secret.strays.map((stray) => ({ ...stray, provider: { id: 'fake-limited', config: { nonsense: true } } })) }))
+    await world.edit(id, (secret) => ({
+      ...secret,
+      strays: secret.strays.map((stray) => ({ ...stray, provider: { id: 'fake-limited', config: { nonsense: true } } })),
+    }))
     world.time += 3 * HOUR
     const { report, failure } = await world.runDue()
     expect(failure).toBeDefined()
@@ -403,14 +417,29 @@ describe('grace and the end of the old key', () => {
   test('a clock that went back holds everything that destroys', async () => {
     const { world, first } = await scene(grace)
     await world.runDue()
-    world.time += DAY + MINUTE
+    world.time += DAY + 3 * HOUR
     await world.edit('nothing', (secret) => secret) // a commit at that time
     world.time -= HOUR
     await world.runDue()
     expect(first?.state).toBe('live')
+    expect(world.notes.join()).toContain('nothing is revoked')
     world.time += HOUR
     await world.runDue()
     expect(first?.state).toBe('off')
+  })
+
+  test('while a run waits for a person nothing is ended', async () => {
+    const { world, id, side } = await scene({ kind: 'named', graceMs: HOUR })
+    await world.runDue()
+    world.target('app/prod/API_KEY:after').next('put', 'final', 9)
+    world.target('app/prod/API_KEY:before').next('restore', 'final', 99)
+    await world.rotate(id)
+    expect((await world.get(id)).openRun).toBeDefined()
+    world.time += DAY
+    const results = await world.alone((process) => retireDue(process.ports, id))
+    expect(results.map((result) => result.detail)).toEqual(['a run is open'])
+    await world.runDue()
+    expect(side.count('revoke')).toBe(0)
   })
 
   test('two versions in grace end one after the other, each once', async () => {

@@ -30,7 +30,13 @@ const plans: fc.Arbitrary<RunPlan> = fc
     emergency: false,
   }))
 
-const failure = (retryable: boolean, effect: Failure['effect'] = 'none'): Failure => ({ code: 'failed', effect, retryable, message: 'no', hints: [] })
+const failure = (retryable: boolean, effect: Failure['effect'] = 'none'): Failure => ({
+  code: 'failed',
+  effect,
+  retryable,
+  message: 'no',
+  hints: [],
+})
 
 /** Plays a run against a far side that misbehaves as the numbers say, and behaves once they are used up. Returns every event. */
 function played(plan: RunPlan, luck: readonly number[]): { events: RunEvent[]; state: RunState; commands: number } {
@@ -67,7 +73,8 @@ function played(plan: RunPlan, luck: readonly number[]): { events: RunEvent[]; s
         if (state.closed !== undefined) return { events, state, commands }
         // Later, another process; or an operator, who decides where deciding is possible.
         const wish = draw(4)
-        if (state.create === 'ambiguous' || (wish === 1 && canGoBack(plan, state))) add({ type: 'turned', at, direction: 'back', reason: 'operator' })
+        if (state.create === 'ambiguous' || (wish === 1 && canGoBack(plan, state)))
+          add({ type: 'turned', at, direction: 'back', reason: 'operator' })
         else if (wish === 2 && state.newVersion !== null) add({ type: 'turned', at, direction: 'forward', reason: 'operator' })
         else add({ type: 'turned', at, direction: state.direction, reason: 'again' })
         break
@@ -111,7 +118,10 @@ describe('decide and evolve', () => {
   const luck = fc.array(fc.nat(59), { maxLength: 60 })
 
   test('every run ends, whatever goes wrong a finite number of times', () => {
-    fc.assert(fc.property(plans, luck, (plan, numbers) => void played(plan, numbers)), { numRuns: RUNS })
+    fc.assert(
+      fc.property(plans, luck, (plan, numbers) => void played(plan, numbers)),
+      { numRuns: RUNS },
+    )
   })
 
   test('promoted only after everything before it is done; and what closes as a success is promoted', () => {
@@ -146,7 +156,8 @@ describe('decide and evolve', () => {
           expect(then.direction).toBe('back')
           expect(plan.overlap === 'in-place' && then.create === 'issued').toBe(false)
           for (const target of plan.targets) {
-            if (then.steps[`deliver:${target.key}`] !== undefined || then.steps[`refresh:${target.key}`] !== undefined) expect(then.steps[`restore:${target.key}`]?.status).toBe('done')
+            if (then.steps[`deliver:${target.key}`] !== undefined || then.steps[`refresh:${target.key}`] !== undefined)
+              expect(then.steps[`restore:${target.key}`]?.status).toBe('done')
           }
         }
       }),
@@ -172,12 +183,31 @@ describe('decide and evolve', () => {
   })
 
   test('total: any journal at all has a state and a next command', () => {
-    const steps = fc.constantFrom('preflight', 'create', 'verify', 'deliver:b0', 'deploy:b0', 'check:c0', 'promote', 'refresh:a0', 'recheck:c0', 'demote', 'restore:b0', 'prove-old', 'discard', 'settle')
+    const steps = fc.constantFrom(
+      'preflight',
+      'create',
+      'verify',
+      'deliver:b0',
+      'deploy:b0',
+      'check:c0',
+      'promote',
+      'refresh:a0',
+      'recheck:c0',
+      'demote',
+      'restore:b0',
+      'prove-old',
+      'discard',
+      'settle',
+    )
     const events: fc.Arbitrary<RunEvent> = fc.oneof(
       steps.map((step): RunEvent => ({ type: 'intended', at: 0, step })),
       steps.map((step): RunEvent => ({ type: 'done', at: 0, step, ms: 0, version: 2 })),
-      fc.tuple(steps, fc.boolean()).map(([step, retryable]): RunEvent => ({ type: 'failed', at: 0, step, ms: 0, failure: failure(retryable, 'unknown') })),
-      fc.constantFrom('none', 'applied', 'stray', 'ambiguous').map((outcome): RunEvent => ({ type: 'settled', at: 0, outcome, detail: '' })),
+      fc
+        .tuple(steps, fc.boolean())
+        .map(([step, retryable]): RunEvent => ({ type: 'failed', at: 0, step, ms: 0, failure: failure(retryable, 'unknown') })),
+      fc
+        .constantFrom('none', 'applied', 'stray', 'ambiguous')
+        .map((outcome): RunEvent => ({ type: 'settled', at: 0, outcome, detail: '' })),
       fc.constantFrom('back', 'forward').map((direction): RunEvent => ({ type: 'turned', at: 0, direction, reason: '' })),
       fc.constant<RunEvent>({ type: 'parked', at: 0, reason: '' }),
     )

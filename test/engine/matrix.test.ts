@@ -3,10 +3,10 @@
  * call to a far side. Then a process dies at each of them, singly and in seeded pairs, a new one recovers as `run-due` does, and the state outside is
  * compared with what the vault says.
  */
-import { describe, expect, test } from 'vitest'
+import { afterAll, describe, expect, test } from 'vitest'
 import { DAY, MINUTE } from '../../src/core/duration.ts'
 import { RotateError } from '../../src/core/errors.ts'
-import { type FakeKey, FarSide, type Kind, kinds, textOf, traitsOf } from '../fakes/provider.ts'
+import { type FakeKey, type FarSide, type Kind, kinds, textOf, traitsOf } from '../fakes/provider.ts'
 import { alwaysTrue, finallyTrue, InjectedCrash, type SecretOptions, START, supplied, World } from '../fakes/engine-world.ts'
 
 interface Scenario {
@@ -50,7 +50,12 @@ const scenarios: readonly Scenario[] = [
     prepare: (world) => void world.target('app/prod/API_KEY:after').next('put', 'final', 1000),
     ends: 'old',
   },
-  { name: 'delivery fails', kinds: overlapping, prepare: (world) => void world.target('app/prod/API_KEY:blind').next('put', 'final', 1000), ends: 'old' },
+  {
+    name: 'delivery fails',
+    kinds: overlapping,
+    prepare: (world) => void world.target('app/prod/API_KEY:blind').next('put', 'final', 1000),
+    ends: 'old',
+  },
   {
     name: 'rollback to a key that is switched off',
     kinds: ['limited'],
@@ -82,7 +87,13 @@ const scenarios: readonly Scenario[] = [
     },
     ends: 'new',
   },
-  { name: 'emergency', kinds: overlapping, options: { graceMs: 60 * MINUTE }, act: (world, id) => world.rotate(id, { emergency: true }), ends: 'new' },
+  {
+    name: 'emergency',
+    kinds: overlapping,
+    options: { graceMs: 60 * MINUTE },
+    act: (world, id) => world.rotate(id, { emergency: true }),
+    ends: 'new',
+  },
 ]
 
 interface Case {
@@ -115,7 +126,8 @@ async function play({ scenario, kind }: Case, deaths: readonly number[]): Promis
   for (let call = 0; call < deaths.length; call++) await dying(() => world.runDue())
   world.crashAt = undefined
 
-  if (scenario.ends === 'new' && (await world.get(id)).lastRun === undefined) await dying(() => (scenario.act === undefined ? world.runDue() : scenario.act(world, id)))
+  if (scenario.ends === 'new' && (await world.get(id)).lastRun === undefined)
+    await dying(() => (scenario.act === undefined ? world.runDue() : scenario.act(world, id)))
   // A key whose value was lost is quarantined before its place is free again; then grace and quarantine follow.
   const calls = scenario.options?.quarantineMs === undefined ? 3 : 6
   for (let call = 0; call < calls; call++) {
@@ -161,17 +173,32 @@ async function ended({ scenario, kind }: Case, { world, id, side }: Played, firs
   if (scenario.ends === 'old') {
     expect(current?.version.n, 'the old version is current').toBe(1)
     if (kind !== 'local') expect(side.alive.length, 'and its key the only one').toBe(1)
-    expect(secret.versions.slice(1).every((version) => version.state === 'discarded'), 'what was made is gone').toBe(true)
+    expect(
+      secret.versions.slice(1).every((version) => version.state === 'discarded'),
+      'what was made is gone',
+    ).toBe(true)
     return
   }
   expect(current, 'there is a current version').toBeDefined()
   if (scenario.options?.empty !== true && scenario.ends === 'new') expect(current?.version.n, 'a new version is current').toBeGreaterThan(1)
   expect(secret.strays, 'no stray is left').toEqual([])
-  if (kind !== 'local') expect(side.alive.length, 'one live key is left').toBe(kind === 'users' && first === undefined ? side.alive.length : 1)
+  if (kind !== 'local')
+    expect(side.alive.length, 'one live key is left').toBe(kind === 'users' && first === undefined ? side.alive.length : 1)
   if (overlap !== 'in-place' && first !== undefined && kind !== 'local') expect(first.state, 'the old key is dead').toBe('gone')
 }
 
 const PAIRS = Number(process.env['ROTATE_MATRIX_PAIRS'] ?? 12)
+
+/** Moments and cases of each kind and scenario; `ROTATE_MATRIX_REPORT=1` prints the sums. */
+const counts: { readonly points: number; readonly cases: number }[] = []
+
+afterAll(() => {
+  if (process.env['ROTATE_MATRIX_REPORT'] === undefined) return
+  const sum = (of: (count: (typeof counts)[number]) => number): number => counts.reduce((total, count) => total + of(count), 0)
+  process.stdout.write(
+    `crash matrix: ${counts.length} runs, ${sum((count) => count.points)} moments, ${sum((count) => count.cases)} cases\n`,
+  )
+})
 
 describe('whenever the process dies', () => {
   test.each(cases.map((one) => [`${one.kind}, ${one.scenario.name}`, one] as const))('%s', async (_name, one) => {
@@ -183,7 +210,9 @@ describe('whenever the process dies', () => {
       try {
         await play(one, deaths)
       } catch (thrown) {
-        broken.push(`${deaths.map((death) => `${death}:${world.moments[death] ?? '?'}`).join(' + ')}: ${thrown instanceof Error ? (thrown.message.split('\n')[0] ?? '') : String(thrown)}`)
+        broken.push(
+          `${deaths.map((death) => `${death}:${world.moments[death] ?? '?'}`).join(' + ')}: ${thrown instanceof Error ? (thrown.message.split('\n')[0] ?? '') : String(thrown)}`,
+        )
       }
     }
     for (let death = 0; death < points; death++) await attempt([death])
@@ -197,5 +226,3 @@ describe('whenever the process dies', () => {
     if (broken.length > 0) throw new Error(`${broken.length} of ${points + PAIRS} cases:\n${broken.slice(0, 30).join('\n')}`)
   })
 })
-
-const counts: { points: number; cases: number }[] = []

@@ -9,7 +9,9 @@ describe('a rotation that meets no trouble', () => {
     world.onMoment = () => alwaysTrue(world, id, side)
     const { report, failure } = await world.runDue()
     expect(failure).toBeUndefined()
-    expect(report.rotated.map(({ path, version, status }) => ({ path, version, status }))).toEqual([{ path: PATH, version: 2, status: 'success' }])
+    expect(report.rotated.map(({ path, version, status }) => ({ path, version, status }))).toEqual([
+      { path: PATH, version: 2, status: 'success' },
+    ])
     await finallyTrue(world, id, side)
     const secret = await world.get(id)
     expect((await world.current(id))?.version.n).toBe(2)

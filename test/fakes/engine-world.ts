@@ -4,7 +4,15 @@ import type { BeginOptions } from '../../src/engine/begin.ts'
 import { DAY } from '../../src/core/duration.ts'
 import { AdapterError, type RotateError } from '../../src/core/errors.ts'
 import { newId } from '../../src/core/ids.ts'
-import { type CheckSpec, currentVersion, type RunRecord, type Schedule, type SecretRecord, type TargetSpec, type VersionRecord } from '../../src/core/model.ts'
+import {
+  type CheckSpec,
+  currentVersion,
+  type RunRecord,
+  type Schedule,
+  type SecretRecord,
+  type TargetSpec,
+  type VersionRecord,
+} from '../../src/core/model.ts'
 import type { Clock, Locks, Random, Vault } from '../../src/core/ports.ts'
 import { type Fields, Secret } from '../../src/core/secret.ts'
 import type { Deps } from '../../src/app/deps.ts'
@@ -115,14 +123,22 @@ export class World {
   }
 
   /** A secret with a schedule, a first value that is accepted and delivered, and its far side (named like the path). Due now unless told otherwise. */
-  async secret(options: SecretOptions = {}): Promise<{ readonly id: string; readonly path: string; readonly side: FarSide; readonly first: FakeKey | undefined }> {
+  async secret(
+    options: SecretOptions = {},
+  ): Promise<{ readonly id: string; readonly path: string; readonly side: FarSide; readonly first: FakeKey | undefined }> {
     const kind = options.kind ?? 'limited'
     const path = options.path ?? PATH
     const side = this.side(path, kind)
     const clock = this.clock()
     const vault = await this.backend.open(clock)
     const id = newId('sec', this.time, this.random)
-    const first = options.empty === true ? undefined : side.add({ at: this.time - 40 * DAY, ...(kind === 'users' ? { id: 'user-a', fields: { username: 'user-a', password: 'pw-first' } } : {}) })
+    const first =
+      options.empty === true
+        ? undefined
+        : side.add({
+            at: this.time - 40 * DAY,
+            ...(kind === 'users' ? { id: 'user-a', fields: { username: 'user-a', password: 'pw-first' } } : {}),
+          })
     const fields = first === undefined ? undefined : side.issued(first).fields
     const names = Object.fromEntries(traitsOf[kind].fields.map((field) => [field, field.toUpperCase()]))
     const targets = (options.targets ?? ['before', 'blind', 'after']).map((which): TargetSpec => {
@@ -132,9 +148,20 @@ export class World {
         for (const [field, value] of Object.entries(fields)) far.held.set(names[field] ?? field, value.reveal())
         far.used = new Map(far.held)
       }
-      return { key: which, type: which === 'blind' ? 'fake-blind' : 'fake-readable', phase: which === 'after' ? 'after-promote' : 'before-promote', names, config: { at } }
+      return {
+        key: which,
+        type: which === 'blind' ? 'fake-blind' : 'fake-readable',
+        phase: which === 'after' ? 'after-promote' : 'before-promote',
+        names,
+        config: { at },
+      }
     })
-    const checks = (options.checks ?? ['fake-check']).map((type): CheckSpec => ({ key: type, type, withinMs: 0, config: type === 'fake-check' ? { side: path } : {} }))
+    const checks = (options.checks ?? ['fake-check']).map((type): CheckSpec => ({
+      key: type,
+      type,
+      withinMs: 0,
+      config: type === 'fake-check' ? { side: path } : {},
+    }))
     const schedule: Schedule = {
       id: newId('rot', this.time, this.random),
       provider: { id: providerOf(kind), config: { side: path } },
@@ -258,7 +285,9 @@ export class World {
   }
 
   /** `run-due` in a process of its own. */
-  async runDue(input: Partial<Parameters<typeof runDue>[1]> = {}): Promise<{ readonly report: RunDueReport; readonly failure: RotateError | undefined; readonly lines: readonly string[] }> {
+  async runDue(
+    input: Partial<Parameters<typeof runDue>[1]> = {},
+  ): Promise<{ readonly report: RunDueReport; readonly failure: RotateError | undefined; readonly lines: readonly string[] }> {
     const process = await this.process()
     try {
       return await process.runDue(input)
@@ -391,9 +420,16 @@ export class Process {
     this.world.locks.die(this.name)
   }
 
-  async runDue(input: Partial<Parameters<typeof runDue>[1]> = {}): Promise<{ readonly report: RunDueReport; readonly failure: RotateError | undefined; readonly lines: readonly string[] }> {
+  async runDue(
+    input: Partial<Parameters<typeof runDue>[1]> = {},
+  ): Promise<{ readonly report: RunDueReport; readonly failure: RotateError | undefined; readonly lines: readonly string[] }> {
     const lines: string[] = []
-    const outcome = await runDue(this.deps, { parallel: 1, jitterMs: 0, failIfLocked: false, ...input }, () => undefined, (done) => void lines.push(...done))
+    const outcome = await runDue(
+      this.deps,
+      { parallel: 1, jitterMs: 0, failIfLocked: false, ...input },
+      () => undefined,
+      (done) => void lines.push(...done),
+    )
     return { ...outcome, lines }
   }
 }
@@ -467,7 +503,8 @@ export function alwaysTrue(world: World, secretId: string, side: FarSide): void 
     must(current.state === 'live', `the current version ${current.n} is ${current.state}`)
   }
   must(secret.versions.filter((version) => version.labels.includes('current')).length <= 1, 'two versions are current')
-  for (const version of secret.versions) if (version.state === 'revoked') must(!accepted(version.n), `version ${version.n} is called revoked and is accepted`)
+  for (const version of secret.versions)
+    if (version.state === 'revoked') must(!accepted(version.n), `version ${version.n} is called revoked and is accepted`)
 }
 
 /** Something that must hold at every moment did not. */
@@ -524,5 +561,8 @@ export async function auditTrue(world: World): Promise<void> {
     const key = [event.action, event.runId, event.metadata['version'], event.metadata['key']].join('|')
     seen.set(key, (seen.get(key) ?? 0) + 1)
   }
-  expect([...seen].filter(([, count]) => count > 1), 'each event is in the audit once').toEqual([])
+  expect(
+    [...seen].filter(([, count]) => count > 1),
+    'each event is in the audit once',
+  ).toEqual([])
 }

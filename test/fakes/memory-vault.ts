@@ -173,11 +173,11 @@ class MemoryVault implements Vault {
   }
 
   async *secrets(): AsyncIterable<SecretRecord> {
-    for (const secret of [...this.#store.rows.secrets.values()]) yield this.#store.quick ? secret : deepCopy(secret)
+    for (const secret of this.#store.rows.secrets.values()) yield this.#store.quick ? secret : deepCopy(secret)
   }
 
   async *runs(): AsyncIterable<RunRecord> {
-    for (const run of [...this.#store.rows.runs.values()]) yield deepCopy(run)
+    for (const run of this.#store.rows.runs.values()) yield deepCopy(run)
   }
 
   due(now: number): Promise<{ readonly ids: readonly string[]; readonly next: number | null }> {

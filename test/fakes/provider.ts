@@ -142,11 +142,24 @@ export class FarSide extends Faulty {
   }
 
   /** A key that is there already; `ours: false` for one that somebody made by hand. */
-  add(options: { readonly ours?: boolean; readonly name?: string; readonly at?: number; readonly fields?: Record<string, string>; readonly id?: string } = {}): FakeKey {
+  add(
+    options: {
+      readonly ours?: boolean
+      readonly name?: string
+      readonly at?: number
+      readonly fields?: Record<string, string>
+      readonly id?: string
+    } = {},
+  ): FakeKey {
     const serial = ++this.#serial
     const id = options.id ?? `${this.kind}-key-${String(serial).padStart(4, '0')}`
     const value = `sk-${this.name}-${String(serial).padStart(12, '0')}`
-    const minted = this.kind === 'limited' ? { accessKeyId: id, secretAccessKey: value } : this.kind === 'users' ? { username: id, password: value } : { value }
+    const minted =
+      this.kind === 'limited'
+        ? { accessKeyId: id, secretAccessKey: value }
+        : this.kind === 'users'
+          ? { username: id, password: value }
+          : { value }
     const key: FakeKey = {
       id,
       fields: options.fields ?? minted,
@@ -265,18 +278,18 @@ const refused = (): AdapterError => new AdapterError('refused', 'not accepted')
 
 function sessionOf(side: FarSide, stage: Stage, clock: Clock): ProviderSession {
   const traits = traitsOf[side.kind]
-  const find = (credential: Credential): FakeKey | undefined => (credential.handle === undefined ? side.keyOf(credential.fields) : side.byHandle(credential.handle.id))
+  const find = (credential: Credential): FakeKey | undefined =>
+    credential.handle === undefined ? side.keyOf(credential.fields) : side.byHandle(credential.handle.id)
   const call = <T>(method: string, effect: 'read' | 'write', work: () => T): Promise<T> => side.call(stage, side.name, method, effect, work)
   const session: ProviderSession = {
     preflight: (current) =>
       call('preflight', 'read', () => {
-        if (current !== undefined && ['limited', 'named', 'users', 'login'].includes(side.kind) && !side.accepts(current.fields)) throw refused()
-        if (side.alive.length >= traits.maxLive) throw new AdapterError('quota', `there are ${side.alive.length} keys already`, { effect: 'none' })
+        if (current !== undefined && ['limited', 'named', 'users', 'login'].includes(side.kind) && !side.accepts(current.fields))
+          throw refused()
+        if (side.alive.length >= traits.maxLive)
+          throw new AdapterError('quota', `there are ${side.alive.length} keys already`, { effect: 'none' })
       }),
-    create: async (intent, current) =>
-      side.issued(
-        await call('create', 'write', () => side.make(intent.tag, intent.material, current)),
-      ),
+    create: async (intent, current) => side.issued(await call('create', 'write', () => side.make(intent.tag, intent.material, current))),
     settle: (intent, current) =>
       call('settle', 'read', () => {
         const before = new Set(intent.before.map((handle) => handle.id))
@@ -285,7 +298,13 @@ function sessionOf(side: FarSide, stage: Stage, clock: Clock): ProviderSession {
           case 'limited': {
             if (fresh.length === 0) return { outcome: 'none' as const, detail: 'nothing new' }
             const [only] = fresh
-            if (only !== undefined && fresh.length === 1 && only.usedAt === undefined && only.createdAt >= intent.at && only.createdAt <= intent.at + 60_000)
+            if (
+              only !== undefined &&
+              fresh.length === 1 &&
+              only.usedAt === undefined &&
+              only.createdAt >= intent.at &&
+              only.createdAt <= intent.at + 60_000
+            )
               return { outcome: 'stray' as const, handles: [side.handle(only)], detail: 'one new key' }
             return { outcome: 'ambiguous' as const, candidates: fresh.map((key) => side.handle(key)), detail: `${fresh.length} candidates` }
           }
@@ -300,7 +319,11 @@ function sessionOf(side: FarSide, stage: Stage, clock: Clock): ProviderSession {
             return { outcome: 'applied' as const, issued: side.issued(side.make(intent.tag, intent.material, current)), detail: 'replayed' }
           case 'users':
           case 'login': {
-            const key = side.alive.find((candidate) => (candidate.fields['password'] ?? candidate.fields['value']) === (intent.material['password'] ?? intent.material['value'])?.reveal())
+            const key = side.alive.find(
+              (candidate) =>
+                (candidate.fields['password'] ?? candidate.fields['value']) ===
+                (intent.material['password'] ?? intent.material['value'])?.reveal(),
+            )
             if (key !== undefined) return { outcome: 'applied' as const, issued: side.issued(key), detail: 'the new one logs in' }
             if (current === undefined || side.accepts(current.fields)) return { outcome: 'none' as const, detail: 'the old one logs in' }
             return { outcome: 'ambiguous' as const, candidates: [], detail: 'neither logs in' }
@@ -319,7 +342,8 @@ function sessionOf(side: FarSide, stage: Stage, clock: Clock): ProviderSession {
       return side.kind === 'users' ? { password: text } : single(text)
     }
   }
-  if (['limited', 'named', 'replay', 'users'].includes(side.kind)) session.list = () => call('list', 'read', () => side.alive.map((key) => side.handle(key)))
+  if (['limited', 'named', 'replay', 'users'].includes(side.kind))
+    session.list = () => call('list', 'read', () => side.alive.map((key) => side.handle(key)))
   if (side.kind === 'limited') {
     session.handleOf = (fields) => {
       const id = fields['accessKeyId']?.reveal()
@@ -390,7 +414,8 @@ export function fakeTarget(readable: boolean): ReturnType<typeof defineTarget> {
     open: (config, context) => {
       const stage = stageOf(context.clock)
       const far = stage.target(config.at)
-      const call = <T>(method: string, effect: 'read' | 'write', work: () => T): Promise<T> => far.call(stage, far.name, method, effect, work)
+      const call = <T>(method: string, effect: 'read' | 'write', work: () => T): Promise<T> =>
+        far.call(stage, far.name, method, effect, work)
       const write = (entries: Readonly<Record<string, Secret | null>>): void => {
         for (const [name, value] of Object.entries(entries)) {
           if (value === null) far.held.delete(name)
@@ -405,7 +430,12 @@ export function fakeTarget(readable: boolean): ReturnType<typeof defineTarget> {
       return Promise.resolve({
         probe: () => call('probe', 'read', () => undefined),
         ...(readable
-          ? { current: (names: readonly string[]): Promise<Prior> => call('current', 'read', () => Object.fromEntries(names.map((name) => [name, far.held.has(name) ? new Secret(far.held.get(name) ?? '') : null]))) }
+          ? {
+              current: (names: readonly string[]): Promise<Prior> =>
+                call('current', 'read', () =>
+                  Object.fromEntries(names.map((name) => [name, far.held.has(name) ? new Secret(far.held.get(name) ?? '') : null])),
+                ),
+            }
           : {}),
         put: (delivery) => call('put', 'write', () => write(delivery.entries)),
         restore: (prior, old) =>

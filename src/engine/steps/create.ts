@@ -20,7 +20,13 @@ export async function create(bench: Workbench, loaded: Loaded): Promise<Loaded> 
   const before = (await session.list?.()) ?? []
   if (before.length >= traits.maxLive) throw full(before, traits, ports)
   const attempt = (stateOf(loaded.run).steps['create']?.attempts ?? 0) + 1
-  const intent: Intent = { tag: `rotate-${ports.vault.vaultId.slice(-8)}-${id.slice(4)}-${attempt}`, before, material: session.prepare?.(ports.random) ?? {}, at: ports.clock.now(), attempt }
+  const intent: Intent = {
+    tag: `rotate-${ports.vault.vaultId.slice(-8)}-${id.slice(4)}-${attempt}`,
+    before,
+    material: session.prepare?.(ports.random) ?? {},
+    at: ports.clock.now(),
+    attempt,
+  }
   const intended = await commit(ports, id, 'create:intent', (now) => ({
     events: [{ type: 'intended', at: intent.at, step: 'create', intent }],
     audit: [runAudit(now.run, 'provider_call', 'pending', { call: 'create', provider: traitsName(now.run), attempt })],
@@ -38,25 +44,36 @@ function traitsName(run: RunRecord): string {
 }
 
 function full(before: readonly Handle[], traits: Traits, ports: EnginePorts): AdapterError {
-  const days = (handle: Handle): string => (handle.createdAt === undefined ? '' : `, ${Math.floor((ports.clock.now() - handle.createdAt) / 86_400_000)} days old`)
+  const days = (handle: Handle): string =>
+    handle.createdAt === undefined ? '' : `, ${Math.floor((ports.clock.now() - handle.createdAt) / 86_400_000)} days old`
   const list = before.map((handle) => `${handle.id} (${handle.live ? 'active' : 'inactive'}${days(handle)})`).join(' and ')
-  return new AdapterError('quota', `the provider allows ${traits.maxLive} keys and has ${before.length}: ${list}`, { effect: 'none', hints: ['delete the one that nothing uses, or wait for the end of its grace'] })
+  return new AdapterError('quota', `the provider allows ${traits.maxLive} keys and has ${before.length}: ${list}`, {
+    effect: 'none',
+    hints: ['delete the one that nothing uses, or wait for the end of its grace'],
+  })
 }
 
 /** An answer without the promised parts may still have changed the far side. */
 function check(issued: Issued, traits: Traits, current: Fields | undefined, taken: ReadonlySet<string>): void {
   const missing = traits.fields.filter((field) => !Object.hasOwn(issued.fields, field) || issued.fields[field]?.size === 0)
-  if (missing.length > 0) throw new AdapterError('bad-answer', `the answer lacks ${missing.join(', ')}`, { effect: 'unknown', retryable: false })
+  if (missing.length > 0)
+    throw new AdapterError('bad-answer', `the answer lacks ${missing.join(', ')}`, { effect: 'unknown', retryable: false })
   if (issued.handle !== undefined && taken.has(issued.handle.id)) {
-    throw new AdapterError('bad-answer', `the provider returned the key ${issued.handle.id}, which this secret holds already`, { effect: 'unknown', retryable: false })
+    throw new AdapterError('bad-answer', `the provider returned the key ${issued.handle.id}, which this secret holds already`, {
+      effect: 'unknown',
+      retryable: false,
+    })
   }
-  if (current !== undefined && sameFields(issued.fields, current)) throw new AdapterError('bad-answer', 'the provider returned the value that is already current', { effect: 'none', retryable: false })
+  if (current !== undefined && sameFields(issued.fields, current))
+    throw new AdapterError('bad-answer', 'the provider returned the value that is already current', { effect: 'none', retryable: false })
 }
 
 /** Handles that a new key can't have: discarding it would end one in use. Users in turn keep theirs, but never that of the current one. */
 function taken(secret: SecretRecord, traits: Traits, oldVersion: number | null): ReadonlySet<string> {
   if (traits.overlap === 'in-place') return new Set()
-  const others = secret.versions.filter((version) => (traits.overlap === 'two-live' ? version.state === 'live' || version.state === 'suspended' : version.n === oldVersion))
+  const others = secret.versions.filter((version) =>
+    traits.overlap === 'two-live' ? version.state === 'live' || version.state === 'suspended' : version.n === oldVersion,
+  )
   return new Set(others.flatMap((version) => (version.handle === undefined ? [] : [version.handle.id])))
 }
 
@@ -82,17 +99,32 @@ async function record(bench: Workbench, loaded: Loaded, issued: Issued, traits: 
 
 async function takeBack(bench: Workbench, loaded: Loaded, issued: Issued, cause: RotateError): Promise<never> {
   const provider = loaded.run.plan.provider
-  const { session, traits } = provider === null ? { session: undefined, traits: undefined } : await bench.provider(providerNow(loaded.secret, provider), loaded.run.path)
+  const { session, traits } =
+    provider === null
+      ? { session: undefined, traits: undefined }
+      : await bench.provider(providerNow(loaded.secret, provider), loaded.run.path)
   const extras = { runId: loaded.run.id, cause, hint: `free the disk, then: rotate resume ${loaded.run.id}` }
   if (session?.revoke === undefined || traits?.overlap === 'in-place') {
-    throw new RotateError('unsafe', `the provider issued a new value and the vault could not be written (${cause.message}); the value is lost`, extras)
+    throw new RotateError(
+      'unsafe',
+      `the provider issued a new value and the vault could not be written (${cause.message}); the value is lost`,
+      extras,
+    )
   }
   try {
     await session.revoke(credentialOf(issued.fields, issued.handle))
   } catch (thrown) {
-    throw new RotateError('unsafe', `the vault could not be written (${cause.message}) and the new key could not be taken back (${asAdapterError(thrown).message})`, extras)
+    throw new RotateError(
+      'unsafe',
+      `the vault could not be written (${cause.message}) and the new key could not be taken back (${asAdapterError(thrown).message})`,
+      extras,
+    )
   }
-  throw new RotateError('rolled-back', `the vault could not be written (${cause.message}); the new key was taken back, the old one is untouched`, extras)
+  throw new RotateError(
+    'rolled-back',
+    `the vault could not be written (${cause.message}); the new key was taken back, the old one is untouched`,
+    extras,
+  )
 }
 
 /** The change that seals an issued value as the next version. */
@@ -120,11 +152,21 @@ function outcome(ports: EnginePorts, now: Loaded, issued: Issued, traits: Traits
     ...(issued.metadata === undefined ? {} : { metadata: issued.metadata }),
   }
   const withNew: SecretRecord = { ...secret, versions: [...secret.versions, version], nextVersion: n + 1 }
-  const call = runAudit(run, 'provider_call', 'success', { call: 'create', provider: traitsName(run), version: n, new_key: version.hint, ...(settled ? { settled: true } : {}) })
+  const call = runAudit(run, 'provider_call', 'success', {
+    call: 'create',
+    provider: traitsName(run),
+    version: n,
+    new_key: version.hint,
+    ...(settled ? { settled: true } : {}),
+  })
   const promoted = run.plan.overlap === 'in-place' ? promotion(ports, run, withNew, n) : undefined
   return {
     secret: promoted?.secret ?? withNew,
-    events: [settled ? { type: 'settled', at, outcome: 'applied', detail: 'the value was recovered', version: n } : { type: 'done', at, step: 'create', ms, version: n }],
+    events: [
+      settled
+        ? { type: 'settled', at, outcome: 'applied', detail: 'the value was recovered', version: n }
+        : { type: 'done', at, step: 'create', ms, version: n },
+    ],
     values: [{ version: n, fields: issued.fields }],
     audit: [call, ...(promoted?.audit ?? [])],
     ...(promoted === undefined ? {} : { run: promoted.run }),
@@ -148,14 +190,24 @@ export async function settle(bench: Workbench, loaded: Loaded): Promise<Loaded> 
   if (found.outcome === 'applied') return commit(ports, id, 'settle', (now) => outcome(ports, now, found.issued, traits, 0, true))
   return commit(ports, id, 'settle', (now) => ({
     events: [{ type: 'settled', at: ports.clock.now(), outcome: found.outcome, detail: found.detail }],
-    audit: [runAudit(now.run, 'provider_call', found.outcome === 'ambiguous' ? 'failed' : 'success', { call: 'settle', outcome: found.outcome })],
+    audit: [
+      runAudit(now.run, 'provider_call', found.outcome === 'ambiguous' ? 'failed' : 'success', { call: 'settle', outcome: found.outcome }),
+    ],
     ...(found.outcome === 'stray' ? { secret: withStrays(now.secret, found.handles, loaded.run, ref, ports.clock.now()) } : {}),
   }))
 }
 
-function withStrays(secret: SecretRecord, handles: readonly Handle[], run: RunRecord, provider: Stray['provider'], now: number): SecretRecord {
+function withStrays(
+  secret: SecretRecord,
+  handles: readonly Handle[],
+  run: RunRecord,
+  provider: Stray['provider'],
+  now: number,
+): SecretRecord {
   const known = new Set(secret.strays.map((stray) => stray.handle.id))
-  const added = handles.filter((handle) => !known.has(handle.id)).map((handle): Stray => ({ handle, provider, foundAt: now, runId: run.id, deleteAfter: now + run.plan.quarantineMs, failures: 0 }))
+  const added = handles
+    .filter((handle) => !known.has(handle.id))
+    .map((handle): Stray => ({ handle, provider, foundAt: now, runId: run.id, deleteAfter: now + run.plan.quarantineMs, failures: 0 }))
   return { ...secret, strays: [...secret.strays, ...added] }
 }
 
@@ -173,7 +225,8 @@ async function oldStillWorks(bench: Workbench, loaded: Loaded): Promise<Settleme
   const fields = await bench.fields(secret, old)
   for (const check of plan.checks) {
     if (check.type === 'provider' || !(await bench.ports.adapters.presents(check))) continue
-    if (await green(async () => (await bench.ports.adapters.runCheck(check, fields, path)).ok)) return { outcome: 'none', detail: `check ${check.key} still accepts the old value` }
+    if (await green(async () => (await bench.ports.adapters.runCheck(check, fields, path)).ok))
+      return { outcome: 'none', detail: `check ${check.key} still accepts the old value` }
   }
   return undefined
 }

@@ -77,7 +77,13 @@ export async function runCheck(bench: Workbench, loaded: Loaded, key: string, ve
   return checkWithin(bench, spec, loaded, version, ports.clock.monotonic())
 }
 
-async function checkWithin(bench: Workbench, spec: RunRecord['plan']['checks'][number], loaded: Loaded, version: number, started: number): Promise<CheckResult> {
+async function checkWithin(
+  bench: Workbench,
+  spec: RunRecord['plan']['checks'][number],
+  loaded: Loaded,
+  version: number,
+  started: number,
+): Promise<CheckResult> {
   const { ports } = bench
   const fields = await bench.fields(loaded.secret, version)
   const presented = await presents(bench, spec)
@@ -97,7 +103,13 @@ async function presents(bench: Workbench, spec: RunRecord['plan']['checks'][numb
   return spec.type === 'provider' || bench.ports.adapters.presents(spec)
 }
 
-async function once(bench: Workbench, spec: RunRecord['plan']['checks'][number], loaded: Loaded, version: number, fields: Parameters<typeof bench.ports.adapters.runCheck>[1]): Promise<{ ok: boolean; detail: string }> {
+async function once(
+  bench: Workbench,
+  spec: RunRecord['plan']['checks'][number],
+  loaded: Loaded,
+  version: number,
+  fields: Parameters<typeof bench.ports.adapters.runCheck>[1],
+): Promise<{ ok: boolean; detail: string }> {
   if (spec.type !== 'provider') return bench.ports.adapters.runCheck(spec, fields, loaded.run.path)
   const provider = loaded.run.plan.provider
   if (provider === null) return { ok: false, detail: 'no provider to ask' }

@@ -22,9 +22,17 @@ export async function preflight(bench: Workbench, loaded: Loaded): Promise<Loade
 
 /** With two users in turn, the user that gets the new password may still be in use: that is what its grace is for. */
 function refuseInGrace(bench: Workbench, { secret }: Loaded): void {
-  const until = Math.max(0, ...secret.versions.map((version) => (version.retirement?.why === 'grace' && version.handle !== undefined ? version.retirement.notBefore : 0)))
+  const until = Math.max(
+    0,
+    ...secret.versions.map((version) =>
+      version.retirement?.why === 'grace' && version.handle !== undefined ? version.retirement.notBefore : 0,
+    ),
+  )
   if (until <= bench.ports.clock.now()) return
-  throw new AdapterError('quota', `both users are in use: the previous one is in grace until ${new Date(until).toISOString()}`, { effect: 'none', hints: [`end the grace now with: rotate revoke ${secret.path}`] })
+  throw new AdapterError('quota', `both users are in use: the previous one is in grace until ${new Date(until).toISOString()}`, {
+    effect: 'none',
+    hints: [`end the grace now with: rotate revoke ${secret.path}`],
+  })
 }
 
 /** A rollback to a version that is already switched off switches it on again first. Its planned end stays until it is promoted. */
@@ -37,7 +45,8 @@ async function revive(bench: Workbench, loaded: Loaded): Promise<Loaded> {
   if (step !== 'suspending' && step !== 'suspended' && version.state !== 'suspended') return loaded
   const provider = providerOfVersion(secret, version)
   const session = provider === undefined ? undefined : (await bench.provider(provider, run.path)).session
-  if (session?.resume === undefined) throw new AdapterError('misconfigured', `version ${n} is suspended and can not be switched on again from here`)
+  if (session?.resume === undefined)
+    throw new AdapterError('misconfigured', `version ${n} is suspended and can not be switched on again from here`)
   await bench.ports.faults.at('before:effect:revive')
   await session.resume(await bench.credential(secret, n))
   await bench.ports.faults.at('after:effect:revive')

@@ -23,7 +23,10 @@ export function demote(loaded: Loaded, at: number): Change {
  * Does the old value work? Asks the provider and runs the checks with it. A red check does not stop the undo, since nothing is better than the
  * old value now; it is reported as not proven. A provider that refuses it does stop it.
  */
-export async function proveOld(bench: Workbench, loaded: Loaded): Promise<{ readonly checks: readonly CheckResult[]; readonly proven: boolean }> {
+export async function proveOld(
+  bench: Workbench,
+  loaded: Loaded,
+): Promise<{ readonly checks: readonly CheckResult[]; readonly proven: boolean }> {
   const { plan, path } = loaded.run
   const old = plan.oldVersion
   if (old === null) return { checks: [], proven: false }
@@ -39,8 +42,12 @@ export async function proveOld(bench: Workbench, loaded: Loaded): Promise<{ read
       } catch (thrown) {
         if (!(thrown instanceof AdapterError)) throw thrown
         // The old value is dead: discarding the new one would leave nothing that works.
-        if (thrown.code === 'refused') throw new AdapterError('refused', `the old value is not accepted any more: ${thrown.message}`, { retryable: false })
-        return { checks: [{ name: 'provider', type: 'provider', ok: false, ms: 0, detail: thrown.message, presented: true }], proven: false }
+        if (thrown.code === 'refused')
+          throw new AdapterError('refused', `the old value is not accepted any more: ${thrown.message}`, { retryable: false })
+        return {
+          checks: [{ name: 'provider', type: 'provider', ok: false, ms: 0, detail: thrown.message, presented: true }],
+          proven: false,
+        }
       }
     }
   }
