@@ -65,7 +65,8 @@ export function createAdapters(deps: Deps): Adapters {
       return await resolveRefs(parseConfig(schema, config, what), (ref) => lookUp(deps, ref))
     } catch (thrown) {
       // Inside a run a bad configuration is an answer like any other: nothing was done, nothing will be by repeating.
-      if (thrown instanceof RotateError && (thrown.code === 'usage' || thrown.code === 'not-found')) throw new AdapterError('misconfigured', thrown.message, { retryable: false })
+      if (thrown instanceof RotateError && (thrown.code === 'usage' || thrown.code === 'not-found'))
+        throw new AdapterError('misconfigured', thrown.message, { retryable: false })
       throw thrown
     }
   }
@@ -105,7 +106,12 @@ async function lookUp(deps: Deps, ref: SecretRef): Promise<Secret> {
     const fields = await reader.value(secret.id, current.n)
     const value = ref.field === undefined ? (fields === undefined ? undefined : singleValue(fields)) : fields?.[ref.field]
     if (value === undefined) {
-      throw new RotateError('not-found', ref.field === undefined ? `the referenced secret ${ref.path} has several fields; name one with "field"` : `the referenced secret ${ref.path} has no field "${visible(ref.field, 40)}"`)
+      throw new RotateError(
+        'not-found',
+        ref.field === undefined
+          ? `the referenced secret ${ref.path} has several fields; name one with "field"`
+          : `the referenced secret ${ref.path} has no field "${visible(ref.field, 40)}"`,
+      )
     }
     return value
   })

@@ -8,7 +8,13 @@ import { findSecret } from './find.ts'
 
 export interface CheckReport {
   readonly ok: boolean
-  readonly checks: readonly { readonly name: string; readonly type: string; readonly ok: boolean; readonly ms: number; readonly detail: string }[]
+  readonly checks: readonly {
+    readonly name: string
+    readonly type: string
+    readonly ok: boolean
+    readonly ms: number
+    readonly detail: string
+  }[]
 }
 
 /** Asks the provider, then runs every check once. A secret with neither has nothing to ask: `ok` with no checks. */
@@ -17,7 +23,11 @@ export async function check(deps: Deps, input: { readonly path: string; readonly
   const secret = await findSecret(deps.vault, input.path)
   const version = input.version === undefined ? currentVersion(secret) : versionOf(secret, input.version)
   if (version === undefined) {
-    throw new RotateError('not-found', input.version === undefined ? `${secret.path} has no value yet` : `${secret.path} has no version ${input.version}`, { hint: `rotate versions ${secret.path}` })
+    throw new RotateError(
+      'not-found',
+      input.version === undefined ? `${secret.path} has no value yet` : `${secret.path} has no version ${input.version}`,
+      { hint: `rotate versions ${secret.path}` },
+    )
   }
   const fields = await deps.vault.read((reader) => reader.value(secret.id, version.n))
   if (fields === undefined) throw new RotateError('not-found', `the value of version ${version.n} is gone`)

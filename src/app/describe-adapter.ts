@@ -26,7 +26,14 @@ export async function describeAdapter(kind: 'provider' | 'target', id: string): 
   if (kind === 'provider') {
     const provider = await loadProvider(id)
     const schema = jsonSchema(provider.config)
-    return { id: provider.id, title: provider.title, schema, facts: { secretType: provider.secretType, aliases: provider.aliases }, lines: [], fields: fieldsOf(schema as SchemaNode) }
+    return {
+      id: provider.id,
+      title: provider.title,
+      schema,
+      facts: { secretType: provider.secretType, aliases: provider.aliases },
+      lines: [],
+      fields: fieldsOf(schema as SchemaNode),
+    }
   }
   const target = await loadTarget(id)
   const schema = jsonSchema(target.config)
@@ -54,7 +61,11 @@ function fieldsOf(schema: SchemaNode): AdapterDescription['fields'] {
       const choice = property.enum === undefined ? '' : ` (${property.enum.map(String).join(' | ')})`
       const preset = property.default === undefined ? '' : `; default ${JSON.stringify(property.default)}`
       const hidden = property.secret === true ? ' [secret: a literal, or {"secret":"PATH"}]' : ''
-      seen.set(name, { name, required: node.required?.includes(name) === true && property.default === undefined, meaning: `${property.description ?? ''}${choice}${preset}${hidden}` })
+      seen.set(name, {
+        name,
+        required: node.required?.includes(name) === true && property.default === undefined,
+        meaning: `${property.description ?? ''}${choice}${preset}${hidden}`,
+      })
     }
   }
   return [...seen.values()]

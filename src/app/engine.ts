@@ -34,7 +34,10 @@ export async function cronDates(): Promise<(expression: string, after: number) =
     try {
       next = new Cron(expression, { timezone: 'UTC', mode: '5-part' }).nextRun(new Date(after))
     } catch (error) {
-      throw usage(`--cron: ${error instanceof Error ? error.message : 'not a cron expression'}`, 'five fields in UTC, for example "0 2 * * 0"')
+      throw usage(
+        `--cron: ${error instanceof Error ? error.message : 'not a cron expression'}`,
+        'five fields in UTC, for example "0 2 * * 0"',
+      )
     }
     if (next === null) throw usage('--cron: this expression never comes true')
     return next.getTime()

@@ -50,9 +50,7 @@ export function pickVersion(secret: SecretRecord, which: Which): VersionRecord {
     throw new RotateError('not-found', `${secret.path} has no ${label} version`, { hint: `rotate versions ${secret.path}` })
   throw new RotateError('not-found', `${secret.path} has no value yet`, {
     hint:
-      secret.schedule === undefined
-        ? `rotate set ${secret.path}`
-        : `rotate rotate ${secret.path} issues version 1; so does the next run-due`,
+      secret.schedule === undefined ? `rotate set ${secret.path}` : `rotate now ${secret.path} issues version 1; so does the next run-due`,
   })
 }
 

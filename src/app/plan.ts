@@ -30,7 +30,8 @@ export async function planOf(deps: Deps, path: string): Promise<PlanView> {
   const ports = await enginePorts(deps)
   const secret = await findSecret(deps.vault, path)
   const schedule = secret.schedule
-  if (schedule === undefined) throw usage(`${secret.path} has no provider, so there is nothing to plan`, `rotate schedule set ${secret.path} --provider …`)
+  if (schedule === undefined)
+    throw usage(`${secret.path} has no provider, so there is nothing to plan`, `rotate schedule set ${secret.path} --provider …`)
   const traits = await ports.adapters.traits(schedule.provider)
   const plan: RunPlan = {
     source: 'provider',
@@ -59,7 +60,14 @@ async function withoutDeploy(plan: RunPlan): Promise<ReadonlySet<string>> {
   return new Set(steps)
 }
 
-async function describe(ports: EnginePorts, secret: SecretRecord, plan: RunPlan, traits: Traits, title: string, step: string): Promise<PlanStep> {
+async function describe(
+  ports: EnginePorts,
+  secret: SecretRecord,
+  plan: RunPlan,
+  traits: Traits,
+  title: string,
+  step: string,
+): Promise<PlanStep> {
   const [kind = '', key = ''] = step.includes(':') ? [step.slice(0, step.indexOf(':')), step.slice(step.indexOf(':') + 1)] : [step]
   const target = plan.targets.find((candidate) => candidate.key === key)
   switch (kind) {
@@ -80,7 +88,8 @@ async function describe(ports: EnginePorts, secret: SecretRecord, plan: RunPlan,
     case 'deploy':
     case 'refresh': {
       const adapter = target === undefined ? undefined : await loadTarget(target.type)
-      const where = target === undefined || adapter === undefined ? key : adapter.describe(parseConfig(adapter.config, target.config, `target ${key}`))
+      const where =
+        target === undefined || adapter === undefined ? key : adapter.describe(parseConfig(adapter.config, target.config, `target ${key}`))
       const names = Object.values(target?.names ?? {}).join(', ')
       const verb = { deliver: `writes ${names} to`, deploy: 'redeploys', refresh: `after promotion: writes ${names} to` }[kind]
       return { step, target: key, effect: `${verb} ${where}${adapter?.readable === false ? ' (write-only: can not be read back)' : ''}` }
@@ -92,7 +101,11 @@ async function describe(ports: EnginePorts, secret: SecretRecord, plan: RunPlan,
       const adapter = await loadCheck(spec.type)
       const config = parseConfig(adapter.config, spec.config, `check ${key}`)
       const presents = await ports.adapters.presents(spec)
-      return { step, target: null, effect: `${adapter.describe(config)}${presents ? '' : ' (does not present the new value: a sign of life only)'}` }
+      return {
+        step,
+        target: null,
+        effect: `${adapter.describe(config)}${presents ? '' : ' (does not present the new value: a sign of life only)'}`,
+      }
     }
     case 'promote':
       return { step, target: null, effect: `the new version becomes current; version ${plan.oldVersion ?? '–'} stays alive for its grace` }
@@ -105,13 +118,16 @@ function endSteps(plan: RunPlan, traits: Traits): readonly PlanStep[] {
   if (plan.overlap === 'in-place' || plan.oldVersion === null) return []
   const grace: PlanStep = { step: 'grace', target: null, effect: `${humanSpan(plan.graceMs)}: both values work, run-due keeps checking` }
   if (traits.revoke === 'none') return [grace, { step: 'retire', target: null, effect: 'the old value is retired; nobody to revoke it at' }]
-  const suspend: PlanStep[] = traits.suspend ? [{ step: 'suspend', target: null, effect: `the old credential is switched off, quarantine ${humanSpan(plan.quarantineMs)}` }] : []
+  const suspend: PlanStep[] = traits.suspend
+    ? [{ step: 'suspend', target: null, effect: `the old credential is switched off, quarantine ${humanSpan(plan.quarantineMs)}` }]
+    : []
   return [grace, ...suspend, { step: 'revoke', target: null, effect: 'the old credential is ended, and proven to be refused' }]
 }
 
 /** FNV-1a over the plan's text: a name for it, not a protection. */
 function digest(path: string, steps: readonly PlanStep[]): string {
   let hash = 0xcbf29ce484222325n
-  for (const byte of new TextEncoder().encode(JSON.stringify([path, steps]))) hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x100000001b3n)
+  for (const byte of new TextEncoder().encode(JSON.stringify([path, steps])))
+    hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x100000001b3n)
   return hash.toString(16).padStart(16, '0')
 }

@@ -15,10 +15,17 @@ export interface RevokeOutcome {
 }
 
 /** Ends old versions now: grace is over, quarantine too. `force` leaves out the last-used veto. The gates stay: a newer version must be current and proven. */
-export async function revoke(deps: Deps, input: { readonly path: string; readonly version?: number; readonly force: boolean }): Promise<RevokeOutcome> {
+export async function revoke(
+  deps: Deps,
+  input: { readonly path: string; readonly version?: number; readonly force: boolean },
+): Promise<RevokeOutcome> {
   const ports = await enginePorts(deps)
   const secret = await findSecret(deps.vault, input.path)
-  if (secret.openRun !== undefined) throw new RotateError('locked', `run ${secret.openRun} of ${secret.path} is not finished; nothing is revoked`, { hint: `rotate resume ${secret.openRun}`, runId: secret.openRun })
+  if (secret.openRun !== undefined)
+    throw new RotateError('locked', `run ${secret.openRun} of ${secret.path} is not finished; nothing is revoked`, {
+      hint: `rotate resume ${secret.openRun}`,
+      runId: secret.openRun,
+    })
   const wanted = choose(secret, input.version)
   const now = deps.clock.now()
   await deps.vault.transact(async (tx) => {
@@ -41,7 +48,19 @@ export async function revoke(deps: Deps, input: { readonly path: string; readonl
       }))
     }
     await tx.putSecret(changed)
-    tx.audit({ action: 'secret_updated', path: fresh.path, actor: deps.actor, triggeredBy: 'manual', status: 'success', runId: null, metadata: { grace: 'ended by the operator', versions: wanted.join(','), ...(deps.reason === undefined ? {} : { reason: deps.reason }) } })
+    tx.audit({
+      action: 'secret_updated',
+      path: fresh.path,
+      actor: deps.actor,
+      triggeredBy: 'manual',
+      status: 'success',
+      runId: null,
+      metadata: {
+        grace: 'ended by the operator',
+        versions: wanted.join(','),
+        ...(deps.reason === undefined ? {} : { reason: deps.reason }),
+      },
+    })
   })
   const results: RetireResult[] = []
   for (const n of wanted) results.push(...(await retireDue(ports, secret.id, n)))
@@ -50,14 +69,22 @@ export async function revoke(deps: Deps, input: { readonly path: string; readonl
 
 function choose(secret: SecretRecord, wanted: number | undefined): readonly number[] {
   if (wanted === undefined) {
-    const waiting = secret.versions.filter((version) => version.retirement !== undefined || (version.labels.includes('previous') && version.state === 'live'))
-    if (waiting.length === 0) throw new RotateError('not-found', `${secret.path} has no old version that is still alive`, { hint: `rotate versions ${secret.path}` })
+    const waiting = secret.versions.filter(
+      (version) => version.retirement !== undefined || (version.labels.includes('previous') && version.state === 'live'),
+    )
+    if (waiting.length === 0)
+      throw new RotateError('not-found', `${secret.path} has no old version that is still alive`, {
+        hint: `rotate versions ${secret.path}`,
+      })
     return waiting.map((version) => version.n)
   }
   const version = versionOf(secret, wanted)
-  if (version === undefined) throw new RotateError('not-found', `${secret.path} has no version ${wanted}`, { hint: `rotate versions ${secret.path}` })
+  if (version === undefined)
+    throw new RotateError('not-found', `${secret.path} has no version ${wanted}`, { hint: `rotate versions ${secret.path}` })
   if (version.labels.includes('current')) {
-    throw new RotateError('denied', `version ${wanted} of ${secret.path} is current; rotate first, then the old one can be revoked`, { hint: `rotate ${secret.path}` })
+    throw new RotateError('denied', `version ${wanted} of ${secret.path} is current; rotate first, then the old one can be revoked`, {
+      hint: `rotate now ${secret.path}`,
+    })
   }
   if (version.state === 'revoked' || version.state === 'retired' || version.state === 'discarded') {
     throw new RotateError('conflict', `version ${wanted} of ${secret.path} is already ${version.state}`)
@@ -80,11 +107,13 @@ export async function providerKeys(deps: Deps, path: string): Promise<readonly K
 
 async function listed(deps: Deps, secret: SecretRecord): Promise<readonly Handle[]> {
   const provider = secret.schedule?.provider
-  if (provider === undefined) throw new RotateError('not-found', `${secret.path} has no provider`, { hint: `rotate schedule set ${secret.path} --provider …` })
+  if (provider === undefined)
+    throw new RotateError('not-found', `${secret.path} has no provider`, { hint: `rotate schedule set ${secret.path} --provider …` })
   const ports = await enginePorts(deps)
   const session = await ports.adapters.openProvider(provider, secret.path)
   try {
-    if (session.list === undefined) throw new RotateError('denied', `provider ${provider.id} can not list what exists`, { hint: `rotate check ${secret.path}` })
+    if (session.list === undefined)
+      throw new RotateError('denied', `provider ${provider.id} can not list what exists`, { hint: `rotate check ${secret.path}` })
     return await session.list()
   } finally {
     await session.close()
@@ -112,7 +141,9 @@ export async function adopt(deps: Deps, input: { readonly path: string; readonly
   const handles = await listed(deps, secret)
   const handle = handles.find((candidate) => candidate.id === input.keyId)
   if (handle === undefined || provider === undefined) {
-    throw new RotateError('not-found', `the provider does not list the key ${input.keyId}`, { hint: `it lists: ${handles.map((candidate) => candidate.id).join(', ') || 'none'}` })
+    throw new RotateError('not-found', `the provider does not list the key ${input.keyId}`, {
+      hint: `it lists: ${handles.map((candidate) => candidate.id).join(', ') || 'none'}`,
+    })
   }
   const ports = await enginePorts(deps)
   const session = await ports.adapters.openProvider(provider, secret.path)
@@ -127,16 +158,30 @@ export async function adopt(deps: Deps, input: { readonly path: string; readonly
     await session.close()
   }
   if (owner === undefined) {
-    throw new RotateError('denied', `no version of ${secret.path} holds the value of ${input.keyId}, so it can be neither verified nor put back; nothing was adopted`, {
-      hint: `store its value first: rotate set ${secret.path} …, or delete the key at the provider yourself`,
-    })
+    throw new RotateError(
+      'denied',
+      `no version of ${secret.path} holds the value of ${input.keyId}, so it can be neither verified nor put back; nothing was adopted`,
+      {
+        hint: `store its value first: rotate set ${secret.path} …, or delete the key at the provider yourself`,
+      },
+    )
   }
   const n = owner.n
   await deps.vault.transact(async (tx) => {
     const fresh = await tx.secret(secret.id)
     if (fresh === undefined) return
-    await tx.putSecret(withVersion(fresh, n, (version) => ({ ...version, handle, providerId: provider.id, revocable: traits.revoke !== 'none' })))
-    tx.audit({ action: 'secret_updated', path: fresh.path, actor: deps.actor, triggeredBy: 'manual', status: 'success', runId: null, metadata: { adopted: handle.id, version: n } })
+    await tx.putSecret(
+      withVersion(fresh, n, (version) => ({ ...version, handle, providerId: provider.id, revocable: traits.revoke !== 'none' })),
+    )
+    tx.audit({
+      action: 'secret_updated',
+      path: fresh.path,
+      actor: deps.actor,
+      triggeredBy: 'manual',
+      status: 'success',
+      runId: null,
+      metadata: { adopted: handle.id, version: n },
+    })
   })
   return classify(await findSecret(deps.vault, input.path), handles)
 }

@@ -49,7 +49,12 @@ export async function rotate(deps: Deps, input: RotateInput, progress: (event: P
       ended.push(...result.ended)
       failures.push(result.failure)
     } catch (thrown) {
-      if (secrets.length === 1 || !(thrown instanceof RotateError) || ['interrupted', 'tampered', 'unlock-failed', 'not-writable'].includes(thrown.code)) throw thrown
+      if (
+        secrets.length === 1 ||
+        !(thrown instanceof RotateError) ||
+        ['interrupted', 'tampered', 'unlock-failed', 'not-writable'].includes(thrown.code)
+      )
+        throw thrown
       failures.push(thrown)
     }
   }
@@ -71,18 +76,29 @@ export async function rotateOne(
     ...(input.emergency === undefined ? {} : { emergency: input.emergency }),
   })
   if (resumed && input.supplied !== undefined) {
-    throw new RotateError('locked', `an earlier run ${runId} is not finished; the given value was not used`, { hint: `rotate resume ${runId}`, runId })
+    throw new RotateError('locked', `an earlier run ${runId} is not finished; the given value was not used`, {
+      hint: `rotate resume ${runId}`,
+      runId,
+    })
   }
   return finish(ports, runId, resumed)
 }
 
 /** Drives a run to its end and ends what is due. */
-async function finish(ports: EnginePorts, runId: string, takenUp: boolean): Promise<{ readonly view: RunView; readonly ended: readonly RetireResult[]; readonly failure: RotateError | undefined }> {
+async function finish(
+  ports: EnginePorts,
+  runId: string,
+  takenUp: boolean,
+): Promise<{ readonly view: RunView; readonly ended: readonly RetireResult[]; readonly failure: RotateError | undefined }> {
   if (takenUp) await takeUp(ports, runId)
   const { secret } = await drive(ports, runId)
   const ended = await retireDue(ports, secret.id)
   const after = await findRun(ports.vault, runId)
-  return { view: viewOf(after.run, after.secret), ended, failure: failureOf(after.run, after.secret) ?? cleanupFailure(after.secret.path, ended, runId) }
+  return {
+    view: viewOf(after.run, after.secret),
+    ended,
+    failure: failureOf(after.run, after.secret) ?? cleanupFailure(after.secret.path, ended, runId),
+  }
 }
 
 /** The given value is the current one already: nothing to do, exit 0. A value that was revoked is refused. */
@@ -93,7 +109,9 @@ async function alreadySo(deps: Deps, secretId: string, fields: Fields, force: bo
     if (secret === undefined) return undefined
     const fingerprint = deps.vault.fingerprint(fields)
     if (!force && secret.versions.some((version) => version.fingerprint === fingerprint && version.state === 'revoked')) {
-      throw new RotateError('denied', `this value of ${secret.path} was revoked; nothing was changed`, { hint: 'give a fresh value, or --force if the provider accepts it again' })
+      throw new RotateError('denied', `this value of ${secret.path} was revoked; nothing was changed`, {
+        hint: 'give a fresh value, or --force if the provider accepts it again',
+      })
     }
     if (current === undefined) return undefined
     const value = await reader.value(secretId, current.n)
@@ -122,20 +140,35 @@ async function alreadySo(deps: Deps, secretId: string, fields: Fields, force: bo
 }
 
 /** Takes up one run: finishes it, or carries out the operator's decision. */
-export async function resume(deps: Deps, input: { readonly runId: string; readonly keep?: 'new' | 'old' }, progress: (event: Progress) => void): Promise<RotateOutcome> {
+export async function resume(
+  deps: Deps,
+  input: { readonly runId: string; readonly keep?: 'new' | 'old' },
+  progress: (event: Progress) => void,
+): Promise<RotateOutcome> {
   const ports = await enginePorts(deps, progress)
   await findRun(deps.vault, input.runId)
   await takeUp(ports, input.runId, input.keep)
   const result = await finish(ports, input.runId, false)
-  return { runs: [result.view], ended: result.ended, failure: input.keep === 'old' && result.failure?.code === 'rolled-back' ? undefined : result.failure }
+  return {
+    runs: [result.view],
+    ended: result.ended,
+    failure: input.keep === 'old' && result.failure?.code === 'rolled-back' ? undefined : result.failure,
+  }
 }
 
 /** Makes an earlier version current again: pushed, refreshed, checked, like a rotation. */
-export async function rollback(deps: Deps, input: { readonly path: string; readonly toVersion?: number }, progress: (event: Progress) => void): Promise<RotateOutcome> {
+export async function rollback(
+  deps: Deps,
+  input: { readonly path: string; readonly toVersion?: number },
+  progress: (event: Progress) => void,
+): Promise<RotateOutcome> {
   const ports = await enginePorts(deps, progress)
   const secret = await findSecret(deps.vault, input.path)
   if (secret.openRun !== undefined) {
-    throw new RotateError('locked', `run ${secret.openRun} of ${secret.path} is not finished`, { hint: `undo it with: rotate abort ${secret.openRun}`, runId: secret.openRun })
+    throw new RotateError('locked', `run ${secret.openRun} of ${secret.path} is not finished`, {
+      hint: `undo it with: rotate abort ${secret.openRun}`,
+      runId: secret.openRun,
+    })
   }
   const version = rollbackTarget(secret, input.toVersion)
   const { runId } = await begin(ports, secret.id, { kind: 'rollback', trigger: 'manual', toVersion: version.n })

@@ -73,7 +73,12 @@ interface Tally {
 }
 
 /** Does what is due. Throws `tampered` and `unlock-failed` at once; everything else is in the report and in `failure`. */
-export async function runDue(deps: Deps, input: RunDueInput, progress: (event: Progress) => void, oneDone: (lines: readonly string[]) => void): Promise<RunDueOutcome> {
+export async function runDue(
+  deps: Deps,
+  input: RunDueInput,
+  progress: (event: Progress) => void,
+  oneDone: (lines: readonly string[]) => void,
+): Promise<RunDueOutcome> {
   const startedAt = deps.clock.now()
   const found = await deps.vault.due(startedAt)
   const report = (tally: Tally, next: number | null): RunDueReport => ({
@@ -94,14 +99,16 @@ export async function runDue(deps: Deps, input: RunDueInput, progress: (event: P
 
   const unlock = await deps.locks.tryNamed(`run-due-${deps.vault.vaultId.toLowerCase().replace('_', '-')}`)
   if (unlock === undefined) {
-    if (input.failIfLocked) throw new RotateError('locked', 'another run-due is at work on this vault; nothing was done', { hint: 'it needs no second one' })
+    if (input.failIfLocked)
+      throw new RotateError('locked', 'another run-due is at work on this vault; nothing was done', { hint: 'it needs no second one' })
     return { report: report(tally, found.next), failure: undefined }
   }
   try {
     const ports = await enginePorts(deps, progress)
     if (input.jitterMs > 0) await deps.clock.sleep(jitter(deps, input.jitterMs), deps.signal)
     const deadline = input.maxRuntimeMs === undefined ? Number.POSITIVE_INFINITY : deps.clock.monotonic() + input.maxRuntimeMs
-    if (clockWentBack(deps.clock.now(), await deps.vault.highestTime())) deps.note('the clock is behind the highest time this vault has seen: nothing is revoked')
+    if (clockWentBack(deps.clock.now(), await deps.vault.highestTime()))
+      deps.note('the clock is behind the highest time this vault has seen: nothing is revoked')
     const queue = await order(deps, found.ids, input)
     let stop: Error | undefined
     const worker = async (): Promise<void> => {
@@ -134,7 +141,8 @@ async function order(deps: Deps, ids: readonly string[], input: RunDueInput): Pr
     const secret = await deps.vault.read((reader) => reader.secret(id))
     if (secret !== undefined && input.matches?.(secret.path) !== false) secrets.push(secret)
   }
-  const rank = (secret: SecretRecord): number => (secret.openRun !== undefined ? 0 : secret.versions.some((version) => version.retirement !== undefined) ? 1 : 2)
+  const rank = (secret: SecretRecord): number =>
+    secret.openRun !== undefined ? 0 : secret.versions.some((version) => version.retirement !== undefined) ? 1 : 2
   return secrets.toSorted((a, b) => rank(a) - rank(b) || (a.schedule?.nextAt ?? 0) - (b.schedule?.nextAt ?? 0)).map((secret) => secret.id)
 }
 
@@ -210,11 +218,16 @@ async function endings(deps: Deps, ports: EnginePorts, secret: SecretRecord, tal
     tally.revoked.push({ path: result.path, version: result.version, hint: result.hint, at: iso(result.at), state: result.state })
     lines.push(`${secret.path}: version ${result.version} (${result.hint}) ${result.state} (${result.detail})`)
   }
-  const cleanup = cleanupFailure(secret.path, results.filter((result) => result.acted), undefined)
+  const cleanup = cleanupFailure(
+    secret.path,
+    results.filter((result) => result.acted),
+    undefined,
+  )
   if (cleanup !== undefined) tally.failures.push(cleanup)
   for (const stray of await cleanStrays(ports, secret.id)) {
     lines.push(`${secret.path}: key ${stray.id} of an interrupted run ${stray.state} (${stray.detail})`)
-    if (stray.state === 'failed') tally.failures.push(new RotateError('cleanup-pending', `${secret.path}: key ${stray.id} could not be ended yet: ${stray.detail}`))
+    if (stray.state === 'failed')
+      tally.failures.push(new RotateError('cleanup-pending', `${secret.path}: key ${stray.id} could not be ended yet: ${stray.detail}`))
     else tally.revoked.push({ path: secret.path, version: 0, hint: stray.id, at: iso(stray.at), state: stray.state })
   }
   lines.push(...(await watch(deps, ports, await load(deps, secret.id))))
@@ -232,7 +245,8 @@ async function watch(deps: Deps, ports: EnginePorts, secret: SecretRecord): Prom
   for (const check of secret.schedule?.checks ?? []) {
     if (check.type === 'provider') continue
     const result = await ports.adapters.runCheck(check, fields, secret.path)
-    if (!result.ok) lines.push(`${secret.path}: check ${check.key} is red during grace: ${result.detail}; undo with: rotate rollback ${secret.path}`)
+    if (!result.ok)
+      lines.push(`${secret.path}: check ${check.key} is red during grace: ${result.detail}; undo with: rotate rollback ${secret.path}`)
   }
   return lines
 }
@@ -244,7 +258,15 @@ async function endPause(deps: Deps, secret: SecretRecord): Promise<void> {
     const fresh = await tx.secret(secret.id)
     if (fresh?.schedule?.status !== 'paused') return
     await tx.putSecret({ ...fresh, schedule: resumed(fresh.schedule, deps.clock.now()) })
-    tx.audit({ action: 'schedule_resumed', path: fresh.path, actor: deps.actor, triggeredBy: 'automatic', status: 'success', runId: null, metadata: { paused_until: iso(until) } })
+    tx.audit({
+      action: 'schedule_resumed',
+      path: fresh.path,
+      actor: deps.actor,
+      triggeredBy: 'automatic',
+      status: 'success',
+      runId: null,
+      metadata: { paused_until: iso(until) },
+    })
   })
 }
 
@@ -257,8 +279,12 @@ async function rotateDue(ports: EnginePorts, secret: SecretRecord, tally: Tally)
     tally.rotated.push(view)
   } else tally.failed.push(view)
   if (failure !== undefined) tally.failures.push(failure)
-  for (const result of ended.filter(isEnd)) tally.revoked.push({ path: result.path, version: result.version, hint: result.hint, at: iso(result.at), state: result.state })
-  if (view.success) return [`${secret.path}: rotated, version ${view.previousVersion ?? '–'} -> ${view.version ?? ''} (${view.new?.hint ?? ''})${cleanup ? `; ${failure.message}` : ''}`]
+  for (const result of ended.filter(isEnd))
+    tally.revoked.push({ path: result.path, version: result.version, hint: result.hint, at: iso(result.at), state: result.state })
+  if (view.success)
+    return [
+      `${secret.path}: rotated, version ${view.previousVersion ?? '–'} -> ${view.version ?? ''} (${view.new?.hint ?? ''})${cleanup ? `; ${failure.message}` : ''}`,
+    ]
   return [`${secret.path}: not rotated (${view.status.replace('_', ' ')}), run ${view.runId ?? ''}`]
 }
 
@@ -272,7 +298,8 @@ function verdict(tally: Tally): RotateError | undefined {
   const pick = (code: RotateError['code']): RotateError | undefined => failures.find((failure) => failure.code === code)
   const details = { errors: failures.map((failure) => ({ code: failure.code, message: failure.message, runId: failure.runId ?? null })) }
   const unsafe = pick('unsafe')
-  if (unsafe !== undefined) return new RotateError('unsafe', unsafe.message, { details, ...(unsafe.hint === undefined ? {} : { hint: unsafe.hint }) })
+  if (unsafe !== undefined)
+    return new RotateError('unsafe', unsafe.message, { details, ...(unsafe.hint === undefined ? {} : { hint: unsafe.hint }) })
   const cleanup = pick('cleanup-pending')
   const failed = failures.filter((failure) => failure.code !== 'cleanup-pending')
   const first = failed[0]

@@ -39,7 +39,9 @@ export function viewOf(run: RunRecord, secret: SecretRecord): RunView {
   const success = status === 'success'
   const fresh = state.newVersion === null ? undefined : versionOf(secret, state.newVersion)
   const old = run.plan.oldVersion === null ? undefined : versionOf(secret, run.plan.oldVersion)
-  const promotedAt = run.events.findLast((event) => event.type === 'done' && (event.step === 'promote' || (event.step === 'create' && run.plan.overlap === 'in-place')))?.at
+  const promotedAt = run.events.findLast(
+    (event) => event.type === 'done' && (event.step === 'promote' || (event.step === 'create' && run.plan.overlap === 'in-place')),
+  )?.at
   const graceUntil = success && old?.retirement !== undefined ? old.retirement.notBefore : undefined
   return {
     success,
@@ -93,24 +95,48 @@ export function failureOf(run: RunRecord, secret: SecretRecord): RotateError | u
   const why = failure === undefined ? (state.cause ?? 'it did not finish') : `step ${failure.step}: ${failure.failure.message}`
   const current = currentVersion(secret)
   const hints = failure?.failure.hints.join('; ') ?? ''
-  const details = { status: run.status, step: failure?.step ?? null, reason: failure?.failure.code ?? null, verified: state.oldProven ?? false, path: secret.path }
+  const details = {
+    status: run.status,
+    step: failure?.step ?? null,
+    reason: failure?.failure.code ?? null,
+    verified: state.oldProven ?? false,
+    path: secret.path,
+  }
   if (run.status === 'failed' || run.status === 'rolled_back') {
-    const truth = current === undefined ? 'there is still no value' : `version ${current.n} (${current.hint}) is current${state.oldProven === true ? ' and was proven to work' : ''}`
-    return new RotateError('rolled-back', `${secret.path} was not rotated: ${why}. ${run.status === 'failed' ? 'Nothing was changed' : 'Everything was undone'}; ${truth}`, {
-      hint: hints === '' ? `rotate history ${run.id}` : `${hints}; details: rotate history ${run.id}`,
-      details,
-      runId: run.id,
-    })
+    const truth =
+      current === undefined
+        ? 'there is still no value'
+        : `version ${current.n} (${current.hint}) is current${state.oldProven === true ? ' and was proven to work' : ''}`
+    return new RotateError(
+      'rolled-back',
+      `${secret.path} was not rotated: ${why}. ${run.status === 'failed' ? 'Nothing was changed' : 'Everything was undone'}; ${truth}`,
+      {
+        hint: hints === '' ? `rotate history ${run.id}` : `${hints}; details: rotate history ${run.id}`,
+        details,
+        runId: run.id,
+      },
+    )
   }
   if (run.status === 'unsafe') {
-    const next = state.create === 'ambiguous' || state.create === 'unknown' ? `decide with: rotate resume ${run.id} --keep old (or new)` : `mend the cause, then: rotate resume ${run.id}`
-    return new RotateError('unsafe', `${secret.path}: the state outside is not what it should be and a person must look: ${why}. Nothing more is revoked`, {
-      hint: hints === '' ? next : `${hints}; ${next}`,
-      details,
-      runId: run.id,
-    })
+    const next =
+      state.create === 'ambiguous' || state.create === 'unknown'
+        ? `decide with: rotate resume ${run.id} --keep old (or new)`
+        : `mend the cause, then: rotate resume ${run.id}`
+    return new RotateError(
+      'unsafe',
+      `${secret.path}: the state outside is not what it should be and a person must look: ${why}. Nothing more is revoked`,
+      {
+        hint: hints === '' ? next : `${hints}; ${next}`,
+        details,
+        runId: run.id,
+      },
+    )
   }
-  return new RotateError('failed', `${secret.path}: run ${run.id} has not finished`, { hint: `rotate resume ${run.id}`, details, runId: run.id })
+  return new RotateError('failed', `${secret.path}: run ${run.id} has not finished`, {
+    hint: `rotate resume ${run.id}`,
+    details,
+    runId: run.id,
+  })
 }
 
 /** A clean-up that was due and did not work: all is well, but an old key still lives. */
@@ -118,11 +144,15 @@ export function cleanupFailure(path: string, results: readonly RetireResult[], r
   const held = results.filter((result) => result.state === 'held')
   if (held.length === 0) return undefined
   const first = held[0]
-  return new RotateError('cleanup-pending', `${path}: the old key ${first?.hint ?? ''} could not be ended yet: ${first?.detail ?? ''}. The new one is current and works; it will be tried again`, {
-    hint: `rotate show ${path}`,
-    details: { held: held.map(({ version, hint, detail }) => ({ version, hint, detail })) },
-    ...(runId === undefined ? {} : { runId }),
-  })
+  return new RotateError(
+    'cleanup-pending',
+    `${path}: the old key ${first?.hint ?? ''} could not be ended yet: ${first?.detail ?? ''}. The new one is current and works; it will be tried again`,
+    {
+      hint: `rotate show ${path}`,
+      details: { held: held.map(({ version, hint, detail }) => ({ version, hint, detail })) },
+      ...(runId === undefined ? {} : { runId }),
+    },
+  )
 }
 
 /** The one exit for several runs: 21 if any is unsafe, 22 for some of each, 20 for none that succeeded, 23 for clean-up only. */
@@ -135,11 +165,22 @@ export function combined(failures: readonly (RotateError | undefined)[], attempt
   const cleanup = errors.filter((error) => error.code === 'cleanup-pending')
   const failed = errors.filter((error) => error.code !== 'cleanup-pending')
   const details = { errors: errors.map((error) => ({ code: error.code, message: error.message, runId: error.runId ?? null })) }
-  if (unsafe.length > 0) return new RotateError('unsafe', `${unsafe.length} of ${attempted} rotations need a person: ${unsafe[0]?.message ?? ''}`, { details, hint: unsafe[0]?.hint ?? 'rotate status' })
-  if (failed.length > 0 && failed.length < attempted) return new RotateError('partial', `${failed.length} of ${attempted} rotations failed: ${failed[0]?.message ?? ''}`, { details, hint: failed[0]?.hint ?? 'rotate history' })
+  if (unsafe.length > 0)
+    return new RotateError('unsafe', `${unsafe.length} of ${attempted} rotations need a person: ${unsafe[0]?.message ?? ''}`, {
+      details,
+      hint: unsafe[0]?.hint ?? 'rotate status',
+    })
+  if (failed.length > 0 && failed.length < attempted)
+    return new RotateError('partial', `${failed.length} of ${attempted} rotations failed: ${failed[0]?.message ?? ''}`, {
+      details,
+      hint: failed[0]?.hint ?? 'rotate history',
+    })
   if (failed.length > 0) {
     const code = failed.every((error) => error.code === failed[0]?.code) ? (failed[0]?.code ?? 'rolled-back') : 'rolled-back'
-    return new RotateError(code, `none of ${attempted} rotations succeeded: ${failed[0]?.message ?? ''}`, { details, hint: failed[0]?.hint ?? 'rotate history' })
+    return new RotateError(code, `none of ${attempted} rotations succeeded: ${failed[0]?.message ?? ''}`, {
+      details,
+      hint: failed[0]?.hint ?? 'rotate history',
+    })
   }
   return new RotateError('cleanup-pending', cleanup[0]?.message ?? '', { details, hint: cleanup[0]?.hint ?? 'rotate status' })
 }

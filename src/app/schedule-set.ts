@@ -42,7 +42,8 @@ const AWS_NAMES: Readonly<Record<string, string>> = { accessKeyId: 'AWS_ACCESS_K
 /** Creates or changes a schedule; the secret need not have a value yet. Throws `usage` for what can't work, `denied` for what policy forbids. */
 export async function scheduleSet(deps: Deps, input: ScheduleSetInput): Promise<ScheduleSetResult> {
   const seen = await deps.vault.read((reader) => reader.resolve(input.path))
-  if (seen?.deletedAt !== undefined) throw new RotateError('not-found', `the secret ${input.path} was deleted`, { hint: `rotate restore ${input.path}` })
+  if (seen?.deletedAt !== undefined)
+    throw new RotateError('not-found', `the secret ${input.path} was deleted`, { hint: `rotate restore ${input.path}` })
   const path = seen?.path ?? parsePath(input.path)
   const existing = seen?.schedule
   const providerId = input.provider ?? existing?.provider.id
@@ -58,7 +59,10 @@ export async function scheduleSet(deps: Deps, input: ScheduleSetInput): Promise<
     throw usage('grace and quarantine together are not shorter than the interval', 'an old key must be gone before the next rotation')
   }
   const fields = await fieldsOf(deps, seen, traits.fields)
-  const targets = input.targets === undefined ? (existing?.targets ?? []) : await targetSpecs(deps, input.targets, path, fields, seen?.type ?? provider.secretType)
+  const targets =
+    input.targets === undefined
+      ? (existing?.targets ?? [])
+      : await targetSpecs(deps, input.targets, path, fields, seen?.type ?? provider.secretType)
   const givenChecks = input.checks === undefined && written.checks.length === 0 ? undefined : [...(input.checks ?? []), ...written.checks]
   const checks = givenChecks === undefined ? (existing?.checks ?? []) : await checkSpecs(deps, givenChecks)
   const warnings = policyWarnings(seen, provider, rhythm.intervalDays, graceMs, quarantineMs, input.strict)
@@ -90,11 +94,18 @@ export async function scheduleSet(deps: Deps, input: ScheduleSetInput): Promise<
     const next: SecretRecord = { ...kept, schedule, updatedAt: now }
     await tx.putSecret(next)
     const entry = { path, actor: deps.actor, triggeredBy: 'manual', status: 'success', runId: null } as const
-    if (secret.versions.length === 0 && before === undefined && secret.createdAt === now) tx.audit({ ...entry, action: 'secret_created', metadata: { type: secret.type } })
+    if (secret.versions.length === 0 && before === undefined && secret.createdAt === now)
+      tx.audit({ ...entry, action: 'secret_created', metadata: { type: secret.type } })
     tx.audit({
       ...entry,
       action: 'rotation_scheduled',
-      metadata: { provider: provider.id, interval_days: rhythm.intervalDays, cron: rhythm.cron ?? null, targets: targets.map((target) => target.key).join(','), checks: checks.map((check) => check.key).join(',') },
+      metadata: {
+        provider: provider.id,
+        interval_days: rhythm.intervalDays,
+        cron: rhythm.cron ?? null,
+        targets: targets.map((target) => target.key).join(','),
+        checks: checks.map((check) => check.key).join(','),
+      },
     })
     return { secret: next, schedule }
   })
@@ -110,7 +121,19 @@ function pausedPart(before: Schedule): Partial<Schedule> {
 }
 
 function emptySecret(deps: Deps, path: string, type: SecretType, now: number): SecretRecord {
-  return { id: newId('sec', now, deps.random), path, type, tier: 'standard', metadata: {}, tags: [], createdAt: now, updatedAt: now, versions: [], nextVersion: 1, strays: [] }
+  return {
+    id: newId('sec', now, deps.random),
+    path,
+    type,
+    tier: 'standard',
+    metadata: {},
+    tags: [],
+    createdAt: now,
+    updatedAt: now,
+    versions: [],
+    nextVersion: 1,
+    strays: [],
+  }
 }
 
 interface Rhythm {
@@ -123,7 +146,8 @@ async function rhythmOf(input: ScheduleSetInput, existing: Schedule | undefined,
   if (input.intervalDays !== undefined && input.cron !== undefined) throw usage('--interval and --cron exclude each other')
   const cron = input.cron ?? (input.intervalDays === undefined ? existing?.cron : undefined)
   const intervalDays = cron === undefined ? (input.intervalDays ?? existing?.intervalDays ?? null) : null
-  if (cron === undefined && intervalDays === null) throw usage('--interval is needed', 'for example --interval 30 (days), --every weekly or --cron "0 2 * * 0"')
+  if (cron === undefined && intervalDays === null)
+    throw usage('--interval is needed', 'for example --interval 30 (days), --every weekly or --cron "0 2 * * 0"')
   const cronNext = await cronDates()
   if (cron !== undefined) cronNext(cron, now)
   const rhythm = { intervalDays, ...(cron === undefined ? {} : { cron }) }
@@ -151,27 +175,42 @@ interface Written {
 function splitConfig(config: Readonly<Record<string, unknown>> | undefined, wanted: string, provider: Provider): Written {
   if (config === undefined) return { config: undefined, graceMs: undefined, checks: [] }
   const { provider: named, gracePeriodMinutes, propagationCheck, ...rest } = config
-  if (named !== undefined && named !== wanted && named !== provider.id) throw usage(`--config: "provider" is not "${visible(wanted, 40)}" as --provider says`)
+  if (named !== undefined && named !== wanted && named !== provider.id)
+    throw usage(`--config: "provider" is not "${visible(wanted, 40)}" as --provider says`)
   return { config: rest, graceMs: graceOf(gracePeriodMinutes), checks: propagation(propagationCheck) }
 }
 
 function graceOf(minutes: unknown): number | undefined {
   if (minutes === undefined) return undefined
-  if (typeof minutes !== 'number' || !Number.isFinite(minutes) || minutes < 0 || minutes > 366 * 24 * 60) throw usage('--config: field "gracePeriodMinutes" must be a number of minutes')
+  if (typeof minutes !== 'number' || !Number.isFinite(minutes) || minutes < 0 || minutes > 366 * 24 * 60)
+    throw usage('--config: field "gracePeriodMinutes" must be a number of minutes')
   return minutes * 60_000
 }
 
 function propagation(written: unknown): readonly Readonly<Record<string, unknown>>[] {
   if (written === undefined) return []
-  const { enabled, endpoint, expectedStatus, ...others } = (typeof written === 'object' && written !== null ? written : { none: true }) as Record<string, unknown>
-  if (Object.keys(others).length > 0 || typeof enabled !== 'boolean' || typeof endpoint !== 'string' || (expectedStatus !== undefined && typeof expectedStatus !== 'number')) {
+  const { enabled, endpoint, expectedStatus, ...others } = (
+    typeof written === 'object' && written !== null ? written : { none: true }
+  ) as Record<string, unknown>
+  if (
+    Object.keys(others).length > 0 ||
+    typeof enabled !== 'boolean' ||
+    typeof endpoint !== 'string' ||
+    (expectedStatus !== undefined && typeof expectedStatus !== 'number')
+  ) {
     throw usage('--config: field "propagationCheck" must be {"enabled":true|false,"endpoint":"https://…","expectedStatus":200}')
   }
   return enabled ? [{ type: 'http', url: endpoint, ...(expectedStatus === undefined ? {} : { expectedStatus }) }] : []
 }
 
 /** What is stored: as written, secret literals wrapped; keys that are not given keep their sealed value. */
-async function providerConfig(deps: Deps, provider: Provider, written: Readonly<Record<string, unknown>> | undefined, existing: Schedule | undefined, path: string): Promise<ConfigValue> {
+async function providerConfig(
+  deps: Deps,
+  provider: Provider,
+  written: Readonly<Record<string, unknown>> | undefined,
+  existing: Schedule | undefined,
+  path: string,
+): Promise<ConfigValue> {
   const stored = existing?.provider.id === provider.id ? (unwrapConfig(existing.provider.config) as Record<string, unknown>) : {}
   const merged = { ...stored, ...written }
   const what = `--config of provider ${provider.id}`
@@ -185,7 +224,11 @@ async function checkRefs(deps: Deps, parsed: unknown, what: string, path: string
   for (const ref of refsIn(parsed)) {
     if (ref.path === path) throw usage(`${what}: refers to the very secret that it rotates`)
     const secret = await deps.vault.read((reader) => reader.resolve(ref.path))
-    if (secret === undefined || secret.deletedAt !== undefined) throw usage(`${what}: refers to the secret ${visible(ref.path)}, which does not exist`, `store it first: rotate set ${visible(ref.path)}`)
+    if (secret === undefined || secret.deletedAt !== undefined)
+      throw usage(
+        `${what}: refers to the secret ${visible(ref.path)}, which does not exist`,
+        `store it first: rotate set ${visible(ref.path)}`,
+      )
   }
 }
 
@@ -202,16 +245,29 @@ async function fieldsOf(deps: Deps, secret: SecretRecord | undefined, issued: re
   return fields === undefined ? issued : Object.keys(fields)
 }
 
-async function targetSpecs(deps: Deps, written: readonly Readonly<Record<string, unknown>>[], path: string, fields: readonly string[], type: SecretType): Promise<readonly TargetSpec[]> {
+async function targetSpecs(
+  deps: Deps,
+  written: readonly Readonly<Record<string, unknown>>[],
+  path: string,
+  fields: readonly string[],
+  type: SecretType,
+): Promise<readonly TargetSpec[]> {
   const specs: TargetSpec[] = []
   for (const [index, item] of written.entries()) {
     const what = `--target ${index + 1}`
     const { type: kind, name, fields: names, phase, ...config } = item
     if (typeof kind !== 'string') throw usage(`${what}: "type" is missing`, 'rotate target list')
     const target = await loadTarget(kind)
-    if (phase !== undefined && phase !== 'after-promote' && phase !== 'before-promote') throw usage(`${what}: "phase" is "before-promote" or "after-promote"`)
+    if (phase !== undefined && phase !== 'after-promote' && phase !== 'before-promote')
+      throw usage(`${what}: "phase" is "before-promote" or "after-promote"`)
     const settled = await settledConfig(deps, target, config as ConfigValue, `${what} (${target.id})`, path)
-    specs.push({ key: freeKey(target.id, specs), type: target.id, phase: phase ?? 'before-promote', names: namesOf(what, name, names, path, fields, type), config: settled })
+    specs.push({
+      key: freeKey(target.id, specs),
+      type: target.id,
+      phase: phase ?? 'before-promote',
+      names: namesOf(what, name, names, path, fields, type),
+      config: settled,
+    })
   }
   return specs
 }
@@ -224,20 +280,40 @@ function freeKey(id: string, taken: readonly { readonly key: string; readonly ty
 const ENV_NAME = /^[A-Za-z_][A-Za-z0-9_.-]{0,199}$/
 
 /** Field → name at the target. */
-function namesOf(what: string, name: unknown, names: unknown, path: string, fields: readonly string[], type: SecretType): Readonly<Record<string, string>> {
+function namesOf(
+  what: string,
+  name: unknown,
+  names: unknown,
+  path: string,
+  fields: readonly string[],
+  type: SecretType,
+): Readonly<Record<string, string>> {
   const key = partsOf(path).secretKey
   if (names !== undefined) {
-    if (names === null || typeof names !== 'object' || Array.isArray(names)) throw usage(`${what}: "fields" must be an object of field → name`)
+    if (names === null || typeof names !== 'object' || Array.isArray(names))
+      throw usage(`${what}: "fields" must be an object of field → name`)
     for (const [field, value] of Object.entries(names)) {
-      if (!fields.includes(field)) throw usage(`${what}: "fields" names "${visible(field, 40)}", which the secret does not have`, `its fields: ${fields.join(', ')}`)
-      if (typeof value !== 'string' || !ENV_NAME.test(value)) throw usage(`${what}: the name for field "${visible(field, 40)}" is not usable as a variable name`)
+      if (!fields.includes(field))
+        throw usage(`${what}: "fields" names "${visible(field, 40)}", which the secret does not have`, `its fields: ${fields.join(', ')}`)
+      if (typeof value !== 'string' || !ENV_NAME.test(value))
+        throw usage(`${what}: the name for field "${visible(field, 40)}" is not usable as a variable name`)
     }
     return names as Record<string, string>
   }
-  if (name !== undefined && (typeof name !== 'string' || !ENV_NAME.test(name))) throw usage(`${what}: "name" is not usable as a variable name`)
+  if (name !== undefined && (typeof name !== 'string' || !ENV_NAME.test(name)))
+    throw usage(`${what}: "name" is not usable as a variable name`)
   if (fields.length === 1 && fields[0] === SINGLE) return { [SINGLE]: typeof name === 'string' ? name : key }
-  if (name !== undefined) throw usage(`${what}: the secret has several fields; use "fields" instead of "name"`, `for example {"fields":{"${fields[0] ?? ''}":"…"}}`)
-  return Object.fromEntries(fields.map((field) => [field, (type === 'aws_access_key' ? AWS_NAMES[field] : undefined) ?? AWS_NAMES[field] ?? `${key}_${snake(field)}`]))
+  if (name !== undefined)
+    throw usage(
+      `${what}: the secret has several fields; use "fields" instead of "name"`,
+      `for example {"fields":{"${fields[0] ?? ''}":"…"}}`,
+    )
+  return Object.fromEntries(
+    fields.map((field) => [
+      field,
+      (type === 'aws_access_key' ? AWS_NAMES[field] : undefined) ?? AWS_NAMES[field] ?? `${key}_${snake(field)}`,
+    ]),
+  )
 }
 
 function snake(field: string): string {
@@ -258,7 +334,12 @@ async function checkSpecs(deps: Deps, written: readonly Readonly<Record<string, 
       continue
     }
     const check = await loadCheck(kind)
-    specs.push({ key: freeKey(check.id, specs), type: check.id, withinMs, config: await settledConfig(deps, check, config as ConfigValue, `${what} (${check.id})`, '') })
+    specs.push({
+      key: freeKey(check.id, specs),
+      type: check.id,
+      withinMs,
+      config: await settledConfig(deps, check, config as ConfigValue, `${what} (${check.id})`, ''),
+    })
   }
   return specs
 }
@@ -279,12 +360,20 @@ async function settledConfig(deps: Deps, adapter: Settling, config: ConfigValue,
   return wrapConfig(settled, parseConfig(adapter.config, settled as ConfigValue, what))
 }
 
-function policyWarnings(secret: SecretRecord | undefined, provider: Provider, intervalDays: number | null, graceMs: number, quarantineMs: number, strict: boolean): readonly string[] {
+function policyWarnings(
+  secret: SecretRecord | undefined,
+  provider: Provider,
+  intervalDays: number | null,
+  graceMs: number,
+  quarantineMs: number,
+  strict: boolean,
+): readonly string[] {
   if (intervalDays === null) return []
   const type = secret === undefined || secret.type === 'generic' ? provider.secretType : secret.type
   const warning = ageWarning(type, intervalDays, graceMs, quarantineMs)
   if (warning === undefined) return []
-  if (mustRefuseAge(strict, secret?.tier ?? 'standard')) throw new RotateError('denied', warning, { hint: 'shorten the interval, the grace or the quarantine' })
+  if (mustRefuseAge(strict, secret?.tier ?? 'standard'))
+    throw new RotateError('denied', warning, { hint: 'shorten the interval, the grace or the quarantine' })
   return [warning]
 }
 

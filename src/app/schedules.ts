@@ -40,7 +40,10 @@ export function rowOf(secret: SecretRecord, schedule: Schedule, now: number): Ro
 }
 
 /** All schedules, or those of one project or environment; sorted by path. `active` selects failed and overdue ones too: they are active. */
-export async function listSchedules(deps: Deps, input: { readonly matches?: (path: string) => boolean; readonly status?: ScheduleStanding }): Promise<readonly RotationRow[]> {
+export async function listSchedules(
+  deps: Deps,
+  input: { readonly matches?: (path: string) => boolean; readonly status?: ScheduleStanding },
+): Promise<readonly RotationRow[]> {
   const now = deps.clock.now()
   const rows: RotationRow[] = []
   for await (const secret of deps.vault.secrets()) {
@@ -58,7 +61,13 @@ export interface RotationDetail extends RotationRow {
   readonly grace: number
   readonly quarantine: number
   readonly config: unknown
-  readonly targets: readonly { readonly name: string; readonly type: string; readonly phase: string; readonly names: Readonly<Record<string, string>>; readonly config: unknown }[]
+  readonly targets: readonly {
+    readonly name: string
+    readonly type: string
+    readonly phase: string
+    readonly names: Readonly<Record<string, string>>
+    readonly config: unknown
+  }[]
   readonly checks: readonly { readonly name: string; readonly type: string; readonly within: number; readonly config: unknown }[]
   readonly failures: number
   readonly lastError: string | null
@@ -79,8 +88,19 @@ export async function showSchedule(deps: Deps, path: string): Promise<RotationDe
     grace: schedule.graceMs / 1000,
     quarantine: schedule.quarantineMs / 1000,
     config: maskConfig(schedule.provider.config),
-    targets: schedule.targets.map((target) => ({ name: target.key, type: target.type, phase: target.phase, names: target.names, config: maskConfig(target.config) })),
-    checks: schedule.checks.map((check) => ({ name: check.key, type: check.type, within: check.withinMs / 1000, config: maskConfig(check.config) })),
+    targets: schedule.targets.map((target) => ({
+      name: target.key,
+      type: target.type,
+      phase: target.phase,
+      names: target.names,
+      config: maskConfig(target.config),
+    })),
+    checks: schedule.checks.map((check) => ({
+      name: check.key,
+      type: check.type,
+      within: check.withinMs / 1000,
+      config: maskConfig(check.config),
+    })),
     failures: schedule.failures,
     lastError: schedule.lastError ?? null,
     retryAt: isoOrNull(schedule.retryAt),
@@ -100,12 +120,20 @@ async function scheduled(deps: Deps, path: string): Promise<{ readonly secret: S
 }
 
 function scheduleOf(secret: SecretRecord): Schedule {
-  if (secret.schedule === undefined) throw new RotateError('not-found', `${secret.path} has no schedule`, { hint: `rotate schedule set ${secret.path} --provider … --interval 30` })
+  if (secret.schedule === undefined)
+    throw new RotateError('not-found', `${secret.path} has no schedule`, {
+      hint: `rotate schedule set ${secret.path} --provider … --interval 30`,
+    })
   return secret.schedule
 }
 
 /** Changes one schedule in one commit with its audit row; a change to what already is so writes nothing. */
-async function change(deps: Deps, path: string, action: AuditAction, edit: (schedule: Schedule, now: number) => Schedule): Promise<{ readonly before: Schedule; readonly after: Schedule }> {
+async function change(
+  deps: Deps,
+  path: string,
+  action: AuditAction,
+  edit: (schedule: Schedule, now: number) => Schedule,
+): Promise<{ readonly before: Schedule; readonly after: Schedule }> {
   return deps.vault.transact(async (tx) => {
     const secret = await findSecret(tx, path)
     const before = scheduleOf(secret)
@@ -127,12 +155,19 @@ async function change(deps: Deps, path: string, action: AuditAction, edit: (sche
 }
 
 /** Pauses; the time left to the next date is kept. Already paused: nothing changes but `until`. */
-export async function pause(deps: Deps, input: { readonly path: string; readonly until?: number }): Promise<{ readonly status: 'paused'; readonly pausedAt: string; readonly until: string | null }> {
+export async function pause(
+  deps: Deps,
+  input: { readonly path: string; readonly until?: number },
+): Promise<{ readonly status: 'paused'; readonly pausedAt: string; readonly until: string | null }> {
   const { after } = await change(deps, input.path, 'schedule_paused', (schedule, now) => {
-    if (schedule.status === 'disabled') throw new RotateError('conflict', `the schedule of ${input.path} is disabled`, { hint: `rotate schedule set ${input.path} enables it again` })
+    if (schedule.status === 'disabled')
+      throw new RotateError('conflict', `the schedule of ${input.path} is disabled`, {
+        hint: `rotate schedule set ${input.path} enables it again`,
+      })
     if (schedule.status === 'paused' && schedule.pausedUntil === input.until) return schedule
     const { pausedUntil: _old, ...rest } = schedule
-    const base = schedule.status === 'paused' ? rest : { ...rest, status: 'paused' as const, pausedAt: now, remainingMs: schedule.nextAt - now }
+    const base =
+      schedule.status === 'paused' ? rest : { ...rest, status: 'paused' as const, pausedAt: now, remainingMs: schedule.nextAt - now }
     return { ...base, ...(input.until === undefined ? {} : { pausedUntil: input.until }) }
   })
   return { status: 'paused', pausedAt: iso(after.pausedAt ?? deps.clock.now()), until: isoOrNull(after.pausedUntil) }
@@ -145,9 +180,13 @@ export function resumed(schedule: Schedule, now: number): Schedule {
 }
 
 /** Resumes a paused schedule. An active one is left as it is. */
-export async function unpause(deps: Deps, path: string): Promise<{ readonly status: 'active'; readonly resumedAt: string; readonly nextRotationAt: string }> {
+export async function unpause(
+  deps: Deps,
+  path: string,
+): Promise<{ readonly status: 'active'; readonly resumedAt: string; readonly nextRotationAt: string }> {
   const { after } = await change(deps, path, 'schedule_resumed', (schedule, now) => {
-    if (schedule.status === 'disabled') throw new RotateError('conflict', `the schedule of ${path} is disabled`, { hint: `rotate schedule set ${path} enables it again` })
+    if (schedule.status === 'disabled')
+      throw new RotateError('conflict', `the schedule of ${path} is disabled`, { hint: `rotate schedule set ${path} enables it again` })
     return schedule.status === 'active' ? schedule : resumed(schedule, now)
   })
   return { status: 'active', resumedAt: iso(deps.clock.now()), nextRotationAt: iso(after.nextAt) }
@@ -164,11 +203,19 @@ export async function disable(deps: Deps, path: string): Promise<{ readonly stat
 }
 
 /** Postpones the next rotation. */
-export async function skip(deps: Deps, input: { readonly path: string; readonly forMs: number }): Promise<{ readonly previous: string; readonly nextRotationAt: string; readonly skippedBy: string }> {
+export async function skip(
+  deps: Deps,
+  input: { readonly path: string; readonly forMs: number },
+): Promise<{ readonly previous: string; readonly nextRotationAt: string; readonly skippedBy: string }> {
   const { before, after } = await change(deps, input.path, 'schedule_skipped', (schedule) => {
     if (schedule.status === 'disabled') throw new RotateError('conflict', `the schedule of ${input.path} is disabled`)
     const nextAt = schedule.nextAt + input.forMs
-    return { ...schedule, nextAt, skippedBy: deps.actor, ...(schedule.remainingMs === undefined ? {} : { remainingMs: schedule.remainingMs + input.forMs }) }
+    return {
+      ...schedule,
+      nextAt,
+      skippedBy: deps.actor,
+      ...(schedule.remainingMs === undefined ? {} : { remainingMs: schedule.remainingMs + input.forMs }),
+    }
   })
   return { previous: iso(before.nextAt), nextRotationAt: iso(after.nextAt), skippedBy: deps.actor }
 }

@@ -16,7 +16,10 @@ export function parseJson(text: string, what: string): unknown {
     value = JSON.parse(text)
   } catch (error) {
     const at = /position (\d+)/.exec(error instanceof Error ? error.message : '')?.[1]
-    throw usage(`${what}: not valid JSON${at === undefined ? '' : ` (${place(text, Number(at))})`}`, 'comments, trailing commas and NaN are not JSON')
+    throw usage(
+      `${what}: not valid JSON${at === undefined ? '' : ` (${place(text, Number(at))})`}`,
+      'comments, trailing commas and NaN are not JSON',
+    )
   }
   refuseDuplicates(text, what)
   return value

@@ -34,7 +34,7 @@ export default defineProvider({
         new AdapterError('misconfigured', `the new value of ${context.path} has to be given by a person`, {
           hints: [
             ...(config.instructions === undefined ? [] : [config.instructions]),
-            `rotate ${context.path} --value-file FILE, or --input - to read it from stdin`,
+            `rotate now ${context.path} --value-file FILE, or --input - to read it from stdin`,
           ],
         }),
       )

@@ -35,7 +35,13 @@ interface World {
 }
 
 async function webhookWorld(): Promise<World> {
-  const fake = await FakeWebhook.start({ overlap: true, idempotent: true, actions: ['verify', 'revoke'], secret: 'hook-secret', live: ['first-value-0123456789'] })
+  const fake = await FakeWebhook.start({
+    overlap: true,
+    idempotent: true,
+    actions: ['verify', 'revoke'],
+    secret: 'hook-secret',
+    live: ['first-value-0123456789'],
+  })
   return {
     provider: 'custom',
     config: { webhookUrl: fake.hookUrl, secret: 'hook-secret', overlap: true, idempotent: true, actions: ['verify', 'revoke'] },
@@ -60,7 +66,9 @@ async function awsWorld(): Promise<World> {
     first: () => ['--field', `accessKeyId=${first.id}`, '--field', `secretAccessKey=${first.secret}`, '--type', 'aws_access_key'],
     accepts: (output) => {
       const value = JSON.parse(output) as { accessKeyId: string; secretAccessKey: string }
-      return fake.keysOf('svc').some((key) => key.id === value.accessKeyId && key.secret === value.secretAccessKey && key.status === 'Active')
+      return fake
+        .keysOf('svc')
+        .some((key) => key.id === value.accessKeyId && key.secret === value.secretAccessKey && key.status === 'Active')
     },
     live: active,
     calls: () => fake.calls.length,
@@ -148,7 +156,11 @@ describe.each([
       world.hang(n, when)
       const run = rotating(sandbox)
       const deadline = Date.now() + 15_000
-      while (world.calls() - before < n && Date.now() < deadline && !(await Promise.race([run.gone.then(() => true), pause(20).then(() => false)])));
+      while (
+        world.calls() - before < n &&
+        Date.now() < deadline &&
+        !(await Promise.race([run.gone.then(() => true), pause(20).then(() => false)]))
+      );
       await pause(30)
       run.kill()
       await run.gone

@@ -83,17 +83,36 @@ function freshDirectory(path: string): string {
 
 async function play(stage: Stage): Promise<RunView> {
   const { service, dir, show } = stage
-  show({ kind: 'heading', text: `A service is listening on ${service.url}. It accepts a key only while it is live, and refuses a revoked one.` })
+  show({
+    kind: 'heading',
+    text: `A service is listening on ${service.url}. It accepts a key only while it is live, and refuses a revoked one.`,
+  })
   const first = service.issue()
   prepare(stage)
 
   show({ kind: 'heading', text: '1  A vault, and the key that an administrator made by hand' })
   await command(stage, ['init'])
-  await command(stage, ['set', SECRET, '-', '--type', 'api_key'], { input: first, shown: `printf %s "$KEY" | rotate set ${SECRET} - --type api_key` })
+  await command(stage, ['set', SECRET, '-', '--type', 'api_key'], {
+    input: first,
+    shown: `printf %s "$KEY" | rotate set ${SECRET} - --type api_key`,
+  })
 
   show({ kind: 'heading', text: '2  Who issues it, who needs it, what proves that it works' })
   const targets = ['--target', '@target.json', '--check', '@check.json']
-  await command(stage, ['schedule', 'set', SECRET, '--provider', 'custom', '--interval', '30', '--grace', `${GRACE_SECONDS}s`, '--config', '@provider.json', ...targets])
+  await command(stage, [
+    'schedule',
+    'set',
+    SECRET,
+    '--provider',
+    'custom',
+    '--interval',
+    '30',
+    '--grace',
+    `${GRACE_SECONDS}s`,
+    '--config',
+    '@provider.json',
+    ...targets,
+  ])
   await command(stage, ['plan', SECRET])
 
   show({ kind: 'heading', text: '3  Rotate' })
@@ -117,7 +136,10 @@ async function play(stage: Stage): Promise<RunView> {
 function prepare(stage: Stage): void {
   const { dir, service, input } = stage
   const put = (name: string, text: string, mode = 0o600): void => writeFileSync(join(dir, name), text, { mode })
-  put('provider.json', `${JSON.stringify({ webhookUrl: `${service.url}/hook`, secret: service.state().hookSecret, overlap: true, idempotent: true, actions: ['verify', 'revoke'] }, null, 2)}\n`)
+  put(
+    'provider.json',
+    `${JSON.stringify({ webhookUrl: `${service.url}/hook`, secret: service.state().hookSecret, overlap: true, idempotent: true, actions: ['verify', 'revoke'] }, null, 2)}\n`,
+  )
   put('target.json', `${JSON.stringify({ type: 'env-file', path: join(dir, 'app.env'), name: 'API_KEY' })}\n`)
   put('check.json', `${JSON.stringify({ type: 'http', url: `${service.url}/v1/whoami`, header: 'X-Api-Key', expectedStatus: 200 })}\n`)
   put('app.env', '# the application reads this file\nPORT=8080\n')
@@ -126,7 +148,12 @@ function prepare(stage: Stage): void {
   put('smoke-test.sh', `#!/bin/sh\nexec ${quoted(input.self[0])} ${quoted(join(dir, 'smoke-test.mjs'))}\n`, 0o700)
   put('rotate', `#!/bin/sh\nexec ${input.self.map(quoted).join(' ')} "$@"\n`, 0o700)
   chmodSync(join(dir, 'rotate'), 0o700)
-  put('env.sh', Object.entries(stage.env).map(([name, value]) => `export ${name}=${quoted(value)}\n`).join(''))
+  put(
+    'env.sh',
+    Object.entries(stage.env)
+      .map(([name, value]) => `export ${name}=${quoted(value)}\n`)
+      .join(''),
+  )
 }
 
 function quoted(text: string): string {
@@ -134,7 +161,11 @@ function quoted(text: string): string {
 }
 
 async function rotateNow(stage: Stage): Promise<RunView> {
-  const { stdout, code } = await command(stage, ['rotate', SECRET, '--json', '-v'], { shown: `rotate ${SECRET}`, hideStdout: true, expect: stage.input.breakCheck ? 20 : 0 })
+  const { stdout, code } = await command(stage, ['now', SECRET, '--json', '-v'], {
+    shown: `rotate now ${SECRET}`,
+    hideStdout: true,
+    expect: stage.input.breakCheck ? 20 : 0,
+  })
   const parsed = JSON.parse(stdout === '' ? '{}' : stdout) as { data?: RunView }
   if (parsed.data === undefined) throw new RotateError('failed', `the rotation of the demo ended with exit ${code} and no report`)
   if (parsed.data.success) stage.show({ kind: 'output', text: `${SECRET} version ${parsed.data.version ?? ''}`, stream: 'stdout' })
@@ -197,7 +228,11 @@ interface CommandOptions {
 }
 
 /** Runs one command of this program in a process of its own, as a user would. */
-async function command(stage: Stage, args: readonly string[], options: CommandOptions = {}): Promise<{ readonly stdout: string; readonly code: number | null }> {
+async function command(
+  stage: Stage,
+  args: readonly string[],
+  options: CommandOptions = {},
+): Promise<{ readonly stdout: string; readonly code: number | null }> {
   stage.show({ kind: 'command', text: options.shown ?? `rotate ${args.join(' ')}` })
   return run(stage, [...stage.input.self, ...args], `rotate ${args[0] ?? ''}`, options)
 }
@@ -207,7 +242,12 @@ async function shell(stage: Stage, line: string): Promise<void> {
   await run(stage, ['/bin/sh', '-c', line], 'the smoke test', {})
 }
 
-async function run(stage: Stage, argv: readonly string[], what: string, options: CommandOptions): Promise<{ readonly stdout: string; readonly code: number | null }> {
+async function run(
+  stage: Stage,
+  argv: readonly string[],
+  what: string,
+  options: CommandOptions,
+): Promise<{ readonly stdout: string; readonly code: number | null }> {
   const [program = '', ...rest] = argv
   const child = spawn(program, rest, { cwd: stage.dir, env: { ...stage.env }, stdio: ['pipe', 'pipe', 'pipe'], signal: stage.input.signal })
   child.stdin.on('error', () => undefined)
@@ -226,7 +266,8 @@ async function run(stage: Stage, argv: readonly string[], what: string, options:
   })
   const text = stderr.startsWith('{"error"') || stderr.includes('\n{"error"') ? plainError(stderr) : stderr
   for (const line of text.split('\n')) if (line !== '') stage.show({ kind: 'output', text: line, stream: 'stderr' })
-  if (options.hideStdout !== true) for (const line of stdout.split('\n')) if (line !== '') stage.show({ kind: 'output', text: line, stream: 'stdout' })
+  if (options.hideStdout !== true)
+    for (const line of stdout.split('\n')) if (line !== '') stage.show({ kind: 'output', text: line, stream: 'stdout' })
   const expected = options.expect ?? 0
   if (code !== expected) fact(stage, `${what} ended with exit ${code} instead of ${expected}`, false)
   else if (expected !== 0) stage.show({ kind: 'fact', text: `ok   ${what} ended with exit ${expected}` })

@@ -32,7 +32,14 @@ const MAX_BODY = 64 * 1024
 
 /** Starts the service with the state in `dir`, or with none. Listens on loopback only; port 0 takes a free one. */
 export async function startService(dir: string, random: Random, options: { readonly broken?: boolean }): Promise<DemoService> {
-  let state: DemoState = load(dir) ?? { port: 0, hookSecret: token(random, 'hook'), live: [], revoked: [], answers: {}, broken: options.broken === true }
+  let state: DemoState = load(dir) ?? {
+    port: 0,
+    hookSecret: token(random, 'hook'),
+    live: [],
+    revoked: [],
+    answers: {},
+    broken: options.broken === true,
+  }
   const save = (next: DemoState): void => {
     state = next
     const file = join(dir, FILE)
@@ -83,7 +90,13 @@ function token(random: Random, prefix: string): string {
   return `${prefix}-${Array.from(random.bytes(20), (byte) => byte.toString(16).padStart(2, '0')).join('')}`
 }
 
-async function answer(request: IncomingMessage, response: ServerResponse, state: () => DemoState, save: (next: DemoState) => void, issue: () => string): Promise<void> {
+async function answer(
+  request: IncomingMessage,
+  response: ServerResponse,
+  state: () => DemoState,
+  save: (next: DemoState) => void,
+  issue: () => string,
+): Promise<void> {
   const send = (status: number, body: unknown): void => {
     response.writeHead(status, { 'content-type': 'application/json' })
     response.end(JSON.stringify(body))

@@ -31,7 +31,7 @@ export const rotate: Register = (parent, run) => {
       .summary('rotate secrets now')
       .description(
         'Rotates now: creates the replacement at the provider (or takes the given value), delivers it to every target, checks it, makes it current, and ends the old one when its grace is over.\n\n' +
-          'Examples:\n  rotate production/gemini/GEMINI_API_KEY\n  ./make-key.sh | rotate production/gemini/GEMINI_API_KEY -\n  rotate now production/aws/DEPLOY_KEY --emergency --reason "leaked in a log"',
+          'Examples:\n  rotate now production/gemini/GEMINI_API_KEY\n  ./make-key.sh | rotate now production/gemini/GEMINI_API_KEY -\n  rotate now production/aws/DEPLOY_KEY --emergency --reason "leaked in a log"',
       )
       .argument('<path...>', 'which secrets; a last word - reads the new value from stdin'),
   )

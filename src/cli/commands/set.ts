@@ -23,7 +23,7 @@ export const set: Register = (parent, run) => {
     .helpGroup('Secrets:')
     .summary('store a value: a new secret, or a new version of one')
     .description(
-      'Stores a value as a new version and makes it current. Nothing is delivered, checked or revoked; for that: rotate rotate.\n\n' +
+      'Stores a value as a new version and makes it current. Nothing is delivered, checked or revoked; for that: rotate now.\n\n' +
         'Examples:\n' +
         '  printf %s "$KEY" | rotate set production/gemini/GEMINI_API_KEY --type api_key\n' +
         '  rotate set production/db/APP_PASSWORD --generate\n' +
