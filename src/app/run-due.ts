@@ -318,7 +318,8 @@ async function nextDue(deps: Deps, found: { readonly ids: readonly string[]; rea
   for (const id of found.ids) {
     const secret = await deps.vault.read((reader) => reader.secret(id))
     const at = secret === undefined ? null : nextWorkAt(secret)
-    if (at !== null && at < next) next = at
+    // What is open already is due now, not in 1970.
+    if (at !== null) next = Math.min(next, Math.max(at, deps.clock.now()))
   }
   return Number.isFinite(next) ? next : null
 }
