@@ -1,23 +1,14 @@
 /** The composition root: reads argv and the environment, wires the ports, sets the exit code. */
 import manifest from '../package.json' with { type: 'json' }
-import { fastGet } from './cli/fast-get.ts'
 import type { Host } from './cli/host.ts'
 import type { Http, Spawn } from './core/ports.ts'
-import { systemClock, systemRandom, watchSignals } from './system.ts'
 
 const { env } = process
+const argv = process.argv.slice(2)
 const cwd = process.cwd()
-const base = {
-  argv: process.argv.slice(2),
-  env,
-  cwd,
-  clock: systemClock,
-  random: systemRandom,
-  vaults: () => import('./vault/index.ts'),
-}
 
 async function transport(): Promise<Http> {
-  const { createHttp } = await import('./net/http.ts')
+  const [{ createHttp }, { systemClock, systemRandom }] = await Promise.all([import('./net/http.ts'), import('./system.ts')])
   const proxy = {
     https: env['HTTPS_PROXY'] ?? env['https_proxy'],
     http: env['HTTP_PROXY'] ?? env['http_proxy'],
@@ -42,12 +33,21 @@ async function userName(): Promise<string> {
 }
 
 async function main(): Promise<number> {
-  const fast = await fastGet(base)
-  if (fast !== undefined) return fast
+  if (argv[0] === 'get') {
+    const { get } = await import('./get.ts')
+    const done = await get(argv, env, cwd)
+    if (done !== undefined) return done
+  }
+  const { systemClock, systemRandom, watchSignals } = await import('./system.ts')
   const signals = watchSignals()
   const user = await userName()
   const host: Host = {
-    ...base,
+    argv,
+    env,
+    cwd,
+    clock: systemClock,
+    random: systemRandom,
+    vaults: () => import('./vault/index.ts'),
     pid: process.pid,
     self: [process.execPath, ...process.execArgv, process.argv[1] ?? ''],
     version: manifest.version,

@@ -4,7 +4,11 @@ import type { Clock, Random } from './core/ports.ts'
 
 export const systemClock: Clock = {
   now: () => Date.now(),
-  monotonic: () => performance.now(),
+  // `performance` would load node:perf_hooks, at every start.
+  monotonic: () => {
+    const [seconds, nanoseconds] = process.hrtime()
+    return seconds * 1000 + nanoseconds / 1e6
+  },
   sleep: (ms, signal) =>
     new Promise((resolve, reject) => {
       const reason = (): Error => (signal?.reason instanceof Error ? signal.reason : new Error('aborted'))

@@ -21,7 +21,8 @@ export interface FastHost {
   readonly cwd: string
   readonly clock: Clock
   readonly random: Random
-  readonly vaults: () => Promise<VaultDoor>
+  readonly openVault: VaultDoor['openVault']
+  readonly readKeyFile: VaultDoor['readKeyFile']
 }
 
 interface Asked {
@@ -92,10 +93,9 @@ async function read(host: FastHost, asked: Asked): Promise<Uint8Array | undefine
     ...(asked.version === undefined ? {} : { version: parseVersion(asked.version) }),
     ...(asked.label === undefined ? {} : { label: asked.label }),
   }
-  const door = await host.vaults()
-  const key = await door.readKeyFile(source.path)
+  const key = await host.readKeyFile(source.path)
   const { clock, random } = host
-  const vault = await door.openVault({ file, unlock: { kind: 'key-file', key }, clock, random, readonly: true })
+  const vault = await host.openVault({ file, unlock: { kind: 'key-file', key }, clock, random, readonly: true })
   try {
     const got = await vault.read((reader) => readCurrent(reader, { name, ...which }))
     // What needs an audit row or a word to the operator is for the long way.

@@ -1,6 +1,7 @@
 // Bundles src/main.ts into dist/: one ES module for the start and one chunk per lazy import. Run it with `npm run build`.
-import { readFile, rm, writeFile } from 'node:fs/promises'
+import { readFile, readdir, rm, writeFile } from 'node:fs/promises'
 import { builtinModules } from 'node:module'
+import { dirname, relative, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { build, type Plugin } from 'esbuild'
 
@@ -15,27 +16,41 @@ function replaceOnce(source: string, from: string | RegExp, to: () => string, wh
 
 /**
  * libsodium carries its WebAssembly as base64 and compiles it asynchronously. Here the bytes become a file in dist/ that is compiled
- * synchronously through Emscripten's own `instantiateWasm` hook, which halves the time to first use. Its random source is left alone.
+ * synchronously through Emscripten's own `instantiateWasm` hook, which halves the time to first use.
+ *
+ * Its start alone draws 72 random words, for the canary of an allocator that is not used and for a self-test, and the first word loads all of
+ * Node's webcrypto. Those words come from the kernel's /dev/urandom instead; what is left of them is thrown away when the start is over.
+ * Every later word comes from webcrypto as before, and so do the first ones where that device is missing.
  */
 const libsodium: Plugin = {
   name: 'libsodium',
   setup({ onLoad, onResolve, onEnd }) {
     let tuned = false
-    onLoad({ filter: /[\\/]libsodium[\\/]dist[\\/]modules-esm[\\/]libsodium\.mjs$/, namespace: 'file' }, async ({ path }) => {
-      const source = await readFile(path, 'utf8')
+    onLoad({ filter: /[\\/]libsodium[\\/]dist[\\/]modules-esm[\\/]libsodium\.mjs$/ }, async ({ path }) => {
+      const source = await readFile(resolve(root, path), 'utf8')
       if (source.split('.instantiateWasm?new Promise(').length !== 2) throw new Error('libsodium: its instantiateWasm hook is gone')
       let text = replaceOnce(source, /"AGFzb[A-Za-z0-9+/]{100000,}={0,2}"/, () => '""', 'libsodium: its WebAssembly')
       text = replaceOnce(text, /export default A;\s*$/, () => TUNED, 'libsodium: its export')
       tuned = true
       return { contents: text, loader: 'js' }
     })
-    onResolve({ filter: /^rotate:libsodium\.wasm$/ }, ({ importer }) => ({
-      path: 'libsodium.wasm',
+    onLoad({ filter: /[\\/]libsodium-wrappers[\\/]dist[\\/]modules-esm[\\/]libsodium-wrappers\.mjs$/ }, async ({ path }) => {
+      let text = await readFile(resolve(root, path), 'utf8')
+      const check = /if\(void 0===globalThis\.crypto\|\|"function"!=typeof globalThis\.crypto\.getRandomValues\)throw new Error\("[^"]*"\);/
+      text = replaceOnce(text, check, () => '', 'libsodium-wrappers: its check for webcrypto')
+      const source = 'var e=new Uint32Array(1);return globalThis.crypto.getRandomValues(e),e[0]>>>0'
+      text = replaceOnce(text, source, () => `if(first.length>0)return first.pop();${source}`, 'libsodium-wrappers: its random source')
+      const end = 'throw new Error("Initialization self-test failed")'
+      text = replaceOnce(text, end, () => `${end};first.length=0`, 'libsodium-wrappers: the end of its start')
+      return { contents: `${FIRST_WORDS}${onlyUsed(text, await usedOfSodium())}`, loader: 'js', resolveDir: dirname(resolve(root, path)) }
+    })
+    onResolve({ filter: /^rotate:libsodium\.wasm$/ }, ({ importer, namespace }) => ({
+      path: `${namespace}/libsodium.wasm`,
       namespace: 'libsodium-wasm',
       pluginData: importer,
     }))
     onLoad({ filter: /.*/, namespace: 'libsodium-wasm' }, async ({ pluginData: path }) => {
-      const base64 = /"(AGFzb[A-Za-z0-9+/]{100000,}={0,2})"/.exec(await readFile(path, 'utf8'))?.[1] ?? ''
+      const base64 = /"(AGFzb[A-Za-z0-9+/]{100000,}={0,2})"/.exec(await readFile(resolve(root, path), 'utf8'))?.[1] ?? ''
       const contents = Buffer.from(base64, 'base64')
       return { contents, loader: 'file' }
     })
@@ -61,12 +76,67 @@ export default (options) => A({
 });
 `
 
+/** What the self-test at the start takes, besides what our own sources name. */
+const SELF_TEST = [
+  'randombytes_buf',
+  'crypto_secretbox_easy',
+  'crypto_secretbox_open_easy',
+  'crypto_secretbox_NONCEBYTES',
+  'crypto_secretbox_KEYBYTES',
+]
+
+async function usedOfSodium(): Promise<ReadonlySet<string>> {
+  const used = new Set(SELF_TEST)
+  for (const file of await readdir(`${root}src/vault`)) {
+    if (!file.endsWith('.ts')) continue
+    for (const [, name = ''] of (await readFile(`${root}src/vault/${file}`, 'utf8')).matchAll(/\bsodium\.(\w+)/g)) used.add(name)
+  }
+  return used
+}
+
+/**
+ * The wrappers fill their object from lists of names, functions and constants when they start, and call WebAssembly once for each of 300
+ * constants. Only the names that are used stay in the lists; the functions behind the others are then left out of the bundle.
+ */
+function onlyUsed(text: string, used: ReadonlySet<string>): string {
+  const lists = /for\(var e=(\["crypto_[^\]]*\]),a=\[([^\]]*)\],_=0;[^]*?var n=(\["SODIUM_[^\]]*\]);/.exec(text)
+  const [, names = '[]', functions = '', constants = '[]'] = lists ?? []
+  const known = JSON.parse(names) as string[]
+  const behind = functions.split(',')
+  if (known.length < 100 || known.length !== behind.length) throw new Error('libsodium-wrappers: its lists of functions have changed')
+  const kept = known.flatMap((name, i) => (used.has(name) ? [i] : []))
+  const values = (JSON.parse(constants) as string[]).filter((name) => used.has(name))
+  if (!SELF_TEST.every((name) => known.includes(name) || values.includes(name)))
+    throw new Error('libsodium-wrappers: its self-test has changed')
+  return text
+    .replace(names, () => JSON.stringify(kept.map((i) => known[i])))
+    .replace(`a=[${functions}]`, () => `a=[${kept.map((i) => behind[i]).join(',')}]`)
+    .replace(constants, () => JSON.stringify(values))
+}
+
+const FIRST_WORDS = `
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+function firstWords() {
+  try {
+    const fd = openSync('/dev/urandom', 'r');
+    try {
+      const words = new Uint32Array(72);
+      if (fstatSync(fd).isCharacterDevice() && readSync(fd, words) === words.byteLength) return Array.from(words);
+    } finally {
+      closeSync(fd);
+    }
+  } catch {}
+  return [];
+}
+const first = firstWords();
+`
+
 /** better-sqlite3's JavaScript is bundled; its prebuilt addon stays in its package, which lies inside or beside ours. */
 const sqlite: Plugin = {
   name: 'better-sqlite3',
   setup({ onLoad }) {
     onLoad({ filter: /[\\/]better-sqlite3[\\/]lib[\\/]binding\.js$/ }, async ({ path }) => {
-      const source = await readFile(path, 'utf8')
+      const source = await readFile(resolve(root, path), 'utf8')
       let text = replaceOnce(
         source,
         /\t\/\/ Otherwise, try the default node-gyp locations,[^]*?\n\t\/\/ If nothing was compiled,/,
@@ -124,12 +194,12 @@ const builtins: Plugin = {
   name: 'builtins',
   setup({ onLoad, onResolve }) {
     const known = new Set(builtinModules)
-    onResolve({ filter: /^(node:)?[a-z_0-9/]+$/ }, ({ path, kind, importer }) => {
+    onResolve({ filter: /^(node:)?[a-z_0-9/]+$/ }, ({ path, kind, importer, namespace }) => {
       const id = path.replace(/^node:/, '')
       if (id === path && !known.has(id)) return undefined
       // One copy per importer: a shared one would become a chunk of its own, and another file to read costs more than the line.
       return {
-        path: `${id}?${importer}`,
+        path: `${id}?${namespace}:${relative(root, importer)}`,
         namespace: kind === 'require-call' ? 'builtin-cjs' : 'builtin',
         pluginData: id,
         sideEffects: false,
@@ -145,8 +215,32 @@ const builtins: Plugin = {
         contents: `const m = /* @__PURE__ */ process.getBuiltinModule('node:${id}'); const get = (name) => m[name]; export default m; ${lines.join('')}`,
       }
     })
-    onResolve({ filter: /^rotate:dist$/ }, () => ({ path: 'dist', namespace: 'rotate' }))
+    onResolve({ filter: /^rotate:dist$/ }, ({ namespace }) => ({ path: `dist?${namespace}`, namespace: 'rotate' }))
     onLoad({ filter: /.*/, namespace: 'rotate' }, () => ({ contents: 'export const dist = import.meta.dirname' }))
+  },
+}
+
+/**
+ * src/get.ts is the short way of `get`, down to the vault, and becomes one file. So that nothing of it is moved into chunks shared with the
+ * commands (two dozen files, each of which costs a start its share), it is bundled as a copy of its own; everything behind an `import()` is
+ * the other copy. Classes of the two are not the same: nothing but plain data passes from one to the other.
+ */
+const shortWay: Plugin = {
+  name: 'short-way',
+  setup({ onLoad, onResolve, resolve: find }) {
+    onResolve({ filter: /.*/ }, async ({ path, kind, importer, namespace, resolveDir, pluginData, with: attributes }) => {
+      const short = kind === 'dynamic-import' ? path === './get.ts' && importer === `${root}src/main.ts` : namespace === 'short'
+      if (!short || pluginData === shortWay) return undefined
+      const found = await find(path, { kind, importer, namespace: 'file', resolveDir, pluginData: shortWay, with: attributes })
+      return found.errors.length > 0 || found.namespace !== 'file'
+        ? found
+        : { path: relative(root, found.path), namespace: 'short', sideEffects: found.sideEffects }
+    })
+    onLoad({ filter: /.*/, namespace: 'short' }, async ({ path }) => ({
+      contents: await readFile(resolve(root, path)),
+      loader: path.endsWith('.ts') ? 'ts' : path.endsWith('.json') ? 'json' : 'js',
+      resolveDir: dirname(resolve(root, path)),
+    }))
   },
 }
 
@@ -155,7 +249,7 @@ const manifest: Plugin = {
   name: 'manifest',
   setup({ onLoad }) {
     onLoad({ filter: /[\\/]package\.json$/ }, async ({ path }) => {
-      const { name, version } = JSON.parse(await readFile(path, 'utf8'))
+      const { name, version } = JSON.parse(await readFile(resolve(root, path), 'utf8'))
       return { contents: JSON.stringify({ name, version }), loader: 'json' }
     })
   },
@@ -197,7 +291,7 @@ const { metafile } = await build({
   minify: process.argv.includes('--minify'),
   legalComments: 'none',
   metafile: true,
-  plugins: [builtins, manifest, lazyPackages, libsodium, sqlite],
+  plugins: [builtins, libsodium, sqlite, manifest, shortWay, lazyPackages],
   logLevel: 'warning',
 })
 
