@@ -1,14 +1,15 @@
 /** From collected changes to one batch: each leaf and mid on the way is verified and rewritten once, the state root last. */
 import type { AuditEntry } from '../core/model.ts'
-import type { Batch, Row, RowKey } from '../store/port.ts'
+import { type Batch, HEADER_KEY, type Row, type RowKey } from '../store/port.ts'
 import { sealAudit, chain } from './audit-row.ts'
 import { encodeObject } from './codec.ts'
 import { tampered } from './damage.ts'
-import { objectKey } from './keys.ts'
+import { type Keys, objectKey } from './keys.ts'
 import { RECENT, type Root, encodeRoot } from './root.ts'
 import { Sealer } from './seal.ts'
 import type { Session } from './session.ts'
 import type { Snapshot } from './snapshot.ts'
+import { hash } from './sodium.ts'
 import type { Change } from './transaction.ts'
 import {
   type Children,
@@ -34,7 +35,7 @@ export interface Prepared {
 }
 
 interface Work {
-  readonly session: Session
+  readonly keys: Keys
   readonly sealer: Sealer
   readonly puts: Row[]
   readonly deletes: RowKey[]
@@ -42,17 +43,29 @@ interface Work {
   nodes: number
 }
 
+/** Another clear header in the same commit, and the keys that it yields. */
+export interface NewHeader {
+  readonly stored: Uint8Array
+  readonly keys: Keys
+}
+
+export interface Intended {
+  readonly changes: readonly Change[]
+  readonly audits: readonly AuditEntry[]
+  /** Number of runs afterwards; `undefined`: as before. */
+  readonly runs?: number | undefined
+  readonly header?: NewHeader
+  readonly rekeyCursor?: number
+}
+
 /** Seals everything; the store is only read, through the snapshot. */
-export async function prepare(
-  session: Session,
-  snapshot: Snapshot,
-  changes: readonly Change[],
-  audits: readonly AuditEntry[],
-  runs: number | undefined,
-): Promise<Prepared> {
-  const { root, bytes } = await snapshot.state()
-  const sealer = new Sealer(session.keys, session.random.bytes(32))
-  const work: Work = { session, sealer, puts: [], deletes: [], objects: root.objects, nodes: root.nodes }
+export async function prepare(session: Session, snapshot: Snapshot, intended: Intended): Promise<Prepared> {
+  const { root, bytes, keys: known } = await snapshot.state()
+  const { changes, audits, runs, header } = intended
+  const keys = header?.keys ?? known
+  const sealer = new Sealer(keys, session.random.bytes(32))
+  const work: Work = { keys, sealer, puts: [], deletes: [], objects: root.objects, nodes: root.nodes }
+  if (header !== undefined) work.puts.push({ table: 'head', key: HEADER_KEY, bytes: header.stored })
   const leaves = await changeObjects(work, snapshot, changes)
   const { mids, fresh } = await changeNodes(work, snapshot, root, leaves)
   const now = session.clock.now()
@@ -66,6 +79,8 @@ export async function prepare(
     objects: work.objects,
     nodes: work.nodes,
     runs: runs ?? root.runs,
+    headerHash: header === undefined ? root.headerHash : hash(32, header.stored),
+    rekeyCursor: intended.rekeyCursor ?? root.rekeyCursor,
     mids,
   }
   let written: Root = next
@@ -82,7 +97,7 @@ export async function prepare(
       },
     },
     adopt: (head) => {
-      session.adopt({ bytes: head, root: written })
+      session.adopt({ bytes: head, root: written, keys }, header?.stored)
       for (const [mid, value] of fresh.mids) session.mids.set(mid, value)
       for (const [leaf, value] of fresh.leaves) session.leaves.set(leaf, value)
     },
@@ -91,7 +106,7 @@ export async function prepare(
 
 /** Seals objects; returns the new entries of every leaf that changes. */
 async function changeObjects(work: Work, snapshot: Snapshot, changes: readonly Change[]): Promise<Map<number, readonly Entry[]>> {
-  const { ring } = work.session.keys
+  const { ring } = work.keys
   const placed = changes.map((change) => ({
     change,
     key: objectKey(ring, change.identity.kind, change.identity.owner, change.identity.sub),

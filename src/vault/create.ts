@@ -1,11 +1,12 @@
 /** Making a vault: keys, header, an empty tree and the audit row `vault_created` in one first commit. */
+import { usage } from '../core/errors.ts'
 import type { Vault } from '../core/ports.ts'
 import { createSqliteStore } from '../store/create.ts'
 import { openSqliteStore } from '../store/sqlite.ts'
 import { CHAIN_START, chain, sealAudit } from './audit-row.ts'
 import { buildHeader } from './header.ts'
 import { type Keyring, type UnlockerKeys, assembleKeys, base32, epochKeys, unlockerId } from './keys.ts'
-import { encodeRoot } from './root.ts'
+import { NO_REKEY, encodeRoot } from './root.ts'
 import { Sealer } from './seal.ts'
 import { Session } from './session.ts'
 import { hash, ready } from './sodium.ts'
@@ -18,6 +19,8 @@ const FIRST_EPOCH = 1
 /** See index.ts. */
 export async function createVault(options: CreateVaultOptions): Promise<Vault> {
   await ready()
+  const [first] = options.unlockers
+  if (first.kind === 'recipient') throw usage('a vault can not begin with a recipient: whoever makes it must be able to open it')
   const { file, clock, random, actor } = options
   const key = (): Uint8Array => random.bytes(32)
   const vault = random.bytes(16)
@@ -71,7 +74,7 @@ export async function createVault(options: CreateVaultOptions): Promise<Vault> {
     nodes: 0,
     runs: 0,
     headerHash: hash(32, header),
-    rekeyCursor: 0xffff_ffff,
+    rekeyCursor: NO_REKEY,
     flags: 0,
     mids: new Map(),
   }
@@ -86,8 +89,9 @@ export async function createVault(options: CreateVaultOptions): Promise<Vault> {
   const store = await openSqliteStore(file, { clock, random })
   try {
     // The keys are at hand: opening does not pay for the password hash again, unless somebody changes the root key meanwhile.
-    const later = opener(options.unlockers[0])
-    const openRoot: OpenRoot = async (now) => (now.epoch === FIRST_EPOCH ? root : later(now))
+    const rawId = stanzas[0]?.rawId ?? new Uint8Array(0)
+    const later = opener(first)
+    const openRoot: OpenRoot = async (now) => (now.epoch === FIRST_EPOCH ? { root, rawId, weak: false } : later(now))
     const session = new Session({ store, clock, random, openRoot })
     await session.open()
     return asVault(file, session, false)

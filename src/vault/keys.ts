@@ -7,8 +7,9 @@ import { Reader, Writer, utf8 } from './bytes.ts'
 import { tampered } from './damage.ts'
 import { derive, hash } from './sodium.ts'
 
-/** What one root key yields. */
+/** A root key and what it yields. */
 export interface EpochKeys {
+  readonly root: Uint8Array
   readonly headerMac: Uint8Array
   /** Public commitment to the root key. */
   readonly fingerprint: Uint8Array
@@ -23,7 +24,7 @@ export interface EpochKeys {
 /** Subkeys of a root key (id 6 is reserved: audit keys live in the keyring, because audit rows are never sealed anew). */
 export function epochKeys(root: Uint8Array): EpochKeys {
   const sub = (id: number): Uint8Array => derive(root, id, 'rotate/1')
-  return { headerMac: sub(1), fingerprint: sub(2), keyring: sub(3), obj: sub(4), node: sub(5), nonce: sub(7), mark: sub(8) }
+  return { root, headerMac: sub(1), fingerprint: sub(2), keyring: sub(3), obj: sub(4), node: sub(5), nonce: sub(7), mark: sub(8) }
 }
 
 /** An unlocker as the keyring knows it: enough to wrap a new root key for its absent holder. */

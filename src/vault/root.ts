@@ -5,6 +5,9 @@ import { type Children, MIDS, NEVER, type Ref } from './tree.ts'
 /** How many commits back a root remembers by tag, to learn after a failed COMMIT whether it was applied. */
 export const RECENT = 8
 
+/** `rekeyCursor` while no rekey is under way. */
+export const NO_REKEY = 0xffff_ffff
+
 export interface Root {
   /** Number of this commit, from 1. */
   readonly commit: number

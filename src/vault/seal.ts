@@ -31,10 +31,15 @@ function rowKey(of: EpochKeys, table: Exclude<TableName, 'audit'> | 'keyring'): 
   return table === 'keyring' ? of.keyring : of.node
 }
 
+/** The epoch that a stored row says it was sealed in. */
+export function epochOf(stored: Uint8Array): number {
+  return new DataView(stored.buffer, stored.byteOffset).getUint32(0)
+}
+
 /** Opens one stored row. Throws `tampered` if it was not sealed by this vault for this place. */
 export function openRow(keys: Keys, table: TableName, id: bigint, stored: Uint8Array): Uint8Array {
   if (stored.length < PREFIX + TAG) throw tampered(`a row of table ${table} is too short`)
-  const epoch = new DataView(stored.buffer, stored.byteOffset).getUint32(0)
+  const epoch = epochOf(stored)
   const key = keyFor(keys, table, epoch)
   if (key === undefined) throw tampered(`a row of table ${table} was sealed under an unknown key`)
   return openSealed(key, associated(keys.vault, table, epoch, id), stored.subarray(4), `a row of table ${table}`)

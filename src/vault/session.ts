@@ -6,17 +6,19 @@ import { equal } from './bytes.ts'
 import { decoded, tampered } from './damage.ts'
 import { parseHeader, unsealHeader } from './header.ts'
 import type { Keys } from './keys.ts'
-import { type Root, decodeRoot } from './root.ts'
-import { openRow } from './seal.ts'
+import { NO_REKEY, type Root, decodeRoot } from './root.ts'
+import { epochOf, openRow } from './seal.ts'
 import { Snapshot } from './snapshot.ts'
 import { hash } from './sodium.ts'
 import type { Children, Entry } from './tree.ts'
-import type { OpenRoot } from './unlockers.ts'
+import type { OpenRoot, Opened } from './unlockers.ts'
 
 /** A state root together with its stored bytes, which are what a commit expects to find. */
 export interface State {
   readonly bytes: Uint8Array
   readonly root: Root
+  /** The keys that its header yields: what was read under this root is opened with them, even if a rekey ends meanwhile. */
+  readonly keys: Keys
 }
 
 interface Verified<T> {
@@ -54,6 +56,7 @@ export class Session {
   readonly leaves = new Map<number, Verified<readonly Entry[]>>()
   readonly #openRoot: OpenRoot
   #keys: Keys | undefined
+  #opened: Opened | undefined
   #headerHash = new Uint8Array(0)
   #state: State | undefined
   /** Ticks order what this process saw: a root read entirely after another was accepted must not be older. */
@@ -70,6 +73,17 @@ export class Session {
   get keys(): Keys {
     if (this.#keys === undefined) throw new Error('the vault is not unlocked')
     return this.#keys
+  }
+
+  /** Which unlocker opened it, and how. */
+  get opened(): Opened {
+    if (this.#opened === undefined) throw new Error('the vault is not unlocked')
+    return this.#opened
+  }
+
+  /** Is a rekey unfinished, as far as the newest state that was read says? */
+  get rekeying(): boolean {
+    return this.#state !== undefined && this.#state.root.rekeyCursor !== NO_REKEY
   }
 
   /** Unlocks: reads the header, opens it and verifies the state root. */
@@ -107,10 +121,11 @@ export class Session {
       const again = await this.store.read({ keys: [{ table: 'head', key: HEADER_KEY }] })
       if (again.head === undefined || !equal(again.head, bytes)) throw new HeadMoved('the vault changed while it was read')
       await this.#unlock(again.rows[0])
-      root = decoded('its state root', () => decodeRoot(openRow(this.keys, 'head', 2n, bytes)))
-      if (!equal(root.headerHash, this.#headerHash)) throw tampered('its header is not the one that belongs to its state root')
+      root = this.#decode(bytes)
+      if (root === undefined || !equal(root.headerHash, this.#headerHash))
+        throw tampered('its header is not the one that belongs to its state root')
     }
-    const state = { bytes, root }
+    const state = { bytes, root, keys: this.keys }
     const newest = this.#state
     if (newest !== undefined && started > this.#acceptedAt && root.commit <= newest.root.commit && !equal(newest.bytes, bytes)) {
       throw tampered('its state went back while it was open')
@@ -119,21 +134,31 @@ export class Session {
     return state
   }
 
-  /** The root of these bytes; `undefined` if they are sealed under a key that the known header does not yield. */
+  /**
+   * The root of these bytes; `undefined` if they are not sealed under the newest key of the known header. An older key is never accepted here, not
+   * even during a rekey: whoever was removed holds it.
+   */
   #decode(bytes: Uint8Array): Root | undefined {
-    if (bytes.length >= 4 && !this.keys.epochs.has(new DataView(bytes.buffer, bytes.byteOffset).getUint32(0))) return undefined
+    if (bytes.length >= 4 && this.keys.epoch !== epochOf(bytes)) return undefined
     return decoded('its state root', () => decodeRoot(openRow(this.keys, 'head', 2n, bytes)))
   }
 
   async #unlock(stored: Uint8Array | undefined): Promise<void> {
     const header = parseHeader(stored)
     if (this.#keys !== undefined && !equal(this.#keys.vault, header.vault)) throw tampered('it is another vault than before')
-    this.#keys = unsealHeader(header, await this.#openRoot(header))
+    if (this.#keys !== undefined && header.epoch < this.#keys.epoch) throw tampered('its keys went back while it was open')
+    const opened = await this.#openRoot(header)
+    this.#keys = unsealHeader(header, opened.root)
+    this.#opened = opened
     this.#headerHash = hash(32, header.stored).slice()
   }
 
-  /** Remembers a verified state as the newest. */
-  adopt(state: State): void {
+  /** Remembers a verified state as the newest; with `header` if this process has just committed another one. */
+  adopt(state: State, header?: Uint8Array): void {
+    if (header !== undefined) {
+      this.#keys = state.keys
+      this.#headerHash = hash(32, header).slice()
+    }
     this.#state = state
     this.#acceptedAt = ++this.#tick
   }

@@ -2,9 +2,9 @@
 import { HeadMoved, type RowKey, type TableName } from '../store/port.ts'
 import { type Identity, type ObjectKind, decodeObject } from './codec.ts'
 import { decoded, tampered } from './damage.ts'
-import { objectKey } from './keys.ts'
+import { type Keys, objectKey } from './keys.ts'
 import type { Root } from './root.ts'
-import { openRow } from './seal.ts'
+import { epochOf, openRow } from './seal.ts'
 import type { Session, State } from './session.ts'
 import { type Children, type Entry, decodeLeaf, decodeMid, entryOf, leafOf, leafRow, matches, midRow } from './tree.ts'
 
@@ -18,6 +18,8 @@ export interface Found extends Identity {
   readonly key: bigint
   readonly wake: number
   readonly body: Uint8Array
+  /** Under whose key its row is sealed. */
+  readonly epoch: number
 }
 
 export class Snapshot {
@@ -74,6 +76,11 @@ export class Snapshot {
     return this.#state
   }
 
+  get #keys(): Keys {
+    if (this.#state === undefined) throw new Error('no state before a read')
+    return this.#state.keys
+  }
+
   async root(): Promise<Root> {
     return (await this.state()).root
   }
@@ -98,7 +105,7 @@ export class Snapshot {
     const ref = root.mids.get(mid)
     const stored = this.#row('node', midRow(mid))
     if (ref === undefined || !matches(ref, stored)) throw tampered('a node of its tree is not the one its parent names')
-    const value = decoded('a node of its tree', () => decodeMid(mid, openRow(this.#session.keys, 'node', midRow(mid), stored)))
+    const value = decoded('a node of its tree', () => decodeMid(mid, openRow(this.#keys, 'node', midRow(mid), stored)))
     this.#session.mids.set(mid, { hash: ref.hash, value })
     return value
   }
@@ -126,7 +133,7 @@ export class Snapshot {
     const ref = children.get(leaf & 127)
     const stored = this.#row('node', leafRow(leaf))
     if (ref === undefined || !matches(ref, stored)) throw tampered('a node of its tree is not the one its parent names')
-    const value = decoded('a node of its tree', () => decodeLeaf(leaf, openRow(this.#session.keys, 'node', leafRow(leaf), stored)))
+    const value = decoded('a node of its tree', () => decodeLeaf(leaf, openRow(this.#keys, 'node', leafRow(leaf), stored)))
     this.#session.leaves.set(leaf, { hash: ref.hash, value })
     return value
   }
@@ -159,12 +166,12 @@ export class Snapshot {
   #open(entry: Entry): Found {
     const stored = this.#row('obj', entry.key)
     if (!matches(entry, stored)) throw tampered('an object is not the one its parent names')
-    const { keys } = this.#session
+    const keys = this.#keys
     const object = decoded('an object', () => decodeObject(openRow(keys, 'obj', entry.key, stored)))
     if (object.kind !== entry.kind || objectKey(keys.ring, object.kind, object.owner, object.sub) !== entry.key) {
       throw tampered('an object lies in the place of another')
     }
-    return { ...object, key: entry.key, wake: entry.wake }
+    return { ...object, key: entry.key, wake: entry.wake, epoch: epochOf(stored) }
   }
 
   /** All objects of a kind below the mids from `first` to before `end`. */

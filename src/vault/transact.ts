@@ -20,24 +20,42 @@ interface Writing {
 
 const writing = new WeakMap<Session, Writing>()
 
+/** What one attempt has come to: its result, and what is to be committed, if anything. */
+export interface Attempt<T> {
+  readonly result: T
+  readonly prepared: Prepared | undefined
+}
+
 /** `Vault.transact`. */
 export function transact<T>(session: Session, body: (tx: VaultTx) => Promise<T>): Promise<T> {
+  return committing(session, async (snapshot) => {
+    const tx = new Transaction(snapshot)
+    const result = await body(tx)
+    const changes = tx.close()
+    if (snapshot.moved) throw new HeadMoved('the vault changed while it was read')
+    if (changes.length === 0 && tx.audits.length === 0) return { result, prepared: undefined }
+    return { result, prepared: await prepare(session, snapshot, { changes, audits: tx.audits, runs: tx.runs }) }
+  })
+}
+
+/** One commit, whatever it consists of: `attempt` prepares it from a snapshot, and does so again when another process was faster. */
+export function committing<T>(session: Session, attempt: (snapshot: Snapshot) => Promise<Attempt<T>>): Promise<T> {
   const state = writing.get(session) ?? { queue: Promise.resolve(), caution: 0 }
   writing.set(session, state)
-  const mine = state.queue.then(() => attemptAll(session, state, body))
+  const mine = state.queue.then(() => attemptAll(session, state, attempt))
   state.queue = mine.catch(() => undefined)
   return mine
 }
 
-async function attemptAll<T>(session: Session, state: Writing, body: (tx: VaultTx) => Promise<T>): Promise<T> {
+async function attemptAll<T>(session: Session, state: Writing, attempt: (snapshot: Snapshot) => Promise<Attempt<T>>): Promise<T> {
   const deadline = session.clock.monotonic() + PATIENCE_MS
   let snapshot: Snapshot | undefined
   if (state.caution > 0) state.caution--
-  for (let attempt = 0; ; attempt++) {
+  for (let failures = 0; ; failures++) {
     const release = state.caution > 0 ? await session.store.turn() : undefined
     try {
       snapshot = session.snapshot(snapshot)
-      return await attemptOnce(session, snapshot, body)
+      return await attemptOnce(session, snapshot, attempt)
     } catch (error) {
       if (!(error instanceof HeadMoved) && snapshot?.moved !== true) throw error
     } finally {
@@ -45,17 +63,14 @@ async function attemptAll<T>(session: Session, state: Writing, body: (tx: VaultT
     }
     state.caution = CAUTION
     if (session.clock.monotonic() > deadline) throw busy()
-    await session.clock.sleep(pause(session.random, attempt))
+    await session.clock.sleep(pause(session.random, failures))
   }
 }
 
-async function attemptOnce<T>(session: Session, snapshot: Snapshot, body: (tx: VaultTx) => Promise<T>): Promise<T> {
-  const tx = new Transaction(snapshot)
-  const result = await body(tx)
-  const changes = tx.close()
+async function attemptOnce<T>(session: Session, snapshot: Snapshot, attempt: (snapshot: Snapshot) => Promise<Attempt<T>>): Promise<T> {
+  const { result, prepared } = await attempt(snapshot)
   if (snapshot.moved) throw new HeadMoved('the vault changed while it was read')
-  if (changes.length === 0 && tx.audits.length === 0) return result
-  const prepared = await prepare(session, snapshot, changes, tx.audits, tx.runs)
+  if (prepared === undefined) return result
   try {
     prepared.adopt(await session.store.commit(prepared.batch))
   } catch (error) {

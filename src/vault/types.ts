@@ -13,8 +13,9 @@ export type NewUnlocker =
   | { readonly kind: 'passphrase'; readonly passphrase: Secret; readonly params?: PassphraseParams }
   | { readonly kind: 'key-file'; readonly key: Secret }
   | { readonly kind: 'recovery'; readonly key: Secret }
+  | { readonly kind: 'recipient'; readonly publicKey: Uint8Array }
 
-/** The secret that opens a vault. */
+/** The secret that opens a vault; a key file may be the private half of a recipient. */
 export type Unlock =
   | { readonly kind: 'passphrase'; readonly passphrase: Secret }
   | { readonly kind: 'key-file'; readonly key: Secret }

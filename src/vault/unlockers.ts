@@ -33,8 +33,21 @@ function fromKek(kek: Uint8Array): UnlockerSecret {
   return { publicKey: pair.publicKey, privateKey: pair.privateKey, psk: derive(kek, 2, 'unlock/1'), commitKey: derive(kek, 3, 'unlock/1') }
 }
 
-function kekOfKey(kind: 'key-file' | 'recovery', key: Uint8Array): Uint8Array {
+function kekOfKey(kind: 'key-file' | 'recipient' | 'recovery', key: Uint8Array): Uint8Array {
   return hash(32, key, utf8(`rotate/1 ${kind}`))
+}
+
+/** The X25519 public key that belongs to a key file: whoever knows it can let the file's holder in, and nothing else. */
+export function recipientOf(key: Uint8Array): Uint8Array {
+  return fromKek(kekOfKey('recipient', key)).publicKey
+}
+
+/**
+ * What is known of a recipient: its public key. Nobody but its holder shares a secret with it, so the symmetric half of the wrap is a constant, and the
+ * commitment says no more than for which public key the entry is.
+ */
+function asRecipient(publicKey: Uint8Array): Pick<UnlockerSecret, 'publicKey' | 'psk' | 'commitKey'> {
+  return { publicKey, psk: new Uint8Array(32), commitKey: hash(32, publicKey, utf8('rotate/1 recipient commit')) }
 }
 
 async function kekOfPassphrase(
@@ -64,7 +77,11 @@ function encodeParams(salt: Uint8Array, { memory, passes }: PassphraseParams): U
     .done()
 }
 
-function commitment(secret: UnlockerSecret, vault: Uint8Array, stanza: Pick<Stanza, 'rawId' | 'kind' | 'params'>): Uint8Array {
+function commitment(
+  secret: Pick<UnlockerSecret, 'commitKey'>,
+  vault: Uint8Array,
+  stanza: Pick<Stanza, 'rawId' | 'kind' | 'params'>,
+): Uint8Array {
   return hash(32, concat(vault, stanza.rawId, new Uint8Array([stanza.kind]), stanza.params), secret.commitKey)
 }
 
@@ -84,62 +101,101 @@ export function wrapRoot(
   return sodium.crypto_box_seal(inner, holder.publicKey)
 }
 
-/** A stanza for a new unlocker, and its secret. `usage` for parameters out of bounds. */
+/**
+ * A stanza for a new unlocker, and what of it belongs into the keyring. `usage` for parameters out of bounds.
+ * @param rawId of the stanza that it replaces
+ */
 export async function newStanza(
   vault: Uint8Array,
   epoch: number,
   root: Uint8Array,
   unlocker: NewUnlocker,
   sealer: Sealer,
-): Promise<{ readonly stanza: Stanza; readonly secret: UnlockerSecret }> {
+  rawId: Uint8Array = sealer.fresh('unlocker'),
+): Promise<{ readonly stanza: Stanza; readonly secret: Pick<UnlockerSecret, 'publicKey' | 'psk'> }> {
   let params: Uint8Array = NOTHING
-  let kek: Uint8Array
+  let secret: Pick<UnlockerSecret, 'publicKey' | 'psk' | 'commitKey'>
   if (unlocker.kind === 'passphrase') {
     if (unlocker.passphrase.size === 0) throw usage('the passphrase is empty')
     const cost = unlocker.params ?? defaultPassphraseParams
     if (!withinLimits(cost)) throw usage('the cost of the password hash is out of bounds', 'memory 64 MiB to 1 GiB, 2 to 10 passes')
     const salt = sealer.fresh('salt')
     params = encodeParams(salt, cost)
-    kek = await kekOfPassphrase(unlocker.passphrase, salt, cost)
+    secret = fromKek(await kekOfPassphrase(unlocker.passphrase, salt, cost))
+  } else if (unlocker.kind === 'recipient') {
+    secret = asRecipient(unlocker.publicKey)
   } else {
-    kek = kekOfKey(unlocker.kind, unlocker.key.bytes())
+    secret = fromKek(kekOfKey(unlocker.kind, unlocker.key.bytes()))
   }
-  const secret = fromKek(kek)
-  const rawId = sealer.fresh('unlocker')
   const kind = kindNumber(unlocker.kind)
   const commit = commitment(secret, vault, { rawId, kind, params })
   const box = wrapRoot(vault, epoch, root, { rawId, publicKey: secret.publicKey, psk: secret.psk }, sealer)
   return { stanza: { rawId, kind, params, commit, box }, secret }
 }
 
+/** What an unlocker yields. */
+export interface Opened {
+  readonly root: Uint8Array
+  /** Which entry of the header answered. */
+  readonly rawId: Uint8Array
+  /** Its password hash costs less than new ones do: to be wrapped anew at the next occasion to write. */
+  readonly weak: boolean
+}
+
 /** Opens a header's wrap for this secret; kept by an open vault, so that it can follow a change of the root key. */
-export type OpenRoot = (header: Header) => Promise<Uint8Array>
+export type OpenRoot = (header: Header) => Promise<Opened>
+
+const RECIPIENT = kindNumber('recipient')
 
 /**
- * Finds the stanza of a secret and opens it. `unlock-failed` when no stanza answers to the secret, which includes a changed stanza of one's own;
+ * Finds the stanza of a secret and opens it; a key file may also be the private half of a recipient. `unlock-failed` when no stanza answers to the secret, which includes a changed stanza of one's own;
  * `tampered` when the stanza answers but its box does not open.
  */
-export function opener(unlock: Unlock): OpenRoot {
+export function opener(unlock: Unlock, policy: PassphraseParams = defaultPassphraseParams): OpenRoot {
   const known = new Map<string, UnlockerSecret>()
+  const number = kindNumber(unlock.kind)
+  const secretFor = async (stanza: Stanza): Promise<UnlockerSecret> => {
+    const cacheKey = `${stanza.kind} ${stanza.params.join()}`
+    const before = known.get(cacheKey)
+    if (before !== undefined) return before
+    const secret = await secretOf(unlock, stanza)
+    known.set(cacheKey, secret)
+    return secret
+  }
   return async (header) => {
-    const number = kindNumber(unlock.kind)
-    const own = header.stanzas.filter((stanza) => stanza.kind === number)
+    const own = header.stanzas.filter(({ kind }) => kind === number || (unlock.kind === 'key-file' && kind === RECIPIENT))
     for (const stanza of own) {
-      const cacheKey = stanza.params.join()
-      let secret = known.get(cacheKey)
-      if (secret === undefined) {
-        secret = fromKek(
-          unlock.kind === 'passphrase' ? await slowKek(unlock.passphrase, stanza) : kekOfKey(unlock.kind, unlock.key.bytes()),
-        )
-        known.set(cacheKey, secret)
-      }
-      if (sodium.memcmp(commitment(secret, header.vault, stanza), stanza.commit)) return openBox(header, stanza, secret)
+      const secret = await secretFor(stanza)
+      if (!sodium.memcmp(commitment(secret, header.vault, stanza), stanza.commit)) continue
+      const weak = unlock.kind === 'passphrase' && isWeak(costOf(stanza), policy)
+      return { root: openBox(header, stanza, secret), rawId: stanza.rawId.slice(), weak }
     }
     throw wrong(unlock.kind, own.length)
   }
 }
 
-function slowKek(passphrase: Parameters<typeof kekOfPassphrase>[0], stanza: Stanza): Promise<Uint8Array> {
+async function secretOf(unlock: Unlock, stanza: Stanza): Promise<UnlockerSecret> {
+  if (unlock.kind === 'passphrase') {
+    const cost = costOf(stanza)
+    return fromKek(await kekOfPassphrase(unlock.passphrase, cost.salt, cost))
+  }
+  if (stanza.kind !== RECIPIENT) return fromKek(kekOfKey(unlock.kind, unlock.key.bytes()))
+  const own = fromKek(kekOfKey('recipient', unlock.key.bytes()))
+  return { ...own, ...asRecipient(own.publicKey) }
+}
+
+function isWeak(cost: PassphraseParams, policy: PassphraseParams): boolean {
+  return cost.memory < policy.memory || cost.passes < policy.passes
+}
+
+/** The cost of a passphrase's hash, never less than it was. */
+export function raisedCost(stanza: Stanza, policy: PassphraseParams = defaultPassphraseParams): PassphraseParams | undefined {
+  const cost = costOf(stanza)
+  if (!isWeak(cost, policy)) return undefined
+  return { memory: Math.max(cost.memory, policy.memory), passes: Math.max(cost.passes, policy.passes) }
+}
+
+function costOf(stanza: Stanza): PassphraseParams & { readonly salt: Uint8Array } {
   const cost = decoded('its passphrase entry', () => {
     const input = new Reader(stanza.params)
     const salt = input.raw(16)
@@ -150,7 +206,7 @@ function slowKek(passphrase: Parameters<typeof kekOfPassphrase>[0], stanza: Stan
   })
   // Neither may a hostile file make the hash cheap, nor make it eat all memory.
   if (!withinLimits(cost)) throw tampered('the cost of its password hash is out of bounds')
-  return kekOfPassphrase(passphrase, cost.salt, cost)
+  return cost
 }
 
 function openBox(header: Header, stanza: Stanza, secret: UnlockerSecret): Uint8Array {
