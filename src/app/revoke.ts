@@ -2,8 +2,9 @@
 import { RotateError } from '../core/errors.ts'
 import type { Handle, SecretRecord, VersionRecord } from '../core/model.ts'
 import { currentVersion, versionOf, withVersion } from '../core/model.ts'
-import { retireDue, type RetireResult } from '../engine/retire.ts'
+import type { RetireResult } from '../engine/retire.ts'
 import type { Deps } from './deps.ts'
+import { endNow } from './end-now.ts'
 import { enginePorts } from './engine.ts'
 import { findSecret } from './find.ts'
 import { cleanupFailure } from './run-view.ts'
@@ -27,43 +28,7 @@ export async function revoke(
       runId: secret.openRun,
     })
   const wanted = choose(secret, input.version)
-  const now = deps.clock.now()
-  await deps.vault.transact(async (tx) => {
-    const fresh = await tx.secret(secret.id)
-    if (fresh === undefined) return
-    let changed = fresh
-    for (const n of wanted) {
-      changed = withVersion(changed, n, (version) => ({
-        ...version,
-        retirement: {
-          ...(version.retirement ?? { step: 'waiting' as const, failures: 0, quarantineMs: 0 }),
-          why: 'operator' as const,
-          notBefore: now,
-          quarantineMs: 0,
-          force: input.force,
-          failures: 0,
-          retryAt: 0,
-          ...(version.retirement?.deleteAfter === undefined ? {} : { deleteAfter: now }),
-        },
-      }))
-    }
-    await tx.putSecret(changed)
-    tx.audit({
-      action: 'secret_updated',
-      path: fresh.path,
-      actor: deps.actor,
-      triggeredBy: 'manual',
-      status: 'success',
-      runId: null,
-      metadata: {
-        grace: 'ended by the operator',
-        versions: wanted.join(','),
-        ...(deps.reason === undefined ? {} : { reason: deps.reason }),
-      },
-    })
-  })
-  const results: RetireResult[] = []
-  for (const n of wanted) results.push(...(await retireDue(ports, secret.id, n)))
+  const results = await endNow(ports, secret.id, { versions: wanted, force: input.force, why: 'ended by the operator' })
   return { path: secret.path, results, failure: cleanupFailure(secret.path, results, undefined) }
 }
 

@@ -8,6 +8,7 @@ import { drive } from '../engine/driver.ts'
 import type { EnginePorts, Progress } from '../engine/ports.ts'
 import { retireDue, type RetireResult } from '../engine/retire.ts'
 import type { Deps } from './deps.ts'
+import { endNow } from './end-now.ts'
 import { enginePorts } from './engine.ts'
 import { findRun, findSecret } from './find.ts'
 import { cleanupFailure, combined, failureOf, type RunView, viewOf } from './run-view.ts'
@@ -68,6 +69,7 @@ export async function rotateOne(
   input: Pick<RotateInput, 'supplied' | 'graceMs' | 'emergency'>,
   trigger: Trigger = input.emergency === true ? 'emergency' : 'manual',
 ): Promise<{ readonly view: RunView; readonly ended: readonly RetireResult[]; readonly failure: RotateError | undefined }> {
+  if (input.emergency === true && (await isFull(ports, secretId))) await endOlder(ports, secretId)
   const { runId, resumed } = await begin(ports, secretId, {
     kind: 'rotate',
     trigger,
@@ -81,7 +83,26 @@ export async function rotateOne(
       runId,
     })
   }
-  return finish(ports, runId, resumed)
+  const result = await finish(ports, runId, resumed)
+  if (input.emergency !== true || !result.view.success) return result
+  return { ...result, ended: [...result.ended, ...(await endOlder(ports, secretId))] }
+}
+
+/** Do the keys in grace take the place that a new one needs? AWS allows two. */
+async function isFull(ports: EnginePorts, secretId: string): Promise<boolean> {
+  const secret = await ports.vault.read((reader) => reader.secret(secretId))
+  const provider = secret?.schedule?.provider
+  if (secret === undefined || provider === undefined) return false
+  const alive = secret.versions.filter((version) => version.revocable && (version.state === 'live' || version.state === 'suspended'))
+  return alive.length >= (await ports.adapters.traits(provider)).maxLive
+}
+
+/** In an emergency nothing keeps its grace, and no gate but proof that the current value works holds an older key. */
+async function endOlder(ports: EnginePorts, secretId: string): Promise<readonly RetireResult[]> {
+  const secret = await ports.vault.read((reader) => reader.secret(secretId))
+  const older = secret?.versions.filter((version) => version.retirement?.why === 'grace').map((version) => version.n) ?? []
+  if (older.length === 0 || secret?.openRun !== undefined) return []
+  return endNow(ports, secretId, { versions: older, force: true, why: 'ended by an emergency rotation' })
 }
 
 /** Drives a run to its end and ends what is due. */
@@ -171,8 +192,19 @@ export async function rollback(
     })
   }
   const version = rollbackTarget(secret, input.toVersion)
-  const { runId } = await begin(ports, secret.id, { kind: 'rollback', trigger: 'manual', toVersion: version.n })
-  const result = await finish(ports, runId, false)
+  const result = await rollBackOne(ports, secret.id, version.n, 'manual')
   return { runs: [result.view], ended: result.ended, failure: result.failure }
 }
+
+/** One rollback to a version that is known to be alive. */
+export async function rollBackOne(
+  ports: EnginePorts,
+  secretId: string,
+  toVersion: number,
+  trigger: Trigger,
+): Promise<{ readonly view: RunView; readonly ended: readonly RetireResult[]; readonly failure: RotateError | undefined }> {
+  const { runId } = await begin(ports, secretId, { kind: 'rollback', trigger, toVersion })
+  return finish(ports, runId, false)
+}
+
 export type { Progress } from '../engine/ports.ts'

@@ -6,7 +6,6 @@ import { AdapterError, RotateError } from '../core/errors.ts'
 import { iso, isoOrNull } from '../core/duration.ts'
 import { newId } from '../core/ids.ts'
 import type { SecretRecord } from '../core/model.ts'
-import { currentVersion } from '../core/model.ts'
 import { nextWorkAt } from '../core/wake.ts'
 import { takeUp } from '../engine/begin.ts'
 import { drive } from '../engine/driver.ts'
@@ -18,6 +17,7 @@ import { cleanStrays } from '../engine/strays.ts'
 import type { Deps } from './deps.ts'
 import { enginePorts } from './engine.ts'
 import { findRun } from './find.ts'
+import { watchGrace } from './grace-watch.ts'
 import { cleanupFailure, failureOf, type RunView, viewOf } from './run-view.ts'
 import { rotateOne } from './rotate.ts'
 import { resumed } from './schedules.ts'
@@ -230,23 +230,11 @@ async function endings(deps: Deps, ports: EnginePorts, secret: SecretRecord, tal
       tally.failures.push(new RotateError('cleanup-pending', `${secret.path}: key ${stray.id} could not be ended yet: ${stray.detail}`))
     else tally.revoked.push({ path: secret.path, version: 0, hint: stray.id, at: iso(stray.at), state: stray.state })
   }
-  lines.push(...(await watch(deps, ports, await load(deps, secret.id))))
-  return lines
-}
-
-/** The checks of what is current, while an old version is still there to go back to. Red is reported and holds the revoke. */
-async function watch(deps: Deps, ports: EnginePorts, secret: SecretRecord): Promise<readonly string[]> {
-  const waiting = secret.versions.some((version) => version.retirement?.why === 'grace' && version.retirement.notBefore > deps.clock.now())
-  const current = currentVersion(secret)
-  if (!waiting || current === undefined || secret.openRun !== undefined) return []
-  const fields = await deps.vault.read((reader) => reader.value(secret.id, current.n))
-  if (fields === undefined) return []
-  const lines: string[] = []
-  for (const check of secret.schedule?.checks ?? []) {
-    if (check.type === 'provider') continue
-    const result = await ports.adapters.runCheck(check, fields, secret.path)
-    if (!result.ok)
-      lines.push(`${secret.path}: check ${check.key} is red during grace: ${result.detail}; undo with: rotate rollback ${secret.path}`)
+  const watched = await watchGrace(deps, ports, await load(deps, secret.id))
+  lines.push(...watched.lines)
+  if (watched.undone !== undefined) {
+    tally.failed.push(watched.undone.view)
+    tally.failures.push(watched.undone.failure)
   }
   return lines
 }

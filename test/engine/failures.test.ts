@@ -454,14 +454,31 @@ describe('grace and the end of the old key', () => {
     await finallyTrue(world, id, side)
   })
 
-  test('emergency: no grace and no veto; an older version keeps its own grace', async () => {
+  test('emergency: no grace and no veto, for older versions too', async () => {
     const { world, id, side } = await scene({ kind: 'named', graceMs: DAY })
     await world.runDue()
     await world.rotate(id, { emergency: true })
-    expect(await states(world, id)).toEqual(['1 live previous', '2 revoked', '3 live current'])
-    world.time += DAY + MINUTE
-    await world.runDue()
+    expect(await states(world, id)).toEqual(['1 revoked', '2 revoked', '3 live current'])
     await finallyTrue(world, id, side)
+  })
+
+  test('emergency at the limit: the key in grace gives its place to the new one', async () => {
+    const { world, id, side } = await scene({ kind: 'limited', graceMs: DAY })
+    await world.runDue()
+    expect(side.alive).toHaveLength(2)
+    expect(code((await world.rotate(id)).failure)).toBe('rolled-back')
+    expect((await world.rotate(id, { emergency: true })).failure).toBeUndefined()
+    await finallyTrue(world, id, side)
+  })
+
+  test('a new value that turns red during grace while the old one is green is undone', async () => {
+    const { world, id, side } = await scene({ kind: 'named', graceMs: DAY, checks: ['fake-check'] })
+    await world.runDue()
+    const fresh = (await world.get(id)).versions.at(-1)
+    for (const key of side.alive.filter((candidate) => candidate.id === fresh?.handle?.id)) side.end(key)
+    world.time += HOUR
+    await world.runDue()
+    expect((await world.get(id)).versions.find((version) => version.labels.includes('current'))?.n).toBe(1)
   })
 
   test('with two users in turn the one in grace is not given a new password', async () => {
