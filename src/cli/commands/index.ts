@@ -20,6 +20,7 @@ import { schedule } from './schedule.ts'
 import { set } from './set.ts'
 import { show } from './show.ts'
 import { version } from './version.ts'
+import { where } from './where.ts'
 import { versions } from './versions.ts'
 
 export const commands: readonly Register[] = [
@@ -47,6 +48,7 @@ export const commands: readonly Register[] = [
   provider,
   target,
   history,
+  where,
   audit,
   completion,
   help,
