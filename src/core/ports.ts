@@ -134,6 +134,56 @@ export interface UnlockerInfo {
   readonly id: string
   readonly kind: 'passphrase' | 'key-file' | 'recipient' | 'recovery'
   readonly createdAt: number
+  /** Of a recipient: its public key, `rp1-…`. */
+  readonly recipient?: string
+}
+
+/** One more way to open the vault. `key`: 32 bytes of a key file, 20 bytes of a recovery key. */
+export type NewUnlocker =
+  | { readonly kind: 'passphrase'; readonly passphrase: Secret }
+  | { readonly kind: 'key-file' | 'recovery'; readonly key: Secret }
+  | { readonly kind: 'recipient'; readonly publicKey: Uint8Array }
+
+/** Who acts and why, for audit rows. */
+export interface Who {
+  readonly actor: string
+  readonly reason?: string
+}
+
+export interface RekeyOptions {
+  /** Stop after about this long; a later call goes on. */
+  readonly budgetMs?: number
+  /** Stop after the commit in hand; what is done stays done. */
+  readonly signal?: AbortSignal
+  /** After each commit. `share` of the way, 0 to 1. */
+  readonly onStep?: (step: { readonly commits: number; readonly rows: number; readonly share: number }) => Promise<void> | void
+}
+
+export interface RekeyReport {
+  readonly finished: boolean
+  /** Commits and re-sealed objects of this call. */
+  readonly commits: number
+  readonly rows: number
+  readonly epoch: number
+}
+
+/** Who may open a vault, and the keys under which it lies. Each change is one commit with its audit rows. */
+export interface VaultKeys {
+  /** Id of the unlocker that opened it. */
+  readonly openedBy: string
+  /** Is a rekey unfinished? */
+  readonly rekeying: boolean
+  /** `conflict` if that key opens it already. */
+  add(unlocker: NewUnlocker, who: Who): Promise<UnlockerInfo>
+  /**
+   * Takes an unlocker away and installs a new root key for the others: from this commit on nothing new can be read by it. `finish` must follow.
+   * `not-found`; `denied` for the last one.
+   */
+  remove(id: string, who: Who): Promise<void>
+  /** Installs a new root key for everybody. `finish` must follow. */
+  begin(who: Who): Promise<void>
+  /** Carries an unfinished rekey on, whoever began it. */
+  finish(who: Who, options?: RekeyOptions): Promise<RekeyReport>
 }
 
 export interface AuditVerdict {
@@ -171,6 +221,8 @@ export interface Vault {
   highestTime(): Promise<number>
   /** Keyed hash of the fields, 32 hex digits. */
   fingerprint(fields: Fields): string
+  /** The part that deals with unlockers and rekeying. */
+  keys(): Promise<VaultKeys>
   close(): void
 }
 

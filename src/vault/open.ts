@@ -12,13 +12,13 @@ import { asVault } from './vault.ts'
 
 /** See index.ts. */
 export async function openVault(options: OpenVaultOptions): Promise<Vault> {
-  const { file, unlock, clock, random, readonly = false } = options
+  const { file, unlock, clock, random, readonly = false, policy } = options
   const store = await openSqliteStore(file, readonly ? undefined : { clock, random })
   try {
     await ready()
-    const session = new Session({ store, clock, random, openRoot: opener(unlock) })
+    const session = new Session({ store, clock, random, openRoot: opener(unlock, policy) })
     await session.open()
-    return asVault(file, session, readonly)
+    return asVault(file, session, readonly, policy === undefined ? { unlock } : { unlock, policy })
   } catch (error) {
     store.close()
     throw error

@@ -37,6 +37,8 @@ export interface OpenVaultOptions {
   readonly unlock: Unlock
   readonly clock: Clock
   readonly random: Random
+  /** What a password hash has to cost: new ones do, and an older one is wrapped anew at the next write. Default 256 MiB, 3 passes. */
+  readonly policy?: PassphraseParams
   /** Refuse `transact`. A vault that is only read never writes, whatever this says. */
   readonly readonly?: boolean
 }

@@ -1,23 +1,34 @@
 /** The `Vault` port on top of a session. What only writers and lists need is loaded when it is first used. */
 import type { AuditEvent, RunRecord, SecretRecord } from '../core/model.ts'
-import type { AuditFilter, AuditVerdict, UnlockerInfo, Vault, VaultReader, VaultTx } from '../core/ports.ts'
+import type { AuditFilter, AuditVerdict, UnlockerInfo, Vault, VaultKeys, VaultReader, VaultTx } from '../core/ports.ts'
 import type { Fields } from '../core/secret.ts'
 import { notWritable } from '../store/failures.ts'
 import { Writer, hex, utf8 } from './bytes.ts'
 import { vaultIdOf } from './header.ts'
+import { formatRecipient } from './recipient.ts'
 import { Records } from './records.ts'
 import type { Session } from './session.ts'
 import { hash } from './sodium.ts'
+import type { PassphraseParams, Unlock } from './types.ts'
+
+/** How the vault was opened, and what a password hash has to cost today. */
+export interface OwnUnlock {
+  readonly unlock?: Unlock
+  readonly policy?: PassphraseParams
+}
 
 class OpenVault implements Vault {
   readonly file: string
   readonly #session: Session
   readonly #readonly: boolean
+  readonly #own: OwnUnlock
+  #kept = false
 
-  constructor(file: string, session: Session, readonly: boolean) {
+  constructor(file: string, session: Session, readonly: boolean, own: OwnUnlock) {
     this.file = file
     this.#session = session
     this.#readonly = readonly
+    this.#own = own
   }
 
   get vaultId(): string {
@@ -25,7 +36,12 @@ class OpenVault implements Vault {
   }
 
   get unlockers(): readonly UnlockerInfo[] {
-    return this.#session.keys.ring.unlockers.map(({ id, kind, createdAt }) => ({ id, kind, createdAt }))
+    return this.#session.keys.ring.unlockers.map(({ id, kind, createdAt, publicKey }) => ({
+      id,
+      kind,
+      createdAt,
+      ...(kind === 'recipient' ? { recipient: formatRecipient(publicKey) } : {}),
+    }))
   }
 
   read<T>(body: (reader: VaultReader) => Promise<T>): Promise<T> {
@@ -35,7 +51,15 @@ class OpenVault implements Vault {
   async transact<T>(body: (tx: VaultTx) => Promise<T>): Promise<T> {
     if (this.#readonly) throw notWritable(this.file, 'it was opened for reading only')
     const { transact } = await import('./transact.ts')
-    return transact(this.#session, body)
+    const result = await transact(this.#session, body)
+    // Once per process: what this writer can do on the way.
+    const due = this.#session.rekeying || this.#session.opened.weak
+    if (due && !this.#kept) {
+      this.#kept = true
+      const { keepUp } = await import('./unlocker-admin.ts')
+      await keepUp(this.#session, this.#own.unlock, this.#own.policy)
+    }
+    return result
   }
 
   async *secrets(): AsyncIterable<SecretRecord> {
@@ -79,12 +103,17 @@ class OpenVault implements Vault {
     return hex(hash(16, out.done(), this.#session.keys.ring.fingerprint))
   }
 
+  async keys(): Promise<VaultKeys> {
+    const { vaultKeys } = await import('./unlocker-admin.ts')
+    return vaultKeys(this.#session, this.#own.policy)
+  }
+
   close(): void {
     this.#session.store.close()
   }
 }
 
-/** An unlocked session as a `Vault`. */
-export function asVault(file: string, session: Session, readonly: boolean): Vault {
-  return new OpenVault(file, session, readonly)
+/** An unlocked session as a `Vault`. `own`: what opened it, for what a writer does on the way. */
+export function asVault(file: string, session: Session, readonly: boolean, own: OwnUnlock = {}): Vault {
+  return new OpenVault(file, session, readonly, own)
 }

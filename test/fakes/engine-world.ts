@@ -478,6 +478,7 @@ function mortalVault(process: Process, vault: Vault): Vault {
     auditEvents: (filter) => vault.auditEvents(filter),
     auditVerify: () => vault.auditVerify(),
     highestTime: () => vault.highestTime(),
+    keys: () => vault.keys(),
     fingerprint: (fields) => vault.fingerprint(fields),
     close: () => vault.close(),
   }

@@ -207,6 +207,10 @@ class MemoryVault implements Vault {
     return createHash('sha256').update(flatten(fields).bytes()).digest('hex').slice(0, 32)
   }
 
+  keys(): Promise<never> {
+    return Promise.reject(new Error('a vault in memory has no keys'))
+  }
+
   close(): void {
     // nothing is held
   }
