@@ -1,64 +1,153 @@
-/** The audit trail: looking at it, verifying it, recording that it was exported. */
-import { RotateError } from '../core/errors.ts'
-import type { AuditEvent } from '../core/model.ts'
-import type { AuditFilter, AuditVerdict } from '../core/ports.ts'
+/** The audit trail: verifying it, exporting it, pruning it, and putting that on record. */
+import type { AnchorFault, ExportFormat, ExportSummary, PruneRange, TrailVerdict } from '../core/audit-trail.ts'
+import { DAY, iso } from '../core/duration.ts'
+import { RotateError, usage } from '../core/errors.ts'
+import type { AuditAction, AuditEntry } from '../core/model.ts'
+import type { AuditFilter } from '../core/ports.ts'
+import { clockWentBack } from '../engine/policy.ts'
 import type { Deps } from './deps.ts'
 
-/** A point of the chain that was noted elsewhere: the number of rows then, and the hash of the newest. */
-export interface Anchor {
-  readonly rows: number
-  readonly head: string
+const faults: Readonly<Record<AnchorFault, string>> = {
+  foreign: 'the anchor is a checkpoint of another vault',
+  signature: 'the anchor is not signed by this vault',
+  ahead: 'the audit chain is shorter than the anchor says: its end was cut off, or the vault is older than the anchor',
+  fork: 'the audit chain does not run through the anchor: history was rewritten since then',
 }
 
-/** Recomputes the chain; with an anchor also that the chain still runs through it. */
-export async function verifyAudit(
-  deps: Pick<Deps, 'vault'>,
-  anchor: Anchor | undefined,
-): Promise<AuditVerdict & { readonly anchored: boolean | null }> {
-  const verdict = await deps.vault.auditVerify()
-  if (anchor === undefined || !verdict.ok) return { ...verdict, anchored: null }
-  for await (const event of deps.vault.auditEvents({})) {
-    if (event.seq === anchor.rows) {
-      const same = event.hash === anchor.head
-      return { ...verdict, ok: same, anchored: same, firstBad: same ? null : event.seq }
-    }
-  }
-  return { ...verdict, ok: false, anchored: false, firstBad: verdict.rows + 1 }
-}
-
-/** The error of a chain that does not verify. */
-export function auditBroken(verdict: AuditVerdict & { readonly anchored: boolean | null }): RotateError {
+/** The error of a chain, or an anchor, that does not verify. */
+export function auditBroken(verdict: TrailVerdict): RotateError {
+  const fault = verdict.anchor?.fault
   const what =
-    verdict.anchored === false
-      ? `the audit chain does not run through the anchor (row ${verdict.firstBad ?? '?'})`
-      : `row ${verdict.firstBad ?? '?'} of the audit trail does not match its hash; the rows before it are intact`
+    fault === undefined
+      ? `row ${verdict.firstBad ?? '?'} of the audit trail does not match its hash; the rows before it are intact`
+      : `${faults[fault]} (event ${verdict.anchor?.size ?? '?'})`
   return new RotateError('tampered', what, {
     hint: 'keep a copy of the vault file as evidence and compare it with a backup',
-    details: { rows: verdict.rows, head: verdict.head, firstBad: verdict.firstBad, anchored: verdict.anchored },
+    details: {
+      rows: verdict.rows,
+      head: verdict.head,
+      firstBad: verdict.firstBad,
+      anchored: verdict.anchored,
+      ...(fault === undefined ? {} : { fault }),
+    },
   })
 }
 
-/** The events up to the newest at this moment, so that an export does not grow under the reader's hands. */
-export async function* snapshotOf(deps: Pick<Deps, 'vault' | 'clock'>, filter: AuditFilter): AsyncGenerator<AuditEvent> {
-  const until = Math.min(filter.until ?? Number.POSITIVE_INFINITY, deps.clock.now())
-  yield* deps.vault.auditEvents({ ...filter, until })
-}
-
-/** Puts the export itself on record. */
-export async function recordExport(
+/** Hands the pieces of an export to `take` until it has enough, and puts the export itself on record. */
+export async function exportAudit(
   deps: Pick<Deps, 'vault' | 'actor' | 'reason'>,
-  metadata: Readonly<Record<string, string | number | null>>,
-): Promise<void> {
-  await deps.vault.transact((tx) => {
-    tx.audit({
-      action: 'audit_exported',
-      path: null,
-      actor: deps.actor,
-      triggeredBy: 'manual',
-      status: 'success',
-      runId: null,
-      metadata: deps.reason === undefined ? metadata : { ...metadata, reason: deps.reason },
+  filter: AuditFilter,
+  format: ExportFormat,
+  options: {
+    readonly take: (text: string) => boolean
+    readonly done?: (summary: ExportSummary) => void
+    readonly month: string | null
+    readonly record: boolean
+  },
+): Promise<ExportSummary | undefined> {
+  const pieces = (await deps.vault.trail()).export(filter, format)
+  let summary: ExportSummary | undefined
+  for (let enough = false; !enough;) {
+    const step = await pieces.next()
+    if (step.done === true) {
+      summary = step.value
+      break
+    }
+    enough = !options.take(step.value)
+  }
+  if (summary !== undefined) options.done?.(summary)
+  await pieces.return(undefined as never)
+  if (options.record) {
+    const metadata = {
+      format: format.kind,
+      rows: summary?.shown ?? null,
+      from: summary?.from ?? null,
+      to: summary?.to ?? null,
+      month: options.month,
+    }
+    await deps.vault.transact((tx) => {
+      tx.audit(entryOf(deps, 'audit_exported', metadata))
+      return Promise.resolve()
     })
-    return Promise.resolve()
-  })
+  }
+  return summary
+}
+
+function entryOf(
+  deps: Pick<Deps, 'actor' | 'reason'>,
+  action: AuditAction,
+  metadata: Readonly<Record<string, string | number | null>>,
+): AuditEntry {
+  return {
+    action,
+    path: null,
+    actor: deps.actor,
+    triggeredBy: 'manual',
+    status: 'success',
+    runId: null,
+    metadata: deps.reason === undefined ? metadata : { ...metadata, reason: deps.reason },
+  }
+}
+
+/** How long the documents promise that events are kept. */
+const RETENTION_YEARS = 7
+/** A forward jump of the clock that nobody has confirmed. */
+const JUMP = 366 * DAY
+/** Milliseconds between two commits. */
+const PAUSE = 20
+
+/** That many calendar years before, in UTC; from 29 February to the 28th of a year that has none. */
+export function yearsBefore(now: number, years: number): number {
+  const date = new Date(now)
+  const day = date.getUTCDate()
+  date.setUTCFullYear(date.getUTCFullYear() - years)
+  if (date.getUTCDate() !== day) date.setUTCDate(0)
+  return date.getTime()
+}
+
+export interface PruneInput {
+  readonly years: number
+  readonly force: boolean
+  readonly dryRun: boolean
+  /** Asked with the range in hand before anything goes; throws when the answer is no. */
+  readonly confirm: (range: PruneRange) => Promise<void>
+}
+
+/** Drops the content of events older than that. `denied` for younger ones than seven years without force, and while the clock can't be trusted. */
+export async function pruneAudit(deps: Deps, input: PruneInput): Promise<PruneRange & { readonly before: number }> {
+  const { years, force, dryRun } = input
+  if (years < 1) throw usage('--older-than must be at least 1y')
+  if (years < RETENTION_YEARS && !force) {
+    throw new RotateError('denied', `audit events are kept for ${RETENTION_YEARS} years; --older-than ${years}y would drop younger ones`, {
+      hint: 'if they must go, say why: --force --reason TEXT',
+    })
+  }
+  if (force && deps.reason === undefined) throw usage('--force needs --reason TEXT')
+  const now = deps.clock.now()
+  const highest = await deps.vault.highestTime()
+  if (clockWentBack(now, highest))
+    throw new RotateError('denied', `the clock says ${iso(now)}, but this vault has seen ${iso(highest)}; nothing is pruned`, {
+      hint: 'set the clock right',
+    })
+  if (now > highest + JUMP && !force) {
+    throw new RotateError(
+      'denied',
+      `the clock says ${iso(now)}, more than a year after the vault's last change (${iso(highest)}); nothing is pruned`,
+      {
+        hint: 'if the clock is right: --force --reason TEXT',
+      },
+    )
+  }
+  const before = yearsBefore(now, years)
+  const trail = await deps.vault.trail()
+  const options = {
+    before,
+    entry: ({ from, to }: PruneRange) =>
+      entryOf(deps, 'audit_pruned', { first: from + 1, last: to, count: to - from, older_than: `${years}y`, before: iso(before) }),
+    pause: () => deps.clock.sleep(PAUSE, deps.signal),
+  }
+  const planned = await trail.prune({ ...options, dryRun: true })
+  if (dryRun || planned.to === planned.from) return { ...planned, before }
+  await input.confirm(planned)
+  return { ...(await trail.prune({ ...options, dryRun: false })), before }
 }

@@ -1,4 +1,5 @@
 /** The door to vaults: what is needed before one is open. The composition root passes the real one in. */
+import type { ExportReport, VerifyExportOptions } from '../core/audit-trail.ts'
 import type { Clock, Random, Vault } from '../core/ports.ts'
 import type { Secret } from '../core/secret.ts'
 
@@ -29,4 +30,6 @@ export interface VaultDoor {
   readKeyFile(path: string): Promise<Secret>
   newRecoveryKey(random: Random): Promise<{ readonly key: Secret; readonly text: Secret }>
   parseRecoveryKey(text: Secret): Promise<Secret>
+  /** Verifies an audit export with the public key alone. `tampered` if it does not verify; `usage` if the key can't be read. */
+  verifyExport(options: VerifyExportOptions): Promise<ExportReport>
 }

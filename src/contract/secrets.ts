@@ -176,4 +176,43 @@ export const auditVerify = z.strictObject({
   head: z.string().regex(/^[0-9a-f]{64}$/),
   firstBad: z.int().positive().nullable(),
   anchored: z.boolean().nullable(),
+  pruned: z.int().nonnegative(),
+  checkpoint: z.string().nullable(),
+  checkpointLine: z.string().nullable(),
+})
+
+export const auditPubkey = z.strictObject({ vaultId: z.string(), pubkey: z.string() })
+
+export const auditExport = z.strictObject({
+  file: z.string(),
+  format: z.enum(['csv', 'jsonl']),
+  rows: z.int().nonnegative(),
+  withheld: z.int().nonnegative(),
+  from: z.int().nonnegative(),
+  to: z.int().nonnegative(),
+  pruned: z.int().nonnegative(),
+})
+
+export const auditVerifyExport = z.strictObject({
+  ok: z.literal(true),
+  vaultId: z.string(),
+  format: z.enum(['csv', 'jsonl']),
+  from: z.int().nonnegative(),
+  to: z.int().nonnegative(),
+  shown: z.int().nonnegative(),
+  withheld: z.int().nonnegative(),
+  start: z.string(),
+  end: z.string(),
+  size: z.int().nonnegative(),
+  head: z.string(),
+  exportedAt: instant,
+  filter: z.record(z.string(), z.string()),
+})
+
+export const auditPrune = z.strictObject({
+  pruned: z.int().nonnegative(),
+  first: z.int().positive().nullable(),
+  last: z.int().positive().nullable(),
+  before: instant,
+  dryRun: z.boolean(),
 })

@@ -1,4 +1,5 @@
 /** What the inside needs from the outside. Time, randomness, network, processes, faults and storage are passed in, never reached for. */
+import type { AuditTrail } from './audit-trail.ts'
 import type { AuditAction, AuditEntry, AuditEvent, RunRecord, SecretRecord } from './model.ts'
 import type { Fields, Secret } from './secret.ts'
 
@@ -130,6 +131,9 @@ export interface AuditFilter {
   readonly until?: number
 }
 
+/** Newest first: each event is proven when it is given out, in one pass. Oldest first: everything is verified before the first one, and read twice. */
+export type AuditOrder = 'oldest-first' | 'newest-first'
+
 export interface UnlockerInfo {
   readonly id: string
   readonly kind: 'passphrase' | 'key-file' | 'recipient' | 'recovery'
@@ -213,10 +217,12 @@ export interface Vault {
   runs(): AsyncIterable<RunRecord>
   /** Secrets whose wake time has come, and the earliest wake time after `now`; authenticated, without reading the others. */
   due(now: number): Promise<{ readonly ids: readonly string[]; readonly next: number | null }>
-  /** Audit events in order, oldest first, in pages; flat memory. */
-  auditEvents(filter: AuditFilter): AsyncIterable<AuditEvent>
+  /** Audit events in order (default: oldest first), in pages; flat memory. `tampered` before anything that is not proven is given out. */
+  auditEvents(filter: AuditFilter, order?: AuditOrder): AsyncIterable<AuditEvent>
   /** Re-computes the whole chain and compares it with the authenticated head. */
   auditVerify(): Promise<AuditVerdict>
+  /** Checkpoints, exports and pruning, loaded when asked for. */
+  trail(): Promise<AuditTrail>
   /** The highest time that any commit has seen. */
   highestTime(): Promise<number>
   /** Keyed hash of the fields, 32 hex digits. */

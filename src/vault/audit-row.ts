@@ -15,19 +15,20 @@ const LEAF = 32
 /** The hash before the first event. */
 export const CHAIN_START = new Uint8Array(32)
 
-/** The next link. */
+/** The next link. A row of 64 bytes is a pruned one: leaf and hash of what was sealed. */
 export function chain(previous: Uint8Array, stored: Uint8Array): Uint8Array {
-  return hash(32, concat(previous, stored.subarray(0, LEAF), hash(32, stored.subarray(LEAF))))
+  const sealed = stored.subarray(LEAF)
+  return hash(32, concat(previous, stored.subarray(0, LEAF), sealed.length === 32 ? sealed : hash(32, sealed)))
 }
 
 /** Canonical text of an event, which together with the salt makes its leaf. */
-function canonical(seq: number, at: number, entry: AuditEntry): string {
+export function canonical(seq: number, at: number, entry: AuditEntry): string {
   const { action, path, actor, triggeredBy, status, runId, metadata } = entry
   return JSON.stringify({ seq, at, action, path, actor, triggeredBy, status, runId, metadata })
 }
 
 /** leaf input: salt 16 ‖ canonical JSON. */
-function leafHash(salt: Uint8Array, json: Uint8Array): Uint8Array {
+export function leafHash(salt: Uint8Array, json: Uint8Array): Uint8Array {
   return hash(32, concat(salt, json), utf8('rotate/1 audit leaf'))
 }
 

@@ -1,102 +1,209 @@
 /** Reading and verifying the audit chain, in pages. */
+import { RotateError } from '../core/errors.ts'
 import type { AuditEvent } from '../core/model.ts'
-import type { AuditFilter, AuditVerdict } from '../core/ports.ts'
-import { chain, openAudit } from './audit-row.ts'
+import type { AuditFilter, AuditOrder, AuditVerdict } from '../core/ports.ts'
+import type { Row } from '../store/port.ts'
+import { CHAIN_START } from './audit-row.ts'
+import { AuditWalk, LEAST, STUB } from './audit-walk.ts'
 import { equal, hex } from './bytes.ts'
 import { tampered } from './damage.ts'
 import type { Root } from './root.ts'
 import type { Session } from './session.ts'
 
-const PAGE = 1000
+const PAGE = 2000
 
-/** Rows `from`…`to` by number; a missing one is `undefined`. Rows are only ever appended, so pages need no common snapshot. */
-async function page(session: Session, from: number, to: number): Promise<readonly (Uint8Array | undefined)[]> {
+/** The newest state root. */
+export function rootOf(session: Session): Promise<Root> {
+  return session.consistent((snapshot) => snapshot.root())
+}
+
+/** Rows `from`…`to` by number, at most a page; a missing one leaves a gap. Rows are only appended or, oldest first, pruned, so pages need no common snapshot. */
+async function page(session: Session, from: number, to: number): Promise<readonly Row[]> {
   const { ranges } = await session.store.read({ ranges: [{ table: 'audit', from: BigInt(from), to: BigInt(to), limit: PAGE }] })
-  const found = new Map((ranges[0] ?? []).map((row) => [Number(row.key), row.bytes]))
-  return Array.from({ length: to - from + 1 }, (_, i) => found.get(from + i))
+  return ranges[0] ?? []
 }
 
-interface Item {
-  readonly seq: number
-  readonly stored: Uint8Array | undefined
+/** Is this what the root lets lie at that number? Below the base a stub, above it a whole event. */
+export function fits(root: Root, seq: number, row: Row | undefined): row is Row {
+  if (row === undefined || Number(row.key) !== seq) return false
+  return seq <= root.auditBase ? row.bytes.length === STUB : row.bytes.length >= LEAST
 }
 
-async function* rows(session: Session, root: Root): AsyncIterable<readonly Item[]> {
-  for (let from = root.auditBase + 1; from <= root.auditCount; from += PAGE) {
-    const stored = await page(session, from, Math.min(from + PAGE - 1, root.auditCount))
-    yield stored.map((bytes, i) => ({ seq: from + i, stored: bytes }))
-  }
-}
+/** Sees each row right after the walk has followed it. */
+export type Visit = (seq: number, walk: AuditWalk, stored: Uint8Array) => void
 
-/** Does the chain over the stored rows end in the hash that the state root holds? Opens nothing. */
-async function chainHolds(session: Session, root: Root): Promise<boolean> {
-  let h = root.auditBaseHash
-  for await (const items of rows(session, root)) {
-    for (const { stored } of items) {
-      if (stored === undefined || stored.length <= 32) return false
-      h = chain(h, stored)
+/** Does the chain over all stored rows, pruned ones included, end in the hash that the state root holds? Opens nothing by itself. */
+export async function chainHolds(session: Session, root: Root, visit?: Visit): Promise<boolean> {
+  const walk = new AuditWalk(session.keys, CHAIN_START)
+  try {
+    for (let first = 1; first <= root.auditCount; first += PAGE) {
+      const last = Math.min(first + PAGE - 1, root.auditCount)
+      const rows = await page(session, first, last)
+      for (let seq = first; seq <= last; seq++) {
+        const row = rows[seq - first]
+        if (!fits(root, seq, row)) return false
+        walk.follow(row.bytes)
+        if (seq === root.auditBase && !equal(walk.head, root.auditBaseHash)) return false
+        visit?.(seq, walk, row.bytes)
+      }
     }
+    return equal(walk.head, root.auditHash)
+  } finally {
+    walk.free()
   }
-  return equal(h, root.auditHash)
+}
+
+/** The rows after `from` up to `to`, ascending. Throws `tampered` where one is missing. */
+export async function* rowsBetween(session: Session, root: Root, from: number, to: number): AsyncGenerator<readonly Row[]> {
+  for (let first = from + 1; first <= to; first += PAGE) yield wholePage(session, root, first, Math.min(first + PAGE - 1, to))
+}
+
+async function wholePage(session: Session, root: Root, first: number, last: number): Promise<readonly Row[]> {
+  const rows = await page(session, first, last)
+  for (let seq = first; seq <= last; seq++) if (!fits(root, seq, rows[seq - first])) throw tampered(`audit event ${seq} is missing`)
+  return rows
+}
+
+/** Runs `body` on the newest root; again if it found fault while another process pruned. */
+export async function steady<T>(session: Session, body: (root: Root) => Promise<T>, isFine: (result: T) => boolean): Promise<T> {
+  for (;;) {
+    const root = await rootOf(session)
+    const result = await body(root)
+    if (isFine(result) || (await rootOf(session)).auditBase === root.auditBase) return result
+  }
+}
+
+/** A root whose chain was verified as a whole. */
+export async function verifiedRoot(session: Session, visit?: (root: Root) => Visit): Promise<Root> {
+  const check = async (root: Root): Promise<{ root: Root; ok: boolean }> => ({ root, ok: await chainHolds(session, root, visit?.(root)) })
+  const { root, ok } = await steady(session, check, (result) => result.ok)
+  if (!ok) throw tampered('its audit chain does not lead to its state root')
+  return root
+}
+
+/** Fault found after something was given out: damage, unless another process has pruned meanwhile. */
+export async function unlessPruned(session: Session, root: Root, fault: unknown): Promise<unknown> {
+  const tamper = fault instanceof RotateError && fault.code === 'tampered'
+  if (!tamper || (await rootOf(session)).auditBase === root.auditBase) return fault
+  return new RotateError('locked', 'the audit trail was pruned while it was read; nothing changed', { hint: 'try again' })
 }
 
 /**
- * `Vault.auditEvents`: the whole chain is verified before the first event is given out, so a filter can't hide a gap.
- * Events appended meanwhile are not seen.
+ * `Vault.auditEvents`. Events appended meanwhile are not seen.
+ *
+ * Oldest first: the whole chain is verified before the first event is given out, so a filter can't hide a gap, and read once more. Newest first: every event
+ * names the hash of the chain before it, so walking back from the state root proves each event when it is given out, in one pass, and whoever stops early has
+ * read no more than he got.
  */
-export async function* auditEvents(session: Session, filter: AuditFilter): AsyncIterable<AuditEvent> {
-  const root = await session.consistent((snapshot) => snapshot.root())
-  if (!(await chainHolds(session, root))) throw tampered('its audit chain does not lead to its state root')
-  let h = root.auditBaseHash
-  for await (const items of rows(session, root)) {
-    for (const { seq, stored } of items) {
-      if (stored === undefined) throw tampered(`audit event ${seq} is missing`)
-      const { event, previous } = openAudit(session.keys, seq, stored)
-      if (!equal(previous, h)) throw tampered(`audit event ${seq} does not follow the one before it`)
-      h = chain(h, stored)
-      if (wanted(filter, event)) yield event
-    }
+export async function* auditEvents(session: Session, filter: AuditFilter, order: AuditOrder = 'oldest-first'): AsyncGenerator<AuditEvent> {
+  const root = order === 'oldest-first' ? await verifiedRoot(session) : await rootOf(session)
+  try {
+    yield* order === 'oldest-first' ? forwards(session, root, filter) : backwards(session, root, filter)
+  } catch (error) {
+    throw await unlessPruned(session, root, error)
   }
-  if (!equal(h, root.auditHash)) throw tampered('its audit chain changed while it was read')
 }
 
-function wanted(filter: AuditFilter, event: AuditEvent): boolean {
+async function* forwards(session: Session, root: Root, filter: AuditFilter): AsyncGenerator<AuditEvent> {
+  const walk = new AuditWalk(session.keys, root.auditBaseHash)
+  try {
+    let seq = root.auditBase
+    for await (const rows of rowsBetween(session, root, root.auditBase, root.auditCount)) {
+      for (const { bytes } of rows) {
+        const { event } = walk.open(++seq, bytes)
+        walk.follow(bytes)
+        if (wanted(filter, event)) yield { ...event, hash: walk.hex }
+      }
+    }
+    if (!equal(walk.head, root.auditHash)) throw tampered('its audit chain changed while it was read')
+  } finally {
+    walk.free()
+  }
+}
+
+async function* backwards(session: Session, root: Root, filter: AuditFilter): AsyncGenerator<AuditEvent> {
+  const walk = new AuditWalk(session.keys, root.auditHash)
+  try {
+    for (let last = root.auditCount; last > root.auditBase; last -= PAGE) {
+      const first = Math.max(last - PAGE, root.auditBase) + 1
+      const rows = await wholePage(session, root, first, last)
+      for (let seq = last; seq >= first; seq--) {
+        const bytes = rows[seq - first]?.bytes ?? new Uint8Array(0)
+        const { event, previous } = walk.open(seq, bytes)
+        const hash = walk.hex
+        if (!walk.precedes(previous, bytes)) throw tampered(`audit event ${seq} is not the one that its successor follows`)
+        if (wanted(filter, event)) yield { ...event, hash }
+      }
+    }
+    if (!equal(walk.head, root.auditBaseHash)) throw tampered('its audit chain does not begin where its state root says')
+  } finally {
+    walk.free()
+  }
+}
+
+/** Does the filter let this event through? */
+export function wanted(filter: AuditFilter, event: AuditEvent): boolean {
   if (filter.action !== undefined && event.action !== filter.action) return false
   if (filter.path !== undefined && event.path !== filter.path) return false
   if (filter.project !== undefined && event.path?.split('/')[0] !== filter.project) return false
   if (filter.runId !== undefined && event.runId !== filter.runId) return false
-  if (filter.since !== undefined && event.at < filter.since) return false
-  return filter.until === undefined || event.at <= filter.until
+  return inTime(filter, event.at)
+}
+
+/** Only what the filter says about times. */
+export function inTime(filter: Pick<AuditFilter, 'since' | 'until'>, at: number): boolean {
+  return (filter.since === undefined || at >= filter.since) && (filter.until === undefined || at <= filter.until)
 }
 
 /** `Vault.auditVerify`. */
-export async function auditVerify(session: Session): Promise<AuditVerdict> {
-  const root = await session.consistent((snapshot) => snapshot.root())
-  const ok = await chainHolds(session, root)
-  return { ok, rows: root.auditCount - root.auditBase, head: hex(root.auditHash), firstBad: ok ? null : await firstBad(session, root) }
+export function auditVerify(session: Session, visit?: (root: Root) => Visit): Promise<AuditVerdict & { readonly root: Root }> {
+  const check = async (root: Root): Promise<AuditVerdict & { readonly root: Root }> => {
+    const ok = await chainHolds(session, root, visit?.(root))
+    return { ok, rows: root.auditCount, head: hex(root.auditHash), firstBad: ok ? null : await firstBad(session, root), root }
+  }
+  return steady(session, check, ({ ok }) => ok)
 }
 
 /** Every row also holds, sealed, the link before it: the first row that is missing, does not open, or is not what its successor names. */
 async function firstBad(session: Session, root: Root): Promise<number> {
-  let before: { seq: number; previous: Uint8Array; own: Uint8Array } | undefined
-  let h = root.auditBaseHash
-  for await (const items of rows(session, root)) {
-    for (const { seq, stored } of items) {
-      let previous: Uint8Array
-      try {
-        if (stored === undefined) return seq
-        previous = openAudit(session.keys, seq, stored).previous
-      } catch {
-        return seq
+  const walk = new AuditWalk(session.keys, CHAIN_START)
+  try {
+    for (let first = 1; first <= root.auditCount; first += PAGE) {
+      const last = Math.min(first + PAGE - 1, root.auditCount)
+      const found = new Map((await page(session, first, last)).map((row) => [Number(row.key), row]))
+      for (let seq = first; seq <= last; seq++) {
+        const row = found.get(seq)
+        if (!fits(root, seq, row)) return seq
+        if (seq <= root.auditBase) {
+          walk.follow(row.bytes)
+          // Pruned rows name no predecessor: which of them is wrong can't be told.
+          if (seq === root.auditBase && !equal(walk.head, root.auditBaseHash)) return seq
+          continue
+        }
+        const link = linkOf(walk, seq, row.bytes)
+        if (link === undefined) return seq
+        // A row that opens but follows another predecessor: which of the two is foreign shows in what the later one's own successor names.
+        if (!equal(link, walk.head)) {
+          walk.head = link
+          walk.follow(row.bytes)
+          return seq - 1 > root.auditBase && (await follows(session, root, seq, walk.head)) ? seq - 1 : seq
+        }
+        walk.follow(row.bytes)
       }
-      // A row that opens but follows another predecessor: which of the two is foreign shows in whether the earlier one had been fine with its own.
-      if (!equal(previous, h))
-        return before !== undefined && (await follows(session, root, seq, chain(previous, stored))) ? before.seq : seq
-      h = chain(previous, stored)
-      before = { seq, previous, own: h }
     }
+    return root.auditCount
+  } finally {
+    walk.free()
   }
-  return root.auditCount
+}
+
+/** The link that an event names; `undefined` if it can't be opened. */
+function linkOf(walk: AuditWalk, seq: number, stored: Uint8Array): Uint8Array | undefined {
+  try {
+    return walk.open(seq, stored, true).previous
+  } catch {
+    return undefined
+  }
 }
 
 /** Does the row after `seq` (or the state root) name this hash as its predecessor? */
@@ -104,9 +211,10 @@ async function follows(session: Session, root: Root, seq: number, own: Uint8Arra
   if (seq >= root.auditCount) return equal(own, root.auditHash)
   const [next] = await page(session, seq + 1, seq + 1)
   if (next === undefined) return false
+  const walk = new AuditWalk(session.keys, own)
   try {
-    return equal(openAudit(session.keys, seq + 1, next).previous, own)
-  } catch {
-    return false
+    return equal(linkOf(walk, seq + 1, next.bytes) ?? new Uint8Array(0), own)
+  } finally {
+    walk.free()
   }
 }

@@ -56,6 +56,8 @@ export interface Intended {
   readonly runs?: number | undefined
   readonly header?: NewHeader
   readonly rekeyCursor?: number
+  /** The oldest audit rows become stubs: what is written in their place, and where the whole events begin afterwards. */
+  readonly pruned?: Pick<Root, 'auditBase' | 'auditBaseHash'> & { readonly puts: readonly Row[] }
 }
 
 /** Seals everything; the store is only read, through the snapshot. */
@@ -66,12 +68,15 @@ export async function prepare(session: Session, snapshot: Snapshot, intended: In
   const sealer = new Sealer(keys, session.random.bytes(32))
   const work: Work = { keys, sealer, puts: [], deletes: [], objects: root.objects, nodes: root.nodes }
   if (header !== undefined) work.puts.push({ table: 'head', key: HEADER_KEY, bytes: header.stored })
+  const { puts: stubs = [], ...base } = intended.pruned ?? {}
+  for (const stub of stubs) work.puts.push(stub)
   const leaves = await changeObjects(work, snapshot, changes)
   const { mids, fresh } = await changeNodes(work, snapshot, root, leaves)
   const now = session.clock.now()
   const tag = sealer.fresh(`commit ${root.commit + 1}`).subarray(0, 8)
   const next: Root = {
     ...root,
+    ...base,
     ...appendAudit(work, root, audits, now),
     commit: root.commit + 1,
     recent: [tag, ...root.recent].slice(0, RECENT),

@@ -1,4 +1,5 @@
 /** The public face of the vault. Everything else in this directory is private to it. What a plain read does not need is loaded when it is used. */
+import type { ExportReport, VerifyExportOptions } from '../core/audit-trail.ts'
 import type { Random, Vault } from '../core/ports.ts'
 import type { Secret } from '../core/secret.ts'
 import type { CreateVaultOptions, SealedInfo } from './types.ts'
@@ -40,4 +41,9 @@ export async function newRecoveryKey(random: Random): Promise<{ readonly key: Se
 /** Text of a recovery key → raw key. Forgives case, spaces, missing hyphens, I/L for 1 and O for 0. `usage` when it was mistyped. */
 export async function parseRecoveryKey(text: Secret): Promise<Secret> {
   return (await import('./recovery-key.ts')).parseRecoveryKey(text)
+}
+
+/** Verifies an audit export with the public key alone. `tampered` if it does not verify; `usage` if the key can't be read. */
+export async function verifyExport(options: VerifyExportOptions): Promise<ExportReport> {
+  return (await import('./export-verify.ts')).verifyExport(options)
 }

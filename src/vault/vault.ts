@@ -1,6 +1,7 @@
 /** The `Vault` port on top of a session. What only writers and lists need is loaded when it is first used. */
+import type { AuditTrail } from '../core/audit-trail.ts'
 import type { AuditEvent, RunRecord, SecretRecord } from '../core/model.ts'
-import type { AuditFilter, AuditVerdict, UnlockerInfo, Vault, VaultKeys, VaultReader, VaultTx } from '../core/ports.ts'
+import type { AuditFilter, AuditOrder, AuditVerdict, UnlockerInfo, Vault, VaultKeys, VaultReader, VaultTx } from '../core/ports.ts'
 import type { Fields } from '../core/secret.ts'
 import { notWritable } from '../store/failures.ts'
 import { Writer, hex, utf8 } from './bytes.ts'
@@ -80,14 +81,20 @@ class OpenVault implements Vault {
     })
   }
 
-  async *auditEvents(filter: AuditFilter): AsyncIterable<AuditEvent> {
+  async *auditEvents(filter: AuditFilter, order?: AuditOrder): AsyncIterable<AuditEvent> {
     const { auditEvents } = await import('./audit.ts')
-    yield* auditEvents(this.#session, filter)
+    yield* auditEvents(this.#session, filter, order)
   }
 
   async auditVerify(): Promise<AuditVerdict> {
     const { auditVerify } = await import('./audit.ts')
-    return auditVerify(this.#session)
+    const { ok, rows, head, firstBad } = await auditVerify(this.#session)
+    return { ok, rows, head, firstBad }
+  }
+
+  async trail(): Promise<AuditTrail> {
+    const { openTrail } = await import('./trail.ts')
+    return openTrail(this.#session, this.vaultId, this.#readonly ? this.file : undefined)
   }
 
   highestTime(): Promise<number> {

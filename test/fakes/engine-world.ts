@@ -477,6 +477,7 @@ function mortalVault(process: Process, vault: Vault): Vault {
     },
     auditEvents: (filter) => vault.auditEvents(filter),
     auditVerify: () => vault.auditVerify(),
+    trail: () => vault.trail(),
     highestTime: () => vault.highestTime(),
     keys: () => vault.keys(),
     fingerprint: (fields) => vault.fingerprint(fields),

@@ -199,6 +199,10 @@ class MemoryVault implements Vault {
     return Promise.resolve({ ok: true, rows: this.#store.audit.length, head: this.#store.audit.at(-1)?.hash ?? '', firstBad: null })
   }
 
+  trail(): Promise<never> {
+    return Promise.reject(new Error('a vault in memory has no chain'))
+  }
+
   highestTime(): Promise<number> {
     return Promise.resolve(this.#store.highest)
   }

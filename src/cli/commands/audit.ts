@@ -1,16 +1,15 @@
-/** `audit list|verify|export`: what happened, and proof that nothing was taken out. */
+/** `audit list|verify|pubkey|export|verify-export|prune`: what happened, and proof that nothing was taken out. */
 import { resolve } from 'node:path'
 import { type Command, Option } from 'commander'
-import type { Anchor } from '../../app/audit.ts'
+import { iso } from '../../core/duration.ts'
 import { usage } from '../../core/errors.ts'
-import { parseJsonObject } from '../../core/json.ts'
 import { type AuditAction, auditActions, type AuditEvent } from '../../core/model.ts'
 import { parsePath } from '../../core/names.ts'
 import type { AuditFilter } from '../../core/ports.ts'
 import type { Context } from '../context.ts'
 import { parseCount, parseSince, parseUntil } from '../options.ts'
 import type { Register, Run } from '../program.ts'
-import { auditCsv, auditLines, eventData } from '../render/audit.ts'
+import { eventData } from '../render/audit.ts'
 
 interface FilterOptions {
   readonly action?: AuditAction
@@ -28,6 +27,8 @@ interface ExportOptions extends FilterOptions {
   readonly format: 'csv' | 'jsonl'
   readonly month?: string
   readonly output?: string
+  readonly note?: string
+  readonly force?: boolean
 }
 
 export const audit: Register = (parent, run) => {
@@ -38,7 +39,10 @@ export const audit: Register = (parent, run) => {
     .description('The audit trail. "rotate audit" alone, or with a project, lists it.')
   list(group, run)
   verify(group, run)
+  pubkey(group, run)
   exportTo(group, run)
+  verifyExport(group, run)
+  prune(group, run)
 }
 
 function filters(command: Command): Command {
@@ -75,10 +79,9 @@ function list(group: Command, run: Run): void {
         const limit = options.limit === undefined ? Number.POSITIVE_INFINITY : parseCount(options.limit, '--limit', 1, 1_000_000)
         const deps = await ctx.deps({ readonly: true })
         const events: AuditEvent[] = []
-        for await (const event of deps.vault.auditEvents(filter)) {
-          events.push(event)
-          if (events.length > limit) events.shift()
-        }
+        // Backwards every event is proven as it comes, in one pass; a limit then reads no more than it needs.
+        for await (const event of deps.vault.auditEvents(filter, 'newest-first')) if (events.push(event) >= limit) break
+        events.reverse()
         ctx.out.data({ events: events.map(eventData) })
         if (events.length === 0) {
           ctx.out.note('no events')
@@ -116,74 +119,132 @@ function verify(group: Command, run: Run): void {
     .command('verify')
     .summary('recompute the whole chain')
     .description(
-      'Recomputes the chain of hashes. With --anchor also that it still runs through a head noted earlier (the output of: rotate audit verify --json).',
+      'Recomputes the chain of hashes and prints a signed checkpoint of it. With --anchor also that the chain still runs through an earlier checkpoint: keep ' +
+        'one where the holders of the vault can not write, or they could rewrite everything.\n\n' +
+        'Example:\n  rotate audit verify --anchor checkpoint.txt',
     )
-    .option('--anchor <file>', 'JSON with "rows" and "head", kept elsewhere')
+    .option('--anchor <checkpoint>', 'an earlier checkpoint, or a file that holds one (also the output of: rotate audit verify --json)')
     .action(
       run(async (ctx, options: { readonly anchor?: string }) => {
         const anchor = options.anchor === undefined ? undefined : await readAnchor(ctx, options.anchor)
         const deps = await ctx.deps({ readonly: true })
-        const { auditBroken, verifyAudit } = await import('../../app/audit.ts')
-        const verdict = await verifyAudit(deps, anchor)
-        ctx.out.data({ ok: verdict.ok, rows: verdict.rows, head: verdict.head, firstBad: verdict.firstBad, anchored: verdict.anchored })
-        if (!verdict.ok) throw auditBroken(verdict)
-        ctx.out.line(`ok: ${verdict.rows} rows, chain intact${verdict.anchored === true ? ', runs through the anchor' : ''}`)
-        ctx.out.line(`head ${verdict.head}`)
+        const { auditBroken } = await import('../../app/audit.ts')
+        const verdict = await (await deps.vault.trail()).verify(anchor)
+        const { ok, rows, head, firstBad, anchored, pruned, checkpoint } = verdict
+        ctx.out.data({
+          ok,
+          rows,
+          head,
+          firstBad,
+          anchored,
+          pruned,
+          checkpoint: checkpoint?.note ?? null,
+          checkpointLine: checkpoint?.line ?? null,
+        })
+        if (!ok) throw auditBroken(verdict)
+        const also = `${pruned === 0 ? '' : `, ${pruned} of them pruned`}${anchored === true ? ', runs through the anchor' : ''}`
+        ctx.out.line(`ok: ${rows} rows, chain intact${also}`)
+        ctx.out.line(`head ${head}`)
+        if (checkpoint === null) return
+        ctx.out.line(`checkpoint ${checkpoint.line}`)
+        ctx.out.line()
+        for (const line of checkpoint.note.trimEnd().split('\n')) ctx.out.line(line)
       }),
     )
 }
 
-async function readAnchor(ctx: Context, file: string): Promise<Anchor> {
-  const parsed = parseJsonObject((await ctx.input.file(resolve(ctx.host.cwd, file), '--anchor', 64 * 1024)).reveal(), '--anchor')
-  const inner = isRecord(parsed['data']) ? parsed['data'] : parsed
-  const { rows, head } = inner as Readonly<Partial<Record<string, unknown>>>
-  if (typeof rows !== 'number' || typeof head !== 'string' || !/^[0-9a-f]{64}$/.test(head))
-    throw usage('--anchor: the file has no "rows" and "head"', 'keep the output of: rotate audit verify --json')
-  return { rows, head }
+/** The checkpoint itself, or the file that holds it: everything that is printed beside the note is skipped. */
+async function readAnchor(ctx: Context, given: string): Promise<string> {
+  const inline = given.includes('\n') || /^rotate\/\S+ \d+ \S+ \S+$/.test(given.trim())
+  const text = inline ? given : (await ctx.input.file(resolve(ctx.host.cwd, given), '--anchor', 64 * 1024)).reveal()
+  const at = text.search(/^rotate\/[^\s ]+$/m)
+  return at > 0 && !text.trimStart().startsWith('{') ? text.slice(at) : text
 }
 
-function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
-  return value !== null && typeof value === 'object'
+function pubkey(group: Command, run: Run): void {
+  group
+    .command('pubkey')
+    .summary('the key that verifies checkpoints and exports')
+    .description('Prints the public key of checkpoints and exports. Hand it to auditors on another way than the exports.')
+    .action(
+      run(async (ctx) => {
+        const { vault } = await ctx.deps({ readonly: true })
+        const key = (await vault.trail()).pubkey()
+        ctx.out.data({ vaultId: vault.vaultId, pubkey: key })
+        ctx.out.line(key)
+      }),
+    )
 }
 
 function exportTo(group: Command, run: Run): void {
   filters(group.command('export [project]').summary('as CSV or JSON lines, for auditors'))
     .description(
-      'Exports events for auditors; the export itself goes on record.\n\nExample:\n  rotate audit export --format csv --month 2026-10 -o october.csv',
+      'Exports events for auditors; the export itself goes on record.\n\n' +
+        'JSON lines carry their proof: "rotate audit verify-export" needs only the public key, and finds every line that was cut, changed, moved or hidden. ' +
+        '--month, --since and --until choose a stretch of the chain; --action, --path, --run and a project hide the content of all other events in it, ' +
+        'whose hashes are exported so that the chain stays whole. CSV holds only the chosen events; --note writes a signed note that proves its bytes.\n\n' +
+        'Examples:\n  rotate audit export --format csv --month 2026-10 -o october.csv --note october.note\n' +
+        '  rotate audit export --format jsonl -o audit.jsonl',
     )
     .addOption(new Option('--format <format>', 'how it is written').choices(['csv', 'jsonl']).default('csv'))
     .option('--month <month>', 'one month in UTC, such as 2026-10')
-    .option('-o, --output <file>', 'into a file (0600) instead of stdout')
+    .option('-o, --output <file>', 'into a new file (0600) instead of stdout')
+    .option('--note <file>', 'also write the signed note into a new file')
+    .option('--force', 'replace existing files')
     .action(
       run(async (ctx, project: string | undefined, options: ExportOptions) => {
         const filter = { ...toFilter(ctx, project, options), ...monthOf(options) }
-        const file = options.output === undefined ? undefined : resolve(ctx.host.cwd, options.output)
-        const deps = await ctx.deps()
-        const { recordExport, snapshotOf } = await import('../../app/audit.ts')
-        let rows = 0
-        const counted = (async function* () {
-          for await (const event of snapshotOf(deps, filter)) {
-            rows++
-            yield event
-          }
-        })()
-        const pieces = options.format === 'csv' ? auditCsv(counted) : auditLines(counted)
-        if (file === undefined) {
-          for await (const piece of pieces) {
-            ctx.out.raw(piece)
-            if (ctx.out.readerGone || ctx.out.failure !== undefined) return
-          }
-        } else {
-          const { writeOutFile } = await import('../out-file.ts')
-          const chunks: Uint8Array[] = []
-          for await (const piece of pieces) chunks.push(new TextEncoder().encode(piece))
-          writeOutFile(file, Buffer.concat(chunks), '--output', ctx.host.random)
-        }
-        if (!ctx.globals.dryRun) await recordExport(deps, { format: options.format, rows, month: options.month ?? null })
-        if (file !== undefined) {
-          ctx.out.data({ file, rows, format: options.format })
-          ctx.out.line(`${rows} events in ${file}`)
-        }
+        const { runExport } = await import('../audit-export.ts')
+        await runExport(ctx, filter, options)
+      }),
+    )
+}
+
+function verifyExport(group: Command, run: Run): void {
+  group
+    .command('verify-export <file>')
+    .summary('verify an export without the vault')
+    .description(
+      'Verifies an export with the public key alone: no vault, no secret. "-" reads stdin.\n\n' +
+        'Example:\n  rotate audit verify-export audit.jsonl --pubkey "$(cat rotate.pub)"',
+    )
+    .requiredOption('--pubkey <key>', 'what "rotate audit pubkey" printed, or a file that holds it')
+    .option('--note <file>', 'for CSV: the note that was written beside it')
+    .action(
+      run(async (ctx, file: string, options: { readonly pubkey: string; readonly note?: string }) => {
+        const { runVerifyExport } = await import('../audit-export.ts')
+        await runVerifyExport(ctx, file, options)
+      }),
+    )
+}
+
+function prune(group: Command, run: Run): void {
+  group
+    .command('prune')
+    .summary('drop the content of very old events')
+    .description(
+      'Drops the content of events older than that, in calendar years. Their hashes stay, so the chain and all earlier checkpoints still verify. ' +
+        'Events are kept for seven years; younger ones need --force --reason.\n\nExample:\n  rotate audit prune --older-than 7y',
+    )
+    .requiredOption('--older-than <years>', 'such as 7y')
+    .option('--force', 'drop events younger than seven years; needs --reason')
+    .action(
+      run(async (ctx, options: { readonly olderThan: string; readonly force?: boolean }) => {
+        const years = /^(?:(\d{1,3})y|P(\d{1,3})Y)$/.exec(options.olderThan)
+        if (years === null) throw usage('--older-than takes whole years, such as 7y')
+        const { pruneAudit } = await import('../../app/audit.ts')
+        const { dryRun } = ctx.globals
+        const { from, to, before } = await pruneAudit(await ctx.deps({ readonly: dryRun }), {
+          years: Number(years[1] ?? years[2]),
+          force: options.force === true,
+          dryRun,
+          confirm: (range) => ctx.input.confirm(`Drop the content of ${range.to - range.from} audit events for good?`),
+        })
+        const pruned = to - from
+        const ends = pruned === 0 ? { first: null, last: null } : { first: from + 1, last: to }
+        ctx.out.data({ pruned, ...ends, before: iso(before), dryRun })
+        if (pruned === 0) ctx.out.line(`no events from before ${iso(before)}`)
+        else ctx.out.line(`${dryRun ? 'would drop' : 'dropped'} the content of events ${from + 1} to ${to}, all from before ${iso(before)}`)
       }),
     )
 }

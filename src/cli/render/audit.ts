@@ -1,4 +1,5 @@
-/** Audit events for machines: JSON, CSV, NDJSON. */
+/** Audit events for machines: JSON and CSV. */
+import type { ExportFormat } from '../../core/audit-trail.ts'
 import { iso } from '../../core/duration.ts'
 import type { AuditEvent } from '../../core/model.ts'
 
@@ -56,22 +57,10 @@ function csvRow(event: AuditEvent): readonly string[] {
   ]
 }
 
-/** CSV text in pieces. A field that a spreadsheet would take for a formula gets an apostrophe in front. */
-export async function* auditCsv(events: AsyncIterable<AuditEvent>): AsyncGenerator<string> {
+/** The CSV encoder, loaded when it is needed. A field that a spreadsheet would take for a formula gets an apostrophe in front. */
+export async function auditCsv(): Promise<ExportFormat> {
   const { stringify } = await import('csv-stringify/sync')
   const options = { escape_formulas: true, record_delimiter: '\r\n' } as const
-  yield stringify([[...auditColumns]], options)
-  let rows: (readonly string[])[] = []
-  for await (const event of events) {
-    rows.push(csvRow(event))
-    if (rows.length < 1000) continue
-    yield stringify(rows as string[][], options)
-    rows = []
-  }
-  if (rows.length > 0) yield stringify(rows as string[][], options)
-}
-
-/** One JSON document per line, with the hash that the CSV has too. */
-export async function* auditLines(events: AsyncIterable<AuditEvent>): AsyncGenerator<string> {
-  for await (const event of events) yield `${JSON.stringify({ ...eventData(event), hash: event.hash })}\n`
+  const text = (rows: readonly (readonly string[])[]): string => stringify(rows as string[][], options)
+  return { kind: 'csv', head: text([auditColumns]), rows: (events) => (events.length === 0 ? '' : text(events.map(csvRow))) }
 }

@@ -1,0 +1,143 @@
+/** Exporting the chain, or a range of it, so that it can be verified without the vault. */
+import type { ExportFormat, ExportSummary } from '../core/audit-trail.ts'
+import { iso } from '../core/duration.ts'
+import type { AuditEvent } from '../core/model.ts'
+import type { AuditFilter } from '../core/ports.ts'
+import { type Visit, inTime, rowsBetween, unlessPruned, verifiedRoot, wanted } from './audit.ts'
+import { AuditWalk } from './audit-walk.ts'
+import { equal, utf8 } from './bytes.ts'
+import { tampered } from './damage.ts'
+import { encodeLine, encodeNote, encodeStatement } from './export-line.ts'
+import { type Signer, signNote } from './note.ts'
+import type { Root } from './root.ts'
+import type { Session } from './session.ts'
+import { sodium } from './sodium.ts'
+
+/** Events after `from` up to `to`, and the hashes of the chain there. */
+interface Range {
+  from: number
+  start: Uint8Array
+  to: number
+  end: Uint8Array
+}
+
+/** Everything that is not pruned; or, when the filter speaks of times, from the first to the last event of that time. */
+function ranging(filter: AuditFilter): { readonly visit: (root: Root) => Visit; readonly range: (root: Root) => Range } {
+  const timed = filter.since !== undefined || filter.until !== undefined
+  let found: Range | undefined
+  let before: Pick<Range, 'from' | 'start'> | undefined
+  return {
+    visit: (root) => {
+      found = before = undefined
+      return (seq, walk, stored) => {
+        if (!timed || seq <= root.auditBase) return
+        const hash = walk.head
+        const { event, previous } = walk.open(seq, stored)
+        if (inTime(filter, event.at)) found = { ...(found ?? { from: seq - 1, start: previous }), to: seq, end: hash }
+        else if (filter.since !== undefined && event.at < filter.since) before = { from: seq, start: hash }
+      }
+    },
+    range: (root) => {
+      if (!timed) return { from: root.auditBase, start: root.auditBaseHash, to: root.auditCount, end: root.auditHash }
+      if (found !== undefined) return found
+      // Nothing of that time: the empty range lies where it would be.
+      const { from, start } = before ?? { from: root.auditBase, start: root.auditBaseHash }
+      return { from, start, to: from, end: start }
+    },
+  }
+}
+
+/** The digest that the note signs, fed with everything that is given out. */
+class Digest {
+  readonly #state = sodium.crypto_generichash_init(null, 32)
+
+  of(text: string): string {
+    sodium.crypto_generichash_update(this.#state, utf8(text))
+    return text
+  }
+
+  done(): Uint8Array {
+    return sodium.crypto_generichash_final(this.#state, 32)
+  }
+}
+
+/** `AuditTrail.export`. */
+export async function* exportTrail(
+  session: Session,
+  signer: Signer,
+  filter: AuditFilter,
+  format: ExportFormat,
+): AsyncGenerator<string, ExportSummary> {
+  const { visit, range: rangeOf } = ranging(filter)
+  const root = await verifiedRoot(session, visit)
+  const range = rangeOf(root)
+  const digest = new Digest()
+  const counts = { shown: 0, withheld: 0 }
+  if (format.kind === 'csv') yield digest.of(format.head)
+  try {
+    for await (const text of texts(session, root, range, filter, format, counts)) yield digest.of(text)
+  } catch (error) {
+    throw await unlessPruned(session, root, error)
+  }
+  const statement = {
+    ...range,
+    ...counts,
+    time: iso(session.clock.now()),
+    format: format.kind,
+    filter: readable(filter),
+    digest: digest.done(),
+  }
+  const note = signNote(signer, { origin: signer.name, size: root.auditCount, hash: root.auditHash, more: encodeStatement(statement) })
+  if (format.kind === 'jsonl') yield `${encodeNote(note)}\n`
+  return { from: range.from, to: range.to, ...counts, pruned: root.auditBase, note }
+}
+
+/** A page at a time; the chain is followed once more, so what is given out is what was verified. */
+async function* texts(
+  session: Session,
+  root: Root,
+  range: Range,
+  filter: AuditFilter,
+  format: ExportFormat,
+  counts: { shown: number; withheld: number },
+): AsyncGenerator<string> {
+  const walk = new AuditWalk(session.keys, range.start)
+  try {
+    let seq = range.from
+    for await (const rows of rowsBetween(session, root, range.from, range.to)) {
+      const events: AuditEvent[] = []
+      let lines = ''
+      for (const { bytes } of rows) {
+        const { event: opened, salt } = walk.open(++seq, bytes, true)
+        walk.follow(bytes)
+        const event = { ...opened, hash: walk.hex }
+        const shown = wanted(filter, event)
+        counts[shown ? 'shown' : 'withheld']++
+        if (format.kind === 'csv') {
+          if (shown) events.push(event)
+          continue
+        }
+        const sealed = walk.sealedHex
+        const hidden = { seq, leaf: Buffer.from(bytes.subarray(0, 32)).toString('hex'), sealed, hash: event.hash }
+        lines += `${encodeLine(shown ? { event, salt: Buffer.from(salt).toString('hex'), sealed } : hidden)}\n`
+      }
+      if (format.kind === 'csv') yield format.rows(events)
+      else yield lines
+    }
+    if (!equal(walk.head, range.end)) throw tampered('its audit chain changed while it was read')
+  } finally {
+    walk.free()
+  }
+}
+
+/** The filter as it is signed. */
+function readable({ action, path, project, runId, since, until }: AuditFilter): Readonly<Record<string, unknown>> {
+  return {
+    ...(since === undefined ? {} : { since: iso(since) }),
+    ...(until === undefined ? {} : { until: iso(until) }),
+    ...(action === undefined ? {} : { action }),
+    ...(path === undefined ? {} : { path }),
+    ...(project === undefined ? {} : { project }),
+    ...(runId === undefined ? {} : { runId }),
+  }
+}

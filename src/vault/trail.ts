@@ -1,0 +1,118 @@
+/** `AuditTrail`: what the chain proves to others. */
+import { type AnchorFault, type AuditTrail, type Checkpoint, type ExportFormat, type ExportSummary } from '../core/audit-trail.ts'
+import type { PruneOptions, PruneRange, TrailVerdict } from '../core/audit-trail.ts'
+import { iso } from '../core/duration.ts'
+import { usage } from '../core/errors.ts'
+import { parseJsonObject } from '../core/json.ts'
+import type { AuditFilter } from '../core/ports.ts'
+import { notWritable } from '../store/failures.ts'
+import { type Visit, auditVerify, rootOf } from './audit.ts'
+import { exportTrail } from './audit-export.ts'
+import { pruneTrail } from './audit-prune.ts'
+import { CHAIN_START } from './audit-row.ts'
+import { Malformed, equal, hex } from './bytes.ts'
+import { type Note, type Signer, encodeVerifier, parseLine, parseNote, signLine, signNote, signedBy, signerOf } from './note.ts'
+import type { Root } from './root.ts'
+import type { Session } from './session.ts'
+
+/** A point that the chain must run through; with a note, one that says so. */
+interface Anchor {
+  readonly size: number
+  readonly hash: Uint8Array
+  readonly note?: Note
+}
+
+class Trail implements AuditTrail {
+  readonly #session: Session
+  readonly #signer: Signer
+  readonly #readonlyFile: string | undefined
+
+  constructor(session: Session, signer: Signer, readonlyFile: string | undefined) {
+    this.#session = session
+    this.#signer = signer
+    this.#readonlyFile = readonlyFile
+  }
+
+  pubkey(): string {
+    return encodeVerifier(this.#signer)
+  }
+
+  async checkpoint(): Promise<Checkpoint> {
+    return this.#sign(await rootOf(this.#session))
+  }
+
+  #sign(root: Root): Checkpoint {
+    const claim = { origin: this.#signer.name, size: root.auditCount, hash: root.auditHash }
+    const note = signNote(this.#signer, { ...claim, more: [`time ${iso(this.#session.clock.now())}`] })
+    return { size: root.auditCount, hash: hex(root.auditHash), note, line: signLine(this.#signer, claim) }
+  }
+
+  async verify(text?: string): Promise<TrailVerdict> {
+    const anchor = text === undefined ? undefined : parseAnchor(text)
+    let there: Uint8Array | undefined
+    const visit = (): Visit => {
+      there = anchor?.size === 0 ? CHAIN_START : undefined
+      return (seq, walk) => {
+        if (seq === anchor?.size) there = walk.head
+      }
+    }
+    const { root, ...verdict } = await auditVerify(this.#session, anchor === undefined ? undefined : visit)
+    const checkpoint = verdict.ok ? this.#sign(root) : null
+    const found = { ...verdict, pruned: root.auditBase }
+    if (anchor === undefined || !verdict.ok) return { ...found, anchored: null, checkpoint }
+    const fault = this.#faultOf(anchor, there)
+    if (fault === undefined) return { ...found, anchored: true, anchor: { size: anchor.size }, checkpoint }
+    return { ...found, ok: false, firstBad: anchor.size, anchored: false, anchor: { size: anchor.size, fault }, checkpoint: null }
+  }
+
+  #faultOf(anchor: Anchor, there: Uint8Array | undefined): AnchorFault | undefined {
+    const { note } = anchor
+    if (note !== undefined) {
+      if (note.claim.origin !== this.#signer.name) return 'foreign'
+      if (!signedBy(note, this.#signer)) return 'signature'
+      if (note.claim.size !== anchor.size || !equal(note.claim.hash, anchor.hash)) return 'fork'
+    }
+    if (there === undefined) return 'ahead'
+    return equal(there, anchor.hash) ? undefined : 'fork'
+  }
+
+  export(filter: AuditFilter, format: ExportFormat): AsyncGenerator<string, ExportSummary> {
+    return exportTrail(this.#session, this.#signer, filter, format)
+  }
+
+  async prune(options: PruneOptions): Promise<PruneRange> {
+    if (this.#readonlyFile !== undefined && !options.dryRun) throw notWritable(this.#readonlyFile, 'it was opened for reading only')
+    return pruneTrail(this.#session, options)
+  }
+}
+
+/** A note, a line, or the JSON that `audit verify` printed (its rows and head, and its checkpoint if there is one). */
+function parseAnchor(text: string): Anchor {
+  try {
+    const trimmed = text.trim()
+    if (trimmed.startsWith('{')) return fromJson(trimmed)
+    const note = trimmed.includes('\n') ? parseNote(`${trimmed}\n`) : parseLine(trimmed)
+    return { size: note.claim.size, hash: note.claim.hash, note }
+  } catch (error) {
+    if (!(error instanceof Malformed)) throw error
+    throw usage('--anchor: this is neither a checkpoint nor a file that holds one', 'keep the output of: rotate audit verify')
+  }
+}
+
+function fromJson(text: string): Anchor {
+  const parsed = parseJsonObject(text, '--anchor')
+  const data = parsed['data']
+  const { rows, head, checkpoint } = (isRecord(data) ? data : parsed) as Readonly<Partial<Record<string, unknown>>>
+  if (typeof rows !== 'number' || typeof head !== 'string' || !/^[0-9a-f]{64}$/.test(head)) throw new Malformed('no "rows" and "head"')
+  const note = typeof checkpoint === 'string' ? parseNote(checkpoint) : undefined
+  return { size: rows, hash: new Uint8Array(Buffer.from(head, 'hex')), ...(note === undefined ? {} : { note }) }
+}
+
+function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+  return value !== null && typeof value === 'object'
+}
+
+/** @param readonlyFile the vault's file if it was opened for reading only */
+export async function openTrail(session: Session, vaultId: string, readonlyFile: string | undefined): Promise<AuditTrail> {
+  return new Trail(session, await signerOf(vaultId, session.keys.ring.signSeed), readonlyFile)
+}
