@@ -16,6 +16,8 @@ export interface Deps {
   /** Aborted on SIGINT and SIGTERM; long work stops at the next safe point. */
   readonly signal: AbortSignal
   readonly pid: number
+  /** How to start this very program again: its runtime, its flags and its file. */
+  readonly self?: readonly [string, ...string[]]
   /** The command line without values, for the message of exit 11. */
   readonly command: string
   /** A line of progress or notice for people; never a value. */

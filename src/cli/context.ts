@@ -1,12 +1,13 @@
 /** What a command is given. Everything that costs time (the vault, chalk, tables, questions) is loaded when it is first used. */
 import { isatty } from 'node:tty'
 import type { Deps } from '../app/deps.ts'
+import type { OpenOptions } from '../app/vaults.ts'
 import { noFaults, type Clock, type Locks } from '../core/ports.ts'
 import { fromEnv } from './env.ts'
 import type { Globals } from './globals.ts'
 import type { Host } from './host.ts'
 import { Input } from './input.ts'
-import { stateDir, vaultFile } from './places.ts'
+import { stateDir, stateDirIfAny, vaultFile } from './places.ts'
 import { Out } from './render/out.ts'
 import { Times } from './render/time.ts'
 import { obtainUnlock } from './unlock.ts'
@@ -28,8 +29,17 @@ export interface Context {
   /** Absolute path of the vault file; `usage` when there is no place for one. */
   vaultFile(): string
   /** Opens the vault (once) and returns what use cases need. `readonly`: nothing will be written. `ask: false`: no question and no notice. */
-  deps(options?: { readonly readonly?: boolean; readonly ask?: boolean }): Promise<Deps>
+  deps(options?: DepsOptions): Promise<Deps>
+  /** What opens a vault, for commands that do not open it the usual way: `file` instead of the vault. */
+  opening(file?: string, ask?: boolean): Promise<OpenOptions>
   close(): void
+}
+
+export interface DepsOptions {
+  readonly readonly?: boolean
+  readonly ask?: boolean
+  /** `report`: also a vault that is older than what was seen here. */
+  readonly freshness?: 'report'
 }
 
 /** Colour of one stream: the flag, then FORCE_COLOR, then NO_COLOR, then whether it is a terminal. */
@@ -83,18 +93,22 @@ export function createContext(host: Host, globals: Globals, out: Out, command: s
     },
     command,
     vaultFile: () => vaultFile(globals.vault, env, host.cwd),
-    async deps(options) {
-      if (opened !== undefined) return opened
-      const file = context.vaultFile()
-      const ask = options?.ask !== false
+    async opening(file = context.vaultFile(), ask = true) {
       if (ask && fromEnv(env, 'ROTATE_PASSPHRASE') !== undefined && isatty(2)) {
         out.warn('ROTATE_PASSPHRASE can be read by every process of this user; prefer ROTATE_PASSPHRASE_FILE or a key file')
       }
       const door = await host.vaults()
       const asking = ask ? input : new Input({ allowed: false, yes: globals.yes, env, signal })
       const unlock = await obtainUnlock(file, globals, env, host.cwd, asking, door, signal)
+      return { file, unlock, clock, random, stateDir: stateDirIfAny(env), ...(ask ? { warn: (text) => out.warn(text) } : {}) }
+    },
+    async deps(options) {
+      if (opened !== undefined) return opened
+      const opening = await context.opening(undefined, options?.ask !== false)
       const readonly = options?.readonly === true || globals.dryRun
-      const vault = await door.openVault({ file, unlock, clock, random, ...(readonly ? { readonly } : {}) })
+      const { freshness } = options ?? {}
+      const door = await host.vaults()
+      const vault = await door.openVault({ ...opening, freshness, ...(readonly ? { readonly } : {}) })
       opened = {
         clock,
         random,
@@ -107,6 +121,7 @@ export function createContext(host: Host, globals: Globals, out: Out, command: s
         reason: globals.reason,
         signal,
         pid: host.pid,
+        self: host.self,
         command,
         note: (line) => out.note(line),
       }

@@ -11,7 +11,7 @@ import { RotateError } from '../core/errors.ts'
 import type { Label } from '../core/model.ts'
 import type { Clock, Random } from '../core/ports.ts'
 import { flatten, singleValue } from '../core/secret.ts'
-import { vaultFile } from './places.ts'
+import { stateDirIfAny, vaultFile } from './places.ts'
 import { findSource } from './sources.ts'
 import { writeAll } from './write.ts'
 
@@ -95,12 +95,23 @@ async function read(host: FastHost, asked: Asked): Promise<Uint8Array | undefine
   }
   const key = await host.readKeyFile(source.path)
   const { clock, random } = host
-  const vault = await host.openVault({ file, unlock: { kind: 'key-file', key }, clock, random, readonly: true })
+  let warned = false
+  const warn = (): void => void (warned = true)
+  const vault = await host.openVault({
+    file,
+    unlock: { kind: 'key-file', key },
+    clock,
+    random,
+    readonly: true,
+    stateDir: stateDirIfAny(host.env),
+    warn,
+  })
   try {
     const got = await vault.read((reader) => readCurrent(reader, { name, ...which }))
     // What needs an audit row or a word to the operator is for the long way.
     const { expiresAt, state } = got.version
     if (got.secret.tier === 'critical') return undefined
+    if (warned && asked.silent !== true) return undefined
     if (asked.silent !== true && (state !== 'live' || (expiresAt !== undefined && expiresAt < clock.now()))) return undefined
     const fields = asked.field === undefined ? got.fields : { value: pickField(got, asked.field) }
     if (singleValue(fields) === undefined && !Object.values(fields).every((field) => field.isText())) return undefined

@@ -27,9 +27,15 @@ export function vaultFile(flag: string | undefined, env: Env, cwd: string): stri
 
 /** The directory of high-water marks and locks. */
 export function stateDir(env: Env): string {
-  const state = base(env, 'XDG_STATE_HOME', '.local/state')
+  const state = stateDirIfAny(env)
   if (state === undefined) {
     throw usage('there is no place for locks: neither HOME nor XDG_STATE_HOME is set', 'set XDG_STATE_HOME to a directory of your own')
   }
-  return join(state, 'rotate')
+  return state
+}
+
+/** `undefined` where neither HOME nor XDG_STATE_HOME is set: nothing can be remembered then. */
+export function stateDirIfAny(env: Env): string | undefined {
+  const state = base(env, 'XDG_STATE_HOME', '.local/state')
+  return state === undefined ? undefined : join(state, 'rotate')
 }

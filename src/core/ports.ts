@@ -190,6 +190,55 @@ export interface VaultKeys {
   finish(who: Who, options?: RekeyOptions): Promise<RekeyReport>
 }
 
+/** What a vault's word is worth on this machine. */
+export interface VaultStanding {
+  /** May something be destroyed on its word? Not while it is a copy, unknown here, older than what was seen here, or forked. */
+  readonly trusted: boolean
+  /** It is a backup, or was restored from one. */
+  readonly copy: boolean
+  /** What the high-water records of this machine say; `off`: it was opened without them. */
+  readonly mark: 'fresh' | 'unmarked' | 'behind' | 'forked' | 'unusable' | 'off'
+  /** Why it is not trusted. */
+  readonly why: string | null
+}
+
+/** What a full verification found. */
+export interface VaultReport {
+  readonly ok: boolean
+  /** In the operator's words; never a name or a value. */
+  readonly problems: readonly string[]
+  readonly commit: number
+  readonly objects: number
+  /** Values, over all secrets. */
+  readonly versions: number
+  readonly auditRows: number
+}
+
+export interface VaultCopy {
+  readonly file: string
+  readonly bytes: number
+  readonly versions: number
+  readonly commit: number
+}
+
+/** Looking after the file as a whole. */
+export interface VaultCare {
+  /** Verifies every row and the audit chain, bucket by bucket in short reads; `deep` also opens everything and asks the container. */
+  verify(options: { readonly deep: boolean }): Promise<VaultReport>
+  /** The container's own check: what it found. */
+  quickCheck(): Promise<readonly string[]>
+  /**
+   * Copies the vault as it is now into a new file (0600), marked as a copy, which appears under its name only when `prove` (another process, which gets
+   * the root key) has verified it. `conflict` if there is something at that path, `not-writable`, `tampered` if the copy does not verify.
+   */
+  backup(target: string, prove: ProveCopy): Promise<VaultCopy>
+  /** `state`: the operator vouches for this file and this place. `clock`: the highest time seen becomes the time now. One commit with its audit row. */
+  accept(what: 'state' | 'clock', entry: AuditEntry): Promise<void>
+}
+
+/** Verifies a finished copy with its root key (hex) and reports. */
+export type ProveCopy = (file: string, key: Secret) => Promise<VaultReport>
+
 export interface AuditVerdict {
   readonly ok: boolean
   readonly rows: number
@@ -229,6 +278,10 @@ export interface Vault {
   fingerprint(fields: Fields): string
   /** The part that deals with unlockers and rekeying. */
   keys(): Promise<VaultKeys>
+  /** Reads the newest state and the marks. */
+  standing(): Promise<VaultStanding>
+  /** The part that deals with the file as a whole. */
+  care(): Promise<VaultCare>
   close(): void
 }
 

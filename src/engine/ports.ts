@@ -27,6 +27,11 @@ export interface EnginePorts {
   readonly signal: AbortSignal
   readonly pid: number
   readonly command: string
+  /**
+   * Law 5, where backups are configured: makes sure that a verified backup newer than this time exists, and makes one if it does not. Throws `AdapterError`
+   * (effect none) when that can't be done.
+   */
+  readonly ensureBackup?: (newerThan: number) => Promise<void>
   /** The next date of a schedule counted from a time; knows cron expressions. */
   nextDate(schedule: Schedule, from: number): number
   /** A step has changed its status: for live progress and `--events`. */

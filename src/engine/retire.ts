@@ -11,6 +11,7 @@ import { currentVersion, versionOf, withVersion } from '../core/model.ts'
 import type { Credential, ProviderSession } from '../core/provider.ts'
 import type { Fields } from '../core/secret.ts'
 import { busy, claimed, release, withoutClaim } from './claim.ts'
+import { distrust } from './distrust.ts'
 import { lostClaim } from './journal.ts'
 import { ageLimits, CLOCK_TOLERANCE, clockWentBack, retryPause } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
@@ -69,6 +70,8 @@ async function retireOne(ports: EnginePorts, secretId: string, n: number, last: 
   const gone = retirement.why === 'discard' ? 'discarded' : 'retired'
   if (!version.revocable) return end(ports, secretId, n, gone, 'not revocable here', last)
   if (sharesHandle(secret, version)) return end(ports, secretId, n, gone, 'its handle belongs to a newer version now', last)
+  const doubt = await distrust(ports)
+  if (doubt !== undefined) return held(secret, version, ports.clock.now(), doubt, true)
   let session: ProviderSession | undefined
   try {
     const provider = await issuer(ports, secret, version)
@@ -116,6 +119,7 @@ async function withProvider(
   let proven = false
   const prove = async (secret: SecretRecord, version: VersionRecord, retirement: Retirement, old: Credential): Promise<void> => {
     if (!proven) await gates(ports, secret, version, retirement, session, old)
+    if (!proven && retirement.why !== 'discard') await ports.ensureBackup?.(currentVersion(secret)?.promotedAt ?? ports.clock.now())
     proven = true
   }
   for (;;) {

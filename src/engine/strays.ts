@@ -6,6 +6,7 @@ import { asAdapterError, RotateError } from '../core/errors.ts'
 import type { AuditEntry, SecretRecord, Stray } from '../core/model.ts'
 import type { ProviderSession } from '../core/provider.ts'
 import { claimed, isOurs, release, withoutClaim } from './claim.ts'
+import { distrust } from './distrust.ts'
 import { lostClaim } from './journal.ts'
 import { clockWentBack, retryPause } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
@@ -54,6 +55,8 @@ async function cleanOne(ports: EnginePorts, secret: SecretRecord, stray: Stray, 
   let session: ProviderSession | undefined
   try {
     if (clockWentBack(ports.clock.now(), await ports.vault.highestTime())) return undefined
+    const doubt = await distrust(ports)
+    if (doubt !== undefined) return { id, state: 'failed', at: ports.clock.now(), detail: doubt }
     session = await answered(() => ports.adapters.openProvider(stray.provider, secret.path))
     if (secret.versions.some((version) => version.handle?.id === id)) throw new Error(`${id} is the key of a version; it is left alone`)
     if (stray.suspendedAt === undefined && session.suspend !== undefined) {

@@ -76,11 +76,23 @@ export class CommitUnknown extends Error {
   override readonly name = 'CommitUnknown'
 }
 
+/** Looking after the container itself. Each call waits up to 30 s for a commit of another process. */
+export interface Upkeep {
+  /** The outer shape as it is now. */
+  layout(): Promise<Layout>
+  /** The container's own check of its structure; what it found, nothing if all is well. Readers go on, commits wait. */
+  quickCheck(): Promise<readonly string[]>
+  /** Writes one committed state into a file that exists and is empty. Nothing is durable yet. Throws `not-writable`. */
+  copyInto(path: string): Promise<void>
+}
+
 /**
  * Errors: `RotateError` with `no-vault`, `tampered` (the container itself is damaged), `locked` (30 s of waiting), `not-writable` (nothing changed),
  * `failed` (can't be read).
  */
 export interface Store {
+  /** What only a container of its own can do. */
+  readonly upkeep?: Upkeep
   read(request: ReadRequest): Promise<ReadResult>
   /** All or nothing, durable when it resolves with the new head. Throws `HeadMoved` or `CommitUnknown`. */
   commit(batch: Batch): Promise<Uint8Array>

@@ -5,7 +5,17 @@ import type { Clock, Random } from '../core/ports.ts'
 import { blob, configure, configureWriter, layoutOf, same, schemaIsOurs, writeHead, writeRows } from './connection.ts'
 import { codeOf, damaged, notWritable, readFailure, writeFailure } from './failures.ts'
 import { FORMAT, checkFileHeader, locate } from './files.ts'
-import { type Batch, CommitUnknown, HeadMoved, type ReadRequest, type ReadResult, type Row, type Store, type TableName } from './port.ts'
+import {
+  type Batch,
+  CommitUnknown,
+  HeadMoved,
+  type ReadRequest,
+  type ReadResult,
+  type Row,
+  type Store,
+  type TableName,
+  type Upkeep,
+} from './port.ts'
 
 type Connection = Database.Database
 type Statement = Database.Statement<unknown[], unknown>
@@ -195,6 +205,29 @@ class SqliteStore implements Store {
     }
     const found = statement.all(BigInt.asIntN(64, from), BigInt.asIntN(64, to), limit) as [bigint, unknown][]
     return found.map(([key, bytes]) => ({ table, key: BigInt.asUintN(64, key), bytes: blob(bytes) ?? new Uint8Array(0) }))
+  }
+
+  readonly upkeep: Upkeep = {
+    layout: () => this.#looking(layoutOf),
+    quickCheck: async () => {
+      const { structureOf } = await import('./upkeep.ts')
+      return this.#looking(structureOf)
+    },
+    copyInto: async (path) => {
+      // The first read undoes what a killed writer left.
+      await this.read({})
+      const { copyInto } = await import('./upkeep.ts')
+      copyInto(this.#connection(), path)
+    },
+  }
+
+  async #looking<T>(look: (db: Connection) => T): Promise<T> {
+    await this.read({})
+    try {
+      return look(this.#connection())
+    } catch (error) {
+      throw this.#reading(error)
+    }
   }
 
   async turn(): Promise<() => void> {

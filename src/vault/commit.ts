@@ -1,6 +1,6 @@
 /** From collected changes to one batch: each leaf and mid on the way is verified and rewritten once, the state root last. */
 import type { AuditEntry } from '../core/model.ts'
-import { type Batch, HEADER_KEY, type Row, type RowKey } from '../store/port.ts'
+import { type Batch, HEADER_KEY, type Layout, type Row, type RowKey } from '../store/port.ts'
 import { sealAudit, chain } from './audit-row.ts'
 import { encodeObject } from './codec.ts'
 import { tampered } from './damage.ts'
@@ -56,6 +56,11 @@ export interface Intended {
   readonly runs?: number | undefined
   readonly header?: NewHeader
   readonly rekeyCursor?: number
+  /** Of a file that SQLite has just copied: the root still has the layout of the original. */
+  readonly layout?: Layout
+  readonly flags?: number
+  /** Instead of the highest time seen so far. */
+  readonly highestTime?: number
   /** The oldest audit rows become stubs: what is written in their place, and where the whole events begin afterwards. */
   readonly pruned?: Pick<Root, 'auditBase' | 'auditBaseHash'> & { readonly puts: readonly Row[] }
 }
@@ -80,7 +85,8 @@ export async function prepare(session: Session, snapshot: Snapshot, intended: In
     ...appendAudit(work, root, audits, now),
     commit: root.commit + 1,
     recent: [tag, ...root.recent].slice(0, RECENT),
-    highestTime: Math.max(root.highestTime, now),
+    highestTime: intended.highestTime ?? Math.max(root.highestTime, now),
+    flags: intended.flags ?? root.flags,
     objects: work.objects,
     nodes: work.nodes,
     runs: runs ?? root.runs,
@@ -93,7 +99,7 @@ export async function prepare(session: Session, snapshot: Snapshot, intended: In
     tag,
     batch: {
       expected: bytes,
-      layout: root.layout,
+      layout: intended.layout ?? root.layout,
       puts: work.puts,
       deletes: work.deletes,
       head: (layout) => {

@@ -4,6 +4,7 @@ import type { Vault } from '../core/ports.ts'
 import { createSqliteStore } from '../store/create.ts'
 import { openSqliteStore } from '../store/sqlite.ts'
 import { CHAIN_START, chain, sealAudit } from './audit-row.ts'
+import { Freshness, marksOf } from './freshness.ts'
 import { buildHeader } from './header.ts'
 import { type Keyring, type UnlockerKeys, assembleKeys, base32, epochKeys, unlockerId } from './keys.ts'
 import { NO_REKEY, encodeRoot } from './root.ts'
@@ -93,8 +94,11 @@ export async function createVault(options: CreateVaultOptions): Promise<Vault> {
     const later = opener(first)
     const openRoot: OpenRoot = async (now) => (now.epoch === FIRST_EPOCH ? { root, rawId, weak: false } : later(now))
     const session = new Session({ store, clock, random, openRoot })
+    const marks = options.stateDir === undefined ? undefined : await marksOf(store, file, options.stateDir)
     await session.open()
-    return asVault(file, session, false)
+    const freshness = marks === undefined ? undefined : new Freshness(session, marks, options)
+    freshness?.pin(session.newest, true)
+    return asVault(file, session, false, { freshness })
   } catch (error) {
     store.close()
     throw error

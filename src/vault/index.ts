@@ -1,8 +1,11 @@
 /** The public face of the vault. Everything else in this directory is private to it. What a plain read does not need is loaded when it is used. */
 import type { ExportReport, VerifyExportOptions } from '../core/audit-trail.ts'
-import type { Random, Vault } from '../core/ports.ts'
+import type { ProveCopy, Random, Vault } from '../core/ports.ts'
 import type { Secret } from '../core/secret.ts'
-import type { CreateVaultOptions, SealedInfo } from './types.ts'
+import type { Unverified } from './raw.ts'
+import type { Restored, RestoreOptions } from './restore.ts'
+import type { Salvaged, SalvageOptions } from './salvage.ts'
+import type { CreateVaultOptions, OpenVaultOptions, SealedInfo } from './types.ts'
 
 export type { CreateVaultOptions, NewUnlocker, OpenVaultOptions, PassphraseParams, SealedInfo, Unlock } from './types.ts'
 
@@ -42,6 +45,25 @@ export async function newRecoveryKey(random: Random): Promise<{ readonly key: Se
 export async function parseRecoveryKey(text: Secret): Promise<Secret> {
   return (await import('./recovery-key.ts')).parseRecoveryKey(text)
 }
+
+/** Verifies a copy with the root key that its maker handed over; see `VaultCare.backup`. */
+export async function proveCopy(...given: Parameters<ProveCopy>): ReturnType<ProveCopy> {
+  return (await import('./copy.ts')).proveCopy(...given)
+}
+
+/** Puts a backup where a vault is to be. `conflict` if there is one; `tampered` if the backup does not verify; `unlock-failed`; `not-writable`. */
+export async function restoreVault(options: RestoreOptions): Promise<Restored> {
+  return (await import('./restore.ts')).restoreVault(options)
+}
+
+/** Saves what still authenticates into a new vault with the same unlockers. `conflict` if there is something; `tampered` if nothing can be saved. */
+export async function salvageVault(options: SalvageOptions): Promise<Salvaged> {
+  return (await import('./salvage.ts')).salvageVault(options)
+}
+
+/** Reads rows that authenticate by themselves, whether or not the rest of the vault verifies. */
+export async function openUnverified(options: Pick<OpenVaultOptions, 'file' | 'unlock'>): Promise<Unverified> {
+  return (await import('./raw.ts')).openUnverified(options)
 
 /** Verifies an audit export with the public key alone. `tampered` if it does not verify; `usage` if the key can't be read. */
 export async function verifyExport(options: VerifyExportOptions): Promise<ExportReport> {

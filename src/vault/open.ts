@@ -2,6 +2,7 @@
 import type { Vault } from '../core/ports.ts'
 import { HEADER_KEY } from '../store/port.ts'
 import { openSqliteStore } from '../store/sqlite.ts'
+import { Freshness, marksOf } from './freshness.ts'
 import { parseHeader, vaultIdOf } from './header.ts'
 import { kindOf, unlockerId } from './keys.ts'
 import { Session } from './session.ts'
@@ -17,8 +18,11 @@ export async function openVault(options: OpenVaultOptions): Promise<Vault> {
   try {
     await ready()
     const session = new Session({ store, clock, random, openRoot: opener(unlock, policy) })
+    const marks = options.stateDir === undefined ? undefined : await marksOf(store, file, options.stateDir)
     await session.open()
-    return asVault(file, session, readonly, policy === undefined ? { unlock } : { unlock, policy })
+    const freshness = marks === undefined ? undefined : new Freshness(session, marks, options)
+    await freshness?.check(session.newest)
+    return asVault(file, session, readonly, { unlock, freshness, ...(policy === undefined ? {} : { policy }) })
   } catch (error) {
     store.close()
     throw error

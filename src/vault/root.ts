@@ -8,6 +8,9 @@ export const RECENT = 8
 /** `rekeyCursor` while no rekey is under way. */
 export const NO_REKEY = 0xffff_ffff
 
+/** In `flags`: this file is a copy (a backup, or restored from one), and nobody has looked yet whether the world is as it says. */
+export const COPY = 1
+
 export interface Root {
   /** Number of this commit, from 1. */
   readonly commit: number

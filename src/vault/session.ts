@@ -54,6 +54,8 @@ export class Session {
   readonly random: Random
   readonly mids = new Map<number, Verified<Children>>()
   readonly leaves = new Map<number, Verified<readonly Entry[]>>()
+  /** Told about the newest state after each commit of this process, once that is durable (freshness.ts). */
+  afterCommit: ((state: State) => void) | undefined
   readonly #openRoot: OpenRoot
   #keys: Keys | undefined
   #opened: Opened | undefined
@@ -79,6 +81,17 @@ export class Session {
   get opened(): Opened {
     if (this.#opened === undefined) throw new Error('the vault is not unlocked')
     return this.#opened
+  }
+
+  /** The newest verified state. */
+  get newest(): State {
+    if (this.#state === undefined) throw new Error('the vault is not open')
+    return this.#state
+  }
+
+  /** A commit of this process is durable. */
+  committed(): void {
+    if (this.#state !== undefined) this.afterCommit?.(this.#state)
   }
 
   /** Is a rekey unfinished, as far as the newest state that was read says? */

@@ -163,6 +163,13 @@ export class Snapshot {
     return entries.map((entry) => this.#open(entry))
   }
 
+  /** Are the stored rows of these entries the ones that the tree names? Opens none of them. */
+  async prove(entries: readonly Entry[]): Promise<void> {
+    await this.#fetch(entries.map(({ key }) => ({ table: 'obj', key })))
+    for (const entry of entries)
+      if (!matches(entry, this.#row('obj', entry.key))) throw tampered('an object is not the one its parent names')
+  }
+
   #open(entry: Entry): Found {
     const stored = this.#row('obj', entry.key)
     if (!matches(entry, stored)) throw tampered('an object is not the one its parent names')

@@ -77,6 +77,7 @@ async function attemptOnce<T>(session: Session, snapshot: Snapshot, attempt: (sn
     if (!(error instanceof CommitUnknown)) throw error
     await settle(session, prepared, error)
   }
+  session.committed()
   return result
 }
 

@@ -30,6 +30,10 @@ export interface CreateVaultOptions {
   readonly unlockers: readonly [NewUnlocker, ...NewUnlocker[]]
   /** For the audit row `vault_created`. */
   readonly actor: string
+  /** Where this machine keeps high-water records: the new vault is known and trusted here from the start. */
+  readonly stateDir?: string | undefined
+  /** Told that the state directory can't be used. */
+  readonly warn?: ((text: string) => void) | undefined
 }
 
 export interface OpenVaultOptions {
@@ -39,6 +43,12 @@ export interface OpenVaultOptions {
   readonly random: Random
   /** What a password hash has to cost: new ones do, and an older one is wrapped anew at the next write. Default 256 MiB, 3 passes. */
   readonly policy?: PassphraseParams
+  /** Where this machine keeps high-water records; without it the vault's own word is all there is. */
+  readonly stateDir?: string | undefined
+  /** `report`: a vault that is older than what was seen here, or forked, is opened all the same (`Vault.standing`). Default: `tampered`. */
+  readonly freshness?: 'enforce' | 'report' | undefined
+  /** Told that the state directory can't be used. */
+  readonly warn?: ((text: string) => void) | undefined
   /** Refuse `transact`. A vault that is only read never writes, whatever this says. */
   readonly readonly?: boolean
 }

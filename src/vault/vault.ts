@@ -1,11 +1,23 @@
 /** The `Vault` port on top of a session. What only writers and lists need is loaded when it is first used. */
 import type { AuditTrail } from '../core/audit-trail.ts'
 import type { AuditEvent, RunRecord, SecretRecord } from '../core/model.ts'
-import type { AuditFilter, AuditOrder, AuditVerdict, UnlockerInfo, Vault, VaultKeys, VaultReader, VaultTx } from '../core/ports.ts'
+import type {
+  AuditFilter,
+  AuditOrder,
+  AuditVerdict,
+  UnlockerInfo,
+  Vault,
+  VaultCare,
+  VaultKeys,
+  VaultReader,
+  VaultStanding,
+  VaultTx,
+} from '../core/ports.ts'
 import type { Fields } from '../core/secret.ts'
 import { notWritable } from '../store/failures.ts'
 import { Writer, hex, utf8 } from './bytes.ts'
 import { vaultIdOf } from './header.ts'
+import { type Freshness, standingAlone } from './freshness.ts'
 import { formatRecipient } from './recipient.ts'
 import { Records } from './records.ts'
 import type { Session } from './session.ts'
@@ -16,6 +28,7 @@ import type { PassphraseParams, Unlock } from './types.ts'
 export interface OwnUnlock {
   readonly unlock?: Unlock
   readonly policy?: PassphraseParams
+  readonly freshness?: Freshness | undefined
 }
 
 class OpenVault implements Vault {
@@ -113,6 +126,15 @@ class OpenVault implements Vault {
   async keys(): Promise<VaultKeys> {
     const { vaultKeys } = await import('./unlocker-admin.ts')
     return vaultKeys(this.#session, this.#own.policy)
+  }
+
+  standing(): Promise<VaultStanding> {
+    return this.#own.freshness === undefined ? standingAlone(this.#session) : this.#own.freshness.standing()
+  }
+
+  async care(): Promise<VaultCare> {
+    const { vaultCare } = await import('./care.ts')
+    return vaultCare(this.file, this.#session, this.#readonly, this.#own.freshness)
   }
 
   close(): void {

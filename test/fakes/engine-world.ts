@@ -352,6 +352,7 @@ export class Process {
     }
     stages.set(this.clock, {
       at: (point) => this.at(point),
+      pass: (ms) => Promise.resolve(void (world.time += ms)),
       side: (side) => world.side(side),
       target: (target) => world.target(target),
       red: (check, fields) => world.red(check, textOf(fields)),
@@ -481,6 +482,8 @@ function mortalVault(process: Process, vault: Vault): Vault {
     highestTime: () => vault.highestTime(),
     keys: () => vault.keys(),
     fingerprint: (fields) => vault.fingerprint(fields),
+    standing: () => vault.standing(),
+    care: () => vault.care(),
     close: () => vault.close(),
   }
 }

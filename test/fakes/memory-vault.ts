@@ -7,7 +7,7 @@ import { createHash } from 'node:crypto'
 import { RotateError } from '../../src/core/errors.ts'
 import { eventId } from '../../src/core/ids.ts'
 import type { AuditEntry, AuditEvent, RunRecord, SecretRecord } from '../../src/core/model.ts'
-import type { Clock, Locks, Vault, VaultReader, VaultTx } from '../../src/core/ports.ts'
+import type { Clock, Locks, Vault, VaultCare, VaultReader, VaultStanding, VaultTx } from '../../src/core/ports.ts'
 import { type Fields, flatten, Secret } from '../../src/core/secret.ts'
 import { nextWorkAt, wakeOf } from '../../src/core/wake.ts'
 
@@ -40,6 +40,8 @@ export class MemoryStore {
   audit: AuditEvent[] = []
   highest = 0
   commits = 0
+  /** What `Vault.standing` answers. */
+  standing: VaultStanding = { trusted: true, copy: false, mark: 'fresh', why: null }
   /** Freeze instead of copying, run bodies once. */
   quick = false
   /** So many of the next commits fail; nothing is written by them. */
@@ -209,6 +211,20 @@ class MemoryVault implements Vault {
 
   fingerprint(fields: Fields): string {
     return createHash('sha256').update(flatten(fields).bytes()).digest('hex').slice(0, 32)
+  }
+
+  standing(): Promise<VaultStanding> {
+    return Promise.resolve(this.#store.standing)
+  }
+
+  care(): Promise<VaultCare> {
+    const report = { ok: true, problems: [], commit: this.#store.commits, objects: 0, versions: 0, auditRows: this.#store.audit.length }
+    return Promise.resolve({
+      verify: () => Promise.resolve(report),
+      quickCheck: () => Promise.resolve([]),
+      backup: (file) => Promise.resolve({ file, bytes: 0, versions: 0, commit: this.#store.commits }),
+      accept: (_what, entry) => this.transact((tx) => Promise.resolve(tx.audit(entry))),
+    })
   }
 
   keys(): Promise<never> {

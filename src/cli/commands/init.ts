@@ -8,6 +8,7 @@ import { Secret } from '../../core/secret.ts'
 import type { Context } from '../context.ts'
 import { fromEnv } from '../env.ts'
 import { checkOutFile, writeOutFile } from '../out-file.ts'
+import { stateDirIfAny } from '../places.ts'
 import type { Register } from '../program.ts'
 import { findSource, type UnlockSource } from '../sources.ts'
 import { readPassphrase } from '../unlock.ts'
@@ -91,7 +92,15 @@ async function create(ctx: Context, file: string, sources: readonly UnlockSource
       leftovers.push(recoveryOut)
     }
     const { clock, random } = ctx.host
-    const vault = await door.createVault({ file, clock, random, unlockers: [first, ...others], actor: ctx.actor })
+    const vault = await door.createVault({
+      file,
+      clock,
+      random,
+      unlockers: [first, ...others],
+      actor: ctx.actor,
+      stateDir: stateDirIfAny(ctx.host.env),
+      warn: (text) => ctx.out.warn(text),
+    })
     leftovers.length = 0
     report(ctx, vault, recoveryOut === undefined ? recovery?.text : undefined, recoveryOut)
     vault.close()

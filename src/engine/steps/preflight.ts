@@ -1,15 +1,31 @@
 /** Before anything is changed: may we, is there room, can every target be written? Reads only. */
-import { AdapterError } from '../../core/errors.ts'
+import { AdapterError, RotateError } from '../../core/errors.ts'
 import type { Handle, SecretRecord, VersionRecord } from '../../core/model.ts'
 import { versionOf, withVersion } from '../../core/model.ts'
+import type { Vault } from '../../core/ports.ts'
 import { commit, type Loaded, runAudit } from '../journal.ts'
 import { currentFor, providerNow, providerOfVersion, type Workbench } from '../session.ts'
+
+const sound = new WeakSet<Vault>()
+
+/** Some damage of the container shows in no row and would lose what the provider issues: it is looked for once per process, before the first create. */
+async function soundContainer(vault: Vault): Promise<void> {
+  if (sound.has(vault)) return
+  const [problem] = await (await vault.care()).quickCheck()
+  if (problem !== undefined) {
+    throw new RotateError('tampered', `the vault file is damaged (${problem}); no new credential is made, because it might be lost`, {
+      hint: 'rotate vault check --deep; then restore a backup, or: rotate vault salvage OUT',
+    })
+  }
+  sound.add(vault)
+}
 
 export async function preflight(bench: Workbench, loaded: Loaded): Promise<Loaded> {
   const { plan, path } = loaded.run
   let now = loaded
   if (plan.source === 'stored') now = await revive(bench, now)
   if (plan.source === 'provider' && plan.provider !== null) {
+    await soundContainer(bench.ports.vault)
     const { session } = await bench.provider(providerNow(loaded.secret, plan.provider), path)
     const old = plan.oldVersion
     if (old !== null) now = await adoptListed(bench, now, old)

@@ -1,0 +1,59 @@
+/** Putting a backup where a vault is to be. */
+import type { AuditEntry } from '../core/model.ts'
+import type { ProveCopy, VaultCopy } from '../core/ports.ts'
+import { openSqliteStore } from '../store/sqlite.ts'
+import { copyVault, refuseExisting } from './copy.ts'
+import { Freshness, marksOf } from './freshness.ts'
+import { markKey } from './marks.ts'
+import { Session } from './session.ts'
+import { ready } from './sodium.ts'
+import type { OpenVaultOptions } from './types.ts'
+import { opener } from './unlockers.ts'
+
+export interface RestoreOptions extends OpenVaultOptions {
+  /** The backup; `file` is where it goes. */
+  readonly from: string
+  readonly prove: ProveCopy
+  readonly entry: AuditEntry
+}
+
+export interface Restored extends VaultCopy {
+  /** How many commits the state that was last seen at that place was ahead of this one. */
+  readonly behind: number
+}
+
+/**
+ * Copies, verifies and publishes. The new file is marked as a copy, and what was seen before at that place counts no more: whoever restores says that this is
+ * the newest there is. `conflict` if there is a vault; a crash leaves none or the whole one.
+ */
+export async function restoreVault(options: RestoreOptions): Promise<Restored> {
+  const { from, file, unlock, clock, random, prove, entry, stateDir } = options
+  refuseExisting(file)
+  await ready()
+  const store = await openSqliteStore(from)
+  let copy: VaultCopy
+  try {
+    const session = new Session({ store, clock, random, openRoot: opener(unlock) })
+    await session.open()
+    copy = await copyVault(store, { target: file, clock, random, openRoot: async () => session.opened, prove, entry })
+    if (stateDir === undefined) return { ...copy, behind: 0 }
+    return { ...copy, behind: await pinned(options, stateDir, session) }
+  } finally {
+    store.close()
+  }
+}
+
+async function pinned(options: RestoreOptions, stateDir: string, source: Session): Promise<number> {
+  const { file, clock, random } = options
+  const store = await openSqliteStore(file)
+  try {
+    const marks = await marksOf(store, file, stateDir)
+    const session = new Session({ store, clock, random, openRoot: async () => source.opened })
+    await session.open()
+    const seen = marks.highest(markKey(session.keys.ring)).mark?.commit ?? 0
+    new Freshness(session, marks, options).pin(session.newest, false)
+    return Math.max(0, seen - source.newest.root.commit)
+  } finally {
+    store.close()
+  }
+}
