@@ -64,6 +64,7 @@ export async function salvageVault(options: SalvageOptions): Promise<Salvaged> {
 /** Reads rows that authenticate by themselves, whether or not the rest of the vault verifies. */
 export async function openUnverified(options: Pick<OpenVaultOptions, 'file' | 'unlock'>): Promise<Unverified> {
   return (await import('./raw.ts')).openUnverified(options)
+}
 
 /** Verifies an audit export with the public key alone. `tampered` if it does not verify; `usage` if the key can't be read. */
 export async function verifyExport(options: VerifyExportOptions): Promise<ExportReport> {
