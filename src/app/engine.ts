@@ -21,6 +21,7 @@ export async function enginePorts(deps: Deps, progress: (event: Progress) => voi
     signal: deps.signal,
     pid: deps.pid,
     command: deps.command,
+    ensureBackup: async (newerThan) => (await import('./backup.ts')).ensureBackup(deps, newerThan),
     nextDate: (schedule: Schedule, from: number) => nextDate(schedule, from, cronNext),
     progress,
   }

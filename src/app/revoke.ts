@@ -85,7 +85,8 @@ async function listed(deps: Deps, secret: SecretRecord): Promise<readonly Handle
   }
 }
 
-function classify(secret: SecretRecord, handles: readonly Handle[]): readonly KeyReport[] {
+/** Whose each key at the provider is. */
+export function classify(secret: SecretRecord, handles: readonly Handle[]): readonly KeyReport[] {
   const strays = new Set(secret.strays.map((stray) => stray.handle.id))
   const current = currentVersion(secret)?.handle?.id
   const owned = new Set(secret.versions.map((version) => version.handle?.id).filter((id) => id !== undefined))

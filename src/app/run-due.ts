@@ -21,6 +21,7 @@ import { watchGrace } from './grace-watch.ts'
 import { cleanupFailure, failureOf, type RunView, viewOf } from './run-view.ts'
 import { rotateOne } from './rotate.ts'
 import { resumed } from './schedules.ts'
+import { acceptClock, backupDaily, upkeepDue, verifyDaily } from './upkeep.ts'
 
 export interface RunDueInput {
   readonly matches?: (path: string) => boolean
@@ -32,6 +33,10 @@ export interface RunDueInput {
   /** No new rotation is begun after this long. */
   readonly maxRuntimeMs?: number
   readonly failIfLocked: boolean
+  /** Also look after the vault itself: verify everything once a day, keep configured backups. */
+  readonly upkeep?: boolean
+  /** The operator says that the clock is right: the highest time seen becomes the time now. */
+  readonly acceptClock?: boolean
 }
 
 export interface RevokedView {
@@ -79,7 +84,9 @@ export async function runDue(
   progress: (event: Progress) => void,
   oneDone: (lines: readonly string[]) => void,
 ): Promise<RunDueOutcome> {
+  if (input.acceptClock === true) await acceptClock(deps)
   const startedAt = deps.clock.now()
+  const upkeep = input.upkeep === true ? await upkeepDue(deps) : { verify: false, backup: false }
   const found = await deps.vault.due(startedAt)
   const report = (tally: Tally, next: number | null): RunDueReport => ({
     runId,
@@ -95,7 +102,7 @@ export async function runDue(
   })
   const runId = newId('run', startedAt, deps.random)
   const tally: Tally = { rotated: [], failed: [], revoked: [], resumed: [], skipped: [], failures: [], succeeded: 0, begun: 0 }
-  if (found.ids.length === 0) return { report: report(tally, found.next), failure: undefined }
+  if (found.ids.length === 0 && !upkeep.verify && !upkeep.backup) return { report: report(tally, found.next), failure: undefined }
 
   const unlock = await deps.locks.tryNamed(`run-due-${deps.vault.vaultId.toLowerCase().replace('_', '-')}`)
   if (unlock === undefined) {
@@ -104,6 +111,7 @@ export async function runDue(
     return { report: report(tally, found.next), failure: undefined }
   }
   try {
+    if (upkeep.verify) await verifyDaily(deps)
     const ports = await enginePorts(deps, progress)
     if (input.jitterMs > 0) await deps.clock.sleep(jitter(deps, input.jitterMs), deps.signal)
     const deadline = input.maxRuntimeMs === undefined ? Number.POSITIVE_INFINITY : deps.clock.monotonic() + input.maxRuntimeMs
@@ -123,9 +131,26 @@ export async function runDue(
     }
     await Promise.all(Array.from({ length: Math.max(1, Math.min(input.parallel, queue.length)) }, worker))
     if (stop !== undefined) throw stop
+    if (upkeep.backup) oneDone(await dailyBackup(deps, tally))
     return { report: report(tally, await nextDue(deps, found)), failure: verdict(tally) }
   } finally {
     unlock()
+  }
+}
+
+/** That it can't be made is a failure of this run, but of nothing that was rotated. */
+async function dailyBackup(deps: Deps, tally: Tally): Promise<readonly string[]> {
+  try {
+    const made = await backupDaily(deps)
+    return made === undefined ? [] : [`backup: ${made.file} (${made.bytes} bytes, verified)`]
+  } catch (thrown) {
+    if (!(thrown instanceof RotateError) || ['interrupted', 'tampered'].includes(thrown.code)) throw thrown
+    tally.failures.push(
+      new RotateError('cleanup-pending', `the daily backup could not be made: ${thrown.message}`, {
+        hint: thrown.hint ?? 'rotate vault info',
+      }),
+    )
+    return [`backup: not made: ${thrown.message}`]
   }
 }
 

@@ -46,7 +46,7 @@ export interface VaultDoor {
   /** Reads rows that authenticate by themselves, whether or not the rest verifies. */
   openUnverified(options: OpenOptions): Promise<{ readonly reader: VaultReader; close(): void }>
   /** What anyone can see without a key; unauthenticated. */
-  inspectVault(file: string): Promise<{ readonly unlockers: readonly { readonly kind: string }[] }>
+  inspectVault(file: string): Promise<{ readonly format: number; readonly unlockers: readonly { readonly kind: string }[] }>
   createKeyFile(path: string, random: Random): Promise<Secret>
   readKeyFile(path: string): Promise<Secret>
   newRecoveryKey(random: Random): Promise<{ readonly key: Secret; readonly text: Secret }>

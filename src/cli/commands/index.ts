@@ -13,12 +13,14 @@ import { list } from './list.ts'
 import { plan } from './plan.ts'
 import { mv, restore, rm } from './remove.ts'
 import { abort, resume, rollback } from './resume.ts'
+import { reconcile } from './reconcile.ts'
 import { adopt, check, revoke } from './revoke.ts'
 import { rotate } from './rotate.ts'
 import { runDue } from './run-due.ts'
 import { schedule } from './schedule.ts'
 import { set } from './set.ts'
 import { show } from './show.ts'
+import { vault } from './vault.ts'
 import { version } from './version.ts'
 import { where } from './where.ts'
 import { versions } from './versions.ts'
@@ -44,12 +46,14 @@ export const commands: readonly Register[] = [
   rollback,
   revoke,
   adopt,
+  reconcile,
   schedule,
   provider,
   target,
   history,
   where,
   audit,
+  vault,
   completion,
   help,
   version,

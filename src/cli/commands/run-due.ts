@@ -14,6 +14,7 @@ interface Options {
   readonly metricsFile?: string
   readonly failIfLocked?: true
   readonly events?: true
+  readonly acceptClock?: true
 }
 
 export const runDue: Register = (parent, run) => {
@@ -32,15 +33,19 @@ export const runDue: Register = (parent, run) => {
     .option('--ping <url>', 'call this URL when all went well, URL/fail when not')
     .option('--metrics-file <file>', 'write figures for a Prometheus text-file collector')
     .option('--fail-if-locked', 'exit 11 instead of 0 when another run-due is at work')
+    .option('--accept-clock', 'the clock is right although it is behind the highest time seen (needs --reason)')
     .option('--events', 'steps as NDJSON on stdout')
     .action(
       run(
         async (ctx, sel: string | undefined, options: Options) => {
+          if (options.acceptClock === true && ctx.globals.reason === undefined) throw usage('--accept-clock needs a reason', 'add --reason "why"')
           const use = await import('../../app/run-due.ts')
           const input = {
             parallel: whole(options.parallel ?? '1', '--parallel', 64),
             jitterMs: options.jitter === undefined ? 0 : parseDuration(options.jitter, '--jitter'),
             failIfLocked: options.failIfLocked === true,
+            upkeep: !ctx.globals.dryRun,
+            acceptClock: options.acceptClock === true,
             ...(sel === undefined ? {} : { matches: selector(sel) }),
             ...(options.limit === undefined ? {} : { limit: whole(options.limit, '--limit', 1_000_000) }),
             ...(options.maxRuntime === undefined ? {} : { maxRuntimeMs: parseDuration(options.maxRuntime, '--max-runtime') }),

@@ -1,0 +1,12 @@
+/** The group `vault`: the file as a whole. */
+import type { Register } from '../program.ts'
+import { addFileCommands } from './vault-file.ts'
+
+export const vault: Register = (parent, run) => {
+  const group = parent
+    .command('vault')
+    .helpGroup('Start:')
+    .summary('the vault file as a whole')
+    .description('Looks after the vault file as a whole.')
+  addFileCommands(group, run)
+}
