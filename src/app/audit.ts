@@ -11,6 +11,7 @@ const faults: Readonly<Record<AnchorFault, string>> = {
   foreign: 'the anchor is a checkpoint of another vault',
   signature: 'the anchor is not signed by this vault',
   ahead: 'the audit chain is shorter than the anchor says: its end was cut off, or the vault is older than the anchor',
+  gone: 'the anchor is older than the beginning of the audit chain, which was salvaged: it can not be checked any more',
   fork: 'the audit chain does not run through the anchor: history was rewritten since then',
 }
 

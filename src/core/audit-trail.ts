@@ -14,7 +14,7 @@ export interface Checkpoint {
 }
 
 /** Why an anchor does not hold. */
-export type AnchorFault = 'foreign' | 'signature' | 'ahead' | 'fork'
+export type AnchorFault = 'foreign' | 'signature' | 'ahead' | 'gone' | 'fork'
 
 export interface TrailVerdict extends AuditVerdict {
   /** Events that were pruned: their hashes are in the chain, their content is gone. */

@@ -1,10 +1,10 @@
 /** Pruning: the oldest events become stubs (leaf and hash of what was sealed), so that the chain over them, and every earlier checkpoint, still verifies. */
 import type { PruneOptions, PruneRange } from '../core/audit-trail.ts'
-import type { Row } from '../store/port.ts'
-import { rootOf, rowsBetween, verifiedRoot } from './audit.ts'
+import type { Row, RowKey } from '../store/port.ts'
+import { chainStart, remainsBelow, rootOf, rowsBetween, verifiedRoot } from './audit.ts'
 import { AuditWalk } from './audit-walk.ts'
 import { equal } from './bytes.ts'
-import { prepare } from './commit.ts'
+import { type Intended, prepare } from './commit.ts'
 import { tampered } from './damage.ts'
 import type { Root } from './root.ts'
 import type { Session } from './session.ts'
@@ -55,33 +55,46 @@ export async function pruneTrail(session: Session, options: PruneOptions): Promi
       const root = await snapshot.root()
       // Somebody else prunes at the same time.
       if (root.auditBase >= end) return { result: undefined, prepared: undefined }
-      const pruned = await stubs(session, root, end, hashes.get(end))
+      const pruned = await shortened(session, root, end, hashes.get(end))
       const audits = announced ? [] : [options.entry({ from, to })]
       return { result: undefined, prepared: await prepare(session, snapshot, { changes: [], audits, pruned }) }
     })
     announced = true
   }
+  for (let more = true; more;) {
+    await options.pause()
+    more = await committing(session, async (snapshot) => {
+      const { auditBase, auditBaseHash } = await snapshot.root()
+      const deletes = (await remainsBelow(session, await snapshot.root())).map(({ table, key }) => ({ table, key }))
+      if (deletes.length === 0) return { result: false, prepared: undefined }
+      const pruned = { auditBase, auditBaseHash, puts: [], deletes }
+      return { result: true, prepared: await prepare(session, snapshot, { changes: [], audits: [], pruned }) }
+    })
+  }
   return { from, to: Math.min(to, (await rootOf(session)).auditBase) }
 }
 
-/** The rows up to `end` as stubs; what is dropped here must be what was verified. */
-async function stubs(
+/** The rows up to `end` as stubs; what is dropped here must be what was verified. In a salvaged chain, which begins at its base, they go altogether. */
+async function shortened(
   session: Session,
   root: Root,
   end: number,
   wanted: Uint8Array | undefined,
-): Promise<Pick<Root, 'auditBase' | 'auditBaseHash'> & { readonly puts: readonly Row[] }> {
+): Promise<NonNullable<Intended['pruned']>> {
+  const whole = (await chainStart(session, root)) === 0
   const puts: Row[] = []
+  const deletes: RowKey[] = []
   const walk = new AuditWalk(session.keys, root.auditBaseHash)
   try {
     for await (const rows of rowsBetween(session, root, root.auditBase, end)) {
       for (const { key, bytes } of rows) {
         walk.follow(bytes)
-        puts.push({ table: 'audit', key, bytes: walk.stub() })
+        if (whole) puts.push({ table: 'audit', key, bytes: walk.stub() })
+        else deletes.push({ table: 'audit', key })
       }
     }
     if (wanted === undefined || !equal(walk.head, wanted)) throw tampered('its audit chain changed while it was pruned')
-    return { puts, auditBase: end, auditBaseHash: walk.head }
+    return { puts, deletes, auditBase: end, auditBaseHash: walk.head }
   } finally {
     walk.free()
   }

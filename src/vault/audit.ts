@@ -29,14 +29,35 @@ export function fits(root: Root, seq: number, row: Row | undefined): row is Row 
   return seq <= root.auditBase ? row.bytes.length === STUB : row.bytes.length >= LEAST
 }
 
+/**
+ * Where the stored chain begins: 0, because pruned events leave stubs. Only in a salvaged vault no stub lies at its base: then the chain begins there, and what lies
+ * below proves nothing. Should a thief have taken that stub away, the proof of older checkpoints is lost, which then fail; nothing else is.
+ */
+export async function chainStart(session: Session, root: Root): Promise<number> {
+  if (root.auditBase === 0) return 0
+  const { rows } = await session.store.read({ keys: [{ table: 'audit', key: BigInt(root.auditBase) }] })
+  return rows[0]?.length === STUB ? 0 : root.auditBase
+}
+
+/** Whole rows that a salvaged vault still has below its base, at most a page of them. */
+export async function remainsBelow(session: Session, root: Root): Promise<readonly Row[]> {
+  return (await chainStart(session, root)) === 0 ? [] : page(session, 1, root.auditBase)
+}
+
+/** A walk from that start. */
+function walkFrom(session: Session, root: Root, start: number): AuditWalk {
+  return new AuditWalk(session.keys, start === 0 ? CHAIN_START : root.auditBaseHash)
+}
+
 /** Sees each row right after the walk has followed it. */
 export type Visit = (seq: number, walk: AuditWalk, stored: Uint8Array) => void
 
 /** Does the chain over all stored rows, pruned ones included, end in the hash that the state root holds? Opens nothing by itself. */
 export async function chainHolds(session: Session, root: Root, visit?: Visit): Promise<boolean> {
-  const walk = new AuditWalk(session.keys, CHAIN_START)
+  const start = await chainStart(session, root)
+  const walk = walkFrom(session, root, start)
   try {
-    for (let first = 1; first <= root.auditCount; first += PAGE) {
+    for (let first = start + 1; first <= root.auditCount; first += PAGE) {
       const last = Math.min(first + PAGE - 1, root.auditCount)
       const rows = await page(session, first, last)
       for (let seq = first; seq <= last; seq++) {
@@ -166,9 +187,10 @@ export function auditVerify(session: Session, visit?: (root: Root) => Visit): Pr
 
 /** Every row also holds, sealed, the link before it: the first row that is missing, does not open, or is not what its successor names. */
 async function firstBad(session: Session, root: Root): Promise<number> {
-  const walk = new AuditWalk(session.keys, CHAIN_START)
+  const start = await chainStart(session, root)
+  const walk = walkFrom(session, root, start)
   try {
-    for (let first = 1; first <= root.auditCount; first += PAGE) {
+    for (let first = start + 1; first <= root.auditCount; first += PAGE) {
       const last = Math.min(first + PAGE - 1, root.auditCount)
       const found = new Map((await page(session, first, last)).map((row) => [Number(row.key), row]))
       for (let seq = first; seq <= last; seq++) {

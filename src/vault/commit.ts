@@ -61,8 +61,8 @@ export interface Intended {
   readonly flags?: number
   /** Instead of the highest time seen so far. */
   readonly highestTime?: number
-  /** The oldest audit rows become stubs: what is written in their place, and where the whole events begin afterwards. */
-  readonly pruned?: Pick<Root, 'auditBase' | 'auditBaseHash'> & { readonly puts: readonly Row[] }
+  /** The oldest audit rows become stubs, or go: what is written or deleted, and where the whole events begin afterwards. */
+  readonly pruned?: Pick<Root, 'auditBase' | 'auditBaseHash'> & { readonly puts: readonly Row[]; readonly deletes: readonly RowKey[] }
 }
 
 /** Seals everything; the store is only read, through the snapshot. */
@@ -73,8 +73,9 @@ export async function prepare(session: Session, snapshot: Snapshot, intended: In
   const sealer = new Sealer(keys, session.random.bytes(32))
   const work: Work = { keys, sealer, puts: [], deletes: [], objects: root.objects, nodes: root.nodes }
   if (header !== undefined) work.puts.push({ table: 'head', key: HEADER_KEY, bytes: header.stored })
-  const { puts: stubs = [], ...base } = intended.pruned ?? {}
-  for (const stub of stubs) work.puts.push(stub)
+  const { puts: stubs = [], deletes = [], ...base } = intended.pruned ?? {}
+  work.puts.push(...stubs)
+  work.deletes.push(...deletes)
   const leaves = await changeObjects(work, snapshot, changes)
   const { mids, fresh } = await changeNodes(work, snapshot, root, leaves)
   const now = session.clock.now()

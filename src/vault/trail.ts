@@ -60,20 +60,22 @@ class Trail implements AuditTrail {
     const checkpoint = verdict.ok ? this.#sign(root) : null
     const found = { ...verdict, pruned: root.auditBase }
     if (anchor === undefined || !verdict.ok) return { ...found, anchored: null, checkpoint }
-    const fault = this.#faultOf(anchor, there)
+    const fault = this.#faultOf(anchor, there, root)
     if (fault === undefined) return { ...found, anchored: true, anchor: { size: anchor.size }, checkpoint }
     return { ...found, ok: false, firstBad: anchor.size, anchored: false, anchor: { size: anchor.size, fault }, checkpoint: null }
   }
 
-  #faultOf(anchor: Anchor, there: Uint8Array | undefined): AnchorFault | undefined {
+  #faultOf(anchor: Anchor, there: Uint8Array | undefined, root: Root): AnchorFault | undefined {
     const { note } = anchor
     if (note !== undefined) {
       if (note.claim.origin !== this.#signer.name) return 'foreign'
       if (!signedBy(note, this.#signer)) return 'signature'
       if (note.claim.size !== anchor.size || !equal(note.claim.hash, anchor.hash)) return 'fork'
     }
-    if (there === undefined) return 'ahead'
-    return equal(there, anchor.hash) ? undefined : 'fork'
+    // The base was not walked to where a salvaged chain begins there.
+    const found = there ?? (anchor.size === root.auditBase ? root.auditBaseHash : undefined)
+    if (found === undefined) return anchor.size > root.auditCount ? 'ahead' : 'gone'
+    return equal(found, anchor.hash) ? undefined : 'fork'
   }
 
   export(filter: AuditFilter, format: ExportFormat): AsyncGenerator<string, ExportSummary> {
