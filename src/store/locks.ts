@@ -28,6 +28,20 @@ function tryLock(path: string): Connection | undefined {
   }
 }
 
+/** Takes the lock of a file just made. Another process may sweep it away before, during or after the opening: then `undefined`. */
+function tryFresh(path: string): Connection | undefined {
+  let db: Connection | undefined
+  try {
+    db = tryLock(path)
+  } catch (error) {
+    if (existsSync(path)) throw error
+    return undefined
+  }
+  if (db !== undefined && existsSync(path)) return db
+  db?.close()
+  return undefined
+}
+
 class FileLocks implements Locks {
   readonly #directory: string
   readonly #random: Random
@@ -51,12 +65,8 @@ class FileLocks implements Locks {
         const name = [...this.#random.bytes(16)].map((byte) => byte.toString(16).padStart(2, '0')).join('')
         const path = join(this.#directory, `instance-${name}.lock`)
         closeSync(openSync(path, 'wx', 0o600))
-        const db = tryLock(path)
-        // Another process may have swept the file away before it was locked.
-        if (db === undefined || !existsSync(path)) {
-          db?.close()
-          continue
-        }
+        const db = tryFresh(path)
+        if (db === undefined) continue
         held.set(path, db)
         this.#own = path
         return path
