@@ -1,6 +1,6 @@
 /** Rotations by hand: `rotate`, `resume`, `abort`, `rollback`. */
 import { RotateError, usage } from '../core/errors.ts'
-import type { Trigger } from '../core/model.ts'
+import type { SecretRecord, Trigger } from '../core/model.ts'
 import { currentVersion } from '../core/model.ts'
 import { type Fields, sameFields } from '../core/secret.ts'
 import { begin, rollbackTarget, takeUp } from '../engine/begin.ts'
@@ -11,12 +11,21 @@ import type { Deps } from './deps.ts'
 import { endNow } from './end-now.ts'
 import { enginePorts } from './engine.ts'
 import { findRun, findSecret } from './find.ts'
+import { mergedFields } from './set.ts'
 import { cleanupFailure, combined, failureOf, type RunView, viewOf } from './run-view.ts'
+
+export interface SuppliedValue {
+  readonly fields: Fields
+  /** Only these fields change; the others keep their values. */
+  readonly merge?: boolean
+  readonly expiresAt?: number
+  readonly metadata?: Readonly<Record<string, string>>
+}
 
 export interface RotateInput {
   readonly paths: readonly string[]
   /** The new value, if the operator gives it; for one path only. */
-  readonly supplied?: { readonly fields: Fields; readonly expiresAt?: number; readonly metadata?: Readonly<Record<string, string>> }
+  readonly supplied?: SuppliedValue
   readonly graceMs?: number
   readonly emergency?: boolean
   readonly force?: boolean
@@ -35,17 +44,19 @@ export async function rotate(deps: Deps, input: RotateInput, progress: (event: P
   if (input.supplied !== undefined && input.paths.length !== 1) throw usage('a value can be given for one secret at a time only')
   const ports = await enginePorts(deps, progress)
   const secrets = await Promise.all(input.paths.map((path) => findSecret(deps.vault, path)))
+  const [only] = secrets
+  const supplied = input.supplied === undefined || only === undefined ? undefined : await completed(deps, only, input.supplied, input.force)
   const runs: RunView[] = []
   const ended: RetireResult[] = []
   const failures: (RotateError | undefined)[] = []
   for (const secret of secrets) {
-    const same = input.supplied === undefined ? undefined : await alreadySo(deps, secret.id, input.supplied.fields, input.force === true)
+    const same = supplied === undefined ? undefined : await alreadySo(deps, secret.id, supplied.fields, input.force === true)
     if (same !== undefined) {
       runs.push(same)
       continue
     }
     try {
-      const result = await rotateOne(ports, secret.id, input)
+      const result = await rotateOne(ports, secret.id, { ...input, ...(supplied === undefined ? {} : { supplied }) })
       runs.push(result.view)
       ended.push(...result.ended)
       failures.push(result.failure)
@@ -60,6 +71,15 @@ export async function rotate(deps: Deps, input: RotateInput, progress: (event: P
     }
   }
   return { runs, ended, failure: combined(failures, secrets.length) }
+}
+
+/** The given fields with those that they leave as they are. */
+async function completed(deps: Deps, secret: SecretRecord, supplied: SuppliedValue, force = false): Promise<SuppliedValue> {
+  if (supplied.expiresAt !== undefined && supplied.expiresAt <= deps.clock.now())
+    deps.note('warning: expiresAt is in the past; the next rotation stays where the schedule puts it')
+  const given = { name: secret.path, fields: supplied.fields, merge: supplied.merge === true, force }
+  const fields = await deps.vault.read((reader) => mergedFields(reader, given, secret, currentVersion(secret)))
+  return { ...supplied, fields }
 }
 
 /** One rotation from begin to close, and what is due to end right after it. An unfinished run is finished instead. */

@@ -3,7 +3,7 @@ import { RotateError, usage } from '../core/errors.ts'
 import { hintOf } from '../core/hint.ts'
 import { newId } from '../core/ids.ts'
 import { currentVersion, type SecretRecord, type SecretType, type Tier, type VersionRecord } from '../core/model.ts'
-import type { VaultTx } from '../core/ports.ts'
+import type { VaultReader, VaultTx } from '../core/ports.ts'
 import { type Fields, singleValue } from '../core/secret.ts'
 import { nextAfterPromotion, nextDate } from '../engine/policy.ts'
 import { change, manual } from './change.ts'
@@ -138,9 +138,10 @@ function describe(before: SecretRecord, input: SetInput, now: number): SecretRec
   }
 }
 
-async function mergedFields(
-  tx: VaultTx,
-  input: SetInput,
+/** What the given fields make of the secret: `merge` keeps the others; one value never replaces several fields by accident. */
+export async function mergedFields(
+  tx: Pick<VaultReader, 'value'>,
+  input: Pick<SetInput, 'name' | 'fields' | 'merge' | 'force'>,
   before: SecretRecord | undefined,
   current: VersionRecord | undefined,
 ): Promise<Fields> {

@@ -18,6 +18,7 @@ interface Options extends ValueOptions {
 
 interface Supplied {
   readonly fields: Fields
+  readonly merge?: boolean
   readonly expiresAt?: number
   readonly metadata?: Readonly<Record<string, string>>
 }
@@ -84,7 +85,7 @@ async function suppliedValue(ctx: Context, stdin: boolean, options: Options): Pr
     return fromJson(text)
   }
   const given = await readValue(ctx, stdin ? '-' : undefined, options, { piped: false, demand: false })
-  return given === undefined ? undefined : { fields: given.fields }
+  return given === undefined ? undefined : { fields: given.fields, merge: given.merge }
 }
 
 /** The body of the documents' REST call, and the answer of their webhook. */
