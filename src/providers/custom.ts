@@ -185,6 +185,8 @@ function call(
     headers,
     body,
     effect,
+    // A settlement is repeated by the engine; by the transport too, it would be nine calls.
+    ...(keyed && effect === 'idempotent' ? { attempts: 1 } : {}),
     maxBytes: MAX_ANSWER_BYTES,
     signal: context.signal,
   })
@@ -258,7 +260,11 @@ function expiryFrom(raw: unknown, context: AdapterContext): number | undefined {
     typeof raw === 'string' && /^\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:\d{2}))?$/.test(raw)
       ? Date.parse(raw)
       : Number.NaN
-  if (!Number.isNaN(at)) return at
+  if (!Number.isNaN(at)) {
+    if (at <= context.clock.now())
+      context.note('warning: the web hook gave an expiresAt in the past; the next rotation stays where the schedule puts it')
+    return at
+  }
   context.note('the web hook gave an expiresAt that is not an ISO-8601 date with a zone; it is ignored')
   return undefined
 }
