@@ -192,8 +192,8 @@ async function perform(bench: Workbench, loaded: Loaded, step: string): Promise<
       return commit(ports, id, 'promote', (now) => {
         const n = stateOf(now.run).newVersion
         if (n === null) throw new Error('promote without a version')
-        const change = promotion(ports, now.run, now.secret, n)
-        return { ...change, events: [{ type: 'done', at: ports.clock.now(), step, ms: 0 }] }
+        const { at, ...change } = promotion(ports, now.run, now.secret, n)
+        return { ...change, events: [{ type: 'done', at, step, ms: 0 }] }
       })
     case 'demote':
       return commit(ports, id, 'demote', (now) => demote(now, ports.clock.now()))

@@ -6,6 +6,8 @@ import { nextAfterPromotion } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
 
 export interface Promotion {
+  /** The moment from which the interval and the grace are counted. */
+  readonly at: number
   readonly secret: SecretRecord
   readonly run: Partial<RunRecord>
   readonly audit: readonly AuditEntry[]
@@ -28,6 +30,7 @@ export function promotion(ports: Pick<EnginePorts, 'clock' | 'nextDate'>, run: R
   })
   const schedule = secret.schedule === undefined ? undefined : rescheduled(ports, secret.schedule, at, promoted?.expiresAt)
   return {
+    at,
     secret: { ...secret, versions, ...(schedule === undefined ? {} : { schedule }) },
     run: {
       ...(schedule === undefined ? {} : { nextRotationAt: schedule.nextAt }),

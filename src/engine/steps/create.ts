@@ -164,8 +164,8 @@ function outcome(ports: EnginePorts, now: Loaded, issued: Issued, traits: Traits
     secret: promoted?.secret ?? withNew,
     events: [
       settled
-        ? { type: 'settled', at, outcome: 'applied', detail: 'the value was recovered', version: n }
-        : { type: 'done', at, step: 'create', ms, version: n },
+        ? { type: 'settled', at: promoted?.at ?? at, outcome: 'applied', detail: 'the value was recovered', version: n }
+        : { type: 'done', at: promoted?.at ?? at, step: 'create', ms, version: n },
     ],
     values: [{ version: n, fields: issued.fields }],
     audit: [call, ...(promoted?.audit ?? [])],
