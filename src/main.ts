@@ -2,13 +2,14 @@
 import manifest from '../package.json' with { type: 'json' }
 import type { Host } from './cli/host.ts'
 import type { Http, Spawn } from './core/ports.ts'
+import { systemClock, systemRandom, watchSignals } from './system.ts'
 
 const { env } = process
 const argv = process.argv.slice(2)
 const cwd = process.cwd()
 
 async function transport(): Promise<Http> {
-  const [{ createHttp }, { systemClock, systemRandom }] = await Promise.all([import('./net/http.ts'), import('./system.ts')])
+  const { createHttp } = await import('./net/http.ts')
   const proxy = {
     https: env['HTTPS_PROXY'] ?? env['https_proxy'],
     http: env['HTTP_PROXY'] ?? env['http_proxy'],
@@ -22,10 +23,10 @@ async function processes(): Promise<Spawn> {
   return createSpawn({ path: env['PATH'] ?? '/usr/bin:/bin', cwd, home: env['HOME'], lang: env['LANG'], tz: env['TZ'] })
 }
 
-async function userName(): Promise<string> {
-  const { userInfo } = await import('node:os')
+/** Only what writes an audit row asks for it, and it loads a module and reads the user database. */
+function userName(): string {
   try {
-    return userInfo().username
+    return process.getBuiltinModule('node:os').userInfo().username
   } catch {
     // A container's user often has no entry in the user database.
     return `uid:${process.getuid?.() ?? 'unknown'}`
@@ -33,14 +34,7 @@ async function userName(): Promise<string> {
 }
 
 async function main(): Promise<number> {
-  if (argv[0] === 'get') {
-    const { get } = await import('./get.ts')
-    const done = await get(argv, env, cwd)
-    if (done !== undefined) return done
-  }
-  const { systemClock, systemRandom, watchSignals } = await import('./system.ts')
   const signals = watchSignals()
-  const user = await userName()
   const host: Host = {
     argv,
     env,
@@ -53,7 +47,9 @@ async function main(): Promise<number> {
     version: manifest.version,
     signal: signals.signal,
     interruptedBy: signals.by,
-    user,
+    get user() {
+      return userName()
+    },
     http: { send: async (request) => (await transport()).send(request) },
     spawn: {
       run: async (request) => (await processes()).run(request),

@@ -37,7 +37,7 @@ const LAYERS: Readonly<Record<string, Row>> = {
   cli: { src: ['app', 'contract', 'core'], packages: 'any', lazy: true, node: 'any' },
   'system.ts': { src: ['core'], node: 'any' }, // the real clock and random source
   'main.ts': { src: ['any'], packages: 'any', lazy: true, node: 'any' },
-  'get.ts': { src: ['cli', 'vault', 'system.ts'] }, // the composition root of the short way of `get`
+  'get.ts': { src: ['cli', 'vault', 'system.ts', 'main.ts'] }, // the composition root of the short way of `get`
 }
 
 /** The only places that may ask for the time or for chance; all others are handed a Clock and a Random. */

@@ -2,14 +2,14 @@
 //   --rounds N    rounds of the race (30)        --large N    secrets in the large vault (100000)
 //   --keep DIR    make the vaults there and use them again the next time
 import { spawnSync } from 'node:child_process'
-import { copyFileSync, existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { Secret, single } from '../../src/core/secret.ts'
 import { look, root } from './look.ts'
 import { type Command, median, race } from './race.ts'
-import { type Made, makeVault, openMade, pathOf, valueOf } from './vaults.ts'
+import { type Made, envOf, makeVault, openMade, pathOf, valueOf } from './vaults.ts'
 
 const { values: options } = parseArgs({
   options: {
@@ -97,11 +97,11 @@ async function inProcess(small: Made, large: Made): Promise<void> {
   }
 }
 
-function memory(node: readonly string[], getLarge: readonly string[]): void {
-  const got = look(getLarge)
+function memory(node: readonly string[], getLarge: readonly string[], env: NodeJS.ProcessEnv): void {
+  const got = look(getLarge, { env })
   if (got.stdout !== `${valueOf(5)}\n`) throw new Error('get did not print the value')
   atMost(`peak memory of get, ${largeCount} secrets`, got.peakKiB / 1024, 80, ' MiB')
-  report('peak memory of node -e 0', `${(look(node.slice(1), true).peakKiB / 1024).toFixed(2)} MiB`)
+  report('peak memory of node -e 0', `${(look(node.slice(1), { bare: true }).peakKiB / 1024).toFixed(2)} MiB`)
 }
 
 async function main(directory: string): Promise<void> {
@@ -116,12 +116,12 @@ async function main(directory: string): Promise<void> {
   }
 
   // A vault of its own for what changes it.
-  const changing: Made = { ...small, file: join(directory, 'changing.db') }
-  copyFileSync(small.file, changing.file)
-  const env = { HOME: directory, XDG_STATE_HOME: join(directory, 'state') }
+  const changing = await makeVault(join(directory, 'changing'), 10)
+  const env = envOf(directory)
+  const envOfChanging = envOf(join(directory, 'changing'))
   must(
     ['schedule', 'set', 'bench/rotated', '--provider', 'generated', '--interval', '30', '--config', '{"length":32}', ...at(changing)],
-    env,
+    envOfChanging,
   )
 
   const node = [process.execPath, '-e', '0'] as const
@@ -129,25 +129,25 @@ async function main(directory: string): Promise<void> {
   const commands: Command[] = [
     { name: 'node', argv: node },
     { name: 'true', argv: ['/bin/sh', '-c', ':'] },
-    { name: 'get', argv: [rotate, ...get(small)] },
-    { name: 'get large', argv: [rotate, ...get(large)] },
-    { name: 'get, no launcher', argv: [process.execPath, join(root, 'dist/main.js'), ...get(small)] },
-    { name: 'help', argv: [rotate, '--help'] },
+    { name: 'get', argv: [rotate, ...get(small)], env },
+    { name: 'get large', argv: [rotate, ...get(large)], env },
+    { name: 'get, no launcher', argv: [process.execPath, join(root, 'dist/get.js'), ...get(small)], env },
+    { name: 'help', argv: [rotate, '--help'], env },
   ]
   const slower: Command[] = [
     { name: 'node', argv: node },
     { name: 'run-due', argv: [rotate, 'run-due', ...at(large)], env },
     { name: 'list', argv: [rotate, 'list', ...at(middle)], env },
-    { name: 'rotate', argv: [rotate, 'rotate', 'bench/rotated', ...at(changing)], env },
+    { name: 'rotate', argv: [rotate, 'rotate', 'bench/rotated', ...at(changing)], env: envOfChanging },
   ]
-  if (must(get(large), {}) !== `${valueOf(5)}\n`) throw new Error('get did not print the value')
+  if (must(get(large), env) !== `${valueOf(5)}\n`) throw new Error('get did not print the value')
   const times = race(commands, rounds)
   const slow = race(slower, Math.ceil(rounds / 4))
 
   atMost('get --silent / node -e 0', times.ratio('get', 'node'), 1.7, '')
   atMost(`get --silent, ${largeCount} secrets / 10 secrets`, times.ratio('get large', 'get'), 1.1, '')
   atMost('--help / node -e 0', times.ratio('help', 'node'), 1.7, '')
-  memory(node, get(large))
+  memory(node, get(large), env)
   report('node -e 0', `${times.ms('node').toFixed(1)} ms`)
   report('starting a shell that does nothing', `${times.ms('true').toFixed(1)} ms`)
   report('get --silent, without the launcher / node -e 0', times.ratio('get, no launcher', 'node').toFixed(2))

@@ -16,11 +16,11 @@ export interface Look {
   readonly stdout: string
 }
 
-/** `args` of dist/main.js, or of node itself with `bare`. */
-export function look(args: readonly string[], bare = false): Look {
-  const program = bare ? args : [`${root}dist/main.js`, ...args]
+/** `args` of the program, started as the launcher does, or of node itself with `bare`. */
+export function look(args: readonly string[], { bare = false, env = {} }: { bare?: boolean; env?: NodeJS.ProcessEnv } = {}): Look {
+  const program = bare ? args : ['--disable-sigusr1', `${root}dist/${args[0] === 'get' ? 'get' : 'main'}.js`, ...args]
   const { status, stdout, stderr, output } = spawnSync(process.execPath, ['--require', hook, ...program], {
-    env: {},
+    env,
     encoding: 'utf8',
     stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
   })

@@ -1,6 +1,6 @@
 /** Vaults of any size for measuring, made through the product's own vault. */
-import { existsSync, mkdirSync, renameSync } from 'node:fs'
-import { join } from 'node:path'
+import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { hintOf } from '../../src/core/hint.ts'
 import { newId } from '../../src/core/ids.ts'
 import type { SecretRecord } from '../../src/core/model.ts'
@@ -20,6 +20,10 @@ export interface Made {
   /** Seconds it took; 0 if it was there already. */
   readonly seconds: number
 }
+
+/** The environment of those who use vaults in this directory: `env -i` but for the place of the state. */
+export const envOf = (directory: string): { readonly HOME: string } => ({ HOME: directory })
+const stateOf = (directory: string): string => join(directory, '.local/state/rotate')
 
 export const pathOf = (i: number): string => `project-${i % 100}/service-${i % 7}/SECRET_${i}`
 export const valueOf = (i: number): string => `value-${i}-0123456789abcdefghijklmnopqrstuv`
@@ -74,12 +78,14 @@ function recordOf(vault: Vault, i: number, value: Secret, now: number): SecretRe
 export async function makeVault(directory: string, count: number): Promise<Made> {
   const file = join(directory, `${count}.db`)
   const keyFile = join(directory, `${count}.key`)
-  if (existsSync(file)) return { file, keyFile, seconds: 0 }
+  const finished = `${file}.finished`
+  if (existsSync(finished)) return { file, keyFile, seconds: 0 }
+  for (const name of [file, `${file}-journal`, keyFile]) rmSync(name, { force: true })
   mkdirSync(directory, { recursive: true, mode: 0o700 })
   const start = performance.now()
   const key = await createKeyFile(keyFile, random)
-  const unfinished = `${file}.unfinished`
-  const vault = await createVault({ file: unfinished, clock, random, unlockers: [{ kind: 'key-file', key }], actor })
+  const stateDir = stateOf(directory)
+  const vault = await createVault({ file, clock, random, unlockers: [{ kind: 'key-file', key }], actor, stateDir })
   const now = clock.now()
   for (let from = 0; from < count; from += PER_COMMIT) {
     await vault.transact(async (tx) => {
@@ -92,11 +98,12 @@ export async function makeVault(directory: string, count: number): Promise<Made>
     })
   }
   vault.close()
-  renameSync(unfinished, file)
+  writeFileSync(finished, '')
   return { file, keyFile, seconds: (performance.now() - start) / 1000 }
 }
 
 /** Opens it as the product does. */
 export async function openMade({ file, keyFile }: Made, readonly = false): Promise<Vault> {
-  return openVault({ file, unlock: { kind: 'key-file', key: await readKeyFile(keyFile) }, clock, random, readonly })
+  const stateDir = stateOf(dirname(file))
+  return openVault({ file, unlock: { kind: 'key-file', key: await readKeyFile(keyFile) }, clock, random, readonly, stateDir })
 }

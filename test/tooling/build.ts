@@ -1,9 +1,12 @@
 // Bundles src/main.ts into dist/: one ES module for the start and one chunk per lazy import. Run it with `npm run build`.
-import { readFile, readdir, rm, writeFile } from 'node:fs/promises'
+import { spawnSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises'
 import { builtinModules } from 'node:module'
+import { tmpdir } from 'node:os'
 import { dirname, relative, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { build, type Plugin } from 'esbuild'
+import { build, type Plugin, transform } from 'esbuild'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 
@@ -209,6 +212,7 @@ const builtins: Plugin = {
       contents: `module.exports = process.getBuiltinModule('node:${id}')`,
     }))
     onLoad({ filter: /.*/, namespace: 'builtin' }, ({ pluginData: id }) => {
+      if (LAZY.includes(id as string)) return { contents: lazyBuiltin(id as string) }
       const names = Object.keys(process.getBuiltinModule(id) ?? {}).filter((name) => /^[a-z_$][\w$]*$/i.test(name) && name !== 'default')
       const lines = names.map((name, i) => `const e${i} = /* @__PURE__ */ get('${name}'); export { e${i} as ${name} };`)
       return {
@@ -229,7 +233,7 @@ const shortWay: Plugin = {
   name: 'short-way',
   setup({ onLoad, onResolve, resolve: find }) {
     onResolve({ filter: /.*/ }, async ({ path, kind, importer, namespace, resolveDir, pluginData, with: attributes }) => {
-      const short = kind === 'dynamic-import' ? path === './get.ts' && importer === `${root}src/main.ts` : namespace === 'short'
+      const short = kind === 'entry-point' ? path === './src/get.ts' : kind !== 'dynamic-import' && namespace === 'short'
       if (!short || pluginData === shortWay) return undefined
       const found = await find(path, { kind, importer, namespace: 'file', resolveDir, pluginData: shortWay, with: attributes })
       return found.errors.length > 0 || found.namespace !== 'file'
@@ -242,6 +246,20 @@ const shortWay: Plugin = {
       resolveDir: dirname(resolve(root, path)),
     }))
   },
+}
+
+/** Modules that draw in net, dgram and streams, and that a start imports (the command parser for one) without calling anything of them. */
+const LAZY = ['child_process', 'tty']
+
+/** All that these modules export are functions and classes; each loads the module when it is called. */
+function lazyBuiltin(id: string): string {
+  const exports = Object.entries(process.getBuiltinModule(id) ?? {})
+  if (!exports.every(([, value]) => typeof value === 'function')) throw new Error(`node:${id} exports more than functions`)
+  const lines = exports.map(
+    ([name]) => `export function ${name}(...args) { return new.target ? new (load().${name})(...args) : load().${name}(...args) }`,
+  )
+  return `const load = () => process.getBuiltinModule('node:${id}'); ${lines.join('\n')}
+export default /* @__PURE__ */ new Proxy({}, { get: (_, name) => load()[name] })`
 }
 
 /** Only name and version of package.json belong into the program. */
@@ -277,7 +295,7 @@ const lazyPackages: Plugin = {
 await rm(`${root}dist`, { recursive: true, force: true })
 const { metafile } = await build({
   absWorkingDir: root,
-  entryPoints: ['src/main.ts'],
+  entryPoints: { main: './src/main.ts', get: './src/get.ts' },
   outdir: 'dist',
   bundle: true,
   splitting: true,
@@ -295,8 +313,56 @@ const { metafile } = await build({
   logLevel: 'warning',
 })
 
+/**
+ * dist/get.js starts the body of the short way as a classic script together with the bytecode that V8 made of it here, which saves most of its
+ * compilation. The bytecode lies beside the program and is trusted as much; V8 refuses it when it was made by another version or for another
+ * source, and then compiles as usual. Nothing is ever written at run time.
+ */
+async function withBytecode(): Promise<void> {
+  let body = await readFile(`${root}dist/get.js`, 'utf8')
+  const helpers = /^import \{[^}]*\} from "\.\/(chunk-[^"]*)";$/m.exec(body)
+  const helped = helpers === null ? '' : await readFile(`${root}dist/${helpers[1]}`, 'utf8')
+  body = body.replace(helpers?.[0] ?? '', () => helped.replace(/^export \{[^}]*\};$/m, ''))
+  body = body.replaceAll('import.meta.dirname', 'here').replaceAll('import.meta.url', 'undefined').replaceAll('import("./', 'load("./')
+  if (/^(import|export)\b|\bimport\.meta\b/m.test(body)) throw new Error('src/get.ts is no longer one file without imports')
+  const { code } = await transform(`(async (here, load) => {\n${body}})`, { minifyWhitespace: true, charset: 'ascii' })
+  body = code.trim().replace(/;$/, '')
+  if (/[^\0-\x7f]/.test(body)) throw new Error('dist/get.js is not plain ASCII')
+  const name = `get-${createHash('sha256').update(body).digest('hex').slice(0, 8).toUpperCase()}`
+  await writeFile(`${root}dist/${name}.js`, body)
+  await writeFile(`${root}dist/get.js`, START_GET.replaceAll('NAME', name))
+
+  const temp = await mkdtemp(`${tmpdir()}/rotate-build-`)
+  const at = ['--vault', `${temp}/vault.db`, '--key-file', `${temp}/key`]
+  const node = (args: readonly string[], input = ''): void => {
+    const { status, stderr } = spawnSync(process.execPath, args, { env: { HOME: temp }, input, encoding: 'utf8' })
+    if (status !== 0) throw new Error(stderr)
+  }
+  try {
+    node([`${root}dist/main.js`, 'init', ...at])
+    node([`${root}dist/main.js`, 'import', '-', '--format', 'json', ...at], '{"warm/up/VALUE":"0123456789"}')
+    node([`${root}test/tooling/warm.ts`, `${root}dist/${name}.js`, `${root}dist/${name}.cache`, 'get', 'warm/up/VALUE', '--silent', ...at])
+  } catch (error) {
+    process.stderr.write(`no bytecode for get, which will start more slowly: ${String(error)}\n`)
+  } finally {
+    await rm(temp, { recursive: true, force: true })
+  }
+}
+
+const START_GET = `const { readFileSync } = process.getBuiltinModule('node:fs');
+const { Script } = process.getBuiltinModule('node:vm');
+const filename = import.meta.dirname + '/NAME.js';
+let cachedData;
+try {
+  cachedData = readFileSync(import.meta.dirname + '/NAME.cache');
+} catch {}
+const script = new Script(readFileSync(filename, 'latin1'), { filename, cachedData });
+await script.runInThisContext()(import.meta.dirname, (specifier) => import(specifier));
+`
+
 const foreign = Object.entries(metafile.outputs).flatMap(([file, { imports }]) =>
   imports.filter(({ external }) => external).map(({ path, kind }) => `${file}: ${kind} of ${path}`),
 )
 if (foreign.length > 0) process.stderr.write(`left outside the bundle, resolved at run time:\n  ${foreign.join('\n  ')}\n`)
+await withBytecode()
 if (process.argv.includes('--meta')) await writeFile(`${root}dist/meta.json`, JSON.stringify(metafile))

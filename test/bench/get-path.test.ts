@@ -1,0 +1,74 @@
+/** What a `get` loads, so that nothing heavy comes back unnoticed: every file of ours by name, no package but two, nothing of Node's but what any start loads. */
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { basename, dirname, join, relative } from 'node:path'
+import { Script } from 'node:vm'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { type Look, look, root } from './look.ts'
+import { envOf, makeVault, pathOf, valueOf } from './vaults.ts'
+
+const SOURCES = [
+  'app/change.ts app/get.ts app/lookup.ts',
+  'cli/env.ts cli/fast-get.ts cli/places.ts cli/sources.ts cli/write.ts',
+  'core/errors.ts core/ids.ts core/model.ts core/names.ts core/secret.ts',
+  'get.ts',
+  'store/connection.ts store/failures.ts store/files.ts store/port.ts store/sqlite.ts',
+  'system.ts',
+  'vault/audit-row.ts vault/bytes.ts vault/codec.ts vault/damage.ts vault/freshness.ts vault/header.ts vault/key-file.ts vault/keys.ts',
+  'vault/marks.ts vault/open.ts vault/recipient.ts vault/records.ts vault/root.ts vault/seal.ts vault/session.ts vault/snapshot.ts',
+  'vault/sodium.ts vault/tree.ts vault/unlockers.ts vault/vault.ts',
+].flatMap((line) => line.split(' '))
+
+const STATIC =
+  /^[ \t]*(?:import\s+(?!type\b)(?:[\w$*\s{},]+?\sfrom\s*)?|export\s+(?!type\b)(?:\*(?:\s+as\s+\w+)?|\{[^}]*\})\s*from\s*)['"]([^'"\n]+)['"]/gm
+
+/** Everything that a source file imports statically, itself included; packages by their name. */
+function closure(file: string, seen = new Set<string>()): Set<string> {
+  const name = relative(join(root, 'src'), file)
+  if (seen.has(name)) return seen
+  seen.add(name)
+  for (const [statement, from = ''] of readFileSync(file, 'utf8').matchAll(STATIC)) {
+    if (/\{\s*type [^,}]*\}/.test(statement)) continue
+    if (from.startsWith('.')) closure(join(dirname(file), from), seen)
+    else if (!from.startsWith('node:')) seen.add(from)
+  }
+  return seen
+}
+
+let directory: string
+let seen: Look
+let bare: Look
+beforeAll(async () => {
+  directory = mkdtempSync(join(tmpdir(), 'rotate-get-path-'))
+  const { file, keyFile } = await makeVault(directory, 10)
+  seen = look(['get', pathOf(3), '--silent', '--vault', file, '--key-file', keyFile], { env: envOf(directory) })
+  bare = look([join(root, 'test/bench/nothing.mjs')], { bare: true })
+})
+afterAll(() => rmSync(directory, { recursive: true, force: true }))
+
+test('its sources are these; add to the list only what a plain read cannot do without', () => {
+  const reached = [...closure(join(root, 'src/get.ts'))]
+  expect(reached.filter((name) => name.endsWith('.ts') && !SOURCES.includes(name))).toEqual([])
+  expect(reached.filter((name) => !name.endsWith('.ts')).sort()).toEqual(['better-sqlite3', 'libsodium-wrappers'])
+})
+
+test('the built program loads one file, and no command, parser, table, prompt or SDK', () => {
+  expect(seen.stdout).toBe(`${valueOf(3)}\n`)
+  expect(seen.files.map((url) => basename(url))).toEqual(['get.js'])
+})
+
+test("of Node's own modules it loads only what an empty program loads", () => {
+  const known = new Set([...bare.builtins, 'NativeModule vm'])
+  expect(seen.builtins.filter((name) => !known.has(name))).toEqual([])
+})
+
+test('V8 accepts the bytecode that was made for it', () => {
+  const dist = readdirSync(join(root, 'dist'))
+  const cache = dist.filter((name) => /^get-.*\.cache$/.test(name))
+  expect(cache).toHaveLength(1)
+  const source = readFileSync(join(root, 'dist', cache[0]?.replace('.cache', '.js') ?? ''), 'latin1')
+  const script = new Script(source, { cachedData: readFileSync(join(root, 'dist', cache[0] ?? '')) })
+  expect(script.cachedDataRejected).toBe(false)
+})
+
+test('it stays below 80 MiB', () => expect(seen.peakKiB).toBeLessThan(80 * 1024))
