@@ -118,10 +118,13 @@ export function failureOf(run: RunRecord, secret: SecretRecord): RotateError | u
     )
   }
   if (run.status === 'unsafe') {
+    const decide = `if the old value still works: rotate resume ${run.id} --keep old; if it does not, do that too, then give the new value: rotate now ${secret.path} -`
     const next =
-      state.create === 'ambiguous' || state.create === 'unknown'
-        ? `decide with: rotate resume ${run.id} --keep old (or new)`
-        : `mend the cause, then: rotate resume ${run.id}`
+      state.create === 'ambiguous'
+        ? decide
+        : state.create === 'unknown'
+          ? `ask again: rotate resume ${run.id}; ${decide}`
+          : `mend the cause, then: rotate resume ${run.id}`
     return new RotateError(
       'unsafe',
       `${secret.path}: the state outside is not what it should be and a person must look: ${why}. Nothing more is revoked`,

@@ -132,7 +132,8 @@ function wordsOf(command: Command): string {
 
 /** `rotate set production/db/PASSWORD`: enough to recognise the process, and never a value. */
 function commandLine(words: string, args: readonly unknown[]): string {
-  const first = args[0]
+  const all: unknown = args[0]
+  const first: unknown = Array.isArray(all) ? all[0] : all
   try {
     return typeof first === 'string' ? `rotate ${words} ${parsePath(first)}` : `rotate ${words}`
   } catch {

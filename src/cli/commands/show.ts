@@ -73,6 +73,7 @@ function screen(ctx: Context, { secret, fields, runs }: Shown): void {
   }
   if (secret.openRun !== undefined) line('Open run', `${secret.openRun}   rotate resume ${secret.openRun}`)
   if (secret.tags.length > 0) line('Tags', secret.tags.join(', '))
-  for (const [key, value] of Object.entries(secret.metadata)) line('Metadata', `${key}=${value}`)
+  if (current?.expiresAt !== undefined) line('Expires', ctx.times.when(current.expiresAt))
+  for (const [key, value] of Object.entries({ ...secret.metadata, ...current?.metadata })) line('Metadata', `${key}=${value}`)
   for (const run of runs) line(run === runs[0] ? 'Last runs' : '', `${ctx.times.at(run.startedAt)}   ${actionOf(run)}   ${run.id}`)
 }
