@@ -105,7 +105,14 @@ export async function rotateOne(
   }
   const result = await finish(ports, runId, resumed)
   if (input.emergency !== true || !result.view.success) return result
-  return { ...result, ended: [...result.ended, ...(await endOlder(ports, secretId))] }
+  const ended = [...result.ended, ...(await endOlder(ports, secretId))]
+  // What was held a moment ago may have ended since: the last word on each version counts.
+  const last = [...new Map(ended.map((each) => [each.version, each])).values()]
+  const failure =
+    result.failure === undefined || result.failure.code === 'cleanup-pending'
+      ? cleanupFailure(result.view.path, last, runId)
+      : result.failure
+  return { ...result, ended, failure }
 }
 
 /** Do the keys in grace take the place that a new one needs? AWS allows two. */

@@ -227,6 +227,8 @@ export interface RunPlan {
   readonly newVersion: number | null
   /** For `stored`: that version as it was, so that an undo can give it back its labels and its planned end. */
   readonly before?: VersionRecord
+  /** The dates of the schedule when the run began: a promotion that is taken back has met none of them. */
+  readonly due?: Pick<Schedule, 'nextAt' | 'lastRotatedAt' | 'failures' | 'remainingMs'>
   readonly emergency: boolean
 }
 

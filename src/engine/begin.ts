@@ -2,7 +2,7 @@
 import { RotateError, usage } from '../core/errors.ts'
 import { hintOf } from '../core/hint.ts'
 import { newId } from '../core/ids.ts'
-import type { ProviderRef, RunEvent, RunKind, RunPlan, RunRecord, SecretRecord, Trigger, VersionRecord } from '../core/model.ts'
+import type { ProviderRef, RunEvent, RunKind, RunPlan, RunRecord, Schedule, SecretRecord, Trigger, VersionRecord } from '../core/model.ts'
 import { currentVersion, versionOf } from '../core/model.ts'
 import type { Traits } from '../core/provider.ts'
 import type { Fields } from '../core/secret.ts'
@@ -111,9 +111,19 @@ function planOf(
     oldVersion: currentVersion(secret)?.n ?? null,
     newVersion: version?.record.n ?? options.toVersion ?? null,
     ...(before === undefined ? {} : { before }),
+    ...(schedule === undefined ? {} : { due: datesOf(schedule) }),
     emergency,
   }
   return { plan, version }
+}
+
+function datesOf({ nextAt, lastRotatedAt, failures, remainingMs }: Schedule): NonNullable<RunPlan['due']> {
+  return {
+    nextAt,
+    failures,
+    ...(lastRotatedAt === undefined ? {} : { lastRotatedAt }),
+    ...(remainingMs === undefined ? {} : { remainingMs }),
+  }
 }
 
 function suppliedVersion(

@@ -92,5 +92,13 @@ export function demotion(run: RunRecord, secret: SecretRecord, n: number, at: nu
     }
     return version
   })
-  return { ...secret, versions }
+  return { ...secret, versions, ...(secret.schedule === undefined ? {} : { schedule: dueAgain(run, secret.schedule) }) }
+}
+
+/** The interval was not met: the dates are again what they were, unless an operator has set others since. */
+function dueAgain(run: RunRecord, schedule: Schedule): Schedule {
+  const { due } = run.plan
+  if (due === undefined || schedule.nextAt !== run.nextRotationAt) return schedule
+  const { lastRotatedAt: _last, remainingMs: _left, ...rest } = schedule
+  return { ...rest, ...due }
 }

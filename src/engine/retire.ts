@@ -5,17 +5,16 @@
  * been seen in use since it was replaced, where the provider can tell. `force` (an operator's `revoke --force`, an emergency) leaves out the last.
  */
 import { AdapterError, asAdapterError, RotateError } from '../core/errors.ts'
-import { DAY, MINUTE } from '../core/duration.ts'
 import type { AuditEntry, ProviderRef, Retirement, SecretRecord, VersionRecord, VersionState } from '../core/model.ts'
 import { currentVersion, versionOf, withVersion } from '../core/model.ts'
 import type { Credential, ProviderSession } from '../core/provider.ts'
-import type { Fields } from '../core/secret.ts'
 import { busy, claimed, release, withoutClaim } from './claim.ts'
 import { distrust } from './distrust.ts'
 import { lostClaim } from './journal.ts'
-import { ageLimits, CLOCK_TOLERANCE, clockWentBack, retryPause } from './policy.ts'
+import { clockWentBack, retryPause } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
-import { answered, credentialOf, missingIsFine, providerOfVersion } from './session.ts'
+import { gates, isDead, issuer, proveDead } from './evidence.ts'
+import { answered, credentialOf, missingIsFine } from './session.ts'
 
 export interface RetireResult {
   readonly path: string
@@ -99,15 +98,6 @@ function isAlive(version: VersionRecord): boolean {
   return version.state === 'live' || version.state === 'suspended' || version.state === 'unknown'
 }
 
-/** Who issued the version, with a configuration: the schedule's, the one kept with its planned end, or that of the run which made it. */
-async function issuer(ports: EnginePorts, secret: SecretRecord, version: VersionRecord): Promise<ProviderRef | undefined> {
-  const known = providerOfVersion(secret, version)
-  if (known !== undefined || version.runId === undefined) return known
-  const { runId } = version
-  const made = await ports.vault.read((reader) => reader.run(runId))
-  return made?.plan.provider?.id === version.providerId ? (made?.plan.provider ?? undefined) : undefined
-}
-
 async function withProvider(
   ports: EnginePorts,
   secretId: string,
@@ -169,6 +159,11 @@ async function withProvider(
         break
       }
       case 'proving': {
+        // It said so twice and was not believed: a key may be slow to die, but not for ever.
+        if (retirement.failures >= 2 && !(await isDead(session, old))) {
+          await step(ports, secretId, n, 'deleting', { failures: 0 }, 'provider_call', 'pending')
+          break
+        }
         const proof = await proveDead(session, old)
         return await end(ports, secretId, n, retirement.why === 'discard' ? 'discarded' : 'revoked', proof, last)
       }
@@ -192,81 +187,6 @@ async function look(
 async function credential(ports: EnginePorts, secret: SecretRecord, version: VersionRecord): Promise<Credential> {
   const fields = await ports.vault.read((reader) => reader.value(secret.id, version.n))
   return credentialOf(fields ?? {}, version.handle)
-}
-
-/** Throws when the evidence is not there. */
-async function gates(
-  ports: EnginePorts,
-  secret: SecretRecord,
-  version: VersionRecord,
-  retirement: Retirement,
-  session: ProviderSession,
-  old: Credential,
-): Promise<void> {
-  const current = currentVersion(secret)
-  if (version.labels.includes('current')) throw new AdapterError('failed', 'it is the current version', { effect: 'none' })
-  if (retirement.why === 'discard') return
-  if (current === undefined) throw new AdapterError('failed', 'there is no current version to take its place', { effect: 'none' })
-  const fields = await ports.vault.read((reader) => reader.value(secret.id, current.n))
-  if (fields === undefined) throw new AdapterError('failed', 'the current version has no value', { effect: 'none' })
-  await verifyCurrent(ports, secret, version, session, current, fields)
-  for (const check of secret.schedule?.checks ?? []) {
-    if (check.type === 'provider') continue
-    const result = await answered(() => ports.adapters.runCheck(check, fields, secret.path))
-    if (!result.ok)
-      throw new AdapterError('failed', `check ${check.key} is red with the current value: ${result.detail}`, { effect: 'none' })
-  }
-  if (retirement.force || session.lastUsed === undefined) return
-  const used = await session.lastUsed(old)
-  const replaced = version.replacedAt ?? 0
-  const maximumAge = ageLimits(secret.type).maximum * DAY
-  if (used !== undefined && used > replaced + CLOCK_TOLERANCE && ports.clock.now() - version.createdAt < maximumAge) {
-    const ago = Math.round((ports.clock.now() - used) / MINUTE)
-    throw new AdapterError('failed', `the old key was used ${ago} minutes ago, after it was replaced: some consumer still holds it`, {
-      effect: 'none',
-      hints: [`find the consumer, or: rotate revoke ${secret.path} --force`],
-    })
-  }
-}
-
-async function verifyCurrent(
-  ports: EnginePorts,
-  secret: SecretRecord,
-  version: VersionRecord,
-  session: ProviderSession,
-  current: VersionRecord,
-  fields: Fields,
-): Promise<void> {
-  const credential = credentialOf(fields, current.handle)
-  if (current.providerId === version.providerId) return session.verify?.(credential, 'live')
-  const provider = current.providerId === undefined ? undefined : await issuer(ports, secret, current)
-  if (provider === undefined) return
-  const other = await answered(() => ports.adapters.openProvider(provider, secret.path))
-  try {
-    await other.verify?.(credential, 'live')
-  } finally {
-    await other.close()
-  }
-}
-
-/** Asks until the old one is refused. Where it can't be asked, its absence from the list, or the provider's word, must do; the proof says which. */
-async function proveDead(session: ProviderSession, old: Credential): Promise<string> {
-  if (session.verify !== undefined && Object.keys(old.fields).length > 0) {
-    try {
-      await session.verify(old, 'dead')
-    } catch (thrown) {
-      if (thrown instanceof AdapterError && thrown.code === 'refused') return 'refused by the provider'
-      throw thrown
-    }
-    throw new AdapterError('failed', 'the provider still accepts the revoked key', { effect: 'unknown' })
-  }
-  const handle = old.handle
-  if (session.list !== undefined && handle !== undefined) {
-    if ((await session.list()).some((listed) => listed.id === handle.id))
-      throw new AdapterError('failed', 'the revoked key is still listed', { effect: 'unknown' })
-    return 'no longer listed'
-  }
-  return 'confirmed by the provider, which can not be asked again'
 }
 
 async function step(

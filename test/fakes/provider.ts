@@ -10,6 +10,7 @@ import type { Clock, Random } from '../../src/core/ports.ts'
 import { type Credential, defineProvider, type Issued, type Provider, type ProviderSession, type Traits } from '../../src/core/provider.ts'
 import { type Fields, flatten, Secret, single } from '../../src/core/secret.ts'
 import { defineCheck, defineTarget, type Delivery } from '../../src/core/target.ts'
+import { answerOf, errorOf, type FaultMode } from './answers.ts'
 import { registry as checks } from '../../src/checks/index.ts'
 import { registry as providers } from '../../src/providers/index.ts'
 import { registry as targets } from '../../src/targets/index.ts'
@@ -50,26 +51,35 @@ export const traitsOf: Readonly<Record<Kind, Traits>> = {
 
 export const providerOf = (kind: Kind): string => `fake-${kind}`
 
-/**
- * - `fail`: nothing done, may be repeated; `final`: nothing done, repeating is useless; `throttle`, `denied`: refused at the door
- * - `vague`: nothing done, but the caller can't know; `lost`: done, but the answer is lost
- * - `bug`: an error that is no answer
- */
-export type FaultMode = 'fail' | 'final' | 'throttle' | 'denied' | 'refused' | 'vague' | 'lost' | 'bug'
+export type { FaultMode } from './answers.ts'
+
+interface Fault {
+  readonly method: string
+  readonly mode: FaultMode
+  left: number
+  skip: number
+}
 
 class Faulty {
-  readonly #faults: { method: string; mode: FaultMode; left: number; skip: number }[] = []
+  #faults: Fault[] = []
   /** Every call that was made, in order. */
   readonly calls: string[] = []
 
   /** The next `count` calls of this method, after `skip` good ones, go wrong. */
   next(method: string, mode: FaultMode, count = 1, skip = 0): this {
-    this.#faults.push({ method, mode, left: count, skip })
+    this.inject(method, mode, count, skip)
     return this
   }
 
+  /** The same; returns what ends it. It comes before faults that were there already. */
+  inject(method: string, mode: FaultMode, count: number, skip: number): () => void {
+    const fault: Fault = { method, mode, left: count, skip }
+    this.#faults.push(fault)
+    return () => void (this.#faults = this.#faults.filter((other) => other !== fault))
+  }
+
   calm(): void {
-    this.#faults.length = 0
+    this.#faults = []
   }
 
   count(method: string): number {
@@ -87,21 +97,25 @@ class Faulty {
     return fault.mode
   }
 
-  async call<T>(stage: Stage, name: string, method: string, effect: 'read' | 'write', work: () => T): Promise<T> {
+  /** One call: `work` is what the far side does and answers. `hollow` is the answer of a far side that only says it did. */
+  async call<T>(
+    stage: Stage,
+    name: string,
+    method: string,
+    effect: 'read' | 'write',
+    work: (mode: FaultMode | undefined) => T,
+    hollow?: () => T,
+  ): Promise<T> {
     await stage.at(`before:${name}.${method}`)
     this.calls.push(method)
     const mode = this.#take(method)
-    const unknown = effect === 'read' ? 'none' : 'unknown'
-    if (mode === 'fail') throw new AdapterError('unavailable', `${method}: out of order`, { effect: 'none' })
-    if (mode === 'final') throw new AdapterError('failed', `${method}: refused for good`, { effect: 'none' })
-    if (mode === 'throttle') throw new AdapterError('throttled', `${method}: too many`, { effect: 'none', retryAfterMs: 2000 })
-    if (mode === 'denied') throw new AdapterError('denied', `${method}: not allowed`, { effect: 'none' })
-    if (mode === 'refused') throw new AdapterError('refused', `${method}: not accepted`, { effect: 'none' })
-    if (mode === 'vague') throw new AdapterError('timeout', `${method}: no answer`, { effect: unknown })
+    const answer = mode === undefined ? undefined : answerOf(mode)
     if (mode === 'bug') throw new TypeError(`${method}: undefined is not a function`)
-    const result = work()
+    if (answer !== undefined && !answer.done) throw errorOf(answer, method, effect)
+    await stage.pass(answer?.slowMs ?? 0)
+    const result = mode === 'hollow' && hollow !== undefined ? hollow() : work(mode)
     await stage.at(`after:${name}.${method}`)
-    if (mode === 'lost') throw new AdapterError('timeout', `${method}: the answer was lost`, { effect: unknown })
+    if (answer?.code !== undefined) throw errorOf(answer, method, effect)
     return result
   }
 }
@@ -214,7 +228,7 @@ export class FarSide extends Faulty {
   }
 
   /** The work of a create. */
-  make(tag: string, material: Fields, current: Credential | undefined): FakeKey {
+  make(tag: string, material: Fields, current: Credential | undefined, hostile = false): FakeKey {
     const { idempotency, overlap, maxLive } = traitsOf[this.kind]
     const replayed = idempotency === 'replay-key' ? this.#replays.get(tag) : undefined
     if (replayed !== undefined) return replayed
@@ -227,15 +241,23 @@ export class FarSide extends Faulty {
       key = this.add({ id, fields: { username: id, password: proposed['password'] ?? '' } })
     } else {
       if (overlap === 'in-place') for (const old of this.alive) this.end(old)
-      const fields = Object.keys(proposed).length > 0 ? proposed : undefined
+      const odd = { value: `\u001b]0;x\u0007\r\n$(id);'"=__proto__\u202e${String(this.#serial)}` }
+      const fields = Object.keys(proposed).length > 0 ? proposed : hostile && this.kind !== 'limited' ? odd : undefined
       key = this.add({ ...(fields === undefined ? {} : { fields }), ...(this.kind === 'named' ? { name: tag } : {}) })
     }
     this.#replays.set(tag, key)
     return key
   }
 
-  replay(tag: string): FakeKey | undefined {
-    return this.#replays.get(tag)
+  /** What a far side answers that made nothing and says it did. */
+  pretended(tag: string, material: Fields): Issued {
+    const id = `${this.kind}-never-made`
+    const value = new Secret(`sk-never-made-${tag}`)
+    if (this.kind === 'limited') return { fields: { accessKeyId: new Secret(id), secretAccessKey: value }, handle: { id, live: true } }
+    if (this.kind === 'users')
+      return { fields: { username: new Secret(id), password: material['password'] ?? value }, handle: { id, live: true } }
+    const fields = material['value'] === undefined ? single(value) : { value: material['value'] }
+    return ['login', 'hook', 'hook-replay', 'local'].includes(this.kind) ? { fields } : { fields, handle: { id, live: true } }
   }
 
   visible(key: FakeKey): boolean {
@@ -260,6 +282,8 @@ export class FarTarget extends Faulty {
 /** What an adapter's session can reach: the world, as one process sees it. */
 export interface Stage {
   at(point: string): Promise<void>
+  /** Time goes by. */
+  pass(ms: number): Promise<void>
   side(name: string): FarSide
   target(name: string): FarTarget
   /** Is the check of this name red for this value, whatever the provider says? */
@@ -274,13 +298,15 @@ function stageOf(clock: Clock): Stage {
   return stage
 }
 
+const nothing = (): void => undefined
 const refused = (): AdapterError => new AdapterError('refused', 'not accepted')
 
 function sessionOf(side: FarSide, stage: Stage, clock: Clock): ProviderSession {
   const traits = traitsOf[side.kind]
   const find = (credential: Credential): FakeKey | undefined =>
     credential.handle === undefined ? side.keyOf(credential.fields) : side.byHandle(credential.handle.id)
-  const call = <T>(method: string, effect: 'read' | 'write', work: () => T): Promise<T> => side.call(stage, side.name, method, effect, work)
+  const call = <T>(method: string, effect: 'read' | 'write', work: (mode: FaultMode | undefined) => T, hollow?: () => T): Promise<T> =>
+    side.call(stage, side.name, method, effect, work, hollow)
   const session: ProviderSession = {
     preflight: (current) =>
       call('preflight', 'read', () => {
@@ -289,7 +315,16 @@ function sessionOf(side: FarSide, stage: Stage, clock: Clock): ProviderSession {
         if (side.alive.length >= traits.maxLive)
           throw new AdapterError('quota', `there are ${side.alive.length} keys already`, { effect: 'none' })
       }),
-    create: async (intent, current) => side.issued(await call('create', 'write', () => side.make(intent.tag, intent.material, current))),
+    create: (intent, current) =>
+      call(
+        'create',
+        'write',
+        (mode) => {
+          const key = side.make(intent.tag, intent.material, current, mode === 'hostile')
+          return mode === 'echo' && current !== undefined ? current : side.issued(key)
+        },
+        () => side.pretended(intent.tag, intent.material),
+      ),
     settle: (intent, current) =>
       call('settle', 'read', () => {
         const before = new Set(intent.before.map((handle) => handle.id))
@@ -343,7 +378,10 @@ function sessionOf(side: FarSide, stage: Stage, clock: Clock): ProviderSession {
     }
   }
   if (['limited', 'named', 'replay', 'users'].includes(side.kind))
-    session.list = () => call('list', 'read', () => side.alive.map((key) => side.handle(key)))
+    session.list = () =>
+      call('list', 'read', (mode) =>
+        side.alive.filter((key) => mode !== 'stale' || key.createdAt + 60_000 < clock.now()).map((key) => side.handle(key)),
+      )
   if (side.kind === 'limited') {
     session.handleOf = (fields) => {
       const id = fields['accessKeyId']?.reveal()
@@ -371,18 +409,23 @@ function sessionOf(side: FarSide, stage: Stage, clock: Clock): ProviderSession {
       if (state === 'off') side.onKill(key, 'suspend')
       key.state = state
     }
-    session.suspend = (credential) => call('suspend', 'write', () => set(credential, 'off'))
-    session.resume = (credential) => call('resume', 'write', () => set(credential, 'live'))
+    session.suspend = (credential) => call('suspend', 'write', () => set(credential, 'off'), nothing)
+    session.resume = (credential) => call('resume', 'write', () => set(credential, 'live'), nothing)
   }
   if (traits.lastUsed) session.lastUsed = (credential) => call('lastUsed', 'read', () => find(credential)?.usedAt)
   if (traits.revoke !== 'none') {
     session.revoke = (credential) =>
-      call('revoke', 'write', () => {
-        const key = find(credential)
-        if (key === undefined || key.state === 'gone') return
-        side.onKill(key, 'revoke')
-        side.end(key)
-      })
+      call(
+        'revoke',
+        'write',
+        () => {
+          const key = find(credential)
+          if (key === undefined || key.state === 'gone') return
+          side.onKill(key, 'revoke')
+          side.end(key)
+        },
+        nothing,
+      )
   }
   return session
 }
@@ -414,8 +457,8 @@ export function fakeTarget(readable: boolean): ReturnType<typeof defineTarget> {
     open: (config, context) => {
       const stage = stageOf(context.clock)
       const far = stage.target(config.at)
-      const call = <T>(method: string, effect: 'read' | 'write', work: () => T): Promise<T> =>
-        far.call(stage, far.name, method, effect, work)
+      const call = <T>(method: string, effect: 'read' | 'write', work: () => T, hollow?: () => T): Promise<T> =>
+        far.call(stage, far.name, method, effect, work, hollow)
       const write = (entries: Readonly<Record<string, Secret | null>>): void => {
         for (const [name, value] of Object.entries(entries)) {
           if (value === null) far.held.delete(name)
@@ -423,10 +466,15 @@ export function fakeTarget(readable: boolean): ReturnType<typeof defineTarget> {
         }
       }
       const deploy = (delivery: Delivery): Promise<void> =>
-        call('deploy', 'write', () => {
-          far.deliveries.push(delivery.id)
-          far.used = new Map(far.held)
-        })
+        call(
+          'deploy',
+          'write',
+          () => {
+            far.deliveries.push(delivery.id)
+            far.used = new Map(far.held)
+          },
+          nothing,
+        )
       return Promise.resolve({
         probe: () => call('probe', 'read', () => undefined),
         ...(readable
@@ -437,12 +485,17 @@ export function fakeTarget(readable: boolean): ReturnType<typeof defineTarget> {
                 ),
             }
           : {}),
-        put: (delivery) => call('put', 'write', () => write(delivery.entries)),
+        put: (delivery) => call('put', 'write', () => write(delivery.entries), nothing),
         restore: (prior, old) =>
-          call('restore', 'write', () => {
-            write(prior ?? old?.entries ?? Object.fromEntries([...far.held.keys()].map((name) => [name, null])))
-            if (old === undefined) far.used = new Map(far.held)
-          }),
+          call(
+            'restore',
+            'write',
+            () => {
+              write(prior ?? old?.entries ?? Object.fromEntries([...far.held.keys()].map((name) => [name, null])))
+              if (old === undefined) far.used = new Map(far.held)
+            },
+            nothing,
+          ),
         deploy,
         close: () => Promise.resolve(),
       })
@@ -459,9 +512,8 @@ export const fakeCheck = defineCheck({
   describe: (config) => config.side,
   run: async (config, fields, context) => {
     const stage = stageOf(context.clock)
-    await stage.at(`before:check.${config.side}`)
-    const ok = stage.side(config.side).accepts(fields) && !stage.red('fake-check', fields)
-    await stage.at(`after:check.${config.side}`)
+    const side = stage.side(config.side)
+    const ok = await side.call(stage, config.side, 'check', 'read', () => side.accepts(fields) && !stage.red('fake-check', fields))
     return { ok, detail: ok ? '200' : '500' }
   },
 })

@@ -65,7 +65,7 @@ function check(issued: Issued, traits: Traits, current: Fields | undefined, take
     })
   }
   if (current !== undefined && sameFields(issued.fields, current))
-    throw new AdapterError('bad-answer', 'the provider returned the value that is already current', { effect: 'none', retryable: false })
+    throw new AdapterError('bad-answer', 'the provider returned the value that is already current', { effect: 'unknown', retryable: false })
 }
 
 /** Handles that a new key can't have: discarding it would end one in use. Users in turn keep theirs, but never that of the current one. */

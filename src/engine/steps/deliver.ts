@@ -1,6 +1,7 @@
 /** Moving consumers to the new value, and back. Every call here may be repeated. */
 import type { CheckResult, Prior, RunRecord, TargetSpec } from '../../core/model.ts'
 import { AdapterError } from '../../core/errors.ts'
+import type { TargetSession } from '../../core/target.ts'
 import { commit, type Loaded, runAudit } from '../journal.ts'
 import { stateOf } from '../machine.ts'
 import { deliveryId, deliveryOf, type Workbench } from '../session.ts'
@@ -33,6 +34,7 @@ export async function deliver(bench: Workbench, loaded: Loaded, step: string, ke
     const started = ports.clock.monotonic()
     await ports.faults.at(`before:effect:${step}`)
     await session.put(delivery)
+    await confirmed(session, delivery.entries, key)
     if (step.startsWith('refresh:')) await session.deploy?.(delivery)
     await ports.faults.at(`after:effect:${step}`)
     const ms = ports.clock.monotonic() - started
@@ -41,6 +43,17 @@ export async function deliver(bench: Workbench, loaded: Loaded, step: string, ke
       audit: [runAudit(intended.run, 'target_updated', 'success', { target: key, version: n })],
     }))
   })
+}
+
+/** A target that can be read is believed what it holds, not what it says. */
+async function confirmed(session: TargetSession, wanted: Prior, key: string): Promise<void> {
+  const held = await session.current?.(Object.keys(wanted))
+  if (held === undefined) return
+  for (const [name, value] of Object.entries(wanted)) {
+    const now = held[name] ?? null
+    if (value === null ? now !== null : now?.equals(value) !== true)
+      throw new AdapterError('bad-answer', `target ${key} does not hold what was written to it (${name})`, { retryable: true })
+  }
 }
 
 /** Makes the consumers of one target take the value up. `false` where the target has nothing of the kind. */
@@ -65,6 +78,7 @@ export async function restore(bench: Workbench, loaded: Loaded, key: string): Pr
   const delivery = old === null ? undefined : deliveryOf(spec, run.path, old, await bench.fields(secret, old), `${run.id}.${key}.undo`)
   await bench.target(spec, run.path, async (session) => {
     await session.restore(prior, delivery)
+    await confirmed(session, prior ?? delivery?.entries ?? {}, key)
     if (delivery !== undefined) await session.deploy?.(delivery)
   })
 }

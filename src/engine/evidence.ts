@@ -1,0 +1,111 @@
+/** The evidence on which an old version may end (law 5), and the proof that it is dead. */
+import { DAY, MINUTE } from '../core/duration.ts'
+import { AdapterError } from '../core/errors.ts'
+import type { ProviderRef, Retirement, SecretRecord, VersionRecord } from '../core/model.ts'
+import { currentVersion } from '../core/model.ts'
+import type { Credential, ProviderSession } from '../core/provider.ts'
+import type { Fields } from '../core/secret.ts'
+import { ageLimits, CLOCK_TOLERANCE } from './policy.ts'
+import type { EnginePorts } from './ports.ts'
+import { answered, credentialOf, providerOfVersion } from './session.ts'
+
+/** Who issued the version, with a configuration: the schedule's, the one kept with its planned end, or that of the run which made it. */
+export async function issuer(ports: EnginePorts, secret: SecretRecord, version: VersionRecord): Promise<ProviderRef | undefined> {
+  const known = providerOfVersion(secret, version)
+  if (known !== undefined || version.runId === undefined) return known
+  const { runId } = version
+  const made = await ports.vault.read((reader) => reader.run(runId))
+  return made?.plan.provider?.id === version.providerId ? (made?.plan.provider ?? undefined) : undefined
+}
+
+/** Throws when the evidence is not there. */
+export async function gates(
+  ports: EnginePorts,
+  secret: SecretRecord,
+  version: VersionRecord,
+  retirement: Retirement,
+  session: ProviderSession,
+  old: Credential,
+): Promise<void> {
+  const current = currentVersion(secret)
+  if (version.labels.includes('current')) throw new AdapterError('failed', 'it is the current version', { effect: 'none' })
+  if (retirement.why === 'discard') return
+  if (current === undefined) throw new AdapterError('failed', 'there is no current version to take its place', { effect: 'none' })
+  const fields = await ports.vault.read((reader) => reader.value(secret.id, current.n))
+  if (fields === undefined) throw new AdapterError('failed', 'the current version has no value', { effect: 'none' })
+  await verifyCurrent(ports, secret, version, session, current, fields)
+  for (const check of secret.schedule?.checks ?? []) {
+    if (check.type === 'provider') continue
+    const result = await answered(() => ports.adapters.runCheck(check, fields, secret.path))
+    if (!result.ok)
+      throw new AdapterError('failed', `check ${check.key} is red with the current value: ${result.detail}`, { effect: 'none' })
+  }
+  if (retirement.force || session.lastUsed === undefined) return
+  const used = await session.lastUsed(old)
+  const replaced = version.replacedAt ?? 0
+  const maximumAge = ageLimits(secret.type).maximum * DAY
+  if (used !== undefined && used > replaced + CLOCK_TOLERANCE && ports.clock.now() - version.createdAt < maximumAge) {
+    const ago = Math.round((ports.clock.now() - used) / MINUTE)
+    throw new AdapterError('failed', `the old key was used ${ago} minutes ago, after it was replaced: some consumer still holds it`, {
+      effect: 'none',
+      hints: [`find the consumer, or: rotate revoke ${secret.path} --force`],
+    })
+  }
+}
+
+async function verifyCurrent(
+  ports: EnginePorts,
+  secret: SecretRecord,
+  version: VersionRecord,
+  session: ProviderSession,
+  current: VersionRecord,
+  fields: Fields,
+): Promise<void> {
+  const credential = credentialOf(fields, current.handle)
+  if (current.providerId === version.providerId) return session.verify?.(credential, 'live')
+  const provider = current.providerId === undefined ? undefined : await issuer(ports, secret, current)
+  if (provider === undefined) return
+  const other = await answered(() => ports.adapters.openProvider(provider, secret.path))
+  try {
+    await other.verify?.(credential, 'live')
+  } finally {
+    await other.close()
+  }
+}
+
+/**
+ * Asks until the old one is refused. A key that was only switched off is refused too, so where there is such a thing it must be gone from the list as well. Where it
+ * can't be asked, its absence from the list, or the provider's word, must do; the proof says which.
+ */
+export async function proveDead(session: ProviderSession, old: Credential): Promise<string> {
+  if (session.verify !== undefined && Object.keys(old.fields).length > 0) {
+    try {
+      await session.verify(old, 'dead')
+    } catch (thrown) {
+      if (!(thrown instanceof AdapterError && thrown.code === 'refused')) throw thrown
+      if (session.suspend !== undefined) await unlisted(session, old)
+      return 'refused by the provider'
+    }
+    throw new AdapterError('failed', 'the provider still accepts the revoked key', { effect: 'unknown' })
+  }
+  return (await unlisted(session, old)) ? 'no longer listed' : 'confirmed by the provider, which can not be asked again'
+}
+
+/** `false` where there is no list to ask. */
+async function unlisted(session: ProviderSession, { handle }: Credential): Promise<boolean> {
+  if (session.list === undefined || handle === undefined) return false
+  if ((await session.list()).some((listed) => listed.id === handle.id))
+    throw new AdapterError('failed', 'the revoked key is still listed', { effect: 'unknown' })
+  return true
+}
+
+/** Is it proven dead? `false` while the provider still accepts or lists it. */
+export async function isDead(session: ProviderSession, old: Credential): Promise<boolean> {
+  try {
+    await proveDead(session, old)
+    return true
+  } catch (thrown) {
+    if (thrown instanceof AdapterError && thrown.code === 'failed') return false
+    throw thrown
+  }
+}
