@@ -188,4 +188,11 @@ export class Reader {
   end(): void {
     if (this.left !== 0) throw new Malformed('too long')
   }
+
+  /** Throws unless what is left are that many zeros: one value has one encoding. */
+  padding(count: number): void {
+    if (this.left !== count) throw new Malformed('padded to another length')
+    for (let at = this.#at; at < this.#bytes.length; at++) if (this.#bytes[at] !== 0) throw new Malformed('the padding is not empty')
+    this.#at = this.#bytes.length
+  }
 }

@@ -40,22 +40,36 @@ export function encodeRecord(record: unknown): Uint8Array {
 /** What `encodeRecord` was given. Throws `Malformed`. The caller vouches for the type: the bytes were authenticated. */
 export function decodeRecord<T>(bytes: Uint8Array): T {
   const input = new Reader(bytes)
-  const json = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(input.long())
+  const json = input.long()
   const secrets: Secret[] = []
   for (let left = input.u16(); left > 0; left--) secrets.push(new Secret(input.long()))
   input.end()
-  const parsed = JSON.parse(json, json.includes(`${MARK}"`) ? reviver(secrets) : undefined) as { r: T }
-  return parsed.r
+  const taken = { count: 0 }
+  const parsed = parse(json, secrets, taken)
+  if (taken.count !== secrets.length) throw new Malformed('a record holds a secret that it does not name')
+  if (parsed === null || typeof parsed !== 'object' || soleKey(parsed) !== 'r') throw new Malformed('not a record')
+  return (parsed as { readonly r: T }).r
 }
 
-function reviver(secrets: readonly Secret[]): (key: string, value: unknown) => unknown {
+function parse(bytes: Uint8Array, secrets: readonly Secret[], taken: { count: number }): unknown {
+  try {
+    const json = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
+    return JSON.parse(json, json.includes(`${MARK}"`) ? reviver(secrets, taken) : undefined)
+  } catch (error) {
+    if (error instanceof Malformed) throw error
+    throw new Malformed('not JSON')
+  }
+}
+
+/** The k-th secret of the text is number k: `taken` counts them. */
+function reviver(secrets: readonly Secret[], taken: { count: number }): (key: string, value: unknown) => unknown {
   return (_key, value) => {
     if (value === null || typeof value !== 'object' || Array.isArray(value)) return value
     const sole = soleKey(value)
     if (sole === undefined || !LOOKALIKE.test(sole)) return value
     const inner = (value as Record<string, unknown>)[sole]
     if (sole !== MARK) return { [sole.slice(1)]: inner }
-    const secret = typeof inner === 'number' ? secrets[inner] : undefined
+    const secret = inner === taken.count ? secrets[taken.count++] : undefined
     if (secret === undefined) throw new Malformed('a secret is missing from its record')
     return secret
   }
@@ -93,5 +107,7 @@ export function decodeObject(plaintext: Uint8Array): Identity & { readonly body:
   const kind = input.u8()
   if (kind < 1 || kind > 6) throw new Malformed('unknown kind of object')
   const identity = { kind: kind as ObjectKind, owner: input.text(), sub: input.u32() }
-  return { ...identity, body: input.long() }
+  const body = input.long()
+  input.padding(bucketSize(input.position) - input.position)
+  return { ...identity, body }
 }

@@ -78,6 +78,7 @@ export function decodeRoot(plaintext: Uint8Array): Root {
   for (let mid = 0; mid < MIDS; mid++) {
     const ref = { hash: input.raw(16), wake: input.u48() }
     if (!isZero(ref.hash)) mids.set(mid, ref)
+    else if (ref.wake !== NEVER) throw new Malformed('an absent child has a time')
   }
   input.end()
   return { commit, recent, ...fields, mids }

@@ -73,11 +73,14 @@ export function decodeMid(mid: number, plaintext: Uint8Array): Children {
   const input = new Reader(plaintext)
   if (input.u16() !== LEAVES + mid) throw new Malformed('another node')
   const children = new Map<number, Ref>()
+  let previous = -1
   for (let left = input.u8(); left > 0; left--) {
     const position = input.u8()
-    if (position >= 128 || children.has(position)) throw new Malformed('a position occurs twice')
+    if (position >= 128 || position <= previous) throw new Malformed('positions out of order')
+    previous = position
     children.set(position, { hash: input.raw(16), wake: input.u48() })
   }
+  input.padding(missing(children.size, 8) * CHILD)
   return children
 }
 
@@ -97,14 +100,21 @@ export function decodeLeaf(leaf: number, plaintext: Uint8Array): readonly Entry[
     const key = input.u64()
     if (key <= previous || leafOf(key) !== leaf) throw new Malformed('entries out of order')
     previous = key
-    entries.push({ key, kind: input.u8() as ObjectKind, hash: input.raw(16), wake: input.u48() })
+    const kind = input.u8()
+    if (kind < 1 || kind > 6) throw new Malformed('unknown kind of object')
+    entries.push({ key, kind: kind as ObjectKind, hash: input.raw(16), wake: input.u48() })
   }
+  input.padding(missing(entries.length, 4) * ENTRY)
   return entries
 }
 
+/** How many more would fill a multiple of `step`, at least one of it. */
+function missing(count: number, step: number): number {
+  return Math.max(step, Math.ceil(count / step) * step) - count
+}
+
 function padded(out: Writer, count: number, step: number, size: number): Uint8Array {
-  const missing = Math.max(step, Math.ceil(count / step) * step) - count
-  return out.raw(new Uint8Array(missing * size)).done()
+  return out.raw(new Uint8Array(missing(count, step) * size)).done()
 }
 
 /** The entry of an object; `undefined` if the leaf says that there is none. */

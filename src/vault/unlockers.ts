@@ -28,12 +28,12 @@ export interface UnlockerSecret {
 }
 
 /** The part that costs time happens before: `kek` is 32 bytes. */
-function fromKek(kek: Uint8Array): UnlockerSecret {
+export function fromKek(kek: Uint8Array): UnlockerSecret {
   const pair = sodium.crypto_box_seed_keypair(derive(kek, 1, 'unlock/1'))
   return { publicKey: pair.publicKey, privateKey: pair.privateKey, psk: derive(kek, 2, 'unlock/1'), commitKey: derive(kek, 3, 'unlock/1') }
 }
 
-function kekOfKey(kind: 'key-file' | 'recipient' | 'recovery', key: Uint8Array): Uint8Array {
+export function kekOfKey(kind: 'key-file' | 'recipient' | 'recovery', key: Uint8Array): Uint8Array {
   return hash(32, key, utf8(`rotate/1 ${kind}`))
 }
 
@@ -50,7 +50,7 @@ function asRecipient(publicKey: Uint8Array): Pick<UnlockerSecret, 'publicKey' | 
   return { publicKey, psk: new Uint8Array(32), commitKey: hash(32, publicKey, utf8('rotate/1 recipient commit')) }
 }
 
-async function kekOfPassphrase(
+export async function kekOfPassphrase(
   passphrase: { bytes(): Uint8Array; isText(): boolean; reveal(): string },
   salt: Uint8Array,
   cost: PassphraseParams,
@@ -77,7 +77,7 @@ function encodeParams(salt: Uint8Array, { memory, passes }: PassphraseParams): U
     .done()
 }
 
-function commitment(
+export function commitment(
   secret: Pick<UnlockerSecret, 'commitKey'>,
   vault: Uint8Array,
   stanza: Pick<Stanza, 'rawId' | 'kind' | 'params'>,
@@ -85,7 +85,7 @@ function commitment(
   return hash(32, concat(vault, stanza.rawId, new Uint8Array([stanza.kind]), stanza.params), secret.commitKey)
 }
 
-function wrapData(vault: Uint8Array, rawId: Uint8Array, epoch: number): Uint8Array {
+export function wrapData(vault: Uint8Array, rawId: Uint8Array, epoch: number): Uint8Array {
   return new Writer().raw(utf8('rotate/1 wrap')).raw(vault).raw(rawId).u32(epoch).done()
 }
 
