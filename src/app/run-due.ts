@@ -21,6 +21,7 @@ import { watchGrace } from './grace-watch.ts'
 import { cleanupFailure, failureOf, type RunView, viewOf } from './run-view.ts'
 import { rotateOne } from './rotate.ts'
 import { resumed } from './schedules.ts'
+import { finishRekey } from './unlockers.ts'
 import { acceptClock, backupDaily, upkeepDue, verifyDaily } from './upkeep.ts'
 
 export interface RunDueInput {
@@ -87,6 +88,7 @@ export async function runDue(
   if (input.acceptClock === true) await acceptClock(deps)
   const startedAt = deps.clock.now()
   const upkeep = input.upkeep === true ? await upkeepDue(deps) : { verify: false, backup: false }
+  await finishRekey(deps)
   const found = await deps.vault.due(startedAt)
   const report = (tally: Tally, next: number | null): RunDueReport => ({
     runId,

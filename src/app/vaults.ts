@@ -51,6 +51,10 @@ export interface VaultDoor {
   readKeyFile(path: string): Promise<Secret>
   newRecoveryKey(random: Random): Promise<{ readonly key: Secret; readonly text: Secret }>
   parseRecoveryKey(text: Secret): Promise<Secret>
+  /** `rp1-…` → public key. `usage`, each time with its own words, when it is none. */
+  parseRecipient(text: string): Promise<Uint8Array>
+  /** The public key, `rp1-…`, that belongs to a key file. */
+  recipientOf(key: Secret): Promise<string>
   /** Verifies an audit export with the public key alone. `tampered` if it does not verify; `usage` if the key can't be read. */
   verifyExport(options: VerifyExportOptions): Promise<ExportReport>
 }

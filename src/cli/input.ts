@@ -44,6 +44,18 @@ async function readToEnd(fd: number, limit: number, what: string): Promise<Secre
   return new Secret(Buffer.concat(chunks))
 }
 
+/** Does this process hold the other end too? Then the pipe is one of its own, and nobody would ever write into it. */
+function isOwnPipe(fd: number, inode: number): boolean {
+  for (let other = 3; other < 64; other++) {
+    try {
+      if (other !== fd && fstatSync(other).ino === inode && fstatSync(other).isFIFO()) return true
+    } catch {
+      // not open
+    }
+  }
+  return false
+}
+
 export class Input {
   readonly #options: InputOptions
 
@@ -99,6 +111,10 @@ export class Input {
   /** An inherited descriptor, read to its end. */
   async descriptor(fd: number, flag: string, limit: number): Promise<Secret> {
     try {
+      // A number that nobody has passed on may be one of this program's own, which are of other kinds.
+      const stat = fstatSync(fd)
+      if ((!stat.isFile() && !stat.isFIFO() && !stat.isSocket() && !stat.isCharacterDevice()) || (stat.isFIFO() && isOwnPipe(fd, stat.ino)))
+        throw usage(`${flag}: descriptor ${fd} is not a file, pipe, socket or terminal that was passed on`, `like this: ${fd}<file`)
       return await readToEnd(fd, limit, flag)
     } catch (error) {
       if (error instanceof RotateError) throw error

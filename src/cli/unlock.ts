@@ -17,10 +17,20 @@ function failed(message: string, hint?: string): RotateError {
   return new RotateError('unlock-failed', message, hint === undefined ? {} : { hint })
 }
 
-/** Runs the operator's own command by the shell, as RESTIC_PASSWORD_COMMAND and its like do; its stderr goes to ours. */
+/**
+ * Runs the operator's own command by the shell, as RESTIC_PASSWORD_COMMAND and its like do; its stderr goes to ours. The first line that it prints is the
+ * passphrase: password managers print notes below.
+ */
 async function fromCommand(command: string, from: string, signal: AbortSignal): Promise<Secret> {
   const { spawn } = await import('node:child_process')
-  const child = spawn('/bin/sh', ['-c', command], { stdio: ['ignore', 'pipe', 'inherit'], signal, timeout: COMMAND_TIMEOUT_MS })
+  const child = spawn('/bin/sh', ['-c', command], { stdio: ['ignore', 'pipe', 'inherit'], signal })
+  let late = false
+  // What the shell has started may outlive it and keep the pipe open: nobody waits for that.
+  const timer = setTimeout(() => {
+    late = true
+    child.kill()
+    child.stdout.destroy()
+  }, COMMAND_TIMEOUT_MS)
   const chunks: Buffer[] = []
   let size = 0
   child.stdout.on('data', (chunk: Buffer) => {
@@ -29,12 +39,18 @@ async function fromCommand(command: string, from: string, signal: AbortSignal): 
     else chunks.push(chunk)
   })
   const code = await new Promise<number | null>((done, reject) => {
-    child.once('error', (error) => reject(failed(`${from}: the command can't be run (${codeOf(error)})`)))
+    child.once('error', (error) => reject(signal.aborted ? signal.reason : failed(`${from}: the command can't be run (${codeOf(error)})`)))
     child.once('close', done)
-  })
+  }).finally(() => clearTimeout(timer))
+  if (late) throw failed(`${from}: the command printed nothing for ${COMMAND_TIMEOUT_MS / 1000} seconds`)
   if (size > MAX_PASSPHRASE) throw failed(`${from}: the command printed more than ${MAX_PASSPHRASE} bytes`)
-  if (code !== 0) throw failed(`${from}: the command failed (${code === null ? 'killed or timed out' : `exit ${code}`})`)
-  return new Secret(Buffer.concat(chunks))
+  if (code !== 0) throw failed(`${from}: the command failed (${code === null ? 'killed' : `exit ${code}`})`)
+  return firstLine(Buffer.concat(chunks))
+}
+
+function firstLine(bytes: Buffer): Secret {
+  const end = bytes.indexOf(10)
+  return chomp(new Secret(end < 0 ? bytes : bytes.subarray(0, end + 1)))
 }
 
 async function fromFile(path: string, from: string, input: Input): Promise<Secret> {
@@ -69,7 +85,7 @@ export async function readPassphrase(
       passphrase = chomp(await fromFile(source.path, source.from, input))
       break
     case 'passphrase-command':
-      passphrase = chomp(await fromCommand(source.command, source.from, signal))
+      passphrase = await fromCommand(source.command, source.from, signal)
       break
     case 'passphrase-fd':
       try {
@@ -89,9 +105,14 @@ export async function readPassphrase(
   return passphrase.isText() ? new Secret(passphrase.reveal().normalize('NFC')) : passphrase
 }
 
+/** Does it look like a recovery key? Such a text is never taken for a passphrase. */
+export function isRecoveryText(text: Secret): boolean {
+  return /^\s*rr1-/i.test(text.reveal())
+}
+
 /** Turns a passphrase into what opens the vault; a recovery key may be given wherever a passphrase is. */
 async function asUnlock(passphrase: Secret, door: VaultDoor): Promise<Unlock> {
-  if (/^\s*rr1-/i.test(passphrase.reveal())) return { kind: 'recovery', key: await door.parseRecoveryKey(passphrase) }
+  if (isRecoveryText(passphrase)) return { kind: 'recovery', key: await door.parseRecoveryKey(passphrase) }
   return { kind: 'passphrase', passphrase }
 }
 

@@ -155,6 +155,8 @@ export interface Who {
 }
 
 export interface RekeyOptions {
+  /** For the audit row: nobody asked for it. */
+  readonly automatic?: boolean
   /** Stop after about this long; a later call goes on. */
   readonly budgetMs?: number
   /** Stop after the commit in hand; what is done stays done. */
@@ -276,6 +278,8 @@ export interface Vault {
   highestTime(): Promise<number>
   /** Keyed hash of the fields, 32 hex digits. */
   fingerprint(fields: Fields): string
+  /** Is a rekey unfinished, as far as the newest state that was read says? */
+  readonly rekeying: boolean
   /** The part that deals with unlockers and rekeying. */
   keys(): Promise<VaultKeys>
   /** Reads the newest state and the marks. */

@@ -46,6 +46,24 @@ export async function parseRecoveryKey(text: Secret): Promise<Secret> {
   return (await import('./recovery-key.ts')).parseRecoveryKey(text)
 }
 
+/** Text of a recipient (`rp1-…`) → public key. `usage`, each time with its own words, when it is none. */
+export async function parseRecipient(text: string): Promise<Uint8Array> {
+  const [{ ready }, { parseRecipient: parse }] = await Promise.all([import('./sodium.ts'), import('./recipient.ts')])
+  await ready()
+  return parse(text)
+}
+
+/** The public key, as text, that belongs to a key file. */
+export async function recipientOf(key: Secret): Promise<string> {
+  const [{ ready }, { formatRecipient }, unlockers] = await Promise.all([
+    import('./sodium.ts'),
+    import('./recipient.ts'),
+    import('./unlockers.ts'),
+  ])
+  await ready()
+  return formatRecipient(unlockers.recipientOf(key.bytes()))
+}
+
 /** Verifies a copy with the root key that its maker handed over; see `VaultCare.backup`. */
 export async function proveCopy(...given: Parameters<ProveCopy>): ReturnType<ProveCopy> {
   return (await import('./copy.ts')).proveCopy(...given)

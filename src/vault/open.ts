@@ -3,6 +3,7 @@ import type { Vault } from '../core/ports.ts'
 import { HEADER_KEY } from '../store/port.ts'
 import { openSqliteStore } from '../store/sqlite.ts'
 import { Freshness, marksOf } from './freshness.ts'
+import { equal } from './bytes.ts'
 import { parseHeader, vaultIdOf } from './header.ts'
 import { kindOf, unlockerId } from './keys.ts'
 import { Session } from './session.ts'
@@ -22,11 +23,19 @@ export async function openVault(options: OpenVaultOptions): Promise<Vault> {
     await session.open()
     const freshness = marks === undefined ? undefined : new Freshness(session, marks, options)
     await freshness?.check(session.newest)
+    if (options.stateDir !== undefined && openedByRecipient(session)) {
+      const { checkPin } = await import('./pins.ts')
+      await checkPin(session, file, options.stateDir, options.warn)
+    }
     return asVault(file, session, readonly, { unlock, freshness, ...(policy === undefined ? {} : { policy }) })
   } catch (error) {
     store.close()
     throw error
   }
+}
+
+function openedByRecipient({ keys, opened }: Session): boolean {
+  return keys.ring.unlockers.some(({ kind, rawId }) => kind === 'recipient' && equal(rawId, opened.rawId))
 }
 
 /** See index.ts. */

@@ -81,7 +81,7 @@ function refused(file: string, pinned: Pin, found: Pin): RotateError {
  * Compares an open vault with the pin of its path and makes the pin at the first time. `tampered` if it is another one. A state directory that can't be
  * used is a warning.
  */
-export async function checkPin(session: Session, path: string, stateDir: string, warn: (text: string) => void): Promise<void> {
+export async function checkPin(session: Session, path: string, stateDir: string, warn?: (text: string) => void): Promise<void> {
   const { vault, ring } = session.keys
   const directory = join(stateDir, 'pins')
   const file = join(directory, hex(hash(16, utf8(realpathSync(path)), utf8('rotate/1 pin'))))
@@ -99,7 +99,7 @@ export async function checkPin(session: Session, path: string, stateDir: string,
     writePin(directory, file, found, base32(session.random.bytes(10)))
   } catch (error) {
     if (error instanceof RotateError) throw error
-    warn(
+    warn?.(
       `the vault can't be pinned in the state directory (${codeOf(error) || 'unknown error'}): another one in its place would not be noticed`,
     )
   }

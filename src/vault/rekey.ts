@@ -203,7 +203,7 @@ export async function finish(session: Session, who: Who, options: RekeyOptions =
   for (;;) {
     options.signal?.throwIfAborted()
     if (commits > 0 && clock.monotonic() > until) return { finished: false, commits, rows, epoch: session.keys.epoch }
-    const taken = await step(session, who, options.budgetMs !== undefined)
+    const taken = await step(session, who, options.automatic === true)
     commits++
     rows += taken.rows
     await options.onStep?.({ commits, rows, share: taken.done ? 1 : taken.cursor / LEAVES })

@@ -109,7 +109,7 @@ const SHARE_MS = 150
 export async function keepUp(session: Session, unlock: Unlock | undefined, policy: PassphraseParams | undefined): Promise<void> {
   try {
     if (session.opened.weak && unlock?.kind === 'passphrase') await rewrap(session, unlock, policy)
-    if (session.rekeying) await finish(session, { actor: 'rotate' }, { budgetMs: SHARE_MS })
+    if (session.rekeying) await finish(session, { actor: 'rotate' }, { budgetMs: SHARE_MS, automatic: true })
   } catch {
     // The next writer tries again; `vault rekey` says what is wrong.
   }

@@ -123,6 +123,10 @@ class OpenVault implements Vault {
     return hex(hash(16, out.done(), this.#session.keys.ring.fingerprint))
   }
 
+  get rekeying(): boolean {
+    return this.#session.rekeying
+  }
+
   async keys(): Promise<VaultKeys> {
     const { vaultKeys } = await import('./unlocker-admin.ts')
     return vaultKeys(this.#session, this.#own.policy)

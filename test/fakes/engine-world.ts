@@ -480,6 +480,7 @@ function mortalVault(process: Process, vault: Vault): Vault {
     auditVerify: () => vault.auditVerify(),
     trail: () => vault.trail(),
     highestTime: () => vault.highestTime(),
+    rekeying: vault.rekeying,
     keys: () => vault.keys(),
     fingerprint: (fields) => vault.fingerprint(fields),
     standing: () => vault.standing(),

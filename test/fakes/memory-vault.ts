@@ -227,6 +227,8 @@ class MemoryVault implements Vault {
     })
   }
 
+  readonly rekeying = false
+
   keys(): Promise<never> {
     return Promise.reject(new Error('a vault in memory has no keys'))
   }

@@ -226,9 +226,13 @@ describe('a rekey', () => {
     await expectAll(reader, secrets)
     expect(Object.keys(epochs(file))).toEqual(['1', '2'])
     reader.close()
-    const writer = await openAgain(file)
-    await writer.transact((tx) => tx.putDoc('x', 1))
-    writer.close()
+    // One is enough, unless the machine is so busy that its share of time is over before it is done.
+    for (let writers = 0, unfinished = true; unfinished && writers < 20; writers++) {
+      const writer = await openAgain(file)
+      await writer.transact((tx) => tx.putDoc('x', writers))
+      unfinished = writer.rekeying
+      writer.close()
+    }
     expect(Object.keys(epochs(file))).toEqual(['2'])
     const [, end] = await all((await openAgain(file)).auditEvents({ action: 'vault_rekeyed' }))
     expect(end).toMatchObject({ triggeredBy: 'automatic', actor: 'rotate' })

@@ -20,6 +20,7 @@ import { runDue } from './run-due.ts'
 import { schedule } from './schedule.ts'
 import { set } from './set.ts'
 import { show } from './show.ts'
+import { unlocker } from './unlocker.ts'
 import { vault } from './vault.ts'
 import { version } from './version.ts'
 import { where } from './where.ts'
@@ -53,6 +54,7 @@ export const commands: readonly Register[] = [
   history,
   where,
   audit,
+  unlocker,
   vault,
   completion,
   help,

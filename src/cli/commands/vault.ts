@@ -1,6 +1,7 @@
 /** The group `vault`: the file as a whole. */
 import type { Register } from '../program.ts'
 import { addFileCommands } from './vault-file.ts'
+import { addRekey } from './vault-rekey.ts'
 
 export const vault: Register = (parent, run) => {
   const group = parent
@@ -9,4 +10,5 @@ export const vault: Register = (parent, run) => {
     .summary('the vault file as a whole')
     .description('Looks after the vault file as a whole.')
   addFileCommands(group, run)
+  addRekey(group, run)
 }
