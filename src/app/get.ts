@@ -43,6 +43,14 @@ export async function getSecret(deps: Pick<Deps, 'vault' | 'actor' | 'reason'>, 
   })
 }
 
+/** Puts on record that a value was read past the verification. */
+export async function recordUnverified(deps: Pick<Deps, 'vault' | 'actor' | 'reason'>, { secret, version }: Got): Promise<void> {
+  await deps.vault.transact((tx) => {
+    tx.audit(manual(deps, 'secret_read', secret.path, { version: version.n, key: version.hint, unverified: true }))
+    return Promise.resolve()
+  })
+}
+
 /** One field of a value; `value` of a secret without fields. */
 export function pickField(got: Got, name: string): Secret {
   const found = Object.hasOwn(got.fields, name) ? got.fields[name] : undefined

@@ -1,7 +1,7 @@
 import { resolve } from 'node:path'
 import { isatty } from 'node:tty'
 import { Option } from 'commander'
-import { type Got, getSecret, pickField } from '../../app/get.ts'
+import { type GetInput, type Got, getSecret, pickField, readCurrent, recordUnverified } from '../../app/get.ts'
 import { parseName, parseVersion, type Which } from '../../app/lookup.ts'
 import { iso } from '../../core/duration.ts'
 import { usage } from '../../core/errors.ts'
@@ -23,6 +23,7 @@ interface Options {
   readonly label?: Label
   readonly format?: 'raw' | 'env' | 'credential-process'
   readonly outFile?: string
+  readonly unverified?: true
 }
 
 export const get: Register = (parent, run) => {
@@ -45,6 +46,7 @@ export const get: Register = (parent, run) => {
     .addOption(new Option('--label <label>', 'the version with this label').choices(['current', 'previous', 'pending']))
     .addOption(new Option('--format <format>', 'how to print it').choices(['raw', 'env', 'credential-process']))
     .option('--out-file <file>', 'write to a file (0600) instead of stdout')
+    .option('--unverified', 'from a damaged vault: any value that authenticates by itself, old or new (needs --reason)')
     .action(
       run(
         async (ctx, path: string, options: Options) => {
@@ -53,7 +55,11 @@ export const get: Register = (parent, run) => {
           const format = toFormat(ctx, options)
           const file = options.outFile === undefined ? undefined : resolve(ctx.host.cwd, options.outFile)
           if (file !== undefined) (await import('../out-file.ts')).checkOutFile(file, '--out-file')
-          const got = await getSecret(await ctx.deps({ ask: options.silent !== true }), { name, ...which })
+          const input = { name, ...which }
+          const got =
+            options.unverified === true
+              ? await unverified(ctx, input, options)
+              : await getSecret(await ctx.deps({ ask: options.silent !== true }), input)
           const fields = options.field === undefined ? got.fields : { value: pickField(got, options.field) }
           if (options.silent !== true) notices(ctx, got)
           if (file !== undefined) await toFile(ctx, file, got, fields, format, options)
@@ -63,6 +69,30 @@ export const get: Register = (parent, run) => {
         { valueOutput: true },
       ),
     )
+}
+
+/** The last resort. The row authenticates; that it is the newest, or that it was not deleted, nobody says. */
+async function unverified(ctx: Context, input: GetInput, options: Options): Promise<Got> {
+  if (ctx.globals.reason === undefined) throw usage('--unverified needs a reason, for the audit trail', 'add --reason "why"')
+  const door = await ctx.host.vaults()
+  const opening = await ctx.opening(undefined, options.silent !== true)
+  const raw = await door.openUnverified(opening)
+  let got: Got
+  try {
+    got = await readCurrent(raw.reader, input)
+  } finally {
+    raw.close()
+  }
+  if (options.silent !== true)
+    ctx.out.warn(
+      `${got.secret.path} version ${got.version.n} was read without verifying the vault: it may be older than the newest, or deleted`,
+    )
+  try {
+    await recordUnverified(await ctx.deps({ ask: false }), got)
+  } catch (error) {
+    if (options.silent !== true) ctx.out.warn(`it could not be put on record: ${error instanceof Error ? error.message : 'unknown error'}`)
+  }
+  return got
 }
 
 function toWhich(options: Options): Which {
