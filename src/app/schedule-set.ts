@@ -214,9 +214,18 @@ async function providerConfig(
   const stored = existing?.provider.id === provider.id ? (unwrapConfig(existing.provider.config) as Record<string, unknown>) : {}
   const merged = { ...stored, ...written }
   const what = `--config of provider ${provider.id}`
-  const parsed = parseConfig(provider.config, merged as ConfigValue, what)
+  const parsed = checkedConfig(provider.config, merged as ConfigValue, what, `rotate provider show ${provider.id}`)
   await checkRefs(deps, parsed, what, path)
   return wrapConfig(merged, parsed)
+}
+
+/** `parseConfig`, with what to type next. */
+function checkedConfig(schema: Provider['config'], config: ConfigValue, what: string, next = 'rotate help schedule set'): unknown {
+  try {
+    return parseConfig(schema, config, what)
+  } catch (thrown) {
+    throw thrown instanceof RotateError && thrown.hint === undefined ? usage(thrown.message, next) : thrown
+  }
 }
 
 /** Every referenced secret must exist, with the field asked for, and must not be the secret itself. */
@@ -348,7 +357,7 @@ type Settling = Pick<Awaited<ReturnType<typeof loadTarget>>, 'config' | 'settleC
 
 /** Parsed, made absolute and safe by the adapter, wrapped. */
 async function settledConfig(deps: Deps, adapter: Settling, config: ConfigValue, what: string, path: string): Promise<ConfigValue> {
-  const parsed = parseConfig(adapter.config, config, what)
+  const parsed = checkedConfig(adapter.config, config, what)
   await checkRefs(deps, parsed, what, path)
   let settled: unknown
   try {

@@ -82,7 +82,11 @@ export const rollback: Register = (parent, run) => {
 }
 
 function runId(text: string): string {
-  if (!isId('run', text)) throw usage(`"${visible(text, 40)}" is not the id of a run`, 'ids look like run_01KABX…; see rotate history')
+  if (!isId('run', text))
+    throw usage(
+      `"${visible(text, 40)}" is not the id of a run`,
+      'ids look like run_01KABX…; rotate show PATH names the open run of a secret',
+    )
   return text
 }
 
