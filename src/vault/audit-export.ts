@@ -32,9 +32,10 @@ function ranging(filter: AuditFilter): { readonly visit: (root: Root) => Visit; 
       return (seq, walk, stored) => {
         if (!timed || seq <= root.auditBase) return
         const hash = walk.head
-        const { event, previous } = walk.open(seq, stored)
-        if (inTime(filter, event.at)) found = { ...(found ?? { from: seq - 1, start: previous }), to: seq, end: hash }
-        else if (filter.since !== undefined && event.at < filter.since) before = { from: seq, start: hash }
+        walk.open(seq, stored)
+        const { at } = walk.event(seq)
+        if (inTime(filter, at)) found = { ...(found ?? { from: seq - 1, start: walk.previous }), to: seq, end: hash }
+        else if (filter.since !== undefined && at < filter.since) before = { from: seq, start: hash }
       }
     },
     range: (root) => {
@@ -108,8 +109,11 @@ async function* texts(
       const events: AuditEvent[] = []
       let lines = ''
       for (const { bytes } of rows) {
-        const { event: opened, salt } = walk.open(++seq, bytes, true)
-        walk.follow(bytes)
+        walk.open(++seq, bytes)
+        const opened = walk.event(seq)
+        const salt = walk.saltHex
+        if (!walk.leafFits()) throw tampered(`audit event ${seq} does not match its leaf`)
+        walk.followOpened()
         const event = { ...opened, hash: walk.hex }
         const shown = wanted(filter, event)
         counts[shown ? 'shown' : 'withheld']++
@@ -119,7 +123,7 @@ async function* texts(
         }
         const sealed = walk.sealedHex
         const hidden = { seq, leaf: Buffer.from(bytes.subarray(0, 32)).toString('hex'), sealed, hash: event.hash }
-        lines += `${encodeLine(shown ? { event, salt: Buffer.from(salt).toString('hex'), sealed } : hidden)}\n`
+        lines += `${encodeLine(shown ? { event, salt, sealed } : hidden)}\n`
       }
       if (format.kind === 'csv') yield format.rows(events)
       else yield lines

@@ -33,7 +33,8 @@ async function plan(session: Session, before: number): Promise<Plan> {
     return (seq, walk, stored) => {
       if (!open || seq <= of.auditBase) return
       const hash = walk.head
-      open = walk.open(seq, stored).event.at < before
+      walk.open(seq, stored)
+      open = walk.event(seq).at < before
       if (!open) return
       // Only the newest of a batch is kept: a million events leave two thousand hashes.
       if ((to - of.auditBase) % BATCH !== 0) hashes.delete(to)

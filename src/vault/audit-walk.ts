@@ -4,8 +4,7 @@
  */
 import type { AuditEvent } from '../core/model.ts'
 import { eventId } from '../core/ids.ts'
-import { Malformed } from './bytes.ts'
-import { decoded, tampered } from './damage.ts'
+import { tampered } from './damage.ts'
 import type { Keys } from './keys.ts'
 import { associated } from './seal.ts'
 import { sodium } from './sodium.ts'
@@ -36,15 +35,6 @@ interface Raw {
   ): number
 }
 
-/** What an opened row holds. */
-export interface Opened {
-  readonly event: AuditEvent
-  /** The link before this event, as it was when the event was written. */
-  readonly previous: Uint8Array
-  readonly salt: Uint8Array
-}
-
-const decoder = new TextDecoder()
 const LEAF_KEY = new TextEncoder().encode('rotate/1 audit leaf')
 
 /* Offsets in the block: h 32 ‖ row … and, before them, room for what opening needs. */
@@ -61,6 +51,11 @@ export class AuditWalk {
   #block: number
   #room: number
   #epoch = -1
+  /** Length of the row that was put last, where its plaintext lies, and the length of the JSON in it. */
+  #length = 0
+  #plain = 0
+  #size = 0
+  #view: Buffer = Buffer.alloc(0)
 
   /** @param start the hash of the chain before the first row that `follow` will be given */
   constructor(keys: Keys, start: Uint8Array) {
@@ -83,12 +78,12 @@ export class AuditWalk {
 
   /** `head` as hex. */
   get hex(): string {
-    return Buffer.from(this.#raw.HEAPU8.buffer, this.#block + HEAD, 32).toString('hex')
+    return this.#buffer().toString('hex', this.#block + HEAD, this.#block + HEAD + 32)
   }
 
   /** Hash of what was sealed in the row that was followed last, as hex. */
   get sealedHex(): string {
-    return Buffer.from(this.#raw.HEAPU8.buffer, this.#block + ROW + 32, 32).toString('hex')
+    return this.#buffer().toString('hex', this.#block + ROW + 32, this.#block + ROW + 64)
   }
 
   /** What remains of the row that was followed last when it is pruned. */
@@ -112,6 +107,8 @@ export class AuditWalk {
       this.#raw.HEAPU8.set(before, this.#block)
     }
     this.#raw.HEAPU8.set(stored, this.#block + ROW)
+    this.#length = stored.length
+    this.#plain = this.#block + ROW + this.#room
   }
 
   #hash(out: number, from: number, length: number): void {
@@ -121,64 +118,86 @@ export class AuditWalk {
   /** The next link: h = H(h ‖ leaf ‖ H(sealed)). A stub carries that inner hash instead. */
   follow(stored: Uint8Array): void {
     this.#put(stored)
+    this.followOpened()
+  }
+
+  /** The same for the row that was opened last. */
+  followOpened(): void {
     // The hash of the sealed part takes the place of its own beginning, which is no longer needed then.
-    if (stored.length !== STUB) this.#hash(ROW + 32, ROW + 32, stored.length - 32)
+    if (this.#length !== STUB) this.#hash(ROW + 32, ROW + 32, this.#length - 32)
     this.#hash(HEAD, HEAD, 96)
   }
 
-  /** Is `head` the hash that this row makes of `previous`? For walking backwards; `head` becomes `previous`. */
-  precedes(previous: Uint8Array, stored: Uint8Array): boolean {
-    const wanted = this.head
-    this.head = previous
-    this.follow(stored)
+  /** For walking backwards: is `head` the hash that the opened row makes of the link it names? `head` becomes that link. */
+  stepBack(): boolean {
     const heap = this.#raw.HEAPU8
-    const at = this.#block + HEAD
-    let same = true
-    for (let i = 0; i < 32; i++) same = same && heap[at + i] === wanted[i]
-    this.head = previous
+    const block = this.#block
+    heap.copyWithin(block + SCRATCH, block + HEAD, block + HEAD + 32)
+    heap.copyWithin(block + HEAD, this.#plain, this.#plain + 32)
+    this.followOpened()
+    const same = this.#same(SCRATCH, HEAD)
+    heap.copyWithin(block + HEAD, this.#plain, this.#plain + 32)
     return same
   }
 
-  /** Opens a whole row; `tampered` if it is not the event with that number. With `leaf` its leaf is computed again too. The head stays. */
-  open(seq: number, stored: Uint8Array, leaf = false): Opened {
+  #same(a: number, b: number): boolean {
+    const heap = this.#raw.HEAPU8
+    for (let i = 0; i < 32; i++) if (heap[this.#block + a + i] !== heap[this.#block + b + i]) return false
+    return true
+  }
+
+  /** Opens a whole row; `tampered` if it is not the event with that number. What it holds can be asked for until the next row. The head stays. */
+  open(seq: number, stored: Uint8Array): void {
     if (stored.length < LEAST) throw tampered(`audit event ${seq} is too short`)
     this.#put(stored)
-    const heap = this.#raw.HEAPU8
-    const block = this.#block
     this.#prepare(seq, stored)
-    const plain = block + ROW + this.#room
-    const length = stored.length - 60 - 16
-    const failed = this.#raw._crypto_aead_xchacha20poly1305_ietf_decrypt(
-      plain,
-      0,
-      0,
-      block + ROW + 60,
-      stored.length - 60,
-      0,
-      block + DATA,
-      37,
-      0,
-      block + ROW + 36,
-      block + KEY,
-    )
-    if (failed !== 0) throw tampered(`a row of table audit can't be opened`)
-    return decoded(`audit event ${seq}`, () => {
-      const size = new DataView(heap.buffer, plain + 48).getUint32(0)
-      if (size > length - 52) throw new Malformed('too short')
-      const event = JSON.parse(decoder.decode(heap.subarray(plain + 52, plain + 52 + size))) as AuditEvent
-      if (event.seq !== seq) throw tampered(`audit event ${seq} has another number`)
-      const previous = heap.slice(plain, plain + 32)
-      const salt = heap.slice(plain + 32, plain + 48)
-      if (leaf) this.#checkLeaf(seq, plain, size)
-      return { event: toEvent(event, ''), previous, salt }
-    })
+    const row = this.#block + ROW
+    const sealed = stored.length - 60
+    const decrypt = this.#raw._crypto_aead_xchacha20poly1305_ietf_decrypt
+    if (decrypt(this.#plain, 0, 0, row + 60, sealed, 0, this.#block + DATA, 37, 0, row + 36, this.#block + KEY) !== 0)
+      throw tampered(`audit event ${seq} can't be opened`)
+    const heap = this.#raw.HEAPU8
+    const at = this.#plain + 48
+    this.#size = (((heap[at] ?? 0) << 24) | ((heap[at + 1] ?? 0) << 16) | ((heap[at + 2] ?? 0) << 8) | (heap[at + 3] ?? 0)) >>> 0
+    if (this.#size > sealed - 16 - 52) throw tampered(`audit event ${seq} has the wrong layout`)
+  }
+
+  /** The link before the opened event, as it was when the event was written. */
+  get previous(): Uint8Array {
+    return this.#raw.HEAPU8.slice(this.#plain, this.#plain + 32)
+  }
+
+  /** Salt of the opened event, as hex. */
+  get saltHex(): string {
+    return this.#buffer().toString('hex', this.#plain + 32, this.#plain + 48)
+  }
+
+  /** Do all of these texts occur in the opened event as it was written? Quicker than reading it. */
+  mentions(texts: readonly Uint8Array[]): boolean {
+    if (texts.length === 0) return true
+    const json = this.#buffer().subarray(this.#plain + 52, this.#plain + 52 + this.#size)
+    return texts.every((text) => json.includes(text))
+  }
+
+  /** The opened event, with an empty hash. */
+  event(seq: number): AuditEvent {
+    const text = this.#buffer().toString('utf8', this.#plain + 52, this.#plain + 52 + this.#size)
+    const event = JSON.parse(text) as AuditEvent
+    if (event.seq !== seq) throw tampered(`audit event ${seq} has another number`)
+    return toEvent(event)
+  }
+
+  /** All of the module's memory as a Buffer; made anew when it has grown. */
+  #buffer(): Buffer {
+    const memory = this.#raw.HEAPU8.buffer
+    if (this.#view.buffer !== memory) this.#view = Buffer.from(memory)
+    return this.#view
   }
 
   /** Associated data and key for a row. */
   #prepare(seq: number, stored: Uint8Array): void {
     const heap = this.#raw.HEAPU8
-    const view = new DataView(heap.buffer, this.#block)
-    const epoch = new DataView(stored.buffer, stored.byteOffset).getUint32(32)
+    const epoch = (((stored[32] ?? 0) << 24) | ((stored[33] ?? 0) << 16) | ((stored[34] ?? 0) << 8) | (stored[35] ?? 0)) >>> 0
     if (epoch !== this.#epoch) {
       const key = this.#keys.auditKeys.get(epoch)
       if (key === undefined) throw tampered('a row of table audit was sealed under an unknown key')
@@ -186,24 +205,24 @@ export class AuditWalk {
       heap.set(associated(this.#keys.vault, 'audit', epoch, 0n), this.#block + DATA)
       this.#epoch = epoch
     }
-    view.setUint32(DATA + 29, Math.floor(seq / 0x1_0000_0000))
-    view.setUint32(DATA + 33, seq >>> 0)
+    for (let at = this.#block + DATA + 36, rest = seq; at > this.#block + DATA + 28; at--, rest = Math.floor(rest / 256))
+      heap[at] = rest % 256
   }
 
-  /** leaf = H("rotate/1 audit leaf"; salt ‖ json); the salt is moved over the length between the two. */
-  #checkLeaf(seq: number, plain: number, size: number): void {
+  /** Is the leaf of the opened row H("rotate/1 audit leaf"; salt ‖ json)? Afterwards salt and link are gone. */
+  leafFits(): boolean {
     const heap = this.#raw.HEAPU8
+    const plain = this.#plain
+    // The salt is moved over the length between the two.
     heap.copyWithin(plain + 36, plain + 32, plain + 48)
     const block = this.#block
-    this.#raw._crypto_generichash(block + SCRATCH, 32, plain + 36, 16 + size, 0, block + LEAF_KEY_AT, LEAF_KEY.length)
-    for (let i = 0; i < 32; i++) {
-      if (heap[block + SCRATCH + i] !== heap[block + ROW + i]) throw tampered(`audit event ${seq} does not match its leaf`)
-    }
+    this.#raw._crypto_generichash(block + SCRATCH, 32, plain + 36, 16 + this.#size, 0, block + LEAF_KEY_AT, LEAF_KEY.length)
+    return this.#same(SCRATCH, ROW)
   }
 }
 
-/** The event with its id, in the order of fields that everybody knows, and with this hash. */
-function toEvent(written: Omit<AuditEvent, 'id' | 'hash'>, hash: string): AuditEvent {
+/** The event with its id, in the order of fields that everybody knows. */
+function toEvent(written: Omit<AuditEvent, 'id' | 'hash'>): AuditEvent {
   const { seq, at, action, path, actor, triggeredBy, status, runId, metadata } = written
-  return { id: eventId(seq), seq, at, action, path, actor, triggeredBy, status, runId, metadata, hash }
+  return { id: eventId(seq), seq, at, action, path, actor, triggeredBy, status, runId, metadata, hash: '' }
 }

@@ -5,7 +5,7 @@ import type { AuditFilter, AuditOrder, AuditVerdict } from '../core/ports.ts'
 import type { Row } from '../store/port.ts'
 import { CHAIN_START } from './audit-row.ts'
 import { AuditWalk, LEAST, STUB } from './audit-walk.ts'
-import { equal, hex } from './bytes.ts'
+import { equal, hex, utf8 } from './bytes.ts'
 import { tampered } from './damage.ts'
 import type { Root } from './root.ts'
 import type { Session } from './session.ts'
@@ -126,14 +126,16 @@ export async function* auditEvents(session: Session, filter: AuditFilter, order:
 }
 
 async function* forwards(session: Session, root: Root, filter: AuditFilter): AsyncGenerator<AuditEvent> {
+  const texts = textsOf(filter)
   const walk = new AuditWalk(session.keys, root.auditBaseHash)
   try {
     let seq = root.auditBase
     for await (const rows of rowsBetween(session, root, root.auditBase, root.auditCount)) {
       for (const { bytes } of rows) {
-        const { event } = walk.open(++seq, bytes)
-        walk.follow(bytes)
-        if (wanted(filter, event)) yield { ...event, hash: walk.hex }
+        walk.open(++seq, bytes)
+        const event = walk.mentions(texts) ? walk.event(seq) : undefined
+        walk.followOpened()
+        if (event !== undefined && wanted(filter, event)) yield { ...event, hash: walk.hex }
       }
     }
     if (!equal(walk.head, root.auditHash)) throw tampered('its audit chain changed while it was read')
@@ -143,6 +145,7 @@ async function* forwards(session: Session, root: Root, filter: AuditFilter): Asy
 }
 
 async function* backwards(session: Session, root: Root, filter: AuditFilter): AsyncGenerator<AuditEvent> {
+  const texts = textsOf(filter)
   const walk = new AuditWalk(session.keys, root.auditHash)
   try {
     for (let last = root.auditCount; last > root.auditBase; last -= PAGE) {
@@ -150,16 +153,24 @@ async function* backwards(session: Session, root: Root, filter: AuditFilter): As
       const rows = await wholePage(session, root, first, last)
       for (let seq = last; seq >= first; seq--) {
         const bytes = rows[seq - first]?.bytes ?? new Uint8Array(0)
-        const { event, previous } = walk.open(seq, bytes)
-        const hash = walk.hex
-        if (!walk.precedes(previous, bytes)) throw tampered(`audit event ${seq} is not the one that its successor follows`)
-        if (wanted(filter, event)) yield { ...event, hash }
+        walk.open(seq, bytes)
+        const event = walk.mentions(texts) ? walk.event(seq) : undefined
+        const found = event !== undefined && wanted(filter, event) ? { ...event, hash: walk.hex } : undefined
+        if (!walk.stepBack()) throw tampered(`audit event ${seq} is not the one that its successor follows`)
+        if (found !== undefined) yield found
       }
     }
     if (!equal(walk.head, root.auditBaseHash)) throw tampered('its audit chain does not begin where its state root says')
   } finally {
     walk.free()
   }
+}
+
+/** Texts without which no event that the filter lets through was written: most others need not be parsed. */
+function textsOf({ action, path, project, runId }: AuditFilter): readonly Uint8Array[] {
+  const quoted = [action, path, runId].filter((text) => text !== undefined).map((text) => JSON.stringify(text))
+  if (project !== undefined) quoted.push(`"path":${JSON.stringify(project).slice(0, -1)}`)
+  return quoted.map(utf8)
 }
 
 /** Does the filter let this event through? */
@@ -222,7 +233,9 @@ async function firstBad(session: Session, root: Root): Promise<number> {
 /** The link that an event names; `undefined` if it can't be opened. */
 function linkOf(walk: AuditWalk, seq: number, stored: Uint8Array): Uint8Array | undefined {
   try {
-    return walk.open(seq, stored, true).previous
+    walk.open(seq, stored)
+    const { previous } = walk
+    return walk.leafFits() ? previous : undefined
   } catch {
     return undefined
   }
