@@ -4,6 +4,7 @@ import { Secret, single } from '../../src/core/secret.ts'
 import type { Vault } from '../../src/core/ports.ts'
 import { createLocks } from '../../src/store/locks.ts'
 import { openVault } from '../../src/vault/index.ts'
+import { Marks } from '../../src/vault/marks.ts'
 
 const [, , what = '', file = '', ...rest] = process.argv
 const random = { bytes: (count: number): Uint8Array => globalThis.crypto.getRandomValues(new Uint8Array(count)) }
@@ -18,7 +19,8 @@ function say(line: string): void {
 }
 
 function open(): Promise<Vault> {
-  return openVault({ file, unlock: { kind: 'key-file', key: new Secret(new Uint8Array(32).fill(7)) }, clock, random })
+  const stateDir = process.env['STATE_DIR']
+  return openVault({ file, unlock: { kind: 'key-file', key: new Secret(new Uint8Array(32).fill(7)) }, clock, random, stateDir })
 }
 
 /** One more commit: a counter, a value and an audit row that must agree for ever. */
@@ -38,6 +40,15 @@ async function count(vault: Vault, name: string): Promise<number> {
     })
     return n
   })
+}
+
+/** Stops this process where its first mark is about to be written. */
+if (process.env['STOP_BEFORE_MARK'] !== undefined) {
+  const raise = Marks.prototype.raise
+  Marks.prototype.raise = function (...given) {
+    process.kill(process.pid, 'SIGSTOP')
+    return raise.apply(this, given)
+  }
 }
 
 const jobs: Readonly<Record<string, () => Promise<void>>> = {
