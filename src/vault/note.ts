@@ -62,6 +62,12 @@ export async function signerOf(vaultId: string, seed: Uint8Array): Promise<Signe
   return { name, publicKey, secretKey: privateKey, id: await keyId(name, publicKey) }
 }
 
+/** The verifier of a vault with this public key. */
+export async function verifierOf(vaultId: string, publicKey: Uint8Array): Promise<Verifier> {
+  const name = `rotate/${vaultId}`
+  return { name, publicKey, id: await keyId(name, publicKey) }
+}
+
 /** `<name>+<key id in hex>+<base64(1 ‖ public key)>`. */
 export function encodeVerifier({ name, id, publicKey }: Verifier): string {
   return `${name}+${hex(id)}+${base64(concat(Uint8Array.of(ED25519), publicKey))}`

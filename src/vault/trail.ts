@@ -11,7 +11,23 @@ import { exportTrail } from './audit-export.ts'
 import { pruneTrail } from './audit-prune.ts'
 import { CHAIN_START } from './audit-row.ts'
 import { Malformed, equal, hex } from './bytes.ts'
-import { type Note, type Signer, encodeVerifier, parseLine, parseNote, signLine, signNote, signedBy, signerOf } from './note.ts'
+import { decodeRecord } from './codec.ts'
+import { decoded } from './damage.ts'
+import {
+  type Note,
+  type Signer,
+  encodeVerifier,
+  parseLine,
+  parseNote,
+  signLine,
+  signNote,
+  signedBy,
+  signerOf,
+  type Verifier,
+  verifierOf,
+} from './note.ts'
+import { docRow } from './records.ts'
+import { SIGNING_KEYS, type SigningKeyChange } from './rekey.ts'
 import type { Root } from './root.ts'
 import type { Session } from './session.ts'
 
@@ -60,16 +76,27 @@ class Trail implements AuditTrail {
     const checkpoint = verdict.ok ? this.#sign(root) : null
     const found = { ...verdict, pruned: root.auditBase }
     if (anchor === undefined || !verdict.ok) return { ...found, anchored: null, checkpoint }
-    const fault = this.#faultOf(anchor, there, root)
+    const fault = this.#faultOf(anchor, there, root, await this.#earlier())
     if (fault === undefined) return { ...found, anchored: true, anchor: { size: anchor.size }, checkpoint }
     return { ...found, ok: false, firstBad: anchor.size, anchored: false, anchor: { size: anchor.size, fault }, checkpoint: null }
   }
 
-  #faultOf(anchor: Anchor, there: Uint8Array | undefined, root: Root): AnchorFault | undefined {
+  /** The keys that signed before a rekey. The list is authenticated like everything else in the vault. */
+  async #earlier(): Promise<readonly Verifier[]> {
+    const object = await this.#session.consistent((snapshot) => snapshot.object(docRow(SIGNING_KEYS)))
+    if (object === undefined) return []
+    const changes = decoded('the list of audit keys', () => decodeRecord<readonly SigningKeyChange[]>(object.body))
+    const { name } = this.#signer
+    return Promise.all(
+      changes.map(({ previous }) => verifierOf(name.slice('rotate/'.length), new Uint8Array(Buffer.from(previous, 'hex')))),
+    )
+  }
+
+  #faultOf(anchor: Anchor, there: Uint8Array | undefined, root: Root, earlier: readonly Verifier[]): AnchorFault | undefined {
     const { note } = anchor
     if (note !== undefined) {
       if (note.claim.origin !== this.#signer.name) return 'foreign'
-      if (!signedBy(note, this.#signer)) return 'signature'
+      if (![this.#signer, ...earlier].some((key) => signedBy(note, key))) return 'signature'
       if (note.claim.size !== anchor.size || !equal(note.claim.hash, anchor.hash)) return 'fork'
     }
     // The base was not walked to where a salvaged chain begins there.

@@ -292,6 +292,27 @@ describe('a rekey', () => {
     expect(verifySigningKeys(random.bytes(16), changes ?? [], from, to)).toBe(false)
     vault.close()
   })
+
+  test('a checkpoint from before it is still an anchor after it', async () => {
+    const { vault } = await makeVault()
+    await fill(vault, 3)
+    const { note, line } = await (await vault.trail()).checkpoint()
+    const keys = await vault.keys()
+    for (let i = 0; i < 2; i++) {
+      await keys.begin(who)
+      await keys.finish(who)
+    }
+    const trail = await vault.trail()
+    for (const anchor of [note, line]) expect(await trail.verify(anchor)).toMatchObject({ ok: true, anchored: true })
+    const stranger = await makeVault()
+    const foreign = await (await stranger.vault.trail()).checkpoint()
+    expect(await trail.verify(foreign.line)).toMatchObject({ ok: false })
+    const signature = Buffer.from(note.split(' ').at(-1) ?? '', 'base64')
+    signature[20] = (signature[20] ?? 0) ^ 1
+    const forged = [...note.split(' ').slice(0, -1), `${signature.toString('base64')}\n`].join(' ')
+    expect(await trail.verify(forged)).toMatchObject({ ok: false, anchor: { fault: 'signature' } })
+    for (const one of [vault, stranger.vault]) one.close()
+  })
 })
 
 describe('whoever was removed', () => {
