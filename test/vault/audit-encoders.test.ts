@@ -122,7 +122,11 @@ describe('signed notes', () => {
   })
 
   test('base64 has one spelling', () => {
-    fc.assert(fc.property(fc.uint8Array({ maxLength: 70 }), (given) => void expect(unbase64(base64(given))).toEqual(given)))
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 70 }), (given) => {
+        expect(unbase64(base64(given))).toEqual(given)
+      }),
+    )
     for (const text of ['A', 'AA', 'AB==', 'AAA', 'A A=', 'AA-_', 'AA==\n', '='])
       expect(
         malformed(() => unbase64(text)),
@@ -175,7 +179,11 @@ describe('export lines', () => {
           expect((decodeLine(text) as { event: AuditEvent }).event).toMatchObject({ at: line.event.at, actor: line.event.actor })
       }),
     )
-    fc.assert(fc.property(texts, (note) => void expect(decodeLine(encodeNote(note))).toEqual({ note })))
+    fc.assert(
+      fc.property(texts, (note) => {
+        expect(decodeLine(encodeNote(note))).toEqual({ note })
+      }),
+    )
   })
 
   test('another spelling of the same is refused', () => {
@@ -202,7 +210,11 @@ describe('export lines', () => {
   })
 
   test('arbitrary JSON is malformed and never anything worse', () => {
-    fc.assert(fc.property(fc.json(), (text) => void expect(malformed(() => decodeLine(text))).toBe(true)))
+    fc.assert(
+      fc.property(fc.json(), (text) => {
+        expect(malformed(() => decodeLine(text))).toBe(true)
+      }),
+    )
     fc.assert(
       fc.property(lines, changes, (line, change) => {
         const other = changed(encodeLine(line), change)
