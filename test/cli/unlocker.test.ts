@@ -99,7 +99,7 @@ describe('unlocker', () => {
     const actions = await box.run(['audit', 'list', '--action', 'unlocker_added', '--json'])
     expect((JSON.parse(actions.stdout) as { data: { events: unknown[] } }).data.events).toHaveLength(3)
     expectNoTrace(box, words, { heldBy: [file] })
-  }, 120_000)
+  }, 240_000)
 
   test('a key file is made when missing, and goes away again when the vault does not take it', async () => {
     const file = box.path('second.key')
@@ -154,7 +154,7 @@ describe('unlocker', () => {
       expect(stderr).toMatch(why)
     }
     expect((await box.json(shapes.unlockers, ['unlocker', 'list'])).unlockers).toHaveLength(1)
-  }, 60_000)
+  }, 240_000)
 
   test('--dry-run changes nothing', async () => {
     await box.run(['unlocker', 'add', '--kind', 'key-file', '--key-file', box.path('dry.key'), '--dry-run'])
@@ -267,7 +267,7 @@ describe('where the passphrase comes from', () => {
     copyFileSync(box.keyFile, box.path('credentials/rotate.key'))
     chmodSync(box.path('credentials/rotate.key'), 0o400)
     await opens([], { CREDENTIALS_DIRECTORY: box.path('credentials') })
-  }, 60_000)
+  }, 240_000)
 
   test('a command: only its first line, quotes as the shell has them, no wait for what it leaves behind', async () => {
     await opens(['--passphrase-command', `printf '%s\\n' '${words}' 'second line'`])
@@ -278,7 +278,7 @@ describe('where the passphrase comes from', () => {
     })
     expect(await new Promise((resolve) => child.once('exit', resolve))).toBe(1)
     expect(Date.now() - before).toBeLessThan(15_000)
-  }, 60_000)
+  }, 240_000)
 
   test('a descriptor, which is read once and closed, and never inherited by a child', async () => {
     const fd = openSync(file, 'r')
@@ -307,7 +307,7 @@ describe('where the passphrase comes from', () => {
     expect(await new Promise((resolve) => second.once('close', resolve))).toBe(0)
     expect(readFileSync(box.path('fds'), 'utf8')).not.toContain('words')
     for (const fd of ['9', '12', '13', '300']) await box.fails(12, ['get', 'p/dev/A', '--passphrase-fd', fd], { env: none })
-  }, 60_000)
+  }, 240_000)
 
   test.skipIf(!terminal)(
     'a question on the terminal, while stdin is a pipe',

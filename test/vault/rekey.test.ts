@@ -459,6 +459,10 @@ describe('whoever was removed', () => {
     const keys = await vault.keys()
     await keys.begin(who)
     await keys.finish(who)
+    // A former holder went on with his old copy until it has more commits than the real one.
+    const fork = await open(copy, unlock)
+    for (let i = 0; i < 30; i++) await fork.transact((tx) => tx.putDoc('x', i))
+    fork.close()
     putRaw(file, rawRows(copy))
     expect(await codeOf(vault.read((reader) => reader.doc('x')))).toBe('tampered')
     vault.close()
