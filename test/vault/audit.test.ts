@@ -130,6 +130,26 @@ describe('the walk', () => {
     expect(await codeOf(all(vault.auditEvents({})))).toBe('tampered')
   })
 
+  test('backwards a row of a fork, which opens in its place and follows the same past, is not taken', async () => {
+    const made = await filled(3)
+    const { copyFileSync } = await import('node:fs')
+    copyFileSync(made.file, `${made.file}.fork`)
+    await append(made, 2, START + 5 * DAY)
+    const key = { kind: 'key-file', key: aKey(7) } as const
+    const { openVault } = await import('../../src/vault/index.ts')
+    const fork = await openVault({ file: `${made.file}.fork`, unlock: key, clock: made.clock, random })
+    await fork.transact((tx) => Promise.resolve(tx.audit(anEntry('forged/K'))))
+    fork.close()
+    edit(made.file, 'UPDATE audit SET b=? WHERE i=5', rawRow(`${made.file}.fork`, 5))
+    const seen: string[] = []
+    const read = async (): Promise<void> => {
+      for await (const event of made.vault.auditEvents({}, 'newest-first')) seen.push(event.path ?? '')
+    }
+    expect(await codeOf(read)).toBe('tampered')
+    expect(seen).toEqual(['c/d/K'])
+    expect(await codeOf(all(made.vault.auditEvents({ path: 'forged/K' }, 'newest-first')))).toBe('tampered')
+  })
+
   test('names the first bad event', async () => {
     const { file, vault } = await filled(6)
     const before = [2, 3, 4, 5, 6, 7].map((seq) => rawRow(file, seq))
