@@ -5,13 +5,16 @@
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { document } from '../../src/contract/common.ts'
 import * as rotation from '../../src/contract/rotation.ts'
 import { selfSigned } from '../fakes/certificate.ts'
 import { FakeWebhook, type WebhookFault } from '../fakes/webhook.ts'
 import { canary, errorOf, expectNoTrace, Sandbox } from './program.ts'
 import { option } from './rotation-world.ts'
+
+// Many processes each; a busy machine needs its time.
+vi.setConfig({ testTimeout: 180_000 })
 
 const SLOW = process.env['ROTATE_SLOW'] !== undefined
 const hookSecret = canary('hook-secret')
@@ -222,73 +225,65 @@ async function rotated(path: string, exit: number) {
 }
 
 describe.concurrent.each(modes)('the web hook answers, $name:', (mode) => {
-  test.each(unknown.filter((item) => inNormalRun(mode, item)))(
-    '$name',
-    async ({ name, faults, calls, says }) => {
-      const { fake, path, old, env } = await world(mode, name)
-      for (const fault of faults) fake.inject(fault)
-      const { run, error } = await rotated(path, 21)
-      expect(run).toMatchObject({
-        success: false,
-        status: 'unsafe',
-        version: 1,
-        previousVersion: 1,
-        new: null,
-        rotatedAt: null,
-        grace: null,
-      })
-      expect(run.targets).toMatchObject([{ type: 'env-file', status: 'untouched' }])
-      expect(error).toMatchObject({ code: 'unsafe', runId: run.runId })
-      expect(error?.message).toMatch(says)
-      expect(error?.hint).toContain(`rotate resume ${run.runId ?? ''} --keep old`)
-      expect(rotateCalls(fake)).toBe(calls)
-      values.push(...fake.live)
-      expect((await box.run(['get', path, '-n'])).stdout).toBe(old)
-      expect(() => readFileSync(env)).toThrow('ENOENT')
-      if (!SLOW && !sample.test(name)) return
-      // A second try asks nobody anything and changes nothing: the run waits for a person.
-      const again = await box.run(['rotate', path])
-      expect(again).toMatchObject({ code: 21, stdout: '' })
-      expect(rotateCalls(fake)).toBe(calls)
-      // The operator decides, and the next rotation works.
-      const kept = await box.run(['resume', run.runId ?? '', '--keep', 'old'])
-      expect(kept, kept.stderr).toMatchObject({ code: 0, stdout: `${path} version 1\n` })
-    },
-    90_000,
-  )
+  test.each(unknown.filter((item) => inNormalRun(mode, item)))('$name', async ({ name, faults, calls, says }) => {
+    const { fake, path, old, env } = await world(mode, name)
+    for (const fault of faults) fake.inject(fault)
+    const { run, error } = await rotated(path, 21)
+    expect(run).toMatchObject({
+      success: false,
+      status: 'unsafe',
+      version: 1,
+      previousVersion: 1,
+      new: null,
+      rotatedAt: null,
+      grace: null,
+    })
+    expect(run.targets).toMatchObject([{ type: 'env-file', status: 'untouched' }])
+    expect(error).toMatchObject({ code: 'unsafe', runId: run.runId })
+    expect(error?.message).toMatch(says)
+    expect(error?.hint).toContain(`rotate resume ${run.runId ?? ''} --keep old`)
+    expect(rotateCalls(fake)).toBe(calls)
+    values.push(...fake.live)
+    expect((await box.run(['get', path, '-n'])).stdout).toBe(old)
+    expect(() => readFileSync(env)).toThrow('ENOENT')
+    if (!SLOW && !sample.test(name)) return
+    // A second try asks nobody anything and changes nothing: the run waits for a person.
+    const again = await box.run(['rotate', path])
+    expect(again).toMatchObject({ code: 21, stdout: '' })
+    expect(rotateCalls(fake)).toBe(calls)
+    // The operator decides, and the next rotation works.
+    const kept = await box.run(['resume', run.runId ?? '', '--keep', 'old'])
+    expect(kept, kept.stderr).toMatchObject({ code: 0, stdout: `${path} version 1\n` })
+  })
 
-  test.each(refused.filter((item) => inNormalRun(mode, item)))(
-    '$name',
-    async ({ name, faults, calls, says }) => {
-      const { fake, path, old, env } = await world(mode, name)
-      for (const fault of faults) fake.inject(fault)
-      const { run, error } = await rotated(path, 20)
-      expect(run).toMatchObject({
-        success: false,
-        status: 'failed',
-        version: 1,
-        previousVersion: 1,
-        new: null,
-        rotatedAt: null,
-        grace: null,
-      })
-      expect(error).toMatchObject({ code: 'rolled-back', runId: run.runId, details: { verified: expect.any(Boolean) } })
-      expect(error?.message).toMatch(says)
-      expect(error?.message).toMatch(/Nothing was changed; version 1/)
-      expect(error?.hint).toContain(`rotate history ${run.runId ?? ''}`)
-      expect(rotateCalls(fake)).toBe(calls)
-      expect(fake.rotations).toBe(0)
-      expect((await box.run(['get', path, '-n'])).stdout).toBe(old)
-      expect(() => readFileSync(env)).toThrow('ENOENT')
-      if (!SLOW && !sample.test(name)) return
-      // Nothing stands in the way of the next attempt.
-      fake.clearFaults()
-      const next = await rotated(path, 0)
-      expect(next.run).toMatchObject({ success: true, version: 2 })
-      values.push(...fake.live)
-    },
-    120_000,
-  )
+  test.each(refused.filter((item) => inNormalRun(mode, item)))('$name', async ({ name, faults, calls, says }) => {
+    const { fake, path, old, env } = await world(mode, name)
+    for (const fault of faults) fake.inject(fault)
+    const { run, error } = await rotated(path, 20)
+    expect(run).toMatchObject({
+      success: false,
+      status: 'failed',
+      version: 1,
+      previousVersion: 1,
+      new: null,
+      rotatedAt: null,
+      grace: null,
+    })
+    expect(error).toMatchObject({ code: 'rolled-back', runId: run.runId, details: { verified: expect.any(Boolean) } })
+    expect(error?.message).toMatch(says)
+    expect(error?.message).toMatch(/Nothing was changed; version 1/)
+    expect(error?.hint).toContain(`rotate history ${run.runId ?? ''}`)
+    expect(rotateCalls(fake)).toBe(calls)
+    expect(fake.rotations).toBe(0)
+    expect((await box.run(['get', path, '-n'])).stdout).toBe(old)
+    expect(() => readFileSync(env)).toThrow('ENOENT')
+    if (!SLOW && !sample.test(name)) return
+    // Nothing stands in the way of the next attempt.
+    fake.clearFaults()
+    const next = await rotated(path, 0)
+    expect(next.run).toMatchObject({ success: true, version: 2 })
+    values.push(...fake.live)
+  })
 
   test.each(recovered.filter((item) => inNormalRun(mode, item)))('$name', async ({ name, faults, calls }) => {
     const { fake, path, env } = await world(mode, name)
@@ -378,7 +373,7 @@ describe.concurrent('the web hook answers, and the outcome can be learned:', () 
     expect(resumed, resumed.stderr).toMatchObject({ code: 0 })
     expect((await box.run(['get', path, '-n'])).stdout).toBe(fake.live.at(-1))
     values.push(...fake.live)
-  }, 60_000)
+  })
 
   test('a port where nobody listens', async () => {
     const { fake, path, old } = await world({ name: 'refused', config: {}, check: false }, 'port')
