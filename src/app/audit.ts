@@ -126,6 +126,11 @@ export async function pruneAudit(deps: Deps, input: PruneInput): Promise<PruneRa
   if (force && deps.reason === undefined) throw usage('--force needs --reason TEXT')
   const now = deps.clock.now()
   const highest = await deps.vault.highestTime()
+  const { trusted, why } = await deps.vault.standing()
+  if (!trusted)
+    throw new RotateError('denied', `nothing is pruned on the word of this vault yet: ${why ?? 'it is not trusted here'}`, {
+      hint: 'rotate reconcile --apply, or rotate vault accept-rollback',
+    })
   if (clockWentBack(now, highest))
     throw new RotateError('denied', `the clock says ${iso(now)}, but this vault has seen ${iso(highest)}; nothing is pruned`, {
       hint: 'set the clock right',

@@ -2,10 +2,10 @@
  * Is this the newest state of the vault, and may it be trusted about the world outside? What a file can't say of itself is compared with the
  * high-water records of this machine (marks.ts).
  */
-import { realpathSync } from 'node:fs'
 import { RotateError } from '../core/errors.ts'
 import type { AuditEntry } from '../core/model.ts'
 import type { VaultStanding } from '../core/ports.ts'
+import { locate } from '../store/files.ts'
 import { HEADER_KEY, type Store } from '../store/port.ts'
 import { chain, openAudit } from './audit-row.ts'
 import { equal, hex } from './bytes.ts'
@@ -17,6 +17,8 @@ import type { OpenVaultOptions } from './types.ts'
 
 /** So many audit events are chained at each opening to prove that the state seen earlier is one of this vault's past; beyond that one link must do. */
 const CHAINED = 256
+/** Length of what is left of a pruned audit event. */
+const STUB = 64
 
 export type FreshnessOptions = Pick<OpenVaultOptions, 'freshness' | 'warn'>
 
@@ -28,7 +30,7 @@ type Verdict =
 export async function marksOf(store: Store, file: string, stateDir: string): Promise<Marks> {
   // Not authenticated yet: it only chooses the file, whose records are.
   const { rows } = await store.read({ keys: [{ table: 'head', key: HEADER_KEY }] })
-  return new Marks(stateDir, parseHeader(rows[0]).vault, realpathSync(file)).load()
+  return new Marks(stateDir, parseHeader(rows[0]).vault, locate(file).path).load()
 }
 
 /** The watch over one open vault. */
@@ -109,7 +111,7 @@ export class Freshness {
     const wanted = Array.from({ length: missing }, (_, i) => ({ table: 'audit' as const, key: BigInt(n + 1 + i) }))
     const { rows } = await this.#session.store.read({ keys: wanted })
     const [first] = rows
-    if (first === undefined) return this.#prunedMeanwhile(n)
+    if (first === undefined || first.length === STUB) return this.#prunedMeanwhile(n)
     let h = openAudit(keys, n + 1, first).previous
     if (!same(h)) return false
     if (root.auditCount - n > CHAINED) return true

@@ -9,6 +9,7 @@ import { createSqliteStore } from '../store/create.ts'
 import { HEADER_KEY, type Row } from '../store/port.ts'
 import type { RawFile } from '../store/upkeep.ts'
 import { CHAIN_START, chain, openAudit, sealAudit } from './audit-row.ts'
+import { STUB } from './audit-walk.ts'
 import { equal } from './bytes.ts'
 import { type Identity, decodeRecord, encodeObject, encodeRecord, objects } from './codec.ts'
 import { refuseExisting } from './copy.ts'
@@ -185,11 +186,16 @@ function keepAudit(
   old: Root | undefined,
 ): Pick<Root, 'auditCount' | 'auditHash' | 'auditBase' | 'auditBaseHash'> {
   const links = new Map<number, { readonly previous: Uint8Array; readonly own: Uint8Array }>()
+  const stubs = new Map<number, Row>()
   let dead = 0
   let newest = 0
   let holes = 0
   for (const row of raw.rows('audit', () => holes++)) {
     const seq = Number(row.key)
+    if (row.bytes.length === STUB) {
+      stubs.set(seq, row)
+      continue
+    }
     try {
       const { previous } = openAudit(work.keys, seq, row.bytes)
       links.set(seq, { previous, own: chain(previous, row.bytes) })
@@ -217,8 +223,20 @@ function keepAudit(
     previous = before.previous
   }
   const base = first - 1
-  if (base > (old?.auditBase ?? 0)) work.lost.push(`the proof for the audit events up to ${base}: the chain begins anew after them`)
+  if (stubsLeadTo(stubs, base, previous)) work.puts.push(...stubs.values())
+  else if (base > 0) work.lost.push(`the proof for the audit events up to ${base}: the chain begins anew after them`)
   return { auditCount: newest, auditHash: last.own, auditBase: base, auditBaseHash: previous }
+}
+
+/** Do the remains of pruned events still prove the chain from its very beginning? Otherwise they are of no use. */
+function stubsLeadTo(stubs: ReadonlyMap<number, Row>, base: number, expected: Uint8Array): boolean {
+  let h: Uint8Array = CHAIN_START
+  for (let seq = 1; seq <= base; seq++) {
+    const stub = stubs.get(seq)
+    if (stub === undefined) return false
+    h = chain(h, stub.bytes)
+  }
+  return stubs.size === base && equal(h, expected)
 }
 
 function buildTree(work: Work): { readonly objects: number; readonly nodes: number; readonly mids: Children } {

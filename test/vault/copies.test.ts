@@ -303,6 +303,24 @@ describe('salvage', () => {
     ;(await openVault({ file: target, unlock: recovery, clock, random })).close()
   })
 
+  test('keeps what proves a pruned part of the audit trail', async () => {
+    const { file, open } = await filled(6)
+    const vault = await open()
+    const pause = (): Promise<void> => Promise.resolve()
+    const date = clock.now() + 1
+    await (await vault.trail()).prune({ before: date, entry: () => anEntry(null, { action: 'audit_pruned' }), pause, dryRun: false })
+    await vault.transact((tx) => Promise.resolve(tx.audit(anEntry('p/s1'))))
+    const before = await all(vault.auditEvents({}))
+    vault.close()
+    spoil(file, 'DELETE FROM node')
+    const target = `${file}.salvaged`
+    expect((await salvageVault({ file, target, unlock, clock, random, entry })).lost).toEqual([])
+    const saved = await open(target)
+    expect(await saved.auditVerify()).toMatchObject({ ok: true, firstBad: null })
+    expect((await all(saved.auditEvents({}))).slice(0, -1)).toEqual(before)
+    saved.close()
+  })
+
   test('says which value is lost, and never overwrites', async () => {
     const { file } = await filled(3)
     const db = new Database(file)
