@@ -2,11 +2,12 @@
  * While an old version is still alive, every `run-due` checks what is current. A check that is red with the new value and green with the old one proves that the new
  * value is at fault: the rotation is undone. A red sign of life proves nothing about the value; it is reported, and holds the end of the old version.
  */
-import { AdapterError, RotateError } from '../core/errors.ts'
+import { asAdapterError, RotateError } from '../core/errors.ts'
 import { DAY } from '../core/duration.ts'
 import type { CheckSpec, SecretRecord, VersionRecord } from '../core/model.ts'
 import { currentVersion } from '../core/model.ts'
 import type { Fields } from '../core/secret.ts'
+import { isCrash } from '../engine/driver.ts'
 import type { EnginePorts } from '../engine/ports.ts'
 import type { Deps } from './deps.ts'
 import { rollBackOne } from './rotate.ts'
@@ -60,8 +61,8 @@ async function redAnswer(ports: EnginePorts, check: CheckSpec, fields: Fields, p
       if (result.ok) return undefined
       detail = result.detail
     } catch (thrown) {
-      if (!(thrown instanceof AdapterError)) throw thrown
-      detail = thrown.message
+      if (thrown instanceof RotateError || isCrash(thrown)) throw thrown
+      detail = asAdapterError(thrown).message
     }
     if (attempt < TRIES) await ports.clock.sleep(PAUSE_MS, ports.signal)
   }

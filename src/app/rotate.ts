@@ -1,6 +1,6 @@
 /** Rotations by hand: `rotate`, `resume`, `abort`, `rollback`. */
 import { RotateError, usage } from '../core/errors.ts'
-import type { SecretRecord, Trigger } from '../core/model.ts'
+import type { SecretRecord, Trigger, VersionRecord } from '../core/model.ts'
 import { currentVersion } from '../core/model.ts'
 import { type Fields, sameFields } from '../core/secret.ts'
 import { begin, rollbackTarget, takeUp } from '../engine/begin.ts'
@@ -28,6 +28,8 @@ export interface RotateInput {
   readonly supplied?: SuppliedValue
   readonly graceMs?: number
   readonly emergency?: boolean
+  /** Switch the old value off before anything else. */
+  readonly revokeFirst?: boolean
   readonly force?: boolean
 }
 
@@ -44,6 +46,8 @@ export async function rotate(deps: Deps, input: RotateInput, progress: (event: P
   if (input.supplied !== undefined && input.paths.length !== 1) throw usage('a value can be given for one secret at a time only')
   const ports = await enginePorts(deps, progress)
   const secrets = await Promise.all(input.paths.map((path) => findSecret(deps.vault, path)))
+  if (input.revokeFirst === true && deps.reason === undefined)
+    throw usage('--revoke-first stops what still uses the old value; it needs --reason', '--reason "why it can not wait"')
   const [only] = secrets
   const supplied = input.supplied === undefined || only === undefined ? undefined : await completed(deps, only, input.supplied, input.force)
   const runs: RunView[] = []
@@ -86,16 +90,18 @@ async function completed(deps: Deps, secret: SecretRecord, supplied: SuppliedVal
 export async function rotateOne(
   ports: EnginePorts,
   secretId: string,
-  input: Pick<RotateInput, 'supplied' | 'graceMs' | 'emergency'>,
-  trigger: Trigger = input.emergency === true ? 'emergency' : 'manual',
+  input: Pick<RotateInput, 'supplied' | 'graceMs' | 'emergency' | 'revokeFirst'>,
+  trigger: Trigger = input.emergency === true || input.revokeFirst === true ? 'emergency' : 'manual',
 ): Promise<{ readonly view: RunView; readonly ended: readonly RetireResult[]; readonly failure: RotateError | undefined }> {
-  if (input.emergency === true && (await isFull(ports, secretId))) await endOlder(ports, secretId)
+  const emergency = input.emergency === true || input.revokeFirst === true
+  if (emergency && (await isFull(ports, secretId))) await endOlder(ports, secretId)
   const { runId, resumed } = await begin(ports, secretId, {
     kind: 'rotate',
     trigger,
     ...(input.supplied === undefined ? {} : { supplied: input.supplied }),
     ...(input.graceMs === undefined ? {} : { graceMs: input.graceMs }),
-    ...(input.emergency === undefined ? {} : { emergency: input.emergency }),
+    ...(emergency ? { emergency } : {}),
+    ...(input.revokeFirst === undefined ? {} : { revokeFirst: input.revokeFirst }),
   })
   if (resumed && input.supplied !== undefined) {
     throw new RotateError('locked', `an earlier run ${runId} is not finished; the given value was not used`, {
@@ -104,7 +110,7 @@ export async function rotateOne(
     })
   }
   const result = await finish(ports, runId, resumed)
-  if (input.emergency !== true || !result.view.success) return result
+  if (!emergency || !result.view.success) return result
   const ended = [...result.ended, ...(await endOlder(ports, secretId))]
   // What was held a moment ago may have ended since: the last word on each version counts.
   const last = [...new Map(ended.map((each) => [each.version, each])).values()]
@@ -164,27 +170,32 @@ async function alreadySo(deps: Deps, secretId: string, fields: Fields, force: bo
     if (current === undefined) return undefined
     const value = await reader.value(secretId, current.n)
     if (value === undefined || !sameFields(value, fields)) return undefined
-    const key = { hint: current.hint, version: current.n }
-    return {
-      success: true,
-      runId: null,
-      path: secret.path,
-      secretKey: secret.path.split('/').at(-1) ?? secret.path,
-      version: current.n,
-      previousVersion: null,
-      provider: secret.schedule?.provider.id ?? null,
-      triggeredBy: 'manual',
-      status: 'success',
-      rotatedAt: null,
-      nextRotationAt: secret.schedule === undefined ? null : new Date(secret.schedule.nextAt).toISOString(),
-      grace: null,
-      old: key,
-      new: key,
-      targets: [],
-      checks: [],
-      steps: [],
-    }
+    return unchanged(secret, current)
   })
+}
+
+/** The view of a secret for which no run was needed. */
+export function unchanged(secret: SecretRecord, current: VersionRecord): RunView {
+  const key = { hint: current.hint, version: current.n }
+  return {
+    success: true,
+    runId: null,
+    path: secret.path,
+    secretKey: secret.path.split('/').at(-1) ?? secret.path,
+    version: current.n,
+    previousVersion: null,
+    provider: secret.schedule?.provider.id ?? null,
+    triggeredBy: 'manual',
+    status: 'success',
+    rotatedAt: null,
+    nextRotationAt: secret.schedule === undefined ? null : new Date(secret.schedule.nextAt).toISOString(),
+    grace: null,
+    old: key,
+    new: key,
+    targets: [],
+    checks: [],
+    steps: [],
+  }
 }
 
 /** Takes up one run: finishes it, or carries out the operator's decision. */

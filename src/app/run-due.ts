@@ -14,6 +14,7 @@ import { clockWentBack } from '../engine/policy.ts'
 import type { EnginePorts, Progress } from '../engine/ports.ts'
 import { retireDue, type RetireResult } from '../engine/retire.ts'
 import { cleanStrays } from '../engine/strays.ts'
+import { Breaker } from './breaker.ts'
 import type { Deps } from './deps.ts'
 import { enginePorts } from './engine.ts'
 import { findRun } from './find.ts'
@@ -76,6 +77,7 @@ interface Tally {
   readonly failures: RotateError[]
   succeeded: number
   begun: number
+  readonly breaker: Breaker
 }
 
 /** Does what is due. Throws `tampered` and `unlock-failed` at once; everything else is in the report and in `failure`. */
@@ -103,7 +105,8 @@ export async function runDue(
     nextDueAt: isoOrNull(next),
   })
   const runId = newId('run', startedAt, deps.random)
-  const tally: Tally = { rotated: [], failed: [], revoked: [], resumed: [], skipped: [], failures: [], succeeded: 0, begun: 0 }
+  const breaker = new Breaker()
+  const tally: Tally = { rotated: [], failed: [], revoked: [], resumed: [], skipped: [], failures: [], succeeded: 0, begun: 0, breaker }
   if (found.ids.length === 0 && !upkeep.verify && !upkeep.backup) return { report: report(tally, found.next), failure: undefined }
 
   const unlock = await deps.locks.tryNamed(`run-due-${deps.vault.vaultId.toLowerCase().replace('_', '-')}`)
@@ -180,6 +183,11 @@ async function work(deps: Deps, ports: EnginePorts, id: string, tally: Tally, ma
   try {
     let secret = await load(deps, id)
     path = secret.path
+    const silent = tally.breaker.silent(secret)
+    if (silent !== undefined) {
+      tally.skipped.push({ path, reason: silent })
+      return lines
+    }
     if (secret.openRun !== undefined) lines.push(...(await resumeOpen(ports, secret.openRun, tally)))
     secret = await load(deps, id)
     if (secret.openRun !== undefined) return lines
@@ -226,6 +234,7 @@ async function resumeOpen(ports: EnginePorts, runId: string, tally: Tally): Prom
   const { run, secret } = await findRun(ports.vault, runId)
   const view = viewOf(run, secret)
   const failure = failureOf(run, secret)
+  tally.breaker.heard(secret, failure)
   tally.resumed.push(view)
   if (failure === undefined) tally.succeeded++
   else tally.failures.push(failure)
@@ -289,6 +298,7 @@ async function rotateDue(ports: EnginePorts, secret: SecretRecord, tally: Tally)
   tally.begun++
   const { view, ended, failure } = await rotateOne(ports, secret.id, {}, 'automatic')
   const cleanup = failure?.code === 'cleanup-pending'
+  tally.breaker.heard(secret, failure)
   if (view.success) {
     tally.succeeded++
     tally.rotated.push(view)

@@ -230,6 +230,8 @@ export interface RunPlan {
   /** The dates of the schedule when the run began: a promotion that is taken back has met none of them. */
   readonly due?: Pick<Schedule, 'nextAt' | 'lastRotatedAt' | 'failures' | 'remainingMs'>
   readonly emergency: boolean
+  /** The old value is switched off before anything else; from then on there is no way back to it. */
+  readonly revokeFirst?: true
 }
 
 /** Why a step failed; never contains a value. */

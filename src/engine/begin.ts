@@ -21,6 +21,8 @@ export interface BeginOptions {
   readonly toVersion?: number
   readonly graceMs?: number
   readonly emergency?: boolean
+  /** Switch the old value off before anything else; an emergency too. */
+  readonly revokeFirst?: boolean
 }
 
 export interface Begun {
@@ -97,7 +99,8 @@ function planOf(
       `rotate now ${secret.path} - reads the value from stdin; or: rotate schedule set ${secret.path} --provider …`,
     )
   }
-  const emergency = options.emergency === true
+  if (options.revokeFirst === true) mustSuspend(secret, ref, traits, source)
+  const emergency = options.emergency === true || options.revokeFirst === true
   const version = options.supplied === undefined ? undefined : suppliedVersion(ports, secret, options.supplied, ref, runId, at)
   const before = options.toVersion === undefined ? undefined : rollbackTarget(secret, options.toVersion)
   const plan: RunPlan = {
@@ -113,8 +116,27 @@ function planOf(
     ...(before === undefined ? {} : { before }),
     ...(schedule === undefined ? {} : { due: datesOf(schedule) }),
     emergency,
+    ...(options.revokeFirst === true ? { revokeFirst: true as const } : {}),
   }
   return { plan, version }
+}
+
+/** The old value can be switched off first only where its provider has such a thing. */
+function mustSuspend(secret: SecretRecord, ref: ProviderRef | null, traits: Traits | undefined, source: RunPlan['source']): void {
+  const current = currentVersion(secret)
+  const ours = current !== undefined && (current.providerId === undefined || current.providerId === ref?.id)
+  if (source === 'provider' && ours && traits?.suspend === true && traits.overlap !== 'in-place') return
+  const why =
+    current === undefined
+      ? 'it has no value yet'
+      : !ours
+        ? `another provider (${current.providerId ?? ''}) issued its value`
+        : source !== 'provider'
+          ? 'a new value was given'
+          : `provider ${ref?.id ?? ''} can not switch a credential off`
+  throw new RotateError('denied', `${secret.path}: the old value can not be switched off first: ${why}; nothing was changed`, {
+    hint: `rotate now ${secret.path} --emergency - replaces it at once and then ends the old one`,
+  })
 }
 
 function datesOf({ nextAt, lastRotatedAt, failures, remainingMs }: Schedule): NonNullable<RunPlan['due']> {
@@ -193,7 +215,8 @@ function decision(run: RunRecord, keep: 'new' | 'old', at: number): readonly Run
   const state = stateOf(run)
   if (keep === 'old') {
     if (!canGoBack(run.plan, state)) {
-      throw new RotateError('conflict', 'the old value died when the new one was issued; it can not be kept', {
+      const how = run.plan.revokeFirst === true ? 'was switched off' : 'died when the new one was issued'
+      throw new RotateError('conflict', `the old value ${how}; it can not be kept`, {
         hint: `rotate resume ${run.id} --keep new`,
         runId: run.id,
       })

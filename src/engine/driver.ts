@@ -24,7 +24,7 @@ import { promotion } from './promotion.ts'
 import { providerToAsk, Workbench } from './session.ts'
 import { create, settle } from './steps/create.ts'
 import { deliver, deploy, restore, runCheck } from './steps/deliver.ts'
-import { preflight } from './steps/preflight.ts'
+import { preflight, suspendOld } from './steps/preflight.ts'
 import { demote, discard, proveOld } from './steps/undo.ts'
 import { cleanStrays } from './strays.ts'
 
@@ -134,12 +134,12 @@ async function attempt(bench: Workbench, loaded: Loaded, step: string, work: () 
 }
 
 /** Injected crashes must not be mistaken for answers. */
-function isCrash(thrown: unknown): boolean {
+export function isCrash(thrown: unknown): boolean {
   return thrown instanceof Error && thrown.name === 'InjectedCrash'
 }
 
 function auditActionOf(step: string): 'provider_call' | 'target_updated' | 'check_run' | 'rotation_failed' {
-  if (step === 'create' || step === 'settle' || step === 'verify') return 'provider_call'
+  if (['suspend-old', 'create', 'settle', 'verify'].includes(step)) return 'provider_call'
   if (/^(deliver|deploy|refresh|restore):/.test(step)) return 'target_updated'
   if (/^(check|recheck):/.test(step)) return 'check_run'
   return 'rotation_failed'
@@ -159,6 +159,8 @@ async function perform(bench: Workbench, loaded: Loaded, step: string): Promise<
       ...change,
     }))
   switch (kind) {
+    case 'suspend-old':
+      return suspendOld(bench, loaded)
     case 'preflight':
       await preflight(bench, loaded)
       return done()

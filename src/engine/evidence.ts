@@ -74,7 +74,7 @@ async function verifyCurrent(
 }
 
 /**
- * Asks until the old one is refused. A key that was only switched off is refused too, so where there is such a thing it must be gone from the list as well. Where it
+ * Asks until the old one is refused, and where there is a list, until it is not live there either: a key that was only switched off is refused too. Where it
  * can't be asked, its absence from the list, or the provider's word, must do; the proof says which.
  */
 export async function proveDead(session: ProviderSession, old: Credential): Promise<string> {
@@ -83,7 +83,7 @@ export async function proveDead(session: ProviderSession, old: Credential): Prom
       await session.verify(old, 'dead')
     } catch (thrown) {
       if (!(thrown instanceof AdapterError && thrown.code === 'refused')) throw thrown
-      if (session.suspend !== undefined) await unlisted(session, old)
+      await unlisted(session, old)
       return 'refused by the provider'
     }
     throw new AdapterError('failed', 'the provider still accepts the revoked key', { effect: 'unknown' })
@@ -94,7 +94,8 @@ export async function proveDead(session: ProviderSession, old: Credential): Prom
 /** `false` where there is no list to ask. */
 async function unlisted(session: ProviderSession, { handle }: Credential): Promise<boolean> {
   if (session.list === undefined || handle === undefined) return false
-  if ((await session.list()).some((listed) => listed.id === handle.id))
+  const listed = (await session.list()).find((other) => other.id === handle.id)
+  if (listed !== undefined && (listed.live || session.suspend !== undefined))
     throw new AdapterError('failed', 'the revoked key is still listed', { effect: 'unknown' })
   return true
 }

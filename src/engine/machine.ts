@@ -207,6 +207,7 @@ export function forwardSteps(plan: RunPlan): readonly string[] {
   const before = plan.targets.filter((target) => target.phase === 'before-promote')
   const after = plan.targets.filter((target) => target.phase === 'after-promote')
   return [
+    ...(plan.revokeFirst === true ? ['suspend-old'] : []),
     'preflight',
     ...(plan.source === 'provider' ? ['create'] : []),
     'verify',
@@ -242,8 +243,10 @@ function wasPromoted(state: RunState): boolean {
   return state.steps['promote'] !== undefined || state.steps['demote'] !== undefined
 }
 
-/** May failure go back? Not once the old value is dead. */
+/** May failure go back? Not once the old value is dead, or switched off on purpose, or may be. */
 export function canGoBack(plan: RunPlan, state: RunState): boolean {
+  const off = state.steps['suspend-old']
+  if (off !== undefined && !(off.status === 'failed' && off.failure?.effect === 'none')) return false
   return plan.overlap !== 'in-place' || state.create !== 'issued'
 }
 

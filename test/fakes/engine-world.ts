@@ -5,6 +5,7 @@ import { DAY } from '../../src/core/duration.ts'
 import { AdapterError, type RotateError } from '../../src/core/errors.ts'
 import { newId } from '../../src/core/ids.ts'
 import {
+  type AuditEvent,
   type CheckSpec,
   currentVersion,
   type RunRecord,
@@ -276,7 +277,7 @@ export class World {
     return version === undefined ? undefined : { version, fields: await this.value(secretId, version.n) }
   }
 
-  async audit(): Promise<readonly { action: string; runId: string | null; metadata: Readonly<Record<string, unknown>>; status: string }[]> {
+  async audit(): Promise<readonly AuditEvent[]> {
     return this.read(async (vault) => {
       const all = []
       for await (const event of vault.auditEvents({})) all.push(event)

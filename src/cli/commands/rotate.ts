@@ -4,7 +4,9 @@ import { usage } from '../../core/errors.ts'
 import { parseJsonObject } from '../../core/json.ts'
 import { type Fields, Secret, single } from '../../core/secret.ts'
 import { parseName } from '../../app/lookup.ts'
+import type { Progress, RotateInput, RotateOutcome } from '../../app/rotate.ts'
 import type { Context } from '../context.ts'
+import { chomp } from '../input.ts'
 import type { Register } from '../program.ts'
 import { addValueFlags, readValue, type ValueOptions } from '../value-flags.ts'
 
@@ -12,6 +14,8 @@ interface Options extends ValueOptions {
   readonly input?: string
   readonly grace?: string
   readonly emergency?: true
+  readonly revokeFirst?: true
+  readonly leaked?: string
   readonly events?: true
   readonly force?: true
 }
@@ -39,6 +43,11 @@ export const rotate: Register = (parent, run) => {
     .option('--input <file>', 'JSON {"new_value":…} or {"newValue","expiresAt","metadata"} from a file, or - for stdin')
     .option('--grace <duration>', 'how long the old value stays alive (a bare number is days)')
     .option('--emergency', 'grace 0, no window, no last-used veto; deliveries and checks still count')
+    .option(
+      '--revoke-first',
+      'an emergency that switches the old value off before anything else; consumers fail until they have the new one',
+    )
+    .option('--leaked <source>', 'the leaked value, read from stdin with -: only the version that holds it is ended')
     .option('--force', 'accept a given value that was revoked before')
     .option('--events', 'steps as NDJSON on stdout')
     .action(
@@ -50,14 +59,16 @@ export const rotate: Register = (parent, run) => {
           if (stdin && options.input !== undefined) throw usage('- and --input both read a value; use one')
           const supplied = await suppliedValue(ctx, stdin, options)
           if (supplied !== undefined && paths.length > 1) throw usage('a value can be given for one secret at a time only')
+          const leaked = options.leaked === undefined ? undefined : await leakedValue(ctx, options, paths.length, supplied !== undefined)
           if (ctx.globals.dryRun) return showPlans(ctx, paths)
-          const { rotate: rotateUseCase } = await import('../../app/rotate.ts')
           const { Events, progressPrinter, showRun } = await import('../render/run.ts')
           const events = options.events === true ? new Events(ctx) : undefined
-          const outcome = await rotateUseCase(
-            await ctx.deps(),
+          const outcome = await rotated(
+            ctx,
+            leaked,
             {
               paths,
+              ...(options.revokeFirst === undefined ? {} : { revokeFirst: true }),
               ...(supplied === undefined ? {} : { supplied }),
               ...(options.grace === undefined ? {} : { graceMs: parseDuration(options.grace, '--grace', 'days') }),
               ...(options.emergency === undefined ? {} : { emergency: true }),
@@ -77,6 +88,28 @@ export const rotate: Register = (parent, run) => {
         { graceful: true },
       ),
     )
+}
+
+async function rotated(
+  ctx: Context,
+  leaked: Secret | undefined,
+  input: RotateInput,
+  progress: (event: Progress) => void,
+): Promise<RotateOutcome> {
+  const deps = await ctx.deps()
+  if (leaked === undefined) return (await import('../../app/rotate.ts')).rotate(deps, input, progress)
+  const { endLeaked } = await import('../../app/leaked.ts')
+  const [path = ''] = input.paths
+  return endLeaked(deps, { path, value: leaked, ...(input.revokeFirst === true ? { revokeFirst: true } : {}) }, progress)
+}
+
+async function leakedValue(ctx: Context, options: Options, paths: number, supplied: boolean): Promise<Secret> {
+  if (options.leaked !== '-') throw usage('--leaked reads the value from stdin only', 'rotate now PATH --leaked -')
+  if (supplied || options.input !== undefined) throw usage('--leaked says which value leaked; a new one can not be given with it')
+  if (paths > 1) throw usage('--leaked looks at one secret at a time')
+  const value = chomp(await ctx.input.stdin())
+  if (value.size === 0) throw usage('--leaked: stdin was empty')
+  return value
 }
 
 async function suppliedValue(ctx: Context, stdin: boolean, options: Options): Promise<Supplied | undefined> {

@@ -4,7 +4,7 @@ import type { Handle, SecretRecord, VersionRecord } from '../../core/model.ts'
 import { versionOf, withVersion } from '../../core/model.ts'
 import type { Vault } from '../../core/ports.ts'
 import { commit, type Loaded, runAudit } from '../journal.ts'
-import { currentFor, providerNow, providerOfVersion, type Workbench } from '../session.ts'
+import { currentFor, missingIsFine, providerNow, providerOfVersion, type Workbench } from '../session.ts'
 
 const sound = new WeakSet<Vault>()
 
@@ -30,10 +30,38 @@ export async function preflight(bench: Workbench, loaded: Loaded): Promise<Loade
     const old = plan.oldVersion
     if (old !== null) now = await adoptListed(bench, now, old)
     if (plan.overlap === 'two-users' && !plan.emergency) refuseInGrace(bench, now)
-    await session.preflight(await currentFor(bench, now))
+    // What was switched off on purpose is not asked for.
+    await session.preflight(plan.revokeFirst === true ? undefined : await currentFor(bench, now))
   }
   for (const target of plan.targets) await bench.target(target, path, (session) => session.probe())
   return now
+}
+
+/**
+ * `--revoke-first`: the old value is switched off before anything else is done, because it is in the wrong hands. Consumers fail until they have the new one. The
+ * call may be repeated.
+ */
+export async function suspendOld(bench: Workbench, loaded: Loaded): Promise<Loaded> {
+  const { ports } = bench
+  const { plan, path, id } = loaded.run
+  const n = plan.oldVersion
+  if (n === null || plan.provider === null) throw new AdapterError('misconfigured', 'there is no old value to switch off')
+  const { secret } = await adoptListed(bench, loaded, n)
+  const { session } = await bench.provider(providerNow(secret, plan.provider), path)
+  if (session.suspend === undefined) throw new AdapterError('misconfigured', 'this provider can not switch a credential off')
+  const old = await bench.credential(secret, n)
+  await commit(ports, id, 'suspend-old:intent', (now) => ({
+    events: [{ type: 'intended', at: ports.clock.now(), step: 'suspend-old' }],
+    audit: [runAudit(now.run, 'provider_call', 'pending', { call: 'suspend', version: n })],
+  }))
+  await ports.faults.at('before:effect:suspend-old')
+  await missingIsFine(session.suspend(old))
+  await ports.faults.at('after:effect:suspend-old')
+  return commit(ports, id, 'suspend-old:outcome', (now) => ({
+    secret: withVersion(now.secret, n, (version) => ({ ...version, state: 'suspended' })),
+    events: [{ type: 'done', at: ports.clock.now(), step: 'suspend-old', ms: 0 }],
+    audit: [runAudit(now.run, 'key_suspended', 'success', { version: n, before_anything_else: true })],
+  }))
 }
 
 /** With two users in turn, the user that gets the new password may still be in use: that is what its grace is for. */
