@@ -4,6 +4,8 @@ import { RotateError } from '../core/errors.ts'
 /** `SQLITE_…` or `E…` code of anything thrown; empty if there is none. */
 export function codeOf(error: unknown): string {
   if (error !== null && typeof error === 'object' && 'code' in error && typeof error.code === 'string') return error.code
+  // better-sqlite3 looks at the directory itself, whatever keeps it from doing so, and gives no code.
+  if (error instanceof TypeError && error.message.startsWith('Cannot open database because the directory')) return 'SQLITE_CANTOPEN'
   return ''
 }
 

@@ -1,0 +1,108 @@
+/** Runs the worker under strace: to record what it does to files, to make a call fail, or to kill it at one. */
+import { spawn } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { buildSync } from 'esbuild'
+
+const root = fileURLToPath(new URL('../..', import.meta.url))
+
+function present(): boolean {
+  const names = (process.env['PATH'] ?? '').split(':').map((directory) => join(directory, 'strace'))
+  return names.some((name) => {
+    try {
+      readFileSync(name, { flag: 'r' })
+      return true
+    } catch {
+      return false
+    }
+  })
+}
+
+/** Linux has it in the package strace. Where it is missing these tests say so in one line; in CI they fail. */
+export const hasStrace = process.platform === 'linux' && present()
+
+if (!hasStrace) {
+  const ci = process.env['CI'] ?? ''
+  if (process.platform === 'linux' && ci !== '' && ci !== 'false') throw new Error('strace is missing: install the Debian package strace')
+  process.stderr.write('strace is missing: power loss, failing disks and kills at file operations are NOT tested (package strace)\n')
+}
+
+/** Everything instead of a sample: `npm run crash:store`. */
+export const everything = process.env['STORE_ALL'] === '1'
+
+/** Every n-th item, so that about `count` remain; all of them in the long run. */
+export function sample<T>(items: readonly T[], count: number, from = 0): readonly T[] {
+  if (everything || items.length <= count) return items
+  const step = items.length / count
+  return Array.from({ length: count }, (_, i) => items[Math.floor(from + i * step) % items.length] as T)
+}
+
+/** The worker as one file, which starts three times as fast as its sources do. Lies below node_modules so that it finds its packages. */
+export function buildWorker(): { readonly worker: string; readonly remove: () => void } {
+  const directory = mkdtempSync(join(root, 'node_modules/.store-test-'))
+  const worker = join(directory, 'worker.mjs')
+  buildSync({
+    absWorkingDir: root,
+    entryPoints: ['test/store/worker.ts'],
+    outfile: worker,
+    bundle: true,
+    platform: 'node',
+    format: 'esm',
+    packages: 'external',
+    logLevel: 'error',
+  })
+  return { worker, remove: () => rmSync(directory, { recursive: true, force: true }) }
+}
+
+export interface Ended {
+  readonly lines: readonly string[]
+  readonly code: number | null
+  readonly signal: NodeJS.Signals | null
+  readonly stderr: string
+}
+
+/** Runs a program to its end. */
+export function run(argv: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<Ended> {
+  const [program = '', ...args] = argv
+  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { PATH: process.env['PATH'] ?? '', ...env } })
+  let out = ''
+  let stderr = ''
+  child.stdout.on('data', (data: Buffer) => (out += data.toString()))
+  child.stderr.on('data', (data: Buffer) => (stderr += data.toString()))
+  return new Promise((resolve, reject) => {
+    child.once('error', reject)
+    child.once('close', (code, signal) => resolve({ lines: out.split('\n').slice(0, -1), code, signal, stderr }))
+  })
+}
+
+/** Only the worker's first thread is watched: SQLite and all file operations of ours are synchronous. */
+export function traced(options: readonly string[], argv: readonly string[]): Promise<Ended> {
+  return run(['strace', '-qqq', '-xx', '-s', '1000000', ...options, process.execPath, ...argv])
+}
+
+/** One line of the trace: `name(arguments) = result`. Strings are decoded. */
+export interface Call {
+  readonly name: string
+  /** Without the strings that hold data: those are in `strings`. */
+  readonly args: readonly string[]
+  readonly strings: readonly Buffer[]
+  /** -1 for any failure. */
+  readonly result: number
+}
+
+/** Reads what strace wrote with `-xx`, by which every string is hexadecimal. */
+export function parse(text: string): readonly Call[] {
+  return text.split('\n').flatMap((line) => {
+    const match = /^(\w+)\((.*)\)\s+= (-?\d+|\?)/.exec(line)
+    if (match === null) return []
+    const [, name = '', inner = '', result = ''] = match
+    const strings: Buffer[] = []
+    const plain = inner.replaceAll(/"((?:\\x[0-9a-f]{2})*)"(\.\.\.)?/g, (_all, hex: string, cut: string | undefined) => {
+      if (cut !== undefined) throw new Error(`strace cut a string of ${name}`)
+      strings.push(Buffer.from(hex.replaceAll('\\x', ''), 'hex'))
+      return '"'
+    })
+    return [{ name, args: plain.split(', '), strings, result: result === '?' ? -1 : Number(result) }]
+  })
+}

@@ -1,0 +1,78 @@
+/** What the storage tests put into a vault, and what must be found there afterwards. */
+import { join } from 'node:path'
+import type { Clock, Random, Vault } from '../../src/core/ports.ts'
+import { Secret, single } from '../../src/core/secret.ts'
+
+export const clock: Clock = {
+  now: () => Date.now(),
+  sleep: (ms) => new Promise<void>((resolve) => setTimeout(resolve, ms)),
+  monotonic: () => performance.now(),
+}
+
+/** The same bytes for the same seed; unfit for anything but names that must not differ between two runs. */
+export function randomFrom(seed: number): Random {
+  let state = (Math.imul(seed, 0x9e3779b1) | 1) >>> 0
+  const next = (): number => {
+    state ^= state << 13
+    state ^= state >>> 17
+    state ^= state << 5
+    return (state >>> 0) & 0xff
+  }
+  return { bytes: (count) => Uint8Array.from({ length: count }, next) }
+}
+
+export const keyOf = (directory: string): string => join(directory, 'config/keys/vault.key')
+export const vaultOf = (directory: string): string => join(directory, 'data/rotate/vault.db')
+export const stateOf = (directory: string): string => join(directory, 'state/rotate')
+
+/** Long and short values by turns, so that pages are added, freed and used again. */
+const valueOf = (n: number): string => `mine ${n} ${'x'.repeat(n % 3 === 0 ? 9000 : 20)}`
+
+/** Commit `n`: a counter, a value, an audit row, and every third time a value that goes. */
+export async function commit(vault: Vault, n: number): Promise<void> {
+  await vault.transact(async (tx) => {
+    await tx.putDoc('count', n)
+    await tx.putValue('sec_counter', n, single(new Secret(valueOf(n))))
+    if (n > 3) await tx.dropValue('sec_counter', n - 3)
+    tx.audit({
+      action: 'secret_updated',
+      path: 'counter',
+      actor: 'test',
+      triggeredBy: 'manual',
+      status: 'success',
+      runId: null,
+      metadata: { n },
+    })
+  })
+}
+
+export interface Seen {
+  readonly count: number
+  /** What does not fit together; empty if all is well. */
+  readonly wrong: readonly string[]
+}
+
+/** Reads everything that `commit` wrote: all of it must belong to one and the same commit. */
+export async function look(vault: Vault): Promise<Seen> {
+  const wrong: string[] = []
+  const count = await vault.read(async (reader) => {
+    const n = (await reader.doc<number>('count')) ?? 0
+    for (let i = Math.max(1, n - 2); i <= n; i++) {
+      const value = await reader.value('sec_counter', i)
+      if (value?.['value']?.reveal() !== valueOf(i)) wrong.push(`value ${i} of ${n}`)
+    }
+    if ((await reader.value('sec_counter', n + 1)) !== undefined) wrong.push(`value ${n + 1} beyond ${n}`)
+    return n
+  })
+  let events = 0
+  for await (const event of vault.auditEvents({ path: 'counter' })) if (event.metadata['n'] !== ++events) wrong.push(`event ${events}`)
+  if (events !== count) wrong.push(`${events} events for ${count} commits`)
+  if (!(await vault.auditVerify()).ok) wrong.push('audit chain')
+  return { count, wrong }
+}
+
+/** Everything in it verifies, the container too. Returns what does not. */
+export async function inspect(vault: Vault): Promise<readonly string[]> {
+  const report = await (await vault.care()).verify({ deep: true })
+  return report.ok ? [] : [JSON.stringify(report)]
+}
