@@ -14,9 +14,11 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import Database from 'better-sqlite3'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import type { Vault } from '../../src/core/ports.ts'
 import { createVault, openVault } from '../../src/vault/index.ts'
+import { Marks } from '../../src/vault/marks.ts'
 import { TestClock, aKey, all, anEntry, codeOf, random, scratch } from './support.ts'
 
 const clock = new TestClock()
@@ -144,6 +146,32 @@ describe('a vault in its place', () => {
     copyFileSync(`${at.file}.fork`, at.file)
     expect(await codeOf(at.open())).toBe('tampered')
     expect(await standing(at.open({ freshness: 'report' }))).toMatchObject({ trusted: false, mark: forked < seen ? 'behind' : 'forked' })
+  })
+
+  test('a fork into which the next event of the true past was grafted is refused', async () => {
+    const at = await place()
+    await at.commits(2)
+    copyFileSync(at.file, `${at.file}.fork`)
+    await at.commits(4)
+    // The mark that counts is that of this state; the true vault then goes on, unseen from here.
+    const marks = readFileSync(at.marks())
+    const seen = (await (await at.open()).auditVerify()).rows
+    await at.commits(2)
+    writeFileSync(at.marks(), marks)
+    const fork = await at.open({ file: `${at.file}.fork`, stateDir: join(at.stateDir, 'elsewhere') })
+    await at.commits(40, fork)
+    fork.close()
+    const trueOne = new Database(at.file)
+    const row = trueOne
+      .prepare('SELECT b FROM audit WHERE i=?')
+      .pluck()
+      .get(seen + 1)
+    trueOne.close()
+    const forged = new Database(`${at.file}.fork`)
+    forged.prepare('UPDATE audit SET b=? WHERE i=?').run(row, seen + 1)
+    forged.close()
+    copyFileSync(`${at.file}.fork`, at.file)
+    expect(await codeOf(at.open())).toBe('tampered')
   })
 
   test('many commits of another user of the same file are no fork', async () => {
@@ -323,6 +351,18 @@ describe('a damaged mark file', () => {
     expect(await standing(at.open())).toMatchObject({ trusted: false, mark: 'unmarked' })
     writeFileSync(at.marks(), Buffer.from(random.bytes(48 * 20)))
     expect(await standing(at.open())).toMatchObject({ trusted: false, mark: 'unmarked' })
+  })
+
+  test('a late low record that finds the file full takes nothing away', () => {
+    const stateDir = scratch()
+    const key = new Uint8Array(32).fill(1)
+    const marks = new Marks(stateDir, new Uint8Array(16), '/vault.db')
+    const mark = (commit: number, trusted: boolean) => ({ trusted, commit, tag: new Uint8Array(3), auditCount: 1, auditHash: new Uint8Array(16) })
+    marks.raise(key, mark(500, true), 'a')
+    marks.raise(key, mark(1000, false), 'b')
+    for (let n = 0; n < 345; n++) marks.raise(key, mark(n, false), `c${n}`)
+    expect(statSync(marks.file).size).toBeLessThan(1000)
+    expect(marks.load().highest(key)).toMatchObject({ mark: { commit: 1000 }, trusted: true, damaged: 0 })
   })
 
   test('never grows without bounds, and shortening it forgets neither the highest nor the trust', async () => {
