@@ -38,7 +38,8 @@ export const runDue: Register = (parent, run) => {
     .action(
       run(
         async (ctx, sel: string | undefined, options: Options) => {
-          if (options.acceptClock === true && ctx.globals.reason === undefined) throw usage('--accept-clock needs a reason', 'add --reason "why"')
+          if (options.acceptClock === true && ctx.globals.reason === undefined)
+            throw usage('--accept-clock needs a reason', 'add --reason "why"')
           const use = await import('../../app/run-due.ts')
           const input = {
             parallel: whole(options.parallel ?? '1', '--parallel', 64),
