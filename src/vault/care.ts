@@ -16,7 +16,7 @@ export function vaultCare(file: string, session: Session, readonly: boolean, fre
     },
     async backup(target, prove) {
       const { copyVault } = await import('./copy.ts')
-      return copyVault(session.store, { target, clock: session.clock, random: session.random, openRoot: async () => session.opened, prove })
+      return copyVault(session.store, { target, clock: session.clock, random: session.random, openRoot: session.openRoot, prove })
     },
     async accept(what, entry) {
       if (readonly) throw notWritable(file, 'it was opened for reading only')

@@ -56,7 +56,8 @@ export class Session {
   readonly leaves = new Map<number, Verified<readonly Entry[]>>()
   /** Told about the newest state after each commit of this process, once that is durable (freshness.ts). */
   afterCommit: ((state: State) => void) | undefined
-  readonly #openRoot: OpenRoot
+  /** Opens any header of this vault, whoever has changed it meanwhile. */
+  readonly openRoot: OpenRoot
   #keys: Keys | undefined
   #opened: Opened | undefined
   #headerHash = new Uint8Array(0)
@@ -69,7 +70,7 @@ export class Session {
     this.store = options.store
     this.clock = options.clock
     this.random = options.random
-    this.#openRoot = options.openRoot
+    this.openRoot = options.openRoot
   }
 
   get keys(): Keys {
@@ -160,7 +161,7 @@ export class Session {
     const header = parseHeader(stored)
     if (this.#keys !== undefined && !equal(this.#keys.vault, header.vault)) throw tampered('it is another vault than before')
     if (this.#keys !== undefined && header.epoch < this.#keys.epoch) throw tampered('its keys went back while it was open')
-    const opened = await this.#openRoot(header)
+    const opened = await this.openRoot(header)
     this.#keys = unsealHeader(header, opened.root)
     this.#opened = opened
     this.#headerHash = hash(32, header.stored).slice()

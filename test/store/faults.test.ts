@@ -3,8 +3,9 @@ import { cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { buildWorker, everything, sample } from './build.ts'
 import { wrongIn } from './check.ts'
-import { buildWorker, everything, hasStrace, parse, run, sample, traced } from './strace.ts'
+import { hasStrace, parse, run, traced } from './strace.ts'
 
 /** Which errors a call may come back with. Locks refused with EACCES are just busy, and every stat may find nothing. */
 const ERRORS: Readonly<Record<string, readonly string[]>> = {

@@ -8,9 +8,10 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { readKeyFile } from '../../src/vault/index.ts'
+import { buildWorker, everything, sample } from './build.ts'
 import { acknowledged, wrongIn } from './check.ts'
 import { type Server, serve } from './server.ts'
-import { buildWorker, everything, hasStrace, parse, run, sample, traced } from './strace.ts'
+import { hasStrace, parse, run, traced } from './strace.ts'
 import { keyOf, vaultOf } from './vaults.ts'
 
 const NOBODY = 65_534

@@ -3,9 +3,10 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from 'node:os'
 import { dirname, join, relative } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { buildWorker, everything, sample } from './build.ts'
 import { wrongIn } from './check.ts'
 import { type Operation, type State, WATCHED, operationsOf, statesAt } from './disk.ts'
-import { buildWorker, everything, hasStrace, parse, sample, traced } from './strace.ts'
+import { hasStrace, parse, traced } from './strace.ts'
 
 const COMMITS = everything ? 7 : 3
 /** States that are opened in the normal run, spread over the whole life; the long run opens all of them. */

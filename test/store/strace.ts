@@ -1,11 +1,7 @@
 /** Runs the worker under strace: to record what it does to files, to make a call fail, or to kill it at one. */
 import { spawn } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
-import { buildSync } from 'esbuild'
-
-const root = fileURLToPath(new URL('../..', import.meta.url))
 
 function present(): boolean {
   const names = (process.env['PATH'] ?? '').split(':').map((directory) => join(directory, 'strace'))
@@ -26,33 +22,6 @@ if (!hasStrace) {
   const ci = process.env['CI'] ?? ''
   if (process.platform === 'linux' && ci !== '' && ci !== 'false') throw new Error('strace is missing: install the Debian package strace')
   process.stderr.write('strace is missing: power loss, failing disks and kills at file operations are NOT tested (package strace)\n')
-}
-
-/** Everything instead of a sample: `npm run crash:store`. */
-export const everything = process.env['STORE_ALL'] === '1'
-
-/** Every n-th item, so that about `count` remain; all of them in the long run. */
-export function sample<T>(items: readonly T[], count: number, from = 0): readonly T[] {
-  if (everything || items.length <= count) return items
-  const step = items.length / count
-  return Array.from({ length: count }, (_, i) => items[Math.floor(from + i * step) % items.length] as T)
-}
-
-/** The worker as one file, which starts three times as fast as its sources do. Lies below node_modules so that it finds its packages. */
-export function buildWorker(): { readonly worker: string; readonly remove: () => void } {
-  const directory = mkdtempSync(join(root, 'node_modules/.store-test-'))
-  const worker = join(directory, 'worker.mjs')
-  buildSync({
-    absWorkingDir: root,
-    entryPoints: ['test/store/worker.ts'],
-    outfile: worker,
-    bundle: true,
-    platform: 'node',
-    format: 'esm',
-    packages: 'external',
-    logLevel: 'error',
-  })
-  return { worker, remove: () => rmSync(directory, { recursive: true, force: true }) }
 }
 
 export interface Ended {
