@@ -22,6 +22,7 @@ import { watchGrace } from './grace-watch.ts'
 import { cleanupFailure, failureOf, type RunView, viewOf } from './run-view.ts'
 import { rotateOne } from './rotate.ts'
 import { resumed } from './schedules.ts'
+import { sharing } from './sharing.ts'
 import { finishRekey } from './unlockers.ts'
 import { acceptClock, backupDaily, upkeepDue, verifyDaily } from './upkeep.ts'
 
@@ -117,7 +118,8 @@ export async function runDue(
   }
   try {
     if (upkeep.verify) await verifyDaily(deps)
-    const ports = await enginePorts(deps, progress)
+    const own = await enginePorts(deps, progress)
+    const ports = input.parallel > 1 ? { ...own, vault: sharing(own.vault) } : own
     if (input.jitterMs > 0) await deps.clock.sleep(jitter(deps, input.jitterMs), deps.signal)
     const deadline = input.maxRuntimeMs === undefined ? Number.POSITIVE_INFINITY : deps.clock.monotonic() + input.maxRuntimeMs
     if (clockWentBack(deps.clock.now(), await deps.vault.highestTime()))

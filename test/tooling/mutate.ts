@@ -87,7 +87,7 @@ function caughtBy(copy: string): string | undefined {
     const result = spawnSync(process.execPath, args, {
       cwd: copy,
       encoding: 'utf8',
-      timeout: 400_000,
+      timeout: 1_200_000,
       env: { ...process.env, NO_COLOR: '1' },
     })
     if (result.status !== 0) return /FAIL +(\S+\.test\.ts)/.exec(result.stdout + result.stderr)?.[1] ?? 'a hang or a crash'
