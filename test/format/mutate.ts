@@ -24,7 +24,45 @@ const only = process.argv.slice(2).map(Number)
 const chosen = [...list.entries()].filter(([i]) => only.length === 0 || only.includes(i))
 
 const copy = mkdtempSync(join(tmpdir(), 'rotate-mutate-'))
+
+interface Outcome {
+  readonly red: boolean
+  /** Name of the first test that failed, and how. */
+  readonly by: string
+}
+
+/** A test file in the copy. */
+function run(test: string): Outcome {
+  const output = join(copy, 'outcome.json')
+  rmSync(output, { force: true })
+  const args = ['run', '--config', 'test/tooling/vitest.config.ts', '--bail=1', '--reporter=json', `--outputFile=${output}`, test]
+  const { status } = spawnSync(join(copy, 'node_modules/.bin/vitest'), args, { cwd: copy, stdio: 'ignore', timeout: 300_000 })
+  if (status === 0) return { red: false, by: '' }
+  try {
+    const { testResults } = JSON.parse(readFileSync(output, 'utf8')) as {
+      readonly testResults: readonly {
+        readonly message: string
+        readonly assertionResults: readonly {
+          readonly status: string
+          readonly title: string
+          readonly failureMessages: readonly string[]
+        }[]
+      }[]
+    }
+    const failed = testResults.flatMap(({ assertionResults }) => assertionResults).find((one) => one.status === 'failed')
+    const how = /timed out/.test(failed?.failureMessages.join() ?? '') ? ' (timed out)' : ''
+    return {
+      red: true,
+      by: failed === undefined ? `nothing ran: ${testResults[0]?.message.split('\n')[0] ?? ''}` : `${failed.title}${how}`,
+    }
+  } catch {
+    return { red: true, by: 'no outcome' }
+  }
+}
+
 let survivors = 0
+/** Every test must be green before anything is broken, or red would mean nothing. */
+const controlled = new Set<string>()
 try {
   for (const name of ['src', 'test', 'bin', 'package.json', 'tsconfig.json'])
     cpSync(join(root, name), join(copy, name), { recursive: true })
@@ -34,25 +72,23 @@ try {
     const text = readFileSync(path, 'utf8')
     if (text.split(search).length !== 2) {
       survivors++
-      process.stdout.write(`OUTDATED ${String(i).padStart(2)}          ${file} does not hold exactly once: ${search}\n`)
+      process.stdout.write(`OUTDATED ${String(i).padStart(2)} ${file} does not hold exactly once: ${search}\n`)
       continue
+    }
+    if (!controlled.has(test)) {
+      const before = run(test)
+      if (before.red) throw new Error(`${test} is red before anything is broken: ${before.by}`)
+      controlled.add(test)
     }
     writeFileSync(
       path,
       text.replace(search, () => replace),
     )
-    const started = performance.now()
-    const args = ['vitest', 'run', '--config', 'test/tooling/vitest.config.ts', '--bail=1', test]
-    const { status } = spawnSync(join(copy, 'node_modules/.bin', args[0] ?? ''), args.slice(1), {
-      cwd: copy,
-      stdio: 'ignore',
-      timeout: 300_000,
-    })
+    const { red, by } = run(test)
     writeFileSync(path, text)
-    if (status === 0) survivors++
-    const seconds = ((performance.now() - started) / 1000).toFixed(1)
+    if (!red) survivors++
     process.stdout.write(
-      `${status === 0 ? 'SURVIVED' : 'caught  '} ${String(i).padStart(2)} ${seconds.padStart(5)} s  ${file}: ${guarantee} (${test})\n`,
+      `${red ? 'caught  ' : 'SURVIVED'} ${String(i).padStart(2)} ${file}: ${guarantee} (${test}${red ? `: ${by}` : ''})\n`,
     )
   }
 } finally {
