@@ -33,6 +33,12 @@ describe('the frame', () => {
     }
   })
 
+  test('the help made at build time is what the program says', async () => {
+    const [short, long] = await Promise.all([box.run(['--help']), box.run(['--help'], { env: { COLUMNS: '100' } })])
+    expect(short).toMatchObject({ code: 0, stdout: long.stdout })
+    expect(short.stdout).toContain('run-due')
+  })
+
   test('a global option works before and after the command, and in a group', async () => {
     for (const args of [
       ['--json', 'list'],

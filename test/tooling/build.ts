@@ -295,7 +295,7 @@ const lazyPackages: Plugin = {
 await rm(`${root}dist`, { recursive: true, force: true })
 const { metafile } = await build({
   absWorkingDir: root,
-  entryPoints: { main: './src/main.ts', get: './src/get.ts' },
+  entryPoints: { main: './src/main.ts', get: './src/get.ts', help: './src/help.ts' },
   outdir: 'dist',
   bundle: true,
   splitting: true,
@@ -312,6 +312,13 @@ const { metafile } = await build({
   plugins: [builtins, libsodium, sqlite, manifest, shortWay, lazyPackages],
   logLevel: 'warning',
 })
+
+/** What `rotate --help` prints is made by the program itself, once, here (see src/help.ts). */
+async function withHelp(): Promise<void> {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [`${root}dist/main.js`, '--help'], { env: {}, encoding: 'utf8' })
+  if (status !== 0) throw new Error(`rotate --help failed: ${stderr}`)
+  await writeFile(`${root}dist/help.txt`, stdout)
+}
 
 /**
  * dist/get.js starts the body of the short way as a classic script together with the bytecode that V8 made of it here, which saves most of its
@@ -365,4 +372,5 @@ const foreign = Object.entries(metafile.outputs).flatMap(([file, { imports }]) =
 )
 if (foreign.length > 0) process.stderr.write(`left outside the bundle, resolved at run time:\n  ${foreign.join('\n  ')}\n`)
 await withBytecode()
+await withHelp()
 if (process.argv.includes('--meta')) await writeFile(`${root}dist/meta.json`, JSON.stringify(metafile))

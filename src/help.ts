@@ -1,0 +1,20 @@
+/**
+ * `rotate --help`: the text that the program itself printed when it was built, so that a look at the help does not build every command. The launcher starts
+ * this file when there is nothing else to do; whatever it can't finish goes on in main.ts, which then says why.
+ */
+import { readFileSync } from 'node:fs'
+import { writeAll } from './cli/write.ts'
+
+function printed(): boolean {
+  let text: Uint8Array
+  try {
+    text = readFileSync(`${import.meta.dirname}/help.txt`)
+  } catch {
+    return false
+  }
+  const result = writeAll(1, text)
+  return result === 'ok' || result === 'closed'
+}
+
+if (printed()) process.exit(0)
+await import('./main.ts')
