@@ -15,8 +15,10 @@ import type { Root } from './root.ts'
 import { hash } from './sodium.ts'
 
 const RECORD = 48
+/** A record without its MAC. */
+const BODY = 32
 /** A longer file is written anew with its highest record. */
-const LIMIT = 16 * 1024
+const LIMIT = 4 * 1024
 /** Nobody reads more than this, whatever lies there. */
 const MOST = 1024 * 1024
 
@@ -46,12 +48,6 @@ export function markOf(root: Root, trusted: boolean): Mark {
 /** Records outlive a change of the root key, so their key is that of the blind index, which does too. */
 export function markKey(ring: Keyring): Uint8Array {
   return hash(32, utf8('rotate/1 marks'), ring.index)
-}
-
-interface Claimed {
-  readonly body: Uint8Array
-  readonly mac: Uint8Array
-  readonly mark: Mark
 }
 
 export class Marks {
@@ -89,12 +85,14 @@ export class Marks {
   }
 
   #highestOf(bytes: Uint8Array, key: Uint8Array): Highest {
-    const claimed = parse(bytes).toSorted((a, b) => b.mark.commit - a.mark.commit)
-    const isValid = (one: Claimed): boolean => equal(this.#mac(one.body, key), one.mac)
-    const at = claimed.findIndex(isValid)
-    const mark = claimed[at]?.mark
-    const trusted = mark !== undefined && (mark.trusted || claimed.slice(at + 1).some((one) => one.mark.trusted && isValid(one)))
-    return { mark, trusted, damaged: at < 0 ? claimed.length : at }
+    const records = newestFirst(bytes)
+    const isValid = (record: Uint8Array): boolean => equal(this.#mac(record.subarray(0, BODY), key), record.subarray(BODY))
+    const at = records.findIndex(isValid)
+    const highest = records[at]
+    if (highest === undefined) return { mark: undefined, trusted: false, damaged: records.length }
+    const mark = decode(highest)
+    const trusted = mark.trusted || records.slice(at + 1).some((record) => record[0] === 1 && isValid(record))
+    return { mark, trusted, damaged: at }
   }
 
   #mac(body: Uint8Array, key: Uint8Array): Uint8Array {
@@ -200,21 +198,21 @@ function readFd(fd: number): Uint8Array {
   return bytes.subarray(0, bytes.length === 0 ? 0 : readSync(fd, bytes, 0, bytes.length, 0))
 }
 
-/** Whole records; a cut end and what a lost power left as zeros say nothing. */
-function parse(bytes: Uint8Array): Claimed[] {
-  const out: Claimed[] = []
+/** Whole records by the commit they claim; a cut end and what a lost power left as zeros say nothing. */
+function newestFirst(bytes: Uint8Array): Uint8Array[] {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  const found: { readonly commit: number; readonly record: Uint8Array }[] = []
   for (let at = 0; at + RECORD <= bytes.length; at += RECORD) {
     const record = bytes.subarray(at, at + RECORD)
-    if (record.every((byte) => byte === 0)) continue
-    const body = record.subarray(0, RECORD - 16)
-    const input = new Reader(body)
-    const trusted = input.u8() === 1
-    const tag = input.raw(3)
-    out.push({
-      body,
-      mac: record.subarray(RECORD - 16),
-      mark: { trusted, tag, commit: input.u48(), auditCount: input.u48(), auditHash: input.raw(16) },
-    })
+    const commit = view.getUint16(at + 4) * 2 ** 32 + view.getUint32(at + 6)
+    if (commit > 0 || record.some((byte) => byte !== 0)) found.push({ commit, record })
   }
-  return out
+  return found.sort((a, b) => b.commit - a.commit).map(({ record }) => record)
+}
+
+function decode(record: Uint8Array): Mark {
+  const input = new Reader(record)
+  const trusted = input.u8() === 1
+  const tag = input.raw(3)
+  return { trusted, tag, commit: input.u48(), auditCount: input.u48(), auditHash: input.raw(16) }
 }
