@@ -23,7 +23,7 @@ describe('published vectors', () => {
     for (const { name, content } of files) expect(new Set(content.vectors.map((one) => one.name)).size, name).toBe(content.vectors.length)
   })
 
-  test.each(files)('of $name', async ({ content }) => {
+  test.each(files)('of $name', { timeout: 60_000 }, async ({ content }) => {
     for (const vector of content.vectors) {
       const found = await answer(vector, content.vaults ?? {})
       if (vector.refused === undefined) expect(found, vector.name).toEqual({ gives: vector.gives })
@@ -43,7 +43,7 @@ describe('published vectors', () => {
   })
 
   // The bytes of SQLite's file are those of the SQLite that wrote it, and zlib's those of zlib: of whole vaults only what is in them is compared.
-  test('come out the same when they are made again', () => {
+  test('come out the same when they are made again', { timeout: 120_000 }, () => {
     const scratch = mkdtempSync(join(tmpdir(), 'rotate-vectors-'))
     try {
       execFileSync(process.execPath, [fileURLToPath(new URL('generate.ts', import.meta.url)), scratch])
