@@ -140,8 +140,8 @@ export function storeConformance(make: MakeContainer): void {
       },
     })
     expect(asked.length).toBeGreaterThan(0)
-    expect([...head.slice(1)]).toEqual([...(asked.at(-1) ?? [])])
-    if (store.upkeep !== undefined) expect([...(await store.upkeep.layout())]).toEqual([...head.slice(1)])
+    expect([...head].slice(1)).toEqual([...(asked.at(-1) ?? [])])
+    if (store.upkeep !== undefined) expect([...(await store.upkeep.layout())]).toEqual([...head].slice(1))
     await commit(store, 3)
   })
 
