@@ -2,7 +2,7 @@
 //   --rounds N   rounds of the race (30)      --large N   secrets in the large vault (100000)
 //   --keep DIR   make the vaults there and use them again the next time
 import { spawnSync } from 'node:child_process'
-import { copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, copyFileSync, existsSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -136,6 +136,29 @@ function pagesOf(made: Made, args: readonly string[]): { readonly read: number; 
   return { read: distinct('pread64'), written: distinct('pwrite64') }
 }
 
+/** How many pages lie on the way to a row, by table. */
+function depthsOf(file: string): ReadonlyMap<string, number> {
+  const db = new Database(file, { readonly: true })
+  const tables = db.prepare<unknown[], { name: string; rootpage: number }>('SELECT name, rootpage FROM sqlite_schema').all()
+  db.close()
+  const fd = openSync(file, 'r')
+  const page = Buffer.alloc(4096)
+  const depths = new Map<string, number>()
+  for (const { name, rootpage } of tables) {
+    let depth = 0
+    let next = rootpage
+    do {
+      readSync(fd, page, 0, 4096, (next - 1) * 4096)
+      depth++
+      // The first child of an interior page.
+      next = page.readUInt32BE(page.readUInt16BE(12) % 4092)
+    } while (page[0] === 5)
+    depths.set(name, depth)
+  }
+  closeSync(fd)
+  return depths
+}
+
 /** The file that the floor program reads: rows of the same sizes, sealed under one key. */
 async function makeFloor(directory: string, made: Made, keys: readonly (readonly [string, bigint])[]): Promise<void> {
   const key = random.bytes(32)
@@ -180,10 +203,13 @@ async function makeFloor(directory: string, made: Made, keys: readonly (readonly
 }
 
 /** In one process each, by turns: the median of many. */
-function inProcess(program: string, directory: string): { readonly ratio: number; readonly floor: number; readonly vault: number } {
-  const once = (what: string): number =>
-    Number(spawnSync(process.execPath, [program, directory, what, '200'], { encoding: 'utf8', env: {} }).stdout)
-  const pairs = Array.from({ length: Math.max(3, rounds / 4) }, () => ({ floor: once('floor'), vault: once('vault') }))
+function inProcess(
+  programs: { readonly floor: string; readonly vault: string },
+  directory: string,
+): { readonly ratio: number; readonly floor: number; readonly vault: number } {
+  const once = (program: string): number =>
+    Number(spawnSync(process.execPath, [program, directory, '200'], { encoding: 'utf8', env: {} }).stdout)
+  const pairs = Array.from({ length: Math.max(3, rounds / 4) }, () => ({ floor: once(programs.floor), vault: once(programs.vault) }))
   return {
     ratio: median(pairs.map(({ floor, vault }) => vault / floor)),
     floor: median(pairs.map(({ floor }) => floor)),
@@ -200,35 +226,38 @@ async function main(directory: string): Promise<void> {
   print(`rows per verified read, ${largeCount}`, many.read, `= ${SMALL}`, few.read === many.read)
   print(`rows per commit, ${SMALL}`, few.commit)
   print(`rows per commit, ${largeCount}`, many.commit, `= ${SMALL}`, few.commit === many.commit)
-  const tables = 3
+  const [shallow, deep] = [depthsOf(small.file), depthsOf(large.file)]
+  for (const [table, depth] of deep) {
+    const before = shallow.get(table) ?? 0
+    print(`pages on the way to a row of ${table}, ${SMALL} -> ${largeCount}`, `${before} -> ${depth}`, '<= +1', depth <= before + 1)
+  }
   for (const [what, args] of [
     ['get', ['get', pathOf(7), '--silent']],
-    ['set', ['set', pathOf(42), '--stdin', '--yes']],
+    ['set', ['set', pathOf(42), '-']],
   ] as const) {
     const [a, b] = [pagesOf(small, args), pagesOf(large, args)]
     if (a === undefined || b === undefined) print(`pages of ${what}`, 'strace is missing')
     else {
-      print(
-        `pages read by ${what}, ${SMALL} -> ${largeCount}`,
-        `${a.read} -> ${b.read}`,
-        `<= +${tables + 1}`,
-        b.read - a.read <= tables + 1,
-      )
+      print(`distinct pages read by ${what}, ${SMALL} -> ${largeCount}`, `${a.read} -> ${b.read}`)
       print(`pages written by ${what}, ${SMALL} -> ${largeCount}`, `${a.written} -> ${b.written}`)
     }
   }
 
   const bundle = mkdtempSync(join(root, 'node_modules/.bench-'))
   try {
-    const program = join(bundle, 'floor.mjs')
+    const programs = { floor: join(bundle, 'vault-floor.mjs'), vault: join(bundle, 'vault-read.mjs') }
     const common = { bundle: true, platform: 'node', format: 'esm', packages: 'external', logLevel: 'error' } as const
-    buildSync({ absWorkingDir: root, entryPoints: ['test/bench/vault-floor.ts'], outfile: program, ...common })
+    const entryPoints = ['test/bench/vault-floor.ts', 'test/bench/vault-read.ts']
+    buildSync({ absWorkingDir: root, entryPoints, outdir: bundle, splitting: true, outExtension: { '.js': '.mjs' }, ...common })
     for (const [made, keys, count] of [
       [small, few.keys, SMALL],
       [large, many.keys, largeCount],
     ] as const) {
       await makeFloor(directory, made, keys)
-      const commands: Command[] = ['floor', 'vault'].map((what) => ({ name: what, argv: [process.execPath, program, directory, what] }))
+      const commands: Command[] = Object.entries(programs).map(([name, program]) => ({
+        name,
+        argv: [process.execPath, program, directory],
+      }))
       const times = race(commands, rounds)
       const ratio = times.ratio('vault', 'floor')
       print(
@@ -237,7 +266,7 @@ async function main(directory: string): Promise<void> {
         '<= 1.15',
         ratio <= 1.15,
       )
-      const warm = inProcess(program, directory)
+      const warm = inProcess(programs, directory)
       print(`the same in a warm process, ${count}`, `${warm.ratio.toFixed(2)} (${warm.vault.toFixed(2)} / ${warm.floor.toFixed(2)} ms)`)
     }
     const env = envOf(directory)
