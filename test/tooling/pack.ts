@@ -9,7 +9,7 @@ const root = fileURLToPath(new URL('../..', import.meta.url))
 const { version } = JSON.parse(readFileSync(`${root}package.json`, 'utf8')) as { version: string }
 const temp = mkdtempSync(join(tmpdir(), 'rotate pack '))
 
-const INTENDED = [/^package\.json$/, /^README\.md$/, /^LICENSE$/, /^bin\/rotate$/, /^dist\/[\w.-]+\.(js|wasm|cache)$/]
+const INTENDED = [/^package\.json$/, /^README\.md$/, /^LICENSE$/, /^bin\/rotate$/, /^dist\/[\w.-]+\.(js|wasm|cache)$/, /^dist\/help\.txt$/]
 
 // What `npm run` adds to the environment would make the inner npm work on this package instead of the empty folder.
 const npmEnv = Object.fromEntries(
