@@ -1,12 +1,15 @@
 /** The composition root: reads argv and the environment, wires the ports, sets the exit code. */
 import manifest from '../package.json' with { type: 'json' }
 import type { Host } from './cli/host.ts'
-import type { Http, Spawn } from './core/ports.ts'
+import type { Clock, Http, Spawn } from './core/ports.ts'
 import { systemClock, systemRandom, watchSignals } from './system.ts'
 
 const { env } = process
 const argv = process.argv.slice(2)
 const cwd = process.cwd()
+
+let skew: number | undefined
+const clock: Clock = { ...systemClock, skew: () => skew }
 
 async function transport(): Promise<Http> {
   const { createHttp } = await import('./net/http.ts')
@@ -15,7 +18,7 @@ async function transport(): Promise<Http> {
     http: env['HTTP_PROXY'] ?? env['http_proxy'],
     no: env['NO_PROXY'] ?? env['no_proxy'],
   }
-  return createHttp({ clock: systemClock, random: systemRandom, proxy })
+  return createHttp({ clock, random: systemRandom, proxy, onDate: (there, here) => (skew = here - there) })
 }
 
 async function processes(): Promise<Spawn> {
@@ -39,7 +42,7 @@ async function main(): Promise<number> {
     argv,
     env,
     cwd,
-    clock: systemClock,
+    clock,
     random: systemRandom,
     vaults: () => import('./vault/index.ts'),
     pid: process.pid,

@@ -27,8 +27,12 @@ export interface PlanView {
 
 /** The plan of one rotation by the provider. Throws `usage` where there is no provider. */
 export async function planOf(deps: Deps, path: string): Promise<PlanView> {
+  return planFor(deps, await findSecret(deps.vault, path))
+}
+
+/** The plan of this secret as it was read. */
+export async function planFor(deps: Deps, secret: SecretRecord): Promise<PlanView> {
   const ports = await enginePorts(deps)
-  const secret = await findSecret(deps.vault, path)
   const schedule = secret.schedule
   if (schedule === undefined)
     throw usage(`${secret.path} has no provider, so there is nothing to plan`, `rotate schedule set ${secret.path} --provider …`)

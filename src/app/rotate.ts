@@ -3,7 +3,7 @@ import { RotateError, usage } from '../core/errors.ts'
 import type { SecretRecord, Trigger, VersionRecord } from '../core/model.ts'
 import { currentVersion } from '../core/model.ts'
 import { type Fields, sameFields } from '../core/secret.ts'
-import { begin, rollbackTarget, takeUp } from '../engine/begin.ts'
+import { begin, otherPlan, rollbackTarget, takeUp } from '../engine/begin.ts'
 import { drive } from '../engine/driver.ts'
 import type { EnginePorts, Progress } from '../engine/ports.ts'
 import { retireDue, type RetireResult } from '../engine/retire.ts'
@@ -31,6 +31,8 @@ export interface RotateInput {
   /** Switch the old value off before anything else. */
   readonly revokeFirst?: boolean
   readonly force?: boolean
+  /** Hash of the plan that the operator looked at; for one path, without a value or another wish that changes the plan. */
+  readonly planHash?: string
 }
 
 export interface RotateOutcome {
@@ -49,6 +51,7 @@ export async function rotate(deps: Deps, input: RotateInput, progress: (event: P
   if (input.revokeFirst === true && deps.reason === undefined)
     throw usage('--revoke-first stops what still uses the old value; it needs --reason', '--reason "why it can not wait"')
   const [only] = secrets
+  if (input.planHash !== undefined && only !== undefined) await mustBePlan(deps, only, input.planHash)
   const supplied = input.supplied === undefined || only === undefined ? undefined : await completed(deps, only, input.supplied, input.force)
   const runs: RunView[] = []
   const ended: RetireResult[] = []
@@ -60,7 +63,11 @@ export async function rotate(deps: Deps, input: RotateInput, progress: (event: P
       continue
     }
     try {
-      const result = await rotateOne(ports, secret.id, { ...input, ...(supplied === undefined ? {} : { supplied }) })
+      const result = await rotateOne(ports, secret.id, {
+        ...input,
+        ...(supplied === undefined ? {} : { supplied }),
+        ...(input.planHash === undefined ? {} : { planned: secret }),
+      })
       runs.push(result.view)
       ended.push(...result.ended)
       failures.push(result.failure)
@@ -77,6 +84,17 @@ export async function rotate(deps: Deps, input: RotateInput, progress: (event: P
   return { runs, ended, failure: combined(failures, secrets.length) }
 }
 
+/** Throws `conflict` unless this is the plan. That it stays so until the run begins is seen to by its first commit. */
+async function mustBePlan(deps: Deps, secret: SecretRecord, hash: string): Promise<void> {
+  const { planFor } = await import('./plan.ts')
+  if ((await planFor(deps, secret)).hash !== hash) throw otherPlan(secret.path)
+  if (secret.openRun !== undefined)
+    throw new RotateError('locked', `run ${secret.openRun} of ${secret.path} is not finished, so this plan can not begin`, {
+      hint: `rotate resume ${secret.openRun}`,
+      runId: secret.openRun,
+    })
+}
+
 /** The given fields with those that they leave as they are. */
 async function completed(deps: Deps, secret: SecretRecord, supplied: SuppliedValue, force = false): Promise<SuppliedValue> {
   if (supplied.expiresAt !== undefined && supplied.expiresAt <= deps.clock.now())
@@ -90,7 +108,7 @@ async function completed(deps: Deps, secret: SecretRecord, supplied: SuppliedVal
 export async function rotateOne(
   ports: EnginePorts,
   secretId: string,
-  input: Pick<RotateInput, 'supplied' | 'graceMs' | 'emergency' | 'revokeFirst'>,
+  input: Pick<RotateInput, 'supplied' | 'graceMs' | 'emergency' | 'revokeFirst'> & { readonly planned?: SecretRecord },
   trigger: Trigger = input.emergency === true || input.revokeFirst === true ? 'emergency' : 'manual',
 ): Promise<{ readonly view: RunView; readonly ended: readonly RetireResult[]; readonly failure: RotateError | undefined }> {
   const emergency = input.emergency === true || input.revokeFirst === true
@@ -102,6 +120,7 @@ export async function rotateOne(
     ...(input.graceMs === undefined ? {} : { graceMs: input.graceMs }),
     ...(emergency ? { emergency } : {}),
     ...(input.revokeFirst === undefined ? {} : { revokeFirst: input.revokeFirst }),
+    ...(input.planned === undefined ? {} : { planned: input.planned }),
   })
   if (resumed && input.supplied !== undefined) {
     throw new RotateError('locked', `an earlier run ${runId} is not finished; the given value was not used`, {

@@ -123,7 +123,7 @@ export async function runDue(
     if (input.jitterMs > 0) await deps.clock.sleep(jitter(deps, input.jitterMs), deps.signal)
     const deadline = input.maxRuntimeMs === undefined ? Number.POSITIVE_INFINITY : deps.clock.monotonic() + input.maxRuntimeMs
     if (clockWentBack(deps.clock.now(), await deps.vault.highestTime()))
-      deps.note('the clock is behind the highest time this vault has seen: nothing is revoked')
+      deps.note('the clock is behind the highest time this vault has seen: nothing is revoked unless a provider confirms it')
     const queue = await order(deps, found.ids, input)
     let stop: Error | undefined
     const worker = async (): Promise<void> => {

@@ -10,6 +10,11 @@ export interface Clock {
   sleep(ms: number, signal?: AbortSignal): Promise<void>
   /** Milliseconds from an arbitrary start that never go back; for measuring only. */
   monotonic(): number
+  /**
+   * How far this clock is ahead of the `Date` of the newest answer that came over TLS from a host other than this machine, in milliseconds (to the second);
+   * `undefined` while there was none.
+   */
+  skew?(): number | undefined
 }
 
 export interface Random {

@@ -23,6 +23,8 @@ export interface BeginOptions {
   readonly emergency?: boolean
   /** Switch the old value off before anything else; an emergency too. */
   readonly revokeFirst?: boolean
+  /** The secret as it was when the operator looked at the plan; `conflict` when its schedule or its current version is another one by now. */
+  readonly planned?: SecretRecord
 }
 
 export interface Begun {
@@ -42,6 +44,7 @@ export async function begin(ports: EnginePorts, secretId: string, options: Begin
       if (options.supplied !== undefined || options.toVersion !== undefined) throw unfinished(secret.path, secret.openRun)
       return { runId: secret.openRun, resumed: true }
     }
+    if (options.planned !== undefined && !samePlan(options.planned, secret)) throw otherPlan(secret.path)
     const at = ports.clock.now()
     const id = newId('run', at, ports.random)
     const { plan, version } = planOf(ports, secret, ref, traits, options, id, at)
@@ -72,6 +75,18 @@ export async function begin(ports: EnginePorts, secretId: string, options: Begin
       }),
     )
     return { runId: id, resumed: false }
+  })
+}
+
+/** Everything that a plan is made of: the schedule as a whole, and what it replaces. */
+function samePlan(then: SecretRecord, now: SecretRecord): boolean {
+  return then.schedule?.updatedAt === now.schedule?.updatedAt && currentVersion(then)?.n === currentVersion(now)?.n
+}
+
+/** Nothing has been done: what would be done is not what was looked at. */
+export function otherPlan(path: string): RotateError {
+  return new RotateError('conflict', `the plan of ${path} is not the one that was given`, {
+    hint: `rotate plan ${path} shows it as it is now`,
   })
 }
 

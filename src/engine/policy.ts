@@ -1,6 +1,7 @@
 /** Dates and limits. Pure. */
 import { DAY, HOUR, MINUTE } from '../core/duration.ts'
 import type { Schedule, SecretType, Tier } from '../core/model.ts'
+import type { Clock } from '../core/ports.ts'
 
 /** Recommended and maximum age in days (CONTRACT 4, after the DotVault page). */
 const AGES: Readonly<Record<SecretType, { readonly recommended: number; readonly maximum: number }>> = {
@@ -79,4 +80,18 @@ export const CLOCK_TOLERANCE = 5 * MINUTE
 /** Is the clock behind the highest time seen? Then nothing is revoked or pruned. */
 export function clockWentBack(now: number, highest: number): boolean {
   return now < highest - CLOCK_TOLERANCE
+}
+
+/**
+ * Why nothing may be ended by this clock, or nothing. The word of a server that was reached over TLS counts more than what the vault has seen: it confirms a clock
+ * that is behind the highest time, and exposes one that jumped ahead (DESIGN 4, "Time").
+ */
+export function clockDoubt(clock: Clock, highest: number): string | undefined {
+  const skew = clock.skew?.()
+  if (skew !== undefined) {
+    if (Math.abs(skew) <= CLOCK_TOLERANCE) return undefined
+    const minutes = Math.round(Math.abs(skew) / MINUTE)
+    return `the clock is ${minutes} minutes ${skew > 0 ? 'ahead of' : 'behind'} what the provider says; nothing is revoked`
+  }
+  return clockWentBack(clock.now(), highest) ? 'the clock is behind the highest time seen; nothing is revoked' : undefined
 }

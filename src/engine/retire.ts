@@ -11,7 +11,7 @@ import type { Credential, ProviderSession } from '../core/provider.ts'
 import { busy, claimed, release, withoutClaim } from './claim.ts'
 import { distrust } from './distrust.ts'
 import { lostClaim } from './journal.ts'
-import { clockWentBack, retryPause } from './policy.ts'
+import { clockDoubt, retryPause } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
 import { gates, isDead, issuer, proveDead } from './evidence.ts'
 import { answered, credentialOf, missingIsFine } from './session.ts'
@@ -63,9 +63,10 @@ function isDue(retirement: Retirement, now: number): boolean {
 async function retireOne(ports: EnginePorts, secretId: string, n: number, last: boolean): Promise<RetireResult> {
   const { secret, version, retirement } = await look(ports, secretId, n)
   if (retirement === undefined) return held(secret, version, ports.clock.now(), 'nothing to do', false)
-  if (clockWentBack(ports.clock.now(), await ports.vault.highestTime())) {
-    return held(secret, version, ports.clock.now(), 'the clock is behind the highest time seen; nothing is revoked', false)
-  }
+  const unsure = clockDoubt(ports.clock, await ports.vault.highestTime())
+  // A provider that is asked may confirm the clock; where nobody is asked it stays as it is.
+  if (unsure !== undefined && (!version.revocable || retirement.why === 'discard'))
+    return held(secret, version, ports.clock.now(), unsure, false)
   const gone = retirement.why === 'discard' ? 'discarded' : 'retired'
   if (!version.revocable) return end(ports, secretId, n, gone, 'not revocable here', last)
   if (sharesHandle(secret, version)) return end(ports, secretId, n, gone, 'its handle belongs to a newer version now', last)
@@ -80,11 +81,16 @@ async function retireOne(ports: EnginePorts, secretId: string, n: number, last: 
     return await withProvider(ports, secretId, n, session, last)
   } catch (thrown) {
     if (thrown instanceof RotateError || (thrown instanceof Error && thrown.name === 'InjectedCrash')) throw thrown
+    // No date is written by a clock that is wrong.
+    if (thrown instanceof ClockDoubt) return held(secret, version, ports.clock.now(), thrown.message, true)
     return await hold(ports, secretId, n, asAdapterError(thrown).message)
   } finally {
     await session?.close()
   }
 }
+
+/** Found out while the provider was asked; nothing has been ended. */
+class ClockDoubt extends Error {}
 
 /** Users in turn: the user of an old version has been given a new password since; ending the user would end the newer version. */
 function sharesHandle(secret: SecretRecord, version: VersionRecord): boolean {
@@ -109,6 +115,8 @@ async function withProvider(
   let proven = false
   const prove = async (secret: SecretRecord, version: VersionRecord, retirement: Retirement, old: Credential): Promise<void> => {
     if (!proven) await gates(ports, secret, version, retirement, session, old)
+    const doubt = clockDoubt(ports.clock, await ports.vault.highestTime())
+    if (doubt !== undefined) throw new ClockDoubt(doubt)
     if (!proven && retirement.why !== 'discard') await ports.ensureBackup?.(currentVersion(secret)?.promotedAt ?? ports.clock.now())
     proven = true
   }

@@ -8,7 +8,7 @@ import type { ProviderSession } from '../core/provider.ts'
 import { claimed, isOurs, release, withoutClaim } from './claim.ts'
 import { distrust } from './distrust.ts'
 import { lostClaim } from './journal.ts'
-import { clockWentBack, retryPause } from './policy.ts'
+import { clockDoubt, retryPause } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
 import { answered, missingIsFine } from './session.ts'
 
@@ -54,7 +54,7 @@ async function cleanOne(ports: EnginePorts, secret: SecretRecord, stray: Stray, 
   const credential = { fields: {}, handle: stray.handle }
   let session: ProviderSession | undefined
   try {
-    if (clockWentBack(ports.clock.now(), await ports.vault.highestTime())) return undefined
+    if (clockDoubt(ports.clock, await ports.vault.highestTime()) !== undefined) return undefined
     const doubt = await distrust(ports)
     if (doubt !== undefined) return { id, state: 'failed', at: ports.clock.now(), detail: doubt }
     session = await answered(() => ports.adapters.openProvider(stray.provider, secret.path))
@@ -62,6 +62,7 @@ async function cleanOne(ports: EnginePorts, secret: SecretRecord, stray: Stray, 
     if (stray.suspendedAt === undefined && session.suspend !== undefined) {
       const used = await session.lastUsed?.(credential)
       if (used !== undefined) throw new Error(`${id} has been used; it is left alone`)
+      if (clockDoubt(ports.clock, await ports.vault.highestTime()) !== undefined) return undefined
       await ports.faults.at('before:effect:stray-suspend')
       await missingIsFine(session.suspend(credential))
       await ports.faults.at('after:effect:stray-suspend')

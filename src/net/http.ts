@@ -25,6 +25,8 @@ export interface HttpOptions {
   readonly ca?: string
   /** Name resolution; the system's unless a test says otherwise. */
   readonly lookup?: Lookup
+  /** Told the `Date` of each answer that came over TLS from a host that is not this machine, epoch milliseconds, and the time here. */
+  readonly onDate?: (there: number, here: number) => void
 }
 
 /** The client for these ports. See `Http` for its promises. */
@@ -42,6 +44,7 @@ async function sendRepeatedly(options: HttpOptions, request: HttpRequest): Promi
     let wait: number | undefined
     try {
       const response = await sendOnce(options, request, url)
+      witness(options, url, response)
       if (last || request.effect === 'once' || !isTransient(response.status)) return response
       if (response.status !== 429 && request.effect !== 'read') effect = 'unknown'
       wait = retryAfterMs(response.headers['retry-after'], options.clock.now())
@@ -54,6 +57,14 @@ async function sendRepeatedly(options: HttpOptions, request: HttpRequest): Promi
       throw interrupted(url, effect)
     })
   }
+}
+
+/** By the name that was asked for: what the certificate vouches for. Three forms are allowed (RFC 9110, 5.6.7), `Date.parse` reads them; a date that is none is no witness. */
+function witness({ onDate, clock }: HttpOptions, url: URL, { headers }: HttpResponse): void {
+  if (onDate === undefined || url.protocol !== 'https:' || isLoopback(url.hostname.replace(/^\[|\]$/g, '')) || url.hostname === 'localhost')
+    return
+  const there = Date.parse(headers['date'] ?? '')
+  if (!Number.isNaN(there)) onDate(there, clock.now())
 }
 
 function withEffect(error: AdapterError, effect: Effect): AdapterError {

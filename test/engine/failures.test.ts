@@ -428,6 +428,38 @@ describe('grace and the end of the old key', () => {
     expect(first?.state).toBe('off')
   })
 
+  test('a clock that went back is believed when the provider confirms it, and only after it was asked', async () => {
+    const { world, side, first } = await scene(grace)
+    await world.runDue()
+    world.time += DAY + 3 * HOUR
+    await world.edit('nothing', (secret) => secret)
+    world.time -= HOUR
+    const asked = side.calls.length
+    world.skew = () => (side.calls.length > asked ? 4 * MINUTE : undefined)
+    await world.runDue()
+    expect(first?.state).toBe('off')
+  })
+
+  test.each([
+    ['ahead of', 6 * MINUTE],
+    ['behind', -6 * MINUTE],
+  ])('a clock %s what the provider says holds everything that destroys, and writes no date', async (word, skew) => {
+    const { world, id, first } = await scene(grace)
+    await world.runDue()
+    world.time += DAY + 3 * HOUR
+    world.skew = () => skew
+    const before = (await world.get(id)).versions[0]?.retirement
+    const results = await world.alone((process) => retireDue(process.ports, id))
+    expect(results).toMatchObject([
+      { state: 'held', acted: true, detail: `the clock is 6 minutes ${word} what the provider says; nothing is revoked` },
+    ])
+    expect(first?.state).toBe('live')
+    expect((await world.get(id)).versions[0]?.retirement).toEqual(before)
+    world.skew = () => 4 * MINUTE
+    await world.runDue()
+    expect(first?.state).toBe('off')
+  })
+
   test('while a run waits for a person nothing is ended', async () => {
     const { world, id, side } = await scene({ kind: 'named', graceMs: HOUR })
     await world.runDue()

@@ -100,6 +100,9 @@ export class World {
     },
   }
 
+  /** What servers reached over TLS say of the clock; asked again each time. */
+  skew: () => number | undefined = () => undefined
+
   async process(): Promise<Process> {
     const name = `process-${++this.#serial}`
     const process: Process = new Process(this, name)
@@ -344,6 +347,7 @@ export class Process {
     this.clock = {
       now: () => world.time,
       monotonic: () => world.time,
+      skew: () => world.skew(),
       sleep: (ms, signal) => {
         this.alive()
         if (signal?.aborted === true) return Promise.reject(signal.reason instanceof Error ? signal.reason : new Error('aborted'))

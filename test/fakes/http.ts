@@ -43,11 +43,16 @@ export async function serve(listener: RequestListener): Promise<{ url: string; s
 }
 
 /** The same with a certificate of its own. */
-export async function serveTls(name: string, days?: number): Promise<{ port: number; cert: string; seen: IncomingMessage[] }> {
+export async function serveTls(
+  name: string,
+  days?: number,
+  date?: string,
+): Promise<{ port: number; cert: string; seen: IncomingMessage[] }> {
   const { cert, key } = selfSigned(name, days)
   const seen: IncomingMessage[] = []
   const server = createTls({ cert, key }, (request, response) => {
     seen.push(request)
+    if (date !== undefined) response.setHeader('date', date)
     response.end('ok')
   })
   server.on('tlsClientError', () => undefined)

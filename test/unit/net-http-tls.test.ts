@@ -30,6 +30,30 @@ describe('TLS', () => {
   })
 })
 
+describe('the date of an answer', () => {
+  test('is passed on where it came over TLS from another host', async () => {
+    const dates: (readonly [number, number])[] = []
+    const { port, cert } = await serveTls('hook.test')
+    const { clock, send } = client({ lookup: everythingIsHere, ca: cert, onDate: (there, here) => void dates.push([there, here]) })
+    await send(`https://hook.test:${port}`)
+    expect(dates).toHaveLength(1)
+    expect(Math.abs((dates[0]?.[0] ?? 0) - Date.now())).toBeLessThan(60_000)
+    expect(dates[0]?.[1]).toBe(clock.now())
+  })
+
+  test('is no witness where it came from this machine, without TLS, or is no date', async () => {
+    const dates: number[] = []
+    const onDate = (there: number): void => void dates.push(there)
+    const { port, cert } = await serveTls('localhost')
+    await client({ lookup: everythingIsHere, ca: cert, onDate }).send(`https://localhost:${port}`)
+    const { url } = await serve((_request, response) => response.end())
+    await client({ onDate }).send(url)
+    const odd = await serveTls('hook.test', undefined, 'the day before yesterday')
+    await client({ lookup: everythingIsHere, ca: odd.cert, onDate }).send(`https://hook.test:${odd.port}`)
+    expect(dates).toEqual([])
+  })
+})
+
 describe('a proxy', () => {
   async function proxy(status = 200): Promise<{ url: string; asked: string[]; bytes: () => string }> {
     const asked: string[] = []

@@ -18,6 +18,7 @@ interface Options extends ValueOptions {
   readonly leaked?: string
   readonly events?: true
   readonly force?: true
+  readonly plan?: string
 }
 
 interface Supplied {
@@ -49,6 +50,7 @@ export const rotate: Register = (parent, run) => {
     )
     .option('--leaked <source>', 'the leaked value, read from stdin with -: only the version that holds it is ended')
     .option('--force', 'accept a given value that was revoked before')
+    .option('--plan <hash>', 'rotate only if this is still the plan (the hash that rotate plan prints)')
     .option('--events', 'steps as NDJSON on stdout')
     .action(
       run(
@@ -60,6 +62,7 @@ export const rotate: Register = (parent, run) => {
           const supplied = await suppliedValue(ctx, stdin, options)
           if (supplied !== undefined && paths.length > 1) throw usage('a value can be given for one secret at a time only')
           const leaked = options.leaked === undefined ? undefined : await leakedValue(ctx, options, paths.length, supplied !== undefined)
+          if (options.plan !== undefined) plainOnly(options, paths.length, supplied !== undefined)
           if (ctx.globals.dryRun) return showPlans(ctx, paths)
           const { Events, progressPrinter, showRun } = await import('../render/run.ts')
           const events = options.events === true ? new Events(ctx) : undefined
@@ -73,6 +76,7 @@ export const rotate: Register = (parent, run) => {
               ...(options.grace === undefined ? {} : { graceMs: parseDuration(options.grace, '--grace', 'days') }),
               ...(options.emergency === undefined ? {} : { emergency: true }),
               ...(options.force === undefined ? {} : { force: true }),
+              ...(options.plan === undefined ? {} : { planHash: options.plan }),
             },
             progressPrinter(ctx, events),
           )
@@ -88,6 +92,25 @@ export const rotate: Register = (parent, run) => {
         { graceful: true },
       ),
     )
+}
+
+/** A plan is of one secret, rotated by its provider as the schedule says. */
+function plainOnly(options: Options, paths: number, supplied: boolean): void {
+  if (!/^[0-9a-f]{16}$/.test(options.plan ?? '')) throw usage('--plan takes the hash that rotate plan prints: 16 hex digits')
+  if (paths > 1) throw usage('--plan is the hash of one plan; name one secret')
+  const other =
+    options.grace !== undefined
+      ? '--grace'
+      : options.emergency === true
+        ? '--emergency'
+        : options.revokeFirst === true
+          ? '--revoke-first'
+          : options.leaked !== undefined
+            ? '--leaked'
+            : supplied
+              ? 'a given value'
+              : undefined
+  if (other !== undefined) throw usage(`${other} changes what is done, so it can not be combined with --plan`)
 }
 
 async function rotated(
