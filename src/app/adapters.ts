@@ -11,6 +11,7 @@ import { registry as checks } from '../checks/index.ts'
 import { registry as providers } from '../providers/index.ts'
 import { registry as targets } from '../targets/index.ts'
 import type { Deps } from './deps.ts'
+import { paced } from './pace.ts'
 
 interface Entry<T> {
   readonly title: string
@@ -50,10 +51,11 @@ export function listAdapters(kind: 'provider' | 'target' | 'check'): readonly { 
 
 /** Adapters as the engine wants them: configuration parsed, references to other secrets resolved, sessions opened. */
 export function createAdapters(deps: Deps): Adapters {
+  const http = paced(deps.http, deps.clock, deps.signal)
   const context = (path: string): AdapterContext => ({
     clock: deps.clock,
     random: deps.random,
-    http: deps.http,
+    http,
     spawn: deps.spawn,
     signal: deps.signal,
     path,
