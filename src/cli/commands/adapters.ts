@@ -1,11 +1,21 @@
 /** `provider …` and `target …`: what there is, and how it is configured. `list` and `show` need no vault. */
 import type { Command } from 'commander'
 import { parseName } from '../../app/lookup.ts'
+import { RotateError } from '../../core/errors.ts'
+import type { Context } from '../context.ts'
 import type { Register, Run } from '../program.ts'
 
 export const provider: Register = (parent, run) => {
   const group = parent.command('provider').helpGroup('Adapters:').summary('who issues new values').description('Who issues new values.')
   listAndShow(group, run, 'provider')
+  group
+    .command('test')
+    .summary('could a rotation begin?')
+    .description(
+      'Asks the provider what a rotation asks before it begins, and whether it accepts the current value; prints the least rights that the configured credential needs. Changes nothing. Exit 25 if something is red.\n\nExample:\n  rotate provider test production/aws/DEPLOY_KEY',
+    )
+    .argument('<path>', 'which secret')
+    .action(run(async (ctx, path: string) => showTest(ctx, parseName(path), 'provider')))
   group
     .command('keys')
     .summary('what exists at the provider, and whose it is')
@@ -29,6 +39,33 @@ export const provider: Register = (parent, run) => {
 export const target: Register = (parent, run) => {
   const group = parent.command('target').helpGroup('Adapters:').summary('who gets the new value').description('Who gets the new value.')
   listAndShow(group, run, 'target')
+  group
+    .command('test')
+    .summary('could a rotation write to every target?')
+    .description(
+      'Probes every target of a secret as a rotation does before it begins; changes nothing. Exit 25 if one is red.\n\nExample:\n  rotate target test production/aws/DEPLOY_KEY',
+    )
+    .argument('<path>', 'which secret')
+    .action(run(async (ctx, path: string) => showTest(ctx, parseName(path), 'target')))
+}
+
+async function showTest(ctx: Context, path: string, kind: 'provider' | 'target'): Promise<void> {
+  const { testProvider, testTargets } = await import('../../app/test-adapters.ts')
+  const deps = await ctx.deps({ readonly: true })
+  const report = await (kind === 'provider' ? testProvider(deps, path) : testTargets(deps, path))
+  const lines = report.checks.map(({ ok, name, detail }) => `${ok ? 'ok  ' : 'fail'} ${name}  ${detail}`)
+  if (report.permissions !== null) lines.push('', 'the least rights that its configured credential needs:', report.permissions)
+  const red = report.checks.filter(({ ok }) => !ok)
+  if (red.length > 0) {
+    // No report-like command (CONTRACT 1): when it fails, stdout stays empty.
+    for (const line of lines) ctx.out.note(line)
+    throw new RotateError('unhealthy', `${path}: ${red.map(({ name, detail }) => `${name}: ${detail}`).join('; ')}`, {
+      hint: `mend it with: rotate schedule set ${path} --${kind === 'provider' ? 'config' : 'target'} …`,
+      details: { now: 'nothing was changed', checks: report.checks, permissions: report.permissions },
+    })
+  }
+  ctx.out.data(kind === 'provider' ? report : { ok: report.ok, checks: report.checks })
+  for (const line of lines) ctx.out.line(line)
 }
 
 function listAndShow(group: Command, run: Run, kind: 'provider' | 'target'): void {
