@@ -214,9 +214,7 @@ async function providerConfig(
   const stored = existing?.provider.id === provider.id ? (unwrapConfig(existing.provider.config) as Record<string, unknown>) : {}
   const merged = { ...stored, ...written }
   const what = `--config of provider ${provider.id}`
-  const parsed = checkedConfig(provider.config, merged as ConfigValue, what, `rotate provider show ${provider.id}`)
-  await checkRefs(deps, parsed, what, path)
-  return wrapConfig(merged, parsed)
+  return settledConfig(deps, provider, merged as ConfigValue, what, path, `rotate provider show ${provider.id}`)
 }
 
 /** `parseConfig`, with what to type next. */
@@ -353,11 +351,18 @@ async function checkSpecs(deps: Deps, written: readonly Readonly<Record<string, 
   return specs
 }
 
-type Settling = Pick<Awaited<ReturnType<typeof loadTarget>>, 'config' | 'settleConfig'>
+type Settling = Pick<Provider, 'config' | 'settleConfig'>
 
 /** Parsed, made absolute and safe by the adapter, wrapped. */
-async function settledConfig(deps: Deps, adapter: Settling, config: ConfigValue, what: string, path: string): Promise<ConfigValue> {
-  const parsed = checkedConfig(adapter.config, config, what)
+async function settledConfig(
+  deps: Deps,
+  adapter: Settling,
+  config: ConfigValue,
+  what: string,
+  path: string,
+  next?: string,
+): Promise<ConfigValue> {
+  const parsed = checkedConfig(adapter.config, config, what, next)
   await checkRefs(deps, parsed, what, path)
   let settled: unknown
   try {

@@ -114,6 +114,8 @@ export interface ProviderSpec<C extends z.ZodType> {
   readonly secretType: SecretType
   /** The least rights that the configured credential needs, ready to paste. */
   permissions?(config: z.output<C>): string
+  /** Makes the configuration absolute and safe when the schedule is set (programs resolved); throws `misconfigured`. */
+  settleConfig?(config: z.input<C>, context: Pick<AdapterContext, 'spawn'>): Promise<z.input<C>>
   open(config: z.output<C>, context: AdapterContext): Promise<ProviderSession>
 }
 
@@ -126,6 +128,7 @@ export interface Provider {
   readonly secretType: SecretType
   traits(config: unknown): Traits
   permissions(config: unknown): string | undefined
+  settleConfig(config: unknown, context: Pick<AdapterContext, 'spawn'>): Promise<unknown>
   open(config: unknown, context: AdapterContext): Promise<ProviderSession>
 }
 
@@ -139,6 +142,7 @@ export function defineProvider<C extends z.ZodType>(spec: ProviderSpec<C>): Prov
     secretType: spec.secretType,
     traits: (config) => spec.traits(config as z.output<C>),
     permissions: (config) => spec.permissions?.(config as z.output<C>),
+    settleConfig: async (config, context) => (spec.settleConfig === undefined ? config : spec.settleConfig(config as z.input<C>, context)),
     open: (config, context) => spec.open(config as z.output<C>, context),
   }
 }

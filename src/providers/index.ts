@@ -12,6 +12,7 @@ const entries: Record<string, ProviderEntry> = {
   aws: { title: 'AWS IAM access keys', load: () => import('./aws.ts') },
   'aws-iam': { title: 'AWS IAM access keys', aliasOf: 'aws', load: () => import('./aws.ts') },
   custom: { title: 'Your own web hook', load: () => import('./custom.ts') },
+  exec: { title: 'Program that makes the value', load: () => import('./exec.ts') },
   generated: { title: 'Random value made here', load: () => import('./generated.ts') },
   jwt: { title: 'JWT signing secret made here', load: () => import('./jwt.ts') },
   manual: { title: 'Value given by a person', load: () => import('./manual.ts') },
