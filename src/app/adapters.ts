@@ -49,8 +49,16 @@ export function listAdapters(kind: 'provider' | 'target' | 'check'): readonly { 
     .map(([id, entry]) => ({ id, title: entry.title }))
 }
 
-/** Adapters as the engine wants them: configuration parsed, references to other secrets resolved, sessions opened. */
-export function createAdapters(deps: Deps): Adapters {
+export interface AdapterTools {
+  /** What an adapter is given while it works for this secret. */
+  context(path: string): AdapterContext
+  /** The parsed configuration with references looked up. Throws `AdapterError` `misconfigured`. */
+  ready(schema: Provider['config'], config: ConfigValue, what: string): Promise<unknown>
+  /** Every referenced secret must have a value now. Throws `usage`. */
+  checkRefs(parsed: unknown, what: string): Promise<void>
+}
+
+export function adapterTools(deps: Deps): AdapterTools {
   const http = paced(deps.http, deps.clock, deps.signal)
   const context = (path: string): AdapterContext => ({
     clock: deps.clock,
@@ -72,6 +80,20 @@ export function createAdapters(deps: Deps): Adapters {
       throw thrown
     }
   }
+  const checkRefs = async (parsed: unknown, what: string): Promise<void> => {
+    try {
+      await resolveRefs(parsed, (ref) => lookUp(deps, ref))
+    } catch (thrown) {
+      if (thrown instanceof RotateError && thrown.code === 'not-found') throw usage(`${what}: ${thrown.message}`)
+      throw thrown
+    }
+  }
+  return { context, ready, checkRefs }
+}
+
+/** Adapters as the engine wants them: configuration parsed, references to other secrets resolved, sessions opened. */
+export function createAdapters(deps: Deps): Adapters {
+  const { context, ready } = adapterTools(deps)
   return {
     async traits(ref: ProviderRef) {
       const provider = await loadProvider(ref.id)

@@ -6,7 +6,7 @@ import { AdapterError, RotateError } from '../core/errors.ts'
 import { iso, isoOrNull } from '../core/duration.ts'
 import { newId } from '../core/ids.ts'
 import type { SecretRecord } from '../core/model.ts'
-import { nextWorkAt } from '../core/wake.ts'
+import { isWarningDue, nextWorkAt } from '../core/wake.ts'
 import { takeUp } from '../engine/begin.ts'
 import { drive } from '../engine/driver.ts'
 import { stateOf } from '../engine/machine.ts'
@@ -17,6 +17,7 @@ import { cleanStrays } from '../engine/strays.ts'
 import { Breaker } from './breaker.ts'
 import type { Deps } from './deps.ts'
 import { enginePorts } from './engine.ts'
+import { announce, flush, type Notified, noticesWaiting } from './notices.ts'
 import { findRun } from './find.ts'
 import { watchGrace } from './grace-watch.ts'
 import { cleanupFailure, failureOf, type RunView, viewOf } from './run-view.ts'
@@ -59,7 +60,7 @@ export interface RunDueReport {
   readonly revoked: readonly RevokedView[]
   readonly resumed: readonly RunView[]
   readonly skipped: readonly { readonly path: string; readonly reason: string }[]
-  readonly notified: readonly never[]
+  readonly notified: readonly Notified[]
   readonly nextDueAt: string | null
 }
 
@@ -75,6 +76,7 @@ interface Tally {
   readonly revoked: RevokedView[]
   readonly resumed: RunView[]
   readonly skipped: { path: string; reason: string }[]
+  readonly notified: Notified[]
   readonly failures: RotateError[]
   succeeded: number
   begun: number
@@ -102,13 +104,26 @@ export async function runDue(
     revoked: tally.revoked,
     resumed: tally.resumed,
     skipped: tally.skipped,
-    notified: [],
+    notified: tally.notified,
     nextDueAt: isoOrNull(next),
   })
   const runId = newId('run', startedAt, deps.random)
   const breaker = new Breaker()
-  const tally: Tally = { rotated: [], failed: [], revoked: [], resumed: [], skipped: [], failures: [], succeeded: 0, begun: 0, breaker }
-  if (found.ids.length === 0 && !upkeep.verify && !upkeep.backup) return { report: report(tally, found.next), failure: undefined }
+  const tally: Tally = {
+    rotated: [],
+    failed: [],
+    revoked: [],
+    resumed: [],
+    skipped: [],
+    notified: [],
+    failures: [],
+    succeeded: 0,
+    begun: 0,
+    breaker,
+  }
+  const waiting = await noticesWaiting(deps)
+  if (found.ids.length === 0 && !upkeep.verify && !upkeep.backup && !waiting)
+    return { report: report(tally, found.next), failure: undefined }
 
   const unlock = await deps.locks.tryNamed(`run-due-${deps.vault.vaultId.toLowerCase().replace('_', '-')}`)
   if (unlock === undefined) {
@@ -131,6 +146,7 @@ export async function runDue(
         try {
           const mayRotate = deps.clock.monotonic() < deadline && (input.limit === undefined || tally.begun < input.limit)
           oneDone(await work(deps, ports, id, tally, mayRotate))
+          tally.notified.push(...(await flush(deps, false)))
         } catch (thrown) {
           stop ??= thrown instanceof Error ? thrown : new Error(String(thrown))
         }
@@ -139,6 +155,9 @@ export async function runDue(
     await Promise.all(Array.from({ length: Math.max(1, Math.min(input.parallel, queue.length)) }, worker))
     if (stop !== undefined) throw stop
     if (upkeep.backup) oneDone(await dailyBackup(deps, tally))
+    tally.notified.push(...(await flush(deps, true)))
+    const told = tally.notified.filter(({ status }) => status === 'sent').length
+    if (told > 0) oneDone([`${told} ${told === 1 ? 'notice' : 'notices'} sent`])
     return { report: report(tally, await nextDue(deps, found)), failure: verdict(tally) }
   } finally {
     unlock()
@@ -195,6 +214,7 @@ async function work(deps: Deps, ports: EnginePorts, id: string, tally: Tally, ma
     if (secret.openRun !== undefined) return lines
     lines.push(...(await endings(deps, ports, secret, tally)))
     await endPause(deps, secret)
+    if (isWarningDue(secret, deps.clock.now())) await announce(deps, id)
     secret = await load(deps, id)
     const due = dueNow(secret, deps.clock.now())
     if (due && mayRotate) lines.push(...(await rotateDue(ports, secret, tally)))

@@ -13,6 +13,7 @@ import { rememberProvider } from '../engine/retire.ts'
 import { loadCheck, loadProvider, loadTarget } from './adapters.ts'
 import type { Deps } from './deps.ts'
 import { cronDates } from './engine.ts'
+import { checkNotifiers } from './notifiers.ts'
 
 export interface ScheduleSetInput {
   readonly path: string
@@ -26,6 +27,10 @@ export interface ScheduleSetInput {
   readonly quarantineMs?: number
   readonly targets?: readonly Readonly<Record<string, unknown>>[]
   readonly checks?: readonly Readonly<Record<string, unknown>>[]
+  /** Names of notifiers; empty for none, `undefined` keeps what is stored. */
+  readonly notify?: readonly string[]
+  /** Warnings so long before the date, in milliseconds. */
+  readonly notifyBefore?: readonly number[]
   readonly first?: 'now' | number
   readonly strict: boolean
 }
@@ -35,6 +40,9 @@ export interface ScheduleSetResult {
   readonly schedule: Schedule
   readonly warnings: readonly string[]
 }
+
+/** As the documents have it: a week and a day before; the notice of the start is that of the day itself. */
+const DEFAULT_WARNINGS = [7 * DAY, DAY]
 
 /** The names under which AWS's own tools look for a key. */
 const AWS_NAMES: Readonly<Record<string, string>> = { accessKeyId: 'AWS_ACCESS_KEY_ID', secretAccessKey: 'AWS_SECRET_ACCESS_KEY' }
@@ -65,6 +73,7 @@ export async function scheduleSet(deps: Deps, input: ScheduleSetInput): Promise<
       : await targetSpecs(deps, input.targets, path, fields, seen?.type ?? provider.secretType)
   const givenChecks = input.checks === undefined && written.checks.length === 0 ? undefined : [...(input.checks ?? []), ...written.checks]
   const checks = givenChecks === undefined ? (existing?.checks ?? []) : await checkSpecs(deps, givenChecks)
+  if (input.notify !== undefined) await checkNotifiers(deps, input.notify)
   const warnings = policyWarnings(seen, provider, rhythm.intervalDays, graceMs, quarantineMs, input.strict)
 
   const result = await deps.vault.transact(async (tx) => {
@@ -80,8 +89,9 @@ export async function scheduleSet(deps: Deps, input: ScheduleSetInput): Promise<
       quarantineMs,
       targets,
       checks,
-      notify: before?.notify ?? [],
-      notifyBefore: before?.notifyBefore ?? [],
+      notify: input.notify ?? before?.notify ?? [],
+      notifyBefore: input.notifyBefore ?? before?.notifyBefore ?? DEFAULT_WARNINGS,
+      ...(before?.noticed === undefined ? {} : { noticed: before.noticed }),
       status: before?.status === 'paused' ? 'paused' : 'active',
       createdAt: before?.createdAt ?? now,
       updatedAt: now,

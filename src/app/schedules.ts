@@ -69,6 +69,9 @@ export interface RotationDetail extends RotationRow {
     readonly config: unknown
   }[]
   readonly checks: readonly { readonly name: string; readonly type: string; readonly within: number; readonly config: unknown }[]
+  readonly notify: readonly string[]
+  /** Seconds before the date. */
+  readonly notifyBefore: readonly number[]
   readonly failures: number
   readonly lastError: string | null
   readonly retryAt: string | null
@@ -101,6 +104,8 @@ export async function showSchedule(deps: Deps, path: string): Promise<RotationDe
       within: check.withinMs / 1000,
       config: maskConfig(check.config),
     })),
+    notify: schedule.notify,
+    notifyBefore: schedule.notifyBefore.map((ms) => ms / 1000),
     failures: schedule.failures,
     lastError: schedule.lastError ?? null,
     retryAt: isoOrNull(schedule.retryAt),

@@ -134,7 +134,10 @@ export interface Schedule {
   readonly targets: readonly TargetSpec[]
   readonly checks: readonly CheckSpec[]
   readonly notify: readonly string[]
+  /** How long before the date people are warned, in milliseconds. */
   readonly notifyBefore: readonly number[]
+  /** The last warning that was queued: for which date, and how long before it. */
+  readonly noticed?: { readonly nextAt: number; readonly before: number }
   readonly window?: string
   readonly after?: string
   readonly status: ScheduleStatus

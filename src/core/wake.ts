@@ -1,5 +1,5 @@
 /** When the engine must next look at a secret. Pure; the vault stores the answer beside the record, so that `run-due` reads nothing else. */
-import type { SecretRecord } from './model.ts'
+import type { Schedule, SecretRecord } from './model.ts'
 
 /**
  * The next time at which there is something to do: due, end of grace, quarantine or pause, retry of a stray; 0 for an open run; `null` for never.
@@ -13,7 +13,10 @@ export function nextWorkAt(secret: SecretRecord): number | null {
   if (secret.openRun !== undefined) at(0)
   if (secret.deletedAt === undefined) {
     const schedule = secret.schedule
-    if (schedule?.status === 'active') at(Math.max(schedule.nextAt, schedule.retryAt ?? 0))
+    if (schedule?.status === 'active') {
+      at(Math.max(schedule.nextAt, schedule.retryAt ?? 0))
+      at(warningAt(schedule))
+    }
     if (schedule?.status === 'paused') at(schedule.pausedUntil)
   }
   for (const version of secret.versions) {
@@ -24,6 +27,14 @@ export function nextWorkAt(secret: SecretRecord): number | null {
   return Number.isFinite(next) ? next : null
 }
 
+/** When people are next to be warned of the date. */
+function warningAt({ notify, notifyBefore, noticed, nextAt }: Schedule): number | undefined {
+  if (notify.length === 0) return undefined
+  const already = noticed?.nextAt === nextAt ? noticed.before : Number.POSITIVE_INFINITY
+  const longest = Math.max(...notifyBefore.filter((before) => before > 0 && before < already))
+  return Number.isFinite(longest) ? nextAt - longest : undefined
+}
+
 /** Is an old version waiting for its end? It is checked again at every `run-due` while it waits. */
 export function inGrace(secret: SecretRecord): boolean {
   return secret.versions.some((version) => version.retirement?.why === 'grace')
@@ -32,4 +43,10 @@ export function inGrace(secret: SecretRecord): boolean {
 /** What the vault stores as wake time: `nextWorkAt`, or 0 ("at every `run-due`") while a version is in grace. */
 export function wakeOf(secret: SecretRecord): number | null {
   return inGrace(secret) ? 0 : nextWorkAt(secret)
+}
+
+/** Are people to be warned of the next rotation now? */
+export function isWarningDue({ schedule }: SecretRecord, now: number): boolean {
+  const at = schedule?.status === 'active' && schedule.nextAt > now ? warningAt(schedule) : undefined
+  return at !== undefined && at <= now
 }

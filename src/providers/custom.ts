@@ -7,7 +7,6 @@
  * when it is configured: `overlap`, `idempotent` (header `Idempotency-Key`), `actions`, `signingSecret` (Standard Webhooks headers,
  * https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md), `sendCurrentValue`.
  */
-import { createHmac } from 'node:crypto'
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
 import type { Intent } from '../core/model.ts'
@@ -24,6 +23,7 @@ import { secretField, urlField } from '../core/schema.ts'
 import { flatten, Secret, single } from '../core/secret.ts'
 import { parseObject } from '../net/json.ts'
 import { ATTEMPTS, pauseMs, retryAfterMs } from '../net/retry.ts'
+import { signature } from '../net/standard-webhooks.ts'
 
 const MAX_VALUE_BYTES = 1024 * 1024
 /** Room for the largest value with every character escaped, and the rest of the answer. */
@@ -190,16 +190,6 @@ function call(
     maxBytes: MAX_ANSWER_BYTES,
     signal: context.signal,
   })
-}
-
-/** Standard Webhooks: HMAC-SHA256 over `id.timestamp.body`; the id has no dot, and is the same for every repetition. */
-function signature(secret: Secret, id: string, now: number, body: string): Record<string, string> {
-  const text = secret.reveal()
-  const key = text.startsWith('whsec_') ? Buffer.from(text.slice('whsec_'.length), 'base64') : Buffer.from(secret.bytes())
-  const plainId = id.replaceAll('.', '_')
-  const timestamp = String(Math.floor(now / 1000))
-  const mac = createHmac('sha256', key).update(`${plainId}.${timestamp}.${body}`).digest('base64')
-  return { 'webhook-id': plainId, 'webhook-timestamp': timestamp, 'webhook-signature': `v1,${mac}` }
 }
 
 /** Key order and time format as the contract shows them. */

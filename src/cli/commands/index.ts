@@ -10,6 +10,7 @@ import { history } from './history.ts'
 import { importCommand } from './import.ts'
 import { init } from './init.ts'
 import { list } from './list.ts'
+import { notify } from './notify.ts'
 import { plan } from './plan.ts'
 import { mv, restore, rm } from './remove.ts'
 import { abort, resume, rollback } from './resume.ts'
@@ -51,6 +52,7 @@ export const commands: readonly Register[] = [
   schedule,
   provider,
   target,
+  notify,
   history,
   where,
   audit,

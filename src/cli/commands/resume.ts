@@ -6,6 +6,7 @@ import { visible } from '../../core/names.ts'
 import { parseName, parseVersion } from '../../app/lookup.ts'
 import type { Context } from '../context.ts'
 import type { Register } from '../program.ts'
+import { tell } from '../tell.ts'
 
 export const resume: Register = (parent, run) => {
   parent
@@ -105,5 +106,6 @@ async function show(
     showRun(ctx, first)
     if (!first.success && outcome.failure === undefined) ctx.out.line(`${first.path} version ${first.version ?? 0}`)
   }
+  await tell(ctx)
   if (outcome.failure !== undefined) throw outcome.failure
 }

@@ -3,6 +3,7 @@ import { iso } from '../../core/duration.ts'
 import { RotateError } from '../../core/errors.ts'
 import { parseName, parseVersion } from '../../app/lookup.ts'
 import type { Register } from '../program.ts'
+import { tell } from '../tell.ts'
 
 export const revoke: Register = (parent, run) => {
   parent
@@ -30,6 +31,7 @@ export const revoke: Register = (parent, run) => {
         })
         for (const result of ended)
           ctx.out.line(`${outcome.path} version ${result.version} (${result.hint}) ${result.state}: ${result.detail}`)
+        await tell(ctx)
         if (outcome.failure !== undefined) throw outcome.failure
       }),
     )

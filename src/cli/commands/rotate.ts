@@ -8,6 +8,7 @@ import type { Progress, RotateInput, RotateOutcome } from '../../app/rotate.ts'
 import type { Context } from '../context.ts'
 import { chomp } from '../input.ts'
 import type { Register } from '../program.ts'
+import { tell } from '../tell.ts'
 import { addValueFlags, readValue, type ValueOptions } from '../value-flags.ts'
 
 interface Options extends ValueOptions {
@@ -87,6 +88,7 @@ export const rotate: Register = (parent, run) => {
             ctx.out.data(data)
             for (const each of outcome.runs) showRun(ctx, each)
           }
+          await tell(ctx)
           if (outcome.failure !== undefined) throw outcome.failure
         },
         { graceful: true },

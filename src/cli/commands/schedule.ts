@@ -20,6 +20,8 @@ interface SetOptions {
   readonly quarantine?: string
   readonly target: readonly string[]
   readonly check: readonly string[]
+  readonly notify?: readonly string[]
+  readonly notifyBefore?: string
   readonly first?: string
   readonly strict?: true
 }
@@ -51,6 +53,8 @@ export const schedule: Register = (parent, run) => {
     .option('--quarantine <duration>', 'how long it stays switched off before it is deleted')
     .option('--target <json>', 'who must get the new value: JSON or @FILE; may be repeated', collect, [])
     .option('--check <json>', 'what proves that it works: JSON or @FILE; may be repeated', collect, [])
+    .option('--notify <names>', 'notifiers that are told (rotate notify list), with commas or repeated; none for nobody', collect)
+    .option('--notify-before <durations>', 'warn so long before the date: 7d,1d,0d (the default is 7d,1d)')
     .option('--first <when>', 'the first rotation: now, or a date')
     .option('--strict', 'refuse what is above the recommended age instead of warning')
     .action(
@@ -225,6 +229,11 @@ function block(
     `Grace: ${humanSpan(detail.grace * 1000)}${detail.quarantine > 0 ? `, quarantine ${humanSpan(detail.quarantine * 1000)}` : ''}`,
     `Targets: ${detail.targets.map((target) => `${target.name} (${Object.values(target.names).join(', ')})`).join('; ') || 'none'}`,
     `Checks: ${detail.checks.map((check) => check.name).join('; ') || 'none'}`,
+    ...(detail.notify.length === 0
+      ? []
+      : [
+          `Notices: ${detail.notify.join(', ')}${detail.notifyBefore.length === 0 ? '' : `; warned ${detail.notifyBefore.map((s) => humanSpan(s * 1000)).join(', ')} before`}`,
+        ]),
     `Path: ${detail.path}   Id: ${detail.id}`,
     ...(detail.lastError === null
       ? []
@@ -249,8 +258,25 @@ async function readSet(ctx: Context, path: string, options: SetOptions): Promise
     ...(options.quarantine === undefined ? {} : { quarantineMs: parseDuration(options.quarantine, '--quarantine', 'days') }),
     ...(options.target.length === 0 ? {} : { targets: await all(ctx, options.target, '--target') }),
     ...(options.check.length === 0 ? {} : { checks: await all(ctx, options.check, '--check') }),
+    ...(options.notify === undefined ? {} : { notify: namesIn(options.notify) }),
+    ...(options.notifyBefore === undefined ? {} : { notifyBefore: warningsIn(options.notifyBefore) }),
     ...(first === undefined ? {} : { first: first === 'now' ? ('now' as const) : parseInstant(first, '--first') }),
   }
+}
+
+function namesIn(texts: readonly string[]): readonly string[] {
+  const names = texts.flatMap((text) => text.split(',')).map((name) => name.trim())
+  if (names.includes('')) throw usage('--notify: a name is empty')
+  if (names.length === 1 && names[0] === 'none') return []
+  return [...new Set(names)]
+}
+
+/** `0d` is said by the notice of the start, so it only has to be understood. */
+function warningsIn(text: string): readonly number[] {
+  if (text.trim() === 'none') return []
+  const all = text.split(',').map((part) => (/^0+[a-z]?$/i.test(part.trim()) ? 0 : parseDuration(part.trim(), '--notify-before')))
+  for (const ms of all) if (ms > 365 * DAY) throw usage('--notify-before: at most 365d')
+  return [...new Set(all)].toSorted((a, b) => b - a)
 }
 
 async function all(ctx: Context, texts: readonly string[], flag: string): Promise<readonly Record<string, unknown>[]> {
@@ -260,7 +286,7 @@ async function all(ctx: Context, texts: readonly string[], flag: string): Promis
 }
 
 /** JSON on the command line, in a file, or (where allowed) on stdin. Bounded; never quoted in an error. */
-async function jsonOption(ctx: Context, text: string, flag: string, stdin: boolean): Promise<Record<string, unknown>> {
+export async function jsonOption(ctx: Context, text: string, flag: string, stdin: boolean): Promise<Record<string, unknown>> {
   if (text === '-' && stdin) return parseJsonObject((await ctx.input.stdin()).reveal(), flag)
   if (text.startsWith('@')) return parseJsonObject((await ctx.input.file(text.slice(1), flag)).reveal(), flag)
   return parseJsonObject(text, flag)
