@@ -259,7 +259,9 @@ function factsOf(type: NoticeType, event: AuditEvent, secret: SecretRecord, view
     add('Next rotation', nextDate(schedule))
   } else {
     add('Reason', text('error') ?? text('at'))
-    if (type === 'rolled_back') add('Old key proven to work', event.metadata['verified'] === true ? 'yes' : 'no')
+    const verified = event.metadata['verified']
+    // Where nothing had been touched there was nothing to prove.
+    if (type === 'rolled_back' && verified !== undefined) add('Old key proven to work', verified === true ? 'yes' : 'no')
   }
   add('Triggered by', event.triggeredBy)
   return facts

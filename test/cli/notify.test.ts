@@ -95,7 +95,10 @@ describe('the messages of a rotation', () => {
   test('a rotation that was undone, and one that needs a person', async () => {
     const { told } = await receiver()
     const red = world.script('red', `test "$(cat)" = ${value}`)
-    const fake = await hooked(...option('--check', { type: 'exec', run: [red] }))
+    const fake = await hooked(
+      ...option('--check', { type: 'exec', run: [red] }),
+      ...option('--target', { type: 'env-file', path: world.box.path('app.env') }),
+    )
     expect((await world.run(['rotate', path])).code).toBe(20)
     expect(types(told)).toEqual(['started', 'rolled_back'])
     expect(told[1]?.facts).toMatchObject({ 'Old key proven to work': 'yes' })
