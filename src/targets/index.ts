@@ -11,6 +11,8 @@ export interface TargetEntry {
 const entries: Record<string, TargetEntry> = {
   'env-file': { title: '.env file on this machine', load: () => import('./env-file.ts') },
   exec: { title: 'Program that delivers the value', load: () => import('./exec.ts') },
+  render: { title: 'Render services and environment groups', load: () => import('./render.ts') },
+  vercel: { title: 'Vercel projects', load: () => import('./vercel.ts') },
 }
 
 /** Without a prototype, so that no name from outside finds anything else. */

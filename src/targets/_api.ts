@@ -1,0 +1,95 @@
+/** Calls to a hosting platform's JSON API with a bearer token. */
+import { AdapterError } from '../core/errors.ts'
+import type { HttpRequest, HttpResponse } from '../core/ports.ts'
+import type { AdapterContext } from '../core/provider.ts'
+import type { Secret } from '../core/secret.ts'
+import { retryAfterMs } from '../net/retry.ts'
+
+const MAX_ANSWER_BYTES = 16 * 1024 * 1024
+
+export interface Api {
+  /** The parsed answer of a 2xx; `undefined` for an empty one. Throws `AdapterError` by status; the body is never quoted. */
+  call(method: HttpRequest['method'], path: string, body?: unknown): Promise<unknown>
+}
+
+/** @param vendor for messages, such as `Vercel` */
+export function api(vendor: string, baseUrl: string, token: Secret, context: AdapterContext): Api {
+  return {
+    async call(method, path, body) {
+      const response = await context.http.send({
+        method,
+        url: `${baseUrl.replace(/\/$/, '')}${path}`,
+        headers: {
+          authorization: `Bearer ${token.reveal()}`,
+          accept: 'application/json',
+          ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+        },
+        ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+        // Every write here sets a value or starts a deployment of what is set: twice is once.
+        effect: method === 'GET' ? 'read' : 'idempotent',
+        maxBytes: MAX_ANSWER_BYTES,
+        signal: context.signal,
+      })
+      return parsed(vendor, response, method, context)
+    },
+  }
+}
+
+function parsed(vendor: string, { status, headers, body }: HttpResponse, method: HttpRequest['method'], context: AdapterContext): unknown {
+  const text = body.isText() ? body.reveal() : ''
+  if (status >= 200 && status < 300) {
+    if (text === '') return undefined
+    try {
+      return JSON.parse(text) as unknown
+    } catch {
+      throw new AdapterError('bad-answer', `${vendor} answered ${status}, but not with JSON`, {
+        effect: method === 'GET' ? 'none' : 'unknown',
+      })
+    }
+  }
+  const message = `${vendor} answered ${status}`
+  const wait = retryAfterMs(headers['retry-after'], context.clock.now())
+  if (status === 429) throw new AdapterError('throttled', message, wait === undefined ? {} : { retryAfterMs: wait })
+  if (status >= 500) throw new AdapterError('unavailable', message, { effect: method === 'GET' ? 'none' : 'unknown' })
+  if (status === 401 || status === 403)
+    throw new AdapterError('denied', `${message}: the token is not accepted, or may not do this`, {
+      hints: ['check "token" in the target'],
+    })
+  if (status === 404) throw new AdapterError('missing', `${message}: there is no such thing, or the token can not see it`)
+  throw new AdapterError('failed', message, { retryable: false })
+}
+
+/** The value as an object; throws `bad-answer` where it is none. */
+export function objectIn(value: unknown, vendor: string): Readonly<Record<string, unknown>> {
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw new AdapterError('bad-answer', `${vendor} answered in another shape than promised`)
+  return value as Readonly<Record<string, unknown>>
+}
+
+export function listIn(value: unknown, vendor: string): readonly Readonly<Record<string, unknown>>[] {
+  if (!Array.isArray(value)) throw new AdapterError('bad-answer', `${vendor} answered in another shape than promised`)
+  return value.map((item: unknown) => objectIn(item, vendor))
+}
+
+export function textIn(object: Readonly<Record<string, unknown>>, key: string, vendor: string): string {
+  const value = object[key]
+  if (typeof value !== 'string') throw new AdapterError('bad-answer', `${vendor} answered without "${key}"`)
+  return value
+}
+
+/** Text of a value that goes into JSON. */
+export function plainText(value: Secret): string {
+  if (!value.isText()) throw new AdapterError('misconfigured', 'the value is not UTF-8 text and can not be an environment variable there')
+  return value.reveal()
+}
+
+/** Asks until it is done, with growing pauses from 2 s to 15 s. Throws `timeout` (effect unknown: it may still come) after that long. */
+export async function until(what: string, context: AdapterContext, limitMs: number, ask: () => Promise<boolean>): Promise<void> {
+  const deadline = context.clock.monotonic() + limitMs
+  for (let pause = 2000; ; pause = Math.min(15_000, pause * 1.5)) {
+    if (await ask()) return
+    if (context.clock.monotonic() + pause > deadline)
+      throw new AdapterError('timeout', `${what} was not done in time`, { effect: 'unknown' })
+    await context.clock.sleep(pause, context.signal)
+  }
+}

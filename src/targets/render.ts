@@ -1,0 +1,216 @@
+/**
+ * Environment variables of Render services and environment groups (reference/providers.md 12; https://api-docs.render.com).
+ *
+ * Only the calls for one key are used: `PUT …/env-vars` with a list deletes every variable that is not in it. A change reaches a service with its next deploy only, so
+ * each service is deployed (`deploy_only`: the last successful build) and waited for. What a variable holds can be read back.
+ */
+import { z } from 'zod'
+import { AdapterError } from '../core/errors.ts'
+import type { Prior } from '../core/model.ts'
+import type { AdapterContext } from '../core/provider.ts'
+import { secretField, urlField } from '../core/schema.ts'
+import { Secret } from '../core/secret.ts'
+import { defineTarget, type Delivery, type TargetSession } from '../core/target.ts'
+import { type Api, api, listIn, objectIn, plainText, textIn, until } from './_api.ts'
+
+const VENDOR = 'Render'
+const PAGE = 100
+/** A deploy of the last build takes minutes at most. */
+const DEPLOY_LIMIT_MS = 15 * 60_000
+const RUNNING = ['created', 'queued', 'build_in_progress', 'update_in_progress', 'pre_deploy_in_progress']
+/** `deactivated`: it was live, and a later deploy has taken its place already. */
+const DONE = ['live', 'deactivated']
+
+const selection = (what: string) =>
+  z
+    .union([z.literal('*'), z.array(z.string().min(1).max(200)).min(1)])
+    .meta({ description: `${what}: "*" for all, or a list of ids or names` })
+
+const Config = z
+  .strictObject({
+    services: selection('Services').optional(),
+    envGroups: selection('Environment groups; the services linked to them are deployed').optional(),
+    token: secretField('API key of a dedicated user'),
+    create: z.boolean().default(false).meta({ description: 'Also write where the variable does not exist yet' }),
+    deploy: z.boolean().default(true).meta({ description: 'Deploy the services and wait until they are live' }),
+    baseUrl: urlField('Of the API').default('https://api.render.com/v1'),
+  })
+  .refine((config) => config.services !== undefined || config.envGroups !== undefined, 'needs "services" or "envGroups"')
+type Options = z.output<typeof Config>
+
+/** A service or a group: where its variables are, and which services must be deployed after a change. */
+interface Place {
+  readonly path: string
+  readonly name: string
+  readonly deploys: readonly { readonly id: string; readonly name: string }[]
+}
+
+export default defineTarget({
+  id: 'render',
+  title: 'Render services and environment groups',
+  config: Config,
+  readable: true,
+  deploys: true,
+  describe: ({ services, envGroups }) => {
+    const words = (what: string, chosen: Options['services']): readonly string[] =>
+      chosen === undefined ? [] : [`Render ${what} ${chosen === '*' ? '(all)' : chosen.join(', ')}`]
+    return [...words('services', services), ...words('groups', envGroups)].join('; ')
+  },
+  open: (config, context) => Promise.resolve(openSession(config, context)),
+})
+
+function openSession(config: Options, context: AdapterContext): TargetSession {
+  const render = api(VENDOR, config.baseUrl, config.token, context)
+  let known: readonly Place[] | undefined
+  const places = async (): Promise<readonly Place[]> => (known ??= await placesOf(render, config))
+  const session: TargetSession = {
+    probe: async () => void (await places()),
+    current: async (names) => current(render, await places(), names, context),
+    put: async (delivery) => put(render, config, await places(), delivery, context),
+    restore: async (prior, old) => restore(render, await places(), prior, old),
+    close: () => Promise.resolve(),
+  }
+  if (config.deploy) session.deploy = async (delivery) => deploy(render, await places(), Object.keys(delivery.entries), context)
+  return session
+}
+
+async function placesOf(render: Api, config: Options): Promise<readonly Place[]> {
+  const places: Place[] = []
+  if (config.services !== undefined) {
+    const all = await pages(render, '/services', 'service')
+    const found = all.map((service) => ({
+      id: textIn(service, 'id', VENDOR),
+      name: textIn(service, 'name', VENDOR),
+      off: service['suspended'] === 'suspended',
+    }))
+    for (const { id, name, off } of chosen(found, config.services, 'service'))
+      places.push({ path: `/services/${encodeURIComponent(id)}`, name, deploys: off ? [] : [{ id, name }] })
+  }
+  if (config.envGroups !== undefined) {
+    const all = await pages(render, '/env-groups', 'envGroup')
+    const found = all.map((group) => ({ id: textIn(group, 'id', VENDOR), name: textIn(group, 'name', VENDOR) }))
+    for (const { id, name } of chosen(found, config.envGroups, 'environment group')) {
+      const path = `/env-groups/${encodeURIComponent(id)}`
+      const links = listIn(objectIn(await render.call('GET', path), VENDOR)['serviceLinks'] ?? [], VENDOR)
+      places.push({ path, name, deploys: links.map((link) => ({ id: textIn(link, 'id', VENDOR), name: textIn(link, 'name', VENDOR) })) })
+    }
+  }
+  if (places.length === 0) throw new AdapterError('misconfigured', 'the token sees no service and no environment group')
+  return places
+}
+
+function chosen<T extends { readonly id: string; readonly name: string }>(
+  all: readonly T[],
+  wanted: '*' | readonly string[],
+  what: string,
+): readonly T[] {
+  if (wanted === '*') return all
+  return wanted.map((want) => {
+    const found = all.filter(({ id, name }) => id === want || name === want)
+    const [one] = found
+    if (one === undefined || found.length > 1)
+      throw new AdapterError(
+        'misconfigured',
+        `${found.length === 0 ? 'there is no' : 'there is more than one'} ${what} "${want}" that the token can see`,
+      )
+    return one
+  })
+}
+
+/** A bare list whose elements carry the cursor of the next page; an empty page ends it. */
+async function pages(render: Api, path: string, key: string): Promise<readonly Readonly<Record<string, unknown>>[]> {
+  const all: Readonly<Record<string, unknown>>[] = []
+  for (let cursor = ''; ;) {
+    const page = listIn(
+      await render.call('GET', `${path}?limit=${PAGE}${cursor === '' ? '' : `&cursor=${encodeURIComponent(cursor)}`}`),
+      VENDOR,
+    )
+    all.push(...page.map((row) => objectIn(row[key] ?? row, VENDOR)))
+    const next = page.at(-1)?.['cursor']
+    if (typeof next !== 'string' || next === cursor || page.length === 0) return all
+    cursor = next
+  }
+}
+
+/** Variables of one place by name. A group answers with its own variables only. */
+async function variables(render: Api, place: Place): Promise<ReadonlyMap<string, Secret>> {
+  const rows = place.path.startsWith('/env-groups/')
+    ? listIn(objectIn(await render.call('GET', place.path), VENDOR)['envVars'] ?? [], VENDOR)
+    : await pages(render, `${place.path}/env-vars`, 'envVar')
+  return new Map(rows.map((row) => [textIn(row, 'key', VENDOR), new Secret(textIn(row, 'value', VENDOR))]))
+}
+
+/** What the names hold. Where places differ, the first that does not agree with the others before it: nobody may take that for a success. */
+async function current(render: Api, places: readonly Place[], names: readonly string[], context: AdapterContext): Promise<Prior> {
+  const held = await Promise.all(places.map((place) => variables(render, place)))
+  return Object.fromEntries(
+    names.map((name) => {
+      const values = held.flatMap((variable) => variable.get(name) ?? [])
+      const [first] = values
+      const other = first === undefined ? undefined : values.find((value) => !value.equals(first))
+      if (other !== undefined) context.note(`${VENDOR}: the places do not agree about ${name}`)
+      return [name, other ?? first ?? null]
+    }),
+  )
+}
+
+async function put(render: Api, config: Options, places: readonly Place[], delivery: Delivery, context: AdapterContext): Promise<void> {
+  const entries = Object.entries(delivery.entries).map(([name, value]) => [name, plainText(value)] as const)
+  for (const [name, value] of entries) if (value === '') throw new AdapterError('misconfigured', `${VENDOR} takes no empty value (${name})`)
+  const held = await Promise.all(places.map((place) => variables(render, place)))
+  for (const [name, value] of entries) {
+    const at = places.filter((_place, i) => config.create || held[i]?.has(name) === true)
+    if (at.length === 0)
+      throw new AdapterError('misconfigured', `no chosen place on ${VENDOR} has the variable ${name}`, {
+        hints: ['set it there once, or "create": true'],
+      })
+    for (const [i, place] of at.entries()) {
+      await render.call('PUT', `${place.path}/env-vars/${encodeURIComponent(name)}`, { value })
+      context.note(`${VENDOR}: ${name} in ${place.name} (${i + 1}/${at.length})`)
+    }
+  }
+}
+
+async function restore(render: Api, places: readonly Place[], prior: Prior | undefined, old: Delivery | undefined): Promise<void> {
+  const back = new Map<string, Secret | null>(Object.entries({ ...old?.entries, ...prior }))
+  for (const place of places) {
+    const held = await variables(render, place)
+    for (const [name, value] of back) {
+      if (!held.has(name)) continue
+      const path = `${place.path}/env-vars/${encodeURIComponent(name)}`
+      if (value === null) await render.call('DELETE', path)
+      else await render.call('PUT', path, { value: plainText(value) })
+    }
+  }
+}
+
+/** Every service that has one of the variables, itself or by a group; all are started first, then waited for. */
+async function deploy(render: Api, places: readonly Place[], names: readonly string[], context: AdapterContext): Promise<void> {
+  const services = new Map<string, string>()
+  for (const place of places) {
+    const held = await variables(render, place)
+    if (names.some((name) => held.has(name))) for (const { id, name } of place.deploys) services.set(id, name)
+  }
+  const started: { readonly id: string; readonly name: string; readonly deployId: string }[] = []
+  for (const [id, name] of services) {
+    const answer = objectIn(await render.call('POST', `/services/${encodeURIComponent(id)}/deploys`, { deployMode: 'deploy_only' }), VENDOR)
+    started.push({ id, name, deployId: textIn(answer, 'id', VENDOR) })
+  }
+  for (const [i, { id, name, deployId }] of started.entries()) {
+    await until(`the deploy of ${name} on ${VENDOR}`, context, DEPLOY_LIMIT_MS, async () => {
+      const answer = objectIn(
+        await render.call('GET', `/services/${encodeURIComponent(id)}/deploys/${encodeURIComponent(deployId)}`),
+        VENDOR,
+      )
+      const status = textIn(answer, 'status', VENDOR)
+      if (DONE.includes(status)) return true
+      if (RUNNING.includes(status)) return false
+      throw new AdapterError(
+        'failed',
+        `the deploy of ${name} on ${VENDOR} ended as ${/^[a-z_]{1,40}$/.test(status) ? status : 'unknown'}`,
+        { effect: 'applied', retryable: false },
+      )
+    })
+    context.note(`${VENDOR}: ${name} is live (${i + 1}/${started.length})`)
+  }
+}

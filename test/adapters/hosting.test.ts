@@ -1,0 +1,206 @@
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { parseConfig } from '../../src/core/schema.ts'
+import { Secret } from '../../src/core/secret.ts'
+import type { Delivery, Target, TargetSession } from '../../src/core/target.ts'
+import render from '../../src/targets/render.ts'
+import vercel from '../../src/targets/vercel.ts'
+import { expectNoLeak } from '../conformance/_shared.ts'
+import { targetSuite } from '../conformance/target.suite.ts'
+import { type TestContext, testContext } from '../fakes/context.ts'
+import { FakeRender, FakeVercel } from '../fakes/hosting.ts'
+
+targetSuite('render', render, async () => {
+  const fake = await new FakeRender().start()
+  const [one, two] = [fake.service('one'), fake.service('two')]
+  const value = (id: string, name: string): string | undefined => fake.services.get(id)?.env.get(name)
+  return {
+    config: { services: '*', token: fake.token, create: true, baseUrl: fake.url },
+    read: (name) => (value(one, name) === value(two, name) ? value(one, name) : 'they differ'),
+    failNext: () => void fake.faults.push({ method: 'PUT', path: /env-vars/, status: 409 }),
+    secrets: [fake.token],
+    stop: () => fake.stop(),
+  }
+})
+
+targetSuite('vercel', vercel, async () => {
+  const fake = await new FakeVercel().start()
+  const project = fake.project('site')
+  return {
+    config: { projects: '*', token: fake.token, create: true, baseUrl: fake.url },
+    read: (name) => fake.projects.get(project)?.env.find(({ key }) => key === name)?.value,
+    failNext: () => void fake.faults.push({ method: 'POST', path: /env/, status: 400 }),
+    secrets: [fake.token],
+    stop: () => fake.stop(),
+  }
+})
+
+const delivery = (value: string, id = 'run_1.v2'): Delivery => {
+  const entries = { API_KEY: new Secret(value) }
+  return { id, path: 'app/prod/API_KEY', version: 2, entries, fields: { value: entries.API_KEY } }
+}
+
+let context: TestContext
+beforeEach(() => {
+  context = testContext()
+})
+const open = (target: Target, config: Record<string, unknown>): Promise<TargetSession> =>
+  target.open(parseConfig(target.config, config as never, target.id), context)
+
+describe('render', () => {
+  let fake: FakeRender
+  beforeEach(async () => {
+    fake = await new FakeRender().start()
+  })
+  afterEach(() => fake.stop())
+  const config = (more: Record<string, unknown> = {}) => ({ services: '*', token: fake.token, baseUrl: fake.url, ...more })
+
+  test('all services over many pages, only where the variable exists, and others keep theirs', async () => {
+    const with1 = fake.service('a', { API_KEY: 'old', OTHER: 'x' })
+    const without = fake.service('b', { OTHER: 'y' })
+    const with2 = fake.service('c', { API_KEY: 'old' })
+    const session = await open(render, config())
+    await session.put(delivery('new-value'))
+    expect([with1, without, with2].map((id) => Object.fromEntries(fake.services.get(id)?.env ?? []))).toEqual([
+      { API_KEY: 'new-value', OTHER: 'x' },
+      { OTHER: 'y' },
+      { API_KEY: 'new-value' },
+    ])
+    expect(context.notes).toEqual(['Render: API_KEY in a (1/2)', 'Render: API_KEY in c (2/2)'])
+  })
+
+  test('a change reaches what runs with the deploy only, which is waited for; what has not the variable is left alone', async () => {
+    const id = fake.service('a', { API_KEY: 'old' })
+    fake.service('b', {})
+    const session = await open(render, config())
+    await session.put(delivery('new-value'))
+    expect(fake.services.get(id)?.running.get('API_KEY')).toBe('old')
+    await session.deploy?.(delivery('new-value'))
+    expect(fake.services.get(id)?.running.get('API_KEY')).toBe('new-value')
+    expect(fake.deploys.size).toBe(1)
+    expect(context.clock.sleeps.length).toBeGreaterThan(0)
+  })
+
+  test('an environment group, and the services that are linked to it', async () => {
+    const [a, b] = [fake.service('a'), fake.service('b')]
+    const group = fake.group('shared', { API_KEY: 'old' }, [a, b])
+    const session = await open(render, { envGroups: ['shared'], token: fake.token, baseUrl: fake.url })
+    await session.put(delivery('new-value'))
+    await session.deploy?.(delivery('new-value'))
+    expect(fake.groups.get(group)?.env.get('API_KEY')).toBe('new-value')
+    for (const id of [a, b]) expect(fake.services.get(id)?.running.get('API_KEY')).toBe('new-value')
+  })
+
+  test.each([
+    ['a deploy that fails', 'update_failed', { code: 'failed', effect: 'applied' }],
+    ['one that never ends', 'update_in_progress', { code: 'timeout', effect: 'unknown' }],
+  ])('%s', async (_what, ending, want) => {
+    fake.service('a', { API_KEY: 'old' })
+    fake.ending = ending
+    const session = await open(render, config())
+    await session.put(delivery('new-value'))
+    await expect(session.deploy?.(delivery('new-value'))).rejects.toMatchObject(want)
+  })
+
+  test('places that do not agree are seen: no success can be read out of them', async () => {
+    fake.service('a', { API_KEY: 'new-value' })
+    fake.service('b', { API_KEY: 'left behind' })
+    const session = await open(render, config())
+    expect((await session.current?.(['API_KEY']))?.['API_KEY']?.reveal()).toBe('left behind')
+    expect(context.notes.join()).toContain('do not agree about API_KEY')
+  })
+
+  test('what can not work is said before anything is written', async () => {
+    fake.service('a', {})
+    await expect((await open(render, config({ services: ['nobody'] }))).probe()).rejects.toMatchObject({ code: 'misconfigured' })
+    await expect((await open(render, config({ token: 'wrong-token-999' }))).probe()).rejects.toMatchObject({
+      code: 'denied',
+      effect: 'none',
+    })
+    await expect((await open(render, config())).put(delivery('x'))).rejects.toMatchObject({ code: 'misconfigured' })
+    expect(fake.calls.filter((call) => call.startsWith('PUT'))).toEqual([])
+  })
+})
+
+describe('vercel', () => {
+  let fake: FakeVercel
+  beforeEach(async () => {
+    fake = await new FakeVercel().start()
+  })
+  afterEach(() => fake.stop())
+  const config = (more: Record<string, unknown> = {}) => ({ projects: '*', token: fake.token, baseUrl: fake.url, ...more })
+  const running = (id: string): string | undefined => fake.projects.get(id)?.running.get('API_KEY')
+
+  test('several projects: changed where it exists, deployed again, ready and aliased before it returns', async () => {
+    const [a, b, c] = [fake.project('a', { API_KEY: 'old' }), fake.project('b', {}), fake.project('c', { API_KEY: 'old' })]
+    const session = await open(vercel, config())
+    await session.probe()
+    await session.put(delivery('new-value'))
+    expect([running(a), running(b), running(c)]).toEqual(['old', undefined, 'old'])
+    await session.deploy?.(delivery('new-value'))
+    expect([running(a), running(b), running(c)]).toEqual(['new-value', undefined, 'new-value'])
+    expect(fake.projects.get(b)?.env).toEqual([])
+    expect(context.notes.join('\n')).toMatch(/c is deployed \(2\/2\)\n.*1 earlier deployments of c .*still hold the value/)
+    // The same delivery again finds what it made.
+    const made = fake.deployments.length
+    await session.deploy?.(delivery('new-value'))
+    expect(fake.deployments).toHaveLength(made)
+  })
+
+  test('an undo is a deployment of its own', async () => {
+    const a = fake.project('a', { API_KEY: 'old' })
+    const session = await open(vercel, config())
+    await session.put(delivery('new-value'))
+    await session.deploy?.(delivery('new-value'))
+    await session.restore(undefined, delivery('old', 'run_1.undo'))
+    await session.deploy?.(delivery('old', 'run_1.undo'))
+    expect(running(a)).toBe('old')
+  })
+
+  test('a 201 that holds a failure is one', async () => {
+    fake.project('a')
+    fake.failing = 'ENV_CONFLICT'
+    const error = await (await open(vercel, config({ create: true }))).put(delivery('new-value')).catch((thrown: unknown) => thrown)
+    expect(error).toMatchObject({ code: 'failed', effect: 'unknown', message: expect.stringContaining('ENV_CONFLICT') as string })
+    expectNoLeak(error, ['new-value', fake.token])
+  })
+
+  test('what somebody else put there is never deleted', async () => {
+    const a = fake.project('a', { API_KEY: 'theirs' })
+    const session = await open(vercel, config({ create: true }))
+    await session.restore(undefined, undefined)
+    expect(fake.projects.get(a)?.env).toHaveLength(1)
+  })
+
+  test.each(['ERROR', 'CANCELED', 'BLOCKED'])('a deployment that ends as %s', async (state) => {
+    fake.project('a', { API_KEY: 'old' })
+    fake.ending = state
+    const session = await open(vercel, config())
+    await session.put(delivery('new-value'))
+    await expect(session.deploy?.(delivery('new-value'))).rejects.toMatchObject({
+      code: 'failed',
+      effect: 'applied',
+      message: expect.stringContaining(state) as string,
+    })
+  })
+
+  test('the team stands on every call; development gets no sensitive variable', async () => {
+    fake.teamId = 'team_x1'
+    const a = fake.project('a')
+    await expect((await open(vercel, config())).probe()).rejects.toMatchObject({ code: 'denied' })
+    const session = await open(vercel, config({ teamId: 'team_x1', create: true, environments: ['production', 'development'] }))
+    await session.put(delivery('new-value'))
+    await session.deploy?.(delivery('new-value'))
+    expect(fake.projects.get(a)?.env.map(({ type, target }) => [type, target])).toEqual([
+      ['sensitive', ['production']],
+      ['encrypted', ['development']],
+    ])
+    expect(running(a)).toBe('new-value')
+  })
+
+  test('only the chosen environments', async () => {
+    const a = fake.project('a', { API_KEY: 'old' })
+    fake.projects.get(a)?.env.push({ id: 'env_dev', key: 'API_KEY', value: 'dev', type: 'encrypted', target: ['development'] })
+    await (await open(vercel, config({ environments: ['production'] }))).put(delivery('new-value'))
+    expect(fake.projects.get(a)?.env.map(({ value }) => value)).toEqual(['new-value', 'dev'])
+  })
+})

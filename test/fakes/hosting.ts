@@ -1,0 +1,303 @@
+/**
+ * Render and Vercel on loopback, stateful: variables, and what each running deployment took with it, after reference/providers.md 11 and 12. A request without the right
+ * token is 401; `faults` are used up by the next calls that fit.
+ */
+import { createServer, type Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+
+export interface Fault {
+  readonly method: string
+  readonly path: RegExp
+  readonly status: number
+  /** Do the work before the answer is given. */
+  readonly after?: true
+}
+
+interface Asked {
+  readonly method: string
+  readonly url: URL
+  readonly body: unknown
+}
+
+interface Answer {
+  readonly status: number
+  readonly body?: unknown
+}
+
+export abstract class FakeHost {
+  readonly token = 'hosting-token-0123456789'
+  readonly calls: string[] = []
+  readonly faults: Fault[] = []
+  #server: Server | undefined
+  #serial = 0
+
+  get url(): string {
+    return `http://127.0.0.1:${(this.#server?.address() as AddressInfo).port}`
+  }
+
+  id(prefix: string): string {
+    return `${prefix}${++this.#serial}`
+  }
+
+  async start(): Promise<this> {
+    this.#server = createServer((request, response) => {
+      const parts: Buffer[] = []
+      request.on('data', (part: Buffer) => parts.push(part))
+      request.on('end', () => {
+        const { method = '', headers } = request
+        const url = new URL(request.url ?? '', 'http://x')
+        this.calls.push(`${method} ${url.pathname}`)
+        const text = Buffer.concat(parts).toString()
+        const asked: Asked = { method, url, body: text === '' ? undefined : JSON.parse(text) }
+        const at = this.faults.findIndex((fault) => fault.method === method && fault.path.test(url.pathname))
+        const [fault] = at < 0 ? [] : this.faults.splice(at, 1)
+        const { status, body } =
+          headers.authorization !== `Bearer ${this.token}`
+            ? { status: 401, body: { error: { code: 'forbidden' } } }
+            : fault !== undefined && fault.after !== true
+              ? { status: fault.status, body: {} }
+              : this.answer(asked)
+        response.writeHead(fault?.after === true ? fault.status : status, { 'content-type': 'application/json' })
+        response.end(body === undefined ? '' : JSON.stringify(body))
+      })
+    })
+    await new Promise<void>((resolve) => this.#server?.listen(0, '127.0.0.1', resolve))
+    return this
+  }
+
+  async stop(): Promise<void> {
+    this.#server?.closeAllConnections()
+    await new Promise((resolve) => this.#server?.close(resolve))
+  }
+
+  protected abstract answer(asked: Asked): Answer
+}
+
+const copy = (of: ReadonlyMap<string, string>): Map<string, string> => new Map(of)
+
+export class FakeRender extends FakeHost {
+  readonly services = new Map<
+    string,
+    { readonly name: string; suspended: boolean; readonly env: Map<string, string>; running: Map<string, string> }
+  >()
+  readonly groups = new Map<string, { readonly name: string; readonly env: Map<string, string>; readonly links: string[] }>()
+  readonly deploys = new Map<string, { readonly service: string; polls: number; ends: string }>()
+  /** How the next deploys end. */
+  ending = 'live'
+  pageSize = 1
+
+  service(name: string, env: Readonly<Record<string, string>> = {}): string {
+    const id = this.id('srv-')
+    this.services.set(id, { name, suspended: false, env: new Map(Object.entries(env)), running: new Map(Object.entries(env)) })
+    return id
+  }
+
+  group(name: string, env: Readonly<Record<string, string>>, links: string[]): string {
+    const id = this.id('evg-')
+    this.groups.set(id, { name, env: new Map(Object.entries(env)), links })
+    return id
+  }
+
+  protected answer({ method, url, body }: Asked): Answer {
+    const [kind = '', id = '', part = '', key = ''] = url.pathname.split('/').slice(1).map(decodeURIComponent)
+    const page = <T>(all: readonly T[], shape: (item: T) => object): Answer => {
+      const from = Number(url.searchParams.get('cursor') ?? '0')
+      return {
+        status: 200,
+        body: all.slice(from, from + this.pageSize).map((item, i) => ({ cursor: String(from + i + 1), ...shape(item) })),
+      }
+    }
+    if (method === 'GET' && id === '') {
+      return kind === 'services'
+        ? page([...this.services], ([srv, { name, suspended }]) => ({
+            service: { id: srv, name, suspended: suspended ? 'suspended' : 'not_suspended' },
+          }))
+        : page([...this.groups], ([evg, { name }]) => ({ envGroup: { id: evg, name } }))
+    }
+    const place = kind === 'services' ? this.services.get(id) : this.groups.get(id)
+    if (place === undefined) return { status: 404, body: { message: 'not found' } }
+    if (part === 'env-vars') {
+      if (method === 'GET') return page([...place.env], ([name, value]) => ({ envVar: { key: name, value } }))
+      // The call that deletes everything else must never be made.
+      if (key === '') throw new Error('PUT of the whole list')
+      if (method === 'DELETE') return { status: place.env.delete(key) ? 204 : 404 }
+      const { value } = body as { value: string }
+      if (value === '') return { status: 400, body: { message: 'empty' } }
+      place.env.set(key, value)
+      return { status: 200, body: { key, value } }
+    }
+    const group = this.groups.get(id)
+    if (group !== undefined)
+      return {
+        status: 200,
+        body: {
+          id,
+          name: group.name,
+          envVars: [...group.env].map(([name, value]) => ({ key: name, value })),
+          serviceLinks: group.links.map((srv) => ({ id: srv, name: this.services.get(srv)?.name ?? '', type: 'web_service' })),
+        },
+      }
+    if (method === 'POST') {
+      const dep = this.id('dep-')
+      this.deploys.set(dep, { service: id, polls: 2, ends: this.ending })
+      return { status: 201, body: { id: dep, status: 'created' } }
+    }
+    const deploy = this.deploys.get(key)
+    if (deploy === undefined) return { status: 404, body: {} }
+    if (deploy.polls-- > 0) return { status: 200, body: { id: key, status: 'update_in_progress' } }
+    const service = this.services.get(id)
+    if (service !== undefined && deploy.ends === 'live') {
+      const linked = [...this.groups.values()].filter(({ links }) => links.includes(id)).flatMap(({ env }) => [...env])
+      service.running = new Map([...linked, ...service.env])
+    }
+    return { status: 200, body: { id: key, status: deploy.ends } }
+  }
+}
+
+interface VercelVariable {
+  readonly id: string
+  readonly key: string
+  value: string
+  readonly type: string
+  readonly target: readonly string[]
+  readonly comment?: string
+}
+
+export class FakeVercel extends FakeHost {
+  readonly projects = new Map<string, { readonly name: string; readonly env: VercelVariable[]; running: Map<string, string> }>()
+  readonly deployments: {
+    uid: string
+    projectId: string
+    name: string
+    target: string
+    state: string
+    substate: string
+    polls: number
+    meta: object
+    env: Map<string, string>
+  }[] = []
+  ending = 'READY'
+  /** Refuses new variables inside a 201. */
+  failing: string | undefined
+  /** Deployments that are made again keep the variables of the one they are made from. */
+  inherits = false
+  teamId: string | undefined
+
+  project(name: string, env: Readonly<Record<string, string>> = {}, deployed = true): string {
+    const id = this.id('prj_')
+    const list = Object.entries(env).map(([key, value]): VercelVariable => ({
+      id: this.id('env_'),
+      key,
+      value,
+      type: 'sensitive',
+      target: ['production', 'preview'],
+    }))
+    const running = new Map(Object.entries(env))
+    this.projects.set(id, { name, env: list, running })
+    if (deployed)
+      this.deployments.unshift({
+        uid: this.id('dpl_'),
+        projectId: id,
+        name,
+        target: 'production',
+        state: 'READY',
+        substate: 'PROMOTED',
+        polls: 0,
+        meta: {},
+        env: copy(running),
+      })
+    return id
+  }
+
+  protected answer({ method, url, body }: Asked): Answer {
+    if (this.teamId !== undefined && url.searchParams.get('teamId') !== this.teamId)
+      return { status: 403, body: { error: { code: 'forbidden' } } }
+    const [version = '', kind = '', id = '', part = '', env = ''] = url.pathname.split('/').slice(1).map(decodeURIComponent)
+    if (kind === 'projects' && id === '') {
+      const all = [...this.projects].map(([projectId, { name }]) => ({ id: projectId, name }))
+      const from = Number(url.searchParams.get('from') ?? '0')
+      return {
+        status: 200,
+        body: { projects: all.slice(from, from + 1), pagination: { count: 1, next: from + 1 < all.length ? from + 1 : null } },
+      }
+    }
+    if (kind === 'projects') return this.#variables(method, id, part, env, body)
+    if (method === 'POST') return this.#deploy(url, body as Record<string, unknown>)
+    if (version === 'v7') {
+      const list = this.deployments.filter((one) => one.projectId === url.searchParams.get('projectId') && one.state === 'READY')
+      return {
+        status: 200,
+        body: {
+          deployments: list.map(({ uid, name, target, state, substate, meta }) => ({
+            uid,
+            name,
+            target,
+            readyState: state,
+            readySubstate: substate,
+            meta,
+          })),
+          pagination: {},
+        },
+      }
+    }
+    const one = this.deployments.find(({ uid }) => uid === id)
+    if (one === undefined) return { status: 404, body: {} }
+    if (one.polls-- > 0) return { status: 200, body: { id, readyState: 'BUILDING' } }
+    one.state = this.ending
+    if (one.state !== 'READY') return { status: 200, body: { id, readyState: one.state } }
+    // Ready first; its aliases follow.
+    if (one.substate !== 'PROMOTED') {
+      one.substate = 'PROMOTED'
+      return { status: 200, body: { id, readyState: 'READY', aliasAssigned: false } }
+    }
+    const project = this.projects.get(one.projectId)
+    if (project !== undefined && one.target === 'production') project.running = one.env
+    return { status: 200, body: { id, readyState: 'READY', aliasAssigned: 1, aliasError: null } }
+  }
+
+  #variables(method: string, id: string, part: string, env: string, body: unknown): Answer {
+    const project = this.projects.get(id)
+    if (project === undefined || part !== 'env') return { status: 404, body: { error: { code: 'not_found' } } }
+    if (method === 'GET') return { status: 200, body: { envs: project.env.map(({ value: _hidden, ...rest }) => rest) } }
+    if (method === 'POST') {
+      if (this.failing !== undefined)
+        return { status: 201, body: { created: [], failed: [{ error: { code: this.failing, message: 'no' } }] } }
+      for (const { key, value, type, target, comment } of body as Omit<VercelVariable, 'id'>[]) {
+        if (type === 'sensitive' && target.includes('development')) return { status: 400, body: { error: { code: 'BAD_REQUEST' } } }
+        project.env.push({ id: this.id('env_'), key, value, type, target, ...(comment === undefined ? {} : { comment }) })
+      }
+      return { status: 201, body: { created: [], failed: [] } }
+    }
+    const at = project.env.findIndex((variable) => variable.id === env)
+    const variable = project.env[at]
+    if (variable === undefined) return { status: 404, body: { error: { code: 'ENV_NOT_FOUND' } } }
+    if (method === 'DELETE') project.env.splice(at, 1)
+    else {
+      // "when PATCHing a sensitive one do not send key" (providers.md 11).
+      if (Object.keys(body as object).some((field) => field !== 'value')) return { status: 400, body: { error: { code: 'BAD_REQUEST' } } }
+      variable.value = (body as { value: string }).value
+    }
+    return { status: 200, body: {} }
+  }
+
+  #deploy(url: URL, body: Record<string, unknown>): Answer {
+    const base = this.deployments.find(({ uid }) => uid === body['deploymentId'])
+    if (base === undefined || url.searchParams.get('forceNew') !== '1') return { status: 400, body: { error: { code: 'BAD_REQUEST' } } }
+    const target = typeof body['target'] === 'string' ? body['target'] : 'preview'
+    const variables = this.projects.get(base.projectId)?.env.filter((variable) => variable.target.includes(target)) ?? []
+    const env = this.inherits ? copy(base.env) : new Map(variables.map(({ key, value }) => [key, value]))
+    const uid = this.id('dpl_')
+    this.deployments.unshift({
+      uid,
+      projectId: base.projectId,
+      name: base.name,
+      target,
+      state: 'BUILDING',
+      substate: 'STAGED',
+      polls: 2,
+      meta: body['meta'] as object,
+      env,
+    })
+    return { status: 200, body: { id: uid, readyState: 'QUEUED' } }
+  }
+}
