@@ -3,7 +3,7 @@ import { RotateError, usage } from '../core/errors.ts'
 import { hintOf } from '../core/hint.ts'
 import { newId } from '../core/ids.ts'
 import type { ProviderRef, RunEvent, RunKind, RunPlan, RunRecord, Schedule, SecretRecord, Trigger, VersionRecord } from '../core/model.ts'
-import { currentVersion, versionOf } from '../core/model.ts'
+import { currentVersion, versionOf, withVersion } from '../core/model.ts'
 import type { Traits } from '../core/provider.ts'
 import type { Fields } from '../core/secret.ts'
 import { claimed, release } from './claim.ts'
@@ -62,8 +62,9 @@ export async function begin(ports: EnginePorts, secretId: string, options: Begin
       events: [{ type: 'began', at }],
       ...(secret.lastRun === undefined ? {} : { previousRun: secret.lastRun }),
     }
+    const owned = version !== undefined && ref !== null && traits?.revoke === 'assisted' ? assistedEnd(secret, ref) : secret
     const withNew: SecretRecord =
-      version === undefined ? secret : { ...secret, versions: [...secret.versions, version.record], nextVersion: version.record.n + 1 }
+      version === undefined ? owned : { ...owned, versions: [...owned.versions, version.record], nextVersion: version.record.n + 1 }
     await tx.putSecret({ ...withNew, openRun: id, lastRun: id, updatedAt: at })
     if (version !== undefined) await tx.putValue(secretId, version.record.n, version.fields)
     await tx.putRun(run)
@@ -116,7 +117,7 @@ function planOf(
   }
   if (options.revokeFirst === true) mustSuspend(secret, ref, traits, source)
   const emergency = options.emergency === true || options.revokeFirst === true
-  const version = options.supplied === undefined ? undefined : suppliedVersion(ports, secret, options.supplied, ref, runId, at)
+  const version = options.supplied === undefined ? undefined : suppliedVersion(ports, secret, options.supplied, ref, traits, runId, at)
   const before = options.toVersion === undefined ? undefined : rollbackTarget(secret, options.toVersion)
   const plan: RunPlan = {
     source,
@@ -163,11 +164,19 @@ function datesOf({ nextAt, lastRotatedAt, failures, remainingMs }: Schedule): No
   }
 }
 
+/** A value that was stored before the schedule was set has no issuer yet: with a provider where people make and end the values it is this one. */
+function assistedEnd(secret: SecretRecord, ref: ProviderRef): SecretRecord {
+  const current = currentVersion(secret)
+  if (current === undefined || current.providerId !== undefined) return secret
+  return withVersion(secret, current.n, (version) => ({ ...version, providerId: ref.id, revocable: true }))
+}
+
 function suppliedVersion(
   ports: EnginePorts,
   secret: SecretRecord,
   supplied: NonNullable<BeginOptions['supplied']>,
   ref: ProviderRef | null,
+  traits: Traits | undefined,
   runId: string,
   at: number,
 ): { record: VersionRecord; fields: Fields } {
@@ -182,7 +191,8 @@ function suppliedVersion(
     fingerprint,
     hint: hintOf(secret.type, supplied.fields, fingerprint),
     ...(ref === null ? {} : { providerId: ref.id }),
-    revocable: false,
+    // Who ends it there is a person; that it is dead is seen by asking.
+    revocable: traits?.revoke === 'assisted',
     runId,
     ...(supplied.expiresAt === undefined ? {} : { expiresAt: supplied.expiresAt }),
     ...(supplied.metadata === undefined ? {} : { metadata: supplied.metadata }),

@@ -32,7 +32,8 @@ export abstract class FakeHost {
   #serial = 0
 
   get url(): string {
-    return `http://127.0.0.1:${(this.#server?.address() as AddressInfo).port}`
+    const address = this.#server?.address() as AddressInfo
+    return `http://127.0.0.1:${address.port}`
   }
 
   id(prefix: string): string {
