@@ -11,7 +11,7 @@ import type { AdapterContext } from '../core/provider.ts'
 import { secretField, urlField } from '../core/schema.ts'
 import { Secret } from '../core/secret.ts'
 import { defineTarget, type Delivery, type TargetSession } from '../core/target.ts'
-import { type Api, api, listIn, objectIn, plainText, textIn, until } from './_api.ts'
+import { type Api, api, listIn, objectIn, plainText, textIn, until } from '../net/json-api.ts'
 
 const VENDOR = 'Render'
 const PAGE = 100

@@ -12,7 +12,7 @@ import type { AdapterContext } from '../core/provider.ts'
 import { secretField, urlField } from '../core/schema.ts'
 import type { Secret } from '../core/secret.ts'
 import { defineTarget, type Delivery, type TargetSession } from '../core/target.ts'
-import { type Api, api, listIn, objectIn, plainText, textIn, until } from './_api.ts'
+import { type Api, api, listIn, objectIn, plainText, textIn, until } from '../net/json-api.ts'
 
 const VENDOR = 'Vercel'
 const DEPLOY_LIMIT_MS = 30 * 60_000
@@ -84,7 +84,8 @@ function openSession(config: Options, context: AdapterContext): TargetSession {
 function scoped(inner: Api, teamId: string | undefined): Api {
   if (teamId === undefined) return inner
   return {
-    call: (method, path, body) => inner.call(method, `${path}${path.includes('?') ? '&' : '?'}teamId=${encodeURIComponent(teamId)}`, body),
+    call: (method, path, body, effect) =>
+      inner.call(method, `${path}${path.includes('?') ? '&' : '?'}teamId=${encodeURIComponent(teamId)}`, body, effect),
   }
 }
 

@@ -1,21 +1,24 @@
-/** Calls to a hosting platform's JSON API with a bearer token. */
+/** Calls to a JSON API with a bearer token, for the adapters that have no SDK. */
 import { AdapterError } from '../core/errors.ts'
 import type { HttpRequest, HttpResponse } from '../core/ports.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import type { Secret } from '../core/secret.ts'
-import { retryAfterMs } from '../net/retry.ts'
+import { retryAfterMs } from './retry.ts'
 
 const MAX_ANSWER_BYTES = 16 * 1024 * 1024
 
 export interface Api {
-  /** The parsed answer of a 2xx; `undefined` for an empty one. Throws `AdapterError` by status; the body is never quoted. */
-  call(method: HttpRequest['method'], path: string, body?: unknown): Promise<unknown>
+  /**
+   * The parsed answer of a 2xx; `undefined` for an empty one. Throws `AdapterError` by status; the body is never quoted. `effect` of a write: `idempotent` (the
+   * default) may be repeated, `once` is not.
+   */
+  call(method: HttpRequest['method'], path: string, body?: unknown, effect?: 'once' | 'idempotent'): Promise<unknown>
 }
 
 /** @param vendor for messages, such as `Vercel` */
 export function api(vendor: string, baseUrl: string, token: Secret, context: AdapterContext): Api {
   return {
-    async call(method, path, body) {
+    async call(method, path, body, effect = 'idempotent') {
       const response = await context.http.send({
         method,
         url: `${baseUrl.replace(/\/$/, '')}${path}`,
@@ -25,8 +28,7 @@ export function api(vendor: string, baseUrl: string, token: Secret, context: Ada
           ...(body === undefined ? {} : { 'content-type': 'application/json' }),
         },
         ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-        // Every write here sets a value or starts a deployment of what is set: twice is once.
-        effect: method === 'GET' ? 'read' : 'idempotent',
+        effect: method === 'GET' ? 'read' : effect,
         maxBytes: MAX_ANSWER_BYTES,
         signal: context.signal,
       })
@@ -55,8 +57,9 @@ function parsed(vendor: string, { status, headers, body }: HttpResponse, method:
     throw new AdapterError('denied', `${message}: the token is not accepted, or may not do this`, {
       hints: ['check "token" in the target'],
     })
-  if (status === 404) throw new AdapterError('missing', `${message}: there is no such thing, or the token can not see it`)
-  throw new AdapterError('failed', message, { retryable: false })
+  if (status === 404)
+    throw new AdapterError('missing', `${message}: there is no such thing, or the token can not see it`, { details: { status } })
+  throw new AdapterError('failed', message, { retryable: false, details: { status } })
 }
 
 /** The value as an object; throws `bad-answer` where it is none. */

@@ -1,0 +1,240 @@
+/**
+ * OpenAI service-account keys through the admin API (reference/providers.md 5; https://developers.openai.com/api/docs/guides/api-keys).
+ *
+ * With `serviceAccountId` another key of that account is made, so identity and limits stay (strategy A). Without it, or where that call does not exist (404, 405), each
+ * key gets a service account of its own, which goes with it (strategy B). Keys and accounts carry the intent's tag as their name: the API has no idempotency, so a lost
+ * answer is settled by looking for that name; the value itself is shown only once. Deleting a key of a service account may be refused (400, 403: the vendor's
+ * own documents disagree); an account that was made for this one key is deleted instead.
+ */
+import { z } from 'zod'
+import { AdapterError } from '../core/errors.ts'
+import type { Handle, Intent } from '../core/model.ts'
+import {
+  type AdapterContext,
+  type Credential,
+  defineProvider,
+  type Issued,
+  type ProviderSession,
+  type Settlement,
+} from '../core/provider.ts'
+import { secretField, urlField } from '../core/schema.ts'
+import { flatten, Secret, single } from '../core/secret.ts'
+import { type Api, api, listIn, objectIn, textIn } from '../net/json-api.ts'
+
+const VENDOR = 'OpenAI'
+const YEAR_S = 31_536_000
+/** How long a new key may take to be known everywhere is not documented: half a minute. */
+const SPREAD_MS = [1000, 2000, 4000, 8000, 15_000]
+/** Pauses before an absent name means that nothing was made. */
+const LOOK_MS = [1000, 3000]
+
+const Config = z.strictObject({
+  adminKey: secretField('Admin key (sk-admin-…) with the right to manage the project'),
+  projectId: z
+    .string()
+    .regex(/^proj_[\w-]{1,80}$/, 'looks like proj_…')
+    .meta({ description: 'Project; the default project takes no service accounts' }),
+  serviceAccountId: z
+    .string()
+    .regex(/^[\w-]{1,100}$/, 'is not an id')
+    .optional()
+    .meta({ description: 'Service account that gets another key; without it each key has an account of its own' }),
+  expiresInSeconds: z
+    .int()
+    .min(3600)
+    .max(YEAR_S)
+    .optional()
+    .meta({ description: 'Life of a new key, more than interval and grace together; needed where the organization limits it' }),
+  baseUrl: urlField('Of the API').default('https://api.openai.com/v1'),
+})
+type Options = z.output<typeof Config>
+
+/** A key of the project as the list has it. */
+interface Key {
+  readonly handle: Handle
+  readonly lastUsed: number | undefined
+  readonly account: { readonly id: string; readonly name: string } | undefined
+}
+
+export default defineProvider({
+  id: 'openai',
+  title: 'OpenAI service-account keys',
+  config: Config,
+  traits: () => ({
+    mints: 'service',
+    overlap: 'two-live',
+    maxLive: Number.POSITIVE_INFINITY,
+    fields: ['value'],
+    idempotency: 'named',
+    revoke: 'delete',
+    suspend: false,
+    lastUsed: true,
+  }),
+  secretType: 'api_key',
+  permissions: () => 'A restricted admin key with "Organization Administration: Write" (api.management.write); nothing else.',
+  open: (config, context) => Promise.resolve(openSession(config, context)),
+})
+
+function openSession(config: Options, context: AdapterContext): ProviderSession {
+  const admin = api(VENDOR, config.baseUrl, config.adminKey, context)
+  const project = `/organization/projects/${config.projectId}`
+  const keys = (): Promise<readonly Key[]> => keysOf(admin, project)
+  return {
+    preflight: async () => {
+      const accounts = await accountsOf(admin, project)
+      const { serviceAccountId } = config
+      if (serviceAccountId !== undefined && !accounts.some(({ id }) => id === serviceAccountId))
+        throw new AdapterError('misconfigured', `project ${config.projectId} has no service account ${serviceAccountId}`)
+    },
+    list: async () => (await keys()).map(({ handle }) => handle),
+    create: (intent) => create(config, context, admin, project, intent),
+    settle: (intent) => settle(context, admin, project, intent),
+    verify: (credential, expect) => verify(config, context, credential, expect),
+    lastUsed: async ({ handle }) => (await keys()).find((key) => key.handle.id === handle?.id)?.lastUsed,
+    revoke: ({ handle }) => revoke(admin, project, handle),
+    close: () => Promise.resolve(),
+  }
+}
+
+async function create(config: Options, context: AdapterContext, admin: Api, project: string, intent: Intent): Promise<Issued> {
+  if (context.signal.aborted) throw new AdapterError('failed', 'interrupted before the key was made', { retryable: false })
+  const life = config.expiresInSeconds === undefined ? {} : { expires_in_seconds: config.expiresInSeconds }
+  const body = { name: intent.tag, ...life }
+  if (config.serviceAccountId !== undefined) {
+    const path = `${project}/service_accounts/${encodeURIComponent(config.serviceAccountId)}/api_keys`
+    try {
+      return issuedFrom(objectIn(await once(admin, path, body), VENDOR))
+    } catch (thrown) {
+      const absent = thrown instanceof AdapterError && [404, 405].includes(Number(thrown.details['status']))
+      if (!absent) throw thrown
+      context.note('OpenAI does not offer further keys for a service account here; the key gets an account of its own')
+    }
+  }
+  return issuedFrom(objectIn(objectIn(await once(admin, `${project}/service_accounts`, body), VENDOR)['api_key'], VENDOR))
+}
+
+/** From a 2xx on something exists: an answer that can't be used is `unknown`. */
+async function once(admin: Api, path: string, body: unknown): Promise<unknown> {
+  return admin.call('POST', path, body, 'once')
+}
+
+function issuedFrom(key: Readonly<Record<string, unknown>>): Issued {
+  const { id, value, expires_at: expires } = key
+  if (typeof id !== 'string' || typeof value !== 'string' || value === '')
+    throw new AdapterError('bad-answer', `${VENDOR} answered without the new key's id and value`, { effect: 'unknown' })
+  return {
+    fields: single(new Secret(value)),
+    handle: { id, live: true },
+    ...(typeof expires === 'number' ? { expiresAt: expires * 1000 } : {}),
+  }
+}
+
+/** The value is never shown again, so what is found is a stray. An account without its key counts too. */
+async function settle(context: AdapterContext, admin: Api, project: string, intent: Intent): Promise<Settlement> {
+  for (let attempt = 0; ; attempt++) {
+    const known = new Set(intent.before.map(({ id }) => id))
+    const found = (await keysOf(admin, project)).filter(
+      ({ handle, account }) => !known.has(handle.id) && (handle.name === intent.tag || account?.name === intent.tag),
+    )
+    const bare = (await accountsOf(admin, project)).filter(
+      ({ id, name }) => name === intent.tag && !found.some(({ account }) => account?.id === id),
+    )
+    const handles = [...found.map(({ handle }) => handle), ...bare.map(({ id, name }): Handle => ({ id, name, live: true }))]
+    if (handles.length > 0) return { outcome: 'stray', handles, detail: `found by its name ${intent.tag}` }
+    const pause = LOOK_MS[attempt]
+    if (pause === undefined) return { outcome: 'none', detail: `nothing is named ${intent.tag}` }
+    await context.clock.sleep(pause, context.signal)
+  }
+}
+
+/** Listing models costs nothing; 403 is a key that may not do that, and lives. */
+async function verify(config: Options, context: AdapterContext, credential: Credential, expect: 'live' | 'dead'): Promise<void> {
+  for (let attempt = 0; ; attempt++) {
+    const { status } = await context.http.send({
+      method: 'GET',
+      url: `${config.baseUrl.replace(/\/$/, '')}/models`,
+      headers: { authorization: `Bearer ${flatten(credential.fields).reveal()}`, accept: 'application/json' },
+      effect: 'read',
+      maxBytes: 8 * 1024 * 1024,
+      signal: context.signal,
+    })
+    if ((status >= 200 && status < 300) || status === 403) return
+    if (status !== 401)
+      throw new AdapterError(status === 429 ? 'throttled' : 'unavailable', `${VENDOR} answered ${status}, which says nothing about the key`)
+    const pause = SPREAD_MS[attempt]
+    if (expect === 'dead' || pause === undefined)
+      throw new AdapterError('refused', `${VENDOR} does not accept the key (401)`, { details: { status } })
+    await context.clock.sleep(pause, context.signal)
+  }
+}
+
+async function revoke(admin: Api, project: string, handle: Handle | undefined): Promise<void> {
+  if (handle === undefined) throw new AdapterError('misconfigured', 'the key has no id here; adopt it first: rotate adopt PATH --key-id ID')
+  const key = (await keysOf(admin, project)).find((one) => one.handle.id === handle.id)
+  const accounts = key === undefined ? await accountsOf(admin, project) : []
+  if (key === undefined && !accounts.some(({ id }) => id === handle.id)) return
+  const account = `${project}/service_accounts/${encodeURIComponent(key?.account?.id ?? handle.id)}`
+  // Made for this key alone: its name is that of an intent.
+  const own = key === undefined || isOurs(key.account?.name)
+  if (own) return gone(admin.call('DELETE', account))
+  await gone(admin.call('DELETE', `${project}/api_keys/${encodeURIComponent(handle.id)}`)).catch((thrown: unknown) => {
+    const refused = thrown instanceof AdapterError && [400, 403].includes(Number(thrown.details['status']))
+    throw refused
+      ? new AdapterError(
+          'denied',
+          `${VENDOR} does not let keys of a service account be deleted one by one; delete ${handle.id} in the dashboard`,
+          {
+            retryable: false,
+            hints: ['leave "serviceAccountId" out, so that each key has an account of its own'],
+          },
+        )
+      : thrown
+  })
+}
+
+function isOurs(name: string | undefined): boolean {
+  return name !== undefined && /^rotate-[\w-]+$/.test(name)
+}
+
+async function gone(call: Promise<unknown>): Promise<void> {
+  try {
+    await call
+  } catch (thrown) {
+    if (!(thrown instanceof AdapterError && thrown.code === 'missing')) throw thrown
+  }
+}
+
+async function keysOf(admin: Api, project: string): Promise<readonly Key[]> {
+  const rows = await pages(admin, `${project}/api_keys?limit=100&owner_project_access=any`)
+  return rows.map((row) => {
+    const { name, created_at: created, last_used_at: used, owner } = row
+    const account = (owner as { readonly service_account?: { readonly id?: unknown; readonly name?: unknown } } | undefined)
+      ?.service_account
+    return {
+      handle: {
+        id: textIn(row, 'id', VENDOR),
+        live: true,
+        ...(typeof name === 'string' ? { name } : {}),
+        ...(typeof created === 'number' ? { createdAt: created * 1000 } : {}),
+      },
+      lastUsed: typeof used === 'number' && used > 0 ? used * 1000 : undefined,
+      account: typeof account?.id === 'string' ? { id: account.id, name: typeof account.name === 'string' ? account.name : '' } : undefined,
+    }
+  })
+}
+
+async function accountsOf(admin: Api, project: string): Promise<readonly { readonly id: string; readonly name: string }[]> {
+  const rows = await pages(admin, `${project}/service_accounts?limit=100`)
+  return rows.map((row) => ({ id: textIn(row, 'id', VENDOR), name: typeof row['name'] === 'string' ? row['name'] : '' }))
+}
+
+async function pages(admin: Api, path: string): Promise<readonly Readonly<Record<string, unknown>>[]> {
+  const all: Readonly<Record<string, unknown>>[] = []
+  for (let after = ''; ;) {
+    const page = objectIn(await admin.call('GET', `${path}${after === '' ? '' : `&after=${encodeURIComponent(after)}`}`), VENDOR)
+    all.push(...listIn(page['data'], VENDOR))
+    const { has_more: more, last_id: last } = page
+    if (more !== true || typeof last !== 'string' || last === after) return all
+    after = last
+  }
+}
