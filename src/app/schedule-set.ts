@@ -342,7 +342,7 @@ async function checkSpecs(deps: Deps, written: readonly Readonly<Record<string, 
   for (const [index, item] of written.entries()) {
     const what = `--check ${index + 1}`
     const { type: kind, within, ...config } = item
-    if (typeof kind !== 'string') throw usage(`${what}: "type" is missing`, 'types: http, exec, provider')
+    if (typeof kind !== 'string') throw usage(`${what}: "type" is missing`, 'types: exec, http, provider, tcp')
     if (within !== undefined && typeof within !== 'string') throw usage(`${what}: "within" is a duration such as "PT5M"`)
     const withinMs = within === undefined ? 0 : parseDuration(within, `${what}: "within"`)
     if (kind === 'provider') {

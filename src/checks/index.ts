@@ -11,6 +11,7 @@ export interface CheckEntry {
 const entries: Record<string, CheckEntry> = {
   exec: { title: 'Program that tries the value', load: () => import('./exec.ts') },
   http: { title: 'HTTP request', load: () => import('./http.ts') },
+  tcp: { title: 'TCP connection', load: () => import('./tcp.ts') },
 }
 
 /** Without a prototype, so that no name from outside finds anything else. */

@@ -13,6 +13,7 @@ const entries: Record<string, TargetEntry> = {
   exec: { title: 'Program that delivers the value', load: () => import('./exec.ts') },
   render: { title: 'Render services and environment groups', load: () => import('./render.ts') },
   vercel: { title: 'Vercel projects', load: () => import('./vercel.ts') },
+  webhook: { title: 'Signed web hook that takes the value', load: () => import('./webhook.ts') },
 }
 
 /** Without a prototype, so that no name from outside finds anything else. */

@@ -1,0 +1,82 @@
+/**
+ * A web hook of the operator's own that takes the value: `POST url` with `{"event":"push"|"restore","path","version","deliveryId","values":{NAME: text}}`. `webhook-id` and
+ * `Idempotency-Key` are the delivery's id, the same for every repetition, so the receiver can drop repeats; with `secret` the call is signed as Standard Webhooks say.
+ * Any 2xx is "done". It can't be read back.
+ */
+import { z } from 'zod'
+import { AdapterError } from '../core/errors.ts'
+import type { AdapterContext } from '../core/provider.ts'
+import { secretField, urlField } from '../core/schema.ts'
+import type { Secret } from '../core/secret.ts'
+import { defineTarget, type Delivery } from '../core/target.ts'
+import { retryAfterMs } from '../net/retry.ts'
+import { signature } from '../net/standard-webhooks.ts'
+
+const Config = z.strictObject({
+  url: urlField('Address that is called; https, or http to this machine'),
+  secret: secretField('Signs each call with Standard Webhooks headers; whsec_… or any text').optional(),
+  token: secretField('Sent as Authorization: Bearer').optional(),
+})
+type Options = z.output<typeof Config>
+
+export default defineTarget({
+  id: 'webhook',
+  title: 'Signed web hook that takes the value',
+  config: Config,
+  readable: false,
+  describe: ({ url }) => new URL(url).host,
+  open: (config, context) =>
+    Promise.resolve({
+      // There is no call without an effect; what can be known is that the address is allowed, which the schema has seen to.
+      probe: () => Promise.resolve(),
+      put: (delivery) => deliver(config, context, 'push', delivery.entries, delivery),
+      restore: async (prior, old) => {
+        const before = Object.fromEntries(
+          Object.entries(prior ?? {}).flatMap(([name, value]) => (value === null ? [] : [[name, value] as const])),
+        )
+        await deliver(config, context, 'restore', old?.entries ?? before, old)
+      },
+      close: () => Promise.resolve(),
+    }),
+})
+
+async function deliver(
+  config: Options,
+  context: AdapterContext,
+  event: 'push' | 'restore',
+  entries: Readonly<Record<string, Secret>>,
+  delivery: Delivery | undefined,
+): Promise<void> {
+  const values = Object.entries(entries).map(([name, value]) => {
+    if (value.isText()) return [name, value.reveal()] as const
+    throw new AdapterError('misconfigured', `the value of ${name} is not UTF-8 text and can not be sent in JSON`)
+  })
+  const id = delivery?.id ?? `restore-${context.path}`
+  const body = JSON.stringify({
+    event,
+    path: context.path,
+    version: delivery?.version ?? null,
+    deliveryId: id,
+    values: Object.fromEntries(values),
+  })
+  const { status, headers } = await context.http.send({
+    method: 'POST',
+    url: config.url,
+    headers: {
+      'content-type': 'application/json',
+      'idempotency-key': id,
+      ...(config.token === undefined ? {} : { authorization: `Bearer ${config.token.reveal()}` }),
+      ...(config.secret === undefined ? { 'webhook-id': id } : signature(config.secret, id, context.clock.now(), body)),
+    },
+    body,
+    effect: 'idempotent',
+    signal: context.signal,
+  })
+  if (status >= 200 && status < 300) return
+  const message = `the web hook answered ${status}`
+  const wait = retryAfterMs(headers['retry-after'], context.clock.now())
+  if (status === 429)
+    throw new AdapterError('throttled', message, { effect: 'unknown', ...(wait === undefined ? {} : { retryAfterMs: wait }) })
+  if (status >= 500) throw new AdapterError('unavailable', message, { effect: 'unknown' })
+  throw new AdapterError(status === 401 || status === 403 ? 'denied' : 'failed', message, { retryable: false })
+}
