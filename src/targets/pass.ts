@@ -1,0 +1,127 @@
+/**
+ * The standard Unix password manager, `pass` (https://www.passwordstore.org): one entry per name, the value on its first line. What stands below it, notes of people, is
+ * kept. Values go in by stdin (`pass insert --multiline`), never as arguments; what an entry holds can be read back.
+ */
+import { z } from 'zod'
+import { AdapterError } from '../core/errors.ts'
+import type { Prior } from '../core/model.ts'
+import type { SpawnResult } from '../core/ports.ts'
+import type { AdapterContext } from '../core/provider.ts'
+import { Secret } from '../core/secret.ts'
+import { defineTarget, type Delivery } from '../core/target.ts'
+import { basenameOf, endOf } from '../net/hook.ts'
+
+const TIMEOUT_MS = 60_000
+
+const Config = z.strictObject({
+  entry: z
+    .string()
+    .regex(/^(?!-)(?!.*\.\.)[A-Za-z0-9 ._@{}/-]{1,200}$/, 'is not the name of an entry')
+    .default('{path}')
+    .meta({ description: 'Name of the entry; {path} is the path of the secret, {name} the name under which a value is stored' }),
+  program: z.string().min(1).default('pass').meta({ description: 'The program; made absolute when set' }),
+  storeDir: z
+    .string()
+    .startsWith('/', 'is not absolute')
+    .optional()
+    .meta({ description: 'PASSWORD_STORE_DIR, if it is not ~/.password-store' }),
+  gnupgHome: z.string().startsWith('/', 'is not absolute').optional().meta({ description: 'GNUPGHOME, if it is not ~/.gnupg' }),
+})
+type Options = z.output<typeof Config>
+
+export default defineTarget({
+  id: 'pass',
+  title: 'pass, the standard Unix password manager',
+  config: Config,
+  readable: true,
+  describe: ({ entry }) => `pass entry ${entry}`,
+  settleConfig: async (config, { spawn }) => ({ ...config, program: (await spawn.resolve([config.program ?? 'pass']))[0] }),
+  open: (config, context) =>
+    Promise.resolve({
+      probe: async () => {
+        // `ls` reads names only and fails where there is no store.
+        const result = await run(config, context, ['ls'])
+        if (result.code !== 0) throw failure(result)
+      },
+      current: async (names) =>
+        Object.fromEntries(
+          await Promise.all(names.map(async (name) => [name, (await read(config, context, name))?.value ?? null] as const)),
+        ),
+      put: (delivery) => write(config, context, delivery.entries),
+      restore: (prior, old) => restore(config, context, prior, old),
+      close: () => Promise.resolve(),
+    }),
+})
+
+async function write(config: Options, context: AdapterContext, entries: Prior): Promise<void> {
+  const names = Object.keys(entries)
+  if (names.length > 1 && !config.entry.includes('{name}'))
+    throw new AdapterError('misconfigured', 'the secret has several values, and all would go to one entry', {
+      hints: ['put {name} into "entry"'],
+    })
+  for (const [name, value] of Object.entries(entries)) {
+    if (value === null) continue
+    if (!value.isText() || /[\r\n]/.test(value.reveal()))
+      throw new AdapterError('misconfigured', `the value of ${name} has line breaks or is no text; pass keeps a password on one line`)
+  }
+  for (const [name, value] of Object.entries(entries)) {
+    const before = await read(config, context, name)
+    if (value === null) {
+      if (before !== undefined) await done(run(config, context, ['rm', '--force', entryOf(config, context, name)]))
+      continue
+    }
+    const text = new Secret(`${value.reveal()}\n${before?.notes ?? ''}`)
+    await done(run(config, context, ['insert', '--multiline', '--force', entryOf(config, context, name)], text))
+  }
+}
+
+async function restore(config: Options, context: AdapterContext, prior: Prior | undefined, old: Delivery | undefined): Promise<void> {
+  await write(config, context, prior ?? old?.entries ?? {})
+}
+
+/** First line and the rest of an entry; `undefined` where there is none. */
+async function read(
+  config: Options,
+  context: AdapterContext,
+  name: string,
+): Promise<{ readonly value: Secret; readonly notes: string } | undefined> {
+  const result = await run(config, context, ['show', entryOf(config, context, name)])
+  if (result.code === 1 && /is not in the password store/.test(result.stderr)) return undefined
+  if (result.code !== 0) throw failure(result)
+  const text = result.stdout.reveal()
+  const end = text.indexOf('\n')
+  return end < 0 ? { value: new Secret(text), notes: '' } : { value: new Secret(text.slice(0, end)), notes: text.slice(end + 1) }
+}
+
+function entryOf(config: Options, context: AdapterContext, name: string): string {
+  return config.entry.replaceAll('{path}', context.path).replaceAll('{name}', name)
+}
+
+async function done(call: Promise<SpawnResult>): Promise<void> {
+  const result = await call
+  if (result.code !== 0) throw failure(result)
+}
+
+async function run(config: Options, context: AdapterContext, args: readonly string[], input?: Secret): Promise<SpawnResult> {
+  const argv = await context.spawn.resolve([config.program, ...args])
+  return context.spawn.run({
+    argv,
+    input: input ?? new Secret(''),
+    env: {
+      // Without a terminal an agent that has to ask for a pass phrase must fail, not wait.
+      PASSWORD_STORE_GPG_OPTS: '--batch --no-tty',
+      ...(config.storeDir === undefined ? {} : { PASSWORD_STORE_DIR: config.storeDir }),
+      ...(config.gnupgHome === undefined ? {} : { GNUPGHOME: config.gnupgHome }),
+    },
+    timeoutMs: TIMEOUT_MS,
+    signal: context.signal,
+  })
+}
+
+function failure(result: SpawnResult): AdapterError {
+  return new AdapterError(result.timedOut ? 'timeout' : 'failed', `${basenameOf('pass')} ${endOf(result)}`, {
+    effect: 'unknown',
+    retryable: result.timedOut,
+    hints: ['the key of the store must be usable without a question: gpg-agent, or a key without pass phrase'],
+  })
+}

@@ -1,0 +1,92 @@
+/** The real program with a throw-away GnuPG home. Debian's packages pass and gnupg; without them it is skipped by name, but not in CI. */
+import { execFileSync } from 'node:child_process'
+import { existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { parseConfig } from '../../src/core/schema.ts'
+import { Secret } from '../../src/core/secret.ts'
+import pass from '../../src/targets/pass.ts'
+import { targetSuite } from '../conformance/target.suite.ts'
+import { testContext } from '../fakes/context.ts'
+
+const present = existsSync('/usr/bin/pass') && existsSync('/usr/bin/gpg')
+if (!present) {
+  if (process.env['CI'] !== undefined) throw new Error('Debian packages pass and gnupg are missing')
+  process.stderr.write('skipped: tests of the target pass need the Debian packages pass and gnupg\n')
+}
+
+/** Short: the agent's socket lies in it, and a socket's path has 107 characters at most. */
+let home = ''
+let store = 0
+const env = (): NodeJS.ProcessEnv => ({ PATH: '/usr/bin:/bin', HOME: home, GNUPGHOME: home })
+
+function freshStore(): {
+  readonly storeDir: string
+  readonly show: (entry: string) => string | undefined
+  readonly insert: (entry: string, text: string) => void
+} {
+  const storeDir = join(home, `store${++store}`)
+  const call = (args: readonly string[], input = ''): string =>
+    execFileSync('pass', args, {
+      env: { ...env(), PASSWORD_STORE_DIR: storeDir },
+      input,
+      encoding: 'utf8',
+      stdio: ['pipe', 'pipe', 'pipe'],
+    })
+  call(['init', 'rotate@example.com'])
+  return {
+    storeDir,
+    show: (entry) => (existsSync(join(storeDir, `${entry}.gpg`)) ? call(['show', entry]) : undefined),
+    insert: (entry, text) => void call(['insert', '-m', '-f', entry], text),
+  }
+}
+
+describe.skipIf(!present)('pass', () => {
+  beforeAll(() => {
+    home = mkdtempSync('/tmp/rp-')
+    execFileSync(
+      'gpg',
+      ['--batch', '--quiet', '--passphrase', '', '--quick-generate-key', 'rotate@example.com', 'default', 'default', 'never'],
+      { env: env() },
+    )
+  })
+  afterAll(() => {
+    execFileSync('gpgconf', ['--kill', 'all'], { env: env() })
+    rmSync(home, { recursive: true, force: true })
+  })
+
+  targetSuite('pass', pass, () => {
+    const { storeDir, show } = freshStore()
+    return {
+      config: { entry: 'team/{name}', storeDir, gnupgHome: home },
+      read: (name) => show(`team/${name}`)?.split('\n')[0],
+    }
+  })
+
+  test('notes below the value are kept, and the value is on the first line', async () => {
+    const { storeDir, show, insert } = freshStore()
+    insert('production/app/API_KEY', 'old value\nuser: me\nurl: https://a.test\n')
+    const session = await pass.open(parseConfig(pass.config, { storeDir, gnupgHome: home }, 'it'), testContext())
+    const entries = { API_KEY: new Secret('new $value "x"') }
+    await session.put({ id: 'd', path: 'production/app/API_KEY', version: 2, entries, fields: entries })
+    expect(show('production/app/API_KEY')).toBe('new $value "x"\nuser: me\nurl: https://a.test\n')
+  })
+
+  test('what pass can not hold is refused before anything is written', async () => {
+    const { storeDir, show } = freshStore()
+    const session = await pass.open(parseConfig(pass.config, { storeDir, gnupgHome: home }, 'it'), testContext())
+    const put = (entries: Record<string, Secret>) => session.put({ id: 'd', path: 'p', version: 2, entries, fields: entries })
+    await expect(put({ A: new Secret('two\nlines') })).rejects.toMatchObject({ code: 'misconfigured' })
+    await expect(put({ A: new Secret('1'), B: new Secret('2') })).rejects.toMatchObject({ code: 'misconfigured' })
+    expect(show('production/app/API_KEY')).toBeUndefined()
+  })
+
+  test('a store that is not there is found by the probe', async () => {
+    const session = await pass.open(parseConfig(pass.config, { storeDir: join(home, 'none'), gnupgHome: home }, 'it'), testContext())
+    await expect(session.probe()).rejects.toMatchObject({ code: 'failed' })
+  })
+
+  test.each(['-x', '../x', 'a\nb', ''])('the entry %j is refused', (entry) => {
+    expect(() => parseConfig(pass.config, { entry }, 'it')).toThrow(/entry/)
+  })
+})
