@@ -17,6 +17,7 @@ const entries: Record<string, ProviderEntry> = {
   jwt: { title: 'JWT signing secret made here', load: () => import('./jwt.ts') },
   manual: { title: 'Value given by a person', load: () => import('./manual.ts') },
   openai: { title: 'OpenAI service-account keys', load: () => import('./openai.ts') },
+  postgres: { title: 'PostgreSQL passwords', load: () => import('./postgres.ts') },
   stripe: { title: 'Stripe API keys, made by a person', load: () => import('./stripe.ts') },
   webhook: { title: 'Your own web hook', aliasOf: 'custom', load: () => import('./custom.ts') },
 }

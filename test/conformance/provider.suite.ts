@@ -64,7 +64,11 @@ export function providerSuite(name: string, provider: Provider, start: () => Pro
     })
     const issue = async (intent?: Intent): Promise<Credential> => {
       const issued = await session.create(intent ?? (await intend()), bench.current)
-      secrets.push(...Object.entries(issued.fields).flatMap(([field, value]) => (/id$/i.test(field) ? [] : [value.reveal()])))
+      secrets.push(
+        ...Object.entries(issued.fields).flatMap(([field, value]) =>
+          /id$|^(username|host|port|database)$/i.test(field) ? [] : [value.reveal()],
+        ),
+      )
       return { fields: issued.fields, ...(issued.handle === undefined ? {} : { handle: issued.handle }) }
     }
     /** The error of a call that must fail; it says nothing secret. */

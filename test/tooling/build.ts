@@ -1,4 +1,5 @@
 // Bundles src/main.ts into dist/: one ES module for the start and one chunk per lazy import. Run it with `npm run build`.
+import { createRequire } from 'node:module'
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises'
@@ -273,6 +274,15 @@ const manifest: Plugin = {
   },
 }
 
+/** The condition `import` below would give a `require` of pg the other, ESM form of its parts, of which it can't derive a class. */
+const pgParts: Plugin = {
+  name: 'pg parts',
+  setup({ onResolve }) {
+    const { resolve } = createRequire(`${root}package.json`)
+    onResolve({ filter: /^pg-(pool|protocol)$/ }, ({ kind, path }) => (kind === 'require-call' ? { path: resolve(path) } : undefined))
+  },
+}
+
 /**
  * `await import('undici')` has names in Node, which reads them out of the CommonJS source; a bundler hands over only the default export. So a package
  * that our sources load lazily, and that Node finds to be CommonJS, goes through a module that re-exports the names that Node sees.
@@ -309,7 +319,7 @@ const { metafile } = await build({
   minify: process.argv.includes('--minify'),
   legalComments: 'none',
   metafile: true,
-  plugins: [builtins, libsodium, sqlite, manifest, shortWay, lazyPackages],
+  plugins: [builtins, libsodium, sqlite, manifest, shortWay, lazyPackages, pgParts],
   logLevel: 'warning',
 })
 

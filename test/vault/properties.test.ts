@@ -113,25 +113,33 @@ describe('work', () => {
       const made = await makeVault(file)
       const secrets = await fill(made.vault, size)
       made.vault.close()
-      const secret = secrets[size >> 1] ?? aSecret('x')
-      const { vault, rows } = await counted(file)
-      const value = await vault.read(async (reader) => reader.value((await reader.resolve(secret.path))?.id ?? '', 1))
-      expect(value?.['value']?.reveal()).toBe(`value ${secret.path}`)
-      const get = rows()
-      expect(await vault.read((reader) => reader.resolve('not/there'))).toBeUndefined()
-      const missing = rows()
-      expect((await vault.due(5)).ids).toEqual([])
-      const nothingDue = rows()
-      vault.close()
-      const writer = await counted(file)
-      await writer.vault.transact(async (tx) => {
-        const found = await tx.secret(secret.id)
-        if (found !== undefined) await tx.putSecret({ ...found, updatedAt: 7 })
-        tx.audit(anEntry(secret.path))
-      })
-      const commit = writer.rows()
-      writer.vault.close()
-      results.push({ get, missing, nothingDue, commit })
+      // Keys are random: now and then two rows of one path lie in the same node, and one fewer is touched. The most that any of a few secrets takes is what counts.
+      const most: Record<string, Record<string, number>> = {}
+      const count = (what: string, got: Readonly<Record<string, number>>): void => {
+        const before = (most[what] ??= {})
+        for (const [kind, n] of Object.entries(got)) before[kind] = Math.max(before[kind] ?? 0, n)
+      }
+      for (let i = 0; i < 6; i++) {
+        const secret = secrets[(size >> 1) + i] ?? aSecret('x')
+        const { vault, rows } = await counted(file)
+        const value = await vault.read(async (reader) => reader.value((await reader.resolve(secret.path))?.id ?? '', 1))
+        expect(value?.['value']?.reveal()).toBe(`value ${secret.path}`)
+        count('get', rows())
+        expect(await vault.read((reader) => reader.resolve(`not/there/${i}`))).toBeUndefined()
+        count('missing', rows())
+        expect((await vault.due(5)).ids).toEqual([])
+        count('nothingDue', rows())
+        vault.close()
+        const writer = await counted(file)
+        await writer.vault.transact(async (tx) => {
+          const found = await tx.secret(secret.id)
+          if (found !== undefined) await tx.putSecret({ ...found, updatedAt: 7 })
+          tx.audit(anEntry(secret.path))
+        })
+        count('commit', writer.rows())
+        writer.vault.close()
+      }
+      results.push(most)
     }
     expect(results[1]).toEqual(results[0])
     expect(results[0]).toMatchObject({ nothingDue: { read: 1 }, get: { reads: 3 }, commit: { written: 5 } })

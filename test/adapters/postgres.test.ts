@@ -1,0 +1,191 @@
+import pg from 'pg'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { parseConfig } from '../../src/core/schema.ts'
+import { type Fields, Secret } from '../../src/core/secret.ts'
+import postgres, { scramVerifier } from '../../src/providers/postgres.ts'
+import { providerSuite } from '../conformance/provider.suite.ts'
+import { START } from '../fakes/clock.ts'
+import { expectNoTrace } from '../cli/program.ts'
+import { World } from '../cli/rotation-world.ts'
+import { testContext } from '../fakes/context.ts'
+import { hasPostgres, type Server, startPostgres } from '../fakes/postgres-server.ts'
+
+test('the verifier is that of RFC 7677, in the form of pg_authid', () => {
+  const salt = Buffer.from('W22ZaJ0SNY7soEsUEjb6gQ==', 'base64')
+  // User "user", password "pencil": RFC 7677, 3. StoredKey and ServerKey follow from its salt and 4096 iterations.
+  expect(scramVerifier(new Secret('pencil'), salt)).toBe(
+    'SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=',
+  )
+})
+
+test.each([
+  [{}, /host/],
+  [{ host: 'db.test', admin: { user: 'x', password: 'p' } }, /users.*two roles/],
+  [{ host: 'db.test', admin: { user: 'x', password: 'p' }, users: ['a', 'a'] }, /twice/],
+  [{ host: 'db.test', admin: { user: 'a', password: 'p' }, users: ['a', 'b'] }, /admin/],
+  [{ host: 'db.test', admin: { user: 'x', password: 'p' }, strategy: 'single' }, /user/],
+  [{ host: 'db.test', admin: { user: 'x', password: 'p' }, users: ['a', 'b'], tls: false }, /tls.*only to this machine/],
+])('refuses %j', (config, why) => {
+  expect(() => parseConfig(postgres.config, config as never, 'it')).toThrow(why)
+})
+
+describe.skipIf(!hasPostgres)('against a real server', () => {
+  let server: Server
+  let serial = 0
+  beforeAll(async () => {
+    server = await startPostgres()
+  })
+  afterAll(() => server.stop())
+
+  const login = async (user: string, password: string): Promise<pg.Client> => {
+    const client = new pg.Client({ host: '127.0.0.1', port: server.port, database: 'postgres', user, password })
+    client.on('error', () => undefined)
+    await client.connect()
+    return client
+  }
+  const accepts = async (fields: Fields): Promise<boolean> => {
+    const { username, password } = fields
+    try {
+      await (await login(username?.reveal() ?? '', password?.reveal() ?? '')).end()
+      return true
+    } catch {
+      return false
+    }
+  }
+  async function roles() {
+    const [a, b] = [`app_a${++serial}`, `app "b"${serial}`]
+    const admin = await login('admin', server.password)
+    await admin.query(`CREATE ROLE ${a} LOGIN PASSWORD 'first-password-of-a'`)
+    await admin.query(`CREATE ROLE "${b.replaceAll('"', '""')}" NOLOGIN`)
+    await admin.end()
+    const config = { host: '127.0.0.1', port: server.port, admin: { user: 'admin', password: server.password } }
+    const fields = { username: new Secret(a), password: new Secret('first-password-of-a') }
+    return { a, b, config, fields }
+  }
+
+  providerSuite('postgres, two users', postgres, async () => {
+    const { a, b, config, fields } = await roles()
+    return {
+      config: { ...config, users: [a, b] },
+      current: { fields, handle: { id: a, live: true } },
+      accepts,
+      live: async () => {
+        const admin = await login('admin', server.password)
+        const { rows } = await admin.query<{ n: number }>(
+          'SELECT count(*)::int AS n FROM pg_roles WHERE rolcanlogin AND rolname = ANY($1)',
+          [[a, b]],
+        )
+        await admin.end()
+        return rows[0]?.n ?? 0
+      },
+      secrets: ['first-password-of-a', server.password],
+    }
+  })
+
+  providerSuite('postgres, one user', postgres, async () => {
+    const { a, config, fields } = await roles()
+    return {
+      config: { ...config, user: a, strategy: 'single' },
+      current: { fields },
+      accepts,
+      secrets: ['first-password-of-a', server.password],
+    }
+  })
+
+  test('users take turns: both work in between, the old one is refused at the end, and no password reaches the log', async () => {
+    const { a, b, config, fields } = await roles()
+    const session = await postgres.open(parseConfig(postgres.config, { ...config, users: [a, b] } as never, 'it'), testContext())
+    await session.preflight({ fields })
+    const intend = (tag: string) => ({ tag, before: [], material: session.prepare?.(testContext().random) ?? {}, at: START, attempt: 1 })
+    const intent = intend('one')
+    expect((await session.settle(intent, { fields })).outcome).toBe('none')
+    const made = await session.create(intent, { fields })
+    expect(made.fields['username']?.reveal()).toBe(b)
+    expect((await session.settle(intent, { fields })).outcome).toBe('applied')
+    expect([await accepts(fields), await accepts(made.fields)]).toEqual([true, true])
+    const url = new URL(made.fields['url']?.reveal() ?? '')
+    expect([decodeURIComponent(url.username), decodeURIComponent(url.password)]).toEqual([b, made.fields['password']?.reveal()])
+    await session.revoke?.({ fields, handle: { id: a, live: true } })
+    expect([await accepts(fields), await accepts(made.fields)]).toEqual([false, true])
+    expect((await session.list?.())?.map(({ id, live }) => [id, live]).toSorted()).toEqual(
+      [
+        [b, true],
+        [a, false],
+      ].toSorted(),
+    )
+    const back = await session.create(
+      { ...intend('two'), material: { password: new Secret('another-password-42') } },
+      { fields: made.fields },
+    )
+    expect(back.fields['username']?.reveal()).toBe(a)
+    expect(await accepts(back.fields)).toBe(true)
+    const log = server.log()
+    expect(log).toContain('ALTER ROLE')
+    for (const value of [made.fields['password'], back.fields['password']]) expect(log).not.toContain(value?.reveal())
+  })
+
+  test('through the built program: two rotations, a rollback in between works, one role can log in at the end', async () => {
+    const { a, b, config } = await roles()
+    const world = await new World().init()
+    try {
+      const path = 'production/db/APP_LOGIN'
+      await world.ok([
+        'schedule',
+        'set',
+        path,
+        '--provider',
+        'postgres',
+        '--interval',
+        '90',
+        '--grace',
+        '1h',
+        '--config',
+        JSON.stringify({ ...config, users: [b, a] }),
+      ])
+      await world.ok(['run-due'])
+      const first = JSON.parse(await world.get(path)) as { username: string; password: string }
+      expect(first.username).toBe(b)
+      await world.ok(['rotate', path])
+      const second = JSON.parse(await world.get(path)) as { username: string; password: string }
+      expect(second.username).toBe(a)
+      for (const { username, password } of [first, second]) await (await login(username, password)).end()
+      await world.ok(['rollback', path])
+      expect(JSON.parse(await world.get(path))).toMatchObject({ username: b })
+      // The other role is in grace: nobody takes it away from whoever still uses it.
+      expect((await world.run(['rotate', path])).code).toBe(20)
+      await world.ok(['revoke', path])
+      await world.ok(['rotate', path])
+      await world.ok(['revoke', path])
+      const last = JSON.parse(await world.get(path)) as { username: string; password: string }
+      expect(last.username).toBe(a)
+      await (await login(last.username, last.password)).end()
+      await expect(login(first.username, first.password)).rejects.toMatchObject({ code: expect.stringMatching(/^28/) as string })
+      expectNoTrace(world.box, last.password, { shownBy: world.box.results.filter(({ args }) => args[0] === 'get') })
+      expect(server.log()).not.toContain(last.password)
+    } finally {
+      await world.close()
+    }
+  })
+
+  test('who may not, who is not there, and nobody', async () => {
+    const { a, b, config } = await roles()
+    const open = (more: Record<string, unknown>) =>
+      postgres.open(parseConfig(postgres.config, { ...config, users: [a, b], ...more } as never, 'it'), testContext())
+    await expect((await open({ admin: { user: 'admin', password: 'wrong' } })).preflight(undefined)).rejects.toMatchObject({
+      code: 'denied',
+      effect: 'none',
+    })
+    await expect((await open({ users: [a, 'nobody'] })).preflight(undefined)).rejects.toMatchObject({ code: 'misconfigured' })
+    await expect((await open({ port: 1 })).preflight(undefined)).rejects.toMatchObject({ code: 'unreachable', effect: 'none' })
+    const admin = await login('admin', server.password)
+    await admin.query(`CREATE ROLE weak${serial} LOGIN PASSWORD 'weak-password'`)
+    await admin.end()
+    const weak = await open({ admin: { user: `weak${serial}`, password: 'weak-password' } })
+    await expect(weak.preflight(undefined)).rejects.toMatchObject({ code: 'denied' })
+    const intent = { tag: 't', before: [], material: { password: new Secret('never-applied-1') }, at: START, attempt: 1 }
+    await expect(weak.create(intent, undefined)).rejects.toMatchObject({ code: 'denied', effect: 'none' })
+    await expect((await open({})).revoke?.({ fields: {}, handle: { id: 'admin', live: true } })).rejects.toMatchObject({
+      code: 'misconfigured',
+    })
+  })
+})
