@@ -1,0 +1,90 @@
+/**
+ * A key on two platforms, through the built program: delivered, deployed, checked against what really runs, and everything taken back when a deployment keeps the old
+ * value. The check presents the new value to the application, which says whether that is the one it runs with.
+ */
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { FakeRender, FakeVercel } from '../fakes/hosting.ts'
+import { expectNoTrace } from './program.ts'
+import { configOf, option, World } from './rotation-world.ts'
+
+const path = 'production/app/API_KEY'
+const first = 'first-value-0123456789abc'
+let world: World
+let vercel: FakeVercel
+let render: FakeRender
+const stops: (() => void)[] = []
+
+beforeEach(async () => {
+  world = await new World().init()
+  vercel = await new FakeVercel().start()
+  render = await new FakeRender().start()
+})
+afterEach(async () => {
+  for (const stop of stops.splice(0)) stop()
+  await vercel.stop()
+  await render.stop()
+  await world.close()
+})
+
+/** Green when everything that runs has the value that is presented. */
+async function application(running: () => readonly (string | undefined)[]): Promise<string> {
+  const http = createServer((request, response) => {
+    const asked = request.headers['x-value']
+    response.writeHead(running().every((value) => value === asked) ? 200 : 503).end()
+  })
+  await new Promise<void>((resolve) => http.listen(0, '127.0.0.1', resolve))
+  stops.push(() => http.close())
+  return `http://127.0.0.1:${(http.address() as AddressInfo).port}/health`
+}
+
+async function setUp() {
+  const sites = [vercel.project('site', { API_KEY: first }), vercel.project('admin', { API_KEY: first })]
+  const services = [render.service('api', { API_KEY: first }), render.service('worker', { API_KEY: first })]
+  const running = (): readonly (string | undefined)[] => [
+    ...sites.map((id) => vercel.projects.get(id)?.running.get('API_KEY')),
+    ...services.map((id) => render.services.get(id)?.running.get('API_KEY')),
+  ]
+  const hook = await world.hook({ overlap: true, live: [first] })
+  const url = await application(running)
+  await world.ok(['set', path], { input: first })
+  await world.ok([
+    'schedule',
+    'set',
+    path,
+    '--provider',
+    'custom',
+    '--interval',
+    '30',
+    '--config',
+    configOf(hook),
+    ...option('--target', { type: 'vercel', projects: '*', token: vercel.token, baseUrl: vercel.url }),
+    ...option('--target', { type: 'render', services: '*', token: render.token, baseUrl: render.url }),
+    ...option('--check', { type: 'http', url, header: { 'X-Value': '{value}' } }),
+  ])
+  return { hook, running }
+}
+
+test('all projects and services run with the new value before it is promoted', async () => {
+  const { hook, running } = await setUp()
+  await world.ok(['target', 'test', path])
+  const run = await world.data<{ targets: readonly { status: string }[]; checks: readonly { ok: boolean }[] }>(['rotate', path])
+  expect(run.targets.map(({ status }) => status)).toEqual(['updated', 'updated'])
+  const value = await world.get(path)
+  expect(hook.live).toEqual([first, value])
+  expect(running()).toEqual([value, value, value, value])
+  for (const token of [vercel.token, render.token]) expectNoTrace(world.box, token)
+})
+
+test('a deployment that keeps the old value is caught by its check, and everything is taken back', async () => {
+  const { hook, running } = await setUp()
+  vercel.inherits = true
+  const result = await world.run(['rotate', path])
+  expect(result.code, result.stderr).toBe(20)
+  expect(result.stderr).toMatch(/check http is red: 503 instead of 200.*Everything was undone/)
+  expect(await world.get(path)).toBe(first)
+  expect(hook.live).toEqual([first])
+  expect(running()).toEqual([first, first, first, first])
+  expect([...vercel.projects.values()].flatMap(({ env }) => env.map(({ value }) => value))).toEqual([first, first])
+})
