@@ -19,6 +19,8 @@ const DEPLOY_LIMIT_MS = 30 * 60_000
 /** Marks what we made, so that an undo deletes nothing else. */
 const COMMENT = 'made by rotate'
 
+const FAILED: readonly string[] = ['ERROR', 'CANCELED', 'BLOCKED', 'DELETED']
+
 const environments = ['production', 'preview', 'development'] as const
 
 const Config = z.strictObject({
@@ -201,11 +203,12 @@ async function deploy(
   for (const project of projects) {
     const have = await variables(vercel, config, project)
     if (!have.some(({ key }) => Object.hasOwn(delivery.entries, key))) continue
-    const ready = await deployments(vercel, project)
-    const mine = ready.find(({ meta }) => meta['rotateDelivery'] === delivery.id)
-    const production = ready.filter(({ target }) => target === 'production')
-    const base = production.find(({ substate }) => substate === 'PROMOTED') ?? production[0]
-    if (mine !== undefined) started.push({ project, id: mine.id, earlier: ready.length - 1 })
+    // Asked for by themselves: among the newest of all kinds a production deployment may be hidden by a hundred previews.
+    const production = await deployments(vercel, project, '&target=production')
+    const ready = production.filter(({ state }) => state === 'READY')
+    const mine = production.find(({ state, meta }) => meta['rotateDelivery'] === delivery.id && !FAILED.includes(state))
+    const base = ready.find(({ substate }) => substate === 'PROMOTED') ?? ready[0]
+    if (mine !== undefined) started.push({ project, id: mine.id, earlier: ready.length - (mine.state === 'READY' ? 1 : 0) })
     else if (base === undefined)
       context.note(`${VENDOR}: ${project.name} has no production deployment yet; its first one will take the value`)
     else started.push({ project, id: await again(vercel, project, base.id, delivery.id), earlier: ready.length })
@@ -215,27 +218,27 @@ async function deploy(
     context.note(`${VENDOR}: ${project.name} is deployed (${i + 1}/${started.length})`)
     if (earlier > 0)
       context.note(
-        `${VENDOR}: ${earlier} earlier deployments of ${project.name} (previews, instant rollback) still hold the value they were made with`,
+        `${VENDOR}: ${earlier} earlier production deployments of ${project.name} (instant rollback), and its previews, still hold the value they were made with`,
       )
   }
 }
 
 interface Deployment {
   readonly id: string
-  readonly target: unknown
+  readonly state: string
   readonly substate: unknown
   readonly meta: Readonly<Record<string, unknown>>
 }
 
-/** Those that are ready, newest first. */
-async function deployments(vercel: Api, project: Project): Promise<readonly Deployment[]> {
+/** The newest hundred, newest first, in whatever state. */
+async function deployments(vercel: Api, project: Project, filter: string): Promise<readonly Deployment[]> {
   const answer = objectIn(
-    await vercel.call('GET', `/v7/deployments?projectId=${encodeURIComponent(project.id)}&state=READY&limit=100`),
+    await vercel.call('GET', `/v7/deployments?projectId=${encodeURIComponent(project.id)}&limit=100${filter}`),
     VENDOR,
   )
   return listIn(answer['deployments'], VENDOR).map((one) => ({
     id: textIn(one, 'uid', VENDOR),
-    target: one['target'],
+    state: textIn(one, 'readyState', VENDOR),
     substate: one['readySubstate'],
     meta: objectIn(one['meta'] ?? {}, VENDOR),
   }))

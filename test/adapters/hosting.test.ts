@@ -139,11 +139,25 @@ describe('vercel', () => {
     await session.deploy?.(delivery('new-value'))
     expect([running(a), running(b), running(c)]).toEqual(['new-value', undefined, 'new-value'])
     expect(fake.projects.get(b)?.env).toEqual([])
-    expect(context.notes.join('\n')).toMatch(/c is deployed \(2\/2\)\n.*1 earlier deployments of c .*still hold the value/)
+    expect(context.notes.join('\n')).toMatch(/c is deployed \(2\/2\)\n.*1 earlier production deployments of c .*still hold the value/)
     // The same delivery again finds what it made.
     const made = fake.deployments.length
     await session.deploy?.(delivery('new-value'))
     expect(fake.deployments).toHaveLength(made)
+  })
+
+  test('production is found behind a hundred previews, and a deployment that still builds is taken up again', async () => {
+    const a = fake.project('a', { API_KEY: 'old' })
+    const [live] = fake.deployments
+    for (let i = 0; i < 120 && live !== undefined; i++) fake.deployments.unshift({ ...live, uid: `dpl_preview${i}`, target: 'preview' })
+    const session = await open(vercel, config())
+    await session.put(delivery('new-value'))
+    fake.faults.push({ method: 'GET', path: /v13/, status: 418 })
+    await expect(session.deploy?.(delivery('new-value'))).rejects.toMatchObject({ code: 'failed' })
+    const made = fake.deployments.length
+    await session.deploy?.(delivery('new-value'))
+    expect(fake.deployments).toHaveLength(made)
+    expect(running(a)).toBe('new-value')
   })
 
   test('an undo is a deployment of its own', async () => {

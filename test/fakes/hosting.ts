@@ -225,7 +225,11 @@ export class FakeVercel extends FakeHost {
     if (kind === 'projects') return this.#variables(method, id, part, env, body)
     if (method === 'POST') return this.#deploy(url, body as Record<string, unknown>)
     if (version === 'v7') {
-      const list = this.deployments.filter((one) => one.projectId === url.searchParams.get('projectId') && one.state === 'READY')
+      const [wanted, state] = [url.searchParams.get('target'), url.searchParams.get('state')]
+      const list = this.deployments
+        .filter((one) => one.projectId === url.searchParams.get('projectId'))
+        .filter((one) => (wanted === null || one.target === wanted) && (state === null || one.state === state))
+        .slice(0, Number(url.searchParams.get('limit') ?? '20'))
       return {
         status: 200,
         body: {
