@@ -38,7 +38,7 @@ const LAYERS: Readonly<Record<string, Row>> = {
   'system.ts': { src: ['core'], node: 'any' }, // the real clock and random source
   'main.ts': { src: ['any'], packages: 'any', lazy: true, node: 'any' },
   'help.ts': { src: ['cli', 'main.ts'], node: FILES }, // the text made at build time
-  'get.ts': { src: ['cli', 'vault', 'system.ts', 'main.ts'] }, // the composition root of the short way of `get`
+  'short.ts': { src: ['cli', 'vault', 'system.ts', 'main.ts'] }, // the composition root of the short way of `get`
 }
 
 /** The only places that may ask for the time or for chance; all others are handed a Clock and a Random. */

@@ -2,51 +2,17 @@
 import { createHash } from 'node:crypto'
 import { createReadStream, existsSync, statSync, unlinkSync } from 'node:fs'
 import { join } from 'node:path'
-import { DAY, iso } from '../core/duration.ts'
+import { iso } from '../core/duration.ts'
 import { AdapterError, RotateError } from '../core/errors.ts'
 import type { AuditEntry, Trigger } from '../core/model.ts'
-import type { Vault } from '../core/ports.ts'
+import { backupState, type BackupMade, type BackupSetting, MADE, SETTING } from './backup-state.ts'
 import type { Deps } from './deps.ts'
 import { proverOf } from './prove-copy.ts'
 
-/** The document `backup`. */
-export interface BackupSetting {
-  readonly dir: string
-  /** So many of those made by `run-due` stay. */
-  readonly keep: number
-}
-
-export interface BackupMade {
-  readonly file: string
-  /** Before the copy was begun: everything older is in it. */
-  readonly at: number
-  readonly bytes: number
-  readonly sha256: string
-  readonly versions: number
-  /** Made by itself: removed when enough newer ones exist. */
-  readonly kept: boolean
-}
-
-const SETTING = 'backup'
-const MADE = 'backups'
 /** So many are remembered. */
 const REMEMBERED = 100
 
 export type BackupDeps = Pick<Deps, 'vault' | 'clock' | 'actor' | 'reason' | 'signal' | 'self' | 'note'>
-
-export interface BackupState {
-  readonly setting: BackupSetting | undefined
-  /** Oldest first; files that are gone are left out. */
-  readonly made: readonly BackupMade[]
-}
-
-export async function backupState(vault: Vault): Promise<BackupState> {
-  const [setting, made] = await vault.read(async (reader) => [
-    await reader.doc<BackupSetting | null>(SETTING),
-    await reader.doc<readonly BackupMade[]>(MADE),
-  ])
-  return { setting: setting ?? undefined, made: (made ?? []).filter(({ file }) => existsSync(file)) }
-}
 
 /** From now on `run-due` keeps backups there; `undefined` ends that. */
 export async function configureBackups(deps: BackupDeps, setting: BackupSetting | undefined): Promise<void> {
@@ -123,9 +89,4 @@ export async function ensureBackup(deps: BackupDeps, newerThan: number): Promise
       retryable: true,
     })
   }
-}
-
-/** Is the newest configured one older than a day? */
-export function backupDue({ setting, made }: BackupState, now: number): boolean {
-  return setting !== undefined && !made.some((one) => one.at > now - DAY && one.at <= now)
 }

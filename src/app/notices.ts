@@ -13,7 +13,8 @@ import { currentVersion } from '../core/model.ts'
 import type { Notice, NoticeType } from '../core/notifier.ts'
 import { retryPause } from '../engine/policy.ts'
 import type { Deps } from './deps.ts'
-import { type NotifierSetting, notifierSettings, type NotifierSettings, send } from './notifiers.ts'
+import { send } from './notifiers.ts'
+import { eventsSince, type NotifierSetting, notifierSettings, readyOf, typeOf } from './outbox.ts'
 import { type RunView, viewOf } from './run-view.ts'
 
 export interface Notified {
@@ -31,14 +32,6 @@ const IDLE = 200
 /** Pauses between the attempts of the last flush of a command, which may take its time. */
 const PATIENT = [1000, 4000]
 
-/** Is somebody to be told something now? One document, and no more where there is no notifier. */
-export async function noticesWaiting(deps: Deps): Promise<boolean> {
-  const settings = await deps.vault.read((reader) => notifierSettings(reader))
-  const ready = readyOf(settings, deps.clock.now())
-  if (ready.length === 0) return false
-  return (await eventsSince(deps, Math.min(...ready.map(([, { told }]) => told)))).some((event) => typeOf(event) !== undefined)
-}
-
 /**
  * Tells whom it may concern what has not been told. `patient`: three attempts each, for the end of a command; otherwise one, so that the next secret does not wait.
  * Throws only what ends every command: `tampered`, a full disk.
@@ -51,7 +44,7 @@ export async function flush(deps: Deps, patient: boolean): Promise<readonly Noti
   const unlock = await deps.locks.tryNamed(`notices-${deps.vault.vaultId.toLowerCase().replace('_', '-')}`)
   if (unlock === undefined) return []
   try {
-    const events = await eventsSince(deps, Math.min(...ready.map(([, { told }]) => told)))
+    const events = await eventsSince(deps.vault, Math.min(...ready.map(([, { told }]) => told)))
     const notices: (readonly [AuditEvent, Notice, readonly string[]])[] = []
     for (const event of events) {
       const made = await noticeOf(deps, event)
@@ -63,20 +56,6 @@ export async function flush(deps: Deps, patient: boolean): Promise<readonly Noti
   } finally {
     unlock()
   }
-}
-
-function readyOf(settings: NotifierSettings, now: number): readonly (readonly [string, NotifierSetting])[] {
-  return Object.entries(settings).filter(([, { retryAt }]) => (retryAt ?? 0) <= now)
-}
-
-/** Oldest first. */
-async function eventsSince(deps: Deps, told: number): Promise<readonly AuditEvent[]> {
-  const events: AuditEvent[] = []
-  for await (const event of deps.vault.auditEvents({}, 'newest-first')) {
-    if (event.seq <= told) break
-    events.push(event)
-  }
-  return events.toReversed()
 }
 
 /** Everything one notifier has to be told, in order; ends at the first that does not get through. */
@@ -156,28 +135,6 @@ async function remember(deps: Deps, name: string, told: number, done: readonly N
         metadata: { notifier: name, notice: type, id },
       })
   })
-}
-
-/** What an audit event tells people, if anything. */
-function typeOf({ action, status, metadata }: AuditEvent): NoticeType | undefined {
-  switch (action) {
-    case 'rotation_started':
-      return 'started'
-    case 'secret_rotated':
-      return status === 'success' ? 'succeeded' : undefined
-    case 'rotation_rolled_back':
-      return 'rolled_back'
-    case 'rotation_failed':
-      // One row when it turned back, one when it ended: the end is what is told.
-      return metadata['needs_operator'] === true ? 'needs_operator' : metadata['error'] === undefined ? undefined : 'failed'
-    case 'key_revoked':
-      // A new key that was given up, or one whose value was lost, is nobody's old key.
-      return metadata['state'] === 'revoked' ? 'revoked' : undefined
-    case 'notice_sent':
-      return status === 'pending' && metadata['notice'] === 'upcoming' ? 'upcoming' : undefined
-    default:
-      return undefined
-  }
 }
 
 const TITLES: Readonly<Record<NoticeType, string>> = {

@@ -3,26 +3,11 @@ import { AdapterError, RotateError, usage } from '../core/errors.ts'
 import type { ConfigValue } from '../core/model.ts'
 import { visible } from '../core/names.ts'
 import type { Notice, Notifier } from '../core/notifier.ts'
-import type { VaultReader } from '../core/ports.ts'
 import { parseConfig, wrapConfig } from '../core/schema.ts'
 import { registry } from '../notifiers/index.ts'
 import { adapterTools } from './adapters.ts'
 import type { Deps } from './deps.ts'
-
-export interface NotifierSetting {
-  readonly type: string
-  /** As written, secret literals wrapped. */
-  readonly config: ConfigValue
-  readonly createdAt: number
-  /** Sequence number of the newest audit event that it need not be told of any more. */
-  readonly told: number
-  readonly failures: number
-  readonly retryAt?: number
-  readonly lastError?: string
-}
-export type NotifierSettings = Readonly<Record<string, NotifierSetting>>
-
-const DOC = 'notifiers'
+import { DOC, type NotifierSetting, notifierSettings } from './outbox.ts'
 
 export interface NotifierView {
   readonly name: string
@@ -30,10 +15,6 @@ export interface NotifierView {
   readonly to: string
   readonly failures: number
   readonly lastError: string | null
-}
-
-export async function notifierSettings(reader: Pick<VaultReader, 'doc'>): Promise<NotifierSettings> {
-  return (await reader.doc<NotifierSettings>(DOC)) ?? {}
 }
 
 /** The notifier type with this id; throws `usage` listing what exists. */

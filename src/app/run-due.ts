@@ -17,7 +17,7 @@ import { cleanStrays } from '../engine/strays.ts'
 import { Breaker } from './breaker.ts'
 import type { Deps } from './deps.ts'
 import { enginePorts } from './engine.ts'
-import { announce, flush, type Notified, noticesWaiting } from './notices.ts'
+import { announce, flush, type Notified } from './notices.ts'
 import { findRun } from './find.ts'
 import { watchGrace } from './grace-watch.ts'
 import { cleanupFailure, failureOf, type RunView, viewOf } from './run-view.ts'
@@ -25,7 +25,8 @@ import { rotateOne } from './rotate.ts'
 import { resumed } from './schedules.ts'
 import { sharing } from './sharing.ts'
 import { finishRekey } from './unlockers.ts'
-import { acceptClock, backupDaily, upkeepDue, verifyDaily } from './upkeep.ts'
+import { acceptClock, backupDaily, verifyDaily } from './upkeep.ts'
+import { nothingWaits, whatWaits } from './waiting.ts'
 
 export interface RunDueInput {
   readonly matches?: (path: string) => boolean
@@ -92,9 +93,8 @@ export async function runDue(
 ): Promise<RunDueOutcome> {
   if (input.acceptClock === true) await acceptClock(deps)
   const startedAt = deps.clock.now()
-  const upkeep = input.upkeep === true ? await upkeepDue(deps) : { verify: false, backup: false }
+  const found = await whatWaits(deps, input.upkeep === true)
   await finishRekey(deps)
-  const found = await deps.vault.due(startedAt)
   const report = (tally: Tally, next: number | null): RunDueReport => ({
     runId,
     startedAt: iso(startedAt),
@@ -121,9 +121,7 @@ export async function runDue(
     begun: 0,
     breaker,
   }
-  const waiting = await noticesWaiting(deps)
-  if (found.ids.length === 0 && !upkeep.verify && !upkeep.backup && !waiting)
-    return { report: report(tally, found.next), failure: undefined }
+  if (nothingWaits({ ...found, rekey: false })) return { report: report(tally, found.next), failure: undefined }
 
   const unlock = await deps.locks.tryNamed(`run-due-${deps.vault.vaultId.toLowerCase().replace('_', '-')}`)
   if (unlock === undefined) {
@@ -132,7 +130,7 @@ export async function runDue(
     return { report: report(tally, found.next), failure: undefined }
   }
   try {
-    if (upkeep.verify) await verifyDaily(deps)
+    if (found.verify) await verifyDaily(deps)
     const own = await enginePorts(deps, progress)
     const ports = input.parallel > 1 ? { ...own, vault: sharing(own.vault) } : own
     if (input.jitterMs > 0) await deps.clock.sleep(jitter(deps, input.jitterMs), deps.signal)
@@ -154,7 +152,7 @@ export async function runDue(
     }
     await Promise.all(Array.from({ length: Math.max(1, Math.min(input.parallel, queue.length)) }, worker))
     if (stop !== undefined) throw stop
-    if (upkeep.backup) oneDone(await dailyBackup(deps, tally))
+    if (found.backup) oneDone(await dailyBackup(deps, tally))
     tally.notified.push(...(await flush(deps, true)))
     const told = tally.notified.filter(({ status }) => status === 'sent').length
     if (told > 0) oneDone([`${told} ${told === 1 ? 'notice' : 'notices'} sent`])

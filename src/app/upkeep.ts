@@ -1,22 +1,10 @@
 /** What `run-due` does for the vault itself: everything verified once a day, a backup a day where that is configured, the operator's word about the clock. */
-import { DAY, iso } from '../core/duration.ts'
+import { iso } from '../core/duration.ts'
 import { RotateError } from '../core/errors.ts'
-import { type BackupMade, backupDue, backupState, configuredBackup } from './backup.ts'
+import { configuredBackup } from './backup.ts'
+import { type BackupMade, backupState } from './backup-state.ts'
 import type { Deps } from './deps.ts'
-
-/** The document that holds when everything was verified last. */
-const VERIFIED = 'verified'
-
-export interface UpkeepDue {
-  readonly verify: boolean
-  readonly backup: boolean
-}
-
-export async function upkeepDue(deps: Deps): Promise<UpkeepDue> {
-  const now = deps.clock.now()
-  const last = await deps.vault.read((reader) => reader.doc<{ readonly at: number }>(VERIFIED))
-  return { verify: last === undefined || last.at > now || last.at <= now - DAY, backup: backupDue(await backupState(deps.vault), now) }
-}
+import { VERIFIED } from './waiting.ts'
 
 /** Verifies everything, and notes the date. Throws `tampered`. */
 export async function verifyDaily(deps: Deps): Promise<void> {

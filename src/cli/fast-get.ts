@@ -6,24 +6,11 @@
 import { fstatSync } from 'node:fs'
 import { pickField, readCurrent } from '../app/get.ts'
 import { parseName, parseVersion } from '../app/lookup.ts'
-import type { VaultDoor } from '../app/vaults.ts'
 import { RotateError } from '../core/errors.ts'
 import type { Label } from '../core/model.ts'
-import type { Clock, Random } from '../core/ports.ts'
 import { flatten, singleValue } from '../core/secret.ts'
-import { stateDirIfAny, vaultFile } from './places.ts'
-import { findSource } from './sources.ts'
+import { type FastHost, openFast } from './fast.ts'
 import { writeAll } from './write.ts'
-
-export interface FastHost {
-  readonly argv: readonly string[]
-  readonly env: Readonly<Record<string, string | undefined>>
-  readonly cwd: string
-  readonly clock: Clock
-  readonly random: Random
-  readonly openVault: VaultDoor['openVault']
-  readonly readKeyFile: VaultDoor['readKeyFile']
-}
 
 interface Asked {
   path?: string
@@ -84,35 +71,21 @@ export async function fastGet(host: FastHost): Promise<number | undefined> {
 }
 
 async function read(host: FastHost, asked: Asked): Promise<Uint8Array | undefined> {
-  const sources = { keyFile: asked.keyFile, passphraseFile: undefined, passphraseCommand: undefined, passphraseFd: undefined }
-  const source = findSource(sources, host.env, host.cwd)
-  if (source?.kind !== 'key-file') return undefined
-  const file = vaultFile(asked.vault, host.env, host.cwd)
   const name = parseName(asked.path ?? '')
   const which = {
     ...(asked.version === undefined ? {} : { version: parseVersion(asked.version) }),
     ...(asked.label === undefined ? {} : { label: asked.label }),
   }
-  const key = await host.readKeyFile(source.path)
-  const { clock, random } = host
-  let warned = false
-  const warn = (): void => void (warned = true)
-  const vault = await host.openVault({
-    file,
-    unlock: { kind: 'key-file', key },
-    clock,
-    random,
-    readonly: true,
-    stateDir: stateDirIfAny(host.env),
-    warn,
-  })
+  const opened = await openFast(host, asked)
+  if (opened === undefined) return undefined
+  const { vault } = opened
   try {
     const got = await vault.read((reader) => readCurrent(reader, { name, ...which }))
     // What needs an audit row or a word to the operator is for the long way.
     const { expiresAt, state } = got.version
     if (got.secret.tier === 'critical') return undefined
-    if (warned && asked.silent !== true) return undefined
-    if (asked.silent !== true && (state !== 'live' || (expiresAt !== undefined && expiresAt < clock.now()))) return undefined
+    if (opened.warned() && asked.silent !== true) return undefined
+    if (asked.silent !== true && (state !== 'live' || (expiresAt !== undefined && expiresAt < host.clock.now()))) return undefined
     const fields = asked.field === undefined ? got.fields : { value: pickField(got, asked.field) }
     if (singleValue(fields) === undefined && !Object.values(fields).every((field) => field.isText())) return undefined
     const value = flatten(fields).bytes()

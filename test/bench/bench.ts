@@ -131,7 +131,7 @@ async function main(directory: string): Promise<void> {
     { name: 'true', argv: ['/bin/sh', '-c', ':'] },
     { name: 'get', argv: [rotate, ...get(small)], env },
     { name: 'get large', argv: [rotate, ...get(large)], env },
-    { name: 'get, no launcher', argv: [process.execPath, join(root, 'dist/get.js'), ...get(small)], env },
+    { name: 'get, no launcher', argv: [process.execPath, join(root, 'dist/short.js'), ...get(small)], env },
     { name: 'help', argv: [rotate, '--help'], env },
   ]
   const slower: Command[] = [

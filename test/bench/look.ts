@@ -18,7 +18,9 @@ export interface Look {
 
 /** `args` of the program, started as the launcher does, or of node itself with `bare`. */
 export function look(args: readonly string[], { bare = false, env = {} }: { bare?: boolean; env?: NodeJS.ProcessEnv } = {}): Look {
-  const program = bare ? args : ['--disable-sigusr1', `${root}dist/${args[0] === 'get' ? 'get' : 'main'}.js`, ...args]
+  const program = bare
+    ? args
+    : ['--disable-sigusr1', `${root}dist/${args[0] === 'get' || args[0] === 'run-due' ? 'short' : 'main'}.js`, ...args]
   const { status, stdout, stderr, output } = spawnSync(process.execPath, ['--require', hook, ...program], {
     env,
     encoding: 'utf8',

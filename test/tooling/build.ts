@@ -226,7 +226,7 @@ const builtins: Plugin = {
 }
 
 /**
- * src/get.ts is the short way of `get`, down to the vault, and becomes one file. So that nothing of it is moved into chunks shared with the
+ * src/short.ts is the short way of `get` and `run-due`, down to the vault, and becomes one file. So that nothing of it is moved into chunks shared with the
  * commands (two dozen files, each of which costs a start its share), it is bundled as a copy of its own; everything behind an `import()` is
  * the other copy. Classes of the two are not the same: nothing but plain data passes from one to the other.
  */
@@ -234,7 +234,7 @@ const shortWay: Plugin = {
   name: 'short-way',
   setup({ onLoad, onResolve, resolve: find }) {
     onResolve({ filter: /.*/ }, async ({ path, kind, importer, namespace, resolveDir, pluginData, with: attributes }) => {
-      const short = kind === 'entry-point' ? path === './src/get.ts' : kind !== 'dynamic-import' && namespace === 'short'
+      const short = kind === 'entry-point' ? path === './src/short.ts' : kind !== 'dynamic-import' && namespace === 'short'
       if (!short || pluginData === shortWay) return undefined
       const found = await find(path, { kind, importer, namespace: 'file', resolveDir, pluginData: shortWay, with: attributes })
       return found.errors.length > 0 || found.namespace !== 'file'
@@ -305,7 +305,7 @@ const lazyPackages: Plugin = {
 await rm(`${root}dist`, { recursive: true, force: true })
 const { metafile } = await build({
   absWorkingDir: root,
-  entryPoints: { main: './src/main.ts', get: './src/get.ts', help: './src/help.ts' },
+  entryPoints: { main: './src/main.ts', short: './src/short.ts', help: './src/help.ts' },
   outdir: 'dist',
   bundle: true,
   splitting: true,
@@ -331,23 +331,23 @@ async function withHelp(): Promise<void> {
 }
 
 /**
- * dist/get.js starts the body of the short way as a classic script together with the bytecode that V8 made of it here, which saves most of its
+ * dist/short.js starts the body of the short way as a classic script together with the bytecode that V8 made of it here, which saves most of its
  * compilation. The bytecode lies beside the program and is trusted as much; V8 refuses it when it was made by another version or for another
  * source, and then compiles as usual. Nothing is ever written at run time.
  */
 async function withBytecode(): Promise<void> {
-  let body = await readFile(`${root}dist/get.js`, 'utf8')
+  let body = await readFile(`${root}dist/short.js`, 'utf8')
   const helpers = /^import \{[^}]*\} from "\.\/(chunk-[^"]*)";$/m.exec(body)
   const helped = helpers === null ? '' : await readFile(`${root}dist/${helpers[1]}`, 'utf8')
   body = body.replace(helpers?.[0] ?? '', () => helped.replace(/^export \{[^}]*\};$/m, ''))
   body = body.replaceAll('import.meta.dirname', 'here').replaceAll('import.meta.url', 'undefined').replaceAll('import("./', 'load("./')
-  if (/^(import|export)\b|\bimport\.meta\b/m.test(body)) throw new Error('src/get.ts is no longer one file without imports')
+  if (/^(import|export)\b|\bimport\.meta\b/m.test(body)) throw new Error('src/short.ts is no longer one file without imports')
   const { code } = await transform(`(async (here, load) => {\n${body}})`, { minifyWhitespace: true, charset: 'ascii' })
   body = code.trim().replace(/;$/, '')
-  if (/[^\0-\x7f]/.test(body)) throw new Error('dist/get.js is not plain ASCII')
-  const name = `get-${createHash('sha256').update(body).digest('hex').slice(0, 8).toUpperCase()}`
+  if (/[^\0-\x7f]/.test(body)) throw new Error('dist/short.js is not plain ASCII')
+  const name = `short-${createHash('sha256').update(body).digest('hex').slice(0, 8).toUpperCase()}`
   await writeFile(`${root}dist/${name}.js`, body)
-  await writeFile(`${root}dist/get.js`, START_GET.replaceAll('NAME', name))
+  await writeFile(`${root}dist/short.js`, START_SHORT.replaceAll('NAME', name))
 
   const temp = await mkdtemp(`${tmpdir()}/rotate-build-`)
   const at = ['--vault', `${temp}/vault.db`, '--key-file', `${temp}/key`]
@@ -358,15 +358,20 @@ async function withBytecode(): Promise<void> {
   try {
     node([`${root}dist/main.js`, 'init', ...at])
     node([`${root}dist/main.js`, 'import', '-', '--format', 'json', ...at], '{"warm/up/VALUE":"0123456789"}')
-    node([`${root}test/tooling/warm.ts`, `${root}dist/${name}.js`, `${root}dist/${name}.cache`, 'get', 'warm/up/VALUE', '--silent', ...at])
+    node([`${root}dist/main.js`, 'run-due', ...at])
+    const ways = [
+      ['get', 'warm/up/VALUE', '--silent', ...at],
+      ['run-due', ...at],
+    ].map((args) => JSON.stringify(args))
+    node([`${root}test/tooling/warm.ts`, `${root}dist/${name}.js`, `${root}dist/${name}.cache`, ...ways])
   } catch (error) {
-    process.stderr.write(`no bytecode for get, which will start more slowly: ${String(error)}\n`)
+    process.stderr.write(`no bytecode for the short ways, which will start more slowly: ${String(error)}\n`)
   } finally {
     await rm(temp, { recursive: true, force: true })
   }
 }
 
-const START_GET = `const { readFileSync } = process.getBuiltinModule('node:fs');
+const START_SHORT = `const { readFileSync } = process.getBuiltinModule('node:fs');
 const { Script } = process.getBuiltinModule('node:vm');
 const filename = import.meta.dirname + '/NAME.js';
 let cachedData;

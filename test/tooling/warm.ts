@@ -1,15 +1,26 @@
-// Runs the short way of `get` once, as dist/get.js does, and keeps what V8 has compiled for it: node warm.ts BODY CACHE ARGUMENTS
+// Runs the short ways once each, as dist/short.js does, and keeps what V8 has compiled for them: node warm.ts BODY CACHE ARGUMENTS…, each a JSON list
 import { readFileSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { Script } from 'node:vm'
 
-const [body = '', cache = '', ...args] = process.argv.slice(2)
-process.argv = [process.execPath, body, ...args]
+const [body = '', cache = '', ...ways] = process.argv.slice(2)
 const script = new Script(readFileSync(body, 'latin1'), { filename: body })
-process.on('exit', (code) => {
-  if (code === 0) writeFileSync(cache, script.createCachedData())
-})
 const run = script.runInThisContext() as (here: string, load: (specifier: string) => never) => Promise<void>
-await run(dirname(body), (specifier) => {
-  throw new Error(`the short way of get needs ${specifier}`)
-})
+
+/** What a body that is done calls; here the next one is to follow. */
+class Done extends Error {}
+process.exit = ((code: number) => {
+  throw new Done(String(code))
+}) as typeof process.exit
+
+for (const way of ways) {
+  process.argv = [process.execPath, body, ...(JSON.parse(way) as string[])]
+  try {
+    await run(dirname(body), (specifier) => {
+      throw new Error(`the short way of ${way} needs ${specifier}`)
+    })
+  } catch (end) {
+    if (!(end instanceof Done) || end.message !== '0') throw end
+  }
+}
+writeFileSync(cache, script.createCachedData())

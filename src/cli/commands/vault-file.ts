@@ -38,7 +38,7 @@ function addInfo(group: Command, run: Run): void {
     .action(
       run(async (ctx) => {
         const deps = await ctx.deps({ readonly: true, freshness: 'report' })
-        const { backupState } = await import('../../app/backup.ts')
+        const { backupState } = await import('../../app/backup-state.ts')
         const { vault } = deps
         const door = await ctx.host.vaults()
         const standing = await vault.standing()
