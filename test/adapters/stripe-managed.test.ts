@@ -356,7 +356,7 @@ describe('stripe api', () => {
   })
 
   test.each([
-    [{ apiKey: undefined }, /field "apiKey"/],
+    [{ apiKey: undefined }, /field "apiKey" is missing/],
     [{ apiKey: 'sk_test_abcdefgh12345678' }, /field "apiKey" is a key of test mode, but "keyType" is "live"/],
     [{ account: undefined }, /field "account" must be a string \(it is missing\)/],
     [{ account: 'cus_1' }, /field "account" looks like acct_…/],
