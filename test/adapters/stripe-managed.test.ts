@@ -71,6 +71,7 @@ describe('stripe api', () => {
   const lost = async (session: ProviderSession, intent: Intent): Promise<unknown> => {
     const error = await session.create(intent, undefined).catch((thrown: unknown) => thrown)
     expect(error).toMatchObject({ effect: 'unknown' })
+    expect(fake.creates).toHaveLength(1)
     expectNoLeak(error, [fake.appKey, intent.material['privateKey']?.reveal() ?? '', ...[...fake.keys.values()].map(({ token }) => token)])
     return error
   }
@@ -147,6 +148,39 @@ describe('stripe api', () => {
       message: expect.stringContaining('idempotency_key_in_use') as string,
     })
     expect(await session.settle(intent, undefined)).toMatchObject({ outcome: 'applied' })
+  })
+
+  test('a repetition whose own answer is lost leaves the question open', async () => {
+    const session = await open()
+    const intent = await intentOf(session)
+    fake.fates.push('drop', 'drop', 'error-before')
+    expect(await lost(session, intent)).toMatchObject({ retryable: false })
+    for (let i = 0; i < 2; i++)
+      await expect(session.settle(intent, undefined)).rejects.toMatchObject({ code: 'unavailable', effect: 'unknown', retryable: true })
+    expect(fake.creates).toHaveLength(3)
+    expect(await session.settle(intent, undefined)).toMatchObject({ outcome: 'applied' })
+  })
+
+  test('a server that can only say 500 does not keep a key alive that is seen by its name', async () => {
+    const session = await open()
+    const intent = await intentOf(session)
+    fake.fates.push('error-after', 'error-after')
+    await lost(session, intent)
+    expect(await session.settle(intent, undefined)).toMatchObject({ outcome: 'stray', handles: [{ id: 'mk_1' }] })
+  })
+
+  test('a value that is no secret key is never taken, and the key is a stray', async () => {
+    fake.prefix = 'pk'
+    const session = await open()
+    const intent = await intentOf(session)
+    expect(await lost(session, intent)).toMatchObject({ message: expect.stringContaining('is no secret key of Stripe') as string })
+    expect(await session.settle(intent, undefined)).toMatchObject({ outcome: 'stray', handles: [{ id: 'mk_1' }] })
+  })
+
+  test('expired keys are not listed', async () => {
+    fake.key('a').status = 'expired'
+    const alive = fake.key('b')
+    expect(await (await open()).list?.()).toMatchObject([{ id: alive.id, live: true }])
   })
 
   test('other parameters than before: not asked for again, found by its name', async () => {

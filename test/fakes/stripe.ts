@@ -63,6 +63,8 @@ export class FakeStripe {
   pageSize = 100
   /** Instead of the own address, in next_page_url. */
   nextOrigin: string | undefined
+  /** What new keys begin with. */
+  prefix = 'rk'
   /** New expired keys go on for so many calls. */
   lingers = 0
   /** A key that is listed only after so many lists. */
@@ -77,7 +79,7 @@ export class FakeStripe {
   }
 
   /** A key that exists already. */
-  key(name: string, permissions: readonly string[] = ['charge_read'], prefix = 'rk'): FakeKey {
+  key(name: string, permissions: readonly string[] = ['charge_read'], prefix = this.prefix): FakeKey {
     const id = `mk_${++this.#serial}`
     const token = `${prefix}_${this.test ? 'test' : 'live'}_${randomBytes(18).toString('hex')}`
     const key: FakeKey = { id, name, token, permissions, status: 'active', lastUsed: null, lingers: this.lingers }
