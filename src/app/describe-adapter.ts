@@ -19,6 +19,7 @@ interface SchemaNode {
   readonly enum?: readonly unknown[]
   readonly default?: unknown
   readonly anyOf?: readonly SchemaNode[]
+  readonly oneOf?: readonly SchemaNode[]
 }
 
 /** Throws `usage` for an unknown id, listing what exists. */
@@ -53,20 +54,27 @@ const common = [
   { name: 'phase', required: false, meaning: 'after-promote: written once the new value is current (for consumers that pull)' },
 ]
 
+/** A configuration that has several forms is shown as one list: a field that all of them need is required, and where they say different things both stand there. */
 function fieldsOf(schema: SchemaNode): AdapterDescription['fields'] {
-  const all = [schema, ...(schema.anyOf ?? [])]
-  const seen = new Map<string, { name: string; required: boolean; meaning: string }>()
-  for (const node of all) {
-    for (const [name, property] of Object.entries(node.properties ?? {})) {
-      const choice = property.enum === undefined ? '' : ` (${property.enum.map(String).join(' | ')})`
-      const preset = property.default === undefined ? '' : `; default ${JSON.stringify(property.default)}`
-      const hidden = property.secret === true ? ' [secret: a literal, or {"secret":"PATH"}]' : ''
-      seen.set(name, {
-        name,
-        required: node.required?.includes(name) === true && property.default === undefined,
-        meaning: `${property.description ?? ''}${choice}${preset}${hidden}`,
-      })
+  const forms = schema.oneOf ?? schema.anyOf ?? []
+  const nodes = [...(schema.properties === undefined ? [] : [schema]), ...forms]
+  const names = [...new Set(nodes.flatMap(({ properties }) => Object.keys(properties ?? {})))]
+  return names.map((name) => {
+    const found = nodes.flatMap(({ properties, required }) => {
+      const property = properties?.[name]
+      return property === undefined ? [] : [{ property, required: required?.includes(name) === true && property.default === undefined }]
+    })
+    return {
+      name,
+      required: found.length === nodes.length && found.every(({ required }) => required),
+      meaning: [...new Set(found.map(({ property }) => meaningOf(property)))].join('; '),
     }
-  }
-  return [...seen.values()]
+  })
+}
+
+function meaningOf(property: SchemaNode): string {
+  const choice = property.enum === undefined ? '' : ` (${property.enum.map(String).join(' | ')})`
+  const preset = property.default === undefined ? '' : `; default ${JSON.stringify(property.default)}`
+  const hidden = property.secret === true ? ' [secret: a literal, or {"secret":"PATH"}]' : ''
+  return `${property.description ?? ''}${choice}${preset}${hidden}`
 }

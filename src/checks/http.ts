@@ -2,34 +2,47 @@
  * One HTTP request whose status says whether things work. Without a header that presents the value it is a sign of life only.
  *
  * The request is made once: the engine repeats a red check as long as it is told to (`within`). Redirects are refused by the client, but a redirect
- * may be the expected status.
+ * may be the expected status. With `samples` it is made several times, a second apart and each on a connection of its own: one green answer of several machines, or of
+ * one that flaps, proves little (reference/reliability.md, row 73).
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
+import type { AdapterContext } from '../core/provider.ts'
 import { urlField } from '../core/schema.ts'
 import { type Fields, flatten } from '../core/secret.ts'
-import { defineCheck } from '../core/target.ts'
+import { type CheckOutcome, defineCheck } from '../core/target.ts'
 
 const MAX_BYTES = 8 * 1024 * 1024
 const TIMEOUT_MS = 15_000
+const BETWEEN_MS = 1000
 const NAME = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/
 const PLACEHOLDER = /\{([A-Za-z][A-Za-z0-9_]*)\}/g
 
 const status = z.int().min(100).max(599)
 const headerText = z.string().refine((text) => NAME.test(splitHeader(text).name), 'is not a header name, or "Name: template"')
 
-const Config = z.strictObject({
-  url: urlField('Address that is asked; https, or http to this machine'),
-  method: z.enum(['GET', 'HEAD', 'POST']).optional().meta({ description: 'Default GET' }),
-  expectedStatus: z
-    .union([status, z.array(status).min(1)])
-    .optional()
-    .meta({ description: 'Status that is green, or several; default 200' }),
-  header: z
-    .union([headerText, z.record(z.string().regex(NAME, 'is not a header name'), z.string())])
-    .optional()
-    .meta({ description: 'How the value is presented: "X-Api-Key", "Authorization: Bearer {value}", {"Authorization": "Bearer {field}"}' }),
-})
+const Config = z
+  .strictObject({
+    url: urlField('Address that is asked; https, or http to this machine'),
+    method: z.enum(['GET', 'HEAD', 'POST']).optional().meta({ description: 'Default GET' }),
+    expectedStatus: z
+      .union([status, z.array(status).min(1)])
+      .optional()
+      .meta({ description: 'Status that is green, or several; default 200' }),
+    header: z
+      .union([headerText, z.record(z.string().regex(NAME, 'is not a header name'), z.string())])
+      .optional()
+      .meta({
+        description: 'How the value is presented: "X-Api-Key", "Authorization: Bearer {value}", {"Authorization": "Bearer {field}"}',
+      }),
+    samples: z.int().min(2).max(20).optional().meta({ description: 'How often it is asked, a second apart; default once' }),
+    need: z.int().min(1).max(20).optional().meta({ description: 'How many of the samples must be green; default all' }),
+  })
+  .superRefine(({ samples, need }, context) => {
+    if (need === undefined) return
+    const message = samples === undefined ? 'needs "samples"' : need > samples ? 'is more than "samples"' : undefined
+    if (message !== undefined) context.addIssue({ code: 'custom', path: ['need'], message })
+  })
 type Options = z.output<typeof Config>
 
 export default defineCheck({
@@ -52,18 +65,39 @@ export default defineCheck({
       timeoutMs: TIMEOUT_MS,
       signal: context.signal,
     }
-    const judged = (got: number): { ok: boolean; detail: string } =>
+    const judged = (got: number): CheckOutcome =>
       expected.includes(got) ? { ok: true, detail: String(got) } : { ok: false, detail: `${got} instead of ${expected.join(' or ')}` }
-    try {
-      const response = await context.http.send({ ...request, effect: 'read', attempts: 1 })
-      return judged(response.status)
-    } catch (thrown) {
-      if (!(thrown instanceof AdapterError) || thrown.code === 'misconfigured') throw thrown
-      const got = thrown.details['status']
-      return typeof got === 'number' && expected.includes(got) && got >= 300 ? judged(got) : { ok: false, detail: thrown.message }
+    const sample = async (): Promise<CheckOutcome> => {
+      try {
+        const response = await context.http.send({ ...request, effect: 'read', attempts: 1 })
+        return judged(response.status)
+      } catch (thrown) {
+        if (!(thrown instanceof AdapterError) || thrown.code === 'misconfigured') throw thrown
+        const got = thrown.details['status']
+        return typeof got === 'number' && expected.includes(got) && got >= 300 ? judged(got) : { ok: false, detail: thrown.message }
+      }
     }
+    if (config.samples === undefined) return sample()
+    return several(sample, config.samples, config.need ?? config.samples, context)
   },
 })
+
+/** Green as soon as `need` of `count` are, red as soon as they can't be any more. */
+async function several(
+  sample: () => Promise<CheckOutcome>,
+  count: number,
+  need: number,
+  { clock, signal }: Pick<AdapterContext, 'clock' | 'signal'>,
+): Promise<CheckOutcome> {
+  let green = 0
+  for (let asked = 1; ; asked++) {
+    const { ok, detail } = await sample()
+    if (ok) green++
+    if (green >= need) return { ok: true, detail: `${detail}, ${green} of ${asked} green` }
+    if (asked - green > count - need) return { ok: false, detail: `${detail}, ${green} of ${asked} green, ${need} of ${count} are needed` }
+    await clock.sleep(BETWEEN_MS, signal)
+  }
+}
 
 function splitHeader(text: string): { name: string; template: string } {
   const colon = text.indexOf(':')

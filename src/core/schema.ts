@@ -90,7 +90,12 @@ function issueText(issues: readonly z.core.$ZodIssue[]): string {
   if (issue.code === 'unrecognized_keys') return `${where}has the unknown key ${issue.keys.map((key) => `"${key}"`).join(', ')}`
   if (issue.code === 'invalid_type')
     return `${where}${issue.input === undefined ? `must be a ${issue.expected}` : `must be a ${issue.expected}`}${isMissing(issue) ? ' (it is missing)' : ''}`
-  if (issue.code === 'invalid_union') return `${where}has none of the allowed forms`
+  if (issue.code === 'invalid_union') {
+    if (issue.errors.length > 0 && issue.errors.every(([first]) => first !== undefined && isMissing(first))) return `${where}is missing`
+    const options = 'options' in issue ? (issue.options ?? []) : []
+    const choices = options.flatMap((option) => (option === undefined ? [] : [`"${String(option)}"`]))
+    return choices.length === 0 ? `${where}has none of the allowed forms` : `${where}must be ${choices.join(' or ')}`
+  }
   return `${where}${issue.message}`
 }
 

@@ -18,7 +18,7 @@ const entries: Record<string, ProviderEntry> = {
   manual: { title: 'Value given by a person', load: () => import('./manual.ts') },
   openai: { title: 'OpenAI service-account keys', load: () => import('./openai.ts') },
   postgres: { title: 'PostgreSQL passwords', load: () => import('./postgres.ts') },
-  stripe: { title: 'Stripe API keys, made by a person', load: () => import('./stripe.ts') },
+  stripe: { title: 'Stripe API keys, made by a person or (preview) by a Stripe App', load: () => import('./stripe.ts') },
   webhook: { title: 'Your own web hook', aliasOf: 'custom', load: () => import('./custom.ts') },
 }
 

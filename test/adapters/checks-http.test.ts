@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import http from '../../src/checks/http.ts'
+import { AdapterError } from '../../src/core/errors.ts'
 import { jsonSchema, parseConfig } from '../../src/core/schema.ts'
 import { type Fields, Secret, single } from '../../src/core/secret.ts'
 import { expectDescribed, expectNoLeak } from '../conformance/_shared.ts'
@@ -59,6 +60,60 @@ describe('check http', () => {
     expect(outcome).toMatchObject({ ok: false, detail: expect.stringContaining('connection refused') as string })
     expect(context.clock.sleeps).toEqual([])
     fake = await FakeWebhook.start()
+  })
+
+  describe('k of n', () => {
+    /** `g` is green, `r` red, `x` no connection at all. */
+    const asked = async (answers: string, config: Record<string, unknown>) => {
+      const context = testContext()
+      const left = [...answers]
+      const outcome = await http.run(parsed({ header: 'X-Api-Key', ...config }), single(new Secret(VALUE)), {
+        ...context,
+        http: {
+          send: async (request) => {
+            expect(request.attempts).toBe(1)
+            const answer = left.shift()
+            if (answer === 'x') throw new AdapterError('unreachable', 'nobody there')
+            return { status: answer === 'g' ? 200 : 503, headers: {}, body: new Secret('') }
+          },
+        },
+      })
+      return { ...outcome, asked: answers.length - left.length, sleeps: context.clock.sleeps }
+    }
+
+    test.each<[string, Record<string, unknown>, boolean, number, string]>([
+      ['ggg', { samples: 3 }, true, 3, '200, 3 of 3 green'],
+      ['ggrg', { samples: 4 }, false, 3, '503 instead of 200, 2 of 3 green, 4 of 4 are needed'],
+      ['grgg', { samples: 4, need: 3 }, true, 4, '200, 3 of 4 green'],
+      ['ggrr', { samples: 4, need: 2 }, true, 2, '200, 2 of 2 green'],
+      ['rgrr', { samples: 4, need: 3 }, false, 3, '503 instead of 200, 1 of 3 green, 3 of 4 are needed'],
+      ['xxg', { samples: 3, need: 1 }, true, 3, '200, 1 of 3 green'],
+      ['xxx', { samples: 3, need: 1 }, false, 3, 'nobody there, 0 of 3 green, 1 of 3 are needed'],
+      ['gr', {}, true, 1, '200'],
+    ])('%s with %j: %s after %i', async (answers, config, ok, count, detail) => {
+      expect(await asked(answers, config)).toEqual({ ok, detail, asked: count, sleeps: Array.from({ length: count - 1 }, () => 1000) })
+    })
+
+    test('interrupted between two requests it ends at once', async () => {
+      const stop = new AbortController()
+      const context = testContext({ signal: stop.signal })
+      stop.abort(new Error('interrupted'))
+      const outcome = http.run(parsed({ header: 'X-Api-Key', samples: 3 }), single(new Secret(VALUE)), {
+        ...context,
+        http: { send: async () => ({ status: 200, headers: {}, body: new Secret('') }) },
+      })
+      await expect(outcome).rejects.toThrow('interrupted')
+    })
+
+    test.each([
+      [{ samples: 1 }, /samples/],
+      [{ samples: 21 }, /samples/],
+      [{ need: 2 }, /field "need" needs "samples"/],
+      [{ samples: 3, need: 4 }, /field "need" is more than "samples"/],
+      [{ samples: 3, need: 0 }, /need/],
+    ])('refuses %j', (config, why) => {
+      expect(() => parsed(config)).toThrow(why)
+    })
   })
 
   test('a redirect is red and is not followed, unless it is what is expected', async () => {

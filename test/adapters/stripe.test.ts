@@ -44,7 +44,8 @@ describe('stripe', () => {
     [{ apiKey: 'sk_test_abcdefgh12345678', keyType: 'live' }, /is a key of test mode, but "keyType" is "live"/],
     [{ apiKey: 'pk_live_abcdefgh12345678' }, /is no secret key/],
     [{ keyType: 'both' }, /keyType/],
-    [{ mode: 'api' }, /mode/],
+    [{ mode: 'api' }, /field "apiKey" is missing/],
+    [{ mode: 'automatic' }, /field "mode" must be "assisted" or "api"/],
     [{ surprise: 1 }, /unknown key "surprise"/],
   ])('refuses %j without the value', (config, why) => {
     expect(() => parseConfig(stripe.config, config as never, 'it')).toThrow(why)

@@ -14,10 +14,14 @@ export function expectNoLeak(shown: unknown, secrets: readonly string[]): void {
   }
 }
 
-/** Every property of a JSON Schema has a description, also those of nested objects. */
+/** Every property of a JSON Schema has a description, also those of nested objects and of each of its forms. */
 export function expectDescribed(schema: unknown, where = 'config'): void {
   if (schema === null || typeof schema !== 'object') return
-  const { properties } = schema as { properties?: Record<string, { description?: string; properties?: unknown }> }
+  const { properties, oneOf = [] } = schema as {
+    properties?: Record<string, { description?: string; properties?: unknown }>
+    oneOf?: unknown[]
+  }
+  for (const form of oneOf) expectDescribed(form, where)
   for (const [name, property] of Object.entries(properties ?? {})) {
     expect(property.description, `${where}.${name} has no description`).toBeTruthy()
     expectDescribed(property, `${where}.${name}`)

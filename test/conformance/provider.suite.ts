@@ -90,13 +90,14 @@ export function providerSuite(name: string, provider: Provider, start: () => Pro
     })
 
     test('the session has exactly what the traits claim', () => {
+      if (traits.mints === 'client') expect(session.prepare).toBeDefined()
+      // A service's value may need a key pair to which it is encrypted; that helps only where the answer can be had again.
+      else if (session.prepare !== undefined) expect(traits.idempotency).toBe('replay-key')
       expect({
-        prepare: session.prepare !== undefined,
         revoke: session.revoke !== undefined,
         suspend: session.suspend !== undefined && session.resume !== undefined,
         lastUsed: session.lastUsed !== undefined,
       }).toEqual({
-        prepare: traits.mints === 'client',
         revoke: traits.revoke !== 'none',
         suspend: traits.suspend,
         lastUsed: traits.lastUsed,
