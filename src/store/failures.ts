@@ -58,6 +58,12 @@ export function readFailure(file: string, error: unknown): RotateError | undefin
       cause: error,
     })
   }
+  if (/^(SQLITE_IOERR|EIO)/.test(code)) {
+    return new RotateError('failed', `the vault ${file} can't be read: the disk reported an error (${code})`, {
+      hint: `look at the system's log; copy the file to another disk while it can be read, or: rotate vault restore BACKUP`,
+      cause: error,
+    })
+  }
   if (/^(SQLITE_|E[A-Z]+$)/.test(code)) return new RotateError('failed', `the vault ${file} can't be read: ${code}`, { cause: error })
   return undefined
 }

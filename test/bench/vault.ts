@@ -217,6 +217,27 @@ function inProcess(
   }
 }
 
+/** A whole rekey of a copy, through the program; against one full verification, which reads as many rows once. */
+function rekeyed(directory: string, made: Made): void {
+  const file = join(directory, 'rekeyed.db')
+  copyFileSync(made.file, file)
+  const timed = (args: readonly string[]): number => {
+    const start = performance.now()
+    const argv = [...args, '--vault', file, '--key-file', made.keyFile]
+    const { status, stderr } = spawnSync(join(root, 'bin/rotate'), argv, { env: envOf(directory), encoding: 'utf8' })
+    if (status !== 0) throw new Error(`rotate ${args.join(' ')}: ${stderr}`)
+    return (performance.now() - start) / 1000
+  }
+  timed(['vault', 'accept-rollback', '--reason', 'a copy, for measuring', '--yes'])
+  const verify = timed(['vault', 'check', '--deep'])
+  const rekey = timed(['vault', 'rekey', '--yes'])
+  print(
+    `vault rekey of ${largeCount} / vault check --deep`,
+    `${(rekey / verify).toFixed(2)} (${rekey.toFixed(1)} s / ${verify.toFixed(1)} s)`,
+  )
+  rmSync(file, { force: true })
+}
+
 async function main(directory: string): Promise<void> {
   const small = await makeVault(directory, SMALL)
   const large = await makeVault(directory, largeCount)
@@ -273,6 +294,8 @@ async function main(directory: string): Promise<void> {
       const warm = inProcess(programs, directory)
       print(`the same in a warm process, ${count}`, `${warm.ratio.toFixed(2)} (${warm.vault.toFixed(2)} / ${warm.floor.toFixed(2)} ms)`)
     }
+    rekeyed(directory, large)
+
     const env = envOf(directory)
     const due = ['run-due', '--vault', large.file, '--key-file', large.keyFile]
     const times = race(
