@@ -5,7 +5,6 @@
  * A key that is dead and a living one without permission are both answered 403, and the wordings are not documented. So a 403 is read as "dead" or "lives" only where its
  * text says so; any other is `unclear`, and whoever asks has to look elsewhere (IAM's own list).
  */
-import { z } from 'zod'
 import { MINUTE } from '../core/duration.ts'
 import { AdapterError } from '../core/errors.ts'
 import { visible } from '../core/names.ts'
@@ -13,6 +12,7 @@ import type { HttpResponse } from '../core/ports.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import type { Secret } from '../core/secret.ts'
 import { pause, sameName, stopIfAborted } from './aws.ts'
+import { parseObject } from './json.ts'
 import { retryAfterMs } from './retry.ts'
 
 /** How keys are proven: AWS names no figure for propagation, so one accepted call is not yet "accepted everywhere". */
@@ -44,8 +44,6 @@ const BEARER_RIGHT = 'bedrock:CallWithBearerToken'
 type Verdict =
   | { readonly is: 'works' | 'refused' | 'unclear'; readonly said: string }
   | { readonly is: 'narrow' | 'barred'; readonly said: string; readonly owner: string }
-
-const Fault = z.object({ message: z.string().optional(), Message: z.string().optional() })
 
 /** Base URL of the control plane of Bedrock. https://docs.aws.amazon.com/general/latest/gr/bedrock.html */
 export function bedrockUrl(region: string): string {
@@ -161,11 +159,7 @@ function forbidden(answer: HttpResponse, key: Secret): Verdict {
 }
 
 function textOf({ body }: HttpResponse): string {
-  if (!body.isText()) return ''
-  try {
-    const fault = Fault.safeParse(JSON.parse(body.reveal()))
-    return fault.success ? (fault.data.message ?? fault.data.Message ?? '') : ''
-  } catch {
-    return ''
-  }
+  const fault = body.isText() ? parseObject(body.reveal()) : undefined
+  const text = fault?.['message'] ?? fault?.['Message']
+  return typeof text === 'string' ? text : ''
 }

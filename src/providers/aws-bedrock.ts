@@ -203,15 +203,16 @@ class BedrockSession implements ProviderSession {
   /** See `ProviderSession`. A key whose value we do not have can only be looked up in the list, and only for `dead`. */
   async verify(credential: Credential, expect: 'live' | 'dead'): Promise<void> {
     const id = credential.handle?.id
-    const active = async (): Promise<boolean> => (await this.#keys()).some(({ handle }) => handle.id === id && handle.live)
+    const listed = async (): Promise<Handle | undefined> => (await this.list()).find((handle) => handle.id === id)
     if (Object.keys(credential.fields).length > 0) {
       const bearer = { value: bearerOf(credential), userName: this.#config.iamUserName }
       if (expect === 'live') return awaitLife(this.#context, this.#bedrock, bearer)
-      return awaitDeath(this.#context, this.#bedrock, bearer, id === undefined ? undefined : active)
+      return awaitDeath(this.#context, this.#bedrock, bearer, id === undefined ? undefined : async () => (await listed())?.live === true)
     }
     const name = short(idOf(credential))
     if (expect === 'live') throw new AdapterError('misconfigured', `the value of the key ${name} is not known, so it can't be tried`)
-    if (!(await active())) throw new AdapterError('refused', `key ${name} is no longer among the active Bedrock keys of ${this.#user}`)
+    if ((await listed()) === undefined)
+      throw new AdapterError('refused', `key ${name} is no longer among the Bedrock keys of ${this.#user}`)
   }
 
   /** Idempotent: an inactive key stays inactive. A missing one throws `missing`. */
