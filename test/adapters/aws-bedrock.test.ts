@@ -155,6 +155,12 @@ test('listing follows every page, and a page that leads nowhere is no shorter li
   expect(await failure((await world.open()).list?.())).toMatchObject({ code: 'bad-answer', effect: 'none' })
 })
 
+test('a key of another service is none of ours, even where the far side lists it', async () => {
+  const body = `<ListServiceSpecificCredentialsResponse><ListServiceSpecificCredentialsResult><ServiceSpecificCredentials><member><ServiceName>codecommit.amazonaws.com</ServiceName><ServiceSpecificCredentialId>ACCA1</ServiceSpecificCredentialId></member></ServiceSpecificCredentials></ListServiceSpecificCredentialsResult></ListServiceSpecificCredentialsResponse>`
+  fake.fault({ action: 'ListServiceSpecificCredentials', kind: 'garble-after', body })
+  expect(await (await world.open()).list?.()).toEqual([])
+})
+
 describe('create', () => {
   test('over the limit is quota without effect, naming the keys', async () => {
     const session = await world.open()

@@ -33,6 +33,12 @@ describe('verify', () => {
     expect(context.notes).toHaveLength(1)
   })
 
+  test('live: one acceptance between refusals is not enough', async () => {
+    fake.fault({ action: 'ListFoundationModels', kind: 'error-before', status: 403, message: 'Authentication failed', skip: 2 })
+    await (await world.open()).verify?.(credential(old), 'live')
+    expect(asked()).toBe(2 + 1 + 3)
+  })
+
   test('live: a dead key is refused after a minute', async () => {
     fake.bedrock.keys.delete(old.id)
     expect(await failure((await world.open()).verify?.(credential(old), 'live'))).toMatchObject({ code: 'refused' })
