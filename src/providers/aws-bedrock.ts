@@ -8,6 +8,7 @@
  *   https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_bedrock.html
  * - IAM is eventually consistent: a new key is refused for some seconds, a deleted one is accepted for some, listings lag.
  *   https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html
+ * - The value does not name its id in any documented way, so a key that was stored by hand is used, but ended by a person.
  * - ResetServiceSpecificCredential ends the old value at once, so it is never used. When a key was last used can't be asked.
  */
 import type { ServiceSpecificCredentialMetadata } from '@aws-sdk/client-iam'
@@ -322,7 +323,10 @@ function holds(keys: readonly Key[], id: string): boolean {
 
 function idOf({ handle }: Credential): string {
   if (handle !== undefined) return handle.id
-  throw new AdapterError('misconfigured', 'the key has no id here; adopt it first: rotate adopt PATH --key-id ACCA…')
+  throw new AdapterError(
+    'misconfigured',
+    'the id of the key is not recorded here (its value was stored by hand): a person has to end it in IAM',
+  )
 }
 
 /** Checks what goes into a header, so that a stray newline is named here and not by the transport. */

@@ -334,13 +334,13 @@ describe('revoke and suspend', () => {
     expect(fake.count('DeleteServiceSpecificCredential')).toBe(2)
   })
 
-  test('a key without an id is touched by nothing, and says how to adopt it', async () => {
+  test('a key whose id is not recorded is touched by nothing, and says who has to end it', async () => {
     const session = await world.open()
     const nameless = { fields: credential(old).fields }
     for (const call of ['suspend', 'resume', 'revoke'] as const) {
       const error = await failure(session[call]?.(nameless))
       expect(error).toMatchObject({ code: 'misconfigured', effect: 'none' })
-      expect(error.message).toContain('rotate adopt')
+      expect(error.message).toContain('a person has to end it')
     }
     expect(fake.calls).toEqual([])
   })

@@ -8,7 +8,7 @@ import { randomBytes } from 'node:crypto'
 import { date, Reply, tag } from './aws-wire.ts'
 import type { FakeSettings } from './aws.ts'
 
-export const SERVICE = 'bedrock.amazonaws.com'
+const SERVICE = 'bedrock.amazonaws.com'
 const DAY = 86_400_000
 
 export interface FakeBearer {
