@@ -48,13 +48,14 @@ function partitionOf(region: string): (typeof PARTITIONS)[number] {
 
 /** A policy that allows these IAM actions on one user, ready to paste. User names are unique in an account, whatever their path. */
 export function userPolicy(region: string, userName: string, actions: readonly string[]): string {
-  const resource = `arn:${partitionOf(region).name}:iam::*:user`
-  const statement = {
-    Effect: 'Allow',
-    Action: actions.map((action) => `iam:${action}`),
-    Resource: [`${resource}/${userName}`, `${resource}/*/${userName}`],
-  }
+  const statement = { Effect: 'Allow', Action: actions.map((action) => `iam:${action}`), Resource: userResources(region, userName) }
   return JSON.stringify({ Version: '2012-10-17', Statement: [statement] }, null, 2)
+}
+
+/** One user in any account, as the resources of a policy. */
+export function userResources(region: string, userName: string): readonly string[] {
+  const resource = `arn:${partitionOf(region).name}:iam::*:user`
+  return [`${resource}/${userName}`, `${resource}/*/${userName}`]
 }
 
 type IamSdk = typeof import('@aws-sdk/client-iam')
@@ -102,6 +103,11 @@ export function signingKey(id: Secret, secret: Secret, sessionToken: Secret | un
 /** A key id is public, but four characters are enough to find it. */
 export function short(id: string): string {
   return `${id.slice(0, 4)}…${id.slice(-4)}`
+}
+
+/** IAM compares user names without regard to case. */
+export function sameName(a: string, b: string): boolean {
+  return a.toLowerCase() === b.toLowerCase()
 }
 
 /** Stops before anything is sent once the operator has interrupted us. */

@@ -33,6 +33,7 @@ import {
   callIam,
   idOf,
   pause,
+  sameName,
   short,
   signingKey,
   stopIfAborted,
@@ -389,9 +390,4 @@ function canSuspend(config: Config): boolean {
 
 function handleFrom(key: Pick<AccessKeyMetadata, 'Status' | 'CreateDate'>, id: string): Handle {
   return { id, live: key.Status === 'Active', ...(key.CreateDate === undefined ? {} : { createdAt: key.CreateDate.getTime() }) }
-}
-
-/** IAM compares user names without regard to case. */
-function sameName(a: string, b: string): boolean {
-  return a.toLowerCase() === b.toLowerCase()
 }

@@ -10,7 +10,9 @@ export interface ProviderEntry {
 
 const entries: Record<string, ProviderEntry> = {
   aws: { title: 'AWS IAM access keys', load: () => import('./aws.ts') },
+  'aws-bedrock': { title: 'Amazon Bedrock API keys', load: () => import('./aws-bedrock.ts') },
   'aws-iam': { title: 'AWS IAM access keys', aliasOf: 'aws', load: () => import('./aws.ts') },
+  bedrock: { title: 'Amazon Bedrock API keys', aliasOf: 'aws-bedrock', load: () => import('./aws-bedrock.ts') },
   custom: { title: 'Your own web hook', load: () => import('./custom.ts') },
   exec: { title: 'Program that makes the value', load: () => import('./exec.ts') },
   generated: { title: 'Random value made here', load: () => import('./generated.ts') },

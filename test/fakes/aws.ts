@@ -1,5 +1,5 @@
 /**
- * A stateful fake of AWS IAM and STS: access keys of users, over the query protocol, behind real signatures.
+ * A stateful fake of AWS IAM and STS: access keys of users, over the query protocol, behind real signatures. Bedrock keys: aws-bedrock.ts.
  *
  * What it does is taken from reference/providers.md section 1 (protocol, replies, error codes, quota, consistency); where that text marks
  * a wording as unverified, nothing may be tested on the wording. In a test: `await FakeAws.start()`. As a process:
@@ -9,6 +9,8 @@ import { randomBytes, randomInt } from 'node:crypto'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { parseArgs } from 'node:util'
+import { FakeBedrock } from './aws-bedrock.ts'
+import { date, IAM, Reply, STS, tag } from './aws-wire.ts'
 import { readSignature, type Signature } from './sigv4.ts'
 
 export interface FakeKey {
@@ -69,21 +71,11 @@ export interface FakeSettings {
   clockOffsetMs: number
 }
 
-class Reply extends Error {
-  readonly status: number
-  readonly code: string
-  constructor(status: number, code: string, message: string) {
-    super(message)
-    this.status = status
-    this.code = code
-  }
+/** What a call has just made, for faults that spoil the answer. */
+interface Made {
+  key?: { readonly id: string; readonly secret: string }
 }
 
-const IAM = 'https://iam.amazonaws.com/doc/2010-05-08/'
-const STS = 'https://sts.amazonaws.com/doc/2011-06-15/'
-const escape = (text: string): string => text.replace(/[&<>]/g, (char) => `&#${char.charCodeAt(0)};`)
-const tag = (name: string, text: string): string => `<${name}>${escape(text)}</${name}>`
-const date = (ms: number): string => `${new Date(ms).toISOString().slice(0, 19)}Z`
 const unused = (): Pick<FakeKey, 'lastUsed' | 'refusedUntil' | 'refusedCalls' | 'hiddenListings'> => ({
   lastUsed: undefined,
   refusedUntil: 0,
@@ -96,6 +88,7 @@ export class FakeAws {
   readonly admin: FakeKey
   readonly users = new Map<string, FakeUser>()
   readonly keys = new Map<string, FakeKey>()
+  readonly bedrock = new FakeBedrock(this)
   readonly settings: FakeSettings = {
     limit: 2,
     pageSize: 100,
@@ -182,6 +175,7 @@ export class FakeAws {
     for await (const chunk of request) chunks.push(chunk as Uint8Array)
     const body = Buffer.concat(chunks)
     if (request.url === '/_control') return this.#control(body, response)
+    if (request.url === '/foundation-models') return this.#serveModels(request, response)
     const params = new URLSearchParams(body.toString())
     const action = params.get('Action') ?? ''
     const requestId = crypto.randomUUID()
@@ -207,7 +201,7 @@ export class FakeAws {
       if (fault?.kind === 'error-before')
         throw new Reply(fault.status ?? 500, fault.code ?? 'ServiceFailure', fault.message ?? 'The request failed.')
       const caller = this.#authenticate(signature, params)
-      const made: { key?: FakeKey } = {}
+      const made: Made = {}
       const result = this.#perform(action, params, caller, made)
       if (fault?.kind === 'drop-after') return void request.socket.destroy()
       if (fault?.kind === 'delay-after') await new Promise((resolve) => setTimeout(resolve, fault.ms ?? 0))
@@ -227,6 +221,20 @@ export class FakeAws {
       if (error instanceof Reply) fail(error.status, error.code, error.message)
       else fail(500, 'FakeBroken', String(error))
     }
+  }
+
+  /** Bedrock, which asks for a bearer token instead of a signature. */
+  #serveModels(request: IncomingMessage, response: ServerResponse): void {
+    const action = 'ListFoundationModels'
+    const call: FakeAws['calls'][number] = { action, key: '', answer: 'dropped' }
+    this.calls.push(call)
+    const fault = this.#nextFault(action, '')
+    if (fault?.kind === 'drop-before') return void request.socket.destroy()
+    const { status, headers, body } = this.bedrock.models(request.headers.authorization ?? '')
+    call.answer = fault?.status ?? status
+    response
+      .writeHead(call.answer, headers)
+      .end(fault === undefined ? body : (fault.body ?? JSON.stringify({ message: fault.message ?? '' })))
   }
 
   #nextFault(action: string, key: string): FakeFault | undefined {
@@ -271,7 +279,7 @@ export class FakeAws {
     return key
   }
 
-  #perform(action: string, params: URLSearchParams, caller: FakeKey, made: { key?: FakeKey }): string {
+  #perform(action: string, params: URLSearchParams, caller: FakeKey, made: Made): string {
     const self = this.users.get(caller.user)
     const account = self?.account ?? this.account
     const arn = `arn:aws:iam::${account}:user${self?.path ?? '/'}${caller.user}`
@@ -333,8 +341,11 @@ export class FakeAws {
         const where = tag('ServiceName', used?.service ?? 'N/A') + tag('Region', used === undefined ? 'N/A' : 'us-east-1')
         return `<GetAccessKeyLastUsedResult>${tag('UserName', key.user)}<AccessKeyLastUsed>${facts}${where}</AccessKeyLastUsed></GetAccessKeyLastUsedResult>`
       }
-      default:
+      default: {
+        const answer = this.bedrock.perform(action, params, user.name, made)
+        if (answer !== undefined) return answer
         throw new Reply(400, 'InvalidAction', `Could not find operation ${action} for version 2010-05-08`)
+      }
     }
   }
 
