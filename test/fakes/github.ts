@@ -4,6 +4,7 @@
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import sodium from 'libsodium-wrappers'
 import { START } from './clock.ts'
 
 export interface FakeToken {
@@ -24,6 +25,22 @@ export interface FakeDeployKey {
   readonly created_at: string
   last_used: string | null
   enabled: boolean
+}
+
+export interface FakeSecret {
+  value: string
+  created_at: string
+  updated_at: string
+  visibility?: string
+  selected?: readonly number[]
+}
+
+/** A repository, an environment or an organization: "each scope has its own public key" (14). */
+export interface FakePlace {
+  keyId: string
+  pair: { readonly publicKey: Uint8Array; readonly privateKey: Uint8Array }
+  readonly secrets: Map<string, FakeSecret>
+  readonly organization: boolean
 }
 
 export interface Answer {
@@ -57,6 +74,12 @@ export class FakeGithub {
   /** Keys of `octo/app`. */
   readonly deployKeys: FakeDeployKey[] = []
   archived = false
+  /** By the path of their secrets. */
+  readonly places = new Map<string, FakePlace>()
+  /** GitHub's own clock. */
+  now = START
+  /** Takes secrets and keeps the old ones. */
+  hollow = false
   readonly calls: string[] = []
   readonly faults: Fault[] = []
   /** Rows of one page. */
@@ -89,7 +112,30 @@ export class FakeGithub {
     return made
   }
 
+  /** @param path such as `/repos/octo/app/actions/secrets` */
+  place(path: string, secrets: Readonly<Record<string, string>> = {}): FakePlace {
+    const date = this.#date()
+    const held = Object.entries(secrets).map(([name, value]) => [name, { value, created_at: date, updated_at: date }] as const)
+    const made = { ...this.#pair(), secrets: new Map<string, FakeSecret>(held), organization: path.startsWith('/orgs/') }
+    this.places.set(path, made)
+    return made
+  }
+
+  /** From now on its boxes need another key. */
+  rekey(place: FakePlace): void {
+    Object.assign(place, this.#pair())
+  }
+
+  #pair(): Pick<FakePlace, 'keyId' | 'pair'> {
+    return { keyId: `key-${++this.#serial}`, pair: sodium.crypto_box_keypair() }
+  }
+
+  #date(): string {
+    return new Date(Math.floor(this.now / 1000) * 1000).toISOString().replace('.000', '')
+  }
+
   async start(): Promise<this> {
+    await sodium.ready
     this.#server = createServer((request, response) => {
       const chunks: Buffer[] = []
       request.on('data', (chunk: Buffer) => chunks.push(chunk))
@@ -133,6 +179,7 @@ export class FakeGithub {
     const { status, body, headers: more } = fault?.answer ?? done ?? HIDDEN
     response.writeHead(status, {
       'content-type': 'application/json',
+      date: new Date(this.now).toUTCString(),
       ...(token?.scopes === undefined ? {} : { 'x-oauth-scopes': token.scopes.join(', ') }),
       ...(token?.expires === undefined ? {} : { 'github-authentication-token-expiration': token.expires }),
       ...more,
@@ -156,9 +203,63 @@ export class FakeGithub {
     if (token === undefined) return { status: 401, body: { message: 'Requires authentication' } }
     if (kind === 'user' && method === 'GET') return { status: 200, body: { login: token.login, id: 1 } }
     if (token.rights === 'none') return HIDDEN
-    if (kind === 'repos' && parts[1] === 'octo' && parts[2] === 'app' && parts.length <= 5 && parts[3] !== 'actions')
-      return this.#repository(asked)
+    for (const [path, place] of this.places) {
+      const start = path.split('/').slice(1).map(decodeURIComponent)
+      if (start.every((part, i) => part === parts[i])) return this.#secret(place, asked, parts.slice(start.length))
+    }
+    if (kind === 'repos' && parts[1] === 'octo' && parts[2] === 'app' && parts.length <= 5) return this.#repository(asked)
     return HIDDEN
+  }
+
+  /** 14: the public key, what can be seen of a secret, and the write, whose box is really opened. */
+  #secret(place: FakePlace, { method, url, body, token }: Asked, [name = '', part]: readonly string[]): Answer {
+    if (name === 'public-key')
+      return { status: 200, body: { key_id: place.keyId, key: sodium.to_base64(place.pair.publicKey, sodium.base64_variants.ORIGINAL) } }
+    // Names are kept in capitals.
+    const key = name.toUpperCase()
+    const held = place.secrets.get(key)
+    if (method === 'PUT') {
+      if (token?.rights !== 'write')
+        return { status: 403, headers: { 'x-accepted-github-permissions': 'secrets=write' }, body: { message: 'Forbidden' } }
+      return this.#put(place, key, body, held)
+    }
+    if (method !== 'GET' || held === undefined) return HIDDEN
+    const { value: _hidden, selected = [], ...seen } = held
+    if (part === 'repositories')
+      return this.page(url, selected, (rows) => ({
+        total_count: selected.length,
+        repositories: rows.map((id) => ({ id, name: `r${id}` })),
+      }))
+    return { status: 200, body: { name: key, ...seen } }
+  }
+
+  #put(place: FakePlace, name: string, body: Asked['body'], held: FakeSecret | undefined): Answer {
+    const { encrypted_value: box, key_id: keyId, visibility, selected_repository_ids: selected } = body
+    // "visibility … (required)", "stale key_id → 422", "no GITHUB_ prefix; 48 KB" (14).
+    if (typeof box !== 'string' || keyId !== place.keyId || /^GITHUB_|^\d|[^A-Z0-9_]/.test(name)) return { status: 422, body: {} }
+    if (place.organization !== (typeof visibility === 'string')) return { status: 422, body: {} }
+    let opened: Uint8Array
+    try {
+      opened = sodium.crypto_box_seal_open(
+        sodium.from_base64(box, sodium.base64_variants.ORIGINAL),
+        place.pair.publicKey,
+        place.pair.privateKey,
+      )
+    } catch {
+      return { status: 422, body: { message: 'Bad request - sealed box' } }
+    }
+    if (opened.length > 48 * 1024) return { status: 422, body: {} }
+    if (this.hollow) return { status: held === undefined ? 201 : 204 }
+    const date = this.#date()
+    place.secrets.set(name, {
+      value: Buffer.from(opened).toString(),
+      created_at: held?.created_at ?? date,
+      updated_at: date,
+      ...(typeof visibility === 'string' ? { visibility } : {}),
+      // What is not repeated is gone.
+      ...(visibility === 'selected' ? { selected: Array.isArray(selected) ? (selected as number[]) : [] } : {}),
+    })
+    return held === undefined ? { status: 201, body: {} } : { status: 204 }
   }
 
   /** "unauthenticated … 202, irreversible" (8a); unknown ones are no error. */
