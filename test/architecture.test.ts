@@ -109,6 +109,11 @@ describe('architecture', () => {
     expect(breaches).toEqual([])
   })
 
+  test('libsodium is the business of the vault, and of what closes boxes: the bundle keeps only the functions that are named there', () => {
+    const users = files.filter((file) => importsOf(readFileSync(join(src, file), 'utf8')).some(({ from }) => from === 'libsodium-wrappers'))
+    expect(users.filter((file) => !file.startsWith('vault/'))).toEqual(['net/sealed-box.ts'])
+  })
+
   test('nobody but the clock reads the clock', () => {
     const readers = files
       .filter((file) => !MAY_READ_THE_CLOCK.test(file))

@@ -90,8 +90,10 @@ export interface ProviderSession {
   /**
    * Resolves if the credential authenticates (a narrow one that is refused for its scope is alive). Waits for propagation
    * when `expect` is `live`. Throws `refused` when it is dead; any other code means "can't tell". Absent where it can't be asked.
+   *
+   * `replaces` is what a rotation puts it in the place of, so that a credential made by a person can be refused because it can do less.
    */
-  verify?(credential: Credential, expect: 'live' | 'dead'): Promise<void>
+  verify?(credential: Credential, expect: 'live' | 'dead', replaces?: Credential): Promise<void>
   /** Switches it off reversibly. A missing one throws `missing`. */
   suspend?(credential: Credential): Promise<void>
   /** Undoes `suspend`. */

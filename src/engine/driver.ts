@@ -21,7 +21,7 @@ import { decide, lastFailure, stateOf } from './machine.ts'
 import { retryPause, stepPause } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
 import { promotion } from './promotion.ts'
-import { providerToAsk, Workbench } from './session.ts'
+import { currentFor, providerToAsk, Workbench } from './session.ts'
 import { create, settle } from './steps/create.ts'
 import { deliver, deploy, restore, runCheck } from './steps/deliver.ts'
 import { preflight, suspendOld } from './steps/preflight.ts'
@@ -176,7 +176,9 @@ async function perform(bench: Workbench, loaded: Loaded, step: string): Promise<
       if (provider === undefined || n === null) return done({}, 'nobody to ask')
       const { session } = await bench.provider(provider, path)
       if (session.verify === undefined) return done({}, 'this provider can not verify')
-      await session.verify(await bench.credential(loaded.secret, n), 'live')
+      // What comes back in a rollback is not measured by what it takes the place of.
+      const replaces = plan.source === 'stored' ? undefined : await currentFor(bench, loaded)
+      await session.verify(await bench.credential(loaded.secret, n), 'live', replaces)
       return done({ audit: [runAudit(loaded.run, 'provider_call', 'success', { call: 'verify', version: n })] })
     }
     case 'deliver':

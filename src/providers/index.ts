@@ -16,6 +16,7 @@ const entries: Record<string, ProviderEntry> = {
   custom: { title: 'Your own web hook', load: () => import('./custom.ts') },
   exec: { title: 'Program that makes the value', load: () => import('./exec.ts') },
   generated: { title: 'Random value made here', load: () => import('./generated.ts') },
+  github: { title: 'GitHub personal access tokens and deploy keys', load: () => import('./github.ts') },
   jwt: { title: 'JWT signing secret made here', load: () => import('./jwt.ts') },
   manual: { title: 'Value given by a person', load: () => import('./manual.ts') },
   openai: { title: 'OpenAI service-account keys', load: () => import('./openai.ts') },

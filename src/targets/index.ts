@@ -11,6 +11,7 @@ export interface TargetEntry {
 const entries: Record<string, TargetEntry> = {
   'env-file': { title: '.env file on this machine', load: () => import('./env-file.ts') },
   exec: { title: 'Program that delivers the value', load: () => import('./exec.ts') },
+  'github-actions': { title: 'GitHub Actions secrets', load: () => import('./github-actions.ts') },
   pass: { title: 'pass, the standard Unix password manager', load: () => import('./pass.ts') },
   render: { title: 'Render services and environment groups', load: () => import('./render.ts') },
   vercel: { title: 'Vercel projects', load: () => import('./vercel.ts') },

@@ -38,7 +38,7 @@ const libsodium: Plugin = {
       tuned = true
       return { contents: text, loader: 'js' }
     })
-    onLoad({ filter: /[\\/]libsodium-wrappers[\\/]dist[\\/]modules-esm[\\/]libsodium-wrappers\.mjs$/ }, async ({ path }) => {
+    onLoad({ filter: /[\\/]libsodium-wrappers[\\/]dist[\\/]modules-esm[\\/]libsodium-wrappers\.mjs$/ }, async ({ path, namespace }) => {
       let text = await readFile(resolve(root, path), 'utf8')
       const check = /if\(void 0===globalThis\.crypto\|\|"function"!=typeof globalThis\.crypto\.getRandomValues\)throw new Error\("[^"]*"\);/
       text = replaceOnce(text, check, () => '', 'libsodium-wrappers: its check for webcrypto')
@@ -46,7 +46,11 @@ const libsodium: Plugin = {
       text = replaceOnce(text, source, () => `if(first.length>0)return first.pop();${source}`, 'libsodium-wrappers: its random source')
       const end = 'throw new Error("Initialization self-test failed")'
       text = replaceOnce(text, end, () => `${end};first.length=0`, 'libsodium-wrappers: the end of its start')
-      return { contents: `${FIRST_WORDS}${onlyUsed(text, await usedOfSodium())}`, loader: 'js', resolveDir: dirname(resolve(root, path)) }
+      return {
+        contents: `${FIRST_WORDS}${onlyUsed(text, await usedOfSodium(namespace === 'short'))}`,
+        loader: 'js',
+        resolveDir: dirname(resolve(root, path)),
+      }
     })
     onResolve({ filter: /^rotate:libsodium\.wasm$/ }, ({ importer, namespace }) => ({
       path: `${namespace}/libsodium.wasm`,
@@ -89,12 +93,12 @@ const SELF_TEST = [
   'crypto_secretbox_KEYBYTES',
 ]
 
-async function usedOfSodium(): Promise<ReadonlySet<string>> {
+/** `short`: the copy of the short way of `get` has the vault only. The other one also closes the boxes that a target is sent. */
+async function usedOfSodium(short: boolean): Promise<ReadonlySet<string>> {
   const used = new Set(SELF_TEST)
-  for (const file of await readdir(`${root}src/vault`)) {
-    if (!file.endsWith('.ts')) continue
-    for (const [, name = ''] of (await readFile(`${root}src/vault/${file}`, 'utf8')).matchAll(/\bsodium\.(\w+)/g)) used.add(name)
-  }
+  const vault = (await readdir(`${root}src/vault`)).filter((file) => file.endsWith('.ts')).map((file) => `vault/${file}`)
+  for (const file of short ? vault : [...vault, 'net/sealed-box.ts'])
+    for (const [, name = ''] of (await readFile(`${root}src/${file}`, 'utf8')).matchAll(/\bsodium\.(\w+)/g)) used.add(name)
   return used
 }
 

@@ -1,0 +1,295 @@
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { jsonSchema, parseConfig } from '../../src/core/schema.ts'
+import { Secret } from '../../src/core/secret.ts'
+import type { Delivery, TargetSession } from '../../src/core/target.ts'
+import { BOX_OVERHEAD, sealedBox } from '../../src/net/sealed-box.ts'
+import actions from '../../src/targets/github-actions.ts'
+import { expectNoTrace } from '../cli/program.ts'
+import { configOf, option, World } from '../cli/rotation-world.ts'
+import { expectDescribed, expectNoLeak } from '../conformance/_shared.ts'
+import { targetSuite } from '../conformance/target.suite.ts'
+import { type TestContext, testContext } from '../fakes/context.ts'
+import { FakeGithub, type FakePlace } from '../fakes/github.ts'
+
+const REPO = '/repos/octo/app/actions/secrets'
+const SITE = '/repos/octo/site/actions/secrets'
+const ENV = '/repos/octo/app/environments/live%2Feu/secrets'
+const ORG = '/orgs/octo-org/actions/secrets'
+
+const suite = (name: string, path: string, config: Record<string, unknown>): void =>
+  targetSuite(name, actions, async () => {
+    const fake = await new FakeGithub().start()
+    const place = fake.place(path)
+    const token = fake.token('writer', { scopes: ['repo', 'admin:org'] })
+    return {
+      config: { token, create: true, baseUrl: fake.url, ...config },
+      read: (name) => place.secrets.get(name)?.value,
+      failNext: () => void fake.faults.push({ method: 'PUT', path: /secrets/, answer: { status: 409 } }),
+      secrets: [token],
+      stop: () => fake.stop(),
+    }
+  })
+
+suite('github-actions, a repository', REPO, { repositories: ['octo/app'] })
+suite('github-actions, an environment', ENV, { repositories: ['octo/app'], environment: 'live/eu' })
+suite('github-actions, an organization', ORG, { organization: 'octo-org', visibility: 'private' })
+
+let fake: FakeGithub
+let context: TestContext
+let token: string
+beforeEach(async () => {
+  fake = await new FakeGithub().start()
+  context = testContext()
+  token = fake.token('writer', { scopes: ['repo', 'admin:org'] })
+})
+afterEach(() => fake.stop())
+
+const open = (config: Record<string, unknown>): Promise<TargetSession> =>
+  actions.open(parseConfig(actions.config, { token, baseUrl: fake.url, ...config } as never, 'it'), context)
+const delivery = (value: string | Uint8Array, name = 'API_KEY'): Delivery => {
+  const entries = { [name]: new Secret(value) }
+  return { id: 'run_1.v2', path: 'app/prod/API_KEY', version: 2, entries, fields: entries }
+}
+const failure = (call: Promise<unknown>): Promise<unknown> => call.catch((thrown: unknown) => thrown)
+const values = (place: FakePlace): Record<string, string> =>
+  Object.fromEntries([...place.secrets].map(([name, { value }]) => [name, value]))
+const puts = (): readonly string[] => fake.calls.filter((call) => call.startsWith('PUT'))
+
+describe('github-actions configuration', () => {
+  test('every field is described', () => expectDescribed(jsonSchema(actions.config)))
+
+  test.each([
+    [{}, /"repositories" or "organization" is needed, and not both/],
+    [{ repositories: ['octo/app'], organization: 'octo' }, /not both/],
+    [{ repositories: ['octo/..'] }, /repositories\.0" looks like owner\/name/],
+    [{ repositories: [] }, /repositories/],
+    [{ organization: 'a/b' }, /is not the name of an organization/],
+    [{ organization: 'octo', environment: 'x' }, /"environment" is one of "repositories"/],
+    [{ repositories: ['octo/app'], environment: '..' }, /is not the name of an environment/],
+    [{ repositories: ['octo/app'], visibility: 'all' }, /"visibility" is for the secrets of an organization/],
+    [{ organization: 'octo', create: true }, /"visibility" is needed/],
+    [{ organization: 'octo', visibility: 'selected' }, /"selectedRepositoryIds" is needed/],
+    [{ organization: 'octo', visibility: 'all', selectedRepositoryIds: [1] }, /and only then/],
+    [{ repositories: ['octo/app'], surprise: 1 }, /unknown key "surprise"/],
+    [{ repositories: ['octo/app'], baseUrl: 'http://github.example' }, /plain http/],
+  ])('refuses %j without the token', (config, why) => {
+    const written = { token: 'ghp_literal-secret-value', ...config }
+    expect(() => parseConfig(actions.config, written as never, 'it')).toThrow(why)
+    expect(() => parseConfig(actions.config, written as never, 'it')).not.toThrow(/literal-secret-value/)
+  })
+
+  test('says where, and that it can not be read back', () => {
+    const config = parseConfig(actions.config, { token: 'x', repositories: ['octo/app', 'octo/site'], environment: 'live' }, 'it')
+    expect(actions.describe(config)).toBe('GitHub Actions secrets of octo/app (environment live), octo/site (environment live)')
+    expect(actions.readable).toBe(false)
+  })
+})
+
+describe('github-actions', () => {
+  test('several repositories: only where the secret exists; others stay as they are', async () => {
+    const [app, site] = [fake.place(REPO, { API_KEY: 'old', OTHER: 'x' }), fake.place(SITE, { OTHER: 'y' })]
+    const session = await open({ repositories: ['octo/app', 'octo/site'] })
+    await session.probe()
+    await session.put(delivery('new-value'))
+    expect([values(app), values(site)]).toEqual([{ API_KEY: 'new-value', OTHER: 'x' }, { OTHER: 'y' }])
+    expect(context.notes.join('\n')).toMatch(
+      /API_KEY in octo\/app updated at 2026-11-21T10:30:00Z \(write-only: its value can not be read back\)/,
+    )
+    await (await open({ repositories: ['octo/app', 'octo/site'], create: true })).put(delivery('newer'))
+    expect([values(app)['API_KEY'], values(site)['API_KEY']]).toEqual(['newer', 'newer'])
+    expect(context.notes.at(-1)).toContain('octo/site created at')
+  })
+
+  test('what arrives is exactly what was sent, to the last byte of 48 KB', async () => {
+    const app = fake.place(REPO, { API_KEY: 'old' })
+    const session = await open({ repositories: ['octo/app'] })
+    for (const value of ['', 'ü✓\n"$x"\n', 'k'.repeat(48 * 1024)]) {
+      await session.put(delivery(value))
+      expect(values(app)['API_KEY']).toBe(value)
+    }
+    expect((await sealedBox(new Uint8Array(10), app.pair.publicKey)).length).toBe(10 + BOX_OVERHEAD)
+  })
+
+  test.each([
+    ['a value that is too large', delivery('k'.repeat(48 * 1024 + 1)), /larger than 48 KB/],
+    ['a value that is no text', delivery(Uint8Array.of(0xff, 0xfe)), /not UTF-8/],
+    ['a name of GitHub', delivery('new-value', 'GITHUB_API_KEY'), /no name of a secret/],
+    ['a name with other characters', delivery('new-value', 'API.KEY'), /no name of a secret/],
+    ['a secret that is nowhere', delivery('new-value', 'ELSEWHERE'), /there is no secret ELSEWHERE in octo\/app/],
+  ])('%s is refused before anything is written', async (_what, wanted, why) => {
+    fake.place(REPO, { API_KEY: 'old' })
+    const error = await failure((await open({ repositories: ['octo/app'] })).put(wanted))
+    expect(error).toMatchObject({ code: 'misconfigured', effect: 'none', message: expect.stringMatching(why) })
+    expect(puts()).toEqual([])
+  })
+
+  test('an organization: who may use a secret stays as it is, over all pages', async () => {
+    const org = fake.place(ORG, { API_KEY: 'old', ALL: 'old' })
+    Object.assign(org.secrets.get('API_KEY') ?? {}, { visibility: 'selected', selected: [11, 22, 33] })
+    Object.assign(org.secrets.get('ALL') ?? {}, { visibility: 'all' })
+    const session = await open({ organization: 'octo-org', create: true, visibility: 'selected', selectedRepositoryIds: [44] })
+    await session.put(delivery('new-value'))
+    await session.put(delivery('new-value', 'ALL'))
+    await session.put(delivery('new-value', 'FRESH'))
+    expect(['API_KEY', 'ALL', 'FRESH'].map((name) => [org.secrets.get(name)?.visibility, org.secrets.get(name)?.selected])).toEqual([
+      ['selected', [11, 22, 33]],
+      ['all', undefined],
+      ['selected', [44]],
+    ])
+    expect(values(org)['API_KEY']).toBe('new-value')
+  })
+
+  test('every place has a key of its own, and one that changes in between is fetched again, once', async () => {
+    const app = fake.place(REPO, { API_KEY: 'old' })
+    const session = await open({ repositories: ['octo/app'] })
+    // The answer to the second question about the key is of before the change.
+    const stale = { status: 200, body: { key_id: app.keyId, key: Buffer.from(app.pair.publicKey).toString('base64') } }
+    fake.rekey(app)
+    fake.faults.push({ method: 'GET', path: /public-key/, answer: stale }, { method: 'GET', path: /public-key/, answer: stale })
+    await session.put(delivery('new-value'))
+    expect(values(app)).toEqual({ API_KEY: 'new-value' })
+    fake.faults.push(...Array.from({ length: 4 }, () => ({ method: 'GET', path: /public-key/, answer: stale })))
+    const error = await failure(session.put(delivery('newer-value')))
+    expect(error).toMatchObject({ code: 'failed', message: expect.stringContaining('422 and did not take API_KEY') })
+    expectNoLeak(error, ['newer-value', token])
+  })
+
+  test('a write that leaves no trace is no success; a date that comes late is waited for', async () => {
+    const app = fake.place(REPO, { API_KEY: 'old' })
+    fake.now += 86_400_000
+    const session = await open({ repositories: ['octo/app'] })
+    const [held] = [...app.secrets.values()]
+    fake.hollow = true
+    const error = await failure(session.put(delivery('new-value')))
+    expect(error).toMatchObject({
+      code: 'bad-answer',
+      retryable: true,
+      effect: 'unknown',
+      message: expect.stringContaining('does not say that it was updated'),
+    })
+    fake.hollow = false
+    const old = { status: 200, body: { name: 'API_KEY', ...held } }
+    fake.faults.push({ method: 'GET', path: /API_KEY/, answer: old }, { method: 'GET', path: /API_KEY/, answer: old })
+    await session.put(delivery('new-value'))
+    expect(context.notes.at(-1)).toContain('updated at 2026-11-22')
+    fake.hollow = true
+    expect(await failure((await open({ repositories: ['octo/app'], create: true })).put(delivery('x-value', 'FRESH')))).toMatchObject({
+      code: 'bad-answer',
+    })
+  })
+
+  test('a lost answer is repeated and arrives once more, harmlessly', async () => {
+    const app = fake.place(REPO, { API_KEY: 'old' })
+    fake.faults.push({ method: 'PUT', path: /API_KEY/, after: true })
+    await (await open({ repositories: ['octo/app'] })).put(delivery('new-value'))
+    expect(values(app)).toEqual({ API_KEY: 'new-value' })
+    expect(puts()).toHaveLength(2)
+  })
+
+  test('a used-up limit says how long', async () => {
+    fake.place(REPO, { API_KEY: 'old' })
+    fake.faults.push({ method: 'PUT', path: /API_KEY/, answer: { status: 403, headers: { 'retry-after': '30' } } })
+    expect(await failure((await open({ repositories: ['octo/app'] })).put(delivery('new-value')))).toMatchObject({
+      code: 'throttled',
+      retryAfterMs: 30_000,
+    })
+  })
+
+  test('undo: the old value goes back where the secret is, and nothing is ever deleted', async () => {
+    const [app, site] = [fake.place(REPO, { API_KEY: 'old' }), fake.place(SITE)]
+    const session = await open({ repositories: ['octo/app', 'octo/site'] })
+    await session.put(delivery('new-value'))
+    await session.restore(undefined, delivery('old'))
+    expect([values(app), values(site)]).toEqual([{ API_KEY: 'old' }, {}])
+    await session.restore(undefined, undefined)
+    expect(values(app)).toEqual({ API_KEY: 'old' })
+    expect(context.notes.at(-1)).toContain('can not be read')
+  })
+
+  test.each([
+    ['a dead token', () => 'ghp_dead-token-0123456789', { code: 'denied' }],
+    [
+      'a scope that is missing',
+      () => fake.token('narrow', { scopes: ['gist'] }),
+      { code: 'denied', message: expect.stringContaining('lacks the scope repo') },
+    ],
+    [
+      'a repository that the token can not see',
+      () => fake.token('blind', { rights: 'none' }),
+      { code: 'missing', message: expect.stringContaining('octo/app: ') },
+    ],
+  ])('probe finds %s, and names the least rights', async (_what, weak, want) => {
+    fake.place(REPO, { API_KEY: 'old' })
+    const used = weak()
+    const error = await failure((await open({ repositories: ['octo/app'], token: used })).probe())
+    expect(error).toMatchObject({
+      ...want,
+      effect: 'none',
+      hints: ['"token" needs "Secrets: Read and write" on the repository, or the classic scope repo'],
+    })
+    expectNoLeak(error, [used])
+  })
+
+  test('a token that may only read is found with the first write, and nothing has changed', async () => {
+    const app = fake.place(REPO, { API_KEY: 'old' })
+    const reader = fake.token('reader', { scopes: undefined, rights: 'read' })
+    expect(await failure((await open({ repositories: ['octo/app'], token: reader })).put(delivery('new-value')))).toMatchObject({
+      code: 'denied',
+      effect: 'none',
+      hints: [expect.stringContaining('"Secrets: Read and write"')],
+    })
+    expect(values(app)).toEqual({ API_KEY: 'old' })
+  })
+
+  test('an environment and a public key that are not what they should be', async () => {
+    fake.place(ENV, { API_KEY: 'old' })
+    expect(await failure((await open({ repositories: ['octo/app'], environment: 'nowhere' })).probe())).toMatchObject({
+      code: 'missing',
+      hints: [expect.stringContaining('Environments: Read and write')],
+    })
+    const session = await open({ repositories: ['octo/app'], environment: 'live/eu' })
+    for (const body of [{}, { key_id: '1', key: '!' }, { key_id: '1', key: 'AAAA' }]) {
+      fake.faults.push({ method: 'GET', path: /public-key/, answer: { status: 200, body } })
+      expect(await failure(session.probe())).toMatchObject({ code: 'bad-answer', effect: 'none' })
+    }
+  })
+})
+
+describe('through the built program', () => {
+  let world: World
+  beforeEach(async () => {
+    world = await new World().init()
+  })
+  afterEach(() => world.close())
+  const path = 'production/app/API_KEY'
+  const first = 'first-value-0123456789abc'
+
+  const setUp = async (...more: readonly string[]) => {
+    fake.now = Date.now()
+    const app = fake.place(REPO, { API_KEY: first })
+    const hook = await world.hook({ overlap: true, live: [first] })
+    await world.ok(['set', path], { input: first })
+    const target = option('--target', { type: 'github-actions', repositories: ['octo/app'], token, baseUrl: fake.url })
+    await world.ok(['schedule', 'set', path, '--provider', 'custom', '--interval', '30', '--config', configOf(hook), ...target, ...more])
+    return { app, hook }
+  }
+
+  test('the box that the bundled program closes is opened at the far side', async () => {
+    const { app } = await setUp()
+    expect((await world.ok(['target', 'test', path])).stdout).toMatch(/^ok {3}github-actions /m)
+    expect((await world.ok(['plan', path])).stdout).toContain('GitHub Actions secrets of octo/app (write-only: can not be read back)')
+    await world.ok(['rotate', path])
+    expect(values(app)['API_KEY']).toBe(await world.get(path))
+    expect(values(app)['API_KEY']).not.toBe(first)
+    expectNoTrace(world.box, token)
+  })
+
+  test('a red check puts the old value back', async () => {
+    const script = world.script('red', 'exit 1')
+    const { app } = await setUp(...option('--check', { type: 'exec', run: [script] }))
+    const run = await world.run(['rotate', path])
+    expect(run.code, run.stderr).toBe(20)
+    expect(puts()).toHaveLength(2)
+    expect(values(app)).toEqual({ API_KEY: first })
+  })
+})
