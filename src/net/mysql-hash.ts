@@ -91,7 +91,8 @@ export function sha256Crypt(key: Uint8Array, salt: Uint8Array, rounds: number): 
   // 22
   const at = (i: number): number => digest[i] ?? 0
   let text = ''
-  for (let i = 0, [a, b, c] = [0, 10, 20]; i < 10; i++, [a, b, c] = [c + 1, a + 1, b + 1]) text += crypt64((at(a) << 16) | (at(b) << 8) | at(c), 4)
+  for (let i = 0, [a, b, c] = [0, 10, 20]; i < 10; i++, [a, b, c] = [c + 1, a + 1, b + 1])
+    text += crypt64((at(a) << 16) | (at(b) << 8) | at(c), 4)
   return text + crypt64((at(31) << 8) | at(30), 3)
 }
 
