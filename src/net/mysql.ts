@@ -119,6 +119,14 @@ export async function mayChangeAccounts({ client }: Server): Promise<boolean> {
     .some((grant) => /\bCREATE USER\b|\bALL PRIVILEGES ON \*\.\*/.test(grant) || !/ ON /.test(grant))
 }
 
+/** MariaDB with a plug-in that checks passwords takes no stored form, because it can not see the password (`ALTER USER` then ends with 1396). */
+export async function refusesStoredForms({ client, mariadb }: Server): Promise<boolean> {
+  if (!mariadb) return false
+  const checking = "SELECT 1 FROM information_schema.PLUGINS WHERE PLUGIN_TYPE = 'PASSWORD VALIDATION' AND PLUGIN_STATUS = 'ACTIVE'"
+  const sql = `SELECT @@GLOBAL.strict_password_validation = 1 AND EXISTS (${checking}) AS strict`
+  return (await read(client, sql, z.object({ strict: z.number() })))[0]?.strict === 1
+}
+
 const MySqlRow = z.object({
   plugin: z.string(),
   hash: z.string().nullable(),
@@ -190,7 +198,6 @@ const DENIED = new Set([1044, 1142, 1143, 1227])
 const NO_ROOM = new Set([1040, 1129, 1203, 1226])
 /** The server stops, or ends the statement or the connection: what it did is not known. */
 const CUT_OFF = new Set([1053, 1080, 1152, 1158, 1159, 1160, 1161, 1184, 1317, 1927, 3024, 4031])
-const RULES = new Set([1290, 1819])
 
 const Failure = z.object({ code: z.string().regex(/^[A-Z0-9_]{3,80}$/), errno: z.number() }).partial()
 
@@ -199,12 +206,11 @@ function translated(thrown: unknown, lost: 'none' | 'unknown'): AdapterError {
   if (thrown instanceof AdapterError) return thrown
   const { code = 'connection lost', errno = 0 } = Failure.catch({}).parse(thrown)
   if (REFUSED.has(errno)) return new AdapterError('refused', `the server refuses the login (${errno})`)
-  if (DENIED.has(errno)) return new AdapterError('denied', `the account may not do that (${errno})`)
-  if (NO_ROOM.has(errno)) return new AdapterError('unavailable', `the server has no free connection (${errno})`)
-  if (RULES.has(errno))
-    return new AdapterError('failed', `the server's rules refuse a password that it can not see (${errno})`, {
-      hints: ['MariaDB: SET GLOBAL strict_password_validation = OFF'],
+  if (DENIED.has(errno))
+    return new AdapterError('denied', `the account may not do that (${errno})`, {
+      hints: ['it needs CREATE USER, and SELECT on mysql.user (MySQL) or mysql.global_priv (MariaDB)'],
     })
+  if (NO_ROOM.has(errno)) return new AdapterError('unavailable', `the server has no free connection (${errno})`)
   if (CUT_OFF.has(errno)) return new AdapterError('unavailable', `the server ended the connection (${errno})`, { effect: lost })
   if (errno >= 1000) return new AdapterError('failed', `the server answered ${errno}`)
   if (code === 'HANDSHAKE_NO_SSL_SUPPORT' || code === 'AUTH_SWITCH_PLUGIN_ERROR')

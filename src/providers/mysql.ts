@@ -35,6 +35,7 @@ import {
   lookUp,
   mayChangeAccounts,
   quoted,
+  refusesStoredForms,
   type Server,
   type Stored,
 } from '../net/mysql.ts'
@@ -149,6 +150,10 @@ async function preflight(config: Options, context: AdapterContext): Promise<void
   await asAdmin(config, context, async (server) => {
     if (!(await mayChangeAccounts(server)))
       throw new AdapterError('denied', `account ${config.admin.user} may not change other accounts`, { hints: ['it needs CREATE USER'] })
+    if (await refusesStoredForms(server))
+      throw new AdapterError('misconfigured', 'the server takes no password that it can not check, and it is sent none in plain text', {
+        hints: ['SET GLOBAL strict_password_validation = OFF'],
+      })
     for (const name of namesIn(config)) {
       const found = await accountOf(server, config, name)
       if (config.strategy === 'dual') room(found, config, server, context)

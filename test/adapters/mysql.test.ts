@@ -6,12 +6,13 @@ import { type Fields, Secret } from '../../src/core/secret.ts'
 import { cachingSha2Hash, ed25519Answer, isStoredFormOf, sha256Crypt, storedForm } from '../../src/net/mysql-hash.ts'
 import mysql from '../../src/providers/mysql.ts'
 import { providerSuite } from '../conformance/provider.suite.ts'
+import { selfSigned } from '../fakes/certificate.ts'
 import { START } from '../fakes/clock.ts'
 import { expectNoTrace } from '../cli/program.ts'
 import { World } from '../cli/rotation-world.ts'
 import { testContext } from '../fakes/context.ts'
 import { hasMariaDb, type Server, startMariaDb } from '../fakes/mariadb-server.ts'
-import { type FakeAccount, FakeMySql } from '../fakes/mysql-server.ts'
+import { type FakeAccount, FakeMySql, startImpostor } from '../fakes/mysql-server.ts'
 
 const ADMIN = 'admin-password-0123456789'
 const FIRST = 'first-password-of-a'
@@ -60,6 +61,22 @@ test.each([
   expect(() => parseConfig(mysql.config, given as never, 'it')).toThrow(why)
 })
 
+test('over TLS the name is checked before anybody says who wants to log in', async () => {
+  const fields = { username: new Secret('a'), password: new Secret(FIRST) }
+  for (const [name, told] of [
+    ['localhost', true],
+    ['other.test', false],
+  ] as const) {
+    const certificate = selfSigned(name)
+    const impostor = await startImpostor(certificate)
+    const config = { ...one, host: 'localhost', port: impostor.port, ca: certificate.cert, strategy: 'dual' }
+    const session = await mysql.open(parseConfig(mysql.config, config as never, 'it'), testContext())
+    await expect(session.verify?.({ fields }, 'live')).rejects.toMatchObject({ code: 'unreachable', effect: 'none' })
+    expect(impostor.heard() !== '').toBe(told)
+    impostor.stop()
+  }
+})
+
 async function login(port: number, user: string, password: string) {
   return createConnection({
     host: '127.0.0.1',
@@ -75,7 +92,7 @@ async function accepted(port: number, { username, password }: Fields): Promise<b
     ;(await login(port, username?.reveal() ?? '', password?.reveal() ?? '')).destroy()
     return true
   } catch (thrown) {
-    expect((thrown as { errno?: number }).errno).toSatisfy((errno: number) => [1045, 3118, 4151].includes(errno))
+    expect((thrown as { errno?: number }).errno).toSatisfy((errno: number) => [1045, 1698, 3118, 4151].includes(errno))
     return false
   }
 }
@@ -150,9 +167,7 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
       expect((await session.settle(intent, current)).outcome).toBe('none')
       const made = await session.create(intent, current)
       expect((await session.settle(intent, current)).outcome).toBe('applied')
-      expect(fake.log.at(-1)).toMatch(
-        new RegExp(`^ALTER USER \`a\`@\`%\` IDENTIFIED WITH ${method} AS '[^']+' RETAIN CURRENT PASSWORD$`),
-      )
+      expect(fake.log.at(-1)).toMatch(new RegExp(`^ALTER USER \`a\`@\`%\` IDENTIFIED WITH ${method} AS '[^']+' RETAIN CURRENT PASSWORD$`))
       expect([await accepted(fake.port, current.fields), await accepted(fake.port, made.fields)]).toEqual([true, true])
       // 9b: MySQL would end the retained one without a word.
       const refusal = {
@@ -249,3 +264,191 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
     })
   })
 }
+
+describe.skipIf(!hasMariaDb)('against a real MariaDB', () => {
+  let server: Server
+  let serial = 0
+  beforeAll(async () => {
+    server = await startMariaDb()
+  }, 60_000)
+  afterAll(() => server.stop())
+
+  const sql = async (...statements: readonly string[]): Promise<unknown> => {
+    const root = await login(server.port, 'root', server.password)
+    let rows: unknown
+    for (const statement of statements) [rows] = await root.query(statement)
+    root.destroy()
+    return rows
+  }
+  /** Each test has accounts of its own: `a` with a password, `b` as an operator would make it for its first turn. */
+  async function accounts(method: 'mysql_native_password' | 'ed25519' = 'mysql_native_password') {
+    const [a, b] = [`app_a${++serial}`, `app "b" ${serial}`]
+    await sql(
+      `CREATE USER ${a}@'%' IDENTIFIED VIA ${method} USING '${await storedForm(method, new Secret(FIRST), random)}'`,
+      `CREATE USER \`${b}\`@'%' IDENTIFIED VIA ${method} USING '' ACCOUNT LOCK`,
+    )
+    const config = { host: '127.0.0.1', port: server.port, admin: { user: 'admin', password: server.password } }
+    const fields = { username: new Secret(a), password: new Secret(FIRST) }
+    return { a, b, config, fields, secrets: [FIRST, server.password], accepts: (given: Fields) => accepted(server.port, given) }
+  }
+  const open = (config: Record<string, unknown>) => mysql.open(parseConfig(mysql.config, config as never, 'it'), testContext())
+  const methodsOf = async (name: string): Promise<string> => {
+    const [row] = (await sql(`SHOW CREATE USER \`${name}\`@'%'`)) as readonly Record<string, string>[]
+    return Object.values(row ?? {}).join('')
+  }
+
+  for (const method of ['mysql_native_password', 'ed25519'] as const) {
+    providerSuite(`mariadb, two passwords, ${method}`, mysql, async () => {
+      const { a, config, fields, ...rest } = await accounts(method)
+      return { ...rest, config: { ...config, user: a, strategy: 'dual' }, current: { fields } }
+    })
+    providerSuite(`mariadb, two accounts, ${method}`, mysql, async () => {
+      const { a, b, config, fields, ...rest } = await accounts(method)
+      const live = async (): Promise<number> => {
+        const states = await Promise.all([a, b].map(methodsOf))
+        return states.filter((state) => !state.includes('ACCOUNT LOCK')).length
+      }
+      return { ...rest, live, config: { ...config, users: [a, b], database: 'shop' }, current: { fields, handle: { id: a, live: true } } }
+    })
+  }
+  providerSuite('mariadb, one password', mysql, async () => {
+    const { a, config, fields, ...rest } = await accounts()
+    return { ...rest, config: { ...config, user: a, strategy: 'single' }, current: { fields } }
+  })
+
+  for (const method of ['mysql_native_password', 'ed25519'] as const) {
+    test(`${method}: two passwords until the old one is ended, other ways to log in stay, and no password reaches the log`, async () => {
+      const { a, config, fields } = await accounts(method)
+      const first = await storedForm(method, new Secret(FIRST), random)
+      await sql(`ALTER USER ${a}@'%' IDENTIFIED VIA ${method} USING '${first}' OR unix_socket`)
+      const session = await open({ ...config, user: a, strategy: 'dual' })
+      await session.preflight({ fields })
+      const intent = intend(session)
+      expect((await session.settle(intent, { fields })).outcome).toBe('none')
+      const made = await session.create(intent, { fields })
+      expect((await session.settle(intent, { fields })).outcome).toBe('applied')
+      expect([await accepted(server.port, fields), await accepted(server.port, made.fields)]).toEqual([true, true])
+      await expect(session.preflight({ fields: made.fields })).rejects.toMatchObject({ code: 'quota', effect: 'none' })
+      await session.revoke?.({ fields })
+      expect([await accepted(server.port, fields), await accepted(server.port, made.fields)]).toEqual([false, true])
+      const state = await methodsOf(a)
+      expect(state.match(new RegExp(method, 'g'))).toHaveLength(1)
+      expect(state).toContain('unix_socket')
+      // And back: an undone run ends the new one and no other.
+      const again = await session.create(madeUp('two', 'another-password-42'), { fields: made.fields })
+      await session.revoke?.({ fields: again.fields })
+      expect([await accepted(server.port, made.fields), await accepted(server.port, again.fields)]).toEqual([true, false])
+      const log = server.log()
+      expect(log).toContain(`ALTER USER \`${a}\`@\`%\` IDENTIFIED VIA ${method} USING`)
+      for (const value of [made.fields['password']?.reveal() ?? 'nothing', 'another-password-42', FIRST]) expect(log).not.toContain(value)
+    })
+  }
+
+  test('accounts take turns: both work in between, the old one is locked at the end, with a password that nobody knows', async () => {
+    const { a, b, config, fields } = await accounts()
+    const session = await open({ ...config, users: [a, b], database: 'a shop' })
+    const current: Credential = { fields, handle: { id: a, live: true } }
+    const made = await session.create(intend(session), current)
+    expect(made.fields['username']?.reveal()).toBe(b)
+    expect([await accepted(server.port, fields), await accepted(server.port, made.fields)]).toEqual([true, true])
+    const url = new URL(made.fields['url']?.reveal() ?? '')
+    expect([url.protocol, decodeURIComponent(url.username), decodeURIComponent(url.password), decodeURIComponent(url.pathname)]).toEqual([
+      'mysql:',
+      b,
+      made.fields['password']?.reveal(),
+      '/a shop',
+    ])
+    await session.revoke?.(current)
+    expect([await accepted(server.port, fields), await accepted(server.port, made.fields)]).toEqual([false, true])
+    await sql(`ALTER USER ${a}@'%' ACCOUNT UNLOCK`)
+    expect(await accepted(server.port, fields)).toBe(false)
+    expect((await session.list?.())?.map(({ id, live }) => [id, live])).toEqual([
+      [a, true],
+      [b, true],
+    ])
+    const log = server.log()
+    for (const value of [made.fields['password']?.reveal() ?? 'nothing', FIRST]) expect(log).not.toContain(value)
+  })
+
+  test('over TLS: the certificate is checked, its name too, and a server without TLS is refused', async () => {
+    const { a, config, fields } = await accounts()
+    const verify = async (more: Record<string, unknown>) =>
+      (await open({ ...config, user: a, strategy: 'dual', ...more })).verify?.({ fields }, 'live')
+    await verify({ host: 'localhost', ca: server.ca })
+    await sql(`ALTER USER ${a}@'%' REQUIRE SSL`)
+    await verify({ host: 'localhost', ca: server.ca })
+    await expect(verify({ host: 'localhost' })).rejects.toMatchObject({ code: 'refused' })
+    await expect(verify({ host: 'localhost', tls: true })).rejects.toMatchObject({ code: 'unreachable', effect: 'none' })
+    await expect(verify({ host: 'localhost', ca: selfSigned('other.test').cert })).rejects.toMatchObject({ code: 'unreachable' })
+    const fake = await FakeMySql.start()
+    await expect(verify({ host: 'localhost', port: fake.port, tls: true })).rejects.toMatchObject({ code: 'misconfigured' })
+    await fake.stop()
+  })
+
+  test('who may not, who is not there, and the rules of the server', async () => {
+    const { a, b, config, fields } = await accounts()
+    const given = { ...config, user: a, strategy: 'dual' }
+    const preflight = async (more: Record<string, unknown>) => (await open({ ...given, ...more })).preflight({ fields })
+    await expect(preflight({ admin: { user: 'admin', password: 'wrong' } })).rejects.toMatchObject({ code: 'denied', effect: 'none' })
+    await expect(preflight({ user: 'nobody' })).rejects.toMatchObject({ code: 'misconfigured' })
+    await expect(preflight({ accountHost: '10.%' })).rejects.toMatchObject({ code: 'misconfigured' })
+    await expect(preflight({ port: 1 })).rejects.toMatchObject({ code: 'unreachable', effect: 'none' })
+    await sql(`CREATE USER weak${serial}@'%' IDENTIFIED BY 'weak-password'`)
+    const weak = { admin: { user: `weak${serial}`, password: 'weak-password' } }
+    await expect(preflight(weak)).rejects.toMatchObject({ code: 'denied', hints: ['it needs CREATE USER'] })
+    await sql(`GRANT CREATE USER ON *.* TO weak${serial}@'%'`)
+    await expect(preflight(weak)).rejects.toMatchObject({ code: 'denied', hints: [expect.stringContaining('SELECT')] })
+    await sql(`REVOKE CREATE USER ON *.* FROM weak${serial}@'%'`, `GRANT SELECT ON mysql.global_priv TO weak${serial}@'%'`)
+    const before = await methodsOf(a)
+    await expect((await open({ ...given, ...weak })).create(madeUp('t', 'never-applied-1'), { fields })).rejects.toMatchObject({
+      code: 'denied',
+      effect: 'none',
+    })
+    expect(await methodsOf(a)).toBe(before)
+    await sql("INSTALL SONAME 'simple_password_check'")
+    try {
+      await expect(preflight({})).rejects.toMatchObject({ code: 'misconfigured', hints: ['SET GLOBAL strict_password_validation = OFF'] })
+      await expect((await open(given)).create(madeUp('t', 'never-applied-1'), { fields })).rejects.toMatchObject({ effect: 'none' })
+      expect(await methodsOf(a)).toBe(before)
+      await sql('SET GLOBAL strict_password_validation = OFF')
+      await preflight({})
+    } finally {
+      await sql("UNINSTALL SONAME 'simple_password_check'", 'SET GLOBAL strict_password_validation = ON')
+    }
+    const stranger = { fields, handle: { id: 'admin', live: true } }
+    await expect((await open({ ...config, users: [a, b] })).revoke?.(stranger)).rejects.toMatchObject({ code: 'misconfigured' })
+  })
+
+  test('through the built program: two passwords, a rotation that is undone, grace, and the old one dead at its end', async () => {
+    const { a, config } = await accounts()
+    const world = await new World().init()
+    try {
+      const path = 'production/db/APP_LOGIN'
+      await world.ok(['set', path, '--type', 'database_password', '--fields-from', '-'], {
+        input: JSON.stringify({ username: a, password: FIRST }),
+      })
+      await world.ok([
+        ...['schedule', 'set', path, '--provider', 'mysql', '--interval', '90', '--grace', '1h'],
+        ...['--config', JSON.stringify({ ...config, user: a, strategy: 'dual' })],
+      ])
+      const tested = await world.ok(['provider', 'test', path])
+      expect(tested.stdout).toContain('GRANT CREATE USER ON *.*')
+      await world.ok(['rotate', path])
+      const first = JSON.parse(await world.get(path)) as { username: string; password: string }
+      for (const password of [FIRST, first.password]) (await login(server.port, a, password)).destroy()
+      expect((await world.run(['rotate', path])).code).toBe(20)
+      await world.ok(['rollback', path])
+      expect(JSON.parse(await world.get(path))).toMatchObject({ password: FIRST })
+      await world.ok(['revoke', path])
+      await world.ok(['rotate', path])
+      await world.ok(['revoke', path])
+      const last = JSON.parse(await world.get(path)) as { username: string; password: string }
+      ;(await login(server.port, a, last.password)).destroy()
+      for (const password of [FIRST, first.password]) await expect(login(server.port, a, password)).rejects.toMatchObject({ errno: 1045 })
+      expectNoTrace(world.box, last.password, { shownBy: world.box.results.filter(({ args }) => args[0] === 'get') })
+      for (const password of [FIRST, first.password, last.password]) expect(server.log()).not.toContain(password)
+    } finally {
+      await world.close()
+    }
+  })
+})

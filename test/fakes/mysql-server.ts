@@ -6,8 +6,10 @@
 import { constants, createHash, generateKeyPairSync, privateDecrypt, randomBytes } from 'node:crypto'
 import { createServer, type Socket } from 'node:net'
 import type { AddressInfo } from 'node:net'
+import { TLSSocket } from 'node:tls'
 import { Secret } from '../../src/core/secret.ts'
 import { isMethod, isStoredFormOf } from '../../src/net/mysql-hash.ts'
+import type { Certificate } from './certificate.ts'
 
 export interface FakeAccount {
   plugin: string
@@ -72,7 +74,7 @@ export class FakeMySql {
       return packet.value.subarray(4)
     }
     const fail = (errno: number): void => send(Buffer.concat([Buffer.from([0xff, errno & 255, errno >> 8]), Buffer.from('#HY000no')]))
-    send(hello(this.version))
+    send(hello(this.version, 0))
     const reply = await next()
     if (reply === undefined) return
     const user = reply.subarray(32, reply.indexOf(0, 32)).toString()
@@ -183,9 +185,29 @@ function alter(target: FakeAccount, clause: string): void {
   if (lock !== undefined) target.locked = lock === 'LOCK'
 }
 
-/** Protocol::HandshakeV10 without TLS, so with the length-encoded answers of before CLIENT_DEPRECATE_EOF. */
-function hello(version: string): Buffer {
-  const capabilities = 0x1 | 0x200 | 0x2000 | 0x8000 | 0x80000
+/** Somebody else who greets like MySQL and shows a certificate. `heard`: what came over TLS, which begins with who wants to log in. */
+export async function startImpostor({ cert, key }: Certificate): Promise<{ port: number; heard(): string; stop(): void }> {
+  let heard = ''
+  const server = createServer((socket) => {
+    const greeting = hello('8.4.6', 0x800)
+    socket.write(Buffer.concat([Buffer.from([greeting.length, 0, 0, 0]), greeting]))
+    socket.on('error', () => undefined)
+    socket.once('data', () => {
+      const secure = new TLSSocket(socket, { isServer: true, cert, key })
+      secure.on('error', () => undefined)
+      secure.on('data', (part) => {
+        heard += part.toString()
+        secure.destroy()
+      })
+    })
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  return { port: (server.address() as AddressInfo).port, heard: () => heard, stop: () => void server.close() }
+}
+
+/** Protocol::HandshakeV10, with the length-encoded answers of before CLIENT_DEPRECATE_EOF. */
+function hello(version: string, more: number): Buffer {
+  const capabilities = more | 0x1 | 0x200 | 0x2000 | 0x8000 | 0x80000
   const nonce = nonceOf()
   const half = (shift: number): Buffer => Buffer.from([(capabilities >> shift) & 255, (capabilities >> (shift + 8)) & 255])
   return Buffer.concat([
@@ -208,7 +230,15 @@ function resultOf(rows: readonly Readonly<Record<string, string | null>>[]): rea
   const names = Object.keys(rows[0] ?? { plugin: '' })
   const eof = Buffer.from([0xfe, 0, 0, 2, 0])
   const column = (name: string): Buffer =>
-    Buffer.concat([text('def'), text(''), text(''), text(''), text(name), text(name), Buffer.from([12, 45, 0, 0, 1, 0, 0, 253, 0, 0, 0, 0, 0])])
+    Buffer.concat([
+      text('def'),
+      text(''),
+      text(''),
+      text(''),
+      text(name),
+      text(name),
+      Buffer.from([12, 45, 0, 0, 1, 0, 0, 253, 0, 0, 0, 0, 0]),
+    ])
   const row = (values: readonly (string | null)[]): Buffer =>
     Buffer.concat(values.map((value) => (value === null ? Buffer.from([0xfb]) : text(value))))
   return [Buffer.from([names.length]), ...names.map(column), eof, ...rows.map((each) => row(Object.values(each))), eof]
