@@ -38,7 +38,7 @@ import {
   refusesStoredForms,
   type Server,
   type Stored,
-} from '../net/mysql.ts'
+} from './_mysql.ts'
 import { isMethod, isStoredFormOf, storedForm } from '../net/mysql-hash.ts'
 
 // Neither quote nor backslash, so that no sql_mode of the server changes how a name is read.

@@ -192,7 +192,10 @@ export async function startImpostor({ cert, key }: Certificate): Promise<{ port:
     const greeting = hello('8.4.6', 0x800)
     socket.write(Buffer.concat([Buffer.from([greeting.length, 0, 0, 0]), greeting]))
     socket.on('error', () => undefined)
-    socket.once('data', () => {
+    socket.once('data', (first: Buffer) => {
+      socket.pause()
+      // Behind the 36 bytes that ask for TLS its first message may follow at once.
+      if (first.length > 36) socket.unshift(first.subarray(36))
       const secure = new TLSSocket(socket, { isServer: true, cert, key })
       secure.on('error', () => undefined)
       secure.on('data', (part) => {

@@ -8,7 +8,7 @@ import type { Connection } from 'mysql2/promise'
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
 import type { Secret } from '../core/secret.ts'
-import { ed25519Answer, isMethod, type Method } from './mysql-hash.ts'
+import { ed25519Answer, isMethod, type Method } from '../net/mysql-hash.ts'
 
 const TIMEOUT_MS = 15_000
 
