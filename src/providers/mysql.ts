@@ -1,6 +1,6 @@
 /**
  * Passwords of MySQL and MariaDB accounts (reference/providers.md 9, 9b; https://dev.mysql.com/doc/refman/8.4/en/password-management.html#dual-passwords,
- * https://mariadb.com/kb/en/alter-user/). Which of the two it is, `SELECT VERSION()` says: MySQL 8.0.14 or MariaDB 10.4 at least.
+ * https://mariadb.com/kb/en/alter-user/). Which of the two it is, `SELECT VERSION()` says: MySQL 8.0.14 or MariaDB 10.4.2 at least.
  *
  * `dual`: one account with two passwords until the old one is ended. MySQL keeps the old one with RETAIN CURRENT PASSWORD and ends it with DISCARD OLD PASSWORD;
  * MariaDB is told every method that may be used (VIA … OR …) and at the end all but the old one. What is ended is found by comparing the password with what the
@@ -8,7 +8,7 @@
  * and is unlocked, and ends locked, with a password that nobody knows. `single`: one account, whose old password dies with the change.
  *
  * The password is made here and sealed before it is applied. The server is sent what it would store of it and never the password, so none can stand in a log:
- * for MySQL `caching_sha2_password AS '$A$005$…'`, a salted digest of 5000 rounds, which also keeps its rules for passwords out of the way; on either server an account
+ * for MySQL `caching_sha2_password AS '$A$005$…'`, a salted digest of 5000 rounds, because it masks a plain password in some of its logs only; on either server an account
  * keeps the method that it has, because its clients know that one. What a lost answer did is found by logging in. Connections are TCP, over TLS unless the server is
  * this machine. Two people who change one account in the same instant are not told apart: its methods are read, then written.
  */
@@ -125,7 +125,7 @@ export default defineProvider({
 
 function openSession(config: Options, context: AdapterContext): ProviderSession {
   const session: ProviderSession = {
-    preflight: () => preflight(config, context),
+    preflight: (current) => preflight(config, context, current),
     prepare: (random) => ({ password: new Secret(Buffer.from(random.bytes(24)).toString('base64url')) }),
     create: (intent, current) => create(config, context, intent, current),
     settle: (intent, current) => settle(config, context, intent, current),
@@ -145,8 +145,12 @@ function openSession(config: Options, context: AdapterContext): ProviderSession 
   return session
 }
 
-/** Reads only: the admin may change accounts, the server is new enough, every account exists, and there is room for a second password. */
-async function preflight(config: Options, context: AdapterContext): Promise<void> {
+/**
+ * Reads only: the admin may change accounts, the server is new enough, every account exists, and there is room for a second password. A login that the
+ * server knows and refuses shows that another account comes first, such as an anonymous one for this machine.
+ */
+async function preflight(config: Options, context: AdapterContext, current: Credential | undefined): Promise<void> {
+  const { username, password } = current?.fields ?? {}
   await asAdmin(config, context, async (server) => {
     if (!(await mayChangeAccounts(server)))
       throw new AdapterError('denied', `account ${config.admin.user} may not change other accounts`, { hints: ['it needs CREATE USER'] })
@@ -157,8 +161,29 @@ async function preflight(config: Options, context: AdapterContext): Promise<void
     for (const name of namesIn(config)) {
       const found = await accountOf(server, config, name)
       if (config.strategy === 'dual') room(found, config, server, context)
+      if (username?.reveal() !== name || password === undefined || found.locked || !(await has(found, password))) continue
+      await login(config, context, name, password, async () => undefined).catch((thrown: unknown) => {
+        if (!(thrown instanceof AdapterError && thrown.code === 'refused')) throw thrown
+        throw new AdapterError(
+          'misconfigured',
+          `${name}@${config.accountHost} has the current password, but can't log in from here with it`,
+          {
+            hints: ['another account comes first for this machine, or "accountHost" leaves it out: SELECT User, Host FROM mysql.user'],
+          },
+        )
+      })
     }
   })
+}
+
+/** Is it one of the account's passwords? */
+async function has({ passwords }: Account, password: Secret): Promise<boolean> {
+  for (const stored of passwords) if (await fits(stored, password)) return true
+  return false
+}
+
+async function fits({ plugin, hash }: Stored, password: Secret): Promise<boolean> {
+  return isMethod(plugin) && isStoredFormOf(plugin, hash, password)
 }
 
 /** MySQL holds two passwords and would end the older one without a word; on MariaDB the same limit keeps forgotten ones from piling up. */
@@ -257,9 +282,12 @@ async function settle(config: Options, context: AdapterContext, intent: Intent, 
     await verify(config, context, made.fields)
     return { outcome: 'applied', issued: made, detail: `account ${name} has the new password` }
   } catch (thrown) {
-    if (thrown instanceof AdapterError && thrown.code === 'refused')
-      return { outcome: 'none', detail: `account ${name} does not have the new password` }
-    throw thrown
+    if (!(thrown instanceof AdapterError && thrown.code === 'refused')) throw thrown
+    // Another account may come first for this machine: what the server stores is the truth.
+    const there = await asAdmin(config, context, async (server) => has(await accountOf(server, config, name), password))
+    return there
+      ? { outcome: 'applied', issued: made, detail: `account ${name} has the new password, but can't log in from here with it` }
+      : { outcome: 'none', detail: `account ${name} does not have the new password` }
   }
 }
 
@@ -299,8 +327,7 @@ async function endPassword(config: Options, context: AdapterContext, fields: Fie
     const found = await lookUp(server, username, config.accountHost)
     if (found === undefined || found.locked) return
     const kept: Stored[] = []
-    for (const stored of found.passwords)
-      if (!isMethod(stored.plugin) || !(await isStoredFormOf(stored.plugin, stored.hash, password))) kept.push(stored)
+    for (const stored of found.passwords) if (!(await fits(stored, password))) kept.push(stored)
     if (kept.length === found.passwords.length) return
     const [last] = kept
     if (last === undefined) return close(server, config, found, context)

@@ -112,6 +112,21 @@ const madeUp = (tag: string, password: string) => ({
   attempt: 1,
 })
 
+test('a salt that the server made may hold a quote or an escape: it is put back byte for byte', async () => {
+  const fake = await FakeMySql.start()
+  const hash = cachingSha2Hash(new Secret(FIRST), Buffer.from('\'"\\\x1b\x01 salt of MySQL!'))
+  const admin = await storedForm('caching_sha2_password', new Secret(ADMIN), random)
+  fake.accounts.set('admin', { plugin: 'caching_sha2_password', hash: admin, locked: false, admin: true })
+  fake.accounts.set('a', { plugin: 'caching_sha2_password', hash, locked: false, admin: false })
+  const config = { host: '127.0.0.1', port: fake.port, admin: { user: 'admin', password: ADMIN }, user: 'a', strategy: 'dual' }
+  const session = await mysql.open(parseConfig(mysql.config, config as never, 'it'), testContext())
+  const made = await session.create(intend(session), undefined)
+  await session.revoke?.({ fields: made.fields })
+  expect(fake.log.at(-2)).toMatch(/ AS 0x[0-9a-f]{140}$/)
+  expect(fake.accounts.get('a')).toEqual({ plugin: 'caching_sha2_password', hash, locked: false, admin: false })
+  await fake.stop()
+})
+
 for (const method of ['caching_sha2_password', 'mysql_native_password'] as const) {
   describe(`against a stand-in for MySQL 8 that speaks its protocol, ${method}`, () => {
     let fake: FakeMySql
@@ -385,6 +400,21 @@ describe.skipIf(!hasMariaDb)('against a real MariaDB', () => {
     await fake.stop()
   })
 
+  test('an account that comes first for this machine is seen before anything is changed, and hides nothing that was', async () => {
+    const { a, config, fields } = await accounts()
+    const session = await open({ ...config, user: a, strategy: 'dual' })
+    await session.preflight({ fields })
+    await sql(`CREATE USER ${a}@'127.0.0.1' IDENTIFIED BY 'of-another-account'`)
+    await expect(session.preflight({ fields })).rejects.toMatchObject({ code: 'misconfigured', effect: 'none' })
+    const intent = intend(session)
+    expect((await session.settle(intent, { fields })).outcome).toBe('none')
+    const made = await session.create(intent, { fields })
+    expect((await session.settle(intent, { fields })).outcome).toBe('applied')
+    await expect(session.verify?.(made, 'live')).rejects.toMatchObject({ code: 'refused' })
+    await session.revoke?.(made)
+    expect((await session.settle(intent, { fields })).outcome).toBe('none')
+  })
+
   test('who may not, who is not there, and the rules of the server', async () => {
     const { a, b, config, fields } = await accounts()
     const given = { ...config, user: a, strategy: 'dual' }
@@ -420,7 +450,7 @@ describe.skipIf(!hasMariaDb)('against a real MariaDB', () => {
   })
 
   test('through the built program: two passwords, a rotation that is undone, grace, and the old one dead at its end', async () => {
-    const { a, config } = await accounts()
+    const { a, config } = await accounts('ed25519')
     const world = await new World().init()
     try {
       const path = 'production/db/APP_LOGIN'
@@ -428,8 +458,17 @@ describe.skipIf(!hasMariaDb)('against a real MariaDB', () => {
         input: JSON.stringify({ username: a, password: FIRST }),
       })
       await world.ok([
-        ...['schedule', 'set', path, '--provider', 'mysql', '--interval', '90', '--grace', '1h'],
-        ...['--config', JSON.stringify({ ...config, user: a, strategy: 'dual' })],
+        'schedule',
+        'set',
+        path,
+        '--provider',
+        'mysql',
+        '--interval',
+        '90',
+        '--grace',
+        '1h',
+        '--config',
+        JSON.stringify({ ...config, user: a, strategy: 'dual' }),
       ])
       const tested = await world.ok(['provider', 'test', path])
       expect(tested.stdout).toContain('GRANT CREATE USER ON *.*')

@@ -74,7 +74,6 @@ export async function startMariaDb(): Promise<Server> {
       `GRANT SELECT ON mysql.global_priv TO admin@'%'`,
       `CREATE OR REPLACE USER root@'127.0.0.1' IDENTIFIED BY '${password}'`,
       `GRANT ALL ON *.* TO root@'127.0.0.1' WITH GRANT OPTION`,
-      `DROP USER IF EXISTS ''@localhost, ''@'${execFileSync('hostname', { encoding: 'utf8' }).trim()}'`,
       'SET GLOBAL general_log = ON',
       '',
     ].join(';\n'),
