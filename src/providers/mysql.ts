@@ -8,7 +8,7 @@
  * and is unlocked, and ends locked, with a password that nobody knows. `single`: one account, whose old password dies with the change.
  *
  * The password is made here and sealed before it is applied. The server is sent what it would store of it and never the password, so none can stand in a log:
- * for MySQL `caching_sha2_password AS '$A$005$…'`, a salted digest of 5000 rounds, because it masks a plain password in some of its logs only; on either server an account
+ * for MySQL `caching_sha2_password AS '$A$005$…'`, a salted digest of 5000 rounds, because masking a plain one is a setting there (log_raw); on either server an account
  * keeps the method that it has, because its clients know that one. What a lost answer did is found by logging in. Connections are TCP, over TLS unless the server is
  * this machine. Two people who change one account in the same instant are not told apart: its methods are read, then written.
  */
