@@ -1,0 +1,260 @@
+/**
+ * MySQL 8 as far as the provider `mysql` speaks with it, over TCP and the real protocol: Debian has no MySQL. Stateful; what it answers to the statements about accounts
+ * is that of reference/providers.md 9b (there from the documentation, not seen). The exchange of packets is that of
+ * https://dev.mysql.com/doc/dev/mysql-server/latest/PAGE_PROTOCOL.html.
+ */
+import { constants, createHash, generateKeyPairSync, privateDecrypt, randomBytes } from 'node:crypto'
+import { createServer, type Socket } from 'node:net'
+import type { AddressInfo } from 'node:net'
+import { TLSSocket } from 'node:tls'
+import { Secret } from '../../src/core/secret.ts'
+import { isMethod, isStoredFormOf } from '../../src/net/mysql-hash.ts'
+import type { Certificate } from './certificate.ts'
+
+export interface FakeAccount {
+  plugin: string
+  hash: string
+  retained?: string
+  locked: boolean
+  /** May change accounts, and read mysql.user. */
+  readonly admin: boolean
+}
+
+class Refusal extends Error {
+  readonly errno: number
+  constructor(errno: number) {
+    super(`error ${errno}`)
+    this.errno = errno
+  }
+}
+
+const text = (value: string): Buffer => Buffer.concat([lengthOf(Buffer.byteLength(value)), Buffer.from(value)])
+const lengthOf = (size: number): Buffer => (size < 251 ? Buffer.from([size]) : Buffer.from([0xfc, size & 255, size >> 8]))
+const sha1 = (...parts: readonly Uint8Array[]): Buffer => createHash('sha1').update(Buffer.concat(parts)).digest()
+const xor = (a: Buffer, b: Buffer): Buffer => Buffer.from(a.map((byte, i) => byte ^ (b[i % b.length] ?? 0)))
+/** None of them NUL, which would end it. */
+const nonceOf = (): Buffer => Buffer.from(randomBytes(20).map((byte) => (byte & 127) | 1))
+const rsa = generateKeyPairSync('rsa', { modulusLength: 2048 })
+
+/** What happens to the next statement that changes something. */
+export type Fault = { readonly errno: number } | 'cut before' | 'cut after'
+
+export class FakeMySql {
+  readonly accounts = new Map<string, FakeAccount>()
+  version = '8.4.6'
+  fault: Fault | undefined
+  /** Every statement, in order. */
+  readonly log: string[] = []
+  readonly #server = createServer((socket) => void this.#serve(socket).catch(() => socket.destroy()))
+
+  static async start(): Promise<FakeMySql> {
+    const fake = new FakeMySql()
+    await new Promise<void>((resolve) => fake.#server.listen(0, '127.0.0.1', resolve))
+    return fake
+  }
+
+  get port(): number {
+    return (this.#server.address() as AddressInfo).port
+  }
+
+  stop(): Promise<void> {
+    return new Promise((resolve) => this.#server.close(() => resolve()))
+  }
+
+  async #serve(socket: Socket): Promise<void> {
+    let sequence = 0
+    const send = (body: Buffer): void => {
+      socket.write(Buffer.concat([Buffer.from([body.length & 255, body.length >> 8, 0, sequence++ & 255]), body]))
+    }
+    const packets = packetsOf(socket)
+    const next = async (): Promise<Buffer | undefined> => {
+      const packet = await packets.next()
+      if (packet.done === true) return undefined
+      sequence = (packet.value[3] ?? 0) + 1
+      return packet.value.subarray(4)
+    }
+    const fail = (errno: number): void => send(Buffer.concat([Buffer.from([0xff, errno & 255, errno >> 8]), Buffer.from('#HY000no')]))
+    send(hello(this.version, 0))
+    const reply = await next()
+    if (reply === undefined) return
+    const user = reply.subarray(32, reply.indexOf(0, 32)).toString()
+    const refusal = await this.#login(user, send, next)
+    if (refusal !== undefined) {
+      fail(refusal)
+      socket.end()
+      return
+    }
+    const ok = Buffer.from([0, 0, 0, 2, 0, 0, 0])
+    send(ok)
+    for (;;) {
+      const command = await next()
+      // 3: COM_QUERY
+      if (command === undefined || command[0] !== 3) break
+      const sql = command.subarray(1).toString()
+      this.log.push(sql)
+      try {
+        const rows = this.#run(user, sql)
+        if (rows === 'cut') break
+        if (rows === undefined) send(ok)
+        else for (const packet of resultOf(rows)) send(packet)
+      } catch (thrown) {
+        if (!(thrown instanceof Refusal)) throw thrown
+        fail(thrown.errno)
+      }
+    }
+    socket.destroy()
+  }
+
+  /** Either password of an account is accepted, as long as the account is not locked (9b). The number of the error, if it is refused. */
+  async #login(user: string, send: (body: Buffer) => void, next: () => Promise<Buffer | undefined>): Promise<number | undefined> {
+    const account = this.accounts.get(user)
+    const plugin = account?.plugin ?? 'caching_sha2_password'
+    const nonce = nonceOf()
+    send(Buffer.concat([Buffer.from([0xfe]), Buffer.from(`${plugin}\0`), nonce, Buffer.alloc(1)]))
+    const token = await next()
+    if (token === undefined) return 1045
+    const stored = [account?.hash ?? '', ...(account?.retained === undefined ? [] : [account.retained])].filter((hash) => hash !== '')
+    let known = false
+    if (plugin === 'mysql_native_password') {
+      for (const hash of stored) {
+        const twice = Buffer.from(hash.slice(1), 'hex')
+        if (sha1(xor(token, sha1(nonce, twice))).equals(twice)) known = true
+      }
+    } else {
+      // "Full authentication": the password under the server's RSA key, as there is no TLS.
+      send(Buffer.from([1, 4]))
+      if ((await next())?.[0] !== 2) return 1045
+      send(Buffer.concat([Buffer.from([1]), Buffer.from(rsa.publicKey.export({ type: 'spki', format: 'pem' }))]))
+      const sealed = await next()
+      if (sealed === undefined) return 1045
+      const opened = privateDecrypt({ key: rsa.privateKey, padding: constants.RSA_PKCS1_OAEP_PADDING, oaepHash: 'sha1' }, sealed)
+      const password = new Secret(xor(opened, nonce).subarray(0, -1))
+      for (const hash of stored) if (isMethod(plugin) && (await isStoredFormOf(plugin, hash, password))) known = true
+    }
+    if (!known) return 1045
+    return account?.locked === true ? 3118 : undefined
+  }
+
+  #run(user: string, sql: string): readonly Readonly<Record<string, string | null>>[] | 'cut' | undefined {
+    if (sql === 'SELECT VERSION() AS version') return [{ version: this.version }]
+    const admin = this.accounts.get(user)?.admin === true
+    if (sql === 'SHOW GRANTS') {
+      const title = `Grants for ${user}@%`
+      return [{ [title]: `GRANT ${admin ? 'CREATE USER' : 'USAGE'} ON *.* TO \`${user}\`@\`%\`` }]
+    }
+    const read = /^SELECT plugin, .* FROM mysql\.user WHERE User = '([^']+)' AND Host = '%'$/.exec(sql)
+    if (read !== null) {
+      if (!admin) throw new Refusal(1142)
+      const found = this.accounts.get(read[1] ?? '')
+      if (found === undefined) return []
+      return [{ plugin: found.plugin, hash: found.hash, retained: found.retained ?? null, locked: found.locked ? 'Y' : 'N' }]
+    }
+    const change = /^ALTER USER `([^`]+)`@`%` (.+)$/.exec(sql)
+    if (change === null) throw new Refusal(1064)
+    const fault = this.fault
+    this.fault = undefined
+    if (fault === 'cut before') return 'cut'
+    if (typeof fault === 'object') throw new Refusal(fault.errno)
+    if (!admin) throw new Refusal(1227)
+    const target = this.accounts.get(change[1] ?? '')
+    if (target === undefined) throw new Refusal(1396)
+    alter(target, change[2] ?? '')
+    return fault === 'cut after' ? 'cut' : undefined
+  }
+}
+
+/** 9b: what RETAIN keeps, DISCARD ends; a change without either leaves the retained one valid; another method ends it, and can't retain. */
+function alter(target: FakeAccount, clause: string): void {
+  if (clause === 'DISCARD OLD PASSWORD') {
+    delete target.retained
+    return
+  }
+  const [, plugin = '', quotedHash, hex, retain, lock] =
+    /^IDENTIFIED WITH (\w+) AS (?:'([^'\\]*)'|0x([0-9a-f]+))( RETAIN CURRENT PASSWORD)?(?: ACCOUNT (LOCK|UNLOCK))?$/.exec(clause) ?? []
+  const hash = quotedHash ?? Buffer.from(hex ?? '', 'hex').toString('latin1')
+  if (plugin === '' || (quotedHash === undefined && hex === undefined)) throw new Refusal(1064)
+  // ER_PASSWORD_FORMAT
+  if (!(plugin === 'caching_sha2_password' ? /^\$A\$005\$[^]{63}$/ : /^\*[0-9A-F]{40}$/).test(hash)) throw new Refusal(1827)
+  if (retain !== undefined) {
+    if (plugin !== target.plugin) throw new Refusal(3894)
+    if (target.hash === '') throw new Refusal(3895)
+    target.retained = target.hash
+  } else if (plugin !== target.plugin) delete target.retained
+  target.plugin = plugin
+  target.hash = hash
+  if (lock !== undefined) target.locked = lock === 'LOCK'
+}
+
+/** Somebody else who greets like MySQL and shows a certificate. `heard`: what came over TLS, which begins with who wants to log in. */
+export async function startImpostor({ cert, key }: Certificate): Promise<{ port: number; heard(): string; stop(): void }> {
+  let heard = ''
+  const server = createServer((socket) => {
+    const greeting = hello('8.4.6', 0x800)
+    socket.write(Buffer.concat([Buffer.from([greeting.length, 0, 0, 0]), greeting]))
+    socket.on('error', () => undefined)
+    socket.once('data', (first: Buffer) => {
+      socket.pause()
+      // Behind the 36 bytes that ask for TLS its first message may follow at once.
+      if (first.length > 36) socket.unshift(first.subarray(36))
+      const secure = new TLSSocket(socket, { isServer: true, cert, key })
+      secure.on('error', () => undefined)
+      secure.on('data', (part) => {
+        heard += part.toString()
+        secure.destroy()
+      })
+    })
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  return { port: (server.address() as AddressInfo).port, heard: () => heard, stop: () => void server.close() }
+}
+
+/** Protocol::HandshakeV10, with the length-encoded answers of before CLIENT_DEPRECATE_EOF. */
+function hello(version: string, more: number): Buffer {
+  const capabilities = more | 0x1 | 0x200 | 0x2000 | 0x8000 | 0x80000
+  const nonce = nonceOf()
+  const half = (shift: number): Buffer => Buffer.from([(capabilities >> shift) & 255, (capabilities >> (shift + 8)) & 255])
+  return Buffer.concat([
+    Buffer.from(`\n${version}\0`),
+    Buffer.from([1, 0, 0, 0]),
+    nonce.subarray(0, 8),
+    Buffer.alloc(1),
+    half(0),
+    Buffer.from([45, 2, 0]),
+    half(16),
+    Buffer.from([21]),
+    Buffer.alloc(10),
+    nonce.subarray(8),
+    Buffer.from('\0caching_sha2_password\0'),
+  ])
+}
+
+/** A text result set: how many columns, what they are, EOF, the rows, EOF. */
+function resultOf(rows: readonly Readonly<Record<string, string | null>>[]): readonly Buffer[] {
+  const names = Object.keys(rows[0] ?? { plugin: '' })
+  const eof = Buffer.from([0xfe, 0, 0, 2, 0])
+  const column = (name: string): Buffer =>
+    Buffer.concat([
+      text('def'),
+      text(''),
+      text(''),
+      text(''),
+      text(name),
+      text(name),
+      Buffer.from([12, 45, 0, 0, 1, 0, 0, 253, 0, 0, 0, 0, 0]),
+    ])
+  const row = (values: readonly (string | null)[]): Buffer =>
+    Buffer.concat(values.map((value) => (value === null ? Buffer.from([0xfb]) : text(value))))
+  return [Buffer.from([names.length]), ...names.map(column), eof, ...rows.map((each) => row(Object.values(each))), eof]
+}
+
+async function* packetsOf(socket: Socket): AsyncGenerator<Buffer, void, undefined> {
+  let rest = Buffer.alloc(0)
+  for await (const part of socket) {
+    rest = Buffer.concat([rest, part as Buffer])
+    while (rest.length >= 4 && rest.length >= 4 + rest.readUIntLE(0, 3)) {
+      const size = 4 + rest.readUIntLE(0, 3)
+      yield rest.subarray(0, size)
+      rest = rest.subarray(size)
+    }
+  }
+}
