@@ -17,6 +17,7 @@ export interface Meaning {
   readonly code: AdapterCode
   /** In our words; without them the last line that the program wrote is shown. */
   readonly message?: string
+  readonly retryable?: boolean
   readonly hints?: readonly string[]
 }
 
@@ -64,7 +65,10 @@ export function toolOf(options: ToolOptions, context: AdapterContext): Tool {
       const known = result.timedOut ? undefined : options.meaning(said)
       const shown = `${basenameOf(argv[0])} ${endOf({ ...result, stderr: said })}`
       if (known !== undefined)
-        throw new AdapterError(known.code, known.message ?? shown, known.hints === undefined ? {} : { hints: known.hints })
+        throw new AdapterError(known.code, known.message ?? shown, {
+          ...(known.hints === undefined ? {} : { hints: known.hints }),
+          ...(known.retryable === undefined ? {} : { retryable: known.retryable }),
+        })
       throw new AdapterError(result.timedOut ? 'timeout' : 'failed', shown, { effect: writes ? 'unknown' : 'none' })
     },
   }

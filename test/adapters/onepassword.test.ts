@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { AdapterError } from '../../src/core/errors.ts'
+import type { AdapterError } from '../../src/core/errors.ts'
 import { parseConfig } from '../../src/core/schema.ts'
 import { Secret } from '../../src/core/secret.ts'
 import type { Delivery, TargetSession } from '../../src/core/target.ts'
@@ -82,7 +82,7 @@ describe('by op', () => {
       fields: before?.fields.map((field) => (field.id === 'credential' ? { ...field, value: 'new "value" $1\n' } : field)),
     })
     const { calls, token } = op.state
-    expect(calls.map(({ argv }) => argv.slice(0, 2).join(' '))).toEqual([...['item list', 'item get', 'item get', 'item edit', 'item get']])
+    expect(calls.map(({ argv }) => argv.slice(0, 2).join(' '))).toEqual(['item list', 'item get', 'item get', 'item edit', 'item get'])
     expectNoLeak(
       calls.map(({ argv }) => argv),
       ['new "value"', 'old-value-123', token],
@@ -116,10 +116,11 @@ describe('by op', () => {
   test('a look after the write that fails leaves open what the write did', async () => {
     op.add('api', [credential()])
     const session = await open(config())
-    await session.probe()
-    op.fail({ call: 'item get', after: true, stderr: '[ERROR] 429 Too Many Requests' })
-    // The first look is before the write: nothing was done.
+    op.fail({ call: 'item get', stderr: '[ERROR] 429 Too Many Requests' })
     await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({ code: 'throttled', effect: 'none', retryable: true })
+    op.fail({ call: 'item get', skip: 1, stderr: '[ERROR] 429 Too Many Requests' })
+    await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({ code: 'throttled', effect: 'unknown', retryable: true })
+    await session.restore({ API_KEY: new Secret('old-value-123') }, undefined)
     op.fail({ call: 'item edit', after: true, stderr: 'broken pipe' })
     await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({ code: 'failed', effect: 'unknown' })
     expect(op.value('api', 'credential')).toBe('new-value-1')

@@ -15,10 +15,10 @@ export interface ProgramFault {
   readonly stderr?: string
   /** Do the work before it fails. */
   readonly after?: true
-  /** Neither work nor end. */
-  readonly hangs?: true
   /** End with 0 and do nothing. */
   readonly hollow?: true
+  /** Let so many calls that fit pass first. */
+  readonly skip?: number
 }
 
 export interface ProgramState {
@@ -88,7 +88,10 @@ export function play<S extends object>(answer: (call: Invocation, state: S & Pro
   const read = (): S & ProgramState => JSON.parse(readFileSync(file, 'utf8')) as S & ProgramState
   const state = read()
   const at = state.faults.findIndex(({ call }) => new RegExp(call).test(argv.join(' ')))
-  const [fault] = at < 0 ? [] : state.faults.splice(at, 1)
+  const { skip = 0 } = state.faults[at] ?? {}
+  const [found] = at < 0 ? [] : state.faults.splice(at, 1)
+  if (found !== undefined && skip > 0) state.faults.push({ ...found, skip: skip - 1 })
+  const fault = skip > 0 ? undefined : found
   state.calls.push({ argv, env, stdin: text })
   const piped = isPipe ? text : undefined
   const flag = (name: string): string | undefined => {
@@ -100,10 +103,6 @@ export function play<S extends object>(answer: (call: Invocation, state: S & Pro
     ? answer({ argv, env, piped, flag }, state)
     : { code: fault.hollow === true ? 0 : 1, stderr: fault.stderr ?? '' }
   writeFileSync(file, JSON.stringify(state))
-  if (fault?.hangs === true) {
-    setInterval(() => undefined, 1000)
-    return
-  }
   const { code, stdout, stderr } = fault?.after === true ? { code: 1, stdout: '', stderr: fault.stderr } : reply
   process.stdout.write(stdout ?? '')
   process.stderr.write(stderr ?? '')
