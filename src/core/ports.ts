@@ -63,7 +63,7 @@ export interface SpawnRequest {
   readonly argv: readonly [string, ...string[]]
   /** Written to stdin, which is then closed. */
   readonly input?: Secret
-  /** Added to the minimal environment (PATH, HOME, LANG, TZ); never a value. */
+  /** Added to the minimal environment (PATH, HOME, LANG, TZ); never a value that is delivered (`net/tool.ts` says what else may be). */
   readonly env?: Readonly<Record<string, string>>
   readonly timeoutMs?: number
   /** Largest stdout in bytes; default 1 MiB. */

@@ -9,9 +9,12 @@ export interface TargetEntry {
 }
 
 const entries: Record<string, TargetEntry> = {
+  '1password': { title: '1Password, by service account or Connect server', aliasOf: 'onepassword', load: () => import('./onepassword.ts') },
+  bitwarden: { title: 'Bitwarden or Vaultwarden, by the program bw', load: () => import('./bitwarden.ts') },
   'env-file': { title: '.env file on this machine', load: () => import('./env-file.ts') },
   exec: { title: 'Program that delivers the value', load: () => import('./exec.ts') },
   'github-actions': { title: 'GitHub Actions secrets', load: () => import('./github-actions.ts') },
+  onepassword: { title: '1Password, by service account or Connect server', load: () => import('./onepassword.ts') },
   pass: { title: 'pass, the standard Unix password manager', load: () => import('./pass.ts') },
   render: { title: 'Render services and environment groups', load: () => import('./render.ts') },
   vercel: { title: 'Vercel projects', load: () => import('./vercel.ts') },

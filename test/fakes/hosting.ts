@@ -13,13 +13,13 @@ export interface Fault {
   readonly after?: true
 }
 
-interface Asked {
+export interface Asked {
   readonly method: string
   readonly url: URL
   readonly body: unknown
 }
 
-interface Answer {
+export interface Answer {
   readonly status: number
   readonly body?: unknown
 }

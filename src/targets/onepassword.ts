@@ -1,0 +1,402 @@
+/**
+ * Fields of an item in 1Password (reference/providers.md 13a, 13b), in one of two ways.
+ *
+ * With `connect`: the REST API of a Connect server (https://developer.1password.com/docs/connect/api-reference). One field is patched by its id, the rest of the item is
+ * not sent. The server takes changes over from 1Password with a delay, so a write is waited for until it can be read there.
+ *
+ * Without: the program `op` with the token of a service account (https://developer.1password.com/docs/cli/reference/management-commands/item). Values go in as a JSON
+ * template by stdin, never as `field=value`. `op` reads a template only from a real pipe and otherwise ends with 0 and changes nothing, and a template replaces the
+ * whole item, so after each write the item is read again: ours must be there, and all others as before. A template can not hold a passkey and would destroy it.
+ *
+ * Neither way can be asked whether the token may write: that shows at the first delivery.
+ */
+import { z } from 'zod'
+import { AdapterError } from '../core/errors.ts'
+import type { Prior } from '../core/model.ts'
+import type { AdapterContext } from '../core/provider.ts'
+import { secretField, urlField } from '../core/schema.ts'
+import { Secret } from '../core/secret.ts'
+import { defineTarget, type TargetSession } from '../core/target.ts'
+import { api, plainText, until } from '../net/json-api.ts'
+import { afterWrite, jsonOf, type Meaning, toolOf } from '../net/tool.ts'
+
+const VENDOR = '1Password'
+/** Connect syncs within seconds; the rest is patience with a busy server. */
+const SYNC_LIMIT_MS = 60_000
+const ID = /^[a-z0-9]{26}$/
+const RIGHTS =
+  'the token needs read_items and write_items on this one vault (op service-account create … --vault NAME:read_items,write_items)'
+
+/** A leading dash would be an option of `op`. */
+const named = (description: string) =>
+  z
+    .string()
+    .regex(/^(?!-)[^\u0000-\u001f\u007f]{1,200}$/, 'is not a name')
+    .meta({ description })
+
+const Config = z
+  .strictObject({
+    vault: named('Vault: its id or name'),
+    item: named('Item: its id or title'),
+    field: named('Label or id of the field; {name} is the name under which a value is stored').default('{name}'),
+    section: named('Label or id of the section in which the field is; needed where its label occurs twice').optional(),
+    token: secretField('Token of a service account, or of the Connect server, with read and write on this vault only'),
+    connect: urlField('Of a Connect server; without it the program op is used').optional(),
+    program: z.string().min(1).default('op').meta({ description: 'The program op; made absolute when set' }),
+    create: z.boolean().default(false).meta({ description: 'Also make the field, or the item, where it does not exist yet' }),
+    noPasskey: z
+      .boolean()
+      .default(false)
+      .meta({ description: 'Says that the item, a login, has no passkey, which writing by op would destroy' }),
+  })
+  .refine((config) => !config.create || !/[[\]]/.test(config.field), 'can not create a field with brackets in its label')
+type Options = z.output<typeof Config>
+
+interface Field {
+  readonly id: string
+  readonly label: string
+  readonly sections: readonly string[]
+  /** Empty where there is none. */
+  readonly value: Secret
+}
+
+interface Item {
+  readonly id: string
+  readonly category: string
+  readonly fields: readonly Field[]
+  readonly sections: readonly { readonly id: string; readonly label: string }[]
+  readonly passkey: boolean
+  /** The whole item as it came, for a template. */
+  readonly text: Secret
+}
+
+interface Change {
+  readonly label: string
+  /** What is changed; `undefined` for a new one. */
+  readonly field: Field | undefined
+  /** `null` removes it. */
+  readonly value: Secret | null
+}
+
+/** One of the two ways to the item. */
+interface Way {
+  /** Reads anew at each call. */
+  item(): Promise<Item | undefined>
+  change(item: Item, changes: readonly Change[]): Promise<void>
+  create(body: Readonly<Record<string, unknown>>, hide: readonly Secret[]): Promise<void>
+  /** How long a write may take to be seen. */
+  readonly patienceMs: number
+}
+
+export default defineTarget({
+  id: 'onepassword',
+  title: '1Password, by service account or Connect server',
+  aliases: ['1password'],
+  config: Config,
+  readable: true,
+  describe: ({ vault, item, field, connect }) =>
+    `1Password field ${field} of ${item} in ${vault}${connect === undefined ? '' : ` by ${new URL(connect).host}`}`,
+  settleConfig: async (config, { spawn }) =>
+    config.connect === undefined ? { ...config, program: (await spawn.resolve([config.program ?? 'op']))[0] } : config,
+  open: (config, context) => {
+    const way = config.connect === undefined ? byProgram(config, context) : byConnect(config, config.connect, context)
+    return Promise.resolve(openSession(config, way, context))
+  },
+})
+
+function openSession(config: Options, way: Way, context: AdapterContext): TargetSession {
+  return {
+    probe: async () => {
+      const item = await way.item()
+      if (item === undefined) refuseMissing(config)
+      else refusePasskey(config, item)
+    },
+    current: async (names) => {
+      const item = await way.item()
+      return Object.fromEntries(
+        names.map((name) => [name, item && fieldOf(config, item, name)?.value]).map(([name, value]) => [name, value ?? null]),
+      )
+    },
+    put: (delivery) => write(config, way, delivery.entries, true, context),
+    restore: (prior, old) => write(config, way, { ...old?.entries, ...prior }, false, context),
+    close: () => Promise.resolve(),
+  }
+}
+
+/** All entries in one change. `strict`: what does not exist and may not be made is an error; otherwise it is left as it is. */
+async function write(config: Options, way: Way, entries: Prior, strict: boolean, context: AdapterContext): Promise<void> {
+  const names = Object.keys(entries)
+  if (names.length > 1 && !config.field.includes('{name}'))
+    throw new AdapterError('misconfigured', 'the secret has several values, and all would go to one field', {
+      hints: ['put {name} into "field"'],
+    })
+  for (const value of Object.values(entries)) if (value !== null) plainText(value)
+  const item = await way.item()
+  if (item === undefined) {
+    if (strict) refuseMissing(config)
+    if (!strict || names.length === 0) return
+    await make(config, way, entries)
+  } else {
+    refusePasskey(config, item)
+    const changes = names.flatMap((name) => changesOf(config, item, name, entries[name] ?? null, strict))
+    if (changes.length === 0) return
+    await way.change(item, changes)
+    await afterWrite(() => readBack(way, item, changes, context))
+  }
+  context.note(`${VENDOR}: ${names.map((name) => labelOf(config, name)).join(', ')} in ${config.item}`)
+}
+
+function changesOf(config: Options, item: Item, name: string, value: Secret | null, strict: boolean): readonly Change[] {
+  const label = labelOf(config, name)
+  const field = fieldOf(config, item, name)
+  // Only what was made here can have to go away, and that takes "create".
+  if (value === null) return field === undefined || !config.create ? [] : [{ label, field, value }]
+  if (field !== undefined || config.create) return [{ label, field, value }]
+  if (!strict) return []
+  throw new AdapterError('misconfigured', `the item ${config.item} in ${VENDOR} has no field ${label}`, {
+    hints: ['make it there once, or "create": true'],
+  })
+}
+
+/** An item that is made in vain stays, empty: nothing tells later that nobody else has taken it into use. */
+async function make(config: Options, way: Way, entries: Prior): Promise<void> {
+  const section = config.section === undefined ? undefined : { id: config.section, label: config.section }
+  const values = Object.entries(entries).flatMap(([name, value]) => (value === null ? [] : [[name, value] as const]))
+  const fields = values.map(([name, value]) => newField(labelOf(config, name), value, section?.id))
+  const body = { title: config.item, category: 'API_CREDENTIAL', fields, ...(section === undefined ? {} : { sections: [section] }) }
+  await way.create(
+    body,
+    values.map(([, value]) => value),
+  )
+}
+
+function newField(label: string, value: Secret, section: string | undefined): Readonly<Record<string, unknown>> {
+  return { label, type: 'CONCEALED', value: plainText(value), ...(section === undefined ? {} : { section: { id: section } }) }
+}
+
+/** Nobody is believed that a write worked: the item says it. Throws `bad-answer` for what is not there, `timeout` where it may still come. */
+async function readBack(way: Way, before: Item, changes: readonly Change[], context: AdapterContext): Promise<void> {
+  let now: Item | undefined
+  const holds = async (): Promise<boolean> => {
+    now = await way.item()
+    return changes.every(({ label, field, value }) => {
+      const held = now?.fields.find((one) => (field === undefined ? one.label === label : one.id === field.id))
+      return value === null ? held === undefined : held?.value.equals(value) === true
+    })
+  }
+  if (way.patienceMs > 0) await until(`the change in ${VENDOR}`, context, way.patienceMs, holds)
+  else if (!(await holds()))
+    throw new AdapterError('bad-answer', `op reported success, but the item in ${VENDOR} does not hold what was written`, {
+      effect: 'unknown',
+      hints: ['op takes values from a real pipe only'],
+    })
+  const lost = before.fields.filter(
+    ({ id, value }) =>
+      !changes.some(({ field }) => field?.id === id) && now?.fields.find((one) => one.id === id)?.value.equals(value) !== true,
+  )
+  if (lost.length > 0)
+    throw new AdapterError('failed', `with the change ${lost.length} other fields of the item in ${VENDOR} became different`, {
+      effect: 'applied',
+      retryable: false,
+      hints: ["the item's history in 1Password has them"],
+    })
+}
+
+function labelOf(config: Options, name: string): string {
+  return config.field.replaceAll('{name}', name)
+}
+
+/** By its label, else by its id. Throws `misconfigured` where that is not one field. */
+function fieldOf(config: Options, item: Item, name: string): Field | undefined {
+  const label = labelOf(config, name)
+  const { section } = config
+  const here = item.fields.filter(({ sections }) => section === undefined || sections.includes(section))
+  const labelled = here.filter((field) => field.label === label)
+  const found = labelled.length > 0 ? labelled : here.filter(({ id }) => id === label)
+  if (found.length > 1)
+    throw new AdapterError('misconfigured', `the item ${config.item} in ${VENDOR} has ${found.length} fields ${label}`, {
+      hints: ['name the "section", or the field by its id'],
+    })
+  return found[0]
+}
+
+function refuseMissing(config: Options): void {
+  if (config.create && !ID.test(config.item)) return
+  throw new AdapterError('misconfigured', `the vault ${config.vault} in ${VENDOR} has no item ${config.item} that the token can see`, {
+    hints: [config.create ? 'an item can be made by its title only' : 'make it there once, or "create": true'],
+  })
+}
+
+function refusePasskey(config: Options, item: Item): void {
+  if (config.connect !== undefined || (!item.passkey && (item.category !== 'LOGIN' || config.noPasskey))) return
+  throw new AdapterError(
+    'misconfigured',
+    `the item ${config.item} in ${VENDOR} ${item.passkey ? 'has a passkey' : 'is a login and may have a passkey'}, which op would destroy`,
+    { hints: ['use an item of the kind API Credential, or "connect"', ...(item.passkey ? [] : ['"noPasskey": true if it has none'])] },
+  )
+}
+
+// The item as both ways write it.
+
+const Overviews = z.array(
+  z.looseObject({ id: z.string(), title: z.string().optional(), name: z.string().optional(), state: z.string().optional() }),
+)
+const Section = z.looseObject({ id: z.string().optional(), label: z.string().optional() })
+const WholeItem = z.looseObject({
+  id: z.string(),
+  category: z.string(),
+  sections: z.array(Section).optional(),
+  fields: z
+    .array(
+      z.looseObject({
+        id: z.string(),
+        label: z.string().optional(),
+        value: z.unknown().optional(),
+        section: Section.optional(),
+      }),
+    )
+    .default([]),
+})
+
+function parse<T>(schema: z.ZodType<T>, value: unknown): T {
+  const { data, success } = schema.safeParse(value)
+  if (!success) throw new AdapterError('bad-answer', `${VENDOR} answered in another shape than promised`)
+  return data
+}
+
+function itemOf(value: unknown): Item {
+  const { id, category, fields, sections = [], ...rest } = parse(WholeItem, value)
+  const labels = new Map(sections.map((section) => [section.id ?? '', section.label ?? '']))
+  return {
+    id,
+    category,
+    fields: fields.map((field) => ({
+      id: field.id,
+      label: field.label ?? '',
+      sections:
+        field.section === undefined ? [] : [field.section.id ?? '', field.section.label ?? labels.get(field.section.id ?? '') ?? ''],
+      value: new Secret(typeof field.value === 'string' ? field.value : ''),
+    })),
+    sections: [...labels].map(([section, label]) => ({ id: section, label })),
+    passkey: 'passkey' in rest || fields.some((field) => field.id === 'passkey'),
+    text: new Secret(JSON.stringify(value)),
+  }
+}
+
+/** The id of the one that is meant. Throws `misconfigured` for a name that several have. */
+function oneOf(all: z.output<typeof Overviews>, wanted: string, what: string): string | undefined {
+  const alive = all.filter(({ state }) => state !== 'ARCHIVED' && state !== 'DELETED')
+  const byId = alive.filter(({ id }) => id === wanted)
+  const found = byId.length > 0 ? byId : alive.filter(({ title, name }) => (title ?? name) === wanted)
+  if (found.length > 1)
+    throw new AdapterError('misconfigured', `${VENDOR} has ${found.length} ${what}s with the name ${wanted}`, { hints: ['use its id'] })
+  return found[0]?.id
+}
+
+function sectionFor(config: Options, item: Item): string | undefined {
+  if (config.section === undefined) return undefined
+  const found = item.sections.find(({ id, label }) => id === config.section || label === config.section)
+  if (found !== undefined) return found.id
+  throw new AdapterError('misconfigured', `the item ${config.item} in ${VENDOR} has no section ${config.section}`)
+}
+
+function byConnect(config: Options, url: string, context: AdapterContext): Way {
+  const connect = api(`${VENDOR} Connect`, url, config.token, context)
+  let place: Promise<string> | undefined
+  const vault = async (): Promise<string> => {
+    const found = oneOf(parse(Overviews, await connect.call('GET', '/v1/vaults')), config.vault, 'vault')
+    if (found !== undefined) return found
+    throw new AdapterError('misconfigured', `the Connect token sees no vault ${config.vault}`, { hints: [RIGHTS] })
+  }
+  const vaultId = (): Promise<string> => (place ??= vault())
+  const items = async (): Promise<string> => `/v1/vaults/${await vaultId()}/items`
+  const pathOf = async (item: string): Promise<string> => `${await items()}/${encodeURIComponent(item)}`
+  return {
+    patienceMs: SYNC_LIMIT_MS,
+    item: async () => {
+      const id = oneOf(parse(Overviews, await connect.call('GET', await items())), config.item, 'item')
+      return id === undefined ? undefined : itemOf(await connect.call('GET', await pathOf(id)))
+    },
+    // Written even where the value seems to be there already: what was read may be older than what is so.
+    change: async (item, changes) => {
+      const patches = changes.map(({ label, field, value }) => {
+        if (field === undefined)
+          return { op: 'add', path: '/fields', value: newField(label, value ?? new Secret(''), sectionFor(config, item)) }
+        const path = `/fields/${field.id.replaceAll('~', '~0').replaceAll('/', '~1')}`
+        if (value === null) return { op: 'remove', path }
+        return { op: field.value.size === 0 ? 'add' : 'replace', path: `${path}/value`, value: plainText(value) }
+      })
+      // A field that is added twice would be there twice.
+      const once = changes.some(({ field, value }) => field === undefined || value === null)
+      await connect.call('PATCH', await pathOf(item.id), patches, once ? 'once' : 'idempotent')
+    },
+    create: async (body) => {
+      const answer = await connect.call('POST', await items(), { ...body, vault: { id: await vaultId() } }, 'once')
+      await afterWrite(async () => {
+        const made = itemOf(answer)
+        await until(`the new item in ${VENDOR}`, context, SYNC_LIMIT_MS, async () =>
+          parse(Overviews, await connect.call('GET', await items())).some(({ id }) => id === made.id),
+        )
+      })
+    },
+  }
+}
+
+function byProgram(config: Options, context: AdapterContext): Way {
+  const op = toolOf(
+    {
+      program: config.program,
+      // The cache of its daemon could answer with what was there before.
+      env: { OP_SERVICE_ACCOUNT_TOKEN: config.token, OP_CACHE: 'false' },
+      meaning: (said) => meaningOf(config, said),
+    },
+    context,
+  )
+  const where = ['--vault', config.vault, '--format', 'json']
+  let known: string | undefined
+  return {
+    patienceMs: 0,
+    item: async () => {
+      known ??= oneOf(parse(Overviews, jsonOf(await op.run(['item', 'list', ...where]), 'op')), config.item, 'item')
+      return known === undefined ? undefined : itemOf(jsonOf(await op.run(['item', 'get', known, ...where, '--reveal']), 'op'))
+    },
+    change: async (item, changes) => {
+      const set = changes.filter(({ field, value }) => value !== null && field?.value.equals(value) !== true)
+      const hide = [...item.fields.map(({ value }) => value), ...set.flatMap(({ value }) => value ?? [])]
+      if (set.length > 0) await op.run(['item', 'edit', item.id, ...where], { input: template(config, item, set), writes: true, hide })
+      for (const { field, value } of changes) {
+        if (value !== null || field === undefined) continue
+        const name = [...field.sections.slice(1), field.label].filter((part) => part !== '').map((part) => part.replace(/[\\.=]/g, '\\$&'))
+        await op.run(['item', 'edit', item.id, `${name.join('.')}[delete]`, ...where], { writes: true, hide })
+      }
+    },
+    create: async (body, hide) =>
+      void (await op.run(['item', 'create', '-', ...where], { input: new Secret(JSON.stringify(body)), writes: true, hide })),
+  }
+}
+
+function template(config: Options, item: Item, changes: readonly Change[]): Secret {
+  const { fields, ...rest } = parse(WholeItem, JSON.parse(item.text.reveal()))
+  const same = fields.map((field) => {
+    const value = changes.find((change) => change.field?.id === field.id)?.value
+    return value === undefined || value === null ? field : { ...field, value: plainText(value) }
+  })
+  const added = changes.flatMap(({ label, field, value }) =>
+    field === undefined && value !== null ? [newField(label, value, sectionFor(config, item))] : [],
+  )
+  return new Secret(JSON.stringify({ ...rest, fields: [...same, ...added] }))
+}
+
+/** Its texts are no contract; what is not recognised is shown as it is. */
+function meaningOf(config: Options, said: string): Meaning | undefined {
+  if (/isn't a vault in this account/.test(said))
+    return { code: 'misconfigured', message: `the service account sees no vault ${config.vault}`, hints: [RIGHTS] }
+  if (/\b429\b|too many requests|rate.?limit/i.test(said))
+    return {
+      code: 'throttled',
+      message: '1Password has had too many requests of this service account',
+      hints: ['op service-account ratelimit'],
+    }
+  if (/\b40[13]\b|unauthorized|forbidden|permission|service account token/i.test(said)) return { code: 'denied', hints: [RIGHTS] }
+  return undefined
+}

@@ -1,0 +1,110 @@
+/** A program that is only played: a script run as a process of its own, by a launcher in a new directory, with its state in a file beside it. */
+import { chmodSync, fstatSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+export interface ProgramCall {
+  readonly argv: readonly string[]
+  readonly env: Readonly<Record<string, string>>
+  readonly stdin: string
+}
+
+export interface ProgramFault {
+  /** A regular expression for the arguments, joined by spaces. Used up by the first call that fits. */
+  readonly call: string
+  readonly stderr?: string
+  /** Do the work before it fails. */
+  readonly after?: true
+  /** End with 0 and do nothing. */
+  readonly hollow?: true
+  /** Let so many calls that fit pass first. */
+  readonly skip?: number
+}
+
+export interface ProgramState {
+  readonly calls: ProgramCall[]
+  readonly faults: ProgramFault[]
+}
+
+export interface Invocation {
+  readonly argv: readonly string[]
+  readonly env: Readonly<Record<string, string>>
+  /** What came by a real pipe; `undefined` where stdin is something else. */
+  readonly piped: string | undefined
+  flag(name: string): string | undefined
+}
+
+export interface Reply {
+  readonly code: number
+  readonly stdout?: string
+  readonly stderr?: string
+}
+
+export class FakeProgram<S extends object> {
+  readonly dir = mkdtempSync(join(tmpdir(), 'rotate-fake-'))
+  readonly path: string
+
+  constructor(name: string, script: string, state: S) {
+    this.path = join(this.dir, name)
+    writeFileSync(this.path, `#!/bin/sh\nexec '${process.execPath}' '${script}' '${this.#file}' "$@"\n`)
+    chmodSync(this.path, 0o755)
+    writeFileSync(this.#file, JSON.stringify({ ...state, calls: [], faults: [] }))
+  }
+
+  get #file(): string {
+    return join(this.dir, 'state.json')
+  }
+
+  get state(): S & ProgramState {
+    return JSON.parse(readFileSync(this.#file, 'utf8')) as S & ProgramState
+  }
+
+  change(how: (state: S & ProgramState) => void): void {
+    const { state } = this
+    how(state)
+    writeFileSync(this.#file, JSON.stringify(state))
+  }
+
+  fail(fault: ProgramFault): void {
+    this.change(({ faults }) => void faults.push(fault))
+  }
+
+  /** The arguments of each call, joined by spaces. */
+  get argvs(): readonly string[] {
+    return this.state.calls.map(({ argv }) => argv.join(' '))
+  }
+
+  remove(): void {
+    rmSync(this.dir, { recursive: true, force: true })
+  }
+}
+
+/** The script's side: reads the state, lets `answer` work on it, writes it back. */
+export function play<S extends object>(answer: (call: Invocation, state: S & ProgramState) => Reply): void {
+  const [, , file = '', ...argv] = process.argv
+  const env = Object.fromEntries(Object.entries(process.env).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])))
+  const isPipe = fstatSync(0).isFIFO()
+  const text = isPipe || fstatSync(0).isSocket() ? readFileSync(0, 'utf8') : ''
+  const read = (): S & ProgramState => JSON.parse(readFileSync(file, 'utf8')) as S & ProgramState
+  const state = read()
+  const at = state.faults.findIndex(({ call }) => new RegExp(call).test(argv.join(' ')))
+  const { skip = 0 } = state.faults[at] ?? {}
+  const [found] = at < 0 ? [] : state.faults.splice(at, 1)
+  if (found !== undefined && skip > 0) state.faults.push({ ...found, skip: skip - 1 })
+  const fault = skip > 0 ? undefined : found
+  state.calls.push({ argv, env, stdin: text })
+  const piped = isPipe ? text : undefined
+  const flag = (name: string): string | undefined => {
+    const i = argv.indexOf(name)
+    return i < 0 ? undefined : argv[i + 1]
+  }
+  const works = fault === undefined || fault.after === true
+  const reply: Reply = works
+    ? answer({ argv, env, piped, flag }, state)
+    : { code: fault.hollow === true ? 0 : 1, stderr: fault.stderr ?? '' }
+  writeFileSync(file, JSON.stringify(state))
+  const { code, stdout, stderr } = fault?.after === true ? { code: 1, stdout: '', stderr: fault.stderr } : reply
+  process.stdout.write(stdout ?? '')
+  process.stderr.write(stderr ?? '')
+  process.exitCode = code
+}
