@@ -4,7 +4,7 @@
  */
 import { iso } from '../core/duration.ts'
 import { RotateError } from '../core/errors.ts'
-import { currentVersion, type SecretRecord, type VersionRecord } from '../core/model.ts'
+import { currentVersion, isAlive, type SecretRecord, type VersionRecord } from '../core/model.ts'
 import { type Secret, single } from '../core/secret.ts'
 import type { Progress } from '../engine/ports.ts'
 import type { Deps } from './deps.ts'
@@ -37,7 +37,7 @@ export async function endLeaked(
     return rotate(deps, { paths: [secret.path], emergency: true, ...first }, progress)
   }
   const runs = current === undefined ? [] : [unchanged(secret, current)]
-  if (version.state !== 'live' && version.state !== 'suspended' && version.state !== 'unknown') {
+  if (!isAlive(version)) {
     const since = version.endedAt === undefined ? '' : ` since ${iso(version.endedAt)}`
     deps.note(`${secret.path}: the leaked value is version ${version.n}, which is ${version.state}${since}: nothing to do`)
     return { runs, ended: [], failure: undefined }

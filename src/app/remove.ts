@@ -1,7 +1,7 @@
 /** Deleting, bringing back and renaming a secret. */
 import { DAY } from '../core/duration.ts'
 import { RotateError } from '../core/errors.ts'
-import { currentVersion, type SecretRecord } from '../core/model.ts'
+import { currentVersion, isAlive, type SecretRecord } from '../core/model.ts'
 import { change, manual } from './change.ts'
 import type { Deps } from './deps.ts'
 import { findAny, findSecret, KEEP_DELETED_DAYS, refuseOpenRun } from './lookup.ts'
@@ -67,7 +67,7 @@ export async function purgeSecret(deps: RemoveDeps, input: RemoveInput): Promise
 }
 
 function refuseLiveKeys(secret: SecretRecord): void {
-  const live = secret.versions.filter((version) => version.revocable && ['live', 'suspended', 'unknown'].includes(version.state))
+  const live = secret.versions.filter((version) => version.revocable && isAlive(version))
   const keys = [
     ...live.map((version) => `version ${version.n} (${version.hint})`),
     ...secret.strays.map((stray) => `stray key ${stray.handle.id}`),

@@ -382,6 +382,11 @@ export function versionOf(secret: SecretRecord, n: number): VersionRecord | unde
   return secret.versions.find((version) => version.n === n)
 }
 
+/** May the far side still accept it? */
+export function isAlive({ state }: VersionRecord): boolean {
+  return state === 'live' || state === 'suspended' || state === 'unknown'
+}
+
 /** The secret with one version changed; the others stay as they are. */
 export function withVersion(secret: SecretRecord, n: number, change: (version: VersionRecord) => VersionRecord): SecretRecord {
   return { ...secret, versions: secret.versions.map((version) => (version.n === n ? change(version) : version)) }

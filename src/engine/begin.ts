@@ -3,7 +3,7 @@ import { RotateError, usage } from '../core/errors.ts'
 import { hintOf } from '../core/hint.ts'
 import { newId } from '../core/ids.ts'
 import type { ProviderRef, RunEvent, RunKind, RunPlan, RunRecord, Schedule, SecretRecord, Trigger, VersionRecord } from '../core/model.ts'
-import { currentVersion, versionOf, withVersion } from '../core/model.ts'
+import { currentVersion, isAlive, versionOf, withVersion } from '../core/model.ts'
 import type { Traits } from '../core/provider.ts'
 import type { Fields } from '../core/secret.ts'
 import { claimed, release } from './claim.ts'
@@ -171,6 +171,10 @@ function assistedEnd(secret: SecretRecord, ref: ProviderRef): SecretRecord {
   return withVersion(secret, current.n, (version) => ({ ...version, providerId: ref.id, revocable: true }))
 }
 
+function expiry(at: number | undefined): Pick<VersionRecord, 'expiresAt'> {
+  return at === undefined ? {} : { expiresAt: at }
+}
+
 function suppliedVersion(
   ports: EnginePorts,
   secret: SecretRecord,
@@ -181,6 +185,10 @@ function suppliedVersion(
   at: number,
 ): { record: VersionRecord; fields: Fields } {
   const fingerprint = ports.vault.fingerprint(supplied.fields)
+  // A known value that comes back is the same credential: what addresses and ends it there holds for it too. The older version keeps its own until this one is current.
+  const twin = secret.versions.findLast(
+    (version) => version.fingerprint === fingerprint && isAlive(version) && version.providerId === ref?.id,
+  )
   const record: VersionRecord = {
     n: secret.nextVersion,
     state: 'live',
@@ -191,10 +199,11 @@ function suppliedVersion(
     fingerprint,
     hint: hintOf(secret.type, supplied.fields, fingerprint),
     ...(ref === null ? {} : { providerId: ref.id }),
+    ...(twin?.handle === undefined ? {} : { handle: twin.handle }),
     // Who ends it there is a person; that it is dead is seen by asking.
-    revocable: traits?.revoke === 'assisted',
+    revocable: twin?.revocable ?? traits?.revoke === 'assisted',
     runId,
-    ...(supplied.expiresAt === undefined ? {} : { expiresAt: supplied.expiresAt }),
+    ...expiry(supplied.expiresAt ?? twin?.expiresAt),
     ...(supplied.metadata === undefined ? {} : { metadata: supplied.metadata }),
   }
   return { record, fields: supplied.fields }

@@ -6,7 +6,7 @@
  */
 import { AdapterError, asAdapterError, RotateError } from '../core/errors.ts'
 import type { AuditEntry, ProviderRef, Retirement, SecretRecord, VersionRecord, VersionState } from '../core/model.ts'
-import { currentVersion, versionOf, withVersion } from '../core/model.ts'
+import { currentVersion, isAlive, versionOf, withVersion } from '../core/model.ts'
 import type { Credential, ProviderSession } from '../core/provider.ts'
 import { busy, claimed, release, withoutClaim } from './claim.ts'
 import { distrust } from './distrust.ts'
@@ -69,6 +69,8 @@ async function retireOne(ports: EnginePorts, secretId: string, n: number, last: 
     return held(secret, version, ports.clock.now(), unsure, false)
   const gone = retirement.why === 'discard' ? 'discarded' : 'retired'
   if (!version.revocable) return end(ports, secretId, n, gone, 'not revocable here', last)
+  if (sharesValue(secret, version, retirement))
+    return end(ports, secretId, n, gone, 'another version holds the same value, and ends it when its own time comes', last)
   if (sharesHandle(secret, version)) return end(ports, secretId, n, gone, 'its handle belongs to a newer version now', last)
   const doubt = await distrust(ports)
   if (doubt !== undefined) return held(secret, version, ports.clock.now(), doubt, true)
@@ -100,8 +102,18 @@ function sharesHandle(secret: SecretRecord, version: VersionRecord): boolean {
   )
 }
 
-function isAlive(version: VersionRecord): boolean {
-  return version.state === 'live' || version.state === 'suspended' || version.state === 'unknown'
+/**
+ * A value that was given back: it is one credential under two numbers, and ending it for the older one would end the newer one too. The newer one answers for it; a
+ * newer one that is only discarded leaves it to the older one, whose grace it may not cut short.
+ */
+function sharesValue(secret: SecretRecord, version: VersionRecord, retirement: Retirement): boolean {
+  return secret.versions.some(
+    (other) =>
+      other.n !== version.n &&
+      other.fingerprint === version.fingerprint &&
+      isAlive(other) &&
+      (other.n > version.n || other.labels.includes('current') || retirement.why === 'discard'),
+  )
 }
 
 async function withProvider(

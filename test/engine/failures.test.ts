@@ -69,6 +69,14 @@ describe('failure before promotion goes back', () => {
     await finallyTrue(world, id, side)
   })
 
+  test('a create that did nothing is left to the next run: its adapter has repeated it as often as the far side bears', async () => {
+    const { world, id, side } = await scene()
+    side.next('create', 'throttle')
+    expect(code((await world.rotate(id)).failure)).toBe('rolled-back')
+    expect(side.count('create')).toBe(1)
+    await finallyTrue(world, id, side)
+  })
+
   test('what a target held is what it held before the first write, also after a write whose answer was lost', async () => {
     const { world, id, side } = await scene({ targets: ['before'], checks: [] })
     const target = world.target('app/prod/API_KEY:before')
@@ -333,6 +341,17 @@ describe('a key of ours whose value was lost', () => {
     expect(stray?.state).toBe('gone')
     expect((await world.get(id)).strays).toEqual([])
     expect((await world.current(id))?.version.n).toBe(2)
+  })
+
+  test('is switched off by the run that found it, also when that run goes back', async () => {
+    const { world, id, side } = await scene({ quarantineMs: HOUR })
+    side.next('create', 'lost')
+    world.crashAt = (_index, name) => name.startsWith('fault:before:commit:create:failed')
+    await expect(world.rotate(id)).rejects.toThrow()
+    world.crashAt = undefined
+    expect(side.keys[1]?.state).toBe('live')
+    await doResume(world, (await world.get(id)).openRun ?? '', 'old')
+    expect(side.keys[1]?.state).toBe('off')
   })
 
   test('is left alone when somebody uses it', async () => {
@@ -623,6 +642,87 @@ describe('a supplied value', () => {
     side.end(wrong)
     expect(code((await world.rotate(id, { supplied: supplied(wrong) })).failure)).toBe('rolled-back')
     await finallyTrue(world, id, side)
+  })
+})
+
+describe('a value that comes back while its older version is in grace', () => {
+  /** Version 1 waits for its end, version 2 is current; the value of version 1 is given again. */
+  const back = async (options: Parameters<World['secret']>[0] = {}) => {
+    const made = await scene({ graceMs: DAY, ...options })
+    const { world, id, first } = made
+    await world.runDue()
+    if (first === undefined) throw new Error('no first value')
+    return { ...made, first, again: () => world.rotate(id, { supplied: supplied(first) }) }
+  }
+
+  test.each(overlapping.filter((kind) => kind !== 'users'))('%s: it is not killed for the older number', async (kind) => {
+    const { world, id, side, first, again } = await back({ kind })
+    expect((await again()).failure).toBeUndefined()
+    world.time += DAY + MINUTE
+    await world.runDue()
+    expect(first.state).toBe('live')
+    expect((await states(world, id))[0]).toBe('1 retired')
+    await finallyTrue(world, id, side)
+  })
+
+  test('its own end comes when it is replaced again', async () => {
+    const { world, id, side, first, again } = await back()
+    await again()
+    world.time += DAY + MINUTE
+    await world.runDue()
+    await world.rotate(id)
+    world.time += DAY + MINUTE
+    await world.runDue()
+    world.time += DAY
+    await world.runDue()
+    expect(first.state).toBe('gone')
+    await finallyTrue(world, id, side)
+  })
+
+  test('is taken back after a red check: the older version keeps its grace, and ends with it', async () => {
+    const { world, id, side, first, again } = await back()
+    world.red = (check, value) => check === 'fake-check' && value === textOf(supplied(first).fields)
+    const { failure } = await again()
+    expect(code(failure)).toBe('rolled-back')
+    await world.runDue()
+    expect(first.state).toBe('live')
+    world.red = () => false
+    world.time += DAY + MINUTE
+    await world.runDue()
+    world.time += DAY
+    await world.runDue()
+    expect(first.state).toBe('gone')
+    await finallyTrue(world, id, side)
+  })
+})
+
+describe('what no path leads to is held all the same', () => {
+  const planned = { why: 'operator', notBefore: START, step: 'waiting', quarantineMs: 0, force: true, failures: 0 } as const
+
+  test('an end that is planned for the current version', async () => {
+    const { world, id, first } = await scene({ nextAt: START + 90 * DAY })
+    await world.edit(id, (secret) => ({
+      ...secret,
+      versions: secret.versions.map((version) => ({ ...version, retirement: planned })),
+    }))
+    expect(code((await world.runDue()).failure)).toBe('cleanup-pending')
+    expect(first?.state).toBe('live')
+    expect((await world.get(id)).versions[0]?.retirement?.lastError).toBe('it is the current version')
+  })
+
+  test('a stray that is the key of a version', async () => {
+    const { world, id, first } = await scene({ nextAt: START + 90 * DAY })
+    const handle = (await world.get(id)).versions[0]?.handle
+    const provider = (await world.get(id)).schedule?.provider
+    if (handle === undefined || provider === undefined) throw new Error('no handle')
+    await world.edit(id, (secret) => ({
+      ...secret,
+      strays: [{ handle, provider, runId: 'run', foundAt: START, deleteAfter: START, failures: 0 }],
+    }))
+    world.time += MINUTE
+    await world.runDue()
+    expect(first?.state).toBe('live')
+    expect((await world.get(id)).strays[0]?.lastError).toContain('is the key of a version')
   })
 })
 
