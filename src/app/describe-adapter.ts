@@ -51,6 +51,11 @@ export async function describeAdapter(kind: 'provider' | 'target', id: string): 
 const common = [
   { name: 'name', required: false, meaning: 'name under which a single value is stored; default the last part of the path' },
   { name: 'fields', required: false, meaning: 'for several fields: field → name, all in one write' },
+  {
+    name: 'previous',
+    required: false,
+    meaning: 'true, or a name: keeps the value before this one there while it is in grace (true: name + _PREVIOUS), else the current one',
+  },
   { name: 'phase', required: false, meaning: 'after-promote: written once the new value is current (for consumers that pull)' },
 ]
 

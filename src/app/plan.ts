@@ -94,7 +94,8 @@ async function describe(
       const adapter = target === undefined ? undefined : await loadTarget(target.type)
       const where =
         target === undefined || adapter === undefined ? key : adapter.describe(parseConfig(adapter.config, target.config, `target ${key}`))
-      const names = Object.values(target?.names ?? {}).join(', ')
+      const pair = Object.values(target?.previous ?? {}).map((name) => `${name} (the value before, during grace)`)
+      const names = [...Object.values(target?.names ?? {}), ...pair].join(', ')
       const verb = { deliver: `writes ${names} to`, deploy: 'redeploys', refresh: `after promotion: writes ${names} to` }[kind]
       return { step, target: key, effect: `${verb} ${where}${adapter?.readable === false ? ' (write-only: can not be read back)' : ''}` }
     }

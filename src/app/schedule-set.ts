@@ -1,19 +1,19 @@
 /** `schedule set`: everything about a rotation is decided, checked and stored here; bad configuration is refused now, not at three in the morning. */
-import { AdapterError, RotateError, usage } from '../core/errors.ts'
-import { DAY, parseDuration } from '../core/duration.ts'
+import { RotateError, usage } from '../core/errors.ts'
+import { DAY } from '../core/duration.ts'
 import { newId } from '../core/ids.ts'
-import type { CheckSpec, ConfigValue, Schedule, SecretRecord, SecretType, TargetSpec } from '../core/model.ts'
+import type { ConfigValue, Schedule, SecretRecord, SecretType } from '../core/model.ts'
 import { currentVersion } from '../core/model.ts'
-import { parsePath, partsOf, visible } from '../core/names.ts'
+import { parsePath, visible } from '../core/names.ts'
 import type { Provider } from '../core/provider.ts'
-import { maskConfig, parseConfig, SecretRef, unwrapConfig, wrapConfig } from '../core/schema.ts'
-import { SINGLE } from '../core/secret.ts'
+import { maskConfig, parseConfig, unwrapConfig } from '../core/schema.ts'
 import { ageWarning, defaultGrace, mustRefuseAge, nextDate } from '../engine/policy.ts'
 import { rememberProvider } from '../engine/retire.ts'
-import { loadCheck, loadProvider, loadTarget } from './adapters.ts'
+import { loadProvider } from './adapters.ts'
 import type { Deps } from './deps.ts'
 import { cronDates } from './engine.ts'
 import { checkNotifiers } from './notifiers.ts'
+import { checkSpecs, settledConfig, targetSpecs } from './schedule-parts.ts'
 
 export interface ScheduleSetInput {
   readonly path: string
@@ -44,9 +44,6 @@ export interface ScheduleSetResult {
 /** As the documents have it: a week and a day before; the notice of the start is that of the day itself. */
 const DEFAULT_WARNINGS = [7 * DAY, DAY]
 
-/** The names under which AWS's own tools look for a key. */
-const AWS_NAMES: Readonly<Record<string, string>> = { accessKeyId: 'AWS_ACCESS_KEY_ID', secretAccessKey: 'AWS_SECRET_ACCESS_KEY' }
-
 /** Creates or changes a schedule; the secret need not have a value yet. Throws `usage` for what can't work, `denied` for what policy forbids. */
 export async function scheduleSet(deps: Deps, input: ScheduleSetInput): Promise<ScheduleSetResult> {
   const seen = await deps.vault.read((reader) => reader.resolve(input.path))
@@ -70,7 +67,12 @@ export async function scheduleSet(deps: Deps, input: ScheduleSetInput): Promise<
   const targets =
     input.targets === undefined
       ? (existing?.targets ?? [])
-      : await targetSpecs(deps, input.targets, path, fields, seen?.type ?? provider.secretType)
+      : await targetSpecs(deps, input.targets, {
+          path,
+          fields,
+          type: seen?.type ?? provider.secretType,
+          inPlace: traits.overlap === 'in-place',
+        })
   const givenChecks = input.checks === undefined && written.checks.length === 0 ? undefined : [...(input.checks ?? []), ...written.checks]
   const checks = givenChecks === undefined ? (existing?.checks ?? []) : await checkSpecs(deps, givenChecks)
   if (input.notify !== undefined) await checkNotifiers(deps, input.notify)
@@ -227,161 +229,11 @@ async function providerConfig(
   return settledConfig(deps, provider, merged as ConfigValue, what, path, `rotate provider show ${provider.id}`)
 }
 
-/** `parseConfig`, with what to type next. */
-function checkedConfig(schema: Provider['config'], config: ConfigValue, what: string, next = 'rotate help schedule set'): unknown {
-  try {
-    return parseConfig(schema, config, what)
-  } catch (thrown) {
-    throw thrown instanceof RotateError && thrown.hint === undefined ? usage(thrown.message, next) : thrown
-  }
-}
-
-/** Every referenced secret must exist, with the field asked for, and must not be the secret itself. */
-async function checkRefs(deps: Deps, parsed: unknown, what: string, path: string): Promise<void> {
-  for (const ref of refsIn(parsed)) {
-    if (ref.path === path) throw usage(`${what}: refers to the very secret that it rotates`)
-    const secret = await deps.vault.read((reader) => reader.resolve(ref.path))
-    if (secret === undefined || secret.deletedAt !== undefined)
-      throw usage(
-        `${what}: refers to the secret ${visible(ref.path)}, which does not exist`,
-        `store it first: rotate set ${visible(ref.path)}`,
-      )
-  }
-}
-
-function refsIn(value: unknown): readonly SecretRef[] {
-  if (value instanceof SecretRef) return [value]
-  if (value === null || typeof value !== 'object') return []
-  return Object.values(value).flatMap((item) => refsIn(item))
-}
-
 async function fieldsOf(deps: Deps, secret: SecretRecord | undefined, issued: readonly string[]): Promise<readonly string[]> {
   const current = secret === undefined ? undefined : currentVersion(secret)
   if (secret === undefined || current === undefined || issued.length > 1) return issued
   const fields = await deps.vault.read((reader) => reader.value(secret.id, current.n))
   return fields === undefined ? issued : Object.keys(fields)
-}
-
-async function targetSpecs(
-  deps: Deps,
-  written: readonly Readonly<Record<string, unknown>>[],
-  path: string,
-  fields: readonly string[],
-  type: SecretType,
-): Promise<readonly TargetSpec[]> {
-  const specs: TargetSpec[] = []
-  for (const [index, item] of written.entries()) {
-    const what = `--target ${index + 1}`
-    const { type: kind, name, fields: names, phase, ...config } = item
-    if (typeof kind !== 'string') throw usage(`${what}: "type" is missing`, 'rotate target list')
-    const target = await loadTarget(kind)
-    if (phase !== undefined && phase !== 'after-promote' && phase !== 'before-promote')
-      throw usage(`${what}: "phase" is "before-promote" or "after-promote"`)
-    const settled = await settledConfig(deps, target, config as ConfigValue, `${what} (${target.id})`, path)
-    specs.push({
-      key: freeKey(target.id, specs),
-      type: target.id,
-      phase: phase ?? 'before-promote',
-      names: namesOf(what, name, names, path, fields, type),
-      config: settled,
-    })
-  }
-  return specs
-}
-
-function freeKey(id: string, taken: readonly { readonly key: string; readonly type: string }[]): string {
-  const count = taken.filter((other) => other.type === id).length
-  return count === 0 ? id : `${id}#${count + 1}`
-}
-
-const ENV_NAME = /^[A-Za-z_][A-Za-z0-9_.-]{0,199}$/
-
-/** Field → name at the target. */
-function namesOf(
-  what: string,
-  name: unknown,
-  names: unknown,
-  path: string,
-  fields: readonly string[],
-  type: SecretType,
-): Readonly<Record<string, string>> {
-  const key = partsOf(path).secretKey
-  if (names !== undefined) {
-    if (names === null || typeof names !== 'object' || Array.isArray(names))
-      throw usage(`${what}: "fields" must be an object of field → name`)
-    for (const [field, value] of Object.entries(names)) {
-      if (!fields.includes(field))
-        throw usage(`${what}: "fields" names "${visible(field, 40)}", which the secret does not have`, `its fields: ${fields.join(', ')}`)
-      if (typeof value !== 'string' || !ENV_NAME.test(value))
-        throw usage(`${what}: the name for field "${visible(field, 40)}" is not usable as a variable name`)
-    }
-    return names as Record<string, string>
-  }
-  if (name !== undefined && (typeof name !== 'string' || !ENV_NAME.test(name)))
-    throw usage(`${what}: "name" is not usable as a variable name`)
-  if (fields.length === 1 && fields[0] === SINGLE) return { [SINGLE]: typeof name === 'string' ? name : key }
-  if (name !== undefined)
-    throw usage(
-      `${what}: the secret has several fields; use "fields" instead of "name"`,
-      `for example {"fields":{"${fields[0] ?? ''}":"…"}}`,
-    )
-  return Object.fromEntries(
-    fields.map((field) => [
-      field,
-      (type === 'aws_access_key' ? AWS_NAMES[field] : undefined) ?? AWS_NAMES[field] ?? `${key}_${snake(field)}`,
-    ]),
-  )
-}
-
-function snake(field: string): string {
-  return field.replace(/([a-z0-9])([A-Z])/g, '$1_$2').toUpperCase()
-}
-
-async function checkSpecs(deps: Deps, written: readonly Readonly<Record<string, unknown>>[]): Promise<readonly CheckSpec[]> {
-  const specs: CheckSpec[] = []
-  for (const [index, item] of written.entries()) {
-    const what = `--check ${index + 1}`
-    const { type: kind, within, ...config } = item
-    if (typeof kind !== 'string') throw usage(`${what}: "type" is missing`, 'types: exec, http, provider, tcp')
-    if (within !== undefined && typeof within !== 'string') throw usage(`${what}: "within" is a duration such as "PT5M"`)
-    const withinMs = within === undefined ? 0 : parseDuration(within, `${what}: "within"`)
-    if (kind === 'provider') {
-      if (Object.keys(config).length > 0) throw usage(`${what}: a check of type "provider" takes no further keys`)
-      specs.push({ key: freeKey('provider', specs), type: 'provider', withinMs, config: {} })
-      continue
-    }
-    const check = await loadCheck(kind)
-    specs.push({
-      key: freeKey(check.id, specs),
-      type: check.id,
-      withinMs,
-      config: await settledConfig(deps, check, config as ConfigValue, `${what} (${check.id})`, ''),
-    })
-  }
-  return specs
-}
-
-type Settling = Pick<Provider, 'config' | 'settleConfig'>
-
-/** Parsed, made absolute and safe by the adapter, wrapped. */
-async function settledConfig(
-  deps: Deps,
-  adapter: Settling,
-  config: ConfigValue,
-  what: string,
-  path: string,
-  next?: string,
-): Promise<ConfigValue> {
-  const parsed = checkedConfig(adapter.config, config, what, next)
-  await checkRefs(deps, parsed, what, path)
-  let settled: unknown
-  try {
-    settled = await adapter.settleConfig(config, { spawn: deps.spawn })
-  } catch (thrown) {
-    if (thrown instanceof AdapterError) throw usage(`${what}: ${thrown.message}`, thrown.hints[0])
-    throw thrown
-  }
-  return wrapConfig(settled, parseConfig(adapter.config, settled as ConfigValue, what))
 }
 
 function policyWarnings(

@@ -66,6 +66,7 @@ export interface RotationDetail extends RotationRow {
     readonly type: string
     readonly phase: string
     readonly names: Readonly<Record<string, string>>
+    readonly previous?: Readonly<Record<string, string>>
     readonly config: unknown
   }[]
   readonly checks: readonly { readonly name: string; readonly type: string; readonly within: number; readonly config: unknown }[]
@@ -96,6 +97,7 @@ export async function showSchedule(deps: Deps, path: string): Promise<RotationDe
       type: target.type,
       phase: target.phase,
       names: target.names,
+      ...(target.previous === undefined ? {} : { previous: target.previous }),
       config: maskConfig(target.config),
     })),
     checks: schedule.checks.map((check) => ({

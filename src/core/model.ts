@@ -109,6 +109,8 @@ export interface TargetSpec {
   readonly phase: 'before-promote' | 'after-promote'
   /** Field → the name under which the target stores it. */
   readonly names: Readonly<Record<string, string>>
+  /** Field → the name under which it stores the value before this one while that is in grace, and otherwise the current value once more. */
+  readonly previous?: Readonly<Record<string, string>>
   /** The adapter's own part of the configuration. */
   readonly config: ConfigValue
 }

@@ -12,6 +12,7 @@ import { busy, claimed, release, withoutClaim } from './claim.ts'
 import { distrust } from './distrust.ts'
 import { lostClaim } from './journal.ts'
 import { clockDoubt, retryPause } from './policy.ts'
+import { withdraw } from './pair.ts'
 import type { EnginePorts } from './ports.ts'
 import { gates, isDead, issuer, proveDead } from './evidence.ts'
 import { answered, credentialOf, missingIsFine } from './session.ts'
@@ -68,7 +69,11 @@ async function retireOne(ports: EnginePorts, secretId: string, n: number, last: 
   if (unsure !== undefined && (!version.revocable || retirement.why === 'discard'))
     return held(secret, version, ports.clock.now(), unsure, false)
   const gone = retirement.why === 'discard' ? 'discarded' : 'retired'
-  if (!version.revocable) return end(ports, secretId, n, gone, 'not revocable here', last)
+  if (!version.revocable) {
+    const failure = await alone(ports, secret, version, retirement)
+    if (failure !== undefined) return hold(ports, secretId, n, failure)
+    return end(ports, secretId, n, gone, 'not revocable here', last)
+  }
   if (sharesValue(secret, version, retirement))
     return end(ports, secretId, n, gone, 'another version holds the same value, and ends it when its own time comes', last)
   if (sharesHandle(secret, version)) return end(ports, secretId, n, gone, 'its handle belongs to a newer version now', last)
@@ -89,6 +94,26 @@ async function retireOne(ports: EnginePorts, secretId: string, n: number, last: 
   } finally {
     await session?.close()
   }
+}
+
+/** Nobody holds it beside the current one any more; else what is in the way. */
+async function alone(
+  ports: EnginePorts,
+  secret: SecretRecord,
+  version: VersionRecord,
+  retirement: Retirement,
+): Promise<string | undefined> {
+  const failure = await withdraw(ports, secret, version, (target) =>
+    mutate(ports, secret.id, version.n, (same) => same, {
+      action: 'target_updated',
+      status: 'success',
+      metadata: { target, withdrawn: version.hint },
+    }),
+  )
+  if (failure === undefined) return undefined
+  // Where the provider ends the value, a target that can't be written must not keep alive what an operator wants dead.
+  if (retirement.force && version.revocable) return undefined
+  return `it could not be withdrawn from where it stands beside the current value: ${failure.message}`
 }
 
 /** Found out while the provider was asked; nothing has been ended. */
@@ -140,6 +165,8 @@ async function withProvider(
     switch (retirement.step) {
       case 'waiting': {
         await prove(secret, version, retirement, old)
+        const failure = await alone(ports, secret, version, retirement)
+        if (failure !== undefined) return await hold(ports, secretId, n, failure)
         await step(ports, secretId, n, session.suspend === undefined ? 'deleting' : 'suspending', {}, 'provider_call', 'pending')
         break
       }

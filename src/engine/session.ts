@@ -1,6 +1,6 @@
 /** What a run works with while a process drives it: open provider session, values, and the steps' shared questions. */
 import { AdapterError, RotateError } from '../core/errors.ts'
-import type { ConfigValue, Handle, ProviderRef, RunPlan, SecretRecord, TargetSpec, VersionRecord } from '../core/model.ts'
+import type { ConfigValue, Handle, Prior, ProviderRef, RunPlan, SecretRecord, TargetSpec, VersionRecord } from '../core/model.ts'
 import { versionOf } from '../core/model.ts'
 import type { Credential, ProviderSession, Traits } from '../core/provider.ts'
 import { type Fields, flatten, Secret, SINGLE } from '../core/secret.ts'
@@ -129,22 +129,42 @@ export function providerOfVersion(secret: SecretRecord, version: VersionRecord):
   return version.retirement?.provider
 }
 
-/** What is written to a target: all names at once, under an id that is the same for every repetition. */
-export function deliveryOf(target: TargetSpec, path: string, version: number, fields: Fields, id: string): Delivery {
+/**
+ * What is written to a target: all names at once, under an id that is the same for every repetition. `beside`: the values of the version that stands beside this one
+ * where the target publishes the pair; left out, only the version's own names are in it.
+ */
+export function deliveryOf(target: TargetSpec, path: string, version: number, fields: Fields, id: string, beside?: Fields): Delivery {
+  const entries = named(target.key, target.names, fields)
+  const pair = beside === undefined || target.previous === undefined ? {} : named(target.key, target.previous, beside)
+  return { id, path, version, entries: { ...entries, ...pair }, fields }
+}
+
+function named(key: string, names: TargetSpec['names'], fields: Fields): Fields {
   const entries: Record<string, Fields[string]> = {}
-  for (const [field, name] of Object.entries(target.names)) {
+  for (const [field, name] of Object.entries(names)) {
     const value = Object.hasOwn(fields, field) ? fields[field] : field === SINGLE ? flatten(fields) : undefined
     if (value === undefined) {
-      throw new AdapterError('misconfigured', `target ${target.key} wants the field "${field}", which the secret does not have`, {
+      throw new AdapterError('misconfigured', `target ${key} wants the field "${field}", which the secret does not have`, {
         hints: [`its fields are: ${Object.keys(fields).join(', ')}`],
       })
     }
     entries[name] = value
   }
-  return { id, path, version, entries, fields }
+  return entries
 }
 
 /** Run and version in one delivery id. */
 export function deliveryId(loaded: Loaded, target: TargetSpec, version: number): string {
   return `${loaded.run.id}.${target.key}.v${version}`
+}
+
+/** A target that can be read is believed what it holds, not what it says. */
+export async function confirmed(session: TargetSession, wanted: Prior, key: string): Promise<void> {
+  const held = await session.current?.(Object.keys(wanted))
+  if (held === undefined) return
+  for (const [name, value] of Object.entries(wanted)) {
+    const now = held[name] ?? null
+    if (value === null ? now !== null : now?.equals(value) !== true)
+      throw new AdapterError('bad-answer', `target ${key} does not hold what was written to it (${name})`, { retryable: true })
+  }
 }

@@ -57,6 +57,50 @@ async function csv(): Promise<readonly CsvRow[]> {
   return parse(stdout, { columns: true, bom: true }) as CsvRow[]
 }
 
+describe.skipIf(!canMoveClock)('the pair of names,', () => {
+  test('both stand there while the grace runs; then the old value is withdrawn before it ends', async () => {
+    const path = 'production/api/JWT_SECRET'
+    const file = (): Record<string, string> =>
+      Object.fromEntries(
+        world
+          .read('pair.env')
+          .trim()
+          .split('\n')
+          .map((line) => line.split('=', 2) as [string, string]),
+      )
+    const took = world.script('took', `cat > /dev/null; grep -c . "$HOME/pair.env" >> "$HOME/restarts"`)
+    const target = option('--target', { type: 'env-file', path: world.box.path('pair.env'), previous: true })
+    await world.ok(['set', path, '--generate'])
+    await world.ok(['schedule', 'set', path, '--provider', 'jwt', '--interval', '30', '--grace', '2h', ...target])
+    const detail = await world.data<{ rotation: { targets: readonly { previous?: unknown }[] } }>(['schedule', 'show', path])
+    expect(detail.rotation.targets[0]?.previous).toEqual({ value: 'JWT_SECRET_PREVIOUS' })
+    const { plan } = await world.data<{ plan: readonly { steps: readonly { effect: string }[] }[] }>(['plan', path])
+    expect(plan[0]?.steps.map(({ effect }) => effect).join('\n')).toContain(
+      'JWT_SECRET, JWT_SECRET_PREVIOUS (the value before, during grace)',
+    )
+    const old = await world.get(path)
+    await rotate(path)
+    expect(file()).toEqual({ JWT_SECRET: await world.get(path), JWT_SECRET_PREVIOUS: old })
+    await world.ok(['schedule', 'set', path, ...target, ...option('--target', { type: 'exec', run: [took], previous: 'OTHER' })])
+    world.pass(3 * HOUR)
+    expect(await world.run(['run-due'])).toMatchObject({ code: 0 })
+    expect(file()).toEqual({ JWT_SECRET: await world.get(path), JWT_SECRET_PREVIOUS: await world.get(path) })
+    expect(world.read('restarts')).toBe('2\n')
+    expect(await statesOf(path)).toEqual(['2 live current', '1 retired'])
+  })
+
+  test('is refused where the old value dies with the rotation', async () => {
+    const fake = await world.hook({ secret: canary('hook'), live: [] })
+    const target = option('--target', { type: 'env-file', path: world.box.path('x.env'), previous: true })
+    const result = await world.run(
+      ['schedule', 'set', 'production/api/HOOKED', '--provider', 'custom', '--interval', '30', '--config', '-', ...target],
+      { input: configOf(fake) },
+    )
+    expect(result, result.stderr).toMatchObject({ code: 2, stdout: '' })
+    expect(result.stderr).toContain('dies with the rotation')
+  })
+})
+
 describe.skipIf(!canMoveClock)('the web hook,', () => {
   const path = 'production/app/API_KEY'
 

@@ -152,6 +152,8 @@ describe('several fields', () => {
     ['an unknown key', { colour: 'red' }, /colour/],
     ['a path of another type', { path: 7 }, /path/],
     ['a phase that is none', { phase: 'later' }, /phase/],
+    ['a pair of one name for several fields', { previous: 'OLD' }, /several fields/],
+    ['a pair that is neither yes nor a name', { previous: 7 }, /true, or a name/],
   ])('a target with %s is refused with 2', async (_name, extra, says) => {
     const target = option('--target', { type: 'env-file', path: world.box.path('x.env'), ...extra })
     const result = await world.run(['schedule', 'set', 'fields/db/LOGIN', ...target])

@@ -29,6 +29,24 @@ const scenarios: readonly Scenario[] = [
   { name: 'success', kinds, ends: 'new' },
   { name: 'first value', kinds, options: { empty: true }, ends: 'new' },
   { name: 'quarantine', kinds: ['limited'], options: { quarantineMs: 30 * MINUTE, graceMs: 30 * MINUTE }, ends: 'new' },
+  { name: 'the pair', kinds: ['local', 'named', 'users'], options: { pair: true, graceMs: 30 * MINUTE }, ends: 'new' },
+  {
+    name: 'the pair is withdrawn',
+    kinds: ['local', 'named'],
+    options: { pair: true, graceMs: 30 * MINUTE },
+    prepare: async (world) => {
+      await world.runDue()
+      world.time += 31 * MINUTE
+    },
+    ends: 'new',
+  },
+  {
+    name: 'the pair is taken back',
+    kinds: ['local', 'named'],
+    options: { pair: true, graceMs: 30 * MINUTE },
+    prepare: (world) => void world.target('app/prod/API_KEY:after').next('put', 'final', 1000),
+    ends: 'old',
+  },
   { name: 'answer lost', kinds, prepare: (_world, _id, side) => void side.next('create', 'lost'), ends: 'new' },
   { name: 'no answer, nothing done', kinds, prepare: (_world, _id, side) => void side.next('create', 'vague'), ends: 'new' },
   {

@@ -52,6 +52,8 @@ export interface SecretOptions {
   readonly targets?: readonly ('before' | 'blind' | 'after')[]
   readonly checks?: readonly ('fake-check' | 'fake-life' | 'provider')[]
   readonly nextAt?: number
+  /** Targets publish the pair NAME and NAME_PREVIOUS. */
+  readonly pair?: true
   /** Without a value yet. */
   readonly empty?: boolean
 }
@@ -145,11 +147,15 @@ export class World {
           })
     const fields = first === undefined ? undefined : side.issued(first).fields
     const names = Object.fromEntries(traitsOf[kind].fields.map((field) => [field, field.toUpperCase()]))
+    const pair = Object.fromEntries(Object.entries(names).map(([field, name]) => [field, `${name}_PREVIOUS`]))
     const targets = (options.targets ?? ['before', 'blind', 'after']).map((which): TargetSpec => {
       const at = `${path}:${which}`
       const far = this.target(at)
       if (fields !== undefined) {
-        for (const [field, value] of Object.entries(fields)) far.held.set(names[field] ?? field, value.reveal())
+        for (const [field, value] of Object.entries(fields)) {
+          far.held.set(names[field] ?? field, value.reveal())
+          if (options.pair === true) far.held.set(pair[field] ?? field, value.reveal())
+        }
         far.used = new Map(far.held)
       }
       return {
@@ -157,6 +163,7 @@ export class World {
         type: which === 'blind' ? 'fake-blind' : 'fake-readable',
         phase: which === 'after' ? 'after-promote' : 'before-promote',
         names,
+        ...(options.pair === true ? { previous: pair } : {}),
         config: { at },
       }
     })
@@ -537,14 +544,27 @@ export async function finallyTrue(world: World, secretId: string, side: FarSide,
   await named(world, secretId, side)
   if (open === undefined && current !== undefined) {
     expect(side.accepts(current.fields), 'the current value is accepted').toBe(true)
-    const text = new Map(Object.entries(current.fields).map(([name, value]) => [name.toUpperCase(), value.reveal()]))
     for (const spec of secret.schedule?.targets ?? []) {
       const far = world.target((spec.config as { at: string }).at)
+      const text = await wanted(world, secret, spec)
       expect(Object.fromEntries(far.held), `target ${spec.key} holds the current value`).toEqual(Object.fromEntries(text))
       expect(Object.fromEntries(far.used), `consumers of ${spec.key} use the current value`).toEqual(Object.fromEntries(text))
     }
   }
   if (audit === 'once') await auditTrue(world)
+}
+
+/** What a target must hold for the current version, and beside it for the newest old one that was granted a grace which has not ended. */
+export async function wanted(world: World, secret: SecretRecord, spec: TargetSpec): Promise<ReadonlyMap<string, string>> {
+  const current = currentVersion(secret)
+  if (current === undefined) return new Map()
+  const texts = async (n: number, end: string): Promise<readonly (readonly [string, string])[]> =>
+    Object.entries(await world.value(secret.id, n)).map(([name, value]) => [`${name.toUpperCase()}${end}`, value.reveal()] as const)
+  const own = await texts(current.n, '')
+  if (spec.previous === undefined) return new Map(own)
+  const waiting = secret.versions.findLast((version) => version.labels.includes('previous'))
+  const granted = waiting?.retirement?.step === 'waiting' && waiting.retirement.notBefore > (waiting.replacedAt ?? 0)
+  return new Map([...own, ...(await texts(granted ? waiting.n : current.n, '_PREVIOUS'))])
 }
 
 /** No live key of ours that the vault can't name. */

@@ -207,7 +207,7 @@ const builtins: Plugin = {
       if (id === path && !known.has(id)) return undefined
       // One copy per importer: a shared one would become a chunk of its own, and another file to read costs more than the line.
       return {
-        path: `${id}?${namespace}:${relative(root, importer)}`,
+        path: `${id}?${namespace}:${relative(root, importer)};`,
         namespace: kind === 'require-call' ? 'builtin-cjs' : 'builtin',
         pluginData: id,
         sideEffects: false,

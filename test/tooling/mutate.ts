@@ -77,7 +77,13 @@ function mutated(text: string, { search, replace, at = 0 }: Mutation): string | 
 
 /** Quick tests first; the matrices only for what gets past them. */
 const stages = [
-  ['test/engine/success.test.ts', 'test/engine/failures.test.ts', 'test/engine/machine.test.ts', 'test/engine/laws.test.ts'],
+  [
+    'test/engine/success.test.ts',
+    'test/engine/failures.test.ts',
+    'test/engine/machine.test.ts',
+    'test/engine/laws.test.ts',
+    'test/engine/pair.test.ts',
+  ],
   ['test/engine/faults.test.ts', 'test/engine/matrix.test.ts', 'test/engine/walk.test.ts'],
 ]
 

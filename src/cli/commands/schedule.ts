@@ -227,7 +227,7 @@ function block(
     `Provider: ${title}`,
     `Interval: ${detail.intervalDays === null ? `cron ${detail.cron ?? ''}` : `${detail.intervalDays} days`}`,
     `Grace: ${humanSpan(detail.grace * 1000)}${detail.quarantine > 0 ? `, quarantine ${humanSpan(detail.quarantine * 1000)}` : ''}`,
-    `Targets: ${detail.targets.map((target) => `${target.name} (${Object.values(target.names).join(', ')})`).join('; ') || 'none'}`,
+    `Targets: ${detail.targets.map((target) => `${target.name} (${[...Object.values(target.names), ...Object.values(target.previous ?? {})].join(', ')})`).join('; ') || 'none'}`,
     `Checks: ${detail.checks.map((check) => check.name).join('; ') || 'none'}`,
     ...(detail.notify.length === 0
       ? []

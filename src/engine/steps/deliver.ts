@@ -1,10 +1,11 @@
 /** Moving consumers to the new value, and back. Every call here may be repeated. */
 import type { CheckResult, Prior, RunRecord, TargetSpec } from '../../core/model.ts'
 import { AdapterError } from '../../core/errors.ts'
-import type { TargetSession } from '../../core/target.ts'
+import type { Delivery } from '../../core/target.ts'
 import { commit, type Loaded, runAudit } from '../journal.ts'
 import { stateOf } from '../machine.ts'
-import { deliveryId, deliveryOf, type Workbench } from '../session.ts'
+import { besideNew, besideOld } from '../pair.ts'
+import { confirmed, deliveryId, deliveryOf, type Workbench } from '../session.ts'
 
 function specOf(run: RunRecord, key: string): TargetSpec {
   const spec = run.plan.targets.find((target) => target.key === key)
@@ -18,13 +19,25 @@ function newVersion(loaded: Loaded): number {
   return n
 }
 
+async function newDelivery(bench: Workbench, loaded: Loaded, spec: TargetSpec): Promise<Delivery> {
+  const n = newVersion(loaded)
+  const { run, secret } = loaded
+  const beside = await bench.fields(secret, besideNew(run.plan, n))
+  return deliveryOf(spec, run.path, n, await bench.fields(secret, n), deliveryId(loaded, spec, n), beside)
+}
+
+async function oldDelivery(bench: Workbench, { run, secret }: Loaded, spec: TargetSpec, old: number): Promise<Delivery> {
+  const beside = await bench.fields(secret, besideOld(secret, old))
+  return deliveryOf(spec, run.path, old, await bench.fields(secret, old), `${run.id}.${spec.key}.undo`, beside)
+}
+
 /** Writes the new value to one target: remembers first what it held. `step` is `deliver:KEY` or `refresh:KEY`. */
 export async function deliver(bench: Workbench, loaded: Loaded, step: string, key: string): Promise<Loaded> {
   const { ports } = bench
-  const { run, secret } = loaded
+  const { run } = loaded
   const spec = specOf(run, key)
   const n = newVersion(loaded)
-  const delivery = deliveryOf(spec, run.path, n, await bench.fields(secret, n), deliveryId(loaded, spec, n))
+  const delivery = await newDelivery(bench, loaded, spec)
   return bench.target(spec, run.path, async (session) => {
     const known = stateOf(run).steps[step]
     const prior: Prior | undefined = known?.prior ?? (await session.current?.(Object.keys(delivery.entries)))
@@ -45,22 +58,10 @@ export async function deliver(bench: Workbench, loaded: Loaded, step: string, ke
   })
 }
 
-/** A target that can be read is believed what it holds, not what it says. */
-async function confirmed(session: TargetSession, wanted: Prior, key: string): Promise<void> {
-  const held = await session.current?.(Object.keys(wanted))
-  if (held === undefined) return
-  for (const [name, value] of Object.entries(wanted)) {
-    const now = held[name] ?? null
-    if (value === null ? now !== null : now?.equals(value) !== true)
-      throw new AdapterError('bad-answer', `target ${key} does not hold what was written to it (${name})`, { retryable: true })
-  }
-}
-
 /** Makes the consumers of one target take the value up. `false` where the target has nothing of the kind. */
 export async function deploy(bench: Workbench, loaded: Loaded, key: string): Promise<boolean> {
   const spec = specOf(loaded.run, key)
-  const n = newVersion(loaded)
-  const delivery = deliveryOf(spec, loaded.run.path, n, await bench.fields(loaded.secret, n), deliveryId(loaded, spec, n))
+  const delivery = await newDelivery(bench, loaded, spec)
   return bench.target(spec, loaded.run.path, async (session) => {
     if (session.deploy === undefined) return false
     await session.deploy(delivery)
@@ -70,12 +71,12 @@ export async function deploy(bench: Workbench, loaded: Loaded, key: string): Pro
 
 /** Puts back what one target held before this run, and redeploys it. */
 export async function restore(bench: Workbench, loaded: Loaded, key: string): Promise<void> {
-  const { run, secret } = loaded
+  const { run } = loaded
   const spec = specOf(run, key)
   const state = stateOf(run)
   const prior = state.steps[`deliver:${key}`]?.prior ?? state.steps[`refresh:${key}`]?.prior
   const old = run.plan.oldVersion
-  const delivery = old === null ? undefined : deliveryOf(spec, run.path, old, await bench.fields(secret, old), `${run.id}.${key}.undo`)
+  const delivery = old === null ? undefined : await oldDelivery(bench, loaded, spec, old)
   await bench.target(spec, run.path, async (session) => {
     await session.restore(prior, delivery)
     await confirmed(session, prior ?? delivery?.entries ?? {}, key)
