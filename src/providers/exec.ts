@@ -197,6 +197,8 @@ async function call(
   const result = await context.spawn.run({
     argv,
     input: config.output === 'json' ? question(context, event, intent, credential) : inputOf(credential?.fields ?? {}),
+    // Of a question in JSON only these are secret: its event and key id make a message worth reading.
+    secrets: Object.values(credential?.fields ?? {}),
     env: {
       ROTATE_EVENT: event,
       ROTATE_SECRET: context.path,
