@@ -5,7 +5,8 @@ import type { Clock, Http, Random, Spawn } from '../core/ports.ts'
 import type { Provider } from '../core/provider.ts'
 import { parseConfig } from '../core/schema.ts'
 import { loadProvider } from './adapters.ts'
-import { mostCreated, runSuite, type SuiteReport } from './suite/suite.ts'
+import { mostCreated, runSuite } from './suite/suite.ts'
+import type { SuiteReport } from './suite/verdict.ts'
 import { Wire } from './suite/wire.ts'
 
 const EVENTS = ['create', 'settle', 'verify', 'revoke'] as const

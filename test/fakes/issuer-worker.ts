@@ -71,7 +71,7 @@ switch (event) {
     const token = make(intent)
     if (is('leak-create')) process.stderr.write(`made ${token.value}\n`)
     // The answer takes a while, so that there is something to be stopped.
-    pause(is('lock') ? 500 : 150)
+    pause(is('lock') ? 500 : 100)
     if (!is('rubbish')) print(token)
     if (is('lock')) rmSync(lock)
     break
@@ -105,5 +105,6 @@ switch (event) {
     break
   default:
     if (is('unknown-creates')) print(make(intent))
+    if (is('unknown-makes')) make(intent)
     end(is('unknown-zero') || is('unknown-creates') ? 0 : 2)
 }

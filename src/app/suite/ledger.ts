@@ -3,7 +3,7 @@ import { AdapterError } from '../../core/errors.ts'
 import type { Intent } from '../../core/model.ts'
 import type { Clock } from '../../core/ports.ts'
 import type { Credential, Issued, ProviderSession, Traits } from '../../core/provider.ts'
-import { sameFields, Secret } from '../../core/secret.ts'
+import { sameFields, type Secret } from '../../core/secret.ts'
 
 export interface Made {
   readonly intent: Intent
@@ -46,6 +46,12 @@ export class Ledger {
     this.made.push(made)
     this.guard(credential)
     return made
+  }
+
+  /** It is known what this create did. */
+  settled(intent: Intent): void {
+    const at = this.lost.indexOf(intent)
+    if (at >= 0) this.lost.splice(at, 1)
   }
 
   /** From now on these values are looked for. */

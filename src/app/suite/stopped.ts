@@ -37,8 +37,13 @@ export async function stopInTheMiddle(input: StopInput): Promise<string> {
   let made = 0
   // One at a time, for far sides that allow two.
   const ended = async (one: Made): Promise<void> => {
-    if (!inPlace) await asking.revoke?.(one.credential)
-    one.ended = true
+    try {
+      if (!inPlace) await asking.revoke?.(one.credential)
+      one.ended = true
+    } catch (thrown) {
+      // Not what this case is about; the clean-up tries again, and names it.
+      if (!(thrown instanceof AdapterError)) throw thrown
+    }
   }
   for (const share of SHARES) {
     const stop = new AbortController()
@@ -68,7 +73,7 @@ export async function stopInTheMiddle(input: StopInput): Promise<string> {
     else made++
     // What is a stray stays on the list of the lost, whose handles are ended with the rest.
     if (settlement.outcome === 'stray') continue
-    ledger.lost.pop()
+    ledger.settled(intent)
     if (settlement.outcome !== 'applied') continue
     const one = ledger.keep(intent, settlement.issued)
     if (proven) await asking.verify?.(one.credential, 'live')

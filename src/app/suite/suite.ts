@@ -13,25 +13,8 @@ import { sameFields } from '../../core/secret.ts'
 import { isDead, Ledger, type Left, type Made } from './ledger.ts'
 import { madeUp } from './made-up.ts'
 import { stopInTheMiddle, stops } from './stopped.ts'
-import { Finding, Skip } from './verdict.ts'
+import { type Case, Finding, Skip, type SuiteReport } from './verdict.ts'
 import { cutInHalf, unknownEvent, type Wire } from './wire.ts'
-
-export interface Case {
-  readonly name: string
-  readonly type: string
-  readonly status: 'ok' | 'failed' | 'skipped'
-  /** Not failed. */
-  readonly ok: boolean
-  readonly ms: number
-  readonly detail: string
-}
-
-export interface SuiteReport {
-  readonly ok: boolean
-  readonly checks: readonly Case[]
-  /** What lives, or may live, at the far side now. */
-  readonly left: readonly Left[]
-}
 
 export interface SuiteInput {
   /** Id of the provider, for the report. */
@@ -211,7 +194,7 @@ class Suite {
       return this.#unproven === undefined ? 'the value is refused now' : `said to be done (${this.#unproven})`
     })
     const notRevoked = noRevoke ?? this.#nothingMade() ?? this.#red('revoke')
-    await this.#case('revoke: the other one', notRevoked ?? this.#unproven ?? this.#noSecond() ?? this.#red('overlap'), async (first) => {
+    await this.#case('revoke: the other one', notRevoked ?? this.#otherUnsure(), async (first) => {
       try {
         await session.verify?.(first, 'live')
       } catch (thrown) {
@@ -232,10 +215,16 @@ class Suite {
     const { wire, shared, json, traits, clock, signal } = this.#in
     const session = this.#session
     await this.#case('unknown event', this.#nothingMade() ?? (shared ? undefined : 'each event has a program of its own'), async () => {
-      const calls = await wire.distorted(unknownEvent, () => this.#create(this.#intent(), undefined))
+      const intent = this.#intent()
+      const calls = await wire.distorted(unknownEvent, () => this.#create(intent, undefined))
       for (const { code, printed } of calls) {
         if (printed) throw new Finding('prints an answer to an event that it can not know')
         if (code === 0) throw new Finding('ends with exit code 0 for an event that it can not know')
+      }
+      if (traits.idempotency !== 'none' && this.#red('settle: never made') === undefined) {
+        if ((await session.settle(intent, undefined)).outcome !== 'none')
+          throw new Finding('refuses an event that it can not know, and makes something')
+        this.#ledger.settled(intent)
       }
       return 'refused'
     })
@@ -386,6 +375,11 @@ class Suite {
 
   #noSecond(): string | undefined {
     return this.#nothingMade() ?? (this.#second === undefined ? 'there is no second value' : undefined)
+  }
+
+  /** Why it can't be told that the first one was not touched. */
+  #otherUnsure(): string | undefined {
+    return this.#unproven ?? this.#noSecond() ?? this.#red('overlap') ?? this.#red('suspend')
   }
 
   #lacksVerify(): string | undefined {
