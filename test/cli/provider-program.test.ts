@@ -207,12 +207,20 @@ describe.concurrent('a program that breaks one promise turns one case red', () =
 
 describe('red, for people', () => {
   test('the lines and what is left on stderr, nothing on stdout', async () => {
-    const { box } = issuer('json', 'revoke-nothing')
+    const { box } = issuer('json', 'wrong-field')
     const result = await box.fails(25, ['provider', 'test', './issuer', '--yes'])
-    expect(result.stderr).toMatch(/^fail revoke +says that it is done, but verify still accepts the value$/m)
-    expect(result.stderr).toMatch(/^left at the far side: k-[0-9a-f]{8}, which was made under rotate-conformed-\w{26}-1: /m)
-    expect(result.stderr).toMatch(/^ {2}now: 2 may live at the far side, made under rotate-conformed-/m)
+    expect(result.stderr).toMatch(/^fail create +issuer ended well, but "value" is missing/m)
+    expect(result.stderr).toMatch(/^skip revoke +nothing was made$/m)
+    expect(result.stderr).toMatch(/^left at the far side: what was made under rotate-conformed-\w{26}-1: create may have made something/m)
+    expect(result.stderr).toMatch(/^ {2}now: 1 may live at the far side, made under rotate-conformed-/m)
     expect(result.stderr).toMatch(/^ {2}next: end by hand at the far side what is left; then mend \.\/issuer and run it again/m)
+  })
+
+  test('a script that only prints is told how to say so', async () => {
+    const { box } = issuer('value')
+    const result = await box.fails(25, ['provider', 'test', './issuer', '--yes'])
+    expect(result.stderr).toContain(`if it prints the bare value: --config '{"output":"value"}'`)
+    expectSilent(box)
   })
 })
 

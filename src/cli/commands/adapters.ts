@@ -29,7 +29,7 @@ export const provider: Register = (parent, run) => {
         'By default one program answers all events in JSON: {"output":"json","create":[X],"settle":[X],"verify":[X],"revoke":[X]}. --config is laid over that; null takes an event away. With "output":"value" there is no settle.\n\n' +
         'Exit 25 if something is red.\n\n' +
         'Examples:\n  rotate provider test production/aws/DEPLOY_KEY\n  rotate provider test ./issue-key --yes\n' +
-        '  rotate provider test ./issue-key --config \'{"output":"value","verify":["./try-key"],"revoke":null}\'',
+        '  rotate provider test ./issue-key --yes \\\n      --config \'{"output":"value","verify":["./try-key"],"revoke":null}\'',
     )
     .argument('<path>', 'which secret, or a program: ./x, ../x, /x')
     .option('--config <json>', 'of a program: configuration of the provider exec, laid over the default: JSON, @FILE, or - for stdin')

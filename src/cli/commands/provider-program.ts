@@ -42,6 +42,13 @@ export async function showProgramTest(
   show(ctx, program, test, report)
 }
 
+/** The first thing that goes wrong with a script that only prints. */
+function bareValue({ config }: ProgramTest, red: SuiteReport['checks']): string {
+  const noJson =
+    config['output'] === 'json' && red.some(({ name, detail }) => name === 'create' && /not print one JSON object/.test(detail))
+  return noJson ? `; if it prints the bare value: --config '{"output":"value"}'` : ''
+}
+
 function quoted(text: string): string {
   return `'${text.replaceAll("'", `'\\''`)}'`
 }
@@ -73,7 +80,7 @@ function show(ctx: Context, program: string, test: ProgramTest, report: SuiteRep
   const red = report.checks.filter(({ ok }) => !ok)
   if (red.length > 0)
     throw new RotateError('unhealthy', `${program}: ${red.map(({ name, detail }) => `${name}: ${detail}`).join('; ')}`, {
-      hint: `${byHand}mend ${program} and run it again; the protocol: rotate help programs`,
+      hint: `${byHand}mend ${program} and run it again; the protocol: rotate help programs${bareValue(test, red)}`,
       details,
     })
   out.data({ ok: report.ok, checks: report.checks, left: report.left, config: test.config, permissions: null })
