@@ -42,6 +42,7 @@
 import { Command, CommanderError, Option } from 'commander'
 import { exits, RotateError, usage } from '../core/errors.ts'
 import { parsePath } from '../core/names.ts'
+import { untilAborted } from './aborted.ts'
 import { globalsWithValue, groups, rewrite } from './aliases.ts'
 import { commands } from './commands/index.ts'
 import { type Context, createContext, createOut } from './context.ts'
@@ -139,15 +140,6 @@ function commandLine(words: string, args: readonly unknown[]): string {
   } catch {
     return `rotate ${words}`
   }
-}
-
-/** Rejects when the signal fires, for commands that don't watch it themselves. */
-function untilAborted(signal: AbortSignal): Promise<never> {
-  return new Promise((_, reject) => {
-    const abort = (): void => reject(signal.reason instanceof Error ? signal.reason : new Error('aborted'))
-    if (signal.aborted) abort()
-    else signal.addEventListener('abort', abort, { once: true })
-  })
 }
 
 function runner(host: Host, progress: Progress): Run {

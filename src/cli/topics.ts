@@ -71,9 +71,32 @@ there was nothing to do. A second one at the same time ends at once with exit 0.
   Cron's stdin is a pipe: rotate reads it only with - or --input -.
 `
 
+const programs = `Programs. The provider "exec" makes anything that can be started a provider: "create" makes a new value, and, where configured, "settle" says what a
+create made whose answer was lost, "verify" tries a value, "revoke" ends it. There is no shell; values are on stdin and stdout only.
+
+  Environment  ROTATE_EVENT    create, settle, verify or revoke
+               ROTATE_SECRET   the path of the secret
+               ROTATE_INTENT   create and settle: the mark of this attempt; store it with what is made, or derive that from it
+               ROTATE_KEY_ID   verify and revoke: the "keyId" that create gave, empty without one
+
+  "output":"json"   stdin   {"event","path","intent"?,"keyId"?,"current"?|"value"?}; the value is text, or an object with "fields" configured
+                    stdout  create and settle: {"value":…} or {"fields":{…}}, with "keyId"?, "expiresAt"?, "metadata"? beside it;
+                            settle also: {"outcome":"none"} or {"outcome":"ambiguous"}
+  "output":"value"  stdin and stdout are the bare value; one newline at its end is not part of it. No settle
+
+  Exit         0   done: made, accepted, ended; ending what is gone is 0 too
+               1   verify: the value is refused. Uncaught errors of Python and Node end with 1 as well: catch them and end with 2
+               75  nothing was done, try again
+               any other: failed; for verify "can't tell". A create that failed and printed nothing has made nothing, unless there is a settle to ask
+
+  rotate provider test ./program       tries all of that against the program
+  rotate provider show exec            the keys of its configuration
+`
+
 export const topics: ReadonlyMap<string, () => string> = new Map([
   ['environment', () => environment],
   ['exit-codes', exitCodes],
   ['json', () => json],
   ['cron', () => cron],
+  ['programs', () => programs],
 ])

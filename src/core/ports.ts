@@ -63,6 +63,8 @@ export interface SpawnRequest {
   readonly argv: readonly [string, ...string[]]
   /** Written to stdin, which is then closed. */
   readonly input?: Secret
+  /** What must not come back in `stderr`; default the whole input. Where the input is a document, these are the values in it. */
+  readonly secrets?: readonly Secret[]
   /** Added to the minimal environment (PATH, HOME, LANG, TZ); never a value that is delivered (`net/tool.ts` says what else may be). */
   readonly env?: Readonly<Record<string, string>>
   readonly timeoutMs?: number
@@ -77,8 +79,10 @@ export interface SpawnResult {
   readonly signal: string | null
   readonly timedOut: boolean
   readonly stdout: Secret
-  /** Last lines of stderr, scrubbed of the input value in its usual encodings. */
+  /** Last lines of stderr, scrubbed of the secrets in their usual encodings. */
   readonly stderr: string
+  /** Those of the secrets that all of stderr (its last 64 KiB) held before it was scrubbed. */
+  readonly leaked: readonly Secret[]
 }
 
 /** Runs a program. Throws `AdapterError` `misconfigured` (effect none) when it can't be started. */

@@ -98,12 +98,17 @@ async function run(argv: readonly [string, ...string[]], request: SpawnRequest, 
     }
     // The shell in between reports a signal as 128 + its number; one that we sent is known.
     const ours = signal ?? group.seenIn(code)
+    const said = stderr.bytes().toString('utf8')
+    const secrets = request.secrets ?? (request.input === undefined ? [] : [request.input])
+    const clean = scrub(said, secrets)
     return {
       code: ours === null ? code : null,
       signal: ours,
       timedOut,
       stdout: new Secret(stdout.bytes()),
-      stderr: lastLines(stderr, request.input),
+      // Scrubbed before it is cut, so that no cut leaves half a value standing.
+      stderr: lastLines(clean),
+      leaked: clean === said ? [] : secrets.filter((secret) => scrub(said, [secret]) !== said),
     }
   } catch (thrown) {
     if (thrown instanceof AdapterError) throw thrown
@@ -183,8 +188,6 @@ class Capture {
   }
 }
 
-/** Scrubbed before it is cut, so that no cut leaves half a value standing. */
-function lastLines(stderr: Capture, input: Secret | undefined): string {
-  const text = scrub(stderr.bytes().toString('utf8'), input === undefined ? [] : [input])
+function lastLines(text: string): string {
   return text.trimEnd().split(/\r?\n/).slice(-STDERR_LINES).join('\n').slice(-4096)
 }

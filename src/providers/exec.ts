@@ -13,6 +13,8 @@
  *
  * Exit 0 is done, 75 (EX_TEMPFAIL) "nothing was done, try again". A create that ends with another code and printed nothing has made nothing: that is the program's
  * part of the contract; one that can't promise it needs `settle`. Verify: 0 accepted, 1 refused, others "can't tell". Revoke: 0 ended or gone already.
+ *
+ * `rotate provider test ./program` tries a program against all of this, through this very file.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -197,6 +199,8 @@ async function call(
   const result = await context.spawn.run({
     argv,
     input: config.output === 'json' ? question(context, event, intent, credential) : inputOf(credential?.fields ?? {}),
+    // Of a question in JSON only these are secret: its event and key id make a message worth reading.
+    secrets: Object.values(credential?.fields ?? {}),
     env: {
       ROTATE_EVENT: event,
       ROTATE_SECRET: context.path,

@@ -147,6 +147,15 @@ describe('create', () => {
   })
 })
 
+test('JSON: what a program says about a value never holds it, but names the event and the key', async () => {
+  const config = { output: 'json', fields: ['id', 'token'], verify: [script('verify', `cat >&2; exit 3`)] }
+  const session = await open('exit 1', config)
+  const credential = { fields: { id: new Secret('user-0001'), token: new Secret('token-"0123456789') }, handle: { id: 'k-1', live: true } }
+  const error = await session.verify?.(credential, 'live').catch((thrown: unknown) => thrown)
+  expect(error).toMatchObject({ code: 'failed', message: expect.stringMatching(/"event":"verify".*"keyId":"k-1"/) as string })
+  expectNoLeak(error, ['token-"0123456789', 'token-\\"0123456789'])
+})
+
 describe('configuration', () => {
   test.each([
     [{}, /create/],

@@ -1,21 +1,54 @@
 /** `provider …` and `target …`: what there is, and how it is configured. `list` and `show` need no vault. */
 import type { Command } from 'commander'
 import { parseName } from '../../app/lookup.ts'
-import { RotateError } from '../../core/errors.ts'
+import { RotateError, usage } from '../../core/errors.ts'
+import { visible } from '../../core/names.ts'
+import { untilAborted } from '../aborted.ts'
 import type { Context } from '../context.ts'
 import type { Register, Run } from '../program.ts'
+
+/** No name of a secret begins so: `.` and `..` are no segments, and none is empty. */
+const PROGRAM = /^(\/|\.{1,2}\/)/
+const SUITE_PATH = 'test/provider/CREDENTIAL'
+
+interface ProgramOptions {
+  readonly config?: string
+  readonly path?: string
+}
 
 export const provider: Register = (parent, run) => {
   const group = parent.command('provider').helpGroup('Adapters:').summary('who issues new values').description('Who issues new values.')
   listAndShow(group, run, 'provider')
   group
     .command('test')
-    .summary('could a rotation begin?')
+    .summary('could a rotation begin? or: does this program keep to the protocol?')
     .description(
-      'Asks the provider what a rotation asks before it begins, and whether it accepts the current value; prints the least rights that the configured credential needs. Changes nothing. Exit 25 if something is red.\n\nExample:\n  rotate provider test production/aws/DEPLOY_KEY',
+      'With the path of a secret: asks the provider what a rotation asks before it begins, and whether it accepts the current value; prints the least rights that the configured credential needs. Changes nothing.\n\n' +
+        'With the path of a program (./x, ../x, /x): runs the conformance suite against it, through the provider "exec". Needs no vault. It really makes credentials at the far side of the program, and ends them again; so it asks first, and --yes answers. ' +
+        '--dry-run only looks whether it can be started.\n\n' +
+        'By default one program answers all events in JSON: {"output":"json","create":[X],"settle":[X],"verify":[X],"revoke":[X]}. --config is laid over that; null takes an event away. With "output":"value" there is no settle.\n\n' +
+        'Exit 25 if something is red.\n\n' +
+        'Examples:\n  rotate provider test production/aws/DEPLOY_KEY\n  rotate provider test ./issue-key --yes\n' +
+        '  rotate provider test ./issue-key --yes \\\n      --config \'{"output":"value","verify":["./try-key"],"revoke":null}\'',
     )
-    .argument('<path>', 'which secret')
-    .action(run(async (ctx, path: string) => showTest(ctx, parseName(path), 'provider')))
+    .argument('<path>', 'which secret, or a program: ./x, ../x, /x')
+    .option('--config <json>', 'of a program: configuration of the provider exec, laid over the default: JSON, @FILE, or - for stdin')
+    .option('--path <path>', `of a program: what it is told as ROTATE_SECRET; default ${SUITE_PATH}`)
+    .action(
+      run(
+        async (ctx, path: string, options: ProgramOptions) => {
+          if (PROGRAM.test(path)) {
+            const { showProgramTest } = await import('./provider-program.ts')
+            return showProgramTest(ctx, path, { path: SUITE_PATH, ...options })
+          }
+          const stray = (['config', 'path'] as const).find((name) => options[name] !== undefined)
+          if (stray !== undefined)
+            throw usage(`--${stray} is only for a program, and a program is written with its path: ./${visible(path, 40)}`)
+          await Promise.race([showTest(ctx, parseName(path), 'provider'), untilAborted(ctx.signal)])
+        },
+        { graceful: true },
+      ),
+    )
   group
     .command('keys')
     .summary('what exists at the provider, and whose it is')
