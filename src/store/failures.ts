@@ -1,4 +1,5 @@
 /** What SQLite's and the file system's errors mean for the operator. */
+import { dirname } from 'node:path'
 import { RotateError } from '../core/errors.ts'
 
 /** `SQLITE_…` or `E…` code of anything thrown; empty if there is none. */
@@ -19,10 +20,17 @@ export function damaged(file: string, what: string, cause?: unknown): RotateErro
   })
 }
 
+/** What to type to see who may write there and what room is left. */
+export function lookAt(file: string): string {
+  const word = (text: string): string => (/^[\w./+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`)
+  const directory = dirname(file)
+  return `ls -ld ${word(directory)} ${word(file)}; df ${word(directory)}`
+}
+
 /** A write that did not happen, exit 16. */
 export function notWritable(file: string, why: string, cause?: unknown): RotateError {
   return new RotateError('not-writable', `the vault ${file} can't be written: ${why}; nothing changed`, {
-    hint: 'check free space and the permissions of the file and its directory',
+    hint: `see who may write and what room is left: ${lookAt(file)}`,
     ...(cause === undefined ? {} : { cause }),
   })
 }

@@ -30,7 +30,7 @@ export function copyInto(db: Connection, path: string): void {
     const failure = writeFailure(path, error)
     if (failure === undefined || failure.code !== 'not-writable') throw failure ?? error
     throw new RotateError('not-writable', failure.message.replace(/^the vault (.*) can't be written/, "the copy $1 can't be written"), {
-      hint: 'check free space and the permissions of its directory',
+      ...(failure.hint === undefined ? {} : { hint: failure.hint }),
       cause: error,
     })
   }

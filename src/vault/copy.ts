@@ -99,7 +99,7 @@ function failure(target: string, error: unknown): unknown {
   const mapped = writeFailure(target, error)
   if (mapped?.code !== 'not-writable') return mapped ?? error
   return new RotateError('not-writable', mapped.message.replace(/^the vault (.*) can't be written/, "the copy $1 can't be written"), {
-    hint: 'check free space and the permissions of its directory',
+    ...(mapped.hint === undefined ? {} : { hint: mapped.hint }),
     cause: error,
   })
 }

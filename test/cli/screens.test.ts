@@ -2,11 +2,13 @@
  * What an operator reads when something failed: a golden screen per exit code, produced by a real fault, and then the next command that it names is run.
  * `ROTATE_SCREENS=write` records them; a screen that changed without review fails.
  */
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { spawn, spawnSync } from 'node:child_process'
+import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { setTimeout as pause } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { afterAll, afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { DAY } from '../../src/core/duration.ts'
-import type { Result } from './program.ts'
+import { program, type Result } from './program.ts'
 import { canMoveClock, configOf, HOUR, option, World } from './rotation-world.ts'
 
 const FILE = fileURLToPath(new URL('screens/golden.txt', import.meta.url))
@@ -31,8 +33,29 @@ afterAll(() => {
   if (WRITE) writeFileSync(FILE, [...seen].map(([name, text]) => `=== ${name}\n${text}`).join(''))
 })
 
+type Shown = Pick<Result, 'code' | 'stdout' | 'stderr'>
+
+/** A command line of a shell, in the background; `$ROTATE` is the program. */
+function shell(line: string) {
+  const child = spawn('/bin/sh', ['-c', line], {
+    env: { HOME: world.box.home, PATH: '/usr/bin:/bin', ROTATE_KEY_FILE: world.box.keyFile, ROTATE: program },
+    cwd: world.box.home,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  let [stdout, stderr] = ['', '']
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text))
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text))
+  const done = new Promise<Shown>((resolve) => child.once('close', (code) => resolve({ code, stdout, stderr })))
+  return { child, done }
+}
+
+async function until(what: () => boolean): Promise<void> {
+  for (const deadline = Date.now() + 20_000; !what(); await pause(20))
+    if (Date.now() > deadline) throw new Error('it did not happen in 20 s')
+}
+
 /** Both streams, with what differs from run to run taken out. */
-function screen({ code, stdout, stderr }: Result): string {
+function screen({ code, stdout, stderr }: Shown): string {
   const plain = `exit ${code}\n--- stdout\n${stdout}--- stderr\n${stderr}`
   return plain
     .replaceAll(world.box.home, 'HOME')
@@ -43,11 +66,11 @@ function screen({ code, stdout, stderr }: Result): string {
     .replaceAll(/\bval[^\s)]*…/g, 'val…')
     .replaceAll(/\d{4}-\d{2}-\d{2}T?[ ]?\d{2}:\d{2}(:\d{2})?(\.\d+)?(Z| UTC)?/g, 'TIME')
     .replaceAll(/ {2}\d+(\.\d+)? ?m?s\b/g, '') // shown only when it took a while
-    .replaceAll(/pid \d+/g, 'pid PID')
+    .replaceAll(/\b(pid|process) \d+/g, '$1 PID')
 }
 
 /** Holds the screen of a real failure against the reviewed one, and the exit code against what the situation is. */
-function shows(name: string, code: number, result: Result): void {
+function shows(name: string, code: number, result: Shown): void {
   expect(result.code, result.stderr).toBe(code)
   const text = screen(result)
   seen.set(name, text)
@@ -55,7 +78,7 @@ function shows(name: string, code: number, result: Result): void {
 }
 
 /** The command that the line "next:" names, as arguments. */
-function nextOf(result: Result, pattern: RegExp): readonly string[] {
+function nextOf(result: Shown, pattern: RegExp): readonly string[] {
   const found = pattern.exec(/^ {2}next: (.*)$/m.exec(result.stderr)?.[1] ?? '')
   expect(found, `"next" names a command that fits ${pattern}: ${result.stderr}`).not.toBeNull()
   return (found?.[1] ?? '').trim().split(/\s+/)
@@ -81,6 +104,63 @@ describe('a failure says what happened, what is true now and what to type next, 
     shows('10 there is no vault', 10, result)
     await world.ok(nextOf(result, /rotate (init)/), { env })
     await world.ok(['list'], { env })
+  })
+
+  test('11: another process is rotating it', async () => {
+    const fake = await hooked({ idempotent: true })
+    fake.inject({ kind: 'hang-after', action: 'rotate' })
+    const first = shell(`exec "$ROTATE" rotate ${path}`)
+    await until(() => fake.rotations === 1)
+    const result = await world.run(['rotate', path])
+    shows('11 another process is at it', 11, result)
+    expect((await world.ok(nextOf(result, /rotate (status|history \S+|show \S+)/))).stdout).toContain('API_KEY')
+    first.child.kill('SIGKILL')
+    await first.done
+    fake.clearFaults()
+    await world.ok(['run-due'])
+    expect(fake.live).toEqual([await world.get(path)])
+  })
+
+  test('130: interrupted while the provider was called', async () => {
+    const fake = await hooked({ idempotent: true })
+    fake.inject({ kind: 'hang-after', action: 'rotate' })
+    const { child, done } = shell(`exec "$ROTATE" rotate ${path}`)
+    await until(() => fake.rotations === 1)
+    child.kill('SIGINT')
+    const result = await done
+    shows('130 interrupted', 130, result)
+    fake.clearFaults()
+    await world.ok(nextOf(result, /rotate (resume run_\w+)/))
+    expect(fake.live).toEqual([await world.get(path)])
+  })
+
+  const root = process.getuid?.() === 0
+  const nobody = root && spawnSync('setpriv', ['--reuid=65534', '--clear-groups', program, 'version']).status === 0
+
+  test.skipIf(root && !nobody)('16: a vault that may not be written', async () => {
+    const fake = await hooked()
+    const data = world.box.path('.local/share/rotate')
+    mkdirSync(world.box.path('.local/state'), { recursive: true })
+    if (root) spawnSync('chown', ['-R', '65534', world.box.home])
+    chmodSync(data, 0o500)
+    chmodSync(world.box.vault, 0o400)
+    const as = root ? 'setpriv --reuid=65534 --clear-groups ' : ''
+    const result = await shell(`${as}"$ROTATE" rotate ${path}`).done
+    shows('16 not writable', 16, result)
+    expect(fake.calls).toEqual([])
+    const looked = await shell(nextOf(result, /(ls .*)/).join(' ')).done
+    expect(looked, looked.stderr).toMatchObject({ code: 0 })
+    expect(looked.stdout).toContain('r--------')
+    chmodSync(data, 0o700)
+    chmodSync(world.box.vault, 0o600)
+    expect(await shell(`${as}"$ROTATE" rotate ${path}`).done).toMatchObject({ code: 0 })
+  })
+
+  test('74: the output can not be written', async () => {
+    await world.ok(['set', path], { input: value })
+    const result = await shell(`"$ROTATE" get ${path} --silent > /dev/full`).done
+    shows('74 a full output', 74, result)
+    expect(await shell(`"$ROTATE" get ${path} --silent`).done).toMatchObject({ code: 0, stdout: `${value}\n` })
   })
 
   test('12: a key file that others may read', async () => {
