@@ -107,11 +107,19 @@ export function failureOf(run: RunRecord, secret: SecretRecord): RotateError | u
       current === undefined
         ? 'there is still no value'
         : `version ${current.n} (${current.hint}) is current${state.oldProven === true ? ' and was proven to work' : ''}`
+    const given = secret.versions.find(({ n, retirement }) => n === state.newVersion && retirement?.why === 'discard')?.retirement
+      ?.notBefore
+    const again =
+      given === undefined || run.plan.source !== 'supplied'
+        ? []
+        : [`the value that you gave stays alive until ${iso(given)}: mend the cause and give it again, rotate now ${secret.path} -`]
     return new RotateError(
       'rolled-back',
       `${secret.path} was not rotated: ${why}. ${run.status === 'failed' ? 'Nothing was changed' : 'Everything was undone'}; ${truth}`,
       {
-        hint: hints === '' ? `rotate history ${run.id}` : `${hints}; details: rotate history ${run.id}`,
+        hint: [hints, ...again, hints === '' && again.length === 0 ? `rotate history ${run.id}` : `details: rotate history ${run.id}`]
+          .filter((part) => part !== '')
+          .join('; '),
         details,
         runId: run.id,
       },

@@ -645,6 +645,41 @@ describe('a supplied value', () => {
   })
 })
 
+describe('a key that a person made', () => {
+  const given = async () => {
+    const made = await scene({ kind: 'assisted', nextAt: START + 90 * DAY })
+    const mine = made.side.add({ ours: false })
+    return { ...made, mine, give: () => made.world.rotate(made.id, { supplied: supplied(mine) }) }
+  }
+
+  test('and gave while a target could not be written lives on, and can be given again', async () => {
+    const { world, id, side, path, mine, first, give } = await given()
+    world.target(`${path}:blind`).next('put', 'final', 1)
+    const { failure } = await give()
+    expect(code(failure)).toBe('rolled-back')
+    expect(failure?.hint).toContain(`give it again, rotate now ${path} -`)
+    await world.runDue()
+    expect(mine.state).toBe('live')
+    expect((await give()).failure).toBeUndefined()
+    expect(first?.state).toBe('gone')
+    world.time += 2 * DAY
+    await world.runDue()
+    expect(mine.state).toBe('live')
+    await finallyTrue(world, id, side)
+  })
+
+  test('and gave in vain is ended after a day', async () => {
+    const { world, id, side, path, mine, first, give } = await given()
+    world.target(`${path}:blind`).next('put', 'final', 1)
+    await give()
+    world.time += DAY + MINUTE
+    await world.runDue()
+    expect(mine.state).toBe('gone')
+    expect(first?.state).toBe('live')
+    await finallyTrue(world, id, side)
+  })
+})
+
 describe('a value that comes back while its older version is in grace', () => {
   /** Version 1 waits for its end, version 2 is current; the value of version 1 is given again. */
   const back = async (options: Parameters<World['secret']>[0] = {}) => {

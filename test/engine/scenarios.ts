@@ -25,10 +25,16 @@ async function remember(world: World, id: string): Promise<void> {
   firstValue.set(world, textOf((await world.current(id))?.fields ?? {}))
 }
 
+/** The second key, which a person made, is given to the rotation. */
+function supplyMine(world: World, id: string): Promise<unknown> {
+  const mine = world.side('app/prod/API_KEY').keys[1]
+  return mine === undefined ? Promise.resolve() : world.rotate(id, { supplied: supplied(mine) })
+}
+
 const scenarios: readonly Scenario[] = [
   { name: 'success', kinds, ends: 'new' },
   { name: 'first value', kinds, options: { empty: true }, ends: 'new' },
-  { name: 'quarantine', kinds: ['limited'], options: { quarantineMs: 30 * MINUTE, graceMs: 30 * MINUTE }, ends: 'new' },
+  { name: 'quarantine', kinds: ['limited', 'own-id'], options: { quarantineMs: 30 * MINUTE, graceMs: 30 * MINUTE }, ends: 'new' },
   { name: 'the pair', kinds: ['local', 'named', 'users'], options: { pair: true, graceMs: 30 * MINUTE }, ends: 'new' },
   {
     name: 'the pair is withdrawn',
@@ -92,12 +98,32 @@ const scenarios: readonly Scenario[] = [
   },
   {
     name: 'supplied value',
-    kinds: ['limited', 'local'],
+    kinds: ['limited', 'local', 'assisted'],
     options: { nextAt: START + 300 * DAY },
     prepare: (_world, _id, side) => void side.add({ ours: false }),
-    act: (world, id) => {
-      const mine = world.side('app/prod/API_KEY').keys[1]
-      return mine === undefined ? Promise.resolve() : world.rotate(id, { supplied: supplied(mine) })
+    act: supplyMine,
+    ends: 'new',
+  },
+  {
+    name: 'supplied value, red before promote',
+    kinds: ['assisted'],
+    options: { nextAt: START + 300 * DAY },
+    prepare: async (world, id, side) => {
+      side.add({ ours: false })
+      await remember(world, id)
+      world.red = (check, value) => check === 'fake-check' && value !== firstValue.get(world)
+    },
+    act: supplyMine,
+    ends: 'old',
+  },
+  {
+    name: 'supplied value, the old one ends after its grace',
+    kinds: ['assisted'],
+    options: { nextAt: START + 300 * DAY, graceMs: 30 * MINUTE },
+    prepare: async (world, id, side) => {
+      side.add({ ours: false })
+      await supplyMine(world, id)
+      world.time += 31 * MINUTE
     },
     ends: 'new',
   },
@@ -174,6 +200,8 @@ export async function recover(played: Scene, waits: boolean): Promise<void> {
     // What a person began by hand he begins again when it was undone.
     const undone = waits && scenario.act !== undefined && scenario.ends === 'new' && (await world.current(id))?.version.n === 1
     if (undone && (await world.get(id)).openRun === undefined) await act(played)
+    // What a person gave in vain keeps a day.
+    if (call === calls - 2 && one.kind === 'assisted') world.time += DAY
     if (call < calls - 1) world.time += waits || scenario.ends === 'new' ? 31 * MINUTE : 0
   }
   await finallyTrue(world, id, side, scenario.repeats === true || (waits && scenario.ends === 'either') ? 'repeats' : 'once')

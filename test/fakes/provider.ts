@@ -15,18 +15,23 @@ import { registry as checks } from '../../src/checks/index.ts'
 import { registry as providers } from '../../src/providers/index.ts'
 import { registry as targets } from '../../src/targets/index.ts'
 
-export const kinds = ['limited', 'named', 'replay', 'users', 'login', 'hook', 'hook-replay', 'local'] as const
+export const kinds = ['limited', 'named', 'own-id', 'replay', 'users', 'dual', 'login', 'hook', 'hook-replay', 'local'] as const
+/** With the one where people make the keys. */
+export const allKinds = [...kinds, 'assisted'] as const
 /**
  * - `limited`: two live keys, no names, no replay; list, suspend, last use (AWS)
  * - `named`: two-live, names carry the tag, no suspend (OpenAI)
+ * - `own-id`: two-live, the id is ours, so a lost value can be read by it; deleted softly (Google API keys)
  * - `replay`: two-live, the same tag gives the same answer (Stripe)
  * - `users`: two users in turn, passwords chosen by us (database)
+ * - `dual`: one user with two passwords, chosen by us (MySQL)
  * - `login`: one user, password chosen by us: in place
  * - `hook`: in place, the service mints, nothing can be asked (web hook)
  * - `hook-replay`: the same with an idempotency key
  * - `local`: made here, nobody to ask (generated)
+ * - `assisted`: a person makes the keys; they can be tried, and ended by their value (GitHub tokens)
  */
-export type Kind = (typeof kinds)[number]
+export type Kind = (typeof allKinds)[number]
 
 const base = { maxLive: Number.POSITIVE_INFINITY, fields: ['value'], suspend: false, lastUsed: false } as const
 export const traitsOf: Readonly<Record<Kind, Traits>> = {
@@ -41,12 +46,15 @@ export const traitsOf: Readonly<Record<Kind, Traits>> = {
     lastUsed: true,
   },
   named: { ...base, mints: 'service', overlap: 'two-live', idempotency: 'named', revoke: 'delete' },
+  'own-id': { ...base, mints: 'service', overlap: 'two-live', idempotency: 'named', revoke: 'delete', suspend: true },
   replay: { ...base, mints: 'service', overlap: 'two-live', idempotency: 'replay-key', revoke: 'expire' },
   users: { ...base, mints: 'client', overlap: 'two-users', idempotency: 'none', revoke: 'delete', fields: ['username', 'password'] },
+  dual: { ...base, maxLive: 2, mints: 'client', overlap: 'two-live', idempotency: 'named', revoke: 'delete' },
   login: { ...base, mints: 'client', overlap: 'in-place', idempotency: 'none', revoke: 'none' },
   hook: { ...base, mints: 'service', overlap: 'in-place', idempotency: 'none', revoke: 'none' },
   'hook-replay': { ...base, mints: 'service', overlap: 'in-place', idempotency: 'replay-key', revoke: 'none' },
   local: { ...base, mints: 'client', overlap: 'two-live', idempotency: 'replay-key', revoke: 'none' },
+  assisted: { ...base, mints: 'service', overlap: 'two-live', idempotency: 'none', revoke: 'assisted' },
 }
 
 export const providerOf = (kind: Kind): string => `fake-${kind}`
@@ -129,6 +137,9 @@ export interface FakeKey {
   state: 'live' | 'off' | 'gone'
   usedAt: number | undefined
 }
+
+/** Their credentials have nothing but their value. */
+const nameless: readonly Kind[] = ['dual', 'login', 'hook', 'hook-replay', 'local', 'assisted']
 
 /** One account at one provider. */
 export class FarSide extends Faulty {
@@ -224,7 +235,7 @@ export class FarSide extends Faulty {
 
   issued(key: FakeKey): Issued {
     const fields = Object.fromEntries(Object.entries(key.fields).map(([name, value]) => [name, new Secret(value)]))
-    return ['login', 'hook', 'hook-replay', 'local'].includes(this.kind) ? { fields } : { fields, handle: this.handle(key) }
+    return nameless.includes(this.kind) ? { fields } : { fields, handle: this.handle(key) }
   }
 
   /** The work of a create. */
@@ -232,6 +243,9 @@ export class FarSide extends Faulty {
     const { idempotency, overlap, maxLive } = traitsOf[this.kind]
     const replayed = idempotency === 'replay-key' ? this.#replays.get(tag) : undefined
     if (replayed !== undefined) return replayed
+    if (this.kind === 'assisted') throw new AdapterError('misconfigured', 'keys are made by a person here')
+    if (this.kind === 'own-id' && this.keys.some((key) => key.id === tag))
+      throw new AdapterError('refused', 'there is, or was, a key of that id', { effect: 'none' })
     if (this.alive.length >= maxLive) throw new AdapterError('quota', `there are ${this.alive.length} keys already`, { effect: 'none' })
     const proposed = Object.fromEntries(Object.entries(material).map(([name, value]) => [name, value.reveal()]))
     let key: FakeKey
@@ -243,7 +257,10 @@ export class FarSide extends Faulty {
       if (overlap === 'in-place') for (const old of this.alive) this.end(old)
       const odd = { value: `\u001b]0;x\u0007\r\n$(id);'"=__proto__\u202e${String(this.#serial)}` }
       const fields = Object.keys(proposed).length > 0 ? proposed : hostile && this.kind !== 'limited' ? odd : undefined
-      key = this.add({ ...(fields === undefined ? {} : { fields }), ...(this.kind === 'named' ? { name: tag } : {}) })
+      key = this.add({
+        ...(fields === undefined ? {} : { fields }),
+        ...(this.kind === 'named' ? { name: tag } : this.kind === 'own-id' ? { id: tag, name: tag } : {}),
+      })
     }
     this.#replays.set(tag, key)
     return key
@@ -257,7 +274,7 @@ export class FarSide extends Faulty {
     if (this.kind === 'users')
       return { fields: { username: new Secret(id), password: material['password'] ?? value }, handle: { id, live: true } }
     const fields = material['value'] === undefined ? single(value) : { value: material['value'] }
-    return ['login', 'hook', 'hook-replay', 'local'].includes(this.kind) ? { fields } : { fields, handle: { id, live: true } }
+    return nameless.includes(this.kind) ? { fields } : { fields, handle: { id, live: true } }
   }
 
   visible(key: FakeKey): boolean {
@@ -310,7 +327,11 @@ function sessionOf(side: FarSide, stage: Stage, clock: Clock): ProviderSession {
   const session: ProviderSession = {
     preflight: (current) =>
       call('preflight', 'read', () => {
-        if (current !== undefined && ['limited', 'named', 'users', 'login'].includes(side.kind) && !side.accepts(current.fields))
+        if (
+          current !== undefined &&
+          ['limited', 'named', 'own-id', 'users', 'dual', 'login', 'assisted'].includes(side.kind) &&
+          !side.accepts(current.fields)
+        )
           throw refused()
         if (side.alive.length >= traits.maxLive)
           throw new AdapterError('quota', `there are ${side.alive.length} keys already`, { effect: 'none' })
@@ -348,11 +369,19 @@ function sessionOf(side: FarSide, stage: Stage, clock: Clock): ProviderSession {
             if (mine.length === 0) return { outcome: 'none' as const, detail: 'no key of that name' }
             return { outcome: 'stray' as const, handles: mine.map((key) => side.handle(key)), detail: 'found by name' }
           }
+          case 'own-id': {
+            const mine = side.byHandle(intent.tag)
+            if (mine === undefined) return { outcome: 'none' as const, detail: 'no key of that id' }
+            return { outcome: 'applied' as const, issued: side.issued(mine), detail: 'found by its id, and read' }
+          }
+          case 'assisted':
+            return { outcome: 'none' as const, detail: 'a key is never made here' }
           case 'replay':
           case 'hook-replay':
           case 'local':
             return { outcome: 'applied' as const, issued: side.issued(side.make(intent.tag, intent.material, current)), detail: 'replayed' }
           case 'users':
+          case 'dual':
           case 'login': {
             const key = side.alive.find(
               (candidate) =>
@@ -377,7 +406,7 @@ function sessionOf(side: FarSide, stage: Stage, clock: Clock): ProviderSession {
       return side.kind === 'users' ? { password: text } : single(text)
     }
   }
-  if (['limited', 'named', 'replay', 'users'].includes(side.kind))
+  if (['limited', 'named', 'own-id', 'replay', 'users'].includes(side.kind))
     session.list = () =>
       call('list', 'read', (mode) =>
         side.alive.filter((key) => mode !== 'stale' || key.createdAt + 60_000 < clock.now()).map((key) => side.handle(key)),
@@ -538,7 +567,7 @@ function register<T>(registry: object, id: string, adapter: T): void {
   Object.assign(registry, { [id]: { title: id, load: () => Promise.resolve({ default: adapter }) } })
 }
 
-for (const kind of kinds) register(providers, providerOf(kind), fakeProvider(kind))
+for (const kind of allKinds) register(providers, providerOf(kind), fakeProvider(kind))
 for (const readable of [true, false]) {
   const target = fakeTarget(readable)
   register(targets, target.id, target)

@@ -1,7 +1,8 @@
 /** The way back: the old value current again and proven, the new one on its way out. */
+import { DAY } from '../../core/duration.ts'
 import { AdapterError } from '../../core/errors.ts'
 import type { CheckResult, Retirement, SecretRecord } from '../../core/model.ts'
-import { withVersion } from '../../core/model.ts'
+import { versionOf, withVersion } from '../../core/model.ts'
 import { type Change, type Loaded, runAudit } from '../journal.ts'
 import { stateOf } from '../machine.ts'
 import { demotion } from '../promotion.ts'
@@ -62,7 +63,10 @@ export async function proveOld(
   return { checks, proven: (asked || checks.some((check) => check.presented)) && checks.every((check) => check.ok) }
 }
 
-/** The change that gives the new version its end: at once, because nothing uses it any more. */
+/**
+ * The change that gives the new version its end: at once, because nothing uses it any more. What a person made and gave keeps a day, in which it can be given again once
+ * what was in the way is gone; then `sharesValue` leaves it to the newer version.
+ */
 export function discard(loaded: Loaded, at: number): Change {
   const n = stateOf(loaded.run).newVersion
   if (n === null) return {}
@@ -70,7 +74,7 @@ export function discard(loaded: Loaded, at: number): Change {
   if (plan.source === 'stored') return { secret: asBefore(loaded, n), events: [{ type: 'done', at, step: 'discard', ms: 0 }] }
   const retirement: Retirement = {
     why: 'discard',
-    notBefore: at,
+    notBefore: plan.source === 'supplied' && versionOf(loaded.secret, n)?.revocable === true ? at + DAY : at,
     step: 'waiting',
     quarantineMs: 0,
     force: true,
