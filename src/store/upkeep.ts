@@ -52,13 +52,15 @@ const MAX = (1n << 63n) - 1n
 /** Opens whatever SQLite still takes for a database. `no-vault`, `usage`, `tampered` if it does not. */
 export function openRaw(file: string): RawFile {
   const { path } = locate(file)
+  let opened: Connection | undefined
   let db: Connection
   try {
-    db = new Database(path, { readonly: true, fileMustExist: true, timeout: 30_000 })
+    opened = db = new Database(path, { readonly: true, fileMustExist: true, timeout: 30_000 })
     configure(db)
     db.pragma('cell_size_check=OFF')
     db.prepare('SELECT count(*) FROM sqlite_schema').get()
   } catch (error) {
+    opened?.close()
     throw /^SQLITE_(NOTADB|CORRUPT)/.test(codeOf(error))
       ? damaged(file, 'SQLite can not open it at all', error)
       : (readFailure(file, error) ?? error)

@@ -75,11 +75,14 @@ function pointers(): readonly number[] {
 /** Rows as SQLite gives them, verified or not. */
 function rowsOf(file: string): ReadonlyMap<string, Buffer> {
   const raw = openRaw(file)
-  const out = new Map<string, Buffer>()
-  for (const table of ['obj', 'audit'] as const)
-    for (const { key, bytes } of raw.rows(table, () => undefined)) out.set(`${table} ${key}`, Buffer.from(bytes))
-  raw.close()
-  return out
+  try {
+    const out = new Map<string, Buffer>()
+    for (const table of ['obj', 'audit'] as const)
+      for (const { key, bytes } of raw.rows(table, () => undefined)) out.set(`${table} ${key}`, Buffer.from(bytes))
+    return out
+  } finally {
+    raw.close()
+  }
 }
 
 /** The rows that thirty commits change or remove by themselves. */
