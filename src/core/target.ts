@@ -8,6 +8,7 @@ export interface Delivery {
   /** The same for every repetition of the same write. */
   readonly id: string
   readonly path: string
+  /** 0: a value that was there before the first of ours. */
   readonly version: number
   /** What to write, by the target's own names, all in one write. */
   readonly entries: Readonly<Record<string, Secret>>

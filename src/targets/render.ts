@@ -19,6 +19,9 @@ const PAGE = 100
 const DEPLOY_LIMIT_MS = 15 * 60_000
 const RUNNING = ['created', 'queued', 'build_in_progress', 'update_in_progress', 'pre_deploy_in_progress']
 /** `deactivated`: it was live, and a later deploy has taken its place already. */
+/** How often, and how far apart, a deploy is looked for that no answer named. */
+const LOOKS = 4
+const LOOK_PAUSE_MS = 2000
 const DONE = ['live', 'deactivated']
 
 const selection = (what: string) =>
@@ -140,18 +143,33 @@ async function variables(render: Api, place: Place): Promise<ReadonlyMap<string,
   return new Map(rows.map((row) => [textIn(row, 'key', VENDOR), new Secret(textIn(row, 'value', VENDOR))]))
 }
 
-/** What the names hold. Where places differ, the first that does not agree with the others before it: nobody may take that for a success. */
+/** What one place holds under a name, beside the names themselves: variables have no slash. */
+const inPlace = (place: Place, name: string): string => `${place.path}/${name}`
+
+/**
+ * What the names hold. Where places differ, the first that does not agree with the others before it: nobody may take that for a success. Then what each of them holds is
+ * there too, so that an undo gives every place its own value back.
+ */
 async function current(render: Api, places: readonly Place[], names: readonly string[], context: AdapterContext): Promise<Prior> {
   const held = await Promise.all(places.map((place) => variables(render, place)))
-  return Object.fromEntries(
-    names.map((name) => {
-      const values = held.flatMap((variable) => variable.get(name) ?? [])
-      const [first] = values
-      const other = first === undefined ? undefined : values.find((value) => !value.equals(first))
-      if (other !== undefined) context.note(`${VENDOR}: the places do not agree about ${name}`)
-      return [name, other ?? first ?? null]
-    }),
-  )
+  const found = new Map<string, Secret | null>()
+  const each = places.map((place, i) => [place, held[i] ?? new Map<string, Secret>()] as const)
+  for (const name of names) {
+    const single = each.find(([place]) => name.startsWith(`${place.path}/`))
+    if (single !== undefined) {
+      const [place, has] = single
+      found.set(name, has.get(name.slice(place.path.length + 1)) ?? null)
+      continue
+    }
+    const values = each.flatMap(([, has]) => has.get(name) ?? [])
+    const [first] = values
+    const other = first === undefined ? undefined : values.find((value) => !value.equals(first))
+    if (other !== undefined) context.note(`${VENDOR}: the places do not agree about ${name}`)
+    found.set(name, other ?? first ?? null)
+    if (other !== undefined || (first !== undefined && values.length < places.length))
+      for (const [place, has] of each) found.set(inPlace(place, name), has.get(name) ?? null)
+  }
+  return Object.fromEntries(found)
 }
 
 async function put(render: Api, config: Options, places: readonly Place[], delivery: Delivery, context: AdapterContext): Promise<void> {
@@ -172,16 +190,48 @@ async function put(render: Api, config: Options, places: readonly Place[], deliv
 }
 
 async function restore(render: Api, places: readonly Place[], prior: Prior | undefined, old: Delivery | undefined): Promise<void> {
-  const back = new Map<string, Secret | null>(Object.entries({ ...old?.entries, ...prior }))
+  const known: Prior = { ...old?.entries, ...prior }
+  const names = Object.keys(known).filter((name) => !name.includes('/'))
   for (const place of places) {
     const held = await variables(render, place)
-    for (const [name, value] of back) {
+    for (const name of names) {
       if (!held.has(name)) continue
+      const own = inPlace(place, name)
+      const value = Object.hasOwn(known, own) ? known[own] : known[name]
+      if (value === undefined) continue
       const path = `${place.path}/env-vars/${encodeURIComponent(name)}`
       if (value === null) await render.call('DELETE', path)
       else await render.call('PUT', path, { value: plainText(value) })
     }
   }
+}
+
+/**
+ * Starts a deploy, once; its id. It may be queued without being named in the answer (202), and the answer may be lost: then it is the one that was not the newest before.
+ * https://api-docs.render.com/reference/create-deploy, https://api-docs.render.com/reference/list-deploys
+ */
+async function start(render: Api, id: string, name: string, context: AdapterContext): Promise<string> {
+  const path = `/services/${encodeURIComponent(id)}/deploys`
+  const newest = async (): Promise<string | undefined> => {
+    const [row] = listIn(await render.call('GET', `${path}?limit=1`), VENDOR)
+    return row === undefined ? undefined : textIn(objectIn(row['deploy'] ?? row, VENDOR), 'id', VENDOR)
+  }
+  const before = await newest()
+  let failure: AdapterError | undefined
+  try {
+    const answer = await render.call('POST', path, { deployMode: 'deploy_only' }, 'once')
+    const made = typeof answer === 'object' && answer !== null && 'id' in answer ? answer.id : undefined
+    if (typeof made === 'string') return made
+  } catch (thrown) {
+    if (!(thrown instanceof AdapterError) || thrown.effect !== 'unknown') throw thrown
+    failure = thrown
+  }
+  for (let look = 0; look < LOOKS; look++) {
+    if (look > 0) await context.clock.sleep(LOOK_PAUSE_MS, context.signal)
+    const now = await newest()
+    if (now !== undefined && now !== before) return now
+  }
+  throw failure ?? new AdapterError('bad-answer', `${VENDOR} took the deploy of ${name}, but no new one is listed`, { effect: 'unknown' })
 }
 
 /** Every service that has one of the variables, itself or by a group; all are started first, then waited for. */
@@ -192,10 +242,7 @@ async function deploy(render: Api, places: readonly Place[], names: readonly str
     if (names.some((name) => held.has(name))) for (const { id, name } of place.deploys) services.set(id, name)
   }
   const started: { readonly id: string; readonly name: string; readonly deployId: string }[] = []
-  for (const [id, name] of services) {
-    const answer = objectIn(await render.call('POST', `/services/${encodeURIComponent(id)}/deploys`, { deployMode: 'deploy_only' }), VENDOR)
-    started.push({ id, name, deployId: textIn(answer, 'id', VENDOR) })
-  }
+  for (const [id, name] of services) started.push({ id, name, deployId: await start(render, id, name, context) })
   for (const [i, { id, name, deployId }] of started.entries()) {
     await until(`the deploy of ${name} on ${VENDOR}`, context, DEPLOY_LIMIT_MS, async () => {
       const answer = objectIn(

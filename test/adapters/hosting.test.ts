@@ -109,6 +109,49 @@ describe('render', () => {
     expect(context.notes.join()).toContain('do not agree about API_KEY')
   })
 
+  test('an undo gives every place its own value back, and takes away what was added where there was nothing', async () => {
+    const [a, b, c] = [fake.service('a', { API_KEY: 'one' }), fake.service('b', { API_KEY: 'two' }), fake.service('c', { OTHER: 'x' })]
+    const session = await open(render, config({ create: true }))
+    const prior = await session.current?.(['API_KEY'])
+    await session.put(delivery('new-value'))
+    expect((await session.current?.(['API_KEY']))?.['API_KEY']?.reveal()).toBe('new-value')
+    await session.restore(prior, delivery('old-value'))
+    expect([a, b, c].map((id) => Object.fromEntries(fake.services.get(id)?.env ?? []))).toEqual([
+      { API_KEY: 'one' },
+      { API_KEY: 'two' },
+      { OTHER: 'x' },
+    ])
+    const back = await session.current?.(Object.keys(prior ?? {}))
+    expect(Object.entries(back ?? {}).map(([name, value]) => [name, value?.reveal()])).toEqual(
+      Object.entries(prior ?? {}).map(([name, value]) => [name, value?.reveal()]),
+    )
+  })
+
+  test.each([
+    ['is queued without being named', (host: FakeRender) => void (host.queues = true)],
+    [
+      'is taken and its answer is lost',
+      (host: FakeRender) => void host.faults.push({ method: 'POST', path: /deploys$/, status: 503, after: true }),
+    ],
+  ])('a deploy that %s is found among the deploys, and not started twice', async (_what, arrange) => {
+    const id = fake.service('a', { API_KEY: 'old' })
+    const session = await open(render, config())
+    await session.deploy?.(delivery('old'))
+    await session.put(delivery('new-value'))
+    arrange(fake)
+    await session.deploy?.(delivery('new-value'))
+    expect(fake.services.get(id)?.running.get('API_KEY')).toBe('new-value')
+    expect(fake.deploys.size).toBe(2)
+  })
+
+  test('a deploy that never came to be is not taken for one that did', async () => {
+    fake.service('a', { API_KEY: 'old' })
+    fake.faults.push({ method: 'POST', path: /deploys$/, status: 503 })
+    const session = await open(render, config())
+    await expect(session.deploy?.(delivery('old'))).rejects.toMatchObject({ code: 'unavailable', effect: 'unknown' })
+    expect(fake.deploys.size).toBe(0)
+  })
+
   test('what can not work is said before anything is written', async () => {
     fake.service('a', {})
     await expect((await open(render, config({ services: ['nobody'] }))).probe()).rejects.toMatchObject({ code: 'misconfigured' })

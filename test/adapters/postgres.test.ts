@@ -1,3 +1,4 @@
+import { createServer, type AddressInfo } from 'node:net'
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { parseConfig } from '../../src/core/schema.ts'
@@ -7,6 +8,7 @@ import { providerSuite } from '../conformance/provider.suite.ts'
 import { START } from '../fakes/clock.ts'
 import { expectNoTrace } from '../cli/program.ts'
 import { World } from '../cli/rotation-world.ts'
+import { selfSigned } from '../fakes/certificate.ts'
 import { testContext } from '../fakes/context.ts'
 import { hasPostgres, type Server, startPostgres } from '../fakes/postgres-server.ts'
 
@@ -165,6 +167,46 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
     } finally {
       await world.close()
     }
+  })
+
+  test('over TLS: the certificate is checked, its name too, and a server without TLS is refused', async () => {
+    const { a, b, config, fields } = await roles()
+    const verify = async (more: Record<string, unknown>): Promise<void> => {
+      const session = await postgres.open(
+        parseConfig(postgres.config, { ...config, users: [a, b], ...more } as never, 'postgres'),
+        testContext(),
+      )
+      await session.verify?.({ fields }, 'live')
+    }
+    const logged = (): string =>
+      server
+        .log()
+        .split('\n')
+        .filter((line) => line.includes(`connection authorized: user=${a} `))
+        .join('\n')
+    await verify({ ca: server.ca })
+    await verify({ host: 'localhost', ca: server.ca })
+    expect(logged().match(/SSL enabled \(protocol=TLSv1\.[23]/g)).toHaveLength(2)
+    await verify({})
+    expect(logged().split('\n').at(-1), 'to this machine it may go without').not.toContain('SSL enabled')
+    const before = logged()
+    await expect(verify({ tls: true }), 'an authority that nobody knows').rejects.toMatchObject({ code: 'unreachable', effect: 'none' })
+    await expect(verify({ ca: selfSigned('localhost').cert }), 'another authority').rejects.toMatchObject({ code: 'unreachable' })
+    await expect(verify({ host: '127.0.0.2', ca: server.ca }), 'another name').rejects.toMatchObject({ code: 'unreachable' })
+    expect(logged()).toBe(before)
+    expect(() =>
+      parseConfig(postgres.config, { ...config, users: [a, b], host: 'db.example.com', tls: false } as never, 'postgres'),
+    ).toThrow(/this machine/)
+    // One that answers the request for TLS with "no" gets no password.
+    const heard: Buffer[] = []
+    const plain = createServer((socket) =>
+      socket.on('data', (part: Buffer) => void (heard.push(part), socket.write('N'))).on('error', () => undefined),
+    )
+    await new Promise<void>((resolve) => plain.listen(0, '127.0.0.1', resolve))
+    const { port } = plain.address() as AddressInfo
+    await expect(verify({ port, ca: server.ca })).rejects.toMatchObject({ code: 'unreachable', effect: 'none' })
+    plain.close()
+    expect(Buffer.concat(heard)).toHaveLength(8)
   })
 
   test('who may not, who is not there, and nobody', async () => {

@@ -61,6 +61,17 @@ describe('failure before promotion goes back', () => {
     await finallyTrue(world, id, side)
   })
 
+  test('the first rotation of all: consumers are restarted with what their target held before', async () => {
+    const { world, id } = await scene({ empty: true })
+    const target = world.target('app/prod/API_KEY:before')
+    target.held.set('ACCESSKEYID', 'made by hand').set('SECRETACCESSKEY', 'by hand too')
+    target.used = new Map(target.held)
+    world.red = (check) => check === 'fake-check'
+    expect(code((await world.rotate(id)).failure)).toBe('rolled-back')
+    expect(Object.fromEntries(target.held)).toEqual({ ACCESSKEYID: 'made by hand', SECRETACCESSKEY: 'by hand too' })
+    expect(Object.fromEntries(target.used), 'nobody goes on with the value that was given up').toEqual(Object.fromEntries(target.held))
+  })
+
   test('a transient failure is repeated within the run', async () => {
     const { world, id, side } = await scene()
     world.target('app/prod/API_KEY:before').next('put', 'fail', 2)

@@ -83,6 +83,8 @@ export class FakeRender extends FakeHost {
   >()
   readonly groups = new Map<string, { readonly name: string; readonly env: Map<string, string>; readonly links: string[] }>()
   readonly deploys = new Map<string, { readonly service: string; polls: number; ends: string }>()
+  /** A deploy is taken without being named. */
+  queues = false
   /** How the next deploys end. */
   ending = 'live'
   pageSize = 1
@@ -141,7 +143,12 @@ export class FakeRender extends FakeHost {
     if (method === 'POST') {
       const dep = this.id('dep-')
       this.deploys.set(dep, { service: id, polls: 2, ends: this.ending })
-      return { status: 201, body: { id: dep, status: 'created' } }
+      // reference/providers.md 12: 201 with the deploy, 202 when it is queued.
+      return this.queues ? { status: 202 } : { status: 201, body: { id: dep, status: 'created' } }
+    }
+    if (key === '') {
+      const [newest] = [...this.deploys].filter(([, deploy]) => deploy.service === id).toReversed()
+      return { status: 200, body: newest === undefined ? [] : [{ cursor: '1', deploy: { id: newest[0], status: 'created' } }] }
     }
     const deploy = this.deploys.get(key)
     if (deploy === undefined) return { status: 404, body: {} }

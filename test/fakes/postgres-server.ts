@@ -4,6 +4,7 @@ import { chownSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import type { AddressInfo } from 'node:net'
+import { selfSigned } from './certificate.ts'
 
 const root = '/usr/lib/postgresql'
 const bin = existsSync(root)
@@ -21,6 +22,8 @@ if (!hasPostgres) {
 export interface Server {
   readonly port: number
   readonly password: string
+  /** What signed the server's certificate, for `localhost` and 127.0.0.1; TLS is offered, not demanded. */
+  readonly ca: string
   /** Everything the server has written, every statement included. */
   log(): string
   stop(): Promise<void>
@@ -62,9 +65,17 @@ export async function startPostgres(): Promise<Server> {
     'UTF8',
   ])
   execFileSync(init, initArgs, { env, stdio: 'pipe', cwd: dir })
+  const { cert, key } = selfSigned('localhost')
+  writeFileSync(join(dir, 'cert'), cert)
+  writeFileSync(join(dir, 'key'), key, { mode: 0o600 })
+  if (asRoot) for (const name of ['cert', 'key']) chownSync(join(dir, name), id('-u'), id('-g'))
   const port = await freePort()
   const settings = [
-    'listen_addresses=127.0.0.1',
+    'ssl=on',
+    `ssl_cert_file=${join(dir, 'cert')}`,
+    `ssl_key_file=${join(dir, 'key')}`,
+    'log_connections=on',
+    'listen_addresses=127.0.0.1,127.0.0.2',
     `unix_socket_directories=${dir}`,
     'log_statement=all',
     'log_min_messages=debug1',
@@ -84,6 +95,7 @@ export async function startPostgres(): Promise<Server> {
   return {
     port,
     password,
+    ca: cert,
     log: () => log + (existsSync(join(dir, 'log')) ? readFileSync(join(dir, 'log'), 'utf8') : ''),
     stop: async () => {
       child.kill('SIGINT')

@@ -521,7 +521,7 @@ export function fakeTarget(readable: boolean): ReturnType<typeof defineTarget> {
             'write',
             () => {
               write(prior ?? old?.entries ?? Object.fromEntries([...far.held.keys()].map((name) => [name, null])))
-              if (old === undefined) far.used = new Map(far.held)
+              if (old === undefined && prior === undefined) far.used = new Map(far.held)
             },
             nothing,
           ),

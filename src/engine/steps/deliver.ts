@@ -69,6 +69,16 @@ export async function deploy(bench: Workbench, loaded: Loaded, key: string): Pro
   })
 }
 
+/** What the target held before the first value of ours, for consumers that must take it up again. */
+function priorDelivery(run: RunRecord, key: string, prior: Prior | undefined): Delivery | undefined {
+  const entries = Object.fromEntries(
+    Object.entries(prior ?? {}).flatMap(([name, value]) => (value === null ? [] : [[name, value] as const])),
+  )
+  return Object.keys(entries).length === 0
+    ? undefined
+    : { id: `${run.id}.${key}.undo`, path: run.path, version: 0, entries, fields: entries }
+}
+
 /** Puts back what one target held before this run, and redeploys it. */
 export async function restore(bench: Workbench, loaded: Loaded, key: string): Promise<void> {
   const { run } = loaded
@@ -80,7 +90,8 @@ export async function restore(bench: Workbench, loaded: Loaded, key: string): Pr
   await bench.target(spec, run.path, async (session) => {
     await session.restore(prior, delivery)
     await confirmed(session, prior ?? delivery?.entries ?? {}, key)
-    if (delivery !== undefined) await session.deploy?.(delivery)
+    const back = delivery ?? priorDelivery(run, key, prior)
+    if (back !== undefined) await session.deploy?.(back)
   })
 }
 
