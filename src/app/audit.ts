@@ -1,10 +1,10 @@
 /** The audit trail: verifying it, exporting it, pruning it, and putting that on record. */
 import type { AnchorFault, ExportFormat, ExportSummary, PruneRange, TrailVerdict } from '../core/audit-trail.ts'
-import { DAY, iso } from '../core/duration.ts'
+import { iso } from '../core/duration.ts'
 import { RotateError, usage } from '../core/errors.ts'
 import type { AuditAction, AuditEntry } from '../core/model.ts'
 import type { AuditFilter } from '../core/ports.ts'
-import { clockWentBack } from '../engine/policy.ts'
+import { clockJumped, clockWentBack } from '../engine/policy.ts'
 import type { Deps } from './deps.ts'
 
 const faults: Readonly<Record<AnchorFault, string>> = {
@@ -92,8 +92,6 @@ function entryOf(
 
 /** How long the documents promise that events are kept. */
 const RETENTION_YEARS = 7
-/** A forward jump of the clock that nobody has confirmed. */
-const JUMP = 366 * DAY
 /** Milliseconds between two commits. */
 const PAUSE = 20
 
@@ -135,7 +133,7 @@ export async function pruneAudit(deps: Deps, input: PruneInput): Promise<PruneRa
     throw new RotateError('denied', `the clock says ${iso(now)}, but this vault has seen ${iso(highest)}; nothing is pruned`, {
       hint: 'set the clock right',
     })
-  if (now > highest + JUMP && !force) {
+  if (clockJumped(now, highest) && !force) {
     throw new RotateError(
       'denied',
       `the clock says ${iso(now)}, more than a year after the vault's last change (${iso(highest)}); nothing is pruned`,

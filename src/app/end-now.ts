@@ -40,12 +40,13 @@ function due(secret: SecretRecord, n: number, now: number, force: boolean): Secr
     retirement: {
       ...(version.retirement ?? { step: 'waiting' as const, failures: 0, quarantineMs: 0 }),
       why: 'operator' as const,
-      notBefore: now,
+      // A date that has passed stays: by a clock that runs ahead, now would be later.
+      notBefore: Math.min(now, version.retirement?.notBefore ?? now),
       quarantineMs: 0,
       force,
       failures: 0,
       retryAt: 0,
-      ...(version.retirement?.deleteAfter === undefined ? {} : { deleteAfter: now }),
+      ...(version.retirement?.deleteAfter === undefined ? {} : { deleteAfter: Math.min(now, version.retirement.deleteAfter) }),
     },
   }))
 }

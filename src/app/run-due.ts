@@ -3,14 +3,14 @@
  * a failing secret never stops the next. Idempotent at any frequency; a second one at the same time does nothing.
  */
 import { AdapterError, RotateError } from '../core/errors.ts'
-import { iso, isoOrNull } from '../core/duration.ts'
+import { DAY, iso, isoOrNull } from '../core/duration.ts'
 import { newId } from '../core/ids.ts'
 import type { SecretRecord } from '../core/model.ts'
 import { isWarningDue, nextWorkAt } from '../core/wake.ts'
 import { takeUp } from '../engine/begin.ts'
 import { drive } from '../engine/driver.ts'
 import { stateOf } from '../engine/machine.ts'
-import { clockWentBack } from '../engine/policy.ts'
+import { clockJumped, clockWentBack } from '../engine/policy.ts'
 import type { EnginePorts, Progress } from '../engine/ports.ts'
 import { retireDue, type RetireResult } from '../engine/retire.ts'
 import { cleanStrays } from '../engine/strays.ts'
@@ -130,13 +130,13 @@ export async function runDue(
     return { report: report(tally, found.next), failure: undefined }
   }
   try {
+    // Before anything is written that moves the highest time.
+    tellClock(deps, await deps.vault.highestTime())
     if (found.verify) await verifyDaily(deps)
     const own = await enginePorts(deps, progress)
     const ports = input.parallel > 1 ? { ...own, vault: sharing(own.vault) } : own
     if (input.jitterMs > 0) await deps.clock.sleep(jitter(deps, input.jitterMs), deps.signal)
     const deadline = input.maxRuntimeMs === undefined ? Number.POSITIVE_INFINITY : deps.clock.monotonic() + input.maxRuntimeMs
-    if (clockWentBack(deps.clock.now(), await deps.vault.highestTime()))
-      deps.note('the clock is behind the highest time this vault has seen: nothing is revoked unless a provider confirms it')
     const queue = await order(deps, found.ids, input)
     let stop: Error | undefined
     const worker = async (): Promise<void> => {
@@ -293,6 +293,16 @@ async function endings(deps: Deps, ports: EnginePorts, secret: SecretRecord, tal
     tally.failures.push(watched.undone.failure)
   }
   return lines
+}
+
+function tellClock({ clock, note }: Deps, highest: number): void {
+  const now = clock.now()
+  if (clockJumped(now, highest))
+    note(
+      `the clock is ${Math.floor((now - highest) / DAY)} days ahead of the last change of this vault: if it is wrong, set it right before the next run-due`,
+    )
+  if (clockWentBack(now, highest))
+    note('the clock is behind the highest time this vault has seen: nothing is revoked unless a provider confirms it')
 }
 
 async function endPause(deps: Deps, secret: SecretRecord): Promise<void> {

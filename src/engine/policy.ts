@@ -82,6 +82,11 @@ export function clockWentBack(now: number, highest: number): boolean {
   return now < highest - CLOCK_TOLERANCE
 }
 
+/** Nothing has happened here for longer than any interval: it may be the clock that jumped. It only warns, for a vault may also lie unused. */
+export function clockJumped(now: number, highest: number): boolean {
+  return now > highest + 366 * DAY
+}
+
 /**
  * Why nothing may be ended by this clock, or nothing. The word of a server that was reached over TLS counts more than what the vault has seen: it confirms a clock
  * that is behind the highest time, and exposes one that jumped ahead (DESIGN 4, "Time").
