@@ -1,4 +1,5 @@
 /** Notices through the built program: their messages, a notifier that is down, warnings, and the commands. */
+import { chmodSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
@@ -107,6 +108,18 @@ describe('the messages of a rotation', () => {
     expect(types(told).slice(2)).toEqual(['started', 'needs_operator'])
     expect(told.at(-1)?.next).toMatch(/rotate resume run_\w+ --keep old/)
   })
+})
+
+test('a rotation that fails before it has touched anything is told once, however many attempts it made', async () => {
+  const { told } = await receiver()
+  const fake = await world.hook({ live: [value] })
+  const target = { type: 'exec', run: [world.script('deliver', 'exit 0')] }
+  await world.ok(['set', path], { input: value })
+  const schedule = ['schedule', 'set', path, '--provider', 'custom', '--interval', '30', '--config', configOf(fake), '--notify', 'ops']
+  await world.ok([...schedule, ...option('--target', target)])
+  chmodSync(world.box.path('deliver'), 0o600)
+  expect((await world.run(['rotate', path])).code).toBe(20)
+  expect(types(told)).toEqual(['started', 'failed'])
 })
 
 test('a notifier that is down holds nothing up; it is told later, in order, under the same ids', async () => {
