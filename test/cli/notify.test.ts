@@ -163,6 +163,34 @@ test.skipIf(!canMoveClock)('people are warned a week and a day before, once each
   expect(types(told)).toEqual(['upcoming', 'upcoming', 'started', 'succeeded'])
 })
 
+test.skipIf(!canMoveClock)(
+  'a value that a person makes: asked for a week before, overdue once a day with how it is made, and 14 until it comes',
+  async () => {
+    const { told } = await receiver()
+    await world.ok(['set', path], { input: value })
+    const how = JSON.stringify({ instructions: 'Console, API keys' })
+    await world.ok(['schedule', 'set', path, '--provider', 'manual', '--interval', '30', '--config', how, '--notify', 'ops'])
+    const { plan } = await world.data<{ plan: readonly { steps: readonly { step: string; effect: string }[] }[] }>(['plan', path])
+    expect(plan[0]?.steps.find(({ step }) => step === 'create')?.effect).toContain('a person makes')
+    world.pass(24 * DAY)
+    await world.ok(['run-due'])
+    expect(told.at(-1)).toMatchObject({ type: 'upcoming', next: expect.stringContaining(`rotate now ${path} -`) as string })
+    world.pass(6 * DAY)
+    const overdue = await world.run(['run-due', '--json'])
+    expect(overdue.code, overdue.stderr).toBe(14)
+    expect(errorOf(overdue).message).toContain('has to be given by a person')
+    expect(types(told)).toEqual(['upcoming', 'started', 'needs_operator'])
+    expect(told.at(-1)?.next).toMatch(/^Console, API keys; rotate now /)
+    world.pass(DAY / 2)
+    expect(await world.run(['run-due'])).toMatchObject({ code: 0, stdout: '' })
+    world.pass(DAY / 2)
+    expect((await world.run(['run-due'])).code).toBe(14)
+    expect(types(told).slice(3)).toEqual(['started', 'needs_operator'])
+    await world.ok(['now', path, '-'], { input: 'second-value-0123456789ab' })
+    expect(await world.run(['run-due'])).toMatchObject({ code: 0, stdout: '' })
+  },
+)
+
 describe('notify', () => {
   test('set, list, test, rm', async () => {
     const { told, state } = await receiver()
