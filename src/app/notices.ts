@@ -11,7 +11,10 @@ import { asAdapterError, RotateError } from '../core/errors.ts'
 import type { AuditEvent, RunRecord, Schedule, SecretRecord } from '../core/model.ts'
 import { currentVersion } from '../core/model.ts'
 import type { Notice, NoticeType } from '../core/notifier.ts'
+import { parseConfig } from '../core/schema.ts'
+import { lastFailure } from '../engine/machine.ts'
 import { retryPause } from '../engine/policy.ts'
+import { loadProvider } from './adapters.ts'
 import type { Deps } from './deps.ts'
 import { send } from './notifiers.ts'
 import { eventsSince, type NotifierSetting, notifierSettings, readyOf, typeOf } from './outbox.ts'
@@ -171,7 +174,7 @@ async function noticeOf(
     urgent: type === 'failed' || type === 'rolled_back' || type === 'needs_operator',
     title: `${TITLES[type]}: ${path}`,
     facts: factsOf(type, event, secret, view),
-    next: nextOf(type, secret, run),
+    next: nextOf(type, secret, run, type === 'upcoming' && (await isMadeByHand(secret.schedule))),
     command: runId === null ? `rotate history ${path}` : `rotate audit list --run ${runId}`,
   }
   return { notice, notify }
@@ -228,18 +231,32 @@ function nextDate(schedule: Schedule | undefined): string | undefined {
   return schedule?.status === 'active' ? iso(schedule.nextAt) : undefined
 }
 
+/** Does a person make the values? A configuration that can't be read any more says nothing about that. */
+async function isMadeByHand(schedule: Schedule | undefined): Promise<boolean> {
+  if (schedule === undefined) return false
+  try {
+    const provider = await loadProvider(schedule.provider.id)
+    return provider.traits(parseConfig(provider.config, schedule.provider.config, 'it')).mints === 'person'
+  } catch (thrown) {
+    if (thrown instanceof RotateError) return false
+    throw thrown
+  }
+}
+
 /** What to do, in one line. */
-function nextOf(type: NoticeType, secret: SecretRecord, run: RunRecord | undefined): string | null {
+function nextOf(type: NoticeType, secret: SecretRecord, run: RunRecord | undefined, byHand: boolean): string | null {
   switch (type) {
     case 'upcoming':
-      return secret.schedule?.provider.id === 'manual'
-        ? `get the new value and hand it over: rotate now ${secret.path} --value-file FILE`
+      return byHand
+        ? `make the new value (leave the old one alive) and hand it over: rotate now ${secret.path} - reads it from stdin, or asks for it`
         : `nothing; to postpone: rotate schedule skip ${secret.path} --for 30d`
     case 'failed':
       return `look at it: rotate history ${run?.id ?? secret.path}; the schedule tries again by itself`
     case 'rolled_back':
       return `nothing is broken: the old key is current; look at it: rotate history ${run?.id ?? secret.path}`
     case 'needs_operator':
+      // A run that is closed has nothing to decide: its value is missing, and its provider says how it is made.
+      if (run?.status === 'failed') return lastFailure(run)?.failure.hints.join('; ') ?? null
       return `decide: rotate resume ${run?.id ?? 'RUN'} --keep old, or --keep new; nothing more is revoked until then`
     default:
       return null

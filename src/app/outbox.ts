@@ -55,8 +55,9 @@ export function typeOf({ action, status, metadata }: AuditEvent): NoticeType | u
     case 'rotation_rolled_back':
       return 'rolled_back'
     case 'rotation_failed':
-      // One row when it turned back, one when it ended: the end is what is told.
-      return metadata['needs_operator'] === true ? 'needs_operator' : metadata['error'] === undefined ? undefined : 'failed'
+      // One row for each failed attempt of a step, one when it turned back, one when it ended: the end is what is told.
+      if (metadata['needs_operator'] === true) return 'needs_operator'
+      return metadata['error'] === undefined || metadata['step'] !== undefined ? undefined : 'failed'
     case 'key_revoked':
       // A new key that was given up, or one whose value was lost, is nobody's old key.
       return metadata['state'] === 'revoked' ? 'revoked' : undefined

@@ -57,6 +57,12 @@ export async function planFor(deps: Deps, secret: SecretRecord): Promise<PlanVie
   return { path: secret.path, hash: digest(secret.path, steps), steps }
 }
 
+const MAKES: Readonly<Record<Traits['mints'], string>> = {
+  service: 'issues a second credential',
+  client: 'makes a new value here',
+  person: 'needs a new value that a person makes and hands over',
+}
+
 /** Deploy steps of targets that have nothing to deploy. */
 async function withoutDeploy(plan: RunPlan): Promise<ReadonlySet<string>> {
   const steps: string[] = []
@@ -84,7 +90,7 @@ async function describe(
         effect:
           plan.overlap === 'in-place'
             ? `${title}: replaces the value. OUTAGE: the old one dies at once, consumers fail until they have the new one`
-            : `${title}: ${traits.mints === 'client' ? 'makes a new value here' : 'issues a second credential'}; the old one stays alive`,
+            : `${title}: ${MAKES[traits.mints]}; the old one stays alive`,
       }
     case 'verify':
       return { step, target: null, effect: 'asks the provider whether it accepts the new value' }

@@ -347,7 +347,7 @@ function isEnd(result: RetireResult): boolean {
   return result.acted && result.state !== 'held'
 }
 
-/** Exit of the whole (CONTRACT 2): 21 if any is unsafe, 22 for some of each, 20 if all were rolled back, 23 for clean-up only. */
+/** Exit of the whole (CONTRACT 2): 21 if any is unsafe, 22 for some of each, 14 if only values made by hand are missing, 20 if all were rolled back, 23 for clean-up only. */
 function verdict(tally: Tally): RotateError | undefined {
   const { failures } = tally
   const pick = (code: RotateError['code']): RotateError | undefined => failures.find((failure) => failure.code === code)
@@ -360,7 +360,9 @@ function verdict(tally: Tally): RotateError | undefined {
   const first = failed[0]
   if (first !== undefined) {
     const message = `${tally.succeeded} rotated, ${failed.length} failed: ${first.message}`
-    const code = tally.succeeded > 0 ? 'partial' : failed.every((failure) => failure.code === first.code) ? first.code : 'rolled-back'
+    const byHand = failed.every(({ details }) => details['reason'] === 'by-hand')
+    const alike = failed.every((failure) => failure.code === first.code)
+    const code = tally.succeeded > 0 ? 'partial' : byHand ? 'denied' : alike ? first.code : 'rolled-back'
     return new RotateError(code, message, { details, ...(first.hint === undefined ? {} : { hint: first.hint }) })
   }
   if (cleanup === undefined) return undefined

@@ -10,7 +10,7 @@ const meanings: Readonly<Record<keyof typeof exits, string>> = {
   locked: 'this secret is being rotated by another process',
   'unlock-failed': 'wrong key or passphrase, or none could be had',
   'not-found': 'no such secret, version, value yet, schedule or run',
-  denied: 'a rule, a window or a missing approval forbids it',
+  denied: 'a rule, a window or a missing approval forbids it, or a value that a person makes is overdue',
   conflict: '--if-version did not match, or the vault exists already',
   'not-writable': "the vault can't be written; nothing changed",
   'rolled-back': 'failed and undone; the old value is current',

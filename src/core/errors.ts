@@ -92,6 +92,8 @@ export type AdapterCode =
   | 'timeout'
   | 'bad-answer'
   | 'misconfigured'
+  /** Nobody but a person can make the value; the hints say how. */
+  | 'by-hand'
   | 'failed'
 
 export interface AdapterErrorExtras {

@@ -5,8 +5,8 @@ import type { Clock, Http, Random, Spawn } from './ports.ts'
 import type { Fields } from './secret.ts'
 
 export interface Traits {
-  /** Who invents the value: the service, or we (then it is sealed before it is applied). */
-  readonly mints: 'service' | 'client'
+  /** Who invents the value: the service, or we (then it is sealed before it is applied), or a person who hands it over. */
+  readonly mints: 'service' | 'client' | 'person'
   /** Do old and new work side by side? `in-place`: the old value dies with the create. */
   readonly overlap: 'two-live' | 'two-users' | 'in-place'
   /** Largest number of credentials of one owner at the provider, suspended ones included; `Infinity` where there is no limit. */

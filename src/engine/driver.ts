@@ -13,6 +13,7 @@
  * 8. Ambiguity is a state in which nothing more is revoked; it is never compensated by guess.
  * 9. One run per secret; every commit checks that the secret is still ours.
  */
+import { DAY } from '../core/duration.ts'
 import { asAdapterError, RotateError } from '../core/errors.ts'
 import type { Failure, RunRecord, RunStatus, Schedule, SecretRecord } from '../core/model.ts'
 import { withoutClaim } from './claim.ts'
@@ -289,15 +290,15 @@ async function close(ports: EnginePorts, runId: string, status: Exclude<RunStatu
     const why = lastFailure(now.run)
     const reason = why === undefined ? (stateOf(now.run).cause ?? status) : why.failure.message
     return {
-      secret: status === 'success' ? secret : withFailure(secret, reason, at),
+      secret: status === 'success' ? secret : withFailure(secret, reason, at, why?.failure.code === 'by-hand' ? DAY : undefined),
       run: { status, closedAt: at, ...(secret.schedule === undefined ? {} : { nextRotationAt: secret.schedule.nextAt }) },
       events: [{ type: 'closed', at, status }],
-      audit: status === 'success' ? [] : [closing(now.run, status, reason)],
+      audit: status === 'success' ? [] : [closing(now.run, status, reason, status === 'failed' && why?.failure.code === 'by-hand')],
     }
   })
 }
 
-function closing(run: RunRecord, status: RunStatus, reason: string): ReturnType<typeof runAudit> {
+function closing(run: RunRecord, status: RunStatus, reason: string, byHand: boolean): ReturnType<typeof runAudit> {
   const proven = stateOf(run).oldProven
   return runAudit(
     run,
@@ -305,15 +306,21 @@ function closing(run: RunRecord, status: RunStatus, reason: string): ReturnType<
     status === 'rolled_back' ? 'success' : 'failed',
     {
       error: reason.slice(0, 300),
+      ...(byHand ? { needs_operator: true } : {}),
       ...(proven === undefined ? {} : { verified: proven }),
     },
   )
 }
 
-/** The schedule after a failed run: tried again after a growing pause. */
-function withFailure(secret: SecretRecord, reason: string, at: number): SecretRecord {
+/** The schedule after a failed run: tried again after a growing pause, or this one. Who waits for a person asks once a day. */
+function withFailure(secret: SecretRecord, reason: string, at: number, pause?: number): SecretRecord {
   if (secret.schedule === undefined) return secret
   const failures = secret.schedule.failures + 1
-  const schedule: Schedule = { ...secret.schedule, failures, retryAt: at + retryPause(failures), lastError: reason.slice(0, 300) }
+  const schedule: Schedule = {
+    ...secret.schedule,
+    failures,
+    retryAt: at + (pause ?? retryPause(failures)),
+    lastError: reason.slice(0, 300),
+  }
   return { ...secret, schedule }
 }

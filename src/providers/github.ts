@@ -84,7 +84,7 @@ export default defineProvider({
   title: 'GitHub personal access tokens and deploy keys',
   config: Config,
   traits: ({ mode }) => ({
-    mints: mode === 'deploy-key' ? 'client' : 'service',
+    mints: mode === 'deploy-key' ? 'client' : 'person',
     overlap: 'two-live',
     maxLive: Number.POSITIVE_INFINITY,
     fields: ['value'],
@@ -120,7 +120,7 @@ function openTokens(config: Options, context: AdapterContext): ProviderSession {
   const byHand = async (current: Credential | undefined): Promise<AdapterError> => {
     const account = current === undefined ? undefined : await accountOf(config, context, tokenIn(current.fields)).catch(() => undefined)
     return new AdapterError(
-      'misconfigured',
+      'by-hand',
       `GitHub lets no token make another one: the new token of ${context.path} has to be made by a person`,
       {
         hints: [

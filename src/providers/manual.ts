@@ -11,7 +11,7 @@ const Config = z.strictObject({
 })
 
 const TRAITS: Traits = {
-  mints: 'service',
+  mints: 'person',
   // Old and new are taken to live side by side until the operator ends the old one where it came from.
   overlap: 'two-live',
   maxLive: Number.POSITIVE_INFINITY,
@@ -31,7 +31,7 @@ export default defineProvider({
   open: (config, context) => {
     const refuse = (): Promise<never> =>
       Promise.reject(
-        new AdapterError('misconfigured', `the new value of ${context.path} has to be given by a person`, {
+        new AdapterError('by-hand', `the new value of ${context.path} has to be given by a person`, {
           hints: [
             ...(config.instructions === undefined ? [] : [config.instructions]),
             `rotate now ${context.path} --value-file FILE, or --input - to read it from stdin`,

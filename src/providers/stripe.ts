@@ -31,7 +31,7 @@ const Assisted = z
 type AssistedOptions = z.output<typeof Assisted>
 
 const ASSISTED: Traits = {
-  mints: 'service',
+  mints: 'person',
   overlap: 'two-live',
   maxLive: Number.POSITIVE_INFINITY,
   fields: ['value'],
@@ -58,7 +58,7 @@ function assistedSession(config: AssistedOptions, context: AdapterContext): Prov
   const dashboard = dashboardOf(config)
   const byHand = (): Promise<never> =>
     Promise.reject(
-      new AdapterError('misconfigured', `Stripe lets no key make another one: the new key of ${context.path} has to be made by a person`, {
+      new AdapterError('by-hand', `Stripe lets no key make another one: the new key of ${context.path} has to be made by a person`, {
         hints: [
           `create it at ${dashboard} (leave the old one alive), then: rotate now ${context.path} - and paste it, or pipe it into that; expire the old one there when its grace is over`,
         ],

@@ -79,10 +79,10 @@ describe('manual', () => {
   test('says at once that a person has to give the value, and where', async () => {
     const session = await manual.open(parseConfig(manual.config, { instructions: 'Console, API keys' }, 'it'), testContext())
     const error = await session.preflight(undefined).catch((thrown: unknown) => thrown)
-    expect(error).toMatchObject({ code: 'misconfigured', effect: 'none', retryable: false })
+    expect(error).toMatchObject({ code: 'by-hand', effect: 'none', retryable: false })
     expect(String(error)).toContain('production/app/API_KEY')
     expect((error as { hints: string[] }).hints.join()).toMatch(/Console, API keys.*--value-file/)
     const intent = { tag: 't', before: [], material: {}, at: 0, attempt: 1 }
-    await expect(session.create(intent, undefined)).rejects.toMatchObject({ code: 'misconfigured', effect: 'none' })
+    await expect(session.create(intent, undefined)).rejects.toMatchObject({ code: 'by-hand', effect: 'none' })
   })
 })

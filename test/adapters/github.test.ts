@@ -80,7 +80,7 @@ describe('github personal access tokens', () => {
     await session.preflight(credential(old))
     const error = await failure(session.create({ tag: 't', before: [], material: {}, at: START, attempt: 1 }, credential(old)))
     expect(error).toMatchObject({
-      code: 'misconfigured',
+      code: 'by-hand',
       effect: 'none',
       hints: [expect.stringContaining('/settings/tokens/new?scopes=repo,admin:org ')],
     })

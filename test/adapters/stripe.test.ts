@@ -76,7 +76,7 @@ describe('stripe', () => {
       message: expect.stringContaining('test mode') as string,
     })
     await expect(session.create({ tag: 't', before: [], material: {}, at: 0, attempt: 1 }, undefined)).rejects.toMatchObject({
-      code: 'misconfigured',
+      code: 'by-hand',
       effect: 'none',
       hints: [expect.stringContaining('https://dashboard.stripe.com/apikeys')],
     })

@@ -1,4 +1,5 @@
 /** Notices through the built program: their messages, a notifier that is down, warnings, and the commands. */
+import { chmodSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
@@ -109,6 +110,18 @@ describe('the messages of a rotation', () => {
   })
 })
 
+test('a rotation that fails before it has touched anything is told once, however many attempts it made', async () => {
+  const { told } = await receiver()
+  const fake = await world.hook({ live: [value] })
+  const target = { type: 'exec', run: [world.script('deliver', 'exit 0')] }
+  await world.ok(['set', path], { input: value })
+  const schedule = ['schedule', 'set', path, '--provider', 'custom', '--interval', '30', '--config', configOf(fake), '--notify', 'ops']
+  await world.ok([...schedule, ...option('--target', target)])
+  chmodSync(world.box.path('deliver'), 0o600)
+  expect((await world.run(['rotate', path])).code).toBe(20)
+  expect(types(told)).toEqual(['started', 'failed'])
+})
+
 test('a notifier that is down holds nothing up; it is told later, in order, under the same ids', async () => {
   const { told, state } = await receiver()
   state.down = true
@@ -149,6 +162,34 @@ test.skipIf(!canMoveClock)('people are warned a week and a day before, once each
   await world.ok(['run-due'])
   expect(types(told)).toEqual(['upcoming', 'upcoming', 'started', 'succeeded'])
 })
+
+test.skipIf(!canMoveClock)(
+  'a value that a person makes: asked for a week before, overdue once a day with how it is made, and 14 until it comes',
+  async () => {
+    const { told } = await receiver()
+    await world.ok(['set', path], { input: value })
+    const how = JSON.stringify({ instructions: 'Console, API keys' })
+    await world.ok(['schedule', 'set', path, '--provider', 'manual', '--interval', '30', '--config', how, '--notify', 'ops'])
+    const { plan } = await world.data<{ plan: readonly { steps: readonly { step: string; effect: string }[] }[] }>(['plan', path])
+    expect(plan[0]?.steps.find(({ step }) => step === 'create')?.effect).toContain('a person makes')
+    world.pass(24 * DAY)
+    await world.ok(['run-due'])
+    expect(told.at(-1)).toMatchObject({ type: 'upcoming', next: expect.stringContaining(`rotate now ${path} -`) as string })
+    world.pass(6 * DAY)
+    const overdue = await world.run(['run-due', '--json'])
+    expect(overdue.code, overdue.stderr).toBe(14)
+    expect(errorOf(overdue).message).toContain('has to be given by a person')
+    expect(types(told)).toEqual(['upcoming', 'started', 'needs_operator'])
+    expect(told.at(-1)?.next).toMatch(/^Console, API keys; rotate now /)
+    world.pass(DAY / 2)
+    expect(await world.run(['run-due'])).toMatchObject({ code: 0, stdout: '' })
+    world.pass(DAY / 2)
+    expect((await world.run(['run-due'])).code).toBe(14)
+    expect(types(told).slice(3)).toEqual(['started', 'needs_operator'])
+    await world.ok(['now', path, '-'], { input: 'second-value-0123456789ab' })
+    expect(await world.run(['run-due'])).toMatchObject({ code: 0, stdout: '' })
+  },
+)
 
 describe('notify', () => {
   test('set, list, test, rm', async () => {

@@ -54,7 +54,7 @@ export const traitsOf: Readonly<Record<Kind, Traits>> = {
   hook: { ...base, mints: 'service', overlap: 'in-place', idempotency: 'none', revoke: 'none' },
   'hook-replay': { ...base, mints: 'service', overlap: 'in-place', idempotency: 'replay-key', revoke: 'none' },
   local: { ...base, mints: 'client', overlap: 'two-live', idempotency: 'replay-key', revoke: 'none' },
-  assisted: { ...base, mints: 'service', overlap: 'two-live', idempotency: 'none', revoke: 'assisted' },
+  assisted: { ...base, mints: 'person', overlap: 'two-live', idempotency: 'none', revoke: 'assisted' },
 }
 
 export const providerOf = (kind: Kind): string => `fake-${kind}`
@@ -243,7 +243,7 @@ export class FarSide extends Faulty {
     const { idempotency, overlap, maxLive } = traitsOf[this.kind]
     const replayed = idempotency === 'replay-key' ? this.#replays.get(tag) : undefined
     if (replayed !== undefined) return replayed
-    if (this.kind === 'assisted') throw new AdapterError('misconfigured', 'keys are made by a person here')
+    if (this.kind === 'assisted') throw new AdapterError('by-hand', 'keys are made by a person here')
     if (this.kind === 'own-id' && this.keys.some((key) => key.id === tag))
       throw new AdapterError('refused', 'there is, or was, a key of that id', { effect: 'none' })
     if (this.alive.length >= maxLive) throw new AdapterError('quota', `there are ${this.alive.length} keys already`, { effect: 'none' })
