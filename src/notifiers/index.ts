@@ -9,8 +9,11 @@ export interface NotifierEntry {
 }
 
 const entries: Record<string, NotifierEntry> = {
+  discord: { title: 'Discord', load: () => import('./discord.ts') },
   email: { title: 'E-mail', load: () => import('./email.ts') },
+  pagerduty: { title: 'PagerDuty alerts', load: () => import('./pagerduty.ts') },
   slack: { title: 'Slack', load: () => import('./slack.ts') },
+  teams: { title: 'Microsoft Teams', load: () => import('./teams.ts') },
   webhook: { title: 'Signed web hook', load: () => import('./webhook.ts') },
 }
 
