@@ -1,4 +1,5 @@
 /** OpenAI's admin API on loopback after reference/providers.md 5: service accounts, their keys, pages of one; what was lost was done. */
+import { randomBytes } from 'node:crypto'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 
@@ -14,6 +15,7 @@ export class FakeOpenai {
   readonly adminKey = 'sk-admin-0123456789abcdef'
   readonly accounts = new Map<string, string>()
   readonly keys = new Map<string, FakeKey>()
+  readonly calls: string[] = []
   /** The next POST: refuse it, or do it and lose the answer. */
   next: 'refuse' | 'lose' | undefined
   /** The call for another key does not exist here. */
@@ -36,7 +38,7 @@ export class FakeOpenai {
 
   key(account: string, name: string): FakeKey {
     const id = `key_${++this.#serial}`
-    const key: FakeKey = { id, name, account, value: `sk-svcacct-${id}-${'x'.repeat(20)}` }
+    const key: FakeKey = { id, name, account, value: `sk-svcacct-${id}-${randomBytes(12).toString('hex')}` }
     this.keys.set(id, key)
     return key
   }
@@ -47,6 +49,7 @@ export class FakeOpenai {
       request.on('data', (part: Buffer) => parts.push(part))
       request.on('end', () => {
         const url = new URL(request.url ?? '', 'http://x')
+        this.calls.push(`${request.method ?? ''} ${request.url ?? ''}`)
         const bearer = (request.headers.authorization ?? '').replace(/^Bearer /, '')
         const send = (status: number, body: unknown = { error: { code: 'error' } }): void => {
           response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body))
