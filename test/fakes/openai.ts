@@ -22,6 +22,8 @@ export class FakeOpenai {
   classic = false
   /** Keys of service accounts can't be deleted one by one. */
   keepsKeys = false
+  /** What lists show of a value. */
+  redacted = (value: string): string => `${value.slice(0, 6)}...${value.slice(-4)}`
   #serial = 0
   #server: Server | undefined
 
@@ -102,10 +104,10 @@ export class FakeOpenai {
     const all =
       kind === 'service_accounts'
         ? [...this.accounts].map(([account, label]) => ({ id: account, name: label }))
-        : [...this.keys.values()].map(({ id: key, name: label, account, lastUsed }) => ({
+        : [...this.keys.values()].map(({ id: key, name: label, value, account, lastUsed }) => ({
             id: key,
             name: label,
-            redacted_value: 'sk-svc…',
+            redacted_value: this.redacted(value),
             created_at: 1_800_000_000,
             last_used_at: lastUsed ?? null,
             owner: { type: 'service_account', service_account: { id: account, name: this.accounts.get(account) } },
