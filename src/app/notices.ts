@@ -9,7 +9,7 @@
 import { DAY, humanSpan, iso } from '../core/duration.ts'
 import { asAdapterError, RotateError } from '../core/errors.ts'
 import type { AuditEvent, RunRecord, Schedule, SecretRecord } from '../core/model.ts'
-import { currentVersion } from '../core/model.ts'
+import { currentVersion, versionOf } from '../core/model.ts'
 import type { Notice, NoticeType } from '../core/notifier.ts'
 import { parseConfig } from '../core/schema.ts'
 import { lastFailure } from '../engine/machine.ts'
@@ -147,6 +147,7 @@ const TITLES: Readonly<Record<NoticeType, string>> = {
   failed: 'Key Rotation Failed',
   rolled_back: 'Key Rotation Rolled Back',
   revoked: 'Old Key Revoked',
+  held: 'Old Key Still Alive',
   needs_operator: 'Key Rotation Needs a Person',
   test: 'Test',
 }
@@ -173,14 +174,23 @@ async function noticeOf(
     runId,
     urgent: type === 'failed' || type === 'rolled_back' || type === 'needs_operator',
     title: `${TITLES[type]}: ${path}`,
-    facts: factsOf(type, event, secret, view),
-    next: nextOf(type, secret, run, type === 'upcoming' && (await isMadeByHand(secret.schedule))),
+    facts: factsOf(type, event, secret, view, run),
+    next:
+      typeof event.metadata['next'] === 'string' && type === 'held'
+        ? event.metadata['next']
+        : nextOf(type, secret, run, type === 'upcoming' && (await isMadeByHand(secret.schedule))),
     command: runId === null ? `rotate history ${path}` : `rotate audit list --run ${runId}`,
   }
   return { notice, notify }
 }
 
-function factsOf(type: NoticeType, event: AuditEvent, secret: SecretRecord, view: RunView | undefined): Notice['facts'] {
+function factsOf(
+  type: NoticeType,
+  event: AuditEvent,
+  secret: SecretRecord,
+  view: RunView | undefined,
+  run: RunRecord | undefined,
+): Notice['facts'] {
   const facts: { label: string; value: string }[] = [{ label: 'Service', value: secret.path }]
   const add = (label: string, value: string | null | undefined): void => {
     if (value !== null && value !== undefined && value !== '') facts.push({ label, value })
@@ -202,6 +212,11 @@ function factsOf(type: NoticeType, event: AuditEvent, secret: SecretRecord, view
     add('Next rotation', nextDate(schedule))
     return facts
   }
+  if (type === 'held') {
+    add('Old key', text('old_key'))
+    add('Reason', text('error'))
+    return facts
+  }
   add('Old key', view?.old?.hint)
   if (type === 'started') {
     add('Triggered by', event.triggeredBy)
@@ -214,8 +229,17 @@ function factsOf(type: NoticeType, event: AuditEvent, secret: SecretRecord, view
   }
   if (type === 'succeeded') {
     const until = view?.grace?.until
-    if (until !== undefined && schedule !== undefined)
-      add('Grace period', `${humanSpan(schedule.graceMs)}: the old key works until ${until}`)
+    const old = run?.plan.oldVersion ?? null
+    if (until !== undefined && run !== undefined && old !== null) {
+      const span = humanSpan(run.plan.graceMs)
+      const ends = versionOf(secret, old)?.revocable === true
+      add(
+        'Grace period',
+        ends
+          ? `${span}: the old key works until ${until}`
+          : `${span}, until ${until}; nobody revokes the old key from here: if it lives on at its provider, end it there`,
+      )
+    }
     add('Next rotation', nextDate(schedule))
   } else {
     add('Reason', text('error') ?? text('at'))
@@ -254,6 +278,8 @@ function nextOf(type: NoticeType, secret: SecretRecord, run: RunRecord | undefin
       return `look at it: rotate history ${run?.id ?? secret.path}; the schedule tries again by itself`
     case 'rolled_back':
       return `nothing is broken: the old key is current; look at it: rotate history ${run?.id ?? secret.path}`
+    case 'held':
+      return `nothing, if it passes: it is tried again; look at it: rotate show ${secret.path}`
     case 'needs_operator':
       // A run that is closed has nothing to decide: its value is missing, and its provider says how it is made.
       if (run?.status === 'failed') return lastFailure(run)?.failure.hints.join('; ') ?? null

@@ -61,6 +61,8 @@ export function typeOf({ action, status, metadata }: AuditEvent): NoticeType | u
     case 'key_revoked':
       // A new key that was given up, or one whose value was lost, is nobody's old key.
       return metadata['state'] === 'revoked' ? 'revoked' : undefined
+    case 'provider_call':
+      return metadata['held'] === true ? 'held' : undefined
     case 'notice_sent':
       return status === 'pending' && metadata['notice'] === 'upcoming' ? 'upcoming' : undefined
     default:

@@ -118,8 +118,8 @@ export async function adopt(deps: Deps, input: { readonly path: string; readonly
   try {
     for (const version of secret.versions) {
       const fields = await deps.vault.read((reader) => reader.value(secret.id, version.n))
-      if (fields === undefined) continue
-      if (session.handleOf?.(fields)?.id === handle.id || (await session.owns?.(handle, fields)) === true) owner = version
+      if (fields === undefined || (version.handle !== undefined && version.handle.id !== handle.id)) continue
+      if (session.handleOf?.(fields)?.id === handle.id || (await session.resembles?.(handle, fields)) === true) owner = version
     }
   } finally {
     await session.close()

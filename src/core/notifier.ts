@@ -2,7 +2,17 @@
 import type { z } from 'zod'
 import type { AdapterContext } from './provider.ts'
 
-export const noticeTypes = ['upcoming', 'started', 'succeeded', 'failed', 'rolled_back', 'revoked', 'needs_operator', 'test'] as const
+export const noticeTypes = [
+  'upcoming',
+  'started',
+  'succeeded',
+  'failed',
+  'rolled_back',
+  'revoked',
+  'held',
+  'needs_operator',
+  'test',
+] as const
 export type NoticeType = (typeof noticeTypes)[number]
 
 /** What is told, in words: no value, only hints. Each notifier has its own encoder for it. */

@@ -80,8 +80,8 @@ export interface ProviderSession {
   list?(): Promise<readonly Handle[]>
   /** The handle that a value carries in itself (an access key id), so that an existing credential can be adopted. */
   handleOf?(fields: Fields): Handle | undefined
-  /** Does the key of this handle have this value? For values that carry no handle, where the provider shows values again. */
-  owns?(handle: Handle, fields: Fields): Promise<boolean>
+  /** Where it does not: does what the provider shows of this key, all of it or a part, fit this value? Only ever asked about a key that the operator has named. */
+  resembles?(handle: Handle, fields: Fields): Promise<boolean>
   /**
    * Makes the replacement. Called once per intent. What provably did nothing (refused connection, throttled) it may repeat itself, three attempts in all; the
    * engine never calls it again for an error.

@@ -4,6 +4,7 @@
  * The gates (law 5): a newer version is current and verified afresh, its checks are green, no run is open, the clock can be trusted, and the old one has not
  * been seen in use since it was replaced, where the provider can tell. `force` (an operator's `revoke --force`, an emergency) leaves out the last.
  */
+import { DAY } from '../core/duration.ts'
 import { AdapterError, asAdapterError, RotateError } from '../core/errors.ts'
 import type { AuditEntry, ProviderRef, Retirement, SecretRecord, VersionRecord, VersionState } from '../core/model.ts'
 import { currentVersion, isAlive, versionOf, withVersion } from '../core/model.ts'
@@ -90,7 +91,7 @@ async function retireOne(ports: EnginePorts, secretId: string, n: number, last: 
     if (thrown instanceof RotateError || (thrown instanceof Error && thrown.name === 'InjectedCrash')) throw thrown
     // No date is written by a clock that is wrong.
     if (thrown instanceof ClockDoubt) return held(secret, version, ports.clock.now(), thrown.message, true)
-    return await hold(ports, secretId, n, asAdapterError(thrown).message)
+    return await hold(ports, secretId, n, asAdapterError(thrown))
   } finally {
     await session?.close()
   }
@@ -102,7 +103,7 @@ async function alone(
   secret: SecretRecord,
   version: VersionRecord,
   retirement: Retirement,
-): Promise<string | undefined> {
+): Promise<AdapterError | undefined> {
   const failure = await withdraw(ports, secret, version, (target) =>
     mutate(ports, secret.id, version.n, (same) => same, {
       action: 'target_updated',
@@ -113,7 +114,8 @@ async function alone(
   if (failure === undefined) return undefined
   // Where the provider ends the value, a target that can't be written must not keep alive what an operator wants dead.
   if (retirement.force && version.revocable) return undefined
-  return `it could not be withdrawn from where it stands beside the current value: ${failure.message}`
+  const { code, message, retryable, hints } = failure
+  return new AdapterError(code, `it could not be withdrawn from where it stands beside the current value: ${message}`, { retryable, hints })
 }
 
 /** Found out while the provider was asked; nothing has been ended. */
@@ -296,9 +298,12 @@ function ended(version: VersionRecord, state: VersionState, at: number): Version
   return { ...rest, state, labels: [], endedAt: at }
 }
 
-/** Tried again after a growing pause. */
-async function hold(ports: EnginePorts, secretId: string, n: number, message: string): Promise<RetireResult> {
-  const { secret, version } = await look(ports, secretId, n)
+/** Tried again after a growing pause. People are told of what does not pass by itself: at once where that is certain, else at the third failure; then once a day. */
+async function hold(ports: EnginePorts, secretId: string, n: number, { message, retryable, hints }: AdapterError): Promise<RetireResult> {
+  const { secret, version, retirement: planned } = await look(ports, secretId, n)
+  const failures = (planned?.failures ?? 0) + 1
+  const told = failures === (retryable ? 3 : 1) || retryPause(failures - 1) >= DAY
+  const next = hints.length === 0 ? {} : { next: hints.join('; ').slice(0, 300) }
   await mutate(
     ports,
     secretId,
@@ -312,7 +317,11 @@ async function hold(ports: EnginePorts, secretId: string, n: number, message: st
         lastError: message.slice(0, 300),
       },
     }),
-    { action: 'provider_call', status: 'failed', metadata: { call: 'revoke', error: message.slice(0, 200) } },
+    {
+      action: 'provider_call',
+      status: 'failed',
+      metadata: { call: 'revoke', error: message.slice(0, 200), ...(told ? { held: true, old_key: version.hint, ...next } : {}) },
+    },
   )
   return held(secret, version, ports.clock.now(), message, true)
 }

@@ -77,6 +77,7 @@ const SIGNS: Readonly<Record<NoticeType, string>> = {
   failed: '❌',
   rolled_back: '↩️',
   revoked: '🗑️',
+  held: '⏳',
   needs_operator: '🚨',
   test: '🔔',
 }

@@ -117,7 +117,8 @@ function openSession(config: Options, context: AdapterContext): ProviderSession 
   return {
     preflight: (current) => preflight(site, current),
     list: async () => (await listed(site, false)).map(({ handle }) => handle),
-    owns: async (handle, fields) => (await find(site, handle.id)) !== undefined && (await valueOf(site, handle.id)).equals(flatten(fields)),
+    resembles: async (handle, fields) =>
+      (await find(site, handle.id)) !== undefined && (await valueOf(site, handle.id)).equals(flatten(fields)),
     create: (intent, current) => create(site, intent, current),
     settle: (intent, current) => settle(site, intent, current),
     verify: (credential, expect) => verify(site, credential, expect),

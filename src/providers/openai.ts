@@ -53,6 +53,8 @@ type Options = z.output<typeof Config>
 interface Key {
   readonly handle: Handle
   readonly lastUsed: number | undefined
+  /** Beginning and end of its value, as far as they are shown. */
+  readonly shown: readonly [string, string] | undefined
   readonly account: { readonly id: string; readonly name: string } | undefined
 }
 
@@ -87,6 +89,11 @@ function openSession(config: Options, context: AdapterContext): ProviderSession 
         throw new AdapterError('misconfigured', `project ${config.projectId} has no service account ${serviceAccountId}`)
     },
     list: async () => (await keys()).map(({ handle }) => handle),
+    resembles: async ({ id }, fields) => {
+      const [start, end] = (await keys()).find(({ handle }) => handle.id === id)?.shown ?? []
+      const value = flatten(fields).reveal()
+      return start !== undefined && end !== undefined && value.startsWith(start) && value.endsWith(end)
+    },
     create: (intent) => create(config, context, admin, project, intent),
     settle: (intent) => settle(context, admin, project, intent),
     verify: (credential, expect) => verify(config, context, credential, expect),
@@ -218,9 +225,16 @@ async function keysOf(admin: Api, project: string): Promise<readonly Key[]> {
         ...(typeof created === 'number' ? { createdAt: created * 1000 } : {}),
       },
       lastUsed: typeof used === 'number' && used > 0 ? used * 1000 : undefined,
+      shown: shownOf(row['redacted_value']),
       account: typeof account?.id === 'string' ? { id: account.id, name: typeof account.name === 'string' ? account.name : '' } : undefined,
     }
   })
+}
+
+/** `sk-abc...def`. A value of which less is shown is not told apart by it. */
+function shownOf(redacted: unknown): Key['shown'] {
+  const [, start, end] = /^(sk-[\w-]*?)(?:\.{3,}|…|\*{3,})([\w-]{3,12})$/.exec(typeof redacted === 'string' ? redacted : '') ?? []
+  return start === undefined || end === undefined ? undefined : [start, end]
 }
 
 async function accountsOf(admin: Api, project: string): Promise<readonly { readonly id: string; readonly name: string }[]> {

@@ -47,6 +47,15 @@ describe('openai', () => {
     expect((await session.create(intent, undefined)).expiresAt).toBe((1_800_000_000 + 7200) * 1000)
   })
 
+  test('a key that was stored by hand is told by what is shown of it, for adoption', async () => {
+    const [mine, other] = [fake.key(fake.account('a'), 'mine'), fake.key(fake.account('b'), 'other')]
+    const { resembles } = await open()
+    const holds = (id: string): Promise<boolean> | undefined => resembles?.({ id, live: true }, single(new Secret(mine.value)))
+    expect([await holds(mine.id), await holds(other.id), await holds('key_unknown')]).toEqual([true, false, false])
+    fake.redacted = () => 'sk-***'
+    expect(await holds(mine.id)).toBe(false)
+  })
+
   test('an account of its own goes with its key; one that is shared never does', async () => {
     const own = await (await open()).create(intent, undefined)
     const shared = fake.account('shared')

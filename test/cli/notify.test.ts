@@ -93,6 +93,14 @@ describe('the messages of a rotation', () => {
     expect(sent.events.map(({ metadata }) => metadata['id']).toSorted()).toEqual(told.map(({ id }) => id).toSorted())
   })
 
+  test('where nobody can revoke the old key, nobody is told that it will be', async () => {
+    const { told } = await receiver()
+    await world.ok(['set', path], { input: value })
+    await world.ok(['schedule', 'set', path, '--provider', 'generated', '--interval', '30', '--grace', '24h', '--notify', 'ops'])
+    await world.ok(['rotate', path, '--grace', '2h'])
+    expect(told.at(-1)?.facts['Grace period']).toMatch(/^2 h, until 2\S+; nobody revokes the old key from here/)
+  })
+
   test('a rotation that was undone, and one that needs a person', async () => {
     const { told } = await receiver()
     const red = world.script('red', `test "$(cat)" = ${value}`)
@@ -121,6 +129,28 @@ test('a rotation that fails before it has touched anything is told once, however
   expect((await world.run(['rotate', path])).code).toBe(20)
   expect(types(told)).toEqual(['started', 'failed'])
 })
+
+test.skipIf(!canMoveClock)(
+  'an old key that can not be ended: told once where that will not pass, at the third failure where it may, then once a day',
+  async () => {
+    const { told } = await receiver()
+    const fake = await hooked('--grace', '1h')
+    await world.ok(['rotate', path])
+    world.pass(DAY / 12)
+    // Three runs with three attempts each that may pass, then a refusal.
+    fake.inject({ kind: 'status-before', status: 503, action: 'revoke', times: 9 })
+    fake.inject({ kind: 'status-before', status: 403, action: 'revoke', times: 100 })
+    const seen: number[] = []
+    // The pauses between: a minute, five, half an hour, two hours, six, a day, a day.
+    for (const minutes of [0, 2, 6, 31, 121, 361, 1441, 1441]) {
+      world.pass(minutes * 60_000)
+      expect((await world.run(['run-due'])).code).toBe(23)
+      seen.push(types(told).filter((type) => type === 'held').length)
+    }
+    expect(seen).toEqual([0, 0, 1, 1, 1, 1, 2, 3])
+    expect(told.at(-1)).toMatchObject({ title: `Old Key Still Alive: ${path}`, facts: { 'Old key': 'sk-…x7K2' } })
+  },
+)
 
 test('a notifier that is down holds nothing up; it is told later, in order, under the same ids', async () => {
   const { told, state } = await receiver()

@@ -28,6 +28,8 @@ export abstract class FakeHost {
   readonly token = 'hosting-token-0123456789'
   readonly calls: string[] = []
   readonly faults: Fault[] = []
+  /** So many questions find a deployment still at work; with 0 it is live at the first. */
+  work = 2
   #server: Server | undefined
   #serial = 0
 
@@ -142,7 +144,7 @@ export class FakeRender extends FakeHost {
       }
     if (method === 'POST') {
       const dep = this.id('dep-')
-      this.deploys.set(dep, { service: id, polls: 2, ends: this.ending })
+      this.deploys.set(dep, { service: id, polls: this.work, ends: this.ending })
       // reference/providers.md 12: 201 with the deploy, 202 when it is queued.
       return this.queues ? { status: 202 } : { status: 201, body: { id: dep, status: 'created' } }
     }
@@ -258,10 +260,9 @@ export class FakeVercel extends FakeHost {
     one.state = this.ending
     if (one.state !== 'READY') return { status: 200, body: { id, readyState: one.state } }
     // Ready first; its aliases follow.
-    if (one.substate !== 'PROMOTED') {
-      one.substate = 'PROMOTED'
-      return { status: 200, body: { id, readyState: 'READY', aliasAssigned: false } }
-    }
+    const promoted = one.substate === 'PROMOTED'
+    one.substate = 'PROMOTED'
+    if (!promoted && this.work > 0) return { status: 200, body: { id, readyState: 'READY', aliasAssigned: false } }
     const project = this.projects.get(one.projectId)
     if (project !== undefined && one.target === 'production') project.running = one.env
     return { status: 200, body: { id, readyState: 'READY', aliasAssigned: 1, aliasError: null } }
@@ -306,7 +307,7 @@ export class FakeVercel extends FakeHost {
       target,
       state: 'BUILDING',
       substate: 'STAGED',
-      polls: 2,
+      polls: this.work,
       meta: body['meta'] as object,
       env,
     })

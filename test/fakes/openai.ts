@@ -1,4 +1,5 @@
 /** OpenAI's admin API on loopback after reference/providers.md 5: service accounts, their keys, pages of one; what was lost was done. */
+import { randomBytes } from 'node:crypto'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 
@@ -14,12 +15,15 @@ export class FakeOpenai {
   readonly adminKey = 'sk-admin-0123456789abcdef'
   readonly accounts = new Map<string, string>()
   readonly keys = new Map<string, FakeKey>()
+  readonly calls: string[] = []
   /** The next POST: refuse it, or do it and lose the answer. */
   next: 'refuse' | 'lose' | undefined
   /** The call for another key does not exist here. */
   classic = false
   /** Keys of service accounts can't be deleted one by one. */
   keepsKeys = false
+  /** What lists show of a value. */
+  redacted = (value: string): string => `${value.slice(0, 6)}...${value.slice(-4)}`
   #serial = 0
   #server: Server | undefined
 
@@ -36,7 +40,7 @@ export class FakeOpenai {
 
   key(account: string, name: string): FakeKey {
     const id = `key_${++this.#serial}`
-    const key: FakeKey = { id, name, account, value: `sk-svcacct-${id}-${'x'.repeat(20)}` }
+    const key: FakeKey = { id, name, account, value: `sk-svcacct-${id}-${randomBytes(12).toString('hex')}` }
     this.keys.set(id, key)
     return key
   }
@@ -47,6 +51,7 @@ export class FakeOpenai {
       request.on('data', (part: Buffer) => parts.push(part))
       request.on('end', () => {
         const url = new URL(request.url ?? '', 'http://x')
+        this.calls.push(`${request.method ?? ''} ${request.url ?? ''}`)
         const bearer = (request.headers.authorization ?? '').replace(/^Bearer /, '')
         const send = (status: number, body: unknown = { error: { code: 'error' } }): void => {
           response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body))
@@ -99,10 +104,10 @@ export class FakeOpenai {
     const all =
       kind === 'service_accounts'
         ? [...this.accounts].map(([account, label]) => ({ id: account, name: label }))
-        : [...this.keys.values()].map(({ id: key, name: label, account, lastUsed }) => ({
+        : [...this.keys.values()].map(({ id: key, name: label, value, account, lastUsed }) => ({
             id: key,
             name: label,
-            redacted_value: 'sk-svc…',
+            redacted_value: this.redacted(value),
             created_at: 1_800_000_000,
             last_used_at: lastUsed ?? null,
             owner: { type: 'service_account', service_account: { id: account, name: this.accounts.get(account) } },
