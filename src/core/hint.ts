@@ -16,7 +16,8 @@ export function hintOf(type: SecretType, fields: Fields, fingerprint: string): s
   if (only === undefined || type === 'database_password' || !only.isText()) return shortFingerprint(fingerprint)
   const text = only.reveal()
   if (text.length < 20 || !/^[\x21-\x7e]+$/.test(text)) return shortFingerprint(fingerprint)
-  const prefix = /^[A-Za-z]{2,6}[-_]/.exec(text)?.[0] ?? (text.startsWith('AKIA') ? 'AKIA' : '')
+  // Vendors write theirs in lower case. A random value may look so too, once in a hundred, and shows a few characters more.
+  const prefix = /^[a-z]{2,6}[-_]/.exec(text)?.[0] ?? (text.startsWith('AKIA') ? 'AKIA' : '')
   return `${prefix}…${text.slice(-4)}`
 }
 

@@ -1,13 +1,16 @@
 /**
- * The keys of one project as the API Keys API shows them, and what two keys differ in (reference/providers.md 7a;
+ * The API keys of one project as the API Keys API v2 has them, and what two keys differ in (reference/providers.md 7a;
  * https://cloud.google.com/api-keys/docs/reference/rest/v2/projects.locations.keys).
+ *
+ * Every change is an operation that is waited for. A deleted key can still be got, with a time of deletion, and its id is not free again before it is purged after thirty
+ * days (seen in public: GoogleCloudPlatform/k8s-config-connector#1211, hashicorp/terraform-provider-google#11726).
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
 import type { Handle } from '../core/model.ts'
+import type { AdapterContext } from '../core/provider.ts'
 import { Secret } from '../core/secret.ts'
 import { fateUnknown, finished, type Google } from './_google.ts'
-import type { AdapterContext } from '../core/provider.ts'
 
 const Restrictions = z.record(z.string(), z.unknown())
 const KeyAnswer = z.looseObject({
@@ -25,20 +28,11 @@ const KeyString = z.looseObject({
     .min(1)
     .transform((text) => new Secret(text)),
 })
+
 /** What a key may do, and for whom it speaks. */
 export interface Scope {
   readonly restrictions: Readonly<Record<string, unknown>>
   readonly serviceAccountEmail: string | undefined
-}
-
-/** The keys of one project. */
-export interface Project {
-  readonly context: AdapterContext
-  readonly api: Google
-  /** Of the API, without a slash at its end. */
-  readonly base: string
-  /** Of the project's keys. */
-  readonly keys: string
 }
 
 export interface Key extends Scope {
@@ -46,47 +40,98 @@ export interface Key extends Scope {
   readonly deleted: boolean
 }
 
-/** Can be read as often as needed. */
-export async function valueOf(project: Project, id: string): Promise<Secret> {
-  return shaped(KeyString, await project.api.call('GET', `${project.keys}/${encodeURIComponent(id)}/keyString`)).keyString
+/** Every method throws `AdapterError`; a change whose operation can't be followed to its end has the effect `unknown`. */
+export interface ProjectKeys {
+  /** All pages; deleted ones only where they are asked for. */
+  list(deletedToo: boolean): Promise<readonly Key[]>
+  /** Deleted ones are found too. */
+  find(id: string): Promise<Key | undefined>
+  value(id: string): Promise<Secret>
+  /** Sent once. */
+  create(id: string, scope: Scope): Promise<void>
+  /** Reversible for thirty days. Success where it is deleted already. */
+  remove(id: string): Promise<void>
+  undelete(id: string): Promise<void>
 }
 
-/** Deleted ones are found too, for the thirty days that they can be undeleted. Whether a deleted key can be got is not documented, so the list is asked after a refusal. */
-export async function find(project: Project, id: string): Promise<Key | undefined> {
-  try {
-    return fromAnswer(shaped(KeyAnswer, await project.api.call('GET', `${project.keys}/${encodeURIComponent(id)}`)))
-  } catch (thrown) {
-    if (!(thrown instanceof AdapterError) || thrown.code !== 'missing') throw thrown
-    return (await listed(project, true)).find(({ handle }) => handle.id === id)
+export function projectKeys(api: Google, baseUrl: string, project: string, context: AdapterContext): ProjectKeys {
+  const base = baseUrl.replace(/\/$/, '')
+  const all = `${base}/projects/${encodeURIComponent(project)}/locations/global/keys`
+  const one = (id: string): string => `${all}/${encodeURIComponent(id)}`
+
+  const list = async (deletedToo: boolean): Promise<readonly Key[]> => {
+    const keys: Key[] = []
+    for (let token = ''; ;) {
+      const query = new URLSearchParams({ pageSize: '300', showDeleted: String(deletedToo), ...(token === '' ? {} : { pageToken: token }) })
+      const page = shaped(Page, await api.call('GET', `${all}?${query.toString()}`))
+      keys.push(...page.keys.map(keyFrom))
+      if (page.nextPageToken === '') return keys
+      if (page.nextPageToken === token) throw new AdapterError('bad-answer', 'Google answered with a page of keys that leads nowhere')
+      token = page.nextPageToken
+    }
   }
-}
-
-/** Every page. */
-export async function listed(project: Project, deletedToo: boolean): Promise<readonly Key[]> {
-  const all: Key[] = []
-  for (let token = ''; ;) {
-    const query = new URLSearchParams({ pageSize: '300', showDeleted: String(deletedToo), ...(token === '' ? {} : { pageToken: token }) })
-    const page = shaped(Page, await project.api.call('GET', `${project.keys}?${query.toString()}`))
-    all.push(...page.keys.map(fromAnswer))
-    if (page.nextPageToken === '' || page.nextPageToken === token) return all.filter(({ deleted }) => deletedToo || !deleted)
-    token = page.nextPageToken
+  const find = async (id: string): Promise<Key | undefined> => {
+    try {
+      return keyFrom(shaped(KeyAnswer, await api.call('GET', one(id))))
+    } catch (thrown) {
+      if (!(thrown instanceof AdapterError) || thrown.code !== 'missing') throw thrown
+      // That a deleted key can be got was seen, and is not documented.
+      return (await list(true)).find(({ handle }) => handle.id === id)
+    }
   }
-}
-
-function fromAnswer({ name, displayName, createTime, deleteTime, restrictions, serviceAccountEmail }: z.output<typeof KeyAnswer>): Key {
-  const created = Date.parse(createTime ?? '')
-  const deleted = deleteTime !== undefined
+  /** A repeated change is refused once the first one has worked, so after a refusal the key itself is asked. */
+  const change = async (id: string, deleted: boolean, started: () => Promise<unknown>): Promise<void> => {
+    try {
+      await finished(api, base, await started(), context)
+    } catch (thrown) {
+      if (!(thrown instanceof AdapterError)) throw thrown
+      const key = await find(id).catch(() => undefined)
+      if (key?.deleted !== deleted) throw thrown
+    }
+  }
   return {
-    handle: {
-      id: name.slice(name.lastIndexOf('/') + 1),
-      live: !deleted,
-      ...(Number.isNaN(created) ? {} : { createdAt: created }),
-      ...(displayName === undefined ? {} : { name: displayName }),
+    list,
+    find,
+    value: async (id) => shaped(KeyString, await api.call('GET', `${one(id)}/keyString`)).keyString,
+    create: async (id, scope) => {
+      const started = await api.call('POST', `${all}?keyId=${encodeURIComponent(id)}`, { displayName: id, ...scope }, 'once')
+      const made = shaped(KeyAnswer, await finished(api, base, started, context), 'unknown')
+      if (keyFrom(made).handle.id !== id)
+        throw new AdapterError('bad-answer', `Google answered with another key than ${id}`, { effect: 'unknown', retryable: false })
     },
-    deleted,
-    restrictions: restrictions ?? {},
-    serviceAccountEmail,
+    // Without `checkExistingUsage` a key is deleted although it was used in the last seven days (https://googleapis.dev/dotnet/Google.Apis.ApiKeysService.v2, DeleteRequest).
+    // That is wanted: our own proofs are uses, and an emergency can't wait a week.
+    remove: (id) => change(id, true, () => api.call('DELETE', one(id))),
+    undelete: (id) => change(id, false, () => api.call('POST', `${one(id)}:undelete`, {})),
   }
+}
+
+/** A new key may not be seen at once; a refusal of another kind is final. */
+export async function patiently<T>(
+  context: AdapterContext,
+  pauses: readonly number[],
+  read: () => Promise<T | undefined>,
+): Promise<T | undefined> {
+  for (const pause of pauses) {
+    try {
+      const found = await read()
+      if (found !== undefined) return found
+    } catch (thrown) {
+      if (!(thrown instanceof AdapterError) || thrown.code !== 'missing') throw thrown
+    }
+    await context.clock.sleep(pause, context.signal)
+  }
+  return read()
+}
+
+/** After something was made: whatever goes wrong now leaves it there. */
+export function madeValue(keys: ProjectKeys, id: string, context: AdapterContext, pauses: readonly number[]): Promise<Secret> {
+  return fateUnknown(
+    patiently(context, pauses, () => keys.value(id)).then((value) => {
+      if (value !== undefined) return value
+      throw new AdapterError('bad-answer', `Google shows no value of the key ${id}`)
+    }),
+  )
 }
 
 /** One line for each part that is not the same. */
@@ -103,42 +148,31 @@ export function compared(old: Scope, made: Scope): readonly string[] {
 function canonical(value: unknown): string {
   if (Array.isArray(value)) return value.length === 0 ? 'none' : `[${value.map(canonical).toSorted().join(', ')}]`
   if (typeof value !== 'object' || value === null) return value === undefined || value === null || value === '' ? 'none' : String(value)
-  const entries = Object.entries(value).map(([key, item]) => `${key}: ${canonical(item)}`)
+  const entries = Object.entries(value).flatMap(([key, item]) => {
+    const text = canonical(item)
+    return text === 'none' ? [] : [`${key}: ${text}`]
+  })
   return entries.length === 0 ? 'none' : `{${entries.toSorted().join(', ')}}`
 }
 
-/** Makes a key under this id, once. Resolves to its handle as soon as Google says that it is there. */
-export async function makeKey({ api, base, keys, context }: Project, id: string, scope: Scope): Promise<Handle> {
-  const started = await api.call('POST', `${keys}?keyId=${id}`, { displayName: id, ...scope }, 'once')
-  const response = await finished(api, base, started, context)
-  return fateUnknown(Promise.resolve(response).then((answer) => fromAnswer(shaped(KeyAnswer, answer)).handle))
-}
-
-/** Softly: it can be undeleted for thirty days. A key that is deleted already stays so. */
-export async function deleteKey(project: Project, id: string): Promise<void> {
-  const { api, base, keys, context } = project
-  try {
-    await finished(api, base, await api.call('DELETE', `${keys}/${encodeURIComponent(id)}`), context)
-  } catch (thrown) {
-    // A repeated call is refused once the first one has worked.
-    const after = thrown instanceof AdapterError ? await find(project, id).catch(() => undefined) : undefined
-    if (after?.deleted !== true) throw thrown
+function keyFrom({ name, displayName, createTime, deleteTime, restrictions, serviceAccountEmail }: z.output<typeof KeyAnswer>): Key {
+  const created = Date.parse(createTime ?? '')
+  const deleted = deleteTime !== undefined
+  return {
+    handle: {
+      id: name.slice(name.lastIndexOf('/') + 1),
+      live: !deleted,
+      ...(Number.isNaN(created) ? {} : { createdAt: created }),
+      ...(displayName === undefined ? {} : { name: displayName }),
+    },
+    deleted,
+    restrictions: restrictions ?? {},
+    serviceAccountEmail,
   }
 }
 
-/** Brings it back. The same for one that lives. */
-export async function undeleteKey(project: Project, id: string): Promise<void> {
-  const { api, base, keys, context } = project
-  try {
-    await finished(api, base, await api.call('POST', `${keys}/${encodeURIComponent(id)}:undelete`, {}), context)
-  } catch (thrown) {
-    const after = thrown instanceof AdapterError ? await find(project, id).catch(() => undefined) : undefined
-    if (after?.deleted !== false) throw thrown
-  }
-}
-
-function shaped<S extends z.ZodType>(schema: S, answer: unknown): z.output<S> {
+function shaped<S extends z.ZodType>(schema: S, answer: unknown, effect: 'none' | 'unknown' = 'none'): z.output<S> {
   const result = schema.safeParse(answer)
   if (result.success) return result.data
-  throw new AdapterError('bad-answer', 'Google answered in another shape than promised')
+  throw new AdapterError('bad-answer', 'Google answered in another shape than promised', { effect, retryable: false })
 }

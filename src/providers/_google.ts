@@ -37,6 +37,7 @@ const KeyFile = z.looseObject({
 })
 type KeyFile = z.output<typeof KeyFile>
 
+const Fault = z.looseObject({ error: z.string().regex(/^[a-z_]{3,40}$/) })
 const Token = z.looseObject({
   access_token: z
     .string()
@@ -136,11 +137,15 @@ async function exchange(file: KeyFile, context: AdapterContext): Promise<{ reado
     signal: context.signal,
   })
   const { status } = response
-  if (status === 400 || status === 401 || status === 403)
-    throw new AdapterError('denied', `${VENDOR} does not accept the key of ${file.client_email} (${status})`, {
+  if (status === 400 || status === 401 || status === 403) {
+    // The word that OAuth has for it (RFC 6749, 5.2), never its description, which may quote.
+    const fault = Fault.safeParse(parsed(response.body))
+    const said = fault.success ? `${status} ${fault.data.error}` : String(status)
+    throw new AdapterError('denied', `${VENDOR} does not accept the key of ${file.client_email} (${said})`, {
       details: { status },
       hints: ['the key may have been deleted or switched off, or the clock of this machine is wrong; else make a new key file'],
     })
+  }
   if (status < 200 || status > 299) throw refusal(response, context, 'none')
   const token = Token.safeParse(parsed(response.body))
   if (!token.success) throw new AdapterError('bad-answer', `${VENDOR} answered without an access token`)
@@ -279,15 +284,24 @@ function described(error: z.output<typeof Status>, effect: Effect, http?: number
     case 404:
       return new AdapterError('missing', message, { details })
     case 429: {
+      // One status for two things, too many calls and too many keys; how the second is told apart is not documented.
       const rate = wait !== undefined || reasons.includes('RATE_LIMIT_EXCEEDED') || named('RetryInfo')
       const full = !rate && (http === undefined || named('QuotaFailure'))
       if (full) return new AdapterError('quota', message, { details })
-      return new AdapterError('throttled', message, { details, ...(wait === undefined ? {} : { retryAfterMs: wait }) })
+      return new AdapterError('throttled', message, {
+        details: { ...details, rate },
+        ...(wait === undefined ? {} : { retryAfterMs: wait }),
+      })
     }
     case 409:
-      return new AdapterError('failed', `${message}: it exists already`, { effect, details, retryable: false })
+      return new AdapterError('failed', reasons.includes('ALREADY_EXISTS') ? `${message}: it exists already` : message, {
+        effect,
+        details,
+        retryable: false,
+      })
     default:
-      if (status >= 500) return new AdapterError('unavailable', message, { effect, details })
+      // 408 and 499 are time-outs: the work may go on.
+      if (status >= 500 || status === 408 || status === 499) return new AdapterError('unavailable', message, { effect, details })
       return new AdapterError('failed', message, { details, retryable: false })
   }
 }

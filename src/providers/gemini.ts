@@ -1,13 +1,17 @@
 /**
  * Google API keys, of Gemini and others, through the API Keys API v2 (reference/providers.md 7a; https://cloud.google.com/api-keys/docs/reference/rest/v2/projects.locations.keys).
  *
- * The id of a new key is ours to choose, so it is that of the intent, and a lost answer is settled by getting that very key: its value can be read again. The new key
- * has the restrictions and the service account of the old one unless the configuration says otherwise; what differs is said and kept with the version. To delete is
- * reversible for thirty days, so the quarantine of an old key is its deletion, and a rollback undeletes it. Which key a value belongs to can only be asked with the value in
- * the URL, so it is not asked: a key that was stored by hand is adopted by its id.
- *
- * A key is tried by listing one model. https://ai.google.dev/gemini-api/docs/api-key: keys without restrictions are not accepted any more, and those bound to a service
- * account are to replace the others; the date is not certain.
+ * - The id of a new key is ours to choose, so it is that of the intent. A lost answer, and a 409 to a repeated create, is settled by getting that very key: its value can be
+ *   read again.
+ * - The new key has the restrictions and the service account of the old one unless the configuration says otherwise; what differs is said and kept with the version.
+ *   https://ai.google.dev/gemini-api/docs/api-key: keys without restrictions are not accepted any more, and those bound to a service account are to replace the others (date
+ *   UNVERIFIED). So `apiTargets` is never empty.
+ * - Google can't switch a key off, but it keeps a deleted one for thirty days. So `suspend` deletes, `resume` undeletes, and `revoke` finds the key deleted and leaves it so. That
+ *   means: the value is refused from the beginning of the quarantine on, not from its end; a rollback brings it back for thirty days from that beginning and no longer, whatever the
+ *   quarantine; and a version that counts as revoked can until then be brought back by whoever has `apikeys.keys.undelete`, because nobody can purge a key sooner. Deleted keys are
+ *   not listed here: for the engine's proof of death they are gone.
+ * - Which key a value belongs to can only be asked with the value in the URL (`keys:lookupKey`), so it is not asked: a key that was stored by hand is adopted by its id.
+ * - When a key was last used can't be asked.
  */
 import { z } from 'zod'
 import { DAY, MINUTE } from '../core/duration.ts'
@@ -23,15 +27,23 @@ import {
 } from '../core/provider.ts'
 import { secretField, urlField } from '../core/schema.ts'
 import { flatten, Secret, single } from '../core/secret.ts'
-import { fateUnknown, google, keyFileFault, readyToken, reasonsOf, serviceAccountTokens } from './_google.ts'
-import { compared, deleteKey, find, type Key, listed, makeKey, type Project, type Scope, undeleteKey, valueOf } from './_google-keys.ts'
+import { awaitDeath, awaitLife, GEMINI, type KeyFacts } from './_google-probe.ts'
+import { compared, type Key, madeValue, patiently, type ProjectKeys, projectKeys, type Scope } from './_google-keys.ts'
+import { type Google, google, keyFileFault, readyToken, serviceAccountTokens } from './_google.ts'
 
-const GEMINI = 'generativelanguage.googleapis.com'
-const PERMISSIONS = ['create', 'get', 'getKeyString', 'list', 'delete', 'undelete'].map((verb) => `apikeys.keys.${verb}`)
+/** https://cloud.google.com/api-keys/docs/access-control: one for each call that is made here; the last one is for operations. */
+const PERMISSIONS = [
+  ...['create', 'get', 'getKeyString', 'list', 'delete', 'undelete'].map((verb) => `apikeys.keys.${verb}`),
+  'serviceusage.operations.get',
+]
+/** On the service account to which keys are bound (https://ai.google.dev/gemini-api/docs/api-key). Whether a role of one's own may hold it is UNVERIFIED. */
+const BINDING = 'iam.serviceAccountApiKeyBindings.create'
 /** Pauses before an absent id means that nothing was made: the operation may go on after its answer was lost. */
 const LOOK_MS = [1000, 2000, 4000, 8000, 16_000, 32_000]
-/** Google names no figure for propagation; five minutes are reported for new keys and new restrictions. */
-const SPREAD = { freshMs: 5 * MINUTE, knownMs: MINUTE, youngMs: 10 * MINUTE, calmPauseMs: 500, pauseMs: 5000, inARow: 3 } as const
+/** Pauses before a key that was made is believed to have no value. */
+const VALUE_MS = [1000, 2000, 4000, 8000]
+/** So long a key counts as new, which may not be known everywhere. */
+const YOUNG_MS = 10 * MINUTE
 
 const Config = z
   .strictObject({
@@ -73,14 +85,17 @@ const Config = z
   })
 type Options = z.output<typeof Config>
 
-/** A session's far side. */
-interface Site extends Project {
+const Held = z.looseObject({ permissions: z.array(z.string()).default([]) })
+
+/** A session's far side: the keys of one project. */
+interface Site {
   readonly config: Options
+  readonly context: AdapterContext
+  readonly api: Google
+  readonly keys: ProjectKeys
   /** Ids of keys that came to life in this session. */
   readonly fresh: Set<string>
 }
-
-const Held = z.looseObject({ permissions: z.array(z.string()).default([]) })
 
 export default defineProvider({
   id: 'gemini',
@@ -99,26 +114,37 @@ export default defineProvider({
     lastUsed: false,
   }),
   secretType: 'api_key',
-  permissions: ({ project }) =>
-    [
-      `gcloud iam roles create rotateApiKeys --project=${project} --permissions=${PERMISSIONS.join(',')},serviceusage.operations.get`,
-      `gcloud projects add-iam-policy-binding ${project} --member=serviceAccount:EMAIL --role=projects/${project}/roles/rotateApiKeys`,
-    ].join('\n'),
+  permissions: ({ project, serviceAccountEmail }) => permissions(project, serviceAccountEmail),
   open: (config, context) => Promise.resolve(openSession(config, context)),
 })
 
+/** Roles of their own, because the least of Google's that has them all can also change every key. */
+function permissions(project: string, serviceAccountEmail: string | undefined): string {
+  const role = (id: string, rights: readonly string[]): string =>
+    `gcloud iam roles create ${id} --project=${project} --permissions=${rights.join(',')}`
+  const caller = '--member=serviceAccount:CALLER'
+  return [
+    role('rotateApiKeys', PERMISSIONS),
+    `gcloud projects add-iam-policy-binding ${project} ${caller} --role=projects/${project}/roles/rotateApiKeys`,
+    ...(serviceAccountEmail === undefined
+      ? []
+      : [
+          role('rotateApiKeyBinding', [BINDING]),
+          `gcloud iam service-accounts add-iam-policy-binding ${serviceAccountEmail} ${caller} --role=projects/${project}/roles/rotateApiKeyBinding`,
+        ]),
+  ].join('\n')
+}
+
 function openSession(config: Options, context: AdapterContext): ProviderSession {
-  const { credentials, accessToken } = config
+  const { credentials, accessToken, project } = config
   const tokens = credentials === undefined ? accessToken && readyToken(accessToken) : serviceAccountTokens(credentials, context)
   if (tokens === undefined) throw new AdapterError('misconfigured', 'neither "credentials" nor "accessToken" is configured')
-  const base = config.baseUrl.replace(/\/$/, '')
-  const keys = `${base}/projects/${encodeURIComponent(config.project)}/locations/global/keys`
-  const site: Site = { config, context, api: google(tokens, context), base, keys, fresh: new Set() }
+  const api = google(tokens, context)
+  const site: Site = { config, context, api, keys: projectKeys(api, config.baseUrl, project, context), fresh: new Set() }
   return {
     preflight: (current) => preflight(site, current),
-    list: async () => (await listed(site, false)).map(({ handle }) => handle),
-    resembles: async (handle, fields) =>
-      (await find(site, handle.id)) !== undefined && (await valueOf(site, handle.id)).equals(flatten(fields)),
+    list: async () => (await site.keys.list(false)).map(({ handle }) => handle),
+    resembles: async ({ id }, fields) => (await site.keys.find(id)) !== undefined && (await site.keys.value(id)).equals(flatten(fields)),
     create: (intent, current) => create(site, intent, current),
     settle: (intent, current) => settle(site, intent, current),
     verify: (credential, expect) => verify(site, credential, expect),
@@ -131,32 +157,32 @@ function openSession(config: Options, context: AdapterContext): ProviderSession 
 
 /** Reads only. The value of the current key is compared, so that a wrong id that was adopted is found before the wrong key ends. */
 async function preflight(site: Site, current: Credential | undefined): Promise<void> {
+  const { config, context, keys } = site
   await permitted(site)
-  await listed(site, false)
+  await keys.list(false)
   if (current === undefined) return
   const { handle } = current
   if (handle === undefined) {
-    return site.context.note(
-      `which key of ${site.config.project} the current value belongs to is not known here, so its restrictions can not be compared and it will not be deleted; to change that: rotate adopt ${site.context.path} --key-id ID`,
+    return context.note(
+      `which key of ${config.project} the current value belongs to is not known here, so its restrictions can not be compared and it will not be deleted; to change that: rotate adopt ${context.path} --key-id ID`,
     )
   }
-  const key = await find(site, handle.id)
-  if (key === undefined || key.deleted)
-    throw new AdapterError(
-      'refused',
-      `the stored current key ${handle.id} ${key === undefined ? 'does not exist' : 'is deleted'} in project ${site.config.project}`,
-      {
-        hints: [
-          key === undefined
-            ? 'correct "project", or store the key that is in use now with "rotate set"'
-            : 'undelete it, or store the key that is in use now with "rotate set"',
-        ],
-      },
-    )
+  const key = await keys.find(handle.id)
+  if (key === undefined)
+    throw new AdapterError('refused', `the stored current key ${handle.id} does not exist in project ${config.project}`, {
+      hints: ['correct "project", or store the key that is in use now with "rotate set"'],
+    })
+  if (key.deleted)
+    throw new AdapterError('refused', `the stored current key ${handle.id} is deleted in project ${config.project}`, {
+      hints: ['undelete it, or store the key that is in use now with "rotate set"'],
+    })
   await sameValue(site, key, current)
 }
 
-/** Google says which rights the caller has, where that API is enabled; where it is not, the reads that follow find out about the others. */
+/**
+ * Google says which rights the caller has, where that API is enabled; where it is not, the reads that follow find out about some of them. Rights on single service accounts are
+ * not among the answers. That it takes a project by its number is UNVERIFIED.
+ */
 async function permitted(site: Site): Promise<void> {
   const { resourceManagerUrl, project } = site.config
   const url = `${resourceManagerUrl.replace(/\/$/, '')}/v1/projects/${encodeURIComponent(project)}:testIamPermissions`
@@ -164,20 +190,21 @@ async function permitted(site: Site): Promise<void> {
   try {
     answer = await site.api.call('POST', url, { permissions: PERMISSIONS }, 'read')
   } catch (thrown) {
-    if (!(thrown instanceof AdapterError) || thrown.details['status'] === undefined || thrown.details['status'] === 401) throw thrown
+    if (!(thrown instanceof AdapterError) || thrown.details['reasons'] === undefined) throw thrown
     return site.context.note(`whether the caller may make and delete keys could not be asked (${thrown.message})`)
   }
-  const held = Held.safeParse(answer).data?.permissions ?? []
-  const missing = PERMISSIONS.filter((permission) => !held.includes(permission))
-  if (missing.length > 0)
-    throw new AdapterError('denied', `the caller lacks ${missing.join(', ')} in project ${project}`, {
-      hints: ['a role with the rights that are needed is in: rotate provider test PATH; roles/serviceusage.apiKeysAdmin has them all'],
-      details: { missing },
-    })
+  const held = Held.safeParse(answer)
+  if (!held.success) throw new AdapterError('bad-answer', 'Google does not say which permissions the caller has')
+  const missing = PERMISSIONS.filter((permission) => !held.data.permissions.includes(permission))
+  if (missing.length === 0) return
+  throw new AdapterError('denied', `the caller lacks ${missing.join(', ')} in project ${project}`, {
+    hints: [`a role with these rights is in: rotate provider test ${site.context.path}; roles/serviceusage.apiKeysAdmin has them all`],
+    details: { missing },
+  })
 }
 
 async function sameValue(site: Site, { handle }: Key, { fields }: Credential): Promise<void> {
-  if (Object.keys(fields).length === 0 || (await valueOf(site, handle.id)).equals(flatten(fields))) return
+  if (Object.keys(fields).length === 0 || (await site.keys.value(handle.id)).equals(flatten(fields))) return
   throw new AdapterError(
     'misconfigured',
     `the key ${handle.id} of project ${site.config.project} has another value than the one stored here`,
@@ -189,29 +216,28 @@ async function sameValue(site: Site, { handle }: Key, { fields }: Credential): P
 
 /** Sent once, under the id of the intent. `quota`, `denied`, `throttled`, or a refusal that Google gives a code: nothing was made. Else unknown: ask `settle`. */
 async function create(site: Site, intent: Intent, current: Credential | undefined): Promise<Issued> {
-  const { config, context } = site
-  if (context.signal.aborted) throw new AdapterError('failed', 'interrupted before the key was made', { retryable: false })
+  const { config, keys } = site
   const id = idFor(intent)
-  const old = await replaced(site, current)
+  const old = current?.handle === undefined ? undefined : await keys.find(current.handle.id)
   const wanted = wantedScope(config, old)
-  let made: Handle
   try {
-    made = await makeKey(site, id, wanted)
+    await keys.create(id, wanted)
   } catch (thrown) {
     throw await explained(site, thrown, wanted)
   }
-  return issued(site, made.id, old)
+  return issued(site, id, old)
 }
 
 /** Also the end of a settlement: the key exists, and its value can be read as often as needed. */
 async function issued(site: Site, id: string, old: Key | undefined): Promise<Issued> {
-  const value = await fateUnknown(valueOf(site, id))
-  site.fresh.add(id)
+  const { context, keys, fresh } = site
+  const value = await madeValue(keys, id, context, VALUE_MS)
+  fresh.add(id)
   // What the key may do is what Google says it may, not what was asked for. That it can't be read now is no reason to lose the key.
-  const key = await find(site, id).catch(() => undefined)
+  const key = await patiently(context, VALUE_MS, () => keys.find(id)).catch(() => undefined)
   const differences = key === undefined || old === undefined ? [] : compared(old, key)
-  for (const difference of differences) site.context.note(`the new key ${id} differs from the old one: ${difference}`)
-  if (key === undefined) site.context.note(`what the new key ${id} may do could not be read, so it was not compared with the old one`)
+  for (const difference of differences) context.note(`the new key ${id} differs from the old one: ${difference}`)
+  if (key === undefined) context.note(`what the new key ${id} may do could not be read, so it was not compared with the old one`)
   const scope =
     key === undefined || old === undefined
       ? 'not compared'
@@ -219,11 +245,6 @@ async function issued(site: Site, id: string, old: Key | undefined): Promise<Iss
         ? 'as the old key'
         : differences.join('; ').slice(0, 500)
   return { fields: single(value), handle: key?.handle ?? { id, live: true }, metadata: { scope } }
-}
-
-/** The key whose place the new one takes, where it is known. */
-async function replaced(site: Site, current: Credential | undefined): Promise<Key | undefined> {
-  return current?.handle === undefined ? undefined : find(site, current.handle.id)
 }
 
 /** At most 63 characters of a-z, 0-9 and hyphens; a tag is unique in any case, so no two of them become the same. */
@@ -235,157 +256,105 @@ function idFor({ tag }: Intent): string {
 }
 
 function wantedScope({ apiTargets, serviceAccountEmail }: Options, old: Key | undefined): Scope {
-  const email = serviceAccountEmail ?? old?.serviceAccountEmail
   const { apiTargets: before, ...rest } = old?.restrictions ?? {}
   const unlimited = !Array.isArray(before) || before.length === 0
   const services = apiTargets ?? (unlimited ? [GEMINI] : undefined)
   const targets = services === undefined ? before : services.map((service) => ({ service }))
-  return { restrictions: { ...rest, apiTargets: targets }, serviceAccountEmail: email }
+  return { restrictions: { ...rest, apiTargets: targets }, serviceAccountEmail: serviceAccountEmail ?? old?.serviceAccountEmail }
 }
 
-/** What a refused create means for the operator. */
+/** What a refused create means for the operator. Where it may have worked after all, only `settle` can tell. */
 async function explained(site: Site, thrown: unknown, wanted: Scope): Promise<unknown> {
-  if (!(thrown instanceof AdapterError)) return thrown
-  const { code, message, effect, details } = thrown
-  if (code === 'quota') return full(site, message)
-  if (details['status'] !== 400 || effect !== 'none') return thrown
-  const bound =
-    wanted.serviceAccountEmail === undefined ? [] : ['the policy of the organization may forbid keys that are bound to a service account']
-  return new AdapterError('misconfigured', `${message}: the key was not made`, {
-    details,
-    hints: [...bound, 'check "apiTargets" and "serviceAccountEmail"'],
-  })
+  if (!(thrown instanceof AdapterError) || thrown.effect !== 'none') return thrown
+  const { code, message, details } = thrown
+  if (code === 'quota' || (code === 'throttled' && details['rate'] !== true)) return full(site, thrown)
+  const hints = [
+    ...(wanted.serviceAccountEmail === undefined
+      ? []
+      : [
+          `the caller needs ${BINDING} on ${wanted.serviceAccountEmail}, and the policy of the organization may forbid keys that are bound to a service account`,
+        ]),
+    'check "apiTargets" and "serviceAccountEmail"',
+  ]
+  if (code === 'denied') return new AdapterError(code, message, { details, hints: [...thrown.hints, ...hints.slice(0, -1)] })
+  if (details['status'] !== 400) return thrown
+  return new AdapterError('misconfigured', `${message}: the key was not made`, { details, hints })
 }
 
-/** `quota`, with what helps to decide which key may go. */
-async function full(site: Site, message: string): Promise<AdapterError> {
-  const keys = await listed(site, false).catch(() => [])
+/** The refusal, with what helps to decide which key may go. */
+async function full(site: Site, { code, message, retryAfterMs, details }: AdapterError): Promise<AdapterError> {
+  const { config, context } = site
+  const keys = await site.keys.list(false).catch(() => [])
   const age = ({ createdAt }: Handle): string =>
-    createdAt === undefined ? 'age unknown' : `${Math.floor((site.context.clock.now() - createdAt) / DAY)} days old`
+    createdAt === undefined ? 'age unknown' : `${Math.max(0, Math.floor((context.clock.now() - createdAt) / DAY))} days old`
   const oldest = keys.map(({ handle }) => handle).toSorted((a, b) => (a.createdAt ?? 0) - (b.createdAt ?? 0))
   const named = oldest.slice(0, 5).map((handle) => `${handle.id} (${age(handle)})`)
-  const which = named.length === 0 ? '' : `; project ${site.config.project} has ${keys.length} keys, the oldest are ${named.join(', ')}`
-  return new AdapterError('quota', `${message}${which}`, {
-    hints: ['delete keys that nothing uses (deleted ones may count for thirty days), or ask Google for more'],
+  const which = named.length === 0 ? '' : `; project ${config.project} has ${keys.length} keys, the oldest: ${named.join(', ')}`
+  return new AdapterError(code, `${message}${which}`, {
+    details,
+    ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
+    hints: [
+      ...(code === 'quota' ? [] : ['Google does not say whether that was too many calls or too many keys']),
+      'delete keys that nothing uses (deleted ones may count for thirty days), or ask Google for more',
+    ],
   })
 }
 
 /** Gets the very key that the intent names. A deleted one is a stray: there is nothing that it could be used for. */
 async function settle(site: Site, intent: Intent, current: Credential | undefined): Promise<Settlement> {
+  const { context, keys } = site
   const id = idFor(intent)
-  for (let attempt = 0; ; attempt++) {
-    const key = await find(site, id)
-    if (key !== undefined) return settled(site, intent, key, await replaced(site, current).catch(() => undefined))
-    const pause = LOOK_MS[attempt]
-    if (pause === undefined) return { outcome: 'none', detail: `there is no key ${id}` }
-    await site.context.clock.sleep(pause, site.context.signal)
-  }
-}
-
-async function settled(site: Site, intent: Intent, key: Key, old: Key | undefined): Promise<Settlement> {
+  const key = await patiently(context, LOOK_MS, () => keys.find(id))
+  if (key === undefined) return { outcome: 'none', detail: `there is no key ${id}` }
   const { handle, deleted } = key
-  if (intent.before.some(({ id }) => id === handle.id))
-    return { outcome: 'ambiguous', candidates: [handle], detail: `the key ${handle.id} existed before the create` }
-  if (deleted) return { outcome: 'stray', handles: [handle], detail: `the key ${handle.id} was made, and is deleted` }
+  if (intent.before.some((earlier) => earlier.id === id))
+    return { outcome: 'ambiguous', candidates: [handle], detail: `the key ${id} existed before the create` }
+  if (deleted) return { outcome: 'stray', handles: [handle], detail: `the key ${id} was made, and is deleted` }
+  const old = current?.handle === undefined ? undefined : await keys.find(current.handle.id).catch(() => undefined)
   try {
-    return { outcome: 'applied', issued: await issued(site, handle.id, old), detail: `the key ${handle.id} was made` }
+    return { outcome: 'applied', issued: await issued(site, id, old), detail: `the key ${id} was made` }
   } catch (thrown) {
     if (!(thrown instanceof AdapterError) || (thrown.code !== 'denied' && thrown.code !== 'missing')) throw thrown
-    return {
-      outcome: 'stray',
-      handles: [handle],
-      detail: `the key ${handle.id} was made, and its value can not be read: ${thrown.message}`,
-    }
+    const detail = `the key ${id} was made, and its value can not be read: ${thrown.message}`
+    return { outcome: 'stray', handles: [handle], detail }
   }
 }
 
-/** Steady answers count, not single ones. See `ProviderSession`. */
-async function verify(site: Site, credential: Credential, expect: 'live' | 'dead'): Promise<void> {
-  const { clock, signal, note } = site.context
-  const { handle, fields } = credential
-  if (Object.keys(fields).length === 0) return verifyById(site, handle, expect)
-  const young = handle !== undefined && (site.fresh.has(handle.id) || clock.now() - (handle.createdAt ?? 0) < SPREAD.youngMs)
-  const deadline = clock.monotonic() + (expect === 'live' && young ? SPREAD.freshMs : SPREAD.knownMs)
-  let inARow = 0
-  let waited = false
-  for (;;) {
-    const answer = await ask(site, credential)
-    // By its restrictions it may not do this: it lives, and that is all that can be known.
-    if (answer === 'blocked' && expect === 'live' && !(await mayCallGemini(site, handle))) return
-    const alive = answer !== 'dead'
-    inARow = (expect === 'live' ? answer === 'live' : !alive) ? inARow + 1 : 0
-    if (inARow === SPREAD.inARow || clock.monotonic() + SPREAD.pauseMs > deadline) {
-      if (answer === 'blocked' && expect === 'live')
-        throw new AdapterError(
-          'failed',
-          'Google knows the key but does not let it call the Gemini API, although its restrictions allow that',
-          { retryable: false },
-        )
-      if (alive) return
-      throw new AdapterError('refused', 'Google does not accept the key')
-    }
-    if (inARow === 0 && !waited) {
-      waited = true
-      note(`waiting until Google ${expect === 'live' ? 'accepts the key' : 'refuses the deleted key'} everywhere`)
-    }
-    await clock.sleep(inARow === 0 ? SPREAD.pauseMs : SPREAD.calmPauseMs, signal)
+/** See `ProviderSession` and `_google-probe.ts`. A key without its value can only be looked up, and only for `dead`. */
+async function verify(site: Site, { fields, handle }: Credential, expect: 'live' | 'dead'): Promise<void> {
+  const { config, context, keys, fresh } = site
+  if (Object.keys(fields).length === 0) {
+    if (handle === undefined || expect === 'live')
+      throw new AdapterError('misconfigured', "the key's value is not known, so it can't be tried")
+    const key = await keys.find(handle.id)
+    if (key === undefined || key.deleted) throw new AdapterError('refused', `the key ${handle.id} is deleted`)
+    return
   }
-}
-
-/** A key without its value can only be looked up. */
-async function verifyById(site: Site, handle: Handle | undefined, expect: 'live' | 'dead'): Promise<void> {
-  if (handle === undefined || expect === 'live')
-    throw new AdapterError('misconfigured', "the key's value is not known, so it can't be tried")
-  const key = await find(site, handle.id)
-  if (key === undefined || key.deleted) throw new AdapterError('refused', `the key ${handle.id} is deleted`)
-}
-
-async function mayCallGemini(site: Site, handle: Handle | undefined): Promise<boolean> {
-  const targets = handle === undefined ? undefined : (await find(site, handle.id))?.restrictions['apiTargets']
-  return JSON.stringify(targets ?? []).includes(`"${GEMINI}"`)
-}
-
-/**
- * One call of the key. `dead`: it is not known. `blocked`: it is known, and its restrictions do not let it do this from here. Anything else that is not a success says
- * nothing about the key and throws. Among it is a 401 that names the kind of token, which keys bound to a service account are reported to get while they live.
- */
-async function ask(site: Site, { fields }: Credential): Promise<'live' | 'blocked' | 'dead'> {
-  const { context, config } = site
-  const value = flatten(fields)
-  if (!value.isText() || !/^[\w.-]{1,500}$/.test(value.reveal())) throw new AdapterError('refused', 'the value is no API key of Google')
-  const response = await context.http.send({
-    method: 'GET',
-    url: `${config.geminiUrl.replace(/\/$/, '')}/v1beta/models?pageSize=1`,
-    headers: { 'x-goog-api-key': value.reveal(), accept: 'application/json' },
-    effect: 'read',
-    signal: context.signal,
-  })
-  const { status, reasons } = reasonsOf(response)
-  if (status >= 200 && status < 300) return 'live'
-  if (status === 400 && reasons.includes('API_KEY_INVALID')) return 'dead'
-  if (status === 401 && !reasons.includes('ACCESS_TOKEN_TYPE_UNSUPPORTED')) return 'dead'
-  if (status === 403 && reasons.some((reason) => /^API_KEY_\w+_BLOCKED$/.test(reason))) return 'blocked'
-  const code = status === 429 ? 'throttled' : status >= 500 ? 'unavailable' : 'failed'
-  const disabled = reasons.includes('SERVICE_DISABLED') ? ['enable the Gemini API in the project'] : []
-  throw new AdapterError(code, `Google answered ${[status, ...reasons].join(' ')}, which says nothing about the key`, { hints: disabled })
+  const known = async (): Promise<Key | undefined> => (handle === undefined ? undefined : keys.find(handle.id))
+  const facts: KeyFacts = {
+    young: handle !== undefined && (fresh.has(handle.id) || context.clock.now() - (handle.createdAt ?? 0) < YOUNG_MS),
+    mayCall: async () => JSON.stringify((await known())?.restrictions['apiTargets'] ?? []).includes(`"${GEMINI}"`),
+    isGone: async () => (handle === undefined ? undefined : (await known())?.deleted !== false),
+  }
+  return (expect === 'live' ? awaitLife : awaitDeath)(context, config.geminiUrl, flatten(fields), facts)
 }
 
 /** Idempotent: a deleted key stays deleted. Only a key whose value is the one stored here, or that was found by the id of an intent, is touched. */
 async function remove(site: Site, credential: Credential, why: 'suspend' | 'revoke'): Promise<void> {
   const id = idOf(site, credential)
-  const key = await find(site, id)
+  const key = await site.keys.find(id)
   if (key === undefined && why === 'suspend') throw new AdapterError('missing', `there is no key ${id}`)
   if (key === undefined || key.deleted) return
   await sameValue(site, key, credential)
-  await deleteKey(site, id)
+  await site.keys.remove(id)
   site.fresh.delete(id)
 }
 
 async function undelete(site: Site, credential: Credential): Promise<void> {
   const id = idOf(site, credential)
-  const key = await find(site, id)
+  const key = await site.keys.find(id)
   if (key === undefined) throw new AdapterError('missing', `there is no key ${id}; Google keeps a deleted one for thirty days`)
-  if (key.deleted) await undeleteKey(site, id)
+  if (key.deleted) await site.keys.undelete(id)
   site.fresh.add(id)
 }
 

@@ -63,6 +63,7 @@ function screen({ code, stdout, stderr }: Shown): string {
     .replaceAll(/127\.0\.0\.1:\d+/g, '127.0.0.1:PORT')
     .replaceAll(/\bAKIA[A-Z0-9]+/g, 'AKIAKEY')
     .replaceAll(/…[A-Za-z0-9_+/=-]{4}/g, '…HINT')
+    .replaceAll(/\b(?!first-|val[-_])[a-z]{2,6}[-_]…HINT/g, '…HINT') // a random value may begin like one of a vendor
     .replaceAll(/\bval[^\s)]*…/g, 'val…')
     .replaceAll(/\d{4}-\d{2}-\d{2}T?[ ]?\d{2}:\d{2}(:\d{2})?(\.\d+)?(Z| UTC)?/g, 'TIME')
     .replaceAll(/ {2}\d+(\.\d+)? ?m?s\b/g, '') // shown only when it took a while
