@@ -208,7 +208,7 @@ export class Recipe {
     const { world } = this
     const result = await world.run(['run-due', '--key-file', world.box.keyFile, '--json'], { env: { ROTATE_KEY_FILE: undefined } })
     expect(result.code, result.stderr).toBe(code)
-    for (const key of this.openai.keys.values()) this.#values.add(key.value)
+    for (const value of this.openai.values) this.#values.add(value)
     for (const key of this.stripe.keys.values()) this.#values.add(key.token)
     return (JSON.parse(result.stdout) as { data: Due }).data
   }
