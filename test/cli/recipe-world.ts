@@ -72,7 +72,9 @@ export class Recipe {
   async start(): Promise<this> {
     await this.world.init()
     await Promise.all([this.openai.start(), this.stripe.start(), this.github.start(), this.vercel.start(), this.render.start()])
-    this.slow(false)
+    // Deployments are live at once; how they are waited for is tested elsewhere.
+    this.vercel.work = 0
+    this.render.work = 0
     const before = await this.#credentials()
     const env = Object.fromEntries(names.map((name) => [variableOf(name), before[name]]))
     this.#sites = [this.vercel.project('site', env), this.vercel.project('admin', env)]
@@ -166,12 +168,6 @@ export class Recipe {
     // A key of OpenAI does not say its own id, so the operator does; then it can be revoked like those that come after it.
     const [id = ''] = this.openai.keys.keys()
     if (name === 'OPENAI_API_KEY') await world.ok(['adopt', pathOf(name), '--key-id', id])
-  }
-
-  /** Do deployments take their time? */
-  slow(on: boolean): void {
-    this.vercel.work = on ? 1 : 0
-    this.render.work = on ? 1 : 0
   }
 
   /** Stripe has approved an app meanwhile: new keys need no person any more. */
