@@ -72,7 +72,9 @@ export class Recipe {
   async start(): Promise<this> {
     await this.world.init()
     await Promise.all([this.openai.start(), this.stripe.start(), this.github.start(), this.vercel.start(), this.render.start()])
-    this.slow(false)
+    // Deployments are live at once; how they are waited for is tested elsewhere.
+    this.vercel.work = 0
+    this.render.work = 0
     const before = await this.#credentials()
     const env = Object.fromEntries(names.map((name) => [variableOf(name), before[name]]))
     this.#sites = [this.vercel.project('site', env), this.vercel.project('admin', env)]
@@ -168,12 +170,6 @@ export class Recipe {
     if (name === 'OPENAI_API_KEY') await world.ok(['adopt', pathOf(name), '--key-id', id])
   }
 
-  /** Do deployments take their time? */
-  slow(on: boolean): void {
-    this.vercel.work = on ? 1 : 0
-    this.render.work = on ? 1 : 0
-  }
-
   /** Stripe has approved an app meanwhile: new keys need no person any more. */
   async manageStripe(): Promise<void> {
     const { appKey, account, url } = this.stripe
@@ -208,7 +204,7 @@ export class Recipe {
     const { world } = this
     const result = await world.run(['run-due', '--key-file', world.box.keyFile, '--json'], { env: { ROTATE_KEY_FILE: undefined } })
     expect(result.code, result.stderr).toBe(code)
-    for (const key of this.openai.keys.values()) this.#values.add(key.value)
+    for (const value of this.openai.values) this.#values.add(value)
     for (const key of this.stripe.keys.values()) this.#values.add(key.token)
     return (JSON.parse(result.stdout) as { data: Due }).data
   }

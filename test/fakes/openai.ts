@@ -16,6 +16,8 @@ export class FakeOpenai {
   readonly accounts = new Map<string, string>()
   readonly keys = new Map<string, FakeKey>()
   readonly calls: string[] = []
+  /** Every value ever made, also of keys that are gone. */
+  readonly values: string[] = []
   /** The next POST: refuse it, or do it and lose the answer. */
   next: 'refuse' | 'lose' | undefined
   /** The call for another key does not exist here. */
@@ -42,6 +44,7 @@ export class FakeOpenai {
     const id = `key_${++this.#serial}`
     const key: FakeKey = { id, name, account, value: `sk-svcacct-${id}-${randomBytes(12).toString('hex')}` }
     this.keys.set(id, key)
+    this.values.push(key.value)
     return key
   }
 
