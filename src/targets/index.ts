@@ -10,6 +10,8 @@ export interface TargetEntry {
 
 const entries: Record<string, TargetEntry> = {
   '1password': { title: '1Password, by service account or Connect server', aliasOf: 'onepassword', load: () => import('./onepassword.ts') },
+  'aws-secrets-manager': { title: 'AWS Secrets Manager', load: () => import('./aws-secrets-manager.ts') },
+  'aws-ssm': { title: 'AWS SSM Parameter Store', load: () => import('./aws-ssm.ts') },
   bitwarden: { title: 'Bitwarden or Vaultwarden, by the program bw', load: () => import('./bitwarden.ts') },
   'env-file': { title: '.env file on this machine', load: () => import('./env-file.ts') },
   exec: { title: 'Program that delivers the value', load: () => import('./exec.ts') },

@@ -1,0 +1,242 @@
+/**
+ * Parameters of type SecureString in the AWS Systems Manager Parameter Store (reference/providers.md 15;
+ * https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_PutParameter.html).
+ *
+ * What an overwrite does not repeat falls back to the default of the account: a parameter under a key of its own would from then on be under `aws/ssm`, which its readers may not
+ * use. So key, tier, description and pattern are read first (DescribeParameters) and sent again. Overwriting has no idempotency: a repetition is one more version with the same value,
+ * harmless but one of the hundred that are kept, so what holds the value already is not written, and a lost answer is settled by reading. Something new is made without
+ * `Overwrite`, so that what somebody else made at the same moment is not overwritten. Consumers take the value when they read it next.
+ */
+import { z } from 'zod'
+import { AdapterError } from '../core/errors.ts'
+import type { Prior } from '../core/model.ts'
+import type { AdapterContext } from '../core/provider.ts'
+import { Secret } from '../core/secret.ts'
+import { defineTarget, type TargetSession } from '../core/target.ts'
+import type { AwsJson } from '../net/aws-json.ts'
+import { listIn, objectIn, plainText, textIn } from '../net/json-api.ts'
+import { afterWrite } from '../net/tool.ts'
+import { awsClient, awsFields, LOOK_PAUSES_MS } from './_aws.ts'
+
+const VENDOR = 'AWS SSM'
+const KIND = 'SecureString'
+/** By tier, in bytes; reference/providers.md 15. */
+const LIMITS = { Standard: 4096, larger: 8192 } as const
+const RIGHTS =
+  'the credential needs ssm:GetParameter and ssm:PutParameter on the parameter (ssm:DeleteParameter to undo what "create" made), ssm:DescribeParameters on *, and kms:Encrypt and kms:Decrypt on its key if that is your own (kms:GenerateDataKey for tier Advanced)'
+
+const Config = z.strictObject({
+  ...awsFields,
+  parameter: z
+    .string()
+    .regex(/^(\/[A-Za-z0-9_.{}-]+)+$|^[A-Za-z0-9_.{}-]+$/, 'is not the name of a parameter such as /production/app/{name}')
+    .max(1000)
+    .meta({ description: 'Name of the parameter; {name} is the name of a value', examples: ['/production/app/{name}'] }),
+  create: z.boolean().default(false).meta({ description: 'Also make parameters that do not exist yet' }),
+  keyId: z
+    .string()
+    .regex(/^[A-Za-z0-9:/_-]{1,256}$/, 'is not the id, ARN or alias of a key in KMS')
+    .optional()
+    .meta({ description: 'Key in KMS for a new parameter; those that exist keep theirs', examples: ['alias/app'] }),
+  tier: z
+    .enum(['Standard', 'Advanced', 'Intelligent-Tiering'])
+    .optional()
+    .meta({ description: 'Tier of a new parameter; those that exist keep theirs' }),
+})
+type Options = z.output<typeof Config>
+
+/** What an overwrite has to repeat. */
+interface Facts {
+  readonly KeyId?: string
+  readonly Tier?: string
+  readonly Description?: string
+  readonly AllowedPattern?: string
+  readonly DataType?: string
+}
+
+export default defineTarget({
+  id: 'aws-ssm',
+  title: 'AWS SSM Parameter Store',
+  config: Config,
+  readable: true,
+  describe: ({ parameter, region }) => `${VENDOR} parameter ${parameter} in ${region}`,
+  open: (config, context) => Promise.resolve(openSession(config, context)),
+})
+
+function openSession(config: Options, context: AdapterContext): TargetSession {
+  const aws = awsClient(context, config, 'ssm', RIGHTS)
+  return {
+    probe: async () => {
+      // The names of the values are not known here, unless the parameter has one of its own.
+      if (config.parameter.includes('{name}'))
+        return void (await describe(aws, [{ Key: 'Name', Option: 'BeginsWith', Values: [beginning(config)] }]))
+      const held = await read(aws, config.parameter)
+      if (held === undefined && !config.create) throw fresh(config.parameter)
+      if (held !== undefined) await factsOf(aws, config.parameter)
+    },
+    current: async (names) => {
+      const found: [string, Secret | null][] = []
+      for (const name of names) found.push([name, (await read(aws, parameterOf(config, name))) ?? null])
+      return Object.fromEntries(found)
+    },
+    put: ({ entries }) => put(config, aws, entries, context),
+    restore: (prior, old) => restore(config, aws, { ...old?.entries, ...prior }, prior, context),
+    close: () => Promise.resolve(),
+  }
+}
+
+const parameterOf = ({ parameter }: Options, name: string): string => parameter.replaceAll('{name}', name)
+
+/** A filter wants at least one character after the slash; without one any name will do. */
+function beginning({ parameter }: Options): string {
+  const head = parameter.slice(0, parameter.indexOf('{name}'))
+  return head.replace(/\/$/, '') === '' ? 'A' : head
+}
+
+function fresh(parameter: string): AdapterError {
+  return new AdapterError('misconfigured', `there is no parameter ${parameter}`, {
+    hints: ['make it once as a SecureString, or "create": true'],
+  })
+}
+
+/** Its value. Throws `misconfigured` for a parameter of another type: it would lie there in clear, and its type can not be changed. */
+async function read(aws: AwsJson, parameter: string): Promise<Secret | undefined> {
+  let answer: Readonly<Record<string, unknown>>
+  try {
+    answer = await aws.call('GetParameter', { Name: parameter, WithDecryption: true }, 'read')
+  } catch (thrown) {
+    if (thrown instanceof AdapterError && thrown.code === 'missing') return undefined
+    throw thrown
+  }
+  const found = objectIn(answer['Parameter'], VENDOR)
+  if (found['Type'] !== KIND)
+    throw new AdapterError('misconfigured', `${parameter} is not a ${KIND}, so a secret would lie there in clear`, {
+      hints: ['delete it and make it again as a SecureString: AWS does not change the type of a parameter'],
+    })
+  return new Secret(textIn(found, 'Value', VENDOR))
+}
+
+/** https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_DescribeParameters.html: a page may be empty and still not be the last. */
+async function describe(aws: AwsJson, filters: readonly unknown[]): Promise<readonly Readonly<Record<string, unknown>>[]> {
+  for (let token: string | undefined; ;) {
+    const answer = await aws.call(
+      'DescribeParameters',
+      { ParameterFilters: filters, ...(token === undefined ? {} : { NextToken: token }) },
+      'read',
+    )
+    const page = listIn(answer['Parameters'] ?? [], VENDOR)
+    const next = answer['NextToken']
+    if (page.length > 0 || typeof next !== 'string' || next === '' || next === token) return page
+    token = next
+  }
+}
+
+async function factsOf(aws: AwsJson, parameter: string): Promise<Facts> {
+  const found = (await describe(aws, [{ Key: 'Name', Option: 'Equals', Values: [parameter] }])).find(({ Name }) => Name === parameter)
+  if (found === undefined) throw new AdapterError('bad-answer', `${VENDOR} has ${parameter}, but does not describe it`, { retryable: true })
+  // Without the key the next write would silently change it.
+  if (typeof found['KeyId'] !== 'string') throw new AdapterError('bad-answer', `${VENDOR} does not say under which key ${parameter} is`)
+  const keep = ['KeyId', 'Tier', 'Description', 'AllowedPattern', 'DataType'] as const
+  return Object.fromEntries(keep.flatMap((name) => (typeof found[name] === 'string' && found[name] !== '' ? [[name, found[name]]] : [])))
+}
+
+interface Write {
+  readonly parameter: string
+  readonly value: Secret
+  /** `undefined` for a new one. */
+  readonly facts: Facts | undefined
+}
+
+/** Everything is looked at before the first is written. */
+async function put(config: Options, aws: AwsJson, entries: Readonly<Record<string, Secret>>, context: AdapterContext): Promise<void> {
+  const names = Object.keys(entries)
+  if (new Set(names.map((name) => parameterOf(config, name))).size < names.length)
+    throw new AdapterError('misconfigured', 'the secret has several values, and all would go to one parameter', {
+      hints: ['put {name} into "parameter"'],
+    })
+  const writes: Write[] = []
+  for (const [name, value] of Object.entries(entries)) {
+    const parameter = parameterOf(config, name)
+    const held = await read(aws, parameter)
+    if (held === undefined && !config.create) throw fresh(parameter)
+    if (held?.equals(value) === true) continue
+    writes.push(checked({ parameter, value, facts: held === undefined ? undefined : await factsOf(aws, parameter) }, config))
+  }
+  for (const write of writes) await send(config, aws, write, context)
+}
+
+function checked(write: Write, config: Options): Write {
+  const { parameter, value, facts } = write
+  plainText(value)
+  const tier = facts === undefined ? config.tier : facts.Tier
+  // Where no tier is said the account has a default, which may be one of the larger.
+  const limit = tier === undefined || tier === 'Advanced' || tier === 'Intelligent-Tiering' ? LIMITS.larger : LIMITS.Standard
+  if (value.size < 1 || value.size > limit)
+    throw new AdapterError('misconfigured', `${parameter}: a parameter of this tier holds 1 to ${limit} bytes`, {
+      hints: ['a parameter of the tier Advanced holds twice as much'],
+    })
+  return write
+}
+
+async function send(config: Options, aws: AwsJson, { parameter, value, facts }: Write, context: AdapterContext): Promise<void> {
+  const settings = facts ?? {
+    ...(config.keyId === undefined ? {} : { KeyId: config.keyId }),
+    ...(config.tier === undefined ? {} : { Tier: config.tier }),
+  }
+  let lost: AdapterError | undefined
+  try {
+    await aws.call(
+      'PutParameter',
+      { Name: parameter, Value: value.reveal(), Type: KIND, Overwrite: facts !== undefined, ...settings },
+      'once',
+    )
+  } catch (thrown) {
+    if (!(thrown instanceof AdapterError)) throw thrown
+    if (thrown.effect !== 'unknown') throw explained(thrown, parameter)
+    lost = thrown
+  }
+  await afterWrite(async () => {
+    for (let look = 0; ; look++) {
+      if ((await read(aws, parameter))?.equals(value) === true) return
+      const wait = LOOK_PAUSES_MS[look]
+      if (wait === undefined)
+        throw (
+          lost ??
+          new AdapterError('bad-answer', `${VENDOR} took ${parameter}, but gives out another value`, { effect: 'unknown', retryable: true })
+        )
+      await context.clock.sleep(wait, context.signal)
+    }
+  })
+  context.note(`${VENDOR}: ${parameter} ${facts === undefined ? 'made' : 'updated'}`)
+}
+
+function explained(error: AdapterError, parameter: string): AdapterError {
+  const { code, effect, retryable, details } = error
+  const hints =
+    details['awsCode'] === 'ParameterMaxVersionLimitExceeded'
+      ? ['the oldest of its hundred versions has a label: move or remove it (aws ssm unlabel-parameter-version)']
+      : details['awsCode'] === 'ParameterAlreadyExists'
+        ? ['somebody made it at the same moment; try again']
+        : error.hints
+  return new AdapterError(code, `${parameter}: ${error.message}`, { effect, retryable, details, hints })
+}
+
+/** What was not there before is deleted only where `current` said so. */
+async function restore(config: Options, aws: AwsJson, known: Prior, prior: Prior | undefined, context: AdapterContext): Promise<void> {
+  for (const [name, value] of Object.entries(known)) {
+    const parameter = parameterOf(config, name)
+    const held = await read(aws, parameter)
+    if (value === null) {
+      if (held !== undefined) await remove(aws, parameter)
+    } else if (held === undefined ? prior?.[name] !== undefined : !held.equals(value))
+      await send(config, aws, { parameter, value, facts: held === undefined ? undefined : await factsOf(aws, parameter) }, context)
+  }
+}
+
+async function remove(aws: AwsJson, parameter: string): Promise<void> {
+  try {
+    await aws.call('DeleteParameter', { Name: parameter }, 'idempotent')
+  } catch (thrown) {
+    if (!(thrown instanceof AdapterError) || thrown.code !== 'missing') throw thrown
+  }
+}

@@ -1,0 +1,83 @@
+/** A key in AWS Secrets Manager and in the Parameter Store, through the built program: written to both, and put back in both when a check is red. */
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { FakeParameterStore } from '../fakes/aws-parameters.ts'
+import { FakeSecretsManager } from '../fakes/aws-secrets.ts'
+import { expectNoTrace } from './program.ts'
+import { configOf, option, World } from './rotation-world.ts'
+
+const path = 'production/app/API_KEY'
+const first = 'first-value-0123456789abc'
+let world: World
+let secrets: FakeSecretsManager
+let parameters: FakeParameterStore
+let healthy = true
+const stops: (() => void)[] = []
+
+beforeEach(async () => {
+  world = await new World().init()
+  secrets = await new FakeSecretsManager().start()
+  parameters = await new FakeParameterStore().start()
+  healthy = true
+})
+afterEach(async () => {
+  for (const stop of stops.splice(0)) stop()
+  await secrets.stop()
+  await parameters.stop()
+  await world.close()
+})
+
+const held = (): readonly (string | undefined)[] => [
+  secrets.value('production/app'),
+  parameters.parameters.get('/production/app/API_KEY')?.value,
+]
+
+async function setUp() {
+  secrets.add('production/app', JSON.stringify({ OTHER: 'theirs', API_KEY: first }))
+  parameters.add('/production/app/API_KEY', first, { key: 'alias/app' })
+  const http = createServer((_request, response) => response.writeHead(healthy ? 200 : 503).end())
+  await new Promise<void>((resolve) => http.listen(0, '127.0.0.1', resolve))
+  stops.push(() => http.close())
+  const hook = await world.hook({ overlap: true, live: [first] })
+  await world.ok(['set', path], { input: first })
+  await world.ok([
+    'schedule',
+    'set',
+    path,
+    '--provider',
+    'custom',
+    '--interval',
+    '30',
+    '--config',
+    configOf(hook),
+    ...option('--target', { type: 'aws-secrets-manager', ...secrets.config, secret: 'production/app', key: '{name}' }),
+    ...option('--target', { type: 'aws-ssm', ...parameters.config, parameter: '/production/app/{name}' }),
+    ...option('--check', {
+      type: 'http',
+      url: `http://127.0.0.1:${(http.address() as AddressInfo).port}/`,
+      header: { 'X-Value': '{value}' },
+    }),
+  ])
+  return hook
+}
+
+test('both hold the new value, beside what else they held', async () => {
+  const hook = await setUp()
+  await world.ok(['target', 'test', path])
+  await world.ok(['rotate', path])
+  const value = await world.get(path)
+  expect(held()).toEqual([JSON.stringify({ OTHER: 'theirs', API_KEY: value }), value])
+  expect(parameters.parameters.get('/production/app/API_KEY')?.key).toBe('alias/app')
+  expect(hook.live).toEqual([first, value])
+  for (const fake of [secrets, parameters]) expectNoTrace(world.box, fake.secretAccessKey)
+})
+
+test('a red check puts the old value back in both', async () => {
+  const hook = await setUp()
+  healthy = false
+  const result = await world.run(['rotate', path])
+  expect(result.code, result.stderr).toBe(20)
+  expect(held()).toEqual([JSON.stringify({ OTHER: 'theirs', API_KEY: first }), first])
+  expect(hook.live).toEqual([first])
+})
