@@ -38,6 +38,8 @@ export interface HttpRequest {
   readonly timeoutMs?: number
   /** Largest answer in bytes; default 1 MiB. */
   readonly maxBytes?: number
+  /** The authorities that are trusted for this host in place of all others, and the certificate that is shown to it; PEM. */
+  readonly tls?: { readonly ca?: string; readonly cert?: string; readonly key?: Secret }
   readonly signal?: AbortSignal
 }
 

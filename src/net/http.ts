@@ -108,7 +108,7 @@ function checked(request: HttpRequest): URL {
 
 async function sendOnce(options: HttpOptions, request: HttpRequest, url: URL): Promise<HttpResponse> {
   const timeoutMs = request.timeoutMs ?? DEFAULT_TIMEOUT_MS
-  const dispatcher = await open(options, url, timeoutMs)
+  const dispatcher = await open(options, request, url, timeoutMs)
   if (isAborted(request)) throw interrupted(url, 'none')
   const exchange = new Exchange(request, url)
   const deadline = setTimeout(() => exchange.fail(exchange.timedOut(timeoutMs)), timeoutMs)
@@ -136,10 +136,15 @@ async function sendOnce(options: HttpOptions, request: HttpRequest, url: URL): P
   }
 }
 
-async function open(options: HttpOptions, url: URL, timeoutMs: number): Promise<Dispatcher> {
+async function open(options: HttpOptions, request: HttpRequest, url: URL, timeoutMs: number): Promise<Dispatcher> {
   const { Agent, EnvHttpProxyAgent } = await import('undici')
   const { lookup: system } = await import('node:dns')
-  const tls = options.ca === undefined ? {} : { ca: options.ca }
+  const { ca = options.ca, cert, key } = request.tls ?? {}
+  const tls = {
+    ...(ca === undefined ? {} : { ca }),
+    ...(cert === undefined ? {} : { cert }),
+    ...(key === undefined ? {} : { key: key.reveal() }),
+  }
   const connectTimeout = Math.min(timeoutMs, CONNECT_TIMEOUT_MS)
   const lookup = guardedLookup(options.lookup ?? (system as Lookup), url.protocol === 'http:')
   const direct = {

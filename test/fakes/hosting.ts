@@ -2,7 +2,7 @@
  * Render and Vercel on loopback, stateful: variables, and what each running deployment took with it, after reference/providers.md 11 and 12. A request without the right
  * token is 401; `faults` are used up by the next calls that fit.
  */
-import { createServer, type Server } from 'node:http'
+import { createServer, type IncomingHttpHeaders, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 
 export interface Fault {
@@ -16,6 +16,7 @@ export interface Fault {
 export interface Asked {
   readonly method: string
   readonly url: URL
+  readonly headers: IncomingHttpHeaders
   readonly body: unknown
 }
 
@@ -51,7 +52,7 @@ export abstract class FakeHost {
         const url = new URL(request.url ?? '', 'http://x')
         this.calls.push(`${method} ${url.pathname}`)
         const text = Buffer.concat(parts).toString()
-        const asked: Asked = { method, url, body: text === '' ? undefined : JSON.parse(text) }
+        const asked: Asked = { method, url, headers, body: text === '' ? undefined : JSON.parse(text) }
         const at = this.faults.findIndex((fault) => fault.method === method && fault.path.test(url.pathname))
         const [fault] = at < 0 ? [] : this.faults.splice(at, 1)
         const { status, body } =
