@@ -12,8 +12,9 @@ const inspect = Symbol.for('nodejs.util.inspect.custom')
 export class Secret {
   readonly #bytes: Uint8Array
 
+  /** Keeps a copy: the `slice` of a `Buffer` would share its memory. */
   constructor(value: string | Uint8Array) {
-    this.#bytes = typeof value === 'string' ? new TextEncoder().encode(value) : value.slice()
+    this.#bytes = typeof value === 'string' ? new TextEncoder().encode(value) : new Uint8Array(value)
   }
 
   /** The value as text. Bytes that are not UTF-8 become U+FFFD; ask `isText()` first where that matters. */

@@ -18,10 +18,10 @@ const PAGE = 100
 /** A deploy of the last build takes minutes at most. */
 const DEPLOY_LIMIT_MS = 15 * 60_000
 const RUNNING = ['created', 'queued', 'build_in_progress', 'update_in_progress', 'pre_deploy_in_progress']
-/** `deactivated`: it was live, and a later deploy has taken its place already. */
 /** How often, and how far apart, a deploy is looked for that no answer named. */
 const LOOKS = 4
 const LOOK_PAUSE_MS = 2000
+/** `deactivated`: it was live, and a later deploy has taken its place already. */
 const DONE = ['live', 'deactivated']
 
 const selection = (what: string) =>
