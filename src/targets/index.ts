@@ -16,6 +16,7 @@ const entries: Record<string, TargetEntry> = {
   'env-file': { title: '.env file on this machine', load: () => import('./env-file.ts') },
   exec: { title: 'Program that delivers the value', load: () => import('./exec.ts') },
   'github-actions': { title: 'GitHub Actions secrets', load: () => import('./github-actions.ts') },
+  'gitlab-ci': { title: 'GitLab CI/CD variables', load: () => import('./gitlab-ci.ts') },
   k8s: { title: 'Kubernetes Secret, with restart of workloads', aliasOf: 'kubernetes', load: () => import('./kubernetes.ts') },
   kubernetes: { title: 'Kubernetes Secret, with restart of workloads', load: () => import('./kubernetes.ts') },
   onepassword: { title: '1Password, by service account or Connect server', load: () => import('./onepassword.ts') },

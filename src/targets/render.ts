@@ -11,6 +11,7 @@ import type { AdapterContext } from '../core/provider.ts'
 import { secretField, urlField } from '../core/schema.ts'
 import { Secret } from '../core/secret.ts'
 import { defineTarget, type Delivery, type TargetSession } from '../core/target.ts'
+import { backOf, priorOf } from './_places.ts'
 import { type Api, api, listIn, objectIn, plainText, textIn, until } from '../net/json-api.ts'
 
 const VENDOR = 'Render'
@@ -143,33 +144,9 @@ async function variables(render: Api, place: Place): Promise<ReadonlyMap<string,
   return new Map(rows.map((row) => [textIn(row, 'key', VENDOR), new Secret(textIn(row, 'value', VENDOR))]))
 }
 
-/** What one place holds under a name, beside the names themselves: variables have no slash. */
-const inPlace = (place: Place, name: string): string => `${place.path}/${name}`
-
-/**
- * What the names hold. Where places differ, the first that does not agree with the others before it: nobody may take that for a success. Then what each of them holds is
- * there too, so that an undo gives every place its own value back.
- */
 async function current(render: Api, places: readonly Place[], names: readonly string[], context: AdapterContext): Promise<Prior> {
-  const held = await Promise.all(places.map((place) => variables(render, place)))
-  const found = new Map<string, Secret | null>()
-  const each = places.map((place, i) => [place, held[i] ?? new Map<string, Secret>()] as const)
-  for (const name of names) {
-    const single = each.find(([place]) => name.startsWith(`${place.path}/`))
-    if (single !== undefined) {
-      const [place, has] = single
-      found.set(name, has.get(name.slice(place.path.length + 1)) ?? null)
-      continue
-    }
-    const values = each.flatMap(([, has]) => has.get(name) ?? [])
-    const [first] = values
-    const other = first === undefined ? undefined : values.find((value) => !value.equals(first))
-    if (other !== undefined) context.note(`${VENDOR}: the places do not agree about ${name}`)
-    found.set(name, other ?? first ?? null)
-    if (other !== undefined || (first !== undefined && values.length < places.length))
-      for (const [place, has] of each) found.set(inPlace(place, name), has.get(name) ?? null)
-  }
-  return Object.fromEntries(found)
+  const held = await Promise.all(places.map(async (place) => ({ path: place.path, values: await variables(render, place) })))
+  return priorOf(held, names, (name) => context.note(`${VENDOR}: the places do not agree about ${name}`))
 }
 
 async function put(render: Api, config: Options, places: readonly Place[], delivery: Delivery, context: AdapterContext): Promise<void> {
@@ -190,15 +167,10 @@ async function put(render: Api, config: Options, places: readonly Place[], deliv
 }
 
 async function restore(render: Api, places: readonly Place[], prior: Prior | undefined, old: Delivery | undefined): Promise<void> {
-  const known: Prior = { ...old?.entries, ...prior }
-  const names = Object.keys(known).filter((name) => !name.includes('/'))
   for (const place of places) {
     const held = await variables(render, place)
-    for (const name of names) {
+    for (const [name, value] of backOf(place.path, { ...old?.entries, ...prior })) {
       if (!held.has(name)) continue
-      const own = inPlace(place, name)
-      const value = Object.hasOwn(known, own) ? known[own] : known[name]
-      if (value === undefined) continue
       const path = `${place.path}/env-vars/${encodeURIComponent(name)}`
       if (value === null) await render.call('DELETE', path)
       else await render.call('PUT', path, { value: plainText(value) })

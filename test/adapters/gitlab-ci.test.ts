@@ -1,0 +1,112 @@
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { parseConfig } from '../../src/core/schema.ts'
+import { Secret } from '../../src/core/secret.ts'
+import type { Delivery, TargetSession } from '../../src/core/target.ts'
+import gitlab from '../../src/targets/gitlab-ci.ts'
+import { targetSuite } from '../conformance/target.suite.ts'
+import { type TestContext, testContext } from '../fakes/context.ts'
+import { FakeGitlab } from '../fakes/gitlab.ts'
+
+targetSuite('gitlab-ci', gitlab, async () => {
+  const fake = await new FakeGitlab().start()
+  const [one, two] = [fake.owner('projects/team/app'), fake.owner('groups/7')]
+  const value = (all: typeof one, name: string): string | undefined => all.find(({ key }) => key === name)?.value
+  return {
+    config: { projects: ['team/app'], groups: ['7'], token: fake.token, create: true, baseUrl: fake.url },
+    read: (name) => (value(one, name) === value(two, name) ? value(one, name) : 'they differ'),
+    failNext: () => void fake.faults.push({ method: 'POST', path: /variables/, status: 403 }),
+    secrets: [fake.token],
+    stop: () => fake.stop(),
+  }
+})
+
+let fake: FakeGitlab
+let context: TestContext
+beforeEach(async () => {
+  fake = await new FakeGitlab().start()
+  context = testContext()
+})
+afterEach(() => fake.stop())
+const open = (more: Record<string, unknown> = {}): Promise<TargetSession> =>
+  gitlab.open(parseConfig(gitlab.config, { projects: ['team/app'], token: fake.token, baseUrl: fake.url, ...more } as never, 'it'), context)
+const delivery = (value: string): Delivery => {
+  const entries = { API_KEY: new Secret(value) }
+  return { id: 'run_1.v2', path: 'app/prod/API_KEY', version: 2, entries, fields: { value: entries.API_KEY } }
+}
+
+test('of a name in several scopes only the one that is meant changes, and what else is set on it stays', async () => {
+  const all = fake.owner(
+    'projects/team/app',
+    { key: 'API_KEY', value: 'old-everywhere' },
+    { key: 'API_KEY', value: 'old-production', scope: 'production', masked: true },
+  )
+  const session = await open({ environmentScope: 'production' })
+  const prior = await session.current?.(['API_KEY'])
+  await session.put(delivery('new-value-0001'))
+  expect(all.map(({ value, masked }) => [value, masked])).toEqual([
+    ['old-everywhere', false],
+    ['new-value-0001', true],
+  ])
+  await session.restore(prior, undefined)
+  expect(all.map(({ value }) => value)).toEqual(['old-everywhere', 'old-production'])
+})
+
+test('only where it exists, unless it may be made; then masked, raw, and taken away again by an undo', async () => {
+  const [one, two] = [fake.owner('projects/team/app', { key: 'API_KEY', value: 'old-value' }), fake.owner('projects/9')]
+  await (await open({ projects: ['team/app', '9'] })).put(delivery('new-value-0001'))
+  expect([one.map(({ value }) => value), two]).toEqual([['new-value-0001'], []])
+  expect(context.notes).toEqual(['GitLab: API_KEY in team/app (1/1)'])
+  const session = await open({ projects: ['team/app', '9'], create: true })
+  const prior = await session.current?.(['API_KEY'])
+  await session.put(delivery('new-value-0002'))
+  expect(two).toMatchObject([{ key: 'API_KEY', value: 'new-value-0002', masked: true, raw: true, scope: '*' }])
+  await session.restore(prior, delivery('old-value'))
+  expect([one.map(({ value }) => value), two]).toEqual([['new-value-0001'], []])
+})
+
+test('a $ is not expanded', async () => {
+  const [variable] = fake.owner('projects/team/app', { key: 'API_KEY', value: 'old-value' })
+  const session = await open()
+  await session.put(delivery('plain-value'))
+  expect(variable?.raw).toBe(false)
+  await session.put(delivery('with-$HOME-in-it'))
+  expect(variable).toMatchObject({ value: 'with-$HOME-in-it', raw: true })
+})
+
+test('what is on later pages counts', async () => {
+  const many = Array.from({ length: 150 }, (_, i) => ({ key: `V${i}`, value: 'x' }))
+  const all = fake.owner('projects/team/app', ...many, { key: 'API_KEY', value: 'old-value' })
+  await (await open()).put(delivery('new-value-0001'))
+  expect(all.at(-1)?.value).toBe('new-value-0001')
+})
+
+test.each([
+  ['a hidden variable', { key: 'API_KEY', hidden: true, masked: true }, 'new-value-0001', /hidden/],
+  ['a value that a masked one does not take', { key: 'API_KEY', value: 'old-value', masked: true }, 'ü\nü', /does not take the value/],
+  ['a name that is nowhere', { key: 'OTHER' }, 'new-value-0001', /no chosen place/],
+])('%s is refused, with what to do, and nothing is written', async (_what, variable, value, says) => {
+  const all = fake.owner('projects/team/app', variable)
+  const before = JSON.stringify(all)
+  const error: unknown = await (await open()).put(delivery(value)).catch((thrown: unknown) => thrown)
+  expect(error).toMatchObject({ code: 'misconfigured', message: expect.stringMatching(says) as string })
+  expect((error as { hints: readonly string[] }).hints.length).toBe(1)
+  expect(JSON.stringify(all)).toBe(before)
+})
+
+test('a hidden one is not taken for empty when it is read, and a token that may not is told at once', async () => {
+  fake.owner('projects/team/app', { key: 'API_KEY', hidden: true })
+  await expect((await open()).current?.(['API_KEY'])).rejects.toMatchObject({ code: 'misconfigured' })
+  await expect((await open({ token: 'wrong-token-0000' })).probe()).rejects.toMatchObject({ code: 'denied', effect: 'none' })
+  await expect((await open({ projects: ['team/none'] })).probe()).rejects.toMatchObject({ code: 'missing' })
+})
+
+test.each([
+  [{ projects: undefined }, /projects/],
+  [{ projects: ['a/../b'] }, /neither a number nor a path/],
+  [{ environmentScope: 'a\nb' }, /scope/],
+])('configuration %j is refused', (more, says) => {
+  const config = Object.fromEntries(
+    Object.entries({ projects: ['team/app'], token: 'x', ...more }).filter(([, value]) => value !== undefined),
+  )
+  expect(() => parseConfig(gitlab.config, config as never, 'it')).toThrow(says)
+})
