@@ -37,18 +37,18 @@ const delivery = (value: string): Delivery => {
 test('of a name in several scopes only the one that is meant changes, and what else is set on it stays', async () => {
   const all = fake.owner(
     'projects/team/app',
-    { key: 'API_KEY', value: 'old-everywhere' },
     { key: 'API_KEY', value: 'old-production', scope: 'production', masked: true },
+    { key: 'API_KEY', value: 'old-everywhere' },
   )
   const session = await open({ environmentScope: 'production' })
   const prior = await session.current?.(['API_KEY'])
   await session.put(delivery('new-value-0001'))
   expect(all.map(({ value, masked }) => [value, masked])).toEqual([
-    ['old-everywhere', false],
     ['new-value-0001', true],
+    ['old-everywhere', false],
   ])
   await session.restore(prior, undefined)
-  expect(all.map(({ value }) => value)).toEqual(['old-everywhere', 'old-production'])
+  expect(all.map(({ value }) => value)).toEqual(['old-production', 'old-everywhere'])
 })
 
 test('only where it exists, unless it may be made; then masked, raw, and taken away again by an undo', async () => {
