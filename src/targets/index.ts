@@ -13,6 +13,7 @@ const entries: Record<string, TargetEntry> = {
   'aws-secrets-manager': { title: 'AWS Secrets Manager', load: () => import('./aws-secrets-manager.ts') },
   'aws-ssm': { title: 'AWS SSM Parameter Store', load: () => import('./aws-ssm.ts') },
   bitwarden: { title: 'Bitwarden or Vaultwarden, by the program bw', load: () => import('./bitwarden.ts') },
+  'cloudflare-workers': { title: 'Secrets of Cloudflare Workers', load: () => import('./cloudflare-workers.ts') },
   'env-file': { title: '.env file on this machine', load: () => import('./env-file.ts') },
   exec: { title: 'Program that delivers the value', load: () => import('./exec.ts') },
   'github-actions': { title: 'GitHub Actions secrets', load: () => import('./github-actions.ts') },
