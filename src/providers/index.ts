@@ -13,6 +13,7 @@ const entries: Record<string, ProviderEntry> = {
   'aws-bedrock': { title: 'Amazon Bedrock API keys', load: () => import('./aws-bedrock.ts') },
   'aws-iam': { title: 'AWS IAM access keys', aliasOf: 'aws', load: () => import('./aws.ts') },
   bedrock: { title: 'Amazon Bedrock API keys', aliasOf: 'aws-bedrock', load: () => import('./aws-bedrock.ts') },
+  cloudflare: { title: 'Cloudflare API tokens', load: () => import('./cloudflare.ts') },
   custom: { title: 'Your own web hook', load: () => import('./custom.ts') },
   exec: { title: 'Program that makes the value', load: () => import('./exec.ts') },
   gemini: { title: 'Google API keys (Gemini)', load: () => import('./gemini.ts') },
