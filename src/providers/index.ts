@@ -9,6 +9,7 @@ export interface ProviderEntry {
 }
 
 const entries: Record<string, ProviderEntry> = {
+  anthropic: { title: 'Claude API keys, made by a person and ended here', load: () => import('./anthropic.ts') },
   aws: { title: 'AWS IAM access keys', load: () => import('./aws.ts') },
   'aws-bedrock': { title: 'Amazon Bedrock API keys', load: () => import('./aws-bedrock.ts') },
   'aws-iam': { title: 'AWS IAM access keys', aliasOf: 'aws', load: () => import('./aws.ts') },
