@@ -85,6 +85,8 @@ describe('anthropic', () => {
     expect(await session.resembles?.({ id: old.id, live: true }, byValue(old).fields)).toBe(true)
     expect(await session.resembles?.({ id: other?.id ?? '', live: true }, byValue(old).fields)).toBe(false)
     expect(await session.resembles?.({ id: 'nobody', live: true }, byValue(old).fields)).toBe(false)
+    const cousin = fake.add('cousin', `${old.value.slice(0, -4)}zzzz`)
+    expect(await session.resembles?.({ id: cousin.id, live: true }, byValue(old).fields)).toBe(false)
   })
 
   test('a lost answer is asked again; one that only says it was done is not believed', async () => {
