@@ -7,7 +7,7 @@
  */
 import { z } from 'zod'
 import { DAY, iso } from '../core/duration.ts'
-import { AdapterError } from '../core/errors.ts'
+import { AdapterError, type Effect } from '../core/errors.ts'
 import type { Handle, Intent } from '../core/model.ts'
 import {
   type AdapterContext,
@@ -19,11 +19,10 @@ import {
 } from '../core/provider.ts'
 import { secretField, urlField } from '../core/schema.ts'
 import { type Fields, flatten, Secret, single } from '../core/secret.ts'
+import { CLOUDFLARE, ID, resultIn, VENDOR } from '../net/cloudflare.ts'
 import { type Api, api, objectIn } from '../net/json-api.ts'
 
-const VENDOR = 'Cloudflare'
 const PAGE = 50
-const ID = /^[0-9a-f]{32}$/
 /** How long a change takes to be known everywhere is not documented: half a minute. */
 const SPREAD_MS = [1000, 2000, 4000, 8000, 15_000]
 /** Pauses before an absent name means that nothing was made. */
@@ -47,7 +46,7 @@ const Config = z.strictObject({
     .max(3650)
     .optional()
     .meta({ description: 'Life of a new token, more than interval, grace and quarantine together; default: no end' }),
-  baseUrl: urlField('Of the API').default('https://api.cloudflare.com/client/v4'),
+  baseUrl: urlField('Of the API').default(CLOUDFLARE),
 })
 type Options = z.output<typeof Config>
 
@@ -121,14 +120,7 @@ function openSession(config: Options, context: AdapterContext): ProviderSession 
   }
 }
 
-/** The envelope says of itself whether it is an answer. */
-function resultIn(answer: unknown, effect: 'none' | 'unknown' = 'none'): unknown {
-  const { success, result } = objectIn(answer, VENDOR)
-  if (success !== true) throw new AdapterError('bad-answer', `${VENDOR} answered without success`, { effect })
-  return result
-}
-
-function tokenIn(answer: unknown, effect: 'none' | 'unknown' = 'none'): Token {
+function tokenIn(answer: unknown, effect: Effect = 'none'): Token {
   const token = Token.safeParse(resultIn(answer, effect))
   if (token.success) return token.data
   throw new AdapterError('bad-answer', `${VENDOR} answered in another shape than promised`, { effect })
@@ -142,7 +134,7 @@ function handleFrom({ id, name, status, issued_on: issued }: Token): Handle {
 async function listed({ manager, tokens }: Site): Promise<readonly Token[]> {
   const all: Token[] = []
   for (let page = 1; ; page++) {
-    const rows = z.array(Token).safeParse(resultIn(await manager.call('GET', `${tokens}?per_page=${PAGE}&page=${page}`)))
+    const rows = z.array(Token).safeParse(resultIn(await manager.call('GET', `${tokens}?per_page=${PAGE}&page=${page}`), 'none'))
     if (!rows.success) throw new AdapterError('bad-answer', `${VENDOR} answered in another shape than promised`)
     all.push(...rows.data)
     if (rows.data.length < PAGE) return all

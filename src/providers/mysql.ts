@@ -25,7 +25,23 @@ import {
   type Settlement,
 } from '../core/provider.ts'
 import { secretField } from '../core/schema.ts'
-import { type Fields, Secret } from '../core/secret.ts'
+import type { Fields, Secret } from '../core/secret.ts'
+import {
+  asAdminOf,
+  checkLogins,
+  fieldsOf,
+  handleOf,
+  isLocal,
+  issued,
+  loginOf,
+  namesIn,
+  newPassword,
+  nextUser,
+  passwordOf,
+  hostField,
+  tlsFields,
+  usesTls,
+} from './_login.ts'
 import {
   type Account,
   change,
@@ -46,10 +62,7 @@ const account = z.string().regex(/^[^\0-\x1f\x7f'\\`]{1,80}$/, 'is not the name 
 
 const Config = z
   .strictObject({
-    host: z
-      .string()
-      .regex(/^[A-Za-z0-9.:_-]{1,253}$/, 'is not a host name or address')
-      .meta({ description: 'Server' }),
+    host: hostField,
     port: z.int().min(1).max(65_535).default(3306).meta({ description: 'Its port' }),
     database: z.string().min(1).max(64).optional().meta({ description: 'Database that is named in what is issued' }),
     admin: z
@@ -66,34 +79,15 @@ const Config = z
       .default('%')
       .meta({ description: "Host in the accounts' names, the part behind the @" }),
     strategy: z.enum(['two-users', 'dual', 'single']).optional().meta({ description: 'Default: two-users' }),
-    tls: z.boolean().optional().meta({ description: 'Default true; false only to this machine' }),
-    ca: z
-      .string()
-      .startsWith('-----BEGIN CERTIFICATE-----')
-      .optional()
-      .meta({ description: "Certificate of the server's own authority, PEM" }),
+    ...tlsFields,
   })
   .superRefine((config, context) => {
-    const fail = (field: string, message: string): void => context.addIssue({ code: 'custom', path: [field], message })
-    const one = config.strategy === 'single' || config.strategy === 'dual'
-    if (one && (config.user === undefined || config.users !== undefined))
-      fail('user', `is needed with "strategy": "${config.strategy}", and "users" is not`)
-    if (!one && (config.users === undefined || config.user !== undefined))
-      fail('users', 'must name two accounts (or give "user" with "strategy": "dual" or "single")')
-    if (config.users !== undefined && config.users[0] === config.users[1]) fail('users', 'names the same account twice')
-    if (namesIn(config).includes(config.admin.user)) fail('admin', 'is one of the accounts whose password it changes')
-    if (config.tls === false && !isLocal(config.host)) fail('tls', 'can be false only to this machine')
-    if (!isLocal(config.host) && isIP(config.host) !== 0) fail('host', "must be a name, which the server's certificate is checked for")
+    const { strategy, host } = config
+    checkLogins(config, strategy === 'single' || strategy === 'dual' ? strategy : undefined, 'account', '"dual" or "single"', context)
+    if (!isLocal(host) && isIP(host) !== 0)
+      context.addIssue({ code: 'custom', path: ['host'], message: "must be a name, which the server's certificate is checked for" })
   })
 type Options = z.output<typeof Config>
-
-function isLocal(host: string): boolean {
-  return /^(localhost|127(\.\d{1,3}){3}|::1)$/.test(host)
-}
-
-function namesIn({ users, user }: Pick<Options, 'users' | 'user'>): readonly string[] {
-  return users ?? (user === undefined ? [] : [user])
-}
 
 const OVERLAP = { 'two-users': 'two-users', dual: 'two-live', single: 'in-place' } as const
 
@@ -107,7 +101,7 @@ export default defineProvider({
     overlap: OVERLAP[strategy],
     // Two passwords of one account; an account of two is used again, not added.
     maxLive: strategy === 'dual' ? 2 : Number.POSITIVE_INFINITY,
-    fields: ['username', 'password', 'host', 'port', ...(database === undefined ? [] : ['database']), 'url'],
+    fields: fieldsOf({ database }),
     idempotency: 'named',
     revoke: strategy === 'single' ? 'none' : 'delete',
     suspend: false,
@@ -126,7 +120,7 @@ export default defineProvider({
 function openSession(config: Options, context: AdapterContext): ProviderSession {
   const session: ProviderSession = {
     preflight: (current) => preflight(config, context, current),
-    prepare: (random) => ({ password: new Secret(Buffer.from(random.bytes(24)).toString('base64url')) }),
+    prepare: newPassword,
     create: (intent, current) => create(config, context, intent, current),
     settle: (intent, current) => settle(config, context, intent, current),
     verify: (credential) => verify(config, context, credential.fields),
@@ -137,10 +131,7 @@ function openSession(config: Options, context: AdapterContext): ProviderSession 
   if (strategy === 'dual') session.revoke = ({ fields }) => endPassword(config, context, fields)
   if (strategy !== 'two-users') return session
   session.list = () => asAdmin(config, context, (server) => handlesOf(server, config))
-  session.handleOf = (fields) => {
-    const name = fields['username']?.reveal()
-    return name !== undefined && config.users?.includes(name) === true ? { id: name, live: true } : undefined
-  }
+  session.handleOf = (fields) => handleOf(config, fields)
   session.revoke = (credential) => endAccount(config, context, credential)
   return session
 }
@@ -208,16 +199,9 @@ async function handlesOf(server: Server, config: Options): Promise<readonly Hand
   return handles
 }
 
-/** The account that is not current; the first one where none is. */
-function nextUser({ users, user }: Options, current: Credential | undefined): string {
-  if (users === undefined) return user ?? ''
-  return current?.fields['username']?.reveal() === users[0] ? users[1] : users[0]
-}
-
 async function create(config: Options, context: AdapterContext, intent: Intent, current: Credential | undefined): Promise<Issued> {
   const name = nextUser(config, current)
-  const password = intent.material['password']
-  if (password === undefined) throw new AdapterError('failed', 'the intent holds no password', { retryable: false })
+  const password = passwordOf(intent)
   await asAdmin(config, context, async (server) => {
     const found = await accountOf(server, config, name)
     const made = { plugin: found.method, hash: await storedForm(found.method, password, context.random) }
@@ -231,7 +215,7 @@ async function create(config: Options, context: AdapterContext, intent: Intent, 
         : `ALTER USER ${identifier(config, name)} ${identified(made)} RETAIN CURRENT PASSWORD`,
     )
   })
-  return issued(config, name, password)
+  return issued('mysql', config, name, password)
 }
 
 /** The account has that password and no other. */
@@ -256,28 +240,11 @@ function identified({ plugin, hash }: Stored): string {
   return `IDENTIFIED WITH ${plugin} AS ${literal(hash)}`
 }
 
-function issued(config: Options, name: string, password: Secret): Issued {
-  const { host, port, database, users } = config
-  const address = host.includes(':') ? `[${host}]` : host
-  const path = database === undefined ? '' : `/${encodeURIComponent(database)}`
-  return {
-    fields: {
-      username: new Secret(name),
-      password,
-      host: new Secret(host),
-      port: new Secret(String(port)),
-      ...(database === undefined ? {} : { database: new Secret(database) }),
-      url: new Secret(`mysql://${encodeURIComponent(name)}:${encodeURIComponent(password.reveal())}@${address}:${port}${path}`),
-    },
-    ...(users === undefined ? {} : { handle: { id: name, live: true } }),
-  }
-}
-
 async function settle(config: Options, context: AdapterContext, intent: Intent, current: Credential | undefined): Promise<Settlement> {
   const name = nextUser(config, current)
   const password = intent.material['password']
   if (password === undefined) return { outcome: 'none', detail: 'no password had been made' }
-  const made = issued(config, name, password)
+  const made = issued('mysql', config, name, password)
   try {
     await verify(config, context, made.fields)
     return { outcome: 'applied', issued: made, detail: `account ${name} has the new password` }
@@ -293,14 +260,8 @@ async function settle(config: Options, context: AdapterContext, intent: Intent, 
 
 /** A login over TCP with that very password. */
 async function verify(config: Options, context: AdapterContext, fields: Fields): Promise<void> {
-  const { username, password } = named(fields)
+  const { username, password } = loginOf(fields)
   await login(config, context, username, password, async () => undefined)
-}
-
-function named({ username, password }: Fields): { username: string; password: Secret } {
-  if (username === undefined || password === undefined)
-    throw new AdapterError('misconfigured', 'the secret has no fields "username" and "password"')
-  return { username: username.reveal(), password }
 }
 
 /** `two-users`: the account is locked, with a password that nobody knows. */
@@ -314,14 +275,14 @@ async function endAccount(config: Options, context: AdapterContext, { handle }: 
 }
 
 async function close(server: Server, config: Options, found: Account, context: AdapterContext): Promise<void> {
-  const nobodys = new Secret(Buffer.from(context.random.bytes(24)).toString('base64url'))
+  const { password: nobodys } = newPassword(context.random)
   const made = { plugin: found.method, hash: await storedForm(found.method, nobodys, context.random) }
   await replace(server, config, found, made, 'LOCK')
 }
 
 /** `dual`: this password and no other. One that the account does not have is gone already; without its last one an account is locked. */
 async function endPassword(config: Options, context: AdapterContext, fields: Fields): Promise<void> {
-  const { username, password } = named(fields)
+  const { username, password } = loginOf(fields)
   if (username !== config.user) throw new AdapterError('misconfigured', 'the account is not "user"; nothing was changed')
   await asAdmin(config, context, async (server) => {
     const found = await lookUp(server, username, config.accountHost)
@@ -346,11 +307,10 @@ async function accountOf(server: Server, config: Options, name: string): Promise
 
 function asAdmin<T>(config: Options, context: AdapterContext, work: (server: Server) => Promise<T>): Promise<T> {
   const { user, password } = config.admin
-  return login(config, context, user, password, async (client) => work(await identify(client))).catch((thrown: unknown) => {
-    if (thrown instanceof AdapterError && thrown.code === 'refused')
-      throw new AdapterError('denied', `the server does not accept the admin ${user}`, { hints: ['check "admin" in the configuration'] })
-    throw thrown
-  })
+  return asAdminOf(
+    user,
+    login(config, context, user, password, async (client) => work(await identify(client))),
+  )
 }
 
 function login<T>(
@@ -362,7 +322,7 @@ function login<T>(
 ): Promise<T> {
   if (context.signal.aborted) throw new AdapterError('failed', 'interrupted before the server was called', { retryable: false })
   const { host, port, ca } = config
-  return connected({ host, port, tls: config.tls ?? (!isLocal(host) || ca !== undefined), ca }, user, password, work)
+  return connected({ host, port, tls: usesTls(config), ca }, user, password, work)
 }
 
 function identifier({ accountHost }: Options, name: string): string {

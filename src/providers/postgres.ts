@@ -21,20 +21,31 @@ import {
   type Settlement,
 } from '../core/provider.ts'
 import { secretField } from '../core/schema.ts'
-import { type Fields, Secret } from '../core/secret.ts'
+import type { Fields, Secret } from '../core/secret.ts'
+import {
+  asAdminOf,
+  checkLogins,
+  fieldsOf,
+  handleOf,
+  issued,
+  loginOf,
+  namesIn,
+  newPassword,
+  nextUser,
+  passwordOf,
+  hostField,
+  tlsFields,
+  usesTls,
+} from './_login.ts'
 
 const TIMEOUT_MS = 15_000
 const ITERATIONS = 4096
-const FIELDS = ['username', 'password', 'host', 'port', 'database', 'url']
 
 const role = z.string().regex(/^[^\0-\x1f\x7f]{1,63}$/, 'is not the name of a role')
 
 const Config = z
   .strictObject({
-    host: z
-      .string()
-      .regex(/^[A-Za-z0-9.:_-]{1,253}$/, 'is not a host name or address')
-      .meta({ description: 'Server' }),
+    host: hostField,
     port: z.int().min(1).max(65_535).default(5432).meta({ description: 'Its port' }),
     database: z.string().min(1).max(63).default('postgres').meta({ description: 'Database to log in to' }),
     admin: z
@@ -43,51 +54,33 @@ const Config = z
     users: z.tuple([role, role]).optional().meta({ description: 'Two roles with the same rights that take turns' }),
     user: role.optional().meta({ description: 'The one role, with "strategy": "single"' }),
     strategy: z.enum(['two-users', 'single']).optional().meta({ description: 'Default: two-users' }),
-    tls: z.boolean().optional().meta({ description: 'Default true; false only to this machine' }),
-    ca: z
-      .string()
-      .startsWith('-----BEGIN CERTIFICATE-----')
-      .optional()
-      .meta({ description: "Certificate of the server's own authority, PEM" }),
+    ...tlsFields,
   })
   .superRefine((config, context) => {
-    const fail = (field: string, message: string): void => context.addIssue({ code: 'custom', path: [field], message })
-    const single = config.strategy === 'single'
-    if (single && (config.user === undefined || config.users !== undefined))
-      fail('user', 'is needed with "strategy": "single", and "users" is not')
-    if (!single && (config.users === undefined || config.user !== undefined))
-      fail('users', 'must name two roles (or give "user" with "strategy": "single")')
-    if (config.users !== undefined && config.users[0] === config.users[1]) fail('users', 'names the same role twice')
-    if ([config.user, ...(config.users ?? [])].includes(config.admin.user)) fail('admin', 'is one of the roles whose password it changes')
-    if (config.tls === false && !isLocal(config.host)) fail('tls', 'can be false only to this machine')
+    checkLogins(config, config.strategy === 'single' ? 'single' : undefined, 'role', '"single"', context)
   })
 type Options = z.output<typeof Config>
-
-function isLocal(host: string): boolean {
-  return /^(localhost|127(\.\d{1,3}){3}|::1)$/.test(host)
-}
 
 export default defineProvider({
   id: 'postgres',
   title: 'PostgreSQL passwords',
   config: Config,
-  traits: ({ users }) => ({
+  traits: (config) => ({
     mints: 'client',
-    overlap: users === undefined ? 'in-place' : 'two-users',
+    overlap: config.users === undefined ? 'in-place' : 'two-users',
     // A role is used again, not added: however many there are, the next one has its place.
     maxLive: Number.POSITIVE_INFINITY,
-    fields: FIELDS,
+    fields: fieldsOf(config),
     idempotency: 'named',
-    revoke: users === undefined ? 'none' : 'delete',
+    revoke: config.users === undefined ? 'none' : 'delete',
     suspend: false,
     lastUsed: false,
   }),
   secretType: 'database_password',
   permissions: ({ admin, users, user }) => {
-    const names = users ?? [user ?? '']
     return [
       `CREATE ROLE ${quoted(admin.user)} LOGIN CREATEROLE;`,
-      ...names.map((name) => `GRANT ${quoted(name)} TO ${quoted(admin.user)} WITH ADMIN OPTION;`),
+      ...namesIn({ users, user }).map((name) => `GRANT ${quoted(name)} TO ${quoted(admin.user)} WITH ADMIN OPTION;`),
     ].join('\n')
   },
   open: (config, context) => Promise.resolve(openSession(config, context)),
@@ -96,7 +89,7 @@ export default defineProvider({
 function openSession(config: Options, context: AdapterContext): ProviderSession {
   const session: ProviderSession = {
     preflight: () => preflight(config, context),
-    prepare: (random) => ({ password: new Secret(Buffer.from(random.bytes(24)).toString('base64url')) }),
+    prepare: newPassword,
     create: (intent, current) => create(config, context, intent, current),
     settle: (intent, current) => settle(config, context, intent, current),
     verify: (credential) => verify(config, context, credential.fields),
@@ -104,10 +97,7 @@ function openSession(config: Options, context: AdapterContext): ProviderSession 
   }
   if (config.users === undefined) return session
   session.list = () => asAdmin(config, context, (client) => rolesOf(client, config))
-  session.handleOf = (fields) => {
-    const name = fields['username']?.reveal()
-    return name !== undefined && config.users?.includes(name) === true ? { id: name, live: true } : undefined
-  }
+  session.handleOf = (fields) => handleOf(config, fields)
   session.revoke = (credential) => revoke(config, context, credential)
   return session
 }
@@ -128,10 +118,6 @@ async function preflight(config: Options, context: AdapterContext): Promise<void
     if (!found.some(({ id }) => id === name)) throw new AdapterError('misconfigured', `there is no role ${name} on the server`)
 }
 
-function namesIn({ users, user }: Options): readonly string[] {
-  return users ?? (user === undefined ? [] : [user])
-}
-
 async function rolesOf(client: Client, config: Options): Promise<readonly Handle[]> {
   const { rows } = await client.query<{ name: string; live: boolean }>(
     'SELECT rolname AS name, rolcanlogin AS live FROM pg_roles WHERE rolname = ANY($1)',
@@ -140,43 +126,19 @@ async function rolesOf(client: Client, config: Options): Promise<readonly Handle
   return rows.map(({ name, live }) => ({ id: name, live, name }))
 }
 
-/** The role that is not current; the first one where none is. */
-function nextUser({ users, user }: Options, current: Credential | undefined): string {
-  if (users === undefined) return user ?? ''
-  return current?.fields['username']?.reveal() === users[0] ? users[1] : users[0]
-}
-
 async function create(config: Options, context: AdapterContext, intent: Intent, current: Credential | undefined): Promise<Issued> {
   const name = nextUser(config, current)
-  const password = intent.material['password']
-  if (password === undefined) throw new AdapterError('failed', 'the intent holds no password', { retryable: false })
+  const password = passwordOf(intent)
   const verifier = scramVerifier(password, context.random.bytes(16))
   await asAdmin(config, context, (client) => change(client, `ALTER ROLE ${quoted(name)} WITH LOGIN PASSWORD '${verifier}'`))
-  return issued(config, name, password)
-}
-
-function issued(config: Options, name: string, password: Secret): Issued {
-  const { host, port, database, users } = config
-  const address = host.includes(':') ? `[${host}]` : host
-  const url = `postgresql://${encodeURIComponent(name)}:${encodeURIComponent(password.reveal())}@${address}:${port}/${encodeURIComponent(database)}`
-  return {
-    fields: {
-      username: new Secret(name),
-      password,
-      host: new Secret(host),
-      port: new Secret(String(port)),
-      database: new Secret(database),
-      url: new Secret(url),
-    },
-    ...(users === undefined ? {} : { handle: { id: name, live: true } }),
-  }
+  return issued('postgresql', config, name, password)
 }
 
 async function settle(config: Options, context: AdapterContext, intent: Intent, current: Credential | undefined): Promise<Settlement> {
   const name = nextUser(config, current)
   const password = intent.material['password']
   if (password === undefined) return { outcome: 'none', detail: 'no password had been made' }
-  const made = issued(config, name, password)
+  const made = issued('postgresql', config, name, password)
   try {
     await verify(config, context, made.fields)
     return { outcome: 'applied', issued: made, detail: `role ${name} has the new password` }
@@ -189,10 +151,8 @@ async function settle(config: Options, context: AdapterContext, intent: Intent, 
 
 /** A login over TCP with that very password. */
 async function verify(config: Options, context: AdapterContext, fields: Fields): Promise<void> {
-  const { username, password } = fields
-  if (username === undefined || password === undefined)
-    throw new AdapterError('misconfigured', 'the secret has no fields "username" and "password"')
-  await connected(config, context, username.reveal(), password, async () => undefined)
+  const { username, password } = loginOf(fields)
+  await connected(config, context, username, password, async () => undefined)
 }
 
 async function revoke(config: Options, context: AdapterContext, { handle }: Credential): Promise<void> {
@@ -211,13 +171,8 @@ async function change(client: Client, sql: string): Promise<void> {
 }
 
 function asAdmin<T>(config: Options, context: AdapterContext, work: (client: Client) => Promise<T>): Promise<T> {
-  return connected(config, context, config.admin.user, config.admin.password, work).catch((thrown: unknown) => {
-    if (thrown instanceof AdapterError && thrown.code === 'refused')
-      throw new AdapterError('denied', `the server does not accept the admin ${config.admin.user}`, {
-        hints: ['check "admin" in the configuration'],
-      })
-    throw thrown
-  })
+  const { user, password } = config.admin
+  return asAdminOf(user, connected(config, context, user, password, work))
 }
 
 async function connected<T>(
@@ -230,14 +185,13 @@ async function connected<T>(
   if (context.signal.aborted) throw new AdapterError('failed', 'interrupted before the server was called', { retryable: false })
   const { default: pg } = await import('pg')
   const { host, port, database, ca } = config
-  const tls = config.tls ?? (!isLocal(host) || ca !== undefined)
   const client = new pg.Client({
     host,
     port,
     database,
     user,
     password: password.reveal(),
-    ssl: tls ? { rejectUnauthorized: true, ...(ca === undefined ? {} : { ca }) } : false,
+    ssl: usesTls(config) ? { rejectUnauthorized: true, ...(ca === undefined ? {} : { ca }) } : false,
     connectionTimeoutMillis: TIMEOUT_MS,
     query_timeout: TIMEOUT_MS,
     application_name: 'rotate',

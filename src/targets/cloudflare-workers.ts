@@ -8,16 +8,16 @@ import { AdapterError } from '../core/errors.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import { secretField, urlField } from '../core/schema.ts'
 import { defineTarget, type Delivery, type TargetSession } from '../core/target.ts'
+import { CLOUDFLARE, ID, resultIn, VENDOR } from '../net/cloudflare.ts'
 import { type Api, api, listIn, objectIn, plainText, textIn } from '../net/json-api.ts'
 
-const VENDOR = 'Cloudflare'
 /** https://developers.cloudflare.com/workers/platform/limits/#environment-variables */
 const MAX_BYTES = 5 * 1024
 
 const Config = z.strictObject({
   accountId: z
     .string()
-    .regex(/^[0-9a-f]{32}$/, 'is not the id of an account (32 hexadecimal digits)')
+    .regex(ID, 'is not the id of an account (32 hexadecimal digits)')
     .meta({ description: 'Account that owns the scripts' }),
   scripts: z
     .array(z.string().regex(/^[a-z0-9_][a-z0-9_-]{0,62}$/i, 'is not the name of a script'))
@@ -25,7 +25,7 @@ const Config = z.strictObject({
     .meta({ description: 'Names of the Workers' }),
   token: secretField('API token with "Workers Scripts: Edit" for this account'),
   create: z.boolean().default(false).meta({ description: 'Also write where the secret does not exist yet' }),
-  baseUrl: urlField('Of the API').default('https://api.cloudflare.com/client/v4'),
+  baseUrl: urlField('Of the API').default(CLOUDFLARE),
 })
 type Options = z.output<typeof Config>
 
@@ -51,15 +51,8 @@ function openSession(config: Options, context: AdapterContext): TargetSession {
 const secretsOf = ({ accountId }: Options, script: string): string =>
   `/accounts/${accountId}/workers/scripts/${encodeURIComponent(script)}/secrets`
 
-/** The envelope says of itself whether it is an answer. */
-function resultIn(answer: unknown): unknown {
-  const { success, result } = objectIn(answer, VENDOR)
-  if (success !== true) throw new AdapterError('bad-answer', `${VENDOR} answered without success`, { effect: 'unknown' })
-  return result
-}
-
 async function namesOf(cloudflare: Api, config: Options, script: string): Promise<ReadonlySet<string>> {
-  const rows = listIn(resultIn(await cloudflare.call('GET', secretsOf(config, script))), VENDOR)
+  const rows = listIn(resultIn(await cloudflare.call('GET', secretsOf(config, script)), 'none'), VENDOR)
   return new Set(rows.map((row) => textIn(row, 'name', VENDOR)))
 }
 
@@ -83,7 +76,10 @@ async function put(cloudflare: Api, config: Options, delivery: Delivery, context
 }
 
 async function write(cloudflare: Api, config: Options, script: string, name: string, text: string): Promise<void> {
-  const result = objectIn(resultIn(await cloudflare.call('PUT', secretsOf(config, script), { name, text, type: 'secret_text' })), VENDOR)
+  const result = objectIn(
+    resultIn(await cloudflare.call('PUT', secretsOf(config, script), { name, text, type: 'secret_text' }), 'unknown'),
+    VENDOR,
+  )
   if (textIn(result, 'name', VENDOR) !== name)
     throw new AdapterError('bad-answer', `${VENDOR} wrote another secret than ${name}`, { effect: 'unknown' })
 }
