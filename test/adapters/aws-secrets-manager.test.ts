@@ -1,13 +1,14 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { parseConfig } from '../../src/core/schema.ts'
 import { Secret } from '../../src/core/secret.ts'
-import type { Delivery, TargetSession } from '../../src/core/target.ts'
+import type { TargetSession } from '../../src/core/target.ts'
 import secretsManager from '../../src/targets/aws-secrets-manager.ts'
 import { expectNoLeak } from '../conformance/_shared.ts'
 import { targetSuite } from '../conformance/target.suite.ts'
 import { FakeSecretsManager } from '../fakes/aws-secrets.ts'
 import { START } from '../fakes/clock.ts'
 import { type TestContext, testContext } from '../fakes/context.ts'
+import { delivery } from '../fakes/delivery.ts'
 
 targetSuite('aws-secrets-manager', secretsManager, async () => {
   const fake = await new FakeSecretsManager().start()
@@ -28,17 +29,6 @@ targetSuite('aws-secrets-manager', secretsManager, async () => {
     stop: () => fake.stop(),
   }
 })
-
-const delivery = (value: string | Uint8Array, id = 'run_1.v2', names = ['API_KEY']): Delivery => {
-  const secret = new Secret(value)
-  return {
-    id,
-    path: 'app/prod/API_KEY',
-    version: 2,
-    entries: Object.fromEntries(names.map((name) => [name, secret])),
-    fields: { value: secret },
-  }
-}
 
 describe('aws-secrets-manager', () => {
   let fake: FakeSecretsManager

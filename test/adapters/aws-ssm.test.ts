@@ -1,13 +1,14 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { parseConfig } from '../../src/core/schema.ts'
 import { Secret } from '../../src/core/secret.ts'
-import type { Delivery, TargetSession } from '../../src/core/target.ts'
+import type { TargetSession } from '../../src/core/target.ts'
 import ssm from '../../src/targets/aws-ssm.ts'
 import { expectNoLeak } from '../conformance/_shared.ts'
 import { targetSuite } from '../conformance/target.suite.ts'
 import { DEFAULT_KEY, FakeParameterStore } from '../fakes/aws-parameters.ts'
 import { START } from '../fakes/clock.ts'
 import { type TestContext, testContext } from '../fakes/context.ts'
+import { delivery } from '../fakes/delivery.ts'
 
 targetSuite('aws-ssm', ssm, async () => {
   const fake = await new FakeParameterStore().start()
@@ -27,17 +28,6 @@ targetSuite('aws-ssm', ssm, async () => {
     stop: () => fake.stop(),
   }
 })
-
-const delivery = (value: string, names = ['API_KEY']): Delivery => {
-  const secret = new Secret(value)
-  return {
-    id: 'run_1.v2',
-    path: 'app/prod/API_KEY',
-    version: 2,
-    entries: Object.fromEntries(names.map((name) => [name, secret])),
-    fields: { value: secret },
-  }
-}
 
 describe('aws-ssm', () => {
   let fake: FakeParameterStore
@@ -88,7 +78,7 @@ describe('aws-ssm', () => {
       fake.fault({ operation: 'PutParameter', kind })
       await session.put(delivery('new-value'))
       fake.fault({ operation: 'PutParameter', kind })
-      await session.put(delivery('new-value', ['FRESH']))
+      await session.put(delivery('new-value', 'run_1.v2', ['FRESH']))
       expect([at()?.version, at('/app/FRESH')?.version, fake.count('PutParameter')]).toEqual([2, 1, 2])
     },
   )
@@ -146,16 +136,16 @@ describe('aws-ssm', () => {
 
   test('nothing is written where one of several can not be', async () => {
     fake.add('/app/ONE', 'old')
-    await expect((await open()).put(delivery('new-value', ['ONE', 'TWO']))).rejects.toMatchObject({
+    await expect((await open()).put(delivery('new-value', 'run_1.v2', ['ONE', 'TWO']))).rejects.toMatchObject({
       code: 'misconfigured',
       message: expect.stringContaining('/app/TWO') as string,
     })
     fake.add('/app/TWO', 'old', { type: 'String' })
-    await expect((await open()).put(delivery('new-value', ['ONE', 'TWO']))).rejects.toMatchObject({
+    await expect((await open()).put(delivery('new-value', 'run_1.v2', ['ONE', 'TWO']))).rejects.toMatchObject({
       code: 'misconfigured',
       message: expect.stringContaining('in clear') as string,
     })
-    await expect((await open({ parameter: '/app/ONE' })).put(delivery('new-value', ['ONE', 'TWO']))).rejects.toMatchObject({
+    await expect((await open({ parameter: '/app/ONE' })).put(delivery('new-value', 'run_1.v2', ['ONE', 'TWO']))).rejects.toMatchObject({
       hints: [expect.stringContaining('{name}')],
     })
     expect([at('/app/ONE')?.value, at('/app/TWO')?.value, fake.count('PutParameter')]).toEqual(['old', 'old', 0])

@@ -2,12 +2,13 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { AdapterError } from '../../src/core/errors.ts'
 import { parseConfig } from '../../src/core/schema.ts'
 import { Secret } from '../../src/core/secret.ts'
-import type { Delivery, TargetSession } from '../../src/core/target.ts'
+import type { TargetSession } from '../../src/core/target.ts'
 import bitwarden from '../../src/targets/bitwarden.ts'
 import { expectNoLeak } from '../conformance/_shared.ts'
 import { targetSuite } from '../conformance/target.suite.ts'
 import { FakeBw } from '../fakes/bw.ts'
 import { type TestContext, testContext } from '../fakes/context.ts'
+import { delivery } from '../fakes/delivery.ts'
 
 targetSuite('bitwarden', bitwarden, () => {
   const bw = new FakeBw()
@@ -22,10 +23,6 @@ targetSuite('bitwarden', bitwarden, () => {
   }
 })
 
-const delivery = (value: string): Delivery => {
-  const entries = { API_KEY: new Secret(value) }
-  return { id: 'run_1.v2', path: 'app/prod/API_KEY', version: 2, entries, fields: { value: entries.API_KEY } }
-}
 const failure = (call: Promise<unknown>): Promise<unknown> => call.catch((thrown: unknown) => thrown)
 
 describe('bitwarden', () => {

@@ -1,11 +1,11 @@
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { parseConfig } from '../../src/core/schema.ts'
-import { Secret } from '../../src/core/secret.ts'
-import type { Delivery, TargetSession } from '../../src/core/target.ts'
+import type { TargetSession } from '../../src/core/target.ts'
 import workers from '../../src/targets/cloudflare-workers.ts'
 import { targetSuite } from '../conformance/target.suite.ts'
 import { FakeCloudflare } from '../fakes/cloudflare.ts'
 import { type TestContext, testContext } from '../fakes/context.ts'
+import { delivery } from '../fakes/delivery.ts'
 
 targetSuite('cloudflare-workers', workers, async () => {
   const fake = await new FakeCloudflare().start()
@@ -29,10 +29,6 @@ afterEach(() => fake.stop())
 const open = (more: Record<string, unknown> = {}): Promise<TargetSession> => {
   const config = { accountId: fake.accountId, scripts: ['api', 'site'], token: fake.token, baseUrl: fake.url, ...more }
   return workers.open(parseConfig(workers.config, config as never, 'it'), context)
-}
-const delivery = (value: string): Delivery => {
-  const entries = { API_KEY: new Secret(value) }
-  return { id: 'run_1.v2', path: 'app/prod/API_KEY', version: 2, entries, fields: { value: entries.API_KEY } }
 }
 
 test('only where the secret exists, unless it may be made; others keep theirs', async () => {

@@ -1,7 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { jsonSchema, parseConfig } from '../../src/core/schema.ts'
-import { Secret } from '../../src/core/secret.ts'
-import type { Delivery, TargetSession } from '../../src/core/target.ts'
+import type { TargetSession } from '../../src/core/target.ts'
 import { BOX_OVERHEAD, sealedBox } from '../../src/net/sealed-box.ts'
 import actions from '../../src/targets/github-actions.ts'
 import { expectNoTrace } from '../cli/program.ts'
@@ -10,6 +9,7 @@ import { expectDescribed, expectNoLeak } from '../conformance/_shared.ts'
 import { targetSuite } from '../conformance/target.suite.ts'
 import { type TestContext, testContext } from '../fakes/context.ts'
 import { FakeGithub, type FakePlace } from '../fakes/github.ts'
+import { delivery } from '../fakes/delivery.ts'
 
 const REPO = '/repos/octo/app/actions/secrets'
 const SITE = '/repos/octo/site/actions/secrets'
@@ -46,10 +46,6 @@ afterEach(() => fake.stop())
 
 const open = (config: Record<string, unknown>): Promise<TargetSession> =>
   actions.open(parseConfig(actions.config, { token, baseUrl: fake.url, ...config } as never, 'it'), context)
-const delivery = (value: string | Uint8Array, name = 'API_KEY'): Delivery => {
-  const entries = { [name]: new Secret(value) }
-  return { id: 'run_1.v2', path: 'app/prod/API_KEY', version: 2, entries, fields: entries }
-}
 const failure = (call: Promise<unknown>): Promise<unknown> => call.catch((thrown: unknown) => thrown)
 const values = (place: FakePlace): Record<string, string> =>
   Object.fromEntries([...place.secrets].map(([name, { value }]) => [name, value]))
@@ -113,9 +109,9 @@ describe('github-actions', () => {
   test.each([
     ['a value that is too large', delivery('k'.repeat(48 * 1024 + 1)), /larger than 48 KB/],
     ['a value that is no text', delivery(Uint8Array.of(0xff, 0xfe)), /not UTF-8/],
-    ['a name of GitHub', delivery('new-value', 'GITHUB_API_KEY'), /no name of a secret/],
-    ['a name with other characters', delivery('new-value', 'API.KEY'), /no name of a secret/],
-    ['a secret that is nowhere', delivery('new-value', 'ELSEWHERE'), /there is no secret ELSEWHERE in octo\/app/],
+    ['a name of GitHub', delivery('new-value', 'run_1.v2', ['GITHUB_API_KEY']), /no name of a secret/],
+    ['a name with other characters', delivery('new-value', 'run_1.v2', ['API.KEY']), /no name of a secret/],
+    ['a secret that is nowhere', delivery('new-value', 'run_1.v2', ['ELSEWHERE']), /there is no secret ELSEWHERE in octo\/app/],
   ])('%s is refused before anything is written', async (_what, wanted, why) => {
     fake.place(REPO, { API_KEY: 'old' })
     const error = await failure((await open({ repositories: ['octo/app'] })).put(wanted))
@@ -129,8 +125,8 @@ describe('github-actions', () => {
     Object.assign(org.secrets.get('ALL') ?? {}, { visibility: 'all' })
     const session = await open({ organization: 'octo-org', create: true, visibility: 'selected', selectedRepositoryIds: [44] })
     await session.put(delivery('new-value'))
-    await session.put(delivery('new-value', 'ALL'))
-    await session.put(delivery('new-value', 'FRESH'))
+    await session.put(delivery('new-value', 'run_1.v2', ['ALL']))
+    await session.put(delivery('new-value', 'run_1.v2', ['FRESH']))
     expect(['API_KEY', 'ALL', 'FRESH'].map((name) => [org.secrets.get(name)?.visibility, org.secrets.get(name)?.selected])).toEqual([
       ['selected', [11, 22, 33]],
       ['all', undefined],
@@ -173,7 +169,9 @@ describe('github-actions', () => {
     await session.put(delivery('new-value'))
     expect(context.notes.at(-1)).toContain('updated at 2026-11-22')
     fake.hollow = true
-    expect(await failure((await open({ repositories: ['octo/app'], create: true })).put(delivery('x-value', 'FRESH')))).toMatchObject({
+    expect(
+      await failure((await open({ repositories: ['octo/app'], create: true })).put(delivery('x-value', 'run_1.v2', ['FRESH']))),
+    ).toMatchObject({
       code: 'bad-answer',
     })
   })

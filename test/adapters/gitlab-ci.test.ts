@@ -1,11 +1,11 @@
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { parseConfig } from '../../src/core/schema.ts'
-import { Secret } from '../../src/core/secret.ts'
-import type { Delivery, TargetSession } from '../../src/core/target.ts'
+import type { TargetSession } from '../../src/core/target.ts'
 import gitlab from '../../src/targets/gitlab-ci.ts'
 import { targetSuite } from '../conformance/target.suite.ts'
 import { type TestContext, testContext } from '../fakes/context.ts'
 import { FakeGitlab } from '../fakes/gitlab.ts'
+import { delivery } from '../fakes/delivery.ts'
 
 targetSuite('gitlab-ci', gitlab, async () => {
   const fake = await new FakeGitlab().start()
@@ -29,10 +29,6 @@ beforeEach(async () => {
 afterEach(() => fake.stop())
 const open = (more: Record<string, unknown> = {}): Promise<TargetSession> =>
   gitlab.open(parseConfig(gitlab.config, { projects: ['team/app'], token: fake.token, baseUrl: fake.url, ...more } as never, 'it'), context)
-const delivery = (value: string): Delivery => {
-  const entries = { API_KEY: new Secret(value) }
-  return { id: 'run_1.v2', path: 'app/prod/API_KEY', version: 2, entries, fields: { value: entries.API_KEY } }
-}
 
 test('of a name in several scopes only the one that is meant changes, and what else is set on it stays', async () => {
   const all = fake.owner(

@@ -1,13 +1,13 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { parseConfig } from '../../src/core/schema.ts'
-import { Secret } from '../../src/core/secret.ts'
-import type { Delivery, Target, TargetSession } from '../../src/core/target.ts'
+import type { Target, TargetSession } from '../../src/core/target.ts'
 import render from '../../src/targets/render.ts'
 import vercel from '../../src/targets/vercel.ts'
 import { expectNoLeak } from '../conformance/_shared.ts'
 import { targetSuite } from '../conformance/target.suite.ts'
 import { type TestContext, testContext } from '../fakes/context.ts'
 import { FakeRender, FakeVercel } from '../fakes/hosting.ts'
+import { delivery } from '../fakes/delivery.ts'
 
 targetSuite('render', render, async () => {
   const fake = await new FakeRender().start()
@@ -33,11 +33,6 @@ targetSuite('vercel', vercel, async () => {
     stop: () => fake.stop(),
   }
 })
-
-const delivery = (value: string, id = 'run_1.v2'): Delivery => {
-  const entries = { API_KEY: new Secret(value) }
-  return { id, path: 'app/prod/API_KEY', version: 2, entries, fields: { value: entries.API_KEY } }
-}
 
 let context: TestContext
 beforeEach(() => {

@@ -1,12 +1,13 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { parseConfig } from '../../src/core/schema.ts'
 import { Secret } from '../../src/core/secret.ts'
-import type { Delivery, TargetSession } from '../../src/core/target.ts'
+import type { TargetSession } from '../../src/core/target.ts'
 import kubernetes from '../../src/targets/kubernetes.ts'
 import { expectNoLeak } from '../conformance/_shared.ts'
 import { targetSuite } from '../conformance/target.suite.ts'
 import { type TestContext, testContext } from '../fakes/context.ts'
 import { FakeKubernetes, type FakeWorkload } from '../fakes/kubernetes.ts'
+import { delivery } from '../fakes/delivery.ts'
 
 targetSuite('kubernetes', kubernetes, async () => {
   const fake = await new FakeKubernetes().start()
@@ -21,17 +22,6 @@ targetSuite('kubernetes', kubernetes, async () => {
     stop: () => fake.stop(),
   }
 })
-
-const delivery = (value: string | Uint8Array, id = 'run_1.v2', names = ['API_KEY']): Delivery => {
-  const secret = new Secret(value)
-  return {
-    id,
-    path: 'app/prod/API_KEY',
-    version: 2,
-    entries: Object.fromEntries(names.map((name) => [name, secret])),
-    fields: { value: secret },
-  }
-}
 
 let context: TestContext
 let fake: FakeKubernetes

@@ -7,25 +7,10 @@ import discord from '../../src/notifiers/discord.ts'
 import pagerduty from '../../src/notifiers/pagerduty.ts'
 import teams from '../../src/notifiers/teams.ts'
 import { expectDescribed, expectNoLeak } from '../conformance/_shared.ts'
-import { START } from '../fakes/clock.ts'
 import { testContext } from '../fakes/context.ts'
 import { FakeDiscord, FakePagerDuty, FakeTeams } from '../fakes/tellers.ts'
+import { notice } from '../fakes/notice.ts'
 
-const notice: Notice = {
-  id: 'evt_0001',
-  type: 'succeeded',
-  at: START,
-  path: 'app/prod/KEY',
-  runId: 'run_1',
-  urgent: false,
-  title: 'Key Rotation Complete: app/prod/KEY',
-  facts: [
-    { label: 'New key', value: 'sk-…j9M1' },
-    { label: 'Services updated', value: '4/4' },
-  ],
-  next: null,
-  command: 'rotate audit list --run run_1',
-}
 const failed: Notice = { ...notice, type: 'failed', urgent: true, title: 'Key Rotation Failed: app/prod/KEY', next: 'look at it' }
 const hostile: Notice = {
   ...failed,

@@ -15,22 +15,8 @@ import { expectDescribed, expectNoLeak } from '../conformance/_shared.ts'
 import { selfSigned } from '../fakes/certificate.ts'
 import { START } from '../fakes/clock.ts'
 import { testContext } from '../fakes/context.ts'
+import { notice } from '../fakes/notice.ts'
 
-const notice: Notice = {
-  id: 'evt_0001',
-  type: 'succeeded',
-  at: START,
-  path: 'app/prod/KEY',
-  runId: 'run_1',
-  urgent: false,
-  title: 'Key Rotation Complete: app/prod/KEY',
-  facts: [
-    { label: 'New key', value: 'sk-…j9M1' },
-    { label: 'Services updated', value: '4/4' },
-  ],
-  next: null,
-  command: 'rotate audit list --run run_1',
-}
 const hostile: Notice = {
   ...notice,
   type: 'failed',

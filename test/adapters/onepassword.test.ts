@@ -2,13 +2,14 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { AdapterError } from '../../src/core/errors.ts'
 import { parseConfig } from '../../src/core/schema.ts'
 import { Secret } from '../../src/core/secret.ts'
-import type { Delivery, TargetSession } from '../../src/core/target.ts'
+import type { TargetSession } from '../../src/core/target.ts'
 import onepassword from '../../src/targets/onepassword.ts'
 import { expectNoLeak } from '../conformance/_shared.ts'
 import { targetSuite } from '../conformance/target.suite.ts'
 import { FakeConnect } from '../fakes/connect.ts'
 import { type TestContext, testContext } from '../fakes/context.ts'
 import { FakeOp, type OpField } from '../fakes/op.ts'
+import { delivery } from '../fakes/delivery.ts'
 
 const note: OpField = { id: 'notesPlain', type: 'STRING', purpose: 'NOTES', label: 'notesPlain', value: 'kept by people' }
 const credential = (value = 'old-value-123'): OpField => ({ id: 'credential', type: 'CONCEALED', label: 'credential', value })
@@ -39,10 +40,6 @@ targetSuite('onepassword by Connect', onepassword, async () => {
   }
 })
 
-const delivery = (value: string): Delivery => {
-  const entries = { API_KEY: new Secret(value) }
-  return { id: 'run_1.v2', path: 'app/prod/API_KEY', version: 2, entries, fields: { value: entries.API_KEY } }
-}
 let context: TestContext
 beforeEach(() => {
   context = testContext()

@@ -1,11 +1,9 @@
 /** A key in AWS Secrets Manager and in the Parameter Store, through the built program: written to both, and put back in both when a check is red. */
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { FakeParameterStore } from '../fakes/aws-parameters.ts'
 import { FakeSecretsManager } from '../fakes/aws-secrets.ts'
 import { expectNoTrace } from './program.ts'
-import { configOf, option, World } from './rotation-world.ts'
+import { option, World } from './rotation-world.ts'
 
 const path = 'production/app/API_KEY'
 const first = 'first-value-0123456789abc'
@@ -13,7 +11,6 @@ let world: World
 let secrets: FakeSecretsManager
 let parameters: FakeParameterStore
 let healthy = true
-const stops: (() => void)[] = []
 
 beforeEach(async () => {
   world = await new World().init()
@@ -22,7 +19,6 @@ beforeEach(async () => {
   healthy = true
 })
 afterEach(async () => {
-  for (const stop of stops.splice(0)) stop()
   await secrets.stop()
   await parameters.stop()
   await world.close()
@@ -36,29 +32,14 @@ const held = (): readonly (string | undefined)[] => [
 async function setUp() {
   secrets.add('production/app', JSON.stringify({ OTHER: 'theirs', API_KEY: first }))
   parameters.add('/production/app/API_KEY', first, { key: 'alias/app' })
-  const http = createServer((_request, response) => response.writeHead(healthy ? 200 : 503).end())
-  await new Promise<void>((resolve) => http.listen(0, '127.0.0.1', resolve))
-  stops.push(() => http.close())
-  const hook = await world.hook({ overlap: true, live: [first] })
-  await world.ok(['set', path], { input: first })
-  await world.ok([
-    'schedule',
-    'set',
+  const check = await world.application(() => healthy)
+  const hook = await world.connected(
     path,
-    '--provider',
-    'custom',
-    '--interval',
-    '30',
-    '--config',
-    configOf(hook),
+    first,
     ...option('--target', { type: 'aws-secrets-manager', ...secrets.config, secret: 'production/app', key: '{name}' }),
     ...option('--target', { type: 'aws-ssm', ...parameters.config, parameter: '/production/app/{name}' }),
-    ...option('--check', {
-      type: 'http',
-      url: `http://127.0.0.1:${(http.address() as AddressInfo).port}/`,
-      header: { 'X-Value': '{value}' },
-    }),
-  ])
+    ...check,
+  )
   return hook
 }
 

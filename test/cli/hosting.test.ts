@@ -2,19 +2,16 @@
  * A key on two platforms, through the built program: delivered, deployed, checked against what really runs, and everything taken back when a deployment keeps the old
  * value. The check presents the new value to the application, which says whether that is the one it runs with.
  */
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { FakeRender, FakeVercel } from '../fakes/hosting.ts'
 import { expectNoTrace } from './program.ts'
-import { configOf, option, World } from './rotation-world.ts'
+import { option, World } from './rotation-world.ts'
 
 const path = 'production/app/API_KEY'
 const first = 'first-value-0123456789abc'
 let world: World
 let vercel: FakeVercel
 let render: FakeRender
-const stops: (() => void)[] = []
 
 beforeEach(async () => {
   world = await new World().init()
@@ -22,23 +19,12 @@ beforeEach(async () => {
   render = await new FakeRender().start()
 })
 afterEach(async () => {
-  for (const stop of stops.splice(0)) stop()
   await vercel.stop()
   await render.stop()
   await world.close()
 })
 
-/** Green when everything that runs has the value that is presented. */
-async function application(running: () => readonly (string | undefined)[]): Promise<string> {
-  const http = createServer((request, response) => {
-    const asked = request.headers['x-value']
-    response.writeHead(running().every((value) => value === asked) ? 200 : 503).end()
-  })
-  await new Promise<void>((resolve) => http.listen(0, '127.0.0.1', resolve))
-  stops.push(() => http.close())
-  return `http://127.0.0.1:${(http.address() as AddressInfo).port}/health`
-}
-
+/** The check is green when everything that runs has the value that is presented. */
 async function setUp() {
   const sites = [vercel.project('site', { API_KEY: first }), vercel.project('admin', { API_KEY: first })]
   const services = [render.service('api', { API_KEY: first }), render.service('worker', { API_KEY: first })]
@@ -46,23 +32,14 @@ async function setUp() {
     ...sites.map((id) => vercel.projects.get(id)?.running.get('API_KEY')),
     ...services.map((id) => render.services.get(id)?.running.get('API_KEY')),
   ]
-  const hook = await world.hook({ overlap: true, live: [first] })
-  const url = await application(running)
-  await world.ok(['set', path], { input: first })
-  await world.ok([
-    'schedule',
-    'set',
+  const check = await world.application((value) => running().every((held) => held === value))
+  const hook = await world.connected(
     path,
-    '--provider',
-    'custom',
-    '--interval',
-    '30',
-    '--config',
-    configOf(hook),
+    first,
     ...option('--target', { type: 'vercel', projects: '*', token: vercel.token, baseUrl: vercel.url }),
     ...option('--target', { type: 'render', services: '*', token: render.token, baseUrl: render.url }),
-    ...option('--check', { type: 'http', url, header: { 'X-Value': '{value}' } }),
-  ])
+    ...check,
+  )
   return { hook, running }
 }
 

@@ -1,18 +1,15 @@
 /** A key in a Secret of a cluster, through the built program: written, the deployment restarted and waited for, and all of it taken back when the check is red. */
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { writeFileSync } from 'node:fs'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { FakeKubernetes } from '../fakes/kubernetes.ts'
 import { errorOf, expectNoTrace } from './program.ts'
-import { configOf, option, World } from './rotation-world.ts'
+import { option, World } from './rotation-world.ts'
 
 const path = 'production/app/API_KEY'
 const first = 'first-value-0123456789abc'
 let world: World
 let fake: FakeKubernetes
 let healthy = true
-const stops: (() => void)[] = []
 
 beforeEach(async () => {
   world = await new World().init()
@@ -21,7 +18,6 @@ beforeEach(async () => {
   healthy = true
 })
 afterEach(async () => {
-  for (const stop of stops.splice(0)) stop()
   await fake.stop()
   await world.close()
 })
@@ -30,12 +26,6 @@ afterEach(async () => {
 async function setUp() {
   fake.add('app', { API_KEY: first, OTHER: 'theirs' })
   const api = fake.workload('deployment', 'api')
-  const http = createServer((request, response) => {
-    const runs = fake.isFresh(api) && fake.value('app', 'API_KEY') === request.headers['x-value']
-    response.writeHead(healthy && runs ? 200 : 503).end()
-  })
-  await new Promise<void>((resolve) => http.listen(0, '127.0.0.1', resolve))
-  stops.push(() => http.close())
   const config = {
     'current-context': 'here',
     contexts: [{ name: 'here', context: { cluster: 'c', user: 'u' } }],
@@ -44,25 +34,13 @@ async function setUp() {
   }
   const kubeconfig = world.box.path('kubeconfig')
   writeFileSync(kubeconfig, JSON.stringify(config), { mode: 0o600 })
-  const hook = await world.hook({ overlap: true, live: [first] })
-  await world.ok(['set', path], { input: first })
-  await world.ok([
-    'schedule',
-    'set',
+  const check = await world.application((value) => healthy && fake.isFresh(api) && fake.value('app', 'API_KEY') === value)
+  const hook = await world.connected(
     path,
-    '--provider',
-    'custom',
-    '--interval',
-    '30',
-    '--config',
-    configOf(hook),
+    first,
     ...option('--target', { type: 'k8s', namespace: fake.namespace, secret: 'app', kubeconfig, restart: ['deployment/api'] }),
-    ...option('--check', {
-      type: 'http',
-      url: `http://127.0.0.1:${(http.address() as AddressInfo).port}/`,
-      header: { 'X-Value': '{value}' },
-    }),
-  ])
+    ...check,
+  )
   return { hook, api }
 }
 

@@ -1,12 +1,10 @@
 /** A key in three password managers, through the built program: written everywhere, read back, and put back everywhere when a check is red. */
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { FakeBw } from '../fakes/bw.ts'
 import { FakeConnect } from '../fakes/connect.ts'
 import { FakeOp } from '../fakes/op.ts'
 import { expectNoTrace } from './program.ts'
-import { configOf, option, World } from './rotation-world.ts'
+import { option, World } from './rotation-world.ts'
 
 const path = 'production/app/API_KEY'
 const first = 'first-value-0123456789abc'
@@ -15,7 +13,6 @@ let op: FakeOp
 let bw: FakeBw
 let connect: FakeConnect
 let healthy = true
-const stops: (() => void)[] = []
 
 beforeEach(async () => {
   world = await new World().init()
@@ -25,7 +22,6 @@ beforeEach(async () => {
   healthy = true
 })
 afterEach(async () => {
-  for (const stop of stops.splice(0)) stop()
   op.remove()
   bw.remove()
   await connect.stop()
@@ -43,32 +39,17 @@ async function setUp() {
   op.add('api', [{ ...credential }])
   connect.add('api', [{ ...credential }])
   bw.add('api', { login: { username: 'app', password: first } })
-  const http = createServer((_request, response) => response.writeHead(healthy ? 200 : 503).end())
-  await new Promise<void>((resolve) => http.listen(0, '127.0.0.1', resolve))
-  stops.push(() => http.close())
-  const hook = await world.hook({ overlap: true, live: [first] })
-  await world.ok(['set', path], { input: first })
   await world.ok(['set', 'infra/op/TOKEN'], { input: op.state.token })
   const place = { type: 'onepassword', vault: 'Production', item: 'api', field: 'credential' }
-  await world.ok([
-    'schedule',
-    'set',
+  const check = await world.application(() => healthy)
+  const hook = await world.connected(
     path,
-    '--provider',
-    'custom',
-    '--interval',
-    '30',
-    '--config',
-    configOf(hook),
+    first,
     ...option('--target', { ...place, token: { secret: 'infra/op/TOKEN' }, program: op.path }),
     ...option('--target', { ...place, token: connect.token, connect: connect.url }),
     ...option('--target', { type: 'bitwarden', item: 'api', field: 'login.password', session: bw.state.session, program: bw.path }),
-    ...option('--check', {
-      type: 'http',
-      url: `http://127.0.0.1:${(http.address() as AddressInfo).port}/`,
-      header: { 'X-Value': '{value}' },
-    }),
-  ])
+    ...check,
+  )
   return hook
 }
 

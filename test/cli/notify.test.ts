@@ -50,24 +50,8 @@ async function receiver() {
   return { told, state }
 }
 
-async function hooked(...more: readonly string[]) {
-  const fake = await world.hook({ overlap: true, live: [value] })
-  await world.ok(['set', path], { input: value })
-  await world.ok([
-    'schedule',
-    'set',
-    path,
-    '--provider',
-    'custom',
-    '--interval',
-    '30',
-    '--config',
-    configOf(fake),
-    '--notify',
-    'ops',
-    ...more,
-  ])
-  return fake
+function hooked(...more: readonly string[]) {
+  return world.connected(path, value, '--notify', 'ops', ...more)
 }
 
 const types = (told: readonly Told[]): readonly string[] => told.map(({ type }) => type)

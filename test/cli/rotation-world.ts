@@ -1,5 +1,7 @@
 /** What the rotation tests have in common: a web hook or AWS far side with a secret and a schedule, and a clock that can be moved. */
 import { chmodSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { expect } from 'vitest'
 import { DAY } from '../../src/core/duration.ts'
 import { FakeAws, type FakeKey } from '../fakes/aws.ts'
@@ -78,6 +80,25 @@ export class World {
     })
     this.#ends.push(() => fake.stop())
     return fake
+  }
+
+  /** A secret with this value and a schedule at a web hook of which old and new work side by side; `more` are further options of the schedule. */
+  async connected(path: string, value: string, ...more: readonly string[]): Promise<FakeWebhook> {
+    const hook = await this.hook({ overlap: true, live: [value] })
+    await this.ok(['set', path], { input: value })
+    await this.ok(['schedule', 'set', path, '--provider', 'custom', '--interval', '30', '--config', configOf(hook), ...more])
+    return hook
+  }
+
+  /** An application that is asked whether the value it is shown in `X-Value` is right: the option for a check that does so. */
+  async application(isRight: (value: string) => boolean): Promise<readonly string[]> {
+    const server = createServer((request, response) =>
+      response.writeHead(isRight(String(request.headers['x-value'] ?? '')) ? 200 : 503).end(),
+    )
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    this.#ends.push(() => new Promise((resolve) => server.close(() => resolve())))
+    const { port } = server.address() as AddressInfo
+    return option('--check', { type: 'http', url: `http://127.0.0.1:${port}/`, header: { 'X-Value': '{value}' } })
   }
 
   async aws(

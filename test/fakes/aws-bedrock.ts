@@ -132,11 +132,13 @@ export class FakeBedrock {
     const { limit, propagationCalls, listingLag } = this.#host.settings
     if (this.keysOf(user, service).length >= limit)
       throw new Reply(409, 'LimitExceeded', `Cannot exceed quota for ServiceSpecificCredentialsPerUser: ${limit}`)
+    const now = this.#host.now()
     return this.addKey(user, {
+      createdAt: now,
       service,
       refusedCalls: propagationCalls,
       hiddenListings: listingLag,
-      ...(age === null ? {} : { expiresAt: this.#host.now() + Number(age) * DAY }),
+      ...(age === null ? {} : { expiresAt: now + Number(age) * DAY }),
     })
   }
 

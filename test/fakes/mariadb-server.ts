@@ -1,10 +1,9 @@
 /** A real MariaDB on loopback, from Debian's package, with a log of every statement. */
 import { execFileSync, spawn } from 'node:child_process'
-import { chownSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:net'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type { AddressInfo } from 'node:net'
 import { selfSigned } from './certificate.ts'
+import { freePort, ownerOf } from './daemon.ts'
 
 const daemon = '/usr/sbin/mariadbd'
 
@@ -25,24 +24,9 @@ export interface Server {
   stop(): Promise<void>
 }
 
-async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const { port } = server.address() as AddressInfo
-  await new Promise((resolve) => server.close(resolve))
-  return port
-}
-
-/** It refuses to run as root, so there it runs as the user that the package made. */
 export async function startMariaDb(): Promise<Server> {
   const dir = mkdtempSync('/tmp/rmy-')
-  const asRoot = process.getuid?.() === 0
-  const own = (program: string, args: readonly string[]): [string, string[]] =>
-    asRoot ? ['setpriv', ['--reuid=mysql', '--regid=mysql', '--clear-groups', '--', program, ...args]] : [program, [...args]]
-  const give = (path: string): void => {
-    const id = (flag: string): number => Number(execFileSync('id', [flag, 'mysql'], { encoding: 'utf8' }))
-    if (asRoot) chownSync(path, id('-u'), id('-g'))
-  }
+  const { run: own, give } = ownerOf('mysql')
   give(dir)
   const file = (name: string, content: string): string => {
     writeFileSync(join(dir, name), content, { mode: 0o600 })

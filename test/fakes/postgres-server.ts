@@ -1,10 +1,9 @@
 /** A real PostgreSQL on loopback, from Debian's package, with a log of every statement. */
 import { execFileSync, spawn } from 'node:child_process'
-import { chownSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:net'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type { AddressInfo } from 'node:net'
 import { selfSigned } from './certificate.ts'
+import { freePort, ownerOf } from './daemon.ts'
 
 const root = '/usr/lib/postgresql'
 const bin = existsSync(root)
@@ -29,25 +28,12 @@ export interface Server {
   stop(): Promise<void>
 }
 
-async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const { port } = server.address() as AddressInfo
-  await new Promise((resolve) => server.close(resolve))
-  return port
-}
-
-/** It refuses to run as root, so there it runs as the user that the package made. */
 export async function startPostgres(): Promise<Server> {
   if (bin === undefined) throw new Error('no PostgreSQL')
   const dir = mkdtempSync('/tmp/rpg-')
-  const asRoot = process.getuid?.() === 0
-  const id = (flag: string): number => Number(execFileSync('id', [flag, 'postgres'], { encoding: 'utf8' }))
-  if (asRoot) chownSync(dir, id('-u'), id('-g'))
-  const own = (program: string, args: readonly string[]): [string, string[]] =>
-    asRoot
-      ? ['setpriv', ['--reuid=postgres', '--regid=postgres', '--clear-groups', '--', join(bin, program), ...args]]
-      : [join(bin, program), [...args]]
+  const owner = ownerOf('postgres')
+  owner.give(dir)
+  const own = (program: string, args: readonly string[]): [string, string[]] => owner.run(join(bin, program), args)
   const password = 'admin-password-0123456789'
   const secret = join(dir, 'pw')
   writeFileSync(secret, password, { mode: 0o644 })
@@ -68,7 +54,7 @@ export async function startPostgres(): Promise<Server> {
   const { cert, key } = selfSigned('localhost')
   writeFileSync(join(dir, 'cert'), cert)
   writeFileSync(join(dir, 'key'), key, { mode: 0o600 })
-  if (asRoot) for (const name of ['cert', 'key']) chownSync(join(dir, name), id('-u'), id('-g'))
+  for (const name of ['cert', 'key']) owner.give(join(dir, name))
   const port = await freePort()
   const settings = [
     'ssl=on',
