@@ -27,7 +27,10 @@ const entries: Record<string, ProviderEntry> = {
   mysql: { title: 'MySQL and MariaDB passwords', load: () => import('./mysql.ts') },
   openai: { title: 'OpenAI service-account keys', load: () => import('./openai.ts') },
   postgres: { title: 'PostgreSQL passwords', load: () => import('./postgres.ts') },
+  rabbitmq: { title: 'RabbitMQ passwords', load: () => import('./rabbitmq.ts') },
+  redis: { title: 'Redis and Valkey passwords', load: () => import('./redis.ts') },
   stripe: { title: 'Stripe API keys, made by a person or (preview) by a Stripe App', load: () => import('./stripe.ts') },
+  valkey: { title: 'Redis and Valkey passwords', aliasOf: 'redis', load: () => import('./redis.ts') },
   webhook: { title: 'Your own web hook', aliasOf: 'custom', load: () => import('./custom.ts') },
 }
 

@@ -1,0 +1,262 @@
+/**
+ * Passwords of RabbitMQ users, by the management API (reference/providers.md 9e; https://www.rabbitmq.com/docs/passwords, https://www.rabbitmq.com/docs/management).
+ *
+ * A user has one password, so two users with the same permissions take turns (`two-users`); `single` is one user, whose old password dies with the change. The password is
+ * made here and sealed before the broker hears of it; the broker is sent a salted SHA-256 of it and never itself. What a lost answer did is read back: the hash that
+ * the broker stores either is one of the new password or is not. A user is ended by an empty hash, with which nobody logs in, and keeps its tags and permissions.
+ *
+ * Tags go with every change, because a change without them is refused and one with others would change rights. A login is shown by `whoami`, which says of a user without
+ * a management tag that it may not use the API only after its password was right. Connections that are open stay open.
+ */
+import { createHash, timingSafeEqual } from 'node:crypto'
+import { z } from 'zod'
+import { AdapterError } from '../core/errors.ts'
+import type { Handle, Intent } from '../core/model.ts'
+import type { HttpRequest, HttpResponse, Random } from '../core/ports.ts'
+import {
+  type AdapterContext,
+  type Credential,
+  defineProvider,
+  type Issued,
+  type ProviderSession,
+  type Settlement,
+} from '../core/provider.ts'
+import { secretField, urlField } from '../core/schema.ts'
+import type { Fields, Secret } from '../core/secret.ts'
+import {
+  asAdminOf,
+  checkLogins,
+  fieldsOf,
+  handleOf,
+  hostField,
+  issued,
+  loginOf,
+  namesIn,
+  newPassword,
+  nextUser,
+  passwordOf,
+  tlsFields,
+  usesTls,
+} from './_login.ts'
+
+const VENDOR = 'RabbitMQ'
+const HASHING = 'rabbit_password_hashing_sha256'
+const SALT_BYTES = 4
+
+// A colon ends the name in an Authorization header.
+const userName = z.string().regex(/^[^\0-\x1f\x7f:]{1,200}$/, 'is not the name of a user')
+
+const Config = z
+  .strictObject({
+    host: hostField,
+    port: z.int().min(1).max(65_535).optional().meta({ description: 'Its AMQP port; default 5671 with TLS, 5672 without' }),
+    vhost: z.string().min(1).max(200).optional().meta({ description: 'Virtual host that is named in what is issued' }),
+    management: urlField('Of the management API, without /api; default https://HOST:15671').optional(),
+    admin: z
+      .strictObject({
+        user: userName.meta({ description: 'User with the tag administrator' }),
+        password: secretField('Its password'),
+      })
+      .meta({ description: 'Who changes the passwords' }),
+    users: z.tuple([userName, userName]).optional().meta({ description: 'Two users with the same permissions that take turns' }),
+    user: userName.optional().meta({ description: 'The one user, with "strategy": "single"' }),
+    strategy: z.enum(['two-users', 'single']).optional().meta({ description: 'Default: two-users' }),
+    ...tlsFields,
+  })
+  .superRefine((config, context) => checkLogins(config, config.strategy === 'single' ? 'single' : undefined, 'user', '"single"', context))
+type Options = z.output<typeof Config>
+
+export default defineProvider({
+  id: 'rabbitmq',
+  title: 'RabbitMQ passwords',
+  config: Config,
+  traits: (config) => ({
+    mints: 'client',
+    overlap: config.users === undefined ? 'in-place' : 'two-users',
+    // A user is used again, not added.
+    maxLive: Number.POSITIVE_INFINITY,
+    fields: fieldsOf({ database: config.vhost }),
+    idempotency: 'named',
+    revoke: config.users === undefined ? 'none' : 'delete',
+    suspend: false,
+    lastUsed: false,
+  }),
+  secretType: 'database_password',
+  permissions: ({ admin }) => `rabbitmqctl set_user_tags ${admin.user} administrator`,
+  open: (config, context) => Promise.resolve(openSession(config, context)),
+})
+
+function openSession(config: Options, context: AdapterContext): ProviderSession {
+  const session: ProviderSession = {
+    preflight: () => preflight(config, context),
+    prepare: newPassword,
+    create: (intent, current) => create(config, context, intent, current),
+    settle: (intent, current) => settle(config, context, intent, current),
+    verify: ({ fields }) => verify(config, context, fields),
+    close: () => Promise.resolve(),
+  }
+  if (config.users === undefined) return session
+  session.list = () => handlesOf(config, context)
+  session.handleOf = (fields) => handleOf(config, fields)
+  session.revoke = (credential) => revoke(config, context, credential)
+  return session
+}
+
+/** Reads only: the admin is one, and every user is there, with a hash that is known here. */
+async function preflight(config: Options, context: AdapterContext): Promise<void> {
+  const me = await asAdmin(config, context, 'GET', '/whoami')
+  if (!shaped(z.object({ tags: Tags }), me).tags.includes('administrator'))
+    throw new AdapterError('denied', `user ${config.admin.user} may not change other users`, { hints: ['it needs the tag administrator'] })
+  for (const name of namesIn(config)) await lookUp(config, context, name)
+}
+
+/** A list from 3.9 on, before that words with commas between them. */
+const Tags = z.union([z.array(z.string()), z.string().transform((words) => words.split(',').filter((word) => word !== ''))])
+const User = z.object({ password_hash: z.string(), hashing_algorithm: z.string().nullish(), tags: Tags })
+type User = z.output<typeof User>
+
+async function lookUp(config: Options, context: AdapterContext, name: string): Promise<User> {
+  const answer = await asAdmin(config, context, 'GET', pathOf(name))
+  if (answer === 'missing') throw new AdapterError('misconfigured', `there is no user ${name} on the broker`)
+  return shaped(User, answer)
+}
+
+async function handlesOf(config: Options, context: AdapterContext): Promise<readonly Handle[]> {
+  const handles: Handle[] = []
+  for (const name of namesIn(config)) {
+    const answer = await asAdmin(config, context, 'GET', pathOf(name))
+    if (answer !== 'missing') handles.push({ id: name, live: shaped(User, answer).password_hash !== '', name })
+  }
+  return handles
+}
+
+async function create(config: Options, context: AdapterContext, intent: Intent, current: Credential | undefined): Promise<Issued> {
+  const name = nextUser(config, current)
+  const password = passwordOf(intent)
+  await store(config, context, name, hashOf(password, context.random))
+  return issuedBy(config, name, password)
+}
+
+/** The hash in place of the old one; everything else of the user stays. */
+async function store(config: Options, context: AdapterContext, name: string, hash: string): Promise<void> {
+  const { tags } = await lookUp(config, context, name)
+  await asAdmin(config, context, 'PUT', pathOf(name), { password_hash: hash, hashing_algorithm: HASHING, tags: tags.join(',') })
+}
+
+async function settle(
+  config: Options,
+  context: AdapterContext,
+  { material }: Intent,
+  current: Credential | undefined,
+): Promise<Settlement> {
+  const name = nextUser(config, current)
+  const { password } = material
+  if (password === undefined) return { outcome: 'none', detail: 'no password had been made' }
+  const user = await lookUp(config, context, name)
+  return user.hashing_algorithm === HASHING && isHashOf(user.password_hash, password)
+    ? { outcome: 'applied', issued: issuedBy(config, name, password), detail: `user ${name} has the new password` }
+    : { outcome: 'none', detail: `user ${name} does not have the new password` }
+}
+
+/** A login at the broker with that very password. */
+async function verify(config: Options, context: AdapterContext, fields: Fields): Promise<void> {
+  const { username, password } = loginOf(fields)
+  await asUser(config, context, username, password, 'GET', '/whoami')
+}
+
+async function revoke(config: Options, context: AdapterContext, { handle }: Credential): Promise<void> {
+  if (handle === undefined || config.users?.includes(handle.id) !== true)
+    throw new AdapterError('misconfigured', 'the user is none of "users"; nothing was changed')
+  if ((await asAdmin(config, context, 'GET', pathOf(handle.id))) === 'missing') return
+  await store(config, context, handle.id, '')
+}
+
+function issuedBy(config: Options, name: string, password: Secret): Issued {
+  const tls = usesTls(config)
+  return issued(tls ? 'amqps' : 'amqp', { ...config, port: config.port ?? (tls ? 5671 : 5672), database: config.vhost }, name, password)
+}
+
+/** base64(salt ‖ SHA-256(salt ‖ password)): https://www.rabbitmq.com/docs/passwords#computing-password-hash */
+function hashOf(password: Secret, random: Random): string {
+  return salted(random.bytes(SALT_BYTES), password).toString('base64')
+}
+
+function salted(salt: Uint8Array, password: Secret): Buffer {
+  return Buffer.concat([salt, createHash('sha256').update(salt).update(password.bytes()).digest()])
+}
+
+function isHashOf(stored: string, password: Secret): boolean {
+  const bytes = Buffer.from(stored, 'base64')
+  const own = salted(bytes.subarray(0, SALT_BYTES), password)
+  return bytes.length === own.length && timingSafeEqual(bytes, own)
+}
+
+function pathOf(name: string): string {
+  return `/users/${encodeURIComponent(name)}`
+}
+
+function asAdmin(config: Options, context: AdapterContext, method: HttpRequest['method'], path: string, body?: unknown): Promise<unknown> {
+  const { user, password } = config.admin
+  return asAdminOf(user, asUser(config, context, user, password, method, path, body))
+}
+
+/** The parsed answer; `missing` for a 404. Throws `refused` for a wrong password. */
+async function asUser(
+  config: Options,
+  context: AdapterContext,
+  user: string,
+  password: Secret,
+  method: HttpRequest['method'],
+  path: string,
+  body?: unknown,
+): Promise<unknown> {
+  const { host, management = `https://${host.includes(':') ? `[${host}]` : host}:15671`, ca } = config
+  const response = await context.http.send({
+    method,
+    url: `${management.replace(/\/$/, '')}/api${path}`,
+    headers: {
+      authorization: `Basic ${Buffer.from(`${user}:${password.reveal()}`).toString('base64')}`,
+      ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+    },
+    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    effect: method === 'GET' ? 'read' : 'idempotent',
+    ...(ca === undefined ? {} : { tls: { ca } }),
+    signal: context.signal,
+  })
+  return answerOf(response, method, path)
+}
+
+const Refusal = z.object({ reason: z.string() })
+
+function answerOf({ status, body }: HttpResponse, method: HttpRequest['method'], path: string): unknown {
+  const parsed = jsonOf(body)
+  if (status === 404) return 'missing'
+  if (status >= 200 && status < 300) {
+    if (method !== 'GET' || parsed !== undefined) return parsed
+    throw new AdapterError('bad-answer', `${VENDOR} answered ${status}, but not with JSON`)
+  }
+  if (status === 401) {
+    // Who has no management tag is told so after its password was found right: https://github.com/rabbitmq/rabbitmq-server, rabbit_mgmt_util:is_authorized/6
+    const reason = Refusal.safeParse(parsed).data?.reason ?? ''
+    if (path === '/whoami' && /^Not management user/i.test(reason)) return { tags: [] }
+    throw new AdapterError('refused', `${VENDOR} refuses the login (401)`)
+  }
+  if (status === 403) throw new AdapterError('denied', `${VENDOR} answered 403: the user may not do that`)
+  if (status === 429 || status >= 500)
+    throw new AdapterError('unavailable', `${VENDOR} answered ${status}`, { effect: method === 'GET' ? 'none' : 'unknown' })
+  throw new AdapterError('failed', `${VENDOR} answered ${status}`, { retryable: false })
+}
+
+function jsonOf(body: Secret): unknown {
+  try {
+    return JSON.parse(body.reveal()) as unknown
+  } catch {
+    return undefined
+  }
+}
+
+function shaped<T extends z.ZodType>(schema: T, answer: unknown): z.output<T> {
+  const parsed = schema.safeParse(answer)
+  if (parsed.success) return parsed.data
+  throw new AdapterError('bad-answer', `${VENDOR} describes its users in a way that is not known here`, { retryable: false })
+}
