@@ -15,8 +15,11 @@ export interface Api {
   call(method: HttpRequest['method'], path: string, body?: unknown, effect?: 'once' | 'idempotent'): Promise<unknown>
 }
 
-/** @param vendor for messages, such as `Vercel` */
-export function api(vendor: string, baseUrl: string, token: Secret, context: AdapterContext): Api {
+/**
+ * @param vendor for messages, such as `Vercel`
+ * @param field of the configuration that holds the token
+ */
+export function api(vendor: string, baseUrl: string, token: Secret, context: AdapterContext, field = 'token'): Api {
   return {
     async call(method, path, body, effect = 'idempotent') {
       const response = await context.http.send({
@@ -32,12 +35,18 @@ export function api(vendor: string, baseUrl: string, token: Secret, context: Ada
         maxBytes: MAX_ANSWER_BYTES,
         signal: context.signal,
       })
-      return parsed(vendor, response, method, context)
+      return parsed(vendor, response, method, context, field)
     },
   }
 }
 
-function parsed(vendor: string, { status, headers, body }: HttpResponse, method: HttpRequest['method'], context: AdapterContext): unknown {
+function parsed(
+  vendor: string,
+  { status, headers, body }: HttpResponse,
+  method: HttpRequest['method'],
+  context: AdapterContext,
+  field: string,
+): unknown {
   const text = body.isText() ? body.reveal() : ''
   if (status >= 200 && status < 300) {
     if (text === '') return undefined
@@ -55,7 +64,8 @@ function parsed(vendor: string, { status, headers, body }: HttpResponse, method:
   if (status >= 500) throw new AdapterError('unavailable', message, { effect: method === 'GET' ? 'none' : 'unknown' })
   if (status === 401 || status === 403)
     throw new AdapterError('denied', `${message}: the token is not accepted, or may not do this`, {
-      hints: ['check "token" in the target'],
+      hints: [`check "${field}" in the configuration`],
+      details: { status },
     })
   if (status === 404)
     throw new AdapterError('missing', `${message}: there is no such thing, or the token can not see it`, { details: { status } })

@@ -20,6 +20,7 @@ const entries: Record<string, ProviderEntry> = {
   gemini: { title: 'Google API keys (Gemini)', load: () => import('./gemini.ts') },
   generated: { title: 'Random value made here', load: () => import('./generated.ts') },
   github: { title: 'GitHub personal access tokens and deploy keys', load: () => import('./github.ts') },
+  gitlab: { title: 'GitLab project and group access tokens', load: () => import('./gitlab.ts') },
   'google-api-key': { title: 'Google API keys (Gemini)', aliasOf: 'gemini', load: () => import('./gemini.ts') },
   jwt: { title: 'JWT signing secret made here', load: () => import('./jwt.ts') },
   manual: { title: 'Value given by a person', load: () => import('./manual.ts') },
