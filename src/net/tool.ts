@@ -36,6 +36,8 @@ export interface ToolCall {
   readonly writes?: boolean
   /** Values that could show in what it writes, besides its credential and the input as a whole. */
   readonly hide?: readonly Secret[]
+  /** Default: a minute. */
+  readonly timeoutMs?: number
 }
 
 /** Runs a program of a vendor. */
@@ -50,13 +52,13 @@ export function toolOf(options: ToolOptions, context: AdapterContext): Tool {
     Object.entries(options.env).map(([name, value]) => [name, value instanceof Secret ? value.reveal() : value]),
   )
   return {
-    async run(args, { input, writes = false, hide = [] } = {}) {
+    async run(args, { input, writes = false, hide = [], timeoutMs = TIMEOUT_MS } = {}) {
       const argv = await context.spawn.resolve([options.program, ...args])
       const result = await context.spawn.run({
         argv,
         ...(input === undefined ? {} : { input }),
         env,
-        timeoutMs: TIMEOUT_MS,
+        timeoutMs,
         maxBytes: MAX_BYTES,
         signal: context.signal,
       })

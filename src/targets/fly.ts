@@ -1,0 +1,158 @@
+/**
+ * Secrets of Fly.io apps, by the program `fly` (reference/providers.md 18; https://fly.io/docs/apps/secrets, https://fly.io/docs/flyctl/secrets).
+ *
+ * Values go by stdin (`fly secrets import --stage`), never as an argument, and nobody can read them back: names and digests are listed. A machine takes a secret up when it
+ * is updated, which `fly secrets deploy` does with each and waits for; the API alone does not. An undo writes the older value.
+ */
+import { z } from 'zod'
+import { AdapterError } from '../core/errors.ts'
+import type { AdapterContext } from '../core/provider.ts'
+import { secretField } from '../core/schema.ts'
+import { Secret } from '../core/secret.ts'
+import { defineTarget, type Delivery, type TargetSession } from '../core/target.ts'
+import { plainText } from '../net/json-api.ts'
+import { jsonOf, type Meaning, type Tool, toolOf } from '../net/tool.ts'
+
+const VENDOR = 'Fly.io'
+/** Machines are updated one after the other, and each is waited for. */
+const DEPLOY_LIMIT_MS = 30 * 60_000
+/** Go's line scanner, which reads stdin there, takes 64 KiB. */
+const MAX_LINE_BYTES = 60 * 1024
+
+const Config = z.strictObject({
+  apps: z
+    .array(z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/, 'is not the name of an app'))
+    .min(1)
+    .max(100)
+    .meta({ description: 'Apps, by name' }),
+  token: secretField('Access token; fly tokens create deploy makes one for an app, fly tokens create org one for several'),
+  create: z.boolean().default(false).meta({ description: 'Also write where the secret does not exist yet' }),
+  deploy: z.boolean().default(true).meta({ description: 'Update the machines and wait for them; otherwise the secrets are staged only' }),
+  program: z.string().min(1).default('fly').meta({ description: 'The program fly; made absolute when set' }),
+})
+type Options = z.output<typeof Config>
+
+export default defineTarget({
+  id: 'fly',
+  title: 'Fly.io secrets, by the program fly',
+  config: Config,
+  readable: false,
+  deploys: true,
+  describe: ({ apps }) => `Fly.io ${apps.join(', ')}`,
+  settleConfig: async (config, { spawn }) => ({ ...config, program: (await spawn.resolve([config.program ?? 'fly']))[0] }),
+  open: (config, context) => Promise.resolve(openSession(config, context)),
+})
+
+function openSession(config: Options, context: AdapterContext): TargetSession {
+  const env = { FLY_API_TOKEN: config.token, FLY_NO_UPDATE_CHECK: '1', NO_COLOR: '1' }
+  const fly = toolOf({ program: config.program, env, meaning: meaningOf }, context)
+  const session: TargetSession = {
+    probe: async () => {
+      for (const app of config.apps) await namesOf(fly, app)
+    },
+    put: (delivery) => put(fly, config, delivery, context),
+    restore: (_prior, old) => restore(fly, config, old, context),
+    close: () => Promise.resolve(),
+  }
+  if (config.deploy) session.deploy = (delivery) => deploy(fly, config, Object.keys(delivery.entries), context)
+  return session
+}
+
+// The program has spelled its JSON both ways: Name, name.
+const Row = z.union([z.object({ name: z.string() }), z.object({ Name: z.string() }).transform(({ Name }) => ({ name: Name }))])
+
+async function namesOf(fly: Tool, app: string): Promise<ReadonlySet<string>> {
+  const rows = z
+    .array(Row)
+    .nullable()
+    .safeParse(jsonOf(await fly.run(['secrets', 'list', '--app', app, '--json']), 'fly'))
+  if (!rows.success) throw new AdapterError('bad-answer', 'fly listed the secrets in another shape than promised')
+  return new Set((rows.data ?? []).map(({ name }) => name))
+}
+
+async function put(fly: Tool, config: Options, { entries }: Delivery, context: AdapterContext): Promise<void> {
+  const lines = new Map(Object.entries(entries).map(([name, value]) => [name, lineOf(name, value)]))
+  const held = new Map<string, ReadonlySet<string>>()
+  for (const app of config.apps) held.set(app, await namesOf(fly, app))
+  for (const name of lines.keys())
+    if (!config.create && !config.apps.some((app) => held.get(app)?.has(name) === true))
+      throw new AdapterError('misconfigured', `no chosen app on ${VENDOR} has the secret ${name}`, {
+        hints: ['set it there once, or "create": true'],
+      })
+  const at = config.apps.filter((app) => config.create || [...lines.keys()].some((name) => held.get(app)?.has(name) === true))
+  for (const [i, app] of at.entries()) {
+    const names = [...lines.keys()].filter((name) => config.create || held.get(app)?.has(name) === true)
+    await write(fly, app, names, lines, Object.values(entries))
+    context.note(`${VENDOR}: ${names.join(', ')} in ${app} (${i + 1}/${at.length})`)
+  }
+}
+
+async function write(
+  fly: Tool,
+  app: string,
+  names: readonly string[],
+  lines: ReadonlyMap<string, string>,
+  hide: readonly Secret[],
+): Promise<void> {
+  const input = new Secret(names.map((name) => `${lines.get(name) ?? ''}\n`).join(''))
+  await fly.run(['secrets', 'import', '--app', app, '--stage'], { input, writes: true, hide })
+}
+
+/**
+ * As `fly secrets import` reads it: outer quotes are taken off, three open a value of several lines that three at the end of a line close.
+ * https://github.com/superfly/flyctl/blob/master/internal/command/secrets/parser.go
+ */
+function lineOf(name: string, value: Secret): string {
+  if (!/^[A-Za-z_]\w*$/.test(name)) throw new AdapterError('misconfigured', `${VENDOR} takes letters, digits and _ in a name, not ${name}`)
+  const text = plainText(value)
+  const several = text.includes('\n')
+  if (text === '' || /[\r\0]/.test(text) || (several ? text.includes('"""') : text.startsWith('""')))
+    throw new AdapterError('misconfigured', `fly can't read the value of ${name} by stdin as it is`, {
+      hints: ['it is empty, or has a carriage return, or three quotes in a row where they would end it'],
+    })
+  if (text.split('\n').some((line) => Buffer.byteLength(line) > MAX_LINE_BYTES))
+    throw new AdapterError(
+      'misconfigured',
+      `the value of ${name} has a line of more than ${MAX_LINE_BYTES / 1024} KB, which fly does not read`,
+    )
+  return several ? `${name}="""${text}"""` : `${name}="${text}"`
+}
+
+async function restore(fly: Tool, config: Options, old: Delivery | undefined, context: AdapterContext): Promise<void> {
+  if (old === undefined)
+    return context.note(`${VENDOR}: secrets can not be read, so what was written to them stays until the next delivery`)
+  const lines = new Map(Object.entries(old.entries).map(([name, value]) => [name, lineOf(name, value)]))
+  for (const app of config.apps) {
+    const held = await namesOf(fly, app)
+    const names = [...lines.keys()].filter((name) => held.has(name))
+    if (names.length > 0) await write(fly, app, names, lines, Object.values(old.entries))
+  }
+}
+
+/** Every app that has one of the secrets, one after the other. Each machine is updated and waited for, as its health checks say. */
+async function deploy(fly: Tool, config: Options, names: readonly string[], context: AdapterContext): Promise<void> {
+  const apps: string[] = []
+  for (const app of config.apps) {
+    const held = await namesOf(fly, app)
+    if (names.some((name) => held.has(name))) apps.push(app)
+  }
+  for (const [i, app] of apps.entries()) {
+    await fly.run(['secrets', 'deploy', '--app', app], { writes: true, timeoutMs: DEPLOY_LIMIT_MS })
+    context.note(`${VENDOR}: ${app} runs with it (${i + 1}/${apps.length})`)
+  }
+}
+
+/** What fly prints in its source and what the API answers; other texts are shown as they are. */
+function meaningOf(said: string): Meaning | undefined {
+  if (/no access token available|not authenticated|unauthorized|must be authenticated/i.test(said))
+    return {
+      code: 'denied',
+      message: `${VENDOR} does not accept the token, or it may not do this`,
+      hints: ['check "token" in the configuration'],
+    }
+  if (/could not find app|app not found/i.test(said))
+    return { code: 'missing', message: `${VENDOR} has no such app that the token can see` }
+  if (/must first deploy your app/i.test(said))
+    return { code: 'misconfigured', message: 'the app was never deployed', hints: ['fly deploy', 'or say "deploy": false'] }
+  return undefined
+}
