@@ -82,6 +82,8 @@ const stages = [
     'test/engine/failures.test.ts',
     'test/engine/machine.test.ts',
     'test/engine/laws.test.ts',
+    'test/engine/gates.test.ts',
+    'test/engine/guards.test.ts',
     'test/engine/pair.test.ts',
   ],
   ['test/engine/faults.test.ts', 'test/engine/matrix.test.ts', 'test/engine/walk.test.ts'],

@@ -54,18 +54,18 @@ function full(before: readonly Handle[], traits: Traits, ports: EnginePorts): Ad
 }
 
 /** An answer without the promised parts may still have changed the far side. */
-function check(issued: Issued, traits: Traits, current: Fields | undefined, taken: ReadonlySet<string>): void {
+function check(issued: Issued, traits: Traits, current: Fields | undefined, others: ReadonlySet<string>): void {
+  const doubt = doubtIn(issued, traits, current, others)
+  if (doubt !== undefined) throw new AdapterError('bad-answer', doubt, { effect: 'unknown', retryable: false })
+}
+
+/** Why this can't be a new credential, whoever says so. */
+function doubtIn(issued: Issued, traits: Traits, current: Fields | undefined, others: ReadonlySet<string>): string | undefined {
   const missing = traits.fields.filter((field) => !Object.hasOwn(issued.fields, field) || issued.fields[field]?.size === 0)
-  if (missing.length > 0)
-    throw new AdapterError('bad-answer', `the answer lacks ${missing.join(', ')}`, { effect: 'unknown', retryable: false })
-  if (issued.handle !== undefined && taken.has(issued.handle.id)) {
-    throw new AdapterError('bad-answer', `the provider returned the key ${issued.handle.id}, which this secret holds already`, {
-      effect: 'unknown',
-      retryable: false,
-    })
-  }
-  if (current !== undefined && sameFields(issued.fields, current))
-    throw new AdapterError('bad-answer', 'the provider returned the value that is already current', { effect: 'unknown', retryable: false })
+  if (missing.length > 0) return `the answer lacks ${missing.join(', ')}`
+  if (issued.handle !== undefined && others.has(issued.handle.id))
+    return `the provider returned the key ${issued.handle.id}, which this secret holds already`
+  return current !== undefined && sameFields(issued.fields, current) ? 'the provider returned the value that is already current' : undefined
 }
 
 /** Handles that a new key can't have: discarding it would end one in use. Users in turn keep theirs, but never that of the current one. */
@@ -186,6 +186,11 @@ export async function settle(bench: Workbench, loaded: Loaded): Promise<Loaded> 
   let settlement = await session.settle(intent, current)
   await ports.faults.at('after:effect:settle')
   if (settlement.outcome === 'ambiguous' && plan.overlap === 'in-place') settlement = (await oldStillWorks(bench, loaded)) ?? settlement
+  if (settlement.outcome === 'applied') {
+    const doubt = doubtIn(settlement.issued, traits, current?.fields, taken(loaded.secret, traits, plan.oldVersion))
+    // It may be ours and may be another's: nothing here can tell.
+    if (doubt !== undefined) settlement = { outcome: 'ambiguous', candidates: [], detail: doubt }
+  }
   const found = settlement
   if (found.outcome === 'applied') return commit(ports, id, 'settle', (now) => outcome(ports, now, found.issued, traits, 0, true))
   return commit(ports, id, 'settle', (now) => ({

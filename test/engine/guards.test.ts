@@ -1,0 +1,164 @@
+/** Guards of the engine that mutations made by operators got past (`npm run mutate -- --generic`): each test is red without its guard. */
+import { describe, expect, test } from 'vitest'
+import { DAY, HOUR, MINUTE } from '../../src/core/duration.ts'
+import type { ConfigValue } from '../../src/core/model.ts'
+import type { ProviderSession } from '../../src/core/provider.ts'
+import { Secret } from '../../src/core/secret.ts'
+import type { EnginePorts } from '../../src/engine/ports.ts'
+import { Workbench } from '../../src/engine/session.ts'
+import { InjectedCrash, World } from '../fakes/engine-world.ts'
+import { traitsOf } from '../fakes/provider.ts'
+
+const states = async (world: World, id: string): Promise<string[]> =>
+  (await world.get(id)).versions.map((version) => `${version.n} ${version.state} ${version.labels.join('+')}`.trim())
+
+describe('what a create answers', () => {
+  test('with the handle of a key that is live: it is not taken for a new one, and that key is not ended', async () => {
+    const world = new World()
+    const { id, side, first } = await world.secret({ kind: 'named' })
+    if (first === undefined) throw new Error('no key')
+    side.issued = (key) => ({ fields: { value: new Secret(key.fields['value'] ?? '') }, handle: side.handle(first) })
+    expect((await world.runDue()).failure).toBeDefined()
+    expect((await world.current(id))?.version.n).toBe(1)
+    expect(first.state).toBe('live')
+  })
+
+  test('with the handle of a key that is switched off: the same', async () => {
+    const world = new World()
+    const { id, side, first } = await world.secret({ kind: 'own-id', graceMs: HOUR, quarantineMs: 30 * DAY })
+    if (first === undefined) throw new Error('no key')
+    await world.runDue()
+    world.time += HOUR + MINUTE
+    await world.runDue()
+    expect(await states(world, id)).toEqual(['1 suspended previous', '2 live current'])
+    const issued = side.issued.bind(side)
+    side.issued = (key) => ({ ...issued(key), handle: side.handle(first) })
+    await world.rotate(id)
+    expect((await world.current(id))?.version.n).toBe(2)
+    expect(first.state).toBe('off')
+  })
+
+  test('with the current value, and nothing was made: it is not asked again and again', async () => {
+    const world = new World()
+    const { id, side, first } = await world.secret({ kind: 'named' })
+    if (first === undefined) throw new Error('no key')
+    side.next('create', 'hollow', 9)
+    side.pretended = () => ({ fields: { value: new Secret(first.fields['value'] ?? '') } })
+    await world.runDue()
+    expect(side.count('create')).toBe(1)
+    expect((await world.current(id))?.version.n).toBe(1)
+  })
+})
+
+test('a run without targets that made a key and threw it away was rolled back; one that made none has failed', async () => {
+  for (const [method, mode, status] of [
+    ['verify', 'refused', 'rolled_back'],
+    ['create', 'denied', 'failed'],
+  ] as const) {
+    const world = new World()
+    const { side } = await world.secret({ kind: 'named', targets: [] })
+    side.next(method, mode, 99)
+    expect((await world.runDue()).report.failed.map((run) => run.status)).toEqual([status])
+  }
+})
+
+test('a damaged vault is noticed before a key is made that it might lose', async () => {
+  const world = new World()
+  const { id, side } = await world.secret()
+  const { backend } = world
+  const hurt = {
+    ...backend,
+    open: async (clock: Parameters<typeof backend.open>[0]) => {
+      const vault = await backend.open(clock)
+      const care = async () => ({ ...(await vault.care()), quickCheck: () => Promise.resolve(['page 7 is used twice']) })
+      return new Proxy(vault, {
+        get: (of, name): unknown =>
+          name === 'care'
+            ? care
+            : typeof Reflect.get(of, name) === 'function'
+              ? (Reflect.get(of, name) as (...args: unknown[]) => unknown).bind(of)
+              : Reflect.get(of, name),
+      })
+    },
+  }
+  Object.assign(world, { backend: hurt })
+  const failed = await world.rotate(id).then(
+    (made) => made.failure,
+    (thrown: unknown) => thrown,
+  )
+  expect(failed).toMatchObject({ code: 'tampered', message: expect.stringContaining('page 7 is used twice') })
+  expect(side.count('create')).toBe(0)
+})
+
+test('a key that is switched on again waits anew: dead in between, it is not deleted without having been off', async () => {
+  const world = new World()
+  const { id, first, path } = await world.secret({ quarantineMs: DAY })
+  await world.runDue()
+  expect((await world.get(id)).versions[0]).toMatchObject({
+    state: 'suspended',
+    retirement: { step: 'suspended', deleteAfter: expect.any(Number) },
+  })
+  world.crashAt = (_index, name) => name === 'fault:after:commit:revive'
+  await expect(world.rollback(path)).rejects.toBeInstanceOf(InjectedCrash)
+  world.crashAt = undefined
+  expect(first?.state).toBe('live')
+  const [version] = (await world.get(id)).versions
+  expect(version).toMatchObject({ state: 'live', retirement: { step: 'waiting' } })
+  expect(version?.retirement?.deleteAfter).toBeUndefined()
+  await world.runDue()
+  expect(await states(world, id)).toEqual(['1 live current', '2 suspended previous'])
+})
+
+test('what nobody can end, because it was made here, is not given up while the clock is in doubt', async () => {
+  const world = new World()
+  const { id } = await world.secret({ kind: 'local', graceMs: DAY })
+  await world.runDue()
+  world.time += DAY + 3 * HOUR
+  await world.edit('nothing', (secret) => secret) // a commit at that time
+  world.time -= HOUR
+  await world.runDue()
+  expect(await states(world, id)).toEqual(['1 live previous', '2 live current'])
+  world.time += HOUR
+  await world.runDue()
+  expect(await states(world, id)).toEqual(['1 retired', '2 live current'])
+})
+
+test('a stray is left alone when the provider, asked for its last use, shows that the clock is wrong', async () => {
+  const world = new World()
+  const { side } = await world.secret({ quarantineMs: HOUR })
+  side.next('create', 'lost')
+  world.skew = () => (side.count('lastUsed') > 0 ? 6 * MINUTE : undefined)
+  await world.runDue()
+  expect(side.keys[1]?.state).toBe('live')
+  world.skew = () => undefined
+  world.time += DAY
+  await world.runDue()
+  expect(side.keys[1]?.state).not.toBe('live')
+})
+
+test('a session is used again for the same configuration only', async () => {
+  let opened = 0
+  const adapters = {
+    traits: () => Promise.resolve(traitsOf.named),
+    openProvider: () => Promise.resolve({ number: ++opened, close: () => Promise.resolve() } as unknown as ProviderSession),
+  }
+  const bench = new Workbench({ adapters } as unknown as EnginePorts)
+  const number = async (config: Record<string, ConfigValue>): Promise<unknown> =>
+    (await bench.provider({ id: 'x', config } as never, 'p')).session
+  const first = await number({ user: 'a', ports: [1, 2], key: new Secret('s'), none: null })
+  expect(await number({ none: null, key: new Secret('s'), ports: [1, 2], user: 'a' })).toBe(first)
+  const others = [
+    { user: 'b', ports: [1, 2], key: new Secret('s'), none: null },
+    { user: 'a', ports: [1, 3], key: new Secret('s'), none: null },
+    { user: 'a', ports: [1, 2], key: new Secret('t'), none: null },
+    { user: 'a', ports: [1, 2], key: 's', none: null },
+    { user: 'a', ports: [1, 2], key: new Secret('s'), none: {} },
+    { user: 'a', ports: [1, 2], key: new Secret('s') },
+  ]
+  for (const [i, other] of others.entries()) {
+    const before = opened
+    await number(other)
+    expect(opened, `difference ${i}`).toBe(before + 1)
+    await number({ user: 'a', ports: [1, 2], key: new Secret('s'), none: null })
+  }
+})
