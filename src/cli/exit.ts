@@ -75,6 +75,13 @@ function hasCode(thrown: unknown): thrown is Error & { readonly code: string } {
   return thrown instanceof Error && 'code' in thrown && typeof thrown.code === 'string'
 }
 
+/** The file of ours that was to be loaded and is not there; https://nodejs.org/api/errors.html#err_module_not_found */
+function missingPart(thrown: unknown): string | undefined {
+  if (!hasCode(thrown) || thrown.code !== 'ERR_MODULE_NOT_FOUND' || !('url' in thrown) || typeof thrown.url !== 'string') return undefined
+  const home = new URL('.', import.meta.url).href
+  return thrown.url.startsWith(home) ? thrown.url.slice(home.length) : undefined
+}
+
 /** Anything thrown, as a `RotateError`. */
 export function asRotateError(thrown: unknown, command: string): RotateError {
   if (thrown instanceof RotateError) return thrown
@@ -86,6 +93,12 @@ export function asRotateError(thrown: unknown, command: string): RotateError {
       details: { effect: thrown.effect, adapter: thrown.code },
     })
   }
+  const part = missingPart(thrown)
+  if (part !== undefined)
+    return new RotateError('failed', `a part of this installation is missing: ${part}`, {
+      cause: thrown,
+      hint: 'install rotate again, then repeat the command; if it was updated just now, repeat it only',
+    })
   const name = thrown instanceof Error ? thrown.name : typeof thrown
   // A syntax error quotes what was parsed, which may be a value.
   const text = thrown instanceof Error && name !== 'SyntaxError' ? `: ${thrown.message}` : ''

@@ -3,7 +3,8 @@
  * `ROTATE_SCREENS=write` records them; a screen that changed without review fails.
  */
 import { spawn, spawnSync } from 'node:child_process'
-import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { chmodSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { afterAll, afterEach, beforeEach, describe, expect, test } from 'vitest'
@@ -162,6 +163,22 @@ describe('a failure says what happened, what is true now and what to type next, 
     const result = await shell(`"$ROTATE" get ${path} --silent > /dev/full`).done
     shows('74 a full output', 74, result)
     expect(await shell(`"$ROTATE" get ${path} --silent`).done).toMatchObject({ code: 0, stdout: `${value}\n` })
+  })
+
+  test('1: a part of the program is missing', async () => {
+    await world.ok(['set', path], { input: value })
+    const copy = join(world.box.home, 'copy')
+    const tree = join(program, '../..')
+    for (const name of ['bin', 'dist', 'package.json']) cpSync(join(tree, name), join(copy, name), { recursive: true })
+    symlinkSync(join(tree, 'node_modules'), join(copy, 'node_modules'))
+    const chunk = readdirSync(join(copy, 'dist')).find((name) => /^generated-\w+\.js$/.test(name)) ?? ''
+    rmSync(join(copy, 'dist', chunk))
+    const set = `copy/bin/rotate schedule set ${path} --provider generated --interval 30`
+    const result = await shell(set).done
+    shows('1 a part of the program is missing', 1, { ...result, stderr: result.stderr.replace(/generated-\w+/, 'generated-HASH') })
+    // What it says to do: install it again, and repeat the command.
+    cpSync(join(tree, 'dist', chunk), join(copy, 'dist', chunk))
+    expect(await shell(set).done).toMatchObject({ code: 0 })
   })
 
   test('12: a key file that others may read', async () => {
