@@ -726,14 +726,19 @@ describe('a value that comes back while its older version is in grace', () => {
   })
 
   test('is taken back after a red check: the older version keeps its grace, and ends with it', async () => {
-    const { world, id, side, first, again } = await back()
+    const { world, id, side, first, again } = await back({ graceMs: 3 * DAY })
     world.red = (check, value) => check === 'fake-check' && value === textOf(supplied(first).fields)
     const { failure } = await again()
     expect(code(failure)).toBe('rolled-back')
     await world.runDue()
     expect(first.state).toBe('live')
     world.red = () => false
+    // The repetition is kept for a day, and then it ends: not the key, which is in grace for two more.
     world.time += DAY + MINUTE
+    await world.runDue()
+    expect((await states(world, id))[2]).toBe('3 discarded')
+    expect(first.state).toBe('live')
+    world.time += 2 * DAY
     await world.runDue()
     world.time += DAY
     await world.runDue()
