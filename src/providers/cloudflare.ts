@@ -9,18 +9,12 @@ import { z } from 'zod'
 import { DAY, iso } from '../core/duration.ts'
 import { AdapterError, type Effect } from '../core/errors.ts'
 import type { Handle, Intent } from '../core/model.ts'
-import {
-  type AdapterContext,
-  type Credential,
-  defineProvider,
-  type Issued,
-  type ProviderSession,
-  type Settlement,
-} from '../core/provider.ts'
+import { type AdapterContext, type Credential, defineProvider, type Issued, type ProviderSession } from '../core/provider.ts'
 import { secretField, urlField } from '../core/schema.ts'
 import { type Fields, flatten, Secret, single } from '../core/secret.ts'
 import { CLOUDFLARE, ID, resultIn, VENDOR } from '../net/cloudflare.ts'
 import { type Api, api, objectIn } from '../net/json-api.ts'
+import { settledByName, verifiedWithin } from './_named.ts'
 
 const PAGE = 50
 /** How long a change takes to be known everywhere is not documented: half a minute. */
@@ -101,13 +95,13 @@ export default defineProvider({
 
 function openSession(config: Options, context: AdapterContext): ProviderSession {
   const tokens = config.accountId === undefined ? '/user/tokens' : `/accounts/${config.accountId}/tokens`
-  const site: Site = { config, context, manager: api(VENDOR, config.baseUrl, config.managerToken, context), tokens }
+  const site: Site = { config, context, manager: api(VENDOR, config.baseUrl, config.managerToken, context, 'managerToken'), tokens }
   return {
     preflight: (current) => preflight(site, current),
     list: async () => (await listed(site)).map(handleFrom),
     resembles: async ({ id }, fields) => (await idOfValue(site, fields)) === id,
     create: (intent, current) => create(site, intent, current),
-    settle: (intent) => settle(site, intent),
+    settle: (intent) => settledByName(async () => (await listed(site)).map(handleFrom), intent, LOOK_MS, context),
     verify: (credential, expect) => verify(site, credential.fields, expect),
     lastUsed: async (credential) => {
       const used = Date.parse((await found(site, credential))?.last_used_on ?? '')
@@ -226,31 +220,13 @@ async function create(site: Site, intent: Intent, current: Credential | undefine
   }
 }
 
-/** The value is never shown again, so what is found is a stray. */
-async function settle(site: Site, intent: Intent): Promise<Settlement> {
-  const known = new Set(intent.before.map(({ id }) => id))
-  for (let attempt = 0; ; attempt++) {
-    const handles = (await listed(site)).filter(({ id, name }) => name === intent.tag && !known.has(id)).map(handleFrom)
-    if (handles.length > 0) return { outcome: 'stray', handles, detail: `found by its name ${intent.tag}` }
-    const pause = LOOK_MS[attempt]
-    if (pause === undefined) return { outcome: 'none', detail: `no token is named ${intent.tag}` }
-    await site.context.clock.sleep(pause, site.context.signal)
-  }
-}
-
 async function verify(site: Site, fields: Fields, expect: 'live' | 'dead'): Promise<void> {
-  for (let attempt = 0; ; attempt++) {
+  const asked = async (): Promise<{ readonly alive: boolean; readonly detail: string }> => {
     const said = await ask(site, fields)
-    const alive = said?.status === 'active'
-    const pause = SPREAD_MS[attempt]
-    if (alive && (expect === 'live' || pause === undefined)) return
-    if (!alive && (expect === 'dead' || pause === undefined))
-      throw new AdapterError(
-        'refused',
-        `${VENDOR} does not accept the token${said === undefined ? '' : ` (${/^[a-z]{1,20}$/.test(said.status) ? said.status : 'not active'})`}`,
-      )
-    await site.context.clock.sleep(pause ?? 0, site.context.signal)
+    const status = said === undefined ? '' : ` (${/^[a-z]{1,20}$/.test(said.status) ? said.status : 'not active'})`
+    return { alive: said?.status === 'active', detail: `${VENDOR} does not accept the token${status}` }
   }
+  await verifiedWithin(asked, expect, SPREAD_MS, site.context)
 }
 
 /** The whole token is written, so it is read first. A disabled one accepts no calls, so it can only be found by its id. */

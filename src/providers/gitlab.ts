@@ -9,17 +9,11 @@ import { z } from 'zod'
 import { DAY } from '../core/duration.ts'
 import { AdapterError } from '../core/errors.ts'
 import type { Handle, Intent } from '../core/model.ts'
-import {
-  type AdapterContext,
-  type Credential,
-  defineProvider,
-  type Issued,
-  type ProviderSession,
-  type Settlement,
-} from '../core/provider.ts'
+import { type AdapterContext, type Credential, defineProvider, type Issued, type ProviderSession } from '../core/provider.ts'
 import { secretField, urlField } from '../core/schema.ts'
 import { type Fields, flatten, Secret, single } from '../core/secret.ts'
 import { type Api, api } from '../net/json-api.ts'
+import { settledByName, verifiedWithin } from './_named.ts'
 
 const VENDOR = 'GitLab'
 const PAGE = 100
@@ -121,7 +115,7 @@ function openSession(config: Options, context: AdapterContext): ProviderSession 
     list: async () => (await listed(site)).map(handleFrom),
     resembles: async ({ id }, fields) => (await idOfValue(site, fields)) === id,
     create: (intent, current) => create(site, intent, current),
-    settle: (intent) => settle(site, intent),
+    settle: (intent) => settledByName(async () => (await listed(site)).map(handleFrom), intent, LOOK_MS, context),
     verify: (credential, expect) => verify(site, credential.fields, expect),
     lastUsed: async (credential) => {
       const used = Date.parse((await found(site, credential))?.last_used_at ?? '')
@@ -227,26 +221,9 @@ async function create(site: Site, intent: Intent, current: Credential | undefine
   return { fields: single(new Secret(token)), handle: handleFrom(made), expiresAt: Date.parse(ends) }
 }
 
-/** The value is never shown again, so what is found is a stray. */
-async function settle(site: Site, intent: Intent): Promise<Settlement> {
-  const known = new Set(intent.before.map(({ id }) => id))
-  for (let attempt = 0; ; attempt++) {
-    const handles = (await listed(site)).map(handleFrom).filter(({ id, name }) => name === intent.tag && !known.has(id))
-    if (handles.length > 0) return { outcome: 'stray', handles, detail: `found by its name ${intent.tag}` }
-    const pause = LOOK_MS[attempt]
-    if (pause === undefined) return { outcome: 'none', detail: `no token is named ${intent.tag}` }
-    await site.context.clock.sleep(pause, site.context.signal)
-  }
-}
-
 async function verify(site: Site, fields: Fields, expect: 'live' | 'dead'): Promise<void> {
-  for (let attempt = 0; ; attempt++) {
-    const alive = (await ask(site, fields)) !== undefined
-    const pause = SPREAD_MS[attempt]
-    if (alive && (expect === 'live' || pause === undefined)) return
-    if (!alive && (expect === 'dead' || pause === undefined)) throw new AdapterError('refused', `${VENDOR} does not accept the token`)
-    await site.context.clock.sleep(pause ?? 0, site.context.signal)
-  }
+  const detail = `${VENDOR} does not accept the token`
+  await verifiedWithin(async () => ({ alive: (await ask(site, fields)) !== undefined, detail }), expect, SPREAD_MS, site.context)
 }
 
 async function revoke(site: Site, credential: Credential): Promise<void> {
