@@ -14,7 +14,7 @@ import {
   type TargetSpec,
   type VersionRecord,
 } from '../../src/core/model.ts'
-import type { Clock, Locks, Random, Vault } from '../../src/core/ports.ts'
+import type { Clock, Http, Locks, Random, Vault } from '../../src/core/ports.ts'
 import { type Fields, Secret } from '../../src/core/secret.ts'
 import type { Deps } from '../../src/app/deps.ts'
 import { enginePorts } from '../../src/app/engine.ts'
@@ -75,12 +75,14 @@ export class World {
   /** Called at each moment, before a crash. */
   onMoment: (name: string, process: Process) => Promise<void> | void = () => undefined
   readonly notes: string[] = []
-  #serial = 0
+  #serial: number
   #seed: number
 
-  constructor(options: { readonly backend?: Backend; readonly seed?: number } = {}) {
+  /** `serial`: processes are counted from here, so that none is taken for one of another world. */
+  constructor(options: { readonly backend?: Backend; readonly seed?: number; readonly serial?: number } = {}) {
     this.backend = options.backend ?? memory()
     this.#seed = options.seed ?? 1
+    this.#serial = options.serial ?? 0
   }
 
   readonly now = (): number => this.time
@@ -101,6 +103,9 @@ export class World {
       return bytes
     },
   }
+
+  /** The network, which is not there unless a test makes one. */
+  send: Http['send'] = () => Promise.reject(new AdapterError('unreachable', 'tests have no network'))
 
   /** What servers reached over TLS say of the clock; asked again each time. */
   skew: () => number | undefined = () => undefined
@@ -379,7 +384,7 @@ export class Process {
     this.#deps = {
       clock,
       random: world.random,
-      http: { send: () => Promise.reject(new AdapterError('unreachable', 'tests have no network')) },
+      http: { send: (request) => world.send(request) },
       spawn: { resolve: nowhere, run: nowhere },
       faults: { at: (point) => this.at(`fault:${point}`) },
       locks: mortalLocks(this, world.locks.of(this.name)),
@@ -488,7 +493,7 @@ function mortalVault(process: Process, vault: Vault): Vault {
       process.alive()
       return vault.due(now)
     },
-    auditEvents: (filter) => vault.auditEvents(filter),
+    auditEvents: (filter, order) => vault.auditEvents(filter, order),
     auditVerify: () => vault.auditVerify(),
     trail: () => vault.trail(),
     highestTime: () => vault.highestTime(),

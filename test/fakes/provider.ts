@@ -280,6 +280,46 @@ export class FarSide extends Faulty {
   visible(key: FakeKey): boolean {
     return key.createdAt + this.propagationMs <= this.#now()
   }
+
+  /** Everything it knows, as JSON, for a world that is kept. */
+  dump(): SideDump {
+    return {
+      name: this.name,
+      kind: this.kind,
+      serial: this.#serial,
+      keys: this.keys.map((key) => ({
+        ...key,
+        name: key.name ?? null,
+        usedAt: key.usedAt ?? null,
+        goneAt: this.#goneAt.get(key) ?? null,
+        replays: [...this.#replays].filter(([, made]) => made === key).map(([tag]) => tag),
+      })),
+    }
+  }
+
+  /** Becomes what a dump says. */
+  load(dump: SideDump): void {
+    this.#serial = dump.serial
+    for (const { goneAt, replays, name, usedAt, ...rest } of dump.keys) {
+      const key: FakeKey = { ...rest, name: name ?? undefined, usedAt: usedAt ?? undefined }
+      this.keys.push(key)
+      if (goneAt !== null) this.#goneAt.set(key, goneAt)
+      for (const tag of replays) this.#replays.set(tag, key)
+    }
+  }
+}
+
+/** A far side as it is kept beside a vault. */
+export interface SideDump {
+  readonly name: string
+  readonly kind: Kind
+  readonly serial: number
+  readonly keys: readonly (Omit<FakeKey, 'name' | 'usedAt'> & {
+    readonly name: string | null
+    readonly usedAt: number | null
+    readonly goneAt: number | null
+    readonly replays: readonly string[]
+  })[]
 }
 
 export class FarTarget extends Faulty {
