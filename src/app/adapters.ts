@@ -107,6 +107,11 @@ export function createAdapters(deps: Deps): Adapters {
       const target = await loadTarget(spec.type)
       return target.open(await ready(target.config, spec.config, `target ${spec.key}`), context(path))
     },
+    async aboutTarget(spec: TargetSpec) {
+      const target = await loadTarget(spec.type)
+      const place = target.place(parseConfig(target.config, spec.config, `target ${spec.key}`))
+      return { told: target.told, place: place === undefined ? undefined : `${target.id}:${place}` }
+    },
     async presents(spec: CheckSpec) {
       if (spec.type === 'provider') return true
       const check = await loadCheck(spec.type)

@@ -30,11 +30,12 @@ export async function targetSpecs(
   const specs: TargetSpec[] = []
   for (const [index, item] of written.entries()) {
     const what = `--target ${index + 1}`
-    const { type: kind, name, fields: written, phase, previous, ...config } = item
+    const { type: kind, name, fields: written, phase, previous, irreversible, ...config } = item
     if (typeof kind !== 'string') throw usage(`${what}: "type" is missing`, 'rotate target list')
     const target = await loadTarget(kind)
     if (phase !== undefined && phase !== 'after-promote' && phase !== 'before-promote')
       throw usage(`${what}: "phase" is "before-promote" or "after-promote"`)
+    if (irreversible !== undefined && typeof irreversible !== 'boolean') throw usage(`${what}: "irreversible" is true or false`)
     const settled = await settledConfig(deps, target, config as ConfigValue, `${what} (${target.id})`, path)
     const names = namesOf(what, name, written, path, fields, type)
     const pair = pairNames(what, previous, names, inPlace)
@@ -44,6 +45,7 @@ export async function targetSpecs(
       phase: phase ?? 'before-promote',
       names,
       ...(pair === undefined ? {} : { previous: pair }),
+      ...(irreversible === true ? { irreversible: true as const } : {}),
       config: settled,
     })
   }

@@ -103,6 +103,11 @@ export interface AdapterErrorExtras {
   readonly hints?: readonly string[]
   /** Milliseconds that the far side asked us to wait. */
   readonly retryAfterMs?: number
+  /**
+   * The far side itself has answered this very call, so it does nothing more for it. Left out where
+   * we gave the call up, or where only something in between (a gateway, a proxy) has answered.
+   */
+  readonly answered?: boolean
   readonly details?: Readonly<Record<string, unknown>>
   readonly cause?: unknown
 }
@@ -116,6 +121,7 @@ export class AdapterError extends Error {
   readonly effect: Effect
   readonly retryable: boolean
   readonly hints: readonly string[]
+  readonly answered: boolean
   readonly retryAfterMs: number | undefined
   readonly details: Readonly<Record<string, unknown>>
 
@@ -126,6 +132,7 @@ export class AdapterError extends Error {
     this.retryable = extras.retryable ?? transient.has(code)
     this.hints = extras.hints ?? []
     this.retryAfterMs = extras.retryAfterMs
+    this.answered = extras.answered ?? false
     this.details = extras.details ?? {}
   }
 }

@@ -111,8 +111,18 @@ export interface TargetSpec {
   readonly names: Readonly<Record<string, string>>
   /** Field → the name under which it stores the value before this one while that is in grace, and otherwise the current value once more. */
   readonly previous?: Readonly<Record<string, string>>
+  /** The operator accepts that an undo can't put back what stood there, only deliver the old version. */
+  readonly irreversible?: true
   /** The adapter's own part of the configuration. */
   readonly config: ConfigValue
+}
+
+/** Our last write to a target whose values can't be read: which version it was, and the signs that the place showed then. */
+export interface Written {
+  readonly version: number
+  /** The version that stood beside it, where the target publishes the pair. */
+  readonly beside?: number
+  readonly signs: Readonly<Record<string, string>>
 }
 
 export interface CheckSpec {
@@ -198,6 +208,8 @@ export interface SecretRecord {
   readonly openRun?: string
   readonly lastRun?: string
   readonly strays: readonly Stray[]
+  /** By target key. */
+  readonly written?: Readonly<Record<string, Written>>
   readonly claim?: Claim
 }
 
@@ -246,6 +258,8 @@ export interface Failure {
   readonly retryable: boolean
   readonly message: string
   readonly hints: readonly string[]
+  /** The far side answered the call itself: nothing more comes of it. */
+  readonly answered?: true
 }
 
 /** What a target held before we wrote: a value per name, `null` where there was none. */
@@ -267,7 +281,15 @@ export interface CheckResult {
  */
 export type RunEvent =
   | { readonly type: 'began'; readonly at: number }
-  | { readonly type: 'intended'; readonly at: number; readonly step: string; readonly intent?: Intent; readonly prior?: Prior }
+  | {
+      readonly type: 'intended'
+      readonly at: number
+      readonly step: string
+      readonly intent?: Intent
+      readonly prior?: Prior
+      /** What else the target's adapter must put back. */
+      readonly rest?: Secret
+    }
   | {
       readonly type: 'done'
       readonly at: number

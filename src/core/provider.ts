@@ -19,7 +19,16 @@ export interface Traits {
   readonly revoke: 'delete' | 'expire' | 'assisted' | 'none'
   readonly suspend: boolean
   readonly lastUsed: boolean
+  /**
+   * For how long the far side may still carry out a create that we gave up, in milliseconds: before
+   * that no reading proves that nothing came of it. Default `SETTLES_AFTER_MS`. 0 where nothing
+   * outside is called.
+   */
+  readonly settlesAfterMs?: number
 }
+
+/** The longest that a service is expected to work on a request whose client has gone. */
+export const SETTLES_AFTER_MS = 60_000
 
 /** What every adapter gets. */
 export interface AdapterContext {
@@ -47,13 +56,15 @@ export interface Issued {
 /**
  * What a create with an unknown outcome left behind, found by reading.
  *
- * - `none`: nothing; create may be called again
+ * - `none`: nothing; create may be called again. The engine believes it only when the writer can't
+ *   act any more: `settlesAfterMs` after the call was given up, or at once where the far side has
+ *   answered the call, or where the adapter has seen that the writer is gone (`final`)
  * - `applied`: it worked and the value is known
  * - `stray`: something of ours exists whose value is lost
  * - `ambiguous`: can't be told; a person decides
  */
 export type Settlement =
-  | { readonly outcome: 'none'; readonly detail: string }
+  | { readonly outcome: 'none'; readonly detail: string; readonly final?: true }
   | { readonly outcome: 'applied'; readonly issued: Issued; readonly detail: string }
   | { readonly outcome: 'stray'; readonly handles: readonly Handle[]; readonly detail: string }
   | { readonly outcome: 'ambiguous'; readonly candidates: readonly Handle[]; readonly detail: string }
@@ -120,7 +131,19 @@ export interface ProviderSpec<C extends z.ZodType> {
   permissions?(config: z.output<C>): string
   /** Makes the configuration absolute and safe when the schedule is set (programs resolved); throws `misconfigured`. */
   settleConfig?(config: z.input<C>, context: Pick<AdapterContext, 'spawn'>): Promise<z.input<C>>
+  /**
+   * Why this value can't be what a rotation by this configuration replaces, such as a login whose
+   * user is none of those that take turns. Nothing begins then: `schedule set` ends with 2, a
+   * rotation with 20. `undefined` when it can. Pure.
+   */
+  currentFault?(config: z.output<C>, fields: Fields, path: string): CurrentFault | undefined
   open(config: z.output<C>, context: AdapterContext): Promise<ProviderSession>
+}
+
+/** Why a stored value can't be the current one, and the line to type. Never a value. */
+export interface CurrentFault {
+  readonly why: string
+  readonly hint: string
 }
 
 /** A provider with its configuration type erased; `parse` first, then pass the result back in. */
@@ -133,6 +156,7 @@ export interface Provider {
   traits(config: unknown): Traits
   permissions(config: unknown): string | undefined
   settleConfig(config: unknown, context: Pick<AdapterContext, 'spawn'>): Promise<unknown>
+  currentFault(config: unknown, fields: Fields, path: string): CurrentFault | undefined
   open(config: unknown, context: AdapterContext): Promise<ProviderSession>
 }
 
@@ -147,6 +171,7 @@ export function defineProvider<C extends z.ZodType>(spec: ProviderSpec<C>): Prov
     traits: (config) => spec.traits(config as z.output<C>),
     permissions: (config) => spec.permissions?.(config as z.output<C>),
     settleConfig: async (config, context) => (spec.settleConfig === undefined ? config : spec.settleConfig(config as z.input<C>, context)),
+    currentFault: (config, fields, path) => spec.currentFault?.(config as z.output<C>, fields, path),
     open: (config, context) => spec.open(config as z.output<C>, context),
   }
 }

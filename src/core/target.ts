@@ -16,19 +16,44 @@ export interface Delivery {
   readonly fields: Fields
 }
 
+/** What stands at a target before the first write of a run; sealed with the journal. */
+export interface Standing {
+  /** A value per name; `null` where it is proven that there is none. A name that can't be read is left out. */
+  readonly values: Prior
+  /**
+   * Names that exist and can't be read, each with a sign that changes with every write (a revision, a
+   * digest, the time of the last write), or `null` where the place shows none.
+   */
+  readonly hidden?: Readonly<Record<string, string | null>>
+  /** Whatever else an undo must put back exactly (attributes, ids, several places): JSON of the adapter's own. */
+  readonly rest?: Secret
+}
+
 /** Every method throws `AdapterError`. */
 export interface TargetSession {
   /** May we write here? Changes nothing. */
   probe(): Promise<void>
   /** What the names hold now; `null` where there is none. Absent for a target that can't be read ("write-only"). */
   current?(names: readonly string[]): Promise<Prior>
+  /**
+   * What stands there before our first write, with everything that `restore` must put back. Reads
+   * only. Throws `misconfigured` for a name that holds several values of which the configuration
+   * means none in particular. Left out where `current` says all there is.
+   */
+  standing?(names: readonly string[]): Promise<Standing>
+  /**
+   * Other entries of the same place (document, file), by name, for those who must know whether
+   * something else there goes with what is written. Left out where there is no such place.
+   */
+  neighbours?(names: readonly string[]): Promise<Readonly<Record<string, Secret>>>
   /** Writes all entries at once. Idempotent by `delivery.id`; repeating it is harmless. */
   put(delivery: Delivery): Promise<void>
   /**
-   * Puts back what was there before `put`. `prior` is what `current` said then, if it could be asked; `old` is the old version, if there was one.
-   * Idempotent.
+   * Puts back what was there before `put`, value and attributes. `prior` is what stood there then (a
+   * name that could not be read is in it where it is known from our own last write), if it could be
+   * asked; `old` is the old version, if there was one; `rest` is the `rest` of `standing`. Idempotent.
    */
-  restore(prior: Prior | undefined, old: Delivery | undefined): Promise<void>
+  restore(prior: Prior | undefined, old: Delivery | undefined, rest?: Secret): Promise<void>
   /** Makes consumers take the value up, and returns when they have. Idempotent by `delivery.id`. */
   deploy?(delivery: Delivery): Promise<void>
   close(): Promise<void>
@@ -41,6 +66,16 @@ export interface TargetSpecDefinition<C extends z.ZodType> {
   readonly config: C
   /** Can it be read back? Said plainly in plans and `target show`. */
   readonly readable: boolean
+  /**
+   * An undo is a message to somebody (a program, a web hook) who knows himself what stood there and
+   * is told the old version. Only for targets that have neither `current` nor `standing`.
+   */
+  readonly told?: boolean
+  /**
+   * Names the one document, file or group that this configuration writes into, so that two writers
+   * of one place take turns. Left out where every name is a place of its own.
+   */
+  place?(config: z.output<C>): string
   /** Does it have to make consumers take the value up (redeploy, restart)? Default: no. Said in plans. */
   readonly deploys?: boolean
   /** Programs and places named in the configuration, for the plan; never a value. */
@@ -57,6 +92,8 @@ export interface Target {
   readonly config: z.ZodType
   readonly readable: boolean
   readonly deploys: boolean
+  readonly told: boolean
+  place(config: unknown): string | undefined
   describe(config: unknown): string
   settleConfig(config: unknown, context: Pick<AdapterContext, 'spawn'>): Promise<unknown>
   open(config: unknown, context: AdapterContext): Promise<TargetSession>
@@ -71,6 +108,8 @@ export function defineTarget<C extends z.ZodType>(spec: TargetSpecDefinition<C>)
     config: spec.config,
     readable: spec.readable,
     deploys: spec.deploys ?? false,
+    told: spec.told ?? false,
+    place: (config) => spec.place?.(config as z.output<C>),
     describe: (config) => spec.describe(config as z.output<C>),
     settleConfig: async (config, context) => (spec.settleConfig === undefined ? config : spec.settleConfig(config as z.input<C>, context)),
     open: (config, context) => spec.open(config as z.output<C>, context),

@@ -27,6 +27,7 @@ import { create, settle } from './steps/create.ts'
 import { deliver, deploy, restore, runCheck } from './steps/deliver.ts'
 import { preflight, suspendOld } from './steps/preflight.ts'
 import { demote, discard, proveOld } from './steps/undo.ts'
+import { withWritten } from './standing.ts'
 import { cleanStrays } from './strays.ts'
 
 /** Drives a run of ours until it is closed or parked, and returns it. Throws `interrupted` when asked to stop; the run stays resumable. */
@@ -202,11 +203,19 @@ async function perform(bench: Workbench, loaded: Loaded, step: string): Promise<
       })
     case 'demote':
       return commit(ports, id, 'demote', (now) => demote(now, ports.clock.now()))
-    case 'restore':
+    case 'restore': {
       await ports.faults.at(`before:effect:${step}`)
-      await restore(bench, loaded, key)
+      const { how, written } = await restore(bench, loaded, key)
       await ports.faults.at(`after:effect:${step}`)
-      return done({ audit: [runAudit(loaded.run, 'target_updated', 'success', { target: key, restored: true })] })
+      const secret = withWritten(loaded.secret, key, written)
+      return done(
+        {
+          ...(secret === loaded.secret ? {} : { secret }),
+          audit: [runAudit(loaded.run, 'target_updated', 'success', { target: key, restored: true, how })],
+        },
+        how,
+      )
+    }
     case 'prove-old': {
       const { checks, proven } = await proveOld(bench, loaded)
       return commit(ports, id, 'prove-old', () => ({

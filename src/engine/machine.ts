@@ -8,6 +8,7 @@
  * Back: demote → restore → prove-old → discard → close
  */
 import type { Failure, Intent, Prior, RunEvent, RunPlan, RunRecord, RunStatus } from '../core/model.ts'
+import type { Secret } from '../core/secret.ts'
 
 /** Attempts of a step that may be repeated, before the run turns. */
 export const MAX_ATTEMPTS = 3
@@ -20,8 +21,12 @@ export interface StepState {
   readonly attempts: number
   readonly failure?: Failure
   readonly retryAt?: number
+  /** Its intent was made durable once: from then on it may have had an effect. */
+  readonly begun?: true
   /** What a target held before we first wrote to it. */
   readonly prior?: Prior
+  /** What else its adapter must put back. */
+  readonly rest?: Secret
   /** Not done: an operator accepted that it is not. */
   readonly waived?: true
 }
@@ -92,8 +97,9 @@ export function evolve(plan: RunPlan, state: RunState, event: RunEvent): RunStat
       return state
     case 'intended': {
       const before = state.steps[event.step]
-      const prior = before?.prior ?? event.prior
-      const step: StepState = { status: 'intended', attempts: before?.attempts ?? 0, ...(prior === undefined ? {} : { prior }) }
+      // The first word on what stood there counts: later ones may have read our own write.
+      const stood = before?.begun === true ? stoodOf(before) : stoodOf(event)
+      const step: StepState = { status: 'intended', attempts: before?.attempts ?? 0, begun: true, ...stood }
       const next = { ...state, steps: { ...state.steps, [event.step]: step } }
       return event.step === 'create' ? { ...next, create: 'intended', intent: event.intent } : next
     }
@@ -102,7 +108,7 @@ export function evolve(plan: RunPlan, state: RunState, event: RunEvent): RunStat
       const step: StepState = {
         status: 'done',
         attempts: before?.attempts ?? 0,
-        ...(before?.prior === undefined ? {} : { prior: before.prior }),
+        ...begunOf(before),
         ...(event.detail === WAIVED ? { waived: true } : {}),
       }
       const next = { ...state, steps: { ...state.steps, [event.step]: step } }
@@ -120,7 +126,7 @@ export function evolve(plan: RunPlan, state: RunState, event: RunEvent): RunStat
         attempts: (before?.attempts ?? 0) + 1,
         failure: event.failure,
         ...(event.retryAt === undefined ? {} : { retryAt: event.retryAt }),
-        ...(before?.prior === undefined ? {} : { prior: before.prior }),
+        ...begunOf(before),
       }
       const next = { ...state, steps: { ...state.steps, [event.step]: step } }
       if (event.step !== 'create') return next
@@ -185,9 +191,7 @@ function forwardAgain(steps: Readonly<Record<string, StepState>>): Readonly<Reco
   return Object.fromEntries(
     left.map(([key, step]) => [
       key,
-      /^(deliver|refresh):/.test(key)
-        ? { status: 'intended' as const, attempts: 0, ...(step.prior === undefined ? {} : { prior: step.prior }) }
-        : step,
+      /^(deliver|refresh):/.test(key) ? { status: 'intended' as const, attempts: 0, ...begunOf(step) } : step,
     ]),
   )
 }
@@ -220,11 +224,23 @@ export function forwardSteps(plan: RunPlan): readonly string[] {
   ]
 }
 
-/** Targets that hold, or may hold, the new value. */
+/** Targets that hold, or may hold, the new value: to which a write was intended, not only looked at. */
 export function touchedTargets(plan: RunPlan, state: RunState): readonly string[] {
-  return plan.targets
-    .filter((target) => state.steps[`deliver:${target.key}`] !== undefined || state.steps[`refresh:${target.key}`] !== undefined)
-    .map((target) => target.key)
+  const touched = (step: string): boolean => {
+    const at = state.steps[step]
+    return at?.begun === true || (at?.status === 'done' && at.waived !== true)
+  }
+  return plan.targets.filter(({ key }) => touched(`deliver:${key}`) || touched(`refresh:${key}`)).map((target) => target.key)
+}
+
+type Stood = Pick<StepState, 'prior' | 'rest'>
+
+function stoodOf({ prior, rest }: Stood): Stood {
+  return { ...(prior === undefined ? {} : { prior }), ...(rest === undefined ? {} : { rest }) }
+}
+
+function begunOf(step: StepState | undefined): Pick<StepState, 'begun' | 'prior' | 'rest'> {
+  return step?.begun === true ? { begun: true, ...stoodOf(step) } : {}
 }
 
 /** The steps of the way back, in order. */

@@ -10,6 +10,8 @@ export interface Adapters {
   traits(ref: ProviderRef): Promise<Traits>
   openProvider(ref: ProviderRef, path: string): Promise<ProviderSession>
   openTarget(spec: TargetSpec, path: string): Promise<TargetSession>
+  /** What a target of this configuration is, whoever opens it: is it only told, and which one place does it write into? */
+  aboutTarget(spec: TargetSpec): Promise<{ readonly told: boolean; readonly place: string | undefined }>
   /** Does this check present the value? */
   presents(spec: CheckSpec): Promise<boolean>
   runCheck(spec: CheckSpec, fields: Fields, path: string): Promise<CheckOutcome>

@@ -33,6 +33,7 @@ export default defineTarget({
   title: 'Program that delivers the value',
   config: Config,
   readable: false,
+  told: true,
   describe: (config) => config.run.join(' '),
   settleConfig: async (config, { spawn }) => ({ ...config, run: await spawn.resolve(config.run) }),
   open: (config, context) =>

@@ -24,6 +24,7 @@ export default defineTarget({
   title: 'Signed web hook that takes the value',
   config: Config,
   readable: false,
+  told: true,
   describe: ({ url }) => new URL(url).host,
   open: (config, context) =>
     Promise.resolve({

@@ -522,6 +522,7 @@ export function fakeTarget(readable: boolean): ReturnType<typeof defineTarget> {
     title: `Fake (${readable ? 'readable' : 'write-only'})`,
     config: z.strictObject({ at: z.string() }),
     readable,
+    told: !readable,
     describe: (config) => config.at,
     open: (config, context) => {
       const stage = stageOf(context.clock)

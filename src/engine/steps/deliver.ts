@@ -1,11 +1,13 @@
 /** Moving consumers to the new value, and back. Every call here may be repeated. */
-import type { CheckResult, Prior, RunRecord, TargetSpec } from '../../core/model.ts'
+import type { CheckResult, Prior, RunRecord, TargetSpec, Written } from '../../core/model.ts'
 import { AdapterError } from '../../core/errors.ts'
-import type { Delivery } from '../../core/target.ts'
+import type { Fields } from '../../core/secret.ts'
+import type { Delivery, Standing, TargetSession } from '../../core/target.ts'
 import { commit, type Loaded, runAudit } from '../journal.ts'
 import { stateOf } from '../machine.ts'
 import { besideNew, besideOld } from '../pair.ts'
 import { confirmed, deliveryId, deliveryOf, type Workbench } from '../session.ts'
+import { type PutBack, readStanding, signsAfter, withWritten } from '../standing.ts'
 
 function specOf(run: RunRecord, key: string): TargetSpec {
   const spec = run.plan.targets.find((target) => target.key === key)
@@ -40,9 +42,18 @@ export async function deliver(bench: Workbench, loaded: Loaded, step: string, ke
   const delivery = await newDelivery(bench, loaded, spec)
   return bench.target(spec, run.path, async (session) => {
     const known = stateOf(run).steps[step]
-    const prior: Prior | undefined = known?.prior ?? (await session.current?.(Object.keys(delivery.entries)))
+    const names = Object.keys(delivery.entries)
+    const stood = known?.begun === true ? undefined : await standing(bench, loaded, spec, session, names)
     const intended = await commit(ports, run.id, `${step}:intent`, () => ({
-      events: [{ type: 'intended', at: ports.clock.now(), step, ...(prior === undefined ? {} : { prior }) }],
+      events: [
+        {
+          type: 'intended',
+          at: ports.clock.now(),
+          step,
+          ...(stood === undefined ? {} : { prior: stood.values }),
+          ...(stood?.rest === undefined ? {} : { rest: stood.rest }),
+        },
+      ],
     }))
     const started = ports.clock.monotonic()
     await ports.faults.at(`before:effect:${step}`)
@@ -51,7 +62,11 @@ export async function deliver(bench: Workbench, loaded: Loaded, step: string, ke
     if (step.startsWith('refresh:')) await session.deploy?.(delivery)
     await ports.faults.at(`after:effect:${step}`)
     const ms = ports.clock.monotonic() - started
-    return commit(ports, run.id, `${step}:outcome`, () => ({
+    const signs = await signsAfter(session, names)
+    const beside = spec.previous === undefined ? {} : { beside: besideNew(run.plan, n) }
+    const written = signs === undefined ? undefined : { version: n, ...beside, signs }
+    return commit(ports, run.id, `${step}:outcome`, (now) => ({
+      ...(withWritten(now.secret, key, written) === now.secret ? {} : { secret: withWritten(now.secret, key, written) }),
       events: [{ type: 'done', at: ports.clock.now(), step, ms }],
       audit: [runAudit(intended.run, 'target_updated', 'success', { target: key, version: n })],
     }))
@@ -79,20 +94,76 @@ function priorDelivery(run: RunRecord, key: string, prior: Prior | undefined): D
     : { id: `${run.id}.${key}.undo`, path: run.path, version: 0, entries, fields: entries }
 }
 
+/** What stands at a target now; see `readStanding`. */
+export async function standing(
+  bench: Workbench,
+  { run, secret }: Loaded,
+  spec: TargetSpec,
+  session: TargetSession,
+  names: readonly string[],
+): Promise<Standing | undefined> {
+  const { told } = await bench.ports.adapters.aboutTarget(spec)
+  const valueOf = (version: number): Promise<Fields | undefined> => bench.ports.vault.read((reader) => reader.value(run.secretId, version))
+  return readStanding(session, spec, told, secret, names, valueOf)
+}
+
+/** The names that a run writes at this target. */
+export function namesAt(spec: TargetSpec): readonly string[] {
+  return [...Object.values(spec.names), ...Object.values(spec.previous ?? {})]
+}
+
+/**
+ * The old version as a delivery. `undefined` where there is none, or where it lacks a field that this
+ * target wants: then only what stood there can be put back.
+ */
+export async function oldVersionAt(bench: Workbench, loaded: Loaded, spec: TargetSpec): Promise<Delivery | undefined> {
+  const old = loaded.run.plan.oldVersion
+  if (old === null) return undefined
+  try {
+    return await oldDelivery(bench, loaded, spec, old)
+  } catch (thrown) {
+    if (thrown instanceof AdapterError && thrown.code === 'misconfigured') return undefined
+    throw thrown
+  }
+}
+
+/** What an undo did at one target, and what it may claim of it. */
+export interface Restored {
+  readonly how: PutBack
+  /** Our last write there, where the place shows signs of it. */
+  readonly written: Written | undefined
+}
+
 /** Puts back what one target held before this run, and redeploys it. */
-export async function restore(bench: Workbench, loaded: Loaded, key: string): Promise<void> {
+export async function restore(bench: Workbench, loaded: Loaded, key: string): Promise<Restored> {
   const { run } = loaded
   const spec = specOf(run, key)
-  const state = stateOf(run)
-  const prior = state.steps[`deliver:${key}`]?.prior ?? state.steps[`refresh:${key}`]?.prior
+  const { steps } = stateOf(run)
+  const { prior, rest } = steps[`deliver:${key}`] ?? steps[`refresh:${key}`] ?? {}
+  const names = namesAt(spec)
+  const known = prior !== undefined && names.every((name) => Object.hasOwn(prior, name))
   const old = run.plan.oldVersion
-  const delivery = old === null ? undefined : await oldDelivery(bench, loaded, spec, old)
-  await bench.target(spec, run.path, async (session) => {
-    await session.restore(prior, delivery)
+  const delivery = await oldVersionAt(bench, loaded, spec)
+  if (!known && old !== null && delivery === undefined)
+    throw new AdapterError(
+      'misconfigured',
+      `target ${key}: what stood there is not known, and version ${old} lacks a field that it wants`,
+      { retryable: false },
+    )
+  return bench.target(spec, run.path, async (session) => {
+    await session.restore(prior, delivery, rest)
     await confirmed(session, prior ?? delivery?.entries ?? {}, key)
     const back = delivery ?? priorDelivery(run, key, prior)
     if (back !== undefined) await session.deploy?.(back)
+    const signs = known || old === null ? undefined : await signsAfter(session, names)
+    const how = session.current !== undefined ? 'read back' : known ? 'written' : await undoneBy(bench, spec)
+    return { how, written: signs === undefined || old === null ? undefined : { version: old, signs } }
   })
+}
+
+async function undoneBy(bench: Workbench, spec: TargetSpec): Promise<PutBack> {
+  const { told } = await bench.ports.adapters.aboutTarget(spec)
+  return told ? 'told' : 'delivered'
 }
 
 /** One check, repeated within its window until it is green. Red is an `AdapterError` that no repetition will mend. */

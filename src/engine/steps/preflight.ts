@@ -1,10 +1,11 @@
 /** Before anything is changed: may we, is there room, can every target be written? Reads only. */
 import { AdapterError, RotateError } from '../../core/errors.ts'
-import type { Handle, SecretRecord, VersionRecord } from '../../core/model.ts'
+import type { Handle, SecretRecord, TargetSpec, VersionRecord } from '../../core/model.ts'
 import { versionOf, withVersion } from '../../core/model.ts'
 import type { Vault } from '../../core/ports.ts'
 import { commit, type Loaded, runAudit } from '../journal.ts'
 import { currentFor, missingIsFine, providerNow, providerOfVersion, type Workbench } from '../session.ts'
+import { namesAt, oldVersionAt, standing } from './deliver.ts'
 
 const sound = new WeakSet<Vault>()
 
@@ -33,8 +34,25 @@ export async function preflight(bench: Workbench, loaded: Loaded): Promise<Loade
     // What was switched off on purpose is not asked for.
     await session.preflight(plan.revokeFirst === true ? undefined : await currentFor(bench, now))
   }
-  for (const target of plan.targets) await bench.target(target, path, (session) => session.probe())
+  for (const target of plan.targets) await mayWrite(bench, now, target)
   return now
+}
+
+/** May this target be written, and could an undo put back what stands there (law 4)? Reads only. */
+async function mayWrite(bench: Workbench, loaded: Loaded, spec: TargetSpec): Promise<void> {
+  await bench.target(spec, loaded.run.path, async (session) => {
+    await session.probe()
+    const names = namesAt(spec)
+    const stood = await standing(bench, loaded, spec, session, names)
+    const unread = names.filter((name) => !Object.hasOwn(stood?.values ?? {}, name))
+    const old = loaded.run.plan.oldVersion
+    if (unread.length === 0 || old === null || (await oldVersionAt(bench, loaded, spec)) !== undefined) return
+    throw new AdapterError(
+      'misconfigured',
+      `target ${spec.key}: an undo could not put back ${unread.join(', ')}: it can't be read, and version ${old} lacks a field that the target wants`,
+      { retryable: false, hints: [`store all fields first: rotate set ${loaded.run.path} --field NAME=…`] },
+    )
+  })
 }
 
 /**
