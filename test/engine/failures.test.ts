@@ -338,7 +338,7 @@ describe('an unknown outcome is settled by reading', () => {
   })
 
   test('what a plain web hook makes hours later is said: its value is not known', async () => {
-    const { world, id, side } = await scene({ kind: 'hook' })
+    const { world, side } = await scene({ kind: 'hook' })
     side.next('create', 'late-beyond')
     await world.runDue()
     world.time += 61_000
