@@ -50,6 +50,7 @@ import { asRotateError, errorDocument, errorText, isMissingCommand, isParserSucc
 import { globalOptions, type RawGlobals, settleGlobals } from './globals.ts'
 import type { Host } from './host.ts'
 import { collect } from './options.ts'
+import { cleanLine } from './render/clean.ts'
 import { Out } from './render/out.ts'
 
 export interface RunOptions {
@@ -226,7 +227,7 @@ export async function runCli(host: Host): Promise<number> {
     if (!isParserSuccess(thrown)) report(thrown, host, progress)
   }
   const { out } = progress
-  for (const warning of out.takeWarnings()) out.error(`warning: ${warning}`)
+  for (const warning of out.takeWarnings()) out.error(cleanLine(`warning: ${warning}`))
   if (out.failure !== undefined && (progress.exit === exits.ok || progress.exit === exits.differences)) {
     report(
       new RotateError('output', `writing to stdout failed (${out.failure})`, {

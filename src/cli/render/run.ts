@@ -75,11 +75,11 @@ export function progressPrinter(ctx: Context, events: Events | undefined): (even
     }
     // Steps with nothing to do for this provider or target are in the journal, and no news.
     if (event.status === 'done' && event.detail !== undefined && ctx.out.verbose === 0) return
-    const paint = ctx.out.paintErr
     const ok = event.status === 'done'
-    const mark = ok ? (paint?.green('ok    ') ?? 'ok    ') : (paint?.red('failed') ?? 'failed')
     ctx.out.note(
-      `  ${mark} ${stepWords(event.step)}${event.ms === undefined || event.ms < 100 ? '' : `  ${seconds(event.ms)}`}${event.detail === undefined ? '' : `: ${event.detail}`}`,
+      '  ',
+      ok ? { text: 'ok    ', style: 'green' } : { text: 'failed', style: 'red' },
+      ` ${stepWords(event.step)}${event.ms === undefined || event.ms < 100 ? '' : `  ${seconds(event.ms)}`}${event.detail === undefined ? '' : `: ${event.detail}`}`,
     )
   }
 }
