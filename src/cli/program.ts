@@ -91,6 +91,8 @@ function addGlobals(command: Command, hidden: boolean): void {
     const option = new Option(spec.flags, spec.description)
     if (command.options.some((own) => own.long === option.long || (own.short !== undefined && own.short === option.short))) continue
     if (spec.name === 'verbose') option.argParser(count)
+    // The parser would keep `--no-input` in the same place as a command's `--input`.
+    if (spec.name === 'asking') option.attributeName = () => 'asking'
     if (hidden) option.hideHelp()
     ours.add(option)
     command.addOption(option)

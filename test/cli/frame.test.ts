@@ -53,6 +53,15 @@ describe('the frame', () => {
     expect(await box.run(['--color', 'never', 'list', '--color', 'never'])).toMatchObject({ code: 0 })
   })
 
+  test('--no-input is not --input of rotate with another value', async () => {
+    await box.run(['set', 'other/dev/GIVEN'], { input: 'a value' })
+    const args = ['now', 'other/dev/GIVEN', '--input', 'nowhere.json', '--no-input']
+    expect((await box.fails(2, args)).stderr).toContain('nowhere.json')
+    const given = ['now', 'other/dev/GIVEN', '-', '--no-input']
+    expect(await box.run(given, { input: 'another value' })).toMatchObject({ code: 0 })
+    expect((await box.fails(2, ['now', 'other/dev/GIVEN', '--no-input'])).stderr).toContain('no new value was given')
+  })
+
   test.each([
     [['lst'], /list/],
     [['sett', 'a/b'], /set/],
