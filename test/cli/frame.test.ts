@@ -129,12 +129,11 @@ describe('the frame', () => {
       env: { HOME: box.home, ROTATE_KEY_FILE: box.keyFile, PATH: '/usr/bin:/bin' },
       stdio: ['pipe', 'pipe', 'pipe'],
     })
-    child.stdin.write('half a val')
-    const code = await new Promise((done) => {
-      child.once('close', (exit) => done(exit))
-      setTimeout(() => child.kill('SIGTERM'), 1500)
-    })
-    expect(code).toBe(143)
+    const closed = new Promise((done) => child.once('close', done))
+    // More than the pipe holds: once all of it is written, most of it has been read.
+    await new Promise((done) => child.stdin.write('half a val'.repeat(90_000), done))
+    child.kill('SIGTERM')
+    expect(await closed).toBe(143)
     await box.fails(13, ['get', 'interrupted/KEY'])
   })
 })
