@@ -28,6 +28,7 @@ import {
   fieldsOf,
   handleOf,
   issued,
+  loginFault,
   loginOf,
   namesIn,
   newPassword,
@@ -83,6 +84,7 @@ export default defineProvider({
       ...namesIn({ users, user }).map((name) => `GRANT ${quoted(name)} TO ${quoted(admin.user)} WITH ADMIN OPTION;`),
     ].join('\n')
   },
+  currentFault: (config, fields, path) => loginFault(config, fields, path, 'role'),
   open: (config, context) => Promise.resolve(openSession(config, context)),
 })
 
@@ -151,7 +153,7 @@ async function settle(config: Options, context: AdapterContext, intent: Intent, 
 
 /** A login over TCP with that very password. */
 async function verify(config: Options, context: AdapterContext, fields: Fields): Promise<void> {
-  const { username, password } = loginOf(fields)
+  const { username, password } = loginOf(fields, config.user)
   await connected(config, context, username, password, async () => undefined)
 }
 
