@@ -15,6 +15,7 @@ import { hasPostgres, type Server, startPostgres } from '../fakes/postgres-serve
 const SHORT = { lock: 200, statement: 30_000, answer: 60_000, end: 5000 }
 /** Where an event, and not a time, ends the wait. */
 const LONG = { lock: 60_000, statement: 60_000, answer: 60_000, end: 5000 }
+const WORKING = "SELECT FROM pg_stat_activity WHERE application_name = $1 AND state = 'active'"
 
 describe.skipIf(!hasPostgres).each(['single', 'two-users'] as const)('%s', (strategy) => {
   let server: Server
@@ -136,9 +137,13 @@ describe.skipIf(!hasPostgres).each(['single', 'two-users'] as const)('%s', (stra
       relay.cut()
     }
     expect((await done).effect).toBe('none')
+    // Nobody settles what has the effect "none": it must stay so when the server goes on.
+    await other.query('ROLLBACK')
+    const working = async (): Promise<number> => (await other.query(WORKING, [b.intent.tag])).rows.length
+    while ((await working()) > 0) await other.query('SELECT pg_sleep(0.02)')
+    await nothing(b)
     const settlement = await later(b.at(server.port)).settle(b.intent, b.current)
     expect(settlement).toMatchObject({ outcome: 'none', final: true })
-    await other.query('ROLLBACK')
     await nothing(b)
   })
 
@@ -274,6 +279,30 @@ describe.skipIf(!hasPostgres).each(['single', 'two-users'] as const)('%s', (stra
     expect(await failure(later(other).settle(b.intent, b.current))).toMatchObject({ code: 'denied' })
     await relay.release()
     await applied(b, await later(b.at(server.port)).settle(b.intent, b.current))
+  })
+
+  test('a session of ours that was told to end and is still there leaves it open', async () => {
+    const b = await bench()
+    const relay = await relayed()
+    relay.hold('COMMIT')
+    const done = failure(openSession(b.at(relay.port), testContext(), LONG).create(b.intent, b.current))
+    await relay.held
+    relay.cut()
+    expect((await done).effect).toBe('unknown')
+    const { rows } = await (
+      await another()
+    ).query<{ pid: number }>('SELECT pid FROM pg_stat_activity WHERE application_name = $1', [b.intent.tag])
+    const pid = rows[0]?.pid ?? expect.fail('no session')
+    process.kill(pid, 'SIGSTOP')
+    try {
+      const settling = openSession(b.at(server.port), testContext(), { ...LONG, end: 200 }).settle(b.intent, b.current)
+      expect(await failure(settling)).toMatchObject({ code: 'unavailable', retryable: true })
+    } finally {
+      process.kill(pid, 'SIGCONT')
+    }
+    expect(await later(b.at(server.port)).settle(b.intent, b.current)).toMatchObject({ outcome: 'none', final: true })
+    await relay.release()
+    await nothing(b)
   })
 
   test('through a pooler "none" is not final, because another server may have answered', async () => {
