@@ -18,7 +18,8 @@ export const tlsFields = {
   tls: z.boolean().optional().meta({ description: 'Default true; false only to this machine' }),
   ca: z
     .string()
-    .startsWith('-----BEGIN CERTIFICATE-----')
+    // Bundles of vendors have comments between the certificates.
+    .regex(/^-----BEGIN CERTIFICATE-----/m, 'holds no certificate in PEM')
     .optional()
     .meta({ description: "Certificate of the server's own authority, PEM" }),
 }

@@ -2,7 +2,8 @@
  * How PostgreSQL is talked to: connections, what the server asks of a login, errors without text
  * of the server, and one change in a transaction that can't act after we have gone.
  */
-import type { Client } from 'pg'
+import { checkServerIdentity, type PeerCertificate } from 'node:tls'
+import type { Client, ClientConfig } from 'pg'
 import { AdapterError } from '../core/errors.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import type { Secret } from '../core/secret.ts'
@@ -15,6 +16,8 @@ export interface Place {
   readonly database: string
   readonly tls?: boolean | undefined
   readonly ca?: string | undefined
+  /** The name that the certificate must be for, instead of `host`. */
+  readonly serverName?: string | undefined
 }
 
 /** How long anything may take, in milliseconds. The server's times end before ours. */
@@ -57,14 +60,14 @@ async function prepared(
 ): Promise<{ readonly client: Client; readonly door: Door }> {
   if (context.signal.aborted) throw new AdapterError('failed', 'interrupted before the server was called', { retryable: false })
   const { default: pg } = await import('pg')
-  const { host, port, database, ca } = place
+  const { host, port, database } = place
   const client = new pg.Client({
     host,
     port,
     database,
     user,
     password,
-    ssl: usesTls(place) ? { rejectUnauthorized: true, ...(ca === undefined ? {} : { ca }) } : false,
+    ssl: tlsOf(place),
     connectionTimeoutMillis: bounds.answer,
     query_timeout: bounds.answer,
     application_name: 'rotate',
@@ -78,6 +81,19 @@ async function prepared(
   connection.once('authenticationCleartextPassword', () => (door.asked = 'cleartext'))
   connection.once('authenticationOk', () => (door.accepted = true))
   return { client, door }
+}
+
+/** A name of its own, like an authority of its own, is always asked for. */
+function tlsOf(place: Place): ClientConfig['ssl'] {
+  const { ca, serverName } = place
+  if (!usesTls(place) && serverName === undefined) return false
+  return {
+    rejectUnauthorized: true,
+    ...(ca === undefined ? {} : { ca }),
+    ...(serverName === undefined
+      ? {}
+      : { checkServerIdentity: (_host: string, certificate: PeerCertificate) => checkServerIdentity(serverName, certificate) }),
+  }
 }
 
 /** A connection for one piece of work. What breaks it is thrown with the effect `none`. */

@@ -86,8 +86,13 @@ const Config = z
     user: role.optional().meta({ description: 'The one role, with "strategy": "single"' }),
     strategy: z.enum(['two-users', 'single']).optional().meta({ description: 'Default: two-users' }),
     ...tlsFields,
+    serverName: hostField
+      .optional()
+      .meta({ description: 'Name in its certificate, where that is not "host": a tunnel, an alias, Cloud SQL' }),
   })
   .superRefine((config, context) => {
+    if (config.tls === false && config.serverName !== undefined)
+      context.addIssue({ code: 'custom', path: ['serverName'], message: 'is checked over TLS only' })
     checkLogins(config, config.strategy === 'single' ? 'single' : undefined, 'role', '"single"', context)
   })
 export type Options = z.output<typeof Config>

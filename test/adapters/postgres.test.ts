@@ -27,6 +27,8 @@ test.each([
   [{ host: 'db.test', admin: { user: 'a', password: 'p' }, users: ['a', 'b'] }, /admin/],
   [{ host: 'db.test', admin: { user: 'x', password: 'p' }, strategy: 'single' }, /user/],
   [{ host: 'db.test', admin: { user: 'x', password: 'p' }, users: ['a', 'b'], tls: false }, /tls.*only to this machine/],
+  [{ host: 'localhost', admin: { user: 'x', password: 'p' }, users: ['a', 'b'], tls: false, serverName: 'x' }, /serverName.*over TLS/],
+  [{ host: 'db.test', admin: { user: 'x', password: 'p' }, users: ['a', 'b'], ca: '# no certificate' }, /ca.*no certificate/],
 ])('refuses %j', (config, why) => {
   expect(() => parseConfig(postgres.config, config as never, 'it')).toThrow(why)
 })
@@ -186,13 +188,22 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
         .join('\n')
     await verify({ ca: server.ca })
     await verify({ host: 'localhost', ca: server.ca })
-    expect(logged().match(/SSL enabled \(protocol=TLSv1\.[23]/g)).toHaveLength(2)
+    await verify({ ca: `# of the vendor\n${server.ca}\n# and that was all\n` })
+    // A tunnel or an alias: the certificate is for the name that is configured, and for no other.
+    await verify({ host: '127.0.0.2', ca: server.ca, serverName: 'localhost' })
+    expect(logged().match(/SSL enabled \(protocol=TLSv1\.[23]/g)).toHaveLength(4)
     await verify({})
     expect(logged().split('\n').at(-1), 'to this machine it may go without').not.toContain('SSL enabled')
     const before = logged()
     await expect(verify({ tls: true }), 'an authority that nobody knows').rejects.toMatchObject({ code: 'unreachable', effect: 'none' })
     await expect(verify({ ca: selfSigned('localhost').cert }), 'another authority').rejects.toMatchObject({ code: 'unreachable' })
-    await expect(verify({ host: '127.0.0.2', ca: server.ca }), 'another name').rejects.toMatchObject({ code: 'unreachable' })
+    for (const [host, serverName] of [
+      ['127.0.0.2', undefined],
+      ['127.0.0.1', 'db.example.com'],
+      ['localhost', 'db.example.com'],
+    ])
+      await expect(verify({ host, ca: server.ca, serverName }), 'another name').rejects.toMatchObject({ code: 'unreachable' })
+    await expect(verify({ serverName: 'localhost' }), 'a name alone is TLS too').rejects.toMatchObject({ code: 'unreachable' })
     expect(logged()).toBe(before)
     expect(() =>
       parseConfig(postgres.config, { ...config, users: [a, b], host: 'db.example.com', tls: false } as never, 'postgres'),
