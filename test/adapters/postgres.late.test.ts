@@ -233,12 +233,9 @@ describe.skipIf(!hasPostgres).each(['single', 'two-users'] as const)('%s', (stra
   test('the answer to the commit is lost: the change is found', async () => {
     const b = await bench()
     const relay = await relayed()
-    relay.hold('COMMIT')
-    const done = failure(openSession(b.at(relay.port), testContext(), LONG).create(b.intent, b.current))
-    await relay.held
-    relay.cut()
-    await relay.release()
-    expect((await done).effect).toBe('unknown')
+    relay.lose('COMMIT')
+    const create = openSession(b.at(relay.port), testContext(), LONG).create(b.intent, b.current)
+    expect((await failure(create)).effect).toBe('unknown')
     await applied(b, await later(b.at(server.port)).settle(b.intent, b.current))
   })
 

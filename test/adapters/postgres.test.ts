@@ -10,6 +10,7 @@ import { expectNoTrace } from '../cli/program.ts'
 import { World } from '../cli/rotation-world.ts'
 import { selfSigned } from '../fakes/certificate.ts'
 import { testContext } from '../fakes/context.ts'
+import { startRelay } from '../fakes/postgres-relay.ts'
 import { hasPostgres, type Server, startPostgres } from '../fakes/postgres-server.ts'
 
 test('the verifier is that of RFC 7677, in the form of pg_authid', () => {
@@ -67,34 +68,35 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
     return { a, b, config, fields }
   }
 
-  providerSuite('postgres, two users', postgres, async () => {
+  /** What the conformance suite needs: the server behind a wire that can lose an answer. */
+  async function bench(strategy: 'single' | 'two-users') {
     const { a, b, config, fields } = await roles()
+    const names = strategy === 'single' ? [a] : [a, b]
+    const relay = await startRelay(server.port)
     return {
-      config: { ...config, users: [a, b] },
-      current: { fields, handle: { id: a, live: true } },
+      config: { ...config, port: relay.port, ...(strategy === 'single' ? { user: a, strategy } : { users: names }) },
+      current: { fields, ...(strategy === 'single' ? {} : { handle: { id: a, live: true } }) },
       accepts,
       live: async () => {
         const admin = await login('admin', server.password)
         const { rows } = await admin.query<{ n: number }>(
           'SELECT count(*)::int AS n FROM pg_roles WHERE rolcanlogin AND rolname = ANY($1)',
-          [[a, b]],
+          [names],
         )
         await admin.end()
         return rows[0]?.n ?? 0
       },
+      loseNext: () => relay.lose('COMMIT'),
       secrets: ['first-password-of-a', server.password],
+      stop: async () => {
+        relay.stop()
+        await Promise.resolve()
+      },
     }
-  })
+  }
 
-  providerSuite('postgres, one user', postgres, async () => {
-    const { a, config, fields } = await roles()
-    return {
-      config: { ...config, user: a, strategy: 'single' },
-      current: { fields },
-      accepts,
-      secrets: ['first-password-of-a', server.password],
-    }
-  })
+  providerSuite('postgres, two users', postgres, () => bench('two-users'))
+  providerSuite('postgres, one user', postgres, () => bench('single'))
 
   test('users take turns: both work in between, the old one is refused at the end, and no password reaches the log', async () => {
     const { a, b, config, fields } = await roles()

@@ -5,6 +5,8 @@ export interface Relay {
   readonly port: number
   /** From now on what contains this text is kept back, and everything after it. */
   hold(text: string): void
+  /** What contains this text next is sent on; its answer is lost, and the client is cut off then. */
+  lose(text: string): void
   /** Resolves when something is kept back. */
   readonly held: Promise<void>
   /** Sends what was kept back, late. Resolves when the server has closed or answered. */
@@ -19,6 +21,7 @@ export async function startRelay(target: number, { pooler = false } = {}): Promi
   const sockets = new Set<Socket>()
   const kept: { readonly up: Socket; readonly bytes: Buffer }[] = []
   let wanted: string | undefined
+  let doomed: string | undefined
   let cut = false
   const clients = new Set<Socket>()
   let tell: () => void = () => undefined
@@ -26,6 +29,7 @@ export async function startRelay(target: number, { pooler = false } = {}): Promi
   const server = createServer((down) => {
     const up = connect(target, '127.0.0.1')
     let holding = false
+    let losing = false
     clients.add(down)
     for (const socket of [down, up]) {
       sockets.add(socket)
@@ -33,11 +37,16 @@ export async function startRelay(target: number, { pooler = false } = {}): Promi
     }
     down.on('data', (bytes: Buffer) => {
       holding ||= wanted !== undefined && bytes.includes(wanted)
+      if (doomed !== undefined && bytes.includes(doomed)) {
+        losing = true
+        doomed = undefined
+      }
       if (!holding) return void up.write(bytes)
       kept.push({ up, bytes })
       tell()
     })
     up.on('data', (bytes: Buffer) => {
+      if (losing) down.destroy()
       if (!down.destroyed) down.write(pooler ? renumbered(bytes) : bytes)
     })
     // A wire that holds something back, or was cut, does not tell the server that its client has gone.
@@ -49,6 +58,7 @@ export async function startRelay(target: number, { pooler = false } = {}): Promi
     port: (server.address() as AddressInfo).port,
     held,
     hold: (text) => (wanted = text),
+    lose: (text) => (doomed = text),
     cut: () => {
       cut = true
       for (const client of clients) client.destroy()
