@@ -1,3 +1,4 @@
+import { spawn } from 'node:child_process'
 import { createServer, type AddressInfo } from 'node:net'
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -6,7 +7,7 @@ import { type Fields, Secret } from '../../src/core/secret.ts'
 import postgres, { scramVerifier } from '../../src/providers/postgres.ts'
 import { providerSuite } from '../conformance/provider.suite.ts'
 import { START } from '../fakes/clock.ts'
-import { expectNoTrace } from '../cli/program.ts'
+import { expectNoTrace, program } from '../cli/program.ts'
 import { World } from '../cli/rotation-world.ts'
 import { selfSigned } from '../fakes/certificate.ts'
 import { testContext } from '../fakes/context.ts'
@@ -172,6 +173,44 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
       await world.close()
     }
   })
+
+  test.each(['single', 'two-users'] as const)(
+    '%s: killed with the commit on its way, the next run finishes, and what arrives late does nothing',
+    async (strategy) => {
+      const { a, b, config } = await roles()
+      const relay = await startRelay(server.port)
+      const world = await new World().init()
+      try {
+        const path = 'production/db/APP_LOGIN'
+        const users = strategy === 'single' ? { user: a, strategy } : { users: [a, b] }
+        const full = JSON.stringify({ ...config, port: relay.port, ...users })
+        await world.ok(['set', path, '--fields-from', '-', '--type', 'database_password'], {
+          input: JSON.stringify({ username: a, password: 'first-password-of-a' }),
+        })
+        await world.ok(['schedule', 'set', path, '--provider', 'postgres', '--interval', '90', '--config', full])
+        relay.hold('COMMIT')
+        const child = spawn(program, ['rotate', path], {
+          env: { HOME: world.box.home, PATH: '/usr/bin:/bin', ROTATE_KEY_FILE: world.box.keyFile },
+          stdio: 'ignore',
+        })
+        const ended = new Promise((resolve) => child.once('close', resolve))
+        await relay.held
+        child.kill('SIGKILL')
+        await ended
+        expect((JSON.parse(await world.get(path)) as { password: string }).password).toBe('first-password-of-a')
+        expect((await world.ok(['run-due'])).stdout).toMatch(/finished the interrupted run .*: version 2 is current/)
+        await relay.release()
+        const { username, password } = JSON.parse(await world.get(path)) as { username: string; password: string }
+        expect(username).toBe(strategy === 'single' ? a : b)
+        await (await login(username, password)).end()
+        const old = { username: new Secret(a), password: new Secret('first-password-of-a') }
+        expect(await accepts(old)).toBe(strategy === 'two-users')
+      } finally {
+        relay.stop()
+        await world.close()
+      }
+    },
+  )
 
   test('over TLS: the certificate is checked, its name too, and a server without TLS is refused', async () => {
     const { a, b, config, fields } = await roles()

@@ -3,7 +3,7 @@ import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 
 export interface Relay {
   readonly port: number
-  /** From now on what contains this text is kept back, and everything after it. */
+  /** What contains this text next is kept back, and everything after it on that connection. */
   hold(text: string): void
   /** What contains this text next is sent on; its answer is lost, and the client is cut off then. */
   lose(text: string): void
@@ -36,7 +36,10 @@ export async function startRelay(target: number, { pooler = false } = {}): Promi
       socket.on('error', () => undefined)
     }
     down.on('data', (bytes: Buffer) => {
-      holding ||= wanted !== undefined && bytes.includes(wanted)
+      if (wanted !== undefined && bytes.includes(wanted)) {
+        holding = true
+        wanted = undefined
+      }
       if (doomed !== undefined && bytes.includes(doomed)) {
         losing = true
         doomed = undefined
@@ -64,7 +67,6 @@ export async function startRelay(target: number, { pooler = false } = {}): Promi
       for (const client of clients) client.destroy()
     },
     release: async () => {
-      wanted = undefined
       for (const { up, bytes } of kept.splice(0)) {
         const answered = new Promise((resolve) => up.once('data', resolve).once('close', resolve))
         if (up.destroyed) continue
