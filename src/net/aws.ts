@@ -46,9 +46,17 @@ function partitionOf(region: string): (typeof PARTITIONS)[number] {
   return PARTITIONS.find((partition) => region.startsWith(partition.prefix)) ?? PARTITIONS[3]
 }
 
-/** A policy that allows these IAM actions on one user, ready to paste. User names are unique in an account, whatever their path. */
-export function userPolicy(region: string, userName: string, actions: readonly string[]): string {
-  const statement = { Effect: 'Allow', Action: actions.map((action) => `iam:${action}`), Resource: userResources(region, userName) }
+/**
+ * A policy that allows these IAM actions on one user, ready to paste. User names are unique in an account, whatever their path. With `self` it is the user's own, and its `Sid`
+ * says so.
+ */
+export function userPolicy(region: string, userName: string, actions: readonly string[], self: boolean): string {
+  const statement = {
+    ...(self ? { Sid: 'AttachThisToTheUserItself' } : {}),
+    Effect: 'Allow',
+    Action: actions.map((action) => `iam:${action}`),
+    Resource: userResources(region, userName),
+  }
   return JSON.stringify({ Version: '2012-10-17', Statement: [statement] }, null, 2)
 }
 

@@ -24,6 +24,7 @@ import { flatten, Secret, single } from '../core/secret.ts'
 import { parseObject } from '../net/json.ts'
 import { ATTEMPTS, pauseMs, retryAfterMs } from '../net/retry.ts'
 import { signature } from '../net/standard-webhooks.ts'
+import { settlesAfterField, settlesAfterOf } from './_settles-after.ts'
 
 const MAX_VALUE_BYTES = 1024 * 1024
 /** Room for the largest value with every character escaped, and the rest of the answer. */
@@ -48,6 +49,7 @@ const Config = z.strictObject({
     .boolean()
     .optional()
     .meta({ description: 'false: a rotate call carries an empty string as currentValue, so that the hook never sees the old value' }),
+  settlesAfter: settlesAfterField('hook'),
   signingSecret: secretField('Signs each call with Standard Webhooks headers; whsec_… or any text').optional(),
 })
 type Options = z.output<typeof Config>
@@ -66,6 +68,8 @@ export default defineProvider({
     revoke: config.actions?.includes('revoke') === true ? 'delete' : 'none',
     suspend: false,
     lastUsed: false,
+    settlesAfterMs: settlesAfterOf(config.settlesAfter),
+    verifies: config.actions?.includes('verify') === true,
   }),
   secretType: 'generic',
   permissions: () => 'The hook checks X-Webhook-Secret and may replace this one secret only.',

@@ -31,6 +31,7 @@ import {
 import { type Fields, Secret, single, singleValue } from '../core/secret.ts'
 import { basenameOf, endOf, inputOf, isTimeout, timeoutOf } from '../net/hook.ts'
 import { parseObject } from '../net/json.ts'
+import { settlesAfterField, settlesAfterOf } from './_settles-after.ts'
 
 const EX_TEMPFAIL = 75
 const REFUSED = 1
@@ -67,6 +68,7 @@ const Config = z
       .refine(isTimeout, 'is not a duration from 1s to 1h, such as 30s or PT1M')
       .optional()
       .meta({ description: 'How long one call may run; default 60s' }),
+    settlesAfter: settlesAfterField('program, or what it has called,'),
   })
   .superRefine((config, context) => {
     if (config.fields !== undefined && config.output !== 'json')
@@ -92,6 +94,8 @@ export default defineProvider({
     revoke: config.revoke === undefined ? 'none' : 'delete',
     suspend: false,
     lastUsed: false,
+    settlesAfterMs: settlesAfterOf(config.settlesAfter),
+    verifies: config.verify !== undefined,
   }),
   secretType: 'generic',
   settleConfig: async (config, { spawn }) => ({

@@ -35,6 +35,8 @@ const TRAITS: Traits = {
   revoke: 'none',
   suspend: false,
   lastUsed: false,
+  settlesAfterMs: 0,
+  verifies: false,
 }
 
 export default defineProvider({

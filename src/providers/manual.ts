@@ -20,6 +20,8 @@ const TRAITS: Traits = {
   revoke: 'none',
   suspend: false,
   lastUsed: false,
+  settlesAfterMs: 0,
+  verifies: false,
 }
 
 export default defineProvider({
