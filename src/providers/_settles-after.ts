@@ -3,20 +3,23 @@ import { z } from 'zod'
 import { DAY, parseDuration } from '../core/duration.ts'
 import { SETTLES_AFTER_MS } from '../core/provider.ts'
 
-/** @param who may still act, such as `hook` */
-export function settlesAfterField(who: string) {
+/**
+ * @param who may still act, such as `hook`
+ * @param usual what it is without this key
+ */
+export function settlesAfterField(who: string, usual = '60s') {
   return z
     .string()
     .refine((text) => milliseconds(text) !== undefined, 'is not a duration from 0s to 24h, such as 90s or PT5M')
     .optional()
     .meta({
-      description: `How long the ${who} may still carry out a call that was given up; until then nobody believes that nothing came of it; default 60s`,
+      description: `How long the ${who} may still carry out a call that was given up; until then nobody believes that nothing came of it; default ${usual}`,
     })
 }
 
 /** Milliseconds of that key. */
-export function settlesAfterOf(text: string | undefined): number {
-  return (text === undefined ? undefined : milliseconds(text)) ?? SETTLES_AFTER_MS
+export function settlesAfterOf(text: string | undefined, usual = SETTLES_AFTER_MS): number {
+  return (text === undefined ? undefined : milliseconds(text)) ?? usual
 }
 
 function milliseconds(text: string): number | undefined {

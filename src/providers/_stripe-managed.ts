@@ -17,6 +17,7 @@ import type { HttpRequest, HttpResponse } from '../core/ports.ts'
 import type { AdapterContext, Credential, Issued, ProviderSession, Settlement, Traits } from '../core/provider.ts'
 import { secretField } from '../core/schema.ts'
 import { Secret, single } from '../core/secret.ts'
+import { answeredBy } from '../net/answered.ts'
 import { parseObject } from '../net/json.ts'
 import { openJwe } from '../net/jwe.ts'
 import { ATTEMPTS, pauseMs, retryAfterMs } from '../net/retry.ts'
@@ -366,7 +367,7 @@ function failure({ config, context }: Far, response: HttpResponse, effect: 'none
   const said = `Stripe answered ${status}${known.success ? ` (${known.data.error.code})` : ''}`
   const wait = retryAfterMs(headers['retry-after'], context.clock.now())
   if (status === 429) return new AdapterError('throttled', said, { details, ...(wait === undefined ? {} : { retryAfterMs: wait }) })
-  if (status >= 500) return new AdapterError('unavailable', said, { details, effect })
+  if (status >= 500) return new AdapterError('unavailable', said, { details, effect, ...answeredBy(status, known.success) })
   // The first call under this idempotency key still runs.
   if (status === 409) return new AdapterError('unavailable', `${said}: an earlier call is not finished`, { details, effect })
   if (status === 401)

@@ -11,7 +11,7 @@
  */
 import type { AccessKeyMetadata } from '@aws-sdk/client-iam'
 import { z } from 'zod'
-import { DAY, humanSpan, MINUTE } from '../core/duration.ts'
+import { DAY, humanSpan } from '../core/duration.ts'
 import { AdapterError } from '../core/errors.ts'
 import type { Handle, Intent } from '../core/model.ts'
 import {
@@ -32,6 +32,7 @@ import {
   type AwsSite,
   callIam,
   idOf,
+  isOfCall,
   pause,
   sameName,
   short,
@@ -47,10 +48,6 @@ const SELF_ACTIONS = ACTIONS.filter((action) => action !== 'UpdateAccessKey')
 
 /** Between two listings, where a key that is not in the first may be in the second. */
 const LISTING_LAG_MS = 5000
-/** AWS refuses calls whose clock is further off, so no CreateDate is. */
-const CLOCK_SKEW_MS = 5 * MINUTE
-/** A create is sent right after its intent is committed and waited for 15 seconds; what came into being later is not ours. */
-const CALL_WINDOW_MS = MINUTE
 
 const Config = z
   .strictObject({
@@ -181,7 +178,8 @@ class AwsSession implements ProviderSession {
 
   /**
    * Keys carry no mark, so ours is known by exclusion only: absent before, created inside the window of the call, never used. Its secret is lost
-   * in any case, so the outcome is never `applied`. Whatever is less certain is for a person.
+   * in any case, so the outcome is never `applied`. Whatever is less certain is for a person. Asked hours later it says the same of a key that
+   * came late: the window is that of the call, whenever one looks.
    */
   async settle(intent: Intent, current: Credential | undefined): Promise<Settlement> {
     this.#learn(current)
@@ -196,8 +194,7 @@ class AwsSession implements ProviderSession {
     const ambiguous = (detail: string): Settlement => ({ outcome: 'ambiguous', candidates, detail })
     if (candidates.length > 1)
       return ambiguous(`${candidates.length} keys of ${this.#user} appeared since: ${candidates.map((key) => short(key.id)).join(', ')}`)
-    const made = only.createdAt
-    if (made === undefined || made < intent.at - CLOCK_SKEW_MS || made > intent.at + CALL_WINDOW_MS + CLOCK_SKEW_MS)
+    if (!isOfCall(only.createdAt, intent.at, this.#context.clock))
       return ambiguous(`key ${short(only.id)} is new, but was not created at the time of our call`)
     let used: number | undefined
     try {

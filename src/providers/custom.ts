@@ -21,6 +21,7 @@ import {
 } from '../core/provider.ts'
 import { secretField, urlField } from '../core/schema.ts'
 import { flatten, Secret, single } from '../core/secret.ts'
+import { answeredBy } from '../net/answered.ts'
 import { parseObject } from '../net/json.ts'
 import { ATTEMPTS, pauseMs, retryAfterMs } from '../net/retry.ts'
 import { signature } from '../net/standard-webhooks.ts'
@@ -89,7 +90,10 @@ function openSession(config: Options, context: AdapterContext): ProviderSession 
   return session
 }
 
-/** 429 and 503 say that nothing was done; everything else that is no answer may have rotated. */
+/**
+ * 429, and 503 with `Retry-After`, say that nothing was done; everything else that is no answer may have rotated. A bare 503 is also what something in between answers when the hook
+ * takes too long (https://devcenter.heroku.com/articles/error-codes#h12-request-timeout), which then goes on.
+ */
 async function create(
   config: Options,
   context: AdapterContext,
@@ -105,7 +109,7 @@ async function create(
     const { status } = response
     if (status >= 200 && status < 300) return issuedFrom(response, current === undefined ? undefined : flatten(current.fields), context)
     const wait = retryAfterMs(response.headers['retry-after'], context.clock.now())
-    if (status === 429 || status === 503) {
+    if (status === 429 || (status === 503 && wait !== undefined)) {
       if (attempt >= ATTEMPTS || effect === 'idempotent') {
         const code = status === 429 ? 'throttled' : 'unavailable'
         throw new AdapterError(code, `the web hook answered ${status} and did nothing`, wait === undefined ? {} : { retryAfterMs: wait })
@@ -299,5 +303,6 @@ function statusError(status: number): AdapterError {
     effect: 'unknown',
     retryable: false,
     details,
+    ...answeredBy(status),
   })
 }

@@ -14,6 +14,9 @@
  * Exit 0 is done, 75 (EX_TEMPFAIL) "nothing was done, try again". A create that ends with another code and printed nothing has made nothing: that is the program's
  * part of the contract; one that can't promise it needs `settle`. Verify: 0 accepted, 1 refused, others "can't tell". Revoke: 0 ended or gone already.
  *
+ * A call whose time is over is ended with all of its process group, and judged only when that is gone (SIGTERM, five seconds later SIGKILL). What it called over a network may still
+ * act, and so may what left the group (`setsid`), so its end is no proof: `settlesAfter` says for how long nobody believes that nothing was made.
+ *
  * `rotate provider test ./program` tries a program against all of this, through this very file.
  */
 import { z } from 'zod'
@@ -26,6 +29,7 @@ import {
   defineProvider,
   type Issued,
   type ProviderSession,
+  SETTLES_AFTER_MS,
   type Settlement,
 } from '../core/provider.ts'
 import { type Fields, Secret, single, singleValue } from '../core/secret.ts'
@@ -68,7 +72,7 @@ const Config = z
       .refine(isTimeout, 'is not a duration from 1s to 1h, such as 30s or PT1M')
       .optional()
       .meta({ description: 'How long one call may run; default 60s' }),
-    settlesAfter: settlesAfterField('program, or what it has called,'),
+    settlesAfter: settlesAfterField('program, or what it has called,', '60s more than "timeout"'),
   })
   .superRefine((config, context) => {
     if (config.fields !== undefined && config.output !== 'json')
@@ -94,7 +98,8 @@ export default defineProvider({
     revoke: config.revoke === undefined ? 'none' : 'delete',
     suspend: false,
     lastUsed: false,
-    settlesAfterMs: settlesAfterOf(config.settlesAfter),
+    // Where rotate itself was killed nobody ends the program when its time is over.
+    settlesAfterMs: settlesAfterOf(config.settlesAfter, timeoutOf(config.timeout) + SETTLES_AFTER_MS),
     verifies: config.verify !== undefined,
   }),
   secretType: 'generic',

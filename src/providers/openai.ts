@@ -140,11 +140,11 @@ function issuedFrom(key: Readonly<Record<string, unknown>>): Issued {
 async function settle(context: AdapterContext, admin: Api, project: string, intent: Intent): Promise<Settlement> {
   for (let attempt = 0; ; attempt++) {
     const known = new Set(intent.before.map(({ id }) => id))
-    const found = (await keysOf(admin, project)).filter(
-      ({ handle, account }) => !known.has(handle.id) && (handle.name === intent.tag || account?.name === intent.tag),
-    )
+    const made = (await keysOf(admin, project)).filter(({ handle, account }) => handle.name === intent.tag || account?.name === intent.tag)
+    const found = made.filter(({ handle }) => !known.has(handle.id))
+    // An account goes with its keys, so one of a key that is known is never called a stray.
     const bare = (await accountsOf(admin, project)).filter(
-      ({ id, name }) => name === intent.tag && !found.some(({ account }) => account?.id === id),
+      ({ id, name }) => name === intent.tag && !known.has(id) && !made.some(({ account }) => account?.id === id),
     )
     const handles = [...found.map(({ handle }) => handle), ...bare.map(({ id, name }): Handle => ({ id, name, live: true }))]
     if (handles.length > 0) return { outcome: 'stray', handles, detail: `found by its name ${intent.tag}` }
