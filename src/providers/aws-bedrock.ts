@@ -9,6 +9,7 @@
  * - IAM is eventually consistent: a new key is refused for some seconds, a deleted one is accepted for some, listings lag.
  *   https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html
  * - The value does not name its id in any documented way, so a key that was stored by hand is used, but ended by a person.
+ * - A proof lists models with the key itself (net/bedrock.ts), which costs nothing and locks nobody out. Ending a key ends this one: its user and that user's access keys go on.
  * - ResetServiceSpecificCredential ends the old value at once, so it is never used. When a key was last used can't be asked.
  */
 import type { ServiceSpecificCredentialMetadata } from '@aws-sdk/client-iam'

@@ -8,6 +8,11 @@
  * - IAM is eventually consistent: a new key is refused for some seconds, a deleted one is accepted for some, listings lag.
  *   https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html
  * - An inactive key can be made active again; a deleted one is gone. GetAccessKeyLastUsed counts our own GetCallerIdentity too.
+ * - A proof is that call with the key itself: it shows that the key lives and whose it is, not what it may do. It needs no permission, costs nothing and locks nobody out; a dead key
+ *   is asked for until AWS refuses it once. Some rules of watchers report the first such call of a user, which a rotation makes once per key.
+ * - Ending a key ends what is derived from it, above all an SMTP password of SES, whose user name is the key's id
+ *   (https://docs.aws.amazon.com/ses/latest/dg/smtp-credentials.html). The user, its password, its other key and its Bedrock keys go on.
+ * - With "self" the keys of the user sign for each other: what is current makes the next one, which, once it is current, deletes the one before.
  */
 import type { AccessKeyMetadata } from '@aws-sdk/client-iam'
 import { z } from 'zod'

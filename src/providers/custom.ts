@@ -6,6 +6,10 @@
  * once, and a lost answer loses the new one. So a call whose outcome is unknown is never repeated blindly. What goes beyond the contract happens only
  * when it is configured: `overlap`, `idempotent` (header `Idempotency-Key`), `actions`, `signingSecret` (Standard Webhooks headers,
  * https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md), `sendCurrentValue`.
+ *
+ * What a proof shows, and what ends with a value, is what the hook says: a hook that answers 2xx to every `verify` proves nothing, and one that locks out after refusals must not do so for
+ * four of them. With `verify` a current value that the hook does not accept stops a rotation before anything is done. `revoke` names the value, so it also ends one that was issued
+ * while the hook did not understand that yet.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -45,7 +49,10 @@ const Config = z.strictObject({
   actions: z
     .array(z.enum(['verify', 'revoke']))
     .optional()
-    .meta({ description: 'What else the hook understands: "verify", "revoke", sent as action with the value as currentValue' }),
+    .meta({
+      description:
+        'What else the hook understands: "verify", "revoke", sent as action with the value as currentValue; both may be repeated',
+    }),
   sendCurrentValue: z
     .boolean()
     .optional()
@@ -79,8 +86,11 @@ export default defineProvider({
 
 function openSession(config: Options, context: AdapterContext): ProviderSession {
   const session: ProviderSession = {
-    // The contract has no call without an effect, so only what can be known here is checked.
-    preflight: (current) => Promise.resolve().then(() => sendable(config, current)),
+    // The bare contract has no call without an effect, so only what can be known here is checked.
+    preflight: async (current) => {
+      sendable(config, current)
+      if (current !== undefined && config.actions?.includes('verify') === true) await stillAccepted(config, context, current)
+    },
     create: (intent, current) => create(config, context, intent, current, 'once'),
     settle: (intent, current) => settle(config, context, intent, current),
     close: () => Promise.resolve(),
@@ -153,6 +163,19 @@ async function verify(config: Options, context: AdapterContext, credential: Cred
     if (expect === 'dead' || pause === undefined)
       throw new AdapterError('refused', `the web hook does not accept the value (${status})`, { details: { status } })
     await context.clock.sleep(pause, context.signal)
+  }
+}
+
+/** Somebody has ended or switched off what is current: a new value would open again what was shut. Asked once. */
+async function stillAccepted(config: Options, context: AdapterContext, current: Credential): Promise<void> {
+  try {
+    await verify(config, context, current, 'dead')
+  } catch (thrown) {
+    if (!(thrown instanceof AdapterError) || thrown.code !== 'refused') throw thrown
+    throw new AdapterError('refused', `${thrown.message} that is current`, {
+      details: thrown.details,
+      hints: ['find out who ended it; then store the value that is in use now with "rotate set"'],
+    })
   }
 }
 
