@@ -220,6 +220,12 @@ export class FarSide extends Faulty {
     return this.keys.filter((key) => key.state !== 'gone')
   }
 
+  /** What a list shows: keys that are there; of users also those that may not log in any more. */
+  get listed(): readonly FakeKey[] {
+    if (this.kind !== 'users') return this.alive
+    return this.keys.filter((key) => this.keys.findLast((other) => other.id === key.id) === key)
+  }
+
   end(key: FakeKey): void {
     key.state = 'gone'
     this.#goneAt.set(key, this.#now())
@@ -449,7 +455,7 @@ function sessionOf(side: FarSide, stage: Stage, clock: Clock): ProviderSession {
   if (['limited', 'named', 'own-id', 'replay', 'users'].includes(side.kind))
     session.list = () =>
       call('list', 'read', (mode) =>
-        side.alive.filter((key) => mode !== 'stale' || key.createdAt + 60_000 < clock.now()).map((key) => side.handle(key)),
+        side.listed.filter((key) => mode !== 'stale' || key.createdAt + 60_000 < clock.now()).map((key) => side.handle(key)),
       )
   if (side.kind === 'limited') {
     session.handleOf = (fields) => {

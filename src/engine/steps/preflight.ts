@@ -6,6 +6,7 @@ import type { Vault } from '../../core/ports.ts'
 import { commit, type Loaded, runAudit } from '../journal.ts'
 import { currentFor, missingIsFine, providerNow, providerOfVersion, type Workbench } from '../session.ts'
 import { namesAt, oldVersionAt, standing } from './deliver.ts'
+import { refuseBackToOff, refuseSwitchedOff } from './switched-off.ts'
 
 const sound = new WeakSet<Vault>()
 
@@ -27,9 +28,10 @@ export async function preflight(bench: Workbench, loaded: Loaded): Promise<Loade
   if (plan.source === 'stored') now = await revive(bench, now)
   if (plan.source === 'provider' && plan.provider !== null) {
     await soundContainer(bench.ports.vault)
-    const { session } = await bench.provider(providerNow(loaded.secret, plan.provider), path)
+    const { session, traits } = await bench.provider(providerNow(loaded.secret, plan.provider), path)
     const old = plan.oldVersion
     if (old !== null) now = await adoptListed(bench, now, old)
+    await refuseSwitchedOff(now.secret, session, traits, bench.ports.clock.now())
     if (plan.overlap === 'two-users' && !plan.emergency) refuseInGrace(bench, now)
     // What was switched off on purpose is not asked for.
     await session.preflight(plan.revokeFirst === true ? undefined : await currentFor(bench, now))
@@ -97,16 +99,19 @@ function refuseInGrace(bench: Workbench, { secret }: Loaded): void {
   })
 }
 
-/** A rollback to a version that is already switched off switches it on again first. Its planned end stays until it is promoted. */
+/** A rollback to a version that we have switched off switches it on again first. Its planned end stays until it is promoted. */
 async function revive(bench: Workbench, loaded: Loaded): Promise<Loaded> {
   const { run, secret } = loaded
   const n = run.plan.newVersion
   const version = n === null ? undefined : versionOf(secret, n)
   if (n === null || version === undefined) return loaded
   const step = version.retirement?.step
-  if (step !== 'suspending' && step !== 'suspended' && version.state !== 'suspended') return loaded
   const provider = providerOfVersion(secret, version)
   const session = provider === undefined ? undefined : (await bench.provider(provider, run.path)).session
+  if (step !== 'suspending' && step !== 'suspended' && version.state !== 'suspended') {
+    if (session !== undefined) await refuseBackToOff(secret, version, session, bench.ports.clock.now())
+    return loaded
+  }
   if (session?.resume === undefined)
     throw new AdapterError('misconfigured', `version ${n} is suspended and can not be switched on again from here`)
   await bench.ports.faults.at('before:effect:revive')
