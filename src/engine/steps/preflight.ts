@@ -1,10 +1,11 @@
-/** Before anything is changed: may we, is there room, can every target be written? Reads only. */
+/** Before anything is changed: may we, is there room, can every target be written? Reads, and ends a lost key of ours that is in the way. */
 import { AdapterError, RotateError } from '../../core/errors.ts'
 import type { Handle, SecretRecord, TargetSpec, VersionRecord } from '../../core/model.ts'
 import { versionOf, withVersion } from '../../core/model.ts'
 import type { Vault } from '../../core/ports.ts'
-import { commit, type Loaded, runAudit } from '../journal.ts'
+import { commit, type Loaded, loadRun, runAudit } from '../journal.ts'
 import { currentFor, missingIsFine, providerNow, providerOfVersion, type Workbench } from '../session.ts'
+import { cleanStrays } from '../strays.ts'
 import { namesAt, oldVersionAt, standing } from './deliver.ts'
 import { refuseBackToOff, refuseSwitchedOff } from './switched-off.ts'
 
@@ -33,6 +34,11 @@ export async function preflight(bench: Workbench, loaded: Loaded): Promise<Loade
     if (old !== null) now = await adoptListed(bench, now, old)
     await refuseSwitchedOff(now.secret, session, traits, bench.ports.clock.now())
     if (plan.overlap === 'two-users' && !plan.emergency) refuseInGrace(bench, now)
+    // A key of ours whose value was lost must not make the provider say that there is no room.
+    if (now.secret.strays.length > 0) {
+      await cleanStrays(bench.ports, now.secret.id, { emergency: plan.emergency })
+      now = await loadRun(bench.ports, now.run.id)
+    }
     // What was switched off on purpose is not asked for.
     await session.preflight(plan.revokeFirst === true ? undefined : await currentFor(bench, now))
   }
