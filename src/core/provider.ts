@@ -25,6 +25,11 @@ export interface Traits {
    * outside is called.
    */
   readonly settlesAfterMs?: number
+  /**
+   * `false` where asking `verify` about a credential that has ended could harm a living one: a login
+   * that is locked after failed attempts. Then ended versions are not asked about. Default: harmless.
+   */
+  readonly harmlessProbe?: false
 }
 
 /** The longest that a service is expected to work on a request whose client has gone. */

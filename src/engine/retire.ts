@@ -15,7 +15,7 @@ import { lostClaim } from './journal.ts'
 import { clockDoubt, retryPause } from './policy.ts'
 import { withdraw } from './pair.ts'
 import type { EnginePorts } from './ports.ts'
-import { gates, isDead, issuer, proveDead } from './evidence.ts'
+import { endableNow, gates, isDead, issuer, proveDead } from './evidence.ts'
 import { answered, credentialOf, missingIsFine } from './session.ts'
 
 export interface RetireResult {
@@ -63,13 +63,24 @@ function isDue(retirement: Retirement, now: number): boolean {
 
 /** `last`: the commit that ends it also gives the secret back, so that a crash after it leaves nothing. */
 async function retireOne(ports: EnginePorts, secretId: string, n: number, last: boolean): Promise<RetireResult> {
-  const { secret, version, retirement } = await look(ports, secretId, n)
+  const seen = await look(ports, secretId, n)
+  const { retirement } = seen
+  let { secret, version } = seen
   if (retirement === undefined) return held(secret, version, ports.clock.now(), 'nothing to do', false)
   const unsure = clockDoubt(ports.clock, await ports.vault.highestTime())
   // A provider that is asked may confirm the clock; where nobody is asked it stays as it is.
   if (unsure !== undefined && (!version.revocable || retirement.why === 'discard'))
     return held(secret, version, ports.clock.now(), unsure, false)
   const gone = retirement.why === 'discard' ? 'discarded' : 'retired'
+  if (!version.revocable) {
+    try {
+      // What could not be ended when it was issued may be by now.
+      if (await endableNow(ports, secret, version)) ({ secret, version } = await revocableNow(ports, secretId, n))
+    } catch (thrown) {
+      if (thrown instanceof AdapterError) return hold(ports, secretId, n, thrown)
+      throw thrown
+    }
+  }
   if (!version.revocable) {
     const failure = await alone(ports, secret, version, retirement)
     if (failure !== undefined) return hold(ports, secretId, n, failure)
@@ -95,6 +106,16 @@ async function retireOne(ports: EnginePorts, secretId: string, n: number, last: 
   } finally {
     await session?.close()
   }
+}
+
+/** From now on its end is the provider's. */
+async function revocableNow(ports: EnginePorts, secretId: string, n: number): ReturnType<typeof look> {
+  await mutate(ports, secretId, n, (version) => ({ ...version, revocable: true }), {
+    action: 'secret_updated',
+    status: 'success',
+    metadata: { revocable: true },
+  })
+  return look(ports, secretId, n)
 }
 
 /** Nobody holds it beside the current one any more; else what is in the way. */
@@ -164,6 +185,11 @@ async function withProvider(
     const now = ports.clock.now()
     if (retirement === undefined) return held(secret, version, now, 'done', false)
     const old = await credential(ports, secret, version)
+    if (session.revoke === undefined && retirement.step !== 'proving') {
+      if (session.verify !== undefined && (await isDead(session, old)))
+        return await end(ports, secretId, n, retirement.why === 'discard' ? 'discarded' : 'revoked', 'refused by the provider', last)
+      throw cannotEnd(secret, version)
+    }
     switch (retirement.step) {
       case 'waiting': {
         await prove(secret, version, retirement, old)
@@ -220,6 +246,14 @@ async function withProvider(
         return retirement.step satisfies never
     }
   }
+}
+
+/** It could once. Nothing is called ended that nobody has ended. */
+function cannotEnd(secret: SecretRecord, version: VersionRecord): AdapterError {
+  return new AdapterError('misconfigured', `provider ${version.providerId ?? ''}, as it is configured now, can not end it`, {
+    retryable: false,
+    hints: [`give the provider the means to end it again: rotate schedule set ${secret.path} …`],
+  })
 }
 
 async function look(
