@@ -53,7 +53,7 @@ export const traitsOf: Readonly<Record<Kind, Traits>> = {
   login: { ...base, mints: 'client', overlap: 'in-place', idempotency: 'none', revoke: 'none' },
   hook: { ...base, mints: 'service', overlap: 'in-place', idempotency: 'none', revoke: 'none' },
   'hook-replay': { ...base, mints: 'service', overlap: 'in-place', idempotency: 'replay-key', revoke: 'none' },
-  local: { ...base, mints: 'client', overlap: 'two-live', idempotency: 'replay-key', revoke: 'none' },
+  local: { ...base, mints: 'client', overlap: 'two-live', idempotency: 'replay-key', revoke: 'none', settlesAfterMs: 0 },
   assisted: { ...base, mints: 'person', overlap: 'two-live', idempotency: 'none', revoke: 'assisted' },
 }
 
@@ -90,6 +90,16 @@ class Faulty {
     this.#faults = []
   }
 
+  /** Does something when so much time has passed, whatever its caller knows by then. */
+  later(_ms: number, _work: () => void): void {
+    throw new Error('nothing is done late here')
+  }
+
+  /** What has come due by now is done. */
+  catchUp(): void {
+    // Nothing is done late here.
+  }
+
   count(method: string): number {
     return this.calls.filter((call) => call === method).length
   }
@@ -115,10 +125,12 @@ class Faulty {
     hollow?: () => T,
   ): Promise<T> {
     await stage.at(`before:${name}.${method}`)
+    this.catchUp()
     this.calls.push(method)
     const mode = this.#take(method)
     const answer = mode === undefined ? undefined : answerOf(mode)
     if (mode === 'bug') throw new TypeError(`${method}: undefined is not a function`)
+    if (answer?.lateMs !== undefined) this.later(answer.lateMs, () => void work(mode))
     if (answer !== undefined && !answer.done) throw errorOf(answer, method, effect)
     await stage.pass(answer?.slowMs ?? 0)
     const result = mode === 'hollow' && hollow !== undefined ? hollow() : work(mode)
@@ -158,6 +170,9 @@ export class FarSide extends Faulty {
   readonly #goneAt = new Map<FakeKey, number>()
   readonly #now: () => number
   #serial = 0
+  /** The moment at which something is done, where that is not now. */
+  #then: number | undefined
+  #pending: { readonly at: number; readonly work: () => void }[] = []
 
   constructor(name: string, kind: Kind, now: () => number) {
     super()
@@ -189,13 +204,38 @@ export class FarSide extends Faulty {
       id,
       fields: options.fields ?? minted,
       ours: options.ours ?? true,
-      createdAt: options.at ?? this.#now(),
+      createdAt: options.at ?? this.#then ?? this.#now(),
       name: options.name,
       state: 'live',
       usedAt: undefined,
     }
     this.keys.push(key)
     return key
+  }
+
+  override later(ms: number, work: () => void): void {
+    this.#pending.push({ at: this.#now() + ms, work })
+  }
+
+  override catchUp(): void {
+    const due = this.#pending.filter(({ at }) => at <= this.#now())
+    this.#pending = this.#pending.filter((one) => !due.includes(one))
+    for (const { at, work } of due) {
+      this.#then = at
+      try {
+        work()
+      } catch (thrown) {
+        // Nobody hears what becomes of a call that was given up.
+        if (!(thrown instanceof AdapterError)) throw thrown
+      } finally {
+        this.#then = undefined
+      }
+    }
+  }
+
+  /** The sessions that wait are ended and seen gone, as a database's administrator can do. */
+  endSessions(): void {
+    this.#pending = []
   }
 
   /** As a consumer uses it. */
@@ -206,6 +246,7 @@ export class FarSide extends Faulty {
   /** Does this value work now? */
   accepts(fields: Fields): boolean {
     if (this.kind === 'local') return true
+    this.catchUp()
     const key = this.keyOf(fields)
     if (key === undefined) return false
     if (key.state === 'gone') return (this.#goneAt.get(key) ?? 0) + this.lingerMs > this.#now()
@@ -228,7 +269,7 @@ export class FarSide extends Faulty {
 
   end(key: FakeKey): void {
     key.state = 'gone'
-    this.#goneAt.set(key, this.#now())
+    this.#goneAt.set(key, this.#then ?? this.#now())
   }
 
   byHandle(id: string): FakeKey | undefined {
@@ -429,13 +470,15 @@ function sessionOf(side: FarSide, stage: Stage, clock: Clock): ProviderSession {
           case 'users':
           case 'dual':
           case 'login': {
+            side.endSessions()
             const key = side.alive.find(
               (candidate) =>
                 (candidate.fields['password'] ?? candidate.fields['value']) ===
                 (intent.material['password'] ?? intent.material['value'])?.reveal(),
             )
             if (key !== undefined) return { outcome: 'applied' as const, issued: side.issued(key), detail: 'the new one logs in' }
-            if (current === undefined || side.accepts(current.fields)) return { outcome: 'none' as const, detail: 'the old one logs in' }
+            if (current === undefined || side.accepts(current.fields))
+              return { outcome: 'none' as const, detail: 'the old one logs in', final: true as const }
             return { outcome: 'ambiguous' as const, candidates: [], detail: 'neither logs in' }
           }
           case 'hook':

@@ -67,6 +67,14 @@ export const rotate: Register = (parent, run) => {
           if (ctx.globals.dryRun) return showPlans(ctx, paths)
           const { Events, progressPrinter, showRun } = await import('../render/run.ts')
           const events = options.events === true ? new Events(ctx) : undefined
+          const { droppedBy, tellDropped } = await import('../overrides.ts')
+          const dropped = droppedBy({
+            emergency: options.emergency === true,
+            revokeFirst: options.revokeFirst === true,
+            leaked: leaked !== undefined,
+            forceValue: options.force === true && supplied !== undefined,
+          })
+          tellDropped(ctx, dropped, 'before')
           const outcome = await rotated(
             ctx,
             leaked,
@@ -88,6 +96,7 @@ export const rotate: Register = (parent, run) => {
             ctx.out.data(data)
             for (const each of outcome.runs) showRun(ctx, each)
           }
+          tellDropped(ctx, dropped, 'after')
           await tell(ctx)
           if (outcome.failure !== undefined) throw outcome.failure
         },

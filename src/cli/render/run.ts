@@ -74,7 +74,8 @@ export function progressPrinter(ctx: Context, events: Events | undefined): (even
       return
     }
     // Steps with nothing to do for this provider or target are in the journal, and no news.
-    if (event.status === 'done' && event.detail !== undefined && ctx.out.verbose === 0) return
+    const news = event.step.startsWith('restore:')
+    if (event.status === 'done' && event.detail !== undefined && !news && ctx.out.verbose === 0) return
     const paint = ctx.out.paintErr
     const ok = event.status === 'done'
     const mark = ok ? (paint?.green('ok    ') ?? 'ok    ') : (paint?.red('failed') ?? 'failed')
