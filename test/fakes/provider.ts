@@ -376,10 +376,25 @@ export class FarTarget extends Faulty {
   /** What its consumers use: what was held at the last deploy. */
   used = new Map<string, string>()
   readonly deliveries: string[] = []
+  /**
+   * A neighbour who edits the same document from an older copy: once our next write has been read back he puts back what stood there before it, and his consumers
+   * take that up.
+   */
+  neighbour: 'none' | 'reads' | { readonly copy: ReadonlyMap<string, string> } = 'none'
 
   constructor(name: string) {
     super()
     this.name = name
+  }
+
+  /** The neighbour saves his copy. */
+  saved(): void {
+    if (typeof this.neighbour === 'string') return
+    const { copy } = this.neighbour
+    this.neighbour = 'none'
+    this.held.clear()
+    for (const [name, value] of copy) this.held.set(name, value)
+    this.used = new Map(copy)
   }
 }
 
@@ -572,6 +587,7 @@ export function fakeTarget(readable: boolean): ReturnType<typeof defineTarget> {
     config: z.strictObject({ at: z.string() }),
     readable,
     told: !readable,
+    place: (config) => config.at,
     describe: (config) => config.at,
     open: (config, context) => {
       const stage = stageOf(context.clock)
@@ -599,12 +615,25 @@ export function fakeTarget(readable: boolean): ReturnType<typeof defineTarget> {
         ...(readable
           ? {
               current: (names: readonly string[]): Promise<Prior> =>
-                call('current', 'read', () =>
-                  Object.fromEntries(names.map((name) => [name, far.held.has(name) ? new Secret(far.held.get(name) ?? '') : null])),
-                ),
+                call('current', 'read', () => {
+                  const found = Object.fromEntries(
+                    names.map((name) => [name, far.held.has(name) ? new Secret(far.held.get(name) ?? '') : null]),
+                  )
+                  far.saved()
+                  return found
+                }),
             }
           : {}),
-        put: (delivery) => call('put', 'write', () => write(delivery.entries), nothing),
+        put: (delivery) =>
+          call(
+            'put',
+            'write',
+            () => {
+              if (far.neighbour === 'reads') far.neighbour = { copy: new Map(far.held) }
+              write(delivery.entries)
+            },
+            nothing,
+          ),
         restore: (prior, old) =>
           call(
             'restore',
