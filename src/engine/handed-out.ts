@@ -168,7 +168,7 @@ function behind({ secret }: Candidate, spec: TargetSpec, name: string, previous:
   if (sign !== known)
     throw new AdapterError('failed', `somebody has written ${name} there since, and it can't be read`, {
       retryable: false,
-      hints: [`look at it there; rotate now ${secret.path} delivers to every target anew`],
+      hints: [`look at it there; if it may be overwritten, add "irreversible": true to this target, then: rotate now ${secret.path}`],
     })
   return previous ? (written.beside ?? written.version) : written.version
 }

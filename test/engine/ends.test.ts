@@ -5,11 +5,13 @@ import { check } from '../../src/app/check.ts'
 import { planOf } from '../../src/app/plan.ts'
 import { reconcile } from '../../src/app/reconcile.ts'
 import { revoke } from '../../src/app/revoke.ts'
+import { resume } from '../../src/app/rotate.ts'
 import { exits } from '../../src/core/errors.ts'
 import type { RotateError } from '../../src/core/errors.ts'
 import type { Traits } from '../../src/core/provider.ts'
+import { inPlace } from '../../src/engine/places.ts'
 import { finallyTrue, type SecretOptions, supplied, World } from '../fakes/engine-world.ts'
-import { type FakeKey, type Kind, kinds, traitsOf } from '../fakes/provider.ts'
+import { type FakeKey, type Kind, kinds, textOf, traitsOf } from '../fakes/provider.ts'
 
 async function scene(options: SecretOptions = {}) {
   const world = new World()
@@ -268,5 +270,318 @@ describe('what a provider can end', () => {
       await world.runDue()
       expect((await world.get(id)).versions[0]?.state).toBe('revoked')
     })
+  })
+})
+
+describe('a target that still hands the old value out when its time comes', () => {
+  const at = (path: string, which: string): string => `${path}:${which}`
+  /** Rotated, and then somebody wrote the old value back. */
+  async function putBack(options: SecretOptions = {}) {
+    const made = await scene({ kind: 'named', graceMs: HOUR, ...options })
+    const { world, id, path } = made
+    const old = textOf(await world.value(id, 1))
+    await world.rotate(id)
+    const far = world.target(at(path, 'after'))
+    far.held.set('VALUE', old)
+    far.used = new Map(far.held)
+    world.time += HOUR + MINUTE
+    return { ...made, old, far }
+  }
+  const ended = (world: World, path: string, force: boolean): ReturnType<typeof revoke> =>
+    world.alone(({ deps }) => revoke(deps, { path, version: 1, force }))
+
+  test('gets the current value once more, is deployed, and the audit trail says so', async () => {
+    const { world, id, side, first, far } = await putBack()
+    const before = far.deliveries.length
+    expect((await world.runDue()).failure).toBeUndefined()
+    expect(first.state).toBe('gone')
+    const [again] = far.deliveries.slice(before)
+    expect(again).toContain('.after.again.')
+    expect(far.deliveries.slice(0, before)).not.toContain(again)
+    const rows = (await world.audit()).filter(({ action, metadata }) => action === 'target_updated' && metadata['again'] === true)
+    expect(rows.map(({ status, metadata }) => [status, metadata['target'], metadata['delivered']])).toEqual([
+      ['pending', 'after', 2],
+      ['success', 'after', 2],
+    ])
+    await finallyTrue(world, id, side)
+  })
+
+  test.each([
+    ['be read', 'current'],
+    ['be written', 'put'],
+  ])('and can not %s holds the end, also by force', async (_what, method) => {
+    const { world, path, first, far } = await putBack()
+    for (const force of [false, true]) {
+      far.next(method, 'final', 99)
+      const outcome = await ended(world, path, force)
+      expect(exitOf(outcome.failure)).toBe(23)
+      expect(outcome.failure?.message).toContain('target after no longer hands it out')
+      expect(first.state).toBe('live')
+      far.calm()
+    }
+    expect((await world.audit()).some(({ metadata }) => metadata['held'] === true)).toBe(true)
+    expect((await ended(world, path, true)).failure).toBeUndefined()
+    expect(first.state).toBe('gone')
+  })
+
+  test('holds the end in an emergency too', async () => {
+    const { world, id, first, path } = await scene({ kind: 'named' })
+    world.onMoment = (name) => {
+      if (name === 'fault:after:commit:close') world.target(at(path, 'after')).next('current', 'denied', 99)
+    }
+    const { failure } = await world.rotate(id, { emergency: true })
+    expect(exitOf(failure)).toBe(23)
+    expect(first.state).toBe('live')
+  })
+
+  test('is deployed although the process died right before that', async () => {
+    const { world, id, side, far, first } = await putBack()
+    const deploys = far.count('deploy')
+    world.crashAt = (_index, name) => name === `before:${far.name}.deploy`
+    await expect(world.runDue()).rejects.toThrow()
+    world.crashAt = undefined
+    expect(first.state).toBe('live')
+    expect((await world.runDue()).failure).toBeUndefined()
+    expect(far.count('deploy')).toBe(deploys + 1)
+    expect((await world.get(id)).versions[0]?.state).toBe('revoked')
+    await finallyTrue(world, id, side)
+  })
+
+  test('between the switching off and the deletion, it is not deleted', async () => {
+    const { world, id, side, path } = await scene({ quarantineMs: HOUR })
+    const old = await world.value(id, 1)
+    await world.rotate(id)
+    const far = world.target(at(path, 'before'))
+    for (const [field, value] of Object.entries(old)) far.held.set(field.toUpperCase(), value.reveal())
+    world.time += HOUR + MINUTE
+    expect((await world.runDue()).failure).toBeUndefined()
+    await finallyTrue(world, id, side)
+  })
+
+  test('nor when it is put back right after the switching off', async () => {
+    const { world, id, side, path } = await scene()
+    const old = await world.value(id, 1)
+    const far = world.target(at(path, 'before'))
+    world.onMoment = (name) => {
+      if (name !== 'fault:after:effect:suspend') return
+      for (const [field, value] of Object.entries(old)) far.held.set(field.toUpperCase(), value.reveal())
+    }
+    expect((await world.rotate(id)).failure).toBeUndefined()
+    await finallyTrue(world, id, side)
+  })
+
+  test('a value that is neither the old nor the current one is neither held nor overwritten, but named', async () => {
+    const { world, path, first, far } = await putBack()
+    far.held.set('VALUE', 'somebody else’s')
+    const { results, failure } = await ended(world, path, false)
+    expect(failure).toBeUndefined()
+    expect(first.state).toBe('gone')
+    expect(far.held.get('VALUE')).toBe('somebody else’s')
+    expect(results[0]?.detail).toContain('target after shows a value under VALUE that is neither the old nor the current one')
+  })
+
+  test('what is only made here is not given up while a target shows it', async () => {
+    const { world, id, side } = await putBack({ kind: 'local' })
+    expect((await world.runDue()).failure).toBeUndefined()
+    expect((await world.get(id)).versions[0]?.state).toBe('retired')
+    await finallyTrue(world, id, side)
+  })
+
+  describe('whose values can not be read, but show when they were written', () => {
+    async function hidden(options: SecretOptions = {}) {
+      const made = await scene({ kind: 'named', graceMs: HOUR, targets: ['after'], ...options })
+      const { world, id, path } = made
+      await world.edit(id, (secret) => ({
+        ...secret,
+        written: { after: { version: 1, beside: 1, signs: { VALUE: '0 writes', VALUE_PREVIOUS: '0 writes' } } },
+        ...(secret.schedule === undefined
+          ? {}
+          : { schedule: { ...secret.schedule, targets: secret.schedule.targets.map((target) => ({ ...target, type: 'fake-hidden' })) } }),
+      }))
+      expect((await world.rotate(id)).failure).toBeUndefined()
+      world.time += HOUR + MINUTE
+      return { ...made, far: world.target(at(path, 'after')) }
+    }
+
+    test('our own last write is still there: the old one ends', async () => {
+      const { world, id, first, far } = await hidden()
+      const puts = far.count('put')
+      expect((await world.runDue()).failure).toBeUndefined()
+      expect(first.state).toBe('gone')
+      expect(far.count('put')).toBe(puts)
+      expect((await world.get(id)).written?.['after']).toMatchObject({ version: 2, signs: { VALUE: '1 writes' } })
+    })
+
+    test('our last write there was the old value: it is replaced, and its sign recorded', async () => {
+      const { world, id, side, first } = await hidden()
+      await world.edit(id, (secret) => ({ ...secret, written: { after: { version: 1, signs: { VALUE: '1 writes' } } } }))
+      expect((await world.runDue()).failure).toBeUndefined()
+      expect(first.state).toBe('gone')
+      expect((await world.get(id)).written?.['after']).toMatchObject({ version: 2, signs: { VALUE: '2 writes' } })
+      await finallyTrue(world, id, side)
+    })
+
+    test('the pair: what is withdrawn is our own last write from then on', async () => {
+      const { world, id, first } = await hidden({ pair: true })
+      expect((await world.runDue()).failure).toBeUndefined()
+      expect(first.state).toBe('gone')
+      const signs = { VALUE: '2 writes', VALUE_PREVIOUS: '2 writes' }
+      expect((await world.get(id)).written?.['after']).toEqual({ version: 2, beside: 2, signs })
+      expect((await world.rotate(id)).failure).toBeUndefined()
+    })
+
+    test('somebody has written there since: the end is held, and a fresh rotation settles it', async () => {
+      const { world, id, side, first, far } = await hidden()
+      far.writes.set('VALUE', 5)
+      const { failure } = await world.runDue()
+      expect(exitOf(failure)).toBe(23)
+      expect(failure?.message).toContain('somebody has written VALUE there since')
+      expect(first.state).toBe('live')
+      await world.edit(id, (secret) => ({
+        ...secret,
+        ...(secret.schedule === undefined
+          ? {}
+          : {
+              schedule: {
+                ...secret.schedule,
+                targets: secret.schedule.targets.map((target) => ({ ...target, irreversible: true as const })),
+              },
+            }),
+      }))
+      expect((await world.rotate(id, { graceMs: 0 })).failure).toBeUndefined()
+      world.time += 10 * MINUTE
+      expect((await world.runDue()).failure).toBeUndefined()
+      expect(first.state).toBe('gone')
+      await finallyTrue(world, id, side)
+    })
+  })
+
+  test('a key that an undo gave up is ended although a target of that run can not be read, if it was given up by name', async () => {
+    const { world, id, side, path } = await scene({ kind: 'named' })
+    const far = world.target(at(path, 'before'))
+    world.target(at(path, 'after')).next('put', 'final', 99)
+    far.next('restore', 'final', 99)
+    await world.rotate(id)
+    world.givenUp.add(far.name)
+    far.next('current', 'final', 99)
+    const { openRun = '' } = await world.get(id)
+    await world.alone(({ deps }) => resume(deps, { runId: openRun, keep: 'old', giveUp: ['before'] }, () => undefined))
+    expect(side.alive).toHaveLength(1)
+    expect((await world.get(id)).versions[1]?.state).toBe('discarded')
+    if (world.violations[0] !== undefined) throw world.violations[0]
+  })
+
+  test('an undo does not look at targets that its run never wrote to', async () => {
+    const { world, id, side, path } = await scene({ kind: 'named' })
+    const far = world.target(at(path, 'after'))
+    world.red = (check) => check === 'fake-check'
+    world.onMoment = (name) => {
+      if (name.includes('check:fake-check:outcome')) far.next('current', 'denied', 99)
+    }
+    expect(exitOf((await world.rotate(id)).failure)).toBe(20)
+    expect(side.alive).toHaveLength(1)
+  })
+})
+
+describe('two writers of one place', () => {
+  const ports = (world: World, name: string, signal = new AbortController().signal): Parameters<typeof inPlace>[0] => ({
+    locks: world.locks.of(name),
+    clock: world.clock(),
+    signal,
+  })
+
+  test('take turns in one process, first come, first served, and only for the same place', async () => {
+    const world = new World()
+    const asleep = (): Promise<never> => Promise.reject(new Error('no other process holds it'))
+    const own = { ...ports(world, 'one'), clock: { ...world.clock(), sleep: asleep } }
+    const log: string[] = []
+    const go: (() => void)[] = []
+    const writer = (place: string | undefined, name: string): Promise<void> =>
+      inPlace(own, place, async () => {
+        log.push(`${name} begins`)
+        await new Promise<void>((resolve) => go.push(resolve))
+        log.push(`${name} ends`)
+      })
+    const all = [writer('doc', 'a'), writer('doc', 'b'), writer('other', 'c'), writer(undefined, 'd'), writer('doc', 'e')]
+    await expect.poll(() => log.length).toBe(3)
+    expect(log.toSorted()).toEqual(['a begins', 'c begins', 'd begins'])
+    for (let ended = 1; ended <= 5; ended++) {
+      await expect.poll(() => go.length).toBeGreaterThan(0)
+      go.shift()?.()
+      await expect.poll(() => log.filter((line) => line.endsWith('ends')).length).toBe(ended)
+    }
+    await Promise.all(all)
+    expect(log.filter((line) => /^[abe]/.test(line))).toEqual(['a begins', 'a ends', 'b begins', 'b ends', 'e begins', 'e ends'])
+  })
+
+  test('wait for another process, which leaves the place at the latest when it dies; the lock names nothing', async () => {
+    const world = new World()
+    const names: string[] = []
+    const spied = { ...ports(world, 'two'), locks: { ...world.locks.of('two') } }
+    spied.locks.tryNamed = (name) => {
+      names.push(name)
+      if (names.length === 3) world.locks.die('one')
+      return world.locks.of('two').tryNamed(name)
+    }
+    let inside = false
+    const first = inPlace(ports(world, 'one'), 'env-file:/srv/app/.env', () => {
+      inside = true
+      return new Promise<never>(() => undefined)
+    })
+    void first.catch(() => undefined)
+    await expect.poll(() => inside).toBe(true)
+    expect(await inPlace(spied, 'env-file:/srv/app/.env', () => Promise.resolve('mine'))).toBe('mine')
+    expect(names).toHaveLength(3)
+    expect(names[0]).toMatch(/^place-[0-9a-f]{16}$/)
+  })
+
+  test('wait no longer than two minutes, and then nothing was done', async () => {
+    const world = new World()
+    const { id } = await world.secret({ kind: 'named' })
+    world.locks.taken = (name) => name.startsWith('place-')
+    const before = world.time
+    const { failure } = await world.rotate(id)
+    expect(exitOf(failure)).toBe(20)
+    expect(failure?.message).toContain('another process has been writing to the same place')
+    expect(world.time - before).toBeGreaterThanOrEqual(120_000)
+    world.locks.taken = () => false
+    expect((await world.rotate(id)).failure).toBeUndefined()
+  })
+
+  test.each(['restore', 'withdraw', 'again'])('%s waits for its place', async (what) => {
+    const when = what === 'restore' ? 'undo' : 'end'
+    const { world, id, path } = await scene({ kind: 'named', graceMs: HOUR, ...(what === 'withdraw' ? { pair: true as const } : {}) })
+    const far = world.target(`${path}:after`)
+    const old = textOf(await world.value(id, 1))
+    if (when === 'undo') far.next('put', 'final', 99)
+    else {
+      await world.rotate(id)
+      world.time += HOUR + MINUTE
+      if (what === 'again') far.held.set('VALUE', old)
+    }
+    let held = false
+    let written = false
+    let since = 0
+    const begins =
+      what === 'restore'
+        ? 'fault:before:effect:restore'
+        : what === 'withdraw'
+          ? 'fault:before:effect:withdraw'
+          : 'fault:before:commit:close'
+    if (what === 'again') held = true
+    world.onMoment = (name) => {
+      if (since === 0 && name.startsWith(begins)) held = true
+      if (/^before:.*\.(put|restore)$/.test(name) && held) written = true
+    }
+    world.locks.taken = (name) => {
+      if (!held || !name.startsWith('place-')) return false
+      if (since === 0) since = world.time
+      held = world.time - since <= 5000
+      return held
+    }
+    const { failure } = when === 'undo' ? await world.rotate(id) : await world.runDue()
+    expect(exitOf(failure)).toBe(when === 'undo' ? 20 : 0)
+    expect(written, 'nothing was written while another process held the place').toBe(false)
+    expect(since).toBeGreaterThan(0)
   })
 })

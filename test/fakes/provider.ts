@@ -9,7 +9,7 @@ import type { Handle, Prior } from '../../src/core/model.ts'
 import type { Clock, Random } from '../../src/core/ports.ts'
 import { type Credential, defineProvider, type Issued, type Provider, type ProviderSession, type Traits } from '../../src/core/provider.ts'
 import { type Fields, flatten, Secret, single } from '../../src/core/secret.ts'
-import { defineCheck, defineTarget, type Delivery } from '../../src/core/target.ts'
+import { defineCheck, defineTarget, type Delivery, type Standing } from '../../src/core/target.ts'
 import { answerOf, errorOf, type FaultMode } from './answers.ts'
 import { registry as checks } from '../../src/checks/index.ts'
 import { registry as providers } from '../../src/providers/index.ts'
@@ -376,6 +376,8 @@ export class FarTarget extends Faulty {
   /** What its consumers use: what was held at the last deploy. */
   used = new Map<string, string>()
   readonly deliveries: string[] = []
+  /** How often each name has been written. */
+  readonly writes = new Map<string, number>()
   /**
    * A neighbour who edits the same document from an older copy: once our next write has been read back he puts back what stood there before it, and his consumers
    * take that up.
@@ -578,15 +580,19 @@ export function fakeProvider(kind: Kind): Provider {
   })
 }
 
-/** A target; `readable` or write-only. Its consumers take a value up when it is deployed. */
-export function fakeTarget(readable: boolean): ReturnType<typeof defineTarget> {
-  const id = readable ? 'fake-readable' : 'fake-blind'
+/**
+ * A target: `readable`; `blind`, to which can only be written; or `hidden`, which shows of each name only how often it was written. Its consumers take a value up when
+ * it is deployed.
+ */
+export function fakeTarget(sight: 'readable' | 'blind' | 'hidden'): ReturnType<typeof defineTarget> {
+  const id = `fake-${sight}`
+  const readable = sight === 'readable'
   return defineTarget({
     id,
-    title: `Fake (${readable ? 'readable' : 'write-only'})`,
+    title: `Fake (${sight})`,
     config: z.strictObject({ at: z.string() }),
     readable,
-    told: !readable,
+    told: sight === 'blind',
     place: (config) => config.at,
     describe: (config) => config.at,
     open: (config, context) => {
@@ -596,6 +602,7 @@ export function fakeTarget(readable: boolean): ReturnType<typeof defineTarget> {
         far.call(stage, far.name, method, effect, work, hollow)
       const write = (entries: Readonly<Record<string, Secret | null>>): void => {
         for (const [name, value] of Object.entries(entries)) {
+          far.writes.set(name, (far.writes.get(name) ?? 0) + 1)
           if (value === null) far.held.delete(name)
           else far.held.set(name, value.reveal())
         }
@@ -612,6 +619,17 @@ export function fakeTarget(readable: boolean): ReturnType<typeof defineTarget> {
         )
       return Promise.resolve({
         probe: () => call('probe', 'read', () => undefined),
+        ...(sight === 'hidden'
+          ? {
+              standing: (names: readonly string[]): Promise<Standing> =>
+                call('standing', 'read', () => ({
+                  values: Object.fromEntries(names.filter((name) => !far.held.has(name)).map((name) => [name, null])),
+                  hidden: Object.fromEntries(
+                    names.filter((name) => far.held.has(name)).map((name) => [name, `${far.writes.get(name) ?? 0} writes`]),
+                  ),
+                })),
+            }
+          : {}),
         ...(readable
           ? {
               current: (names: readonly string[]): Promise<Prior> =>
@@ -687,8 +705,8 @@ function register<T>(registry: object, id: string, adapter: T): void {
 }
 
 for (const kind of allKinds) register(providers, providerOf(kind), fakeProvider(kind))
-for (const readable of [true, false]) {
-  const target = fakeTarget(readable)
+for (const sight of ['readable', 'blind', 'hidden'] as const) {
+  const target = fakeTarget(sight)
   register(targets, target.id, target)
 }
 register(checks, fakeCheck.id, fakeCheck)
