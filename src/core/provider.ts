@@ -27,6 +27,11 @@ export interface Traits {
   readonly settlesAfterMs?: number
   /** `false`: it can't be asked whether a value works, so that a check of the type `provider` could never be green. Default: it can. */
   readonly verifies?: boolean
+  /**
+   * `false` where asking `verify` about a credential that has ended could harm a living one: a login
+   * that is locked after failed attempts. Then ended versions are not asked about. Default: harmless.
+   */
+  readonly harmlessProbe?: false
 }
 
 /** The longest that a service is expected to work on a request whose client has gone. */
