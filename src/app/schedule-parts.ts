@@ -86,7 +86,7 @@ function namesOf(
   if (name !== undefined)
     throw usage(
       `${what}: the secret has several fields; use "fields" instead of "name"`,
-      `for example {"fields":{"${fields[0] ?? ''}":"…"}}`,
+      `for example ${exampleFields(String(name), fields)}`,
     )
   return Object.fromEntries(
     fields.map((field) => [
@@ -94,6 +94,11 @@ function namesOf(
       (type === 'aws_access_key' ? AWS_NAMES[field] : undefined) ?? AWS_NAMES[field] ?? `${key}_${snake(field)}`,
     ]),
   )
+}
+
+/** The line that says under which name each field goes, as far as it can be told. */
+function exampleFields(name: string, fields: readonly string[]): string {
+  return `"fields":${JSON.stringify(fields.includes('password') ? { password: name } : { [fields[0] ?? '']: '…' })}`
 }
 
 /** Field → name of the value before; `undefined` where the pair is not wanted. */

@@ -7,9 +7,11 @@ import { currentVersion } from '../core/model.ts'
 import { parsePath, visible } from '../core/names.ts'
 import type { Provider } from '../core/provider.ts'
 import { maskConfig, parseConfig, unwrapConfig } from '../core/schema.ts'
+import type { Fields } from '../core/secret.ts'
+import { misfitOf } from '../engine/misfit.ts'
 import { ageWarning, defaultGrace, mustRefuseAge, nextDate } from '../engine/policy.ts'
 import { rememberProvider } from '../engine/retire.ts'
-import { loadProvider } from './adapters.ts'
+import { createAdapters, loadProvider } from './adapters.ts'
 import type { Deps } from './deps.ts'
 import { cronDates } from './engine.ts'
 import { checkNotifiers } from './notifiers.ts'
@@ -63,7 +65,8 @@ export async function scheduleSet(deps: Deps, input: ScheduleSetInput): Promise<
   if (rhythm.intervalDays !== null && graceMs + quarantineMs >= rhythm.intervalDays * DAY) {
     throw usage('grace and quarantine together are not shorter than the interval', 'an old key must be gone before the next rotation')
   }
-  const fields = await fieldsOf(deps, seen, traits.fields)
+  const current = await currentFields(deps, seen)
+  const fields = traits.mints === 'person' && current !== undefined ? Object.keys(current) : traits.fields
   const targets =
     input.targets === undefined
       ? (existing?.targets ?? [])
@@ -73,6 +76,8 @@ export async function scheduleSet(deps: Deps, input: ScheduleSetInput): Promise<
           type: seen?.type ?? provider.secretType,
           inPlace: traits.overlap === 'in-place',
         })
+  const fault = await misfitOf(createAdapters(deps), { path, provider: { id: provider.id, config }, current, targets })
+  if (fault !== undefined) throw usage(`${path}: ${fault.why}`, fault.hint)
   const givenChecks = input.checks === undefined && written.checks.length === 0 ? undefined : [...(input.checks ?? []), ...written.checks]
   const checks = givenChecks === undefined ? (existing?.checks ?? []) : await checkSpecs(deps, givenChecks)
   if (input.notify !== undefined) await checkNotifiers(deps, input.notify)
@@ -229,11 +234,9 @@ async function providerConfig(
   return settledConfig(deps, provider, merged as ConfigValue, what, path, `rotate provider show ${provider.id}`)
 }
 
-async function fieldsOf(deps: Deps, secret: SecretRecord | undefined, issued: readonly string[]): Promise<readonly string[]> {
+async function currentFields(deps: Deps, secret: SecretRecord | undefined): Promise<Fields | undefined> {
   const current = secret === undefined ? undefined : currentVersion(secret)
-  if (secret === undefined || current === undefined || issued.length > 1) return issued
-  const fields = await deps.vault.read((reader) => reader.value(secret.id, current.n))
-  return fields === undefined ? issued : Object.keys(fields)
+  return secret === undefined || current === undefined ? undefined : deps.vault.read((reader) => reader.value(secret.id, current.n))
 }
 
 function policyWarnings(

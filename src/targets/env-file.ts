@@ -18,7 +18,7 @@ import type { Prior } from '../core/model.ts'
 import { visible } from '../core/names.ts'
 import { Secret } from '../core/secret.ts'
 import { defineTarget } from '../core/target.ts'
-import { edit, loadReaders, nameFault, valuesOf } from '../net/dotenv.ts'
+import { edit, loadReaders, nameFault, type Readers, valuesOf } from '../net/dotenv.ts'
 
 const MAX_BYTES = 16 * 1024 * 1024
 /** A write takes milliseconds: who holds the lock this long was stopped, or its process id belongs to somebody else by now. */
@@ -54,6 +54,10 @@ export default defineTarget({
         const found = valuesOf(text, names, await loadReaders())
         return Object.fromEntries(Object.entries(found).map(([name, value]) => [name, value === null ? null : new Secret(value)]))
       },
+      neighbours: async (names) => {
+        const { text } = await readText(path)
+        return entriesBeside(text, names, await loadReaders())
+      },
       put: ({ entries }) => change(path, entries, true),
       restore: (prior, old) => {
         const back: Prior | undefined = prior ?? old?.entries
@@ -63,6 +67,12 @@ export default defineTarget({
     })
   },
 })
+
+/** All entries of the file but those of these names. */
+function entriesBeside(text: string, names: readonly string[], { dotenv }: Readers): Readonly<Record<string, Secret>> {
+  const others = Object.entries(dotenv(text)).filter(([name]) => !names.includes(name))
+  return Object.fromEntries(others.flatMap(([name, value]) => (value === undefined ? [] : [[name, new Secret(value)]])))
+}
 
 function refusal(code: AdapterCode, message: string, hint?: string): AdapterError {
   return new AdapterError(code, message, { retryable: false, ...(hint === undefined ? {} : { hints: [hint] }) })

@@ -7,7 +7,15 @@ import { z } from 'zod'
 import { AdapterError } from '../../src/core/errors.ts'
 import type { Handle, Prior } from '../../src/core/model.ts'
 import type { Clock, Random } from '../../src/core/ports.ts'
-import { type Credential, defineProvider, type Issued, type Provider, type ProviderSession, type Traits } from '../../src/core/provider.ts'
+import {
+  type Credential,
+  type CurrentFault,
+  defineProvider,
+  type Issued,
+  type Provider,
+  type ProviderSession,
+  type Traits,
+} from '../../src/core/provider.ts'
 import { type Fields, flatten, Secret, single } from '../../src/core/secret.ts'
 import { defineCheck, defineTarget, type Delivery } from '../../src/core/target.ts'
 import { answerOf, errorOf, type FaultMode } from './answers.ts'
@@ -507,11 +515,17 @@ export function fakeProvider(kind: Kind): Provider {
     config: z.strictObject({ side: z.string() }),
     traits: () => traitsOf[kind],
     secretType: kind === 'limited' ? 'aws_access_key' : 'generic',
+    currentFault: (_config, fields, path) => (kind === 'users' ? strangeUser(fields, path) : undefined),
     open: (config, context) => {
       const stage = stageOf(context.clock)
       return Promise.resolve(sessionOf(stage.side(config.side), stage, context.clock))
     },
   })
+}
+
+function strangeUser({ username }: Fields, path: string): CurrentFault | undefined {
+  if (username !== undefined && ['user-a', 'user-b'].includes(username.reveal())) return undefined
+  return { why: 'the current value is of none of user-a and user-b', hint: `rotate set ${path} --fields-from -` }
 }
 
 /** A target; `readable` or write-only. Its consumers take a value up when it is deployed. */
@@ -555,6 +569,10 @@ export function fakeTarget(readable: boolean): ReturnType<typeof defineTarget> {
                 ),
             }
           : {}),
+        neighbours: (names) =>
+          Promise.resolve(
+            Object.fromEntries([...far.held].filter(([name]) => !names.includes(name)).map(([name, value]) => [name, new Secret(value)])),
+          ),
         put: (delivery) => call('put', 'write', () => write(delivery.entries), nothing),
         restore: (prior, old) =>
           call(
