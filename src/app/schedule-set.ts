@@ -66,7 +66,7 @@ export async function scheduleSet(deps: Deps, input: ScheduleSetInput): Promise<
     throw usage('grace and quarantine together are not shorter than the interval', 'an old key must be gone before the next rotation')
   }
   const current = await currentFields(deps, seen)
-  const fields = traits.mints === 'person' && current !== undefined ? Object.keys(current) : traits.fields
+  const fields = current === undefined || traits.fields.length > 1 ? traits.fields : Object.keys(current)
   const targets =
     input.targets === undefined
       ? (existing?.targets ?? [])
@@ -76,7 +76,7 @@ export async function scheduleSet(deps: Deps, input: ScheduleSetInput): Promise<
           type: seen?.type ?? provider.secretType,
           inPlace: traits.overlap === 'in-place',
         })
-  const fault = await misfitOf(createAdapters(deps), { path, provider: { id: provider.id, config }, current, targets })
+  const fault = await misfitOf(createAdapters(deps), { path, provider: { id: provider.id, config }, current, targets, orGiven: true })
   if (fault !== undefined) throw usage(`${path}: ${fault.why}`, fault.hint)
   const givenChecks = input.checks === undefined && written.checks.length === 0 ? undefined : [...(input.checks ?? []), ...written.checks]
   const checks = givenChecks === undefined ? (existing?.checks ?? []) : await checkSpecs(deps, givenChecks)

@@ -20,6 +20,8 @@ export interface Exchange {
   /** The new value where it is known already, because the operator gives it. */
   readonly given?: Fields
   readonly targets: readonly TargetSpec[]
+  /** The operator may give new values too, with the fields that the current one has. */
+  readonly orGiven?: true
 }
 
 /** The first reason why this exchange must not begin, and the line to type; `undefined` when it may. */
@@ -37,7 +39,8 @@ export async function misfitOf(adapters: Pick<Adapters, 'traits' | 'currentFault
   const { mints, fields } = await adapters.traits(provider)
   // What a person will hand over is looked at when it is there.
   if (mints === 'person') return undefined
-  return targetFault(path, targets, current, fields, newUser)
+  const known = exchange.orGiven === true && current !== undefined && !Object.hasOwn(current, SINGLE) ? Object.keys(current) : []
+  return targetFault(path, targets, current, fields, newUser, known)
 }
 
 /** Names that say of themselves that a database or a program is meant; it may be called like its user. */
@@ -86,9 +89,10 @@ function targetFault(
   current: Fields | undefined,
   next: readonly string[],
   newUser: boolean,
+  known: readonly string[] = [],
 ): CurrentFault | undefined {
   for (const spec of targets) {
-    const fault = shapeFault(path, spec, current, next, newUser) ?? userFault(path, spec, newUser) ?? pairFault(path, spec, current)
+    const fault = shapeFault(path, spec, current, next, newUser, known) ?? userFault(path, spec, newUser) ?? pairFault(path, spec, current)
     if (fault !== undefined) return fault
   }
   return undefined
@@ -101,6 +105,7 @@ function shapeFault(
   current: Fields | undefined,
   next: readonly string[],
   newUser: boolean,
+  known: readonly string[],
 ): CurrentFault | undefined {
   const name = spec.names[SINGLE]
   const isText = next.includes(SINGLE)
@@ -115,7 +120,7 @@ function shapeFault(
       why: `target ${spec.key}: ${name} stands for all fields (${Object.keys(current).join(', ')}) as JSON, and would get one text`,
       hint: `store the value as one text first: rotate set ${path} - --force`,
     }
-  const lost = Object.keys(spec.names).find((field) => field !== SINGLE && !next.includes(field))
+  const lost = Object.keys(spec.names).find((field) => field !== SINGLE && !next.includes(field) && !known.includes(field))
   if (lost === undefined) return undefined
   return {
     why: `target ${spec.key} wants the field "${lost}", which the new value does not have`,

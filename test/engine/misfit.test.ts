@@ -4,7 +4,7 @@ import { planOf } from '../../src/app/plan.ts'
 import { scheduleSet } from '../../src/app/schedule-set.ts'
 import { setSecret } from '../../src/app/set.ts'
 import { HOUR } from '../../src/core/duration.ts'
-import type { TargetSpec } from '../../src/core/model.ts'
+import type { SecretRecord, TargetSpec } from '../../src/core/model.ts'
 import { type Fields, Secret } from '../../src/core/secret.ts'
 import { PATH, type SecretOptions, World } from '../fakes/engine-world.ts'
 
@@ -13,6 +13,15 @@ const fieldsOf = (values: Readonly<Record<string, string>>): Fields =>
 
 const text = fieldsOf({ value: 'pw-first' })
 const stranger = fieldsOf({ username: 'somebody-else', password: 'pw-first' })
+
+/** The secret, due now, with other names at its one target. */
+function withNames(secret: SecretRecord, names?: TargetSpec['names'], previous?: TargetSpec['previous']): SecretRecord {
+  const { schedule } = secret
+  const [target] = schedule?.targets ?? []
+  if (schedule === undefined || target === undefined) throw new Error('no schedule')
+  const spec = { ...target, names: names ?? target.names, ...(previous === undefined ? {} : { previous }) }
+  return { ...secret, schedule: { ...schedule, nextAt: secret.createdAt, targets: [spec] } }
+}
 
 /** A secret with its schedule and one readable target, and what stands there, as an earlier program would have left it. */
 async function old(options: {
@@ -27,13 +36,7 @@ async function old(options: {
   const { id, side } = await world.secret({ kind, targets: ['before'], checks: [], graceMs: HOUR })
   if (current !== undefined)
     await world.alone((process) => setSecret(process.deps, { name: PATH, fields: current, merge: false, source: 'set', force: true }))
-  await world.edit(id, (secret) => {
-    const { schedule } = secret
-    const [target] = schedule?.targets ?? []
-    if (schedule === undefined || target === undefined) throw new Error('no schedule')
-    const spec = { ...target, names: names ?? target.names, ...(previous === undefined ? {} : { previous }) }
-    return { ...secret, schedule: { ...schedule, nextAt: world.time, targets: [spec] } }
-  })
+  await world.edit(id, (secret) => withNames(secret, names, previous))
   const far = world.target(`${PATH}:before`)
   for (const [name, value] of Object.entries(held)) far.held.set(name, value)
   const stood = [...far.held]
@@ -152,13 +155,7 @@ test('a switch of everything first is refused before the old value is switched o
 test('a rollback is not refused: it brings back what was in use just so', async () => {
   const { world, id, side } = await old({ kind: 'users' })
   expect((await world.rotate(id)).view.success).toBe(true)
-  await world.edit(id, (secret) => ({
-    ...secret,
-    schedule: secret.schedule && {
-      ...secret.schedule,
-      targets: secret.schedule.targets.map((spec) => ({ ...spec, names: { password: 'PASSWORD' } })),
-    },
-  }))
+  await world.edit(id, (secret) => withNames(secret, { password: 'PASSWORD' }))
   expect((await world.rollback(PATH)).failure).toBeUndefined()
   expect(side.count('create')).toBe(1)
 })
