@@ -75,6 +75,7 @@ export async function scheduleSet(deps: Deps, input: ScheduleSetInput): Promise<
           fields,
           type: seen?.type ?? provider.secretType,
           inPlace: traits.overlap === 'in-place',
+          newUser: traits.overlap === 'two-users' && traits.fields.includes('username'),
         })
   const fault = await misfitOf(createAdapters(deps), { path, provider: { id: provider.id, config }, current, targets, orGiven: true })
   if (fault !== undefined) throw usage(`${path}: ${fault.why}`, fault.hint)

@@ -113,7 +113,7 @@ function shapeFault(
   if (name !== undefined && !isText && (current === undefined || wasText))
     return {
       why: `target ${spec.key}: ${name} holds one text, and would get all fields (${next.join(', ')}) as JSON`,
-      hint: lineFor(path, spec, suggested(name, next, newUser)),
+      hint: lineFor(path, spec, namesFor(name, next, newUser)),
     }
   if (name !== undefined && isText && current !== undefined && !wasText)
     return {
@@ -149,7 +149,8 @@ function pairFault(path: string, spec: TargetSpec, current: Fields | undefined):
   }
 }
 
-function suggested(name: string, next: readonly string[], newUser: boolean): Readonly<Record<string, string>> {
+/** Names for the fields of a new value where one name, perhaps that of the password, is known. */
+export function namesFor(name: string, next: readonly string[], newUser: boolean): Readonly<Record<string, string>> {
   if (!next.includes('password')) return Object.fromEntries(next.map((field) => [field, '…']))
   return newUser ? { username: userNameFor(name), password: name } : { password: name }
 }

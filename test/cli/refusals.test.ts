@@ -58,7 +58,7 @@ test('run-due --json has them as data', async () => {
   expect(data.refusals).toEqual([{ path, why: expect.any(String), hint: expect.any(String) }])
 })
 
-test('a user under another name in the same file is refused before a server is asked for more than its users', async () => {
+test('a password without its user is refused where it is written, however it is named', async () => {
   const file = world.box.path('app.env')
   writeFileSync(file, 'DB_NAME=app_a\nMQ_USER=app_a\nQUEUE_PASSWORD=x\n', { mode: 0o600 })
   const target = { type: 'env-file', path: file, fields: { password: 'QUEUE_PASSWORD' } }
@@ -67,6 +67,6 @@ test('a user under another name in the same file is refused before a server is a
   expect(errorOf(alone)).toMatchObject({ hint: expect.stringContaining('"fields":{"username":"QUEUE_USER","password":"QUEUE_PASSWORD"}') })
   const named = await world.run([...schedule, ...option('--target', { type: 'env-file', path: file, name: 'QUEUE_PASSWORD' }), '--json'])
   expect(named.code).toBe(2)
-  expect(errorOf(named)).toMatchObject({ hint: expect.stringContaining('"fields":{"password":"QUEUE_PASSWORD"}') })
+  expect(errorOf(named)).toMatchObject({ hint: expect.stringContaining('"fields":{"username":"QUEUE_USER","password":"QUEUE_PASSWORD"}') })
   expect(readFileSync(file, 'utf8')).toContain('QUEUE_PASSWORD=x')
 })
