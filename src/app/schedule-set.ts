@@ -5,9 +5,9 @@ import { newId } from '../core/ids.ts'
 import type { ConfigValue, Schedule, SecretRecord, SecretType } from '../core/model.ts'
 import { currentVersion } from '../core/model.ts'
 import { parsePath, visible } from '../core/names.ts'
-import type { Provider } from '../core/provider.ts'
+import type { Provider, Traits } from '../core/provider.ts'
 import { maskConfig, parseConfig, unwrapConfig } from '../core/schema.ts'
-import type { Fields } from '../core/secret.ts'
+import { type Fields, SINGLE } from '../core/secret.ts'
 import { misfitOf } from '../engine/misfit.ts'
 import { ageWarning, defaultGrace, mustRefuseAge, nextDate } from '../engine/policy.ts'
 import { rememberProvider } from '../engine/retire.ts'
@@ -82,7 +82,10 @@ export async function scheduleSet(deps: Deps, input: ScheduleSetInput): Promise<
   const givenChecks = input.checks === undefined && written.checks.length === 0 ? undefined : [...(input.checks ?? []), ...written.checks]
   const checks = givenChecks === undefined ? (existing?.checks ?? []) : await checkSpecs(deps, givenChecks)
   if (input.notify !== undefined) await checkNotifiers(deps, input.notify)
-  const warnings = policyWarnings(seen, provider, rhythm.intervalDays, graceMs, quarantineMs, input.strict)
+  const warnings = [
+    ...policyWarnings(seen, provider, rhythm.intervalDays, graceMs, quarantineMs, input.strict),
+    ...shapeWarnings(path, traits, current),
+  ]
 
   const result = await deps.vault.transact(async (tx) => {
     const now = deps.clock.now()
@@ -255,6 +258,15 @@ function policyWarnings(
   if (mustRefuseAge(strict, secret?.tier ?? 'standard'))
     throw new RotateError('denied', warning, { hint: 'shorten the interval, the grace or the quarantine' })
   return [warning]
+}
+
+/** Whoever reads the vault itself is no target: nothing is refused for him, but he is told. */
+function shapeWarnings(path: string, { mints, fields }: Traits, current: Fields | undefined): readonly string[] {
+  if (mints === 'person' || fields.includes(SINGLE) || current === undefined || !Object.hasOwn(current, SINGLE)) return []
+  const field = fields.includes('password') ? 'password' : (fields[0] ?? '')
+  return [
+    `after the first rotation "rotate get ${path}" prints all fields (${fields.join(', ')}) as JSON, no longer one text; one of them: rotate get ${path} --field ${field}`,
+  ]
 }
 
 /** A stored configuration for display. */

@@ -152,6 +152,19 @@ test('a switch of everything first is refused before the old value is switched o
   await expectUntouched(made)
 })
 
+test('a run whose preflight an earlier program has done is refused before the create', async () => {
+  const { world, id, side } = await old({ kind: 'users' })
+  world.crashAt = (_index, name) => name === 'fault:after:commit:preflight:outcome' || name === 'before:fake-users.list'
+  await expect(world.rotate(id)).rejects.toThrow('died at')
+  world.crashAt = undefined
+  const vault = await world.backend.open(world.clock())
+  await vault.transact((tx) => tx.putValue(id, 1, stranger))
+  vault.close()
+  const { failure } = await world.rotate(id)
+  expect(failure).toMatchObject({ code: 'rolled-back', message: expect.stringMatching(/step create.*none of user-a and user-b/) })
+  expect(side.count('create')).toBe(0)
+})
+
 test('a rollback is not refused: it brings back what was in use just so', async () => {
   const { world, id, side } = await old({ kind: 'users' })
   expect((await world.rotate(id)).view.success).toBe(true)
@@ -176,6 +189,15 @@ describe('schedule set', () => {
       expect((await made.world.get(made.id)).schedule?.intervalDays).toBe(30)
     },
   )
+
+  test('tells whoever reads the vault that a text becomes fields, and nobody else', async () => {
+    const made = await old({ kind: 'limited', current: text })
+    expect((await attempt(made, { targets: [] })).warnings).toContainEqual(
+      expect.stringMatching(/prints all fields \(accessKeyId, secretAccessKey\) as JSON.*--field accessKeyId/),
+    )
+    const fine = await old({ kind: 'limited' })
+    expect((await attempt(fine, { targets: [] })).warnings).not.toContainEqual(expect.stringContaining('as JSON'))
+  })
 
   test('refuses another provider for a target that holds one text', async () => {
     const made = await old({ kind: 'named', names: { value: 'DB_PASSWORD' } })

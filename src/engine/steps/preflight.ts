@@ -44,9 +44,9 @@ export async function preflight(bench: Workbench, loaded: Loaded): Promise<Loade
 
 /**
  * Before anything else: do the old value, the new one and the targets go together? A rollback is not
- * asked, because what it brings back has been in use just so.
+ * asked, because what it brings back has been in use just so. Throws `misconfigured`.
  */
-async function refuseMisfit(bench: Workbench, loaded: Loaded): Promise<void> {
+export async function refuseMisfit(bench: Workbench, loaded: Loaded): Promise<void> {
   if (loaded.run.plan.source === 'stored') return
   const fault = await answered(async () => misfitOf(bench.ports.adapters, await exchangeOf(bench, loaded)))
   if (fault !== undefined) throw misfit(fault)
