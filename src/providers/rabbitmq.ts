@@ -31,7 +31,6 @@ import type { HttpRequest, HttpResponse, Random } from '../core/ports.ts'
 import {
   type AdapterContext,
   type Credential,
-  type CurrentFault,
   defineProvider,
   type Issued,
   type ProviderSession,
@@ -46,6 +45,7 @@ import {
   handleOf,
   hostField,
   issued,
+  loginFault,
   namesIn,
   newPassword,
   nextUser,
@@ -98,25 +98,9 @@ export default defineProvider({
   }),
   secretType: 'database_password',
   permissions: ({ admin }) => `rabbitmqctl set_user_tags ${admin.user} administrator`,
-  currentFault: (config, { username }, path) => strangerFault(config, username?.reveal(), path),
+  currentFault: (config, fields, path) => loginFault(config, fields, path, 'user'),
   open: (config, context) => Promise.resolve(openSession(config, context)),
 })
-
-/**
- * Whoever is none of those that take turns is not known to be the one in use, and the first of them
- * would get a new password under the feet of whoever logs in with it. With one user a value without
- * a user name is that user's.
- */
-function strangerFault(config: Options, name: string | undefined, path: string): CurrentFault | undefined {
-  const names = namesIn(config)
-  if (name === undefined ? config.users === undefined : names.includes(name)) return undefined
-  const whose = name === undefined ? 'does not say which user it belongs to' : 'belongs to another user'
-  const stdin = JSON.stringify({ username: names[0] ?? '', password: '…' })
-  return {
-    why: `the current value ${whose}; it must be of ${names.join(' or ')}`,
-    hint: `rotate set ${path} --fields-from - and on stdin ${stdin}, with the user whose password it is`,
-  }
-}
 
 function openSession(config: Options, context: AdapterContext): ProviderSession {
   const session: ProviderSession = {

@@ -32,7 +32,7 @@ import {
 } from '../core/provider.ts'
 import { secretField } from '../core/schema.ts'
 import { type Fields, Secret, singleValue } from '../core/secret.ts'
-import { asAdminOf, fieldsOf, hostField, isLocal, issued, newPassword, passwordOf, tlsFields, usesTls } from './_login.ts'
+import { asAdminOf, fieldsOf, hostField, isLocal, issued, loginFault, newPassword, passwordOf, tlsFields, usesTls } from './_login.ts'
 import { connected, type Redis, replyOf } from './_redis.ts'
 
 const userName = z.string().regex(/^[^\0-\x20\x7f]{1,200}$/, 'is not the name of a user')
@@ -93,19 +93,15 @@ export default defineProvider({
   secretType: 'database_password',
   permissions: ({ admin, persist }) =>
     `ACL SETUSER ${admin.user} on +acl|getuser +acl|setuser +client|setname +client|list +client|kill +info${persist ? ' +acl|save +config|get +config|rewrite' : ''}`,
-  currentFault: (config, fields, path) => strangerFault(config, fields, path),
+  currentFault: (config, fields, path) => faultOf(config, fields, path),
   open: (config, context) => Promise.resolve(openSession(config, context)),
 })
 
 /** A value of another user, or one in which there is no password. */
-function strangerFault({ user }: Options, fields: Fields, path: string): CurrentFault | undefined {
-  const { username } = fields
-  const strange = username !== undefined && username.reveal() !== user
-  if (!strange && passwordIn(fields) !== undefined) return undefined
-  return {
-    why: strange ? `the current value belongs to another user than ${user}` : 'the current value has no field "password"',
-    hint: `rotate set ${path} --fields-from - and on stdin ${JSON.stringify({ username: user, password: '…' })}`,
-  }
+function faultOf({ user }: Options, fields: Fields, path: string): CurrentFault | undefined {
+  const stranger = loginFault({ user }, fields, path, 'user')
+  if (stranger !== undefined || passwordIn(fields) !== undefined) return stranger
+  return { why: 'the current value has no field "password"', hint: `rotate set ${path} --field password=@-` }
 }
 
 function passwordIn(fields: Fields): Secret | undefined {

@@ -24,7 +24,7 @@ test.each([
   const given: Fields = Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, new Secret(value)]))
   const fault = redis.currentFault(parseConfig(redis.config, base as never, 'it'), given, 'app/REDIS')
   if (why === undefined) expect(fault).toBeUndefined()
-  else expect(fault).toEqual({ why: expect.stringMatching(why), hint: expect.stringContaining('rotate set app/REDIS --fields-from -') })
+  else expect(fault).toEqual({ why: expect.stringMatching(why), hint: expect.stringMatching(/^rotate set app\/REDIS --field/) })
 })
 
 test.each([
@@ -51,7 +51,7 @@ describe.skipIf(!hasRedis)('against a real Redis', () => {
   beforeAll(async () => {
     server = await startRedis()
     replica = await startRedis('config')
-  }, 60_000)
+  })
   afterAll(async () => {
     await server.stop()
     await replica.stop()

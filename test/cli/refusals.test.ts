@@ -28,7 +28,7 @@ test('a plain value with users in turn: refused by schedule set, told by set, na
   const refused = await world.run([...schedule, '--json'])
   expect(refused.code).toBe(2)
   expect(errorOf(refused)).toMatchObject({
-    message: expect.stringContaining('does not say which user it belongs to'),
+    message: expect.stringContaining('does not say which of the users app_a and app_b'),
     hint: expect.stringContaining(`rotate set ${path} --fields-from -`),
   })
   // The line that was printed is the way out.
@@ -38,7 +38,7 @@ test('a plain value with users in turn: refused by schedule set, told by set, na
   expect(told.stderr).toContain('the next rotation will be refused')
 
   const first = await world.ok(['run-due'])
-  expect(first.stdout).toContain(`${path}: its next rotation will be refused: the current value does not say which user`)
+  expect(first.stdout).toContain(`${path}: its next rotation will be refused: the current value does not say which of the users`)
   expect(first.stdout).toContain(`rotate set ${path} --fields-from -`)
   expect((await world.ok(['run-due'])).stdout).toBe('')
 

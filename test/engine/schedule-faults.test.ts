@@ -10,7 +10,7 @@ import { fakeTarget } from '../fakes/provider.ts'
 import { World } from '../fakes/engine-world.ts'
 
 // A place that can't be read and that nobody else undoes.
-const told = fakeTarget(false)
+const told = fakeTarget('blind')
 const mute = { ...told, id: 'fake-mute', told: false } satisfies ReturnType<typeof defineTarget>
 Object.assign(registry, { 'fake-mute': { title: 'Fake mute', load: () => Promise.resolve({ default: mute }) } })
 
