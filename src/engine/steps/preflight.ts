@@ -28,6 +28,7 @@ export async function preflight(bench: Workbench, loaded: Loaded): Promise<Loade
   const { plan, path } = loaded.run
   let now = loaded
   await refuseMisfit(bench, now)
+  await provable(bench, now)
   if (plan.source === 'stored') now = await revive(bench, now)
   if (plan.source === 'provider' && plan.provider !== null) {
     await soundContainer(bench.ports.vault)
@@ -87,6 +88,22 @@ async function usersInTurn(bench: Workbench, loaded: Loaded): Promise<ReadonlySe
   const stored = await Promise.all(secret.versions.map(({ n }) => bench.ports.vault.read((reader) => reader.value(secret.id, n))))
   const known = [...stored, exchange.given].flatMap((fields) => (fields?.['username'] === undefined ? [] : [fields['username'].reveal()]))
   return new Set([...listed.map(({ id, name }) => name ?? id), ...known])
+}
+
+/** A check that could never be green is found before anything is made, not by an undo, which in place there is not. */
+async function provable(bench: Workbench, { run, secret }: Loaded): Promise<void> {
+  const { plan, path } = run
+  if (plan.provider === null || !plan.checks.some(({ type }) => type === 'provider')) return
+  const { session } = await bench.provider(providerNow(secret, plan.provider), path)
+  if (session.verify !== undefined) return
+  throw new AdapterError(
+    'misconfigured',
+    `the check "provider" can never be green: ${plan.provider.id} can not be asked whether a value works`,
+    {
+      retryable: false,
+      hints: [`other checks in place of all: rotate schedule set ${path} --check …`],
+    },
+  )
 }
 
 /** May this target be written, and could an undo put back what stands there (law 4)? Reads only. */
