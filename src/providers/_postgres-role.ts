@@ -122,6 +122,8 @@ export function judgeDoor(name: string, attempt: Attempt, alone: boolean): void 
       `the server does not let role ${name} in from here at all (28000), so its login could not be proven`,
       { hints: ['give it a line in pg_hba.conf for this machine'] },
     )
+  // A pooler may not know a role that has no password yet; with two roles nothing is lost by trying.
+  if (asked === undefined && !alone && ['08P01', '28P01'].includes(codeOf(error))) return
   if (asked === undefined) throw translated(error)
   if (alone && asked === 'cleartext')
     throw new AdapterError(

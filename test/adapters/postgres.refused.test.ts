@@ -9,6 +9,7 @@ import { type Fields, Secret } from '../../src/core/secret.ts'
 import postgres from '../../src/providers/postgres.ts'
 import { START } from '../fakes/clock.ts'
 import { type TestContext, testContext } from '../fakes/context.ts'
+import { startRelay } from '../fakes/postgres-relay.ts'
 import { hasPostgres, type Server, startPostgres } from '../fakes/postgres-server.ts'
 
 describe.skipIf(!hasPostgres)('against a real server', () => {
@@ -269,6 +270,20 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
       await two.session.preflight(two.current)
     } finally {
       await server.hba()
+    }
+  })
+
+  test('a pooler that does not know the role yet: with two of them nothing is lost by trying', async () => {
+    const relay = await startRelay(server.port)
+    try {
+      const two = await bench('two-users', { port: relay.port })
+      relay.forget(two.name)
+      await two.session.preflight(two.current)
+      const one = await bench('single', { port: relay.port })
+      relay.forget(one.name)
+      expect((await failure(one.session.preflight(one.current))).message).toBe('the server answered 08P01')
+    } finally {
+      relay.stop()
     }
   })
 
