@@ -164,6 +164,11 @@ export function codeOf(thrown: unknown): string {
   return typeof raw === 'string' && /^[A-Z0-9_]{3,40}$/.test(raw) ? raw : 'connection lost'
 }
 
+/** Has the server answered, and not the way to it? */
+export function isAnswer(thrown: unknown): boolean {
+  return /^[0-9A-Z]{5}$/.test(codeOf(thrown))
+}
+
 /**
  * The failure of something that can't have changed anything. Only codes go into messages: the
  * server's text may quote what it was sent.

@@ -62,13 +62,14 @@ import {
   codeOf,
   connected,
   ended,
+  isAnswer,
   knocked,
   provesNothing,
   quoted,
   translated,
   tried,
 } from './_postgres.ts'
-import { expiryOf, judgeDoor, mayWrite, refuse, type Role, rolesOf } from './_postgres-role.ts'
+import { expiryOf, judgeDoor, mayWrite, refuse, type Role, rolesOf, undecided } from './_postgres-role.ts'
 
 const ITERATIONS = 4096
 
@@ -251,12 +252,20 @@ async function settle(at: At, intent: Intent, current: Credential | undefined): 
 
 /**
  * A login over TCP with that very password, for which the server has asked. One that was taken and
- * found no free connection has proven it all the same.
+ * found no free connection has proven it all the same. Where no password was asked for, the login
+ * says nothing of it; a role that may not log in at all is dead whatever pg_hba.conf says.
  */
-async function verify({ config, context, bounds }: At, fields: Fields): Promise<void> {
+async function verify(at: At, fields: Fields): Promise<void> {
+  const { config, context, bounds } = at
   const { username, password } = loginOf(fields, config.user)
-  const { asked, accepted, error } = await tried(config, context, bounds, username, password)
-  if (asked === undefined && accepted) throw provesNothing(username)
+  const attempt = await tried(config, context, bounds, username, password)
+  const { asked, accepted, error } = attempt
+  if (asked === undefined) {
+    if (!accepted && !isAnswer(error)) throw translated(error)
+    const [role] = await asAdmin(at, (client) => rolesOf(client, [username]))
+    if (role?.mayLogIn !== true) throw new AdapterError('refused', `role ${username} may not log in: that is what the server says of it`)
+    throw undecided(username, attempt)
+  }
   if (error !== undefined && !(accepted && codeOf(error) === '53300')) throw translated(error)
 }
 
