@@ -243,7 +243,9 @@ async function settle(at: At, intent: Intent, current: Credential | undefined): 
     const rest = end.unconfirmed ? '; no synchronous standby had confirmed it' : ''
     return { outcome: 'applied', issued: made(config, role, password), detail: `role ${name} has the new password${rest}` }
   }
-  if (attempt.asked === undefined || codeOf(attempt.error) !== '28P01') throw translated(attempt.error)
+  // The change would have switched on the one of two; where no password is asked for, that is seen.
+  const off = attempt.asked === undefined && !isAlone(config) && !role.mayLogIn && isAnswer(attempt.error)
+  if (!off && (attempt.asked === undefined || codeOf(attempt.error) !== '28P01')) throw translated(attempt.error)
   if (role.left !== null && role.left <= 0)
     return { outcome: 'ambiguous', candidates: [], detail: `role ${name} is not valid any more, so that no password is taken` }
   const detail = `role ${name} does not have the new password`

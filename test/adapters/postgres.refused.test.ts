@@ -300,6 +300,10 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
       expect((await failure(two.session.verify?.({ fields }, 'dead'))).code, 'it may live').toBe('failed')
       await two.session.revoke?.({ fields, handle: { id: two.name, live: true } })
       expect(await failure(two.session.verify?.({ fields }, 'dead'))).toMatchObject({ code: 'refused' })
+      // It is switched off still, so the change that switches it on was not made.
+      expect(await two.session.settle(two.intent, two.current)).toMatchObject({ outcome: 'none' })
+      await sql(`ALTER ROLE ${two.name} LOGIN`)
+      expect((await failure(two.session.settle(two.intent, two.current))).message).toContain('08P01')
       const one = await bench('single', { port: relay.port })
       relay.forget(one.name)
       expect((await failure(one.session.preflight(one.current))).message).toBe('the server answered 08P01')
