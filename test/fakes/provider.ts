@@ -9,7 +9,7 @@ import type { Handle, Prior } from '../../src/core/model.ts'
 import type { Clock, Random } from '../../src/core/ports.ts'
 import { type Credential, defineProvider, type Issued, type Provider, type ProviderSession, type Traits } from '../../src/core/provider.ts'
 import { type Fields, flatten, Secret, single } from '../../src/core/secret.ts'
-import { defineCheck, defineTarget, type Delivery } from '../../src/core/target.ts'
+import { defineCheck, defineTarget, type TargetSession } from '../../src/core/target.ts'
 import { answerOf, errorOf, type FaultMode } from './answers.ts'
 import { registry as checks } from '../../src/checks/index.ts'
 import { registry as providers } from '../../src/providers/index.ts'
@@ -369,6 +369,10 @@ export class FarTarget extends Faulty {
   readonly held = new Map<string, string>()
   /** What its consumers use: what was held at the last deploy. */
   used = new Map<string, string>()
+  /** What goes with each name there and is no value: a type, a scope, a comment. */
+  readonly attributes = new Map<string, string>()
+  /** By name, how often it was written: what a place shows that can't be read. */
+  readonly writes = new Map<string, number>()
   readonly deliveries: string[] = []
 
   constructor(name: string) {
@@ -557,63 +561,89 @@ export function fakeProvider(kind: Kind): Provider {
   })
 }
 
-/** A target; `readable` or write-only. Its consumers take a value up when it is deployed. */
-export function fakeTarget(readable: boolean): ReturnType<typeof defineTarget> {
-  const id = readable ? 'fake-readable' : 'fake-blind'
+/**
+ * - `readable`: values can be read back
+ * - `blind`: a program of somebody's own, which is only told
+ * - `hidden`: values can't be read, and each write leaves a sign
+ */
+export type TargetKind = 'readable' | 'blind' | 'hidden'
+
+/** A target; what is written there gets the attribute `ours`. Its consumers take a value up when it is deployed. */
+export function fakeTarget(kind: TargetKind): ReturnType<typeof defineTarget> {
   return defineTarget({
-    id,
-    title: `Fake (${readable ? 'readable' : 'write-only'})`,
+    id: `fake-${kind}`,
+    title: `Fake (${kind})`,
     config: z.strictObject({ at: z.string() }),
-    readable,
-    told: !readable,
+    readable: kind === 'readable',
+    told: kind === 'blind',
     describe: (config) => config.at,
     open: (config, context) => {
       const stage = stageOf(context.clock)
-      const far = stage.target(config.at)
-      const call = <T>(method: string, effect: 'read' | 'write', work: () => T, hollow?: () => T): Promise<T> =>
-        far.call(stage, far.name, method, effect, work, hollow)
-      const write = (entries: Readonly<Record<string, Secret | null>>): void => {
-        for (const [name, value] of Object.entries(entries)) {
-          if (value === null) far.held.delete(name)
-          else far.held.set(name, value.reveal())
-        }
-      }
-      const deploy = (delivery: Delivery): Promise<void> =>
-        call(
-          'deploy',
-          'write',
-          () => {
-            far.deliveries.push(delivery.id)
-            far.used = new Map(far.held)
-          },
-          nothing,
-        )
-      return Promise.resolve({
-        probe: () => call('probe', 'read', () => undefined),
-        ...(readable
-          ? {
-              current: (names: readonly string[]): Promise<Prior> =>
-                call('current', 'read', () =>
-                  Object.fromEntries(names.map((name) => [name, far.held.has(name) ? new Secret(far.held.get(name) ?? '') : null])),
-                ),
-            }
-          : {}),
-        put: (delivery) => call('put', 'write', () => write(delivery.entries), nothing),
-        restore: (prior, old) =>
-          call(
-            'restore',
-            'write',
-            () => {
-              write(prior ?? old?.entries ?? Object.fromEntries([...far.held.keys()].map((name) => [name, null])))
-              if (old === undefined && prior === undefined) far.used = new Map(far.held)
-            },
-            nothing,
-          ),
-        deploy,
-        close: () => Promise.resolve(),
-      })
+      return Promise.resolve(targetSession(kind, stage.target(config.at), stage))
     },
   })
+}
+
+function targetSession(kind: TargetKind, far: FarTarget, stage: Stage): TargetSession {
+  const call = <T>(method: string, effect: 'read' | 'write', work: () => T, hollow?: () => T): Promise<T> =>
+    far.call(stage, far.name, method, effect, work, hollow)
+  const write = (entries: Readonly<Record<string, Secret | null>>, attributes: Readonly<Record<string, string>>): void => {
+    for (const [name, value] of Object.entries(entries)) {
+      far.writes.set(name, (far.writes.get(name) ?? 0) + 1)
+      if (value === null) {
+        far.held.delete(name)
+        far.attributes.delete(name)
+      } else {
+        far.held.set(name, value.reveal())
+        far.attributes.set(name, attributes[name] ?? 'ours')
+      }
+    }
+  }
+  const read = (names: readonly string[]): Prior =>
+    Object.fromEntries(names.map((name) => [name, far.held.has(name) ? new Secret(far.held.get(name) ?? '') : null]))
+  const rest = (names: readonly string[]): Secret =>
+    new Secret(JSON.stringify(Object.fromEntries(names.map((name) => [name, far.attributes.get(name) ?? 'none']))))
+  const session: TargetSession = {
+    probe: () => call('probe', 'read', () => undefined),
+    put: (delivery) => call('put', 'write', () => write(delivery.entries, {}), nothing),
+    restore: (prior, old, stood) =>
+      call(
+        'restore',
+        'write',
+        () => {
+          const attributes = stood === undefined ? {} : (JSON.parse(stood.reveal()) as Record<string, string>)
+          write(prior ?? old?.entries ?? Object.fromEntries([...far.held.keys()].map((name) => [name, null])), attributes)
+          if (old === undefined && prior === undefined) far.used = new Map(far.held)
+        },
+        nothing,
+      ),
+    deploy: (delivery) =>
+      call(
+        'deploy',
+        'write',
+        () => {
+          far.deliveries.push(delivery.id)
+          far.used = new Map(far.held)
+        },
+        nothing,
+      ),
+    close: () => Promise.resolve(),
+  }
+  if (kind === 'readable') {
+    session.current = (names) => call('current', 'read', () => read(names))
+    session.standing = (names) => call('current', 'read', () => ({ values: read(names), rest: rest(names) }))
+  }
+  if (kind === 'hidden')
+    session.standing = (names) =>
+      call('current', 'read', () => {
+        const there = names.filter((name) => far.held.has(name))
+        return {
+          values: Object.fromEntries(names.filter((name) => !far.held.has(name)).map((name) => [name, null])),
+          hidden: Object.fromEntries(there.map((name) => [name, `written ${far.writes.get(name) ?? 0} times`])),
+          rest: rest(names),
+        }
+      })
+  return session
 }
 
 /** Presents the value to the provider; the test may paint it red. */
@@ -652,9 +682,6 @@ function register<T>(registry: object, id: string, adapter: T): void {
 }
 
 for (const kind of allKinds) register(providers, providerOf(kind), fakeProvider(kind))
-for (const readable of [true, false]) {
-  const target = fakeTarget(readable)
-  register(targets, target.id, target)
-}
+for (const kind of ['readable', 'blind', 'hidden'] as const) register(targets, `fake-${kind}`, fakeTarget(kind))
 register(checks, fakeCheck.id, fakeCheck)
 register(checks, fakeLife.id, fakeLife)
