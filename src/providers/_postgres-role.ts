@@ -112,16 +112,23 @@ export function refuse(role: Role, alone: boolean): void {
     })
 }
 
+/** What a login says for which no password was asked: nothing of any password. */
+export function undecided(name: string, { accepted, error }: Attempt): AdapterError {
+  if (accepted) return provesNothing(name)
+  if (codeOf(error) !== '28000') return translated(error)
+  return new AdapterError(
+    'misconfigured',
+    `the server does not let role ${name} in from here at all (28000), so its login could not be proven`,
+    { retryable: false, hints: ['give it a line in pg_hba.conf for this machine'] },
+  )
+}
+
 /** Why a login of this role from here proves nothing, or can't be made at all. */
 export function judgeDoor(name: string, attempt: Attempt, alone: boolean): void {
   const { asked, accepted, error } = attempt
-  if (asked === undefined && accepted) throw provesNothing(name)
-  if (asked === undefined && codeOf(error) === '28000')
-    throw new AdapterError(
-      'misconfigured',
-      `the server does not let role ${name} in from here at all (28000), so its login could not be proven`,
-      { hints: ['give it a line in pg_hba.conf for this machine'] },
-    )
+  if (asked === undefined && (accepted || codeOf(error) === '28000')) throw undecided(name, attempt)
+  // A pooler may not know a role that has no password yet; with two roles nothing is lost by trying.
+  if (asked === undefined && !alone && ['08P01', '28P01'].includes(codeOf(error))) return
   if (asked === undefined) throw translated(error)
   if (alone && asked === 'cleartext')
     throw new AdapterError(

@@ -164,6 +164,11 @@ export function codeOf(thrown: unknown): string {
   return typeof raw === 'string' && /^[A-Z0-9_]{3,40}$/.test(raw) ? raw : 'connection lost'
 }
 
+/** Has the server answered, and not the way to it? */
+export function isAnswer(thrown: unknown): boolean {
+  return /^[0-9A-Z]{5}$/.test(codeOf(thrown))
+}
+
 /**
  * The failure of something that can't have changed anything. Only codes go into messages: the
  * server's text may quote what it was sent.
@@ -181,7 +186,11 @@ export function translated(thrown: unknown): AdapterError {
       hints: ["see who: SELECT * FROM pg_stat_activity WHERE state LIKE '%transaction%'"],
     })
   if (/^[0-9A-Z]{5}$/.test(code)) return new AdapterError(code.startsWith('57P') ? 'unavailable' : 'failed', `the server answered ${code}`)
-  return new AdapterError('unreachable', `can't reach the server: ${code}; nothing was changed`)
+  const hints =
+    code === 'ERR_TLS_CERT_ALTNAME_INVALID'
+      ? ['its certificate is for another name than "host": if that is right, give the name as "serverName"']
+      : []
+  return new AdapterError('unreachable', `can't reach the server: ${code}; nothing was changed`, { hints })
 }
 
 /**

@@ -62,13 +62,14 @@ import {
   codeOf,
   connected,
   ended,
+  isAnswer,
   knocked,
   provesNothing,
   quoted,
   translated,
   tried,
 } from './_postgres.ts'
-import { expiryOf, judgeDoor, mayWrite, refuse, type Role, rolesOf } from './_postgres-role.ts'
+import { expiryOf, judgeDoor, mayWrite, refuse, type Role, rolesOf, undecided } from './_postgres-role.ts'
 
 const ITERATIONS = 4096
 
@@ -242,7 +243,9 @@ async function settle(at: At, intent: Intent, current: Credential | undefined): 
     const rest = end.unconfirmed ? '; no synchronous standby had confirmed it' : ''
     return { outcome: 'applied', issued: made(config, role, password), detail: `role ${name} has the new password${rest}` }
   }
-  if (attempt.asked === undefined || codeOf(attempt.error) !== '28P01') throw translated(attempt.error)
+  // The change would have switched on the one of two; where no password is asked for, that is seen.
+  const off = attempt.asked === undefined && !isAlone(config) && !role.mayLogIn && isAnswer(attempt.error)
+  if (!off && (attempt.asked === undefined || codeOf(attempt.error) !== '28P01')) throw translated(attempt.error)
   if (role.left !== null && role.left <= 0)
     return { outcome: 'ambiguous', candidates: [], detail: `role ${name} is not valid any more, so that no password is taken` }
   const detail = `role ${name} does not have the new password`
@@ -251,12 +254,20 @@ async function settle(at: At, intent: Intent, current: Credential | undefined): 
 
 /**
  * A login over TCP with that very password, for which the server has asked. One that was taken and
- * found no free connection has proven it all the same.
+ * found no free connection has proven it all the same. Where no password was asked for, the login
+ * says nothing of it; a role that may not log in at all is dead whatever pg_hba.conf says.
  */
-async function verify({ config, context, bounds }: At, fields: Fields): Promise<void> {
+async function verify(at: At, fields: Fields): Promise<void> {
+  const { config, context, bounds } = at
   const { username, password } = loginOf(fields, config.user)
-  const { asked, accepted, error } = await tried(config, context, bounds, username, password)
-  if (asked === undefined && accepted) throw provesNothing(username)
+  const attempt = await tried(config, context, bounds, username, password)
+  const { asked, accepted, error } = attempt
+  if (asked === undefined) {
+    if (!accepted && !isAnswer(error)) throw translated(error)
+    const [role] = await asAdmin(at, (client) => rolesOf(client, [username]))
+    if (role?.mayLogIn !== true) throw new AdapterError('refused', `role ${username} may not log in: that is what the server says of it`)
+    throw undecided(username, attempt)
+  }
   if (error !== undefined && !(accepted && codeOf(error) === '53300')) throw translated(error)
 }
 

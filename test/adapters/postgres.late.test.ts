@@ -95,6 +95,7 @@ describe.skipIf(!hasPostgres).each(['single', 'two-users'] as const)('%s', (stra
     for (;;) {
       const { rows } = await admin.query(`SELECT FROM pg_stat_activity WHERE application_name = $1 AND ${what}`, [tag])
       if (rows.length > 0) return
+      await admin.query('SELECT pg_sleep(0.02)')
     }
   }
   /** The session that settles belongs to another process, as after a crash. */

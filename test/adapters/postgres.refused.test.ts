@@ -9,6 +9,7 @@ import { type Fields, Secret } from '../../src/core/secret.ts'
 import postgres from '../../src/providers/postgres.ts'
 import { START } from '../fakes/clock.ts'
 import { type TestContext, testContext } from '../fakes/context.ts'
+import { startRelay } from '../fakes/postgres-relay.ts'
 import { hasPostgres, type Server, startPostgres } from '../fakes/postgres-server.ts'
 
 describe.skipIf(!hasPostgres)('against a real server', () => {
@@ -97,6 +98,19 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
   }
 
   describe.each(['single', 'two-users'] as const)('%s', (strategy) => {
+    test('the rights that are said to be enough are enough', async () => {
+      const user = `ops${++serial}`
+      await sql(`CREATE ROLE ${user} LOGIN CREATEROLE PASSWORD 'of-the-administrator'`)
+      const at = await bench(strategy, { admin: { user, password: 'of-the-administrator' } })
+      await at.session.preflight(at.current)
+      const made = await at.session.create(at.intent, at.current)
+      expect(await at.session.settle(at.intent, at.current)).toMatchObject({ outcome: 'applied' })
+      expect(await accepts(made.fields)).toBe(true)
+      if (strategy === 'single') return
+      await at.session.revoke?.({ fields: made.fields, ...(made.handle === undefined ? {} : { handle: made.handle }) })
+      expect([await accepts(made.fields), await accepts(at.old)]).toEqual([false, true])
+    })
+
     test('an administrator whose sessions are read-only', async () => {
       const at = await bench(strategy)
       await sql('ALTER ROLE admin SET default_transaction_read_only = on')
@@ -161,9 +175,9 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
         const fields = { username: new Secret(at.name), password: new Secret('made up') }
         for (const expected of ['live', 'dead'] as const)
           expect(await failure(at.session.verify?.({ fields }, expected))).toMatchObject({ code: 'misconfigured' })
-        // Let in without a word, and then shut out: that is no proof of its death.
+        // A role that may not log in is dead whatever the server asks for.
         await sql(`ALTER ROLE ${at.name} NOLOGIN`)
-        expect(await failure(at.session.verify?.({ fields }, 'dead'))).toMatchObject({ code: 'misconfigured' })
+        expect(await failure(at.session.verify?.({ fields }, 'dead'))).toMatchObject({ code: 'refused' })
       } finally {
         await server.hba()
       }
@@ -174,6 +188,10 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
       await server.hba(`host all ${at.name} 127.0.0.1/32 reject`)
       try {
         expect((await failure(at.session.preflight(at.current))).message).toMatch(/not let role .* in from here at all/)
+        const fields = { username: new Secret(at.name), password: new Secret('the-old-password') }
+        expect((await failure(at.session.verify?.({ fields }, 'dead'))).code, 'it may live for others').toBe('misconfigured')
+        await sql(`ALTER ROLE ${at.name} NOLOGIN`)
+        expect(await failure(at.session.verify?.({ fields }, 'dead'))).toMatchObject({ code: 'refused' })
       } finally {
         await server.hba()
       }
@@ -269,6 +287,28 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
       await two.session.preflight(two.current)
     } finally {
       await server.hba()
+    }
+  })
+
+  test('a pooler that does not know the role yet: with two of them nothing is lost by trying', async () => {
+    const relay = await startRelay(server.port)
+    try {
+      const two = await bench('two-users', { port: relay.port })
+      relay.forget(two.name)
+      await two.session.preflight(two.current)
+      const fields = { username: new Secret(two.name), password: new Secret('one-of-b') }
+      expect((await failure(two.session.verify?.({ fields }, 'dead'))).code, 'it may live').toBe('failed')
+      await two.session.revoke?.({ fields, handle: { id: two.name, live: true } })
+      expect(await failure(two.session.verify?.({ fields }, 'dead'))).toMatchObject({ code: 'refused' })
+      // It is switched off still, so the change that switches it on was not made.
+      expect(await two.session.settle(two.intent, two.current)).toMatchObject({ outcome: 'none' })
+      await sql(`ALTER ROLE ${two.name} LOGIN`)
+      expect((await failure(two.session.settle(two.intent, two.current))).message).toContain('08P01')
+      const one = await bench('single', { port: relay.port })
+      relay.forget(one.name)
+      expect((await failure(one.session.preflight(one.current))).message).toBe('the server answered 08P01')
+    } finally {
+      relay.stop()
     }
   })
 

@@ -11,6 +11,8 @@ export interface Relay {
   readonly held: Promise<void>
   /** Sends what was kept back, late. Resolves when the server has closed or answered. */
   release(): Promise<void>
+  /** A pooler that does not know this role, as PgBouncer says it of one that has no password. */
+  forget(role: string): void
   /** Cuts the clients off; the server does not learn of it. */
   cut(): void
   stop(): void
@@ -22,6 +24,7 @@ export async function startRelay(target: number, { pooler = false } = {}): Promi
   const kept: { readonly up: Socket; readonly bytes: Buffer }[] = []
   let wanted: string | undefined
   let doomed: string | undefined
+  let forgotten: string | undefined
   let cut = false
   const clients = new Set<Socket>()
   let tell: () => void = () => undefined
@@ -36,6 +39,7 @@ export async function startRelay(target: number, { pooler = false } = {}): Promi
       socket.on('error', () => undefined)
     }
     down.on('data', (bytes: Buffer) => {
+      if (forgotten !== undefined && bytes.includes(`user\0${forgotten}\0`)) return void down.end(NO_SUCH_USER)
       if (wanted !== undefined && bytes.includes(wanted)) {
         holding = true
         wanted = undefined
@@ -61,6 +65,7 @@ export async function startRelay(target: number, { pooler = false } = {}): Promi
     port: (server.address() as AddressInfo).port,
     held,
     hold: (text) => (wanted = text),
+    forget: (role) => (forgotten = role),
     lose: (text) => (doomed = text),
     cut: () => {
       cut = true
@@ -80,6 +85,14 @@ export async function startRelay(target: number, { pooler = false } = {}): Promi
     },
   }
 }
+
+/** ErrorResponse, as PgBouncer 1.18 sends it. */
+const NO_SUCH_USER = ((): Buffer => {
+  const fields = Buffer.from('SFATAL\0C08P01\0Mno such user\0\0')
+  const head = Buffer.from([0x45, 0, 0, 0, 0])
+  head.writeInt32BE(fields.length + 4, 1)
+  return Buffer.concat([head, fields])
+})()
 
 /** BackendKeyData: `K`, length 12, process number, key (https://www.postgresql.org/docs/current/protocol-message-formats.html). */
 function renumbered(bytes: Buffer): Buffer {
