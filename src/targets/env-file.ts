@@ -59,7 +59,8 @@ export default defineTarget({
     return Promise.resolve({
       probe: async () => {
         await usableDirectory(path)
-        await readText(path)
+        const { stats } = await readText(path)
+        if (stats !== undefined) await replaceable(path, stats)
       },
       current: async (names) => {
         const { text } = await readText(path)
@@ -157,6 +158,33 @@ async function regularFile(path: string): Promise<Stats | undefined> {
   return found
 }
 
+/** Can a new file take the place of this one, with its owner and its group? Throws before anything is written where it can't. */
+async function replaceable(path: string, { uid, gid }: Stats): Promise<void> {
+  const shown = visible(path, 200)
+  if ((await mountPoints()).has(placeOf(path)))
+    throw refusal('misconfigured', `${shown} is mounted as a single file, which can not be replaced`, 'mount its directory')
+  const [user, groups] = [process.geteuid?.(), [process.getegid?.(), ...(process.getgroups?.() ?? [])]]
+  if (user === undefined || user === 0) return
+  if (uid !== user) throw notKept(shown, `belongs to the user ${uid}`)
+  if (!groups.includes(gid)) throw notKept(shown, `belongs to the group ${gid}`)
+}
+
+function notKept(shown: string, what: string): AdapterError {
+  return refusal(
+    'denied',
+    `${shown} ${what}, and a new file in its place could not`,
+    'run rotate as its owner or as root, or let the file belong to the user of rotate and be read by a group that this user is in',
+  )
+}
+
+/** Where something is mounted, as Linux says it (https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html: the fifth field, in octal where it has spaces). */
+async function mountPoints(): Promise<ReadonlySet<string>> {
+  const text = await readFile('/proc/self/mountinfo', 'utf8').catch(() => '')
+  const octal = (field: string): string =>
+    field.replace(/\\([0-7]{3})/g, (_all, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)))
+  return new Set(text.split('\n').map((line) => octal(line.split(' ')[4] ?? '')))
+}
+
 interface Content {
   readonly text: string
   readonly stats: Stats | undefined
@@ -235,8 +263,11 @@ async function replace(path: string, content: Content, edited: string | null): P
       await handle.writeFile(edited)
       if (content.stats !== undefined) {
         const { uid, gid, mode } = content.stats
-        // Only root may give a file away; for others the group is kept where they belong to it.
-        await handle.chown(uid, gid).catch(() => undefined)
+        const own = await handle.stat()
+        if (own.uid !== uid || own.gid !== gid)
+          await handle.chown(uid, gid).catch(() => {
+            throw notKept(visible(path, 200), own.uid === uid ? `belongs to the group ${gid}` : `belongs to the user ${uid}`)
+          })
         await handle.chmod(mode & 0o7777)
       }
       await handle.sync()

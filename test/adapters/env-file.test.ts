@@ -1,6 +1,7 @@
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import {
   chmodSync,
+  chownSync,
   existsSync,
   linkSync,
   mkdirSync,
@@ -381,6 +382,57 @@ describe('the file itself', () => {
     await put(path, { A: 'y' })
     expect(statSync(path).mode & 0o777).toBe(0o640)
   })
+
+  test.skipIf(process.getuid?.() !== 0)('its owner and its group stay, and who could not keep them does not begin', async () => {
+    const path = join(dir, '.env')
+    writeFileSync(path, 'A=1\n')
+    chownSync(path, 65_534, 60_000)
+    await put(path, { A: '2' })
+    expect(statSync(path)).toMatchObject({ uid: 65_534, gid: 60_000 })
+    chownSync(dir, 1, 1)
+    const module = new URL('../../src/targets/env-file.ts', import.meta.url).href
+    const secret = new URL('../../src/core/secret.ts', import.meta.url).href
+    // The modules are loaded before the rights are given up, because the tree may be in a directory of root's.
+    const script = `
+      const { default: target } = await import(${JSON.stringify(module)})
+      const { Secret } = await import(${JSON.stringify(secret)})
+      await import('dotenv')
+      const session = await target.open({ path: process.argv[1] }, {})
+      process.setgroups([]); process.setgid(1); process.setuid(1)
+      for (const call of [() => session.probe(), () => session.put({ id: 'd', path: 'p', version: 1, entries: { A: new Secret('3') }, fields: {} })])
+        console.log(await call().then(() => 'done', ({ code, effect, message }) => [code, effect, message].join(' ')))`
+    const told = (): string =>
+      execFileSync(process.execPath, ['--input-type=module', '-e', script, path], {
+        encoding: 'utf8',
+        cwd: new URL('../..', import.meta.url),
+      })
+    chmodSync(path, 0o666)
+    expect(told().match(/^denied none .* belongs to the user 65534/gm)).toHaveLength(2)
+    chownSync(path, 1, 60_000)
+    expect(told().match(/^denied none .* belongs to the group 60000/gm)).toHaveLength(2)
+    expect([readFileSync(path, 'utf8'), readdirSync(dir)]).toEqual(['A=2\n', ['.env']])
+    chownSync(path, 1, 1)
+    expect(told()).toBe('done\ndone\n')
+    expect([statSync(path).uid, statSync(path).gid, readFileSync(path, 'utf8')]).toEqual([1, 1, 'A=3\n'])
+  })
+
+  test.skipIf(process.getuid?.() !== 0 || process.platform !== 'linux')(
+    'a single file that is mounted is found by the probe',
+    ({ skip }) => {
+      if (spawnSync('unshare', ['-m', 'true']).status !== 0) return skip('no right to mount here')
+      writeFileSync(join(dir, 'host env'), 'A=1\n')
+      mkdirSync(join(dir, 'with space'))
+      writeFileSync(join(dir, 'with space', '.env'), '')
+      const module = new URL('../../src/targets/env-file.ts', import.meta.url).href
+      const script = `
+      const { default: target } = await import(${JSON.stringify(module)})
+      const session = await target.open({ path: process.argv[1] }, {})
+      console.log(await session.probe().then(() => 'done', ({ code, message, hints }) => [code, message, hints].join(' ')))`
+      const run = `mount --bind "$1/host env" "$1/with space/.env" && "$2" --input-type=module -e "$3" "$1/with space/.env"`
+      const told = execFileSync('unshare', ['-m', 'sh', '-c', run, 'sh', dir, process.execPath, script], { encoding: 'utf8' })
+      expect(told).toMatch(/^misconfigured .* is mounted as a single file.* mount its directory/)
+    },
+  )
 
   test('it is replaced, never written in place, and nothing else is left', async () => {
     const path = join(dir, '.env')
