@@ -21,6 +21,7 @@ import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { Secret } from '../../src/core/secret.ts'
 import type { TargetSession } from '../../src/core/target.ts'
+import { createSpawn } from '../../src/net/spawn.ts'
 import envFile from '../../src/targets/env-file.ts'
 import { expectNoLeak } from '../conformance/_shared.ts'
 import { documentSuite } from '../conformance/document.suite.ts'
@@ -414,6 +415,27 @@ describe('the file itself', () => {
     chownSync(path, 1, 1)
     expect(told()).toBe('done\ndone\n')
     expect([statSync(path).uid, statSync(path).gid, readFileSync(path, 'utf8')]).toEqual([1, 1, 'A=3\n'])
+  })
+
+  test('its access list stays, and where it could not the probe says so', async ({ skip }) => {
+    const path = join(dir, '.env')
+    writeFileSync(path, 'A=1\n', { mode: 0o640 })
+    if (spawnSync('setfacl', ['-m', 'u:daemon:r', path]).status !== 0) return skip('no setfacl, or a file system without access lists')
+    const list = (): string => execFileSync('getfacl', ['-c', '--absolute-names', path], { encoding: 'utf8' })
+    const before = list()
+    expect(before).toContain('user:daemon:r--')
+    await put(path, { A: '2' })
+    expect([readFileSync(path, 'utf8'), list()]).toEqual(['A=2\n', before])
+    await (await open(path)).probe()
+    // A system whose cp can't do it.
+    writeFileSync(join(dir, 'cp'), '#!/bin/sh\nexit 0\n', { mode: 0o755 })
+    const spawn = createSpawn({ path: `${dir}:${process.env['PATH']}`, cwd: dir, home: dir })
+    const session = await envFile.open({ path }, testContext({ spawn }))
+    const refused = { code: 'denied', effect: 'none', message: expect.stringContaining('access list') as string }
+    await expect(session.probe()).rejects.toMatchObject(refused)
+    const entries = entriesOf({ A: '3' })
+    await expect(session.put({ id: 'd', path: 'p', version: 1, entries, fields: entries })).rejects.toMatchObject(refused)
+    expect([readFileSync(path, 'utf8'), readdirSync(dir).toSorted()]).toEqual(['A=2\n', ['.env', 'cp']])
   })
 
   test.skipIf(process.getuid?.() !== 0 || process.platform !== 'linux')(
