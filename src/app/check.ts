@@ -1,9 +1,11 @@
-/** `check`: does a value work now? The provider's own verification and every configured check. Changes nothing. */
+/** `check`: does a value work now, and nothing that is called ended? The provider's own verification and every configured check. Changes nothing. */
 import { AdapterError, RotateError } from '../core/errors.ts'
-import { currentVersion, versionOf } from '../core/model.ts'
+import { currentVersion, type SecretRecord, versionOf } from '../core/model.ts'
+import type { EnginePorts } from '../engine/ports.ts'
 import { providerOfVersion } from '../engine/session.ts'
 import type { Deps } from './deps.ts'
 import { enginePorts } from './engine.ts'
+import { endedVersions, stillOpens } from './ended.ts'
 import { findSecret } from './find.ts'
 
 export interface CheckReport {
@@ -17,7 +19,10 @@ export interface CheckReport {
   }[]
 }
 
-/** Asks the provider, then runs every check once. A secret with neither has nothing to ask: `ok` with no checks. */
+/**
+ * Asks the provider, then runs every check once, then asks about ended versions, unless one version was named: one that is still accepted is a red check of type
+ * `ended`. A secret without anybody to ask: `ok` with no checks.
+ */
 export async function check(deps: Deps, input: { readonly path: string; readonly version?: number }): Promise<CheckReport> {
   const ports = await enginePorts(deps)
   const secret = await findSecret(deps.vault, input.path)
@@ -61,5 +66,26 @@ export async function check(deps: Deps, input: { readonly path: string; readonly
   for (const spec of secret.schedule?.checks ?? []) {
     if (spec.type !== 'provider') await timed(spec.key, spec.type, () => ports.adapters.runCheck(spec, fields, secret.path))
   }
+  if (input.version === undefined) results.push(...(await endedOnes(deps, ports, secret)))
   return { ok: results.every((result) => result.ok), checks: results }
+}
+
+/** A row for each ended version that is still accepted, or one for all that are refused. None where nobody was asked. */
+async function endedOnes(deps: Deps, ports: EnginePorts, secret: SecretRecord): Promise<CheckReport['checks']> {
+  const started = deps.clock.monotonic()
+  const { open, refused, unasked, older } = await endedVersions(ports, secret)
+  const row = (name: string, ok: boolean, detail: string): CheckReport['checks'][number] => ({
+    name,
+    type: 'ended',
+    ok,
+    detail,
+    ms: Math.round(deps.clock.monotonic() - started),
+  })
+  if (open.length > 0) return open.map((version) => row(`ended:${version.n}`, false, stillOpens(secret, version)))
+  if (refused === 0) return []
+  const rest = [
+    ...(unasked > 0 ? [`${unasked} could not be asked about`] : []),
+    ...(older > 0 ? [`${older} older ones were not asked about`] : []),
+  ]
+  return [row('ended', true, [`ended versions that were asked about: ${refused}, all refused`, ...rest].join('; '))]
 }

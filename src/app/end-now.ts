@@ -1,6 +1,6 @@
 /** Ending the grace and the quarantine of old versions at once. The gates stay: a newer version must be current and proven. */
 import type { SecretRecord } from '../core/model.ts'
-import { withVersion } from '../core/model.ts'
+import { isAlive, withVersion } from '../core/model.ts'
 import type { EnginePorts } from '../engine/ports.ts'
 import { retireDue, type RetireResult } from '../engine/retire.ts'
 
@@ -35,8 +35,10 @@ export async function endNow(ports: EnginePorts, secretId: string, wish: EndNow)
 }
 
 function due(secret: SecretRecord, n: number, now: number, force: boolean): SecretRecord {
-  return withVersion(secret, n, (version) => ({
+  return withVersion(secret, n, ({ endedAt, ...version }) => ({
     ...version,
+    // Called ended, and seen at work.
+    ...(isAlive(version) ? (endedAt === undefined ? {} : { endedAt }) : { state: 'unknown' as const }),
     retirement: {
       ...(version.retirement ?? { step: 'waiting' as const, failures: 0, quarantineMs: 0 }),
       why: 'operator' as const,

@@ -3,6 +3,7 @@ import type { RunPlan, SecretRecord, TargetSpec } from '../core/model.ts'
 import { currentVersion } from '../core/model.ts'
 import { usage } from '../core/errors.ts'
 import { humanSpan } from '../core/duration.ts'
+import { visible } from '../core/names.ts'
 import type { Traits } from '../core/provider.ts'
 import { parseConfig } from '../core/schema.ts'
 import type { Target } from '../core/target.ts'
@@ -64,6 +65,15 @@ const MAKES: Readonly<Record<Traits['mints'], string>> = {
   person: 'needs a new value that a person makes and hands over',
 }
 
+/** Of two users in turn, the one whose turn it is: switched on again where this vault has switched it off. */
+function switchedOn(secret: SecretRecord, traits: Traits): string {
+  const current = currentVersion(secret)?.handle?.id
+  if (traits.overlap !== 'two-users' || current === undefined) return ''
+  const spare = secret.versions.findLast(({ handle }) => handle !== undefined && handle.id !== current)
+  if (spare === undefined || !['suspended', 'revoked', 'discarded'].includes(spare.state)) return ''
+  return `; switches ${visible(spare.handle?.id ?? '', 60)}, which this vault has switched off, on again`
+}
+
 /** Deploy steps of targets that have nothing to deploy. */
 async function withoutDeploy(plan: RunPlan): Promise<ReadonlySet<string>> {
   const steps: string[] = []
@@ -91,7 +101,7 @@ async function describe(
         effect:
           plan.overlap === 'in-place'
             ? `${title}: replaces the value. OUTAGE: the old one dies at once, consumers fail until they have the new one`
-            : `${title}: ${MAKES[traits.mints]}; the old one stays alive`,
+            : `${title}: ${MAKES[traits.mints]}; the old one stays alive${switchedOn(secret, traits)}`,
       }
     case 'verify':
       return { step, target: null, effect: 'asks the provider whether it accepts the new value' }

@@ -11,6 +11,7 @@ import { CLOCK_TOLERANCE } from '../engine/policy.ts'
 import type { EnginePorts } from '../engine/ports.ts'
 import type { Deps } from './deps.ts'
 import { enginePorts } from './engine.ts'
+import { endedVersions, stillOpens } from './ended.ts'
 import { findSecret } from './find.ts'
 import { classify } from './revoke.ts'
 
@@ -44,7 +45,7 @@ export async function reconcile(deps: Deps, input: { readonly path?: string; rea
   const all: Looked[] = []
   for (const secret of secrets) {
     deps.signal.throwIfAborted()
-    all.push(await look(deps, ports, secret))
+    all.push(await look(deps, ports, secret), await lookAtEnded(ports, secret))
   }
   const open = all.flatMap((one) => one.open)
   const settles = input.apply && input.path === undefined && open.length === 0 && !before.trusted
@@ -97,6 +98,12 @@ async function look(deps: Deps, ports: EnginePorts, secret: SecretRecord): Promi
   } finally {
     await session?.close()
   }
+}
+
+/** What is called ended and still opens something. */
+async function lookAtEnded(ports: EnginePorts, secret: SecretRecord): Promise<Looked> {
+  const { open } = await endedVersions(ports, secret)
+  return { keys: [], open: open.map((version) => `${secret.path}: ${stillOpens(secret, version)}`) }
 }
 
 function nobodyToAsk(secret: SecretRecord): Looked {

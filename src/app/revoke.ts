@@ -1,10 +1,12 @@
 /** Ending grace now (`revoke`), and taking keys at the provider into our care (`adopt`, `reconcile`'s list). */
 import { RotateError } from '../core/errors.ts'
 import type { Handle, SecretRecord, VersionRecord } from '../core/model.ts'
-import { currentVersion, versionOf, withVersion } from '../core/model.ts'
+import { currentVersion, isAlive, versionOf, withVersion } from '../core/model.ts'
+import type { EnginePorts } from '../engine/ports.ts'
 import type { RetireResult } from '../engine/retire.ts'
 import type { Deps } from './deps.ts'
 import { endNow } from './end-now.ts'
+import { opens } from './ended.ts'
 import { enginePorts } from './engine.ts'
 import { findSecret } from './find.ts'
 import { cleanupFailure } from './run-view.ts'
@@ -27,12 +29,12 @@ export async function revoke(
       hint: `rotate resume ${secret.openRun}`,
       runId: secret.openRun,
     })
-  const wanted = choose(secret, input.version)
+  const wanted = await choose(ports, secret, input.version)
   const results = await endNow(ports, secret.id, { versions: wanted, force: input.force, why: 'ended by the operator' })
   return { path: secret.path, results, failure: cleanupFailure(secret.path, results, undefined) }
 }
 
-function choose(secret: SecretRecord, wanted: number | undefined): readonly number[] {
+async function choose(ports: EnginePorts, secret: SecretRecord, wanted: number | undefined): Promise<readonly number[]> {
   if (wanted === undefined) {
     const waiting = secret.versions.filter(
       (version) => version.retirement !== undefined || (version.labels.includes('previous') && version.state === 'live'),
@@ -51,7 +53,8 @@ function choose(secret: SecretRecord, wanted: number | undefined): readonly numb
       hint: `rotate now ${secret.path}`,
     })
   }
-  if (version.state === 'revoked' || version.state === 'retired' || version.state === 'discarded') {
+  // One that is called ended and still opens something can be ended once more.
+  if (!isAlive(version) && (await opens(ports, secret, version)) !== true) {
     throw new RotateError('conflict', `version ${wanted} of ${secret.path} is already ${version.state}`)
   }
   return [wanted]

@@ -61,6 +61,8 @@ export interface Retirement {
   readonly runId?: string
   /** How to reach the provider, where the schedule no longer says it. */
   readonly provider?: ProviderRef
+  /** Targets that still showed the version: the id under which the current value is being delivered to each once more. */
+  readonly again?: Readonly<Record<string, string>>
 }
 
 export interface VersionRecord {

@@ -184,7 +184,7 @@ async function perform(bench: Workbench, loaded: Loaded, step: string): Promise<
     case 'create': {
       if (loaded.secret.strays.length === 0) return create(bench, loaded)
       // A key whose value was lost may hold the only free place.
-      await cleanStrays(ports, loaded.secret.id)
+      await cleanStrays(ports, loaded.secret.id, { emergency: plan.emergency })
       return create(bench, await loadRun(ports, id))
     }
     case 'verify': {

@@ -18,6 +18,24 @@ export async function issuer(ports: EnginePorts, secret: SecretRecord, version: 
   return made?.plan.provider?.id === version.providerId ? (made?.plan.provider ?? undefined) : undefined
 }
 
+/**
+ * Can the provider, as it is configured now, end this version, although it could not when the version
+ * was issued? Only what it has issued here, or what carries a handle that was recorded, and a value
+ * that was given while it was the provider, where it addresses credentials by their value (law 6).
+ */
+export async function endableNow(ports: EnginePorts, secret: SecretRecord, version: VersionRecord): Promise<boolean> {
+  const provider = await issuer(ports, secret, version)
+  if (provider === undefined || provider.id !== version.providerId) return false
+  if ((await answered(() => ports.adapters.traits(provider))).revoke === 'none') return false
+  if (version.source.startsWith('provider:') || version.handle !== undefined) return true
+  const session = await answered(() => ports.adapters.openProvider(provider, secret.path))
+  try {
+    return session.list === undefined && session.handleOf === undefined
+  } finally {
+    await session.close()
+  }
+}
+
 /** Throws when the evidence is not there. */
 export async function gates(
   ports: EnginePorts,

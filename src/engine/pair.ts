@@ -4,10 +4,13 @@
  * delete it.
  */
 import { type AdapterError, asAdapterError, RotateError } from '../core/errors.ts'
-import type { RunPlan, SecretRecord, VersionRecord } from '../core/model.ts'
+import type { RunPlan, SecretRecord, TargetSpec, VersionRecord, Written } from '../core/model.ts'
 import { currentVersion } from '../core/model.ts'
+import type { Delivery, TargetSession } from '../core/target.ts'
+import { inPlaceOf } from './places.ts'
 import type { EnginePorts } from './ports.ts'
 import { answered, confirmed, deliveryOf } from './session.ts'
+import { signsAfter } from './standing.ts'
 
 /** The version that stands beside version `n` when a run delivers it: the old one if it is granted a grace, else none but `n`. */
 export function besideNew(plan: RunPlan, n: number): number {
@@ -30,45 +33,62 @@ function holders(secret: SecretRecord, version: VersionRecord): readonly string[
   return later ? [] : (secret.schedule?.targets ?? []).flatMap((target) => (target.previous === undefined ? [] : [target.key]))
 }
 
+/** The version that stands beside the current one once `dying` is gone: one that is still in its grace, else none but the current one. */
+export function besideWithout(secret: SecretRecord, current: number, dying: number): number {
+  return secret.versions.findLast((version) => version.n !== current && version.n !== dying && isPublished(version))?.n ?? current
+}
+
 /**
  * Before an old version ends: puts the current value into the place of the old one wherever the pair is published, and makes consumers take it up. May be repeated; the
- * retirement's step, which does not move on, is the intent. `told` is called after each target. Resolves to the first failure, with its target named.
+ * retirement's step, which does not move on, is the intent. `told` is called after each target, with the signs of what was written. Resolves to the first failure, with
+ * its target named.
  */
 export async function withdraw(
   ports: EnginePorts,
   secret: SecretRecord,
   version: VersionRecord,
-  told: (target: string) => Promise<void>,
+  told: (target: string, written: Written | undefined) => Promise<void>,
 ): Promise<AdapterError | undefined> {
   const current = currentVersion(secret)
   if (current === undefined) return undefined
   let failure: AdapterError | undefined
   for (const key of holders(secret, version)) {
+    let written: Written | undefined
     try {
+      const spec = secret.schedule?.targets.find((target) => target.key === key)
+      const fields = await ports.vault.read((reader) => reader.value(secret.id, current.n))
+      if (spec === undefined || fields === undefined) throw new Error(`version ${current.n} of ${secret.path} or its target ${key} is gone`)
       await ports.faults.at(`before:effect:withdraw:${key}`)
-      await putAlone(ports, secret, key, current.n, `${version.retirement?.runId ?? secret.id}.${key}.alone.v${current.n}`)
+      const id = `${version.retirement?.runId ?? secret.id}.${key}.alone.v${current.n}`
+      const delivery = deliveryOf(spec, secret.path, current.n, fields, id, fields)
+      const session = await answered(() => ports.adapters.openTarget(spec, secret.path))
+      try {
+        written = await inPlaceOf(ports, spec, () => putCurrent(session, spec, delivery, current.n))
+        await session.deploy?.(delivery)
+      } finally {
+        await session.close()
+      }
       await ports.faults.at(`after:effect:withdraw:${key}`)
     } catch (thrown) {
       if (thrown instanceof RotateError || (thrown instanceof Error && thrown.name === 'InjectedCrash')) throw thrown
       failure ??= asAdapterError(thrown)
       continue
     }
-    await told(key)
+    await told(key, written)
   }
   return failure
 }
 
-async function putAlone(ports: EnginePorts, secret: SecretRecord, key: string, n: number, id: string): Promise<void> {
-  const spec = secret.schedule?.targets.find((target) => target.key === key)
-  const fields = await ports.vault.read((reader) => reader.value(secret.id, n))
-  if (spec === undefined || fields === undefined) throw new Error(`version ${n} of ${secret.path} or its target ${key} is gone`)
-  const session = await answered(() => ports.adapters.openTarget(spec, secret.path))
-  try {
-    const delivery = deliveryOf(spec, secret.path, n, fields, id, fields)
-    await session.put(delivery)
-    await confirmed(session, delivery.entries, key)
-    await session.deploy?.(delivery)
-  } finally {
-    await session.close()
-  }
+/** Writes the current value and reads it back; the caller holds the place. Returns the signs of what was written, where there are any. */
+export async function putCurrent(
+  session: TargetSession,
+  spec: TargetSpec,
+  delivery: Delivery,
+  beside: number,
+): Promise<Written | undefined> {
+  await session.put(delivery)
+  await confirmed(session, delivery.entries, spec.key)
+  const signs = await signsAfter(session, Object.keys(delivery.entries))
+  if (signs === undefined) return undefined
+  return { version: delivery.version, ...(spec.previous === undefined ? {} : { beside }), signs }
 }

@@ -1,12 +1,19 @@
 /**
  * The end of an old version: gates → suspend → quarantine → delete → proof of death. Belongs to the version and blocks no run.
  *
- * The gates (law 5): a newer version is current and verified afresh, its checks are green, no run is open, the clock can be trusted, and the old one has not
- * been seen in use since it was replaced, where the provider can tell. `force` (an operator's `revoke --force`, an emergency) leaves out the last.
+ * The gates (law 5): a newer version is current and verified afresh, its checks are green, no run is open, the clock can be trusted, no target hands the old one out
+ * any more (handed-out.ts), and it has not been seen in use since it was replaced, where the provider can tell.
+ *
+ * What an override leaves out, and nothing else:
+ * - `revoke`, and an emergency for every version in grace: what is left of the grace and of the quarantine.
+ * - `revoke --force`, an emergency, a leaked value (`force`): also the sight of its use since it was replaced; and, where the provider ends it, that it could be
+ *   withdrawn from a target which publishes the pair and can't be read (the result names the target). A target that can be read and still shows it holds the end.
+ * - `discard`, of what was never current or was taken back: that the current version is proven, since the undo has done that, and a backup. Targets which its run
+ *   never wrote to, or which an operator gave up by name, are not looked at.
  */
 import { DAY } from '../core/duration.ts'
 import { AdapterError, asAdapterError, RotateError } from '../core/errors.ts'
-import type { AuditEntry, ProviderRef, Retirement, SecretRecord, VersionRecord, VersionState } from '../core/model.ts'
+import type { AuditEntry, ProviderRef, Retirement, SecretRecord, VersionRecord, VersionState, Written } from '../core/model.ts'
 import { currentVersion, isAlive, versionOf, withVersion } from '../core/model.ts'
 import type { Credential, ProviderSession } from '../core/provider.ts'
 import { busy, claimed, release, withoutClaim } from './claim.ts'
@@ -15,8 +22,10 @@ import { lostClaim } from './journal.ts'
 import { clockDoubt, retryPause } from './policy.ts'
 import { withdraw } from './pair.ts'
 import type { EnginePorts } from './ports.ts'
-import { gates, isDead, issuer, proveDead } from './evidence.ts'
+import { handedOut } from './handed-out.ts'
+import { endableNow, gates, isDead, issuer, proveDead } from './evidence.ts'
 import { answered, credentialOf, missingIsFine } from './session.ts'
+import { withWritten } from './standing.ts'
 
 export interface RetireResult {
   readonly path: string
@@ -63,7 +72,9 @@ function isDue(retirement: Retirement, now: number): boolean {
 
 /** `last`: the commit that ends it also gives the secret back, so that a crash after it leaves nothing. */
 async function retireOne(ports: EnginePorts, secretId: string, n: number, last: boolean): Promise<RetireResult> {
-  const { secret, version, retirement } = await look(ports, secretId, n)
+  const seen = await look(ports, secretId, n)
+  const { retirement } = seen
+  let { secret, version } = seen
   if (retirement === undefined) return held(secret, version, ports.clock.now(), 'nothing to do', false)
   const unsure = clockDoubt(ports.clock, await ports.vault.highestTime())
   // A provider that is asked may confirm the clock; where nobody is asked it stays as it is.
@@ -71,9 +82,23 @@ async function retireOne(ports: EnginePorts, secretId: string, n: number, last: 
     return held(secret, version, ports.clock.now(), unsure, false)
   const gone = retirement.why === 'discard' ? 'discarded' : 'retired'
   if (!version.revocable) {
-    const failure = await alone(ports, secret, version, retirement)
-    if (failure !== undefined) return hold(ports, secretId, n, failure)
-    return end(ports, secretId, n, gone, 'not revocable here', last)
+    try {
+      // What could not be ended when it was issued may be by now.
+      if (await endableNow(ports, secret, version)) ({ secret, version } = await revocableNow(ports, secretId, n))
+    } catch (thrown) {
+      if (thrown instanceof AdapterError) return hold(ports, secretId, n, thrown)
+      throw thrown
+    }
+  }
+  if (!version.revocable) {
+    try {
+      await alone(ports, secret, version, retirement)
+      const seen = await nowhere(ports, secretId, n)
+      return await end(ports, secretId, n, gone, ['not revocable here', ...seen].join('; '), last)
+    } catch (thrown) {
+      if (thrown instanceof AdapterError) return hold(ports, secretId, n, thrown)
+      throw thrown
+    }
   }
   if (sharesValue(secret, version, retirement))
     return end(ports, secretId, n, gone, 'another version holds the same value, and ends it when its own time comes', last)
@@ -97,25 +122,67 @@ async function retireOne(ports: EnginePorts, secretId: string, n: number, last: 
   }
 }
 
-/** Nobody holds it beside the current one any more; else what is in the way. */
-async function alone(
-  ports: EnginePorts,
-  secret: SecretRecord,
-  version: VersionRecord,
-  retirement: Retirement,
-): Promise<AdapterError | undefined> {
-  const failure = await withdraw(ports, secret, version, (target) =>
-    mutate(ports, secret.id, version.n, (same) => same, {
-      action: 'target_updated',
-      status: 'success',
-      metadata: { target, withdrawn: version.hint },
-    }),
+/** From now on its end is the provider's. */
+async function revocableNow(ports: EnginePorts, secretId: string, n: number): ReturnType<typeof look> {
+  await mutate(ports, secretId, n, (version) => ({ ...version, revocable: true }), {
+    action: 'secret_updated',
+    status: 'success',
+    metadata: { revocable: true },
+  })
+  return look(ports, secretId, n)
+}
+
+/**
+ * Sees to it that nobody holds it beside the current one any more. Throws what is in the way. Resolves to what was left out: where the provider ends the value, a
+ * target that can't be written must not keep alive what an operator wants dead.
+ */
+async function alone(ports: EnginePorts, secret: SecretRecord, version: VersionRecord, retirement: Retirement): Promise<readonly string[]> {
+  const failure = await withdraw(ports, secret, version, (target, written) =>
+    mutate(
+      ports,
+      secret.id,
+      version.n,
+      (same) => same,
+      { action: 'target_updated', status: 'success', metadata: { target, withdrawn: version.hint } },
+      { written: { key: target, written } },
+    ),
   )
-  if (failure === undefined) return undefined
-  // Where the provider ends the value, a target that can't be written must not keep alive what an operator wants dead.
-  if (retirement.force && version.revocable) return undefined
+  if (failure === undefined) return []
   const { code, message, retryable, hints } = failure
-  return new AdapterError(code, `it could not be withdrawn from where it stands beside the current value: ${message}`, { retryable, hints })
+  const what = `it could not be withdrawn from where it stands beside the current value: ${message}`
+  if (retirement.force && version.revocable) return [what]
+  throw new AdapterError(code, what, { retryable, hints })
+}
+
+/** Sees to it that no target hands it out. Throws what is in the way; resolves to what else was seen. */
+async function nowhere(ports: EnginePorts, secretId: string, n: number): Promise<readonly string[]> {
+  const { secret, version } = await look(ports, secretId, n)
+  const current = currentVersion(secret)?.n ?? null
+  const row = (target: string): AuditEntry['metadata'] => ({ target, again: true, delivered: current })
+  return handedOut(ports, secret, version, {
+    intend: (target, id) =>
+      mutate(
+        ports,
+        secretId,
+        n,
+        (before, retirement) => ({ ...before, retirement: { ...retirement, again: { ...retirement.again, [target]: id } } }),
+        { action: 'target_updated', status: 'pending', metadata: row(target) },
+      ),
+    done: (target, written) =>
+      mutate(
+        ports,
+        secretId,
+        n,
+        (before, retirement) => ({ ...before, retirement: withoutAgain(retirement, target) }),
+        { action: 'target_updated', status: 'success', metadata: row(target) },
+        { written: { key: target, written } },
+      ),
+  })
+}
+
+function withoutAgain({ again = {}, ...retirement }: Retirement, target: string): Retirement {
+  const left = Object.entries(again).filter(([key]) => key !== target)
+  return left.length === 0 ? retirement : { ...retirement, again: Object.fromEntries(left) }
 }
 
 /** Found out while the provider was asked; nothing has been ended. */
@@ -152,6 +219,13 @@ async function withProvider(
 ): Promise<RetireResult> {
   // What another process found green says nothing about now.
   let proven = false
+  let looked = false
+  let left: readonly string[] = []
+  let seen: readonly string[] = []
+  const lookAround = async (): Promise<void> => {
+    if (!looked) seen = await nowhere(ports, secretId, n)
+    looked = true
+  }
   const prove = async (secret: SecretRecord, version: VersionRecord, retirement: Retirement, old: Credential): Promise<void> => {
     if (!proven) await gates(ports, secret, version, retirement, session, old)
     const doubt = clockDoubt(ports.clock, await ports.vault.highestTime())
@@ -164,19 +238,26 @@ async function withProvider(
     const now = ports.clock.now()
     if (retirement === undefined) return held(secret, version, now, 'done', false)
     const old = await credential(ports, secret, version)
+    if (session.revoke === undefined && retirement.step !== 'proving') {
+      if (session.verify !== undefined && (await isDead(session, old)))
+        return await end(ports, secretId, n, retirement.why === 'discard' ? 'discarded' : 'revoked', 'refused by the provider', last)
+      throw cannotEnd(secret, version)
+    }
     switch (retirement.step) {
       case 'waiting': {
         await prove(secret, version, retirement, old)
-        const failure = await alone(ports, secret, version, retirement)
-        if (failure !== undefined) return await hold(ports, secretId, n, failure)
+        left = await alone(ports, secret, version, retirement)
+        await lookAround()
         await step(ports, secretId, n, session.suspend === undefined ? 'deleting' : 'suspending', {}, 'provider_call', 'pending')
         break
       }
       case 'suspending': {
         await prove(secret, version, retirement, old)
+        await lookAround()
         await ports.faults.at('before:effect:suspend')
         await missingIsFine(session.suspend?.(old))
         await ports.faults.at('after:effect:suspend')
+        looked = false
         const deleteAfter = ports.clock.now() + retirement.quarantineMs
         await step(
           ports,
@@ -196,11 +277,13 @@ async function withProvider(
           return { ...held(secret, version, now, 'suspended, in quarantine', true), state: 'suspended' }
         proven = false
         await prove(secret, version, { ...retirement, force: true }, old)
+        await lookAround()
         await step(ports, secretId, n, 'deleting', {}, 'provider_call', 'pending')
         break
       }
       case 'deleting': {
         await prove(secret, version, { ...retirement, force: true }, old)
+        await lookAround()
         await ports.faults.at('before:effect:revoke')
         await session.revoke?.(old)
         await ports.faults.at('after:effect:revoke')
@@ -213,13 +296,21 @@ async function withProvider(
           await step(ports, secretId, n, 'deleting', { failures: 0 }, 'provider_call', 'pending')
           break
         }
-        const proof = await proveDead(session, old)
+        const proof = [await proveDead(session, old), ...left, ...seen].join('; ')
         return await end(ports, secretId, n, retirement.why === 'discard' ? 'discarded' : 'revoked', proof, last)
       }
       default:
         return retirement.step satisfies never
     }
   }
+}
+
+/** It could once. Nothing is called ended that nobody has ended. */
+function cannotEnd(secret: SecretRecord, version: VersionRecord): AdapterError {
+  return new AdapterError('misconfigured', `provider ${version.providerId ?? ''}, as it is configured now, can not end it`, {
+    retryable: false,
+    hints: [`give the provider the means to end it again: rotate schedule set ${secret.path} …`],
+  })
 }
 
 async function look(
@@ -260,7 +351,7 @@ async function step(
       status,
       metadata: { call: to },
     },
-    giveBack,
+    { giveBack },
   )
   await ports.faults.at(`after:commit:retire:${to}`)
 }
@@ -287,7 +378,7 @@ async function end(
       status: 'success',
       metadata: { state, proof: detail, old_key: version.hint },
     },
-    last,
+    { giveBack: last },
   )
   await ports.faults.at('after:commit:retire:end')
   return { path: secret.path, version: n, hint: version.hint, at, state, detail, acted: true }
@@ -336,7 +427,7 @@ async function mutate(
   n: number,
   edit: (version: VersionRecord, retirement: Retirement) => VersionRecord,
   entry: Pick<AuditEntry, 'action' | 'status' | 'metadata'>,
-  giveBack = false,
+  more: { readonly giveBack?: boolean; readonly written?: { readonly key: string; readonly written: Written | undefined } } = {},
 ): Promise<void> {
   const own = await ports.locks.own()
   await ports.vault.transact(async (tx) => {
@@ -347,7 +438,8 @@ async function mutate(
     if (secret.openRun !== undefined) throw lostClaim(secret.path)
     const { retirement } = version
     const edited = withVersion(secret, n, (before) => edit(before, retirement))
-    await tx.putSecret(giveBack ? withoutClaim(edited) : edited)
+    const signed = more.written === undefined ? edited : withWritten(edited, more.written.key, more.written.written)
+    await tx.putSecret(more.giveBack === true ? withoutClaim(signed) : signed)
     tx.audit({
       ...entry,
       path: secret.path,

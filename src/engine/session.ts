@@ -142,7 +142,7 @@ export function deliveryOf(target: TargetSpec, path: string, version: number, fi
 function named(key: string, names: TargetSpec['names'], fields: Fields): Fields {
   const entries: Record<string, Fields[string]> = {}
   for (const [field, name] of Object.entries(names)) {
-    const value = Object.hasOwn(fields, field) ? fields[field] : field === SINGLE ? flatten(fields) : undefined
+    const value = valueAt(fields, field)
     if (value === undefined) {
       throw new AdapterError('misconfigured', `target ${key} wants the field "${field}", which the secret does not have`, {
         hints: [`its fields are: ${Object.keys(fields).join(', ')}`],
@@ -151,6 +151,11 @@ function named(key: string, names: TargetSpec['names'], fields: Fields): Fields 
     entries[name] = value
   }
   return entries
+}
+
+/** What a target stores of these fields under the name of one of them; `undefined` where they lack it. */
+export function valueAt(fields: Fields, field: string): Secret | undefined {
+  return Object.hasOwn(fields, field) ? fields[field] : field === SINGLE ? flatten(fields) : undefined
 }
 
 /** Run and version in one delivery id. */

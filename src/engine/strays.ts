@@ -1,10 +1,11 @@
 /**
  * Keys that one of our runs made and whose value was lost with the answer. Each was found by reading as the only key made inside the call and never
- * used: it is switched off first, and deleted after the quarantine. They are listed by name until they are gone.
+ * used: it is switched off first, and deleted after the quarantine, or at once where a new key needs its place. They are listed by name until they
+ * are gone.
  */
 import { asAdapterError, RotateError } from '../core/errors.ts'
 import type { AuditEntry, SecretRecord, Stray } from '../core/model.ts'
-import type { ProviderSession } from '../core/provider.ts'
+import type { Credential, ProviderSession } from '../core/provider.ts'
 import { claimed, isOurs, release, withoutClaim } from './claim.ts'
 import { distrust } from './distrust.ts'
 import { lostClaim } from './journal.ts'
@@ -19,13 +20,21 @@ export interface StrayResult {
   readonly detail: string
 }
 
+/** A run is about to make a key. */
+export interface NextKey {
+  /** Then no quarantine is kept; else only where the provider has no place for one more key. */
+  readonly emergency: boolean
+}
+
 /**
- * Works on all strays of one secret whose time has come. Never throws for a provider's answer: a failure is recorded with a date. Throws `locked` while
+ * Works on all strays of one secret whose time has come. With `next`, also on those whose quarantine is in the way of a new key: each is ended at
+ * once if it is known that nobody has ever used it. Never throws for a provider's answer: a failure is recorded with a date. Throws `locked` while
  * another process works on the secret.
  */
-export async function cleanStrays(ports: EnginePorts, secretId: string): Promise<readonly StrayResult[]> {
+export async function cleanStrays(ports: EnginePorts, secretId: string, next?: NextKey): Promise<readonly StrayResult[]> {
   const seen = await ports.vault.read((reader) => reader.secret(secretId))
-  if (seen === undefined || !seen.strays.some((stray) => isDue(stray, ports.clock.now()))) return []
+  const due = (stray: Stray): boolean => next !== undefined || isDue(stray, ports.clock.now())
+  if (seen === undefined || !seen.strays.some(due)) return []
   // Inside a run the secret is ours already, and stays so.
   const ours = await isOurs(ports, seen)
   if (!ours) await claimed(ports, secretId, () => Promise.resolve())
@@ -34,8 +43,8 @@ export async function cleanStrays(ports: EnginePorts, secretId: string): Promise
     for (const { handle } of seen.strays) {
       const secret = await ports.vault.read((reader) => reader.secret(secretId))
       const stray = secret?.strays.find((candidate) => candidate.handle.id === handle.id)
-      if (secret === undefined || stray === undefined || !isDue(stray, ports.clock.now())) continue
-      const result = await cleanOne(ports, secret, stray, !ours && handle.id === seen.strays.at(-1)?.handle.id)
+      if (secret === undefined || stray === undefined || !due(stray)) continue
+      const result = await cleanOne(ports, secret, stray, !ours && handle.id === seen.strays.at(-1)?.handle.id, next)
       if (result !== undefined) results.push(result)
     }
   } finally {
@@ -49,7 +58,13 @@ function isDue(stray: Stray, now: number): boolean {
 }
 
 /** `last`: the commit that forgets it also gives the secret back. */
-async function cleanOne(ports: EnginePorts, secret: SecretRecord, stray: Stray, last: boolean): Promise<StrayResult | undefined> {
+async function cleanOne(
+  ports: EnginePorts,
+  secret: SecretRecord,
+  stray: Stray,
+  last: boolean,
+  next: NextKey | undefined,
+): Promise<StrayResult | undefined> {
   const { id } = stray.handle
   const credential = { fields: {}, handle: stray.handle }
   let session: ProviderSession | undefined
@@ -59,9 +74,9 @@ async function cleanOne(ports: EnginePorts, secret: SecretRecord, stray: Stray, 
     if (doubt !== undefined) return { id, state: 'failed', at: ports.clock.now(), detail: doubt }
     session = await answered(() => ports.adapters.openProvider(stray.provider, secret.path))
     if (secret.versions.some((version) => version.handle?.id === id)) throw new Error(`${id} is the key of a version; it is left alone`)
+    const now = next !== undefined && (await placeNeeded(ports, session, stray, next))
     if (stray.suspendedAt === undefined && session.suspend !== undefined) {
-      const used = await session.lastUsed?.(credential)
-      if (used !== undefined) throw new Error(`${id} has been used; it is left alone`)
+      await neverUsed(session, credential)
       if (clockDoubt(ports.clock, await ports.vault.highestTime()) !== undefined) return undefined
       await ports.faults.at('before:effect:stray-suspend')
       await missingIsFine(session.suspend(credential))
@@ -73,11 +88,16 @@ async function cleanOne(ports: EnginePorts, secret: SecretRecord, stray: Stray, 
         (now) => ({ ...now, suspendedAt: ports.clock.now() }),
         audit(ports, secret, stray, 'key_suspended', 'success'),
       )
-      if (ports.clock.now() < stray.deleteAfter)
+      if (ports.clock.now() < stray.deleteAfter && !now)
         return { id, state: 'suspended', at: ports.clock.now(), detail: 'deleted after its quarantine' }
     }
     // Where nothing can be switched off there is no quarantine: the key is known to be ours.
-    if (session.suspend !== undefined && ports.clock.now() < stray.deleteAfter) return undefined
+    if (session.suspend !== undefined && ports.clock.now() < stray.deleteAfter) {
+      if (!now) return undefined
+      // Since it was found somebody may have begun to use it.
+      await neverUsed(session, credential)
+      if (clockDoubt(ports.clock, await ports.vault.highestTime()) !== undefined) return undefined
+    }
     if (session.revoke === undefined) throw new Error(`the provider can not end ${id}; delete it there`)
     await ports.faults.at('before:effect:stray-revoke')
     await session.revoke(credential)
@@ -101,6 +121,19 @@ async function cleanOne(ports: EnginePorts, secret: SecretRecord, stray: Stray, 
   } finally {
     await session?.close()
   }
+}
+
+/** Must the quarantine give way? Not where nobody can tell whether the key was ever used, unless its name says that it is ours. */
+async function placeNeeded(ports: EnginePorts, session: ProviderSession, stray: Stray, next: NextKey): Promise<boolean> {
+  const traits = await answered(() => ports.adapters.traits(stray.provider))
+  if (session.lastUsed === undefined && traits.idempotency === 'none') return false
+  return next.emergency || ((await session.list?.()) ?? []).length >= traits.maxLive
+}
+
+/** Throws where somebody uses it: then it is not what we took it for. */
+async function neverUsed(session: ProviderSession, credential: Credential): Promise<void> {
+  const used = await session.lastUsed?.(credential)
+  if (used !== undefined) throw new Error(`${credential.handle?.id ?? ''} has been used; it is left alone`)
 }
 
 async function change(

@@ -350,11 +350,11 @@ describe('an unknown outcome is settled by reading', () => {
     expect(failure?.hint).toContain('rotate now app/prod/API_KEY')
   })
 
-  test('a check of type "provider" does not stand in the way of settling in place', async () => {
+  test('a check of type "provider" at one that can not be asked is refused before anything is made', async () => {
     const { world, id, side } = await scene({ kind: 'hook', checks: ['provider'] })
-    side.next('create', 'vague')
-    expect(code((await world.runDue()).failure)).toBe('unsafe')
-    expect((await world.get(id)).openRun).toBeDefined()
+    expect(code((await world.runDue()).failure)).toBe('rolled-back')
+    expect(side.count('create')).toBe(0)
+    expect((await world.get(id)).openRun).toBeUndefined()
   })
 
   test('a settlement that can not be made is tried three times and waits; the create is not repeated', async () => {
@@ -404,11 +404,11 @@ describe('an unknown outcome is settled by reading', () => {
 })
 
 describe('a key of ours whose value was lost', () => {
-  test('is quarantined, then deleted, and the rotation follows', async () => {
-    const { world, id, side } = await scene({ quarantineMs: HOUR })
+  test('is quarantined, then deleted', async () => {
+    const { world, id, side } = await scene({ quarantineMs: HOUR, empty: true })
     side.next('create', 'lost')
-    expect(code((await world.runDue()).failure)).toBe('rolled-back')
-    const [, stray] = side.keys
+    expect((await world.runDue()).failure).toBeUndefined()
+    const [stray] = side.keys
     expect(stray?.state).toBe('off')
     expect((await world.get(id)).strays).toHaveLength(1)
     await finallyTrue(world, id, side)
@@ -416,7 +416,16 @@ describe('a key of ours whose value was lost', () => {
     await world.runDue()
     expect(stray?.state).toBe('gone')
     expect((await world.get(id)).strays).toEqual([])
+  })
+
+  test('gives its place to the next one where there is no room for both', async () => {
+    const { world, id, side } = await scene({ quarantineMs: HOUR })
+    side.next('create', 'lost')
+    expect((await world.runDue()).failure).toBeUndefined()
+    expect(side.keys[1]?.state).toBe('gone')
+    expect((await world.get(id)).strays).toEqual([])
     expect((await world.current(id))?.version.n).toBe(2)
+    await finallyTrue(world, id, side)
   })
 
   test('is switched off by the run that found it, also when that run goes back', async () => {
@@ -443,7 +452,7 @@ describe('a key of ours whose value was lost', () => {
   })
 
   test('whose provider can not be opened does not end the whole run-due', async () => {
-    const { world, id, side } = await scene({ quarantineMs: HOUR })
+    const { world, id, side } = await scene({ quarantineMs: HOUR, empty: true })
     side.next('create', 'lost')
     await world.runDue()
     const other = await world.secret({ kind: 'named', path: 'app/prod/OTHER', nextAt: world.time + 2 * HOUR })

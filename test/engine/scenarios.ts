@@ -152,6 +152,14 @@ const scenarios: readonly Scenario[] = [
     ends: 'new',
   },
   {
+    name: 'neighbour writes',
+    kinds: overlapping,
+    prepare: (world) => {
+      for (const at of ['before', 'after']) world.target(`app/prod/API_KEY:${at}`).neighbour = 'reads'
+    },
+    ends: 'new',
+  },
+  {
     name: 'emergency',
     kinds: overlapping,
     options: { graceMs: 60 * MINUTE },

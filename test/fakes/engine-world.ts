@@ -77,6 +77,8 @@ export class World {
   /** Called at each moment, before a crash. */
   onMoment: (name: string, process: Process) => Promise<void> | void = () => undefined
   readonly notes: string[] = []
+  /** Targets that an operator gave up. */
+  readonly givenUp = new Set<string>()
   #serial: number
   #seed: number
 
@@ -197,6 +199,7 @@ export class World {
       nextAt: options.nextAt ?? this.time,
       failures: 0,
     }
+    side.onKill = (key) => this.handsOut(path, key)
     const handle = first === undefined ? undefined : side.issued(first).handle
     const version: VersionRecord | undefined =
       first === undefined || fields === undefined
@@ -230,7 +233,7 @@ export class World {
       strays: [],
       // Our own last write to a place that can't be read, and nobody has written there since.
       ...((options.targets ?? []).includes('hidden') && fields !== undefined
-        ? { written: { hidden: { version: 1, signs: Object.fromEntries(Object.values(names).map((name) => [name, 'written 0 times'])) } } }
+        ? { written: { hidden: { version: 1, signs: Object.fromEntries(Object.values(names).map((name) => [name, '0 writes'])) } } }
         : {}),
     }
     await vault.transact(async (tx) => {
@@ -239,6 +242,18 @@ export class World {
     })
     vault.close()
     return { id, path, side, first }
+  }
+
+  /** No old key ends while a target that can be read still hands it out, unless an operator gave that target up (law 5). */
+  handsOut(path: string, key: FakeKey): void {
+    // `--revoke-first` switches off what is in use, and says so.
+    if (this.moments.findLast((name) => name.startsWith('fault:before:effect:')) === 'fault:before:effect:suspend-old') return
+    for (const [at, far] of this.targets) {
+      if (!at.startsWith(`${path}:`) || at === `${path}:blind` || this.givenUp.has(at)) continue
+      const values = new Set(far.held.values())
+      if (Object.values(key.fields).every((value) => values.has(value)))
+        this.violations.push(new Violation(`${at} hands out ${key.id}, which is ended`))
+    }
   }
 
   /** Changes a secret's record behind the engine's back. */

@@ -247,6 +247,9 @@ export class MemoryLocks {
   readonly #held = new Set<string>()
   readonly #named = new Map<string, string>()
 
+  /** Held by a process that no test starts. */
+  taken: (name: string) => boolean = () => false
+
   /** The locks as the process of this name sees them. */
   of(process: string): Locks {
     return {
@@ -256,7 +259,7 @@ export class MemoryLocks {
       },
       isGone: (instance) => Promise.resolve(!this.#held.has(instance)),
       tryNamed: (name) => {
-        if (this.#named.has(name)) return Promise.resolve(undefined)
+        if (this.#named.has(name) || this.taken(name)) return Promise.resolve(undefined)
         this.#named.set(name, process)
         return Promise.resolve(() => void this.#named.delete(name))
       },

@@ -261,6 +261,12 @@ export class FarSide extends Faulty {
     return this.keys.filter((key) => key.state !== 'gone')
   }
 
+  /** What a list shows: keys that are there; of users also those that may not log in any more. */
+  get listed(): readonly FakeKey[] {
+    if (this.kind !== 'users') return this.alive
+    return this.keys.filter((key) => this.keys.findLast((other) => other.id === key.id) === key)
+  }
+
   end(key: FakeKey): void {
     key.state = 'gone'
     this.#goneAt.set(key, this.#then ?? this.#now())
@@ -374,10 +380,25 @@ export class FarTarget extends Faulty {
   /** By name, how often it was written: what a place shows that can't be read. */
   readonly writes = new Map<string, number>()
   readonly deliveries: string[] = []
+  /**
+   * A neighbour who edits the same document from an older copy: once our next write has been read back he puts back what stood there before it, and his consumers
+   * take that up.
+   */
+  neighbour: 'none' | 'reads' | { readonly copy: ReadonlyMap<string, string> } = 'none'
 
   constructor(name: string) {
     super()
     this.name = name
+  }
+
+  /** The neighbour saves his copy. */
+  saved(): void {
+    if (typeof this.neighbour === 'string') return
+    const { copy } = this.neighbour
+    this.neighbour = 'none'
+    this.held.clear()
+    for (const [name, value] of copy) this.held.set(name, value)
+    this.used = new Map(copy)
   }
 }
 
@@ -496,7 +517,7 @@ function sessionOf(side: FarSide, stage: Stage, clock: Clock): ProviderSession {
   if (['limited', 'named', 'own-id', 'replay', 'users'].includes(side.kind))
     session.list = () =>
       call('list', 'read', (mode) =>
-        side.alive.filter((key) => mode !== 'stale' || key.createdAt + 60_000 < clock.now()).map((key) => side.handle(key)),
+        side.listed.filter((key) => mode !== 'stale' || key.createdAt + 60_000 < clock.now()).map((key) => side.handle(key)),
       )
   if (side.kind === 'limited') {
     session.handleOf = (fields) => {
@@ -576,6 +597,7 @@ export function fakeTarget(kind: TargetKind): ReturnType<typeof defineTarget> {
     config: z.strictObject({ at: z.string() }),
     readable: kind === 'readable',
     told: kind === 'blind',
+    place: (config) => config.at,
     describe: (config) => config.at,
     open: (config, context) => {
       const stage = stageOf(context.clock)
@@ -605,7 +627,16 @@ function targetSession(kind: TargetKind, far: FarTarget, stage: Stage): TargetSe
     new Secret(JSON.stringify(Object.fromEntries(names.map((name) => [name, far.attributes.get(name) ?? 'none']))))
   const session: TargetSession = {
     probe: () => call('probe', 'read', () => undefined),
-    put: (delivery) => call('put', 'write', () => write(delivery.entries, {}), nothing),
+    put: (delivery) =>
+      call(
+        'put',
+        'write',
+        () => {
+          if (far.neighbour === 'reads') far.neighbour = { copy: new Map(far.held) }
+          write(delivery.entries, {})
+        },
+        nothing,
+      ),
     restore: (prior, old, stood) =>
       call(
         'restore',
@@ -630,7 +661,12 @@ function targetSession(kind: TargetKind, far: FarTarget, stage: Stage): TargetSe
     close: () => Promise.resolve(),
   }
   if (kind === 'readable') {
-    session.current = (names) => call('current', 'read', () => read(names))
+    session.current = (names) =>
+      call('current', 'read', () => {
+        const found = read(names)
+        far.saved()
+        return found
+      })
     session.standing = (names) => call('current', 'read', () => ({ values: read(names), rest: rest(names) }))
   }
   if (kind === 'hidden')
@@ -639,7 +675,7 @@ function targetSession(kind: TargetKind, far: FarTarget, stage: Stage): TargetSe
         const there = names.filter((name) => far.held.has(name))
         return {
           values: Object.fromEntries(names.filter((name) => !far.held.has(name)).map((name) => [name, null])),
-          hidden: Object.fromEntries(there.map((name) => [name, `written ${far.writes.get(name) ?? 0} times`])),
+          hidden: Object.fromEntries(there.map((name) => [name, `${far.writes.get(name) ?? 0} writes`])),
           rest: rest(names),
         }
       })

@@ -85,6 +85,7 @@ const stages = [
     'test/engine/gates.test.ts',
     'test/engine/guards.test.ts',
     'test/engine/pair.test.ts',
+    'test/engine/ends.test.ts',
   ],
   ['test/engine/faults.test.ts', 'test/engine/matrix.test.ts', 'test/engine/walk.test.ts'],
 ]

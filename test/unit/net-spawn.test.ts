@@ -134,6 +134,18 @@ describe('running a program', () => {
     }
   })
 
+  test('a grandchild that ignores the signal and holds the output is gone before the call is judged', async () => {
+    const own = `sh -c 'trap "" TERM; echo $$ > "${dir}/grandchild"; while :; do sleep 0.05; done'`
+    const stop = new AbortController()
+    const running = sh(`${own} & wait`, { signal: stop.signal })
+    const pid = Number(await written(join(dir, 'grandchild')))
+    stop.abort()
+    expect(await running).toMatchObject({ signal: 'SIGTERM' })
+    const stat = (): string => readFileSync(`/proc/${pid}/stat`, 'utf8')
+    // Gone, or dead and not collected yet.
+    if (existsSync(`/proc/${pid}`)) expect(stat()).toMatch(/\) [ZX] /)
+  })
+
   test('who ignores the polite signal is killed five seconds later', async () => {
     stopTime()
     const ready = join(dir, 'ready')

@@ -6,6 +6,7 @@ import type { Delivery, Standing, TargetSession } from '../../core/target.ts'
 import { commit, type Loaded, runAudit } from '../journal.ts'
 import { stateOf } from '../machine.ts'
 import { besideNew, besideOld } from '../pair.ts'
+import { inPlaceOf } from '../places.ts'
 import { confirmed, deliveryId, deliveryOf, type Workbench } from '../session.ts'
 import { type PutBack, readStanding, signsAfter, withWritten } from '../standing.ts'
 
@@ -43,26 +44,30 @@ export async function deliver(bench: Workbench, loaded: Loaded, step: string, ke
   return bench.target(spec, run.path, async (session) => {
     const known = stateOf(run).steps[step]
     const names = Object.keys(delivery.entries)
-    const stood = known?.begun === true ? undefined : await standing(bench, loaded, spec, session, names)
-    const intended = await commit(ports, run.id, `${step}:intent`, () => ({
-      events: [
-        {
-          type: 'intended',
-          at: ports.clock.now(),
-          step,
-          ...(stood === undefined ? {} : { prior: stood.values }),
-          ...(stood?.rest === undefined ? {} : { rest: stood.rest }),
-        },
-      ],
-    }))
-    const started = ports.clock.monotonic()
-    await ports.faults.at(`before:effect:${step}`)
-    await session.put(delivery)
-    await confirmed(session, delivery.entries, key)
+    let started = 0
+    // From reading what stands there to reading back what was written, nobody else writes there.
+    const { intended, signs } = await inPlaceOf(ports, spec, async () => {
+      const stood = known?.begun === true ? undefined : await standing(bench, loaded, spec, session, names)
+      const written = await commit(ports, run.id, `${step}:intent`, () => ({
+        events: [
+          {
+            type: 'intended',
+            at: ports.clock.now(),
+            step,
+            ...(stood === undefined ? {} : { prior: stood.values }),
+            ...(stood?.rest === undefined ? {} : { rest: stood.rest }),
+          },
+        ],
+      }))
+      started = ports.clock.monotonic()
+      await ports.faults.at(`before:effect:${step}`)
+      await session.put(delivery)
+      await confirmed(session, delivery.entries, key)
+      return { intended: written, signs: await signsAfter(session, names) }
+    })
     if (step.startsWith('refresh:')) await session.deploy?.(delivery)
     await ports.faults.at(`after:effect:${step}`)
     const ms = ports.clock.monotonic() - started
-    const signs = await signsAfter(session, names)
     const beside = spec.previous === undefined ? {} : { beside: besideNew(run.plan, n) }
     const written = signs === undefined ? undefined : { version: n, ...beside, signs }
     return commit(ports, run.id, `${step}:outcome`, (now) => ({
@@ -152,11 +157,13 @@ export async function restore(bench: Workbench, loaded: Loaded, key: string): Pr
       { retryable: false },
     )
   return bench.target(spec, run.path, async (session) => {
-    await session.restore(prior, delivery, rest)
-    await confirmed(session, prior ?? delivery?.entries ?? {}, key)
+    const signs = await inPlaceOf(bench.ports, spec, async () => {
+      await session.restore(prior, delivery, rest)
+      await confirmed(session, prior ?? delivery?.entries ?? {}, key)
+      return old === null || !holdsVersion(prior, delivery) ? undefined : signsAfter(session, names)
+    })
     const back = delivery ?? priorDelivery(run, key, prior)
     if (back !== undefined) await session.deploy?.(back)
-    const signs = old === null || !holdsVersion(prior, delivery) ? undefined : await signsAfter(session, names)
     const how = session.current !== undefined ? 'read back' : known ? 'written' : await undoneBy(bench, spec)
     return { how, written: signs === undefined || old === null ? undefined : { version: old, signs } }
   })

@@ -1,11 +1,13 @@
-/** Before anything is changed: may we, is there room, can every target be written? Reads only. */
+/** Before anything is changed: may we, is there room, can every target be written? Reads, and ends a lost key of ours that is in the way. */
 import { AdapterError, RotateError } from '../../core/errors.ts'
 import type { Handle, SecretRecord, TargetSpec, VersionRecord } from '../../core/model.ts'
 import { versionOf, withVersion } from '../../core/model.ts'
 import type { Vault } from '../../core/ports.ts'
-import { commit, type Loaded, runAudit } from '../journal.ts'
+import { commit, type Loaded, loadRun, runAudit } from '../journal.ts'
 import { currentFor, missingIsFine, providerNow, providerOfVersion, type Workbench } from '../session.ts'
+import { cleanStrays } from '../strays.ts'
 import { namesAt, oldVersionAt, standing } from './deliver.ts'
+import { refuseBackToOff, refuseSwitchedOff } from './switched-off.ts'
 
 const sound = new WeakSet<Vault>()
 
@@ -24,18 +26,41 @@ async function soundContainer(vault: Vault): Promise<void> {
 export async function preflight(bench: Workbench, loaded: Loaded): Promise<Loaded> {
   const { plan, path } = loaded.run
   let now = loaded
+  await provable(bench, loaded)
   if (plan.source === 'stored') now = await revive(bench, now)
   if (plan.source === 'provider' && plan.provider !== null) {
     await soundContainer(bench.ports.vault)
-    const { session } = await bench.provider(providerNow(loaded.secret, plan.provider), path)
+    const { session, traits } = await bench.provider(providerNow(loaded.secret, plan.provider), path)
     const old = plan.oldVersion
     if (old !== null) now = await adoptListed(bench, now, old)
+    await refuseSwitchedOff(now.secret, session, traits, bench.ports.clock.now())
     if (plan.overlap === 'two-users' && !plan.emergency) refuseInGrace(bench, now)
+    // A key of ours whose value was lost must not make the provider say that there is no room.
+    if (now.secret.strays.length > 0) {
+      await cleanStrays(bench.ports, now.secret.id, { emergency: plan.emergency })
+      now = await loadRun(bench.ports, now.run.id)
+    }
     // What was switched off on purpose is not asked for.
     await session.preflight(plan.revokeFirst === true ? undefined : await currentFor(bench, now))
   }
   for (const target of plan.targets) await mayWrite(bench, now, target)
   return now
+}
+
+/** A check that could never be green is found before anything is made, not by an undo, which in place there is not. */
+async function provable(bench: Workbench, { run, secret }: Loaded): Promise<void> {
+  const { plan, path } = run
+  if (plan.provider === null || !plan.checks.some(({ type }) => type === 'provider')) return
+  const { session } = await bench.provider(providerNow(secret, plan.provider), path)
+  if (session.verify !== undefined) return
+  throw new AdapterError(
+    'misconfigured',
+    `the check "provider" can never be green: ${plan.provider.id} can not be asked whether a value works`,
+    {
+      retryable: false,
+      hints: [`other checks in place of all: rotate schedule set ${path} --check …`],
+    },
+  )
 }
 
 /** May this target be written, and could an undo put back what stands there (law 4)? Reads only. */
@@ -99,16 +124,19 @@ function refuseInGrace(bench: Workbench, { secret }: Loaded): void {
   })
 }
 
-/** A rollback to a version that is already switched off switches it on again first. Its planned end stays until it is promoted. */
+/** A rollback to a version that we have switched off switches it on again first. Its planned end stays until it is promoted. */
 async function revive(bench: Workbench, loaded: Loaded): Promise<Loaded> {
   const { run, secret } = loaded
   const n = run.plan.newVersion
   const version = n === null ? undefined : versionOf(secret, n)
   if (n === null || version === undefined) return loaded
   const step = version.retirement?.step
-  if (step !== 'suspending' && step !== 'suspended' && version.state !== 'suspended') return loaded
   const provider = providerOfVersion(secret, version)
   const session = provider === undefined ? undefined : (await bench.provider(provider, run.path)).session
+  if (step !== 'suspending' && step !== 'suspended' && version.state !== 'suspended') {
+    if (session !== undefined) await refuseBackToOff(secret, version, session, bench.ports.clock.now())
+    return loaded
+  }
   if (session?.resume === undefined)
     throw new AdapterError('misconfigured', `version ${n} is suspended and can not be switched on again from here`)
   await bench.ports.faults.at('before:effect:revive')

@@ -1,0 +1,174 @@
+/**
+ * Right before an old key is switched off or ended (law 5): does a target still hand it out? A neighbour
+ * who writes the same document from an older copy puts the old value back long after our delivery was
+ * confirmed, and whoever reads it then would hold a dead key. Each target that can be read is read once
+ * more; one whose values are hidden is judged by the sign of our last write there.
+ */
+import { AdapterError, asAdapterError, RotateError } from '../core/errors.ts'
+import type { Retirement, SecretRecord, TargetSpec, VersionRecord, Written } from '../core/model.ts'
+import { currentVersion } from '../core/model.ts'
+import type { Fields } from '../core/secret.ts'
+import type { TargetSession } from '../core/target.ts'
+import { stateOf, touchedTargets } from './machine.ts'
+import { besideWithout, putCurrent } from './pair.ts'
+import { inPlaceOf } from './places.ts'
+import type { EnginePorts } from './ports.ts'
+import { answered, deliveryOf, valueAt } from './session.ts'
+
+/** How the retirement's own record is kept: both are durable when they resolve. */
+export interface Journal {
+  /** The current value is about to be delivered to this target once more, under this id. */
+  intend(target: string, id: string): Promise<void>
+  /** It was, and its consumers have taken it up. */
+  done(target: string, written: Written | undefined): Promise<void>
+}
+
+interface Candidate {
+  readonly secret: SecretRecord
+  readonly dying: VersionRecord
+  readonly value: Fields
+  readonly current:
+    | { readonly version: VersionRecord; readonly fields: Fields; readonly beside: Fields; readonly besideN: number }
+    | undefined
+}
+
+/**
+ * Sees to it that no target hands out this version: where one still does, the current value is delivered
+ * and deployed anew. Resolves to what else was seen, a sentence for each target that shows a value of
+ * neither. Throws the first `AdapterError` that keeps the version alive: a target can't be read, or not
+ * be written. Left out are targets that were given up by name in the run that plans this end, and for
+ * a version that was never current those that the run did not write to.
+ */
+export async function handedOut(
+  ports: EnginePorts,
+  secret: SecretRecord,
+  version: VersionRecord,
+  journal: Journal,
+): Promise<readonly string[]> {
+  const candidate = await candidateOf(ports, secret, version)
+  const leftOut = await leftOutOf(ports, version.retirement)
+  const notes: string[] = []
+  let failure: AdapterError | undefined
+  for (const spec of candidate === undefined ? [] : (secret.schedule?.targets ?? [])) {
+    if (candidate === undefined || leftOut(spec.key)) continue
+    try {
+      const seen = await atTarget(ports, candidate, spec, journal)
+      if (seen !== undefined) notes.push(seen)
+    } catch (thrown) {
+      if (thrown instanceof RotateError || (thrown instanceof Error && thrown.name === 'InjectedCrash')) throw thrown
+      failure ??= named(spec, asAdapterError(thrown))
+    }
+  }
+  if (failure !== undefined) throw failure
+  return notes
+}
+
+function named(spec: TargetSpec, { code, message, retryable, hints }: AdapterError): AdapterError {
+  return new AdapterError(code, `it is not known that target ${spec.key} no longer hands it out: ${message}`, { retryable, hints })
+}
+
+/** `undefined` where the vault does not hold its value, so that nothing can be compared. */
+async function candidateOf(ports: EnginePorts, secret: SecretRecord, dying: VersionRecord): Promise<Candidate | undefined> {
+  const valueOf = (n: number): Promise<Fields | undefined> => ports.vault.read((reader) => reader.value(secret.id, n))
+  const value = await valueOf(dying.n)
+  if (value === undefined) return undefined
+  const version = currentVersion(secret)
+  const fields = version === undefined ? undefined : await valueOf(version.n)
+  if (version === undefined || fields === undefined) return { secret, dying, value, current: undefined }
+  const besideN = besideWithout(secret, version.n, dying.n)
+  const beside = (await valueOf(besideN)) ?? fields
+  return { secret, dying, value, current: { version, fields, beside, besideN } }
+}
+
+async function leftOutOf(ports: EnginePorts, retirement: Retirement | undefined): Promise<(key: string) => boolean> {
+  const runId = retirement?.runId
+  const run = runId === undefined ? undefined : await ports.vault.read((reader) => reader.run(runId))
+  if (run === undefined) return () => false
+  const state = stateOf(run)
+  const givenUp = (key: string): boolean =>
+    ['restore', 'deliver', 'deploy', 'refresh'].some((kind) => state.steps[`${kind}:${key}`]?.waived === true)
+  const touched = retirement?.why === 'discard' ? touchedTargets(run.plan, state) : undefined
+  return (key) => givenUp(key) || touched?.includes(key) === false
+}
+
+async function atTarget(ports: EnginePorts, candidate: Candidate, spec: TargetSpec, journal: Journal): Promise<string | undefined> {
+  const { secret, dying, current } = candidate
+  const session = await answered(() => ports.adapters.openTarget(spec, secret.path))
+  try {
+    // Its deploy may not have been reached: repeated whatever stands there now.
+    const begun = dying.retirement?.again?.[spec.key]
+    const result = await inPlaceOf(ports, spec, async () => {
+      const found = begun === undefined ? await look(candidate, spec, session) : { dying: true }
+      if (!found.dying) return { note: found.note }
+      if (current === undefined) throw new AdapterError('failed', 'it shows it, and there is no current value to take its place')
+      const id = begun ?? `${dying.retirement?.runId ?? secret.id}.${spec.key}.again.${ports.clock.now()}`
+      const delivery = deliveryOf(spec, secret.path, current.version.n, current.fields, id, current.beside)
+      if (begun === undefined) await journal.intend(spec.key, id)
+      await ports.faults.at(`before:effect:again:${spec.key}`)
+      return { delivery, written: await putCurrent(session, spec, delivery, current.besideN) }
+    })
+    if (result.delivery === undefined) return result.note
+    await session.deploy?.(result.delivery)
+    await ports.faults.at(`after:effect:again:${spec.key}`)
+    await journal.done(spec.key, result.written)
+    return undefined
+  } finally {
+    await session.close()
+  }
+}
+
+interface Found {
+  readonly dying: boolean
+  readonly note?: string
+}
+
+const CLEAR: Found = { dying: false }
+
+/** What one target shows. Throws where that can't be told although it could once. */
+async function look(candidate: Candidate, spec: TargetSpec, session: TargetSession): Promise<Found> {
+  const fieldOf = new Map<string, { readonly field: string; readonly previous: boolean }>([
+    ...Object.entries(spec.names).map(([field, name]) => [name, { field, previous: false }] as const),
+    ...Object.entries(spec.previous ?? {}).map(([field, name]) => [name, { field, previous: true }] as const),
+  ])
+  const names = [...fieldOf.keys()]
+  const { values, hidden } =
+    session.current !== undefined
+      ? { values: await session.current(names), hidden: {} }
+      : session.standing !== undefined
+        ? { hidden: {}, ...(await session.standing(names)) }
+        : { values: {}, hidden: {} }
+  const strange: string[] = []
+  for (const [name, { field, previous }] of fieldOf) {
+    const old = valueAt(candidate.value, field)
+    const fresh =
+      candidate.current === undefined ? undefined : valueAt(previous ? candidate.current.beside : candidate.current.fields, field)
+    if (Object.hasOwn(hidden, name)) {
+      const dies = old === undefined || fresh?.equals(old) !== true
+      if (behind(candidate, spec, name, previous, hidden[name] ?? null) === candidate.dying.n && dies) return { dying: true }
+      continue
+    }
+    const shown = values[name] ?? null
+    if (shown === null || fresh?.equals(shown) === true) continue
+    if (old?.equals(shown) === true) return { dying: true }
+    strange.push(name)
+  }
+  if (strange.length === 0) return CLEAR
+  return { dying: false, note: `target ${spec.key} shows a value under ${strange.join(', ')} that is neither the old nor the current one` }
+}
+
+/**
+ * Which version of ours stands under a name that can't be read: the one of our last write there, if the
+ * place shows the very sign of it. `undefined` where no sign was ever recorded: then it is as good as
+ * a target that can only be written. Throws where somebody has written there since.
+ */
+function behind({ secret }: Candidate, spec: TargetSpec, name: string, previous: boolean, sign: string | null): number | undefined {
+  const written = secret.written?.[spec.key]
+  const known = written?.signs[name]
+  if (written === undefined || known === undefined || sign === null) return undefined
+  if (sign !== known)
+    throw new AdapterError('failed', `somebody has written ${name} there since, and it can't be read`, {
+      retryable: false,
+      hints: [`look at it there; if it may be overwritten, add "irreversible": true to this target, then: rotate now ${secret.path}`],
+    })
+  return previous ? (written.beside ?? written.version) : written.version
+}
