@@ -19,6 +19,7 @@ import { z } from 'zod'
 import { AdapterError, type AdapterCode } from '../core/errors.ts'
 import type { Prior } from '../core/model.ts'
 import { visible } from '../core/names.ts'
+import type { AdapterContext } from '../core/provider.ts'
 import { Secret } from '../core/secret.ts'
 import { defineTarget, type Standing } from '../core/target.ts'
 import { assignmentsOf, edit, loadReaders, nameFault, othersIn, putBack, type Readers, valuesOf } from '../net/dotenv.ts'
@@ -54,12 +55,13 @@ export default defineTarget({
     await regularFile(path)
     return { path }
   },
-  open: (config) => {
+  open: (config, context) => {
     const path = resolve(config.path)
     return Promise.resolve({
       probe: async () => {
         await usableDirectory(path)
-        await readText(path)
+        const { stats } = await readText(path)
+        if (stats !== undefined) await replaceable(path, stats, context)
       },
       current: async (names) => {
         const { text } = await readText(path)
@@ -76,13 +78,13 @@ export default defineTarget({
           const fault = nameFault(name)
           if (fault !== undefined) throw refusal('misconfigured', `"${visible(name)}": ${fault}`)
         }
-        await change(path, (text, readers) => edit(text, entries, readers))
+        await change(path, context, (text, readers) => edit(text, entries, readers))
       },
       restore: async (prior, old, rest) => {
         const back: Prior | undefined = prior ?? old?.entries
         if (back === undefined) return
         const how = rest === undefined ? undefined : Rest.parse(JSON.parse(rest.reveal()))
-        await change(path, (text, readers) => restored(text, back, how, readers))
+        await change(path, context, (text, readers) => restored(text, back, how, readers))
       },
       close: () => Promise.resolve(),
     })
@@ -157,6 +159,57 @@ async function regularFile(path: string): Promise<Stats | undefined> {
   return found
 }
 
+/** Can a new file take the place of this one, with its owner and its group? Throws before anything is written where it can't. */
+async function replaceable(path: string, { uid, gid }: Stats, context: AdapterContext): Promise<void> {
+  const shown = visible(path, 200)
+  if ((await mountPoints()).has(placeOf(path)))
+    throw refusal('misconfigured', `${shown} is mounted as a single file, which can not be replaced`, 'mount its directory')
+  if ((await hasAccessList(path, context)) && !(await said(context, ['cp', '--help'])).includes('--attributes-only'))
+    throw notKept(shown, 'has an access list (ACL)')
+  const [user, groups] = [process.geteuid?.(), [process.getegid?.(), ...(process.getgroups?.() ?? [])]]
+  if (user === undefined || user === 0) return
+  if (uid !== user) throw notKept(shown, `belongs to the user ${uid}`)
+  if (!groups.includes(gid)) throw notKept(shown, `belongs to the group ${gid}`)
+}
+
+function notKept(shown: string, what: string): AdapterError {
+  return refusal(
+    'denied',
+    `${shown} ${what}, and a new file in its place could not`,
+    'run rotate as its owner or as root, or let the file belong to the user of rotate and be read by a group that this user is in',
+  )
+}
+
+/** Node says nothing of access lists; `ls` puts a plus behind the mode. https://www.gnu.org/software/coreutils/manual/html_node/What-information-is-listed.html */
+async function hasAccessList(path: string, context: AdapterContext): Promise<boolean> {
+  return /^\S{10}\+/.test(await said(context, ['ls', '-ld', '--', path]))
+}
+
+/** What a program of the system wrote; empty where it failed or is not there. */
+async function said({ spawn, signal }: AdapterContext, argv: readonly string[]): Promise<string> {
+  try {
+    const result = await spawn.run({ argv: await spawn.resolve(argv), env: { LC_ALL: 'C' }, timeoutMs: 10_000, signal })
+    return result.code === 0 ? result.stdout.reveal() : ''
+  } catch {
+    return ''
+  }
+}
+
+/** Gives the new file the access list of the old one. https://www.gnu.org/software/coreutils/manual/html_node/cp-invocation.html */
+async function copyAccessList(path: string, temporary: string, context: AdapterContext): Promise<void> {
+  if (!(await hasAccessList(path, context))) return
+  await said(context, ['cp', '--attributes-only', '--preserve=mode,ownership', '--', path, temporary])
+  if (!(await hasAccessList(temporary, context))) throw notKept(visible(path, 200), 'has an access list (ACL)')
+}
+
+/** Where something is mounted, as Linux says it (https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html: the fifth field, in octal where it has spaces). */
+async function mountPoints(): Promise<ReadonlySet<string>> {
+  const text = await readFile('/proc/self/mountinfo', 'utf8').catch(() => '')
+  const octal = (field: string): string =>
+    field.replace(/\\([0-7]{3})/g, (_all, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)))
+  return new Set(text.split('\n').map((line) => octal(line.split(' ')[4] ?? '')))
+}
+
 interface Content {
   readonly text: string
   readonly stats: Stats | undefined
@@ -187,9 +240,9 @@ const queues = new Map<string, Promise<void>>()
 /** What the text shall become; `null`: no file. */
 type Edit = (text: string, readers: Readers) => string | null
 
-function change(path: string, how: Edit): Promise<void> {
+function change(path: string, context: AdapterContext, how: Edit): Promise<void> {
   const before = queues.get(path) ?? Promise.resolve()
-  const mine = before.catch(() => undefined).then(() => locked(path, () => rewrite(path, how)))
+  const mine = before.catch(() => undefined).then(() => locked(path, () => rewrite(path, context, how)))
   queues.set(path, mine)
   return mine.finally(() => {
     if (queues.get(path) === mine) queues.delete(path)
@@ -197,7 +250,7 @@ function change(path: string, how: Edit): Promise<void> {
 }
 
 /** Ends when the file, read anew, is as it shall be. */
-async function rewrite(path: string, how: Edit): Promise<void> {
+async function rewrite(path: string, context: AdapterContext, how: Edit): Promise<void> {
   const readers = await loadReaders()
   /** What was written at the last moment into a file that we have replaced. */
   let late: string | undefined
@@ -207,7 +260,7 @@ async function rewrite(path: string, how: Edit): Promise<void> {
     const edited = how(late ?? content.text, readers)
     if (edited === content.text && content.stats !== undefined) return true
     if (content.stats === undefined && (edited === null || edited === '')) return true
-    const replaced = await replace(path, content, edited)
+    const replaced = await replace(path, context, content, edited)
     written ||= replaced !== false
     late = replaced === false ? undefined : replaced.late
     return false
@@ -224,7 +277,12 @@ async function rewrite(path: string, how: Edit): Promise<void> {
  * `false` if the file was changed meanwhile; nothing has happened then. `late`: what somebody wrote
  * into the old file after we had looked for the last time.
  */
-async function replace(path: string, content: Content, edited: string | null): Promise<false | { readonly late: string | undefined }> {
+async function replace(
+  path: string,
+  context: AdapterContext,
+  content: Content,
+  edited: string | null,
+): Promise<false | { readonly late: string | undefined }> {
   const temporary = `${beside(path)}.tmp`
   let handle: FileHandle | undefined
   let replaced: FileHandle | undefined
@@ -235,9 +293,13 @@ async function replace(path: string, content: Content, edited: string | null): P
       await handle.writeFile(edited)
       if (content.stats !== undefined) {
         const { uid, gid, mode } = content.stats
-        // Only root may give a file away; for others the group is kept where they belong to it.
-        await handle.chown(uid, gid).catch(() => undefined)
+        const own = await handle.stat()
+        if (own.uid !== uid || own.gid !== gid)
+          await handle.chown(uid, gid).catch(() => {
+            throw notKept(visible(path, 200), own.uid === uid ? `belongs to the group ${gid}` : `belongs to the user ${uid}`)
+          })
         await handle.chmod(mode & 0o7777)
+        await copyAccessList(path, temporary, context)
       }
       await handle.sync()
       await handle.close()

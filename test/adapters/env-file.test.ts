@@ -1,6 +1,7 @@
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import {
   chmodSync,
+  chownSync,
   existsSync,
   linkSync,
   mkdirSync,
@@ -20,6 +21,7 @@ import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { Secret } from '../../src/core/secret.ts'
 import type { TargetSession } from '../../src/core/target.ts'
+import { createSpawn } from '../../src/net/spawn.ts'
 import envFile from '../../src/targets/env-file.ts'
 import { expectNoLeak } from '../conformance/_shared.ts'
 import { documentSuite } from '../conformance/document.suite.ts'
@@ -389,6 +391,78 @@ describe('the file itself', () => {
     await put(path, { A: 'y' })
     expect(statSync(path).mode & 0o777).toBe(0o640)
   })
+
+  test.skipIf(process.getuid?.() !== 0)('its owner and its group stay, and who could not keep them does not begin', async () => {
+    const path = join(dir, '.env')
+    writeFileSync(path, 'A=1\n')
+    chownSync(path, 65_534, 60_000)
+    await put(path, { A: '2' })
+    expect(statSync(path)).toMatchObject({ uid: 65_534, gid: 60_000 })
+    chownSync(dir, 1, 1)
+    const module = new URL('../../src/targets/env-file.ts', import.meta.url).href
+    const secret = new URL('../../src/core/secret.ts', import.meta.url).href
+    // The modules are loaded before the rights are given up, because the tree may be in a directory of root's.
+    const script = `
+      const { default: target } = await import(${JSON.stringify(module)})
+      const { Secret } = await import(${JSON.stringify(secret)})
+      await import('dotenv')
+      const session = await target.open({ path: process.argv[1] }, {})
+      process.setgroups([]); process.setgid(1); process.setuid(1)
+      for (const call of [() => session.probe(), () => session.put({ id: 'd', path: 'p', version: 1, entries: { A: new Secret('3') }, fields: {} })])
+        console.log(await call().then(() => 'done', ({ code, effect, message }) => [code, effect, message].join(' ')))`
+    const told = (): string =>
+      execFileSync(process.execPath, ['--input-type=module', '-e', script, path], {
+        encoding: 'utf8',
+        cwd: new URL('../..', import.meta.url),
+      })
+    chmodSync(path, 0o666)
+    expect(told().match(/^denied none .* belongs to the user 65534/gm)).toHaveLength(2)
+    chownSync(path, 1, 60_000)
+    expect(told().match(/^denied none .* belongs to the group 60000/gm)).toHaveLength(2)
+    expect([readFileSync(path, 'utf8'), readdirSync(dir)]).toEqual(['A=2\n', ['.env']])
+    chownSync(path, 1, 1)
+    expect(told()).toBe('done\ndone\n')
+    expect([statSync(path).uid, statSync(path).gid, readFileSync(path, 'utf8')]).toEqual([1, 1, 'A=3\n'])
+  })
+
+  test('its access list stays, and where it could not the probe says so', async ({ skip }) => {
+    const path = join(dir, '.env')
+    writeFileSync(path, 'A=1\n', { mode: 0o640 })
+    if (spawnSync('setfacl', ['-m', 'u:daemon:r', path]).status !== 0) return skip('no setfacl, or a file system without access lists')
+    const list = (): string => execFileSync('getfacl', ['-c', '--absolute-names', path], { encoding: 'utf8' })
+    const before = list()
+    expect(before).toContain('user:daemon:r--')
+    await put(path, { A: '2' })
+    expect([readFileSync(path, 'utf8'), list()]).toEqual(['A=2\n', before])
+    await (await open(path)).probe()
+    // A system whose cp can't do it.
+    writeFileSync(join(dir, 'cp'), '#!/bin/sh\nexit 0\n', { mode: 0o755 })
+    const spawn = createSpawn({ path: `${dir}:${process.env['PATH']}`, cwd: dir, home: dir })
+    const session = await envFile.open({ path }, testContext({ spawn }))
+    const refused = { code: 'denied', effect: 'none', message: expect.stringContaining('access list') as string }
+    await expect(session.probe()).rejects.toMatchObject(refused)
+    const entries = entriesOf({ A: '3' })
+    await expect(session.put({ id: 'd', path: 'p', version: 1, entries, fields: entries })).rejects.toMatchObject(refused)
+    expect([readFileSync(path, 'utf8'), readdirSync(dir).toSorted()]).toEqual(['A=2\n', ['.env', 'cp']])
+  })
+
+  test.skipIf(process.getuid?.() !== 0 || process.platform !== 'linux')(
+    'a single file that is mounted is found by the probe',
+    ({ skip }) => {
+      if (spawnSync('unshare', ['-m', 'true']).status !== 0) return skip('no right to mount here')
+      writeFileSync(join(dir, 'host env'), 'A=1\n')
+      mkdirSync(join(dir, 'with space'))
+      writeFileSync(join(dir, 'with space', '.env'), '')
+      const module = new URL('../../src/targets/env-file.ts', import.meta.url).href
+      const script = `
+      const { default: target } = await import(${JSON.stringify(module)})
+      const session = await target.open({ path: process.argv[1] }, {})
+      console.log(await session.probe().then(() => 'done', ({ code, message, hints }) => [code, message, hints].join(' ')))`
+      const run = `mount --bind "$1/host env" "$1/with space/.env" && "$2" --input-type=module -e "$3" "$1/with space/.env"`
+      const told = execFileSync('unshare', ['-m', 'sh', '-c', run, 'sh', dir, process.execPath, script], { encoding: 'utf8' })
+      expect(told).toMatch(/^misconfigured .* is mounted as a single file.* mount its directory/)
+    },
+  )
 
   test('it is replaced, never written in place, and nothing else is left', async () => {
     const path = join(dir, '.env')

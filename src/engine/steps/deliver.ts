@@ -149,7 +149,8 @@ export async function restore(bench: Workbench, loaded: Loaded, key: string): Pr
   const known = prior !== undefined && names.every((name) => Object.hasOwn(prior, name))
   const old = run.plan.oldVersion
   const delivery = await oldVersionAt(bench, loaded, spec)
-  if (!known && old !== null && delivery === undefined)
+  // Who is only told is told that we have nothing for him.
+  if (!known && old !== null && delivery === undefined && (await undoneBy(bench, spec)) !== 'told')
     throw new AdapterError(
       'misconfigured',
       `target ${key}: what stood there is not known, and version ${old} lacks a field that it wants`,

@@ -125,6 +125,8 @@ async function mayWrite(bench: Workbench, loaded: Loaded, spec: TargetSpec): Pro
     const unread = names.filter((name) => !Object.hasOwn(stood?.values ?? {}, name))
     const old = plan.oldVersion
     if (unread.length === 0 || old === null || (await oldVersionAt(bench, loaded, spec)) !== undefined) return
+    // Who is only told knows what stood there, and is told that we have nothing for him.
+    if ((await bench.ports.adapters.aboutTarget(spec)).told) return
     throw new AdapterError(
       'misconfigured',
       `target ${spec.key}: an undo could not put back ${unread.join(', ')}: it can't be read, and version ${old} lacks a field that the target wants`,
