@@ -112,6 +112,9 @@ const madeUp = (tag: string, password: string) => ({
   attempt: 1,
 })
 
+/** What was sent to change an account. */
+const changesOf = (fake: FakeMySql): readonly string[] => fake.log.filter((sql) => sql.startsWith('ALTER'))
+
 test('a salt that the server made may hold a quote or an escape: it is put back byte for byte', async () => {
   const fake = await FakeMySql.start()
   const hash = cachingSha2Hash(new Secret(FIRST), Buffer.from('\'"\\\x1b\x01 salt of MySQL!'))
@@ -122,7 +125,7 @@ test('a salt that the server made may hold a quote or an escape: it is put back 
   const session = await mysql.open(parseConfig(mysql.config, config as never, 'it'), testContext())
   const made = await session.create(intend(session), undefined)
   await session.revoke?.({ fields: made.fields })
-  expect(fake.log.at(-2)).toMatch(/ AS 0x[0-9a-f]{140}$/)
+  expect(changesOf(fake).at(-2)).toMatch(/ AS 0x[0-9a-f]{140}$/)
   expect(fake.accounts.get('a')).toEqual({ plugin: 'caching_sha2_password', hash, locked: false, admin: false })
   await fake.stop()
 })
@@ -182,7 +185,9 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
       expect((await session.settle(intent, current)).outcome).toBe('none')
       const made = await session.create(intent, current)
       expect((await session.settle(intent, current)).outcome).toBe('applied')
-      expect(fake.log.at(-1)).toMatch(new RegExp(`^ALTER USER \`a\`@\`%\` IDENTIFIED WITH ${method} AS '[^']+' RETAIN CURRENT PASSWORD$`))
+      expect(changesOf(fake).at(-1)).toMatch(
+        new RegExp(`^ALTER USER \`a\`@\`%\` IDENTIFIED WITH ${method} AS '[^']+' RETAIN CURRENT PASSWORD$`),
+      )
       expect([await accepted(fake.port, current.fields), await accepted(fake.port, made.fields)]).toEqual([true, true])
       // 9b: MySQL would end the retained one without a word.
       const refusal = {
@@ -193,7 +198,7 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
       await expect(session.preflight({ fields: made.fields })).rejects.toMatchObject(refusal)
       await expect(session.create(madeUp('two', 'a-third-password'), { fields: made.fields })).rejects.toMatchObject(refusal)
       await session.revoke?.(current)
-      expect(fake.log.at(-1)).toBe('ALTER USER `a`@`%` DISCARD OLD PASSWORD')
+      expect(changesOf(fake).at(-1)).toBe('ALTER USER `a`@`%` DISCARD OLD PASSWORD')
       expect([await accepted(fake.port, current.fields), await accepted(fake.port, made.fields)]).toEqual([false, true])
       for (const value of [made.fields['password'], current.fields.password]) expect(fake.log.join('\n')).not.toContain(value?.reveal())
     })
@@ -203,7 +208,10 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
       const before = fake.accounts.get('a')?.hash
       const made = await session.create(intend(session), current)
       await session.revoke?.({ fields: made.fields })
-      expect(fake.log.slice(-2)).toEqual([expect.stringMatching(/IDENTIFIED WITH \w+ AS '[^']+'$/), expect.stringContaining('DISCARD')])
+      expect(changesOf(fake).slice(-2)).toEqual([
+        expect.stringMatching(/IDENTIFIED WITH \w+ AS '[^']+'$/),
+        expect.stringContaining('DISCARD'),
+      ])
       expect(fake.accounts.get('a')).toMatchObject({ hash: before, locked: false })
       expect(fake.accounts.get('a')?.retained).toBeUndefined()
       expect([await accepted(fake.port, current.fields), await accepted(fake.port, made.fields)]).toEqual([true, false])
@@ -232,17 +240,29 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
       expect(fake.accounts.get('a')?.retained).toBeUndefined()
     })
 
-    test('two accounts, or one: no retained password survives, and an account without one can be begun with', async () => {
+    test('no retained password survives in an account that takes its turn, and one without a password can be begun with', async () => {
       const retained = await storedForm(method, new Secret('forgotten-password'), random)
-      const { session, current } = await open({ user: 'a', strategy: 'single' })
-      await add('a', FIRST, { retained })
-      expect(await accepted(fake.port, { ...current.fields, password: new Secret('forgotten-password') })).toBe(true)
-      await session.create(intend(session), current)
-      expect(await accepted(fake.port, { ...current.fields, password: new Secret('forgotten-password') })).toBe(false)
+      const turns = await open({ users: ['a', 'b'] })
+      const forgotten = { username: new Secret('b'), password: new Secret('forgotten-password') }
+      await add('b', 'of-the-last-turn', { retained })
+      expect(await accepted(fake.port, forgotten)).toBe(true)
+      await turns.session.create(intend(turns.session), turns.current)
+      expect(await accepted(fake.port, forgotten)).toBe(false)
       const dual = await open({ user: 'b', strategy: 'dual' })
       await add('b', undefined)
       const made = await dual.session.create(intend(dual.session), undefined)
       expect(await accepted(fake.port, made.fields)).toBe(true)
+    })
+
+    test('one account with two passwords is refused: the change would end one that somebody may use', async () => {
+      const { session, current } = await open({ user: 'a', strategy: 'single' })
+      const retained = await storedForm(method, new Secret('of-somebody-else'), random)
+      await add('a', FIRST, { retained })
+      const refusal = { code: 'quota', effect: 'none', hints: [expect.stringContaining('DISCARD OLD PASSWORD')] }
+      await expect(session.preflight(current)).rejects.toMatchObject(refusal)
+      await expect(session.create(intend(session), current)).rejects.toMatchObject(refusal)
+      expect(fake.accounts.get('a')).toMatchObject({ retained })
+      expect(changesOf(fake)).toEqual([])
     })
 
     test('an answer that is lost: nothing done is none, done is applied', async () => {
@@ -377,8 +397,9 @@ describe.skipIf(!hasMariaDb)('against a real MariaDB', () => {
     expect([await accepted(server.port, fields), await accepted(server.port, made.fields)]).toEqual([false, true])
     await sql(`ALTER USER ${a}@'%' ACCOUNT UNLOCK`)
     expect(await accepted(server.port, fields)).toBe(false)
+    // Unlocked by somebody, it still has no password by which anybody could log in.
     expect((await session.list?.())?.map(({ id, live }) => [id, live])).toEqual([
-      [a, true],
+      [a, false],
       [b, true],
     ])
     const log = server.log()
