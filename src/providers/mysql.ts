@@ -17,10 +17,9 @@
  * (`_mysql-turn.ts`). An account is a name and a host, and one account per name is changed: where
  * another one of that name would keep the password, nothing begins.
  */
-import { isIP } from 'node:net'
-import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
 import type { Handle, Intent } from '../core/model.ts'
+import type { Random } from '../core/ports.ts'
 import {
   type AdapterContext,
   type Credential,
@@ -29,74 +28,16 @@ import {
   type ProviderSession,
   type Settlement,
 } from '../core/provider.ts'
-import type { Random } from '../core/ports.ts'
-import { secretField } from '../core/schema.ts'
 import { type Fields, Secret } from '../core/secret.ts'
 import { storedForm } from '../net/mysql-hash.ts'
-import {
-  asAdminOf,
-  checkLogins,
-  fieldsOf,
-  handleOf,
-  hostField,
-  isLocal,
-  issued,
-  loginFault,
-  loginOf,
-  namesIn,
-  newPassword,
-  nextUser,
-  passwordOf,
-  tlsFields,
-  usesTls,
-} from './_login.ts'
-import { accountBehind, connected, identify, type Patience, PATIENCE, type Server } from './_mysql.ts'
-import {
-  type Account,
-  accountsNamed,
-  called,
-  fits,
-  has,
-  isAt,
-  mayChangeAccounts,
-  type PasswordAccount,
-  refusesStoredForms,
-  withPassword,
-} from './_mysql-accounts.ts'
-import { add, afterwards, close, distinct, endPassword, identifier, quoted, replace, stillThere } from './_mysql-change.ts'
-import { endSession, holderOf, takeTurn, turnOf } from './_mysql-turn.ts'
-
-// Neither quote nor backslash, so that no sql_mode of the server changes how a name is read.
-const account = z.string().regex(/^[^\0-\x1f\x7f'\\`]{1,80}$/, 'is not the name of an account')
-
-const Config = z
-  .strictObject({
-    host: hostField,
-    port: z.int().min(1).max(65_535).default(3306).meta({ description: 'Its port' }),
-    database: z.string().min(1).max(64).optional().meta({ description: 'Database that is named in what is issued' }),
-    admin: z
-      .strictObject({
-        user: account.meta({ description: 'Account that may change the others' }),
-        password: secretField('Its password'),
-      })
-      .meta({ description: 'Who changes the passwords' }),
-    users: z.tuple([account, account]).optional().meta({ description: 'Two accounts with the same rights that take turns' }),
-    user: account.optional().meta({ description: 'The one account, with "strategy": "dual" or "single"' }),
-    accountHost: z
-      .string()
-      .regex(/^[A-Za-z0-9.:_%/-]{1,255}$/, 'is not the host of an account')
-      .default('%')
-      .meta({ description: "Host in the accounts' names, the part behind the @" }),
-    strategy: z.enum(['two-users', 'dual', 'single']).optional().meta({ description: 'Default: two-users' }),
-    ...tlsFields,
-  })
-  .superRefine((config, context) => {
-    const { strategy, host } = config
-    checkLogins(config, strategy === 'single' || strategy === 'dual' ? strategy : undefined, 'account', '"dual" or "single"', context)
-    if (!isLocal(host) && isIP(host) !== 0)
-      context.addIssue({ code: 'custom', path: ['host'], message: "must be a name, which the server's certificate is checked for" })
-  })
-export type Options = z.output<typeof Config>
+import { fieldsOf, handleOf, issued, loginFault, loginOf, namesIn, newPassword, nextUser, passwordOf } from './_login.ts'
+import { PATIENCE, type Server } from './_mysql.ts'
+import { accountsNamed, called, has, isAt, mayChangeAccounts, refusesStoredForms, withPassword } from './_mysql-accounts.ts'
+import { add, afterwards, close, endPassword, identifier, quoted, replace, stillThere } from './_mysql-change.ts'
+import { Config, type Options, placeOf } from './_mysql-config.ts'
+import { asAdmin, asWriter, type Job, proveLogin, provenLogin } from './_mysql-job.ts'
+import { accountOf, mayChange, own, refuseOthers } from './_mysql-rules.ts'
+import { takeTurn, turnOf } from './_mysql-turn.ts'
 
 const OVERLAP = { 'two-users': 'two-users', dual: 'two-live', single: 'in-place' } as const
 
@@ -127,13 +68,6 @@ export default defineProvider({
   open: (config, context) => Promise.resolve(openSession(config, context)),
 })
 
-/** What a session works with. */
-interface Job {
-  readonly config: Options
-  readonly context: AdapterContext
-  readonly patience: Patience
-}
-
 /** @param patience how long is waited for locks, so that tests need not wait that long */
 export function openSession(config: Options, context: AdapterContext, patience = PATIENCE): ProviderSession {
   const job = { config, context, patience }
@@ -161,10 +95,6 @@ export function openSession(config: Options, context: AdapterContext, patience =
  */
 function prepared(config: Options, random: Random): Fields {
   return { ...newPassword(random), turn: new Secret(placeOf(config)) }
-}
-
-function placeOf({ host, port, accountHost, ...users }: Options): string {
-  return `${host}:${port} ${namesIn(users).join(' ')} @${accountHost}`
 }
 
 /**
@@ -202,107 +132,6 @@ function currentLogin({ user }: Options, current: Credential | undefined): Retur
   } catch {
     return undefined
   }
-}
-
-/** The account that is changed. Throws `misconfigured` where there is none. */
-function own({ accountHost }: Options, name: string, all: readonly Account[]): Account {
-  const found = all.find((account) => isAt(account, accountHost))
-  if (found === undefined) throw new AdapterError('misconfigured', `there is no account ${name}@${accountHost} on the server`)
-  return found
-}
-
-async function accountOf(server: Server, config: Options, name: string): Promise<PasswordAccount> {
-  return withPassword(own(config, name, await accountsNamed(server, name)))
-}
-
-/**
- * Another account of the same name keeps its password when this one is changed, so that an old value
- * would go on opening the server from its hosts, and the new one would not open it from there.
- * Where it is known to have another password than the current one it is somebody else's.
- */
-async function refuseOthers(
-  { accountHost }: Options,
-  found: Account,
-  all: readonly Account[],
-  password: Secret | undefined,
-): Promise<void> {
-  for (const other of all) {
-    if (isAt(other, accountHost) || other.locked || other.passwords.length === 0) continue
-    const shared = other.passwords.some((stored) => stillThere([stored], found)) || (password !== undefined && (await has(other, password)))
-    // A host that was chosen says which of them is meant.
-    if (!shared && (password !== undefined || accountHost !== '%')) continue
-    const state = shared ? 'has the same password' : 'may have the same password'
-    throw new AdapterError(
-      'misconfigured',
-      `besides ${called(found)} there is ${called(other)}, which ${state} and would keep it: nothing was changed`,
-      {
-        retryable: false,
-        hints: [
-          `one account per name is changed: drop or lock the other one, or rename it: ALTER USER ${identifier(other)} ACCOUNT LOCK`,
-          ...(shared ? [] : ['or say which one is meant: "accountHost"']),
-          `which ones there are: SELECT User, Host FROM mysql.user WHERE User = '${found.name}'`,
-        ],
-      },
-    )
-  }
-}
-
-/**
- * Of the one account: it is not switched off by somebody else, it has one password, and for `dual`
- * that is the current one, because it is what the server retains. One of two users is there to be
- * unlocked and given another password.
- *
- * @param password the current one, where it is known to be of this account
- */
-async function mayChange({ config, context }: Job, { mariadb }: Server, found: Account, password: Secret | undefined): Promise<void> {
-  const { users, strategy } = config
-  if (users !== undefined) return
-  const id = identifier(found)
-  if (found.locked && !found.ended)
-    throw new AdapterError('misconfigured', `account ${called(found)} is locked, and not by this program: it stays as it is`, {
-      hints: [`if it is to be used again: ALTER USER ${id} ACCOUNT UNLOCK`],
-    })
-  if (distinct(found.passwords) > 1) {
-    const by = mariadb ? `ALTER USER ${id} IDENTIFIED VIA …` : `ALTER USER ${id} DISCARD OLD PASSWORD`
-    throw new AdapterError('quota', `account ${found.name} has two passwords already`, {
-      hints: [
-        ...(strategy === 'dual' ? [`end the grace now with: rotate revoke ${context.path}`] : []),
-        `if this vault holds the newer one only, end the other on the server: ${by}`,
-      ],
-    })
-  }
-  const [primary] = found.passwords
-  if (strategy !== 'dual' || primary === undefined || password === undefined || (await fits(primary, password))) return
-  throw new AdapterError(
-    'misconfigured',
-    `account ${called(found)} has another password than the current one here: that one would be kept`,
-    {
-      hints: [`store the one that is in use first: rotate set ${context.path}`],
-    },
-  )
-}
-
-/** The account has this password: a login must lead to it. */
-async function proveLogin(job: Job, found: Account, password: Secret): Promise<void> {
-  try {
-    await provenLogin(job, found, password)
-  } catch (thrown) {
-    if (!(thrown instanceof AdapterError && thrown.code === 'refused')) throw thrown
-    throw new AdapterError('misconfigured', `${called(found)} has the current password, but can't log in from here with it`, {
-      hints: [
-        'another account comes first for this machine, or "accountHost" leaves it out: SELECT User, Host FROM mysql.user',
-        'or it is locked for a time, after too many logins that failed',
-      ],
-    })
-  }
-}
-
-async function provenLogin(job: Job, found: Account, password: Secret): Promise<void> {
-  const behind = await login(job, found.name, password, (client) => accountBehind(client, job.patience))
-  if (behind.toLowerCase() === `${found.name}@${found.host}`.toLowerCase()) return
-  throw new AdapterError('misconfigured', `a login from here leads to another account than ${called(found)}, so that it proves nothing`, {
-    hints: ['another account comes first for this machine: SELECT User, Host FROM mysql.user'],
-  })
 }
 
 /** Live: whoever has its password can log in and work. */
@@ -414,39 +243,4 @@ async function endOne(job: Job, fields: Fields): Promise<void> {
     const found = (await accountsNamed(server, username)).find((account) => isAt(account, config.accountHost))
     if (found !== undefined && !found.ended) await endPassword(server, withPassword(found), password, context.random)
   })
-}
-
-/**
- * Changes an account when it is this session's turn. Where it is not known what became of a change,
- * the session that sent it is ended at once, if that can be; whoever asks later sees to it again.
- */
-async function asWriter(job: Job, name: string, work: (server: Server) => Promise<void>): Promise<void> {
-  const turn = turnOf(name, job.config.accountHost)
-  let connection: number | null = null
-  try {
-    await asAdmin(job, async (server) => {
-      await takeTurn(server, turn)
-      connection = await holderOf(server, turn)
-      await work(server)
-    })
-  } catch (thrown) {
-    if (thrown instanceof AdapterError && thrown.effect === 'unknown')
-      await asAdmin(job, (server) => endSession(server, turn, connection)).catch(() => undefined)
-    throw thrown
-  }
-}
-
-function asAdmin<T>(job: Job, work: (server: Server) => Promise<T>): Promise<T> {
-  const { user, password } = job.config.admin
-  return asAdminOf(
-    user,
-    login(job, user, password, async (client) => work(await identify(client, job.patience))),
-  )
-}
-
-function login<T>(job: Job, user: string, password: Secret, work: Parameters<typeof connected<T>>[3]): Promise<T> {
-  const { config, context, patience } = job
-  if (context.signal.aborted) throw new AdapterError('failed', 'interrupted before the server was called', { retryable: false })
-  const { host, port, ca } = config
-  return connected({ host, port, tls: usesTls(config), ca, patience }, user, password, work)
 }
