@@ -79,6 +79,10 @@ export class FakeMySql {
   readonly sessions = new Map<number, Session>()
   /** GET_LOCK, by name: which session has it. */
   readonly locks = new Map<string, number>()
+  /** What somebody else does right before the next change. */
+  meanwhile: (() => void) | undefined
+  /** How many logins were refused. */
+  refused = 0
   /** Started with skip-grant-tables. */
   open = false
   /** Some clusters refuse GET_LOCK. */
@@ -140,6 +144,7 @@ export class FakeMySql {
     const user = reply.subarray(32, reply.indexOf(0, 32)).toString()
     const refusal = this.open ? undefined : await this.#login(user, send, next)
     if (refusal !== undefined) {
+      this.refused++
       fail(refusal)
       socket.end()
       return
@@ -258,6 +263,8 @@ export class FakeMySql {
     const target = this.accounts.get(change[0] ?? '')
     if (target === undefined) throw new Refusal(1396)
     await this.#unheld(session)
+    this.meanwhile?.()
+    this.meanwhile = undefined
     alter(target, change[1] ?? '')
     return fault === 'cut after' ? 'cut' : undefined
   }
