@@ -29,25 +29,29 @@ export async function refuseOthers(
   all: readonly Account[],
   password: Secret | undefined,
 ): Promise<void> {
+  const same: Account[] = []
+  const unknown: Account[] = []
   for (const other of all) {
     if (isAt(other, accountHost) || other.locked || other.passwords.length === 0) continue
-    const shared = other.passwords.some((stored) => stillThere([stored], found)) || (password !== undefined && (await has(other, password)))
+    if (other.passwords.some((stored) => stillThere([stored], found)) || (password !== undefined && (await has(other, password))))
+      same.push(other)
     // A host that was chosen says which of them is meant.
-    if (!shared && (password !== undefined || accountHost !== '%')) continue
-    const state = shared ? 'has the same password' : 'may have the same password'
-    throw new AdapterError(
-      'misconfigured',
-      `besides ${called(found)} there is ${called(other)}, which ${state} and would keep it: nothing was changed`,
-      {
-        retryable: false,
-        hints: [
-          `one account per name is changed: drop or lock the other one, or rename it: ALTER USER ${identifier(other)} ACCOUNT LOCK`,
-          ...(shared ? [] : ['or say which one is meant: "accountHost"']),
-          `which ones there are: SELECT User, Host FROM mysql.user WHERE User = '${found.name}'`,
-        ],
-      },
-    )
+    else if (password === undefined && accountHost === '%') unknown.push(other)
   }
+  const others = same.length > 0 ? same : unknown
+  const [one] = others
+  if (one === undefined) return
+  const names = others.map(called).join(' and ')
+  const have = others.length > 1 ? 'have' : 'has'
+  const state = same.length > 0 ? `${have} the same password` : `may have the same password`
+  throw new AdapterError('misconfigured', `besides ${called(found)} there is ${names}, which ${state} and would keep it`, {
+    retryable: false,
+    hints: [
+      `one account per name is changed: drop, rename or lock the others, such as: ALTER USER ${identifier(one)} ACCOUNT LOCK`,
+      ...(same.length > 0 ? [] : ['or say which one is meant: "accountHost"']),
+      `which ones there are: SELECT User, Host FROM mysql.user WHERE User = '${found.name}'`,
+    ],
+  })
 }
 
 /**
