@@ -76,7 +76,8 @@ export async function mayChange(
     })
   if (distinct(found.passwords) > 1) {
     const by = mariadb ? `ALTER USER ${id} IDENTIFIED VIA …` : `ALTER USER ${id} DISCARD OLD PASSWORD`
-    throw new AdapterError('quota', `account ${found.name} has two passwords already`, {
+    const both = strategy === 'dual' ? '' : ', and the change would end both'
+    throw new AdapterError('quota', `account ${found.name} has two passwords already${both}`, {
       hints: [
         ...(strategy === 'dual' ? [`end the grace now with: rotate revoke ${context.path}`] : []),
         `if this vault holds the newer one only, end the other on the server: ${by}`,

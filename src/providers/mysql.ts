@@ -1,5 +1,5 @@
 /**
- * Passwords of MySQL and MariaDB accounts (reference/providers.md 9, 9b; https://dev.mysql.com/doc/refman/8.4/en/password-management.html#dual-passwords,
+ * Passwords of MySQL and MariaDB accounts (https://dev.mysql.com/doc/refman/8.4/en/password-management.html#dual-passwords,
  * https://mariadb.com/kb/en/alter-user/). Which of the two it is, `SELECT VERSION()` says: MySQL 8.0.14 or MariaDB 10.4.2 at least.
  *
  * `dual`: one account with two passwords until the old one is ended. MySQL keeps the old one with RETAIN CURRENT PASSWORD and ends it with DISCARD OLD PASSWORD;

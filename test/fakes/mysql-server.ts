@@ -1,7 +1,9 @@
 /**
- * MySQL 8 as far as the provider `mysql` speaks with it, over TCP and the real protocol: Debian has no MySQL. Stateful; what it answers to the statements about accounts
- * is that of reference/providers.md 9b (there from the documentation, not seen). The exchange of packets is that of
- * https://dev.mysql.com/doc/dev/mysql-server/latest/PAGE_PROTOCOL.html.
+ * MySQL 8 as far as the provider `mysql` speaks with it, over TCP and the real protocol: the stable
+ * Debian has no MySQL. Stateful; what it answers to the statements about accounts is what a real one
+ * answers to the same tests (`npm run test:long`), and
+ * https://dev.mysql.com/doc/refman/8.4/en/password-management.html. The exchange of packets is that
+ * of https://dev.mysql.com/doc/dev/mysql-server/latest/PAGE_PROTOCOL.html.
  */
 import { constants, createHash, generateKeyPairSync, privateDecrypt, randomBytes } from 'node:crypto'
 import { createServer, type Socket } from 'node:net'
