@@ -29,7 +29,7 @@ describe.skipIf(!hasMariaDb)('MariaDB', () => {
   let serial = 0
   beforeAll(async () => {
     server = await startMariaDb()
-  }, 60_000)
+  })
   afterAll(() => server.stop())
   const root = () => login(server.port, 'root', server.password)
 
