@@ -55,6 +55,45 @@ export async function isStoredFormOf(method: Method, stored: string, password: S
   }
 }
 
+const MARK = { native: '0'.repeat(16), salt: 'rotate/ended/', key: 'rotate/ended/key' }
+
+/**
+ * Stored in the place of a password that was ended here: no password fits it, and `isEndedForm`
+ * knows it again, so that an account that this program switched off is told from one that somebody
+ * else switched off. What it says is no secret.
+ */
+export function endedForm(method: Method, random: Random): string {
+  const letters = (count: number): string => Array.from(random.bytes(count), (byte) => CRYPT64[byte & 63]).join('')
+  switch (method) {
+    case 'mysql_native_password':
+      return `*${MARK.native}${Buffer.from(random.bytes(12)).toString('hex').toUpperCase()}`
+    case 'caching_sha2_password':
+      return `$A$005$${MARK.salt}${letters(SALT - MARK.salt.length + 43)}`
+    case 'ed25519': {
+      const mark = Buffer.from(MARK.key, 'base64')
+      return Buffer.concat([mark, random.bytes(32 - mark.length)])
+        .toString('base64')
+        .replace(/=+$/, '')
+    }
+    default:
+      return method satisfies never
+  }
+}
+
+/** Is this what `endedForm` makes? A password has such a form by chance once in 2^64 times. */
+export function isEndedForm(method: Method, stored: string): boolean {
+  switch (method) {
+    case 'mysql_native_password':
+      return stored.startsWith(`*${MARK.native}`)
+    case 'caching_sha2_password':
+      return stored.startsWith(`$A$005$${MARK.salt}`)
+    case 'ed25519':
+      return stored.startsWith(MARK.key)
+    default:
+      return method satisfies never
+  }
+}
+
 function same(a: string, b: string): boolean {
   return a.length === b.length && timingSafeEqual(Buffer.from(a, 'latin1'), Buffer.from(b, 'latin1'))
 }

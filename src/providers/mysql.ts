@@ -1,5 +1,5 @@
 /**
- * Passwords of MySQL and MariaDB accounts (reference/providers.md 9, 9b; https://dev.mysql.com/doc/refman/8.4/en/password-management.html#dual-passwords,
+ * Passwords of MySQL and MariaDB accounts (https://dev.mysql.com/doc/refman/8.4/en/password-management.html#dual-passwords,
  * https://mariadb.com/kb/en/alter-user/). Which of the two it is, `SELECT VERSION()` says: MySQL 8.0.14 or MariaDB 10.4.2 at least.
  *
  * `dual`: one account with two passwords until the old one is ended. MySQL keeps the old one with RETAIN CURRENT PASSWORD and ends it with DISCARD OLD PASSWORD;
@@ -9,13 +9,17 @@
  *
  * The password is made here and sealed before it is applied. The server is sent what it would store of it and never the password, so none can stand in a log:
  * for MySQL `caching_sha2_password AS '$A$005$…'`, a salted digest of 5000 rounds, because masking a plain one is a setting there (log_raw); on either server an account
- * keeps the method that it has, because its clients know that one. What a lost answer did is found by logging in. Connections are TCP, over TLS unless the server is
- * this machine. Two people who change one account in the same instant are not told apart: its methods are read, then written.
+ * keeps the method that it has, because its clients know that one. Connections are TCP, over TLS unless the server is this machine.
+ *
+ * What a lost answer did, and whether a password is dead, is read from what the server stores: a
+ * login that fails may lock the account (FAILED_LOGIN_ATTEMPTS), so one is tried only where what is
+ * stored says that it succeeds. Nothing is judged while an earlier session may still act
+ * (`_mysql-turn.ts`). An account is a name and a host, and one account per name is changed: where
+ * another one of that name would keep the password, nothing begins.
  */
-import { isIP } from 'node:net'
-import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
 import type { Handle, Intent } from '../core/model.ts'
+import type { Random } from '../core/ports.ts'
 import {
   type AdapterContext,
   type Credential,
@@ -24,70 +28,16 @@ import {
   type ProviderSession,
   type Settlement,
 } from '../core/provider.ts'
-import { secretField } from '../core/schema.ts'
-import type { Fields, Secret } from '../core/secret.ts'
-import {
-  asAdminOf,
-  checkLogins,
-  fieldsOf,
-  handleOf,
-  isLocal,
-  issued,
-  loginOf,
-  namesIn,
-  newPassword,
-  nextUser,
-  passwordOf,
-  hostField,
-  tlsFields,
-  usesTls,
-} from './_login.ts'
-import {
-  type Account,
-  change,
-  connected,
-  identify,
-  literal,
-  lookUp,
-  mayChangeAccounts,
-  quoted,
-  refusesStoredForms,
-  type Server,
-  type Stored,
-} from './_mysql.ts'
-import { isMethod, isStoredFormOf, storedForm } from '../net/mysql-hash.ts'
-
-// Neither quote nor backslash, so that no sql_mode of the server changes how a name is read.
-const account = z.string().regex(/^[^\0-\x1f\x7f'\\`]{1,80}$/, 'is not the name of an account')
-
-const Config = z
-  .strictObject({
-    host: hostField,
-    port: z.int().min(1).max(65_535).default(3306).meta({ description: 'Its port' }),
-    database: z.string().min(1).max(64).optional().meta({ description: 'Database that is named in what is issued' }),
-    admin: z
-      .strictObject({
-        user: account.meta({ description: 'Account that may change the others' }),
-        password: secretField('Its password'),
-      })
-      .meta({ description: 'Who changes the passwords' }),
-    users: z.tuple([account, account]).optional().meta({ description: 'Two accounts with the same rights that take turns' }),
-    user: account.optional().meta({ description: 'The one account, with "strategy": "dual" or "single"' }),
-    accountHost: z
-      .string()
-      .regex(/^[A-Za-z0-9.:_%/-]{1,255}$/, 'is not the host of an account')
-      .default('%')
-      .meta({ description: "Host in the accounts' names, the part behind the @" }),
-    strategy: z.enum(['two-users', 'dual', 'single']).optional().meta({ description: 'Default: two-users' }),
-    ...tlsFields,
-  })
-  .superRefine((config, context) => {
-    const { strategy, host } = config
-    checkLogins(config, strategy === 'single' || strategy === 'dual' ? strategy : undefined, 'account', '"dual" or "single"', context)
-    if (!isLocal(host) && isIP(host) !== 0)
-      context.addIssue({ code: 'custom', path: ['host'], message: "must be a name, which the server's certificate is checked for" })
-  })
-type Options = z.output<typeof Config>
+import { type Fields, Secret } from '../core/secret.ts'
+import { storedForm } from '../net/mysql-hash.ts'
+import { fieldsOf, handleOf, issued, loginFault, loginOf, namesIn, newPassword, nextUser, passwordOf } from './_login.ts'
+import { PATIENCE, type Server } from './_mysql.ts'
+import { accountsNamed, called, has, isAt, mayChangeAccounts, refusesStoredForms, withPassword } from './_mysql-accounts.ts'
+import { add, afterwards, close, endPassword, identifier, quoted, replace, stillThere } from './_mysql-change.ts'
+import { Config, type Options, placeOf } from './_mysql-config.ts'
+import { asAdmin, asWriter, type Job, proveLogin, provenLogin } from './_mysql-job.ts'
+import { accountOf, mayChange, own, refuseOthers } from './_mysql-rules.ts'
+import { takeTurn, turnOf } from './_mysql-turn.ts'
 
 const OVERLAP = { 'two-users': 'two-users', dual: 'two-live', single: 'in-place' } as const
 
@@ -114,35 +64,49 @@ export default defineProvider({
       `GRANT SELECT ON mysql.user TO ${quoted(admin.user)}; -- MySQL`,
       `GRANT SELECT ON mysql.global_priv TO ${quoted(admin.user)}; -- MariaDB`,
     ].join('\n'),
+  currentFault: (config, fields, path) => loginFault(config, fields, path, 'account'),
   open: (config, context) => Promise.resolve(openSession(config, context)),
 })
 
-function openSession(config: Options, context: AdapterContext): ProviderSession {
+/** @param patience how long is waited for locks, so that tests need not wait that long */
+export function openSession(config: Options, context: AdapterContext, patience = PATIENCE): ProviderSession {
+  const job = { config, context, patience }
   const session: ProviderSession = {
-    preflight: (current) => preflight(config, context, current),
-    prepare: newPassword,
-    create: (intent, current) => create(config, context, intent, current),
-    settle: (intent, current) => settle(config, context, intent, current),
-    verify: (credential) => verify(config, context, credential.fields),
+    preflight: (current) => preflight(job, current),
+    prepare: (random) => prepared(config, random),
+    create: (intent, current) => create(job, intent, current),
+    settle: (intent, current) => settle(job, intent, current),
+    verify: (credential, expect) => verify(job, credential.fields, expect),
     close: () => Promise.resolve(),
   }
   const { strategy = 'two-users' } = config
   // Two passwords of one account have no names; each is addressed by its value.
-  if (strategy === 'dual') session.revoke = ({ fields }) => endPassword(config, context, fields)
+  if (strategy === 'dual') session.revoke = ({ fields }) => endOne(job, fields)
   if (strategy !== 'two-users') return session
-  session.list = () => asAdmin(config, context, (server) => handlesOf(server, config))
+  session.list = () => asAdmin(job, (server) => handlesOf(server, config))
   session.handleOf = (fields) => handleOf(config, fields)
-  session.revoke = (credential) => endAccount(config, context, credential)
+  session.revoke = (credential) => endAccount(job, credential)
   return session
 }
 
 /**
- * Reads only: the admin may change accounts, the server is new enough, every account exists, and there is room for a second password. A login that the
- * server knows and refuses shows that another account comes first, such as an anonymous one for this machine.
+ * The password, and which accounts it was meant for: an intent with that was carried out by a
+ * program that takes turns, so that the turn proves that nobody is at it any more.
  */
-async function preflight(config: Options, context: AdapterContext, current: Credential | undefined): Promise<void> {
-  const { username, password } = current?.fields ?? {}
-  await asAdmin(config, context, async (server) => {
+function prepared(config: Options, random: Random): Fields {
+  return { ...newPassword(random), turn: new Secret(placeOf(config)) }
+}
+
+/**
+ * Reads only: the admin may change accounts, the server is new enough, every account exists, none is
+ * switched off, no other account of the name would keep the password, and there is room for a second
+ * one. A login that the server knows and refuses shows that another account comes first, such as an
+ * anonymous one for this machine.
+ */
+async function preflight(job: Job, current: Credential | undefined): Promise<void> {
+  const { config } = job
+  const login = currentLogin(config, current)
+  await asAdmin(job, async (server) => {
     if (!(await mayChangeAccounts(server)))
       throw new AdapterError('denied', `account ${config.admin.user} may not change other accounts`, { hints: ['it needs CREATE USER'] })
     if (await refusesStoredForms(server))
@@ -150,181 +114,133 @@ async function preflight(config: Options, context: AdapterContext, current: Cred
         hints: ['SET GLOBAL strict_password_validation = OFF'],
       })
     for (const name of namesIn(config)) {
-      const found = await accountOf(server, config, name)
-      if (config.strategy === 'dual') room(found, config, server, context)
-      if (username?.reveal() !== name || password === undefined || found.locked || !(await has(found, password))) continue
-      await login(config, context, name, password, async () => undefined).catch((thrown: unknown) => {
-        if (!(thrown instanceof AdapterError && thrown.code === 'refused')) throw thrown
-        throw new AdapterError(
-          'misconfigured',
-          `${name}@${config.accountHost} has the current password, but can't log in from here with it`,
-          {
-            hints: ['another account comes first for this machine, or "accountHost" leaves it out: SELECT User, Host FROM mysql.user'],
-          },
-        )
-      })
+      const password = login?.username === name ? login.password : undefined
+      const all = await accountsNamed(server, name)
+      const found = withPassword(own(config, name, all))
+      await refuseOthers(config, found, all, password)
+      await mayChange(job, server, found, password)
+      if (password === undefined || found.locked || found.expired || !(await has(found, password))) continue
+      await proveLogin(job, found, password)
     }
   })
 }
 
-/** Is it one of the account's passwords? */
-async function has({ passwords }: Account, password: Secret): Promise<boolean> {
-  for (const stored of passwords) if (await fits(stored, password)) return true
-  return false
+/** What is current, where it is a login: an operator may have stored anything. */
+function currentLogin({ user }: Options, current: Credential | undefined): ReturnType<typeof loginOf> | undefined {
+  try {
+    return current === undefined ? undefined : loginOf(current.fields, user)
+  } catch {
+    return undefined
+  }
 }
 
-async function fits({ plugin, hash }: Stored, password: Secret): Promise<boolean> {
-  return isMethod(plugin) && isStoredFormOf(plugin, hash, password)
-}
-
-/** MySQL holds two passwords and would end the older one without a word; on MariaDB the same limit keeps forgotten ones from piling up. */
-function room(found: Account, config: Options, { mariadb }: Server, context: AdapterContext): void {
-  if (found.locked || found.passwords.length < 2) return
-  const id = identifier(config, found.name)
-  const by = mariadb ? `ALTER USER ${id} IDENTIFIED VIA …` : `ALTER USER ${id} DISCARD OLD PASSWORD`
-  throw new AdapterError('quota', `account ${found.name} has two passwords already`, {
-    hints: [
-      `end the grace now with: rotate revoke ${context.path}`,
-      `if this vault holds the newer one only, end the other on the server: ${by}`,
-    ],
-  })
-}
-
+/** Live: whoever has its password can log in and work. */
 async function handlesOf(server: Server, config: Options): Promise<readonly Handle[]> {
   const handles: Handle[] = []
   for (const name of namesIn(config)) {
-    const found = await lookUp(server, name, config.accountHost)
-    if (found !== undefined) handles.push({ id: name, live: !found.locked, name })
+    const found = (await accountsNamed(server, name)).find((account) => isAt(account, config.accountHost))
+    if (found === undefined) continue
+    handles.push({ id: name, live: !found.locked && !found.expired && !found.ended, name })
   }
   return handles
 }
 
-async function create(config: Options, context: AdapterContext, intent: Intent, current: Credential | undefined): Promise<Issued> {
+async function create(job: Job, intent: Intent, current: Credential | undefined): Promise<Issued> {
+  const { config, context } = job
   const name = nextUser(config, current)
   const password = passwordOf(intent)
-  await asAdmin(config, context, async (server) => {
+  const login = currentLogin(config, current)
+  await asWriter(job, name, async (server) => {
     const found = await accountOf(server, config, name)
+    if (await has(found, password)) return
+    await mayChange(job, server, found, login?.username === name ? login.password : undefined)
     const made = { plugin: found.method, hash: await storedForm(found.method, password, context.random) }
-    // A locked account was ended: nothing of it is kept.
-    if (config.strategy !== 'dual' || found.locked || found.passwords.length === 0) return replace(server, config, found, made, 'UNLOCK')
-    room(found, config, server, context)
-    await change(
-      server,
-      server.mariadb
-        ? via(config, found, [made, ...found.passwords])
-        : `ALTER USER ${identifier(config, name)} ${identified(made)} RETAIN CURRENT PASSWORD`,
-    )
+    const kept = config.strategy === 'dual' && !found.locked ? found.passwords : []
+    if (kept.length > 0) await add(server, found, made)
+    else await replace(server, found, made, found.locked ? 'UNLOCK' : undefined)
+    const after = await afterwards(accountOf(server, config, name))
+    if (stillThere([...kept, made], after)) return
+    throw new AdapterError('failed', `account ${called(found)} is not as it was just made: somebody else changes it`, {
+      effect: 'unknown',
+      answered: true,
+      retryable: false,
+    })
   })
   return issued('mysql', config, name, password)
 }
 
-/** The account has that password and no other. */
-async function replace(server: Server, config: Options, found: Account, made: Stored, lock: 'LOCK' | 'UNLOCK'): Promise<void> {
-  if (server.mariadb) return change(server, `${via(config, found, [made])} ACCOUNT ${lock}`)
-  // Without this a retained password would survive the change, and nobody would know of it.
-  if (found.passwords.length > 1) await discard(server, config, found)
-  await change(server, `ALTER USER ${identifier(config, found.name)} ${identified(made)} ACCOUNT ${lock}`)
-}
-
-function discard(server: Server, config: Options, { name }: Account): Promise<void> {
-  return change(server, `ALTER USER ${identifier(config, name)} DISCARD OLD PASSWORD`)
-}
-
-/** MariaDB's way to say which passwords an account has. */
-function via(config: Options, { name, others }: Account, passwords: readonly Stored[]): string {
-  const ways = [...passwords, ...others].map(({ plugin, hash }) => (hash === '' ? plugin : `${plugin} USING ${literal(hash)}`))
-  return `ALTER USER ${identifier(config, name)} IDENTIFIED VIA ${ways.join(' OR ')}`
-}
-
-function identified({ plugin, hash }: Stored): string {
-  return `IDENTIFIED WITH ${plugin} AS ${literal(hash)}`
-}
-
-async function settle(config: Options, context: AdapterContext, intent: Intent, current: Credential | undefined): Promise<Settlement> {
+async function settle(job: Job, intent: Intent, current: Credential | undefined): Promise<Settlement> {
+  const { config } = job
   const name = nextUser(config, current)
-  const password = intent.material['password']
+  const { password, turn } = intent.material
   if (password === undefined) return { outcome: 'none', detail: 'no password had been made' }
-  const made = issued('mysql', config, name, password)
-  try {
-    await verify(config, context, made.fields)
-    return { outcome: 'applied', issued: made, detail: `account ${name} has the new password` }
-  } catch (thrown) {
-    if (!(thrown instanceof AdapterError && thrown.code === 'refused')) throw thrown
-    // Another account may come first for this machine: what the server stores is the truth.
-    const there = await asAdmin(config, context, async (server) => has(await accountOf(server, config, name), password))
-    return there
-      ? { outcome: 'applied', issued: made, detail: `account ${name} has the new password, but can't log in from here with it` }
-      : { outcome: 'none', detail: `account ${name} does not have the new password` }
+  return asAdmin(job, async (server) => {
+    const alone = (await takeTurn(server, turnOf(name, config.accountHost))) && turn?.reveal() === placeOf(config)
+    const found = await accountOf(server, config, name)
+    if (!(await has(found, password))) {
+      const detail = `account ${name} does not have the new password`
+      return alone ? { outcome: 'none', detail: `${detail}, and nobody is at it any more`, final: true } : { outcome: 'none', detail }
+    }
+    const login = config.strategy === 'dual' ? currentLogin(config, current) : undefined
+    if (login?.username === name && !(await has(found, login.password)))
+      return { outcome: 'ambiguous', candidates: [], detail: `account ${name} has the new password, but the current one no longer` }
+    return { outcome: 'applied', issued: issued('mysql', config, name, password), detail: `account ${name} has the new password` }
+  })
+}
+
+/**
+ * By what the server stores; a login over TCP is made only where that says that it succeeds, because
+ * one that fails may lock the account. A password that another account of the name has is not dead.
+ */
+async function verify(job: Job, fields: Fields, expect: 'live' | 'dead'): Promise<void> {
+  const { config } = job
+  const { username, password } = loginOf(fields, config.user)
+  const all = await asAdmin(job, (server) => accountsNamed(server, username))
+  const found = all.find((account) => isAt(account, config.accountHost))
+  if (found !== undefined && !found.locked && (await has(found, password))) {
+    if (expect === 'dead') return
+    if (found.expired) throw new AdapterError('refused', `the password of ${called(found)} has expired`)
+    return provenLogin(job, found, password)
   }
-}
-
-/** A login over TCP with that very password. */
-async function verify(config: Options, context: AdapterContext, fields: Fields): Promise<void> {
-  const { username, password } = loginOf(fields)
-  await login(config, context, username, password, async () => undefined)
-}
-
-/** `two-users`: the account is locked, with a password that nobody knows. */
-async function endAccount(config: Options, context: AdapterContext, { handle }: Credential): Promise<void> {
-  if (handle === undefined || config.users?.includes(handle.id) !== true)
-    throw new AdapterError('misconfigured', 'the account is none of "users"; nothing was changed')
-  await asAdmin(config, context, async (server) => {
-    const found = await lookUp(server, handle.id, config.accountHost)
-    if (found !== undefined) await close(server, config, found, context)
-  })
-}
-
-async function close(server: Server, config: Options, found: Account, context: AdapterContext): Promise<void> {
-  const { password: nobodys } = newPassword(context.random)
-  const made = { plugin: found.method, hash: await storedForm(found.method, nobodys, context.random) }
-  await replace(server, config, found, made, 'LOCK')
-}
-
-/** `dual`: this password and no other. One that the account does not have is gone already; without its last one an account is locked. */
-async function endPassword(config: Options, context: AdapterContext, fields: Fields): Promise<void> {
-  const { username, password } = loginOf(fields)
-  if (username !== config.user) throw new AdapterError('misconfigured', 'the account is not "user"; nothing was changed')
-  await asAdmin(config, context, async (server) => {
-    const found = await lookUp(server, username, config.accountHost)
-    if (found === undefined || found.locked) return
-    const kept: Stored[] = []
-    for (const stored of found.passwords) if (!(await fits(stored, password))) kept.push(stored)
-    if (kept.length === found.passwords.length) return
-    const [last] = kept
-    if (last === undefined) return close(server, config, found, context)
-    if (server.mariadb) return change(server, via(config, found, kept))
-    // The new password goes and the retained one stays: it has to be the primary one before the retained place is emptied.
-    if (last !== found.passwords[0]) await change(server, `ALTER USER ${identifier(config, username)} ${identified(last)}`)
-    await discard(server, config, found)
-  })
-}
-
-async function accountOf(server: Server, config: Options, name: string): Promise<Account> {
-  const found = await lookUp(server, name, config.accountHost)
-  if (found === undefined) throw new AdapterError('misconfigured', `there is no account ${name}@${config.accountHost} on the server`)
-  return found
-}
-
-function asAdmin<T>(config: Options, context: AdapterContext, work: (server: Server) => Promise<T>): Promise<T> {
-  const { user, password } = config.admin
-  return asAdminOf(
-    user,
-    login(config, context, user, password, async (client) => work(await identify(client))),
+  for (const other of all) {
+    if (other === found || other.locked || !(await has(other, password))) continue
+    throw new AdapterError('misconfigured', `account ${called(other)} has this password: it still opens the server from there`, {
+      retryable: false,
+      hints: [`end it there: ALTER USER ${identifier(other)} ACCOUNT LOCK`],
+    })
+  }
+  const account = called({ name: username, host: config.accountHost })
+  throw new AdapterError(
+    'refused',
+    found?.locked === true ? `account ${account} is locked` : `account ${account} does not have this password`,
   )
 }
 
-function login<T>(
-  config: Options,
-  context: AdapterContext,
-  user: string,
-  password: Secret,
-  work: Parameters<typeof connected<T>>[3],
-): Promise<T> {
-  if (context.signal.aborted) throw new AdapterError('failed', 'interrupted before the server was called', { retryable: false })
-  const { host, port, ca } = config
-  return connected({ host, port, tls: usesTls(config), ca }, user, password, work)
+/**
+ * `two-users`: the account is locked, and no password fits it. One that has another password by now
+ * than the one that is to end is left alone.
+ */
+async function endAccount(job: Job, { handle, fields }: Credential): Promise<void> {
+  const { config, context } = job
+  if (handle === undefined || config.users?.includes(handle.id) !== true)
+    throw new AdapterError('misconfigured', 'the account is none of "users"; nothing was changed')
+  const { username, password } = fields
+  const named = username?.reveal() === handle.id ? password : undefined
+  await asWriter(job, handle.id, async (server) => {
+    const found = (await accountsNamed(server, handle.id)).find((account) => isAt(account, config.accountHost))
+    if (found === undefined || (found.locked && found.ended)) return
+    if (named !== undefined && found.passwords.length > 0 && !(await has(found, named))) return
+    await close(server, withPassword(found), context.random)
+  })
 }
 
-function identifier({ accountHost }: Options, name: string): string {
-  return `${quoted(name)}@${quoted(accountHost)}`
+/** `dual`: this password and no other. */
+async function endOne(job: Job, fields: Fields): Promise<void> {
+  const { config, context } = job
+  const { username, password } = loginOf(fields, config.user)
+  if (username !== config.user) throw new AdapterError('misconfigured', 'the account is not "user"; nothing was changed')
+  await asWriter(job, username, async (server) => {
+    const found = (await accountsNamed(server, username)).find((account) => isAt(account, config.accountHost))
+    if (found !== undefined && !found.ended) await endPassword(server, withPassword(found), password, context.random)
+  })
 }

@@ -61,6 +61,20 @@ test.each([
   expect(() => parseConfig(mysql.config, given as never, 'it')).toThrow(why)
 })
 
+test('a value that can not be the current one is named before anything begins', () => {
+  const fault = (config: Record<string, unknown>, fields: Fields) =>
+    mysql.currentFault(parseConfig(mysql.config, { ...one, ...config } as never, 'it'), fields, 'p/db/APP')
+  const two = { user: undefined, users: ['a', 'b'] }
+  const plain = { value: new Secret('x') }
+  expect(fault(two, plain)?.why).toContain('does not say which of the accounts a and b')
+  expect(fault(two, { username: new Secret('c'), password: new Secret('x') })?.why).toContain('none of the accounts')
+  expect(fault(two, { username: new Secret('b'), password: new Secret('x') })).toBeUndefined()
+  for (const strategy of ['single', 'dual']) {
+    expect(fault({ strategy }, plain)).toBeUndefined()
+    expect(fault({ strategy }, { username: new Secret('b'), password: new Secret('x') })?.why).toContain('another account')
+  }
+})
+
 test('over TLS the name is checked before anybody says who wants to log in', async () => {
   const fields = { username: new Secret('a'), password: new Secret(FIRST) }
   for (const [name, told] of [
@@ -112,6 +126,9 @@ const madeUp = (tag: string, password: string) => ({
   attempt: 1,
 })
 
+/** What was sent to change an account. */
+const changesOf = (fake: FakeMySql): readonly string[] => fake.log.filter((sql) => sql.startsWith('ALTER'))
+
 test('a salt that the server made may hold a quote or an escape: it is put back byte for byte', async () => {
   const fake = await FakeMySql.start()
   const hash = cachingSha2Hash(new Secret(FIRST), Buffer.from('\'"\\\x1b\x01 salt of MySQL!'))
@@ -122,7 +139,7 @@ test('a salt that the server made may hold a quote or an escape: it is put back 
   const session = await mysql.open(parseConfig(mysql.config, config as never, 'it'), testContext())
   const made = await session.create(intend(session), undefined)
   await session.revoke?.({ fields: made.fields })
-  expect(fake.log.at(-2)).toMatch(/ AS 0x[0-9a-f]{140}$/)
+  expect(changesOf(fake).at(-2)).toMatch(/ AS 0x[0-9a-f]{140}$/)
   expect(fake.accounts.get('a')).toEqual({ plugin: 'caching_sha2_password', hash, locked: false, admin: false })
   await fake.stop()
 })
@@ -144,6 +161,9 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
     async function bench(config: Record<string, unknown>) {
       fake.accounts.clear()
       fake.log.length = 0
+      fake.refused = 0
+      fake.open = false
+      fake.lockless = false
       await add('admin', ADMIN, { admin: true })
       const a = await add('a', FIRST)
       const b = await add('b', undefined, { locked: true })
@@ -182,7 +202,9 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
       expect((await session.settle(intent, current)).outcome).toBe('none')
       const made = await session.create(intent, current)
       expect((await session.settle(intent, current)).outcome).toBe('applied')
-      expect(fake.log.at(-1)).toMatch(new RegExp(`^ALTER USER \`a\`@\`%\` IDENTIFIED WITH ${method} AS '[^']+' RETAIN CURRENT PASSWORD$`))
+      expect(changesOf(fake).at(-1)).toMatch(
+        new RegExp(`^ALTER USER \`a\`@\`%\` IDENTIFIED WITH ${method} AS '[^']+' RETAIN CURRENT PASSWORD$`),
+      )
       expect([await accepted(fake.port, current.fields), await accepted(fake.port, made.fields)]).toEqual([true, true])
       // 9b: MySQL would end the retained one without a word.
       const refusal = {
@@ -193,7 +215,7 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
       await expect(session.preflight({ fields: made.fields })).rejects.toMatchObject(refusal)
       await expect(session.create(madeUp('two', 'a-third-password'), { fields: made.fields })).rejects.toMatchObject(refusal)
       await session.revoke?.(current)
-      expect(fake.log.at(-1)).toBe('ALTER USER `a`@`%` DISCARD OLD PASSWORD')
+      expect(changesOf(fake).at(-1)).toBe('ALTER USER `a`@`%` DISCARD OLD PASSWORD')
       expect([await accepted(fake.port, current.fields), await accepted(fake.port, made.fields)]).toEqual([false, true])
       for (const value of [made.fields['password'], current.fields.password]) expect(fake.log.join('\n')).not.toContain(value?.reveal())
     })
@@ -203,7 +225,10 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
       const before = fake.accounts.get('a')?.hash
       const made = await session.create(intend(session), current)
       await session.revoke?.({ fields: made.fields })
-      expect(fake.log.slice(-2)).toEqual([expect.stringMatching(/IDENTIFIED WITH \w+ AS '[^']+'$/), expect.stringContaining('DISCARD')])
+      expect(changesOf(fake).slice(-2)).toEqual([
+        expect.stringMatching(/IDENTIFIED WITH \w+ AS '[^']+'$/),
+        expect.stringContaining('DISCARD'),
+      ])
       expect(fake.accounts.get('a')).toMatchObject({ hash: before, locked: false })
       expect(fake.accounts.get('a')?.retained).toBeUndefined()
       expect([await accepted(fake.port, current.fields), await accepted(fake.port, made.fields)]).toEqual([true, false])
@@ -232,17 +257,29 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
       expect(fake.accounts.get('a')?.retained).toBeUndefined()
     })
 
-    test('two accounts, or one: no retained password survives, and an account without one can be begun with', async () => {
+    test('no retained password survives in an account that takes its turn, and one without a password can be begun with', async () => {
       const retained = await storedForm(method, new Secret('forgotten-password'), random)
-      const { session, current } = await open({ user: 'a', strategy: 'single' })
-      await add('a', FIRST, { retained })
-      expect(await accepted(fake.port, { ...current.fields, password: new Secret('forgotten-password') })).toBe(true)
-      await session.create(intend(session), current)
-      expect(await accepted(fake.port, { ...current.fields, password: new Secret('forgotten-password') })).toBe(false)
+      const turns = await open({ users: ['a', 'b'] })
+      const forgotten = { username: new Secret('b'), password: new Secret('forgotten-password') }
+      await add('b', 'of-the-last-turn', { retained })
+      expect(await accepted(fake.port, forgotten)).toBe(true)
+      await turns.session.create(intend(turns.session), turns.current)
+      expect(await accepted(fake.port, forgotten)).toBe(false)
       const dual = await open({ user: 'b', strategy: 'dual' })
       await add('b', undefined)
       const made = await dual.session.create(intend(dual.session), undefined)
       expect(await accepted(fake.port, made.fields)).toBe(true)
+    })
+
+    test('one account with two passwords is refused: the change would end one that somebody may use', async () => {
+      const { session, current } = await open({ user: 'a', strategy: 'single' })
+      const retained = await storedForm(method, new Secret('of-somebody-else'), random)
+      await add('a', FIRST, { retained })
+      const refusal = { code: 'quota', effect: 'none', hints: [expect.stringContaining('DISCARD OLD PASSWORD')] }
+      await expect(session.preflight(current)).rejects.toMatchObject(refusal)
+      await expect(session.create(intend(session), current)).rejects.toMatchObject(refusal)
+      expect(fake.accounts.get('a')).toMatchObject({ retained })
+      expect(changesOf(fake)).toEqual([])
     })
 
     test('an answer that is lost: nothing done is none, done is applied', async () => {
@@ -258,6 +295,176 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
         expect((await session.settle(intent, current)).outcome).toBe(outcome)
         expect(await accepted(fake.port, current.fields)).toBe(true)
       }
+    })
+
+    test('an end that was cut off half way is finished by the next call, and room is there again', async () => {
+      const { session, current } = await open({ user: 'a', strategy: 'dual' })
+      const before = fake.accounts.get('a')?.hash
+      const made = await session.create(intend(session), current)
+      // The retained one has become the primary one, and is retained too.
+      fake.fault = 'cut after'
+      await expect(session.revoke?.({ fields: made.fields })).rejects.toMatchObject({ effect: 'unknown' })
+      expect(fake.accounts.get('a')).toMatchObject({ hash: before, retained: before })
+      await session.preflight(current)
+      await session.revoke?.({ fields: made.fields })
+      expect(fake.accounts.get('a')?.retained).toBeUndefined()
+      expect(await accepted(fake.port, current.fields)).toBe(true)
+    })
+
+    test('the password in use is the one that is retained, or nothing is done', async () => {
+      const { session, current } = await open({ user: 'a', strategy: 'dual' })
+      await add('a', 'of-somebody-else')
+      const refusal = { code: 'misconfigured', effect: 'none', message: expect.stringContaining('that one would be kept') }
+      await expect(session.preflight(current)).rejects.toMatchObject(refusal)
+      await expect(session.create(intend(session), current)).rejects.toMatchObject(refusal)
+      expect(changesOf(fake)).toEqual([])
+    })
+
+    test('a create that is repeated changes nothing; somebody who changes the account in between makes it ambiguous', async () => {
+      const { session, current } = await open({ user: 'a', strategy: 'dual' })
+      const intent = intend(session)
+      await session.create(intent, current)
+      await session.create(intent, current)
+      expect(changesOf(fake)).toHaveLength(1)
+      expect(await accepted(fake.port, current.fields)).toBe(true)
+      const other = await open({ user: 'a', strategy: 'dual' })
+      const stranger = await storedForm(method, new Secret('of-somebody-else'), random)
+      fake.meanwhile = () => {
+        const account = fake.accounts.get('a')
+        if (account !== undefined) account.hash = stranger
+      }
+      const torn = intend(other.session)
+      await expect(other.session.create(torn, other.current)).rejects.toMatchObject({ effect: 'unknown' })
+      expect(await other.session.settle(torn, other.current)).toMatchObject({ outcome: 'ambiguous' })
+    })
+
+    test('an account that somebody locked stays as it is, one that was ended here is begun with again', async () => {
+      for (const strategy of ['single', 'dual']) {
+        const { session, current } = await open({ user: 'a', strategy })
+        await add('a', FIRST, { locked: true })
+        const refusal = { code: 'misconfigured', effect: 'none', hints: [expect.stringContaining('ACCOUNT UNLOCK')] }
+        await expect(session.preflight(current)).rejects.toMatchObject({ ...refusal, message: expect.stringContaining('is locked') })
+        await expect(session.create(intend(session), current)).rejects.toMatchObject(refusal)
+        expect(changesOf(fake)).toEqual([])
+        expect(fake.accounts.get('a')).toMatchObject({ locked: true })
+      }
+      const { session, current } = await open({ user: 'a', strategy: 'dual' })
+      // Locked in the meantime by somebody else: what ends is ended all the same, and nothing is unlocked.
+      const made = await session.create(intend(session), current)
+      Object.assign(fake.accounts.get('a') ?? {}, { locked: true })
+      await session.revoke?.(current)
+      expect(fake.accounts.get('a')).toMatchObject({ locked: true })
+      expect(fake.accounts.get('a')?.retained).toBeUndefined()
+      await session.revoke?.(made)
+      await session.preflight(undefined)
+      await session.create(intend(session), undefined)
+      expect(fake.accounts.get('a')).toMatchObject({ locked: false })
+    })
+
+    test('what is listed as live can log in and work', async () => {
+      const { session } = await open({ users: ['a', 'b'] })
+      const states = async () => (await session.list?.())?.map(({ live }) => live)
+      expect(await states()).toEqual([true, false])
+      await add('b', 'never-told')
+      await add('a', FIRST, { expired: true })
+      expect(await states()).toEqual([false, true])
+    })
+
+    test('no login fails on the way: an account that allows none is not blocked', async () => {
+      for (const strategy of ['single', 'dual']) {
+        const { session, current } = await open({ user: 'a', strategy })
+        await add('a', FIRST, { attempts: 1 })
+        await session.preflight(current)
+        const intent = intend(session)
+        expect(await session.settle(intent, current)).toMatchObject({ outcome: 'none', final: true })
+        const unknown = { fields: { ...current.fields, password: new Secret('of-nobody') } }
+        for (const expected of ['live', 'dead'] as const)
+          await expect(session.verify?.(unknown, expected)).rejects.toMatchObject({ code: 'refused' })
+        const made = await session.create(intent, current)
+        await session.verify?.(made, 'live')
+        if (strategy === 'dual') await session.revoke?.(current)
+        await expect(session.verify?.(current, 'dead')).rejects.toMatchObject({ code: 'refused' })
+        expect(fake.refused).toBe(0)
+        expect(await accepted(fake.port, made.fields)).toBe(true)
+      }
+    })
+
+    test('a server that accepts every login proves nothing, and says so', async () => {
+      const { session, current } = await open({ user: 'a', strategy: 'single' })
+      fake.open = true
+      const proof = { code: 'misconfigured', effect: 'none', message: expect.stringContaining('proves nothing') }
+      await expect(session.preflight(current)).rejects.toMatchObject(proof)
+      await expect(session.verify?.(current, 'dead')).rejects.toMatchObject(proof)
+      await expect(session.verify?.(current, 'live')).rejects.toMatchObject(proof)
+      fake.open = false
+    })
+
+    test('a cluster without locks by name: the change is made, and none is not final', async () => {
+      const { session, current } = await open({ user: 'a', strategy: 'single' })
+      fake.lockless = true
+      const intent = intend(session)
+      const settled = await session.settle(intent, current)
+      expect([settled.outcome, Object.hasOwn(settled, 'final')]).toEqual(['none', false])
+      const made = await session.create(intent, current)
+      expect(await accepted(fake.port, made.fields)).toBe(true)
+    })
+
+    test('another account of the name that would keep the password is refused by its name', async () => {
+      const refusal = (host: string) => ({ code: 'misconfigured', effect: 'none', message: expect.stringContaining(`a@${host}`) })
+      for (const config of [{ user: 'a', strategy: 'single' }, { user: 'a', strategy: 'dual' }, { users: ['a', 'b'] }]) {
+        const { session, current } = await open(config)
+        await add('a@localhost', FIRST)
+        await expect(session.preflight(current)).rejects.toMatchObject(refusal('localhost'))
+        // It has another one: nothing of ours.
+        await add('a@localhost', 'of-somebody-else')
+        await session.preflight(current)
+        // Whether it has the same one can't be known.
+        await expect(session.preflight(undefined)).rejects.toMatchObject({
+          ...refusal('localhost'),
+          hints: expect.arrayContaining([expect.stringContaining('"accountHost"')]),
+        })
+        await add('a@localhost', FIRST, { locked: true })
+        await session.preflight(current)
+      }
+      const { session, current } = await open({ users: ['a', 'b'] })
+      await add('b@10.0.0.%', 'may be that of b')
+      await add('b@localhost', 'or this one')
+      await expect(session.preflight(current)).rejects.toMatchObject({
+        message: expect.stringContaining('b@10.0.0.% and b@localhost, which may have'),
+      })
+    })
+
+    test('a password that another account of the name has is not dead', async () => {
+      const { session, current } = await open({ users: ['a', 'b'] })
+      const made = await session.create(intend(session), current)
+      await session.revoke?.({ ...current, handle: { id: 'a', live: true } })
+      await expect(session.verify?.(current, 'dead')).rejects.toMatchObject({ code: 'refused' })
+      await add('a@localhost', FIRST)
+      const alive = { code: 'misconfigured', message: expect.stringContaining('a@localhost has this password') }
+      await expect(session.verify?.(current, 'dead')).rejects.toMatchObject(alive)
+      await session.verify?.(made, 'dead')
+    })
+
+    test('an account that has another password by now is not ended with the old one', async () => {
+      const { session, current } = await open({ users: ['a', 'b'] })
+      await add('a', 'given-by-somebody-else')
+      await session.revoke?.({ ...current, handle: { id: 'a', live: true } })
+      expect(changesOf(fake)).toEqual([])
+      // Without a value to compare it is the account that ends.
+      await session.revoke?.({ fields: {}, handle: { id: 'a', live: true } })
+      expect(fake.accounts.get('a')).toMatchObject({ locked: true })
+    })
+
+    test('a value without a name is the password of the one account: it is replaced, proved and ended', async () => {
+      const { session, current } = await open({ user: 'a', strategy: 'dual' })
+      const plain = { fields: { value: new Secret(FIRST) } }
+      await session.preflight(plain)
+      await session.verify?.(plain, 'live')
+      const made = await session.create(intend(session), plain)
+      expect([await accepted(fake.port, current.fields), await accepted(fake.port, made.fields)]).toEqual([true, true])
+      await session.revoke?.(plain)
+      expect([await accepted(fake.port, current.fields), await accepted(fake.port, made.fields)]).toEqual([false, true])
+      await expect(session.verify?.(plain, 'dead')).rejects.toMatchObject({ code: 'refused' })
     })
 
     test('who may not, who is not there, what is too old, and nobody', async () => {
@@ -377,8 +584,9 @@ describe.skipIf(!hasMariaDb)('against a real MariaDB', () => {
     expect([await accepted(server.port, fields), await accepted(server.port, made.fields)]).toEqual([false, true])
     await sql(`ALTER USER ${a}@'%' ACCOUNT UNLOCK`)
     expect(await accepted(server.port, fields)).toBe(false)
+    // Unlocked by somebody, it still has no password by which anybody could log in.
     expect((await session.list?.())?.map(({ id, live }) => [id, live])).toEqual([
-      [a, true],
+      [a, false],
       [b, true],
     ])
     const log = server.log()
@@ -413,6 +621,61 @@ describe.skipIf(!hasMariaDb)('against a real MariaDB', () => {
     await expect(session.verify?.(made, 'live')).rejects.toMatchObject({ code: 'refused' })
     await session.revoke?.(made)
     expect((await session.settle(intent, { fields })).outcome).toBe('none')
+  })
+
+  test('another account of the name that would keep the password is refused by its name', async () => {
+    const { a, b, config, fields } = await accounts('ed25519')
+    const first = await storedForm('ed25519', new Secret(FIRST), random)
+    await sql(`CREATE USER ${a}@localhost IDENTIFIED VIA ed25519 USING '${first}'`)
+    for (const given of [{ user: a, strategy: 'single' }, { user: a, strategy: 'dual' }, { users: [a, b] }]) {
+      const session = await open({ ...config, ...given })
+      const refusal = { code: 'misconfigured', effect: 'none', message: expect.stringContaining(`${a}@localhost`) }
+      await expect(session.preflight({ fields })).rejects.toMatchObject(refusal)
+      await expect(session.preflight(undefined)).rejects.toMatchObject(refusal)
+    }
+    const session = await open({ ...config, user: a, strategy: 'dual' })
+    await session.revoke?.({ fields })
+    await expect(session.verify?.({ fields }, 'dead')).rejects.toMatchObject({ code: 'misconfigured' })
+    await sql(`DROP USER ${a}@localhost`)
+    await expect(session.verify?.({ fields }, 'dead')).rejects.toMatchObject({ code: 'refused' })
+  })
+
+  test('an account that somebody locked stays as it is, one that was ended here is known by its mark', async () => {
+    for (const method of ['mysql_native_password', 'ed25519'] as const) {
+      const { a, b, config, fields } = await accounts(method)
+      const session = await open({ ...config, user: a, strategy: 'dual' })
+      await sql(`ALTER USER ${a}@'%' ACCOUNT LOCK`)
+      await expect(session.preflight({ fields })).rejects.toMatchObject({ code: 'misconfigured', effect: 'none' })
+      await expect(session.create(intend(session), { fields })).rejects.toMatchObject({ code: 'misconfigured', effect: 'none' })
+      expect(await methodsOf(a)).toContain('ACCOUNT LOCK')
+      await sql(`ALTER USER ${a}@'%' ACCOUNT UNLOCK`)
+      await session.revoke?.({ fields })
+      expect(await methodsOf(a)).toContain('ACCOUNT LOCK')
+      await session.preflight(undefined)
+      const made = await session.create(intend(session), undefined)
+      expect(await accepted(server.port, made.fields)).toBe(true)
+      const turns = await open({ ...config, users: [a, b] })
+      const states = async () => (await turns.list?.())?.map(({ live }) => live)
+      expect(await states()).toEqual([true, false])
+      await sql(`ALTER USER ${a}@'%' PASSWORD EXPIRE`)
+      expect(await states()).toEqual([false, false])
+    }
+  })
+
+  test('no login fails on the way: an account that allows none is not blocked', async () => {
+    const { a, config, fields } = await accounts()
+    await sql('SET GLOBAL max_password_errors = 1')
+    try {
+      const session = await open({ ...config, user: a, strategy: 'single' })
+      const intent = intend(session)
+      expect(await session.settle(intent, { fields })).toMatchObject({ outcome: 'none', final: true })
+      const made = await session.create(intent, { fields })
+      await expect(session.verify?.({ fields }, 'dead')).rejects.toMatchObject({ code: 'refused' })
+      await session.verify?.(made, 'live')
+      expect(await accepted(server.port, made.fields)).toBe(true)
+    } finally {
+      await sql('SET GLOBAL max_password_errors = 4294967295', 'FLUSH PRIVILEGES')
+    }
   })
 
   test('who may not, who is not there, and the rules of the server', async () => {

@@ -5,6 +5,7 @@ export default defineConfig({
   root: fileURLToPath(new URL('../..', import.meta.url)),
   test: {
     include: ['test/**/*.test.ts'],
+    exclude: ['test/long/**'],
     pool: 'forks',
     // Vitest leaves one core to itself; most of these tests wait for programs that they have started.
     maxWorkers: 2,
