@@ -252,7 +252,7 @@ async function revoke(config: Options, context: AdapterContext, token: Secret, a
     })
   const byValue = REVOCABLE.test(token.reveal())
   const { status } = byValue
-    ? await github(config.baseUrl, undefined, context).ask('POST', '/credentials/revoke', { credentials: [token.reveal()] })
+    ? await github(config.baseUrl, undefined, context).ask('POST', '/credentials/revoke', { credentials: [token.reveal()] }, 'idempotent')
     : { status: 0 }
   if (status < 200 || status >= 300)
     throw new AdapterError(

@@ -335,6 +335,25 @@ describe('custom', () => {
   })
 })
 
+test.skipIf(!canMoveClock)('custom: a value that was issued before the hook could revoke is ended once it can', async () => {
+  const hook = await world.hook({ overlap: true, actions: [] })
+  const set = async (more: Record<string, unknown>): Promise<void> => {
+    const config = { webhookUrl: hook.hookUrl, secret: hook.settings.secret, overlap: true, ...more }
+    await world.ok(['schedule', 'set', path, '--provider', 'custom', ...rhythm, ...option('--config', config)])
+  }
+  await set({})
+  await world.ok(['rotate', path])
+  const old = await world.get(path)
+  await world.ok(['rotate', path])
+  hook.settings.actions = ['verify', 'revoke']
+  await set({ actions: ['verify', 'revoke'] })
+  world.pass(3 * HOUR)
+  await world.ok(['run-due'])
+  const [first] = await versions()
+  expect({ state: first?.state, accepted: hook.accepts(old) }).toEqual({ state: 'revoked', accepted: false })
+  expect(hook.live).toEqual([await world.get(path)])
+})
+
 describe('exec', () => {
   const living = (): readonly string[] =>
     world
