@@ -58,11 +58,11 @@ export async function deliver(bench: Workbench, loaded: Loaded, step: string, ke
     const started = ports.clock.monotonic()
     await ports.faults.at(`before:effect:${step}`)
     await session.put(delivery)
-    await confirmed(session, delivery.entries, key)
+    const read = await confirmed(session, delivery.entries, key)
     if (step.startsWith('refresh:')) await session.deploy?.(delivery)
     await ports.faults.at(`after:effect:${step}`)
     const ms = ports.clock.monotonic() - started
-    const signs = await signsAfter(session, names)
+    const signs = read ? undefined : await signsAfter(session, names)
     const beside = spec.previous === undefined ? {} : { beside: besideNew(run.plan, n) }
     const written = signs === undefined ? undefined : { version: n, ...beside, signs }
     return commit(ports, run.id, `${step}:outcome`, (now) => ({
@@ -152,13 +152,21 @@ export async function restore(bench: Workbench, loaded: Loaded, key: string): Pr
     )
   return bench.target(spec, run.path, async (session) => {
     await session.restore(prior, delivery, rest)
-    await confirmed(session, prior ?? delivery?.entries ?? {}, key)
+    const wanted = prior ?? delivery?.entries ?? {}
+    const read = (await confirmed(session, wanted, key)) && names.every((name) => Object.hasOwn(wanted, name))
     const back = delivery ?? priorDelivery(run, key, prior)
     if (back !== undefined) await session.deploy?.(back)
-    const signs = known || old === null ? undefined : await signsAfter(session, names)
-    const how = session.current !== undefined ? 'read back' : known ? 'written' : await undoneBy(bench, spec)
-    return { how, written: signs === undefined || old === null ? undefined : { version: old, signs } }
+    const how = read ? 'read back' : known ? 'written' : await undoneBy(bench, spec)
+    if (read || !known || old === null || delivery === undefined || !isOld(prior, delivery)) return { how, written: undefined }
+    const signs = await signsAfter(session, names)
+    const beside = spec.previous === undefined ? {} : { beside: besideOld(loaded.secret, old) }
+    return { how, written: signs === undefined ? undefined : { version: old, ...beside, signs } }
   })
+}
+
+/** Is what was put back the old version? Then its signs are those of our own last write again. */
+function isOld(prior: Prior, { entries }: Delivery): boolean {
+  return Object.entries(entries).every(([name, value]) => prior[name]?.equals(value) === true)
 }
 
 async function undoneBy(bench: Workbench, spec: TargetSpec): Promise<PutBack> {
