@@ -1,38 +1,72 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { parseConfig } from '../../src/core/schema.ts'
+import { Secret } from '../../src/core/secret.ts'
 import type { Target, TargetSession } from '../../src/core/target.ts'
 import render from '../../src/targets/render.ts'
 import vercel from '../../src/targets/vercel.ts'
 import { expectNoLeak } from '../conformance/_shared.ts'
 import { targetSuite } from '../conformance/target.suite.ts'
 import { type TestContext, testContext } from '../fakes/context.ts'
-import { FakeRender, FakeVercel } from '../fakes/hosting.ts'
+import { FakeRender, FakeVercel, type VercelVariable } from '../fakes/hosting.ts'
 import { delivery } from '../fakes/delivery.ts'
 
 targetSuite('render', render, async () => {
   const fake = await new FakeRender().start()
-  const [one, two] = [fake.service('one'), fake.service('two')]
+  const [one, two] = [fake.service('one', { OTHER: 'kept by people' }), fake.service('two')]
   const value = (id: string, name: string): string | undefined => fake.services.get(id)?.env.get(name)
   return {
     config: { services: '*', token: fake.token, create: true, baseUrl: fake.url },
     read: (name) => (value(one, name) === value(two, name) ? value(one, name) : 'they differ'),
+    stands: (name, set) => {
+      for (const id of [one, two]) fake.services.get(id)?.env.set(name, set)
+    },
+    others: () => value(one, 'OTHER'),
     failNext: () => void fake.faults.push({ method: 'PUT', path: /env-vars/, status: 409 }),
-    secrets: [fake.token],
+    secrets: [fake.token, 'kept by people'],
     stop: () => fake.stop(),
   }
 })
 
-targetSuite('vercel', vercel, async () => {
-  const fake = await new FakeVercel().start()
-  const project = fake.project('site')
-  return {
-    config: { projects: '*', token: fake.token, create: true, baseUrl: fake.url },
-    read: (name) => fake.projects.get(project)?.env.find(({ key }) => key === name)?.value,
-    failNext: () => void fake.faults.push({ method: 'POST', path: /env/, status: 400 }),
-    secrets: [fake.token],
-    stop: () => fake.stop(),
-  }
-})
+for (const type of ['sensitive', 'encrypted', 'plain'])
+  targetSuite(`vercel, ${type} variables`, vercel, async () => {
+    const fake = await new FakeVercel().start()
+    const project = fake.project('site', { OTHER: 'kept by people' })
+    const all = (): readonly VercelVariable[] => fake.projects.get(project)?.env ?? []
+    fake.teamId = 'team_x'
+    fake.custom.set('env_qa', 'qa')
+    fake.shared.push({ key: 'FIRST_KEY', target: ['production'], projectId: ['prj_of_others'] })
+    return {
+      config: { projects: '*', teamId: fake.teamId, token: fake.token, create: true, baseUrl: fake.url },
+      read: (name) => all().find(({ key }) => key === name)?.value,
+      stands: (name, value) =>
+        void fake.variable(project, name, value, { type, target: ['preview'], gitBranch: 'staging', comment: 'made by people' }),
+      attributes: (name) =>
+        all()
+          .filter(({ key }) => key === name)
+          .map(({ value: _value, updatedAt: _date, ...about }) => about),
+      others: () => all().filter(({ key }) => key === 'OTHER'),
+      several: (name) => {
+        const { id } = fake.variable(project, name, 'value of production', { type })
+        fake.variable(project, name, 'value of staging', { target: ['preview'], gitBranch: 'staging' })
+        fake.variable(project, name, 'value of preview', { target: ['preview'] })
+        fake.variable(project, name, 'value of qa', { target: [], customEnvironmentIds: ['env_qa'] })
+        return {
+          says: [/4 times in site/, /production; preview of the branch staging; preview; env_qa/, /"environments"/, /"gitBranch"/],
+          choice: { environments: ['production'] },
+          values: () => {
+            const same = all().filter(({ key }) => key === name)
+            return {
+              meant: same.filter((one) => one.id === id).map(({ value }) => value),
+              others: same.filter((one) => one.id !== id).map(({ value }) => value),
+            }
+          },
+        }
+      },
+      failNext: () => void fake.faults.push({ method: 'POST', path: /env/, status: 400 }),
+      secrets: [fake.token, 'kept by people'],
+      stop: () => fake.stop(),
+    }
+  })
 
 let context: TestContext
 beforeEach(() => {
@@ -107,19 +141,33 @@ describe('render', () => {
   test('an undo gives every place its own value back, and takes away what was added where there was nothing', async () => {
     const [a, b, c] = [fake.service('a', { API_KEY: 'one' }), fake.service('b', { API_KEY: 'two' }), fake.service('c', { OTHER: 'x' })]
     const session = await open(render, config({ create: true }))
-    const prior = await session.current?.(['API_KEY'])
+    const stood = await session.standing?.(['API_KEY'])
     await session.put(delivery('new-value'))
+    await session.deploy?.(delivery('new-value'))
     expect((await session.current?.(['API_KEY']))?.['API_KEY']?.reveal()).toBe('new-value')
-    await session.restore(prior, delivery('old-value'))
+    await session.restore(stood?.values, delivery('old-value'), stood?.rest)
     expect([a, b, c].map((id) => Object.fromEntries(fake.services.get(id)?.env ?? []))).toEqual([
       { API_KEY: 'one' },
       { API_KEY: 'two' },
       { OTHER: 'x' },
     ])
-    const back = await session.current?.(Object.keys(prior ?? {}))
-    expect(Object.entries(back ?? {}).map(([name, value]) => [name, value?.reveal()])).toEqual(
-      Object.entries(prior ?? {}).map(([name, value]) => [name, value?.reveal()]),
-    )
+    expect(fake.services.get(c)?.running.has('API_KEY'), 'it runs without it again').toBe(false)
+    expect((await session.current?.(['API_KEY']))?.['API_KEY']).toEqual(stood?.values['API_KEY'])
+  })
+
+  test('a run of an older program noted the values of single places under their paths', async () => {
+    const [a, b, c] = [fake.service('a', { API_KEY: 'new' }), fake.service('b', { API_KEY: 'new' }), fake.service('c', { API_KEY: 'new' })]
+    const session = await open(render, config({ create: true }))
+    const [one, two] = [new Secret('one'), new Secret('two')]
+    const prior = {
+      API_KEY: two,
+      [`/services/${a}/API_KEY`]: one,
+      [`/services/${b}/API_KEY`]: two,
+      [`/services/${c}/API_KEY`]: null,
+    }
+    await session.restore(prior, delivery('old-value'))
+    expect([a, b, c].map((id) => fake.services.get(id)?.env.get('API_KEY'))).toEqual(['one', 'two', undefined])
+    expect(await session.current?.(Object.keys(prior))).toEqual(prior)
   })
 
   test.each([
@@ -251,7 +299,7 @@ describe('vercel', () => {
 
   test('only the chosen environments', async () => {
     const a = fake.project('a', { API_KEY: 'old' })
-    fake.projects.get(a)?.env.push({ id: 'env_dev', key: 'API_KEY', value: 'dev', type: 'encrypted', target: ['development'] })
+    fake.variable(a, 'API_KEY', 'dev', { target: ['development'] })
     await (await open(vercel, config({ environments: ['production'] }))).put(delivery('new-value'))
     expect(fake.projects.get(a)?.env.map(({ value }) => value)).toEqual(['new-value', 'dev'])
   })
