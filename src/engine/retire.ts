@@ -17,6 +17,7 @@ import { withdraw } from './pair.ts'
 import type { EnginePorts } from './ports.ts'
 import { gates, isDead, issuer, proveDead } from './evidence.ts'
 import { answered, credentialOf, missingIsFine } from './session.ts'
+import { withWritten } from './standing.ts'
 
 export interface RetireResult {
   readonly path: string
@@ -104,12 +105,15 @@ async function alone(
   version: VersionRecord,
   retirement: Retirement,
 ): Promise<AdapterError | undefined> {
-  const failure = await withdraw(ports, secret, version, (target) =>
-    mutate(ports, secret.id, version.n, (same) => same, {
-      action: 'target_updated',
-      status: 'success',
-      metadata: { target, withdrawn: version.hint },
-    }),
+  const failure = await withdraw(ports, secret, version, (target, written) =>
+    mutate(
+      ports,
+      secret.id,
+      version.n,
+      (same) => same,
+      { action: 'target_updated', status: 'success', metadata: { target, withdrawn: version.hint } },
+      (before) => withWritten(before, target, written),
+    ),
   )
   if (failure === undefined) return undefined
   // Where the provider ends the value, a target that can't be written must not keep alive what an operator wants dead.
@@ -260,7 +264,7 @@ async function step(
       status,
       metadata: { call: to },
     },
-    giveBack,
+    giveBack ? withoutClaim : undefined,
   )
   await ports.faults.at(`after:commit:retire:${to}`)
 }
@@ -287,7 +291,7 @@ async function end(
       status: 'success',
       metadata: { state, proof: detail, old_key: version.hint },
     },
-    last,
+    last ? withoutClaim : undefined,
   )
   await ports.faults.at('after:commit:retire:end')
   return { path: secret.path, version: n, hint: version.hint, at, state, detail, acted: true }
@@ -336,7 +340,7 @@ async function mutate(
   n: number,
   edit: (version: VersionRecord, retirement: Retirement) => VersionRecord,
   entry: Pick<AuditEntry, 'action' | 'status' | 'metadata'>,
-  giveBack = false,
+  more: (secret: SecretRecord) => SecretRecord = (same) => same,
 ): Promise<void> {
   const own = await ports.locks.own()
   await ports.vault.transact(async (tx) => {
@@ -347,7 +351,7 @@ async function mutate(
     if (secret.openRun !== undefined) throw lostClaim(secret.path)
     const { retirement } = version
     const edited = withVersion(secret, n, (before) => edit(before, retirement))
-    await tx.putSecret(giveBack ? withoutClaim(edited) : edited)
+    await tx.putSecret(more(edited))
     tx.audit({
       ...entry,
       path: secret.path,
