@@ -327,6 +327,8 @@ describe('through the built program', () => {
 
   test('what people have put there is refused before anything is made', async () => {
     const { app, hook } = await setUp({}, { API_KEY: first })
+    const asked = await world.run(['target', 'test', path])
+    expect([asked.code, asked.stderr]).toEqual([25, expect.stringMatching(/fail github-actions .*can be neither read nor known/)])
     const run = await world.run(['rotate', path])
     expect(run.code, run.stderr).toBe(20)
     expect(run.stderr).toMatch(/what stands under API_KEY can be neither read nor known/)
@@ -380,5 +382,18 @@ describe('through the built program', () => {
     expect(run.code, run.stderr).toBe(20)
     expect(run.stderr).toMatch(/what stands under API_KEY can be neither read nor known/)
     expect(values(app)).toEqual({ API_KEY: 'of people' })
+  })
+
+  test('the value before stands beside it while it is in grace, and what was written when that ended is known, too', async () => {
+    const { app } = await setUp({ create: true, previous: true }, {})
+    for (const round of [1, 2]) {
+      const before = await world.get(path)
+      await world.ok(['rotate', path])
+      expect(values(app), `round ${round}`).toEqual({ API_KEY: await world.get(path), API_KEY_PREVIOUS: before })
+      fake.now += 60_000
+      await world.ok(['revoke', path])
+      expect(values(app), `round ${round}`).toEqual({ API_KEY: await world.get(path), API_KEY_PREVIOUS: await world.get(path) })
+      fake.now += 60_000
+    }
   })
 })

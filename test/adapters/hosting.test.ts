@@ -303,4 +303,164 @@ describe('vercel', () => {
     await (await open(vercel, config({ environments: ['production'] }))).put(delivery('new-value'))
     expect(fake.projects.get(a)?.env.map(({ value }) => value)).toEqual(['new-value', 'dev'])
   })
+
+  const held = (id: string) =>
+    (fake.projects.get(id)?.env ?? []).map(({ value, target, gitBranch, customEnvironmentIds }) => [
+      [...target, ...(customEnvironmentIds ?? []), ...(gitBranch == null ? [] : [gitBranch])].join(' '),
+      value,
+    ])
+  const all = { production: 'p', preview: 'v', staging: 's', qa: 'q', development: 'd' }
+  const apart = (): string => {
+    fake.custom.set('env_qa', 'qa')
+    const id = fake.project('site')
+    fake.variable(id, 'API_KEY', all.production)
+    fake.variable(id, 'API_KEY', all.preview, { target: ['preview'] })
+    fake.variable(id, 'API_KEY', all.staging, { target: ['preview'], gitBranch: 'staging' })
+    fake.variable(id, 'API_KEY', all.qa, { target: [], customEnvironmentIds: ['env_qa'] })
+    fake.variable(id, 'API_KEY', all.development, { target: ['development'] })
+    return id
+  }
+
+  test.each([
+    [{ environments: ['production'] }, ['production']],
+    [{ environments: ['production', 'preview'] }, ['production', 'preview']],
+    [{ gitBranch: 'staging' }, ['preview staging']],
+    [{ environments: ['production', 'preview'], gitBranch: 'staging' }, ['production', 'preview staging']],
+    [{ environments: ['qa'] }, ['env_qa']],
+    [{ environments: ['env_qa', 'development'] }, ['env_qa', 'development']],
+  ])('%j means %j and no other variable; each gets its own value back', async (choice, means) => {
+    const id = apart()
+    const before = held(id)
+    const session = await open(vercel, config(choice))
+    const stood = await session.standing?.(['API_KEY'])
+    await session.put(delivery('new-value'))
+    expect(held(id)).toEqual(before.map(([where, value]) => [where, means.includes(where ?? '') ? 'new-value' : value]))
+    await (await open(vercel, config(choice))).restore(stood?.values, delivery('old'), stood?.rest)
+    expect(held(id)).toEqual(before)
+  })
+
+  test.each([
+    [{}, ['sensitive production']],
+    [{ environments: ['production', 'preview'] }, ['sensitive production preview']],
+    [{ environments: ['production', 'preview'], gitBranch: 'staging' }, ['sensitive production', 'sensitive preview staging']],
+    [{ environments: ['qa', 'development'] }, ['sensitive env_qa', 'encrypted development']],
+  ])('new ones for %j are %j, and go again; what people made for others stays', async (choice, made) => {
+    fake.custom.set('env_qa', 'qa')
+    const id = fake.project('site')
+    const others = 'environments' in choice ? [fake.variable(id, 'API_KEY', 'x', { target: ['preview'], gitBranch: 'feature' })] : []
+    const session = await open(vercel, config({ ...choice, create: true }))
+    const stood = await session.standing?.(['API_KEY'])
+    expect(stood?.values).toEqual({ API_KEY: null })
+    await session.put(delivery('new-value'))
+    const ours = fake.projects.get(id)?.env.filter(({ value }) => value === 'new-value') ?? []
+    expect(
+      ours.map(({ type, target, gitBranch, customEnvironmentIds }) =>
+        [type, ...target, ...(customEnvironmentIds ?? []), ...(gitBranch == null ? [] : [gitBranch])].join(' '),
+      ),
+    ).toEqual(made)
+    await session.put(delivery('newer-value'))
+    expect(fake.projects.get(id)?.env).toHaveLength(made.length + others.length)
+    await session.restore(stood?.values, undefined, stood?.rest)
+    expect(fake.projects.get(id)?.env).toEqual(others)
+  })
+
+  test('an environment that no project has', async () => {
+    fake.project('site')
+    await expect((await open(vercel, config({ environments: ['quality'] }))).probe()).rejects.toMatchObject({
+      code: 'misconfigured',
+      message: expect.stringContaining('"quality"') as string,
+    })
+  })
+
+  test('a project that had no value is deployed without the one that was made; others only by the engine', async () => {
+    const [a, b] = [fake.project('a'), fake.project('b', { API_KEY: 'old' }, 'encrypted')]
+    const session = await open(vercel, config({ create: true }))
+    const stood = await session.standing?.(['API_KEY'])
+    await session.put(delivery('new-value'))
+    await session.deploy?.(delivery('new-value'))
+    expect([running(a), running(b)]).toEqual(['new-value', 'new-value'])
+    await session.restore(stood?.values, delivery('old', 'run_1.undo'), stood?.rest)
+    expect([running(a), running(b)]).toEqual([undefined, 'new-value'])
+    await session.deploy?.(delivery('old', 'run_1.undo'))
+    expect([running(a), running(b)]).toEqual([undefined, 'old'])
+  })
+
+  test('attributes that have changed since and variables that are gone are put back as they were', async () => {
+    const a = fake.project('a')
+    const about = { target: ['preview'], gitBranch: 'staging', comment: 'by people' }
+    const variable = fake.variable(a, 'API_KEY', 'old', about)
+    const session = await open(vercel, config())
+    const stood = await session.standing?.(['API_KEY'])
+    await session.put(delivery('new-value'))
+    Object.assign(variable, { comment: 'changed', gitBranch: null })
+    await session.restore(stood?.values, undefined, stood?.rest)
+    expect(variable).toMatchObject({ ...about, value: 'old', type: 'encrypted' })
+    fake.projects.get(a)?.env.splice(0)
+    for (const _twice of [1, 2]) {
+      await session.restore(stood?.values, undefined, stood?.rest)
+      expect(fake.projects.get(a)?.env).toMatchObject([{ ...about, value: 'old', type: 'encrypted' }])
+    }
+  })
+
+  test('a sensitive variable is left as it is where nobody wrote to it, and where its value is not known', async () => {
+    const a = fake.project('a', { API_KEY: 'of people' })
+    const session = await open(vercel, config())
+    const stood = await session.standing?.(['API_KEY'])
+    expect([stood?.values, Object.keys(stood?.hidden ?? {})]).toEqual([{}, ['API_KEY']])
+    await session.restore({}, delivery('old'), stood?.rest)
+    expect(held(a)).toEqual([['production preview', 'of people']])
+    await session.put(delivery('new-value'))
+    await session.restore({}, undefined, stood?.rest)
+    expect(held(a)).toEqual([['production preview', 'new-value']])
+    expect(context.notes.at(-1)).toContain('what API_KEY held in a can not be read')
+    await session.restore({}, delivery('old'), stood?.rest)
+    expect(held(a)).toEqual([['production preview', 'old']])
+  })
+
+  test('an encrypted variable that this token is not shown is one that can not be read', async () => {
+    fake.project('a', { API_KEY: 'old' }, 'encrypted')
+    fake.faults.push({ method: 'GET', path: /v1\/projects/, status: 403 })
+    const stood = await (await open(vercel, config())).standing?.(['API_KEY'])
+    expect([stood?.values, Object.keys(stood?.hidden ?? {})]).toEqual([{}, ['API_KEY']])
+  })
+
+  test('a variable that the team shares with a project is seen; one of other projects, names or environments is not meant', async () => {
+    fake.teamId = 'team_x'
+    const a = fake.project('a', { API_KEY: 'old' }, 'encrypted')
+    fake.shared.push({ key: 'OTHER', target: ['production'], projectId: [a] })
+    fake.shared.push({ key: 'API_KEY', target: ['production'], projectId: ['prj_other'] })
+    fake.shared.push({ key: 'API_KEY', target: ['preview'], projectId: ['prj_other', a] })
+    const asked = async (more: object) => (await open(vercel, config({ teamId: 'team_x', ...more }))).standing?.(['API_KEY'])
+    expect((await asked({ environments: ['production'] }))?.values['API_KEY']?.reveal()).toBe('old')
+    for (const more of [{}, { environments: ['preview'] }])
+      await expect(asked(more)).rejects.toMatchObject({
+        code: 'misconfigured',
+        effect: 'none',
+        message: expect.stringMatching(/^a on Vercel has API_KEY from a variable that team_x shares \(preview\)/) as string,
+      })
+  })
+
+  test('a deployment whose answer is lost is found by its delivery, and not made a second time', async () => {
+    const a = fake.project('a', { API_KEY: 'old' })
+    const session = await open(vercel, config())
+    await session.put(delivery('new-value'))
+    const before = fake.deployments.length
+    fake.faults.push({ method: 'POST', path: /deployments/, status: 503, after: true })
+    await session.deploy?.(delivery('new-value'))
+    expect([running(a), fake.deployments.length]).toEqual(['new-value', before + 1])
+    fake.faults.push({ method: 'POST', path: /deployments/, status: 503 })
+    await expect(session.deploy?.(delivery('newer', 'run_2.v3'))).rejects.toMatchObject({ code: 'unavailable', effect: 'unknown' })
+    expect(fake.deployments).toHaveLength(before + 1)
+  })
+
+  test('previews take a value with their next deployment: production is not deployed for them', async () => {
+    const a = fake.project('a')
+    fake.variable(a, 'API_KEY', 'old', { target: ['preview'] })
+    const session = await open(vercel, config())
+    await session.put(delivery('new-value'))
+    const before = fake.deployments.length
+    await session.deploy?.(delivery('new-value'))
+    expect(fake.deployments).toHaveLength(before)
+    expect(context.notes.at(-1)).toContain('a takes the value with its next deployments')
+  })
 })
