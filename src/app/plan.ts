@@ -66,7 +66,10 @@ const MAKES: Readonly<Record<Traits['mints'], string>> = {
 /** Deploy steps of targets that have nothing to deploy. */
 async function withoutDeploy(plan: RunPlan): Promise<ReadonlySet<string>> {
   const steps: string[] = []
-  for (const target of plan.targets) if (!(await loadTarget(target.type)).deploys) steps.push(`deploy:${target.key}`)
+  for (const target of plan.targets) {
+    const adapter = await loadTarget(target.type)
+    if (!adapter.deploys(parseConfig(adapter.config, target.config, `target ${target.key}`))) steps.push(`deploy:${target.key}`)
+  }
   return new Set(steps)
 }
 
@@ -103,7 +106,12 @@ async function describe(
       const pair = Object.values(target?.previous ?? {}).map((name) => `${name} (the value before, during grace)`)
       const names = [...Object.values(target?.names ?? {}), ...pair].join(', ')
       const verb = { deliver: `writes ${names} to`, deploy: 'redeploys', refresh: `after promotion: writes ${names} to` }[kind]
-      return { step, target: key, effect: `${verb} ${where}${adapter?.readable === false ? ' (write-only: can not be read back)' : ''}` }
+      const unread = adapter?.readable === false && kind !== 'deploy' ? ' (write-only: can not be read back)' : ''
+      const undo =
+        target?.irreversible === true && kind !== 'deploy'
+          ? '; where what stands there is not known, an undo delivers the old version instead of putting it back'
+          : ''
+      return { step, target: key, effect: `${verb} ${where}${unread}${undo}` }
     }
     case 'check':
     case 'recheck': {

@@ -41,7 +41,7 @@ export default defineTarget({
   title: 'Fly.io secrets, by the program fly',
   config: Config,
   readable: false,
-  deploys: true,
+  deploys: ({ deploy }) => deploy,
   describe: ({ apps }) => `Fly.io ${apps.join(', ')}`,
   settleConfig: async (config, { spawn }) => ({ ...config, program: (await spawn.resolve([config.program ?? 'fly']))[0] }),
   open: (config, context) => Promise.resolve(openSession(config, context)),

@@ -55,7 +55,7 @@ export default defineTarget({
   title: 'Netlify environment variables',
   config: Config,
   readable: true,
-  deploys: true,
+  deploys: ({ deploy }) => deploy,
   describe: ({ sites, context }) => `Netlify ${sites.join(', ')}${context === 'all' ? '' : ` (${context})`}`,
   open: (config, context) => Promise.resolve(openSession(config, context)),
 })

@@ -54,7 +54,7 @@ export default defineTarget({
   title: 'Render services and environment groups',
   config: Config,
   readable: true,
-  deploys: true,
+  deploys: ({ deploy }) => deploy,
   describe: ({ services, envGroups }) => {
     const words = (what: string, chosen: Options['services']): readonly string[] =>
       chosen === undefined ? [] : [`Render ${what} ${chosen === '*' ? '(all)' : chosen.join(', ')}`]

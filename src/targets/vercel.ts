@@ -17,21 +17,26 @@ import { AdapterError } from '../core/errors.ts'
 import type { Prior } from '../core/model.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import { secretField, urlField } from '../core/schema.ts'
-import { Secret } from '../core/secret.ts'
+import type { Secret } from '../core/secret.ts'
 import { defineTarget, type Delivery, type TargetSession } from '../core/target.ts'
-import { type Api, api, listIn, objectIn, plainText, textIn, until } from '../net/json-api.ts'
+import { type Api, api, objectIn, plainText } from '../net/json-api.ts'
 import { type Back, backsOf, changed, gone, missingIn, type Slot, standingOf } from './_places.ts'
-
-const VENDOR = 'Vercel'
-const DEPLOY_LIMIT_MS = 30 * 60_000
-/** How often, and how far apart, a deployment is looked for whose answer was lost. */
-const LOOKS = 4
-const LOOK_PAUSE_MS = 2000
-/** Marks what we made, so that an undo deletes nothing else. */
-const COMMENT = 'made by rotate'
-
-const FAILED: readonly string[] = ['ERROR', 'CANCELED', 'BLOCKED', 'DELETED']
-const STANDARD: readonly string[] = ['production', 'preview', 'development']
+import { redeploy } from './_vercel-deployments.ts'
+import {
+  type About,
+  at,
+  COMMENT,
+  environmentsOf,
+  isOf,
+  meant,
+  type Project,
+  projectsOf,
+  refuseShared,
+  valueOf,
+  type Variable,
+  variables,
+  VENDOR,
+} from './_vercel-variables.ts'
 
 const Config = z.strictObject({
   projects: z
@@ -65,38 +70,12 @@ const Config = z.strictObject({
 })
 type Options = z.output<typeof Config>
 
-interface Project {
-  readonly id: string
-  readonly name: string
-  /** Who owns it: a team or a user. */
-  readonly account: string
-  /** By slug and by id, where the configuration names some. */
-  readonly custom: ReadonlyMap<string, string>
-}
-
-interface Variable {
-  readonly id: string
-  readonly key: string
-  readonly made: boolean
-  readonly updated: string | null
-  readonly about: About
-}
-
-/** What else is set on a variable. */
-interface About {
-  readonly type: string
-  readonly target: readonly string[]
-  readonly gitBranch: string | null
-  readonly customEnvironmentIds: readonly string[]
-  readonly comment: string
-}
-
 export default defineTarget({
   id: 'vercel',
   title: 'Vercel projects',
   config: Config,
   readable: false,
-  deploys: true,
+  deploys: ({ deploy }) => deploy,
   describe: ({ projects, teamId, environments, gitBranch }) => {
     const which = [...(environments ?? []), ...(gitBranch === undefined ? [] : [`branch ${gitBranch}`])]
     return `Vercel projects ${projects === '*' ? '(all)' : projects.join(', ')}${teamId === undefined ? '' : ` of ${teamId}`}${
@@ -132,132 +111,6 @@ function scoped(inner: Api, teamId: string | undefined): Api {
   }
 }
 
-async function projectsOf(vercel: Api, config: Options): Promise<readonly Project[]> {
-  const all: Omit<Project, 'custom'>[] = []
-  for (let from = ''; ;) {
-    const page = objectIn(
-      await vercel.call('GET', `/v10/projects?limit=100${from === '' ? '' : `&from=${encodeURIComponent(from)}`}`),
-      VENDOR,
-    )
-    for (const project of listIn(page['projects'], VENDOR)) {
-      const { accountId } = project
-      const account = typeof accountId === 'string' ? accountId : ''
-      all.push({ id: textIn(project, 'id', VENDOR), name: textIn(project, 'name', VENDOR), account })
-    }
-    const next = objectIn(page['pagination'] ?? {}, VENDOR)['next']
-    if ((typeof next !== 'number' && typeof next !== 'string') || String(next) === from) break
-    from = String(next)
-  }
-  const wanted = config.projects
-  if (wanted === '*' && all.length === 0)
-    throw new AdapterError('misconfigured', 'the token sees no project', { hints: ['a team needs "teamId"'] })
-  const chosen =
-    wanted === '*'
-      ? all
-      : wanted.map((want) => {
-          const project = all.find(({ id, name }) => id === want || name === want)
-          if (project === undefined)
-            throw new AdapterError('misconfigured', `there is no project "${want}" that the token can see`, {
-              hints: ['a team needs "teamId"'],
-            })
-          return project
-        })
-  return withCustom(vercel, config, chosen)
-}
-
-/** Throws `misconfigured` for an environment that none of the projects has. */
-async function withCustom(
-  vercel: Api,
-  { environments = [] }: Options,
-  projects: readonly Omit<Project, 'custom'>[],
-): Promise<readonly Project[]> {
-  const named = environments.filter((name) => !STANDARD.includes(name))
-  const found: Project[] = []
-  for (const project of projects) {
-    const custom = new Map<string, string>()
-    if (named.length > 0) {
-      // https://vercel.com/docs/rest-api/environment/retrieve-custom-environments
-      const answer = objectIn(await vercel.call('GET', `${at(project.id)}/custom-environments`), VENDOR)
-      for (const one of listIn(answer['environments'], VENDOR)) {
-        const id = textIn(one, 'id', VENDOR)
-        for (const name of [id, textIn(one, 'slug', VENDOR)]) if (named.includes(name)) custom.set(name, id)
-      }
-    }
-    found.push({ ...project, custom })
-  }
-  for (const name of named)
-    if (!found.some(({ custom }) => custom.has(name)))
-      throw new AdapterError('misconfigured', `no chosen project on ${VENDOR} has the environment "${name}"`, {
-        hints: ['"environments" takes production, preview, development, and custom ones by slug or id'],
-      })
-  return found
-}
-
-const at = (projectId: string): string => `/v9/projects/${encodeURIComponent(projectId)}`
-const textsIn = (list: unknown): readonly string[] => (Array.isArray(list) ? list : [list]).filter((one) => typeof one === 'string')
-
-/** All that people have made; variables of the system have no value of their own. */
-async function variables(vercel: Api, { id: project }: Pick<Project, 'id'>): Promise<readonly Variable[]> {
-  const answer = objectIn(await vercel.call('GET', `/v10/projects/${encodeURIComponent(project)}/env`), VENDOR)
-  return listIn(answer['envs'], VENDOR).flatMap((env) => {
-    const { target, comment, gitBranch, updatedAt, customEnvironmentIds } = env
-    const type = textIn(env, 'type', VENDOR)
-    const about: About = {
-      type,
-      target: textsIn(target),
-      gitBranch: typeof gitBranch === 'string' && gitBranch !== '' ? gitBranch : null,
-      customEnvironmentIds: textsIn(customEnvironmentIds),
-      comment: typeof comment === 'string' ? comment : '',
-    }
-    const updated = typeof updatedAt === 'number' || typeof updatedAt === 'string' ? String(updatedAt) : null
-    return type === 'system'
-      ? []
-      : [{ id: textIn(env, 'id', VENDOR), key: textIn(env, 'key', VENDOR), made: comment === COMMENT, updated, about }]
-  })
-}
-
-/** The variables of this key that are meant. Throws `misconfigured` where that can't be told. */
-function meant(config: Options, project: Project, all: readonly Variable[], key: string): readonly Variable[] {
-  const same = all.filter((variable) => variable.key === key)
-  const wanted = environmentsOf(config)
-  if (wanted === undefined) {
-    if (same.length > 1) throw several(key, project, same)
-    return same
-  }
-  const found = new Set<Variable>()
-  for (const environment of wanted) {
-    const of = same.filter((variable) => isOf(variable, environment, config, project))
-    if (of.length > 1) throw several(key, project, of)
-    for (const variable of of) found.add(variable)
-  }
-  return [...found]
-}
-
-/** A branch is one of preview. */
-function environmentsOf({ environments, gitBranch }: Options): readonly string[] | undefined {
-  return environments ?? (gitBranch === undefined ? undefined : ['preview'])
-}
-
-function isOf({ about }: Variable, environment: string, { gitBranch }: Options, { custom }: Project): boolean {
-  const id = custom.get(environment)
-  if (id !== undefined) return about.customEnvironmentIds.includes(id)
-  return about.target.includes(environment) && about.gitBranch === (environment === 'preview' ? (gitBranch ?? null) : null)
-}
-
-function several(key: string, project: Project, found: readonly Variable[]): AdapterError {
-  const words = found.map(({ about: { target, customEnvironmentIds, gitBranch } }) => {
-    const where = [...target, ...customEnvironmentIds].join(' and ')
-    return gitBranch === null ? where : `${where} of the branch ${gitBranch}`
-  })
-  return new AdapterError(
-    'misconfigured',
-    `${key} stands ${found.length} times in ${project.name} on ${VENDOR}: ${words.join('; ')}. Each may hold another value`,
-    {
-      hints: ['say which are meant: "environments": ["production"], and "gitBranch" for the preview of one branch'],
-    },
-  )
-}
-
 /** What stands under these names, variable by variable. */
 async function slotsOf(vercel: Api, config: Options, projects: readonly Project[], names: readonly string[]): Promise<readonly Slot[]> {
   const slots: Slot[] = []
@@ -280,62 +133,6 @@ async function slotsOf(vercel: Api, config: Options, projects: readonly Project[
   const missing = config.create ? undefined : missingIn(slots, names)
   if (missing !== undefined) throw nowhere(missing)
   return slots
-}
-
-/**
- * What a variable holds; `undefined` where nobody, or not this token, is shown it.
- * https://vercel.com/docs/rest-api/projects/retrieve-the-decrypted-value-of-an-environment-variable-of-a-project-by-id
- */
-async function valueOf(vercel: Api, project: string, id: string, { type }: About): Promise<Secret | undefined> {
-  if (type !== 'plain' && type !== 'encrypted') return undefined
-  try {
-    const answer = objectIn(await vercel.call('GET', `/v1/projects/${encodeURIComponent(project)}/env/${encodeURIComponent(id)}`), VENDOR)
-    const { value, decrypted } = answer
-    return typeof value !== 'string' || (type === 'encrypted' && decrypted !== true) ? undefined : new Secret(value)
-  } catch (thrown) {
-    if (thrown instanceof AdapterError && thrown.code === 'denied') return undefined
-    throw thrown
-  }
-}
-
-/**
- * A variable that the team shares with a project gives it a value that no variable of the project shows,
- * and other projects have it too. https://vercel.com/docs/environment-variables/shared-environment-variables
- */
-async function refuseShared(vercel: Api, config: Options, projects: readonly Project[], names: readonly string[]): Promise<void> {
-  const wanted = environmentsOf(config)
-  const teams = new Set(projects.map(({ account }) => config.teamId ?? account).filter((id) => id.startsWith('team_')))
-  for (const team of teams)
-    for (const { key, target, linked } of await sharedBy(vercel, team, config)) {
-      const project = projects.find(({ id }) => linked.includes(id))
-      if (project === undefined || !names.includes(key) || !(wanted?.some((name) => target.includes(name)) ?? true)) continue
-      throw new AdapterError(
-        'misconfigured',
-        `${project.name} on ${VENDOR} has ${key} from a variable that ${team} shares (${target.join(', ')}): this target writes variables of projects only`,
-        { hints: [`unlink the shared variable ${key} from ${project.name}, and give the project a variable of its own`] },
-      )
-    }
-}
-
-interface Shared {
-  readonly key: string
-  readonly target: readonly string[]
-  /** Ids of the projects that have it. */
-  readonly linked: readonly string[]
-}
-
-async function sharedBy(vercel: Api, team: string, { teamId }: Options): Promise<readonly Shared[]> {
-  const all: Shared[] = []
-  for (let from = ''; ;) {
-    const query = { ...(teamId === undefined ? { teamId: team } : {}), ...(from === '' ? {} : { until: from }) }
-    const asked = new URLSearchParams(query).toString()
-    const page = objectIn(await vercel.call('GET', `/v1/env${asked === '' ? '' : `?${asked}`}`), VENDOR)
-    for (const row of listIn(page['data'], VENDOR))
-      all.push({ key: textIn(row, 'key', VENDOR), target: textsIn(row['target']), linked: textsIn(row['projectId']) })
-    const next = objectIn(page['pagination'] ?? {}, VENDOR)['next']
-    if ((typeof next !== 'number' && typeof next !== 'string') || String(next) === from) return all
-    from = String(next)
-  }
 }
 
 function nowhere(name: string): AdapterError {
@@ -431,7 +228,7 @@ async function restore(
     if (back.value !== null) await putBack(vercel, project, back, all, id, context)
     else if (await removeMade(vercel, config, project, back.name, all, context)) emptied.add(project)
   }
-  if (config.deploy && emptied.size > 0) await redeploy(vercel, config, [...emptied], old?.id, context)
+  if (config.deploy && emptied.size > 0) await redeploy(vercel, [...emptied], old?.id, context)
 }
 
 async function putBack(
@@ -514,109 +311,5 @@ async function deploy(
     if (found.some(({ about }) => about.target.includes('production'))) having.push(project)
     else if (found.length > 0) context.note(`${VENDOR}: ${project.name} takes the value with its next deployments; none is of production`)
   }
-  await redeploy(vercel, config, having, delivery.id, context)
-}
-
-/** Makes the production deployments of these projects again, once for each delivery, and waits for them. */
-async function redeploy(
-  vercel: Api,
-  config: Options,
-  projects: readonly Project[],
-  delivery: string | undefined,
-  context: AdapterContext,
-): Promise<void> {
-  const started: { readonly project: Project; readonly id: string; readonly earlier: number }[] = []
-  for (const project of projects) {
-    const production = await deployments(vercel, project)
-    const ready = production.filter(({ state }) => state === 'READY')
-    const mine = madeFor(production, delivery)
-    const base = ready.find(({ substate }) => substate === 'PROMOTED') ?? ready[0]
-    if (mine !== undefined) started.push({ project, id: mine.id, earlier: ready.length - (mine.state === 'READY' ? 1 : 0) })
-    else if (base === undefined)
-      context.note(`${VENDOR}: ${project.name} has no production deployment yet; its first one will take the value`)
-    else started.push({ project, id: await again(vercel, project, base.id, delivery, context), earlier: ready.length })
-  }
-  for (const [i, { project, id, earlier }] of started.entries()) {
-    await until(`the deployment of ${project.name} on ${VENDOR}`, context, DEPLOY_LIMIT_MS, () => isLive(vercel, project, id))
-    context.note(`${VENDOR}: ${project.name} is deployed (${i + 1}/${started.length})`)
-    if (earlier > 0)
-      context.note(
-        `${VENDOR}: ${earlier} earlier production deployments of ${project.name} (instant rollback), and its previews, still hold the value they were made with`,
-      )
-  }
-}
-
-interface Deployment {
-  readonly id: string
-  readonly state: string
-  readonly substate: unknown
-  readonly meta: Readonly<Record<string, unknown>>
-}
-
-/** The newest hundred of production, newest first, in whatever state: among all kinds they may be hidden by a hundred previews. */
-async function deployments(vercel: Api, project: Project): Promise<readonly Deployment[]> {
-  const answer = objectIn(
-    await vercel.call('GET', `/v7/deployments?projectId=${encodeURIComponent(project.id)}&limit=100&target=production`),
-    VENDOR,
-  )
-  return listIn(answer['deployments'], VENDOR).map((one) => ({
-    id: textIn(one, 'uid', VENDOR),
-    state: textIn(one, 'readyState', VENDOR),
-    substate: one['readySubstate'],
-    meta: objectIn(one['meta'] ?? {}, VENDOR),
-  }))
-}
-
-function madeFor(found: readonly Deployment[], delivery: string | undefined): Deployment | undefined {
-  return found.find(({ state, meta }) => delivery !== undefined && meta['rotateDelivery'] === delivery && !FAILED.includes(state))
-}
-
-/**
- * As the vendor's own `vercel redeploy` does it; without `target` it would be a preview. Asked for once:
- * where the answer is lost, the deployment is looked for by the delivery that is noted on it.
- */
-async function again(
-  vercel: Api,
-  project: Project,
-  deploymentId: string,
-  delivery: string | undefined,
-  context: AdapterContext,
-): Promise<string> {
-  const meta = { action: 'redeploy', ...(delivery === undefined ? {} : { rotateDelivery: delivery }) }
-  let failure: AdapterError | undefined
-  try {
-    const body = { deploymentId, meta, name: project.name, target: 'production' }
-    const answer = await vercel.call('POST', '/v13/deployments?forceNew=1', body, 'once')
-    const made = typeof answer === 'object' && answer !== null && 'id' in answer ? answer.id : undefined
-    if (typeof made === 'string') return made
-  } catch (thrown) {
-    if (!(thrown instanceof AdapterError) || thrown.effect !== 'unknown') throw thrown
-    failure = thrown
-  }
-  for (let look = 0; look < LOOKS; look++) {
-    if (look > 0) await context.clock.sleep(LOOK_PAUSE_MS, context.signal)
-    const mine = madeFor(await deployments(vercel, project), delivery)
-    if (mine !== undefined) return mine.id
-  }
-  throw (
-    failure ??
-    new AdapterError('bad-answer', `${VENDOR} took the deployment of ${project.name}, but no new one is listed`, { effect: 'unknown' })
-  )
-}
-
-async function isLive(vercel: Api, project: Project, id: string): Promise<boolean> {
-  const answer = objectIn(await vercel.call('GET', `/v13/deployments/${encodeURIComponent(id)}`), VENDOR)
-  const state = textIn(answer, 'readyState', VENDOR)
-  const failed =
-    ['ERROR', 'CANCELED', 'BLOCKED', 'DELETED'].includes(state) || (answer['aliasError'] !== undefined && answer['aliasError'] !== null)
-  if (failed)
-    throw new AdapterError(
-      'failed',
-      `the deployment of ${project.name} on ${VENDOR} ended as ${/^[A-Z]{1,40}$/.test(state) ? state : 'unknown'}`,
-      {
-        effect: 'applied',
-        retryable: false,
-      },
-    )
-  return state === 'READY' && Boolean(answer['aliasAssigned'])
+  await redeploy(vercel, having, delivery.id, context)
 }

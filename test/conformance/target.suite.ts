@@ -101,6 +101,16 @@ export function targetSuite(name: string, target: Target, start: () => TargetBen
       expectNoLeak(text, bench.secrets ?? [])
     })
 
+    test('what deploys is said to do so, and what does not is not', async () => {
+      const said = (config: TargetBench['config']): boolean => target.deploys(parseConfig(target.config, config as never, name))
+      if (session.deploy !== undefined) expect(said(bench.config)).toBe(true)
+      const { properties = {} } = jsonSchema(target.config) as { properties?: Readonly<Record<string, unknown>> }
+      if (!('deploy' in properties)) return
+      const silent = await opened({ ...bench.config, deploy: false })
+      expect([silent.deploy, said({ ...bench.config, deploy: false })]).toEqual([undefined, false])
+      await silent.close()
+    })
+
     test('probing changes nothing', async () => {
       const before = await seen()
       await session.probe()
