@@ -3,7 +3,8 @@ import { RotateError, usage } from '../core/errors.ts'
 import type { SecretRecord, Trigger, VersionRecord } from '../core/model.ts'
 import { currentVersion } from '../core/model.ts'
 import { type Fields, sameFields } from '../core/secret.ts'
-import { begin, otherPlan, rollbackTarget, takeUp } from '../engine/begin.ts'
+import { isId } from '../core/ids.ts'
+import { begin, type Decision, otherPlan, rollbackTarget, takeUp } from '../engine/begin.ts'
 import { drive } from '../engine/driver.ts'
 import type { EnginePorts, Progress } from '../engine/ports.ts'
 import { retireDue, type RetireResult } from '../engine/retire.ts'
@@ -217,16 +218,28 @@ export function unchanged(secret: SecretRecord, current: VersionRecord): RunView
   }
 }
 
+/** Which open run an operator means, by its id or by the path of its secret. Throws `not-found` where the secret has none. */
+export async function openRunOf(deps: Deps, name: string): Promise<string> {
+  if (isId('run', name)) return name
+  const secret = await findSecret(deps.vault, name)
+  if (secret.openRun === undefined)
+    throw new RotateError('not-found', `${secret.path} has no unfinished run; nothing was changed`, {
+      hint: `rotate history ${secret.path}`,
+    })
+  return secret.openRun
+}
+
 /** Takes up one run: finishes it, or carries out the operator's decision. */
 export async function resume(
   deps: Deps,
-  input: { readonly runId: string; readonly keep?: 'new' | 'old' },
+  input: { readonly runId: string } & Decision,
   progress: (event: Progress) => void,
 ): Promise<RotateOutcome> {
+  const { runId, ...decision } = input
   const ports = await enginePorts(deps, progress)
-  await findRun(deps.vault, input.runId)
-  await takeUp(ports, input.runId, input.keep)
-  const result = await finish(ports, input.runId, false)
+  await findRun(deps.vault, runId)
+  await takeUp(ports, runId, decision)
+  const result = await finish(ports, runId, false)
   return {
     runs: [result.view],
     ended: result.ended,
@@ -237,9 +250,11 @@ export async function resume(
 /** Makes an earlier version current again: pushed, refreshed, checked, like a rotation. */
 export async function rollback(
   deps: Deps,
-  input: { readonly path: string; readonly toVersion?: number },
+  input: { readonly path: string; readonly toVersion?: number; readonly skipChecks?: boolean },
   progress: (event: Progress) => void,
 ): Promise<RotateOutcome> {
+  if (input.skipChecks === true && deps.reason === undefined)
+    throw usage('--skip-checks makes a value current without a proof; it needs --reason', '--reason "why it can not wait"')
   const ports = await enginePorts(deps, progress)
   const secret = await findSecret(deps.vault, input.path)
   if (secret.openRun !== undefined) {
@@ -249,7 +264,7 @@ export async function rollback(
     })
   }
   const version = rollbackTarget(secret, input.toVersion)
-  const result = await rollBackOne(ports, secret.id, version.n, 'manual')
+  const result = await rollBackOne(ports, secret.id, version.n, 'manual', input.skipChecks === true)
   return { runs: [result.view], ended: result.ended, failure: result.failure }
 }
 
@@ -259,9 +274,11 @@ export async function rollBackOne(
   secretId: string,
   toVersion: number,
   trigger: Trigger,
+  skipChecks = false,
 ): Promise<{ readonly view: RunView; readonly ended: readonly RetireResult[]; readonly failure: RotateError | undefined }> {
-  const { runId } = await begin(ports, secretId, { kind: 'rollback', trigger, toVersion })
+  const { runId } = await begin(ports, secretId, { kind: 'rollback', trigger, toVersion, skipChecks })
   return finish(ports, runId, false)
 }
 
+export type { Decision } from '../engine/begin.ts'
 export type { Progress } from '../engine/ports.ts'

@@ -12,6 +12,7 @@ import { drive } from '../engine/driver.ts'
 import { stateOf } from '../engine/machine.ts'
 import { clockJumped, clockWentBack } from '../engine/policy.ts'
 import type { EnginePorts, Progress } from '../engine/ports.ts'
+import { beginRecovery, lookForLate } from '../engine/late.ts'
 import { retireDue, type RetireResult } from '../engine/retire.ts'
 import { cleanStrays } from '../engine/strays.ts'
 import { Breaker } from './breaker.ts'
@@ -210,6 +211,9 @@ async function work(deps: Deps, ports: EnginePorts, id: string, tally: Tally, ma
     if (secret.openRun !== undefined) lines.push(...(await resumeOpen(ports, secret.openRun, tally)))
     secret = await load(deps, id)
     if (secret.openRun !== undefined) return lines
+    lines.push(...(await lookBack(ports, secret, tally)))
+    secret = await load(deps, id)
+    if (secret.openRun !== undefined) return lines
     lines.push(...(await endings(deps, ports, secret, tally)))
     await endPause(deps, secret)
     if (isWarningDue(secret, deps.clock.now())) await announce(deps, id)
@@ -245,11 +249,17 @@ async function resumeOpen(ports: EnginePorts, runId: string, tally: Tally): Prom
   const seen = await findRun(ports.vault, runId)
   const waits = failureOf(seen.run, seen.secret)
   if (waits !== undefined && (stateOf(seen.run).parkedUntil ?? 0) > ports.clock.now()) {
-    tally.skipped.push({ path: seen.secret.path, reason: 'waits for a person' })
+    const until = stateOf(seen.run)
+    const reason = until.waits ? `is settled after ${iso(until.parkedUntil ?? 0)}` : 'waits for a person'
+    tally.skipped.push({ path: seen.secret.path, reason })
     tally.failures.push(waits)
     return []
   }
   await takeUp(ports, runId)
+  return driveOpen(ports, runId, tally)
+}
+
+async function driveOpen(ports: EnginePorts, runId: string, tally: Tally): Promise<readonly string[]> {
   await drive(ports, runId)
   const { run, secret } = await findRun(ports.vault, runId)
   const view = viewOf(run, secret)
@@ -259,7 +269,37 @@ async function resumeOpen(ports: EnginePorts, runId: string, tally: Tally): Prom
   if (failure === undefined) tally.succeeded++
   else tally.failures.push(failure)
   if (failure === undefined) return [`${secret.path}: finished the interrupted run ${runId}: version ${view.version ?? ''} is current`]
-  return [`${secret.path}: the interrupted run ${runId} ${failure.code === 'unsafe' ? 'still needs a person' : 'was undone'}`]
+  const how = stateOf(run).waits ? 'can not be settled yet' : failure.code === 'unsafe' ? 'still needs a person' : 'was undone'
+  return [`${secret.path}: the interrupted run ${runId} ${how}`]
+}
+
+/** Looks for creates that were given up: what was carried out late is ended, or made current where it has taken that place. */
+async function lookBack(ports: EnginePorts, secret: SecretRecord, tally: Tally): Promise<readonly string[]> {
+  const lines: string[] = []
+  for (const { found, call, detail } of await lookForLate(ports, secret.id)) {
+    if (found === 'unreachable') continue
+    const what = `a create of run ${call.runId} that had been given up`
+    if (found === 'taken-over') {
+      const runId = await beginRecovery(ports, secret.id, call)
+      lines.push(`${secret.path}: ${what} was carried out late: ${detail}`)
+      if (runId !== undefined) lines.push(...(await driveOpen(ports, runId, tally)))
+      continue
+    }
+    lines.push(`${secret.path}: ${what}: ${detail}`)
+    if (found === 'lost')
+      tally.failures.push(
+        new RotateError('unsafe', `${secret.path}: ${detail}: ${what} was probably carried out late, and its value is not known`, {
+          hint: `make a new value: rotate now ${secret.path}`,
+        }),
+      )
+    if (found === 'unclear')
+      tally.failures.push(
+        new RotateError('cleanup-pending', `${secret.path}: ${what} may have been carried out late: ${detail}`, {
+          hint: `look at the provider, then: rotate adopt ${secret.path} --key-id ID, or delete it there`,
+        }),
+      )
+  }
+  return lines
 }
 
 /** Re-checks what is in grace, ends what is due, cleans strays. */

@@ -4,7 +4,7 @@ import { RotateError } from '../core/errors.ts'
 import type { CheckResult, RunRecord, SecretRecord, Trigger } from '../core/model.ts'
 import { currentVersion, versionOf } from '../core/model.ts'
 import { partsOf } from '../core/names.ts'
-import { lastFailure, stateOf } from '../engine/machine.ts'
+import { lastFailure, openConditions, stateOf } from '../engine/machine.ts'
 import type { RetireResult } from '../engine/retire.ts'
 
 export interface KeyView {
@@ -115,7 +115,7 @@ export function failureOf(run: RunRecord, secret: SecretRecord): RotateError | u
         : [`the value that you gave stays alive until ${iso(given)}: mend the cause and give it again, rotate now ${secret.path} -`]
     return new RotateError(
       'rolled-back',
-      `${secret.path} was not rotated: ${why}. ${run.status === 'failed' ? 'Nothing was changed' : 'Everything was undone'}; ${truth}`,
+      `${secret.path} was not rotated: ${why}. ${run.status === 'failed' ? 'Nothing was changed' : undone(run)}; ${truth}`,
       {
         hint: [hints, ...again, hints === '' && again.length === 0 ? `rotate history ${run.id}` : `details: rotate history ${run.id}`]
           .filter((part) => part !== '')
@@ -127,12 +127,17 @@ export function failureOf(run: RunRecord, secret: SecretRecord): RotateError | u
   }
   if (run.status === 'unsafe') {
     const decide = `if the old value still works: rotate resume ${run.id} --keep old; if it does not, do that too, then give the new value: rotate now ${secret.path} -`
+    const open = openConditions(run.plan, state)
+    const giveUp =
+      open.length === 0
+        ? ''
+        : `; what can't be mended is given up by name: rotate resume ${run.id}${state.direction === 'back' ? ' --keep old' : ''} --give-up ${open[0] ?? ''}`
     const next =
       state.create === 'ambiguous'
         ? decide
         : state.create === 'unknown'
           ? `ask again: rotate resume ${run.id}; ${decide}`
-          : `mend the cause, then: rotate resume ${run.id}`
+          : `mend the cause, then: rotate resume ${run.id}${giveUp}`
     return new RotateError(
       'unsafe',
       `${secret.path}: the state outside is not what it should be and a person must look: ${why}. Nothing more is revoked`,
@@ -143,11 +148,46 @@ export function failureOf(run: RunRecord, secret: SecretRecord): RotateError | u
       },
     )
   }
+  if (state.waits && state.parkedUntil !== undefined) {
+    const until = iso(state.parkedUntil)
+    const decided =
+      state.decided === undefined ? '' : `. That the ${state.decided} value is to be kept is recorded, and is carried out then`
+    return new RotateError(
+      'unsafe',
+      `${secret.path}: ${state.parked ?? why}. What it did is known from ${until} on; until then nothing is given up and nothing is revoked${decided}`,
+      {
+        hint: `nothing to do: rotate run-due settles it after ${until} (or look again then: rotate resume ${run.id})`,
+        details: { ...details, status: 'pending', until },
+        runId: run.id,
+      },
+    )
+  }
   return new RotateError('failed', `${secret.path}: run ${run.id} has not finished`, {
     hint: `rotate resume ${run.id}`,
     details,
     runId: run.id,
   })
+}
+
+/** What an undo may claim: what was put back, and where nobody could look whether it was. */
+function undone(run: RunRecord): string {
+  const { steps } = stateOf(run)
+  const lists = { told: [] as string[], delivered: [] as string[], given: [] as string[] }
+  for (const { key } of run.plan.targets) {
+    const step = steps[`restore:${key}`]
+    if (step?.waived === true) lists.given.push(key)
+    else if (step?.detail === 'told') lists.told.push(key)
+    else if (step?.detail === 'delivered') lists.delivered.push(key)
+  }
+  const all = lists.given.length === 0 ? 'Everything was undone' : 'What was not given up was undone'
+  const parts = [
+    ...(lists.told.length === 0 ? [] : [`${lists.told.join(', ')} was told the old version`]),
+    ...(lists.delivered.length === 0
+      ? []
+      : [`${lists.delivered.join(', ')} was given the old version, since what stood there can't be read`]),
+    ...(lists.given.length === 0 ? [] : [`${lists.given.join(', ')} was given up and may still hold the new value`]),
+  ]
+  return parts.length === 0 ? all : `${all} (${parts.join('; ')})`
 }
 
 /** A clean-up that was due and did not work: all is well, but an old key still lives. */

@@ -182,6 +182,17 @@ export interface Stray {
   readonly lastError?: string
 }
 
+/** A create that was given up and came to nothing so far. Its intent stands in the journal of its run. */
+export interface LateCall {
+  readonly runId: string
+  readonly attempt: number
+  readonly provider: ProviderRef
+  /** Nobody looks for it any more after this. */
+  readonly until: number
+  /** What was found that may be its work and may be another's; a person has been told of it. */
+  readonly candidates?: readonly Handle[]
+}
+
 /** Who works on this secret now. `instance` names the lock that the process holds for its life. */
 export interface Claim {
   readonly instance: string
@@ -208,6 +219,8 @@ export interface SecretRecord {
   readonly openRun?: string
   readonly lastRun?: string
   readonly strays: readonly Stray[]
+  /** Creates that were given up and of which nothing was found; each is looked for again for a day. */
+  readonly late?: readonly LateCall[]
   /** By target key. */
   readonly written?: Readonly<Record<string, Written>>
   readonly claim?: Claim
@@ -247,6 +260,12 @@ export interface RunPlan {
   /** The dates of the schedule when the run began: a promotion that is taken back has met none of them. */
   readonly due?: Pick<Schedule, 'nextAt' | 'lastRotatedAt' | 'failures' | 'remainingMs'>
   readonly emergency: boolean
+  /** For how long a create that was given up may still be carried out, in milliseconds; default `SETTLES_AFTER_MS`. */
+  readonly settlesAfterMs?: number
+  /** Checks of the schedule that an operator left out, by key. */
+  readonly skippedChecks?: readonly string[]
+  /** Makes known what a create did that was carried out long after it was given up; it calls no create itself. */
+  readonly recovers?: true
   /** The old value is switched off before anything else; from then on there is no way back to it. */
   readonly revokeFirst?: true
 }
@@ -314,10 +333,29 @@ export type RunEvent =
       readonly outcome: 'none' | 'applied' | 'stray' | 'ambiguous'
       readonly detail: string
       readonly version?: number
+      /** The writer may still act: this is not the answer yet, it is asked for again at `until`. */
       readonly wait?: boolean
+      /** Before this time nothing that was not found is believed to be absent. */
+      readonly until?: number
     }
-  | { readonly type: 'turned'; readonly at: number; readonly direction: 'back' | 'forward'; readonly reason: string }
-  | { readonly type: 'parked'; readonly at: number; readonly reason: string; readonly until?: number }
+  | {
+      readonly type: 'turned'
+      readonly at: number
+      readonly direction: 'back' | 'forward'
+      readonly reason: string
+      /** What an operator decided, before it could be carried out. */
+      readonly keep?: 'new' | 'old'
+      /** Targets, checks or `verify` that an operator gives up by name, should they fail once more. */
+      readonly giveUp?: readonly string[]
+    }
+  | {
+      readonly type: 'parked'
+      readonly at: number
+      readonly reason: string
+      readonly until?: number
+      /** It goes on by itself at `until`; no person is needed. */
+      readonly waits?: true
+    }
   | { readonly type: 'closed'; readonly at: number; readonly status: Exclude<RunStatus, 'open'>; readonly detail?: string }
 
 export interface RunRecord {
@@ -374,6 +412,7 @@ export const auditActions = [
   'audit_exported',
   'audit_pruned',
   'notice_sent',
+  'target_given_up',
 ] as const
 export type AuditAction = (typeof auditActions)[number]
 

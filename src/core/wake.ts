@@ -40,9 +40,9 @@ export function inGrace(secret: SecretRecord): boolean {
   return secret.versions.some((version) => version.retirement?.why === 'grace')
 }
 
-/** What the vault stores as wake time: `nextWorkAt`, or 0 ("at every `run-due`") while a version is in grace. */
+/** What the vault stores as wake time: `nextWorkAt`, or 0 ("at every `run-due`") while a version is in grace, or a create that was given up is looked for. */
 export function wakeOf(secret: SecretRecord): number | null {
-  return inGrace(secret) ? 0 : nextWorkAt(secret)
+  return inGrace(secret) || (secret.late ?? []).length > 0 ? 0 : nextWorkAt(secret)
 }
 
 /** Are people to be warned of the next rotation now? */

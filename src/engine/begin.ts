@@ -2,13 +2,26 @@
 import { RotateError, usage } from '../core/errors.ts'
 import { hintOf } from '../core/hint.ts'
 import { newId } from '../core/ids.ts'
-import type { ProviderRef, RunEvent, RunKind, RunPlan, RunRecord, Schedule, SecretRecord, Trigger, VersionRecord } from '../core/model.ts'
+import type {
+  Intent,
+  LateCall,
+  ProviderRef,
+  RunEvent,
+  RunKind,
+  RunPlan,
+  RunRecord,
+  Schedule,
+  SecretRecord,
+  Trigger,
+  VersionRecord,
+} from '../core/model.ts'
 import { currentVersion, isAlive, versionOf, withVersion } from '../core/model.ts'
 import type { Traits } from '../core/provider.ts'
 import type { Fields } from '../core/secret.ts'
 import { claimed, release } from './claim.ts'
 import { commit, type Loaded, loadRun, runAudit } from './journal.ts'
-import { backSteps, canGoBack, forwardSteps, isFinal, stateOf, WAIVED } from './machine.ts'
+import { canGoBack, KEEPS_OLD, openConditions, type RunState, stateOf } from './machine.ts'
+import { withoutLate } from './late-calls.ts'
 import { defaultGrace } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
 
@@ -23,6 +36,10 @@ export interface BeginOptions {
   readonly emergency?: boolean
   /** Switch the old value off before anything else; an emergency too. */
   readonly revokeFirst?: boolean
+  /** A create that was given up and has taken the place of the current value all the same: its intent is settled once more, nothing is created. */
+  readonly recovers?: { readonly call: LateCall; readonly intent: Intent }
+  /** Without the checks, which an operator gives up as a whole. */
+  readonly skipChecks?: boolean
   /** The secret as it was when the operator looked at the plan; `conflict` when its schedule or its current version is another one by now. */
   readonly planned?: SecretRecord
 }
@@ -59,13 +76,22 @@ export async function begin(ports: EnginePorts, secretId: string, options: Begin
       plan,
       startedAt: at,
       status: 'open',
-      events: [{ type: 'began', at }],
+      events: [
+        { type: 'began', at },
+        ...(options.recovers === undefined
+          ? []
+          : [
+              { type: 'done' as const, at, step: 'preflight', ms: 0 },
+              { type: 'intended' as const, at, step: 'create', intent: options.recovers.intent },
+            ]),
+      ],
       ...(secret.lastRun === undefined ? {} : { previousRun: secret.lastRun }),
     }
     const owned = version !== undefined && ref !== null && traits?.revoke === 'assisted' ? assistedEnd(secret, ref) : secret
     const withNew: SecretRecord =
       version === undefined ? owned : { ...owned, versions: [...owned.versions, version.record], nextVersion: version.record.n + 1 }
-    await tx.putSecret({ ...withNew, openRun: id, lastRun: id, updatedAt: at })
+    const known = options.recovers === undefined ? withNew : withoutLate(withNew, options.recovers.call)
+    await tx.putSecret({ ...known, openRun: id, lastRun: id, updatedAt: at })
     if (version !== undefined) await tx.putValue(secretId, version.record.n, version.fields)
     await tx.putRun(run)
     tx.audit(
@@ -124,7 +150,7 @@ function planOf(
     provider: ref,
     overlap: source === 'provider' ? (traits?.overlap ?? 'two-live') : 'two-live',
     targets: schedule?.targets ?? [],
-    checks: schedule?.checks ?? [],
+    checks: options.skipChecks === true ? [] : (schedule?.checks ?? []),
     graceMs: emergency ? 0 : (options.graceMs ?? schedule?.graceMs ?? defaultGrace(null)),
     quarantineMs: schedule?.quarantineMs ?? 0,
     oldVersion: currentVersion(secret)?.n ?? null,
@@ -132,6 +158,11 @@ function planOf(
     ...(before === undefined ? {} : { before }),
     ...(schedule === undefined ? {} : { due: datesOf(schedule) }),
     emergency,
+    ...(options.recovers === undefined ? {} : { recovers: true as const }),
+    ...(source === 'provider' && traits?.settlesAfterMs !== undefined ? { settlesAfterMs: traits.settlesAfterMs } : {}),
+    ...(options.skipChecks === true && (schedule?.checks.length ?? 0) > 0
+      ? { skippedChecks: schedule?.checks.map(({ key }) => key) ?? [] }
+      : {}),
     ...(options.revokeFirst === true ? { revokeFirst: true as const } : {}),
   }
   return { plan, version }
@@ -209,15 +240,24 @@ function suppliedVersion(
   return { record, fields: supplied.fields }
 }
 
+/** What an operator says of a run that can't go on by itself. */
+export interface Decision {
+  /** `old` undoes it, `new` goes on with the new version. Each condition that is still open is tried again. */
+  readonly keep?: 'new' | 'old'
+  /** Names of targets and checks (or `verify`): what still fails there is given up, and recorded as such. */
+  readonly giveUp?: readonly string[]
+}
+
 /**
- * Takes up an unfinished run for this process. `keep` is an operator's decision about one that can't go on by itself: `old` undoes it, `new` accepts the
- * new version as it is. Throws `conflict` when the decision is impossible, `locked` while another process works on it.
+ * Takes up an unfinished run for this process. Throws `conflict` when the decision is impossible, `usage` for a name that is nothing open, `locked` while another process
+ * works on it.
  */
-export async function takeUp(ports: EnginePorts, runId: string, keep?: 'new' | 'old'): Promise<void> {
+export async function takeUp(ports: EnginePorts, runId: string, decision: Decision = {}): Promise<void> {
   const closed = ({ run, secret }: Loaded): void => {
     if (run.closedAt !== undefined || secret.openRun !== runId)
       throw new RotateError('conflict', `run ${runId} is already closed (${run.status})`, { hint: `rotate history ${runId}`, runId })
   }
+  const { keep, giveUp = [] } = decision
   const seen = await loadRun(ports, runId)
   closed(seen)
   await claimed(ports, seen.secret.id, () => Promise.resolve())
@@ -228,25 +268,55 @@ export async function takeUp(ports: EnginePorts, runId: string, keep?: 'new' | '
     const { run } = loaded
     const state = stateOf(run)
     const at = ports.clock.now()
-    const events = keep === undefined ? (state.parked === undefined ? [] : [again(state.direction, at)]) : decision(run, keep, at)
-    if (events.length === 0) return
+    const turned = keep === undefined ? again(run, state, giveUp, at) : decided(run, state, keep, at)
+    if (turned === undefined) return
+    mustBeOpen(run, state, turned.direction, giveUp)
     await commit(ports, runId, 'take-up', (now) => ({
-      events,
+      events: [giveUp.length === 0 ? turned : { ...turned, giveUp }],
       run: { status: 'open' },
-      ...(keep === undefined ? {} : { audit: [runAudit(now.run, 'secret_updated', 'success', { operator_keeps: keep })] }),
+      ...(keep === undefined && giveUp.length === 0
+        ? {}
+        : {
+            audit: [
+              runAudit(now.run, 'secret_updated', 'success', {
+                ...(keep === undefined ? {} : { operator_keeps: keep }),
+                ...(giveUp.length === 0 ? {} : { gives_up: giveUp.join(', ').slice(0, 300) }),
+              }),
+            ],
+          }),
     }))
   } catch (thrown) {
-    if (thrown instanceof RotateError && thrown.code === 'conflict') await release(ports, seen.secret.id)
+    if (thrown instanceof RotateError && (thrown.code === 'conflict' || thrown.code === 'usage')) await release(ports, seen.secret.id)
     throw thrown
   }
 }
 
-function again(direction: 'forward' | 'back', at: number): RunEvent {
-  return { type: 'turned', at, direction, reason: 'taken up again' }
+type Turned = Extract<RunEvent, { type: 'turned' }>
+
+function again(run: RunRecord, state: RunState, giveUp: readonly string[], at: number): Turned | undefined {
+  if (state.parked === undefined && giveUp.length === 0) return undefined
+  if (state.parked === undefined)
+    throw new RotateError('conflict', `run ${run.id} does not wait for a decision`, { hint: `rotate resume ${run.id}`, runId: run.id })
+  return { type: 'turned', at, direction: state.direction, reason: 'taken up again' }
 }
 
-function decision(run: RunRecord, keep: 'new' | 'old', at: number): readonly RunEvent[] {
-  const state = stateOf(run)
+/** A name that is nothing open is a mistake, not a wish that comes true by itself. */
+function mustBeOpen(run: RunRecord, state: RunState, direction: 'forward' | 'back', giveUp: readonly string[]): void {
+  const open = openConditions(run.plan, state, direction)
+  const unknown = giveUp.find((name) => !open.includes(name))
+  if (unknown === undefined) return
+  throw usage(
+    `--give-up ${unknown}: nothing of that name is open in run ${run.id}`,
+    open.length === 0 ? `rotate resume ${run.id}` : `open are: ${open.join(', ')}`,
+  )
+}
+
+/**
+ * The event of a decision. While the outcome of the create is not known the decision is only recorded: it is carried out when the writer can't act any more, and until
+ * then nothing is discarded.
+ */
+function decided(run: RunRecord, state: RunState, keep: 'new' | 'old', at: number): Turned {
+  const untold = state.create === 'intended' || state.create === 'unknown' || state.create === 'ambiguous'
   if (keep === 'old') {
     if (!canGoBack(run.plan, state)) {
       const how = run.plan.revokeFirst === true ? 'was switched off' : 'died when the new one was issued'
@@ -255,34 +325,17 @@ function decision(run: RunRecord, keep: 'new' | 'old', at: number): readonly Run
         runId: run.id,
       })
     }
-    const turned: RunEvent = { type: 'turned', at, direction: 'back', reason: 'the operator keeps the old value' }
-    if (state.direction === 'back') {
-      // Undoing was tried and failed: the operator says that it need not be done any more.
-      return [
-        turned,
-        ...backSteps(run.plan, state)
-          .filter((step) => step.startsWith('restore:') && state.steps[step]?.status === 'failed')
-          .map((step) => waived(step, at)),
-      ]
-    }
-    // A settlement that could not be made in all its attempts is given up with the new value.
-    const hopeless = (state.create === 'unknown' || state.create === 'intended') && isFinal(state.steps['settle'])
-    return hopeless ? [{ type: 'settled', at, outcome: 'ambiguous', detail: 'the operator keeps the old value' }, turned] : [turned]
+    return untold && state.direction === 'forward'
+      ? { type: 'turned', at, direction: 'forward', reason: KEEPS_OLD, keep }
+      : { type: 'turned', at, direction: 'back', reason: KEEPS_OLD, keep }
   }
-  if (state.newVersion === null) {
+  if (state.newVersion === null && (!untold || state.create === 'ambiguous')) {
     throw new RotateError('conflict', 'the new value is not known, so it can not be kept', {
       hint: `rotate resume ${run.id} --keep old, then give the value with: rotate now ${run.path} -`,
       runId: run.id,
     })
   }
-  const open = forwardSteps(run.plan).filter((step) => step !== 'promote' && state.steps[step]?.status !== 'done')
-  // What was put back must be delivered again; only what is still as the forward run left it can be accepted as it is.
-  const accepted = state.direction === 'forward' ? open : open.filter((step) => !/^(deliver|deploy|refresh):/.test(step))
-  return [again('forward', at), ...accepted.map((step) => waived(step, at))]
-}
-
-function waived(step: string, at: number): RunEvent {
-  return { type: 'done', at, step, ms: 0, detail: WAIVED }
+  return { type: 'turned', at, direction: 'forward', reason: 'the operator keeps the new value', keep }
 }
 
 /** The version a rollback goes to: the one asked for, or the newest that is not current and still alive. */

@@ -4,7 +4,9 @@
  *
  * The laws:
  * 1. No effect without a committed intent. The value that must survive is sealed and durable before the call that makes it matter.
- * 2. An unfinished intent is settled by reading, never simply repeated; steps whose call is idempotent settle by repetition.
+ * 2. An unfinished intent is settled by reading, never simply repeated; steps whose call is idempotent settle by repetition. Reading settles nothing while the writer
+ *    may still act: a call that was given up may be carried out later, so its absence is believed only when the writer is seen gone or its longest time is over, and it is
+ *    looked for afterwards (late.ts).
  * 3. What an event claims and what the vault holds change in one commit, with its audit row and its notices.
  * 4. As long as the old credential is alive and untouched, failure goes back; afterwards, and in place, failure goes forward.
  * 5. The old credential dies last and on evidence (retire.ts).
@@ -18,7 +20,7 @@ import { asAdapterError, RotateError } from '../core/errors.ts'
 import type { Failure, RunRecord, RunStatus, Schedule, SecretRecord } from '../core/model.ts'
 import { withoutClaim } from './claim.ts'
 import { type Change, commit, type Loaded, loadRun, runAudit } from './journal.ts'
-import { decide, lastFailure, stateOf } from './machine.ts'
+import { conditionOf, decide, lastFailure, stateOf, WAIVED } from './machine.ts'
 import { retryPause, stepPause } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
 import { promotion } from './promotion.ts'
@@ -46,6 +48,9 @@ export async function drive(ports: EnginePorts, runId: string): Promise<Loaded> 
         case 'wait':
           await ports.clock.sleep(Math.max(0, command.until - ports.clock.now()), ports.signal)
           break
+        case 'give-up':
+          loaded = await giveUp(ports, runId, command.step, command.reason)
+          break
         case 'turn':
           loaded = await commit(ports, runId, 'turn', (now) => ({
             events: [{ type: 'turned', at: ports.clock.now(), direction: 'back', reason: command.reason }],
@@ -53,13 +58,16 @@ export async function drive(ports: EnginePorts, runId: string): Promise<Loaded> 
           }))
           break
         case 'park':
-          loaded = await park(ports, runId, command.reason)
+          loaded =
+            command.waitsUntil === undefined
+              ? await park(ports, runId, command.reason)
+              : await waitUntil(ports, runId, command.reason, command.waitsUntil)
           break
         case 'close':
           loaded = await close(ports, runId, command.status)
           break
         case 'settle':
-          loaded = await attempt(bench, loaded, 'settle', () => settled(bench, loaded))
+          loaded = await attempt(bench, loaded, 'settle', () => settleOnce(bench, loaded))
           break
         case 'step':
           loaded = await attempt(bench, loaded, command.step, () => perform(bench, loaded, command.step))
@@ -74,7 +82,7 @@ export async function drive(ports: EnginePorts, runId: string): Promise<Loaded> 
 }
 
 /** Settles a create; what turns out to be a key of ours whose value is lost is switched off, and ended as its quarantine allows. */
-async function settled(bench: Workbench, loaded: Loaded): Promise<Loaded> {
+async function settleOnce(bench: Workbench, loaded: Loaded): Promise<Loaded> {
   const after = await settle(bench, loaded)
   if (after.secret.strays.length === 0) return after
   await cleanStrays(bench.ports, after.secret.id)
@@ -92,7 +100,7 @@ async function attempt(bench: Workbench, loaded: Loaded, step: string, work: () 
     const last = after.run.events.findLast(
       (event) => event.type === 'settled' || ((event.type === 'done' || event.type === 'failed') && event.step === step),
     )
-    if (step === 'settle' && last?.type === 'settled' && last.outcome === 'ambiguous') {
+    if (step === 'settle' && last?.type === 'settled' && (last.outcome === 'ambiguous' || last.wait === true)) {
       ports.progress({ runId: id, path, step, status: 'failed', ms: ports.clock.monotonic() - started, detail: last.detail })
     } else if (last?.type !== 'failed') {
       const detail = last?.type === 'done' ? last.detail : undefined
@@ -113,7 +121,14 @@ async function attempt(bench: Workbench, loaded: Loaded, step: string, work: () 
     const error = asAdapterError(thrown, step === 'create' ? 'unknown' : 'none')
     // A create that provably did nothing has been repeated by its adapter as often as its far side bears; the schedule tries again later.
     const retryable = error.retryable && !(step === 'create' && error.effect === 'none')
-    const failure: Failure = { code: error.code, effect: error.effect, retryable, message: error.message, hints: error.hints }
+    const failure: Failure = {
+      code: error.code,
+      effect: error.effect,
+      retryable,
+      message: error.message,
+      hints: error.hints,
+      ...(error.answered ? { answered: true as const } : {}),
+    }
     const ms = ports.clock.monotonic() - started
     const attempts = (stateOf(loaded.run).steps[step]?.attempts ?? 0) + 1
     ports.progress({ runId: id, path, step, status: 'failed', ms, detail: error.message })
@@ -289,6 +304,27 @@ async function park(ports: EnginePorts, runId: string, reason: string): Promise<
       audit: [runAudit(now.run, 'rotation_failed', 'failed', { needs_operator: true, at: reason.slice(0, 200) })],
     }
   })
+}
+
+/** An operator has given this condition up by name, and it failed once more: it is not done, and that is what the journal and the audit say. */
+async function giveUp(ports: EnginePorts, runId: string, step: string, reason: string): Promise<Loaded> {
+  const at = ports.clock.now()
+  return commit(ports, runId, 'give-up', (now) => ({
+    events: [{ type: 'done', at, step, ms: 0, detail: WAIVED }],
+    audit: [runAudit(now.run, 'target_given_up', 'success', { step, condition: conditionOf(step), why: reason.slice(0, 200) })],
+  }))
+}
+
+/**
+ * Stops until a date (law 7): the far side may still act, so nothing that was not found is believed to be absent. The run stays open and goes on by itself; nobody is
+ * called, and the schedule has not failed.
+ */
+async function waitUntil(ports: EnginePorts, runId: string, reason: string, until: number): Promise<Loaded> {
+  return commit(ports, runId, 'wait', (now) => ({
+    secret: withoutClaim(now.secret),
+    events: [{ type: 'parked', at: ports.clock.now(), reason, until, waits: true }],
+    audit: [runAudit(now.run, 'provider_call', 'pending', { call: 'settle', waits_until: new Date(until).toISOString() })],
+  }))
 }
 
 async function close(ports: EnginePorts, runId: string, status: Exclude<RunStatus, 'open' | 'unsafe'>): Promise<Loaded> {

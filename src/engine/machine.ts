@@ -8,6 +8,7 @@
  * Back: demote → restore → prove-old → discard → close
  */
 import type { Failure, Intent, Prior, RunEvent, RunPlan, RunRecord, RunStatus } from '../core/model.ts'
+import { SETTLES_AFTER_MS } from '../core/provider.ts'
 import type { Secret } from '../core/secret.ts'
 
 /** Attempts of a step that may be repeated, before the run turns. */
@@ -27,6 +28,8 @@ export interface StepState {
   readonly prior?: Prior
   /** What else its adapter must put back. */
   readonly rest?: Secret
+  /** What was said of it when it was done. */
+  readonly detail?: string
   /** Not done: an operator accepted that it is not. */
   readonly waived?: true
 }
@@ -43,6 +46,18 @@ export interface RunState {
    */
   readonly create: 'none' | 'intended' | 'unknown' | 'ambiguous' | 'issued' | 'abandoned'
   readonly intent: Intent | undefined
+  /** When a create of unknown outcome was given up, as far as the journal knows. */
+  readonly gaveUpAt: number | undefined
+  /** The far side answered that create itself: nothing more comes of it. */
+  readonly answered: boolean
+  /** Before this time nothing is believed to be absent. */
+  readonly settlesAt: number | undefined
+  /** It was asked, and what it said is not to be believed yet. */
+  readonly waiting: boolean
+  /** What an operator decided while the outcome was not known. */
+  readonly decided: 'new' | 'old' | undefined
+  /** What an operator gave up by name. */
+  readonly givenUp: readonly string[]
   readonly newVersion: number | null
   /** Is the new version current now? */
   readonly promoted: boolean
@@ -51,6 +66,8 @@ export interface RunState {
   readonly parked: string | undefined
   /** A parked run is not tried again by itself before this. */
   readonly parkedUntil: number | undefined
+  /** It goes on by itself then. */
+  readonly waits: boolean
   /** An operator wants the new value although undoing had begun: from then on failure stops instead of going back. */
   readonly kept: boolean
   readonly closed: RunStatus | undefined
@@ -61,8 +78,9 @@ export interface RunState {
 export type Command =
   | { readonly do: 'step'; readonly step: string }
   | { readonly do: 'settle' }
+  | { readonly do: 'give-up'; readonly step: string; readonly reason: string }
   | { readonly do: 'turn'; readonly direction: 'back'; readonly reason: string }
-  | { readonly do: 'park'; readonly reason: string }
+  | { readonly do: 'park'; readonly reason: string; readonly waitsUntil?: number }
   | { readonly do: 'wait'; readonly until: number }
   | { readonly do: 'close'; readonly status: Exclude<RunStatus, 'open' | 'unsafe'> }
   | { readonly do: 'stop' }
@@ -74,11 +92,18 @@ export function initial(plan: RunPlan): RunState {
     steps: {},
     create: plan.source === 'provider' ? 'none' : 'issued',
     intent: undefined,
+    gaveUpAt: undefined,
+    answered: false,
+    settlesAt: undefined,
+    waiting: false,
+    decided: undefined,
+    givenUp: [],
     newVersion: plan.newVersion,
     promoted: false,
     cause: undefined,
     parked: undefined,
     parkedUntil: undefined,
+    waits: false,
     kept: false,
     closed: undefined,
     oldProven: undefined,
@@ -101,7 +126,16 @@ export function evolve(plan: RunPlan, state: RunState, event: RunEvent): RunStat
       const stood = before?.begun === true ? stoodOf(before) : stoodOf(event)
       const step: StepState = { status: 'intended', attempts: before?.attempts ?? 0, begun: true, ...stood }
       const next = { ...state, steps: { ...state.steps, [event.step]: step } }
-      return event.step === 'create' ? { ...next, create: 'intended', intent: event.intent } : next
+      if (event.step !== 'create') return next
+      return {
+        ...next,
+        create: 'intended',
+        intent: event.intent,
+        gaveUpAt: undefined,
+        answered: false,
+        settlesAt: undefined,
+        waiting: false,
+      }
     }
     case 'done': {
       const before = state.steps[event.step]
@@ -109,6 +143,7 @@ export function evolve(plan: RunPlan, state: RunState, event: RunEvent): RunStat
         status: 'done',
         attempts: before?.attempts ?? 0,
         ...begunOf(before),
+        ...(event.detail === undefined ? {} : { detail: event.detail }),
         ...(event.detail === WAIVED ? { waived: true } : {}),
       }
       const next = { ...state, steps: { ...state.steps, [event.step]: step } }
@@ -129,14 +164,18 @@ export function evolve(plan: RunPlan, state: RunState, event: RunEvent): RunStat
         ...begunOf(before),
       }
       const next = { ...state, steps: { ...state.steps, [event.step]: step } }
+      if (event.step === 'settle') return { ...next, gaveUpAt: state.gaveUpAt ?? event.at }
       if (event.step !== 'create') return next
-      return { ...next, create: event.failure.effect === 'none' ? 'none' : 'unknown' }
+      if (event.failure.effect === 'none') return { ...next, create: 'none' }
+      return { ...next, create: 'unknown', gaveUpAt: event.at, answered: event.failure.answered === true }
     }
     case 'settled': {
       const steps = without(state.steps, ['settle'])
       if (event.outcome === 'applied')
         return issued(plan, { ...state, steps: { ...steps, create: { status: 'done', attempts: 0 } } }, event.version)
-      if (event.outcome === 'ambiguous') return { ...state, steps, create: 'ambiguous', cause: event.detail }
+      const told = { ...state, steps, ...(event.until === undefined ? {} : { settlesAt: event.until }) }
+      if (event.wait === true) return { ...told, create: 'unknown', waiting: true, cause: event.detail }
+      if (event.outcome === 'ambiguous') return { ...told, create: 'ambiguous', cause: event.detail }
       const before = state.steps['create']
       // A crash counts as an attempt too, or a create that always kills the process would be called for ever.
       const attempts = (before?.attempts ?? 0) + (before?.status === 'intended' ? 1 : 0)
@@ -148,10 +187,19 @@ export function evolve(plan: RunPlan, state: RunState, event: RunEvent): RunStat
       }
       return { ...state, create: 'none', steps: { ...steps, create: step } }
     }
-    case 'turned':
-      return turned(state, event.direction, event.reason)
+    case 'turned': {
+      const given = [...state.givenUp, ...(event.giveUp ?? [])]
+      const next = { ...turned(state, event.direction, event.reason), givenUp: given }
+      return event.keep === undefined ? next : { ...next, decided: event.keep, kept: next.kept || event.keep === 'new' }
+    }
     case 'parked':
-      return { ...state, parked: event.reason, parkedUntil: event.until, cause: state.cause ?? event.reason }
+      return {
+        ...state,
+        parked: event.reason,
+        parkedUntil: event.until,
+        waits: event.waits === true,
+        cause: state.cause ?? event.reason,
+      }
     case 'closed':
       return { ...state, closed: event.status }
     default:
@@ -167,7 +215,8 @@ function turned(state: RunState, direction: 'back' | 'forward', reason: string):
   )
   const steps = !again && direction === 'forward' ? forwardAgain(fresh) : fresh
   // What can't be told stays untold when the operator gives up the new value; otherwise it is asked for once more.
-  const create = state.create !== 'ambiguous' ? state.create : direction === 'back' ? 'abandoned' : 'unknown'
+  const untold = state.create === 'ambiguous' || state.create === 'unknown' || state.create === 'intended'
+  const create = !untold ? state.create : direction === 'back' ? 'abandoned' : state.create === 'ambiguous' ? 'unknown' : state.create
   return {
     ...state,
     direction,
@@ -175,6 +224,8 @@ function turned(state: RunState, direction: 'back' | 'forward', reason: string):
     create,
     parked: undefined,
     parkedUntil: undefined,
+    waits: false,
+    waiting: false,
     kept: direction === 'forward' && (state.kept || !again),
     cause: again ? state.cause : reason,
   }
@@ -266,21 +317,97 @@ export function canGoBack(plan: RunPlan, state: RunState): boolean {
   return plan.overlap !== 'in-place' || state.create !== 'issued'
 }
 
+/** What an operator calls the condition behind a step: the name of its target or check, or the step itself. */
+export function conditionOf(step: string): string {
+  const colon = step.indexOf(':')
+  return colon < 0 ? step : step.slice(colon + 1)
+}
+
+/** What can be given up by name: that a target holds a value, that a check is green, that the provider accepts the new value. */
+export function mayBeGivenUp(step: string): boolean {
+  return step === 'verify' || /^(deliver|deploy|refresh|restore|check|recheck):/.test(step)
+}
+
+/** The conditions that are still open in the direction in which a run goes, by name. */
+export function openConditions(plan: RunPlan, state: RunState, direction = state.direction): readonly string[] {
+  const steps = direction === 'forward' ? forwardSteps(plan) : backSteps(plan, state)
+  const open = steps.filter((step) => mayBeGivenUp(step) && state.steps[step]?.status !== 'done')
+  return [...new Set(open.map(conditionOf))]
+}
+
 /** Has this step failed for good? */
 export function isFinal(step: StepState | undefined): boolean {
   return step?.status === 'failed' && (step.failure?.retryable !== true || step.attempts >= MAX_ATTEMPTS)
 }
 
+/** Why a run turns back when an operator says so. */
+export const KEEPS_OLD = 'the operator keeps the old value'
+
+/**
+ * From when on it is believed that a create which left no trace has come to nothing: the far side's
+ * longest time after it was given up. 0 where the far side has answered it. `undefined` while the
+ * journal does not know when it was given up: the process that made the call died.
+ */
+export function believedFrom(plan: RunPlan, state: RunState): number | undefined {
+  if (state.answered) return 0
+  if (state.settlesAt !== undefined) return state.settlesAt
+  return state.gaveUpAt === undefined ? undefined : state.gaveUpAt + (plan.settlesAfterMs ?? SETTLES_AFTER_MS)
+}
+
+/** No wait for a far side is longer; a date further away was written by a clock that has been set back since. */
+const LONGEST_WAIT = 86_400_000
+
+/** Until when it must be waited; `undefined` when it need not. */
+function waitOf(plan: RunPlan, state: RunState, now: number): number | undefined {
+  const from = believedFrom(plan, state)
+  return from !== undefined && from > now && from - now <= LONGEST_WAIT ? from : undefined
+}
+
+/** The create may have worked: ask, wait until the answer can be believed, or stop for a person. */
+function decideUnknown(plan: RunPlan, state: RunState, now: number): Command {
+  const until = waitOf(plan, state, now)
+  if (state.waiting && until !== undefined)
+    return {
+      do: 'park',
+      reason: `the far side may still carry out the create call that was given up; ${state.cause ?? 'nothing of it is seen yet'}`,
+      waitsUntil: until,
+    }
+  const asked = state.steps['settle']
+  const given = believedFrom(plan, state)
+  if (isFinal(asked) && state.decided === 'old' && given !== undefined)
+    return until === undefined
+      ? { do: 'turn', direction: 'back', reason: KEEPS_OLD }
+      : {
+          do: 'park',
+          reason: `the outcome of the create call could not be learned yet: ${asked?.failure?.message ?? ''}`,
+          waitsUntil: until,
+        }
+  if (isFinal(asked)) return { do: 'park', reason: `the outcome of the create call could not be learned: ${asked?.failure?.message ?? ''}` }
+  return pauseOf(asked, now) ?? { do: 'settle' }
+}
+
+/** Nobody can tell. A decision for the old value is carried out when the writer can't act any more. */
+function decideAmbiguous(plan: RunPlan, state: RunState, now: number): Command {
+  const reason = state.cause ?? 'the outcome of the create call is unknown'
+  if (state.decided !== 'old') return { do: 'park', reason }
+  const until = waitOf(plan, state, now)
+  return until === undefined
+    ? { do: 'turn', direction: 'back', reason: KEEPS_OLD }
+    : { do: 'park', reason: `the far side may still carry out the create call that was given up; ${reason}`, waitsUntil: until }
+}
+
 /** The next thing to do. */
 export function decide(plan: RunPlan, state: RunState, now: number): Command {
   if (state.closed !== undefined || state.parked !== undefined) return { do: 'stop' }
-  if (state.create === 'intended' || state.create === 'unknown') {
-    const asked = state.steps['settle']
-    if (isFinal(asked))
-      return { do: 'park', reason: `the outcome of the create call could not be learned: ${asked?.failure?.message ?? ''}` }
-    return pauseOf(asked, now) ?? { do: 'settle' }
+  if (state.create === 'intended' || state.create === 'unknown') return decideUnknown(plan, state, now)
+  if (state.create === 'ambiguous') return decideAmbiguous(plan, state, now)
+  // What was decided while the outcome was not known is carried out now that it is.
+  if (state.decided === 'old' && state.direction === 'forward' && canGoBack(plan, state))
+    return { do: 'turn', direction: 'back', reason: KEEPS_OLD }
+  if (state.create === 'none' && state.direction === 'forward' && (state.decided === 'new' || plan.recovers === true)) {
+    const reason = 'the call that was given up has changed nothing'
+    return touchedTargets(plan, state).length === 0 ? { do: 'turn', direction: 'back', reason } : { do: 'park', reason }
   }
-  if (state.create === 'ambiguous') return { do: 'park', reason: state.cause ?? 'the outcome of the create call is unknown' }
 
   const steps = state.direction === 'forward' ? forwardSteps(plan) : backSteps(plan, state)
   for (const step of steps) {
@@ -288,6 +415,7 @@ export function decide(plan: RunPlan, state: RunState, now: number): Command {
     if (at?.status === 'done') continue
     if (isFinal(at)) {
       const reason = `${step}: ${at?.failure?.message ?? 'failed'}`
+      if (state.givenUp.includes(conditionOf(step))) return { do: 'give-up', step, reason }
       return state.direction === 'forward' && canGoBack(plan, state) && !state.kept
         ? { do: 'turn', direction: 'back', reason }
         : { do: 'park', reason }

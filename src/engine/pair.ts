@@ -33,7 +33,8 @@ function holders(secret: SecretRecord, version: VersionRecord): readonly string[
 
 /**
  * Before an old version ends: puts the current value into the place of the old one wherever the pair is published, and makes consumers take it up. May be repeated; the
- * retirement's step, which does not move on, is the intent. `told` is called after each target, with the signs of what was written where it can't be read. Resolves to the first failure, with its target named.
+ * retirement's step, which does not move on, is the intent. `told` is called after each target, with the
+ * signs of what was written where it can't be read. Resolves to the first failure, with its target named.
  */
 export async function withdraw(
   ports: EnginePorts,

@@ -22,8 +22,10 @@ const code = (failure: RotateError | undefined): string | undefined => failure?.
 const onlyFirst = (first: string) => (check: string, value: string) => check === 'fake-check' && value !== first
 const states = async (world: World, id: string): Promise<string[]> =>
   (await world.get(id)).versions.map((version) => `${version.n} ${version.state} ${version.labels.join('+')}`.trim())
-const doResume = (world: World, runId: string, keep?: 'new' | 'old') =>
-  world.alone((process) => resume(process.deps, { runId, ...(keep === undefined ? {} : { keep }) }, () => undefined))
+const doResume = (world: World, runId: string, keep?: 'new' | 'old', giveUp?: readonly string[]) =>
+  world.alone((process) =>
+    resume(process.deps, { runId, ...(keep === undefined ? {} : { keep }), ...(giveUp === undefined ? {} : { giveUp }) }, () => undefined),
+  )
 
 describe('failure before promotion goes back', () => {
   test.each(overlapping)('%s: a red check', async (kind) => {
@@ -173,17 +175,40 @@ describe('failure after promotion goes back while the old key lives', () => {
     await finallyTrue(world, id, side, 'repeats') // it was promoted twice
   })
 
-  test('the operator keeps the old one although a target can not be restored', async () => {
+  test('a decision for the old one tries a failed restore again, and drops it only by name', async () => {
     const { world, id, side } = await scene()
+    const before = world.target('app/prod/API_KEY:before')
     world.target('app/prod/API_KEY:after').next('put', 'final', 99)
-    world.target('app/prod/API_KEY:before').next('restore', 'final', 99)
+    before.next('restore', 'final', 99)
     await world.runDue()
     const runId = (await world.get(id)).openRun ?? ''
-    const { runs, failure } = await doResume(world, runId, 'old')
+    const tried = before.count('restore')
+    // Nothing but the decision: it is tried again, fails, and nothing that the target holds is ended.
+    expect(code((await doResume(world, runId, 'old')).failure)).toBe('unsafe')
+    expect(before.count('restore')).toBeGreaterThan(tried)
+    expect((await world.get(id)).openRun).toBe(runId)
+    expect(side.alive).toHaveLength(2)
+    // A name that is nothing open is a mistake.
+    await expect(doResume(world, runId, 'old', ['elsewhere'])).rejects.toMatchObject({ code: 'usage', hint: 'open are: before' })
+    const { runs, failure } = await doResume(world, runId, 'old', ['before'])
     expect(failure).toBeUndefined()
     expect(runs[0]?.targets.find((target) => target.name === 'before')?.status).toBe('failed')
     expect((await world.get(id)).openRun).toBeUndefined()
     expect(side.alive).toHaveLength(1)
+    const given = (await world.audit()).filter(({ action }) => action === 'target_given_up')
+    expect(given.map(({ metadata }) => metadata['condition'])).toEqual(['before'])
+  })
+
+  test('a decision for the old one is carried out once the cause is mended', async () => {
+    const { world, id, side } = await scene()
+    world.target('app/prod/API_KEY:after').next('put', 'final', 99)
+    world.target('app/prod/API_KEY:before').next('restore', 'final', 99)
+    await world.runDue()
+    world.target('app/prod/API_KEY:before').calm()
+    expect((await doResume(world, (await world.get(id)).openRun ?? '', 'old', ['before'])).failure).toBeUndefined()
+    const given = (await world.audit()).filter(({ action }) => action === 'target_given_up')
+    expect(given, 'what could be done was not given up').toEqual([])
+    await finallyTrue(world, id, side)
   })
 
   test('an old value that died meanwhile is not gone back to', async () => {
@@ -245,8 +270,19 @@ describe('an unknown outcome is settled by reading', () => {
     for (const kind of kinds.filter((candidate) => candidate !== 'hook')) {
       const { world, id, side } = await scene({ kind })
       side.next('create', mode)
-      expect((await world.runDue()).failure?.message, kind).toBeUndefined()
-      expect(side.count('settle'), kind).toBe(1)
+      const { failure } = await world.runDue()
+      if (mode === 'vague' && ['limited', 'named', 'own-id'].includes(kind)) {
+        // The far side may still carry it out: that nothing is there is not believed yet.
+        expect(code(failure), kind).toBe('unsafe')
+        expect((await world.lastRun(id)).status, kind).toBe('open')
+        expect((await world.runDue()).lines, 'nothing is done before its date').toEqual([])
+        world.time += 61_000
+        expect((await world.runDue()).failure?.message, kind).toBeUndefined()
+        expect(side.count('create'), kind).toBe(2)
+      } else {
+        expect(failure?.message, kind).toBeUndefined()
+        expect(side.count('settle'), kind).toBe(1)
+      }
       expect((await world.current(id))?.version.n, kind).toBe(2)
       await finallyTrue(world, id, side)
     }
@@ -259,6 +295,8 @@ describe('an unknown outcome is settled by reading', () => {
       await world.runDue()
       expect(side.count('create'), kind).toBe(1)
       expect(side.count('settle'), kind).toBe(1)
+      world.time += 61_000
+      await world.runDue()
       await finallyTrue(world, id, side)
     }
   })
@@ -270,9 +308,17 @@ describe('an unknown outcome is settled by reading', () => {
     expect(side.count('create')).toBe(1)
     const secret = await world.get(id)
     await expect(doResume(world, secret.openRun ?? '', 'new')).rejects.toMatchObject({ code: 'conflict' })
-    const { failure } = await doResume(world, secret.openRun ?? '', 'old')
-    expect(failure).toBeUndefined()
+    // Before the far side's longest time the decision is recorded; nothing is given up.
+    const early = await doResume(world, secret.openRun ?? '', 'old')
+    expect([early.failure?.code, early.failure?.details['status']]).toEqual(['unsafe', 'pending'])
+    expect((await world.get(id)).openRun).toBe(secret.openRun)
+    world.time += 61_000
+    const { failure, report } = await world.runDue()
+    expect(report.resumed.map(({ status }) => status)).toEqual(['failed'])
+    expect((await world.get(id)).openRun).toBeUndefined()
     expect(side.count('create')).toBe(1)
+    // The old value is current, and its check says that it is dead.
+    expect([code(failure), failure?.hint]).toEqual(['unsafe', 'make a new value: rotate now app/prod/API_KEY'])
     // Then the operator gives the value that the hook made.
     const lost = side.alive[0]
     if (lost === undefined) throw new Error('the hook made one')
@@ -283,9 +329,25 @@ describe('an unknown outcome is settled by reading', () => {
   test('a plain web hook that did nothing is recognised by a check of the old value', async () => {
     const { world, id, side } = await scene({ kind: 'hook' })
     side.next('create', 'vague')
+    expect(code((await world.runDue()).failure)).toBe('unsafe')
+    expect(side.count('create'), 'the hook may still act').toBe(1)
+    world.time += 61_000
     expect((await world.runDue()).failure).toBeUndefined()
     expect(side.count('create')).toBe(2)
     await finallyTrue(world, id, side)
+  })
+
+  test('what a plain web hook makes hours later is said: its value is not known', async () => {
+    const { world, side } = await scene({ kind: 'hook' })
+    side.next('create', 'late-beyond')
+    await world.runDue()
+    world.time += 61_000
+    expect((await world.runDue()).failure).toBeUndefined()
+    world.time += 4 * HOUR
+    const { failure, lines } = await world.runDue()
+    expect(code(failure)).toBe('unsafe')
+    expect(lines.join()).toContain('the current value is not accepted any more')
+    expect(failure?.hint).toContain('rotate now app/prod/API_KEY')
   })
 
   test('a check of type "provider" does not stand in the way of settling in place', async () => {
@@ -311,7 +373,10 @@ describe('an unknown outcome is settled by reading', () => {
     const { world, id, side } = await scene({ kind: 'replay' })
     side.next('create', 'vague').next('settle', 'denied', 99)
     await world.runDue()
-    await doResume(world, (await world.get(id)).openRun ?? '', 'old')
+    expect(code((await doResume(world, (await world.get(id)).openRun ?? '', 'old')).failure)).toBe('unsafe')
+    expect((await world.get(id)).openRun, 'recorded, not carried out').toBeDefined()
+    world.time += 2 * MINUTE
+    expect(code((await world.runDue()).failure)).toBe('rolled-back')
     expect((await world.get(id)).openRun).toBeUndefined()
     expect((await world.current(id))?.version.n).toBe(1)
   })
@@ -870,6 +935,8 @@ describe('a vault that can not be written', () => {
     await expect(world.rotate(id)).rejects.toMatchObject({ code: 'rolled-back' })
     world.onMoment = () => undefined
     expect(side.alive).toHaveLength(1)
+    await world.runDue()
+    world.time += 2 * MINUTE
     expect((await world.runDue()).failure).toBeUndefined()
     await finallyTrue(world, id, side)
   })

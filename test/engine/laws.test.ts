@@ -76,7 +76,10 @@ describe('--revoke-first', () => {
       world.crashAt = (index) => index === death
       await byHand(world, { paths: [PATH], revokeFirst: true }, 'leak').catch(() => undefined)
       world.crashAt = undefined
-      for (let call = 0; call < 3; call++) await world.runDue()
+      for (let call = 0; call < 3; call++) {
+        await world.runDue()
+        world.time += 2 * MINUTE
+      }
       expect((await world.current(id))?.version.n, reference.moments[death]).toBe(2)
       await finallyTrue(world, id, side, 'repeats')
       expect(side.alive).toHaveLength(1)
@@ -225,6 +228,7 @@ describe('what a failing command says, and that its next command works', () => {
       "21 app/prod/API_KEY: the state outside is not what it should be and a person must look: step create: create: no answer, done; reset before or inside the answer, done; 504, done. Nothing more is revoked
       → if the old value still works: rotate resume RUN --keep old; if it does not, do that too, then give the new value: rotate now app/prod/API_KEY -"
     `)
+    world.time += 2 * MINUTE
     expect((await next(world, id, 'old')).failure).toBeUndefined()
     expect((await world.get(id)).openRun).toBeUndefined()
   })
@@ -237,7 +241,7 @@ describe('what a failing command says, and that its next command works', () => {
     const { failure } = await world.rotate(id)
     expect(screen(failure)).toMatchInlineSnapshot(`
       "21 app/prod/API_KEY: the state outside is not what it should be and a person must look: step restore:before: restore: 401, 403. Nothing more is revoked
-      → mend the cause, then: rotate resume RUN"
+      → mend the cause, then: rotate resume RUN; what can't be mended is given up by name: rotate resume RUN --keep old --give-up before"
     `)
     expect((await next(world, id)).failure?.code, 'it is undone to the end').toBe('rolled-back')
     await finallyTrue(world, id, side)

@@ -56,6 +56,9 @@ function played(plan: RunPlan, luck: readonly number[]): { events: RunEvent[]; s
     expect(decide(plan, state, now)).toEqual(command)
     const at = ++now
     switch (command.do) {
+      case 'give-up':
+        add({ type: 'done', at, step: command.step, ms: 0, detail: 'accepted by the operator' })
+        break
       case 'close':
         add({ type: 'closed', at, status: command.status })
         break

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
+import { MINUTE } from '../../src/core/duration.ts'
 import { Secret } from '../../src/core/secret.ts'
 import { createVault, openVault } from '../../src/vault/index.ts'
 import { systemRandom } from '../../src/system.ts'
@@ -31,7 +32,10 @@ async function play(kind: Kind, death: number | undefined): Promise<World> {
     if (!(thrown instanceof InjectedCrash)) throw thrown
   })
   world.crashAt = undefined
-  for (let call = 0; call < 2; call++) await world.runDue()
+  for (let call = 0; call < 3; call++) {
+    await world.runDue()
+    world.time += 2 * MINUTE
+  }
   if (kind !== 'hook') expect((await world.current(id))?.version.n).toBe(2)
   await finallyTrue(world, id, side)
   expect(await world.read((vault) => vault.auditVerify())).toMatchObject({ ok: true, firstBad: null })

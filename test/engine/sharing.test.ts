@@ -1,5 +1,6 @@
 /** Runs of one process share commits: nothing of one shows in another, and a death in a shared commit is a death for each of them. */
 import { describe, expect, test } from 'vitest'
+import { MINUTE } from '../../src/core/duration.ts'
 import { sharing } from '../../src/app/sharing.ts'
 import { RotateError } from '../../src/core/errors.ts'
 import { kinds } from '../fakes/provider.ts'
@@ -38,7 +39,10 @@ describe('runs of one process', () => {
         if (!(thrown instanceof InjectedCrash)) throw thrown
       })
       world.crashAt = undefined
-      for (let call = 0; call < 3; call++) await world.runDue({ parallel: 8 })
+      for (let call = 0; call < 3; call++) {
+        await world.runDue({ parallel: 8 })
+        world.time += 2 * MINUTE
+      }
       for (const { id, side } of all) {
         await finallyTrue(world, id, side)
         expect((await world.current(id))?.version.n, reference.world.moments[death]).toBeGreaterThan(1)

@@ -15,6 +15,10 @@ export interface Answer {
   readonly effect?: Effect
   readonly retryable?: boolean
   readonly retryAfterMs?: number
+  /** The far side answered this very call itself. */
+  readonly answered?: true
+  /** The work is done so long after the caller was told that nobody knows. */
+  readonly lateMs?: number
   /** So long it takes. */
   readonly slowMs?: number
   /** For these methods only. */
@@ -42,8 +46,16 @@ export const answers = {
   full: { wire: '409, a limit', done: false, code: 'quota', effect: 'none', only: ['create'] },
   throttle: { wire: '429 with Retry-After', done: false, code: 'throttled', effect: 'none', retryAfterMs: 2000 },
   'throttle-long': { wire: '429 with an absurd Retry-After', done: false, code: 'throttled', effect: 'none', retryAfterMs: 100 * DAY },
-  'error-before': { wire: '500, not done', done: false, code: 'unavailable', effect: 'unknown', retryable: false, writes: true },
-  'error-after': { wire: '500, done', done: true, code: 'unavailable', effect: 'unknown', retryable: false, writes: true },
+  'error-before': {
+    wire: '500, not done',
+    done: false,
+    code: 'unavailable',
+    effect: 'unknown',
+    retryable: false,
+    answered: true,
+    writes: true,
+  },
+  'error-after': { wire: '500, done', done: true, code: 'unavailable', effect: 'unknown', retryable: false, answered: true, writes: true },
   fail: { wire: '502, 503', done: false, code: 'unavailable', effect: 'none' },
   garbled: { wire: '200 that is empty, HTML, cut, of the wrong shape, endless', done: true, code: 'bad-answer', effect: 'unknown' },
   slow: { wire: '200, one byte per second', done: true, slowMs: 25_000 },
@@ -53,6 +65,15 @@ export const answers = {
   stale: { wire: '200 with a listing that lags behind', done: true, only: ['list'] },
   hollow: { wire: '200, not done', done: true, writes: true, lie: true },
   liar: { wire: '400, done', done: true, code: 'failed', effect: 'none', writes: true, lie: true },
+  late: { wire: 'no answer, done 40 s later', done: false, code: 'timeout', effect: 'unknown', lateMs: 40_000, only: ['create'] },
+  'late-beyond': {
+    wire: 'no answer, done three hours later',
+    done: false,
+    code: 'timeout',
+    effect: 'unknown',
+    lateMs: 3 * 3_600_000,
+    only: ['create'],
+  },
   bug: { wire: 'an error that is no answer', done: false },
 } as const satisfies Readonly<Record<string, Answer>>
 
@@ -62,7 +83,10 @@ export type FaultMode = keyof typeof answers
 export function answersTo(method: string, writes: boolean): readonly FaultMode[] {
   const all = Object.entries(answers) as [FaultMode, Answer][]
   return all
-    .filter(([, answer]) => (answer.only === undefined || answer.only.includes(method)) && (writes || answer.writes !== true))
+    .filter(
+      ([, answer]) =>
+        answer.lateMs === undefined && (answer.only === undefined || answer.only.includes(method)) && (writes || answer.writes !== true),
+    )
     .filter(([mode]) => writes || mode !== 'lost')
     .map(([mode]) => mode)
 }
@@ -74,6 +98,7 @@ export function answerOf(mode: FaultMode): Answer {
 export function errorOf(answer: Answer, method: string, effect: 'read' | 'write'): AdapterError {
   return new AdapterError(answer.code ?? 'failed', `${method}: ${answer.wire}`, {
     effect: effect === 'read' ? 'none' : (answer.effect ?? 'none'),
+    ...(answer.answered === true && effect === 'write' ? { answered: true } : {}),
     ...(answer.retryable === undefined ? {} : { retryable: answer.retryable }),
     ...(answer.retryAfterMs === undefined ? {} : { retryAfterMs: answer.retryAfterMs }),
   })

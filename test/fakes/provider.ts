@@ -9,7 +9,7 @@ import type { Handle, Prior } from '../../src/core/model.ts'
 import type { Clock, Random } from '../../src/core/ports.ts'
 import { type Credential, defineProvider, type Issued, type Provider, type ProviderSession, type Traits } from '../../src/core/provider.ts'
 import { type Fields, flatten, Secret, single } from '../../src/core/secret.ts'
-import { defineCheck, defineTarget, type Delivery } from '../../src/core/target.ts'
+import { defineCheck, defineTarget, type TargetSession } from '../../src/core/target.ts'
 import { answerOf, errorOf, type FaultMode } from './answers.ts'
 import { registry as checks } from '../../src/checks/index.ts'
 import { registry as providers } from '../../src/providers/index.ts'
@@ -53,7 +53,7 @@ export const traitsOf: Readonly<Record<Kind, Traits>> = {
   login: { ...base, mints: 'client', overlap: 'in-place', idempotency: 'none', revoke: 'none' },
   hook: { ...base, mints: 'service', overlap: 'in-place', idempotency: 'none', revoke: 'none' },
   'hook-replay': { ...base, mints: 'service', overlap: 'in-place', idempotency: 'replay-key', revoke: 'none' },
-  local: { ...base, mints: 'client', overlap: 'two-live', idempotency: 'replay-key', revoke: 'none' },
+  local: { ...base, mints: 'client', overlap: 'two-live', idempotency: 'replay-key', revoke: 'none', settlesAfterMs: 0 },
   assisted: { ...base, mints: 'person', overlap: 'two-live', idempotency: 'none', revoke: 'assisted' },
 }
 
@@ -90,6 +90,16 @@ class Faulty {
     this.#faults = []
   }
 
+  /** Does something when so much time has passed, whatever its caller knows by then. */
+  later(_ms: number, _work: () => void): void {
+    throw new Error('nothing is done late here')
+  }
+
+  /** What has come due by now is done. */
+  catchUp(): void {
+    // Nothing is done late here.
+  }
+
   count(method: string): number {
     return this.calls.filter((call) => call === method).length
   }
@@ -115,10 +125,12 @@ class Faulty {
     hollow?: () => T,
   ): Promise<T> {
     await stage.at(`before:${name}.${method}`)
+    this.catchUp()
     this.calls.push(method)
     const mode = this.#take(method)
     const answer = mode === undefined ? undefined : answerOf(mode)
     if (mode === 'bug') throw new TypeError(`${method}: undefined is not a function`)
+    if (answer?.lateMs !== undefined) this.later(answer.lateMs, () => void work(mode))
     if (answer !== undefined && !answer.done) throw errorOf(answer, method, effect)
     await stage.pass(answer?.slowMs ?? 0)
     const result = mode === 'hollow' && hollow !== undefined ? hollow() : work(mode)
@@ -158,6 +170,9 @@ export class FarSide extends Faulty {
   readonly #goneAt = new Map<FakeKey, number>()
   readonly #now: () => number
   #serial = 0
+  /** The moment at which something is done, where that is not now. */
+  #then: number | undefined
+  #pending: { readonly at: number; readonly work: () => void }[] = []
 
   constructor(name: string, kind: Kind, now: () => number) {
     super()
@@ -189,13 +204,38 @@ export class FarSide extends Faulty {
       id,
       fields: options.fields ?? minted,
       ours: options.ours ?? true,
-      createdAt: options.at ?? this.#now(),
+      createdAt: options.at ?? this.#then ?? this.#now(),
       name: options.name,
       state: 'live',
       usedAt: undefined,
     }
     this.keys.push(key)
     return key
+  }
+
+  override later(ms: number, work: () => void): void {
+    this.#pending.push({ at: this.#now() + ms, work })
+  }
+
+  override catchUp(): void {
+    const due = this.#pending.filter(({ at }) => at <= this.#now())
+    this.#pending = this.#pending.filter((one) => !due.includes(one))
+    for (const { at, work } of due) {
+      this.#then = at
+      try {
+        work()
+      } catch (thrown) {
+        // Nobody hears what becomes of a call that was given up.
+        if (!(thrown instanceof AdapterError)) throw thrown
+      } finally {
+        this.#then = undefined
+      }
+    }
+  }
+
+  /** The sessions that wait are ended and seen gone, as a database's administrator can do. */
+  endSessions(): void {
+    this.#pending = []
   }
 
   /** As a consumer uses it. */
@@ -206,6 +246,7 @@ export class FarSide extends Faulty {
   /** Does this value work now? */
   accepts(fields: Fields): boolean {
     if (this.kind === 'local') return true
+    this.catchUp()
     const key = this.keyOf(fields)
     if (key === undefined) return false
     if (key.state === 'gone') return (this.#goneAt.get(key) ?? 0) + this.lingerMs > this.#now()
@@ -222,7 +263,7 @@ export class FarSide extends Faulty {
 
   end(key: FakeKey): void {
     key.state = 'gone'
-    this.#goneAt.set(key, this.#now())
+    this.#goneAt.set(key, this.#then ?? this.#now())
   }
 
   byHandle(id: string): FakeKey | undefined {
@@ -328,6 +369,10 @@ export class FarTarget extends Faulty {
   readonly held = new Map<string, string>()
   /** What its consumers use: what was held at the last deploy. */
   used = new Map<string, string>()
+  /** What goes with each name there and is no value: a type, a scope, a comment. */
+  readonly attributes = new Map<string, string>()
+  /** By name, how often it was written: what a place shows that can't be read. */
+  readonly writes = new Map<string, number>()
   readonly deliveries: string[] = []
 
   constructor(name: string) {
@@ -423,13 +468,15 @@ function sessionOf(side: FarSide, stage: Stage, clock: Clock): ProviderSession {
           case 'users':
           case 'dual':
           case 'login': {
+            side.endSessions()
             const key = side.alive.find(
               (candidate) =>
                 (candidate.fields['password'] ?? candidate.fields['value']) ===
                 (intent.material['password'] ?? intent.material['value'])?.reveal(),
             )
             if (key !== undefined) return { outcome: 'applied' as const, issued: side.issued(key), detail: 'the new one logs in' }
-            if (current === undefined || side.accepts(current.fields)) return { outcome: 'none' as const, detail: 'the old one logs in' }
+            if (current === undefined || side.accepts(current.fields))
+              return { outcome: 'none' as const, detail: 'the old one logs in', final: true as const }
             return { outcome: 'ambiguous' as const, candidates: [], detail: 'neither logs in' }
           }
           case 'hook':
@@ -514,63 +561,89 @@ export function fakeProvider(kind: Kind): Provider {
   })
 }
 
-/** A target; `readable` or write-only. Its consumers take a value up when it is deployed. */
-export function fakeTarget(readable: boolean): ReturnType<typeof defineTarget> {
-  const id = readable ? 'fake-readable' : 'fake-blind'
+/**
+ * - `readable`: values can be read back
+ * - `blind`: a program of somebody's own, which is only told
+ * - `hidden`: values can't be read, and each write leaves a sign
+ */
+export type TargetKind = 'readable' | 'blind' | 'hidden'
+
+/** A target; what is written there gets the attribute `ours`. Its consumers take a value up when it is deployed. */
+export function fakeTarget(kind: TargetKind): ReturnType<typeof defineTarget> {
   return defineTarget({
-    id,
-    title: `Fake (${readable ? 'readable' : 'write-only'})`,
+    id: `fake-${kind}`,
+    title: `Fake (${kind})`,
     config: z.strictObject({ at: z.string() }),
-    readable,
-    told: !readable,
+    readable: kind === 'readable',
+    told: kind === 'blind',
     describe: (config) => config.at,
     open: (config, context) => {
       const stage = stageOf(context.clock)
-      const far = stage.target(config.at)
-      const call = <T>(method: string, effect: 'read' | 'write', work: () => T, hollow?: () => T): Promise<T> =>
-        far.call(stage, far.name, method, effect, work, hollow)
-      const write = (entries: Readonly<Record<string, Secret | null>>): void => {
-        for (const [name, value] of Object.entries(entries)) {
-          if (value === null) far.held.delete(name)
-          else far.held.set(name, value.reveal())
-        }
-      }
-      const deploy = (delivery: Delivery): Promise<void> =>
-        call(
-          'deploy',
-          'write',
-          () => {
-            far.deliveries.push(delivery.id)
-            far.used = new Map(far.held)
-          },
-          nothing,
-        )
-      return Promise.resolve({
-        probe: () => call('probe', 'read', () => undefined),
-        ...(readable
-          ? {
-              current: (names: readonly string[]): Promise<Prior> =>
-                call('current', 'read', () =>
-                  Object.fromEntries(names.map((name) => [name, far.held.has(name) ? new Secret(far.held.get(name) ?? '') : null])),
-                ),
-            }
-          : {}),
-        put: (delivery) => call('put', 'write', () => write(delivery.entries), nothing),
-        restore: (prior, old) =>
-          call(
-            'restore',
-            'write',
-            () => {
-              write(prior ?? old?.entries ?? Object.fromEntries([...far.held.keys()].map((name) => [name, null])))
-              if (old === undefined && prior === undefined) far.used = new Map(far.held)
-            },
-            nothing,
-          ),
-        deploy,
-        close: () => Promise.resolve(),
-      })
+      return Promise.resolve(targetSession(kind, stage.target(config.at), stage))
     },
   })
+}
+
+function targetSession(kind: TargetKind, far: FarTarget, stage: Stage): TargetSession {
+  const call = <T>(method: string, effect: 'read' | 'write', work: () => T, hollow?: () => T): Promise<T> =>
+    far.call(stage, far.name, method, effect, work, hollow)
+  const write = (entries: Readonly<Record<string, Secret | null>>, attributes: Readonly<Record<string, string>>): void => {
+    for (const [name, value] of Object.entries(entries)) {
+      far.writes.set(name, (far.writes.get(name) ?? 0) + 1)
+      if (value === null) {
+        far.held.delete(name)
+        far.attributes.delete(name)
+      } else {
+        far.held.set(name, value.reveal())
+        far.attributes.set(name, attributes[name] ?? 'ours')
+      }
+    }
+  }
+  const read = (names: readonly string[]): Prior =>
+    Object.fromEntries(names.map((name) => [name, far.held.has(name) ? new Secret(far.held.get(name) ?? '') : null]))
+  const rest = (names: readonly string[]): Secret =>
+    new Secret(JSON.stringify(Object.fromEntries(names.map((name) => [name, far.attributes.get(name) ?? 'none']))))
+  const session: TargetSession = {
+    probe: () => call('probe', 'read', () => undefined),
+    put: (delivery) => call('put', 'write', () => write(delivery.entries, {}), nothing),
+    restore: (prior, old, stood) =>
+      call(
+        'restore',
+        'write',
+        () => {
+          const attributes = stood === undefined ? {} : (JSON.parse(stood.reveal()) as Record<string, string>)
+          write(prior ?? old?.entries ?? Object.fromEntries([...far.held.keys()].map((name) => [name, null])), attributes)
+          if (old === undefined && prior === undefined) far.used = new Map(far.held)
+        },
+        nothing,
+      ),
+    deploy: (delivery) =>
+      call(
+        'deploy',
+        'write',
+        () => {
+          far.deliveries.push(delivery.id)
+          far.used = new Map(far.held)
+        },
+        nothing,
+      ),
+    close: () => Promise.resolve(),
+  }
+  if (kind === 'readable') {
+    session.current = (names) => call('current', 'read', () => read(names))
+    session.standing = (names) => call('current', 'read', () => ({ values: read(names), rest: rest(names) }))
+  }
+  if (kind === 'hidden')
+    session.standing = (names) =>
+      call('current', 'read', () => {
+        const there = names.filter((name) => far.held.has(name))
+        return {
+          values: Object.fromEntries(names.filter((name) => !far.held.has(name)).map((name) => [name, null])),
+          hidden: Object.fromEntries(there.map((name) => [name, `written ${far.writes.get(name) ?? 0} times`])),
+          rest: rest(names),
+        }
+      })
+  return session
 }
 
 /** Presents the value to the provider; the test may paint it red. */
@@ -609,9 +682,6 @@ function register<T>(registry: object, id: string, adapter: T): void {
 }
 
 for (const kind of allKinds) register(providers, providerOf(kind), fakeProvider(kind))
-for (const readable of [true, false]) {
-  const target = fakeTarget(readable)
-  register(targets, target.id, target)
-}
+for (const kind of ['readable', 'blind', 'hidden'] as const) register(targets, `fake-${kind}`, fakeTarget(kind))
 register(checks, fakeCheck.id, fakeCheck)
 register(checks, fakeLife.id, fakeLife)

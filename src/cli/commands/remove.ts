@@ -23,7 +23,11 @@ export const rm: Register = (parent, run) => {
       run(async (ctx, path: string, options: RemoveOptions) => {
         const { dryRun } = ctx.globals
         const input = { name: parseName(path), force: options.force ?? false, dryRun }
-        if (options.purge === true && !dryRun) await ctx.input.confirm(`Remove ${path} and all its values for good?`, true)
+        const { droppedBy, tellDropped } = await import('../overrides.ts')
+        const purge = options.purge === true && !dryRun
+        const dropped = droppedBy({ purge, forcePurge: purge && options.force === true })
+        tellDropped(ctx, dropped, 'before')
+        if (purge) await ctx.input.confirm(`Remove ${path} and all its values for good?`, true)
         const deps = await ctx.deps()
         const { purgeAt, purgeSecret, removeSecret } = await import('../../app/remove.ts')
         if (dryRun) ctx.out.note('dry run: nothing was deleted')
@@ -31,6 +35,7 @@ export const rm: Register = (parent, run) => {
           const secret = await purgeSecret(deps, input)
           ctx.out.data({ path: secret.path, purged: true })
           ctx.out.line(`${secret.path} purged`)
+          tellDropped(ctx, dropped, 'after')
           return
         }
         const { secret, already } = await removeSecret(deps, input)

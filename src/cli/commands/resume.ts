@@ -1,8 +1,7 @@
 /** Runs that stand still, and the ways back: `resume`, `abort`, `rollback`. */
-import type { RotateOutcome } from '../../app/rotate.ts'
+import type { Decision, RotateOutcome } from '../../app/rotate.ts'
 import { isId } from '../../core/ids.ts'
 import { usage } from '../../core/errors.ts'
-import { visible } from '../../core/names.ts'
 import { parseName, parseVersion } from '../../app/lookup.ts'
 import type { Context } from '../context.ts'
 import type { Register } from '../program.ts'
@@ -14,20 +13,21 @@ export const resume: Register = (parent, run) => {
     .helpGroup('Rotation:')
     .summary('finish an interrupted run, or decide one that waits for you')
     .description(
-      'Finishes a run that was interrupted. One whose outcome could not be learned waits for a decision: --keep old undoes it, --keep new accepts the new version as it is.\n\nExample:\n  rotate resume run_01KB… --keep old',
+      'Finishes a run that was interrupted. One that can not go on by itself waits for a decision: --keep old undoes it, --keep new goes on with the new version. ' +
+        'Everything that is still open is tried again; what fails again keeps the run open (21), unless it is given up by name. ' +
+        'While a call that was given up may still be carried out, a decision is recorded and carried out later.\n\n' +
+        'Examples:\n  rotate resume run_01KB… --keep old\n  rotate resume production/db/LOGIN --keep old --give-up exec',
     )
-    .argument('<run>', 'id of the run')
+    .argument('<run>', 'id of the run, or the secret whose run is open')
     .option('--keep <which>', 'new or old')
+    .option('--give-up <name...>', 'targets or checks that may stay as they are, should they fail once more')
     .option('--events', 'steps as NDJSON on stdout')
     .action(
       run(
-        async (ctx, id: string, options: { keep?: string; events?: true }) => {
-          const { keep } = options
+        async (ctx, name: string, options: { keep?: string; giveUp?: string[]; events?: true }) => {
+          const { keep, giveUp } = options
           if (keep !== undefined && keep !== 'new' && keep !== 'old') throw usage('--keep must be new or old')
-          const use = await import('../../app/rotate.ts')
-          await show(ctx, options.events === true, async (progress) =>
-            use.resume(await ctx.deps(), { runId: runId(id), ...(keep === undefined ? {} : { keep }) }, progress),
-          )
+          await decide(ctx, name, { ...(keep === undefined ? {} : { keep }), ...(giveUp === undefined ? {} : { giveUp }) }, options.events)
         },
         { graceful: true },
       ),
@@ -40,21 +40,36 @@ export const abort: Register = (parent, run) => {
     .helpGroup('Rotation:')
     .summary('undo an unfinished run')
     .description(
-      'Undoes an unfinished run: targets get the old value back, the new one is ended. Not possible once the old value is dead.\n\nExample:\n  rotate abort run_01KB…',
+      'Undoes an unfinished run: targets get back what they held, the new value is ended. Not possible once the old value is dead. ' +
+        'A target that can not be put back keeps the run open (21), unless it is given up by name.\n\n' +
+        'Examples:\n  rotate abort run_01KB…\n  rotate abort production/db/LOGIN --give-up exec',
     )
-    .argument('<run>', 'id of the run')
+    .argument('<run>', 'id of the run, or the secret whose run is open')
+    .option('--give-up <name...>', 'targets that may keep the new value, should they fail once more')
     .option('--events', 'steps as NDJSON on stdout')
     .action(
       run(
-        async (ctx, id: string, options: { events?: true }) => {
-          const use = await import('../../app/rotate.ts')
-          await show(ctx, options.events === true, async (progress) =>
-            use.resume(await ctx.deps(), { runId: runId(id), keep: 'old' }, progress),
-          )
-        },
+        async (ctx, name: string, options: { giveUp?: string[]; events?: true }) =>
+          decide(ctx, name, { keep: 'old', ...(options.giveUp === undefined ? {} : { giveUp: options.giveUp }) }, options.events),
         { graceful: true },
       ),
     )
+}
+
+/** Carries out a decision, with what it drops said before and after. */
+async function decide(ctx: Context, name: string, decision: Decision, events: true | undefined): Promise<void> {
+  const use = await import('../../app/rotate.ts')
+  const { droppedBy, tellDropped } = await import('../overrides.ts')
+  const dropped = droppedBy({ giveUp: decision.giveUp ?? [] })
+  tellDropped(ctx, dropped, 'before')
+  if (dropped.length > 0) await ctx.input.confirm(`Give up ${(decision.giveUp ?? []).join(', ')}?`, true)
+  const deps = await ctx.deps()
+  const runId = await use.openRunOf(deps, isId('run', name) ? name : parseName(name))
+  try {
+    await show(ctx, events === true, (progress) => use.resume(deps, { runId, ...decision }, progress))
+  } finally {
+    tellDropped(ctx, dropped, 'after')
+  }
 }
 
 export const rollback: Register = (parent, run) => {
@@ -63,32 +78,29 @@ export const rollback: Register = (parent, run) => {
     .helpGroup('Rotation:')
     .summary('make the old value current again')
     .description(
-      'Makes an earlier version that is still alive current again: delivered, checked and refreshed like a rotation.\n\nExamples:\n  rotate rollback production/aws/DEPLOY_KEY\n  rotate rollback production/aws/DEPLOY_KEY --to-version 3',
+      'Makes an earlier version that is still alive current again: delivered, checked and refreshed like a rotation. --skip-checks (with --reason) leaves the checks out, for an hour in which they are red for another cause.\n\nExamples:\n  rotate rollback production/aws/DEPLOY_KEY\n  rotate rollback production/aws/DEPLOY_KEY --to-version 3',
     )
     .argument('<path>', 'which secret')
     .option('--to-version <n>', 'which version; default the one before')
+    .option('--skip-checks', 'make it current without the checks; needs --reason')
     .option('--events', 'steps as NDJSON on stdout')
     .action(
       run(
-        async (ctx, path: string, options: { toVersion?: string; events?: true }) => {
+        async (ctx, path: string, options: { toVersion?: string; skipChecks?: true; events?: true }) => {
+          const { droppedBy, tellDropped } = await import('../overrides.ts')
+          const dropped = droppedBy({ skipChecks: options.skipChecks === true })
+          tellDropped(ctx, dropped, 'before')
           const use = await import('../../app/rotate.ts')
           const toVersion = options.toVersion === undefined ? undefined : parseVersion(options.toVersion, '--to-version')
+          const skip = options.skipChecks === true ? { skipChecks: true } : {}
           await show(ctx, options.events === true, async (progress) =>
-            use.rollback(await ctx.deps(), { path: parseName(path), ...(toVersion === undefined ? {} : { toVersion }) }, progress),
+            use.rollback(await ctx.deps(), { path: parseName(path), ...(toVersion === undefined ? {} : { toVersion }), ...skip }, progress),
           )
+          tellDropped(ctx, dropped, 'after')
         },
         { graceful: true },
       ),
     )
-}
-
-function runId(text: string): string {
-  if (!isId('run', text))
-    throw usage(
-      `"${visible(text, 40)}" is not the id of a run`,
-      'ids look like run_01KABX…; rotate show PATH names the open run of a secret',
-    )
-  return text
 }
 
 async function show(

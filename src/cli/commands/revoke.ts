@@ -20,6 +20,9 @@ export const revoke: Register = (parent, run) => {
       run(async (ctx, path: string, options: { version?: string; force?: true }) => {
         const use = await import('../../app/revoke.ts')
         const version = options.version === undefined ? undefined : parseVersion(options.version)
+        const { droppedBy, tellDropped } = await import('../overrides.ts')
+        const dropped = droppedBy({ revoke: true, forceRevoke: options.force === true })
+        tellDropped(ctx, dropped, 'before')
         const outcome = await use.revoke(await ctx.deps(), {
           path: parseName(path),
           force: options.force === true,
@@ -31,6 +34,7 @@ export const revoke: Register = (parent, run) => {
         })
         for (const result of ended)
           ctx.out.line(`${outcome.path} version ${result.version} (${result.hint}) ${result.state}: ${result.detail}`)
+        tellDropped(ctx, dropped, 'after')
         await tell(ctx)
         if (outcome.failure !== undefined) throw outcome.failure
       }),

@@ -264,6 +264,9 @@ function addAccept(group: Command, run: Run): void {
         }
         ctx.out.note(`${deps.vault.file} (${deps.vault.vaultId}): ${standing.why ?? marks[standing.mark]}`)
         if (ctx.globals.dryRun) return
+        const { droppedBy, tellDropped } = await import('../overrides.ts')
+        const dropped = droppedBy({ acceptRollback: true })
+        tellDropped(ctx, dropped, 'before')
         await ctx.input.confirm('Go on with this file, and end old keys again on its word?', true)
         const care = await deps.vault.care()
         await care.accept('state', {
@@ -277,6 +280,7 @@ function addAccept(group: Command, run: Run): void {
         })
         ctx.out.data({ ...data, accepted: true })
         ctx.out.line('accepted: this state of the vault counts from now on')
+        tellDropped(ctx, dropped, 'after')
       }),
     )
 }
@@ -288,7 +292,13 @@ function addVerifyCopy(group: Command, run: Run): void {
     .summary('verify a copy that another process has made')
     .action(
       run(async (ctx, file: string) => {
-        const key = await ctx.input.stdin(1024, 'the key on stdin')
+        const key = await ctx.input.stdin({
+          what: 'the key on stdin',
+          question: 'Key',
+          extent: 'line',
+          limit: 1024,
+          otherwise: 'pipe it in',
+        })
         const { chomp } = await import('../input.ts')
         const door = await ctx.host.vaults()
         ctx.out.data(await door.proveCopy(resolve(ctx.host.cwd, file), chomp(key)))

@@ -1,11 +1,12 @@
 /** Intent, create, outcome; and, after a crash or a lost answer, settlement by reading. The only caller of `create`, and not in a loop. */
 import { AdapterError, asAdapterError, RotateError } from '../../core/errors.ts'
 import { hintOf } from '../../core/hint.ts'
-import type { Handle, Intent, RunRecord, SecretRecord, Stray, VersionRecord } from '../../core/model.ts'
-import type { Issued, Settlement, Traits } from '../../core/provider.ts'
+import type { Handle, Intent, LateCall, ProviderRef, RunRecord, SecretRecord, Stray, VersionRecord } from '../../core/model.ts'
+import { type Issued, SETTLES_AFTER_MS, type Settlement, type Traits } from '../../core/provider.ts'
 import { type Fields, sameFields } from '../../core/secret.ts'
 import { type Change, commit, type Loaded, runAudit } from '../journal.ts'
-import { stateOf } from '../machine.ts'
+import { LOOKED_FOR_MS, withLate } from '../late-calls.ts'
+import { believedFrom, stateOf } from '../machine.ts'
 import type { EnginePorts } from '../ports.ts'
 import { promotion } from '../promotion.ts'
 import { credentialOf, currentFor, providerNow, providerToAsk, type Workbench } from '../session.ts'
@@ -19,7 +20,8 @@ export async function create(bench: Workbench, loaded: Loaded): Promise<Loaded> 
   const current = await currentFor(bench, loaded)
   const before = (await session.list?.()) ?? []
   if (before.length >= traits.maxLive) throw full(before, traits, ports)
-  const attempt = (stateOf(loaded.run).steps['create']?.attempts ?? 0) + 1
+  // Counted over the whole journal: a run that was taken up again begins its attempts anew, and two creates must never carry the same mark.
+  const attempt = loaded.run.events.filter((event) => event.type === 'intended' && event.step === 'create').length + 1
   const intent: Intent = {
     tag: `rotate-${ports.vault.vaultId.slice(-8)}-${id.slice(4)}-${attempt}`,
     before,
@@ -56,7 +58,7 @@ function full(before: readonly Handle[], traits: Traits, ports: EnginePorts): Ad
 /** An answer without the promised parts may still have changed the far side. */
 function check(issued: Issued, traits: Traits, current: Fields | undefined, others: ReadonlySet<string>): void {
   const doubt = doubtIn(issued, traits, current, others)
-  if (doubt !== undefined) throw new AdapterError('bad-answer', doubt, { effect: 'unknown', retryable: false })
+  if (doubt !== undefined) throw new AdapterError('bad-answer', doubt, { effect: 'unknown', retryable: false, answered: true })
 }
 
 /** Why this can't be a new credential, whoever says so. */
@@ -187,22 +189,63 @@ export async function settle(bench: Workbench, loaded: Loaded): Promise<Loaded> 
   await ports.faults.at('after:effect:settle')
   if (settlement.outcome === 'ambiguous' && plan.overlap === 'in-place') settlement = (await oldStillWorks(bench, loaded)) ?? settlement
   if (settlement.outcome === 'applied') {
-    const doubt = doubtIn(settlement.issued, traits, current?.fields, taken(loaded.secret, traits, plan.oldVersion))
+    // A user in turn that is current already has got another password too late: that is what is made known.
+    const others = plan.recovers === true ? new Set<string>() : taken(loaded.secret, traits, plan.oldVersion)
+    const doubt = doubtIn(settlement.issued, traits, current?.fields, others)
     // It may be ours and may be another's: nothing here can tell.
     if (doubt !== undefined) settlement = { outcome: 'ambiguous', candidates: [], detail: doubt }
   }
   const found = settlement
   if (found.outcome === 'applied') return commit(ports, id, 'settle', (now) => outcome(ports, now, found.issued, traits, 0, true))
-  return commit(ports, id, 'settle', (now) => ({
-    events: [{ type: 'settled', at: ports.clock.now(), outcome: found.outcome, detail: found.detail }],
-    audit: [
-      runAudit(now.run, 'provider_call', found.outcome === 'ambiguous' ? 'failed' : 'success', { call: 'settle', outcome: found.outcome }),
-    ],
-    ...(found.outcome === 'stray' ? { secret: withStrays(now.secret, found.handles, loaded.run, ref, ports.clock.now()) } : {}),
-  }))
+  const until = unsettledUntil(loaded, found, ports.clock.now())
+  const wait = until !== undefined && found.outcome === 'none'
+  const looked = wait || found.outcome === 'stray' ? undefined : lateCall(loaded, intent, ref, traits, found)
+  return commit(ports, id, 'settle', (now) => {
+    const secret = found.outcome === 'stray' ? withStrays(now.secret, found.handles, loaded.run, ref, ports.clock.now()) : now.secret
+    return {
+      events: [
+        {
+          type: 'settled',
+          at: ports.clock.now(),
+          outcome: found.outcome,
+          detail: found.detail,
+          ...(wait ? { wait } : {}),
+          ...(until === undefined ? {} : { until }),
+        },
+      ],
+      audit: [
+        runAudit(now.run, 'provider_call', found.outcome === 'ambiguous' ? 'failed' : wait ? 'pending' : 'success', {
+          call: 'settle',
+          outcome: found.outcome,
+          ...(until === undefined ? {} : { believed_from: new Date(until).toISOString() }),
+        }),
+      ],
+      ...(secret === now.secret && looked === undefined ? {} : { secret: looked === undefined ? secret : withLate(secret, looked) }),
+    }
+  })
 }
 
-function withStrays(
+/**
+ * Until when an answer that found nothing is not the last word: the writer may still act. A stray that was found is: its call was made once, and has been carried out.
+ */
+function unsettledUntil({ run }: Loaded, found: Settlement, now: number): number | undefined {
+  if (found.outcome !== 'none' && found.outcome !== 'ambiguous') return undefined
+  if (found.outcome === 'none' && found.final === true) return undefined
+  // Nobody knows when a process that died made the call; it has made none since it is gone.
+  const from = believedFrom(run.plan, stateOf(run)) ?? now + (run.plan.settlesAfterMs ?? SETTLES_AFTER_MS)
+  return from > now ? from : undefined
+}
+
+/** What is to be looked for during the next day, where something can still be found that was not there. */
+function lateCall({ run }: Loaded, intent: Intent, provider: ProviderRef, traits: Traits, found: Settlement): LateCall | undefined {
+  const state = stateOf(run)
+  if (state.answered || traits.idempotency === 'replay-key' || run.plan.settlesAfterMs === 0) return undefined
+  if (found.outcome === 'none' && found.final === true) return undefined
+  return { runId: run.id, attempt: intent.attempt, provider, until: intent.at + LOOKED_FOR_MS }
+}
+
+/** The secret with keys of ours whose value is lost recorded, to be ended. */
+export function withStrays(
   secret: SecretRecord,
   handles: readonly Handle[],
   run: RunRecord,

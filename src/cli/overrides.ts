@@ -1,0 +1,58 @@
+/**
+ * What each override drops, in the words that stand on the screen before and after it. None drops
+ * anything else: an override that is not in this table, or a condition that is not in its row, stays.
+ */
+import type { Context } from './context.ts'
+
+export interface Overrides {
+  readonly giveUp?: readonly string[]
+  readonly skipChecks?: boolean
+  readonly emergency?: boolean
+  readonly revokeFirst?: boolean
+  readonly leaked?: boolean
+  /** `--force` of a given value. */
+  readonly forceValue?: boolean
+  /** `--force` of `revoke`. */
+  readonly forceRevoke?: boolean
+  readonly revoke?: boolean
+  readonly purge?: boolean
+  readonly forcePurge?: boolean
+  readonly acceptRollback?: boolean
+}
+
+/** One condition that is not asked for: what it would have protected. */
+export type Dropped = string
+
+/** The conditions that these overrides drop, in order. */
+export function droppedBy(overrides: Overrides): readonly Dropped[] {
+  const { giveUp = [] } = overrides
+  return [
+    ...giveUp.map((name) => `${name}, should it fail once more: it stays as it is and may hold a value that is then ended`),
+    ...(overrides.skipChecks === true ? ['the checks: the version becomes current without a proof that it works'] : []),
+    ...(overrides.emergency === true || overrides.revokeFirst === true || overrides.leaked === true
+      ? [
+          'the grace: the old value ends as soon as the new one is delivered and checked',
+          'the look whether the old value is still in use',
+          'the grace of older versions that still live',
+        ]
+      : []),
+    ...(overrides.revokeFirst === true
+      ? ['the way back: the old value is switched off first, and consumers fail until they have the new one']
+      : []),
+    ...(overrides.forceValue === true ? ['the refusal of a value that was revoked before'] : []),
+    ...(overrides.revoke === true || overrides.forceRevoke === true ? ['the rest of the grace and of the quarantine'] : []),
+    ...(overrides.forceRevoke === true ? ['the look whether the old value was used since it was replaced'] : []),
+    ...(overrides.purge === true ? ['the thirty days in which it can be restored'] : []),
+    ...(overrides.forcePurge === true
+      ? ['the refusal while its keys still live at the provider: nobody here can name them afterwards']
+      : []),
+    ...(overrides.acceptRollback === true
+      ? ['the refusal of a vault that is older than what was seen here: what was rotated since is not in it']
+      : []),
+  ]
+}
+
+/** Says what is dropped, on stderr, before it is done and after. */
+export function tellDropped(ctx: Context, dropped: readonly Dropped[], when: 'before' | 'after'): void {
+  for (const condition of dropped) ctx.out.note(`${when === 'before' ? 'not asked for' : 'was not asked for'}: ${condition}`)
+}

@@ -1,0 +1,277 @@
+/**
+ * Looking for what a create did that was carried out after we had given it up (law 2). For a day after
+ * its intent each `run-due` asks once more. A late credential of ours that nobody needs is ended like
+ * any other that was given up; where it has taken the place of the current one (in place, or the user
+ * that is current), its value is recovered from the intent, which holds it sealed.
+ */
+import { asAdapterError, RotateError } from '../core/errors.ts'
+import { hintOf } from '../core/hint.ts'
+import type { Handle, Intent, LateCall, SecretRecord, VersionRecord } from '../core/model.ts'
+import { currentVersion, isAlive } from '../core/model.ts'
+import type { Issued, ProviderSession, Settlement, Traits } from '../core/provider.ts'
+import { sameFields } from '../core/secret.ts'
+import { begin } from './begin.ts'
+import { claimed, release } from './claim.ts'
+import { lostClaim, loadRun } from './journal.ts'
+import { withLate, withoutLate } from './late-calls.ts'
+import type { EnginePorts } from './ports.ts'
+import { answered, credentialOf, providerNow } from './session.ts'
+import { withStrays } from './steps/create.ts'
+
+export interface LateResult {
+  /**
+   * - `ended`: a late credential of ours was found and is on its way out
+   * - `taken-over`: it has replaced the current one; a run that makes it current must begin
+   * - `lost`: it has replaced the current one in place, and nobody knows its value
+   * - `unclear`: something is there that may be ours and may be another's; a person must look
+   * - `unreachable`: it could not be asked; it is tried again
+   */
+  readonly found: 'ended' | 'taken-over' | 'lost' | 'unclear' | 'unreachable'
+  readonly call: LateCall
+  readonly detail: string
+}
+
+/**
+ * Looks for every call of one secret. Nothing found is nothing returned. Throws `locked` while another
+ * process works on the secret; never throws for a provider's answer.
+ */
+export async function lookForLate(ports: EnginePorts, secretId: string): Promise<readonly LateResult[]> {
+  const seen = await ports.vault.read((reader) => reader.secret(secretId))
+  if (seen?.late === undefined || seen.openRun !== undefined) return []
+  const free = await claimed(ports, secretId, (_tx, now) => Promise.resolve(now.openRun === undefined))
+  const results: LateResult[] = []
+  try {
+    for (const call of free ? seen.late : []) {
+      const result = await look(ports, secretId, call)
+      if (result !== undefined) results.push(result)
+    }
+  } finally {
+    await release(ports, secretId)
+  }
+  return results
+}
+
+async function look(ports: EnginePorts, secretId: string, call: LateCall): Promise<LateResult | undefined> {
+  const secret = await ports.vault.read((reader) => reader.secret(secretId))
+  const intent = await intentOf(ports, call)
+  if (secret === undefined) return undefined
+  if (intent === undefined) return drop(ports, secretId, call)
+  let session: ProviderSession | undefined
+  try {
+    const provider = providerNow(secret, call.provider)
+    const traits = await answered(() => ports.adapters.traits(provider))
+    session = await answered(() => ports.adapters.openProvider(provider, secret.path))
+    const current = await currentCredential(ports, secret, provider.id)
+    await ports.faults.at('before:effect:late')
+    const found = await session.settle(knowing(intent, secret), current)
+    await ports.faults.at('after:effect:late')
+    return await judge(ports, secret, call, intent, traits, found)
+  } catch (thrown) {
+    if (thrown instanceof RotateError || (thrown instanceof Error && thrown.name === 'InjectedCrash')) throw thrown
+    if (call.until <= ports.clock.now()) return drop(ports, secretId, call)
+    return { found: 'unreachable', call, detail: asAdapterError(thrown).message }
+  } finally {
+    await session?.close()
+  }
+}
+
+async function intentOf(ports: EnginePorts, call: LateCall): Promise<Intent | undefined> {
+  const { run } = await loadRun(ports, call.runId)
+  for (const event of run.events) if (event.type === 'intended' && event.intent?.attempt === call.attempt) return event.intent
+  return undefined
+}
+
+/** The intent with everything that the vault can name by now: what is left is what nobody knows. */
+function knowing(intent: Intent, secret: SecretRecord): Intent {
+  const known = [
+    ...secret.versions.flatMap(({ handle }) => (handle === undefined ? [] : [handle])),
+    ...secret.strays.map(({ handle }) => handle),
+  ]
+  return { ...intent, before: [...intent.before, ...known] }
+}
+
+async function currentCredential(ports: EnginePorts, secret: SecretRecord, providerId: string) {
+  const current = currentVersion(secret)
+  if (current === undefined || (current.providerId ?? providerId) !== providerId) return undefined
+  const fields = await ports.vault.read((reader) => reader.value(secret.id, current.n))
+  return fields === undefined ? undefined : credentialOf(fields, current.handle)
+}
+
+async function judge(
+  ports: EnginePorts,
+  secret: SecretRecord,
+  call: LateCall,
+  intent: Intent,
+  traits: Traits,
+  found: Settlement,
+): Promise<LateResult | undefined> {
+  switch (found.outcome) {
+    case 'none':
+      return call.until <= ports.clock.now() ? drop(ports, secret.id, call) : undefined
+    case 'ambiguous':
+      return unclear(ports, secret, call, traits, found.candidates, found.detail)
+    case 'stray': {
+      const known = new Set(knowing(intent, secret).before.map(({ id }) => id))
+      const handles = found.handles.filter(({ id }) => !known.has(id))
+      if (handles.length === 0) return call.until <= ports.clock.now() ? drop(ports, secret.id, call) : undefined
+      const { run } = await loadRun(ports, call.runId)
+      const now = ports.clock.now()
+      const record = (fresh: SecretRecord): SecretRecord => withStrays(withoutLate(fresh, call), handles, run, call.provider, now)
+      await change(ports, secret.id, call, record, found.detail)
+      return { found: 'ended', call, detail: found.detail }
+    }
+    case 'applied':
+      return applied(ports, secret, call, intent, traits, found.issued)
+    default:
+      return found satisfies never
+  }
+}
+
+/**
+ * It can't be told whose they are: a person is told once, and the vault names them. Where the provider
+ * can't be asked at all, the current value is tried: refused, it was replaced by one that nobody knows.
+ */
+async function unclear(
+  ports: EnginePorts,
+  secret: SecretRecord,
+  call: LateCall,
+  traits: Traits,
+  candidates: readonly Handle[],
+  detail: string,
+): Promise<LateResult | undefined> {
+  const told = new Set(call.candidates?.map(({ id }) => id))
+  if (candidates.some(({ id }) => !told.has(id))) {
+    await change(ports, secret.id, call, (now) => withLate(now, { ...call, candidates }), detail)
+    return { found: 'unclear', call, detail: `${detail}: ${candidates.map(({ id }) => id).join(', ')}` }
+  }
+  if (traits.overlap === 'in-place' && (await isRefused(ports, secret)))
+    return { found: 'lost', call, detail: 'the current value is not accepted any more' }
+  return call.until <= ports.clock.now() ? drop(ports, secret.id, call) : undefined
+}
+
+/** Does a check that presents the current value say that it does not work? */
+async function isRefused(ports: EnginePorts, secret: SecretRecord): Promise<boolean> {
+  const current = currentVersion(secret)
+  const fields = current && (await ports.vault.read((reader) => reader.value(secret.id, current.n)))
+  if (fields === undefined) return false
+  for (const check of secret.schedule?.checks ?? []) {
+    if (check.type === 'provider' || !(await ports.adapters.presents(check))) continue
+    const result = await answered(() => ports.adapters.runCheck(check, fields, secret.path))
+    if (!result.ok) return true
+  }
+  return false
+}
+
+/** Its value is known: recovered where it has taken the current one's place, else ended like one that was given up. */
+async function applied(
+  ports: EnginePorts,
+  secret: SecretRecord,
+  call: LateCall,
+  intent: Intent,
+  traits: Traits,
+  issued: Issued,
+): Promise<LateResult | undefined> {
+  if (await holds(ports, secret, issued)) return drop(ports, secret.id, call)
+  const current = currentVersion(secret)
+  const sameUser = issued.handle !== undefined && issued.handle.id === current?.handle?.id
+  if (traits.overlap === 'in-place' || sameUser)
+    return { found: 'taken-over', call, detail: 'the value that was given up is the one that works now' }
+  const fingerprint = ports.vault.fingerprint(issued.fields)
+  const now = ports.clock.now()
+  await change(
+    ports,
+    secret.id,
+    call,
+    (fresh) => {
+      const version: VersionRecord = {
+        n: fresh.nextVersion,
+        state: 'live',
+        labels: [],
+        createdAt: intent.at,
+        createdBy: ports.actor,
+        source: `provider:${call.provider.id}`,
+        fingerprint,
+        hint: hintOf(fresh.type, issued.fields, fingerprint),
+        providerId: call.provider.id,
+        revocable: traits.revoke !== 'none',
+        runId: call.runId,
+        ...(issued.handle === undefined ? {} : { handle: issued.handle }),
+        retirement: {
+          why: 'discard',
+          notBefore: now,
+          step: 'waiting',
+          quarantineMs: 0,
+          force: true,
+          failures: 0,
+          runId: call.runId,
+          provider: call.provider,
+        },
+      }
+      return {
+        ...withoutLate(fresh, call),
+        versions: [...fresh.versions, version],
+        nextVersion: version.n + 1,
+      }
+    },
+    'made late, nobody uses it',
+    issued,
+  )
+  return { found: 'ended', call, detail: 'it was made after it had been given up; nobody uses it' }
+}
+
+/** Is it a value that one of the living versions has, so that it is no news? */
+async function holds(ports: EnginePorts, secret: SecretRecord, issued: Issued): Promise<boolean> {
+  for (const version of secret.versions.filter(isAlive)) {
+    const fields = await ports.vault.read((reader) => reader.value(secret.id, version.n))
+    if (fields !== undefined && sameFields(fields, issued.fields)) return true
+  }
+  return false
+}
+
+/** Nobody looks for it any more. */
+async function drop(ports: EnginePorts, secretId: string, call: LateCall): Promise<undefined> {
+  await change(ports, secretId, call, (fresh) => withoutLate(fresh, call), undefined)
+  return undefined
+}
+
+async function change(
+  ports: EnginePorts,
+  secretId: string,
+  call: LateCall,
+  edit: (secret: SecretRecord) => SecretRecord,
+  found: string | undefined,
+  value?: Issued,
+): Promise<void> {
+  const own = await ports.locks.own()
+  await ports.faults.at('before:commit:late')
+  await ports.vault.transact(async (tx) => {
+    const secret = await tx.secret(secretId)
+    if (secret === undefined) return
+    if (secret.claim?.instance !== own) throw lostClaim(secret.path)
+    const edited = edit(secret)
+    if (value !== undefined) await tx.putValue(secretId, secret.nextVersion, value.fields)
+    await tx.putSecret(edited)
+    if (found === undefined) return
+    tx.audit({
+      action: 'provider_call',
+      path: secret.path,
+      actor: ports.actor,
+      triggeredBy: 'automatic',
+      status: 'success',
+      runId: call.runId,
+      metadata: { call: 'settle', late: true, found },
+    })
+  })
+  await ports.faults.at('after:commit:late')
+}
+
+/**
+ * Begins the run that makes a late value current where it has taken the current one's place. Its
+ * intent is settled once more; it calls no create. Returns its id.
+ */
+export async function beginRecovery(ports: EnginePorts, secretId: string, call: LateCall): Promise<string | undefined> {
+  const intent = await intentOf(ports, call)
+  if (intent === undefined) return undefined
+  const recovers = { call, intent }
+  return (await begin(ports, secretId, { kind: 'rotate', trigger: 'automatic', recovers })).runId
+}
