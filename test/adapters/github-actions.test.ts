@@ -339,7 +339,9 @@ describe('through the built program', () => {
   test('the box that the bundled program closes is opened at the far side', async () => {
     const { app } = await setUp({ irreversible: true }, { API_KEY: first })
     expect((await world.ok(['target', 'test', path])).stdout).toMatch(/^ok {3}github-actions /m)
-    expect((await world.ok(['plan', path])).stdout).toContain('GitHub Actions secrets of octo/app (write-only: can not be read back; irreversible: an undo delivers')
+    expect((await world.ok(['plan', path])).stdout).toContain(
+      'GitHub Actions secrets of octo/app (write-only: can not be read back; irreversible: an undo delivers',
+    )
     await world.ok(['rotate', path])
     expect(values(app)['API_KEY']).toBe(await world.get(path))
     expect(values(app)['API_KEY']).not.toBe(first)

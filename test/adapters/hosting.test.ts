@@ -364,6 +364,20 @@ describe('vercel', () => {
     expect(fake.projects.get(id)?.env).toEqual(others)
   })
 
+  test('two variables of one environment are refused as well, and what people made meanwhile is not ours to remove', async () => {
+    const id = fake.project('site')
+    const session = await open(vercel, config({ environments: ['production'], create: true }))
+    const stood = await session.standing?.(['API_KEY'])
+    const theirs = fake.variable(id, 'API_KEY', 'of people')
+    await session.restore(stood?.values, undefined, stood?.rest)
+    expect(fake.projects.get(id)?.env).toEqual([theirs])
+    fake.variable(id, 'API_KEY', 'of others', { target: ['production', 'preview'] })
+    await expect(session.standing?.(['API_KEY'])).rejects.toMatchObject({
+      code: 'misconfigured',
+      message: expect.stringContaining('API_KEY stands 2 times in site on Vercel: production; production and preview') as string,
+    })
+  })
+
   test('an environment that no project has', async () => {
     fake.project('site')
     await expect((await open(vercel, config({ environments: ['quality'] }))).probe()).rejects.toMatchObject({

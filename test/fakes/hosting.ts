@@ -253,7 +253,7 @@ export class FakeVercel extends FakeHost {
     if (this.teamId !== undefined && url.searchParams.get('teamId') !== this.teamId)
       return { status: 403, body: { error: { code: 'forbidden' } } }
     const [version = '', kind = '', id = '', part = '', env = ''] = url.pathname.split('/').slice(1).map(decodeURIComponent)
-    if (kind === 'env')
+    if (version === 'v1' && kind === 'env')
       return {
         status: 200,
         body: { data: this.shared.map((one) => ({ id: 'env_s', type: 'encrypted', ...one })), pagination: { count: 1, next: null } },
@@ -292,7 +292,7 @@ export class FakeVercel extends FakeHost {
         },
       }
     }
-    const one = this.deployments.find(({ uid }) => uid === id)
+    const one = version === 'v13' && kind === 'deployments' ? this.deployments.find(({ uid }) => uid === id) : undefined
     if (one === undefined) return { status: 404, body: {} }
     if (one.polls-- > 0) return { status: 200, body: { id, readyState: 'BUILDING' } }
     one.state = this.ending
