@@ -43,10 +43,17 @@ export async function describeAdapter(kind: 'provider' | 'target', id: string): 
     title: target.title,
     schema,
     facts: { readable: target.readable, told: target.told, aliases: target.aliases },
-    lines: [target.readable ? 'can be read back' : 'write-only: what it holds can not be read back', ...(target.told ? undoIsTold : [])],
+    lines: target.readable
+      ? ['can be read back']
+      : ['write-only: what it holds can not be read back', ...(target.told ? undoIsTold : unread)],
     fields: [...fieldsOf(schema as SchemaNode), ...common],
   }
 }
+
+/** Law 4 for those whose values can't be read. */
+const unread = [
+  'a value that an undo could not put back (it was there before the first of ours, or somebody else wrote it since) is refused, unless "irreversible" is true',
+]
 
 /** Law 4 for those who are only told: who knows what stood there is told which version it was. */
 const undoIsTold = [
@@ -61,6 +68,11 @@ const common = [
     name: 'previous',
     required: false,
     meaning: 'true, or a name: keeps the value before this one there while it is in grace (true: name + _PREVIOUS), else the current one',
+  },
+  {
+    name: 'irreversible',
+    required: false,
+    meaning: 'true: where what stands there can be neither read nor known, an undo may deliver the old version instead of putting it back',
   },
   { name: 'phase', required: false, meaning: 'after-promote: written once the new value is current (for consumers that pull)' },
 ]

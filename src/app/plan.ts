@@ -90,7 +90,10 @@ function switchedOn(secret: SecretRecord, traits: Traits): string {
 /** Deploy steps of targets that have nothing to deploy. */
 async function withoutDeploy(plan: RunPlan): Promise<ReadonlySet<string>> {
   const steps: string[] = []
-  for (const target of plan.targets) if (!(await loadTarget(target.type)).deploys) steps.push(`deploy:${target.key}`)
+  for (const target of plan.targets) {
+    const adapter = await loadTarget(target.type)
+    if (!adapter.deploys(parseConfig(adapter.config, target.config, `target ${target.key}`))) steps.push(`deploy:${target.key}`)
+  }
   return new Set(steps)
 }
 

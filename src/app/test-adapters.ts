@@ -2,7 +2,10 @@
 import { AdapterError, RotateError } from '../core/errors.ts'
 import { currentVersion, type Schedule, type SecretRecord } from '../core/model.ts'
 import { parseConfig } from '../core/schema.ts'
+import type { Fields } from '../core/secret.ts'
 import { answered, credentialOf } from '../engine/session.ts'
+import { readStanding } from '../engine/standing.ts'
+import { namesAt } from '../engine/steps/deliver.ts'
 import { loadProvider } from './adapters.ts'
 import type { CheckReport } from './check.ts'
 import type { Deps } from './deps.ts'
@@ -77,7 +80,7 @@ export async function testProvider(deps: Deps, path: string): Promise<AdapterTes
   return { ok: checks.every(({ ok }) => ok), checks, permissions: permissions ?? null }
 }
 
-/** The probe of every target, as a rotation makes it. Changes nothing there. `not-found` without a schedule or a target. */
+/** The probe of every target, and what stands there, as a rotation reads it before it makes anything. Changes nothing there. `not-found` without a schedule or a target. */
 export async function testTargets(deps: Deps, path: string): Promise<AdapterTest> {
   const { secret, schedule } = await scheduled(deps, path)
   if (schedule.targets.length === 0)
@@ -90,6 +93,9 @@ export async function testTargets(deps: Deps, path: string): Promise<AdapterTest
         const session = await ports.adapters.openTarget(spec, secret.path)
         try {
           await session.probe()
+          const { told } = await ports.adapters.aboutTarget(spec)
+          const valueOf = (n: number): Promise<Fields | undefined> => deps.vault.read((reader) => reader.value(secret.id, n))
+          await readStanding(session, spec, told, secret, namesAt(spec), valueOf)
         } finally {
           await session.close()
         }

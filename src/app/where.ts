@@ -51,6 +51,8 @@ export async function where(deps: Deps, path: string): Promise<readonly TargetRe
 }
 
 async function compared(deps: Deps, secret: SecretRecord, target: TargetSpec, held: Prior): Promise<TargetReport> {
+  // A name that can't be read is left out.
+  if (Object.values(target.names).some((name) => !Object.hasOwn(held, name))) return fromJournal(deps, secret, target)
   const values = Object.values(held)
   if (values.every((value) => value === null))
     return { name: target.key, version: null, state: 'absent', detail: 'holds nothing under these names' }

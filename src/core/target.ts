@@ -77,7 +77,7 @@ export interface TargetSpecDefinition<C extends z.ZodType> {
    */
   place?(config: z.output<C>): string
   /** Does it have to make consumers take the value up (redeploy, restart)? Default: no. Said in plans. */
-  readonly deploys?: boolean
+  readonly deploys?: boolean | ((config: z.output<C>) => boolean)
   /** Programs and places named in the configuration, for the plan; never a value. */
   describe(config: z.output<C>): string
   /** Makes the configuration absolute and safe when the schedule is set (programs resolved, paths made absolute); throws `misconfigured`. */
@@ -91,7 +91,7 @@ export interface Target {
   readonly aliases: readonly string[]
   readonly config: z.ZodType
   readonly readable: boolean
-  readonly deploys: boolean
+  deploys(config: unknown): boolean
   readonly told: boolean
   place(config: unknown): string | undefined
   describe(config: unknown): string
@@ -107,7 +107,7 @@ export function defineTarget<C extends z.ZodType>(spec: TargetSpecDefinition<C>)
     aliases: spec.aliases ?? [],
     config: spec.config,
     readable: spec.readable,
-    deploys: spec.deploys ?? false,
+    deploys: (config) => (typeof spec.deploys === 'function' ? spec.deploys(config as z.output<C>) : (spec.deploys ?? false)),
     told: spec.told ?? false,
     place: (config) => spec.place?.(config as z.output<C>),
     describe: (config) => spec.describe(config as z.output<C>),

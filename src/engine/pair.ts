@@ -87,8 +87,8 @@ export async function putCurrent(
   beside: number,
 ): Promise<Written | undefined> {
   await session.put(delivery)
-  await confirmed(session, delivery.entries, spec.key)
-  const signs = await signsAfter(session, Object.keys(delivery.entries))
+  const read = await confirmed(session, delivery.entries, spec.key)
+  const signs = read ? undefined : await signsAfter(session, Object.keys(delivery.entries))
   if (signs === undefined) return undefined
   return { version: delivery.version, ...(spec.previous === undefined ? {} : { beside }), signs }
 }

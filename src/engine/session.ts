@@ -164,13 +164,18 @@ export function deliveryId(loaded: Loaded, target: TargetSpec, version: number):
   return `${loaded.run.id}.${target.key}.v${version}`
 }
 
-/** A target that can be read is believed what it holds, not what it says. */
-export async function confirmed(session: TargetSession, wanted: Prior, key: string): Promise<void> {
+/**
+ * A target that can be read is believed what it holds, not what it says. A name that its answer leaves
+ * out can't be read, so nothing is known of it. Were all of them read?
+ */
+export async function confirmed(session: TargetSession, wanted: Prior, key: string): Promise<boolean> {
   const held = await session.current?.(Object.keys(wanted))
-  if (held === undefined) return
+  if (held === undefined) return false
   for (const [name, value] of Object.entries(wanted)) {
+    if (!Object.hasOwn(held, name)) continue
     const now = held[name] ?? null
     if (value === null ? now !== null : now?.equals(value) !== true)
       throw new AdapterError('bad-answer', `target ${key} does not hold what was written to it (${name})`, { retryable: true })
   }
+  return Object.keys(wanted).every((name) => Object.hasOwn(held, name))
 }

@@ -81,9 +81,9 @@ function unknowable(spec: TargetSpec, names: readonly string[]): AdapterError {
   )
 }
 
-/** The signs of what was just written, for the next run; `undefined` where the place shows none. */
+/** The signs of what was just written and can't be read, for the next run; `undefined` where the place shows none. */
 export async function signsAfter(session: TargetSession, names: readonly string[]): Promise<Written['signs'] | undefined> {
-  if (session.standing === undefined || session.current !== undefined) return undefined
+  if (session.standing === undefined) return undefined
   const { hidden = {} } = await session.standing(names)
   const signs = Object.entries(hidden).flatMap(([name, sign]) => (sign === null ? [] : [[name, sign] as const]))
   return signs.length === 0 ? undefined : Object.fromEntries(signs)

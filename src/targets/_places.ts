@@ -1,45 +1,163 @@
-/** One name in several places, of which each may hold another value: how that is said, and how each gets its own back. */
+/**
+ * One name in several places (projects, services, scripts), of which each may hold another value: how
+ * that is said to the engine, and how an undo gives every place exactly its own back.
+ */
+import { z } from 'zod'
+import { AdapterError } from '../core/errors.ts'
 import type { Prior } from '../core/model.ts'
-import type { Secret } from '../core/secret.ts'
+import { Secret } from '../core/secret.ts'
+import type { Delivery, Standing } from '../core/target.ts'
 
-export interface Held {
-  /** Its address at the vendor; begins with a slash, which no name has. */
-  readonly path: string
-  readonly values: ReadonlyMap<string, Secret>
+/** What a place holds under a name. */
+export interface Kept {
+  /** Left out where nobody is shown it. */
+  readonly value?: Secret
+  /** Changes with every write; `null` where the place shows nothing of the kind. For values that can't be read. */
+  readonly sign?: string | null
+  /** What else an undo must put back there. */
+  readonly more?: Readonly<Record<string, unknown>>
 }
 
+/** A name at a place; `path` is the address of the place at the vendor. */
+export interface Slot {
+  readonly path: string
+  readonly name: string
+  /** `null`: it is proven that there is nothing. */
+  readonly kept: Kept | null
+}
+
+/** What one place gets back under one name. */
+export interface Back {
+  readonly path: string
+  readonly name: string
+  /** `null`: nothing stood there. `undefined`: what stood there can be neither read nor known. */
+  readonly value: Secret | null | undefined
+  /** See `Kept`; only where the value could not be read. */
+  readonly sign?: string
+  readonly more: Readonly<Record<string, unknown>>
+  /** It was seen there before the first write, so it is made again if it is gone. */
+  readonly stood: boolean
+}
+
+/** Journals of an older program have the values of single places under such names, which begin with a slash. */
 const own = (path: string, name: string): string => `${path}/${name}`
 
 /**
- * What the names hold. Where places differ, the first that does not agree with the others before it: nobody may take that for a success. Then what each of them holds is
- * there too, so that an undo gives every place its own value back. Names that were made here may be asked for again.
+ * What the names hold. Where places differ, the first that does not agree with the others before it:
+ * nobody may take that for a success. A name that can't be read somewhere is left out.
  */
-export function priorOf(places: readonly Held[], names: readonly string[], differs: (name: string) => void): Prior {
+export function currentOf(slots: readonly Slot[], names: readonly string[], differs: (name: string) => void): Prior {
   const found = new Map<string, Secret | null>()
   for (const name of names) {
-    const single = places.find(({ path }) => name.startsWith(`${path}/`))
-    if (single !== undefined) {
-      found.set(name, single.values.get(name.slice(single.path.length + 1)) ?? null)
-      continue
-    }
-    const values = places.flatMap((place) => place.values.get(name) ?? [])
+    const single = slots.find((slot) => name === own(slot.path, slot.name))
+    const at = slots.filter((slot) => slot.name === name).flatMap(({ kept }) => kept ?? [])
+    const values = at.flatMap(({ value }) => value ?? [])
     const [first] = values
     const other = first === undefined ? undefined : values.find((value) => !value.equals(first))
-    if (other !== undefined) differs(name)
-    found.set(name, other ?? first ?? null)
-    if (other !== undefined || (first !== undefined && values.length < places.length))
-      for (const place of places) found.set(own(place.path, name), place.values.get(name) ?? null)
+    if (single !== undefined || name.startsWith('/')) found.set(name, single?.kept?.value ?? null)
+    else if (values.length === at.length) {
+      if (other !== undefined) differs(name)
+      found.set(name, other ?? first ?? null)
+    }
   }
   return Object.fromEntries(found)
 }
 
-/** What this place gets back, name by name, of what `priorOf` said and what the old version has; `null` where there was nothing. */
-export function backOf(path: string, known: Prior): ReadonlyMap<string, Secret | null> {
-  const names = Object.keys(known).filter((name) => !name.includes('/'))
-  return new Map(
-    names.flatMap((name) => {
-      const value = Object.hasOwn(known, own(path, name)) ? known[own(path, name)] : known[name]
-      return value === undefined ? [] : [[name, value] as const]
-    }),
+/** What stands at the places, with what `backsOf` needs to put it back. */
+export function standingOf(slots: readonly Slot[], names: readonly string[]): Standing {
+  const values = currentOf(slots, names, () => undefined)
+  const hidden = Object.fromEntries(names.filter((name) => !Object.hasOwn(values, name)).map((name) => [name, signOf(slots, name)]))
+  const rest = slots
+    .filter(({ name }) => names.includes(name))
+    .map(({ path, name, kept }) =>
+      kept === null
+        ? { path, name }
+        : {
+            path,
+            name,
+            kept: {
+              ...(kept.value === undefined ? { sign: kept.sign ?? null } : { value: kept.value.reveal() }),
+              ...(kept.more === undefined ? {} : { more: kept.more }),
+            },
+          },
+    )
+  return { values, ...(Object.keys(hidden).length === 0 ? {} : { hidden }), rest: new Secret(JSON.stringify(rest)) }
+}
+
+/** One sign for all places: it changes when one of them does. */
+function signOf(slots: readonly Slot[], name: string): string | null {
+  const at = slots.filter((slot) => slot.name === name)
+  if (at.some(({ kept }) => kept !== null && kept.value === undefined && typeof kept.sign !== 'string')) return null
+  return JSON.stringify(
+    at.map(({ path, kept }) => [path, kept === null ? 'nothing' : kept.value === undefined ? (kept.sign ?? '') : 'readable']),
   )
+}
+
+/** The first of these names that no place has. */
+export function missingIn(slots: readonly Slot[], names: readonly string[]): string | undefined {
+  return names.find((name) => !slots.some((slot) => slot.name === name && slot.kept !== null))
+}
+
+const Rest = z.array(
+  z.object({
+    path: z.string(),
+    name: z.string(),
+    kept: z
+      .object({
+        value: z.string().optional(),
+        sign: z.string().nullish(),
+        more: z.record(z.string(), z.unknown()).optional(),
+      })
+      .optional(),
+  }),
+)
+
+/**
+ * What each place gets back, from what `standing` sealed before the first write. A run of an older
+ * program sealed less: then the places that hold a name now get what stood there or the old version.
+ *
+ * @param paths of the places that are configured now, for the runs of an older program
+ */
+export function backsOf(
+  paths: readonly string[],
+  prior: Prior | undefined,
+  old: Delivery | undefined,
+  rest: Secret | undefined,
+): readonly Back[] {
+  if (rest === undefined) return paths.flatMap((path) => olderBacks(path, { ...old?.entries, ...prior }))
+  const slots = Rest.safeParse(JSON.parse(rest.reveal()))
+  if (!slots.success)
+    throw new AdapterError('misconfigured', 'what stood at the target was noted in a form that this version does not read')
+  return slots.data.map(({ path, name, kept }) => {
+    if (kept === undefined) return { path, name, value: null, more: {}, stood: false }
+    const { value, sign, more = {} } = kept
+    const known = value === undefined ? (prior?.[name] ?? old?.entries[name]) : new Secret(value)
+    return { path, name, value: known, more, stood: true, ...(value === undefined && typeof sign === 'string' ? { sign } : {}) }
+  })
+}
+
+function olderBacks(path: string, known: Prior): readonly Back[] {
+  return Object.keys(known)
+    .filter((name) => !name.includes('/'))
+    .flatMap((name) => {
+      const value = Object.hasOwn(known, own(path, name)) ? known[own(path, name)] : known[name]
+      return value === undefined ? [] : [{ path, name, value, more: {}, stood: false }]
+    })
+}
+
+/** Deleting what is not there has succeeded: the answer to an earlier attempt may have been lost. */
+export async function gone(call: Promise<unknown>): Promise<void> {
+  try {
+    await call
+  } catch (thrown) {
+    if (!(thrown instanceof AdapterError && thrown.code === 'missing')) throw thrown
+  }
+}
+
+/** The attributes of `wanted` that are otherwise now, as they must be again. */
+export function changed(
+  wanted: Readonly<Record<string, unknown>>,
+  now: Readonly<Record<string, unknown>>,
+): Readonly<Record<string, unknown>> {
+  return Object.fromEntries(Object.entries(wanted).filter(([key, value]) => JSON.stringify(value) !== JSON.stringify(now[key])))
 }

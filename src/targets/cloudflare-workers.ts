@@ -1,15 +1,20 @@
 /**
- * Secrets of Cloudflare Workers (reference/providers.md 18; https://developers.cloudflare.com/api/resources/workers/subresources/scripts/subresources/secrets). A value can
- * never be read back: write-only; only names are listed. A written secret becomes a new version of the script that is deployed at once (unverified), so there is
- * nothing to deploy. Nothing says who made a secret, so none is ever deleted: an undo writes the older value.
+ * Secrets of Cloudflare Workers (reference/providers.md 18; https://developers.cloudflare.com/api/resources/workers/subresources/scripts/subresources/secrets).
+ *
+ * A value can never be read back: write-only. Only names are listed, without a date or a digest, so that
+ * nothing shows whether a secret is still what was written last. A written secret becomes a new version
+ * of the script that is deployed at once (unverified), so there is nothing to deploy.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
+import type { Prior } from '../core/model.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import { secretField, urlField } from '../core/schema.ts'
+import type { Secret } from '../core/secret.ts'
 import { defineTarget, type Delivery, type TargetSession } from '../core/target.ts'
 import { CLOUDFLARE, ID, resultIn, VENDOR } from '../net/cloudflare.ts'
-import { type Api, api, listIn, objectIn, plainText, textIn } from '../net/json-api.ts'
+import { type Api, api, listIn, plainText, textIn } from '../net/json-api.ts'
+import { backsOf, gone, missingIn, type Slot, standingOf } from './_places.ts'
 
 /** https://developers.cloudflare.com/workers/platform/limits/#environment-variables */
 const MAX_BYTES = 5 * 1024
@@ -43,7 +48,20 @@ function openSession(config: Options, context: AdapterContext): TargetSession {
   return {
     probe: async () => void (await Promise.all(config.scripts.map((script) => namesOf(cloudflare, config, script)))),
     put: (delivery) => put(cloudflare, config, delivery, context),
-    restore: (_prior, old) => restore(cloudflare, config, old, context),
+    standing: async (names) => {
+      const slots: Slot[] = []
+      for (const script of config.scripts) {
+        const held = await namesOf(cloudflare, config, script)
+        for (const name of names) {
+          if (held.has(name)) slots.push({ path: script, name, kept: { sign: null } })
+          else if (config.create) slots.push({ path: script, name, kept: null })
+        }
+      }
+      const missing = config.create ? undefined : missingIn(slots, names)
+      if (missing !== undefined) throw nowhere(missing)
+      return standingOf(slots, names)
+    },
+    restore: (prior, old, rest) => restore(cloudflare, config, { prior, old, rest }, context),
     close: () => Promise.resolve(),
   }
 }
@@ -56,6 +74,12 @@ async function namesOf(cloudflare: Api, config: Options, script: string): Promis
   return new Set(rows.map((row) => textIn(row, 'name', VENDOR)))
 }
 
+function nowhere(name: string): AdapterError {
+  return new AdapterError('misconfigured', `no chosen Worker on ${VENDOR} has the secret ${name}`, {
+    hints: ['set it there once, or "create": true'],
+  })
+}
+
 async function put(cloudflare: Api, config: Options, delivery: Delivery, context: AdapterContext): Promise<void> {
   const entries = Object.entries(delivery.entries).map(([name, value]) => [name, plainText(value)] as const)
   for (const [name, value] of entries)
@@ -64,10 +88,7 @@ async function put(cloudflare: Api, config: Options, delivery: Delivery, context
   const held = await Promise.all(config.scripts.map((script) => namesOf(cloudflare, config, script)))
   for (const [name, value] of entries) {
     const at = config.scripts.filter((_script, i) => config.create || held[i]?.has(name) === true)
-    if (at.length === 0)
-      throw new AdapterError('misconfigured', `no chosen Worker on ${VENDOR} has the secret ${name}`, {
-        hints: ['set it there once, or "create": true'],
-      })
+    if (at.length === 0) throw nowhere(name)
     for (const [i, script] of at.entries()) {
       await write(cloudflare, config, script, name, value)
       context.note(`${VENDOR}: ${name} in ${script} (${i + 1}/${at.length})`)
@@ -76,20 +97,33 @@ async function put(cloudflare: Api, config: Options, delivery: Delivery, context
 }
 
 async function write(cloudflare: Api, config: Options, script: string, name: string, text: string): Promise<void> {
-  const result = objectIn(
-    resultIn(await cloudflare.call('PUT', secretsOf(config, script), { name, text, type: 'secret_text' }), 'unknown'),
-    VENDOR,
-  )
-  if (textIn(result, 'name', VENDOR) !== name)
-    throw new AdapterError('bad-answer', `${VENDOR} wrote another secret than ${name}`, { effect: 'unknown' })
+  const answer = await cloudflare.call('PUT', secretsOf(config, script), { name, text, type: 'secret_text' })
+  const result = resultIn(answer, 'unknown')
+  const written = typeof result === 'object' && result !== null && 'name' in result ? result.name : undefined
+  if (written !== name) throw new AdapterError('bad-answer', `${VENDOR} does not say that it wrote ${name}`, { effect: 'unknown' })
 }
 
-async function restore(cloudflare: Api, config: Options, old: Delivery | undefined, context: AdapterContext): Promise<void> {
-  if (old === undefined)
-    return context.note(`${VENDOR}: secrets can not be read, so what was written to them stays until the next delivery`)
-  for (const script of config.scripts) {
-    const names = await namesOf(cloudflare, config, script)
-    for (const [name, value] of Object.entries(old.entries))
-      if (names.has(name)) await write(cloudflare, config, script, name, plainText(value))
+interface Known {
+  readonly prior: Prior | undefined
+  readonly old: Delivery | undefined
+  readonly rest: Secret | undefined
+}
+
+/** What stood there is written again where it is known, and what was made goes. */
+async function restore(cloudflare: Api, config: Options, { prior, old, rest }: Known, context: AdapterContext): Promise<void> {
+  const backs = backsOf(config.scripts, prior, old, rest)
+  if (rest === undefined && backs.length === 0)
+    return context.note(`${VENDOR}: what was written stays, because nothing was noted of what stood there`)
+  for (const script of new Set(backs.map(({ path }) => path))) {
+    const held = await namesOf(cloudflare, config, script)
+    for (const { name, value, stood } of backs.filter(({ path }) => path === script)) {
+      if (value === undefined) context.note(`${VENDOR}: what ${name} in ${script} held can not be read, so what was written to it stays`)
+      else if (value !== null) {
+        if (stood || held.has(name)) await write(cloudflare, config, script, name, plainText(value))
+      } else if (held.has(name)) {
+        // https://developers.cloudflare.com/api/resources/workers/subresources/scripts/subresources/secrets/methods/delete
+        await gone(cloudflare.call('DELETE', `${secretsOf(config, script)}/${encodeURIComponent(name)}?url_encoded=true`))
+      }
+    }
   }
 }

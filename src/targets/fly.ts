@@ -1,17 +1,21 @@
 /**
  * Secrets of Fly.io apps, by the program `fly` (reference/providers.md 18; https://fly.io/docs/apps/secrets, https://fly.io/docs/flyctl/secrets).
  *
- * Values go by stdin (`fly secrets import --stage`), never as an argument, and nobody can read them back: names and digests are listed. A machine takes a secret up when it
- * is updated, which `fly secrets deploy` does with each and waits for; the API alone does not. An undo writes the older value.
+ * Values go by stdin (`fly secrets import --stage`), never as an argument, and nobody can read them
+ * back: names and digests are listed, and a digest is the sign of what stands there. A machine takes a
+ * secret up when it is updated, which `fly secrets deploy` does with each and waits for; the API alone
+ * does not.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
+import type { Prior } from '../core/model.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import { secretField } from '../core/schema.ts'
 import { Secret } from '../core/secret.ts'
 import { defineTarget, type Delivery, type TargetSession } from '../core/target.ts'
 import { plainText } from '../net/json-api.ts'
 import { jsonOf, type Meaning, type Tool, toolOf } from '../net/tool.ts'
+import { backsOf, missingIn, type Slot, standingOf } from './_places.ts'
 
 const VENDOR = 'Fly.io'
 /** Machines are updated one after the other, and each is waited for. */
@@ -37,7 +41,7 @@ export default defineTarget({
   title: 'Fly.io secrets, by the program fly',
   config: Config,
   readable: false,
-  deploys: true,
+  deploys: ({ deploy }) => deploy,
   describe: ({ apps }) => `Fly.io ${apps.join(', ')}`,
   settleConfig: async (config, { spawn }) => ({ ...config, program: (await spawn.resolve([config.program ?? 'fly']))[0] }),
   open: (config, context) => Promise.resolve(openSession(config, context)),
@@ -48,10 +52,24 @@ function openSession(config: Options, context: AdapterContext): TargetSession {
   const fly = toolOf({ program: config.program, env, meaning: meaningOf }, context)
   const session: TargetSession = {
     probe: async () => {
-      for (const app of config.apps) await namesOf(fly, app)
+      for (const app of config.apps) await secretsOf(fly, app)
     },
     put: (delivery) => put(fly, config, delivery, context),
-    restore: (_prior, old) => restore(fly, config, old, context),
+    standing: async (names) => {
+      const slots: Slot[] = []
+      for (const app of config.apps) {
+        const held = await secretsOf(fly, app)
+        for (const name of names) {
+          const sign = held.get(name)
+          if (sign !== undefined) slots.push({ path: app, name, kept: { sign } })
+          else if (config.create) slots.push({ path: app, name, kept: null })
+        }
+      }
+      const missing = config.create ? undefined : missingIn(slots, names)
+      if (missing !== undefined) throw nowhere(missing)
+      return standingOf(slots, names)
+    },
+    restore: (prior, old, rest) => restore(fly, config, { prior, old, rest }, context),
     close: () => Promise.resolve(),
   }
   if (config.deploy) session.deploy = (delivery) => deploy(fly, config, Object.keys(delivery.entries), context)
@@ -59,26 +77,32 @@ function openSession(config: Options, context: AdapterContext): TargetSession {
 }
 
 // The program has spelled its JSON both ways: Name, name.
-const Row = z.union([z.object({ name: z.string() }), z.object({ Name: z.string() }).transform(({ Name }) => ({ name: Name }))])
+const Row = z
+  .object({ name: z.string().optional(), Name: z.string().optional(), digest: z.string().optional(), Digest: z.string().optional() })
+  .transform(({ name, Name, digest, Digest }) => ({ name: name ?? Name, digest: digest ?? Digest }))
 
-async function namesOf(fly: Tool, app: string): Promise<ReadonlySet<string>> {
+/** Digests by name; `null` where none is listed. */
+async function secretsOf(fly: Tool, app: string): Promise<ReadonlyMap<string, string | null>> {
   const rows = z
     .array(Row)
     .nullable()
     .safeParse(jsonOf(await fly.run(['secrets', 'list', '--app', app, '--json']), 'fly'))
-  if (!rows.success) throw new AdapterError('bad-answer', 'fly listed the secrets in another shape than promised')
-  return new Set((rows.data ?? []).map(({ name }) => name))
+  if (!rows.success || (rows.data ?? []).some(({ name }) => name === undefined))
+    throw new AdapterError('bad-answer', 'fly listed the secrets in another shape than promised')
+  return new Map((rows.data ?? []).flatMap(({ name, digest }) => (name === undefined ? [] : [[name, digest || null] as const])))
+}
+
+function nowhere(name: string): AdapterError {
+  return new AdapterError('misconfigured', `no chosen app on ${VENDOR} has the secret ${name}`, {
+    hints: ['set it there once, or "create": true'],
+  })
 }
 
 async function put(fly: Tool, config: Options, { entries }: Delivery, context: AdapterContext): Promise<void> {
   const lines = new Map(Object.entries(entries).map(([name, value]) => [name, lineOf(name, value)]))
-  const held = new Map<string, ReadonlySet<string>>()
-  for (const app of config.apps) held.set(app, await namesOf(fly, app))
-  for (const name of lines.keys())
-    if (!config.create && !config.apps.some((app) => held.get(app)?.has(name) === true))
-      throw new AdapterError('misconfigured', `no chosen app on ${VENDOR} has the secret ${name}`, {
-        hints: ['set it there once, or "create": true'],
-      })
+  const held = new Map<string, ReadonlyMap<string, unknown>>()
+  for (const app of config.apps) held.set(app, await secretsOf(fly, app))
+  for (const name of lines.keys()) if (!config.create && !config.apps.some((app) => held.get(app)?.has(name) === true)) throw nowhere(name)
   const at = config.apps.filter((app) => config.create || [...lines.keys()].some((name) => held.get(app)?.has(name) === true))
   for (const [i, app] of at.entries()) {
     const names = [...lines.keys()].filter((name) => config.create || held.get(app)?.has(name) === true)
@@ -118,14 +142,37 @@ function lineOf(name: string, value: Secret): string {
   return several ? `${name}="""${text}"""` : `${name}="${text}"`
 }
 
-async function restore(fly: Tool, config: Options, old: Delivery | undefined, context: AdapterContext): Promise<void> {
-  if (old === undefined)
-    return context.note(`${VENDOR}: secrets can not be read, so what was written to them stays until the next delivery`)
-  const lines = new Map(Object.entries(old.entries).map(([name, value]) => [name, lineOf(name, value)]))
-  for (const app of config.apps) {
-    const held = await namesOf(fly, app)
-    const names = [...lines.keys()].filter((name) => held.has(name))
-    if (names.length > 0) await write(fly, app, names, lines, Object.values(old.entries))
+interface Known {
+  readonly prior: Prior | undefined
+  readonly old: Delivery | undefined
+  readonly rest: Secret | undefined
+}
+
+/** What stood there is written again where it is known, and what was made goes, from the machines too. */
+async function restore(fly: Tool, config: Options, { prior, old, rest }: Known, context: AdapterContext): Promise<void> {
+  const backs = backsOf(config.apps, prior, old, rest)
+  if (rest === undefined && backs.length === 0)
+    return context.note(`${VENDOR}: what was written stays, because nothing was noted of what stood there`)
+  for (const app of new Set(backs.map(({ path }) => path))) {
+    const held = await secretsOf(fly, app)
+    const lines = new Map<string, string>()
+    const hide: Secret[] = []
+    const made: string[] = []
+    for (const { name, value, sign, stood } of backs.filter(({ path }) => path === app)) {
+      const now = held.get(name)
+      // The same digest is the same value.
+      if (sign !== undefined && now === sign) continue
+      if (value === undefined) context.note(`${VENDOR}: what ${name} in ${app} held can not be read, so what was written to it stays`)
+      else if (value === null) made.push(...(now === undefined ? [] : [name]))
+      else if (stood || now !== undefined) {
+        lines.set(name, lineOf(name, value))
+        hide.push(value)
+      }
+    }
+    if (lines.size > 0) await write(fly, app, [...lines.keys()], lines, hide)
+    if (made.length === 0) continue
+    await fly.run(['secrets', 'unset', ...made, '--app', app, '--stage'], { writes: true })
+    if (config.deploy) await update(fly, app)
   }
 }
 
@@ -133,13 +180,17 @@ async function restore(fly: Tool, config: Options, old: Delivery | undefined, co
 async function deploy(fly: Tool, config: Options, names: readonly string[], context: AdapterContext): Promise<void> {
   const apps: string[] = []
   for (const app of config.apps) {
-    const held = await namesOf(fly, app)
+    const held = await secretsOf(fly, app)
     if (names.some((name) => held.has(name))) apps.push(app)
   }
   for (const [i, app] of apps.entries()) {
-    await fly.run(['secrets', 'deploy', '--app', app], { writes: true, timeoutMs: DEPLOY_LIMIT_MS })
+    await update(fly, app)
     context.note(`${VENDOR}: ${app} runs with it (${i + 1}/${apps.length})`)
   }
+}
+
+async function update(fly: Tool, app: string): Promise<void> {
+  await fly.run(['secrets', 'deploy', '--app', app], { writes: true, timeoutMs: DEPLOY_LIMIT_MS })
 }
 
 /** What fly prints in its source and what the API answers; other texts are shown as they are. */

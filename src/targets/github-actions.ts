@@ -1,12 +1,15 @@
 /**
  * Secrets of GitHub Actions: of repositories, of an environment of theirs, of an organization (reference/providers.md 14; https://docs.github.com/en/rest/actions/secrets).
  *
- * A value is sent in a sealed box under the public key of its place and can never be read back: write-only. That a write was taken is seen by `updated_at`, measured by GitHub's own
- * clock. Workflows take a new value with their next run; runs that have begun keep the old one, for which the grace is there. The access of an organization's secret is
- * part of every write, so it is read first and sent again as it is. Nothing says who made a secret, so none is ever deleted.
+ * A value is sent in a sealed box under the public key of its place and can never be read back:
+ * write-only. That a write was taken is seen by `updated_at`, measured by GitHub's own clock; it is the
+ * sign of what stands there, too. Workflows take a new value with their next run; runs that have begun
+ * keep the old one, for which the grace is there. The access of an organization's secret is part of
+ * every write, so it is read first and sent again as it is.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
+import type { Prior } from '../core/model.ts'
 import type { HttpResponse } from '../core/ports.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import { secretField, urlField } from '../core/schema.ts'
@@ -15,6 +18,7 @@ import { defineTarget, type Delivery, type TargetSession } from '../core/target.
 import { answer, GITHUB, type Github, github, OWNER, REPOSITORY, scopesOf } from '../net/github.ts'
 import { plainText } from '../net/json-api.ts'
 import { sealedBox } from '../net/sealed-box.ts'
+import { backsOf, gone, missingIn, type Slot, standingOf } from './_places.ts'
 
 const NAME = /^(?!GITHUB_)[A-Z_][A-Z0-9_]*$/i
 const MAX_BYTES = 48 * 1024
@@ -74,8 +78,13 @@ interface Place {
 }
 
 /** A secret as far as it can be seen. */
-const Held = z.object({ updated_at: z.iso.datetime({ offset: true }), visibility: z.enum(visibilities).optional() })
-type Held = z.output<typeof Held>
+const Seen = z.object({ updated_at: z.iso.datetime({ offset: true }), visibility: z.enum(visibilities).optional() })
+interface Held extends z.output<typeof Seen> {
+  /** Dates count whole seconds; every write from now on has another one. */
+  readonly settled: boolean
+}
+/** Who may use a secret of an organization, as a write says it. */
+const Access = z.object({ visibility: z.enum(visibilities), selected_repository_ids: z.array(z.int()).optional() })
 
 export default defineTarget({
   id: 'github-actions',
@@ -97,7 +106,13 @@ function openSession(config: Options, context: AdapterContext): TargetSession {
       for (const place of places) mayWrite(config, (await publicKey(config, api, place)).response)
     },
     put: (delivery) => put(config, context, api, places, delivery),
-    restore: (_prior, old) => restore(config, context, api, places, old),
+    standing: async (names) => {
+      const slots = await slotsOf(config, api, places, names)
+      const missing = config.create ? undefined : missingIn(slots, names)
+      if (missing !== undefined) throw nowhere(missing, places)
+      return standingOf(slots, names)
+    },
+    restore: (prior, old, rest) => restore(config, context, api, places, { prior, old, rest }),
     close: () => Promise.resolve(),
   }
 }
@@ -152,15 +167,34 @@ async function put(config: Options, context: AdapterContext, api: Github, places
   for (const [name, value] of values) fits(name, value)
   const known = await look(config, api, places, Object.keys(entries))
   for (const name of Object.keys(entries))
-    if (!config.create && !known.some(({ held }) => held.get(name) !== undefined))
-      throw new AdapterError('misconfigured', `there is no secret ${name} in ${places.map((place) => place.name).join(', ')}`, {
-        hints: ['set it there once, or "create": true'],
-      })
+    if (!config.create && !known.some(({ held }) => held.get(name) !== undefined)) throw nowhere(name, places)
   for (const { place, held } of known)
     for (const [name, value] of values) {
       const before = held.get(name)
-      if (before !== undefined || config.create) await write(config, context, api, place, name, value, before)
+      if (before === undefined && !config.create) continue
+      const access = config.organization === undefined ? {} : await accessOf(config, api, place, name, before)
+      await write(config, context, api, place, name, value, before, access)
     }
+}
+
+function nowhere(name: string, places: readonly Place[]): AdapterError {
+  return new AdapterError('misconfigured', `there is no secret ${name} in ${places.map((place) => place.name).join(', ')}`, {
+    hints: ['set it there once, or "create": true'],
+  })
+}
+
+/** What stands under these names: when it was written, and who may use it. A place that gets nothing written has no part in it. */
+async function slotsOf(config: Options, api: Github, places: readonly Place[], names: readonly string[]): Promise<readonly Slot[]> {
+  const slots: Slot[] = []
+  for (const { place, held } of await look(config, api, places, names))
+    for (const name of names) {
+      const now = held.get(name)
+      if (now !== undefined) {
+        const access = config.organization === undefined ? {} : await accessOf(config, api, place, name, now)
+        slots.push({ path: place.path, name, kept: { sign: now.updated_at, more: { access, settled: now.settled } } })
+      } else if (config.create) slots.push({ path: place.path, name, kept: null })
+    }
+  return slots
 }
 
 /** Before anything is sent. */
@@ -193,7 +227,9 @@ async function look(
 
 async function heldAt(api: Github, place: Place, name: string): Promise<Held | undefined> {
   try {
-    return answer(await api.call('GET', `${place.path}/${name}`), Held)
+    const response = await api.call('GET', `${place.path}/${name}`)
+    const seen = answer(response, Seen)
+    return { ...seen, settled: Date.parse(response.headers['date'] ?? '') - Date.parse(seen.updated_at) >= 2000 }
   } catch (thrown) {
     if (thrown instanceof AdapterError && thrown.code === 'missing') return undefined
     throw thrown
@@ -208,8 +244,8 @@ async function write(
   name: string,
   value: Secret,
   before: Held | undefined,
+  access: Readonly<Record<string, unknown>>,
 ): Promise<void> {
-  const access = config.organization === undefined ? {} : await accessOf(config, api, place, name, before)
   const send = async (): Promise<{ readonly response: HttpResponse; readonly keyId: string }> => {
     const { id, key } = await publicKey(config, api, place)
     const box = Buffer.from(await sealedBox(value.bytes(), key)).toString('base64')
@@ -279,18 +315,43 @@ async function proven(
   }
 }
 
-/** Without an old version there is nothing to put back: what stood there can't be read, and what we made can't be told from what others made. */
+interface Known {
+  readonly prior: Prior | undefined
+  readonly old: Delivery | undefined
+  readonly rest: Secret | undefined
+}
+
+/** What stood there is written again where it is known, for those who might use it then; what was made goes. */
 async function restore(
   config: Options,
   context: AdapterContext,
   api: Github,
   places: readonly Place[],
-  old: Delivery | undefined,
+  { prior, old, rest }: Known,
 ): Promise<void> {
-  if (old === undefined) return context.note('GitHub: secrets can not be read, so what was written to them stays until the next delivery')
-  for (const { place, held } of await look(config, api, places, Object.keys(old.entries)))
-    for (const [name, value] of Object.entries(old.entries)) {
-      const now = held.get(name)
-      if (now !== undefined) await write(config, context, api, place, name, value, now)
-    }
+  const backs = backsOf(
+    places.map(({ path }) => path),
+    prior,
+    old,
+    rest,
+  )
+  if (rest === undefined && backs.length === 0)
+    return context.note('GitHub: what was written stays, because nothing was noted of what stood there')
+  for (const place of places) {
+    const mine = backs.filter(({ path }) => path === place.path)
+    if (mine.length === 0) continue
+    const names = mine.map(({ name }) => name)
+    for (const { held } of await look(config, api, [place], names))
+      for (const { name, value, sign, more, stood } of mine) {
+        const now = held.get(name)
+        // Nobody has written to it since it was looked at.
+        if (more['settled'] === true && now?.updated_at === sign) continue
+        if (value === undefined) context.note(`GitHub: what ${name} in ${place.name} held can not be read, so what was written to it stays`)
+        else if (value !== null) {
+          const noted = Access.safeParse(more['access'])
+          const access = config.organization === undefined ? {} : noted.success ? noted.data : await accessOf(config, api, place, name, now)
+          if (stood || now !== undefined) await write(config, context, api, place, name, value, now, access)
+        } else if (now !== undefined) await gone(api.call('DELETE', `${place.path}/${name}`))
+      }
+  }
 }

@@ -1,7 +1,11 @@
 /**
- * CI/CD variables of GitLab projects and groups (reference/providers.md 14; https://docs.gitlab.com/api/project_level_variables). Per-variable calls only, which keep
- * what else is set on a variable. One scope of environments, because a name may stand once in each. A hidden variable can't be read, so neither checked nor
- * put back: it is refused. Jobs take a new value when they begin; those that run keep the old one, for which the grace is there.
+ * CI/CD variables of GitLab projects and groups (reference/providers.md 14; https://docs.gitlab.com/api/project_level_variables).
+ *
+ * Per-variable calls only, which keep what else is set on a variable. A name may stand once in each scope
+ * of environments, with a value of its own: where it stands in several, the configuration must say which
+ * is meant. What is set on a variable (raw, masked, protected, description …) is noted before the first
+ * write and put back with the value. A hidden variable is shown to nobody, and nothing shows when it was
+ * written. Jobs take a new value when they begin; those that run keep the old one, for which the grace is there.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -11,7 +15,7 @@ import { secretField, urlField } from '../core/schema.ts'
 import { Secret } from '../core/secret.ts'
 import { defineTarget, type Delivery, type TargetSession } from '../core/target.ts'
 import { type Api, api, listIn, plainText, textIn } from '../net/json-api.ts'
-import { backOf, priorOf } from './_places.ts'
+import { backsOf, changed, currentOf, gone, missingIn, type Slot, standingOf } from './_places.ts'
 
 const VENDOR = 'GitLab'
 const PAGE = 100
@@ -32,8 +36,12 @@ const Config = z
     environmentScope: z
       .string()
       .regex(/^[\w */${}.-]{1,255}$/, 'is not a scope of environments')
-      .default('*')
-      .meta({ description: 'Scope of environments of the variables that are meant', examples: ['production'] }),
+      .optional()
+      .meta({
+        description:
+          'Scope of environments of the variables that are meant; needed where a name stands in several. Without it a new one is made for all ("*")',
+        examples: ['production'],
+      }),
     token: secretField('Access token with the scope "api" and the role Maintainer, best of a bot'),
     create: z.boolean().default(false).meta({ description: 'Also write where the variable does not exist yet (masked)' }),
     baseUrl: urlField('Of the API').default('https://gitlab.com/api/v4'),
@@ -50,9 +58,15 @@ interface Place {
 }
 
 interface Variable {
-  readonly value: Secret
-  readonly hidden: boolean
+  /** Left out where it is hidden. */
+  readonly value?: Secret
+  readonly scope: string
+  /** What else is set on it and can be set again. */
+  readonly about: Readonly<Record<string, unknown>>
 }
+
+/** https://docs.gitlab.com/api/project_level_variables#update-a-variable */
+const ABOUT = ['variable_type', 'protected', 'masked', 'raw', 'description', 'environment_scope'] as const
 
 export default defineTarget({
   id: 'gitlab-ci',
@@ -60,7 +74,7 @@ export default defineTarget({
   config: Config,
   readable: true,
   describe: (config) => {
-    const scope = config.environmentScope === '*' ? '' : ` (${config.environmentScope})`
+    const scope = (config.environmentScope ?? '*') === '*' ? '' : ` (${config.environmentScope})`
     return `GitLab ${placesOf(config)
       .map(({ name }) => name)
       .join(', ')}${scope}`
@@ -78,72 +92,94 @@ function openSession(config: Options, context: AdapterContext): TargetSession {
   const gitlab = api(VENDOR, config.baseUrl, config.token, context)
   const places = placesOf(config)
   return {
-    probe: async () => void (await Promise.all(places.map((place) => variables(gitlab, config, place)))),
-    current: async (names) => {
-      const held = await Promise.all(
-        places.map(async ({ path, name }) => {
-          const all = await variables(gitlab, config, { path, name })
-          for (const asked of names) if (all.get(asked)?.hidden === true) throw hiddenError(asked, name)
-          return { path, values: new Map([...all].map(([key, { value }]) => [key, value] as const)) }
-        }),
-      )
-      return priorOf(held, names, (name) => context.note(`${VENDOR}: the places do not agree about ${name}`))
+    probe: async () => void (await Promise.all(places.map((place) => variables(gitlab, place)))),
+    current: async (names) =>
+      currentOf(await slotsOf(gitlab, config, places, names), names, (name) =>
+        context.note(`${VENDOR}: the places do not agree about ${name}`),
+      ),
+    standing: async (names) => {
+      const slots = await slotsOf(gitlab, config, places, names)
+      const missing = config.create ? undefined : missingIn(slots, names)
+      if (missing !== undefined) throw nowhere(missing)
+      return standingOf(slots, names)
     },
     put: (delivery) => put(gitlab, config, places, delivery, context),
-    restore: (prior, old) => restore(gitlab, config, places, { ...old?.entries, ...prior }),
+    restore: (prior, old, rest) => restore(gitlab, config, places, { prior, old, rest }, context),
     close: () => Promise.resolve(),
   }
 }
 
-/** Those of the scope, by name. */
-async function variables(gitlab: Api, { environmentScope }: Options, { path }: Place): Promise<ReadonlyMap<string, Variable>> {
-  const found = new Map<string, Variable>()
+/** By name, one for each scope of environments. */
+async function variables(gitlab: Api, { path }: Pick<Place, 'path'>): Promise<ReadonlyMap<string, readonly Variable[]>> {
+  const found = new Map<string, Variable[]>()
   for (let page = 1; ; page++) {
     const rows = listIn(await gitlab.call('GET', `${path}/variables?per_page=${PAGE}&page=${page}`), VENDOR)
     for (const row of rows) {
-      if ((row['environment_scope'] ?? '*') !== environmentScope) continue
-      const hidden = row['hidden'] === true
-      found.set(textIn(row, 'key', VENDOR), { hidden, value: new Secret(hidden ? '' : textIn(row, 'value', VENDOR)) })
+      const key = textIn(row, 'key', VENDOR)
+      const scope = typeof row['environment_scope'] === 'string' ? row['environment_scope'] : '*'
+      const about = Object.fromEntries(ABOUT.flatMap((name) => (row[name] === undefined ? [] : [[name, row[name]] as const])))
+      // https://docs.gitlab.com/ci/variables/#hide-a-cicd-variable
+      const value = row['hidden'] === true ? {} : { value: new Secret(textIn(row, 'value', VENDOR)) }
+      found.set(key, [...(found.get(key) ?? []), { ...value, scope, about }])
     }
     if (rows.length < PAGE) return found
   }
 }
 
-function hiddenError(name: string, place: string): AdapterError {
-  return new AdapterError(
+/** The one that is meant. Throws `misconfigured` where that can't be told. */
+function meant(config: Options, place: Place, all: ReadonlyMap<string, readonly Variable[]>, name: string): Variable | undefined {
+  const found = all.get(name) ?? []
+  if (config.environmentScope !== undefined) return found.find(({ scope }) => scope === config.environmentScope)
+  if (found.length <= 1) return found[0]
+  throw new AdapterError(
     'misconfigured',
-    `${name} in ${place} is hidden: ${VENDOR} shows it to nobody, so it can be neither checked nor put back`,
-    {
-      hints: ['delete it and make it anew as masked, not hidden'],
-    },
+    `${name} stands ${found.length} times in ${place.name} on ${VENDOR}, for ${found.map(({ scope }) => scope).join('; ')}. Each may hold another value`,
+    { hints: ['say which one is meant: "environmentScope": "*", one target for each'] },
   )
 }
 
-const one = (place: Place, name: string, { environmentScope }: Options): string =>
-  `${place.path}/variables/${encodeURIComponent(name)}?${new URLSearchParams({ 'filter[environment_scope]': environmentScope }).toString()}`
+/** What the places hold under these names; a place that gets nothing written has no part in it. */
+async function slotsOf(gitlab: Api, config: Options, places: readonly Place[], names: readonly string[]): Promise<readonly Slot[]> {
+  const slots: Slot[] = []
+  for (const place of places) {
+    const all = await variables(gitlab, place)
+    for (const name of names) {
+      const one = meant(config, place, all, name)
+      if (one !== undefined)
+        slots.push({ path: place.path, name, kept: { ...(one.value === undefined ? {} : { value: one.value }), more: one.about } })
+      else if (config.create) slots.push({ path: place.path, name, kept: null })
+    }
+  }
+  return slots
+}
+
+function nowhere(name: string): AdapterError {
+  return new AdapterError('misconfigured', `no chosen place on ${VENDOR} has the variable ${name}`, {
+    hints: ['set it there once, or "create": true'],
+  })
+}
+
+const one = (path: string, name: string, scope: string): string =>
+  `${path}/variables/${encodeURIComponent(name)}?${new URLSearchParams({ 'filter[environment_scope]': scope }).toString()}`
 
 async function put(gitlab: Api, config: Options, places: readonly Place[], delivery: Delivery, context: AdapterContext): Promise<void> {
   const entries = Object.entries(delivery.entries).map(([name, value]) => [name, plainText(value)] as const)
   for (const [name] of entries)
     if (!NAME.test(name)) throw new AdapterError('misconfigured', `${VENDOR} takes letters, digits and _ in a name, not ${name}`)
-  const held = await Promise.all(places.map((place) => variables(gitlab, config, place)))
+  const held = await Promise.all(places.map((place) => variables(gitlab, place)))
   for (const [name, value] of entries) {
     const at = places.flatMap((place, i) => {
-      const has = held[i]?.get(name)
-      if (has?.hidden === true) throw hiddenError(name, place.name)
-      return has !== undefined || config.create ? [{ place, exists: has !== undefined }] : []
+      const has = meant(config, place, held[i] ?? new Map(), name)
+      return has !== undefined || config.create ? [{ place, has }] : []
     })
-    if (at.length === 0)
-      throw new AdapterError('misconfigured', `no chosen place on ${VENDOR} has the variable ${name}`, {
-        hints: ['set it there once, or "create": true'],
-      })
-    for (const [i, { place, exists }] of at.entries()) {
+    if (at.length === 0) throw nowhere(name)
+    for (const [i, { place, has }] of at.entries()) {
       // Otherwise a $ in the value would be expanded.
       const raw = value.includes('$') ? { raw: true } : {}
       await taken(
         name,
-        exists
-          ? gitlab.call('PUT', one(place, name, config), { value, ...raw })
+        has !== undefined
+          ? gitlab.call('PUT', one(place.path, name, has.scope), { value, ...raw })
           : gitlab.call('POST', `${place.path}/variables`, made(name, value, config), 'once'),
       )
       context.note(`${VENDOR}: ${name} in ${place.name} (${i + 1}/${at.length})`)
@@ -151,7 +187,7 @@ async function put(gitlab: Api, config: Options, places: readonly Place[], deliv
   }
 }
 
-const made = (key: string, value: string, { environmentScope }: Options): object => ({
+const made = (key: string, value: string, { environmentScope = '*' }: Options): object => ({
   key,
   value,
   masked: true,
@@ -170,13 +206,40 @@ async function taken(name: string, call: Promise<unknown>): Promise<void> {
   }
 }
 
-async function restore(gitlab: Api, config: Options, places: readonly Place[], known: Prior): Promise<void> {
-  for (const place of places) {
-    const held = await variables(gitlab, config, place)
-    for (const [name, value] of backOf(place.path, known)) {
-      if (!held.has(name)) continue
-      if (value === null) await gitlab.call('DELETE', one(place, name, config))
-      else await gitlab.call('PUT', one(place, name, config), { value: plainText(value) })
+interface Known {
+  readonly prior: Prior | undefined
+  readonly old: Delivery | undefined
+  readonly rest: Secret | undefined
+}
+
+/** Every place gets its own value back, with what else was set on it; a variable that was made goes. */
+async function restore(
+  gitlab: Api,
+  config: Options,
+  places: readonly Place[],
+  { prior, old, rest }: Known,
+  context: AdapterContext,
+): Promise<void> {
+  const held = new Map<string, ReadonlyMap<string, readonly Variable[]>>()
+  const backs = backsOf(
+    places.map(({ path }) => path),
+    prior,
+    old,
+    rest,
+  )
+  for (const { path, name, value, more, stood } of backs) {
+    const all = held.get(path) ?? (await variables(gitlab, { path }))
+    held.set(path, all)
+    const scope = typeof more['environment_scope'] === 'string' ? more['environment_scope'] : (config.environmentScope ?? '*')
+    const now = all.get(name)?.find((variable) => variable.scope === scope)
+    if (value === undefined) context.note(`${VENDOR}: what ${name} held can not be read, so what was written to it stays`)
+    if (value === undefined || (now === undefined && !stood)) continue
+    if (value === null) await gone(gitlab.call('DELETE', one(path, name, scope)))
+    else if (now === undefined) await gitlab.call('POST', `${path}/variables`, { key: name, value: plainText(value), ...more }, 'once')
+    else {
+      const otherwise = changed(more, now.about)
+      if (now.value?.equals(value) !== true || Object.keys(otherwise).length > 0)
+        await gitlab.call('PUT', one(path, name, scope), { value: plainText(value), ...otherwise })
     }
   }
 }

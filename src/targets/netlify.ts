@@ -1,9 +1,10 @@
 /**
  * Environment variables of Netlify sites (reference/providers.md 18; https://open-api.netlify.com, getEnvVars to deleteEnvVarValue).
  *
- * A variable has a value per deploy context. Only the value of a chosen context is written (PATCH); `PUT` replaces all values and is not used. Functions and pages get a
- * value when they are built, so each site is built and waited for. A variable that "contains secret values" is shown to nobody, so it can be neither checked nor put
- * back: it is refused.
+ * A variable has a value per deploy context. Only the value of a chosen context is written (PATCH);
+ * `PUT` replaces all values and is not used. Functions and pages get a value when they are built, so
+ * each site is built and waited for. A variable that "contains secret values" is shown to nobody; the
+ * time of its last change is the sign of a write.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -13,10 +14,13 @@ import { secretField, urlField } from '../core/schema.ts'
 import { Secret } from '../core/secret.ts'
 import { defineTarget, type Delivery, type TargetSession } from '../core/target.ts'
 import { type Api, api, listIn, objectIn, plainText, textIn, until } from '../net/json-api.ts'
-import { backOf, priorOf } from './_places.ts'
+import { type Back, backsOf, currentOf, gone, missingIn, type Slot, standingOf } from './_places.ts'
 
 const VENDOR = 'Netlify'
 const BUILD_LIMIT_MS = 30 * 60_000
+/** How often, and how far apart, a build is looked for whose answer was lost. */
+const LOOKS = 4
+const LOOK_PAUSE_MS = 2000
 /** States of a deploy at which nothing more will happen: https://open-api.netlify.com, definition deploy. */
 const OVER = ['error', 'rejected', 'cancelled', 'deleted']
 
@@ -37,11 +41,13 @@ const Config = z.strictObject({
 type Options = z.output<typeof Config>
 
 interface Variable {
-  readonly secret: boolean
+  readonly updated: string | null
+  /** What else is set on it. */
+  readonly about: Readonly<Record<string, unknown>>
   /** Contexts in which it has a value. */
   readonly contexts: readonly string[]
   /** Its value in the chosen context. */
-  readonly own: { readonly id: string; readonly value: Secret } | undefined
+  readonly own: { readonly id: string; readonly value?: Secret } | undefined
 }
 
 export default defineTarget({
@@ -49,7 +55,7 @@ export default defineTarget({
   title: 'Netlify environment variables',
   config: Config,
   readable: true,
-  deploys: true,
+  deploys: ({ deploy }) => deploy,
   describe: ({ sites, context }) => `Netlify ${sites.join(', ')}${context === 'all' ? '' : ` (${context})`}`,
   open: (config, context) => Promise.resolve(openSession(config, context)),
 })
@@ -58,9 +64,16 @@ function openSession(config: Options, context: AdapterContext): TargetSession {
   const netlify = api(VENDOR, config.baseUrl, config.token, context)
   const session: TargetSession = {
     probe: async () => void (await Promise.all(config.sites.map((site) => variables(netlify, config, site)))),
-    current: (names) => current(netlify, config, names, context),
+    current: async (names) =>
+      currentOf(await slotsOf(netlify, config, names), names, (name) => context.note(`${VENDOR}: the sites do not agree about ${name}`)),
+    standing: async (names) => {
+      const slots = await slotsOf(netlify, config, names)
+      const missing = config.create ? undefined : missingIn(slots, names)
+      if (missing !== undefined) throw nowhere(missing, config)
+      return standingOf(slots, names)
+    },
     put: (delivery) => put(netlify, config, delivery, context),
-    restore: (prior, old) => restore(netlify, config, { ...old?.entries, ...prior }),
+    restore: (prior, old, rest) => restore(netlify, config, { prior, old, rest }, context),
     close: () => Promise.resolve(),
   }
   if (config.deploy) session.deploy = (delivery) => deploy(netlify, config, Object.keys(delivery.entries), context)
@@ -78,44 +91,55 @@ async function variables(netlify: Api, config: Options, site: string): Promise<R
     rows.map((row) => {
       const values = listIn(row['values'] ?? [], VENDOR)
       const mine = values.find((value) => value['context'] === config.context)
+      const hidden = row['is_secret'] === true
       const variable: Variable = {
-        secret: row['is_secret'] === true,
+        updated: typeof row['updated_at'] === 'string' ? row['updated_at'] : null,
+        about: { ...(row['scopes'] === undefined ? {} : { scopes: row['scopes'] }), ...(hidden ? { is_secret: true } : {}) },
         contexts: values.map((value) => textIn(value, 'context', VENDOR)),
-        own: mine === undefined ? undefined : { id: textIn(mine, 'id', VENDOR), value: new Secret(String(mine['value'] ?? '')) },
+        own:
+          mine === undefined
+            ? undefined
+            : { id: textIn(mine, 'id', VENDOR), ...(hidden ? {} : { value: new Secret(String(mine['value'] ?? '')) }) },
       }
       return [textIn(row, 'key', VENDOR), variable] as const
     }),
   )
 }
 
-/** Throws `misconfigured` for what can't be read, and for "all" where contexts have values of their own. */
-function usable(variable: Variable | undefined, name: string, site: string, { context }: Options): void {
-  if (variable === undefined) return
-  if (variable.secret)
-    throw new AdapterError(
-      'misconfigured',
-      `${name} of ${site} contains secret values: ${VENDOR} shows them to nobody, so they can't be put back`,
-      {
-        hints: ['make it anew without "Contains secret values"'],
-      },
-    )
-  const others = variable.contexts.filter((other) => other !== 'all')
+/** Throws `misconfigured` for "all" where contexts have values of their own. */
+function refuseSeveral(variable: Variable | undefined, name: string, site: string, { context }: Options): void {
+  const others = variable?.contexts.filter((other) => other !== 'all') ?? []
   if (context === 'all' && others.length > 0)
     throw new AdapterError('misconfigured', `${name} of ${site} has values of its own for ${[...new Set(others)].join(', ')}`, {
       hints: ['say which one is meant with "context", one target for each'],
     })
 }
 
-async function current(netlify: Api, config: Options, names: readonly string[], context: AdapterContext): Promise<Prior> {
-  const held = await Promise.all(
-    config.sites.map(async (site) => {
-      const found = await variables(netlify, config, site)
-      for (const name of names) usable(found.get(name), name, site, config)
-      const values = [...found].flatMap(([name, { own }]) => (own === undefined ? [] : [[name, own.value] as const]))
-      return { path: place(site), values: new Map(values) }
-    }),
-  )
-  return priorOf(held, names, (name) => context.note(`${VENDOR}: the sites do not agree about ${name}`))
+/** What the sites hold under these names; a site that gets nothing written has no part in it. */
+async function slotsOf(netlify: Api, config: Options, names: readonly string[]): Promise<readonly Slot[]> {
+  const slots: Slot[] = []
+  for (const site of config.sites) {
+    const found = await variables(netlify, config, site)
+    for (const name of names) {
+      const variable = found.get(name)
+      refuseSeveral(variable, name, site, config)
+      const value = variable?.own?.value
+      if (variable?.own !== undefined)
+        slots.push({
+          path: place(site),
+          name,
+          kept: { ...(value === undefined ? { sign: variable.updated } : { value }), more: variable.about },
+        })
+      else if (config.create) slots.push({ path: place(site), name, kept: null })
+    }
+  }
+  return slots
+}
+
+function nowhere(name: string, { context }: Options): AdapterError {
+  return new AdapterError('misconfigured', `no chosen site on ${VENDOR} has ${name} in the context ${context}`, {
+    hints: ['set it there once, or "create": true'],
+  })
 }
 
 async function put(netlify: Api, config: Options, delivery: Delivery, context: AdapterContext): Promise<void> {
@@ -125,13 +149,10 @@ async function put(netlify: Api, config: Options, delivery: Delivery, context: A
   const writes = entries.flatMap(([name, value]) => {
     const at = config.sites.flatMap((site, i) => {
       const variable = held[i]?.get(name)
-      usable(variable, name, site, config)
+      refuseSeveral(variable, name, site, config)
       return variable?.own !== undefined || config.create ? [{ site, name, value, isNew: variable === undefined }] : []
     })
-    if (at.length === 0)
-      throw new AdapterError('misconfigured', `no chosen site on ${VENDOR} has ${name} in the context ${config.context}`, {
-        hints: ['set it there once, or "create": true'],
-      })
+    if (at.length === 0) throw nowhere(name, config)
     return at
   })
   for (const [i, { site, name, value, isNew }] of writes.entries()) {
@@ -142,27 +163,69 @@ async function put(netlify: Api, config: Options, delivery: Delivery, context: A
   }
 }
 
-async function restore(netlify: Api, config: Options, known: Prior): Promise<void> {
-  for (const site of config.sites) {
-    const held = await variables(netlify, config, site)
-    for (const [name, value] of backOf(place(site), known)) {
-      const own = held.get(name)?.own
-      if (own === undefined) continue
-      if (value === null) await netlify.call('DELETE', one(config, site, name, `/value/${encodeURIComponent(own.id)}`))
-      else await netlify.call('PATCH', one(config, site, name), { context: config.context, value: plainText(value) })
-    }
-  }
+interface Known {
+  readonly prior: Prior | undefined
+  readonly old: Delivery | undefined
+  readonly rest: Secret | undefined
 }
 
-/** Every site that has one of the variables; all builds are started first, then waited for. A second build of the same is harmless. */
+/** Every site gets its own value of the context back; a value that was made goes, and its site is built without it. */
+async function restore(netlify: Api, config: Options, { prior, old, rest }: Known, context: AdapterContext): Promise<void> {
+  const held = new Map<string, ReadonlyMap<string, Variable>>()
+  const emptied = new Set<string>()
+  for (const back of backsOf(config.sites.map(place), prior, old, rest)) {
+    const site = back.path.slice(1)
+    const all = held.get(site) ?? (await variables(netlify, config, site))
+    held.set(site, all)
+    const variable = all.get(back.name)
+    if (back.value !== null) await putBack(netlify, config, site, back, variable, context)
+    else if (variable?.own !== undefined) {
+      await gone(netlify.call('DELETE', one(config, site, back.name, `/value/${encodeURIComponent(variable.own.id)}`)))
+      emptied.add(site)
+    }
+  }
+  if (config.deploy) await build(netlify, [...emptied], context)
+}
+
+async function putBack(
+  netlify: Api,
+  config: Options,
+  site: string,
+  { name, value, sign, more, stood }: Back,
+  variable: Variable | undefined,
+  context: AdapterContext,
+): Promise<void> {
+  // Nobody has written to it since it was looked at.
+  if (sign !== undefined && sign === variable?.updated) return
+  if (value === undefined || value === null)
+    return context.note(`${VENDOR}: what ${name} of ${site} held can not be read, so what was written to it stays`)
+  if (variable?.own === undefined ? !stood : variable.own.value?.equals(value) === true) return
+  const text = plainText(value)
+  if (variable !== undefined) await netlify.call('PATCH', one(config, site, name), { context: config.context, value: text })
+  else
+    await netlify.call(
+      'POST',
+      `${all(config)}?site_id=${site}`,
+      [{ key: name, ...more, values: [{ context: config.context, value: text }] }],
+      'once',
+    )
+}
+
+/** Every site that has one of the variables. */
 async function deploy(netlify: Api, config: Options, names: readonly string[], context: AdapterContext): Promise<void> {
-  const started: { readonly site: string; readonly path: string }[] = []
+  const having: string[] = []
   for (const site of config.sites) {
     const held = await variables(netlify, config, site)
-    if (!names.some((name) => held.get(name)?.own !== undefined)) continue
-    const build = objectIn(await netlify.call('POST', `/sites/${site}/builds`, {}), VENDOR)
-    started.push({ site, path: `/sites/${site}/deploys/${encodeURIComponent(textIn(build, 'deploy_id', VENDOR))}` })
+    if (names.some((name) => held.get(name)?.own !== undefined)) having.push(site)
   }
+  await build(netlify, having, context)
+}
+
+/** All builds are started first, then waited for. */
+async function build(netlify: Api, sites: readonly string[], context: AdapterContext): Promise<void> {
+  const started: { readonly site: string; readonly path: string }[] = []
+  for (const site of sites)
+    started.push({ site, path: `/sites/${site}/deploys/${encodeURIComponent(await start(netlify, site, context))}` })
   for (const [i, { site, path }] of started.entries()) {
     await until(`the build of ${site} on ${VENDOR}`, context, BUILD_LIMIT_MS, async () => {
       const state = textIn(objectIn(await netlify.call('GET', path), VENDOR), 'state', VENDOR)
@@ -172,4 +235,30 @@ async function deploy(netlify: Api, config: Options, names: readonly string[], c
     })
     context.note(`${VENDOR}: ${site} is live (${i + 1}/${started.length})`)
   }
+}
+
+/**
+ * Starts a build, once; the id of its deploy. Where the answer is lost it is a deploy of production that
+ * was not there before: whoever asked for it, it takes the value with it.
+ * https://open-api.netlify.com, createSiteBuild and listSiteDeploys
+ */
+async function start(netlify: Api, site: string, context: AdapterContext): Promise<string> {
+  const listed = async (): Promise<readonly string[]> =>
+    listIn(await netlify.call('GET', `/sites/${site}/deploys?production=true&per_page=20`), VENDOR).map((row) => textIn(row, 'id', VENDOR))
+  const before = await listed()
+  let failure: AdapterError | undefined
+  try {
+    const answer = await netlify.call('POST', `/sites/${site}/builds`, {}, 'once')
+    const made = typeof answer === 'object' && answer !== null && 'deploy_id' in answer ? answer.deploy_id : undefined
+    if (typeof made === 'string') return made
+  } catch (thrown) {
+    if (!(thrown instanceof AdapterError) || thrown.effect !== 'unknown') throw thrown
+    failure = thrown
+  }
+  for (let look = 0; look < LOOKS; look++) {
+    if (look > 0) await context.clock.sleep(LOOK_PAUSE_MS, context.signal)
+    const made = (await listed()).find((id) => !before.includes(id))
+    if (made !== undefined) return made
+  }
+  throw failure ?? new AdapterError('bad-answer', `${VENDOR} took the build of ${site}, but no new deploy is listed`, { effect: 'unknown' })
 }

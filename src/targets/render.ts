@@ -11,7 +11,7 @@ import type { AdapterContext } from '../core/provider.ts'
 import { secretField, urlField } from '../core/schema.ts'
 import { Secret } from '../core/secret.ts'
 import { defineTarget, type Delivery, type TargetSession } from '../core/target.ts'
-import { backOf, priorOf } from './_places.ts'
+import { backsOf, currentOf, gone, missingIn, type Slot, standingOf } from './_places.ts'
 import { type Api, api, listIn, objectIn, plainText, textIn, until } from '../net/json-api.ts'
 
 const VENDOR = 'Render'
@@ -54,7 +54,7 @@ export default defineTarget({
   title: 'Render services and environment groups',
   config: Config,
   readable: true,
-  deploys: true,
+  deploys: ({ deploy }) => deploy,
   describe: ({ services, envGroups }) => {
     const words = (what: string, chosen: Options['services']): readonly string[] =>
       chosen === undefined ? [] : [`Render ${what} ${chosen === '*' ? '(all)' : chosen.join(', ')}`]
@@ -69,9 +69,18 @@ function openSession(config: Options, context: AdapterContext): TargetSession {
   const places = async (): Promise<readonly Place[]> => (known ??= await placesOf(render, config))
   const session: TargetSession = {
     probe: async () => void (await places()),
-    current: async (names) => current(render, await places(), names, context),
+    current: async (names) =>
+      currentOf(await slotsOf(render, config, await places(), names), names, (name) =>
+        context.note(`${VENDOR}: the places do not agree about ${name}`),
+      ),
     put: async (delivery) => put(render, config, await places(), delivery, context),
-    restore: async (prior, old) => restore(render, await places(), prior, old),
+    standing: async (names) => {
+      const slots = await slotsOf(render, config, await places(), names)
+      const missing = config.create ? undefined : missingIn(slots, names)
+      if (missing !== undefined) throw nowhere(missing)
+      return standingOf(slots, names)
+    },
+    restore: async (prior, old, rest) => restore(render, config, await places(), { prior, old, rest }, context),
     close: () => Promise.resolve(),
   }
   if (config.deploy) session.deploy = async (delivery) => deploy(render, await places(), Object.keys(delivery.entries), context)
@@ -144,9 +153,24 @@ async function variables(render: Api, place: Place): Promise<ReadonlyMap<string,
   return new Map(rows.map((row) => [textIn(row, 'key', VENDOR), new Secret(textIn(row, 'value', VENDOR))]))
 }
 
-async function current(render: Api, places: readonly Place[], names: readonly string[], context: AdapterContext): Promise<Prior> {
-  const held = await Promise.all(places.map(async (place) => ({ path: place.path, values: await variables(render, place) })))
-  return priorOf(held, names, (name) => context.note(`${VENDOR}: the places do not agree about ${name}`))
+/** What the places hold under these names; a place that gets nothing written has no part in it. */
+async function slotsOf(render: Api, config: Options, places: readonly Place[], names: readonly string[]): Promise<readonly Slot[]> {
+  const slots: Slot[] = []
+  for (const { path, ...place } of places) {
+    const held = await variables(render, { path, ...place })
+    for (const name of names) {
+      const value = held.get(name)
+      if (value !== undefined) slots.push({ path, name, kept: { value } })
+      else if (config.create) slots.push({ path, name, kept: null })
+    }
+  }
+  return slots
+}
+
+function nowhere(name: string): AdapterError {
+  return new AdapterError('misconfigured', `no chosen place on ${VENDOR} has the variable ${name}`, {
+    hints: ['set it there once, or "create": true'],
+  })
 }
 
 async function put(render: Api, config: Options, places: readonly Place[], delivery: Delivery, context: AdapterContext): Promise<void> {
@@ -155,10 +179,7 @@ async function put(render: Api, config: Options, places: readonly Place[], deliv
   const held = await Promise.all(places.map((place) => variables(render, place)))
   for (const [name, value] of entries) {
     const at = places.filter((_place, i) => config.create || held[i]?.has(name) === true)
-    if (at.length === 0)
-      throw new AdapterError('misconfigured', `no chosen place on ${VENDOR} has the variable ${name}`, {
-        hints: ['set it there once, or "create": true'],
-      })
+    if (at.length === 0) throw nowhere(name)
     for (const [i, place] of at.entries()) {
       await render.call('PUT', `${place.path}/env-vars/${encodeURIComponent(name)}`, { value })
       context.note(`${VENDOR}: ${name} in ${place.name} (${i + 1}/${at.length})`)
@@ -166,16 +187,42 @@ async function put(render: Api, config: Options, places: readonly Place[], deliv
   }
 }
 
-async function restore(render: Api, places: readonly Place[], prior: Prior | undefined, old: Delivery | undefined): Promise<void> {
-  for (const place of places) {
-    const held = await variables(render, place)
-    for (const [name, value] of backOf(place.path, { ...old?.entries, ...prior })) {
-      if (!held.has(name)) continue
-      const path = `${place.path}/env-vars/${encodeURIComponent(name)}`
-      if (value === null) await render.call('DELETE', path)
-      else await render.call('PUT', path, { value: plainText(value) })
+interface Known {
+  readonly prior: Prior | undefined
+  readonly old: Delivery | undefined
+  readonly rest: Secret | undefined
+}
+
+/** Every place gets its own value back; a variable that was made goes, and its services are deployed without it. */
+async function restore(
+  render: Api,
+  config: Options,
+  places: readonly Place[],
+  { prior, old, rest }: Known,
+  context: AdapterContext,
+): Promise<void> {
+  const held = new Map<string, ReadonlyMap<string, Secret>>()
+  const emptied = new Set<Place>()
+  const backs = backsOf(
+    places.map(({ path }) => path),
+    prior,
+    old,
+    rest,
+  )
+  for (const { path, name, value, stood } of backs) {
+    const place = places.find((one) => one.path === path) ?? { path, name: path, deploys: [] }
+    const all = held.get(path) ?? (await variables(render, place))
+    held.set(path, all)
+    const now = all.get(name)
+    if (value === undefined || (now === undefined && !stood) || (value !== null && now?.equals(value) === true)) continue
+    const address = `${path}/env-vars/${encodeURIComponent(name)}`
+    if (value !== null) await render.call('PUT', address, { value: plainText(value) })
+    else {
+      await gone(render.call('DELETE', address))
+      emptied.add(place)
     }
   }
+  if (config.deploy) await deployTo(render, servicesOf([...emptied]), context)
 }
 
 /**
@@ -206,13 +253,22 @@ async function start(render: Api, id: string, name: string, context: AdapterCont
   throw failure ?? new AdapterError('bad-answer', `${VENDOR} took the deploy of ${name}, but no new one is listed`, { effect: 'unknown' })
 }
 
-/** Every service that has one of the variables, itself or by a group; all are started first, then waited for. */
+/** Every service that has one of the variables, itself or by a group. */
 async function deploy(render: Api, places: readonly Place[], names: readonly string[], context: AdapterContext): Promise<void> {
-  const services = new Map<string, string>()
+  const having: Place[] = []
   for (const place of places) {
     const held = await variables(render, place)
-    if (names.some((name) => held.has(name))) for (const { id, name } of place.deploys) services.set(id, name)
+    if (names.some((name) => held.has(name))) having.push(place)
   }
+  await deployTo(render, servicesOf(having), context)
+}
+
+function servicesOf(places: readonly Place[]): ReadonlyMap<string, string> {
+  return new Map(places.flatMap(({ deploys }) => deploys.map(({ id, name }) => [id, name] as const)))
+}
+
+/** All are started first, then waited for. */
+async function deployTo(render: Api, services: ReadonlyMap<string, string>, context: AdapterContext): Promise<void> {
   const started: { readonly id: string; readonly name: string; readonly deployId: string }[] = []
   for (const [id, name] of services) started.push({ id, name, deployId: await start(render, id, name, context) })
   for (const [i, { id, name, deployId }] of started.entries()) {

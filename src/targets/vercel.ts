@@ -1,27 +1,42 @@
 /**
  * Environment variables of Vercel projects (reference/providers.md 11; https://vercel.com/docs/environment-variables/rotating-secrets).
  *
- * A change reaches new deployments only, so the latest production deployment is made again (`forceNew`) and waited for until it is ready *and* has its aliases.
- * Earlier deployments keep the old value for as long as they live; they are counted and named. Existing variables are changed by their id, with their targets
- * and type left as they are, because an upsert of one that has several targets can conflict; new ones are `sensitive`. The answer to a create can be 201 and still
- * hold failures. Values of sensitive variables can't be read back, so none is: write-only.
+ * A key may stand in a project several times, each with its own value: per environment, per branch of
+ * preview, per custom environment. Only the variables that the configuration means are written, by their
+ * ids, with everything else on them left as it is; a key that stands there several times without a word
+ * about which is meant is refused, and so is one that comes from a variable shared by the team. Plain and
+ * encrypted variables can be read one by one, sensitive ones never: then the time of the last change is
+ * the sign of it.
+ *
+ * A change reaches new deployments only, so the latest production deployment is made again (`forceNew`)
+ * and waited for until it is ready *and* has its aliases. Earlier deployments keep the old value for as
+ * long as they live; they are counted and named. The answer to a create can be 201 and still hold failures.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
+import type { Prior } from '../core/model.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import { secretField, urlField } from '../core/schema.ts'
 import type { Secret } from '../core/secret.ts'
 import { defineTarget, type Delivery, type TargetSession } from '../core/target.ts'
-import { type Api, api, listIn, objectIn, plainText, textIn, until } from '../net/json-api.ts'
-
-const VENDOR = 'Vercel'
-const DEPLOY_LIMIT_MS = 30 * 60_000
-/** Marks what we made, so that an undo deletes nothing else. */
-const COMMENT = 'made by rotate'
-
-const FAILED: readonly string[] = ['ERROR', 'CANCELED', 'BLOCKED', 'DELETED']
-
-const environments = ['production', 'preview', 'development'] as const
+import { type Api, api, objectIn, plainText } from '../net/json-api.ts'
+import { type Back, backsOf, changed, gone, missingIn, type Slot, standingOf } from './_places.ts'
+import { redeploy } from './_vercel-deployments.ts'
+import {
+  type About,
+  at,
+  COMMENT,
+  environmentsOf,
+  isOf,
+  meant,
+  type Project,
+  projectsOf,
+  refuseShared,
+  valueOf,
+  type Variable,
+  variables,
+  VENDOR,
+} from './_vercel-variables.ts'
 
 const Config = z.strictObject({
   projects: z
@@ -34,35 +49,39 @@ const Config = z.strictObject({
     .optional()
     .meta({ description: 'Team to which the projects belong' }),
   environments: z
-    .array(z.enum(environments))
+    .array(z.string().min(1).max(100))
     .min(1)
     .optional()
-    .meta({ description: 'Only variables of these environments; default: all that exist, and production and preview for new ones' }),
+    .meta({
+      description:
+        'Only the variables of these environments: production, preview, development, or custom ones by slug or id. ' +
+        'Needed where a project has several variables of the name; without it a new one is made for production',
+      examples: [['production', 'preview']],
+    }),
+  gitBranch: z
+    .string()
+    .min(1)
+    .max(250)
+    .optional()
+    .meta({ description: 'Of preview, only the variable of this branch; otherwise only the one of all branches' }),
   create: z.boolean().default(false).meta({ description: 'Also write where the variable does not exist yet' }),
   deploy: z.boolean().default(true).meta({ description: 'Make the production deployments again and wait until they are ready' }),
   baseUrl: urlField('Of the API').default('https://api.vercel.com'),
 })
 type Options = z.output<typeof Config>
 
-interface Project {
-  readonly id: string
-  readonly name: string
-}
-
-interface Variable {
-  readonly id: string
-  readonly key: string
-  readonly made: boolean
-}
-
 export default defineTarget({
   id: 'vercel',
   title: 'Vercel projects',
   config: Config,
   readable: false,
-  deploys: true,
-  describe: ({ projects, teamId }) =>
-    `Vercel projects ${projects === '*' ? '(all)' : projects.join(', ')}${teamId === undefined ? '' : ` of ${teamId}`}`,
+  deploys: ({ deploy }) => deploy,
+  describe: ({ projects, teamId, environments, gitBranch }) => {
+    const which = [...(environments ?? []), ...(gitBranch === undefined ? [] : [`branch ${gitBranch}`])]
+    return `Vercel projects ${projects === '*' ? '(all)' : projects.join(', ')}${teamId === undefined ? '' : ` of ${teamId}`}${
+      which.length === 0 ? '' : ` (${which.join(', ')})`
+    }`
+  },
   open: (config, context) => Promise.resolve(openSession(config, context)),
 })
 
@@ -72,10 +91,11 @@ function openSession(config: Options, context: AdapterContext): TargetSession {
   const projects = async (): Promise<readonly Project[]> => (known ??= await projectsOf(vercel, config))
   const session: TargetSession = {
     probe: async () => {
-      for (const project of await projects()) await variables(vercel, config, project)
+      for (const project of await projects()) await variables(vercel, project)
     },
+    standing: async (names) => standingOf(await slotsOf(vercel, config, await projects(), names), names),
     put: async (delivery) => put(vercel, config, await projects(), delivery, context),
-    restore: async (_prior, old) => restore(vercel, config, await projects(), old, context),
+    restore: async (prior, old, rest) => restore(vercel, config, await projects(), { prior, old, rest }, context),
     close: () => Promise.resolve(),
   }
   if (config.deploy) session.deploy = async (delivery) => deploy(vercel, config, await projects(), delivery, context)
@@ -91,89 +111,175 @@ function scoped(inner: Api, teamId: string | undefined): Api {
   }
 }
 
-async function projectsOf(vercel: Api, config: Options): Promise<readonly Project[]> {
-  const all: Project[] = []
-  for (let from = ''; ;) {
-    const page = objectIn(
-      await vercel.call('GET', `/v10/projects?limit=100${from === '' ? '' : `&from=${encodeURIComponent(from)}`}`),
-      VENDOR,
-    )
-    for (const project of listIn(page['projects'], VENDOR))
-      all.push({ id: textIn(project, 'id', VENDOR), name: textIn(project, 'name', VENDOR) })
-    const next = objectIn(page['pagination'] ?? {}, VENDOR)['next']
-    if ((typeof next !== 'number' && typeof next !== 'string') || String(next) === from) break
-    from = String(next)
+/** What stands under these names, variable by variable. */
+async function slotsOf(vercel: Api, config: Options, projects: readonly Project[], names: readonly string[]): Promise<readonly Slot[]> {
+  const slots: Slot[] = []
+  for (const project of projects) {
+    const all = await variables(vercel, project)
+    for (const name of names) {
+      const found = meant(config, project, all, name)
+      if (found.length === 0 && config.create) slots.push({ path: project.id, name, kept: null })
+      for (const { id, updated, about } of found) {
+        const value = await valueOf(vercel, project.id, id, about)
+        slots.push({
+          path: `${project.id}/${id}`,
+          name,
+          kept: { ...(value === undefined ? { sign: updated } : { value }), more: { ...about } },
+        })
+      }
+    }
   }
-  const wanted = config.projects
-  if (wanted === '*') {
-    if (all.length === 0) throw new AdapterError('misconfigured', 'the token sees no project', { hints: ['a team needs "teamId"'] })
-    return all
-  }
-  return wanted.map((want) => {
-    const project = all.find(({ id, name }) => id === want || name === want)
-    if (project === undefined)
-      throw new AdapterError('misconfigured', `there is no project "${want}" that the token can see`, { hints: ['a team needs "teamId"'] })
-    return project
-  })
+  await refuseShared(vercel, config, projects, names)
+  const missing = config.create ? undefined : missingIn(slots, names)
+  if (missing !== undefined) throw nowhere(missing)
+  return slots
 }
 
-/** Of the chosen environments. */
-async function variables(vercel: Api, config: Options, project: Project): Promise<readonly Variable[]> {
-  const answer = objectIn(await vercel.call('GET', `/v10/projects/${encodeURIComponent(project.id)}/env`), VENDOR)
-  return listIn(answer['envs'], VENDOR).flatMap((env) => {
-    const { target, comment } = env
-    const targets: readonly unknown[] = Array.isArray(target) ? target : [target]
-    // Variables of a custom environment have no target of the three.
-    const fits = config.environments === undefined || targets.some((one) => config.environments?.some((name) => name === one))
-    return fits ? [{ id: textIn(env, 'id', VENDOR), key: textIn(env, 'key', VENDOR), made: comment === COMMENT }] : []
+function nowhere(name: string): AdapterError {
+  return new AdapterError('misconfigured', `no chosen project on ${VENDOR} has the variable ${name}`, {
+    hints: ['set it there once, or "create": true'],
   })
 }
 
 async function put(vercel: Api, config: Options, projects: readonly Project[], delivery: Delivery, context: AdapterContext): Promise<void> {
   const entries = Object.entries(delivery.entries)
   for (const [, value] of entries) plainText(value)
-  const held = await Promise.all(projects.map(async (project) => ({ project, variables: await variables(vercel, config, project) })))
-  const touched = config.create
-    ? held
-    : held.filter(({ variables: have }) => entries.some(([name]) => have.some(({ key }) => key === name)))
-  for (const [name] of entries)
-    if (!config.create && !touched.some(({ variables: have }) => have.some(({ key }) => key === name)))
-      throw new AdapterError('misconfigured', `no chosen project on ${VENDOR} has the variable ${name}`, {
-        hints: ['set it there once, or "create": true'],
-      })
-  for (const [i, { project, variables: have }] of touched.entries()) {
+  const writes: { readonly project: Project; readonly name: string; readonly value: Secret; readonly found: readonly Variable[] }[] = []
+  for (const project of projects) {
+    const all = await variables(vercel, project)
     for (const [name, value] of entries) {
-      const same = have.filter(({ key }) => key === name)
-      for (const { id } of same) await edit(vercel, project, id, value)
-      if (same.length === 0 && config.create) await add(vercel, config, project, name, value)
+      const found = meant(config, project, all, name)
+      if (found.length > 0 || config.create) writes.push({ project, name, value, found })
     }
-    context.note(`${VENDOR}: variables of ${project.name} (${i + 1}/${touched.length})`)
+  }
+  for (const [name] of entries) if (!writes.some((write) => write.name === name)) throw nowhere(name)
+  for (const [i, { project, name, value, found }] of writes.entries()) {
+    for (const { id } of found) await edit(vercel, project.id, id, value)
+    if (found.length === 0) await add(vercel, project, name, value, newOnes(config, project))
+    context.note(`${VENDOR}: ${name} in ${project.name} (${i + 1}/${writes.length})`)
   }
 }
 
-/** Without `key`, `type` and `target`: they stay, and a sensitive variable refuses them. */
-async function edit(vercel: Api, project: Project, id: string, value: Secret): Promise<void> {
-  await vercel.call('PATCH', `/v9/projects/${encodeURIComponent(project.id)}/env/${encodeURIComponent(id)}`, { value: plainText(value) })
+/** Without `key`, and without what is to stay: a sensitive variable refuses them. */
+async function edit(
+  vercel: Api,
+  projectId: string,
+  id: string,
+  value: Secret,
+  more: Readonly<Record<string, unknown>> = {},
+): Promise<void> {
+  await vercel.call('PATCH', `${at(projectId)}/env/${encodeURIComponent(id)}`, { value: plainText(value), ...more })
 }
 
-async function add(vercel: Api, config: Options, project: Project, key: string, value: Secret): Promise<void> {
-  const target = (config.environments ?? ['production', 'preview']).filter((one) => one !== 'development')
-  // A sensitive variable can't exist for development.
-  const wanted = [
+/** A sensitive variable can't exist for development, and only one of preview alone has a branch. */
+function newOnes(config: Options, { custom }: Project): readonly Readonly<Record<string, unknown>>[] {
+  const { gitBranch } = config
+  const wanted = environmentsOf(config) ?? ['production']
+  const target = wanted.filter((name) => name === 'production' || (name === 'preview' && gitBranch === undefined))
+  const customEnvironmentIds = [...new Set(custom.values())]
+  return [
     ...(target.length === 0 ? [] : [{ type: 'sensitive', target }]),
-    ...(config.environments?.includes('development') === true ? [{ type: 'encrypted', target: ['development'] }] : []),
-  ]
-  const body = wanted.map((part) => ({ key, value: plainText(value), comment: COMMENT, ...part }))
-  const answer = objectIn(await vercel.call('POST', `/v10/projects/${encodeURIComponent(project.id)}/env?upsert=true`, body), VENDOR)
-  const [failed] = listIn(answer['failed'] ?? [], VENDOR)
+    ...(gitBranch !== undefined && wanted.includes('preview') ? [{ type: 'sensitive', target: ['preview'], gitBranch }] : []),
+    ...(customEnvironmentIds.length === 0 ? [] : [{ type: 'sensitive', target: [], customEnvironmentIds }]),
+    ...(wanted.includes('development') ? [{ type: 'encrypted', target: ['development'] }] : []),
+  ].map((part) => ({ ...part, comment: COMMENT }))
+}
+
+/** One that was made meanwhile is not overwritten: the vendor refuses the second. */
+async function add(
+  vercel: Api,
+  project: Pick<Project, 'id' | 'name'>,
+  key: string,
+  value: Secret,
+  wanted: readonly Readonly<Record<string, unknown>>[],
+): Promise<void> {
+  const body = wanted.map((part) => ({ key, value: plainText(value), ...part }))
+  const answer = await vercel.call('POST', `/v10/projects/${encodeURIComponent(project.id)}/env`, body, 'once')
+  const list = typeof answer === 'object' && answer !== null && 'failed' in answer ? answer.failed : undefined
+  const failed: unknown = Array.isArray(list) ? list[0] : undefined
   if (failed === undefined) return
-  const { code } = objectIn(failed['error'] ?? {}, VENDOR)
+  const { code } = objectIn(objectIn(failed, VENDOR)['error'] ?? {}, VENDOR)
   const why = typeof code === 'string' && /^[A-Za-z_]{1,60}$/.test(code) ? code : 'no reason given'
   throw new AdapterError('failed', `${VENDOR} did not take ${key} in ${project.name}: ${why}`, { effect: 'unknown', retryable: false })
 }
 
-/** Without an old version only what we made ourselves goes; what somebody else put there can't be read, so it can't be put back, and is left. */
+interface Known {
+  readonly prior: Prior | undefined
+  readonly old: Delivery | undefined
+  readonly rest: Secret | undefined
+}
+
+/** Every variable gets its own value and attributes back, by its id; what we made goes. */
 async function restore(
+  vercel: Api,
+  config: Options,
+  projects: readonly Project[],
+  { prior, old, rest }: Known,
+  context: AdapterContext,
+): Promise<void> {
+  if (rest === undefined) return restoreOlder(vercel, config, projects, old, context)
+  const lists = new Map<string, readonly Variable[]>()
+  const emptied = new Set<Project>()
+  for (const back of backsOf([], prior, old, rest)) {
+    const [projectId = '', id = ''] = back.path.split('/')
+    const all = lists.get(projectId) ?? (await variables(vercel, { id: projectId }))
+    lists.set(projectId, all)
+    const project = projects.find((one) => one.id === projectId) ?? { id: projectId, name: projectId, account: '', custom: new Map() }
+    if (back.value !== null) await putBack(vercel, project, back, all, id, context)
+    else if (await removeMade(vercel, config, project, back.name, all, context)) emptied.add(project)
+  }
+  if (config.deploy && emptied.size > 0) await redeploy(vercel, [...emptied], old?.id, context)
+}
+
+async function putBack(
+  vercel: Api,
+  project: Project,
+  { name, value, sign, more }: Back,
+  all: readonly Variable[],
+  id: string,
+  context: AdapterContext,
+): Promise<void> {
+  const now = all.find((one) => one.id === id) ?? all.find((one) => one.key === name && same(one.about, more))
+  // Nobody has written to it since it was looked at.
+  if (now?.id === id && sign !== undefined && sign === now.updated) return
+  if (value === undefined || value === null)
+    return context.note(`${VENDOR}: what ${name} held in ${project.name} can not be read, so what was written to it stays`)
+  if (now === undefined) {
+    const wanted = Object.fromEntries(Object.entries(more).filter(([, part]) => part !== null && part !== ''))
+    return add(vercel, project, name, value, [wanted])
+  }
+  const otherwise = changed(more, { ...now.about })
+  const held = await valueOf(vercel, project.id, now.id, now.about)
+  if (held?.equals(value) === true && Object.keys(otherwise).length === 0) return
+  await edit(vercel, project.id, now.id, value, otherwise)
+}
+
+/** For the same environments and branch: a key stands only once for each. */
+function same(about: About, more: Readonly<Record<string, unknown>>): boolean {
+  const { target, gitBranch, customEnvironmentIds } = about
+  return Object.keys(changed({ target, gitBranch, customEnvironmentIds }, more)).length === 0
+}
+
+/** Those that this configuration makes, and that are marked as made by it. Was there one? */
+async function removeMade(
+  vercel: Api,
+  config: Options,
+  project: Project,
+  name: string,
+  all: readonly Variable[],
+  context: AdapterContext,
+): Promise<boolean> {
+  const wanted = environmentsOf(config)
+  const mine = all
+    .filter(({ key, made }) => key === name && made)
+    .filter((one) => wanted?.some((environment) => isOf(one, environment, config, project)) ?? true)
+  for (const { id } of mine) await gone(vercel.call('DELETE', `${at(project.id)}/env/${encodeURIComponent(id)}`))
+  if (mine.length > 0) context.note(`${VENDOR}: ${name} removed from ${project.name}`)
+  return mine.length > 0
+}
+
+/** A run of an older program has noted nothing of what stood there. */
+async function restoreOlder(
   vercel: Api,
   config: Options,
   projects: readonly Project[],
@@ -181,14 +287,13 @@ async function restore(
   context: AdapterContext,
 ): Promise<void> {
   for (const project of projects) {
-    for (const { id, key, made } of await variables(vercel, config, project)) {
-      const value = old?.entries[key]
-      if (value !== undefined) await edit(vercel, project, id, value)
-      else if (old === undefined && made) {
-        await vercel.call('DELETE', `/v9/projects/${encodeURIComponent(project.id)}/env/${encodeURIComponent(id)}`)
-        context.note(`${VENDOR}: ${key} removed from ${project.name}`)
-      }
+    const all = await variables(vercel, project)
+    for (const name of new Set(all.map(({ key }) => key))) {
+      const value = old?.entries[name]
+      if (value !== undefined) for (const { id } of meant(config, project, all, name)) await edit(vercel, project.id, id, value)
     }
+    if (old === undefined)
+      context.note(`${VENDOR}: what was written to ${project.name} stays, because nothing was noted of what stood there`)
   }
 }
 
@@ -199,70 +304,12 @@ async function deploy(
   delivery: Delivery,
   context: AdapterContext,
 ): Promise<void> {
-  const started: { readonly project: Project; readonly id: string; readonly earlier: number }[] = []
+  const having: Project[] = []
   for (const project of projects) {
-    const have = await variables(vercel, config, project)
-    if (!have.some(({ key }) => Object.hasOwn(delivery.entries, key))) continue
-    // Asked for by themselves: among the newest of all kinds a production deployment may be hidden by a hundred previews.
-    const production = await deployments(vercel, project, '&target=production')
-    const ready = production.filter(({ state }) => state === 'READY')
-    const mine = production.find(({ state, meta }) => meta['rotateDelivery'] === delivery.id && !FAILED.includes(state))
-    const base = ready.find(({ substate }) => substate === 'PROMOTED') ?? ready[0]
-    if (mine !== undefined) started.push({ project, id: mine.id, earlier: ready.length - (mine.state === 'READY' ? 1 : 0) })
-    else if (base === undefined)
-      context.note(`${VENDOR}: ${project.name} has no production deployment yet; its first one will take the value`)
-    else started.push({ project, id: await again(vercel, project, base.id, delivery.id), earlier: ready.length })
+    const all = await variables(vercel, project)
+    const found = Object.keys(delivery.entries).flatMap((name) => meant(config, project, all, name))
+    if (found.some(({ about }) => about.target.includes('production'))) having.push(project)
+    else if (found.length > 0) context.note(`${VENDOR}: ${project.name} takes the value with its next deployments; none is of production`)
   }
-  for (const [i, { project, id, earlier }] of started.entries()) {
-    await until(`the deployment of ${project.name} on ${VENDOR}`, context, DEPLOY_LIMIT_MS, () => isLive(vercel, project, id))
-    context.note(`${VENDOR}: ${project.name} is deployed (${i + 1}/${started.length})`)
-    if (earlier > 0)
-      context.note(
-        `${VENDOR}: ${earlier} earlier production deployments of ${project.name} (instant rollback), and its previews, still hold the value they were made with`,
-      )
-  }
-}
-
-interface Deployment {
-  readonly id: string
-  readonly state: string
-  readonly substate: unknown
-  readonly meta: Readonly<Record<string, unknown>>
-}
-
-/** The newest hundred, newest first, in whatever state. */
-async function deployments(vercel: Api, project: Project, filter: string): Promise<readonly Deployment[]> {
-  const answer = objectIn(
-    await vercel.call('GET', `/v7/deployments?projectId=${encodeURIComponent(project.id)}&limit=100${filter}`),
-    VENDOR,
-  )
-  return listIn(answer['deployments'], VENDOR).map((one) => ({
-    id: textIn(one, 'uid', VENDOR),
-    state: textIn(one, 'readyState', VENDOR),
-    substate: one['readySubstate'],
-    meta: objectIn(one['meta'] ?? {}, VENDOR),
-  }))
-}
-
-/** As the vendor's own `vercel redeploy` does it; without `target` it would be a preview. */
-async function again(vercel: Api, project: Project, deploymentId: string, delivery: string): Promise<string> {
-  const body = { deploymentId, meta: { action: 'redeploy', rotateDelivery: delivery }, name: project.name, target: 'production' }
-  return textIn(objectIn(await vercel.call('POST', '/v13/deployments?forceNew=1', body), VENDOR), 'id', VENDOR)
-}
-
-async function isLive(vercel: Api, project: Project, id: string): Promise<boolean> {
-  const answer = objectIn(await vercel.call('GET', `/v13/deployments/${encodeURIComponent(id)}`), VENDOR)
-  const state = textIn(answer, 'readyState', VENDOR)
-  const failed =
-    ['ERROR', 'CANCELED', 'BLOCKED', 'DELETED'].includes(state) || (answer['aliasError'] !== undefined && answer['aliasError'] !== null)
-  if (failed)
-    throw new AdapterError(
-      'failed',
-      `the deployment of ${project.name} on ${VENDOR} ended as ${/^[A-Z]{1,40}$/.test(state) ? state : 'unknown'}`,
-      {
-        effect: 'applied',
-        retryable: false,
-      },
-    )
-  return state === 'READY' && Boolean(answer['aliasAssigned'])
+  await redeploy(vercel, having, delivery.id, context)
 }

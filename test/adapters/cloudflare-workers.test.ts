@@ -9,10 +9,14 @@ import { delivery } from '../fakes/delivery.ts'
 
 targetSuite('cloudflare-workers', workers, async () => {
   const fake = await new FakeCloudflare().start()
-  const [one, two] = [fake.script('one'), fake.script('two')]
+  const [one, two] = [fake.script('one', { OTHER: 'kept by people' }), fake.script('two')]
   return {
     config: { accountId: fake.accountId, scripts: ['one', 'two'], token: fake.token, create: true, baseUrl: fake.url },
     read: (name) => (one.get(name) === two.get(name) ? one.get(name) : 'they differ'),
+    stands: (name, value) => {
+      for (const script of [one, two]) script.set(name, value)
+    },
+    others: () => one.get('OTHER'),
     failNext: () => void fake.faults.push({ method: 'PUT', path: /secrets/, status: 403 }),
     secrets: [fake.token],
     stop: () => fake.stop(),
@@ -40,14 +44,37 @@ test('only where the secret exists, unless it may be made; others keep theirs', 
   expect([api.get('API_KEY'), site.get('API_KEY')]).toEqual(['newer-value', 'newer-value'])
 })
 
-test('an undo writes the older value where the secret is, makes none, and without an older value says that it can do nothing', async () => {
+test('an undo of a run of an older program writes the older value where the secret is, and without one says that it can do nothing', async () => {
   const [api, site] = [fake.script('api', { API_KEY: 'old' }), fake.script('site')]
   const session = await open()
   await session.put(delivery('new-value'))
   await session.restore(undefined, delivery('old'))
   expect([api.get('API_KEY'), site.size]).toEqual(['old', 0])
   await session.restore(undefined, undefined)
-  expect(context.notes.at(-1)).toContain('can not be read')
+  expect(context.notes.at(-1)).toContain('nothing was noted')
+})
+
+test('what stands there can be neither read nor known later; what was made goes', async () => {
+  const [api, site] = [fake.script('api', { API_KEY: 'of people' }), fake.script('site')]
+  const session = await open({ create: true })
+  const stood = await session.standing?.(['API_KEY'])
+  expect([stood?.values, stood?.hidden]).toEqual([{}, { API_KEY: null }])
+  await session.put(delivery('new-value'))
+  await session.restore({}, undefined, stood?.rest)
+  expect(context.notes.at(-1)).toContain('API_KEY in api held can not be read')
+  expect([Object.fromEntries(api), site.size]).toEqual([{ API_KEY: 'new-value' }, 0])
+  await session.restore({}, delivery('old'), stood?.rest)
+  expect(Object.fromEntries(api)).toEqual({ API_KEY: 'old' })
+})
+
+test('a removal whose first answer is lost is done', async () => {
+  const api = fake.script('api')
+  const session = await open({ scripts: ['api'], create: true })
+  const stood = await session.standing?.(['API_KEY'])
+  await session.put(delivery('new-value'))
+  fake.faults.push({ method: 'DELETE', path: /secrets/, status: 503, after: true })
+  await session.restore(stood?.values, undefined, stood?.rest)
+  expect(api.size).toBe(0)
 })
 
 test('what can not work is said before anything is written', async () => {

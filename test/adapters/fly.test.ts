@@ -19,6 +19,11 @@ targetSuite('fly', flyTarget, () => {
       const [a, b] = ['one', 'two'].map((app) => fly.app(app).secrets[name])
       return a === b ? a : 'they differ'
     },
+    stands: (name, value) =>
+      fly.change(({ apps }) => {
+        for (const app of Object.values(apps)) app.secrets[name] = value
+      }),
+    others: () => fly.app('one').secrets['OTHER'],
     failNext: () => fly.fail({ call: 'secrets import', stderr: `no: ${token} first-value-of-version-3` }),
     secrets: [token, 'kept by people'],
     stop: () => Promise.resolve(fly.remove()),
@@ -84,7 +89,7 @@ test.each(['', 'a\rb', '""x', '"""', 'several\nlines with """ inside', 'x'.repea
   },
 )
 
-test('an undo writes the older value where the secret is, and without one says that it can do nothing', async () => {
+test('an undo of a run of an older program writes the older value where the secret is, and without one says that it can do nothing', async () => {
   fly.add('api', { API_KEY: 'old' })
   fly.add('site')
   const session = await open()
@@ -92,7 +97,24 @@ test('an undo writes the older value where the secret is, and without one says t
   await session.restore(undefined, delivery('old'))
   expect([fly.app('api').secrets, fly.app('site').secrets]).toEqual([{ API_KEY: 'old' }, {}])
   await session.restore(undefined, undefined)
-  expect(context.notes.at(-1)).toContain('can not be read')
+  expect(context.notes.at(-1)).toContain('nothing was noted')
+})
+
+test('an undo leaves what nobody wrote to, takes what was made from the machines too, and says what it can not put back', async () => {
+  fly.add('api', { API_KEY: 'of people' })
+  fly.add('site')
+  const session = await open({ create: true })
+  const stood = await session.standing?.(['API_KEY'])
+  expect([stood?.values, Object.keys(stood?.hidden ?? {})]).toEqual([{}, ['API_KEY']])
+  await session.restore({}, delivery('old'), stood?.rest)
+  expect(fly.app('api').secrets, 'nothing was written to it').toEqual({ API_KEY: 'of people' })
+  await session.put(delivery('new-value'))
+  await session.deploy?.(delivery('new-value'))
+  await session.restore({}, undefined, stood?.rest)
+  expect(context.notes.at(-1)).toContain('API_KEY in api held can not be read')
+  expect([fly.app('api').secrets, fly.app('site')]).toEqual([{ API_KEY: 'new-value' }, { secrets: {}, machines: [{}, {}] }])
+  await session.restore({}, delivery('old'), stood?.rest)
+  expect(fly.app('api').secrets).toEqual({ API_KEY: 'old' })
 })
 
 test('what went wrong, in our words, and without what fly was told', async () => {

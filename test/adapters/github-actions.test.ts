@@ -1,3 +1,4 @@
+import { rmSync } from 'node:fs'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { jsonSchema, parseConfig } from '../../src/core/schema.ts'
 import type { TargetSession } from '../../src/core/target.ts'
@@ -19,13 +20,25 @@ const ORG = '/orgs/octo-org/actions/secrets'
 const suite = (name: string, path: string, config: Record<string, unknown>): void =>
   targetSuite(name, actions, async () => {
     const fake = await new FakeGithub().start()
-    const place = fake.place(path)
+    const place = fake.place(path, { OTHER: 'kept by people' })
+    fake.now += 60_000
     const token = fake.token('writer', { scopes: ['repo', 'admin:org'] })
     return {
       config: { token, create: true, baseUrl: fake.url, ...config },
       read: (name) => place.secrets.get(name)?.value,
+      stands: (name, value) => {
+        const date = new Date(fake.now - 3_600_000).toISOString()
+        const access = place.organization ? { visibility: 'selected', selected: [7, 9, 11] } : {}
+        place.secrets.set(name, { value, created_at: date, updated_at: date, ...access })
+      },
+      attributes: (name) => {
+        const { visibility, selected } = place.secrets.get(name) ?? {}
+        return [place.secrets.has(name), visibility, selected]
+      },
+      others: () => place.secrets.get('OTHER'),
+      tick: () => void (fake.now += 5000),
       failNext: () => void fake.faults.push({ method: 'PUT', path: /secrets/, answer: { status: 409 } }),
-      secrets: [token],
+      secrets: [token, 'kept by people'],
       stop: () => fake.stop(),
     }
   })
@@ -193,7 +206,7 @@ describe('github-actions', () => {
     })
   })
 
-  test('undo: the old value goes back where the secret is, and nothing is ever deleted', async () => {
+  test('undo of a run of an older program: the old value goes back where the secret is, and nothing is deleted', async () => {
     const [app, site] = [fake.place(REPO, { API_KEY: 'old' }), fake.place(SITE)]
     const session = await open({ repositories: ['octo/app', 'octo/site'] })
     await session.put(delivery('new-value'))
@@ -201,7 +214,47 @@ describe('github-actions', () => {
     expect([values(app), values(site)]).toEqual([{ API_KEY: 'old' }, {}])
     await session.restore(undefined, undefined)
     expect(values(app)).toEqual({ API_KEY: 'old' })
-    expect(context.notes.at(-1)).toContain('can not be read')
+    expect(context.notes.at(-1)).toContain('nothing was noted')
+  })
+
+  test('an undo leaves what nobody wrote to, removes what was made, and says what it can not put back', async () => {
+    const [app, site] = [fake.place(REPO, { API_KEY: 'of people' }), fake.place(SITE)]
+    fake.now += 60_000
+    const session = await open({ repositories: ['octo/app', 'octo/site'], create: true })
+    const stood = await session.standing?.(['API_KEY'])
+    expect([stood?.values, Object.keys(stood?.hidden ?? {})]).toEqual([{}, ['API_KEY']])
+    await session.restore({}, delivery('old'), stood?.rest)
+    expect([values(app), puts()], 'nothing was written to it').toEqual([{ API_KEY: 'of people' }, []])
+    await session.put(delivery('new-value'))
+    expect(values(site)).toEqual({ API_KEY: 'new-value' })
+    await session.restore({}, undefined, stood?.rest)
+    expect(context.notes.at(-1)).toContain('API_KEY in octo/app held can not be read')
+    expect([values(app), values(site)]).toEqual([{ API_KEY: 'new-value' }, {}])
+    await session.restore({}, delivery('old'), stood?.rest)
+    expect(values(app)).toEqual({ API_KEY: 'old' })
+  })
+
+  test('a date of this very second proves nothing: what was written since is taken back', async () => {
+    const app = fake.place(REPO, { API_KEY: 'old' })
+    const session = await open({ repositories: ['octo/app'] })
+    const stood = await session.standing?.(['API_KEY'])
+    await session.put(delivery('new-value'))
+    await session.restore({ API_KEY: delivery('old').entries['API_KEY'] ?? null }, undefined, stood?.rest)
+    expect(values(app)).toEqual({ API_KEY: 'old' })
+  })
+
+  test('those who might use a secret of an organization may use it again, whatever was changed since', async () => {
+    const place = fake.place(ORG, { API_KEY: 'old' })
+    const held = () => place.secrets.get('API_KEY')
+    Object.assign(held() ?? {}, { visibility: 'selected', selected: [7, 9] })
+    fake.now += 60_000
+    const session = await open({ organization: 'octo-org' })
+    const stood = await session.standing?.(['API_KEY'])
+    await session.put(delivery('new-value'))
+    expect(held()).toMatchObject({ value: 'new-value', visibility: 'selected', selected: [7, 9] })
+    Object.assign(held() ?? {}, { visibility: 'all', selected: undefined })
+    await session.restore({ API_KEY: delivery('old').entries['API_KEY'] ?? null }, undefined, stood?.rest)
+    expect(held()).toMatchObject({ value: 'old', visibility: 'selected', selected: [7, 9] })
   })
 
   test.each([
@@ -262,32 +315,87 @@ describe('through the built program', () => {
   const path = 'production/app/API_KEY'
   const first = 'first-value-0123456789abc'
 
-  const setUp = async (...more: readonly string[]) => {
+  const setUp = async (more: Readonly<Record<string, unknown>>, secrets: Readonly<Record<string, string>>, ...check: readonly string[]) => {
     fake.now = Date.now()
-    const app = fake.place(REPO, { API_KEY: first })
+    const app = fake.place(REPO, secrets)
     const hook = await world.hook({ overlap: true, live: [first] })
     await world.ok(['set', path], { input: first })
-    const target = option('--target', { type: 'github-actions', repositories: ['octo/app'], token, baseUrl: fake.url })
-    await world.ok(['schedule', 'set', path, '--provider', 'custom', '--interval', '30', '--config', configOf(hook), ...target, ...more])
+    const target = option('--target', { type: 'github-actions', repositories: ['octo/app'], token, baseUrl: fake.url, ...more })
+    await world.ok(['schedule', 'set', path, '--provider', 'custom', '--interval', '30', '--config', configOf(hook), ...target, ...check])
     return { app, hook }
   }
 
+  test('what people have put there is refused before anything is made', async () => {
+    const { app, hook } = await setUp({}, { API_KEY: first })
+    const asked = await world.run(['target', 'test', path])
+    expect([asked.code, asked.stderr]).toEqual([25, expect.stringMatching(/fail github-actions .*can be neither read nor known/)])
+    const run = await world.run(['rotate', path])
+    expect(run.code, run.stderr).toBe(20)
+    expect(run.stderr).toMatch(/what stands under API_KEY can be neither read nor known/)
+    expect(run.stderr).toContain('"irreversible": true')
+    expect([values(app), hook.live, puts()]).toEqual([{ API_KEY: first }, [first], []])
+  })
+
   test('the box that the bundled program closes is opened at the far side', async () => {
-    const { app } = await setUp()
+    const { app } = await setUp({ irreversible: true }, { API_KEY: first })
     expect((await world.ok(['target', 'test', path])).stdout).toMatch(/^ok {3}github-actions /m)
-    expect((await world.ok(['plan', path])).stdout).toContain('GitHub Actions secrets of octo/app (write-only: can not be read back)')
+    expect((await world.ok(['plan', path])).stdout).toContain(
+      'GitHub Actions secrets of octo/app (write-only: can not be read back; irreversible: an undo delivers',
+    )
     await world.ok(['rotate', path])
     expect(values(app)['API_KEY']).toBe(await world.get(path))
     expect(values(app)['API_KEY']).not.toBe(first)
     expectNoTrace(world.box, token)
   })
 
-  test('a red check puts the old value back', async () => {
+  test('a red check puts the old value back, where the operator has said that it may', async () => {
     const script = world.script('red', 'exit 1')
-    const { app } = await setUp(...option('--check', { type: 'exec', run: [script] }))
+    const { app } = await setUp({ irreversible: true }, { API_KEY: first }, ...option('--check', { type: 'exec', run: [script] }))
     const run = await world.run(['rotate', path])
     expect(run.code, run.stderr).toBe(20)
     expect(puts()).toHaveLength(2)
     expect(values(app)).toEqual({ API_KEY: first })
+  })
+
+  test('where nothing stood nothing stands after an undo; our own last write is known, also after it was put back', async () => {
+    const script = world.script('check', `test ! -e ${world.box.path('red')}`)
+    const { app } = await setUp({ create: true }, {}, ...option('--check', { type: 'exec', run: [script] }))
+    const red = async (): Promise<void> => {
+      world.script('red', '')
+      const run = await world.run(['rotate', path])
+      expect(run.code, run.stderr).toBe(20)
+      expect(run.stderr).toContain('Everything was undone')
+      rmSync(world.box.path('red'))
+    }
+    await red()
+    expect(values(app)).toEqual({})
+    await world.ok(['rotate', path])
+    const second = await world.get(path)
+    expect(values(app)).toEqual({ API_KEY: second })
+    for (const _again of [1, 2]) {
+      fake.now += 60_000
+      await red()
+      expect(values(app)).toEqual({ API_KEY: second })
+    }
+    // Somebody else writes: from now on what stands there is not known any more.
+    fake.now += 60_000
+    Object.assign(app.secrets.get('API_KEY') ?? {}, { value: 'of people', updated_at: new Date(fake.now).toISOString() })
+    const run = await world.run(['rotate', path])
+    expect(run.code, run.stderr).toBe(20)
+    expect(run.stderr).toMatch(/what stands under API_KEY can be neither read nor known/)
+    expect(values(app)).toEqual({ API_KEY: 'of people' })
+  })
+
+  test('the value before stands beside it while it is in grace, and what was written when that ended is known, too', async () => {
+    const { app } = await setUp({ create: true, previous: true }, {})
+    for (const round of [1, 2]) {
+      const before = await world.get(path)
+      await world.ok(['rotate', path])
+      expect(values(app), `round ${round}`).toEqual({ API_KEY: await world.get(path), API_KEY_PREVIOUS: before })
+      fake.now += 60_000
+      await world.ok(['revoke', path])
+      expect(values(app), `round ${round}`).toEqual({ API_KEY: await world.get(path), API_KEY_PREVIOUS: await world.get(path) })
+      fake.now += 60_000
+    }
   })
 })

@@ -14,6 +14,22 @@ targetSuite('gitlab-ci', gitlab, async () => {
   return {
     config: { projects: ['team/app'], groups: ['7'], token: fake.token, create: true, baseUrl: fake.url },
     read: (name) => (value(one, name) === value(two, name) ? value(one, name) : 'they differ'),
+    stands: (name, set) => {
+      const about = { value: set, raw: true, protected: true, variable_type: 'file', description: 'made by people', scope: 'production' }
+      for (const all of [one, two]) all.push(fake.variable({ key: name, ...about }))
+    },
+    attributes: (name) => [one, two].map((all) => all.filter(({ key }) => key === name).map(({ value: _value, ...about }) => about)),
+    several: (name) => {
+      for (const scope of ['*', 'production', 'review/*']) one.push(fake.variable({ key: name, scope, value: `value of ${scope}` }))
+      return {
+        says: [/3 times in team\/app/, /\*; production; review\/\*/, /"environmentScope"/],
+        choice: { environmentScope: 'production', projects: ['team/app'], groups: undefined, create: false },
+        values: () => ({
+          meant: one.filter(({ scope }) => scope === 'production').map((found) => found.value),
+          others: one.filter(({ scope }) => scope !== 'production').map((found) => found.value),
+        }),
+      }
+    },
     failNext: () => void fake.faults.push({ method: 'POST', path: /variables/, status: 403 }),
     secrets: [fake.token],
     stop: () => fake.stop(),
@@ -53,10 +69,10 @@ test('only where it exists, unless it may be made; then masked, raw, and taken a
   expect([one.map(({ value }) => value), two]).toEqual([['new-value-0001'], []])
   expect(context.notes).toEqual(['GitLab: API_KEY in team/app (1/1)'])
   const session = await open({ projects: ['team/app', '9'], create: true })
-  const prior = await session.current?.(['API_KEY'])
+  const stood = await session.standing?.(['API_KEY'])
   await session.put(delivery('new-value-0002'))
   expect(two).toMatchObject([{ key: 'API_KEY', value: 'new-value-0002', masked: true, raw: true, scope: '*' }])
-  await session.restore(prior, delivery('old-value'))
+  await session.restore(stood?.values, delivery('old-value'), stood?.rest)
   expect([one.map(({ value }) => value), two]).toEqual([['new-value-0001'], []])
 })
 
@@ -77,7 +93,6 @@ test('what is on later pages counts', async () => {
 })
 
 test.each([
-  ['a hidden variable', { key: 'API_KEY', hidden: true, masked: true }, 'new-value-0001', /hidden/],
   ['a value that a masked one does not take', { key: 'API_KEY', value: 'old-value', masked: true }, 'ü\nü', /does not take the value/],
   ['a name that is nowhere', { key: 'OTHER' }, 'new-value-0001', /no chosen place/],
 ])('%s is refused, with what to do, and nothing is written', async (_what, variable, value, says) => {
@@ -89,9 +104,45 @@ test.each([
   expect(JSON.stringify(all)).toBe(before)
 })
 
-test('a hidden one is not taken for empty when it is read, and a token that may not is told at once', async () => {
+test('a hidden one is not taken for empty when it is read: it is there, nobody is shown it, and nothing shows a write', async () => {
+  const all = fake.owner('projects/team/app', { key: 'API_KEY', value: 'never shown', hidden: true, masked: true })
+  const session = await open()
+  expect(await session.current?.(['API_KEY'])).toEqual({})
+  const stood = await session.standing?.(['API_KEY'])
+  expect([stood?.values, stood?.hidden]).toEqual([{}, { API_KEY: null }])
+  await session.put(delivery('new-value-0001'))
+  await session.restore(stood?.values ?? {}, undefined, stood?.rest)
+  expect(all.map(({ value }) => value)).toEqual(['new-value-0001'])
+  expect(context.notes.at(-1)).toContain('can not be read, so what was written to it stays')
+  await session.restore(stood?.values ?? {}, delivery('old-value-0001'), stood?.rest)
+  expect(all.map(({ value, masked }) => [value, masked])).toEqual([['old-value-0001', true]])
+})
+
+test('an undo takes back what was set with the value, and a run of an older program puts its value back too', async () => {
+  const [variable] = fake.owner('projects/team/app', { key: 'API_KEY', value: 'old-value', raw: false, description: 'by people' })
+  const session = await open()
+  const stood = await session.standing?.(['API_KEY'])
+  await session.put(delivery('with-$HOME-in-it'))
+  expect(variable?.raw).toBe(true)
+  await session.restore(stood?.values, delivery('other'), stood?.rest)
+  expect(variable).toMatchObject({ value: 'old-value', raw: false, description: 'by people' })
+  await session.put(delivery('with-$HOME-in-it'))
+  await session.restore(stood?.values, delivery('other'))
+  expect(variable).toMatchObject({ value: 'old-value' })
+})
+
+test('what somebody has taken away since is put back with all that was set on it', async () => {
+  const all = fake.owner('projects/team/app', { key: 'API_KEY', value: 'old-value', protected: true, raw: true, description: 'by people' })
+  const session = await open()
+  const before = structuredClone(all)
+  const stood = await session.standing?.(['API_KEY'])
+  all.splice(0)
+  await session.restore(stood?.values, undefined, stood?.rest)
+  expect(all).toEqual(before)
+})
+
+test('a token that may not is told at once', async () => {
   fake.owner('projects/team/app', { key: 'API_KEY', hidden: true })
-  await expect((await open()).current?.(['API_KEY'])).rejects.toMatchObject({ code: 'misconfigured' })
   await expect((await open({ token: 'wrong-token-0000' })).probe()).rejects.toMatchObject({ code: 'denied', effect: 'none' })
   await expect((await open({ projects: ['team/none'] })).probe()).rejects.toMatchObject({ code: 'missing' })
 })

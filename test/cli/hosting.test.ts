@@ -26,7 +26,7 @@ afterEach(async () => {
 
 /** The check is green when everything that runs has the value that is presented. */
 async function setUp() {
-  const sites = [vercel.project('site', { API_KEY: first }), vercel.project('admin', { API_KEY: first })]
+  const sites = [vercel.project('site', { API_KEY: first }, 'encrypted'), vercel.project('admin', { API_KEY: first }, 'plain')]
   const services = [render.service('api', { API_KEY: first }), render.service('worker', { API_KEY: first })]
   const running = (): readonly (string | undefined)[] => [
     ...sites.map((id) => vercel.projects.get(id)?.running.get('API_KEY')),

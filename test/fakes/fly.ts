@@ -2,6 +2,7 @@
  * The program `fly` with the secrets and machines behind it, run as a process (reference/providers.md 18; how it reads stdin and what it prints is from its source,
  * internal/command/secrets of https://github.com/superfly/flyctl: parser.go, import.go, list.go, deploy.go).
  */
+import { createHash } from 'node:crypto'
 import { fileURLToPath } from 'node:url'
 import { FakeProgram, type Invocation, play, type Reply } from './program.ts'
 
@@ -35,6 +36,8 @@ export class FakeFly extends FakeProgram<FlyState> {
 
 const error = (text: string): Reply => ({ code: 1, stderr: `Error: ${text}\n` })
 
+const digestOf = (value: string): string => createHash('sha256').update(`salt of the app ${value}`).digest('hex').slice(0, 16)
+
 /** parser.go, line by line. */
 function parsed(text: string): Record<string, string> | undefined {
   const secrets: Record<string, string> = {}
@@ -66,7 +69,7 @@ function answer({ argv, env, piped, flag }: Invocation, state: FlyState): Reply 
   const [group, verb] = argv
   if (group !== 'secrets') return error('unknown command')
   if (verb === 'list') {
-    const rows = Object.keys(app.secrets).map((name) => ({ name, digest: 'c0ffee', status: 'Deployed' }))
+    const rows = Object.entries(app.secrets).map(([name, value]) => ({ name, digest: digestOf(value), status: 'Deployed' }))
     return { code: 0, stdout: argv.includes('--json') ? JSON.stringify(rows) : 'NAME\tDIGEST' }
   }
   if (verb === 'import') {
@@ -75,6 +78,9 @@ function answer({ argv, env, piped, flag }: Invocation, state: FlyState): Reply 
       return error(`Failed to parse secrets from stdin: Secrets must be provided as NAME=VALUE pairs (${piped ?? ''} is invalid)`)
     if (Object.keys(secrets).length === 0) return error('requires at least one SECRET=VALUE pair')
     Object.assign(app.secrets, secrets)
+    if (argv.includes('--stage')) return { code: 0, stdout: 'Secrets have been staged, but not set on VMs.' }
+  } else if (verb === 'unset') {
+    for (const name of argv.slice(2, argv.indexOf('--app'))) delete app.secrets[name]
     if (argv.includes('--stage')) return { code: 0, stdout: 'Secrets have been staged, but not set on VMs.' }
   } else if (verb !== 'deploy') return error('unknown command')
   if (app.machines.length === 0)

@@ -223,6 +223,7 @@ export class FakeGithub {
         return { status: 403, headers: { 'x-accepted-github-permissions': 'secrets=write' }, body: { message: 'Forbidden' } }
       return this.#put(place, key, body, held)
     }
+    if (method === 'DELETE') return token?.rights === 'write' && place.secrets.delete(key) ? { status: 204 } : HIDDEN
     if (method !== 'GET' || held === undefined) return HIDDEN
     const { value: _hidden, selected = [], ...seen } = held
     if (part === 'repositories')

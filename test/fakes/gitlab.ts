@@ -5,9 +5,23 @@ export interface FakeVariable {
   readonly key: string
   value: string
   readonly scope: string
-  readonly masked: boolean
+  masked: boolean
   readonly hidden: boolean
   raw: boolean
+  protected: boolean
+  variable_type: string
+  description: string | null
+}
+
+const PLAIN = {
+  value: '',
+  scope: '*',
+  masked: false,
+  hidden: false,
+  raw: false,
+  protected: false,
+  variable_type: 'env_var',
+  description: null,
 }
 
 export class FakeGitlab extends FakeHost {
@@ -16,9 +30,13 @@ export class FakeGitlab extends FakeHost {
   pageSize = 100
 
   owner(id: string, ...variables: readonly (Partial<FakeVariable> & { readonly key: string })[]): FakeVariable[] {
-    const all = variables.map((one): FakeVariable => ({ value: '', scope: '*', masked: false, hidden: false, raw: false, ...one }))
+    const all = variables.map((one) => this.variable(one))
     this.owners.set(id, all)
     return all
+  }
+
+  variable(given: Partial<FakeVariable> & { readonly key: string }): FakeVariable {
+    return { ...PLAIN, ...given }
   }
 
   protected answer({ method, url, body }: Asked): Answer {
@@ -29,29 +47,24 @@ export class FakeGitlab extends FakeHost {
       ...rest,
       value: rest.hidden ? null : value,
       environment_scope: scope,
-      variable_type: 'env_var',
-      protected: false,
     })
     if (key === '' && method === 'GET') {
       const size = Math.min(this.pageSize, Number(url.searchParams.get('per_page') ?? '20'))
       const from = (Number(url.searchParams.get('page') ?? '1') - 1) * size
       return { status: 200, body: all.slice(from, from + size).map(shown) }
     }
-    const given = body as { key?: string; value?: string; masked?: boolean; raw?: boolean; environment_scope?: string } | undefined
+    const given = body as (Partial<FakeVariable> & { environment_scope?: string }) | undefined
+    const { masked, raw, protected: guarded, variable_type: type, description } = given ?? {}
+    const set = Object.fromEntries(
+      Object.entries({ masked, raw, protected: guarded, variable_type: type, description }).filter(([, one]) => one !== undefined),
+    )
     const odd = (masked: boolean): boolean => masked && !/^[\w+/=@:.~$"# -]{8,}$/.test(given?.value ?? '')
     if (key === '') {
       const scope = given?.environment_scope ?? '*'
       if (all.some((one) => one.key === given?.key && one.scope === scope))
         return { status: 400, body: { message: { key: ['has already been taken'] } } }
       if (odd(given?.masked === true)) return { status: 400, body: { message: { value: ['is invalid'] } } }
-      const made = {
-        key: given?.key ?? '',
-        value: given?.value ?? '',
-        scope,
-        masked: given?.masked === true,
-        hidden: false,
-        raw: given?.raw === true,
-      }
+      const made: FakeVariable = { ...PLAIN, key: given?.key ?? '', value: given?.value ?? '', scope, ...set }
       all.push(made)
       return { status: 201, body: shown(made) }
     }
@@ -68,9 +81,8 @@ export class FakeGitlab extends FakeHost {
       all.splice(all.indexOf(variable), 1)
       return { status: 204 }
     }
-    if (odd(variable.masked)) return { status: 400, body: { message: { value: ['is invalid'] } } }
-    variable.value = given?.value ?? variable.value
-    variable.raw = given?.raw ?? variable.raw
+    if (odd(given?.masked ?? variable.masked)) return { status: 400, body: { message: { value: ['is invalid'] } } }
+    Object.assign(variable, set, { value: given?.value ?? variable.value })
     return { status: 200, body: shown(variable) }
   }
 }

@@ -180,13 +180,16 @@ export class FakeRender extends FakeHost {
   }
 }
 
-interface VercelVariable {
+export interface VercelVariable {
   readonly id: string
   readonly key: string
   value: string
-  readonly type: string
-  readonly target: readonly string[]
-  readonly comment?: string
+  type: string
+  target: readonly string[]
+  gitBranch?: string | null
+  customEnvironmentIds?: readonly string[]
+  comment?: string
+  updatedAt: number
 }
 
 export class FakeVercel extends FakeHost {
@@ -208,30 +211,41 @@ export class FakeVercel extends FakeHost {
   /** Deployments that are made again keep the variables of the one they are made from. */
   inherits = false
   teamId: string | undefined
+  /** Slug by id, in every project. */
+  readonly custom = new Map<string, string>()
+  readonly shared: { readonly key: string; readonly target: readonly string[]; readonly projectId: readonly string[] }[] = []
+  #clock = 1_700_000_000_000
 
-  project(name: string, env: Readonly<Record<string, string>> = {}, deployed = true): string {
+  /** One more variable, as people make it. */
+  variable(project: string, key: string, value: string, about: Partial<VercelVariable> = {}): VercelVariable {
+    const made = { id: this.id('env_'), key, value, type: 'encrypted', target: ['production'], updatedAt: ++this.#clock, ...about }
+    this.projects.get(project)?.env.push(made)
+    return made
+  }
+
+  project(name: string, env: Readonly<Record<string, string>> = {}, type = 'sensitive'): string {
     const id = this.id('prj_')
     const list = Object.entries(env).map(([key, value]): VercelVariable => ({
       id: this.id('env_'),
       key,
       value,
-      type: 'sensitive',
+      type,
       target: ['production', 'preview'],
+      updatedAt: ++this.#clock,
     }))
     const running = new Map(Object.entries(env))
     this.projects.set(id, { name, env: list, running })
-    if (deployed)
-      this.deployments.unshift({
-        uid: this.id('dpl_'),
-        projectId: id,
-        name,
-        target: 'production',
-        state: 'READY',
-        substate: 'PROMOTED',
-        polls: 0,
-        meta: {},
-        env: copy(running),
-      })
+    this.deployments.unshift({
+      uid: this.id('dpl_'),
+      projectId: id,
+      name,
+      target: 'production',
+      state: 'READY',
+      substate: 'PROMOTED',
+      polls: 0,
+      meta: {},
+      env: copy(running),
+    })
     return id
   }
 
@@ -239,15 +253,23 @@ export class FakeVercel extends FakeHost {
     if (this.teamId !== undefined && url.searchParams.get('teamId') !== this.teamId)
       return { status: 403, body: { error: { code: 'forbidden' } } }
     const [version = '', kind = '', id = '', part = '', env = ''] = url.pathname.split('/').slice(1).map(decodeURIComponent)
+    if (version === 'v1' && kind === 'env')
+      return {
+        status: 200,
+        body: { data: this.shared.map((one) => ({ id: 'env_s', type: 'encrypted', ...one })), pagination: { count: 1, next: null } },
+      }
     if (kind === 'projects' && id === '') {
-      const all = [...this.projects].map(([projectId, { name }]) => ({ id: projectId, name }))
+      const accountId = this.teamId ?? 'user'
+      const all = [...this.projects].map(([projectId, { name }]) => ({ id: projectId, name, accountId }))
       const from = Number(url.searchParams.get('from') ?? '0')
       return {
         status: 200,
         body: { projects: all.slice(from, from + 1), pagination: { count: 1, next: from + 1 < all.length ? from + 1 : null } },
       }
     }
-    if (kind === 'projects') return this.#variables(method, id, part, env, body)
+    if (kind === 'projects' && part === 'custom-environments')
+      return { status: 200, body: { environments: [...this.custom].map(([custom, slug]) => ({ id: custom, slug })) } }
+    if (kind === 'projects') return this.#variables(method, version, id, part, env, body)
     if (method === 'POST') return this.#deploy(url, body as Record<string, unknown>)
     if (version === 'v7') {
       const [wanted, state] = [url.searchParams.get('target'), url.searchParams.get('state')]
@@ -270,7 +292,7 @@ export class FakeVercel extends FakeHost {
         },
       }
     }
-    const one = this.deployments.find(({ uid }) => uid === id)
+    const one = version === 'v13' && kind === 'deployments' ? this.deployments.find(({ uid }) => uid === id) : undefined
     if (one === undefined) return { status: 404, body: {} }
     if (one.polls-- > 0) return { status: 200, body: { id, readyState: 'BUILDING' } }
     one.state = this.ending
@@ -284,27 +306,47 @@ export class FakeVercel extends FakeHost {
     return { status: 200, body: { id, readyState: 'READY', aliasAssigned: 1, aliasError: null } }
   }
 
-  #variables(method: string, id: string, part: string, env: string, body: unknown): Answer {
+  #variables(method: string, version: string, id: string, part: string, env: string, body: unknown): Answer {
     const project = this.projects.get(id)
     if (project === undefined || part !== 'env') return { status: 404, body: { error: { code: 'not_found' } } }
-    if (method === 'GET') return { status: 200, body: { envs: project.env.map(({ value: _hidden, ...rest }) => rest) } }
+    if (method === 'GET' && env === '')
+      return { status: 200, body: { envs: project.env.map(({ value: _hidden, ...rest }) => ({ ...rest, value: 'ciphertext' })) } }
     if (method === 'POST') {
       if (this.failing !== undefined)
         return { status: 201, body: { created: [], failed: [{ error: { code: this.failing, message: 'no' } }] } }
-      for (const { key, value, type, target, comment } of body as Omit<VercelVariable, 'id'>[]) {
-        if (type === 'sensitive' && target.includes('development')) return { status: 400, body: { error: { code: 'BAD_REQUEST' } } }
-        project.env.push({ id: this.id('env_'), key, value, type, target, ...(comment === undefined ? {} : { comment }) })
+      for (const { key, value, ...about } of body as Omit<VercelVariable, 'id' | 'updatedAt'>[]) {
+        if (about.type === 'sensitive' && about.target.includes('development'))
+          return { status: 400, body: { error: { code: 'BAD_REQUEST' } } }
+        const taken = project.env.some(
+          (one) =>
+            one.key === key &&
+            (one.gitBranch ?? null) === (about.gitBranch ?? null) &&
+            (one.target.some((name) => about.target.includes(name)) ||
+              (one.customEnvironmentIds ?? []).some((name) => about.customEnvironmentIds?.includes(name))),
+        )
+        if (taken) return { status: 201, body: { created: [], failed: [{ error: { code: 'ENV_CONFLICT', message: 'exists' } }] } }
+        this.variable(id, key, value, about)
       }
       return { status: 201, body: { created: [], failed: [] } }
     }
     const at = project.env.findIndex((variable) => variable.id === env)
     const variable = project.env[at]
     if (variable === undefined) return { status: 404, body: { error: { code: 'ENV_NOT_FOUND' } } }
+    if (method === 'GET') {
+      if (version !== 'v1') return { status: 404, body: { error: { code: 'not_found' } } }
+      const { value, ...about } = variable
+      return {
+        status: 200,
+        body: variable.type === 'sensitive' ? { ...about, decrypted: false, value: '' } : { ...about, decrypted: true, value },
+      }
+    }
     if (method === 'DELETE') project.env.splice(at, 1)
     else {
       // "when PATCHing a sensitive one do not send key" (providers.md 11).
-      if (Object.keys(body as object).some((field) => field !== 'value')) return { status: 400, body: { error: { code: 'BAD_REQUEST' } } }
-      variable.value = (body as { value: string }).value
+      const { value, ...about } = body as Partial<VercelVariable>
+      if ('key' in about || (variable.type === 'sensitive' && 'type' in about))
+        return { status: 400, body: { error: { code: 'BAD_REQUEST' } } }
+      Object.assign(variable, about, { value: value ?? variable.value, updatedAt: ++this.#clock })
     }
     return { status: 200, body: {} }
   }
@@ -313,7 +355,8 @@ export class FakeVercel extends FakeHost {
     const base = this.deployments.find(({ uid }) => uid === body['deploymentId'])
     if (base === undefined || url.searchParams.get('forceNew') !== '1') return { status: 400, body: { error: { code: 'BAD_REQUEST' } } }
     const target = typeof body['target'] === 'string' ? body['target'] : 'preview'
-    const variables = this.projects.get(base.projectId)?.env.filter((variable) => variable.target.includes(target)) ?? []
+    const all = this.projects.get(base.projectId)?.env ?? []
+    const variables = all.filter((variable) => variable.target.includes(target) && (variable.gitBranch ?? null) === null)
     const env = this.inherits ? copy(base.env) : new Map(variables.map(({ key, value }) => [key, value]))
     const uid = this.id('dpl_')
     this.deployments.unshift({

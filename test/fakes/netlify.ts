@@ -10,9 +10,13 @@ interface FakeValue {
 interface FakeVariable {
   readonly values: FakeValue[]
   readonly secret: boolean
+  scopes: readonly string[]
+  updated: number
 }
 
-interface FakeSite {
+const SCOPES = ['builds', 'functions']
+
+export interface FakeSite {
   readonly variables: Map<string, FakeVariable>
   /** What the live deploy was built with, in its own context or in all. */
   running: Map<string, string>
@@ -24,17 +28,24 @@ export class FakeNetlify extends FakeHost {
   readonly sites = new Map<string, FakeSite>()
   /** The next build ends like this. */
   outcome = 'ready'
+  #clock = 1_700_000_000_000
 
   site(id: string, variables: Readonly<Record<string, Readonly<Record<string, string>>>> = {}, secret = false): FakeSite {
     const made: FakeSite = { variables: new Map(), running: new Map(), deploys: new Map() }
-    for (const [key, values] of Object.entries(variables))
-      made.variables.set(key, {
-        secret,
-        values: Object.entries(values).map(([context, value]) => ({ id: this.id('val'), context, value })),
-      })
+    for (const [key, values] of Object.entries(variables)) this.variable(made, key, values, secret)
     made.running = this.#live(made)
     this.sites.set(id, made)
     return made
+  }
+
+  /** A variable as people make it. */
+  variable(site: FakeSite, key: string, values: Readonly<Record<string, string>>, secret = false): void {
+    site.variables.set(key, {
+      secret,
+      scopes: SCOPES,
+      updated: ++this.#clock,
+      values: Object.entries(values).map(([context, value]) => ({ id: this.id('val'), context, value })),
+    })
   }
 
   value(site: string, key: string, context = 'all'): string | undefined {
@@ -61,17 +72,25 @@ export class FakeNetlify extends FakeHost {
     const site = this.sites.get(url.searchParams.get('site_id') ?? '')
     if (kind !== 'accounts' || owner !== this.account || part !== 'env' || site === undefined)
       return { status: 404, body: { message: 'Not Found' } }
-    const shown = ([name, { values, secret }]: readonly [string, FakeVariable]): object => ({
+    const shown = ([name, { values, secret, scopes, updated }]: readonly [string, FakeVariable]): object => ({
       key: name,
-      scopes: ['builds', 'functions'],
+      scopes,
       is_secret: secret,
+      updated_at: new Date(updated).toISOString(),
       values: values.map((value) => ({ ...value, value: secret ? '' : value.value })),
     })
     if (key === '' && method === 'GET') return { status: 200, body: [...site.variables].map(shown) }
     if (key === '') {
-      for (const { key: name, values } of body as readonly { key: string; values: { context: string; value: string }[] }[]) {
+      const given = body as readonly {
+        key: string
+        scopes?: readonly string[]
+        is_secret?: boolean
+        values: { context: string; value: string }[]
+      }[]
+      for (const { key: name, values, scopes = SCOPES, is_secret: secret = false } of given) {
         if (site.variables.has(name)) return { status: 422, body: { message: 'already exists' } }
-        site.variables.set(name, { secret: false, values: values.map((value) => ({ id: this.id('val'), ...value })) })
+        const updated = ++this.#clock
+        site.variables.set(name, { secret, scopes, updated, values: values.map((value) => ({ id: this.id('val'), ...value })) })
       }
       return { status: 201, body: [] }
     }
@@ -89,6 +108,7 @@ export class FakeNetlify extends FakeHost {
     const own = variable.values.find((one) => one.context === context)
     if (own === undefined) variable.values.push({ id: this.id('val'), context, value })
     else own.value = value
+    variable.updated = ++this.#clock
     return { status: 201, body: shown([key, variable]) }
   }
 
@@ -100,6 +120,8 @@ export class FakeNetlify extends FakeHost {
       site.deploys.set(made, { asked: 0, taken: this.#live(site) })
       return { status: 200, body: { id: this.id('build'), deploy_id: made, done: false } }
     }
+    if (method === 'GET' && part === 'deploys' && deployId === '')
+      return { status: 200, body: [...site.deploys.keys()].toReversed().map((one) => ({ id: one, state: 'ready', context: 'production' })) }
     const deploy = site.deploys.get(deployId)
     if (part !== 'deploys' || deploy === undefined) return { status: 404, body: { message: 'Not Found' } }
     if (deploy.asked++ < this.work) return { status: 200, body: { id: deployId, state: deploy.asked === 1 ? 'enqueued' : 'building' } }

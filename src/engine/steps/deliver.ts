@@ -62,8 +62,8 @@ export async function deliver(bench: Workbench, loaded: Loaded, step: string, ke
       started = ports.clock.monotonic()
       await ports.faults.at(`before:effect:${step}`)
       await session.put(delivery)
-      await confirmed(session, delivery.entries, key)
-      return { intended: written, signs: await signsAfter(session, names) }
+      const read = await confirmed(session, delivery.entries, key)
+      return { intended: written, signs: read ? undefined : await signsAfter(session, names) }
     })
     if (step.startsWith('refresh:')) await session.deploy?.(delivery)
     await ports.faults.at(`after:effect:${step}`)
@@ -157,22 +157,24 @@ export async function restore(bench: Workbench, loaded: Loaded, key: string): Pr
       { retryable: false },
     )
   return bench.target(spec, run.path, async (session) => {
-    const signs = await inPlaceOf(bench.ports, spec, async () => {
+    const { read, signs } = await inPlaceOf(bench.ports, spec, async () => {
       await session.restore(prior, delivery, rest)
-      await confirmed(session, prior ?? delivery?.entries ?? {}, key)
-      return old === null || !holdsVersion(prior, delivery) ? undefined : signsAfter(session, names)
+      const wanted = prior ?? delivery?.entries ?? {}
+      const all = (await confirmed(session, wanted, key)) && names.every((name) => Object.hasOwn(wanted, name))
+      const ours = !all && known && delivery !== undefined && isOld(prior, delivery)
+      return { read: all, signs: ours ? await signsAfter(session, names) : undefined }
     })
     const back = delivery ?? priorDelivery(run, key, prior)
     if (back !== undefined) await session.deploy?.(back)
-    const how = session.current !== undefined ? 'read back' : known ? 'written' : await undoneBy(bench, spec)
-    return { how, written: signs === undefined || old === null ? undefined : { version: old, signs } }
+    const how = read ? 'read back' : known ? 'written' : await undoneBy(bench, spec)
+    const beside = spec.previous === undefined || old === null ? {} : { beside: besideOld(loaded.secret, old) }
+    return { how, written: signs === undefined || old === null ? undefined : { version: old, ...beside, signs } }
   })
 }
 
-/** Is what was put back the old version itself, so that it counts as our own last write? */
-function holdsVersion(prior: Prior | undefined, delivery: Delivery | undefined): boolean {
-  if (delivery === undefined) return false
-  return Object.entries(prior ?? {}).every(([name, value]) => value !== null && delivery.entries[name]?.equals(value) === true)
+/** Is what was put back the old version? Then its signs are those of our own last write again. */
+function isOld(prior: Prior, { entries }: Delivery): boolean {
+  return Object.entries(entries).every(([name, value]) => prior[name]?.equals(value) === true)
 }
 
 async function undoneBy(bench: Workbench, spec: TargetSpec): Promise<PutBack> {
