@@ -101,8 +101,8 @@ function openSession(config: Options, context: AdapterContext): ProviderSession 
 }
 
 /**
- * 429, and 503 with `Retry-After`, say that nothing was done; everything else that is no answer may have rotated. A bare 503 is also what something in between answers when the hook
- * takes too long (https://devcenter.heroku.com/articles/error-codes#h12-request-timeout), which then goes on.
+ * 429 and 503 say that nothing was done: that is the contract of the hook, and the only answers that are followed by another call. Who stands behind a router that answers 503
+ * when the hook takes too long gives the hook an idempotency key (`"idempotent": true`). Everything else that is no answer may have rotated.
  */
 async function create(
   config: Options,
@@ -119,7 +119,7 @@ async function create(
     const { status } = response
     if (status >= 200 && status < 300) return issuedFrom(response, current === undefined ? undefined : flatten(current.fields), context)
     const wait = retryAfterMs(response.headers['retry-after'], context.clock.now())
-    if (status === 429 || (status === 503 && wait !== undefined)) {
+    if (status === 429 || status === 503) {
       if (attempt >= ATTEMPTS || effect === 'idempotent') {
         const code = status === 429 ? 'throttled' : 'unavailable'
         throw new AdapterError(code, `the web hook answered ${status} and did nothing`, wait === undefined ? {} : { retryAfterMs: wait })
@@ -257,6 +257,8 @@ function issuedFrom(response: HttpResponse, old: Secret | undefined, context: Ad
     new AdapterError('bad-answer', `the web hook answered ${response.status}, but ${what}`, {
       effect: 'unknown',
       details: { status: response.status },
+      // One JSON object is the hook's own word; anything else may come from something in between.
+      answered: answer !== undefined,
     })
   if (answer === undefined) throw unusable('not with one JSON object')
   const raw = answer['newValue']

@@ -123,7 +123,7 @@ describe('custom', () => {
       { code: 'unavailable', effect: 'none', retryable: true },
       3,
     ],
-    ['a bare 503', { kind: 'status-before', status: 503 }, { code: 'unavailable', effect: 'unknown', retryable: false }, 1],
+    ['503 for ever', { kind: 'status-before', status: 503, times: 9 }, { code: 'unavailable', effect: 'none', retryable: true }, 3],
     ['500', { kind: 'status-after', status: 500 }, { code: 'unavailable', effect: 'unknown', retryable: false }, 1],
     ['502', { kind: 'status-before', status: 502 }, { code: 'unavailable', effect: 'unknown' }, 1],
     ['a redirect', { kind: 'redirect', status: 307 }, { code: 'bad-answer', effect: 'none' }, 1],
