@@ -5,7 +5,7 @@ import type { EnginePorts } from '../engine/ports.ts'
 import { providerOfVersion } from '../engine/session.ts'
 import type { Deps } from './deps.ts'
 import { enginePorts } from './engine.ts'
-import { endedVersions, stillOpens } from './ended.ts'
+import { endedThatOpen, stillOpens } from './ended.ts'
 import { findSecret } from './find.ts'
 
 export interface CheckReport {
@@ -70,22 +70,10 @@ export async function check(deps: Deps, input: { readonly path: string; readonly
   return { ok: results.every((result) => result.ok), checks: results }
 }
 
-/** A row for each ended version that is still accepted, or one for all that are refused. None where nobody was asked. */
+/** A row for each ended version that is still accepted. */
 async function endedOnes(deps: Deps, ports: EnginePorts, secret: SecretRecord): Promise<CheckReport['checks']> {
   const started = deps.clock.monotonic()
-  const { open, refused, unasked, older } = await endedVersions(ports, secret)
-  const row = (name: string, ok: boolean, detail: string): CheckReport['checks'][number] => ({
-    name,
-    type: 'ended',
-    ok,
-    detail,
-    ms: Math.round(deps.clock.monotonic() - started),
-  })
-  if (open.length > 0) return open.map((version) => row(`ended:${version.n}`, false, stillOpens(secret, version)))
-  if (refused === 0) return []
-  const rest = [
-    ...(unasked > 0 ? [`${unasked} could not be asked about`] : []),
-    ...(older > 0 ? [`${older} older ones were not asked about`] : []),
-  ]
-  return [row('ended', true, [`ended versions that were asked about: ${refused}, all refused`, ...rest].join('; '))]
+  const open = await endedThatOpen(ports, secret)
+  const ms = Math.round(deps.clock.monotonic() - started)
+  return open.map((version) => ({ name: `ended:${version.n}`, type: 'ended', ok: false, ms, detail: stillOpens(secret, version) }))
 }

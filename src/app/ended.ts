@@ -12,30 +12,15 @@ import { answered, credentialOf } from '../engine/session.ts'
 /** So many of the newest are asked about. */
 const MOST = 10
 
-export interface EndedVersions {
-  /** The provider still accepts these. */
-  readonly open: readonly VersionRecord[]
-  readonly refused: number
-  /** Nobody can be asked without harm, or no clear answer came. */
-  readonly unasked: number
-  /** Older ones, which were not asked about. */
-  readonly older: number
-}
-
-/** Asks about the newest ended versions. Throws nothing of a provider's; what can't be told is counted. */
-export async function endedVersions(ports: EnginePorts, secret: SecretRecord): Promise<EndedVersions> {
+/** The newest ended versions that the provider still accepts. Throws nothing of a provider's: of what can't be told, nothing is claimed. */
+export async function endedThatOpen(ports: EnginePorts, secret: SecretRecord): Promise<readonly VersionRecord[]> {
   const ended = secret.versions.filter((version) => hasEnded(secret, version)).toReversed()
   const open: VersionRecord[] = []
-  let refused = 0
-  let unasked = 0
   for (const version of ended.slice(0, MOST)) {
     ports.signal.throwIfAborted()
-    const answer = await opens(ports, secret, version)
-    if (answer === undefined) unasked++
-    else if (answer) open.push(version)
-    else refused++
+    if ((await opens(ports, secret, version)) === true) open.push(version)
   }
-  return { open, refused, unasked, older: Math.max(0, ended.length - MOST) }
+  return open
 }
 
 /** Ended, and not the value of a version that is alive: a value that was given back is accepted rightly. */

@@ -11,7 +11,7 @@ import { CLOCK_TOLERANCE } from '../engine/policy.ts'
 import type { EnginePorts } from '../engine/ports.ts'
 import type { Deps } from './deps.ts'
 import { enginePorts } from './engine.ts'
-import { endedVersions, stillOpens } from './ended.ts'
+import { endedThatOpen, stillOpens } from './ended.ts'
 import { findSecret } from './find.ts'
 import { classify } from './revoke.ts'
 
@@ -102,7 +102,7 @@ async function look(deps: Deps, ports: EnginePorts, secret: SecretRecord): Promi
 
 /** What is called ended and still opens something. */
 async function lookAtEnded(ports: EnginePorts, secret: SecretRecord): Promise<Looked> {
-  const { open } = await endedVersions(ports, secret)
+  const open = await endedThatOpen(ports, secret)
   return { keys: [], open: open.map((version) => `${secret.path}: ${stillOpens(secret, version)}`) }
 }
 

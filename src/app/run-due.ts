@@ -23,7 +23,7 @@ import { findRun } from './find.ts'
 import { watchGrace } from './grace-watch.ts'
 import { cleanupFailure, failureOf, type RunView, viewOf } from './run-view.ts'
 import { rotateOne } from './rotate.ts'
-import { newlyNoticed, type ScheduleFault } from './schedule-faults.ts'
+import { newlyNoticed, rememberNoticed, type ScheduleFault } from './schedule-faults.ts'
 import { resumed } from './schedules.ts'
 import { sharing } from './sharing.ts'
 import { finishRekey } from './unlockers.ts'
@@ -139,8 +139,10 @@ export async function runDue(
   try {
     // Before anything is written that moves the highest time.
     tellClock(deps, await deps.vault.highestTime())
-    if (found.verify) await verifyDaily(deps)
-    if (input.upkeep === true) tally.refusals.push(...(await newlyNoticed(deps)))
+    const noticed = input.upkeep === true ? await newlyNoticed(deps) : { faults: [], docs: {} }
+    if (found.verify) await verifyDaily(deps, noticed.docs)
+    else await rememberNoticed(deps, noticed.docs)
+    tally.refusals.push(...noticed.faults)
     oneDone(tally.refusals.flatMap(({ path, why, hint }) => [`${path}: its next rotation will be refused: ${why}`, `  ${hint}`]))
     const own = await enginePorts(deps, progress)
     const ports = input.parallel > 1 ? { ...own, vault: sharing(own.vault) } : own

@@ -72,15 +72,28 @@ async function hasWritten(reader: VaultReader, secret: SecretRecord, spec: Targe
   )
 }
 
-/** The faults, if they were not named before. Later calls find none, whatever is wrong by then. */
-export async function newlyNoticed(deps: Deps): Promise<readonly ScheduleFault[]> {
-  if ((await deps.vault.read((reader) => reader.doc(NOTICED))) !== undefined) return []
+export interface Noticed {
+  readonly faults: readonly ScheduleFault[]
+  /** The document that remembers that they were named; none where it was written before. */
+  readonly docs: Readonly<Record<string, unknown>>
+}
+
+/** The faults, if they were not named before. Once `docs` are written later calls find none, whatever is wrong by then. */
+export async function newlyNoticed(deps: Deps): Promise<Noticed> {
+  if ((await deps.vault.read((reader) => reader.doc(NOTICED))) !== undefined) return { faults: [], docs: {} }
   const faults = await scheduleFaults(deps)
+  return { faults, docs: { [NOTICED]: { at: deps.clock.now(), paths: faults.map(({ path }) => path) } } }
+}
+
+/** Remembers that they were named, where nothing else is written that could carry it. */
+export async function rememberNoticed(deps: Deps, docs: Noticed['docs']): Promise<void> {
+  if (Object.keys(docs).length === 0) return
   try {
-    await deps.vault.transact((tx) => tx.putDoc(NOTICED, { at: deps.clock.now(), paths: faults.map(({ path }) => path) }))
+    await deps.vault.transact(async (tx) => {
+      for (const [name, value] of Object.entries(docs)) await tx.putDoc(name, value)
+    })
   } catch (thrown) {
     // On read-only media they are named at each run.
     if (!(thrown instanceof RotateError) || thrown.code !== 'not-writable') throw thrown
   }
-  return faults
 }

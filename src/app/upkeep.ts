@@ -6,14 +6,17 @@ import { type BackupMade, backupState } from './backup-state.ts'
 import type { Deps } from './deps.ts'
 import { VERIFIED } from './waiting.ts'
 
-/** Verifies everything, and notes the date. Throws `tampered`. */
-export async function verifyDaily(deps: Deps): Promise<void> {
+/** Verifies everything, and notes the date, in one commit with other documents that are due. Throws `tampered`. */
+export async function verifyDaily(deps: Deps, others: Readonly<Record<string, unknown>> = {}): Promise<void> {
   const care = await deps.vault.care()
   const at = deps.clock.now()
   const report = await care.verify({ deep: false })
   if (!report.ok) throw broken(report.problems)
   try {
-    await deps.vault.transact((tx) => tx.putDoc(VERIFIED, { at }))
+    await deps.vault.transact(async (tx) => {
+      await tx.putDoc(VERIFIED, { at })
+      for (const [name, value] of Object.entries(others)) await tx.putDoc(name, value)
+    })
   } catch (error) {
     // On read-only media it is simply verified at each run.
     if (!(error instanceof RotateError) || error.code !== 'not-writable') throw error

@@ -1,6 +1,6 @@
 /** What the first `run-due` after an upgrade names: schedules that an earlier program let pass, found without a call. */
 import { expect, test } from 'vitest'
-import { newlyNoticed, scheduleFaults } from '../../src/app/schedule-faults.ts'
+import { newlyNoticed, rememberNoticed, scheduleFaults } from '../../src/app/schedule-faults.ts'
 import { setSecret } from '../../src/app/set.ts'
 import type { TargetSpec } from '../../src/core/model.ts'
 import { Secret } from '../../src/core/secret.ts'
@@ -92,7 +92,12 @@ test('they are named once; a vault without any is silent, and stays so', async (
       setSecret(deps, { name: id, fields: { value: new Secret('plain') }, merge: false, source: 'set', force: true }),
     )
   await spoil()
-  const noticed = (of: World) => of.alone((process) => newlyNoticed(process.deps)).then((faults) => faults.map(({ path }) => path))
+  const noticed = (of: World) =>
+    of.alone(async ({ deps }) => {
+      const { faults, docs } = await newlyNoticed(deps)
+      await rememberNoticed(deps, docs)
+      return faults.map(({ path }) => path)
+    })
   expect(await noticed(world)).toEqual(['a/users'])
   expect(await noticed(world)).toEqual([])
   expect(await noticed(new World())).toEqual([])
