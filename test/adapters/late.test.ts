@@ -240,7 +240,8 @@ describe('who has answered', () => {
         [
           [500, true, true],
           [502, true, false],
-          [503, true, false],
+          // A hook says with 503 that it has done nothing: that is its contract, and is tested with it.
+          ...(name === 'a web hook' ? [] : [[503, true, false] as const]),
           [504, true, false],
           [522, true, false],
           // A page of something in between; of a hook nothing tells it apart.

@@ -10,6 +10,7 @@ import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { program, Sandbox } from '../cli/program.ts'
+import { later } from '../cli/rotation-world.ts'
 import { FakeAws } from '../fakes/aws.ts'
 import { FakeWebhook } from '../fakes/webhook.ts'
 
@@ -119,7 +120,8 @@ describe.each([
     world.heal()
     let last
     for (let i = 0; i < 3; i++) {
-      last = await sandbox.run(['run-due'])
+      // What the far side may still carry out is believed to be absent only after its date; less than what a clock may be behind afterwards.
+      last = await sandbox.run(['run-due'], { env: later(i === 0 ? 0 : 100_000) })
       if (last.code === 0 && (await open()) === undefined && world.live().length === 1) break
     }
     expect(last?.code, `${what}: ${last?.stderr ?? ''}`).toBe(0)
