@@ -166,6 +166,7 @@ async function preflight(at: At, current: Credential | undefined): Promise<void>
     await mayWrite(client, config.admin.user)
     const found = await rolesOf(client, namesIn(config))
     for (const name of namesIn(config)) there(found, name)
+    await mayChange(client, config.admin.user, namesIn(config))
     refuse(there(found, next), isAlone(config))
   })
   for (const name of namesIn(config)) {
@@ -174,6 +175,25 @@ async function preflight(at: At, current: Credential | undefined): Promise<void>
     if (name === next && (await formOf(at, attempt.asked)) === 'scram' && attempt.asked === 'md5')
       context.note(`role ${name} has an md5 password now and gets a SCRAM-SHA-256 one, as password_encryption says`)
   }
+}
+
+/**
+ * From PostgreSQL 16 on CREATEROLE alone changes only the roles that one has made oneself; of others one needs ADMIN OPTION
+ * (https://www.postgresql.org/docs/16/release-16.html, "CREATEROLE"). Both roles are looked at: the one that is current is ended later.
+ */
+async function mayChange(client: Client, admin: string, names: readonly string[]): Promise<void> {
+  const { rows } = await client.query<{ name: string }>(
+    `SELECT role.rolname AS name FROM pg_roles AS me, pg_roles AS role
+     WHERE me.rolname = current_user AND role.rolname = ANY($1) AND NOT me.rolsuper
+       AND current_setting('server_version_num')::int >= 160000
+       AND NOT pg_has_role(role.oid, 'MEMBER WITH ADMIN OPTION')`,
+    [names],
+  )
+  const [missing] = rows
+  if (missing === undefined) return
+  throw new AdapterError('denied', `role ${admin} may not change role ${missing.name}: it has no ADMIN OPTION on it`, {
+    hints: [`GRANT ${quoted(missing.name)} TO ${quoted(admin)} WITH ADMIN OPTION`],
+  })
 }
 
 function isAlone({ users }: Options): boolean {

