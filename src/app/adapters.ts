@@ -1,8 +1,8 @@
 /** Adapters by name and stored configuration, for the engine; and what the operator may write, for `schedule set`. */
 import { AdapterError, RotateError, usage } from '../core/errors.ts'
-import type { CheckSpec, ConfigValue, ProviderRef, TargetSpec } from '../core/model.ts'
+import { type CheckSpec, type ConfigValue, currentVersion, type ProviderRef, type TargetSpec } from '../core/model.ts'
 import { visible } from '../core/names.ts'
-import type { AdapterContext, Provider } from '../core/provider.ts'
+import type { AdapterContext, Credential, Provider } from '../core/provider.ts'
 import { parseConfig, resolveRefs, type SecretRef } from '../core/schema.ts'
 import { type Secret, singleValue } from '../core/secret.ts'
 import type { Check, Target } from '../core/target.ts'
@@ -68,6 +68,7 @@ export function adapterTools(deps: Deps): AdapterTools {
     signal: deps.signal,
     path,
     vaultTag: deps.vault.vaultId.slice(-8),
+    current: () => currentOf(deps, path),
     note: (message) => deps.note(message),
   })
   const ready = async (schema: Provider['config'], config: ConfigValue, what: string): Promise<unknown> => {
@@ -122,6 +123,17 @@ export function createAdapters(deps: Deps): Adapters {
       return check.run(await ready(check.config, spec.config, `check ${spec.key}`), fields, context(path))
     },
   }
+}
+
+/** The current version of the secret that an adapter works for. */
+async function currentOf(deps: Deps, path: string): Promise<Credential | undefined> {
+  return deps.vault.read(async (reader) => {
+    const secret = await reader.resolve(path)
+    const current = secret === undefined ? undefined : currentVersion(secret)
+    const fields = secret === undefined || current === undefined ? undefined : await reader.value(secret.id, current.n)
+    if (fields === undefined) return undefined
+    return current?.handle === undefined ? { fields } : { fields, handle: current.handle }
+  })
 }
 
 /** The current value of a referenced secret. */

@@ -42,11 +42,17 @@ export async function describeAdapter(kind: 'provider' | 'target', id: string): 
     id: target.id,
     title: target.title,
     schema,
-    facts: { readable: target.readable, aliases: target.aliases },
-    lines: [target.readable ? 'can be read back' : 'write-only: what it holds can not be read back'],
+    facts: { readable: target.readable, told: target.told, aliases: target.aliases },
+    lines: [target.readable ? 'can be read back' : 'write-only: what it holds can not be read back', ...(target.told ? undoIsTold : [])],
     fields: [...fieldsOf(schema as SchemaNode), ...common],
   }
 }
+
+/** Law 4 for those who are only told: who knows what stood there is told which version it was. */
+const undoIsTold = [
+  'an undo is a message too: the old version, or no version and no value where there was none; what stood there is for the receiver to know',
+  'the same message may come several times, and repeating it must be harmless (rotate help programs)',
+]
 
 const common = [
   { name: 'name', required: false, meaning: 'name under which a single value is stored; default the last part of the path' },

@@ -1,11 +1,12 @@
 /** `plan`: what a rotation would do, step by step, with every outage; reads only. */
-import type { RunPlan, SecretRecord } from '../core/model.ts'
+import type { RunPlan, SecretRecord, TargetSpec } from '../core/model.ts'
 import { currentVersion } from '../core/model.ts'
 import { usage } from '../core/errors.ts'
 import { humanSpan } from '../core/duration.ts'
 import { visible } from '../core/names.ts'
 import type { Traits } from '../core/provider.ts'
 import { parseConfig } from '../core/schema.ts'
+import type { Target } from '../core/target.ts'
 import { forwardSteps } from '../engine/machine.ts'
 import type { EnginePorts } from '../engine/ports.ts'
 import { loadCheck, loadProvider, loadTarget } from './adapters.ts'
@@ -113,7 +114,8 @@ async function describe(
       const pair = Object.values(target?.previous ?? {}).map((name) => `${name} (the value before, during grace)`)
       const names = [...Object.values(target?.names ?? {}), ...pair].join(', ')
       const verb = { deliver: `writes ${names} to`, deploy: 'redeploys', refresh: `after promotion: writes ${names} to` }[kind]
-      return { step, target: key, effect: `${verb} ${where}${adapter?.readable === false ? ' (write-only: can not be read back)' : ''}` }
+      const undo = kind === 'deploy' ? '' : undoOf(target, adapter)
+      return { step, target: key, effect: `${verb} ${where}${undo === '' ? '' : ` (${undo})`}` }
     }
     case 'check':
     case 'recheck': {
@@ -133,6 +135,14 @@ async function describe(
     default:
       return { step, target: null, effect: secret.path }
   }
+}
+
+/** What an undo can do there, where that is less than putting back what it has read. */
+function undoOf(target: TargetSpec | undefined, adapter: Target | undefined): string {
+  if (adapter === undefined || adapter.readable) return ''
+  const blind = 'write-only: can not be read back'
+  if (adapter.told) return `${blind}; an undo tells it the old version`
+  return target?.irreversible === true ? `${blind}; irreversible: an undo delivers the old version's value` : blind
 }
 
 function endSteps(plan: RunPlan, traits: Traits): readonly PlanStep[] {

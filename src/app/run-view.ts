@@ -126,7 +126,11 @@ export function failureOf(run: RunRecord, secret: SecretRecord): RotateError | u
     )
   }
   if (run.status === 'unsafe') {
-    const decide = `if the old value still works: rotate resume ${run.id} --keep old; if it does not, do that too, then give the new value: rotate now ${secret.path} -`
+    const early =
+      state.settlesAt === undefined
+        ? ''
+        : ` (before ${iso(state.settlesAt)} the far side may still act: a decision is recorded, and carried out after that)`
+    const decide = `if the old value still works: rotate resume ${run.id} --keep old; if it does not, do that too, then give the new value: rotate now ${secret.path} -${early}`
     const open = openConditions(run.plan, state)
     const giveUp =
       open.length === 0

@@ -75,6 +75,11 @@ export async function scheduleSet(deps: Deps, input: ScheduleSetInput): Promise<
         })
   const givenChecks = input.checks === undefined && written.checks.length === 0 ? undefined : [...(input.checks ?? []), ...written.checks]
   const checks = givenChecks === undefined ? (existing?.checks ?? []) : await checkSpecs(deps, givenChecks)
+  if (traits.verifies === false && checks.some(({ type }) => type === 'provider'))
+    throw usage(
+      `a check of the type "provider" could never be green: ${provider.id}, as it is configured, can not be asked whether a value works`,
+      'leave it out, or check at a consumer: --check \'{"type":"http","url":"https://…"}\'',
+    )
   if (input.notify !== undefined) await checkNotifiers(deps, input.notify)
   const warnings = policyWarnings(seen, provider, rhythm.intervalDays, graceMs, quarantineMs, input.strict)
 

@@ -66,7 +66,7 @@ export async function runVerifyExport(
   options: { readonly pubkey: string; readonly note?: string },
 ): Promise<void> {
   const text = async (path: string, flag: string): Promise<string> =>
-    (await ctx.input.file(resolve(ctx.host.cwd, path), flag, 64 * 1024)).reveal()
+    (await ctx.input.file(resolve(ctx.host.cwd, path), flag, { limit: 64 * 1024 })).reveal()
   const pubkey = options.pubkey.includes('+') ? options.pubkey : await text(options.pubkey, '--pubkey')
   const note = options.note === undefined ? undefined : await text(options.note, '--note')
   const chunks = file === '-' ? process.stdin : chunksOf(resolve(ctx.host.cwd, file))

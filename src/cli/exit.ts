@@ -122,16 +122,16 @@ export interface ErrorTextOptions {
   readonly oneLine?: boolean
 }
 
-/** The three things, for people. */
+/** The three things, for people: a line each, whatever the far side's words in them hold. */
 export function errorText(error: RotateError, options: ErrorTextOptions): string {
   const { paint } = options
   if (options.oneLine === true) return `rotate: ${cleanLine(error.hint === undefined ? error.message : `${error.message}; ${error.hint}`)}`
-  const lines = [`${paint?.red.bold('rotate:') ?? 'rotate:'} ${clean(error.message)}`]
+  const lines = [`${paint?.red.bold('rotate:') ?? 'rotate:'} ${cleanLine(error.message)}`]
   const now = error.details['now']
-  if (typeof now === 'string') lines.push(`  now: ${clean(now)}`)
+  if (typeof now === 'string') lines.push(`  now: ${cleanLine(now)}`)
   else if (nothingChanged.has(error.code)) lines.push('  now: nothing was changed')
-  if (error.hint !== undefined) lines.push(`  next: ${clean(error.hint)}`)
-  if (error.runId !== undefined) lines.push(`  run: ${error.runId}`)
+  if (error.hint !== undefined) lines.push(`  next: ${cleanLine(error.hint)}`)
+  if (error.runId !== undefined) lines.push(`  run: ${cleanLine(error.runId)}`)
   if (options.verbose > 0) {
     const origin = error.code === 'failed' && error.cause instanceof Error ? error.cause : error
     lines.push(clean(origin.stack ?? ''))

@@ -21,8 +21,8 @@ export interface RawGlobals {
   readonly quiet?: true
   readonly verbose?: number
   readonly color?: string
-  /** `false` when `--no-input` was given. */
-  readonly input?: boolean
+  /** `false` when `--no-input` was given. Not `input`, which is the value of `--input` of the command `rotate`. */
+  readonly asking?: boolean
   readonly yes?: true
   readonly dryRun?: true
   readonly timeout?: string
@@ -41,7 +41,7 @@ export const globalOptions: readonly GlobalOption[] = [
   { flags: '-q, --quiet', name: 'quiet', takesValue: false, description: 'no progress and no notices' },
   { flags: '-v, --verbose', name: 'verbose', takesValue: false, description: 'more detail; stack traces of bugs' },
   { flags: '--color <when>', name: 'color', takesValue: true, description: 'auto, always or never' },
-  { flags: '--no-input', name: 'input', takesValue: false, description: 'never ask (ROTATE_NO_INPUT, CI)' },
+  { flags: '--no-input', name: 'asking', takesValue: false, description: 'never ask (ROTATE_NO_INPUT, CI)' },
   { flags: '-y, --yes', name: 'yes', takesValue: false, description: 'answer confirmations with yes' },
   { flags: '--dry-run', name: 'dryRun', takesValue: false, description: 'say what would be done and change nothing' },
   { flags: '--timeout <duration>', name: 'timeout', takesValue: true, description: 'give up after this long, such as 90s or 5m' },
@@ -102,7 +102,7 @@ export function settleGlobals(raw: RawGlobals, env: Env): Globals {
     quiet: raw.quiet ?? false,
     verbose: raw.verbose ?? 0,
     color,
-    input: raw.input !== false && !switchedOn(env, 'ROTATE_NO_INPUT') && !switchedOn(env, 'CI'),
+    input: raw.asking !== false && !switchedOn(env, 'ROTATE_NO_INPUT') && !switchedOn(env, 'CI'),
     yes: raw.yes ?? false,
     dryRun: raw.dryRun ?? false,
     timeoutMs: raw.timeout === undefined ? undefined : parseDuration(raw.timeout, '--timeout'),

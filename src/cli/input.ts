@@ -4,10 +4,12 @@
  */
 import { closeSync, constants, createReadStream, fstatSync, openSync } from 'node:fs'
 import type { Readable } from 'node:stream'
-import { isatty, ReadStream, WriteStream } from 'node:tty'
+import { isatty, ReadStream } from 'node:tty'
 import { RotateError, usage } from '../core/errors.ts'
 import { visible } from '../core/names.ts'
 import { Secret } from '../core/secret.ts'
+import type { Extent } from './hidden.ts'
+import { cleanLine } from './render/clean.ts'
 
 /** Largest value in bytes (CONTRACT 3). */
 export const MAX_VALUE = 1024 * 1024
@@ -20,13 +22,25 @@ export interface InputOptions {
   readonly signal: AbortSignal
 }
 
+/** What is read, and what is asked where it would come from a terminal: there everything may be a secret, and nothing is echoed. */
+export interface Wanted {
+  /** For errors: `the value on stdin`. */
+  readonly what: string
+  /** For the question: `Value`. */
+  readonly question: string
+  readonly extent: Extent
+  /** The most bytes that are taken. */
+  readonly limit?: number
+  /** How it can be given where nobody can be asked. */
+  readonly otherwise: string
+}
+
 /**
- * A descriptor as a stream. Pipes are waited for by the event loop: a read that blocks in a worker thread could be neither interrupted nor
+ * A descriptor that is no terminal as a stream. Pipes are waited for by the event loop: a read that blocks in a worker thread could be neither interrupted nor
  * left behind by the end of the process.
  */
 async function streamOf(fd: number): Promise<Readable> {
   const stat = fstatSync(fd)
-  if (isatty(fd)) return new ReadStream(fd)
   if (!stat.isFIFO() && !stat.isSocket()) return createReadStream('', { fd })
   const { Socket } = await import('node:net')
   return new Socket({ fd, readable: true, writable: false })
@@ -56,6 +70,12 @@ function isOwnPipe(fd: number, inode: number): boolean {
   return false
 }
 
+interface FileOptions {
+  readonly limit?: number
+  /** What a terminal is asked for. */
+  readonly extent?: Extent
+}
+
 export class Input {
   readonly #options: InputOptions
 
@@ -78,19 +98,20 @@ export class Input {
     }
   }
 
-  /** All of stdin. On a terminal it is read to Ctrl-D, if asking is allowed at all. */
-  async stdin(limit: number = MAX_VALUE, what = 'the value on stdin'): Promise<Secret> {
-    if (isatty(0) && !this.interactive) throw usage(`${what} was expected, but stdin is a terminal and input is off`, 'pipe it in')
+  /** All of stdin, bounded. A terminal is asked, and shows nothing; where it may not be, exit 2 says how else to give it. */
+  async stdin(wanted: Wanted): Promise<Secret> {
     try {
-      return await readToEnd(0, limit, what)
+      return await this.#read(0, wanted)
     } catch (error) {
       if (error instanceof RotateError) throw error
-      throw usage(`${what} can't be read: ${codeOf(error)}`)
+      throw usage(`${wanted.what} can't be read: ${codeOf(error)}`)
     }
   }
 
-  /** A file, bounded. A FIFO such as a process substitution may be read too. Failures are usage errors (exit 2). */
-  async file(path: string, flag: string, limit: number = MAX_VALUE): Promise<Secret> {
+  /**
+   * A file, bounded. A FIFO such as a process substitution may be read too, and a terminal is asked. Failures are usage errors (exit 2).
+   */
+  async file(path: string, flag: string, { limit = MAX_VALUE, extent = 'text' }: FileOptions = {}): Promise<Secret> {
     const shown = visible(path)
     let fd: number
     try {
@@ -105,7 +126,8 @@ export class Input {
       closeSync(fd)
       throw usage(`${flag}: "${shown}" ${fault}`)
     }
-    return readToEnd(fd, limit, `${flag}: "${shown}"`)
+    const what = `${flag}: "${shown}"`
+    return this.#read(fd, { what, question: what, extent, limit, otherwise: 'name a file' })
   }
 
   /** An inherited descriptor, read to its end. */
@@ -115,7 +137,7 @@ export class Input {
       const stat = fstatSync(fd)
       if ((!stat.isFile() && !stat.isFIFO() && !stat.isSocket() && !stat.isCharacterDevice()) || (stat.isFIFO() && isOwnPipe(fd, stat.ino)))
         throw usage(`${flag}: descriptor ${fd} is not a file, pipe, socket or terminal that was passed on`, `like this: ${fd}<file`)
-      return await readToEnd(fd, limit, flag)
+      return await this.#read(fd, { what: flag, question: flag, extent: 'line', limit, otherwise: `name a file or a pipe: ${fd}<file` })
     } catch (error) {
       if (error instanceof RotateError) throw error
       throw usage(`${flag}: descriptor ${fd} can't be read (${codeOf(error)})`)
@@ -132,10 +154,8 @@ export class Input {
   /** A hidden question on the terminal; without one exit 2 naming the flags that answer it. */
   async hidden(question: string, flags: string): Promise<Secret> {
     if (!this.interactive) throw usage(`${question.toLowerCase()} is needed and there is no terminal to ask on`, `give it with ${flags}`)
-    const { password } = await import('@inquirer/prompts')
-    return new Secret(
-      await this.#asked(password({ message: question, toggleMask: false }, { output: process.stderr, signal: this.#options.signal })),
-    )
+    // A line end that was pasted along with a value is no part of it.
+    return chomp(await this.#asked(0, { what: question, question, extent: 'line', otherwise: `give it with ${flags}` }, 2))
   }
 
   /**
@@ -149,7 +169,9 @@ export class Input {
       return
     }
     const { confirm } = await import('@inquirer/prompts')
-    const yes = await this.#asked(confirm({ message: question, default: false }, { output: process.stderr, signal: this.#options.signal }))
+    const yes = await answered(
+      confirm({ message: cleanLine(question), default: false }, { output: process.stderr, signal: this.#options.signal }),
+    )
     if (!yes) throw new RotateError('failed', 'not confirmed', { details: { now: 'nothing was changed' } })
   }
 
@@ -165,27 +187,48 @@ export class Input {
     } catch {
       return undefined
     }
-    const { password } = await import('@inquirer/prompts')
-    const input = new ReadStream(fd)
-    const output = new WriteStream(fd)
-    try {
-      const answer = await this.#asked(password({ message: question, toggleMask: false }, { input, output, signal: this.#options.signal }))
-      return new Secret(answer.normalize('NFC'))
-    } finally {
-      input.destroy()
-    }
+    const wanted = { what: question, question, extent: 'line', otherwise: 'give it with --passphrase-file F' } as const
+    return new Secret(
+      chomp(await this.#asked(fd, wanted, fd))
+        .reveal()
+        .normalize('NFC'),
+    )
   }
 
-  /** Ctrl-C at a question is SIGINT, not a bug. */
-  async #asked<T>(answer: Promise<T>): Promise<T> {
+  /** A descriptor to its end, or an answer where it is a terminal. */
+  async #read(fd: number, wanted: Wanted): Promise<Secret> {
+    if (!isatty(fd)) return readToEnd(fd, wanted.limit ?? MAX_VALUE, wanted.what)
+    if (this.#options.allowed && isatty(2)) return this.#asked(fd, wanted, 2)
+    throw usage(
+      `${wanted.what} would come from a terminal, and nobody can be asked there: ${this.#options.allowed ? 'stderr is no terminal' : 'input is off'}`,
+      wanted.otherwise,
+    )
+  }
+
+  /** The answer to a question on a terminal that shows nothing of it; the question goes to the descriptor `to`. */
+  async #asked(fd: number, wanted: Wanted, to: number): Promise<Secret> {
+    const { readHidden } = await import('./hidden.ts')
+    // The terminal on stdin may be asked more than once in one command, so it is left open.
+    const input = fd === 0 ? process.stdin : new ReadStream(fd)
+    const question = { words: wanted.question, extent: wanted.extent, limit: wanted.limit ?? MAX_VALUE, otherwise: wanted.otherwise }
+    const term = this.#options.env['TERM']
     try {
-      return await answer
-    } catch (error) {
-      if (error instanceof Error && /^(ExitPromptError|AbortPromptError|CancelPromptError)$/.test(error.name)) {
-        throw new RotateError('interrupted', 'interrupted at a question', { details: { now: 'nothing was changed' } })
-      }
-      throw error
+      return await readHidden(input, question, { to, clever: term !== undefined && term !== 'dumb', signal: this.#options.signal })
+    } finally {
+      if (fd > 2) input.destroy()
     }
+  }
+}
+
+/** Ctrl-C at a question is SIGINT, not a bug. */
+async function answered<T>(answer: Promise<T>): Promise<T> {
+  try {
+    return await answer
+  } catch (error) {
+    if (error instanceof Error && /^(ExitPromptError|AbortPromptError|CancelPromptError)$/.test(error.name)) {
+      throw new RotateError('interrupted', 'interrupted at a question', { details: { now: 'nothing was changed' } })
+    }
+    throw error
   }
 }
 

@@ -50,6 +50,7 @@ import { asRotateError, errorDocument, errorText, isMissingCommand, isParserSucc
 import { globalOptions, type RawGlobals, settleGlobals } from './globals.ts'
 import type { Host } from './host.ts'
 import { collect } from './options.ts'
+import { cleanLine } from './render/clean.ts'
 import { Out } from './render/out.ts'
 
 export interface RunOptions {
@@ -90,6 +91,8 @@ function addGlobals(command: Command, hidden: boolean): void {
     const option = new Option(spec.flags, spec.description)
     if (command.options.some((own) => own.long === option.long || (own.short !== undefined && own.short === option.short))) continue
     if (spec.name === 'verbose') option.argParser(count)
+    // The parser would keep `--no-input` in the same place as a command's `--input`.
+    if (spec.name === 'asking') option.attributeName = () => 'asking'
     if (hidden) option.hideHelp()
     ours.add(option)
     command.addOption(option)
@@ -226,7 +229,7 @@ export async function runCli(host: Host): Promise<number> {
     if (!isParserSuccess(thrown)) report(thrown, host, progress)
   }
   const { out } = progress
-  for (const warning of out.takeWarnings()) out.error(`warning: ${warning}`)
+  for (const warning of out.takeWarnings()) out.error(cleanLine(`warning: ${warning}`))
   if (out.failure !== undefined && (progress.exit === exits.ok || progress.exit === exits.differences)) {
     report(
       new RotateError('output', `writing to stdout failed (${out.failure})`, {

@@ -91,6 +91,18 @@ create made whose answer was lost, "verify" tries a value, "revoke" ends it. The
 
   rotate provider test ./program       tries all of that against the program
   rotate provider show exec            the keys of its configuration
+
+The targets "exec" and "webhook" hand a value to whoever delivers it. They are told what to do and never asked what stands there.
+
+  exec         ROTATE_EVENT    push: here is the new value; rollback: the rotation is undone, here is the old one
+               ROTATE_SECRET   the path; ROTATE_VERSION its version; ROTATE_DELIVERY_ID the same for every repetition of one message
+               stdin           the bare value, or several as one JSON object by name
+               exit            0 done, 75 try again, any other failed
+  webhook      POST {"event":"push"|"restore","path","version","deliveryId","values":{NAME: text}}; any 2xx is done
+
+  An undo carries the old version. Where there is none, or where it lacks a value, it carries nothing: empty stdin and empty
+  ROTATE_VERSION and ROTATE_DELIVERY_ID, or "version":null, "values":{} and a fresh id. What to put back then only you can know.
+  Repeating is harmless by contract: a message may come again after a lost answer or a crash, also when it was done already.
 `
 
 export const topics: ReadonlyMap<string, () => string> = new Map([

@@ -17,6 +17,12 @@ function failed(message: string, hint?: string): RotateError {
   return new RotateError('unlock-failed', message, hint === undefined ? {} : { hint })
 }
 
+/** A source that can't be read opens nothing; that somebody interrupted stays what it is. */
+function unread(error: unknown, from: string): RotateError {
+  if (error instanceof RotateError) return error.code === 'usage' ? failed(error.message, error.hint) : error
+  return failed(`${from} can't be read`)
+}
+
 /**
  * Runs the operator's own command by the shell, as RESTIC_PASSWORD_COMMAND and its like do; its stderr goes to ours. The first line that it prints is the
  * passphrase: password managers print notes below.
@@ -66,9 +72,9 @@ async function fromFile(path: string, from: string, input: Input): Promise<Secre
   }
   if (mode !== 0) throw failed(`${from}: ${shown} can be read by others`, `chmod 600 ${shown}`)
   try {
-    return await input.file(path, from, MAX_PASSPHRASE)
+    return await input.file(path, from, { limit: MAX_PASSPHRASE, extent: 'line' })
   } catch (error) {
-    throw failed(error instanceof Error ? error.message : `${from} can't be read`)
+    throw unread(error, from)
   }
 }
 
@@ -91,7 +97,7 @@ export async function readPassphrase(
       try {
         passphrase = chomp(await input.descriptor(source.fd, source.from, MAX_PASSPHRASE))
       } catch (error) {
-        throw failed(error instanceof Error ? error.message : `${source.from} can't be read`)
+        throw unread(error, source.from)
       }
       break
     case 'passphrase-env':

@@ -6,7 +6,7 @@ import { parseJsonObject } from '../core/json.ts'
 import { visible } from '../core/names.ts'
 import { type Fields, Secret, single } from '../core/secret.ts'
 import type { Context } from './context.ts'
-import { chomp, MAX_VALUE } from './input.ts'
+import { chomp, MAX_VALUE, type Wanted } from './input.ts'
 import { collect } from './options.ts'
 
 export interface ValueOptions {
@@ -48,6 +48,12 @@ export function addValueFlags(command: Command): Command {
 
 const FIELD_NAME = /^[A-Za-z][A-Za-z0-9_.-]{0,63}$/
 const SOURCES = '-, --value-file F, --value-env NAME or --generate'
+const PIPED: Wanted = {
+  what: 'the value on stdin',
+  question: 'Value',
+  extent: 'line',
+  otherwise: 'pipe it in, or give it with --value-file F or --value-env NAME',
+}
 
 /** The value that flags, stdin or the operator give; `undefined` when none was given and none is demanded. */
 export async function readValue(
@@ -86,10 +92,10 @@ async function readSingle(
     ctx.out.warn(`a value on the command line can be seen by other processes and stays in the shell history; better: ${SOURCES}`)
     return new Secret(typed)
   }
-  if (options.valueFile === '-' || positional === '-') return trim(await ctx.input.stdin())
-  if (options.valueFile !== undefined) return trim(await ctx.input.file(options.valueFile, '--value-file'))
+  if (options.valueFile === '-' || positional === '-') return trim(await ctx.input.stdin(PIPED))
+  if (options.valueFile !== undefined) return trim(await ctx.input.file(options.valueFile, '--value-file', { extent: 'line' }))
   if (options.valueEnv !== undefined) return ctx.input.variable(options.valueEnv, '--value-env')
-  if (how.piped && ctx.input.piped) return trim(await ctx.input.stdin())
+  if (how.piped && ctx.input.piped) return trim(await ctx.input.stdin(PIPED))
   if (!how.demand) return undefined
   return ctx.input.hidden('Value', SOURCES)
 }
@@ -123,14 +129,22 @@ async function readFields(ctx: Context, specs: readonly string[], options: Value
 async function readField(ctx: Context, name: string, source: string, options: ValueOptions): Promise<Secret> {
   const trim = (value: Secret): Secret => (options.keepNewline === true ? value : chomp(value))
   const flag = `--field ${name}`
-  if (source === '@-') return trim(await ctx.input.stdin(MAX_VALUE, `the field ${name} on stdin`))
-  if (source.startsWith('@')) return trim(await ctx.input.file(source.slice(1), flag))
+  if (source === '@-') {
+    const [what, question] = [`the field ${name} on stdin`, `Field ${name}`]
+    const otherwise = `pipe it in, or give it with --field ${name}=@FILE or ${name}=env:VARIABLE`
+    return trim(await ctx.input.stdin({ what, question, extent: 'line', otherwise }))
+  }
+  if (source.startsWith('@')) return trim(await ctx.input.file(source.slice(1), flag, { extent: 'line' }))
   if (source.startsWith('env:')) return ctx.input.variable(source.slice(4), flag)
   return new Secret(source)
 }
 
 async function readObject(ctx: Context, source: string, options: ValueOptions): Promise<Fields> {
-  const text = source === '-' ? await ctx.input.stdin(MAX_VALUE, 'the JSON on stdin') : await ctx.input.file(source, '--fields-from')
+  const otherwise = 'pipe it in, or name a file: --fields-from F'
+  const text =
+    source === '-'
+      ? await ctx.input.stdin({ what: 'the JSON on stdin', question: 'JSON of the fields', extent: 'text', otherwise })
+      : await ctx.input.file(source, '--fields-from')
   const parsed = parseJsonObject(text.reveal(), '--fields-from')
   const fields = Object.entries(parsed).map(([name, value]: [string, unknown]): [string, Secret] => {
     if (!FIELD_NAME.test(name)) throw usage(`--fields-from: "${visible(name, 60)}" can't be the name of a field`)

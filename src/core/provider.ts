@@ -25,6 +25,8 @@ export interface Traits {
    * outside is called.
    */
   readonly settlesAfterMs?: number
+  /** `false`: it can't be asked whether a value works, so that a check of the type `provider` could never be green. Default: it can. */
+  readonly verifies?: boolean
   /**
    * `false` where asking `verify` about a credential that has ended could harm a living one: a login
    * that is locked after failed attempts. Then ended versions are not asked about. Default: harmless.
@@ -46,6 +48,11 @@ export interface AdapterContext {
   readonly path: string
   /** Short id of this vault, for names at the far side. */
   readonly vaultTag: string
+  /**
+   * What is current of this secret at the moment of asking, for a provider whose rotated credential
+   * signs its own calls: most calls of a session do not name it. `undefined` where there is no value.
+   */
+  current?(): Promise<Credential | undefined>
   /** A line of progress; never a value. */
   note(message: string): void
 }

@@ -22,6 +22,7 @@ import { claimed, release } from './claim.ts'
 import { commit, type Loaded, loadRun, runAudit } from './journal.ts'
 import { canGoBack, KEEPS_OLD, openConditions, type RunState, stateOf } from './machine.ts'
 import { withoutLate } from './late-calls.ts'
+import { recordNeeds } from './needs.ts'
 import { defaultGrace } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
 
@@ -94,6 +95,7 @@ export async function begin(ports: EnginePorts, secretId: string, options: Begin
     await tx.putSecret({ ...known, openRun: id, lastRun: id, updatedAt: at })
     if (version !== undefined) await tx.putValue(secretId, version.record.n, version.fields)
     await tx.putRun(run)
+    await recordNeeds(tx)
     tx.audit(
       runAudit(run, 'rotation_started', 'pending', {
         kind: options.kind,
@@ -274,6 +276,7 @@ export async function takeUp(ports: EnginePorts, runId: string, decision: Decisi
     await commit(ports, runId, 'take-up', (now) => ({
       events: [giveUp.length === 0 ? turned : { ...turned, giveUp }],
       run: { status: 'open' },
+      needs: true,
       ...(keep === undefined && giveUp.length === 0
         ? {}
         : {

@@ -2,6 +2,7 @@
 import { RotateError } from '../core/errors.ts'
 import type { Claim, SecretRecord } from '../core/model.ts'
 import type { VaultTx } from '../core/ports.ts'
+import { mustKnowNeeds } from './needs.ts'
 import type { EnginePorts } from './ports.ts'
 
 /** The error of exit 11. */
@@ -29,6 +30,7 @@ export async function claimed<T>(
       throw busy(secret?.path ?? secretId, seen)
     }
     const result = await ports.vault.transact(async (tx) => {
+      await mustKnowNeeds(tx)
       const secret = await tx.secret(secretId)
       if (secret === undefined) throw new RotateError('not-found', 'the secret does not exist any more')
       if (secret.claim !== undefined && secret.claim.instance !== own && secret.claim.instance !== seen?.instance) return undefined

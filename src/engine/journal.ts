@@ -6,6 +6,7 @@ import { RotateError } from '../core/errors.ts'
 import type { AuditAction, AuditEntry, RunEvent, RunRecord, SecretRecord } from '../core/model.ts'
 import type { VaultTx } from '../core/ports.ts'
 import type { Fields } from '../core/secret.ts'
+import { recordNeeds } from './needs.ts'
 import type { EnginePorts } from './ports.ts'
 
 export interface Loaded {
@@ -18,6 +19,8 @@ export interface Change {
   readonly run?: Partial<RunRecord>
   readonly events?: readonly RunEvent[]
   readonly audit?: readonly AuditEntry[]
+  /** What is written here is misread by programs that do not know our features. */
+  readonly needs?: true
   readonly values?: readonly { readonly version: number; readonly fields: Fields }[]
 }
 
@@ -41,6 +44,7 @@ export async function commit(ports: EnginePorts, runId: string, name: string, bu
     for (const value of change.values ?? []) await tx.putValue(secret.id, value.version, value.fields)
     if (change.secret !== undefined) await tx.putSecret({ ...secret, updatedAt: ports.clock.now() })
     await tx.putRun(run)
+    if (change.needs === true) await recordNeeds(tx)
     for (const entry of change.audit ?? []) tx.audit(entry)
     return { secret, run }
   })

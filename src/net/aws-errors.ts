@@ -5,6 +5,7 @@
  */
 import { type AdapterCode, AdapterError, type Effect } from '../core/errors.ts'
 import { visible } from '../core/names.ts'
+import { answeredBy } from './answered.ts'
 import type { AwsEffect, AwsKey } from './aws.ts'
 
 /** An answer that lacks what was promised. After a create that may well have worked. */
@@ -95,6 +96,7 @@ export function explain(thrown: unknown, exchange: Exchange, key: AwsKey, action
       effect: thrown.effect,
       retryable: thrown.retryable,
       hints: thrown.hints,
+      answered: thrown.answered,
       details: thrown.details,
       ...(thrown.retryAfterMs === undefined ? {} : { retryAfterMs: thrown.retryAfterMs }),
     })
@@ -112,6 +114,7 @@ export function explain(thrown: unknown, exchange: Exchange, key: AwsKey, action
     ...(meaning.retryable === undefined ? {} : { retryable: meaning.retryable }),
     hints: meaning.hint === undefined ? hints : [meaning.hint, ...hints],
     details: { awsCode: fault.code ?? null, status: status ?? null, requestId: fault.requestId ?? null },
+    ...answeredBy(status ?? 0, fault.code !== undefined),
   })
 }
 

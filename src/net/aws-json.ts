@@ -8,6 +8,7 @@ import { type AdapterCode, AdapterError, type Effect } from '../core/errors.ts'
 import { visible } from '../core/names.ts'
 import type { HttpResponse } from '../core/ports.ts'
 import type { AdapterContext } from '../core/provider.ts'
+import { answeredBy } from './answered.ts'
 import { type AwsEffect, type AwsKey, pause, stopIfAborted } from './aws.ts'
 import { parseObject } from './json.ts'
 import { retryAfterMs } from './retry.ts'
@@ -194,6 +195,7 @@ function parsed(
       effect: effect === 'read' ? 'none' : (meaning.effect ?? 'none'),
       hints,
       details: { awsCode: code ?? null, status },
+      ...answeredBy(status, code !== undefined),
       ...(wait === undefined ? {} : { retryAfterMs: wait }),
     },
   )

@@ -10,7 +10,8 @@
  */
 import type { IAMClient } from '@aws-sdk/client-iam'
 import { AdapterError } from '../core/errors.ts'
-import type { AdapterContext, Credential } from '../core/provider.ts'
+import type { Clock } from '../core/ports.ts'
+import { type AdapterContext, type Credential, SETTLES_AFTER_MS } from '../core/provider.ts'
 import type { Secret } from '../core/secret.ts'
 import { type Exchange, explain } from './aws-errors.ts'
 
@@ -46,9 +47,17 @@ function partitionOf(region: string): (typeof PARTITIONS)[number] {
   return PARTITIONS.find((partition) => region.startsWith(partition.prefix)) ?? PARTITIONS[3]
 }
 
-/** A policy that allows these IAM actions on one user, ready to paste. User names are unique in an account, whatever their path. */
-export function userPolicy(region: string, userName: string, actions: readonly string[]): string {
-  const statement = { Effect: 'Allow', Action: actions.map((action) => `iam:${action}`), Resource: userResources(region, userName) }
+/**
+ * A policy that allows these IAM actions on one user, ready to paste. User names are unique in an account, whatever their path. With `self` it is the user's own, and its `Sid`
+ * says so.
+ */
+export function userPolicy(region: string, userName: string, actions: readonly string[], self: boolean): string {
+  const statement = {
+    ...(self ? { Sid: 'AttachThisToTheUserItself' } : {}),
+    Effect: 'Allow',
+    Action: actions.map((action) => `iam:${action}`),
+    Resource: userResources(region, userName),
+  }
   return JSON.stringify({ Version: '2012-10-17', Statement: [statement] }, null, 2)
 }
 
@@ -74,6 +83,21 @@ export async function callIam<T>(
   return repeat(context, key, action, effect, (handler) =>
     run(new sdk.IAMClient({ ...settings(key, region, site.endpoint), requestHandler: handler }), sdk),
   )
+}
+
+/** A create is sent right after its intent is committed. */
+const CALL_WINDOW_MS = REQUEST_TIMEOUT_MS + SETTLES_AFTER_MS
+/** AWS dates to the second, and so does the answer by which the clocks are compared. */
+const DATE_TOLERANCE_MS = 5000
+
+/**
+ * Was a credential with this CreateDate made by the call that was sent at `sentAt` (by the clock here)? Not what came into being before it, or after AWS can still have worked on it.
+ * The two clocks are compared where that is possible.
+ */
+export function isOfCall(createdAt: number | undefined, sentAt: number, clock: Clock): boolean {
+  if (createdAt === undefined) return false
+  const after = createdAt + (clock.skew?.() ?? 0) - sentAt
+  return after >= -DATE_TOLERANCE_MS && after <= CALL_WINDOW_MS + DATE_TOLERANCE_MS
 }
 
 /** The access key id of a credential, from its value or else its handle. */

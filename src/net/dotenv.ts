@@ -60,6 +60,67 @@ export function nameFault(name: string): string | undefined {
     : 'a name in a .env file has letters, digits and underscores only, and no digit first'
 }
 
+/** One assignment of a name as it stands in a file. */
+export interface Assignment {
+  /** The whole line, or lines where the value has several, without the end of the last. */
+  readonly line: string
+  /** What stands between the name and the end of the value, such as `= "x"`. */
+  readonly raw: string
+  /** What stands behind the value on its line, such as a comment. */
+  readonly tail: string
+  /** Counted from 1. */
+  readonly number: number
+  /** As dotenv reads this assignment alone. */
+  readonly value: string
+}
+
+/** Every active assignment of a name, in the order of the file. The last one is what dotenv, Node and sh take. */
+export function assignmentsOf(text: string, name: string, readers: Readers): readonly Assignment[] {
+  return assignments(text)
+    .filter((found) => found.name === name)
+    .map(({ start, end }) => {
+      const { from, to } = lineAround(text, start, end)
+      const raw = text.slice(start, end)
+      const number = text.slice(0, from).split(/\r\n|\n|\r/).length
+      const value = readers.dotenv(`${name}${raw}`)[name] ?? ''
+      return { line: text.slice(from, to), raw, tail: text.slice(end, to), number, value }
+    })
+}
+
+/** Everything that the text assigns and `names` does not list, as dotenv reads it. */
+export function othersIn(text: string, names: readonly string[], readers: Readers): Record<string, string> {
+  const all = Object.entries(readers.dotenv(text))
+  return Object.fromEntries(all.flatMap(([name, value]) => (value === undefined || names.includes(name) ? [] : [[name, value]])))
+}
+
+/**
+ * The text with a name assigned again just as it was: quoting, spaces, `export` and what stood behind
+ * the value. The rest of the text stays as it is now, also a comment that somebody has changed behind
+ * the value. `undefined` where dotenv would not read the value back from that, or would read something
+ * else differently.
+ */
+export function putBack(
+  text: string,
+  name: string,
+  was: readonly Pick<Assignment, 'line' | 'raw' | 'tail'>[],
+  value: Secret,
+  readers: Readers,
+): string | undefined {
+  const last = was.at(-1)
+  if (last === undefined) return undefined
+  const spans = assignments(text).filter((found) => found.name === name)
+  let edited = spans.length === 0 ? appended(text, last.line) : text
+  for (const [index, { start, end }] of [...spans.entries()].toReversed()) {
+    const { raw, tail } = was[index] ?? last
+    const rest = edited.slice(end)
+    const { to } = lineAround(edited, start, end)
+    // The space before a comment that stood close to the value was ours.
+    const close = tail.startsWith('#') && edited.slice(end, to) === ` ${tail}`
+    edited = `${edited.slice(0, start)}${raw}${close ? rest.slice(1) : rest}`
+  }
+  return readsBack(text, edited, name, value.reveal(), readers, false) ? edited : undefined
+}
+
 function assign(text: string, name: string, value: Secret, readers: Readers, strict: boolean): string {
   const fault = valueFault(value)
   if (fault !== undefined) throw unwritable(name, fault)
@@ -72,7 +133,7 @@ function assign(text: string, name: string, value: Secret, readers: Readers, str
       replaced(text, spans, (own) => quote(plain, styles.includes(own) ? own : style)),
       replaced(text, spans, () => quote(plain, style)),
     ]
-    for (const edited of spans.length === 0 ? [appended(text, name, quote(plain, style))] : candidates)
+    for (const edited of spans.length === 0 ? [appended(text, `${name}=${quote(plain, style)}`)] : candidates)
       if (readsBack(text, edited, name, plain, readers, strict)) return edited
   }
   throw unwritable(
@@ -147,21 +208,27 @@ function replaced(text: string, spans: readonly Span[], encode: (own: Style) => 
 }
 
 /** A file whose last line has no end keeps that, so that `without` can give back the very same bytes. */
-function appended(text: string, name: string, encoded: string): string {
+function appended(text: string, line: string): string {
   const eol = text.includes('\r\n') ? '\r\n' : '\n'
   const open = text !== '' && text !== '\uFEFF' && !/[\r\n]$/.test(text)
-  return open ? `${text}${eol}${name}=${encoded}` : `${text}${name}=${encoded}${eol}`
+  return open ? `${text}${eol}${line}` : `${text}${line}${eol}`
+}
+
+/** Where the lines of an assignment begin and end, without the end of the last and without a byte order mark. */
+function lineAround(text: string, start: number, end: number): { readonly from: number; readonly to: number } {
+  const from = Math.max(text.lastIndexOf('\n', start - 1), text.lastIndexOf('\r', start - 1)) + 1
+  const to = end + (/\r\n|\n|\r|$/.exec(text.slice(end))?.index ?? 0)
+  return { from: from === 0 && text.startsWith('\uFEFF') ? 1 : from, to }
 }
 
 function without(text: string, name: string): string {
   let edited = text
   const spans = assignments(text).filter((found) => found.name === name)
   for (const { start, end } of spans.toReversed()) {
-    const from = Math.max(edited.lastIndexOf('\n', start - 1), edited.lastIndexOf('\r', start - 1)) + 1
-    const to = end + (/\r\n|\n|\r|$/.exec(edited.slice(end))?.index ?? 0)
+    const { from, to } = lineAround(edited, start, end)
     const eol = /^(?:\r\n|\n|\r)/.exec(edited.slice(to))?.[0] ?? ''
     // A last line without an end takes the one before it along.
-    const head = edited.slice(0, from === 0 && edited.startsWith('\uFEFF') ? 1 : from)
+    const head = edited.slice(0, from)
     edited = (eol === '' ? head.replace(/(?:\r\n|\n|\r)$/, '') : head) + edited.slice(to + eol.length)
   }
   return edited

@@ -9,6 +9,8 @@ import { AdapterError } from '../core/errors.ts'
 import type { HttpRequest, HttpResponse } from '../core/ports.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import type { Secret } from '../core/secret.ts'
+import { answeredBy } from './answered.ts'
+import { parseObject } from './json.ts'
 import { retryAfterMs } from './retry.ts'
 
 const VENDOR = 'GitHub'
@@ -56,7 +58,10 @@ export function github(baseUrl: string, token: Secret | undefined, context: Adap
         retryAfterMs: wait,
       })
     if (response.status >= 500)
-      throw new AdapterError('unavailable', `${VENDOR} answered ${response.status}`, { effect: method === 'GET' ? 'none' : 'unknown' })
+      throw new AdapterError('unavailable', `${VENDOR} answered ${response.status}`, {
+        effect: method === 'GET' ? 'none' : 'unknown',
+        ...answeredBy(response.status, parseObject(response.body.isText() ? response.body.reveal() : '') !== undefined),
+      })
     return response
   }
   const call: Github['call'] = async (method, path, body, effect) => {

@@ -3,6 +3,8 @@ import { AdapterError } from '../core/errors.ts'
 import type { HttpRequest, HttpResponse } from '../core/ports.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import type { Secret } from '../core/secret.ts'
+import { answeredBy } from './answered.ts'
+import { parseObject } from './json.ts'
 import { retryAfterMs } from './retry.ts'
 
 const MAX_ANSWER_BYTES = 16 * 1024 * 1024
@@ -61,7 +63,12 @@ function parsed(
   const message = `${vendor} answered ${status}`
   const wait = retryAfterMs(headers['retry-after'], context.clock.now())
   if (status === 429) throw new AdapterError('throttled', message, wait === undefined ? {} : { retryAfterMs: wait })
-  if (status >= 500) throw new AdapterError('unavailable', message, { effect: method === 'GET' ? 'none' : 'unknown' })
+  if (status >= 500)
+    throw new AdapterError('unavailable', message, {
+      effect: method === 'GET' ? 'none' : 'unknown',
+      details: { status },
+      ...answeredBy(status, parseObject(text) !== undefined),
+    })
   if (status === 401 || status === 403)
     throw new AdapterError('denied', `${message}: the token is not accepted, or may not do this`, {
       hints: [`check "${field}" in the configuration`],

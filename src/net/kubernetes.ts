@@ -30,11 +30,13 @@ export interface Kubernetes {
   patch(path: string, patch: Patch): Promise<KubeObject>
   /** Sent once, unless `effect` says that it changes nothing. */
   post(path: string, body: unknown, effect?: 'read' | 'once'): Promise<KubeObject>
+  /** Only that very object in that very state, else it fails with the reason `Conflict`. */
+  delete(path: string, only: { readonly uid: string; readonly resourceVersion: string }): Promise<KubeObject>
 }
 
 export function kubernetes(cluster: Cluster, context: AdapterContext): Kubernetes {
   const call = async (
-    method: 'GET' | 'PATCH' | 'POST',
+    method: 'GET' | 'PATCH' | 'POST' | 'DELETE',
     path: string,
     effect: HttpRequest['effect'],
     sent?: { type: string; body: unknown },
@@ -66,6 +68,11 @@ export function kubernetes(cluster: Cluster, context: AdapterContext): Kubernete
     get: (path) => call('GET', path, 'read'),
     patch: (path, patch) => call('PATCH', path, 'idempotent', patch),
     post: (path, body, effect = 'once') => call('POST', path, effect, { type: 'application/json', body }),
+    delete: (path, preconditions) =>
+      call('DELETE', path, 'idempotent', {
+        type: 'application/json',
+        body: { apiVersion: 'v1', kind: 'DeleteOptions', preconditions },
+      }),
   }
 }
 

@@ -1,9 +1,11 @@
 /**
  * The `Spawn` port. No shell, a minimal environment, the value on stdin only (never argv, never environment), a process group of its own that
- * is ended as a whole, output capped and stderr scrubbed of the value.
+ * is ended as a whole and gone before a call that was stopped is judged, output capped and stderr scrubbed of the value.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { readdirSync, readFileSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { AdapterError } from '../core/errors.ts'
 import type { Spawn, SpawnRequest, SpawnResult } from '../core/ports.ts'
 import { Secret } from '../core/secret.ts'
@@ -17,6 +19,8 @@ const DEFAULT_MAX_BYTES = 1024 * 1024
 const MERCY_MS = 5_000
 /** After the program ended, a grandchild may keep the pipes open; we don't wait for it longer than this. */
 const DRAIN_MS = 1_000
+/** A killed process is gone at once, unless the kernel still works for it. */
+const GONE_MS = 5_000
 const STDERR_BYTES = 64 * 1024
 const STDERR_LINES = 20
 
@@ -117,7 +121,7 @@ async function run(argv: readonly [string, ...string[]], request: SpawnRequest, 
     clearTimeout(deadline)
     request.signal?.removeEventListener('abort', onAbort)
     destroy()
-    group.finish()
+    await group.finish()
   }
 }
 
@@ -137,11 +141,25 @@ class Group {
     this.#killer = setTimeout(() => this.#signal('SIGKILL'), MERCY_MS)
   }
 
-  /** Whatever outlived a timeout or an interruption is killed now; without one it is left alone. */
-  finish(): void {
+  /** Whatever outlived a timeout or an interruption is killed now, and waited for, so that it does nothing more; without one it is left alone. */
+  async finish(): Promise<void> {
     if (this.#killer === undefined) return
     clearTimeout(this.#killer)
     this.#signal('SIGKILL')
+    for (let waited = 0; waited < GONE_MS && this.#lives(); waited += 10) await sleep(10)
+  }
+
+  /** Of a process that is dead and not yet collected by its parent the system still says that the group exists. */
+  #lives(): boolean {
+    const { pid } = this.#child
+    if (pid === undefined) return false
+    try {
+      process.kill(-pid, 0)
+    } catch {
+      return false
+    }
+    const states = statesIn(pid)
+    return states === undefined || states.some((state) => state !== 'Z' && state !== 'X')
   }
 
   /** The signal of ours that this exit code stands for, if we sent one. */
@@ -157,6 +175,29 @@ class Group {
     } catch {
       // The group is gone already.
     }
+  }
+}
+
+/** The state letters of the processes of a group (proc(5)); `undefined` where they can't be read. */
+function statesIn(group: number): readonly string[] | undefined {
+  try {
+    return readdirSync('/proc')
+      .filter((name) => /^\d+$/.test(name))
+      .flatMap((pid) => {
+        const [, state = '', pgrp] = /[^]*\) (\w) \d+ (\d+)/.exec(statOf(pid)) ?? []
+        return Number(pgrp) === group ? [state] : []
+      })
+  } catch {
+    return undefined
+  }
+}
+
+/** Empty for a process that is gone meanwhile. */
+function statOf(pid: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/stat`, 'utf8')
+  } catch {
+    return ''
   }
 }
 

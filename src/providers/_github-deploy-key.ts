@@ -3,7 +3,8 @@
  * loses nothing; the key is found by its fingerprint, and people find it by its title, the intent's tag.
  *
  * A handle is the fingerprint, because it can be told from a private key that somebody stored; GitHub's own number is looked up when it is needed. GitHub can't change a key,
- * only add and delete. That a key opens the repository would take SSH: what is verified is that GitHub lists it, enabled and with the wanted right.
+ * only add and delete. That a key opens the repository would take SSH: what is verified is that GitHub lists it, enabled and with the wanted right; nothing is tried with the key, so
+ * that a proof can't lock anybody out. A key belongs to one repository (GitHub takes none twice), so ending it ends nothing else; who has the private half for other hosts keeps that.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'

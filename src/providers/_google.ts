@@ -13,6 +13,7 @@ import type { HttpRequest, HttpResponse } from '../core/ports.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import { urlFault } from '../core/schema.ts'
 import { Secret } from '../core/secret.ts'
+import { answeredBy } from '../net/answered.ts'
 import { ATTEMPTS, pauseMs, retryAfterMs } from '../net/retry.ts'
 
 const VENDOR = 'Google'
@@ -217,7 +218,7 @@ export async function finished(api: Google, baseUrl: string, started: unknown, c
     operation = operationIn(await fateUnknown(api.call('GET', `${baseUrl}/${operation.name}`)))
   }
   const { error } = operation
-  if (error !== undefined) throw described(error, VAGUE.includes(error.code) ? 'unknown' : 'none')
+  if (error !== undefined) throw described(error, VAGUE.includes(error.code) ? 'unknown' : 'none', undefined, undefined, true)
   return operation.response
 }
 
@@ -254,13 +255,16 @@ function refusal(response: HttpResponse, context: AdapterContext, effect: Effect
   const answer = Refusal.safeParse(parsed(response.body))
   const error = answer.success ? answer.data.error : Status.parse({})
   const wait = retryAfterMs(response.headers['retry-after'], context.clock.now())
-  return described({ ...error, code: undefined }, effect, response.status, wait)
+  return described({ ...error, code: undefined }, effect, response.status, wait, answer.success)
 }
 
 const BY_CODE: Readonly<Record<number, number>> = { 3: 400, 5: 404, 6: 409, 7: 403, 8: 429, 9: 400, 16: 401 }
 
-/** @param effect of what is neither a refusal nor a limit */
-function described(error: z.output<typeof Status>, effect: Effect, http?: number, wait?: number): AdapterError {
+/**
+ * @param effect of what is neither a refusal nor a limit
+ * @param own is it Google's own answer, and not that of something in between?
+ */
+function described(error: z.output<typeof Status>, effect: Effect, http?: number, wait?: number, own = false): AdapterError {
   const status = http ?? BY_CODE[error.code ?? 0] ?? 500
   const reasons = words(error)
   const said = reasons.length === 0 ? '' : ` ${reasons.join(', ')}`
@@ -301,7 +305,8 @@ function described(error: z.output<typeof Status>, effect: Effect, http?: number
       })
     default:
       // 408 and 499 are time-outs: the work may go on.
-      if (status >= 500 || status === 408 || status === 499) return new AdapterError('unavailable', message, { effect, details })
+      if (status >= 500 || status === 408 || status === 499)
+        return new AdapterError('unavailable', message, { effect, details, ...answeredBy(status, own) })
       return new AdapterError('failed', message, { details, retryable: false })
   }
 }

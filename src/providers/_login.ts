@@ -6,8 +6,8 @@ import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
 import type { Handle, Intent } from '../core/model.ts'
 import type { Random } from '../core/ports.ts'
-import type { Credential, Issued } from '../core/provider.ts'
-import { type Fields, Secret } from '../core/secret.ts'
+import type { Credential, CurrentFault, Issued } from '../core/provider.ts'
+import { type Fields, Secret, SINGLE, singleValue } from '../core/secret.ts'
 
 export const hostField = z
   .string()
@@ -18,7 +18,8 @@ export const tlsFields = {
   tls: z.boolean().optional().meta({ description: 'Default true; false only to this machine' }),
   ca: z
     .string()
-    .startsWith('-----BEGIN CERTIFICATE-----')
+    // Bundles of vendors have comments between the certificates.
+    .regex(/^-----BEGIN CERTIFICATE-----/m, 'holds no certificate in PEM')
     .optional()
     .meta({ description: "Certificate of the server's own authority, PEM" }),
 }
@@ -74,6 +75,42 @@ export function handleOf({ users }: Users, fields: Fields): Handle | undefined {
   return name !== undefined && users?.includes(name) === true ? { id: name, live: true } : undefined
 }
 
+/**
+ * Why a stored value can't be the login that a rotation replaces; `undefined` when it can. Pure.
+ *
+ * With two that take turns the value must say whose it is: without that, the one in use could be
+ * given a new password under the feet of whoever logs in with it. With one user a value without a
+ * user name is that user's, and one with another name is not. The hint is the line to type.
+ *
+ * @param noun what the server calls a user
+ */
+export function loginFault({ users, user }: Users, fields: Fields, path: string, noun: string): CurrentFault | undefined {
+  const { username, password } = fields
+  const name = username?.reveal()
+  const names = namesIn({ users, user })
+  if (name === undefined ? users === undefined : names.includes(name)) return undefined
+  const all = names.join(' and ')
+  const why =
+    name === undefined
+      ? `the current value does not say which of the ${noun}s ${all} it belongs to`
+      : users === undefined
+        ? `the current value belongs to another ${noun} than ${all}`
+        : `the current value belongs to none of the ${noun}s ${all}`
+  const first = names[0] ?? ''
+  const field = `rotate set ${path} --field ${shellWord(`username=${first}`)}`
+  const json = JSON.stringify({ username: first, password: '…' })
+  const line =
+    // A value without fields is not given fields one by one.
+    Object.hasOwn(fields, SINGLE)
+      ? `rotate set ${path} --fields-from -   and on stdin: ${json}`
+      : `${field}${name === undefined && password !== undefined ? '' : ' --field password=@-'}`
+  return { why, hint: users === undefined ? line : `${line}   (or ${users[1]}: whose it is)` }
+}
+
+function shellWord(text: string): string {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`
+}
+
 /** 192 bits, in characters that need no quoting anywhere. */
 export function newPassword(random: Random): { readonly password: Secret } {
   return { password: new Secret(Buffer.from(random.bytes(24)).toString('base64url')) }
@@ -85,9 +122,15 @@ export function passwordOf({ material }: Intent): Secret {
   return password
 }
 
-/** Throws `misconfigured` where there is nothing to log in with. */
-export function loginOf({ username, password }: Fields): { readonly username: string; readonly password: Secret } {
-  if (username !== undefined && password !== undefined) return { username: username.reveal(), password }
+/**
+ * The login that a value is. Throws `misconfigured` where there is nothing to log in with.
+ *
+ * @param user the one user of the configuration, whose password a value without a name is
+ */
+export function loginOf(fields: Fields, user?: string): { readonly username: string; readonly password: Secret } {
+  const { username, password = user === undefined ? undefined : singleValue(fields) } = fields
+  const name = username?.reveal() ?? user
+  if (name !== undefined && password !== undefined) return { username: name, password }
   throw new AdapterError('misconfigured', 'the secret has no fields "username" and "password"')
 }
 

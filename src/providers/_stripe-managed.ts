@@ -4,7 +4,8 @@
  *
  * A new key is encrypted to a public key of ours. Its private half lies in the sealed intent and nowhere else, and the intent's tag is both idempotency key and
  * name: a create whose answer was lost is repeated under the same key, gives the same answer, and opens it; where that can't be (too long ago, other
- * parameters) what it made is found by its name. `rotate` of the API is not used: the old key would die with the call.
+ * parameters) what it made is found by its name. `rotate` of the API is not used: the old key would die with the call. So nothing comes late that is not known: a call that is
+ * carried out after it was given up, and its repetition, are one to Stripe.
  *
  * The calls go through the house's client and not through the SDK's `rawRequest`, which would work: the SDK repeats a create by itself after a reset even with
  * retries off, reports no effect, follows its own clock, and prints what the server's header `stripe-notice` says. The two forms of an answer are parsed here anyway.
@@ -17,6 +18,7 @@ import type { HttpRequest, HttpResponse } from '../core/ports.ts'
 import type { AdapterContext, Credential, Issued, ProviderSession, Settlement, Traits } from '../core/provider.ts'
 import { secretField } from '../core/schema.ts'
 import { Secret, single } from '../core/secret.ts'
+import { answeredBy } from '../net/answered.ts'
 import { parseObject } from '../net/json.ts'
 import { openJwe } from '../net/jwe.ts'
 import { ATTEMPTS, pauseMs, retryAfterMs } from '../net/retry.ts'
@@ -366,7 +368,7 @@ function failure({ config, context }: Far, response: HttpResponse, effect: 'none
   const said = `Stripe answered ${status}${known.success ? ` (${known.data.error.code})` : ''}`
   const wait = retryAfterMs(headers['retry-after'], context.clock.now())
   if (status === 429) return new AdapterError('throttled', said, { details, ...(wait === undefined ? {} : { retryAfterMs: wait }) })
-  if (status >= 500) return new AdapterError('unavailable', said, { details, effect })
+  if (status >= 500) return new AdapterError('unavailable', said, { details, effect, ...answeredBy(status, known.success) })
   // The first call under this idempotency key still runs.
   if (status === 409) return new AdapterError('unavailable', `${said}: an earlier call is not finished`, { details, effect })
   if (status === 401)

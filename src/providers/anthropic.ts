@@ -4,6 +4,9 @@
  * The Admin API makes no keys and deletes none, so a person makes each in the Console and hands it over; from there everything is automatic: it is tried, delivered, and the old one
  * is switched to `inactive` after its grace (reversible, the quarantine) and to `archived` after that, which is final (unverified). The API shows of each value its beginning
  * and its end, and by these a value finds its key; where two keys look alike nothing is touched until one is adopted by its id.
+ *
+ * A proof lists one page of models with the key itself, which costs nothing: 200 or 403 (no right to do that) is accepted, 401 is not, anything else says nothing. It shows that the key
+ * lives, not what it may do. Ending a key ends this one; the workspace and its other keys go on. Nothing is created here, so no call that was given up can make a key later.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -61,6 +64,7 @@ export default defineProvider({
     revoke: 'assisted',
     suspend: true,
     lastUsed: false,
+    settlesAfterMs: 0,
   }),
   secretType: 'api_key',
   permissions: () =>

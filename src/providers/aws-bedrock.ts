@@ -9,11 +9,12 @@
  * - IAM is eventually consistent: a new key is refused for some seconds, a deleted one is accepted for some, listings lag.
  *   https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html
  * - The value does not name its id in any documented way, so a key that was stored by hand is used, but ended by a person.
+ * - A proof lists models with the key itself (net/bedrock.ts), which costs nothing and locks nobody out. Ending a key ends this one: its user and that user's access keys go on.
  * - ResetServiceSpecificCredential ends the old value at once, so it is never used. When a key was last used can't be asked.
  */
 import type { ServiceSpecificCredentialMetadata } from '@aws-sdk/client-iam'
 import { z } from 'zod'
-import { DAY, humanSpan, MINUTE } from '../core/duration.ts'
+import { DAY, humanSpan } from '../core/duration.ts'
 import { AdapterError } from '../core/errors.ts'
 import type { Handle, Intent } from '../core/model.ts'
 import {
@@ -27,7 +28,18 @@ import {
 import { secretField, urlField } from '../core/schema.ts'
 import { flatten, Secret, single } from '../core/secret.ts'
 import { badAnswer, isRefusal } from '../net/aws-errors.ts'
-import { type AwsEffect, type AwsKey, callIam, pause, sameName, short, signingKey, stopIfAborted, userResources } from '../net/aws.ts'
+import {
+  type AwsEffect,
+  type AwsKey,
+  callIam,
+  isOfCall,
+  pause,
+  sameName,
+  short,
+  signingKey,
+  stopIfAborted,
+  userResources,
+} from '../net/aws.ts'
 import { awaitDeath, awaitLife, bedrockUrl } from '../net/bedrock.ts'
 
 const SERVICE = 'bedrock.amazonaws.com'
@@ -35,10 +47,6 @@ const MAX_KEYS = 2
 
 /** Between two listings, where a key that is not in the first may be in the second. */
 const LISTING_LAG_MS = 5000
-/** AWS refuses calls whose clock is further off, so no CreateDate is. */
-const CLOCK_SKEW_MS = 5 * MINUTE
-/** A create is sent right after its intent is committed and waited for 15 seconds; what came into being later is not ours. */
-const CALL_WINDOW_MS = MINUTE
 
 const Config = z.strictObject({
   accessKeyId: secretField('Access key id of the credential that manages the keys of the user'),
@@ -192,7 +200,7 @@ class BedrockSession implements ProviderSession {
     const { handle, status, expiresAt } = only
     const name = short(handle.id)
     const made = handle.createdAt
-    if (made === undefined || made < intent.at - CLOCK_SKEW_MS || made > intent.at + CALL_WINDOW_MS + CLOCK_SKEW_MS)
+    if (made === undefined || !isOfCall(made, intent.at, this.#context.clock))
       return ambiguous(`key ${name} is new, but was not created at the time of our call`)
     // AWS counts whole days; whether from the second or from the end of the day is not documented.
     if (expiresAt === undefined || Math.abs(expiresAt - made - this.#config.credentialAgeDays * DAY) > DAY)

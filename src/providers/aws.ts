@@ -8,10 +8,15 @@
  * - IAM is eventually consistent: a new key is refused for some seconds, a deleted one is accepted for some, listings lag.
  *   https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html
  * - An inactive key can be made active again; a deleted one is gone. GetAccessKeyLastUsed counts our own GetCallerIdentity too.
+ * - A proof is that call with the key itself: it shows that the key lives and whose it is, not what it may do. It needs no permission, costs nothing and locks nobody out; a dead key
+ *   is asked for until AWS refuses it once. Some rules of watchers report the first such call of a user, which a rotation makes once per key.
+ * - Ending a key ends what is derived from it, above all an SMTP password of SES, whose user name is the key's id
+ *   (https://docs.aws.amazon.com/ses/latest/dg/smtp-credentials.html). The user, its password, its other key and its Bedrock keys go on.
+ * - With "self" the keys of the user sign for each other: what is current makes the next one, which, once it is current, deletes the one before.
  */
 import type { AccessKeyMetadata } from '@aws-sdk/client-iam'
 import { z } from 'zod'
-import { DAY, humanSpan, MINUTE } from '../core/duration.ts'
+import { DAY, humanSpan } from '../core/duration.ts'
 import { AdapterError } from '../core/errors.ts'
 import type { Handle, Intent } from '../core/model.ts'
 import {
@@ -32,6 +37,7 @@ import {
   type AwsSite,
   callIam,
   idOf,
+  isOfCall,
   pause,
   sameName,
   short,
@@ -42,13 +48,11 @@ import {
 
 const MAX_KEYS = 2
 const ACTIONS = ['CreateAccessKey', 'ListAccessKeys', 'UpdateAccessKey', 'DeleteAccessKey', 'GetAccessKeyLastUsed']
+/** A key that signs for itself is never switched off. */
+const SELF_ACTIONS = ACTIONS.filter((action) => action !== 'UpdateAccessKey')
 
 /** Between two listings, where a key that is not in the first may be in the second. */
 const LISTING_LAG_MS = 5000
-/** AWS refuses calls whose clock is further off, so no CreateDate is. */
-const CLOCK_SKEW_MS = 5 * MINUTE
-/** A create is sent right after its intent is committed and waited for 15 seconds; what came into being later is not ours. */
-const CALL_WINDOW_MS = MINUTE
 
 const Config = z
   .strictObject({
@@ -99,7 +103,7 @@ export default defineProvider({
     suspend: canSuspend(config),
     lastUsed: true,
   }),
-  permissions: (config) => userPolicy(config.region, config.iamUserName, ACTIONS),
+  permissions: (config) => userPolicy(config.region, config.iamUserName, canSuspend(config) ? ACTIONS : SELF_ACTIONS, config.self),
   open: async (config, context) => new AwsSession(config, context),
 })
 
@@ -179,7 +183,8 @@ class AwsSession implements ProviderSession {
 
   /**
    * Keys carry no mark, so ours is known by exclusion only: absent before, created inside the window of the call, never used. Its secret is lost
-   * in any case, so the outcome is never `applied`. Whatever is less certain is for a person.
+   * in any case, so the outcome is never `applied`. Whatever is less certain is for a person. Asked hours later it says the same of a key that
+   * came late: the window is that of the call, whenever one looks.
    */
   async settle(intent: Intent, current: Credential | undefined): Promise<Settlement> {
     this.#learn(current)
@@ -194,8 +199,7 @@ class AwsSession implements ProviderSession {
     const ambiguous = (detail: string): Settlement => ({ outcome: 'ambiguous', candidates, detail })
     if (candidates.length > 1)
       return ambiguous(`${candidates.length} keys of ${this.#user} appeared since: ${candidates.map((key) => short(key.id)).join(', ')}`)
-    const made = only.createdAt
-    if (made === undefined || made < intent.at - CLOCK_SKEW_MS || made > intent.at + CALL_WINDOW_MS + CLOCK_SKEW_MS)
+    if (!isOfCall(only.createdAt, intent.at, this.#context.clock))
       return ambiguous(`key ${short(only.id)} is new, but was not created at the time of our call`)
     let used: number | undefined
     try {
@@ -340,46 +344,62 @@ class AwsSession implements ProviderSession {
 
   /** One IAM call with the credential that may sign it. A refusal of the signer is not one of the key that the call is about. */
   async #iam<T>(action: string, effect: AwsEffect, about: Credential | undefined, run: Parameters<typeof callIam<T>>[5]): Promise<T> {
-    const signer = this.#signer(about)
-    try {
-      return await callIam(this.#context, this.#site, signer, action, effect, run)
-    } catch (error) {
-      if (!isRefusal(error)) throw error
-      const [code, who] =
-        signer === this.#admin ? (['denied', 'the configured admin credential'] as const) : (['refused', "the user's own key"] as const)
-      throw new AdapterError(code, `${who} (${short(signer.accessKeyId)}) is not accepted: ${error.message}`, {
-        hints: [...error.hints, `check that ${short(signer.accessKeyId)} exists, is active and belongs to this endpoint`],
-        details: error.details,
-      })
+    const [first, ...others] = await this.#signers(about)
+    let signer = first
+    for (;;) {
+      try {
+        return await callIam(this.#context, this.#site, signer, action, effect, run)
+      } catch (error) {
+        if (!isRefusal(error)) throw error
+        const next = others.shift()
+        if (next === undefined) throw this.#unaccepted(signer, error)
+        // Whoever is not accepted has done nothing, so that another one may sign.
+        signer = next
+      }
     }
   }
 
-  /** A key that is being switched off can't sign its own return, so another one signs where there is one. */
-  #signer(about: Credential | undefined): AwsKey {
-    if (!this.#config.self && this.#admin !== undefined) return this.#admin
+  #unaccepted(signer: AwsKey, { message, hints, details }: AdapterError): AdapterError {
+    const [code, who] =
+      signer === this.#admin ? (['denied', 'the configured admin credential'] as const) : (['refused', "the user's own key"] as const)
+    return new AdapterError(code, `${who} (${short(signer.accessKeyId)}) is not accepted: ${message}`, {
+      hints: [...hints, `check that ${short(signer.accessKeyId)} exists, is active and belongs to this endpoint`],
+      details,
+    })
+  }
+
+  /**
+   * Who may sign, the first one first. With `self` a key that is being ended can't sign its own return, so one that it is not about comes before it: one that this session has
+   * seen, or the one that is current. The configured credential, where there is one, comes last.
+   */
+  async #signers(about: Credential | undefined): Promise<readonly [AwsKey, ...AwsKey[]]> {
+    if (!this.#config.self && this.#admin !== undefined) return [this.#admin]
     const id = about === undefined ? undefined : idOf(about)
-    const other = this.#own.find((key) => key.accessKeyId !== id)
-    if (other !== undefined) return other
+    const isOther = (key: AwsKey): boolean => key.accessKeyId !== id
+    if (!this.#own.some(isOther)) this.#learn(await this.#context.current?.(), 'last')
     const secret = about?.fields['secretAccessKey']
     const own = id !== undefined && secret !== undefined ? signingKey(new Secret(id), secret, undefined, 'the') : this.#own[0]
-    const signer = own ?? this.#admin
-    if (signer === undefined)
-      throw new AdapterError('misconfigured', `with "self" a key of ${this.#user} must sign, and none is stored`, {
-        hints: [
-          'configure a credential that manages the user, or this secret itself: "accessKeyId":{"secret":PATH,"field":"accessKeyId"} …',
-        ],
-      })
-    return signer
+    const [first, ...rest] = [this.#own.find(isOther) ?? own, this.#admin].filter((key) => key !== undefined)
+    if (first !== undefined) return [first, ...rest.filter(({ accessKeyId }) => accessKeyId !== first.accessKeyId)]
+    throw new AdapterError('misconfigured', `with "self" a key of ${this.#user} must sign, and none is stored`, {
+      hints: [
+        `store the key that is in use, as JSON with "accessKeyId" and "secretAccessKey": rotate set ${this.#context.path} --fields-from FILE`,
+        'or configure "accessKeyId" and "secretAccessKey" of a credential that manages the user',
+      ],
+    })
   }
 
-  #learn(current: Credential | undefined): void {
-    const secret = current?.fields['secretAccessKey']
-    if (current !== undefined && secret !== undefined)
-      this.#remember(signingKey(new Secret(idOf(current)), secret, undefined, 'the stored'))
+  /** Another provider may have issued what is current; then it has not these fields. */
+  #learn(current: Credential | undefined, place: 'first' | 'last' = 'first'): void {
+    const { accessKeyId: id, secretAccessKey: secret } = current?.fields ?? {}
+    if (current === undefined || id === undefined || secret === undefined) return
+    this.#remember(signingKey(new Secret(idOf(current)), secret, undefined, 'the stored'), place)
   }
 
-  #remember(key: AwsKey): void {
-    if (this.#config.self) this.#own = [key, ...this.#own.filter((own) => own.accessKeyId !== key.accessKeyId)]
+  #remember(key: AwsKey, place: 'first' | 'last' = 'first'): void {
+    if (!this.#config.self) return
+    const others = this.#own.filter((own) => own.accessKeyId !== key.accessKeyId)
+    this.#own = place === 'first' ? [key, ...others] : [...others, key]
   }
 }
 

@@ -4,6 +4,9 @@
  * To roll a token replaces its value at once, so a second one is made with the policies of the first, and both live. The value is shown once; a lost answer is settled by the
  * name, which is that of the intent. A token tells its own id when it is verified, so one that was stored by hand needs no adoption. Disabling is reversible and is
  * the quarantine.
+ *
+ * A proof is Cloudflare's own call for it: the token tells its status, which must be `active`. It shows that the token lives, not what it may do, and costs nothing. Deleting ends
+ * this one token; what else its owner has (other tokens, the Global API Key) goes on.
  */
 import { z } from 'zod'
 import { DAY, iso } from '../core/duration.ts'

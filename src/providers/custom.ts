@@ -6,6 +6,10 @@
  * once, and a lost answer loses the new one. So a call whose outcome is unknown is never repeated blindly. What goes beyond the contract happens only
  * when it is configured: `overlap`, `idempotent` (header `Idempotency-Key`), `actions`, `signingSecret` (Standard Webhooks headers,
  * https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md), `sendCurrentValue`.
+ *
+ * What a proof shows, and what ends with a value, is what the hook says: a hook that answers 2xx to every `verify` proves nothing, and one that locks out after refusals must not do so for
+ * four of them. With `verify` a current value that the hook does not accept stops a rotation before anything is done. `revoke` names the value, so it also ends one that was issued
+ * while the hook did not understand that yet.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -21,9 +25,11 @@ import {
 } from '../core/provider.ts'
 import { secretField, urlField } from '../core/schema.ts'
 import { flatten, Secret, single } from '../core/secret.ts'
+import { answeredBy } from '../net/answered.ts'
 import { parseObject } from '../net/json.ts'
 import { ATTEMPTS, pauseMs, retryAfterMs } from '../net/retry.ts'
 import { signature } from '../net/standard-webhooks.ts'
+import { settlesAfterField, settlesAfterOf } from './_settles-after.ts'
 
 const MAX_VALUE_BYTES = 1024 * 1024
 /** Room for the largest value with every character escaped, and the rest of the answer. */
@@ -43,11 +49,15 @@ const Config = z.strictObject({
   actions: z
     .array(z.enum(['verify', 'revoke']))
     .optional()
-    .meta({ description: 'What else the hook understands: "verify", "revoke", sent as action with the value as currentValue' }),
+    .meta({
+      description:
+        'What else the hook understands: "verify", "revoke", sent as action with the value as currentValue; both may be repeated',
+    }),
   sendCurrentValue: z
     .boolean()
     .optional()
     .meta({ description: 'false: a rotate call carries an empty string as currentValue, so that the hook never sees the old value' }),
+  settlesAfter: settlesAfterField('hook'),
   signingSecret: secretField('Signs each call with Standard Webhooks headers; whsec_… or any text').optional(),
 })
 type Options = z.output<typeof Config>
@@ -66,6 +76,8 @@ export default defineProvider({
     revoke: config.actions?.includes('revoke') === true ? 'delete' : 'none',
     suspend: false,
     lastUsed: false,
+    settlesAfterMs: settlesAfterOf(config.settlesAfter),
+    verifies: config.actions?.includes('verify') === true,
   }),
   secretType: 'generic',
   permissions: () => 'The hook checks X-Webhook-Secret and may replace this one secret only.',
@@ -74,8 +86,11 @@ export default defineProvider({
 
 function openSession(config: Options, context: AdapterContext): ProviderSession {
   const session: ProviderSession = {
-    // The contract has no call without an effect, so only what can be known here is checked.
-    preflight: (current) => Promise.resolve().then(() => sendable(config, current)),
+    // The bare contract has no call without an effect, so only what can be known here is checked.
+    preflight: async (current) => {
+      sendable(config, current)
+      if (current !== undefined && config.actions?.includes('verify') === true) await stillAccepted(config, context, current)
+    },
     create: (intent, current) => create(config, context, intent, current, 'once'),
     settle: (intent, current) => settle(config, context, intent, current),
     close: () => Promise.resolve(),
@@ -85,7 +100,10 @@ function openSession(config: Options, context: AdapterContext): ProviderSession 
   return session
 }
 
-/** 429 and 503 say that nothing was done; everything else that is no answer may have rotated. */
+/**
+ * 429, and 503 with `Retry-After`, say that nothing was done; everything else that is no answer may have rotated. A bare 503 is also what something in between answers when the hook
+ * takes too long (https://devcenter.heroku.com/articles/error-codes#h12-request-timeout), which then goes on.
+ */
 async function create(
   config: Options,
   context: AdapterContext,
@@ -101,7 +119,7 @@ async function create(
     const { status } = response
     if (status >= 200 && status < 300) return issuedFrom(response, current === undefined ? undefined : flatten(current.fields), context)
     const wait = retryAfterMs(response.headers['retry-after'], context.clock.now())
-    if (status === 429 || status === 503) {
+    if (status === 429 || (status === 503 && wait !== undefined)) {
       if (attempt >= ATTEMPTS || effect === 'idempotent') {
         const code = status === 429 ? 'throttled' : 'unavailable'
         throw new AdapterError(code, `the web hook answered ${status} and did nothing`, wait === undefined ? {} : { retryAfterMs: wait })
@@ -145,6 +163,19 @@ async function verify(config: Options, context: AdapterContext, credential: Cred
     if (expect === 'dead' || pause === undefined)
       throw new AdapterError('refused', `the web hook does not accept the value (${status})`, { details: { status } })
     await context.clock.sleep(pause, context.signal)
+  }
+}
+
+/** Somebody has ended or switched off what is current: a new value would open again what was shut. Asked once. */
+async function stillAccepted(config: Options, context: AdapterContext, current: Credential): Promise<void> {
+  try {
+    await verify(config, context, current, 'dead')
+  } catch (thrown) {
+    if (!(thrown instanceof AdapterError) || thrown.code !== 'refused') throw thrown
+    throw new AdapterError('refused', `${thrown.message} that is current`, {
+      details: thrown.details,
+      hints: ['find out who ended it; then store the value that is in use now with "rotate set"'],
+    })
   }
 }
 
@@ -295,5 +326,6 @@ function statusError(status: number): AdapterError {
     effect: 'unknown',
     retryable: false,
     details,
+    ...answeredBy(status),
   })
 }

@@ -14,6 +14,12 @@
  * Exit 0 is done, 75 (EX_TEMPFAIL) "nothing was done, try again". A create that ends with another code and printed nothing has made nothing: that is the program's
  * part of the contract; one that can't promise it needs `settle`. Verify: 0 accepted, 1 refused, others "can't tell". Revoke: 0 ended or gone already.
  *
+ * What a proof shows, and what ends with a value, is what the program says. With `verify` a current value that it refuses stops a rotation before anything is done; `revoke` gets the
+ * value, so it also ends one that was issued before there was such a program.
+ *
+ * A call whose time is over is ended with all of its process group, and judged only when that is gone (SIGTERM, five seconds later SIGKILL). What it called over a network may still
+ * act, and so may what left the group (`setsid`), so its end is no proof: `settlesAfter` says for how long nobody believes that nothing was made.
+ *
  * `rotate provider test ./program` tries a program against all of this, through this very file.
  */
 import { z } from 'zod'
@@ -26,11 +32,13 @@ import {
   defineProvider,
   type Issued,
   type ProviderSession,
+  SETTLES_AFTER_MS,
   type Settlement,
 } from '../core/provider.ts'
 import { type Fields, Secret, single, singleValue } from '../core/secret.ts'
 import { basenameOf, endOf, inputOf, isTimeout, timeoutOf } from '../net/hook.ts'
 import { parseObject } from '../net/json.ts'
+import { settlesAfterField, settlesAfterOf } from './_settles-after.ts'
 
 const EX_TEMPFAIL = 75
 const REFUSED = 1
@@ -67,6 +75,7 @@ const Config = z
       .refine(isTimeout, 'is not a duration from 1s to 1h, such as 30s or PT1M')
       .optional()
       .meta({ description: 'How long one call may run; default 60s' }),
+    settlesAfter: settlesAfterField('program, or what it has called,', '60s more than "timeout"'),
   })
   .superRefine((config, context) => {
     if (config.fields !== undefined && config.output !== 'json')
@@ -92,6 +101,9 @@ export default defineProvider({
     revoke: config.revoke === undefined ? 'none' : 'delete',
     suspend: false,
     lastUsed: false,
+    // Where rotate itself was killed nobody ends the program when its time is over.
+    settlesAfterMs: settlesAfterOf(config.settlesAfter, timeoutOf(config.timeout) + SETTLES_AFTER_MS),
+    verifies: config.verify !== undefined,
   }),
   secretType: 'generic',
   settleConfig: async (config, { spawn }) => ({
@@ -111,9 +123,10 @@ function fieldsOf(config: Options): readonly string[] {
 function openSession(config: Options, context: AdapterContext): ProviderSession {
   const { settle: toSettle, verify: toVerify, revoke: toRevoke } = config
   const session: ProviderSession = {
-    // The contract has no call without an effect, so only what can be known here is checked.
-    preflight: async () => {
+    // Without "verify" there is no call without an effect, so only what can be known here is checked.
+    preflight: async (current) => {
       for (const argv of [config.create, toSettle, toVerify, toRevoke]) if (argv !== undefined) await context.spawn.resolve(argv)
+      if (current !== undefined && toVerify !== undefined) await stillAccepted(config, toVerify, context, current)
     },
     create: (intent, current) => create(config, context, intent, current),
     settle: (intent, current) =>
@@ -176,6 +189,18 @@ async function verify(
     const pause = SPREAD_MS[attempt]
     if (expect === 'dead' || pause === undefined) throw new AdapterError('refused', `${name} does not accept the value: ${endOf(result)}`)
     await context.clock.sleep(pause, context.signal)
+  }
+}
+
+/** Somebody has ended or switched off what is current: a new value would open again what was shut. Asked once. */
+async function stillAccepted(config: Options, argv: readonly string[], context: AdapterContext, current: Credential): Promise<void> {
+  try {
+    await verify(config, argv, context, current, 'dead')
+  } catch (thrown) {
+    if (!(thrown instanceof AdapterError) || thrown.code !== 'refused') throw thrown
+    throw new AdapterError('refused', `the current value is not accepted any more: ${thrown.message}`, {
+      hints: ['find out who ended it; then store the value that is in use now with "rotate set"'],
+    })
   }
 }
 

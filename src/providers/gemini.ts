@@ -12,6 +12,7 @@
  *   not listed here: for the engine's proof of death they are gone.
  * - Which key a value belongs to can only be asked with the value in the URL (`keys:lookupKey`), so it is not asked: a key that was stored by hand is adopted by its id.
  * - When a key was last used can't be asked.
+ * - A proof lists one model with the key itself (_google-probe.ts). Ending a key ends this one: the service account to which it is bound, and the other keys of the project, go on.
  */
 import { z } from 'zod'
 import { DAY, MINUTE } from '../core/duration.ts'
@@ -42,6 +43,10 @@ const BINDING = 'iam.serviceAccountApiKeyBindings.create'
 const LOOK_MS = [1000, 2000, 4000, 8000, 16_000, 32_000]
 /** Pauses before a key that was made is believed to have no value. */
 const VALUE_MS = [1000, 2000, 4000, 8000]
+/** A create is an operation, which goes on when nobody follows it any more; those of API keys take seconds. */
+const SETTLES_AFTER_MS = 2 * MINUTE
+/** Between Google's clock, which dates keys, and this one. */
+const CLOCK_SKEW_MS = 5 * MINUTE
 /** So long a key counts as new, which may not be known everywhere. */
 const YOUNG_MS = 10 * MINUTE
 
@@ -112,6 +117,7 @@ export default defineProvider({
     revoke: 'delete',
     suspend: true,
     lastUsed: false,
+    settlesAfterMs: SETTLES_AFTER_MS,
   }),
   secretType: 'api_key',
   permissions: ({ project, serviceAccountEmail }) => permissions(project, serviceAccountEmail),
@@ -307,8 +313,12 @@ async function settle(site: Site, intent: Intent, current: Credential | undefine
   const key = await patiently(context, LOOK_MS, () => keys.find(id))
   if (key === undefined) return { outcome: 'none', detail: `there is no key ${id}` }
   const { handle, deleted } = key
-  if (intent.before.some((earlier) => earlier.id === id))
+  if (intent.before.some((earlier) => earlier.id === id)) {
+    // Asked hours later, what is known by then is on the list too.
+    if (handle.createdAt !== undefined && handle.createdAt > intent.at - CLOCK_SKEW_MS)
+      return { outcome: 'none', detail: `of the key ${id}, which was made, is known already` }
     return { outcome: 'ambiguous', candidates: [handle], detail: `the key ${id} existed before the create` }
+  }
   if (deleted) return { outcome: 'stray', handles: [handle], detail: `the key ${id} was made, and is deleted` }
   const old = current?.handle === undefined ? undefined : await keys.find(current.handle.id).catch(() => undefined)
   try {

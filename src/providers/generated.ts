@@ -1,6 +1,6 @@
 /**
  * Values made here: passwords, tokens, session keys. There is no far side: nobody has to be asked, nothing can be revoked, and what was
- * prepared is what is issued, so that a repeated create gives the same value.
+ * prepared is what is issued, so that a repeated create gives the same value. So nothing comes late, nothing can be proven, and nothing but the consumers opens with it.
  *
  * The default alphabet has no character that a shell, a URL, a `.env` file or a connection string would quote (reference/providers.md 10i).
  */
@@ -35,6 +35,8 @@ const TRAITS: Traits = {
   revoke: 'none',
   suspend: false,
   lastUsed: false,
+  settlesAfterMs: 0,
+  verifies: false,
 }
 
 export default defineProvider({

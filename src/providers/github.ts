@@ -6,6 +6,11 @@
  * in use, is refused before anything is delivered. When its grace is over the old one is revoked by its own value
  * (https://docs.github.com/en/rest/credentials/revoke; no token is needed to call that, nothing undoes it, and its owner gets a mail) and asked for until it is refused.
  *
+ * A proof is `GET /user` with the token: 200 shows that it lives and whose it is, not that it may do what its consumers do; 401 that it is dead. GitHub answers several wrong tokens
+ * in a short time by turning down everything of that user for a while, with living tokens too
+ * (https://docs.github.com/en/rest/authentication/authenticating-to-the-rest-api#failed-login-limit): so a token that is refused is asked for twice at most, and a 403 is never
+ * taken for an answer about the token. Revoking ends this one token; its user, the other tokens, keys and applications of that user go on.
+ *
  * Because that can't be undone, a token is revoked only after this very session has seen another one accepted in its place. What a person handed over and no run
  * promoted is left to that person.
  */
@@ -22,8 +27,8 @@ const CLASSIC = /^(?:ghp_\w{20,250}|[0-9a-f]{40})$/
 const FINE_GRAINED = /^github_pat_\w{20,250}$/
 /** Tokens without a prefix, of before 2021, are not among those that GitHub revokes by value. */
 const REVOCABLE = /^(?:ghp|github_pat)_\w+$/
-/** A new token is known everywhere within seconds. */
-const SPREAD_MS = [1000, 2000, 4000]
+/** A new token is known everywhere within seconds. Asked once more and not oftener: several wrong tokens in a row lock the user out (see above). */
+const SPREAD_MS = [3000]
 /** A revocation is accepted (202) and done later; how much later is not documented. */
 const DYING_MS = [500, 1000, 2000, 4000, 8000, 15_000]
 const DAY_MS = 86_400_000

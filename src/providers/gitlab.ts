@@ -4,6 +4,10 @@
  * GitLab's own `rotate` kills the old token at once, and repeating it after a lost answer kills the new one too, with all of its family. So it is never called: a second
  * token is made with the scopes and the role of the first, and the first is revoked after its grace. The value is shown once; a lost answer is settled by the name,
  * which is that of the intent. A token tells its own id, so one that was stored by hand needs no adoption. GitLab gives every token an end.
+ *
+ * A proof asks the token for what it is: active, or accepted but not allowed to say that (403), or refused (401). It shows that the token lives, not what it may do. Each token has a
+ * bot user of its own, and revoking ends this one token only: families exist among tokens that were made by `rotate`, and none is. A token that was rotated elsewhere has another id
+ * by then, and is not touched.
  */
 import { z } from 'zod'
 import { DAY } from '../core/duration.ts'

@@ -3,6 +3,7 @@
  *
  * Consumers must accept tokens signed with the previous secret until the longest-lived of them has expired: give them `[current, previous]` and a
  * grace period of at least that lifetime. Nothing can be revoked here; the old secret dies when the consumers drop it.
+ * Nobody outside is called, so nothing comes late and nothing can be proven.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -37,6 +38,8 @@ const TRAITS: Traits = {
   revoke: 'none',
   suspend: false,
   lastUsed: false,
+  settlesAfterMs: 0,
+  verifies: false,
 }
 
 export default defineProvider({

@@ -1,6 +1,7 @@
 /**
  * Values that a person gets somewhere and hands over: `rotate PATH` with `--value-file`, `--input -` and the like. This provider exists so that such a
- * secret has a schedule, reminders, targets and checks like any other; it can never make a value itself.
+ * secret has a schedule, reminders, targets and checks like any other; it can never make a value itself, so nothing
+ * comes late; nobody can be asked whether a value works, and nobody ends one.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -20,6 +21,8 @@ const TRAITS: Traits = {
   revoke: 'none',
   suspend: false,
   lastUsed: false,
+  settlesAfterMs: 0,
+  verifies: false,
 }
 
 export default defineProvider({

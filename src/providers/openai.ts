@@ -4,7 +4,11 @@
  * With `serviceAccountId` another key of that account is made, so identity and limits stay (strategy A). Without it, or where that call does not exist (404, 405), each
  * key gets a service account of its own, which goes with it (strategy B). Keys and accounts carry the intent's tag as their name: the API has no idempotency, so a lost
  * answer is settled by looking for that name; the value itself is shown only once. Deleting a key of a service account may be refused (400, 403: the vendor's
- * own documents disagree); an account that was made for this one key is deleted instead.
+ * own documents disagree); an account that was made for this one key is deleted instead, and only while it holds no other key: ending an account ends them all.
+ *
+ * A proof lists the models with the key itself, which costs nothing: 200 or 403 (a restricted key) is accepted, 401 is not, anything else says nothing. It shows that the key lives,
+ * not what it may do; it counts as a use, so the old key is not asked after it was replaced. What opens with a key opens with every other key of its account, and none of
+ * those is touched.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -140,11 +144,11 @@ function issuedFrom(key: Readonly<Record<string, unknown>>): Issued {
 async function settle(context: AdapterContext, admin: Api, project: string, intent: Intent): Promise<Settlement> {
   for (let attempt = 0; ; attempt++) {
     const known = new Set(intent.before.map(({ id }) => id))
-    const found = (await keysOf(admin, project)).filter(
-      ({ handle, account }) => !known.has(handle.id) && (handle.name === intent.tag || account?.name === intent.tag),
-    )
+    const made = (await keysOf(admin, project)).filter(({ handle, account }) => handle.name === intent.tag || account?.name === intent.tag)
+    const found = made.filter(({ handle }) => !known.has(handle.id))
+    // An account goes with its keys, so one of a key that is known is never called a stray.
     const bare = (await accountsOf(admin, project)).filter(
-      ({ id, name }) => name === intent.tag && !found.some(({ account }) => account?.id === id),
+      ({ id, name }) => name === intent.tag && !known.has(id) && !made.some(({ account }) => account?.id === id),
     )
     const handles = [...found.map(({ handle }) => handle), ...bare.map(({ id, name }): Handle => ({ id, name, live: true }))]
     if (handles.length > 0) return { outcome: 'stray', handles, detail: `found by its name ${intent.tag}` }
@@ -177,13 +181,16 @@ async function verify(config: Options, context: AdapterContext, credential: Cred
 
 async function revoke(admin: Api, project: string, handle: Handle | undefined): Promise<void> {
   if (handle === undefined) throw new AdapterError('misconfigured', 'the key has no id here; adopt it first: rotate adopt PATH --key-id ID')
-  const key = (await keysOf(admin, project)).find((one) => one.handle.id === handle.id)
+  const all = await keysOf(admin, project)
+  const key = all.find((one) => one.handle.id === handle.id)
   const accounts = key === undefined ? await accountsOf(admin, project) : []
   if (key === undefined && !accounts.some(({ id }) => id === handle.id)) return
-  const account = `${project}/service_accounts/${encodeURIComponent(key?.account?.id ?? handle.id)}`
-  // Made for this key alone: its name is that of an intent.
-  const own = key === undefined || isOurs(key.account?.name)
-  if (own) return gone(admin.call('DELETE', account))
+  const owner = key?.account?.id ?? handle.id
+  // Ending an account ends all its keys: it is ended only where it was made for this one (its name is that of an intent) and nobody has given it another.
+  const others = all.filter((one) => one.account?.id === owner && one.handle.id !== handle.id)
+  if (key === undefined && others.length > 0) throw alsoOthers(handle.id, others)
+  if (others.length === 0 && (key === undefined || isOurs(key.account?.name)))
+    return gone(admin.call('DELETE', `${project}/service_accounts/${encodeURIComponent(owner)}`))
   await gone(admin.call('DELETE', `${project}/api_keys/${encodeURIComponent(handle.id)}`)).catch((thrown: unknown) => {
     const refused = thrown instanceof AdapterError && [400, 403].includes(Number(thrown.details['status']))
     throw refused
@@ -197,6 +204,18 @@ async function revoke(admin: Api, project: string, handle: Handle | undefined): 
         )
       : thrown
   })
+}
+
+function alsoOthers(account: string, keys: readonly Key[]): AdapterError {
+  const ids = keys.map(({ handle }) => handle.id).join(', ')
+  return new AdapterError(
+    'denied',
+    `the service account ${account} holds keys that are not recorded here (${ids}); ending it would end them too`,
+    {
+      retryable: false,
+      hints: ['delete those keys in the dashboard once nothing uses them, or the account by hand'],
+    },
+  )
 }
 
 function isOurs(name: string | undefined): boolean {

@@ -1,11 +1,28 @@
 /**
- * Passwords of PostgreSQL roles (reference/providers.md 9; https://www.postgresql.org/docs/current/sql-alterrole.html).
+ * Passwords of PostgreSQL roles (https://www.postgresql.org/docs/current/sql-alterrole.html).
  *
- * `two-users`: two roles with the same rights take turns, so that old and new work side by side; the one that is not current gets a new password and LOGIN, and ends with
- * NOLOGIN and no password. `single`: one role, whose old password dies with the change.
+ * `two-users`: two roles with the same rights take turns, so that old and new work side by side;
+ * the one that is not current gets a new password and LOGIN, and ends with NOLOGIN and no password.
+ * `single`: one role, whose old password dies with the change; it is never switched on.
  *
- * The password is made here and sealed before it is applied. The server is sent its SCRAM-SHA-256 verifier (RFC 5802, RFC 7677; the form is that of pg_authid), never
- * the password, so none can stand in a log. What a lost answer did is found by logging in with it. Connections are TCP, over TLS unless the server is this machine.
+ * The password is made here and sealed before it is applied. The server is sent what it stores of it
+ * and never the password, so none can stand in a log: its SCRAM-SHA-256 verifier (RFC 5802, RFC 7677;
+ * the form is that of pg_authid). Where the server is set to md5 and asks the role for that, its
+ * clients may know nothing else, and it is sent the md5 digest, which is as much as such a server
+ * stores (https://www.postgresql.org/docs/current/auth-password.html).
+ *
+ * A change is a transaction that only we commit, so that it can't happen after we have given it up
+ * (`changed`). What a lost answer did is found by ending what is left of that session and then
+ * logging in. A login proves something only when the server has asked for the password: pg_hba.conf
+ * may let a role in without one, and nothing is begun there.
+ *
+ * A role belongs to the whole cluster and has one password, whichever databases it may use, so what
+ * is changed is no more and no less than what the vault holds. Who logs in as the role is not known:
+ * two programs with one role share the value, and must both be targets. Members of a role have
+ * passwords of their own; those are not touched. What is configured or granted to a role stays, as
+ * does VALID UNTIL: a role whose time is over gets no new password, and otherwise that date is the
+ * value's. Connections that are open stay open. Connections are TCP, over TLS unless the server is
+ * this machine.
  */
 import { createHash, createHmac, pbkdf2Sync } from 'node:crypto'
 import type { Client } from 'pg'
@@ -28,6 +45,7 @@ import {
   fieldsOf,
   handleOf,
   issued,
+  loginFault,
   loginOf,
   namesIn,
   newPassword,
@@ -35,10 +53,23 @@ import {
   passwordOf,
   hostField,
   tlsFields,
-  usesTls,
 } from './_login.ts'
+import {
+  type Attempt,
+  BOUNDS,
+  type Bounds,
+  changed,
+  codeOf,
+  connected,
+  ended,
+  knocked,
+  provesNothing,
+  quoted,
+  translated,
+  tried,
+} from './_postgres.ts'
+import { expiryOf, judgeDoor, mayWrite, refuse, type Role, rolesOf } from './_postgres-role.ts'
 
-const TIMEOUT_MS = 15_000
 const ITERATIONS = 4096
 
 const role = z.string().regex(/^[^\0-\x1f\x7f]{1,63}$/, 'is not the name of a role')
@@ -55,11 +86,16 @@ const Config = z
     user: role.optional().meta({ description: 'The one role, with "strategy": "single"' }),
     strategy: z.enum(['two-users', 'single']).optional().meta({ description: 'Default: two-users' }),
     ...tlsFields,
+    serverName: hostField
+      .optional()
+      .meta({ description: 'Name in its certificate, where that is not "host": a tunnel, an alias, Cloud SQL' }),
   })
   .superRefine((config, context) => {
+    if (config.tls === false && config.serverName !== undefined)
+      context.addIssue({ code: 'custom', path: ['serverName'], message: 'is checked over TLS only' })
     checkLogins(config, config.strategy === 'single' ? 'single' : undefined, 'role', '"single"', context)
   })
-type Options = z.output<typeof Config>
+export type Options = z.output<typeof Config>
 
 export default defineProvider({
   id: 'postgres',
@@ -83,28 +119,42 @@ export default defineProvider({
       ...namesIn({ users, user }).map((name) => `GRANT ${quoted(name)} TO ${quoted(admin.user)} WITH ADMIN OPTION;`),
     ].join('\n')
   },
+  currentFault: (config, fields, path) => loginFault(config, fields, path, 'role'),
   open: (config, context) => Promise.resolve(openSession(config, context)),
 })
 
-function openSession(config: Options, context: AdapterContext): ProviderSession {
+interface At {
+  readonly config: Options
+  readonly context: AdapterContext
+  readonly bounds: Bounds
+}
+
+/** @param bounds how long anything may take; what tests shorten */
+export function openSession(config: Options, context: AdapterContext, bounds = BOUNDS): ProviderSession {
+  const at: At = { config, context, bounds }
   const session: ProviderSession = {
-    preflight: () => preflight(config, context),
+    preflight: (current) => preflight(at, current),
     prepare: newPassword,
-    create: (intent, current) => create(config, context, intent, current),
-    settle: (intent, current) => settle(config, context, intent, current),
-    verify: (credential) => verify(config, context, credential.fields),
+    create: (intent, current) => create(at, intent, current),
+    settle: (intent, current) => settle(at, intent, current),
+    verify: (credential) => verify(at, credential.fields),
     close: () => Promise.resolve(),
   }
   if (config.users === undefined) return session
-  session.list = () => asAdmin(config, context, (client) => rolesOf(client, config))
+  session.list = () => list(at)
   session.handleOf = (fields) => handleOf(config, fields)
-  session.revoke = (credential) => revoke(config, context, credential)
+  session.revoke = (credential) => revoke(at, credential)
   return session
 }
 
-/** Reads only: the admin may log in, and every role exists. */
-async function preflight(config: Options, context: AdapterContext): Promise<void> {
-  const found = await asAdmin(config, context, async (client) => {
+/**
+ * Reads only: the admin may log in and change roles, the server takes changes, every role exists
+ * and has to show its password here, and the one that comes next can log in with a new one.
+ */
+async function preflight(at: At, current: Credential | undefined): Promise<void> {
+  const { config, context, bounds } = at
+  const next = nextUser(config, current)
+  await asAdmin(at, async (client) => {
     const { rows } = await client.query<{ may: boolean }>(
       'SELECT rolsuper OR rolcreaterole AS may FROM pg_roles WHERE rolname = current_user',
     )
@@ -112,125 +162,112 @@ async function preflight(config: Options, context: AdapterContext): Promise<void
       throw new AdapterError('denied', `role ${config.admin.user} may not change other roles`, {
         hints: ['it needs CREATEROLE and ADMIN OPTION on them'],
       })
-    return rolesOf(client, config)
+    await mayWrite(client, config.admin.user)
+    const found = await rolesOf(client, namesIn(config))
+    for (const name of namesIn(config)) there(found, name)
+    refuse(there(found, next), isAlone(config))
   })
-  for (const name of namesIn(config))
-    if (!found.some(({ id }) => id === name)) throw new AdapterError('misconfigured', `there is no role ${name} on the server`)
+  for (const name of namesIn(config)) {
+    const attempt = await knocked(config, context, bounds, name)
+    judgeDoor(name, attempt, isAlone(config))
+    if (name === next && (await formOf(at, attempt.asked)) === 'scram' && attempt.asked === 'md5')
+      context.note(`role ${name} has an md5 password now and gets a SCRAM-SHA-256 one, as password_encryption says`)
+  }
 }
 
-async function rolesOf(client: Client, config: Options): Promise<readonly Handle[]> {
-  const { rows } = await client.query<{ name: string; live: boolean }>(
-    'SELECT rolname AS name, rolcanlogin AS live FROM pg_roles WHERE rolname = ANY($1)',
-    [namesIn(config)],
-  )
-  return rows.map(({ name, live }) => ({ id: name, live, name }))
+function isAlone({ users }: Options): boolean {
+  return users === undefined
 }
 
-async function create(config: Options, context: AdapterContext, intent: Intent, current: Credential | undefined): Promise<Issued> {
+function there(found: readonly Role[], name: string): Role {
+  const role = found.find((each) => each.name === name)
+  if (role === undefined) throw new AdapterError('misconfigured', `there is no role ${name} on the server`)
+  return role
+}
+
+async function list(at: At): Promise<readonly Handle[]> {
+  const found = await asAdmin(at, (client) => rolesOf(client, namesIn(at.config)))
+  return found.map(({ name, mayLogIn, left }) => ({ id: name, live: mayLogIn && (left === null || left > 0), name }))
+}
+
+/**
+ * The form of the new password: the one that the server would choose. md5 stays md5 only where the
+ * server is set to that and the role is asked for it, because then its clients may know nothing else.
+ */
+async function formOf(at: At, asked: Attempt['asked']): Promise<'scram' | 'md5'> {
+  if (asked !== 'md5') return 'scram'
+  const { rows } = await asAdmin(at, (client) => client.query<{ form: string }>("SELECT current_setting('password_encryption') AS form"))
+  return rows[0]?.form === 'md5' ? 'md5' : 'scram'
+}
+
+async function create(at: At, intent: Intent, current: Credential | undefined): Promise<Issued> {
+  const { config, context, bounds } = at
   const name = nextUser(config, current)
   const password = passwordOf(intent)
-  const verifier = scramVerifier(password, context.random.bytes(16))
-  await asAdmin(config, context, (client) => change(client, `ALTER ROLE ${quoted(name)} WITH LOGIN PASSWORD '${verifier}'`))
-  return issued('postgresql', config, name, password)
+  const { asked } = await knocked(config, context, bounds, name)
+  const stored = (await formOf(at, asked)) === 'md5' ? md5Form(password, name) : scramVerifier(password, context.random.bytes(16))
+  return asAdmin(at, async (client) => {
+    const role = there(await rolesOf(client, [name]), name)
+    refuse(role, isAlone(config))
+    // One role is not switched on: whoever has switched it off since then is right.
+    const login = isAlone(config) ? '' : 'LOGIN '
+    await changed(client, bounds, intent.tag, `ALTER ROLE ${quoted(name)} WITH ${login}PASSWORD '${stored}'`)
+    return made(config, role, password)
+  })
 }
 
-async function settle(config: Options, context: AdapterContext, intent: Intent, current: Credential | undefined): Promise<Settlement> {
+function made(config: Options, role: Role, password: Secret): Issued {
+  const expiresAt = expiryOf(role)
+  return { ...issued('postgresql', config, role.name, password), ...(expiresAt === undefined ? {} : { expiresAt }) }
+}
+
+/**
+ * First what is left of the session that made the change is ended, then the new password is tried:
+ * what that login shows is final. Throws where the session can't be seen or ended, or where the
+ * login proves nothing.
+ */
+async function settle(at: At, intent: Intent, current: Credential | undefined): Promise<Settlement> {
+  const { config, context, bounds } = at
   const name = nextUser(config, current)
   const password = intent.material['password']
-  if (password === undefined) return { outcome: 'none', detail: 'no password had been made' }
-  const made = issued('postgresql', config, name, password)
-  try {
-    await verify(config, context, made.fields)
-    return { outcome: 'applied', issued: made, detail: `role ${name} has the new password` }
-  } catch (thrown) {
-    if (thrown instanceof AdapterError && thrown.code === 'refused')
-      return { outcome: 'none', detail: `role ${name} does not have the new password` }
-    throw thrown
+  if (password === undefined) return { outcome: 'none', final: true, detail: 'no password had been made' }
+  const { end, role } = await asAdmin(at, async (client) => ({
+    end: await ended(client, bounds, intent.tag),
+    role: (await rolesOf(client, [name])).find((each) => each.name === name),
+  }))
+  if (role === undefined) return { outcome: 'none', detail: `there is no role ${name} any more` }
+  const attempt = await tried(config, context, bounds, name, password)
+  if (attempt.accepted) {
+    if (attempt.asked === undefined) throw provesNothing(name)
+    const rest = end.unconfirmed ? '; no synchronous standby had confirmed it' : ''
+    return { outcome: 'applied', issued: made(config, role, password), detail: `role ${name} has the new password${rest}` }
   }
+  if (attempt.asked === undefined || codeOf(attempt.error) !== '28P01') throw translated(attempt.error)
+  if (role.left !== null && role.left <= 0)
+    return { outcome: 'ambiguous', candidates: [], detail: `role ${name} is not valid any more, so that no password is taken` }
+  const detail = `role ${name} does not have the new password`
+  return end.certain ? { outcome: 'none', final: true, detail } : { outcome: 'none', detail }
 }
 
-/** A login over TCP with that very password. */
-async function verify(config: Options, context: AdapterContext, fields: Fields): Promise<void> {
-  const { username, password } = loginOf(fields)
-  await connected(config, context, username, password, async () => undefined)
+/**
+ * A login over TCP with that very password, for which the server has asked. One that was taken and
+ * found no free connection has proven it all the same.
+ */
+async function verify({ config, context, bounds }: At, fields: Fields): Promise<void> {
+  const { username, password } = loginOf(fields, config.user)
+  const { asked, accepted, error } = await tried(config, context, bounds, username, password)
+  if (asked === undefined && accepted) throw provesNothing(username)
+  if (error !== undefined && !(accepted && codeOf(error) === '53300')) throw translated(error)
 }
 
-async function revoke(config: Options, context: AdapterContext, { handle }: Credential): Promise<void> {
-  if (handle === undefined || config.users?.includes(handle.id) !== true)
+async function revoke(at: At, { handle }: Credential): Promise<void> {
+  if (handle === undefined || at.config.users?.includes(handle.id) !== true)
     throw new AdapterError('misconfigured', 'the role is none of "users"; nothing was changed')
-  await asAdmin(config, context, (client) => change(client, `ALTER ROLE ${quoted(handle.id)} WITH NOLOGIN PASSWORD NULL`))
+  await asAdmin(at, (client) => changed(client, at.bounds, 'rotate-revoke', `ALTER ROLE ${quoted(handle.id)} WITH NOLOGIN PASSWORD NULL`))
 }
 
-/** One statement. A server that answers with an error has done nothing; a connection that breaks may have. */
-async function change(client: Client, sql: string): Promise<void> {
-  try {
-    await client.query(sql)
-  } catch (thrown) {
-    throw translated(thrown, 'unknown')
-  }
-}
-
-function asAdmin<T>(config: Options, context: AdapterContext, work: (client: Client) => Promise<T>): Promise<T> {
-  const { user, password } = config.admin
-  return asAdminOf(user, connected(config, context, user, password, work))
-}
-
-async function connected<T>(
-  config: Options,
-  context: AdapterContext,
-  user: string,
-  password: Secret,
-  work: (client: Client) => Promise<T>,
-): Promise<T> {
-  if (context.signal.aborted) throw new AdapterError('failed', 'interrupted before the server was called', { retryable: false })
-  const { default: pg } = await import('pg')
-  const { host, port, database, ca } = config
-  const client = new pg.Client({
-    host,
-    port,
-    database,
-    user,
-    password: password.reveal(),
-    ssl: usesTls(config) ? { rejectUnauthorized: true, ...(ca === undefined ? {} : { ca }) } : false,
-    connectionTimeoutMillis: TIMEOUT_MS,
-    query_timeout: TIMEOUT_MS,
-    application_name: 'rotate',
-  })
-  // A connection that breaks while nothing is asked; what is asked fails by itself.
-  client.on('error', () => undefined)
-  try {
-    await client.connect()
-  } catch (thrown) {
-    await client.end().catch(() => undefined)
-    throw translated(thrown, 'none')
-  }
-  try {
-    return await work(client)
-  } catch (thrown) {
-    throw translated(thrown, 'none')
-  } finally {
-    await client.end().catch(() => undefined)
-  }
-}
-
-/** Only codes go into messages: the server's text may quote what it was sent. SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html */
-function translated(thrown: unknown, lost: 'none' | 'unknown'): AdapterError {
-  if (thrown instanceof AdapterError) return thrown
-  const raw = (thrown as { readonly code?: unknown }).code
-  const code = typeof raw === 'string' && /^[A-Z0-9_]{3,40}$/.test(raw) ? raw : 'connection lost'
-  if (code === '28P01' || code === '28000') return new AdapterError('refused', `the server refuses the login (${code})`)
-  if (code === '42501') return new AdapterError('denied', 'the role may not do that (42501)')
-  if (code === '53300') return new AdapterError('unavailable', 'the server has no free connection (53300)')
-  if (/^[0-9A-Z]{5}$/.test(code))
-    return new AdapterError(code.startsWith('57P') ? 'unavailable' : 'failed', `the server answered ${code}`, {
-      effect: code.startsWith('57P') ? lost : 'none',
-    })
-  if (lost === 'none') return new AdapterError('unreachable', `can't reach the server: ${code}; nothing was changed`)
-  return new AdapterError('unavailable', `the connection broke before the server answered (${code})`, { effect: 'unknown' })
-}
-
-function quoted(name: string): string {
-  return `"${name.replaceAll('"', '""')}"`
+function asAdmin<T>({ config, context, bounds }: At, work: (client: Client) => Promise<T>): Promise<T> {
+  return asAdminOf(config.admin.user, connected(config, context, bounds, config.admin, work))
 }
 
 /** `SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey`. Our passwords are ASCII, which SASLprep leaves as it is. */
@@ -239,4 +276,9 @@ export function scramVerifier(password: Secret, salt: Uint8Array): string {
   const hmac = (text: string): Buffer => createHmac('sha256', salted).update(text).digest()
   const stored = createHash('sha256').update(hmac('Client Key')).digest('base64')
   return `SCRAM-SHA-256$${ITERATIONS}:${Buffer.from(salt).toString('base64')}$${stored}:${hmac('Server Key').toString('base64')}`
+}
+
+/** `md5` and the digest of password and name, which is what an old server's clients prove to know. */
+function md5Form(password: Secret, name: string): string {
+  return `md5${createHash('md5').update(password.bytes()).update(name).digest('hex')}`
 }

@@ -5,6 +5,9 @@
  * over: `rotate now PATH -`, or at a prompt. Everything around it is automatic: the key is verified, delivered, checked, and the old one is asked for until it is
  * dead; until then nobody calls it revoked (exit 23, with what to do).
  *
+ * A proof is `GET /v1/balance` with the key itself: 200, or 403 of a restricted key without that right, is accepted, 401 is not, anything else says nothing. It shows that the key lives
+ * and of which mode it is, not what it may do; nobody is locked out by it. Expiring ends this one key: the account and its other keys go on.
+ *
  * `api`, for those whose approved Stripe App may manage keys (a preview): nobody is needed. A key that a person made before ends by hand there too.
  */
 import { z } from 'zod'
@@ -39,6 +42,7 @@ const ASSISTED: Traits = {
   revoke: 'assisted',
   suspend: false,
   lastUsed: false,
+  settlesAfterMs: 0,
 }
 
 export default defineProvider({

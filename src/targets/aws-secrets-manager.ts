@@ -1,12 +1,16 @@
 /**
  * A secret in AWS Secrets Manager: its whole value, or keys of the JSON object in it (reference/providers.md 15; https://docs.aws.amazon.com/secretsmanager/latest/apireference/).
  *
- * A write is a new version. Its id is chosen here (`ClientRequestToken`) from the delivery and from the version on which it is based: a repetition makes no second one,
- * while a write on another base, such as after somebody changed a neighbouring key, is a write of its own (the same id with other content is refused).
- * https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_PutSecretValue.html. AWS ignores a repeated id and does not say that `AWSCURRENT` has moved,
- * so it is read afterwards. An undo moves `AWSCURRENT` back to the version before where that holds just what is wanted: moving is a compare-and-swap
- * (`RemoveFromVersionId`, https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_UpdateSecretVersionStage.html), a put is not. A value is never made where there
- * is no secret: its name, key in KMS, policy and replicas are not ours to choose. Clients that cache keep the old value for the time of their cache: the grace is there for it.
+ * Putting a value has no condition, so that a write based on what somebody else has meanwhile replaced would put his old value back. Therefore a version is first put beside
+ * the others, under a label of our own, and then `AWSCURRENT` is moved to it from the very version on which it is based: that fails when another is current by then
+ * (`RemoveFromVersionId`, https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_UpdateSecretVersionStage.html), and what is current is read and edited again.
+ * The id of a version is chosen here (`ClientRequestToken`) from the delivery and the version on which it is based, so a repetition makes no second one.
+ * https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_PutSecretValue.html. Who may not move labels gets a plain put and a look at the version before it: where
+ * that is not the one on which it was based, what it holds is edited again, but for that time the neighbour's old value was current.
+ *
+ * Of the JSON only our members are edited, as text. An undo writes them as they were spelled; where that gives just what the version before the run holds, `AWSCURRENT` goes
+ * back to it, and `AWSPREVIOUS` to where it was. A value is never made where there is no secret: its name, key in KMS, policy and replicas are not ours to choose. Clients
+ * that cache keep the old value for the time of their cache: the grace is there for it.
  */
 import { createHash } from 'node:crypto'
 import { z } from 'zod'
@@ -14,15 +18,21 @@ import { AdapterError } from '../core/errors.ts'
 import type { Prior } from '../core/model.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import { Secret } from '../core/secret.ts'
-import { defineTarget, type Delivery, type TargetSession } from '../core/target.ts'
+import { defineTarget, type Delivery, type Standing, type TargetSession } from '../core/target.ts'
 import type { AwsJson } from '../net/aws-json.ts'
 import { parseObject } from '../net/json.ts'
+import { withMember, withoutMember, writtenAs } from '../net/json-text.ts'
 import { plainText, textIn } from '../net/json-api.ts'
 import { afterWrite } from '../net/tool.ts'
 import { awsClient, awsFields, LOOK_PAUSES_MS } from './_aws.ts'
 
 const VENDOR = 'AWS Secrets Manager'
 const CURRENT = 'AWSCURRENT'
+const PREVIOUS = 'AWSPREVIOUS'
+/** On a version that is not current yet; not AWSPENDING, which belongs to the rotation by AWS itself. */
+const WAITING = 'rotate-waiting'
+/** So often what others write at the same time is edited again. */
+const TRIES = 5
 const RIGHTS =
   'the credential needs secretsmanager:DescribeSecret, GetSecretValue, PutSecretValue and UpdateSecretVersionStage on this one secret, and kms:Decrypt and kms:GenerateDataKey on its key if that is your own'
 
@@ -45,14 +55,35 @@ interface Version {
   readonly binary: boolean
 }
 
+/** What an undo needs besides the values. */
+const Rest = z.object({
+  /** The version that was current. */
+  id: z.string().optional(),
+  /** The version that had AWSPREVIOUS; `null`: none. Left out where it is not known. */
+  previous: z.string().nullish(),
+  binary: z.boolean(),
+  /** Values of the keys as they are written, by name. */
+  raw: z.record(z.string(), z.string()),
+})
+type Rest = z.output<typeof Rest>
+
 export default defineTarget({
   id: 'aws-secrets-manager',
   title: 'AWS Secrets Manager',
   config: Config,
   readable: true,
   describe: ({ secret, key, region }) => `${VENDOR} ${secret}${key === undefined ? '' : `, key ${key},`} in ${region}`,
+  place: ({ region, secret }) => `${region}/${nameIn(secret)}`,
   open: (config, context) => Promise.resolve(openSession(config, context)),
 })
+
+/**
+ * The same for a name and for an ARN of it, with or without the six characters that AWS puts behind it. Two secrets may come out the same, which makes them wait for each
+ * other and nothing else. https://docs.aws.amazon.com/secretsmanager/latest/userguide/troubleshoot.html#ARN_secretnamehyphen
+ */
+function nameIn(secret: string): string {
+  return secret.replace(/^arn:[^:]*:secretsmanager:[^:]*:[^:]*:secret:/, '').replace(/(-[A-Za-z0-9]{6})+$/, '')
+}
 
 function openSession(config: Options, context: AdapterContext): TargetSession {
   const aws = awsClient(context, config, 'secretsmanager', RIGHTS)
@@ -62,11 +93,21 @@ function openSession(config: Options, context: AdapterContext): TargetSession {
       const held = await read(config, aws)
       const document = held === undefined || config.key === undefined ? undefined : documentOf(config, held)
       return Object.fromEntries(
-        names.map((name) => [name, config.key === undefined ? (held?.value ?? null) : textAt(document ?? {}, keyOf(config, name))]),
+        names.map((name) => [name, config.key === undefined ? (held?.value ?? null) : textAt(document?.values ?? {}, keyOf(config, name))]),
+      )
+    },
+    standing: (names) => standing(config, aws, names),
+    neighbours: async (names) => {
+      const held = config.key === undefined ? undefined : await read(config, aws)
+      const keys = new Set(names.map((name) => keyOf(config, name)))
+      const others = Object.entries(held === undefined ? {} : documentOf(config, held).values)
+      return Object.fromEntries(
+        others.flatMap(([key, item]) => (keys.has(key) || typeof item === 'object' ? [] : [[key, new Secret(String(item))] as const])),
       )
     },
     put: (delivery) => put(config, aws, delivery, context),
-    restore: (prior, old) => restore(config, aws, prior, old, context),
+    restore: (prior, old, rest) =>
+      restore(config, aws, prior, old, rest === undefined ? undefined : Rest.parse(JSON.parse(rest.reveal())), context),
     close: () => Promise.resolve(),
   }
 }
@@ -105,11 +146,15 @@ async function describe(config: Options, aws: AwsJson): Promise<Readonly<Record<
   }
 }
 
-/** `undefined`: the secret has no such version. That there is no such secret is thrown. */
-async function read(config: Options, aws: AwsJson, stage = CURRENT): Promise<Version | undefined> {
+/** By its label, or by its id. `undefined`: the secret has no such version. That there is no such secret is thrown. */
+async function read(
+  config: Options,
+  aws: AwsJson,
+  which: { readonly VersionStage: string } | { readonly VersionId: string } = { VersionStage: CURRENT },
+): Promise<Version | undefined> {
   let answer: Readonly<Record<string, unknown>>
   try {
-    answer = await aws.call('GetSecretValue', { SecretId: config.secret, VersionStage: stage }, 'read')
+    answer = await aws.call('GetSecretValue', { SecretId: config.secret, ...which }, 'read')
   } catch (thrown) {
     if (!(thrown instanceof AdapterError) || thrown.code !== 'missing') throw thrown
     // Both a missing secret and a missing value are ResourceNotFoundException.
@@ -123,16 +168,19 @@ async function read(config: Options, aws: AwsJson, stage = CURRENT): Promise<Ver
 
 const keyOf = ({ key = '' }: Options, name: string): string => key.replaceAll('{name}', name)
 
-/** The JSON object in the secret, with every number as it is written: 12345678901234567890 must not become another one because a neighbour changes. */
-function documentOf(config: Options, { value, binary }: Version): Readonly<Record<string, unknown>> {
-  if (binary || !value.isText() || parseObject(value.reveal()) === undefined)
+interface Document {
+  readonly text: string
+  readonly values: Readonly<Record<string, unknown>>
+}
+
+function documentOf(config: Options, { value, binary }: Version): Document {
+  const text = binary || !value.isText() ? '' : value.reveal()
+  const values = parseObject(text)
+  if (values === undefined)
     throw new AdapterError('misconfigured', `${config.secret} does not hold a JSON object, so it has no key`, {
       hints: ['leave "key" out if the whole secret is the value'],
     })
-  const { rawJSON } = JSON as unknown as { rawJSON(text: string): unknown }
-  const verbatim = (_key: string, item: unknown, facts?: { readonly source?: string }): unknown =>
-    typeof item === 'number' && facts?.source !== undefined ? rawJSON(facts.source) : item
-  return JSON.parse(value.reveal(), verbatim as (key: string, item: unknown) => unknown) as Readonly<Record<string, unknown>>
+  return { text, values }
 }
 
 function textAt(document: Readonly<Record<string, unknown>>, key: string): Secret | null {
@@ -145,8 +193,46 @@ function textAt(document: Readonly<Record<string, unknown>>, key: string): Secre
   return new Secret(item)
 }
 
-/** What the secret shall hold. @param may is the key, or the value, allowed to come into being? */
-function wanted(config: Options, held: Version | undefined, entries: Prior, may: (name: string) => boolean): Secret | undefined {
+/**
+ * What stands there, and in which version. A secret without any value can't be emptied again: unless the operator accepts that, nothing is begun.
+ */
+async function standing(config: Options, aws: AwsJson, names: readonly string[]): Promise<Standing> {
+  const held = await read(config, aws)
+  if (held === undefined)
+    return config.key === undefined
+      ? { values: {}, hidden: Object.fromEntries(names.map((name) => [name, null])) }
+      : { values: Object.fromEntries(names.map((name) => [name, null])) }
+  const previous = await labelled(config, aws, held.id)
+  const document = config.key === undefined ? undefined : documentOf(config, held)
+  const raw = names.flatMap((name) => {
+    const text = document && writtenAs(document.text, keyOf(config, name))
+    return text === undefined ? [] : [[name, text] as const]
+  })
+  const rest: Rest = { id: held.id, previous, binary: held.binary, raw: Object.fromEntries(raw) }
+  const values = names.map((name) => [name, document === undefined ? held.value : textAt(document.values, keyOf(config, name))])
+  return { values: Object.fromEntries(values) as Prior, rest: new Secret(JSON.stringify(rest)) }
+}
+
+/** Which version has AWSPREVIOUS while this one is current; `null`: none. `undefined`: another is current by now, or AWS does not say. */
+async function labelled(config: Options, aws: AwsJson, current: string): Promise<string | null | undefined> {
+  const all = (await describe(config, aws))['VersionIdsToStages']
+  if (typeof all !== 'object' || all === null) return undefined
+  const having = (label: string): string | null =>
+    Object.entries(all).find(([, labels]) => Array.isArray(labels) && labels.includes(label))?.[0] ?? null
+  return having(CURRENT) === current ? having(PREVIOUS) : undefined
+}
+
+/**
+ * What the secret shall hold. @param may is the key, or the value, allowed to come into being?
+ * @param raw values as they were written, by name
+ */
+function wanted(
+  config: Options,
+  held: Version | undefined,
+  entries: Prior,
+  may: (name: string) => boolean,
+  raw: Readonly<Record<string, string>> = {},
+): Secret | undefined {
   const names = Object.keys(entries)
   const fresh = (name: string): AdapterError =>
     new AdapterError('misconfigured', `${config.secret} has no ${config.key === undefined ? 'value' : `key ${keyOf(config, name)}`} yet`, {
@@ -158,17 +244,17 @@ function wanted(config: Options, held: Version | undefined, entries: Prior, may:
     throw new AdapterError('misconfigured', 'the secret has several values, and all would go to one key', {
       hints: ['put {name} into "key"'],
     })
-  const document = new Map(Object.entries(held === undefined ? {} : documentOf(config, held)))
+  const { text, values } = held === undefined ? { text: '{}', values: {} } : documentOf(config, held)
+  let edited = text
   for (const [name, value] of Object.entries(entries)) {
     const key = keyOf(config, name)
-    if (value === null) document.delete(key)
-    else if (document.has(key)) {
-      textAt(Object.fromEntries(document), key)
-      document.set(key, plainText(value))
-    } else if (may(name)) document.set(key, plainText(value))
-    else throw fresh(name)
+    const now = textAt(values, key)
+    if (value === null) edited = withoutMember(edited, key)
+    else if (now === null && !may(name)) throw fresh(name)
+    else if (raw[name] !== undefined || now?.equals(value) !== true)
+      edited = withMember(edited, key, raw[name] ?? JSON.stringify(plainText(value)))
   }
-  return new Secret(JSON.stringify(Object.fromEntries(document)))
+  return new Secret(edited)
 }
 
 function whole(
@@ -199,10 +285,8 @@ function tokenOf(...parts: readonly string[]): string {
 }
 
 async function put(config: Options, aws: AwsJson, delivery: Delivery, context: AdapterContext): Promise<void> {
-  const held = await read(config, aws)
-  const value = wanted(config, held, delivery.entries, () => config.create)
-  if (value === undefined || held?.value.equals(value) === true) return
-  await write(config, aws, held, value, tokenOf(delivery.id, config.secret, held?.id ?? ''), context)
+  const how = (held: Version | undefined): Secret | undefined => wanted(config, held, delivery.entries, () => config.create)
+  if (!(await settle(config, aws, how, [delivery.id], context))) return
   context.note(
     `${VENDOR}: ${
       config.key === undefined
@@ -214,17 +298,92 @@ async function put(config: Options, aws: AwsJson, delivery: Delivery, context: A
   )
 }
 
-async function write(
+/** What the secret shall hold, by what it holds now. `undefined`: no change. */
+type Edit = (held: Version | undefined) => Secret | undefined
+
+/** Edits until the secret, read anew, holds it. `false`: it did already. @param back a version to go back to, where it holds just that */
+async function settle(
   config: Options,
   aws: AwsJson,
-  base: Version | undefined,
-  value: Secret,
-  token: string,
+  how: Edit,
+  delivery: readonly string[],
   context: AdapterContext,
-): Promise<void> {
-  const content = value.isText() ? { SecretString: value.reveal() } : { SecretBinary: Buffer.from(value.bytes()).toString('base64') }
+  back?: Pick<Rest, 'id' | 'binary'>,
+): Promise<boolean> {
+  /** What somebody wrote just before us, and what our plain put has replaced. */
+  let ground: Version | undefined
+  /** May we not move labels? */
+  let plain = false
+  const once = async (first: boolean): Promise<'same' | Outcome> => {
+    const held = await read(config, aws)
+    const value = how(ground ?? held)
+    const binary = value?.isText() !== true || (back?.binary ?? held?.binary ?? false)
+    if (value === undefined || (held?.value.equals(value) === true && held.binary === binary)) return first ? 'same' : 'current'
+    const call = { config, aws, base: held, context }
+    const gone = held === undefined || back === undefined ? 'other' : await goBack(call, held, value, binary, back)
+    if (gone === 'current' || gone === 'outrun') return gone
+    plain ||= gone === 'denied'
+    const token = tokenOf(...delivery, config.secret, held?.id ?? '', ...(ground === undefined ? [] : [ground.id]))
+    return write(call, value, binary, token, plain)
+  }
+  for (let attempt = 1; attempt <= TRIES; attempt++) {
+    const outcome = attempt === 1 ? await once(true) : await afterWrite(() => once(false))
+    if (outcome === 'same' || outcome === 'current') return outcome === 'current'
+    // Without keys there is nothing to bring together: one of two whole values must go, and the next attempt decides which.
+    if (config.key === undefined) break
+    ground = outcome === 'outrun' ? undefined : outcome
+  }
+  throw new AdapterError('failed', `${config.secret} was written by somebody else at the same time`, {
+    effect: 'unknown',
+    retryable: true,
+  })
+}
+
+interface Call {
+  readonly config: Options
+  readonly aws: AwsJson
+  /** On which version it is based. */
+  readonly base: Version | undefined
+  readonly context: AdapterContext
+}
+
+/** `outrun`: somebody else was faster, or has written since. A version: what somebody wrote just before and we have replaced. */
+type Outcome = 'current' | 'outrun' | Version
+
+async function write(call: Call, value: Secret, binary: boolean, token: string, plain: boolean): Promise<Outcome> {
+  const { config, aws, base } = call
+  const content = binary ? { SecretBinary: Buffer.from(value.bytes()).toString('base64') } : { SecretString: value.reveal() }
+  const plainly = async (on: Version): Promise<Outcome> => putPlainly(call, content, tokenOf(token, 'plain'), on)
+  if (plain && base !== undefined) return plainly(base)
+  await send(call, { ClientRequestToken: token, VersionStages: [WAITING], ...content })
+  return afterWrite(async () => {
+    // The first version of all is current at once.
+    if (base === undefined) return becomesCurrent(call, token)
+    try {
+      if (!(await move(config, aws, CURRENT, base.id, token))) return 'outrun'
+    } catch (thrown) {
+      if (!(thrown instanceof AdapterError) || thrown.code !== 'denied') throw thrown
+      return plainly(base)
+    }
+    const outcome = await becomesCurrent(call, token)
+    await tidy(config, aws, WAITING, token)
+    return outcome
+  })
+}
+
+async function putPlainly(call: Call, content: Readonly<Record<string, string>>, token: string, base: Version): Promise<Outcome> {
+  await send(call, { ClientRequestToken: token, ...content })
+  return afterWrite(async () => {
+    const outcome = await becomesCurrent(call, token)
+    if (outcome !== 'current') return outcome
+    const before = await read(call.config, call.aws, { VersionStage: PREVIOUS })
+    return before === undefined || before.id === base.id ? 'current' : before
+  })
+}
+
+async function send({ config, aws }: Call, body: Readonly<Record<string, unknown>>): Promise<void> {
   try {
-    await aws.call('PutSecretValue', { SecretId: config.secret, ClientRequestToken: token, ...content }, 'idempotent')
+    await aws.call('PutSecretValue', { SecretId: config.secret, ...body }, 'idempotent')
   } catch (thrown) {
     if (!(thrown instanceof AdapterError) || thrown.code !== 'misconfigured') throw thrown
     throw new AdapterError(thrown.code, thrown.message, {
@@ -236,49 +395,70 @@ async function write(
       ],
     })
   }
-  await afterWrite(() => becomesCurrent(config, aws, base, token, context))
 }
 
-/** A version with this id exists now. It is current, or an earlier undo has taken the label from it. */
-async function becomesCurrent(
-  config: Options,
-  aws: AwsJson,
-  base: Version | undefined,
-  token: string,
-  context: AdapterContext,
-): Promise<void> {
-  let moved = false
+/** AWS promises no read after write. */
+async function becomesCurrent({ config, aws, base, context }: Call, id: string): Promise<'current' | 'outrun'> {
   for (let look = 0; ; look++) {
     const now = await read(config, aws)
-    if (now?.id === token) return
-    if (now !== undefined && now.id !== base?.id)
-      throw new AdapterError('failed', `${config.secret} was written by somebody else at the same time`, {
-        effect: 'unknown',
-        retryable: true,
-      })
+    if (now?.id === id) return 'current'
+    if (now !== undefined && now.id !== base?.id) return 'outrun'
     const wait = LOOK_PAUSES_MS[look]
-    if (wait !== undefined) await context.clock.sleep(wait, context.signal)
-    else if (!moved && now !== undefined) {
-      await move(config, aws, now.id, token)
-      moved = true
-      look = -1
-    } else
+    if (wait === undefined)
       throw new AdapterError('bad-answer', `${VENDOR} took the value of ${config.secret}, but still gives out the one before`, {
         effect: 'unknown',
         retryable: true,
       })
+    await context.clock.sleep(wait, context.signal)
   }
 }
 
-/** A repetition of what has worked finds the label gone from where it was, and is refused: so what counts is where it is. */
-async function move(config: Options, aws: AwsJson, from: string, to: string): Promise<void> {
-  const labels = { SecretId: config.secret, VersionStage: CURRENT, RemoveFromVersionId: from, MoveToVersionId: to }
+/**
+ * Moves a label. `false`: it was not where it was to be taken from. A repetition of what has worked finds it gone from there and is refused: so what counts is where it is.
+ */
+async function move(config: Options, aws: AwsJson, label: string, from: string | null, to: string | null): Promise<boolean> {
+  const labels = {
+    SecretId: config.secret,
+    VersionStage: label,
+    ...(from === null ? {} : { RemoveFromVersionId: from }),
+    ...(to === null ? {} : { MoveToVersionId: to }),
+  }
   try {
     await aws.call('UpdateSecretVersionStage', labels, 'idempotent')
+    return true
   } catch (thrown) {
-    const now = thrown instanceof AdapterError && thrown.code !== 'denied' ? await read(config, aws).catch(() => undefined) : undefined
-    if (now?.id !== to) throw thrown
+    if (!(thrown instanceof AdapterError) || thrown.code === 'denied' || to === null) throw thrown
+    const now = await read(config, aws, { VersionStage: label }).catch(() => undefined)
+    if (now?.id === to) return true
+    if (now !== undefined && now.id !== from) return false
+    throw thrown
   }
+}
+
+/** Takes our own label away. Where that fails it stays until the next write takes it; nobody reads by it. */
+async function tidy(config: Options, aws: AwsJson, label: string, from: string): Promise<void> {
+  await move(config, aws, label, from, null).catch(() => undefined)
+}
+
+/** Moves AWSCURRENT to the version before. `other`: that does not hold just what is wanted. */
+async function goBack(
+  call: Call,
+  held: Version,
+  value: Secret,
+  binary: boolean,
+  back: Pick<Rest, 'id' | 'binary'>,
+): Promise<'current' | 'outrun' | 'other' | 'denied'> {
+  const { config, aws } = call
+  const before = await read(config, aws, back.id === undefined ? { VersionStage: PREVIOUS } : { VersionId: back.id })
+  if (before?.value.equals(value) !== true || before.binary !== binary) return 'other'
+  try {
+    if (!(await move(config, aws, CURRENT, held.id, before.id))) return 'outrun'
+  } catch (thrown) {
+    // Without the right to move the label a new version with the old content does.
+    if (!(thrown instanceof AdapterError) || thrown.code !== 'denied') throw thrown
+    return 'denied'
+  }
+  return afterWrite(() => becomesCurrent(call, before.id))
 }
 
 /** Neighbours stay as they are now; a key that was not there before goes. */
@@ -287,34 +467,35 @@ async function restore(
   aws: AwsJson,
   prior: Prior | undefined,
   old: Delivery | undefined,
+  rest: Rest | undefined,
   context: AdapterContext,
 ): Promise<void> {
-  const held = await read(config, aws)
-  if (held === undefined) return
   const known: Prior = { ...old?.entries, ...prior }
-  const document = config.key === undefined ? undefined : documentOf(config, held)
-  // What only the old version says is put where it is still wanted, not where somebody has taken it away.
-  const entries = Object.fromEntries(
-    Object.entries(known).filter(
-      ([name]) => prior?.[name] !== undefined || document === undefined || Object.hasOwn(document, keyOf(config, name)),
-    ),
-  )
-  const value = wanted(config, held, entries, () => true)
-  if (value === undefined) {
-    if (Object.keys(entries).length > 0)
-      context.note(`${VENDOR}: ${config.secret} had no value before and can not be emptied, so what was written stays`)
-    return
+  let empties = false
+  const how = (held: Version | undefined): Secret | undefined => {
+    if (held === undefined) return undefined
+    const values = config.key === undefined ? undefined : documentOf(config, held).values
+    // What only the old version says is put where it is still wanted, not where somebody has taken it away.
+    const entries = Object.fromEntries(
+      Object.entries(known).filter(
+        ([name]) => prior?.[name] !== undefined || values === undefined || Object.hasOwn(values, keyOf(config, name)),
+      ),
+    )
+    const value = wanted(config, held, entries, () => true, rest?.raw)
+    empties = value === undefined && Object.keys(entries).length > 0
+    return value
   }
-  if (held.value.equals(value)) return
-  const before = await read(config, aws, 'AWSPREVIOUS')
-  if (before?.value.equals(value) === true) {
-    try {
-      await move(config, aws, held.id, before.id)
-      return await afterWrite(() => becomesCurrent(config, aws, held, before.id, context))
-    } catch (thrown) {
-      // Without the right to move the label a new version with the old content does.
-      if (!(thrown instanceof AdapterError) || thrown.code !== 'denied') throw thrown
-    }
+  await settle(config, aws, how, [old?.id ?? 'undo', 'restore', ...Object.keys(known)], context, rest ?? { binary: false })
+  if (empties) context.note(`${VENDOR}: ${config.secret} had no value before and can not be emptied, so what was written stays`)
+  if (rest?.id === undefined || rest.previous === undefined) return
+  const now = await labelled(config, aws, rest.id)
+  if (now === undefined || now === rest.previous) return
+  try {
+    await move(config, aws, PREVIOUS, now, rest.previous)
+  } catch (thrown) {
+    if (!(thrown instanceof AdapterError)) throw thrown
+    context.note(
+      `${VENDOR}: ${config.secret} holds what it held, but ${PREVIOUS} stays on the version that was given up: ${thrown.message}`,
+    )
   }
-  await write(config, aws, held, value, tokenOf(old?.id ?? 'undo', 'restore', config.secret, held.id), context)
 }

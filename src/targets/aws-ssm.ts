@@ -5,14 +5,15 @@
  * What an overwrite does not repeat falls back to the default of the account: a parameter under a key of its own would from then on be under `aws/ssm`, which its readers may not
  * use. So key, tier, description and pattern are read first (DescribeParameters) and sent again. Overwriting has no idempotency: a repetition is one more version with the same value,
  * harmless but one of the hundred that are kept, so what holds the value already is not written, and a lost answer is settled by reading. Something new is made without
- * `Overwrite`, so that what somebody else made at the same moment is not overwritten. Consumers take the value when they read it next.
+ * `Overwrite`, so that what somebody else made at the same moment is not overwritten. Policies and tags stay as they are when they are not sent. Consumers take the value when
+ * they read it next. An undo sends what the parameter has besides its value by then; only one that somebody has deleted is made again with what it had before the run.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
 import type { Prior } from '../core/model.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import { Secret } from '../core/secret.ts'
-import { defineTarget, type TargetSession } from '../core/target.ts'
+import { defineTarget, type Standing, type TargetSession } from '../core/target.ts'
 import type { AwsJson } from '../net/aws-json.ts'
 import { listIn, objectIn, plainText, textIn } from '../net/json-api.ts'
 import { afterWrite } from '../net/tool.ts'
@@ -46,13 +47,18 @@ const Config = z.strictObject({
 type Options = z.output<typeof Config>
 
 /** What an overwrite has to repeat. */
-interface Facts {
-  readonly KeyId?: string
-  readonly Tier?: string
-  readonly Description?: string
-  readonly AllowedPattern?: string
-  readonly DataType?: string
-}
+const Facts = z.object({
+  KeyId: z.string(),
+  Tier: z.string().optional(),
+  Description: z.string().optional(),
+  AllowedPattern: z.string().optional(),
+  DataType: z.string().optional(),
+})
+type Facts = z.output<typeof Facts>
+
+/** What an undo needs besides the values: the same, by name. */
+const Rest = z.record(z.string(), Facts)
+type Rest = z.output<typeof Rest>
 
 export default defineTarget({
   id: 'aws-ssm',
@@ -76,11 +82,15 @@ function openSession(config: Options, context: AdapterContext): TargetSession {
     },
     current: async (names) => {
       const found: [string, Secret | null][] = []
-      for (const name of names) found.push([name, (await read(aws, parameterOf(config, name))) ?? null])
+      for (const name of names) found.push([name, (await read(aws, parameterOf(config, name)))?.value ?? null])
       return Object.fromEntries(found)
     },
     put: ({ entries }) => put(config, aws, entries, context),
-    restore: (prior, old) => restore(config, aws, { ...old?.entries, ...prior }, prior, context),
+    standing: (names) => standing(config, aws, names),
+    restore: (prior, old, rest) => {
+      const facts = rest === undefined ? {} : Rest.parse(JSON.parse(rest.reveal()))
+      return restore(config, aws, { ...old?.entries, ...prior }, prior, facts, context)
+    },
     close: () => Promise.resolve(),
   }
 }
@@ -99,8 +109,14 @@ function fresh(parameter: string): AdapterError {
   })
 }
 
-/** Its value. Throws `misconfigured` for a parameter of another type: it would lie there in clear, and its type can not be changed. */
-async function read(aws: AwsJson, parameter: string): Promise<Secret | undefined> {
+interface Held {
+  readonly value: Secret
+  /** Grows by one with every write; `undefined` where AWS does not say. */
+  readonly version: number | undefined
+}
+
+/** What it holds. Throws `misconfigured` for a parameter of another type: it would lie there in clear, and its type can not be changed. */
+async function read(aws: AwsJson, parameter: string): Promise<Held | undefined> {
   let answer: Readonly<Record<string, unknown>>
   try {
     answer = await aws.call('GetParameter', { Name: parameter, WithDecryption: true }, 'read')
@@ -113,7 +129,23 @@ async function read(aws: AwsJson, parameter: string): Promise<Secret | undefined
     throw new AdapterError('misconfigured', `${parameter} is not a ${KIND}, so a secret would lie there in clear`, {
       hints: ['delete it and make it again as a SecureString: AWS does not change the type of a parameter'],
     })
-  return new Secret(textIn(found, 'Value', VENDOR))
+  return { value: new Secret(textIn(found, 'Value', VENDOR)), version: versionIn(found) }
+}
+
+function versionIn({ Version: version }: Readonly<Record<string, unknown>>): number | undefined {
+  return typeof version === 'number' ? version : undefined
+}
+
+async function standing(config: Options, aws: AwsJson, names: readonly string[]): Promise<Standing> {
+  const values: Record<string, Secret | null> = {}
+  const rest: Rest = {}
+  for (const name of names) {
+    const parameter = parameterOf(config, name)
+    const held = await read(aws, parameter)
+    values[name] = held?.value ?? null
+    if (held !== undefined) rest[name] = await factsOf(aws, parameter)
+  }
+  return { values, rest: new Secret(JSON.stringify(rest)) }
 }
 
 /** https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_DescribeParameters.html: a page may be empty and still not be the last. */
@@ -136,14 +168,17 @@ async function factsOf(aws: AwsJson, parameter: string): Promise<Facts> {
   if (found === undefined) throw new AdapterError('bad-answer', `${VENDOR} has ${parameter}, but does not describe it`, { retryable: true })
   // Without the key the next write would silently change it.
   if (typeof found['KeyId'] !== 'string') throw new AdapterError('bad-answer', `${VENDOR} does not say under which key ${parameter} is`)
-  const keep = ['KeyId', 'Tier', 'Description', 'AllowedPattern', 'DataType'] as const
-  return Object.fromEntries(keep.flatMap((name) => (typeof found[name] === 'string' && found[name] !== '' ? [[name, found[name]]] : [])))
+  const keep = ['Tier', 'Description', 'AllowedPattern', 'DataType'] as const
+  const more = keep.flatMap((name) => (typeof found[name] === 'string' && found[name] !== '' ? [[name, found[name]]] : []))
+  return { KeyId: found['KeyId'], ...(Object.fromEntries(more) as Partial<Facts>) }
 }
 
 interface Write {
   readonly parameter: string
   readonly value: Secret
-  /** `undefined` for a new one. */
+  /** What is there; `undefined` for a new one. */
+  readonly held: Held | undefined
+  /** What it shall have besides its value; `undefined`: what the configuration says, for a new one. */
   readonly facts: Facts | undefined
 }
 
@@ -159,8 +194,8 @@ async function put(config: Options, aws: AwsJson, entries: Readonly<Record<strin
     const parameter = parameterOf(config, name)
     const held = await read(aws, parameter)
     if (held === undefined && !config.create) throw fresh(parameter)
-    if (held?.equals(value) === true) continue
-    writes.push(checked({ parameter, value, facts: held === undefined ? undefined : await factsOf(aws, parameter) }, config))
+    if (held?.value.equals(value) === true) continue
+    writes.push(checked({ parameter, value, held, facts: held === undefined ? undefined : await factsOf(aws, parameter) }, config))
   }
   for (const write of writes) await send(config, aws, write, context)
 }
@@ -178,18 +213,16 @@ function checked(write: Write, config: Options): Write {
   return write
 }
 
-async function send(config: Options, aws: AwsJson, { parameter, value, facts }: Write, context: AdapterContext): Promise<void> {
+async function send(config: Options, aws: AwsJson, { parameter, value, held, facts }: Write, context: AdapterContext): Promise<void> {
   const settings = facts ?? {
     ...(config.keyId === undefined ? {} : { KeyId: config.keyId }),
     ...(config.tier === undefined ? {} : { Tier: config.tier }),
   }
   let lost: AdapterError | undefined
+  let made: number | undefined
   try {
-    await aws.call(
-      'PutParameter',
-      { Name: parameter, Value: value.reveal(), Type: KIND, Overwrite: facts !== undefined, ...settings },
-      'once',
-    )
+    const body = { Name: parameter, Value: value.reveal(), Type: KIND, Overwrite: held !== undefined, ...settings }
+    made = versionIn(await aws.call('PutParameter', body, 'once'))
   } catch (thrown) {
     if (!(thrown instanceof AdapterError)) throw thrown
     if (thrown.effect !== 'unknown') throw explained(thrown, parameter)
@@ -197,7 +230,7 @@ async function send(config: Options, aws: AwsJson, { parameter, value, facts }: 
   }
   await afterWrite(async () => {
     for (let look = 0; ; look++) {
-      if ((await read(aws, parameter))?.equals(value) === true) return
+      if ((await read(aws, parameter))?.value.equals(value) === true) return
       const wait = LOOK_PAUSES_MS[look]
       if (wait === undefined)
         throw (
@@ -207,7 +240,11 @@ async function send(config: Options, aws: AwsJson, { parameter, value, facts }: 
       await context.clock.sleep(wait, context.signal)
     }
   })
-  context.note(`${VENDOR}: ${parameter} ${facts === undefined ? 'made' : 'updated'}`)
+  context.note(`${VENDOR}: ${parameter} ${held === undefined ? 'made' : 'updated'}`)
+  if (held?.version !== undefined && made !== undefined && made !== held.version + 1)
+    context.note(
+      `${VENDOR}: somebody else wrote ${parameter} at the same moment (version ${held.version + 1}); what he changed at it besides the value may have been put back`,
+    )
 }
 
 function explained(error: AdapterError, parameter: string): AdapterError {
@@ -221,15 +258,22 @@ function explained(error: AdapterError, parameter: string): AdapterError {
   return new AdapterError(code, `${parameter}: ${error.message}`, { effect, retryable, details, hints })
 }
 
-/** What was not there before is deleted only where `current` said so. */
-async function restore(config: Options, aws: AwsJson, known: Prior, prior: Prior | undefined, context: AdapterContext): Promise<void> {
+/** What was not there before is deleted only where `current` said so. @param facts what each had before the run, by name */
+async function restore(
+  config: Options,
+  aws: AwsJson,
+  known: Prior,
+  prior: Prior | undefined,
+  facts: Rest,
+  context: AdapterContext,
+): Promise<void> {
   for (const [name, value] of Object.entries(known)) {
     const parameter = parameterOf(config, name)
     const held = await read(aws, parameter)
     if (value === null) {
       if (held !== undefined) await remove(aws, parameter)
-    } else if (held === undefined ? prior?.[name] !== undefined : !held.equals(value))
-      await send(config, aws, { parameter, value, facts: held === undefined ? undefined : await factsOf(aws, parameter) }, context)
+    } else if (held !== undefined ? !held.value.equals(value) : prior?.[name] !== undefined)
+      await send(config, aws, { parameter, value, held, facts: held === undefined ? facts[name] : await factsOf(aws, parameter) }, context)
   }
 }
 

@@ -2,8 +2,9 @@
  * Fields of an item in Bitwarden or Vaultwarden, by the program `bw` (reference/providers.md 13c; https://bitwarden.com/help/cli).
  *
  * `bw` works on a copy of the vault on this machine, so it is synced before everything that is read. An item is written as a whole, as base64 of its JSON by stdin (what
- * `bw encode` makes), never as an argument; it carries the date of what was read, and the server refuses it when somebody else was faster. After each write the item is
- * read again: ours must be there, and the rest as before. Bitwarden itself keeps earlier passwords and hidden fields in the item's password history.
+ * `bw encode` makes), never as an argument; it carries the date of what was read, and the server refuses it when somebody else was faster: then it is read and edited again.
+ * After each write the item is read again: ours must be there, and the rest as before. Bitwarden itself keeps earlier passwords and hidden fields in the item's password
+ * history. An item that was made for a delivery stays when that is undone, without its fields: nothing says that nobody uses it by now.
  *
  * The session key is what `bw unlock --raw` prints. It is good until the next unlock, lock or logout of that copy. Whether the account may write the item can't be asked:
  * that shows at the first delivery.
@@ -14,7 +15,7 @@ import type { Prior } from '../core/model.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import { secretField } from '../core/schema.ts'
 import { Secret } from '../core/secret.ts'
-import { defineTarget, type TargetSession } from '../core/target.ts'
+import { defineTarget, type Standing, type TargetSession } from '../core/target.ts'
 import { plainText } from '../net/json-api.ts'
 import { afterWrite, jsonOf, type Meaning, type Tool, toolOf } from '../net/tool.ts'
 
@@ -23,7 +24,10 @@ const ID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
 /** Kinds of items and of custom fields, as numbers in the JSON. */
 const LOGIN = 1
 const SECURE_NOTE = 2
+const TEXT = 0
 const HIDDEN = 1
+/** So often what others change at the same time is read and edited again. */
+const TRIES = 5
 
 /** Parts of a login; every other name is a custom field. */
 const PARTS = ['username', 'password'] as const
@@ -62,12 +66,18 @@ interface Item {
   readonly text: Secret
 }
 
+/** What an undo needs besides the values: names of the fields that are there without any. */
+const Rest = z.object({ valueless: z.array(z.string()) })
+type Rest = z.output<typeof Rest>
+
 export default defineTarget({
   id: 'bitwarden',
   title: 'Bitwarden or Vaultwarden, by the program bw',
   config: Config,
   readable: true,
   describe: ({ item, field }) => `Bitwarden field ${field} of ${item}`,
+  // An item may be said by its name or by its id, and each sync replaces the copy on this machine: whoever uses the same copy takes turns.
+  place: ({ dataDir }) => dataDir ?? 'the copy of this user',
   settleConfig: async (config, { spawn }) => ({ ...config, program: (await spawn.resolve([config.program ?? 'bw']))[0] }),
   open: (config, context) => Promise.resolve(openSession(config, context)),
 })
@@ -89,8 +99,27 @@ function openSession(config: Options, context: AdapterContext): TargetSession {
       const item = await find(config, bw)
       return Object.fromEntries(names.map((name) => [name, item === undefined ? null : current(config, item, name)]))
     },
-    put: (delivery) => write(config, bw, delivery.entries, true, context),
-    restore: (prior, old) => write(config, bw, { ...old?.entries, ...prior }, false, context),
+    standing: async (names) => {
+      const item = await find(config, bw)
+      return item === undefined ? { values: Object.fromEntries(names.map((name) => [name, null])) } : standing(config, item, names)
+    },
+    neighbours: async (names) => {
+      const item = await find(config, bw)
+      const ours = new Set(names.map((name) => labelOf(config, name)))
+      const { login, fields } = item === undefined ? { login: undefined, fields: undefined } : wholeOf(item)
+      const all = [
+        ...PARTS.map((part) => [`login.${part}`, login?.[part]] as const),
+        ...(fields ?? []).map(({ name, value }) => [name ?? '', value] as const),
+      ]
+      return Object.fromEntries(
+        all.flatMap(([label, value]) => (typeof value !== 'string' || value === '' || ours.has(label) ? [] : [[label, new Secret(value)]])),
+      )
+    },
+    put: (delivery) => write(config, bw, delivery.entries, undefined, context),
+    restore: (prior, old, rest) => {
+      const known = rest === undefined ? { valueless: [] } : Rest.parse(JSON.parse(rest.reveal()))
+      return write(config, bw, { ...old?.entries, ...prior }, known, context)
+    },
     close: () => Promise.resolve(),
   }
 }
@@ -118,30 +147,58 @@ async function find(config: Options, bw: Tool): Promise<Item | undefined> {
   throw new AdapterError('misconfigured', `the item ${config.item} of ${VENDOR} is in the trash`, { hints: ['restore it there'] })
 }
 
-/** All entries in one write. `strict`: what does not exist and may not be made is an error; otherwise it is left as it is. */
-async function write(config: Options, bw: Tool, entries: Prior, strict: boolean, context: AdapterContext): Promise<void> {
+function standing(config: Options, item: Item, names: readonly string[]): Standing {
+  const { fields } = wholeOf(item)
+  const valueless = names.filter((name) => {
+    const found = fields?.find((field) => field.name === labelOf(config, name))
+    return found !== undefined && typeof found.value !== 'string'
+  })
+  return {
+    values: Object.fromEntries(names.map((name) => [name, current(config, item, name)])),
+    rest: new Secret(JSON.stringify({ valueless })),
+  }
+}
+
+/** All entries in one write. @param rest of an undo: then what does not exist and may not be made is left as it is; otherwise it is an error */
+async function write(config: Options, bw: Tool, entries: Prior, rest: Rest | undefined, context: AdapterContext): Promise<void> {
   const names = Object.keys(entries)
   if (names.length > 1 && !config.field.includes('{name}'))
     throw new AdapterError('misconfigured', 'the secret has several values, and all would go to one field', {
       hints: ['put {name} into "field"'],
     })
   for (const value of Object.values(entries)) if (value !== null) plainText(value)
-  let item = await find(config, bw)
-  if (item === undefined) {
-    if (strict) refuseMissing(config)
-    if (!strict || names.length === 0) return
-    item = itemOf(blank(config, names))
-    await bw.run(call('create', 'item'), { ...encoded(changed(config, item, entries)), writes: true })
-    await afterWrite(() => readBack(config, bw, undefined, entries))
-  } else {
-    const wanted = Object.fromEntries(
-      Object.entries(entries).filter(([name, value]) => mayWrite(config, item as Item, name, value, strict)),
-    )
-    if (Object.entries(wanted).every(([name, value]) => isHeld(config, item as Item, name, value))) return
-    await bw.run(call('edit', 'item', item.id), { ...encoded(changed(config, item, wanted)), writes: true })
-    await afterWrite(() => readBack(config, bw, item, wanted))
+  for (let attempt = 1; ; attempt++) {
+    const once = (): Promise<Outcome> => writeOnce(config, bw, entries, rest, attempt === TRIES)
+    const outcome = attempt === 1 ? await once() : await afterWrite(once)
+    if (outcome === 'nothing to do' && attempt === 1) return
+    if (outcome !== 'outrun') break
   }
   context.note(`${VENDOR}: ${names.map((name) => labelOf(config, name)).join(', ')} in ${config.item}`)
+}
+
+/** `outrun`: somebody else was faster, or has changed ours since. */
+type Outcome = 'written' | 'nothing to do' | 'outrun'
+
+async function writeOnce(config: Options, bw: Tool, entries: Prior, rest: Rest | undefined, last: boolean): Promise<Outcome> {
+  const strict = rest === undefined
+  const item = await find(config, bw)
+  if (item === undefined) {
+    if (strict) refuseMissing(config)
+    if (!strict || Object.keys(entries).length === 0) return 'nothing to do'
+    const made = itemOf(blank(config, Object.keys(entries)))
+    const answer = await bw.run(call('create', 'item'), { ...encoded(changed(config, made, entries)), writes: true })
+    return afterWrite(() => readBack(config, bw, undefined, entries, answer, last))
+  }
+  const wanted = Object.fromEntries(Object.entries(entries).filter(([name, value]) => mayWrite(config, item, name, value, strict)))
+  if (Object.entries(wanted).every(([name, value]) => isHeld(config, item, name, value))) return 'nothing to do'
+  let answer: Secret
+  try {
+    answer = await bw.run(call('edit', 'item', item.id), { ...encoded(changed(config, item, wanted, rest?.valueless)), writes: true })
+  } catch (thrown) {
+    if (last || !(thrown instanceof AdapterError) || thrown.effect !== 'none' || !thrown.retryable) throw thrown
+    return 'outrun'
+  }
+  return afterWrite(() => readBack(config, bw, item, wanted, answer, last))
 }
 
 /** Only what was made here can have to go away, and that takes "create". Throws `misconfigured` where a field is wanted that is not there. */
@@ -154,20 +211,50 @@ function mayWrite(config: Options, item: Item, name: string, value: Secret | nul
   })
 }
 
-/** Nobody is believed that a write worked: the item says it. */
-async function readBack(config: Options, bw: Tool, before: Item | undefined, entries: Prior): Promise<void> {
+/**
+ * Nobody is believed that a write worked: the item says it. What others change after it is theirs, so where the item has changed once more by now, the rest is compared
+ * with what bw printed as the result of our write.
+ */
+async function readBack(
+  config: Options,
+  bw: Tool,
+  before: Item | undefined,
+  entries: Prior,
+  answer: Secret,
+  last: boolean,
+): Promise<Outcome> {
   const now = await find(config, bw)
-  if (now === undefined || !Object.entries(entries).every(([name, value]) => isHeld(config, now, name, value)))
+  const result = printed(answer)
+  const since = now !== undefined && result !== undefined && revisionOf(result) !== revisionOf(now)
+  if (now === undefined || !Object.entries(entries).every(([name, value]) => isHeld(config, now, name, value))) {
+    if (since && !last) return 'outrun'
     throw new AdapterError('bad-answer', `bw reported success, but the item in ${VENDOR} does not hold what was written`, {
       effect: 'unknown',
+      retryable: since,
     })
+  }
   const names = Object.keys(entries)
-  if (before !== undefined && !others(config, before, names).equals(others(config, now, names)))
+  const after = since ? result : now
+  if (before !== undefined && !others(config, before, names).equals(others(config, after, names)))
     throw new AdapterError('failed', `with the change other parts of the item in ${VENDOR} became different`, {
       effect: 'applied',
       retryable: false,
       hints: ['somebody may have changed it at the same time'],
     })
+  return 'written'
+}
+
+/** The item as bw printed it after a write; `undefined` where it printed something else. */
+function printed(answer: Secret): Item | undefined {
+  try {
+    return itemOf(parse(WholeItem, JSON.parse(answer.reveal())))
+  } catch {
+    return undefined
+  }
+}
+
+function revisionOf(item: Item): unknown {
+  return wholeOf(item)['revisionDate']
 }
 
 /** A part of a login is always there; empty is none. */
@@ -246,10 +333,15 @@ function held(config: Options, item: Item, name: string): Secret | undefined {
     throw new AdapterError('misconfigured', `the item ${config.item} in ${VENDOR} has ${found.length} fields ${label}`, {
       hints: ['give them different names'],
     })
+  if (found[0] !== undefined && found[0].type !== TEXT && found[0].type !== HIDDEN)
+    throw new AdapterError('misconfigured', `the field ${label} of the item ${config.item} in ${VENDOR} is neither text nor hidden`, {
+      hints: ['a linked field shows a part of the login, a boolean one is on or off; make it a hidden one'],
+    })
   return found[0] && new Secret(found[0].value ?? '')
 }
 
-function changed(config: Options, item: Item, entries: Prior): Secret {
+/** @param valueless names of fields that shall have none, not an empty one */
+function changed(config: Options, item: Item, entries: Prior, valueless: readonly string[] = []): Secret {
   const whole = wholeOf(item)
   for (const [name, value] of Object.entries(entries)) {
     const label = labelOf(config, name)
@@ -258,7 +350,10 @@ function changed(config: Options, item: Item, entries: Prior): Secret {
     if (part !== undefined) whole.login = { ...whole.login, [part]: text }
     else if (text === null) whole.fields = whole.fields?.filter((field) => field.name !== label)
     else if (held(config, item, name) === undefined) whole.fields = [...(whole.fields ?? []), { name: label, value: text, type: HIDDEN }]
-    else whole.fields = whole.fields?.map((field) => (field.name === label ? { ...field, value: text } : field))
+    else
+      whole.fields = whole.fields?.map((field) =>
+        field.name === label ? { ...field, value: valueless.includes(name) ? null : text } : field,
+      )
   }
   return new Secret(JSON.stringify(whole))
 }

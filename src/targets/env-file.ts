@@ -5,10 +5,13 @@
  * new, and a crash leaves one of them. All names go in one write. Quoting and what can't be written: `net/dotenv.ts`.
  *
  * Two secrets may live in one file and be rotated at the same time by two processes: a lock file (it holds a process id, never a value) keeps them
- * apart, and a text that was changed by anybody between reading and renaming is read and edited again.
+ * apart, and a text that was changed by anybody between reading and renaming is read and edited again. After the renaming the file is read once
+ * more, and so is the one that was replaced: what somebody wrote into it at the last moment is brought into the new one.
+ *
+ * An undo gives back the lines as they were written, in the file as it is then; a file that we made is removed where nothing else stands in it.
  */
 import { createHash } from 'node:crypto'
-import { constants, type Stats } from 'node:fs'
+import { constants, realpathSync, type Stats } from 'node:fs'
 import { access, type FileHandle, lstat, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
@@ -17,8 +20,9 @@ import { AdapterError, type AdapterCode } from '../core/errors.ts'
 import type { Prior } from '../core/model.ts'
 import { visible } from '../core/names.ts'
 import { Secret } from '../core/secret.ts'
-import { defineTarget } from '../core/target.ts'
-import { edit, loadReaders, nameFault, valuesOf } from '../net/dotenv.ts'
+import { defineTarget, type Standing } from '../core/target.ts'
+import { assignmentsOf, edit, loadReaders, nameFault, othersIn, putBack, type Readers, valuesOf } from '../net/dotenv.ts'
+import { afterWrite } from '../net/tool.ts'
 
 const MAX_BYTES = 16 * 1024 * 1024
 /** A write takes milliseconds: who holds the lock this long was stopped, or its process id belongs to somebody else by now. */
@@ -30,12 +34,20 @@ const Config = z.strictObject({
   path: z.string().min(1).meta({ description: 'The file; created with mode 0600 if its directory exists' }),
 })
 
+/** What an undo needs besides the values: how the lines were written, and whether there was a file. */
+const Rest = z.object({
+  file: z.boolean(),
+  lines: z.record(z.string(), z.array(z.object({ line: z.string(), raw: z.string(), tail: z.string() }))),
+})
+type Rest = z.output<typeof Rest>
+
 export default defineTarget({
   id: 'env-file',
   title: '.env file on this machine',
   config: Config,
   readable: true,
   describe: (config) => config.path,
+  place: ({ path }) => placeOf(resolve(path)),
   settleConfig: async (config) => {
     const path = resolve(config.path)
     await usableDirectory(path)
@@ -54,15 +66,65 @@ export default defineTarget({
         const found = valuesOf(text, names, await loadReaders())
         return Object.fromEntries(Object.entries(found).map(([name, value]) => [name, value === null ? null : new Secret(value)]))
       },
-      put: ({ entries }) => change(path, entries, true),
-      restore: (prior, old) => {
+      standing: (names) => standing(path, names),
+      neighbours: async (names) => {
+        const others = othersIn((await readText(path)).text, names, await loadReaders())
+        return Object.fromEntries(Object.entries(others).map(([name, value]) => [name, new Secret(value)]))
+      },
+      put: async ({ entries }) => {
+        for (const name of Object.keys(entries)) {
+          const fault = nameFault(name)
+          if (fault !== undefined) throw refusal('misconfigured', `"${visible(name)}": ${fault}`)
+        }
+        await change(path, (text, readers) => edit(text, entries, readers))
+      },
+      restore: async (prior, old, rest) => {
         const back: Prior | undefined = prior ?? old?.entries
-        return back === undefined ? Promise.resolve() : change(path, back, false)
+        if (back === undefined) return
+        const how = rest === undefined ? undefined : Rest.parse(JSON.parse(rest.reveal()))
+        await change(path, (text, readers) => restored(text, back, how, readers))
       },
       close: () => Promise.resolve(),
     })
   },
 })
+
+/** The file under the one name that it has without symbolic links on the way; a directory that is not there has none. */
+function placeOf(path: string): string {
+  try {
+    return join(realpathSync(dirname(path)), basename(path))
+  } catch {
+    return path
+  }
+}
+
+async function standing(path: string, names: readonly string[]): Promise<Standing> {
+  const [{ text, stats }, readers] = await Promise.all([readText(path), loadReaders()])
+  const lines: Record<string, readonly { line: string; raw: string; tail: string }[]> = {}
+  for (const name of names) {
+    const found = assignmentsOf(text, name, readers)
+    if (new Set(found.map(({ value }) => value)).size > 1)
+      throw refusal(
+        'misconfigured',
+        `${visible(path, 200)} gives ${visible(name)} several different values (lines ${found.map(({ number }) => number).join(', ')})`,
+        'keep the one that is meant',
+      )
+    lines[name] = found.map(({ line, raw, tail }) => ({ line, raw, tail }))
+  }
+  const values = Object.entries(valuesOf(text, names, readers)).map(([name, value]) => [name, value === null ? null : new Secret(value)])
+  const rest: Rest = { file: stats !== undefined, lines: Object.fromEntries(Object.entries(lines).map(([name, all]) => [name, [...all]])) }
+  return { values: Object.fromEntries(values) as Prior, rest: new Secret(JSON.stringify(rest)) }
+}
+
+/** `null`: there was no file, and nothing else has come into it since. */
+function restored(text: string, back: Prior, how: Rest | undefined, readers: Readers): string | null {
+  let edited = text
+  for (const [name, value] of Object.entries(back)) {
+    const same = value === null ? undefined : putBack(edited, name, how?.lines[name] ?? [], value, readers)
+    edited = same ?? edit(edited, { [name]: value }, readers, false)
+  }
+  return how?.file === false && edited === '' ? null : edited
+}
 
 function refusal(code: AdapterCode, message: string, hint?: string): AdapterError {
   return new AdapterError(code, message, { retryable: false, ...(hint === undefined ? {} : { hints: [hint] }) })
@@ -122,59 +184,97 @@ function hashOf(bytes: Uint8Array): string {
 /** One change at a time per file in this process; the lock file keeps other processes away. */
 const queues = new Map<string, Promise<void>>()
 
-function change(path: string, entries: Prior, strict: boolean): Promise<void> {
+/** What the text shall become; `null`: no file. */
+type Edit = (text: string, readers: Readers) => string | null
+
+function change(path: string, how: Edit): Promise<void> {
   const before = queues.get(path) ?? Promise.resolve()
-  const mine = before.catch(() => undefined).then(() => locked(path, () => rewrite(path, entries, strict)))
+  const mine = before.catch(() => undefined).then(() => locked(path, () => rewrite(path, how)))
   queues.set(path, mine)
   return mine.finally(() => {
     if (queues.get(path) === mine) queues.delete(path)
   })
 }
 
-async function rewrite(path: string, entries: Prior, strict: boolean): Promise<void> {
-  for (const name of Object.keys(entries)) {
-    const fault = nameFault(name)
-    if (fault !== undefined && strict) throw refusal('misconfigured', `"${visible(name)}": ${fault}`)
-  }
+/** Ends when the file, read anew, is as it shall be. */
+async function rewrite(path: string, how: Edit): Promise<void> {
   const readers = await loadReaders()
-  for (let attempt = 1; attempt <= TRIES; attempt++) {
+  /** What was written at the last moment into a file that we have replaced. */
+  let late: string | undefined
+  let written = false
+  const once = async (): Promise<boolean> => {
     const content = await readText(path)
-    const edited = edit(content.text, entries, readers, strict)
-    if (edited === content.text && content.stats !== undefined) return
-    if (content.stats === undefined && Object.values(entries).every((value) => value === null)) return
-    if (await replace(path, content, edited)) return
+    const edited = how(late ?? content.text, readers)
+    if (edited === content.text && content.stats !== undefined) return true
+    if (content.stats === undefined && (edited === null || edited === '')) return true
+    const replaced = await replace(path, content, edited)
+    written ||= replaced !== false
+    late = replaced === false ? undefined : replaced.late
+    return false
   }
-  throw new AdapterError('unavailable', `${visible(path, 200)} is being changed by somebody else all the time`, { retryable: true })
+  for (let attempt = 1; attempt <= TRIES; attempt++) if (await (written ? afterWrite(once) : once())) return
+  throw new AdapterError('unavailable', `${visible(path, 200)} is being changed by somebody else all the time`, {
+    effect: written ? 'unknown' : 'none',
+    retryable: true,
+  })
 }
 
-/** Writes the new text beside the file and gives it the file's name. `false` if the file was changed meanwhile; nothing has happened then. */
-async function replace(path: string, content: Content, edited: string): Promise<boolean> {
+/**
+ * Writes the new text beside the file and gives it the file's name; `null` takes the file away.
+ * `false` if the file was changed meanwhile; nothing has happened then. `late`: what somebody wrote
+ * into the old file after we had looked for the last time.
+ */
+async function replace(path: string, content: Content, edited: string | null): Promise<false | { readonly late: string | undefined }> {
   const temporary = `${beside(path)}.tmp`
   let handle: FileHandle | undefined
+  let replaced: FileHandle | undefined
+  let late: string | undefined
   try {
-    handle = await open(temporary, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, 0o600)
-    await handle.writeFile(edited)
-    if (content.stats !== undefined) {
-      const { uid, gid, mode } = content.stats
-      // Only root may give a file away; for others the group is kept where they belong to it.
-      await handle.chown(uid, gid).catch(() => undefined)
-      await handle.chmod(mode & 0o7777)
+    if (edited !== null) {
+      handle = await open(temporary, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, 0o600)
+      await handle.writeFile(edited)
+      if (content.stats !== undefined) {
+        const { uid, gid, mode } = content.stats
+        // Only root may give a file away; for others the group is kept where they belong to it.
+        await handle.chown(uid, gid).catch(() => undefined)
+        await handle.chmod(mode & 0o7777)
+      }
+      await handle.sync()
+      await handle.close()
+      handle = undefined
     }
-    await handle.sync()
-    await handle.close()
-    handle = undefined
+    if (content.stats !== undefined) replaced = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW).catch(() => undefined)
     const now = await readText(path)
     if (now.hash !== content.hash || now.stats?.ino !== content.stats?.ino) return false
-    await rename(temporary, path)
+    if (replaced !== undefined && (await replaced.stat()).ino !== content.stats?.ino) return false
+    await (edited === null ? rm(path) : rename(temporary, path))
+    late = await lateText(replaced, content.hash)
   } catch (thrown) {
     const hint = codeOf(thrown) === 'EBUSY' ? 'a single file that is mounted can not be replaced; mount its directory' : undefined
     throw fileError(thrown, visible(path, 200), hint)
   } finally {
     await handle?.close().catch(() => undefined)
+    await replaced?.close().catch(() => undefined)
     await rm(temporary, { force: true }).catch(() => undefined)
   }
   await syncDirectory(dirname(path))
-  return true
+  return { late }
+}
+
+/** What the replaced file holds, once it rests, where that is not what we have read. Who has just emptied it is about to write. */
+async function lateText(replaced: FileHandle | undefined, hash: string): Promise<string | undefined> {
+  if (replaced === undefined) return undefined
+  let seen = hash
+  for (let look = 0; look < TRIES; look++) {
+    const { size } = await replaced.stat()
+    const { buffer, bytesRead } = await replaced.read(Buffer.alloc(Math.min(size, MAX_BYTES)), 0, null, 0)
+    const bytes = buffer.subarray(0, bytesRead)
+    const now = hashOf(bytes)
+    if (now === seen && bytesRead > 0) return now === hash || !new Secret(bytes).isText() ? undefined : bytes.toString()
+    seen = now
+    await pause(LOCK_STEP_MS)
+  }
+  return undefined
 }
 
 async function syncDirectory(directory: string): Promise<void> {
@@ -256,7 +356,7 @@ function codeOf(thrown: unknown): string {
   return typeof code === 'string' ? code : ''
 }
 
-/** Every failure here comes before the rename, so the file is as it was. */
+/** Nothing that fails before the renaming has changed the file; what comes after it is told by `afterWrite`. */
 function fileError(thrown: unknown, what: string, hint?: string): AdapterError {
   if (thrown instanceof AdapterError) return thrown
   switch (codeOf(thrown)) {

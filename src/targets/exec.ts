@@ -4,6 +4,9 @@
  * The value is on stdin and nowhere else: a single value raw and without a newline, several as compact JSON by name. The environment carries
  * `ROTATE_EVENT` (`push`, `rollback`), `ROTATE_SECRET` (the path), `ROTATE_VERSION` and `ROTATE_DELIVERY_ID` (`ROTATE_RUN_ID` as its older name), the same
  * for every repetition of one delivery. Exit 0 is done, 75 (EX_TEMPFAIL) try again, everything else failed. It can't be read back.
+ *
+ * The program knows what stood there, we don't: an undo tells it the old version (`rollback`). Where there is none, or where it lacks a value that the target has, stdin,
+ * `ROTATE_VERSION` and `ROTATE_DELIVERY_ID` are empty. By contract a repetition is harmless: one event may come several times, also after it ended with 0.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'

@@ -3,7 +3,8 @@
  *
  * A merge patch names our keys only, so those of others stay as they are, whoever writes at the same time, and nobody's ownership of a field changes. The answer to it is the Secret as it is
  * stored: that is the proof. Variables in the environment of a pod need a restart, for which there is `restart`; mounted files follow within about a minute by themselves, for which the
- * grace is there. A Secret that was made for a delivery stays when that is undone, without its keys: nothing says that nobody uses it by now.
+ * grace is there. A Secret that was made for a delivery carries an annotation that says so, and goes again when that is undone, if nothing else has come into it and nothing
+ * at it was changed: the deletion is bound to the state that was looked at.
  */
 import { resolve } from 'node:path'
 import { z } from 'zod'
@@ -12,13 +13,17 @@ import type { Prior } from '../core/model.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import { secretField, urlField } from '../core/schema.ts'
 import { Secret } from '../core/secret.ts'
-import { defineTarget, type Delivery, type TargetSession } from '../core/target.ts'
+import { defineTarget, type Delivery, type Standing, type TargetSession } from '../core/target.ts'
 import { objectIn } from '../net/json-api.ts'
 import { type KubeObject, kubernetes, type Kubernetes } from '../net/kubernetes.ts'
 import { clusterOf } from './_kubeconfig.ts'
 import { probeWorkload, rollOut, type Workload, workloadOf } from './_kubernetes-rollout.ts'
 
 const VENDOR = 'Kubernetes'
+/** On a Secret that we made: the delivery. */
+const MADE_FOR = 'rotate-made-for'
+/** So often a change by others at the same time is looked at again. */
+const TRIES = 5
 const NAME = '[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?'
 
 const file = (description: string) =>
@@ -82,6 +87,8 @@ export default defineTarget({
   deploys: true,
   describe: ({ namespace, secret, key, restart, server, kubeconfig }) =>
     `${VENDOR} Secret ${namespace}/${secret}, key ${key}, at ${server === undefined ? `the cluster of ${kubeconfig}` : new URL(server).host}${restart === undefined ? '' : `; restarts ${restart.join(', ')}`}`,
+  // The same Secret may be reached by a kubeconfig and by an address: those of two clusters with the same names take turns, too, which costs them nothing but time.
+  place: (config) => placeOf(config),
   settleConfig: (config) => {
     const { kubeconfig, tokenFile, caFile, ...rest } = config
     const files = Object.entries({ kubeconfig, tokenFile, caFile }).flatMap(([key, path]) =>
@@ -91,6 +98,9 @@ export default defineTarget({
   },
   open: async (config, context) => openSession(config, kubernetes(await clusterOf(config), context), context),
 })
+
+/** What an undo needs besides the values: was there no Secret? */
+const Rest = z.object({ absent: z.boolean() })
 
 interface Held {
   readonly data: ReadonlyMap<string, Secret>
@@ -105,8 +115,16 @@ function openSession(config: Options, kube: Kubernetes, context: AdapterContext)
       const held = await read(config, kube)
       return Object.fromEntries(names.map((name) => [name, held?.data.get(keyOf(config, name)) ?? null]))
     },
+    standing: (names) => standing(config, kube, names),
+    neighbours: async (names) => {
+      const keys = new Set(names.map((name) => keyOf(config, name)))
+      return Object.fromEntries([...((await read(config, kube))?.data ?? [])].filter(([key]) => !keys.has(key)))
+    },
     put: (delivery) => put(config, kube, delivery, context),
-    restore: (prior, old) => restore(config, kube, prior, old),
+    restore: async (prior, old, rest) => {
+      const absent = rest !== undefined && Rest.parse(JSON.parse(rest.reveal())).absent
+      if (!absent || !(await unmake(config, kube, prior ?? {}, context))) await restore(config, kube, prior, old)
+    },
     close: () => Promise.resolve(),
   }
   if (workloads.length > 0) session.deploy = (delivery) => rollOut(kube, workloads, delivery.id, context)
@@ -132,6 +150,14 @@ async function read(config: Options, kube: Kubernetes): Promise<Held | undefined
   } catch (thrown) {
     if (thrown instanceof AdapterError && thrown.code === 'missing') return undefined
     throw thrown
+  }
+}
+
+async function standing(config: Options, kube: Kubernetes, names: readonly string[]): Promise<Standing> {
+  const held = await read(config, kube)
+  return {
+    values: Object.fromEntries(names.map((name) => [name, held?.data.get(keyOf(config, name)) ?? null])),
+    rest: new Secret(JSON.stringify({ absent: held === undefined })),
   }
 }
 
@@ -179,7 +205,7 @@ async function mayI(config: Options, kube: Kubernetes, attributes: Readonly<Reco
 function rightsFor({ secret, create, restart }: Options): string {
   const rules = [
     `secrets (get, patch; resourceNames: ${secret})`,
-    ...(create ? ['secrets (create)'] : []),
+    ...(create ? ['secrets (create)', `secrets (delete; resourceNames: ${secret})`] : []),
     ...(restart ?? []).map((text) => `apps/${text.replace('/', 's (get, patch; resourceNames: ')})`),
   ]
   return `it needs a Role with ${rules.join(', ')}`
@@ -195,7 +221,8 @@ function writable(config: Options, { object }: Held): void {
     throw new AdapterError('misconfigured', `the Secret ${placeOf(config)} is immutable`, { hints: ['name one that is not in "secret"'] })
 }
 
-async function put(config: Options, kube: Kubernetes, { entries }: Delivery, context: AdapterContext): Promise<void> {
+async function put(config: Options, kube: Kubernetes, delivery: Delivery, context: AdapterContext): Promise<void> {
+  const { entries } = delivery
   const names = Object.keys(entries)
   if (new Set(names.map((name) => keyOf(config, name))).size < names.length)
     throw new AdapterError('misconfigured', 'the secret has several values, and all would go to one key', {
@@ -208,15 +235,15 @@ async function put(config: Options, kube: Kubernetes, { entries }: Delivery, con
       throw new AdapterError('misconfigured', `the Secret ${placeOf(config)} has no key ${keyOf(config, name)}`, {
         hints: ['set it there once, or "create": true'],
       })
-  const made = held === undefined && (await make(config, kube, entries))
+  const made = held === undefined && (await make(config, kube, delivery))
   if (!made) await change(config, kube, held ?? (await read(config, kube)), entries)
   context.note(`${VENDOR}: ${names.map((name) => keyOf(config, name)).join(', ')} in ${placeOf(config)}`)
 }
 
 /** `false`: it is there, by somebody else or by a create whose answer was lost; either way it is to be changed. */
-async function make(config: Options, kube: Kubernetes, entries: Readonly<Record<string, Secret>>): Promise<boolean> {
+async function make(config: Options, kube: Kubernetes, { id, entries }: Delivery): Promise<boolean> {
   try {
-    const metadata = { name: config.secret, namespace: config.namespace }
+    const metadata = { name: config.secret, namespace: config.namespace, annotations: { [MADE_FOR]: id } }
     proven(
       config,
       await kube.post(secretsOf(config), { apiVersion: 'v1', kind: 'Secret', metadata, type: 'Opaque', data: dataOf(config, entries) }),
@@ -276,4 +303,41 @@ async function restore(config: Options, kube: Kubernetes, prior: Prior | undefin
   // What only the old version says is put where it still is, not where somebody has taken it away.
   const wanted = Object.entries(known).filter(([name]) => prior?.[name] !== undefined || held.data.has(keyOf(config, name)))
   await change(config, kube, held, Object.fromEntries(wanted))
+}
+
+/** Deletes a Secret that we made, as long as it is as we made it. `false`: it stays, and our keys are to be taken out of it. */
+async function unmake(config: Options, kube: Kubernetes, prior: Prior, context: AdapterContext): Promise<boolean> {
+  for (let attempt = 1; attempt <= TRIES; attempt++) {
+    const held = await read(config, kube)
+    if (held === undefined) return true
+    const { uid, resourceVersion } = objectIn(held.object['metadata'] ?? {}, VENDOR)
+    if (!asWeMadeIt(config, held, prior) || typeof uid !== 'string' || typeof resourceVersion !== 'string') return false
+    try {
+      await kube.delete(pathOf(config), { uid, resourceVersion })
+      return true
+    } catch (thrown) {
+      if (!(thrown instanceof AdapterError)) throw thrown
+      if (thrown.code === 'missing') return true
+      if (thrown.code === 'denied') {
+        context.note(`${VENDOR}: the Secret ${placeOf(config)} was made for this and stays, empty: the account may not delete it`)
+        return false
+      }
+      if (thrown.details['reason'] !== 'Conflict') throw thrown
+    }
+  }
+  return false
+}
+
+function asWeMadeIt(config: Options, { object, data }: Held, prior: Prior): boolean {
+  const ours = new Set(Object.keys(prior).map((name) => keyOf(config, name)))
+  const metadata = objectIn(object['metadata'] ?? {}, VENDOR)
+  const annotations = Object.keys(objectIn(metadata['annotations'] ?? {}, VENDOR))
+  const more = ['labels', 'ownerReferences', 'finalizers'].some((key) => Object.keys(metadata[key] ?? {}).length > 0)
+  return (
+    annotations.join() === MADE_FOR &&
+    !more &&
+    object['type'] === 'Opaque' &&
+    Object.values(prior).every((value) => value === null) &&
+    [...data.keys()].every((key) => ours.has(key))
+  )
 }

@@ -4,6 +4,9 @@
  * With `connect`: the REST API of a Connect server (https://developer.1password.com/docs/connect/api-reference). One field is patched by its id, the rest of the item is
  * not sent. The server takes changes over from 1Password with a delay, so a write is waited for until it can be read there.
  *
+ * A write of somebody else at the same time is seen by the version of the item, which grows by one with each. With Connect it does no harm. By `op` a template that was based
+ * on an older version has put his fields back; that is told, and on one machine the writers take turns.
+ *
  * Without: the program `op` with the token of a service account (https://developer.1password.com/docs/cli/reference/management-commands/item). Values go in as a JSON
  * template by stdin, never as `field=value`. `op` reads a template only from a real pipe and otherwise ends with 0 and changes nothing, and a template replaces the
  * whole item, so after each write the item is read again: ours must be there, and all others as before. A template can not hold a passkey and would destroy it.
@@ -16,7 +19,7 @@ import type { Prior } from '../core/model.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import { secretField, urlField } from '../core/schema.ts'
 import { Secret } from '../core/secret.ts'
-import { defineTarget, type TargetSession } from '../core/target.ts'
+import { defineTarget, type Standing, type TargetSession } from '../core/target.ts'
 import { api, plainText, until } from '../net/json-api.ts'
 import { afterWrite, jsonOf, type Meaning, toolOf } from '../net/tool.ts'
 
@@ -24,6 +27,8 @@ const VENDOR = '1Password'
 /** Connect syncs within seconds; the rest is patience with a busy server. */
 const SYNC_LIMIT_MS = 60_000
 const ID = /^[a-z0-9]{26}$/
+/** So often what others change at the same time is read and written again. */
+const TRIES = 5
 const RIGHTS =
   'the token needs read_items and write_items on this one vault (op service-account create … --vault NAME:read_items,write_items)'
 
@@ -55,6 +60,7 @@ type Options = z.output<typeof Config>
 interface Field {
   readonly id: string
   readonly label: string
+  readonly type: string
   readonly sections: readonly string[]
   /** Empty where there is none. */
   readonly value: Secret
@@ -62,6 +68,8 @@ interface Field {
 
 interface Item {
   readonly id: string
+  /** Grows by one with every write; `undefined` where it is not said. */
+  readonly version: number | undefined
   readonly category: string
   readonly fields: readonly Field[]
   readonly sections: readonly { readonly id: string; readonly label: string }[]
@@ -70,8 +78,14 @@ interface Item {
   readonly text: Secret
 }
 
+/** What an undo needs besides the values: what kind of field each was and where, for one that somebody has taken away. */
+const Rest = z.record(z.string(), z.object({ type: z.string(), section: z.string().optional() }))
+type Rest = z.output<typeof Rest>
+
 interface Change {
   readonly label: string
+  /** For a new one; a concealed one in the configured section unless told otherwise. */
+  readonly was?: Rest[string] | undefined
   /** What is changed; `undefined` for a new one. */
   readonly field: Field | undefined
   /** `null` removes it. */
@@ -82,7 +96,10 @@ interface Change {
 interface Way {
   /** Reads anew at each call. */
   item(): Promise<Item | undefined>
-  change(item: Item, changes: readonly Change[]): Promise<void>
+  /** What the item is after it, as the far side says; and in how many writes it was done. */
+  change(item: Item, changes: readonly Change[]): Promise<{ readonly result: Item | undefined; readonly writes: number }>
+  /** Does a write replace the whole item, with what it was when it was read? */
+  readonly wholly: boolean
   create(body: Readonly<Record<string, unknown>>, hide: readonly Secret[]): Promise<void>
   /** How long a write may take to be seen. */
   readonly patienceMs: number
@@ -96,6 +113,8 @@ export default defineTarget({
   readable: true,
   describe: ({ vault, item, field, connect }) =>
     `1Password field ${field} of ${item} in ${vault}${connect === undefined ? '' : ` by ${new URL(connect).host}`}`,
+  // An item may be said by its title or by its id. Connect patches single fields; `op` writes items as a whole, so that all who use it on this machine take turns.
+  place: ({ vault, item, connect }) => (connect === undefined ? 'op' : `${new URL(connect).host}/${vault}/${item}`),
   settleConfig: async (config, { spawn }) =>
     config.connect === undefined ? { ...config, program: (await spawn.resolve([config.program ?? 'op']))[0] } : config,
   open: (config, context) => {
@@ -117,42 +136,67 @@ function openSession(config: Options, way: Way, context: AdapterContext): Target
         names.map((name) => [name, item && fieldOf(config, item, name)?.value]).map(([name, value]) => [name, value ?? null]),
       )
     },
-    put: (delivery) => write(config, way, delivery.entries, true, context),
-    restore: (prior, old) => write(config, way, { ...old?.entries, ...prior }, false, context),
+    neighbours: async (names) => {
+      const item = await way.item()
+      const ours = new Set(item === undefined ? [] : names.map((name) => fieldOf(config, item, name)?.id))
+      const others = item?.fields.filter(({ id, label, value }) => !ours.has(id) && label !== '' && value.size > 0) ?? []
+      return Object.fromEntries(others.map(({ label, value }) => [label, value]))
+    },
+    standing: async (names) => standing(config, await way.item(), names),
+    put: (delivery) => write(config, way, delivery.entries, undefined, context),
+    restore: (prior, old, rest) =>
+      write(config, way, { ...old?.entries, ...prior }, rest === undefined ? {} : Rest.parse(JSON.parse(rest.reveal())), context),
     close: () => Promise.resolve(),
   }
 }
 
-/** All entries in one change. `strict`: what does not exist and may not be made is an error; otherwise it is left as it is. */
-async function write(config: Options, way: Way, entries: Prior, strict: boolean, context: AdapterContext): Promise<void> {
+function standing(config: Options, item: Item | undefined, names: readonly string[]): Standing {
+  const found = names.map((name) => [name, item && fieldOf(config, item, name)] as const)
+  const rest: Rest = Object.fromEntries(
+    found.flatMap(([name, field]) => (field === undefined ? [] : [[name, { type: field.type, section: field.sections[0] }]])),
+  )
+  const values = found.map(([name, field]) => [name, field?.value ?? null] as const)
+  return { values: Object.fromEntries(values), rest: new Secret(JSON.stringify(rest)) }
+}
+
+/** All entries in one change. @param rest of an undo: then what does not exist and may not be made is left as it is; otherwise it is an error */
+async function write(config: Options, way: Way, entries: Prior, rest: Rest | undefined, context: AdapterContext): Promise<void> {
+  const strict = rest === undefined
   const names = Object.keys(entries)
   if (names.length > 1 && !config.field.includes('{name}'))
     throw new AdapterError('misconfigured', 'the secret has several values, and all would go to one field', {
       hints: ['put {name} into "field"'],
     })
   for (const value of Object.values(entries)) if (value !== null) plainText(value)
-  const item = await way.item()
-  if (item === undefined) {
-    if (strict) refuseMissing(config)
-    if (!strict || names.length === 0) return
-    await make(config, way, entries)
-  } else {
+  const once = async (last: boolean): Promise<Outcome> => {
+    const item = await way.item()
+    if (item === undefined) {
+      if (strict) refuseMissing(config)
+      if (!strict || names.length === 0) return 'nothing to do'
+      await make(config, way, entries)
+      return 'written'
+    }
     refusePasskey(config, item)
-    const changes = names.flatMap((name) => changesOf(config, item, name, entries[name] ?? null, strict))
-    if (changes.length === 0) return
-    await way.change(item, changes)
-    await afterWrite(() => readBack(way, item, changes, context))
+    const changes = names.flatMap((name) => changesOf(config, item, name, entries[name] ?? null, rest))
+    if (changes.length === 0) return 'nothing to do'
+    const done = await way.change(item, changes)
+    return afterWrite(() => readBack(way, item, changes, done, last, context))
   }
-  context.note(`${VENDOR}: ${names.map((name) => labelOf(config, name)).join(', ')} in ${config.item}`)
+  let outcome = await once(false)
+  for (let attempt = 2; outcome === 'outrun'; attempt++) outcome = await afterWrite(() => once(attempt === TRIES))
+  if (outcome === 'written') context.note(`${VENDOR}: ${names.map((name) => labelOf(config, name)).join(', ')} in ${config.item}`)
 }
 
-function changesOf(config: Options, item: Item, name: string, value: Secret | null, strict: boolean): readonly Change[] {
+/** `outrun`: somebody has changed ours since. */
+type Outcome = 'written' | 'nothing to do' | 'outrun'
+
+function changesOf(config: Options, item: Item, name: string, value: Secret | null, rest: Rest | undefined): readonly Change[] {
   const label = labelOf(config, name)
   const field = fieldOf(config, item, name)
   // Only what was made here can have to go away, and that takes "create".
   if (value === null) return field === undefined || !config.create ? [] : [{ label, field, value }]
-  if (field !== undefined || config.create) return [{ label, field, value }]
-  if (!strict) return []
+  if (field !== undefined || config.create) return [{ label, field, value, was: rest?.[name] }]
+  if (rest !== undefined) return []
   throw new AdapterError('misconfigured', `the item ${config.item} in ${VENDOR} has no field ${label}`, {
     hints: ['make it there once, or "create": true'],
   })
@@ -170,12 +214,19 @@ async function make(config: Options, way: Way, entries: Prior): Promise<void> {
   )
 }
 
-function newField(label: string, value: Secret, section: string | undefined): Readonly<Record<string, unknown>> {
-  return { label, type: 'CONCEALED', value: plainText(value), ...(section === undefined ? {} : { section: { id: section } }) }
+function newField(label: string, value: Secret, section: string | undefined, type = 'CONCEALED'): Readonly<Record<string, unknown>> {
+  return { label, type, value: plainText(value), ...(section === undefined ? {} : { section: { id: section } }) }
 }
 
 /** Nobody is believed that a write worked: the item says it. Throws `bad-answer` for what is not there, `timeout` where it may still come. */
-async function readBack(way: Way, before: Item, changes: readonly Change[], context: AdapterContext): Promise<void> {
+async function readBack(
+  way: Way,
+  before: Item,
+  changes: readonly Change[],
+  { result, writes }: Awaited<ReturnType<Way['change']>>,
+  last: boolean,
+  context: AdapterContext,
+): Promise<Outcome> {
   let now: Item | undefined
   const holds = async (): Promise<boolean> => {
     now = await way.item()
@@ -184,22 +235,38 @@ async function readBack(way: Way, before: Item, changes: readonly Change[], cont
       return value === null ? held === undefined : held?.value.equals(value) === true
     })
   }
-  if (way.patienceMs > 0) await until(`the change in ${VENDOR}`, context, way.patienceMs, holds)
-  else if (!(await holds()))
-    throw new AdapterError('bad-answer', `op reported success, but the item in ${VENDOR} does not hold what was written`, {
+  const since = (): boolean => (now?.version ?? 0) > (result?.version ?? Number.POSITIVE_INFINITY)
+  const settled = async (): Promise<boolean> => (await holds()) || since()
+  if (way.patienceMs > 0) await until(`the change in ${VENDOR}`, context, way.patienceMs, settled)
+  if (!(await holds())) {
+    if (since() && !last) return 'outrun'
+    throw new AdapterError('bad-answer', `${VENDOR} reported success, but the item does not hold what was written`, {
       effect: 'unknown',
-      hints: ['op takes values from a real pipe only'],
+      ...(way.wholly ? { hints: ['op takes values from a real pipe only'] } : {}),
     })
+  }
+  const between = result?.version !== undefined && before.version !== undefined && result.version > before.version + writes
+  if (between && way.wholly)
+    throw new AdapterError('failed', `somebody changed the item in ${VENDOR} at the same moment, and what he changed was put back`, {
+      effect: 'applied',
+      retryable: false,
+      hints: ["the item's history in 1Password has it"],
+    })
+  if (!between) refuseLoss(before, changes, result ?? now)
+  return 'written'
+}
+
+function refuseLoss(before: Item, changes: readonly Change[], now: Item | undefined): void {
   const lost = before.fields.filter(
     ({ id, value }) =>
       !changes.some(({ field }) => field?.id === id) && now?.fields.find((one) => one.id === id)?.value.equals(value) !== true,
   )
-  if (lost.length > 0)
-    throw new AdapterError('failed', `with the change ${lost.length} other fields of the item in ${VENDOR} became different`, {
-      effect: 'applied',
-      retryable: false,
-      hints: ["the item's history in 1Password has them"],
-    })
+  if (lost.length === 0) return
+  throw new AdapterError('failed', `with the change ${lost.length} other fields of the item in ${VENDOR} became different`, {
+    effect: 'applied',
+    retryable: false,
+    hints: ["the item's history in 1Password has them"],
+  })
 }
 
 function labelOf(config: Options, name: string): string {
@@ -244,6 +311,7 @@ const Overviews = z.array(
 const Section = z.looseObject({ id: z.string().optional(), label: z.string().optional() })
 const WholeItem = z.looseObject({
   id: z.string(),
+  version: z.number().optional(),
   category: z.string(),
   sections: z.array(Section).optional(),
   fields: z
@@ -251,6 +319,7 @@ const WholeItem = z.looseObject({
       z.looseObject({
         id: z.string(),
         label: z.string().optional(),
+        type: z.string().optional(),
         value: z.unknown().optional(),
         section: Section.optional(),
       }),
@@ -265,14 +334,16 @@ function parse<T>(schema: z.ZodType<T>, value: unknown): T {
 }
 
 function itemOf(value: unknown): Item {
-  const { id, category, fields, sections = [], ...rest } = parse(WholeItem, value)
+  const { id, version, category, fields, sections = [], ...rest } = parse(WholeItem, value)
   const labels = new Map(sections.map((section) => [section.id ?? '', section.label ?? '']))
   return {
     id,
+    version,
     category,
     fields: fields.map((field) => ({
       id: field.id,
       label: field.label ?? '',
+      type: field.type ?? 'STRING',
       sections:
         field.section === undefined ? [] : [field.section.id ?? '', field.section.label ?? labels.get(field.section.id ?? '') ?? ''],
       value: new Secret(typeof field.value === 'string' ? field.value : ''),
@@ -280,6 +351,19 @@ function itemOf(value: unknown): Item {
     sections: [...labels].map(([section, label]) => ({ id: section, label })),
     passkey: 'passkey' in rest || fields.some((field) => field.id === 'passkey'),
     text: new Secret(JSON.stringify(value)),
+  }
+}
+
+/** The item as the far side gives it after a write; `undefined` where it says something else. */
+function printed(value: unknown): Item | undefined {
+  return WholeItem.safeParse(value).success ? itemOf(value) : undefined
+}
+
+function printedText(text: Secret): Item | undefined {
+  try {
+    return printed(JSON.parse(text.reveal()))
+  } catch {
+    return undefined
   }
 }
 
@@ -300,6 +384,18 @@ function sectionFor(config: Options, item: Item): string | undefined {
   throw new AdapterError('misconfigured', `the item ${config.item} in ${VENDOR} has no section ${config.section}`)
 }
 
+/** In the section where it was, if that is still there. */
+function fieldMade(
+  config: Options,
+  item: Item,
+  label: string,
+  value: Secret,
+  was: Rest[string] | undefined,
+): Readonly<Record<string, unknown>> {
+  if (was === undefined) return newField(label, value, sectionFor(config, item))
+  return newField(label, value, item.sections.some(({ id }) => id === was.section) ? was.section : undefined, was.type)
+}
+
 function byConnect(config: Options, url: string, context: AdapterContext): Way {
   const connect = api(`${VENDOR} Connect`, url, config.token, context)
   let place: Promise<string> | undefined
@@ -313,22 +409,23 @@ function byConnect(config: Options, url: string, context: AdapterContext): Way {
   const pathOf = async (item: string): Promise<string> => `${await items()}/${encodeURIComponent(item)}`
   return {
     patienceMs: SYNC_LIMIT_MS,
+    wholly: false,
     item: async () => {
       const id = oneOf(parse(Overviews, await connect.call('GET', await items())), config.item, 'item')
       return id === undefined ? undefined : itemOf(await connect.call('GET', await pathOf(id)))
     },
     // Written even where the value seems to be there already: what was read may be older than what is so.
     change: async (item, changes) => {
-      const patches = changes.map(({ label, field, value }) => {
-        if (field === undefined)
-          return { op: 'add', path: '/fields', value: newField(label, value ?? new Secret(''), sectionFor(config, item)) }
+      const patches = changes.map(({ label, field, value, was }) => {
+        if (field === undefined) return { op: 'add', path: '/fields', value: fieldMade(config, item, label, value ?? new Secret(''), was) }
         const path = `/fields/${field.id.replaceAll('~', '~0').replaceAll('/', '~1')}`
         if (value === null) return { op: 'remove', path }
         return { op: field.value.size === 0 ? 'add' : 'replace', path: `${path}/value`, value: plainText(value) }
       })
       // A field that is added twice would be there twice.
       const once = changes.some(({ field, value }) => field === undefined || value === null)
-      await connect.call('PATCH', await pathOf(item.id), patches, once ? 'once' : 'idempotent')
+      const answer = await connect.call('PATCH', await pathOf(item.id), patches, once ? 'once' : 'idempotent')
+      return { result: printed(answer), writes: 1 }
     },
     create: async (body) => {
       const answer = await connect.call('POST', await items(), { ...body, vault: { id: await vaultId() } }, 'once')
@@ -356,6 +453,7 @@ function byProgram(config: Options, context: AdapterContext): Way {
   let known: string | undefined
   return {
     patienceMs: 0,
+    wholly: true,
     item: async () => {
       known ??= oneOf(parse(Overviews, jsonOf(await op.run(['item', 'list', ...where]), 'op')), config.item, 'item')
       return known === undefined ? undefined : itemOf(jsonOf(await op.run(['item', 'get', known, ...where, '--reveal']), 'op'))
@@ -363,12 +461,18 @@ function byProgram(config: Options, context: AdapterContext): Way {
     change: async (item, changes) => {
       const set = changes.filter(({ field, value }) => value !== null && field?.value.equals(value) !== true)
       const hide = [...item.fields.map(({ value }) => value), ...set.flatMap(({ value }) => value ?? [])]
-      if (set.length > 0) await op.run(['item', 'edit', item.id, ...where], { input: template(config, item, set), writes: true, hide })
+      let [last, writes]: [Secret | undefined, number] = [undefined, 0]
+      const edit = async (more: readonly string[], input?: Secret): Promise<void> => {
+        last = await op.run(['item', 'edit', item.id, ...more, ...where], { ...(input === undefined ? {} : { input }), writes: true, hide })
+        writes++
+      }
+      if (set.length > 0) await edit([], template(config, item, set))
       for (const { field, value } of changes) {
         if (value !== null || field === undefined) continue
         const name = [...field.sections.slice(1), field.label].filter((part) => part !== '').map((part) => part.replace(/[\\.=]/g, '\\$&'))
-        await op.run(['item', 'edit', item.id, `${name.join('.')}[delete]`, ...where], { writes: true, hide })
+        await edit([`${name.join('.')}[delete]`])
       }
+      return { result: last === undefined ? undefined : printedText(last), writes }
     },
     create: async (body, hide) =>
       void (await op.run(['item', 'create', '-', ...where], { input: new Secret(JSON.stringify(body)), writes: true, hide })),
@@ -381,8 +485,8 @@ function template(config: Options, item: Item, changes: readonly Change[]): Secr
     const value = changes.find((change) => change.field?.id === field.id)?.value
     return value === undefined || value === null ? field : { ...field, value: plainText(value) }
   })
-  const added = changes.flatMap(({ label, field, value }) =>
-    field === undefined && value !== null ? [newField(label, value, sectionFor(config, item))] : [],
+  const added = changes.flatMap(({ label, field, value, was }) =>
+    field === undefined && value !== null ? [fieldMade(config, item, label, value, was)] : [],
   )
   return new Secret(JSON.stringify({ ...rest, fields: [...same, ...added] }))
 }

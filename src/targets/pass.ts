@@ -1,6 +1,7 @@
 /**
  * The standard Unix password manager, `pass` (https://www.passwordstore.org): one entry per name, the value on its first line. What stands below it, notes of people, is
- * kept. Values go in by stdin (`pass insert --multiline`), never as arguments; what an entry holds can be read back.
+ * kept. Values go in by stdin (`pass insert --multiline`), never as arguments; what an entry holds can be read back. `pass` has no condition for a write, so that those who
+ * write into one store on this machine take turns; nor may two of them commit to its Git repository at once.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -8,7 +9,7 @@ import type { Prior } from '../core/model.ts'
 import type { SpawnResult } from '../core/ports.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import { Secret } from '../core/secret.ts'
-import { defineTarget, type Delivery } from '../core/target.ts'
+import { defineTarget } from '../core/target.ts'
 import { basenameOf, endOf } from '../net/hook.ts'
 
 const TIMEOUT_MS = 60_000
@@ -29,12 +30,16 @@ const Config = z.strictObject({
 })
 type Options = z.output<typeof Config>
 
+/** What an undo needs besides the values: names of the entries that end without a line end behind the value. */
+const Rest = z.object({ open: z.array(z.string()) })
+
 export default defineTarget({
   id: 'pass',
   title: 'pass, the standard Unix password manager',
   config: Config,
   readable: true,
   describe: ({ entry }) => `pass entry ${entry}`,
+  place: ({ storeDir }) => storeDir ?? 'the store of this user',
   settleConfig: async (config, { spawn }) => ({ ...config, program: (await spawn.resolve([config.program ?? 'pass']))[0] }),
   open: (config, context) =>
     Promise.resolve({
@@ -47,13 +52,25 @@ export default defineTarget({
         Object.fromEntries(
           await Promise.all(names.map(async (name) => [name, (await read(config, context, name))?.value ?? null] as const)),
         ),
-      put: (delivery) => write(config, context, delivery.entries),
-      restore: (prior, old) => restore(config, context, prior, old),
+      standing: async (names) => {
+        const found = await Promise.all(names.map(async (name) => [name, await read(config, context, name)] as const))
+        const open = found.flatMap(([name, entry]) => (entry?.open === true ? [name] : []))
+        return {
+          values: Object.fromEntries(found.map(([name, entry]) => [name, entry?.value ?? null])),
+          rest: new Secret(JSON.stringify({ open })),
+        }
+      },
+      put: (delivery) => write(config, context, delivery.entries, []),
+      restore: async (prior, old, rest) => {
+        const { open } = rest === undefined ? { open: [] } : Rest.parse(JSON.parse(rest.reveal()))
+        await write(config, context, prior ?? old?.entries ?? {}, open)
+      },
       close: () => Promise.resolve(),
     }),
 })
 
-async function write(config: Options, context: AdapterContext, entries: Prior): Promise<void> {
+/** @param open names of the entries that shall end right behind the value, where no notes follow */
+async function write(config: Options, context: AdapterContext, entries: Prior, open: readonly string[]): Promise<void> {
   const names = Object.keys(entries)
   if (names.length > 1 && !config.entry.includes('{name}'))
     throw new AdapterError('misconfigured', 'the secret has several values, and all would go to one entry', {
@@ -67,16 +84,18 @@ async function write(config: Options, context: AdapterContext, entries: Prior): 
   for (const [name, value] of Object.entries(entries)) {
     const before = await read(config, context, name)
     if (value === null) {
+      if (before !== undefined && before.notes !== '')
+        throw new AdapterError('failed', `the entry ${entryOf(config, context, name)} was made for this, but has notes by now and stays`, {
+          retryable: false,
+          hints: ['remove the entry, or its first line, by hand'],
+        })
       if (before !== undefined) await done(run(config, context, ['rm', '--force', entryOf(config, context, name)]))
       continue
     }
-    const text = new Secret(`${value.reveal()}\n${before?.notes ?? ''}`)
+    const notes = before?.notes ?? ''
+    const text = new Secret(`${value.reveal()}${notes === '' && open.includes(name) ? '' : '\n'}${notes}`)
     await done(run(config, context, ['insert', '--multiline', '--force', entryOf(config, context, name)], text))
   }
-}
-
-async function restore(config: Options, context: AdapterContext, prior: Prior | undefined, old: Delivery | undefined): Promise<void> {
-  await write(config, context, prior ?? old?.entries ?? {})
 }
 
 /** First line and the rest of an entry; `undefined` where there is none. */
@@ -84,13 +103,15 @@ async function read(
   config: Options,
   context: AdapterContext,
   name: string,
-): Promise<{ readonly value: Secret; readonly notes: string } | undefined> {
+): Promise<{ readonly value: Secret; readonly notes: string; readonly open: boolean } | undefined> {
   const result = await run(config, context, ['show', entryOf(config, context, name)])
   if (result.code === 1 && /is not in the password store/.test(result.stderr)) return undefined
   if (result.code !== 0) throw failure(result)
   const text = result.stdout.reveal()
   const end = text.indexOf('\n')
-  return end < 0 ? { value: new Secret(text), notes: '' } : { value: new Secret(text.slice(0, end)), notes: text.slice(end + 1) }
+  return end < 0
+    ? { value: new Secret(text), notes: '', open: true }
+    : { value: new Secret(text.slice(0, end)), notes: text.slice(end + 1), open: false }
 }
 
 function entryOf(config: Options, context: AdapterContext, name: string): string {

@@ -2,6 +2,9 @@
  * A web hook of the operator's own that takes the value: `POST url` with `{"event":"push"|"restore","path","version","deliveryId","values":{NAME: text}}`. `webhook-id` and
  * `Idempotency-Key` are the delivery's id, the same for every repetition, so the receiver can drop repeats; with `secret` the call is signed as Standard Webhooks say.
  * Any 2xx is "done". It can't be read back.
+ *
+ * The receiver knows what stood there, we don't: an undo tells it the old version (`restore`). Where there is none, or where it lacks a value that the target has, `version` is
+ * null and `values` is empty; such a call has an id of its own each time, because an id that came before would be dropped. By contract a repetition is harmless.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -52,7 +55,7 @@ async function deliver(
     if (value.isText()) return [name, value.reveal()] as const
     throw new AdapterError('misconfigured', `the value of ${name} is not UTF-8 text and can not be sent in JSON`)
   })
-  const id = delivery?.id ?? `restore-${context.path}`
+  const id = delivery?.id ?? `restore-${Buffer.from(context.random.bytes(16)).toString('hex')}`
   const body = JSON.stringify({
     event,
     path: context.path,

@@ -37,7 +37,8 @@ export async function createKeyFile(path: string, random: Random): Promise<Secre
     if (codeOf(error) === 'EEXIST') {
       throw new RotateError('conflict', `the key file ${path} exists already; it was left as it is`, { hint: 'choose another --key-file' })
     }
-    throw new RotateError('not-writable', `the key file ${path} can't be made (${codeOf(error) || 'unknown error'}); nothing changed`, {
+    const why = codeOf(error) === 'ENOTDIR' ? 'a part of its path is not a directory' : codeOf(error) || 'unknown error'
+    throw new RotateError('not-writable', `the key file ${path} can't be made (${why}); nothing changed`, {
       cause: error,
     })
   } finally {

@@ -4,6 +4,7 @@ import { Secret } from '../../src/core/secret.ts'
 import type { TargetSession } from '../../src/core/target.ts'
 import secretsManager from '../../src/targets/aws-secrets-manager.ts'
 import { expectNoLeak } from '../conformance/_shared.ts'
+import { documentSuite } from '../conformance/document.suite.ts'
 import { targetSuite } from '../conformance/target.suite.ts'
 import { FakeSecretsManager } from '../fakes/aws-secrets.ts'
 import { START } from '../fakes/clock.ts'
@@ -30,6 +31,26 @@ targetSuite('aws-secrets-manager', secretsManager, async () => {
   }
 })
 
+documentSuite('aws-secrets-manager', secretsManager, async () => {
+  const fake = await new FakeSecretsManager().start()
+  fake.now = () => START
+  fake.add('production/app', '{"older":1}')
+  fake.write('production/app', '{\n  "port": 5432,\n  "OURS": "b\\u0065fore\\/",\n  "NEIGHBOUR": "theirs", "big":12345678901234567890\n}\n')
+  const document = (): Record<string, string> => JSON.parse(fake.value('production/app') ?? '{}') as Record<string, string>
+  return {
+    config: { ...fake.config, secret: 'production/app', key: '{name}', create: true },
+    alias: { ...fake.config, secret: `arn:aws:secretsmanager:${fake.region}:123456789012:secret:production/app-AbCdEf`, key: 'x-{name}' },
+    elsewhere: { ...fake.config, secret: 'production/api', key: '{name}' },
+    read: (name) => document()[name],
+    write: (name, value) => fake.write('production/app', JSON.stringify({ ...document(), [name]: value })),
+    between: (act) => void fake.others.push({ operation: 'PutSecretValue', when: 'before', act: () => void act() }),
+    after: (act) => void fake.others.push({ operation: 'UpdateSecretVersionStage', when: 'after', act: () => void act() }),
+    whole: () => JSON.stringify(fake.labels('production/app')),
+    secrets: [fake.secretAccessKey],
+    stop: () => fake.stop(),
+  }
+})
+
 describe('aws-secrets-manager', () => {
   let fake: FakeSecretsManager
   let context: TestContext
@@ -49,7 +70,7 @@ describe('aws-secrets-manager', () => {
     fake.add('app', '{"id": 12345678901234567890, "ratio":1.10, "API_KEY":"old","__proto__":"x","deep":{"a":[1e2,null,true]}}')
     await (await inJson()).put(delivery('new-value'))
     expect(fake.value('app')).toBe(
-      '{"id":12345678901234567890,"ratio":1.10,"API_KEY":"new-value","__proto__":"x","deep":{"a":[1e2,null,true]}}',
+      '{"id": 12345678901234567890, "ratio":1.10, "API_KEY":"new-value","__proto__":"x","deep":{"a":[1e2,null,true]}}',
     )
     expect(context.notes).toEqual(['AWS Secrets Manager: API_KEY in app'])
   })
@@ -159,25 +180,113 @@ describe('aws-secrets-manager', () => {
     expect(context.notes.at(-1)).toContain('can not be emptied')
   })
 
-  test('a late read is waited for; a write of somebody else at the same moment is told', async () => {
+  test('a late read is waited for', async () => {
     fake.add('app', 'old')
     fake.lag = 3
     // The read before the write comes before the lag.
     await (await open()).put(delivery('new-value'))
     expect(context.clock.sleeps).toEqual([500, 1500, 3000])
-    expect(fake.count('UpdateSecretVersionStage')).toBe(0)
-    fake.lag = 0
-    const session = await open()
-    const send = context.http.send.bind(context.http)
-    Object.assign(context.http, {
-      send: async (request: Parameters<typeof send>[0]) => {
-        const answer = await send(request)
-        if (request.headers?.['x-amz-target']?.endsWith('PutSecretValue') === true) fake.write('app', 'theirs')
-        return answer
-      },
+    expect([versions(), fake.count('PutSecretValue')]).toEqual([2, 1])
+  })
+
+  test.each(['PutSecretValue', 'UpdateSecretVersionStage'])(
+    'of two whole values at the same moment one must go: %s that comes too late does nothing and is told',
+    async (operation) => {
+      fake.add('app', 'old')
+      fake.others.push({ operation, when: 'before', act: () => fake.write('app', 'theirs') })
+      await expect((await open()).put(delivery('newer', 'run_2.v3'))).rejects.toMatchObject({
+        code: 'failed',
+        effect: 'unknown',
+        retryable: true,
+      })
+      expect(fake.value('app')).toBe('theirs')
+    },
+  )
+
+  test('a neighbour who writes after our version was put and before it becomes current keeps his value', async () => {
+    fake.add('app', '{"API_KEY":"old","OTHER":"1"}')
+    for (const n of [2, 3])
+      fake.others.push({
+        operation: 'UpdateSecretVersionStage',
+        when: 'before',
+        act: () => fake.write('app', `{"API_KEY":"old","OTHER":"${n}"}`),
+      })
+    await (await inJson()).put(delivery('new-value'))
+    expect(held()).toEqual({ API_KEY: 'new-value', OTHER: '3' })
+    expect(JSON.stringify(fake.labels('app'))).not.toContain('rotate-waiting')
+  })
+
+  test('one who writes all the time is told, and nothing of his is lost', async () => {
+    fake.add('app', '{"API_KEY":"old","OTHER":"0"}')
+    for (let n = 1; n <= 5; n++)
+      fake.others.push({
+        operation: 'UpdateSecretVersionStage',
+        when: 'before',
+        act: () => fake.write('app', `{"API_KEY":"old","OTHER":"${n}"}`),
+      })
+    await expect((await inJson()).put(delivery('new-value'))).rejects.toMatchObject({ code: 'failed', effect: 'unknown', retryable: true })
+    expect(held()).toEqual({ API_KEY: 'old', OTHER: '5' })
+  })
+
+  test('without the right to move labels a neighbour who was replaced is brought back', async () => {
+    fake.add('app', '{"API_KEY":"old","OTHER":"1"}')
+    fake.denied.add('UpdateSecretVersionStage')
+    // The first put only lies beside the others.
+    fake.others.push({ operation: 'PutSecretValue', when: 'before', act: () => undefined })
+    fake.others.push({
+      operation: 'PutSecretValue',
+      when: 'before',
+      act: () => fake.write('app', '{"API_KEY":"old","OTHER":"2"}'),
     })
-    await expect(session.put(delivery('newer', 'run_2.v3'))).rejects.toMatchObject({ code: 'failed', effect: 'unknown', retryable: true })
-    expect(fake.value('app')).toBe('theirs')
+    const session = await inJson()
+    await session.put(delivery('new-value'))
+    expect(held()).toEqual({ API_KEY: 'new-value', OTHER: '2' })
+    const puts = fake.count('PutSecretValue')
+    await session.put(delivery('new-value'))
+    expect(fake.count('PutSecretValue')).toBe(puts)
+  })
+
+  test('bytes stay bytes where a text takes their place, and an undo gives the kind back without the right to move labels', async () => {
+    const kind = (): string => (fake.secrets.get('app')?.versions.size === 0 ? '' : JSON.stringify(fake.labels('app')))
+    fake.add('app', new Uint8Array(Buffer.from('old')))
+    const session = await open()
+    const stood = await session.standing?.(['API_KEY'])
+    await session.put(delivery('new-value'))
+    expect(fake.value('app')).toBe(Buffer.from('new-value').toString('base64'))
+    fake.denied.add('UpdateSecretVersionStage')
+    await session.restore(stood?.values, undefined, stood?.rest)
+    expect(fake.value('app')).toBe(Buffer.from('old').toString('base64'))
+    expect(kind()).not.toContain('"old"')
+  })
+
+  test('an undo gives AWSPREVIOUS back too, and says so where it may not', async () => {
+    fake.add('app', 'oldest')
+    fake.write('app', 'old')
+    const session = await open()
+    const stood = await session.standing?.(['API_KEY'])
+    await session.put(delivery('new-value'))
+    await session.restore(stood?.values, undefined, stood?.rest)
+    expect([fake.value('app'), fake.value('app', 'AWSPREVIOUS')]).toEqual(['old', 'oldest'])
+    await session.put(delivery('new-value'))
+    fake.others.push({ operation: 'UpdateSecretVersionStage', when: 'after', act: () => fake.denied.add('UpdateSecretVersionStage') })
+    await session.restore(stood?.values, undefined, stood?.rest)
+    expect([fake.value('app'), fake.value('app', 'AWSPREVIOUS')]).toEqual(['old', 'new-value'])
+    expect(context.notes.at(-1)).toContain('AWSPREVIOUS stays on the version that was given up')
+  })
+
+  test('what could not be emptied again is no value that is known', async () => {
+    fake.add('app')
+    expect(await (await open({ create: true })).standing?.(['API_KEY'])).toEqual({ values: {}, hidden: { API_KEY: null } })
+    expect(await (await inJson({ create: true })).standing?.(['API_KEY'])).toEqual({ values: { API_KEY: null } })
+  })
+
+  test('a number is refused before anything is written, by name', async () => {
+    fake.add('app', '{"port":5432,"host":"db"}')
+    await expect((await inJson()).standing?.(['host', 'port'])).rejects.toMatchObject({
+      code: 'misconfigured',
+      effect: 'none',
+      message: expect.stringContaining('port') as string,
+    })
   })
 
   test.each([

@@ -134,6 +134,32 @@ describe('aws-ssm', () => {
     expect(fake.parameters.size).toBe(0)
   })
 
+  test('an undo keeps what the parameter has besides its value by then, and makes a deleted one again with what it had', async () => {
+    const own = { key: 'alias/app', tier: 'Advanced', description: 'of the app', pattern: '^[a-z-]+$', policies: '[{}]' }
+    fake.add('/app/API_KEY', 'old', own)
+    const stood = await (await open()).standing?.(['API_KEY'])
+    await (await open()).put(delivery('new-value'))
+    Object.assign(at() ?? {}, { description: 'changed meanwhile' })
+    await (await open()).restore(stood?.values, undefined, stood?.rest)
+    expect(at()).toMatchObject({ ...own, value: 'old', description: 'changed meanwhile' })
+    fake.parameters.clear()
+    await (await open()).restore(stood?.values, undefined, stood?.rest)
+    const { policies: _noMore, ...again } = own
+    expect(at()).toMatchObject({ ...again, value: 'old', version: 1 })
+  })
+
+  test('somebody who writes between our reading and our writing is told of', async () => {
+    fake.add('/app/API_KEY', 'old')
+    fake.others.push({
+      operation: 'PutParameter',
+      when: 'before',
+      act: () => void fake.add('/app/API_KEY', 'theirs', { version: 2, description: 'theirs' }),
+    })
+    await (await open()).put(delivery('new-value'))
+    expect(at()).toMatchObject({ value: 'new-value', version: 3 })
+    expect(context.notes.at(-1)).toContain('somebody else wrote /app/API_KEY at the same moment (version 2)')
+  })
+
   test('nothing is written where one of several can not be', async () => {
     fake.add('/app/ONE', 'old')
     await expect((await open()).put(delivery('new-value', 'run_1.v2', ['ONE', 'TWO']))).rejects.toMatchObject({

@@ -128,7 +128,7 @@ describe('what belongs to the machine is not looked at', () => {
       const config = { accessKeyId: fake.admin.id, secretAccessKey: fake.admin.secret, iamUserName: 'bob', endpoint: fake.url }
       const child = await promisify(execFile)(process.execPath, ['--input-type=module', '--eval', script, JSON.stringify(config)], {
         cwd: fileURLToPath(new URL('../..', import.meta.url)),
-        timeout: 20_000,
+        timeout: 100_000,
         env: {
           HOME: home,
           AWS_PROFILE: 'trap',

@@ -294,6 +294,31 @@ describe('self', () => {
     expect(fake.keysOf('bob')).toEqual([old])
   })
 
+  test('a session that was told of no key signs with the one that is current: a list, the end of a stray', async () => {
+    fake.addUser('bob', { rights: 'self' })
+    const stray = fake.addKey('bob')
+    const config = parseConfig(aws.config, { iamUserName: 'bob', endpoint: fake.url, self: true }, 'config')
+    const session = await aws.open(config, { ...context, current: async () => credential(old) })
+    expect(await session.list?.()).toHaveLength(2)
+    await session.revoke?.({ fields: {}, handle: { id: stray.id, live: true } })
+    expect(fake.keysOf('bob')).toEqual([old])
+    // What another provider issued has not these fields.
+    const other = await aws.open(config, { ...context, current: async () => ({ fields: { value: new Secret('x') } }) })
+    expect(await failure(other.list?.())).toMatchObject({
+      code: 'misconfigured',
+      hints: [expect.stringMatching(/rotate set .* --fields-from/), expect.any(String)],
+    })
+  })
+
+  test('a key of its own that is not accepted gives way to the configured credential, which is asked once', async () => {
+    fake.addUser('bob', { rights: 'self' })
+    old.status = 'Inactive'
+    const session = await self({ accessKeyId: fake.admin.id, secretAccessKey: fake.admin.secret })
+    const issued = await session.create(await world.intent(session), credential(old))
+    expect(signers('CreateAccessKey')).toEqual([old.id, fake.admin.id])
+    expect(fake.keysOf('bob').map(({ id }) => id)).toEqual([old.id, issued.handle?.id])
+  })
+
   test('without any key nothing can be signed; a dead key is refused, not denied', async () => {
     expect(await failure((await self()).preflight(undefined))).toMatchObject({ code: 'misconfigured' })
     fake.addUser('bob', { rights: 'self' })

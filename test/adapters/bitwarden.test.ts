@@ -5,6 +5,7 @@ import { Secret } from '../../src/core/secret.ts'
 import type { TargetSession } from '../../src/core/target.ts'
 import bitwarden from '../../src/targets/bitwarden.ts'
 import { expectNoLeak } from '../conformance/_shared.ts'
+import { documentSuite } from '../conformance/document.suite.ts'
 import { targetSuite } from '../conformance/target.suite.ts'
 import { FakeBw } from '../fakes/bw.ts'
 import { type TestContext, testContext } from '../fakes/context.ts'
@@ -19,6 +20,38 @@ targetSuite('bitwarden', bitwarden, () => {
     read: (name) => bw.field('api', name) ?? undefined,
     failNext: () => bw.fail({ call: 'edit item', stderr: `no: ${session} first-value-of-version-3` }),
     secrets: [session, 'kept by people'],
+    stop: () => Promise.resolve(bw.remove()),
+  }
+})
+
+documentSuite('bitwarden', bitwarden, () => {
+  const bw = new FakeBw()
+  bw.add('api', {
+    notes: null,
+    login: { username: 'app', password: null },
+    fields: [
+      { name: 'NEIGHBOUR', value: 'theirs', type: 0 },
+      { name: 'OURS', value: 'before', type: 0 },
+      { name: 'linked', value: null, type: 3 },
+    ],
+  })
+  const config = { item: 'api', session: bw.state.session, create: true, program: bw.path }
+  const write = (name: string, value: string): void =>
+    bw.change((state) => {
+      const [item] = state.server
+      Object.assign(item?.fields?.find((field) => field.name === name) ?? {}, { value })
+      if (item !== undefined) item.revisionDate = `of-somebody-${++state.ticks}`
+    })
+  return {
+    config: { ...config, dataDir: bw.dir },
+    alias: { ...config, dataDir: bw.dir, item: 'dcdfc4f8-4c7c-4920-9d83-b285014261d6' },
+    elsewhere: config,
+    read: (name) => bw.field('api', name) ?? undefined,
+    write,
+    between: (act) => bw.meanwhile({ call: 'edit item', when: 'before' }, () => void act()),
+    after: (act) => bw.meanwhile({ call: 'edit item', when: 'after' }, () => void act()),
+    whole: () => JSON.stringify({ ...bw.item('api'), revisionDate: undefined, passwordHistory: undefined }),
+    secrets: [bw.state.session],
     stop: () => Promise.resolve(bw.remove()),
   }
 })
@@ -86,17 +119,35 @@ describe('bitwarden', () => {
     expect(bw.item('api')).toMatchObject({ notes: 'new note', login: { password: 'new-value-1' } })
   })
 
-  test('somebody is faster: nothing is written, and it may be tried again', async () => {
+  test('somebody who is faster all the time: nothing is written, and it may be tried again', async () => {
     bw.add('api', { login: { password: 'old-value-123' } })
     const session = await open()
-    // The date of the copy is another one than the server's.
-    bw.fail({
+    const faster = {
       call: 'edit item',
       stderr: 'The cipher you are updating is out of date. Please save your work, sync your vault, and try again.',
-    })
-    await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({ code: 'failed', effect: 'none', retryable: true })
+    }
+    for (let n = 1; n <= 5; n++) bw.fail(faster)
+    await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({ code: 'failed', effect: 'unknown', retryable: true })
+    expect(bw.item('api')?.login?.password).toBe('old-value-123')
+    bw.fail(faster)
     await session.put(delivery('new-value-1'))
     expect(bw.item('api')?.login?.password).toBe('new-value-1')
+  })
+
+  test('a field without a value gets none back, and a value of a neighbour after our write is his', async () => {
+    bw.add('api', { fields: ['API_KEY', 'OTHER'].map((name) => ({ name, value: null, type: 1 })) })
+    const session = await open({ field: '{name}' })
+    const stood = await session.standing?.(['API_KEY'])
+    bw.meanwhile({ call: 'edit item', when: 'after' }, () =>
+      bw.change(({ server }) => {
+        Object.assign(server[0] ?? {}, { revisionDate: 'later' })
+        Object.assign(server[0]?.fields?.[1] ?? {}, { value: 'theirs' })
+      }),
+    )
+    await session.put(delivery('new-value-1'))
+    expect([bw.field('api', 'API_KEY'), bw.field('api', 'OTHER')]).toEqual(['new-value-1', 'theirs'])
+    await session.restore(stood?.values, undefined, stood?.rest)
+    expect([bw.field('api', 'API_KEY'), bw.field('api', 'OTHER')]).toEqual([null, 'theirs'])
   })
 
   test('a repetition writes nothing', async () => {
@@ -213,6 +264,7 @@ describe('bitwarden', () => {
   test.each([
     ['in the trash', { deletedDate: '2026-11-01T00:00:00.000Z' }, {}],
     ['no login', { type: 2 }, {}],
+    ['a linked field', { fields: [{ name: 'API_KEY', value: null, type: 3 }] }, { field: '{name}' }],
     ['two fields of that name', { fields: ['1', '2'].map((value) => ({ name: 'API_KEY', value, type: 1 })) }, { field: '{name}' }],
   ])('an item that is not fit: %s', async (_what, item, more) => {
     const id = bw.add('api', item)

@@ -337,6 +337,9 @@ describe('settle', () => {
     expect(await fails(session.settle(intent, undefined))).toMatchObject({ code: 'denied' })
     fake.denied.clear()
     const before = [...intent.before, { id: ID, live: true }]
+    // The operation goes on meanwhile.
+    await session.settle(intent, undefined)
+    fake.addKey(ID, { createdAt: intent.at - DAY })
     expect(await session.settle({ ...intent, before }, undefined)).toMatchObject({ outcome: 'ambiguous', candidates: [{ id: ID }] })
   })
 })

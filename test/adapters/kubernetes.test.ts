@@ -4,6 +4,7 @@ import { Secret } from '../../src/core/secret.ts'
 import type { TargetSession } from '../../src/core/target.ts'
 import kubernetes from '../../src/targets/kubernetes.ts'
 import { expectNoLeak } from '../conformance/_shared.ts'
+import { documentSuite } from '../conformance/document.suite.ts'
 import { targetSuite } from '../conformance/target.suite.ts'
 import { type TestContext, testContext } from '../fakes/context.ts'
 import { FakeKubernetes, type FakeWorkload } from '../fakes/kubernetes.ts'
@@ -17,6 +18,26 @@ targetSuite('kubernetes', kubernetes, async () => {
     failNext: () => {
       fake.add('app', {})
       fake.faults.push({ method: 'PATCH', path: /secrets/, status: 400 })
+    },
+    secrets: [fake.token],
+    stop: () => fake.stop(),
+  }
+})
+
+documentSuite('kubernetes', kubernetes, async () => {
+  const fake = await new FakeKubernetes().start()
+  fake.add('app', { OURS: 'before', NEIGHBOUR: 'theirs' }, { type: 'example.com/own' })
+  const connection = { server: fake.url, token: fake.token }
+  return {
+    config: { namespace: fake.namespace, secret: 'app', ...connection, create: true },
+    alias: { namespace: fake.namespace, secret: 'app', kubeconfig: 'some/kubeconfig' },
+    elsewhere: { namespace: fake.namespace, secret: 'api', ...connection },
+    read: (name) => fake.value('app', name),
+    write: (name, value) => fake.set('app', name, value),
+    between: (act) => void fake.others.push({ method: 'PATCH', path: /secrets/, when: 'before', act: () => void act() }),
+    whole: () => {
+      const { metadata, ...more } = fake.secrets.get('app') ?? { metadata: {} }
+      return JSON.stringify([more, { ...metadata, resourceVersion: undefined }])
     },
     secrets: [fake.token],
     stop: () => fake.stop(),
@@ -62,7 +83,10 @@ describe('a Secret', () => {
     const session = await open({ create: true })
     fake.faults.push({ method: 'POST', path: /secrets/, status: 503, after: true })
     await session.put(delivery('new-value'))
-    expect(fake.secrets.get('app')).toMatchObject({ type: 'Opaque', metadata: { name: 'app', namespace: 'production' } })
+    expect(fake.secrets.get('app')).toMatchObject({
+      type: 'Opaque',
+      metadata: { name: 'app', namespace: 'production', annotations: { 'rotate-made-for': 'run_1.v2' } },
+    })
     expect([fake.value('app', 'API_KEY'), writes()]).toEqual(['new-value', ['POST /api/v1/namespaces/production/secrets']])
   })
 
@@ -110,6 +134,55 @@ describe('a Secret', () => {
     fake.secrets.clear()
     await session.restore(prior, delivery('old'))
     expect(fake.secrets.size).toBe(0)
+  })
+
+  describe('that was made for a delivery', () => {
+    const undone = async (between: () => void): Promise<void> => {
+      const session = await open({ create: true })
+      const stood = await session.standing?.(['API_KEY'])
+      await session.put(delivery('new-value'))
+      between()
+      for (const _twice of [1, 2]) await (await open({ create: true })).restore(stood?.values, undefined, stood?.rest)
+    }
+
+    test('goes again when that is undone', async () => {
+      await undone(() => undefined)
+      expect(fake.secrets.size).toBe(0)
+    })
+
+    test.each<[string, () => void]>([
+      ['a key of somebody else', () => fake.set('app', 'OTHER', 'theirs')],
+      ['a label', () => Object.assign(fake.secrets.get('app')?.metadata ?? {}, { labels: { team: 'api' } })],
+      ['an owner', () => Object.assign(fake.secrets.get('app')?.metadata ?? {}, { ownerReferences: [{ kind: 'Deployment' }] })],
+      ['that somebody else made it again', () => fake.add('app', { API_KEY: 'new-value' })],
+      [
+        'a key that comes in the same moment',
+        () => {
+          fake.others.push({ method: 'DELETE', path: /secrets/, when: 'before', act: () => fake.set('app', 'OTHER', 'theirs') })
+        },
+      ],
+    ])('stays without our key because of %s', async (_what, between) => {
+      await undone(between)
+      expect([fake.secrets.size, fake.value('app', 'API_KEY')]).toEqual([1, undefined])
+    })
+
+    test('stays, empty, where it may not be deleted, and that is said', async () => {
+      fake.denied.add('delete secrets/app')
+      await undone(() => undefined)
+      expect([fake.secrets.size, fake.value('app', 'API_KEY')]).toEqual([1, undefined])
+      expect(context.notes.at(-1)).toContain('may not delete it')
+    })
+
+    test('goes with the last of two that were delivered into it', async () => {
+      const session = await open({ create: true })
+      const [one, two] = [await session.standing?.(['ONE']), await session.standing?.(['TWO'])]
+      await session.put(delivery('value-one', 'run_1.v2', ['ONE']))
+      await session.put(delivery('value-two', 'run_2.v2', ['TWO']))
+      await session.restore(one?.values, undefined, one?.rest)
+      expect([fake.value('app', 'ONE'), fake.value('app', 'TWO')]).toEqual([undefined, 'value-two'])
+      await session.restore(two?.values, undefined, two?.rest)
+      expect(fake.secrets.size).toBe(0)
+    })
   })
 
   test.each([

@@ -285,7 +285,7 @@ describe.skipIf(!hasMariaDb)('against a real MariaDB', () => {
   let serial = 0
   beforeAll(async () => {
     server = await startMariaDb()
-  }, 60_000)
+  })
   afterAll(() => server.stop())
 
   const sql = async (...statements: readonly string[]): Promise<unknown> => {

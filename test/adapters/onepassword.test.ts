@@ -1,3 +1,4 @@
+import { inspect } from 'node:util'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { AdapterError } from '../../src/core/errors.ts'
 import { parseConfig } from '../../src/core/schema.ts'
@@ -5,10 +6,11 @@ import { Secret } from '../../src/core/secret.ts'
 import type { TargetSession } from '../../src/core/target.ts'
 import onepassword from '../../src/targets/onepassword.ts'
 import { expectNoLeak } from '../conformance/_shared.ts'
+import { documentSuite } from '../conformance/document.suite.ts'
 import { targetSuite } from '../conformance/target.suite.ts'
 import { FakeConnect } from '../fakes/connect.ts'
 import { type TestContext, testContext } from '../fakes/context.ts'
-import { FakeOp, type OpField } from '../fakes/op.ts'
+import { FakeOp, type OpField, type OpItem } from '../fakes/op.ts'
 import { delivery } from '../fakes/delivery.ts'
 
 const note: OpField = { id: 'notesPlain', type: 'STRING', purpose: 'NOTES', label: 'notesPlain', value: 'kept by people' }
@@ -37,6 +39,79 @@ targetSuite('onepassword by Connect', onepassword, async () => {
     failNext: () => void connect.faults.push({ method: 'PATCH', path: /items/, status: 400 }),
     secrets: [connect.token, 'kept by people'],
     stop: () => connect.stop(),
+  }
+})
+
+const shared = (): OpField[] => [
+  note,
+  { id: 'f1', type: 'STRING', label: 'OURS', value: 'before', section: { id: 's1' } },
+  { id: 'f2', type: 'CONCEALED', label: 'NEIGHBOUR', value: 'theirs' },
+]
+const more = { sections: [{ id: 's1', label: 'Extra' }], tags: ['team'] }
+function set(item: OpItem | undefined, name: string, value: string): void {
+  const field = item?.fields.find(({ label }) => label === name)
+  if (item === undefined || field === undefined) throw new Error(`no field ${name}`)
+  field.value = value
+  item.version++
+}
+
+documentSuite('onepassword by op', onepassword, () => {
+  const op = new FakeOp()
+  const id = op.add('api', shared(), more)
+  const config = { vault: 'Production', item: 'api', token: op.state.token, create: true, program: op.path }
+  return {
+    config,
+    alias: { ...config, item: id },
+    elsewhere: { ...config, connect: 'https://connect.example.com' },
+    onlyTells: true,
+    read: (name) => op.value('api', name),
+    write: (name, value) => op.change(({ items }) => set(items[0], name, value)),
+    between: (act) => op.meanwhile({ call: 'item edit', when: 'before' }, () => void act()),
+    after: (act) => op.meanwhile({ call: 'item edit', when: 'after' }, () => void act()),
+    whole: () => inspect({ ...op.item('api'), version: undefined }, { depth: 9, sorted: true }),
+    secrets: [op.state.token],
+    stop: () => Promise.resolve(op.remove()),
+  }
+})
+
+documentSuite('onepassword by Connect', onepassword, async () => {
+  const connect = await new FakeConnect().start()
+  connect.add('api', shared(), more)
+  connect.lag = 3
+  const config = { vault: 'Production', item: 'api', token: connect.token, create: true, connect: connect.url }
+  return {
+    config,
+    elsewhere: { ...config, item: 'web' },
+    read: (name) => connect.value('api', name),
+    write: (name, value) => set(connect.items[0], name, value),
+    between: (act) => void connect.others.push({ method: 'PATCH', path: /items/, when: 'before', act: () => void act() }),
+    after: (act) => void connect.others.push({ method: 'PATCH', path: /items/, when: 'after', act: () => void act() }),
+    whole: () => JSON.stringify({ ...connect.items[0], version: undefined }),
+    secrets: [connect.token],
+    stop: () => connect.stop(),
+  }
+})
+
+test('a field that somebody takes away during a run comes back as the kind that it was, in its section', async () => {
+  const connect = await new FakeConnect().start()
+  try {
+    connect.add('api', shared(), more)
+    const session = await open({
+      vault: 'Production',
+      item: 'api',
+      field: 'OURS',
+      token: connect.token,
+      create: true,
+      connect: connect.url,
+    })
+    const stood = await session.standing?.(['API_KEY'])
+    await session.put(delivery('new-value-1'))
+    connect.items[0]?.fields.splice(1, 1)
+    await session.restore(stood?.values, undefined, stood?.rest)
+    const { id: _id, ...back } = connect.items[0]?.fields.at(-1) ?? { id: '' }
+    expect(back).toEqual({ label: 'OURS', type: 'STRING', value: 'before', section: { id: 's1' } })
+  } finally {
+    await connect.stop()
   }
 })
 

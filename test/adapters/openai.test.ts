@@ -42,6 +42,27 @@ describe('openai', () => {
     )
   const intent = { tag: 'rotate-x-01-1', before: [], material: {}, at: START, attempt: 1 }
 
+  test('an account that somebody gave another key is not ended with the one that it was made for; the key alone is', async () => {
+    const session = await open()
+    const { handle, fields } = await session.create(intent, undefined)
+    if (handle === undefined) return expect.unreachable()
+    const [account = ''] = fake.accounts.keys()
+    const other = fake.key(account, 'somebody else')
+    await session.revoke?.({ fields, handle })
+    expect([...fake.keys.keys()]).toEqual([other.id])
+    expect(fake.accounts.size).toBe(1)
+    // A stray whose handle is the account itself.
+    await expect(session.revoke?.({ fields: {}, handle: { id: account, live: true } })).rejects.toMatchObject({
+      code: 'denied',
+      effect: 'none',
+      message: expect.stringContaining(other.id) as string,
+    })
+    expect([...fake.keys.keys()]).toEqual([other.id])
+    fake.keys.delete(other.id)
+    await session.revoke?.({ fields: {}, handle: { id: account, live: true } })
+    expect(fake.accounts.size).toBe(0)
+  })
+
   test('the life of a key is asked for, and its end is kept', async () => {
     const session = await open({ expiresInSeconds: 7200 })
     expect((await session.create(intent, undefined)).expiresAt).toBe((1_800_000_000 + 7200) * 1000)

@@ -72,6 +72,32 @@ describe.skipIf(!present)('pass', () => {
     expect(show('production/app/API_KEY')).toBe('new $value "x"\nuser: me\nurl: https://a.test\n')
   })
 
+  test.each([
+    ['nothing', undefined, undefined],
+    ['a value without a line end', 'old', undefined],
+    ['a value and an empty line', 'old\n\n', undefined],
+    ['notes', 'old\nuser: me', undefined],
+    ['notes that somebody adds meanwhile', 'old\n', 'old\nuser: me\n'],
+  ])('an undo gives back the entry to the byte: %s', async (_what, text, wanted) => {
+    const { storeDir, show, insert } = freshStore()
+    if (text !== undefined) insert('production/app/API_KEY', text)
+    const open = () => pass.open(parseConfig(pass.config, { storeDir, gnupgHome: home }, 'it'), testContext())
+    const stood = await (await open()).standing?.(['API_KEY'])
+    const entries = { API_KEY: new Secret('new') }
+    await (await open()).put({ id: 'd', path: 'production/app/API_KEY', version: 2, entries, fields: entries })
+    if (wanted !== undefined) insert('production/app/API_KEY', 'new\nuser: me\n')
+    for (const _twice of [1, 2]) await (await open()).restore(stood?.values, undefined, stood?.rest)
+    expect(show('production/app/API_KEY')).toBe(wanted ?? text)
+  })
+
+  test('an undo removes no notes of people', async () => {
+    const { storeDir, show, insert } = freshStore()
+    const session = await pass.open(parseConfig(pass.config, { storeDir, gnupgHome: home }, 'it'), testContext())
+    insert('production/app/API_KEY', 'new\nuser: me\n')
+    await expect(session.restore({ API_KEY: null }, undefined)).rejects.toMatchObject({ code: 'failed', effect: 'none', retryable: false })
+    expect(show('production/app/API_KEY')).toBe('new\nuser: me\n')
+  })
+
   test('what pass can not hold is refused before anything is written', async () => {
     const { storeDir, show } = freshStore()
     const session = await pass.open(parseConfig(pass.config, { storeDir, gnupgHome: home }, 'it'), testContext())

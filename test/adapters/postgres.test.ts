@@ -1,3 +1,4 @@
+import { spawn } from 'node:child_process'
 import { createServer, type AddressInfo } from 'node:net'
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -6,10 +7,11 @@ import { type Fields, Secret } from '../../src/core/secret.ts'
 import postgres, { scramVerifier } from '../../src/providers/postgres.ts'
 import { providerSuite } from '../conformance/provider.suite.ts'
 import { START } from '../fakes/clock.ts'
-import { expectNoTrace } from '../cli/program.ts'
+import { expectNoTrace, program } from '../cli/program.ts'
 import { World } from '../cli/rotation-world.ts'
 import { selfSigned } from '../fakes/certificate.ts'
 import { testContext } from '../fakes/context.ts'
+import { startRelay } from '../fakes/postgres-relay.ts'
 import { hasPostgres, type Server, startPostgres } from '../fakes/postgres-server.ts'
 
 test('the verifier is that of RFC 7677, in the form of pg_authid', () => {
@@ -27,6 +29,8 @@ test.each([
   [{ host: 'db.test', admin: { user: 'a', password: 'p' }, users: ['a', 'b'] }, /admin/],
   [{ host: 'db.test', admin: { user: 'x', password: 'p' }, strategy: 'single' }, /user/],
   [{ host: 'db.test', admin: { user: 'x', password: 'p' }, users: ['a', 'b'], tls: false }, /tls.*only to this machine/],
+  [{ host: 'localhost', admin: { user: 'x', password: 'p' }, users: ['a', 'b'], tls: false, serverName: 'x' }, /serverName.*over TLS/],
+  [{ host: 'db.test', admin: { user: 'x', password: 'p' }, users: ['a', 'b'], ca: '# no certificate' }, /ca.*no certificate/],
 ])('refuses %j', (config, why) => {
   expect(() => parseConfig(postgres.config, config as never, 'it')).toThrow(why)
 })
@@ -65,34 +69,35 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
     return { a, b, config, fields }
   }
 
-  providerSuite('postgres, two users', postgres, async () => {
+  /** What the conformance suite needs: the server behind a wire that can lose an answer. */
+  async function bench(strategy: 'single' | 'two-users') {
     const { a, b, config, fields } = await roles()
+    const names = strategy === 'single' ? [a] : [a, b]
+    const relay = await startRelay(server.port)
     return {
-      config: { ...config, users: [a, b] },
-      current: { fields, handle: { id: a, live: true } },
+      config: { ...config, port: relay.port, ...(strategy === 'single' ? { user: a, strategy } : { users: names }) },
+      current: { fields, ...(strategy === 'single' ? {} : { handle: { id: a, live: true } }) },
       accepts,
       live: async () => {
         const admin = await login('admin', server.password)
         const { rows } = await admin.query<{ n: number }>(
           'SELECT count(*)::int AS n FROM pg_roles WHERE rolcanlogin AND rolname = ANY($1)',
-          [[a, b]],
+          [names],
         )
         await admin.end()
         return rows[0]?.n ?? 0
       },
+      loseNext: () => relay.lose('COMMIT'),
       secrets: ['first-password-of-a', server.password],
+      stop: async () => {
+        relay.stop()
+        await Promise.resolve()
+      },
     }
-  })
+  }
 
-  providerSuite('postgres, one user', postgres, async () => {
-    const { a, config, fields } = await roles()
-    return {
-      config: { ...config, user: a, strategy: 'single' },
-      current: { fields },
-      accepts,
-      secrets: ['first-password-of-a', server.password],
-    }
-  })
+  providerSuite('postgres, two users', postgres, () => bench('two-users'))
+  providerSuite('postgres, one user', postgres, () => bench('single'))
 
   test('users take turns: both work in between, the old one is refused at the end, and no password reaches the log', async () => {
     const { a, b, config, fields } = await roles()
@@ -169,6 +174,44 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
     }
   })
 
+  test.each(['single', 'two-users'] as const)(
+    '%s: killed with the commit on its way, the next run finishes, and what arrives late does nothing',
+    async (strategy) => {
+      const { a, b, config } = await roles()
+      const relay = await startRelay(server.port)
+      const world = await new World().init()
+      try {
+        const path = 'production/db/APP_LOGIN'
+        const users = strategy === 'single' ? { user: a, strategy } : { users: [a, b] }
+        const full = JSON.stringify({ ...config, port: relay.port, ...users })
+        await world.ok(['set', path, '--fields-from', '-', '--type', 'database_password'], {
+          input: JSON.stringify({ username: a, password: 'first-password-of-a' }),
+        })
+        await world.ok(['schedule', 'set', path, '--provider', 'postgres', '--interval', '90', '--config', full])
+        relay.hold('COMMIT')
+        const child = spawn(program, ['rotate', path], {
+          env: { HOME: world.box.home, PATH: '/usr/bin:/bin', ROTATE_KEY_FILE: world.box.keyFile },
+          stdio: 'ignore',
+        })
+        const ended = new Promise((resolve) => child.once('close', resolve))
+        await relay.held
+        child.kill('SIGKILL')
+        await ended
+        expect((JSON.parse(await world.get(path)) as { password: string }).password).toBe('first-password-of-a')
+        expect((await world.ok(['run-due'])).stdout).toMatch(/finished the interrupted run .*: version 2 is current/)
+        await relay.release()
+        const { username, password } = JSON.parse(await world.get(path)) as { username: string; password: string }
+        expect(username).toBe(strategy === 'single' ? a : b)
+        await (await login(username, password)).end()
+        const old = { username: new Secret(a), password: new Secret('first-password-of-a') }
+        expect(await accepts(old)).toBe(strategy === 'two-users')
+      } finally {
+        relay.stop()
+        await world.close()
+      }
+    },
+  )
+
   test('over TLS: the certificate is checked, its name too, and a server without TLS is refused', async () => {
     const { a, b, config, fields } = await roles()
     const verify = async (more: Record<string, unknown>): Promise<void> => {
@@ -186,13 +229,22 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
         .join('\n')
     await verify({ ca: server.ca })
     await verify({ host: 'localhost', ca: server.ca })
-    expect(logged().match(/SSL enabled \(protocol=TLSv1\.[23]/g)).toHaveLength(2)
+    await verify({ ca: `# of the vendor\n${server.ca}\n# and that was all\n` })
+    // A tunnel or an alias: the certificate is for the name that is configured, and for no other.
+    await verify({ host: '127.0.0.2', ca: server.ca, serverName: 'localhost' })
+    expect(logged().match(/SSL enabled \(protocol=TLSv1\.[23]/g)).toHaveLength(4)
     await verify({})
     expect(logged().split('\n').at(-1), 'to this machine it may go without').not.toContain('SSL enabled')
     const before = logged()
     await expect(verify({ tls: true }), 'an authority that nobody knows').rejects.toMatchObject({ code: 'unreachable', effect: 'none' })
     await expect(verify({ ca: selfSigned('localhost').cert }), 'another authority').rejects.toMatchObject({ code: 'unreachable' })
-    await expect(verify({ host: '127.0.0.2', ca: server.ca }), 'another name').rejects.toMatchObject({ code: 'unreachable' })
+    for (const [host, serverName] of [
+      ['127.0.0.2', undefined],
+      ['127.0.0.1', 'db.example.com'],
+      ['localhost', 'db.example.com'],
+    ])
+      await expect(verify({ host, ca: server.ca, serverName }), 'another name').rejects.toMatchObject({ code: 'unreachable' })
+    await expect(verify({ serverName: 'localhost' }), 'a name alone is TLS too').rejects.toMatchObject({ code: 'unreachable' })
     expect(logged()).toBe(before)
     expect(() =>
       parseConfig(postgres.config, { ...config, users: [a, b], host: 'db.example.com', tls: false } as never, 'postgres'),

@@ -38,7 +38,7 @@ describe.skipIf(!hasRedis)('against a real Redis', () => {
   beforeAll(async () => {
     server = await startRedis()
     replica = await startRedis('config')
-  }, 60_000)
+  })
   afterAll(async () => {
     await server.stop()
     await replica.stop()

@@ -48,6 +48,24 @@ targetSuite('webhook', webhook, async () => {
   }
 })
 
+test('target webhook: an undo tells the old version; where there is none it is empty and no repetition of an earlier one', async () => {
+  const { state, url } = await receiver()
+  const session = await webhook.open(parseConfig(webhook.config, { url }, 'it'), testContext())
+  const entries = { KEY: new Secret('the-old-value') }
+  await session.restore(undefined, { id: 'run_1.webhook.undo', path: 'a/b/KEY', version: 1, entries, fields: entries })
+  await session.restore(undefined, undefined)
+  await session.restore(undefined, undefined)
+  const told = state.calls.map(({ body }) => JSON.parse(body) as Record<string, unknown>)
+  expect(told.map(({ event, version, values }) => [event, version, values])).toEqual([
+    ['restore', 1, { KEY: 'the-old-value' }],
+    ['restore', null, {}],
+    ['restore', null, {}],
+  ])
+  const ids = state.calls.map(({ headers }) => headers['idempotency-key'])
+  expect(new Set(ids).size).toBe(3)
+  expect(told.map(({ deliveryId }) => deliveryId)).toEqual(ids)
+})
+
 test('target webhook: signed, under one id, and what a status means', async () => {
   const { state, url } = await receiver()
   const secret = 'whsec_c2VjcmV0LXNlY3JldA=='

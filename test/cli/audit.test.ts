@@ -15,7 +15,7 @@ beforeAll(async () => {
   await box.run(['set', 'app/prod/KEY', '--reason', '=1+1'], { input: secret })
   await box.run(['set', 'other/prod/KEY'], { input: `${secret}2` })
   writeFileSync(box.path('rotate.pub'), (await box.run(['audit', 'pubkey'])).stdout)
-}, 60_000)
+})
 afterAll(() => box.dispose())
 
 const verifyExport = (file: string, ...more: string[]) =>
@@ -34,7 +34,7 @@ describe('audit verify', () => {
         ok: true,
         anchored: true,
       })
-  }, 60_000)
+  })
 
   test('24 for the checkpoint of another vault or of a future, 2 for what is none', async () => {
     const other = await new Sandbox().init()
@@ -49,7 +49,7 @@ describe('audit verify', () => {
     writeFileSync(box.path('nonsense'), 'nonsense')
     await box.fails(2, ['audit', 'verify', '--anchor', box.path('nonsense')])
     await box.fails(2, ['audit', 'verify', '--anchor', box.path('missing')])
-  }, 60_000)
+  })
 })
 
 describe('audit export', () => {
@@ -74,7 +74,7 @@ describe('audit export', () => {
     expect((await verifyExport(box.path('missing'))).code).toBe(2)
     expect((await verifyExport(box.home)).code).toBe(2)
     expectNoTrace(box, secret)
-  }, 60_000)
+  })
 
   test('of one project hides the others and is verified all the same', async () => {
     const { stdout } = await box.run(['audit', 'export', 'app', '--format', 'jsonl'])
@@ -82,7 +82,7 @@ describe('audit export', () => {
     expect(stdout).not.toContain('other/prod/KEY')
     writeFileSync(box.path('app.jsonl'), stdout)
     expect((await verifyExport(box.path('app.jsonl'))).code).toBe(0)
-  }, 60_000)
+  })
 
   test('as CSV is proven by its note; without one 2', async () => {
     const [file, note] = [box.path('all.csv'), box.path('all.note')]
@@ -91,7 +91,7 @@ describe('audit export', () => {
     expect((await verifyExport(file)).code).toBe(2)
     writeFileSync(file, readFileSync(file, 'utf8').replace('manual', 'auto'))
     expect((await verifyExport(file, '--note', note)).code).toBe(24)
-  }, 60_000)
+  })
 
   test('into a file that exists, a link, a FIFO or a directory is refused; --force replaces a file only', async () => {
     writeFileSync(box.path('there'), 'precious')
@@ -105,7 +105,7 @@ describe('audit export', () => {
     expect((await box.run(['audit', 'export', '--force', '-o', box.path('there')])).code).toBe(0)
     expect(readFileSync(box.path('there'), 'utf8')).toMatch(/^timestamp,secret,/)
     await box.fails(74, ['audit', 'export', '-o', box.path('no/such/directory')])
-  }, 60_000)
+  })
 
   test('to a full device is 74', async () => {
     const { openSync, closeSync } = await import('node:fs')
@@ -131,5 +131,5 @@ describe('audit prune', () => {
       pruned: 0,
     })
     expect((await box.json(shapes.auditVerify, ['audit', 'verify'])).head).toBe(head)
-  }, 60_000)
+  })
 })

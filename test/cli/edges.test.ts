@@ -19,9 +19,9 @@ const FIRST = 'first-value-00000000000'
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
 
 async function until(what: () => boolean): Promise<void> {
-  const deadline = Date.now() + 20_000
+  const deadline = Date.now() + 90_000
   while (!what()) {
-    if (Date.now() > deadline) throw new Error('it did not happen in 20 s')
+    if (Date.now() > deadline) throw new Error('it did not happen in 90 s')
     await pause(20)
   }
 }

@@ -53,6 +53,15 @@ describe('the frame', () => {
     expect(await box.run(['--color', 'never', 'list', '--color', 'never'])).toMatchObject({ code: 0 })
   })
 
+  test('--no-input is not --input of rotate with another value', async () => {
+    await box.run(['set', 'other/dev/GIVEN'], { input: 'a value' })
+    const args = ['now', 'other/dev/GIVEN', '--input', 'nowhere.json', '--no-input']
+    expect((await box.fails(2, args)).stderr).toContain('nowhere.json')
+    const given = ['now', 'other/dev/GIVEN', '-', '--no-input']
+    expect(await box.run(given, { input: 'another value' })).toMatchObject({ code: 0 })
+    expect((await box.fails(2, ['now', 'other/dev/GIVEN', '--no-input'])).stderr).toContain('no new value was given')
+  })
+
   test.each([
     [['lst'], /list/],
     [['sett', 'a/b'], /set/],
@@ -120,12 +129,11 @@ describe('the frame', () => {
       env: { HOME: box.home, ROTATE_KEY_FILE: box.keyFile, PATH: '/usr/bin:/bin' },
       stdio: ['pipe', 'pipe', 'pipe'],
     })
-    child.stdin.write('half a val')
-    const code = await new Promise((done) => {
-      child.once('close', (exit) => done(exit))
-      setTimeout(() => child.kill('SIGTERM'), 1500)
-    })
-    expect(code).toBe(143)
+    const closed = new Promise((done) => child.once('close', done))
+    // More than the pipe holds: once all of it is written, most of it has been read.
+    await new Promise((done) => child.stdin.write('half a val'.repeat(90_000), done))
+    child.kill('SIGTERM')
+    expect(await closed).toBe(143)
     await box.fails(13, ['get', 'interrupted/KEY'])
   })
 })

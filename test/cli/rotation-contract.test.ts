@@ -65,7 +65,7 @@ describe('rotation in the words of the documents', () => {
     expect((await box.run(['rotation', 'pause', ...address, '--json'])).stdout).toMatch(/"status":"paused","pausedAt"/)
     expect((await box.run(['rotation', 'resume', ...address, '--json'])).stdout).toMatch(/"status":"active"/)
     expect((await box.run(['rotation', 'disable', ...address, '--json'])).stdout).toMatch(/"status":"disabled"/)
-  }, 60_000)
+  })
 
   test('run-due with nothing to do says nothing; its JSON has its shape', async () => {
     expect(await box.run(['run-due'])).toMatchObject({ code: 0, stdout: '', stderr: '' })

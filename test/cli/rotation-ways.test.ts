@@ -429,7 +429,7 @@ describe('one command,', () => {
       expect(due.code, due.stderr).toBe(0)
       expect(due.stdout).toMatch(/rotated, version 1 -> 2/)
     },
-    60_000,
+    120_000,
   )
 
   test('a schedule for a value that exists is due after its interval, or when --first says', async () => {
@@ -462,7 +462,7 @@ describe('two at once,', () => {
       stdio: 'ignore',
     })
     const done = new Promise<number | null>((resolve) => child.once('close', (code) => resolve(code)))
-    const deadline = Date.now() + 20_000
+    const deadline = Date.now() + 90_000
     const { existsSync } = await import('node:fs')
     while (!existsSync(world.box.path('there')) && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 20))
     return { go: () => writeFileSync(world.box.path('go'), ''), done, pid: child.pid }
@@ -495,7 +495,7 @@ describe('two at once,', () => {
     await generated('busy/other/KEY')
     const first = world.run(['run-due'])
     const { existsSync } = await import('node:fs')
-    const deadline = Date.now() + 20_000
+    const deadline = Date.now() + 90_000
     while (!existsSync(world.box.path('there')) && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 20))
     expect(await world.run(['run-due'])).toMatchObject({ code: 0, stdout: '' })
     const refused = await world.run(['run-due', '--fail-if-locked'])

@@ -139,6 +139,8 @@ export function configOf(fake: FakeWebhook): string {
   return JSON.stringify({
     webhookUrl: fake.hookUrl,
     secret,
+    // What it has not done when it answers, it never does.
+    settlesAfter: '0s',
     ...(overlap ? { overlap } : {}),
     ...(idempotent ? { idempotent } : {}),
     ...(actions.length > 0 ? { actions } : {}),

@@ -22,7 +22,7 @@ beforeEach(async () => {
   await world.ok(['set', path], { input: 'a-first-value-of-some-length' })
   await world.ok(['schedule', 'set', path, '--provider', 'generated', '--interval', '30d', '--grace', '1d'])
   await world.ok(['run-due'])
-}, 30_000)
+})
 afterEach(() => world.close())
 
 /** Now, for the clock that the short way is handed here. */

@@ -51,8 +51,8 @@ function shell(line: string) {
 }
 
 async function until(what: () => boolean): Promise<void> {
-  for (const deadline = Date.now() + 20_000; !what(); await pause(20))
-    if (Date.now() > deadline) throw new Error('it did not happen in 20 s')
+  for (const deadline = Date.now() + 90_000; !what(); await pause(20))
+    if (Date.now() > deadline) throw new Error('it did not happen in 90 s')
 }
 
 /** Both streams, with what differs from run to run taken out. */

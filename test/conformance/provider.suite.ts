@@ -97,10 +97,12 @@ export function providerSuite(name: string, provider: Provider, start: () => Pro
         revoke: session.revoke !== undefined,
         suspend: session.suspend !== undefined && session.resume !== undefined,
         lastUsed: session.lastUsed !== undefined,
+        verifies: session.verify !== undefined,
       }).toEqual({
         revoke: traits.revoke !== 'none',
         suspend: traits.suspend,
         lastUsed: traits.lastUsed,
+        verifies: traits.verifies ?? true,
       })
     })
 

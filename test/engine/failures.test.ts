@@ -350,11 +350,11 @@ describe('an unknown outcome is settled by reading', () => {
     expect(failure?.hint).toContain('rotate now app/prod/API_KEY')
   })
 
-  test('a check of type "provider" does not stand in the way of settling in place', async () => {
+  test('a check of type "provider" at one that can not be asked is refused before anything is made', async () => {
     const { world, id, side } = await scene({ kind: 'hook', checks: ['provider'] })
-    side.next('create', 'vague')
-    expect(code((await world.runDue()).failure)).toBe('unsafe')
-    expect((await world.get(id)).openRun).toBeDefined()
+    expect(code((await world.runDue()).failure)).toBe('rolled-back')
+    expect(side.count('create')).toBe(0)
+    expect((await world.get(id)).openRun).toBeUndefined()
   })
 
   test('a settlement that can not be made is tried three times and waits; the create is not repeated', async () => {

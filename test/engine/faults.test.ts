@@ -70,7 +70,7 @@ function beyondKnowing({ one }: Scene, fault: Fault): boolean {
   if (fault.mode === 'hollow')
     return (
       fault.method === 'deploy' ||
-      (fault.far.endsWith(':blind') && fault.method !== 'probe') ||
+      (/:(blind|hidden)$/.test(fault.far) && fault.method !== 'probe') ||
       (fault.method === 'create' && traitsOf[one.kind].overlap === 'in-place')
     )
   return fault.method === 'create'

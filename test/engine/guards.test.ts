@@ -162,3 +162,19 @@ test('a session is used again for the same configuration only', async () => {
     await number({ user: 'a', ports: [1, 2], key: new Secret('s'), none: null })
   }
 })
+
+describe('a vault that a newer program has written', () => {
+  test('is left alone, and says so; what this program writes is named', async () => {
+    const world = new World()
+    const { id, side } = await world.secret({ kind: 'named' })
+    await world.alone((process) => process.ports.vault.transact((tx) => tx.putDoc('needs', ['something-newer'])))
+    await expect(world.rotate(id)).rejects.toMatchObject({
+      code: 'denied',
+      message: expect.stringContaining('something-newer') as string,
+    })
+    expect(side.calls).toEqual([])
+    await world.alone((process) => process.ports.vault.transact((tx) => tx.putDoc('needs', [])))
+    expect((await world.rotate(id)).failure).toBeUndefined()
+    expect(await world.read((vault) => vault.read((reader) => reader.doc('needs')))).toEqual(['settle-waits', 'standing'])
+  })
+})

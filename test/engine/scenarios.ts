@@ -3,7 +3,7 @@ import { expect } from 'vitest'
 import { DAY, HOUR, MINUTE } from '../../src/core/duration.ts'
 import { RotateError } from '../../src/core/errors.ts'
 import { type FakeKey, type FarSide, type Kind, kinds, textOf, traitsOf } from '../fakes/provider.ts'
-import { alwaysTrue, finallyTrue, InjectedCrash, type SecretOptions, START, supplied, World } from '../fakes/engine-world.ts'
+import { alwaysTrue, AS_IT_WAS, finallyTrue, InjectedCrash, type SecretOptions, START, supplied, World } from '../fakes/engine-world.ts'
 
 export interface Scenario {
   readonly name: string
@@ -92,6 +92,14 @@ const scenarios: readonly Scenario[] = [
     prepare: (world) => void world.target('app/prod/API_KEY:blind').next('put', 'final', 1000),
     ends: 'old',
   },
+  {
+    name: 'undo with attributes',
+    kinds: overlapping,
+    options: { targets: ['before', 'hidden', 'after'] },
+    prepare: (world) => void world.target('app/prod/API_KEY:after').next('put', 'final', 1000),
+    ends: 'old',
+  },
+  { name: 'a place that can not be read', kinds: ['limited', 'users'], options: { targets: ['hidden'] }, ends: 'new' },
   {
     name: 'rollback to a key that is switched off',
     kinds: ['limited'],
@@ -261,6 +269,12 @@ async function ended({ one: { scenario, kind }, world, id, side, first }: Scene)
     const given = secret.versions.length > 1
     const alive = side.alive.filter((key) => key.ours || given)
     if (kind !== 'local') expect(alive.length, 'and its key the only one').toBe(1)
+    for (const { key, config, type } of secret.schedule?.targets ?? []) {
+      const { attributes } = world.target((config as { at: string }).at)
+      // A program that is only told has nothing of the kind.
+      if (type === 'fake-blind') continue
+      expect(new Set(attributes.values()), `what goes with the value at ${key} is as it was`).toEqual(new Set([AS_IT_WAS]))
+    }
     expect(
       secret.versions.slice(1).every((version) => version.state === 'discarded'),
       'what was made is gone',

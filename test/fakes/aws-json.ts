@@ -28,6 +28,8 @@ export abstract class FakeAwsJson {
   sessionToken: string | undefined
   /** Every call that arrived, with what was asked. */
   readonly calls: { readonly operation: string; readonly input: Input }[] = []
+  /** What somebody else does just before, or just after, the next call of an operation is carried out. */
+  readonly others: { readonly operation: string; readonly when: 'before' | 'after'; readonly act: () => void }[] = []
   /** Operations that the key may not do. */
   readonly denied = new Set<string>()
   readonly faults: { fault: JsonFault; left: number }[] = []
@@ -89,7 +91,13 @@ export abstract class FakeAwsJson {
           this.#authenticate(signature, service, operation)
           if (request.headers['content-type'] !== 'application/x-amz-json-1.1')
             throw new Reply(400, 'SerializationException', 'content type')
+          const elsewhere = (when: 'before' | 'after'): void => {
+            const at = this.others.findIndex((other) => other.operation === operation && other.when === when)
+            for (const { act } of at < 0 ? [] : this.others.splice(at, 1)) act()
+          }
+          elsewhere('before')
           const answer = this.perform(operation, input)
+          elsewhere('after')
           if (spoil('after')) return
           send(200, fault?.kind === 'garble-after' ? '<html>' : answer)
         } catch (error) {

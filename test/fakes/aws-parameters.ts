@@ -14,6 +14,9 @@ export interface FakeParameter {
   tier: string
   description: string
   pattern: string
+  /** Kept unless others are sent. */
+  policies: string
+  dataType: string
 }
 
 export const DEFAULT_KEY = 'alias/aws/ssm'
@@ -38,6 +41,8 @@ export class FakeParameterStore extends FakeAwsJson {
       tier: 'Standard',
       description: '',
       pattern: '',
+      policies: '',
+      dataType: 'text',
       ...more,
     }
     this.parameters.set(name, fresh)
@@ -77,12 +82,12 @@ export class FakeParameterStore extends FakeAwsJson {
     return {
       Parameters: [...this.parameters.values()]
         .filter(({ name }) => (filter.Option === 'Equals' ? name === wanted : name.startsWith(wanted)))
-        .map(({ name, type, version, key, tier, description, pattern }) => ({
+        .map(({ name, type, version, key, tier, description, pattern, dataType }) => ({
           Name: name,
           Type: type,
           Version: version,
           Tier: tier,
-          DataType: 'text',
+          DataType: dataType,
           ...(type === 'SecureString' ? { KeyId: key } : {}),
           ...(description === '' ? {} : { Description: description }),
           ...(pattern === '' ? {} : { AllowedPattern: pattern }),
@@ -103,7 +108,8 @@ export class FakeParameterStore extends FakeAwsJson {
     if (pattern !== '' && !new RegExp(pattern).test(value)) throw new Reply(400, 'ParameterPatternMismatchException', value)
     this.#stale = { reads: this.lag, parameter: held === undefined ? undefined : { ...held } }
     const version = (held?.version ?? 0) + 1
-    this.add(name, value, { type: text('Type', ''), version, key, tier, description, pattern })
+    const [policies, dataType] = [text('Policies', held?.policies ?? ''), text('DataType', 'text')]
+    this.add(name, value, { type: text('Type', ''), version, key, tier, description, pattern, policies, dataType })
     return { Version: version, Tier: tier }
   }
 }

@@ -49,6 +49,12 @@ export class FakeSecretsManager extends FakeAwsJson {
     return version?.string ?? version?.binary
   }
 
+  /** Every version that has a label, with its labels. */
+  labels(name: string): unknown {
+    const all = [...(this.secrets.get(name)?.versions ?? [])].filter(([, { stages }]) => stages.length > 0)
+    return all.map(([id, { string, binary, stages }]) => [id, string, binary, stages.toSorted()])
+  }
+
   protected perform(operation: string, input: Input): unknown {
     const secret = this.#secret(input)
     const gone = secret.facts['DeletedDate'] !== undefined
@@ -64,7 +70,7 @@ export class FakeSecretsManager extends FakeAwsJson {
     switch (operation) {
       case 'GetSecretValue': {
         if (this.#stale.reads-- > 0) return this.#stale.answer
-        return this.#get(secret, String(input['VersionStage']))
+        return this.#get(secret, input)
       }
       case 'PutSecretValue':
         return this.#put(secret, input)
@@ -84,9 +90,9 @@ export class FakeSecretsManager extends FakeAwsJson {
     return found
   }
 
-  #get(secret: FakeSecret, stage: string): unknown {
+  #get(secret: FakeSecret, { VersionId: wanted, VersionStage: stage = wanted === undefined ? 'AWSCURRENT' : undefined }: Input): unknown {
     for (const [id, { string, binary, stages }] of secret.versions)
-      if (stages.includes(stage))
+      if (wanted === undefined ? stages.includes(String(stage)) : id === wanted)
         return {
           ARN: this.#arn(secret),
           Name: secret.name,
@@ -95,7 +101,11 @@ export class FakeSecretsManager extends FakeAwsJson {
           SecretBinary: binary,
           VersionStages: stages,
         }
-    throw new Reply(400, 'ResourceNotFoundException', `Secrets Manager can't find the specified secret value for staging label: ${stage}`)
+    throw new Reply(
+      400,
+      'ResourceNotFoundException',
+      `Secrets Manager can't find the specified secret value for ${String(stage)} ${String(wanted)}`,
+    )
   }
 
   #put(secret: FakeSecret, input: Input): unknown {
@@ -111,8 +121,8 @@ export class FakeSecretsManager extends FakeAwsJson {
     // The same content: ignored, and no label moves. Other content: "you can't modify an existing version".
     if (same !== undefined && (same.string !== string || same.binary !== binary))
       throw new Reply(400, 'ResourceExistsException', 'You can’t use ClientRequestToken because that value is already in use')
-    this.#remember(secret)
-    if (same === undefined) this.#add(secret, id, { string, binary })
+    if (input['VersionStages'] === undefined) this.#remember(secret)
+    if (same === undefined) this.#add(secret, id, { string, binary }, input['VersionStages'] as string[] | undefined)
     return { ARN: this.#arn(secret), Name: secret.name, VersionId: id, VersionStages: secret.versions.get(id)?.stages }
   }
 
@@ -124,29 +134,40 @@ export class FakeSecretsManager extends FakeAwsJson {
     secret.versions.get(id)?.stages.push('AWSCURRENT')
   }
 
-  #add(secret: FakeSecret, id: string, version: Omit<FakeVersion, 'stages'>): void {
+  /** "If this operation creates the first version for the secret, then Secrets Manager automatically attaches the staging label AWSCURRENT to it." */
+  #add(secret: FakeSecret, id: string, version: Omit<FakeVersion, 'stages'>, stages: readonly string[] = ['AWSCURRENT']): void {
+    const first = secret.versions.size === 0
     secret.versions.set(id, { ...version, stages: [] })
-    this.#label(secret, id)
+    for (const stage of new Set(first ? [...stages, 'AWSCURRENT'] : stages)) this.#attach(secret, stage, id)
+  }
+
+  /** A label is on one version only. */
+  #attach(secret: FakeSecret, stage: string, id: string | undefined): void {
+    if (stage === 'AWSCURRENT' && id !== undefined) return this.#label(secret, id)
+    for (const version of secret.versions.values()) version.stages = version.stages.filter((one) => one !== stage)
+    if (id !== undefined) secret.versions.get(id)?.stages.push(stage)
   }
 
   #remember(secret: FakeSecret): void {
     this.#stale = {
       reads: secret.versions.size === 0 ? 0 : this.lag,
-      answer: secret.versions.size === 0 ? undefined : this.#get(secret, 'AWSCURRENT'),
+      answer: secret.versions.size === 0 ? undefined : this.#get(secret, {}),
     }
   }
 
-  /** "If the label is attached to another version than RemoveFromVersionId, the operation fails." */
+  /**
+   * "If the staging label you are trying to attach to one version is already attached to a different version, then you must include this parameter … If the label is attached and you
+   * either do not specify this parameter, or the version ID does not match, then the operation fails."
+   */
   #move(secret: FakeSecret, input: Input): unknown {
-    const [stage, from, to] = ['VersionStage', 'RemoveFromVersionId', 'MoveToVersionId'].map((key) => String(input[key])) as [
-      string,
-      string,
-      string,
-    ]
-    if (!secret.versions.has(to)) throw new Reply(400, 'ResourceNotFoundException', 'version')
-    if (secret.versions.get(from)?.stages.includes(stage) !== true) throw new Reply(400, 'InvalidParameterException', 'RemoveFromVersionId')
-    this.#remember(secret)
-    this.#label(secret, to)
+    const stage = String(input['VersionStage'])
+    const [from, to] = ['RemoveFromVersionId', 'MoveToVersionId'].map((key) => input[key] as string | undefined)
+    if (to !== undefined && !secret.versions.has(to)) throw new Reply(400, 'ResourceNotFoundException', 'version')
+    const [holder] = [...secret.versions].find(([, { stages }]) => stages.includes(stage)) ?? []
+    if (holder !== from && holder !== to) throw new Reply(400, 'InvalidParameterException', 'RemoveFromVersionId')
+    if (stage === 'AWSCURRENT' && to === undefined) throw new Reply(400, 'InvalidParameterException', 'AWSCURRENT')
+    if (stage === 'AWSCURRENT') this.#remember(secret)
+    if (holder !== to) this.#attach(secret, stage, to)
     return { ARN: this.#arn(secret), Name: secret.name }
   }
 }

@@ -43,13 +43,15 @@ export const memory = (): Backend => {
 
 export const START = Date.UTC(2026, 10, 21, 10, 0, 0)
 export const PATH = 'app/prod/API_KEY'
+/** The attribute of what stands at a target before anything of ours was written there. */
+export const AS_IT_WAS = 'as it was'
 
 export interface SecretOptions {
   readonly kind?: Kind
   readonly path?: string
   readonly graceMs?: number
   readonly quarantineMs?: number
-  readonly targets?: readonly ('before' | 'blind' | 'after')[]
+  readonly targets?: readonly ('before' | 'blind' | 'hidden' | 'after')[]
   readonly checks?: readonly ('fake-check' | 'fake-life' | 'provider')[]
   readonly nextAt?: number
   /** Targets publish the pair NAME and NAME_PREVIOUS. */
@@ -164,10 +166,11 @@ export class World {
           if (options.pair === true) far.held.set(pair[field] ?? field, value.reveal())
         }
         far.used = new Map(far.held)
+        for (const name of far.held.keys()) far.attributes.set(name, AS_IT_WAS)
       }
       return {
         key: which,
-        type: which === 'blind' ? 'fake-blind' : 'fake-readable',
+        type: which === 'blind' || which === 'hidden' ? `fake-${which}` : 'fake-readable',
         phase: which === 'after' ? 'after-promote' : 'before-promote',
         names,
         ...(options.pair === true ? { previous: pair } : {}),
@@ -228,6 +231,10 @@ export class World {
       nextVersion: version === undefined ? 1 : 2,
       schedule,
       strays: [],
+      // Our own last write to a place that can't be read, and nobody has written there since.
+      ...((options.targets ?? []).includes('hidden') && fields !== undefined
+        ? { written: { hidden: { version: 1, signs: Object.fromEntries(Object.values(names).map((name) => [name, '0 writes'])) } } }
+        : {}),
     }
     await vault.transact(async (tx) => {
       await tx.putSecret(record)

@@ -29,6 +29,8 @@ export abstract class FakeHost {
   readonly token = 'hosting-token-0123456789'
   readonly calls: string[] = []
   readonly faults: Fault[] = []
+  /** What somebody else does just before, or just after, the next call that fits is carried out. */
+  readonly others: { readonly method: string; readonly path: RegExp; readonly when: 'before' | 'after'; readonly act: () => void }[] = []
   /** So many questions find a deployment still at work; with 0 it is live at the first. */
   work = 2
   #server: Server | undefined
@@ -60,7 +62,7 @@ export abstract class FakeHost {
             ? { status: 401, body: { error: { code: 'forbidden' } } }
             : fault !== undefined && fault.after !== true
               ? { status: fault.status, body: {} }
-              : this.answer(asked)
+              : this.#amongOthers(asked)
         response.writeHead(fault?.after === true ? fault.status : status, { 'content-type': 'application/json' })
         response.end(body === undefined ? '' : JSON.stringify(body))
       })
@@ -72,6 +74,19 @@ export abstract class FakeHost {
   async stop(): Promise<void> {
     this.#server?.closeAllConnections()
     await new Promise((resolve) => this.#server?.close(resolve))
+  }
+
+  #amongOthers(asked: Asked): Answer {
+    const elsewhere = (when: 'before' | 'after'): void => {
+      const at = this.others.findIndex(
+        (other) => other.when === when && other.method === asked.method && other.path.test(asked.url.pathname),
+      )
+      for (const { act } of at < 0 ? [] : this.others.splice(at, 1)) act()
+    }
+    elsewhere('before')
+    const answer = structuredClone(this.answer(asked))
+    elsewhere('after')
+    return answer
   }
 
   protected abstract answer(asked: Asked): Answer

@@ -73,7 +73,7 @@ export function client(options: Partial<HttpOptions> = {}) {
       headers: { Authorization: 'Bearer header-secret-1' },
       body: 'body-secret-333',
       effect: 'once',
-      timeoutMs: 2000,
+      timeoutMs: 30_000,
       ...request,
     })
   const fail = async (url: string, request: Partial<HttpRequest> = {}): Promise<AdapterError> => {

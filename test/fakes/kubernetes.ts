@@ -60,11 +60,25 @@ export class FakeKubernetes extends FakeHost {
   add(name: string, data: Readonly<Record<string, string | Uint8Array>>, more: Partial<FakeSecret> = {}): void {
     const encoded = Object.fromEntries(Object.entries(data).map(([key, value]) => [key, Buffer.from(value).toString('base64')]))
     this.secrets.set(name, {
-      metadata: { name, namespace: this.namespace },
+      metadata: this.#stamped({ name, namespace: this.namespace }),
       type: 'Opaque',
       ...(Object.keys(data).length === 0 ? {} : { data: encoded }),
       ...more,
     })
+  }
+
+  #serial = 0
+  /** Every object has an id of its own, and a number that changes with every write. */
+  #stamped = (metadata: Json): Json => {
+    const version = String(++this.#serial)
+    return { uid: `uid-${version}`, ...metadata, resourceVersion: version }
+  }
+
+  /** Somebody else sets a key. */
+  set(name: string, key: string, value: string): void {
+    const held = this.secrets.get(name)
+    const data = { ...held?.data, [key]: Buffer.from(value).toString('base64') }
+    if (held !== undefined) this.secrets.set(name, { ...held, metadata: this.#stamped(held.metadata), data })
   }
 
   value(name: string, key: string): string | undefined {
@@ -117,12 +131,14 @@ export class FakeKubernetes extends FakeHost {
     if (method === 'POST') {
       const sent = body as FakeSecret & { metadata: { name: string } }
       if (this.secrets.has(sent.metadata.name)) return status(409, 'AlreadyExists', `secrets "${sent.metadata.name}" already exists`)
-      this.secrets.set(sent.metadata.name, sent)
-      return { status: 201, body: sent }
+      const made = { ...sent, metadata: this.#stamped(sent.metadata) }
+      this.secrets.set(sent.metadata.name, made)
+      return { status: 201, body: made }
     }
     const held = this.secrets.get(name ?? '')
     if (held === undefined) return status(404, 'NotFound', `secrets "${name}" not found`)
     if (method === 'GET') return { status: 200, body: held }
+    if (method === 'DELETE') return this.#remove(name ?? '', held, body)
     if (headers['content-type'] !== 'application/merge-patch+json') return status(415, 'UnsupportedMediaType', '')
     if (held.immutable === true) return status(422, 'Invalid', 'data: Forbidden: field is immutable when `immutable` is set')
     if (this.refuses !== undefined)
@@ -131,8 +147,19 @@ export class FakeKubernetes extends FakeHost {
     for (const value of Object.values(patched.data ?? {}))
       if (!/^[A-Za-z0-9+/]*={0,2}$/.test(value)) return status(400, 'BadRequest', `illegal base64 data: ${value}`)
     if (this.mutates && patched.data !== undefined) for (const key of Object.keys(patched.data)) patched.data[key] = 'bXV0YXRlZA=='
-    this.secrets.set(name ?? '', patched)
-    return { status: 200, body: patched }
+    const stored = { ...patched, metadata: this.#stamped(patched.metadata) }
+    this.secrets.set(name ?? '', stored)
+    return { status: 200, body: stored }
+  }
+
+  /** https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/delete-options/: "If not possible, a 409 Conflict status will be returned." */
+  #remove(name: string, held: FakeSecret, body: unknown): Answer {
+    const { preconditions } = body as { preconditions: Record<string, string> }
+    for (const [key, value] of Object.entries(preconditions))
+      if (held.metadata[key] !== value)
+        return status(409, 'Conflict', `Operation cannot be fulfilled on secrets "${name}": the ${key} in the precondition`)
+    this.secrets.delete(name)
+    return { status: 200, body: { kind: 'Status', status: 'Success' } }
   }
 
   #workload({ method, headers, body }: Asked, what: string): Answer {

@@ -2,6 +2,7 @@
 import { execFileSync, spawn } from 'node:child_process'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import pg from 'pg'
 import { selfSigned } from './certificate.ts'
 import { freePort, ownerOf } from './daemon.ts'
 
@@ -25,10 +26,17 @@ export interface Server {
   readonly ca: string
   /** Everything the server has written, every statement included. */
   log(): string
+  /** Puts lines before those of pg_hba.conf; none: as it was. Holds for the next login. */
+  hba(...lines: readonly string[]): Promise<void>
+  /** Changes settings of the whole server, `undefined` back to what they were, and waits until they hold. */
+  set(settings: Readonly<Record<string, string | undefined>>): Promise<void>
+  /** A connection of the administrator. */
+  admin(): Promise<pg.Client>
   stop(): Promise<void>
 }
 
-export async function startPostgres(): Promise<Server> {
+/** @param standby it waits for a primary server that never comes, so it can be read only */
+export async function startPostgres({ standby = false } = {}): Promise<Server> {
   if (bin === undefined) throw new Error('no PostgreSQL')
   const dir = mkdtempSync('/tmp/rpg-')
   const owner = ownerOf('postgres')
@@ -69,18 +77,54 @@ export async function startPostgres(): Promise<Server> {
     'fsync=off',
     'shared_buffers=16MB',
   ]
+  if (standby) {
+    writeFileSync(join(data, 'standby.signal'), '')
+    owner.give(join(data, 'standby.signal'))
+  }
   const [run, runArgs] = own('postgres', ['-D', data, '-p', String(port), ...settings.flatMap((setting) => ['-c', setting])])
   const child = spawn(run, runArgs, { env, cwd: dir, stdio: ['ignore', 'ignore', 'pipe'] })
   let log = ''
   child.stderr.on('data', (part: Buffer) => (log += part.toString()))
   const ended = new Promise<void>((resolve) => child.once('close', () => resolve()))
-  for (let i = 0; !log.includes('ready to accept connections'); i++) {
-    if (i > 600 || child.exitCode !== null) throw new Error(`PostgreSQL did not start: ${log.slice(-500)}`)
+  for (let i = 0; !/ready to accept (read-only )?connections/.test(log); i++) {
+    if (i > 600 || child.exitCode !== null) {
+      child.kill('SIGINT')
+      throw new Error(`PostgreSQL did not start: ${log.slice(-500)}`)
+    }
     await new Promise((resolve) => setTimeout(resolve, 100))
   }
+  const admin = async (): Promise<pg.Client> => {
+    const client = new pg.Client({ host: '127.0.0.1', port, database: 'postgres', user: 'admin', password })
+    client.on('error', () => undefined)
+    await client.connect()
+    return client
+  }
+  /** A new session has the settings of the postmaster, which has read them when it says so in its log. */
+  const reload = async (client: pg.Client): Promise<void> => {
+    const from = log.length
+    await client.query('SELECT pg_reload_conf()')
+    await client.end()
+    for (let i = 0; !log.slice(from).includes('received SIGHUP, reloading'); i++) {
+      if (i > 600) throw new Error('PostgreSQL did not read its configuration again')
+      await new Promise((resolve) => setTimeout(resolve, 20))
+    }
+  }
+  const hbaFile = join(data, 'pg_hba.conf')
+  const hba = readFileSync(hbaFile, 'utf8')
   return {
     port,
     password,
+    admin,
+    hba: async (...lines) => {
+      writeFileSync(hbaFile, `${lines.join('\n')}\n${hba}`)
+      await reload(await admin())
+    },
+    set: async (settings) => {
+      const client = await admin()
+      for (const [name, value] of Object.entries(settings))
+        await client.query(value === undefined ? `ALTER SYSTEM RESET ${name}` : `ALTER SYSTEM SET ${name} = '${value}'`)
+      await reload(client)
+    },
     ca: cert,
     log: () => log + (existsSync(join(dir, 'log')) ? readFileSync(join(dir, 'log'), 'utf8') : ''),
     stop: async () => {

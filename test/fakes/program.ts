@@ -1,5 +1,5 @@
 /** A program that is only played: a script run as a process of its own, by a launcher in a new directory, with its state in a file beside it. */
-import { chmodSync, fstatSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, closeSync, existsSync, fstatSync, mkdtempSync, openSync, readFileSync, rmSync, watch, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -21,9 +21,37 @@ export interface ProgramFault {
   readonly skip?: number
 }
 
+/** The next call that fits stops before, or after, its work until somebody has acted. */
+export interface ProgramGate {
+  /** A regular expression for the arguments, joined by spaces. */
+  readonly call: string
+  readonly when: 'before' | 'after'
+}
+
 export interface ProgramState {
   readonly calls: ProgramCall[]
   readonly faults: ProgramFault[]
+  readonly gates: ProgramGate[]
+}
+
+const sleep = (): void => void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2)
+
+/** Of the processes that play one program, and of the test, one at a time reads and writes the state. */
+function alone<T>(file: string, body: () => T): T {
+  const lock = `${file}.lock`
+  for (;;) {
+    try {
+      closeSync(openSync(lock, 'wx'))
+      break
+    } catch {
+      sleep()
+    }
+  }
+  try {
+    return body()
+  } finally {
+    rmSync(lock)
+  }
 }
 
 export interface Invocation {
@@ -48,7 +76,7 @@ export class FakeProgram<S extends object> {
     this.path = join(this.dir, name)
     writeFileSync(this.path, `#!/bin/sh\nexec '${process.execPath}' '${script}' '${this.#file}' "$@"\n`)
     chmodSync(this.path, 0o755)
-    writeFileSync(this.#file, JSON.stringify({ ...state, calls: [], faults: [] }))
+    writeFileSync(this.#file, JSON.stringify({ ...state, calls: [], faults: [], gates: [] }))
   }
 
   get #file(): string {
@@ -60,9 +88,25 @@ export class FakeProgram<S extends object> {
   }
 
   change(how: (state: S & ProgramState) => void): void {
-    const { state } = this
-    how(state)
-    writeFileSync(this.#file, JSON.stringify(state))
+    alone(this.#file, () => {
+      const { state } = this
+      how(state)
+      writeFileSync(this.#file, JSON.stringify(state))
+    })
+  }
+
+  /** Lets somebody act while the next call that fits stands still. */
+  meanwhile(gate: ProgramGate, act: () => void): void {
+    this.change(({ gates }) => void gates.push(gate))
+    const waiting = `${this.#file}.${gate.when}`
+    const watcher = watch(this.dir, () => {
+      if (!existsSync(waiting)) return
+      watcher.close()
+      act()
+      rmSync(waiting)
+    })
+    // A gate that nobody came to must not keep the test alive.
+    watcher.unref()
   }
 
   fail(fault: ProgramFault): void {
@@ -86,25 +130,41 @@ export function play<S extends object>(answer: (call: Invocation, state: S & Pro
   const isPipe = fstatSync(0).isFIFO()
   const text = isPipe || fstatSync(0).isSocket() ? readFileSync(0, 'utf8') : ''
   const read = (): S & ProgramState => JSON.parse(readFileSync(file, 'utf8')) as S & ProgramState
-  const state = read()
-  const at = state.faults.findIndex(({ call }) => new RegExp(call).test(argv.join(' ')))
-  const { skip = 0 } = state.faults[at] ?? {}
-  const [found] = at < 0 ? [] : state.faults.splice(at, 1)
-  if (found !== undefined && skip > 0) state.faults.push({ ...found, skip: skip - 1 })
-  const fault = skip > 0 ? undefined : found
-  state.calls.push({ argv, env, stdin: text })
-  const piped = isPipe ? text : undefined
-  const flag = (name: string): string | undefined => {
-    const i = argv.indexOf(name)
-    return i < 0 ? undefined : argv[i + 1]
+  const gate = (when: ProgramGate['when']): void => {
+    const stops = alone(file, () => {
+      const state = read()
+      const at = state.gates.findIndex((one) => one.when === when && new RegExp(one.call).test(argv.join(' ')))
+      if (at >= 0) state.gates.splice(at, 1)
+      if (at >= 0) writeFileSync(file, JSON.stringify(state))
+      return at >= 0
+    })
+    if (stops) writeFileSync(`${file}.${when}`, '')
+    while (stops && existsSync(`${file}.${when}`)) sleep()
   }
-  const works = fault === undefined || fault.after === true
-  const reply: Reply = works
-    ? answer({ argv, env, piped, flag }, state)
-    : { code: fault.hollow === true ? 0 : 1, stderr: fault.stderr ?? '' }
-  writeFileSync(file, JSON.stringify(state))
-  const { code, stdout, stderr } = fault?.after === true ? { code: 1, stdout: '', stderr: fault.stderr } : reply
-  process.stdout.write(stdout ?? '')
-  process.stderr.write(stderr ?? '')
+  const perform = (): Reply => {
+    const state = read()
+    const at = state.faults.findIndex(({ call }) => new RegExp(call).test(argv.join(' ')))
+    const { skip = 0 } = state.faults[at] ?? {}
+    const [found] = at < 0 ? [] : state.faults.splice(at, 1)
+    if (found !== undefined && skip > 0) state.faults.push({ ...found, skip: skip - 1 })
+    const fault = skip > 0 ? undefined : found
+    state.calls.push({ argv, env, stdin: text })
+    const piped = isPipe ? text : undefined
+    const flag = (name: string): string | undefined => {
+      const i = argv.indexOf(name)
+      return i < 0 ? undefined : argv[i + 1]
+    }
+    const works = fault === undefined || fault.after === true
+    const reply: Reply = works
+      ? answer({ argv, env, piped, flag }, state)
+      : { code: fault.hollow === true ? 0 : 1, stderr: fault.stderr ?? '' }
+    writeFileSync(file, JSON.stringify(state))
+    return fault?.after === true ? { code: 1, ...(fault.stderr === undefined ? {} : { stderr: fault.stderr }) } : reply
+  }
+  gate('before')
+  const { code, stdout = '', stderr = '' } = alone(file, perform)
+  gate('after')
+  process.stdout.write(stdout)
+  process.stderr.write(stderr)
   process.exitCode = code
 }

@@ -9,7 +9,7 @@ import type { Handle, Prior } from '../../src/core/model.ts'
 import type { Clock, Random } from '../../src/core/ports.ts'
 import { type Credential, defineProvider, type Issued, type Provider, type ProviderSession, type Traits } from '../../src/core/provider.ts'
 import { type Fields, flatten, Secret, single } from '../../src/core/secret.ts'
-import { defineCheck, defineTarget, type Delivery, type Standing } from '../../src/core/target.ts'
+import { defineCheck, defineTarget, type TargetSession } from '../../src/core/target.ts'
 import { answerOf, errorOf, type FaultMode } from './answers.ts'
 import { registry as checks } from '../../src/checks/index.ts'
 import { registry as providers } from '../../src/providers/index.ts'
@@ -375,9 +375,11 @@ export class FarTarget extends Faulty {
   readonly held = new Map<string, string>()
   /** What its consumers use: what was held at the last deploy. */
   used = new Map<string, string>()
-  readonly deliveries: string[] = []
-  /** How often each name has been written. */
+  /** What goes with each name there and is no value: a type, a scope, a comment. */
+  readonly attributes = new Map<string, string>()
+  /** By name, how often it was written: what a place shows that can't be read. */
   readonly writes = new Map<string, number>()
+  readonly deliveries: string[] = []
   /**
    * A neighbour who edits the same document from an older copy: once our next write has been read back he puts back what stood there before it, and his consumers
    * take that up.
@@ -581,92 +583,103 @@ export function fakeProvider(kind: Kind): Provider {
 }
 
 /**
- * A target: `readable`; `blind`, to which can only be written; or `hidden`, which shows of each name only how often it was written. Its consumers take a value up when
- * it is deployed.
+ * - `readable`: values can be read back
+ * - `blind`: a program of somebody's own, which is only told
+ * - `hidden`: values can't be read, and each write leaves a sign
  */
-export function fakeTarget(sight: 'readable' | 'blind' | 'hidden'): ReturnType<typeof defineTarget> {
-  const id = `fake-${sight}`
-  const readable = sight === 'readable'
+export type TargetKind = 'readable' | 'blind' | 'hidden'
+
+/** A target; what is written there gets the attribute `ours`. Its consumers take a value up when it is deployed. */
+export function fakeTarget(kind: TargetKind): ReturnType<typeof defineTarget> {
   return defineTarget({
-    id,
-    title: `Fake (${sight})`,
+    id: `fake-${kind}`,
+    title: `Fake (${kind})`,
     config: z.strictObject({ at: z.string() }),
-    readable,
-    told: sight === 'blind',
+    readable: kind === 'readable',
+    told: kind === 'blind',
     place: (config) => config.at,
     describe: (config) => config.at,
     open: (config, context) => {
       const stage = stageOf(context.clock)
-      const far = stage.target(config.at)
-      const call = <T>(method: string, effect: 'read' | 'write', work: () => T, hollow?: () => T): Promise<T> =>
-        far.call(stage, far.name, method, effect, work, hollow)
-      const write = (entries: Readonly<Record<string, Secret | null>>): void => {
-        for (const [name, value] of Object.entries(entries)) {
-          far.writes.set(name, (far.writes.get(name) ?? 0) + 1)
-          if (value === null) far.held.delete(name)
-          else far.held.set(name, value.reveal())
-        }
-      }
-      const deploy = (delivery: Delivery): Promise<void> =>
-        call(
-          'deploy',
-          'write',
-          () => {
-            far.deliveries.push(delivery.id)
-            far.used = new Map(far.held)
-          },
-          nothing,
-        )
-      return Promise.resolve({
-        probe: () => call('probe', 'read', () => undefined),
-        ...(sight === 'hidden'
-          ? {
-              standing: (names: readonly string[]): Promise<Standing> =>
-                call('standing', 'read', () => ({
-                  values: Object.fromEntries(names.filter((name) => !far.held.has(name)).map((name) => [name, null])),
-                  hidden: Object.fromEntries(
-                    names.filter((name) => far.held.has(name)).map((name) => [name, `${far.writes.get(name) ?? 0} writes`]),
-                  ),
-                })),
-            }
-          : {}),
-        ...(readable
-          ? {
-              current: (names: readonly string[]): Promise<Prior> =>
-                call('current', 'read', () => {
-                  const found = Object.fromEntries(
-                    names.map((name) => [name, far.held.has(name) ? new Secret(far.held.get(name) ?? '') : null]),
-                  )
-                  far.saved()
-                  return found
-                }),
-            }
-          : {}),
-        put: (delivery) =>
-          call(
-            'put',
-            'write',
-            () => {
-              if (far.neighbour === 'reads') far.neighbour = { copy: new Map(far.held) }
-              write(delivery.entries)
-            },
-            nothing,
-          ),
-        restore: (prior, old) =>
-          call(
-            'restore',
-            'write',
-            () => {
-              write(prior ?? old?.entries ?? Object.fromEntries([...far.held.keys()].map((name) => [name, null])))
-              if (old === undefined && prior === undefined) far.used = new Map(far.held)
-            },
-            nothing,
-          ),
-        deploy,
-        close: () => Promise.resolve(),
-      })
+      return Promise.resolve(targetSession(kind, stage.target(config.at), stage))
     },
   })
+}
+
+function targetSession(kind: TargetKind, far: FarTarget, stage: Stage): TargetSession {
+  const call = <T>(method: string, effect: 'read' | 'write', work: () => T, hollow?: () => T): Promise<T> =>
+    far.call(stage, far.name, method, effect, work, hollow)
+  const write = (entries: Readonly<Record<string, Secret | null>>, attributes: Readonly<Record<string, string>>): void => {
+    for (const [name, value] of Object.entries(entries)) {
+      far.writes.set(name, (far.writes.get(name) ?? 0) + 1)
+      if (value === null) {
+        far.held.delete(name)
+        far.attributes.delete(name)
+      } else {
+        far.held.set(name, value.reveal())
+        far.attributes.set(name, attributes[name] ?? 'ours')
+      }
+    }
+  }
+  const read = (names: readonly string[]): Prior =>
+    Object.fromEntries(names.map((name) => [name, far.held.has(name) ? new Secret(far.held.get(name) ?? '') : null]))
+  const rest = (names: readonly string[]): Secret =>
+    new Secret(JSON.stringify(Object.fromEntries(names.map((name) => [name, far.attributes.get(name) ?? 'none']))))
+  const session: TargetSession = {
+    probe: () => call('probe', 'read', () => undefined),
+    put: (delivery) =>
+      call(
+        'put',
+        'write',
+        () => {
+          if (far.neighbour === 'reads') far.neighbour = { copy: new Map(far.held) }
+          write(delivery.entries, {})
+        },
+        nothing,
+      ),
+    restore: (prior, old, stood) =>
+      call(
+        'restore',
+        'write',
+        () => {
+          const attributes = stood === undefined ? {} : (JSON.parse(stood.reveal()) as Record<string, string>)
+          write(prior ?? old?.entries ?? Object.fromEntries([...far.held.keys()].map((name) => [name, null])), attributes)
+          if (old === undefined && prior === undefined) far.used = new Map(far.held)
+        },
+        nothing,
+      ),
+    deploy: (delivery) =>
+      call(
+        'deploy',
+        'write',
+        () => {
+          far.deliveries.push(delivery.id)
+          far.used = new Map(far.held)
+        },
+        nothing,
+      ),
+    close: () => Promise.resolve(),
+  }
+  if (kind === 'readable') {
+    session.current = (names) =>
+      call('current', 'read', () => {
+        const found = read(names)
+        far.saved()
+        return found
+      })
+    session.standing = (names) => call('current', 'read', () => ({ values: read(names), rest: rest(names) }))
+  }
+  if (kind === 'hidden')
+    session.standing = (names) =>
+      call('current', 'read', () => {
+        const there = names.filter((name) => far.held.has(name))
+        return {
+          values: Object.fromEntries(names.filter((name) => !far.held.has(name)).map((name) => [name, null])),
+          hidden: Object.fromEntries(there.map((name) => [name, `${far.writes.get(name) ?? 0} writes`])),
+          rest: rest(names),
+        }
+      })
+  return session
 }
 
 /** Presents the value to the provider; the test may paint it red. */
@@ -705,9 +718,6 @@ function register<T>(registry: object, id: string, adapter: T): void {
 }
 
 for (const kind of allKinds) register(providers, providerOf(kind), fakeProvider(kind))
-for (const sight of ['readable', 'blind', 'hidden'] as const) {
-  const target = fakeTarget(sight)
-  register(targets, target.id, target)
-}
+for (const kind of ['readable', 'blind', 'hidden'] as const) register(targets, `fake-${kind}`, fakeTarget(kind))
 register(checks, fakeCheck.id, fakeCheck)
 register(checks, fakeLife.id, fakeLife)

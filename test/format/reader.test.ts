@@ -39,7 +39,7 @@ test('is there where CI runs', () => {
 })
 
 describe.skipIf(python === undefined)('the second reader', () => {
-  test('agrees with every published vector', { timeout: 60_000 }, () => {
+  test('agrees with every published vector', { timeout: 120_000 }, () => {
     const report = reader('vectors', here('vectors')) as { readonly vectors: number; readonly wrong: readonly unknown[] }
     expect(report.wrong).toEqual([])
     expect(report.vectors).toBeGreaterThan(300)
@@ -59,7 +59,7 @@ describe.skipIf(python === undefined)('the second reader', () => {
     expect(reader('open', file, '--key-file', other)).toEqual({ refused: { code: 'tampered', kind: 'container' } })
   })
 
-  test('reads fresh vaults as we do, by each unlocker, during and after a rekey', { timeout: 60_000 }, async () => {
+  test('reads fresh vaults as we do, by each unlocker, during and after a rekey', { timeout: 120_000 }, async () => {
     const home = scratch()
     const file = join(home, 'vault.db')
     const clock = new TestClock()
@@ -106,7 +106,7 @@ describe.skipIf(python === undefined)('the second reader', () => {
     expect(await compared(file, '--key-file', at('key'), keyFile)).not.toContain('"auditBase":0')
   })
 
-  test.skipIf(!isBuilt)('reads what the built program made', { timeout: 60_000 }, async () => {
+  test.skipIf(!isBuilt)('reads what the built program made', { timeout: 120_000 }, async () => {
     const home = scratch()
     const [vault, key] = [join(home, 'vault.db'), join(home, 'key')]
     const env = { PATH: process.env['PATH'], HOME: home, ROTATE_VAULT: vault, ROTATE_KEY_FILE: key, ROTATE_NO_INPUT: '1' }

@@ -23,7 +23,7 @@ describe('published vectors', () => {
     for (const { name, content } of files) expect(new Set(content.vectors.map((one) => one.name)).size, name).toBe(content.vectors.length)
   })
 
-  test.each(files)('of $name', { timeout: 60_000 }, async ({ content }) => {
+  test.each(files)('of $name', { timeout: 120_000 }, async ({ content }) => {
     for (const vector of content.vectors) {
       const found = await answer(vector, content.vaults ?? {})
       if (vector.refused === undefined) expect(found, vector.name).toEqual({ gives: vector.gives })

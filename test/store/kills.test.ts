@@ -46,7 +46,7 @@ beforeAll(async () => {
   if (isRoot && spawnSync('unshare', ['-m', 'true']).status === 0) {
     servers.set('mount', await serve(mounted, { temp: mkdtempSync(join(tmpdir(), 'rotate-kills-temp-')) }))
   } else process.stderr.write('a get on a read-only mount is NOT tested: this needs root and unshare\n')
-}, 60_000)
+})
 afterAll(() => {
   for (const server of servers.values()) server.stop()
   remove()

@@ -112,6 +112,6 @@ describe.skipIf(!hasStrace)('power loss', () => {
       }
       expect.unreachable('nothing was found')
     },
-    60_000,
+    120_000,
   )
 })

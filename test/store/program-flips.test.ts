@@ -55,7 +55,7 @@ beforeAll(async () => {
   whole = readFileSync(vaultIn(directory))
   for (const [i, args] of COMMANDS.entries()) truths.push(await onCopy(whole, `truth-${i}`, args))
   expect(truths.map((truth) => truth.slice(0, 2))).toEqual(['0 ', '0 ', '0 ', '0 '])
-}, 60_000)
+})
 afterAll(() => rmSync(home, { recursive: true, force: true }))
 
 async function onCopy(bytes: Buffer, name: string, args: readonly string[]): Promise<string> {

@@ -66,8 +66,8 @@ describe('an answer', () => {
   ])('%s ends the call, once, in time, as unknown', async (_what, listener, want) => {
     const { url, seen } = await serve(listener)
     const began = performance.now()
-    expect(await client().fail(url, { timeoutMs: want.code === 'timeout' ? 400 : 10_000 })).toMatchObject(want)
-    expect(performance.now() - began).toBeLessThan(9000)
+    expect(await client().fail(url, { timeoutMs: want.code === 'timeout' ? 1000 : 60_000 })).toMatchObject(want)
+    expect(performance.now() - began).toBeLessThan(55_000)
     expect(seen).toHaveLength(1)
   })
 
@@ -123,7 +123,7 @@ describe('repeating', () => {
   test('a read survives a reset and a timeout; an idempotent write that does not says unknown', async () => {
     let n = 0
     const { url, seen } = await serve((_request, response) => (n++ === 0 ? response.destroy() : n === 2 ? undefined : response.end('fine')))
-    expect((await client().send(url, { effect: 'read', timeoutMs: 200 })).status).toBe(200)
+    expect((await client().send(url, { effect: 'read', timeoutMs: 1000 })).status).toBe(200)
     expect(seen).toHaveLength(3)
     const dead = await serve((_request, response) => response.destroy())
     expect(await client().fail(dead.url, { effect: 'idempotent' })).toMatchObject({

@@ -238,7 +238,7 @@ describe('exports', () => {
   beforeAll(async () => {
     made = await makeVaultFor(330)
     pubkey = (await made.vault.trail()).pubkey()
-  }, 60_000)
+  })
 
   test('verify without the vault, in pieces of any size', async () => {
     const { text, summary } = await exported(made.vault)
@@ -370,7 +370,7 @@ describe('exports', () => {
     }
     expect(count).toBe(5)
     expect(longest).toBeLessThan(2_000_000)
-  }, 60_000)
+  })
 })
 
 async function makeVaultFor(days: number): Promise<Made> {
@@ -487,7 +487,7 @@ describe('pruning', () => {
       { from: 1000, to: 1801 },
     ])
     again.close()
-  }, 60_000)
+  })
 
   test('a reader in the middle of the chain is told, not misled', async () => {
     const made = await old(30)

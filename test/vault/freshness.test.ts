@@ -406,7 +406,7 @@ describe('several processes', () => {
     const at = await place()
     // This one stops itself after COMMIT and before the mark.
     const stopped = start(['count', at.file, '1'], { STATE_DIR: at.stateDir, STOP_BEFORE_MARK: '1' })
-    await expect.poll(() => isStopped(stopped.child.pid ?? 0), { timeout: 20_000 }).toBe(true)
+    await expect.poll(() => isStopped(stopped.child.pid ?? 0), { timeout: 90_000 }).toBe(true)
     ;(await at.open()).close()
     copyFileSync(at.file, `${at.file}.old`)
     const others = Array.from({ length: 4 }, () => start(['count', at.file, '40'], { STATE_DIR: at.stateDir }))
@@ -423,24 +423,25 @@ describe('several processes', () => {
     expect(await standing(at.open())).toMatchObject({ trusted: true, mark: 'fresh' })
     copyFileSync(`${at.file}.old`, at.file)
     expect(await codeOf(at.open())).toBe('tampered')
-  }, 60_000)
+  })
 
   test('readers that open again and again while four others write never raise a false alarm', async () => {
     const at = await place()
-    const others = Array.from({ length: 4 }, () => start(['race', at.file, '3000'], { STATE_DIR: at.stateDir }))
-    let running = true
-    void Promise.all(others.map((other) => other.ended)).then(() => (running = false))
-    let opened = 0
-    while (running) {
-      ;(await at.open({ readonly: true })).close()
-      opened++
-      // Nothing above waits for the outside: without this the other processes' end would never be heard of.
-      await clock.sleep(1)
+    // Again where the machine was so slow that the readers have hardly come to their turn.
+    for (let opened = 0; opened <= 20;) {
+      const others = Array.from({ length: 4 }, () => start(['race', at.file, '3000'], { STATE_DIR: at.stateDir }))
+      let running = true
+      void Promise.all(others.map((other) => other.ended)).then(() => (running = false))
+      while (running) {
+        ;(await at.open({ readonly: true })).close()
+        opened++
+        // Nothing above waits for the outside: without this the other processes' end would never be heard of.
+        await clock.sleep(1)
+      }
     }
-    expect(opened).toBeGreaterThan(20)
     expect(at.warnings).toEqual([])
     expect(await standing(at.open())).toMatchObject({ trusted: true, mark: 'fresh' })
-  }, 60_000)
+  })
 })
 
 function isStopped(pid: number): boolean {

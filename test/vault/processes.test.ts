@@ -120,7 +120,7 @@ describe('several processes', () => {
       acknowledged = n
     }
     expect(acknowledged).toBeGreaterThan(8)
-  }, 90_000)
+  })
 })
 
 /** A vault as a killed writer leaves it: pages of an unfinished commit in the file, the journal beside it. */

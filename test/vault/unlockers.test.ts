@@ -201,7 +201,7 @@ describe('the password hash', () => {
     expect(await lower.read((one) => one.doc('x'))).toBe(5)
     for (const one of [lower, byKey]) one.close()
     expect(await codeOf(open(file, unlock))).toBe('no error')
-  }, 60_000)
+  })
 })
 
 describe('recipients', () => {

@@ -156,7 +156,7 @@ function verify(group: Command, run: Run): void {
 /** The checkpoint itself, or the file that holds it: everything that is printed beside the note is skipped. */
 async function readAnchor(ctx: Context, given: string): Promise<string> {
   const inline = given.includes('\n') || /^rotate\/\S+ \d+ \S+ \S+$/.test(given.trim())
-  const text = inline ? given : (await ctx.input.file(resolve(ctx.host.cwd, given), '--anchor', 64 * 1024)).reveal()
+  const text = inline ? given : (await ctx.input.file(resolve(ctx.host.cwd, given), '--anchor', { limit: 64 * 1024 })).reveal()
   const at = text.search(/^rotate\/[^\s ]+$/m)
   return at > 0 && !text.trimStart().startsWith('{') ? text.slice(at) : text
 }

@@ -55,14 +55,13 @@ export const demo: Register = (parent, run) => {
 
 function print(ctx: Context, shown: Shown): void {
   const { out } = ctx
-  const { paint } = out
   switch (shown.kind) {
     case 'heading':
       out.line()
-      out.line(paint === undefined ? shown.text : paint.bold(shown.text))
+      out.line({ text: shown.text, style: 'bold' })
       return
     case 'command':
-      out.line(paint === undefined ? `$ ${shown.text}` : paint.cyan(`$ ${shown.text}`))
+      out.line({ text: `$ ${shown.text}`, style: 'cyan' })
       return
     case 'fact':
       out.line(`  ${shown.text}`)

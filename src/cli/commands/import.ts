@@ -40,8 +40,14 @@ export const importCommand: Register = (parent, run) => {
           const into = options.into === undefined ? undefined : parsePath(options.into)
           const source =
             file === '-'
-              ? await ctx.input.stdin(MAX_FILE, 'the file on stdin')
-              : await ctx.input.file(resolve(ctx.host.cwd, file), 'import', MAX_FILE)
+              ? await ctx.input.stdin({
+                  what: 'the file on stdin',
+                  question: 'File to import',
+                  extent: 'text',
+                  limit: MAX_FILE,
+                  otherwise: 'pipe it in, or name a file',
+                })
+              : await ctx.input.file(resolve(ctx.host.cwd, file), 'import', { limit: MAX_FILE })
           if (!source.isText()) throw usage('the file is not valid UTF-8')
           const text = source.reveal()
           const format = options.format === 'auto' ? guessFormat(file, text) : options.format

@@ -1,15 +1,16 @@
-import { existsSync, unlinkSync } from 'node:fs'
-import { dirname, resolve } from 'node:path'
+import { existsSync } from 'node:fs'
+import { resolve } from 'node:path'
 import type { Unlock, VaultDoor } from '../../app/vaults.ts'
 import { iso } from '../../core/duration.ts'
 import { RotateError, usage } from '../../core/errors.ts'
 import { visible } from '../../core/names.ts'
 import { Secret } from '../../core/secret.ts'
 import type { Context } from '../context.ts'
-import { fromEnv } from '../env.ts'
+import { Leftovers } from '../leftovers.ts'
 import { checkOutFile, writeOutFile } from '../out-file.ts'
 import { stateDirIfAny } from '../places.ts'
 import type { Register } from '../program.ts'
+import { shellWord } from '../render/shell-word.ts'
 import { findSource, type UnlockSource } from '../sources.ts'
 import { readPassphrase } from '../unlock.ts'
 
@@ -17,19 +18,17 @@ interface Options {
   readonly recoveryOut?: string
 }
 
-/** What was made on the way and goes away again if the vault can't be created. */
-type Leftovers = string[]
-
 export const init: Register = (parent, run) => {
   parent
     .command('init')
     .helpGroup('Start:')
     .summary('create the vault')
     .description(
-      'Creates the vault. It is opened by a key file (--key-file, made when missing), by a passphrase, or by either.\n\n' +
+      'Creates the vault. It is opened by a key file (--key-file, made when missing), by a passphrase, or by either. Missing directories are\n' +
+        'made, for you alone (0700); where something can not be made, nothing of it stays.\n\n' +
         'Examples:\n' +
         '  rotate init                                   asks for a passphrase\n' +
-        '  rotate init --key-file ~/.config/rotate.key   for cron: no question, ever',
+        '  rotate init --key-file ~/.config/rotate/key   for cron: no question, ever',
     )
     .option('--recovery-out <file>', 'write a recovery key to a new file (0600); keep it offline')
     .action(
@@ -78,10 +77,15 @@ const noSources = { keyFile: undefined, passphraseFile: undefined, passphraseCom
 
 async function create(ctx: Context, file: string, sources: readonly UnlockSource[], recoveryOut: string | undefined): Promise<void> {
   const door = await ctx.host.vaults()
-  const leftovers: Leftovers = []
+  const leftovers = new Leftovers()
+  leftovers.willMake(file)
   try {
     const unlockers: Unlock[] = []
-    for (const source of sources) unlockers.push(await toUnlock(ctx, source, door, leftovers))
+    let keyFile: string | undefined
+    for (const source of sources) {
+      if (source.kind === 'key-file' && !existsSync(source.path)) keyFile = source.path
+      unlockers.push(await toUnlock(ctx, source, door, leftovers))
+    }
     if (sources.length === 0) unlockers.push({ kind: 'passphrase', passphrase: await newPassphrase(ctx) })
     const recovery = recoveryOut !== undefined || ctx.input.interactive ? await door.newRecoveryKey(ctx.host.random) : undefined
     if (recovery !== undefined) unlockers.push({ kind: 'recovery', key: recovery.key })
@@ -89,7 +93,7 @@ async function create(ctx: Context, file: string, sources: readonly UnlockSource
     if (first === undefined) throw usage('a vault needs something that opens it')
     if (recovery !== undefined && recoveryOut !== undefined) {
       writeOutFile(recoveryOut, new TextEncoder().encode(`${recovery.text.reveal()}\n`), '--recovery-out', ctx.host.random, { fresh: true })
-      leftovers.push(recoveryOut)
+      leftovers.made(recoveryOut)
     }
     const { clock, random } = ctx.host
     const vault = await door.createVault({
@@ -101,11 +105,14 @@ async function create(ctx: Context, file: string, sources: readonly UnlockSource
       stateDir: stateDirIfAny(ctx.host.env),
       warn: (text) => ctx.out.warn(text),
     })
-    leftovers.length = 0
+    leftovers.keep()
+    if (keyFile !== undefined)
+      ctx.out.note(`key file made: ${keyFile} (0600). Without it the vault can't be opened; keep a copy apart from the vault.`)
     report(ctx, vault, recoveryOut === undefined ? recovery?.text : undefined, recoveryOut)
+    sayNext(ctx, sources[0])
     vault.close()
   } catch (error) {
-    for (const path of leftovers) if (existsSync(path)) unlinkSync(path)
+    leftovers.remove()
     throw error
   }
 }
@@ -114,11 +121,9 @@ async function toUnlock(ctx: Context, source: UnlockSource, door: VaultDoor, lef
   if (source.kind !== 'key-file')
     return { kind: 'passphrase', passphrase: await readPassphrase(source, ctx.input, ctx.host.env, ctx.signal) }
   if (existsSync(source.path)) return { kind: 'key-file', key: await door.readKeyFile(source.path) }
-  if (!existsSync(dirname(source.path)))
-    throw usage(`${source.from}: the directory of ${visible(source.path, 200)} does not exist`, 'make it first, with mode 0700')
+  leftovers.willMake(source.path)
   const key = await door.createKeyFile(source.path, ctx.host.random)
-  leftovers.push(source.path)
-  ctx.out.note(`key file made: ${source.path} (0600). Without it the vault can't be opened; keep a copy apart from the vault.`)
+  leftovers.made(source.path)
   return { kind: 'key-file', key }
 }
 
@@ -147,6 +152,16 @@ function report(
     // On the terminal only, once: this is the one place where a recovery key is shown.
     ctx.out.error(`\nRecovery key, shown only now. Write it down and keep it offline:\n\n    ${shown.reveal()}\n`)
   }
-  if (fromEnv(ctx.host.env, 'ROTATE_VAULT') === undefined && ctx.globals.vault === undefined)
-    ctx.out.note('next: rotate set production/db/APP_PASSWORD')
+}
+
+/** What the next commands need, as lines to copy: a place that only a flag has named is not known to them. It is talk, so it goes to stderr. */
+function sayNext(ctx: Context, opener: UnlockSource | undefined): void {
+  ctx.out.note('next:')
+  if (ctx.globals.vault !== undefined) ctx.out.note(`  export ROTATE_VAULT=${shellWord(ctx.vaultFile())}`)
+  if (opener?.from === '--key-file' && opener.kind === 'key-file') ctx.out.note(`  export ROTATE_KEY_FILE=${shellWord(opener.path)}`)
+  if (opener?.from === '--passphrase-file' && opener.kind === 'passphrase-file')
+    ctx.out.note(`  export ROTATE_PASSPHRASE_FILE=${shellWord(opener.path)}`)
+  if (opener?.from === '--passphrase-command' && opener.kind === 'passphrase-command')
+    ctx.out.note(`  export ROTATE_PASSPHRASE_COMMAND=${shellWord(opener.command)}`)
+  ctx.out.note('  rotate set production/db/APP_PASSWORD')
 }

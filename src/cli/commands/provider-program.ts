@@ -4,6 +4,7 @@ import { type ProgramTest, programTest } from '../../app/test-program.ts'
 import { RotateError } from '../../core/errors.ts'
 import { parsePath, visible } from '../../core/names.ts'
 import type { Context } from '../context.ts'
+import { shellWord } from '../render/shell-word.ts'
 import { jsonOption } from './schedule.ts'
 
 const MARKS = { ok: 'ok  ', failed: 'fail', skipped: 'skip' } as const
@@ -49,10 +50,6 @@ function bareValue({ config }: ProgramTest, red: SuiteReport['checks']): string 
   return noJson ? `; if it prints the bare value: --config '{"output":"value"}'` : ''
 }
 
-function quoted(text: string): string {
-  return `'${text.replaceAll("'", `'\\''`)}'`
-}
-
 function announced({ most, inPlace, revokes }: ProgramTest): string {
   if (inPlace) return `Replace the value that is in use, up to ${most} times,`
   return revokes ? `Make up to ${most} credentials, and end them again,` : `Make up to ${most} credentials, which nothing ends,`
@@ -86,5 +83,5 @@ function show(ctx: Context, program: string, test: ProgramTest, report: SuiteRep
   out.data({ ok: report.ok, checks: report.checks, left: report.left, config: test.config, permissions: null })
   for (const line of lines) out.line(line)
   for (const line of left) out.warn(line)
-  out.note(`use it: rotate schedule set PATH --provider exec --interval 30 --config ${quoted(JSON.stringify(test.config))}`)
+  out.note(`use it: rotate schedule set PATH --provider exec --interval 30 --config ${shellWord(JSON.stringify(test.config))}`)
 }

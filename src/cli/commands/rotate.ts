@@ -40,7 +40,7 @@ export const rotate: Register = (parent, run) => {
         'Rotates now: creates the replacement at the provider (or takes the given value), delivers it to every target, checks it, makes it current, and ends the old one when its grace is over.\n\n' +
           'Examples:\n  rotate now production/gemini/GEMINI_API_KEY\n  ./make-key.sh | rotate now production/gemini/GEMINI_API_KEY -\n  rotate now production/aws/DEPLOY_KEY --emergency --reason "leaked in a log"',
       )
-      .argument('<path...>', 'which secrets; a last word - reads the new value from stdin'),
+      .argument('<path...>', 'which secrets; a last word - reads the new value from stdin (a terminal asks, unseen)'),
   )
     .option('--input <file>', 'JSON {"new_value":…} or {"newValue","expiresAt","metadata"} from a file, or - for stdin')
     .option('--grace <duration>', 'how long the old value stays alive (a bare number is days)')
@@ -141,14 +141,24 @@ async function leakedValue(ctx: Context, options: Options, paths: number, suppli
   if (options.leaked !== '-') throw usage('--leaked reads the value from stdin only', 'rotate now PATH --leaked -')
   if (supplied || options.input !== undefined) throw usage('--leaked says which value leaked; a new one can not be given with it')
   if (paths > 1) throw usage('--leaked looks at one secret at a time')
-  const value = chomp(await ctx.input.stdin())
-  if (value.size === 0) throw usage('--leaked: stdin was empty')
+  const wanted = {
+    what: 'the leaked value on stdin',
+    question: 'Leaked value',
+    extent: 'line',
+    otherwise: 'pipe it into --leaked -',
+  } as const
+  const value = chomp(await ctx.input.stdin(wanted))
+  if (value.size === 0) throw usage('--leaked: the value is empty')
   return value
 }
 
 async function suppliedValue(ctx: Context, stdin: boolean, options: Options): Promise<Supplied | undefined> {
   if (options.input !== undefined) {
-    const text = options.input === '-' ? await ctx.input.stdin() : await ctx.input.file(options.input, '--input')
+    const otherwise = 'pipe it in, or name a file: --input F'
+    const text =
+      options.input === '-'
+        ? await ctx.input.stdin({ what: 'the JSON on stdin', question: 'JSON for --input', extent: 'text', otherwise })
+        : await ctx.input.file(options.input, '--input')
     return fromJson(text)
   }
   const given = await readValue(ctx, stdin ? '-' : undefined, options, { piped: false, demand: false })

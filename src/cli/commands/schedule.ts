@@ -287,7 +287,11 @@ async function all(ctx: Context, texts: readonly string[], flag: string): Promis
 
 /** JSON on the command line, in a file, or (where allowed) on stdin. Bounded; never quoted in an error. */
 export async function jsonOption(ctx: Context, text: string, flag: string, stdin: boolean): Promise<Record<string, unknown>> {
-  if (text === '-' && stdin) return parseJsonObject((await ctx.input.stdin()).reveal(), flag)
+  if (text === '-' && stdin) {
+    const otherwise = `pipe it in, or name a file: ${flag} @FILE`
+    const given = await ctx.input.stdin({ what: 'the JSON on stdin', question: `JSON for ${flag}`, extent: 'text', otherwise })
+    return parseJsonObject(given.reveal(), flag)
+  }
   if (text.startsWith('@')) return parseJsonObject((await ctx.input.file(text.slice(1), flag)).reveal(), flag)
   return parseJsonObject(text, flag)
 }

@@ -30,7 +30,7 @@ export const set: Register = (parent, run) => {
         '  rotate set production/aws/DEPLOY --type aws_access_key --field accessKeyId=AKIA… --field secretAccessKey=@-',
     )
     .argument('<path>', 'name of the secret, such as production/gemini/GEMINI_API_KEY')
-    .argument('[value]', '- for stdin; a value here can be seen by other processes, so it warns')
+    .argument('[value]', '- for stdin (a terminal asks, unseen); a value here can be seen by other processes, so it warns')
   addValueFlags(command)
     .addOption(typeOption())
     .addOption(tierOption())

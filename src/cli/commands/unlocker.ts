@@ -1,13 +1,13 @@
 /** `unlocker list|add|remove|keygen`. */
-import { existsSync, unlinkSync } from 'node:fs'
-import { dirname, resolve } from 'node:path'
+import { existsSync } from 'node:fs'
+import { resolve } from 'node:path'
 import { type Command, Option } from 'commander'
 import type { UnlockersView } from '../../app/unlockers.ts'
 import { RotateError, usage } from '../../core/errors.ts'
-import { visible } from '../../core/names.ts'
 import type { NewUnlocker } from '../../core/ports.ts'
 import type { Secret } from '../../core/secret.ts'
 import { type Context, createContext } from '../context.ts'
+import { Leftovers } from '../leftovers.ts'
 import { checkOutFile, writeOutFile } from '../out-file.ts'
 import type { Register, Run } from '../program.ts'
 import { findSource } from '../sources.ts'
@@ -35,7 +35,7 @@ export const unlocker: Register = (parent, run) => {
         '  rotate unlocker list\n' +
         '  rotate unlocker add --kind passphrase              asks for the new passphrase twice\n' +
         '  rotate unlocker add --kind recipient --recipient rp1-…   lets a colleague in, by the public key that he made with:\n' +
-        '  rotate unlocker keygen --key-file ~/.config/rotate.key\n' +
+        '  rotate unlocker keygen --key-file ~/.config/rotate/key\n' +
         '  rotate unlocker remove unl_…                       takes it away, and names the secrets to rotate now',
     )
   addList(group, run)
@@ -101,9 +101,6 @@ function addAdd(group: Command, run: Run): void {
     )
 }
 
-/** What was made on the way and goes away again if the vault does not take it. */
-type Leftovers = string[]
-
 async function add(ctx: Context, options: AddOptions): Promise<void> {
   checkFlags(options)
   // Whoever can't open the vault is not asked for a new passphrase.
@@ -112,18 +109,18 @@ async function add(ctx: Context, options: AddOptions): Promise<void> {
     ctx.out.note(`dry run: would add a ${options.kind}; nothing was changed`)
     return
   }
-  const leftovers: Leftovers = []
+  const leftovers = new Leftovers()
   try {
     const { unlocker: made, shown } = await make(ctx, options, leftovers)
     const { addUnlocker } = await import('../../app/unlockers.ts')
     const view = await addUnlocker(deps, made)
-    leftovers.length = 0
+    leftovers.keep()
     await print(ctx, view)
     ctx.out.note(`added: ${view.added} (${options.kind})`)
     // On the terminal only, once.
     if (shown !== undefined) ctx.out.error(`\nRecovery key, shown only now. Write it down and keep it offline:\n\n    ${shown.reveal()}\n`)
   } catch (error) {
-    for (const path of leftovers) if (existsSync(path)) unlinkSync(path)
+    leftovers.remove()
     throw error
   }
 }
@@ -161,8 +158,7 @@ async function make(
     case 'recipient':
       return { unlocker: { kind: 'recipient', publicKey: await door.parseRecipient(options.recipient ?? '') } }
     case 'key-file': {
-      const { key, made } = await keyFile(ctx, options.newKeyFile ?? options.keyFile ?? '')
-      if (made !== undefined) leftovers.push(made)
+      const { key } = await keyFile(ctx, options.newKeyFile ?? options.keyFile ?? '', leftovers)
       return { unlocker: { kind: 'key-file', key } }
     }
     case 'passphrase':
@@ -175,22 +171,22 @@ async function make(
       const { key, text } = await door.newRecoveryKey(ctx.host.random)
       if (out === undefined) return { unlocker: { kind: 'recovery', key }, shown: text }
       writeOutFile(out, new TextEncoder().encode(`${text.reveal()}\n`), '--recovery-out', ctx.host.random, { fresh: true })
-      leftovers.push(out)
+      leftovers.made(out)
       return { unlocker: { kind: 'recovery', key } }
     }
   }
 }
 
-/** Reads a key file, or makes it when it is missing. */
-async function keyFile(ctx: Context, given: string): Promise<{ readonly key: Secret; readonly path: string; readonly made?: string }> {
+/** Reads a key file, or makes it when it is missing, in a directory of its own if need be. */
+async function keyFile(ctx: Context, given: string, leftovers: Leftovers): Promise<{ readonly key: Secret; readonly path: string }> {
   const door = await ctx.host.vaults()
   const path = resolve(ctx.host.cwd, given)
   if (existsSync(path)) return { key: await door.readKeyFile(path), path }
-  if (!existsSync(dirname(path)))
-    throw usage(`--key-file: the directory of ${visible(path, 200)} does not exist`, 'make it first, with mode 0700')
+  leftovers.willMake(path)
   const key = await door.createKeyFile(path, ctx.host.random)
+  leftovers.made(path)
   ctx.out.note(`key file made: ${path} (0600); keep a copy apart from the vault`)
-  return { key, path, made: path }
+  return { key, path }
 }
 
 async function newPassphrase(ctx: Context, options: AddOptions): Promise<Secret> {
@@ -294,10 +290,16 @@ function addKeygen(group: Command, run: Run): void {
           ctx.out.note('dry run: no key file was made')
           return
         }
-        const { key, path } = await keyFile(ctx, options.keyFile)
-        const recipient = await door.recipientOf(key)
-        ctx.out.data({ keyFile: path, recipient })
-        ctx.out.line(recipient)
+        const leftovers = new Leftovers()
+        try {
+          const { key, path } = await keyFile(ctx, options.keyFile, leftovers)
+          const recipient = await door.recipientOf(key)
+          ctx.out.data({ keyFile: path, recipient })
+          ctx.out.line(recipient)
+        } catch (error) {
+          leftovers.remove()
+          throw error
+        }
       }),
     )
 }

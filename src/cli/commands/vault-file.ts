@@ -292,7 +292,13 @@ function addVerifyCopy(group: Command, run: Run): void {
     .summary('verify a copy that another process has made')
     .action(
       run(async (ctx, file: string) => {
-        const key = await ctx.input.stdin(1024, 'the key on stdin')
+        const key = await ctx.input.stdin({
+          what: 'the key on stdin',
+          question: 'Key',
+          extent: 'line',
+          limit: 1024,
+          otherwise: 'pipe it in',
+        })
         const { chomp } = await import('../input.ts')
         const door = await ctx.host.vaults()
         ctx.out.data(await door.proveCopy(resolve(ctx.host.cwd, file), chomp(key)))

@@ -5,7 +5,30 @@
 import type { ChalkInstance } from 'chalk'
 import { RotateError } from '../../core/errors.ts'
 import { writeAll } from '../write.ts'
-import { clean } from './clean.ts'
+import { cleanLine } from './clean.ts'
+
+/** Text in a colour. */
+interface Painted {
+  readonly text: string
+  readonly style: 'bold' | 'cyan' | 'green' | 'red' | 'yellow'
+}
+
+/**
+ * A part of a line. Colours are asked for here and put on by `Out` after it has made the text safe: the other way round the colours
+ * themselves would be shown as unsafe characters, or text from outside could bring its own.
+ */
+export type Piece = string | Painted
+
+/** One line for a terminal: every piece is made safe first and painted then, if at all. */
+export function lineOf(pieces: readonly Piece[], paint: ChalkInstance | undefined): string {
+  return pieces
+    .map((piece) => {
+      if (typeof piece === 'string') return cleanLine(piece)
+      const text = cleanLine(piece.text)
+      return paint === undefined ? text : paint[piece.style](text)
+    })
+    .join('')
+}
 
 export interface OutOptions {
   readonly json: boolean
@@ -29,12 +52,7 @@ export class Out {
     this.#options = options
   }
 
-  /** Colours of stdout; `undefined` when it has none. Words carry the meaning. */
-  get paint(): ChalkInstance | undefined {
-    return this.#options.paint.out
-  }
-
-  /** Colours of stderr. */
+  /** Colours of stderr, for errors; `undefined` when it has none. Words carry the meaning. */
   get paintErr(): ChalkInstance | undefined {
     return this.#options.paint.err
   }
@@ -44,9 +62,9 @@ export class Out {
     if (this.json) this.#stdout(new TextEncoder().encode(`${JSON.stringify({ data: value })}\n`))
   }
 
-  /** A line of the result for people; nothing with `--json`. */
-  line(text = ''): void {
-    if (!this.json) this.#stdout(new TextEncoder().encode(`${this.#options.paint.out ? text : clean(text)}\n`))
+  /** A line of the result for people, safe for the terminal; nothing with `--json`. */
+  line(...pieces: readonly Piece[]): void {
+    if (!this.json) this.#stdout(new TextEncoder().encode(`${lineOf(pieces, this.#options.paint.out)}\n`))
   }
 
   /** Text as it is on stdout, whatever the mode: help, completion scripts, exports, NDJSON. */
@@ -71,20 +89,20 @@ export class Out {
     })
   }
 
-  /** Progress or a notice on stderr. Dropped with `--quiet`; with `--json` only shown with `-v`. */
-  note(text: string): void {
+  /** A line of progress or a notice on stderr. Dropped with `--quiet`; with `--json` only shown with `-v`. */
+  note(...pieces: readonly Piece[]): void {
     if (this.#options.quiet || (this.json && this.verbose === 0)) return
-    this.#stderr(clean(text))
+    this.#stderr(lineOf(pieces, this.paintErr))
   }
 
   /** Something that must not be missed. With `--json` it is kept until the end, so that an error stays the only document on stderr. */
   warn(text: string): void {
     if (this.#options.quiet) return
     if (this.json) this.#warnings.push(text)
-    else this.#stderr(`${this.paintErr?.yellow('warning') ?? 'warning'}: ${clean(text)}`)
+    else this.#stderr(lineOf([{ text: 'warning', style: 'yellow' }, `: ${text}`], this.paintErr))
   }
 
-  /** Writes an error as it is; colours are already in it. */
+  /** Writes an error as it is: it was made safe and painted by whoever put it together. */
   error(text: string): void {
     this.#stderr(text)
   }

@@ -20,6 +20,14 @@ const WORDS: Readonly<Record<string, string>> = {
   restore: 'restored',
 }
 
+/** How a target was put back, in words. */
+const PUT_BACK: Readonly<Record<string, string>> = {
+  'read back': 'as it was, and read back',
+  written: 'as it was',
+  told: 'it was told the old version',
+  delivered: "it was given the old version's value; what stood there can't be read",
+}
+
 /** A step in words: `delivered to env-file`. */
 function stepWords(step: string): string {
   const colon = step.indexOf(':')
@@ -74,13 +82,13 @@ export function progressPrinter(ctx: Context, events: Events | undefined): (even
       return
     }
     // Steps with nothing to do for this provider or target are in the journal, and no news.
-    const news = event.step.startsWith('restore:')
-    if (event.status === 'done' && event.detail !== undefined && !news && ctx.out.verbose === 0) return
-    const paint = ctx.out.paintErr
+    const undone = event.step.startsWith('restore:')
+    if (event.status === 'done' && event.detail !== undefined && !undone && ctx.out.verbose === 0) return
     const ok = event.status === 'done'
-    const mark = ok ? (paint?.green('ok    ') ?? 'ok    ') : (paint?.red('failed') ?? 'failed')
     ctx.out.note(
-      `  ${mark} ${stepWords(event.step)}${event.ms === undefined || event.ms < 100 ? '' : `  ${seconds(event.ms)}`}${event.detail === undefined ? '' : `: ${event.detail}`}`,
+      '  ',
+      ok ? { text: 'ok    ', style: 'green' } : { text: 'failed', style: 'red' },
+      ` ${stepWords(event.step)}${event.ms === undefined || event.ms < 100 ? '' : `  ${seconds(event.ms)}`}${event.detail === undefined ? '' : `: ${PUT_BACK[event.detail] ?? event.detail}`}`,
     )
   }
 }

@@ -58,7 +58,7 @@ function full(before: readonly Handle[], traits: Traits, ports: EnginePorts): Ad
 /** An answer without the promised parts may still have changed the far side. */
 function check(issued: Issued, traits: Traits, current: Fields | undefined, others: ReadonlySet<string>): void {
   const doubt = doubtIn(issued, traits, current, others)
-  if (doubt !== undefined) throw new AdapterError('bad-answer', doubt, { effect: 'unknown', retryable: false })
+  if (doubt !== undefined) throw new AdapterError('bad-answer', doubt, { effect: 'unknown', retryable: false, answered: true })
 }
 
 /** Why this can't be a new credential, whoever says so. */

@@ -159,13 +159,19 @@ export async function restore(bench: Workbench, loaded: Loaded, key: string): Pr
     const signs = await inPlaceOf(bench.ports, spec, async () => {
       await session.restore(prior, delivery, rest)
       await confirmed(session, prior ?? delivery?.entries ?? {}, key)
-      return known || old === null ? undefined : signsAfter(session, names)
+      return old === null || !holdsVersion(prior, delivery) ? undefined : signsAfter(session, names)
     })
     const back = delivery ?? priorDelivery(run, key, prior)
     if (back !== undefined) await session.deploy?.(back)
     const how = session.current !== undefined ? 'read back' : known ? 'written' : await undoneBy(bench, spec)
     return { how, written: signs === undefined || old === null ? undefined : { version: old, signs } }
   })
+}
+
+/** Is what was put back the old version itself, so that it counts as our own last write? */
+function holdsVersion(prior: Prior | undefined, delivery: Delivery | undefined): boolean {
+  if (delivery === undefined) return false
+  return Object.entries(prior ?? {}).every(([name, value]) => value !== null && delivery.entries[name]?.equals(value) === true)
 }
 
 async function undoneBy(bench: Workbench, spec: TargetSpec): Promise<PutBack> {

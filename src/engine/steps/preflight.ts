@@ -26,6 +26,7 @@ async function soundContainer(vault: Vault): Promise<void> {
 export async function preflight(bench: Workbench, loaded: Loaded): Promise<Loaded> {
   const { plan, path } = loaded.run
   let now = loaded
+  await provable(bench, loaded)
   if (plan.source === 'stored') now = await revive(bench, now)
   if (plan.source === 'provider' && plan.provider !== null) {
     await soundContainer(bench.ports.vault)
@@ -44,6 +45,22 @@ export async function preflight(bench: Workbench, loaded: Loaded): Promise<Loade
   }
   for (const target of plan.targets) await mayWrite(bench, now, target)
   return now
+}
+
+/** A check that could never be green is found before anything is made, not by an undo, which in place there is not. */
+async function provable(bench: Workbench, { run, secret }: Loaded): Promise<void> {
+  const { plan, path } = run
+  if (plan.provider === null || !plan.checks.some(({ type }) => type === 'provider')) return
+  const { session } = await bench.provider(providerNow(secret, plan.provider), path)
+  if (session.verify !== undefined) return
+  throw new AdapterError(
+    'misconfigured',
+    `the check "provider" can never be green: ${plan.provider.id} can not be asked whether a value works`,
+    {
+      retryable: false,
+      hints: [`other checks in place of all: rotate schedule set ${path} --check …`],
+    },
+  )
 }
 
 /** May this target be written, and could an undo put back what stands there (law 4)? Reads only. */

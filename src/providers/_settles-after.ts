@@ -1,0 +1,32 @@
+/** The configuration key `settlesAfter` of those providers behind which anything may stand: a web hook, a program. */
+import { z } from 'zod'
+import { DAY, parseDuration } from '../core/duration.ts'
+import { SETTLES_AFTER_MS } from '../core/provider.ts'
+
+/**
+ * @param who may still act, such as `hook`
+ * @param usual what it is without this key
+ */
+export function settlesAfterField(who: string, usual = '60s') {
+  return z
+    .string()
+    .refine((text) => milliseconds(text) !== undefined, 'is not a duration from 0s to 24h, such as 90s or PT5M')
+    .optional()
+    .meta({
+      description: `How long the ${who} may still carry out a call that was given up; until then nobody believes that nothing came of it; default ${usual}`,
+    })
+}
+
+/** Milliseconds of that key. */
+export function settlesAfterOf(text: string | undefined, usual = SETTLES_AFTER_MS): number {
+  return (text === undefined ? undefined : milliseconds(text)) ?? usual
+}
+
+function milliseconds(text: string): number | undefined {
+  try {
+    const ms = parseDuration(text, 'settlesAfter')
+    return ms <= DAY ? ms : undefined
+  } catch {
+    return undefined
+  }
+}
