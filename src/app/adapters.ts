@@ -100,6 +100,10 @@ export function createAdapters(deps: Deps): Adapters {
       const provider = await loadProvider(ref.id)
       return provider.traits(parseConfig(provider.config, ref.config, `provider ${ref.id}`))
     },
+    async currentFault(ref, fields, path) {
+      const provider = await loadProvider(ref.id)
+      return provider.currentFault(parseConfig(provider.config, ref.config, `provider ${ref.id}`), fields, path)
+    },
     async openProvider(ref, path) {
       const provider = await loadProvider(ref.id)
       return provider.open(await ready(provider.config, ref.config, `provider ${ref.id}`), context(path))

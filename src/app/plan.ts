@@ -8,6 +8,7 @@ import type { Traits } from '../core/provider.ts'
 import { parseConfig } from '../core/schema.ts'
 import type { Target } from '../core/target.ts'
 import { forwardSteps } from '../engine/machine.ts'
+import { misfitOf } from '../engine/misfit.ts'
 import type { EnginePorts } from '../engine/ports.ts'
 import { loadCheck, loadProvider, loadTarget } from './adapters.ts'
 import type { Deps } from './deps.ts'
@@ -50,6 +51,18 @@ export async function planFor(deps: Deps, secret: SecretRecord): Promise<PlanVie
     oldVersion: currentVersion(secret)?.n ?? null,
     newVersion: null,
     emergency: false,
+  }
+  const current = plan.oldVersion
+  const fault = await misfitOf(ports.adapters, {
+    path: secret.path,
+    provider: schedule.provider,
+    current: current === null ? undefined : await deps.vault.read((reader) => reader.value(secret.id, current)),
+    targets: schedule.targets,
+  })
+  if (fault !== undefined) {
+    const effect = `ends here, and nothing is begun, changed or ended: ${fault.why}. Type: ${fault.hint}`
+    const steps = [{ step: 'preflight', target: null, effect }]
+    return { path: secret.path, hash: digest(secret.path, steps), steps }
   }
   const title = (await loadProvider(schedule.provider.id)).title
   const steps: PlanStep[] = []

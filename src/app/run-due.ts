@@ -23,6 +23,7 @@ import { findRun } from './find.ts'
 import { watchGrace } from './grace-watch.ts'
 import { cleanupFailure, failureOf, type RunView, viewOf } from './run-view.ts'
 import { rotateOne } from './rotate.ts'
+import { newlyNoticed, type ScheduleFault } from './schedule-faults.ts'
 import { resumed } from './schedules.ts'
 import { sharing } from './sharing.ts'
 import { finishRekey } from './unlockers.ts'
@@ -63,6 +64,8 @@ export interface RunDueReport {
   readonly resumed: readonly RunView[]
   readonly skipped: readonly { readonly path: string; readonly reason: string }[]
   readonly notified: readonly Notified[]
+  /** Schedules whose next rotation would be refused; named once in the life of a vault. */
+  readonly refusals: readonly ScheduleFault[]
   readonly nextDueAt: string | null
 }
 
@@ -79,6 +82,7 @@ interface Tally {
   readonly resumed: RunView[]
   readonly skipped: { path: string; reason: string }[]
   readonly notified: Notified[]
+  readonly refusals: ScheduleFault[]
   readonly failures: RotateError[]
   succeeded: number
   begun: number
@@ -106,6 +110,7 @@ export async function runDue(
     resumed: tally.resumed,
     skipped: tally.skipped,
     notified: tally.notified,
+    refusals: tally.refusals,
     nextDueAt: isoOrNull(next),
   })
   const runId = newId('run', startedAt, deps.random)
@@ -117,6 +122,7 @@ export async function runDue(
     resumed: [],
     skipped: [],
     notified: [],
+    refusals: [],
     failures: [],
     succeeded: 0,
     begun: 0,
@@ -134,6 +140,8 @@ export async function runDue(
     // Before anything is written that moves the highest time.
     tellClock(deps, await deps.vault.highestTime())
     if (found.verify) await verifyDaily(deps)
+    if (input.upkeep === true) tally.refusals.push(...(await newlyNoticed(deps)))
+    oneDone(tally.refusals.flatMap(({ path, why, hint }) => [`${path}: its next rotation will be refused: ${why}`, `  ${hint}`]))
     const own = await enginePorts(deps, progress)
     const ports = input.parallel > 1 ? { ...own, vault: sharing(own.vault) } : own
     if (input.jitterMs > 0) await deps.clock.sleep(jitter(deps, input.jitterMs), deps.signal)

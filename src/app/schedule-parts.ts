@@ -6,6 +6,7 @@ import { partsOf, visible } from '../core/names.ts'
 import type { Provider } from '../core/provider.ts'
 import { parseConfig, SecretRef, wrapConfig } from '../core/schema.ts'
 import { SINGLE } from '../core/secret.ts'
+import { namesFor } from '../engine/misfit.ts'
 import { loadCheck, loadTarget } from './adapters.ts'
 import type { Deps } from './deps.ts'
 
@@ -16,6 +17,8 @@ export interface TargetSecret {
   readonly type: SecretType
   /** Does the old value die with the rotation? */
   readonly inPlace: boolean
+  /** Does the user change with the password? */
+  readonly newUser: boolean
 }
 
 /** The names under which AWS's own tools look for a key. */
@@ -25,7 +28,7 @@ const AWS_NAMES: Readonly<Record<string, string>> = { accessKeyId: 'AWS_ACCESS_K
 export async function targetSpecs(
   deps: Deps,
   written: readonly Readonly<Record<string, unknown>>[],
-  { path, fields, type, inPlace }: TargetSecret,
+  { path, fields, type, inPlace, newUser }: TargetSecret,
 ): Promise<readonly TargetSpec[]> {
   const specs: TargetSpec[] = []
   for (const [index, item] of written.entries()) {
@@ -37,7 +40,7 @@ export async function targetSpecs(
       throw usage(`${what}: "phase" is "before-promote" or "after-promote"`)
     if (irreversible !== undefined && typeof irreversible !== 'boolean') throw usage(`${what}: "irreversible" is true or false`)
     const settled = await settledConfig(deps, target, config as ConfigValue, `${what} (${target.id})`, path)
-    const names = namesOf(what, name, written, path, fields, type)
+    const names = namesOf(what, name, written, { path, fields, type, newUser })
     const pair = pairNames(what, previous, names, inPlace)
     specs.push({
       key: freeKey(target.id, specs),
@@ -64,9 +67,7 @@ function namesOf(
   what: string,
   name: unknown,
   names: unknown,
-  path: string,
-  fields: readonly string[],
-  type: SecretType,
+  { path, fields, type, newUser }: Omit<TargetSecret, 'inPlace'>,
 ): Readonly<Record<string, string>> {
   const key = partsOf(path).secretKey
   if (names !== undefined) {
@@ -86,7 +87,7 @@ function namesOf(
   if (name !== undefined)
     throw usage(
       `${what}: the secret has several fields; use "fields" instead of "name"`,
-      `for example {"fields":{"${fields[0] ?? ''}":"…"}}`,
+      `for example "fields":${JSON.stringify(namesFor(String(name), fields, newUser))}`,
     )
   return Object.fromEntries(
     fields.map((field) => [

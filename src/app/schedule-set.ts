@@ -5,11 +5,13 @@ import { newId } from '../core/ids.ts'
 import type { ConfigValue, Schedule, SecretRecord, SecretType } from '../core/model.ts'
 import { currentVersion } from '../core/model.ts'
 import { parsePath, visible } from '../core/names.ts'
-import type { Provider } from '../core/provider.ts'
+import type { Provider, Traits } from '../core/provider.ts'
 import { maskConfig, parseConfig, unwrapConfig } from '../core/schema.ts'
+import { type Fields, SINGLE } from '../core/secret.ts'
+import { misfitOf } from '../engine/misfit.ts'
 import { ageWarning, defaultGrace, mustRefuseAge, nextDate } from '../engine/policy.ts'
 import { rememberProvider } from '../engine/retire.ts'
-import { loadProvider } from './adapters.ts'
+import { createAdapters, loadProvider } from './adapters.ts'
 import type { Deps } from './deps.ts'
 import { cronDates } from './engine.ts'
 import { checkNotifiers } from './notifiers.ts'
@@ -63,7 +65,8 @@ export async function scheduleSet(deps: Deps, input: ScheduleSetInput): Promise<
   if (rhythm.intervalDays !== null && graceMs + quarantineMs >= rhythm.intervalDays * DAY) {
     throw usage('grace and quarantine together are not shorter than the interval', 'an old key must be gone before the next rotation')
   }
-  const fields = await fieldsOf(deps, seen, traits.fields)
+  const current = await currentFields(deps, seen)
+  const fields = current === undefined || traits.fields.length > 1 ? traits.fields : Object.keys(current)
   const targets =
     input.targets === undefined
       ? (existing?.targets ?? [])
@@ -72,7 +75,10 @@ export async function scheduleSet(deps: Deps, input: ScheduleSetInput): Promise<
           fields,
           type: seen?.type ?? provider.secretType,
           inPlace: traits.overlap === 'in-place',
+          newUser: traits.overlap === 'two-users' && traits.fields.includes('username'),
         })
+  const fault = await misfitOf(createAdapters(deps), { path, provider: { id: provider.id, config }, current, targets, orGiven: true })
+  if (fault !== undefined) throw usage(`${path}: ${fault.why}`, fault.hint)
   const givenChecks = input.checks === undefined && written.checks.length === 0 ? undefined : [...(input.checks ?? []), ...written.checks]
   const checks = givenChecks === undefined ? (existing?.checks ?? []) : await checkSpecs(deps, givenChecks)
   if (traits.verifies === false && checks.some(({ type }) => type === 'provider'))
@@ -81,7 +87,10 @@ export async function scheduleSet(deps: Deps, input: ScheduleSetInput): Promise<
       'leave it out, or check at a consumer: --check \'{"type":"http","url":"https://…"}\'',
     )
   if (input.notify !== undefined) await checkNotifiers(deps, input.notify)
-  const warnings = policyWarnings(seen, provider, rhythm.intervalDays, graceMs, quarantineMs, input.strict)
+  const warnings = [
+    ...policyWarnings(seen, provider, rhythm.intervalDays, graceMs, quarantineMs, input.strict),
+    ...shapeWarnings(path, traits, current),
+  ]
 
   const result = await deps.vault.transact(async (tx) => {
     const now = deps.clock.now()
@@ -234,11 +243,9 @@ async function providerConfig(
   return settledConfig(deps, provider, merged as ConfigValue, what, path, `rotate provider show ${provider.id}`)
 }
 
-async function fieldsOf(deps: Deps, secret: SecretRecord | undefined, issued: readonly string[]): Promise<readonly string[]> {
+async function currentFields(deps: Deps, secret: SecretRecord | undefined): Promise<Fields | undefined> {
   const current = secret === undefined ? undefined : currentVersion(secret)
-  if (secret === undefined || current === undefined || issued.length > 1) return issued
-  const fields = await deps.vault.read((reader) => reader.value(secret.id, current.n))
-  return fields === undefined ? issued : Object.keys(fields)
+  return secret === undefined || current === undefined ? undefined : deps.vault.read((reader) => reader.value(secret.id, current.n))
 }
 
 function policyWarnings(
@@ -256,6 +263,15 @@ function policyWarnings(
   if (mustRefuseAge(strict, secret?.tier ?? 'standard'))
     throw new RotateError('denied', warning, { hint: 'shorten the interval, the grace or the quarantine' })
   return [warning]
+}
+
+/** Whoever reads the vault itself is no target: nothing is refused for him, but he is told. */
+function shapeWarnings(path: string, { mints, fields }: Traits, current: Fields | undefined): readonly string[] {
+  if (mints === 'person' || fields.includes(SINGLE) || current === undefined || !Object.hasOwn(current, SINGLE)) return []
+  const field = fields.includes('password') ? 'password' : (fields[0] ?? '')
+  return [
+    `after the first rotation "rotate get ${path}" prints all fields (${fields.join(', ')}) as JSON, no longer one text; one of them: rotate get ${path} --field ${field}`,
+  ]
 }
 
 /** A stored configuration for display. */

@@ -62,5 +62,6 @@ export const runDue = z.looseObject({
   resumed: z.array(z.unknown()),
   skipped: z.array(z.looseObject({ path, reason: z.string() })),
   notified: z.array(z.unknown()),
+  refusals: z.array(z.looseObject({ path, why: z.string(), hint: z.string() })),
   nextDueAt: instant.nullable(),
 })

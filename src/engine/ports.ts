@@ -1,13 +1,15 @@
 /** What the engine is given. It knows no vault, no SDK, no clock of its own. */
 import type { CheckSpec, ProviderRef, Schedule, TargetSpec } from '../core/model.ts'
 import type { Clock, Faults, Locks, Random, Vault } from '../core/ports.ts'
-import type { ProviderSession, Traits } from '../core/provider.ts'
+import type { CurrentFault, ProviderSession, Traits } from '../core/provider.ts'
 import type { Fields } from '../core/secret.ts'
 import type { CheckOutcome, TargetSession } from '../core/target.ts'
 
 /** Adapters by their stored configuration; references to other secrets are resolved here. */
 export interface Adapters {
   traits(ref: ProviderRef): Promise<Traits>
+  /** Why this value can't be what a rotation by this provider replaces. Asks nobody. */
+  currentFault(ref: ProviderRef, fields: Fields, path: string): Promise<CurrentFault | undefined>
   openProvider(ref: ProviderRef, path: string): Promise<ProviderSession>
   openTarget(spec: TargetSpec, path: string): Promise<TargetSession>
   /** What a target of this configuration is, whoever opens it: is it only told, and which one place does it write into? */

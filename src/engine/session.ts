@@ -78,7 +78,8 @@ export async function missingIsFine(call: Promise<void> | undefined): Promise<vo
   }
 }
 
-function sameConfig(a: ConfigValue, b: ConfigValue): boolean {
+/** Two stored configurations of one meaning; sealed values are compared too. */
+export function sameConfig(a: ConfigValue, b: ConfigValue): boolean {
   if (a instanceof Secret || b instanceof Secret) return a instanceof Secret && b instanceof Secret && a.equals(b)
   if (a === null || b === null || typeof a !== 'object' || typeof b !== 'object') return a === b
   const right = new Map<string, ConfigValue>(Object.entries(b))

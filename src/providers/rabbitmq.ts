@@ -5,6 +5,21 @@
  * made here and sealed before the broker hears of it; the broker is sent a salted SHA-256 of it and never itself. What a lost answer did is read back: the hash that
  * the broker stores either is one of the new password or is not. A user is ended by an empty hash, with which nobody logs in, and keeps its tags and permissions.
  *
+ * A change is sent once and never repeated: the broker sets what a request says whenever it comes, so one
+ * that arrives late would undo what came after it. Nothing shows that a request given up is over; until
+ * `settlesAfterMs` a reading that finds nothing proves nothing, unless the broker itself has answered.
+ *
+ * A user without a hash can't log in by password: that is how an ended one looks, and one that waits for its
+ * first turn. Where the current user has none somebody has switched it off, and nothing begins.
+ *
+ * What a login shows: the broker asks its `auth_backends` in their order, so another one than its own
+ * database (LDAP, HTTP, OAuth 2) may accept a password, and the cache of rabbitmq_auth_backend_cache may
+ * accept one that was changed for its time to live, 15 s unless configured
+ * (https://www.rabbitmq.com/docs/access-control#backends). `live` says that the broker lets this password
+ * in; `dead` that nobody does any more. Of one that is still let in by another backend it is never said
+ * that it is dead. Users belong to the whole cluster; permissions per virtual host belong to the user and
+ * are not touched.
+ *
  * Tags go with every change, because a change without them is refused and one with others would change rights. A login is shown by `whoami`, which says of a user without
  * a management tag that it may not use the API only after its password was right. Connections that are open stay open.
  */
@@ -22,7 +37,7 @@ import {
   type Settlement,
 } from '../core/provider.ts'
 import { secretField, urlField } from '../core/schema.ts'
-import type { Fields, Secret } from '../core/secret.ts'
+import { type Fields, type Secret, singleValue } from '../core/secret.ts'
 import {
   asAdminOf,
   checkLogins,
@@ -30,7 +45,7 @@ import {
   handleOf,
   hostField,
   issued,
-  loginOf,
+  loginFault,
   namesIn,
   newPassword,
   nextUser,
@@ -83,12 +98,13 @@ export default defineProvider({
   }),
   secretType: 'database_password',
   permissions: ({ admin }) => `rabbitmqctl set_user_tags ${admin.user} administrator`,
+  currentFault: (config, fields, path) => loginFault(config, fields, path, 'user'),
   open: (config, context) => Promise.resolve(openSession(config, context)),
 })
 
 function openSession(config: Options, context: AdapterContext): ProviderSession {
   const session: ProviderSession = {
-    preflight: () => preflight(config, context),
+    preflight: (current) => preflight(config, context, current),
     prepare: newPassword,
     create: (intent, current) => create(config, context, intent, current),
     settle: (intent, current) => settle(config, context, intent, current),
@@ -103,11 +119,29 @@ function openSession(config: Options, context: AdapterContext): ProviderSession 
 }
 
 /** Reads only: the admin is one, and every user is there, with a hash that is known here. */
-async function preflight(config: Options, context: AdapterContext): Promise<void> {
+async function preflight(config: Options, context: AdapterContext, current: Credential | undefined): Promise<void> {
   const me = await asAdmin(config, context, 'GET', '/whoami')
   if (!shaped(z.object({ tags: Tags }), me).tags.includes('administrator'))
     throw new AdapterError('denied', `user ${config.admin.user} may not change other users`, { hints: ['it needs the tag administrator'] })
-  for (const name of namesIn(config)) await lookUp(config, context, name)
+  const inUse = current === undefined ? undefined : nameIn(config, current.fields)
+  for (const name of namesIn(config)) {
+    const user = await lookUp(config, context, name)
+    if (name === inUse) mustBeOn(user, name)
+  }
+}
+
+/** Whose login these fields are: without a user name that of the one user. */
+function nameIn({ user }: Options, { username }: Fields): string | undefined {
+  return username?.reveal() ?? user
+}
+
+/** A user whose password is in use has one. */
+function mustBeOn({ password_hash: hash }: User, name: string): void {
+  if (hash !== '') return
+  throw new AdapterError('misconfigured', `user ${name} has no password at the broker: somebody has switched it off; nothing was changed`, {
+    retryable: false,
+    hints: [`rabbitmqctl change_password ${name}, if it shall be used again`],
+  })
 }
 
 /** A list from 3.9 on, before that words with commas between them. */
@@ -133,13 +167,14 @@ async function handlesOf(config: Options, context: AdapterContext): Promise<read
 async function create(config: Options, context: AdapterContext, intent: Intent, current: Credential | undefined): Promise<Issued> {
   const name = nextUser(config, current)
   const password = passwordOf(intent)
-  await store(config, context, name, hashOf(password, context.random))
+  const user = await lookUp(config, context, name)
+  if (current !== undefined && name === nameIn(config, current.fields)) mustBeOn(user, name)
+  await store(config, context, name, user, hashOf(password, context.random))
   return issuedBy(config, name, password)
 }
 
 /** The hash in place of the old one; everything else of the user stays. */
-async function store(config: Options, context: AdapterContext, name: string, hash: string): Promise<void> {
-  const { tags } = await lookUp(config, context, name)
+async function store(config: Options, context: AdapterContext, name: string, { tags }: User, hash: string): Promise<void> {
   await asAdmin(config, context, 'PUT', pathOf(name), { password_hash: hash, hashing_algorithm: HASHING, tags: tags.join(',') })
 }
 
@@ -160,15 +195,20 @@ async function settle(
 
 /** A login at the broker with that very password. */
 async function verify(config: Options, context: AdapterContext, fields: Fields): Promise<void> {
-  const { username, password } = loginOf(fields)
+  const username = nameIn(config, fields)
+  const password = fields['password'] ?? singleValue(fields)
+  if (username === undefined || password === undefined)
+    throw new AdapterError('misconfigured', 'the secret has no fields "username" and "password"')
   await asUser(config, context, username, password, 'GET', '/whoami')
 }
 
 async function revoke(config: Options, context: AdapterContext, { handle }: Credential): Promise<void> {
   if (handle === undefined || config.users?.includes(handle.id) !== true)
     throw new AdapterError('misconfigured', 'the user is none of "users"; nothing was changed')
-  if ((await asAdmin(config, context, 'GET', pathOf(handle.id))) === 'missing') return
-  await store(config, context, handle.id, '')
+  const answer = await asAdmin(config, context, 'GET', pathOf(handle.id))
+  if (answer === 'missing') return
+  const user = shaped(User, answer)
+  if (user.password_hash !== '') await store(config, context, handle.id, user, '')
 }
 
 function issuedBy(config: Options, name: string, password: Secret): Issued {
@@ -219,7 +259,7 @@ async function asUser(
       ...(body === undefined ? {} : { 'content-type': 'application/json' }),
     },
     ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-    effect: method === 'GET' ? 'read' : 'idempotent',
+    effect: method === 'GET' ? 'read' : 'once',
     ...(ca === undefined ? {} : { tls: { ca } }),
     signal: context.signal,
   })
@@ -243,7 +283,11 @@ function answerOf({ status, body }: HttpResponse, method: HttpRequest['method'],
   }
   if (status === 403) throw new AdapterError('denied', `${VENDOR} answered 403: the user may not do that`)
   if (status === 429 || status >= 500)
-    throw new AdapterError('unavailable', `${VENDOR} answered ${status}`, { effect: method === 'GET' ? 'none' : 'unknown' })
+    throw new AdapterError('unavailable', `${VENDOR} answered ${status}`, {
+      effect: method === 'GET' ? 'none' : 'unknown',
+      // The others may come from a gateway, behind which the broker is still at work.
+      answered: status === 500,
+    })
   throw new AdapterError('failed', `${VENDOR} answered ${status}`, { retryable: false })
 }
 

@@ -4,18 +4,35 @@
  * A user has any number of passwords, so old and new work side by side. The password is made here and sealed before a server hears of it; servers are sent its SHA-256
  * and never itself, so MONITOR and the slow log show nothing that logs in. A password is ended by that hash, so another one is never ended instead.
  *
- * ACLs are not replicated: every server of `nodes` is changed too. A change lives in memory until `ACL SAVE`, or `CONFIG REWRITE` where there is no ACL file; a server
+ * A command that we gave up may be carried out when a stopped server or a slow network goes on. So the
+ * connection that changes a user bears the name of its intent, and a settlement first ends what still
+ * bears it and sees it gone: whatever stood in it is never executed then
+ * (https://redis.io/docs/latest/commands/client-kill/). An admin who may not do that is waited for instead.
+ *
+ * A value without a user name is that of `user`, and a value without fields is its password. A user that is
+ * off is nobody's to switch on: nothing begins. Where a user is asked for no password a login proves nothing,
+ * so it is no proof of life.
+ *
+ * ACLs are not replicated: every server of `nodes` is changed too, and a replica that is none of them is told
+ * by its address (INFO replication). A change lives in memory until `ACL SAVE`, or `CONFIG REWRITE` where there is no ACL file; a server
  * that can keep it by neither is refused, because its next restart would bring the old passwords back. Connections that are open stay open. What a lost answer did is
- * found by logging in. `ACL SETUSER` makes a user that is not there, so a user is always looked up first.
+ * found by its hash. `ACL SETUSER` makes a user that is not there, so a user is always looked up first.
  */
 import { createHash } from 'node:crypto'
 import { z } from 'zod'
-import { AdapterError } from '../core/errors.ts'
+import { AdapterError, asAdapterError } from '../core/errors.ts'
 import type { Intent } from '../core/model.ts'
-import { type AdapterContext, defineProvider, type Issued, type ProviderSession, type Settlement } from '../core/provider.ts'
+import {
+  type AdapterContext,
+  type CurrentFault,
+  defineProvider,
+  type Issued,
+  type ProviderSession,
+  type Settlement,
+} from '../core/provider.ts'
 import { secretField } from '../core/schema.ts'
-import type { Fields, Secret } from '../core/secret.ts'
-import { asAdminOf, fieldsOf, hostField, isLocal, issued, loginOf, newPassword, passwordOf, tlsFields, usesTls } from './_login.ts'
+import { type Fields, Secret, singleValue } from '../core/secret.ts'
+import { asAdminOf, fieldsOf, hostField, isLocal, issued, loginFault, newPassword, passwordOf, tlsFields, usesTls } from './_login.ts'
 import { connected, type Redis, replyOf } from './_redis.ts'
 
 const userName = z.string().regex(/^[^\0-\x20\x7f]{1,200}$/, 'is not the name of a user')
@@ -75,14 +92,37 @@ export default defineProvider({
   }),
   secretType: 'database_password',
   permissions: ({ admin, persist }) =>
-    `ACL SETUSER ${admin.user} on +acl|getuser +acl|setuser${persist ? ' +acl|save +config|get +config|rewrite +info' : ''}`,
+    `ACL SETUSER ${admin.user} on +acl|getuser +acl|setuser +client|setname +client|list +client|kill +info${persist ? ' +acl|save +config|get +config|rewrite' : ''}`,
+  currentFault: (config, fields, path) => faultOf(config, fields, path),
   open: (config, context) => Promise.resolve(openSession(config, context)),
 })
 
+/** A value of another user, or one in which there is no password. */
+function faultOf({ user }: Options, fields: Fields, path: string): CurrentFault | undefined {
+  const stranger = loginFault({ user }, fields, path, 'user')
+  if (stranger !== undefined || passwordIn(fields) !== undefined) return stranger
+  return { why: 'the current value has no field "password"', hint: `rotate set ${path} --field password=@-` }
+}
+
+function passwordIn(fields: Fields): Secret | undefined {
+  return fields['password'] ?? singleValue(fields)
+}
+
+/** Whose login these fields are: without a user name that of the user whose password is rotated. */
+function loginIn({ user }: Options, fields: Fields): { readonly username: string; readonly password: Secret } {
+  const password = passwordIn(fields)
+  if (password === undefined) throw new AdapterError('misconfigured', 'the secret has no field "password"')
+  return { username: fields['username']?.reveal() ?? user, password }
+}
+
 function openSession(config: Options, context: AdapterContext): ProviderSession {
+  // May the admin name its connection and end it by that name? Every server must have said so.
+  let traceable = false
   return {
-    preflight: (current) => preflight(config, context, current?.fields),
-    prepare: newPassword,
+    preflight: async (current) => {
+      traceable = await preflight(config, context, current?.fields)
+    },
+    prepare: (random) => ({ ...newPassword(random), ...(traceable ? TRACEABLE : {}) }),
     create: (intent) => create(config, context, intent),
     settle: (intent) => settle(config, context, intent),
     verify: ({ fields }, expect) => verify(config, context, fields, expect),
@@ -100,8 +140,16 @@ function digest(password: Secret): string {
   return createHash('sha256').update(password.bytes()).digest('hex')
 }
 
-/** Reads only: the user is there, on, asked for a password, and every server can keep a change. */
-async function preflight(config: Options, context: AdapterContext, current: Fields | undefined): Promise<void> {
+/** Sealed with a password: the connection that makes it known bears the tag of its intent. */
+const TRACEABLE: Fields = { connection: new Secret('named') }
+
+/**
+ * Reads only: the user is there, on, asked for a password, and every server can keep a change. True
+ * where the admin may end a connection by its name everywhere.
+ */
+async function preflight(config: Options, context: AdapterContext, current: Fields | undefined): Promise<boolean> {
+  let traceable = true
+  const stations: Station[] = []
   for (const node of nodesOf(config)) {
     await asAdmin(config, context, node, async (redis) => {
       const { flags, passwords } = await lookUp(redis, config.user, node)
@@ -112,12 +160,81 @@ async function preflight(config: Options, context: AdapterContext, current: Fiel
         })
       if (!flags.includes('on')) throw new AdapterError('misconfigured', `user ${at} is off`, { hints: [`ACL SETUSER ${config.user} on`] })
       if (config.persist) await keeperOf(redis, node)
-      const known = current?.['password']
+      const known = current === undefined ? undefined : passwordIn(current)
       if (known !== undefined && passwords.length > 0 && !passwords.includes(digest(known)))
         context.note(`${at} does not have the current password of this vault`)
       if (passwords.length > 2) context.note(`${at} has ${passwords.length} passwords; ACL GETUSER lists their hashes`)
+      traceable &&= await mayTrace(redis)
+      const station = await stationOf(redis, node)
+      if (station !== undefined) stations.push(station)
     })
   }
+  for (const line of unlisted(config, stations)) context.note(line)
+  return traceable
+}
+
+/** Nobody bears the name that is asked for here, so nobody is ended. */
+async function mayTrace(redis: Redis): Promise<boolean> {
+  return allowed(async () => {
+    await redis.ask('CLIENT', 'SETNAME', 'rotate-preflight')
+    await redis.ask('CLIENT', 'LIST')
+    // A connection of this number has never been.
+    await redis.ask('CLIENT', 'KILL', 'ID', '9223372036854775807')
+  })
+}
+
+/** False where the user may not do that. */
+async function allowed(work: () => Promise<void>): Promise<boolean> {
+  try {
+    await work()
+    return true
+  } catch (thrown) {
+    if (thrown instanceof AdapterError && thrown.code === 'denied') return false
+    throw thrown
+  }
+}
+
+/** A server of the configuration as it describes its place among others. */
+interface Station {
+  readonly node: Node
+  readonly master: boolean
+  readonly cluster: boolean
+  /** Addresses of the servers that it feeds, or of the one that feeds it. */
+  readonly peers: readonly string[]
+}
+
+/** `undefined` where the admin may not ask. */
+async function stationOf(redis: Redis, node: Node): Promise<Station | undefined> {
+  let text = ''
+  const may = await allowed(async () => {
+    text = replyOf(z.string(), await redis.ask('INFO', 'replication')) + replyOf(z.string(), await redis.ask('INFO', 'cluster'))
+  })
+  if (!may) return undefined
+  const value = (name: string): string | undefined => new RegExp(`^${name}:(\\S+)`, 'm').exec(text)?.[1]
+  const fed = [...text.matchAll(/^slave\d+:ip=([^,\s]+),port=(\d+)/gm)].map(([, host = '', at = '']) => `${host}:${at}`)
+  const feeder = value('master_host') === undefined ? [] : [`${value('master_host') ?? ''}:${value('master_port') ?? ''}`]
+  return { node, master: value('role') !== 'slave', cluster: value('cluster_enabled') === '1', peers: [...fed, ...feeder] }
+}
+
+/** A line for servers that have the user too, or may get it, and would not be changed. A name and an address of one server can't be told to be one, so what may be listed by name is counted. */
+function unlisted(config: Options, stations: readonly Station[]): readonly string[] {
+  const listed = new Set(nodesOf(config).map(({ host, port: at }) => `${host}:${at}`))
+  const strange = (master: boolean): readonly string[] => [
+    ...new Set(stations.filter((station) => station.master === master).flatMap(({ peers }) => peers.filter((peer) => !listed.has(peer)))),
+  ]
+  const byName = (master: boolean): number =>
+    stations.filter(({ node, master: is }) => is === master && !stations.some(({ peers }) => peers.includes(`${node.host}:${node.port}`)))
+      .length
+  const lines: string[] = []
+  const replicas = strange(true)
+  if (replicas.length > byName(false))
+    lines.push(`not all replicas are among "nodes" (${replicas.join(', ')}): they are told nothing of users and refuse the new password`)
+  const masters = strange(false)
+  if (masters.length > 0 && byName(true) === 0)
+    lines.push(`the server that feeds the replicas is not among "nodes" (${masters.join(', ')}): it refuses the new password`)
+  if (listed.size === 1 && stations.some(({ cluster }) => cluster))
+    lines.push('the server is one of a cluster, and each has users of its own: name all of them in "nodes"')
+  return lines
 }
 
 interface User {
@@ -151,22 +268,63 @@ async function keeperOf(redis: Redis, { host, port: at }: Node): Promise<readonl
   )
 }
 
-/** The user has that password and all that it had, also after a restart. May be repeated. */
-async function give(config: Options, context: AdapterContext, password: Secret): Promise<void> {
+/**
+ * The user has that password and all that it had, also after a restart. May be repeated. An error
+ * after the first change has effect `unknown`: one server may have what another has not.
+ * @param name what the connections that change something are called
+ */
+async function give(config: Options, context: AdapterContext, password: Secret, name?: string): Promise<void> {
   const hash = digest(password)
-  for (const node of nodesOf(config)) {
-    await asAdmin(config, context, node, async (redis) => {
-      await lookUp(redis, config.user, node)
-      await redis.change('ACL', 'SETUSER', config.user, `#${hash}`)
-      if (config.persist) await redis.change(...(await keeperOf(redis, node)))
-    })
+  let begun = false
+  try {
+    for (const node of nodesOf(config)) {
+      await asAdmin(config, context, node, async (redis) => {
+        await lookUp(redis, config.user, node)
+        if (name !== undefined) await redis.ask('CLIENT', 'SETNAME', name)
+        await redis.change('ACL', 'SETUSER', config.user, `#${hash}`)
+        begun = true
+        if (config.persist) await redis.change(...(await keeperOf(redis, node)))
+      })
+    }
+  } catch (thrown) {
+    throw begun ? halfDone(thrown) : thrown
   }
+}
+
+/** Whatever was sent has been answered, unless the error itself says otherwise; what was done before stays done. */
+function halfDone(thrown: unknown): AdapterError {
+  const error = asAdapterError(thrown)
+  if (error.effect !== 'none') return error
+  const { hints, details } = error
+  return new AdapterError(error.code, error.message, { effect: 'unknown', answered: true, hints, details, cause: error })
 }
 
 async function create(config: Options, context: AdapterContext, intent: Intent): Promise<Issued> {
   const password = passwordOf(intent)
-  await give(config, context, password)
+  await give(config, context, password, nameOf(intent))
   return issuedBy(config, password)
+}
+
+/** What the connection of this intent is called; `undefined` where it was not named. */
+function nameOf({ material, tag }: Pick<Intent, 'material' | 'tag'>): string | undefined {
+  return material['connection'] === undefined ? undefined : tag
+}
+
+/**
+ * Ends what is left of the connections of this name, so that nothing that was sent by them is carried
+ * out any more. False where it could not be seen that they are gone.
+ */
+async function endWriters(redis: Redis, name: string): Promise<boolean> {
+  const left = async (): Promise<readonly string[]> => {
+    const list = replyOf(z.string(), await redis.ask('CLIENT', 'LIST'))
+    return list.split('\n').flatMap((line) => (line.includes(` name=${name} `) ? [/^id=(\d+) /.exec(line)?.[1] ?? ''] : []))
+  }
+  let gone = false
+  const may = await allowed(async () => {
+    for (const id of await left()) await redis.ask('CLIENT', 'KILL', 'ID', id)
+    gone = (await left()).length === 0
+  })
+  return may && gone
 }
 
 function issuedBy(config: Options, password: Secret): Issued {
@@ -174,27 +332,38 @@ function issuedBy(config: Options, password: Secret): Issued {
 }
 
 /** Where one server has it and another has not, or none was told to keep it, the rest is done now: it is the same password. */
-async function settle(config: Options, context: AdapterContext, { material }: Intent): Promise<Settlement> {
-  const { password } = material
-  if (password === undefined) return { outcome: 'none', detail: 'no password had been made' }
-  const having = await Promise.all(
+async function settle(config: Options, context: AdapterContext, intent: Intent): Promise<Settlement> {
+  const { password } = intent.material
+  if (password === undefined) return { outcome: 'none', detail: 'no password had been made', final: true }
+  const name = nameOf(intent)
+  const seen = await Promise.all(
     nodesOf(config).map((node) =>
-      asAdmin(config, context, node, async (redis) => (await lookUp(redis, config.user, node)).passwords.includes(digest(password))),
+      asAdmin(config, context, node, async (redis) => {
+        // Before it is read: what comes after that can only be what came before it.
+        const over = name !== undefined && (await endWriters(redis, name))
+        return { over, has: (await lookUp(redis, config.user, node)).passwords.includes(digest(password)) }
+      }),
     ),
   )
-  if (!having.includes(true)) return { outcome: 'none', detail: `user ${config.user} does not have the new password` }
+  if (!seen.some(({ has }) => has)) {
+    const detail = `user ${config.user} does not have the new password`
+    return seen.every(({ over }) => over)
+      ? { outcome: 'none', detail: `${detail}, and who would have given it is gone`, final: true }
+      : { outcome: 'none', detail }
+  }
   await give(config, context, password)
   return { outcome: 'applied', issued: issuedBy(config, password), detail: `user ${config.user} has the new password` }
 }
 
 /** A login on every server: live where all accept it, dead where none does. */
 async function verify(config: Options, context: AdapterContext, fields: Fields, expect: 'live' | 'dead'): Promise<void> {
-  const { username, password } = loginOf(fields)
+  const { username, password } = loginIn(config, fields)
   let refusal: AdapterError | undefined
   for (const node of nodesOf(config)) {
     try {
       await login(config, context, node, username, password, async () => undefined)
       if (expect === 'dead') return
+      await askedForPassword(config, context, node, username)
     } catch (thrown) {
       if (!(thrown instanceof AdapterError && thrown.code === 'refused') || expect === 'live') throw thrown
       refusal = thrown
@@ -203,9 +372,19 @@ async function verify(config: Options, context: AdapterContext, fields: Fields, 
   if (refusal !== undefined) throw refusal
 }
 
+/** A server that asks a user for no password accepts any, so that it has shown nothing of this one. */
+async function askedForPassword(config: Options, context: AdapterContext, node: Node, name: string): Promise<void> {
+  const { flags } = await asAdmin(config, context, node, (redis) => lookUp(redis, name, node))
+  if (flags.includes('nopass'))
+    throw new AdapterError(
+      'misconfigured',
+      `user ${name} on ${node.host}:${node.port} is asked for no password: that it is let in proves nothing`,
+    )
+}
+
 /** This password and no other. One that the user does not have is gone already. */
 async function revoke(config: Options, context: AdapterContext, fields: Fields): Promise<void> {
-  const { username, password } = loginOf(fields)
+  const { username, password } = loginIn(config, fields)
   if (username !== config.user) throw new AdapterError('misconfigured', 'the user is not "user"; nothing was changed')
   const hash = digest(password)
   for (const node of nodesOf(config)) {

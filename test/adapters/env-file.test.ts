@@ -99,6 +99,14 @@ function readers(path: string, name: string): { dotenv: string | undefined; node
   return { dotenv: parse(readFileSync(path))[name], node: node as string | undefined, sh }
 }
 
+test('neighbours are the other entries of the file, with what dotenv reads for them; a file that is not there has none', async () => {
+  const path = join(dir, '.env')
+  expect(await (await open(path)).neighbours?.(['DB_PASSWORD'])).toEqual({})
+  writeFileSync(path, "# DB_OLD=app_z\nDB_USER='app_a'\nexport DB_HOST=db.test # here\nDB_PASSWORD=x\nEMPTY=\n", { mode: 0o600 })
+  const beside = (await (await open(path)).neighbours?.(['DB_PASSWORD', 'DB_USERNAME'])) ?? {}
+  expect(Object.entries(beside).map(([name, value]) => `${name} ${value.reveal()}`)).toEqual(['DB_USER app_a', 'DB_HOST db.test', 'EMPTY '])
+})
+
 describe('what is written is read back by dotenv, node --env-file and sh', () => {
   const nasty = fc
     .array(

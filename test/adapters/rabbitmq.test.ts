@@ -25,6 +25,43 @@ test.each([
   expect(() => parseConfig(rabbitmq.config, given as never, 'it')).toThrow(why)
 })
 
+test.each([
+  [{ users: ['a', 'b'] }, { value: 'x' }, /does not say which of the users a and b/],
+  [{ users: ['a', 'b'] }, { username: 'c', password: 'x' }, /belongs to none of the users a and b/],
+  [{ users: ['a', 'b'] }, { username: 'b', password: 'x' }, undefined],
+  [{ user: 'a', strategy: 'single' }, { value: 'x' }, undefined],
+  [{ user: 'a', strategy: 'single' }, { username: 'b', password: 'x' }, /belongs to another user than a/],
+])('with %j the current value %j may or may not be replaced', (config, values, why) => {
+  const parsed = parseConfig(rabbitmq.config, { host: 'mq.test', admin: { user: 'x', password: 'p' }, ...config } as never, 'it')
+  const fields: Fields = Object.fromEntries(Object.entries(values).map(([name, value]) => [name, new Secret(value)]))
+  const fault = rabbitmq.currentFault(parsed, fields, 'app/MQ')
+  if (why === undefined) expect(fault).toBeUndefined()
+  else expect(fault).toEqual({ why: expect.stringMatching(why), hint: expect.stringMatching(/^rotate set app\/MQ --field/) })
+})
+
+test.each([
+  [500, true],
+  [502, false],
+  [503, false],
+  [504, false],
+  [429, false],
+])('a change that is answered with %i is unknown; only the broker itself ends it by answering', async (status, answered) => {
+  const body = (value: unknown): Secret => new Secret(JSON.stringify(value))
+  const context = testContext({
+    http: {
+      send: ({ method }) =>
+        Promise.resolve(
+          method === 'GET'
+            ? { status: 200, headers: {}, body: body({ password_hash: 'x', hashing_algorithm: null, tags: [] }) }
+            : { status, headers: {}, body: body({}) },
+        ),
+    },
+  })
+  const config = parseConfig(rabbitmq.config, { ...one, strategy: 'single' } as never, 'it')
+  const session = await rabbitmq.open(config, context)
+  await expect(session.create(madeUp('some-password-0123'), undefined)).rejects.toMatchObject({ effect: 'unknown', answered })
+})
+
 const madeUp = (password: string) => ({ tag: 'one', before: [], material: { password: new Secret(password) }, at: START, attempt: 1 })
 
 describe.skipIf(!hasRabbitMq)('against a real RabbitMQ', () => {
@@ -137,6 +174,36 @@ describe.skipIf(!hasRabbitMq)('against a real RabbitMQ', () => {
     await server.api('DELETE', `/users/${a}`)
     await session.revoke?.({ fields, handle: { id: a, live: true } })
     expect((await session.list?.())?.map(({ id }) => id)).toEqual([b])
+  })
+
+  test('a user that somebody switched off stops the rotation before any effect; one that waits for its turn does not', async () => {
+    const { a, b, config, fields } = await bench()
+    await server.api('PUT', `/users/${a}`, { password_hash: '', tags: 'monitoring' })
+    const off = { code: 'misconfigured', effect: 'none', message: expect.stringContaining('somebody has switched it off') }
+    const pair = await open({ ...config, users: [a, b] })
+    await expect(pair.preflight({ fields, handle: { id: a, live: true } })).rejects.toMatchObject(off)
+    const single = await open({ ...config, user: a, strategy: 'single' })
+    for (const given of [fields, { value: new Secret(FIRST) }]) {
+      await expect(single.preflight({ fields: given })).rejects.toMatchObject(off)
+      await expect(single.create(madeUp('never-stored-password'), { fields: given })).rejects.toMatchObject(off)
+    }
+    expect((await user(a)).password_hash).toBe('')
+    // Without a value in the vault it waits for its first one.
+    await single.preflight(undefined)
+    await single.create(madeUp('the-very-first-password'), undefined)
+    expect(server.accepts(a, 'the-very-first-password')).toBe(true)
+    await single.verify?.({ fields: { value: new Secret('the-very-first-password') } }, 'live')
+  })
+
+  test('a change is sent once, whatever becomes of its answer', async () => {
+    const { a, config, fields } = await bench()
+    for (const verdict of ['cut', 'lose answer'] as const) {
+      const proxy = await between(Number(new URL(server.url).port), (part) => (part.toString().startsWith('PUT') ? verdict : 'pass'))
+      const session = await open({ ...config, user: a, strategy: 'single', management: `http://127.0.0.1:${proxy.port}` })
+      await expect(session.create(madeUp('sent-once-password'), { fields })).rejects.toMatchObject({ effect: 'unknown', answered: false })
+      expect(proxy.said().split('PUT /api/users/').length - 1).toBe(1)
+      await proxy.close()
+    }
   })
 
   test('through the built program: rotated to the other user, both in grace, the old one ended', async () => {

@@ -15,6 +15,19 @@ import { World } from '../cli/rotation-world.ts'
 const FIRST = 'first-password-of-app'
 const base = { host: 'cache.test', admin: { user: 'x', password: 'p' }, user: 'a' }
 test.each([
+  [{ value: 'x' }, undefined],
+  [{ password: 'x' }, undefined],
+  [{ username: 'a', password: 'x' }, undefined],
+  [{ username: 'b', password: 'x' }, /another user than a/],
+  [{ username: 'a', url: 'x' }, /no field "password"/],
+])('the current value %j is or is not that of the user', (fields, why) => {
+  const given: Fields = Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, new Secret(value)]))
+  const fault = redis.currentFault(parseConfig(redis.config, base as never, 'it'), given, 'app/REDIS')
+  if (why === undefined) expect(fault).toBeUndefined()
+  else expect(fault).toEqual({ why: expect.stringMatching(why), hint: expect.stringMatching(/^rotate set app\/REDIS --field/) })
+})
+
+test.each([
   [{}, /host/],
   [{ ...base, user: 'x' }, /admin.*whose password it changes/],
   [{ ...base, user: 'a b' }, /user/],
@@ -223,6 +236,141 @@ describe.skipIf(!hasRedis)('against a real Redis', () => {
       expect((await direct.session.settle(madeUp(password), current)).outcome).toBe(outcome)
       expect(accepts({ password: new Secret(password) })).toBe(passOn)
       await close()
+    }
+  })
+
+  const named = (password: string, tag: string) => ({
+    ...madeUp(password),
+    tag,
+    material: { password: new Secret(password), connection: new Secret('named') },
+  })
+
+  test('a command that arrives late finds its connection ended; where it could not be ended nothing is final', async () => {
+    for (const traceable of [true, false]) {
+      const { user, config, current, accepts } = bench()
+      const proxy = await between(server.port, (part) => (part.includes('SETUSER') ? 'hold' : 'pass'))
+      const password = `late-command-${String(traceable)}`
+      const intent = traceable ? named(password, `rotate-late-${user}`) : madeUp(password)
+      const { session } = await open({ ...config, port: proxy.port })
+      await expect(session.create(intent, current)).rejects.toMatchObject({ effect: 'unknown' })
+      const direct = await open(config)
+      const settlement = await direct.session.settle(intent, current)
+      expect(settlement.outcome).toBe('none')
+      expect('final' in settlement && settlement.final).toBe(traceable)
+      await proxy.release()
+      expect(accepts({ password: new Secret(password) })).toBe(!traceable)
+      await proxy.close()
+    }
+  })
+
+  test('a server that was stopped and goes on: what the settlement says is so, and stays so', async () => {
+    const { user, config, current, accepts } = bench()
+    const proxy = await between(server.port, (part) => {
+      if (!part.includes('SETUSER')) return 'pass'
+      server.freeze()
+      return 'orphan'
+    })
+    try {
+      const intent = named('of-a-stopped-server', `rotate-stopped-${user}`)
+      const { session } = await open({ ...config, port: proxy.port })
+      await expect(session.create(intent, current)).rejects.toMatchObject({ effect: 'unknown' })
+      const direct = await open(config)
+      const settling = direct.session.settle(intent, current)
+      server.thaw()
+      const settlement = await settling
+      expect(settlement.outcome === 'applied' || (settlement.outcome === 'none' && settlement.final === true)).toBe(true)
+      for (let i = 0; i < 3; i++) expect(accepts({ password: new Secret('of-a-stopped-server') })).toBe(settlement.outcome === 'applied')
+    } finally {
+      server.thaw()
+      await proxy.close()
+    }
+  })
+
+  test('the admin of an earlier program may not end connections: it works, and nothing is called final', async () => {
+    const { config, current } = bench()
+    server.cli('ACL', 'SETUSER', 'earlier', 'on', `>${server.password}`, '+acl|getuser', '+acl|setuser', '+acl|save', '+config|get')
+    const { session } = await open({ ...config, admin: { user: 'earlier', password: server.password } })
+    await session.preflight(current)
+    expect(Object.keys(session.prepare?.(testContext().random) ?? {})).toEqual(['password'])
+    const settlement = await session.settle(named('by-an-earlier-admin', 'rotate-earlier'), current)
+    expect(settlement).toEqual({ outcome: 'none', detail: expect.any(String) })
+    const able = await open(config)
+    await able.session.preflight(current)
+    const material = able.session.prepare?.(testContext().random) ?? {}
+    expect(Object.keys(material)).toEqual(['password', 'connection'])
+    const made = await able.session.create({ ...madeUp(''), tag: 'rotate-earlier', material }, current)
+    expect(Object.keys(made.fields)).toEqual(['username', 'password', 'host', 'port', 'url'])
+  })
+
+  test('the second server fails after the first has it: the effect is unknown, and a settlement does the rest', async () => {
+    const { user, config, current } = bench({ nodes: [{ host: '127.0.0.1', port: replica.port }] })
+    replica.cli('ACL', 'SETUSER', 'admin', '-acl|setuser')
+    const { session } = await open(config)
+    try {
+      await expect(session.create(madeUp('half-done-password'), current)).rejects.toMatchObject({
+        code: 'denied',
+        effect: 'unknown',
+        answered: true,
+      })
+    } finally {
+      replica.cli('ACL', 'SETUSER', 'admin', '+acl|setuser')
+    }
+    expect([server.accepts(user, 'half-done-password'), replica.accepts(user, 'half-done-password')]).toEqual([true, false])
+    expect((await session.settle(madeUp('half-done-password'), current)).outcome).toBe('applied')
+    expect(replica.accepts(user, 'half-done-password')).toBe(true)
+  })
+
+  test('a value without fields is the password of the user: verified, and ended by its hash', async () => {
+    const { user, config } = bench()
+    const { session, context } = await open(config)
+    const plain: Credential = { fields: { value: new Secret(FIRST) } }
+    await session.preflight(plain)
+    expect(context.notes).toEqual([])
+    await session.verify?.(plain, 'live')
+    const made = await session.create(madeUp('after-a-plain-one'), plain)
+    await session.revoke?.(plain)
+    await expect(session.verify?.(plain, 'dead')).rejects.toMatchObject({ code: 'refused' })
+    await session.verify?.({ fields: made.fields }, 'live')
+    expect([server.accepts(user, FIRST), server.accepts(user, 'after-a-plain-one')]).toEqual([false, true])
+  })
+
+  test('a login without a password is no proof of life, and of an old one none of death', async () => {
+    const { user, config, current } = bench()
+    const { session } = await open(config)
+    server.cli('ACL', 'SETUSER', user, 'nopass')
+    const made = { fields: { ...current.fields, password: new Secret('never-given') } }
+    await expect(session.verify?.(made, 'live')).rejects.toMatchObject({
+      code: 'misconfigured',
+      message: expect.stringContaining('proves nothing'),
+    })
+    await expect(session.verify?.(made, 'dead')).resolves.toBeUndefined()
+  })
+
+  test('a replica that is not listed is told by its address, and a listed one is not', async () => {
+    const follower = await startRedis()
+    try {
+      follower.cli('CONFIG', 'SET', 'masteruser', 'tests')
+      follower.cli('CONFIG', 'SET', 'masterauth', 'tests-password')
+      follower.cli('REPLICAOF', '127.0.0.1', String(server.port))
+      for (let i = 0; !server.cli('INFO', 'replication').includes('state=online'); i++) {
+        if (i > 600) throw new Error('the replica does not follow')
+        await new Promise((resolve) => setTimeout(resolve, 50))
+      }
+      const { user, config, current } = bench()
+      follower.cli('ACL', 'SETUSER', user, 'on', `>${FIRST}`)
+      const told = async (more: Record<string, unknown>) => {
+        const { session, context } = await open({ ...config, ...more })
+        await session.preflight(current)
+        return context.notes
+      }
+      const here = { host: '127.0.0.1', port: follower.port }
+      expect(await told({})).toEqual([expect.stringContaining(`not all replicas are among "nodes" (127.0.0.1:${follower.port})`)])
+      expect(await told({ nodes: [here] })).toEqual([])
+      // By name, as most write it.
+      expect(await told({ nodes: [{ ...here, host: 'localhost' }] })).toEqual([])
+      expect(await told(here)).toEqual([expect.stringContaining(`feeds the replicas is not among "nodes" (127.0.0.1:${server.port})`)])
+    } finally {
+      await follower.stop()
     }
   })
 

@@ -1,33 +1,59 @@
 /** Between us and a server: hands everything on and keeps what we say; or hangs up, before or after the server had it. */
 import { type AddressInfo, connect, createServer } from 'node:net'
 
-export type Verdict = 'pass' | 'cut' | 'lose answer'
+/** `hold`: we are hung up on, and what we said waits for `release`. `orphan`: the server has it, and we are hung up on at once. */
+export type Verdict = 'pass' | 'cut' | 'lose answer' | 'hold' | 'orphan'
 
 export interface Between {
   readonly port: number
   said(): string
+  /** What was held back reaches the server, if it still listens; resolves when it has answered or hung up. */
+  release(): Promise<void>
   close(): Promise<void>
 }
 
 export async function between(far: number, judge: (part: Buffer) => Verdict = () => 'pass'): Promise<Between> {
   let said = ''
+  const held: (() => Promise<void>)[] = []
   const proxy = createServer((client) => {
     const server = connect(far, '127.0.0.1')
     let deaf = false
     client.on('error', () => undefined)
     server.on('error', () => undefined)
-    client.on('close', () => server.destroy())
+    let kept = false
+    client.on('close', () => kept || server.destroy())
     server.on('close', () => client.destroy())
     client.on('data', (part: Buffer) => {
       said += part.toString()
       const verdict = judge(part)
       if (verdict === 'cut') return client.destroy()
+      if (verdict === 'hold' || verdict === 'orphan') {
+        kept = true
+        if (verdict === 'orphan') server.write(part)
+        else
+          held.push(
+            () =>
+              new Promise((resolve) => {
+                if (server.destroyed) return resolve()
+                server.once('data', () => resolve()).once('close', () => resolve())
+                server.write(part)
+              }),
+          )
+        return client.destroy()
+      }
       deaf ||= verdict === 'lose answer'
       return server.write(part)
     })
-    server.on('data', (part) => (deaf ? client.destroy() : client.write(part)))
+    server.on('data', (part) => (deaf || kept ? client.destroy() : client.write(part)))
   })
   await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve))
   const { port } = proxy.address() as AddressInfo
-  return { port, said: () => said, close: () => new Promise<void>((resolve) => proxy.close(() => resolve())) }
+  return {
+    port,
+    said: () => said,
+    release: async () => {
+      for (const each of held.splice(0)) await each()
+    },
+    close: () => new Promise<void>((resolve) => proxy.close(() => resolve())),
+  }
 }

@@ -7,7 +7,15 @@ import { z } from 'zod'
 import { AdapterError } from '../../src/core/errors.ts'
 import type { Handle, Prior } from '../../src/core/model.ts'
 import type { Clock, Random } from '../../src/core/ports.ts'
-import { type Credential, defineProvider, type Issued, type Provider, type ProviderSession, type Traits } from '../../src/core/provider.ts'
+import {
+  type Credential,
+  type CurrentFault,
+  defineProvider,
+  type Issued,
+  type Provider,
+  type ProviderSession,
+  type Traits,
+} from '../../src/core/provider.ts'
 import { type Fields, flatten, Secret, single } from '../../src/core/secret.ts'
 import { defineCheck, defineTarget, type TargetSession } from '../../src/core/target.ts'
 import { answerOf, errorOf, type FaultMode } from './answers.ts'
@@ -575,11 +583,17 @@ export function fakeProvider(kind: Kind): Provider {
     config: z.strictObject({ side: z.string() }),
     traits: () => traitsOf[kind],
     secretType: kind === 'limited' ? 'aws_access_key' : 'generic',
+    currentFault: (_config, fields, path) => (kind === 'users' ? strangeUser(fields, path) : undefined),
     open: (config, context) => {
       const stage = stageOf(context.clock)
       return Promise.resolve(sessionOf(stage.side(config.side), stage, context.clock))
     },
   })
+}
+
+function strangeUser({ username }: Fields, path: string): CurrentFault | undefined {
+  if (username !== undefined && ['user-a', 'user-b'].includes(username.reveal())) return undefined
+  return { why: 'the current value is of none of user-a and user-b', hint: `rotate set ${path} --fields-from -` }
 }
 
 /**
@@ -627,6 +641,7 @@ function targetSession(kind: TargetKind, far: FarTarget, stage: Stage): TargetSe
     new Secret(JSON.stringify(Object.fromEntries(names.map((name) => [name, far.attributes.get(name) ?? 'none']))))
   const session: TargetSession = {
     probe: () => call('probe', 'read', () => undefined),
+    neighbours: (names) => Promise.resolve(read([...far.held.keys()].filter((name) => !names.includes(name))) as Fields),
     put: (delivery) =>
       call(
         'put',

@@ -27,6 +27,9 @@ export interface Server {
   /** All that it said itself, and its ACL file. */
   log(): string
   restart(): Promise<void>
+  /** The process is stopped, and goes on. */
+  freeze(): void
+  thaw(): void
   stop(): Promise<void>
 }
 
@@ -103,6 +106,9 @@ export async function startRedis(keeps: 'aclfile' | 'config' | 'nowhere' = 'aclf
     '+config|get',
     '+config|rewrite',
     '+info',
+    '+client|setname',
+    '+client|list',
+    '+client|kill',
   )
   if (keeps !== 'nowhere') cli(...(keeps === 'aclfile' ? ['ACL', 'SAVE'] : ['CONFIG', 'REWRITE']))
   return {
@@ -117,6 +123,8 @@ export async function startRedis(keeps: 'aclfile' | 'config' | 'nowhere' = 'aclf
       return said === 'OK'
     },
     log: () => log + (keeps === 'aclfile' ? readFileSync(join(dir, 'users.acl'), 'utf8') : ''),
+    freeze: () => void child.kill('SIGSTOP'),
+    thaw: () => void child.kill('SIGCONT'),
     restart: async () => {
       await end()
       await start()

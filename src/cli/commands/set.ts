@@ -53,6 +53,11 @@ export const set: Register = (parent, run) => {
         if (result.outcome === 'unchanged')
           ctx.out.note(`already so: ${result.secret.path} has this value since version ${result.version.n}`)
         if (result.restored) ctx.out.note(`${result.secret.path} had been deleted and is back`)
+        if (result.secret.schedule !== undefined && !dryRun) {
+          const { scheduleFault } = await import('../../app/schedule-faults.ts')
+          const fault = await scheduleFault(deps, result.secret)
+          if (fault !== undefined) ctx.out.warn(`the next rotation will be refused: ${fault.why}; ${fault.hint}`)
+        }
         ctx.out.data(setData(result))
         ctx.out.line(`${result.secret.path} version ${result.version.n}`)
       }),

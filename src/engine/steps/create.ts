@@ -9,6 +9,7 @@ import { LOOKED_FOR_MS, withLate } from '../late-calls.ts'
 import { believedFrom, stateOf } from '../machine.ts'
 import type { EnginePorts } from '../ports.ts'
 import { promotion } from '../promotion.ts'
+import { refuseMisfit } from './preflight.ts'
 import { credentialOf, currentFor, providerNow, providerToAsk, type Workbench } from '../session.ts'
 
 /** Calls the provider once. Throws `AdapterError`; whatever it throws, the intent is durable and says what to ask later. */
@@ -16,6 +17,8 @@ export async function create(bench: Workbench, loaded: Loaded): Promise<Loaded> 
   const { ports } = bench
   const { plan, path, id } = loaded.run
   if (plan.provider === null) throw new AdapterError('misconfigured', 'no provider is configured')
+  // The preflight may have been that of an earlier program, or of days ago.
+  await refuseMisfit(bench, loaded)
   const { session, traits } = await bench.provider(providerNow(loaded.secret, plan.provider), path)
   const current = await currentFor(bench, loaded)
   const before = (await session.list?.()) ?? []

@@ -3,8 +3,11 @@ import { AdapterError, RotateError } from '../../core/errors.ts'
 import type { Handle, SecretRecord, TargetSpec, VersionRecord } from '../../core/model.ts'
 import { versionOf, withVersion } from '../../core/model.ts'
 import type { Vault } from '../../core/ports.ts'
+import type { CurrentFault } from '../../core/provider.ts'
+import type { TargetSession } from '../../core/target.ts'
 import { commit, type Loaded, loadRun, runAudit } from '../journal.ts'
-import { currentFor, missingIsFine, providerNow, providerOfVersion, type Workbench } from '../session.ts'
+import { changesUser, type Exchange, misfitOf, strandedUser } from '../misfit.ts'
+import { answered, currentFor, missingIsFine, providerNow, providerOfVersion, type Workbench } from '../session.ts'
 import { cleanStrays } from '../strays.ts'
 import { namesAt, oldVersionAt, standing } from './deliver.ts'
 import { refuseBackToOff, refuseSwitchedOff } from './switched-off.ts'
@@ -26,7 +29,8 @@ async function soundContainer(vault: Vault): Promise<void> {
 export async function preflight(bench: Workbench, loaded: Loaded): Promise<Loaded> {
   const { plan, path } = loaded.run
   let now = loaded
-  await provable(bench, loaded)
+  await refuseMisfit(bench, now)
+  await provable(bench, now)
   if (plan.source === 'stored') now = await revive(bench, now)
   if (plan.source === 'provider' && plan.provider !== null) {
     await soundContainer(bench.ports.vault)
@@ -47,6 +51,53 @@ export async function preflight(bench: Workbench, loaded: Loaded): Promise<Loade
   return now
 }
 
+/**
+ * Before anything else: do the old value, the new one and the targets go together? A rollback is not
+ * asked, because what it brings back has been in use just so. Throws `misconfigured`.
+ */
+export async function refuseMisfit(bench: Workbench, loaded: Loaded): Promise<void> {
+  if (loaded.run.plan.source === 'stored') return
+  const fault = await answered(async () => misfitOf(bench.ports.adapters, await exchangeOf(bench, loaded)))
+  if (fault !== undefined) throw misfit(fault)
+}
+
+function misfit({ why, hint }: CurrentFault): AdapterError {
+  return new AdapterError('misconfigured', why, { retryable: false, hints: [hint] })
+}
+
+async function exchangeOf(bench: Workbench, { run, secret }: Loaded): Promise<Exchange> {
+  const { source, provider, oldVersion, newVersion, targets } = run.plan
+  return {
+    path: run.path,
+    provider: provider === null ? null : providerNow(secret, provider),
+    current: oldVersion === null ? undefined : await bench.fields(secret, oldVersion),
+    ...(source === 'supplied' && newVersion !== null ? { given: await bench.fields(secret, newVersion) } : {}),
+    targets,
+  }
+}
+
+/** A user name that stands beside under another name would stay what it is. */
+async function refuseStranded(bench: Workbench, loaded: Loaded, spec: TargetSpec, session: TargetSession): Promise<void> {
+  const { path, plan } = loaded.run
+  if (session.neighbours === undefined || plan.source === 'stored') return
+  if (!(await answered(async () => changesUser(bench.ports.adapters, await exchangeOf(bench, loaded))))) return
+  const beside = await session.neighbours(namesAt(spec))
+  if (Object.keys(beside).length === 0) return
+  const fault = strandedUser(path, spec, plan.targets, beside, await usersInTurn(bench, loaded))
+  if (fault !== undefined) throw misfit(fault)
+}
+
+/** The names that take turns: those that the provider lists, and those of all versions. */
+async function usersInTurn(bench: Workbench, loaded: Loaded): Promise<ReadonlySet<string>> {
+  const { run, secret } = loaded
+  const exchange = await exchangeOf(bench, loaded)
+  const session = exchange.provider === null ? undefined : (await bench.provider(exchange.provider, run.path)).session
+  const listed = (await session?.list?.()) ?? []
+  const stored = await Promise.all(secret.versions.map(({ n }) => bench.ports.vault.read((reader) => reader.value(secret.id, n))))
+  const known = [...stored, exchange.given].flatMap((fields) => (fields?.['username'] === undefined ? [] : [fields['username'].reveal()]))
+  return new Set([...listed.map(({ id, name }) => name ?? id), ...known])
+}
+
 /** A check that could never be green is found before anything is made, not by an undo, which in place there is not. */
 async function provable(bench: Workbench, { run, secret }: Loaded): Promise<void> {
   const { plan, path } = run
@@ -65,17 +116,19 @@ async function provable(bench: Workbench, { run, secret }: Loaded): Promise<void
 
 /** May this target be written, and could an undo put back what stands there (law 4)? Reads only. */
 async function mayWrite(bench: Workbench, loaded: Loaded, spec: TargetSpec): Promise<void> {
-  await bench.target(spec, loaded.run.path, async (session) => {
+  const { path, plan } = loaded.run
+  await bench.target(spec, path, async (session) => {
     await session.probe()
     const names = namesAt(spec)
+    await refuseStranded(bench, loaded, spec, session)
     const stood = await standing(bench, loaded, spec, session, names)
     const unread = names.filter((name) => !Object.hasOwn(stood?.values ?? {}, name))
-    const old = loaded.run.plan.oldVersion
+    const old = plan.oldVersion
     if (unread.length === 0 || old === null || (await oldVersionAt(bench, loaded, spec)) !== undefined) return
     throw new AdapterError(
       'misconfigured',
       `target ${spec.key}: an undo could not put back ${unread.join(', ')}: it can't be read, and version ${old} lacks a field that the target wants`,
-      { retryable: false, hints: [`store all fields first: rotate set ${loaded.run.path} --field NAME=…`] },
+      { retryable: false, hints: [`store all fields first: rotate set ${path} --field NAME=…`] },
     )
   })
 }
@@ -88,6 +141,7 @@ export async function suspendOld(bench: Workbench, loaded: Loaded): Promise<Load
   const { ports } = bench
   const { plan, path, id } = loaded.run
   const n = plan.oldVersion
+  await refuseMisfit(bench, loaded)
   if (n === null || plan.provider === null) throw new AdapterError('misconfigured', 'there is no old value to switch off')
   const { secret } = await adoptListed(bench, loaded, n)
   const { session } = await bench.provider(providerNow(secret, plan.provider), path)

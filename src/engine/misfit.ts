@@ -1,0 +1,165 @@
+/**
+ * Why nothing may begin although everything outside is well: the value that is replaced, what comes in
+ * its place and the names at the targets do not go together. A consumer that read a text must never
+ * find a JSON document, one that is told a new password must be told whose it is, and a login whose
+ * user is not known must not be rotated, because the one in use could be changed. Nothing outside is
+ * asked, so that `schedule set` refuses what a rotation would refuse, and both say the same.
+ */
+import type { ProviderRef, TargetSpec } from '../core/model.ts'
+import { visible } from '../core/names.ts'
+import type { CurrentFault } from '../core/provider.ts'
+import { type Fields, SINGLE } from '../core/secret.ts'
+import type { Adapters } from './ports.ts'
+
+/** What is about to be exchanged for what. */
+export interface Exchange {
+  readonly path: string
+  /** Who makes the new value, or would make the one after it. */
+  readonly provider: ProviderRef | null
+  readonly current: Fields | undefined
+  /** The new value where it is known already, because the operator gives it. */
+  readonly given?: Fields
+  readonly targets: readonly TargetSpec[]
+  /** The operator may give new values too, with the fields that the current one has. */
+  readonly orGiven?: true
+}
+
+/** The first reason why this exchange must not begin, and the line to type; `undefined` when it may. */
+export async function misfitOf(adapters: Pick<Adapters, 'traits' | 'currentFault'>, exchange: Exchange): Promise<CurrentFault | undefined> {
+  const { path, provider, current, given, targets } = exchange
+  const newUser = await changesUser(adapters, exchange)
+  if (given !== undefined) {
+    const fault = provider === null ? undefined : await adapters.currentFault(provider, given, path)
+    if (fault !== undefined) return { ...fault, why: `the value that was given could not be rotated later: ${fault.why}` }
+    return targetFault(path, targets, current, Object.keys(given), newUser)
+  }
+  if (provider === null) return undefined
+  const fault = current === undefined ? undefined : await adapters.currentFault(provider, current, path)
+  if (fault !== undefined) return fault
+  const { mints, fields } = await adapters.traits(provider)
+  // What a person will hand over is looked at when it is there.
+  if (mints === 'person') return undefined
+  const known = exchange.orGiven === true && current !== undefined && !Object.hasOwn(current, SINGLE) ? Object.keys(current) : []
+  return targetFault(path, targets, current, fields, newUser, known)
+}
+
+/** Names that say of themselves that a database or a program is meant; it may be called like its user. */
+const NO_USER = /(^|_)(DB|DBNAME|DATABASE|SCHEMA|VHOST|(DB|DATABASE|SCHEMA|VHOST|APP|SERVICE|PROJECT)_NAME)$|DATABASE$/i
+
+/**
+ * Another entry of the same place that holds one of the users, under a name that would not be written:
+ * whoever reads it beside the new password is refused. `undefined` where there is none.
+ */
+export function strandedUser(
+  path: string,
+  spec: TargetSpec,
+  targets: readonly TargetSpec[],
+  neighbours: Fields,
+  users: ReadonlySet<string>,
+): CurrentFault | undefined {
+  const written = targets.flatMap(({ names, previous }) => [...Object.values(names), ...Object.values(previous ?? {})])
+  const own = new Set(written.flatMap((name) => [name, `${name}_PREVIOUS`]))
+  const [name] = Object.entries(neighbours).find(([key, value]) => !own.has(key) && !NO_USER.test(key) && users.has(value.reveal())) ?? []
+  if (name === undefined) return undefined
+  return {
+    why: `target ${spec.key}: ${visible(name, 60)} stands beside and holds the user, who changes with the password, and it would not be written`,
+    hint: `give the user that name: ${lineFor(path, spec, { ...spec.names, username: visible(name, 60) })}; or remove it there`,
+  }
+}
+
+/** Does the user change with the password, so that one without the other logs nobody in? */
+export async function changesUser(
+  adapters: Pick<Adapters, 'traits'>,
+  { provider, current, given }: Pick<Exchange, 'provider' | 'current' | 'given'>,
+): Promise<boolean> {
+  if (given !== undefined) return otherUser(current, given)
+  if (provider === null) return false
+  const { overlap, fields } = await adapters.traits(provider)
+  return overlap === 'two-users' && fields.includes('username')
+}
+
+function otherUser(current: Fields | undefined, given: Fields): boolean {
+  const [before, after] = [current?.['username'], given['username']]
+  return before !== undefined && after !== undefined && !before.equals(after)
+}
+
+function targetFault(
+  path: string,
+  targets: readonly TargetSpec[],
+  current: Fields | undefined,
+  next: readonly string[],
+  newUser: boolean,
+  known: readonly string[] = [],
+): CurrentFault | undefined {
+  for (const spec of targets) {
+    const fault = shapeFault(path, spec, current, next, newUser, known) ?? userFault(path, spec, newUser) ?? pairFault(path, spec, current)
+    if (fault !== undefined) return fault
+  }
+  return undefined
+}
+
+/** The single name of a value that has fields stands for all of them, as JSON. */
+function shapeFault(
+  path: string,
+  spec: TargetSpec,
+  current: Fields | undefined,
+  next: readonly string[],
+  newUser: boolean,
+  known: readonly string[],
+): CurrentFault | undefined {
+  const name = spec.names[SINGLE]
+  const isText = next.includes(SINGLE)
+  const wasText = current !== undefined && Object.hasOwn(current, SINGLE)
+  if (name !== undefined && !isText && (current === undefined || wasText))
+    return {
+      why: `target ${spec.key}: ${name} holds one text, and would get all fields (${next.join(', ')}) as JSON`,
+      hint: lineFor(path, spec, namesFor(name, next, newUser)),
+    }
+  if (name !== undefined && isText && current !== undefined && !wasText)
+    return {
+      why: `target ${spec.key}: ${name} stands for all fields (${Object.keys(current).join(', ')}) as JSON, and would get one text`,
+      hint: `store the value as one text first: rotate set ${path} - --force`,
+    }
+  const lost = Object.keys(spec.names).find((field) => field !== SINGLE && !next.includes(field) && !known.includes(field))
+  if (lost === undefined) return undefined
+  return {
+    why: `target ${spec.key} wants the field "${lost}", which the new value does not have`,
+    hint: `its fields are: ${next.join(', ')}; name them with: ${lineFor(path, spec, Object.fromEntries(next.map((field) => [field, '…'])))}`,
+  }
+}
+
+/** A password beside the name of the other user logs nobody in. */
+function userFault(path: string, spec: TargetSpec, newUser: boolean): CurrentFault | undefined {
+  const { password, username, url } = spec.names
+  if (!newUser || password === undefined || username !== undefined || url !== undefined) return undefined
+  return {
+    why: `target ${spec.key}: the user changes with the password, and only the password would be delivered`,
+    hint: lineFor(path, spec, { username: userNameFor(password), ...spec.names }),
+  }
+}
+
+/** What stands under the name of the value before must be in the value before. */
+function pairFault(path: string, spec: TargetSpec, current: Fields | undefined): CurrentFault | undefined {
+  if (current === undefined) return undefined
+  const lost = Object.keys(spec.previous ?? {}).find((field) => field !== SINGLE && !Object.hasOwn(current, field))
+  if (lost === undefined) return undefined
+  return {
+    why: `target ${spec.key} publishes the value before beside the new one, and that has no field "${lost}"`,
+    hint: `store all fields first: rotate set ${path} --fields-from -; or leave "previous" out until the next rotation`,
+  }
+}
+
+/** Names for the fields of a new value where one name, perhaps that of the password, is known. */
+export function namesFor(name: string, next: readonly string[], newUser: boolean): Readonly<Record<string, string>> {
+  if (!next.includes('password')) return Object.fromEntries(next.map((field) => [field, '…']))
+  return newUser ? { username: userNameFor(name), password: name } : { password: name }
+}
+
+function userNameFor(password: string): string {
+  const user = password.replace(/PASS(WORD|WD)?$|PWD$/, 'USER')
+  return user === password ? `${password}_USER` : user
+}
+
+function lineFor(path: string, spec: TargetSpec, fields: Readonly<Record<string, string>>): string {
+  return `rotate schedule set ${path} --target '{"type":"${spec.type}",…,"fields":${JSON.stringify(fields)}}'`
+}
