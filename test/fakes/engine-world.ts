@@ -249,7 +249,7 @@ export class World {
     // `--revoke-first` switches off what is in use, and says so.
     if (this.moments.findLast((name) => name.startsWith('fault:before:effect:')) === 'fault:before:effect:suspend-old') return
     for (const [at, far] of this.targets) {
-      if (!at.startsWith(`${path}:`) || at === `${path}:blind` || this.givenUp.has(at)) continue
+      if (!at.startsWith(`${path}:`) || [`${path}:blind`, `${path}:hidden`].includes(at) || this.givenUp.has(at)) continue
       const values = new Set(far.held.values())
       if (Object.values(key.fields).every((value) => values.has(value)))
         this.violations.push(new Violation(`${at} hands out ${key.id}, which is ended`))
