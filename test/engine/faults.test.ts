@@ -4,6 +4,7 @@
  * everything to its end. The last part lets the process die as well, after the fault.
  */
 import { describe, expect, test } from 'vitest'
+import { Secret } from '../../src/core/secret.ts'
 import { exits, type RotateError } from '../../src/core/errors.ts'
 import { currentVersion } from '../../src/core/model.ts'
 import { Secret } from '../../src/core/secret.ts'
@@ -92,6 +93,12 @@ async function truthful(played: Scene, failure: RotateError | undefined): Promis
     if (current !== undefined) {
       for (const spec of secret.schedule?.targets ?? []) {
         const far = world.target((spec.config as { at: string }).at)
+        if (code === exits['cleanup-pending'] && one.scenario.name === 'neighbour writes') {
+          // What a neighbour put back could not be replaced, and therefore not be ended.
+          const used = Object.entries(spec.names).map(([field, name]) => [field, new Secret(far.used.get(name) ?? '')] as const)
+          expect(side.accepts(Object.fromEntries(used)), `exit 23: what consumers of ${spec.key} use still works`).toBe(true)
+          continue
+        }
         // While something is still to be ended, the old value may stand beside the current one, or not any more.
         const counts = ([name]: readonly [string, string]): boolean => code !== exits['cleanup-pending'] || !name.endsWith('_PREVIOUS')
         // An end that is held because a neighbour has put the old value back says so with 23; what his consumers use must live.
