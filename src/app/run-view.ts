@@ -4,7 +4,7 @@ import { RotateError } from '../core/errors.ts'
 import type { CheckResult, RunRecord, SecretRecord, Trigger } from '../core/model.ts'
 import { currentVersion, versionOf } from '../core/model.ts'
 import { partsOf } from '../core/names.ts'
-import { lastFailure, openConditions, stateOf } from '../engine/machine.ts'
+import { lastFailure, openConditions, REFUSED, stateOf } from '../engine/machine.ts'
 import type { RetireResult } from '../engine/retire.ts'
 
 export interface KeyView {
@@ -101,6 +101,26 @@ export function failureOf(run: RunRecord, secret: SecretRecord): RotateError | u
     reason: failure?.failure.code ?? null,
     verified: state.oldProven ?? false,
     path: secret.path,
+  }
+  if ((run.status === 'failed' || run.status === 'rolled_back') && state.create === 'abandoned') {
+    const dead = state.steps['prove-old']?.detail === REFUSED
+    const kept = `the old value was kept by decision, and version ${current?.n ?? 0} (${current?.hint ?? ''}) is current`
+    const truth = dead
+      ? 'it is refused: the value that works is not in the vault'
+      : state.oldProven === true
+        ? 'it was proven to work'
+        : 'nobody could say whether it works'
+    return new RotateError(
+      dead ? 'unsafe' : 'rolled-back',
+      `${secret.path}: what the create call did is not known, and a credential may exist that nobody can name; ${kept}; ${truth}`,
+      {
+        hint: dead
+          ? `give the value that works: rotate now ${secret.path} -`
+          : `look at the provider; then, if it made one: rotate now ${secret.path} -`,
+        details,
+        runId: run.id,
+      },
+    )
   }
   if (run.status === 'failed' || run.status === 'rolled_back') {
     const truth =
@@ -201,7 +221,7 @@ export function cleanupFailure(path: string, results: readonly RetireResult[], r
   const first = held[0]
   return new RotateError(
     'cleanup-pending',
-    `${path}: the old key ${first?.hint ?? ''} could not be ended yet: ${first?.detail ?? ''}. The new one is current and works; it will be tried again`,
+    `${path}: the old key ${first?.hint ?? ''} could not be ended yet: ${first?.detail ?? ''}. It will be tried again`,
     {
       hint: `rotate show ${path}`,
       details: { held: held.map(({ version, hint, detail }) => ({ version, hint, detail })) },

@@ -272,9 +272,9 @@ export async function takeUp(ports: EnginePorts, runId: string, decision: Decisi
     const at = ports.clock.now()
     const turned = keep === undefined ? again(run, state, giveUp, at) : decided(run, state, keep, at)
     if (turned === undefined) return
-    mustBeOpen(run, state, turned.direction, giveUp)
+    const given = meant(run, state, turned.direction, giveUp)
     await commit(ports, runId, 'take-up', (now) => ({
-      events: [giveUp.length === 0 ? turned : { ...turned, giveUp }],
+      events: [given.length === 0 ? turned : { ...turned, giveUp: given }],
       run: { status: 'open' },
       needs: true,
       ...(keep === undefined && giveUp.length === 0
@@ -283,7 +283,7 @@ export async function takeUp(ports: EnginePorts, runId: string, decision: Decisi
             audit: [
               runAudit(now.run, 'secret_updated', 'success', {
                 ...(keep === undefined ? {} : { operator_keeps: keep }),
-                ...(giveUp.length === 0 ? {} : { gives_up: giveUp.join(', ').slice(0, 300) }),
+                ...(giveUp.length === 0 ? {} : { gives_up: given.join(', ').slice(0, 300) }),
               }),
             ],
           }),
@@ -303,15 +303,23 @@ function again(run: RunRecord, state: RunState, giveUp: readonly string[], at: n
   return { type: 'turned', at, direction: state.direction, reason: 'taken up again' }
 }
 
-/** A name that is nothing open is a mistake, not a wish that comes true by itself. */
-function mustBeOpen(run: RunRecord, state: RunState, direction: 'forward' | 'back', giveUp: readonly string[]): void {
+/**
+ * The conditions that an operator means by these names. A key alone will do where only a target or only a check has it. A name that is nothing open is a mistake, not a
+ * wish that comes true by itself. Throws `usage`.
+ */
+function meant(run: RunRecord, state: RunState, direction: 'forward' | 'back', names: readonly string[]): readonly string[] {
   const open = openConditions(run.plan, state, direction)
-  const unknown = giveUp.find((name) => !open.includes(name))
-  if (unknown === undefined) return
-  throw usage(
-    `--give-up ${unknown}: nothing of that name is open in run ${run.id}`,
-    open.length === 0 ? `rotate resume ${run.id}` : `open are: ${open.join(', ')}`,
-  )
+  return names.map((name) => {
+    const found = open.filter((condition) => condition === name || condition.slice(condition.indexOf(':') + 1) === name)
+    const [only] = found
+    if (only !== undefined && found.length === 1) return only
+    if (found.length > 1)
+      throw usage(`--give-up ${name}: a target and a check are called that; nothing was changed`, `say which: ${found.join(' or ')}`)
+    throw usage(
+      `--give-up ${name}: nothing of that name is open in run ${run.id}; nothing was changed`,
+      open.length === 0 ? `rotate resume ${run.id}` : `open are: ${open.join(', ')}`,
+    )
+  })
 }
 
 /**

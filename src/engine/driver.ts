@@ -20,7 +20,7 @@ import { asAdapterError, RotateError } from '../core/errors.ts'
 import type { Failure, RunRecord, RunStatus, Schedule, SecretRecord } from '../core/model.ts'
 import { withoutClaim } from './claim.ts'
 import { type Change, commit, type Loaded, loadRun, runAudit } from './journal.ts'
-import { conditionOf, decide, lastFailure, stateOf, WAIVED } from './machine.ts'
+import { conditionOf, decide, lastFailure, REFUSED, stateOf, WAIVED } from './machine.ts'
 import { retryPause, stepPause } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
 import { promotion } from './promotion.ts'
@@ -232,7 +232,7 @@ async function perform(bench: Workbench, loaded: Loaded, step: string): Promise<
       )
     }
     case 'prove-old': {
-      const { checks, proven } = await proveOld(bench, loaded)
+      const { checks, proven, refused } = await proveOld(bench, loaded)
       return commit(ports, id, 'prove-old', () => ({
         events: [
           {
@@ -241,7 +241,7 @@ async function perform(bench: Workbench, loaded: Loaded, step: string): Promise<
             step,
             ms: ports.clock.monotonic() - started,
             checks,
-            ...(proven ? {} : { detail: 'unproven' }),
+            ...(proven ? {} : { detail: refused ? REFUSED : 'unproven' }),
           },
         ],
       }))

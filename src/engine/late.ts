@@ -4,11 +4,11 @@
  * any other that was given up; where it has taken the place of the current one (in place, or the user
  * that is current), its value is recovered from the intent, which holds it sealed.
  */
-import { asAdapterError, RotateError } from '../core/errors.ts'
+import { AdapterError, asAdapterError, RotateError } from '../core/errors.ts'
 import { hintOf } from '../core/hint.ts'
 import type { Handle, Intent, LateCall, SecretRecord, VersionRecord } from '../core/model.ts'
 import { currentVersion, isAlive } from '../core/model.ts'
-import type { Issued, ProviderSession, Settlement, Traits } from '../core/provider.ts'
+import type { Credential, Issued, ProviderSession, Settlement, Traits } from '../core/provider.ts'
 import { sameFields } from '../core/secret.ts'
 import { begin } from './begin.ts'
 import { claimed, release } from './claim.ts'
@@ -65,7 +65,7 @@ async function look(ports: EnginePorts, secretId: string, call: LateCall): Promi
     await ports.faults.at('before:effect:late')
     const found = await session.settle(knowing(intent, secret), current)
     await ports.faults.at('after:effect:late')
-    return await judge(ports, secret, call, intent, traits, found)
+    return await judge({ ports, secret, call, intent, traits, session, current }, found)
   } catch (thrown) {
     if (thrown instanceof RotateError || (thrown instanceof Error && thrown.name === 'InjectedCrash')) throw thrown
     if (call.until <= ports.clock.now()) return drop(ports, secretId, call)
@@ -97,23 +97,30 @@ async function currentCredential(ports: EnginePorts, secret: SecretRecord, provi
   return fields === undefined ? undefined : credentialOf(fields, current.handle)
 }
 
-async function judge(
-  ports: EnginePorts,
-  secret: SecretRecord,
-  call: LateCall,
-  intent: Intent,
-  traits: Traits,
-  found: Settlement,
-): Promise<LateResult | undefined> {
+/** What one look works with. */
+interface Look {
+  readonly ports: EnginePorts
+  readonly secret: SecretRecord
+  readonly call: LateCall
+  readonly intent: Intent
+  readonly traits: Traits
+  readonly session: ProviderSession
+  /** The current value, where this provider issued it. */
+  readonly current: Credential | undefined
+}
+
+async function judge(look: Look, found: Settlement): Promise<LateResult | undefined> {
+  const { ports, secret, call, intent } = look
+  const over = call.until <= ports.clock.now()
   switch (found.outcome) {
     case 'none':
-      return call.until <= ports.clock.now() ? drop(ports, secret.id, call) : undefined
+      return over ? drop(ports, secret.id, call) : undefined
     case 'ambiguous':
-      return unclear(ports, secret, call, traits, found.candidates, found.detail)
+      return unclear(look, found.candidates, found.detail)
     case 'stray': {
       const known = new Set(knowing(intent, secret).before.map(({ id }) => id))
       const handles = found.handles.filter(({ id }) => !known.has(id))
-      if (handles.length === 0) return call.until <= ports.clock.now() ? drop(ports, secret.id, call) : undefined
+      if (handles.length === 0) return over ? drop(ports, secret.id, call) : undefined
       const { run } = await loadRun(ports, call.runId)
       const now = ports.clock.now()
       const record = (fresh: SecretRecord): SecretRecord => withStrays(withoutLate(fresh, call), handles, run, call.provider, now)
@@ -121,7 +128,7 @@ async function judge(
       return { found: 'ended', call, detail: found.detail }
     }
     case 'applied':
-      return applied(ports, secret, call, intent, traits, found.issued)
+      return applied(look, found.issued)
     default:
       return found satisfies never
   }
@@ -131,51 +138,64 @@ async function judge(
  * It can't be told whose they are: a person is told once, and the vault names them. Where the provider
  * can't be asked at all, the current value is tried: refused, it was replaced by one that nobody knows.
  */
-async function unclear(
-  ports: EnginePorts,
-  secret: SecretRecord,
-  call: LateCall,
-  traits: Traits,
-  candidates: readonly Handle[],
-  detail: string,
-): Promise<LateResult | undefined> {
+async function unclear(look: Look, candidates: readonly Handle[], detail: string): Promise<LateResult | undefined> {
+  const { ports, secret, call, traits } = look
   const told = new Set(call.candidates?.map(({ id }) => id))
   if (candidates.some(({ id }) => !told.has(id))) {
     await change(ports, secret.id, call, (now) => withLate(now, { ...call, candidates }), detail)
     return { found: 'unclear', call, detail: `${detail}: ${candidates.map(({ id }) => id).join(', ')}` }
   }
-  if (traits.overlap === 'in-place' && (await isRefused(ports, secret)))
+  if (traits.overlap === 'in-place' && look.current !== undefined && (await accepts(look, look.current)) === false)
     return { found: 'lost', call, detail: 'the current value is not accepted any more' }
   return call.until <= ports.clock.now() ? drop(ports, secret.id, call) : undefined
 }
 
-/** Does a check that presents the current value say that it does not work? */
-async function isRefused(ports: EnginePorts, secret: SecretRecord): Promise<boolean> {
-  const current = currentVersion(secret)
-  const fields = current && (await ports.vault.read((reader) => reader.value(secret.id, current.n)))
-  if (fields === undefined) return false
+/**
+ * Does this value work now? The provider is asked where that does no harm, else the checks that present
+ * a value. `undefined` where nobody can tell.
+ */
+async function accepts({ ports, secret, traits, session }: Look, credential: Credential): Promise<boolean | undefined> {
+  if (session.verify !== undefined && traits.harmlessProbe !== false) {
+    try {
+      await session.verify(credential, 'dead')
+      return true
+    } catch (thrown) {
+      if (!(thrown instanceof AdapterError)) throw thrown
+      if (thrown.code === 'refused') return false
+    }
+  }
+  let all: boolean | undefined
   for (const check of secret.schedule?.checks ?? []) {
     if (check.type === 'provider' || !(await ports.adapters.presents(check))) continue
-    const result = await answered(() => ports.adapters.runCheck(check, fields, secret.path))
-    if (!result.ok) return true
+    const result = await answered(() => ports.adapters.runCheck(check, credential.fields, secret.path))
+    if (!result.ok) return false
+    all = true
   }
-  return false
+  return all
 }
 
-/** Its value is known: recovered where it has taken the current one's place, else ended like one that was given up. */
-async function applied(
-  ports: EnginePorts,
-  secret: SecretRecord,
-  call: LateCall,
-  intent: Intent,
-  traits: Traits,
-  issued: Issued,
-): Promise<LateResult | undefined> {
+/**
+ * Its value is known. It is made current only where it is proven that it works and that the current one
+ * does not: a settlement says what one attempt has made, not that nothing was made after it. Where both
+ * are not proven in place, nothing can be ended either, and a person is told. Side by side it is ended
+ * like one that was given up.
+ */
+async function applied(look: Look, issued: Issued): Promise<LateResult | undefined> {
+  const { ports, secret, call, intent, traits } = look
+  const over = call.until <= ports.clock.now()
   if (await holds(ports, secret, issued)) return drop(ports, secret.id, call)
   const current = currentVersion(secret)
   const sameUser = issued.handle !== undefined && issued.handle.id === current?.handle?.id
-  if (traits.overlap === 'in-place' || sameUser)
-    return { found: 'taken-over', call, detail: 'the value that was given up is the one that works now' }
+  if (traits.overlap === 'in-place' || sameUser) {
+    const dead = look.current === undefined ? undefined : (await accepts(look, look.current)) === false
+    if (dead === false) return over ? drop(ports, secret.id, call) : undefined
+    const works = await accepts(look, credentialOf(issued.fields, issued.handle))
+    if (dead === true && works === true)
+      return { found: 'taken-over', call, detail: 'the value that was given up is the one that works now' }
+    if (dead === true && works === false)
+      return { found: 'lost', call, detail: 'neither the current value nor the one that was given up is accepted' }
+    return over ? drop(ports, secret.id, call) : undefined
+  }
   const fingerprint = ports.vault.fingerprint(issued.fields)
   const now = ports.clock.now()
   await change(

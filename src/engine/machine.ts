@@ -34,6 +34,9 @@ export interface StepState {
   readonly waived?: true
 }
 
+/** What marks a proof of the old value that has shown that it is dead. */
+export const REFUSED = 'refused'
+
 /** What marks a step as accepted by an operator instead of done. */
 export const WAIVED = 'accepted by the operator'
 
@@ -151,7 +154,7 @@ export function evolve(plan: RunPlan, state: RunState, event: RunEvent): RunStat
       if (event.step === 'promote') return { ...next, promoted: true }
       if (event.step === 'demote') return { ...next, promoted: false, steps: without(next.steps, ['promote']) }
       if (event.step === 'prove-old')
-        return { ...next, oldProven: (event.checks ?? []).every((check) => check.ok) && event.detail !== 'unproven' }
+        return { ...next, oldProven: (event.checks ?? []).every((check) => check.ok) && event.detail === undefined }
       return next
     }
     case 'failed': {
@@ -297,7 +300,8 @@ function begunOf(step: StepState | undefined): Pick<StepState, 'begun' | 'prior'
 /** The steps of the way back, in order. */
 export function backSteps(plan: RunPlan, state: RunState): readonly string[] {
   const touched = touchedTargets(plan, state)
-  const changed = touched.length > 0 || wasPromoted(state)
+  // What a call did that nobody could ask about is not known either: whether the old value still works is at least tried.
+  const changed = touched.length > 0 || wasPromoted(state) || state.create === 'abandoned'
   return [
     ...(state.steps['promote']?.status === 'done' ? ['demote'] : []),
     ...touched.toReversed().map((key) => `restore:${key}`),
@@ -317,10 +321,11 @@ export function canGoBack(plan: RunPlan, state: RunState): boolean {
   return plan.overlap !== 'in-place' || state.create !== 'issued'
 }
 
-/** What an operator calls the condition behind a step: the name of its target or check, or the step itself. */
+/** The condition behind a step, by name: `target:KEY`, `check:KEY`, or the step itself. A target and a check may have the same key. */
 export function conditionOf(step: string): string {
   const colon = step.indexOf(':')
-  return colon < 0 ? step : step.slice(colon + 1)
+  if (colon < 0) return step
+  return `${/^(check|recheck):/.test(step) ? 'check' : 'target'}:${step.slice(colon + 1)}`
 }
 
 /** What can be given up by name: that a target holds a value, that a check is green, that the provider accepts the new value. */

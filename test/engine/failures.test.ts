@@ -189,14 +189,14 @@ describe('failure after promotion goes back while the old key lives', () => {
     expect((await world.get(id)).openRun).toBe(runId)
     expect(side.alive).toHaveLength(2)
     // A name that is nothing open is a mistake.
-    await expect(doResume(world, runId, 'old', ['elsewhere'])).rejects.toMatchObject({ code: 'usage', hint: 'open are: before' })
+    await expect(doResume(world, runId, 'old', ['elsewhere'])).rejects.toMatchObject({ code: 'usage', hint: 'open are: target:before' })
     const { runs, failure } = await doResume(world, runId, 'old', ['before'])
     expect(failure).toBeUndefined()
     expect(runs[0]?.targets.find((target) => target.name === 'before')?.status).toBe('failed')
     expect((await world.get(id)).openRun).toBeUndefined()
     expect(side.alive).toHaveLength(1)
     const given = (await world.audit()).filter(({ action }) => action === 'target_given_up')
-    expect(given.map(({ metadata }) => metadata['condition'])).toEqual(['before'])
+    expect(given.map(({ metadata }) => metadata['condition'])).toEqual(['target:before'])
   })
 
   test('a decision for the old one is carried out once the cause is mended', async () => {
@@ -318,7 +318,7 @@ describe('an unknown outcome is settled by reading', () => {
     expect((await world.get(id)).openRun).toBeUndefined()
     expect(side.count('create')).toBe(1)
     // The old value is current, and its check says that it is dead.
-    expect([code(failure), failure?.hint]).toEqual(['unsafe', 'make a new value: rotate now app/prod/API_KEY'])
+    expect([code(failure), failure?.hint]).toEqual(['unsafe', 'give the value that works: rotate now app/prod/API_KEY -'])
     // Then the operator gives the value that the hook made.
     const lost = side.alive[0]
     if (lost === undefined) throw new Error('the hook made one')
@@ -335,6 +335,30 @@ describe('an unknown outcome is settled by reading', () => {
     expect((await world.runDue()).failure).toBeUndefined()
     expect(side.count('create')).toBe(2)
     await finallyTrue(world, id, side)
+  })
+
+  test('in place, what came late is made current only if it works and the current one does not', async () => {
+    const { world, id, side } = await scene({ kind: 'login' })
+    side.next('create', 'vague')
+    expect((await world.runDue()).failure).toBeUndefined()
+    const run = await world.lastRun(id)
+    const first = run.events.find((event) => event.type === 'intended' && event.intent?.attempt === 1)
+    const given = first?.type === 'intended' ? (first.intent?.material['value']?.reveal() ?? '') : ''
+    // A settlement that says what the first attempt has made, though later ones have replaced it.
+    side.add({ fields: { value: given } })
+    const provider = (await world.get(id)).schedule?.provider ?? { id: '', config: {} }
+    await world.edit(id, (secret) => ({ ...secret, late: [{ runId: run.id, attempt: 1, provider, until: world.time + DAY }] }))
+    const accepts = side.accepts.bind(side)
+    let works = 'current'
+    side.accepts = (fields) => (textOf(fields) === given ? works === 'given' : works === 'current' && accepts(fields))
+    expect((await world.runDue()).lines, 'the current value works: nothing is done').toEqual([])
+    expect((await world.current(id))?.version.n).toBe(2)
+    works = 'none'
+    expect(code((await world.runDue()).failure), 'neither works: a person is told').toBe('unsafe')
+    expect((await world.current(id))?.version.n).toBe(2)
+    works = 'given'
+    expect((await world.runDue()).lines.join()).toContain('is the one that works now')
+    expect(textOf((await world.current(id))?.fields ?? {})).toBe(given)
   })
 
   test('what a plain web hook makes hours later is said: its value is not known', async () => {

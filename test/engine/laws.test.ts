@@ -229,7 +229,11 @@ describe('what a failing command says, and that its next command works', () => {
       → if the old value still works: rotate resume RUN --keep old; if it does not, do that too, then give the new value: rotate now app/prod/API_KEY - (before 2026-11-21T10:01:00.000Z the far side may still act: a decision is recorded, and carried out after that)"
     `)
     world.time += 2 * MINUTE
-    expect((await next(world, id, 'old')).failure).toBeUndefined()
+    const kept = (await next(world, id, 'old')).failure
+    expect(screen(kept)).toMatchInlineSnapshot(`
+      "21 app/prod/API_KEY: what the create call did is not known, and a credential may exist that nobody can name; the old value was kept by decision, and version 1 (HINT) is current; it is refused: the value that works is not in the vault
+      → give the value that works: rotate now app/prod/API_KEY -"
+    `)
     expect((await world.get(id)).openRun).toBeUndefined()
   })
 
@@ -241,7 +245,7 @@ describe('what a failing command says, and that its next command works', () => {
     const { failure } = await world.rotate(id)
     expect(screen(failure)).toMatchInlineSnapshot(`
       "21 app/prod/API_KEY: the state outside is not what it should be and a person must look: step restore:before: restore: 401, 403. Nothing more is revoked
-      → mend the cause, then: rotate resume RUN; what can't be mended is given up by name: rotate resume RUN --keep old --give-up before"
+      → mend the cause, then: rotate resume RUN; what can't be mended is given up by name: rotate resume RUN --keep old --give-up target:before"
     `)
     expect((await next(world, id)).failure?.code, 'it is undone to the end').toBe('rolled-back')
     await finallyTrue(world, id, side)
@@ -266,7 +270,7 @@ describe('what a failing command says, and that its next command works', () => {
     side.next('revoke', 'denied')
     const { failure } = await world.rotate(id)
     expect(screen(failure)).toMatchInlineSnapshot(`
-      "23 app/prod/API_KEY: the old key first could not be ended yet: revoke: 401, 403. The new one is current and works; it will be tried again
+      "23 app/prod/API_KEY: the old key first could not be ended yet: revoke: 401, 403. It will be tried again
       → rotate show app/prod/API_KEY"
     `)
     world.time += HOUR

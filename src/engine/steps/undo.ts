@@ -27,10 +27,10 @@ export function demote(loaded: Loaded, at: number): Change {
 export async function proveOld(
   bench: Workbench,
   loaded: Loaded,
-): Promise<{ readonly checks: readonly CheckResult[]; readonly proven: boolean }> {
+): Promise<{ readonly checks: readonly CheckResult[]; readonly proven: boolean; readonly refused: boolean }> {
   const { plan, path } = loaded.run
   const old = plan.oldVersion
-  if (old === null) return { checks: [], proven: false }
+  if (old === null) return { checks: [], proven: false, refused: false }
   const checks: CheckResult[] = []
   let asked = false
   const provider = providerToAsk(loaded.secret, plan, old)
@@ -42,13 +42,12 @@ export async function proveOld(
         await session.verify(await bench.credential(loaded.secret, old), 'live')
       } catch (thrown) {
         if (!(thrown instanceof AdapterError)) throw thrown
-        // The old value is dead: discarding the new one would leave nothing that works.
+        // The old value is dead: discarding the new one would leave nothing that works. Where there is no new one a person must give the value that works.
+        const nothingElse = stateOf(loaded.run).newVersion === null
+        if (thrown.code === 'refused' && nothingElse) return { checks: [red(thrown.message)], proven: false, refused: true }
         if (thrown.code === 'refused')
           throw new AdapterError('refused', `the old value is not accepted any more: ${thrown.message}`, { retryable: false })
-        return {
-          checks: [{ name: 'provider', type: 'provider', ok: false, ms: 0, detail: thrown.message, presented: true }],
-          proven: false,
-        }
+        return { checks: [red(thrown.message)], proven: false, refused: false }
       }
     }
   }
@@ -60,7 +59,12 @@ export async function proveOld(
       checks.push({ name: check.key, type: check.type, ok: false, ms: 0, detail: thrown.message, presented: false })
     }
   }
-  return { checks, proven: (asked || checks.some((check) => check.presented)) && checks.every((check) => check.ok) }
+  const proven = (asked || checks.some((check) => check.presented)) && checks.every((check) => check.ok)
+  return { checks, proven, refused: !asked && checks.some((check) => check.presented && !check.ok) }
+}
+
+function red(detail: string): CheckResult {
+  return { name: 'provider', type: 'provider', ok: false, ms: 0, detail, presented: true }
 }
 
 /**
