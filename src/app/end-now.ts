@@ -8,6 +8,8 @@ export interface EndNow {
   readonly versions: readonly number[]
   /** Also when the old one was seen in use since it was replaced. */
   readonly force: boolean
+  /** The provider that ends a value which nobody issued. */
+  readonly owner?: string
   /** For the audit row. */
   readonly why: string
 }
@@ -18,7 +20,7 @@ export async function endNow(ports: EnginePorts, secretId: string, wish: EndNow)
   await ports.vault.transact(async (tx) => {
     const secret = await tx.secret(secretId)
     if (secret === undefined) return
-    await tx.putSecret(wish.versions.reduce((changed, n) => due(changed, n, now, wish.force), secret))
+    await tx.putSecret(wish.versions.reduce((changed, n) => due(changed, n, now, wish), secret))
     tx.audit({
       action: 'secret_updated',
       path: secret.path,
@@ -34,9 +36,10 @@ export async function endNow(ports: EnginePorts, secretId: string, wish: EndNow)
   return results
 }
 
-function due(secret: SecretRecord, n: number, now: number, force: boolean): SecretRecord {
+function due(secret: SecretRecord, n: number, now: number, { force, owner }: EndNow): SecretRecord {
   return withVersion(secret, n, ({ endedAt, ...version }) => ({
     ...version,
+    ...(owner === undefined || version.providerId !== undefined ? {} : { providerId: owner, revocable: true }),
     // Called ended, and seen at work.
     ...(isAlive(version) ? (endedAt === undefined ? {} : { endedAt }) : { state: 'unknown' as const }),
     retirement: {

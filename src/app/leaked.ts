@@ -9,6 +9,7 @@ import { type Secret, single } from '../core/secret.ts'
 import type { Progress } from '../engine/ports.ts'
 import type { Deps } from './deps.ts'
 import { endNow } from './end-now.ts'
+import { opens } from './ended.ts'
 import { enginePorts } from './engine.ts'
 import { findSecret } from './find.ts'
 import { rotate, type RotateOutcome, unchanged } from './rotate.ts'
@@ -37,9 +38,12 @@ export async function endLeaked(
     return rotate(deps, { paths: [secret.path], emergency: true, ...first }, progress)
   }
   const runs = current === undefined ? [] : [unchanged(secret, current)]
-  if (!isAlive(version)) {
+  const opened = isAlive(version) ? true : await stillWorks(deps, secret, version)
+  if (opened !== true) {
     const since = version.endedAt === undefined ? '' : ` since ${iso(version.endedAt)}`
-    deps.note(`${secret.path}: the leaked value is version ${version.n}, which is ${version.state}${since}: nothing to do`)
+    deps.note(
+      `${secret.path}: the leaked value is version ${version.n}, which is ${version.state}${since}: ${opened === false ? 'it is refused, nothing to do' : 'nobody can be asked whether it still works; look at the provider'}`,
+    )
     return { runs, ended: [], failure: undefined }
   }
   if (secret.openRun !== undefined) {
@@ -52,6 +56,11 @@ export async function endLeaked(
   const ended = await endNow(ports, secret.id, { versions: [version.n], force: true, why: 'its value has leaked' })
   for (const each of ended) deps.note(`${secret.path}: the leaked value is version ${each.version}: ${each.state} (${each.detail})`)
   return { runs, ended, failure: cleanupFailure(secret.path, ended, undefined) }
+}
+
+/** Is a version that is called ended accepted all the same? `undefined` where that can't be told. */
+async function stillWorks(deps: Deps, secret: SecretRecord, version: VersionRecord): Promise<boolean | undefined> {
+  return opens(await enginePorts(deps), secret, version)
 }
 
 async function holder(deps: Deps, secret: SecretRecord, value: Secret): Promise<VersionRecord | undefined> {

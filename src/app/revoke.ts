@@ -4,6 +4,7 @@ import type { Handle, SecretRecord, VersionRecord } from '../core/model.ts'
 import { currentVersion, isAlive, versionOf, withVersion } from '../core/model.ts'
 import type { EnginePorts } from '../engine/ports.ts'
 import type { RetireResult } from '../engine/retire.ts'
+import { answered } from '../engine/session.ts'
 import type { Deps } from './deps.ts'
 import { endNow } from './end-now.ts'
 import { opens } from './ended.ts'
@@ -30,8 +31,31 @@ export async function revoke(
       runId: secret.openRun,
     })
   const wanted = await choose(ports, secret, input.version)
-  const results = await endNow(ports, secret.id, { versions: wanted, force: input.force, why: 'ended by the operator' })
+  const owner = await ownerByValue(ports, secret)
+  const results = await endNow(ports, secret.id, {
+    versions: wanted,
+    force: input.force,
+    why: 'ended by the operator',
+    ...(owner === undefined ? {} : { owner }),
+  })
   return { path: secret.path, results, failure: cleanupFailure(secret.path, results, undefined) }
+}
+
+/**
+ * The provider that ends values as such, where the schedule has one: a value that a person stored here, and now wants ended, is its business too. Where keys are listed
+ * they must be adopted first.
+ */
+async function ownerByValue(ports: EnginePorts, secret: SecretRecord): Promise<string | undefined> {
+  const provider = secret.schedule?.provider
+  if (provider === undefined) return undefined
+  const { revoke: how } = await answered(() => ports.adapters.traits(provider))
+  if (how === 'none') return undefined
+  const session = await answered(() => ports.adapters.openProvider(provider, secret.path))
+  try {
+    return session.list === undefined && session.handleOf === undefined ? provider.id : undefined
+  } finally {
+    await session.close()
+  }
 }
 
 async function choose(ports: EnginePorts, secret: SecretRecord, wanted: number | undefined): Promise<readonly number[]> {

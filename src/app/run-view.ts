@@ -196,16 +196,18 @@ export function failureOf(run: RunRecord, secret: SecretRecord): RotateError | u
 /** What an undo may claim: what was put back, and where nobody could look whether it was. */
 function undone(run: RunRecord): string {
   const { steps } = stateOf(run)
-  const lists = { told: [] as string[], delivered: [] as string[], given: [] as string[] }
+  const lists = { none: [] as string[], told: [] as string[], delivered: [] as string[], given: [] as string[] }
   for (const { key } of run.plan.targets) {
     const step = steps[`restore:${key}`]
     if (step?.waived === true) lists.given.push(key)
     else if (step?.detail === 'told') lists.told.push(key)
+    else if (step?.detail === 'told-none') lists.none.push(key)
     else if (step?.detail === 'delivered') lists.delivered.push(key)
   }
   const all = lists.given.length === 0 ? 'Everything was undone' : 'What was not given up was undone'
   const parts = [
     ...(lists.told.length === 0 ? [] : [`${lists.told.join(', ')} was told the old version`]),
+    ...(lists.none.length === 0 ? [] : [`${lists.none.join(', ')} was told that there is no old version`]),
     ...(lists.delivered.length === 0
       ? []
       : [`${lists.delivered.join(', ')} was given the old version, since what stood there can't be read`]),

@@ -89,6 +89,14 @@ async function fromJournal(deps: Deps, secret: SecretRecord, target: TargetSpec)
     if (run === undefined) break
     const { steps, newVersion } = stateOf(run)
     const delivered = steps[`deliver:${target.key}`] ?? steps[`refresh:${target.key}`]
+    const restored = steps[`restore:${target.key}`]
+    if (delivered?.waived === true || restored?.waived === true)
+      return {
+        name: target.key,
+        version: null,
+        state: 'unknown',
+        detail: `given up in run ${run.id}: it may hold the old value or the new one`,
+      }
     if (delivered?.status === 'done') {
       const version = steps[`restore:${target.key}`]?.status === 'done' ? run.plan.oldVersion : newVersion
       return { name: target.key, version, state: 'delivered', detail: 'write-only: this is what was delivered last' }

@@ -76,9 +76,24 @@ export async function drive(ports: EnginePorts, runId: string): Promise<Loaded> 
           return command satisfies never
       }
     }
+  } catch (thrown) {
+    if (thrown instanceof RotateError && thrown.code === 'not-writable') throw await standsOpen(ports, runId, thrown)
+    throw thrown
   } finally {
     await bench.close()
   }
+}
+
+/** A vault that can't be written any more in the middle of a run: "nothing changed" is true of the file, and not of what the run has done outside. */
+async function standsOpen(ports: EnginePorts, runId: string, cause: RotateError): Promise<RotateError> {
+  const { run } = await loadRun(ports, runId)
+  if (!run.events.some(({ type }) => type === 'intended')) return cause
+  return new RotateError('not-writable', cause.message.replace(/; nothing (was )?changed$/, ''), {
+    cause,
+    runId,
+    hint: `${cause.hint === undefined ? '' : `${cause.hint}; then: `}rotate resume ${runId}, or run-due finishes it`,
+    details: { ...cause.details, now: `run ${runId} of ${run.path} stands open: what it has done outside stays until it goes on` },
+  })
 }
 
 /** Settles a create; what turns out to be a key of ours whose value is lost is switched off, and ended as its quarantine allows. */

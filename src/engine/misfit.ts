@@ -67,6 +67,37 @@ export function strandedUser(
   }
 }
 
+/** Fields that name and do not open anything. */
+const NAMES: ReadonlySet<string> = new Set(['accessKeyId', 'username', 'host', 'port', 'database'])
+/** A shorter text may stand anywhere by chance. */
+const LEAST = 8
+
+/**
+ * Another entry of the same place that holds the value which is replaced, alone or inside a longer text
+ * such as an address, under a name that would not be written. `undefined` where there is none.
+ */
+export function copyBeside(
+  path: string,
+  spec: TargetSpec,
+  targets: readonly TargetSpec[],
+  neighbours: Fields,
+  old: Fields,
+): CurrentFault | undefined {
+  const own = new Set(targets.flatMap(({ names, previous }) => [...Object.values(names), ...Object.values(previous ?? {})]))
+  const values = Object.entries(old).flatMap(([field, value]) =>
+    NAMES.has(field) || value.size < LEAST || !value.isText() ? [] : [value.reveal()],
+  )
+  const [name] =
+    Object.entries(neighbours).find(
+      ([key, value]) => !own.has(key) && value.isText() && values.some((text) => value.reveal().includes(text)),
+    ) ?? []
+  if (name === undefined) return undefined
+  return {
+    why: `target ${spec.key}: ${visible(name, 60)} stands beside and holds the old value too, and it would not be written: whoever reads it is refused when the old value ends`,
+    hint: `write it as well (a further --target, or "fields" of this one: rotate schedule set ${path} …), or remove it there`,
+  }
+}
+
 /** Does the user change with the password, so that one without the other logs nobody in? */
 export async function changesUser(
   adapters: Pick<Adapters, 'traits'>,

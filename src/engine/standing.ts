@@ -11,7 +11,7 @@ import type { Standing, TargetSession } from '../core/target.ts'
 import { deliveryOf } from './session.ts'
 
 /** How a target is put back after an undo, and what that proves. */
-export type PutBack = 'read back' | 'written' | 'told' | 'delivered'
+export type PutBack = 'read back' | 'written' | 'told' | 'told-none' | 'delivered'
 
 /** The values of a version of the secret at hand; `undefined` where the vault holds none. */
 export type ValueOf = (version: number) => Promise<Fields | undefined>

@@ -126,8 +126,19 @@ describe('--leaked', () => {
     await world.runDue()
     const calls = side.calls.length
     expect((await leak(world, first?.fields['value'] ?? '')).failure).toBeUndefined()
-    expect(world.notes.join()).toMatch(/version 1, which is revoked since .*nothing to do/)
-    expect(side.calls.length).toBe(calls)
+    expect(world.notes.join()).toMatch(/version 1, which is revoked since .*it is refused, nothing to do/)
+    expect(side.calls.slice(calls), 'it is only asked whether it still works').toEqual(['verify'])
+  })
+
+  test('a value that is called ended and still works is ended', async () => {
+    const world = new World()
+    const { side, first } = await world.secret({ kind: 'named' })
+    await world.runDue()
+    if (first === undefined) throw new Error('no key')
+    first.state = 'live'
+    await leak(world, first.fields['value'] ?? '')
+    expect(first.state).toBe('gone')
+    expect(side.alive).toHaveLength(1)
   })
 
   test('an unknown value, or one that only names: not found, and never shown', async () => {

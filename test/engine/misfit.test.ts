@@ -209,3 +209,16 @@ describe('schedule set', () => {
     })
   })
 })
+
+test('an entry beside that holds the old value, alone or inside an address, is refused by its name', async () => {
+  for (const copy of [(value: string) => value, (value: string) => `https://user:${value}@host/`]) {
+    const world = new World()
+    const { id, side } = await world.secret({ kind: 'named', targets: ['before'] })
+    const value = side.keys[0]?.fields['value'] ?? ''
+    world.target('app/prod/API_KEY:before').held.set('ANOTHER_NAME', copy(value))
+    const { failure } = await world.rotate(id)
+    expect([failure?.code, side.count('create')]).toEqual(['rolled-back', 0])
+    expect(failure?.message).toContain('ANOTHER_NAME stands beside and holds the old value too')
+    expect((await world.rotate(id, { emergency: true })).failure, 'an emergency is not held up').toBeUndefined()
+  }
+})

@@ -25,6 +25,7 @@ const PUT_BACK: Readonly<Record<string, string>> = {
   'read back': 'as it was, and read back',
   written: 'as it was',
   told: 'it was told the old version',
+  'told-none': 'it was told that there is no old version',
   delivered: "it was given the old version's value; what stood there can't be read",
 }
 

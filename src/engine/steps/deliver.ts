@@ -150,7 +150,7 @@ export async function restore(bench: Workbench, loaded: Loaded, key: string): Pr
   const old = run.plan.oldVersion
   const delivery = await oldVersionAt(bench, loaded, spec)
   // Who is only told is told that we have nothing for him.
-  if (!known && old !== null && delivery === undefined && (await undoneBy(bench, spec)) !== 'told')
+  if (!known && old !== null && delivery === undefined && (await undoneBy(bench, loaded, spec)) !== 'told')
     throw new AdapterError(
       'misconfigured',
       `target ${key}: what stood there is not known, and version ${old} lacks a field that it wants`,
@@ -166,7 +166,7 @@ export async function restore(bench: Workbench, loaded: Loaded, key: string): Pr
     })
     const back = delivery ?? priorDelivery(run, key, prior)
     if (back !== undefined) await session.deploy?.(back)
-    const how = read ? 'read back' : known ? 'written' : await undoneBy(bench, spec)
+    const how = read ? 'read back' : known ? 'written' : await undoneBy(bench, loaded, spec)
     const beside = spec.previous === undefined || old === null ? {} : { beside: besideOld(loaded.secret, old) }
     return { how, written: signs === undefined || old === null ? undefined : { version: old, ...beside, signs } }
   })
@@ -177,9 +177,9 @@ function isOld(prior: Prior, { entries }: Delivery): boolean {
   return Object.entries(entries).every(([name, value]) => prior[name]?.equals(value) === true)
 }
 
-async function undoneBy(bench: Workbench, spec: TargetSpec): Promise<PutBack> {
+async function undoneBy(bench: Workbench, loaded: Loaded, spec: TargetSpec): Promise<PutBack> {
   const { told } = await bench.ports.adapters.aboutTarget(spec)
-  return told ? 'told' : 'delivered'
+  return !told ? 'delivered' : loaded.run.plan.oldVersion === null ? 'told-none' : 'told'
 }
 
 /** One check, repeated within its window until it is green. Red is an `AdapterError` that no repetition will mend. */

@@ -6,7 +6,7 @@ import type { Vault } from '../../core/ports.ts'
 import type { CurrentFault } from '../../core/provider.ts'
 import type { TargetSession } from '../../core/target.ts'
 import { commit, type Loaded, loadRun, runAudit } from '../journal.ts'
-import { changesUser, type Exchange, misfitOf, strandedUser } from '../misfit.ts'
+import { changesUser, copyBeside, type Exchange, misfitOf, strandedUser } from '../misfit.ts'
 import { answered, currentFor, missingIsFine, providerNow, providerOfVersion, type Workbench } from '../session.ts'
 import { cleanStrays } from '../strays.ts'
 import { namesAt, oldVersionAt, standing } from './deliver.ts'
@@ -80,10 +80,29 @@ async function exchangeOf(bench: Workbench, { run, secret }: Loaded): Promise<Ex
 async function refuseStranded(bench: Workbench, loaded: Loaded, spec: TargetSpec, session: TargetSession): Promise<void> {
   const { path, plan } = loaded.run
   if (session.neighbours === undefined || plan.source === 'stored') return
+  await refuseCopies(bench, loaded, spec, session.neighbours)
   if (!(await answered(async () => changesUser(bench.ports.adapters, await exchangeOf(bench, loaded))))) return
   const beside = await session.neighbours(namesAt(spec))
   if (Object.keys(beside).length === 0) return
   const fault = strandedUser(path, spec, plan.targets, beside, await usersInTurn(bench, loaded))
+  if (fault !== undefined) throw misfit(fault)
+}
+
+/**
+ * The value that is replaced stands in another entry of the same place too: whoever reads that one would be refused once the old value ends. An emergency is not held up
+ * by it, since there the old value is to end.
+ */
+async function refuseCopies(
+  bench: Workbench,
+  { run, secret }: Loaded,
+  spec: TargetSpec,
+  neighbours: NonNullable<TargetSession['neighbours']>,
+): Promise<void> {
+  const { plan, path } = run
+  if (plan.emergency || plan.oldVersion === null) return
+  const old = await bench.fields(secret, plan.oldVersion)
+  const beside = await neighbours(namesAt(spec))
+  const fault = copyBeside(path, spec, plan.targets, beside, old)
   if (fault !== undefined) throw misfit(fault)
 }
 
