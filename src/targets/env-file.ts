@@ -160,8 +160,15 @@ async function regularFile(path: string): Promise<Stats | undefined> {
 }
 
 /** Can a new file take the place of this one, with its owner and its group? Throws before anything is written where it can't. */
-async function replaceable(path: string, { uid, gid }: Stats, context: AdapterContext): Promise<void> {
+async function replaceable(path: string, { uid, gid, nlink }: Stats, context: AdapterContext): Promise<void> {
   const shown = visible(path, 200)
+  // The others would keep the old file, with a value that is ended later.
+  if (nlink > 1)
+    throw refusal(
+      'misconfigured',
+      `${shown} has ${nlink} names (hard links), of which only this one would get the new value`,
+      `leave one of the ${nlink}, or make the others symbolic links to it`,
+    )
   if ((await mountPoints()).has(placeOf(path)))
     throw refusal('misconfigured', `${shown} is mounted as a single file, which can not be replaced`, 'mount its directory')
   if ((await hasAccessList(path, context)) && !(await said(context, ['cp', '--help'])).includes('--attributes-only'))

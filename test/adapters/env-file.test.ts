@@ -464,6 +464,19 @@ describe('the file itself', () => {
     },
   )
 
+  test('one that has further names (hard links) is refused by the probe, since they would keep the old value', async () => {
+    const path = join(dir, '.env')
+    writeFileSync(path, 'A=1\n')
+    linkSync(path, join(dir, 'second'))
+    await expect((await open(path)).probe()).rejects.toMatchObject({
+      code: 'misconfigured',
+      effect: 'none',
+      message: expect.stringContaining('2 names') as string,
+    })
+    rmSync(join(dir, 'second'))
+    await (await open(path)).probe()
+  })
+
   test('it is replaced, never written in place, and nothing else is left', async () => {
     const path = join(dir, '.env')
     writeFileSync(path, 'A=1\n')
