@@ -22,7 +22,7 @@ import { visible } from '../core/names.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import { Secret } from '../core/secret.ts'
 import { defineTarget, type Standing } from '../core/target.ts'
-import { assignmentsOf, edit, loadReaders, nameFault, othersIn, putBack, type Readers, valuesOf } from '../net/dotenv.ts'
+import { type Assignment, assignmentsOf, edit, loadReaders, nameFault, othersIn, putBack, type Readers, valuesOf } from '../net/dotenv.ts'
 import { afterWrite } from '../net/tool.ts'
 
 const MAX_BYTES = 16 * 1024 * 1024
@@ -64,8 +64,9 @@ export default defineTarget({
         if (stats !== undefined) await replaceable(path, stats, context)
       },
       current: async (names) => {
-        const { text } = await readText(path)
-        const found = valuesOf(text, names, await loadReaders())
+        const [{ text }, readers] = await Promise.all([readText(path), loadReaders()])
+        for (const name of names) assignedOnce(path, text, name, readers)
+        const found = valuesOf(text, names, readers)
         return Object.fromEntries(Object.entries(found).map(([name, value]) => [name, value === null ? null : new Secret(value)]))
       },
       standing: (names) => standing(path, names),
@@ -100,18 +101,23 @@ function placeOf(path: string): string {
   }
 }
 
+/** The lines of a name. Those with different values are refused: which of them is in use depends on who reads the file. */
+function assignedOnce(path: string, text: string, name: string, readers: Readers): readonly Assignment[] {
+  const found = assignmentsOf(text, name, readers)
+  if (new Set(found.map(({ value }) => value)).size > 1)
+    throw refusal(
+      'misconfigured',
+      `${visible(path, 200)} gives ${visible(name)} several different values (lines ${found.map(({ number }) => number).join(', ')})`,
+      'keep the one that is meant',
+    )
+  return found
+}
+
 async function standing(path: string, names: readonly string[]): Promise<Standing> {
   const [{ text, stats }, readers] = await Promise.all([readText(path), loadReaders()])
   const lines: Record<string, readonly { line: string; raw: string; tail: string }[]> = {}
   for (const name of names) {
-    const found = assignmentsOf(text, name, readers)
-    if (new Set(found.map(({ value }) => value)).size > 1)
-      throw refusal(
-        'misconfigured',
-        `${visible(path, 200)} gives ${visible(name)} several different values (lines ${found.map(({ number }) => number).join(', ')})`,
-        'keep the one that is meant',
-      )
-    lines[name] = found.map(({ line, raw, tail }) => ({ line, raw, tail }))
+    lines[name] = assignedOnce(path, text, name, readers).map(({ line, raw, tail }) => ({ line, raw, tail }))
   }
   const values = Object.entries(valuesOf(text, names, readers)).map(([name, value]) => [name, value === null ? null : new Secret(value)])
   const rest: Rest = { file: stats !== undefined, lines: Object.fromEntries(Object.entries(lines).map(([name, all]) => [name, [...all]])) }

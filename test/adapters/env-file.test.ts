@@ -373,6 +373,24 @@ describe('an undo', () => {
     expectNoLeak(error, ['first-value', 'second-value'])
   })
 
+  test('what stands under a name with several values is not told, until our own write has made them one', async () => {
+    const path = join(dir, '.env')
+    writeFileSync(path, 'A=first-value\nB=1\nA=second-value\n')
+    const session = await open(path)
+    const error: unknown = await session.current?.(['B', 'A']).catch((thrown: unknown) => thrown)
+    expect(error).toMatchObject({
+      code: 'misconfigured',
+      effect: 'none',
+      message: expect.stringMatching(/ A several .*lines 1, 3/) as string,
+    })
+    expectNoLeak(error, ['first-value', 'second-value'])
+    expect((await session.current?.(['B']))?.['B']?.reveal()).toBe('1')
+    await put(path, { A: 'new value' })
+    expect((await session.current?.(['A']))?.['A']?.reveal()).toBe('new value')
+    writeFileSync(path, 'A=same\nexport A="same"\n')
+    expect((await session.current?.(['A']))?.['A']?.reveal()).toBe('same')
+  })
+
   test('of a run by an earlier program, which kept no spelling, gives the value back', async () => {
     const path = join(dir, '.env')
     writeFileSync(path, 'A="x"\n')
