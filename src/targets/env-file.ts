@@ -177,8 +177,9 @@ async function replaceable(path: string, { uid, gid, nlink }: Stats, context: Ad
     )
   if ((await mountPoints()).has(placeOf(path)))
     throw refusal('misconfigured', `${shown} is mounted as a single file, which can not be replaced`, 'mount its directory')
-  if ((await hasAccessList(path, context)) && !(await said(context, ['cp', '--help'])).includes('--attributes-only'))
-    throw notKept(shown, 'has an access list (ACL)')
+  if (!(await hasAccessList(path, context))) {
+    if (await handsDown(dirname(placeOf(path)), context)) throw inherits(path)
+  } else if (!(await said(context, ['cp', '--help'])).includes('--attributes-only')) throw notKept(shown, 'has an access list (ACL)')
   const [user, groups] = [process.geteuid?.(), [process.getegid?.(), ...(process.getgroups?.() ?? [])]]
   if (user === undefined || user === 0) return
   if (uid !== user) throw notKept(shown, `belongs to the user ${uid}`)
@@ -198,6 +199,26 @@ async function hasAccessList(path: string, context: AdapterContext): Promise<boo
   return /^\S{10}\+/.test(await said(context, ['ls', '-ld', '--', path]))
 }
 
+/**
+ * Would a new file in this directory get an access list? Only a default list that has a mask names
+ * others than the owner, the group and the rest: https://man7.org/linux/man-pages/man5/acl.5.html.
+ * On Linux, where `getfacl` is not there to tell it from a list of the directory's own, it is assumed.
+ */
+async function handsDown(directory: string, context: AdapterContext): Promise<boolean> {
+  if (!(await hasAccessList(directory, context))) return false
+  const listed = await said(context, ['getfacl', '-c', '-p', '--', directory])
+  return listed === '' ? process.platform === 'linux' : /^default:mask:/m.test(listed)
+}
+
+function inherits(path: string): AdapterError {
+  const directory = visible(dirname(path), 200)
+  return refusal(
+    'misconfigured',
+    `${directory} has a default access list (ACL), which would open the new file to others than ${visible(path, 200)}`,
+    `setfacl -k ${directory} (setfacl and getfacl are in the package acl)`,
+  )
+}
+
 /** What a program of the system wrote; empty where it failed or is not there. */
 async function said({ spawn, signal }: AdapterContext, argv: readonly string[]): Promise<string> {
   try {
@@ -208,9 +229,12 @@ async function said({ spawn, signal }: AdapterContext, argv: readonly string[]):
   }
 }
 
-/** Gives the new file the access list of the old one. https://www.gnu.org/software/coreutils/manual/html_node/cp-invocation.html */
+/** Gives the new file the access list of the old one, or sees that it has none either. https://www.gnu.org/software/coreutils/manual/html_node/cp-invocation.html */
 async function copyAccessList(path: string, temporary: string, context: AdapterContext): Promise<void> {
-  if (!(await hasAccessList(path, context))) return
+  if (!(await hasAccessList(path, context))) {
+    if (await hasAccessList(temporary, context)) throw inherits(path)
+    return
+  }
   await said(context, ['cp', '--attributes-only', '--preserve=mode,ownership', '--', path, temporary])
   if (!(await hasAccessList(temporary, context))) throw notKept(visible(path, 200), 'has an access list (ACL)')
 }

@@ -464,6 +464,38 @@ describe('the file itself', () => {
     expect([readFileSync(path, 'utf8'), readdirSync(dir).toSorted()]).toEqual(['A=2\n', ['.env', 'cp']])
   })
 
+  test('a default access list of its directory, which would open it to others, is refused and never inherited', async ({ skip }) => {
+    const path = join(dir, '.env')
+    if (spawnSync('setfacl', ['-m', 'u:daemon:r', dir]).status !== 0) return skip('no setfacl, or a file system without access lists')
+    writeFileSync(path, 'A=1\n', { mode: 0o640 })
+    // A list that is for the directory alone.
+    await (await open(path)).probe()
+    await put(path, { A: '2' })
+    execFileSync('setfacl', ['-d', '-m', 'u:daemon:r', dir])
+    const session = await open(path)
+    const refused = {
+      code: 'misconfigured',
+      effect: 'none',
+      message: expect.stringContaining('access list') as string,
+      hints: [expect.stringContaining(`setfacl -k ${dir}`)],
+    }
+    await expect(session.probe()).rejects.toMatchObject(refused)
+    await expect(put(path, { A: '3' })).rejects.toMatchObject(refused)
+    expect([readFileSync(path, 'utf8'), readdirSync(dir)]).toEqual(['A=2\n', ['.env']])
+    // One that has a list of its own keeps just that, and a new one is for nobody else.
+    await put(join(dir, 'new.env'), { A: '1' })
+    expect(execFileSync('getfacl', ['-c', '--absolute-names', join(dir, 'new.env')], { encoding: 'utf8' })).toContain('mask::---')
+    execFileSync('setfacl', ['-m', 'u:bin:r', path])
+    await session.probe()
+    await put(path, { A: '4' })
+    expect(execFileSync('getfacl', ['-c', '--absolute-names', path], { encoding: 'utf8' })).not.toContain('daemon')
+    execFileSync('setfacl', ['-b', path])
+    execFileSync('setfacl', ['-k', dir])
+    await session.probe()
+    await put(path, { A: '5' })
+    expect(readFileSync(path, 'utf8')).toBe('A=5\n')
+  })
+
   test.skipIf(process.getuid?.() !== 0 || process.platform !== 'linux')(
     'a single file that is mounted is found by the probe',
     ({ skip }) => {
