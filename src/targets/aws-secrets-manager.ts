@@ -193,8 +193,13 @@ function textAt(document: Readonly<Record<string, unknown>>, key: string): Secre
   return new Secret(item)
 }
 
+function notYet(config: Options, name: string): AdapterError {
+  const what = config.key === undefined ? 'value' : `key ${keyOf(config, name)}`
+  return new AdapterError('misconfigured', `${config.secret} has no ${what} yet`, { hints: ['set it there once, or "create": true'] })
+}
+
 /**
- * What stands there, and in which version. A secret without any value can't be emptied again: unless the operator accepts that, nothing is begun.
+ * What stands there, and in which version. A key that is lacking and may not be made is refused. A secret without any value can't be emptied again: unless the operator accepts that, nothing is begun.
  */
 async function standing(config: Options, aws: AwsJson, names: readonly string[]): Promise<Standing> {
   const held = await read(config, aws)
@@ -209,7 +214,10 @@ async function standing(config: Options, aws: AwsJson, names: readonly string[])
     return text === undefined ? [] : [[name, text] as const]
   })
   const rest: Rest = { id: held.id, previous, binary: held.binary, raw: Object.fromEntries(raw) }
-  const values = names.map((name) => [name, document === undefined ? held.value : textAt(document.values, keyOf(config, name))])
+  const values = names.map((name) => [name, document === undefined ? held.value : textAt(document.values, keyOf(config, name))] as const)
+  // Found here, before anything is made, and not when the new value is to be written.
+  const lacking = config.create ? undefined : values.find(([, value]) => value === null)
+  if (lacking !== undefined) throw notYet(config, lacking[0])
   return { values: Object.fromEntries(values) as Prior, rest: new Secret(JSON.stringify(rest)) }
 }
 
@@ -234,11 +242,7 @@ function wanted(
   raw: Readonly<Record<string, string>> = {},
 ): Secret | undefined {
   const names = Object.keys(entries)
-  const fresh = (name: string): AdapterError =>
-    new AdapterError('misconfigured', `${config.secret} has no ${config.key === undefined ? 'value' : `key ${keyOf(config, name)}`} yet`, {
-      hints: ['set it there once, or "create": true'],
-    })
-  if (config.key === undefined) return whole(config, held, names, entries, may, fresh)
+  if (config.key === undefined) return whole(config, held, names, entries, may)
   const keys = new Set(names.map((name) => keyOf(config, name)))
   if (keys.size < names.length)
     throw new AdapterError('misconfigured', 'the secret has several values, and all would go to one key', {
@@ -250,7 +254,7 @@ function wanted(
     const key = keyOf(config, name)
     const now = textAt(values, key)
     if (value === null) edited = withoutMember(edited, key)
-    else if (now === null && !may(name)) throw fresh(name)
+    else if (now === null && !may(name)) throw notYet(config, name)
     else if (raw[name] !== undefined || now?.equals(value) !== true)
       edited = withMember(edited, key, raw[name] ?? JSON.stringify(plainText(value)))
   }
@@ -263,13 +267,12 @@ function whole(
   names: readonly string[],
   entries: Prior,
   may: (name: string) => boolean,
-  fresh: (name: string) => AdapterError,
 ): Secret | undefined {
   const [name] = names
   if (name === undefined) return undefined
   if (names.length > 1)
     throw new AdapterError('misconfigured', 'several values can not be one secret', { hints: ['give "key": "{name}" for a JSON object'] })
-  if (held === undefined && !may(name)) throw fresh(name)
+  if (held === undefined && !may(name)) throw notYet(config, name)
   const value = entries[name] ?? undefined
   const isObject = (text: Secret): boolean => text.isText() && parseObject(text.reveal()) !== undefined
   if (value !== undefined && held !== undefined && isObject(held.value) && !isObject(value))

@@ -142,6 +142,8 @@ async function standing(config: Options, aws: AwsJson, names: readonly string[])
   for (const name of names) {
     const parameter = parameterOf(config, name)
     const held = await read(aws, parameter)
+    // The probe does not know the names; later, the new credential is there already.
+    if (held === undefined && !config.create) throw fresh(parameter)
     values[name] = held?.value ?? null
     if (held !== undefined) rest[name] = await factsOf(aws, parameter)
   }

@@ -148,6 +148,8 @@ async function find(config: Options, bw: Tool): Promise<Item | undefined> {
 }
 
 function standing(config: Options, item: Item, names: readonly string[]): Standing {
+  // Found here, before anything is made, and not when the new value is to be written.
+  for (const name of names) if (!config.create && held(config, item, name) === undefined) throw noField(config, name)
   const { fields } = wholeOf(item)
   const valueless = names.filter((name) => {
     const found = fields?.find((field) => field.name === labelOf(config, name))
@@ -206,7 +208,11 @@ function mayWrite(config: Options, item: Item, name: string, value: Secret | nul
   const there = held(config, item, name) !== undefined
   if (config.create || (there && (value !== null || partOf(labelOf(config, name)) !== undefined))) return true
   if (value === null || !strict) return false
-  throw new AdapterError('misconfigured', `the item ${config.item} in ${VENDOR} has no field ${labelOf(config, name)}`, {
+  throw noField(config, name)
+}
+
+function noField(config: Options, name: string): AdapterError {
+  return new AdapterError('misconfigured', `the item ${config.item} in ${VENDOR} has no field ${labelOf(config, name)}`, {
     hints: ['make it there once, or "create": true'],
   })
 }

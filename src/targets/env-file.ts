@@ -22,7 +22,7 @@ import { visible } from '../core/names.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import { Secret } from '../core/secret.ts'
 import { defineTarget, type Standing } from '../core/target.ts'
-import { assignmentsOf, edit, loadReaders, nameFault, othersIn, putBack, type Readers, valuesOf } from '../net/dotenv.ts'
+import { type Assignment, assignmentsOf, edit, loadReaders, nameFault, othersIn, putBack, type Readers, valuesOf } from '../net/dotenv.ts'
 import { afterWrite } from '../net/tool.ts'
 
 const MAX_BYTES = 16 * 1024 * 1024
@@ -64,8 +64,9 @@ export default defineTarget({
         if (stats !== undefined) await replaceable(path, stats, context)
       },
       current: async (names) => {
-        const { text } = await readText(path)
-        const found = valuesOf(text, names, await loadReaders())
+        const [{ text }, readers] = await Promise.all([readText(path), loadReaders()])
+        for (const name of names) assignedOnce(path, text, name, readers)
+        const found = valuesOf(text, names, readers)
         return Object.fromEntries(Object.entries(found).map(([name, value]) => [name, value === null ? null : new Secret(value)]))
       },
       standing: (names) => standing(path, names),
@@ -100,18 +101,23 @@ function placeOf(path: string): string {
   }
 }
 
+/** The lines of a name. Those with different values are refused: which of them is in use depends on who reads the file. */
+function assignedOnce(path: string, text: string, name: string, readers: Readers): readonly Assignment[] {
+  const found = assignmentsOf(text, name, readers)
+  if (new Set(found.map(({ value }) => value)).size > 1)
+    throw refusal(
+      'misconfigured',
+      `${visible(path, 200)} gives ${visible(name)} several different values (lines ${found.map(({ number }) => number).join(', ')})`,
+      'keep the one that is meant',
+    )
+  return found
+}
+
 async function standing(path: string, names: readonly string[]): Promise<Standing> {
   const [{ text, stats }, readers] = await Promise.all([readText(path), loadReaders()])
   const lines: Record<string, readonly { line: string; raw: string; tail: string }[]> = {}
   for (const name of names) {
-    const found = assignmentsOf(text, name, readers)
-    if (new Set(found.map(({ value }) => value)).size > 1)
-      throw refusal(
-        'misconfigured',
-        `${visible(path, 200)} gives ${visible(name)} several different values (lines ${found.map(({ number }) => number).join(', ')})`,
-        'keep the one that is meant',
-      )
-    lines[name] = found.map(({ line, raw, tail }) => ({ line, raw, tail }))
+    lines[name] = assignedOnce(path, text, name, readers).map(({ line, raw, tail }) => ({ line, raw, tail }))
   }
   const values = Object.entries(valuesOf(text, names, readers)).map(([name, value]) => [name, value === null ? null : new Secret(value)])
   const rest: Rest = { file: stats !== undefined, lines: Object.fromEntries(Object.entries(lines).map(([name, all]) => [name, [...all]])) }
@@ -160,12 +166,20 @@ async function regularFile(path: string): Promise<Stats | undefined> {
 }
 
 /** Can a new file take the place of this one, with its owner and its group? Throws before anything is written where it can't. */
-async function replaceable(path: string, { uid, gid }: Stats, context: AdapterContext): Promise<void> {
+async function replaceable(path: string, { uid, gid, nlink }: Stats, context: AdapterContext): Promise<void> {
   const shown = visible(path, 200)
+  // The others would keep the old file, with a value that is ended later.
+  if (nlink > 1)
+    throw refusal(
+      'misconfigured',
+      `${shown} has ${nlink} names (hard links), of which only this one would get the new value`,
+      `leave one of the ${nlink}, or make the others symbolic links to it`,
+    )
   if ((await mountPoints()).has(placeOf(path)))
     throw refusal('misconfigured', `${shown} is mounted as a single file, which can not be replaced`, 'mount its directory')
-  if ((await hasAccessList(path, context)) && !(await said(context, ['cp', '--help'])).includes('--attributes-only'))
-    throw notKept(shown, 'has an access list (ACL)')
+  if (!(await hasAccessList(path, context))) {
+    if (await handsDown(dirname(placeOf(path)), context)) throw inherits(path)
+  } else if (!(await said(context, ['cp', '--help'])).includes('--attributes-only')) throw notKept(shown, 'has an access list (ACL)')
   const [user, groups] = [process.geteuid?.(), [process.getegid?.(), ...(process.getgroups?.() ?? [])]]
   if (user === undefined || user === 0) return
   if (uid !== user) throw notKept(shown, `belongs to the user ${uid}`)
@@ -185,6 +199,26 @@ async function hasAccessList(path: string, context: AdapterContext): Promise<boo
   return /^\S{10}\+/.test(await said(context, ['ls', '-ld', '--', path]))
 }
 
+/**
+ * Would a new file in this directory get an access list? Only a default list that has a mask names
+ * others than the owner, the group and the rest: https://man7.org/linux/man-pages/man5/acl.5.html.
+ * On Linux, where `getfacl` is not there to tell it from a list of the directory's own, it is assumed.
+ */
+async function handsDown(directory: string, context: AdapterContext): Promise<boolean> {
+  if (!(await hasAccessList(directory, context))) return false
+  const listed = await said(context, ['getfacl', '-c', '-p', '--', directory])
+  return listed === '' ? process.platform === 'linux' : /^default:mask:/m.test(listed)
+}
+
+function inherits(path: string): AdapterError {
+  const directory = visible(dirname(path), 200)
+  return refusal(
+    'misconfigured',
+    `${directory} has a default access list (ACL), which would open the new file to others than ${visible(path, 200)}`,
+    `setfacl -k ${directory} (setfacl and getfacl are in the package acl)`,
+  )
+}
+
 /** What a program of the system wrote; empty where it failed or is not there. */
 async function said({ spawn, signal }: AdapterContext, argv: readonly string[]): Promise<string> {
   try {
@@ -195,9 +229,12 @@ async function said({ spawn, signal }: AdapterContext, argv: readonly string[]):
   }
 }
 
-/** Gives the new file the access list of the old one. https://www.gnu.org/software/coreutils/manual/html_node/cp-invocation.html */
+/** Gives the new file the access list of the old one, or sees that it has none either. https://www.gnu.org/software/coreutils/manual/html_node/cp-invocation.html */
 async function copyAccessList(path: string, temporary: string, context: AdapterContext): Promise<void> {
-  if (!(await hasAccessList(path, context))) return
+  if (!(await hasAccessList(path, context))) {
+    if (await hasAccessList(temporary, context)) throw inherits(path)
+    return
+  }
   await said(context, ['cp', '--attributes-only', '--preserve=mode,ownership', '--', path, temporary])
   if (!(await hasAccessList(temporary, context))) throw notKept(visible(path, 200), 'has an access list (ACL)')
 }

@@ -155,6 +155,8 @@ async function read(config: Options, kube: Kubernetes): Promise<Held | undefined
 
 async function standing(config: Options, kube: Kubernetes, names: readonly string[]): Promise<Standing> {
   const held = await read(config, kube)
+  // Found here, before anything is made, and not when the new value is to be written.
+  refuseLacking(config, held, names)
   return {
     values: Object.fromEntries(names.map((name) => [name, held?.data.get(keyOf(config, name)) ?? null])),
     rest: new Secret(JSON.stringify({ absent: held === undefined })),
@@ -221,6 +223,14 @@ function writable(config: Options, { object }: Held): void {
     throw new AdapterError('misconfigured', `the Secret ${placeOf(config)} is immutable`, { hints: ['name one that is not in "secret"'] })
 }
 
+function refuseLacking(config: Options, held: Held | undefined, names: readonly string[]): void {
+  const lacking = config.create || held === undefined ? undefined : names.find((name) => !held.data.has(keyOf(config, name)))
+  if (lacking !== undefined)
+    throw new AdapterError('misconfigured', `the Secret ${placeOf(config)} has no key ${keyOf(config, lacking)}`, {
+      hints: ['set it there once, or "create": true'],
+    })
+}
+
 async function put(config: Options, kube: Kubernetes, delivery: Delivery, context: AdapterContext): Promise<void> {
   const { entries } = delivery
   const names = Object.keys(entries)
@@ -230,11 +240,7 @@ async function put(config: Options, kube: Kubernetes, delivery: Delivery, contex
     })
   const held = await read(config, kube)
   if (held === undefined && !config.create) throw noSecret(config)
-  for (const name of names)
-    if (!config.create && held?.data.has(keyOf(config, name)) === false)
-      throw new AdapterError('misconfigured', `the Secret ${placeOf(config)} has no key ${keyOf(config, name)}`, {
-        hints: ['set it there once, or "create": true'],
-      })
+  refuseLacking(config, held, names)
   const made = held === undefined && (await make(config, kube, delivery))
   if (!made) await change(config, kube, held ?? (await read(config, kube)), entries)
   context.note(`${VENDOR}: ${names.map((name) => keyOf(config, name)).join(', ')} in ${placeOf(config)}`)

@@ -152,6 +152,9 @@ function openSession(config: Options, way: Way, context: AdapterContext): Target
 
 function standing(config: Options, item: Item | undefined, names: readonly string[]): Standing {
   const found = names.map((name) => [name, item && fieldOf(config, item, name)] as const)
+  // Found here, before anything is made, and not when the new value is to be written.
+  const lacking = item === undefined || config.create ? undefined : found.find(([, field]) => field === undefined)
+  if (lacking !== undefined) throw noField(config, lacking[0])
   const rest: Rest = Object.fromEntries(
     found.flatMap(([name, field]) => (field === undefined ? [] : [[name, { type: field.type, section: field.sections[0] }]])),
   )
@@ -197,7 +200,11 @@ function changesOf(config: Options, item: Item, name: string, value: Secret | nu
   if (value === null) return field === undefined || !config.create ? [] : [{ label, field, value }]
   if (field !== undefined || config.create) return [{ label, field, value, was: rest?.[name] }]
   if (rest !== undefined) return []
-  throw new AdapterError('misconfigured', `the item ${config.item} in ${VENDOR} has no field ${label}`, {
+  throw noField(config, name)
+}
+
+function noField(config: Options, name: string): AdapterError {
+  return new AdapterError('misconfigured', `the item ${config.item} in ${VENDOR} has no field ${labelOf(config, name)}`, {
     hints: ['make it there once, or "create": true'],
   })
 }

@@ -280,6 +280,21 @@ describe('aws-secrets-manager', () => {
     expect(await (await inJson({ create: true })).standing?.(['API_KEY'])).toEqual({ values: { API_KEY: null } })
   })
 
+  test('a key that is not there and may not be made is found when it is asked what stands there', async () => {
+    fake.add('app', '{"OTHER":"theirs"}')
+    const session = await inJson()
+    const refused = {
+      code: 'misconfigured',
+      effect: 'none',
+      message: expect.stringContaining('no key API_KEY') as string,
+      hints: [expect.stringContaining('"create": true')],
+    }
+    await expect(session.standing?.(['OTHER', 'API_KEY'])).rejects.toMatchObject(refused)
+    expect(await session.current?.(['API_KEY'])).toEqual({ API_KEY: null })
+    expect((await session.standing?.(['OTHER']))?.values['OTHER']?.reveal()).toBe('theirs')
+    expect((await (await inJson({ create: true })).standing?.(['API_KEY']))?.values).toEqual({ API_KEY: null })
+  })
+
   test('a number is refused before anything is written, by name', async () => {
     fake.add('app', '{"port":5432,"host":"db"}')
     await expect((await inJson()).standing?.(['host', 'port'])).rejects.toMatchObject({

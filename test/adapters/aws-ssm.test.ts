@@ -61,6 +61,18 @@ describe('aws-ssm', () => {
     expect(at('plain.API_KEY')).toMatchObject({ key: DEFAULT_KEY, tier: 'Standard', type: 'SecureString' })
   })
 
+  test('a parameter that is not there and may not be made is found when it is asked what stands there', async () => {
+    fake.add('/app/OTHER', 'theirs')
+    await expect((await open()).standing?.(['OTHER', 'API_KEY'])).rejects.toMatchObject({
+      code: 'misconfigured',
+      effect: 'none',
+      message: expect.stringContaining('no parameter /app/API_KEY') as string,
+      hints: [expect.stringContaining('"create": true')],
+    })
+    expect(await (await open()).current?.(['API_KEY'])).toEqual({ API_KEY: null })
+    expect((await (await open({ create: true })).standing?.(['API_KEY']))?.values).toEqual({ API_KEY: null })
+  })
+
   test('what holds the value already is not written again', async () => {
     fake.add('/app/API_KEY', 'old')
     const session = await open()

@@ -226,6 +226,19 @@ describe('bitwarden', () => {
     expect(edits()).toBe(0)
   })
 
+  test('a field that is not there and may not be made is found when it is asked what stands there', async () => {
+    bw.add('api', { fields: [{ name: 'linked', value: null, type: 3 }] })
+    const session = await open({ field: '{name}' })
+    expect(await failure(session.standing?.(['API_KEY']) ?? Promise.resolve())).toMatchObject({
+      code: 'misconfigured',
+      effect: 'none',
+      message: expect.stringContaining('no field API_KEY') as string,
+      hints: [expect.stringContaining('"create": true')],
+    })
+    expect(await session.current?.(['API_KEY'])).toEqual({ API_KEY: null })
+    expect((await (await open({ field: '{name}', create: true })).standing?.(['API_KEY']))?.values).toEqual({ API_KEY: null })
+  })
+
   test('a name is taken literally, and never for one of several items', async () => {
     bw.add('api-of-somebody-else', {})
     await expect((await open()).probe()).rejects.toMatchObject({ code: 'misconfigured' })

@@ -373,6 +373,24 @@ describe('an undo', () => {
     expectNoLeak(error, ['first-value', 'second-value'])
   })
 
+  test('what stands under a name with several values is not told, until our own write has made them one', async () => {
+    const path = join(dir, '.env')
+    writeFileSync(path, 'A=first-value\nB=1\nA=second-value\n')
+    const session = await open(path)
+    const error: unknown = await session.current?.(['B', 'A']).catch((thrown: unknown) => thrown)
+    expect(error).toMatchObject({
+      code: 'misconfigured',
+      effect: 'none',
+      message: expect.stringMatching(/ A several .*lines 1, 3/) as string,
+    })
+    expectNoLeak(error, ['first-value', 'second-value'])
+    expect((await session.current?.(['B']))?.['B']?.reveal()).toBe('1')
+    await put(path, { A: 'new value' })
+    expect((await session.current?.(['A']))?.['A']?.reveal()).toBe('new value')
+    writeFileSync(path, 'A=same\nexport A="same"\n')
+    expect((await session.current?.(['A']))?.['A']?.reveal()).toBe('same')
+  })
+
   test('of a run by an earlier program, which kept no spelling, gives the value back', async () => {
     const path = join(dir, '.env')
     writeFileSync(path, 'A="x"\n')
@@ -446,6 +464,38 @@ describe('the file itself', () => {
     expect([readFileSync(path, 'utf8'), readdirSync(dir).toSorted()]).toEqual(['A=2\n', ['.env', 'cp']])
   })
 
+  test('a default access list of its directory, which would open it to others, is refused and never inherited', async ({ skip }) => {
+    const path = join(dir, '.env')
+    if (spawnSync('setfacl', ['-m', 'u:daemon:r', dir]).status !== 0) return skip('no setfacl, or a file system without access lists')
+    writeFileSync(path, 'A=1\n', { mode: 0o640 })
+    // A list that is for the directory alone.
+    await (await open(path)).probe()
+    await put(path, { A: '2' })
+    execFileSync('setfacl', ['-d', '-m', 'u:daemon:r', dir])
+    const session = await open(path)
+    const refused = {
+      code: 'misconfigured',
+      effect: 'none',
+      message: expect.stringContaining('access list') as string,
+      hints: [expect.stringContaining(`setfacl -k ${dir}`)],
+    }
+    await expect(session.probe()).rejects.toMatchObject(refused)
+    await expect(put(path, { A: '3' })).rejects.toMatchObject(refused)
+    expect([readFileSync(path, 'utf8'), readdirSync(dir)]).toEqual(['A=2\n', ['.env']])
+    // One that has a list of its own keeps just that, and a new one is for nobody else.
+    await put(join(dir, 'new.env'), { A: '1' })
+    expect(execFileSync('getfacl', ['-c', '--absolute-names', join(dir, 'new.env')], { encoding: 'utf8' })).toContain('mask::---')
+    execFileSync('setfacl', ['-m', 'u:bin:r', path])
+    await session.probe()
+    await put(path, { A: '4' })
+    expect(execFileSync('getfacl', ['-c', '--absolute-names', path], { encoding: 'utf8' })).not.toContain('daemon')
+    execFileSync('setfacl', ['-b', path])
+    execFileSync('setfacl', ['-k', dir])
+    await session.probe()
+    await put(path, { A: '5' })
+    expect(readFileSync(path, 'utf8')).toBe('A=5\n')
+  })
+
   test.skipIf(process.getuid?.() !== 0 || process.platform !== 'linux')(
     'a single file that is mounted is found by the probe',
     ({ skip }) => {
@@ -463,6 +513,19 @@ describe('the file itself', () => {
       expect(told).toMatch(/^misconfigured .* is mounted as a single file.* mount its directory/)
     },
   )
+
+  test('one that has further names (hard links) is refused by the probe, since they would keep the old value', async () => {
+    const path = join(dir, '.env')
+    writeFileSync(path, 'A=1\n')
+    linkSync(path, join(dir, 'second'))
+    await expect((await open(path)).probe()).rejects.toMatchObject({
+      code: 'misconfigured',
+      effect: 'none',
+      message: expect.stringContaining('2 names') as string,
+    })
+    rmSync(join(dir, 'second'))
+    await (await open(path)).probe()
+  })
 
   test('it is replaced, never written in place, and nothing else is left', async () => {
     const path = join(dir, '.env')

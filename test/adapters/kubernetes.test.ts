@@ -199,6 +199,20 @@ describe('a Secret', () => {
     expect(writes()).toEqual([])
   })
 
+  test('without the key, which may not be made, is found when it is asked what stands there', async () => {
+    fake.add('app', { OTHER: 'theirs' })
+    const session = await open()
+    await expect(session.standing?.(['OTHER', 'API_KEY'])).rejects.toMatchObject({
+      code: 'misconfigured',
+      effect: 'none',
+      message: expect.stringContaining('no key API_KEY') as string,
+      hints: [expect.stringContaining('"create": true')],
+    })
+    expect(await session.current?.(['API_KEY'])).toEqual({ API_KEY: null })
+    expect((await session.standing?.(['OTHER']))?.values['OTHER']?.reveal()).toBe('theirs')
+    expect((await (await open({ create: true })).standing?.(['API_KEY']))?.values).toEqual({ API_KEY: null })
+  })
+
   test('an immutable one, and a hook that writes something else', async () => {
     fake.add('app', { API_KEY: 'old' }, { immutable: true })
     const session = await open()

@@ -286,6 +286,19 @@ describe('by op', () => {
     expectNoLeak(error, ['ops_wrong-token-99', op.state.token])
   })
 
+  test('a field that is not there and may not be made is found when it is asked what stands there', async () => {
+    op.add('api', [credential()])
+    const session = await open(config({ field: '{name}' }))
+    expect(await failure(session.standing?.(['ELSE']) ?? Promise.resolve())).toMatchObject({
+      code: 'misconfigured',
+      effect: 'none',
+      message: expect.stringContaining('no field ELSE') as string,
+      hints: [expect.stringContaining('"create": true')],
+    })
+    expect(await session.current?.(['ELSE'])).toEqual({ ELSE: null })
+    expect((await (await open(config({ field: '{name}', create: true }))).standing?.(['ELSE']))?.values).toEqual({ ELSE: null })
+  })
+
   test('a token that may only read is told what it lacks, and nothing is changed', async () => {
     op.add('api', [credential()])
     op.change((state) => void (state.rights = 'read'))
