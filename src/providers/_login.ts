@@ -98,16 +98,60 @@ export function loginFault({ users, user }: Users, fields: Fields, path: string,
         : `the current value belongs to none of the ${noun}s ${all}`
   const first = names[0] ?? ''
   const field = `rotate set ${path} --field ${shellWord(`username=${first}`)}`
-  const json = JSON.stringify({ username: first, password: '…' })
   const line =
     // A value without fields is not given fields one by one.
     Object.hasOwn(fields, SINGLE)
-      ? `rotate set ${path} --fields-from -   and on stdin: ${json}`
+      ? storeLine(path, first)
       : `${field}${name === undefined && password !== undefined ? '' : ' --field password=@-'}`
   return { why, hint: users === undefined ? line : `${line}   (or ${users[1]}: whose it is)` }
 }
 
-function shellWord(text: string): string {
+/** Whom the refusals below are about, and what the far side calls them. */
+interface Whose {
+  readonly path: string
+  /** Such as `role`. */
+  readonly noun: string
+  readonly name: string
+}
+
+/**
+ * The far side refuses the login that is current here: whoever uses another one of that user would
+ * lose it by a rotation. `refused`; nothing was changed.
+ *
+ * @param far what the far side is called, such as `server`
+ */
+export function staleLogin({ path, noun, name }: Whose, far: 'server' | 'broker'): AdapterError {
+  return new AdapterError('refused', `the ${far} does not accept the password of ${noun} ${name} that this vault holds`, {
+    retryable: false,
+    hints: [`store the one that is in use first: ${storeLine(path, name)}`],
+  })
+}
+
+/**
+ * Nothing here says which of two users is in use, and the one whose turn it would be may log in: it
+ * could be that one. `misconfigured`; nothing was changed.
+ *
+ * @param off how that user is switched off, as a command
+ */
+export function maybeInUse({ path, noun, name }: Whose, off: string): AdapterError {
+  return new AdapterError(
+    'misconfigured',
+    `no login that works is current here, and ${noun} ${name}, which would get a new password, may log in: it may be in use`,
+    {
+      retryable: false,
+      hints: [
+        `store the login that is in use first: ${storeLine(path, name)}   (or the other one: whose it is)`,
+        `or, if nobody uses it: ${off}`,
+      ],
+    },
+  )
+}
+
+function storeLine(path: string, name: string): string {
+  return `rotate set ${path} --fields-from -   and on stdin: ${JSON.stringify({ username: name, password: '…' })}`
+}
+
+export function shellWord(text: string): string {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`
 }
 

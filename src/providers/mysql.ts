@@ -30,9 +30,21 @@ import {
 } from '../core/provider.ts'
 import { type Fields, Secret } from '../core/secret.ts'
 import { storedForm } from '../net/mysql-hash.ts'
-import { fieldsOf, handleOf, issued, loginFault, loginOf, namesIn, newPassword, nextUser, passwordOf } from './_login.ts'
+import {
+  fieldsOf,
+  handleOf,
+  issued,
+  loginFault,
+  loginOf,
+  maybeInUse,
+  namesIn,
+  newPassword,
+  nextUser,
+  passwordOf,
+  staleLogin,
+} from './_login.ts'
 import { PATIENCE, type Server } from './_mysql.ts'
-import { accountsNamed, called, has, isAt, mayChangeAccounts, refusesStoredForms, withPassword } from './_mysql-accounts.ts'
+import { type Account, accountsNamed, called, has, isAt, mayChangeAccounts, refusesStoredForms, withPassword } from './_mysql-accounts.ts'
 import { add, afterwards, close, endPassword, identifier, quoted, replace, stillThere } from './_mysql-change.ts'
 import { Config, type Options, placeOf } from './_mysql-config.ts'
 import { asAdmin, asWriter, type Job, proveLogin, provenLogin } from './_mysql-job.ts'
@@ -98,15 +110,20 @@ function prepared(config: Options, random: Random): Fields {
 }
 
 /**
- * Reads only: the admin may change accounts, the server is new enough, every account exists, none is
+ * Reads only: the admin may change accounts, the server is new enough, every account exists, the
+ * current password is one of its account (or, where none is current, the next of two is off), none is
  * switched off, no other account of the name would keep the password, and there is room for a second
  * one. A login that the server knows and refuses shows that another account comes first, such as an
  * anonymous one for this machine.
  */
 async function preflight(job: Job, current: Credential | undefined): Promise<void> {
-  const { config } = job
+  const { config, context } = job
   const login = currentLogin(config, current)
-  await asAdmin(job, async (server) => {
+  const next = nextUser(config, current)
+  let spent = current === undefined
+  let turn: Account | undefined
+  // A refusal of the current login, thrown in there, would be taken for one of the admin.
+  const refusal = await asAdmin(job, async (server) => {
     if (!(await mayChangeAccounts(server)))
       throw new AdapterError('denied', `account ${config.admin.user} may not change other accounts`, { hints: ['it needs CREATE USER'] })
     if (await refusesStoredForms(server))
@@ -119,10 +136,23 @@ async function preflight(job: Job, current: Credential | undefined): Promise<voi
       const found = withPassword(own(config, name, all))
       await refuseOthers(config, found, all, password)
       await mayChange(job, server, found, password)
-      if (password === undefined || found.locked || found.expired || !(await has(found, password))) continue
-      await proveLogin(job, found, password)
+      const open = isOpen(found)
+      // Nobody can use a current one that is switched off; then it is as if none were current.
+      if (login?.username === name && !open) spent = true
+      if (config.users !== undefined && name === next && open) turn = found
+      if (password === undefined || !open) continue
+      if (!(await has(found, password))) return staleLogin({ path: context.path, noun: 'account', name }, 'server')
+      if (!found.expired) await proveLogin(job, found, password)
     }
+    if (turn === undefined || !spent) return undefined
+    return maybeInUse({ path: context.path, noun: 'account', name: turn.name }, `ALTER USER ${identifier(turn)} ACCOUNT LOCK`)
   })
+  if (refusal !== undefined) throw refusal
+}
+
+/** Somebody may be using a password of it. */
+function isOpen({ locked, passwords }: Account): boolean {
+  return !locked && passwords.length > 0
 }
 
 /** What is current, where it is a login: an operator may have stored anything. */

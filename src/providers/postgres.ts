@@ -38,7 +38,7 @@ import {
   type Settlement,
 } from '../core/provider.ts'
 import { secretField } from '../core/schema.ts'
-import type { Fields, Secret } from '../core/secret.ts'
+import { type Fields, type Secret, singleValue } from '../core/secret.ts'
 import {
   asAdminOf,
   checkLogins,
@@ -47,11 +47,13 @@ import {
   issued,
   loginFault,
   loginOf,
+  maybeInUse,
   namesIn,
   newPassword,
   nextUser,
   passwordOf,
   hostField,
+  staleLogin,
   tlsFields,
 } from './_login.ts'
 import {
@@ -150,12 +152,13 @@ export function openSession(config: Options, context: AdapterContext, bounds = B
 
 /**
  * Reads only: the admin may log in and change roles, the server takes changes, every role exists
- * and has to show its password here, and the one that comes next can log in with a new one.
+ * and has to show its password here, the one that comes next can log in with a new one, and the
+ * current login is accepted. Where none is current, the next of two must be switched off.
  */
 async function preflight(at: At, current: Credential | undefined): Promise<void> {
   const { config, context, bounds } = at
   const next = nextUser(config, current)
-  await asAdmin(at, async (client) => {
+  const found = await asAdmin(at, async (client) => {
     const { rows } = await client.query<{ may: boolean }>(
       'SELECT rolsuper OR rolcreaterole AS may FROM pg_roles WHERE rolname = current_user',
     )
@@ -164,16 +167,45 @@ async function preflight(at: At, current: Credential | undefined): Promise<void>
         hints: ['it needs CREATEROLE and ADMIN OPTION on them'],
       })
     await mayWrite(client, config.admin.user)
-    const found = await rolesOf(client, namesIn(config))
-    for (const name of namesIn(config)) there(found, name)
+    const roles = await rolesOf(client, namesIn(config))
+    for (const name of namesIn(config)) there(roles, name)
     await mayChange(client, config.admin.user, namesIn(config))
-    refuse(there(found, next), isAlone(config))
+    refuse(there(roles, next), isAlone(config))
+    if (current === undefined) mustBeOff(at, there(roles, next))
+    return roles
   })
   for (const name of namesIn(config)) {
     const attempt = await knocked(config, context, bounds, name)
     judgeDoor(name, attempt, isAlone(config))
     if (name === next && (await formOf(at, attempt.asked)) === 'scram' && attempt.asked === 'md5')
       context.note(`role ${name} has an md5 password now and gets a SCRAM-SHA-256 one, as password_encryption says`)
+  }
+  if (current !== undefined) await mustBeCurrent(at, current.fields, found)
+}
+
+/** Where nothing usable is current, the one of two whose turn it is may be the one in use. */
+function mustBeOff({ config, context }: At, { name, mayLogIn }: Role): void {
+  if (isAlone(config) || !mayLogIn) return
+  throw maybeInUse({ path: context.path, noun: 'role', name }, `ALTER ROLE ${quoted(name)} NOLOGIN`)
+}
+
+/**
+ * The server takes the password that is current here. A role that can't log in with any is not in
+ * use, so that nothing of it could be ended; then it is as if none were current.
+ */
+async function mustBeCurrent(at: At, fields: Fields, found: readonly Role[]): Promise<void> {
+  const { config, context } = at
+  const name = fields['username']?.reveal() ?? config.user
+  const role = found.find((each) => each.name === name)
+  if (role === undefined || (fields['password'] ?? (isAlone(config) ? singleValue(fields) : undefined)) === undefined) return
+  if (!role.mayLogIn || (role.left !== null && role.left <= 0)) {
+    return mustBeOff(at, there(found, nextUser(config, { fields })))
+  }
+  try {
+    await verify(at, fields)
+  } catch (thrown) {
+    if (!(thrown instanceof AdapterError && thrown.code === 'refused')) throw thrown
+    throw staleLogin({ path: context.path, noun: 'role', name: role.name }, 'server')
   }
 }
 

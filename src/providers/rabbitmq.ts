@@ -46,10 +46,13 @@ import {
   hostField,
   issued,
   loginFault,
+  maybeInUse,
   namesIn,
   newPassword,
   nextUser,
   passwordOf,
+  shellWord,
+  staleLogin,
   tlsFields,
   usesTls,
 } from './_login.ts'
@@ -118,7 +121,10 @@ function openSession(config: Options, context: AdapterContext): ProviderSession 
   return session
 }
 
-/** Reads only: the admin is one, and every user is there, with a hash that is known here. */
+/**
+ * Reads only: the admin is one, every user is there, and the broker accepts the current login. Where
+ * none is current, the next of two must be switched off.
+ */
 async function preflight(config: Options, context: AdapterContext, current: Credential | undefined): Promise<void> {
   const me = await asAdmin(config, context, 'GET', '/whoami')
   if (!shaped(z.object({ tags: Tags }), me).tags.includes('administrator'))
@@ -127,6 +133,22 @@ async function preflight(config: Options, context: AdapterContext, current: Cred
   for (const name of namesIn(config)) {
     const user = await lookUp(config, context, name)
     if (name === inUse) mustBeOn(user, name)
+    const mayBeInUse = current === undefined && config.users !== undefined && name === nextUser(config, current)
+    if (mayBeInUse && user.password_hash !== '')
+      throw maybeInUse({ path: context.path, noun: 'user', name }, `rabbitmqctl clear_password ${shellWord(name)}`)
+  }
+  if (current !== undefined) await mustBeCurrent(config, context, current.fields)
+}
+
+/** The broker takes the password that is current here, if one is. */
+async function mustBeCurrent(config: Options, context: AdapterContext, fields: Fields): Promise<void> {
+  const name = nameIn(config, fields)
+  if (name === undefined || !namesIn(config).includes(name) || (fields['password'] ?? singleValue(fields)) === undefined) return
+  try {
+    await verify(config, context, fields)
+  } catch (thrown) {
+    if (!(thrown instanceof AdapterError && thrown.code === 'refused')) throw thrown
+    throw staleLogin({ path: context.path, noun: 'user', name }, 'broker')
   }
 }
 

@@ -662,6 +662,40 @@ describe.skipIf(!hasMariaDb)('against a real MariaDB', () => {
     }
   })
 
+  test('where the application has another password than the vault, nothing is begun', async () => {
+    const { a, b, config, fields } = await accounts()
+    await sql(`ALTER USER ${a}@'%' IDENTIFIED BY 'the-one-in-use'`)
+    for (const given of [{ user: a, strategy: 'single' }, { users: [a, b] }]) {
+      const session = await open({ ...config, ...given })
+      await expect(session.preflight({ fields })).rejects.toMatchObject({
+        code: 'refused',
+        effect: 'none',
+        retryable: false,
+        message: `the server does not accept the password of account ${a} that this vault holds`,
+        hints: [expect.stringMatching(/rotate set \S+ --fields-from -/)],
+      })
+      await session.preflight({ fields: { ...fields, password: new Secret('the-one-in-use') } })
+    }
+  })
+
+  test('two accounts and no login that works here: the next one is changed only where it is switched off', async () => {
+    const { a, b, config, fields } = await accounts()
+    const session = await open({ ...config, users: [a, b] })
+    const refusal = (name: string) => ({
+      code: 'misconfigured',
+      effect: 'none',
+      message: expect.stringContaining(`account ${name}, which would get a new password, may log in`),
+      hints: [expect.stringMatching(/rotate set \S+ --fields-from -/), expect.stringContaining('ACCOUNT LOCK')],
+    })
+    await expect(session.preflight(undefined)).rejects.toMatchObject(refusal(a))
+    await sql(`ALTER USER ${a}@'%' ACCOUNT LOCK`)
+    await session.preflight(undefined)
+    await session.preflight({ fields })
+    // The current one is locked, so the application may be using the other one.
+    await sql(`ALTER USER \`${b}\`@'%' IDENTIFIED BY 'the-one-in-use' ACCOUNT UNLOCK`)
+    await expect(session.preflight({ fields })).rejects.toMatchObject(refusal(b))
+  })
+
   test('no login fails on the way: an account that allows none is not blocked', async () => {
     const { a, config, fields } = await accounts()
     await sql('SET GLOBAL max_password_errors = 1')

@@ -244,7 +244,8 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
         expect(await at.session.settle(at.intent, at.current)).toMatchObject({ outcome: 'applied' })
         expect(at.context.notes).toEqual([])
         await server.set({ password_encryption: undefined })
-        await at.session.preflight(at.current)
+        // One role has no other password than the new one any more.
+        await at.session.preflight(strategy === 'single' ? { fields: made.fields } : at.current)
         expect(at.context.notes).toEqual([expect.stringContaining('has an md5 password now and gets a SCRAM-SHA-256 one')])
         await at.session.create(at.intent, at.current)
         expect(await form()).toBe('SCR')
@@ -253,6 +254,51 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
         await server.hba()
       }
     })
+  })
+
+  test.each(['single', 'two-users'] as const)(
+    '%s: where the application has another password than the vault, nothing is begun',
+    async (strategy) => {
+      const at = await bench(strategy)
+      const [user, stale] = [at.old['username']?.reveal() ?? '', at.old['password'] ?? new Secret('')]
+      await sql(`ALTER ROLE ${user} PASSWORD 'the-one-in-use'`)
+      const given: Fields[] = [at.old, ...(strategy === 'single' ? [{ value: stale }] : [])]
+      for (const fields of given) {
+        const error = await failure(at.session.preflight({ fields }))
+        expect(error).toMatchObject({ code: 'refused', effect: 'none', retryable: false })
+        expect(error.message).toBe(`the server does not accept the password of role ${user} that this vault holds`)
+        expect(error.hints[0]).toContain(`rotate set ${at.context.path} --fields-from -`)
+      }
+      await at.session.preflight({ fields: { ...at.old, password: new Secret('the-one-in-use') } })
+      // Without a password nothing can be asked.
+      await at.session.preflight({ fields: { username: new Secret(user) } })
+      expect(await accepts({ ...at.old, password: new Secret('the-one-in-use') })).toBe(true)
+    },
+  )
+
+  test('two roles and no login that works here: the next one is changed only where it is switched off', async () => {
+    const { session, old, context, name: b } = await bench('two-users')
+    const a = old['username']?.reveal() ?? ''
+    const refusal = (role: string) => ({
+      code: 'misconfigured',
+      effect: 'none',
+      message: expect.stringContaining(`role ${role}, which would get a new password, may log in`) as string,
+      hints: [
+        expect.stringContaining(`rotate set ${context.path} --fields-from -`) as string,
+        expect.stringContaining('NOLOGIN') as string,
+      ],
+    })
+    expect(await failure(session.preflight(undefined))).toMatchObject(refusal(a))
+    // The current one is switched off or over, so the application may be using the other one.
+    for (const off of ['NOLOGIN', "LOGIN VALID UNTIL '2020-01-01'"]) {
+      await sql(`ALTER ROLE ${a} ${off}`)
+      expect(await failure(session.preflight({ fields: old }))).toMatchObject(refusal(b))
+      await sql(`ALTER ROLE ${b} NOLOGIN`)
+      await session.preflight({ fields: old })
+      await sql(`ALTER ROLE ${b} LOGIN`)
+    }
+    await sql(`ALTER ROLE ${a} NOLOGIN VALID UNTIL 'infinity'`)
+    await session.preflight(undefined)
   })
 
   test('one role that somebody has switched off stays switched off; a spare one of two is switched on', async () => {

@@ -195,6 +195,38 @@ describe.skipIf(!hasRabbitMq)('against a real RabbitMQ', () => {
     await single.verify?.({ fields: { value: new Secret('the-very-first-password') } }, 'live')
   })
 
+  test('where the application has another password than the vault, nothing is begun', async () => {
+    const { a, b, config, fields } = await bench()
+    await server.api('PUT', `/users/${a}`, { password: 'the-one-in-use', tags: 'monitoring' })
+    const stale = {
+      code: 'refused',
+      effect: 'none',
+      retryable: false,
+      message: `the broker does not accept the password of user ${a} that this vault holds`,
+      hints: [expect.stringMatching(/rotate set \S+ --fields-from -/)],
+    }
+    const [pair, single] = [await open({ ...config, users: [a, b] }), await open({ ...config, user: a, strategy: 'single' })]
+    await expect(pair.preflight({ fields })).rejects.toMatchObject(stale)
+    await expect(single.preflight({ fields })).rejects.toMatchObject(stale)
+    await expect(single.preflight({ fields: { value: new Secret(FIRST) } })).rejects.toMatchObject(stale)
+    const inUse = { ...fields, password: new Secret('the-one-in-use') }
+    await pair.preflight({ fields: inUse })
+    await single.preflight({ fields: inUse })
+  })
+
+  test('two users and no current login: the next one is changed only where it is switched off', async () => {
+    const { a, b, config } = await bench()
+    const pair = await open({ ...config, users: [a, b] })
+    await expect(pair.preflight(undefined)).rejects.toMatchObject({
+      code: 'misconfigured',
+      effect: 'none',
+      message: expect.stringContaining(`user ${a}, which would get a new password, may log in`),
+      hints: [expect.stringMatching(/rotate set \S+ --fields-from -/), expect.stringContaining(`rabbitmqctl clear_password ${a}`)],
+    })
+    await server.api('PUT', `/users/${a}`, { password_hash: '', tags: '' })
+    await pair.preflight(undefined)
+  })
+
   test('a change is sent once, whatever becomes of its answer', async () => {
     const { a, config, fields } = await bench()
     for (const verdict of ['cut', 'lose answer'] as const) {
