@@ -240,11 +240,10 @@ export async function resume(
   await findRun(deps.vault, runId)
   await takeUp(ports, runId, decision)
   const result = await finish(ports, runId, false)
-  return {
-    runs: [result.view],
-    ended: result.ended,
-    failure: input.keep === 'old' && result.failure?.code === 'rolled-back' ? undefined : result.failure,
-  }
+  // The decision is carried out, whatever it has cost: what is true now is said, and is no failure of the command.
+  const carriedOut = input.keep === 'old' && (result.view.status === 'failed' || result.view.status === 'rolled_back')
+  if (carriedOut && result.failure?.code === 'unsafe') deps.note(`warning: ${result.failure.message}; ${result.failure.hint ?? ''}`)
+  return { runs: [result.view], ended: result.ended, failure: carriedOut ? undefined : result.failure }
 }
 
 /** Makes an earlier version current again: pushed, refreshed, checked, like a rotation. */
