@@ -1,9 +1,8 @@
 /** The audit trail: verifying it, exporting it, pruning it, and putting that on record. */
-import type { AnchorFault, ExportFormat, ExportSummary, PruneRange, TrailVerdict } from '../core/audit-trail.ts'
+import type { AnchorFault, AuditFilter, ExportFormat, ExportSummary, PruneRange, TrailVerdict } from '../core/audit-trail.ts'
 import { iso } from '../core/duration.ts'
 import { RotateError, usage } from '../core/errors.ts'
 import type { AuditAction, AuditEntry } from '../core/model.ts'
-import type { AuditFilter } from '../core/ports.ts'
 import { clockJumped, clockWentBack } from '../engine/policy.ts'
 import type { Deps } from './deps.ts'
 

@@ -1,6 +1,27 @@
 /** What the audit trail can do beyond being listed: prove itself, be exported, be pruned. */
-import type { AuditEntry, AuditEvent } from './model.ts'
-import type { AuditFilter, AuditVerdict } from './ports.ts'
+import type { AuditAction, AuditEntry, AuditEvent } from './model.ts'
+
+export interface AuditFilter {
+  readonly action?: AuditAction
+  readonly path?: string
+  /** First path segment. */
+  readonly project?: string
+  readonly runId?: string
+  readonly since?: number
+  readonly until?: number
+}
+
+/** Newest first: each event is proven when it is given out, in one pass. Oldest first: everything is verified before the first one, and read twice. */
+export type AuditOrder = 'oldest-first' | 'newest-first'
+
+export interface AuditVerdict {
+  readonly ok: boolean
+  readonly rows: number
+  /** Hash of the newest event, hex; 64 zeros for an empty chain. */
+  readonly head: string
+  /** Sequence number of the first event that does not verify. */
+  readonly firstBad: number | null
+}
 
 /** A signed statement about the chain at one moment: so many events, with this hash. */
 export interface Checkpoint {

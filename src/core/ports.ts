@@ -1,6 +1,6 @@
 /** What the inside needs from the outside. Time, randomness, network, processes, faults and storage are passed in, never reached for. */
-import type { AuditTrail } from './audit-trail.ts'
-import type { AuditAction, AuditEntry, AuditEvent, RunRecord, SecretRecord } from './model.ts'
+import type { AuditFilter, AuditOrder, AuditTrail, AuditVerdict } from './audit-trail.ts'
+import type { AuditEntry, AuditEvent, RunRecord, SecretRecord } from './model.ts'
 import type { Fields, Secret } from './secret.ts'
 
 export interface Clock {
@@ -132,19 +132,6 @@ export interface VaultTx extends VaultReader {
   audit(entry: AuditEntry): void
 }
 
-export interface AuditFilter {
-  readonly action?: AuditAction
-  readonly path?: string
-  /** First path segment. */
-  readonly project?: string
-  readonly runId?: string
-  readonly since?: number
-  readonly until?: number
-}
-
-/** Newest first: each event is proven when it is given out, in one pass. Oldest first: everything is verified before the first one, and read twice. */
-export type AuditOrder = 'oldest-first' | 'newest-first'
-
 export interface UnlockerInfo {
   readonly id: string
   readonly kind: 'passphrase' | 'key-file' | 'recipient' | 'recovery'
@@ -251,15 +238,6 @@ export interface VaultCare {
 
 /** Verifies a finished copy with its root key (hex) and reports. */
 export type ProveCopy = (file: string, key: Secret) => Promise<VaultReport>
-
-export interface AuditVerdict {
-  readonly ok: boolean
-  readonly rows: number
-  /** Hash of the newest event, hex; 64 zeros for an empty chain. */
-  readonly head: string
-  /** Sequence number of the first event that does not verify. */
-  readonly firstBad: number | null
-}
 
 /** An unlocked vault. */
 export interface Vault {

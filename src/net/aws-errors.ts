@@ -6,7 +6,7 @@
 import { type AdapterCode, AdapterError, type Effect } from '../core/errors.ts'
 import { visible } from '../core/names.ts'
 import { answeredBy } from './answered.ts'
-import type { AwsEffect, AwsKey } from './aws.ts'
+import type { AwsEffect, AwsKey } from './aws-key.ts'
 
 /** An answer that lacks what was promised. After a create that may well have worked. */
 export function badAnswer(action: string, effect: AwsEffect, what: string, details: Readonly<Record<string, unknown>> = {}): AdapterError {

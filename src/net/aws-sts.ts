@@ -9,7 +9,8 @@ import { MINUTE } from '../core/duration.ts'
 import { AdapterError } from '../core/errors.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import { badAnswer, isRefusal } from './aws-errors.ts'
-import { type AwsKey, type AwsSite, pause, repeat, settings, short } from './aws.ts'
+import { type AwsSite, pause, repeat, settings, short } from './aws.ts'
+import type { AwsKey } from './aws-key.ts'
 
 /** How keys are proven: AWS names no figure for propagation, so one accepted call is not yet "accepted everywhere". */
 const PROPAGATION = {

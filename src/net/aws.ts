@@ -14,26 +14,18 @@ import type { Clock } from '../core/ports.ts'
 import { type AdapterContext, type Credential, SETTLES_AFTER_MS } from '../core/provider.ts'
 import type { Secret } from '../core/secret.ts'
 import { type Exchange, explain } from './aws-errors.ts'
+import type { AwsEffect, AwsKey } from './aws-key.ts'
 
 /** For one exchange. The connection itself is bounded by the HTTP client. */
 const REQUEST_TIMEOUT_MS = 15_000
 /** Throttling mostly arrives as HTTP 400, which the transport does not repeat; what may be repeated is, after these pauses. */
 const THROTTLE_PAUSES_MS = [1000, 3000]
 
-export interface AwsKey {
-  readonly accessKeyId: string
-  readonly secretAccessKey: Secret
-  readonly sessionToken?: Secret
-}
-
 export interface AwsSite {
   readonly region: string
   readonly endpoint?: string | undefined
   readonly stsEndpoint?: string | undefined
 }
-
-/** May the call be repeated? As `HttpRequest.effect`. */
-export type AwsEffect = 'read' | 'idempotent' | 'once'
 
 /** By first letters of the region. IAM is one service per partition and wants its own signing region, whatever region else is configured. */
 const PARTITIONS = [

@@ -28,18 +28,8 @@ import {
 import { secretField, urlField } from '../core/schema.ts'
 import { flatten, Secret, single } from '../core/secret.ts'
 import { badAnswer, isRefusal } from '../net/aws-errors.ts'
-import {
-  type AwsEffect,
-  type AwsKey,
-  callIam,
-  isOfCall,
-  pause,
-  sameName,
-  short,
-  signingKey,
-  stopIfAborted,
-  userResources,
-} from '../net/aws.ts'
+import { callIam, isOfCall, pause, sameName, short, signingKey, stopIfAborted, userResources } from '../net/aws.ts'
+import type { AwsEffect, AwsKey } from '../net/aws-key.ts'
 import { awaitDeath, awaitLife, bedrockUrl } from '../net/bedrock.ts'
 
 const SERVICE = 'bedrock.amazonaws.com'

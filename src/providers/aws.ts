@@ -31,20 +31,8 @@ import { secretField, urlField } from '../core/schema.ts'
 import { type Fields, Secret } from '../core/secret.ts'
 import { accountOf, type AwsIdentity, awaitDeath, awaitLife } from '../net/aws-sts.ts'
 import { badAnswer, isRefusal } from '../net/aws-errors.ts'
-import {
-  type AwsEffect,
-  type AwsKey,
-  type AwsSite,
-  callIam,
-  idOf,
-  isOfCall,
-  pause,
-  sameName,
-  short,
-  signingKey,
-  stopIfAborted,
-  userPolicy,
-} from '../net/aws.ts'
+import { type AwsSite, callIam, idOf, isOfCall, pause, sameName, short, signingKey, stopIfAborted, userPolicy } from '../net/aws.ts'
+import type { AwsEffect, AwsKey } from '../net/aws-key.ts'
 
 const MAX_KEYS = 2
 const ACTIONS = ['CreateAccessKey', 'ListAccessKeys', 'UpdateAccessKey', 'DeleteAccessKey', 'GetAccessKeyLastUsed']

@@ -1,8 +1,7 @@
 /** Exporting the chain, or a range of it, so that it can be verified without the vault. */
-import type { ExportFormat, ExportSummary } from '../core/audit-trail.ts'
+import type { AuditFilter, ExportFormat, ExportSummary } from '../core/audit-trail.ts'
 import { iso } from '../core/duration.ts'
 import type { AuditEvent } from '../core/model.ts'
-import type { AuditFilter } from '../core/ports.ts'
 import { type Visit, inTime, rowsBetween, unlessPruned, verifiedRoot, wanted } from './audit.ts'
 import { AuditWalk } from './audit-walk.ts'
 import { equal, utf8 } from './bytes.ts'

@@ -1,7 +1,7 @@
 /** Reading and verifying the audit chain, in pages. */
+import type { AuditFilter, AuditOrder, AuditVerdict } from '../core/audit-trail.ts'
 import { RotateError } from '../core/errors.ts'
 import type { AuditEvent } from '../core/model.ts'
-import type { AuditFilter, AuditOrder, AuditVerdict } from '../core/ports.ts'
 import type { Row } from '../store/port.ts'
 import { CHAIN_START } from './audit-row.ts'
 import { AuditWalk, LEAST, STUB } from './audit-walk.ts'

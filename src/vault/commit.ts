@@ -110,8 +110,8 @@ export async function prepare(session: Session, snapshot: Snapshot, intended: In
     },
     adopt: (head) => {
       session.adopt({ bytes: head, root: written, keys }, header?.stored)
-      for (const [mid, value] of fresh.mids) session.mids.set(mid, value)
-      for (const [leaf, value] of fresh.leaves) session.leaves.set(leaf, value)
+      for (const [mid, { hash, value }] of fresh.mids) session.nodes.mids.keep(mid, hash, value)
+      for (const [leaf, { hash, value }] of fresh.leaves) session.nodes.leaves.keep(leaf, hash, value)
     },
   }
 }

@@ -12,7 +12,8 @@ import { equal, hex } from './bytes.ts'
 import { parseHeader } from './header.ts'
 import { type Highest, type Mark, Marks, markKey, markOf } from './marks.ts'
 import { COPY, type Root } from './root.ts'
-import type { Session, State } from './session.ts'
+import type { Session } from './session.ts'
+import type { State } from './snapshot.ts'
 import type { OpenVaultOptions } from './types.ts'
 
 /** So many audit events are chained at each opening to prove that the state seen earlier is one of this vault's past; beyond that one link must do. */

@@ -8,26 +8,11 @@ import { parseHeader, unsealHeader } from './header.ts'
 import type { Keys } from './keys.ts'
 import { NO_REKEY, type Root, decodeRoot } from './root.ts'
 import { epochOf, openRow } from './seal.ts'
-import { Snapshot } from './snapshot.ts'
+import { Nodes } from './nodes.ts'
+import { Snapshot, type State, type Verifier } from './snapshot.ts'
 import { hash } from './sodium.ts'
-import type { Children, Entry } from './tree.ts'
 import type { OpenRoot, Opened } from './unlockers.ts'
 
-/** A state root together with its stored bytes, which are what a commit expects to find. */
-export interface State {
-  readonly bytes: Uint8Array
-  readonly root: Root
-  /** The keys that its header yields: what was read under this root is opened with them, even if a rekey ends meanwhile. */
-  readonly keys: Keys
-}
-
-interface Verified<T> {
-  readonly hash: Uint8Array
-  readonly value: T
-}
-
-/** How many verified nodes of each level are kept between snapshots. */
-const CACHE = 512
 /** How long a body is run again and again because others commit, in milliseconds. */
 export const PATIENCE_MS = 30_000
 
@@ -48,12 +33,11 @@ export interface SessionOptions {
   readonly openRoot: OpenRoot
 }
 
-export class Session {
+export class Session implements Verifier {
   readonly store: Store
   readonly clock: Clock
   readonly random: Random
-  readonly mids = new Map<number, Verified<Children>>()
-  readonly leaves = new Map<number, Verified<readonly Entry[]>>()
+  readonly nodes = new Nodes()
   /** Told about the newest state after each commit of this process, once that is durable (freshness.ts). */
   afterCommit: ((state: State) => void) | undefined
   /** Opens any header of this vault, whoever has changed it meanwhile. */
@@ -179,8 +163,7 @@ export class Session {
 
   /** A fresh view. `asked` is what the attempt before it read, fetched in one go this time. */
   snapshot(asked?: Snapshot): Snapshot {
-    if (this.mids.size > CACHE) this.mids.clear()
-    if (this.leaves.size > CACHE) this.leaves.clear()
+    this.nodes.trim()
     return new Snapshot(this, asked?.asked())
   }
 

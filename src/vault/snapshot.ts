@@ -1,17 +1,37 @@
 /** Verified reading of one committed state. Nothing leaves here that is not authenticated up to the state root. */
-import { HeadMoved, type RowKey, type TableName } from '../store/port.ts'
+import { HeadMoved, type ReadRequest, type RowKey, type TableName } from '../store/port.ts'
 import { type Identity, type ObjectKind, decodeObject } from './codec.ts'
 import { decoded, tampered } from './damage.ts'
 import { type Keys, objectKey } from './keys.ts'
+import type { Nodes } from './nodes.ts'
 import type { Root } from './root.ts'
 import { epochOf, openRow } from './seal.ts'
-import type { Session, State } from './session.ts'
 import { type Children, type Entry, decodeLeaf, decodeMid, entryOf, leafOf, leafRow, matches, midRow } from './tree.ts'
 
 const NO_CHILDREN: Children = new Map()
 const NO_ENTRIES: readonly Entry[] = []
 /** At most this many rows are fetched again in one go. */
 const MAX_ASKED = 20_000
+
+/** A state root together with its stored bytes, which are what a commit expects to find. */
+export interface State {
+  readonly bytes: Uint8Array
+  readonly root: Root
+  /** The keys that its header yields: what was read under this root is opened with them, even if a rekey ends meanwhile. */
+  readonly keys: Keys
+}
+
+/** What a snapshot needs of the session that it belongs to. */
+export interface Verifier {
+  readonly keys: Keys
+  /** Verified nodes of this and of earlier snapshots; the snapshot adds those that it verifies. */
+  readonly nodes: Nodes
+  /** Rows, with the verified state that they were read under. With `pinned` it is still that one, or `HeadMoved` is thrown. */
+  read(
+    request: ReadRequest,
+    pinned: State | undefined,
+  ): Promise<{ readonly state: State; readonly rows: readonly (Uint8Array | undefined)[] }>
+}
 
 /** An object as it was found: its identity, its bytes and its place in the tree. */
 export interface Found extends Identity {
@@ -25,13 +45,13 @@ export interface Found extends Identity {
 export class Snapshot {
   /** Another process has committed since this view began; whatever the body made of that, it has to run again. */
   moved = false
-  readonly #session: Session
+  readonly #session: Verifier
   readonly #rows = new Map<string, Uint8Array | undefined>()
   readonly #asked = new Map<string, RowKey>()
   #ahead: readonly RowKey[] | undefined
   #state: State | undefined
 
-  constructor(session: Session, ahead?: readonly RowKey[]) {
+  constructor(session: Verifier, ahead?: readonly RowKey[]) {
     this.#session = session
     this.#ahead = ahead
   }
@@ -88,8 +108,7 @@ export class Snapshot {
   #knownMid(root: Root, mid: number): Children | undefined {
     const ref = root.mids.get(mid)
     if (ref === undefined) return NO_CHILDREN
-    const known = this.#session.mids.get(mid)
-    return known !== undefined && sameHash(known.hash, ref.hash) ? known.value : undefined
+    return this.#session.nodes.mids.get(mid, ref.hash)
   }
 
   /** Verified mids. */
@@ -106,15 +125,14 @@ export class Snapshot {
     const stored = this.#row('node', midRow(mid))
     if (ref === undefined || !matches(ref, stored)) throw tampered('a node of its tree is not the one its parent names')
     const value = decoded('a node of its tree', () => decodeMid(mid, openRow(this.#keys, 'node', midRow(mid), stored)))
-    this.#session.mids.set(mid, { hash: ref.hash, value })
+    this.#session.nodes.mids.keep(mid, ref.hash, value)
     return value
   }
 
   #knownLeaf(children: Children, leaf: number): readonly Entry[] | undefined {
     const ref = children.get(leaf & 127)
     if (ref === undefined) return NO_ENTRIES
-    const known = this.#session.leaves.get(leaf)
-    return known !== undefined && sameHash(known.hash, ref.hash) ? known.value : undefined
+    return this.#session.nodes.leaves.get(leaf, ref.hash)
   }
 
   /** Verified leaves, by number. */
@@ -134,7 +152,7 @@ export class Snapshot {
     const stored = this.#row('node', leafRow(leaf))
     if (ref === undefined || !matches(ref, stored)) throw tampered('a node of its tree is not the one its parent names')
     const value = decoded('a node of its tree', () => decodeLeaf(leaf, openRow(this.#keys, 'node', leafRow(leaf), stored)))
-    this.#session.leaves.set(leaf, { hash: ref.hash, value })
+    this.#session.nodes.leaves.keep(leaf, ref.hash, value)
     return value
   }
 
@@ -144,8 +162,8 @@ export class Snapshot {
     const leaf = leafOf(key)
     const mid = leaf >> 7
     const wanted: RowKey[] = [{ table: 'obj', key }]
-    if (!this.#session.mids.has(mid)) wanted.push({ table: 'node', key: midRow(mid) })
-    if (!this.#session.leaves.has(leaf)) wanted.push({ table: 'node', key: leafRow(leaf) })
+    if (!this.#session.nodes.mids.has(mid)) wanted.push({ table: 'node', key: midRow(mid) })
+    if (!this.#session.nodes.leaves.has(leaf)) wanted.push({ table: 'node', key: leafRow(leaf) })
     await this.#fetch(wanted)
     const entries = (await this.leaves([leaf])).get(leaf) ?? NO_ENTRIES
     const entry = entryOf(entries, key)
@@ -211,9 +229,4 @@ export class Snapshot {
 
 function nameOf(table: TableName, key: bigint): string {
   return `${table}${key}`
-}
-
-function sameHash(a: Uint8Array, b: Uint8Array): boolean {
-  for (let i = 0; i < 16; i++) if (a[i] !== b[i]) return false
-  return true
 }

@@ -1,10 +1,9 @@
 /** `AuditTrail`: what the chain proves to others. */
 import { type AnchorFault, type AuditTrail, type Checkpoint, type ExportFormat, type ExportSummary } from '../core/audit-trail.ts'
-import type { PruneOptions, PruneRange, TrailVerdict } from '../core/audit-trail.ts'
+import type { AuditFilter, PruneOptions, PruneRange, TrailVerdict } from '../core/audit-trail.ts'
 import { iso } from '../core/duration.ts'
 import { usage } from '../core/errors.ts'
 import { parseJsonObject } from '../core/json.ts'
-import type { AuditFilter } from '../core/ports.ts'
 import { notWritable } from '../store/failures.ts'
 import { type Visit, auditVerify, rootOf } from './audit.ts'
 import { exportTrail } from './audit-export.ts'

@@ -1,18 +1,7 @@
 /** The `Vault` port on top of a session. What only writers and lists need is loaded when it is first used. */
-import type { AuditTrail } from '../core/audit-trail.ts'
+import type { AuditFilter, AuditOrder, AuditTrail, AuditVerdict } from '../core/audit-trail.ts'
 import type { AuditEvent, RunRecord, SecretRecord } from '../core/model.ts'
-import type {
-  AuditFilter,
-  AuditOrder,
-  AuditVerdict,
-  UnlockerInfo,
-  Vault,
-  VaultCare,
-  VaultKeys,
-  VaultReader,
-  VaultStanding,
-  VaultTx,
-} from '../core/ports.ts'
+import type { UnlockerInfo, Vault, VaultCare, VaultKeys, VaultReader, VaultStanding, VaultTx } from '../core/ports.ts'
 import type { Fields } from '../core/secret.ts'
 import { notWritable } from '../store/failures.ts'
 import { Writer, hex, utf8 } from './bytes.ts'

@@ -70,8 +70,7 @@ async function attempt<T extends object>(
   session: Session,
   work: (snapshot: Snapshot) => Promise<T>,
 ): Promise<T | { readonly fault: string }> {
-  session.mids.clear()
-  session.leaves.clear()
+  session.nodes.forget()
   try {
     return await session.consistent(work)
   } catch (error) {

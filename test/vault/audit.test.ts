@@ -1,8 +1,8 @@
 /** What the audit chain proves: to its own vault, to who holds an earlier checkpoint, and to who holds an export and the public key. */
 import Database from 'better-sqlite3'
 import { beforeAll, describe, expect, test } from 'vitest'
-import type { ExportFormat, ExportReport, ExportSummary } from '../../src/core/audit-trail.ts'
-import type { AuditFilter, Vault } from '../../src/core/ports.ts'
+import type { AuditFilter, ExportFormat, ExportReport, ExportSummary } from '../../src/core/audit-trail.ts'
+import type { Vault } from '../../src/core/ports.ts'
 import { openSqliteStore } from '../../src/store/sqlite.ts'
 import { CHAIN_START, chain, openAudit } from '../../src/vault/audit-row.ts'
 import { AuditWalk } from '../../src/vault/audit-walk.ts'

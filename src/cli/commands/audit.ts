@@ -1,11 +1,11 @@
 /** `audit list|verify|pubkey|export|verify-export|prune`: what happened, and proof that nothing was taken out. */
 import { resolve } from 'node:path'
 import { type Command, Option } from 'commander'
+import type { AuditFilter } from '../../core/audit-trail.ts'
 import { iso } from '../../core/duration.ts'
 import { usage } from '../../core/errors.ts'
 import { type AuditAction, auditActions, type AuditEvent } from '../../core/model.ts'
 import { parsePath } from '../../core/names.ts'
-import type { AuditFilter } from '../../core/ports.ts'
 import type { Context } from '../context.ts'
 import { parseCount, parseSince, parseUntil } from '../options.ts'
 import type { Register, Run } from '../program.ts'
