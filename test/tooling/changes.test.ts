@@ -6,8 +6,7 @@ import { changelog, fragmentsIn, HEADINGS } from './changes.ts'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 
-const run = (...args: readonly string[]) =>
-  spawnSync(process.execPath, [`${root}test/tooling/changes.ts`, ...args], { encoding: 'utf8' })
+const run = (...args: readonly string[]) => spawnSync(process.execPath, [`${root}test/tooling/changes.ts`, ...args], { encoding: 'utf8' })
 
 test('fragments stand under the heading of their kind, in the order of their names', () => {
   const fragments = [

@@ -29,7 +29,8 @@ function run(command: string, ...args: readonly string[]) {
   return { status, stdout, stderr }
 }
 const make = (...args: readonly string[]) => run(process.execPath, 'test/tooling/new.ts', ...args)
-const sources = (): readonly string[] => ['src', 'test'].flatMap((dir) => readdirSync(join(copy, dir), { recursive: true, encoding: 'utf8' }))
+const sources = (): readonly string[] =>
+  ['src', 'test'].flatMap((dir) => readdirSync(join(copy, dir), { recursive: true, encoding: 'utf8' }))
 
 test('a new provider and a new target are whole', () => {
   const before = sources().length
@@ -78,7 +79,7 @@ test.each([
   [['provider', 'Acme'], '"Acme" can\'t be a name: small letters'],
   [['provider', '_acme'], '"_acme" can\'t be a name: small letters'],
   [['target', 'acme--mail'], '"acme--mail" can\'t be a name: small letters'],
-  [['target', 'a'.repeat(41)], 'can\'t be a name: small letters'],
+  [['target', 'a'.repeat(41)], "can't be a name: small letters"],
   [['target', 'index'], '"index" can\'t be a name: it means something else'],
   [['target', 'delete'], '"delete" can\'t be a name: it means something else'],
   [['provider', 'openai'], 'there is a provider "openai" already'],
