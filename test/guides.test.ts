@@ -1,6 +1,7 @@
 /**
- * The guides name what exists. A file is written as `path`, what it holds right behind it in brackets:
- * `path` (`name`, `name`). Links, npm scripts and engine points are looked at as well.
+ * The guides name what exists. A file is written as `path`, what it holds right behind it
+ * in brackets: `path` (`name`, `name`). Links, npm scripts and engine points are looked
+ * at as well.
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -22,7 +23,10 @@ const guides = [
   ),
 ]
 
-/** The rooms of src/app are made after these guides; until then a file of theirs is not looked for. */
+/**
+ * The rooms of src/app are made after these guides; until then a file of theirs is not
+ * looked for.
+ */
 const roomsAreMade = existsSync(join(root, 'src/app/rotation'))
 const comes = (path: string): boolean => !roomsAreMade && /^src\/app\/[a-z]+\//.test(path)
 

@@ -1,4 +1,7 @@
-/** The guide to programs and web hooks: its program and its lines as they stand there, and every configuration key. */
+/**
+ * The guide to programs and web hooks: its program and its lines as they stand there, and
+ * every configuration key.
+ */
 import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
@@ -19,7 +22,7 @@ test('the program of the guide passes the suite and is rotated twice, by the lin
     mkdirSync(box.path('bin'))
     symlinkSync(program, box.path('bin/rotate'))
     const env = { HOME: box.home, PATH: `${box.path('bin')}:/usr/bin:/bin` }
-    // What the directory is given by whoever unpacks the guide there must not be writable by others.
+    // A program that others could replace would not be started.
     const child = spawn('/bin/sh', ['-ec', `umask 077\n${block('sh')}`], { cwd: box.home, env, stdio: ['ignore', 'pipe', 'pipe'] })
     let [stdout, stderr] = ['', '']
     child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text))
@@ -29,7 +32,8 @@ test('the program of the guide passes the suite and is rotated twice, by the lin
 
     const results = [...stdout.matchAll(/^(ok|fail|skip) +(.+?) {2,}/gm)].map(([, result = '', name = '']) => [result, name])
     const red = results.filter(([result]) => result === 'fail')
-    // A create on a slow machine may answer before it can be stopped, and then nothing is learned of that.
+    // A create on a slow machine may answer before it can be stopped, and then nothing is
+    // learned of that.
     const skipped = results.filter(([result, name]) => result === 'skip' && name !== 'stopped').map(([, name]) => name)
     expect(red).toEqual([])
     expect(skipped).toEqual(['list', 'suspend'])

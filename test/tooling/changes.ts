@@ -1,16 +1,19 @@
 /**
- * `npm run changes`: the change log of the next release on stdout, put together from the fragments
- * in .github/changes. `-- --version X` names the release, otherwise it is headed "Unreleased".
+ * `npm run changes`: the change log of the next release on stdout, put together from the
+ * fragments in .github/changes. `-- --version X` names the release, otherwise it is
+ * headed "Unreleased".
  *
- * A fragment is a Markdown file. Its first line says of what kind its changes are, such as
- * `kind: fixed`; an empty line follows, then a list with one item for each change.
+ * A fragment is a Markdown file. Its first line says of what kind its changes are, such
+ * as `kind: fixed`; an empty line follows, then a list with one item for each change.
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 
-/** What stands in the first line of a fragment, and under which heading its changes go. */
+/**
+ * What stands in the first line of a fragment, and under which heading its changes go.
+ */
 export const HEADINGS = {
   scripts: 'What changes for your scripts',
   added: 'Added',
@@ -28,7 +31,9 @@ function isKind(word: string): word is Kind {
   return Object.hasOwn(HEADINGS, word)
 }
 
-/** Kind and list of one fragment. Throws, naming the file and the line, where it is none. */
+/**
+ * Kind and list of one fragment. Throws, naming the file and the line, where it is none.
+ */
 function parsed({ name, text }: Fragment): { readonly kind: Kind; readonly items: string } {
   const [front = '', gap, ...rest] = text.replaceAll('\r\n', '\n').trimEnd().split('\n')
   const kind = /^kind: (\w+)$/.exec(front)?.[1] ?? ''
@@ -45,7 +50,9 @@ function parsed({ name, text }: Fragment): { readonly kind: Kind; readonly items
   return { kind, items: lines.join('\n') }
 }
 
-/** The change log of one release: its headings in a fixed order, the fragments by name. */
+/**
+ * The change log of one release: its headings in a fixed order, the fragments by name.
+ */
 export function changelog(fragments: readonly Fragment[], version = 'Unreleased'): string {
   if (!/^(Unreleased|\d+\.\d+\.\d+(-[\w.]+)?)$/.test(version)) throw new Error(`--version ${version}: must be a version such as 1.2.0`)
   const all = fragments.toSorted((a, b) => (a.name < b.name ? -1 : 1)).map(parsed)

@@ -1,6 +1,7 @@
 /**
- * `npm run new`, in a copy of the tree: what it writes is typed, linted and formatted like every other
- * adapter and passes its conformance suite; a name that is bad or taken writes nothing.
+ * `npm run new`, in a copy of the tree: what it writes is typed, linted and formatted
+ * like every other adapter and passes its conformance suite; a name that is bad or taken
+ * writes nothing.
  */
 import { spawnSync } from 'node:child_process'
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
@@ -80,8 +81,7 @@ test.each([
   [['provider', '_acme'], '"_acme" can\'t be a name: small letters'],
   [['target', 'acme--mail'], '"acme--mail" can\'t be a name: small letters'],
   [['target', 'a'.repeat(41)], "can't be a name: small letters"],
-  [['target', 'index'], '"index" can\'t be a name: it means something else'],
-  [['target', 'delete'], '"delete" can\'t be a name: it means something else'],
+  [['target', 'index'], '"index" can\'t be a name: that file is the registry'],
   [['provider', 'openai'], 'there is a provider "openai" already'],
   [['provider', 'webhook'], 'there is a provider "webhook" already: it is another name of "custom"'],
   [['target', 'openai'], 'test/fakes/openai.ts exists already; choose another name'],

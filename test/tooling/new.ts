@@ -1,7 +1,8 @@
 /**
- * `npm run new provider|target NAME`: an adapter with its counterpart on loopback and its conformance
- * test, from the templates beside this file. The vendor in them is invented, but the three files
- * belong together and are green; what is written next is the vendor as it really is.
+ * `npm run new provider|target NAME`: an adapter with its counterpart on loopback and its
+ * conformance test, from the templates beside this file. The vendor in them is invented,
+ * but the three files belong together and are green; what is written next is the vendor
+ * as it really is.
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
@@ -22,16 +23,12 @@ const placesOf = (kind: Kind, id: string): Readonly<Record<string, string>> => (
   test: `test/adapters/${id}.test.ts`,
 })
 
-/** Names under which a variable of the test can't be imported. */
-const WORDS =
-  /^(break|case|catch|class|const|continue|debugger|default|delete|do|else|enum|export|extends|false|finally|for|function|if|import|in|instanceof|new|null|return|super|switch|this|throw|true|try|typeof|var|void|while|with|let|static|yield|await|async|implements|interface|package|private|protected|public|test|expect|describe|fake|open|arguments|eval)$/
-
 /** Why these arguments can't be carried out, in one line; `undefined` when they can. */
 export function fault(kind: string, id: string, more: readonly string[]): string | undefined {
   if (!isKind(kind) || id === '' || more.length > 0) return 'usage: npm run new provider|target NAME'
   if (!/^[a-z][a-z0-9]*(-[a-z0-9]+)*$/.test(id) || id.length > 40)
     return `${JSON.stringify(id.slice(0, 60))} can't be a name: small letters, digits and single hyphens, at most 40`
-  if (id === 'index' || WORDS.test(id)) return `"${id}" can't be a name: it means something else in the sources`
+  if (id === 'index') return '"index" can\'t be a name: that file is the registry'
   const known = REGISTRIES[kind][id]
   if (known !== undefined)
     return `there is a ${kind} "${id}" already${known.aliasOf === undefined ? '' : `: it is another name of "${known.aliasOf}"`}`
@@ -60,7 +57,7 @@ function write(kind: Kind, id: string): readonly string[] {
   const words: Readonly<Record<string, string>> = {
     id,
     Class: joined,
-    camel: joined.charAt(0).toLowerCase() + joined.slice(1),
+    camel: `${joined.charAt(0).toLowerCase()}${joined.slice(1)}${inCapitals(kind)}`,
     Title: id
       .split('-')
       .map((word) => inCapitals(word))
