@@ -54,8 +54,8 @@ describe.each([
 ])('the keys of %s', (id, provider) => {
   test('are those of its configuration', () => {
     const part = guide.split(/^## /m).find((text) => text.startsWith(`The provider \`${id}\``)) ?? ''
-    const table = /^\| key \|[^]*?\n\n/m.exec(part)?.[0] ?? ''
-    const told = [...table.matchAll(/^\| `(\w+)` \|/gm)].map(([, key]) => key)
+    const table = /^\| key +\|[^]*?\n\n/m.exec(part)?.[0] ?? ''
+    const told = [...table.matchAll(/^\| `(\w+)` +\|/gm)].map(([, key]) => key)
     const { properties = {} } = jsonSchema(provider.config) as { properties?: Readonly<Record<string, unknown>> }
     expect(told.toSorted()).toEqual(Object.keys(properties).toSorted())
   })
