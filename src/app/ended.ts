@@ -35,7 +35,6 @@ export async function opens(ports: EnginePorts, secret: SecretRecord, version: V
   if (fields === undefined || provider === undefined) return undefined
   let session: ProviderSession | undefined
   try {
-    if ((await answered(() => ports.adapters.traits(provider))).harmlessProbe === false) return undefined
     session = await answered(() => ports.adapters.openProvider(provider, secret.path))
     if (session.verify === undefined) return undefined
     await session.verify(credentialOf(fields, version.handle), 'dead')

@@ -83,7 +83,7 @@ function switchedOn(secret: SecretRecord, traits: Traits): string {
   const current = currentVersion(secret)?.handle?.id
   if (traits.overlap !== 'two-users' || current === undefined) return ''
   const spare = secret.versions.findLast(({ handle }) => handle !== undefined && handle.id !== current)
-  if (spare === undefined || !['suspended', 'revoked', 'discarded'].includes(spare.state)) return ''
+  if (spare === undefined || !['suspended', 'revoked', 'discarded'].includes(spare.state) || spare.offBefore === true) return ''
   return `; switches ${visible(spare.handle?.id ?? '', 60)}, which this vault has switched off, on again`
 }
 

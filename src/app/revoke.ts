@@ -164,9 +164,13 @@ export async function adopt(deps: Deps, input: { readonly path: string; readonly
   await deps.vault.transact(async (tx) => {
     const fresh = await tx.secret(secret.id)
     if (fresh === undefined) return
-    await tx.putSecret(
-      withVersion(fresh, n, (version) => ({ ...version, handle, providerId: provider.id, revocable: traits.revoke !== 'none' })),
-    )
+    const mine = withVersion(fresh, n, (version) => ({
+      ...version,
+      handle,
+      providerId: provider.id,
+      revocable: traits.revoke !== 'none',
+    }))
+    await tx.putSecret({ ...mine, versions: mine.versions.map((version) => mayComeBack(version, handle)) })
     tx.audit({
       action: 'secret_updated',
       path: fresh.path,
@@ -178,4 +182,9 @@ export async function adopt(deps: Deps, input: { readonly path: string; readonly
     })
   })
   return classify(await findSecret(deps.vault, input.path), handles)
+}
+
+/** The operator's word: a user that somebody had switched off may take its turn again. */
+function mayComeBack({ offBefore, ...version }: VersionRecord, handle: Handle): VersionRecord {
+  return offBefore === undefined || version.handle?.id === handle.id ? version : { ...version, offBefore }
 }

@@ -66,6 +66,8 @@ export interface RunDueReport {
   readonly notified: readonly Notified[]
   /** Schedules whose next rotation would be refused; named once in the life of a vault. */
   readonly refusals: readonly ScheduleFault[]
+  /** With `--accept-clock`: dates that the clock had written while it was ahead, and what they are now. */
+  readonly broughtBack: readonly string[]
   readonly nextDueAt: string | null
 }
 
@@ -96,7 +98,8 @@ export async function runDue(
   progress: (event: Progress) => void,
   oneDone: (lines: readonly string[]) => void,
 ): Promise<RunDueOutcome> {
-  if (input.acceptClock === true) await acceptClock(deps)
+  const broughtBack = input.acceptClock === true ? await acceptClock(deps) : []
+  oneDone(broughtBack)
   const startedAt = deps.clock.now()
   const found = await whatWaits(deps, input.upkeep === true)
   await finishRekey(deps)
@@ -111,6 +114,7 @@ export async function runDue(
     skipped: tally.skipped,
     notified: tally.notified,
     refusals: tally.refusals,
+    broughtBack,
     nextDueAt: isoOrNull(next),
   })
   const runId = newId('run', startedAt, deps.random)

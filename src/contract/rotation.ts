@@ -62,6 +62,7 @@ export const runDue = z.looseObject({
   resumed: z.array(z.unknown()),
   skipped: z.array(z.looseObject({ path, reason: z.string() })),
   notified: z.array(z.unknown()),
+  broughtBack: z.array(z.string()),
   refusals: z.array(z.looseObject({ path, why: z.string(), hint: z.string() })),
   nextDueAt: instant.nullable(),
 })

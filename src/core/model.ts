@@ -88,6 +88,8 @@ export interface VersionRecord {
   /** When it stopped being current. */
   readonly replacedAt?: number
   readonly endedAt?: number
+  /** Somebody else had switched it off at the provider before we came to end it, so it is never switched on from here. */
+  readonly offBefore?: true
   readonly expiresAt?: number
   readonly note?: string
   /** What the provider said about it. */

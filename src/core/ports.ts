@@ -228,6 +228,11 @@ export interface VaultCare {
   /** The container's own check: what it found. */
   quickCheck(): Promise<readonly string[]>
   /**
+   * Room for one more value of the largest size, with all that its commit writes, until the returned
+   * function is called. Throws `not-writable` where there is not so much; nothing changed then.
+   */
+  room(): Promise<() => void>
+  /**
    * Copies the vault as it is now into a new file (0600), marked as a copy, which appears under its name only when `prove` (another process, which gets
    * the root key) has verified it. `conflict` if there is something at that path, `not-writable`, `tampered` if the copy does not verify.
    */

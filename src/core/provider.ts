@@ -27,11 +27,6 @@ export interface Traits {
   readonly settlesAfterMs?: number
   /** `false`: it can't be asked whether a value works, so that a check of the type `provider` could never be green. Default: it can. */
   readonly verifies?: boolean
-  /**
-   * `false` where asking `verify` about a credential that has ended could harm a living one: a login
-   * that is locked after failed attempts. Then ended versions are not asked about. Default: harmless.
-   */
-  readonly harmlessProbe?: false
 }
 
 /** The longest that a service is expected to work on a request whose client has gone. */
@@ -103,7 +98,13 @@ export interface ProviderSession {
   list?(): Promise<readonly Handle[]>
   /** The handle that a value carries in itself (an access key id), so that an existing credential can be adopted. */
   handleOf?(fields: Fields): Handle | undefined
-  /** Where it does not: does what the provider shows of this key, all of it or a part, fit this value? Only ever asked about a key that the operator has named. */
+  /**
+   * Two users in turn: the line by which an operator shuts this one out at the far side, where somebody
+   * could log in as it now with whatever password; `undefined` where nobody can. Reads only. Without
+   * it, what `list` says of it is believed.
+   */
+  shutLine?(handle: Handle): Promise<string | undefined>
+  /** Where `handleOf` does not: does what the provider shows of this key, all of it or a part, fit this value? Only ever asked about a key that the operator has named. */
   resembles?(handle: Handle, fields: Fields): Promise<boolean>
   /**
    * Makes the replacement. Called once per intent. What provably did nothing (refused connection, throttled) it may repeat itself, three attempts in all; the
@@ -115,6 +116,9 @@ export interface ProviderSession {
   /**
    * Resolves if the credential authenticates (a narrow one that is refused for its scope is alive). Waits for propagation
    * when `expect` is `live`. Throws `refused` when it is dead; any other code means "can't tell". Absent where it can't be asked.
+   *
+   * A proof must not harm: with `expect` `dead` nothing is tried that the far side could count as a
+   * failed login of an account which locks, because a newer credential may be of the same account.
    *
    * `replaces` is what a rotation puts it in the place of, so that a credential made by a person can be refused because it can do less.
    */

@@ -3,7 +3,7 @@
  * owns the secret.
  */
 import { RotateError } from '../core/errors.ts'
-import type { AuditAction, AuditEntry, RunEvent, RunRecord, SecretRecord } from '../core/model.ts'
+import type { AuditAction, AuditEntry, Intent, LateCall, RunEvent, RunRecord, SecretRecord } from '../core/model.ts'
 import type { VaultTx } from '../core/ports.ts'
 import type { Fields } from '../core/secret.ts'
 import { recordNeeds } from './needs.ts'
@@ -22,6 +22,13 @@ export interface Change {
   /** What is written here is misread by programs that do not know our features. */
   readonly needs?: true
   readonly values?: readonly { readonly version: number; readonly fields: Fields }[]
+}
+
+/** The intent of a create that was given up, from the journal of its run. */
+export async function intentOf(ports: EnginePorts, call: Pick<LateCall, 'runId' | 'attempt'>): Promise<Intent | undefined> {
+  const { run } = await loadRun(ports, call.runId)
+  for (const event of run.events) if (event.type === 'intended' && event.intent?.attempt === call.attempt) return event.intent
+  return undefined
 }
 
 /** The secret is not ours any more: another process took over after it saw our lock free. Nothing further may be done. */

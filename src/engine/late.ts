@@ -7,12 +7,12 @@
 import { AdapterError, asAdapterError, RotateError } from '../core/errors.ts'
 import { hintOf } from '../core/hint.ts'
 import type { Handle, Intent, LateCall, SecretRecord, VersionRecord } from '../core/model.ts'
-import { currentVersion, isAlive } from '../core/model.ts'
+import { currentVersion, isAlive, versionOf } from '../core/model.ts'
 import type { Credential, Issued, ProviderSession, Settlement, Traits } from '../core/provider.ts'
 import { sameFields } from '../core/secret.ts'
 import { begin } from './begin.ts'
 import { claimed, release } from './claim.ts'
-import { lostClaim, loadRun } from './journal.ts'
+import { intentOf, lostClaim, loadRun } from './journal.ts'
 import { withLate, withoutLate } from './late-calls.ts'
 import type { EnginePorts } from './ports.ts'
 import { answered, credentialOf, providerNow } from './session.ts'
@@ -62,10 +62,12 @@ async function look(ports: EnginePorts, secretId: string, call: LateCall): Promi
     const traits = await answered(() => ports.adapters.traits(provider))
     session = await answered(() => ports.adapters.openProvider(provider, secret.path))
     const current = await currentCredential(ports, secret, provider.id)
+    const looking: Look = { ports, secret, call, intent, traits, session, current }
+    if (traits.idempotency === 'replay-key') return await repeated(looking)
     await ports.faults.at('before:effect:late')
     const found = await session.settle(knowing(intent, secret), current)
     await ports.faults.at('after:effect:late')
-    return await judge({ ports, secret, call, intent, traits, session, current }, found)
+    return await judge(looking, found)
   } catch (thrown) {
     if (thrown instanceof RotateError || (thrown instanceof Error && thrown.name === 'InjectedCrash')) throw thrown
     if (call.until <= ports.clock.now()) return drop(ports, secretId, call)
@@ -73,12 +75,6 @@ async function look(ports: EnginePorts, secretId: string, call: LateCall): Promi
   } finally {
     await session?.close()
   }
-}
-
-async function intentOf(ports: EnginePorts, call: LateCall): Promise<Intent | undefined> {
-  const { run } = await loadRun(ports, call.runId)
-  for (const event of run.events) if (event.type === 'intended' && event.intent?.attempt === call.attempt) return event.intent
-  return undefined
 }
 
 /** The intent with everything that the vault can name by now: what is left is what nobody knows. */
@@ -90,11 +86,21 @@ function knowing(intent: Intent, secret: SecretRecord): Intent {
   return { ...intent, before: [...intent.before, ...known] }
 }
 
-async function currentCredential(ports: EnginePorts, secret: SecretRecord, providerId: string) {
-  const current = currentVersion(secret)
-  if (current === undefined || (current.providerId ?? providerId) !== providerId) return undefined
-  const fields = await ports.vault.read((reader) => reader.value(secret.id, current.n))
-  return fields === undefined ? undefined : credentialOf(fields, current.handle)
+function currentCredential(ports: EnginePorts, secret: SecretRecord, providerId: string): Promise<Credential | undefined> {
+  return versionCredential(ports, secret, currentVersion(secret)?.n ?? null, providerId)
+}
+
+/** A version, where this provider issued it or nobody says who did. */
+async function versionCredential(
+  ports: EnginePorts,
+  secret: SecretRecord,
+  n: number | null,
+  providerId: string,
+): Promise<Credential | undefined> {
+  const version = n === null ? undefined : versionOf(secret, n)
+  if (version === undefined || (version.providerId ?? providerId) !== providerId) return undefined
+  const fields = await ports.vault.read((reader) => reader.value(secret.id, version.n))
+  return fields === undefined ? undefined : credentialOf(fields, version.handle)
 }
 
 /** What one look works with. */
@@ -107,6 +113,27 @@ interface Look {
   readonly session: ProviderSession
   /** The current value, where this provider issued it. */
   readonly current: Credential | undefined
+}
+
+/**
+ * With a replay key the repetition is the look: whatever the call that was given up has made, or makes
+ * yet, is what the far side answers under that key. It may also make it now. Side by side that is one
+ * credential more, which is ended like one that was given up. In place it would end the current value,
+ * so nothing is repeated while that one works, nor where nobody can tell.
+ */
+async function repeated(look: Look): Promise<LateResult | undefined> {
+  const { ports, secret, call, intent, traits, session, current } = look
+  const over = call.until <= ports.clock.now()
+  const inPlace = traits.overlap === 'in-place'
+  if (inPlace && (current === undefined || (await accepts(look, current)) !== false)) return over ? drop(ports, secret.id, call) : undefined
+  const { run } = await loadRun(ports, call.runId)
+  await ports.faults.at('before:effect:late')
+  // What was current then: under one key the call must be the same.
+  const found = await session.settle(intent, await versionCredential(ports, secret, run.plan.oldVersion, call.provider.id))
+  await ports.faults.at('after:effect:late')
+  if (inPlace && found.outcome !== 'applied')
+    return { found: 'lost', call, detail: `the current value is not accepted any more, and ${found.detail}` }
+  return judge(look, found)
 }
 
 async function judge(look: Look, found: Settlement): Promise<LateResult | undefined> {
@@ -151,11 +178,11 @@ async function unclear(look: Look, candidates: readonly Handle[], detail: string
 }
 
 /**
- * Does this value work now? The provider is asked where that does no harm, else the checks that present
- * a value. `undefined` where nobody can tell.
+ * Does this value work now? The provider is asked, and where it can't tell, the checks that present a
+ * value. `undefined` where nobody can tell.
  */
-async function accepts({ ports, secret, traits, session }: Look, credential: Credential): Promise<boolean | undefined> {
-  if (session.verify !== undefined && traits.harmlessProbe !== false) {
+async function accepts({ ports, secret, session }: Look, credential: Credential): Promise<boolean | undefined> {
+  if (session.verify !== undefined) {
     try {
       await session.verify(credential, 'dead')
       return true

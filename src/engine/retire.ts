@@ -26,6 +26,7 @@ import { handedOut } from './handed-out.ts'
 import { endableNow, gates, isDead, issuer, proveDead } from './evidence.ts'
 import { answered, credentialOf, missingIsFine } from './session.ts'
 import { withWritten } from './standing.ts'
+import { isOffAlready } from './steps/switched-off.ts'
 
 export interface RetireResult {
   readonly path: string
@@ -248,6 +249,7 @@ async function withProvider(
         await prove(secret, version, retirement, old)
         left = await alone(ports, secret, version, retirement)
         await lookAround()
+        if (version.offBefore !== true && (await isOffAlready(version, session, old, now))) await foundOff(ports, secretId, n)
         await step(ports, secretId, n, session.suspend === undefined ? 'deleting' : 'suspending', {}, 'provider_call', 'pending')
         break
       }
@@ -303,6 +305,15 @@ async function withProvider(
         return retirement.step satisfies never
     }
   }
+}
+
+/** Somebody else has switched it off: its end is ours, and that it is off is not. */
+function foundOff(ports: EnginePorts, secretId: string, n: number): Promise<void> {
+  return mutate(ports, secretId, n, (version) => ({ ...version, offBefore: true }), {
+    action: 'secret_updated',
+    status: 'success',
+    metadata: { off_before: true },
+  })
 }
 
 /** It could once. Nothing is called ended that nobody has ended. */

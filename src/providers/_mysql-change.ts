@@ -2,7 +2,8 @@
 import { AdapterError } from '../core/errors.ts'
 import type { Random } from '../core/ports.ts'
 import type { Secret } from '../core/secret.ts'
-import { endedForm } from '../net/mysql-hash.ts'
+import { endedForm, storedForm } from '../net/mysql-hash.ts'
+import { newPassword } from './_login.ts'
 import type { Server } from './_mysql.ts'
 import { type Account, fits, type PasswordAccount, type Stored } from './_mysql-accounts.ts'
 import { change } from './_mysql-turn.ts'
@@ -27,9 +28,14 @@ export async function add(server: Server, found: Account, made: Stored): Promise
   )
 }
 
-/** No password fits the account any more, and it is locked. */
+/**
+ * No password fits the account any more, and it is locked. One that somebody else had locked before
+ * does not get the mark by which it would be known as locked from here, and be unlocked again.
+ */
 export async function close(server: Server, found: PasswordAccount, random: Random): Promise<void> {
-  await replace(server, found, { plugin: found.method, hash: endedForm(found.method, random) }, 'LOCK')
+  const { method, locked, ended } = found
+  const hash = locked && !ended ? await storedForm(method, newPassword(random).password, random) : endedForm(method, random)
+  await replace(server, found, { plugin: method, hash }, 'LOCK')
 }
 
 /**

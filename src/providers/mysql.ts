@@ -97,6 +97,7 @@ export function openSession(config: Options, context: AdapterContext, patience =
   if (strategy !== 'two-users') return session
   session.list = () => asAdmin(job, (server) => handlesOf(server, config))
   session.handleOf = (fields) => handleOf(config, fields)
+  session.shutLine = ({ id }) => asAdmin(job, (server) => shutLineOf(server, config, id))
   session.revoke = (credential) => endAccount(job, credential)
   return session
 }
@@ -145,7 +146,7 @@ async function preflight(job: Job, current: Credential | undefined): Promise<voi
       if (!found.expired) await proveLogin(job, found, password)
     }
     if (turn === undefined || !spent) return undefined
-    return maybeInUse({ path: context.path, noun: 'account', name: turn.name }, `ALTER USER ${identifier(turn)} ACCOUNT LOCK`)
+    return maybeInUse({ path: context.path, noun: 'account', name: turn.name }, shutLine(turn))
   })
   if (refusal !== undefined) throw refusal
 }
@@ -173,6 +174,17 @@ async function handlesOf(server: Server, config: Options): Promise<readonly Hand
     handles.push({ id: name, live: !found.locked && !found.expired && !found.ended, name })
   }
   return handles
+}
+
+/** Whoever has a password of it, or another way in, can log in now, if only to change one that has expired. */
+async function shutLineOf(server: Server, config: Options, name: string): Promise<string | undefined> {
+  const found = (await accountsNamed(server, name)).find((account) => isAt(account, config.accountHost))
+  const open = found !== undefined && !found.locked && (!found.ended || found.others.length > 0)
+  return open ? shutLine(found) : undefined
+}
+
+function shutLine(found: Account): string {
+  return `ALTER USER ${identifier(found)} ACCOUNT LOCK`
 }
 
 async function create(job: Job, intent: Intent, current: Credential | undefined): Promise<Issued> {

@@ -140,12 +140,16 @@ export function openSession(config: Options, context: AdapterContext, bounds = B
     prepare: newPassword,
     create: (intent, current) => create(at, intent, current),
     settle: (intent, current) => settle(at, intent, current),
-    verify: (credential) => verify(at, credential.fields),
+    verify: (credential, expect) => verify(at, credential.fields, expect),
     close: () => Promise.resolve(),
   }
   if (config.users === undefined) return session
   session.list = () => list(at)
   session.handleOf = (fields) => handleOf(config, fields)
+  session.shutLine = async ({ id }) => {
+    const [role] = await asAdmin(at, (client) => rolesOf(client, [id]))
+    return role?.mayLogIn === true ? shutLine(role) : undefined
+  }
   session.revoke = (credential) => revoke(at, credential)
   return session
 }
@@ -186,7 +190,11 @@ async function preflight(at: At, current: Credential | undefined): Promise<void>
 /** Where nothing usable is current, the one of two whose turn it is may be the one in use. */
 function mustBeOff({ config, context }: At, { name, mayLogIn }: Role): void {
   if (isAlone(config) || !mayLogIn) return
-  throw maybeInUse({ path: context.path, noun: 'role', name }, `ALTER ROLE ${quoted(name)} NOLOGIN`)
+  throw maybeInUse({ path: context.path, noun: 'role', name }, shutLine({ name }))
+}
+
+function shutLine({ name }: Pick<Role, 'name'>): string {
+  return `ALTER ROLE ${quoted(name)} NOLOGIN`
 }
 
 /**
@@ -202,7 +210,7 @@ async function mustBeCurrent(at: At, fields: Fields, found: readonly Role[]): Pr
     return mustBeOff(at, there(found, nextUser(config, { fields })))
   }
   try {
-    await verify(at, fields)
+    await verify(at, fields, 'live')
   } catch (thrown) {
     if (!(thrown instanceof AdapterError && thrown.code === 'refused')) throw thrown
     throw staleLogin({ path: context.path, noun: 'role', name: role.name }, 'server')
@@ -309,9 +317,10 @@ async function settle(at: At, intent: Intent, current: Credential | undefined): 
  * found no free connection has proven it all the same. Where no password was asked for, the login
  * says nothing of it; a role that may not log in at all is dead whatever pg_hba.conf says.
  */
-async function verify(at: At, fields: Fields): Promise<void> {
+async function verify(at: At, fields: Fields, expect: 'live' | 'dead'): Promise<void> {
   const { config, context, bounds } = at
   const { username, password } = loginOf(fields, config.user)
+  if (expect === 'dead') await mayFail(at, username)
   const attempt = await tried(config, context, bounds, username, password)
   const { asked, accepted, error } = attempt
   if (asked === undefined) {
@@ -321,6 +330,28 @@ async function verify(at: At, fields: Fields): Promise<void> {
     throw undecided(username, attempt)
   }
   if (error !== undefined && !(accepted && codeOf(error) === '53300')) throw translated(error)
+}
+
+/**
+ * PostgreSQL counts no failed logins, but the extension credcheck does, and bans the role with whatever
+ * password it has by then (https://github.com/HexaCluster/credcheck, "Authentication failure ban").
+ * Throws `refused` for a role that may not log in at all, and for another one that this can't be asked.
+ */
+async function mayFail(at: At, name: string): Promise<void> {
+  const state = await asAdmin(at, async (client) => {
+    const { rows } = await client.query<{ most: string | null }>("SELECT current_setting('credcheck.max_auth_failure', true) AS most")
+    return Number(rows[0]?.most ?? 0) > 0 ? ((await rolesOf(client, [name]))[0] ?? 'none') : undefined
+  })
+  if (state === undefined) return
+  if (state === 'none' || !state.mayLogIn)
+    throw new AdapterError('refused', `role ${name} may not log in: that is what the server says of it`)
+  throw new AdapterError(
+    'misconfigured',
+    `failed logins are counted here (credcheck.max_auth_failure), so a dead password of role ${name} is not tried`,
+    {
+      retryable: false,
+    },
+  )
 }
 
 async function revoke(at: At, { handle }: Credential): Promise<void> {

@@ -117,6 +117,7 @@ function openSession(config: Options, context: AdapterContext): ProviderSession 
   if (config.users === undefined) return session
   session.list = () => handlesOf(config, context)
   session.handleOf = (fields) => handleOf(config, fields)
+  session.shutLine = async ({ id }) => ((await lookUp(config, context, id)).password_hash === '' ? undefined : shutLine(id))
   session.revoke = (credential) => revoke(config, context, credential)
   return session
 }
@@ -134,10 +135,13 @@ async function preflight(config: Options, context: AdapterContext, current: Cred
     const user = await lookUp(config, context, name)
     if (name === inUse) mustBeOn(user, name)
     const mayBeInUse = current === undefined && config.users !== undefined && name === nextUser(config, current)
-    if (mayBeInUse && user.password_hash !== '')
-      throw maybeInUse({ path: context.path, noun: 'user', name }, `rabbitmqctl clear_password ${shellWord(name)}`)
+    if (mayBeInUse && user.password_hash !== '') throw maybeInUse({ path: context.path, noun: 'user', name }, shutLine(name))
   }
   if (current !== undefined) await mustBeCurrent(config, context, current.fields)
+}
+
+function shutLine(name: string): string {
+  return `rabbitmqctl clear_password ${shellWord(name)}`
 }
 
 /** The broker takes the password that is current here, if one is. */

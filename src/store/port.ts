@@ -82,6 +82,11 @@ export interface Upkeep {
   layout(): Promise<Layout>
   /** The container's own check of its structure; what it found, nothing if all is well. Readers go on, commits wait. */
   quickCheck(): Promise<readonly string[]>
+  /**
+   * Takes as much room beside the file as this content needs, until the returned function is called or
+   * the process dies. Throws `not-writable` where there is not so much.
+   */
+  room(content: Uint8Array): Promise<() => void>
   /** Writes one committed state into a file that exists and is empty. Nothing is durable yet. Throws `not-writable`. */
   copyInto(path: string): Promise<void>
 }

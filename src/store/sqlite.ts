@@ -213,6 +213,10 @@ class SqliteStore implements Store {
       const { structureOf } = await import('./upkeep.ts')
       return this.#looking(structureOf)
     },
+    room: async (content) => {
+      const { roomBeside } = await import('./upkeep.ts')
+      return roomBeside(this.#path, content)
+    },
     copyInto: async (path) => {
       // The first read undoes what a killed writer left.
       await this.read({})

@@ -1,4 +1,5 @@
 /** Looking after an SQLite file as a whole: its own check of itself, copies of it, and reading one that is damaged. */
+import { closeSync, constants, fsyncSync, openSync, rmSync, writeSync } from 'node:fs'
 import Database from 'better-sqlite3'
 import { RotateError } from '../core/errors.ts'
 import { blob, configure } from './connection.ts'
@@ -33,6 +34,32 @@ export function copyInto(db: Connection, path: string): void {
       ...(failure.hint === undefined ? {} : { hint: failure.hint }),
       cause: error,
     })
+  }
+}
+
+/**
+ * Room that nobody else can take: a file without a name, which the kernel frees with its descriptor,
+ * however the process ends. Its content should not be such that a file system can shorten it.
+ */
+export function roomBeside(path: string, content: Uint8Array): () => void {
+  const file = `${path}.room-${process.pid}`
+  let handle: number | undefined
+  try {
+    rmSync(file, { force: true })
+    handle = openSync(file, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, 0o600)
+    rmSync(file)
+    for (let done = 0; done < content.length;) done += writeSync(handle, content, done)
+    fsyncSync(handle)
+  } catch (error) {
+    if (handle !== undefined) closeSync(handle)
+    throw writeFailure(path, error) ?? error
+  }
+  const held = handle
+  let freed = false
+  return () => {
+    if (freed) return
+    freed = true
+    closeSync(held)
   }
 }
 

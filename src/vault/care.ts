@@ -5,6 +5,11 @@ import { administer } from './administer.ts'
 import { type Freshness, acceptState } from './freshness.ts'
 import type { Session } from './session.ts'
 
+/** A value of 1 MiB lies in a row of 2 MiB; the rest is for the rows above it and for the journal. */
+const ROOM = 4 * 1024 * 1024
+/** A source of random bytes may give no more at once. */
+const PIECE = 64 * 1024
+
 export function vaultCare(file: string, session: Session, readonly: boolean, freshness: Freshness | undefined): VaultCare {
   return {
     async verify({ deep }) {
@@ -13,6 +18,12 @@ export function vaultCare(file: string, session: Session, readonly: boolean, fre
     },
     async quickCheck() {
       return (await session.store.upkeep?.quickCheck()) ?? []
+    },
+    async room() {
+      if (readonly) throw notWritable(file, 'it was opened for reading only')
+      const content = new Uint8Array(ROOM)
+      for (let at = 0; at < ROOM; at += PIECE) content.set(session.random.bytes(PIECE), at)
+      return (await session.store.upkeep?.room(content)) ?? (() => undefined)
     },
     async backup(target, prove) {
       const { copyVault } = await import('./copy.ts')

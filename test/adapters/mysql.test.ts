@@ -356,9 +356,32 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
       expect(fake.accounts.get('a')).toMatchObject({ locked: true })
       expect(fake.accounts.get('a')?.retained).toBeUndefined()
       await session.revoke?.(made)
+      await expect(session.verify?.(made, 'dead')).rejects.toMatchObject({ code: 'refused' })
+      const stays = { code: 'misconfigured', message: expect.stringContaining('not by this program: it stays as it is') }
+      await expect(session.preflight(undefined)).rejects.toMatchObject(stays)
+      await expect(session.create(madeUp('two', 'one-more-password'), undefined)).rejects.toMatchObject(stays)
+      expect(fake.accounts.get('a')).toMatchObject({ locked: true })
+      // One that was on when it ended is begun with again.
+      Object.assign(fake.accounts.get('a') ?? {}, { locked: false })
+      const last = await session.create(intend(session), undefined)
+      await add('a', last.fields['password']?.reveal())
+      await session.revoke?.(last)
+      expect(fake.accounts.get('a')).toMatchObject({ locked: true })
       await session.preflight(undefined)
       await session.create(intend(session), undefined)
       expect(fake.accounts.get('a')).toMatchObject({ locked: false })
+    })
+
+    test('of two accounts it is known whether somebody could log in, also one that has expired, and the line that locks it', async () => {
+      const { session } = await open({ users: ['a', 'b'] })
+      const line = (id: string): Promise<string | undefined> | undefined => session.shutLine?.({ id, live: true })
+      expect(await line('a')).toBe('ALTER USER `a`@`%` ACCOUNT LOCK')
+      expect(await line('b')).toBeUndefined()
+      await add('b', 'of somebody', { expired: true })
+      expect(await line('b')).toBe('ALTER USER `b`@`%` ACCOUNT LOCK')
+      await add('b', 'of somebody', { locked: true })
+      expect(await line('b')).toBeUndefined()
+      expect(await line('nobody')).toBeUndefined()
     })
 
     test('what is listed as live can log in and work', async () => {
@@ -659,6 +682,25 @@ describe.skipIf(!hasMariaDb)('against a real MariaDB', () => {
       expect(await states()).toEqual([true, false])
       await sql(`ALTER USER ${a}@'%' PASSWORD EXPIRE`)
       expect(await states()).toEqual([false, false])
+    }
+  })
+
+  test('of two accounts it is known whether somebody could log in as one that was ended, and the line locks it', async () => {
+    const { a, b, config, fields } = await accounts()
+    const session = await open({ ...config, users: [a, b] })
+    const line = (): Promise<string | undefined> | undefined => session.shutLine?.({ id: a, live: true })
+    await session.revoke?.({ fields, handle: { id: a, live: true } })
+    expect(await line()).toBeUndefined()
+    // Without a password that anybody knows nobody can log in.
+    await sql(`ALTER USER ${a}@'%' ACCOUNT UNLOCK`)
+    expect(await line()).toBeUndefined()
+    for (const way of ["IDENTIFIED BY 'of somebody'", 'IDENTIFIED VIA unix_socket', "IDENTIFIED BY 'of somebody' PASSWORD EXPIRE"]) {
+      await sql(`ALTER USER ${a}@'%' ${way}`)
+      const shut = await line()
+      expect(shut).toBe(`ALTER USER \`${a}\`@\`%\` ACCOUNT LOCK`)
+      await sql(shut ?? '')
+      expect(await line()).toBeUndefined()
+      await sql(`ALTER USER ${a}@'%' ACCOUNT UNLOCK`)
     }
   })
 

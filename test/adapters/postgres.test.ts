@@ -264,6 +264,48 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
     expect(Buffer.concat(heard)).toHaveLength(8)
   })
 
+  test('where failed logins are counted and ban the role, a dead password is not tried', async () => {
+    const { a, b, config, fields } = await roles()
+    const session = await postgres.open(parseConfig(postgres.config, { ...config, users: [a, b] } as never, 'it'), testContext())
+    const admin = await login('admin', server.password)
+    const failed = (): number => server.log().split(`password authentication failed for user "${a}"`).length - 1
+    const dead = { fields: { ...fields, password: new Secret('an-older-password') } }
+    await expect(session.verify?.(dead, 'dead')).rejects.toMatchObject({ code: 'refused' })
+    expect(failed()).toBe(1)
+    await admin.query('ALTER ROLE admin SET credcheck.max_auth_failure = 3')
+    await expect(session.verify?.(dead, 'dead')).rejects.toMatchObject({
+      code: 'misconfigured',
+      message: expect.stringContaining('counted'),
+    })
+    expect(failed()).toBe(1)
+    await session.verify?.({ fields }, 'live')
+    await session.revoke?.({ fields, handle: { id: a, live: true } })
+    await expect(session.verify?.({ fields }, 'dead')).rejects.toMatchObject({ code: 'refused' })
+    expect(failed()).toBe(1)
+    await admin.query('ALTER ROLE admin RESET credcheck.max_auth_failure')
+    await admin.end()
+  })
+
+  test('it is known whether somebody could log in as one that was ended, and the line shuts it', async () => {
+    const { a, b, config, fields } = await roles()
+    const session = await postgres.open(parseConfig(postgres.config, { ...config, users: [a, b] } as never, 'it'), testContext())
+    const line = (id: string): Promise<string | undefined> | undefined => session.shutLine?.({ id, live: true })
+    expect(await line(b)).toBeUndefined()
+    expect(await line('nobody')).toBeUndefined()
+    await session.revoke?.({ fields, handle: { id: a, live: true } })
+    expect(await line(a)).toBeUndefined()
+    const admin = await login('admin', server.password)
+    // With a password or without one: pg_hba.conf may let it in by another way.
+    for (const change of [`ALTER ROLE ${a} LOGIN PASSWORD 'of somebody'`, `ALTER ROLE ${a} LOGIN PASSWORD NULL`]) {
+      await admin.query(change)
+      const shut = await line(a)
+      expect(shut).toBe(`ALTER ROLE "${a}" NOLOGIN`)
+      await admin.query(shut ?? '')
+      expect(await line(a)).toBeUndefined()
+    }
+    await admin.end()
+  })
+
   test('who may not, who is not there, and nobody', async () => {
     const { a, b, config } = await roles()
     const open = (more: Record<string, unknown>) =>

@@ -195,6 +195,18 @@ describe.skipIf(!hasRabbitMq)('against a real RabbitMQ', () => {
     await single.verify?.({ fields: { value: new Secret('the-very-first-password') } }, 'live')
   })
 
+  test('it is known whether somebody could log in as one that was ended, and the line says how it is shut', async () => {
+    const { a, b, config, fields } = await bench()
+    const session = await open({ ...config, users: [a, b] })
+    const line = (id: string): Promise<string | undefined> | undefined => session.shutLine?.({ id, live: true })
+    expect(await line(a)).toBe(`rabbitmqctl clear_password ${a}`)
+    await session.revoke?.({ fields, handle: { id: a, live: true } })
+    expect(await line(a)).toBeUndefined()
+    expect(await line(b)).toBeUndefined()
+    await server.api('PUT', `/users/${encodeURIComponent(b)}`, { password: 'of somebody', tags: '' })
+    expect(await line(b)).toBe(`rabbitmqctl clear_password '${b}'`)
+  })
+
   test('where the application has another password than the vault, nothing is begun', async () => {
     const { a, b, config, fields } = await bench()
     await server.api('PUT', `/users/${a}`, { password: 'the-one-in-use', tags: 'monitoring' })

@@ -374,6 +374,66 @@ describe('an unknown outcome is settled by reading', () => {
     expect(failure?.hint).toContain('rotate now app/prod/API_KEY')
   })
 
+  test('in place, with a replay key: what comes late is asked for again under its key, and only once the current value is dead', async () => {
+    const { world, id, side } = await scene({ kind: 'hook-replay' })
+    side.next('create', 'late-beyond')
+    side.refusesRepeats = true
+    expect(code((await world.runDue()).failure), 'the hook may still act').toBe('unsafe')
+    world.time += 61_000
+    await world.runDue()
+    const [call] = (await world.get(id)).late ?? []
+    expect(call).toMatchObject({ attempt: 1 })
+    const asked = side.count('settle')
+    side.refusesRepeats = false
+    world.time += MINUTE
+    expect((await world.runDue()).lines.join()).not.toContain('late')
+    expect(side.count('settle'), 'the current value works: nothing is repeated, because that would end it').toBe(asked)
+    world.time += 4 * HOUR
+    side.catchUp()
+    const { lines } = await world.runDue()
+    expect(lines.join()).toContain('is the one that works now')
+    const now = await world.current(id)
+    expect(side.accepts(now?.fields ?? {})).toBe(true)
+    expect((await world.get(id)).late).toBeUndefined()
+    await finallyTrue(world, id, side)
+  })
+
+  test('in place, with a replay key: where the key is not answered any more, it is said that the value is lost', async () => {
+    const { world, side } = await scene({ kind: 'hook-replay' })
+    side.next('create', 'late-beyond')
+    side.refusesRepeats = true
+    await world.runDue()
+    world.time += 61_000
+    await world.runDue()
+    side.knows = () => false
+    world.time += 4 * HOUR
+    side.catchUp()
+    const { failure } = await world.runDue()
+    expect(code(failure)).toBe('unsafe')
+    expect(failure?.message).toContain('the current value is not accepted any more, and asked again, it refused')
+  })
+
+  test('side by side, with a replay key: what comes late is named and ended, the current one stays', async () => {
+    const { world, id, side } = await scene({ kind: 'replay' })
+    side.next('create', 'late-beyond')
+    side.refusesRepeats = true
+    await world.runDue()
+    world.time += 61_000
+    await world.runDue()
+    expect((await world.get(id)).late).toHaveLength(1)
+    world.time += 4 * HOUR
+    side.catchUp()
+    const { lines } = await world.runDue()
+    expect(lines.join()).toContain('it was made after it had been given up; nobody uses it')
+    expect((await world.get(id)).late).toBeUndefined()
+    side.refusesRepeats = false
+    world.time += MINUTE
+    await world.runDue()
+    await finallyTrue(world, id, side)
+    expect(side.alive.filter((key) => !side.accepts(side.issued(key).fields))).toEqual([])
+    expect(side.alive).toHaveLength(1)
+  })
+
   test('a check of type "provider" at one that can not be asked is refused before anything is made', async () => {
     const { world, id, side } = await scene({ kind: 'hook', checks: ['provider'] })
     expect(code((await world.runDue()).failure)).toBe('rolled-back')

@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest'
 import { DAY, HOUR, MINUTE } from '../../src/core/duration.ts'
 import type { ConfigValue } from '../../src/core/model.ts'
 import type { ProviderSession } from '../../src/core/provider.ts'
+import { RotateError } from '../../src/core/errors.ts'
 import { Secret } from '../../src/core/secret.ts'
 import type { EnginePorts } from '../../src/engine/ports.ts'
 import { Workbench } from '../../src/engine/session.ts'
@@ -88,6 +89,72 @@ test('a damaged vault is noticed before a key is made that it might lose', async
   )
   expect(failed).toMatchObject({ code: 'tampered', message: expect.stringContaining('page 7 is used twice') })
   expect(side.count('create')).toBe(0)
+})
+
+describe('in place, with a disk that fills while the service works', () => {
+  /** A vault on a disk on which somebody else takes all that is free while the hook is called. */
+  async function crowded(kind: 'hook' | 'login', free: number) {
+    const world = new World()
+    const made = await world.secret({ kind })
+    const { backend } = world
+    const disk = { free, asked: 0 }
+    const full = (): RotateError => new RotateError('not-writable', 'the disk is full')
+    const small: typeof backend = {
+      ...backend,
+      open: async (clock) => {
+        const vault = await backend.open(clock)
+        const room = (): Promise<() => void> => {
+          disk.asked++
+          if (disk.free < ROOM) return Promise.reject(full())
+          disk.free -= ROOM
+          return Promise.resolve(() => void (disk.free += ROOM))
+        }
+        const care = async () => ({ ...(await vault.care()), room })
+        const transact: typeof vault.transact = (body) => (disk.free > 0 ? vault.transact(body) : Promise.reject(full()))
+        return new Proxy(vault, {
+          get: (of, name): unknown => {
+            const found: unknown = name === 'care' ? care : name === 'transact' ? transact : Reflect.get(of, name)
+            return typeof found === 'function' ? (found as (...args: unknown[]) => unknown).bind(of) : found
+          },
+        })
+      },
+    }
+    const make = made.side.make.bind(made.side)
+    made.side.make = (...args) => {
+      disk.free = 0
+      return make(...args)
+    }
+    Object.assign(world, { backend: small })
+    return { world, disk, ...made }
+  }
+  const ROOM = 4
+
+  test('the room for the answer is kept before the call, so that the only value there is is sealed', async () => {
+    const { world, id, side } = await crowded('hook', 5)
+    expect((await world.rotate(id)).failure).toBeUndefined()
+    const current = await world.current(id)
+    expect(current?.version.n).toBe(2)
+    expect(side.accepts(current?.fields ?? {})).toBe(true)
+  })
+
+  test('where there is not so much room, nobody is called', async () => {
+    const { world, id, side } = await crowded('hook', 3)
+    await expect(world.rotate(id)).rejects.toMatchObject({ code: 'not-writable' })
+    expect(side.count('create')).toBe(0)
+    expect((await world.current(id))?.version.n).toBe(1)
+  })
+
+  test('a value that is made here is sealed with its intent and needs no room: it is found once there is some', async () => {
+    const { world, id, disk, side } = await crowded('login', 3)
+    const failed = world.rotate(id)
+    await expect(failed).rejects.toMatchObject({ code: 'unsafe', message: expect.stringContaining('finds the value') })
+    expect(disk.asked).toBe(0)
+    disk.free = 9
+    await world.runDue()
+    const current = await world.current(id)
+    expect(current?.version.n).toBe(2)
+    expect(side.accepts(current?.fields ?? {})).toBe(true)
+  })
 })
 
 test('a key that is switched on again waits anew: dead in between, it is not deleted without having been off', async () => {

@@ -222,8 +222,12 @@ class MemoryVault implements Vault {
     return Promise.resolve({
       verify: () => Promise.resolve(report),
       quickCheck: () => Promise.resolve([]),
+      room: () => Promise.resolve(() => undefined),
       backup: (file) => Promise.resolve({ file, bytes: 0, versions: 0, commit: this.#store.commits }),
-      accept: (_what, entry) => this.transact((tx) => Promise.resolve(tx.audit(entry))),
+      accept: async (what, entry) => {
+        await this.transact((tx) => Promise.resolve(tx.audit(entry)))
+        if (what === 'clock') this.#store.highest = this.#clock.now()
+      },
     })
   }
 

@@ -172,6 +172,8 @@ export class FarSide extends Faulty {
   patienceMs = 20_000
   /** A deleted key is accepted for so long. */
   lingerMs = 0
+  /** Under a key that it does not know it makes nothing: somebody else rotates just now, or a limit is reached. */
+  refusesRepeats = false
   /** Called before a key is switched off or ended by a call. */
   onKill: (key: FakeKey, how: 'suspend' | 'revoke') => void = () => undefined
   readonly #replays = new Map<string, FakeKey>()
@@ -330,6 +332,10 @@ export class FarSide extends Faulty {
       return { fields: { username: new Secret(id), password: material['password'] ?? value }, handle: { id, live: true } }
     const fields = material['value'] === undefined ? single(value) : { value: material['value'] }
     return nameless.includes(this.kind) ? { fields } : { fields, handle: { id, live: true } }
+  }
+
+  knows(tag: string): boolean {
+    return this.#replays.has(tag)
   }
 
   visible(key: FakeKey): boolean {
@@ -493,6 +499,7 @@ function sessionOf(side: FarSide, stage: Stage, clock: Clock): ProviderSession {
           case 'replay':
           case 'hook-replay':
           case 'local':
+            if (side.refusesRepeats && !side.knows(intent.tag)) return { outcome: 'none' as const, detail: 'asked again, it refused' }
             return { outcome: 'applied' as const, issued: side.issued(side.make(intent.tag, intent.material, current)), detail: 'replayed' }
           case 'users':
           case 'dual':
@@ -530,6 +537,12 @@ function sessionOf(side: FarSide, stage: Stage, clock: Clock): ProviderSession {
   if (side.kind === 'limited') {
     session.handleOf = (fields) => {
       const id = fields['accessKeyId']?.reveal()
+      return id === undefined ? undefined : { id, live: true }
+    }
+  }
+  if (side.kind === 'users') {
+    session.handleOf = (fields) => {
+      const id = fields['username']?.reveal()
       return id === undefined ? undefined : { id, live: true }
     }
   }

@@ -1,6 +1,8 @@
 /** Several processes, killed processes, processes without permissions. */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import {
+  fstatSync,
+  readlinkSync,
   chmodSync,
   chownSync,
   copyFileSync,
@@ -246,6 +248,31 @@ describe('without permission to write', () => {
     const reader = start(['read', file, 'shared'], asNobody)
     await reader.ended
     expect(reader.lines[0]).toMatch(/^error failed .*permission denied/)
+  })
+
+  test.skipIf(process.platform !== 'linux')('room for an answer is kept without a name, and freed once', async () => {
+    const { file, vault } = await makeVault()
+    const before = readdirSync(dirname(file))
+    const kept = (): number[] =>
+      readdirSync('/proc/self/fd').flatMap((fd) => {
+        try {
+          const link = readlinkSync(`/proc/self/fd/${fd}`)
+          return link.startsWith(`${file}.room-`) && link.endsWith('(deleted)') ? [fstatSync(Number(fd)).blocks * 512] : []
+        } catch {
+          return []
+        }
+      })
+    const free = await (await vault.care()).room()
+    const [size = 0, ...others] = kept()
+    expect(size).toBeGreaterThanOrEqual(3 * 1024 * 1024)
+    expect(others).toEqual([])
+    expect(readdirSync(dirname(file))).toEqual(before)
+    free()
+    free()
+    expect(kept()).toEqual([])
+    const { roomBeside } = await import('../../src/store/upkeep.ts')
+    expect(await codeOf(Promise.resolve().then(() => roomBeside('/proc/rotate/vault.db', new Uint8Array(9))))).toBe('not-writable')
+    vault.close()
   })
 
   test('a full disk is not-writable', async () => {

@@ -2,14 +2,14 @@
 import { AdapterError, asAdapterError, RotateError } from '../../core/errors.ts'
 import { hintOf } from '../../core/hint.ts'
 import type { Handle, Intent, LateCall, ProviderRef, RunRecord, SecretRecord, Stray, VersionRecord } from '../../core/model.ts'
-import { type Issued, SETTLES_AFTER_MS, type Settlement, type Traits } from '../../core/provider.ts'
+import { type Credential, type Issued, type ProviderSession, SETTLES_AFTER_MS, type Settlement, type Traits } from '../../core/provider.ts'
 import { type Fields, sameFields } from '../../core/secret.ts'
 import { type Change, commit, type Loaded, runAudit } from '../journal.ts'
 import { LOOKED_FOR_MS, withLate } from '../late-calls.ts'
 import { believedFrom, stateOf } from '../machine.ts'
 import type { EnginePorts } from '../ports.ts'
 import { promotion } from '../promotion.ts'
-import { refuseMisfit } from './preflight.ts'
+import { refuseMisfit, refuseOthers } from './preflight.ts'
 import { credentialOf, currentFor, providerNow, providerToAsk, type Workbench } from '../session.ts'
 
 /** Calls the provider once. Throws `AdapterError`; whatever it throws, the intent is durable and says what to ask later. */
@@ -25,6 +25,8 @@ export async function create(bench: Workbench, loaded: Loaded): Promise<Loaded> 
   if (before.length >= traits.maxLive) throw full(before, traits, ports)
   // Counted over the whole journal: a run that was taken up again begins its attempts anew, and two creates must never carry the same mark.
   const attempt = loaded.run.events.filter((event) => event.type === 'intended' && event.step === 'create').length + 1
+  // What somebody else has done since the preflight counts; after a call of ours it may be our own doing.
+  if (attempt === 1) await refuseOthers(bench, loaded, session, traits, before)
   const intent: Intent = {
     tag: `rotate-${ports.vault.vaultId.slice(-8)}-${id.slice(4)}-${attempt}`,
     before,
@@ -32,6 +34,28 @@ export async function create(bench: Workbench, loaded: Loaded): Promise<Loaded> 
     at: ports.clock.now(),
     attempt,
   }
+  // In place the old value dies with the call: what the service answers must find its place.
+  const free = traits.overlap === 'in-place' && traits.mints !== 'client' ? await (await ports.vault.care()).room() : undefined
+  try {
+    return await called(bench, loaded, intent, { session, traits, current, free })
+  } finally {
+    free?.()
+  }
+}
+
+/** What a create works with once everything is prepared. */
+interface Prepared {
+  readonly session: ProviderSession
+  readonly traits: Traits
+  readonly current: Credential | undefined
+  /** Frees the room that is kept for the answer. */
+  readonly free: (() => void) | undefined
+}
+
+async function called(bench: Workbench, loaded: Loaded, intent: Intent, { session, traits, current, free }: Prepared): Promise<Loaded> {
+  const { ports } = bench
+  const { plan, id } = loaded.run
+  const { attempt } = intent
   const intended = await commit(ports, id, 'create:intent', (now) => ({
     events: [{ type: 'intended', at: intent.at, step: 'create', intent }],
     audit: [runAudit(now.run, 'provider_call', 'pending', { call: 'create', provider: traitsName(now.run), attempt })],
@@ -41,6 +65,7 @@ export async function create(bench: Workbench, loaded: Loaded): Promise<Loaded> 
   const issued = await session.create(intent, current)
   await ports.faults.at('after:effect:create')
   check(issued, traits, current?.fields, taken(loaded.secret, traits, plan.oldVersion))
+  free?.()
   return record(bench, intended, issued, traits, ports.clock.monotonic() - started)
 }
 
@@ -110,9 +135,12 @@ async function takeBack(bench: Workbench, loaded: Loaded, issued: Issued, cause:
       : await bench.provider(providerNow(loaded.secret, provider), loaded.run.path)
   const extras = { runId: loaded.run.id, cause, hint: `free the disk, then: rotate resume ${loaded.run.id}` }
   if (session?.revoke === undefined || traits?.overlap === 'in-place') {
+    // What was made here is sealed with its intent, and a replay key gives the same answer again.
+    const again = traits?.mints === 'client' || traits?.idempotency === 'replay-key'
+    const rest = again ? 'the run that is taken up again finds the value' : 'the value is lost'
     throw new RotateError(
       'unsafe',
-      `the provider issued a new value and the vault could not be written (${cause.message}); the value is lost`,
+      `the provider issued a new value and the vault could not be written (${cause.message}); ${rest}`,
       extras,
     )
   }
@@ -239,10 +267,15 @@ function unsettledUntil({ run }: Loaded, found: Settlement, now: number): number
   return from > now ? from : undefined
 }
 
-/** What is to be looked for during the next day, where something can still be found that was not there. */
+/**
+ * What is to be looked for during the next day, where something can still be found that was not there.
+ * With a replay key the look is a repetition, which may make what was not made: only where what it
+ * makes can be ended, or in place, where it is made only once the current value is dead.
+ */
 function lateCall({ run }: Loaded, intent: Intent, provider: ProviderRef, traits: Traits, found: Settlement): LateCall | undefined {
   const state = stateOf(run)
-  if (state.answered || traits.idempotency === 'replay-key' || run.plan.settlesAfterMs === 0) return undefined
+  if (state.answered || run.plan.settlesAfterMs === 0) return undefined
+  if (traits.idempotency === 'replay-key' && traits.overlap !== 'in-place' && traits.revoke === 'none') return undefined
   if (found.outcome === 'none' && found.final === true) return undefined
   return { runId: run.id, attempt: intent.attempt, provider, until: intent.at + LOOKED_FOR_MS }
 }

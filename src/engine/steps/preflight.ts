@@ -3,14 +3,14 @@ import { AdapterError, RotateError } from '../../core/errors.ts'
 import type { Handle, SecretRecord, TargetSpec, VersionRecord } from '../../core/model.ts'
 import { versionOf, withVersion } from '../../core/model.ts'
 import type { Vault } from '../../core/ports.ts'
-import type { CurrentFault } from '../../core/provider.ts'
+import type { CurrentFault, ProviderSession, Traits } from '../../core/provider.ts'
 import type { TargetSession } from '../../core/target.ts'
-import { commit, type Loaded, loadRun, runAudit } from '../journal.ts'
+import { commit, intentOf, type Loaded, loadRun, runAudit } from '../journal.ts'
 import { changesUser, copyBeside, type Exchange, misfitOf, strandedUser } from '../misfit.ts'
 import { answered, currentFor, missingIsFine, providerNow, providerOfVersion, type Workbench } from '../session.ts'
 import { cleanStrays } from '../strays.ts'
 import { namesAt, oldVersionAt, standing } from './deliver.ts'
-import { refuseBackToOff, refuseSwitchedOff } from './switched-off.ts'
+import { isOffAlready, refuseBackToOff, refuseSwitchedOff, refuseTaken } from './switched-off.ts'
 
 const sound = new WeakSet<Vault>()
 
@@ -37,7 +37,7 @@ export async function preflight(bench: Workbench, loaded: Loaded): Promise<Loade
     const { session, traits } = await bench.provider(providerNow(loaded.secret, plan.provider), path)
     const old = plan.oldVersion
     if (old !== null) now = await adoptListed(bench, now, old)
-    await refuseSwitchedOff(now.secret, session, traits, bench.ports.clock.now())
+    await refuseOthers(bench, now, session, traits, (await session.list?.()) ?? [])
     if (plan.overlap === 'two-users' && !plan.emergency) refuseInGrace(bench, now)
     // A key of ours whose value was lost must not make the provider say that there is no room.
     if (now.secret.strays.length > 0) {
@@ -49,6 +49,35 @@ export async function preflight(bench: Workbench, loaded: Loaded): Promise<Loade
   }
   for (const target of plan.targets) await mayWrite(bench, now, target)
   return now
+}
+
+/**
+ * What somebody else has switched off, or has switched on and may be using, stays as it is. Throws
+ * `denied`; reads only, besides ending what is left of a create that was given up.
+ */
+export async function refuseOthers(
+  bench: Workbench,
+  { run, secret }: Loaded,
+  session: ProviderSession,
+  traits: Traits,
+  listed: readonly Handle[],
+): Promise<void> {
+  refuseSwitchedOff(secret, listed, traits, bench.ports.clock.now())
+  if (traits.overlap !== 'two-users') return
+  await refuseTaken({
+    secret,
+    session,
+    listed,
+    valueOf: (version) => bench.ports.vault.read((reader) => reader.value(secret.id, version)),
+    givenLate: async () => {
+      for (const call of secret.late ?? []) {
+        const intent = await intentOf(bench.ports, call)
+        if (intent === undefined || call.provider.id !== run.plan.provider?.id) continue
+        if ((await session.settle(intent, await currentFor(bench, { run, secret }))).outcome === 'applied') return true
+      }
+      return false
+    },
+  })
 }
 
 /**
@@ -168,9 +197,14 @@ export async function suspendOld(bench: Workbench, loaded: Loaded): Promise<Load
   const { session } = await bench.provider(providerNow(secret, plan.provider), path)
   if (session.suspend === undefined) throw new AdapterError('misconfigured', 'this provider can not switch a credential off')
   const old = await bench.credential(secret, n)
+  // Once our own call may have been carried out, what is listed says nothing of others.
+  const asked = loaded.run.events.some((event) => event.type === 'intended' && event.step === 'suspend-old')
+  const record = versionOf(secret, n)
+  const off = !asked && record !== undefined && (await isOffAlready(record, session, old, ports.clock.now()))
   await commit(ports, id, 'suspend-old:intent', (now) => ({
+    ...(off ? { secret: withVersion(now.secret, n, (version) => ({ ...version, offBefore: true })) } : {}),
     events: [{ type: 'intended', at: ports.clock.now(), step: 'suspend-old' }],
-    audit: [runAudit(now.run, 'provider_call', 'pending', { call: 'suspend', version: n })],
+    audit: [runAudit(now.run, 'provider_call', 'pending', { call: 'suspend', version: n, ...(off ? { off_before: true } : {}) })],
   }))
   await ports.faults.at('before:effect:suspend-old')
   await missingIsFine(session.suspend(old))
@@ -206,10 +240,10 @@ async function revive(bench: Workbench, loaded: Loaded): Promise<Loaded> {
   const step = version.retirement?.step
   const provider = providerOfVersion(secret, version)
   const session = provider === undefined ? undefined : (await bench.provider(provider, run.path)).session
-  if (step !== 'suspending' && step !== 'suspended' && version.state !== 'suspended') {
-    if (session !== undefined) await refuseBackToOff(secret, version, session, bench.ports.clock.now())
-    return loaded
-  }
+  const offByUs = step === 'suspending' || step === 'suspended' || version.state === 'suspended'
+  if (session !== undefined && (!offByUs || version.offBefore === true))
+    await refuseBackToOff(secret, version, session, bench.ports.clock.now())
+  if (!offByUs) return loaded
   if (session?.resume === undefined)
     throw new AdapterError('misconfigured', `version ${n} is suspended and can not be switched on again from here`)
   await bench.ports.faults.at('before:effect:revive')
@@ -221,7 +255,7 @@ async function revive(bench: Workbench, loaded: Loaded): Promise<Loaded> {
   }))
 }
 
-function revived(version: VersionRecord): VersionRecord {
+function revived({ offBefore: _on, ...version }: VersionRecord): VersionRecord {
   if (version.retirement === undefined) return { ...version, state: 'live' }
   const { deleteAfter: _later, ...planned } = version.retirement
   return { ...version, state: 'live', retirement: { ...planned, step: 'waiting' } }

@@ -1,42 +1,143 @@
 /**
  * What an operator, or the provider itself, has switched off is never switched on again by a run (law
  * 5): not by replacing it, not by giving a user who takes turns a new password, not by going back to
- * it. Only what this vault itself has switched off or ended may come back.
+ * it. Only what this vault itself has switched off or ended may come back, and of that only what was
+ * on when we came to end it. The other way round, a user who takes turns that we have ended, and that
+ * somebody has switched on again since, is somebody's login now: it gets no new password from here.
  */
 import { AdapterError } from '../../core/errors.ts'
 import type { Handle, SecretRecord, VersionRecord } from '../../core/model.ts'
 import { currentVersion, isAlive } from '../../core/model.ts'
-import type { ProviderSession, Traits } from '../../core/provider.ts'
+import type { Credential, ProviderSession, Traits } from '../../core/provider.ts'
+import type { Fields } from '../../core/secret.ts'
+import { credentialOf } from '../session.ts'
 
 /**
  * Throws `denied` (nothing was done) where the provider lists the current credential as off although
  * nobody here switched it off, or, with two users in turn, the one whose turn is next although it is
- * alive as far as this vault knows. A spare that this vault never had, or has ended itself, may be off.
+ * alive as far as this vault knows, or was off already when this vault ended it. A spare that this
+ * vault never had, or has ended itself while it was on, may be off.
  */
-export async function refuseSwitchedOff(secret: SecretRecord, session: ProviderSession, traits: Traits, now: number): Promise<void> {
+export function refuseSwitchedOff(secret: SecretRecord, listed: readonly Handle[], traits: Traits, now: number): void {
   const current = currentVersion(secret)
-  if (session.list === undefined || current === undefined) return
-  const off = (await session.list()).filter((handle) => !handle.live)
+  if (current === undefined) return
+  const off = listed.filter((handle) => !handle.live)
   if (listedOff(current, off, now)) throw switchedOff(current, `the current version ${current.n}`, replaced(secret, traits))
   if (traits.overlap !== 'two-users') return
   for (const handle of off) {
-    const newest = secret.versions.findLast((version) => version.handle?.id === handle.id)
-    if (newest === undefined || !listedOff(newest, off, now)) continue
-    throw switchedOff(newest, `version ${newest.n}, whose turn is next`, [
-      `if it is to stay off, end it here: rotate revoke ${secret.path} --version ${newest.n}`,
-    ])
+    const newest = newestOf(secret, handle)
+    if (newest === undefined || handle.id === current.handle?.id) continue
+    const what = `version ${newest.n}, whose turn is next`
+    const other = `if it is to stay off, name another user that takes turns: rotate schedule set ${secret.path} --config …`
+    if (newest.offBefore === true && !isAlive(newest))
+      throw switchedOff(newest, what, [other], `if it may take its turn again: rotate adopt ${secret.path} --key-id ${handle.id}`)
+    if (listedOff(newest, off, now)) throw switchedOff(newest, what, [other])
   }
 }
 
+/** Where a user that takes turns stands in the vault and at the provider. */
+export interface Spares {
+  readonly secret: SecretRecord
+  readonly session: ProviderSession
+  /** What the provider lists now. */
+  readonly listed: readonly Handle[]
+  readonly valueOf: (version: number) => Promise<Fields | undefined>
+  /** Does it have a password that a create of ours gave it which was given up? Then it is ours all the same. */
+  readonly givenLate: () => Promise<boolean>
+}
+
 /**
- * The same for a version that a rollback goes back to. Throws `denied`; nothing was done. Does nothing
- * where the provider can't list.
+ * With two users in turn: throws `denied` (nothing was done) where the one whose turn is next is open
+ * to somebody although this vault has ended it, or has another password than the one that this vault
+ * knows to be in force. One that was never ours may be open: nobody here knows who made it so.
+ */
+export async function refuseTaken({ secret, session, listed, valueOf, givenLate }: Spares): Promise<void> {
+  const current = currentVersion(secret)
+  if (current === undefined) return
+  for (const handle of listed) {
+    const newest = newestOf(secret, handle)
+    if (newest === undefined || handle.id === current.handle?.id) continue
+    const alive = secret.versions.findLast((version) => version.handle?.id === handle.id && isAlive(version))
+    if (alive === undefined && !endedThere(newest)) continue
+    const shut = await shutLine(session, handle)
+    if (shut === undefined) continue
+    if (alive !== undefined && (await accepted(session, alive, await valueOf(alive.n)))) continue
+    if (await givenLate()) continue
+    throw taken(secret, handle, newest, alive !== undefined, shut)
+  }
+}
+
+/** How it is shut there; `undefined` where nobody can log in as it. */
+async function shutLine(session: ProviderSession, handle: Handle): Promise<string | undefined> {
+  if (session.shutLine !== undefined) return session.shutLine(handle)
+  return handle.live ? `switch ${handle.id} off there` : undefined
+}
+
+/** Its end was a call to the provider, so that it was off afterwards. */
+function endedThere({ state, revocable }: VersionRecord): boolean {
+  return state === 'revoked' || (state === 'discarded' && revocable)
+}
+
+/** Is this the password that it has? Where that can't be told nobody is accused of having changed it. */
+async function accepted(session: ProviderSession, version: VersionRecord, fields: Fields | undefined): Promise<boolean> {
+  if (fields === undefined || session.verify === undefined) return true
+  try {
+    await session.verify(credentialOf(fields, version.handle), 'dead')
+    return true
+  } catch (thrown) {
+    if (!(thrown instanceof AdapterError)) throw thrown
+    return thrown.code !== 'refused'
+  }
+}
+
+function taken(secret: SecretRecord, { id }: Handle, newest: VersionRecord, alive: boolean, shut: string): AdapterError {
+  const why = alive
+    ? `has another password than version ${newest.n} of this vault`
+    : `can log in again, although this vault has ended it (version ${newest.n}, ${newest.state})`
+  return new AdapterError(
+    'denied',
+    `${id}, whose turn is next, ${why}: somebody else did that, so it may be somebody's login now, and it gets no new password from here`,
+    {
+      retryable: false,
+      hints: [
+        `if nobody uses it: ${shut}   and try again`,
+        `if somebody does, name another user that takes turns: rotate schedule set ${secret.path} --config …`,
+      ],
+    },
+  )
+}
+
+/**
+ * The same for a version that a rollback goes back to. Throws `denied`; nothing was done. Of what can't
+ * be listed, only that it was off when we came to end it is known.
  */
 export async function refuseBackToOff(secret: SecretRecord, version: VersionRecord, session: ProviderSession, now: number): Promise<void> {
-  if (session.list === undefined || version.handle === undefined) return
-  const off = (await session.list()).filter((handle) => !handle.live)
-  if (!listedOff(version, off, now)) return
-  throw switchedOff(version, `version ${version.n}`, [`if it is to stay off: rotate now ${secret.path} makes a fresh one`])
+  const fresh = `if it is to stay off: rotate now ${secret.path} makes a fresh one`
+  const off = (await session.list?.())?.filter((handle) => !handle.live)
+  if (version.offBefore === true && off?.some(({ id }) => id === version.handle?.id) !== false)
+    throw switchedOff(version, `version ${version.n}`, [fresh])
+  if (off === undefined || version.handle === undefined || !listedOff(version, off, now)) return
+  throw switchedOff(version, `version ${version.n}`, [fresh])
+}
+
+/** Before we switch it off or end it: has somebody else done so already? Where it can't be listed that is not known. */
+export async function isOffAlready(
+  version: VersionRecord,
+  session: ProviderSession,
+  { handle }: Credential,
+  now: number,
+): Promise<boolean> {
+  if (version.offBefore === true) return true
+  if (session.list === undefined || handle === undefined || version.handle === undefined) return false
+  return listedOff(
+    version,
+    (await session.list()).filter(({ live }) => !live),
+    now,
+  )
+}
+
+function newestOf(secret: SecretRecord, handle: Handle): VersionRecord | undefined {
+  return secret.versions.findLast((version) => version.handle?.id === handle.id)
 }
 
 /** Off at the provider, alive for us, and not because its time was over. */
@@ -57,11 +158,11 @@ function replaced(secret: SecretRecord, traits: Traits): readonly string[] {
   return [`if it is to stay off and be replaced: rotate now ${secret.path} --revoke-first --reason "why"`]
 }
 
-function switchedOff(version: VersionRecord, what: string, hints: readonly string[]): AdapterError {
+function switchedOff(version: VersionRecord, what: string, hints: readonly string[], again?: string): AdapterError {
   const id = version.handle?.id ?? ''
   return new AdapterError(
     'denied',
     `the provider lists ${id} (${what}) as switched off or expired; this vault did not do that, so somebody else did, and it is not switched on again from here`,
-    { retryable: false, hints: [`if it may be used: switch ${id} on there, and try again`, ...hints] },
+    { retryable: false, hints: [again ?? `if it may be used: switch ${id} on there, and try again`, ...hints] },
   )
 }
