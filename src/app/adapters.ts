@@ -117,6 +117,27 @@ export function createAdapters(deps: Deps): Adapters {
       const place = target.place(parseConfig(target.config, spec.config, `target ${spec.key}`))
       return { told: target.told, place: place === undefined ? undefined : `${target.id}:${place}` }
     },
+    async namesFault(spec, path) {
+      const target = await loadTarget(spec.type)
+      const names = [...Object.values(spec.names), ...Object.values(spec.previous ?? {})]
+      for (const name of names) {
+        const fault = target.nameFault(name)
+        if (fault !== undefined)
+          return { why: `target ${spec.key}: ${visible(name, 60)}: ${fault}`, hint: 'give another "name", or "fields", in the target' }
+      }
+      const taken = new Map<string, string>()
+      for (const [at, name] of slotsOf(target, spec, path)) {
+        const other = taken.get(at)
+        taken.set(at, name)
+        if (other === undefined) continue
+        const both = other === name ? `two values have the name ${visible(name, 60)}` : `${visible(other, 60)} and ${visible(name, 60)}`
+        return {
+          why: `target ${spec.key}: the secret has several values, and ${both}${other === name ? '' : ' would go to one place'}`,
+          hint: other === name || target.nameIn === undefined ? 'give each field a name of its own' : `put {name} into "${target.nameIn}"`,
+        }
+      }
+      return undefined
+    },
     async presents(spec: CheckSpec) {
       if (spec.type === 'provider') return true
       const check = await loadCheck(spec.type)
@@ -127,6 +148,14 @@ export function createAdapters(deps: Deps): Adapters {
       return check.run(await ready(check.config, spec.config, `check ${spec.key}`), fields, context(path))
     },
   }
+}
+
+/** Everything that this target writes over, each with the name whose value goes there. */
+export function slotsOf(target: Target, spec: TargetSpec, path: string): readonly (readonly [slot: string, name: string])[] {
+  const config = parseConfig(target.config, spec.config, `target ${spec.key}`)
+  return [...Object.values(spec.names), ...Object.values(spec.previous ?? {})].flatMap((name) =>
+    target.slots(config, name, path).map((slot) => [`${target.id} ${slot}`, name] as const),
+  )
 }
 
 /** The current version of the secret that an adapter works for. */

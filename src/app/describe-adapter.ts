@@ -43,9 +43,12 @@ export async function describeAdapter(kind: 'provider' | 'target', id: string): 
     title: target.title,
     schema,
     facts: { readable: target.readable, told: target.told, aliases: target.aliases },
-    lines: target.readable
-      ? ['can be read back']
-      : ['write-only: what it holds can not be read back', ...(target.told ? undoIsTold : unread)],
+    lines: [
+      ...(target.readable
+        ? ['can be read back']
+        : ['write-only: what it holds can not be read back', ...(target.told ? undoIsTold : unread)]),
+      ...target.notes,
+    ],
     fields: [...fieldsOf(schema as SchemaNode), ...common],
   }
 }

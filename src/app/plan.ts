@@ -1,5 +1,5 @@
 /** `plan`: what a rotation would do, step by step, with every outage; reads only. */
-import type { RunPlan, SecretRecord, TargetSpec } from '../core/model.ts'
+import type { RunPlan, Schedule, SecretRecord, TargetSpec } from '../core/model.ts'
 import { currentVersion } from '../core/model.ts'
 import { usage } from '../core/errors.ts'
 import { humanSpan } from '../core/duration.ts'
@@ -40,18 +40,7 @@ export async function planFor(deps: Deps, secret: SecretRecord): Promise<PlanVie
   if (schedule === undefined)
     throw usage(`${secret.path} has no provider, so there is nothing to plan`, `rotate schedule set ${secret.path} --provider …`)
   const traits = await ports.adapters.traits(schedule.provider)
-  const plan: RunPlan = {
-    source: 'provider',
-    provider: schedule.provider,
-    overlap: traits.overlap,
-    targets: schedule.targets,
-    checks: schedule.checks,
-    graceMs: schedule.graceMs,
-    quarantineMs: schedule.quarantineMs,
-    oldVersion: currentVersion(secret)?.n ?? null,
-    newVersion: null,
-    emergency: false,
-  }
+  const plan = nextPlan(secret, schedule, traits)
   const current = plan.oldVersion
   const fault = await misfitOf(ports.adapters, {
     path: secret.path,
@@ -67,9 +56,27 @@ export async function planFor(deps: Deps, secret: SecretRecord): Promise<PlanVie
   const title = (await loadProvider(schedule.provider.id)).title
   const steps: PlanStep[] = []
   const silent = await withoutDeploy(plan)
+  // A provider that can't be asked is not asked.
+  if (traits.verifies === false) silent.add('verify')
   for (const step of forwardSteps(plan)) if (!silent.has(step)) steps.push(await describe(ports, secret, plan, traits, title, step))
   steps.push(...endSteps(plan, traits))
   return { path: secret.path, hash: digest(secret.path, steps), steps }
+}
+
+/** What a rotation by the provider that began now would be made of. */
+export function nextPlan(secret: SecretRecord, schedule: Schedule, traits: Traits): RunPlan {
+  return {
+    source: 'provider',
+    provider: schedule.provider,
+    overlap: traits.overlap,
+    targets: schedule.targets,
+    checks: schedule.checks,
+    graceMs: schedule.graceMs,
+    quarantineMs: schedule.quarantineMs,
+    oldVersion: currentVersion(secret)?.n ?? null,
+    newVersion: null,
+    emergency: false,
+  }
 }
 
 const MAKES: Readonly<Record<Traits['mints'], string>> = {
@@ -88,7 +95,7 @@ function switchedOn(secret: SecretRecord, traits: Traits): string {
 }
 
 /** Deploy steps of targets that have nothing to deploy. */
-async function withoutDeploy(plan: RunPlan): Promise<ReadonlySet<string>> {
+async function withoutDeploy(plan: RunPlan): Promise<Set<string>> {
   const steps: string[] = []
   for (const target of plan.targets) {
     const adapter = await loadTarget(target.type)

@@ -204,7 +204,7 @@ function undone(run: RunRecord): string {
     else if (step?.detail === 'told-none') lists.none.push(key)
     else if (step?.detail === 'delivered') lists.delivered.push(key)
   }
-  const all = lists.given.length === 0 ? 'Everything was undone' : 'What was not given up was undone'
+  const all = lists.given.length === 0 ? 'What this run wrote was undone' : 'What was not given up was undone'
   const parts = [
     ...(lists.told.length === 0 ? [] : [`${lists.told.join(', ')} was told the old version`]),
     ...(lists.none.length === 0 ? [] : [`${lists.none.join(', ')} was told that there is no old version`]),

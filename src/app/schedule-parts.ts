@@ -97,6 +97,29 @@ function namesOf(
   )
 }
 
+/**
+ * A name that says the same twice (the field `password` of DB_PASSWORD as DB_PASSWORD_PASSWORD), which
+ * hardly anybody reads: a warning with the line that chooses others.
+ */
+export function doubledNames(path: string, targets: readonly TargetSpec[]): readonly string[] {
+  const key = partsOf(path).secretKey
+  return targets.flatMap(({ key: target, type, names }) => {
+    const doubled = Object.entries(names).find(([field, name]) => name === `${key}_${snake(field)}` && ends(key, snake(field)))
+    if (doubled === undefined) return []
+    const [field, name] = doubled
+    const stem = key.slice(0, key.length - snake(field).length)
+    const fields = Object.fromEntries(Object.keys(names).map((other) => [other, other === field ? key : `${stem}${snake(other)}`]))
+    return [
+      `target ${target} gets the field "${field}" as ${name}; other names: --target '{"type":"${type}",…,"fields":${JSON.stringify(fields)}}'`,
+    ]
+  })
+}
+
+function ends(key: string, field: string): boolean {
+  const upper = key.toUpperCase()
+  return upper === field || upper.endsWith(`_${field}`)
+}
+
 /** Field → name of the value before; `undefined` where the pair is not wanted. */
 function pairNames(what: string, wish: unknown, names: TargetSpec['names'], inPlace: boolean): TargetSpec['previous'] {
   if (wish === undefined || wish === false) return undefined

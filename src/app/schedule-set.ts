@@ -15,7 +15,8 @@ import { createAdapters, loadProvider } from './adapters.ts'
 import type { Deps } from './deps.ts'
 import { cronDates } from './engine.ts'
 import { checkNotifiers } from './notifiers.ts'
-import { checkSpecs, settledConfig, targetSpecs } from './schedule-parts.ts'
+import { refuseOtherOwners } from './place-owners.ts'
+import { checkSpecs, doubledNames, settledConfig, targetSpecs } from './schedule-parts.ts'
 
 export interface ScheduleSetInput {
   readonly path: string
@@ -79,6 +80,7 @@ export async function scheduleSet(deps: Deps, input: ScheduleSetInput): Promise<
         })
   const fault = await misfitOf(createAdapters(deps), { path, provider: { id: provider.id, config }, current, targets, orGiven: true })
   if (fault !== undefined) throw usage(`${path}: ${fault.why}`, fault.hint)
+  if (input.targets !== undefined) await refuseOtherOwners(deps, path, targets)
   const givenChecks = input.checks === undefined && written.checks.length === 0 ? undefined : [...(input.checks ?? []), ...written.checks]
   const checks = givenChecks === undefined ? (existing?.checks ?? []) : await checkSpecs(deps, givenChecks)
   if (traits.verifies === false && checks.some(({ type }) => type === 'provider'))
@@ -90,6 +92,7 @@ export async function scheduleSet(deps: Deps, input: ScheduleSetInput): Promise<
   const warnings = [
     ...policyWarnings(seen, provider, rhythm.intervalDays, graceMs, quarantineMs, input.strict),
     ...shapeWarnings(path, traits, current),
+    ...(input.targets === undefined ? [] : doubledNames(path, targets)),
   ]
 
   const result = await deps.vault.transact(async (tx) => {

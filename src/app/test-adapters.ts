@@ -1,16 +1,17 @@
 /** `provider test` and `target test`: would a rotation get through to the far sides? Reads only; what it finds missing is named with the rights that are needed. */
 import { AdapterError, RotateError } from '../core/errors.ts'
-import { currentVersion, type Schedule, type SecretRecord } from '../core/model.ts'
+import { currentVersion, type RunRecord, type Schedule, type SecretRecord } from '../core/model.ts'
+import { newId } from '../core/ids.ts'
 import { parseConfig } from '../core/schema.ts'
-import type { Fields } from '../core/secret.ts'
-import { answered, credentialOf } from '../engine/session.ts'
-import { readStanding } from '../engine/standing.ts'
-import { namesAt } from '../engine/steps/deliver.ts'
+import { answered, credentialOf, Workbench } from '../engine/session.ts'
+import type { EnginePorts } from '../engine/ports.ts'
+import { mayWrite, refuseMisfit } from '../engine/steps/preflight.ts'
 import { loadProvider } from './adapters.ts'
 import type { CheckReport } from './check.ts'
 import type { Deps } from './deps.ts'
 import { enginePorts } from './engine.ts'
 import { findSecret } from './find.ts'
+import { nextPlan } from './plan.ts'
 
 export interface AdapterTest extends CheckReport {
   /** The least rights that the configured credential needs, where the provider knows them. */
@@ -80,27 +81,47 @@ export async function testProvider(deps: Deps, path: string): Promise<AdapterTes
   return { ok: checks.every(({ ok }) => ok), checks, permissions: permissions ?? null }
 }
 
-/** The probe of every target, and what stands there, as a rotation reads it before it makes anything. Changes nothing there. `not-found` without a schedule or a target. */
+/** All that preflight asks of the targets before a rotation makes anything. Changes nothing there. `not-found` without a schedule or a target. */
 export async function testTargets(deps: Deps, path: string): Promise<AdapterTest> {
   const { secret, schedule } = await scheduled(deps, path)
   if (schedule.targets.length === 0)
     throw new RotateError('not-found', `${secret.path} has no target`, { hint: `rotate schedule set ${secret.path} --target …` })
   const ports = await enginePorts(deps)
+  const bench = new Workbench(ports)
+  const loaded = { run: await pretended(deps, ports, secret, schedule), secret }
   const checks: Line[] = []
-  for (const spec of schedule.targets)
-    checks.push(
-      await asked(deps, spec.key, spec.type, async () => {
-        const session = await ports.adapters.openTarget(spec, secret.path)
-        try {
-          await session.probe()
-          const { told } = await ports.adapters.aboutTarget(spec)
-          const valueOf = (n: number): Promise<Fields | undefined> => deps.vault.read((reader) => reader.value(secret.id, n))
-          await readStanding(session, spec, told, secret, namesAt(spec), valueOf)
-        } finally {
-          await session.close()
-        }
-        return 'can be written'
-      }),
-    )
+  try {
+    const together = await asked(deps, 'preflight', schedule.provider.id, async () => {
+      await refuseMisfit(bench, loaded)
+      return 'value and targets go together'
+    })
+    if (!together.ok) checks.push(together)
+    for (const spec of schedule.targets)
+      checks.push(
+        await asked(deps, spec.key, spec.type, async () => {
+          await mayWrite(bench, loaded, spec)
+          return 'can be written'
+        }),
+      )
+  } finally {
+    await bench.close()
+  }
   return { ok: checks.every(({ ok }) => ok), checks, permissions: null }
+}
+
+/** The run that would begin now. It is stored nowhere. */
+async function pretended(deps: Deps, ports: EnginePorts, secret: SecretRecord, schedule: Schedule): Promise<RunRecord> {
+  const traits = await ports.adapters.traits(schedule.provider)
+  return {
+    id: newId('run', deps.clock.now(), deps.random),
+    secretId: secret.id,
+    path: secret.path,
+    kind: 'rotate',
+    trigger: 'manual',
+    actor: deps.actor,
+    plan: nextPlan(secret, schedule, traits),
+    startedAt: deps.clock.now(),
+    status: 'open',
+    events: [],
+  }
 }

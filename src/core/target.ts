@@ -66,6 +66,8 @@ export interface TargetSpecDefinition<C extends z.ZodType> {
   readonly config: C
   /** Can it be read back? Said plainly in plans and `target show`. */
   readonly readable: boolean
+  /** What else `target show` says, a line each: who can read what is written there. */
+  readonly notes?: readonly string[]
   /**
    * An undo is a message to somebody (a program, a web hook) who knows himself what stood there and
    * is told the old version. Only for targets that have neither `current` nor `standing`.
@@ -76,6 +78,16 @@ export interface TargetSpecDefinition<C extends z.ZodType> {
    * of one place take turns. Left out where every name is a place of its own.
    */
   place?(config: z.output<C>): string
+  /**
+   * Everything that a value with this name is written over, each under one spelling: the same for two
+   * configurations only if one would overwrite what the other has written. Asks nobody. Left out where
+   * names are not places (a target that is only told).
+   */
+  slots?(config: z.output<C>, name: string, path: string): readonly string[]
+  /** The key of the configuration in which {name} gives each of several values a place of its own. */
+  readonly nameIn?: string
+  /** Why the place does not take this name; `undefined` if it does. */
+  nameFault?(name: string): string | undefined
   /** Does it have to make consumers take the value up (redeploy, restart)? Default: no. Said in plans. */
   readonly deploys?: boolean | ((config: z.output<C>) => boolean)
   /** Programs and places named in the configuration, for the plan; never a value. */
@@ -91,9 +103,13 @@ export interface Target {
   readonly aliases: readonly string[]
   readonly config: z.ZodType
   readonly readable: boolean
+  readonly notes: readonly string[]
   deploys(config: unknown): boolean
   readonly told: boolean
   place(config: unknown): string | undefined
+  slots(config: unknown, name: string, path: string): readonly string[]
+  readonly nameIn: string | undefined
+  nameFault(name: string): string | undefined
   describe(config: unknown): string
   settleConfig(config: unknown, context: Pick<AdapterContext, 'spawn'>): Promise<unknown>
   open(config: unknown, context: AdapterContext): Promise<TargetSession>
@@ -107,9 +123,13 @@ export function defineTarget<C extends z.ZodType>(spec: TargetSpecDefinition<C>)
     aliases: spec.aliases ?? [],
     config: spec.config,
     readable: spec.readable,
+    notes: spec.notes ?? [],
     deploys: (config) => (typeof spec.deploys === 'function' ? spec.deploys(config as z.output<C>) : (spec.deploys ?? false)),
     told: spec.told ?? false,
     place: (config) => spec.place?.(config as z.output<C>),
+    slots: (config, name, path) => spec.slots?.(config as z.output<C>, name, path) ?? [],
+    nameIn: spec.nameIn,
+    nameFault: (name) => spec.nameFault?.(name),
     describe: (config) => spec.describe(config as z.output<C>),
     settleConfig: async (config, context) => (spec.settleConfig === undefined ? config : spec.settleConfig(config as z.input<C>, context)),
     open: (config, context) => spec.open(config as z.output<C>, context),

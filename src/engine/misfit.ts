@@ -25,8 +25,15 @@ export interface Exchange {
 }
 
 /** The first reason why this exchange must not begin, and the line to type; `undefined` when it may. */
-export async function misfitOf(adapters: Pick<Adapters, 'traits' | 'currentFault'>, exchange: Exchange): Promise<CurrentFault | undefined> {
+export async function misfitOf(
+  adapters: Pick<Adapters, 'traits' | 'currentFault' | 'namesFault'>,
+  exchange: Exchange,
+): Promise<CurrentFault | undefined> {
   const { path, provider, current, given, targets } = exchange
+  for (const spec of targets) {
+    const fault = await adapters.namesFault(spec, path)
+    if (fault !== undefined) return fault
+  }
   const newUser = await changesUser(adapters, exchange)
   if (given !== undefined) {
     const fault = provider === null ? undefined : await adapters.currentFault(provider, given, path)

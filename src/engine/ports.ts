@@ -14,6 +14,8 @@ export interface Adapters {
   openTarget(spec: TargetSpec, path: string): Promise<TargetSession>
   /** What a target of this configuration is, whoever opens it: is it only told, and which one place does it write into? */
   aboutTarget(spec: TargetSpec): Promise<{ readonly told: boolean; readonly place: string | undefined }>
+  /** Why these names can't be written as the target is configured, and what to type. Asks nobody. */
+  namesFault(spec: TargetSpec, path: string): Promise<CurrentFault | undefined>
   /** Does this check present the value? */
   presents(spec: CheckSpec): Promise<boolean>
   runCheck(spec: CheckSpec, fields: Fields, path: string): Promise<CheckOutcome>

@@ -16,40 +16,56 @@ import type { Secret } from '../core/secret.ts'
 
 type Read = (text: string) => Readonly<Record<string, string | undefined>>
 
-/** The parsers of those who will read the file. */
-export interface Readers {
-  readonly dotenv: Read
-  readonly node: Read
+/** How those who read a file of assignments read it, and how a value is written for them. */
+export interface EnvFormat {
+  /** Their parsers. The first is believed; what is written must be read back by all. */
+  readonly readers: readonly [Read, ...Read[]]
+  /** Every active assignment, in the order of the text. */
+  spans(text: string): readonly Span[]
+  /** Why nobody could read this value back, however it is quoted; `undefined` if somebody can. */
+  valueFault(value: Secret, name: string): string | undefined
+  /** The ways to write this value, the best first. See `edit` for `strict`. */
+  styles(text: string, strict: boolean): readonly Style[]
+  quote(text: string, style: Style): string
+  /** Why there is no way. */
+  reason(text: string): string
 }
 
-/** Loads both parsers. */
-export async function loadReaders(): Promise<Readers> {
+/** The format that `dotenv`, `node --env-file` and `sh` read alike; loads the two parsers. */
+export async function dotenvFormat(): Promise<EnvFormat> {
   const [{ parse }, { parseEnv }] = await Promise.all([import('dotenv'), import('node:util')])
-  // Node takes a byte order mark for a part of the first name. Who has one in a file does not read that name with Node.
-  return { dotenv: (text) => parse(text), node: (text) => parseEnv(text.replace(/^\uFEFF/, '')) }
+  return {
+    // Node takes a byte order mark for a part of the first name. Who has one in a file does not read that name with Node.
+    readers: [(text) => parse(text), (text) => parseEnv(text.replace(/^\uFEFF/, ''))],
+    spans: assignments,
+    valueFault,
+    styles: stylesFor,
+    quote,
+    reason: reasonFor,
+  }
 }
 
 /** An assignment as dotenv sees it: `[export] NAME = value`. Groups: name, separator, value. The pattern is dotenv's own. */
 const ASSIGNMENT =
   /^\s*(?:export\s+)?([\w.-]+)(\s*=\s*?|:\s+?)(\s*'(?:\\'|[^'])*'|\s*"(?:\\"|[^"])*"|\s*`(?:\\`|[^`])*`|[^#\r\n]+)?\s*(?:#.*)?(?:$|$)/dgm
 
-type Style = 'bare' | 'single' | 'double' | 'backtick'
+export type Style = 'bare' | 'single' | 'double' | 'backtick'
 
 /**
  * The text with each of `changes` assigned (a value) or removed (`null`): every active assignment of the name is replaced, one is appended if there is
  * none; comments, order, line ends, `export` and everything else stay. Throws `misconfigured` with the reason if that can't be done safely.
  * @param strict `false` when an earlier value is put back: then what dotenv alone can read is good enough, because it was so before.
  */
-export function edit(text: string, changes: Readonly<Record<string, Secret | null>>, readers: Readers, strict = true): string {
+export function edit(text: string, changes: Readonly<Record<string, Secret | null>>, format: EnvFormat, strict = true): string {
   let edited = text
   for (const [name, value] of Object.entries(changes))
-    edited = value === null ? without(edited, name) : assign(edited, name, value, readers, strict)
+    edited = value === null ? without(edited, name, format) : assign(edited, name, value, format, strict)
   return edited
 }
 
 /** What dotenv reads for these names; `null` where there is none. */
-export function valuesOf(text: string, names: readonly string[], readers: Readers): Record<string, string | null> {
-  const all = readers.dotenv(text)
+export function valuesOf(text: string, names: readonly string[], format: EnvFormat): Record<string, string | null> {
+  const all = format.readers[0](text)
   return Object.fromEntries(names.map((name) => [name, Object.hasOwn(all, name) ? (all[name] ?? null) : null]))
 }
 
@@ -75,21 +91,22 @@ export interface Assignment {
 }
 
 /** Every active assignment of a name, in the order of the file. The last one is what dotenv, Node and sh take. */
-export function assignmentsOf(text: string, name: string, readers: Readers): readonly Assignment[] {
-  return assignments(text)
+export function assignmentsOf(text: string, name: string, format: EnvFormat): readonly Assignment[] {
+  return format
+    .spans(text)
     .filter((found) => found.name === name)
     .map(({ start, end }) => {
       const { from, to } = lineAround(text, start, end)
       const raw = text.slice(start, end)
       const number = text.slice(0, from).split(/\r\n|\n|\r/).length
-      const value = readers.dotenv(`${name}${raw}`)[name] ?? ''
+      const value = format.readers[0](`${name}${raw}`)[name] ?? ''
       return { line: text.slice(from, to), raw, tail: text.slice(end, to), number, value }
     })
 }
 
 /** Everything that the text assigns and `names` does not list, as dotenv reads it. */
-export function othersIn(text: string, names: readonly string[], readers: Readers): Record<string, string> {
-  const all = Object.entries(readers.dotenv(text))
+export function othersIn(text: string, names: readonly string[], format: EnvFormat): Record<string, string> {
+  const all = Object.entries(format.readers[0](text))
   return Object.fromEntries(all.flatMap(([name, value]) => (value === undefined || names.includes(name) ? [] : [[name, value]])))
 }
 
@@ -104,11 +121,11 @@ export function putBack(
   name: string,
   was: readonly Pick<Assignment, 'line' | 'raw' | 'tail'>[],
   value: Secret,
-  readers: Readers,
+  format: EnvFormat,
 ): string | undefined {
   const last = was.at(-1)
   if (last === undefined) return undefined
-  const spans = assignments(text).filter((found) => found.name === name)
+  const spans = format.spans(text).filter((found) => found.name === name)
   let edited = spans.length === 0 ? appended(text, last.line) : text
   for (const [index, { start, end }] of [...spans.entries()].toReversed()) {
     const { raw, tail } = was[index] ?? last
@@ -118,27 +135,27 @@ export function putBack(
     const close = tail.startsWith('#') && edited.slice(end, to) === ` ${tail}`
     edited = `${edited.slice(0, start)}${raw}${close ? rest.slice(1) : rest}`
   }
-  return readsBack(text, edited, name, value.reveal(), readers, false) ? edited : undefined
+  return readsBack(text, edited, name, value.reveal(), format, false) ? edited : undefined
 }
 
-function assign(text: string, name: string, value: Secret, readers: Readers, strict: boolean): string {
-  const fault = valueFault(value)
+function assign(text: string, name: string, value: Secret, format: EnvFormat, strict: boolean): string {
+  const fault = format.valueFault(value, name)
   if (fault !== undefined) throw unwritable(name, fault)
   const plain = value.reveal()
-  const styles = stylesFor(plain, strict)
-  const spans = assignments(text).filter((found) => found.name === name)
+  const styles = format.styles(plain, strict)
+  const spans = format.spans(text).filter((found) => found.name === name)
   for (const style of styles) {
     const candidates = [
       // A file's own way of quoting is kept where it can hold the value, so that undoing a change gives the same bytes again.
-      replaced(text, spans, (own) => quote(plain, styles.includes(own) ? own : style)),
-      replaced(text, spans, () => quote(plain, style)),
+      replaced(text, spans, (own) => format.quote(plain, styles.includes(own) ? own : style)),
+      replaced(text, spans, () => format.quote(plain, style)),
     ]
-    for (const edited of spans.length === 0 ? [appended(text, `${name}=${quote(plain, style)}`)] : candidates)
-      if (readsBack(text, edited, name, plain, readers, strict)) return edited
+    for (const edited of spans.length === 0 ? [appended(text, `${name}=${format.quote(plain, style)}`)] : candidates)
+      if (readsBack(text, edited, name, plain, format, strict)) return edited
   }
   throw unwritable(
     name,
-    styles.length === 0 ? reasonFor(plain) : 'the rest of the file would be read differently (a quote in it is not closed)',
+    styles.length === 0 ? format.reason(plain) : 'the rest of the file would be read differently (a quote in it is not closed)',
   )
 }
 
@@ -176,7 +193,8 @@ function quote(text: string, style: Style): string {
   return `${mark}${text}${mark}`
 }
 
-interface Span {
+/** Where one assignment stands. */
+export interface Span {
   readonly name: string
   /** From the end of the name to the end of the value. */
   readonly start: number
@@ -221,9 +239,9 @@ function lineAround(text: string, start: number, end: number): { readonly from: 
   return { from: from === 0 && text.startsWith('\uFEFF') ? 1 : from, to }
 }
 
-function without(text: string, name: string): string {
+function without(text: string, name: string, format: EnvFormat): string {
   let edited = text
-  const spans = assignments(text).filter((found) => found.name === name)
+  const spans = format.spans(text).filter((found) => found.name === name)
   for (const { start, end } of spans.toReversed()) {
     const { from, to } = lineAround(edited, start, end)
     const eol = /^(?:\r\n|\n|\r)/.exec(edited.slice(to))?.[0] ?? ''
@@ -235,8 +253,8 @@ function without(text: string, name: string): string {
 }
 
 /** Both parsers see the new value, and everything else as before. */
-function readsBack(before: string, after: string, name: string, value: string, readers: Readers, strict: boolean): boolean {
-  for (const read of strict ? [readers.dotenv, readers.node] : [readers.dotenv]) {
+function readsBack(before: string, after: string, name: string, value: string, format: EnvFormat, strict: boolean): boolean {
+  for (const read of strict ? format.readers : [format.readers[0]]) {
     const expected = new Map(Object.entries(read(before)))
     expected.set(name, value)
     const found = Object.entries(read(after))

@@ -74,6 +74,8 @@ export default defineTarget({
   readable: true,
   describe: ({ secret, key, region }) => `${VENDOR} ${secret}${key === undefined ? '' : `, key ${key},`} in ${region}`,
   place: ({ region, secret }) => `${region}/${nameIn(secret)}`,
+  slots: (config, name) => [`${config.region}/${nameIn(config.secret)} ${keyOf(config, name)}`],
+  nameIn: 'key',
   open: (config, context) => Promise.resolve(openSession(config, context)),
 })
 

@@ -65,6 +65,8 @@ export default defineTarget({
   title: 'AWS SSM Parameter Store',
   config: Config,
   readable: true,
+  slots: (config, name) => [`${config.region} ${parameterOf(config, name)}`],
+  nameIn: 'parameter',
   describe: ({ parameter, region }) => `${VENDOR} parameter ${parameter} in ${region}`,
   open: (config, context) => Promise.resolve(openSession(config, context)),
 })

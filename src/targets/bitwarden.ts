@@ -78,6 +78,8 @@ export default defineTarget({
   describe: ({ item, field }) => `Bitwarden field ${field} of ${item}`,
   // An item may be said by its name or by its id, and each sync replaces the copy on this machine: whoever uses the same copy takes turns.
   place: ({ dataDir }) => dataDir ?? 'the copy of this user',
+  slots: ({ dataDir = '', item, field }, name) => [`${dataDir} ${item} ${field.replaceAll('{name}', name)}`],
+  nameIn: 'field',
   settleConfig: async (config, { spawn }) => ({ ...config, program: (await spawn.resolve([config.program ?? 'bw']))[0] }),
   open: (config, context) => Promise.resolve(openSession(config, context)),
 })

@@ -39,6 +39,7 @@ export default defineTarget({
   title: 'Secrets of Cloudflare Workers',
   config: Config,
   readable: false,
+  slots: ({ accountId, scripts }, name) => scripts.map((script) => `${accountId}/${script} ${name}`),
   describe: ({ scripts }) => `Cloudflare Workers ${scripts.join(', ')}`,
   open: (config, context) => Promise.resolve(openSession(config, context)),
 })

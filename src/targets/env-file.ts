@@ -11,19 +11,21 @@
  * An undo gives back the lines as they were written, in the file as it is then; a file that we made is removed where nothing else stands in it.
  */
 import { createHash } from 'node:crypto'
-import { constants, realpathSync, type Stats } from 'node:fs'
+import { constants, type Stats } from 'node:fs'
 import { access, type FileHandle, lstat, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { z } from 'zod'
-import { AdapterError, type AdapterCode } from '../core/errors.ts'
+import { AdapterError } from '../core/errors.ts'
 import type { Prior } from '../core/model.ts'
 import { visible } from '../core/names.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import { Secret } from '../core/secret.ts'
 import { defineTarget, type Standing } from '../core/target.ts'
-import { type Assignment, assignmentsOf, edit, loadReaders, nameFault, othersIn, putBack, type Readers, valuesOf } from '../net/dotenv.ts'
+import { type Assignment, assignmentsOf, edit, type EnvFormat, nameFault, othersIn, putBack, valuesOf } from '../net/dotenv.ts'
+import { ENV_FORMATS, loadFormat } from '../net/env-format.ts'
 import { afterWrite } from '../net/tool.ts'
+import { beside, codeOf, copyAttributes, lookAt, placeOf, refusal, replaceable, writable } from './_file-attributes.ts'
 
 const MAX_BYTES = 16 * 1024 * 1024
 /** A write takes milliseconds: who holds the lock this long was stopped, or its process id belongs to somebody else by now. */
@@ -33,7 +35,16 @@ const TRIES = 10
 
 const Config = z.strictObject({
   path: z.string().min(1).meta({ description: 'The file; created with mode 0600 if its directory exists' }),
+  format: z
+    .enum(ENV_FORMATS)
+    .default('dotenv')
+    .meta({ description: 'Who reads it: dotenv (quoted), docker (--env-file and kubectl: nothing quoted), systemd (EnvironmentFile)' }),
+  write: z.enum(['replace', 'in-place']).default('replace').meta({
+    description:
+      'replace: a new file with the same owner, mode, access list and attributes takes its name, and a reader sees the old text or the new; in-place: the file itself is written, for a mounted file, one with several names or one of another owner',
+  }),
 })
+type Options = z.output<typeof Config>
 
 /** What an undo needs besides the values: how the lines were written, and whether there was a file. */
 const Rest = z.object({
@@ -42,36 +53,58 @@ const Rest = z.object({
 })
 type Rest = z.output<typeof Rest>
 
+/**
+ * Who reads which of the values that are written. Quotes, `$` and line ends are where they differ:
+ * dotenv-expand (Vite) and python-dotenv replace variables after quotes are taken off, kubectl and
+ * docker take quotes for a part of the value, and not all read a value of several lines. Of the twelve,
+ * dotenv, node, sh, bash, kubectl and systemd are tried in the tests; the others by their documentation.
+ */
+const READERS = [
+  'who reads what, in the format dotenv:',
+  '  letters, digits and _ @ % + = : , . / ! - (written without quotes): all twelve of dotenv, node --env-file, sh and bash (source), docker compose, Vite, Ruby dotenv, python-dotenv, godotenv, PHP dotenv, direnv, systemd, and docker run --env-file with kubectl --from-env-file',
+  '  with spaces, #, ; and other signs (quoted): all of them but docker run --env-file and kubectl, which take the quotes for a part of the value',
+  '  with $: dotenv, node, sh and systemd for certain; Vite replaces $NAME and python-dotenv ${NAME} even in single quotes',
+  '  with \\: dotenv, node, sh and systemd for certain; python-dotenv makes one of two in single quotes',
+  '  of several lines: dotenv, node, sh and systemd for certain; not docker run --env-file and kubectl',
+  'in the format docker: docker run --env-file and kubectl read every value of one line as it is; others read those without quotes',
+  'in the format systemd: EnvironmentFile of a unit reads every text without control characters',
+]
+
 export default defineTarget({
   id: 'env-file',
   title: '.env file on this machine',
   config: Config,
   readable: true,
+  notes: READERS,
   describe: (config) => config.path,
   place: ({ path }) => placeOf(resolve(path)),
+  slots: ({ path }, name) => [`${placeOf(resolve(path))} ${name}`],
+  nameFault,
   settleConfig: async (config) => {
     const path = resolve(config.path)
-    await usableDirectory(path)
-    await regularFile(path)
-    return { path }
+    const stats = await regularFile(path)
+    if (config.write !== 'in-place' || stats === undefined) await usableDirectory(path)
+    return { ...config, path }
   },
-  open: (config, context) => {
-    const path = resolve(config.path)
-    return Promise.resolve({
+  open: async (config, context) => {
+    const place: Place = { ...config, path: resolve(config.path), context, format: await loadFormat(config.format ?? 'dotenv') }
+    const { path, format } = place
+    return {
       probe: async () => {
-        await usableDirectory(path)
         const { stats } = await readText(path)
+        if (stats !== undefined && place.write === 'in-place') return writable(path, context)
+        await usableDirectory(path)
         if (stats !== undefined) await replaceable(path, stats, context)
       },
       current: async (names) => {
-        const [{ text }, readers] = await Promise.all([readText(path), loadReaders()])
-        for (const name of names) assignedOnce(path, text, name, readers)
-        const found = valuesOf(text, names, readers)
+        const { text } = await readText(path)
+        for (const name of names) assignedOnce(path, text, name, format)
+        const found = valuesOf(text, names, format)
         return Object.fromEntries(Object.entries(found).map(([name, value]) => [name, value === null ? null : new Secret(value)]))
       },
-      standing: (names) => standing(path, names),
+      standing: (names) => standing(place, names),
       neighbours: async (names) => {
-        const others = othersIn((await readText(path)).text, names, await loadReaders())
+        const others = othersIn((await readText(path)).text, names, format)
         return Object.fromEntries(Object.entries(others).map(([name, value]) => [name, new Secret(value)]))
       },
       put: async ({ entries }) => {
@@ -79,31 +112,30 @@ export default defineTarget({
           const fault = nameFault(name)
           if (fault !== undefined) throw refusal('misconfigured', `"${visible(name)}": ${fault}`)
         }
-        await change(path, context, (text, readers) => edit(text, entries, readers))
+        await change(place, (text) => edit(text, entries, format))
       },
       restore: async (prior, old, rest) => {
         const back: Prior | undefined = prior ?? old?.entries
         if (back === undefined) return
         const how = rest === undefined ? undefined : Rest.parse(JSON.parse(rest.reveal()))
-        await change(path, context, (text, readers) => restored(text, back, how, readers))
+        await change(place, (text) => restored(text, back, how, format))
       },
       close: () => Promise.resolve(),
-    })
+    }
   },
 })
 
-/** The file under the one name that it has without symbolic links on the way; a directory that is not there has none. */
-function placeOf(path: string): string {
-  try {
-    return join(realpathSync(dirname(path)), basename(path))
-  } catch {
-    return path
-  }
+/** The file, and how it is read and written. */
+interface Place {
+  readonly path: string
+  readonly write: Options['write']
+  readonly format: EnvFormat
+  readonly context: AdapterContext
 }
 
 /** The lines of a name. Those with different values are refused: which of them is in use depends on who reads the file. */
-function assignedOnce(path: string, text: string, name: string, readers: Readers): readonly Assignment[] {
-  const found = assignmentsOf(text, name, readers)
+function assignedOnce(path: string, text: string, name: string, format: EnvFormat): readonly Assignment[] {
+  const found = assignmentsOf(text, name, format)
   if (new Set(found.map(({ value }) => value)).size > 1)
     throw refusal(
       'misconfigured',
@@ -113,29 +145,25 @@ function assignedOnce(path: string, text: string, name: string, readers: Readers
   return found
 }
 
-async function standing(path: string, names: readonly string[]): Promise<Standing> {
-  const [{ text, stats }, readers] = await Promise.all([readText(path), loadReaders()])
+async function standing({ path, format }: Place, names: readonly string[]): Promise<Standing> {
+  const { text, stats } = await readText(path)
   const lines: Record<string, readonly { line: string; raw: string; tail: string }[]> = {}
   for (const name of names) {
-    lines[name] = assignedOnce(path, text, name, readers).map(({ line, raw, tail }) => ({ line, raw, tail }))
+    lines[name] = assignedOnce(path, text, name, format).map(({ line, raw, tail }) => ({ line, raw, tail }))
   }
-  const values = Object.entries(valuesOf(text, names, readers)).map(([name, value]) => [name, value === null ? null : new Secret(value)])
+  const values = Object.entries(valuesOf(text, names, format)).map(([name, value]) => [name, value === null ? null : new Secret(value)])
   const rest: Rest = { file: stats !== undefined, lines: Object.fromEntries(Object.entries(lines).map(([name, all]) => [name, [...all]])) }
   return { values: Object.fromEntries(values) as Prior, rest: new Secret(JSON.stringify(rest)) }
 }
 
 /** `null`: there was no file, and nothing else has come into it since. */
-function restored(text: string, back: Prior, how: Rest | undefined, readers: Readers): string | null {
+function restored(text: string, back: Prior, how: Rest | undefined, format: EnvFormat): string | null {
   let edited = text
   for (const [name, value] of Object.entries(back)) {
-    const same = value === null ? undefined : putBack(edited, name, how?.lines[name] ?? [], value, readers)
-    edited = same ?? edit(edited, { [name]: value }, readers, false)
+    const same = value === null ? undefined : putBack(edited, name, how?.lines[name] ?? [], value, format)
+    edited = same ?? edit(edited, { [name]: value }, format, false)
   }
   return how?.file === false && edited === '' ? null : edited
-}
-
-function refusal(code: AdapterCode, message: string, hint?: string): AdapterError {
-  return new AdapterError(code, message, { retryable: false, ...(hint === undefined ? {} : { hints: [hint] }) })
 }
 
 async function usableDirectory(path: string): Promise<void> {
@@ -152,99 +180,17 @@ async function usableDirectory(path: string): Promise<void> {
 /** What stands there now; `undefined` if nothing does. Symbolic links are refused: renaming would replace the link, following it would write elsewhere. */
 async function regularFile(path: string): Promise<Stats | undefined> {
   const shown = visible(path, 200)
-  let found: Stats
+  let found: Stats | undefined
   try {
-    found = await lstat(path)
+    found = await lookAt(path)
   } catch (thrown) {
-    if (codeOf(thrown) === 'ENOENT') return undefined
     throw fileError(thrown, shown)
   }
+  if (found === undefined) return undefined
   if (found.isSymbolicLink()) throw refusal('misconfigured', `${shown} is a symbolic link`, 'configure the file to which it points')
   if (!found.isFile()) throw refusal('misconfigured', `${shown} is not a regular file`)
   if (found.size > MAX_BYTES) throw refusal('misconfigured', `${shown} is larger than 16 MiB and can't be a .env file`)
   return found
-}
-
-/** Can a new file take the place of this one, with its owner and its group? Throws before anything is written where it can't. */
-async function replaceable(path: string, { uid, gid, nlink }: Stats, context: AdapterContext): Promise<void> {
-  const shown = visible(path, 200)
-  // The others would keep the old file, with a value that is ended later.
-  if (nlink > 1)
-    throw refusal(
-      'misconfigured',
-      `${shown} has ${nlink} names (hard links), of which only this one would get the new value`,
-      `leave one of the ${nlink}, or make the others symbolic links to it`,
-    )
-  if ((await mountPoints()).has(placeOf(path)))
-    throw refusal('misconfigured', `${shown} is mounted as a single file, which can not be replaced`, 'mount its directory')
-  if (!(await hasAccessList(path, context))) {
-    if (await handsDown(dirname(placeOf(path)), context)) throw inherits(path)
-  } else if (!(await said(context, ['cp', '--help'])).includes('--attributes-only')) throw notKept(shown, 'has an access list (ACL)')
-  const [user, groups] = [process.geteuid?.(), [process.getegid?.(), ...(process.getgroups?.() ?? [])]]
-  if (user === undefined || user === 0) return
-  if (uid !== user) throw notKept(shown, `belongs to the user ${uid}`)
-  if (!groups.includes(gid)) throw notKept(shown, `belongs to the group ${gid}`)
-}
-
-function notKept(shown: string, what: string): AdapterError {
-  return refusal(
-    'denied',
-    `${shown} ${what}, and a new file in its place could not`,
-    'run rotate as its owner or as root, or let the file belong to the user of rotate and be read by a group that this user is in',
-  )
-}
-
-/** Node says nothing of access lists; `ls` puts a plus behind the mode. https://www.gnu.org/software/coreutils/manual/html_node/What-information-is-listed.html */
-async function hasAccessList(path: string, context: AdapterContext): Promise<boolean> {
-  return /^\S{10}\+/.test(await said(context, ['ls', '-ld', '--', path]))
-}
-
-/**
- * Would a new file in this directory get an access list? Only a default list that has a mask names
- * others than the owner, the group and the rest: https://man7.org/linux/man-pages/man5/acl.5.html.
- * On Linux, where `getfacl` is not there to tell it from a list of the directory's own, it is assumed.
- */
-async function handsDown(directory: string, context: AdapterContext): Promise<boolean> {
-  if (!(await hasAccessList(directory, context))) return false
-  const listed = await said(context, ['getfacl', '-c', '-p', '--', directory])
-  return listed === '' ? process.platform === 'linux' : /^default:mask:/m.test(listed)
-}
-
-function inherits(path: string): AdapterError {
-  const directory = visible(dirname(path), 200)
-  return refusal(
-    'misconfigured',
-    `${directory} has a default access list (ACL), which would open the new file to others than ${visible(path, 200)}`,
-    `setfacl -k ${directory} (setfacl and getfacl are in the package acl)`,
-  )
-}
-
-/** What a program of the system wrote; empty where it failed or is not there. */
-async function said({ spawn, signal }: AdapterContext, argv: readonly string[]): Promise<string> {
-  try {
-    const result = await spawn.run({ argv: await spawn.resolve(argv), env: { LC_ALL: 'C' }, timeoutMs: 10_000, signal })
-    return result.code === 0 ? result.stdout.reveal() : ''
-  } catch {
-    return ''
-  }
-}
-
-/** Gives the new file the access list of the old one, or sees that it has none either. https://www.gnu.org/software/coreutils/manual/html_node/cp-invocation.html */
-async function copyAccessList(path: string, temporary: string, context: AdapterContext): Promise<void> {
-  if (!(await hasAccessList(path, context))) {
-    if (await hasAccessList(temporary, context)) throw inherits(path)
-    return
-  }
-  await said(context, ['cp', '--attributes-only', '--preserve=mode,ownership', '--', path, temporary])
-  if (!(await hasAccessList(temporary, context))) throw notKept(visible(path, 200), 'has an access list (ACL)')
-}
-
-/** Where something is mounted, as Linux says it (https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html: the fifth field, in octal where it has spaces). */
-async function mountPoints(): Promise<ReadonlySet<string>> {
-  const text = await readFile('/proc/self/mountinfo', 'utf8').catch(() => '')
-  const octal = (field: string): string =>
-    field.replace(/\\([0-7]{3})/g, (_all, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)))
-  return new Set(text.split('\n').map((line) => octal(line.split(' ')[4] ?? '')))
 }
 
 interface Content {
@@ -275,11 +221,12 @@ function hashOf(bytes: Uint8Array): string {
 const queues = new Map<string, Promise<void>>()
 
 /** What the text shall become; `null`: no file. */
-type Edit = (text: string, readers: Readers) => string | null
+type Edit = (text: string) => string | null
 
-function change(path: string, context: AdapterContext, how: Edit): Promise<void> {
+function change(place: Place, how: Edit): Promise<void> {
+  const { path } = place
   const before = queues.get(path) ?? Promise.resolve()
-  const mine = before.catch(() => undefined).then(() => locked(path, () => rewrite(path, context, how)))
+  const mine = before.catch(() => undefined).then(() => locked(place, () => rewrite(place, how)))
   queues.set(path, mine)
   return mine.finally(() => {
     if (queues.get(path) === mine) queues.delete(path)
@@ -287,17 +234,18 @@ function change(path: string, context: AdapterContext, how: Edit): Promise<void>
 }
 
 /** Ends when the file, read anew, is as it shall be. */
-async function rewrite(path: string, context: AdapterContext, how: Edit): Promise<void> {
-  const readers = await loadReaders()
+async function rewrite(place: Place, how: Edit): Promise<void> {
+  const { path } = place
   /** What was written at the last moment into a file that we have replaced. */
   let late: string | undefined
   let written = false
   const once = async (): Promise<boolean> => {
     const content = await readText(path)
-    const edited = how(late ?? content.text, readers)
+    const edited = how(late ?? content.text)
     if (edited === content.text && content.stats !== undefined) return true
     if (content.stats === undefined && (edited === null || edited === '')) return true
-    const replaced = await replace(path, context, content, edited)
+    const exchanged = edited !== null && content.stats !== undefined && place.write === 'in-place'
+    const replaced = exchanged ? await overwrite(path, content, edited) : await replace(place, content, edited)
     written ||= replaced !== false
     late = replaced === false ? undefined : replaced.late
     return false
@@ -315,8 +263,7 @@ async function rewrite(path: string, context: AdapterContext, how: Edit): Promis
  * into the old file after we had looked for the last time.
  */
 async function replace(
-  path: string,
-  context: AdapterContext,
+  { path, context }: Place,
   content: Content,
   edited: string | null,
 ): Promise<false | { readonly late: string | undefined }> {
@@ -327,17 +274,9 @@ async function replace(
   try {
     if (edited !== null) {
       handle = await open(temporary, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, 0o600)
+      // Before there is anything to read in it: who may read it is settled only then.
+      if (content.stats !== undefined) await copyAttributes(path, content.stats, temporary, context)
       await handle.writeFile(edited)
-      if (content.stats !== undefined) {
-        const { uid, gid, mode } = content.stats
-        const own = await handle.stat()
-        if (own.uid !== uid || own.gid !== gid)
-          await handle.chown(uid, gid).catch(() => {
-            throw notKept(visible(path, 200), own.uid === uid ? `belongs to the group ${gid}` : `belongs to the user ${uid}`)
-          })
-        await handle.chmod(mode & 0o7777)
-        await copyAccessList(path, temporary, context)
-      }
       await handle.sync()
       await handle.close()
       handle = undefined
@@ -349,7 +288,8 @@ async function replace(
     await (edited === null ? rm(path) : rename(temporary, path))
     late = await lateText(replaced, content.hash)
   } catch (thrown) {
-    const hint = codeOf(thrown) === 'EBUSY' ? 'a single file that is mounted can not be replaced; mount its directory' : undefined
+    const busy = 'a single file that is mounted can not be replaced; mount its directory, or "write":"in-place"'
+    const hint = codeOf(thrown) === 'EBUSY' ? busy : undefined
     throw fileError(thrown, visible(path, 200), hint)
   } finally {
     await handle?.close().catch(() => undefined)
@@ -358,6 +298,42 @@ async function replace(
   }
   await syncDirectory(dirname(path))
   return { late }
+}
+
+/**
+ * Writes the new text into the file itself, in one call, so that a process which is killed leaves the
+ * old text or the new: a shorter one is filled up with empty lines first, and cut then. `false` if the
+ * file was changed meanwhile; nothing has happened then. Where the write fails, the old text is put back.
+ */
+async function overwrite(path: string, content: Content, edited: string): Promise<false | { readonly late: undefined }> {
+  const shown = visible(path, 200)
+  let handle: FileHandle | undefined
+  try {
+    handle = await open(path, constants.O_RDWR | constants.O_NOFOLLOW)
+    const before = await handle.readFile()
+    if (hashOf(before) !== content.hash) return false
+    const text = Buffer.from(edited)
+    const filled = Buffer.concat([text, Buffer.alloc(Math.max(before.length - text.length, 0), '\n')])
+    try {
+      await writeAll(handle, filled)
+      await handle.truncate(text.length)
+      await handle.sync()
+    } catch (thrown) {
+      await writeAll(handle, before)
+      await handle.truncate(before.length)
+      await handle.sync()
+      throw thrown
+    }
+  } catch (thrown) {
+    throw fileError(thrown, shown)
+  } finally {
+    await handle?.close().catch(() => undefined)
+  }
+  return { late: undefined }
+}
+
+async function writeAll(handle: FileHandle, bytes: Buffer): Promise<void> {
+  for (let at = 0; at < bytes.length;) at += (await handle.write(bytes, at, bytes.length - at, at)).bytesWritten
 }
 
 /** What the replaced file holds, once it rests, where that is not what we have read. Who has just emptied it is about to write. */
@@ -388,14 +364,15 @@ async function syncDirectory(directory: string): Promise<void> {
   }
 }
 
-/** Prefix of our own files beside the target: `.NAME.rotate`. */
-function beside(path: string): string {
-  return join(dirname(path), `.${basename(path)}.rotate`)
-}
-
 /** Runs `body` while holding the lock file, and first removes a temporary file that a killed process left, because it holds values. */
-async function locked(path: string, body: () => Promise<void>): Promise<void> {
-  await usableDirectory(path)
+async function locked({ path, write }: Place, body: () => Promise<void>): Promise<void> {
+  try {
+    await usableDirectory(path)
+  } catch (thrown) {
+    // A file that is ours to write in a directory that is not: who works with the same vault takes turns by the lock of the place.
+    if (write === 'in-place' && thrown instanceof AdapterError && thrown.code === 'denied') return body()
+    throw thrown
+  }
   const lock = `${beside(path)}.lock`
   let holder = ''
   for (let waited = 0; !(await tryLock(lock, path)); waited += LOCK_STEP_MS) {
@@ -447,12 +424,10 @@ function isAlive(pid: number): boolean {
 async function removeLeftovers(path: string): Promise<void> {
   const prefix = basename(beside(path))
   const names = await readdir(dirname(path)).catch(() => [])
-  for (const name of names) if (name === `${prefix}.tmp`) await rm(join(dirname(path), name), { force: true })
-}
-
-function codeOf(thrown: unknown): string {
-  const code = thrown instanceof Error ? (thrown as NodeJS.ErrnoException).code : undefined
-  return typeof code === 'string' ? code : ''
+  for (const name of names) {
+    const maker = name.startsWith(`${prefix}.try-`) ? /^\d+/.exec(name.slice(prefix.length + 5))?.[0] : undefined
+    if (name === `${prefix}.tmp` || (maker !== undefined && !isAlive(Number(maker)))) await rm(join(dirname(path), name), { force: true })
+  }
 }
 
 /** Nothing that fails before the renaming has changed the file; what comes after it is told by `afterWrite`. */

@@ -42,6 +42,8 @@ export default defineTarget({
   config: Config,
   readable: false,
   deploys: ({ deploy }) => deploy,
+  slots: ({ apps }, name) => apps.map((app) => `${app} ${name}`),
+  nameFault,
   describe: ({ apps }) => `Fly.io ${apps.join(', ')}`,
   settleConfig: async (config, { spawn }) => ({ ...config, program: (await spawn.resolve([config.program ?? 'fly']))[0] }),
   open: (config, context) => Promise.resolve(openSession(config, context)),
@@ -122,12 +124,17 @@ async function write(
   await fly.run(['secrets', 'import', '--app', app, '--stage'], { input, writes: true, hide })
 }
 
+function nameFault(name: string): string | undefined {
+  return /^[A-Za-z_]\w*$/.test(name) ? undefined : `${VENDOR} takes letters, digits and _ in a name, and no digit first`
+}
+
 /**
  * As `fly secrets import` reads it: outer quotes are taken off, three open a value of several lines that three at the end of a line close.
  * https://github.com/superfly/flyctl/blob/master/internal/command/secrets/parser.go
  */
 function lineOf(name: string, value: Secret): string {
-  if (!/^[A-Za-z_]\w*$/.test(name)) throw new AdapterError('misconfigured', `${VENDOR} takes letters, digits and _ in a name, not ${name}`)
+  const fault = nameFault(name)
+  if (fault !== undefined) throw new AdapterError('misconfigured', `${name}: ${fault}`)
   const text = plainText(value)
   const several = text.includes('\n')
   if (text === '' || /[\r\0]/.test(text) || (several ? text.includes('"""') : text.startsWith('""')))

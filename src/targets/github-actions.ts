@@ -91,6 +91,13 @@ export default defineTarget({
   title: 'GitHub Actions secrets',
   config: Config,
   readable: false,
+  slots: ({ baseUrl, repositories = [], organization, environment = '' }, name) =>
+    [...repositories, ...(organization === undefined ? [] : [organization])].map(
+      (owner) =>
+        // GitHub keeps names in capital letters.
+        `${baseUrl} ${owner.toLowerCase()} ${environment} ${name.toUpperCase()}`,
+    ),
+  nameFault,
   describe: (config) =>
     `GitHub Actions secrets of ${placesOf(config)
       .map(({ name }) => name)
@@ -197,11 +204,18 @@ async function slotsOf(config: Options, api: Github, places: readonly Place[], n
   return slots
 }
 
+function nameFault(name: string): string | undefined {
+  return NAME.test(name)
+    ? undefined
+    : 'a secret of GitHub Actions has letters, digits and _, no digit first, and does not begin with GITHUB_'
+}
+
 /** Before anything is sent. */
 function fits(name: string, value: Secret): void {
-  if (!NAME.test(name))
+  const fault = nameFault(name)
+  if (fault !== undefined)
     throw new AdapterError('misconfigured', `${name} is no name of a secret of GitHub Actions`, {
-      hints: ['letters, digits and _, no digit first, and not beginning with GITHUB_; give another "name" in the target'],
+      hints: [`${fault}; give another "name" in the target`],
     })
   plainText(value)
   if (value.size > MAX_BYTES)

@@ -73,6 +73,11 @@ export default defineTarget({
   title: 'GitLab CI/CD variables',
   config: Config,
   readable: true,
+  slots: ({ baseUrl, projects = [], groups = [], environmentScope = '*' }, name) => [
+    ...projects.map((project) => `${baseUrl} project ${project} ${environmentScope} ${name}`),
+    ...groups.map((group) => `${baseUrl} group ${group} ${environmentScope} ${name}`),
+  ],
+  nameFault,
   describe: (config) => {
     const scope = (config.environmentScope ?? '*') === '*' ? '' : ` (${config.environmentScope})`
     return `GitLab ${placesOf(config)
@@ -159,13 +164,19 @@ function nowhere(name: string): AdapterError {
   })
 }
 
+function nameFault(name: string): string | undefined {
+  return NAME.test(name) ? undefined : `${VENDOR} takes letters, digits and _ in a name`
+}
+
 const one = (path: string, name: string, scope: string): string =>
   `${path}/variables/${encodeURIComponent(name)}?${new URLSearchParams({ 'filter[environment_scope]': scope }).toString()}`
 
 async function put(gitlab: Api, config: Options, places: readonly Place[], delivery: Delivery, context: AdapterContext): Promise<void> {
   const entries = Object.entries(delivery.entries).map(([name, value]) => [name, plainText(value)] as const)
-  for (const [name] of entries)
-    if (!NAME.test(name)) throw new AdapterError('misconfigured', `${VENDOR} takes letters, digits and _ in a name, not ${name}`)
+  for (const [name] of entries) {
+    const fault = nameFault(name)
+    if (fault !== undefined) throw new AdapterError('misconfigured', `${name}: ${fault}`)
+  }
   const held = await Promise.all(places.map((place) => variables(gitlab, place)))
   for (const [name, value] of entries) {
     const at = places.flatMap((place, i) => {

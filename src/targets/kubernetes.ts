@@ -89,6 +89,8 @@ export default defineTarget({
     `${VENDOR} Secret ${namespace}/${secret}, key ${key}, at ${server === undefined ? `the cluster of ${kubeconfig}` : new URL(server).host}${restart === undefined ? '' : `; restarts ${restart.join(', ')}`}`,
   // The same Secret may be reached by a kubeconfig and by an address: those of two clusters with the same names take turns, too, which costs them nothing but time.
   place: (config) => placeOf(config),
+  slots: (config, name) => [`${config.server ?? ''} ${config.kubeconfig ?? ''} ${placeOf(config)} ${keyOf(config, name)}`],
+  nameIn: 'key',
   settleConfig: (config) => {
     const { kubeconfig, tokenFile, caFile, ...rest } = config
     const files = Object.entries({ kubeconfig, tokenFile, caFile }).flatMap(([key, path]) =>

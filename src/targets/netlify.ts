@@ -56,6 +56,7 @@ export default defineTarget({
   config: Config,
   readable: true,
   deploys: ({ deploy }) => deploy,
+  slots: ({ sites, context }, name) => sites.map((site) => `${site} ${context} ${name}`),
   describe: ({ sites, context }) => `Netlify ${sites.join(', ')}${context === 'all' ? '' : ` (${context})`}`,
   open: (config, context) => Promise.resolve(openSession(config, context)),
 })

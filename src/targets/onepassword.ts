@@ -114,6 +114,10 @@ export default defineTarget({
   describe: ({ vault, item, field, connect }) =>
     `1Password field ${field} of ${item} in ${vault}${connect === undefined ? '' : ` by ${new URL(connect).host}`}`,
   // An item may be said by its title or by its id. Connect patches single fields; `op` writes items as a whole, so that all who use it on this machine take turns.
+  slots: ({ vault, item, field, section = '', connect }, name) => [
+    `${connect === undefined ? 'op' : new URL(connect).host} ${vault} ${item} ${section} ${field.replaceAll('{name}', name)}`,
+  ],
+  nameIn: 'field',
   place: ({ vault, item, connect }) => (connect === undefined ? 'op' : `${new URL(connect).host}/${vault}/${item}`),
   settleConfig: async (config, { spawn }) =>
     config.connect === undefined ? { ...config, program: (await spawn.resolve([config.program ?? 'op']))[0] } : config,

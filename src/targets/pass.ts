@@ -30,8 +30,12 @@ const Config = z.strictObject({
 })
 type Options = z.output<typeof Config>
 
-/** What an undo needs besides the values: names of the entries that end without a line end behind the value. */
-const Rest = z.object({ open: z.array(z.string()) })
+/**
+ * What an undo needs besides the values: names of the entries that end without a line end behind the
+ * value, and the whole of each entry, in base64, because it may be no text.
+ */
+const Rest = z.object({ open: z.array(z.string()), whole: z.record(z.string(), z.string()).default({}) })
+type Rest = z.output<typeof Rest>
 
 export default defineTarget({
   id: 'pass',
@@ -40,6 +44,8 @@ export default defineTarget({
   readable: true,
   describe: ({ entry }) => `pass entry ${entry}`,
   place: ({ storeDir }) => storeDir ?? 'the store of this user',
+  slots: ({ storeDir = '', entry }, name, path) => [`${storeDir} ${entry.replaceAll('{path}', path).replaceAll('{name}', name)}`],
+  nameIn: 'entry',
   settleConfig: async (config, { spawn }) => ({ ...config, program: (await spawn.resolve([config.program ?? 'pass']))[0] }),
   open: (config, context) =>
     Promise.resolve({
@@ -55,36 +61,37 @@ export default defineTarget({
       standing: async (names) => {
         const found = await Promise.all(names.map(async (name) => [name, await read(config, context, name)] as const))
         const open = found.flatMap(([name, entry]) => (entry?.open === true ? [name] : []))
+        const whole = Object.fromEntries(
+          found.flatMap(([name, entry]) => (entry === undefined ? [] : [[name, Buffer.from(entry.whole.bytes()).toString('base64')]])),
+        )
         return {
           values: Object.fromEntries(found.map(([name, entry]) => [name, entry?.value ?? null])),
-          rest: new Secret(JSON.stringify({ open })),
+          rest: new Secret(JSON.stringify({ open, whole } satisfies Rest)),
         }
       },
-      put: (delivery) => write(config, context, delivery.entries, []),
-      restore: async (prior, old, rest) => {
-        const { open } = rest === undefined ? { open: [] } : Rest.parse(JSON.parse(rest.reveal()))
-        await write(config, context, prior ?? old?.entries ?? {}, open)
+      put: async (delivery) => {
+        for (const [name, value] of Object.entries(delivery.entries)) {
+          if (value.isText() && !/[\r\n\0]/.test(value.reveal())) continue
+          throw new AdapterError('misconfigured', `the value of ${name} has line breaks or is no text; pass keeps a password on one line`)
+        }
+        await write(config, context, delivery.entries)
       },
+      restore: async (prior, old, rest) =>
+        write(config, context, prior ?? old?.entries ?? {}, rest === undefined ? undefined : Rest.parse(JSON.parse(rest.reveal()))),
       close: () => Promise.resolve(),
     }),
 })
 
-/** @param open names of the entries that shall end right behind the value, where no notes follow */
-async function write(config: Options, context: AdapterContext, entries: Prior, open: readonly string[]): Promise<void> {
-  const names = Object.keys(entries)
-  if (names.length > 1 && !config.entry.includes('{name}'))
+/** @param stood for an undo: what the entries were before the first write */
+async function write(config: Options, context: AdapterContext, entries: Prior, stood?: Rest): Promise<void> {
+  if (Object.keys(entries).length > 1 && !config.entry.includes('{name}'))
     throw new AdapterError('misconfigured', 'the secret has several values, and all would go to one entry', {
       hints: ['put {name} into "entry"'],
     })
   for (const [name, value] of Object.entries(entries)) {
-    if (value === null) continue
-    if (!value.isText() || /[\r\n]/.test(value.reveal()))
-      throw new AdapterError('misconfigured', `the value of ${name} has line breaks or is no text; pass keeps a password on one line`)
-  }
-  for (const [name, value] of Object.entries(entries)) {
     const before = await read(config, context, name)
     if (value === null) {
-      if (before !== undefined && before.notes !== '')
+      if (before !== undefined && before.notes.length > 0)
         throw new AdapterError('failed', `the entry ${entryOf(config, context, name)} was made for this, but has notes by now and stays`, {
           retryable: false,
           hints: ['remove the entry, or its first line, by hand'],
@@ -92,26 +99,49 @@ async function write(config: Options, context: AdapterContext, entries: Prior, o
       if (before !== undefined) await done(run(config, context, ['rm', '--force', entryOf(config, context, name)]))
       continue
     }
-    const notes = before?.notes ?? ''
-    const text = new Secret(`${value.reveal()}${notes === '' && open.includes(name) ? '' : '\n'}${notes}`)
+    const notes = before?.notes ?? notesOf(stood?.whole[name])
+    const end = notes.length === 0 && stood?.open.includes(name) === true ? '' : '\n'
+    const text = new Secret(Buffer.concat([value.bytes(), Buffer.from(end), notes]))
+    if (before?.whole.equals(text) === true) continue
     await done(run(config, context, ['insert', '--multiline', '--force', entryOf(config, context, name)], text))
+    // What this program does with bytes that are no text is its own affair: it is asked.
+    if ((await read(config, context, name))?.whole.equals(text) !== true)
+      throw new AdapterError('bad-answer', `the entry ${entryOf(config, context, name)} does not hold what was written to it`, {
+        effect: 'unknown',
+        retryable: true,
+      })
   }
 }
 
-/** First line and the rest of an entry; `undefined` where there is none. */
-async function read(
-  config: Options,
-  context: AdapterContext,
-  name: string,
-): Promise<{ readonly value: Secret; readonly notes: string; readonly open: boolean } | undefined> {
+/** An entry: the value is its first line, without the line feed and with a carriage return, as `pass -c` takes it. */
+interface Entry {
+  readonly whole: Secret
+  readonly value: Secret
+  /** Everything behind the first line. */
+  readonly notes: Uint8Array
+  /** Does it end right behind the value? */
+  readonly open: boolean
+}
+
+function entryIn(whole: Secret): Entry {
+  const bytes = whole.bytes()
+  const end = bytes.indexOf(0x0a)
+  return end < 0
+    ? { whole, value: whole, notes: new Uint8Array(), open: true }
+    : { whole, value: new Secret(bytes.subarray(0, end)), notes: bytes.subarray(end + 1), open: false }
+}
+
+/** The notes of an entry that somebody has removed meanwhile. */
+function notesOf(whole: string | undefined): Uint8Array {
+  return whole === undefined ? new Uint8Array() : entryIn(new Secret(Buffer.from(whole, 'base64'))).notes
+}
+
+/** `undefined` where there is no such entry. */
+async function read(config: Options, context: AdapterContext, name: string): Promise<Entry | undefined> {
   const result = await run(config, context, ['show', entryOf(config, context, name)])
   if (result.code === 1 && /is not in the password store/.test(result.stderr)) return undefined
   if (result.code !== 0) throw failure(result)
-  const text = result.stdout.reveal()
-  const end = text.indexOf('\n')
-  return end < 0
-    ? { value: new Secret(text), notes: '', open: true }
-    : { value: new Secret(text.slice(0, end)), notes: text.slice(end + 1), open: false }
+  return entryIn(result.stdout)
 }
 
 function entryOf(config: Options, context: AdapterContext, name: string): string {

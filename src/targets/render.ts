@@ -55,6 +55,10 @@ export default defineTarget({
   config: Config,
   readable: true,
   deploys: ({ deploy }) => deploy,
+  slots: ({ services = [], envGroups = [] }, name) => [
+    ...[services].flat().map((service) => `service ${service} ${name}`),
+    ...[envGroups].flat().map((group) => `group ${group} ${name}`),
+  ],
   describe: ({ services, envGroups }) => {
     const words = (what: string, chosen: Options['services']): readonly string[] =>
       chosen === undefined ? [] : [`Render ${what} ${chosen === '*' ? '(all)' : chosen.join(', ')}`]

@@ -76,6 +76,8 @@ export default defineTarget({
   config: Config,
   readable: false,
   deploys: ({ deploy }) => deploy,
+  slots: ({ projects, teamId = '', environments = ['every environment'], gitBranch = '' }, name) =>
+    [projects].flat().flatMap((project) => environments.map((environment) => `${teamId} ${project} ${environment} ${gitBranch} ${name}`)),
   describe: ({ projects, teamId, environments, gitBranch }) => {
     const which = [...(environments ?? []), ...(gitBranch === undefined ? [] : [`branch ${gitBranch}`])]
     return `Vercel projects ${projects === '*' ? '(all)' : projects.join(', ')}${teamId === undefined ? '' : ` of ${teamId}`}${

@@ -472,7 +472,14 @@ describe('the file itself', () => {
     await (await open(path)).probe()
     await put(path, { A: '2' })
     execFileSync('setfacl', ['-d', '-m', 'u:daemon:r', dir])
-    const session = await open(path)
+    await (await open(path)).probe()
+    await put(path, { A: '2b' })
+    expect(execFileSync('getfacl', ['-c', '--absolute-names', path], { encoding: 'utf8' })).not.toContain('daemon')
+    // A system whose cp can't take it away again.
+    const tools = mkdtempSync(join(tmpdir(), 'rotate-cp-'))
+    writeFileSync(join(tools, 'cp'), '#!/bin/sh\nexit 0\n', { mode: 0o755 })
+    const spawn = createSpawn({ path: `${tools}:${process.env['PATH']}`, cwd: dir, home: dir })
+    const session = await envFile.open({ path }, testContext({ spawn }))
     const refused = {
       code: 'misconfigured',
       effect: 'none',
@@ -480,8 +487,10 @@ describe('the file itself', () => {
       hints: [expect.stringContaining(`setfacl -k ${dir}`)],
     }
     await expect(session.probe()).rejects.toMatchObject(refused)
-    await expect(put(path, { A: '3' })).rejects.toMatchObject(refused)
-    expect([readFileSync(path, 'utf8'), readdirSync(dir)]).toEqual(['A=2\n', ['.env']])
+    const entries = entriesOf({ A: '3' })
+    await expect(session.put({ id: 'd', path: 'p', version: 1, entries, fields: entries })).rejects.toMatchObject(refused)
+    rmSync(tools, { recursive: true })
+    expect([readFileSync(path, 'utf8'), readdirSync(dir)]).toEqual(['A=2b\n', ['.env']])
     // One that has a list of its own keeps just that, and a new one is for nobody else.
     await put(join(dir, 'new.env'), { A: '1' })
     expect(execFileSync('getfacl', ['-c', '--absolute-names', join(dir, 'new.env')], { encoding: 'utf8' })).toContain('mask::---')
@@ -507,10 +516,15 @@ describe('the file itself', () => {
       const script = `
       const { default: target } = await import(${JSON.stringify(module)})
       const session = await target.open({ path: process.argv[1] }, {})
-      console.log(await session.probe().then(() => 'done', ({ code, message, hints }) => [code, message, hints].join(' ')))`
+      console.log(await session.probe().then(() => 'done', ({ code, message, hints }) => [code, message, hints].join(' ')))
+      const { Secret } = await import(${JSON.stringify(new URL('../../src/core/secret.ts', import.meta.url).href)})
+      const within = await target.open({ path: process.argv[1], write: 'in-place' }, {})
+      await within.probe()
+      await within.put({ id: 'd', path: 'p', version: 1, entries: { A: new Secret('within') }, fields: {} })`
       const run = `mount --bind "$1/host env" "$1/with space/.env" && "$2" --input-type=module -e "$3" "$1/with space/.env"`
       const told = execFileSync('unshare', ['-m', 'sh', '-c', run, 'sh', dir, process.execPath, script], { encoding: 'utf8' })
-      expect(told).toMatch(/^misconfigured .* is mounted as a single file.* mount its directory/)
+      expect(told).toMatch(/^misconfigured .* is mounted as a single file.* mount its directory, or "write":"in-place"/)
+      expect(readFileSync(join(dir, 'host env'), 'utf8')).toBe('A=within\n')
     },
   )
 
@@ -525,6 +539,85 @@ describe('the file itself', () => {
     })
     rmSync(join(dir, 'second'))
     await (await open(path)).probe()
+  })
+
+  test('its extended attributes stay, and where they could not the probe says so', async ({ skip }) => {
+    const path = join(dir, '.env')
+    writeFileSync(path, 'A=1\n', { mode: 0o640 })
+    const attribute = (code: string): string | undefined => {
+      const { status, stdout } = spawnSync('python3', ['-c', `import os,sys\n${code}`, path], { encoding: 'utf8' })
+      return status === 0 ? stdout.trim() : undefined
+    }
+    if (attribute("os.setxattr(sys.argv[1], 'user.owner', b'team \\0 one')") === undefined)
+      return skip('no python3, or a file system without attributes')
+    const shown = (): string | undefined => attribute("print(os.getxattr(sys.argv[1], 'user.owner'))")
+    const before = shown()
+    expect(before).toContain('team')
+    const { mtimeMs } = statSync(path)
+    await (await open(path)).probe()
+    await put(path, { A: '2' })
+    expect([readFileSync(path, 'utf8'), shown(), readdirSync(dir)]).toEqual(['A=2\n', before, ['.env']])
+    expect(statSync(path).mtimeMs).toBeGreaterThan(mtimeMs)
+    const tools = mkdtempSync(join(tmpdir(), 'rotate-cp-'))
+    writeFileSync(join(tools, 'cp'), '#!/bin/sh\nexit 0\n', { mode: 0o755 })
+    const spawn = createSpawn({ path: `${tools}:${process.env['PATH']}`, cwd: dir, home: dir })
+    const session = await envFile.open({ path }, testContext({ spawn }))
+    await expect(session.probe()).rejects.toMatchObject({
+      code: 'denied',
+      effect: 'none',
+      message: expect.stringContaining('extended attributes') as string,
+      hints: [expect.stringContaining('"write":"in-place"')],
+    })
+    rmSync(tools, { recursive: true })
+    expect(readdirSync(dir)).toEqual(['.env'])
+  })
+
+  test.each([
+    ['immutable', 'i'],
+    ['append-only', 'a'],
+  ])('one that is marked %s is refused by the probe, however it would be written', async (word, flag) => {
+    const path = join(dir, '.env')
+    writeFileSync(path, 'A=1\n')
+    if (spawnSync('chattr', [`+${flag}`, path]).status !== 0) return
+    try {
+      for (const write of ['replace', 'in-place']) {
+        const session = await envFile.open({ path, write }, testContext())
+        const refused = { code: 'denied', effect: 'none', message: expect.stringContaining(word) as string }
+        await expect(session.probe()).rejects.toMatchObject(refused)
+      }
+    } finally {
+      execFileSync('chattr', [`-${flag}`, path])
+    }
+    await (await open(path)).probe()
+  })
+
+  test('in place it stays the same file under all its names, and an undo gives back its bytes', async () => {
+    const path = join(dir, '.env')
+    const text = "# head\nA='a long value that is replaced by a short one'\nB=1"
+    writeFileSync(path, text, { mode: 0o604 })
+    linkSync(path, join(dir, 'second'))
+    const { ino, mode } = statSync(path)
+    const session = await envFile.open({ path, write: 'in-place' }, testContext())
+    await session.probe()
+    const stood = await session.standing?.(['A', 'C'])
+    const entries = entriesOf({ A: 'x', C: 'y' })
+    for (const _twice of [1, 2]) await session.put({ id: 'd', path: 'p', version: 1, entries, fields: entries })
+    expect(readFileSync(join(dir, 'second'), 'utf8')).toBe("# head\nA='x'\nB=1\nC=y")
+    await session.restore(stood?.values, undefined, stood?.rest)
+    expect([readFileSync(join(dir, 'second'), 'utf8'), statSync(path).ino, statSync(path).mode]).toEqual([text, ino, mode])
+    expect(readdirSync(dir).toSorted()).toEqual(['.env', 'second'])
+  })
+
+  test('in place a file that is not there is made as ever, and taken away by an undo', async () => {
+    const path = join(dir, '.env')
+    const session = await envFile.open({ path, write: 'in-place' }, testContext())
+    await session.probe()
+    const stood = await session.standing?.(['A'])
+    const entries = entriesOf({ A: 'x' })
+    await session.put({ id: 'd', path: 'p', version: 1, entries, fields: entries })
+    expect(statSync(path).mode & 0o777).toBe(0o600)
+    await session.restore(stood?.values, undefined, stood?.rest)
+    expect(readdirSync(dir)).toEqual([])
   })
 
   test('it is replaced, never written in place, and nothing else is left', async () => {

@@ -364,7 +364,7 @@ describe('through the built program', () => {
       world.script('red', '')
       const run = await world.run(['rotate', path])
       expect(run.code, run.stderr).toBe(20)
-      expect(run.stderr).toContain('Everything was undone')
+      expect(run.stderr).toContain('What this run wrote was undone')
       rmSync(world.box.path('red'))
     }
     await red()

@@ -77,6 +77,10 @@ describe.skipIf(!present)('pass', () => {
     ['a value without a line end', 'old', undefined],
     ['a value and an empty line', 'old\n\n', undefined],
     ['notes', 'old\nuser: me', undefined],
+    ['carriage returns', 'old\r\nuser: me\r\n', undefined],
+    ['several empty lines at the end', 'old\nuser: me\n\n\n', undefined],
+    ['a NUL byte', 'o\0ld\nuser\0me\n', undefined],
+    ['nothing in it', '\n', undefined],
     ['notes that somebody adds meanwhile', 'old\n', 'old\nuser: me\n'],
   ])('an undo gives back the entry to the byte: %s', async (_what, text, wanted) => {
     const { storeDir, show, insert } = freshStore()
@@ -88,6 +92,23 @@ describe.skipIf(!present)('pass', () => {
     if (wanted !== undefined) insert('production/app/API_KEY', 'new\nuser: me\n')
     for (const _twice of [1, 2]) await (await open()).restore(stood?.values, undefined, stood?.rest)
     expect(show('production/app/API_KEY')).toBe(wanted ?? text)
+  })
+
+  test('an undo gives back bytes that are no text, and notes of an entry that somebody has removed', async () => {
+    const { storeDir } = freshStore()
+    const env = { PATH: '/usr/bin:/bin', HOME: home, GNUPGHOME: home, PASSWORD_STORE_DIR: storeDir }
+    const bytes = Buffer.from([0x6f, 0xe9, 0x0d, 0x0a, 0xff, 0x00, 0x0a, 0x0a])
+    execFileSync('pass', ['insert', '-m', '-f', 'production/app/API_KEY'], { env, input: bytes, stdio: 'pipe' })
+    const open = () => pass.open(parseConfig(pass.config, { storeDir, gnupgHome: home }, 'it'), testContext())
+    const stood = await (await open()).standing?.(['API_KEY'])
+    const entries = { API_KEY: new Secret('new') }
+    const held = () => execFileSync('pass', ['show', 'production/app/API_KEY'], { env })
+    for (const meanwhile of ['nothing', 'removed']) {
+      await (await open()).put({ id: 'd', path: 'production/app/API_KEY', version: 2, entries, fields: entries })
+      if (meanwhile === 'removed') rmSync(join(storeDir, 'production/app/API_KEY.gpg'))
+      await (await open()).restore(stood?.values, undefined, stood?.rest)
+      expect(held().equals(bytes)).toBe(true)
+    }
   })
 
   test('an undo removes no notes of people', async () => {

@@ -59,7 +59,7 @@ test('a deployment that keeps the old value is caught by its check, and everythi
   vercel.inherits = true
   const result = await world.run(['rotate', path])
   expect(result.code, result.stderr).toBe(20)
-  expect(result.stderr).toMatch(/check http is red: 503 instead of 200.*Everything was undone/)
+  expect(result.stderr).toMatch(/check http is red: 503 instead of 200.*What this run wrote was undone/)
   expect(await world.get(path)).toBe(first)
   expect(hook.live).toEqual([first])
   expect(running()).toEqual([first, first, first, first])

@@ -269,7 +269,7 @@ describe.skipIf(!canMoveClock)('the web hook,', () => {
       targets: [{ status: 'restored' }],
     })
     expect(errorOf(result)).toMatchObject({ details: { verified: true } })
-    expect(errorOf(result).message).toMatch(/Everything was undone; version 1 .* was proven to work/)
+    expect(errorOf(result).message).toMatch(/What this run wrote was undone; version 1 .* was proven to work/)
     expect(fake.live).toEqual(['first-value-0123456789abc'])
     expect(await world.get(path)).toBe('first-value-0123456789abc')
     expect(world.read('app.env')).not.toContain('val_')

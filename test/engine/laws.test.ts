@@ -223,7 +223,7 @@ describe('what a failing command says, and that its next command works', () => {
     world.target(`${PATH}:before`).next('put', 'denied')
     const { failure } = await world.rotate(id)
     expect(screen(failure)).toMatchInlineSnapshot(`
-      "20 app/prod/API_KEY was not rotated: step deliver:before: put: 401, 403. Everything was undone; version 1 (HINT) is current and was proven to work
+      "20 app/prod/API_KEY was not rotated: step deliver:before: put: 401, 403. What this run wrote was undone; version 1 (HINT) is current and was proven to work
       → rotate history RUN"
     `)
     expect((await world.lastRun(id)).id, 'history RUN has something to show').toBe(failure?.runId)

@@ -74,6 +74,7 @@ export const schedule: Register = (parent, run) => {
           createdAt: iso(set.createdAt),
         })
         ctx.out.line(`${secret.path}  ${rhythm(set.intervalDays, set.cron)} by ${set.provider.id}, next ${ctx.times.when(set.nextAt)}`)
+        for (const { key, names } of set.targets) ctx.out.note(`${key} gets ${Object.values(names).join(', ')}`)
         ctx.out.note(
           `grace ${humanSpan(set.graceMs)}${set.quarantineMs > 0 ? `, quarantine ${humanSpan(set.quarantineMs)}` : ''} · see what will happen: rotate plan ${secret.path}`,
         )

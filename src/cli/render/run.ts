@@ -22,8 +22,8 @@ const WORDS: Readonly<Record<string, string>> = {
 
 /** How a target was put back, in words. */
 const PUT_BACK: Readonly<Record<string, string>> = {
-  'read back': 'as it was, and read back',
-  written: 'as it was',
+  'read back': 'its value was put back, and read back',
+  written: 'its value was put back',
   told: 'it was told the old version',
   'told-none': 'it was told that there is no old version',
   delivered: "it was given the old version's value; what stood there can't be read",

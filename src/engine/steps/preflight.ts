@@ -163,7 +163,7 @@ async function provable(bench: Workbench, { run, secret }: Loaded): Promise<void
 }
 
 /** May this target be written, and could an undo put back what stands there (law 4)? Reads only. */
-async function mayWrite(bench: Workbench, loaded: Loaded, spec: TargetSpec): Promise<void> {
+export async function mayWrite(bench: Workbench, loaded: Loaded, spec: TargetSpec): Promise<void> {
   const { path, plan } = loaded.run
   await bench.target(spec, path, async (session) => {
     await session.probe()
