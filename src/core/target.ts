@@ -1,7 +1,7 @@
 /** The contracts of targets (who must hold the new value) and checks (does the new value work?). One file per adapter, default export. */
 import type { z } from 'zod'
 import type { Prior } from './model.ts'
-import type { AdapterContext } from './provider.ts'
+import { type AdapterContext, SETTLES_AFTER_MS } from './provider.ts'
 import type { Fields, Secret } from './secret.ts'
 
 export interface Delivery {
@@ -56,6 +56,12 @@ export interface TargetSession {
   restore(prior: Prior | undefined, old: Delivery | undefined, rest?: Secret): Promise<void>
   /** Makes consumers take the value up, and returns when they have. Idempotent by `delivery.id`. */
   deploy?(delivery: Delivery): Promise<void>
+  /**
+   * Was a write of this session given up, or answered by something in between only, so that it may
+   * still be carried out? Known also where a repetition has succeeded since. Seen by the engine's
+   * network client; an adapter leaves it out.
+   */
+  inDoubt?(): boolean
   close(): Promise<void>
 }
 
@@ -76,6 +82,11 @@ export interface TargetSpecDefinition<C extends z.ZodType> {
    * of one place take turns. Left out where every name is a place of its own.
    */
   place?(config: z.output<C>): string
+  /**
+   * For how long the far side may still carry out a write that we gave up, in milliseconds. Default
+   * `SETTLES_AFTER_MS`. 0 where nothing outside this machine is called.
+   */
+  readonly settlesAfterMs?: number | ((config: z.output<C>) => number)
   /** Does it have to make consumers take the value up (redeploy, restart)? Default: no. Said in plans. */
   readonly deploys?: boolean | ((config: z.output<C>) => boolean)
   /** Programs and places named in the configuration, for the plan; never a value. */
@@ -94,6 +105,7 @@ export interface Target {
   deploys(config: unknown): boolean
   readonly told: boolean
   place(config: unknown): string | undefined
+  settlesAfterMs(config: unknown): number
   describe(config: unknown): string
   settleConfig(config: unknown, context: Pick<AdapterContext, 'spawn'>): Promise<unknown>
   open(config: unknown, context: AdapterContext): Promise<TargetSession>
@@ -110,6 +122,8 @@ export function defineTarget<C extends z.ZodType>(spec: TargetSpecDefinition<C>)
     deploys: (config) => (typeof spec.deploys === 'function' ? spec.deploys(config as z.output<C>) : (spec.deploys ?? false)),
     told: spec.told ?? false,
     place: (config) => spec.place?.(config as z.output<C>),
+    settlesAfterMs: (config) =>
+      typeof spec.settlesAfterMs === 'function' ? spec.settlesAfterMs(config as z.output<C>) : (spec.settlesAfterMs ?? SETTLES_AFTER_MS),
     describe: (config) => spec.describe(config as z.output<C>),
     settleConfig: async (config, context) => (spec.settleConfig === undefined ? config : spec.settleConfig(config as z.input<C>, context)),
     open: (config, context) => spec.open(config as z.output<C>, context),

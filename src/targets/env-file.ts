@@ -48,6 +48,8 @@ export default defineTarget({
   config: Config,
   readable: true,
   describe: (config) => config.path,
+  // Whoever writes here is this program, and it has ended when it answers.
+  settlesAfterMs: 0,
   place: ({ path }) => placeOf(resolve(path)),
   settleConfig: async (config) => {
     const path = resolve(config.path)

@@ -39,6 +39,7 @@ export default defineTarget({
   config: Config,
   readable: true,
   describe: ({ entry }) => `pass entry ${entry}`,
+  settlesAfterMs: 0,
   place: ({ storeDir }) => storeDir ?? 'the store of this user',
   settleConfig: async (config, { spawn }) => ({ ...config, program: (await spawn.resolve([config.program ?? 'pass']))[0] }),
   open: (config, context) =>
