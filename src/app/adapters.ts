@@ -11,6 +11,7 @@ import { registry as checks } from '../checks/index.ts'
 import { registry as providers } from '../providers/index.ts'
 import { registry as targets } from '../targets/index.ts'
 import type { Deps } from './deps.ts'
+import { doubting } from './doubt.ts'
 import { paced } from './pace.ts'
 
 interface Entry<T> {
@@ -110,12 +111,21 @@ export function createAdapters(deps: Deps): Adapters {
     },
     async openTarget(spec: TargetSpec, path) {
       const target = await loadTarget(spec.type)
-      return target.open(await ready(target.config, spec.config, `target ${spec.key}`), context(path))
+      const { http, inDoubt } = doubting(context(path).http)
+      const session = await target.open(await ready(target.config, spec.config, `target ${spec.key}`), { ...context(path), http })
+      // Sessions that know it themselves are believed.
+      return session.inDoubt === undefined ? Object.assign(session, { inDoubt }) : session
     },
     async aboutTarget(spec: TargetSpec) {
       const target = await loadTarget(spec.type)
-      const place = target.place(parseConfig(target.config, spec.config, `target ${spec.key}`))
-      return { told: target.told, place: place === undefined ? undefined : `${target.id}:${place}` }
+      const config = parseConfig(target.config, spec.config, `target ${spec.key}`)
+      const place = target.place(config)
+      return {
+        told: target.told,
+        where: place ?? target.describe(config),
+        place: place === undefined ? undefined : `${target.id}:${place}`,
+        settlesAfterMs: target.settlesAfterMs(config),
+      }
     },
     async namesFault(spec, path) {
       const target = await loadTarget(spec.type)

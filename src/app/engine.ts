@@ -23,6 +23,7 @@ export async function enginePorts(deps: Deps, progress: (event: Progress) => voi
     command: deps.command,
     ensureBackup: async (newerThan) => (await import('./backup.ts')).ensureBackup(deps, newerThan),
     nextDate: (schedule: Schedule, from: number) => nextDate(schedule, from, cronNext),
+    note: (line) => deps.note(line),
     progress,
   }
 }

@@ -1,15 +1,17 @@
 /** `plan`: what a rotation would do, step by step, with every outage; reads only. */
 import type { RunPlan, Schedule, SecretRecord, TargetSpec } from '../core/model.ts'
 import { currentVersion } from '../core/model.ts'
-import { usage } from '../core/errors.ts'
+import { AdapterError, usage } from '../core/errors.ts'
 import { humanSpan } from '../core/duration.ts'
 import { visible } from '../core/names.ts'
 import type { Traits } from '../core/provider.ts'
 import { parseConfig } from '../core/schema.ts'
 import type { Target } from '../core/target.ts'
+import { FOREIGN, foreignIn } from '../engine/foreign.ts'
 import { forwardSteps } from '../engine/machine.ts'
 import { misfitOf } from '../engine/misfit.ts'
 import type { EnginePorts } from '../engine/ports.ts'
+import { namesAt } from '../engine/standing.ts'
 import { loadCheck, loadProvider, loadTarget } from './adapters.ts'
 import type { Deps } from './deps.ts'
 import { enginePorts } from './engine.ts'
@@ -28,9 +30,38 @@ export interface PlanView {
   readonly steps: readonly PlanStep[]
 }
 
+/** A plan as it is shown. */
+export interface ShownPlan extends PlanView {
+  /** Values that somebody else wrote where this machine can look without asking a service. Not in the hash: they are no part of what is done. */
+  readonly differs: readonly { readonly target: string; readonly names: readonly string[]; readonly what: string }[]
+}
+
 /** The plan of one rotation by the provider. Throws `usage` where there is no provider. */
-export async function planOf(deps: Deps, path: string): Promise<PlanView> {
-  return planFor(deps, await findSecret(deps.vault, path))
+export async function planOf(deps: Deps, path: string): Promise<ShownPlan> {
+  const secret = await findSecret(deps.vault, path)
+  return { ...(await planFor(deps, secret)), differs: await foreignValues(deps, secret) }
+}
+
+async function foreignValues(deps: Deps, secret: SecretRecord): Promise<ShownPlan['differs']> {
+  const ports = await enginePorts(deps)
+  const found: ShownPlan['differs'][number][] = []
+  for (const spec of secret.schedule?.targets ?? []) {
+    try {
+      if ((await ports.adapters.aboutTarget(spec)).settlesAfterMs !== 0) continue
+      const session = await ports.adapters.openTarget(spec, secret.path)
+      try {
+        const values = await session.current?.(namesAt(spec))
+        const names = await foreignIn(secret, spec, values ?? {}, (n) => deps.vault.read((reader) => reader.value(secret.id, n)))
+        if (names.length > 0) found.push({ target: spec.key, names, what: FOREIGN })
+      } finally {
+        await session.close()
+      }
+    } catch (thrown) {
+      // That it can't be read is for the preflight to say.
+      if (!(thrown instanceof AdapterError)) throw thrown
+    }
+  }
+  return found
 }
 
 /** The plan of this secret as it was read. */

@@ -6,6 +6,7 @@ import { currentVersion, versionOf } from '../core/model.ts'
 import { partsOf } from '../core/names.ts'
 import { lastFailure, openConditions, REFUSED, stateOf } from '../engine/machine.ts'
 import type { RetireResult } from '../engine/retire.ts'
+import { settlesAt } from '../engine/writes.ts'
 
 export interface KeyView {
   readonly hint: string
@@ -67,11 +68,21 @@ export function viewOf(run: RunRecord, secret: SecretRecord): RunView {
 function targetStatus(run: RunRecord, key: string): string {
   const { steps } = stateOf(run)
   const restored = steps[`restore:${key}`]
+  const settle = steps[`settle:${key}`]
+  // What may still be written over is neither restored nor updated.
+  if (settle?.waived === true) return 'failed'
+  if (openConditions(run.plan, stateOf(run)).includes(`target:${key}`) && settlesLater(run, key)) return 'unknown'
   if (restored?.status === 'done') return restored.waived === true ? 'failed' : 'restored'
   const at = steps[`deliver:${key}`] ?? steps[`refresh:${key}`]
   if (at === undefined) return 'untouched'
   if (at.waived === true) return 'failed'
   return at.status === 'done' ? 'updated' : at.status === 'failed' ? 'failed' : 'unknown'
+}
+
+/** Is a write to this target waited for that was given up? */
+function settlesLater(run: RunRecord, key: string): boolean {
+  const { writes, direction, steps } = stateOf(run)
+  return settlesAt(writes, key, direction) !== undefined && steps[`settle:${key}`]?.status !== 'done'
 }
 
 function checksOf(run: RunRecord): readonly CheckResult[] {
@@ -198,7 +209,7 @@ function undone(run: RunRecord): string {
   const { steps } = stateOf(run)
   const lists = { none: [] as string[], told: [] as string[], delivered: [] as string[], given: [] as string[] }
   for (const { key } of run.plan.targets) {
-    const step = steps[`restore:${key}`]
+    const step = steps[`settle:${key}`]?.waived === true ? steps[`settle:${key}`] : steps[`restore:${key}`]
     if (step?.waived === true) lists.given.push(key)
     else if (step?.detail === 'told') lists.told.push(key)
     else if (step?.detail === 'told-none') lists.none.push(key)

@@ -227,6 +227,8 @@ export interface SecretRecord {
   readonly late?: readonly LateCall[]
   /** By target key. */
   readonly written?: Readonly<Record<string, Written>>
+  /** By target key: until when a write of an earlier run, which was given up, may still be carried out. */
+  readonly unsettled?: Readonly<Record<string, number>>
   readonly claim?: Claim
 }
 
@@ -266,6 +268,8 @@ export interface RunPlan {
   readonly emergency: boolean
   /** For how long a create that was given up may still be carried out, in milliseconds; default `SETTLES_AFTER_MS`. */
   readonly settlesAfterMs?: number
+  /** By target key: until when a write of an earlier run, which was given up, may still be carried out. */
+  readonly unsettled?: Readonly<Record<string, number>>
   /** Checks of the schedule that an operator left out, by key. */
   readonly skippedChecks?: readonly string[]
   /** Makes known what a create did that was carried out long after it was given up; it calls no create itself. */
@@ -312,6 +316,8 @@ export type RunEvent =
       readonly prior?: Prior
       /** What else the target's adapter must put back. */
       readonly rest?: Secret
+      /** Until then an earlier write to this target, whose outcome nobody knows, may still be carried out. */
+      readonly settlesAt?: number
     }
   | {
       readonly type: 'done'
@@ -321,6 +327,8 @@ export type RunEvent =
       readonly detail?: string
       readonly version?: number
       readonly checks?: readonly CheckResult[]
+      /** Until then a lost attempt at this write may still be carried out. */
+      readonly settlesAt?: number
     }
   | {
       readonly type: 'failed'
@@ -330,6 +338,8 @@ export type RunEvent =
       readonly failure: Failure
       readonly retryAt?: number
       readonly checks?: readonly CheckResult[]
+      /** Until then this write, which was given up, may still be carried out. */
+      readonly settlesAt?: number
     }
   | {
       readonly type: 'settled'

@@ -49,6 +49,8 @@ export interface HttpResponse {
   readonly headers: Readonly<Record<string, string>>
   /** The body as text; it may contain secrets, so it never goes into a message. */
   readonly body: Secret
+  /** An earlier attempt at this write was given up, or answered by something in between only: it may still be carried out. */
+  readonly unsettled?: true
 }
 
 /**

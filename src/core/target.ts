@@ -1,7 +1,7 @@
 /** The contracts of targets (who must hold the new value) and checks (does the new value work?). One file per adapter, default export. */
 import type { z } from 'zod'
 import type { Prior } from './model.ts'
-import type { AdapterContext } from './provider.ts'
+import { type AdapterContext, SETTLES_AFTER_MS } from './provider.ts'
 import type { Fields, Secret } from './secret.ts'
 
 export interface Delivery {
@@ -56,6 +56,12 @@ export interface TargetSession {
   restore(prior: Prior | undefined, old: Delivery | undefined, rest?: Secret): Promise<void>
   /** Makes consumers take the value up, and returns when they have. Idempotent by `delivery.id`. */
   deploy?(delivery: Delivery): Promise<void>
+  /**
+   * Was a write of this session given up, or answered by something in between only, so that it may
+   * still be carried out? Known also where a repetition has succeeded since. Seen by the engine's
+   * network client; an adapter leaves it out.
+   */
+  inDoubt?(): boolean
   close(): Promise<void>
 }
 
@@ -88,6 +94,11 @@ export interface TargetSpecDefinition<C extends z.ZodType> {
   readonly nameIn?: string
   /** Why the place does not take this name; `undefined` if it does. */
   nameFault?(name: string): string | undefined
+  /**
+   * For how long the far side may still carry out a write that we gave up, in milliseconds. Default
+   * `SETTLES_AFTER_MS`. 0 where nothing outside this machine is called.
+   */
+  readonly settlesAfterMs?: number | ((config: z.output<C>) => number)
   /** Does it have to make consumers take the value up (redeploy, restart)? Default: no. Said in plans. */
   readonly deploys?: boolean | ((config: z.output<C>) => boolean)
   /** Programs and places named in the configuration, for the plan; never a value. */
@@ -110,6 +121,7 @@ export interface Target {
   slots(config: unknown, name: string, path: string): readonly string[]
   readonly nameIn: string | undefined
   nameFault(name: string): string | undefined
+  settlesAfterMs(config: unknown): number
   describe(config: unknown): string
   settleConfig(config: unknown, context: Pick<AdapterContext, 'spawn'>): Promise<unknown>
   open(config: unknown, context: AdapterContext): Promise<TargetSession>
@@ -130,6 +142,8 @@ export function defineTarget<C extends z.ZodType>(spec: TargetSpecDefinition<C>)
     slots: (config, name, path) => spec.slots?.(config as z.output<C>, name, path) ?? [],
     nameIn: spec.nameIn,
     nameFault: (name) => spec.nameFault?.(name),
+    settlesAfterMs: (config) =>
+      typeof spec.settlesAfterMs === 'function' ? spec.settlesAfterMs(config as z.output<C>) : (spec.settlesAfterMs ?? SETTLES_AFTER_MS),
     describe: (config) => spec.describe(config as z.output<C>),
     settleConfig: async (config, context) => (spec.settleConfig === undefined ? config : spec.settleConfig(config as z.input<C>, context)),
     open: (config, context) => spec.open(config as z.output<C>, context),

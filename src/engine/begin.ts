@@ -18,6 +18,7 @@ import type {
 import { currentVersion, isAlive, versionOf, withVersion } from '../core/model.ts'
 import type { Traits } from '../core/provider.ts'
 import type { Fields } from '../core/secret.ts'
+import { type Anew, anew } from './anew.ts'
 import { claimed, release } from './claim.ts'
 import { commit, type Loaded, loadRun, runAudit } from './journal.ts'
 import { canGoBack, KEEPS_OLD, openConditions, type RunState, stateOf } from './machine.ts'
@@ -161,6 +162,7 @@ function planOf(
     ...(schedule === undefined ? {} : { due: datesOf(schedule) }),
     emergency,
     ...(options.recovers === undefined ? {} : { recovers: true as const }),
+    ...(secret.unsettled === undefined ? {} : { unsettled: secret.unsettled }),
     ...(source === 'provider' && traits?.settlesAfterMs !== undefined ? { settlesAfterMs: traits.settlesAfterMs } : {}),
     ...(options.skipChecks === true && (schedule?.checks.length ?? 0) > 0
       ? { skippedChecks: schedule?.checks.map(({ key }) => key) ?? [] }
@@ -271,27 +273,39 @@ export async function takeUp(ports: EnginePorts, runId: string, decision: Decisi
     const state = stateOf(run)
     const at = ports.clock.now()
     const turned = keep === undefined ? again(run, state, giveUp, at) : decided(run, state, keep, at)
-    if (turned === undefined) return
-    const given = meant(run, state, turned.direction, giveUp)
+    const given = turned === undefined ? [] : meant(run, state, turned.direction, giveUp)
+    const found = await anew(ports, loaded)
+    tellAnew(ports, run, found)
+    if (turned === undefined && found.taken.length === 0) return
+    const said = {
+      ...(keep === undefined ? {} : { operator_keeps: keep }),
+      ...(giveUp.length === 0 ? {} : { gives_up: given.join(', ').slice(0, 300) }),
+    }
     await commit(ports, runId, 'take-up', (now) => ({
-      events: [given.length === 0 ? turned : { ...turned, giveUp: given }],
-      run: { status: 'open' },
+      ...(turned === undefined ? {} : { events: [given.length === 0 ? turned : { ...turned, giveUp: given }] }),
+      run: { ...(turned === undefined ? {} : { status: 'open' as const }), ...(found.taken.length === 0 ? {} : { plan: found.plan }) },
       needs: true,
-      ...(keep === undefined && giveUp.length === 0
-        ? {}
-        : {
-            audit: [
-              runAudit(now.run, 'secret_updated', 'success', {
-                ...(keep === undefined ? {} : { operator_keeps: keep }),
-                ...(giveUp.length === 0 ? {} : { gives_up: given.join(', ').slice(0, 300) }),
-              }),
-            ],
-          }),
+      audit: [
+        ...(Object.keys(said).length === 0 ? [] : [runAudit(now.run, 'secret_updated', 'success', said)]),
+        ...(found.taken.length === 0
+          ? []
+          : [runAudit(now.run, 'secret_updated', 'success', { configuration_taken_anew: found.taken.join(', ').slice(0, 300) })]),
+      ],
     }))
   } catch (thrown) {
     if (thrown instanceof RotateError && (thrown.code === 'conflict' || thrown.code === 'usage')) await release(ports, seen.secret.id)
     throw thrown
   }
+}
+
+/** Says what a run that goes on takes from the schedule of today, and what it does not. */
+function tellAnew(ports: EnginePorts, { id, path }: RunRecord, { taken, elsewhere }: Anew): void {
+  if (taken.length > 0) ports.note(`${path}: run ${id} goes on with today's configuration of ${taken.join(', ')}`)
+  for (const { key, then, now } of elsewhere)
+    ports.note(
+      `${path}: target ${key} is ${now} in the schedule now and ${then} for run ${id}, which goes on there, because it must undo where it wrote; ` +
+        `to mend that place, set target ${key} back to it: rotate schedule set ${path} …; to leave it as it is: rotate resume ${id} --give-up target:${key}`,
+    )
 }
 
 type Turned = Extract<RunEvent, { type: 'turned' }>

@@ -6,7 +6,7 @@
  * 1. No effect without a committed intent. The value that must survive is sealed and durable before the call that makes it matter.
  * 2. An unfinished intent is settled by reading, never simply repeated; steps whose call is idempotent settle by repetition. Reading settles nothing while the writer
  *    may still act: a call that was given up may be carried out later, so its absence is believed only when the writer is seen gone or its longest time is over, and it is
- *    looked for afterwards (late.ts).
+ *    looked for afterwards (late.ts). So may a write to a target that was given up: before its longest time is over nothing that it would undo is believed (writes.ts).
  * 3. What an event claims and what the vault holds change in one commit, with its audit row and its notices.
  * 4. As long as the old credential is alive and untouched, failure goes back; afterwards, and in place, failure goes forward.
  * 5. The old credential dies last and on evidence (retire.ts).
@@ -26,11 +26,13 @@ import type { EnginePorts } from './ports.ts'
 import { promotion } from './promotion.ts'
 import { currentFor, providerToAsk, Workbench } from './session.ts'
 import { create, settle } from './steps/create.ts'
-import { deliver, deploy, restore, runCheck } from './steps/deliver.ts'
+import { deliver, deploy, runCheck } from './steps/deliver.ts'
 import { preflight, suspendOld } from './steps/preflight.ts'
 import { demote, discard, proveOld } from './steps/undo.ts'
-import { withWritten } from './standing.ts'
+import { restored, settleWrite } from './steps/restore.ts'
+import { LostWrite } from './steps/writing.ts'
 import { cleanStrays } from './strays.ts'
+import { leftOpen } from './writes.ts'
 
 /** Drives a run of ours until it is closed or parked, and returns it. Throws `interrupted` when asked to stop; the run stays resumable. */
 export async function drive(ports: EnginePorts, runId: string): Promise<Loaded> {
@@ -61,7 +63,7 @@ export async function drive(ports: EnginePorts, runId: string): Promise<Loaded> 
           loaded =
             command.waitsUntil === undefined
               ? await park(ports, runId, command.reason)
-              : await waitUntil(ports, runId, command.reason, command.waitsUntil)
+              : await waitUntil(ports, runId, command.reason, command.waitsUntil, command.at)
           break
         case 'close':
           loaded = await close(ports, runId, command.status)
@@ -133,7 +135,8 @@ async function attempt(bench: Workbench, loaded: Loaded, step: string, work: () 
     if (thrown instanceof RotateError || isCrash(thrown)) throw thrown
     if (ports.signal.aborted)
       throw new RotateError('interrupted', `interrupted; run ${id} can be resumed`, { hint: `rotate resume ${id}`, runId: id })
-    const error = asAdapterError(thrown, step === 'create' ? 'unknown' : 'none')
+    const lost = thrown instanceof LostWrite ? thrown : undefined
+    const error = lost?.failure ?? asAdapterError(thrown, step === 'create' ? 'unknown' : 'none')
     // A create that provably did nothing has been repeated by its adapter as often as its far side bears; the schedule tries again later.
     const retryable = error.retryable && !(step === 'create' && error.effect === 'none')
     const failure: Failure = {
@@ -158,6 +161,7 @@ async function attempt(bench: Workbench, loaded: Loaded, step: string, work: () 
           ms,
           failure: sent(now) ? failure : { ...failure, effect: 'none' },
           retryAt: ports.clock.now() + stepPause(attempts, error.retryAfterMs),
+          ...(lost === undefined ? {} : { settlesAt: lost.settlesAt }),
         },
       ],
       audit: [runAudit(now.run, auditActionOf(step), 'failed', { step, error: failure.message.slice(0, 300) })],
@@ -172,7 +176,7 @@ export function isCrash(thrown: unknown): boolean {
 
 function auditActionOf(step: string): 'provider_call' | 'target_updated' | 'check_run' | 'rotation_failed' {
   if (['suspend-old', 'create', 'settle', 'verify'].includes(step)) return 'provider_call'
-  if (/^(deliver|deploy|refresh|restore):/.test(step)) return 'target_updated'
+  if (/^(deliver|deploy|refresh|restore|settle):/.test(step)) return 'target_updated'
   if (/^(check|recheck):/.test(step)) return 'check_run'
   return 'rotation_failed'
 }
@@ -193,9 +197,11 @@ async function perform(bench: Workbench, loaded: Loaded, step: string): Promise<
   switch (kind) {
     case 'suspend-old':
       return suspendOld(bench, loaded)
-    case 'preflight':
-      await preflight(bench, loaded)
-      return done()
+    case 'preflight': {
+      const seen = await preflight(bench, loaded)
+      for (const line of seen) ports.note(`${path}: ${line}`)
+      return seen.length === 0 ? done() : done({}, seen.join('; '))
+    }
     case 'create': {
       if (loaded.secret.strays.length === 0) return create(bench, loaded)
       // A key whose value was lost may hold the only free place.
@@ -233,19 +239,10 @@ async function perform(bench: Workbench, loaded: Loaded, step: string): Promise<
       })
     case 'demote':
       return commit(ports, id, 'demote', (now) => demote(now, ports.clock.now()))
-    case 'restore': {
-      await ports.faults.at(`before:effect:${step}`)
-      const { how, written } = await restore(bench, loaded, key)
-      await ports.faults.at(`after:effect:${step}`)
-      const secret = withWritten(loaded.secret, key, written)
-      return done(
-        {
-          ...(secret === loaded.secret ? {} : { secret }),
-          audit: [runAudit(loaded.run, 'target_updated', 'success', { target: key, restored: true, how })],
-        },
-        how,
-      )
-    }
+    case 'restore':
+      return restored(bench, loaded, step, key)
+    case 'settle':
+      return settleWrite(bench, loaded, step, key)
     case 'prove-old': {
       const { checks, proven, refused } = await proveOld(bench, loaded)
       return commit(ports, id, 'prove-old', () => ({
@@ -334,19 +331,31 @@ async function giveUp(ports: EnginePorts, runId: string, step: string, reason: s
  * Stops until a date (law 7): the far side may still act, so nothing that was not found is believed to be absent. The run stays open and goes on by itself; nobody is
  * called, and the schedule has not failed.
  */
-async function waitUntil(ports: EnginePorts, runId: string, reason: string, until: number): Promise<Loaded> {
+async function waitUntil(
+  ports: EnginePorts,
+  runId: string,
+  reason: string,
+  until: number,
+  targets: readonly string[] | undefined,
+): Promise<Loaded> {
+  const date = { waits_until: new Date(until).toISOString() }
   return commit(ports, runId, 'wait', (now) => ({
     secret: withoutClaim(now.secret),
     events: [{ type: 'parked', at: ports.clock.now(), reason, until, waits: true }],
-    audit: [runAudit(now.run, 'provider_call', 'pending', { call: 'settle', waits_until: new Date(until).toISOString() })],
+    audit: [
+      targets === undefined
+        ? runAudit(now.run, 'provider_call', 'pending', { call: 'settle', ...date })
+        : runAudit(now.run, 'target_updated', 'pending', { target: targets.join(', ').slice(0, 300), ...date }),
+    ],
   }))
 }
 
 async function close(ports: EnginePorts, runId: string, status: Exclude<RunStatus, 'open' | 'unsafe'>): Promise<Loaded> {
   const at = ports.clock.now()
   return commit(ports, runId, 'close', (now) => {
-    const { openRun: _open, ...rest } = withoutClaim(now.secret)
-    const secret: SecretRecord = { ...rest, lastRun: runId }
+    const { openRun: _open, unsettled: before, ...rest } = withoutClaim(now.secret)
+    const unsettled = leftOpen(stateOf(now.run).writes, before, at)
+    const secret: SecretRecord = { ...rest, lastRun: runId, ...(unsettled === undefined ? {} : { unsettled }) }
     const why = lastFailure(now.run)
     const reason = why === undefined ? (stateOf(now.run).cause ?? status) : why.failure.message
     return {

@@ -24,6 +24,8 @@ export interface Journal {
 }
 
 interface Candidate {
+  /** Is a name that is not there a consumer that has no value, and not one that never had any? */
+  readonly absentMatters?: boolean
   readonly secret: SecretRecord
   readonly dying: VersionRecord
   readonly value: Fields
@@ -33,9 +35,9 @@ interface Candidate {
 }
 
 /**
- * Sees to it that no target hands out this version: where one still does, the current value is delivered
- * and deployed anew. Resolves to what else was seen, a sentence for each target that shows a value of
- * neither. Throws the first `AdapterError` that keeps the version alive: a target can't be read, or not
+ * Sees to it that no target hands out this version: where one still does, or where the current value was
+ * taken away since, that is delivered and deployed anew. Resolves to what was seen, a sentence for each
+ * target that was mended, and for each that shows a value of neither. Throws the first `AdapterError` that keeps the version alive: a target can't be read, or not
  * be written. Left out are targets that were given up by name in the run that plans this end, and for
  * a version that was never current those that the run did not write to.
  */
@@ -46,13 +48,13 @@ export async function handedOut(
   journal: Journal,
 ): Promise<readonly string[]> {
   const candidate = await candidateOf(ports, secret, version)
-  const leftOut = await leftOutOf(ports, version.retirement)
+  const { leftOut, delivered } = await leftOutOf(ports, version.retirement)
   const notes: string[] = []
   let failure: AdapterError | undefined
   for (const spec of candidate === undefined ? [] : (secret.schedule?.targets ?? [])) {
     if (candidate === undefined || leftOut(spec.key)) continue
     try {
-      const seen = await atTarget(ports, candidate, spec, journal)
+      const seen = await atTarget(ports, { ...candidate, absentMatters: delivered(spec.key) }, spec, journal)
       if (seen !== undefined) notes.push(seen)
     } catch (thrown) {
       if (thrown instanceof RotateError || (thrown instanceof Error && thrown.name === 'InjectedCrash')) throw thrown
@@ -63,7 +65,13 @@ export async function handedOut(
   return notes
 }
 
-function named(spec: TargetSpec, { code, message, retryable, hints }: AdapterError): AdapterError {
+function missing(name: string, { code, message, retryable, hints }: AdapterError): AdapterError {
+  const what = `has no ${name} any more, and could not be given the current value: ${message}`
+  return new AdapterError(code, what, { retryable, hints, details: { absent: name } })
+}
+
+function named(spec: TargetSpec, { code, message, retryable, hints, details }: AdapterError): AdapterError {
+  if (details['absent'] !== undefined) return new AdapterError(code, `target ${spec.key} ${message}`, { retryable, hints })
   return new AdapterError(code, `it is not known that target ${spec.key} no longer hands it out: ${message}`, { retryable, hints })
 }
 
@@ -80,15 +88,27 @@ async function candidateOf(ports: EnginePorts, secret: SecretRecord, dying: Vers
   return { secret, dying, value, current: { version, fields, beside, besideN } }
 }
 
-async function leftOutOf(ports: EnginePorts, retirement: Retirement | undefined): Promise<(key: string) => boolean> {
+interface Judged {
+  /** Is it not looked at? */
+  readonly leftOut: (key: string) => boolean
+  /** Did the run that replaced the version deliver there? Then what is missing there now was taken away since. */
+  readonly delivered: (key: string) => boolean
+}
+
+async function leftOutOf(ports: EnginePorts, retirement: Retirement | undefined): Promise<Judged> {
   const runId = retirement?.runId
   const run = runId === undefined ? undefined : await ports.vault.read((reader) => reader.run(runId))
-  if (run === undefined) return () => false
+  if (run === undefined) return { leftOut: () => false, delivered: () => false }
   const state = stateOf(run)
   const givenUp = (key: string): boolean =>
-    ['restore', 'deliver', 'deploy', 'refresh'].some((kind) => state.steps[`${kind}:${key}`]?.waived === true)
-  const touched = retirement?.why === 'discard' ? touchedTargets(run.plan, state) : undefined
-  return (key) => givenUp(key) || touched?.includes(key) === false
+    ['restore', 'deliver', 'deploy', 'refresh', 'settle'].some((kind) => state.steps[`${kind}:${key}`]?.waived === true)
+  const touched = touchedTargets(run.plan, state)
+  const undone = retirement?.why === 'discard'
+  return {
+    leftOut: (key) => givenUp(key) || (undone && !touched.includes(key)),
+    // What an undo has removed is rightly absent.
+    delivered: (key) => !undone && state.promoted && touched.includes(key),
+  }
 }
 
 async function atTarget(ports: EnginePorts, candidate: Candidate, spec: TargetSpec, journal: Journal): Promise<string | undefined> {
@@ -98,27 +118,39 @@ async function atTarget(ports: EnginePorts, candidate: Candidate, spec: TargetSp
     // Its deploy may not have been reached: repeated whatever stands there now.
     const begun = dying.retirement?.again?.[spec.key]
     const result = await inPlaceOf(ports, spec, async () => {
-      const found = begun === undefined ? await look(candidate, spec, session) : { dying: true }
+      const found: Found = begun === undefined ? await look(candidate, spec, session) : { dying: true }
       if (!found.dying) return { note: found.note }
+      const why = found.absent === undefined ? 'still handed it out' : `had no ${found.absent} any more`
       if (current === undefined) throw new AdapterError('failed', 'it shows it, and there is no current value to take its place')
       const id = begun ?? `${dying.retirement?.runId ?? secret.id}.${spec.key}.again.${ports.clock.now()}`
       const delivery = deliveryOf(spec, secret.path, current.version.n, current.fields, id, current.beside)
       if (begun === undefined) await journal.intend(spec.key, id)
       await ports.faults.at(`before:effect:again:${spec.key}`)
-      return { delivery, written: await putCurrent(session, spec, delivery, current.besideN) }
+      try {
+        return { delivery, written: await putCurrent(session, spec, delivery, current.besideN), why }
+      } catch (thrown) {
+        if (!(thrown instanceof AdapterError) || found.absent === undefined) throw thrown
+        throw missing(found.absent, thrown)
+      }
     })
     if (result.delivery === undefined) return result.note
     await session.deploy?.(result.delivery)
     await ports.faults.at(`after:effect:again:${spec.key}`)
     await journal.done(spec.key, result.written)
-    return undefined
+    const mended = `target ${spec.key} ${result.why}: it was given the current value once more`
+    // Also where something else holds the end, so that no result tells it.
+    ports.note(`${secret.path}: ${mended}`)
+    return mended
   } finally {
     await session.close()
   }
 }
 
 interface Found {
+  /** Does it need the current value once more? */
   readonly dying: boolean
+  /** The name that is not there any more. */
+  readonly absent?: string
   readonly note?: string
 }
 
@@ -148,6 +180,7 @@ async function look(candidate: Candidate, spec: TargetSpec, session: TargetSessi
       continue
     }
     const shown = values[name] ?? null
+    if (shown === null && candidate.absentMatters === true && Object.hasOwn(values, name)) return { dying: true, absent: name }
     if (shown === null || fresh?.equals(shown) === true) continue
     if (old?.equals(shown) === true) return { dying: true }
     strange.push(name)

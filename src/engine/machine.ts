@@ -3,13 +3,17 @@
  * that acts.
  *
  * Forward, where old and new live side by side:
- *   preflight → create → verify → deliver → deploy → check → promote → refresh → recheck → close
+ *   preflight → create → verify → deliver → deploy → check → promote → refresh → settle → recheck → close
  * Forward, where the old value dies with the create (`in-place`): the create promotes, everything after it only goes forward.
- * Back: demote → restore → prove-old → discard → close
+ * Back: demote → restore → settle → prove-old → discard → close
+ *
+ * `settle:KEY` is there only where a write that would undo the direction was given up at that target
+ * (writes.ts): its time is waited for, and then the target is read or written once more.
  */
 import type { Failure, Intent, Prior, RunEvent, RunPlan, RunRecord, RunStatus } from '../core/model.ts'
 import { SETTLES_AFTER_MS } from '../core/provider.ts'
 import type { Secret } from '../core/secret.ts'
+import { evolveWrites, settlesAt, type Writes, writesBefore } from './writes.ts'
 
 /** Attempts of a step that may be repeated, before the run turns. */
 export const MAX_ATTEMPTS = 3
@@ -43,6 +47,10 @@ export const WAIVED = 'accepted by the operator'
 export interface RunState {
   readonly direction: 'forward' | 'back'
   readonly steps: Readonly<Record<string, StepState>>
+  /** Writes to targets of which nobody knows what became. */
+  readonly writes: Writes
+  /** How often it went forward again after it had gone back: what is written then is another delivery. */
+  readonly rounds: number
   /**
    * The create: `none` not called or nothing came of it; `intended` the intent is durable and the outcome is not (a crash lies between);
    * `unknown` the call failed and may have worked; `ambiguous` reading could not tell; `issued` the value is sealed; `abandoned` an operator decided for the old one.
@@ -83,7 +91,8 @@ export type Command =
   | { readonly do: 'settle' }
   | { readonly do: 'give-up'; readonly step: string; readonly reason: string }
   | { readonly do: 'turn'; readonly direction: 'back'; readonly reason: string }
-  | { readonly do: 'park'; readonly reason: string; readonly waitsUntil?: number }
+  /** `at`: the targets for whose sake it waits. */
+  | { readonly do: 'park'; readonly reason: string; readonly waitsUntil?: number; readonly at?: readonly string[] }
   | { readonly do: 'wait'; readonly until: number }
   | { readonly do: 'close'; readonly status: Exclude<RunStatus, 'open' | 'unsafe'> }
   | { readonly do: 'stop' }
@@ -93,6 +102,8 @@ export function initial(plan: RunPlan): RunState {
   return {
     direction: 'forward',
     steps: {},
+    writes: writesBefore(plan),
+    rounds: 0,
     create: plan.source === 'provider' ? 'none' : 'issued',
     intent: undefined,
     gaveUpAt: undefined,
@@ -119,7 +130,12 @@ export function stateOf(run: Pick<RunRecord, 'plan' | 'events'>): RunState {
 }
 
 /** The state after one more event. */
-export function evolve(plan: RunPlan, state: RunState, event: RunEvent): RunState {
+export function evolve(plan: RunPlan, before: RunState, event: RunEvent): RunState {
+  const writes = evolveWrites(before.writes, event, before.direction)
+  return evolved(plan, writes === before.writes ? before : { ...before, writes }, event)
+}
+
+function evolved(plan: RunPlan, state: RunState, event: RunEvent): RunState {
   switch (event.type) {
     case 'began':
       return state
@@ -224,6 +240,7 @@ function turned(state: RunState, direction: 'back' | 'forward', reason: string):
     ...state,
     direction,
     steps,
+    rounds: state.rounds + (!again && direction === 'forward' ? 1 : 0),
     create,
     parked: undefined,
     parkedUntil: undefined,
@@ -241,7 +258,7 @@ function renewed(step: StepState, again: boolean): StepState {
 
 /** What the way back did is not so any more, and what it undid has to be done once more. */
 function forwardAgain(steps: Readonly<Record<string, StepState>>): Readonly<Record<string, StepState>> {
-  const left = Object.entries(steps).filter(([key]) => !/^(demote|prove-old|discard|restore:.*|deploy:.*)$/.test(key))
+  const left = Object.entries(steps).filter(([key]) => !/^(demote|prove-old|discard|restore:.*|settle:.*|deploy:.*)$/.test(key))
   return Object.fromEntries(
     left.map(([key, step]) => [
       key,
@@ -276,6 +293,25 @@ export function forwardSteps(plan: RunPlan): readonly string[] {
     ...after.map((target) => `refresh:${target.key}`),
     ...plan.checks.map((check) => `recheck:${check.key}`),
   ]
+}
+
+/** Targets at which a write that would undo this direction was given up, and which the run has left as it should. */
+function unsettled(plan: RunPlan, state: RunState, direction: RunState['direction']): readonly string[] {
+  const kinds = direction === 'forward' ? ['deliver', 'refresh'] : ['restore']
+  return touchedTargets(plan, state).filter(
+    (key) => settlesAt(state.writes, key, direction) !== undefined && !kinds.some((kind) => state.steps[`${kind}:${key}`]?.waived === true),
+  )
+}
+
+/** All steps of a run in this direction, in order. */
+function stepsOf(plan: RunPlan, state: RunState, direction: RunState['direction']): readonly string[] {
+  const steps = direction === 'forward' ? forwardSteps(plan) : backSteps(plan, state)
+  const settles = unsettled(plan, state, direction).map((key) => `settle:${key}`)
+  if (settles.length === 0) return steps
+  // Right before what proves the result: nothing that was given up can change it any more.
+  const found = steps.findIndex((step) => /^(recheck:|prove-old$|discard$)/.test(step))
+  const index = found < 0 ? steps.length : found
+  return [...steps.slice(0, index), ...settles, ...steps.slice(index)]
 }
 
 /** Targets that hold, or may hold, the new value: to which a write was intended, not only looked at. */
@@ -330,12 +366,12 @@ export function conditionOf(step: string): string {
 
 /** What can be given up by name: that a target holds a value, that a check is green, that the provider accepts the new value. */
 export function mayBeGivenUp(step: string): boolean {
-  return step === 'verify' || /^(deliver|deploy|refresh|restore|check|recheck):/.test(step)
+  return step === 'verify' || /^(deliver|deploy|refresh|restore|settle|check|recheck):/.test(step)
 }
 
 /** The conditions that are still open in the direction in which a run goes, by name. */
 export function openConditions(plan: RunPlan, state: RunState, direction = state.direction): readonly string[] {
-  const steps = direction === 'forward' ? forwardSteps(plan) : backSteps(plan, state)
+  const steps = stepsOf(plan, state, direction)
   const open = steps.filter((step) => mayBeGivenUp(step) && state.steps[step]?.status !== 'done')
   return [...new Set(open.map(conditionOf))]
 }
@@ -414,10 +450,11 @@ export function decide(plan: RunPlan, state: RunState, now: number): Command {
     return touchedTargets(plan, state).length === 0 ? { do: 'turn', direction: 'back', reason } : { do: 'park', reason }
   }
 
-  const steps = state.direction === 'forward' ? forwardSteps(plan) : backSteps(plan, state)
-  for (const step of steps) {
+  for (const step of stepsOf(plan, state, state.direction)) {
     const at = state.steps[step]
     if (at?.status === 'done') continue
+    const wait = step.startsWith('settle:') ? settleWait(plan, state, now) : undefined
+    if (wait !== undefined) return wait
     if (isFinal(at)) {
       const reason = `${step}: ${at?.failure?.message ?? 'failed'}`
       if (state.givenUp.includes(conditionOf(step))) return { do: 'give-up', step, reason }
@@ -430,6 +467,25 @@ export function decide(plan: RunPlan, state: RunState, now: number): Command {
   if (state.direction === 'forward') return { do: 'close', status: 'success' }
   const changed = touchedTargets(plan, state).length > 0 || wasPromoted(state) || (plan.source === 'provider' && state.newVersion !== null)
   return { do: 'close', status: changed ? 'rolled_back' : 'failed' }
+}
+
+/** Writes that were given up may still be carried out: it is waited for the last of them. */
+function settleWait(plan: RunPlan, state: RunState, now: number): Command | undefined {
+  const { direction } = state
+  const late = unsettled(plan, state, direction).flatMap((key) => {
+    const until = settlesAt(state.writes, key, direction)
+    const ahead = until !== undefined && until > now && until - now <= LONGEST_WAIT
+    return ahead && state.steps[`settle:${key}`]?.status !== 'done' ? [{ key, until }] : []
+  })
+  if (late.length === 0) return undefined
+  const at = late.map(({ key }) => key)
+  const why = state.cause === undefined ? '' : `; before that: ${state.cause}`
+  return {
+    do: 'park',
+    reason: `a write to target ${at.join(', ')} that was given up may still be carried out there${why}`,
+    waitsUntil: Math.max(...late.map(({ until }) => until)),
+    at,
+  }
 }
 
 function pauseOf(step: StepState | undefined, now: number): Command | undefined {

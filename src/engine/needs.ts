@@ -15,9 +15,10 @@ const DOC = 'needs'
  *
  * - `settle-waits`: a run that is open because the far side may still act, and decisions that are
  *   recorded until then; creates that are looked for again (`late`)
+ * - `write-waits`: a run that is open because a write to a target may still be carried out
  * - `standing`: what must be put back besides values, and our last write to places that can't be read
  */
-export const FEATURES = ['settle-waits', 'standing'] as const
+export const FEATURES = ['settle-waits', 'write-waits', 'standing'] as const
 
 /** Throws `denied` where the vault needs something that this program does not know. Nothing is changed then. */
 export async function mustKnowNeeds(tx: VaultTx): Promise<void> {

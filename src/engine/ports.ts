@@ -12,13 +12,24 @@ export interface Adapters {
   currentFault(ref: ProviderRef, fields: Fields, path: string): Promise<CurrentFault | undefined>
   openProvider(ref: ProviderRef, path: string): Promise<ProviderSession>
   openTarget(spec: TargetSpec, path: string): Promise<TargetSession>
-  /** What a target of this configuration is, whoever opens it: is it only told, and which one place does it write into? */
-  aboutTarget(spec: TargetSpec): Promise<{ readonly told: boolean; readonly place: string | undefined }>
+  /** What a target of this configuration is, whoever opens it. Asks nobody. */
+  aboutTarget(spec: TargetSpec): Promise<AboutTarget>
   /** Why these names can't be written as the target is configured, and what to type. Asks nobody. */
   namesFault(spec: TargetSpec, path: string): Promise<CurrentFault | undefined>
   /** Does this check present the value? */
   presents(spec: CheckSpec): Promise<boolean>
   runCheck(spec: CheckSpec, fields: Fields, path: string): Promise<CheckOutcome>
+}
+
+export interface AboutTarget {
+  /** Is it only told, and knows itself what stood there? */
+  readonly told: boolean
+  /** Where it writes, in words that are the same for the same place and never a value. */
+  readonly where: string
+  /** The one place that it writes into, where all who write there must take turns. */
+  readonly place: string | undefined
+  /** For how long a write that was given up may still be carried out there, in milliseconds. */
+  readonly settlesAfterMs: number
 }
 
 export interface EnginePorts {
@@ -40,6 +51,8 @@ export interface EnginePorts {
   readonly ensureBackup?: (newerThan: number) => Promise<void>
   /** The next date of a schedule counted from a time; knows cron expressions. */
   nextDate(schedule: Schedule, from: number): number
+  /** Something that people should read, whatever becomes of the work; never a value. */
+  note(line: string): void
   /** A step has changed its status: for live progress and `--events`. */
   progress(event: Progress): void
 }

@@ -224,7 +224,7 @@ async function withProvider(
   let left: readonly string[] = []
   let seen: readonly string[] = []
   const lookAround = async (): Promise<void> => {
-    if (!looked) seen = await nowhere(ports, secretId, n)
+    if (!looked) seen = [...seen, ...(await nowhere(ports, secretId, n))]
     looked = true
   }
   const prove = async (secret: SecretRecord, version: VersionRecord, retirement: Retirement, old: Credential): Promise<void> => {
@@ -276,7 +276,7 @@ async function withProvider(
       }
       case 'suspended': {
         if ((retirement.deleteAfter ?? 0) > now)
-          return { ...held(secret, version, now, 'suspended, in quarantine', true), state: 'suspended' }
+          return { ...held(secret, version, now, ['suspended, in quarantine', ...seen].join('; '), true), state: 'suspended' }
         proven = false
         await prove(secret, version, { ...retirement, force: true }, old)
         await lookAround()

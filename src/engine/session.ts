@@ -159,9 +159,12 @@ export function valueAt(fields: Fields, field: string): Secret | undefined {
   return Object.hasOwn(fields, field) ? fields[field] : field === SINGLE ? flatten(fields) : undefined
 }
 
-/** Run and version in one delivery id. */
-export function deliveryId(loaded: Loaded, target: TargetSpec, version: number): string {
-  return `${loaded.run.id}.${target.key}.v${version}`
+/**
+ * Run and version in one delivery id. Whoever was told something else in between must not take the next
+ * one for a repetition: `rounds` as in the state of a run, `again` for a write after a wait.
+ */
+export function deliveryId(runId: string, target: TargetSpec, what: string, rounds: number, again?: number): string {
+  return [runId, target.key, what, ...(rounds === 0 ? [] : [`r${rounds}`]), ...(again === undefined ? [] : [`again${again}`])].join('.')
 }
 
 /**
@@ -175,7 +178,11 @@ export async function confirmed(session: TargetSession, wanted: Prior, key: stri
     if (!Object.hasOwn(held, name)) continue
     const now = held[name] ?? null
     if (value === null ? now !== null : now?.equals(value) !== true)
-      throw new AdapterError('bad-answer', `target ${key} does not hold what was written to it (${name})`, { retryable: true })
+      throw new AdapterError('bad-answer', `target ${key} does not hold what was written to it (${name})`, {
+        retryable: true,
+        // It said that it was done, and may still do it.
+        effect: 'unknown',
+      })
   }
   return Object.keys(wanted).every((name) => Object.hasOwn(held, name))
 }

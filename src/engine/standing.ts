@@ -10,6 +10,11 @@ import type { Fields } from '../core/secret.ts'
 import type { Standing, TargetSession } from '../core/target.ts'
 import { deliveryOf } from './session.ts'
 
+/** The names that a run writes at this target. */
+export function namesAt(spec: TargetSpec): readonly string[] {
+  return [...Object.values(spec.names), ...Object.values(spec.previous ?? {})]
+}
+
 /** How a target is put back after an undo, and what that proves. */
 export type PutBack = 'read back' | 'written' | 'told' | 'told-none' | 'delivered'
 

@@ -10,6 +10,8 @@ import type { Clock, Http, HttpRequest, HttpResponse, Random } from '../core/por
 import { urlFault } from '../core/schema.ts'
 import { Secret } from '../core/secret.ts'
 import { addressFault, guardedLookup, isLoopback, type Lookup } from './address.ts'
+import { answeredBy } from './answered.ts'
+import { parseObject } from './json.ts'
 import { ATTEMPTS, pauseMs, retryAfterMs } from './retry.ts'
 
 const DEFAULT_TIMEOUT_MS = 30_000
@@ -39,18 +41,23 @@ async function sendRepeatedly(options: HttpOptions, request: HttpRequest): Promi
   const attempts = Math.max(1, request.attempts ?? ATTEMPTS)
   // What the attempts so far may have done: a connection that is refused at last does not undo what a lost answer hides.
   let effect: Effect = 'none'
+  let unsettled = false
   for (let attempt = 1; ; attempt++) {
     const last = attempt >= attempts
     let wait: number | undefined
     try {
       const response = await sendOnce(options, request, url)
       witness(options, url, response)
-      if (last || request.effect === 'once' || !isTransient(response.status)) return response
-      if (response.status !== 429 && request.effect !== 'read') effect = 'unknown'
+      if (last || request.effect === 'once' || !isTransient(response.status)) return unsettled ? { ...response, unsettled } : response
+      if (response.status !== 429 && request.effect !== 'read') {
+        effect = 'unknown'
+        unsettled ||= answeredBy(response.status, isObject(response.body)).answered !== true
+      }
       wait = retryAfterMs(response.headers['retry-after'], options.clock.now())
     } catch (thrown) {
       if (!(thrown instanceof AdapterError)) throw thrown
       if (thrown.effect !== 'none') effect = thrown.effect
+      unsettled ||= thrown.effect === 'unknown'
       if (last || !mayRepeat(thrown, request)) throw withEffect(thrown, effect)
     }
     await options.clock.sleep(wait ?? pauseMs(attempt, options.random), request.signal).catch(() => {
@@ -71,6 +78,11 @@ function withEffect(error: AdapterError, effect: Effect): AdapterError {
   if (error.effect === effect) return error
   const { code, message, retryable, hints, details } = error
   return new AdapterError(code, message.replace('; nothing was sent', ''), { effect, retryable, hints, details })
+}
+
+/** A service speaks JSON here, a proxy in between does not. */
+function isObject(body: Secret): boolean {
+  return body.isText() && parseObject(body.reveal()) !== undefined
 }
 
 function isAborted(request: HttpRequest): boolean {

@@ -29,7 +29,7 @@ import { answeredBy } from '../net/answered.ts'
 import { parseObject } from '../net/json.ts'
 import { ATTEMPTS, pauseMs, retryAfterMs } from '../net/retry.ts'
 import { signature } from '../net/standard-webhooks.ts'
-import { settlesAfterField, settlesAfterOf } from './_settles-after.ts'
+import { settlesAfterField, settlesAfterOf } from '../core/settles-after.ts'
 
 const MAX_VALUE_BYTES = 1024 * 1024
 /** Room for the largest value with every character escaped, and the rest of the answer. */

@@ -38,7 +38,7 @@ import {
 import { type Fields, Secret, single, singleValue } from '../core/secret.ts'
 import { basenameOf, endOf, inputOf, isTimeout, timeoutOf } from '../net/hook.ts'
 import { parseObject } from '../net/json.ts'
-import { settlesAfterField, settlesAfterOf } from './_settles-after.ts'
+import { settlesAfterField, settlesAfterOf } from '../core/settles-after.ts'
 
 const EX_TEMPFAIL = 75
 const REFUSED = 1

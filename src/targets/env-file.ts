@@ -77,6 +77,8 @@ export default defineTarget({
   readable: true,
   notes: READERS,
   describe: (config) => config.path,
+  // Whoever writes here is this program, and it has ended when it answers.
+  settlesAfterMs: 0,
   place: ({ path }) => placeOf(resolve(path)),
   slots: ({ path }, name) => [`${placeOf(resolve(path))} ${name}`],
   nameFault,

@@ -11,9 +11,10 @@
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
 import type { SpawnResult } from '../core/ports.ts'
-import type { AdapterContext } from '../core/provider.ts'
+import { type AdapterContext, SETTLES_AFTER_MS } from '../core/provider.ts'
 import type { Fields, Secret } from '../core/secret.ts'
 import { defineTarget, type Delivery } from '../core/target.ts'
+import { settlesAfterField, settlesAfterOf } from '../core/settles-after.ts'
 import { basenameOf, endOf, inputOf, isTimeout, timeoutOf } from '../net/hook.ts'
 
 const EX_TEMPFAIL = 75
@@ -28,6 +29,7 @@ const Config = z.strictObject({
     .refine(isTimeout, 'is not a duration from 1s to 1h, such as 30s or PT1M')
     .optional()
     .meta({ description: 'How long the program may run; default 60s' }),
+  settlesAfter: settlesAfterField('program, or what it has called,', '60s more than "timeout"'),
 })
 type Options = z.output<typeof Config>
 
@@ -37,6 +39,8 @@ export default defineTarget({
   config: Config,
   readable: false,
   told: true,
+  // It goes on when rotate is killed, and then nobody ends it.
+  settlesAfterMs: ({ settlesAfter, timeout }) => settlesAfterOf(settlesAfter, timeoutOf(timeout) + SETTLES_AFTER_MS),
   describe: (config) => config.run.join(' '),
   settleConfig: async (config, { spawn }) => ({ ...config, run: await spawn.resolve(config.run) }),
   open: (config, context) =>
@@ -81,10 +85,15 @@ async function deliver(
   if (result.code !== 0) throw failure(argv[0], result)
 }
 
-/** However it ended, it may have delivered; repeating it is harmless by contract. */
+/**
+ * However it ended, it may have delivered; repeating it is harmless by contract. One that was waited for
+ * to its end does nothing more. One that was stopped has passed on we don't know what.
+ */
 function failure(program: string, result: SpawnResult): AdapterError {
   const message = `${basenameOf(program)} ${endOf(result)}`
   if (result.timedOut) return new AdapterError('timeout', message, { effect: 'unknown' })
-  if (result.code === EX_TEMPFAIL) return new AdapterError('unavailable', message, { effect: 'unknown', retryable: true })
-  return new AdapterError('failed', message, { effect: 'unknown', retryable: false })
+  // A shell in between reports a signal as 128 and its number.
+  const answered = result.code !== null && result.code < 128
+  if (result.code === EX_TEMPFAIL) return new AdapterError('unavailable', message, { effect: 'unknown', retryable: true, answered })
+  return new AdapterError('failed', message, { effect: 'unknown', retryable: false, answered })
 }

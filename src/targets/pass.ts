@@ -43,6 +43,7 @@ export default defineTarget({
   config: Config,
   readable: true,
   describe: ({ entry }) => `pass entry ${entry}`,
+  settlesAfterMs: 0,
   place: ({ storeDir }) => storeDir ?? 'the store of this user',
   slots: ({ storeDir = '', entry }, name, path) => [`${storeDir} ${entry.replaceAll('{path}', path).replaceAll('{name}', name)}`],
   nameIn: 'entry',

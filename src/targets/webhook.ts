@@ -12,13 +12,17 @@ import type { AdapterContext } from '../core/provider.ts'
 import { secretField, urlField } from '../core/schema.ts'
 import type { Secret } from '../core/secret.ts'
 import { defineTarget, type Delivery } from '../core/target.ts'
+import { answeredBy } from '../net/answered.ts'
+import { parseObject } from '../net/json.ts'
 import { retryAfterMs } from '../net/retry.ts'
+import { settlesAfterField, settlesAfterOf } from '../core/settles-after.ts'
 import { signature } from '../net/standard-webhooks.ts'
 
 const Config = z.strictObject({
   url: urlField('Address that is called; https, or http to this machine'),
   secret: secretField('Signs each call with Standard Webhooks headers; whsec_… or any text').optional(),
   token: secretField('Sent as Authorization: Bearer').optional(),
+  settlesAfter: settlesAfterField('hook'),
 })
 type Options = z.output<typeof Config>
 
@@ -28,6 +32,7 @@ export default defineTarget({
   config: Config,
   readable: false,
   told: true,
+  settlesAfterMs: ({ settlesAfter }) => settlesAfterOf(settlesAfter),
   describe: ({ url }) => new URL(url).host,
   open: (config, context) =>
     Promise.resolve({
@@ -63,7 +68,11 @@ async function deliver(
     deliveryId: id,
     values: Object.fromEntries(values),
   })
-  const { status, headers } = await context.http.send({
+  const {
+    status,
+    headers,
+    body: answer,
+  } = await context.http.send({
     method: 'POST',
     url: config.url,
     headers: {
@@ -81,6 +90,9 @@ async function deliver(
   const wait = retryAfterMs(headers['retry-after'], context.clock.now())
   if (status === 429)
     throw new AdapterError('throttled', message, { effect: 'unknown', ...(wait === undefined ? {} : { retryAfterMs: wait }) })
-  if (status >= 500) throw new AdapterError('unavailable', message, { effect: 'unknown' })
+  if (status >= 500) {
+    const own = answer.isText() && parseObject(answer.reveal()) !== undefined
+    throw new AdapterError('unavailable', message, { effect: 'unknown', ...answeredBy(status, own) })
+  }
   throw new AdapterError(status === 401 || status === 403 ? 'denied' : 'failed', message, { retryable: false })
 }

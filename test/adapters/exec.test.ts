@@ -89,12 +89,22 @@ describe('target exec', () => {
   ])('exit %i', async (code, want) => {
     const session = await open(`cat >/dev/null; echo first >&2; echo "no route to host" >&2; exit ${code}`)
     const error = await session.put(delivery({ KEY: new Secret(VALUE) })).catch((thrown: unknown) => thrown)
-    expect(error).toMatchObject({ ...want, message: `hook ended with exit code ${code}: no route to host` })
+    // Waited for to its end: nothing more comes of it.
+    expect(error).toMatchObject({ ...want, answered: true, message: `hook ended with exit code ${code}: no route to host` })
   })
 
   test('a program that never ends is stopped', async () => {
     const session = await open('exec sleep 60', { timeout: '1s' })
-    await expect(session.put(delivery({ KEY: new Secret(VALUE) }))).rejects.toMatchObject({ code: 'timeout', effect: 'unknown' })
+    await expect(session.put(delivery({ KEY: new Secret(VALUE) }))).rejects.toMatchObject({
+      code: 'timeout',
+      effect: 'unknown',
+      answered: false,
+    })
+  })
+
+  test('a program that was ended by a signal has passed on nobody knows what', async () => {
+    const session = await open('cat >/dev/null; kill -9 $$')
+    await expect(session.put(delivery({ KEY: new Secret(VALUE) }))).rejects.toMatchObject({ effect: 'unknown', answered: false })
   })
 
   test('a program that others may write is refused when set, when probed and when run', async () => {

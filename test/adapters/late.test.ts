@@ -6,6 +6,7 @@
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { afterEach, describe, expect, test } from 'vitest'
+import { loadTarget } from '../../src/app/adapters.ts'
 import { DAY } from '../../src/core/duration.ts'
 import { AdapterError } from '../../src/core/errors.ts'
 import type { ConfigValue, Handle, Intent } from '../../src/core/model.ts'
@@ -269,6 +270,20 @@ describe('who has answered', () => {
     expect(error).toBeInstanceOf(AdapterError)
     expect(error).toMatchObject({ effect: 'unknown', answered })
   })
+})
+
+test('so it is of targets: at once for a document that is written here, and as long as it was configured for programs and hooks', async () => {
+  const after = async (type: string, config: unknown): Promise<number> => {
+    const target = await loadTarget(type)
+    return target.settlesAfterMs(parseConfig(target.config, config as ConfigValue, 'it'))
+  }
+  expect(await after('env-file', { path: '/srv/app/.env' })).toBe(0)
+  expect(await after('pass', {})).toBe(0)
+  expect(await after('vercel', { projects: '*', token: 'a-token' })).toBe(60_000)
+  expect(await after('webhook', { url: 'https://hook.example.com/' })).toBe(60_000)
+  expect(await after('webhook', { url: 'https://hook.example.com/', settlesAfter: 'PT5M' })).toBe(300_000)
+  expect(await after('exec', { run: ['/bin/true'], timeout: '10s' })).toBe(70_000)
+  expect(await after('exec', { run: ['/bin/true'], settlesAfter: '0s' })).toBe(0)
 })
 
 test('how long a far side may still act is said where nothing outside is called, and can be configured where anything may be', () => {

@@ -48,6 +48,19 @@ targetSuite('webhook', webhook, async () => {
   }
 })
 
+test.each([
+  [500, true],
+  [503, false],
+  [504, false],
+])('target webhook: %i of the receiver itself is answered: %s', async (status, answered) => {
+  const { state, url } = await receiver()
+  state.fail = status
+  const session = await webhook.open(parseConfig(webhook.config, { url }, 'it'), testContext())
+  const entries = { KEY: new Secret('the-new-value') }
+  const put = session.put({ id: 'run_1.webhook.v2', path: 'a/b/KEY', version: 2, entries, fields: entries })
+  await expect(put).rejects.toMatchObject({ code: 'unavailable', effect: 'unknown', answered })
+})
+
 test('target webhook: an undo tells the old version; where there is none it is empty and no repetition of an earlier one', async () => {
   const { state, url } = await receiver()
   const session = await webhook.open(parseConfig(webhook.config, { url }, 'it'), testContext())

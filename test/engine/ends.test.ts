@@ -519,6 +519,54 @@ describe('a target that still hands the old value out when its time comes', () =
     expect(results[0]?.detail).toContain('target after shows a value under VALUE that is neither the old nor the current one')
   })
 
+  test('that it was mended is said: in a line, and in what became of the old one', async () => {
+    const { world } = await putBack()
+    const { lines } = await world.runDue()
+    const mended = 'target after still handed it out: it was given the current value once more'
+    expect(lines.find((line) => line.includes('version 1'))).toContain(mended)
+    expect(world.notes).toContain(`app/prod/API_KEY: ${mended}`)
+  })
+
+  test('that it was mended is said although something else holds the end', async () => {
+    const { world, path, first } = await putBack()
+    world.target(at(path, 'before')).next('current', 'denied', 99)
+    expect(exitOf((await world.runDue()).failure)).toBe(23)
+    expect(first.state).toBe('live')
+    expect(world.notes.join('\n')).toContain('target after still handed it out: it was given the current value once more')
+  })
+
+  test('what was taken away there is delivered once more before the old one ends', async () => {
+    const { world, id, side, far, first } = await putBack()
+    far.held.clear()
+    far.used.clear()
+    const { failure, lines } = await world.runDue()
+    expect(failure).toBeUndefined()
+    expect(first.state).toBe('gone')
+    expect(lines.join('\n')).toContain('target after had no VALUE any more: it was given the current value once more')
+    await finallyTrue(world, id, side)
+  })
+
+  test('and holds the end, with the reason, where it can not be', async () => {
+    const { world, far, first } = await putBack()
+    far.held.clear()
+    far.next('put', 'final', 99)
+    const { failure } = await world.runDue()
+    expect(exitOf(failure)).toBe(23)
+    expect(failure?.message).toContain('target after has no VALUE any more, and could not be given the current value')
+    expect(first.state).toBe('live')
+  })
+
+  test('what an undo has removed is rightly not there', async () => {
+    const { world, id, path } = await scene({ kind: 'named', targets: ['before', 'after'] })
+    world.target(at(path, 'before')).held.clear()
+    world.target(at(path, 'after')).next('put', 'final', 99)
+    expect(exitOf((await world.runDue()).failure)).toBe(20)
+    world.time += 30 * 1000
+    await world.runDue({ limit: 0 })
+    expect((await world.get(id)).versions[1]?.state).toBe('discarded')
+    expect(world.target(at(path, 'before')).held.size).toBe(0)
+  })
+
   test('what is only made here is not given up while a target shows it', async () => {
     const { world, id, side } = await putBack({ kind: 'local' })
     expect((await world.runDue()).failure).toBeUndefined()
@@ -702,11 +750,7 @@ describe('two writers of one place', () => {
     let written = false
     let since = 0
     const begins =
-      what === 'restore'
-        ? 'fault:before:effect:restore'
-        : what === 'withdraw'
-          ? 'fault:before:effect:withdraw'
-          : 'fault:before:commit:close'
+      what === 'restore' ? 'fault:before:commit:turn' : what === 'withdraw' ? 'fault:before:effect:withdraw' : 'fault:before:commit:close'
     if (what === 'again') held = true
     world.onMoment = (name) => {
       if (since === 0 && name.startsWith(begins)) held = true

@@ -95,6 +95,8 @@ describe('failure before promotion goes back', () => {
     const target = world.target('app/prod/API_KEY:before')
     target.held.set('ACCESSKEYID', 'something of the operator')
     target.next('put', 'lost').next('put', 'final')
+    expect(code((await world.runDue()).failure), 'what was lost may still be carried out').toBe('unsafe')
+    world.time += MINUTE
     expect(code((await world.runDue()).failure)).toBe('rolled-back')
     expect(target.held.get('ACCESSKEYID')).toBe('something of the operator')
     expect(side.alive).toHaveLength(1)
@@ -104,6 +106,8 @@ describe('failure before promotion goes back', () => {
   test('an error that is no answer counts as a failure of its step', async () => {
     const { world, id, side } = await scene()
     world.target('app/prod/API_KEY:before').next('put', 'bug')
+    expect(code((await world.runDue()).failure), 'nobody knows what it has done').toBe('unsafe')
+    world.time += MINUTE
     expect(code((await world.runDue()).failure)).toBe('rolled-back')
     await finallyTrue(world, id, side)
   })

@@ -81,6 +81,26 @@ const scenarios: readonly Scenario[] = [
     ends: 'old',
   },
   {
+    name: 'a target acts after we gave up, and the run goes back',
+    kinds: overlapping,
+    prepare: async (world, id) => {
+      await remember(world, id)
+      world.target('app/prod/API_KEY:before').next('put', 'late')
+      world.target('app/prod/API_KEY:blind').next('put', 'late')
+      world.red = (check, value) => check === 'fake-check' && value !== firstValue.get(world)
+    },
+    ends: 'old',
+  },
+  {
+    name: 'a target acts after we gave up, and the run goes on',
+    kinds: overlapping,
+    prepare: (world) => {
+      world.target('app/prod/API_KEY:blind').next('put', 'late')
+      world.target('app/prod/API_KEY:after').next('put', 'repeated')
+    },
+    ends: 'new',
+  },
+  {
     name: 'refresh fails after promote',
     kinds: overlapping,
     prepare: (world) => void world.target('app/prod/API_KEY:after').next('put', 'final', 1000),

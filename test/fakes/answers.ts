@@ -65,7 +65,14 @@ export const answers = {
   stale: { wire: '200 with a listing that lags behind', done: true, only: ['list'] },
   hollow: { wire: '200, not done', done: true, writes: true, lie: true },
   liar: { wire: '400, done', done: true, code: 'failed', effect: 'none', writes: true, lie: true },
-  late: { wire: 'no answer, done 40 s later', done: false, code: 'timeout', effect: 'unknown', lateMs: 40_000, only: ['create'] },
+  late: {
+    wire: 'no answer, done 40 s later',
+    done: false,
+    code: 'timeout',
+    effect: 'unknown',
+    lateMs: 40_000,
+    only: ['create', 'put', 'restore'],
+  },
   'late-beyond': {
     wire: 'no answer, done three hours later',
     done: false,
@@ -73,6 +80,11 @@ export const answers = {
     effect: 'unknown',
     lateMs: 3 * 3_600_000,
     only: ['create'],
+  },
+  repeated: {
+    wire: 'no answer, repeated and answered 200; the first attempt is done once more 40 s later',
+    done: true,
+    only: ['put'],
   },
   bug: { wire: 'an error that is no answer', done: false },
 } as const satisfies Readonly<Record<string, Answer>>

@@ -132,7 +132,7 @@ export class World {
   target(name: string): FarTarget {
     const found = this.targets.get(name)
     if (found !== undefined) return found
-    const target = new FarTarget(name)
+    const target = new FarTarget(name, this.now)
     this.targets.set(name, target)
     return target
   }
@@ -575,6 +575,7 @@ export async function finallyTrue(world: World, secretId: string, side: FarSide,
     for (const spec of secret.schedule?.targets ?? []) {
       const far = world.target((spec.config as { at: string }).at)
       const text = await wanted(world, secret, spec)
+      far.catchUp()
       expect(Object.fromEntries(far.held), `target ${spec.key} holds the current value`).toEqual(Object.fromEntries(text))
       expect(Object.fromEntries(far.used), `consumers of ${spec.key} use the current value`).toEqual(Object.fromEntries(text))
     }

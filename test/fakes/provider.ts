@@ -14,6 +14,7 @@ import {
   type Issued,
   type Provider,
   type ProviderSession,
+  SETTLES_AFTER_MS,
   type Traits,
 } from '../../src/core/provider.ts'
 import { type Fields, flatten, Secret, single } from '../../src/core/secret.ts'
@@ -399,10 +400,36 @@ export class FarTarget extends Faulty {
    * take that up.
    */
   neighbour: 'none' | 'reads' | { readonly copy: ReadonlyMap<string, string> } = 'none'
+  /** Of one that is only told: what it has carried out. By contract it may drop what comes again under the same id. */
+  readonly carriedOut = new Set<string>()
+  /** Only who has this may write; `undefined`: everybody. */
+  token: string | undefined
+  readonly #now: () => number
+  #pending: { readonly at: number; readonly work: () => void }[] = []
 
-  constructor(name: string) {
+  constructor(name: string, now: () => number) {
     super()
     this.name = name
+    this.#now = now
+  }
+
+  override later(ms: number, work: () => void): void {
+    this.#pending.push({ at: this.#now() + ms, work })
+  }
+
+  override catchUp(): void {
+    const due = this.#pending.filter(({ at }) => at <= this.#now())
+    this.#pending = this.#pending.filter((one) => !due.includes(one))
+    for (const { work } of due) {
+      work()
+      // Whoever reads the place then takes it up.
+      this.used = new Map(this.held)
+    }
+  }
+
+  /** Is something still to be carried out that was given up? */
+  get owes(): boolean {
+    return this.#pending.length > 0
   }
 
   /** The neighbour saves his copy. */
@@ -621,21 +648,33 @@ export function fakeTarget(kind: TargetKind): ReturnType<typeof defineTarget> {
   return defineTarget({
     id: `fake-${kind}`,
     title: `Fake (${kind})`,
-    config: z.strictObject({ at: z.string() }),
+    config: z.strictObject({ at: z.string(), settlesAfterMs: z.number().optional(), token: z.string().optional() }),
+    settlesAfterMs: ({ settlesAfterMs = SETTLES_AFTER_MS }) => settlesAfterMs,
     readable: kind === 'readable',
     told: kind === 'blind',
     place: (config) => config.at,
     describe: (config) => config.at,
     open: (config, context) => {
       const stage = stageOf(context.clock)
-      return Promise.resolve(targetSession(kind, stage.target(config.at), stage))
+      return Promise.resolve(targetSession(kind, stage.target(config.at), stage, config.token))
     },
   })
 }
 
-function targetSession(kind: TargetKind, far: FarTarget, stage: Stage): TargetSession {
-  const call = <T>(method: string, effect: 'read' | 'write', work: () => T, hollow?: () => T): Promise<T> =>
-    far.call(stage, far.name, method, effect, work, hollow)
+function targetSession(kind: TargetKind, far: FarTarget, stage: Stage, token?: string): TargetSession {
+  const call = <T>(method: string, effect: 'read' | 'write', work: (mode: FaultMode | undefined) => T, hollow?: () => T): Promise<T> =>
+    far.call(
+      stage,
+      far.name,
+      method,
+      effect,
+      (mode) => {
+        if (effect === 'write' && far.token !== undefined && far.token !== token)
+          throw new AdapterError('denied', 'this token may not write')
+        return work(mode)
+      },
+      hollow,
+    )
   const write = (entries: Readonly<Record<string, Secret | null>>, attributes: Readonly<Record<string, string>>): void => {
     for (const [name, value] of Object.entries(entries)) {
       far.writes.set(name, (far.writes.get(name) ?? 0) + 1)
@@ -652,16 +691,28 @@ function targetSession(kind: TargetKind, far: FarTarget, stage: Stage): TargetSe
     Object.fromEntries(names.map((name) => [name, far.held.has(name) ? new Secret(far.held.get(name) ?? '') : null]))
   const rest = (names: readonly string[]): Secret =>
     new Secret(JSON.stringify(Object.fromEntries(names.map((name) => [name, far.attributes.get(name) ?? 'none']))))
+  let doubt = false
+  const told = (id: string | undefined, work: () => void): void => {
+    if (kind === 'blind' && id !== undefined && far.carriedOut.has(id)) return
+    if (id !== undefined) far.carriedOut.add(id)
+    work()
+  }
   const session: TargetSession = {
+    inDoubt: () => doubt,
     probe: () => call('probe', 'read', () => undefined),
     neighbours: (names) => Promise.resolve(read([...far.held.keys()].filter((name) => !names.includes(name))) as Fields),
     put: (delivery) =>
       call(
         'put',
         'write',
-        () => {
+        (mode) => {
+          // The client repeats an attempt that was lost, and the far side gets round to the first one later.
+          if (mode === 'repeated') {
+            doubt = true
+            far.later(40_000, () => write(delivery.entries, {}))
+          }
           if (far.neighbour === 'reads') far.neighbour = { copy: new Map(far.held) }
-          write(delivery.entries, {})
+          told(delivery.id, () => write(delivery.entries, {}))
         },
         nothing,
       ),
@@ -671,7 +722,9 @@ function targetSession(kind: TargetKind, far: FarTarget, stage: Stage): TargetSe
         'write',
         () => {
           const attributes = stood === undefined ? {} : (JSON.parse(stood.reveal()) as Record<string, string>)
-          write(prior ?? old?.entries ?? Object.fromEntries([...far.held.keys()].map((name) => [name, null])), attributes)
+          told(old?.id, () =>
+            write(prior ?? old?.entries ?? Object.fromEntries([...far.held.keys()].map((name) => [name, null])), attributes),
+          )
           if (old === undefined && prior === undefined) far.used = new Map(far.held)
         },
         nothing,

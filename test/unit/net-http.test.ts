@@ -134,6 +134,19 @@ describe('repeating', () => {
     expect(await client().fail(dead.url, { effect: 'read' })).toMatchObject({ effect: 'none', retryable: true })
   })
 
+  test.each<[string, RequestListener, true | undefined]>([
+    ['a reset', (_request, response) => response.destroy(), true],
+    ['a 504', (_request, response) => response.writeHead(504).end(), true],
+    ['a page that says 500', (_request, response) => response.writeHead(500).end('<html>'), true],
+    ['a 500 of the service itself', (_request, response) => response.writeHead(500).end('{"error":"busy"}'), undefined],
+    ['a 429', (_request, response) => response.writeHead(429).end(), undefined],
+  ])('an answer at last says whether an attempt before it was lost: %s', async (_what, answer, unsettled) => {
+    const { url } = await failing(1, answer)
+    expect((await client().send(url, { effect: 'idempotent' })).unsettled).toBe(unsettled)
+    const read = await failing(1, answer)
+    expect((await client().send(read.url, { effect: 'read' })).unsettled, 'a read changes nothing').toBeUndefined()
+  })
+
   test('a refused connection at last does not undo what a lost answer hides', async () => {
     const { url } = await serve((_request, response) => {
       response.destroy()

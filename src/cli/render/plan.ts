@@ -1,11 +1,12 @@
-import type { PlanView } from '../../app/plan.ts'
+import type { ShownPlan } from '../../app/plan.ts'
 import type { Context } from '../context.ts'
 
 /** A plan for people: numbered steps. */
-export async function showPlan(ctx: Context, plan: PlanView): Promise<void> {
+export async function showPlan(ctx: Context, plan: ShownPlan): Promise<void> {
   ctx.out.line(`${plan.path}   plan ${plan.hash}`)
   await ctx.out.table(
     ['', 'STEP', 'WHAT HAPPENS'],
     plan.steps.map((step, i) => [String(i + 1), step.step, step.effect]),
   )
+  for (const { target, names, what } of plan.differs) ctx.out.line(`target ${target}: ${names.join(', ')} ${what}`)
 }

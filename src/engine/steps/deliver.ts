@@ -1,5 +1,5 @@
 /** Moving consumers to the new value, and back. Every call here may be repeated. */
-import type { CheckResult, Prior, RunRecord, TargetSpec, Written } from '../../core/model.ts'
+import type { CheckResult, RunRecord, TargetSpec } from '../../core/model.ts'
 import { AdapterError } from '../../core/errors.ts'
 import type { Fields } from '../../core/secret.ts'
 import type { Delivery, Standing, TargetSession } from '../../core/target.ts'
@@ -7,31 +7,37 @@ import { commit, type Loaded, runAudit } from '../journal.ts'
 import { stateOf } from '../machine.ts'
 import { besideNew, besideOld } from '../pair.ts'
 import { inPlaceOf } from '../places.ts'
-import { confirmed, deliveryId, deliveryOf, type Workbench } from '../session.ts'
-import { type PutBack, readStanding, signsAfter, withWritten } from '../standing.ts'
+import { confirmed, deliveryId, deliveryOf, providerNow, type Workbench } from '../session.ts'
+import { readStanding, signsAfter, withWritten } from '../standing.ts'
+import { intend, writing } from './writing.ts'
 
-function specOf(run: RunRecord, key: string): TargetSpec {
+/** The target of this key, as the run knows it. */
+export function specOf(run: RunRecord, key: string): TargetSpec {
   const spec = run.plan.targets.find((target) => target.key === key)
   if (spec === undefined) throw new Error(`run ${run.id} has no target ${key}`)
   return spec
 }
 
-function newVersion(loaded: Loaded): number {
+/** The version that the run brings. */
+export function newVersion(loaded: Loaded): number {
   const n = stateOf(loaded.run).newVersion
   if (n === null) throw new Error(`run ${loaded.run.id} has no new version`)
   return n
 }
 
-async function newDelivery(bench: Workbench, loaded: Loaded, spec: TargetSpec): Promise<Delivery> {
+/** The new version as a delivery. `again`: the date of a wait after which it is written once more. */
+export async function newDelivery(bench: Workbench, loaded: Loaded, spec: TargetSpec, again?: number): Promise<Delivery> {
   const n = newVersion(loaded)
   const { run, secret } = loaded
   const beside = await bench.fields(secret, besideNew(run.plan, n))
-  return deliveryOf(spec, run.path, n, await bench.fields(secret, n), deliveryId(loaded, spec, n), beside)
+  const id = deliveryId(run.id, spec, `v${n}`, stateOf(run).rounds, again)
+  return deliveryOf(spec, run.path, n, await bench.fields(secret, n), id, beside)
 }
 
-async function oldDelivery(bench: Workbench, { run, secret }: Loaded, spec: TargetSpec, old: number): Promise<Delivery> {
+async function oldDelivery(bench: Workbench, { run, secret }: Loaded, spec: TargetSpec, old: number, again?: number): Promise<Delivery> {
   const beside = await bench.fields(secret, besideOld(secret, old))
-  return deliveryOf(spec, run.path, old, await bench.fields(secret, old), `${run.id}.${spec.key}.undo`, beside)
+  const id = deliveryId(run.id, spec, 'undo', stateOf(run).rounds, again)
+  return deliveryOf(spec, run.path, old, await bench.fields(secret, old), id, beside)
 }
 
 /** Writes the new value to one target: remembers first what it held. `step` is `deliver:KEY` or `refresh:KEY`. */
@@ -46,24 +52,16 @@ export async function deliver(bench: Workbench, loaded: Loaded, step: string, ke
     const names = Object.keys(delivery.entries)
     let started = 0
     // From reading what stands there to reading back what was written, nobody else writes there.
-    const { intended, signs } = await inPlaceOf(ports, spec, async () => {
+    const { intended, signs, settlesAt } = await inPlaceOf(ports, spec, async () => {
       const stood = known?.begun === true ? undefined : await standing(bench, loaded, spec, session, names)
-      const written = await commit(ports, run.id, `${step}:intent`, () => ({
-        events: [
-          {
-            type: 'intended',
-            at: ports.clock.now(),
-            step,
-            ...(stood === undefined ? {} : { prior: stood.values }),
-            ...(stood?.rest === undefined ? {} : { rest: stood.rest }),
-          },
-        ],
-      }))
+      const written = await intend(bench, loaded, spec, step, stood)
       started = ports.clock.monotonic()
       await ports.faults.at(`before:effect:${step}`)
-      await session.put(delivery)
-      const read = await confirmed(session, delivery.entries, key)
-      return { intended: written, signs: read ? undefined : await signsAfter(session, names) }
+      const { value: read, ...late } = await writing(bench, spec, session, async () => {
+        await session.put(delivery)
+        return confirmed(session, delivery.entries, key)
+      })
+      return { intended: written, signs: read ? undefined : await signsAfter(session, names), ...late }
     })
     if (step.startsWith('refresh:')) await session.deploy?.(delivery)
     await ports.faults.at(`after:effect:${step}`)
@@ -72,7 +70,7 @@ export async function deliver(bench: Workbench, loaded: Loaded, step: string, ke
     const written = signs === undefined ? undefined : { version: n, ...beside, signs }
     return commit(ports, run.id, `${step}:outcome`, (now) => ({
       ...(withWritten(now.secret, key, written) === now.secret ? {} : { secret: withWritten(now.secret, key, written) }),
-      events: [{ type: 'done', at: ports.clock.now(), step, ms }],
+      events: [{ type: 'done', at: ports.clock.now(), step, ms, ...(settlesAt === undefined ? {} : { settlesAt }) }],
       audit: [runAudit(intended.run, 'target_updated', 'success', { target: key, version: n })],
     }))
   })
@@ -89,16 +87,6 @@ export async function deploy(bench: Workbench, loaded: Loaded, key: string): Pro
   })
 }
 
-/** What the target held before the first value of ours, for consumers that must take it up again. */
-function priorDelivery(run: RunRecord, key: string, prior: Prior | undefined): Delivery | undefined {
-  const entries = Object.fromEntries(
-    Object.entries(prior ?? {}).flatMap(([name, value]) => (value === null ? [] : [[name, value] as const])),
-  )
-  return Object.keys(entries).length === 0
-    ? undefined
-    : { id: `${run.id}.${key}.undo`, path: run.path, version: 0, entries, fields: entries }
-}
-
 /** What stands at a target now; see `readStanding`. */
 export async function standing(
   bench: Workbench,
@@ -112,74 +100,19 @@ export async function standing(
   return readStanding(session, spec, told, secret, names, valueOf)
 }
 
-/** The names that a run writes at this target. */
-export function namesAt(spec: TargetSpec): readonly string[] {
-  return [...Object.values(spec.names), ...Object.values(spec.previous ?? {})]
-}
-
 /**
  * The old version as a delivery. `undefined` where there is none, or where it lacks a field that this
  * target wants: then only what stood there can be put back.
  */
-export async function oldVersionAt(bench: Workbench, loaded: Loaded, spec: TargetSpec): Promise<Delivery | undefined> {
+export async function oldVersionAt(bench: Workbench, loaded: Loaded, spec: TargetSpec, again?: number): Promise<Delivery | undefined> {
   const old = loaded.run.plan.oldVersion
   if (old === null) return undefined
   try {
-    return await oldDelivery(bench, loaded, spec, old)
+    return await oldDelivery(bench, loaded, spec, old, again)
   } catch (thrown) {
     if (thrown instanceof AdapterError && thrown.code === 'misconfigured') return undefined
     throw thrown
   }
-}
-
-/** What an undo did at one target, and what it may claim of it. */
-export interface Restored {
-  readonly how: PutBack
-  /** Our last write there, where the place shows signs of it. */
-  readonly written: Written | undefined
-}
-
-/** Puts back what one target held before this run, and redeploys it. */
-export async function restore(bench: Workbench, loaded: Loaded, key: string): Promise<Restored> {
-  const { run } = loaded
-  const spec = specOf(run, key)
-  const { steps } = stateOf(run)
-  const { prior, rest } = steps[`deliver:${key}`] ?? steps[`refresh:${key}`] ?? {}
-  const names = namesAt(spec)
-  const known = prior !== undefined && names.every((name) => Object.hasOwn(prior, name))
-  const old = run.plan.oldVersion
-  const delivery = await oldVersionAt(bench, loaded, spec)
-  // Who is only told is told that we have nothing for him.
-  if (!known && old !== null && delivery === undefined && (await undoneBy(bench, loaded, spec)) !== 'told')
-    throw new AdapterError(
-      'misconfigured',
-      `target ${key}: what stood there is not known, and version ${old} lacks a field that it wants`,
-      { retryable: false },
-    )
-  return bench.target(spec, run.path, async (session) => {
-    const { read, signs } = await inPlaceOf(bench.ports, spec, async () => {
-      await session.restore(prior, delivery, rest)
-      const wanted = prior ?? delivery?.entries ?? {}
-      const all = (await confirmed(session, wanted, key)) && names.every((name) => Object.hasOwn(wanted, name))
-      const ours = !all && known && delivery !== undefined && isOld(prior, delivery)
-      return { read: all, signs: ours ? await signsAfter(session, names) : undefined }
-    })
-    const back = delivery ?? priorDelivery(run, key, prior)
-    if (back !== undefined) await session.deploy?.(back)
-    const how = read ? 'read back' : known ? 'written' : await undoneBy(bench, loaded, spec)
-    const beside = spec.previous === undefined || old === null ? {} : { beside: besideOld(loaded.secret, old) }
-    return { how, written: signs === undefined || old === null ? undefined : { version: old, ...beside, signs } }
-  })
-}
-
-/** Is what was put back the old version? Then its signs are those of our own last write again. */
-function isOld(prior: Prior, { entries }: Delivery): boolean {
-  return Object.entries(entries).every(([name, value]) => prior[name]?.equals(value) === true)
-}
-
-async function undoneBy(bench: Workbench, loaded: Loaded, spec: TargetSpec): Promise<PutBack> {
-  const { told } = await bench.ports.adapters.aboutTarget(spec)
-  return !told ? 'delivered' : loaded.run.plan.oldVersion === null ? 'told-none' : 'told'
 }
 
 /** One check, repeated within its window until it is green. Red is an `AdapterError` that no repetition will mend. */
@@ -224,7 +157,8 @@ async function once(
   fields: Parameters<typeof bench.ports.adapters.runCheck>[1],
 ): Promise<{ ok: boolean; detail: string }> {
   if (spec.type !== 'provider') return bench.ports.adapters.runCheck(spec, fields, loaded.run.path)
-  const provider = loaded.run.plan.provider
+  const planned = loaded.run.plan.provider
+  const provider = planned === null ? null : providerNow(loaded.secret, planned)
   if (provider === null) return { ok: false, detail: 'no provider to ask' }
   const { session } = await bench.provider(provider, loaded.run.path)
   if (session.verify === undefined) return { ok: false, detail: 'this provider can not verify a value' }

@@ -5,11 +5,14 @@ import { versionOf, withVersion } from '../../core/model.ts'
 import type { Vault } from '../../core/ports.ts'
 import type { CurrentFault, ProviderSession, Traits } from '../../core/provider.ts'
 import type { TargetSession } from '../../core/target.ts'
+import type { Fields } from '../../core/secret.ts'
+import { FOREIGN, foreignIn } from '../foreign.ts'
 import { commit, intentOf, type Loaded, loadRun, runAudit } from '../journal.ts'
 import { changesUser, copyBeside, type Exchange, misfitOf, strandedUser } from '../misfit.ts'
 import { answered, currentFor, missingIsFine, providerNow, providerOfVersion, type Workbench } from '../session.ts'
 import { cleanStrays } from '../strays.ts'
-import { namesAt, oldVersionAt, standing } from './deliver.ts'
+import { namesAt } from '../standing.ts'
+import { oldVersionAt, standing } from './deliver.ts'
 import { isOffAlready, refuseBackToOff, refuseSwitchedOff, refuseTaken } from './switched-off.ts'
 
 const sound = new WeakSet<Vault>()
@@ -26,7 +29,8 @@ async function soundContainer(vault: Vault): Promise<void> {
   sound.add(vault)
 }
 
-export async function preflight(bench: Workbench, loaded: Loaded): Promise<Loaded> {
+/** Throws what stands in the way. Resolves to what people should know of the targets before it goes on. */
+export async function preflight(bench: Workbench, loaded: Loaded): Promise<readonly string[]> {
   const { plan, path } = loaded.run
   let now = loaded
   await refuseMisfit(bench, now)
@@ -47,8 +51,9 @@ export async function preflight(bench: Workbench, loaded: Loaded): Promise<Loade
     // What was switched off on purpose is not asked for.
     await session.preflight(plan.revokeFirst === true ? undefined : await currentFor(bench, now))
   }
-  for (const target of plan.targets) await mayWrite(bench, now, target)
-  return now
+  const seen: string[] = []
+  for (const target of plan.targets) seen.push(...(await mayWrite(bench, now, target)))
+  return seen
 }
 
 /**
@@ -162,19 +167,25 @@ async function provable(bench: Workbench, { run, secret }: Loaded): Promise<void
   )
 }
 
-/** May this target be written, and could an undo put back what stands there (law 4)? Reads only. */
-export async function mayWrite(bench: Workbench, loaded: Loaded, spec: TargetSpec): Promise<void> {
+/**
+ * May this target be written, and could an undo put back what stands there (law 4)? Reads only.
+ * Returns what to say of values there that are none of ours.
+ */
+export async function mayWrite(bench: Workbench, loaded: Loaded, spec: TargetSpec): Promise<readonly string[]> {
   const { path, plan } = loaded.run
-  await bench.target(spec, path, async (session) => {
+  return bench.target(spec, path, async (session) => {
     await session.probe()
     const names = namesAt(spec)
     await refuseStranded(bench, loaded, spec, session)
     const stood = await standing(bench, loaded, spec, session, names)
+    const valueOf = (n: number): Promise<Fields | undefined> => bench.ports.vault.read((reader) => reader.value(loaded.secret.id, n))
+    const foreign = await foreignIn(loaded.secret, spec, stood?.values ?? {}, valueOf)
+    const said = foreign.length === 0 ? [] : [`target ${spec.key}: ${foreign.join(', ')} ${FOREIGN}`]
     const unread = names.filter((name) => !Object.hasOwn(stood?.values ?? {}, name))
     const old = plan.oldVersion
-    if (unread.length === 0 || old === null || (await oldVersionAt(bench, loaded, spec)) !== undefined) return
+    if (unread.length === 0 || old === null || (await oldVersionAt(bench, loaded, spec)) !== undefined) return said
     // Who is only told knows what stood there, and is told that we have nothing for him.
-    if ((await bench.ports.adapters.aboutTarget(spec)).told) return
+    if ((await bench.ports.adapters.aboutTarget(spec)).told) return said
     throw new AdapterError(
       'misconfigured',
       `target ${spec.key}: an undo could not put back ${unread.join(', ')}: it can't be read, and version ${old} lacks a field that the target wants`,

@@ -1,7 +1,7 @@
-/** The configuration key `settlesAfter` of those providers behind which anything may stand: a web hook, a program. */
+/** The configuration key `settlesAfter` of those providers and targets behind which anything may stand: a web hook, a program. */
 import { z } from 'zod'
-import { DAY, parseDuration } from '../core/duration.ts'
-import { SETTLES_AFTER_MS } from '../core/provider.ts'
+import { DAY, parseDuration } from './duration.ts'
+import { SETTLES_AFTER_MS } from './provider.ts'
 
 /**
  * @param who may still act, such as `hook`

@@ -1,0 +1,78 @@
+/**
+ * Writes to targets of which nobody knows what became (law 2). A call that was given up may be carried
+ * out later, over whatever was written since: a new value over what an undo has put back, or what stood
+ * there before over the new value. So it is remembered per target and side until when that may happen.
+ * A late write of the very value that is wanted does no harm and is waited for by nobody. Pure.
+ */
+import type { RunEvent, RunPlan } from '../core/model.ts'
+
+/** Which value a write brings: the new one, or what an undo puts back. */
+export type Side = 'new' | 'old'
+
+interface Doubt {
+  /** The intent of a write is durable, and its outcome is not. */
+  readonly open?: true
+  /** Until then a write may still be carried out. */
+  readonly until?: number
+}
+
+/** By target key. */
+export type Writes = Readonly<Record<string, Readonly<Partial<Record<Side, Doubt>>>>>
+
+/** What runs before this one have left open: nobody looks which value it brings. */
+export function writesBefore({ unsettled = {} }: RunPlan): Writes {
+  return Object.fromEntries(Object.entries(unsettled).map(([key, until]) => [key, { new: { until }, old: { until } }]))
+}
+
+/** The writes after one more event of a run that goes in this direction. */
+export function evolveWrites(writes: Writes, event: RunEvent, direction: 'forward' | 'back'): Writes {
+  if (event.type !== 'intended' && event.type !== 'done' && event.type !== 'failed') return writes
+  const write = writeOf(event.step, direction)
+  if (write === undefined) return writes
+  const { key, side } = write
+  const before = writes[key] ?? {}
+  const date = event.settlesAt === undefined ? {} : { settlesAt: event.settlesAt }
+  if (event.type === 'intended') {
+    // The process that made the calls which are still open is gone, and nobody knows when it made them.
+    const others = Object.fromEntries(
+      Object.entries(before).map(([name, doubt]) => [name, doubt.open === true ? closed(doubt, date) : doubt]),
+    ) as typeof before
+    return { ...writes, [key]: { ...others, [side]: { ...others[side], open: true } } }
+  }
+  return { ...writes, [key]: { ...before, [side]: closed(before[side] ?? {}, date) } }
+}
+
+function closed({ until }: Doubt, { settlesAt }: { readonly settlesAt?: number }): Doubt {
+  const last = Math.max(until ?? 0, settlesAt ?? 0)
+  return last === 0 ? {} : { until: last }
+}
+
+function writeOf(step: string, direction: 'forward' | 'back'): { readonly key: string; readonly side: Side } | undefined {
+  const [, kind, key] = /^(deliver|refresh|restore|settle):(.*)$/s.exec(step) ?? []
+  if (kind === undefined || key === undefined) return undefined
+  const old = kind === 'restore' || (kind === 'settle' && direction === 'back')
+  return { key, side: old ? 'old' : 'new' }
+}
+
+/** Is there a call to this target whose outcome the journal does not have? */
+export function isOpen(writes: Writes, key: string): boolean {
+  return Object.values(writes[key] ?? {}).some(({ open }) => open === true)
+}
+
+/** Until when a write that would undo this direction may still be carried out; `undefined` where there never was one. */
+export function settlesAt(writes: Writes, key: string, direction: 'forward' | 'back'): number | undefined {
+  return writes[key]?.[direction === 'forward' ? 'old' : 'new']?.until
+}
+
+/** What a run leaves open for the next one, by target key; `undefined` where there is nothing. */
+export function leftOpen(
+  writes: Writes,
+  before: Readonly<Record<string, number>> | undefined,
+  now: number,
+): Readonly<Record<string, number>> | undefined {
+  const own = Object.entries(writes).map(([key, sides]) => [key, Math.max(...Object.values(sides).map(({ until = 0 }) => until))] as const)
+  const latest = new Map(Object.entries(before ?? {}))
+  for (const [key, until] of own) latest.set(key, Math.max(latest.get(key) ?? 0, until))
+  const left = [...latest].filter(([, until]) => until > now)
+  return left.length === 0 ? undefined : Object.fromEntries(left)
+}
