@@ -1,7 +1,7 @@
 /** A run as people and scripts see it: the *run* shape of CONTRACT 4, from the journal. */
 import { iso, isoOrNull } from '../core/duration.ts'
 import { RotateError } from '../core/errors.ts'
-import type { CheckResult, RunRecord, SecretRecord, Trigger } from '../core/model.ts'
+import type { CheckResult, RunRecord, SecretRecord, Trigger, VersionRecord } from '../core/model.ts'
 import { currentVersion, versionOf } from '../core/model.ts'
 import { partsOf } from '../core/names.ts'
 import { lastFailure, openConditions, REFUSED, stateOf } from '../engine/machine.ts'
@@ -61,6 +61,30 @@ export function viewOf(run: RunRecord, secret: SecretRecord): RunView {
     targets: run.plan.targets.map((target) => ({ name: target.key, type: target.type, status: targetStatus(run, target.key) })),
     checks: checksOf(run).map(({ name, type, ok, ms }) => ({ name, type, ok, ms: Math.round(ms) })),
     steps: stepsOf(run),
+  }
+}
+
+/** The view of a secret for which no run was needed. */
+export function unchanged(secret: SecretRecord, current: VersionRecord): RunView {
+  const key = { hint: current.hint, version: current.n }
+  return {
+    success: true,
+    runId: null,
+    path: secret.path,
+    secretKey: secret.path.split('/').at(-1) ?? secret.path,
+    version: current.n,
+    previousVersion: null,
+    provider: secret.schedule?.provider.id ?? null,
+    triggeredBy: 'manual',
+    status: 'success',
+    rotatedAt: null,
+    nextRotationAt: secret.schedule === undefined ? null : new Date(secret.schedule.nextAt).toISOString(),
+    grace: null,
+    old: key,
+    new: key,
+    targets: [],
+    checks: [],
+    steps: [],
   }
 }
 
