@@ -4,7 +4,7 @@ import type { SecretRecord, Trigger, VersionRecord } from '../core/model.ts'
 import { currentVersion } from '../core/model.ts'
 import { type Fields, sameFields } from '../core/secret.ts'
 import { isId } from '../core/ids.ts'
-import { begin, type Decision, otherPlan, rollbackTarget, takeUp } from '../engine/begin.ts'
+import { begin, conditionsOf, type Decision, otherPlan, rollbackTarget, takeUp } from '../engine/begin.ts'
 import { drive } from '../engine/driver.ts'
 import type { EnginePorts, Progress } from '../engine/ports.ts'
 import { retireDue, type RetireResult } from '../engine/retire.ts'
@@ -15,7 +15,7 @@ import { enginePorts } from './engine.ts'
 import { findRun, findSecret } from './find.ts'
 import { refuseOpenRun } from './lookup.ts'
 import { mergedFields } from './set.ts'
-import { cleanupFailure, combined, failureOf, type RunView, unchanged, viewOf } from './run-view.ts'
+import { cleanupFailure, combined, failureOf, type RunView, unchanged, undoneByDecision, viewOf } from './run-view.ts'
 
 export interface SuppliedValue {
   readonly fields: Fields
@@ -221,6 +221,12 @@ export async function openRunOf(deps: Deps, name: string): Promise<string> {
   return secret.openRun
 }
 
+/** What a decision would give up, by full names. Throws what `resume` would for a decision that can't be, or a name that is nothing open. */
+export async function decisionOf(deps: Deps, runId: string, decision: Decision): Promise<readonly string[]> {
+  await findRun(deps.vault, runId)
+  return conditionsOf(deps, runId, decision)
+}
+
 /** Takes up one run: finishes it, or carries out the operator's decision. */
 export async function resume(
   deps: Deps,
@@ -232,8 +238,8 @@ export async function resume(
   await findRun(deps.vault, runId)
   await takeUp(ports, runId, decision)
   const result = await finish(ports, runId, false)
-  // The decision is carried out, whatever it has cost: what is true now is said, and is no failure of the command.
-  const carriedOut = input.keep === 'old' && (result.view.status === 'failed' || result.view.status === 'rolled_back')
+  // The decision is carried out, whatever it has cost and whichever call said it: what is true now is said, and is no failure of the command.
+  const carriedOut = undoneByDecision((await findRun(deps.vault, runId)).run)
   if (carriedOut && result.failure?.code === 'unsafe') deps.note(`warning: ${result.failure.message}; ${result.failure.hint ?? ''}`)
   return { runs: [result.view], ended: result.ended, failure: carriedOut ? undefined : result.failure }
 }
