@@ -41,7 +41,7 @@ export async function fixDrift(deps: Deps, rows: readonly DriftRow[], progress: 
 }
 
 async function concerned(deps: Deps, selectors: readonly string[]): Promise<readonly SecretRecord[]> {
-  return (await listSecrets(deps, { selectors })).filter(({ schedule }) => schedule !== undefined)
+  return (await listSecrets(deps, { selectors })).map(({ secret }) => secret).filter(({ schedule }) => schedule !== undefined)
 }
 
 async function placesOf(deps: Deps, secret: SecretRecord): Promise<readonly DriftRow[]> {

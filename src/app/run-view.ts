@@ -1,7 +1,7 @@
 /** A run as people and scripts see it: the *run* shape of CONTRACT 4, from the journal. */
 import { iso, isoOrNull } from '../core/duration.ts'
 import { RotateError } from '../core/errors.ts'
-import type { CheckResult, RunRecord, SecretRecord, Trigger, VersionRecord } from '../core/model.ts'
+import type { CheckResult, RunRecord, SecretRecord, Trigger, VersionRecord, VersionState } from '../core/model.ts'
 import { currentVersion, versionOf } from '../core/model.ts'
 import { partsOf } from '../core/names.ts'
 import { KEEPS_OLD, lastFailure, openConditions, REFUSED, type RunState, stateOf, stoppedBy, WAIVED } from '../engine/machine.ts'
@@ -10,6 +10,8 @@ import type { RetireResult } from '../engine/retire.ts'
 export interface KeyView {
   readonly hint: string
   readonly version: number
+  /** Of an old one: whether it still lives. */
+  readonly state?: VersionState
 }
 
 export interface RunView {
@@ -42,7 +44,9 @@ export function viewOf(run: RunRecord, secret: SecretRecord): RunView {
   const promotedAt = run.events.findLast(
     (event) => event.type === 'done' && (event.step === 'promote' || (event.step === 'create' && run.plan.overlap === 'in-place')),
   )?.at
-  const graceUntil = success && old?.retirement !== undefined ? old.retirement.notBefore : undefined
+  // A run that grants none leaves an old value behind that is due to end, and not in grace.
+  const granted = run.plan.graceMs > 0 && !run.plan.emergency && run.plan.overlap !== 'in-place'
+  const graceUntil = success && granted && old?.retirement !== undefined ? old.retirement.notBefore : undefined
   return {
     success,
     runId: run.id,
@@ -54,9 +58,9 @@ export function viewOf(run: RunRecord, secret: SecretRecord): RunView {
     triggeredBy: run.trigger,
     status,
     rotatedAt: success || state.promoted ? isoOrNull(promotedAt) : null,
-    nextRotationAt: secret.schedule === undefined || secret.schedule.status === 'disabled' ? null : iso(secret.schedule.nextAt),
+    nextRotationAt: secret.schedule?.status === 'active' ? iso(secret.schedule.nextAt) : null,
     grace: graceUntil === undefined ? null : { until: iso(graceUntil) },
-    old: old === undefined ? null : { hint: old.hint, version: old.n },
+    old: old === undefined ? null : { hint: old.hint, version: old.n, state: old.state },
     new: fresh === undefined ? null : { hint: fresh.hint, version: fresh.n },
     targets: run.plan.targets.map((target) => ({
       name: target.key,
@@ -83,7 +87,7 @@ export function unchanged(secret: SecretRecord, current: VersionRecord): RunView
     triggeredBy: 'manual',
     status: 'success',
     rotatedAt: null,
-    nextRotationAt: secret.schedule === undefined ? null : new Date(secret.schedule.nextAt).toISOString(),
+    nextRotationAt: secret.schedule?.status === 'active' ? iso(secret.schedule.nextAt) : null,
     grace: null,
     old: key,
     new: key,
@@ -123,7 +127,8 @@ function checksOf(run: RunRecord): readonly CheckResult[] {
 function stepsOf(run: RunRecord): RunView['steps'] {
   return run.events.flatMap((event) => {
     // What an operator gave up by name is not done.
-    if (event.type === 'done') return [{ step: event.step, status: event.detail === WAIVED ? 'given-up' : 'done', ms: Math.round(event.ms) }]
+    if (event.type === 'done')
+      return [{ step: event.step, status: event.detail === WAIVED ? 'given-up' : 'done', ms: Math.round(event.ms) }]
     if (event.type === 'failed') return [{ step: event.step, status: 'failed', ms: Math.round(event.ms) }]
     if (event.type === 'settled') return [{ step: 'settle', status: event.outcome, ms: 0 }]
     return []

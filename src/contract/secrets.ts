@@ -37,7 +37,7 @@ export const get = z.strictObject({
   updatedAt: instant,
 })
 
-const status = z.enum(['active', 'paused', 'failed', 'overdue', 'disabled', 'deleted', 'rotating', 'unscheduled'])
+const status = z.enum(['active', 'paused', 'failed', 'overdue', 'disabled', 'deleted', 'rotating', 'needs-operator', 'unscheduled'])
 
 export const list = z.strictObject({
   secrets: z.array(
@@ -71,6 +71,9 @@ const version = z.strictObject({
   replacedAt: instant.nullable(),
   endedAt: instant.nullable(),
   endsAt: instant.nullable(),
+  endFailures: z.int().nonnegative(),
+  endError: z.string().nullable(),
+  endRetryAt: instant.nullable(),
   note: z.string().nullable(),
   metadata: texts,
 })

@@ -305,7 +305,10 @@ export async function conditionsOf(ports: Pick<EnginePorts, 'vault'>, runId: str
 
 function mustBeOpen(run: RunRecord, secret: SecretRecord): void {
   if (run.closedAt !== undefined || secret.openRun !== run.id)
-    throw new RotateError('conflict', `run ${run.id} is already closed (${run.status})`, { hint: `rotate history ${run.id}`, runId: run.id })
+    throw new RotateError('conflict', `run ${run.id} is already closed (${run.status})`, {
+      hint: `rotate history ${run.id}`,
+      runId: run.id,
+    })
 }
 
 function turnOf(run: RunRecord, state: RunState, { keep, giveUp = [] }: Decision, at: number): Turned | undefined {

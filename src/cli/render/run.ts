@@ -105,9 +105,14 @@ export function showRun(ctx: Context, run: RunView): void {
   const { out, times } = ctx
   if (run.success && run.runId !== null) {
     if (run.old !== null && run.old.version !== run.new?.version) {
-      out.note(
-        `  old   version ${run.old.version} ${run.old.hint}${run.grace === null ? '' : `  stays valid until ${times.when(Date.parse(run.grace.until))}`}`,
-      )
+      const until = run.grace === null ? undefined : Date.parse(run.grace.until)
+      const fate =
+        until !== undefined && until > ctx.clock.now()
+          ? `stays valid until ${times.when(until)}`
+          : run.old.state === 'live' || run.old.state === 'unknown'
+            ? 'is due to end, and has not ended yet'
+            : (run.old.state ?? '')
+      out.note(`  old   version ${run.old.version} ${run.old.hint}  ${fate}`.trimEnd())
     }
     if (run.new !== null) out.note(`  new   version ${run.new.version} ${run.new.hint}`)
     if (run.nextRotationAt !== null) out.note(`  next  ${times.when(Date.parse(run.nextRotationAt))}`)
