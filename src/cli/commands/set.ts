@@ -63,7 +63,7 @@ export const set: Register = (parent, run) => {
           ctx.out.note(
             `nothing was delivered; ${targets.length === 1 ? 'its target' : `its ${targets.length} targets`}: rotate where ${result.secret.path}, and then: rotate deliver ${result.secret.path}`,
           )
-        ctx.out.data(setData(result))
+        ctx.out.data({ ...setData(result), ...(dryRun ? { dryRun } : {}) })
         ctx.out.line(`${result.secret.path} version ${result.version.n}`)
       }),
     )
