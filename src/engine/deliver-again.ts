@@ -176,6 +176,8 @@ async function once(work: Work, spec: TargetSpec, begin: () => void): Promise<'u
   const session = await answered(() => ports.adapters.openTarget(spec, secret.path))
   try {
     if (await holds(session, delivery)) return 'unchanged'
+    // As in the preflight of a run: what can't be written is found before anything is.
+    await session.probe()
     await work.mayWrite()
     // From looking at what stands there to reading back what was written, nobody else writes there.
     const written = await inPlaceOf(ports, spec, async () => {
