@@ -66,7 +66,7 @@ async function placesOf(deps: Deps, secret: SecretRecord): Promise<readonly Drif
   return [vault, ...(provider === undefined ? [] : [provider]), ...targets]
 }
 
-/** Does the provider accept what is current? Not asked where a refusal could do harm. `undefined` where there is nobody to ask. */
+/** Does the provider accept what is current? `undefined` where there is nobody to ask. */
 async function atProvider(deps: Deps, secret: SecretRecord): Promise<DriftRow | undefined> {
   const version = currentVersion(secret)
   if (version === undefined) return undefined
@@ -83,11 +83,9 @@ async function atProvider(deps: Deps, secret: SecretRecord): Promise<DriftRow | 
   })
   try {
     const ports = await enginePorts(deps)
-    const traits = await answered(() => ports.adapters.traits(provider))
     const session = await answered(() => ports.adapters.openProvider(provider, secret.path))
     try {
       if (session.verify === undefined) return row('unknown', null, 'can not verify a value', false)
-      if (traits.harmlessProbe === false) return row('unknown', null, 'not asked: a refused try could lock it', false)
       await session.verify(credentialOf(fields, version.handle), 'live')
       return row('accepted', version.n, 'accepts the current value', false)
     } finally {
