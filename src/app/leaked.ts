@@ -12,8 +12,8 @@ import { endNow } from './end-now.ts'
 import { opens } from './ended.ts'
 import { enginePorts } from './engine.ts'
 import { findSecret } from './find.ts'
-import { rotate, type RotateOutcome, unchanged } from './rotate.ts'
-import { cleanupFailure } from './run-view.ts'
+import { rotate, type RotateOutcome } from './rotate.ts'
+import { cleanupFailure, unchanged } from './run-view.ts'
 
 /** Fields that name and do not prove: seeing them is no leak. */
 const NAMES: ReadonlySet<string> = new Set(['accessKeyId', 'username', 'host', 'port', 'database'])

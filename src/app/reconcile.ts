@@ -13,7 +13,7 @@ import type { Deps } from './deps.ts'
 import { enginePorts } from './engine.ts'
 import { endedThatOpen, stillOpens } from './ended.ts'
 import { findSecret } from './find.ts'
-import { classify } from './revoke.ts'
+import { carriers, classify } from './revoke.ts'
 
 export interface ReconcileKey {
   readonly path: string
@@ -87,7 +87,8 @@ async function look(deps: Deps, ports: EnginePorts, secret: SecretRecord): Promi
   let session: ProviderSession | undefined
   try {
     session = await ports.adapters.openProvider(provider, secret.path)
-    const listed = session.list === undefined ? undefined : compare(secret, await session.list())
+    const handles = await session.list?.()
+    const listed = handles === undefined ? undefined : compare(secret, handles, await carriers(deps, secret, session, handles))
     const value = current === undefined ? undefined : await ask(deps, ports, secret, current, session, provider)
     // Where the provider lists, the list names the keys; the value's own line only counts when something is wrong with it.
     const keys = listed?.keys ?? (value === undefined ? [] : [value.key])
@@ -114,9 +115,9 @@ function nobodyToAsk(secret: SecretRecord): Looked {
   }
 }
 
-function compare(secret: SecretRecord, handles: readonly Handle[]): Looked {
+function compare(secret: SecretRecord, handles: readonly Handle[], carried: ReadonlyMap<string, VersionRecord>): Looked {
   const open: string[] = []
-  const keys: ReconcileKey[] = classify(secret, handles).map((key) => ({ path: secret.path, ...key }))
+  const keys: ReconcileKey[] = classify(secret, handles, carried).map((key) => ({ path: secret.path, ...key }))
   const current = currentVersion(secret)?.handle
   const listed = handles.find((handle) => handle.id === current?.id)
   if (current !== undefined && listed === undefined) {

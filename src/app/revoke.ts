@@ -2,6 +2,7 @@
 import { RotateError } from '../core/errors.ts'
 import type { Handle, SecretRecord, VersionRecord } from '../core/model.ts'
 import { currentVersion, isAlive, versionOf, withVersion } from '../core/model.ts'
+import type { ProviderSession } from '../core/provider.ts'
 import type { EnginePorts } from '../engine/ports.ts'
 import type { RetireResult } from '../engine/retire.ts'
 import { answered } from '../engine/session.ts'
@@ -94,10 +95,14 @@ export interface KeyReport {
 /** What exists at the provider, and whose it is. Reads only. Throws `denied` where the provider can't list. */
 export async function providerKeys(deps: Deps, path: string): Promise<readonly KeyReport[]> {
   const secret = await findSecret(deps.vault, path)
-  return classify(secret, await listed(deps, secret))
+  return listed(deps, secret, async (session, handles) => classify(secret, handles, await carriers(deps, secret, session, handles)))
 }
 
-async function listed(deps: Deps, secret: SecretRecord): Promise<readonly Handle[]> {
+async function listed<T>(
+  deps: Deps,
+  secret: SecretRecord,
+  use: (session: ProviderSession, handles: readonly Handle[]) => Promise<T>,
+): Promise<T> {
   const provider = secret.schedule?.provider
   if (provider === undefined)
     throw new RotateError('not-found', `${secret.path} has no provider`, { hint: `rotate schedule set ${secret.path} --provider …` })
@@ -106,18 +111,55 @@ async function listed(deps: Deps, secret: SecretRecord): Promise<readonly Handle
   try {
     if (session.list === undefined)
       throw new RotateError('denied', `provider ${provider.id} can not list what exists`, { hint: `rotate check ${secret.path}` })
-    return await session.list()
+    return await use(session, await session.list())
   } finally {
     await session.close()
   }
 }
 
-/** Whose each key at the provider is. */
-export function classify(secret: SecretRecord, handles: readonly Handle[]): readonly KeyReport[] {
+/**
+ * Keys that carry the value of a living version for which no key is recorded: a value that a person stored has none until it is adopted or replaced. Told by the value
+ * itself, where the provider can.
+ */
+export async function carriers(
+  deps: Pick<Deps, 'vault'>,
+  secret: SecretRecord,
+  session: ProviderSession,
+  handles: readonly Handle[],
+): Promise<ReadonlyMap<string, VersionRecord>> {
+  const found = new Map<string, VersionRecord>()
+  for (const version of secret.versions) {
+    if (version.handle !== undefined || !isAlive(version)) continue
+    const fields = await deps.vault.read((reader) => reader.value(secret.id, version.n))
+    if (fields === undefined) continue
+    const own = session.handleOf?.(fields)?.id
+    for (const handle of handles) {
+      if (handle.id === own || (await session.resembles?.(handle, fields)) === true) found.set(handle.id, version)
+    }
+  }
+  return found
+}
+
+/** Whose each key at the provider is. `carried`: see `carriers`. */
+export function classify(
+  secret: SecretRecord,
+  handles: readonly Handle[],
+  carried: ReadonlyMap<string, VersionRecord> = new Map(),
+): readonly KeyReport[] {
   const strays = new Set(secret.strays.map((stray) => stray.handle.id))
   const current = currentVersion(secret)?.handle?.id
   const owned = new Set(secret.versions.map((version) => version.handle?.id).filter((id) => id !== undefined))
   return handles.map((handle) => {
+    const value = owned.has(handle.id) || strays.has(handle.id) ? undefined : carried.get(handle.id)
+    if (value !== undefined) {
+      const action = `left alone: it carries version ${value.n} and is not recorded as ours; rotate adopt ${secret.path} --key-id ${handle.id}`
+      return {
+        id: handle.id,
+        owner: value.labels.includes('current') ? 'current' : 'grace',
+        state: handle.live ? 'live' : 'suspended',
+        action,
+      }
+    }
     const owner = handle.id === current ? 'current' : strays.has(handle.id) ? 'ours-unknown' : owned.has(handle.id) ? 'grace' : 'foreign'
     const action = { current: 'keep', grace: 'ends by itself', 'ours-unknown': 'cleaned by run-due', foreign: 'left alone' }[owner]
     return { id: handle.id, owner, state: handle.live ? 'live' : 'suspended', action }
@@ -131,7 +173,7 @@ export function classify(secret: SecretRecord, handles: readonly Handle[]): read
 export async function adopt(deps: Deps, input: { readonly path: string; readonly keyId: string }): Promise<readonly KeyReport[]> {
   const secret = await findSecret(deps.vault, input.path)
   const provider = secret.schedule?.provider
-  const handles = await listed(deps, secret)
+  const handles = await listed(deps, secret, (_session, all) => Promise.resolve(all))
   const handle = handles.find((candidate) => candidate.id === input.keyId)
   if (handle === undefined || provider === undefined) {
     throw new RotateError('not-found', `the provider does not list the key ${input.keyId}`, {

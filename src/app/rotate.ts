@@ -4,16 +4,18 @@ import type { SecretRecord, Trigger, VersionRecord } from '../core/model.ts'
 import { currentVersion } from '../core/model.ts'
 import { type Fields, sameFields } from '../core/secret.ts'
 import { isId } from '../core/ids.ts'
-import { begin, type Decision, otherPlan, rollbackTarget, takeUp } from '../engine/begin.ts'
+import { begin, conditionsOf, type Decision, otherPlan, rollbackTarget, takeUp } from '../engine/begin.ts'
 import { drive } from '../engine/driver.ts'
 import type { EnginePorts, Progress } from '../engine/ports.ts'
 import { retireDue, type RetireResult } from '../engine/retire.ts'
+import { deliverMissing } from './deliver.ts'
 import type { Deps } from './deps.ts'
 import { endNow } from './end-now.ts'
 import { enginePorts } from './engine.ts'
 import { findRun, findSecret } from './find.ts'
+import { refuseOpenRun } from './lookup.ts'
 import { mergedFields } from './set.ts'
-import { cleanupFailure, combined, failureOf, type RunView, viewOf } from './run-view.ts'
+import { cleanupFailure, combined, failureOf, type RunView, unchanged, undoneByDecision, viewOf } from './run-view.ts'
 
 export interface SuppliedValue {
   readonly fields: Fields
@@ -60,7 +62,12 @@ export async function rotate(deps: Deps, input: RotateInput, progress: (event: P
   for (const secret of secrets) {
     const same = supplied === undefined ? undefined : await alreadySo(deps, secret.id, supplied.fields, input.force === true)
     if (same !== undefined) {
-      runs.push(same)
+      const { view, failure } = (await deliverMissing(deps, ports, same.secret)) ?? {
+        view: unchanged(same.secret, same.current),
+        failure: undefined,
+      }
+      runs.push(view)
+      failures.push(failure)
       continue
     }
     try {
@@ -175,8 +182,16 @@ async function finish(
   }
 }
 
-/** The given value is the current one already: nothing to do, exit 0. A value that was revoked is refused. */
-async function alreadySo(deps: Deps, secretId: string, fields: Fields, force: boolean): Promise<RunView | undefined> {
+/**
+ * Is the given value the current one already? Then no run is needed, only that every target holds it. A value that was revoked is refused, and so is any
+ * while a run is open: which version it will leave current is not known.
+ */
+async function alreadySo(
+  deps: Deps,
+  secretId: string,
+  fields: Fields,
+  force: boolean,
+): Promise<{ readonly secret: SecretRecord; readonly current: VersionRecord } | undefined> {
   return deps.vault.read(async (reader) => {
     const secret = await reader.secret(secretId)
     const current = secret === undefined ? undefined : currentVersion(secret)
@@ -190,32 +205,9 @@ async function alreadySo(deps: Deps, secretId: string, fields: Fields, force: bo
     if (current === undefined) return undefined
     const value = await reader.value(secretId, current.n)
     if (value === undefined || !sameFields(value, fields)) return undefined
-    return unchanged(secret, current)
+    refuseOpenRun(secret)
+    return { secret, current }
   })
-}
-
-/** The view of a secret for which no run was needed. */
-export function unchanged(secret: SecretRecord, current: VersionRecord): RunView {
-  const key = { hint: current.hint, version: current.n }
-  return {
-    success: true,
-    runId: null,
-    path: secret.path,
-    secretKey: secret.path.split('/').at(-1) ?? secret.path,
-    version: current.n,
-    previousVersion: null,
-    provider: secret.schedule?.provider.id ?? null,
-    triggeredBy: 'manual',
-    status: 'success',
-    rotatedAt: null,
-    nextRotationAt: secret.schedule === undefined ? null : new Date(secret.schedule.nextAt).toISOString(),
-    grace: null,
-    old: key,
-    new: key,
-    targets: [],
-    checks: [],
-    steps: [],
-  }
 }
 
 /** Which open run an operator means, by its id or by the path of its secret. Throws `not-found` where the secret has none. */
@@ -229,6 +221,12 @@ export async function openRunOf(deps: Deps, name: string): Promise<string> {
   return secret.openRun
 }
 
+/** What a decision would give up, by full names. Throws what `resume` would for a decision that can't be, or a name that is nothing open. */
+export async function decisionOf(deps: Deps, runId: string, decision: Decision): Promise<readonly string[]> {
+  await findRun(deps.vault, runId)
+  return conditionsOf(deps, runId, decision)
+}
+
 /** Takes up one run: finishes it, or carries out the operator's decision. */
 export async function resume(
   deps: Deps,
@@ -240,8 +238,8 @@ export async function resume(
   await findRun(deps.vault, runId)
   await takeUp(ports, runId, decision)
   const result = await finish(ports, runId, false)
-  // The decision is carried out, whatever it has cost: what is true now is said, and is no failure of the command.
-  const carriedOut = input.keep === 'old' && (result.view.status === 'failed' || result.view.status === 'rolled_back')
+  // The decision is carried out, whatever it has cost and whichever call said it: what is true now is said, and is no failure of the command.
+  const carriedOut = undoneByDecision((await findRun(deps.vault, runId)).run)
   if (carriedOut && result.failure?.code === 'unsafe') deps.note(`warning: ${result.failure.message}; ${result.failure.hint ?? ''}`)
   return { runs: [result.view], ended: result.ended, failure: carriedOut ? undefined : result.failure }
 }

@@ -9,7 +9,7 @@ import type { SecretRecord } from '../core/model.ts'
 import { isWarningDue, nextWorkAt } from '../core/wake.ts'
 import { takeUp } from '../engine/begin.ts'
 import { drive } from '../engine/driver.ts'
-import { stateOf } from '../engine/machine.ts'
+import { lastFailure, stateOf } from '../engine/machine.ts'
 import { clockJumped, clockWentBack } from '../engine/policy.ts'
 import type { EnginePorts, Progress } from '../engine/ports.ts'
 import { beginRecovery, lookForLate } from '../engine/late.ts'
@@ -235,6 +235,7 @@ async function work(deps: Deps, ports: EnginePorts, id: string, tally: Tally, ma
     const due = dueNow(secret, deps.clock.now())
     if (due && mayRotate) lines.push(...(await rotateDue(ports, secret, tally)))
     else if (due) tally.skipped.push({ path, reason: 'limit' })
+    else tally.failures.push(...(await overdueInBackOff(deps, secret)))
   } catch (thrown) {
     if (thrown instanceof AdapterError) {
       tally.failures.push(new RotateError('failed', `${path}: ${thrown.message}`))
@@ -340,6 +341,7 @@ async function endings(deps: Deps, ports: EnginePorts, secret: SecretRecord, tal
       tally.failures.push(new RotateError('cleanup-pending', `${secret.path}: key ${stray.id} could not be ended yet: ${stray.detail}`))
     else tally.revoked.push({ path: secret.path, version: 0, hint: stray.id, at: iso(stray.at), state: stray.state })
   }
+  tally.failures.push(...heldInBackOff(await load(deps, secret.id), results, deps.clock.now()))
   const watched = await watchGrace(deps, ports, await load(deps, secret.id))
   lines.push(...watched.lines)
   if (watched.undone !== undefined) {
@@ -347,6 +349,48 @@ async function endings(deps: Deps, ports: EnginePorts, secret: SecretRecord, tal
     tally.failures.push(watched.undone.failure)
   }
   return lines
+}
+
+/** Ends whose time has come, that failed, and that are not tried again yet: nothing is done now, and they are as open as they were. */
+function heldInBackOff(secret: SecretRecord, tried: readonly RetireResult[], now: number): readonly RotateError[] {
+  const open = (what: string, error: string | undefined, retryAt: number): RotateError =>
+    new RotateError(
+      'cleanup-pending',
+      `${secret.path}: ${what} could not be ended yet: ${error ?? 'the last try failed'}. It is tried again from ${iso(retryAt)} on`,
+      { hint: `rotate show ${secret.path}` },
+    )
+  const ends = secret.versions.flatMap(({ n, hint, retirement }) => {
+    if (retirement === undefined || retirement.failures === 0 || tried.some(({ version, acted }) => version === n && acted)) return []
+    const due = (retirement.deleteAfter ?? retirement.notBefore) <= now && (retirement.retryAt ?? 0) > now
+    return due ? [open(`the old key ${hint}`, retirement.lastError, retirement.retryAt ?? now)] : []
+  })
+  const strays = secret.strays.flatMap(({ handle, failures, retryAt = 0, lastError, foundAt }) =>
+    // One that was found by this call has been told.
+    failures > 0 && retryAt > now && foundAt < now ? [open(`key ${handle.id} of an interrupted run`, lastError, retryAt)] : [],
+  )
+  return [...ends, ...strays]
+}
+
+/** A rotation that is overdue, has failed and is not tried again yet. */
+async function overdueInBackOff(deps: Deps, secret: SecretRecord): Promise<readonly RotateError[]> {
+  const { schedule } = secret
+  const now = deps.clock.now()
+  if (secret.deletedAt !== undefined || schedule?.status !== 'active' || schedule.failures === 0) return []
+  if (schedule.nextAt > now || (schedule.retryAt ?? 0) <= now) return []
+  const { lastRun } = secret
+  const run = lastRun === undefined ? undefined : await deps.vault.read((reader) => reader.run(lastRun))
+  const reason = run === undefined || run.status === 'success' ? null : (lastFailure(run)?.failure.code ?? null)
+  return [
+    new RotateError(
+      'rolled-back',
+      `${secret.path}: its rotation is overdue since ${iso(schedule.nextAt)} and has failed: ${schedule.lastError ?? 'the last try failed'}. It is tried again from ${iso(schedule.retryAt ?? now)} on`,
+      {
+        hint: `not to wait: rotate now ${secret.path}`,
+        details: { path: secret.path, reason },
+        ...(run === undefined ? {} : { runId: run.id }),
+      },
+    ),
+  ]
 }
 
 function tellClock({ clock, note }: Deps, highest: number): void {

@@ -1,16 +1,18 @@
 /** A run as people and scripts see it: the *run* shape of CONTRACT 4, from the journal. */
 import { iso, isoOrNull } from '../core/duration.ts'
 import { RotateError } from '../core/errors.ts'
-import type { CheckResult, RunRecord, SecretRecord, Trigger } from '../core/model.ts'
+import type { CheckResult, RunRecord, SecretRecord, Trigger, VersionRecord, VersionState } from '../core/model.ts'
 import { currentVersion, versionOf } from '../core/model.ts'
 import { partsOf } from '../core/names.ts'
-import { lastFailure, openConditions, REFUSED, stateOf } from '../engine/machine.ts'
+import { KEEPS_OLD, lastFailure, openConditions, REFUSED, type RunState, stateOf, stoppedBy, WAIVED } from '../engine/machine.ts'
 import type { RetireResult } from '../engine/retire.ts'
 import { settlesAt } from '../engine/writes.ts'
 
 export interface KeyView {
   readonly hint: string
   readonly version: number
+  /** Of an old one: whether it still lives. */
+  readonly state?: VersionState
 }
 
 export interface RunView {
@@ -28,7 +30,7 @@ export interface RunView {
   readonly grace: { readonly until: string } | null
   readonly old: KeyView | null
   readonly new: KeyView | null
-  readonly targets: readonly { readonly name: string; readonly type: string; readonly status: string }[]
+  readonly targets: readonly { readonly name: string; readonly type: string; readonly status: string; readonly givenUp?: true }[]
   readonly checks: readonly { readonly name: string; readonly type: string; readonly ok: boolean; readonly ms: number }[]
   readonly steps: readonly { readonly step: string; readonly status: string; readonly ms: number }[]
 }
@@ -43,7 +45,9 @@ export function viewOf(run: RunRecord, secret: SecretRecord): RunView {
   const promotedAt = run.events.findLast(
     (event) => event.type === 'done' && (event.step === 'promote' || (event.step === 'create' && run.plan.overlap === 'in-place')),
   )?.at
-  const graceUntil = success && old?.retirement !== undefined ? old.retirement.notBefore : undefined
+  // A run that grants none leaves an old value behind that is due to end, and not in grace.
+  const granted = run.plan.graceMs > 0 && !run.plan.emergency && run.plan.overlap !== 'in-place'
+  const graceUntil = success && granted && old?.retirement !== undefined ? old.retirement.notBefore : undefined
   return {
     success,
     runId: run.id,
@@ -55,13 +59,42 @@ export function viewOf(run: RunRecord, secret: SecretRecord): RunView {
     triggeredBy: run.trigger,
     status,
     rotatedAt: success || state.promoted ? isoOrNull(promotedAt) : null,
-    nextRotationAt: secret.schedule === undefined || secret.schedule.status === 'disabled' ? null : iso(secret.schedule.nextAt),
+    nextRotationAt: secret.schedule?.status === 'active' ? iso(secret.schedule.nextAt) : null,
     grace: graceUntil === undefined ? null : { until: iso(graceUntil) },
-    old: old === undefined ? null : { hint: old.hint, version: old.n },
+    old: old === undefined ? null : { hint: old.hint, version: old.n, state: old.state },
     new: fresh === undefined ? null : { hint: fresh.hint, version: fresh.n },
-    targets: run.plan.targets.map((target) => ({ name: target.key, type: target.type, status: targetStatus(run, target.key) })),
+    targets: run.plan.targets.map((target) => ({
+      name: target.key,
+      type: target.type,
+      status: targetStatus(run, target.key),
+      ...(isGivenUp(run, target.key) ? { givenUp: true as const } : {}),
+    })),
     checks: checksOf(run).map(({ name, type, ok, ms }) => ({ name, type, ok, ms: Math.round(ms) })),
     steps: stepsOf(run),
+  }
+}
+
+/** The view of a secret for which no run was needed. */
+export function unchanged(secret: SecretRecord, current: VersionRecord): RunView {
+  const key = { hint: current.hint, version: current.n }
+  return {
+    success: true,
+    runId: null,
+    path: secret.path,
+    secretKey: secret.path.split('/').at(-1) ?? secret.path,
+    version: current.n,
+    previousVersion: null,
+    provider: secret.schedule?.provider.id ?? null,
+    triggeredBy: 'manual',
+    status: 'success',
+    rotatedAt: null,
+    nextRotationAt: secret.schedule?.status === 'active' ? iso(secret.schedule.nextAt) : null,
+    grace: null,
+    old: key,
+    new: key,
+    targets: [],
+    checks: [],
+    steps: [],
   }
 }
 
@@ -85,13 +118,28 @@ function settlesLater(run: RunRecord, key: string): boolean {
   return settlesAt(writes, key, direction) !== undefined && steps[`settle:${key}`]?.status !== 'done'
 }
 
+function isGivenUp(run: RunRecord, key: string): boolean {
+  const { steps } = stateOf(run)
+  return ['restore', 'deliver', 'deploy', 'refresh'].some((kind) => steps[`${kind}:${key}`]?.waived === true)
+}
+
+/** Was the run undone because an operator wanted it so, or gave up what stood in the way of it? Then that it was undone is what he asked for. */
+export function undoneByDecision(run: RunRecord): boolean {
+  if (run.status !== 'failed' && run.status !== 'rolled_back') return false
+  const turns = run.events.flatMap((event) => (event.type === 'turned' ? [event] : []))
+  const decided = turns.findLast(({ keep }) => keep !== undefined)?.keep === 'old' || turns.some(({ reason }) => reason === KEEPS_OLD)
+  return decided || turns.some(({ direction, giveUp = [] }) => direction === 'back' && giveUp.length > 0)
+}
+
 function checksOf(run: RunRecord): readonly CheckResult[] {
   return run.events.flatMap((event) => (event.type === 'done' || event.type === 'failed' ? (event.checks ?? []) : []))
 }
 
 function stepsOf(run: RunRecord): RunView['steps'] {
   return run.events.flatMap((event) => {
-    if (event.type === 'done') return [{ step: event.step, status: 'done', ms: Math.round(event.ms) }]
+    // What an operator gave up by name is not done.
+    if (event.type === 'done')
+      return [{ step: event.step, status: event.detail === WAIVED ? 'given-up' : 'done', ms: Math.round(event.ms) }]
     if (event.type === 'failed') return [{ step: event.step, status: 'failed', ms: Math.round(event.ms) }]
     if (event.type === 'settled') return [{ step: 'settle', status: event.outcome, ms: 0 }]
     return []
@@ -103,7 +151,7 @@ export function failureOf(run: RunRecord, secret: SecretRecord): RotateError | u
   if (run.status === 'success') return undefined
   const failure = lastFailure(run)
   const state = stateOf(run)
-  const why = failure === undefined ? (state.cause ?? 'it did not finish') : `step ${failure.step}: ${failure.failure.message}`
+  const why = failure === undefined ? inWords(run, state) : `step ${failure.step}: ${failure.failure.message}`
   const current = currentVersion(secret)
   const hints = failure?.failure.hints.join('; ') ?? ''
   const details = {
@@ -202,6 +250,13 @@ export function failureOf(run: RunRecord, secret: SecretRecord): RotateError | u
     details,
     runId: run.id,
   })
+}
+
+/** Why a run turned or stopped that no failed step has stopped, and the call without whose answer it could not go on. */
+function inWords(run: RunRecord, state: RunState): string {
+  const reason = stoppedBy(run) ?? state.cause ?? 'it did not finish'
+  const create = state.create === 'ambiguous' || state.create === 'unknown' ? state.steps['create']?.failure : undefined
+  return create === undefined ? reason : `${reason}; step create: ${create.message}`
 }
 
 /** What an undo may claim: what was put back, and where nobody could look whether it was. */

@@ -7,7 +7,8 @@ import { partsOf } from '../core/names.ts'
 import { maskConfig } from '../core/schema.ts'
 import type { Deps } from './deps.ts'
 import { findSecret } from './lookup.ts'
-import { type ScheduleStanding, scheduleStanding } from './standing.ts'
+import { isInPlace } from './in-place.ts'
+import { type OpenStanding, openStandingOf, type ScheduleStanding, scheduleStanding } from './standing.ts'
 
 export interface RotationRow {
   readonly id: string
@@ -23,7 +24,7 @@ export interface RotationRow {
 }
 
 /** One schedule as a row of `schedule list`. */
-export function rowOf(secret: SecretRecord, schedule: Schedule, now: number): RotationRow {
+export function rowOf(secret: SecretRecord, schedule: Schedule, now: number, open?: OpenStanding): RotationRow {
   const { project, envLabel, secretKey } = partsOf(secret.path)
   return {
     id: schedule.id,
@@ -33,13 +34,14 @@ export function rowOf(secret: SecretRecord, schedule: Schedule, now: number): Ro
     path: secret.path,
     intervalDays: schedule.intervalDays,
     provider: schedule.provider.id,
-    status: scheduleStanding(schedule, now),
+    status: scheduleStanding(schedule, now, open),
     lastRotatedAt: isoOrNull(schedule.lastRotatedAt),
-    nextRotationAt: schedule.status === 'disabled' ? null : iso(schedule.nextAt),
+    // While it is paused nothing happens by itself; what was left to go is kept.
+    nextRotationAt: schedule.status === 'active' ? iso(schedule.nextAt) : null,
   }
 }
 
-/** All schedules, or those of one project or environment; sorted by path. `active` selects failed and overdue ones too: they are active. */
+/** All schedules, or those of one project or environment; sorted by path. `active` selects failed, overdue and rotating ones too: they are active. */
 export async function listSchedules(
   deps: Deps,
   input: { readonly matches?: (path: string) => boolean; readonly status?: ScheduleStanding },
@@ -49,7 +51,7 @@ export async function listSchedules(
   for await (const secret of deps.vault.secrets()) {
     const schedule = secret.schedule
     if (schedule === undefined || secret.deletedAt !== undefined || input.matches?.(secret.path) === false) continue
-    const row = rowOf(secret, schedule, now)
+    const row = rowOf(secret, schedule, now, await openStandingOf(deps.vault, secret))
     if (input.status !== undefined && row.status !== input.status && !(input.status === 'active' && schedule.status === 'active')) continue
     rows.push(row)
   }
@@ -60,6 +62,8 @@ export interface RotationDetail extends RotationRow {
   readonly cron: string | null
   readonly grace: number
   readonly quarantine: number
+  /** The old value dies with a rotation: there is no grace. */
+  readonly inPlace: boolean
   readonly config: unknown
   readonly targets: readonly {
     readonly name: string
@@ -87,7 +91,8 @@ export interface RotationDetail extends RotationRow {
 export async function showSchedule(deps: Deps, path: string): Promise<RotationDetail> {
   const { secret, schedule } = await scheduled(deps, path)
   return {
-    ...rowOf(secret, schedule, deps.clock.now()),
+    ...rowOf(secret, schedule, deps.clock.now(), await openStandingOf(deps.vault, secret)),
+    inPlace: await isInPlace(schedule),
     cron: schedule.cron ?? null,
     grace: schedule.graceMs / 1000,
     quarantine: schedule.quarantineMs / 1000,

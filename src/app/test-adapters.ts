@@ -101,8 +101,8 @@ export async function testTargets(deps: Deps, path: string): Promise<AdapterTest
     for (const spec of schedule.targets)
       checks.push(
         await asked(deps, spec.key, spec.type, async () => {
-          await mayWrite(bench, loaded, spec)
-          return 'can be written'
+          const seen = await mayWrite(bench, loaded, spec)
+          return ['can be written', ...seen].join('; ')
         }),
       )
   } finally {

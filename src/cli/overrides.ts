@@ -10,6 +10,10 @@ export interface Overrides {
   readonly emergency?: boolean
   readonly revokeFirst?: boolean
   readonly leaked?: boolean
+  /** Of secrets that an emergency replaces: those whose old value nobody here can end. */
+  readonly livesOn?: readonly string[]
+  /** Every one of them is such. */
+  readonly nothingEnds?: boolean
   /** `--force` of a given value. */
   readonly forceValue?: boolean
   /** `--force` of `revoke`. */
@@ -31,8 +35,16 @@ export function droppedBy(overrides: Overrides): readonly Dropped[] {
     ...(overrides.skipChecks === true ? ['the checks: the version becomes current without a proof that it works'] : []),
     ...(overrides.emergency === true || overrides.revokeFirst === true || overrides.leaked === true
       ? [
-          'the grace: the old value ends as soon as the new one is delivered and checked',
-          'the look whether the old value is still in use',
+          ...(overrides.nothingEnds === true
+            ? []
+            : [
+                'the grace: the old value ends as soon as the new one is delivered and checked',
+                'the look whether the old value is still in use',
+              ]),
+          ...(overrides.livesOn ?? []).map(
+            (path) =>
+              `the grace of ${path}: its old value is out of use here at once, and nobody can end it from here; if it opens anything, end it there`,
+          ),
           'the grace of older versions that still live',
         ]
       : []),

@@ -66,3 +66,7 @@ export const runDue = z.looseObject({
   refusals: z.array(z.looseObject({ path, why: z.string(), hint: z.string() })),
   nextDueAt: instant.nullable(),
 })
+
+export const drift = z.looseObject({
+  drift: z.array(z.looseObject({ path, place: z.string(), holds: z.int().positive().nullable(), state: z.string() })),
+})

@@ -2,6 +2,9 @@
 import { z } from 'zod'
 import { fingerprint, id, instant, label, path, secretType, texts, tier, trigger, versionState } from './common.ts'
 
+/** Nothing was done: this is what would have been. */
+const dryRun = z.literal(true).optional()
+
 export const versionCommand = z.strictObject({ version: z.string(), node: z.string(), platform: z.string() })
 
 export const init = z.strictObject({
@@ -23,6 +26,7 @@ export const set = z.strictObject({
   tags: z.array(z.string()),
   fingerprint,
   createdAt: instant,
+  dryRun,
 })
 
 export const get = z.strictObject({
@@ -37,7 +41,7 @@ export const get = z.strictObject({
   updatedAt: instant,
 })
 
-const status = z.enum(['active', 'paused', 'failed', 'overdue', 'disabled', 'deleted', 'rotating', 'unscheduled'])
+const status = z.enum(['active', 'paused', 'failed', 'overdue', 'disabled', 'deleted', 'rotating', 'needs-operator', 'unscheduled'])
 
 export const list = z.strictObject({
   secrets: z.array(
@@ -71,6 +75,9 @@ const version = z.strictObject({
   replacedAt: instant.nullable(),
   endedAt: instant.nullable(),
   endsAt: instant.nullable(),
+  endFailures: z.int().nonnegative(),
+  endError: z.string().nullable(),
+  endRetryAt: instant.nullable(),
   note: z.string().nullable(),
   metadata: texts,
 })
@@ -147,11 +154,11 @@ export const show = z.strictObject({
   }),
 })
 
-export const removed = z.strictObject({ path, deletedAt: instant, purgeAt: instant })
-export const purged = z.strictObject({ path, purged: z.literal(true) })
-export const restored = z.strictObject({ id: id('sec'), path, version: z.int().positive().nullable(), updatedAt: instant })
-export const moved = z.strictObject({ id: id('sec'), from: path, path, references: z.array(path) })
-export const imported = z.strictObject({ created: z.int(), updated: z.int(), skipped: z.int() })
+export const removed = z.strictObject({ path, deletedAt: instant, purgeAt: instant, dryRun })
+export const purged = z.strictObject({ path, purged: z.literal(true), dryRun })
+export const restored = z.strictObject({ id: id('sec'), path, version: z.int().positive().nullable(), updatedAt: instant, dryRun })
+export const moved = z.strictObject({ id: id('sec'), from: path, path, references: z.array(path), dryRun })
+export const imported = z.strictObject({ created: z.int(), updated: z.int(), skipped: z.int(), dryRun })
 
 export const auditList = z.strictObject({
   events: z.array(

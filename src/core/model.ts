@@ -127,6 +127,8 @@ export interface Written {
   /** The version that stood beside it, where the target publishes the pair. */
   readonly beside?: number
   readonly signs: Readonly<Record<string, string>>
+  /** When it was delivered outside a run; a run that has written there since takes its place. */
+  readonly deliveredAt?: number
 }
 
 export interface CheckSpec {
@@ -427,6 +429,8 @@ export const auditActions = [
   'audit_pruned',
   'notice_sent',
   'target_given_up',
+  'delivered_again',
+  'drift_fixed',
 ] as const
 export type AuditAction = (typeof auditActions)[number]
 

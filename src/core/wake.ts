@@ -40,9 +40,24 @@ export function inGrace(secret: SecretRecord): boolean {
   return secret.versions.some((version) => version.retirement?.why === 'grace')
 }
 
-/** What the vault stores as wake time: `nextWorkAt`, or 0 ("at every `run-due`") while a version is in grace, or a create that was given up is looked for. */
+/**
+ * Does something wait in its back-off: an end, a key whose value was lost, or a rotation that has failed? It is no work until then, and every `run-due` says that it
+ * is still open.
+ */
+function waitsInBackOff({ deletedAt, schedule, versions, strays }: SecretRecord): boolean {
+  return (
+    versions.some(({ retirement }) => (retirement?.failures ?? 0) > 0) ||
+    strays.some(({ failures }) => failures > 0) ||
+    (deletedAt === undefined && schedule?.status === 'active' && schedule.failures > 0)
+  )
+}
+
+/**
+ * What the vault stores as wake time: `nextWorkAt`, or 0 ("at every `run-due`") while a version is in grace, a create that was given up is looked for, or something
+ * waits in its back-off.
+ */
 export function wakeOf(secret: SecretRecord): number | null {
-  return inGrace(secret) || (secret.late ?? []).length > 0 ? 0 : nextWorkAt(secret)
+  return inGrace(secret) || (secret.late ?? []).length > 0 || waitsInBackOff(secret) ? 0 : nextWorkAt(secret)
 }
 
 /** Are people to be warned of the next rotation now? */

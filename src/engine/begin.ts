@@ -21,7 +21,7 @@ import type { Fields } from '../core/secret.ts'
 import { type Anew, anew } from './anew.ts'
 import { claimed, release } from './claim.ts'
 import { commit, type Loaded, loadRun, runAudit } from './journal.ts'
-import { canGoBack, KEEPS_OLD, openConditions, type RunState, stateOf } from './machine.ts'
+import { AGAIN, canGoBack, KEEPS_OLD, openConditions, type RunState, stateOf } from './machine.ts'
 import { withoutLate } from './late-calls.ts'
 import { recordNeeds } from './needs.ts'
 import { defaultGrace } from './policy.ts'
@@ -257,10 +257,7 @@ export interface Decision {
  * works on it.
  */
 export async function takeUp(ports: EnginePorts, runId: string, decision: Decision = {}): Promise<void> {
-  const closed = ({ run, secret }: Loaded): void => {
-    if (run.closedAt !== undefined || secret.openRun !== runId)
-      throw new RotateError('conflict', `run ${runId} is already closed (${run.status})`, { hint: `rotate history ${runId}`, runId })
-  }
+  const closed = ({ run, secret }: Loaded): void => mustBeOpen(run, secret)
   const { keep, giveUp = [] } = decision
   const seen = await loadRun(ports, runId)
   closed(seen)
@@ -272,7 +269,7 @@ export async function takeUp(ports: EnginePorts, runId: string, decision: Decisi
     const { run } = loaded
     const state = stateOf(run)
     const at = ports.clock.now()
-    const turned = keep === undefined ? again(run, state, giveUp, at) : decided(run, state, keep, at)
+    const turned = turnOf(run, state, decision, at)
     const given = turned === undefined ? [] : meant(run, state, turned.direction, giveUp)
     const found = await anew(ports, loaded)
     tellAnew(ports, run, found)
@@ -308,13 +305,37 @@ function tellAnew(ports: EnginePorts, { id, path }: RunRecord, { taken, elsewher
     )
 }
 
+/**
+ * The conditions that a decision would give up, by their full names, before anything is asked or done. Throws as `takeUp` does: `conflict` when the decision is
+ * impossible, `usage` for a name that is nothing open.
+ */
+export async function conditionsOf(ports: Pick<EnginePorts, 'vault'>, runId: string, decision: Decision): Promise<readonly string[]> {
+  const { run, secret } = await loadRun(ports, runId)
+  mustBeOpen(run, secret)
+  const state = stateOf(run)
+  const turned = turnOf(run, state, decision, run.startedAt)
+  return turned === undefined ? [] : meant(run, state, turned.direction, decision.giveUp ?? [])
+}
+
+function mustBeOpen(run: RunRecord, secret: SecretRecord): void {
+  if (run.closedAt !== undefined || secret.openRun !== run.id)
+    throw new RotateError('conflict', `run ${run.id} is already closed (${run.status})`, {
+      hint: `rotate history ${run.id}`,
+      runId: run.id,
+    })
+}
+
+function turnOf(run: RunRecord, state: RunState, { keep, giveUp = [] }: Decision, at: number): Turned | undefined {
+  return keep === undefined ? again(run, state, giveUp, at) : decided(run, state, keep, at)
+}
+
 type Turned = Extract<RunEvent, { type: 'turned' }>
 
 function again(run: RunRecord, state: RunState, giveUp: readonly string[], at: number): Turned | undefined {
   if (state.parked === undefined && giveUp.length === 0) return undefined
   if (state.parked === undefined)
     throw new RotateError('conflict', `run ${run.id} does not wait for a decision`, { hint: `rotate resume ${run.id}`, runId: run.id })
-  return { type: 'turned', at, direction: state.direction, reason: 'taken up again' }
+  return { type: 'turned', at, direction: state.direction, reason: AGAIN }
 }
 
 /**

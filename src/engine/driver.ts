@@ -359,7 +359,8 @@ async function close(ports: EnginePorts, runId: string, status: Exclude<RunStatu
     const why = lastFailure(now.run)
     const reason = why === undefined ? (stateOf(now.run).cause ?? status) : why.failure.message
     return {
-      secret: status === 'success' ? secret : withFailure(secret, reason, at, why?.failure.code === 'by-hand' ? DAY : undefined),
+      secret:
+        status === 'success' ? withoutFailure(secret) : withFailure(secret, reason, at, why?.failure.code === 'by-hand' ? DAY : undefined),
       run: { status, closedAt: at, ...(secret.schedule === undefined ? {} : { nextRotationAt: secret.schedule.nextAt }) },
       events: [{ type: 'closed', at, status }],
       audit: status === 'success' ? [] : [closing(now.run, status, reason, status === 'failed' && why?.failure.code === 'by-hand')],
@@ -379,6 +380,13 @@ function closing(run: RunRecord, status: RunStatus, reason: string, byHand: bool
       ...(proven === undefined ? {} : { verified: proven }),
     },
   )
+}
+
+/** What failed on the way to a run that ended well is no failure any more: not of a secret that was parked after its promotion either. */
+function withoutFailure(secret: SecretRecord): SecretRecord {
+  if (secret.schedule === undefined) return secret
+  const { retryAt: _retry, lastError: _error, ...schedule } = secret.schedule
+  return { ...secret, schedule: { ...schedule, failures: 0 } }
 }
 
 /** The schedule after a failed run: tried again after a growing pause, or this one. Who waits for a person asks once a day. */

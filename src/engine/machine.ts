@@ -493,8 +493,36 @@ function pauseOf(step: StepState | undefined, now: number): Command | undefined 
   return until > now && until - now <= LONGEST_PAUSE ? { do: 'wait', until } : undefined
 }
 
-/** The last failure that turned or stopped the run, for reports. */
+/** Marks that a run was taken up again in the direction in which it went; it decides nothing. */
+export const AGAIN = 'taken up again'
+
+/**
+ * The failure that turned or stopped the run, for reports: what it stands at now, and not what an earlier try stumbled over. `undefined` where it was no failed step:
+ * then the journal says why in words (`stoppedBy`). Of a run that was neither turned nor stopped it is the last failure there was.
+ */
 export function lastFailure(run: Pick<RunRecord, 'events'>): { readonly step: string; readonly failure: Failure } | undefined {
-  const event = run.events.findLast((candidate) => candidate.type === 'failed')
-  return event?.type === 'failed' ? { step: event.step, failure: event.failure } : undefined
+  const { at, reason } = decisive(run)
+  const failed = run.events
+    .slice(0, at)
+    .flatMap((event) => (event.type === 'failed' ? [{ step: event.step, failure: event.failure }] : []))
+    .toReversed()
+  if (reason === undefined || reason === KEEPS_OLD) return failed[0]
+  return (
+    failed.find(({ step, failure }) => reason === `${step}: ${failure.message}`) ??
+    failed.find(({ failure }) => failure.message !== '' && reason.endsWith(failure.message))
+  )
+}
+
+/** What turned or stopped the run last, in the journal's words. */
+export function stoppedBy(run: Pick<RunRecord, 'events'>): string | undefined {
+  return decisive(run).reason
+}
+
+/** A run that stands still: where it was parked. Any other: where it turned back. */
+function decisive({ events }: Pick<RunRecord, 'events'>): { readonly at: number; readonly reason: string | undefined } {
+  const last = events.at(-1)
+  if (last?.type === 'parked') return { at: events.length, reason: last.reason }
+  const at = events.findLastIndex((event) => event.type === 'turned' && event.direction === 'back' && event.reason !== AGAIN)
+  const turned = events[at]
+  return turned?.type === 'turned' ? { at, reason: turned.reason } : { at: events.length, reason: undefined }
 }

@@ -58,6 +58,7 @@ export interface EnginePorts {
 }
 
 export interface Progress {
+  /** Empty where the value is delivered again without a run. */
   readonly runId: string
   readonly path: string
   readonly step: string

@@ -236,7 +236,7 @@ describe('what a failing command says, and that its next command works', () => {
     side.next('create', 'lost')
     const { failure } = await world.rotate(id)
     expect(screen(failure)).toMatchInlineSnapshot(`
-      "21 app/prod/API_KEY: the state outside is not what it should be and a person must look: step create: create: no answer, done; reset before or inside the answer, done; 504, done. Nothing more is revoked
+      "21 app/prod/API_KEY: the state outside is not what it should be and a person must look: it can not be asked; step create: create: no answer, done; reset before or inside the answer, done; 504, done. Nothing more is revoked
       → if the old value still works: rotate resume RUN --keep old; if it does not, do that too, then give the new value: rotate now app/prod/API_KEY - (before 2026-11-21T10:01:00.000Z the far side may still act: a decision is recorded, and carried out after that)"
     `)
     world.time += 2 * MINUTE

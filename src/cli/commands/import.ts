@@ -62,8 +62,8 @@ export const importCommand: Register = (parent, run) => {
             ...(tier === undefined ? {} : { tier }),
           })
           if (dryRun) ctx.out.note('dry run: nothing was stored')
-          ctx.out.data(counts)
-          ctx.out.line(`${counts.created} created, ${counts.updated} updated, ${counts.skipped} unchanged`)
+          ctx.out.data({ ...counts, ...(dryRun ? { dryRun } : {}) })
+          ctx.out.line(`${dryRun ? 'would be: ' : ''}${counts.created} created, ${counts.updated} updated, ${counts.skipped} unchanged`)
           if (file !== '-' && !dryRun && entries.length > 0)
             ctx.out.note(`the values still stand in ${file}; remove it when you no longer need it`)
         },

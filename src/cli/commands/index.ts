@@ -3,6 +3,7 @@ import type { Register } from '../program.ts'
 import { provider, target } from './adapters.ts'
 import { audit } from './audit.ts'
 import { completion } from './completion.ts'
+import { deliver, drift } from './deliver.ts'
 import { demo } from './demo.ts'
 import { get } from './get.ts'
 import { help } from './help.ts'
@@ -42,6 +43,7 @@ export const commands: readonly Register[] = [
   rotate,
   plan,
   runDue,
+  deliver,
   check,
   resume,
   abort,
@@ -55,6 +57,7 @@ export const commands: readonly Register[] = [
   notify,
   history,
   where,
+  drift,
   audit,
   unlocker,
   vault,

@@ -1,7 +1,7 @@
 import { Option } from 'commander'
 import type { SecretType, Tier } from '../../core/model.ts'
 import { currentVersion } from '../../core/model.ts'
-import { lastRotatedAt, nextRotationAt, type SecretStanding, secretStanding, secretStandings } from '../../app/standing.ts'
+import { lastRotatedAt, nextRotationAt, type SecretStanding, secretStandings } from '../../app/standing.ts'
 import { tierOption, typeOption } from '../options.ts'
 import type { Register } from '../program.ts'
 import { listItem } from '../render/shapes.ts'
@@ -31,9 +31,8 @@ export const list: Register = (parent, run) => {
       run(async (ctx, selectors: readonly string[], options: Options) => {
         const { listSecrets } = await import('../../app/list.ts')
         const secrets = await listSecrets(await ctx.deps({ readonly: true }), { selectors, ...options })
-        const now = ctx.clock.now()
         if (ctx.globals.json) {
-          ctx.out.data({ secrets: secrets.map((secret) => listItem(secret, now)) })
+          ctx.out.data({ secrets: secrets.map(({ secret, standing }) => listItem(secret, standing)) })
           return
         }
         if (secrets.length === 0) {
@@ -42,14 +41,14 @@ export const list: Register = (parent, run) => {
         }
         await ctx.out.table(
           ['PATH', 'VERSION', 'TYPE', 'TIER', 'STATUS', 'CHANGED', 'NEXT ROTATION'],
-          secrets.map((secret) => {
+          secrets.map(({ secret, standing }) => {
             const last = lastRotatedAt(secret)
             return [
               secret.path,
               String(currentVersion(secret)?.n ?? '-'),
               secret.type,
               secret.tier,
-              secretStanding(secret, now),
+              standing,
               last === null ? '-' : ctx.times.relative(last),
               ctx.times.when(nextRotationAt(secret)),
             ]

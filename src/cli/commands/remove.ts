@@ -33,17 +33,24 @@ export const rm: Register = (parent, run) => {
         if (dryRun) ctx.out.note('dry run: nothing was deleted')
         if (options.purge === true) {
           const secret = await purgeSecret(deps, input)
-          ctx.out.data({ path: secret.path, purged: true })
-          ctx.out.line(`${secret.path} purged`)
+          ctx.out.data({ path: secret.path, purged: true, ...(dryRun ? { dryRun } : {}) })
+          ctx.out.line(`${secret.path} ${dryRun ? 'would be purged' : 'purged'}`)
           tellDropped(ctx, dropped, 'after')
           return
         }
         const { secret, already } = await removeSecret(deps, input)
         const until = purgeAt(secret)
-        ctx.out.data({ path: secret.path, deletedAt: isoOrNull(secret.deletedAt), purgeAt: isoOrNull(until) })
-        ctx.out.line(
-          `${secret.path} ${already ? 'was deleted already' : 'deleted'}; until ${ctx.times.when(until)}: rotate restore ${secret.path}`,
-        )
+        ctx.out.data({
+          path: secret.path,
+          deletedAt: isoOrNull(secret.deletedAt),
+          purgeAt: isoOrNull(until),
+          ...(dryRun ? { dryRun } : {}),
+        })
+        if (dryRun && !already) ctx.out.line(`${secret.path} would be deleted, and could be restored for thirty days`)
+        else
+          ctx.out.line(
+            `${secret.path} ${already ? 'was deleted already' : 'deleted'}; until ${ctx.times.when(until)}: rotate restore ${secret.path}`,
+          )
       }),
     )
 }
@@ -63,8 +70,10 @@ export const restore: Register = (parent, run) => {
         const { secret, already } = await restoreSecret(deps, { name, dryRun: ctx.globals.dryRun })
         if (ctx.globals.dryRun) ctx.out.note('dry run: nothing was restored')
         const version = currentVersion(secret)?.n ?? null
-        ctx.out.data({ id: secret.id, path: secret.path, version, updatedAt: iso(secret.updatedAt) })
-        ctx.out.line(already ? `${secret.path} is not deleted` : `${secret.path} restored, version ${version ?? 'none yet'}`)
+        const { dryRun } = ctx.globals
+        ctx.out.data({ id: secret.id, path: secret.path, version, updatedAt: iso(secret.updatedAt), ...(dryRun ? { dryRun } : {}) })
+        const done = dryRun ? 'would be restored' : 'restored'
+        ctx.out.line(already ? `${secret.path} is not deleted` : `${secret.path} ${done}, version ${version ?? 'none yet'}`)
       }),
     )
 }
@@ -84,9 +93,16 @@ export const mv: Register = (parent, run) => {
         const { moveSecret } = await import('../../app/remove.ts')
         const moved = await moveSecret(deps, input)
         if (ctx.globals.dryRun) ctx.out.note('dry run: nothing was renamed')
-        ctx.out.data({ id: moved.secret.id, from: moved.from, path: moved.secret.path, references: moved.followed })
-        if (moved.followed.length > 0) ctx.out.note(`references followed in ${moved.followed.join(', ')}`)
-        ctx.out.line(`${moved.from} is now ${moved.secret.path}`)
+        const { dryRun } = input
+        ctx.out.data({
+          id: moved.secret.id,
+          from: moved.from,
+          path: moved.secret.path,
+          references: moved.followed,
+          ...(dryRun ? { dryRun } : {}),
+        })
+        if (moved.followed.length > 0) ctx.out.note(`references ${dryRun ? 'would follow' : 'followed'} in ${moved.followed.join(', ')}`)
+        ctx.out.line(`${moved.from} ${dryRun ? 'would become' : 'is now'} ${moved.secret.path}`)
       }),
     )
 }

@@ -1,7 +1,7 @@
 /** Runs that stand still, and the ways back: `resume`, `abort`, `rollback`. */
 import type { Decision, RotateOutcome } from '../../app/rotate.ts'
 import { isId } from '../../core/ids.ts'
-import { usage } from '../../core/errors.ts'
+import { RotateError, usage } from '../../core/errors.ts'
 import { parseName, parseVersion } from '../../app/lookup.ts'
 import type { Context } from '../context.ts'
 import type { Register } from '../program.ts'
@@ -60,15 +60,21 @@ export const abort: Register = (parent, run) => {
 async function decide(ctx: Context, name: string, decision: Decision, events: true | undefined): Promise<void> {
   const use = await import('../../app/rotate.ts')
   const { droppedBy, tellDropped } = await import('../overrides.ts')
-  const dropped = droppedBy({ giveUp: decision.giveUp ?? [] })
-  tellDropped(ctx, dropped, 'before')
-  if (dropped.length > 0) await ctx.input.confirm(`Give up ${(decision.giveUp ?? []).join(', ')}?`, true)
   const deps = await ctx.deps()
   const runId = await use.openRunOf(deps, isId('run', name) ? name : parseName(name))
+  // A name that is nothing open, or a decision that can't be, is said before anything else is.
+  const given = await use.decisionOf(deps, runId, decision)
+  const dropped = droppedBy({ giveUp: given })
+  tellDropped(ctx, dropped, 'before')
+  if (dropped.length > 0) await ctx.input.confirm(`Give up ${given.join(', ')}?`, true)
+  let begun = true
   try {
     await show(ctx, events === true, (progress) => use.resume(deps, { runId, ...decision }, progress))
+  } catch (thrown) {
+    begun = !(thrown instanceof RotateError && ['usage', 'conflict', 'locked', 'not-found'].includes(thrown.code))
+    throw thrown
   } finally {
-    tellDropped(ctx, dropped, 'after')
+    if (begun) tellDropped(ctx, dropped, 'after')
   }
 }
 

@@ -67,13 +67,8 @@ export const rotate: Register = (parent, run) => {
           if (ctx.globals.dryRun) return showPlans(ctx, paths)
           const { Events, progressPrinter, showRun } = await import('../render/run.ts')
           const events = options.events === true ? new Events(ctx) : undefined
-          const { droppedBy, tellDropped } = await import('../overrides.ts')
-          const dropped = droppedBy({
-            emergency: options.emergency === true,
-            revokeFirst: options.revokeFirst === true,
-            leaked: leaked !== undefined,
-            forceValue: options.force === true && supplied !== undefined,
-          })
+          const { tellDropped } = await import('../overrides.ts')
+          const dropped = await droppedFor(ctx, paths, options, { leaked: leaked !== undefined, supplied: supplied !== undefined })
           tellDropped(ctx, dropped, 'before')
           const outcome = await rotated(
             ctx,
@@ -96,13 +91,45 @@ export const rotate: Register = (parent, run) => {
             ctx.out.data(data)
             for (const each of outcome.runs) showRun(ctx, each)
           }
-          tellDropped(ctx, dropped, 'after')
+          // Of a rotation that failed before anything was switched off nothing was left out.
+          if (outcome.runs.some(({ success, steps }) => success || steps.some(({ step }) => step === 'suspend-old')))
+            tellDropped(ctx, dropped, 'after')
           await tell(ctx)
           if (outcome.failure !== undefined) throw outcome.failure
         },
         { graceful: true },
       ),
     )
+}
+
+/** What these overrides will drop of these secrets. A run that is open is only finished, as it was begun: that is said, and nothing is claimed of it. */
+async function droppedFor(
+  ctx: Context,
+  paths: readonly string[],
+  options: Options,
+  given: { readonly leaked: boolean; readonly supplied: boolean },
+): Promise<readonly string[]> {
+  const { droppedBy } = await import('../overrides.ts')
+  const forceValue = options.force === true && given.supplied
+  const emergency = options.emergency === true || options.revokeFirst === true
+  if (!emergency && !given.leaked) return droppedBy({ forceValue })
+  const { foresee } = await import('../../app/foresee.ts')
+  const seen = await foresee(await ctx.deps(), paths)
+  for (const { path, openRun } of seen)
+    if (openRun !== undefined)
+      ctx.out.note(
+        `${path}: run ${openRun} is open and is finished as it was begun; then what is in grace is ended: once more for a new value`,
+      )
+  const fresh = seen.filter(({ openRun }) => openRun === undefined)
+  if (fresh.length === 0) return droppedBy({ forceValue })
+  return droppedBy({
+    emergency: options.emergency === true,
+    revokeFirst: options.revokeFirst === true,
+    leaked: given.leaked,
+    forceValue,
+    livesOn: fresh.filter(({ old }) => old === 'lives on').map(({ path }) => path),
+    nothingEnds: fresh.every(({ old }) => old !== 'ends'),
+  })
 }
 
 /** A plan is of one secret, rotated by its provider as the schedule says. */

@@ -75,9 +75,11 @@ export const schedule: Register = (parent, run) => {
         })
         ctx.out.line(`${secret.path}  ${rhythm(set.intervalDays, set.cron)} by ${set.provider.id}, next ${ctx.times.when(set.nextAt)}`)
         for (const { key, names } of set.targets) ctx.out.note(`${key} gets ${Object.values(names).join(', ')}`)
-        ctx.out.note(
-          `grace ${humanSpan(set.graceMs)}${set.quarantineMs > 0 ? `, quarantine ${humanSpan(set.quarantineMs)}` : ''} · see what will happen: rotate plan ${secret.path}`,
-        )
+        const { isInPlace } = await import('../../app/in-place.ts')
+        const grace = (await isInPlace(set))
+          ? 'no grace: the old value dies when the new one is made'
+          : `grace ${humanSpan(set.graceMs)}${set.quarantineMs > 0 ? `, quarantine ${humanSpan(set.quarantineMs)}` : ''}`
+        ctx.out.note(`${grace} · see what will happen: rotate plan ${secret.path}`)
       }),
     )
 
@@ -227,7 +229,9 @@ function block(
     `Next rotation: ${next === null ? 'none' : `${day(next)} (${overdue ? `${days(next)} days overdue` : `${days(next)} days`})`}`,
     `Provider: ${title}`,
     `Interval: ${detail.intervalDays === null ? `cron ${detail.cron ?? ''}` : `${detail.intervalDays} days`}`,
-    `Grace: ${humanSpan(detail.grace * 1000)}${detail.quarantine > 0 ? `, quarantine ${humanSpan(detail.quarantine * 1000)}` : ''}`,
+    detail.inPlace
+      ? 'Grace: none, the old value dies when the new one is made'
+      : `Grace: ${humanSpan(detail.grace * 1000)}${detail.quarantine > 0 ? `, quarantine ${humanSpan(detail.quarantine * 1000)}` : ''}`,
     `Targets: ${detail.targets.map((target) => `${target.name} (${[...Object.values(target.names), ...Object.values(target.previous ?? {})].join(', ')})`).join('; ') || 'none'}`,
     `Checks: ${detail.checks.map((check) => check.name).join('; ') || 'none'}`,
     ...(detail.notify.length === 0

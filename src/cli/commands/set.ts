@@ -23,7 +23,7 @@ export const set: Register = (parent, run) => {
     .helpGroup('Secrets:')
     .summary('store a value: a new secret, or a new version of one')
     .description(
-      'Stores a value as a new version and makes it current. Nothing is delivered, checked or revoked; for that: rotate now.\n\n' +
+      'Stores a value as a new version and makes it current. Nothing is delivered, checked or revoked: rotate deliver hands it to the targets, rotate now does all of it.\n\n' +
         'Examples:\n' +
         '  printf %s "$KEY" | rotate set production/gemini/GEMINI_API_KEY --type api_key\n' +
         '  rotate set production/db/APP_PASSWORD --generate\n' +
@@ -58,7 +58,12 @@ export const set: Register = (parent, run) => {
           const fault = await scheduleFault(deps, result.secret)
           if (fault !== undefined) ctx.out.warn(`the next rotation will be refused: ${fault.why}; ${fault.hint}`)
         }
-        ctx.out.data(setData(result))
+        const targets = result.secret.schedule?.targets ?? []
+        if (targets.length > 0 && !dryRun)
+          ctx.out.note(
+            `nothing was delivered; ${targets.length === 1 ? 'its target' : `its ${targets.length} targets`}: rotate where ${result.secret.path}, and then: rotate deliver ${result.secret.path}`,
+          )
+        ctx.out.data({ ...setData(result), ...(dryRun ? { dryRun } : {}) })
         ctx.out.line(`${result.secret.path} version ${result.version.n}`)
       }),
     )

@@ -1,6 +1,5 @@
 import { parseName } from '../../app/lookup.ts'
 import type { ChecklistItem } from '../../app/checklist.ts'
-import { secretStanding } from '../../app/standing.ts'
 import type { Shown } from '../../app/show.ts'
 import { humanSpan } from '../../core/duration.ts'
 import { currentVersion } from '../../core/model.ts'
@@ -23,7 +22,7 @@ export const show: Register = (parent, run) => {
         const name = parseName(path)
         const { showSecret } = await import('../../app/show.ts')
         const shown = await showSecret(await ctx.deps({ readonly: true }), { name, checklist: options.checklist ?? false })
-        ctx.out.data({ secret: showData(shown, ctx.clock.now()) })
+        ctx.out.data({ secret: showData(shown) })
         if (ctx.globals.json) return
         if (shown.checklist === undefined) screen(ctx, shown)
         else printChecklist(ctx, shown.checklist)
@@ -38,12 +37,12 @@ function printChecklist(ctx: Context, items: readonly ChecklistItem[]): void {
 }
 
 /** One fact per line, what matters first. */
-function screen(ctx: Context, { secret, fields, runs }: Shown): void {
+function screen(ctx: Context, { secret, standing, inPlace, fields, runs }: Shown): void {
   const line = (name: string, text: string): void => ctx.out.line(`${name.padEnd(15)}${text}`)
   const current = currentVersion(secret)
   const schedule = secret.schedule
   line('Secret', `${secret.path}   ${secret.type}, ${secret.tier}`)
-  line('Status', secretStanding(secret, ctx.clock.now()))
+  line('Status', standing)
   if (secret.deletedAt !== undefined) line('Deleted', ctx.times.when(secret.deletedAt))
   line(
     'Current',
@@ -65,11 +64,14 @@ function screen(ctx: Context, { secret, fields, runs }: Shown): void {
     line('Next rotation', schedule.status === 'active' ? ctx.times.when(schedule.nextAt) : schedule.status)
     line('Interval', schedule.intervalDays === null ? `cron ${schedule.cron ?? ''} (UTC)` : `${schedule.intervalDays} days`)
     line('Provider', schedule.provider.id)
-    line('Grace', schedule.graceMs === 0 ? 'none' : humanSpan(schedule.graceMs))
-    if (schedule.quarantineMs > 0) line('Quarantine', humanSpan(schedule.quarantineMs))
+    line(
+      'Grace',
+      inPlace ? 'none: the old value dies when the new one is made' : schedule.graceMs === 0 ? 'none' : humanSpan(schedule.graceMs),
+    )
+    if (schedule.quarantineMs > 0 && !inPlace) line('Quarantine', humanSpan(schedule.quarantineMs))
     if (schedule.targets.length > 0) line('Targets', schedule.targets.map((target) => target.key).join(', '))
     if (schedule.checks.length > 0) line('Checks', schedule.checks.map((check) => check.key).join(', '))
-    if (schedule.lastError !== undefined) line('Last error', schedule.lastError)
+    if (schedule.lastError !== undefined && schedule.failures > 0) line('Last error', schedule.lastError)
   }
   if (secret.openRun !== undefined) line('Open run', `${secret.openRun}   rotate resume ${secret.openRun}`)
   if (secret.tags.length > 0) line('Tags', secret.tags.join(', '))

@@ -130,8 +130,10 @@ function addBackup(group: Command, run: Run): void {
               ? undefined
               : { dir: resolve(ctx.host.cwd, options.configure), keep: parseCount(options.keep ?? '7', '--keep', 1, 1000) }
           if (!ctx.globals.dryRun) await use.configureBackups(await ctx.deps(), setting)
-          ctx.out.data({ configured: setting ?? null })
-          ctx.out.line(setting === undefined ? 'no backups are made any more' : `run-due keeps ${setting.keep} backups in ${setting.dir}`)
+          const { dryRun } = ctx.globals
+          ctx.out.data({ configured: setting ?? null, ...(dryRun ? { dryRun } : {}) })
+          const what = setting === undefined ? 'no backups are made any more' : `run-due keeps ${setting.keep} backups in ${setting.dir}`
+          ctx.out.line(dryRun ? `dry run: nothing was changed; without it: ${what}` : what)
           return
         }
         if (file === undefined) throw usage('which file?', 'rotate vault backup FILE')

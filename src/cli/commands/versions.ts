@@ -1,18 +1,24 @@
 import { findAny, parseName } from '../../app/lookup.ts'
+import { endingOf } from '../../app/standing.ts'
 import type { VersionRecord } from '../../core/model.ts'
 import type { Context } from '../context.ts'
 import type { Register } from '../program.ts'
 import { versionItem } from '../render/shapes.ts'
 
-/** What will happen to an old version, in a few words. */
-export function fateOf(ctx: Pick<Context, 'times'>, version: VersionRecord): string {
-  const plan = version.retirement
-  if (plan !== undefined) {
-    const verb = version.revocable ? (plan.step === 'suspended' ? 'deleted' : 'revoked') : 'retired'
-    return `${verb} ${ctx.times.when(plan.deleteAfter ?? plan.notBefore)}`
+/** What will happen to an old version, and what has come of it, in a few words. Nothing is called done that is only due. */
+export function fateOf(ctx: Pick<Context, 'times' | 'clock'>, version: VersionRecord): string {
+  const { times, clock } = ctx
+  const ending = endingOf(version, clock.now())
+  if (ending !== undefined) {
+    const { state, at, lastError, retryAt } = ending
+    const tried = lastError === undefined ? '' : `, last try failed: ${lastError}`
+    const again = retryAt === undefined ? '' : `; tried again ${times.when(retryAt)}`
+    if (state === 'overdue') return `end due since ${times.when(at)}${tried}${again}`
+    if (state === 'quarantine') return `switched off, to be deleted ${times.when(at)}${tried}`
+    return `to be ${version.revocable ? 'revoked' : 'retired'} ${times.when(at)}${tried}`
   }
-  if (version.endedAt !== undefined) return `ended ${ctx.times.when(version.endedAt)}`
-  return version.expiresAt === undefined ? '' : `expires ${ctx.times.when(version.expiresAt)}`
+  if (version.endedAt !== undefined) return `ended ${times.when(version.endedAt)}`
+  return version.expiresAt === undefined ? '' : `expires ${times.when(version.expiresAt)}`
 }
 
 export const versions: Register = (parent, run) => {

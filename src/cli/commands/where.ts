@@ -13,7 +13,7 @@ export const where: Register = (parent, run) => {
     .action(
       run(async (ctx, path: string) => {
         const use = await import('../../app/where.ts')
-        const targets = await use.where(await ctx.deps({ readonly: true }), parseName(path))
+        const { targets, stray } = await use.where(await ctx.deps({ readonly: true }), parseName(path))
         ctx.out.data({ targets: targets.map(({ name, version, state }) => ({ name, version, state })) })
         if (targets.length === 0) ctx.out.note('no targets are configured')
         else {
@@ -21,6 +21,7 @@ export const where: Register = (parent, run) => {
             ['TARGET', 'VERSION', 'STATE', ''],
             targets.map((target) => [target.name, target.version === null ? '-' : String(target.version), target.state, target.detail]),
           )
+          if (stray !== undefined) ctx.out.note(stray)
         }
       }),
     )

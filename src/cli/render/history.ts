@@ -1,6 +1,7 @@
 /** Runs as rows of a history. */
 import { iso } from '../../core/duration.ts'
 import type { RunRecord } from '../../core/model.ts'
+import { lastFailure, stoppedBy } from '../../engine/machine.ts'
 
 /** `rotated`, `rolled_back`, `failed` …: what it came to. */
 export function actionOf(run: RunRecord): string {
@@ -20,10 +21,8 @@ export function newVersionOf(run: RunRecord): number | null {
 /** Why it did not end well, if it did not. */
 export function causeOf(run: RunRecord): string | null {
   if (run.status === 'success') return null
-  const failed = run.events.findLast((event) => event.type === 'failed')
-  if (failed !== undefined) return `${failed.step}: ${failed.failure.message}`
-  const parked = run.events.findLast((event) => event.type === 'parked')
-  return parked?.reason ?? null
+  const failed = lastFailure(run)
+  return failed === undefined ? (stoppedBy(run) ?? null) : `${failed.step}: ${failed.failure.message}`
 }
 
 /** When the new version became current. */

@@ -73,11 +73,17 @@ export function progressPrinter(ctx: Context, events: Events | undefined): (even
           ms: event.ms === undefined ? null : Math.round(event.ms),
           detail: event.detail ?? null,
         },
-        event.runId,
+        event.runId === '' ? null : event.runId,
       )
       return
     }
     if (event.status === 'started') {
+      // A delivery without a run has no id.
+      if (event.runId === '') {
+        if (last !== event.path) ctx.out.note(`${event.path}  (no new version; Ctrl-C is safe at any point)`)
+        last = event.path
+        return
+      }
       if (last !== event.runId) ctx.out.note(`${event.path}  (${event.runId}; Ctrl-C is safe at any point)`)
       last = event.runId
       return
@@ -99,15 +105,24 @@ export function showRun(ctx: Context, run: RunView): void {
   const { out, times } = ctx
   if (run.success && run.runId !== null) {
     if (run.old !== null && run.old.version !== run.new?.version) {
-      out.note(
-        `  old   version ${run.old.version} ${run.old.hint}${run.grace === null ? '' : `  stays valid until ${times.when(Date.parse(run.grace.until))}`}`,
-      )
+      const until = run.grace === null ? undefined : Date.parse(run.grace.until)
+      const fate =
+        until !== undefined && until > ctx.clock.now()
+          ? `stays valid until ${times.when(until)}`
+          : run.old.state === 'live' || run.old.state === 'unknown'
+            ? 'is due to end, and has not ended yet'
+            : (run.old.state ?? '')
+      out.note(`  old   version ${run.old.version} ${run.old.hint}  ${fate}`.trimEnd())
     }
     if (run.new !== null) out.note(`  new   version ${run.new.version} ${run.new.hint}`)
     if (run.nextRotationAt !== null) out.note(`  next  ${times.when(Date.parse(run.nextRotationAt))}`)
     if (run.grace !== null) out.note(`  undo while the old one lives: rotate rollback ${run.path}`)
-  } else if (run.success) {
-    out.note(`${run.path}: already so, nothing to do`)
+  } else if (run.runId === null) {
+    const given = run.targets.filter(({ status }) => status === 'updated').map(({ name }) => name)
+    const held = run.targets.filter(({ status }) => status === 'unchanged').map(({ name }) => name)
+    if (held.length > 0) out.note(`  ${held.join(', ')}: ${held.length === 1 ? 'holds' : 'hold'} it already`)
+    if (given.length > 0) out.note(`${run.path}: no new version; delivered to ${given.join(', ')}`)
+    else if (run.success) out.note(`${run.path}: already so, nothing to do`)
   }
   if (run.success) out.line(`${run.path} version ${run.version ?? 0}`)
 }

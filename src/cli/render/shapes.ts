@@ -1,6 +1,6 @@
 /** Records → the `data` of `--json` (CONTRACT 4; schemas in src/contract). The inside may change; these shapes only grow. */
 import type { SetResult } from '../../app/set.ts'
-import { lastRotatedAt, nextRotationAt, secretStanding } from '../../app/standing.ts'
+import { lastRotatedAt, nextRotationAt, type SecretStanding } from '../../app/standing.ts'
 import type { Got } from '../../app/get.ts'
 import { iso, isoOrNull } from '../../core/duration.ts'
 import { currentVersion, type SecretRecord, type VersionRecord } from '../../core/model.ts'
@@ -43,7 +43,7 @@ export function getData(got: Got, fields: Fields = got.fields) {
   }
 }
 
-export function listItem(secret: SecretRecord, now: number) {
+export function listItem(secret: SecretRecord, standing: SecretStanding) {
   const current = currentVersion(secret)
   return {
     id: secret.id,
@@ -52,7 +52,7 @@ export function listItem(secret: SecretRecord, now: number) {
     type: secret.type,
     tier: secret.tier,
     tags: secret.tags,
-    status: secretStanding(secret, now),
+    status: standing,
     provider: secret.schedule?.provider.id ?? current?.providerId ?? null,
     lastRotatedAt: isoOrNull(lastRotatedAt(secret)),
     nextRotationAt: isoOrNull(nextRotationAt(secret)),
@@ -75,6 +75,9 @@ export function versionItem(version: VersionRecord) {
     replacedAt: isoOrNull(version.replacedAt),
     endedAt: isoOrNull(version.endedAt),
     endsAt: isoOrNull(version.retirement?.deleteAfter ?? version.retirement?.notBefore),
+    endFailures: version.retirement?.failures ?? 0,
+    endError: version.retirement?.lastError ?? null,
+    endRetryAt: isoOrNull(version.retirement?.retryAt === 0 ? undefined : version.retirement?.retryAt),
     note: version.note ?? null,
     metadata: version.metadata ?? {},
   }

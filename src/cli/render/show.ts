@@ -1,6 +1,6 @@
 /** `show --json`. */
 import type { Shown } from '../../app/show.ts'
-import { lastRotatedAt, nextRotationAt, secretStanding } from '../../app/standing.ts'
+import { lastRotatedAt, nextRotationAt } from '../../app/standing.ts'
 import { iso, isoOrNull } from '../../core/duration.ts'
 import { envId } from '../../core/ids.ts'
 import { currentVersion, type Schedule } from '../../core/model.ts'
@@ -27,7 +27,7 @@ function scheduleData(schedule: Schedule) {
   }
 }
 
-export function showData({ secret, fields, runs, checklist }: Shown, now: number) {
+export function showData({ secret, standing, fields, runs, checklist }: Shown) {
   const { project, envLabel, secretKey } = partsOf(secret.path)
   const previous = secret.versions.findLast((version) => version.labels.includes('previous'))
   const until = previous?.retirement?.notBefore
@@ -42,7 +42,7 @@ export function showData({ secret, fields, runs, checklist }: Shown, now: number
     tier: secret.tier,
     metadata: secret.metadata,
     tags: secret.tags,
-    status: secretStanding(secret, now),
+    status: standing,
     version: currentVersion(secret)?.n ?? null,
     fields,
     createdAt: iso(secret.createdAt),
