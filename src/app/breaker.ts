@@ -5,13 +5,12 @@
 import type { RotateError } from '../core/errors.ts'
 import type { ConfigValue, SecretRecord } from '../core/model.ts'
 import { Secret } from '../core/secret.ts'
+import { kindOf } from '../engine/steps/kinds.ts'
 
 /** So many failures in a row. */
 const LIMIT = 3
 
 const TRANSPORT: ReadonlySet<unknown> = new Set(['unreachable', 'timeout', 'unavailable', 'throttled'])
-/** Steps that ask the provider; what a target or a check does says nothing about it. */
-const ASKED: ReadonlySet<unknown> = new Set(['suspend-old', 'preflight', 'create', 'settle', 'verify'])
 
 export class Breaker {
   readonly #inARow = new Map<string, number>()
@@ -27,7 +26,9 @@ export class Breaker {
   heard(secret: SecretRecord, failure: RotateError | undefined): void {
     const place = placeOf(secret)
     const { reason, step } = failure?.details ?? {}
-    if (TRANSPORT.has(reason) && ASKED.has(step)) this.#inARow.set(place, (this.#inARow.get(place) ?? 0) + 1)
+    // What a target or a check does says nothing about the provider.
+    const asked = typeof step === 'string' && kindOf(step).asks === 'provider'
+    if (TRANSPORT.has(reason) && asked) this.#inARow.set(place, (this.#inARow.get(place) ?? 0) + 1)
     else if (failure === undefined) this.#inARow.delete(place)
   }
 }

@@ -8,7 +8,7 @@ import type { Traits } from '../core/provider.ts'
 import { parseConfig } from '../core/schema.ts'
 import type { Target } from '../core/target.ts'
 import { FOREIGN, foreignIn } from '../engine/foreign.ts'
-import { forwardSteps } from '../engine/machine.ts'
+import { orderOf, parseStep, wordsOf } from '../engine/steps/kinds.ts'
 import { misfitOf } from '../engine/misfit.ts'
 import type { EnginePorts } from '../engine/ports.ts'
 import { namesAt } from '../engine/standing.ts'
@@ -89,7 +89,7 @@ export async function planFor(deps: Deps, secret: SecretRecord): Promise<PlanVie
   const silent = await withoutDeploy(plan)
   // A provider that can't be asked is not asked.
   if (traits.verifies === false) silent.add('verify')
-  for (const step of forwardSteps(plan)) if (!silent.has(step)) steps.push(await describe(ports, secret, plan, traits, title, step))
+  for (const step of orderOf(plan, 'forward')) if (!silent.has(step)) steps.push(await describe(ports, secret, plan, traits, title, step))
   steps.push(...endSteps(plan, traits))
   return { path: secret.path, hash: digest(secret.path, steps), steps }
 }
@@ -143,7 +143,9 @@ async function describe(
   title: string,
   step: string,
 ): Promise<PlanStep> {
-  const [kind = '', key = ''] = step.includes(':') ? [step.slice(0, step.indexOf(':')), step.slice(step.indexOf(':') + 1)] : [step]
+  const parsed = parseStep(step)
+  if (parsed === undefined) return { step, target: null, effect: secret.path }
+  const { kind, key } = parsed
   const target = plan.targets.find((candidate) => candidate.key === key)
   switch (kind) {
     case 'preflight':
@@ -159,20 +161,24 @@ async function describe(
       }
     case 'verify':
       return { step, target: null, effect: 'asks the provider whether it accepts the new value' }
-    case 'deliver':
-    case 'deploy':
-    case 'refresh': {
+    case 'deliver:':
+    case 'deploy:':
+    case 'refresh:': {
       const adapter = target === undefined ? undefined : await loadTarget(target.type)
       const where =
         target === undefined || adapter === undefined ? key : adapter.describe(parseConfig(adapter.config, target.config, `target ${key}`))
       const pair = Object.values(target?.previous ?? {}).map((name) => `${name} (the value before, during grace)`)
       const names = [...Object.values(target?.names ?? {}), ...pair].join(', ')
-      const verb = { deliver: `writes ${names} to`, deploy: 'redeploys', refresh: `after promotion: writes ${names} to` }[kind]
-      const undo = kind === 'deploy' ? '' : undoOf(target, adapter)
+      const verb = {
+        'deliver:': `writes ${names} to`,
+        'deploy:': 'redeploys',
+        'refresh:': `after promotion: writes ${names} to`,
+      }[kind]
+      const undo = kind === 'deploy:' ? '' : undoOf(target, adapter)
       return { step, target: key, effect: `${verb} ${where}${undo === '' ? '' : ` (${undo})`}` }
     }
-    case 'check':
-    case 'recheck': {
+    case 'check:':
+    case 'recheck:': {
       const spec = plan.checks.find((candidate) => candidate.key === key)
       if (spec === undefined || spec.type === 'provider') return { step, target: null, effect: 'the provider must accept the new value' }
       const adapter = await loadCheck(spec.type)
@@ -186,8 +192,18 @@ async function describe(
     }
     case 'promote':
       return { step, target: null, effect: `the new version becomes current; version ${plan.oldVersion ?? '–'} stays alive for its grace` }
+    case 'suspend-old':
+      return { step, target: null, effect: 'the old credential is switched off before anything else' }
+    // What is only done after a failure is in no plan.
+    case 'settle':
+    case 'settle:':
+    case 'demote':
+    case 'restore:':
+    case 'prove-old':
+    case 'discard':
+      return { step, target: null, effect: wordsOf(step) }
     default:
-      return { step, target: null, effect: secret.path }
+      return kind satisfies never
   }
 }
 

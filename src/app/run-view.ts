@@ -8,6 +8,8 @@ import { KEEPS_OLD, lastFailure, openConditions, REFUSED, type RunState, stateOf
 import type { RetireResult } from '../engine/retire.ts'
 import { settlesAt } from '../engine/writes.ts'
 
+export { wordsOf } from '../engine/steps/kinds.ts'
+
 export interface KeyView {
   readonly hint: string
   readonly version: number
@@ -144,6 +146,13 @@ function stepsOf(run: RunRecord): RunView['steps'] {
     if (event.type === 'settled') return [{ step: 'settle', status: event.outcome, ms: 0 }]
     return []
   })
+}
+
+/** Why it did not end well, if it did not. */
+export function causeOf(run: RunRecord): string | null {
+  if (run.status === 'success') return null
+  const failed = lastFailure(run)
+  return failed === undefined ? (stoppedBy(run) ?? null) : `${failed.step}: ${failed.failure.message}`
 }
 
 /** Why a run did not end well, in the operator's words; `undefined` when it did. */

@@ -19,17 +19,14 @@ import { DAY } from '../core/duration.ts'
 import { asAdapterError, RotateError } from '../core/errors.ts'
 import type { Failure, RunRecord, RunStatus, Schedule, SecretRecord } from '../core/model.ts'
 import { withoutClaim } from './claim.ts'
-import { type Change, commit, type Loaded, loadRun, runAudit } from './journal.ts'
-import { conditionOf, decide, lastFailure, REFUSED, stateOf, WAIVED } from './machine.ts'
+import { commit, type Loaded, loadRun, runAudit } from './journal.ts'
+import { decide, lastFailure, stateOf, WAIVED } from './machine.ts'
 import { retryPause, stepPause } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
-import { promotion } from './promotion.ts'
-import { currentFor, providerToAsk, Workbench } from './session.ts'
-import { create, settle } from './steps/create.ts'
-import { deliver, deploy, runCheck } from './steps/deliver.ts'
-import { preflight, suspendOld } from './steps/preflight.ts'
-import { demote, discard, proveOld } from './steps/undo.ts'
-import { restored, settleWrite } from './steps/restore.ts'
+import { Workbench } from './session.ts'
+import { settle } from './steps/create.ts'
+import { conditionOf, kindOf } from './steps/kinds.ts'
+import { perform } from './steps/perform.ts'
 import { LostWrite } from './steps/writing.ts'
 import { cleanStrays } from './strays.ts'
 import { leftOpen } from './writes.ts'
@@ -164,7 +161,7 @@ async function attempt(bench: Workbench, loaded: Loaded, step: string, work: () 
           ...(lost === undefined ? {} : { settlesAt: lost.settlesAt }),
         },
       ],
-      audit: [runAudit(now.run, auditActionOf(step), 'failed', { step, error: failure.message.slice(0, 300) })],
+      audit: [runAudit(now.run, kindOf(step).audit ?? 'rotation_failed', 'failed', { step, error: failure.message.slice(0, 300) })],
     }))
   }
 }
@@ -172,136 +169,6 @@ async function attempt(bench: Workbench, loaded: Loaded, step: string, work: () 
 /** Injected crashes must not be mistaken for answers. */
 export function isCrash(thrown: unknown): boolean {
   return thrown instanceof Error && thrown.name === 'InjectedCrash'
-}
-
-function auditActionOf(step: string): 'provider_call' | 'target_updated' | 'check_run' | 'rotation_failed' {
-  if (['suspend-old', 'create', 'settle', 'verify'].includes(step)) return 'provider_call'
-  if (/^(deliver|deploy|refresh|restore|settle):/.test(step)) return 'target_updated'
-  if (/^(check|recheck):/.test(step)) return 'check_run'
-  return 'rotation_failed'
-}
-
-/** The work of one step and the commit of its outcome. */
-async function perform(bench: Workbench, loaded: Loaded, step: string): Promise<Loaded> {
-  const { ports } = bench
-  const { id, path, plan } = loaded.run
-  const [kind = '', key = ''] = split(step)
-  const started = ports.clock.monotonic()
-  const done = (change: Partial<Change> = {}, detail?: string): Promise<Loaded> =>
-    commit(ports, id, `${step}:outcome`, () => ({
-      events: [
-        { type: 'done', at: ports.clock.now(), step, ms: ports.clock.monotonic() - started, ...(detail === undefined ? {} : { detail }) },
-      ],
-      ...change,
-    }))
-  switch (kind) {
-    case 'suspend-old':
-      return suspendOld(bench, loaded)
-    case 'preflight': {
-      const seen = await preflight(bench, loaded)
-      for (const line of seen) ports.note(`${path}: ${line}`)
-      return seen.length === 0 ? done() : done({}, seen.join('; '))
-    }
-    case 'create': {
-      if (loaded.secret.strays.length === 0) return create(bench, loaded)
-      // A key whose value was lost may hold the only free place.
-      await cleanStrays(ports, loaded.secret.id, { emergency: plan.emergency })
-      return create(bench, await loadRun(ports, id))
-    }
-    case 'verify': {
-      const n = stateOf(loaded.run).newVersion
-      const provider = n === null ? undefined : providerToAsk(loaded.secret, plan, n)
-      if (provider === undefined || n === null) return done({}, 'nobody to ask')
-      const { session } = await bench.provider(provider, path)
-      if (session.verify === undefined) return done({}, 'this provider can not verify')
-      // What comes back in a rollback is not measured by what it takes the place of.
-      const replaces = plan.source === 'stored' ? undefined : await currentFor(bench, loaded)
-      await session.verify(await bench.credential(loaded.secret, n), 'live', replaces)
-      return done({ audit: [runAudit(loaded.run, 'provider_call', 'success', { call: 'verify', version: n })] })
-    }
-    case 'deliver':
-    case 'refresh':
-      return deliver(bench, loaded, step, key)
-    case 'deploy':
-      await ports.faults.at(`before:effect:${step}`)
-      if (!(await deploy(bench, loaded, key))) return done({}, 'takes it up by itself')
-      await ports.faults.at(`after:effect:${step}`)
-      return done()
-    case 'check':
-    case 'recheck':
-      return checked(bench, loaded, step, key)
-    case 'promote':
-      return commit(ports, id, 'promote', (now) => {
-        const n = stateOf(now.run).newVersion
-        if (n === null) throw new Error('promote without a version')
-        const { at, ...change } = promotion(ports, now.run, now.secret, n)
-        return { ...change, events: [{ type: 'done', at, step, ms: 0 }] }
-      })
-    case 'demote':
-      return commit(ports, id, 'demote', (now) => demote(now, ports.clock.now()))
-    case 'restore':
-      return restored(bench, loaded, step, key)
-    case 'settle':
-      return settleWrite(bench, loaded, step, key)
-    case 'prove-old': {
-      const { checks, proven, refused } = await proveOld(bench, loaded)
-      return commit(ports, id, 'prove-old', () => ({
-        events: [
-          {
-            type: 'done',
-            at: ports.clock.now(),
-            step,
-            ms: ports.clock.monotonic() - started,
-            checks,
-            ...(proven ? {} : { detail: refused ? REFUSED : 'unproven' }),
-          },
-        ],
-      }))
-    }
-    case 'discard':
-      return commit(ports, id, 'discard', (now) => discard(now, ports.clock.now()))
-    default:
-      throw new Error(`unknown step ${step}`)
-  }
-}
-
-function split(step: string): [string, string] {
-  const colon = step.indexOf(':')
-  return colon < 0 ? [step, ''] : [step.slice(0, colon), step.slice(colon + 1)]
-}
-
-/** A check of the new value. Red is final: its window is over. */
-async function checked(bench: Workbench, loaded: Loaded, step: string, key: string): Promise<Loaded> {
-  const { ports } = bench
-  const n = stateOf(loaded.run).newVersion
-  if (n === null) throw new Error('check without a version')
-  const result = await runCheck(bench, loaded, key, n)
-  const at = ports.clock.now()
-  const audit = [
-    runAudit(loaded.run, 'check_run', result.ok ? 'success' : 'failed', {
-      check: key,
-      ok: result.ok,
-      detail: result.detail.slice(0, 200),
-      presented: result.presented,
-    }),
-  ]
-  if (!result.ok)
-    ports.progress({ runId: loaded.run.id, path: loaded.run.path, step, status: 'failed', ms: result.ms, detail: result.detail })
-  const failure: Failure = {
-    code: 'refused',
-    effect: 'none',
-    retryable: false,
-    message: `check ${key} is red: ${result.detail}`,
-    hints: [],
-  }
-  return commit(ports, loaded.run.id, `${step}:outcome`, () => ({
-    events: [
-      result.ok
-        ? { type: 'done', at, step, ms: result.ms, checks: [result] }
-        : { type: 'failed', at, step, ms: result.ms, failure, checks: [result] },
-    ],
-    audit,
-  }))
 }
 
 /** Stops without closing: the state outside is unknown, or an undo failed. Nothing more is revoked until it is resolved. */

@@ -13,6 +13,7 @@
 import type { Failure, Intent, Prior, RunEvent, RunPlan, RunRecord, RunStatus } from '../core/model.ts'
 import { SETTLES_AFTER_MS } from '../core/provider.ts'
 import type { Secret } from '../core/secret.ts'
+import { conditionOf, kindOf, orderOf, parseStep } from './steps/kinds.ts'
 import { evolveWrites, settlesAt, type Writes, writesBefore } from './writes.ts'
 
 /** Attempts of a step that may be repeated, before the run turns. */
@@ -258,11 +259,11 @@ function renewed(step: StepState, again: boolean): StepState {
 
 /** What the way back did is not so any more, and what it undid has to be done once more. */
 function forwardAgain(steps: Readonly<Record<string, StepState>>): Readonly<Record<string, StepState>> {
-  const left = Object.entries(steps).filter(([key]) => !/^(demote|prove-old|discard|restore:.*|settle:.*|deploy:.*)$/.test(key))
+  const left = Object.entries(steps).filter(([key]) => kindOf(key).forwardAgain !== 'gone')
   return Object.fromEntries(
     left.map(([key, step]) => [
       key,
-      /^(deliver|refresh):/.test(key) ? { status: 'intended' as const, attempts: 0, ...begunOf(step) } : step,
+      kindOf(key).forwardAgain === 'again' ? { status: 'intended' as const, attempts: 0, ...begunOf(step) } : step,
     ]),
   )
 }
@@ -277,24 +278,6 @@ function issued(plan: RunPlan, state: RunState, version: number | undefined): Ru
   return plan.overlap === 'in-place' ? { ...next, promoted: true, direction: 'forward' } : next
 }
 
-/** The steps of the way forward, in order. */
-export function forwardSteps(plan: RunPlan): readonly string[] {
-  const before = plan.targets.filter((target) => target.phase === 'before-promote')
-  const after = plan.targets.filter((target) => target.phase === 'after-promote')
-  return [
-    ...(plan.revokeFirst === true ? ['suspend-old'] : []),
-    'preflight',
-    ...(plan.source === 'provider' ? ['create'] : []),
-    'verify',
-    ...before.map((target) => `deliver:${target.key}`),
-    ...before.map((target) => `deploy:${target.key}`),
-    ...plan.checks.map((check) => `check:${check.key}`),
-    ...(plan.overlap === 'in-place' ? [] : ['promote']),
-    ...after.map((target) => `refresh:${target.key}`),
-    ...plan.checks.map((check) => `recheck:${check.key}`),
-  ]
-}
-
 /** Targets at which a write that would undo this direction was given up, and which the run has left as it should. */
 function unsettled(plan: RunPlan, state: RunState, direction: RunState['direction']): readonly string[] {
   const kinds = direction === 'forward' ? ['deliver', 'refresh'] : ['restore']
@@ -305,13 +288,15 @@ function unsettled(plan: RunPlan, state: RunState, direction: RunState['directio
 
 /** All steps of a run in this direction, in order. */
 function stepsOf(plan: RunPlan, state: RunState, direction: RunState['direction']): readonly string[] {
-  const steps = direction === 'forward' ? forwardSteps(plan) : backSteps(plan, state)
-  const settles = unsettled(plan, state, direction).map((key) => `settle:${key}`)
-  if (settles.length === 0) return steps
-  // Right before what proves the result: nothing that was given up can change it any more.
-  const found = steps.findIndex((step) => /^(recheck:|prove-old$|discard$)/.test(step))
-  const index = found < 0 ? steps.length : found
-  return [...steps.slice(0, index), ...settles, ...steps.slice(index)]
+  const touched = touchedTargets(plan, state)
+  return orderOf(plan, direction, {
+    touched,
+    unsettled: unsettled(plan, state, direction),
+    promoted: state.steps['promote']?.status === 'done',
+    // What a call did that nobody could ask about is not known either: whether the old value still works is at least tried.
+    changed: touched.length > 0 || wasPromoted(state) || state.create === 'abandoned',
+    made: state.newVersion !== null,
+  })
 }
 
 /** Targets that hold, or may hold, the new value: to which a write was intended, not only looked at. */
@@ -333,19 +318,6 @@ function begunOf(step: StepState | undefined): Pick<StepState, 'begun' | 'prior'
   return step?.begun === true ? { begun: true, ...stoodOf(step) } : {}
 }
 
-/** The steps of the way back, in order. */
-export function backSteps(plan: RunPlan, state: RunState): readonly string[] {
-  const touched = touchedTargets(plan, state)
-  // What a call did that nobody could ask about is not known either: whether the old value still works is at least tried.
-  const changed = touched.length > 0 || wasPromoted(state) || state.create === 'abandoned'
-  return [
-    ...(state.steps['promote']?.status === 'done' ? ['demote'] : []),
-    ...touched.toReversed().map((key) => `restore:${key}`),
-    ...(changed && plan.oldVersion !== null ? ['prove-old'] : []),
-    ...(state.newVersion !== null ? ['discard'] : []),
-  ]
-}
-
 function wasPromoted(state: RunState): boolean {
   return state.steps['promote'] !== undefined || state.steps['demote'] !== undefined
 }
@@ -357,22 +329,10 @@ export function canGoBack(plan: RunPlan, state: RunState): boolean {
   return plan.overlap !== 'in-place' || state.create !== 'issued'
 }
 
-/** The condition behind a step, by name: `target:KEY`, `check:KEY`, or the step itself. A target and a check may have the same key. */
-export function conditionOf(step: string): string {
-  const colon = step.indexOf(':')
-  if (colon < 0) return step
-  return `${/^(check|recheck):/.test(step) ? 'check' : 'target'}:${step.slice(colon + 1)}`
-}
-
-/** What can be given up by name: that a target holds a value, that a check is green, that the provider accepts the new value. */
-export function mayBeGivenUp(step: string): boolean {
-  return step === 'verify' || /^(deliver|deploy|refresh|restore|settle|check|recheck):/.test(step)
-}
-
 /** The conditions that are still open in the direction in which a run goes, by name. */
 export function openConditions(plan: RunPlan, state: RunState, direction = state.direction): readonly string[] {
   const steps = stepsOf(plan, state, direction)
-  const open = steps.filter((step) => mayBeGivenUp(step) && state.steps[step]?.status !== 'done')
+  const open = steps.filter((step) => kindOf(step).givenUpAs !== undefined && state.steps[step]?.status !== 'done')
   return [...new Set(open.map(conditionOf))]
 }
 
@@ -453,7 +413,7 @@ export function decide(plan: RunPlan, state: RunState, now: number): Command {
   for (const step of stepsOf(plan, state, state.direction)) {
     const at = state.steps[step]
     if (at?.status === 'done') continue
-    const wait = step.startsWith('settle:') ? settleWait(plan, state, now) : undefined
+    const wait = parseStep(step)?.kind === 'settle:' ? settleWait(plan, state, now) : undefined
     if (wait !== undefined) return wait
     if (isFinal(at)) {
       const reason = `${step}: ${at?.failure?.message ?? 'failed'}`

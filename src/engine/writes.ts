@@ -5,6 +5,7 @@
  * A late write of the very value that is wanted does no harm and is waited for by nobody. Pure.
  */
 import type { RunEvent, RunPlan } from '../core/model.ts'
+import { kindOf, parseStep } from './steps/kinds.ts'
 
 /** Which value a write brings: the new one, or what an undo puts back. */
 export type Side = 'new' | 'old'
@@ -48,9 +49,10 @@ function closed({ until }: Doubt, { settlesAt }: { readonly settlesAt?: number }
 }
 
 function writeOf(step: string, direction: 'forward' | 'back'): { readonly key: string; readonly side: Side } | undefined {
-  const [, kind, key] = /^(deliver|refresh|restore|settle):(.*)$/s.exec(step) ?? []
-  if (kind === undefined || key === undefined) return undefined
-  const old = kind === 'restore' || (kind === 'settle' && direction === 'back')
+  const { writes } = kindOf(step)
+  const key = parseStep(step)?.key
+  if (writes === undefined || key === undefined) return undefined
+  const old = writes === 'old' || (writes === 'wanted' && direction === 'back')
   return { key, side: old ? 'old' : 'new' }
 }
 

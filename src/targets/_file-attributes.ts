@@ -129,7 +129,8 @@ export async function copyAttributes(path: string, stats: Stats, fresh: string, 
   if (wanted !== found) {
     await said(context, ['cp', '--attributes-only', '--preserve=all', '--', path, fresh])
     // The times are those of the new text.
-    await utimes(fresh, new Date(), new Date())
+    const seconds = context.clock.now() / 1000
+    await utimes(fresh, seconds, seconds)
     ;[wanted, found] = await attributesOf([path, fresh], context)
   }
   const now = await stat(fresh)

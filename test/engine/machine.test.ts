@@ -1,7 +1,8 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { Failure, RunEvent, RunPlan } from '../../src/core/model.ts'
-import { canGoBack, decide, evolve, forwardSteps, initial, type RunState, stateOf } from '../../src/engine/machine.ts'
+import { canGoBack, decide, evolve, initial, type RunState, stateOf } from '../../src/engine/machine.ts'
+import { orderOf } from '../../src/engine/steps/kinds.ts'
 
 const RUNS = Number(process.env['ROTATE_PROPERTY_RUNS'] ?? 500)
 
@@ -134,14 +135,14 @@ describe('decide and evolve', () => {
         for (const [index, event] of events.entries()) {
           if (event.type !== 'done' || event.step !== 'promote') continue
           const then = stateOf({ plan, events: events.slice(0, index) })
-          for (const step of forwardSteps(plan)) {
+          for (const step of orderOf(plan, 'forward')) {
             if (step === 'promote') break
             expect(then.steps[step]?.status, step).toBe('done')
           }
         }
         if (state.closed === 'success') {
           expect(state.promoted).toBe(true)
-          for (const step of forwardSteps(plan)) expect(state.steps[step]?.status, step).toBe('done')
+          for (const step of orderOf(plan, 'forward')) expect(state.steps[step]?.status, step).toBe('done')
         } else expect(state.promoted).toBe(false)
       }),
       { numRuns: RUNS },

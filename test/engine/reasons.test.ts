@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest'
 import type { RotateError } from '../../src/core/errors.ts'
 import { decisionOf, resume } from '../../src/app/rotate.ts'
-import { causeOf } from '../../src/cli/render/history.ts'
+import { causeOf } from '../../src/app/run-view.ts'
 import { MINUTE } from '../../src/core/duration.ts'
 import { PATH, World } from '../fakes/engine-world.ts'
 

@@ -1,3 +1,4 @@
+import { causeOf } from '../../app/run-view.ts'
 import { Option } from 'commander'
 import { parseName } from '../../app/lookup.ts'
 import { usage } from '../../core/errors.ts'
@@ -6,7 +7,7 @@ import { humanSpan } from '../../core/duration.ts'
 import type { Context } from '../context.ts'
 import { parseCount, parseSince } from '../options.ts'
 import type { Register } from '../program.ts'
-import { actionOf, causeOf, historyItem, newVersionOf } from '../render/history.ts'
+import { actionOf, historyItem, newVersionOf } from '../render/history.ts'
 
 interface Options {
   readonly since?: string

@@ -1,7 +1,7 @@
 /** Runs as rows of a history. */
+import { causeOf } from '../../app/run-view.ts'
 import { iso } from '../../core/duration.ts'
 import type { RunRecord } from '../../core/model.ts'
-import { lastFailure, stoppedBy } from '../../engine/machine.ts'
 
 /** `rotated`, `rolled_back`, `failed` …: what it came to. */
 export function actionOf(run: RunRecord): string {
@@ -16,13 +16,6 @@ export function newVersionOf(run: RunRecord): number | null {
         (found, event) => ('version' in event && event.version !== undefined ? event.version : found),
         null,
       ) ?? run.plan.newVersion)
-}
-
-/** Why it did not end well, if it did not. */
-export function causeOf(run: RunRecord): string | null {
-  if (run.status === 'success') return null
-  const failed = lastFailure(run)
-  return failed === undefined ? (stoppedBy(run) ?? null) : `${failed.step}: ${failed.failure.message}`
 }
 
 /** When the new version became current. */

@@ -1,24 +1,7 @@
 /** How runs look to people: steps on stderr as they happen, the result on stdout. */
 import type { Progress } from '../../app/rotate.ts'
-import type { RunView } from '../../app/run-view.ts'
+import { type RunView, wordsOf } from '../../app/run-view.ts'
 import type { Context } from '../context.ts'
-
-const WORDS: Readonly<Record<string, string>> = {
-  preflight: 'preflight',
-  create: 'new value',
-  settle: 'asked what the lost answer was',
-  verify: 'verified by the provider',
-  promote: 'promoted',
-  demote: 'old value current again',
-  'prove-old': 'old value checked',
-  discard: 'new value given up',
-  deliver: 'delivered to',
-  deploy: 'deployed',
-  check: 'check',
-  refresh: 'refreshed',
-  recheck: 'check after promotion',
-  restore: 'restored',
-}
 
 /** How a target was put back, in words. */
 const PUT_BACK: Readonly<Record<string, string>> = {
@@ -27,14 +10,6 @@ const PUT_BACK: Readonly<Record<string, string>> = {
   told: 'it was told the old version',
   'told-none': 'it was told that there is no old version',
   delivered: "it was given the old version's value; what stood there can't be read",
-}
-
-/** A step in words: `delivered to env-file`. */
-function stepWords(step: string): string {
-  const colon = step.indexOf(':')
-  const kind = colon < 0 ? step : step.slice(0, colon)
-  const word = WORDS[kind] ?? kind
-  return colon < 0 ? word : `${word} ${step.slice(colon + 1)}`
 }
 
 function seconds(ms: number): string {
@@ -95,7 +70,7 @@ export function progressPrinter(ctx: Context, events: Events | undefined): (even
     ctx.out.note(
       '  ',
       ok ? { text: 'ok    ', style: 'green' } : { text: 'failed', style: 'red' },
-      ` ${stepWords(event.step)}${event.ms === undefined || event.ms < 100 ? '' : `  ${seconds(event.ms)}`}${event.detail === undefined ? '' : `: ${PUT_BACK[event.detail] ?? event.detail}`}`,
+      ` ${wordsOf(event.step)}${event.ms === undefined || event.ms < 100 ? '' : `  ${seconds(event.ms)}`}${event.detail === undefined ? '' : `: ${PUT_BACK[event.detail] ?? event.detail}`}`,
     )
   }
 }

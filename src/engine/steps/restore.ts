@@ -18,7 +18,7 @@ import { newDelivery, newVersion, oldVersionAt, specOf } from './deliver.ts'
 import { intend, writing } from './writing.ts'
 
 /** Undoes what a run wrote to one target, and commits that it did. */
-export async function restored(bench: Workbench, loaded: Loaded, step: string, key: string): Promise<Loaded> {
+export async function putBack(bench: Workbench, loaded: Loaded, step: string, key: string): Promise<Loaded> {
   const started = bench.ports.clock.monotonic()
   const result = await restore(bench, loaded, step, key)
   await bench.ports.faults.at(`after:effect:${step}`)
