@@ -2,7 +2,8 @@
 import type { SecretRecord } from '../core/model.ts'
 import { isAlive, withVersion } from '../core/model.ts'
 import type { EnginePorts } from '../engine/ports.ts'
-import { retireDue, type RetireResult } from '../engine/retire.ts'
+import type { RetireResult } from '../engine/ending.ts'
+import { retireDue } from '../engine/retire.ts'
 
 export interface EndNow {
   readonly versions: readonly number[]

@@ -5,7 +5,7 @@ import type { CheckResult, RunRecord, SecretRecord, Trigger, VersionRecord, Vers
 import { currentVersion, versionOf } from '../core/model.ts'
 import { partsOf } from '../core/names.ts'
 import { KEEPS_OLD, lastFailure, openConditions, REFUSED, type RunState, stateOf, stoppedBy, WAIVED } from '../engine/machine.ts'
-import type { RetireResult } from '../engine/retire.ts'
+import type { RetireResult } from '../engine/ending.ts'
 import { settlesAt } from '../engine/writes.ts'
 
 export { wordsOf } from '../engine/steps/kinds.ts'

@@ -19,6 +19,7 @@ import { inPlaceOf } from './places.ts'
 import { stepPause } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
 import { answered, credentialOf, deliveryOf, providerOfVersion } from './session.ts'
+import { isCrash } from './crash.ts'
 import { withWritten } from './standing.ts'
 
 /** What is said of a target that was read and holds the value. */
@@ -133,10 +134,6 @@ async function verified(
       },
     )
   }
-}
-
-function isCrash(thrown: unknown): boolean {
-  return thrown instanceof Error && thrown.name === 'InjectedCrash'
 }
 
 /** One target, tried again while that may help. */

@@ -29,6 +29,7 @@ import { conditionOf, kindOf } from './steps/kinds.ts'
 import { perform } from './steps/perform.ts'
 import { LostWrite } from './steps/writing.ts'
 import { cleanStrays } from './strays.ts'
+import { isCrash } from './crash.ts'
 import { leftOpen } from './writes.ts'
 
 /** Drives a run of ours until it is closed or parked, and returns it. Throws `interrupted` when asked to stop; the run stays resumable. */
@@ -164,11 +165,6 @@ async function attempt(bench: Workbench, loaded: Loaded, step: string, work: () 
       audit: [runAudit(now.run, kindOf(step).audit ?? 'rotation_failed', 'failed', { step, error: failure.message.slice(0, 300) })],
     }))
   }
-}
-
-/** Injected crashes must not be mistaken for answers. */
-export function isCrash(thrown: unknown): boolean {
-  return thrown instanceof Error && thrown.name === 'InjectedCrash'
 }
 
 /** Stops without closing: the state outside is unknown, or an undo failed. Nothing more is revoked until it is resolved. */

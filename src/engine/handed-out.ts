@@ -13,6 +13,7 @@ import { stateOf, touchedTargets } from './machine.ts'
 import { besideWithout, putCurrent } from './pair.ts'
 import { inPlaceOf } from './places.ts'
 import type { EnginePorts } from './ports.ts'
+import { isCrash } from './crash.ts'
 import { answered, deliveryOf, valueAt } from './session.ts'
 
 /** How the retirement's own record is kept: both are durable when they resolve. */
@@ -57,7 +58,7 @@ export async function handedOut(
       const seen = await atTarget(ports, { ...candidate, absentMatters: delivered(spec.key) }, spec, journal)
       if (seen !== undefined) notes.push(seen)
     } catch (thrown) {
-      if (thrown instanceof RotateError || (thrown instanceof Error && thrown.name === 'InjectedCrash')) throw thrown
+      if (thrown instanceof RotateError || isCrash(thrown)) throw thrown
       failure ??= named(spec, asAdapterError(thrown))
     }
   }

@@ -16,6 +16,7 @@ import { intentOf, lostClaim, loadRun } from './journal.ts'
 import { withLate, withoutLate } from './late-calls.ts'
 import type { EnginePorts } from './ports.ts'
 import { answered, credentialOf, providerNow } from './session.ts'
+import { isCrash } from './crash.ts'
 import { withStrays } from './steps/create.ts'
 
 export interface LateResult {
@@ -69,7 +70,7 @@ async function look(ports: EnginePorts, secretId: string, call: LateCall): Promi
     await ports.faults.at('after:effect:late')
     return await judge(looking, found)
   } catch (thrown) {
-    if (thrown instanceof RotateError || (thrown instanceof Error && thrown.name === 'InjectedCrash')) throw thrown
+    if (thrown instanceof RotateError || isCrash(thrown)) throw thrown
     if (call.until <= ports.clock.now()) return drop(ports, secretId, call)
     return { found: 'unreachable', call, detail: asAdapterError(thrown).message }
   } finally {

@@ -10,6 +10,7 @@ import type { Delivery, TargetSession } from '../core/target.ts'
 import { inPlaceOf } from './places.ts'
 import type { EnginePorts } from './ports.ts'
 import { answered, confirmed, deliveryOf } from './session.ts'
+import { isCrash } from './crash.ts'
 import { signsAfter } from './standing.ts'
 
 /** The version that stands beside version `n` when a run delivers it: the old one if it is granted a grace, else none but `n`. */
@@ -70,7 +71,7 @@ export async function withdraw(
       }
       await ports.faults.at(`after:effect:withdraw:${key}`)
     } catch (thrown) {
-      if (thrown instanceof RotateError || (thrown instanceof Error && thrown.name === 'InjectedCrash')) throw thrown
+      if (thrown instanceof RotateError || isCrash(thrown)) throw thrown
       failure ??= asAdapterError(thrown)
       continue
     }

@@ -11,34 +11,21 @@
  * - `discard`, of what was never current or was taken back: that the current version is proven, since the undo has done that, and a backup. Targets which its run
  *   never wrote to, or which an operator gave up by name, are not looked at.
  */
-import { DAY } from '../core/duration.ts'
 import { AdapterError, asAdapterError, RotateError } from '../core/errors.ts'
-import type { AuditEntry, ProviderRef, Retirement, SecretRecord, VersionRecord, VersionState, Written } from '../core/model.ts'
-import { currentVersion, isAlive, versionOf, withVersion } from '../core/model.ts'
+import type { AuditEntry, ProviderRef, Retirement, SecretRecord, VersionRecord } from '../core/model.ts'
+import { currentVersion, isAlive } from '../core/model.ts'
 import type { Credential, ProviderSession } from '../core/provider.ts'
-import { busy, claimed, release, withoutClaim } from './claim.ts'
+import { claimed, release } from './claim.ts'
 import { distrust } from './distrust.ts'
-import { lostClaim } from './journal.ts'
-import { clockDoubt, retryPause } from './policy.ts'
-import { withdraw } from './pair.ts'
-import type { EnginePorts } from './ports.ts'
-import { handedOut } from './handed-out.ts'
+import { Ending, heldResult, type RetireResult, type Seen } from './ending.ts'
 import { endableNow, gates, isDead, issuer, proveDead } from './evidence.ts'
-import { answered, credentialOf, missingIsFine } from './session.ts'
-import { withWritten } from './standing.ts'
+import { handedOut } from './handed-out.ts'
+import { withdraw } from './pair.ts'
+import { clockDoubt } from './policy.ts'
+import type { EnginePorts } from './ports.ts'
+import { answered, missingIsFine } from './session.ts'
+import { isCrash } from './crash.ts'
 import { isOffAlready } from './steps/switched-off.ts'
-
-export interface RetireResult {
-  readonly path: string
-  readonly version: number
-  readonly hint: string
-  readonly at: number
-  /** `waiting`: its time has not come. `held`: a gate or the provider said no; tried again later. */
-  readonly state: VersionState | 'waiting' | 'held'
-  readonly detail: string
-  /** Did anything change? */
-  readonly acted: boolean
-}
 
 /** Works on every version of one secret that is due to end. `onlyVersion` narrows it. */
 export async function retireDue(ports: EnginePorts, secretId: string, onlyVersion?: number): Promise<readonly RetireResult[]> {
@@ -51,7 +38,8 @@ export async function retireDue(ports: EnginePorts, secretId: string, onlyVersio
       isDue(version.retirement, ports.clock.now()),
   )
   if (due.length === 0) return []
-  const open = (): readonly RetireResult[] => due.map((version) => held(secret, version, ports.clock.now(), 'a run is open', false))
+  const open = (): readonly RetireResult[] =>
+    due.map((version) => heldResult({ secret, version }, ports.clock.now(), 'a run is open', false))
   if (secret.openRun !== undefined) return open()
   // A run may have begun, and been left open, since we looked.
   if (!(await claimed(ports, secretId, (_tx, now) => Promise.resolve(now.openRun === undefined)))) {
@@ -60,7 +48,7 @@ export async function retireDue(ports: EnginePorts, secretId: string, onlyVersio
   }
   const results: RetireResult[] = []
   try {
-    for (const version of due) results.push(await retireOne(ports, secretId, version.n, version === due.at(-1)))
+    for (const version of due) results.push(await retire(new Ending(ports, secretId, version.n, version === due.at(-1))))
   } finally {
     await release(ports, secretId)
   }
@@ -71,78 +59,66 @@ function isDue(retirement: Retirement, now: number): boolean {
   return Math.max(retirement.deleteAfter ?? retirement.notBefore, retirement.retryAt ?? 0) <= now
 }
 
-/** `last`: the commit that ends it also gives the secret back, so that a crash after it leaves nothing. */
-async function retireOne(ports: EnginePorts, secretId: string, n: number, last: boolean): Promise<RetireResult> {
-  const seen = await look(ports, secretId, n)
+/** Brings one version as far towards its end as it may go now. */
+async function retire(ending: Ending): Promise<RetireResult> {
+  const { ports } = ending
+  let seen = await ending.look()
+  const stays = (why: string, acted: boolean): RetireResult => heldResult(seen, ports.clock.now(), why, acted)
   const { retirement } = seen
-  let { secret, version } = seen
-  if (retirement === undefined) return held(secret, version, ports.clock.now(), 'nothing to do', false)
+  if (retirement === undefined) return stays('nothing to do', false)
   const unsure = clockDoubt(ports.clock, await ports.vault.highestTime())
   // A provider that is asked may confirm the clock; where nobody is asked it stays as it is.
-  if (unsure !== undefined && (!version.revocable || retirement.why === 'discard'))
-    return held(secret, version, ports.clock.now(), unsure, false)
+  if (unsure !== undefined && (!seen.version.revocable || retirement.why === 'discard')) return stays(unsure, false)
   const gone = retirement.why === 'discard' ? 'discarded' : 'retired'
-  if (!version.revocable) {
+  if (!seen.version.revocable) {
     try {
       // What could not be ended when it was issued may be by now.
-      if (await endableNow(ports, secret, version)) ({ secret, version } = await revocableNow(ports, secretId, n))
+      if (await endableNow(ports, seen.secret, seen.version)) seen = await ending.makeRevocable()
     } catch (thrown) {
-      if (thrown instanceof AdapterError) return hold(ports, secretId, n, thrown)
+      if (thrown instanceof AdapterError) return ending.hold(thrown)
       throw thrown
     }
   }
-  if (!version.revocable) {
+  if (!seen.version.revocable) {
     try {
-      await alone(ports, secret, version, retirement)
-      const seen = await nowhere(ports, secretId, n)
-      return await end(ports, secretId, n, gone, ['not revocable here', ...seen].join('; '), last)
+      await alone(ending, seen, retirement)
+      const left = await nowhere(ending)
+      return await ending.end(gone, ['not revocable here', ...left].join('; '))
     } catch (thrown) {
-      if (thrown instanceof AdapterError) return hold(ports, secretId, n, thrown)
+      if (thrown instanceof AdapterError) return ending.hold(thrown)
       throw thrown
     }
   }
+  const { secret, version } = seen
   if (sharesValue(secret, version, retirement))
-    return end(ports, secretId, n, gone, 'another version holds the same value, and ends it when its own time comes', last)
-  if (sharesHandle(secret, version)) return end(ports, secretId, n, gone, 'its handle belongs to a newer version now', last)
+    return ending.end(gone, 'another version holds the same value, and ends it when its own time comes')
+  if (sharesHandle(secret, version)) return ending.end(gone, 'its handle belongs to a newer version now')
   const doubt = await distrust(ports)
-  if (doubt !== undefined) return held(secret, version, ports.clock.now(), doubt, true)
+  if (doubt !== undefined) return stays(doubt, true)
   let session: ProviderSession | undefined
   try {
     const provider = await issuer(ports, secret, version)
     if (provider === undefined)
       throw new AdapterError('misconfigured', `provider ${version.providerId ?? ''}, which issued it, is not configured any more`)
     session = await answered(() => ports.adapters.openProvider(provider, secret.path))
-    return await withProvider(ports, secretId, n, session, last)
+    return await new EndAtProvider(ending, session).go()
   } catch (thrown) {
-    if (thrown instanceof RotateError || (thrown instanceof Error && thrown.name === 'InjectedCrash')) throw thrown
+    if (thrown instanceof RotateError || isCrash(thrown)) throw thrown
     // No date is written by a clock that is wrong.
-    if (thrown instanceof ClockDoubt) return held(secret, version, ports.clock.now(), thrown.message, true)
-    return await hold(ports, secretId, n, asAdapterError(thrown))
+    if (thrown instanceof ClockDoubt) return stays(thrown.message, true)
+    return await ending.hold(asAdapterError(thrown))
   } finally {
     await session?.close()
   }
-}
-
-/** From now on its end is the provider's. */
-async function revocableNow(ports: EnginePorts, secretId: string, n: number): ReturnType<typeof look> {
-  await mutate(ports, secretId, n, (version) => ({ ...version, revocable: true }), {
-    action: 'secret_updated',
-    status: 'success',
-    metadata: { revocable: true },
-  })
-  return look(ports, secretId, n)
 }
 
 /**
  * Sees to it that nobody holds it beside the current one any more. Throws what is in the way. Resolves to what was left out: where the provider ends the value, a
  * target that can't be written must not keep alive what an operator wants dead.
  */
-async function alone(ports: EnginePorts, secret: SecretRecord, version: VersionRecord, retirement: Retirement): Promise<readonly string[]> {
-  const failure = await withdraw(ports, secret, version, (target, written) =>
-    mutate(
-      ports,
-      secret.id,
-      version.n,
+async function alone(ending: Ending, { secret, version }: Seen, retirement: Retirement): Promise<readonly string[]> {
+  const failure = await withdraw(ending.ports, secret, version, (target, written) =>
+    ending.amend(
       (same) => same,
       { action: 'target_updated', status: 'success', metadata: { target, withdrawn: version.hint } },
       { written: { key: target, written } },
@@ -156,24 +132,19 @@ async function alone(ports: EnginePorts, secret: SecretRecord, version: VersionR
 }
 
 /** Sees to it that no target hands it out. Throws what is in the way; resolves to what else was seen. */
-async function nowhere(ports: EnginePorts, secretId: string, n: number): Promise<readonly string[]> {
-  const { secret, version } = await look(ports, secretId, n)
+async function nowhere(ending: Ending): Promise<readonly string[]> {
+  const { secret, version } = await ending.look()
   const current = currentVersion(secret)?.n ?? null
   const row = (target: string): AuditEntry['metadata'] => ({ target, again: true, delivered: current })
-  return handedOut(ports, secret, version, {
+  return handedOut(ending.ports, secret, version, {
     intend: (target, id) =>
-      mutate(
-        ports,
-        secretId,
-        n,
-        (before, retirement) => ({ ...before, retirement: { ...retirement, again: { ...retirement.again, [target]: id } } }),
-        { action: 'target_updated', status: 'pending', metadata: row(target) },
-      ),
+      ending.amend((before, retirement) => ({ ...before, retirement: { ...retirement, again: { ...retirement.again, [target]: id } } }), {
+        action: 'target_updated',
+        status: 'pending',
+        metadata: row(target),
+      }),
     done: (target, written) =>
-      mutate(
-        ports,
-        secretId,
-        n,
+      ending.amend(
         (before, retirement) => ({ ...before, retirement: withoutAgain(retirement, target) }),
         { action: 'target_updated', status: 'success', metadata: row(target) },
         { written: { key: target, written } },
@@ -211,109 +182,126 @@ function sharesValue(secret: SecretRecord, version: VersionRecord, retirement: R
   )
 }
 
-async function withProvider(
-  ports: EnginePorts,
-  secretId: string,
-  n: number,
-  session: ProviderSession,
-  last: boolean,
-): Promise<RetireResult> {
-  // What another process found green says nothing about now.
-  let proven = false
-  let looked = false
-  let left: readonly string[] = []
-  let seen: readonly string[] = []
-  const lookAround = async (): Promise<void> => {
-    if (!looked) seen = [...seen, ...(await nowhere(ports, secretId, n))]
-    looked = true
+/** The end of a version that its provider ends, step by step. */
+class EndAtProvider {
+  readonly #ending: Ending
+  readonly #session: ProviderSession
+  /** What another process found green says nothing about now. */
+  #proven = false
+  #looked = false
+  /** What an override left out. */
+  #left: readonly string[] = []
+  /** What was seen at the targets. */
+  #seen: readonly string[] = []
+
+  constructor(ending: Ending, session: ProviderSession) {
+    this.#ending = ending
+    this.#session = session
   }
-  const prove = async (secret: SecretRecord, version: VersionRecord, retirement: Retirement, old: Credential): Promise<void> => {
-    if (!proven) await gates(ports, secret, version, retirement, session, old)
-    const doubt = clockDoubt(ports.clock, await ports.vault.highestTime())
-    if (doubt !== undefined) throw new ClockDoubt(doubt)
-    if (!proven && retirement.why !== 'discard') await ports.ensureBackup?.(currentVersion(secret)?.promotedAt ?? ports.clock.now())
-    proven = true
-  }
-  for (;;) {
-    const { secret, version, retirement } = await look(ports, secretId, n)
-    const now = ports.clock.now()
-    if (retirement === undefined) return held(secret, version, now, 'done', false)
-    const old = await credential(ports, secret, version)
-    if (session.revoke === undefined && retirement.step !== 'proving') {
-      if (session.verify !== undefined && (await isDead(session, old)))
-        return await end(ports, secretId, n, retirement.why === 'discard' ? 'discarded' : 'revoked', 'refused by the provider', last)
-      throw cannotEnd(secret, version)
+
+  /** Goes on until it has ended or has to wait. Throws what is in the way. */
+  async go(): Promise<RetireResult> {
+    const { ports } = this.#ending
+    for (;;) {
+      const seen = await this.#ending.look()
+      const { retirement } = seen
+      if (retirement === undefined) return heldResult(seen, ports.clock.now(), 'done', false)
+      const old = await this.#ending.credential(seen)
+      if (this.#session.revoke === undefined && retirement.step !== 'proving') {
+        if (this.#session.verify !== undefined && (await isDead(this.#session, old)))
+          return await this.#ending.end(stateAfter(retirement), 'refused by the provider')
+        throw cannotEnd(seen.secret, seen.version)
+      }
+      const result = await this.#step(seen, retirement, old)
+      if (result !== undefined) return result
     }
+  }
+
+  /** One step; `undefined` when the next one may follow at once. */
+  async #step(seen: Seen, retirement: Retirement, old: Credential): Promise<RetireResult | undefined> {
+    const ending = this.#ending
+    const { ports, last } = ending
+    const now = ports.clock.now()
+    const session = this.#session
     switch (retirement.step) {
       case 'waiting': {
-        await prove(secret, version, retirement, old)
-        left = await alone(ports, secret, version, retirement)
-        await lookAround()
-        if (version.offBefore !== true && (await isOffAlready(version, session, old, now))) await foundOff(ports, secretId, n)
-        await step(ports, secretId, n, session.suspend === undefined ? 'deleting' : 'suspending', {}, 'provider_call', 'pending')
-        break
+        await this.#prove(seen, retirement, old)
+        this.#left = await alone(ending, seen, retirement)
+        await this.#lookAround()
+        if (seen.version.offBefore !== true && (await isOffAlready(seen.version, session, old, now))) await ending.noteOff()
+        await ending.advance(session.suspend === undefined ? 'deleting' : 'suspending', { action: 'provider_call', status: 'pending' })
+        return undefined
       }
       case 'suspending': {
-        await prove(secret, version, retirement, old)
-        await lookAround()
+        await this.#prove(seen, retirement, old)
+        await this.#lookAround()
         await ports.faults.at('before:effect:suspend')
         await missingIsFine(session.suspend?.(old))
         await ports.faults.at('after:effect:suspend')
-        looked = false
-        const deleteAfter = ports.clock.now() + retirement.quarantineMs
-        await step(
-          ports,
-          secretId,
-          n,
-          'suspended',
-          { deleteAfter },
-          'key_suspended',
-          'success',
-          'suspended',
-          last && retirement.quarantineMs > 0,
-        )
-        break
+        this.#looked = false
+        await ending.advance('suspended', {
+          action: 'key_suspended',
+          status: 'success',
+          state: 'suspended',
+          changes: { deleteAfter: ports.clock.now() + retirement.quarantineMs },
+          giveBack: last && retirement.quarantineMs > 0,
+        })
+        return undefined
       }
       case 'suspended': {
-        if ((retirement.deleteAfter ?? 0) > now)
-          return { ...held(secret, version, now, ['suspended, in quarantine', ...seen].join('; '), true), state: 'suspended' }
-        proven = false
-        await prove(secret, version, { ...retirement, force: true }, old)
-        await lookAround()
-        await step(ports, secretId, n, 'deleting', {}, 'provider_call', 'pending')
-        break
+        if ((retirement.deleteAfter ?? 0) > now) {
+          const detail = ['suspended, in quarantine', ...this.#seen].join('; ')
+          return { ...heldResult(seen, now, detail, true), state: 'suspended' }
+        }
+        this.#proven = false
+        await this.#prove(seen, { ...retirement, force: true }, old)
+        await this.#lookAround()
+        await ending.advance('deleting', { action: 'provider_call', status: 'pending' })
+        return undefined
       }
       case 'deleting': {
-        await prove(secret, version, { ...retirement, force: true }, old)
-        await lookAround()
+        await this.#prove(seen, { ...retirement, force: true }, old)
+        await this.#lookAround()
         await ports.faults.at('before:effect:revoke')
         await session.revoke?.(old)
         await ports.faults.at('after:effect:revoke')
-        await step(ports, secretId, n, 'proving', {}, 'provider_call', 'success')
-        break
+        await ending.advance('proving', { action: 'provider_call', status: 'success' })
+        return undefined
       }
       case 'proving': {
         // It said so twice and was not believed: a key may be slow to die, but not for ever.
         if (retirement.failures >= 2 && !(await isDead(session, old))) {
-          await step(ports, secretId, n, 'deleting', { failures: 0 }, 'provider_call', 'pending')
-          break
+          await ending.advance('deleting', { action: 'provider_call', status: 'pending', changes: { failures: 0 } })
+          return undefined
         }
-        const proof = [await proveDead(session, old), ...left, ...seen].join('; ')
-        return await end(ports, secretId, n, retirement.why === 'discard' ? 'discarded' : 'revoked', proof, last)
+        const proof = [await proveDead(session, old), ...this.#left, ...this.#seen].join('; ')
+        return await ending.end(stateAfter(retirement), proof)
       }
       default:
         return retirement.step satisfies never
     }
   }
+
+  /** Looks once at every target, and once more after the switching off. */
+  async #lookAround(): Promise<void> {
+    if (!this.#looked) this.#seen = [...this.#seen, ...(await nowhere(this.#ending))]
+    this.#looked = true
+  }
+
+  /** The gates, the clock, and the backup that must be newer than the promotion. */
+  async #prove({ secret, version }: Seen, retirement: Retirement, old: Credential): Promise<void> {
+    const { ports } = this.#ending
+    if (!this.#proven) await gates(ports, secret, version, retirement, this.#session, old)
+    const doubt = clockDoubt(ports.clock, await ports.vault.highestTime())
+    if (doubt !== undefined) throw new ClockDoubt(doubt)
+    if (!this.#proven && retirement.why !== 'discard') await ports.ensureBackup?.(currentVersion(secret)?.promotedAt ?? ports.clock.now())
+    this.#proven = true
+  }
 }
 
-/** Somebody else has switched it off: its end is ours, and that it is off is not. */
-function foundOff(ports: EnginePorts, secretId: string, n: number): Promise<void> {
-  return mutate(ports, secretId, n, (version) => ({ ...version, offBefore: true }), {
-    action: 'secret_updated',
-    status: 'success',
-    metadata: { off_before: true },
-  })
+/** What a version is called that its provider has ended. */
+function stateAfter({ why }: Retirement): 'discarded' | 'revoked' {
+  return why === 'discard' ? 'discarded' : 'revoked'
 }
 
 /** It could once. Nothing is called ended that nobody has ended. */
@@ -321,144 +309,6 @@ function cannotEnd(secret: SecretRecord, version: VersionRecord): AdapterError {
   return new AdapterError('misconfigured', `provider ${version.providerId ?? ''}, as it is configured now, can not end it`, {
     retryable: false,
     hints: [`give the provider the means to end it again: rotate schedule set ${secret.path} …`],
-  })
-}
-
-async function look(
-  ports: EnginePorts,
-  secretId: string,
-  n: number,
-): Promise<{ secret: SecretRecord; version: VersionRecord; retirement: Retirement | undefined }> {
-  const secret = await ports.vault.read((reader) => reader.secret(secretId))
-  const version = secret === undefined ? undefined : versionOf(secret, n)
-  if (secret === undefined || version === undefined) throw new RotateError('not-found', 'the version does not exist any more')
-  return { secret, version, retirement: version.retirement }
-}
-
-async function credential(ports: EnginePorts, secret: SecretRecord, version: VersionRecord): Promise<Credential> {
-  const fields = await ports.vault.read((reader) => reader.value(secret.id, version.n))
-  return credentialOf(fields ?? {}, version.handle)
-}
-
-async function step(
-  ports: EnginePorts,
-  secretId: string,
-  n: number,
-  to: Retirement['step'],
-  extra: Partial<Retirement>,
-  action: AuditEntry['action'],
-  status: AuditEntry['status'],
-  state?: VersionState,
-  giveBack = false,
-): Promise<void> {
-  await ports.faults.at(`before:commit:retire:${to}`)
-  await mutate(
-    ports,
-    secretId,
-    n,
-    (version, retirement) => ({ ...version, ...(state === undefined ? {} : { state }), retirement: { ...retirement, ...extra, step: to } }),
-    {
-      action,
-      status,
-      metadata: { call: to },
-    },
-    { giveBack },
-  )
-  await ports.faults.at(`after:commit:retire:${to}`)
-}
-
-async function end(
-  ports: EnginePorts,
-  secretId: string,
-  n: number,
-  state: VersionState,
-  detail: string,
-  last: boolean,
-): Promise<RetireResult> {
-  const at = ports.clock.now()
-  const { secret, version } = await look(ports, secretId, n)
-  const revoked = state === 'revoked' || (state === 'discarded' && version.revocable)
-  await ports.faults.at('before:commit:retire:end')
-  await mutate(
-    ports,
-    secretId,
-    n,
-    (before) => ended(before, state, at),
-    {
-      action: revoked ? 'key_revoked' : 'secret_updated',
-      status: 'success',
-      metadata: { state, proof: detail, old_key: version.hint },
-    },
-    { giveBack: last },
-  )
-  await ports.faults.at('after:commit:retire:end')
-  return { path: secret.path, version: n, hint: version.hint, at, state, detail, acted: true }
-}
-
-function ended(version: VersionRecord, state: VersionState, at: number): VersionRecord {
-  const { retirement: _done, ...rest } = version
-  return { ...rest, state, labels: [], endedAt: at }
-}
-
-/** Tried again after a growing pause. People are told of what does not pass by itself: at once where that is certain, else at the third failure; then once a day. */
-async function hold(ports: EnginePorts, secretId: string, n: number, { message, retryable, hints }: AdapterError): Promise<RetireResult> {
-  const { secret, version, retirement: planned } = await look(ports, secretId, n)
-  const failures = (planned?.failures ?? 0) + 1
-  const told = failures === (retryable ? 3 : 1) || retryPause(failures - 1) >= DAY
-  const next = hints.length === 0 ? {} : { next: hints.join('; ').slice(0, 300) }
-  await mutate(
-    ports,
-    secretId,
-    n,
-    (before, retirement) => ({
-      ...before,
-      retirement: {
-        ...retirement,
-        failures: retirement.failures + 1,
-        retryAt: ports.clock.now() + retryPause(retirement.failures + 1),
-        lastError: message.slice(0, 300),
-      },
-    }),
-    {
-      action: 'provider_call',
-      status: 'failed',
-      metadata: { call: 'revoke', error: message.slice(0, 200), ...(told ? { held: true, old_key: version.hint, ...next } : {}) },
-    },
-  )
-  return held(secret, version, ports.clock.now(), message, true)
-}
-
-function held(secret: SecretRecord, version: VersionRecord, at: number, detail: string, acted: boolean): RetireResult {
-  return { path: secret.path, version: version.n, hint: version.hint, at, state: 'held', detail, acted }
-}
-
-async function mutate(
-  ports: EnginePorts,
-  secretId: string,
-  n: number,
-  edit: (version: VersionRecord, retirement: Retirement) => VersionRecord,
-  entry: Pick<AuditEntry, 'action' | 'status' | 'metadata'>,
-  more: { readonly giveBack?: boolean; readonly written?: { readonly key: string; readonly written: Written | undefined } } = {},
-): Promise<void> {
-  const own = await ports.locks.own()
-  await ports.vault.transact(async (tx) => {
-    const secret = await tx.secret(secretId)
-    const version = secret === undefined ? undefined : versionOf(secret, n)
-    if (secret === undefined || version?.retirement === undefined) return
-    if (secret.claim?.instance !== own) throw secret.claim === undefined ? lostClaim(secret.path) : busy(secret.path, secret.claim)
-    if (secret.openRun !== undefined) throw lostClaim(secret.path)
-    const { retirement } = version
-    const edited = withVersion(secret, n, (before) => edit(before, retirement))
-    const signed = more.written === undefined ? edited : withWritten(edited, more.written.key, more.written.written)
-    await tx.putSecret(more.giveBack === true ? withoutClaim(signed) : signed)
-    tx.audit({
-      ...entry,
-      path: secret.path,
-      actor: ports.actor,
-      triggeredBy: 'automatic',
-      runId: retirement.runId ?? null,
-      metadata: { ...entry.metadata, version: n },
-    })
   })
 }
 

@@ -11,6 +11,7 @@ import { distrust } from './distrust.ts'
 import { lostClaim } from './journal.ts'
 import { clockDoubt, retryPause } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
+import { isCrash } from './crash.ts'
 import { answered, missingIsFine } from './session.ts'
 
 export interface StrayResult {
@@ -107,7 +108,7 @@ async function cleanOne(
     await change(ports, secret.id, id, () => undefined, audit(ports, secret, stray, 'key_revoked', 'success'), last)
     return { id, state: 'revoked', at: ports.clock.now(), detail: 'made by an interrupted run, value lost' }
   } catch (thrown) {
-    if (thrown instanceof RotateError || (thrown instanceof Error && thrown.name === 'InjectedCrash')) throw thrown
+    if (thrown instanceof RotateError || isCrash(thrown)) throw thrown
     const message = asAdapterError(thrown).message
     const retryAt = ports.clock.now() + retryPause(stray.failures + 1)
     await change(

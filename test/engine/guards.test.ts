@@ -242,6 +242,6 @@ describe('a vault that a newer program has written', () => {
     expect(side.calls).toEqual([])
     await world.alone((process) => process.ports.vault.transact((tx) => tx.putDoc('needs', [])))
     expect((await world.rotate(id)).failure).toBeUndefined()
-    expect(await world.read((vault) => vault.read((reader) => reader.doc('needs')))).toEqual(['settle-waits', 'standing'])
+    expect(await world.read((vault) => vault.read((reader) => reader.doc('needs')))).toEqual(['settle-waits', 'write-waits', 'standing'])
   })
 })

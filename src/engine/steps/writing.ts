@@ -5,6 +5,7 @@ import type { Standing, TargetSession } from '../../core/target.ts'
 import { commit, type Loaded } from '../journal.ts'
 import { stateOf } from '../machine.ts'
 import { answered, type Workbench } from '../session.ts'
+import { isCrash } from '../crash.ts'
 import { isOpen } from '../writes.ts'
 
 /** A write that failed, and that may still be carried out until this time. */
@@ -57,7 +58,7 @@ export async function writing<T>(bench: Workbench, spec: TargetSpec, session: Ta
     const value = await work()
     return { value, ...(ms > 0 && session.inDoubt?.() === true ? { settlesAt: clock.now() + ms } : {}) }
   } catch (thrown) {
-    if (thrown instanceof RotateError || (thrown instanceof Error && thrown.name === 'InjectedCrash')) throw thrown
+    if (thrown instanceof RotateError || isCrash(thrown)) throw thrown
     const failure = asAdapterError(thrown)
     const lost = (failure.effect === 'unknown' && !failure.answered) || session.inDoubt?.() === true
     if (lost && ms > 0) throw new LostWrite(failure, clock.now() + ms)
