@@ -72,6 +72,16 @@ export default defineProvider({
   id: 'aws-bedrock',
   title: 'Amazon Bedrock API keys',
   aliases: ['bedrock'],
+  notes: [
+    'A provider is not told the times of its schedule, so credentialAgeDays must be given: interval, grace and quarantine together, rounded up.',
+    'A key that a person made holds one of the two places of its user until a person ends it.',
+  ],
+  example: {
+    accessKeyId: { secret: 'infra/aws/ROTATOR', field: 'accessKeyId' },
+    secretAccessKey: { secret: 'infra/aws/ROTATOR', field: 'secretAccessKey' },
+    iamUserName: 'svc-billing',
+    credentialAgeDays: 32,
+  },
   config: Config,
   secretType: 'api_key',
   traits: () => ({

@@ -106,6 +106,12 @@ export default defineProvider({
   id: 'gemini',
   title: 'Google API keys (Gemini)',
   aliases: ['google-api-key'],
+  notes: [
+    "Google can't switch a key off, so its quarantine is Google's own deletion: the value is refused from then on, Google undoes it for thirty days, and nobody can make it final sooner.",
+    'A key that was stored by hand is ended only once its id is told: rotate adopt PATH --key-id ID.',
+    'Tried against a counterpart only, never against Google.',
+  ],
+  example: { project: 'my-project', credentials: { secret: 'infra/google/KEY_ADMIN' } },
   config: Config,
   traits: () => ({
     mints: 'service',

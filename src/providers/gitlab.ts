@@ -86,6 +86,12 @@ interface Site {
 export default defineProvider({
   id: 'gitlab',
   title: 'GitLab project and group access tokens',
+  notes: [
+    "A second token is made and the first one revoked after its grace. GitLab's own rotate is never called, because a repeated one ends every token of the family.",
+    'Tokens of projects and groups only: on gitlab.com no API makes personal ones.',
+    'Tried against a counterpart only, never against GitLab.',
+  ],
+  example: { project: 'team/shop', managerToken: { secret: 'infra/gitlab/MANAGER' } },
   config: Config,
   traits: () => ({
     mints: 'service',

@@ -57,6 +57,19 @@ export default defineProvider({
   id: 'mysql',
   title: 'MySQL and MariaDB passwords',
   aliases: ['mariadb'],
+  notes: [
+    'The value in use is stored with the name of its user: rotate set PATH --field username=… --field password=@-',
+    'Only hashes of a password are sent to the server.',
+    "MariaDB and, in npm run test:long, MySQL 9 are tried for real; npm test tries MySQL's side against a counterpart that speaks its protocol.",
+    '"strategy":"dual" needs MySQL 8.0.14 or MariaDB 10.4.2 at least.',
+    'Connections that are open stay open when the old password ends.',
+  ],
+  example: {
+    host: 'db.internal',
+    database: 'shop',
+    admin: { user: 'rotator', password: { secret: 'infra/mysql/ROTATOR' } },
+    users: ['shop_a', 'shop_b'],
+  },
   config: Config,
   traits: ({ strategy = 'two-users', database }) => ({
     mints: 'client',

@@ -48,6 +48,11 @@ const ASSISTED: Traits = {
 export default defineProvider({
   id: 'stripe',
   title: 'Stripe API keys, made by a person or (preview) by a Stripe App',
+  notes: [
+    'By default a person makes the new key in the dashboard, hands it over with rotate now PATH -, and ends the old one there.',
+    '"mode":"api" needs a Stripe App that Stripe has approved for the managed-keys preview, and was tried against a counterpart only. A key that a person made is ended by hand there too.',
+  ],
+  example: {},
   config: z.discriminatedUnion('mode', [Assisted, Managed]),
   traits: ({ mode }) => (mode === 'api' ? managedTraits : ASSISTED),
   secretType: 'stripe_key',

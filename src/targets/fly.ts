@@ -39,6 +39,12 @@ type Options = z.output<typeof Config>
 export default defineTarget({
   id: 'fly',
   title: 'Fly.io secrets, by the program fly',
+  notes: [
+    "The vendor's program does the work, because only that updates the machines.",
+    "Secrets can't be read back at Fly.io.",
+    'Tried against a counterpart only, never against Fly.io.',
+  ],
+  example: { apps: ['shop'], token: { secret: 'infra/fly/TOKEN' } },
   config: Config,
   readable: false,
   deploys: ({ deploy }) => deploy,

@@ -53,6 +53,12 @@ interface Variable {
 export default defineTarget({
   id: 'netlify',
   title: 'Netlify environment variables',
+  notes: [
+    'The value of one deploy context is written.',
+    'A variable that "contains secret values" is refused, because nobody can put it back.',
+    'Tried against a counterpart only, never against Netlify.',
+  ],
+  example: { account: 'team', sites: ['0123abcd-4567-89ef-0123-456789abcdef'], token: { secret: 'infra/netlify/TOKEN' } },
   config: Config,
   readable: true,
   deploys: ({ deploy }) => deploy,
