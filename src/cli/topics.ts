@@ -148,7 +148,10 @@ is revoked, and "rotate resume RUN --keep old|new" decides.
 A call that was given up may still be carried out by the far side. Databases are told to stop first: the wait is bounded
 there, the session is ended and seen gone. Elsewhere nothing that is not found is believed to be absent for a minute
 ("settlesAfter" of custom and exec): the command ends with 21, status pending and a date, run-due goes on after it, and for
-a day it looks for what came late.
+a day it looks for what came late. A write to a target that was given up is waited for in the same way ("settlesAfter" of
+webhook and exec; files on this machine need no wait): before it is over neither "done" nor "undone" is said and no key is
+ended that it could bring back; then the target is read again, or written once more where it can't be read or shows
+something else.
 
 An undo puts back what stood there before, value and attributes. Where that can be neither read nor known from our own last
 write, the rotation is refused before anything is done, unless the target says "irreversible": true. A decision (resume,

@@ -13,6 +13,8 @@
  * - Which key a value belongs to can only be asked with the value in the URL (`keys:lookupKey`), so it is not asked: a key that was stored by hand is adopted by its id.
  * - When a key was last used can't be asked.
  * - A proof lists one model with the key itself (_google-probe.ts). Ending a key ends this one: the service account to which it is bound, and the other keys of the project, go on.
+ *
+ * Tried against a counterpart only, never against Google.
  */
 import { z } from 'zod'
 import { DAY, MINUTE } from '../core/duration.ts'

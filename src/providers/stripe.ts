@@ -8,7 +8,7 @@
  * A proof is `GET /v1/balance` with the key itself: 200, or 403 of a restricted key without that right, is accepted, 401 is not, anything else says nothing. It shows that the key lives
  * and of which mode it is, not what it may do; nobody is locked out by it. Expiring ends this one key: the account and its other keys go on.
  *
- * `api`, for those whose approved Stripe App may manage keys (a preview): nobody is needed. A key that a person made before ends by hand there too.
+ * `api`, for those whose approved Stripe App may manage keys (a preview; tried against a counterpart only): nobody is needed. A key that a person made before ends by hand there too.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'

@@ -5,6 +5,8 @@
  * back: names and digests are listed, and a digest is the sign of what stands there. A machine takes a
  * secret up when it is updated, which `fly secrets deploy` does with each and waits for; the API alone
  * does not.
+ *
+ * Tried against a counterpart only, never against Fly.io.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'

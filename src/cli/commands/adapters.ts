@@ -158,7 +158,10 @@ function listAndShow(group: Command, run: Run, kind: 'provider' | 'target'): voi
           ['KEY', 'NEEDED', 'MEANING'],
           description.fields.map((field) => [field.name, field.required ? 'yes' : '', field.meaning]),
         )
-        for (const line of notes.length === 0 ? [] : ['', 'Good to know:', ...notes.map((note) => `  - ${note}`)]) ctx.out.line(line)
+        for (const line of notes.length === 0
+          ? []
+          : ['', 'Good to know:', ...notes.map((note) => (note.startsWith(' ') ? `  ${note}` : `  - ${note}`))])
+          ctx.out.line(line)
         for (const line of example === undefined ? [] : exampleLines(kind, name, example)) ctx.out.line(line)
       }),
     )
