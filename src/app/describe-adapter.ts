@@ -1,5 +1,6 @@
 /** An adapter's configuration in words and as JSON Schema, both from the one schema it declares. */
 import { jsonSchema } from '../core/schema.ts'
+import { SINGLE } from '../core/secret.ts'
 import { loadProvider, loadTarget } from './adapters.ts'
 
 export interface AdapterDescription {
@@ -8,7 +9,20 @@ export interface AdapterDescription {
   readonly schema: unknown
   readonly facts: Readonly<Record<string, unknown>>
   readonly lines: readonly string[]
+  /** What its operator must know and no key of the configuration says. */
+  readonly notes: readonly string[]
+  /** `undefined` for an adapter that has no example. */
+  readonly example: AdapterExample | undefined
   readonly fields: readonly { readonly name: string; readonly required: boolean; readonly meaning: string }[]
+}
+
+/** A whole configuration that `schedule set` accepts. */
+export interface AdapterExample {
+  readonly config: unknown
+  /** Fields of the secret that a provider with this configuration issues; empty for one plain value, and for a target. */
+  readonly issues: readonly string[]
+  /** Other secrets that the configuration refers to, each with the fields that it takes from there. */
+  readonly refers: readonly { readonly path: string; readonly fields: readonly string[] }[]
 }
 
 interface SchemaNode {
@@ -33,6 +47,8 @@ export async function describeAdapter(kind: 'provider' | 'target', id: string): 
       schema,
       facts: { secretType: provider.secretType, aliases: provider.aliases },
       lines: [],
+      notes: provider.notes,
+      example: exampleOf(provider.example, (config) => provider.traits(provider.config.parse(config)).fields),
       fields: fieldsOf(schema as SchemaNode),
     }
   }
@@ -43,13 +59,32 @@ export async function describeAdapter(kind: 'provider' | 'target', id: string): 
     title: target.title,
     schema,
     facts: { readable: target.readable, told: target.told, aliases: target.aliases },
-    lines: [
-      ...(target.readable
-        ? ['can be read back']
-        : ['write-only: what it holds can not be read back', ...(target.told ? undoIsTold : unread)]),
-      ...target.notes,
-    ],
+    lines: target.readable
+      ? ['can be read back']
+      : ['write-only: what it holds can not be read back', ...(target.told ? undoIsTold : unread)],
+    notes: target.notes,
+    example: exampleOf(target.example, () => []),
     fields: [...fieldsOf(schema as SchemaNode), ...common],
+  }
+}
+
+function exampleOf(config: unknown, fieldsOfSecret: (config: unknown) => readonly string[]): AdapterExample | undefined {
+  if (typeof config !== 'object' || config === null) return undefined
+  const fields = fieldsOfSecret(config)
+  const refs = new Map<string, string[]>()
+  const visit = (node: unknown): void => {
+    if (typeof node !== 'object' || node === null) return
+    const { secret, field } = node as { readonly secret?: unknown; readonly field?: unknown }
+    const isReference = typeof secret === 'string' && Object.keys(node).every((key) => key === 'secret' || key === 'field')
+    if (isReference) refs.set(secret, [...(refs.get(secret) ?? []), ...(typeof field === 'string' ? [field] : [])])
+    else for (const child of Object.values(node)) visit(child)
+  }
+  // The configuration itself is no reference, even where its only key is "secret".
+  for (const child of Object.values(config)) visit(child)
+  return {
+    config,
+    issues: fields.length === 1 && fields[0] === SINGLE ? [] : fields,
+    refers: [...refs].map(([path, named]) => ({ path, fields: named })),
   }
 }
 

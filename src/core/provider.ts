@@ -138,7 +138,11 @@ export interface ProviderSpec<C extends z.ZodType> {
   readonly id: string
   readonly title: string
   readonly aliases?: readonly string[]
-  /** The only description of its configuration: validation, help, README, JSON Schema. */
+  /** What its operator must know and no key of the configuration says: one sentence or more each, for `provider show`. */
+  readonly notes?: readonly string[]
+  /** A whole configuration that is accepted as it stands, for `provider show`. */
+  readonly example?: z.input<C>
+  /** The only description of its configuration: validation, help, JSON Schema. */
   readonly config: C
   traits(config: z.output<C>): Traits
   /** Type given to a secret that does not exist yet. */
@@ -167,6 +171,8 @@ export interface Provider {
   readonly id: string
   readonly title: string
   readonly aliases: readonly string[]
+  readonly notes: readonly string[]
+  readonly example: unknown
   readonly config: z.ZodType
   readonly secretType: SecretType
   traits(config: unknown): Traits
@@ -182,6 +188,8 @@ export function defineProvider<C extends z.ZodType>(spec: ProviderSpec<C>): Prov
     id: spec.id,
     title: spec.title,
     aliases: spec.aliases ?? [],
+    notes: spec.notes ?? [],
+    example: spec.example,
     config: spec.config,
     secretType: spec.secretType,
     traits: (config) => spec.traits(config as z.output<C>),

@@ -69,11 +69,13 @@ export interface TargetSpecDefinition<C extends z.ZodType> {
   readonly id: string
   readonly title: string
   readonly aliases?: readonly string[]
+  /** What its operator must know and no key of the configuration says: one sentence or more each, for `target show`. */
+  readonly notes?: readonly string[]
+  /** A whole configuration, without `type`, that is accepted as it stands, for `target show`. */
+  readonly example?: z.input<C>
   readonly config: C
   /** Can it be read back? Said plainly in plans and `target show`. */
   readonly readable: boolean
-  /** What else `target show` says, a line each: who can read what is written there. */
-  readonly notes?: readonly string[]
   /**
    * An undo is a message to somebody (a program, a web hook) who knows himself what stood there and
    * is told the old version. Only for targets that have neither `current` nor `standing`.
@@ -112,6 +114,7 @@ export interface Target {
   readonly id: string
   readonly title: string
   readonly aliases: readonly string[]
+  readonly example: unknown
   readonly config: z.ZodType
   readonly readable: boolean
   readonly notes: readonly string[]
@@ -133,9 +136,10 @@ export function defineTarget<C extends z.ZodType>(spec: TargetSpecDefinition<C>)
     id: spec.id,
     title: spec.title,
     aliases: spec.aliases ?? [],
+    notes: spec.notes ?? [],
+    example: spec.example,
     config: spec.config,
     readable: spec.readable,
-    notes: spec.notes ?? [],
     deploys: (config) => (typeof spec.deploys === 'function' ? spec.deploys(config as z.output<C>) : (spec.deploys ?? false)),
     told: spec.told ?? false,
     place: (config) => spec.place?.(config as z.output<C>),

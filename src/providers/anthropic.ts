@@ -54,6 +54,11 @@ interface Site {
 export default defineProvider({
   id: 'anthropic',
   title: 'Claude API keys, made by a person and ended here',
+  notes: [
+    'The Admin API makes no keys and deletes none: a person makes each in the Console and hands it over with rotate now PATH -.',
+    'The old one is switched off when its grace ends, and archived after its quarantine.',
+  ],
+  example: { adminKey: { secret: 'infra/anthropic/ADMIN' } },
   config: Config,
   traits: () => ({
     mints: 'person',

@@ -11,6 +11,9 @@
  * - The value does not name its id in any documented way, so a key that was stored by hand is used, but ended by a person.
  * - A proof lists models with the key itself (net/bedrock.ts), which costs nothing and locks nobody out. Ending a key ends this one: its user and that user's access keys go on.
  * - ResetServiceSpecificCredential ends the old value at once, so it is never used. When a key was last used can't be asked.
+ *
+ * A provider is not told the times of its schedule, so the age of a new key is part of its configuration. A key that
+ * a person made holds its place until a person ends it.
  */
 import type { ServiceSpecificCredentialMetadata } from '@aws-sdk/client-iam'
 import { z } from 'zod'
@@ -72,6 +75,16 @@ export default defineProvider({
   id: 'aws-bedrock',
   title: 'Amazon Bedrock API keys',
   aliases: ['bedrock'],
+  notes: [
+    'A provider is not told the times of its schedule, so credentialAgeDays must be given: interval, grace and quarantine together, rounded up.',
+    'A key that a person made holds one of the two places of its user until a person ends it.',
+  ],
+  example: {
+    accessKeyId: { secret: 'infra/aws/ROTATOR', field: 'accessKeyId' },
+    secretAccessKey: { secret: 'infra/aws/ROTATOR', field: 'secretAccessKey' },
+    iamUserName: 'svc-billing',
+    credentialAgeDays: 32,
+  },
   config: Config,
   secretType: 'api_key',
   traits: () => ({

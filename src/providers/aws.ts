@@ -79,6 +79,14 @@ export default defineProvider({
   id: 'aws',
   title: 'AWS IAM access keys',
   aliases: ['aws-iam'],
+  notes: [
+    'AWS keeps two access keys per user, inactive ones included. --emergency therefore ends an older version that is still in grace before it rotates, where its place is needed.',
+  ],
+  example: {
+    accessKeyId: { secret: 'infra/aws/ROTATOR', field: 'accessKeyId' },
+    secretAccessKey: { secret: 'infra/aws/ROTATOR', field: 'secretAccessKey' },
+    iamUserName: 'svc-billing',
+  },
   config: Config,
   secretType: 'aws_access_key',
   traits: (config) => ({

@@ -76,6 +76,10 @@ interface Site {
 export default defineProvider({
   id: 'cloudflare',
   title: 'Cloudflare API tokens',
+  notes: [
+    'Rolling a token would replace its value at once, so a second token with the policies of the first is made, and both live until the grace ends.',
+  ],
+  example: { managerToken: { secret: 'infra/cloudflare/MANAGER' } },
   config: Config,
   traits: () => ({
     mints: 'service',

@@ -66,6 +66,17 @@ export default defineProvider({
   id: 'custom',
   title: 'Your own web hook',
   aliases: ['webhook'],
+  notes: [
+    'After a lost answer an idempotent hook may see one rotate call and up to three repetitions, all under the same Idempotency-Key. Without "idempotent" it is called once.',
+    'Where an idempotent hook has refused to repeat, each run-due of the next day asks once more under that key: with "overlap" and the action "revoke", and in place once "verify" or a check shows that the current value is dead. What comes of it late is ended, or made current.',
+    'Without "overlap" the old value dies with the call: there is no grace, and a failure after it goes forward.',
+  ],
+  example: {
+    webhookUrl: 'https://app.example.com/rotate',
+    secret: { secret: 'infra/hook/SECRET' },
+    overlap: true,
+    actions: ['verify', 'revoke'],
+  },
   config: Config,
   traits: (config) => ({
     mints: 'service',

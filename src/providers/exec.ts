@@ -91,6 +91,12 @@ type Event = 'create' | 'settle' | 'verify' | 'revoke'
 export default defineProvider({
   id: 'exec',
   title: 'Program that makes the value',
+  notes: [
+    'A program that ends with a code below 129 and has printed nothing has made nothing, by contract. One that can\'t promise this names a "settle" program.',
+    'A program that is killed, runs out of time or ends red with output may have made something: the rotation ends with 21 until that is settled.',
+    'The whole protocol: rotate help programs. To try a program: rotate provider test ./program.',
+  ],
+  example: { create: ['./issue-token'], verify: ['./issue-token'], revoke: ['./issue-token'] },
   config: Config,
   traits: (config) => ({
     mints: 'service',

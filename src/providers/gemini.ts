@@ -13,6 +13,8 @@
  * - Which key a value belongs to can only be asked with the value in the URL (`keys:lookupKey`), so it is not asked: a key that was stored by hand is adopted by its id.
  * - When a key was last used can't be asked.
  * - A proof lists one model with the key itself (_google-probe.ts). Ending a key ends this one: the service account to which it is bound, and the other keys of the project, go on.
+ *
+ * Tried against a counterpart only, never against Google.
  */
 import { z } from 'zod'
 import { DAY, MINUTE } from '../core/duration.ts'
@@ -106,6 +108,12 @@ export default defineProvider({
   id: 'gemini',
   title: 'Google API keys (Gemini)',
   aliases: ['google-api-key'],
+  notes: [
+    "Google can't switch a key off, so its quarantine is Google's own deletion: the value is refused from then on, Google undoes it for thirty days, and nobody can make it final sooner.",
+    'A key that was stored by hand is ended only once its id is told: rotate adopt PATH --key-id ID.',
+    'Tried against a counterpart only, never against Google.',
+  ],
+  example: { project: 'my-project', credentials: { secret: 'infra/google/KEY_ADMIN' } },
   config: Config,
   traits: () => ({
     mints: 'service',

@@ -42,6 +42,10 @@ const TRAITS: Traits = {
 export default defineProvider({
   id: 'generated',
   title: 'Random value made here',
+  notes: [
+    'There is no far side: nobody can be asked whether a value works, and an old one is not revoked but retired when its grace ends.',
+  ],
+  example: { length: 40 },
   config: Config,
   traits: () => TRAITS,
   secretType: 'generic',

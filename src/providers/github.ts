@@ -87,6 +87,12 @@ type Options = z.output<typeof Config>
 export default defineProvider({
   id: 'github',
   title: 'GitHub personal access tokens and deploy keys',
+  notes: [
+    'No API makes a personal access token: a person makes it and hands it over with rotate now PATH -. Deploy keys ("mode":"deploy-key") are made here, without a person.',
+    'A new token is refused if it belongs to another user, or lacks scopes of the one that it replaces.',
+    'The old token is revoked by its own value when its grace ends, which nothing can undo.',
+  ],
+  example: {},
   config: Config,
   traits: ({ mode }) => ({
     mints: mode === 'deploy-key' ? 'client' : 'person',

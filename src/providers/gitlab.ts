@@ -8,6 +8,8 @@
  * A proof asks the token for what it is: active, or accepted but not allowed to say that (403), or refused (401). It shows that the token lives, not what it may do. Each token has a
  * bot user of its own, and revoking ends this one token only: families exist among tokens that were made by `rotate`, and none is. A token that was rotated elsewhere has another id
  * by then, and is not touched.
+ *
+ * Tried against a counterpart only, never against GitLab. Personal tokens can not be made by API on gitlab.com.
  */
 import { z } from 'zod'
 import { DAY } from '../core/duration.ts'
@@ -86,6 +88,12 @@ interface Site {
 export default defineProvider({
   id: 'gitlab',
   title: 'GitLab project and group access tokens',
+  notes: [
+    "A second token is made and the first one revoked after its grace. GitLab's own rotate is never called, because a repeated one ends every token of the family.",
+    'Tokens of projects and groups only: on gitlab.com no API makes personal ones.',
+    'Tried against a counterpart only, never against GitLab.',
+  ],
+  example: { project: 'team/shop', managerToken: { secret: 'infra/gitlab/MANAGER' } },
   config: Config,
   traits: () => ({
     mints: 'service',

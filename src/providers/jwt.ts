@@ -45,6 +45,11 @@ const TRAITS: Traits = {
 export default defineProvider({
   id: 'jwt',
   title: 'JWT signing secret made here',
+  notes: [
+    'Whoever verifies what is signed must accept the old secret as long as its tokens live: give the target "previous":true, and make the grace at least that long.',
+    'Nothing can be revoked here: the old secret is retired when its grace ends.',
+  ],
+  example: {},
   config: Config,
   traits: () => TRAITS,
   secretType: 'jwt_secret',

@@ -28,6 +28,11 @@ const TRAITS: Traits = {
 export default defineProvider({
   id: 'manual',
   title: 'Value given by a person',
+  notes: [
+    'When it is due, run-due asks for the value once a day and ends with 14; hand it over with rotate now PATH -.',
+    'Nobody can be asked whether a value works, and an old one is ended by a person.',
+  ],
+  example: { instructions: 'Ask the bank for a new key: https://bank.example.com/keys' },
   config: Config,
   traits: () => TRAITS,
   secretType: 'generic',

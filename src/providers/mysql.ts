@@ -16,6 +16,8 @@
  * stored says that it succeeds. Nothing is judged while an earlier session may still act
  * (`_mysql-turn.ts`). An account is a name and a host, and one account per name is changed: where
  * another one of that name would keep the password, nothing begins.
+ *
+ * MariaDB and, in npm run test:long, MySQL 9 are tried for real; in npm test MySQL is a counterpart that speaks its protocol.
  */
 import { AdapterError } from '../core/errors.ts'
 import type { Handle, Intent } from '../core/model.ts'
@@ -57,6 +59,19 @@ export default defineProvider({
   id: 'mysql',
   title: 'MySQL and MariaDB passwords',
   aliases: ['mariadb'],
+  notes: [
+    'The value in use is stored with the name of its user: rotate set PATH --field username=… --field password=@-',
+    'Only hashes of a password are sent to the server.',
+    "MariaDB and, in npm run test:long, MySQL 9 are tried for real; npm test tries MySQL's side against a counterpart that speaks its protocol.",
+    '"strategy":"dual" needs MySQL 8.0.14 or MariaDB 10.4.2 at least.',
+    'Connections that are open stay open when the old password ends.',
+  ],
+  example: {
+    host: 'db.internal',
+    database: 'shop',
+    admin: { user: 'rotator', password: { secret: 'infra/mysql/ROTATOR' } },
+    users: ['shop_a', 'shop_b'],
+  },
   config: Config,
   traits: ({ strategy = 'two-users', database }) => ({
     mints: 'client',

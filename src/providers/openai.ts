@@ -65,6 +65,10 @@ interface Key {
 export default defineProvider({
   id: 'openai',
   title: 'OpenAI service-account keys',
+  notes: [
+    'A value does not carry the id of its key. When a key is adopted, beginning and end as OpenAI shows them must be those of the value.',
+  ],
+  example: { adminKey: { secret: 'infra/openai/ADMIN' }, projectId: 'proj_abc123' },
   config: Config,
   traits: () => ({
     mints: 'service',

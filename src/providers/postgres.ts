@@ -103,6 +103,16 @@ export type Options = z.output<typeof Config>
 export default defineProvider({
   id: 'postgres',
   title: 'PostgreSQL passwords',
+  notes: [
+    'The value in use is stored with the name of its user: rotate set PATH --field username=… --field password=@-',
+    'The old role ends with NOLOGIN and no password. Sessions that are open go on.',
+  ],
+  example: {
+    host: 'db.internal',
+    database: 'shop',
+    admin: { user: 'rotator', password: { secret: 'infra/postgres/ROTATOR' } },
+    users: ['shop_a', 'shop_b'],
+  },
   config: Config,
   traits: (config) => ({
     mints: 'client',

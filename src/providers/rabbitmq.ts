@@ -87,6 +87,13 @@ type Options = z.output<typeof Config>
 export default defineProvider({
   id: 'rabbitmq',
   title: 'RabbitMQ passwords',
+  notes: [
+    'The value in use is stored with the name of its user: rotate set PATH --field username=… --field password=@-',
+    'It needs the management API of the broker.',
+    'A login without a management tag is shown by the reason for which whoami refuses it.',
+    'Connections that are open stay open when the old user ends.',
+  ],
+  example: { host: 'mq.internal', admin: { user: 'rotator', password: { secret: 'infra/rabbitmq/ROTATOR' } }, users: ['shop_a', 'shop_b'] },
   config: Config,
   traits: (config) => ({
     mints: 'client',

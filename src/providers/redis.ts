@@ -79,6 +79,13 @@ export default defineProvider({
   id: 'redis',
   title: 'Redis and Valkey passwords',
   aliases: ['valkey'],
+  notes: [
+    'ACLs are not replicated, so every server of "nodes" is changed by itself.',
+    'A server whose restart would bring the old passwords back is refused, unless "persist" is false because something else gives it its users.',
+    'Give the admin +client|setname +client|list +client|kill +info as well. Without them a lost answer is settled only after a minute, and replicas that are not listed are not told.',
+    'Connections that are open stay open when the old password ends.',
+  ],
+  example: { host: 'redis.internal', admin: { user: 'rotator', password: { secret: 'infra/redis/ROTATOR' } }, user: 'shop' },
   config: Config,
   traits: (config) => ({
     mints: 'client',

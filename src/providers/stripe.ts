@@ -8,7 +8,7 @@
  * A proof is `GET /v1/balance` with the key itself: 200, or 403 of a restricted key without that right, is accepted, 401 is not, anything else says nothing. It shows that the key lives
  * and of which mode it is, not what it may do; nobody is locked out by it. Expiring ends this one key: the account and its other keys go on.
  *
- * `api`, for those whose approved Stripe App may manage keys (a preview): nobody is needed. A key that a person made before ends by hand there too.
+ * `api`, for those whose approved Stripe App may manage keys (a preview; tried against a counterpart only): nobody is needed. A key that a person made before ends by hand there too.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -48,6 +48,11 @@ const ASSISTED: Traits = {
 export default defineProvider({
   id: 'stripe',
   title: 'Stripe API keys, made by a person or (preview) by a Stripe App',
+  notes: [
+    'By default a person makes the new key in the dashboard, hands it over with rotate now PATH -, and ends the old one there.',
+    '"mode":"api" needs a Stripe App that Stripe has approved for the managed-keys preview, and was tried against a counterpart only. A key that a person made is ended by hand there too.',
+  ],
+  example: {},
   config: z.discriminatedUnion('mode', [Assisted, Managed]),
   traits: ({ mode }) => (mode === 'api' ? managedTraits : ASSISTED),
   secretType: 'stripe_key',

@@ -70,6 +70,17 @@ type Rest = z.output<typeof Rest>
 export default defineTarget({
   id: 'aws-secrets-manager',
   title: 'AWS Secrets Manager',
+  notes: [
+    'What others write into the same secret at the same time stays: it is read and edited again.',
+    'An undo gives our part back as it was spelled.',
+  ],
+  example: {
+    accessKeyId: { secret: 'infra/aws/ROTATOR', field: 'accessKeyId' },
+    secretAccessKey: { secret: 'infra/aws/ROTATOR', field: 'secretAccessKey' },
+    region: 'eu-central-1',
+    secret: 'production/shop',
+    key: '{name}',
+  },
   config: Config,
   readable: true,
   describe: ({ secret, key, region }) => `${VENDOR} ${secret}${key === undefined ? '' : `, key ${key},`} in ${region}`,

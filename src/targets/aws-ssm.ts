@@ -63,6 +63,12 @@ type Rest = z.output<typeof Rest>
 export default defineTarget({
   id: 'aws-ssm',
   title: 'AWS SSM Parameter Store',
+  example: {
+    accessKeyId: { secret: 'infra/aws/ROTATOR', field: 'accessKeyId' },
+    secretAccessKey: { secret: 'infra/aws/ROTATOR', field: 'secretAccessKey' },
+    region: 'eu-central-1',
+    parameter: '/production/shop/{name}',
+  },
   config: Config,
   readable: true,
   slots: (config, name) => [`${config.region} ${parameterOf(config, name)}`],

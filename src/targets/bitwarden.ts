@@ -73,6 +73,11 @@ type Rest = z.output<typeof Rest>
 export default defineTarget({
   id: 'bitwarden',
   title: 'Bitwarden or Vaultwarden, by the program bw',
+  notes: [
+    'The session is handed to bw in its environment, which is the only way that bw offers. Values go by stdin.',
+    'What others write into the same item at the same time stays: it is read and edited again. An undo gives our part back as it was spelled.',
+  ],
+  example: { item: 'Shop', session: { secret: 'infra/bitwarden/SESSION' } },
   config: Config,
   readable: true,
   describe: ({ item, field }) => `Bitwarden field ${field} of ${item}`,

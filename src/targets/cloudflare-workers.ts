@@ -37,6 +37,7 @@ type Options = z.output<typeof Config>
 export default defineTarget({
   id: 'cloudflare-workers',
   title: 'Secrets of Cloudflare Workers',
+  example: { accountId: '0123456789abcdef0123456789abcdef', scripts: ['shop'], token: { secret: 'infra/cloudflare/WORKERS' } },
   config: Config,
   readable: false,
   slots: ({ accountId, scripts }, name) => scripts.map((script) => `${accountId}/${script} ${name}`),

@@ -73,9 +73,16 @@ const READERS = [
 export default defineTarget({
   id: 'env-file',
   title: '.env file on this machine',
+  example: { path: 'app.env' },
   config: Config,
   readable: true,
-  notes: READERS,
+  notes: [
+    ...READERS,
+    "Refused, because a new file could not keep it: an owner, a group, an access list or extended attributes that the user of rotate can't give it, a single file that is mounted, one with several names, an immutable one, a name with several different values.",
+    '"write":"in-place" writes the file itself instead; then a crash of the machine can leave a part of the text.',
+    'Attributes are seen and copied by GNU tar and cp; where those are not there (busybox), extended attributes are not seen.',
+    'What others write into the same file at the same time stays: it is read and edited again. An undo gives our part back as it was spelled.',
+  ],
   describe: (config) => config.path,
   // Whoever writes here is this program, and it has ended when it answers.
   settlesAfterMs: 0,

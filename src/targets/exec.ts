@@ -36,6 +36,8 @@ type Options = z.output<typeof Config>
 export default defineTarget({
   id: 'exec',
   title: 'Program that delivers the value',
+  notes: ["It is told what to deliver and can't be asked what stands there."],
+  example: { run: ['./deliver'] },
   config: Config,
   readable: false,
   told: true,

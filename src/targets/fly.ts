@@ -5,6 +5,8 @@
  * back: names and digests are listed, and a digest is the sign of what stands there. A machine takes a
  * secret up when it is updated, which `fly secrets deploy` does with each and waits for; the API alone
  * does not.
+ *
+ * Tried against a counterpart only, never against Fly.io.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -39,6 +41,12 @@ type Options = z.output<typeof Config>
 export default defineTarget({
   id: 'fly',
   title: 'Fly.io secrets, by the program fly',
+  notes: [
+    "The vendor's program does the work, because only that updates the machines.",
+    "Secrets can't be read back at Fly.io.",
+    'Tried against a counterpart only, never against Fly.io.',
+  ],
+  example: { apps: ['shop'], token: { secret: 'infra/fly/TOKEN' } },
   config: Config,
   readable: false,
   deploys: ({ deploy }) => deploy,

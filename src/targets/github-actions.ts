@@ -89,6 +89,7 @@ const Access = z.object({ visibility: z.enum(visibilities), selected_repository_
 export default defineTarget({
   id: 'github-actions',
   title: 'GitHub Actions secrets',
+  example: { repositories: ['team/shop'], token: { secret: 'infra/github/ACTIONS' } },
   config: Config,
   readable: false,
   slots: ({ baseUrl, repositories = [], organization, environment = '' }, name) =>

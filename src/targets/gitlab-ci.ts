@@ -71,6 +71,7 @@ const ABOUT = ['variable_type', 'protected', 'masked', 'raw', 'description', 'en
 export default defineTarget({
   id: 'gitlab-ci',
   title: 'GitLab CI/CD variables',
+  example: { projects: ['team/shop'], token: { secret: 'infra/gitlab/CI' } },
   config: Config,
   readable: true,
   slots: ({ baseUrl, projects = [], groups = [], environmentScope = '*' }, name) => [

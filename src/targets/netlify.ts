@@ -5,6 +5,8 @@
  * `PUT` replaces all values and is not used. Functions and pages get a value when they are built, so
  * each site is built and waited for. A variable that "contains secret values" is shown to nobody; the
  * time of its last change is the sign of a write.
+ *
+ * Tried against a counterpart only, never against Netlify.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -53,6 +55,12 @@ interface Variable {
 export default defineTarget({
   id: 'netlify',
   title: 'Netlify environment variables',
+  notes: [
+    'The value of one deploy context is written.',
+    'A variable that "contains secret values" is refused, because nobody can put it back.',
+    'Tried against a counterpart only, never against Netlify.',
+  ],
+  example: { account: 'team', sites: ['0123abcd-4567-89ef-0123-456789abcdef'], token: { secret: 'infra/netlify/TOKEN' } },
   config: Config,
   readable: true,
   deploys: ({ deploy }) => deploy,

@@ -109,6 +109,12 @@ export default defineTarget({
   id: 'onepassword',
   title: '1Password, by service account or Connect server',
   aliases: ['1password'],
+  notes: [
+    'Without "connect" the token is handed to op in its environment, which is the only way that op offers. Values go by stdin.',
+    'With "connect" only our field is sent. op sends whole items without a condition: the loss of somebody else\'s change at the same moment is told, and rotations on one machine take turns.',
+    'An undo gives our part back as it was spelled.',
+  ],
+  example: { vault: 'Production', item: 'Shop', token: { secret: 'infra/onepassword/TOKEN' } },
   config: Config,
   readable: true,
   describe: ({ vault, item, field, connect }) =>

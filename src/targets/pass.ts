@@ -40,6 +40,7 @@ type Rest = z.output<typeof Rest>
 export default defineTarget({
   id: 'pass',
   title: 'pass, the standard Unix password manager',
+  example: { entry: '{path}' },
   config: Config,
   readable: true,
   describe: ({ entry }) => `pass entry ${entry}`,

@@ -52,6 +52,7 @@ interface Place {
 export default defineTarget({
   id: 'render',
   title: 'Render services and environment groups',
+  example: { services: ['shop'], token: { secret: 'infra/render/TOKEN' } },
   config: Config,
   readable: true,
   deploys: ({ deploy }) => deploy,

@@ -73,6 +73,7 @@ type Options = z.output<typeof Config>
 export default defineTarget({
   id: 'vercel',
   title: 'Vercel projects',
+  example: { projects: ['shop'], token: { secret: 'infra/vercel/TOKEN' } },
   config: Config,
   readable: false,
   deploys: ({ deploy }) => deploy,

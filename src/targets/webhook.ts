@@ -29,6 +29,8 @@ type Options = z.output<typeof Config>
 export default defineTarget({
   id: 'webhook',
   title: 'Signed web hook that takes the value',
+  notes: ["It is told what to deliver and can't be asked what stands there."],
+  example: { url: 'https://app.example.com/secrets', secret: { secret: 'infra/hook/SIGNING' } },
   config: Config,
   readable: false,
   told: true,

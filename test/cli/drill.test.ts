@@ -1,13 +1,14 @@
-/** The recovery drill of README, line by line, with a backup and a recovery key and nothing else. */
+/** The recovery drill of `rotate help recovery`, line by line, with a backup and a recovery key and nothing else. */
 import { spawn } from 'node:child_process'
 import { chmodSync, copyFileSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { topics } from '../../src/cli/topics.ts'
 import { program } from './program.ts'
 import { canMoveClock, configOf, HOUR, World } from './rotation-world.ts'
+import { shellLines } from './shell-lines.ts'
 
-const readme = readFileSync(fileURLToPath(new URL('../../README.md', import.meta.url)), 'utf8')
-const blocks = [...readme.matchAll(/^```sh drill\n([^`]*)^```/gm)].map(([, text]) => text ?? '')
+const drill = topics.get('recovery')?.().split('\nDrill, ')[1] ?? ''
+const blocks = drill.split('\nAfter a real loss ').map((part) => `${shellLines(part).join('\n')}\n`)
 const path = 'production/app/API_KEY'
 const old = 'first-value-0123456789abc'
 let world: World
@@ -17,8 +18,8 @@ beforeEach(async () => {
 afterEach(() => world.close())
 
 describe.skipIf(!canMoveClock)('after the loss of a machine', () => {
-  test('the lines of README bring everything back, and what was in grace ends as planned', async () => {
-    expect(blocks).toHaveLength(2)
+  test('the lines of help bring everything back, and what was in grace ends as planned', async () => {
+    expect(blocks.map((block) => block.trim().split('\n').length)).toEqual([5, 3])
     const fake = await world.hook({ overlap: true, idempotent: true, live: [old] })
     await world.ok(['unlocker', 'add', '--kind', 'recovery', '--recovery-out', world.box.path('recovery')])
     await world.ok(['set', path], { input: old })

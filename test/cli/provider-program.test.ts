@@ -1,6 +1,5 @@
 /** `provider test ./program` through the built program: one that keeps to the protocol, and many that each break one promise. */
 import { spawn } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { chmodSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -9,7 +8,6 @@ import { afterAll, describe, expect, test } from 'vitest'
 import { errorOf, program, type Result, Sandbox } from './program.ts'
 
 const WORKER = fileURLToPath(new URL('../fakes/issuer-worker.ts', import.meta.url))
-const README = fileURLToPath(new URL('../../README.md', import.meta.url))
 
 interface Case {
   readonly name: string
@@ -137,18 +135,6 @@ describe('a program that keeps to the protocol', () => {
     script(box, 'told', `echo "$ROTATE_SECRET" >> '${box.path('told.txt')}'; exec '${box.path('issuer')}'`)
     await box.run(['provider', 'test', './told', '--yes', '--path', 'production/app/API_KEY'])
     expect(new Set(readFileSync(box.path('told.txt'), 'utf8').trim().split('\n'))).toEqual(new Set(['production/app/API_KEY']))
-  })
-
-  test('the example of the README, as it stands there', async () => {
-    const example = /```python\n(#!\/usr\/bin\/env python3\n[^]*?)```/.exec(readFileSync(README, 'utf8'))?.[1] ?? ''
-    expect(example).not.toBe('')
-    const box = newBox()
-    writeFileSync(box.path('issue-token'), example, { mode: 0o700 })
-    writeFileSync(box.path('token.key'), randomBytes(32))
-    const result = await box.run(['provider', 'test', './issue-token', '--yes', '--json'])
-    expect(result.code, result.stderr).toBe(0)
-    expect(names(dataOf(result).checks, 'skipped')).toEqual(['list', 'suspend'])
-    expect(entries(box.path('tokens'))).toEqual([])
   })
 })
 

@@ -10,6 +10,8 @@ export interface OnTerminal {
   /** What is typed, each when its words have appeared. Keys are sent as they are, so Enter is `\r`. */
   readonly answers?: readonly (readonly [words: string, keys: string])[]
   readonly env?: Readonly<Record<string, string | undefined>>
+  /** What is run instead of `rotate`. */
+  readonly command?: string
   /** Redirections behind the command, such as `2>err`. */
   readonly redirect?: string
 }
@@ -25,11 +27,15 @@ const quoted = (word: string): string => `'${word.replaceAll("'", `'\\''`)}'`
 export function onTerminal(box: Sandbox, args: readonly string[], how: OnTerminal = {}): Promise<Session> {
   const answers = [...(how.answers ?? [])]
   const env = { HOME: box.home, PATH: '/usr/bin:/bin', TERM: 'xterm', ROTATE_KEY_FILE: box.keyFile, ...how.env }
-  const child = spawn('/usr/bin/script', ['-qec', `${[program, ...args].map(quoted).join(' ')} ${how.redirect ?? ''}`, '/dev/null'], {
-    env: Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined)),
-    cwd: box.home,
-    stdio: ['pipe', 'pipe', 'inherit'],
-  })
+  const child = spawn(
+    '/usr/bin/script',
+    ['-qec', `${[how.command ?? program, ...args].map(quoted).join(' ')} ${how.redirect ?? ''}`, '/dev/null'],
+    {
+      env: Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined)),
+      cwd: box.home,
+      stdio: ['pipe', 'pipe', 'inherit'],
+    },
+  )
   let seen = ''
   let from = 0
   child.stdout.setEncoding('utf8').on('data', (text: string) => {

@@ -1,6 +1,6 @@
 /**
  * `npm run crash:full`: everything that `npm test` only samples. Plays the crash matrix with all pairs, the fault matrix, crashes after faults, the random walk, the
- * simulated years, the mutations, and kills the real program; prints the table that the README quotes. `--quick` leaves out mutations and kills.
+ * simulated years, the mutations, and kills the real program; prints the table that test/README.md quotes. `--quick` leaves out mutations and kills.
  *
  * `ROTATE_PAIRS` (0 to 1) is the share of all pairs of crashes, `ROTATE_KILLS` the number of random kills per provider.
  */

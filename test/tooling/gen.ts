@@ -89,15 +89,15 @@ for (const folder of Object.keys(FOLDERS) as Folder[]) {
   if (found[folder].length > 0 || existsSync(root + file)) generated.set(file, format(file, registry(folder, found[folder])))
 }
 
-const table = (all: readonly Adapter[]) =>
-  ['| id | title |', '|---|---|', ...all.map(({ id, title }) => `| \`${id}\` | ${title.replaceAll('|', '\\|')} |`)].join('\n')
+const table = (kind: string, all: readonly Adapter[]) =>
+  [`|${kind}|title|`, '|---|---|', ...all.map(({ id, title }) => `|\`${id}\`|${title.replaceAll('|', '\\|')}|`)].join('\n')
 
 /** README's generated parts, by the NAME in their marker. */
 const PARTS: Record<string, () => string> = {
-  providers: () => table(found.providers),
-  targets: () => table(found.targets),
-  checks: () => table(found.checks),
-  notifiers: () => table(found.notifiers),
+  providers: () => table('provider', found.providers),
+  targets: () => table('target', found.targets),
+  checks: () => table('check', found.checks),
+  notifiers: () => table('notifier', found.notifiers),
 }
 
 generated.set(

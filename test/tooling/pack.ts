@@ -66,10 +66,28 @@ try {
   )
   expect('npm install of the tarball', installed.status === 0, installed)
 
+  // README's line to install the package for good, with a prefix of our own; its tarball lies in the checkout for that time.
+  const [line = ''] = /^npm install --global .*$/m.exec(readFileSync(`${root}README.md`, 'utf8')) ?? []
+  const everywhere = join(temp, 'everywhere')
+  const quiet = {
+    npm_config_ignore_scripts: 'true',
+    npm_config_audit: 'false',
+    npm_config_fund: 'false',
+    npm_config_prefer_offline: 'true',
+  }
+  const globally = run('/bin/sh', ['-ec', line], root, { ...npmEnv, ...quiet, npm_config_prefix: everywhere })
+  rmSync(join(root, tarball.filename), { force: true })
+  expect(line, line !== '' && globally.status === 0, globally)
+
   const bare = { HOME: temp, PATH: '/usr/bin:/bin' }
   const link = join(temp, 'a link')
   symlinkSync(join(prefix, 'node_modules/.bin/rotate'), link)
-  for (const rotate of [join(prefix, 'node_modules/.bin/rotate'), join(prefix, 'node_modules/rotate-cli/bin/rotate'), link]) {
+  for (const rotate of [
+    join(everywhere, 'bin/rotate'),
+    join(prefix, 'node_modules/.bin/rotate'),
+    join(prefix, 'node_modules/rotate-cli/bin/rotate'),
+    link,
+  ]) {
     const told = run(rotate, ['--version'], temp, bare)
     expect(`${rotate.slice(temp.length + 1)} --version`, told.status === 0 && told.stdout.trim().endsWith(version), told)
   }

@@ -1,11 +1,13 @@
 /** `provider …` and `target …`: what there is, and how it is configured. `list` and `show` need no vault. */
 import type { Command } from 'commander'
+import type { AdapterExample } from '../../app/describe-adapter.ts'
 import { parseName } from '../../app/lookup.ts'
 import { RotateError, usage } from '../../core/errors.ts'
 import { visible } from '../../core/names.ts'
 import { untilAborted } from '../aborted.ts'
 import type { Context } from '../context.ts'
 import type { Register, Run } from '../program.ts'
+import { shellWord } from '../render/shell-word.ts'
 
 /** No name of a secret begins so: `.` and `..` are no segments, and none is empty. */
 const PROGRAM = /^(\/|\.{1,2}\/)/
@@ -101,6 +103,25 @@ async function showTest(ctx: Context, path: string, kind: 'provider' | 'target')
   for (const line of lines) ctx.out.line(line)
 }
 
+/** A line that can be pasted, what it needs to be there already, and what the secret looks like. */
+function exampleLines(kind: 'provider' | 'target', id: string, { config, issues, refers }: AdapterExample): readonly string[] {
+  const set = 'rotate schedule set production/shop/API_KEY'
+  const line =
+    kind === 'provider'
+      ? `${set} --provider ${id} --interval 30 --config ${shellWord(JSON.stringify(config))}`
+      : `${set} --provider generated --interval 30 --target ${shellWord(JSON.stringify({ type: id, ...(config as object) }))}`
+  const stored = refers.map(({ path, fields }) => (fields.length === 0 ? path : `${path} with ${fields.join(' and ')}`))
+  return [
+    '',
+    'Example:',
+    `  ${line}`,
+    ...(stored.length === 0 ? [] : [`  It refers to what you have stored before: ${stored.join('; ')}.`]),
+    ...(kind === 'target'
+      ? []
+      : [issues.length === 0 ? '  The secret is one value.' : `  The secret has the fields ${issues.join(', ')}.`]),
+  ]
+}
+
 function listAndShow(group: Command, run: Run, kind: 'provider' | 'target'): void {
   group
     .command('list')
@@ -122,20 +143,26 @@ function listAndShow(group: Command, run: Run, kind: 'provider' | 'target'): voi
     .command('show')
     .summary(`how a ${kind} is configured`)
     .description(
-      `How a ${kind} is configured: every key with its meaning; with --json the JSON Schema. Needs no vault.\n\nExample:\n  rotate ${kind} show ${kind === 'provider' ? 'aws' : 'env-file'}`,
+      `How a ${kind} is configured: every key with its meaning, what to know about it, and an example; with --json the JSON Schema. Needs no vault.\n\nExample:\n  rotate ${kind} show ${kind === 'provider' ? 'aws' : 'env-file'}`,
     )
     .argument('<id>', `which ${kind}`)
     .action(
       run(async (ctx, id: string) => {
         const { describeAdapter } = await import('../../app/describe-adapter.ts')
         const description = await describeAdapter(kind, id)
-        ctx.out.data({ id: description.id, title: description.title, schema: description.schema, ...description.facts })
+        const { id: name, title, schema, facts, notes, example } = description
+        ctx.out.data({ id: name, title, schema, ...facts, notes, example: example ?? null })
         ctx.out.line(`${description.id}: ${description.title}`)
         for (const line of description.lines) ctx.out.line(line)
         await ctx.out.table(
           ['KEY', 'NEEDED', 'MEANING'],
           description.fields.map((field) => [field.name, field.required ? 'yes' : '', field.meaning]),
         )
+        for (const line of notes.length === 0
+          ? []
+          : ['', 'Good to know:', ...notes.map((note) => (note.startsWith(' ') ? `  ${note}` : `  - ${note}`))])
+          ctx.out.line(line)
+        for (const line of example === undefined ? [] : exampleLines(kind, name, example)) ctx.out.line(line)
       }),
     )
 }

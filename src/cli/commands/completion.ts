@@ -9,7 +9,7 @@ export const completion: Register = (parent, run) => {
     .summary('completion script for a shell')
     .description(
       'Prints a completion script. Commands and flags are completed, names of secrets are not: that would open the vault.\n\n' +
-        'Examples:\n  bash  source <(rotate completion bash)\n  zsh   rotate completion zsh > "${fpath[1]}/_rotate"\n  fish  rotate completion fish | source',
+        'Examples:\n  source <(rotate completion bash)                       # bash\n  rotate completion zsh > "${fpath[1]}/_rotate"          # zsh\n  rotate completion fish | source                        # fish',
     )
     .addArgument(new Argument('<shell>', 'which shell').choices(['bash', 'zsh', 'fish']))
     .action(

@@ -10,7 +10,7 @@ export const demo: Register = (parent, run) => {
     .helpGroup('Start:')
     .summary('a complete rotation, nothing external needed')
     .description(
-      'Plays a complete rotation against a small service on this machine that really refuses a revoked key, in a throw-away vault. It runs the same commands that you would and prints each.\n\nExamples:\n  rotate demo\n  rotate demo --break check      a check fails: everything is undone, exit 20\n  rotate demo --keep ./demo      leaves the vault and the files to play with',
+      'Plays a complete rotation against a small service on this machine that really refuses a revoked key, in a throw-away vault. It runs the same commands that you would and prints each.\n\nExamples:\n  rotate demo\n  rotate demo --break check      # a check fails: everything is undone, exit 20\n  rotate demo --keep ./demo      # leaves the vault and the files to play with',
     )
     .option('--break <what>', 'let something fail: check')
     .option('--keep <dir>', 'put everything there and leave it')

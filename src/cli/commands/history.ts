@@ -21,7 +21,7 @@ export const history: Register = (parent, run) => {
     .helpGroup('Looking back:')
     .summary('rotations, newest first')
     .description(
-      'Rotations, newest first: all of them, those of one secret, or every step of one run.\n\nExamples:\n  rotate history production/aws/DEPLOY\n  rotate history run_01KABX…',
+      'Rotations, newest first: all of them, those of one secret, or every step of one run.\n\nExamples:\n  rotate history production/aws/DEPLOY_KEY\n  rotate history run_01KABX…',
     )
     .argument('[path-or-run]', 'a secret, or the id of a run')
     .option('--since <date>', 'from this date, or this long ago: 2026-11-01, 7d')

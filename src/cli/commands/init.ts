@@ -27,8 +27,8 @@ export const init: Register = (parent, run) => {
       'Creates the vault. It is opened by a key file (--key-file, made when missing), by a passphrase, or by either. Missing directories are\n' +
         'made, for you alone (0700); where something can not be made, nothing of it stays.\n\n' +
         'Examples:\n' +
-        '  rotate init                                   asks for a passphrase\n' +
-        '  rotate init --key-file ~/.config/rotate/key   for cron: no question, ever',
+        '  rotate init                                   # asks for a passphrase\n' +
+        '  rotate init --key-file ~/.config/rotate/key   # for cron: no question, ever',
     )
     .option('--recovery-out <file>', 'write a recovery key to a new file (0600); keep it offline')
     .action(

@@ -141,7 +141,7 @@ export const schedule: Register = (parent, run) => {
     .command('pause')
     .summary('stop rotating for a while')
     .description(
-      'Stops automatic rotation; the time left to the next one is kept. Old keys in grace still end.\n\nExample:\n  rotate schedule pause production/aws/DEPLOY_KEY --until 2026-12-24',
+      'Stops automatic rotation; the time left to the next one is kept. Old keys in grace still end.\n\nExample:\n  rotate schedule pause production/aws/DEPLOY_KEY --until DATE',
     )
     .argument('<path>', 'which secret')
     .option('--until <date>', 'run-due resumes it then')

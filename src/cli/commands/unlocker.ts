@@ -33,10 +33,10 @@ export const unlocker: Register = (parent, run) => {
       'Keys and passphrases that open the vault. Any number of them open the same vault; each of them opens all of it.\n\n' +
         'Examples:\n' +
         '  rotate unlocker list\n' +
-        '  rotate unlocker add --kind passphrase              asks for the new passphrase twice\n' +
-        '  rotate unlocker add --kind recipient --recipient rp1-…   lets a colleague in, by the public key that he made with:\n' +
+        '  rotate unlocker add --kind passphrase              # asks for the new passphrase twice\n' +
+        '  rotate unlocker add --kind recipient --recipient rp1-…   # lets a colleague in, by the public key that he made with:\n' +
         '  rotate unlocker keygen --key-file ~/.config/rotate/key\n' +
-        '  rotate unlocker remove unl_…                       takes it away, and names the secrets to rotate now',
+        '  rotate unlocker remove unl_…                       # takes it away, and names the secrets to rotate now',
     )
   addList(group, run)
   addAdd(group, run)
