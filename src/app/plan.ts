@@ -16,6 +16,7 @@ import { loadCheck, loadProvider, loadTarget } from './adapters.ts'
 import type { Deps } from './deps.ts'
 import { enginePorts } from './engine.ts'
 import { findSecret } from './find.ts'
+import { nextPlan } from './next-plan.ts'
 
 export interface PlanStep {
   readonly step: string
@@ -92,22 +93,6 @@ export async function planFor(deps: Deps, secret: SecretRecord): Promise<PlanVie
   for (const step of orderOf(plan, 'forward')) if (!silent.has(step)) steps.push(await describe(ports, secret, plan, traits, title, step))
   steps.push(...endSteps(plan, traits))
   return { path: secret.path, hash: digest(secret.path, steps), steps }
-}
-
-/** What a rotation by the provider that began now would be made of. */
-export function nextPlan(secret: SecretRecord, schedule: Schedule, traits: Traits): RunPlan {
-  return {
-    source: 'provider',
-    provider: schedule.provider,
-    overlap: traits.overlap,
-    targets: schedule.targets,
-    checks: schedule.checks,
-    graceMs: schedule.graceMs,
-    quarantineMs: schedule.quarantineMs,
-    oldVersion: currentVersion(secret)?.n ?? null,
-    newVersion: null,
-    emergency: false,
-  }
 }
 
 const MAKES: Readonly<Record<Traits['mints'], string>> = {

@@ -11,7 +11,7 @@ import type { CheckReport } from './check.ts'
 import type { Deps } from './deps.ts'
 import { enginePorts } from './engine.ts'
 import { findSecret } from './find.ts'
-import { nextPlan } from './plan.ts'
+import { nextPlan } from './next-plan.ts'
 
 export interface AdapterTest extends CheckReport {
   /** The least rights that the configured credential needs, where the provider knows them. */
