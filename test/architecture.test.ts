@@ -15,6 +15,23 @@ interface Row {
   readonly apart?: boolean
 }
 
+/**
+ * The rooms of src/app, each with the rooms that it may look into. No arrow goes back, so a use case
+ * can be read without those that are built on it.
+ */
+const ROOMS: Readonly<Record<string, readonly string[]>> = {
+  base: [],
+  vault: ['base'],
+  runs: ['base'],
+  adapters: ['base', 'vault'],
+  notices: ['base', 'runs', 'adapters'],
+  schedules: ['base', 'adapters', 'notices'],
+  secrets: ['base', 'runs', 'adapters'],
+  delivery: ['base', 'runs', 'adapters', 'secrets'],
+  rotation: ['base', 'vault', 'runs', 'adapters', 'notices', 'schedules', 'secrets', 'delivery'],
+  demo: ['runs'],
+}
+
 /** Modules of Node that touch nothing outside the process. */
 const PURE = ['node:assert', 'node:buffer', 'node:path', 'node:util']
 const FILES = [...PURE, 'node:fs', 'node:fs/promises']
@@ -86,12 +103,21 @@ function breach(file: string, { from, kind }: Import): string | undefined {
   const target = relative(src, join(src, dirname(file), from)).replaceAll('\\', '/')
   if (target === '../package.json' && row.src.includes('any')) return undefined
   const to = target.split('/')[0] ?? ''
+  if (layer === 'app' && to === 'app') return roomBreach(file, target)
   if (to === layer) {
     if (row.apart !== true || /\/_[^/]*$/.test(target) || (file.endsWith('/index.ts') && kind === 'lazy')) return undefined
     return 'an adapter imports no other adapter'
   }
   if (row.src.includes('any') || row.src.includes(to) || row.src.includes(target)) return undefined
   return `may import ${row.src.join(', ') || 'nothing else'} of src`
+}
+
+function roomBreach(file: string, target: string): string | undefined {
+  const [room = '', to = ''] = [file, target].map((path) => path.split('/').slice(1, -1)[0] ?? '')
+  const row = ROOMS[room]
+  if (row === undefined) return `src/app/${room} is no room`
+  if (room === to || row.includes(to)) return undefined
+  return `the room ${room} may look into ${row.join(', ') || 'no other room'}`
 }
 
 describe('architecture', () => {
@@ -107,6 +133,12 @@ describe('architecture', () => {
       }),
     )
     expect(breaches).toEqual([])
+  })
+
+  test('no arrow between the rooms of src/app goes back', () => {
+    const order = Object.keys(ROOMS)
+    for (const [room, row] of Object.entries(ROOMS))
+      for (const other of row) expect(order.indexOf(other), `${room} looks into ${other}`).toBeLessThan(order.indexOf(room))
   })
 
   test('libsodium is the business of the vault, and of what closes boxes: the bundle keeps only the functions that are named there', () => {
@@ -130,6 +162,8 @@ describe('architecture', () => {
     ['app/a.ts', "const x = () => import('../providers/aws.ts')", 'may import core, engine'],
     ['cli/a.ts', "import '../vault/index.ts'", 'may import app, contract, core'],
     ['other/a.ts', "import 'zod'", 'in no row'],
+    ['app/base/a.ts', "import '../rotation/rotate.ts'", 'may look into no other room'],
+    ['app/a.ts', "import './base/deps.ts'", 'is no room'],
   ])('finds the breach in %s: %s', (file, text, why) => {
     expect(importsOf(text).map((found) => breach(file, found))).toEqual([expect.stringContaining(why)])
   })

@@ -23,13 +23,6 @@ const guides = [
   ),
 ]
 
-/**
- * The rooms of src/app are made after these guides; until then a file of theirs is not
- * looked for.
- */
-const roomsAreMade = existsSync(join(root, 'src/app/rotation'))
-const comes = (path: string): boolean => !roomsAreMade && /^src\/app\/[a-z]+\//.test(path)
-
 const PATH = /`((?:src|test|bin|dist|\.github|\.ci)\/[\w./-]*\w)`/g
 /** On one line or over a line break, as the width of the text has it. */
 const HOLDS = /`((?:src|test)\/[\w./-]+\.ts)`[\s,]+\(((?:`[\w.]+`(?:,\s+)?)+)\)/g
@@ -58,12 +51,12 @@ describe.each(guides)('%s', (guide) => {
   const text = read(guide)
 
   test('names files that exist', () => {
-    const lost = pathsIn(text).filter((path) => !made.test(path) && !comes(path) && !existsSync(join(root, path)))
+    const lost = pathsIn(text).filter((path) => !made.test(path) && !existsSync(join(root, path)))
     expect(lost).toEqual([])
   })
 
   test('names functions that are there', () => {
-    const lost = namesIn(text).filter(({ path, name }) => !comes(path) && !declares(read(path), name))
+    const lost = namesIn(text).filter(({ path, name }) => !declares(read(path), name))
     expect(lost).toEqual([])
   })
 

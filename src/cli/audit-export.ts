@@ -1,7 +1,7 @@
 /** The files behind `audit export` and `audit verify-export`. */
 import { closeSync, constants, createReadStream, fstatSync, openSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { exportAudit } from '../app/audit.ts'
+import { exportAudit } from '../app/vault/audit.ts'
 import type { AuditFilter, ExportFormat, ExportSummary } from '../core/audit-trail.ts'
 import { usage } from '../core/errors.ts'
 import { visible } from '../core/names.ts'

@@ -1,7 +1,7 @@
 /** What a command is given. Everything that costs time (the vault, chalk, tables, questions) is loaded when it is first used. */
 import { isatty } from 'node:tty'
-import type { Deps } from '../app/deps.ts'
-import type { OpenOptions } from '../app/vaults.ts'
+import type { Deps } from '../app/base/deps.ts'
+import type { OpenOptions } from '../app/vault/vaults.ts'
 import { noFaults, type Clock, type Locks } from '../core/ports.ts'
 import { fromEnv } from './env.ts'
 import type { Globals } from './globals.ts'

@@ -4,8 +4,8 @@
  * `get` writes nothing, so starting over is harmless.
  */
 import { fstatSync } from 'node:fs'
-import { pickField, readCurrent } from '../app/get.ts'
-import { parseName, parseVersion } from '../app/lookup.ts'
+import { pickField, readCurrent } from '../app/secrets/get.ts'
+import { parseName, parseVersion } from '../app/base/lookup.ts'
 import { RotateError } from '../core/errors.ts'
 import type { Label } from '../core/model.ts'
 import { flatten, singleValue } from '../core/secret.ts'

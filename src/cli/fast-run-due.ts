@@ -1,8 +1,8 @@
 /**
  * The short way of `run-due`: cron calls it every few minutes, and nearly always there is nothing to do. It asks exactly what the long way asks first
- * (app/waiting.ts), writes nothing, and ends with 0 where that would end too. It knows only the plainest forms; whatever else there is, it leaves to the long way.
+ * (app/rotation/waiting.ts), writes nothing, and ends with 0 where that would end too. It knows only the plainest forms; whatever else there is, it leaves to the long way.
  */
-import { nothingWaits, whatWaits } from '../app/waiting.ts'
+import { nothingWaits, whatWaits } from '../app/rotation/waiting.ts'
 import { parseDuration } from '../core/duration.ts'
 import { selector } from '../core/names.ts'
 import { type FastHost, openFast } from './fast.ts'

@@ -1,5 +1,5 @@
 /** What the short ways share: how they are given the world, and how they open a vault for reading. */
-import type { VaultDoor } from '../app/vaults.ts'
+import type { VaultDoor } from '../app/vault/vaults.ts'
 import type { Clock, Random, Vault } from '../core/ports.ts'
 import { stateDirIfAny, vaultFile } from './places.ts'
 import { findSource } from './sources.ts'

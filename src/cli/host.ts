@@ -1,5 +1,5 @@
 /** What the composition root hands to the command line: the process around it and the parts it may not import itself. */
-import type { VaultDoor } from '../app/vaults.ts'
+import type { VaultDoor } from '../app/vault/vaults.ts'
 import type { Clock, Http, Locks, Random, Spawn } from '../core/ports.ts'
 
 export interface Host {

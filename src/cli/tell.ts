@@ -4,7 +4,7 @@ import type { Context } from './context.ts'
 
 /** Does nothing, and reads one document, where there is no notifier. A notifier that is down is a warning; only a vault that fails is an error. */
 export async function tell(ctx: Context): Promise<void> {
-  const { flush } = await import('../app/notices.ts')
+  const { flush } = await import('../app/notices/notices.ts')
   try {
     await flush(await ctx.deps(), true)
   } catch (thrown) {

@@ -1,6 +1,6 @@
 /** Turns the source that was named (sources.ts), or an answer on /dev/tty, into what opens the vault. */
 import { existsSync, statSync } from 'node:fs'
-import type { Unlock, VaultDoor } from '../app/vaults.ts'
+import type { Unlock, VaultDoor } from '../app/vault/vaults.ts'
 import { RotateError } from '../core/errors.ts'
 import { visible } from '../core/names.ts'
 import { Secret } from '../core/secret.ts'

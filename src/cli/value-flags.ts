@@ -1,6 +1,6 @@
 /** The flags by which a value is given, shared by `set` and `rotate`. A value is read from exactly one place; nothing is guessed. */
 import { Option, type Command } from 'commander'
-import { generate } from '../app/generate.ts'
+import { generate } from '../app/secrets/generate.ts'
 import { usage } from '../core/errors.ts'
 import { parseJsonObject } from '../core/json.ts'
 import { visible } from '../core/names.ts'

@@ -6,7 +6,7 @@
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { afterEach, describe, expect, test } from 'vitest'
-import { loadTarget } from '../../src/app/adapters.ts'
+import { loadTarget } from '../../src/app/adapters/open.ts'
 import { DAY } from '../../src/core/duration.ts'
 import { AdapterError } from '../../src/core/errors.ts'
 import type { ConfigValue, Handle, Intent } from '../../src/core/model.ts'

@@ -8,7 +8,7 @@ import { type Look, look, root } from './look.ts'
 import { envOf, makeVault, pathOf, valueOf } from './vaults.ts'
 
 const SOURCES = [
-  'app/backup-state.ts app/change.ts app/get.ts app/lookup.ts app/outbox.ts app/waiting.ts',
+  'app/vault/backup-state.ts app/base/change.ts app/secrets/get.ts app/base/lookup.ts app/notices/outbox.ts app/rotation/waiting.ts',
   'cli/env.ts cli/fast.ts cli/fast-get.ts cli/fast-run-due.ts cli/places.ts cli/sources.ts cli/write.ts',
   'core/duration.ts core/errors.ts core/ids.ts core/model.ts core/names.ts core/secret.ts',
   'short.ts',

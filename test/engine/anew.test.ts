@@ -1,7 +1,7 @@
 /** What an operator mends while a run is open is what the run goes on with, as long as it is the same place. */
 import { describe, expect, test } from 'vitest'
 import type { CheckSpec, ConfigValue, TargetSpec } from '../../src/core/model.ts'
-import { resume } from '../../src/app/rotate.ts'
+import { resume } from '../../src/app/rotation/rotate.ts'
 import { finallyTrue, PATH, World } from '../fakes/engine-world.ts'
 
 async function scene(options: Parameters<World['secret']>[0] = {}) {

@@ -1,6 +1,6 @@
 /** A value that somebody wrote by hand is named before it is replaced, and an undo puts it back. */
 import { describe, expect, test } from 'vitest'
-import { planOf } from '../../src/app/plan.ts'
+import { planOf } from '../../src/app/rotation/plan.ts'
 import { PATH, World } from '../fakes/engine-world.ts'
 
 const SAID = 'differs from every version we know; it will be replaced, and put back by an undo'

@@ -1,8 +1,8 @@
 /** What may not be destroyed: strays and old audit rows, while the vault's own word or the clock can't be trusted. */
 import { describe, expect, test } from 'vitest'
 import { DAY, HOUR, MINUTE } from '../../src/core/duration.ts'
-import { pruneAudit, type PruneInput } from '../../src/app/audit.ts'
-import type { Deps } from '../../src/app/deps.ts'
+import { pruneAudit, type PruneInput } from '../../src/app/vault/audit.ts'
+import type { Deps } from '../../src/app/base/deps.ts'
 import { START, World } from '../fakes/engine-world.ts'
 
 const untrusted = { trusted: false, copy: true, mark: 'unmarked', why: 'it was restored from a backup' } as const

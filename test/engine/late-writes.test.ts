@@ -1,7 +1,7 @@
 /** A write to a target that is carried out after we gave it up: nothing that it would undo is believed before its time is over. */
 import { describe, expect, test } from 'vitest'
 import { MINUTE } from '../../src/core/duration.ts'
-import { resume } from '../../src/app/rotate.ts'
+import { resume } from '../../src/app/rotation/rotate.ts'
 import { stateOf } from '../../src/engine/machine.ts'
 import { alwaysTrue, finallyTrue, PATH, World } from '../fakes/engine-world.ts'
 import { type FarTarget, textOf } from '../fakes/provider.ts'

@@ -1,8 +1,8 @@
 /** What does not go together is refused before anything is called: by a rotation of an old vault as by `schedule set`. */
 import { describe, expect, test } from 'vitest'
-import { planOf } from '../../src/app/plan.ts'
-import { scheduleSet } from '../../src/app/schedule-set.ts'
-import { setSecret } from '../../src/app/set.ts'
+import { planOf } from '../../src/app/rotation/plan.ts'
+import { scheduleSet } from '../../src/app/schedules/schedule-set.ts'
+import { setSecret } from '../../src/app/secrets/set.ts'
 import { HOUR } from '../../src/core/duration.ts'
 import type { SecretRecord, TargetSpec } from '../../src/core/model.ts'
 import { type Fields, Secret } from '../../src/core/secret.ts'

@@ -1,7 +1,7 @@
 /** NAME and NAME_PREVIOUS: verify-side consumers accept the value before the current one as long as it is in grace, and no longer. */
 import { describe, expect, test } from 'vitest'
 import { DAY, MINUTE } from '../../src/core/duration.ts'
-import { revoke } from '../../src/app/revoke.ts'
+import { revoke } from '../../src/app/rotation/revoke.ts'
 import { textOf } from '../fakes/provider.ts'
 import { alwaysTrue, finallyTrue, type SecretOptions, World } from '../fakes/engine-world.ts'
 

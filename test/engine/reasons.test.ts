@@ -1,8 +1,8 @@
 /** What is said at the end of a run that was taken up again: the reason it stands at now, the same exit for the same outcome, and a word of its own for what was given up. */
 import { describe, expect, test } from 'vitest'
 import type { RotateError } from '../../src/core/errors.ts'
-import { decisionOf, resume } from '../../src/app/rotate.ts'
-import { causeOf } from '../../src/app/run-view.ts'
+import { decisionOf, resume } from '../../src/app/rotation/rotate.ts'
+import { causeOf } from '../../src/app/runs/run-view.ts'
 import { MINUTE } from '../../src/core/duration.ts'
 import { PATH, World } from '../fakes/engine-world.ts'
 

@@ -1,7 +1,7 @@
 /** What the first `run-due` after an upgrade names: schedules that an earlier program let pass, found without a call. */
 import { expect, test } from 'vitest'
-import { newlyNoticed, rememberNoticed, scheduleFaults } from '../../src/app/schedule-faults.ts'
-import { setSecret } from '../../src/app/set.ts'
+import { newlyNoticed, rememberNoticed, scheduleFaults } from '../../src/app/schedules/schedule-faults.ts'
+import { setSecret } from '../../src/app/secrets/set.ts'
 import type { TargetSpec } from '../../src/core/model.ts'
 import { Secret } from '../../src/core/secret.ts'
 import type { defineTarget } from '../../src/core/target.ts'

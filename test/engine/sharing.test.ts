@@ -1,7 +1,7 @@
 /** Runs of one process share commits: nothing of one shows in another, and a death in a shared commit is a death for each of them. */
 import { describe, expect, test } from 'vitest'
 import { MINUTE } from '../../src/core/duration.ts'
-import { sharing } from '../../src/app/sharing.ts'
+import { sharing } from '../../src/app/rotation/sharing.ts'
 import { RotateError } from '../../src/core/errors.ts'
 import { kinds } from '../fakes/provider.ts'
 import { alwaysTrue, auditTrue, finallyTrue, InjectedCrash, World } from '../fakes/engine-world.ts'

@@ -6,7 +6,7 @@
 import { expect, test } from 'vitest'
 import { DAY, HOUR, MINUTE } from '../../src/core/duration.ts'
 import { RotateError } from '../../src/core/errors.ts'
-import { revoke } from '../../src/app/revoke.ts'
+import { revoke } from '../../src/app/rotation/revoke.ts'
 import { answerOf, answersTo, type FaultMode } from '../fakes/answers.ts'
 import { type Kind, kinds, traitsOf } from '../fakes/provider.ts'
 import { alwaysTrue, finallyTrue, named, World } from '../fakes/engine-world.ts'

@@ -1,8 +1,8 @@
 /** Which version each target holds, at every stage of a run and after an undo; and the current value delivered again, which must get in nobody's way. */
 import { describe, expect, test } from 'vitest'
-import { deliver, named } from '../../src/app/deliver.ts'
-import { resume } from '../../src/app/rotate.ts'
-import { where } from '../../src/app/where.ts'
+import { deliver, named } from '../../src/app/delivery/deliver.ts'
+import { resume } from '../../src/app/rotation/rotate.ts'
+import { where } from '../../src/app/delivery/where.ts'
 import { PATH, World } from '../fakes/engine-world.ts'
 
 /** `KEY state version` of each target. */

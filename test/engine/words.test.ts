@@ -4,11 +4,11 @@
  * reached by a process that dies or is refused there, as in the matrix.
  */
 import { describe, expect, test } from 'vitest'
-import { providerKeys } from '../../src/app/revoke.ts'
-import { listSecrets } from '../../src/app/list.ts'
-import { listSchedules } from '../../src/app/schedules.ts'
-import { showSecret } from '../../src/app/show.ts'
-import { where } from '../../src/app/where.ts'
+import { providerKeys } from '../../src/app/rotation/revoke.ts'
+import { listSecrets } from '../../src/app/secrets/list.ts'
+import { listSchedules } from '../../src/app/schedules/schedules.ts'
+import { showSecret } from '../../src/app/secrets/show.ts'
+import { where } from '../../src/app/delivery/where.ts'
 import { fateOf } from '../../src/cli/commands/versions.ts'
 import { Times } from '../../src/cli/render/time.ts'
 import { DAY, MINUTE } from '../../src/core/duration.ts'

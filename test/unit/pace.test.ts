@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { paced } from '../../src/app/pace.ts'
+import { paced } from '../../src/app/adapters/pace.ts'
 import type { HttpRequest, HttpResponse } from '../../src/core/ports.ts'
 import { Secret } from '../../src/core/secret.ts'
 import { ManualClock, START } from '../fakes/clock.ts'

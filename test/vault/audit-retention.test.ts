@@ -1,7 +1,7 @@
 /** When events may go: calendar years in UTC, and only by a clock that can be believed. */
 import { describe, expect, test } from 'vitest'
-import { pruneAudit, yearsBefore } from '../../src/app/audit.ts'
-import type { Deps } from '../../src/app/deps.ts'
+import { pruneAudit, yearsBefore } from '../../src/app/vault/audit.ts'
+import type { Deps } from '../../src/app/base/deps.ts'
 import { all, anEntry, codeOf, makeVault } from './support.ts'
 
 const at = (text: string): number => Date.parse(text)

@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { RotateError } from '../../core/errors.ts'
 import type { Clock, Random } from '../../core/ports.ts'
-import type { RunView } from '../run-view.ts'
+import type { RunView } from '../runs/run-view.ts'
 import { type DemoService, startService } from './service.ts'
 
 export interface DemoInput {

@@ -1,7 +1,7 @@
 /** `provider …` and `target …`: what there is, and how it is configured. `list` and `show` need no vault. */
 import type { Command } from 'commander'
-import type { AdapterExample } from '../../app/describe-adapter.ts'
-import { parseName } from '../../app/lookup.ts'
+import type { AdapterExample } from '../../app/adapters/describe.ts'
+import { parseName } from '../../app/base/lookup.ts'
 import { RotateError, usage } from '../../core/errors.ts'
 import { visible } from '../../core/names.ts'
 import { untilAborted } from '../aborted.ts'
@@ -60,7 +60,7 @@ export const provider: Register = (parent, run) => {
     .argument('<path>', 'which secret')
     .action(
       run(async (ctx, path: string) => {
-        const { providerKeys } = await import('../../app/revoke.ts')
+        const { providerKeys } = await import('../../app/rotation/revoke.ts')
         const keys = await providerKeys(await ctx.deps({ readonly: true }), parseName(path))
         ctx.out.data({ keys })
         await ctx.out.table(
@@ -85,7 +85,7 @@ export const target: Register = (parent, run) => {
 }
 
 async function showTest(ctx: Context, path: string, kind: 'provider' | 'target'): Promise<void> {
-  const { testProvider, testTargets } = await import('../../app/test-adapters.ts')
+  const { testProvider, testTargets } = await import('../../app/adapters/test.ts')
   const deps = await ctx.deps({ readonly: true })
   const report = await (kind === 'provider' ? testProvider(deps, path) : testTargets(deps, path))
   const lines = report.checks.map(({ ok, name, detail }) => `${ok ? 'ok  ' : 'fail'} ${name}  ${detail}`)
@@ -130,7 +130,7 @@ function listAndShow(group: Command, run: Run, kind: 'provider' | 'target'): voi
     .description(`All ${kind}s. Needs no vault.`)
     .action(
       run(async (ctx) => {
-        const { listAdapters } = await import('../../app/adapters.ts')
+        const { listAdapters } = await import('../../app/adapters/open.ts')
         const rows = listAdapters(kind)
         ctx.out.data({ [`${kind}s`]: rows })
         await ctx.out.table(
@@ -148,7 +148,7 @@ function listAndShow(group: Command, run: Run, kind: 'provider' | 'target'): voi
     .argument('<id>', `which ${kind}`)
     .action(
       run(async (ctx, id: string) => {
-        const { describeAdapter } = await import('../../app/describe-adapter.ts')
+        const { describeAdapter } = await import('../../app/adapters/describe.ts')
         const description = await describeAdapter(kind, id)
         const { id: name, title, schema, facts, notes, example } = description
         ctx.out.data({ id: name, title, schema, ...facts, notes, example: example ?? null })

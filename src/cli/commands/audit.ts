@@ -128,7 +128,7 @@ function verify(group: Command, run: Run): void {
       run(async (ctx, options: { readonly anchor?: string }) => {
         const anchor = options.anchor === undefined ? undefined : await readAnchor(ctx, options.anchor)
         const deps = await ctx.deps({ readonly: true })
-        const { auditBroken } = await import('../../app/audit.ts')
+        const { auditBroken } = await import('../../app/vault/audit.ts')
         const verdict = await (await deps.vault.trail()).verify(anchor)
         const { ok, rows, head, firstBad, anchored, pruned, checkpoint } = verdict
         ctx.out.data({
@@ -232,7 +232,7 @@ function prune(group: Command, run: Run): void {
       run(async (ctx, options: { readonly olderThan: string; readonly force?: boolean }) => {
         const years = /^(?:(\d{1,3})y|P(\d{1,3})Y)$/.exec(options.olderThan)
         if (years === null) throw usage('--older-than takes whole years, such as 7y')
-        const { pruneAudit } = await import('../../app/audit.ts')
+        const { pruneAudit } = await import('../../app/vault/audit.ts')
         const { dryRun } = ctx.globals
         const { from, to, before } = await pruneAudit(await ctx.deps({ readonly: dryRun }), {
           years: Number(years[1] ?? years[2]),

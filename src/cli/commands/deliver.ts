@@ -1,7 +1,7 @@
 /** The current value where it is not: `deliver`, and `drift`, which shows where that is. */
-import type { DriftRow } from '../../app/drift.ts'
-import { parseName } from '../../app/lookup.ts'
-import type { RunView } from '../../app/run-view.ts'
+import type { DriftRow } from '../../app/delivery/drift.ts'
+import { parseName } from '../../app/base/lookup.ts'
+import type { RunView } from '../../app/runs/run-view.ts'
 import { RotateError, usage } from '../../core/errors.ts'
 import { isGlob } from '../../core/names.ts'
 import type { Context } from '../context.ts'
@@ -26,7 +26,7 @@ export const deliver: Register = (parent, run) => {
     .action(
       run(
         async (ctx, words: readonly string[], options: { target?: string[]; events?: true }) => {
-          const use = await import('../../app/deliver.ts')
+          const use = await import('../../app/delivery/deliver.ts')
           const names = words.map((word) => (isGlob(word) ? word : parseName(word)))
           const deps = await ctx.deps(ctx.globals.dryRun ? { readonly: true } : {})
           const secrets = await use.named(deps, names)
@@ -71,7 +71,7 @@ async function shown(
 }
 
 async function wouldDeliver(ctx: Context, paths: readonly string[], targets: readonly string[] | undefined): Promise<void> {
-  const { drift: look } = await import('../../app/drift.ts')
+  const { drift: look } = await import('../../app/delivery/drift.ts')
   const rows = (await look(await ctx.deps({ readonly: true }), paths)).filter(
     ({ place }) => place.startsWith('target:') && (targets === undefined || targets.includes(place.slice('target:'.length))),
   )
@@ -98,7 +98,7 @@ export const drift: Register = (parent, run) => {
     .action(
       run(
         async (ctx, selectors: readonly string[], options: { fix?: true; exitCode?: true }) => {
-          const use = await import('../../app/drift.ts')
+          const use = await import('../../app/delivery/drift.ts')
           const fix = options.fix === true && !ctx.globals.dryRun
           const deps = await ctx.deps(fix ? {} : { readonly: true })
           let rows = await use.drift(deps, selectors)

@@ -1,6 +1,6 @@
-import { causeOf } from '../../app/run-view.ts'
+import { causeOf } from '../../app/runs/run-view.ts'
 import { Option } from 'commander'
-import { parseName } from '../../app/lookup.ts'
+import { parseName } from '../../app/base/lookup.ts'
 import { usage } from '../../core/errors.ts'
 import type { RunRecord, RunStatus } from '../../core/model.ts'
 import { humanSpan } from '../../core/duration.ts'
@@ -36,7 +36,7 @@ export const history: Register = (parent, run) => {
         const status: RunStatus | undefined = options.status === 'pending' ? 'open' : options.status
         const since = options.since === undefined ? undefined : parseSince(options.since, '--since', ctx.clock.now())
         if (name?.startsWith('run_') === true && (status !== undefined || since !== undefined)) throw usage('a run id needs no filter')
-        const { history: read } = await import('../../app/history.ts')
+        const { history: read } = await import('../../app/runs/history.ts')
         const runs = await read(await ctx.deps({ readonly: true }), {
           limit,
           ...(name === undefined ? {} : { of: name }),

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
 import { Option } from 'commander'
-import { guessFormat, type ImportFormat, importFormats } from '../../app/import-parse.ts'
+import { guessFormat, type ImportFormat, importFormats } from '../../app/secrets/import-parse.ts'
 import { usage } from '../../core/errors.ts'
 import type { SecretType, Tier } from '../../core/model.ts'
 import { parsePath } from '../../core/names.ts'
@@ -51,9 +51,9 @@ export const importCommand: Register = (parent, run) => {
           if (!source.isText()) throw usage('the file is not valid UTF-8')
           const text = source.reveal()
           const format = options.format === 'auto' ? guessFormat(file, text) : options.format
-          const { parseImport } = await import('../../app/import-parse.ts')
+          const { parseImport } = await import('../../app/secrets/import-parse.ts')
           const entries = await parseImport(text, format, { into, allowEmpty: options.allowEmpty ?? false })
-          const { importSecrets } = await import('../../app/import.ts')
+          const { importSecrets } = await import('../../app/secrets/import.ts')
           const { type, tier } = options
           const counts = await importSecrets(await ctx.deps(), {
             entries,

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
-import type { Unlock, VaultDoor } from '../../app/vaults.ts'
+import type { Unlock, VaultDoor } from '../../app/vault/vaults.ts'
 import { iso } from '../../core/duration.ts'
 import { RotateError, usage } from '../../core/errors.ts'
 import { visible } from '../../core/names.ts'

@@ -1,7 +1,7 @@
 import { Option } from 'commander'
 import type { SecretType, Tier } from '../../core/model.ts'
 import { currentVersion } from '../../core/model.ts'
-import { lastRotatedAt, nextRotationAt, type SecretStanding, secretStandings } from '../../app/standing.ts'
+import { lastRotatedAt, nextRotationAt, type SecretStanding, secretStandings } from '../../app/base/standing.ts'
 import { tierOption, typeOption } from '../options.ts'
 import type { Register } from '../program.ts'
 import { listItem } from '../render/shapes.ts'
@@ -29,7 +29,7 @@ export const list: Register = (parent, run) => {
     .addOption(new Option('--status <status>', 'only those that stand so').choices(secretStandings))
     .action(
       run(async (ctx, selectors: readonly string[], options: Options) => {
-        const { listSecrets } = await import('../../app/list.ts')
+        const { listSecrets } = await import('../../app/secrets/list.ts')
         const secrets = await listSecrets(await ctx.deps({ readonly: true }), { selectors, ...options })
         if (ctx.globals.json) {
           ctx.out.data({ secrets: secrets.map(({ secret, standing }) => listItem(secret, standing)) })

@@ -1,5 +1,5 @@
 /** `notify …`: who is told what happened. */
-import type { NotifierView } from '../../app/notifiers.ts'
+import type { NotifierView } from '../../app/notices/notifiers.ts'
 import { usage } from '../../core/errors.ts'
 import type { Context } from '../context.ts'
 import type { Register } from '../program.ts'
@@ -28,7 +28,7 @@ export const notify: Register = (parent, run) => {
     .action(
       run(async (ctx, name: string, options: { readonly config: string }) => {
         const config = await jsonOption(ctx, options.config, '--config', true)
-        const { setNotifier } = await import('../../app/notifiers.ts')
+        const { setNotifier } = await import('../../app/notices/notifiers.ts')
         show(ctx, await setNotifier(await ctx.deps(), nameOf(name), config))
       }),
     )
@@ -40,7 +40,7 @@ export const notify: Register = (parent, run) => {
     .description('All notifiers; where they tell, and what is wrong with one that can not be reached.\n\nExample:\n  rotate notify list')
     .action(
       run(async (ctx) => {
-        const { listNotifiers } = await import('../../app/notifiers.ts')
+        const { listNotifiers } = await import('../../app/notices/notifiers.ts')
         const notifiers = await listNotifiers(await ctx.deps({ readonly: true }))
         ctx.out.data({ notifiers })
         if (notifiers.length === 0) ctx.out.note('no notifiers; make one with: rotate notify set NAME --config …')
@@ -63,7 +63,7 @@ export const notify: Register = (parent, run) => {
     .option('--force', 'also take it out of the schedules that name it')
     .action(
       run(async (ctx, name: string, options: { readonly force?: true }) => {
-        const { removeNotifier } = await import('../../app/notifiers.ts')
+        const { removeNotifier } = await import('../../app/notices/notifiers.ts')
         const schedules = await removeNotifier(await ctx.deps(), nameOf(name), options.force === true)
         ctx.out.data({ name, removed: true, schedules })
         ctx.out.line(`${name} removed`)
@@ -77,7 +77,7 @@ export const notify: Register = (parent, run) => {
     .argument('<name>', 'which one')
     .action(
       run(async (ctx, name: string) => {
-        const { testNotifier } = await import('../../app/notifiers.ts')
+        const { testNotifier } = await import('../../app/notices/notifiers.ts')
         const notifier = await testNotifier(await ctx.deps({ readonly: true }), nameOf(name))
         ctx.out.data({ ...notifier, ok: true })
         ctx.out.line(`${notifier.name}: sent (${notifier.type}, ${notifier.to})`)

@@ -1,6 +1,6 @@
 import { RotateError } from '../../core/errors.ts'
 import { isGlob, selector } from '../../core/names.ts'
-import { parseName } from '../../app/lookup.ts'
+import { parseName } from '../../app/base/lookup.ts'
 import type { Register } from '../program.ts'
 
 export const plan: Register = (parent, run) => {
@@ -14,7 +14,7 @@ export const plan: Register = (parent, run) => {
     .argument('[sel...]', 'paths or globs; without one every scheduled secret')
     .action(
       run(async (ctx, words: readonly string[]) => {
-        const { planOf } = await import('../../app/plan.ts')
+        const { planOf } = await import('../../app/rotation/plan.ts')
         const { showPlan } = await import('../render/plan.ts')
         const deps = await ctx.deps({ readonly: true })
         const paths: string[] = []

@@ -1,6 +1,6 @@
 /** `provider test ./program`, loaded when it is asked for: announces what will be made, asks, runs the suite, shows what it found. */
-import type { SuiteReport } from '../../app/suite/verdict.ts'
-import { type ProgramTest, programTest } from '../../app/test-program.ts'
+import type { SuiteReport } from '../../app/adapters/suite/verdict.ts'
+import { type ProgramTest, programTest } from '../../app/adapters/test-program.ts'
 import { RotateError } from '../../core/errors.ts'
 import { parsePath, visible } from '../../core/names.ts'
 import type { Context } from '../context.ts'

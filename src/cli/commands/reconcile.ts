@@ -1,5 +1,5 @@
 /** `reconcile`: does the world agree with the vault? */
-import { parseName } from '../../app/lookup.ts'
+import { parseName } from '../../app/base/lookup.ts'
 import type { Register } from '../program.ts'
 
 export const reconcile: Register = (parent, run) => {
@@ -16,7 +16,7 @@ export const reconcile: Register = (parent, run) => {
     .option('--apply', 'when all agrees, trust this vault here from now on')
     .action(
       run(async (ctx, path: string | undefined, options: { readonly apply?: true }) => {
-        const use = await import('../../app/reconcile.ts')
+        const use = await import('../../app/rotation/reconcile.ts')
         const apply = options.apply === true && !ctx.globals.dryRun
         const deps = await ctx.deps(apply ? {} : { readonly: true })
         const outcome = await use.reconcile(deps, { apply, ...(path === undefined ? {} : { path: parseName(path) }) })

@@ -1,5 +1,5 @@
 /** `rm`, `restore` and `mv`. */
-import { parseName } from '../../app/lookup.ts'
+import { parseName } from '../../app/base/lookup.ts'
 import { iso, isoOrNull } from '../../core/duration.ts'
 import { currentVersion } from '../../core/model.ts'
 import { parsePath } from '../../core/names.ts'
@@ -29,7 +29,7 @@ export const rm: Register = (parent, run) => {
         tellDropped(ctx, dropped, 'before')
         if (purge) await ctx.input.confirm(`Remove ${path} and all its values for good?`, true)
         const deps = await ctx.deps()
-        const { purgeAt, purgeSecret, removeSecret } = await import('../../app/remove.ts')
+        const { purgeAt, purgeSecret, removeSecret } = await import('../../app/secrets/remove.ts')
         if (dryRun) ctx.out.note('dry run: nothing was deleted')
         if (options.purge === true) {
           const secret = await purgeSecret(deps, input)
@@ -66,7 +66,7 @@ export const restore: Register = (parent, run) => {
       run(async (ctx, path: string) => {
         const name = parseName(path)
         const deps = await ctx.deps()
-        const { restoreSecret } = await import('../../app/remove.ts')
+        const { restoreSecret } = await import('../../app/secrets/remove.ts')
         const { secret, already } = await restoreSecret(deps, { name, dryRun: ctx.globals.dryRun })
         if (ctx.globals.dryRun) ctx.out.note('dry run: nothing was restored')
         const version = currentVersion(secret)?.n ?? null
@@ -90,7 +90,7 @@ export const mv: Register = (parent, run) => {
       run(async (ctx, from: string, to: string) => {
         const input = { from: parseName(from), to: parsePath(to), dryRun: ctx.globals.dryRun }
         const deps = await ctx.deps()
-        const { moveSecret } = await import('../../app/remove.ts')
+        const { moveSecret } = await import('../../app/secrets/remove.ts')
         const moved = await moveSecret(deps, input)
         if (ctx.globals.dryRun) ctx.out.note('dry run: nothing was renamed')
         const { dryRun } = input

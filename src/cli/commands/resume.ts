@@ -1,8 +1,8 @@
 /** Runs that stand still, and the ways back: `resume`, `abort`, `rollback`. */
-import type { Decision, RotateOutcome } from '../../app/rotate.ts'
+import type { Decision, RotateOutcome } from '../../app/rotation/rotate.ts'
 import { isId } from '../../core/ids.ts'
 import { RotateError, usage } from '../../core/errors.ts'
-import { parseName, parseVersion } from '../../app/lookup.ts'
+import { parseName, parseVersion } from '../../app/base/lookup.ts'
 import type { Context } from '../context.ts'
 import type { Register } from '../program.ts'
 import { tell } from '../tell.ts'
@@ -58,7 +58,7 @@ export const abort: Register = (parent, run) => {
 
 /** Carries out a decision, with what it drops said before and after. */
 async function decide(ctx: Context, name: string, decision: Decision, events: true | undefined): Promise<void> {
-  const use = await import('../../app/rotate.ts')
+  const use = await import('../../app/rotation/rotate.ts')
   const { droppedBy, tellDropped } = await import('../overrides.ts')
   const deps = await ctx.deps()
   const runId = await use.openRunOf(deps, isId('run', name) ? name : parseName(name))
@@ -96,7 +96,7 @@ export const rollback: Register = (parent, run) => {
           const { droppedBy, tellDropped } = await import('../overrides.ts')
           const dropped = droppedBy({ skipChecks: options.skipChecks === true })
           tellDropped(ctx, dropped, 'before')
-          const use = await import('../../app/rotate.ts')
+          const use = await import('../../app/rotation/rotate.ts')
           const toVersion = options.toVersion === undefined ? undefined : parseVersion(options.toVersion, '--to-version')
           const skip = options.skipChecks === true ? { skipChecks: true } : {}
           await show(ctx, options.events === true, async (progress) =>
@@ -112,7 +112,7 @@ export const rollback: Register = (parent, run) => {
 async function show(
   ctx: Context,
   asEvents: boolean,
-  work: (progress: (event: import('../../app/rotate.ts').Progress) => void) => Promise<RotateOutcome>,
+  work: (progress: (event: import('../../app/rotation/rotate.ts').Progress) => void) => Promise<RotateOutcome>,
 ): Promise<void> {
   const { Events, progressPrinter, showRun } = await import('../render/run.ts')
   const events = asEvents ? new Events(ctx) : undefined

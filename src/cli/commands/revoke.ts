@@ -1,7 +1,7 @@
 /** Old keys and what exists at the provider: `revoke`, `adopt`, `check`. */
 import { iso } from '../../core/duration.ts'
 import { RotateError } from '../../core/errors.ts'
-import { parseName, parseVersion } from '../../app/lookup.ts'
+import { parseName, parseVersion } from '../../app/base/lookup.ts'
 import type { Register } from '../program.ts'
 import { tell } from '../tell.ts'
 
@@ -18,7 +18,7 @@ export const revoke: Register = (parent, run) => {
     .option('--force', 'also when the provider saw the old one in use since it was replaced')
     .action(
       run(async (ctx, path: string, options: { version?: string; force?: true }) => {
-        const use = await import('../../app/revoke.ts')
+        const use = await import('../../app/rotation/revoke.ts')
         const version = options.version === undefined ? undefined : parseVersion(options.version)
         const { droppedBy, tellDropped } = await import('../overrides.ts')
         const dropped = droppedBy({ revoke: true, forceRevoke: options.force === true })
@@ -53,7 +53,7 @@ export const adopt: Register = (parent, run) => {
     .requiredOption('--key-id <id>', 'the key as the provider names it')
     .action(
       run(async (ctx, path: string, options: { keyId: string }) => {
-        const use = await import('../../app/revoke.ts')
+        const use = await import('../../app/rotation/revoke.ts')
         const keys = await use.adopt(await ctx.deps(), { path: parseName(path), keyId: options.keyId })
         ctx.out.data({ keys })
         await ctx.out.table(
@@ -76,7 +76,7 @@ export const check: Register = (parent, run) => {
     .option('--version <n>', 'another version')
     .action(
       run(async (ctx, path: string, options: { version?: string }) => {
-        const use = await import('../../app/check.ts')
+        const use = await import('../../app/adapters/check.ts')
         const version = options.version === undefined ? undefined : parseVersion(options.version)
         const name = parseName(path)
         const report = await use.check(await ctx.deps({ readonly: true }), { path: name, ...(version === undefined ? {} : { version }) })

@@ -3,8 +3,8 @@ import { parseDuration, parseInstant } from '../../core/duration.ts'
 import { usage } from '../../core/errors.ts'
 import { parseJsonObject } from '../../core/json.ts'
 import { type Fields, Secret, single } from '../../core/secret.ts'
-import { parseName } from '../../app/lookup.ts'
-import type { Progress, RotateInput, RotateOutcome } from '../../app/rotate.ts'
+import { parseName } from '../../app/base/lookup.ts'
+import type { Progress, RotateInput, RotateOutcome } from '../../app/rotation/rotate.ts'
 import type { Context } from '../context.ts'
 import { chomp } from '../input.ts'
 import type { Register } from '../program.ts'
@@ -113,7 +113,7 @@ async function droppedFor(
   const forceValue = options.force === true && given.supplied
   const emergency = options.emergency === true || options.revokeFirst === true
   if (!emergency && !given.leaked) return droppedBy({ forceValue })
-  const { foresee } = await import('../../app/foresee.ts')
+  const { foresee } = await import('../../app/rotation/foresee.ts')
   const seen = await foresee(await ctx.deps(), paths)
   for (const { path, openRun } of seen)
     if (openRun !== undefined)
@@ -158,8 +158,8 @@ async function rotated(
   progress: (event: Progress) => void,
 ): Promise<RotateOutcome> {
   const deps = await ctx.deps()
-  if (leaked === undefined) return (await import('../../app/rotate.ts')).rotate(deps, input, progress)
-  const { endLeaked } = await import('../../app/leaked.ts')
+  if (leaked === undefined) return (await import('../../app/rotation/rotate.ts')).rotate(deps, input, progress)
+  const { endLeaked } = await import('../../app/rotation/leaked.ts')
   const [path = ''] = input.paths
   return endLeaked(deps, { path, value: leaked, ...(input.revokeFirst === true ? { revokeFirst: true } : {}) }, progress)
 }
@@ -220,7 +220,7 @@ function texts(metadata: unknown, what: string): Readonly<Record<string, string>
 }
 
 async function showPlans(ctx: Context, paths: readonly string[]): Promise<void> {
-  const { planOf } = await import('../../app/plan.ts')
+  const { planOf } = await import('../../app/rotation/plan.ts')
   const { showPlan } = await import('../render/plan.ts')
   const deps = await ctx.deps({ readonly: true })
   const plans = []

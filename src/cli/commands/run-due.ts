@@ -40,7 +40,7 @@ export const runDue: Register = (parent, run) => {
         async (ctx, sel: string | undefined, options: Options) => {
           if (options.acceptClock === true && ctx.globals.reason === undefined)
             throw usage('--accept-clock needs a reason', 'add --reason "why"')
-          const use = await import('../../app/run-due.ts')
+          const use = await import('../../app/rotation/run-due.ts')
           const input = {
             parallel: whole(options.parallel ?? '1', '--parallel', 64),
             jitterMs: options.jitter === undefined ? 0 : parseDuration(options.jitter, '--jitter'),
@@ -112,7 +112,7 @@ async function ping(ctx: Context, url: string, ok: boolean): Promise<void> {
 async function metrics(
   ctx: Context,
   file: string,
-  outcome: Awaited<ReturnType<typeof import('../../app/run-due.ts').runDue>>,
+  outcome: Awaited<ReturnType<typeof import('../../app/rotation/run-due.ts').runDue>>,
 ): Promise<void> {
   const { report, failure } = outcome
   const text = [

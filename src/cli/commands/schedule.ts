@@ -1,7 +1,7 @@
 /** `schedule …`: when and how a secret is rotated. */
-import type { ScheduleSetInput } from '../../app/schedule-set.ts'
-import { parseName } from '../../app/lookup.ts'
-import { scheduleStandings, type ScheduleStanding } from '../../app/standing.ts'
+import type { ScheduleSetInput } from '../../app/schedules/schedule-set.ts'
+import { parseName } from '../../app/base/lookup.ts'
+import { scheduleStandings, type ScheduleStanding } from '../../app/base/standing.ts'
 import { DAY, humanSpan, iso, parseDuration, parseInstant, parseInterval } from '../../core/duration.ts'
 import { usage } from '../../core/errors.ts'
 import { parseJsonObject } from '../../core/json.ts'
@@ -60,7 +60,7 @@ export const schedule: Register = (parent, run) => {
     .action(
       run(async (ctx, path: string, options: SetOptions) => {
         const input = await readSet(ctx, parseName(path), options)
-        const { scheduleSet } = await import('../../app/schedule-set.ts')
+        const { scheduleSet } = await import('../../app/schedules/schedule-set.ts')
         const { secret, schedule: set, warnings } = await scheduleSet(await ctx.deps(), input)
         for (const warning of warnings) ctx.out.warn(warning)
         ctx.out.data({
@@ -75,7 +75,7 @@ export const schedule: Register = (parent, run) => {
         })
         ctx.out.line(`${secret.path}  ${rhythm(set.intervalDays, set.cron)} by ${set.provider.id}, next ${ctx.times.when(set.nextAt)}`)
         for (const { key, names } of set.targets) ctx.out.note(`${key} gets ${Object.values(names).join(', ')}`)
-        const { isInPlace } = await import('../../app/in-place.ts')
+        const { isInPlace } = await import('../../app/adapters/in-place.ts')
         const grace = (await isInPlace(set))
           ? 'no grace: the old value dies when the new one is made'
           : `grace ${humanSpan(set.graceMs)}${set.quarantineMs > 0 ? `, quarantine ${humanSpan(set.quarantineMs)}` : ''}`
@@ -97,7 +97,7 @@ export const schedule: Register = (parent, run) => {
         const status = options.status as ScheduleStanding | undefined
         if (status !== undefined && !scheduleStandings.includes(status))
           throw usage(`--status: "${visible(status, 30)}" is not a status`, scheduleStandings.join(', '))
-        const { listSchedules } = await import('../../app/schedules.ts')
+        const { listSchedules } = await import('../../app/schedules/schedules.ts')
         const rows = await listSchedules(await ctx.deps({ readonly: true }), {
           ...(project === undefined ? {} : { matches: selector(project) }),
           ...(status === undefined ? {} : { status }),
@@ -129,8 +129,8 @@ export const schedule: Register = (parent, run) => {
     .argument('<path>', 'which secret')
     .action(
       run(async (ctx, path: string) => {
-        const { showSchedule } = await import('../../app/schedules.ts')
-        const { loadProvider } = await import('../../app/adapters.ts')
+        const { showSchedule } = await import('../../app/schedules/schedules.ts')
+        const { loadProvider } = await import('../../app/adapters/open.ts')
         const detail = await showSchedule(await ctx.deps({ readonly: true }), parseName(path))
         ctx.out.data({ rotation: detail })
         for (const line of block(ctx, detail, (await loadProvider(detail.provider)).title)) ctx.out.line(line)
@@ -147,7 +147,7 @@ export const schedule: Register = (parent, run) => {
     .option('--until <date>', 'run-due resumes it then')
     .action(
       run(async (ctx, path: string, options: { until?: string }) => {
-        const use = await import('../../app/schedules.ts')
+        const use = await import('../../app/schedules/schedules.ts')
         const until = options.until === undefined ? undefined : parseInstant(options.until, '--until')
         if (until !== undefined && until <= ctx.clock.now()) throw usage('--until is in the past')
         const result = await use.pause(await ctx.deps(), { path: parseName(path), ...(until === undefined ? {} : { until }) })
@@ -165,7 +165,7 @@ export const schedule: Register = (parent, run) => {
     .argument('<path>', 'which secret')
     .action(
       run(async (ctx, path: string) => {
-        const use = await import('../../app/schedules.ts')
+        const use = await import('../../app/schedules/schedules.ts')
         const result = await use.unpause(await ctx.deps(), parseName(path))
         ctx.out.data(result)
         ctx.out.line(`${path} active, next ${ctx.times.when(Date.parse(result.nextRotationAt))}`)
@@ -181,7 +181,7 @@ export const schedule: Register = (parent, run) => {
     .argument('<path>', 'which secret')
     .action(
       run(async (ctx, path: string) => {
-        const use = await import('../../app/schedules.ts')
+        const use = await import('../../app/schedules/schedules.ts')
         const result = await use.disable(await ctx.deps(), parseName(path))
         ctx.out.data(result)
         ctx.out.line(`${path} disabled`)
@@ -196,7 +196,7 @@ export const schedule: Register = (parent, run) => {
     .option('--for <duration>', 'by how long (a bare number is days)', '30d')
     .action(
       run(async (ctx, path: string, options: { for: string }) => {
-        const use = await import('../../app/schedules.ts')
+        const use = await import('../../app/schedules/schedules.ts')
         const forMs = parseDuration(options.for, '--for', 'days')
         if (forMs <= 0 || forMs > 365 * DAY) throw usage('--for must be more than nothing and at most 365 days')
         const result = await use.skip(await ctx.deps(), { path: parseName(path), forMs })
@@ -213,7 +213,7 @@ function rhythm(days: number | null, cron: string | null | undefined): string {
 /** The block of the DotVault document, with correct arithmetic. */
 function block(
   ctx: Context,
-  detail: Awaited<ReturnType<typeof import('../../app/schedules.ts').showSchedule>>,
+  detail: Awaited<ReturnType<typeof import('../../app/schedules/schedules.ts').showSchedule>>,
   title: string,
 ): readonly string[] {
   const now = ctx.clock.now()

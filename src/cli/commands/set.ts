@@ -1,6 +1,6 @@
-import type { SetInput } from '../../app/set.ts'
+import type { SetInput } from '../../app/secrets/set.ts'
 import type { SecretType, Tier } from '../../core/model.ts'
-import { parseName } from '../../app/lookup.ts'
+import { parseName } from '../../app/base/lookup.ts'
 import { usage } from '../../core/errors.ts'
 import { collect, parseCount, parsePairs, parseTags, tierOption, typeOption } from '../options.ts'
 import type { Register } from '../program.ts'
@@ -46,7 +46,7 @@ export const set: Register = (parent, run) => {
         const given = await readValue(ctx, positional, options, { piped: true, demand: true })
         if (given === undefined) throw usage('no value was given')
         const deps = await ctx.deps()
-        const { setSecret } = await import('../../app/set.ts')
+        const { setSecret } = await import('../../app/secrets/set.ts')
         const dryRun = ctx.globals.dryRun
         const result = await setSecret(deps, { ...settings, name, ...given, dryRun })
         if (dryRun) ctx.out.note('dry run: nothing was stored')
@@ -54,7 +54,7 @@ export const set: Register = (parent, run) => {
           ctx.out.note(`already so: ${result.secret.path} has this value since version ${result.version.n}`)
         if (result.restored) ctx.out.note(`${result.secret.path} had been deleted and is back`)
         if (result.secret.schedule !== undefined && !dryRun) {
-          const { scheduleFault } = await import('../../app/schedule-faults.ts')
+          const { scheduleFault } = await import('../../app/schedules/schedule-faults.ts')
           const fault = await scheduleFault(deps, result.secret)
           if (fault !== undefined) ctx.out.warn(`the next rotation will be refused: ${fault.why}; ${fault.hint}`)
         }

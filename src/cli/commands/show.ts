@@ -1,6 +1,6 @@
-import { parseName } from '../../app/lookup.ts'
-import type { ChecklistItem } from '../../app/checklist.ts'
-import type { Shown } from '../../app/show.ts'
+import { parseName } from '../../app/base/lookup.ts'
+import type { ChecklistItem } from '../../app/runs/checklist.ts'
+import type { Shown } from '../../app/secrets/show.ts'
 import { humanSpan } from '../../core/duration.ts'
 import { currentVersion } from '../../core/model.ts'
 import type { Context } from '../context.ts'
@@ -20,7 +20,7 @@ export const show: Register = (parent, run) => {
     .action(
       run(async (ctx, path: string, options: { readonly checklist?: boolean }) => {
         const name = parseName(path)
-        const { showSecret } = await import('../../app/show.ts')
+        const { showSecret } = await import('../../app/secrets/show.ts')
         const shown = await showSecret(await ctx.deps({ readonly: true }), { name, checklist: options.checklist ?? false })
         ctx.out.data({ secret: showData(shown) })
         if (ctx.globals.json) return

@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { type Command, Option } from 'commander'
-import type { UnlockersView } from '../../app/unlockers.ts'
+import type { UnlockersView } from '../../app/vault/unlockers.ts'
 import { RotateError, usage } from '../../core/errors.ts'
 import type { NewUnlocker } from '../../core/ports.ts'
 import type { Secret } from '../../core/secret.ts'
@@ -60,7 +60,7 @@ function addList(group: Command, run: Run): void {
     .action(
       run(async (ctx) => {
         const deps = await ctx.deps({ readonly: true })
-        const { listUnlockers } = await import('../../app/unlockers.ts')
+        const { listUnlockers } = await import('../../app/vault/unlockers.ts')
         await print(ctx, await listUnlockers(deps))
       }),
     )
@@ -112,7 +112,7 @@ async function add(ctx: Context, options: AddOptions): Promise<void> {
   const leftovers = new Leftovers()
   try {
     const { unlocker: made, shown } = await make(ctx, options, leftovers)
-    const { addUnlocker } = await import('../../app/unlockers.ts')
+    const { addUnlocker } = await import('../../app/vault/unlockers.ts')
     const view = await addUnlocker(deps, made)
     leftovers.keep()
     await print(ctx, view)
@@ -246,12 +246,12 @@ function addRemove(group: Command, run: Run): void {
       run(
         async (ctx, id: string) => {
           const deps = await ctx.deps()
-          const { exposedPaths, removeUnlocker, unlockerToRemove } = await import('../../app/unlockers.ts')
+          const { exposedPaths, removeUnlocker, unlockerToRemove } = await import('../../app/vault/unlockers.ts')
           const one = await unlockerToRemove(deps, id)
           const what = `${one.id} (${one.kind})`
           if (ctx.globals.dryRun) {
             const exposed = await exposedPaths(deps)
-            ctx.out.data({ unlockers: (await (await import('../../app/unlockers.ts')).listUnlockers(deps)).unlockers, exposed })
+            ctx.out.data({ unlockers: (await (await import('../../app/vault/unlockers.ts')).listUnlockers(deps)).unlockers, exposed })
             ctx.out.note(`dry run: would remove ${what}; its holder can read ${exposed.length} secrets`)
             for (const path of exposed) ctx.out.line(path)
             return

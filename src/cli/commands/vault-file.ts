@@ -38,7 +38,7 @@ function addInfo(group: Command, run: Run): void {
     .action(
       run(async (ctx) => {
         const deps = await ctx.deps({ readonly: true, freshness: 'report' })
-        const { backupState } = await import('../../app/backup-state.ts')
+        const { backupState } = await import('../../app/vault/backup-state.ts')
         const { vault } = deps
         const door = await ctx.host.vaults()
         const standing = await vault.standing()
@@ -83,7 +83,7 @@ function addCheck(group: Command, run: Run): void {
         const report = await verified(ctx, options.deep === true)
         ctx.out.data(report)
         for (const problem of report.problems) ctx.out.line(`fail ${problem}`)
-        if (!report.ok) throw (await import('../../app/upkeep.ts')).broken(report.problems)
+        if (!report.ok) throw (await import('../../app/rotation/upkeep.ts')).broken(report.problems)
         ctx.out.line(`ok: ${report.objects} objects, ${report.versions} values, ${report.auditRows} audit events`)
       }),
     )
@@ -121,7 +121,7 @@ function addBackup(group: Command, run: Run): void {
     .option('--off', 'end what --configure began')
     .action(
       run(async (ctx, file: string | undefined, options: BackupOptions) => {
-        const use = await import('../../app/backup.ts')
+        const use = await import('../../app/vault/backup.ts')
         if (options.off === true || options.configure !== undefined) {
           if (file !== undefined || (options.off === true && options.configure !== undefined))
             throw usage('a file, --configure and --off contradict each other')
@@ -166,7 +166,7 @@ function addRestore(group: Command, run: Run): void {
         if (existsSync(target)) throw inTheWay(target)
         const from = resolve(ctx.host.cwd, file)
         const opening = await ctx.opening(from)
-        const { proverOf } = await import('../../app/prove-copy.ts')
+        const { proverOf } = await import('../../app/vault/prove-copy.ts')
         if (ctx.globals.dryRun) {
           ctx.out.note(`dry run: would copy ${from} to ${target}`)
           return
@@ -187,7 +187,7 @@ function addRestore(group: Command, run: Run): void {
             metadata: { from, ...(ctx.globals.reason === undefined ? {} : { reason: ctx.globals.reason }) },
           },
         })
-        const { sha256 } = await import('../../app/backup.ts')
+        const { sha256 } = await import('../../app/vault/backup.ts')
         ctx.out.data({ file: restored.file, bytes: restored.bytes, sha256: await sha256(restored.file), versions: restored.versions })
         ctx.out.line(`${restored.file}: ${restored.versions} values, verified`)
         if (restored.behind > 0)

@@ -15,7 +15,7 @@ export function addRekey(group: Command, run: Run): void {
       run(
         async (ctx) => {
           const deps = await ctx.deps()
-          const { rekeyVault } = await import('../../app/unlockers.ts')
+          const { rekeyVault } = await import('../../app/vault/unlockers.ts')
           if (ctx.globals.dryRun) {
             ctx.out.note(
               deps.vault.rekeying ? 'dry run: would finish the rekey that was interrupted' : 'dry run: would install a new root key',

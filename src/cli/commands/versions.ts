@@ -1,5 +1,5 @@
-import { findAny, parseName } from '../../app/lookup.ts'
-import { endingOf } from '../../app/standing.ts'
+import { findAny, parseName } from '../../app/base/lookup.ts'
+import { endingOf } from '../../app/base/standing.ts'
 import type { VersionRecord } from '../../core/model.ts'
 import type { Context } from '../context.ts'
 import type { Register } from '../program.ts'

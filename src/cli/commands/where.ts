@@ -1,4 +1,4 @@
-import { parseName } from '../../app/lookup.ts'
+import { parseName } from '../../app/base/lookup.ts'
 import type { Register } from '../program.ts'
 
 export const where: Register = (parent, run) => {
@@ -12,7 +12,7 @@ export const where: Register = (parent, run) => {
     .argument('<path>', 'which secret')
     .action(
       run(async (ctx, path: string) => {
-        const use = await import('../../app/where.ts')
+        const use = await import('../../app/delivery/where.ts')
         const { targets, stray } = await use.where(await ctx.deps({ readonly: true }), parseName(path))
         ctx.out.data({ targets: targets.map(({ name, version, state }) => ({ name, version, state })) })
         if (targets.length === 0) ctx.out.note('no targets are configured')

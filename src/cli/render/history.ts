@@ -1,5 +1,5 @@
 /** Runs as rows of a history. */
-import { causeOf } from '../../app/run-view.ts'
+import { causeOf } from '../../app/runs/run-view.ts'
 import { iso } from '../../core/duration.ts'
 import type { RunRecord } from '../../core/model.ts'
 

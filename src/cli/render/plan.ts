@@ -1,4 +1,4 @@
-import type { ShownPlan } from '../../app/plan.ts'
+import type { ShownPlan } from '../../app/rotation/plan.ts'
 import type { Context } from '../context.ts'
 
 /** A plan for people: numbered steps. */

@@ -1,6 +1,6 @@
 /** How runs look to people: steps on stderr as they happen, the result on stdout. */
-import type { Progress } from '../../app/rotate.ts'
-import { type RunView, wordsOf } from '../../app/run-view.ts'
+import type { Progress } from '../../app/rotation/rotate.ts'
+import { type RunView, wordsOf } from '../../app/runs/run-view.ts'
 import type { Context } from '../context.ts'
 
 /** How a target was put back, in words. */

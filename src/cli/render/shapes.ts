@@ -1,7 +1,7 @@
 /** Records → the `data` of `--json` (CONTRACT 4; schemas in src/contract). The inside may change; these shapes only grow. */
-import type { SetResult } from '../../app/set.ts'
-import { lastRotatedAt, nextRotationAt, type SecretStanding } from '../../app/standing.ts'
-import type { Got } from '../../app/get.ts'
+import type { SetResult } from '../../app/secrets/set.ts'
+import { lastRotatedAt, nextRotationAt, type SecretStanding } from '../../app/base/standing.ts'
+import type { Got } from '../../app/secrets/get.ts'
 import { iso, isoOrNull } from '../../core/duration.ts'
 import { currentVersion, type SecretRecord, type VersionRecord } from '../../core/model.ts'
 import { type Fields, type Secret, singleValue } from '../../core/secret.ts'

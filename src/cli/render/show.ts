@@ -1,6 +1,6 @@
 /** `show --json`. */
-import type { Shown } from '../../app/show.ts'
-import { lastRotatedAt, nextRotationAt } from '../../app/standing.ts'
+import type { Shown } from '../../app/secrets/show.ts'
+import { lastRotatedAt, nextRotationAt } from '../../app/base/standing.ts'
 import { iso, isoOrNull } from '../../core/duration.ts'
 import { envId } from '../../core/ids.ts'
 import { currentVersion, type Schedule } from '../../core/model.ts'
