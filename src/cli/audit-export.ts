@@ -10,6 +10,7 @@ import { codeOf } from './input.ts'
 import { checkOutFile, writeOutFile } from './out-file.ts'
 import { OutStream } from './out-stream.ts'
 import { auditCsv } from './render/audit.ts'
+import { pickDefined } from '../core/defined.ts'
 
 export interface ExportFiles {
   readonly format: 'csv' | 'jsonl'
@@ -70,7 +71,7 @@ export async function runVerifyExport(
   const note = options.note === undefined ? undefined : await text(options.note, '--note')
   const chunks = file === '-' ? process.stdin : chunksOf(resolve(ctx.host.cwd, file))
   const door = await ctx.host.vaults()
-  const found = await door.verifyExport({ chunks, pubkey, ...(note === undefined ? {} : { note }) })
+  const found = await door.verifyExport({ chunks, pubkey, ...pickDefined({ note }) })
   ctx.out.data({ ok: true, ...found })
   const range = found.from === found.to ? 'no events' : `events ${found.from + 1} to ${found.to}`
   const hidden = found.withheld === 0 ? '' : `, ${found.withheld} of them ${found.format === 'csv' ? 'left out' : 'only as hashes'}`

@@ -11,6 +11,7 @@ import type { Label } from '../core/model.ts'
 import { flatten, singleValue } from '../core/secret.ts'
 import { type FastHost, openFast } from './fast.ts'
 import { writeAll } from './write.ts'
+import { pickDefined } from '../core/defined.ts'
 
 interface Asked {
   path?: string
@@ -74,7 +75,7 @@ async function read(host: FastHost, asked: Asked): Promise<Uint8Array | undefine
   const name = parseName(asked.path ?? '')
   const which = {
     ...(asked.version === undefined ? {} : { version: parseVersion(asked.version) }),
-    ...(asked.label === undefined ? {} : { label: asked.label }),
+    ...pickDefined({ label: asked.label }),
   }
   const opened = await openFast(host, asked)
   if (opened === undefined) return undefined

@@ -26,6 +26,7 @@ import { withoutLate } from './late-calls.ts'
 import { recordNeeds } from './needs.ts'
 import { defaultGrace } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
+import { pickDefined } from '../core/defined.ts'
 
 export interface BeginOptions {
   readonly kind: RunKind
@@ -74,7 +75,7 @@ export async function begin(ports: EnginePorts, secretId: string, options: Begin
       kind: options.kind,
       trigger: options.trigger,
       actor: ports.actor,
-      ...(ports.reason === undefined ? {} : { reason: ports.reason }),
+      ...pickDefined({ reason: ports.reason }),
       plan,
       startedAt: at,
       status: 'open',
@@ -87,7 +88,7 @@ export async function begin(ports: EnginePorts, secretId: string, options: Begin
               { type: 'intended' as const, at, step: 'create', intent: options.recovers.intent },
             ]),
       ],
-      ...(secret.lastRun === undefined ? {} : { previousRun: secret.lastRun }),
+      ...pickDefined({ previousRun: secret.lastRun }),
     }
     const owned = version !== undefined && ref !== null && traits?.revoke === 'assisted' ? assistedEnd(secret, ref) : secret
     const withNew: SecretRecord =
@@ -158,11 +159,11 @@ function planOf(
     quarantineMs: schedule?.quarantineMs ?? 0,
     oldVersion: currentVersion(secret)?.n ?? null,
     newVersion: version?.record.n ?? options.toVersion ?? null,
-    ...(before === undefined ? {} : { before }),
+    ...pickDefined({ before }),
     ...(schedule === undefined ? {} : { due: datesOf(schedule) }),
     emergency,
     ...(options.recovers === undefined ? {} : { recovers: true as const }),
-    ...(secret.unsettled === undefined ? {} : { unsettled: secret.unsettled }),
+    ...pickDefined({ unsettled: secret.unsettled }),
     ...(source === 'provider' && traits?.settlesAfterMs !== undefined ? { settlesAfterMs: traits.settlesAfterMs } : {}),
     ...(options.skipChecks === true && (schedule?.checks.length ?? 0) > 0
       ? { skippedChecks: schedule?.checks.map(({ key }) => key) ?? [] }
@@ -194,8 +195,8 @@ function datesOf({ nextAt, lastRotatedAt, failures, remainingMs }: Schedule): No
   return {
     nextAt,
     failures,
-    ...(lastRotatedAt === undefined ? {} : { lastRotatedAt }),
-    ...(remainingMs === undefined ? {} : { remainingMs }),
+    ...pickDefined({ lastRotatedAt }),
+    ...pickDefined({ remainingMs }),
   }
 }
 
@@ -239,7 +240,7 @@ function suppliedVersion(
     revocable: twin?.revocable ?? traits?.revoke === 'assisted',
     runId,
     ...expiry(supplied.expiresAt ?? twin?.expiresAt),
-    ...(supplied.metadata === undefined ? {} : { metadata: supplied.metadata }),
+    ...pickDefined({ metadata: supplied.metadata }),
   }
   return { record, fields: supplied.fields }
 }
@@ -275,7 +276,7 @@ export async function takeUp(ports: EnginePorts, runId: string, decision: Decisi
     tellAnew(ports, run, found)
     if (turned === undefined && found.taken.length === 0) return
     const said = {
-      ...(keep === undefined ? {} : { operator_keeps: keep }),
+      ...pickDefined({ operator_keeps: keep }),
       ...(giveUp.length === 0 ? {} : { gives_up: given.join(', ').slice(0, 300) }),
     }
     await commit(ports, runId, 'take-up', (now) => ({

@@ -21,6 +21,7 @@ import type { EnginePorts } from './ports.ts'
 import { answered, credentialOf, deliveryOf, providerOfVersion } from './session.ts'
 import { isCrash } from './crash.ts'
 import { withWritten } from './standing.ts'
+import { pickDefined } from '../core/defined.ts'
 
 /** What is said of a target that was read and holds the value. */
 export const HELD = 'holds it already'
@@ -219,7 +220,7 @@ async function record(
       triggeredBy: 'manual',
       status,
       runId: null,
-      metadata: { target: spec.key, version: version.n, ...(ports.reason === undefined ? {} : { reason: ports.reason }), ...more },
+      metadata: { target: spec.key, version: version.n, ...pickDefined({ reason: ports.reason }), ...more },
     })
   })
 }

@@ -31,6 +31,7 @@ import { LostWrite } from './steps/writing.ts'
 import { cleanStrays } from './strays.ts'
 import { isCrash } from './crash.ts'
 import { leftOpen } from './writes.ts'
+import { pickDefined } from '../core/defined.ts'
 
 /** Drives a run of ours until it is closed or parked, and returns it. Throws `interrupted` when asked to stop; the run stays resumable. */
 export async function drive(ports: EnginePorts, runId: string): Promise<Loaded> {
@@ -125,7 +126,7 @@ async function attempt(bench: Workbench, loaded: Loaded, step: string, work: () 
         step,
         status: 'done',
         ms: ports.clock.monotonic() - started,
-        ...(detail === undefined ? {} : { detail }),
+        ...pickDefined({ detail }),
       })
     }
     return after
@@ -218,7 +219,7 @@ async function close(ports: EnginePorts, runId: string, status: Exclude<RunStatu
   return commit(ports, runId, 'close', (now) => {
     const { openRun: _open, unsettled: before, ...rest } = withoutClaim(now.secret)
     const unsettled = leftOpen(stateOf(now.run).writes, before, at)
-    const secret: SecretRecord = { ...rest, lastRun: runId, ...(unsettled === undefined ? {} : { unsettled }) }
+    const secret: SecretRecord = { ...rest, lastRun: runId, ...pickDefined({ unsettled }) }
     const why = lastFailure(now.run)
     const reason = why === undefined ? (stateOf(now.run).cause ?? status) : why.failure.message
     return {
@@ -240,7 +241,7 @@ function closing(run: RunRecord, status: RunStatus, reason: string, byHand: bool
     {
       error: reason.slice(0, 300),
       ...(byHand ? { needs_operator: true } : {}),
-      ...(proven === undefined ? {} : { verified: proven }),
+      ...pickDefined({ verified: proven }),
     },
   )
 }

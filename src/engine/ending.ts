@@ -13,6 +13,7 @@ import { retryPause } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
 import { credentialOf } from './session.ts'
 import { withWritten } from './standing.ts'
+import { pickDefined } from '../core/defined.ts'
 
 export interface RetireResult {
   readonly path: string
@@ -131,7 +132,7 @@ export class Ending {
     await this.amend(
       (version, retirement) => ({
         ...version,
-        ...(state === undefined ? {} : { state }),
+        ...pickDefined({ state }),
         retirement: { ...retirement, ...changes, step: to },
       }),
       { action, status, metadata: { call: to } },

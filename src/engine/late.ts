@@ -18,6 +18,7 @@ import type { EnginePorts } from './ports.ts'
 import { answered, credentialOf, providerNow } from './session.ts'
 import { isCrash } from './crash.ts'
 import { withStrays } from './steps/create.ts'
+import { pickDefined } from '../core/defined.ts'
 
 export interface LateResult {
   /**
@@ -243,7 +244,7 @@ async function applied(look: Look, issued: Issued): Promise<LateResult | undefin
         providerId: call.provider.id,
         revocable: traits.revoke !== 'none',
         runId: call.runId,
-        ...(issued.handle === undefined ? {} : { handle: issued.handle }),
+        ...pickDefined({ handle: issued.handle }),
         retirement: {
           why: 'discard',
           notBefore: now,

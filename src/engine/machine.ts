@@ -15,6 +15,7 @@ import { SETTLES_AFTER_MS } from '../core/provider.ts'
 import type { Secret } from '../core/secret.ts'
 import { conditionOf, kindOf, orderOf, parseStep } from './steps/kinds.ts'
 import { evolveWrites, settlesAt, type Writes, writesBefore } from './writes.ts'
+import { pickDefined } from '../core/defined.ts'
 
 /** Attempts of a step that may be repeated, before the run turns. */
 export const MAX_ATTEMPTS = 3
@@ -163,7 +164,7 @@ function evolved(plan: RunPlan, state: RunState, event: RunEvent): RunState {
         status: 'done',
         attempts: before?.attempts ?? 0,
         ...begunOf(before),
-        ...(event.detail === undefined ? {} : { detail: event.detail }),
+        ...pickDefined({ detail: event.detail }),
         ...(event.detail === WAIVED ? { waived: true } : {}),
       }
       const next = { ...state, steps: { ...state.steps, [event.step]: step } }
@@ -180,7 +181,7 @@ function evolved(plan: RunPlan, state: RunState, event: RunEvent): RunState {
         status: 'failed',
         attempts: (before?.attempts ?? 0) + 1,
         failure: event.failure,
-        ...(event.retryAt === undefined ? {} : { retryAt: event.retryAt }),
+        ...pickDefined({ retryAt: event.retryAt }),
         ...begunOf(before),
       }
       const next = { ...state, steps: { ...state.steps, [event.step]: step } }
@@ -193,7 +194,7 @@ function evolved(plan: RunPlan, state: RunState, event: RunEvent): RunState {
       const steps = without(state.steps, ['settle'])
       if (event.outcome === 'applied')
         return issued(plan, { ...state, steps: { ...steps, create: { status: 'done', attempts: 0 } } }, event.version)
-      const told = { ...state, steps, ...(event.until === undefined ? {} : { settlesAt: event.until }) }
+      const told = { ...state, steps, ...pickDefined({ settlesAt: event.until }) }
       if (event.wait === true) return { ...told, create: 'unknown', waiting: true, cause: event.detail }
       if (event.outcome === 'ambiguous') return { ...told, create: 'ambiguous', cause: event.detail }
       const before = state.steps['create']
@@ -254,7 +255,7 @@ function turned(state: RunState, direction: 'back' | 'forward', reason: string):
 
 function renewed(step: StepState, again: boolean): StepState {
   const failure = step.failure === undefined || !again ? step.failure : { ...step.failure, retryable: true }
-  return { ...step, attempts: 0, retryAt: 0, ...(failure === undefined ? {} : { failure }) }
+  return { ...step, attempts: 0, retryAt: 0, ...pickDefined({ failure }) }
 }
 
 /** What the way back did is not so any more, and what it undid has to be done once more. */
@@ -311,7 +312,7 @@ export function touchedTargets(plan: RunPlan, state: RunState): readonly string[
 type Stood = Pick<StepState, 'prior' | 'rest'>
 
 function stoodOf({ prior, rest }: Stood): Stood {
-  return { ...(prior === undefined ? {} : { prior }), ...(rest === undefined ? {} : { rest }) }
+  return { ...pickDefined({ prior }), ...pickDefined({ rest }) }
 }
 
 function begunOf(step: StepState | undefined): Pick<StepState, 'begun' | 'prior' | 'rest'> {

@@ -4,6 +4,7 @@ import { versionOf } from '../core/model.ts'
 import { runAudit } from './journal.ts'
 import { nextAfterPromotion } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
+import { pickDefined } from '../core/defined.ts'
 
 export interface Promotion {
   /** The moment from which the interval and the grace are counted. */
@@ -31,7 +32,7 @@ export function promotion(ports: Pick<EnginePorts, 'clock' | 'nextDate'>, run: R
   const schedule = secret.schedule === undefined ? undefined : rescheduled(ports, secret.schedule, at, promoted?.expiresAt)
   return {
     at,
-    secret: { ...secret, versions, ...(schedule === undefined ? {} : { schedule }) },
+    secret: { ...secret, versions, ...pickDefined({ schedule }) },
     run: {
       ...(schedule === undefined ? {} : { nextRotationAt: schedule.nextAt }),
       ...(old === undefined || inPlace ? {} : { graceUntil }),

@@ -7,6 +7,7 @@ import { type AdapterCode, AdapterError, type Effect } from '../core/errors.ts'
 import { visible } from '../core/names.ts'
 import { answeredBy } from './answered.ts'
 import type { AwsEffect, AwsKey } from './aws-key.ts'
+import { pickDefined } from '../core/defined.ts'
 
 /** An answer that lacks what was promised. After a create that may well have worked. */
 export function badAnswer(action: string, effect: AwsEffect, what: string, details: Readonly<Record<string, unknown>> = {}): AdapterError {
@@ -98,7 +99,7 @@ export function explain(thrown: unknown, exchange: Exchange, key: AwsKey, action
       hints: thrown.hints,
       answered: thrown.answered,
       details: thrown.details,
-      ...(thrown.retryAfterMs === undefined ? {} : { retryAfterMs: thrown.retryAfterMs }),
+      ...pickDefined({ retryAfterMs: thrown.retryAfterMs }),
     })
   }
   const { sent, status } = exchange
@@ -111,7 +112,7 @@ export function explain(thrown: unknown, exchange: Exchange, key: AwsKey, action
   const hints = meaning.code === 'denied' && fault.code !== undefined ? [missingPermission(fault.text, action)] : []
   return new AdapterError(meaning.code, `${action}: ${fault.code === undefined ? '' : `${fault.code}: `}${said}`, {
     effect: effect === 'read' ? 'none' : meaning.effect,
-    ...(meaning.retryable === undefined ? {} : { retryable: meaning.retryable }),
+    ...pickDefined({ retryable: meaning.retryable }),
     hints: meaning.hint === undefined ? hints : [meaning.hint, ...hints],
     details: { awsCode: fault.code ?? null, status: status ?? null, requestId: fault.requestId ?? null },
     ...answeredBy(status ?? 0, fault.code !== undefined),

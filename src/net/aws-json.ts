@@ -14,6 +14,7 @@ import type { AwsEffect, AwsKey } from './aws-key.ts'
 import { parseObject } from './json.ts'
 import { retryAfterMs } from './retry.ts'
 import { scrub } from './scrub.ts'
+import { pickDefined } from '../core/defined.ts'
 
 const TIMEOUT_MS = 15_000
 /** A throttled call is answered 400, which the transport does not repeat. It did nothing, so that any may be repeated. */
@@ -197,7 +198,7 @@ function parsed(
       hints,
       details: { awsCode: code ?? null, status },
       ...answeredBy(status, code !== undefined),
-      ...(wait === undefined ? {} : { retryAfterMs: wait }),
+      ...pickDefined({ retryAfterMs: wait }),
     },
   )
 }

@@ -15,6 +15,7 @@ import { type AdapterContext, type Credential, SETTLES_AFTER_MS } from '../core/
 import type { Secret } from '../core/secret.ts'
 import { type Exchange, explain } from './aws-errors.ts'
 import type { AwsEffect, AwsKey } from './aws-key.ts'
+import { pickDefined } from '../core/defined.ts'
 
 /** For one exchange. The connection itself is bounded by the HTTP client. */
 const REQUEST_TIMEOUT_MS = 15_000
@@ -113,7 +114,7 @@ export function signingKey(id: Secret, secret: Secret, sessionToken: Secret | un
   if (!/^\w{1,128}$/.test(accessKeyId)) throw faulty('accessKeyId')
   if (!/^[\x21-\x7e]{1,256}$/.test(secret.reveal())) throw faulty('secretAccessKey')
   if (sessionToken !== undefined && !/^[\x21-\x7e]+$/.test(sessionToken.reveal())) throw faulty('sessionToken')
-  return { accessKeyId, secretAccessKey: secret, ...(sessionToken === undefined ? {} : { sessionToken }) }
+  return { accessKeyId, secretAccessKey: secret, ...pickDefined({ sessionToken }) }
 }
 
 /** A key id is public, but four characters are enough to find it. */
@@ -149,7 +150,7 @@ export function settings(key: AwsKey, region: string, endpoint: string | undefin
       secretAccessKey: key.secretAccessKey.reveal(),
       ...(key.sessionToken === undefined ? {} : { sessionToken: key.sessionToken.reveal() }),
     },
-    ...(endpoint === undefined ? {} : { endpoint }),
+    ...pickDefined({ endpoint }),
     ignoreConfiguredEndpointUrls: true,
     useDualstackEndpoint: false,
     useFipsEndpoint: false,

@@ -14,6 +14,7 @@ import type { Secret } from '../core/secret.ts'
 import { pause, sameName, stopIfAborted } from './aws.ts'
 import { parseObject } from './json.ts'
 import { retryAfterMs } from './retry.ts'
+import { pickDefined } from '../core/defined.ts'
 
 /** How keys are proven: AWS names no figure for propagation, so one accepted call is not yet "accepted everywhere". */
 const PROPAGATION = {
@@ -141,7 +142,7 @@ async function ask(context: AdapterContext, baseUrl: string, { value, userName }
   const code = status === 429 ? 'throttled' : status >= 500 ? 'unavailable' : 'failed'
   throw new AdapterError(code, `${ACTION}: HTTP ${status}, which says nothing about the key`, {
     details: { status },
-    ...(wait === undefined ? {} : { retryAfterMs: wait }),
+    ...pickDefined({ retryAfterMs: wait }),
   })
 }
 

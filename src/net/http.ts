@@ -13,6 +13,7 @@ import { addressFault, guardedLookup, isLoopback, type Lookup } from './address.
 import { answeredBy } from './answered.ts'
 import { parseObject } from './json.ts'
 import { ATTEMPTS, pauseMs, retryAfterMs } from './retry.ts'
+import { pickDefined } from '../core/defined.ts'
 
 const DEFAULT_TIMEOUT_MS = 30_000
 const CONNECT_TIMEOUT_MS = 10_000
@@ -153,8 +154,8 @@ async function open(options: HttpOptions, request: HttpRequest, url: URL, timeou
   const { lookup: system } = await import('node:dns')
   const { ca = options.ca, cert, key } = request.tls ?? {}
   const tls = {
-    ...(ca === undefined ? {} : { ca }),
-    ...(cert === undefined ? {} : { cert }),
+    ...pickDefined({ ca }),
+    ...pickDefined({ cert }),
     ...(key === undefined ? {} : { key: key.reveal() }),
   }
   const connectTimeout = Math.min(timeoutMs, CONNECT_TIMEOUT_MS)

@@ -8,6 +8,7 @@ import type { AdapterContext } from '../core/provider.ts'
 import type { Secret } from '../core/secret.ts'
 import { parseObject } from './json.ts'
 import { retryAfterMs } from './retry.ts'
+import { pickDefined } from '../core/defined.ts'
 
 /** A Secret has at most about one mebibyte, which is more in base64. */
 const MAX_ANSWER_BYTES = 8 * 1024 * 1024
@@ -96,6 +97,6 @@ function refusal(status: number, answer: KubeObject | undefined, effect: HttpReq
     effect: done,
     details: { status, reason: named === '' ? null : reason },
     ...(status === 401 ? { hints: ['the token, or the certificate, is not accepted: it may have expired'] } : {}),
-    ...(wait === undefined ? {} : { retryAfterMs: wait }),
+    ...pickDefined({ retryAfterMs: wait }),
   })
 }

@@ -9,6 +9,7 @@ import type { AdapterContext } from '../core/provider.ts'
 import { Secret } from '../core/secret.ts'
 import { basenameOf, endOf } from './hook.ts'
 import { scrub } from './scrub.ts'
+import { pickDefined } from '../core/defined.ts'
 
 const TIMEOUT_MS = 60_000
 const MAX_BYTES = 16 * 1024 * 1024
@@ -56,7 +57,7 @@ export function toolOf(options: ToolOptions, context: AdapterContext): Tool {
       const argv = await context.spawn.resolve([options.program, ...args])
       const result = await context.spawn.run({
         argv,
-        ...(input === undefined ? {} : { input }),
+        ...pickDefined({ input }),
         env,
         timeoutMs,
         maxBytes: MAX_BYTES,
@@ -68,8 +69,8 @@ export function toolOf(options: ToolOptions, context: AdapterContext): Tool {
       const shown = `${basenameOf(argv[0])} ${endOf({ ...result, stderr: said })}`
       if (known !== undefined)
         throw new AdapterError(known.code, known.message ?? shown, {
-          ...(known.hints === undefined ? {} : { hints: known.hints }),
-          ...(known.retryable === undefined ? {} : { retryable: known.retryable }),
+          ...pickDefined({ hints: known.hints }),
+          ...pickDefined({ retryable: known.retryable }),
         })
       throw new AdapterError(result.timedOut ? 'timeout' : 'failed', shown, { effect: writes ? 'unknown' : 'none' })
     },

@@ -13,6 +13,7 @@ import type { AdapterContext, Credential, Issued, ProviderSession, Settlement } 
 import { type Fields, flatten, type Secret, single } from '../core/secret.ts'
 import { answer, type Github, github, scopesOf } from '../net/github.ts'
 import { ed25519Pair, fingerprintOf, publicKeyIn } from '../net/openssh.ts'
+import { pickDefined } from '../core/defined.ts'
 
 /** Pauses before an absent key means that nothing was made, or that it does not work. */
 const LOOK_MS = [1000, 3000]
@@ -123,7 +124,7 @@ function issuedFrom(privateKey: Secret, key: Key): Issued {
 
 function handleFrom({ fingerprint, title, enabled, created_at: created }: Key): Handle {
   const createdAt = dateIn(created)
-  return { id: fingerprint, live: enabled, name: title, ...(createdAt === undefined ? {} : { createdAt }) }
+  return { id: fingerprint, live: enabled, name: title, ...pickDefined({ createdAt }) }
 }
 
 /** A public key that nobody else can have made says more than a title, so the title is not asked for. */

@@ -11,6 +11,7 @@ import type { Handle } from '../core/model.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import { Secret } from '../core/secret.ts'
 import { fateUnknown, finished, type Google } from './_google.ts'
+import { pickDefined } from '../core/defined.ts'
 
 const Restrictions = z.record(z.string(), z.unknown())
 const KeyAnswer = z.looseObject({
@@ -163,7 +164,7 @@ function keyFrom({ name, displayName, createTime, deleteTime, restrictions, serv
       id: name.slice(name.lastIndexOf('/') + 1),
       live: !deleted,
       ...(Number.isNaN(created) ? {} : { createdAt: created }),
-      ...(displayName === undefined ? {} : { name: displayName }),
+      ...pickDefined({ name: displayName }),
     },
     deleted,
     restrictions: restrictions ?? {},

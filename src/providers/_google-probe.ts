@@ -15,6 +15,7 @@ import type { AdapterContext } from '../core/provider.ts'
 import type { Secret } from '../core/secret.ts'
 import { reasonsOf } from './_google.ts'
 import { retryAfterMs } from '../net/retry.ts'
+import { pickDefined } from '../core/defined.ts'
 
 export const GEMINI = 'generativelanguage.googleapis.com'
 const SPREAD = { freshMs: 5 * MINUTE, knownMs: MINUTE, calmPauseMs: 500, pauseMs: 5000, inARow: 3 } as const
@@ -105,6 +106,6 @@ async function ask(context: AdapterContext, baseUrl: string, value: Secret): Pro
   throw new AdapterError(code, `Google answered ${[status, ...reasons].join(' ')}, which says nothing about the key`, {
     details: { status, reasons },
     hints: reasons.includes('SERVICE_DISABLED') ? ['enable the Gemini API in the project'] : [],
-    ...(wait === undefined ? {} : { retryAfterMs: wait }),
+    ...pickDefined({ retryAfterMs: wait }),
   })
 }

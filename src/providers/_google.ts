@@ -15,6 +15,7 @@ import { urlFault } from '../core/schema.ts'
 import { Secret } from '../core/secret.ts'
 import { answeredBy } from '../net/answered.ts'
 import { ATTEMPTS, pauseMs, retryAfterMs } from '../net/retry.ts'
+import { pickDefined } from '../core/defined.ts'
 
 const VENDOR = 'Google'
 const SCOPE = 'https://www.googleapis.com/auth/cloud-platform'
@@ -294,7 +295,7 @@ function described(error: z.output<typeof Status>, effect: Effect, http?: number
       if (full) return new AdapterError('quota', message, { details })
       return new AdapterError('throttled', message, {
         details: { ...details, rate },
-        ...(wait === undefined ? {} : { retryAfterMs: wait }),
+        ...pickDefined({ retryAfterMs: wait }),
       })
     }
     case 409:

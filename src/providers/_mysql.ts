@@ -4,6 +4,7 @@ import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
 import type { Secret } from '../core/secret.ts'
 import { ed25519Answer } from '../net/mysql-hash.ts'
+import { pickDefined } from '../core/defined.ts'
 
 /**
  * How long is waited for a lock. A statement that waits for one is carried out later, whether or
@@ -55,7 +56,7 @@ export async function connected<T>(address: Address, user: string, password: Sec
       jsonStrings: true,
       disableEval: true,
       // Without verifyIdentity the certificate of any host would do.
-      ...(tls ? { ssl: { rejectUnauthorized: true, verifyIdentity: true, ...(ca === undefined ? {} : { ca }) } } : {}),
+      ...(tls ? { ssl: { rejectUnauthorized: true, verifyIdentity: true, ...pickDefined({ ca }) } } : {}),
       authPlugins: { client_ed25519: () => (nonce) => ed25519Answer(password, nonce.subarray(0, 32)) },
     })
   } catch (thrown) {

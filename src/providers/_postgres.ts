@@ -8,6 +8,7 @@ import { AdapterError } from '../core/errors.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import type { Secret } from '../core/secret.ts'
 import { usesTls } from './_login.ts'
+import { pickDefined } from '../core/defined.ts'
 
 /** Where the server is. */
 export interface Place {
@@ -89,7 +90,7 @@ function tlsOf(place: Place): ClientConfig['ssl'] {
   if (!usesTls(place) && serverName === undefined) return false
   return {
     rejectUnauthorized: true,
-    ...(ca === undefined ? {} : { ca }),
+    ...pickDefined({ ca }),
     ...(serverName === undefined
       ? {}
       : { checkServerIdentity: (_host: string, certificate: PeerCertificate) => checkServerIdentity(serverName, certificate) }),

@@ -3,6 +3,7 @@ import { isIP } from 'node:net'
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
 import type { Secret } from '../core/secret.ts'
+import { pickDefined } from '../core/defined.ts'
 
 const TIMEOUT_MS = 15_000
 
@@ -43,9 +44,7 @@ export async function connected<T>(
       connectTimeout: TIMEOUT_MS,
       socketTimeout: TIMEOUT_MS,
       reconnectStrategy: false,
-      ...(tls
-        ? { tls: true, rejectUnauthorized: true, ...(isIP(host) === 0 ? { servername: host } : {}), ...(ca === undefined ? {} : { ca }) }
-        : {}),
+      ...(tls ? { tls: true, rejectUnauthorized: true, ...(isIP(host) === 0 ? { servername: host } : {}), ...pickDefined({ ca }) } : {}),
     },
   })
   // A connection that breaks while nothing is asked; what is asked fails by itself.

@@ -23,6 +23,7 @@ import { parseObject } from '../net/json.ts'
 import { openJwe } from '../net/jwe.ts'
 import { ATTEMPTS, pauseMs, retryAfterMs } from '../net/retry.ts'
 import { checkLook, common, endedByHand, faultOf, isAlive, verify } from './_stripe-key.ts'
+import { pickDefined } from '../core/defined.ts'
 
 const KEYS = '/v2/iam/api_keys'
 /** The only version under which the calls exist today. */
@@ -164,7 +165,7 @@ async function ask(far: Far, intent: Intent, effect: 'once' | 'idempotent'): Pro
     type: 'secret_key',
     name: intent.tag,
     permissions: rights,
-    ...(connectPermissions === undefined ? {} : { connect_permissions: connectPermissions }),
+    ...pickDefined({ connect_permissions: connectPermissions }),
     public_key: { pem_key: { algorithm: 'RSA', data: createPublicKey(privateKey.reveal()).export({ type: 'spki', format: 'pem' }) } },
   }
   const response = await send(far, 'POST', KEYS, effect, { key: intent.tag, body })
@@ -186,7 +187,7 @@ function issuedFrom(far: Far, response: HttpResponse, privateKey: Secret): Issue
   const value = valueOf(made.data, privateKey, unusable)
   const fault = faultOf(value, far.config.keyType)
   if (fault !== undefined) throw unusable(`the value ${fault}`)
-  return { fields: single(value), handle: handleIn(made.data), ...(expiresAt === undefined ? {} : { expiresAt }) }
+  return { fields: single(value), handle: handleIn(made.data), ...pickDefined({ expiresAt }) }
 }
 
 /** Encrypted in live mode, in plain text in test mode. */
@@ -321,7 +322,7 @@ function handleIn({ id, name, status, created }: z.output<typeof ListedKey>): Ha
   return {
     id,
     live: status !== 'expired',
-    ...(created === undefined ? {} : { createdAt: created }),
+    ...pickDefined({ createdAt: created }),
     ...(name === undefined || name === null ? {} : { name }),
   }
 }
@@ -367,7 +368,7 @@ function failure({ config, context }: Far, response: HttpResponse, effect: 'none
   const details = { status, ...(known.success ? { code: known.data.error.code } : {}) }
   const said = `Stripe answered ${status}${known.success ? ` (${known.data.error.code})` : ''}`
   const wait = retryAfterMs(headers['retry-after'], context.clock.now())
-  if (status === 429) return new AdapterError('throttled', said, { details, ...(wait === undefined ? {} : { retryAfterMs: wait }) })
+  if (status === 429) return new AdapterError('throttled', said, { details, ...pickDefined({ retryAfterMs: wait }) })
   if (status >= 500) return new AdapterError('unavailable', said, { details, effect, ...answeredBy(status, known.success) })
   // The first call under this idempotency key still runs.
   if (status === 409) return new AdapterError('unavailable', `${said}: an earlier call is not finished`, { details, effect })

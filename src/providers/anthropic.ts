@@ -17,6 +17,7 @@ import { secretField, urlField } from '../core/schema.ts'
 import { type Fields, flatten, type Secret } from '../core/secret.ts'
 import { parseObject } from '../net/json.ts'
 import { retryAfterMs } from '../net/retry.ts'
+import { pickDefined } from '../core/defined.ts'
 
 const VENDOR = 'Anthropic'
 const CONSOLE = 'https://platform.claude.com/settings/keys'
@@ -166,8 +167,8 @@ async function keysOf(site: Site): Promise<readonly Key[]> {
   for (let after: string | undefined; ;) {
     const query = new URLSearchParams({
       limit: String(PAGE),
-      ...(workspaceId === undefined ? {} : { workspace_id: workspaceId }),
-      ...(after === undefined ? {} : { after_id: after }),
+      ...pickDefined({ workspace_id: workspaceId }),
+      ...pickDefined({ after_id: after }),
     })
     const page = Page.safeParse(await admin(site, 'GET', `/v1/organizations/api_keys?${query.toString()}`))
     if (!page.success) throw new AdapterError('bad-answer', `${VENDOR} answered in another shape than promised`)

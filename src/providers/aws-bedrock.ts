@@ -34,6 +34,7 @@ import { badAnswer, isRefusal } from '../net/aws-errors.ts'
 import { callIam, isOfCall, pause, sameName, short, signingKey, stopIfAborted, userResources } from '../net/aws.ts'
 import type { AwsEffect, AwsKey } from '../net/aws-key.ts'
 import { awaitDeath, awaitLife, bedrockUrl } from '../net/bedrock.ts'
+import { pickDefined } from '../core/defined.ts'
 
 const SERVICE = 'bedrock.amazonaws.com'
 const MAX_KEYS = 2
@@ -180,7 +181,7 @@ class BedrockSession implements ProviderSession {
     return {
       fields: single(new Secret(value)),
       handle: key.handle,
-      ...(key.expiresAt === undefined ? {} : { expiresAt: key.expiresAt }),
+      ...pickDefined({ expiresAt: key.expiresAt }),
     }
   }
 
@@ -267,9 +268,7 @@ class BedrockSession implements ProviderSession {
       let marker: string | undefined
       do {
         stopIfAborted(this.#context, action)
-        const page = await client.send(
-          new sdk.ListServiceSpecificCredentialsCommand({ ...asked, ...(marker === undefined ? {} : { Marker: marker }) }),
-        )
+        const page = await client.send(new sdk.ListServiceSpecificCredentialsCommand({ ...asked, ...pickDefined({ Marker: marker }) }))
         if (page.ServiceSpecificCredentials === undefined) throw badAnswer(action, 'read', 'without a list of keys')
         for (const key of page.ServiceSpecificCredentials) {
           const id = key.ServiceSpecificCredentialId
@@ -363,7 +362,7 @@ function keyFrom(key: Listed, id: string, now: number): Key {
       id,
       live: key.Status === 'Active' && (expiresAt === undefined || expiresAt > now),
       ...(key.CreateDate === undefined ? {} : { createdAt: key.CreateDate.getTime() }),
-      ...(key.ServiceCredentialAlias === undefined ? {} : { name: key.ServiceCredentialAlias }),
+      ...pickDefined({ name: key.ServiceCredentialAlias }),
     },
     status: key.Status ?? 'status unknown',
     expiresAt,

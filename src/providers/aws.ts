@@ -33,6 +33,7 @@ import { accountOf, type AwsIdentity, awaitDeath, awaitLife } from '../net/aws-s
 import { badAnswer, isRefusal } from '../net/aws-errors.ts'
 import { type AwsSite, callIam, idOf, isOfCall, pause, sameName, short, signingKey, stopIfAborted, userPolicy } from '../net/aws.ts'
 import type { AwsEffect, AwsKey } from '../net/aws-key.ts'
+import { pickDefined } from '../core/defined.ts'
 
 const MAX_KEYS = 2
 const ACTIONS = ['CreateAccessKey', 'ListAccessKeys', 'UpdateAccessKey', 'DeleteAccessKey', 'GetAccessKeyLastUsed']
@@ -294,7 +295,7 @@ class AwsSession implements ProviderSession {
       do {
         stopIfAborted(this.#context, action)
         const page = await client.send(
-          new sdk.ListAccessKeysCommand({ UserName: this.#config.iamUserName, ...(marker === undefined ? {} : { Marker: marker }) }),
+          new sdk.ListAccessKeysCommand({ UserName: this.#config.iamUserName, ...pickDefined({ Marker: marker }) }),
         )
         if (page.AccessKeyMetadata === undefined) throw badAnswer(action, 'read', 'without a list of keys')
         for (const key of page.AccessKeyMetadata) {

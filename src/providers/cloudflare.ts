@@ -18,6 +18,7 @@ import { type Fields, flatten, Secret, single } from '../core/secret.ts'
 import { CLOUDFLARE, ID, resultIn, VENDOR } from '../net/cloudflare.ts'
 import { type Api, api, objectIn } from '../net/json-api.ts'
 import { settledByName, verifiedWithin } from './_named.ts'
+import { pickDefined } from '../core/defined.ts'
 
 const PAGE = 50
 /** How long a change takes to be known everywhere is not documented: half a minute. */
@@ -223,7 +224,7 @@ async function create(site: Site, intent: Intent, current: Credential | undefine
   return {
     fields: single(new Secret(value)),
     handle: made.success ? handleFrom(made.data) : { id, live: true },
-    ...(end === undefined ? {} : { expiresAt: end }),
+    ...pickDefined({ expiresAt: end }),
   }
 }
 

@@ -30,6 +30,7 @@ import { parseObject } from '../net/json.ts'
 import { ATTEMPTS, pauseMs, retryAfterMs } from '../net/retry.ts'
 import { signature } from '../net/standard-webhooks.ts'
 import { settlesAfterField, settlesAfterOf } from '../core/settles-after.ts'
+import { pickDefined } from '../core/defined.ts'
 
 const MAX_VALUE_BYTES = 1024 * 1024
 /** Room for the largest value with every character escaped, and the rest of the answer. */
@@ -285,7 +286,7 @@ function issuedFrom(response: HttpResponse, old: Secret | undefined, context: Ad
     })
   const expiresAt = expiryFrom(answer['expiresAt'], context)
   const metadata = metadataFrom(answer['metadata'], value, context)
-  return { fields: single(value), ...(expiresAt === undefined ? {} : { expiresAt }), ...(metadata === undefined ? {} : { metadata }) }
+  return { fields: single(value), ...pickDefined({ expiresAt }), ...pickDefined({ metadata }) }
 }
 
 function expiryFrom(raw: unknown, context: AdapterContext): number | undefined {

@@ -39,6 +39,7 @@ import { type Fields, Secret, single, singleValue } from '../core/secret.ts'
 import { basenameOf, endOf, inputOf, isTimeout, timeoutOf } from '../net/hook.ts'
 import { parseObject } from '../net/json.ts'
 import { settlesAfterField, settlesAfterOf } from '../core/settles-after.ts'
+import { pickDefined } from '../core/defined.ts'
 
 const EX_TEMPFAIL = 75
 const REFUSED = 1
@@ -302,7 +303,7 @@ function issuedFrom(config: Options, result: SpawnResult, name: string): Issued 
     fields,
     ...(typeof keyId === 'string' && /^[\x21-\x7e]{1,256}$/.test(keyId) ? { handle: { id: keyId, live: true } } : {}),
     ...(Number.isNaN(at) ? {} : { expiresAt: at }),
-    ...(facts === undefined ? {} : { metadata: facts }),
+    ...pickDefined({ metadata: facts }),
   }
 }
 

@@ -33,6 +33,7 @@ import { flatten, Secret, single } from '../core/secret.ts'
 import { awaitDeath, awaitLife, GEMINI, type KeyFacts } from './_google-probe.ts'
 import { compared, type Key, madeValue, patiently, type ProjectKeys, projectKeys, type Scope } from './_google-keys.ts'
 import { type Google, google, keyFileFault, readyToken, serviceAccountTokens } from './_google.ts'
+import { pickDefined } from '../core/defined.ts'
 
 /** https://cloud.google.com/api-keys/docs/access-control: one for each call that is made here; the last one is for operations. */
 const PERMISSIONS = [
@@ -306,7 +307,7 @@ async function full(site: Site, { code, message, retryAfterMs, details }: Adapte
   const which = named.length === 0 ? '' : `; project ${config.project} has ${keys.length} keys, the oldest: ${named.join(', ')}`
   return new AdapterError(code, `${message}${which}`, {
     details,
-    ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
+    ...pickDefined({ retryAfterMs }),
     hints: [
       ...(code === 'quota' ? [] : ['Google does not say whether that was too many calls or too many keys']),
       'delete keys that nothing uses (deleted ones may count for thirty days), or ask Google for more',

@@ -72,6 +72,7 @@ import {
   tried,
 } from './_postgres.ts'
 import { expiryOf, judgeDoor, mayWrite, refuse, type Role, rolesOf, undecided } from './_postgres-role.ts'
+import { pickDefined } from '../core/defined.ts'
 
 const ITERATIONS = 4096
 
@@ -289,7 +290,7 @@ async function create(at: At, intent: Intent, current: Credential | undefined): 
 
 function made(config: Options, role: Role, password: Secret): Issued {
   const expiresAt = expiryOf(role)
-  return { ...issued('postgresql', config, role.name, password), ...(expiresAt === undefined ? {} : { expiresAt }) }
+  return { ...issued('postgresql', config, role.name, password), ...pickDefined({ expiresAt }) }
 }
 
 /**

@@ -1,6 +1,7 @@
 /** What SQLite's and the file system's errors mean for the operator. */
 import { dirname } from 'node:path'
 import { RotateError } from '../core/errors.ts'
+import { pickDefined } from '../core/defined.ts'
 
 /** `SQLITE_…` or `E…` code of anything thrown; empty if there is none. */
 export function codeOf(error: unknown): string {
@@ -16,7 +17,7 @@ const RESTORE = 'keep the file; restore a backup with: rotate vault restore'
 export function damaged(file: string, what: string, cause?: unknown): RotateError {
   return new RotateError('tampered', `the vault ${file} is damaged or was changed from outside: ${what}; nothing was read from it`, {
     hint: RESTORE,
-    ...(cause === undefined ? {} : { cause }),
+    ...pickDefined({ cause }),
   })
 }
 
@@ -31,7 +32,7 @@ export function lookAt(file: string): string {
 export function notWritable(file: string, why: string, cause?: unknown): RotateError {
   return new RotateError('not-writable', `the vault ${file} can't be written: ${why}; nothing changed`, {
     hint: `see who may write and what room is left: ${lookAt(file)}`,
-    ...(cause === undefined ? {} : { cause }),
+    ...pickDefined({ cause }),
   })
 }
 

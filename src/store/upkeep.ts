@@ -6,6 +6,7 @@ import { blob, configure } from './connection.ts'
 import { codeOf, damaged, readFailure, writeFailure } from './failures.ts'
 import { locate } from './files.ts'
 import type { Row, TableName } from './port.ts'
+import { pickDefined } from '../core/defined.ts'
 
 type Connection = Database.Database
 
@@ -31,7 +32,7 @@ export function copyInto(db: Connection, path: string): void {
     const failure = writeFailure(path, error)
     if (failure === undefined || failure.code !== 'not-writable') throw failure ?? error
     throw new RotateError('not-writable', failure.message.replace(/^the vault (.*) can't be written/, "the copy $1 can't be written"), {
-      ...(failure.hint === undefined ? {} : { hint: failure.hint }),
+      ...pickDefined({ hint: failure.hint }),
       cause: error,
     })
   }

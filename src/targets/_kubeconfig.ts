@@ -12,6 +12,7 @@ import { visible } from '../core/names.ts'
 import { urlFault } from '../core/schema.ts'
 import { Secret } from '../core/secret.ts'
 import type { Cluster } from '../net/kubernetes.ts'
+import { pickDefined } from '../core/defined.ts'
 
 export interface ClusterOptions {
   readonly kubeconfig?: string | undefined
@@ -47,7 +48,7 @@ export async function clusterOf(options: ClusterOptions): Promise<Cluster> {
   if (options.kubeconfig !== undefined) return fromKubeconfig(options.kubeconfig, options.context)
   const token = options.token ?? (options.tokenFile === undefined ? undefined : await tokenIn(options.tokenFile))
   const ca = options.ca ?? (options.caFile === undefined ? undefined : await textOf(options.caFile))
-  return { server: options.server ?? '', ...(token === undefined ? {} : { token }), tls: ca === undefined ? {} : { ca } }
+  return { server: options.server ?? '', ...pickDefined({ token }), tls: ca === undefined ? {} : { ca } }
 }
 
 async function textOf(path: string): Promise<string> {
@@ -111,10 +112,10 @@ async function fromKubeconfig(path: string, wanted: string | undefined): Promise
     throw fault(`${path} has neither a token nor a certificate with its key for the user of "${visible(name)}"`, [HINT])
   return {
     server,
-    ...(token === undefined ? {} : { token }),
+    ...pickDefined({ token }),
     tls: {
-      ...(ca === undefined ? {} : { ca }),
-      ...(cert === undefined ? {} : { cert }),
+      ...pickDefined({ ca }),
+      ...pickDefined({ cert }),
       ...(key === undefined ? {} : { key: new Secret(key) }),
     },
   }

@@ -7,6 +7,7 @@ import { AdapterError } from '../core/errors.ts'
 import type { Prior } from '../core/model.ts'
 import { Secret } from '../core/secret.ts'
 import type { Delivery, Standing } from '../core/target.ts'
+import { pickDefined } from '../core/defined.ts'
 
 /** What a place holds under a name. */
 export interface Kept {
@@ -77,7 +78,7 @@ export function standingOf(slots: readonly Slot[], names: readonly string[]): St
             name,
             kept: {
               ...(kept.value === undefined ? { sign: kept.sign ?? null } : { value: kept.value.reveal() }),
-              ...(kept.more === undefined ? {} : { more: kept.more }),
+              ...pickDefined({ more: kept.more }),
             },
           },
     )

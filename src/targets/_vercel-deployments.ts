@@ -3,6 +3,7 @@ import { AdapterError } from '../core/errors.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import { type Api, listIn, objectIn, textIn, until } from '../net/json-api.ts'
 import { type Project, VENDOR } from './_vercel-variables.ts'
+import { pickDefined } from '../core/defined.ts'
 
 const DEPLOY_LIMIT_MS = 30 * 60_000
 /** How often, and how far apart, a deployment is looked for whose answer was lost. */
@@ -74,7 +75,7 @@ async function again(
   delivery: string | undefined,
   context: AdapterContext,
 ): Promise<string> {
-  const meta = { action: 'redeploy', ...(delivery === undefined ? {} : { rotateDelivery: delivery }) }
+  const meta = { action: 'redeploy', ...pickDefined({ rotateDelivery: delivery }) }
   let failure: AdapterError | undefined
   try {
     const body = { deploymentId, meta, name: project.name, target: 'production' }

@@ -18,6 +18,7 @@ import type { AwsJson } from '../net/aws-json.ts'
 import { listIn, objectIn, plainText, textIn } from '../net/json-api.ts'
 import { afterWrite } from '../net/tool.ts'
 import { awsClient, awsFields, LOOK_PAUSES_MS } from './_aws.ts'
+import { pickDefined } from '../core/defined.ts'
 
 const VENDOR = 'AWS SSM'
 const KIND = 'SecureString'
@@ -161,11 +162,7 @@ async function standing(config: Options, aws: AwsJson, names: readonly string[])
 /** https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_DescribeParameters.html: a page may be empty and still not be the last. */
 async function describe(aws: AwsJson, filters: readonly unknown[]): Promise<readonly Readonly<Record<string, unknown>>[]> {
   for (let token: string | undefined; ;) {
-    const answer = await aws.call(
-      'DescribeParameters',
-      { ParameterFilters: filters, ...(token === undefined ? {} : { NextToken: token }) },
-      'read',
-    )
+    const answer = await aws.call('DescribeParameters', { ParameterFilters: filters, ...pickDefined({ NextToken: token }) }, 'read')
     const page = listIn(answer['Parameters'] ?? [], VENDOR)
     const next = answer['NextToken']
     if (page.length > 0 || typeof next !== 'string' || next === '' || next === token) return page
@@ -225,8 +222,8 @@ function checked(write: Write, config: Options): Write {
 
 async function send(config: Options, aws: AwsJson, { parameter, value, held, facts }: Write, context: AdapterContext): Promise<void> {
   const settings = facts ?? {
-    ...(config.keyId === undefined ? {} : { KeyId: config.keyId }),
-    ...(config.tier === undefined ? {} : { Tier: config.tier }),
+    ...pickDefined({ KeyId: config.keyId }),
+    ...pickDefined({ Tier: config.tier }),
   }
   let lost: AdapterError | undefined
   let made: number | undefined

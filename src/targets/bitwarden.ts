@@ -18,6 +18,7 @@ import { Secret } from '../core/secret.ts'
 import { defineTarget, type Standing, type TargetSession } from '../core/target.ts'
 import { plainText } from '../net/json-api.ts'
 import { afterWrite, jsonOf, type Meaning, type Tool, toolOf } from '../net/tool.ts'
+import { pickDefined } from '../core/defined.ts'
 
 const VENDOR = 'Bitwarden'
 const ID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
@@ -93,7 +94,7 @@ function openSession(config: Options, context: AdapterContext): TargetSession {
   const bw = toolOf(
     {
       program: config.program,
-      env: { BW_SESSION: config.session, ...(config.dataDir === undefined ? {} : { BITWARDENCLI_APPDATA_DIR: config.dataDir }) },
+      env: { BW_SESSION: config.session, ...pickDefined({ BITWARDENCLI_APPDATA_DIR: config.dataDir }) },
       meaning: meaningOf,
     },
     context,

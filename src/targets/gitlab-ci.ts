@@ -16,6 +16,7 @@ import { Secret } from '../core/secret.ts'
 import { defineTarget, type Delivery, type TargetSession } from '../core/target.ts'
 import { type Api, api, listIn, plainText, textIn } from '../net/json-api.ts'
 import { backsOf, changed, currentOf, gone, missingIn, type Slot, standingOf } from './_places.ts'
+import { pickDefined } from '../core/defined.ts'
 
 const VENDOR = 'GitLab'
 const PAGE = 100
@@ -151,8 +152,7 @@ async function slotsOf(gitlab: Api, config: Options, places: readonly Place[], n
     const all = await variables(gitlab, place)
     for (const name of names) {
       const one = meant(config, place, all, name)
-      if (one !== undefined)
-        slots.push({ path: place.path, name, kept: { ...(one.value === undefined ? {} : { value: one.value }), more: one.about } })
+      if (one !== undefined) slots.push({ path: place.path, name, kept: { ...pickDefined({ value: one.value }), more: one.about } })
       else if (config.create) slots.push({ path: place.path, name, kept: null })
     }
   }

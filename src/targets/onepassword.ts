@@ -22,6 +22,7 @@ import { Secret } from '../core/secret.ts'
 import { defineTarget, type Standing, type TargetSession } from '../core/target.ts'
 import { api, plainText, until } from '../net/json-api.ts'
 import { afterWrite, jsonOf, type Meaning, toolOf } from '../net/tool.ts'
+import { pickDefined } from '../core/defined.ts'
 
 const VENDOR = '1Password'
 /** Connect syncs within seconds; the rest is patience with a busy server. */
@@ -480,7 +481,7 @@ function byProgram(config: Options, context: AdapterContext): Way {
       const hide = [...item.fields.map(({ value }) => value), ...set.flatMap(({ value }) => value ?? [])]
       let [last, writes]: [Secret | undefined, number] = [undefined, 0]
       const edit = async (more: readonly string[], input?: Secret): Promise<void> => {
-        last = await op.run(['item', 'edit', item.id, ...more, ...where], { ...(input === undefined ? {} : { input }), writes: true, hide })
+        last = await op.run(['item', 'edit', item.id, ...more, ...where], { ...pickDefined({ input }), writes: true, hide })
         writes++
       }
       if (set.length > 0) await edit([], template(config, item, set))

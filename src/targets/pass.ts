@@ -11,6 +11,7 @@ import type { AdapterContext } from '../core/provider.ts'
 import { Secret } from '../core/secret.ts'
 import { defineTarget } from '../core/target.ts'
 import { basenameOf, endOf } from '../net/hook.ts'
+import { pickDefined } from '../core/defined.ts'
 
 const TIMEOUT_MS = 60_000
 
@@ -163,8 +164,8 @@ async function run(config: Options, context: AdapterContext, args: readonly stri
     env: {
       // Without a terminal an agent that has to ask for a pass phrase must fail, not wait.
       PASSWORD_STORE_GPG_OPTS: '--batch --no-tty',
-      ...(config.storeDir === undefined ? {} : { PASSWORD_STORE_DIR: config.storeDir }),
-      ...(config.gnupgHome === undefined ? {} : { GNUPGHOME: config.gnupgHome }),
+      ...pickDefined({ PASSWORD_STORE_DIR: config.storeDir }),
+      ...pickDefined({ GNUPGHOME: config.gnupgHome }),
     },
     timeoutMs: TIMEOUT_MS,
     signal: context.signal,

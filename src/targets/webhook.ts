@@ -17,6 +17,7 @@ import { parseObject } from '../net/json.ts'
 import { retryAfterMs } from '../net/retry.ts'
 import { settlesAfterField, settlesAfterOf } from '../core/settles-after.ts'
 import { signature } from '../net/standard-webhooks.ts'
+import { pickDefined } from '../core/defined.ts'
 
 const Config = z.strictObject({
   url: urlField('Address that is called; https, or http to this machine'),
@@ -90,8 +91,7 @@ async function deliver(
   if (status >= 200 && status < 300) return
   const message = `the web hook answered ${status}`
   const wait = retryAfterMs(headers['retry-after'], context.clock.now())
-  if (status === 429)
-    throw new AdapterError('throttled', message, { effect: 'unknown', ...(wait === undefined ? {} : { retryAfterMs: wait }) })
+  if (status === 429) throw new AdapterError('throttled', message, { effect: 'unknown', ...pickDefined({ retryAfterMs: wait }) })
   if (status >= 500) {
     const own = answer.isText() && parseObject(answer.reveal()) !== undefined
     throw new AdapterError('unavailable', message, { effect: 'unknown', ...answeredBy(status, own) })

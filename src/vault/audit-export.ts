@@ -11,6 +11,7 @@ import { type Signer, signNote } from './note.ts'
 import type { Root } from './root.ts'
 import type { Session } from './session.ts'
 import { sodium } from './sodium.ts'
+import { pickDefined } from '../core/defined.ts'
 
 /** Events after `from` up to `to`, and the hashes of the chain there. */
 interface Range {
@@ -138,9 +139,9 @@ function readable({ action, path, project, runId, since, until }: AuditFilter): 
   return {
     ...(since === undefined ? {} : { since: iso(since) }),
     ...(until === undefined ? {} : { until: iso(until) }),
-    ...(action === undefined ? {} : { action }),
-    ...(path === undefined ? {} : { path }),
-    ...(project === undefined ? {} : { project }),
-    ...(runId === undefined ? {} : { runId }),
+    ...pickDefined({ action }),
+    ...pickDefined({ path }),
+    ...pickDefined({ project }),
+    ...pickDefined({ runId }),
   }
 }

@@ -17,6 +17,7 @@ import { hex } from './bytes.ts'
 import { COPY } from './root.ts'
 import { Session } from './session.ts'
 import type { OpenRoot } from './unlockers.ts'
+import { pickDefined } from '../core/defined.ts'
 
 export interface CopyOptions {
   /** Absolute path; must be free. */
@@ -68,7 +69,7 @@ async function flagged(
     const session = new Session({ store, clock, random, openRoot })
     await session.open()
     const layout = await store.upkeep?.layout()
-    await administer(session, entry, (root) => ({ flags: root.flags | COPY, ...(layout === undefined ? {} : { layout }) }))
+    await administer(session, entry, (root) => ({ flags: root.flags | COPY, ...pickDefined({ layout }) }))
     const { commit } = await session.consistent((snapshot) => snapshot.root())
     return { commit, key: new Secret(hex(session.opened.root)) }
   } finally {
@@ -99,7 +100,7 @@ function failure(target: string, error: unknown): unknown {
   const mapped = writeFailure(target, error)
   if (mapped?.code !== 'not-writable') return mapped ?? error
   return new RotateError('not-writable', mapped.message.replace(/^the vault (.*) can't be written/, "the copy $1 can't be written"), {
-    ...(mapped.hint === undefined ? {} : { hint: mapped.hint }),
+    ...pickDefined({ hint: mapped.hint }),
     cause: error,
   })
 }

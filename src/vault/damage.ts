@@ -1,6 +1,7 @@
 /** The one way to say that something failed verification (exit 24). */
 import { RotateError } from '../core/errors.ts'
 import { Malformed } from './bytes.ts'
+import { pickDefined } from '../core/defined.ts'
 
 /** @param what which part does not verify; never a name or a value */
 export function tampered(what: string, cause?: unknown): RotateError {
@@ -9,7 +10,7 @@ export function tampered(what: string, cause?: unknown): RotateError {
     `the vault does not verify: ${what}; it was changed from outside or is damaged, and nothing was done with it`,
     {
       hint: 'keep the file for investigation; look closer with: rotate vault check; go back with: rotate vault restore',
-      ...(cause === undefined ? {} : { cause }),
+      ...pickDefined({ cause }),
     },
   )
 }

@@ -10,6 +10,7 @@ import { codeOf } from '../store/failures.ts'
 import { concat, equal, utf8 } from './bytes.ts'
 import { base32 } from './keys.ts'
 import { hash, ready, sodium } from './sodium.ts'
+import { pickDefined } from '../core/defined.ts'
 
 const PREFIX = 'rotate-key-1:'
 const KEY = 32
@@ -48,7 +49,7 @@ export async function createKeyFile(path: string, random: Random): Promise<Secre
 }
 
 function bad(path: string, what: string, hint: string, cause?: unknown): RotateError {
-  return new RotateError('unlock-failed', `the key file ${path} ${what}`, { hint, ...(cause === undefined ? {} : { cause }) })
+  return new RotateError('unlock-failed', `the key file ${path} ${what}`, { hint, ...pickDefined({ cause }) })
 }
 
 /** Reads a key file. Each way in which it can be wrong has its own text; all of them are `unlock-failed`. */

@@ -11,6 +11,7 @@ import { ready } from './sodium.ts'
 import type { OpenVaultOptions, SealedInfo } from './types.ts'
 import { opener } from './unlockers.ts'
 import { asVault } from './vault.ts'
+import { pickDefined } from '../core/defined.ts'
 
 /** See index.ts. */
 export async function openVault(options: OpenVaultOptions): Promise<Vault> {
@@ -27,7 +28,7 @@ export async function openVault(options: OpenVaultOptions): Promise<Vault> {
       const { checkPin } = await import('./pins.ts')
       await checkPin(session, file, options.stateDir, options.warn)
     }
-    return asVault(file, session, readonly, { unlock, freshness, ...(policy === undefined ? {} : { policy }) })
+    return asVault(file, session, readonly, { unlock, freshness, ...pickDefined({ policy }) })
   } catch (error) {
     store.close()
     throw error

@@ -29,6 +29,7 @@ import { docRow } from './records.ts'
 import { SIGNING_KEYS, type SigningKeyChange } from './rekey.ts'
 import type { Root } from './root.ts'
 import type { Session } from './session.ts'
+import { pickDefined } from '../core/defined.ts'
 
 /** A point that the chain must run through; with a note, one that says so. */
 interface Anchor {
@@ -133,7 +134,7 @@ function fromJson(text: string): Anchor {
   const { rows, head, checkpoint } = (isRecord(data) ? data : parsed) as Readonly<Partial<Record<string, unknown>>>
   if (typeof rows !== 'number' || typeof head !== 'string' || !/^[0-9a-f]{64}$/.test(head)) throw new Malformed('no "rows" and "head"')
   const note = typeof checkpoint === 'string' ? parseNote(checkpoint) : undefined
-  return { size: rows, hash: new Uint8Array(Buffer.from(head, 'hex')), ...(note === undefined ? {} : { note }) }
+  return { size: rows, hash: new Uint8Array(Buffer.from(head, 'hex')), ...pickDefined({ note }) }
 }
 
 function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {

@@ -4,6 +4,7 @@ import { isAlive, withVersion } from '../../core/model.ts'
 import type { EnginePorts } from '../../engine/ports.ts'
 import type { RetireResult } from '../../engine/ending.ts'
 import { retireDue } from '../../engine/retire.ts'
+import { pickDefined } from '../../core/defined.ts'
 
 export interface EndNow {
   readonly versions: readonly number[]
@@ -29,7 +30,7 @@ export async function endNow(ports: EnginePorts, secretId: string, wish: EndNow)
       triggeredBy: 'manual',
       status: 'success',
       runId: null,
-      metadata: { grace: wish.why, versions: wish.versions.join(','), ...(ports.reason === undefined ? {} : { reason: ports.reason }) },
+      metadata: { grace: wish.why, versions: wish.versions.join(','), ...pickDefined({ reason: ports.reason }) },
     })
   })
   const results: RetireResult[] = []

@@ -4,6 +4,7 @@ import { currentVersion } from '../../core/model.ts'
 import type { Deps } from '../base/deps.ts'
 import { enginePorts } from '../adapters/engine.ts'
 import { findSecret } from '../base/find.ts'
+import { pickDefined } from '../../core/defined.ts'
 
 export interface Foreseen {
   readonly path: string
@@ -19,7 +20,7 @@ export async function foresee(deps: Deps, paths: readonly string[]): Promise<rea
     const secret = await findSecret(deps.vault, path)
     found.push({
       path: secret.path,
-      ...(secret.openRun === undefined ? {} : { openRun: secret.openRun }),
+      ...pickDefined({ openRun: secret.openRun }),
       old: await fateOfCurrent(deps, secret),
     })
   }

@@ -1,5 +1,5 @@
 /** `plan`: what a rotation would do, step by step, with every outage; reads only. */
-import type { RunPlan, Schedule, SecretRecord, TargetSpec } from '../../core/model.ts'
+import type { RunPlan, SecretRecord, TargetSpec } from '../../core/model.ts'
 import { currentVersion } from '../../core/model.ts'
 import { AdapterError, usage } from '../../core/errors.ts'
 import { humanSpan } from '../../core/duration.ts'

@@ -14,6 +14,7 @@ import { enginePorts } from '../adapters/engine.ts'
 import { endedThatOpen, stillOpens } from '../adapters/ended.ts'
 import { findSecret } from '../base/find.ts'
 import { carriers, classify } from './revoke.ts'
+import { pickDefined } from '../../core/defined.ts'
 
 export interface ReconcileKey {
   readonly path: string
@@ -154,7 +155,7 @@ async function ask(
   if (fields === undefined) return { key: key('unknown', 'set it'), open: [`${at}: its value is not in the vault`] }
   if (session.verify !== undefined) {
     try {
-      await session.verify({ fields, ...(current.handle === undefined ? {} : { handle: current.handle }) }, 'live')
+      await session.verify({ fields, ...pickDefined({ handle: current.handle }) }, 'live')
       return { key: key('live', 'keep'), open: [] }
     } catch (thrown) {
       if (!(thrown instanceof AdapterError)) throw thrown

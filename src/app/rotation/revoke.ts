@@ -12,6 +12,7 @@ import { opens } from '../adapters/ended.ts'
 import { enginePorts } from '../adapters/engine.ts'
 import { findSecret } from '../base/find.ts'
 import { cleanupFailure } from '../runs/run-view.ts'
+import { pickDefined } from '../../core/defined.ts'
 
 export interface RevokeOutcome {
   readonly path: string
@@ -37,7 +38,7 @@ export async function revoke(
     versions: wanted,
     force: input.force,
     why: 'ended by the operator',
-    ...(owner === undefined ? {} : { owner }),
+    ...pickDefined({ owner }),
   })
   return { path: secret.path, results, failure: cleanupFailure(secret.path, results, undefined) }
 }

@@ -17,6 +17,7 @@ import { findRun, findSecret } from '../base/find.ts'
 import { refuseOpenRun } from '../base/lookup.ts'
 import { mergedFields } from '../secrets/set.ts'
 import { cleanupFailure, combined, failureOf, type RunView, unchanged, undoneByDecision, viewOf } from '../runs/run-view.ts'
+import { pickDefined } from '../../core/defined.ts'
 
 export interface SuppliedValue {
   readonly fields: Fields
@@ -74,7 +75,7 @@ export async function rotate(deps: Deps, input: RotateInput, progress: (event: P
     try {
       const result = await rotateOne(ports, secret.id, {
         ...input,
-        ...(supplied === undefined ? {} : { supplied }),
+        ...pickDefined({ supplied }),
         ...(input.planHash === undefined ? {} : { planned: secret }),
       })
       runs.push(result.view)
@@ -125,11 +126,11 @@ export async function rotateOne(
   const { runId, resumed } = await begin(ports, secretId, {
     kind: 'rotate',
     trigger,
-    ...(input.supplied === undefined ? {} : { supplied: input.supplied }),
-    ...(input.graceMs === undefined ? {} : { graceMs: input.graceMs }),
+    ...pickDefined({ supplied: input.supplied }),
+    ...pickDefined({ graceMs: input.graceMs }),
     ...(emergency ? { emergency } : {}),
-    ...(input.revokeFirst === undefined ? {} : { revokeFirst: input.revokeFirst }),
-    ...(input.planned === undefined ? {} : { planned: input.planned }),
+    ...pickDefined({ revokeFirst: input.revokeFirst }),
+    ...pickDefined({ planned: input.planned }),
   })
   if (resumed && input.supplied !== undefined) {
     throw new RotateError('locked', `an earlier run ${runId} is not finished; the given value was not used`, {

@@ -30,6 +30,7 @@ import { sharing } from './sharing.ts'
 import { finishRekey } from '../vault/unlockers.ts'
 import { acceptClock, backupDaily, verifyDaily } from './upkeep.ts'
 import { nothingWaits, whatWaits } from './waiting.ts'
+import { pickDefined } from '../../core/defined.ts'
 
 export interface RunDueInput {
   readonly matches?: (path: string) => boolean
@@ -452,8 +453,7 @@ function verdict(tally: Tally): RotateError | undefined {
   const pick = (code: RotateError['code']): RotateError | undefined => failures.find((failure) => failure.code === code)
   const details = { errors: failures.map((failure) => ({ code: failure.code, message: failure.message, runId: failure.runId ?? null })) }
   const unsafe = pick('unsafe')
-  if (unsafe !== undefined)
-    return new RotateError('unsafe', unsafe.message, { details, ...(unsafe.hint === undefined ? {} : { hint: unsafe.hint }) })
+  if (unsafe !== undefined) return new RotateError('unsafe', unsafe.message, { details, ...pickDefined({ hint: unsafe.hint }) })
   const cleanup = pick('cleanup-pending')
   const failed = failures.filter((failure) => failure.code !== 'cleanup-pending')
   const first = failed[0]
@@ -462,7 +462,7 @@ function verdict(tally: Tally): RotateError | undefined {
     const byHand = failed.every(({ details }) => details['reason'] === 'by-hand')
     const alike = failed.every((failure) => failure.code === first.code)
     const code = tally.succeeded > 0 ? 'partial' : byHand ? 'denied' : alike ? first.code : 'rolled-back'
-    return new RotateError(code, message, { details, ...(first.hint === undefined ? {} : { hint: first.hint }) })
+    return new RotateError(code, message, { details, ...pickDefined({ hint: first.hint }) })
   }
   if (cleanup === undefined) return undefined
   return new RotateError('cleanup-pending', cleanup.message, { details, hint: cleanup.hint ?? 'rotate list' })

@@ -7,6 +7,7 @@ import { partsOf } from '../../core/names.ts'
 import { KEEPS_OLD, lastFailure, openConditions, REFUSED, type RunState, stateOf, stoppedBy, WAIVED } from '../../engine/machine.ts'
 import type { RetireResult } from '../../engine/ending.ts'
 import { settlesAt } from '../../engine/writes.ts'
+import { pickDefined } from '../../core/defined.ts'
 
 export { wordsOf } from '../../engine/steps/kinds.ts'
 
@@ -302,7 +303,7 @@ export function cleanupFailure(path: string, results: readonly RetireResult[], r
     {
       hint: `rotate show ${path}`,
       details: { held: held.map(({ version, hint, detail }) => ({ version, hint, detail })) },
-      ...(runId === undefined ? {} : { runId }),
+      ...pickDefined({ runId }),
     },
   )
 }

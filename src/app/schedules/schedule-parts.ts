@@ -9,6 +9,7 @@ import { SINGLE } from '../../core/secret.ts'
 import { namesFor } from '../../engine/misfit.ts'
 import { loadCheck, loadTarget } from '../adapters/open.ts'
 import type { Deps } from '../base/deps.ts'
+import { pickDefined } from '../../core/defined.ts'
 
 /** What targets must know of the secret. */
 export interface TargetSecret {
@@ -47,7 +48,7 @@ export async function targetSpecs(
       type: target.id,
       phase: phase ?? 'before-promote',
       names,
-      ...(pair === undefined ? {} : { previous: pair }),
+      ...pickDefined({ previous: pair }),
       ...(irreversible === true ? { irreversible: true as const } : {}),
       config: settled,
     })

@@ -17,6 +17,7 @@ import { cronDates } from '../adapters/engine.ts'
 import { checkNotifiers } from '../notices/notifiers.ts'
 import { refuseOtherOwners } from './place-owners.ts'
 import { checkSpecs, doubledNames, settledConfig, targetSpecs } from './schedule-parts.ts'
+import { pickDefined } from '../../core/defined.ts'
 
 export interface ScheduleSetInput {
   readonly path: string
@@ -103,7 +104,7 @@ export async function scheduleSet(deps: Deps, input: ScheduleSetInput): Promise<
       id: before?.id ?? newId('rot', now, deps.random),
       provider: { id: provider.id, config },
       intervalDays: rhythm.intervalDays,
-      ...(rhythm.cron === undefined ? {} : { cron: rhythm.cron }),
+      ...pickDefined({ cron: rhythm.cron }),
       graceMs,
       quarantineMs,
       targets,
@@ -143,9 +144,9 @@ export async function scheduleSet(deps: Deps, input: ScheduleSetInput): Promise<
 
 function pausedPart(before: Schedule): Partial<Schedule> {
   return {
-    ...(before.pausedAt === undefined ? {} : { pausedAt: before.pausedAt }),
-    ...(before.pausedUntil === undefined ? {} : { pausedUntil: before.pausedUntil }),
-    ...(before.remainingMs === undefined ? {} : { remainingMs: before.remainingMs }),
+    ...pickDefined({ pausedAt: before.pausedAt }),
+    ...pickDefined({ pausedUntil: before.pausedUntil }),
+    ...pickDefined({ remainingMs: before.remainingMs }),
   }
 }
 
@@ -179,7 +180,7 @@ async function rhythmOf(input: ScheduleSetInput, existing: Schedule | undefined,
     throw usage('--interval is needed', 'for example --interval 30 (days), --every weekly or --cron "0 2 * * 0"')
   const cronNext = await cronDates()
   if (cron !== undefined) cronNext(cron, now)
-  const rhythm = { intervalDays, ...(cron === undefined ? {} : { cron }) }
+  const rhythm = { intervalDays, ...pickDefined({ cron }) }
   return { intervalDays, cron, next: (from) => nextDate(rhythm, from, cronNext) }
 }
 
@@ -229,7 +230,7 @@ function propagation(written: unknown): readonly Readonly<Record<string, unknown
   ) {
     throw usage('--config: field "propagationCheck" must be {"enabled":true|false,"endpoint":"https://…","expectedStatus":200}')
   }
-  return enabled ? [{ type: 'http', url: endpoint, ...(expectedStatus === undefined ? {} : { expectedStatus }) }] : []
+  return enabled ? [{ type: 'http', url: endpoint, ...pickDefined({ expectedStatus }) }] : []
 }
 
 /** What is stored: as written, secret literals wrapped; keys that are not given keep their sealed value. */

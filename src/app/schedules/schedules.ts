@@ -9,6 +9,7 @@ import type { Deps } from '../base/deps.ts'
 import { findSecret } from '../base/lookup.ts'
 import { isInPlace } from '../adapters/in-place.ts'
 import { type OpenStanding, openStandingOf, type ScheduleStanding, scheduleStanding } from '../base/standing.ts'
+import { pickDefined } from '../../core/defined.ts'
 
 export interface RotationRow {
   readonly id: string
@@ -102,7 +103,7 @@ export async function showSchedule(deps: Deps, path: string): Promise<RotationDe
       type: target.type,
       phase: target.phase,
       names: target.names,
-      ...(target.previous === undefined ? {} : { previous: target.previous }),
+      ...pickDefined({ previous: target.previous }),
       config: maskConfig(target.config),
     })),
     checks: schedule.checks.map((check) => ({
@@ -160,7 +161,7 @@ async function change(
       triggeredBy: 'manual',
       status: 'success',
       runId: null,
-      metadata: { next: iso(after.nextAt), ...(deps.reason === undefined ? {} : { reason: deps.reason }) },
+      metadata: { next: iso(after.nextAt), ...pickDefined({ reason: deps.reason }) },
     })
     return { before, after }
   })
@@ -180,7 +181,7 @@ export async function pause(
     const { pausedUntil: _old, ...rest } = schedule
     const base =
       schedule.status === 'paused' ? rest : { ...rest, status: 'paused' as const, pausedAt: now, remainingMs: schedule.nextAt - now }
-    return { ...base, ...(input.until === undefined ? {} : { pausedUntil: input.until }) }
+    return { ...base, ...pickDefined({ pausedUntil: input.until }) }
   })
   return { status: 'paused', pausedAt: iso(after.pausedAt ?? deps.clock.now()), until: isoOrNull(after.pausedUntil) }
 }

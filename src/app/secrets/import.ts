@@ -5,6 +5,7 @@ import { change } from '../base/change.ts'
 import type { Deps } from '../base/deps.ts'
 import type { ImportEntry } from './import-parse.ts'
 import { setIn } from './set.ts'
+import { pickDefined } from '../../core/defined.ts'
 
 const PER_COMMIT = 1000
 
@@ -39,7 +40,7 @@ export async function importSecrets(deps: Deps, input: ImportInput): Promise<Imp
         ...error.details,
         now: `the first ${at} of ${input.entries.length} entries are stored; the same import can be repeated`,
       }
-      throw new RotateError(error.code, error.message, { details, cause: error, ...(error.hint === undefined ? {} : { hint: error.hint }) })
+      throw new RotateError(error.code, error.message, { details, cause: error, ...pickDefined({ hint: error.hint }) })
     }
   }
   return counts
@@ -62,8 +63,8 @@ function pass(deps: Deps, input: ImportInput, entries: readonly ImportEntry[], d
           fields,
           merge: false,
           source: 'import',
-          ...(type === undefined ? {} : { type }),
-          ...(tier === undefined ? {} : { tier }),
+          ...pickDefined({ type }),
+          ...pickDefined({ tier }),
         })
         counts[outcome === 'unchanged' ? 'skipped' : outcome]++
       } catch (error) {
@@ -71,7 +72,7 @@ function pass(deps: Deps, input: ImportInput, entries: readonly ImportEntry[], d
         throw new RotateError(error.code, `line ${line}: ${error.message}`, {
           details: error.details,
           cause: error,
-          ...(error.hint === undefined ? {} : { hint: error.hint }),
+          ...pickDefined({ hint: error.hint }),
         })
       }
     }

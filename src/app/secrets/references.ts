@@ -3,6 +3,7 @@ import type { ConfigValue, ProviderRef, Schedule, SecretRecord } from '../../cor
 import type { VaultTx } from '../../core/ports.ts'
 import { Secret } from '../../core/secret.ts'
 import type { Deps } from '../base/deps.ts'
+import { pickDefined } from '../../core/defined.ts'
 
 function isObject(value: ConfigValue): value is { readonly [key: string]: ConfigValue } {
   return value !== null && typeof value === 'object' && !Array.isArray(value) && !(value instanceof Secret)
@@ -40,7 +41,7 @@ function renameSchedule(schedule: Schedule, from: string, to: string): Schedule 
     after === schedule.after &&
     targets.every((target, i) => target.config === schedule.targets[i]?.config) &&
     checks.every((check, i) => check.config === schedule.checks[i]?.config)
-  return same ? schedule : { ...schedule, provider, targets, checks, ...(after === undefined ? {} : { after }) }
+  return same ? schedule : { ...schedule, provider, targets, checks, ...pickDefined({ after }) }
 }
 
 /** The record with every reference renamed; the very same object if it has none. */
@@ -61,7 +62,7 @@ export function renameReferences(secret: SecretRecord, from: string, to: string)
     schedule === secret.schedule &&
     versions.every((version, i) => version === secret.versions[i]) &&
     strays.every((stray, i) => stray === secret.strays[i])
-  return same ? secret : { ...secret, ...(schedule === undefined ? {} : { schedule }), versions, strays }
+  return same ? secret : { ...secret, ...pickDefined({ schedule }), versions, strays }
 }
 
 /** Ids of the live secrets that refer to this path, found by looking at all of them. */

@@ -9,6 +9,7 @@ import { nextAfterPromotion, nextDate } from '../../engine/policy.ts'
 import { change, manual } from '../base/change.ts'
 import type { Deps } from '../base/deps.ts'
 import { refuseOpenRun } from '../base/lookup.ts'
+import { pickDefined } from '../../core/defined.ts'
 
 export interface SetInput {
   /** A checked path, or an id of an existing secret. */
@@ -211,7 +212,7 @@ function addVersion(
     ...(twin?.providerId === undefined ? {} : { providerId: twin.providerId }),
     ...(twin?.expiresAt === undefined ? {} : { expiresAt: twin.expiresAt }),
     ...(twin?.metadata === undefined ? {} : { metadata: twin.metadata }),
-    ...(input.note === undefined ? {} : { note: input.note }),
+    ...pickDefined({ note: input.note }),
   }
   const versions = record.versions.map((old): VersionRecord => {
     if (old.n === twin?.n) return supersededBy(old, version.n, now)

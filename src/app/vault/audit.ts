@@ -5,6 +5,7 @@ import { RotateError, usage } from '../../core/errors.ts'
 import type { AuditAction, AuditEntry } from '../../core/model.ts'
 import { clockJumped, clockWentBack } from '../../engine/policy.ts'
 import type { Deps } from '../base/deps.ts'
+import { pickDefined } from '../../core/defined.ts'
 
 const faults: Readonly<Record<AnchorFault, string>> = {
   foreign: 'the anchor is a checkpoint of another vault',
@@ -28,7 +29,7 @@ export function auditBroken(verdict: TrailVerdict): RotateError {
       head: verdict.head,
       firstBad: verdict.firstBad,
       anchored: verdict.anchored,
-      ...(fault === undefined ? {} : { fault }),
+      ...pickDefined({ fault }),
     },
   })
 }

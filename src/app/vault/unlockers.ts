@@ -3,6 +3,7 @@ import { iso } from '../../core/duration.ts'
 import { RotateError } from '../../core/errors.ts'
 import type { NewUnlocker, RekeyOptions, RekeyReport, UnlockerInfo, Vault, Who } from '../../core/ports.ts'
 import type { Deps } from '../base/deps.ts'
+import { pickDefined } from '../../core/defined.ts'
 
 type KeyDeps = Pick<Deps, 'vault' | 'actor' | 'reason' | 'signal'>
 
@@ -105,7 +106,7 @@ export async function rekeyVault(deps: KeyDeps, onStep?: RekeyOptions['onStep'])
 async function carryOn(deps: KeyDeps, onStep: RekeyOptions['onStep']): Promise<RekeyReport> {
   const keys = await deps.vault.keys()
   try {
-    return await keys.finish(whoOf(deps), { signal: deps.signal, ...(onStep === undefined ? {} : { onStep }) })
+    return await keys.finish(whoOf(deps), { signal: deps.signal, ...pickDefined({ onStep }) })
   } catch (error) {
     if (!(error instanceof RotateError) || error.code !== 'interrupted') throw error
     throw new RotateError('interrupted', 'interrupted while rows were sealed anew', {

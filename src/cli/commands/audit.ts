@@ -10,6 +10,7 @@ import type { Context } from '../context.ts'
 import { parseCount, parseSince, parseUntil } from '../options.ts'
 import type { Register, Run } from '../program.ts'
 import { eventData } from '../render/audit.ts'
+import { pickDefined } from '../../core/defined.ts'
 
 interface FilterOptions {
   readonly action?: AuditAction
@@ -60,10 +61,10 @@ function toFilter(ctx: Context, project: string | undefined, options: FilterOpti
   const path = options.path ?? (project?.includes('/') === true ? project : undefined)
   if (project !== undefined) parsePath(project)
   return {
-    ...(options.action === undefined ? {} : { action: options.action }),
+    ...pickDefined({ action: options.action }),
     ...(path === undefined ? {} : { path: parsePath(path) }),
     ...(project === undefined || project.includes('/') ? {} : { project }),
-    ...(options.run === undefined ? {} : { runId: options.run }),
+    ...pickDefined({ runId: options.run }),
     ...(options.since === undefined ? {} : { since: parseSince(options.since, '--since', now) }),
     ...(options.until === undefined ? {} : { until: parseUntil(options.until, '--until', now) }),
   }

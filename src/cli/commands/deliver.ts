@@ -7,6 +7,7 @@ import { isGlob } from '../../core/names.ts'
 import type { Context } from '../context.ts'
 import type { Register } from '../program.ts'
 import { tell } from '../tell.ts'
+import { pickDefined } from '../../core/defined.ts'
 
 export const deliver: Register = (parent, run) => {
   parent
@@ -39,11 +40,7 @@ export const deliver: Register = (parent, run) => {
           }
           const { Events, progressPrinter } = await import('../render/run.ts')
           const events = options.events === true ? new Events(ctx) : undefined
-          const outcome = await use.deliver(
-            deps,
-            { secrets, ...(options.target === undefined ? {} : { targets: options.target }) },
-            progressPrinter(ctx, events),
-          )
+          const outcome = await use.deliver(deps, { secrets, ...pickDefined({ targets: options.target }) }, progressPrinter(ctx, events))
           await shown(ctx, outcome, events, secrets.length)
         },
         { graceful: true },

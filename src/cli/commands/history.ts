@@ -8,6 +8,7 @@ import type { Context } from '../context.ts'
 import { parseCount, parseSince } from '../options.ts'
 import type { Register } from '../program.ts'
 import { actionOf, historyItem, newVersionOf } from '../render/history.ts'
+import { pickDefined } from '../../core/defined.ts'
 
 interface Options {
   readonly since?: string
@@ -39,9 +40,9 @@ export const history: Register = (parent, run) => {
         const { history: read } = await import('../../app/runs/history.ts')
         const runs = await read(await ctx.deps({ readonly: true }), {
           limit,
-          ...(name === undefined ? {} : { of: name }),
-          ...(status === undefined ? {} : { status }),
-          ...(since === undefined ? {} : { since }),
+          ...pickDefined({ of: name }),
+          ...pickDefined({ status }),
+          ...pickDefined({ since }),
         })
         ctx.out.data({ history: runs.map(historyItem) })
         if (runs.length === 0) ctx.out.note('no rotations')

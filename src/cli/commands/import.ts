@@ -6,6 +6,7 @@ import type { SecretType, Tier } from '../../core/model.ts'
 import { parsePath } from '../../core/names.ts'
 import { tierOption, typeOption } from '../options.ts'
 import type { Register } from '../program.ts'
+import { pickDefined } from '../../core/defined.ts'
 
 /** Largest file that is taken in one go. */
 const MAX_FILE = 256 * 1024 * 1024
@@ -58,8 +59,8 @@ export const importCommand: Register = (parent, run) => {
           const counts = await importSecrets(await ctx.deps(), {
             entries,
             dryRun,
-            ...(type === undefined ? {} : { type }),
-            ...(tier === undefined ? {} : { tier }),
+            ...pickDefined({ type }),
+            ...pickDefined({ tier }),
           })
           if (dryRun) ctx.out.note('dry run: nothing was stored')
           ctx.out.data({ ...counts, ...(dryRun ? { dryRun } : {}) })

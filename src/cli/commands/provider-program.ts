@@ -6,6 +6,7 @@ import { parsePath, visible } from '../../core/names.ts'
 import type { Context } from '../context.ts'
 import { shellWord } from '../render/shell-word.ts'
 import { jsonOption } from './schedule.ts'
+import { pickDefined } from '../../core/defined.ts'
 
 const MARKS = { ok: 'ok  ', failed: 'fail', skipped: 'skip' } as const
 
@@ -20,7 +21,7 @@ export async function showProgramTest(
   const given = options.config === undefined ? undefined : await jsonOption(ctx, options.config, '--config', true)
   const test = await programTest({
     program: typed,
-    ...(given === undefined ? {} : { config: given }),
+    ...pickDefined({ config: given }),
     path: parsePath(options.path),
     clock,
     random: host.random,

@@ -6,6 +6,7 @@ import { parseName, parseVersion } from '../../app/base/lookup.ts'
 import type { Context } from '../context.ts'
 import type { Register } from '../program.ts'
 import { tell } from '../tell.ts'
+import { pickDefined } from '../../core/defined.ts'
 
 export const resume: Register = (parent, run) => {
   parent
@@ -27,7 +28,7 @@ export const resume: Register = (parent, run) => {
         async (ctx, name: string, options: { keep?: string; giveUp?: string[]; events?: true }) => {
           const { keep, giveUp } = options
           if (keep !== undefined && keep !== 'new' && keep !== 'old') throw usage('--keep must be new or old')
-          await decide(ctx, name, { ...(keep === undefined ? {} : { keep }), ...(giveUp === undefined ? {} : { giveUp }) }, options.events)
+          await decide(ctx, name, { ...pickDefined({ keep }), ...pickDefined({ giveUp }) }, options.events)
         },
         { graceful: true },
       ),
@@ -50,7 +51,7 @@ export const abort: Register = (parent, run) => {
     .action(
       run(
         async (ctx, name: string, options: { giveUp?: string[]; events?: true }) =>
-          decide(ctx, name, { keep: 'old', ...(options.giveUp === undefined ? {} : { giveUp: options.giveUp }) }, options.events),
+          decide(ctx, name, { keep: 'old', ...pickDefined({ giveUp: options.giveUp }) }, options.events),
         { graceful: true },
       ),
     )
@@ -100,7 +101,7 @@ export const rollback: Register = (parent, run) => {
           const toVersion = options.toVersion === undefined ? undefined : parseVersion(options.toVersion, '--to-version')
           const skip = options.skipChecks === true ? { skipChecks: true } : {}
           await show(ctx, options.events === true, async (progress) =>
-            use.rollback(await ctx.deps(), { path: parseName(path), ...(toVersion === undefined ? {} : { toVersion }), ...skip }, progress),
+            use.rollback(await ctx.deps(), { path: parseName(path), ...pickDefined({ toVersion }), ...skip }, progress),
           )
           tellDropped(ctx, dropped, 'after')
         },

@@ -4,6 +4,7 @@ import { RotateError } from '../../core/errors.ts'
 import { parseName, parseVersion } from '../../app/base/lookup.ts'
 import type { Register } from '../program.ts'
 import { tell } from '../tell.ts'
+import { pickDefined } from '../../core/defined.ts'
 
 export const revoke: Register = (parent, run) => {
   parent
@@ -26,7 +27,7 @@ export const revoke: Register = (parent, run) => {
         const outcome = await use.revoke(await ctx.deps(), {
           path: parseName(path),
           force: options.force === true,
-          ...(version === undefined ? {} : { version }),
+          ...pickDefined({ version }),
         })
         const ended = outcome.results.filter((result) => result.state !== 'held' && result.state !== 'waiting')
         ctx.out.data({
@@ -79,7 +80,7 @@ export const check: Register = (parent, run) => {
         const use = await import('../../app/adapters/check.ts')
         const version = options.version === undefined ? undefined : parseVersion(options.version)
         const name = parseName(path)
-        const report = await use.check(await ctx.deps({ readonly: true }), { path: name, ...(version === undefined ? {} : { version }) })
+        const report = await use.check(await ctx.deps({ readonly: true }), { path: name, ...pickDefined({ version }) })
         ctx.out.data(report)
         for (const result of report.checks) ctx.out.line(`${result.ok ? 'ok  ' : 'fail'} ${result.name}  ${result.detail}`)
         if (report.checks.length === 0) ctx.out.note('nothing to ask: no check is configured and the provider can not verify')

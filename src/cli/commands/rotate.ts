@@ -10,6 +10,7 @@ import { chomp } from '../input.ts'
 import type { Register } from '../program.ts'
 import { tell } from '../tell.ts'
 import { addValueFlags, readValue, type ValueOptions } from '../value-flags.ts'
+import { pickDefined } from '../../core/defined.ts'
 
 interface Options extends ValueOptions {
   readonly input?: string
@@ -76,11 +77,11 @@ export const rotate: Register = (parent, run) => {
             {
               paths,
               ...(options.revokeFirst === undefined ? {} : { revokeFirst: true }),
-              ...(supplied === undefined ? {} : { supplied }),
+              ...pickDefined({ supplied }),
               ...(options.grace === undefined ? {} : { graceMs: parseDuration(options.grace, '--grace', 'days') }),
               ...(options.emergency === undefined ? {} : { emergency: true }),
               ...(options.force === undefined ? {} : { force: true }),
-              ...(options.plan === undefined ? {} : { planHash: options.plan }),
+              ...pickDefined({ planHash: options.plan }),
             },
             progressPrinter(ctx, events),
           )

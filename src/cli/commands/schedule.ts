@@ -9,6 +9,7 @@ import { partsOf, selector, visible } from '../../core/names.ts'
 import type { Context } from '../context.ts'
 import { collect } from '../options.ts'
 import type { Register } from '../program.ts'
+import { pickDefined } from '../../core/defined.ts'
 
 interface SetOptions {
   readonly provider?: string
@@ -100,7 +101,7 @@ export const schedule: Register = (parent, run) => {
         const { listSchedules } = await import('../../app/schedules/schedules.ts')
         const rows = await listSchedules(await ctx.deps({ readonly: true }), {
           ...(project === undefined ? {} : { matches: selector(project) }),
-          ...(status === undefined ? {} : { status }),
+          ...pickDefined({ status }),
         })
         ctx.out.data({ rotations: rows })
         if (rows.length === 0) ctx.out.note('no schedules')
@@ -150,7 +151,7 @@ export const schedule: Register = (parent, run) => {
         const use = await import('../../app/schedules/schedules.ts')
         const until = options.until === undefined ? undefined : parseInstant(options.until, '--until')
         if (until !== undefined && until <= ctx.clock.now()) throw usage('--until is in the past')
-        const result = await use.pause(await ctx.deps(), { path: parseName(path), ...(until === undefined ? {} : { until }) })
+        const result = await use.pause(await ctx.deps(), { path: parseName(path), ...pickDefined({ until }) })
         ctx.out.data({ status: result.status, pausedAt: result.pausedAt, ...(result.until === null ? {} : { until: result.until }) })
         ctx.out.line(`${path} paused${result.until === null ? '' : ` until ${ctx.times.when(Date.parse(result.until))}`}`)
       }),
@@ -255,9 +256,9 @@ async function readSet(ctx: Context, path: string, options: SetOptions): Promise
   return {
     path,
     strict: options.strict === true,
-    ...(options.provider === undefined ? {} : { provider: options.provider }),
+    ...pickDefined({ provider: options.provider }),
     ...(interval === undefined ? {} : { intervalDays: parseInterval(interval, options.every === undefined ? '--interval' : '--every') }),
-    ...(options.cron === undefined ? {} : { cron: options.cron }),
+    ...pickDefined({ cron: options.cron }),
     ...(options.config === undefined ? {} : { config: await jsonOption(ctx, options.config, '--config', true) }),
     ...(options.grace === undefined ? {} : { graceMs: parseDuration(options.grace, '--grace', 'days') }),
     ...(options.quarantine === undefined ? {} : { quarantineMs: parseDuration(options.quarantine, '--quarantine', 'days') }),

@@ -6,6 +6,7 @@ import { collect, parseCount, parsePairs, parseTags, tierOption, typeOption } fr
 import type { Register } from '../program.ts'
 import { setData } from '../render/shapes.ts'
 import { addValueFlags, readValue, type ValueOptions } from '../value-flags.ts'
+import { pickDefined } from '../../core/defined.ts'
 
 interface Options extends ValueOptions {
   readonly type?: SecretType
@@ -77,9 +78,9 @@ function toInput(options: Options): Omit<SetInput, 'name' | 'fields' | 'merge' |
     metadata: parsePairs(options.meta, '--meta'),
     tags: parseTags(options.tag),
     force: options.force ?? false,
-    ...(type === undefined ? {} : { type }),
-    ...(tier === undefined ? {} : { tier }),
-    ...(note === undefined ? {} : { note }),
+    ...pickDefined({ type }),
+    ...pickDefined({ tier }),
+    ...pickDefined({ note }),
     ...(options.ifVersion === undefined ? {} : { ifVersion: parseCount(options.ifVersion, '--if-version', 0, 999_999_999) }),
   }
 }

@@ -9,6 +9,7 @@ import { visible } from '../../core/names.ts'
 import type { Context } from '../context.ts'
 import { parseCount } from '../options.ts'
 import type { Run } from '../program.ts'
+import { pickDefined } from '../../core/defined.ts'
 
 /** Adds the sub-commands to the group `vault`. */
 export function addFileCommands(group: Command, run: Run): void {
@@ -184,7 +185,7 @@ function addRestore(group: Command, run: Run): void {
             triggeredBy: 'manual',
             status: 'success',
             runId: null,
-            metadata: { from, ...(ctx.globals.reason === undefined ? {} : { reason: ctx.globals.reason }) },
+            metadata: { from, ...pickDefined({ reason: ctx.globals.reason }) },
           },
         })
         const { sha256 } = await import('../../app/vault/backup.ts')
@@ -228,7 +229,7 @@ function addSalvage(group: Command, run: Run): void {
           triggeredBy: 'manual',
           status: 'success',
           runId: null,
-          metadata: { salvaged_from: opening.file, ...(ctx.globals.reason === undefined ? {} : { reason: ctx.globals.reason }) },
+          metadata: { salvaged_from: opening.file, ...pickDefined({ reason: ctx.globals.reason }) },
         } as const
         const saved = await door.salvageVault({ ...opening, target, entry })
         ctx.out.data(saved)

@@ -7,6 +7,7 @@ import { currentVersion, type Schedule } from '../../core/model.ts'
 import { partsOf } from '../../core/names.ts'
 import { historyItem } from './history.ts'
 import { versionItem } from './shapes.ts'
+import { pickDefined } from '../../core/defined.ts'
 
 function scheduleData(schedule: Schedule) {
   return {
@@ -56,6 +57,6 @@ export function showData({ secret, standing, fields, runs, checklist }: Shown) {
     openRun: secret.openRun ?? null,
     strays: secret.strays.map((stray) => ({ id: stray.handle.id, foundAt: iso(stray.foundAt), deleteAfter: iso(stray.deleteAfter) })),
     runs: runs.map(historyItem),
-    ...(checklist === undefined ? {} : { checklist }),
+    ...pickDefined({ checklist }),
   }
 }

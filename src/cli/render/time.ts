@@ -2,6 +2,7 @@
 import { humanSpan } from '../../core/duration.ts'
 import { usage } from '../../core/errors.ts'
 import { visible } from '../../core/names.ts'
+import { pickDefined } from '../../core/defined.ts'
 
 export class Times {
   readonly #format: Intl.DateTimeFormat
@@ -12,7 +13,7 @@ export class Times {
     this.#now = now
     try {
       this.#format = new Intl.DateTimeFormat('en-CA', {
-        ...(zone === undefined ? {} : { timeZone: zone }),
+        ...pickDefined({ timeZone: zone }),
         year: 'numeric',
         month: '2-digit',
         day: '2-digit',

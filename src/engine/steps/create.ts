@@ -11,6 +11,7 @@ import type { EnginePorts } from '../ports.ts'
 import { promotion } from '../promotion.ts'
 import { refuseMisfit, refuseOthers } from './preflight.ts'
 import { credentialOf, currentFor, providerNow, providerToAsk, type Workbench } from '../session.ts'
+import { pickDefined } from '../../core/defined.ts'
 
 /** Calls the provider once. Throws `AdapterError`; whatever it throws, the intent is durable and says what to ask later. */
 export async function create(bench: Workbench, loaded: Loaded): Promise<Loaded> {
@@ -180,9 +181,9 @@ function outcome(ports: EnginePorts, now: Loaded, issued: Issued, traits: Traits
     providerId: traitsName(run),
     revocable: traits.revoke !== 'none',
     runId: run.id,
-    ...(issued.handle === undefined ? {} : { handle: issued.handle }),
-    ...(issued.expiresAt === undefined ? {} : { expiresAt: issued.expiresAt }),
-    ...(issued.metadata === undefined ? {} : { metadata: issued.metadata }),
+    ...pickDefined({ handle: issued.handle }),
+    ...pickDefined({ expiresAt: issued.expiresAt }),
+    ...pickDefined({ metadata: issued.metadata }),
   }
   const withNew: SecretRecord = { ...secret, versions: [...secret.versions, version], nextVersion: n + 1 }
   const call = runAudit(run, 'provider_call', 'success', {
@@ -241,7 +242,7 @@ export async function settle(bench: Workbench, loaded: Loaded): Promise<Loaded> 
           outcome: found.outcome,
           detail: found.detail,
           ...(wait ? { wait } : {}),
-          ...(until === undefined ? {} : { until }),
+          ...pickDefined({ until }),
         },
       ],
       audit: [

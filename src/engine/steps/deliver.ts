@@ -10,6 +10,7 @@ import { inPlaceOf } from '../places.ts'
 import { confirmed, deliveryId, deliveryOf, providerNow, type Workbench } from '../session.ts'
 import { readStanding, signsAfter, withWritten } from '../standing.ts'
 import { intend, writing } from './writing.ts'
+import { pickDefined } from '../../core/defined.ts'
 
 /** The target of this key, as the run knows it. */
 export function specOf(run: RunRecord, key: string): TargetSpec {
@@ -70,7 +71,7 @@ export async function deliver(bench: Workbench, loaded: Loaded, step: string, ke
     const written = signs === undefined ? undefined : { version: n, ...beside, signs }
     return commit(ports, run.id, `${step}:outcome`, (now) => ({
       ...(withWritten(now.secret, key, written) === now.secret ? {} : { secret: withWritten(now.secret, key, written) }),
-      events: [{ type: 'done', at: ports.clock.now(), step, ms, ...(settlesAt === undefined ? {} : { settlesAt }) }],
+      events: [{ type: 'done', at: ports.clock.now(), step, ms, ...pickDefined({ settlesAt }) }],
       audit: [runAudit(intended.run, 'target_updated', 'success', { target: key, version: n })],
     }))
   })

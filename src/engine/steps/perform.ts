@@ -11,6 +11,7 @@ import { parseStep, type StepKind } from './kinds.ts'
 import { preflight, suspendOld } from './preflight.ts'
 import { putBack, settleWrite } from './restore.ts'
 import { demote, discard, proveOld } from './undo.ts'
+import { pickDefined } from '../../core/defined.ts'
 
 /** A step that is about to be performed. */
 interface Job {
@@ -94,9 +95,7 @@ export function perform(bench: Workbench, loaded: Loaded, step: string): Promise
 /** Commits that a step is done, together with what else changes; `detail` says why it did nothing. */
 function done({ bench: { ports }, loaded, step, started }: Job, change: Partial<Change> = {}, detail?: string): Promise<Loaded> {
   return commit(ports, loaded.run.id, `${step}:outcome`, () => ({
-    events: [
-      { type: 'done', at: ports.clock.now(), step, ms: ports.clock.monotonic() - started, ...(detail === undefined ? {} : { detail }) },
-    ],
+    events: [{ type: 'done', at: ports.clock.now(), step, ms: ports.clock.monotonic() - started, ...pickDefined({ detail }) }],
     ...change,
   }))
 }

@@ -8,6 +8,7 @@ import { stateOf } from '../machine.ts'
 import { demotion } from '../promotion.ts'
 import { providerToAsk, type Workbench } from '../session.ts'
 import { runCheck } from './deliver.ts'
+import { pickDefined } from '../../core/defined.ts'
 
 /** The change that makes the old version current again. */
 export function demote(loaded: Loaded, at: number): Change {
@@ -100,8 +101,8 @@ function asBefore(loaded: Loaded, n: number): SecretRecord {
     const rest = {
       ...version,
       labels: before.labels,
-      ...(before.promotedAt === undefined ? {} : { promotedAt: before.promotedAt }),
-      ...(before.replacedAt === undefined ? {} : { replacedAt: before.replacedAt }),
+      ...pickDefined({ promotedAt: before.promotedAt }),
+      ...pickDefined({ replacedAt: before.replacedAt }),
     }
     if (before.retirement === undefined || version.retirement !== undefined) return rest
     const { deleteAfter: _later, retryAt: _retry, ...planned } = before.retirement

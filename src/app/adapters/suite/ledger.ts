@@ -4,6 +4,7 @@ import type { Intent } from '../../../core/model.ts'
 import type { Clock } from '../../../core/ports.ts'
 import type { Credential, Issued, ProviderSession, Traits } from '../../../core/provider.ts'
 import { sameFields, type Secret } from '../../../core/secret.ts'
+import { pickDefined } from '../../../core/defined.ts'
 
 export interface Made {
   readonly intent: Intent
@@ -41,7 +42,7 @@ export class Ledger {
   keep(intent: Intent, issued: Issued): Made {
     const known = this.made.find(({ credential }) => sameFields(credential.fields, issued.fields))
     if (known !== undefined) return known
-    const credential: Credential = { fields: issued.fields, ...(issued.handle === undefined ? {} : { handle: issued.handle }) }
+    const credential: Credential = { fields: issued.fields, ...pickDefined({ handle: issued.handle }) }
     const made = { intent, credential, ended: false }
     this.made.push(made)
     this.guard(credential)
