@@ -132,6 +132,13 @@ async function unknown(): Promise<string> {
   return runIdOf()
 }
 
+/** A login that a file must hold. */
+async function delivered(): Promise<void> {
+  await world.ok(['set', LOGIN], { input: VALUE })
+  const target = option('--target', { type: 'env-file', path: world.box.path('app/.env') })
+  await world.ok(['schedule', 'set', LOGIN, '--provider', 'generated', '--interval', '30', ...target])
+}
+
 const intoEtc = (): void => {
   for (const directory of ['etc', 'var']) mkdirSync(world.box.path(directory), { recursive: true })
 }
@@ -176,6 +183,7 @@ const twice = (typed: string): NonNullable<Scene['answers']> => [
 
 /** What a line needs beyond the secrets that it names, by the line as it stands in help. */
 const scenes: Readonly<Record<string, Scene>> = {
+  'rotate deliver production/db/LOGIN': { before: delivered },
   'rotate init': { ...fresh('~/first.db'), answers: twice('correct horse battery') },
   'rotate init --key-file ~/.config/rotate/key': fresh('~/second.db'),
   'rotate init --key-file /etc/rotate/vault.key --vault /var/lib/rotate/vault.db': { before: intoEtc },
@@ -344,7 +352,7 @@ describe('the examples of adapters', () => {
       const { stdout } = await world.ok([kind, 'show', id])
       const shown = shellLines(/\nExample:\n([^]*)$/.exec(stdout)?.[1] ?? '')
       expect(shown, `${kind} show ${id}`).toHaveLength(1)
-      lines.push(...shown.map((line) => line.replace('API_KEY', `${kind}_${id}`)))
+      lines.push(...shown.map((line) => line.replace('/shop/', `/${kind}-${id}/`)))
     }
     for (const [path, fields] of Object.entries(secrets)) {
       const single = 'value' in fields
