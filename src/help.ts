@@ -1,6 +1,8 @@
 /**
- * `rotate --help`: the text that the program itself printed when it was built, so that a look at the help does not build every command. The launcher starts
- * this file when there is nothing else to do; whatever it can't finish goes on in main.ts, which then says why.
+ * `rotate --help`: the text that the program itself printed when it was built, so that a
+ * look at the help does not build every command. The launcher starts this file when there
+ * is nothing else to do; whatever it can't finish goes on in main.ts, which then says
+ * why.
  */
 import { readFileSync } from 'node:fs'
 import { writeAll } from './cli/write.ts'

@@ -1,4 +1,7 @@
-/** The composition root: reads argv and the environment, wires the ports, sets the exit code. */
+/**
+ * The composition root: reads argv and the environment, wires the ports, sets the exit
+ * code.
+ */
 import manifest from '../package.json' with { type: 'json' }
 import type { Host } from './cli/host.ts'
 import type { Clock, Http, Spawn } from './core/ports.ts'
@@ -18,15 +21,29 @@ async function transport(): Promise<Http> {
     http: env['HTTP_PROXY'] ?? env['http_proxy'],
     no: env['NO_PROXY'] ?? env['no_proxy'],
   }
-  return createHttp({ clock, random: systemRandom, proxy, onDate: (there, here) => (skew = here - there) })
+  return createHttp({
+    clock,
+    random: systemRandom,
+    proxy,
+    onDate: (there, here) => (skew = here - there),
+  })
 }
 
 async function processes(): Promise<Spawn> {
   const { createSpawn } = await import('./net/spawn.ts')
-  return createSpawn({ path: env['PATH'] ?? '/usr/bin:/bin', cwd, home: env['HOME'], lang: env['LANG'], tz: env['TZ'] })
+  return createSpawn({
+    path: env['PATH'] ?? '/usr/bin:/bin',
+    cwd,
+    home: env['HOME'],
+    lang: env['LANG'],
+    tz: env['TZ'],
+  })
 }
 
-/** Only what writes an audit row asks for it, and it loads a module and reads the user database. */
+/**
+ * Only what writes an audit row asks for it, and it loads a module and reads the user
+ * database.
+ */
 function userName(): string {
   try {
     return process.getBuiltinModule('node:os').userInfo().username
@@ -58,11 +75,13 @@ async function main(): Promise<number> {
       run: async (request) => (await processes()).run(request),
       resolve: async (argv) => (await processes()).resolve(argv),
     },
-    locks: async (stateDir) => (await import('./store/locks.ts')).createLocks(stateDir, systemRandom),
+    locks: async (stateDir) =>
+      (await import('./store/locks.ts')).createLocks(stateDir, systemRandom),
   }
   const { runCli } = await import('./cli/program.ts')
   return runCli(host)
 }
 
-// All output has been written synchronously and the vault is closed; a read of stdin that was given up would keep the process alive.
+// All output has been written synchronously and the vault is closed; a read of stdin that
+// was given up would keep the process alive.
 process.exit(await main())

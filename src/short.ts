@@ -1,6 +1,8 @@
 /**
- * The short ways, wired. The launcher starts this file instead of main.ts for the commands that are called most; whatever they do not finish goes on there.
- * With everything it needs, and nothing else, it is bundled into one file (see `shortWay` in test/tooling/build.ts).
+ * The short ways, wired. The launcher starts this file instead of main.ts for the
+ * commands that are called most; whatever they do not finish goes on there. With
+ * everything it needs, and nothing else, it is bundled into one file (see `shortWay` in
+ * test/tooling/build.ts).
  */
 import { fastGet } from './cli/fast-get.ts'
 import { fastRunDue } from './cli/fast-run-due.ts'

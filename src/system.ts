@@ -11,12 +11,14 @@ export const systemClock: Clock = {
   },
   sleep: (ms, signal) =>
     new Promise((resolve, reject) => {
-      const reason = (): Error => (signal?.reason instanceof Error ? signal.reason : new Error('aborted'))
+      const reason = (): Error =>
+        signal?.reason instanceof Error ? signal.reason : new Error('aborted')
       if (signal?.aborted === true) {
         reject(reason())
         return
       }
-      // setTimeout counts in 32 bits; longer waits are states with a date, not sleeping processes.
+      // setTimeout counts in 32 bits; longer waits are states with a date, not sleeping
+      // processes.
       const timer = setTimeout(done, Math.min(ms, 0x7fff_ffff))
       function done(): void {
         signal?.removeEventListener('abort', stop)
@@ -35,7 +37,8 @@ const MAX_AT_ONCE = 65_536
 export const systemRandom: Random = {
   bytes(count) {
     const bytes = new Uint8Array(count)
-    for (let at = 0; at < count; at += MAX_AT_ONCE) crypto.getRandomValues(bytes.subarray(at, Math.min(at + MAX_AT_ONCE, count)))
+    for (let at = 0; at < count; at += MAX_AT_ONCE)
+      crypto.getRandomValues(bytes.subarray(at, Math.min(at + MAX_AT_ONCE, count)))
     return bytes
   },
 }
@@ -45,7 +48,10 @@ export interface Signals {
   by(): 130 | 143 | undefined
 }
 
-/** The first SIGINT, SIGTERM or SIGHUP asks the command to stop; the second ends the process at once. What was committed is safe either way. */
+/**
+ * The first SIGINT, SIGTERM or SIGHUP asks the command to stop; the second ends the
+ * process at once. What was committed is safe either way.
+ */
 export function watchSignals(): Signals {
   const controller = new AbortController()
   let code: 130 | 143 | undefined
@@ -53,7 +59,9 @@ export function watchSignals(): Signals {
     if (code !== undefined) process.exit(wanted)
     code = wanted
     controller.abort(
-      new RotateError('interrupted', 'interrupted', { details: { now: 'what was committed stays; a run in flight can be resumed' } }),
+      new RotateError('interrupted', 'interrupted', {
+        details: { now: 'what was committed stays; a run in flight can be resumed' },
+      }),
     )
   }
   process.on('SIGINT', on(130))

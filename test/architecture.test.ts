@@ -4,20 +4,29 @@ import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
 
 interface Row {
-  /** Folders of src that may be imported besides the own one; `x/index.ts` means that file only. */
+  /**
+   * Folders of src that may be imported besides the own one; `x/index.ts` means that file
+   * only.
+   */
   readonly src: readonly string[]
-  /** Packages that may be imported at the top of a file. `import type` of any package is allowed where `lazy` is. */
+  /**
+   * Packages that may be imported at the top of a file. `import type` of any package is
+   * allowed where `lazy` is.
+   */
   readonly packages?: readonly string[] | 'any'
   /** Whether any package may be loaded by `import()`. */
   readonly lazy?: boolean
   readonly node?: readonly string[] | 'any'
-  /** Files of the folder do not import each other, except `_helpers` and, lazily, from index.ts. */
+  /**
+   * Files of the folder do not import each other, except `_helpers` and, lazily, from
+   * index.ts.
+   */
   readonly apart?: boolean
 }
 
 /**
- * The rooms of src/app, each with the rooms that it may look into. No arrow goes back, so a use case
- * can be read without those that are built on it.
+ * The rooms of src/app, each with the rooms that it may look into. No arrow goes back, so
+ * a use case can be read without those that are built on it.
  */
 const ROOMS: Readonly<Record<string, readonly string[]>> = {
   base: [],
@@ -35,30 +44,55 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
 /** Modules of Node that touch nothing outside the process. */
 const PURE = ['node:assert', 'node:buffer', 'node:path', 'node:util']
 const FILES = [...PURE, 'node:fs', 'node:fs/promises']
-const ADAPTER: Row = { src: ['core', 'net'], packages: ['zod'], lazy: true, node: 'any', apart: true }
-const REGISTRIES = ['providers/index.ts', 'targets/index.ts', 'checks/index.ts', 'notifiers/index.ts']
+const ADAPTER: Row = {
+  src: ['core', 'net'],
+  packages: ['zod'],
+  lazy: true,
+  node: 'any',
+  apart: true,
+}
+const REGISTRIES = [
+  'providers/index.ts',
+  'targets/index.ts',
+  'checks/index.ts',
+  'notifiers/index.ts',
+]
 
 /** Who may import whom (DESIGN 2). Imports run one way: cli → app → engine → core. */
 const LAYERS: Readonly<Record<string, Row>> = {
   core: { src: [], packages: ['zod'], node: PURE },
   engine: { src: ['core'], packages: ['croner'], node: PURE }, // croner: date arithmetic, no I/O
-  vault: { src: ['core', 'store'], packages: ['libsodium-wrappers', 'libsodium-wrappers-sumo'], lazy: true, node: FILES },
+  vault: {
+    src: ['core', 'store'],
+    packages: ['libsodium-wrappers', 'libsodium-wrappers-sumo'],
+    lazy: true,
+    node: FILES,
+  },
   store: { src: ['core'], packages: ['better-sqlite3'], lazy: true, node: [...FILES, 'node:os'] },
   net: { src: ['core'], packages: ['undici'], lazy: true, node: 'any' },
   providers: ADAPTER,
   targets: ADAPTER,
   checks: ADAPTER,
   notifiers: ADAPTER,
-  app: { src: ['core', 'engine', ...REGISTRIES], packages: ['zod', 'croner'], lazy: true, node: 'any' },
+  app: {
+    src: ['core', 'engine', ...REGISTRIES],
+    packages: ['zod', 'croner'],
+    lazy: true,
+    node: 'any',
+  },
   contract: { src: [], packages: ['zod'], node: [] },
   cli: { src: ['app', 'contract', 'core'], packages: 'any', lazy: true, node: 'any' },
   'system.ts': { src: ['core'], node: 'any' }, // the real clock and random source
   'main.ts': { src: ['any'], packages: 'any', lazy: true, node: 'any' },
   'help.ts': { src: ['cli', 'main.ts'], node: FILES }, // the text made at build time
-  'short.ts': { src: ['cli', 'vault', 'system.ts', 'main.ts'] }, // the composition root of the short way of `get`
+  // the composition root of the short way of `get`
+  'short.ts': { src: ['cli', 'vault', 'system.ts', 'main.ts'] },
 }
 
-/** The only places that may ask for the time or for chance; all others are handed a Clock and a Random. */
+/**
+ * The only places that may ask for the time or for chance; all others are handed a Clock
+ * and a Random.
+ */
 const MAY_READ_THE_CLOCK = /^(main\.ts|net\/.*|(.*\/)?(clock|system)[^/]*\.ts)$/
 const CLOCK = /\bDate\.now\(|\bnew Date\(\s*\)|\bMath\.random\(/g
 
@@ -68,17 +102,28 @@ interface Import {
 }
 
 const src = fileURLToPath(new URL('../src', import.meta.url))
-const files = readdirSync(src, { recursive: true, encoding: 'utf8' }).filter((file) => /\.ts$/.test(file))
+const files = readdirSync(src, { recursive: true, encoding: 'utf8' }).filter((file) =>
+  /\.ts$/.test(file),
+)
 
-/** Without comments, as well as that can be told without a parser: a `//` after a colon or inside quotes stays. */
-const code = (text: string) => text.replace(/\/\*[^]*?\*\//g, '').replace(/(^|[^:'"`\\/])\/\/.*$/gm, '$1')
+/**
+ * Without comments, as well as that can be told without a parser: a `//` after a colon or
+ * inside quotes stays.
+ */
+const code = (text: string) =>
+  text.replace(/\/\*[^]*?\*\//g, '').replace(/(^|[^:'"`\\/])\/\/.*$/gm, '$1')
 
 function importsOf(text: string): Import[] {
   const source = code(text)
   const statements =
     /^[ \t]*(?:import\s+(type\s+)?(?:[\w$*\s{},]+?\sfrom\s*)?|export\s+(type\s+)?(?:\*(?:\s+as\s+\w+)?|\{[^}]*\})\s*from\s*)['"]([^'"\n]+)['"]/gm
-  const found = [...source.matchAll(statements)].map(([, a, b, from = '']): Import => ({ from, kind: (a ?? b) ? 'type' : 'static' }))
-  const lazy = [...source.matchAll(/\bimport\(\s*['"`]([^'"`]+)['"`]\s*\)/g)].map(([, from = '']): Import => ({ from, kind: 'lazy' }))
+  const found = [...source.matchAll(statements)].map(([, a, b, from = '']): Import => ({
+    from,
+    kind: (a ?? b) ? 'type' : 'static',
+  }))
+  const lazy = [...source.matchAll(/\bimport\(\s*['"`]([^'"`]+)['"`]\s*\)/g)].map(
+    ([, from = '']): Import => ({ from, kind: 'lazy' }),
+  )
   return [...found, ...lazy]
 }
 
@@ -88,7 +133,9 @@ function breach(file: string, { from, kind }: Import): string | undefined {
   const row = LAYERS[layer]
   if (row === undefined) return `src/${layer} is in no row of the layer table`
   if (from.startsWith('node:'))
-    return row.node === 'any' || row.node?.includes(from) ? undefined : `may import ${row.node?.join(', ') || 'nothing'} of Node`
+    return row.node === 'any' || row.node?.includes(from)
+      ? undefined
+      : `may import ${row.node?.join(', ') || 'nothing'} of Node`
   if (!from.startsWith('.')) {
     const name = from
       .split('/')
@@ -105,7 +152,12 @@ function breach(file: string, { from, kind }: Import): string | undefined {
   const to = target.split('/')[0] ?? ''
   if (layer === 'app' && to === 'app') return roomBreach(file, target)
   if (to === layer) {
-    if (row.apart !== true || /\/_[^/]*$/.test(target) || (file.endsWith('/index.ts') && kind === 'lazy')) return undefined
+    if (
+      row.apart !== true ||
+      /\/_[^/]*$/.test(target) ||
+      (file.endsWith('/index.ts') && kind === 'lazy')
+    )
+      return undefined
     return 'an adapter imports no other adapter'
   }
   if (row.src.includes('any') || row.src.includes(to) || row.src.includes(target)) return undefined
@@ -129,7 +181,10 @@ describe('architecture', () => {
         const why = breach(file, found)
         return why === undefined
           ? []
-          : [`src/${file}: ${found.kind} import of '${found.from}' breaks the row '${file.split('/')[0]}': ${why}`]
+          : [
+              `src/${file}: ${found.kind} import of '${found.from}' breaks the row ` +
+                `'${file.split('/')[0]}': ${why}`,
+            ]
       }),
     )
     expect(breaches).toEqual([])
@@ -138,18 +193,29 @@ describe('architecture', () => {
   test('no arrow between the rooms of src/app goes back', () => {
     const order = Object.keys(ROOMS)
     for (const [room, row] of Object.entries(ROOMS))
-      for (const other of row) expect(order.indexOf(other), `${room} looks into ${other}`).toBeLessThan(order.indexOf(room))
+      for (const other of row)
+        expect(order.indexOf(other), `${room} looks into ${other}`).toBeLessThan(
+          order.indexOf(room),
+        )
   })
 
   test('libsodium is the business of the vault, and of what closes boxes: the bundle keeps only the functions that are named there', () => {
-    const users = files.filter((file) => importsOf(readFileSync(join(src, file), 'utf8')).some(({ from }) => from === 'libsodium-wrappers'))
+    const users = files.filter((file) =>
+      importsOf(readFileSync(join(src, file), 'utf8')).some(
+        ({ from }) => from === 'libsodium-wrappers',
+      ),
+    )
     expect(users.filter((file) => !file.startsWith('vault/'))).toEqual(['net/sealed-box.ts'])
   })
 
   test('nobody but the clock reads the clock', () => {
     const readers = files
       .filter((file) => !MAY_READ_THE_CLOCK.test(file))
-      .flatMap((file) => (code(readFileSync(join(src, file), 'utf8')).match(CLOCK) ?? []).map((call) => `src/${file}: ${call}`))
+      .flatMap((file) =>
+        (code(readFileSync(join(src, file), 'utf8')).match(CLOCK) ?? []).map(
+          (call) => `src/${file}: ${call}`,
+        ),
+      )
     expect(readers).toEqual([])
   })
 
@@ -165,13 +231,21 @@ describe('architecture', () => {
     ['app/base/a.ts', "import '../rotation/rotate.ts'", 'may look into no other room'],
     ['app/a.ts', "import './base/deps.ts'", 'is no room'],
   ])('finds the breach in %s: %s', (file, text, why) => {
-    expect(importsOf(text).map((found) => breach(file, found))).toEqual([expect.stringContaining(why)])
+    expect(importsOf(text).map((found) => breach(file, found))).toEqual([
+      expect.stringContaining(why),
+    ])
   })
 
   test.each([
-    ['core/a.ts', "// import x from 'stripe'\n/* import y from 'stripe' */\nimport * as z from 'zod'"],
+    [
+      'core/a.ts',
+      "// import x from 'stripe'\n/* import y from 'stripe' */\nimport * as z from 'zod'",
+    ],
     ['providers/a.ts', "import type Stripe from 'stripe'\nconst load = () => import('stripe')"],
-    ['providers/index.ts', "import type { Provider } from '../core/provider.ts'\nconst l = () => import('./aws.ts')"],
+    [
+      'providers/index.ts',
+      "import type { Provider } from '../core/provider.ts'\nconst l = () => import('./aws.ts')",
+    ],
     ['app/a.ts', "import { registry } from '../providers/index.ts'"],
   ])('accepts %s: %s', (file, text) => {
     expect(

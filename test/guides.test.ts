@@ -35,15 +35,20 @@ interface Named {
   readonly name: string
 }
 
-const pathsIn = (text: string): readonly string[] => [...text.matchAll(PATH)].map(([, path = '']) => path)
+const pathsIn = (text: string): readonly string[] =>
+  [...text.matchAll(PATH)].map(([, path = '']) => path)
 const namesIn = (text: string): readonly Named[] =>
   [...text.matchAll(HOLDS)].flatMap(([, path = '', names = '']) =>
     [...names.matchAll(/`([\w.]+)`/g)].map(([, name = '']) => ({ path, name })),
   )
-const scriptsIn = (text: string): readonly string[] => [...text.matchAll(/\bnpm run (?:-s )?([a-z][\w:]*)/g)].map(([, name = '']) => name)
+const scriptsIn = (text: string): readonly string[] =>
+  [...text.matchAll(/\bnpm run (?:-s )?([a-z][\w:]*)/g)].map(([, name = '']) => name)
 /** Declared there: a function, class, constant, type, method or property. */
 const declares = (source: string, name: string): boolean =>
-  new RegExp(`\\b(?:function|class|const|interface|type)\\s+${name}\\b|^\\s+(?:async )?${name}[?]?[(<:]`, 'm').test(source)
+  new RegExp(
+    `\\b(?:function|class|const|interface|type)\\s+${name}\\b|^\\s+(?:async )?${name}[?]?[(<:]`,
+    'm',
+  ).test(source)
 
 test('there are guides', () => expect(guides.length).toBeGreaterThan(6))
 
@@ -65,7 +70,9 @@ describe.each(guides)('%s', (guide) => {
   })
 
   test('names tests that are there', () => {
-    const tests = [...text.matchAll(/-- (test\/\S+\.test\.ts) -t '([^']+)'/g)].map(([, file = '', name = '']) => [file, name] as const)
+    const tests = [...text.matchAll(/-- (test\/\S+\.test\.ts) -t '([^']+)'/g)].map(
+      ([, file = '', name = '']) => [file, name] as const,
+    )
     expect(tests.filter(([file, name]) => !read(file).includes(name))).toEqual([])
   })
 
@@ -76,7 +83,9 @@ describe.each(guides)('%s', (guide) => {
 })
 
 test('what is not there is noticed', () => {
-  const text = 'In `src/core/nothing.ts`, in `src/core/secret.ts` (`Secret`, `nothingLikeIt`)\nand `npm run no:such`.'
+  const text =
+    'In `src/core/nothing.ts`, in `src/core/secret.ts` (`Secret`, `nothingLikeIt`)\nand `npm ' +
+    'run no:such`.'
   expect(pathsIn(text)).toEqual(['src/core/nothing.ts', 'src/core/secret.ts'])
   const named = namesIn(text)
   expect(named.map(({ path, name }) => [name, declares(read(path), name)])).toEqual([
@@ -88,5 +97,6 @@ test('what is not there is noticed', () => {
 
 test('the guide to the engine says of the points what is so', () => {
   for (const [name, points] of reviewed())
-    for (const [i, point] of points.entries()) if (point === '.create') expect(points[i - 1], name).toBe('=create:intent')
+    for (const [i, point] of points.entries())
+      if (point === '.create') expect(points[i - 1], name).toBe('=create:intent')
 })

@@ -1,6 +1,7 @@
 /**
- * A program that tries the new value: it comes on stdin (one value raw, several as compact JSON), exit 0 is green. `ROTATE_EVENT=verify` and
- * `ROTATE_SECRET` stand in its environment.
+ * A program that tries the new value: it comes on stdin (one value raw, several as
+ * compact JSON), exit 0 is green. `ROTATE_EVENT=verify` and `ROTATE_SECRET` stand in its
+ * environment.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -8,9 +9,14 @@ import { defineCheck } from '../core/target.ts'
 import { basenameOf, endOf, inputOf, isTimeout, timeoutOf } from '../net/hook.ts'
 
 const Config = z.strictObject({
-  run: z.array(z.string()).min(1).meta({
-    description: 'Program and arguments; the value comes on its stdin, exit 0 is green; no shell, paths are made absolute when set',
-  }),
+  run: z
+    .array(z.string())
+    .min(1)
+    .meta({
+      description:
+        'Program and arguments; the value comes on its stdin, exit 0 is green; no shell, paths ' +
+        'are made absolute when set',
+    }),
   timeout: z
     .string()
     .refine(isTimeout, 'is not a duration from 1s to 1h, such as 30s or PT1M')
@@ -36,9 +42,13 @@ export default defineCheck({
         timeoutMs: timeoutOf(config.timeout),
         signal: context.signal,
       })
-      return { ok: result.code === 0 && !result.timedOut, detail: `${basenameOf(argv[0])} ${endOf(result)}` }
+      return {
+        ok: result.code === 0 && !result.timedOut,
+        detail: `${basenameOf(argv[0])} ${endOf(result)}`,
+      }
     } catch (thrown) {
-      if (thrown instanceof AdapterError && thrown.code === 'bad-answer') return { ok: false, detail: thrown.message }
+      if (thrown instanceof AdapterError && thrown.code === 'bad-answer')
+        return { ok: false, detail: thrown.message }
       throw thrown
     }
   },

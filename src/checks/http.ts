@@ -1,9 +1,12 @@
 /**
- * One HTTP request whose status says whether things work. Without a header that presents the value it is a sign of life only.
+ * One HTTP request whose status says whether things work. Without a header that presents
+ * the value it is a sign of life only.
  *
- * The request is made once: the engine repeats a red check as long as it is told to (`within`). Redirects are refused by the client, but a redirect
- * may be the expected status. With `samples` it is made several times, a second apart and each on a connection of its own: one green answer of several machines, or of
- * one that flaps, proves little (reference/reliability.md, row 73).
+ * The request is made once: the engine repeats a red check as long as it is told to
+ * (`within`). Redirects are refused by the client, but a redirect may be the expected
+ * status. With `samples` it is made several times, a second apart and each on a
+ * connection of its own: one green answer of several machines, or of one that flaps,
+ * proves little (reference/reliability.md, row 73).
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -19,7 +22,9 @@ const NAME = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/
 const PLACEHOLDER = /\{([A-Za-z][A-Za-z0-9_]*)\}/g
 
 const status = z.int().min(100).max(599)
-const headerText = z.string().refine((text) => NAME.test(splitHeader(text).name), 'is not a header name, or "Name: template"')
+const headerText = z
+  .string()
+  .refine((text) => NAME.test(splitHeader(text).name), 'is not a header name, or "Name: template"')
 
 const Config = z
   .strictObject({
@@ -33,14 +38,31 @@ const Config = z
       .union([headerText, z.record(z.string().regex(NAME, 'is not a header name'), z.string())])
       .optional()
       .meta({
-        description: 'How the value is presented: "X-Api-Key", "Authorization: Bearer {value}", {"Authorization": "Bearer {field}"}',
+        description:
+          'How the value is presented: "X-Api-Key", "Authorization: Bearer {value}", ' +
+          '{"Authorization": "Bearer {field}"}',
       }),
-    samples: z.int().min(2).max(20).optional().meta({ description: 'How often it is asked, a second apart; default once' }),
-    need: z.int().min(1).max(20).optional().meta({ description: 'How many of the samples must be green; default all' }),
+    samples: z
+      .int()
+      .min(2)
+      .max(20)
+      .optional()
+      .meta({ description: 'How often it is asked, a second apart; default once' }),
+    need: z
+      .int()
+      .min(1)
+      .max(20)
+      .optional()
+      .meta({ description: 'How many of the samples must be green; default all' }),
   })
   .superRefine(({ samples, need }, context) => {
     if (need === undefined) return
-    const message = samples === undefined ? 'needs "samples"' : need > samples ? 'is more than "samples"' : undefined
+    const message =
+      samples === undefined
+        ? 'needs "samples"'
+        : need > samples
+          ? 'is more than "samples"'
+          : undefined
     if (message !== undefined) context.addIssue({ code: 'custom', path: ['need'], message })
   })
 type Options = z.output<typeof Config>
@@ -56,7 +78,9 @@ export default defineCheck({
   },
   run: async (config, fields, context) => {
     const expected = [config.expectedStatus ?? 200].flat()
-    const headers = Object.fromEntries(headersOf(config).map(([name, template]) => [name, filled(name, template, fields)]))
+    const headers = Object.fromEntries(
+      headersOf(config).map(([name, template]) => [name, filled(name, template, fields)]),
+    )
     const request = {
       method: config.method ?? 'GET',
       url: config.url,
@@ -66,7 +90,9 @@ export default defineCheck({
       signal: context.signal,
     }
     const judged = (got: number): CheckOutcome =>
-      expected.includes(got) ? { ok: true, detail: String(got) } : { ok: false, detail: `${got} instead of ${expected.join(' or ')}` }
+      expected.includes(got)
+        ? { ok: true, detail: String(got) }
+        : { ok: false, detail: `${got} instead of ${expected.join(' or ')}` }
     const sample = async (): Promise<CheckOutcome> => {
       try {
         const response = await context.http.send({ ...request, effect: 'read', attempts: 1 })
@@ -74,7 +100,9 @@ export default defineCheck({
       } catch (thrown) {
         if (!(thrown instanceof AdapterError) || thrown.code === 'misconfigured') throw thrown
         const got = thrown.details['status']
-        return typeof got === 'number' && expected.includes(got) && got >= 300 ? judged(got) : { ok: false, detail: thrown.message }
+        return typeof got === 'number' && expected.includes(got) && got >= 300
+          ? judged(got)
+          : { ok: false, detail: thrown.message }
       }
     }
     if (config.samples === undefined) return sample()
@@ -94,14 +122,20 @@ async function several(
     const { ok, detail } = await sample()
     if (ok) green++
     if (green >= need) return { ok: true, detail: `${detail}, ${green} of ${asked} green` }
-    if (asked - green > count - need) return { ok: false, detail: `${detail}, ${green} of ${asked} green, ${need} of ${count} are needed` }
+    if (asked - green > count - need)
+      return {
+        ok: false,
+        detail: `${detail}, ${green} of ${asked} green, ${need} of ${count} are needed`,
+      }
     await clock.sleep(BETWEEN_MS, signal)
   }
 }
 
 function splitHeader(text: string): { name: string; template: string } {
   const colon = text.indexOf(':')
-  return colon < 0 ? { name: text, template: '{value}' } : { name: text.slice(0, colon).trim(), template: text.slice(colon + 1).trim() }
+  return colon < 0
+    ? { name: text, template: '{value}' }
+    : { name: text.slice(0, colon).trim(), template: text.slice(colon + 1).trim() }
 }
 
 function headersOf(config: Options): [string, string][] {
@@ -111,18 +145,30 @@ function headersOf(config: Options): [string, string][] {
   return [[name, template]]
 }
 
-/** `{value}` is the value (all fields as JSON, where there are several and none is called so), `{accessKeyId}` a field. */
+/**
+ * `{value}` is the value (all fields as JSON, where there are several and none is called
+ * so), `{accessKeyId}` a field.
+ */
 function filled(name: string, template: string, fields: Fields): string {
   const text = template.replaceAll(PLACEHOLDER, (_whole, field: string) => {
-    const part = Object.hasOwn(fields, field) ? fields[field] : field === 'value' ? flatten(fields) : undefined
+    const part = Object.hasOwn(fields, field)
+      ? fields[field]
+      : field === 'value'
+        ? flatten(fields)
+        : undefined
     if (part === undefined)
       throw new AdapterError(
         'misconfigured',
-        `header ${name} wants the field {${field}}, which the secret does not have (${Object.keys(fields).join(', ')})`,
+        `header ${name} wants the field {${field}}, which the secret does not have ` +
+          `(${Object.keys(fields).join(', ')})`,
       )
     return part.reveal()
   })
   // The client refuses it too; said here, the message names the check's own setting.
-  if (/[\r\n\0]/.test(text)) throw new AdapterError('misconfigured', `the value has a line break and can't be presented in header ${name}`)
+  if (/[\r\n\0]/.test(text))
+    throw new AdapterError(
+      'misconfigured',
+      `the value has a line break and can't be presented in header ${name}`,
+    )
   return text
 }

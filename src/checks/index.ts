@@ -15,4 +15,7 @@ const entries: Record<string, CheckEntry> = {
 }
 
 /** Without a prototype, so that no name from outside finds anything else. */
-export const registry: Readonly<Record<string, CheckEntry>> = Object.assign(Object.create(null), entries)
+export const registry: Readonly<Record<string, CheckEntry>> = Object.assign(
+  Object.create(null),
+  entries,
+)

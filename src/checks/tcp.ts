@@ -1,4 +1,7 @@
-/** A connection that is accepted, with TLS if asked for. It presents no value: a sign of life only. */
+/**
+ * A connection that is accepted, with TLS if asked for. It presents no value: a sign of
+ * life only.
+ */
 import { connect } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import { z } from 'zod'
@@ -13,10 +16,16 @@ const Config = z.strictObject({
   host: z
     .string()
     .regex(/^[A-Za-z0-9.:_-]{1,253}$/, 'is not a host name or address')
-    .refine((host) => urlFault(`https://${host.includes(':') ? `[${host}]` : host}/`) === undefined, 'is not a host that may be asked')
+    .refine(
+      (host) => urlFault(`https://${host.includes(':') ? `[${host}]` : host}/`) === undefined,
+      'is not a host that may be asked',
+    )
     .meta({ description: 'Host name or address' }),
   port: z.int().min(1).max(65_535).meta({ description: 'Port' }),
-  tls: z.boolean().default(false).meta({ description: 'Also shake hands over TLS, and check the certificate' }),
+  tls: z
+    .boolean()
+    .default(false)
+    .meta({ description: 'Also shake hands over TLS, and check the certificate' }),
 })
 type Options = z.output<typeof Config>
 
@@ -29,10 +38,15 @@ export default defineCheck({
   run: (config, _fields, context) => attempt(config, context),
 })
 
-async function attempt({ host, port, tls }: Options, context: AdapterContext): Promise<CheckOutcome> {
+async function attempt(
+  { host, port, tls }: Options,
+  context: AdapterContext,
+): Promise<CheckOutcome> {
   if (context.signal.aborted) throw new AdapterError('failed', 'interrupted', { retryable: false })
   return new Promise((resolve) => {
-    const socket = tls ? connectTls({ host, port, ...(/^[\d.:]+$/.test(host) ? {} : { servername: host }) }) : connect({ host, port })
+    const socket = tls
+      ? connectTls({ host, port, ...(/^[\d.:]+$/.test(host) ? {} : { servername: host }) })
+      : connect({ host, port })
     const done = (ok: boolean, detail: string): void => {
       context.signal.removeEventListener('abort', stop)
       socket.destroy()
@@ -41,7 +55,9 @@ async function attempt({ host, port, tls }: Options, context: AdapterContext): P
     const stop = (): void => done(false, 'interrupted')
     context.signal.addEventListener('abort', stop, { once: true })
     socket.setTimeout(TIMEOUT_MS, () => done(false, `no answer within ${TIMEOUT_MS / 1000} s`))
-    socket.once(tls ? 'secureConnect' : 'connect', () => done(true, tls ? 'accepted over TLS' : 'accepted'))
+    socket.once(tls ? 'secureConnect' : 'connect', () =>
+      done(true, tls ? 'accepted over TLS' : 'accepted'),
+    )
     // The code only: a message may quote anything.
     socket.once('error', (error: NodeJS.ErrnoException) => done(false, error.code ?? 'failed'))
   })

@@ -1,7 +1,8 @@
 /** Rejects when the signal fires, for commands that don't watch it themselves. */
 export function untilAborted(signal: AbortSignal): Promise<never> {
   return new Promise((_, reject) => {
-    const abort = (): void => reject(signal.reason instanceof Error ? signal.reason : new Error('aborted'))
+    const abort = (): void =>
+      reject(signal.reason instanceof Error ? signal.reason : new Error('aborted'))
     if (signal.aborted) abort()
     else signal.addEventListener('abort', abort, { once: true })
   })

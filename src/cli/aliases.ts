@@ -1,6 +1,7 @@
 /**
- * Other spellings, rewritten before anything is parsed: the documents' words (`rotation enable …`, `secrets set …`, `audit PROJECT …`),
- * `-p P -e E -k K` for the path `P/E/K`, `now` for `rotate`. Everything behind `--` stays as it is.
+ * Other spellings, rewritten before anything is parsed: the documents' words
+ * (`rotation enable …`, `secrets set …`, `audit PROJECT …`), `-p P -e E -k K` for the
+ * path `P/E/K`, `now` for `rotate`. Everything behind `--` stays as it is.
  */
 import { usage } from '../core/errors.ts'
 import { fromEnv } from './env.ts'
@@ -10,7 +11,9 @@ type Env = Readonly<Record<string, string | undefined>>
 
 /** Spellings of the global options that take a value: `--vault`, … */
 export const globalsWithValue: ReadonlySet<string> = new Set(
-  globalOptions.filter((option) => option.takesValue).map((option) => option.flags.split(/[ ,]/)[0] ?? ''),
+  globalOptions
+    .filter((option) => option.takesValue)
+    .map((option) => option.flags.split(/[ ,]/)[0] ?? ''),
 )
 
 /** All spellings of the global options: `--vault`, `-q`, `--quiet`, … */
@@ -32,7 +35,15 @@ export const groups: ReadonlySet<string> = new Set([
   'policy',
 ])
 
-const secretsWords: ReadonlySet<string> = new Set(['set', 'get', 'rotate', 'list', 'show', 'rm', 'versions'])
+const secretsWords: ReadonlySet<string> = new Set([
+  'set',
+  'get',
+  'rotate',
+  'list',
+  'show',
+  'rm',
+  'versions',
+])
 
 /** `rotation WORD PROJECT --env E --key K` → these words, with the path P/E/K. */
 const rotationWords: Readonly<Record<string, readonly string[]>> = {
@@ -80,7 +91,8 @@ function takeAddress(args: readonly string[]): Address {
   const rest: string[] = []
   const set = (what: 'project' | 'env' | 'key', value: string | undefined, flag: string): void => {
     if (value === undefined || value === '') throw usage(`${flag} needs a value`)
-    if (found[what] !== undefined && found[what] !== value) throw usage(`${flag} was given twice with different values`)
+    if (found[what] !== undefined && found[what] !== value)
+      throw usage(`${flag} was given twice with different values`)
     found[what] = value
   }
   for (let i = 0; i < args.length; i++) {
@@ -94,17 +106,23 @@ function takeAddress(args: readonly string[]): Address {
     const whole = addressFlags.get(arg)
     if (whole !== undefined) set(whole, args[++i], arg)
     else if (long !== null) set(addressFlags.get(long[1] ?? '') ?? 'key', long[2], long[1] ?? arg)
-    else if (short !== null) set(addressFlags.get(short[1] ?? '') ?? 'key', short[2], short[1] ?? arg)
+    else if (short !== null)
+      set(addressFlags.get(short[1] ?? '') ?? 'key', short[2], short[1] ?? arg)
     else rest.push(arg)
   }
   return { project: found.project, env: found.env, key: found.key, rest }
 }
 
-/** The path that an address spells, with `ROTATE_PROJECT` and `ROTATE_ENV` behind it. `undefined` when no flag was given. */
+/**
+ * The path that an address spells, with `ROTATE_PROJECT` and `ROTATE_ENV` behind it.
+ * `undefined` when no flag was given.
+ */
 function pathOf(address: Address, env: Env): string | undefined {
-  if (address.project === undefined && address.env === undefined && address.key === undefined) return undefined
+  if (address.project === undefined && address.env === undefined && address.key === undefined)
+    return undefined
   const project = address.project ?? fromEnv(env, 'ROTATE_PROJECT')
-  if (project === undefined) throw usage('--key and --env need a project', 'add --project P or set ROTATE_PROJECT')
+  if (project === undefined)
+    throw usage('--key and --env need a project', 'add --project P or set ROTATE_PROJECT')
   const label = address.env ?? (address.key === undefined ? undefined : fromEnv(env, 'ROTATE_ENV'))
   return [project, label, address.key].filter((part) => part !== undefined).join('/')
 }
@@ -137,19 +155,25 @@ export function rewrite(argv: readonly string[], env: Env): readonly string[] {
   return path === undefined ? [...head, ...words, ...plain] : [...head, ...words, path, ...plain]
 }
 
-/** `secrets rotate PATH VALUE`: `rotate` itself takes several paths, so the value becomes `--value`. */
+/**
+ * `secrets rotate PATH VALUE`: `rotate` itself takes several paths, so the value becomes
+ * `--value`.
+ */
 function positionalValue(rest: readonly string[]): string[] {
   const [path, value] = rest
-  if (path === undefined || path.startsWith('-') || value === undefined || value.startsWith('-')) return [...rest]
+  if (path === undefined || path.startsWith('-') || value === undefined || value.startsWith('-'))
+    return [...rest]
   return [path, `--value=${value}`, ...rest.slice(2)]
 }
 
 function rewriteRotation(rest: readonly string[], next: number, env: Env): readonly string[] {
   const sub = rest[next]
-  const words = sub !== undefined && Object.hasOwn(rotationWords, sub) ? rotationWords[sub] : undefined
+  const words =
+    sub !== undefined && Object.hasOwn(rotationWords, sub) ? rotationWords[sub] : undefined
   if (words === undefined) return ['schedule', ...rest]
   const address = takeAddress([...rest.slice(0, next), ...rest.slice(next + 1)])
-  if (address.env === undefined && address.key === undefined && address.project === undefined) return [...words, ...address.rest]
+  if (address.env === undefined && address.key === undefined && address.project === undefined)
+    return [...words, ...address.rest]
   // The documents give the project as the first word.
   const first = address.rest.findIndex((arg) => !arg.startsWith('-'))
   const positional = address.project === undefined && first === 0 ? address.rest[0] : undefined
@@ -158,8 +182,13 @@ function rewriteRotation(rest: readonly string[], next: number, env: Env): reado
   return path === undefined ? [...words, ...tail] : [...words, path, ...tail]
 }
 
-/** `--generate` takes its specification only behind `=`, so that it does not swallow the path that follows it. */
+/**
+ * `--generate` takes its specification only behind `=`, so that it does not swallow the
+ * path that follows it.
+ */
 function bareGenerate(args: readonly string[]): readonly string[] {
   const end = args.indexOf('--')
-  return args.map((arg, i) => (arg === '--generate' && (end < 0 || i < end) ? '--generate=default' : arg))
+  return args.map((arg, i) =>
+    arg === '--generate' && (end < 0 || i < end) ? '--generate=default' : arg,
+  )
 }

@@ -21,15 +21,21 @@ export interface ExportFiles {
 }
 
 /** Streams the export to stdout or into a file; the file appears when it is complete. */
-export async function runExport(ctx: Context, filter: AuditFilter, options: ExportFiles): Promise<void> {
+export async function runExport(
+  ctx: Context,
+  filter: AuditFilter,
+  options: ExportFiles,
+): Promise<void> {
   const force = options.force === true
   const file = options.output === undefined ? undefined : resolve(ctx.host.cwd, options.output)
   const noteFile = options.note === undefined ? undefined : resolve(ctx.host.cwd, options.note)
   if (noteFile !== undefined) checkOutFile(noteFile, '--note', { fresh: !force })
-  if (noteFile !== undefined && noteFile === file) throw usage('--note and --output name the same file')
+  if (noteFile !== undefined && noteFile === file)
+    throw usage('--note and --output name the same file')
   const deps = await ctx.deps()
   const format: ExportFormat = options.format === 'csv' ? await auditCsv() : { kind: 'jsonl' }
-  const stream = file === undefined ? undefined : new OutStream(file, '--output', ctx.host.random, force)
+  const stream =
+    file === undefined ? undefined : new OutStream(file, '--output', ctx.host.random, force)
   const take = (text: string): boolean => {
     // Between two pieces is the place where a signal may end it.
     ctx.signal.throwIfAborted()
@@ -39,10 +45,18 @@ export async function runExport(ctx: Context, filter: AuditFilter, options: Expo
   }
   const done = ({ note }: ExportSummary): void => {
     stream?.finish()
-    if (noteFile !== undefined) writeOutFile(noteFile, new TextEncoder().encode(note), '--note', ctx.host.random, { fresh: !force })
+    if (noteFile !== undefined)
+      writeOutFile(noteFile, new TextEncoder().encode(note), '--note', ctx.host.random, {
+        fresh: !force,
+      })
   }
   try {
-    const summary = await exportAudit(deps, filter, format, { take, done, month: options.month ?? null, record: !ctx.globals.dryRun })
+    const summary = await exportAudit(deps, filter, format, {
+      take,
+      done,
+      month: options.month ?? null,
+      record: !ctx.globals.dryRun,
+    })
     if (summary === undefined) return
     if (summary.pruned > 0 && summary.from <= summary.pruned)
       ctx.out.note(`events 1 to ${summary.pruned} were pruned and are not in the export`)
@@ -67,15 +81,23 @@ export async function runVerifyExport(
 ): Promise<void> {
   const text = async (path: string, flag: string): Promise<string> =>
     (await ctx.input.file(resolve(ctx.host.cwd, path), flag, { limit: 64 * 1024 })).reveal()
-  const pubkey = options.pubkey.includes('+') ? options.pubkey : await text(options.pubkey, '--pubkey')
+  const pubkey = options.pubkey.includes('+')
+    ? options.pubkey
+    : await text(options.pubkey, '--pubkey')
   const note = options.note === undefined ? undefined : await text(options.note, '--note')
   const chunks = file === '-' ? process.stdin : chunksOf(resolve(ctx.host.cwd, file))
   const door = await ctx.host.vaults()
   const found = await door.verifyExport({ chunks, pubkey, ...pickDefined({ note }) })
   ctx.out.data({ ok: true, ...found })
   const range = found.from === found.to ? 'no events' : `events ${found.from + 1} to ${found.to}`
-  const hidden = found.withheld === 0 ? '' : `, ${found.withheld} of them ${found.format === 'csv' ? 'left out' : 'only as hashes'}`
-  ctx.out.line(`ok: ${range} of ${found.vaultId}${hidden}; exported ${found.exportedAt}, when the chain had ${found.size} events`)
+  const hidden =
+    found.withheld === 0
+      ? ''
+      : `, ${found.withheld} of them ${found.format === 'csv' ? 'left out' : 'only as hashes'}`
+  ctx.out.line(
+    `ok: ${range} of ${found.vaultId}${hidden}; exported ${found.exportedAt}, when the chain ` +
+      `had ${found.size} events`,
+  )
   if (Object.keys(found.filter).length > 0) ctx.out.line(`filter ${JSON.stringify(found.filter)}`)
   ctx.out.line(`start ${found.start}`)
   ctx.out.line(`end ${found.end}`)

@@ -1,4 +1,7 @@
-/** What a command is given. Everything that costs time (the vault, chalk, tables, questions) is loaded when it is first used. */
+/**
+ * What a command is given. Everything that costs time (the vault, chalk, tables,
+ * questions) is loaded when it is first used.
+ */
 import { isatty } from 'node:tty'
 import type { Deps } from '../app/base/deps.ts'
 import type { OpenOptions } from '../app/vault/vaults.ts'
@@ -28,9 +31,15 @@ export interface Context {
   readonly command: string
   /** Absolute path of the vault file; `usage` when there is no place for one. */
   vaultFile(): string
-  /** Opens the vault (once) and returns what use cases need. `readonly`: nothing will be written. `ask: false`: no question and no notice. */
+  /**
+   * Opens the vault (once) and returns what use cases need. `readonly`: nothing will be
+   * written. `ask: false`: no question and no notice.
+   */
   deps(options?: DepsOptions): Promise<Deps>
-  /** What opens a vault, for commands that do not open it the usual way: `file` instead of the vault. */
+  /**
+   * What opens a vault, for commands that do not open it the usual way: `file` instead of
+   * the vault.
+   */
   opening(file?: string, ask?: boolean): Promise<OpenOptions>
   close(): void
 }
@@ -42,7 +51,10 @@ export interface DepsOptions {
   readonly freshness?: 'report'
 }
 
-/** Colour of one stream: the flag, then FORCE_COLOR, then NO_COLOR, then whether it is a terminal. */
+/**
+ * Colour of one stream: the flag, then FORCE_COLOR, then NO_COLOR, then whether it is a
+ * terminal.
+ */
 function coloured(fd: 1 | 2, globals: Globals, env: Host['env']): boolean {
   if (globals.color !== 'auto') return globals.color === 'always'
   const force = fromEnv(env, 'FORCE_COLOR')
@@ -74,7 +86,13 @@ function lazyLocks(host: Host): Locks {
   }
 }
 
-export function createContext(host: Host, globals: Globals, out: Out, command: string, signal: AbortSignal): Context {
+export function createContext(
+  host: Host,
+  globals: Globals,
+  out: Out,
+  command: string,
+  signal: AbortSignal,
+): Context {
   const { env, clock, random } = host
   const input = new Input({ allowed: globals.input, yes: globals.yes, env, signal })
   const zone = globals.utc ? 'UTC' : fromEnv(env, 'ROTATE_TZ')
@@ -95,12 +113,22 @@ export function createContext(host: Host, globals: Globals, out: Out, command: s
     vaultFile: () => vaultFile(globals.vault, env, host.cwd),
     async opening(file = context.vaultFile(), ask = true) {
       if (ask && fromEnv(env, 'ROTATE_PASSPHRASE') !== undefined && isatty(2)) {
-        out.warn('ROTATE_PASSPHRASE can be read by every process of this user; prefer ROTATE_PASSPHRASE_FILE or a key file')
+        out.warn(
+          'ROTATE_PASSPHRASE can be read by every process of this user; prefer ' +
+            'ROTATE_PASSPHRASE_FILE or a key file',
+        )
       }
       const door = await host.vaults()
       const asking = ask ? input : new Input({ allowed: false, yes: globals.yes, env, signal })
       const unlock = await obtainUnlock(file, globals, env, host.cwd, asking, door, signal)
-      return { file, unlock, clock, random, stateDir: stateDirIfAny(env), ...(ask ? { warn: (text) => out.warn(text) } : {}) }
+      return {
+        file,
+        unlock,
+        clock,
+        random,
+        stateDir: stateDirIfAny(env),
+        ...(ask ? { warn: (text) => out.warn(text) } : {}),
+      }
     },
     async deps(options) {
       if (opened !== undefined) return opened
@@ -108,7 +136,11 @@ export function createContext(host: Host, globals: Globals, out: Out, command: s
       const readonly = options?.readonly === true || globals.dryRun
       const { freshness } = options ?? {}
       const door = await host.vaults()
-      const vault = await door.openVault({ ...opening, freshness, ...(readonly ? { readonly } : {}) })
+      const vault = await door.openVault({
+        ...opening,
+        freshness,
+        ...(readonly ? { readonly } : {}),
+      })
       opened = {
         clock,
         random,

@@ -1,7 +1,13 @@
-/** Variables of the environment. Kept apart, because the fast path of `get` needs nothing else of the options. */
+/**
+ * Variables of the environment. Kept apart, because the fast path of `get` needs nothing
+ * else of the options.
+ */
 
 /** A variable's value; empty counts as unset. */
-export function fromEnv(env: Readonly<Record<string, string | undefined>>, name: string): string | undefined {
+export function fromEnv(
+  env: Readonly<Record<string, string | undefined>>,
+  name: string,
+): string | undefined {
   const value = env[name]
   return value === undefined || value === '' ? undefined : value
 }

@@ -1,7 +1,8 @@
 /**
- * The short way of `get`, taken before the parser, zod or chalk are loaded: a smoke test or a credential helper calls it thousands of times.
- * It knows only the plainest form. Whatever it does not know, and whatever goes wrong, it leaves to the long way, which says it properly;
- * `get` writes nothing, so starting over is harmless.
+ * The short way of `get`, taken before the parser, zod or chalk are loaded: a smoke test
+ * or a credential helper calls it thousands of times. It knows only the plainest form.
+ * Whatever it does not know, and whatever goes wrong, it leaves to the long way, which
+ * says it properly; `get` writes nothing, so starting over is harmless.
  */
 import { fstatSync } from 'node:fs'
 import { pickField, readCurrent } from '../app/secrets/get.ts'
@@ -24,7 +25,13 @@ interface Asked {
   field?: string
 }
 
-const withValue = { '--vault': 'vault', '--key-file': 'keyFile', '--version': 'version', '--label': 'label', '--field': 'field' } as const
+const withValue = {
+  '--vault': 'vault',
+  '--key-file': 'keyFile',
+  '--version': 'version',
+  '--label': 'label',
+  '--field': 'field',
+} as const
 const labels: ReadonlySet<string> = new Set(['current', 'previous', 'pending'])
 
 /** The arguments, if they are all known and each stands once. */
@@ -45,11 +52,15 @@ function parse(argv: readonly string[]): Asked | undefined {
     } else if (arg.startsWith('-') || asked.path !== undefined) return undefined
     else asked.path = arg
   }
-  if (asked.path === undefined || (asked.version !== undefined && asked.label !== undefined)) return undefined
+  if (asked.path === undefined || (asked.version !== undefined && asked.label !== undefined))
+    return undefined
   return asked
 }
 
-/** The exit code, or `undefined` when the long way must be taken. Nothing has been written then. */
+/**
+ * The exit code, or `undefined` when the long way must be taken. Nothing has been written
+ * then.
+ */
 export async function fastGet(host: FastHost): Promise<number | undefined> {
   let bytes: Uint8Array | undefined
   try {
@@ -61,12 +72,19 @@ export async function fastGet(host: FastHost): Promise<number | undefined> {
   if (bytes === undefined) return undefined
   const result = writeAll(1, bytes)
   if (result === 'ok') return 0
-  const why = result === 'closed' ? 'the reader closed the pipe' : `writing to stdout failed (${result.failed})`
+  const why =
+    result === 'closed'
+      ? 'the reader closed the pipe'
+      : `writing to stdout failed (${result.failed})`
   const { errorText } = await import('./exit.ts')
   const error = new RotateError('output', `the value could not be written completely: ${why}`, {
     hint: 'run it again with a reader that takes everything',
   })
-  const text = errorText(error, { verbose: 0, paint: undefined, oneLine: host.argv.includes('-s') || host.argv.includes('--silent') })
+  const text = errorText(error, {
+    verbose: 0,
+    paint: undefined,
+    oneLine: host.argv.includes('-s') || host.argv.includes('--silent'),
+  })
   writeAll(2, new TextEncoder().encode(`${text}\n`))
   return error.exit
 }
@@ -86,11 +104,20 @@ async function read(host: FastHost, asked: Asked): Promise<Uint8Array | undefine
     const { expiresAt, state } = got.version
     if (got.secret.tier === 'critical') return undefined
     if (opened.warned() && asked.silent !== true) return undefined
-    if (asked.silent !== true && (state !== 'live' || (expiresAt !== undefined && expiresAt < host.clock.now()))) return undefined
+    if (
+      asked.silent !== true &&
+      (state !== 'live' || (expiresAt !== undefined && expiresAt < host.clock.now()))
+    )
+      return undefined
     const fields = asked.field === undefined ? got.fields : { value: pickField(got, asked.field) }
-    if (singleValue(fields) === undefined && !Object.values(fields).every((field) => field.isText())) return undefined
+    if (
+      singleValue(fields) === undefined &&
+      !Object.values(fields).every((field) => field.isText())
+    )
+      return undefined
     const value = flatten(fields).bytes()
-    if (fstatSync(1).isCharacterDevice() && !value.every((byte) => byte >= 32 && byte < 127)) return undefined
+    if (fstatSync(1).isCharacterDevice() && !value.every((byte) => byte >= 32 && byte < 127))
+      return undefined
     if (asked.bare === true) return value
     const line = new Uint8Array(value.length + 1)
     line.set(value)

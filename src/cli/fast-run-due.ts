@@ -1,6 +1,8 @@
 /**
- * The short way of `run-due`: cron calls it every few minutes, and nearly always there is nothing to do. It asks exactly what the long way asks first
- * (app/rotation/waiting.ts), writes nothing, and ends with 0 where that would end too. It knows only the plainest forms; whatever else there is, it leaves to the long way.
+ * The short way of `run-due`: cron calls it every few minutes, and nearly always there is
+ * nothing to do. It asks exactly what the long way asks first (app/rotation/waiting.ts),
+ * writes nothing, and ends with 0 where that would end too. It knows only the plainest
+ * forms; whatever else there is, it leaves to the long way.
  */
 import { nothingWaits, whatWaits } from '../app/rotation/waiting.ts'
 import { parseDuration } from '../core/duration.ts'
@@ -15,7 +17,10 @@ interface Asked {
 /** `--parallel 4`: whole, and well inside of what is allowed. */
 const COUNT = /^[1-9]\d?$/
 
-/** The arguments, if they are all known, right, and of no consequence when nothing is to be done. */
+/**
+ * The arguments, if they are all known, right, and of no consequence when nothing is to
+ * be done.
+ */
 function parse(argv: readonly string[]): Asked | undefined {
   const asked: Asked = {}
   const seen = new Set<string>()
@@ -55,9 +60,19 @@ function parse(argv: readonly string[]): Asked | undefined {
   return asked
 }
 
-const TAKES = new Set(['--vault', '--key-file', '--limit', '--parallel', '--jitter', '--max-runtime'])
+const TAKES = new Set([
+  '--vault',
+  '--key-file',
+  '--limit',
+  '--parallel',
+  '--jitter',
+  '--max-runtime',
+])
 
-/** 0 when there is nothing to do; `undefined` when the long way must be taken. Nothing has been written then. */
+/**
+ * 0 when there is nothing to do; `undefined` when the long way must be taken. Nothing has
+ * been written then.
+ */
 export async function fastRunDue(host: FastHost): Promise<number | undefined> {
   try {
     const asked = host.argv[0] === 'run-due' ? parse(host.argv) : undefined

@@ -1,4 +1,7 @@
-/** What the short ways share: how they are given the world, and how they open a vault for reading. */
+/**
+ * What the short ways share: how they are given the world, and how they open a vault for
+ * reading.
+ */
 import type { VaultDoor } from '../app/vault/vaults.ts'
 import type { Clock, Random, Vault } from '../core/ports.ts'
 import { stateDirIfAny, vaultFile } from './places.ts'
@@ -20,12 +23,20 @@ export interface FastVault {
   warned(): boolean
 }
 
-/** `undefined` where anything but a key file opens the vault: those ways ask, derive for long, or start programs. */
+/**
+ * `undefined` where anything but a key file opens the vault: those ways ask, derive for
+ * long, or start programs.
+ */
 export async function openFast(
   { env, cwd, clock, random, openVault, readKeyFile }: FastHost,
   { vault, keyFile }: { readonly vault?: string; readonly keyFile?: string },
 ): Promise<FastVault | undefined> {
-  const sources = { keyFile, passphraseFile: undefined, passphraseCommand: undefined, passphraseFd: undefined }
+  const sources = {
+    keyFile,
+    passphraseFile: undefined,
+    passphraseCommand: undefined,
+    passphraseFd: undefined,
+  }
   const source = findSource(sources, env, cwd)
   if (source?.kind !== 'key-file') return undefined
   const file = vaultFile(vault, env, cwd)
@@ -33,6 +44,14 @@ export async function openFast(
   let warned = false
   const warn = (): void => void (warned = true)
   const unlock = { kind: 'key-file', key } as const
-  const open = await openVault({ file, unlock, clock, random, readonly: true, stateDir: stateDirIfAny(env), warn })
+  const open = await openVault({
+    file,
+    unlock,
+    clock,
+    random,
+    readonly: true,
+    stateDir: stateDirIfAny(env),
+    warn,
+  })
   return { vault: open, warned: () => warned }
 }

@@ -1,4 +1,7 @@
-/** The global options (CONTRACT 1) as data: the parser, the alias rewriting and the completion scripts all read this table. */
+/**
+ * The global options (CONTRACT 1) as data: the parser, the alias rewriting and the
+ * completion scripts all read this table.
+ */
 import { parseDuration } from '../core/duration.ts'
 import { usage } from '../core/errors.ts'
 import { fromEnv } from './env.ts'
@@ -21,7 +24,10 @@ export interface RawGlobals {
   readonly quiet?: true
   readonly verbose?: number
   readonly color?: string
-  /** `false` when `--no-input` was given. Not `input`, which is the value of `--input` of the command `rotate`. */
+  /**
+   * `false` when `--no-input` was given. Not `input`, which is the value of `--input` of
+   * the command `rotate`.
+   */
   readonly asking?: boolean
   readonly yes?: true
   readonly dryRun?: true
@@ -32,22 +38,97 @@ export interface RawGlobals {
 }
 
 export const globalOptions: readonly GlobalOption[] = [
-  { flags: '--vault <file>', name: 'vault', takesValue: true, description: 'the vault file (ROTATE_VAULT)' },
-  { flags: '--key-file <file>', name: 'keyFile', takesValue: true, description: 'key file that opens the vault (ROTATE_KEY_FILE)' },
-  { flags: '--passphrase-file <file>', name: 'passphraseFile', takesValue: true, description: 'file with the passphrase' },
-  { flags: '--passphrase-command <cmd>', name: 'passphraseCommand', takesValue: true, description: 'command that prints the passphrase' },
-  { flags: '--passphrase-fd <n>', name: 'passphraseFd', takesValue: true, description: 'open file descriptor with the passphrase' },
+  {
+    flags: '--vault <file>',
+    name: 'vault',
+    takesValue: true,
+    description: 'the vault file (ROTATE_VAULT)',
+  },
+  {
+    flags: '--key-file <file>',
+    name: 'keyFile',
+    takesValue: true,
+    description: 'key file that opens the vault (ROTATE_KEY_FILE)',
+  },
+  {
+    flags: '--passphrase-file <file>',
+    name: 'passphraseFile',
+    takesValue: true,
+    description: 'file with the passphrase',
+  },
+  {
+    flags: '--passphrase-command <cmd>',
+    name: 'passphraseCommand',
+    takesValue: true,
+    description: 'command that prints the passphrase',
+  },
+  {
+    flags: '--passphrase-fd <n>',
+    name: 'passphraseFd',
+    takesValue: true,
+    description: 'open file descriptor with the passphrase',
+  },
   { flags: '--json', name: 'json', takesValue: false, description: 'one JSON document on stdout' },
-  { flags: '-q, --quiet', name: 'quiet', takesValue: false, description: 'no progress and no notices' },
-  { flags: '-v, --verbose', name: 'verbose', takesValue: false, description: 'more detail; stack traces of bugs' },
-  { flags: '--color <when>', name: 'color', takesValue: true, description: 'auto, always or never' },
-  { flags: '--no-input', name: 'asking', takesValue: false, description: 'never ask (ROTATE_NO_INPUT, CI)' },
-  { flags: '-y, --yes', name: 'yes', takesValue: false, description: 'answer confirmations with yes' },
-  { flags: '--dry-run', name: 'dryRun', takesValue: false, description: 'say what would be done and change nothing' },
-  { flags: '--timeout <duration>', name: 'timeout', takesValue: true, description: 'give up after this long, such as 90s or 5m' },
-  { flags: '--actor <name>', name: 'actor', takesValue: true, description: 'who acts, for the audit trail (ROTATE_ACTOR)' },
-  { flags: '--reason <text>', name: 'reason', takesValue: true, description: 'why, for the audit trail' },
-  { flags: '--utc', name: 'utc', takesValue: false, description: 'dates in UTC instead of local time (ROTATE_TZ)' },
+  {
+    flags: '-q, --quiet',
+    name: 'quiet',
+    takesValue: false,
+    description: 'no progress and no notices',
+  },
+  {
+    flags: '-v, --verbose',
+    name: 'verbose',
+    takesValue: false,
+    description: 'more detail; stack traces of bugs',
+  },
+  {
+    flags: '--color <when>',
+    name: 'color',
+    takesValue: true,
+    description: 'auto, always or never',
+  },
+  {
+    flags: '--no-input',
+    name: 'asking',
+    takesValue: false,
+    description: 'never ask (ROTATE_NO_INPUT, CI)',
+  },
+  {
+    flags: '-y, --yes',
+    name: 'yes',
+    takesValue: false,
+    description: 'answer confirmations with yes',
+  },
+  {
+    flags: '--dry-run',
+    name: 'dryRun',
+    takesValue: false,
+    description: 'say what would be done and change nothing',
+  },
+  {
+    flags: '--timeout <duration>',
+    name: 'timeout',
+    takesValue: true,
+    description: 'give up after this long, such as 90s or 5m',
+  },
+  {
+    flags: '--actor <name>',
+    name: 'actor',
+    takesValue: true,
+    description: 'who acts, for the audit trail (ROTATE_ACTOR)',
+  },
+  {
+    flags: '--reason <text>',
+    name: 'reason',
+    takesValue: true,
+    description: 'why, for the audit trail',
+  },
+  {
+    flags: '--utc',
+    name: 'utc',
+    takesValue: false,
+    description: 'dates in UTC instead of local time (ROTATE_TZ)',
+  },
 ]
 
 export interface Globals {
@@ -60,7 +141,10 @@ export interface Globals {
   readonly quiet: boolean
   readonly verbose: number
   readonly color: 'auto' | 'always' | 'never'
-  /** Questions are allowed as far as flags and environment go; whether there is a terminal is another matter. */
+  /**
+   * Questions are allowed as far as flags and environment go; whether there is a terminal
+   * is another matter.
+   */
   readonly input: boolean
   readonly yes: boolean
   readonly dryRun: boolean
@@ -81,9 +165,11 @@ function switchedOn(env: Env, name: string): boolean {
 /** Checks the raw values and merges the environment in. */
 export function settleGlobals(raw: RawGlobals, env: Env): Globals {
   const color = raw.color ?? 'auto'
-  if (color !== 'auto' && color !== 'always' && color !== 'never') throw usage('--color must be auto, always or never')
+  if (color !== 'auto' && color !== 'always' && color !== 'never')
+    throw usage('--color must be auto, always or never')
   const fd = raw.passphraseFd
-  if (fd !== undefined && !/^\d{1,6}$/.test(fd)) throw usage('--passphrase-fd must be the number of an open file descriptor')
+  if (fd !== undefined && !/^\d{1,6}$/.test(fd))
+    throw usage('--passphrase-fd must be the number of an open file descriptor')
   for (const [flag, text] of [
     ['--actor', raw.actor],
     ['--reason', raw.reason],

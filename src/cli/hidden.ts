@@ -5,7 +5,10 @@ import { Secret } from '../core/secret.ts'
 import { cleanLine } from './render/clean.ts'
 import { writeAll } from './write.ts'
 
-/** What is asked for: a line, which Enter ends, or a text of several lines, which Ctrl-D ends. */
+/**
+ * What is asked for: a line, which Enter ends, or a text of several lines, which Ctrl-D
+ * ends.
+ */
 export type Extent = 'line' | 'text'
 
 export interface Question {
@@ -13,18 +16,22 @@ export interface Question {
   readonly extent: Extent
   /** The most bytes that are taken. */
   readonly limit: number
-  /** How a value of several lines can be given, for the error when a line was asked for. */
+  /**
+   * How a value of several lines can be given, for the error when a line was asked for.
+   */
   readonly otherwise?: string
 }
 
 const ESC = 0x1b
-// https://invisible-island.net/xterm/xterm-paste64.html: what is pasted comes between these two, so its line ends are known from Enter.
+// https://invisible-island.net/xterm/xterm-paste64.html: what is pasted comes between
+// these two, so its line ends are known from Enter.
 const PASTE_BEGINS = '[200~'
 const PASTE_ENDS = '[201~'
 
 /**
- * What the keys come to. Bytes of the terminal go in, in whatever pieces they come; `true`: the answer is complete. A terminal in raw mode
- * edits nothing, so the few keys that people use without seeing what they type are done here: backspace, Ctrl-U, Ctrl-C.
+ * What the keys come to. Bytes of the terminal go in, in whatever pieces they come;
+ * `true`: the answer is complete. A terminal in raw mode edits nothing, so the few keys
+ * that people use without seeing what they type are done here: backspace, Ctrl-U, Ctrl-C.
  */
 export class Keys {
   readonly #question: Question
@@ -42,13 +49,20 @@ export class Keys {
     return new Secret(Uint8Array.from(this.#bytes))
   }
 
-  /** Throws `interrupted` at Ctrl-C, and `usage` for an answer that is too long or has more lines than were asked for. */
+  /**
+   * Throws `interrupted` at Ctrl-C, and `usage` for an answer that is too long or has
+   * more lines than were asked for.
+   */
   feed(chunk: Uint8Array): boolean {
     for (const [at, byte] of chunk.entries()) {
       if (!this.#take(byte)) continue
       this.#bound()
-      // A paste of several lines that the terminal has not marked as one. Its first line alone would be a value cut short.
-      if (this.#question.extent === 'line' && chunk.subarray(at + 1).some((other) => other !== 10 && other !== 13))
+      // A paste of several lines that the terminal has not marked as one. Its first line
+      // alone would be a value cut short.
+      if (
+        this.#question.extent === 'line' &&
+        chunk.subarray(at + 1).some((other) => other !== 10 && other !== 13)
+      )
         throw usage('several lines came at once where one was asked for', this.#question.otherwise)
       return true
     }
@@ -57,7 +71,8 @@ export class Keys {
   }
 
   #bound(): void {
-    if (this.#bytes.length > this.#question.limit) throw usage(`the answer is larger than ${this.#question.limit} bytes`)
+    if (this.#bytes.length > this.#question.limit)
+      throw usage(`the answer is larger than ${this.#question.limit} bytes`)
   }
 
   #take(byte: number): boolean {
@@ -71,7 +86,10 @@ export class Keys {
     return false
   }
 
-  /** A key such as an arrow sends a sequence, which is no part of the answer; what was pasted is, all of it but the marks. */
+  /**
+   * A key such as an arrow sends a sequence, which is no part of the answer; what was
+   * pasted is, all of it but the marks.
+   */
   #sequence(byte: number): void {
     const before = this.#escape ?? ''
     const sequence = `${before}${String.fromCharCode(byte)}`
@@ -81,9 +99,15 @@ export class Keys {
       return
     }
     this.#escape = sequence
-    if (this.#pasting ? PASTE_ENDS.startsWith(sequence) && sequence !== PASTE_ENDS : /^(\[[0-?]*[ -/]*|O)$/.test(sequence)) return
+    if (
+      this.#pasting
+        ? PASTE_ENDS.startsWith(sequence) && sequence !== PASTE_ENDS
+        : /^(\[[0-?]*[ -/]*|O)$/.test(sequence)
+    )
+      return
     this.#escape = undefined
-    if (this.#pasting && sequence !== PASTE_ENDS) this.#bytes.push(ESC, ...Buffer.from(sequence, 'latin1'))
+    if (this.#pasting && sequence !== PASTE_ENDS)
+      this.#bytes.push(ESC, ...Buffer.from(sequence, 'latin1'))
     else this.#pasting = sequence === PASTE_BEGINS
   }
 
@@ -135,10 +159,15 @@ export interface Asking {
 }
 
 /**
- * Asks on a terminal and reads the answer with the echo off. Throws what `Keys` throws, the reason of the signal when that fires, and
- * `interrupted` when the terminal goes away. The terminal is left as it was found.
+ * Asks on a terminal and reads the answer with the echo off. Throws what `Keys` throws,
+ * the reason of the signal when that fires, and `interrupted` when the terminal goes
+ * away. The terminal is left as it was found.
  */
-export async function readHidden(input: ReadStream, question: Question, { to, clever, signal }: Asking): Promise<Secret> {
+export async function readHidden(
+  input: ReadStream,
+  question: Question,
+  { to, clever, signal }: Asking,
+): Promise<Secret> {
   signal.throwIfAborted()
   const keys = new Keys(question)
   const show = (text: string): void => void writeAll(to, new TextEncoder().encode(text))
@@ -149,7 +178,8 @@ export async function readHidden(input: ReadStream, question: Question, { to, cl
   show(`${clever ? '\u001b[?2004h' : ''}${cleanLine(question.words)} (${how}): `)
   try {
     return await new Promise<Secret>((resolve, reject) => {
-      const fail = (error: unknown): void => reject(error instanceof Error ? error : new Error('unreadable'))
+      const fail = (error: unknown): void =>
+        reject(error instanceof Error ? error : new Error('unreadable'))
       const read = (chunk: Buffer): void => {
         try {
           if (keys.feed(chunk)) resolve(keys.answer)

@@ -1,4 +1,7 @@
-/** What the composition root hands to the command line: the process around it and the parts it may not import itself. */
+/**
+ * What the composition root hands to the command line: the process around it and the
+ * parts it may not import itself.
+ */
 import type { VaultDoor } from '../app/vault/vaults.ts'
 import type { Clock, Http, Locks, Random, Spawn } from '../core/ports.ts'
 

@@ -1,6 +1,7 @@
 /**
- * Where a command gets what it needs: stdin, files, descriptors, the environment, and questions on a terminal. Everything is bounded, nothing
- * hangs without a terminal, and every question has a flag that answers it.
+ * Where a command gets what it needs: stdin, files, descriptors, the environment, and
+ * questions on a terminal. Everything is bounded, nothing hangs without a terminal, and
+ * every question has a flag that answers it.
  */
 import { closeSync, constants, createReadStream, fstatSync, openSync } from 'node:fs'
 import type { Readable } from 'node:stream'
@@ -22,7 +23,10 @@ export interface InputOptions {
   readonly signal: AbortSignal
 }
 
-/** What is read, and what is asked where it would come from a terminal: there everything may be a secret, and nothing is echoed. */
+/**
+ * What is read, and what is asked where it would come from a terminal: there everything
+ * may be a secret, and nothing is echoed.
+ */
 export interface Wanted {
   /** For errors: `the value on stdin`. */
   readonly what: string
@@ -36,8 +40,9 @@ export interface Wanted {
 }
 
 /**
- * A descriptor that is no terminal as a stream. Pipes are waited for by the event loop: a read that blocks in a worker thread could be neither interrupted nor
- * left behind by the end of the process.
+ * A descriptor that is no terminal as a stream. Pipes are waited for by the event loop: a
+ * read that blocks in a worker thread could be neither interrupted nor left behind by the
+ * end of the process.
  */
 async function streamOf(fd: number): Promise<Readable> {
   const stat = fstatSync(fd)
@@ -46,19 +51,29 @@ async function streamOf(fd: number): Promise<Readable> {
   return new Socket({ fd, readable: true, writable: false })
 }
 
-/** Reads a descriptor to its end and closes it; refuses as soon as there is more than `limit`. */
+/**
+ * Reads a descriptor to its end and closes it; refuses as soon as there is more than
+ * `limit`.
+ */
 async function readToEnd(fd: number, limit: number, what: string): Promise<Secret> {
   const chunks: Uint8Array[] = []
   let size = 0
   for await (const chunk of await streamOf(fd)) {
     size += (chunk as Buffer).length
-    if (size > limit) throw usage(`${what} is larger than ${limit} bytes`, limit === MAX_VALUE ? 'a value is at most 1 MiB' : undefined)
+    if (size > limit)
+      throw usage(
+        `${what} is larger than ${limit} bytes`,
+        limit === MAX_VALUE ? 'a value is at most 1 MiB' : undefined,
+      )
     chunks.push(chunk as Buffer)
   }
   return new Secret(Buffer.concat(chunks))
 }
 
-/** Does this process hold the other end too? Then the pipe is one of its own, and nobody would ever write into it. */
+/**
+ * Does this process hold the other end too? Then the pipe is one of its own, and nobody
+ * would ever write into it.
+ */
 function isOwnPipe(fd: number, inode: number): boolean {
   for (let other = 3; other < 64; other++) {
     try {
@@ -88,7 +103,10 @@ export class Input {
     return this.#options.allowed && isatty(0) && isatty(2)
   }
 
-  /** Is something piped or redirected into stdin? A device such as the null device counts as nothing. */
+  /**
+   * Is something piped or redirected into stdin? A device such as the null device counts
+   * as nothing.
+   */
   get piped(): boolean {
     try {
       const stat = fstatSync(0)
@@ -98,7 +116,10 @@ export class Input {
     }
   }
 
-  /** All of stdin, bounded. A terminal is asked, and shows nothing; where it may not be, exit 2 says how else to give it. */
+  /**
+   * All of stdin, bounded. A terminal is asked, and shows nothing; where it may not be,
+   * exit 2 says how else to give it.
+   */
   async stdin(wanted: Wanted): Promise<Secret> {
     try {
       return await this.#read(0, wanted)
@@ -109,19 +130,29 @@ export class Input {
   }
 
   /**
-   * A file, bounded. A FIFO such as a process substitution may be read too, and a terminal is asked. Failures are usage errors (exit 2).
+   * A file, bounded. A FIFO such as a process substitution may be read too, and a
+   * terminal is asked. Failures are usage errors (exit 2).
    */
-  async file(path: string, flag: string, { limit = MAX_VALUE, extent = 'text' }: FileOptions = {}): Promise<Secret> {
+  async file(
+    path: string,
+    flag: string,
+    { limit = MAX_VALUE, extent = 'text' }: FileOptions = {},
+  ): Promise<Secret> {
     const shown = visible(path)
     let fd: number
     try {
-      // Without O_NONBLOCK the open itself would wait for somebody to write into a FIFO, and nothing could interrupt it.
+      // Without O_NONBLOCK the open itself would wait for somebody to write into a FIFO,
+      // and nothing could interrupt it.
       fd = openSync(path, constants.O_RDONLY | constants.O_NOCTTY | constants.O_NONBLOCK)
     } catch (error) {
       throw usage(`${flag}: "${shown}" can't be read (${codeOf(error)})`)
     }
     const stat = fstatSync(fd)
-    const fault = stat.isDirectory() ? 'is a directory' : stat.isFile() && stat.size > limit ? `is larger than ${limit} bytes` : undefined
+    const fault = stat.isDirectory()
+      ? 'is a directory'
+      : stat.isFile() && stat.size > limit
+        ? `is larger than ${limit} bytes`
+        : undefined
     if (fault !== undefined) {
       closeSync(fd)
       throw usage(`${flag}: "${shown}" ${fault}`)
@@ -133,11 +164,24 @@ export class Input {
   /** An inherited descriptor, read to its end. */
   async descriptor(fd: number, flag: string, limit: number): Promise<Secret> {
     try {
-      // A number that nobody has passed on may be one of this program's own, which are of other kinds.
+      // A number that nobody has passed on may be one of this program's own, which are of
+      // other kinds.
       const stat = fstatSync(fd)
-      if ((!stat.isFile() && !stat.isFIFO() && !stat.isSocket() && !stat.isCharacterDevice()) || (stat.isFIFO() && isOwnPipe(fd, stat.ino)))
-        throw usage(`${flag}: descriptor ${fd} is not a file, pipe, socket or terminal that was passed on`, `like this: ${fd}<file`)
-      return await this.#read(fd, { what: flag, question: flag, extent: 'line', limit, otherwise: `name a file or a pipe: ${fd}<file` })
+      if (
+        (!stat.isFile() && !stat.isFIFO() && !stat.isSocket() && !stat.isCharacterDevice()) ||
+        (stat.isFIFO() && isOwnPipe(fd, stat.ino))
+      )
+        throw usage(
+          `${flag}: descriptor ${fd} is not a file, pipe, socket or terminal that was passed on`,
+          `like this: ${fd}<file`,
+        )
+      return await this.#read(fd, {
+        what: flag,
+        question: flag,
+        extent: 'line',
+        limit,
+        otherwise: `name a file or a pipe: ${fd}<file`,
+      })
     } catch (error) {
       if (error instanceof RotateError) throw error
       throw usage(`${flag}: descriptor ${fd} can't be read (${codeOf(error)})`)
@@ -151,33 +195,57 @@ export class Input {
     return new Secret(value)
   }
 
-  /** A hidden question on the terminal; without one exit 2 naming the flags that answer it. */
+  /**
+   * A hidden question on the terminal; without one exit 2 naming the flags that answer
+   * it.
+   */
   async hidden(question: string, flags: string): Promise<Secret> {
-    if (!this.interactive) throw usage(`${question.toLowerCase()} is needed and there is no terminal to ask on`, `give it with ${flags}`)
+    if (!this.interactive)
+      throw usage(
+        `${question.toLowerCase()} is needed and there is no terminal to ask on`,
+        `give it with ${flags}`,
+      )
     // A line end that was pasted along with a value is no part of it.
-    return chomp(await this.#asked(0, { what: question, question, extent: 'line', otherwise: `give it with ${flags}` }, 2))
+    return chomp(
+      await this.#asked(
+        0,
+        { what: question, question, extent: 'line', otherwise: `give it with ${flags}` },
+        2,
+      ),
+    )
   }
 
   /**
-   * A confirmation. `--yes` answers it. Without a terminal it counts as given, unless `severe`: then `--yes` is demanded (exit 2).
-   * A "no" ends the command with exit 1 and nothing changed.
+   * A confirmation. `--yes` answers it. Without a terminal it counts as given, unless
+   * `severe`: then `--yes` is demanded (exit 2). A "no" ends the command with exit 1 and
+   * nothing changed.
    */
   async confirm(question: string, severe = false): Promise<void> {
     if (this.#options.yes) return
     if (!this.interactive) {
-      if (severe) throw usage(`${question.replace(/\?$/, '')}: this needs a confirmation and there is no terminal to ask on`, 'add --yes')
+      if (severe)
+        throw usage(
+          `${question.replace(/\?$/, '')}: this needs a confirmation and there is no ` +
+            'terminal to ask on',
+          'add --yes',
+        )
       return
     }
     const { confirm } = await import('@inquirer/prompts')
     const yes = await answered(
-      confirm({ message: cleanLine(question), default: false }, { output: process.stderr, signal: this.#options.signal }),
+      confirm(
+        { message: cleanLine(question), default: false },
+        { output: process.stderr, signal: this.#options.signal },
+      ),
     )
-    if (!yes) throw new RotateError('failed', 'not confirmed', { details: { now: 'nothing was changed' } })
+    if (!yes)
+      throw new RotateError('failed', 'not confirmed', { details: { now: 'nothing was changed' } })
   }
 
   /**
-   * Asks for a passphrase on /dev/tty, so that stdin may be a pipe at the same time. `undefined` when there is nobody to ask:
-   * stderr is no terminal, input is off, or there is no controlling terminal.
+   * Asks for a passphrase on /dev/tty, so that stdin may be a pipe at the same time.
+   * `undefined` when there is nobody to ask: stderr is no terminal, input is off, or
+   * there is no controlling terminal.
    */
   async passphrase(question: string): Promise<Secret | undefined> {
     if (!this.#options.allowed || !isatty(2)) return undefined
@@ -187,7 +255,12 @@ export class Input {
     } catch {
       return undefined
     }
-    const wanted = { what: question, question, extent: 'line', otherwise: 'give it with --passphrase-file F' } as const
+    const wanted = {
+      what: question,
+      question,
+      extent: 'line',
+      otherwise: 'give it with --passphrase-file F',
+    } as const
     return new Secret(
       chomp(await this.#asked(fd, wanted, fd))
         .reveal()
@@ -200,20 +273,34 @@ export class Input {
     if (!isatty(fd)) return readToEnd(fd, wanted.limit ?? MAX_VALUE, wanted.what)
     if (this.#options.allowed && isatty(2)) return this.#asked(fd, wanted, 2)
     throw usage(
-      `${wanted.what} would come from a terminal, and nobody can be asked there: ${this.#options.allowed ? 'stderr is no terminal' : 'input is off'}`,
+      `${wanted.what} would come from a terminal, and nobody can be asked there: ` +
+        `${this.#options.allowed ? 'stderr is no terminal' : 'input is off'}`,
       wanted.otherwise,
     )
   }
 
-  /** The answer to a question on a terminal that shows nothing of it; the question goes to the descriptor `to`. */
+  /**
+   * The answer to a question on a terminal that shows nothing of it; the question goes to
+   * the descriptor `to`.
+   */
   async #asked(fd: number, wanted: Wanted, to: number): Promise<Secret> {
     const { readHidden } = await import('./hidden.ts')
-    // The terminal on stdin may be asked more than once in one command, so it is left open.
+    // The terminal on stdin may be asked more than once in one command, so it is left
+    // open.
     const input = fd === 0 ? process.stdin : new ReadStream(fd)
-    const question = { words: wanted.question, extent: wanted.extent, limit: wanted.limit ?? MAX_VALUE, otherwise: wanted.otherwise }
+    const question = {
+      words: wanted.question,
+      extent: wanted.extent,
+      limit: wanted.limit ?? MAX_VALUE,
+      otherwise: wanted.otherwise,
+    }
     const term = this.#options.env['TERM']
     try {
-      return await readHidden(input, question, { to, clever: term !== undefined && term !== 'dumb', signal: this.#options.signal })
+      return await readHidden(input, question, {
+        to,
+        clever: term !== undefined && term !== 'dumb',
+        signal: this.#options.signal,
+      })
     } finally {
       if (fd > 2) input.destroy()
     }
@@ -225,8 +312,13 @@ async function answered<T>(answer: Promise<T>): Promise<T> {
   try {
     return await answer
   } catch (error) {
-    if (error instanceof Error && /^(ExitPromptError|AbortPromptError|CancelPromptError)$/.test(error.name)) {
-      throw new RotateError('interrupted', 'interrupted at a question', { details: { now: 'nothing was changed' } })
+    if (
+      error instanceof Error &&
+      /^(ExitPromptError|AbortPromptError|CancelPromptError)$/.test(error.name)
+    ) {
+      throw new RotateError('interrupted', 'interrupted at a question', {
+        details: { now: 'nothing was changed' },
+      })
     }
     throw error
   }
@@ -234,7 +326,9 @@ async function answered<T>(answer: Promise<T>): Promise<T> {
 
 /** The system's name of a failure: `ENOENT`, `EACCES` … */
 export function codeOf(thrown: unknown): string {
-  return thrown instanceof Error && 'code' in thrown && typeof thrown.code === 'string' ? thrown.code : 'unknown error'
+  return thrown instanceof Error && 'code' in thrown && typeof thrown.code === 'string'
+    ? thrown.code
+    : 'unknown error'
 }
 
 /** Without one trailing line end: LF, or CR LF as one. */

@@ -11,10 +11,18 @@ export class Leftovers {
     this.#files.push(file)
   }
 
-  /** To be called before a file is made: the directories above it that are missing now are made with it, and go away with it. */
+  /**
+   * To be called before a file is made: the directories above it that are missing now are
+   * made with it, and go away with it.
+   */
   willMake(file: string): void {
     const missing: string[] = []
-    for (let above = dirname(file); !existsSync(above) && above !== dirname(above); above = dirname(above)) missing.push(above)
+    for (
+      let above = dirname(file);
+      !existsSync(above) && above !== dirname(above);
+      above = dirname(above)
+    )
+      missing.push(above)
     this.#directories = [...missing, ...this.#directories]
   }
 
@@ -24,7 +32,10 @@ export class Leftovers {
     this.#directories.length = 0
   }
 
-  /** Takes everything away that is still there. A directory that somebody else has put something into stays. */
+  /**
+   * Takes everything away that is still there. A directory that somebody else has put
+   * something into stays.
+   */
   remove(): void {
     for (const file of this.#files) if (existsSync(file)) unlinkSync(file)
     // The deepest first, whichever file they were made for.

@@ -18,16 +18,25 @@ export function tierOption(): Option {
   return new Option('--tier <tier>', 'how closely it is guarded').choices(tiers)
 }
 
-/** `k=v` texts as a record. Metadata is shown and exported, so it can't hold control characters. */
-export function parsePairs(pairs: readonly string[] | undefined, flag: string): Readonly<Record<string, string>> {
+/**
+ * `k=v` texts as a record. Metadata is shown and exported, so it can't hold control
+ * characters.
+ */
+export function parsePairs(
+  pairs: readonly string[] | undefined,
+  flag: string,
+): Readonly<Record<string, string>> {
   const found = new Map<string, string>()
   for (const pair of pairs ?? []) {
     const at = pair.indexOf('=')
     const key = at < 0 ? pair : pair.slice(0, at)
     const value = at < 0 ? '' : pair.slice(at + 1)
-    if (at < 0 || !/^[A-Za-z][A-Za-z0-9_.-]{0,63}$/.test(key)) throw usage(`${flag} must look like key=value`)
-    if (value.length > 1000 || /[\0-\x1f\x7f]/.test(value)) throw usage(`${flag} ${key}: at most 1000 characters and no control characters`)
-    if (found.has(key) && found.get(key) !== value) throw usage(`${flag} ${key} was given twice with different values`)
+    if (at < 0 || !/^[A-Za-z][A-Za-z0-9_.-]{0,63}$/.test(key))
+      throw usage(`${flag} must look like key=value`)
+    if (value.length > 1000 || /[\0-\x1f\x7f]/.test(value))
+      throw usage(`${flag} ${key}: at most 1000 characters and no control characters`)
+    if (found.has(key) && found.get(key) !== value)
+      throw usage(`${flag} ${key} was given twice with different values`)
     found.set(key, value)
   }
   return Object.fromEntries(found)
@@ -44,7 +53,8 @@ export function parseTags(tags: readonly string[] | undefined): readonly string[
 /** A whole number in a range. */
 export function parseCount(text: string, flag: string, least: number, most: number): number {
   const value = /^\d{1,9}$/.test(text) ? Number(text) : Number.NaN
-  if (!(value >= least && value <= most)) throw usage(`${flag} must be a whole number from ${least} to ${most}`)
+  if (!(value >= least && value <= most))
+    throw usage(`${flag} must be a whole number from ${least} to ${most}`)
   return value
 }
 

@@ -1,4 +1,7 @@
-/** A file that is written in pieces and appears under its name only when it is complete and durable. Links are never followed. */
+/**
+ * A file that is written in pieces and appears under its name only when it is complete
+ * and durable. Links are never followed.
+ */
 import { closeSync, fsyncSync, linkSync, openSync, renameSync, unlinkSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { RotateError, usage } from '../core/errors.ts'
@@ -15,13 +18,19 @@ export class OutStream {
   readonly #force: boolean
   #fd: number
 
-  /** Refuses what exists (exit 2): with `force` a regular file is replaced, anything else never. */
+  /**
+   * Refuses what exists (exit 2): with `force` a regular file is replaced, anything else
+   * never.
+   */
   constructor(path: string, flag: string, random: Random, force: boolean) {
     checkOutFile(path, flag, { fresh: !force })
     this.#path = path
     this.#flag = flag
     this.#force = force
-    this.#draft = join(dirname(path), `.${basename(path).slice(0, 100)}.${Buffer.from(random.bytes(6)).toString('hex')}`)
+    this.#draft = join(
+      dirname(path),
+      `.${basename(path).slice(0, 100)}.${Buffer.from(random.bytes(6)).toString('hex')}`,
+    )
     try {
       this.#fd = openSync(this.#draft, 'wx', 0o600)
     } catch (error) {
@@ -30,9 +39,13 @@ export class OutStream {
   }
 
   #failed(why: string): RotateError {
-    return new RotateError('output', `${this.#flag}: ${visible(this.#path, 200)} could not be written (${why})`, {
-      details: { now: 'no file was left behind' },
-    })
+    return new RotateError(
+      'output',
+      `${this.#flag}: ${visible(this.#path, 200)} could not be written (${why})`,
+      {
+        details: { now: 'no file was left behind' },
+      },
+    )
   }
 
   write(text: string): void {
@@ -57,7 +70,10 @@ export class OutStream {
       closeSync(directory)
     } catch (error) {
       if (codeOf(error) === 'EEXIST')
-        throw usage(`${this.#flag}: ${visible(this.#path, 200)} exists already`, 'name a new file, or add --force')
+        throw usage(
+          `${this.#flag}: ${visible(this.#path, 200)} exists already`,
+          'name a new file, or add --force',
+        )
       throw this.#failed(codeOf(error))
     }
   }

@@ -1,6 +1,7 @@
 /**
- * What each override drops, in the words that stand on the screen before and after it. None drops
- * anything else: an override that is not in this table, or a condition that is not in its row, stays.
+ * What each override drops, in the words that stand on the screen before and after it.
+ * None drops anything else: an override that is not in this table, or a condition that is
+ * not in its row, stays.
  */
 import type { Context } from './context.ts'
 
@@ -31,8 +32,14 @@ export type Dropped = string
 export function droppedBy(overrides: Overrides): readonly Dropped[] {
   const { giveUp = [] } = overrides
   return [
-    ...giveUp.map((name) => `${name}, should it fail once more: it stays as it is and may hold a value that is then ended`),
-    ...(overrides.skipChecks === true ? ['the checks: the version becomes current without a proof that it works'] : []),
+    ...giveUp.map(
+      (name) =>
+        `${name}, should it fail once more: it stays as it is and may hold a value that is ` +
+        'then ended',
+    ),
+    ...(overrides.skipChecks === true
+      ? ['the checks: the version becomes current without a proof that it works']
+      : []),
     ...(overrides.emergency === true || overrides.revokeFirst === true || overrides.leaked === true
       ? [
           ...(overrides.nothingEnds === true
@@ -43,28 +50,47 @@ export function droppedBy(overrides: Overrides): readonly Dropped[] {
               ]),
           ...(overrides.livesOn ?? []).map(
             (path) =>
-              `the grace of ${path}: its old value is out of use here at once, and nobody can end it from here; if it opens anything, end it there`,
+              `the grace of ${path}: its old value is out of use here at once, and nobody ` +
+              'can end it from here; if it opens anything, end it there',
           ),
           'the grace of older versions that still live',
         ]
       : []),
     ...(overrides.revokeFirst === true
-      ? ['the way back: the old value is switched off first, and consumers fail until they have the new one']
+      ? [
+          'the way back: the old value is switched off first, and consumers fail until they ' +
+            'have the new one',
+        ]
       : []),
     ...(overrides.forceValue === true ? ['the refusal of a value that was revoked before'] : []),
-    ...(overrides.revoke === true || overrides.forceRevoke === true ? ['the rest of the grace and of the quarantine'] : []),
-    ...(overrides.forceRevoke === true ? ['the look whether the old value was used since it was replaced'] : []),
+    ...(overrides.revoke === true || overrides.forceRevoke === true
+      ? ['the rest of the grace and of the quarantine']
+      : []),
+    ...(overrides.forceRevoke === true
+      ? ['the look whether the old value was used since it was replaced']
+      : []),
     ...(overrides.purge === true ? ['the thirty days in which it can be restored'] : []),
     ...(overrides.forcePurge === true
-      ? ['the refusal while its keys still live at the provider: nobody here can name them afterwards']
+      ? [
+          'the refusal while its keys still live at the provider: nobody here can name them ' +
+            'afterwards',
+        ]
       : []),
     ...(overrides.acceptRollback === true
-      ? ['the refusal of a vault that is older than what was seen here: what was rotated since is not in it']
+      ? [
+          'the refusal of a vault that is older than what was seen here: what was rotated ' +
+            'since is not in it',
+        ]
       : []),
   ]
 }
 
 /** Says what is dropped, on stderr, before it is done and after. */
-export function tellDropped(ctx: Context, dropped: readonly Dropped[], when: 'before' | 'after'): void {
-  for (const condition of dropped) ctx.out.note(`${when === 'before' ? 'not asked for' : 'was not asked for'}: ${condition}`)
+export function tellDropped(
+  ctx: Context,
+  dropped: readonly Dropped[],
+  when: 'before' | 'after',
+): void {
+  for (const condition of dropped)
+    ctx.out.note(`${when === 'before' ? 'not asked for' : 'was not asked for'}: ${condition}`)
 }

@@ -5,7 +5,10 @@ import { fromEnv } from './env.ts'
 
 type Env = Readonly<Record<string, string | undefined>>
 
-/** An XDG base directory: the variable if it is absolute (the specification ignores relative ones), else the place below HOME. */
+/**
+ * An XDG base directory: the variable if it is absolute (the specification ignores
+ * relative ones), else the place below HOME.
+ */
 function base(env: Env, variable: string, below: string): string | undefined {
   const set = fromEnv(env, variable)
   if (set !== undefined && isAbsolute(set)) return set
@@ -20,7 +23,10 @@ export function vaultFile(flag: string | undefined, env: Env, cwd: string): stri
   if (given !== undefined) return resolve(cwd, given)
   const data = base(env, 'XDG_DATA_HOME', '.local/share')
   if (data === undefined) {
-    throw usage('there is no place for the vault: neither HOME nor XDG_DATA_HOME is set', 'give --vault FILE or set ROTATE_VAULT')
+    throw usage(
+      'there is no place for the vault: neither HOME nor XDG_DATA_HOME is set',
+      'give --vault FILE or set ROTATE_VAULT',
+    )
   }
   return join(data, 'rotate', 'vault.db')
 }
@@ -29,12 +35,18 @@ export function vaultFile(flag: string | undefined, env: Env, cwd: string): stri
 export function stateDir(env: Env): string {
   const state = stateDirIfAny(env)
   if (state === undefined) {
-    throw usage('there is no place for locks: neither HOME nor XDG_STATE_HOME is set', 'set XDG_STATE_HOME to a directory of your own')
+    throw usage(
+      'there is no place for locks: neither HOME nor XDG_STATE_HOME is set',
+      'set XDG_STATE_HOME to a directory of your own',
+    )
   }
   return state
 }
 
-/** `undefined` where neither HOME nor XDG_STATE_HOME is set: nothing can be remembered then. */
+/**
+ * `undefined` where neither HOME nor XDG_STATE_HOME is set: nothing can be remembered
+ * then.
+ */
 export function stateDirIfAny(env: Env): string | undefined {
   const state = base(env, 'XDG_STATE_HOME', '.local/state')
   return state === undefined ? undefined : join(state, 'rotate')

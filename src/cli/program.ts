@@ -1,5 +1,6 @@
 /**
- * The command line: parses, runs one command, renders what went wrong, returns the exit code.
+ * The command line: parses, runs one command, renders what went wrong, returns the exit
+ * code.
  *
  * HOW TO ADD A COMMAND
  *
@@ -28,16 +29,20 @@
  *            )
  *        }
  *
- * 2. Add it to the list in `commands/index.ts`. A group (`schedule set`, `schedule list` …) is one `Register` that makes
- *    `const group = parent.command('schedule')` and registers on it; its name stands in `groups` of `aliases.ts`.
+ * 2. Add it to the list in `commands/index.ts`. A group (`schedule set`, `schedule list`
+ *    …) is one `Register` that makes `const group = parent.command('schedule')` and
+ *    registers on it; its name stands in `groups` of `aliases.ts`.
  *
- * The handler gets the context and what commander hands to an action (arguments in order, then the options). It returns nothing or an exit
- * code, and throws `RotateError` for everything else. The global options are added to every command by this file and are found in
- * `ctx.globals`; a command that defines an option of the same name keeps its own. Repeating an option with another value is refused unless the
- * option has `collect` of options.ts as its parser (a variadic `<x...>` would swallow the path behind it).
+ * The handler gets the context and what commander hands to an action (arguments in order,
+ * then the options). It returns nothing or an exit code, and throws `RotateError` for
+ * everything else. The global options are added to every command by this file and are
+ * found in `ctx.globals`; a command that defines an option of the same name keeps its
+ * own. Repeating an option with another value is refused unless the option has `collect`
+ * of options.ts as its parser (a variadic `<x...>` would swallow the path behind it).
  *
- * `graceful`: a signal must not end the command at once; it watches `ctx.signal` itself and stops at a safe point.
- * `valueOutput`: a reader that leaves early is an error (74), because what it got may be a cut secret.
+ * `graceful`: a signal must not end the command at once; it watches `ctx.signal` itself
+ * and stops at a safe point. `valueOutput`: a reader that leaves early is an error (74),
+ * because what it got may be a cut secret.
  */
 import { Command, CommanderError, Option } from 'commander'
 import { exits, RotateError, usage } from '../core/errors.ts'
@@ -46,7 +51,13 @@ import { untilAborted } from './aborted.ts'
 import { globalsWithValue, groups, rewrite } from './aliases.ts'
 import { commands } from './commands/index.ts'
 import { type Context, createContext, createOut } from './context.ts'
-import { asRotateError, errorDocument, errorText, isMissingCommand, isParserSuccess } from './exit.ts'
+import {
+  asRotateError,
+  errorDocument,
+  errorText,
+  isMissingCommand,
+  isParserSuccess,
+} from './exit.ts'
 import { globalOptions, type RawGlobals, settleGlobals } from './globals.ts'
 import type { Host } from './host.ts'
 import { collect } from './options.ts'
@@ -89,7 +100,13 @@ function count(_value: string, before: number | undefined): number {
 function addGlobals(command: Command, hidden: boolean): void {
   for (const spec of globalOptions) {
     const option = new Option(spec.flags, spec.description)
-    if (command.options.some((own) => own.long === option.long || (own.short !== undefined && own.short === option.short))) continue
+    if (
+      command.options.some(
+        (own) =>
+          own.long === option.long || (own.short !== undefined && own.short === option.short),
+      )
+    )
+      continue
     if (spec.name === 'verbose') option.argParser(count)
     // The parser would keep `--no-input` in the same place as a command's `--input`.
     if (spec.name === 'asking') option.attributeName = () => 'asking'
@@ -106,13 +123,17 @@ function refuseRepeats(command: Command): void {
     let seen: string | undefined
     command.on(`option:${option.name()}`, (value: string | null | undefined) => {
       const text = value ?? ''
-      if (seen !== undefined && seen !== text) throw usage(`${option.long ?? option.short ?? ''} was given twice with different values`)
+      if (seen !== undefined && seen !== text)
+        throw usage(`${option.long ?? option.short ?? ''} was given twice with different values`)
       seen = text
     })
   }
 }
 
-/** The global options of a command and all its parents; the same one twice with different values is refused. */
+/**
+ * The global options of a command and all its parents; the same one twice with different
+ * values is refused.
+ */
 function mergeGlobals(command: Command): RawGlobals {
   const merged: Record<string, unknown> = {}
   for (let level: Command | null = command; level !== null; level = level.parent) {
@@ -130,11 +151,15 @@ function mergeGlobals(command: Command): RawGlobals {
 
 function wordsOf(command: Command): string {
   const words: string[] = []
-  for (let level: Command | null = command; level?.parent != null; level = level.parent) words.unshift(level.name())
+  for (let level: Command | null = command; level?.parent != null; level = level.parent)
+    words.unshift(level.name())
   return words.join(' ')
 }
 
-/** `rotate set production/db/PASSWORD`: enough to recognise the process, and never a value. */
+/**
+ * `rotate set production/db/PASSWORD`: enough to recognise the process, and never a
+ * value.
+ */
 function commandLine(words: string, args: readonly unknown[]): string {
   const all: unknown = args[0]
   const first: unknown = Array.isArray(all) ? all[0] : all
@@ -157,15 +182,29 @@ function runner(host: Host, progress: Progress): Run {
       const timer =
         globals.timeoutMs === undefined
           ? undefined
-          : setTimeout(() => limit.abort(new RotateError('failed', 'the time given by --timeout is over')), globals.timeoutMs)
+          : setTimeout(
+              () => limit.abort(new RotateError('failed', 'the time given by --timeout is over')),
+              globals.timeoutMs,
+            )
       const signal = AbortSignal.any([host.signal, limit.signal])
-      const context = createContext(host, globals, progress.out, commandLine(progress.words, args), signal)
+      const context = createContext(
+        host,
+        globals,
+        progress.out,
+        commandLine(progress.words, args),
+        signal,
+      )
       try {
         const work = handler(context, ...(args as never))
-        const result = await (options.graceful === true ? work : Promise.race([work, untilAborted(signal)]))
+        const result = await (options.graceful === true
+          ? work
+          : Promise.race([work, untilAborted(signal)]))
         progress.exit = result ?? exits.ok
         if (options.valueOutput === true && progress.out.readerGone)
-          throw new RotateError('output', 'the reader closed the pipe before everything was written')
+          throw new RotateError(
+            'output',
+            'the reader closed the pipe before everything was written',
+          )
       } finally {
         clearTimeout(timer)
         context.close()
@@ -197,7 +236,10 @@ export function buildProgram(host: Host, run: Run, write: (text: string) => void
     addGlobals(command, command !== program)
     refuseRepeats(command)
     if (command !== program && command.commands.length === 0)
-      command.addHelpText('after', '\nGlobal options such as --json, --vault, --key-file and --no-input: rotate --help')
+      command.addHelpText(
+        'after',
+        '\nGlobal options such as --json, --vault, --key-file and --no-input: rotate --help',
+      )
   })
   return program
 }
@@ -220,7 +262,10 @@ function plainOut(argv: readonly string[]): Out {
   return new Out({ json, quiet: false, verbose: 0, paint: { out: undefined, err: undefined } })
 }
 
-/** Runs the command line and returns the exit code. Everything has been written when it resolves. */
+/**
+ * Runs the command line and returns the exit code. Everything has been written when it
+ * resolves.
+ */
 export async function runCli(host: Host): Promise<number> {
   const progress: Progress = { words: '', out: plainOut(host.argv), exit: exits.ok }
   try {
@@ -230,7 +275,10 @@ export async function runCli(host: Host): Promise<number> {
   }
   const { out } = progress
   for (const warning of out.takeWarnings()) out.error(cleanLine(`warning: ${warning}`))
-  if (out.failure !== undefined && (progress.exit === exits.ok || progress.exit === exits.differences)) {
+  if (
+    out.failure !== undefined &&
+    (progress.exit === exits.ok || progress.exit === exits.differences)
+  ) {
     report(
       new RotateError('output', `writing to stdout failed (${out.failure})`, {
         details: { now: 'what the command did is done; only its output is incomplete' },
@@ -244,7 +292,11 @@ export async function runCli(host: Host): Promise<number> {
 
 async function dispatch(host: Host, progress: Progress): Promise<void> {
   const bad = host.argv.find((arg) => arg.includes('\ufffd') || arg.includes('\0'))
-  if (bad !== undefined) throw usage('an argument is not valid UTF-8', 'values that are not text come from stdin or --value-file')
+  if (bad !== undefined)
+    throw usage(
+      'an argument is not valid UTF-8',
+      'values that are not text come from stdin or --value-file',
+    )
   if (asksVersion(host.argv)) {
     progress.out.raw(`${host.version}\n`)
     return
@@ -279,5 +331,12 @@ function report(thrown: unknown, host: Host, progress: Progress): void {
   progress.exit = error.code === 'interrupted' ? (host.interruptedBy() ?? error.exit) : error.exit
   if (progress.exit === exits.differences && out.json) return
   if (out.json) out.error(errorDocument(error, progress.exit, out.takeWarnings()))
-  else out.error(errorText(error, { verbose: out.verbose, paint: out.paintErr, oneLine: progress.words === 'get' && isSilent(host.argv) }))
+  else
+    out.error(
+      errorText(error, {
+        verbose: out.verbose,
+        paint: out.paintErr,
+        oneLine: progress.words === 'get' && isSilent(host.argv),
+      }),
+    )
 }

@@ -28,7 +28,10 @@ function exitCodes(): string {
   const rows = (Object.keys(exits) as (keyof typeof exits)[]).map(
     (name) => `  ${String(exits[name]).padStart(3)}  ${name.padEnd(16)} ${meanings[name]}`,
   )
-  return `Exit codes. New ones may be added: treat an unknown non-zero code as a failure.\n\n${rows.join('\n')}\n`
+  return (
+    'Exit codes. New ones may be added: treat an unknown non-zero code as a ' +
+    `failure.\n\n${rows.join('\n')}\n`
+  )
 }
 
 const environment = `Environment. Flags win over all of these.

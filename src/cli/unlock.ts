@@ -1,4 +1,7 @@
-/** Turns the source that was named (sources.ts), or an answer on /dev/tty, into what opens the vault. */
+/**
+ * Turns the source that was named (sources.ts), or an answer on /dev/tty, into what opens
+ * the vault.
+ */
 import { existsSync, statSync } from 'node:fs'
 import type { Unlock, VaultDoor } from '../app/vault/vaults.ts'
 import { RotateError } from '../core/errors.ts'
@@ -17,21 +20,26 @@ function failed(message: string, hint?: string): RotateError {
   return new RotateError('unlock-failed', message, hint === undefined ? {} : { hint })
 }
 
-/** A source that can't be read opens nothing; that somebody interrupted stays what it is. */
+/**
+ * A source that can't be read opens nothing; that somebody interrupted stays what it is.
+ */
 function unread(error: unknown, from: string): RotateError {
-  if (error instanceof RotateError) return error.code === 'usage' ? failed(error.message, error.hint) : error
+  if (error instanceof RotateError)
+    return error.code === 'usage' ? failed(error.message, error.hint) : error
   return failed(`${from} can't be read`)
 }
 
 /**
- * Runs the operator's own command by the shell, as RESTIC_PASSWORD_COMMAND and its like do; its stderr goes to ours. The first line that it prints is the
- * passphrase: password managers print notes below.
+ * Runs the operator's own command by the shell, as RESTIC_PASSWORD_COMMAND and its like
+ * do; its stderr goes to ours. The first line that it prints is the passphrase: password
+ * managers print notes below.
  */
 async function fromCommand(command: string, from: string, signal: AbortSignal): Promise<Secret> {
   const { spawn } = await import('node:child_process')
   const child = spawn('/bin/sh', ['-c', command], { stdio: ['ignore', 'pipe', 'inherit'], signal })
   let late = false
-  // What the shell has started may outlive it and keep the pipe open: nobody waits for that.
+  // What the shell has started may outlive it and keep the pipe open: nobody waits for
+  // that.
   const timer = setTimeout(() => {
     late = true
     child.kill()
@@ -45,12 +53,21 @@ async function fromCommand(command: string, from: string, signal: AbortSignal): 
     else chunks.push(chunk)
   })
   const code = await new Promise<number | null>((done, reject) => {
-    child.once('error', (error) => reject(signal.aborted ? signal.reason : failed(`${from}: the command can't be run (${codeOf(error)})`)))
+    child.once('error', (error) =>
+      reject(
+        signal.aborted
+          ? signal.reason
+          : failed(`${from}: the command can't be run (${codeOf(error)})`),
+      ),
+    )
     child.once('close', done)
   }).finally(() => clearTimeout(timer))
-  if (late) throw failed(`${from}: the command printed nothing for ${COMMAND_TIMEOUT_MS / 1000} seconds`)
-  if (size > MAX_PASSPHRASE) throw failed(`${from}: the command printed more than ${MAX_PASSPHRASE} bytes`)
-  if (code !== 0) throw failed(`${from}: the command failed (${code === null ? 'killed' : `exit ${code}`})`)
+  if (late)
+    throw failed(`${from}: the command printed nothing for ${COMMAND_TIMEOUT_MS / 1000} seconds`)
+  if (size > MAX_PASSPHRASE)
+    throw failed(`${from}: the command printed more than ${MAX_PASSPHRASE} bytes`)
+  if (code !== 0)
+    throw failed(`${from}: the command failed (${code === null ? 'killed' : `exit ${code}`})`)
   return firstLine(Buffer.concat(chunks))
 }
 
@@ -78,7 +95,10 @@ async function fromFile(path: string, from: string, input: Input): Promise<Secre
   }
 }
 
-/** Reads a passphrase from its source; one trailing newline is not part of it. `unlock-failed` when it can't be had or is empty. */
+/**
+ * Reads a passphrase from its source; one trailing newline is not part of it.
+ * `unlock-failed` when it can't be had or is empty.
+ */
 export async function readPassphrase(
   source: Exclude<UnlockSource, { readonly kind: 'key-file' }>,
   input: Input,
@@ -116,13 +136,20 @@ export function isRecoveryText(text: Secret): boolean {
   return /^\s*rr1-/i.test(text.reveal())
 }
 
-/** Turns a passphrase into what opens the vault; a recovery key may be given wherever a passphrase is. */
+/**
+ * Turns a passphrase into what opens the vault; a recovery key may be given wherever a
+ * passphrase is.
+ */
 async function asUnlock(passphrase: Secret, door: VaultDoor): Promise<Unlock> {
-  if (isRecoveryText(passphrase)) return { kind: 'recovery', key: await door.parseRecoveryKey(passphrase) }
+  if (isRecoveryText(passphrase))
+    return { kind: 'recovery', key: await door.parseRecoveryKey(passphrase) }
   return { kind: 'passphrase', passphrase }
 }
 
-/** Obtains what opens this vault. The vault must exist: nobody is asked for the passphrase of nothing. */
+/**
+ * Obtains what opens this vault. The vault must exist: nobody is asked for the passphrase
+ * of nothing.
+ */
 export async function obtainUnlock(
   file: string,
   globals: Globals,
@@ -147,6 +174,7 @@ export async function obtainUnlock(
   const kinds = [...new Set(unlockers.map((unlocker) => unlocker.kind))].join(', ')
   throw failed(
     `the vault is sealed and nothing was given to open it (it has: ${kinds})`,
-    'give --key-file F, --passphrase-file F, --passphrase-command CMD or --passphrase-fd N, or set ROTATE_KEY_FILE',
+    'give --key-file F, --passphrase-file F, --passphrase-command CMD or --passphrase-fd N, ' +
+      'or set ROTATE_KEY_FILE',
   )
 }

@@ -1,13 +1,20 @@
-/** Writing that notices when it fails: short writes are continued, a full pipe is waited for, everything else is reported. */
+/**
+ * Writing that notices when it fails: short writes are continued, a full pipe is waited
+ * for, everything else is reported.
+ */
 import { writeSync } from 'node:fs'
 
 export type WriteResult = 'ok' | 'closed' | { readonly failed: string }
 
 function codeOf(thrown: unknown): string {
-  return thrown instanceof Error && 'code' in thrown && typeof thrown.code === 'string' ? thrown.code : 'unknown error'
+  return thrown instanceof Error && 'code' in thrown && typeof thrown.code === 'string'
+    ? thrown.code
+    : 'unknown error'
 }
 
-/** Writes all bytes to a descriptor, synchronously. `closed`: the reader has gone (EPIPE). */
+/**
+ * Writes all bytes to a descriptor, synchronously. `closed`: the reader has gone (EPIPE).
+ */
 export function writeAll(fd: number, bytes: Uint8Array): WriteResult {
   let at = 0
   while (at < bytes.length) {

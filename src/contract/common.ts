@@ -1,4 +1,7 @@
-/** What all `--json` documents are made of. Schemas here are for tests and for `contract` readers; the program does not load them to print. */
+/**
+ * What all `--json` documents are made of. Schemas here are for tests and for `contract`
+ * readers; the program does not load them to print.
+ */
 import { z } from 'zod'
 
 /** ISO-8601 in UTC. */
@@ -6,7 +9,9 @@ export const instant = z.string().regex(/^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\
 
 export const id = (prefix: string) => z.string().regex(new RegExp(`^${prefix}_[0-9A-Z]+$`))
 
-export const path = z.string().regex(/^[A-Za-z0-9._][A-Za-z0-9._-]*(\/[A-Za-z0-9._][A-Za-z0-9._-]*){0,7}$/)
+export const path = z
+  .string()
+  .regex(/^[A-Za-z0-9._][A-Za-z0-9._-]*(\/[A-Za-z0-9._][A-Za-z0-9._-]*){0,7}$/)
 
 export const texts = z.record(z.string(), z.string())
 
@@ -21,7 +26,14 @@ export const secretType = z.enum([
   'generic',
 ])
 export const tier = z.enum(['standard', 'sensitive', 'critical'])
-export const versionState = z.enum(['live', 'suspended', 'revoked', 'retired', 'discarded', 'unknown'])
+export const versionState = z.enum([
+  'live',
+  'suspended',
+  'revoked',
+  'retired',
+  'discarded',
+  'unknown',
+])
 export const label = z.enum(['pending', 'current', 'previous'])
 export const trigger = z.enum(['manual', 'automatic', 'emergency'])
 /** Keyed hash of a value; equality inside one vault only. */

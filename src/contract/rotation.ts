@@ -1,4 +1,7 @@
-/** Shapes of the commands about rotation and schedules (CONTRACT 4). Loose: further fields may stand beside these. */
+/**
+ * Shapes of the commands about rotation and schedules (CONTRACT 4). Loose: further fields
+ * may stand beside these.
+ */
 import { z } from 'zod'
 import { id, instant, path, trigger } from './common.ts'
 
@@ -20,7 +23,9 @@ export const run = z.looseObject({
   old: key,
   new: key,
   targets: z.array(z.looseObject({ name: z.string(), type: z.string(), status: z.string() })),
-  checks: z.array(z.looseObject({ name: z.string(), type: z.string(), ok: z.boolean(), ms: z.number() })),
+  checks: z.array(
+    z.looseObject({ name: z.string(), type: z.string(), ok: z.boolean(), ms: z.number() }),
+  ),
   steps: z.array(z.looseObject({ step: z.string(), status: z.string(), ms: z.number() })),
 })
 
@@ -68,5 +73,12 @@ export const runDue = z.looseObject({
 })
 
 export const drift = z.looseObject({
-  drift: z.array(z.looseObject({ path, place: z.string(), holds: z.int().positive().nullable(), state: z.string() })),
+  drift: z.array(
+    z.looseObject({
+      path,
+      place: z.string(),
+      holds: z.int().positive().nullable(),
+      state: z.string(),
+    }),
+  ),
 })

@@ -1,17 +1,38 @@
 /** Shapes of the commands about vaults and secrets (CONTRACT 4). */
 import { z } from 'zod'
-import { fingerprint, id, instant, label, path, secretType, texts, tier, trigger, versionState } from './common.ts'
+import {
+  fingerprint,
+  id,
+  instant,
+  label,
+  path,
+  secretType,
+  texts,
+  tier,
+  trigger,
+  versionState,
+} from './common.ts'
 
 /** Nothing was done: this is what would have been. */
 const dryRun = z.literal(true).optional()
 
-export const versionCommand = z.strictObject({ version: z.string(), node: z.string(), platform: z.string() })
+export const versionCommand = z.strictObject({
+  version: z.string(),
+  node: z.string(),
+  platform: z.string(),
+})
 
 export const init = z.strictObject({
   vault: z.string(),
   vaultId: id('vlt'),
   unlockers: z
-    .array(z.strictObject({ id: id('unl'), kind: z.enum(['passphrase', 'key-file', 'recipient', 'recovery']), createdAt: instant }))
+    .array(
+      z.strictObject({
+        id: id('unl'),
+        kind: z.enum(['passphrase', 'key-file', 'recipient', 'recovery']),
+        createdAt: instant,
+      }),
+    )
     .min(1),
 })
 
@@ -41,7 +62,17 @@ export const get = z.strictObject({
   updatedAt: instant,
 })
 
-const status = z.enum(['active', 'paused', 'failed', 'overdue', 'disabled', 'deleted', 'rotating', 'needs-operator', 'unscheduled'])
+const status = z.enum([
+  'active',
+  'paused',
+  'failed',
+  'overdue',
+  'disabled',
+  'deleted',
+  'rotating',
+  'needs-operator',
+  'unscheduled',
+])
 
 export const list = z.strictObject({
   secrets: z.array(
@@ -107,8 +138,12 @@ const schedule = z.strictObject({
   quarantineSeconds: z.number(),
   nextRotationAt: instant.nullable(),
   lastRotatedAt: instant.nullable(),
-  targets: z.array(z.strictObject({ name: z.string(), type: z.string(), phase: z.string(), names: texts })),
-  checks: z.array(z.strictObject({ name: z.string(), type: z.string(), withinSeconds: z.number() })),
+  targets: z.array(
+    z.strictObject({ name: z.string(), type: z.string(), phase: z.string(), names: texts }),
+  ),
+  checks: z.array(
+    z.strictObject({ name: z.string(), type: z.string(), withinSeconds: z.number() }),
+  ),
   failures: z.int(),
   lastError: z.string().nullable(),
   createdAt: instant,
@@ -156,9 +191,26 @@ export const show = z.strictObject({
 
 export const removed = z.strictObject({ path, deletedAt: instant, purgeAt: instant, dryRun })
 export const purged = z.strictObject({ path, purged: z.literal(true), dryRun })
-export const restored = z.strictObject({ id: id('sec'), path, version: z.int().positive().nullable(), updatedAt: instant, dryRun })
-export const moved = z.strictObject({ id: id('sec'), from: path, path, references: z.array(path), dryRun })
-export const imported = z.strictObject({ created: z.int(), updated: z.int(), skipped: z.int(), dryRun })
+export const restored = z.strictObject({
+  id: id('sec'),
+  path,
+  version: z.int().positive().nullable(),
+  updatedAt: instant,
+  dryRun,
+})
+export const moved = z.strictObject({
+  id: id('sec'),
+  from: path,
+  path,
+  references: z.array(path),
+  dryRun,
+})
+export const imported = z.strictObject({
+  created: z.int(),
+  updated: z.int(),
+  skipped: z.int(),
+  dryRun,
+})
 
 export const auditList = z.strictObject({
   events: z.array(

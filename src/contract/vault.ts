@@ -1,4 +1,7 @@
-/** Shapes of the commands about the vault file (CONTRACT 4). Loose: further fields may stand beside these. */
+/**
+ * Shapes of the commands about the vault file (CONTRACT 4). Loose: further fields may
+ * stand beside these.
+ */
 import { z } from 'zod'
 import { path } from './common.ts'
 
@@ -15,11 +18,29 @@ export const vaultInfo = z.looseObject({
   file: z.string(),
   vaultId: z.string(),
   format: z.int(),
-  standing: z.strictObject({ trusted: z.boolean(), copy: z.boolean(), mark: z.string(), why: z.string().nullable() }),
+  standing: z.strictObject({
+    trusted: z.boolean(),
+    copy: z.boolean(),
+    mark: z.string(),
+    why: z.string().nullable(),
+  }),
 })
 
-export const vaultSalvage = z.looseObject({ file: z.string(), secrets: z.int(), versions: z.int(), lost: z.array(z.string()) })
+export const vaultSalvage = z.looseObject({
+  file: z.string(),
+  secrets: z.int(),
+  versions: z.int(),
+  lost: z.array(z.string()),
+})
 
 export const reconcile = z.looseObject({
-  keys: z.array(z.looseObject({ path, id: z.string(), owner: z.string(), state: z.string(), action: z.string() })),
+  keys: z.array(
+    z.looseObject({
+      path,
+      id: z.string(),
+      owner: z.string(),
+      state: z.string(),
+      action: z.string(),
+    }),
+  ),
 })

@@ -1,4 +1,6 @@
-/** What the audit trail can do beyond being listed: prove itself, be exported, be pruned. */
+/**
+ * What the audit trail can do beyond being listed: prove itself, be exported, be pruned.
+ */
 import type { AuditAction, AuditEntry, AuditEvent } from './model.ts'
 
 export interface AuditFilter {
@@ -11,7 +13,10 @@ export interface AuditFilter {
   readonly until?: number
 }
 
-/** Newest first: each event is proven when it is given out, in one pass. Oldest first: everything is verified before the first one, and read twice. */
+/**
+ * Newest first: each event is proven when it is given out, in one pass. Oldest first:
+ * everything is verified before the first one, and read twice.
+ */
 export type AuditOrder = 'oldest-first' | 'newest-first'
 
 export interface AuditVerdict {
@@ -30,7 +35,9 @@ export interface Checkpoint {
   readonly hash: string
   /** The signed note: several lines, text and signature. */
   readonly note: string
-  /** The same without the time, in one line: `rotate/<vault> <size> <hash> <signature>`. */
+  /**
+   * The same without the time, in one line: `rotate/<vault> <size> <hash> <signature>`.
+   */
   readonly line: string
 }
 
@@ -51,7 +58,11 @@ export interface TrailVerdict extends AuditVerdict {
 export type ExportFormat =
   | { readonly kind: 'jsonl' }
   /** Text of the head and of a page of events, without a proof beside it. */
-  | { readonly kind: 'csv'; readonly head: string; readonly rows: (events: readonly AuditEvent[]) => string }
+  | {
+      readonly kind: 'csv'
+      readonly head: string
+      readonly rows: (events: readonly AuditEvent[]) => string
+    }
 
 /** A contiguous range of the chain, and what was shown of it. */
 export interface ExportSummary {
@@ -64,7 +75,10 @@ export interface ExportSummary {
   readonly withheld: number
   /** Events that exist only as hashes at the beginning of the chain, before any range. */
   readonly pruned: number
-  /** Signed: the checkpoint of the whole chain, the ends of the range, and a digest of everything before. */
+  /**
+   * Signed: the checkpoint of the whole chain, the ends of the range, and a digest of
+   * everything before.
+   */
   readonly note: string
 }
 
@@ -88,21 +102,25 @@ export interface PruneRange {
 export interface AuditTrail {
   /** The verifier key: name, hash and key in the form of signed notes. */
   pubkey(): string
-  /** Signs the newest state. The chain is not walked: the state root vouches for its end. */
+  /**
+   * Signs the newest state. The chain is not walked: the state root vouches for its end.
+   */
   checkpoint(): Promise<Checkpoint>
   /**
-   * Walks the whole chain, pruned events included. `anchor` is an earlier checkpoint: a note, a line, or the JSON of `audit verify`; `usage` when it
-   * is none of these.
+   * Walks the whole chain, pruned events included. `anchor` is an earlier checkpoint: a
+   * note, a line, or the JSON of `audit verify`; `usage` when it is none of these.
    */
   verify(anchor?: string): Promise<TrailVerdict>
   /**
-   * Text in pieces. The chain is verified before the first one (`tampered`). What `AuditFilter` says about times chooses a range of the chain; what else
-   * it says decides which events in it are shown.
+   * Text in pieces. The chain is verified before the first one (`tampered`). What
+   * `AuditFilter` says about times chooses a range of the chain; what else it says
+   * decides which events in it are shown.
    */
   export(filter: AuditFilter, format: ExportFormat): AsyncGenerator<string, ExportSummary>
   /**
-   * Replaces the oldest events by their hashes, in commits of some hundred. Killed in the middle it has pruned a shorter prefix; calling it again goes on.
-   * `tampered` if the chain does not verify beforehand.
+   * Replaces the oldest events by their hashes, in commits of some hundred. Killed in the
+   * middle it has pruned a shorter prefix; calling it again goes on. `tampered` if the
+   * chain does not verify beforehand.
    */
   prune(options: PruneOptions): Promise<PruneRange>
 }

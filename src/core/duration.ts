@@ -8,14 +8,25 @@ export const HOUR = 60 * MINUTE
 export const DAY = 24 * HOUR
 export const WEEK = 7 * DAY
 
-const SHORT_UNITS: Readonly<Record<string, number>> = { s: SECOND, m: MINUTE, h: HOUR, d: DAY, w: WEEK }
-const ISO = /^P(?:(\d{1,4})W)?(?:(\d{1,4})M)?(?:(\d{1,5})D)?(?:T(?:(\d{1,6})H)?(?:(\d{1,7})M)?(?:(\d{1,8})S)?)?$/
+const SHORT_UNITS: Readonly<Record<string, number>> = {
+  s: SECOND,
+  m: MINUTE,
+  h: HOUR,
+  d: DAY,
+  w: WEEK,
+}
+const ISO =
+  /^P(?:(\d{1,4})W)?(?:(\d{1,4})M)?(?:(\d{1,5})D)?(?:T(?:(\d{1,6})H)?(?:(\d{1,7})M)?(?:(\d{1,8})S)?)?$/
 
-/** Is a bare number allowed, and what does it count? `days` for `--interval`, `--grace`, `--quarantine`, `--for`. */
+/**
+ * Is a bare number allowed, and what does it count? `days` for `--interval`, `--grace`,
+ * `--quarantine`, `--for`.
+ */
 export type Bare = 'days' | 'refused'
 
 /**
- * `30d`, `12h`, `45m`, `90s`, `1w`, `P30D`, `P1M` (30 days), `PT24H`, `PT5M` → milliseconds.
+ * `30d`, `12h`, `45m`, `90s`, `1w`, `P30D`, `P1M` (30 days), `PT24H`, `PT5M` →
+ * milliseconds.
  * @param what names the flag or field in the error (exit 2).
  */
 export function parseDuration(text: string, what: string, bare: Bare = 'refused'): number {
@@ -31,7 +42,11 @@ export function parseDuration(text: string, what: string, bare: Bare = 'refused'
   if (iso && text !== 'P' && !text.endsWith('T')) {
     const [, w, mo, d, h, m, s] = iso.map((part) => Number(part ?? 0))
     return bounded(
-      (w ?? 0) * WEEK + ((mo ?? 0) * 30 + (d ?? 0)) * DAY + (h ?? 0) * HOUR + (m ?? 0) * MINUTE + (s ?? 0) * SECOND,
+      (w ?? 0) * WEEK +
+        ((mo ?? 0) * 30 + (d ?? 0)) * DAY +
+        (h ?? 0) * HOUR +
+        (m ?? 0) * MINUTE +
+        (s ?? 0) * SECOND,
       what,
       shown,
     )
@@ -44,24 +59,46 @@ function bounded(ms: number, what: string, shown: string): number {
   return ms
 }
 
-const NAMED_INTERVALS: Readonly<Record<string, number>> = { daily: 1, weekly: 7, monthly: 30, quarterly: 90, yearly: 365 }
+const NAMED_INTERVALS: Readonly<Record<string, number>> = {
+  daily: 1,
+  weekly: 7,
+  monthly: 30,
+  quarterly: 90,
+  yearly: 365,
+}
 
-/** A rotation interval: whole days from 1 to 365, as a number, a duration of whole days, or a name. Returns days. */
+/**
+ * A rotation interval: whole days from 1 to 365, as a number, a duration of whole days,
+ * or a name. Returns days.
+ */
 export function parseInterval(text: string, what = '--interval'): number {
   const named = NAMED_INTERVALS[text]
   const ms = named === undefined ? parseDuration(text, what, 'days') : named * DAY
   const days = ms / DAY
   if (!Number.isInteger(days) || days < 1 || days > 365) {
-    throw usage(`${what}: "${visible(text, 40)}" is not a whole number of days from 1 to 365`, 'for example 30, 90d, weekly or quarterly')
+    throw usage(
+      `${what}: "${visible(text, 40)}" is not a whole number of days from 1 to 365`,
+      'for example 30, 90d, weekly or quarterly',
+    )
   }
   return days
 }
 
-/** An ISO-8601 instant with a zone, or a plain date (midnight UTC) → epoch milliseconds. Never guesses local time. */
+/**
+ * An ISO-8601 instant with a zone, or a plain date (midnight UTC) → epoch milliseconds.
+ * Never guesses local time.
+ */
 export function parseInstant(text: string, what: string): number {
   const shown = visible(text, 40)
-  const match = /^(\d{4})-(\d{2})-(\d{2})(?:[T ](\d{2}):(\d{2})(?::(\d{2})(?:\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2}))?$/.exec(text)
-  if (!match) throw usage(`${what}: "${shown}" is not a date`, 'use 2026-11-30 or 2026-11-30T02:00:00Z (with a zone)')
+  const match =
+    /^(\d{4})-(\d{2})-(\d{2})(?:[T ](\d{2}):(\d{2})(?::(\d{2})(?:\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2}))?$/.exec(
+      text,
+    )
+  if (!match)
+    throw usage(
+      `${what}: "${shown}" is not a date`,
+      'use 2026-11-30 or 2026-11-30T02:00:00Z (with a zone)',
+    )
   const ms = Date.parse(match[4] === undefined ? `${text}T00:00:00Z` : text.replace(' ', 'T'))
   const [, year, month, day] = match.map(Number)
   const calendar = new Date(Date.UTC(year ?? 0, (month ?? 1) - 1, day ?? 1))

@@ -1,9 +1,10 @@
 /**
  * The two kinds of failure.
  *
- * `RotateError` is what a command ends with: one of the exit names of CONTRACT 2, a message, a hint.
- * `AdapterError` is what a call to the outside ended with: above all its *effect*, because what the engine
- * may do next depends on whether the far side changed, not on what the message says.
+ * `RotateError` is what a command ends with: one of the exit names of CONTRACT 2, a
+ * message, a hint. `AdapterError` is what a call to the outside ended with: above all its
+ * *effect*, because what the engine may do next depends on whether the far side changed,
+ * not on what the message says.
  */
 
 /** Exit numbers by name. Numbers are never reused for another meaning. */
@@ -40,7 +41,10 @@ export interface ErrorExtras {
   readonly cause?: unknown
 }
 
-/** A failure that has a meaning for the operator: message says what happened and what is true now, hint what to type next. */
+/**
+ * A failure that has a meaning for the operator: message says what happened and what is
+ * true now, hint what to type next.
+ */
 export class RotateError extends Error {
   override readonly name = 'RotateError'
   readonly code: ExitName
@@ -76,7 +80,8 @@ export type Effect = 'none' | 'applied' | 'unknown'
  * - `denied`: the credential that makes the call lacks a permission
  * - `quota`: no room for one more live credential
  * - `missing`: the thing addressed does not exist
- * - `throttled`, `unavailable`, `unreachable` (nothing was sent), `timeout`: transport and service
+ * - `throttled`, `unavailable`, `unreachable` (nothing was sent), `timeout`: transport
+ *   and service
  * - `bad-answer`: an answer that does not have the promised shape
  * - `misconfigured`: our configuration can't work; repeating is useless
  * - `failed`: anything else the far side reported
@@ -98,23 +103,34 @@ export type AdapterCode =
 
 export interface AdapterErrorExtras {
   readonly effect?: Effect
-  /** May the very same call be repeated soon? Default: by code (throttled, unavailable, unreachable, timeout). */
+  /**
+   * May the very same call be repeated soon? Default: by code (throttled, unavailable,
+   * unreachable, timeout).
+   */
   readonly retryable?: boolean
   readonly hints?: readonly string[]
   /** Milliseconds that the far side asked us to wait. */
   readonly retryAfterMs?: number
   /**
-   * The far side itself has answered this very call, so it does nothing more for it. Left out where
-   * we gave the call up, or where only something in between (a gateway, a proxy) has answered.
+   * The far side itself has answered this very call, so it does nothing more for it. Left
+   * out where we gave the call up, or where only something in between (a gateway, a
+   * proxy) has answered.
    */
   readonly answered?: boolean
   readonly details?: Readonly<Record<string, unknown>>
   readonly cause?: unknown
 }
 
-const transient: ReadonlySet<AdapterCode> = new Set(['throttled', 'unavailable', 'unreachable', 'timeout'])
+const transient: ReadonlySet<AdapterCode> = new Set([
+  'throttled',
+  'unavailable',
+  'unreachable',
+  'timeout',
+])
 
-/** A failed call to a provider, target, check or notifier. Messages never contain a value. */
+/**
+ * A failed call to a provider, target, check or notifier. Messages never contain a value.
+ */
 export class AdapterError extends Error {
   override readonly name = 'AdapterError'
   readonly code: AdapterCode
@@ -137,7 +153,10 @@ export class AdapterError extends Error {
   }
 }
 
-/** Anything thrown, as an `AdapterError`; an unforeseen error after a call may have done anything, so its effect is `unknown`. */
+/**
+ * Anything thrown, as an `AdapterError`; an unforeseen error after a call may have done
+ * anything, so its effect is `unknown`.
+ */
 export function asAdapterError(thrown: unknown, effect: Effect = 'unknown'): AdapterError {
   if (thrown instanceof AdapterError) return thrown
   const message = thrown instanceof Error ? thrown.message : String(thrown)

@@ -1,4 +1,7 @@
-/** Identifiers that sort by the time at which they were made: a prefix, 48 bits of milliseconds, 80 random bits, in Crockford base32. */
+/**
+ * Identifiers that sort by the time at which they were made: a prefix, 48 bits of
+ * milliseconds, 80 random bits, in Crockford base32.
+ */
 import type { Random } from './ports.ts'
 
 export type IdKind = 'sec' | 'rot' | 'env' | 'run' | 'hist' | 'evt' | 'apr' | 'unl' | 'vlt' | 'ins'
@@ -8,18 +11,25 @@ const ALPHABET = '0123456789ABCDEFGHJKMNPQRSTVWXYZ'
 /** A new id such as `sec_01KABX7D2M…`. */
 export function newId(kind: IdKind, now: number, random: Random): string {
   let time = ''
-  for (let rest = now, i = 0; i < 10; i++, rest = Math.floor(rest / 32)) time = (ALPHABET[rest % 32] ?? '0') + time
+  for (let rest = now, i = 0; i < 10; i++, rest = Math.floor(rest / 32))
+    time = (ALPHABET[rest % 32] ?? '0') + time
   let tail = ''
   for (const byte of random.bytes(16)) tail += ALPHABET[byte & 31] ?? '0'
   return `${kind}_${time}${tail}`
 }
 
-/** The id of the audit event with this sequence number; fixed width, so that text order is time order. */
+/**
+ * The id of the audit event with this sequence number; fixed width, so that text order is
+ * time order.
+ */
 export function eventId(seq: number): string {
   return `evt_${String(seq).padStart(12, '0')}`
 }
 
-/** The stable id of an environment: the same for the same project and label, without a table that could disagree. */
+/**
+ * The stable id of an environment: the same for the same project and label, without a
+ * table that could disagree.
+ */
 export function envId(project: string, label: string | null): string {
   let hash = 0xcbf29ce484222325n
   for (const byte of new TextEncoder().encode(`${project}\0${label ?? ''}`))

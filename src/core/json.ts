@@ -1,16 +1,23 @@
-/** Reading JSON that a person wrote: configuration, strict, with the place of the fault. */
+/**
+ * Reading JSON that a person wrote: configuration, strict, with the place of the fault.
+ */
 import { usage } from './errors.ts'
 import { visible } from './names.ts'
 
 const MAX_DEPTH = 32
 
 /**
- * Parses JSON; throws `usage` naming line and column for a syntax error, a key that occurs twice, or nesting deeper than 32. Never quotes the text, which may
- * hold a secret.
+ * Parses JSON; throws `usage` naming line and column for a syntax error, a key that
+ * occurs twice, or nesting deeper than 32. Never quotes the text, which may hold a
+ * secret.
  * @param what for the message, such as `--config`
  */
 export function parseJson(text: string, what: string): unknown {
-  if (text.startsWith('\uFEFF')) throw usage(`${what}: the JSON begins with a byte order mark`, 'save it as UTF-8 without a mark')
+  if (text.startsWith('\uFEFF'))
+    throw usage(
+      `${what}: the JSON begins with a byte order mark`,
+      'save it as UTF-8 without a mark',
+    )
   let value: unknown
   try {
     value = JSON.parse(text)
@@ -28,7 +35,8 @@ export function parseJson(text: string, what: string): unknown {
 /** The same, for text that must be an object. */
 export function parseJsonObject(text: string, what: string): Record<string, unknown> {
   const value = parseJson(text, what)
-  if (value === null || typeof value !== 'object' || Array.isArray(value)) throw usage(`${what}: must be a JSON object`)
+  if (value === null || typeof value !== 'object' || Array.isArray(value))
+    throw usage(`${what}: must be a JSON object`)
   return value as Record<string, unknown>
 }
 
@@ -47,7 +55,10 @@ function refuseDuplicates(text: string, what: string): void {
     else if (colon !== undefined) {
       const keys = open.at(-1)
       const key = JSON.parse(token.slice(0, token.length - colon.length)) as string
-      if (keys?.has(key) === true) throw usage(`${what}: the key "${visible(key, 40)}" occurs twice (${place(text, match.index)})`)
+      if (keys?.has(key) === true)
+        throw usage(
+          `${what}: the key "${visible(key, 40)}" occurs twice (${place(text, match.index)})`,
+        )
       keys?.add(key)
     }
     if (open.length > MAX_DEPTH) throw usage(`${what}: nested deeper than ${MAX_DEPTH}`)

@@ -1,6 +1,6 @@
 /**
- * What the vault holds, as plain data. Times are epoch milliseconds. A `Secret` inside a record stays wrapped:
- * the vault's codec writes and reads it as such.
+ * What the vault holds, as plain data. Times are epoch milliseconds. A `Secret` inside a
+ * record stays wrapped: the vault's codec writes and reads it as such.
  */
 import type { AdapterCode, Effect } from './errors.ts'
 import type { Fields, Secret } from './secret.ts'
@@ -28,12 +28,22 @@ export type Tier = (typeof tiers)[number]
  * - `discarded`: made by a run that was undone, and gone
  * - `unknown`: what the provider thinks of it is not known
  */
-export const versionStates = ['live', 'suspended', 'revoked', 'retired', 'discarded', 'unknown'] as const
+export const versionStates = [
+  'live',
+  'suspended',
+  'revoked',
+  'retired',
+  'discarded',
+  'unknown',
+] as const
 export type VersionState = (typeof versionStates)[number]
 
 export type Label = 'pending' | 'current' | 'previous'
 
-/** A credential as its provider names it. Only handles that the vault recorded or the operator adopted are ever touched. */
+/**
+ * A credential as its provider names it. Only handles that the vault recorded or the
+ * operator adopted are ever touched.
+ */
 export interface Handle {
   readonly id: string
   readonly live: boolean
@@ -41,9 +51,15 @@ export interface Handle {
   readonly name?: string
 }
 
-/** The end of life of one version: grace → suspend → quarantine → delete → proof. Lives on the version, not on a run. */
+/**
+ * The end of life of one version: grace → suspend → quarantine → delete → proof. Lives on
+ * the version, not on a run.
+ */
 export interface Retirement {
-  /** `grace`: replaced by a rotation. `discard`: made by a run that was undone. `operator`: `revoke`. */
+  /**
+   * `grace`: replaced by a rotation. `discard`: made by a run that was undone.
+   * `operator`: `revoke`.
+   */
   readonly why: 'grace' | 'discard' | 'operator'
   /** Nothing happens before this time. */
   readonly notBefore: number
@@ -61,7 +77,10 @@ export interface Retirement {
   readonly runId?: string
   /** How to reach the provider, where the schedule no longer says it. */
   readonly provider?: ProviderRef
-  /** Targets that still showed the version: the id under which the current value is being delivered to each once more. */
+  /**
+   * Targets that still showed the version: the id under which the current value is being
+   * delivered to each once more.
+   */
   readonly again?: Readonly<Record<string, string>>
 }
 
@@ -75,7 +94,10 @@ export interface VersionRecord {
   readonly source: string
   /** Keyed hash of all fields, 32 hex digits; equality inside one vault only. */
   readonly fingerprint: string
-  /** Last four characters behind an ellipsis, or `fp:…` where four characters would say too much. */
+  /**
+   * Last four characters behind an ellipsis, or `fp:…` where four characters would say
+   * too much.
+   */
   readonly hint: string
   /** The provider's handle, where there is something that can be revoked. */
   readonly handle?: Handle
@@ -88,7 +110,10 @@ export interface VersionRecord {
   /** When it stopped being current. */
   readonly replacedAt?: number
   readonly endedAt?: number
-  /** Somebody else had switched it off at the provider before we came to end it, so it is never switched on from here. */
+  /**
+   * Somebody else had switched it off at the provider before we came to end it, so it is
+   * never switched on from here.
+   */
   readonly offBefore?: true
   readonly expiresAt?: number
   readonly note?: string
@@ -104,30 +129,52 @@ export interface ProviderRef {
 }
 
 /** Configuration as written: JSON in which every secret literal is a `Secret`. */
-export type ConfigValue = string | number | boolean | null | Secret | readonly ConfigValue[] | { readonly [key: string]: ConfigValue }
+export type ConfigValue =
+  | string
+  | number
+  | boolean
+  | null
+  | Secret
+  | readonly ConfigValue[]
+  | { readonly [key: string]: ConfigValue }
 
 export interface TargetSpec {
-  /** `env-file`, or `env-file#2` where a type occurs more than once: unique and stable within its schedule. */
+  /**
+   * `env-file`, or `env-file#2` where a type occurs more than once: unique and stable
+   * within its schedule.
+   */
   readonly key: string
   readonly type: string
   readonly phase: 'before-promote' | 'after-promote'
   /** Field → the name under which the target stores it. */
   readonly names: Readonly<Record<string, string>>
-  /** Field → the name under which it stores the value before this one while that is in grace, and otherwise the current value once more. */
+  /**
+   * Field → the name under which it stores the value before this one while that is in
+   * grace, and otherwise the current value once more.
+   */
   readonly previous?: Readonly<Record<string, string>>
-  /** The operator accepts that an undo can't put back what stood there, only deliver the old version. */
+  /**
+   * The operator accepts that an undo can't put back what stood there, only deliver the
+   * old version.
+   */
   readonly irreversible?: true
   /** The adapter's own part of the configuration. */
   readonly config: ConfigValue
 }
 
-/** Our last write to a target whose values can't be read: which version it was, and the signs that the place showed then. */
+/**
+ * Our last write to a target whose values can't be read: which version it was, and the
+ * signs that the place showed then.
+ */
 export interface Written {
   readonly version: number
   /** The version that stood beside it, where the target publishes the pair. */
   readonly beside?: number
   readonly signs: Readonly<Record<string, string>>
-  /** When it was delivered outside a run; a run that has written there since takes its place. */
+  /**
+   * When it was delivered outside a run; a run that has written there since takes its
+   * place.
+   */
   readonly deliveredAt?: number
 }
 
@@ -175,7 +222,10 @@ export interface Schedule {
   readonly lastError?: string
 }
 
-/** A key at the provider that one of our runs made and whose value is lost: named, suspended if possible, then deleted. */
+/**
+ * A key at the provider that one of our runs made and whose value is lost: named,
+ * suspended if possible, then deleted.
+ */
 export interface Stray {
   readonly handle: Handle
   readonly provider: ProviderRef
@@ -188,18 +238,27 @@ export interface Stray {
   readonly lastError?: string
 }
 
-/** A create that was given up and came to nothing so far. Its intent stands in the journal of its run. */
+/**
+ * A create that was given up and came to nothing so far. Its intent stands in the journal
+ * of its run.
+ */
 export interface LateCall {
   readonly runId: string
   readonly attempt: number
   readonly provider: ProviderRef
   /** Nobody looks for it any more after this. */
   readonly until: number
-  /** What was found that may be its work and may be another's; a person has been told of it. */
+  /**
+   * What was found that may be its work and may be another's; a person has been told of
+   * it.
+   */
   readonly candidates?: readonly Handle[]
 }
 
-/** Who works on this secret now. `instance` names the lock that the process holds for its life. */
+/**
+ * Who works on this secret now. `instance` names the lock that the process holds for its
+ * life.
+ */
 export interface Claim {
   readonly instance: string
   readonly pid: number
@@ -225,11 +284,17 @@ export interface SecretRecord {
   readonly openRun?: string
   readonly lastRun?: string
   readonly strays: readonly Stray[]
-  /** Creates that were given up and of which nothing was found; each is looked for again for a day. */
+  /**
+   * Creates that were given up and of which nothing was found; each is looked for again
+   * for a day.
+   */
   readonly late?: readonly LateCall[]
   /** By target key. */
   readonly written?: Readonly<Record<string, Written>>
-  /** By target key: until when a write of an earlier run, which was given up, may still be carried out. */
+  /**
+   * By target key: until when a write of an earlier run, which was given up, may still be
+   * carried out.
+   */
   readonly unsettled?: Readonly<Record<string, number>>
   readonly claim?: Claim
 }
@@ -238,9 +303,15 @@ export type Trigger = 'manual' | 'automatic' | 'emergency'
 export type RunKind = 'rotate' | 'rollback'
 export type RunStatus = 'open' | 'success' | 'failed' | 'rolled_back' | 'unsafe'
 
-/** Written before `create` is called, so that what the call did can be understood afterwards. */
+/**
+ * Written before `create` is called, so that what the call did can be understood
+ * afterwards.
+ */
 export interface Intent {
-  /** Unique per attempt; the replay key and the marker in names, where the far side has either. */
+  /**
+   * Unique per attempt; the replay key and the marker in names, where the far side has
+   * either.
+   */
   readonly tag: string
   /** What existed before, where the provider can list. */
   readonly before: readonly Handle[]
@@ -251,7 +322,10 @@ export interface Intent {
 }
 
 export interface RunPlan {
-  /** `provider`: it issues. `supplied`: the operator gave the value. `stored`: an existing version becomes current again. */
+  /**
+   * `provider`: it issues. `supplied`: the operator gave the value. `stored`: an existing
+   * version becomes current again.
+   */
   readonly source: 'provider' | 'supplied' | 'stored'
   readonly provider: ProviderRef | null
   readonly overlap: 'two-live' | 'two-users' | 'in-place'
@@ -263,20 +337,38 @@ export interface RunPlan {
   readonly oldVersion: number | null
   /** Known from the start for `supplied` and `stored`. */
   readonly newVersion: number | null
-  /** For `stored`: that version as it was, so that an undo can give it back its labels and its planned end. */
+  /**
+   * For `stored`: that version as it was, so that an undo can give it back its labels and
+   * its planned end.
+   */
   readonly before?: VersionRecord
-  /** The dates of the schedule when the run began: a promotion that is taken back has met none of them. */
+  /**
+   * The dates of the schedule when the run began: a promotion that is taken back has met
+   * none of them.
+   */
   readonly due?: Pick<Schedule, 'nextAt' | 'lastRotatedAt' | 'failures' | 'remainingMs'>
   readonly emergency: boolean
-  /** For how long a create that was given up may still be carried out, in milliseconds; default `SETTLES_AFTER_MS`. */
+  /**
+   * For how long a create that was given up may still be carried out, in milliseconds;
+   * default `SETTLES_AFTER_MS`.
+   */
   readonly settlesAfterMs?: number
-  /** By target key: until when a write of an earlier run, which was given up, may still be carried out. */
+  /**
+   * By target key: until when a write of an earlier run, which was given up, may still be
+   * carried out.
+   */
   readonly unsettled?: Readonly<Record<string, number>>
   /** Checks of the schedule that an operator left out, by key. */
   readonly skippedChecks?: readonly string[]
-  /** Makes known what a create did that was carried out long after it was given up; it calls no create itself. */
+  /**
+   * Makes known what a create did that was carried out long after it was given up; it
+   * calls no create itself.
+   */
   readonly recovers?: true
-  /** The old value is switched off before anything else; from then on there is no way back to it. */
+  /**
+   * The old value is switched off before anything else; from then on there is no way back
+   * to it.
+   */
   readonly revokeFirst?: true
 }
 
@@ -305,8 +397,8 @@ export interface CheckResult {
 }
 
 /**
- * The journal of a run: its state is the fold of these (engine/machine.ts). `step` is a step key such as `create`,
- * `deliver:env-file` or `check:http`.
+ * The journal of a run: its state is the fold of these (engine/machine.ts). `step` is a
+ * step key such as `create`, `deliver:env-file` or `check:http`.
  */
 export type RunEvent =
   | { readonly type: 'began'; readonly at: number }
@@ -318,7 +410,10 @@ export type RunEvent =
       readonly prior?: Prior
       /** What else the target's adapter must put back. */
       readonly rest?: Secret
-      /** Until then an earlier write to this target, whose outcome nobody knows, may still be carried out. */
+      /**
+       * Until then an earlier write to this target, whose outcome nobody knows, may still
+       * be carried out.
+       */
       readonly settlesAt?: number
     }
   | {
@@ -349,7 +444,10 @@ export type RunEvent =
       readonly outcome: 'none' | 'applied' | 'stray' | 'ambiguous'
       readonly detail: string
       readonly version?: number
-      /** The writer may still act: this is not the answer yet, it is asked for again at `until`. */
+      /**
+       * The writer may still act: this is not the answer yet, it is asked for again at
+       * `until`.
+       */
       readonly wait?: boolean
       /** Before this time nothing that was not found is believed to be absent. */
       readonly until?: number
@@ -361,7 +459,10 @@ export type RunEvent =
       readonly reason: string
       /** What an operator decided, before it could be carried out. */
       readonly keep?: 'new' | 'old'
-      /** Targets, checks or `verify` that an operator gives up by name, should they fail once more. */
+      /**
+       * Targets, checks or `verify` that an operator gives up by name, should they fail
+       * once more.
+       */
       readonly giveUp?: readonly string[]
     }
   | {
@@ -372,7 +473,12 @@ export type RunEvent =
       /** It goes on by itself at `until`; no person is needed. */
       readonly waits?: true
     }
-  | { readonly type: 'closed'; readonly at: number; readonly status: Exclude<RunStatus, 'open'>; readonly detail?: string }
+  | {
+      readonly type: 'closed'
+      readonly at: number
+      readonly status: Exclude<RunStatus, 'open'>
+      readonly detail?: string
+    }
 
 export interface RunRecord {
   readonly id: string
@@ -469,6 +575,13 @@ export function isAlive({ state }: VersionRecord): boolean {
 }
 
 /** The secret with one version changed; the others stay as they are. */
-export function withVersion(secret: SecretRecord, n: number, change: (version: VersionRecord) => VersionRecord): SecretRecord {
-  return { ...secret, versions: secret.versions.map((version) => (version.n === n ? change(version) : version)) }
+export function withVersion(
+  secret: SecretRecord,
+  n: number,
+  change: (version: VersionRecord) => VersionRecord,
+): SecretRecord {
+  return {
+    ...secret,
+    versions: secret.versions.map((version) => (version.n === n ? change(version) : version)),
+  }
 }

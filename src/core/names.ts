@@ -9,7 +9,10 @@ const MAX_BYTES = 200
 const MAX_SEGMENTS = 8
 const SEGMENT = /^[A-Za-z0-9._][A-Za-z0-9._-]*$/
 
-/** Makes control characters, bidi marks and other invisible or look-alike characters visible, for messages. */
+/**
+ * Makes control characters, bidi marks and other invisible or look-alike characters
+ * visible, for messages.
+ */
 export function visible(text: string, max = 80): string {
   let out = ''
   for (const char of text) {
@@ -20,17 +23,29 @@ export function visible(text: string, max = 80): string {
   return out
 }
 
-/** Checks a path; throws `usage` that says which rule it breaks. Never normalises: what is stored is what was typed. */
+/**
+ * Checks a path; throws `usage` that says which rule it breaks. Never normalises: what is
+ * stored is what was typed.
+ */
 export function parsePath(text: string): SecretPath {
   const shown = visible(text)
-  if (text === '') throw usage('the secret name is empty', 'a name looks like production/gemini/GEMINI_API_KEY')
-  if (new TextEncoder().encode(text).length > MAX_BYTES) throw usage(`the secret name "${shown}" is longer than ${MAX_BYTES} bytes`)
+  if (text === '')
+    throw usage('the secret name is empty', 'a name looks like production/gemini/GEMINI_API_KEY')
+  if (new TextEncoder().encode(text).length > MAX_BYTES)
+    throw usage(`the secret name "${shown}" is longer than ${MAX_BYTES} bytes`)
   const segments = text.split('/')
-  if (segments.length > MAX_SEGMENTS) throw usage(`the secret name "${shown}" has more than ${MAX_SEGMENTS} segments`)
+  if (segments.length > MAX_SEGMENTS)
+    throw usage(`the secret name "${shown}" has more than ${MAX_SEGMENTS} segments`)
   for (const segment of segments) {
-    if (segment === '') throw usage(`the secret name "${shown}" has an empty segment`, 'no leading, trailing or double slash')
-    if (segment === '.' || segment === '..') throw usage(`the secret name "${shown}" contains "${segment}"`, 'a name is not a file path')
-    if (segment.startsWith('-')) throw usage(`a segment of the secret name "${shown}" starts with "-"`)
+    if (segment === '')
+      throw usage(
+        `the secret name "${shown}" has an empty segment`,
+        'no leading, trailing or double slash',
+      )
+    if (segment === '.' || segment === '..')
+      throw usage(`the secret name "${shown}" contains "${segment}"`, 'a name is not a file path')
+    if (segment.startsWith('-'))
+      throw usage(`a segment of the secret name "${shown}" starts with "-"`)
     if (!SEGMENT.test(segment)) {
       throw usage(
         `the secret name "${shown}" has a character outside A-Z a-z 0-9 . _ -`,
@@ -66,8 +81,9 @@ export function isGlob(text: string): boolean {
 }
 
 /**
- * A predicate for a selector: a path, a prefix (`production` selects everything below it) or a glob in which `*` and `?`
- * stay inside a segment and `**` spans segments. Throws `usage` for characters that no name can contain.
+ * A predicate for a selector: a path, a prefix (`production` selects everything below it)
+ * or a glob in which `*` and `?` stay inside a segment and `**` spans segments. Throws
+ * `usage` for characters that no name can contain.
  */
 export function selector(text: string): (path: string) => boolean {
   if (!isGlob(text)) {
@@ -75,10 +91,17 @@ export function selector(text: string): (path: string) => boolean {
     return (candidate) => candidate === path || candidate.startsWith(`${path}/`)
   }
   if (!/^[A-Za-z0-9._\-/*?]+$/.test(text))
-    throw usage(`the selector "${visible(text)}" has a character that is not allowed`, 'use * and ** and ?')
+    throw usage(
+      `the selector "${visible(text)}" has a character that is not allowed`,
+      'use * and ** and ?',
+    )
   const source = text
     .split('/')
-    .map((segment) => (segment === '**' ? '**' : segment.replace(/[.]/g, '\\.').replace(/\*+/g, '[^/]*').replace(/\?/g, '[^/]')))
+    .map((segment) =>
+      segment === '**'
+        ? '**'
+        : segment.replace(/[.]/g, '\\.').replace(/\*+/g, '[^/]*').replace(/\?/g, '[^/]'),
+    )
     .join('/')
     .replace(/\*\*\//g, '(?:[^/]+/)*')
     .replace(/\/\*\*$/g, '(?:/[^/]+)+')

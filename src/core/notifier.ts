@@ -1,4 +1,7 @@
-/** The contract of notifiers: who is told what happened. One file per adapter, default export. */
+/**
+ * The contract of notifiers: who is told what happened. One file per adapter, default
+ * export.
+ */
 import type { z } from 'zod'
 import type { AdapterContext } from './provider.ts'
 
@@ -15,9 +18,13 @@ export const noticeTypes = [
 ] as const
 export type NoticeType = (typeof noticeTypes)[number]
 
-/** What is told, in words: no value, only hints. Each notifier has its own encoder for it. */
+/**
+ * What is told, in words: no value, only hints. Each notifier has its own encoder for it.
+ */
 export interface Notice {
-  /** The same for every delivery of the same notice, so that a receiver can drop repeats. */
+  /**
+   * The same for every delivery of the same notice, so that a receiver can drop repeats.
+   */
   readonly id: string
   readonly type: NoticeType
   /** Epoch milliseconds. */
@@ -40,7 +47,10 @@ export interface NotifierSpec<C extends z.ZodType> {
   readonly config: C
   /** Where it goes, without anything secret. */
   describe(config: z.output<C>): string
-  /** Delivers one notice, one attempt. Throws `AdapterError`: a retryable one is tried again later, others only when the configuration was mended. */
+  /**
+   * Delivers one notice, one attempt. Throws `AdapterError`: a retryable one is tried
+   * again later, others only when the configuration was mended.
+   */
   send(config: z.output<C>, notice: Notice, context: AdapterContext): Promise<void>
 }
 
@@ -53,7 +63,10 @@ export interface Notifier {
   send(config: unknown, notice: Notice, context: AdapterContext): Promise<void>
 }
 
-/** Keeps the precise configuration type inside the adapter and erases it for everyone else. */
+/**
+ * Keeps the precise configuration type inside the adapter and erases it for everyone
+ * else.
+ */
 export function defineNotifier<C extends z.ZodType>(spec: NotifierSpec<C>): Notifier {
   return {
     id: spec.id,

@@ -4,14 +4,15 @@
 export const MAX_PAUSE_MS = 30_000
 
 /**
- * `Retry-After` in milliseconds: delta-seconds or an HTTP date, clamped to 0..30 s so that no answer can make us wait for ever.
- * `undefined` when absent or not understood.
+ * `Retry-After` in milliseconds: delta-seconds or an HTTP date, clamped to 0..30 s so
+ * that no answer can make us wait for ever. `undefined` when absent or not understood.
  */
 export function retryAfterMs(header: string | undefined, now: number): number | undefined {
   const text = header?.trim()
   if (text === undefined || text === '') return undefined
   if (/^-?\d+(\.\d+)?$/.test(text)) return clamp(Number(text) * 1000)
-  // An HTTP date begins with the day's name; anything else that Date.parse would guess at is not one.
+  // An HTTP date begins with the day's name; anything else that Date.parse would guess at
+  // is not one.
   const at = /^[A-Z][a-z]{2,8},? /.test(text) ? Date.parse(text) : Number.NaN
   return Number.isNaN(at) ? undefined : clamp(at - now)
 }

@@ -1,10 +1,16 @@
-/** Configuration schemas: the secret field, validation with messages that name the field and never the value, JSON Schema. */
+/**
+ * Configuration schemas: the secret field, validation with messages that name the field
+ * and never the value, JSON Schema.
+ */
 import { z } from 'zod'
 import { usage } from './errors.ts'
 import type { ConfigValue } from './model.ts'
 import { Secret } from './secret.ts'
 
-/** A reference to a secret in the vault, written `{"secret":"infra/stripe/ADMIN_KEY","field":"…"}`. */
+/**
+ * A reference to a secret in the vault, written
+ * `{"secret":"infra/stripe/ADMIN_KEY","field":"…"}`.
+ */
 export class SecretRef {
   readonly path: string
   readonly field: string | undefined
@@ -15,10 +21,13 @@ export class SecretRef {
 }
 
 /**
- * A field that holds a secret: a literal (wrapped and masked from then on) or a reference to another secret of the vault.
- * Its output is a `Secret` once `resolveRefs` has run; adapters only ever see it so.
+ * A field that holds a secret: a literal (wrapped and masked from then on) or a reference
+ * to another secret of the vault. Its output is a `Secret` once `resolveRefs` has run;
+ * adapters only ever see it so.
  */
-export function secretField(description: string): z.ZodType<Secret, string | { secret: string; field?: string | undefined }> {
+export function secretField(
+  description: string,
+): z.ZodType<Secret, string | { secret: string; field?: string | undefined }> {
   const schema = z
     .union([
       z.string().min(1),
@@ -27,12 +36,20 @@ export function secretField(description: string): z.ZodType<Secret, string | { s
         field: z.string().min(1).optional().meta({ description: 'which of its fields' }),
       }),
     ])
-    .transform((value) => (typeof value === 'string' ? new Secret(value) : (new SecretRef(value.secret, value.field) as unknown as Secret)))
-  return schema.meta({ description, secret: true }) as unknown as z.ZodType<Secret, string | { secret: string; field?: string | undefined }>
+    .transform((value) =>
+      typeof value === 'string'
+        ? new Secret(value)
+        : (new SecretRef(value.secret, value.field) as unknown as Secret),
+    )
+  return schema.meta({ description, secret: true }) as unknown as z.ZodType<
+    Secret,
+    string | { secret: string; field?: string | undefined }
+  >
 }
 
 /**
- * An absolute http(s) URL: `https:`, or plain `http:` to loopback only; no user name or password in it; no link-local metadata address.
+ * An absolute http(s) URL: `https:`, or plain `http:` to loopback only; no user name or
+ * password in it; no link-local metadata address.
  */
 export function urlField(description: string): z.ZodType<string, string> {
   return z
@@ -46,7 +63,10 @@ export function urlField(description: string): z.ZodType<string, string> {
 
 const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|\[::1\])$/
 
-/** Why this URL is refused, or `undefined`. The same rule holds in the HTTP client for the connected address. */
+/**
+ * Why this URL is refused, or `undefined`. The same rule holds in the HTTP client for the
+ * connected address.
+ */
 export function urlFault(value: string): string | undefined {
   let url: URL
   try {
@@ -54,10 +74,17 @@ export function urlFault(value: string): string | undefined {
   } catch {
     return 'is not an absolute URL'
   }
-  if (url.protocol !== 'https:' && url.protocol !== 'http:') return `has the scheme ${url.protocol} (use https:)`
-  if (url.username !== '' || url.password !== '') return 'contains a user name or password (put credentials into their own field)'
-  if (url.protocol === 'http:' && !LOOPBACK.test(url.hostname)) return 'is plain http to a host that is not loopback (use https:)'
-  if (/^169\.254\.|^\[fe80:|^\[fd00:ec2:|^metadata\.google\.internal$|^100\.100\.100\.200$/i.test(url.hostname))
+  if (url.protocol !== 'https:' && url.protocol !== 'http:')
+    return `has the scheme ${url.protocol} (use https:)`
+  if (url.username !== '' || url.password !== '')
+    return 'contains a user name or password (put credentials into their own field)'
+  if (url.protocol === 'http:' && !LOOPBACK.test(url.hostname))
+    return 'is plain http to a host that is not loopback (use https:)'
+  if (
+    /^169\.254\.|^\[fe80:|^\[fd00:ec2:|^metadata\.google\.internal$|^100\.100\.100\.200$/i.test(
+      url.hostname,
+    )
+  )
     return 'is a link-local metadata address'
   if (url.port === '0') return 'has port 0'
   return undefined
@@ -68,13 +95,16 @@ export function unwrapConfig(value: ConfigValue): unknown {
   if (value instanceof Secret) return value.reveal()
   if (Array.isArray(value)) return value.map((item: ConfigValue) => unwrapConfig(item))
   if (value !== null && typeof value === 'object') {
-    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, unwrapConfig(item as ConfigValue)]))
+    return Object.fromEntries(
+      Object.entries(value).map(([key, item]) => [key, unwrapConfig(item as ConfigValue)]),
+    )
   }
   return value
 }
 
 /**
- * Parses configuration as written. Throws `usage` naming the first field at fault, the reason, and the fix; never a value.
+ * Parses configuration as written. Throws `usage` naming the first field at fault, the
+ * reason, and the fix; never a value.
  * @param what for the message, such as `--config of provider aws`
  */
 export function parseConfig(schema: z.ZodType, value: ConfigValue, what: string): unknown {
@@ -87,14 +117,23 @@ function issueText(issues: readonly z.core.$ZodIssue[]): string {
   const issue = issues[0]
   if (issue === undefined) return 'is not valid'
   const where = issue.path.length === 0 ? '' : `field "${issue.path.map(String).join('.')}" `
-  if (issue.code === 'unrecognized_keys') return `${where}has the unknown key ${issue.keys.map((key) => `"${key}"`).join(', ')}`
+  if (issue.code === 'unrecognized_keys')
+    return `${where}has the unknown key ${issue.keys.map((key) => `"${key}"`).join(', ')}`
   if (issue.code === 'invalid_type')
     return `${where}${issue.input === undefined ? `must be a ${issue.expected}` : `must be a ${issue.expected}`}${isMissing(issue) ? ' (it is missing)' : ''}`
   if (issue.code === 'invalid_union') {
-    if (issue.errors.length > 0 && issue.errors.every(([first]) => first !== undefined && isMissing(first))) return `${where}is missing`
+    if (
+      issue.errors.length > 0 &&
+      issue.errors.every(([first]) => first !== undefined && isMissing(first))
+    )
+      return `${where}is missing`
     const options = 'options' in issue ? (issue.options ?? []) : []
-    const choices = options.flatMap((option) => (option === undefined ? [] : [`"${String(option)}"`]))
-    return choices.length === 0 ? `${where}has none of the allowed forms` : `${where}must be ${choices.join(' or ')}`
+    const choices = options.flatMap((option) =>
+      option === undefined ? [] : [`"${String(option)}"`],
+    )
+    return choices.length === 0
+      ? `${where}has none of the allowed forms`
+      : `${where}must be ${choices.join(' or ')}`
   }
   return `${where}${issue.message}`
 }
@@ -103,25 +142,43 @@ function isMissing(issue: z.core.$ZodIssue): boolean {
   return issue.message.includes('received undefined')
 }
 
-/** Wraps in the written configuration whatever the schema takes as secret, so that it stays masked for ever. */
+/**
+ * Wraps in the written configuration whatever the schema takes as secret, so that it
+ * stays masked for ever.
+ */
 export function wrapConfig(written: unknown, parsed: unknown): ConfigValue {
-  if (parsed instanceof Secret) return typeof written === 'string' ? new Secret(written) : (written as ConfigValue)
+  if (parsed instanceof Secret)
+    return typeof written === 'string' ? new Secret(written) : (written as ConfigValue)
   if (parsed instanceof SecretRef) return written as ConfigValue
-  if (Array.isArray(written)) return written.map((item: unknown, i) => wrapConfig(item, Array.isArray(parsed) ? parsed[i] : undefined))
+  if (Array.isArray(written))
+    return written.map((item: unknown, i) =>
+      wrapConfig(item, Array.isArray(parsed) ? parsed[i] : undefined),
+    )
   if (written !== null && typeof written === 'object') {
-    const from = parsed !== null && typeof parsed === 'object' ? (parsed as Record<string, unknown>) : {}
-    return Object.fromEntries(Object.entries(written).map(([key, item]) => [key, wrapConfig(item, from[key])]))
+    const from =
+      parsed !== null && typeof parsed === 'object' ? (parsed as Record<string, unknown>) : {}
+    return Object.fromEntries(
+      Object.entries(written).map(([key, item]) => [key, wrapConfig(item, from[key])]),
+    )
   }
   return written as ConfigValue
 }
 
 /** Replaces every reference by the secret that `lookup` returns. */
-export async function resolveRefs(parsed: unknown, lookup: (ref: SecretRef) => Promise<Secret>): Promise<unknown> {
+export async function resolveRefs(
+  parsed: unknown,
+  lookup: (ref: SecretRef) => Promise<Secret>,
+): Promise<unknown> {
   if (parsed instanceof SecretRef) return lookup(parsed)
   if (parsed instanceof Secret) return parsed
-  if (Array.isArray(parsed)) return Promise.all(parsed.map((item: unknown) => resolveRefs(item, lookup)))
+  if (Array.isArray(parsed))
+    return Promise.all(parsed.map((item: unknown) => resolveRefs(item, lookup)))
   if (parsed !== null && typeof parsed === 'object') {
-    const entries = await Promise.all(Object.entries(parsed).map(async ([key, item]) => [key, await resolveRefs(item, lookup)] as const))
+    const entries = await Promise.all(
+      Object.entries(parsed).map(
+        async ([key, item]) => [key, await resolveRefs(item, lookup)] as const,
+      ),
+    )
     return Object.fromEntries(entries)
   }
   return parsed
@@ -132,7 +189,9 @@ export function maskConfig(value: ConfigValue): unknown {
   if (value instanceof Secret) return '[secret]'
   if (Array.isArray(value)) return value.map((item: ConfigValue) => maskConfig(item))
   if (value !== null && typeof value === 'object')
-    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, maskConfig(item as ConfigValue)]))
+    return Object.fromEntries(
+      Object.entries(value).map(([key, item]) => [key, maskConfig(item as ConfigValue)]),
+    )
   return value
 }
 

@@ -1,9 +1,10 @@
 /**
  * Plaintext that must not leak by accident.
  *
- * A `Secret` wraps a value from the line that reads it to the line that sends it. Printing, logging,
- * interpolating or serialising it gives `[secret]`; only `reveal()` and `bytes()` give the value, and a
- * reader can find every use of a plaintext by searching for these two words.
+ * A `Secret` wraps a value from the line that reads it to the line that sends it.
+ * Printing, logging, interpolating or serialising it gives `[secret]`; only `reveal()`
+ * and `bytes()` give the value, and a reader can find every use of a plaintext by
+ * searching for these two words.
  */
 
 const PLACEHOLDER = '[secret]'
@@ -14,10 +15,14 @@ export class Secret {
 
   /** Keeps a copy: the `slice` of a `Buffer` would share its memory. */
   constructor(value: string | Uint8Array) {
-    this.#bytes = typeof value === 'string' ? new TextEncoder().encode(value) : new Uint8Array(value)
+    this.#bytes =
+      typeof value === 'string' ? new TextEncoder().encode(value) : new Uint8Array(value)
   }
 
-  /** The value as text. Bytes that are not UTF-8 become U+FFFD; ask `isText()` first where that matters. */
+  /**
+   * The value as text. Bytes that are not UTF-8 become U+FFFD; ask `isText()` first where
+   * that matters.
+   */
   reveal(): string {
     return new TextDecoder('utf-8', { ignoreBOM: true }).decode(this.#bytes)
   }
@@ -66,8 +71,9 @@ export class Secret {
 }
 
 /**
- * The parts of one credential by field name. A secret with a single value has exactly the field `value`;
- * all others are multi-field (`accessKeyId` + `secretAccessKey`, `username` + `password` …).
+ * The parts of one credential by field name. A secret with a single value has exactly the
+ * field `value`; all others are multi-field (`accessKeyId` + `secretAccessKey`,
+ * `username` + `password` …).
  */
 export type Fields = Readonly<Record<string, Secret>>
 
@@ -96,9 +102,14 @@ export function sameFields(a: Fields, b: Fields): boolean {
   })
 }
 
-/** The value as one byte string: a single value as it is, several fields as compact JSON in their order. */
+/**
+ * The value as one byte string: a single value as it is, several fields as compact JSON
+ * in their order.
+ */
 export function flatten(fields: Fields): Secret {
   const only = singleValue(fields)
   if (only !== undefined) return only
-  return new Secret(JSON.stringify(Object.fromEntries(Object.entries(fields).map(([k, v]) => [k, v.reveal()]))))
+  return new Secret(
+    JSON.stringify(Object.fromEntries(Object.entries(fields).map(([k, v]) => [k, v.reveal()]))),
+  )
 }

@@ -1,4 +1,7 @@
-/** The configuration key `settlesAfter` of those providers and targets behind which anything may stand: a web hook, a program. */
+/**
+ * The configuration key `settlesAfter` of those providers and targets behind which
+ * anything may stand: a web hook, a program.
+ */
 import { z } from 'zod'
 import { DAY, parseDuration } from './duration.ts'
 import { SETTLES_AFTER_MS } from './provider.ts'
@@ -10,10 +13,15 @@ import { SETTLES_AFTER_MS } from './provider.ts'
 export function settlesAfterField(who: string, usual = '60s') {
   return z
     .string()
-    .refine((text) => milliseconds(text) !== undefined, 'is not a duration from 0s to 24h, such as 90s or PT5M')
+    .refine(
+      (text) => milliseconds(text) !== undefined,
+      'is not a duration from 0s to 24h, such as 90s or PT5M',
+    )
     .optional()
     .meta({
-      description: `How long the ${who} may still carry out a call that was given up; until then nobody believes that nothing came of it; default ${usual}`,
+      description:
+        `How long the ${who} may still carry out a call that was given up; until then nobody ` +
+        `believes that nothing came of it; default ${usual}`,
     })
 }
 

@@ -1,9 +1,12 @@
-/** When the engine must next look at a secret. Pure; the vault stores the answer beside the record, so that `run-due` reads nothing else. */
+/**
+ * When the engine must next look at a secret. Pure; the vault stores the answer beside
+ * the record, so that `run-due` reads nothing else.
+ */
 import type { Schedule, SecretRecord } from './model.ts'
 
 /**
- * The next time at which there is something to do: due, end of grace, quarantine or pause, retry of a stray; 0 for an open run; `null` for never.
- * Epoch milliseconds.
+ * The next time at which there is something to do: due, end of grace, quarantine or
+ * pause, retry of a stray; 0 for an open run; `null` for never. Epoch milliseconds.
  */
 export function nextWorkAt(secret: SecretRecord): number | null {
   let next = Number.POSITIVE_INFINITY
@@ -21,9 +24,11 @@ export function nextWorkAt(secret: SecretRecord): number | null {
   }
   for (const version of secret.versions) {
     const retirement = version.retirement
-    if (retirement !== undefined) at(Math.max(retirement.deleteAfter ?? retirement.notBefore, retirement.retryAt ?? 0))
+    if (retirement !== undefined)
+      at(Math.max(retirement.deleteAfter ?? retirement.notBefore, retirement.retryAt ?? 0))
   }
-  for (const stray of secret.strays) at(Math.max(stray.suspendedAt === undefined ? 0 : stray.deleteAfter, stray.retryAt ?? 0))
+  for (const stray of secret.strays)
+    at(Math.max(stray.suspendedAt === undefined ? 0 : stray.deleteAfter, stray.retryAt ?? 0))
   return Number.isFinite(next) ? next : null
 }
 
@@ -35,14 +40,18 @@ function warningAt({ notify, notifyBefore, noticed, nextAt }: Schedule): number 
   return Number.isFinite(longest) ? nextAt - longest : undefined
 }
 
-/** Is an old version waiting for its end? It is checked again at every `run-due` while it waits. */
+/**
+ * Is an old version waiting for its end? It is checked again at every `run-due` while it
+ * waits.
+ */
 export function inGrace(secret: SecretRecord): boolean {
   return secret.versions.some((version) => version.retirement?.why === 'grace')
 }
 
 /**
- * Does something wait in its back-off: an end, a key whose value was lost, or a rotation that has failed? It is no work until then, and every `run-due` says that it
- * is still open.
+ * Does something wait in its back-off: an end, a key whose value was lost, or a rotation
+ * that has failed? It is no work until then, and every `run-due` says that it is still
+ * open.
  */
 function waitsInBackOff({ deletedAt, schedule, versions, strays }: SecretRecord): boolean {
   return (
@@ -53,15 +62,19 @@ function waitsInBackOff({ deletedAt, schedule, versions, strays }: SecretRecord)
 }
 
 /**
- * What the vault stores as wake time: `nextWorkAt`, or 0 ("at every `run-due`") while a version is in grace, a create that was given up is looked for, or something
- * waits in its back-off.
+ * What the vault stores as wake time: `nextWorkAt`, or 0 ("at every `run-due`") while a
+ * version is in grace, a create that was given up is looked for, or something waits in
+ * its back-off.
  */
 export function wakeOf(secret: SecretRecord): number | null {
-  return inGrace(secret) || (secret.late ?? []).length > 0 || waitsInBackOff(secret) ? 0 : nextWorkAt(secret)
+  return inGrace(secret) || (secret.late ?? []).length > 0 || waitsInBackOff(secret)
+    ? 0
+    : nextWorkAt(secret)
 }
 
 /** Are people to be warned of the next rotation now? */
 export function isWarningDue({ schedule }: SecretRecord, now: number): boolean {
-  const at = schedule?.status === 'active' && schedule.nextAt > now ? warningAt(schedule) : undefined
+  const at =
+    schedule?.status === 'active' && schedule.nextAt > now ? warningAt(schedule) : undefined
   return at !== undefined && at <= now
 }

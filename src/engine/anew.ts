@@ -1,8 +1,9 @@
 /**
- * Today's configuration for a run that was begun with another one. An operator who mends a token, a URL
- * or a program while a run is open means that run above all. What is still to be done at a target takes
- * the configuration that its schedule has now under the same key, as long as it is the same place: what
- * a run has written to one place it can undo only there. A check writes nothing, so it has no place.
+ * Today's configuration for a run that was begun with another one. An operator who mends
+ * a token, a URL or a program while a run is open means that run above all. What is still
+ * to be done at a target takes the configuration that its schedule has now under the same
+ * key, as long as it is the same place: what a run has written to one place it can undo
+ * only there. A check writes nothing, so it has no place.
  */
 import { AdapterError } from '../core/errors.ts'
 import type { CheckSpec, RunPlan, RunRecord, TargetSpec } from '../core/model.ts'
@@ -18,8 +19,15 @@ export interface Anew {
   readonly plan: RunPlan
   /** `target:KEY` and `check:KEY` whose configuration was taken anew. */
   readonly taken: readonly string[]
-  /** Targets that stand for another place now, for which the run keeps its own configuration. */
-  readonly elsewhere: readonly { readonly key: string; readonly then: string; readonly now: string }[]
+  /**
+   * Targets that stand for another place now, for which the run keeps its own
+   * configuration.
+   */
+  readonly elsewhere: readonly {
+    readonly key: string
+    readonly then: string
+    readonly now: string
+  }[]
 }
 
 /** Compares the plan of an open run with the schedule of today. Asks nobody. */
@@ -29,7 +37,9 @@ export async function anew(ports: EnginePorts, { secret, run }: Loaded): Promise
   const elsewhere: { readonly key: string; readonly then: string; readonly now: string }[] = []
   const targets: TargetSpec[] = []
   for (const spec of plan.targets) {
-    const today = secret.schedule?.targets.find(({ key, type }) => key === spec.key && type === spec.type)
+    const today = secret.schedule?.targets.find(
+      ({ key, type }) => key === spec.key && type === spec.type,
+    )
     if (today === undefined || sameConfig(today.config, spec.config)) {
       targets.push(spec)
       continue
@@ -44,15 +54,24 @@ export async function anew(ports: EnginePorts, { secret, run }: Loaded): Promise
     targets.push(spec)
   }
   const checks = plan.checks.map((spec): CheckSpec => {
-    const today = secret.schedule?.checks.find(({ key, type }) => key === spec.key && type === spec.type)
-    if (today === undefined || (sameConfig(today.config, spec.config) && today.withinMs === spec.withinMs)) return spec
+    const today = secret.schedule?.checks.find(
+      ({ key, type }) => key === spec.key && type === spec.type,
+    )
+    if (
+      today === undefined ||
+      (sameConfig(today.config, spec.config) && today.withinMs === spec.withinMs)
+    )
+      return spec
     taken.push(`check:${spec.key}`)
     return today
   })
   return { plan: taken.length === 0 ? plan : { ...plan, targets, checks }, taken, elsewhere }
 }
 
-/** `unknown`: the configuration of today can't be used at all, which the schedule says when it is set. */
+/**
+ * `unknown`: the configuration of today can't be used at all, which the schedule says
+ * when it is set.
+ */
 async function placesOf(
   ports: EnginePorts,
   then: TargetSpec,
@@ -63,7 +82,8 @@ async function placesOf(
   if (today === undefined) return 'unknown'
   const before = await about(ports, then)
   // What could never be used has written nowhere.
-  const same = before === undefined || before.where === today.where || (before.told && !heard(run, then.key))
+  const same =
+    before === undefined || before.where === today.where || (before.told && !heard(run, then.key))
   if (!same) return { then: before.where, now: today.where }
   const names = (spec: TargetSpec): string => JSON.stringify([spec.names, spec.previous ?? {}])
   return names(then) === names(now) ? 'same' : { then: namesIn(then), now: namesIn(now) }
@@ -73,11 +93,15 @@ function namesIn({ names, previous = {} }: TargetSpec): string {
   return [...Object.values(names), ...Object.values(previous)].join(', ')
 }
 
-/** Has a receiver that is only told heard of the new value, or may it have? One that nobody ever reached is not the receiver. */
+/**
+ * Has a receiver that is only told heard of the new value, or may it have? One that
+ * nobody ever reached is not the receiver.
+ */
 function heard(run: RunRecord, key: string): boolean {
   const may = run.events.some(
     (event) =>
-      ((event.type === 'done' && event.detail !== WAIVED) || (event.type === 'failed' && event.failure.effect !== 'none')) &&
+      ((event.type === 'done' && event.detail !== WAIVED) ||
+        (event.type === 'failed' && event.failure.effect !== 'none')) &&
       (event.step === `deliver:${key}` || event.step === `refresh:${key}`),
   )
   return may || isOpen(stateOf(run).writes, key)

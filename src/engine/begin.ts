@@ -32,18 +32,28 @@ export interface BeginOptions {
   readonly kind: RunKind
   readonly trigger: Trigger
   /** The new value, where the operator gives it. */
-  readonly supplied?: { readonly fields: Fields; readonly expiresAt?: number; readonly metadata?: Readonly<Record<string, string>> }
+  readonly supplied?: {
+    readonly fields: Fields
+    readonly expiresAt?: number
+    readonly metadata?: Readonly<Record<string, string>>
+  }
   /** The version that becomes current again, for a rollback. */
   readonly toVersion?: number
   readonly graceMs?: number
   readonly emergency?: boolean
   /** Switch the old value off before anything else; an emergency too. */
   readonly revokeFirst?: boolean
-  /** A create that was given up and has taken the place of the current value all the same: its intent is settled once more, nothing is created. */
+  /**
+   * A create that was given up and has taken the place of the current value all the same:
+   * its intent is settled once more, nothing is created.
+   */
   readonly recovers?: { readonly call: LateCall; readonly intent: Intent }
   /** Without the checks, which an operator gives up as a whole. */
   readonly skipChecks?: boolean
-  /** The secret as it was when the operator looked at the plan; `conflict` when its schedule or its current version is another one by now. */
+  /**
+   * The secret as it was when the operator looked at the plan; `conflict` when its
+   * schedule or its current version is another one by now.
+   */
   readonly planned?: SecretRecord
 }
 
@@ -53,18 +63,27 @@ export interface Begun {
   readonly resumed: boolean
 }
 
-/** Starts a run on this secret, or takes up its unfinished one. Throws `locked` while another process works on it, `usage` without provider and value. */
-export async function begin(ports: EnginePorts, secretId: string, options: BeginOptions): Promise<Begun> {
+/**
+ * Starts a run on this secret, or takes up its unfinished one. Throws `locked` while
+ * another process works on it, `usage` without provider and value.
+ */
+export async function begin(
+  ports: EnginePorts,
+  secretId: string,
+  options: BeginOptions,
+): Promise<Begun> {
   const seen = await ports.vault.read((reader) => reader.secret(secretId))
   const ref = seen?.schedule?.provider ?? null
   const traits = ref === null ? undefined : await ports.adapters.traits(ref)
   return claimed(ports, secretId, async (tx, secret) => {
     if (secret.openRun !== undefined) {
       // Thrown inside the transaction, so that no claim stays behind.
-      if (options.supplied !== undefined || options.toVersion !== undefined) throw unfinished(secret.path, secret.openRun)
+      if (options.supplied !== undefined || options.toVersion !== undefined)
+        throw unfinished(secret.path, secret.openRun)
       return { runId: secret.openRun, resumed: true }
     }
-    if (options.planned !== undefined && !samePlan(options.planned, secret)) throw otherPlan(secret.path)
+    if (options.planned !== undefined && !samePlan(options.planned, secret))
+      throw otherPlan(secret.path)
     const at = ports.clock.now()
     const id = newId('run', at, ports.random)
     const { plan, version } = planOf(ports, secret, ref, traits, options, id, at)
@@ -90,10 +109,20 @@ export async function begin(ports: EnginePorts, secretId: string, options: Begin
       ],
       ...pickDefined({ previousRun: secret.lastRun }),
     }
-    const owned = version !== undefined && ref !== null && traits?.revoke === 'assisted' ? assistedEnd(secret, ref) : secret
+    const owned =
+      version !== undefined && ref !== null && traits?.revoke === 'assisted'
+        ? assistedEnd(secret, ref)
+        : secret
     const withNew: SecretRecord =
-      version === undefined ? owned : { ...owned, versions: [...owned.versions, version.record], nextVersion: version.record.n + 1 }
-    const known = options.recovers === undefined ? withNew : withoutLate(withNew, options.recovers.call)
+      version === undefined
+        ? owned
+        : {
+            ...owned,
+            versions: [...owned.versions, version.record],
+            nextVersion: version.record.n + 1,
+          }
+    const known =
+      options.recovers === undefined ? withNew : withoutLate(withNew, options.recovers.call)
     await tx.putSecret({ ...known, openRun: id, lastRun: id, updatedAt: at })
     if (version !== undefined) await tx.putValue(secretId, version.record.n, version.fields)
     await tx.putRun(run)
@@ -111,7 +140,10 @@ export async function begin(ports: EnginePorts, secretId: string, options: Begin
 
 /** Everything that a plan is made of: the schedule as a whole, and what it replaces. */
 function samePlan(then: SecretRecord, now: SecretRecord): boolean {
-  return then.schedule?.updatedAt === now.schedule?.updatedAt && currentVersion(then)?.n === currentVersion(now)?.n
+  return (
+    then.schedule?.updatedAt === now.schedule?.updatedAt &&
+    currentVersion(then)?.n === currentVersion(now)?.n
+  )
 }
 
 /** Nothing has been done: what would be done is not what was looked at. */
@@ -122,10 +154,14 @@ export function otherPlan(path: string): RotateError {
 }
 
 function unfinished(path: string, runId: string): RotateError {
-  return new RotateError('locked', `an earlier run ${runId} of ${path} is not finished; nothing was changed`, {
-    hint: `rotate resume ${runId}`,
-    runId,
-  })
+  return new RotateError(
+    'locked',
+    `an earlier run ${runId} of ${path} is not finished; nothing was changed`,
+    {
+      hint: `rotate resume ${runId}`,
+      runId,
+    },
+  )
 }
 
 function planOf(
@@ -138,17 +174,27 @@ function planOf(
   at: number,
 ): { plan: RunPlan; version: { record: VersionRecord; fields: Fields } | undefined } {
   const { schedule } = secret
-  const source = options.supplied !== undefined ? 'supplied' : options.toVersion !== undefined ? 'stored' : 'provider'
+  const source =
+    options.supplied !== undefined
+      ? 'supplied'
+      : options.toVersion !== undefined
+        ? 'stored'
+        : 'provider'
   if (source === 'provider' && (ref === null || traits === undefined)) {
     throw usage(
       `${secret.path} has no provider and no new value was given`,
-      `rotate now ${secret.path} - reads the value from stdin; or: rotate schedule set ${secret.path} --provider …`,
+      `rotate now ${secret.path} - reads the value from stdin; or: rotate schedule set ` +
+        `${secret.path} --provider …`,
     )
   }
   if (options.revokeFirst === true) mustSuspend(secret, ref, traits, source)
   const emergency = options.emergency === true || options.revokeFirst === true
-  const version = options.supplied === undefined ? undefined : suppliedVersion(ports, secret, options.supplied, ref, traits, runId, at)
-  const before = options.toVersion === undefined ? undefined : rollbackTarget(secret, options.toVersion)
+  const version =
+    options.supplied === undefined
+      ? undefined
+      : suppliedVersion(ports, secret, options.supplied, ref, traits, runId, at)
+  const before =
+    options.toVersion === undefined ? undefined : rollbackTarget(secret, options.toVersion)
   const plan: RunPlan = {
     source,
     provider: ref,
@@ -164,7 +210,9 @@ function planOf(
     emergency,
     ...(options.recovers === undefined ? {} : { recovers: true as const }),
     ...pickDefined({ unsettled: secret.unsettled }),
-    ...(source === 'provider' && traits?.settlesAfterMs !== undefined ? { settlesAfterMs: traits.settlesAfterMs } : {}),
+    ...(source === 'provider' && traits?.settlesAfterMs !== undefined
+      ? { settlesAfterMs: traits.settlesAfterMs }
+      : {}),
     ...(options.skipChecks === true && (schedule?.checks.length ?? 0) > 0
       ? { skippedChecks: schedule?.checks.map(({ key }) => key) ?? [] }
       : {}),
@@ -174,10 +222,17 @@ function planOf(
 }
 
 /** The old value can be switched off first only where its provider has such a thing. */
-function mustSuspend(secret: SecretRecord, ref: ProviderRef | null, traits: Traits | undefined, source: RunPlan['source']): void {
+function mustSuspend(
+  secret: SecretRecord,
+  ref: ProviderRef | null,
+  traits: Traits | undefined,
+  source: RunPlan['source'],
+): void {
   const current = currentVersion(secret)
-  const ours = current !== undefined && (current.providerId === undefined || current.providerId === ref?.id)
-  if (source === 'provider' && ours && traits?.suspend === true && traits.overlap !== 'in-place') return
+  const ours =
+    current !== undefined && (current.providerId === undefined || current.providerId === ref?.id)
+  if (source === 'provider' && ours && traits?.suspend === true && traits.overlap !== 'in-place')
+    return
   const why =
     current === undefined
       ? 'it has no value yet'
@@ -186,12 +241,21 @@ function mustSuspend(secret: SecretRecord, ref: ProviderRef | null, traits: Trai
         : source !== 'provider'
           ? 'a new value was given'
           : `provider ${ref?.id ?? ''} can not switch a credential off`
-  throw new RotateError('denied', `${secret.path}: the old value can not be switched off first: ${why}; nothing was changed`, {
-    hint: `rotate now ${secret.path} --emergency - replaces it at once and then ends the old one`,
-  })
+  throw new RotateError(
+    'denied',
+    `${secret.path}: the old value can not be switched off first: ${why}; nothing was changed`,
+    {
+      hint: `rotate now ${secret.path} --emergency - replaces it at once and then ends the old one`,
+    },
+  )
 }
 
-function datesOf({ nextAt, lastRotatedAt, failures, remainingMs }: Schedule): NonNullable<RunPlan['due']> {
+function datesOf({
+  nextAt,
+  lastRotatedAt,
+  failures,
+  remainingMs,
+}: Schedule): NonNullable<RunPlan['due']> {
   return {
     nextAt,
     failures,
@@ -200,11 +264,18 @@ function datesOf({ nextAt, lastRotatedAt, failures, remainingMs }: Schedule): No
   }
 }
 
-/** A value that was stored before the schedule was set has no issuer yet: with a provider where people make and end the values it is this one. */
+/**
+ * A value that was stored before the schedule was set has no issuer yet: with a provider
+ * where people make and end the values it is this one.
+ */
 function assistedEnd(secret: SecretRecord, ref: ProviderRef): SecretRecord {
   const current = currentVersion(secret)
   if (current === undefined || current.providerId !== undefined) return secret
-  return withVersion(secret, current.n, (version) => ({ ...version, providerId: ref.id, revocable: true }))
+  return withVersion(secret, current.n, (version) => ({
+    ...version,
+    providerId: ref.id,
+    revocable: true,
+  }))
 }
 
 function expiry(at: number | undefined): Pick<VersionRecord, 'expiresAt'> {
@@ -221,9 +292,11 @@ function suppliedVersion(
   at: number,
 ): { record: VersionRecord; fields: Fields } {
   const fingerprint = ports.vault.fingerprint(supplied.fields)
-  // A known value that comes back is the same credential: what addresses and ends it there holds for it too. The older version keeps its own until this one is current.
+  // A known value that comes back is the same credential: what addresses and ends it
+  // there holds for it too. The older version keeps its own until this one is current.
   const twin = secret.versions.findLast(
-    (version) => version.fingerprint === fingerprint && isAlive(version) && version.providerId === ref?.id,
+    (version) =>
+      version.fingerprint === fingerprint && isAlive(version) && version.providerId === ref?.id,
   )
   const record: VersionRecord = {
     n: secret.nextVersion,
@@ -247,17 +320,28 @@ function suppliedVersion(
 
 /** What an operator says of a run that can't go on by itself. */
 export interface Decision {
-  /** `old` undoes it, `new` goes on with the new version. Each condition that is still open is tried again. */
+  /**
+   * `old` undoes it, `new` goes on with the new version. Each condition that is still
+   * open is tried again.
+   */
   readonly keep?: 'new' | 'old'
-  /** Names of targets and checks (or `verify`): what still fails there is given up, and recorded as such. */
+  /**
+   * Names of targets and checks (or `verify`): what still fails there is given up, and
+   * recorded as such.
+   */
   readonly giveUp?: readonly string[]
 }
 
 /**
- * Takes up an unfinished run for this process. Throws `conflict` when the decision is impossible, `usage` for a name that is nothing open, `locked` while another process
+ * Takes up an unfinished run for this process. Throws `conflict` when the decision is
+ * impossible, `usage` for a name that is nothing open, `locked` while another process
  * works on it.
  */
-export async function takeUp(ports: EnginePorts, runId: string, decision: Decision = {}): Promise<void> {
+export async function takeUp(
+  ports: EnginePorts,
+  runId: string,
+  decision: Decision = {},
+): Promise<void> {
   const closed = ({ run, secret }: Loaded): void => mustBeOpen(run, secret)
   const { keep, giveUp = [] } = decision
   const seen = await loadRun(ports, runId)
@@ -280,37 +364,59 @@ export async function takeUp(ports: EnginePorts, runId: string, decision: Decisi
       ...(giveUp.length === 0 ? {} : { gives_up: given.join(', ').slice(0, 300) }),
     }
     await commit(ports, runId, 'take-up', (now) => ({
-      ...(turned === undefined ? {} : { events: [given.length === 0 ? turned : { ...turned, giveUp: given }] }),
-      run: { ...(turned === undefined ? {} : { status: 'open' as const }), ...(found.taken.length === 0 ? {} : { plan: found.plan }) },
+      ...(turned === undefined
+        ? {}
+        : { events: [given.length === 0 ? turned : { ...turned, giveUp: given }] }),
+      run: {
+        ...(turned === undefined ? {} : { status: 'open' as const }),
+        ...(found.taken.length === 0 ? {} : { plan: found.plan }),
+      },
       needs: true,
       audit: [
-        ...(Object.keys(said).length === 0 ? [] : [runAudit(now.run, 'secret_updated', 'success', said)]),
+        ...(Object.keys(said).length === 0
+          ? []
+          : [runAudit(now.run, 'secret_updated', 'success', said)]),
         ...(found.taken.length === 0
           ? []
-          : [runAudit(now.run, 'secret_updated', 'success', { configuration_taken_anew: found.taken.join(', ').slice(0, 300) })]),
+          : [
+              runAudit(now.run, 'secret_updated', 'success', {
+                configuration_taken_anew: found.taken.join(', ').slice(0, 300),
+              }),
+            ]),
       ],
     }))
   } catch (thrown) {
-    if (thrown instanceof RotateError && (thrown.code === 'conflict' || thrown.code === 'usage')) await release(ports, seen.secret.id)
+    if (thrown instanceof RotateError && (thrown.code === 'conflict' || thrown.code === 'usage'))
+      await release(ports, seen.secret.id)
     throw thrown
   }
 }
 
-/** Says what a run that goes on takes from the schedule of today, and what it does not. */
+/**
+ * Says what a run that goes on takes from the schedule of today, and what it does not.
+ */
 function tellAnew(ports: EnginePorts, { id, path }: RunRecord, { taken, elsewhere }: Anew): void {
-  if (taken.length > 0) ports.note(`${path}: run ${id} goes on with today's configuration of ${taken.join(', ')}`)
+  if (taken.length > 0)
+    ports.note(`${path}: run ${id} goes on with today's configuration of ${taken.join(', ')}`)
   for (const { key, then, now } of elsewhere)
     ports.note(
-      `${path}: target ${key} is ${now} in the schedule now and ${then} for run ${id}, which goes on there, because it must undo where it wrote; ` +
-        `to mend that place, set target ${key} back to it: rotate schedule set ${path} …; to leave it as it is: rotate resume ${id} --give-up target:${key}`,
+      `${path}: target ${key} is ${now} in the schedule now and ${then} for run ${id}, which ` +
+        'goes on there, because it must undo where it wrote; ' +
+        `to mend that place, set target ${key} back to it: rotate schedule set ${path} …; to ` +
+        `leave it as it is: rotate resume ${id} --give-up target:${key}`,
     )
 }
 
 /**
- * The conditions that a decision would give up, by their full names, before anything is asked or done. Throws as `takeUp` does: `conflict` when the decision is
- * impossible, `usage` for a name that is nothing open.
+ * The conditions that a decision would give up, by their full names, before anything is
+ * asked or done. Throws as `takeUp` does: `conflict` when the decision is impossible,
+ * `usage` for a name that is nothing open.
  */
-export async function conditionsOf(ports: Pick<EnginePorts, 'vault'>, runId: string, decision: Decision): Promise<readonly string[]> {
+export async function conditionsOf(
+  ports: Pick<EnginePorts, 'vault'>,
+  runId: string,
+  decision: Decision,
+): Promise<readonly string[]> {
   const { run, secret } = await loadRun(ports, runId)
   mustBeOpen(run, secret)
   const state = stateOf(run)
@@ -326,31 +432,55 @@ function mustBeOpen(run: RunRecord, secret: SecretRecord): void {
     })
 }
 
-function turnOf(run: RunRecord, state: RunState, { keep, giveUp = [] }: Decision, at: number): Turned | undefined {
+function turnOf(
+  run: RunRecord,
+  state: RunState,
+  { keep, giveUp = [] }: Decision,
+  at: number,
+): Turned | undefined {
   return keep === undefined ? again(run, state, giveUp, at) : decided(run, state, keep, at)
 }
 
 type Turned = Extract<RunEvent, { type: 'turned' }>
 
-function again(run: RunRecord, state: RunState, giveUp: readonly string[], at: number): Turned | undefined {
+function again(
+  run: RunRecord,
+  state: RunState,
+  giveUp: readonly string[],
+  at: number,
+): Turned | undefined {
   if (state.parked === undefined && giveUp.length === 0) return undefined
   if (state.parked === undefined)
-    throw new RotateError('conflict', `run ${run.id} does not wait for a decision`, { hint: `rotate resume ${run.id}`, runId: run.id })
+    throw new RotateError('conflict', `run ${run.id} does not wait for a decision`, {
+      hint: `rotate resume ${run.id}`,
+      runId: run.id,
+    })
   return { type: 'turned', at, direction: state.direction, reason: AGAIN }
 }
 
 /**
- * The conditions that an operator means by these names. A key alone will do where only a target or only a check has it. A name that is nothing open is a mistake, not a
- * wish that comes true by itself. Throws `usage`.
+ * The conditions that an operator means by these names. A key alone will do where only a
+ * target or only a check has it. A name that is nothing open is a mistake, not a wish
+ * that comes true by itself. Throws `usage`.
  */
-function meant(run: RunRecord, state: RunState, direction: 'forward' | 'back', names: readonly string[]): readonly string[] {
+function meant(
+  run: RunRecord,
+  state: RunState,
+  direction: 'forward' | 'back',
+  names: readonly string[],
+): readonly string[] {
   const open = openConditions(run.plan, state, direction)
   return names.map((name) => {
-    const found = open.filter((condition) => condition === name || condition.slice(condition.indexOf(':') + 1) === name)
+    const found = open.filter(
+      (condition) => condition === name || condition.slice(condition.indexOf(':') + 1) === name,
+    )
     const [only] = found
     if (only !== undefined && found.length === 1) return only
     if (found.length > 1)
-      throw usage(`--give-up ${name}: a target and a check are called that; nothing was changed`, `say which: ${found.join(' or ')}`)
+      throw usage(
+        `--give-up ${name}: a target and a check are called that; nothing was changed`,
+        `say which: ${found.join(' or ')}`,
+      )
     throw usage(
       `--give-up ${name}: nothing of that name is open in run ${run.id}; nothing was changed`,
       open.length === 0 ? `rotate resume ${run.id}` : `open are: ${open.join(', ')}`,
@@ -359,14 +489,17 @@ function meant(run: RunRecord, state: RunState, direction: 'forward' | 'back', n
 }
 
 /**
- * The event of a decision. While the outcome of the create is not known the decision is only recorded: it is carried out when the writer can't act any more, and until
- * then nothing is discarded.
+ * The event of a decision. While the outcome of the create is not known the decision is
+ * only recorded: it is carried out when the writer can't act any more, and until then
+ * nothing is discarded.
  */
 function decided(run: RunRecord, state: RunState, keep: 'new' | 'old', at: number): Turned {
-  const untold = state.create === 'intended' || state.create === 'unknown' || state.create === 'ambiguous'
+  const untold =
+    state.create === 'intended' || state.create === 'unknown' || state.create === 'ambiguous'
   if (keep === 'old') {
     if (!canGoBack(run.plan, state)) {
-      const how = run.plan.revokeFirst === true ? 'was switched off' : 'died when the new one was issued'
+      const how =
+        run.plan.revokeFirst === true ? 'was switched off' : 'died when the new one was issued'
       throw new RotateError('conflict', `the old value ${how}; it can not be kept`, {
         hint: `rotate resume ${run.id} --keep new`,
         runId: run.id,
@@ -382,10 +515,19 @@ function decided(run: RunRecord, state: RunState, keep: 'new' | 'old', at: numbe
       runId: run.id,
     })
   }
-  return { type: 'turned', at, direction: 'forward', reason: 'the operator keeps the new value', keep }
+  return {
+    type: 'turned',
+    at,
+    direction: 'forward',
+    reason: 'the operator keeps the new value',
+    keep,
+  }
 }
 
-/** The version a rollback goes to: the one asked for, or the newest that is not current and still alive. */
+/**
+ * The version a rollback goes to: the one asked for, or the newest that is not current
+ * and still alive.
+ */
 export function rollbackTarget(secret: SecretRecord, wanted: number | undefined): VersionRecord {
   const current = currentVersion(secret)
   const alive = (version: VersionRecord): boolean =>
@@ -395,16 +537,24 @@ export function rollbackTarget(secret: SecretRecord, wanted: number | undefined)
     version.retirement?.step !== 'proving'
   const found =
     wanted === undefined
-      ? (secret.versions.findLast((version) => alive(version) && version.labels.includes('previous')) ?? secret.versions.findLast(alive))
+      ? (secret.versions.findLast(
+          (version) => alive(version) && version.labels.includes('previous'),
+        ) ?? secret.versions.findLast(alive))
       : versionOf(secret, wanted)
   if (found === undefined)
-    throw new RotateError('not-found', `${secret.path} has no earlier version that is still alive`, {
-      hint: `rotate versions ${secret.path}`,
-    })
+    throw new RotateError(
+      'not-found',
+      `${secret.path} has no earlier version that is still alive`,
+      {
+        hint: `rotate versions ${secret.path}`,
+      },
+    )
   if (!alive(found)) {
     throw new RotateError(
       'denied',
-      `version ${found.n} of ${secret.path} is ${found.labels.includes('current') ? 'already current' : found.state}; it can not become current again`,
+      `version ${found.n} of ${secret.path} is ` +
+        `${found.labels.includes('current') ? 'already current' : found.state}; it can not ` +
+        'become current again',
       {
         hint: `rotate now ${secret.path} makes a fresh one`,
       },

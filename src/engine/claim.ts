@@ -1,4 +1,7 @@
-/** Who works on a secret (law 9): one run per secret, a claim that names the instance lock of its process. */
+/**
+ * Who works on a secret (law 9): one run per secret, a claim that names the instance lock
+ * of its process.
+ */
 import { RotateError } from '../core/errors.ts'
 import type { Claim, SecretRecord } from '../core/model.ts'
 import type { VaultTx } from '../core/ports.ts'
@@ -7,15 +10,24 @@ import type { EnginePorts } from './ports.ts'
 
 /** The error of exit 11. */
 export function busy(path: string, claim: Claim): RotateError {
-  return new RotateError('locked', `${path} is being rotated by process ${claim.pid} (${claim.command}); nothing was changed`, {
-    hint: 'wait for it to finish, or look at it with: rotate show ' + path,
-    details: { pid: claim.pid, command: claim.command, since: new Date(claim.since).toISOString() },
-  })
+  return new RotateError(
+    'locked',
+    `${path} is being rotated by process ${claim.pid} (${claim.command}); nothing was changed`,
+    {
+      hint: 'wait for it to finish, or look at it with: rotate show ' + path,
+      details: {
+        pid: claim.pid,
+        command: claim.command,
+        since: new Date(claim.since).toISOString(),
+      },
+    },
+  )
 }
 
 /**
- * Takes the secret for this process, in one commit with what `body` writes. Throws `locked` while the process that holds it lives; a claim
- * whose lock can be taken is stale and replaced.
+ * Takes the secret for this process, in one commit with what `body` writes. Throws
+ * `locked` while the process that holds it lives; a claim whose lock can be taken is
+ * stale and replaced.
  */
 export async function claimed<T>(
   ports: EnginePorts,
@@ -32,9 +44,20 @@ export async function claimed<T>(
     const result = await ports.vault.transact(async (tx) => {
       await mustKnowNeeds(tx)
       const secret = await tx.secret(secretId)
-      if (secret === undefined) throw new RotateError('not-found', 'the secret does not exist any more')
-      if (secret.claim !== undefined && secret.claim.instance !== own && secret.claim.instance !== seen?.instance) return undefined
-      const claim: Claim = { instance: own, pid: ports.pid, command: ports.command, since: ports.clock.now() }
+      if (secret === undefined)
+        throw new RotateError('not-found', 'the secret does not exist any more')
+      if (
+        secret.claim !== undefined &&
+        secret.claim.instance !== own &&
+        secret.claim.instance !== seen?.instance
+      )
+        return undefined
+      const claim: Claim = {
+        instance: own,
+        pid: ports.pid,
+        command: ports.command,
+        since: ports.clock.now(),
+      }
       const taken = { ...secret, claim }
       await tx.putSecret(taken)
       return { value: await body(tx, taken) }

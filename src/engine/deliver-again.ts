@@ -1,10 +1,11 @@
 /**
- * The current value at its targets, once more and without a new credential: after `set`, which delivers
- * nothing, and wherever a target has come to hold something else. It is no run: nothing is created,
- * promoted or ended, so there is nothing to go back to, and whatever a crash leaves half done is settled
- * by doing it again. What it shares with a run are its manners: the secret is claimed, nothing happens
- * while a run is open, each write has a durable intent, writers of one place take turns, and a target
- * that can be read is believed what it holds, before and after.
+ * The current value at its targets, once more and without a new credential: after `set`,
+ * which delivers nothing, and wherever a target has come to hold something else. It is no
+ * run: nothing is created, promoted or ended, so there is nothing to go back to, and
+ * whatever a crash leaves half done is settled by doing it again. What it shares with a
+ * run are its manners: the secret is claimed, nothing happens while a run is open, each
+ * write has a durable intent, writers of one place take turns, and a target that can be
+ * read is believed what it holds, before and after.
  */
 import { type AdapterError, asAdapterError, RotateError } from '../core/errors.ts'
 import type { AuditEntry, SecretRecord, TargetSpec, VersionRecord, Written } from '../core/model.ts'
@@ -46,7 +47,10 @@ export interface Again {
   readonly secret: SecretRecord
   readonly version: VersionRecord
   readonly results: readonly AgainResult[]
-  /** Did the provider accept the value before it was written? `undefined`: nothing was written, or nobody can tell; `doubt` says why. */
+  /**
+   * Did the provider accept the value before it was written? `undefined`: nothing was
+   * written, or nobody can tell; `doubt` says why.
+   */
   readonly verified: boolean | undefined
   readonly doubt?: string
 }
@@ -63,25 +67,36 @@ interface Work {
 }
 
 /**
- * Delivers the current value to these targets where they do not hold it. Throws `locked` while a run is
- * open or another process works on the secret, `not-found` without a value, and `rolled-back` when the
- * provider refuses the value: then nothing was written. A target that fails does not stop the next.
+ * Delivers the current value to these targets where they do not hold it. Throws `locked`
+ * while a run is open or another process works on the secret, `not-found` without a
+ * value, and `rolled-back` when the provider refuses the value: then nothing was written.
+ * A target that fails does not stop the next.
  */
-export async function deliverAgain(ports: EnginePorts, secretId: string, wish: AgainWish): Promise<Again> {
+export async function deliverAgain(
+  ports: EnginePorts,
+  secretId: string,
+  wish: AgainWish,
+): Promise<Again> {
   const secret = await claimed(ports, secretId, (_tx, now) => {
     // Thrown inside the transaction, so that no claim stays behind.
     if (now.openRun !== undefined)
-      throw new RotateError('locked', `run ${now.openRun} of ${now.path} is not finished; nothing was delivered`, {
-        hint: `rotate resume ${now.openRun}`,
-        runId: now.openRun,
-      })
+      throw new RotateError(
+        'locked',
+        `run ${now.openRun} of ${now.path} is not finished; nothing was delivered`,
+        {
+          hint: `rotate resume ${now.openRun}`,
+          runId: now.openRun,
+        },
+      )
     return Promise.resolve(now)
   })
   try {
     const version = currentVersion(secret)
     const fields = version === undefined ? undefined : await valueOf(ports, secret, version.n)
     if (version === undefined || fields === undefined || secret.deletedAt !== undefined)
-      throw new RotateError('not-found', `${secret.path} has no value to deliver`, { hint: `rotate show ${secret.path}` })
+      throw new RotateError('not-found', `${secret.path} has no value to deliver`, {
+        hint: `rotate show ${secret.path}`,
+      })
     const besideN = besideWithout(secret, version.n, 0)
     const beside = (await valueOf(ports, secret, besideN)) ?? fields
     let asked: { readonly verified: boolean | undefined; readonly doubt?: string } | undefined
@@ -93,7 +108,13 @@ export async function deliverAgain(ports: EnginePorts, secretId: string, wish: A
     for (const target of secret.schedule?.targets ?? []) {
       if (wish.targets.includes(target.key)) results.push(await atTarget(work, target))
     }
-    return { secret, version, results, verified: asked?.verified, ...(asked?.doubt === undefined ? {} : { doubt: asked.doubt }) }
+    return {
+      secret,
+      version,
+      results,
+      verified: asked?.verified,
+      ...(asked?.doubt === undefined ? {} : { doubt: asked.doubt }),
+    }
   } finally {
     await release(ports, secretId)
   }
@@ -103,7 +124,10 @@ function valueOf(ports: EnginePorts, secret: SecretRecord, n: number): Promise<F
   return ports.vault.read((reader) => reader.value(secret.id, n))
 }
 
-/** A value that its provider refuses is handed to nobody. That nobody can be asked is no reason to leave consumers without the current one. */
+/**
+ * A value that its provider refuses is handed to nobody. That nobody can be asked is no
+ * reason to leave consumers without the current one.
+ */
 async function verified(
   ports: EnginePorts,
   secret: SecretRecord,
@@ -112,11 +136,13 @@ async function verified(
 ): Promise<{ readonly verified: boolean | undefined; readonly doubt?: string }> {
   const scheduled = version.providerId === undefined ? secret.schedule?.provider : undefined
   const provider = providerOfVersion(secret, version) ?? scheduled
-  if (provider === undefined) return { verified: undefined, doubt: 'nobody can be asked whether it works' }
+  if (provider === undefined)
+    return { verified: undefined, doubt: 'nobody can be asked whether it works' }
   try {
     const session = await answered(() => ports.adapters.openProvider(provider, secret.path))
     try {
-      if (session.verify === undefined) return { verified: undefined, doubt: `provider ${provider.id} can not verify a value` }
+      if (session.verify === undefined)
+        return { verified: undefined, doubt: `provider ${provider.id} can not verify a value` }
       await session.verify(credentialOf(fields, version.handle), 'live')
       return { verified: true }
     } finally {
@@ -125,10 +151,12 @@ async function verified(
   } catch (thrown) {
     if (thrown instanceof RotateError || isCrash(thrown)) throw thrown
     const error = asAdapterError(thrown)
-    if (error.code !== 'refused') return { verified: undefined, doubt: `the provider could not be asked: ${error.message}` }
+    if (error.code !== 'refused')
+      return { verified: undefined, doubt: `the provider could not be asked: ${error.message}` }
     throw new RotateError(
       'rolled-back',
-      `${secret.path}: the provider refuses version ${version.n} (${version.hint}), which is current: ${error.message}; nothing was written`,
+      `${secret.path}: the provider refuses version ${version.n} (${version.hint}), which is ` +
+        `current: ${error.message}; nothing was written`,
       {
         hint: `give the value that works: rotate now ${secret.path} -`,
         details: { path: secret.path, version: version.n, verified: false },
@@ -149,12 +177,19 @@ async function atTarget(work: Work, spec: TargetSpec): Promise<AgainResult> {
   for (let attempt = 1; ; attempt++) {
     try {
       const status = await once(work, spec, () => (begun = true))
-      ports.progress({ ...told, status: 'done', ms: ms(), ...(status === 'unchanged' ? { detail: HELD } : {}) })
+      ports.progress({
+        ...told,
+        status: 'done',
+        ms: ms(),
+        ...(status === 'unchanged' ? { detail: HELD } : {}),
+      })
       return { target: spec, status, ms: ms(), begun }
     } catch (thrown) {
       if (thrown instanceof RotateError || isCrash(thrown)) throw thrown
       if (ports.signal.aborted)
-        throw new RotateError('interrupted', `interrupted while ${spec.key} was written`, { hint: `rotate deliver ${secret.path}` })
+        throw new RotateError('interrupted', `interrupted while ${spec.key} was written`, {
+          hint: `rotate deliver ${secret.path}`,
+        })
       const failure = asAdapterError(thrown)
       if (failure.retryable && attempt < MAX_ATTEMPTS) {
         await ports.clock.sleep(stepPause(attempt, failure.retryAfterMs), ports.signal)
@@ -167,7 +202,11 @@ async function atTarget(work: Work, spec: TargetSpec): Promise<AgainResult> {
   }
 }
 
-async function once(work: Work, spec: TargetSpec, begin: () => void): Promise<'updated' | 'unchanged'> {
+async function once(
+  work: Work,
+  spec: TargetSpec,
+  begin: () => void,
+): Promise<'updated' | 'unchanged'> {
   const { ports, secret, version, fields, beside, besideN } = work
   const id = `${secret.id}.${spec.key}.again.v${version.n}.${ports.clock.now()}`
   const delivery = deliveryOf(spec, secret.path, version.n, fields, id, beside)
@@ -177,7 +216,8 @@ async function once(work: Work, spec: TargetSpec, begin: () => void): Promise<'u
     // As in the preflight of a run: what can't be written is found before anything is.
     await session.probe()
     await work.mayWrite()
-    // From looking at what stands there to reading back what was written, nobody else writes there.
+    // From looking at what stands there to reading back what was written, nobody else
+    // writes there.
     const written = await inPlaceOf(ports, spec, async () => {
       await record(work, spec, 'pending')
       begin()
@@ -186,7 +226,11 @@ async function once(work: Work, spec: TargetSpec, begin: () => void): Promise<'u
     })
     await session.deploy?.(delivery)
     await ports.faults.at(`after:effect:deliver-again:${spec.key}`)
-    const own = written ?? { version: version.n, ...(spec.previous === undefined ? {} : { beside: besideN }), signs: {} }
+    const own = written ?? {
+      version: version.n,
+      ...(spec.previous === undefined ? {} : { beside: besideN }),
+      signs: {},
+    }
     await record(work, spec, 'success', {}, { ...own, deliveredAt: ports.clock.now() })
     return 'updated'
   } finally {
@@ -197,10 +241,15 @@ async function once(work: Work, spec: TargetSpec, begin: () => void): Promise<'u
 /** Was everything that would be written read there? */
 async function holds(session: TargetSession, { entries }: Delivery): Promise<boolean> {
   const held = await session.current?.(Object.keys(entries))
-  return held !== undefined && Object.entries(entries).every(([name, value]) => held[name]?.equals(value) === true)
+  return (
+    held !== undefined &&
+    Object.entries(entries).every(([name, value]) => held[name]?.equals(value) === true)
+  )
 }
 
-/** One durable row about one target, together with what is known of our last write there. */
+/**
+ * One durable row about one target, together with what is known of our last write there.
+ */
 async function record(
   { ports, secret, version, wish }: Work,
   spec: TargetSpec,
@@ -212,7 +261,8 @@ async function record(
   await ports.vault.transact(async (tx) => {
     const now = await tx.secret(secret.id)
     if (now?.claim?.instance !== own || now.openRun !== undefined) throw lostClaim(secret.path)
-    if (written !== undefined) await tx.putSecret({ ...withWritten(now, spec.key, written), updatedAt: ports.clock.now() })
+    if (written !== undefined)
+      await tx.putSecret({ ...withWritten(now, spec.key, written), updatedAt: ports.clock.now() })
     tx.audit({
       action: wish.action,
       path: secret.path,
@@ -220,7 +270,12 @@ async function record(
       triggeredBy: 'manual',
       status,
       runId: null,
-      metadata: { target: spec.key, version: version.n, ...pickDefined({ reason: ports.reason }), ...more },
+      metadata: {
+        target: spec.key,
+        version: version.n,
+        ...pickDefined({ reason: ports.reason }),
+        ...more,
+      },
     })
   })
 }

@@ -5,5 +5,8 @@ import type { EnginePorts } from './ports.ts'
 export async function distrust(ports: Pick<EnginePorts, 'vault'>): Promise<string | undefined> {
   const { trusted, why } = await ports.vault.standing()
   if (trusted) return undefined
-  return `nothing is destroyed on the word of this vault yet: ${why ?? 'it is not trusted here'}; first: rotate reconcile --apply, or rotate vault accept-rollback`
+  return (
+    `nothing is destroyed on the word of this vault yet: ${why ?? 'it is not trusted here'}; ` +
+    'first: rotate reconcile --apply, or rotate vault accept-rollback'
+  )
 }

@@ -1,18 +1,26 @@
 /**
- * Makes it happen, once. `rotate`, `resume` and `run-due` are this same loop: fold the journal, ask `decide`, commit the intent, do the effect,
- * commit the outcome.
+ * Makes it happen, once. `rotate`, `resume` and `run-due` are this same loop: fold the
+ * journal, ask `decide`, commit the intent, do the effect, commit the outcome.
  *
  * The laws:
- * 1. No effect without a committed intent. The value that must survive is sealed and durable before the call that makes it matter.
- * 2. An unfinished intent is settled by reading, never simply repeated; steps whose call is idempotent settle by repetition. Reading settles nothing while the writer
- *    may still act: a call that was given up may be carried out later, so its absence is believed only when the writer is seen gone or its longest time is over, and it is
- *    looked for afterwards (late.ts). So may a write to a target that was given up: before its longest time is over nothing that it would undo is believed (writes.ts).
- * 3. What an event claims and what the vault holds change in one commit, with its audit row and its notices.
- * 4. As long as the old credential is alive and untouched, failure goes back; afterwards, and in place, failure goes forward.
+ * 1. No effect without a committed intent. The value that must survive is sealed and
+ *    durable before the call that makes it matter.
+ * 2. An unfinished intent is settled by reading, never simply repeated; steps whose call
+ *    is idempotent settle by repetition. Reading settles nothing while the writer may
+ *    still act: a call that was given up may be carried out later, so its absence is
+ *    believed only when the writer is seen gone or its longest time is over, and it is
+ *    looked for afterwards (late.ts). So may a write to a target that was given up:
+ *    before its longest time is over nothing that it would undo is believed (writes.ts).
+ * 3. What an event claims and what the vault holds change in one commit, with its audit
+ *    row and its notices.
+ * 4. As long as the old credential is alive and untouched, failure goes back; afterwards,
+ *    and in place, failure goes forward.
  * 5. The old credential dies last and on evidence (retire.ts).
  * 6. Only handles that this vault recorded or the operator adopted are ever touched.
- * 7. Waiting is an event with a date, not a sleeping process; pauses between attempts of one step are the exception, bounded to seconds.
- * 8. Ambiguity is a state in which nothing more is revoked; it is never compensated by guess.
+ * 7. Waiting is an event with a date, not a sleeping process; pauses between attempts of
+ *    one step are the exception, bounded to seconds.
+ * 8. Ambiguity is a state in which nothing more is revoked; it is never compensated by
+ *    guess.
  * 9. One run per secret; every commit checks that the secret is still ours.
  */
 import { DAY } from '../core/duration.ts'
@@ -33,14 +41,20 @@ import { isCrash } from './crash.ts'
 import { leftOpen } from './writes.ts'
 import { pickDefined } from '../core/defined.ts'
 
-/** Drives a run of ours until it is closed or parked, and returns it. Throws `interrupted` when asked to stop; the run stays resumable. */
+/**
+ * Drives a run of ours until it is closed or parked, and returns it. Throws `interrupted`
+ * when asked to stop; the run stays resumable.
+ */
 export async function drive(ports: EnginePorts, runId: string): Promise<Loaded> {
   const bench = new Workbench(ports)
   try {
     let loaded = await loadRun(ports, runId)
     for (;;) {
       if (ports.signal.aborted)
-        throw new RotateError('interrupted', `interrupted; run ${runId} can be resumed`, { hint: `rotate resume ${runId}`, runId })
+        throw new RotateError('interrupted', `interrupted; run ${runId} can be resumed`, {
+          hint: `rotate resume ${runId}`,
+          runId,
+        })
       const state = stateOf(loaded.run)
       const command = decide(loaded.run.plan, state, ports.clock.now())
       switch (command.do) {
@@ -54,8 +68,12 @@ export async function drive(ports: EnginePorts, runId: string): Promise<Loaded> 
           break
         case 'turn':
           loaded = await commit(ports, runId, 'turn', (now) => ({
-            events: [{ type: 'turned', at: ports.clock.now(), direction: 'back', reason: command.reason }],
-            audit: [runAudit(now.run, 'rotation_failed', 'failed', { at: command.reason.slice(0, 200) })],
+            events: [
+              { type: 'turned', at: ports.clock.now(), direction: 'back', reason: command.reason },
+            ],
+            audit: [
+              runAudit(now.run, 'rotation_failed', 'failed', { at: command.reason.slice(0, 200) }),
+            ],
           }))
           break
         case 'park':
@@ -71,33 +89,53 @@ export async function drive(ports: EnginePorts, runId: string): Promise<Loaded> 
           loaded = await attempt(bench, loaded, 'settle', () => settleOnce(bench, loaded))
           break
         case 'step':
-          loaded = await attempt(bench, loaded, command.step, () => perform(bench, loaded, command.step))
+          loaded = await attempt(bench, loaded, command.step, () =>
+            perform(bench, loaded, command.step),
+          )
           break
         default:
           return command satisfies never
       }
     }
   } catch (thrown) {
-    if (thrown instanceof RotateError && thrown.code === 'not-writable') throw await standsOpen(ports, runId, thrown)
+    if (thrown instanceof RotateError && thrown.code === 'not-writable')
+      throw await standsOpen(ports, runId, thrown)
     throw thrown
   } finally {
     await bench.close()
   }
 }
 
-/** A vault that can't be written any more in the middle of a run: "nothing changed" is true of the file, and not of what the run has done outside. */
-async function standsOpen(ports: EnginePorts, runId: string, cause: RotateError): Promise<RotateError> {
+/**
+ * A vault that can't be written any more in the middle of a run: "nothing changed" is
+ * true of the file, and not of what the run has done outside.
+ */
+async function standsOpen(
+  ports: EnginePorts,
+  runId: string,
+  cause: RotateError,
+): Promise<RotateError> {
   const { run } = await loadRun(ports, runId)
   if (!run.events.some(({ type }) => type === 'intended')) return cause
   return new RotateError('not-writable', cause.message.replace(/; nothing (was )?changed$/, ''), {
     cause,
     runId,
-    hint: `${cause.hint === undefined ? '' : `${cause.hint}; then: `}rotate resume ${runId}, or run-due finishes it`,
-    details: { ...cause.details, now: `run ${runId} of ${run.path} stands open: what it has done outside stays until it goes on` },
+    hint:
+      `${cause.hint === undefined ? '' : `${cause.hint}; then: `}rotate resume ${runId}, or ` +
+      'run-due finishes it',
+    details: {
+      ...cause.details,
+      now:
+        `run ${runId} of ${run.path} stands open: what it has done outside stays until it ` +
+        'goes on',
+    },
   })
 }
 
-/** Settles a create; what turns out to be a key of ours whose value is lost is switched off, and ended as its quarantine allows. */
+/**
+ * Settles a create; what turns out to be a key of ours whose value is lost is switched
+ * off, and ended as its quarantine allows.
+ */
 async function settleOnce(bench: Workbench, loaded: Loaded): Promise<Loaded> {
   const after = await settle(bench, loaded)
   if (after.secret.strays.length === 0) return after
@@ -105,8 +143,16 @@ async function settleOnce(bench: Workbench, loaded: Loaded): Promise<Loaded> {
   return loadRun(bench.ports, after.run.id)
 }
 
-/** Does one step, and records failure as an event. Errors that are not about the far side (a lost claim, a full disk) end the process' work. */
-async function attempt(bench: Workbench, loaded: Loaded, step: string, work: () => Promise<Loaded>): Promise<Loaded> {
+/**
+ * Does one step, and records failure as an event. Errors that are not about the far side
+ * (a lost claim, a full disk) end the process' work.
+ */
+async function attempt(
+  bench: Workbench,
+  loaded: Loaded,
+  step: string,
+  work: () => Promise<Loaded>,
+): Promise<Loaded> {
   const { ports } = bench
   const { id, path } = loaded.run
   const started = ports.clock.monotonic()
@@ -114,10 +160,23 @@ async function attempt(bench: Workbench, loaded: Loaded, step: string, work: () 
   try {
     const after = await work()
     const last = after.run.events.findLast(
-      (event) => event.type === 'settled' || ((event.type === 'done' || event.type === 'failed') && event.step === step),
+      (event) =>
+        event.type === 'settled' ||
+        ((event.type === 'done' || event.type === 'failed') && event.step === step),
     )
-    if (step === 'settle' && last?.type === 'settled' && (last.outcome === 'ambiguous' || last.wait === true)) {
-      ports.progress({ runId: id, path, step, status: 'failed', ms: ports.clock.monotonic() - started, detail: last.detail })
+    if (
+      step === 'settle' &&
+      last?.type === 'settled' &&
+      (last.outcome === 'ambiguous' || last.wait === true)
+    ) {
+      ports.progress({
+        runId: id,
+        path,
+        step,
+        status: 'failed',
+        ms: ports.clock.monotonic() - started,
+        detail: last.detail,
+      })
     } else if (last?.type !== 'failed') {
       const detail = last?.type === 'done' ? last.detail : undefined
       ports.progress({
@@ -133,10 +192,14 @@ async function attempt(bench: Workbench, loaded: Loaded, step: string, work: () 
   } catch (thrown) {
     if (thrown instanceof RotateError || isCrash(thrown)) throw thrown
     if (ports.signal.aborted)
-      throw new RotateError('interrupted', `interrupted; run ${id} can be resumed`, { hint: `rotate resume ${id}`, runId: id })
+      throw new RotateError('interrupted', `interrupted; run ${id} can be resumed`, {
+        hint: `rotate resume ${id}`,
+        runId: id,
+      })
     const lost = thrown instanceof LostWrite ? thrown : undefined
     const error = lost?.failure ?? asAdapterError(thrown, step === 'create' ? 'unknown' : 'none')
-    // A create that provably did nothing has been repeated by its adapter as often as its far side bears; the schedule tries again later.
+    // A create that provably did nothing has been repeated by its adapter as often as its
+    // far side bears; the schedule tries again later.
     const retryable = error.retryable && !(step === 'create' && error.effect === 'none')
     const failure: Failure = {
       code: error.code,
@@ -149,8 +212,10 @@ async function attempt(bench: Workbench, loaded: Loaded, step: string, work: () 
     const ms = ports.clock.monotonic() - started
     const attempts = (stateOf(loaded.run).steps[step]?.attempts ?? 0) + 1
     ports.progress({ runId: id, path, step, status: 'failed', ms, detail: error.message })
-    // A create that fails before its intent is durable was never sent: there is nothing to ask about.
-    const sent = (now: Loaded): boolean => step !== 'create' || stateOf(now.run).create === 'intended'
+    // A create that fails before its intent is durable was never sent: there is nothing
+    // to ask about.
+    const sent = (now: Loaded): boolean =>
+      step !== 'create' || stateOf(now.run).create === 'intended'
     return commit(ports, id, `${step}:failed`, (now) => ({
       events: [
         {
@@ -163,12 +228,20 @@ async function attempt(bench: Workbench, loaded: Loaded, step: string, work: () 
           ...(lost === undefined ? {} : { settlesAt: lost.settlesAt }),
         },
       ],
-      audit: [runAudit(now.run, kindOf(step).audit ?? 'rotation_failed', 'failed', { step, error: failure.message.slice(0, 300) })],
+      audit: [
+        runAudit(now.run, kindOf(step).audit ?? 'rotation_failed', 'failed', {
+          step,
+          error: failure.message.slice(0, 300),
+        }),
+      ],
     }))
   }
 }
 
-/** Stops without closing: the state outside is unknown, or an undo failed. Nothing more is revoked until it is resolved. */
+/**
+ * Stops without closing: the state outside is unknown, or an undo failed. Nothing more is
+ * revoked until it is resolved.
+ */
 async function park(ports: EnginePorts, runId: string, reason: string): Promise<Loaded> {
   const at = ports.clock.now()
   return commit(ports, runId, 'park', (now) => {
@@ -177,23 +250,43 @@ async function park(ports: EnginePorts, runId: string, reason: string): Promise<
       secret: withFailure(withoutClaim(now.secret), reason, at),
       run: { status: 'unsafe' },
       events: [{ type: 'parked', at, reason, until: at + retryPause(times) }],
-      audit: [runAudit(now.run, 'rotation_failed', 'failed', { needs_operator: true, at: reason.slice(0, 200) })],
+      audit: [
+        runAudit(now.run, 'rotation_failed', 'failed', {
+          needs_operator: true,
+          at: reason.slice(0, 200),
+        }),
+      ],
     }
   })
 }
 
-/** An operator has given this condition up by name, and it failed once more: it is not done, and that is what the journal and the audit say. */
-async function giveUp(ports: EnginePorts, runId: string, step: string, reason: string): Promise<Loaded> {
+/**
+ * An operator has given this condition up by name, and it failed once more: it is not
+ * done, and that is what the journal and the audit say.
+ */
+async function giveUp(
+  ports: EnginePorts,
+  runId: string,
+  step: string,
+  reason: string,
+): Promise<Loaded> {
   const at = ports.clock.now()
   return commit(ports, runId, 'give-up', (now) => ({
     events: [{ type: 'done', at, step, ms: 0, detail: WAIVED }],
-    audit: [runAudit(now.run, 'target_given_up', 'success', { step, condition: conditionOf(step), why: reason.slice(0, 200) })],
+    audit: [
+      runAudit(now.run, 'target_given_up', 'success', {
+        step,
+        condition: conditionOf(step),
+        why: reason.slice(0, 200),
+      }),
+    ],
   }))
 }
 
 /**
- * Stops until a date (law 7): the far side may still act, so nothing that was not found is believed to be absent. The run stays open and goes on by itself; nobody is
- * called, and the schedule has not failed.
+ * Stops until a date (law 7): the far side may still act, so nothing that was not found
+ * is believed to be absent. The run stays open and goes on by itself; nobody is called,
+ * and the schedule has not failed.
  */
 async function waitUntil(
   ports: EnginePorts,
@@ -209,12 +302,19 @@ async function waitUntil(
     audit: [
       targets === undefined
         ? runAudit(now.run, 'provider_call', 'pending', { call: 'settle', ...date })
-        : runAudit(now.run, 'target_updated', 'pending', { target: targets.join(', ').slice(0, 300), ...date }),
+        : runAudit(now.run, 'target_updated', 'pending', {
+            target: targets.join(', ').slice(0, 300),
+            ...date,
+          }),
     ],
   }))
 }
 
-async function close(ports: EnginePorts, runId: string, status: Exclude<RunStatus, 'open' | 'unsafe'>): Promise<Loaded> {
+async function close(
+  ports: EnginePorts,
+  runId: string,
+  status: Exclude<RunStatus, 'open' | 'unsafe'>,
+): Promise<Loaded> {
   const at = ports.clock.now()
   return commit(ports, runId, 'close', (now) => {
     const { openRun: _open, unsettled: before, ...rest } = withoutClaim(now.secret)
@@ -224,15 +324,36 @@ async function close(ports: EnginePorts, runId: string, status: Exclude<RunStatu
     const reason = why === undefined ? (stateOf(now.run).cause ?? status) : why.failure.message
     return {
       secret:
-        status === 'success' ? withoutFailure(secret) : withFailure(secret, reason, at, why?.failure.code === 'by-hand' ? DAY : undefined),
-      run: { status, closedAt: at, ...(secret.schedule === undefined ? {} : { nextRotationAt: secret.schedule.nextAt }) },
+        status === 'success'
+          ? withoutFailure(secret)
+          : withFailure(secret, reason, at, why?.failure.code === 'by-hand' ? DAY : undefined),
+      run: {
+        status,
+        closedAt: at,
+        ...(secret.schedule === undefined ? {} : { nextRotationAt: secret.schedule.nextAt }),
+      },
       events: [{ type: 'closed', at, status }],
-      audit: status === 'success' ? [] : [closing(now.run, status, reason, status === 'failed' && why?.failure.code === 'by-hand')],
+      audit:
+        status === 'success'
+          ? []
+          : [
+              closing(
+                now.run,
+                status,
+                reason,
+                status === 'failed' && why?.failure.code === 'by-hand',
+              ),
+            ],
     }
   })
 }
 
-function closing(run: RunRecord, status: RunStatus, reason: string, byHand: boolean): ReturnType<typeof runAudit> {
+function closing(
+  run: RunRecord,
+  status: RunStatus,
+  reason: string,
+  byHand: boolean,
+): ReturnType<typeof runAudit> {
   const proven = stateOf(run).oldProven
   return runAudit(
     run,
@@ -246,15 +367,26 @@ function closing(run: RunRecord, status: RunStatus, reason: string, byHand: bool
   )
 }
 
-/** What failed on the way to a run that ended well is no failure any more: not of a secret that was parked after its promotion either. */
+/**
+ * What failed on the way to a run that ended well is no failure any more: not of a secret
+ * that was parked after its promotion either.
+ */
 function withoutFailure(secret: SecretRecord): SecretRecord {
   if (secret.schedule === undefined) return secret
   const { retryAt: _retry, lastError: _error, ...schedule } = secret.schedule
   return { ...secret, schedule: { ...schedule, failures: 0 } }
 }
 
-/** The schedule after a failed run: tried again after a growing pause, or this one. Who waits for a person asks once a day. */
-function withFailure(secret: SecretRecord, reason: string, at: number, pause?: number): SecretRecord {
+/**
+ * The schedule after a failed run: tried again after a growing pause, or this one. Who
+ * waits for a person asks once a day.
+ */
+function withFailure(
+  secret: SecretRecord,
+  reason: string,
+  at: number,
+  pause?: number,
+): SecretRecord {
   if (secret.schedule === undefined) return secret
   const failures = secret.schedule.failures + 1
   const schedule: Schedule = {

@@ -1,10 +1,17 @@
 /**
- * The end of one version, as it is written down. `amend`, `advance`, `end` and `hold` commit;
- * `heldResult` only says something.
+ * The end of one version, as it is written down. `amend`, `advance`, `end` and `hold`
+ * commit; `heldResult` only says something.
  */
 import { DAY } from '../core/duration.ts'
 import { type AdapterError, RotateError } from '../core/errors.ts'
-import type { AuditEntry, Retirement, SecretRecord, VersionRecord, VersionState, Written } from '../core/model.ts'
+import type {
+  AuditEntry,
+  Retirement,
+  SecretRecord,
+  VersionRecord,
+  VersionState,
+  Written,
+} from '../core/model.ts'
 import { versionOf, withVersion } from '../core/model.ts'
 import type { Credential } from '../core/provider.ts'
 import { busy, withoutClaim } from './claim.ts'
@@ -20,7 +27,10 @@ export interface RetireResult {
   readonly version: number
   readonly hint: string
   readonly at: number
-  /** `waiting`: its time has not come. `held`: a gate or the provider said no; tried again later. */
+  /**
+   * `waiting`: its time has not come. `held`: a gate or the provider said no; tried again
+   * later.
+   */
   readonly state: VersionState | 'waiting' | 'held'
   readonly detail: string
   /** Did anything change? */
@@ -39,7 +49,10 @@ type Row = Pick<AuditEntry, 'action' | 'status' | 'metadata'>
 
 /** What a commit changes beside the version itself. */
 interface Besides {
-  /** Does this commit also give the secret back, so that a crash after it leaves nothing claimed? */
+  /**
+   * Does this commit also give the secret back, so that a crash after it leaves nothing
+   * claimed?
+   */
   readonly giveBack?: boolean
   /** What was last written to the target of this key; `written: undefined` forgets it. */
   readonly written?: { readonly key: string; readonly written: Written | undefined }
@@ -69,7 +82,10 @@ export class Ending {
   readonly ports: EnginePorts
   readonly secretId: string
   readonly n: number
-  /** Is it the last one that this process ends of its secret? Then its end gives the secret back. */
+  /**
+   * Is it the last one that this process ends of its secret? Then its end gives the
+   * secret back.
+   */
   readonly last: boolean
 
   constructor(ports: EnginePorts, secretId: string, n: number, last: boolean) {
@@ -83,7 +99,8 @@ export class Ending {
   async look(): Promise<Seen> {
     const secret = await this.ports.vault.read((reader) => reader.secret(this.secretId))
     const version = secret === undefined ? undefined : versionOf(secret, this.n)
-    if (secret === undefined || version === undefined) throw new RotateError('not-found', 'the version does not exist any more')
+    if (secret === undefined || version === undefined)
+      throw new RotateError('not-found', 'the version does not exist any more')
     return { secret, version, retirement: version.retirement }
   }
 
@@ -94,8 +111,9 @@ export class Ending {
   }
 
   /**
-   * Commits a change of the version with its audit row. Does nothing where its end is over. Throws
-   * `locked` when another process has claimed the secret, or has begun a run.
+   * Commits a change of the version with its audit row. Does nothing where its end is
+   * over. Throws `locked` when another process has claimed the secret, or has begun a
+   * run.
    */
   async amend(
     edit: (version: VersionRecord, retirement: Retirement) => VersionRecord,
@@ -108,11 +126,13 @@ export class Ending {
       const secret = await tx.secret(this.secretId)
       const version = secret === undefined ? undefined : versionOf(secret, n)
       if (secret === undefined || version?.retirement === undefined) return
-      if (secret.claim?.instance !== own) throw secret.claim === undefined ? lostClaim(secret.path) : busy(secret.path, secret.claim)
+      if (secret.claim?.instance !== own)
+        throw secret.claim === undefined ? lostClaim(secret.path) : busy(secret.path, secret.claim)
       if (secret.openRun !== undefined) throw lostClaim(secret.path)
       const { retirement } = version
       const edited = withVersion(secret, n, (before) => edit(before, retirement))
-      const noted = written === undefined ? edited : withWritten(edited, written.key, written.written)
+      const noted =
+        written === undefined ? edited : withWritten(edited, written.key, written.written)
       await tx.putSecret(giveBack ? withoutClaim(noted) : noted)
       tx.audit({
         ...row,
@@ -157,12 +177,21 @@ export class Ending {
       { giveBack: this.last },
     )
     await this.ports.faults.at('after:commit:retire:end')
-    return { path: secret.path, version: this.n, hint: version.hint, at, state, detail, acted: true }
+    return {
+      path: secret.path,
+      version: this.n,
+      hint: version.hint,
+      at,
+      state,
+      detail,
+      acted: true,
+    }
   }
 
   /**
-   * Commits that it did not work, to be tried again after a growing pause. People are told of what does
-   * not pass by itself: at once where that is certain, else at the third failure; then once a day.
+   * Commits that it did not work, to be tried again after a growing pause. People are
+   * told of what does not pass by itself: at once where that is certain, else at the
+   * third failure; then once a day.
    */
   async hold({ message, retryable, hints }: AdapterError): Promise<RetireResult> {
     const seen = await this.look()
@@ -199,7 +228,10 @@ export class Ending {
     return this.look()
   }
 
-  /** Commits that somebody else has switched it off: its end is ours, and that it is off is not. */
+  /**
+   * Commits that somebody else has switched it off: its end is ours, and that it is off
+   * is not.
+   */
   async noteOff(): Promise<void> {
     await this.amend((version) => ({ ...version, offBefore: true }), {
       action: 'secret_updated',

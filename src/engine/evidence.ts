@@ -1,4 +1,6 @@
-/** The evidence on which an old version may end (law 5), and the proof that it is dead. */
+/**
+ * The evidence on which an old version may end (law 5), and the proof that it is dead.
+ */
 import { DAY, MINUTE } from '../core/duration.ts'
 import { AdapterError } from '../core/errors.ts'
 import type { ProviderRef, Retirement, SecretRecord, VersionRecord } from '../core/model.ts'
@@ -9,21 +11,35 @@ import { ageLimits, CLOCK_TOLERANCE } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
 import { answered, credentialOf, providerOfVersion } from './session.ts'
 
-/** Who issued the version, with a configuration: the schedule's, the one kept with its planned end, or that of the run which made it. */
-export async function issuer(ports: EnginePorts, secret: SecretRecord, version: VersionRecord): Promise<ProviderRef | undefined> {
+/**
+ * Who issued the version, with a configuration: the schedule's, the one kept with its
+ * planned end, or that of the run which made it.
+ */
+export async function issuer(
+  ports: EnginePorts,
+  secret: SecretRecord,
+  version: VersionRecord,
+): Promise<ProviderRef | undefined> {
   const known = providerOfVersion(secret, version)
   if (known !== undefined || version.runId === undefined) return known
   const { runId } = version
   const made = await ports.vault.read((reader) => reader.run(runId))
-  return made?.plan.provider?.id === version.providerId ? (made?.plan.provider ?? undefined) : undefined
+  return made?.plan.provider?.id === version.providerId
+    ? (made?.plan.provider ?? undefined)
+    : undefined
 }
 
 /**
- * Can the provider, as it is configured now, end this version, although it could not when the version
- * was issued? Only what it has issued here, or what carries a handle that was recorded, and a value
- * that was given while it was the provider, where it addresses credentials by their value (law 6).
+ * Can the provider, as it is configured now, end this version, although it could not when
+ * the version was issued? Only what it has issued here, or what carries a handle that was
+ * recorded, and a value that was given while it was the provider, where it addresses
+ * credentials by their value (law 6).
  */
-export async function endableNow(ports: EnginePorts, secret: SecretRecord, version: VersionRecord): Promise<boolean> {
+export async function endableNow(
+  ports: EnginePorts,
+  secret: SecretRecord,
+  version: VersionRecord,
+): Promise<boolean> {
   const provider = await issuer(ports, secret, version)
   if (provider === undefined || provider.id !== version.providerId) return false
   if ((await answered(() => ports.adapters.traits(provider))).revoke === 'none') return false
@@ -46,28 +62,46 @@ export async function gates(
   old: Credential,
 ): Promise<void> {
   const current = currentVersion(secret)
-  if (version.labels.includes('current')) throw new AdapterError('failed', 'it is the current version', { effect: 'none' })
+  if (version.labels.includes('current'))
+    throw new AdapterError('failed', 'it is the current version', { effect: 'none' })
   if (retirement.why === 'discard') return
-  if (current === undefined) throw new AdapterError('failed', 'there is no current version to take its place', { effect: 'none' })
+  if (current === undefined)
+    throw new AdapterError('failed', 'there is no current version to take its place', {
+      effect: 'none',
+    })
   const fields = await ports.vault.read((reader) => reader.value(secret.id, current.n))
-  if (fields === undefined) throw new AdapterError('failed', 'the current version has no value', { effect: 'none' })
+  if (fields === undefined)
+    throw new AdapterError('failed', 'the current version has no value', { effect: 'none' })
   await verifyCurrent(ports, secret, version, session, current, fields)
   for (const check of secret.schedule?.checks ?? []) {
     if (check.type === 'provider') continue
     const result = await answered(() => ports.adapters.runCheck(check, fields, secret.path))
     if (!result.ok)
-      throw new AdapterError('failed', `check ${check.key} is red with the current value: ${result.detail}`, { effect: 'none' })
+      throw new AdapterError(
+        'failed',
+        `check ${check.key} is red with the current value: ${result.detail}`,
+        { effect: 'none' },
+      )
   }
   if (retirement.force || session.lastUsed === undefined) return
   const used = await session.lastUsed(old)
   const replaced = version.replacedAt ?? 0
   const maximumAge = ageLimits(secret.type).maximum * DAY
-  if (used !== undefined && used > replaced + CLOCK_TOLERANCE && ports.clock.now() - version.createdAt < maximumAge) {
+  if (
+    used !== undefined &&
+    used > replaced + CLOCK_TOLERANCE &&
+    ports.clock.now() - version.createdAt < maximumAge
+  ) {
     const ago = Math.round((ports.clock.now() - used) / MINUTE)
-    throw new AdapterError('failed', `the old key was used ${ago} minutes ago, after it was replaced: some consumer still holds it`, {
-      effect: 'none',
-      hints: [`find the consumer, or: rotate revoke ${secret.path} --force`],
-    })
+    throw new AdapterError(
+      'failed',
+      `the old key was used ${ago} minutes ago, after it was replaced: some consumer still ` +
+        'holds it',
+      {
+        effect: 'none',
+        hints: [`find the consumer, or: rotate revoke ${secret.path} --force`],
+      },
+    )
   }
 }
 
@@ -81,7 +115,8 @@ async function verifyCurrent(
 ): Promise<void> {
   const credential = credentialOf(fields, current.handle)
   if (current.providerId === version.providerId) return session.verify?.(credential, 'live')
-  const provider = current.providerId === undefined ? undefined : await issuer(ports, secret, current)
+  const provider =
+    current.providerId === undefined ? undefined : await issuer(ports, secret, current)
   if (provider === undefined) return
   const other = await answered(() => ports.adapters.openProvider(provider, secret.path))
   try {
@@ -92,8 +127,9 @@ async function verifyCurrent(
 }
 
 /**
- * Asks until the old one is refused, and where there is a list, until it is not live there either: a key that was only switched off is refused too. Where it
- * can't be asked, its absence from the list, or the provider's word, must do; the proof says which.
+ * Asks until the old one is refused, and where there is a list, until it is not live
+ * there either: a key that was only switched off is refused too. Where it can't be asked,
+ * its absence from the list, or the provider's word, must do; the proof says which.
  */
 export async function proveDead(session: ProviderSession, old: Credential): Promise<string> {
   if (session.verify !== undefined && Object.keys(old.fields).length > 0) {
@@ -104,9 +140,13 @@ export async function proveDead(session: ProviderSession, old: Credential): Prom
       await unlisted(session, old)
       return 'refused by the provider'
     }
-    throw new AdapterError('failed', 'the provider still accepts the revoked key', { effect: 'unknown' })
+    throw new AdapterError('failed', 'the provider still accepts the revoked key', {
+      effect: 'unknown',
+    })
   }
-  return (await unlisted(session, old)) ? 'no longer listed' : 'confirmed by the provider, which can not be asked again'
+  return (await unlisted(session, old))
+    ? 'no longer listed'
+    : 'confirmed by the provider, which can not be asked again'
 }
 
 /** `false` where there is no list to ask. */

@@ -1,6 +1,7 @@
 /**
- * Dates that were written while the clock was ahead, once it has been set right: what they keep waiting
- * would be waited for until the clock comes there again, in silence. Pure.
+ * Dates that were written while the clock was ahead, once it has been set right: what
+ * they keep waiting would be waited for until the clock comes there again, in silence.
+ * Pure.
  */
 import { DAY } from '../core/duration.ts'
 import type { Retirement, Schedule, SecretRecord, Stray, VersionRecord } from '../core/model.ts'
@@ -20,10 +21,10 @@ type Move = (what: string, was: number, now: number) => number
 const LONGEST_RETRY = DAY
 
 /**
- * The secret with every date brought back that is further away than what it counts allows: the
- * interval, the grace, the quarantine, a pause. What the record says has happened after `now` happened
- * `now` at the latest. A date that an operator chose by a right clock stays, and so does what the
- * provider says of itself.
+ * The secret with every date brought back that is further away than what it counts
+ * allows: the interval, the grace, the quarantine, a pause. What the record says has
+ * happened after `now` happened `now` at the latest. A date that an operator chose by a
+ * right clock stays, and so does what the provider says of itself.
  */
 export function withinReach(
   secret: SecretRecord,
@@ -38,7 +39,9 @@ export function withinReach(
   const { schedule, deletedAt, late } = secret
   const next: SecretRecord = {
     ...secret,
-    ...(deletedAt === undefined ? {} : { deletedAt: move('removal', deletedAt, Math.min(deletedAt, now)) }),
+    ...(deletedAt === undefined
+      ? {}
+      : { deletedAt: move('removal', deletedAt, Math.min(deletedAt, now)) }),
     ...(schedule === undefined ? {} : { schedule: scheduleAt(schedule, now, move, nextDate) }),
     versions: secret.versions.map((version) => versionAt(version, schedule, now, move)),
     strays: secret.strays.map((stray) => strayAt(stray, now, move)),
@@ -47,14 +50,23 @@ export function withinReach(
       : {
           late: late.map((call) => ({
             ...call,
-            until: move('end of the search for a late create', call.until, Math.min(call.until, now + DAY)),
+            until: move(
+              'end of the search for a late create',
+              call.until,
+              Math.min(call.until, now + DAY),
+            ),
           })),
         }),
   }
   return { secret: moved.length === 0 ? secret : next, moved }
 }
 
-function scheduleAt(schedule: Schedule, now: number, move: Move, nextDate: (schedule: Schedule, from: number) => number): Schedule {
+function scheduleAt(
+  schedule: Schedule,
+  now: number,
+  move: Move,
+  nextDate: (schedule: Schedule, from: number) => number,
+): Schedule {
   const { createdAt, updatedAt, lastRotatedAt, nextAt, retryAt, pausedAt, pausedUntil } = schedule
   const limit = nextDate(schedule, now)
   const ahead = Math.max(createdAt, updatedAt, lastRotatedAt ?? 0) > now
@@ -62,30 +74,54 @@ function scheduleAt(schedule: Schedule, now: number, move: Move, nextDate: (sche
     ...schedule,
     createdAt: Math.min(createdAt, now),
     updatedAt: Math.min(updatedAt, now),
-    ...(lastRotatedAt === undefined ? {} : { lastRotatedAt: move('last rotation', lastRotatedAt, Math.min(lastRotatedAt, now)) }),
+    ...(lastRotatedAt === undefined
+      ? {}
+      : { lastRotatedAt: move('last rotation', lastRotatedAt, Math.min(lastRotatedAt, now)) }),
     nextAt: ahead && nextAt > limit ? move('next rotation', nextAt, limit) : nextAt,
     ...retried(retryAt, now, move, 'next attempt'),
     ...(pausedAt === undefined ? {} : { pausedAt: Math.min(pausedAt, now) }),
     ...(pausedUntil === undefined || pausedAt === undefined || pausedAt <= now
       ? {}
-      : { pausedUntil: move('end of the pause', pausedUntil, now + Math.max(0, pausedUntil - pausedAt)) }),
+      : {
+          pausedUntil: move(
+            'end of the pause',
+            pausedUntil,
+            now + Math.max(0, pausedUntil - pausedAt),
+          ),
+        }),
   }
 }
 
-function retried(retryAt: number | undefined, now: number, move: Move, what: string): { readonly retryAt?: number } {
-  return retryAt === undefined || retryAt <= now + LONGEST_RETRY ? {} : { retryAt: move(what, retryAt, now) }
+function retried(
+  retryAt: number | undefined,
+  now: number,
+  move: Move,
+  what: string,
+): { readonly retryAt?: number } {
+  return retryAt === undefined || retryAt <= now + LONGEST_RETRY
+    ? {}
+    : { retryAt: move(what, retryAt, now) }
 }
 
-function versionAt(version: VersionRecord, schedule: Schedule | undefined, now: number, move: Move): VersionRecord {
+function versionAt(
+  version: VersionRecord,
+  schedule: Schedule | undefined,
+  now: number,
+  move: Move,
+): VersionRecord {
   const { n, createdAt, promotedAt, replacedAt, endedAt, retirement } = version
   const before = (at: number): number => Math.min(at, now)
   return {
     ...version,
     createdAt: move(`making of version ${n}`, createdAt, before(createdAt)),
     ...(promotedAt === undefined ? {} : { promotedAt: before(promotedAt) }),
-    ...(replacedAt === undefined ? {} : { replacedAt: move(`replacement of version ${n}`, replacedAt, before(replacedAt)) }),
+    ...(replacedAt === undefined
+      ? {}
+      : { replacedAt: move(`replacement of version ${n}`, replacedAt, before(replacedAt)) }),
     ...(endedAt === undefined ? {} : { endedAt: before(endedAt) }),
-    ...(retirement === undefined ? {} : { retirement: retirementAt(version, retirement, schedule, now, move) }),
+    ...(retirement === undefined
+      ? {}
+      : { retirement: retirementAt(version, retirement, schedule, now, move) }),
   }
 }
 
@@ -97,7 +133,10 @@ function retirementAt(
   move: Move,
 ): Retirement {
   const { why, notBefore, deleteAfter, quarantineMs, retryAt } = retirement
-  const grace = replacedAt === undefined || replacedAt > notBefore ? Math.max(schedule?.graceMs ?? 0, DAY) : notBefore - replacedAt
+  const grace =
+    replacedAt === undefined || replacedAt > notBefore
+      ? Math.max(schedule?.graceMs ?? 0, DAY)
+      : notBefore - replacedAt
   const limit = now + (why === 'grace' ? grace : why === 'discard' ? DAY : 0)
   return {
     ...retirement,
@@ -116,7 +155,10 @@ function strayAt(stray: Stray, now: number, move: Move): Stray {
     ...stray,
     foundAt: Math.min(foundAt, now),
     ...(suspendedAt === undefined ? {} : { suspendedAt: Math.min(suspendedAt, now) }),
-    deleteAfter: deleteAfter <= limit ? deleteAfter : move(`deletion of the lost key ${handle.id}`, deleteAfter, limit),
+    deleteAfter:
+      deleteAfter <= limit
+        ? deleteAfter
+        : move(`deletion of the lost key ${handle.id}`, deleteAfter, limit),
     ...retried(retryAt, now, move, `next attempt to end the lost key ${handle.id}`),
   }
 }

@@ -1,15 +1,20 @@
 /**
- * Values at a target that are none of ours: somebody has written there by hand. A delivery replaces them,
- * and an undo puts them back, so it is said before anything is done.
+ * Values at a target that are none of ours: somebody has written there by hand. A
+ * delivery replaces them, and an undo puts them back, so it is said before anything is
+ * done.
  */
 import type { Prior, SecretRecord, TargetSpec } from '../core/model.ts'
 import type { Fields } from '../core/secret.ts'
 import { valueAt } from './session.ts'
 
 /** What is said of such a value. */
-export const FOREIGN = 'differs from every version we know; it will be replaced, and put back by an undo'
+export const FOREIGN =
+  'differs from every version we know; it will be replaced, and put back by an undo'
 
-/** Names at a target that hold a value which is that of no version. What can't be read, and what is not there, is not among them. */
+/**
+ * Names at a target that hold a value which is that of no version. What can't be read,
+ * and what is not there, is not among them.
+ */
 export async function foreignIn(
   secret: SecretRecord,
   { names, previous = {} }: TargetSpec,

@@ -1,8 +1,9 @@
 /**
- * Right before an old key is switched off or ended (law 5): does a target still hand it out? A neighbour
- * who writes the same document from an older copy puts the old value back long after our delivery was
- * confirmed, and whoever reads it then would hold a dead key. Each target that can be read is read once
- * more; one whose values are hidden is judged by the sign of our last write there.
+ * Right before an old key is switched off or ended (law 5): does a target still hand it
+ * out? A neighbour who writes the same document from an older copy puts the old value
+ * back long after our delivery was confirmed, and whoever reads it then would hold a dead
+ * key. Each target that can be read is read once more; one whose values are hidden is
+ * judged by the sign of our last write there.
  */
 import { AdapterError, asAdapterError, RotateError } from '../core/errors.ts'
 import type { Retirement, SecretRecord, TargetSpec, VersionRecord, Written } from '../core/model.ts'
@@ -18,29 +19,41 @@ import { answered, deliveryOf, valueAt } from './session.ts'
 
 /** How the retirement's own record is kept: both are durable when they resolve. */
 export interface Journal {
-  /** The current value is about to be delivered to this target once more, under this id. */
+  /**
+   * The current value is about to be delivered to this target once more, under this id.
+   */
   intend(target: string, id: string): Promise<void>
   /** It was, and its consumers have taken it up. */
   done(target: string, written: Written | undefined): Promise<void>
 }
 
 interface Candidate {
-  /** Is a name that is not there a consumer that has no value, and not one that never had any? */
+  /**
+   * Is a name that is not there a consumer that has no value, and not one that never had
+   * any?
+   */
   readonly absentMatters?: boolean
   readonly secret: SecretRecord
   readonly dying: VersionRecord
   readonly value: Fields
   readonly current:
-    | { readonly version: VersionRecord; readonly fields: Fields; readonly beside: Fields; readonly besideN: number }
+    | {
+        readonly version: VersionRecord
+        readonly fields: Fields
+        readonly beside: Fields
+        readonly besideN: number
+      }
     | undefined
 }
 
 /**
- * Sees to it that no target hands out this version: where one still does, or where the current value was
- * taken away since, that is delivered and deployed anew. Resolves to what was seen, a sentence for each
- * target that was mended, and for each that shows a value of neither. Throws the first `AdapterError` that keeps the version alive: a target can't be read, or not
- * be written. Left out are targets that were given up by name in the run that plans this end, and for
- * a version that was never current those that the run did not write to.
+ * Sees to it that no target hands out this version: where one still does, or where the
+ * current value was taken away since, that is delivered and deployed anew. Resolves to
+ * what was seen, a sentence for each target that was mended, and for each that shows a
+ * value of neither. Throws the first `AdapterError` that keeps the version alive: a
+ * target can't be read, or not be written. Left out are targets that were given up by
+ * name in the run that plans this end, and for a version that was never current those
+ * that the run did not write to.
  */
 export async function handedOut(
   ports: EnginePorts,
@@ -55,7 +68,12 @@ export async function handedOut(
   for (const spec of candidate === undefined ? [] : (secret.schedule?.targets ?? [])) {
     if (candidate === undefined || leftOut(spec.key)) continue
     try {
-      const seen = await atTarget(ports, { ...candidate, absentMatters: delivered(spec.key) }, spec, journal)
+      const seen = await atTarget(
+        ports,
+        { ...candidate, absentMatters: delivered(spec.key) },
+        spec,
+        journal,
+      )
       if (seen !== undefined) notes.push(seen)
     } catch (thrown) {
       if (thrown instanceof RotateError || isCrash(thrown)) throw thrown
@@ -71,19 +89,35 @@ function missing(name: string, { code, message, retryable, hints }: AdapterError
   return new AdapterError(code, what, { retryable, hints, details: { absent: name } })
 }
 
-function named(spec: TargetSpec, { code, message, retryable, hints, details }: AdapterError): AdapterError {
-  if (details['absent'] !== undefined) return new AdapterError(code, `target ${spec.key} ${message}`, { retryable, hints })
-  return new AdapterError(code, `it is not known that target ${spec.key} no longer hands it out: ${message}`, { retryable, hints })
+function named(
+  spec: TargetSpec,
+  { code, message, retryable, hints, details }: AdapterError,
+): AdapterError {
+  if (details['absent'] !== undefined)
+    return new AdapterError(code, `target ${spec.key} ${message}`, { retryable, hints })
+  return new AdapterError(
+    code,
+    `it is not known that target ${spec.key} no longer hands it out: ${message}`,
+    { retryable, hints },
+  )
 }
 
-/** `undefined` where the vault does not hold its value, so that nothing can be compared. */
-async function candidateOf(ports: EnginePorts, secret: SecretRecord, dying: VersionRecord): Promise<Candidate | undefined> {
-  const valueOf = (n: number): Promise<Fields | undefined> => ports.vault.read((reader) => reader.value(secret.id, n))
+/**
+ * `undefined` where the vault does not hold its value, so that nothing can be compared.
+ */
+async function candidateOf(
+  ports: EnginePorts,
+  secret: SecretRecord,
+  dying: VersionRecord,
+): Promise<Candidate | undefined> {
+  const valueOf = (n: number): Promise<Fields | undefined> =>
+    ports.vault.read((reader) => reader.value(secret.id, n))
   const value = await valueOf(dying.n)
   if (value === undefined) return undefined
   const version = currentVersion(secret)
   const fields = version === undefined ? undefined : await valueOf(version.n)
-  if (version === undefined || fields === undefined) return { secret, dying, value, current: undefined }
+  if (version === undefined || fields === undefined)
+    return { secret, dying, value, current: undefined }
   const besideN = besideWithout(secret, version.n, dying.n)
   const beside = (await valueOf(besideN)) ?? fields
   return { secret, dying, value, current: { version, fields, beside, besideN } }
@@ -92,17 +126,23 @@ async function candidateOf(ports: EnginePorts, secret: SecretRecord, dying: Vers
 interface Judged {
   /** Is it not looked at? */
   readonly leftOut: (key: string) => boolean
-  /** Did the run that replaced the version deliver there? Then what is missing there now was taken away since. */
+  /**
+   * Did the run that replaced the version deliver there? Then what is missing there now
+   * was taken away since.
+   */
   readonly delivered: (key: string) => boolean
 }
 
 async function leftOutOf(ports: EnginePorts, retirement: Retirement | undefined): Promise<Judged> {
   const runId = retirement?.runId
-  const run = runId === undefined ? undefined : await ports.vault.read((reader) => reader.run(runId))
+  const run =
+    runId === undefined ? undefined : await ports.vault.read((reader) => reader.run(runId))
   if (run === undefined) return { leftOut: () => false, delivered: () => false }
   const state = stateOf(run)
   const givenUp = (key: string): boolean =>
-    ['restore', 'deliver', 'deploy', 'refresh', 'settle'].some((kind) => state.steps[`${kind}:${key}`]?.waived === true)
+    ['restore', 'deliver', 'deploy', 'refresh', 'settle'].some(
+      (kind) => state.steps[`${kind}:${key}`]?.waived === true,
+    )
   const touched = touchedTargets(run.plan, state)
   const undone = retirement?.why === 'discard'
   return {
@@ -112,23 +152,46 @@ async function leftOutOf(ports: EnginePorts, retirement: Retirement | undefined)
   }
 }
 
-async function atTarget(ports: EnginePorts, candidate: Candidate, spec: TargetSpec, journal: Journal): Promise<string | undefined> {
+async function atTarget(
+  ports: EnginePorts,
+  candidate: Candidate,
+  spec: TargetSpec,
+  journal: Journal,
+): Promise<string | undefined> {
   const { secret, dying, current } = candidate
   const session = await answered(() => ports.adapters.openTarget(spec, secret.path))
   try {
     // Its deploy may not have been reached: repeated whatever stands there now.
     const begun = dying.retirement?.again?.[spec.key]
     const result = await inPlaceOf(ports, spec, async () => {
-      const found: Found = begun === undefined ? await look(candidate, spec, session) : { dying: true }
+      const found: Found =
+        begun === undefined ? await look(candidate, spec, session) : { dying: true }
       if (!found.dying) return { note: found.note }
-      const why = found.absent === undefined ? 'still handed it out' : `had no ${found.absent} any more`
-      if (current === undefined) throw new AdapterError('failed', 'it shows it, and there is no current value to take its place')
-      const id = begun ?? `${dying.retirement?.runId ?? secret.id}.${spec.key}.again.${ports.clock.now()}`
-      const delivery = deliveryOf(spec, secret.path, current.version.n, current.fields, id, current.beside)
+      const why =
+        found.absent === undefined ? 'still handed it out' : `had no ${found.absent} any more`
+      if (current === undefined)
+        throw new AdapterError(
+          'failed',
+          'it shows it, and there is no current value to take its place',
+        )
+      const id =
+        begun ?? `${dying.retirement?.runId ?? secret.id}.${spec.key}.again.${ports.clock.now()}`
+      const delivery = deliveryOf(
+        spec,
+        secret.path,
+        current.version.n,
+        current.fields,
+        id,
+        current.beside,
+      )
       if (begun === undefined) await journal.intend(spec.key, id)
       await ports.faults.at(`before:effect:again:${spec.key}`)
       try {
-        return { delivery, written: await putCurrent(session, spec, delivery, current.besideN), why }
+        return {
+          delivery,
+          written: await putCurrent(session, spec, delivery, current.besideN),
+          why,
+        }
       } catch (thrown) {
         if (!(thrown instanceof AdapterError) || found.absent === undefined) throw thrown
         throw missing(found.absent, thrown)
@@ -158,10 +221,18 @@ interface Found {
 const CLEAR: Found = { dying: false }
 
 /** What one target shows. Throws where that can't be told although it could once. */
-async function look(candidate: Candidate, spec: TargetSpec, session: TargetSession): Promise<Found> {
+async function look(
+  candidate: Candidate,
+  spec: TargetSpec,
+  session: TargetSession,
+): Promise<Found> {
   const fieldOf = new Map<string, { readonly field: string; readonly previous: boolean }>([
-    ...Object.entries(spec.names).map(([field, name]) => [name, { field, previous: false }] as const),
-    ...Object.entries(spec.previous ?? {}).map(([field, name]) => [name, { field, previous: true }] as const),
+    ...Object.entries(spec.names).map(
+      ([field, name]) => [name, { field, previous: false }] as const,
+    ),
+    ...Object.entries(spec.previous ?? {}).map(
+      ([field, name]) => [name, { field, previous: true }] as const,
+    ),
   ])
   const names = [...fieldOf.keys()]
   const { values, hidden } =
@@ -174,35 +245,61 @@ async function look(candidate: Candidate, spec: TargetSpec, session: TargetSessi
   for (const [name, { field, previous }] of fieldOf) {
     const old = valueAt(candidate.value, field)
     const fresh =
-      candidate.current === undefined ? undefined : valueAt(previous ? candidate.current.beside : candidate.current.fields, field)
+      candidate.current === undefined
+        ? undefined
+        : valueAt(previous ? candidate.current.beside : candidate.current.fields, field)
     if (Object.hasOwn(hidden, name)) {
       const dies = old === undefined || fresh?.equals(old) !== true
-      if (behind(candidate, spec, name, previous, hidden[name] ?? null) === candidate.dying.n && dies) return { dying: true }
+      if (
+        behind(candidate, spec, name, previous, hidden[name] ?? null) === candidate.dying.n &&
+        dies
+      )
+        return { dying: true }
       continue
     }
     const shown = values[name] ?? null
-    if (shown === null && candidate.absentMatters === true && Object.hasOwn(values, name)) return { dying: true, absent: name }
+    if (shown === null && candidate.absentMatters === true && Object.hasOwn(values, name))
+      return { dying: true, absent: name }
     if (shown === null || fresh?.equals(shown) === true) continue
     if (old?.equals(shown) === true) return { dying: true }
     strange.push(name)
   }
   if (strange.length === 0) return CLEAR
-  return { dying: false, note: `target ${spec.key} shows a value under ${strange.join(', ')} that is neither the old nor the current one` }
+  return {
+    dying: false,
+    note:
+      `target ${spec.key} shows a value under ${strange.join(', ')} that is neither the old ` +
+      'nor the current one',
+  }
 }
 
 /**
- * Which version of ours stands under a name that can't be read: the one of our last write there, if the
- * place shows the very sign of it. `undefined` where no sign was ever recorded: then it is as good as
- * a target that can only be written. Throws where somebody has written there since.
+ * Which version of ours stands under a name that can't be read: the one of our last write
+ * there, if the place shows the very sign of it. `undefined` where no sign was ever
+ * recorded: then it is as good as a target that can only be written. Throws where
+ * somebody has written there since.
  */
-function behind({ secret }: Candidate, spec: TargetSpec, name: string, previous: boolean, sign: string | null): number | undefined {
+function behind(
+  { secret }: Candidate,
+  spec: TargetSpec,
+  name: string,
+  previous: boolean,
+  sign: string | null,
+): number | undefined {
   const written = secret.written?.[spec.key]
   const known = written?.signs[name]
   if (written === undefined || known === undefined || sign === null) return undefined
   if (sign !== known)
-    throw new AdapterError('failed', `somebody has written ${name} there since, and it can't be read`, {
-      retryable: false,
-      hints: [`look at it there; if it may be overwritten, add "irreversible": true to this target, then: rotate now ${secret.path}`],
-    })
+    throw new AdapterError(
+      'failed',
+      `somebody has written ${name} there since, and it can't be read`,
+      {
+        retryable: false,
+        hints: [
+          'look at it there; if it may be overwritten, add "irreversible": true to this ' +
+            `target, then: rotate now ${secret.path}`,
+        ],
+      },
+    )
   return previous ? (written.beside ?? written.version) : written.version
 }

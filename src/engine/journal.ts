@@ -1,9 +1,17 @@
 /**
- * Commits of a run. One commit holds the event, what it changes in the vault, and its audit rows, and is refused when this process no longer
- * owns the secret.
+ * Commits of a run. One commit holds the event, what it changes in the vault, and its
+ * audit rows, and is refused when this process no longer owns the secret.
  */
 import { RotateError } from '../core/errors.ts'
-import type { AuditAction, AuditEntry, Intent, LateCall, RunEvent, RunRecord, SecretRecord } from '../core/model.ts'
+import type {
+  AuditAction,
+  AuditEntry,
+  Intent,
+  LateCall,
+  RunEvent,
+  RunRecord,
+  SecretRecord,
+} from '../core/model.ts'
 import type { VaultTx } from '../core/ports.ts'
 import type { Fields } from '../core/secret.ts'
 import { recordNeeds } from './needs.ts'
@@ -25,21 +33,37 @@ export interface Change {
 }
 
 /** The intent of a create that was given up, from the journal of its run. */
-export async function intentOf(ports: EnginePorts, call: Pick<LateCall, 'runId' | 'attempt'>): Promise<Intent | undefined> {
+export async function intentOf(
+  ports: EnginePorts,
+  call: Pick<LateCall, 'runId' | 'attempt'>,
+): Promise<Intent | undefined> {
   const { run } = await loadRun(ports, call.runId)
-  for (const event of run.events) if (event.type === 'intended' && event.intent?.attempt === call.attempt) return event.intent
+  for (const event of run.events)
+    if (event.type === 'intended' && event.intent?.attempt === call.attempt) return event.intent
   return undefined
 }
 
-/** The secret is not ours any more: another process took over after it saw our lock free. Nothing further may be done. */
+/**
+ * The secret is not ours any more: another process took over after it saw our lock free.
+ * Nothing further may be done.
+ */
 export function lostClaim(path: string): RotateError {
-  return new RotateError('locked', `another process has taken over ${path}; this one stops without any further effect`, {
-    hint: `rotate show ${path}`,
-  })
+  return new RotateError(
+    'locked',
+    `another process has taken over ${path}; this one stops without any further effect`,
+    {
+      hint: `rotate show ${path}`,
+    },
+  )
 }
 
 /** Makes one change durable. `name` is the fault point. Returns what is stored now. */
-export async function commit(ports: EnginePorts, runId: string, name: string, build: (loaded: Loaded) => Change): Promise<Loaded> {
+export async function commit(
+  ports: EnginePorts,
+  runId: string,
+  name: string,
+  build: (loaded: Loaded) => Change,
+): Promise<Loaded> {
   const own = await ports.locks.own()
   await ports.faults.at(`before:commit:${name}`)
   const loaded = await ports.vault.transact(async (tx) => {
@@ -47,8 +71,13 @@ export async function commit(ports: EnginePorts, runId: string, name: string, bu
     if (before.secret.claim?.instance !== own) throw lostClaim(before.secret.path)
     const change = build(before)
     const secret = change.secret ?? before.secret
-    const run: RunRecord = { ...before.run, ...change.run, events: [...before.run.events, ...(change.events ?? [])] }
-    for (const value of change.values ?? []) await tx.putValue(secret.id, value.version, value.fields)
+    const run: RunRecord = {
+      ...before.run,
+      ...change.run,
+      events: [...before.run.events, ...(change.events ?? [])],
+    }
+    for (const value of change.values ?? [])
+      await tx.putValue(secret.id, value.version, value.fields)
     if (change.secret !== undefined) await tx.putSecret({ ...secret, updatedAt: ports.clock.now() })
     await tx.putRun(run)
     if (change.needs === true) await recordNeeds(tx)
@@ -63,7 +92,8 @@ async function load(tx: VaultTx, runId: string): Promise<Loaded> {
   const run = await tx.run(runId)
   if (run === undefined) throw new RotateError('not-found', `there is no run ${runId}`)
   const secret = await tx.secret(run.secretId)
-  if (secret === undefined) throw new RotateError('not-found', `the secret of run ${runId} does not exist any more`)
+  if (secret === undefined)
+    throw new RotateError('not-found', `the secret of run ${runId} does not exist any more`)
   return { secret, run }
 }
 
@@ -73,7 +103,8 @@ export async function loadRun(ports: Pick<EnginePorts, 'vault'>, runId: string):
     const run = await reader.run(runId)
     if (run === undefined) throw new RotateError('not-found', `there is no run ${runId}`)
     const secret = await reader.secret(run.secretId)
-    if (secret === undefined) throw new RotateError('not-found', `the secret of run ${runId} does not exist any more`)
+    if (secret === undefined)
+      throw new RotateError('not-found', `the secret of run ${runId} does not exist any more`)
     return { secret, run }
   })
 }

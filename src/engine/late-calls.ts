@@ -1,4 +1,7 @@
-/** Creates that were given up and came to nothing so far, as a secret remembers them. Pure. */
+/**
+ * Creates that were given up and came to nothing so far, as a secret remembers them.
+ * Pure.
+ */
 import { DAY } from '../core/duration.ts'
 import type { LateCall, SecretRecord } from '../core/model.ts'
 

@@ -1,8 +1,9 @@
 /**
- * Looking for what a create did that was carried out after we had given it up (law 2). For a day after
- * its intent each `run-due` asks once more. A late credential of ours that nobody needs is ended like
- * any other that was given up; where it has taken the place of the current one (in place, or the user
- * that is current), its value is recovered from the intent, which holds it sealed.
+ * Looking for what a create did that was carried out after we had given it up (law 2).
+ * For a day after its intent each `run-due` asks once more. A late credential of ours
+ * that nobody needs is ended like any other that was given up; where it has taken the
+ * place of the current one (in place, or the user that is current), its value is
+ * recovered from the intent, which holds it sealed.
  */
 import { AdapterError, asAdapterError, RotateError } from '../core/errors.ts'
 import { hintOf } from '../core/hint.ts'
@@ -23,9 +24,11 @@ import { pickDefined } from '../core/defined.ts'
 export interface LateResult {
   /**
    * - `ended`: a late credential of ours was found and is on its way out
-   * - `taken-over`: it has replaced the current one; a run that makes it current must begin
+   * - `taken-over`: it has replaced the current one; a run that makes it current must
+   *   begin
    * - `lost`: it has replaced the current one in place, and nobody knows its value
-   * - `unclear`: something is there that may be ours and may be another's; a person must look
+   * - `unclear`: something is there that may be ours and may be another's; a person must
+   *   look
    * - `unreachable`: it could not be asked; it is tried again
    */
   readonly found: 'ended' | 'taken-over' | 'lost' | 'unclear' | 'unreachable'
@@ -34,13 +37,18 @@ export interface LateResult {
 }
 
 /**
- * Looks for every call of one secret. Nothing found is nothing returned. Throws `locked` while another
- * process works on the secret; never throws for a provider's answer.
+ * Looks for every call of one secret. Nothing found is nothing returned. Throws `locked`
+ * while another process works on the secret; never throws for a provider's answer.
  */
-export async function lookForLate(ports: EnginePorts, secretId: string): Promise<readonly LateResult[]> {
+export async function lookForLate(
+  ports: EnginePorts,
+  secretId: string,
+): Promise<readonly LateResult[]> {
   const seen = await ports.vault.read((reader) => reader.secret(secretId))
   if (seen?.late === undefined || seen.openRun !== undefined) return []
-  const free = await claimed(ports, secretId, (_tx, now) => Promise.resolve(now.openRun === undefined))
+  const free = await claimed(ports, secretId, (_tx, now) =>
+    Promise.resolve(now.openRun === undefined),
+  )
   const results: LateResult[] = []
   try {
     for (const call of free ? seen.late : []) {
@@ -53,7 +61,11 @@ export async function lookForLate(ports: EnginePorts, secretId: string): Promise
   return results
 }
 
-async function look(ports: EnginePorts, secretId: string, call: LateCall): Promise<LateResult | undefined> {
+async function look(
+  ports: EnginePorts,
+  secretId: string,
+  call: LateCall,
+): Promise<LateResult | undefined> {
   const secret = await ports.vault.read((reader) => reader.secret(secretId))
   const intent = await intentOf(ports, call)
   if (secret === undefined) return undefined
@@ -79,7 +91,10 @@ async function look(ports: EnginePorts, secretId: string, call: LateCall): Promi
   }
 }
 
-/** The intent with everything that the vault can name by now: what is left is what nobody knows. */
+/**
+ * The intent with everything that the vault can name by now: what is left is what nobody
+ * knows.
+ */
 function knowing(intent: Intent, secret: SecretRecord): Intent {
   const known = [
     ...secret.versions.flatMap(({ handle }) => (handle === undefined ? [] : [handle])),
@@ -88,7 +103,11 @@ function knowing(intent: Intent, secret: SecretRecord): Intent {
   return { ...intent, before: [...intent.before, ...known] }
 }
 
-function currentCredential(ports: EnginePorts, secret: SecretRecord, providerId: string): Promise<Credential | undefined> {
+function currentCredential(
+  ports: EnginePorts,
+  secret: SecretRecord,
+  providerId: string,
+): Promise<Credential | undefined> {
   return versionCredential(ports, secret, currentVersion(secret)?.n ?? null, providerId)
 }
 
@@ -118,23 +137,32 @@ interface Look {
 }
 
 /**
- * With a replay key the repetition is the look: whatever the call that was given up has made, or makes
- * yet, is what the far side answers under that key. It may also make it now. Side by side that is one
- * credential more, which is ended like one that was given up. In place it would end the current value,
- * so nothing is repeated while that one works, nor where nobody can tell.
+ * With a replay key the repetition is the look: whatever the call that was given up has
+ * made, or makes yet, is what the far side answers under that key. It may also make it
+ * now. Side by side that is one credential more, which is ended like one that was given
+ * up. In place it would end the current value, so nothing is repeated while that one
+ * works, nor where nobody can tell.
  */
 async function repeated(look: Look): Promise<LateResult | undefined> {
   const { ports, secret, call, intent, traits, session, current } = look
   const over = call.until <= ports.clock.now()
   const inPlace = traits.overlap === 'in-place'
-  if (inPlace && (current === undefined || (await accepts(look, current)) !== false)) return over ? drop(ports, secret.id, call) : undefined
+  if (inPlace && (current === undefined || (await accepts(look, current)) !== false))
+    return over ? drop(ports, secret.id, call) : undefined
   const { run } = await loadRun(ports, call.runId)
   await ports.faults.at('before:effect:late')
   // What was current then: under one key the call must be the same.
-  const found = await session.settle(intent, await versionCredential(ports, secret, run.plan.oldVersion, call.provider.id))
+  const found = await session.settle(
+    intent,
+    await versionCredential(ports, secret, run.plan.oldVersion, call.provider.id),
+  )
   await ports.faults.at('after:effect:late')
   if (inPlace && found.outcome !== 'applied')
-    return { found: 'lost', call, detail: `the current value is not accepted any more, and ${found.detail}` }
+    return {
+      found: 'lost',
+      call,
+      detail: `the current value is not accepted any more, and ${found.detail}`,
+    }
   return judge(look, found)
 }
 
@@ -152,7 +180,8 @@ async function judge(look: Look, found: Settlement): Promise<LateResult | undefi
       if (handles.length === 0) return over ? drop(ports, secret.id, call) : undefined
       const { run } = await loadRun(ports, call.runId)
       const now = ports.clock.now()
-      const record = (fresh: SecretRecord): SecretRecord => withStrays(withoutLate(fresh, call), handles, run, call.provider, now)
+      const record = (fresh: SecretRecord): SecretRecord =>
+        withStrays(withoutLate(fresh, call), handles, run, call.provider, now)
       await change(ports, secret.id, call, record, found.detail)
       return { found: 'ended', call, detail: found.detail }
     }
@@ -164,26 +193,42 @@ async function judge(look: Look, found: Settlement): Promise<LateResult | undefi
 }
 
 /**
- * It can't be told whose they are: a person is told once, and the vault names them. Where the provider
- * can't be asked at all, the current value is tried: refused, it was replaced by one that nobody knows.
+ * It can't be told whose they are: a person is told once, and the vault names them. Where
+ * the provider can't be asked at all, the current value is tried: refused, it was
+ * replaced by one that nobody knows.
  */
-async function unclear(look: Look, candidates: readonly Handle[], detail: string): Promise<LateResult | undefined> {
+async function unclear(
+  look: Look,
+  candidates: readonly Handle[],
+  detail: string,
+): Promise<LateResult | undefined> {
   const { ports, secret, call, traits } = look
   const told = new Set(call.candidates?.map(({ id }) => id))
   if (candidates.some(({ id }) => !told.has(id))) {
     await change(ports, secret.id, call, (now) => withLate(now, { ...call, candidates }), detail)
-    return { found: 'unclear', call, detail: `${detail}: ${candidates.map(({ id }) => id).join(', ')}` }
+    return {
+      found: 'unclear',
+      call,
+      detail: `${detail}: ${candidates.map(({ id }) => id).join(', ')}`,
+    }
   }
-  if (traits.overlap === 'in-place' && look.current !== undefined && (await accepts(look, look.current)) === false)
+  if (
+    traits.overlap === 'in-place' &&
+    look.current !== undefined &&
+    (await accepts(look, look.current)) === false
+  )
     return { found: 'lost', call, detail: 'the current value is not accepted any more' }
   return call.until <= ports.clock.now() ? drop(ports, secret.id, call) : undefined
 }
 
 /**
- * Does this value work now? The provider is asked, and where it can't tell, the checks that present a
- * value. `undefined` where nobody can tell.
+ * Does this value work now? The provider is asked, and where it can't tell, the checks
+ * that present a value. `undefined` where nobody can tell.
  */
-async function accepts({ ports, secret, session }: Look, credential: Credential): Promise<boolean | undefined> {
+async function accepts(
+  { ports, secret, session }: Look,
+  credential: Credential,
+): Promise<boolean | undefined> {
   if (session.verify !== undefined) {
     try {
       await session.verify(credential, 'dead')
@@ -196,7 +241,9 @@ async function accepts({ ports, secret, session }: Look, credential: Credential)
   let all: boolean | undefined
   for (const check of secret.schedule?.checks ?? []) {
     if (check.type === 'provider' || !(await ports.adapters.presents(check))) continue
-    const result = await answered(() => ports.adapters.runCheck(check, credential.fields, secret.path))
+    const result = await answered(() =>
+      ports.adapters.runCheck(check, credential.fields, secret.path),
+    )
     if (!result.ok) return false
     all = true
   }
@@ -204,10 +251,10 @@ async function accepts({ ports, secret, session }: Look, credential: Credential)
 }
 
 /**
- * Its value is known. It is made current only where it is proven that it works and that the current one
- * does not: a settlement says what one attempt has made, not that nothing was made after it. Where both
- * are not proven in place, nothing can be ended either, and a person is told. Side by side it is ended
- * like one that was given up.
+ * Its value is known. It is made current only where it is proven that it works and that
+ * the current one does not: a settlement says what one attempt has made, not that nothing
+ * was made after it. Where both are not proven in place, nothing can be ended either, and
+ * a person is told. Side by side it is ended like one that was given up.
  */
 async function applied(look: Look, issued: Issued): Promise<LateResult | undefined> {
   const { ports, secret, call, intent, traits } = look
@@ -216,13 +263,22 @@ async function applied(look: Look, issued: Issued): Promise<LateResult | undefin
   const current = currentVersion(secret)
   const sameUser = issued.handle !== undefined && issued.handle.id === current?.handle?.id
   if (traits.overlap === 'in-place' || sameUser) {
-    const dead = look.current === undefined ? undefined : (await accepts(look, look.current)) === false
+    const dead =
+      look.current === undefined ? undefined : (await accepts(look, look.current)) === false
     if (dead === false) return over ? drop(ports, secret.id, call) : undefined
     const works = await accepts(look, credentialOf(issued.fields, issued.handle))
     if (dead === true && works === true)
-      return { found: 'taken-over', call, detail: 'the value that was given up is the one that works now' }
+      return {
+        found: 'taken-over',
+        call,
+        detail: 'the value that was given up is the one that works now',
+      }
     if (dead === true && works === false)
-      return { found: 'lost', call, detail: 'neither the current value nor the one that was given up is accepted' }
+      return {
+        found: 'lost',
+        call,
+        detail: 'neither the current value nor the one that was given up is accepted',
+      }
     return over ? drop(ports, secret.id, call) : undefined
   }
   const fingerprint = ports.vault.fingerprint(issued.fields)
@@ -315,10 +371,14 @@ async function change(
 }
 
 /**
- * Begins the run that makes a late value current where it has taken the current one's place. Its
- * intent is settled once more; it calls no create. Returns its id.
+ * Begins the run that makes a late value current where it has taken the current one's
+ * place. Its intent is settled once more; it calls no create. Returns its id.
  */
-export async function beginRecovery(ports: EnginePorts, secretId: string, call: LateCall): Promise<string | undefined> {
+export async function beginRecovery(
+  ports: EnginePorts,
+  secretId: string,
+  call: LateCall,
+): Promise<string | undefined> {
   const intent = await intentOf(ports, call)
   if (intent === undefined) return undefined
   const recovers = { call, intent }

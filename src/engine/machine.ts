@@ -1,16 +1,27 @@
 /**
- * What happens next in a run. Pure: `evolve` folds the journal into a state, `decide` says what to do now. The driver is the only caller
- * that acts.
+ * What happens next in a run. Pure: `evolve` folds the journal into a state, `decide`
+ * says what to do now. The driver is the only caller that acts.
  *
  * Forward, where old and new live side by side:
- *   preflight → create → verify → deliver → deploy → check → promote → refresh → settle → recheck → close
- * Forward, where the old value dies with the create (`in-place`): the create promotes, everything after it only goes forward.
- * Back: demote → restore → settle → prove-old → discard → close
+ *   preflight → create → verify → deliver → deploy → check → promote → refresh → settle →
+ *   recheck → close
+ * Forward, where the old value dies with the create (`in-place`): the create promotes,
+ * everything after it only goes forward. Back: demote → restore → settle → prove-old →
+ * discard → close
  *
- * `settle:KEY` is there only where a write that would undo the direction was given up at that target
- * (writes.ts): its time is waited for, and then the target is read or written once more.
+ * `settle:KEY` is there only where a write that would undo the direction was given up at
+ * that target (writes.ts): its time is waited for, and then the target is read or written
+ * once more.
  */
-import type { Failure, Intent, Prior, RunEvent, RunPlan, RunRecord, RunStatus } from '../core/model.ts'
+import type {
+  Failure,
+  Intent,
+  Prior,
+  RunEvent,
+  RunPlan,
+  RunRecord,
+  RunStatus,
+} from '../core/model.ts'
 import { SETTLES_AFTER_MS } from '../core/provider.ts'
 import type { Secret } from '../core/secret.ts'
 import { conditionOf, kindOf, orderOf, parseStep } from './steps/kinds.ts'
@@ -20,7 +31,10 @@ import { pickDefined } from '../core/defined.ts'
 /** Attempts of a step that may be repeated, before the run turns. */
 export const MAX_ATTEMPTS = 3
 
-/** No pause inside a run is longer; a retry date further away than this was written by a clock that has been set back since. */
+/**
+ * No pause inside a run is longer; a retry date further away than this was written by a
+ * clock that has been set back since.
+ */
 const LONGEST_PAUSE = 60_000
 
 export interface StepState {
@@ -51,11 +65,16 @@ export interface RunState {
   readonly steps: Readonly<Record<string, StepState>>
   /** Writes to targets of which nobody knows what became. */
   readonly writes: Writes
-  /** How often it went forward again after it had gone back: what is written then is another delivery. */
+  /**
+   * How often it went forward again after it had gone back: what is written then is
+   * another delivery.
+   */
   readonly rounds: number
   /**
-   * The create: `none` not called or nothing came of it; `intended` the intent is durable and the outcome is not (a crash lies between);
-   * `unknown` the call failed and may have worked; `ambiguous` reading could not tell; `issued` the value is sealed; `abandoned` an operator decided for the old one.
+   * The create: `none` not called or nothing came of it; `intended` the intent is durable
+   * and the outcome is not (a crash lies between); `unknown` the call failed and may have
+   * worked; `ambiguous` reading could not tell; `issued` the value is sealed; `abandoned`
+   * an operator decided for the old one.
    */
   readonly create: 'none' | 'intended' | 'unknown' | 'ambiguous' | 'issued' | 'abandoned'
   readonly intent: Intent | undefined
@@ -81,7 +100,10 @@ export interface RunState {
   readonly parkedUntil: number | undefined
   /** It goes on by itself then. */
   readonly waits: boolean
-  /** An operator wants the new value although undoing had begun: from then on failure stops instead of going back. */
+  /**
+   * An operator wants the new value although undoing had begun: from then on failure
+   * stops instead of going back.
+   */
   readonly kept: boolean
   readonly closed: RunStatus | undefined
   /** Could the old value be proven to work after an undo? */
@@ -94,7 +116,12 @@ export type Command =
   | { readonly do: 'give-up'; readonly step: string; readonly reason: string }
   | { readonly do: 'turn'; readonly direction: 'back'; readonly reason: string }
   /** `at`: the targets for whose sake it waits. */
-  | { readonly do: 'park'; readonly reason: string; readonly waitsUntil?: number; readonly at?: readonly string[] }
+  | {
+      readonly do: 'park'
+      readonly reason: string
+      readonly waitsUntil?: number
+      readonly at?: readonly string[]
+    }
   | { readonly do: 'wait'; readonly until: number }
   | { readonly do: 'close'; readonly status: Exclude<RunStatus, 'open' | 'unsafe'> }
   | { readonly do: 'stop' }
@@ -143,9 +170,15 @@ function evolved(plan: RunPlan, state: RunState, event: RunEvent): RunState {
       return state
     case 'intended': {
       const before = state.steps[event.step]
-      // The first word on what stood there counts: later ones may have read our own write.
+      // The first word on what stood there counts: later ones may have read our own
+      // write.
       const stood = before?.begun === true ? stoodOf(before) : stoodOf(event)
-      const step: StepState = { status: 'intended', attempts: before?.attempts ?? 0, begun: true, ...stood }
+      const step: StepState = {
+        status: 'intended',
+        attempts: before?.attempts ?? 0,
+        begun: true,
+        ...stood,
+      }
       const next = { ...state, steps: { ...state.steps, [event.step]: step } }
       if (event.step !== 'create') return next
       return {
@@ -170,9 +203,13 @@ function evolved(plan: RunPlan, state: RunState, event: RunEvent): RunState {
       const next = { ...state, steps: { ...state.steps, [event.step]: step } }
       if (event.step === 'create') return issued(plan, next, event.version)
       if (event.step === 'promote') return { ...next, promoted: true }
-      if (event.step === 'demote') return { ...next, promoted: false, steps: without(next.steps, ['promote']) }
+      if (event.step === 'demote')
+        return { ...next, promoted: false, steps: without(next.steps, ['promote']) }
       if (event.step === 'prove-old')
-        return { ...next, oldProven: (event.checks ?? []).every((check) => check.ok) && event.detail === undefined }
+        return {
+          ...next,
+          oldProven: (event.checks ?? []).every((check) => check.ok) && event.detail === undefined,
+        }
       return next
     }
     case 'failed': {
@@ -188,30 +225,54 @@ function evolved(plan: RunPlan, state: RunState, event: RunEvent): RunState {
       if (event.step === 'settle') return { ...next, gaveUpAt: state.gaveUpAt ?? event.at }
       if (event.step !== 'create') return next
       if (event.failure.effect === 'none') return { ...next, create: 'none' }
-      return { ...next, create: 'unknown', gaveUpAt: event.at, answered: event.failure.answered === true }
+      return {
+        ...next,
+        create: 'unknown',
+        gaveUpAt: event.at,
+        answered: event.failure.answered === true,
+      }
     }
     case 'settled': {
       const steps = without(state.steps, ['settle'])
       if (event.outcome === 'applied')
-        return issued(plan, { ...state, steps: { ...steps, create: { status: 'done', attempts: 0 } } }, event.version)
+        return issued(
+          plan,
+          { ...state, steps: { ...steps, create: { status: 'done', attempts: 0 } } },
+          event.version,
+        )
       const told = { ...state, steps, ...pickDefined({ settlesAt: event.until }) }
-      if (event.wait === true) return { ...told, create: 'unknown', waiting: true, cause: event.detail }
-      if (event.outcome === 'ambiguous') return { ...told, create: 'ambiguous', cause: event.detail }
+      if (event.wait === true)
+        return { ...told, create: 'unknown', waiting: true, cause: event.detail }
+      if (event.outcome === 'ambiguous')
+        return { ...told, create: 'ambiguous', cause: event.detail }
       const before = state.steps['create']
-      // A crash counts as an attempt too, or a create that always kills the process would be called for ever.
+      // A crash counts as an attempt too, or a create that always kills the process would
+      // be called for ever.
       const attempts = (before?.attempts ?? 0) + (before?.status === 'intended' ? 1 : 0)
-      const failure: Failure = before?.failure ?? { code: 'failed', effect: 'none', retryable: true, message: event.detail, hints: [] }
+      const failure: Failure = before?.failure ?? {
+        code: 'failed',
+        effect: 'none',
+        retryable: true,
+        message: event.detail,
+        hints: [],
+      }
       const step: StepState = {
         status: 'failed',
         attempts,
-        failure: { ...failure, effect: 'none', retryable: failure.retryable || event.outcome === 'stray' },
+        failure: {
+          ...failure,
+          effect: 'none',
+          retryable: failure.retryable || event.outcome === 'stray',
+        },
       }
       return { ...state, create: 'none', steps: { ...steps, create: step } }
     }
     case 'turned': {
       const given = [...state.givenUp, ...(event.giveUp ?? [])]
       const next = { ...turned(state, event.direction, event.reason), givenUp: given }
-      return event.keep === undefined ? next : { ...next, decided: event.keep, kept: next.kept || event.keep === 'new' }
+      return event.keep === undefined
+        ? next
+        : { ...next, decided: event.keep, kept: next.kept || event.keep === 'new' }
     }
     case 'parked':
       return {
@@ -228,16 +289,30 @@ function evolved(plan: RunPlan, state: RunState, event: RunEvent): RunState {
   }
 }
 
-/** The same direction again is a new start for what failed: another process or an operator tries again. */
+/**
+ * The same direction again is a new start for what failed: another process or an operator
+ * tries again.
+ */
 function turned(state: RunState, direction: 'back' | 'forward', reason: string): RunState {
   const again = direction === state.direction
   const fresh = Object.fromEntries(
-    Object.entries(state.steps).map(([key, step]) => [key, step.status === 'failed' ? renewed(step, again) : step]),
+    Object.entries(state.steps).map(([key, step]) => [
+      key,
+      step.status === 'failed' ? renewed(step, again) : step,
+    ]),
   )
   const steps = !again && direction === 'forward' ? forwardAgain(fresh) : fresh
-  // What can't be told stays untold when the operator gives up the new value; otherwise it is asked for once more.
-  const untold = state.create === 'ambiguous' || state.create === 'unknown' || state.create === 'intended'
-  const create = !untold ? state.create : direction === 'back' ? 'abandoned' : state.create === 'ambiguous' ? 'unknown' : state.create
+  // What can't be told stays untold when the operator gives up the new value; otherwise
+  // it is asked for once more.
+  const untold =
+    state.create === 'ambiguous' || state.create === 'unknown' || state.create === 'intended'
+  const create = !untold
+    ? state.create
+    : direction === 'back'
+      ? 'abandoned'
+      : state.create === 'ambiguous'
+        ? 'unknown'
+        : state.create
   return {
     ...state,
     direction,
@@ -254,59 +329,89 @@ function turned(state: RunState, direction: 'back' | 'forward', reason: string):
 }
 
 function renewed(step: StepState, again: boolean): StepState {
-  const failure = step.failure === undefined || !again ? step.failure : { ...step.failure, retryable: true }
+  const failure =
+    step.failure === undefined || !again ? step.failure : { ...step.failure, retryable: true }
   return { ...step, attempts: 0, retryAt: 0, ...pickDefined({ failure }) }
 }
 
-/** What the way back did is not so any more, and what it undid has to be done once more. */
-function forwardAgain(steps: Readonly<Record<string, StepState>>): Readonly<Record<string, StepState>> {
+/**
+ * What the way back did is not so any more, and what it undid has to be done once more.
+ */
+function forwardAgain(
+  steps: Readonly<Record<string, StepState>>,
+): Readonly<Record<string, StepState>> {
   const left = Object.entries(steps).filter(([key]) => kindOf(key).forwardAgain !== 'gone')
   return Object.fromEntries(
     left.map(([key, step]) => [
       key,
-      kindOf(key).forwardAgain === 'again' ? { status: 'intended' as const, attempts: 0, ...begunOf(step) } : step,
+      kindOf(key).forwardAgain === 'again'
+        ? { status: 'intended' as const, attempts: 0, ...begunOf(step) }
+        : step,
     ]),
   )
 }
 
-function without(steps: Readonly<Record<string, StepState>>, keys: readonly string[]): Readonly<Record<string, StepState>> {
+function without(
+  steps: Readonly<Record<string, StepState>>,
+  keys: readonly string[],
+): Readonly<Record<string, StepState>> {
   return Object.fromEntries(Object.entries(steps).filter(([key]) => !keys.includes(key)))
 }
 
 function issued(plan: RunPlan, state: RunState, version: number | undefined): RunState {
   const next: RunState = { ...state, create: 'issued', newVersion: version ?? state.newVersion }
-  // The old value died with the create, so there is no way back, whatever was wanted before this was known.
+  // The old value died with the create, so there is no way back, whatever was wanted
+  // before this was known.
   return plan.overlap === 'in-place' ? { ...next, promoted: true, direction: 'forward' } : next
 }
 
-/** Targets at which a write that would undo this direction was given up, and which the run has left as it should. */
-function unsettled(plan: RunPlan, state: RunState, direction: RunState['direction']): readonly string[] {
+/**
+ * Targets at which a write that would undo this direction was given up, and which the run
+ * has left as it should.
+ */
+function unsettled(
+  plan: RunPlan,
+  state: RunState,
+  direction: RunState['direction'],
+): readonly string[] {
   const kinds = direction === 'forward' ? ['deliver', 'refresh'] : ['restore']
   return touchedTargets(plan, state).filter(
-    (key) => settlesAt(state.writes, key, direction) !== undefined && !kinds.some((kind) => state.steps[`${kind}:${key}`]?.waived === true),
+    (key) =>
+      settlesAt(state.writes, key, direction) !== undefined &&
+      !kinds.some((kind) => state.steps[`${kind}:${key}`]?.waived === true),
   )
 }
 
 /** All steps of a run in this direction, in order. */
-function stepsOf(plan: RunPlan, state: RunState, direction: RunState['direction']): readonly string[] {
+function stepsOf(
+  plan: RunPlan,
+  state: RunState,
+  direction: RunState['direction'],
+): readonly string[] {
   const touched = touchedTargets(plan, state)
   return orderOf(plan, direction, {
     touched,
     unsettled: unsettled(plan, state, direction),
     promoted: state.steps['promote']?.status === 'done',
-    // What a call did that nobody could ask about is not known either: whether the old value still works is at least tried.
+    // What a call did that nobody could ask about is not known either: whether the old
+    // value still works is at least tried.
     changed: touched.length > 0 || wasPromoted(state) || state.create === 'abandoned',
     made: state.newVersion !== null,
   })
 }
 
-/** Targets that hold, or may hold, the new value: to which a write was intended, not only looked at. */
+/**
+ * Targets that hold, or may hold, the new value: to which a write was intended, not only
+ * looked at.
+ */
 export function touchedTargets(plan: RunPlan, state: RunState): readonly string[] {
   const touched = (step: string): boolean => {
     const at = state.steps[step]
     return at?.begun === true || (at?.status === 'done' && at.waived !== true)
   }
-  return plan.targets.filter(({ key }) => touched(`deliver:${key}`) || touched(`refresh:${key}`)).map((target) => target.key)
+  return plan.targets
+    .filter(({ key }) => touched(`deliver:${key}`) || touched(`refresh:${key}`))
+    .map((target) => target.key)
 }
 
 type Stood = Pick<StepState, 'prior' | 'rest'>
@@ -323,40 +428,58 @@ function wasPromoted(state: RunState): boolean {
   return state.steps['promote'] !== undefined || state.steps['demote'] !== undefined
 }
 
-/** May failure go back? Not once the old value is dead, or switched off on purpose, or may be. */
+/**
+ * May failure go back? Not once the old value is dead, or switched off on purpose, or may
+ * be.
+ */
 export function canGoBack(plan: RunPlan, state: RunState): boolean {
   const off = state.steps['suspend-old']
-  if (off !== undefined && !(off.status === 'failed' && off.failure?.effect === 'none')) return false
+  if (off !== undefined && !(off.status === 'failed' && off.failure?.effect === 'none'))
+    return false
   return plan.overlap !== 'in-place' || state.create !== 'issued'
 }
 
 /** The conditions that are still open in the direction in which a run goes, by name. */
-export function openConditions(plan: RunPlan, state: RunState, direction = state.direction): readonly string[] {
+export function openConditions(
+  plan: RunPlan,
+  state: RunState,
+  direction = state.direction,
+): readonly string[] {
   const steps = stepsOf(plan, state, direction)
-  const open = steps.filter((step) => kindOf(step).givenUpAs !== undefined && state.steps[step]?.status !== 'done')
+  const open = steps.filter(
+    (step) => kindOf(step).givenUpAs !== undefined && state.steps[step]?.status !== 'done',
+  )
   return [...new Set(open.map(conditionOf))]
 }
 
 /** Has this step failed for good? */
 export function isFinal(step: StepState | undefined): boolean {
-  return step?.status === 'failed' && (step.failure?.retryable !== true || step.attempts >= MAX_ATTEMPTS)
+  return (
+    step?.status === 'failed' && (step.failure?.retryable !== true || step.attempts >= MAX_ATTEMPTS)
+  )
 }
 
 /** Why a run turns back when an operator says so. */
 export const KEEPS_OLD = 'the operator keeps the old value'
 
 /**
- * From when on it is believed that a create which left no trace has come to nothing: the far side's
- * longest time after it was given up. 0 where the far side has answered it. `undefined` while the
- * journal does not know when it was given up: the process that made the call died.
+ * From when on it is believed that a create which left no trace has come to nothing: the
+ * far side's longest time after it was given up. 0 where the far side has answered it.
+ * `undefined` while the journal does not know when it was given up: the process that made
+ * the call died.
  */
 export function believedFrom(plan: RunPlan, state: RunState): number | undefined {
   if (state.answered) return 0
   if (state.settlesAt !== undefined) return state.settlesAt
-  return state.gaveUpAt === undefined ? undefined : state.gaveUpAt + (plan.settlesAfterMs ?? SETTLES_AFTER_MS)
+  return state.gaveUpAt === undefined
+    ? undefined
+    : state.gaveUpAt + (plan.settlesAfterMs ?? SETTLES_AFTER_MS)
 }
 
-/** No wait for a far side is longer; a date further away was written by a clock that has been set back since. */
+/**
+ * No wait for a far side is longer; a date further away was written by a clock that has
+ * been set back since.
+ */
 const LONGEST_WAIT = 86_400_000
 
 /** Until when it must be waited; `undefined` when it need not. */
@@ -365,13 +488,18 @@ function waitOf(plan: RunPlan, state: RunState, now: number): number | undefined
   return from !== undefined && from > now && from - now <= LONGEST_WAIT ? from : undefined
 }
 
-/** The create may have worked: ask, wait until the answer can be believed, or stop for a person. */
+/**
+ * The create may have worked: ask, wait until the answer can be believed, or stop for a
+ * person.
+ */
 function decideUnknown(plan: RunPlan, state: RunState, now: number): Command {
   const until = waitOf(plan, state, now)
   if (state.waiting && until !== undefined)
     return {
       do: 'park',
-      reason: `the far side may still carry out the create call that was given up; ${state.cause ?? 'nothing of it is seen yet'}`,
+      reason:
+        'the far side may still carry out the create call that was given up; ' +
+        `${state.cause ?? 'nothing of it is seen yet'}`,
       waitsUntil: until,
     }
   const asked = state.steps['settle']
@@ -381,34 +509,54 @@ function decideUnknown(plan: RunPlan, state: RunState, now: number): Command {
       ? { do: 'turn', direction: 'back', reason: KEEPS_OLD }
       : {
           do: 'park',
-          reason: `the outcome of the create call could not be learned yet: ${asked?.failure?.message ?? ''}`,
+          reason:
+            'the outcome of the create call could not be learned yet: ' +
+            `${asked?.failure?.message ?? ''}`,
           waitsUntil: until,
         }
-  if (isFinal(asked)) return { do: 'park', reason: `the outcome of the create call could not be learned: ${asked?.failure?.message ?? ''}` }
+  if (isFinal(asked))
+    return {
+      do: 'park',
+      reason: `the outcome of the create call could not be learned: ${asked?.failure?.message ?? ''}`,
+    }
   return pauseOf(asked, now) ?? { do: 'settle' }
 }
 
-/** Nobody can tell. A decision for the old value is carried out when the writer can't act any more. */
+/**
+ * Nobody can tell. A decision for the old value is carried out when the writer can't act
+ * any more.
+ */
 function decideAmbiguous(plan: RunPlan, state: RunState, now: number): Command {
   const reason = state.cause ?? 'the outcome of the create call is unknown'
   if (state.decided !== 'old') return { do: 'park', reason }
   const until = waitOf(plan, state, now)
   return until === undefined
     ? { do: 'turn', direction: 'back', reason: KEEPS_OLD }
-    : { do: 'park', reason: `the far side may still carry out the create call that was given up; ${reason}`, waitsUntil: until }
+    : {
+        do: 'park',
+        reason: `the far side may still carry out the create call that was given up; ${reason}`,
+        waitsUntil: until,
+      }
 }
 
 /** The next thing to do. */
 export function decide(plan: RunPlan, state: RunState, now: number): Command {
   if (state.closed !== undefined || state.parked !== undefined) return { do: 'stop' }
-  if (state.create === 'intended' || state.create === 'unknown') return decideUnknown(plan, state, now)
+  if (state.create === 'intended' || state.create === 'unknown')
+    return decideUnknown(plan, state, now)
   if (state.create === 'ambiguous') return decideAmbiguous(plan, state, now)
   // What was decided while the outcome was not known is carried out now that it is.
   if (state.decided === 'old' && state.direction === 'forward' && canGoBack(plan, state))
     return { do: 'turn', direction: 'back', reason: KEEPS_OLD }
-  if (state.create === 'none' && state.direction === 'forward' && (state.decided === 'new' || plan.recovers === true)) {
+  if (
+    state.create === 'none' &&
+    state.direction === 'forward' &&
+    (state.decided === 'new' || plan.recovers === true)
+  ) {
     const reason = 'the call that was given up has changed nothing'
-    return touchedTargets(plan, state).length === 0 ? { do: 'turn', direction: 'back', reason } : { do: 'park', reason }
+    return touchedTargets(plan, state).length === 0
+      ? { do: 'turn', direction: 'back', reason }
+      : { do: 'park', reason }
   }
 
   for (const step of stepsOf(plan, state, state.direction)) {
@@ -426,11 +574,16 @@ export function decide(plan: RunPlan, state: RunState, now: number): Command {
     return pauseOf(at, now) ?? { do: 'step', step }
   }
   if (state.direction === 'forward') return { do: 'close', status: 'success' }
-  const changed = touchedTargets(plan, state).length > 0 || wasPromoted(state) || (plan.source === 'provider' && state.newVersion !== null)
+  const changed =
+    touchedTargets(plan, state).length > 0 ||
+    wasPromoted(state) ||
+    (plan.source === 'provider' && state.newVersion !== null)
   return { do: 'close', status: changed ? 'rolled_back' : 'failed' }
 }
 
-/** Writes that were given up may still be carried out: it is waited for the last of them. */
+/**
+ * Writes that were given up may still be carried out: it is waited for the last of them.
+ */
 function settleWait(plan: RunPlan, state: RunState, now: number): Command | undefined {
   const { direction } = state
   const late = unsettled(plan, state, direction).flatMap((key) => {
@@ -454,18 +607,27 @@ function pauseOf(step: StepState | undefined, now: number): Command | undefined 
   return until > now && until - now <= LONGEST_PAUSE ? { do: 'wait', until } : undefined
 }
 
-/** Marks that a run was taken up again in the direction in which it went; it decides nothing. */
+/**
+ * Marks that a run was taken up again in the direction in which it went; it decides
+ * nothing.
+ */
 export const AGAIN = 'taken up again'
 
 /**
- * The failure that turned or stopped the run, for reports: what it stands at now, and not what an earlier try stumbled over. `undefined` where it was no failed step:
- * then the journal says why in words (`stoppedBy`). Of a run that was neither turned nor stopped it is the last failure there was.
+ * The failure that turned or stopped the run, for reports: what it stands at now, and not
+ * what an earlier try stumbled over. `undefined` where it was no failed step: then the
+ * journal says why in words (`stoppedBy`). Of a run that was neither turned nor stopped
+ * it is the last failure there was.
  */
-export function lastFailure(run: Pick<RunRecord, 'events'>): { readonly step: string; readonly failure: Failure } | undefined {
+export function lastFailure(
+  run: Pick<RunRecord, 'events'>,
+): { readonly step: string; readonly failure: Failure } | undefined {
   const { at, reason } = decisive(run)
   const failed = run.events
     .slice(0, at)
-    .flatMap((event) => (event.type === 'failed' ? [{ step: event.step, failure: event.failure }] : []))
+    .flatMap((event) =>
+      event.type === 'failed' ? [{ step: event.step, failure: event.failure }] : [],
+    )
     .toReversed()
   if (reason === undefined || reason === KEEPS_OLD) return failed[0]
   return (
@@ -480,10 +642,17 @@ export function stoppedBy(run: Pick<RunRecord, 'events'>): string | undefined {
 }
 
 /** A run that stands still: where it was parked. Any other: where it turned back. */
-function decisive({ events }: Pick<RunRecord, 'events'>): { readonly at: number; readonly reason: string | undefined } {
+function decisive({ events }: Pick<RunRecord, 'events'>): {
+  readonly at: number
+  readonly reason: string | undefined
+} {
   const last = events.at(-1)
   if (last?.type === 'parked') return { at: events.length, reason: last.reason }
-  const at = events.findLastIndex((event) => event.type === 'turned' && event.direction === 'back' && event.reason !== AGAIN)
+  const at = events.findLastIndex(
+    (event) => event.type === 'turned' && event.direction === 'back' && event.reason !== AGAIN,
+  )
   const turned = events[at]
-  return turned?.type === 'turned' ? { at, reason: turned.reason } : { at: events.length, reason: undefined }
+  return turned?.type === 'turned'
+    ? { at, reason: turned.reason }
+    : { at: events.length, reason: undefined }
 }

@@ -1,9 +1,10 @@
 /**
- * Why nothing may begin although everything outside is well: the value that is replaced, what comes in
- * its place and the names at the targets do not go together. A consumer that read a text must never
- * find a JSON document, one that is told a new password must be told whose it is, and a login whose
- * user is not known must not be rotated, because the one in use could be changed. Nothing outside is
- * asked, so that `schedule set` refuses what a rotation would refuse, and both say the same.
+ * Why nothing may begin although everything outside is well: the value that is replaced,
+ * what comes in its place and the names at the targets do not go together. A consumer
+ * that read a text must never find a JSON document, one that is told a new password must
+ * be told whose it is, and a login whose user is not known must not be rotated, because
+ * the one in use could be changed. Nothing outside is asked, so that `schedule set`
+ * refuses what a rotation would refuse, and both say the same.
  */
 import type { ProviderRef, TargetSpec } from '../core/model.ts'
 import { visible } from '../core/names.ts'
@@ -24,7 +25,10 @@ export interface Exchange {
   readonly orGiven?: true
 }
 
-/** The first reason why this exchange must not begin, and the line to type; `undefined` when it may. */
+/**
+ * The first reason why this exchange must not begin, and the line to type; `undefined`
+ * when it may.
+ */
 export async function misfitOf(
   adapters: Pick<Adapters, 'traits' | 'currentFault' | 'namesFault'>,
   exchange: Exchange,
@@ -37,25 +41,35 @@ export async function misfitOf(
   const newUser = await changesUser(adapters, exchange)
   if (given !== undefined) {
     const fault = provider === null ? undefined : await adapters.currentFault(provider, given, path)
-    if (fault !== undefined) return { ...fault, why: `the value that was given could not be rotated later: ${fault.why}` }
+    if (fault !== undefined)
+      return { ...fault, why: `the value that was given could not be rotated later: ${fault.why}` }
     return targetFault(path, targets, current, Object.keys(given), newUser)
   }
   if (provider === null) return undefined
-  const fault = current === undefined ? undefined : await adapters.currentFault(provider, current, path)
+  const fault =
+    current === undefined ? undefined : await adapters.currentFault(provider, current, path)
   if (fault !== undefined) return fault
   const { mints, fields } = await adapters.traits(provider)
   // What a person will hand over is looked at when it is there.
   if (mints === 'person') return undefined
-  const known = exchange.orGiven === true && current !== undefined && !Object.hasOwn(current, SINGLE) ? Object.keys(current) : []
+  const known =
+    exchange.orGiven === true && current !== undefined && !Object.hasOwn(current, SINGLE)
+      ? Object.keys(current)
+      : []
   return targetFault(path, targets, current, fields, newUser, known)
 }
 
-/** Names that say of themselves that a database or a program is meant; it may be called like its user. */
-const NO_USER = /(^|_)(DB|DBNAME|DATABASE|SCHEMA|VHOST|(DB|DATABASE|SCHEMA|VHOST|APP|SERVICE|PROJECT)_NAME)$|DATABASE$/i
+/**
+ * Names that say of themselves that a database or a program is meant; it may be called
+ * like its user.
+ */
+const NO_USER =
+  /(^|_)(DB|DBNAME|DATABASE|SCHEMA|VHOST|(DB|DATABASE|SCHEMA|VHOST|APP|SERVICE|PROJECT)_NAME)$|DATABASE$/i
 
 /**
- * Another entry of the same place that holds one of the users, under a name that would not be written:
- * whoever reads it beside the new password is refused. `undefined` where there is none.
+ * Another entry of the same place that holds one of the users, under a name that would
+ * not be written: whoever reads it beside the new password is refused. `undefined` where
+ * there is none.
  */
 export function strandedUser(
   path: string,
@@ -64,13 +78,24 @@ export function strandedUser(
   neighbours: Fields,
   users: ReadonlySet<string>,
 ): CurrentFault | undefined {
-  const written = targets.flatMap(({ names, previous }) => [...Object.values(names), ...Object.values(previous ?? {})])
+  const written = targets.flatMap(({ names, previous }) => [
+    ...Object.values(names),
+    ...Object.values(previous ?? {}),
+  ])
   const own = new Set(written.flatMap((name) => [name, `${name}_PREVIOUS`]))
-  const [name] = Object.entries(neighbours).find(([key, value]) => !own.has(key) && !NO_USER.test(key) && users.has(value.reveal())) ?? []
+  const [name] =
+    Object.entries(neighbours).find(
+      ([key, value]) => !own.has(key) && !NO_USER.test(key) && users.has(value.reveal()),
+    ) ?? []
   if (name === undefined) return undefined
   return {
-    why: `target ${spec.key}: ${visible(name, 60)} stands beside and holds the user, who changes with the password, and it would not be written`,
-    hint: `give the user that name: ${lineFor(path, spec, { ...spec.names, username: visible(name, 60) })}; or remove it there`,
+    why:
+      `target ${spec.key}: ${visible(name, 60)} stands beside and holds the user, who ` +
+      'changes with the password, and it would not be written',
+    hint:
+      'give the user that name: ' +
+      `${lineFor(path, spec, { ...spec.names, username: visible(name, 60) })}; or remove it ` +
+      'there',
   }
 }
 
@@ -80,8 +105,9 @@ const NAMES: ReadonlySet<string> = new Set(['accessKeyId', 'username', 'host', '
 const LEAST = 8
 
 /**
- * Another entry of the same place that holds the value which is replaced, alone or inside a longer text
- * such as an address, under a name that would not be written. `undefined` where there is none.
+ * Another entry of the same place that holds the value which is replaced, alone or inside
+ * a longer text such as an address, under a name that would not be written. `undefined`
+ * where there is none.
  */
 export function copyBeside(
   path: string,
@@ -90,22 +116,34 @@ export function copyBeside(
   neighbours: Fields,
   old: Fields,
 ): CurrentFault | undefined {
-  const own = new Set(targets.flatMap(({ names, previous }) => [...Object.values(names), ...Object.values(previous ?? {})]))
+  const own = new Set(
+    targets.flatMap(({ names, previous }) => [
+      ...Object.values(names),
+      ...Object.values(previous ?? {}),
+    ]),
+  )
   const values = Object.entries(old).flatMap(([field, value]) =>
     NAMES.has(field) || value.size < LEAST || !value.isText() ? [] : [value.reveal()],
   )
   const [name] =
     Object.entries(neighbours).find(
-      ([key, value]) => !own.has(key) && value.isText() && values.some((text) => value.reveal().includes(text)),
+      ([key, value]) =>
+        !own.has(key) && value.isText() && values.some((text) => value.reveal().includes(text)),
     ) ?? []
   if (name === undefined) return undefined
   return {
-    why: `target ${spec.key}: ${visible(name, 60)} stands beside and holds the old value too, and it would not be written: whoever reads it is refused when the old value ends`,
-    hint: `write it as well (a further --target, or "fields" of this one: rotate schedule set ${path} …), or remove it there`,
+    why:
+      `target ${spec.key}: ${visible(name, 60)} stands beside and holds the old value too, ` +
+      'and it would not be written: whoever reads it is refused when the old value ends',
+    hint:
+      'write it as well (a further --target, or "fields" of this one: rotate schedule set ' +
+      `${path} …), or remove it there`,
   }
 }
 
-/** Does the user change with the password, so that one without the other logs nobody in? */
+/**
+ * Does the user change with the password, so that one without the other logs nobody in?
+ */
 export async function changesUser(
   adapters: Pick<Adapters, 'traits'>,
   { provider, current, given }: Pick<Exchange, 'provider' | 'current' | 'given'>,
@@ -130,7 +168,10 @@ function targetFault(
   known: readonly string[] = [],
 ): CurrentFault | undefined {
   for (const spec of targets) {
-    const fault = shapeFault(path, spec, current, next, newUser, known) ?? userFault(path, spec, newUser) ?? pairFault(path, spec, current)
+    const fault =
+      shapeFault(path, spec, current, next, newUser, known) ??
+      userFault(path, spec, newUser) ??
+      pairFault(path, spec, current)
     if (fault !== undefined) return fault
   }
   return undefined
@@ -150,45 +191,73 @@ function shapeFault(
   const wasText = current !== undefined && Object.hasOwn(current, SINGLE)
   if (name !== undefined && !isText && (current === undefined || wasText))
     return {
-      why: `target ${spec.key}: ${name} holds one text, and would get all fields (${next.join(', ')}) as JSON`,
+      why:
+        `target ${spec.key}: ${name} holds one text, and would get all fields ` +
+        `(${next.join(', ')}) as JSON`,
       hint: lineFor(path, spec, namesFor(name, next, newUser)),
     }
   if (name !== undefined && isText && current !== undefined && !wasText)
     return {
-      why: `target ${spec.key}: ${name} stands for all fields (${Object.keys(current).join(', ')}) as JSON, and would get one text`,
+      why:
+        `target ${spec.key}: ${name} stands for all fields ` +
+        `(${Object.keys(current).join(', ')}) as JSON, and would get one text`,
       hint: `store the value as one text first: rotate set ${path} - --force`,
     }
-  const lost = Object.keys(spec.names).find((field) => field !== SINGLE && !next.includes(field) && !known.includes(field))
+  const lost = Object.keys(spec.names).find(
+    (field) => field !== SINGLE && !next.includes(field) && !known.includes(field),
+  )
   if (lost === undefined) return undefined
   return {
     why: `target ${spec.key} wants the field "${lost}", which the new value does not have`,
-    hint: `its fields are: ${next.join(', ')}; name them with: ${lineFor(path, spec, Object.fromEntries(next.map((field) => [field, '…'])))}`,
+    hint:
+      `its fields are: ${next.join(', ')}; name them with: ` +
+      `${lineFor(path, spec, Object.fromEntries(next.map((field) => [field, '…'])))}`,
   }
 }
 
 /** A password beside the name of the other user logs nobody in. */
 function userFault(path: string, spec: TargetSpec, newUser: boolean): CurrentFault | undefined {
   const { password, username, url } = spec.names
-  if (!newUser || password === undefined || username !== undefined || url !== undefined) return undefined
+  if (!newUser || password === undefined || username !== undefined || url !== undefined)
+    return undefined
   return {
-    why: `target ${spec.key}: the user changes with the password, and only the password would be delivered`,
+    why:
+      `target ${spec.key}: the user changes with the password, and only the password would ` +
+      'be delivered',
     hint: lineFor(path, spec, { username: userNameFor(password), ...spec.names }),
   }
 }
 
 /** What stands under the name of the value before must be in the value before. */
-function pairFault(path: string, spec: TargetSpec, current: Fields | undefined): CurrentFault | undefined {
+function pairFault(
+  path: string,
+  spec: TargetSpec,
+  current: Fields | undefined,
+): CurrentFault | undefined {
   if (current === undefined) return undefined
-  const lost = Object.keys(spec.previous ?? {}).find((field) => field !== SINGLE && !Object.hasOwn(current, field))
+  const lost = Object.keys(spec.previous ?? {}).find(
+    (field) => field !== SINGLE && !Object.hasOwn(current, field),
+  )
   if (lost === undefined) return undefined
   return {
-    why: `target ${spec.key} publishes the value before beside the new one, and that has no field "${lost}"`,
-    hint: `store all fields first: rotate set ${path} --fields-from -; or leave "previous" out until the next rotation`,
+    why:
+      `target ${spec.key} publishes the value before beside the new one, and that has no ` +
+      `field "${lost}"`,
+    hint:
+      `store all fields first: rotate set ${path} --fields-from -; or leave "previous" out ` +
+      'until the next rotation',
   }
 }
 
-/** Names for the fields of a new value where one name, perhaps that of the password, is known. */
-export function namesFor(name: string, next: readonly string[], newUser: boolean): Readonly<Record<string, string>> {
+/**
+ * Names for the fields of a new value where one name, perhaps that of the password, is
+ * known.
+ */
+export function namesFor(
+  name: string,
+  next: readonly string[],
+  newUser: boolean,
+): Readonly<Record<string, string>> {
   if (!next.includes('password')) return Object.fromEntries(next.map((field) => [field, '…']))
   return newUser ? { username: userNameFor(name), password: name } : { password: name }
 }
@@ -199,5 +268,8 @@ function userNameFor(password: string): string {
 }
 
 function lineFor(path: string, spec: TargetSpec, fields: Readonly<Record<string, string>>): string {
-  return `rotate schedule set ${path} --target '{"type":"${spec.type}",…,"fields":${JSON.stringify(fields)}}'`
+  return (
+    `rotate schedule set ${path} --target ` +
+    `'{"type":"${spec.type}",…,"fields":${JSON.stringify(fields)}}'`
+  )
 }

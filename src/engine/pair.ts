@@ -1,7 +1,8 @@
 /**
- * The pair NAME and NAME_PREVIOUS, for consumers that verify what others signed or send (JWT, web hooks): while an old version is in grace they must accept both values.
- * Beside the current value stands the one before it, and outside a grace the current value once more: so the name is always there, and a target needs no way to
- * delete it.
+ * The pair NAME and NAME_PREVIOUS, for consumers that verify what others signed or send
+ * (JWT, web hooks): while an old version is in grace they must accept both values. Beside
+ * the current value stands the one before it, and outside a grace the current value once
+ * more: so the name is always there, and a target needs no way to delete it.
  */
 import { type AdapterError, asAdapterError, RotateError } from '../core/errors.ts'
 import type { RunPlan, SecretRecord, TargetSpec, VersionRecord, Written } from '../core/model.ts'
@@ -13,36 +14,73 @@ import { answered, confirmed, deliveryOf } from './session.ts'
 import { isCrash } from './crash.ts'
 import { signsAfter } from './standing.ts'
 
-/** The version that stands beside version `n` when a run delivers it: the old one if it is granted a grace, else none but `n`. */
+/**
+ * The version that stands beside version `n` when a run delivers it: the old one if it is
+ * granted a grace, else none but `n`.
+ */
 export function besideNew(plan: RunPlan, n: number): number {
-  return plan.oldVersion === null || plan.graceMs === 0 || plan.emergency || plan.overlap === 'in-place' ? n : plan.oldVersion
-}
-
-/** The version that stood beside version `old` before a run: one that was still in its grace, else none but `old`. */
-export function besideOld(secret: SecretRecord, old: number): number {
-  return secret.versions.findLast((version) => version.n !== old && version.n < old && isPublished(version))?.n ?? old
-}
-
-function isPublished(version: VersionRecord): boolean {
-  return version.labels.includes('previous') && version.state === 'live' && version.retirement?.why === 'grace'
-}
-
-/** Which targets hold this version beside the current one. None, if a later version has taken its place there. */
-function holders(secret: SecretRecord, version: VersionRecord): readonly string[] {
-  if (!version.labels.includes('previous') || version.retirement?.why === 'discard') return []
-  const later = secret.versions.some((other) => other.n > version.n && other.labels.includes('previous'))
-  return later ? [] : (secret.schedule?.targets ?? []).flatMap((target) => (target.previous === undefined ? [] : [target.key]))
-}
-
-/** The version that stands beside the current one once `dying` is gone: one that is still in its grace, else none but the current one. */
-export function besideWithout(secret: SecretRecord, current: number, dying: number): number {
-  return secret.versions.findLast((version) => version.n !== current && version.n !== dying && isPublished(version))?.n ?? current
+  return plan.oldVersion === null ||
+    plan.graceMs === 0 ||
+    plan.emergency ||
+    plan.overlap === 'in-place'
+    ? n
+    : plan.oldVersion
 }
 
 /**
- * Before an old version ends: puts the current value into the place of the old one wherever the pair is published, and makes consumers take it up. May be repeated; the
- * retirement's step, which does not move on, is the intent. `told` is called after each target, with the signs of what was written. Resolves to the first failure, with
- * its target named.
+ * The version that stood beside version `old` before a run: one that was still in its
+ * grace, else none but `old`.
+ */
+export function besideOld(secret: SecretRecord, old: number): number {
+  return (
+    secret.versions.findLast(
+      (version) => version.n !== old && version.n < old && isPublished(version),
+    )?.n ?? old
+  )
+}
+
+function isPublished(version: VersionRecord): boolean {
+  return (
+    version.labels.includes('previous') &&
+    version.state === 'live' &&
+    version.retirement?.why === 'grace'
+  )
+}
+
+/**
+ * Which targets hold this version beside the current one. None, if a later version has
+ * taken its place there.
+ */
+function holders(secret: SecretRecord, version: VersionRecord): readonly string[] {
+  if (!version.labels.includes('previous') || version.retirement?.why === 'discard') return []
+  const later = secret.versions.some(
+    (other) => other.n > version.n && other.labels.includes('previous'),
+  )
+  return later
+    ? []
+    : (secret.schedule?.targets ?? []).flatMap((target) =>
+        target.previous === undefined ? [] : [target.key],
+      )
+}
+
+/**
+ * The version that stands beside the current one once `dying` is gone: one that is still
+ * in its grace, else none but the current one.
+ */
+export function besideWithout(secret: SecretRecord, current: number, dying: number): number {
+  return (
+    secret.versions.findLast(
+      (version) => version.n !== current && version.n !== dying && isPublished(version),
+    )?.n ?? current
+  )
+}
+
+/**
+ * Before an old version ends: puts the current value into the place of the old one
+ * wherever the pair is published, and makes consumers take it up. May be repeated; the
+ * retirement's step, which does not move on, is the intent. `told` is called after each
+ * target, with the signs of what was written. Resolves to the first failure, with its
+ * target named.
  */
 export async function withdraw(
   ports: EnginePorts,
@@ -58,7 +96,8 @@ export async function withdraw(
     try {
       const spec = secret.schedule?.targets.find((target) => target.key === key)
       const fields = await ports.vault.read((reader) => reader.value(secret.id, current.n))
-      if (spec === undefined || fields === undefined) throw new Error(`version ${current.n} of ${secret.path} or its target ${key} is gone`)
+      if (spec === undefined || fields === undefined)
+        throw new Error(`version ${current.n} of ${secret.path} or its target ${key} is gone`)
       await ports.faults.at(`before:effect:withdraw:${key}`)
       const id = `${version.retirement?.runId ?? secret.id}.${key}.alone.v${current.n}`
       const delivery = deliveryOf(spec, secret.path, current.n, fields, id, fields)
@@ -80,7 +119,10 @@ export async function withdraw(
   return failure
 }
 
-/** Writes the current value and reads it back; the caller holds the place. Returns the signs of what was written, where there are any. */
+/**
+ * Writes the current value and reads it back; the caller holds the place. Returns the
+ * signs of what was written, where there are any.
+ */
 export async function putCurrent(
   session: TargetSession,
   spec: TargetSpec,

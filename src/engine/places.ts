@@ -1,7 +1,8 @@
 /**
- * Writers of one place take turns. Many secrets may stand in one document (an env file, a Secret of a
- * cluster), which is written as a whole: two writers at the same time would each undo what the other
- * has written. Whoever holds a place never asks for another one, so nobody waits in a circle.
+ * Writers of one place take turns. Many secrets may stand in one document (an env file, a
+ * Secret of a cluster), which is written as a whole: two writers at the same time would
+ * each undo what the other has written. Whoever holds a place never asks for another one,
+ * so nobody waits in a circle.
  */
 import { AdapterError } from '../core/errors.ts'
 import type { TargetSpec } from '../core/model.ts'
@@ -17,10 +18,11 @@ const LONGEST_PAUSE_MS = 1000
 const queues = new WeakMap<Locks, Map<string, Promise<void>>>()
 
 /**
- * Does this work while nobody else of this machine writes to the place; without a place, at once. In
- * this process it is first come, first served; what another process holds is free at the latest when
- * that process ends. Throws `unavailable` (nothing was done, may be repeated) when another process
- * does not give it back in time, and whatever ends the wait when the process is told to stop.
+ * Does this work while nobody else of this machine writes to the place; without a place,
+ * at once. In this process it is first come, first served; what another process holds is
+ * free at the latest when that process ends. Throws `unavailable` (nothing was done, may
+ * be repeated) when another process does not give it back in time, and whatever ends the
+ * wait when the process is told to stop.
  */
 export async function inPlace<T>(
   ports: Pick<EnginePorts, 'locks' | 'clock' | 'signal'>,
@@ -60,14 +62,21 @@ export async function inPlaceOf<T>(
 }
 
 /** Takes the lock that other processes see. */
-async function taken(ports: Pick<EnginePorts, 'locks' | 'clock' | 'signal'>, place: string): Promise<() => void> {
+async function taken(
+  ports: Pick<EnginePorts, 'locks' | 'clock' | 'signal'>,
+  place: string,
+): Promise<() => void> {
   const name = `place-${shortHash(place)}`
   const until = ports.clock.monotonic() + PATIENCE_MS
   for (let pause = 50; ; pause = Math.min(2 * pause, LONGEST_PAUSE_MS)) {
     const release = await ports.locks.tryNamed(name)
     if (release !== undefined) return release
     if (ports.clock.monotonic() >= until)
-      throw new AdapterError('unavailable', 'another process has been writing to the same place for two minutes', { effect: 'none' })
+      throw new AdapterError(
+        'unavailable',
+        'another process has been writing to the same place for two minutes',
+        { effect: 'none' },
+      )
     await ports.clock.sleep(pause, ports.signal)
   }
 }
@@ -88,9 +97,13 @@ function reasonOf({ reason }: AbortSignal): Error {
   return reason instanceof Error ? reason : new Error('stopped')
 }
 
-/** FNV-1a: a name for a file. Two places of one name only wait for each other without need. */
+/**
+ * FNV-1a: a name for a file. Two places of one name only wait for each other without
+ * need.
+ */
 function shortHash(text: string): string {
   let hash = 0xcbf29ce484222325n
-  for (const byte of new TextEncoder().encode(text)) hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x100000001b3n)
+  for (const byte of new TextEncoder().encode(text))
+    hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x100000001b3n)
   return hash.toString(16).padStart(16, '0')
 }

@@ -4,7 +4,9 @@ import type { Schedule, SecretType, Tier } from '../core/model.ts'
 import type { Clock } from '../core/ports.ts'
 
 /** Recommended and maximum age in days (CONTRACT 4, after the DotVault page). */
-const AGES: Readonly<Record<SecretType, { readonly recommended: number; readonly maximum: number }>> = {
+const AGES: Readonly<
+  Record<SecretType, { readonly recommended: number; readonly maximum: number }>
+> = {
   aws_access_key: { recommended: 90, maximum: 90 },
   stripe_key: { recommended: 180, maximum: 365 },
   database_password: { recommended: 90, maximum: 180 },
@@ -15,7 +17,10 @@ const AGES: Readonly<Record<SecretType, { readonly recommended: number; readonly
   generic: { recommended: 90, maximum: 365 },
 }
 
-export function ageLimits(type: SecretType): { readonly recommended: number; readonly maximum: number } {
+export function ageLimits(type: SecretType): {
+  readonly recommended: number
+  readonly maximum: number
+} {
   return AGES[type]
 }
 
@@ -25,16 +30,29 @@ export function defaultGrace(intervalDays: number | null): number {
 }
 
 /**
- * Why this interval is questionable: a key's age is interval + grace + quarantine. `breach` is above the maximum or, like `notice`, above
- * what is recommended; with `--strict` or tier `critical` either is refused.
+ * Why this interval is questionable: a key's age is interval + grace + quarantine.
+ * `breach` is above the maximum or, like `notice`, above what is recommended; with
+ * `--strict` or tier `critical` either is refused.
  */
-export function ageWarning(type: SecretType, intervalDays: number, graceMs: number, quarantineMs: number): string | undefined {
+export function ageWarning(
+  type: SecretType,
+  intervalDays: number,
+  graceMs: number,
+  quarantineMs: number,
+): string | undefined {
   const age = intervalDays + (graceMs + quarantineMs) / DAY
   const { recommended, maximum } = AGES[type]
   const shown = Number.isInteger(age) ? String(age) : age.toFixed(1)
-  if (age > maximum) return `a key of type ${type} would live ${shown} days (interval + grace + quarantine); the maximum is ${maximum}`
+  if (age > maximum)
+    return (
+      `a key of type ${type} would live ${shown} days (interval + grace + quarantine); the ` +
+      `maximum is ${maximum}`
+    )
   if (age > recommended)
-    return `a key of type ${type} would live ${shown} days (interval + grace + quarantine); recommended are at most ${recommended}`
+    return (
+      `a key of type ${type} would live ${shown} days (interval + grace + quarantine); ` +
+      `recommended are at most ${recommended}`
+    )
   return undefined
 }
 
@@ -50,7 +68,10 @@ export function retryPause(failures: number): number {
   return LADDER[Math.min(Math.max(failures, 1), LADDER.length) - 1] ?? DAY
 }
 
-/** Pause between attempts of one step inside a run: 1 s, then 4 s; what the far side asks for wins, up to 30 s. */
+/**
+ * Pause between attempts of one step inside a run: 1 s, then 4 s; what the far side asks
+ * for wins, up to 30 s.
+ */
 export function stepPause(attempt: number, askedMs: number | undefined): number {
   return Math.min(30_000, Math.max(askedMs ?? 0, 1000 * 4 ** Math.max(0, attempt - 1)))
 }
@@ -66,10 +87,16 @@ export function nextDate(
 }
 
 /**
- * The next date after a promotion. A value that expires earlier is replaced before that: by the grace time or a quarter of what is left, whichever is
- * smaller. An expiry in the past changes nothing.
+ * The next date after a promotion. A value that expires earlier is replaced before that:
+ * by the grace time or a quarter of what is left, whichever is smaller. An expiry in the
+ * past changes nothing.
  */
-export function nextAfterPromotion(next: number, now: number, expiresAt: number | undefined, graceMs: number): number {
+export function nextAfterPromotion(
+  next: number,
+  now: number,
+  expiresAt: number | undefined,
+  graceMs: number,
+): number {
   if (expiresAt === undefined || expiresAt <= now) return next
   return Math.min(next, expiresAt - Math.min(graceMs, (expiresAt - now) / 4))
 }
@@ -82,21 +109,30 @@ export function clockWentBack(now: number, highest: number): boolean {
   return now < highest - CLOCK_TOLERANCE
 }
 
-/** Nothing has happened here for longer than any interval: it may be the clock that jumped. It only warns, for a vault may also lie unused. */
+/**
+ * Nothing has happened here for longer than any interval: it may be the clock that
+ * jumped. It only warns, for a vault may also lie unused.
+ */
 export function clockJumped(now: number, highest: number): boolean {
   return now > highest + 366 * DAY
 }
 
 /**
- * Why nothing may be ended by this clock, or nothing. The word of a server that was reached over TLS counts more than what the vault has seen: it confirms a clock
- * that is behind the highest time, and exposes one that jumped ahead (DESIGN 4, "Time").
+ * Why nothing may be ended by this clock, or nothing. The word of a server that was
+ * reached over TLS counts more than what the vault has seen: it confirms a clock that is
+ * behind the highest time, and exposes one that jumped ahead (DESIGN 4, "Time").
  */
 export function clockDoubt(clock: Clock, highest: number): string | undefined {
   const skew = clock.skew?.()
   if (skew !== undefined) {
     if (Math.abs(skew) <= CLOCK_TOLERANCE) return undefined
     const minutes = Math.round(Math.abs(skew) / MINUTE)
-    return `the clock is ${minutes} minutes ${skew > 0 ? 'ahead of' : 'behind'} what the provider says; nothing is revoked`
+    return (
+      `the clock is ${minutes} minutes ${skew > 0 ? 'ahead of' : 'behind'} what the provider ` +
+      'says; nothing is revoked'
+    )
   }
-  return clockWentBack(clock.now(), highest) ? 'the clock is behind the highest time seen; nothing is revoked' : undefined
+  return clockWentBack(clock.now(), highest)
+    ? 'the clock is behind the highest time seen; nothing is revoked'
+    : undefined
 }

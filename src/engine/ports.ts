@@ -5,7 +5,9 @@ import type { CurrentFault, ProviderSession, Traits } from '../core/provider.ts'
 import type { Fields } from '../core/secret.ts'
 import type { CheckOutcome, TargetSession } from '../core/target.ts'
 
-/** Adapters by their stored configuration; references to other secrets are resolved here. */
+/**
+ * Adapters by their stored configuration; references to other secrets are resolved here.
+ */
 export interface Adapters {
   traits(ref: ProviderRef): Promise<Traits>
   /** Why this value can't be what a rotation by this provider replaces. Asks nobody. */
@@ -14,7 +16,10 @@ export interface Adapters {
   openTarget(spec: TargetSpec, path: string): Promise<TargetSession>
   /** What a target of this configuration is, whoever opens it. Asks nobody. */
   aboutTarget(spec: TargetSpec): Promise<AboutTarget>
-  /** Why these names can't be written as the target is configured, and what to type. Asks nobody. */
+  /**
+   * Why these names can't be written as the target is configured, and what to type. Asks
+   * nobody.
+   */
   namesFault(spec: TargetSpec, path: string): Promise<CurrentFault | undefined>
   /** Does this check present the value? */
   presents(spec: CheckSpec): Promise<boolean>
@@ -28,7 +33,10 @@ export interface AboutTarget {
   readonly where: string
   /** The one place that it writes into, where all who write there must take turns. */
   readonly place: string | undefined
-  /** For how long a write that was given up may still be carried out there, in milliseconds. */
+  /**
+   * For how long a write that was given up may still be carried out there, in
+   * milliseconds.
+   */
   readonly settlesAfterMs: number
 }
 
@@ -45,8 +53,9 @@ export interface EnginePorts {
   readonly pid: number
   readonly command: string
   /**
-   * Law 5, where backups are configured: makes sure that a verified backup newer than this time exists, and makes one if it does not. Throws `AdapterError`
-   * (effect none) when that can't be done.
+   * Law 5, where backups are configured: makes sure that a verified backup newer than
+   * this time exists, and makes one if it does not. Throws `AdapterError` (effect none)
+   * when that can't be done.
    */
   readonly ensureBackup?: (newerThan: number) => Promise<void>
   /** The next date of a schedule counted from a time; knows cron expressions. */

@@ -1,5 +1,15 @@
-/** The commit point: which version is current, how long the old one lives, when the next rotation is due. Pure but for ids and dates from the ports. */
-import type { AuditEntry, Retirement, RunRecord, Schedule, SecretRecord, VersionRecord } from '../core/model.ts'
+/**
+ * The commit point: which version is current, how long the old one lives, when the next
+ * rotation is due. Pure but for ids and dates from the ports.
+ */
+import type {
+  AuditEntry,
+  Retirement,
+  RunRecord,
+  Schedule,
+  SecretRecord,
+  VersionRecord,
+} from '../core/model.ts'
 import { versionOf } from '../core/model.ts'
 import { runAudit } from './journal.ts'
 import { nextAfterPromotion } from './policy.ts'
@@ -14,8 +24,16 @@ export interface Promotion {
   readonly audit: readonly AuditEntry[]
 }
 
-/** Makes version `n` current. The version before it gets its grace, or is retired at once where it died with the create. */
-export function promotion(ports: Pick<EnginePorts, 'clock' | 'nextDate'>, run: RunRecord, secret: SecretRecord, n: number): Promotion {
+/**
+ * Makes version `n` current. The version before it gets its grace, or is retired at once
+ * where it died with the create.
+ */
+export function promotion(
+  ports: Pick<EnginePorts, 'clock' | 'nextDate'>,
+  run: RunRecord,
+  secret: SecretRecord,
+  n: number,
+): Promotion {
   const at = ports.clock.now()
   const promoted = versionOf(secret, n)
   const old = run.plan.oldVersion === null ? undefined : versionOf(secret, run.plan.oldVersion)
@@ -26,10 +44,17 @@ export function promotion(ports: Pick<EnginePorts, 'clock' | 'nextDate'>, run: R
   const versions = secret.versions.map((version): VersionRecord => {
     if (version.n === n) return promotedVersion(version, at)
     if (version.n === run.plan.oldVersion)
-      return inPlace ? retiredVersion(version, at) : replacedVersion(version, at, retirementOf(run, version, graceUntil))
-    return version.labels.includes('previous') && version.retirement === undefined ? { ...version, labels: [] } : version
+      return inPlace
+        ? retiredVersion(version, at)
+        : replacedVersion(version, at, retirementOf(run, version, graceUntil))
+    return version.labels.includes('previous') && version.retirement === undefined
+      ? { ...version, labels: [] }
+      : version
   })
-  const schedule = secret.schedule === undefined ? undefined : rescheduled(ports, secret.schedule, at, promoted?.expiresAt)
+  const schedule =
+    secret.schedule === undefined
+      ? undefined
+      : rescheduled(ports, secret.schedule, at, promoted?.expiresAt)
   return {
     at,
     secret: { ...secret, versions, ...pickDefined({ schedule }) },
@@ -58,7 +83,9 @@ function retirementOf(run: RunRecord, version: VersionRecord, graceUntil: number
     force: run.plan.emergency,
     failures: 0,
     runId: run.id,
-    ...(run.plan.provider !== null && run.plan.provider.id === version.providerId ? { provider: run.plan.provider } : {}),
+    ...(run.plan.provider !== null && run.plan.provider.id === version.providerId
+      ? { provider: run.plan.provider }
+      : {}),
   }
 }
 
@@ -72,19 +99,46 @@ function retiredVersion(version: VersionRecord, at: number): VersionRecord {
   return { ...rest, labels: [], state: 'retired', replacedAt: at, endedAt: at }
 }
 
-function replacedVersion(version: VersionRecord, at: number, retirement: Retirement): VersionRecord {
+function replacedVersion(
+  version: VersionRecord,
+  at: number,
+  retirement: Retirement,
+): VersionRecord {
   return { ...version, labels: ['previous'], replacedAt: at, retirement }
 }
 
-/** The schedule after a promotion: counted afresh, failures forgotten. A paused one stays paused. */
-function rescheduled(ports: Pick<EnginePorts, 'nextDate'>, schedule: Schedule, at: number, expiresAt: number | undefined): Schedule {
+/**
+ * The schedule after a promotion: counted afresh, failures forgotten. A paused one stays
+ * paused.
+ */
+function rescheduled(
+  ports: Pick<EnginePorts, 'nextDate'>,
+  schedule: Schedule,
+  at: number,
+  expiresAt: number | undefined,
+): Schedule {
   const { retryAt: _retry, lastError: _error, skippedBy: _skip, ...rest } = schedule
-  const nextAt = Math.round(nextAfterPromotion(ports.nextDate(schedule, at), at, expiresAt, schedule.graceMs))
-  return { ...rest, nextAt, lastRotatedAt: at, failures: 0, ...(schedule.status === 'paused' ? { remainingMs: nextAt - at } : {}) }
+  const nextAt = Math.round(
+    nextAfterPromotion(ports.nextDate(schedule, at), at, expiresAt, schedule.graceMs),
+  )
+  return {
+    ...rest,
+    nextAt,
+    lastRotatedAt: at,
+    failures: 0,
+    ...(schedule.status === 'paused' ? { remainingMs: nextAt - at } : {}),
+  }
 }
 
-/** Undoes a promotion: the old version is current again, the new one waits for its end. */
-export function demotion(run: RunRecord, secret: SecretRecord, n: number, at: number): SecretRecord {
+/**
+ * Undoes a promotion: the old version is current again, the new one waits for its end.
+ */
+export function demotion(
+  run: RunRecord,
+  secret: SecretRecord,
+  n: number,
+  at: number,
+): SecretRecord {
   const versions = secret.versions.map((version): VersionRecord => {
     if (version.n === n) return { ...version, labels: [], replacedAt: at }
     if (version.n === run.plan.oldVersion) {
@@ -93,10 +147,17 @@ export function demotion(run: RunRecord, secret: SecretRecord, n: number, at: nu
     }
     return version
   })
-  return { ...secret, versions, ...(secret.schedule === undefined ? {} : { schedule: dueAgain(run, secret.schedule) }) }
+  return {
+    ...secret,
+    versions,
+    ...(secret.schedule === undefined ? {} : { schedule: dueAgain(run, secret.schedule) }),
+  }
 }
 
-/** The interval was not met: the dates are again what they were, unless an operator has set others since. */
+/**
+ * The interval was not met: the dates are again what they were, unless an operator has
+ * set others since.
+ */
 function dueAgain(run: RunRecord, schedule: Schedule): Schedule {
   const { due } = run.plan
   if (due === undefined || schedule.nextAt !== run.nextRotationAt) return schedule

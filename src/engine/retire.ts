@@ -1,18 +1,31 @@
 /**
- * The end of an old version: gates → suspend → quarantine → delete → proof of death. Belongs to the version and blocks no run.
+ * The end of an old version: gates → suspend → quarantine → delete → proof of death.
+ * Belongs to the version and blocks no run.
  *
- * The gates (law 5): a newer version is current and verified afresh, its checks are green, no run is open, the clock can be trusted, no target hands the old one out
- * any more (handed-out.ts), and it has not been seen in use since it was replaced, where the provider can tell.
+ * The gates (law 5): a newer version is current and verified afresh, its checks are
+ * green, no run is open, the clock can be trusted, no target hands the old one out any
+ * more (handed-out.ts), and it has not been seen in use since it was replaced, where the
+ * provider can tell.
  *
  * What an override leaves out, and nothing else:
- * - `revoke`, and an emergency for every version in grace: what is left of the grace and of the quarantine.
- * - `revoke --force`, an emergency, a leaked value (`force`): also the sight of its use since it was replaced; and, where the provider ends it, that it could be
- *   withdrawn from a target which publishes the pair and can't be read (the result names the target). A target that can be read and still shows it holds the end.
- * - `discard`, of what was never current or was taken back: that the current version is proven, since the undo has done that, and a backup. Targets which its run
- *   never wrote to, or which an operator gave up by name, are not looked at.
+ * - `revoke`, and an emergency for every version in grace: what is left of the grace and
+ *   of the quarantine.
+ * - `revoke --force`, an emergency, a leaked value (`force`): also the sight of its use
+ *   since it was replaced; and, where the provider ends it, that it could be withdrawn
+ *   from a target which publishes the pair and can't be read (the result names the
+ *   target). A target that can be read and still shows it holds the end.
+ * - `discard`, of what was never current or was taken back: that the current version is
+ *   proven, since the undo has done that, and a backup. Targets which its run never wrote
+ *   to, or which an operator gave up by name, are not looked at.
  */
 import { AdapterError, asAdapterError, RotateError } from '../core/errors.ts'
-import type { AuditEntry, ProviderRef, Retirement, SecretRecord, VersionRecord } from '../core/model.ts'
+import type {
+  AuditEntry,
+  ProviderRef,
+  Retirement,
+  SecretRecord,
+  VersionRecord,
+} from '../core/model.ts'
 import { currentVersion, isAlive } from '../core/model.ts'
 import type { Credential, ProviderSession } from '../core/provider.ts'
 import { claimed, release } from './claim.ts'
@@ -28,7 +41,11 @@ import { isCrash } from './crash.ts'
 import { isOffAlready } from './steps/switched-off.ts'
 
 /** Works on every version of one secret that is due to end. `onlyVersion` narrows it. */
-export async function retireDue(ports: EnginePorts, secretId: string, onlyVersion?: number): Promise<readonly RetireResult[]> {
+export async function retireDue(
+  ports: EnginePorts,
+  secretId: string,
+  onlyVersion?: number,
+): Promise<readonly RetireResult[]> {
   const secret = await ports.vault.read((reader) => reader.secret(secretId))
   if (secret === undefined) return []
   const due = secret.versions.filter(
@@ -48,7 +65,8 @@ export async function retireDue(ports: EnginePorts, secretId: string, onlyVersio
   }
   const results: RetireResult[] = []
   try {
-    for (const version of due) results.push(await retire(new Ending(ports, secretId, version.n, version === due.at(-1))))
+    for (const version of due)
+      results.push(await retire(new Ending(ports, secretId, version.n, version === due.at(-1))))
   } finally {
     await release(ports, secretId)
   }
@@ -63,12 +81,15 @@ function isDue(retirement: Retirement, now: number): boolean {
 async function retire(ending: Ending): Promise<RetireResult> {
   const { ports } = ending
   let seen = await ending.look()
-  const stays = (why: string, acted: boolean): RetireResult => heldResult(seen, ports.clock.now(), why, acted)
+  const stays = (why: string, acted: boolean): RetireResult =>
+    heldResult(seen, ports.clock.now(), why, acted)
   const { retirement } = seen
   if (retirement === undefined) return stays('nothing to do', false)
   const unsure = clockDoubt(ports.clock, await ports.vault.highestTime())
-  // A provider that is asked may confirm the clock; where nobody is asked it stays as it is.
-  if (unsure !== undefined && (!seen.version.revocable || retirement.why === 'discard')) return stays(unsure, false)
+  // A provider that is asked may confirm the clock; where nobody is asked it stays as it
+  // is.
+  if (unsure !== undefined && (!seen.version.revocable || retirement.why === 'discard'))
+    return stays(unsure, false)
   const gone = retirement.why === 'discard' ? 'discarded' : 'retired'
   if (!seen.version.revocable) {
     try {
@@ -91,15 +112,22 @@ async function retire(ending: Ending): Promise<RetireResult> {
   }
   const { secret, version } = seen
   if (sharesValue(secret, version, retirement))
-    return ending.end(gone, 'another version holds the same value, and ends it when its own time comes')
-  if (sharesHandle(secret, version)) return ending.end(gone, 'its handle belongs to a newer version now')
+    return ending.end(
+      gone,
+      'another version holds the same value, and ends it when its own time comes',
+    )
+  if (sharesHandle(secret, version))
+    return ending.end(gone, 'its handle belongs to a newer version now')
   const doubt = await distrust(ports)
   if (doubt !== undefined) return stays(doubt, true)
   let session: ProviderSession | undefined
   try {
     const provider = await issuer(ports, secret, version)
     if (provider === undefined)
-      throw new AdapterError('misconfigured', `provider ${version.providerId ?? ''}, which issued it, is not configured any more`)
+      throw new AdapterError(
+        'misconfigured',
+        `provider ${version.providerId ?? ''}, which issued it, is not configured any more`,
+      )
     session = await answered(() => ports.adapters.openProvider(provider, secret.path))
     return await new EndAtProvider(ending, session).go()
   } catch (thrown) {
@@ -113,14 +141,23 @@ async function retire(ending: Ending): Promise<RetireResult> {
 }
 
 /**
- * Sees to it that nobody holds it beside the current one any more. Throws what is in the way. Resolves to what was left out: where the provider ends the value, a
- * target that can't be written must not keep alive what an operator wants dead.
+ * Sees to it that nobody holds it beside the current one any more. Throws what is in the
+ * way. Resolves to what was left out: where the provider ends the value, a target that
+ * can't be written must not keep alive what an operator wants dead.
  */
-async function alone(ending: Ending, { secret, version }: Seen, retirement: Retirement): Promise<readonly string[]> {
+async function alone(
+  ending: Ending,
+  { secret, version }: Seen,
+  retirement: Retirement,
+): Promise<readonly string[]> {
   const failure = await withdraw(ending.ports, secret, version, (target, written) =>
     ending.amend(
       (same) => same,
-      { action: 'target_updated', status: 'success', metadata: { target, withdrawn: version.hint } },
+      {
+        action: 'target_updated',
+        status: 'success',
+        metadata: { target, withdrawn: version.hint },
+      },
       { written: { key: target, written } },
     ),
   )
@@ -131,18 +168,31 @@ async function alone(ending: Ending, { secret, version }: Seen, retirement: Reti
   throw new AdapterError(code, what, { retryable, hints })
 }
 
-/** Sees to it that no target hands it out. Throws what is in the way; resolves to what else was seen. */
+/**
+ * Sees to it that no target hands it out. Throws what is in the way; resolves to what
+ * else was seen.
+ */
 async function nowhere(ending: Ending): Promise<readonly string[]> {
   const { secret, version } = await ending.look()
   const current = currentVersion(secret)?.n ?? null
-  const row = (target: string): AuditEntry['metadata'] => ({ target, again: true, delivered: current })
+  const row = (target: string): AuditEntry['metadata'] => ({
+    target,
+    again: true,
+    delivered: current,
+  })
   return handedOut(ending.ports, secret, version, {
     intend: (target, id) =>
-      ending.amend((before, retirement) => ({ ...before, retirement: { ...retirement, again: { ...retirement.again, [target]: id } } }), {
-        action: 'target_updated',
-        status: 'pending',
-        metadata: row(target),
-      }),
+      ending.amend(
+        (before, retirement) => ({
+          ...before,
+          retirement: { ...retirement, again: { ...retirement.again, [target]: id } },
+        }),
+        {
+          action: 'target_updated',
+          status: 'pending',
+          metadata: row(target),
+        },
+      ),
     done: (target, written) =>
       ending.amend(
         (before, retirement) => ({ ...before, retirement: withoutAgain(retirement, target) }),
@@ -160,19 +210,29 @@ function withoutAgain({ again = {}, ...retirement }: Retirement, target: string)
 /** Found out while the provider was asked; nothing has been ended. */
 class ClockDoubt extends Error {}
 
-/** Users in turn: the user of an old version has been given a new password since; ending the user would end the newer version. */
+/**
+ * Users in turn: the user of an old version has been given a new password since; ending
+ * the user would end the newer version.
+ */
 function sharesHandle(secret: SecretRecord, version: VersionRecord): boolean {
   return (
     version.handle !== undefined &&
-    secret.versions.some((other) => other.n > version.n && isAlive(other) && other.handle?.id === version.handle?.id)
+    secret.versions.some(
+      (other) => other.n > version.n && isAlive(other) && other.handle?.id === version.handle?.id,
+    )
   )
 }
 
 /**
- * A value that was given back: it is one credential under two numbers, and ending it for the older one would end the newer one too. The newer one answers for it; a
- * newer one that is only discarded leaves it to the older one, whose grace it may not cut short.
+ * A value that was given back: it is one credential under two numbers, and ending it for
+ * the older one would end the newer one too. The newer one answers for it; a newer one
+ * that is only discarded leaves it to the older one, whose grace it may not cut short.
  */
-function sharesValue(secret: SecretRecord, version: VersionRecord, retirement: Retirement): boolean {
+function sharesValue(
+  secret: SecretRecord,
+  version: VersionRecord,
+  retirement: Retirement,
+): boolean {
   return secret.versions.some(
     (other) =>
       other.n !== version.n &&
@@ -218,7 +278,11 @@ class EndAtProvider {
   }
 
   /** One step; `undefined` when the next one may follow at once. */
-  async #step(seen: Seen, retirement: Retirement, old: Credential): Promise<RetireResult | undefined> {
+  async #step(
+    seen: Seen,
+    retirement: Retirement,
+    old: Credential,
+  ): Promise<RetireResult | undefined> {
     const ending = this.#ending
     const { ports, last } = ending
     const now = ports.clock.now()
@@ -228,8 +292,15 @@ class EndAtProvider {
         await this.#prove(seen, retirement, old)
         this.#left = await alone(ending, seen, retirement)
         await this.#lookAround()
-        if (seen.version.offBefore !== true && (await isOffAlready(seen.version, session, old, now))) await ending.noteOff()
-        await ending.advance(session.suspend === undefined ? 'deleting' : 'suspending', { action: 'provider_call', status: 'pending' })
+        if (
+          seen.version.offBefore !== true &&
+          (await isOffAlready(seen.version, session, old, now))
+        )
+          await ending.noteOff()
+        await ending.advance(session.suspend === undefined ? 'deleting' : 'suspending', {
+          action: 'provider_call',
+          status: 'pending',
+        })
         return undefined
       }
       case 'suspending': {
@@ -269,9 +340,14 @@ class EndAtProvider {
         return undefined
       }
       case 'proving': {
-        // It said so twice and was not believed: a key may be slow to die, but not for ever.
+        // It said so twice and was not believed: a key may be slow to die, but not for
+        // ever.
         if (retirement.failures >= 2 && !(await isDead(session, old))) {
-          await ending.advance('deleting', { action: 'provider_call', status: 'pending', changes: { failures: 0 } })
+          await ending.advance('deleting', {
+            action: 'provider_call',
+            status: 'pending',
+            changes: { failures: 0 },
+          })
           return undefined
         }
         const proof = [await proveDead(session, old), ...this.#left, ...this.#seen].join('; ')
@@ -294,7 +370,8 @@ class EndAtProvider {
     if (!this.#proven) await gates(ports, secret, version, retirement, this.#session, old)
     const doubt = clockDoubt(ports.clock, await ports.vault.highestTime())
     if (doubt !== undefined) throw new ClockDoubt(doubt)
-    if (!this.#proven && retirement.why !== 'discard') await ports.ensureBackup?.(currentVersion(secret)?.promotedAt ?? ports.clock.now())
+    if (!this.#proven && retirement.why !== 'discard')
+      await ports.ensureBackup?.(currentVersion(secret)?.promotedAt ?? ports.clock.now())
     this.#proven = true
   }
 }
@@ -306,18 +383,27 @@ function stateAfter({ why }: Retirement): 'discarded' | 'revoked' {
 
 /** It could once. Nothing is called ended that nobody has ended. */
 function cannotEnd(secret: SecretRecord, version: VersionRecord): AdapterError {
-  return new AdapterError('misconfigured', `provider ${version.providerId ?? ''}, as it is configured now, can not end it`, {
-    retryable: false,
-    hints: [`give the provider the means to end it again: rotate schedule set ${secret.path} …`],
-  })
+  return new AdapterError(
+    'misconfigured',
+    `provider ${version.providerId ?? ''}, as it is configured now, can not end it`,
+    {
+      retryable: false,
+      hints: [`give the provider the means to end it again: rotate schedule set ${secret.path} …`],
+    },
+  )
 }
 
-/** The provider configuration that a retirement must carry because the schedule is about to forget it. */
+/**
+ * The provider configuration that a retirement must carry because the schedule is about
+ * to forget it.
+ */
 export function rememberProvider(secret: SecretRecord, provider: ProviderRef): SecretRecord {
   return {
     ...secret,
     versions: secret.versions.map((version) =>
-      version.retirement !== undefined && version.retirement.provider === undefined && version.providerId === provider.id
+      version.retirement !== undefined &&
+      version.retirement.provider === undefined &&
+      version.providerId === provider.id
         ? { ...version, retirement: { ...version.retirement, provider } }
         : version,
     ),

@@ -1,6 +1,18 @@
-/** What a run works with while a process drives it: open provider session, values, and the steps' shared questions. */
+/**
+ * What a run works with while a process drives it: open provider session, values, and the
+ * steps' shared questions.
+ */
 import { AdapterError, RotateError } from '../core/errors.ts'
-import type { ConfigValue, Handle, Prior, ProviderRef, RunPlan, SecretRecord, TargetSpec, VersionRecord } from '../core/model.ts'
+import type {
+  ConfigValue,
+  Handle,
+  Prior,
+  ProviderRef,
+  RunPlan,
+  SecretRecord,
+  TargetSpec,
+  VersionRecord,
+} from '../core/model.ts'
 import { versionOf } from '../core/model.ts'
 import type { Credential, ProviderSession, Traits } from '../core/provider.ts'
 import { type Fields, flatten, Secret, SINGLE } from '../core/secret.ts'
@@ -10,15 +22,24 @@ import type { EnginePorts } from './ports.ts'
 
 export class Workbench {
   readonly ports: EnginePorts
-  #provider: { readonly ref: ProviderRef; readonly session: ProviderSession; readonly traits: Traits } | undefined
+  #provider:
+    | { readonly ref: ProviderRef; readonly session: ProviderSession; readonly traits: Traits }
+    | undefined
 
   constructor(ports: EnginePorts) {
     this.ports = ports
   }
 
   /** The provider's session, opened once per process and configuration. */
-  async provider(ref: ProviderRef, path: string): Promise<{ readonly session: ProviderSession; readonly traits: Traits }> {
-    if (this.#provider === undefined || this.#provider.ref.id !== ref.id || !sameConfig(this.#provider.ref.config, ref.config)) {
+  async provider(
+    ref: ProviderRef,
+    path: string,
+  ): Promise<{ readonly session: ProviderSession; readonly traits: Traits }> {
+    if (
+      this.#provider === undefined ||
+      this.#provider.ref.id !== ref.id ||
+      !sameConfig(this.#provider.ref.config, ref.config)
+    ) {
       await this.close()
       this.#provider = await answered(async () => ({
         ref,
@@ -30,7 +51,11 @@ export class Workbench {
   }
 
   /** Opens a target for one piece of work and closes it again. */
-  async target<T>(spec: TargetSpec, path: string, work: (session: TargetSession) => Promise<T>): Promise<T> {
+  async target<T>(
+    spec: TargetSpec,
+    path: string,
+    work: (session: TargetSession) => Promise<T>,
+  ): Promise<T> {
     const session = await answered(() => this.ports.adapters.openTarget(spec, path))
     try {
       return await work(session)
@@ -39,7 +64,10 @@ export class Workbench {
     }
   }
 
-  /** The value of one version. Throws when the vault does not hold it, which would be a bug. */
+  /**
+   * The value of one version. Throws when the vault does not hold it, which would be a
+   * bug.
+   */
   async fields(secret: SecretRecord, version: number): Promise<Fields> {
     const fields = await this.ports.vault.read((reader) => reader.value(secret.id, version))
     if (fields === undefined) throw new Error(`version ${version} of ${secret.path} has no value`)
@@ -58,7 +86,10 @@ export class Workbench {
   }
 }
 
-/** A configuration that can't be used is an answer like any other inside a run: nothing was done, and repeating is useless. */
+/**
+ * A configuration that can't be used is an answer like any other inside a run: nothing
+ * was done, and repeating is useless.
+ */
 export async function answered<T>(work: () => Promise<T>): Promise<T> {
   try {
     return await work()
@@ -80,12 +111,16 @@ export async function missingIsFine(call: Promise<void> | undefined): Promise<vo
 
 /** Two stored configurations of one meaning; sealed values are compared too. */
 export function sameConfig(a: ConfigValue, b: ConfigValue): boolean {
-  if (a instanceof Secret || b instanceof Secret) return a instanceof Secret && b instanceof Secret && a.equals(b)
+  if (a instanceof Secret || b instanceof Secret)
+    return a instanceof Secret && b instanceof Secret && a.equals(b)
   if (a === null || b === null || typeof a !== 'object' || typeof b !== 'object') return a === b
   const right = new Map<string, ConfigValue>(Object.entries(b))
   const left = Object.entries(a)
   return (
-    left.length === right.size && left.every(([key, value]) => right.has(key) && sameConfig(value as ConfigValue, right.get(key) ?? null))
+    left.length === right.size &&
+    left.every(
+      ([key, value]) => right.has(key) && sameConfig(value as ConfigValue, right.get(key) ?? null),
+    )
   )
 }
 
@@ -94,49 +129,84 @@ export function credentialOf(fields: Fields, handle: Handle | undefined): Creden
   return handle === undefined ? { fields } : { fields, handle }
 }
 
-/** The provider configuration to use now: the schedule's, if it is still the same provider, so that an operator's correction takes effect. */
+/**
+ * The provider configuration to use now: the schedule's, if it is still the same
+ * provider, so that an operator's correction takes effect.
+ */
 export function providerNow(secret: SecretRecord, ref: ProviderRef): ProviderRef {
   const scheduled = secret.schedule?.provider
   return scheduled?.id === ref.id ? scheduled : ref
 }
 
 /**
- * The old value as the provider of the run is told it: not where another provider issued it, unless it is of the same shape and nobody could revoke it there.
+ * The old value as the provider of the run is told it: not where another provider issued
+ * it, unless it is of the same shape and nobody could revoke it there.
  */
-export async function currentFor(bench: Workbench, loaded: Loaded): Promise<Credential | undefined> {
+export async function currentFor(
+  bench: Workbench,
+  loaded: Loaded,
+): Promise<Credential | undefined> {
   const { plan } = loaded.run
   const version = plan.oldVersion === null ? undefined : versionOf(loaded.secret, plan.oldVersion)
   if (version === undefined || plan.provider === null) return undefined
   const credential = await bench.credential(loaded.secret, version.n)
   if (version.providerId === undefined || version.providerId === plan.provider.id) return credential
-  const { traits } = await bench.provider(providerNow(loaded.secret, plan.provider), loaded.run.path)
-  return !version.revocable && traits.fields.every((field) => Object.hasOwn(credential.fields, field))
+  const { traits } = await bench.provider(
+    providerNow(loaded.secret, plan.provider),
+    loaded.run.path,
+  )
+  return !version.revocable &&
+    traits.fields.every((field) => Object.hasOwn(credential.fields, field))
     ? { fields: credential.fields }
     : undefined
 }
 
-/** Who can be asked whether this version works: the provider of the run, unless another one issued it. */
-export function providerToAsk(secret: SecretRecord, plan: RunPlan, n: number): ProviderRef | undefined {
+/**
+ * Who can be asked whether this version works: the provider of the run, unless another
+ * one issued it.
+ */
+export function providerToAsk(
+  secret: SecretRecord,
+  plan: RunPlan,
+  n: number,
+): ProviderRef | undefined {
   const version = versionOf(secret, n)
-  if (plan.provider !== null && (version?.providerId === undefined || version.providerId === plan.provider.id))
+  if (
+    plan.provider !== null &&
+    (version?.providerId === undefined || version.providerId === plan.provider.id)
+  )
     return providerNow(secret, plan.provider)
   return version === undefined ? undefined : providerOfVersion(secret, version)
 }
 
 /** The provider that issued this version, if it can still be asked. */
-export function providerOfVersion(secret: SecretRecord, version: VersionRecord): ProviderRef | undefined {
+export function providerOfVersion(
+  secret: SecretRecord,
+  version: VersionRecord,
+): ProviderRef | undefined {
   const scheduled = secret.schedule?.provider
   if (scheduled !== undefined && scheduled.id === version.providerId) return scheduled
   return version.retirement?.provider
 }
 
 /**
- * What is written to a target: all names at once, under an id that is the same for every repetition. `beside`: the values of the version that stands beside this one
- * where the target publishes the pair; left out, only the version's own names are in it.
+ * What is written to a target: all names at once, under an id that is the same for every
+ * repetition. `beside`: the values of the version that stands beside this one where the
+ * target publishes the pair; left out, only the version's own names are in it.
  */
-export function deliveryOf(target: TargetSpec, path: string, version: number, fields: Fields, id: string, beside?: Fields): Delivery {
+export function deliveryOf(
+  target: TargetSpec,
+  path: string,
+  version: number,
+  fields: Fields,
+  id: string,
+  beside?: Fields,
+): Delivery {
   const entries = named(target.key, target.names, fields)
-  const pair = beside === undefined || target.previous === undefined ? {} : named(target.key, target.previous, beside)
+  const pair =
+    beside === undefined || target.previous === undefined
+      ? {}
+      : named(target.key, target.previous, beside)
   return { id, path, version, entries: { ...entries, ...pair }, fields }
 }
 
@@ -145,44 +215,76 @@ function named(key: string, names: TargetSpec['names'], fields: Fields): Fields 
   for (const [field, name] of Object.entries(names)) {
     const value = valueAt(fields, field)
     if (value === undefined) {
-      throw new AdapterError('misconfigured', `target ${key} wants the field "${field}", which the secret does not have`, {
-        hints: [`its fields are: ${Object.keys(fields).join(', ')}`],
-      })
+      throw new AdapterError(
+        'misconfigured',
+        `target ${key} wants the field "${field}", which the secret does not have`,
+        {
+          hints: [`its fields are: ${Object.keys(fields).join(', ')}`],
+        },
+      )
     }
     entries[name] = value
   }
   return entries
 }
 
-/** What a target stores of these fields under the name of one of them; `undefined` where they lack it. */
+/**
+ * What a target stores of these fields under the name of one of them; `undefined` where
+ * they lack it.
+ */
 export function valueAt(fields: Fields, field: string): Secret | undefined {
-  return Object.hasOwn(fields, field) ? fields[field] : field === SINGLE ? flatten(fields) : undefined
+  return Object.hasOwn(fields, field)
+    ? fields[field]
+    : field === SINGLE
+      ? flatten(fields)
+      : undefined
 }
 
 /**
- * Run and version in one delivery id. Whoever was told something else in between must not take the next
- * one for a repetition: `rounds` as in the state of a run, `again` for a write after a wait.
+ * Run and version in one delivery id. Whoever was told something else in between must not
+ * take the next one for a repetition: `rounds` as in the state of a run, `again` for a
+ * write after a wait.
  */
-export function deliveryId(runId: string, target: TargetSpec, what: string, rounds: number, again?: number): string {
-  return [runId, target.key, what, ...(rounds === 0 ? [] : [`r${rounds}`]), ...(again === undefined ? [] : [`again${again}`])].join('.')
+export function deliveryId(
+  runId: string,
+  target: TargetSpec,
+  what: string,
+  rounds: number,
+  again?: number,
+): string {
+  return [
+    runId,
+    target.key,
+    what,
+    ...(rounds === 0 ? [] : [`r${rounds}`]),
+    ...(again === undefined ? [] : [`again${again}`]),
+  ].join('.')
 }
 
 /**
- * A target that can be read is believed what it holds, not what it says. A name that its answer leaves
- * out can't be read, so nothing is known of it. Were all of them read?
+ * A target that can be read is believed what it holds, not what it says. A name that its
+ * answer leaves out can't be read, so nothing is known of it. Were all of them read?
  */
-export async function confirmed(session: TargetSession, wanted: Prior, key: string): Promise<boolean> {
+export async function confirmed(
+  session: TargetSession,
+  wanted: Prior,
+  key: string,
+): Promise<boolean> {
   const held = await session.current?.(Object.keys(wanted))
   if (held === undefined) return false
   for (const [name, value] of Object.entries(wanted)) {
     if (!Object.hasOwn(held, name)) continue
     const now = held[name] ?? null
     if (value === null ? now !== null : now?.equals(value) !== true)
-      throw new AdapterError('bad-answer', `target ${key} does not hold what was written to it (${name})`, {
-        retryable: true,
-        // It said that it was done, and may still do it.
-        effect: 'unknown',
-      })
+      throw new AdapterError(
+        'bad-answer',
+        `target ${key} does not hold what was written to it (${name})`,
+        {
+          retryable: true,
+          // It said that it was done, and may still do it.
+          effect: 'unknown',
+        },
+      )
   }
   return Object.keys(wanted).every((name) => Object.hasOwn(held, name))
 }

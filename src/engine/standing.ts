@@ -1,8 +1,9 @@
 /**
- * What stood at a target before a run first wrote to it (law 4): read and sealed with the intent, so
- * that going back puts back exactly that. A value that can't be read is known only where our own last
- * write stands there without a sign of change. What can be neither read nor known is refused before
- * anything is done, unless the operator has marked the target `irreversible`.
+ * What stood at a target before a run first wrote to it (law 4): read and sealed with the
+ * intent, so that going back puts back exactly that. A value that can't be read is known
+ * only where our own last write stands there without a sign of change. What can be
+ * neither read nor known is refused before anything is done, unless the operator has
+ * marked the target `irreversible`.
  */
 import { AdapterError } from '../core/errors.ts'
 import type { Prior, SecretRecord, TargetSpec, Written } from '../core/model.ts'
@@ -18,12 +19,14 @@ export function namesAt(spec: TargetSpec): readonly string[] {
 /** How a target is put back after an undo, and what that proves. */
 export type PutBack = 'read back' | 'written' | 'told' | 'told-none' | 'delivered'
 
-/** The values of a version of the secret at hand; `undefined` where the vault holds none. */
+/**
+ * The values of a version of the secret at hand; `undefined` where the vault holds none.
+ */
 export type ValueOf = (version: number) => Promise<Fields | undefined>
 
 /**
- * What stands under these names. `undefined` where the target is only told. Throws `misconfigured`
- * (nothing was done) for names that can be neither read nor known.
+ * What stands under these names. `undefined` where the target is only told. Throws
+ * `misconfigured` (nothing was done) for names that can be neither read nor known.
  */
 export async function readStanding(
   session: TargetSession,
@@ -76,26 +79,43 @@ function unknowable(spec: TargetSpec, names: readonly string[]): AdapterError {
   const what = names.join(', ')
   return new AdapterError(
     'misconfigured',
-    `target ${spec.key}: what stands under ${what} can be neither read nor known, so an undo could not put it back`,
+    `target ${spec.key}: what stands under ${what} can be neither read nor known, so an undo ` +
+      'could not put it back',
     {
       retryable: false,
       hints: [
-        `add "irreversible": true to this target if an undo may deliver the old version's value instead, or remove ${what} there first`,
+        `add "irreversible": true to this target if an undo may deliver the old version's ` +
+          `value instead, or remove ${what} there first`,
       ],
     },
   )
 }
 
-/** The signs of what was just written and can't be read, for the next run; `undefined` where the place shows none. */
-export async function signsAfter(session: TargetSession, names: readonly string[]): Promise<Written['signs'] | undefined> {
+/**
+ * The signs of what was just written and can't be read, for the next run; `undefined`
+ * where the place shows none.
+ */
+export async function signsAfter(
+  session: TargetSession,
+  names: readonly string[],
+): Promise<Written['signs'] | undefined> {
   if (session.standing === undefined) return undefined
   const { hidden = {} } = await session.standing(names)
-  const signs = Object.entries(hidden).flatMap(([name, sign]) => (sign === null ? [] : [[name, sign] as const]))
+  const signs = Object.entries(hidden).flatMap(([name, sign]) =>
+    sign === null ? [] : [[name, sign] as const],
+  )
   return signs.length === 0 ? undefined : Object.fromEntries(signs)
 }
 
-/** The secret with our last write to one target recorded, or forgotten where it left no sign. */
-export function withWritten(secret: SecretRecord, key: string, written: Written | undefined): SecretRecord {
+/**
+ * The secret with our last write to one target recorded, or forgotten where it left no
+ * sign.
+ */
+export function withWritten(
+  secret: SecretRecord,
+  key: string,
+  written: Written | undefined,
+): SecretRecord {
   if (written === undefined && secret.written?.[key] === undefined) return secret
   const { [key]: _before, ...others } = secret.written ?? {}
   return { ...secret, written: written === undefined ? others : { ...others, [key]: written } }

@@ -1,7 +1,8 @@
 /**
- * Keys that one of our runs made and whose value was lost with the answer. Each was found by reading as the only key made inside the call and never
- * used: it is switched off first, and deleted after the quarantine, or at once where a new key needs its place. They are listed by name until they
- * are gone.
+ * Keys that one of our runs made and whose value was lost with the answer. Each was found
+ * by reading as the only key made inside the call and never used: it is switched off
+ * first, and deleted after the quarantine, or at once where a new key needs its place.
+ * They are listed by name until they are gone.
  */
 import { asAdapterError, RotateError } from '../core/errors.ts'
 import type { AuditEntry, SecretRecord, Stray } from '../core/model.ts'
@@ -23,16 +24,24 @@ export interface StrayResult {
 
 /** A run is about to make a key. */
 export interface NextKey {
-  /** Then no quarantine is kept; else only where the provider has no place for one more key. */
+  /**
+   * Then no quarantine is kept; else only where the provider has no place for one more
+   * key.
+   */
   readonly emergency: boolean
 }
 
 /**
- * Works on all strays of one secret whose time has come. With `next`, also on those whose quarantine is in the way of a new key: each is ended at
- * once if it is known that nobody has ever used it. Never throws for a provider's answer: a failure is recorded with a date. Throws `locked` while
- * another process works on the secret.
+ * Works on all strays of one secret whose time has come. With `next`, also on those whose
+ * quarantine is in the way of a new key: each is ended at once if it is known that nobody
+ * has ever used it. Never throws for a provider's answer: a failure is recorded with a
+ * date. Throws `locked` while another process works on the secret.
  */
-export async function cleanStrays(ports: EnginePorts, secretId: string, next?: NextKey): Promise<readonly StrayResult[]> {
+export async function cleanStrays(
+  ports: EnginePorts,
+  secretId: string,
+  next?: NextKey,
+): Promise<readonly StrayResult[]> {
   const seen = await ports.vault.read((reader) => reader.secret(secretId))
   const due = (stray: Stray): boolean => next !== undefined || isDue(stray, ports.clock.now())
   if (seen === undefined || !seen.strays.some(due)) return []
@@ -45,7 +54,13 @@ export async function cleanStrays(ports: EnginePorts, secretId: string, next?: N
       const secret = await ports.vault.read((reader) => reader.secret(secretId))
       const stray = secret?.strays.find((candidate) => candidate.handle.id === handle.id)
       if (secret === undefined || stray === undefined || !due(stray)) continue
-      const result = await cleanOne(ports, secret, stray, !ours && handle.id === seen.strays.at(-1)?.handle.id, next)
+      const result = await cleanOne(
+        ports,
+        secret,
+        stray,
+        !ours && handle.id === seen.strays.at(-1)?.handle.id,
+        next,
+      )
       if (result !== undefined) results.push(result)
     }
   } finally {
@@ -55,7 +70,9 @@ export async function cleanStrays(ports: EnginePorts, secretId: string, next?: N
 }
 
 function isDue(stray: Stray, now: number): boolean {
-  return Math.max(stray.suspendedAt === undefined ? 0 : stray.deleteAfter, stray.retryAt ?? 0) <= now
+  return (
+    Math.max(stray.suspendedAt === undefined ? 0 : stray.deleteAfter, stray.retryAt ?? 0) <= now
+  )
 }
 
 /** `last`: the commit that forgets it also gives the secret back. */
@@ -74,7 +91,8 @@ async function cleanOne(
     const doubt = await distrust(ports)
     if (doubt !== undefined) return { id, state: 'failed', at: ports.clock.now(), detail: doubt }
     session = await answered(() => ports.adapters.openProvider(stray.provider, secret.path))
-    if (secret.versions.some((version) => version.handle?.id === id)) throw new Error(`${id} is the key of a version; it is left alone`)
+    if (secret.versions.some((version) => version.handle?.id === id))
+      throw new Error(`${id} is the key of a version; it is left alone`)
     const now = next !== undefined && (await placeNeeded(ports, session, stray, next))
     if (stray.suspendedAt === undefined && session.suspend !== undefined) {
       await neverUsed(session, credential)
@@ -90,23 +108,43 @@ async function cleanOne(
         audit(ports, secret, stray, 'key_suspended', 'success'),
       )
       if (ports.clock.now() < stray.deleteAfter && !now)
-        return { id, state: 'suspended', at: ports.clock.now(), detail: 'deleted after its quarantine' }
+        return {
+          id,
+          state: 'suspended',
+          at: ports.clock.now(),
+          detail: 'deleted after its quarantine',
+        }
     }
-    // Where nothing can be switched off there is no quarantine: the key is known to be ours.
+    // Where nothing can be switched off there is no quarantine: the key is known to be
+    // ours.
     if (session.suspend !== undefined && ports.clock.now() < stray.deleteAfter) {
       if (!now) return undefined
       // Since it was found somebody may have begun to use it.
       await neverUsed(session, credential)
       if (clockDoubt(ports.clock, await ports.vault.highestTime()) !== undefined) return undefined
     }
-    if (session.revoke === undefined) throw new Error(`the provider can not end ${id}; delete it there`)
+    if (session.revoke === undefined)
+      throw new Error(`the provider can not end ${id}; delete it there`)
     await ports.faults.at('before:effect:stray-revoke')
     await session.revoke(credential)
     await ports.faults.at('after:effect:stray-revoke')
     const left = await session.list?.()
-    if (left?.some((handle) => handle.id === id) === true) throw new Error(`${id} is still listed after its deletion`)
-    await change(ports, secret.id, id, () => undefined, audit(ports, secret, stray, 'key_revoked', 'success'), last)
-    return { id, state: 'revoked', at: ports.clock.now(), detail: 'made by an interrupted run, value lost' }
+    if (left?.some((handle) => handle.id === id) === true)
+      throw new Error(`${id} is still listed after its deletion`)
+    await change(
+      ports,
+      secret.id,
+      id,
+      () => undefined,
+      audit(ports, secret, stray, 'key_revoked', 'success'),
+      last,
+    )
+    return {
+      id,
+      state: 'revoked',
+      at: ports.clock.now(),
+      detail: 'made by an interrupted run, value lost',
+    }
   } catch (thrown) {
     if (thrown instanceof RotateError || isCrash(thrown)) throw thrown
     const message = asAdapterError(thrown).message
@@ -124,8 +162,16 @@ async function cleanOne(
   }
 }
 
-/** Must the quarantine give way? Not where nobody can tell whether the key was ever used, unless its name says that it is ours. */
-async function placeNeeded(ports: EnginePorts, session: ProviderSession, stray: Stray, next: NextKey): Promise<boolean> {
+/**
+ * Must the quarantine give way? Not where nobody can tell whether the key was ever used,
+ * unless its name says that it is ours.
+ */
+async function placeNeeded(
+  ports: EnginePorts,
+  session: ProviderSession,
+  stray: Stray,
+  next: NextKey,
+): Promise<boolean> {
   const traits = await answered(() => ports.adapters.traits(stray.provider))
   if (session.lastUsed === undefined && traits.idempotency === 'none') return false
   return next.emergency || ((await session.list?.()) ?? []).length >= traits.maxLive
@@ -134,7 +180,8 @@ async function placeNeeded(ports: EnginePorts, session: ProviderSession, stray: 
 /** Throws where somebody uses it: then it is not what we took it for. */
 async function neverUsed(session: ProviderSession, credential: Credential): Promise<void> {
   const used = await session.lastUsed?.(credential)
-  if (used !== undefined) throw new Error(`${credential.handle?.id ?? ''} has been used; it is left alone`)
+  if (used !== undefined)
+    throw new Error(`${credential.handle?.id ?? ''} has been used; it is left alone`)
 }
 
 async function change(
@@ -155,7 +202,9 @@ async function change(
     const stray = secret.strays.find((candidate) => candidate.handle.id === handleId)
     if (stray === undefined) return
     const edited = edit(stray)
-    const strays = secret.strays.flatMap((other) => (other.handle.id !== handleId ? [other] : edited === undefined ? [] : [edited]))
+    const strays = secret.strays.flatMap((other) =>
+      other.handle.id !== handleId ? [other] : edited === undefined ? [] : [edited],
+    )
     await tx.putSecret({ ...(giveBack ? withoutClaim(secret) : secret), strays })
     tx.audit(entry)
   })

@@ -1,8 +1,9 @@
 /**
- * Writes to targets of which nobody knows what became (law 2). A call that was given up may be carried
- * out later, over whatever was written since: a new value over what an undo has put back, or what stood
- * there before over the new value. So it is remembered per target and side until when that may happen.
- * A late write of the very value that is wanted does no harm and is waited for by nobody. Pure.
+ * Writes to targets of which nobody knows what became (law 2). A call that was given up
+ * may be carried out later, over whatever was written since: a new value over what an
+ * undo has put back, or what stood there before over the new value. So it is remembered
+ * per target and side until when that may happen. A late write of the very value that is
+ * wanted does no harm and is waited for by nobody. Pure.
  */
 import type { RunEvent, RunPlan } from '../core/model.ts'
 import { kindOf, parseStep } from './steps/kinds.ts'
@@ -22,11 +23,17 @@ export type Writes = Readonly<Record<string, Readonly<Partial<Record<Side, Doubt
 
 /** What runs before this one have left open: nobody looks which value it brings. */
 export function writesBefore({ unsettled = {} }: RunPlan): Writes {
-  return Object.fromEntries(Object.entries(unsettled).map(([key, until]) => [key, { new: { until }, old: { until } }]))
+  return Object.fromEntries(
+    Object.entries(unsettled).map(([key, until]) => [key, { new: { until }, old: { until } }]),
+  )
 }
 
 /** The writes after one more event of a run that goes in this direction. */
-export function evolveWrites(writes: Writes, event: RunEvent, direction: 'forward' | 'back'): Writes {
+export function evolveWrites(
+  writes: Writes,
+  event: RunEvent,
+  direction: 'forward' | 'back',
+): Writes {
   if (event.type !== 'intended' && event.type !== 'done' && event.type !== 'failed') return writes
   const write = writeOf(event.step, direction)
   if (write === undefined) return writes
@@ -34,9 +41,13 @@ export function evolveWrites(writes: Writes, event: RunEvent, direction: 'forwar
   const before = writes[key] ?? {}
   const date = event.settlesAt === undefined ? {} : { settlesAt: event.settlesAt }
   if (event.type === 'intended') {
-    // The process that made the calls which are still open is gone, and nobody knows when it made them.
+    // The process that made the calls which are still open is gone, and nobody knows when
+    // it made them.
     const others = Object.fromEntries(
-      Object.entries(before).map(([name, doubt]) => [name, doubt.open === true ? closed(doubt, date) : doubt]),
+      Object.entries(before).map(([name, doubt]) => [
+        name,
+        doubt.open === true ? closed(doubt, date) : doubt,
+      ]),
     ) as typeof before
     return { ...writes, [key]: { ...others, [side]: { ...others[side], open: true } } }
   }
@@ -48,7 +59,10 @@ function closed({ until }: Doubt, { settlesAt }: { readonly settlesAt?: number }
   return last === 0 ? {} : { until: last }
 }
 
-function writeOf(step: string, direction: 'forward' | 'back'): { readonly key: string; readonly side: Side } | undefined {
+function writeOf(
+  step: string,
+  direction: 'forward' | 'back',
+): { readonly key: string; readonly side: Side } | undefined {
   const { writes } = kindOf(step)
   const key = parseStep(step)?.key
   if (writes === undefined || key === undefined) return undefined
@@ -61,18 +75,31 @@ export function isOpen(writes: Writes, key: string): boolean {
   return Object.values(writes[key] ?? {}).some(({ open }) => open === true)
 }
 
-/** Until when a write that would undo this direction may still be carried out; `undefined` where there never was one. */
-export function settlesAt(writes: Writes, key: string, direction: 'forward' | 'back'): number | undefined {
+/**
+ * Until when a write that would undo this direction may still be carried out; `undefined`
+ * where there never was one.
+ */
+export function settlesAt(
+  writes: Writes,
+  key: string,
+  direction: 'forward' | 'back',
+): number | undefined {
   return writes[key]?.[direction === 'forward' ? 'old' : 'new']?.until
 }
 
-/** What a run leaves open for the next one, by target key; `undefined` where there is nothing. */
+/**
+ * What a run leaves open for the next one, by target key; `undefined` where there is
+ * nothing.
+ */
 export function leftOpen(
   writes: Writes,
   before: Readonly<Record<string, number>> | undefined,
   now: number,
 ): Readonly<Record<string, number>> | undefined {
-  const own = Object.entries(writes).map(([key, sides]) => [key, Math.max(...Object.values(sides).map(({ until = 0 }) => until))] as const)
+  const own = Object.entries(writes).map(
+    ([key, sides]) =>
+      [key, Math.max(...Object.values(sides).map(({ until = 0 }) => until))] as const,
+  )
   const latest = new Map(Object.entries(before ?? {}))
   for (const [key, until] of own) latest.set(key, Math.max(latest.get(key) ?? 0, until))
   const left = [...latest].filter(([, until]) => until > now)

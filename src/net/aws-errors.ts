@@ -1,7 +1,8 @@
 /**
  * What a failed call to AWS means, above all what it did.
  *
- * Error codes of the query protocol: https://docs.aws.amazon.com/IAM/latest/APIReference/CommonErrors.html
+ * Error codes of the query protocol:
+ * https://docs.aws.amazon.com/IAM/latest/APIReference/CommonErrors.html
  */
 import { type AdapterCode, AdapterError, type Effect } from '../core/errors.ts'
 import { visible } from '../core/names.ts'
@@ -10,8 +11,16 @@ import type { AwsEffect, AwsKey } from './aws-key.ts'
 import { pickDefined } from '../core/defined.ts'
 
 /** An answer that lacks what was promised. After a create that may well have worked. */
-export function badAnswer(action: string, effect: AwsEffect, what: string, details: Readonly<Record<string, unknown>> = {}): AdapterError {
-  return new AdapterError('bad-answer', `${action}: AWS answered ${what}`, { effect: effect === 'read' ? 'none' : 'unknown', details })
+export function badAnswer(
+  action: string,
+  effect: AwsEffect,
+  what: string,
+  details: Readonly<Record<string, unknown>> = {},
+): AdapterError {
+  return new AdapterError('bad-answer', `${action}: AWS answered ${what}`, {
+    effect: effect === 'read' ? 'none' : 'unknown',
+    details,
+  })
 }
 
 /** AWS does not take the credential that signed the call. */
@@ -43,10 +52,15 @@ const misused: Meaning = { code: 'misconfigured', effect: 'none' }
 const clock: Meaning = {
   code: 'misconfigured',
   effect: 'none',
-  hint: 'the clock of this machine differs from that of AWS by more than a few minutes: set it (NTP) and try again',
+  hint:
+    'the clock of this machine differs from that of AWS by more than a few minutes: set it ' +
+    '(NTP) and try again',
 }
 
-/** Error code of the query protocol, without a trailing `Exception`, to its meaning. Anything else is judged by its HTTP status. */
+/**
+ * Error code of the query protocol, without a trailing `Exception`, to its meaning.
+ * Anything else is judged by its HTTP status.
+ */
 const MEANINGS: Readonly<Record<string, Meaning>> = {
   LimitExceeded: { code: 'quota', effect: 'none' },
   NoSuchEntity: { code: 'missing', effect: 'none' },
@@ -60,7 +74,10 @@ const MEANINGS: Readonly<Record<string, Meaning>> = {
   UnrecognizedClient: refused,
   IncompleteSignature: refused,
   MissingAuthenticationToken: refused,
-  ExpiredToken: { ...refused, hint: 'the session token has expired: configure a fresh one, or a long-term credential' },
+  ExpiredToken: {
+    ...refused,
+    hint: 'the session token has expired: configure a fresh one, or a long-term credential',
+  },
   Throttling: throttled,
   Throttled: throttled,
   TooManyRequests: throttled,
@@ -90,8 +107,17 @@ function byStatus(status: number | undefined): Meaning {
   return { code: status === 401 || status === 403 ? 'denied' : 'failed', effect: 'unknown' }
 }
 
-/** `AdapterError` for anything that a call threw. The SDK's error is not kept as cause: it carries the raw answer. */
-export function explain(thrown: unknown, exchange: Exchange, key: AwsKey, action: string, effect: AwsEffect): AdapterError {
+/**
+ * `AdapterError` for anything that a call threw. The SDK's error is not kept as cause: it
+ * carries the raw answer.
+ */
+export function explain(
+  thrown: unknown,
+  exchange: Exchange,
+  key: AwsKey,
+  action: string,
+  effect: AwsEffect,
+): AdapterError {
   if (thrown instanceof AdapterError) {
     return new AdapterError(thrown.code, `${action}: ${scrub(thrown.message, key)}`, {
       effect: thrown.effect,
@@ -103,20 +129,41 @@ export function explain(thrown: unknown, exchange: Exchange, key: AwsKey, action
     })
   }
   const { sent, status } = exchange
-  if (!sent) return new AdapterError('misconfigured', `${action}: the request can't be made from this configuration`, { effect: 'none' })
+  if (!sent)
+    return new AdapterError(
+      'misconfigured',
+      `${action}: the request can't be made from this configuration`,
+      { effect: 'none' },
+    )
   const fault = faultOf(thrown)
-  // Only an error that AWS itself named has a text worth showing; a parser's complaint may quote the answer.
+  // Only an error that AWS itself named has a text worth showing; a parser's complaint
+  // may quote the answer.
   const said = fault.code === undefined ? unnamed(thrown, status) : scrub(fault.text, key)
-  const skewed = fault.code === 'SignatureDoesNotMatch' && /^Signature (expired|not yet current)/i.test(fault.text)
-  const meaning = skewed ? clock : ((fault.code === undefined ? undefined : MEANINGS[fault.code]) ?? coded(fault.code, status))
-  const hints = meaning.code === 'denied' && fault.code !== undefined ? [missingPermission(fault.text, action)] : []
-  return new AdapterError(meaning.code, `${action}: ${fault.code === undefined ? '' : `${fault.code}: `}${said}`, {
-    effect: effect === 'read' ? 'none' : meaning.effect,
-    ...pickDefined({ retryable: meaning.retryable }),
-    hints: meaning.hint === undefined ? hints : [meaning.hint, ...hints],
-    details: { awsCode: fault.code ?? null, status: status ?? null, requestId: fault.requestId ?? null },
-    ...answeredBy(status ?? 0, fault.code !== undefined),
-  })
+  const skewed =
+    fault.code === 'SignatureDoesNotMatch' &&
+    /^Signature (expired|not yet current)/i.test(fault.text)
+  const meaning = skewed
+    ? clock
+    : ((fault.code === undefined ? undefined : MEANINGS[fault.code]) ?? coded(fault.code, status))
+  const hints =
+    meaning.code === 'denied' && fault.code !== undefined
+      ? [missingPermission(fault.text, action)]
+      : []
+  return new AdapterError(
+    meaning.code,
+    `${action}: ${fault.code === undefined ? '' : `${fault.code}: `}${said}`,
+    {
+      effect: effect === 'read' ? 'none' : meaning.effect,
+      ...pickDefined({ retryable: meaning.retryable }),
+      hints: meaning.hint === undefined ? hints : [meaning.hint, ...hints],
+      details: {
+        awsCode: fault.code ?? null,
+        status: status ?? null,
+        requestId: fault.requestId ?? null,
+      },
+      ...answeredBy(status ?? 0, fault.code !== undefined),
+    },
+  )
 }
 
 function unnamed(thrown: unknown, status: number | undefined): string {
@@ -127,17 +174,31 @@ function unnamed(thrown: unknown, status: number | undefined): string {
 /** An unknown code of AWS itself with a 4xx status says that the call was turned down. */
 function coded(code: string | undefined, status: number | undefined): Meaning {
   const meaning = byStatus(status)
-  return code !== undefined && status !== undefined && status >= 400 && status < 500 ? { ...meaning, effect: 'none' } : meaning
+  return code !== undefined && status !== undefined && status >= 400 && status < 500
+    ? { ...meaning, effect: 'none' }
+    : meaning
 }
 
 function missingPermission(text: string, action: string): string {
   const named = /not authorized to perform: ([a-z-]+:[A-Za-z]+)/.exec(text)?.[1] ?? action
-  const explicit = /explicit deny/i.test(text) ? ' (an explicit deny, perhaps of the organisation, forbids it)' : ''
-  return `the configured credential needs ${named} on this user${explicit}; "rotate provider test PATH" prints the policy`
+  const explicit = /explicit deny/i.test(text)
+    ? ' (an explicit deny, perhaps of the organisation, forbids it)'
+    : ''
+  return (
+    `the configured credential needs ${named} on this user${explicit}; "rotate provider test ` +
+    'PATH" prints the policy'
+  )
 }
 
-/** The code that AWS gave, its text, and the request id; no code where the SDK failed to understand the answer. */
-function faultOf(thrown: unknown): { code: string | undefined; text: string; requestId: string | undefined } {
+/**
+ * The code that AWS gave, its text, and the request id; no code where the SDK failed to
+ * understand the answer.
+ */
+function faultOf(thrown: unknown): {
+  code: string | undefined
+  text: string
+  requestId: string | undefined
+} {
   const error = thrown as {
     Code?: unknown
     Error?: { Code?: unknown }
@@ -148,18 +209,25 @@ function faultOf(thrown: unknown): { code: string | undefined; text: string; req
   const raw = error.Error?.Code ?? error.Code
   const id = error.$metadata?.requestId ?? error.RequestId
   return {
-    code: typeof raw === 'string' && /^[A-Za-z.]{2,60}$/.test(raw) ? raw.replace(/Exception$/, '') : undefined,
+    code:
+      typeof raw === 'string' && /^[A-Za-z.]{2,60}$/.test(raw)
+        ? raw.replace(/Exception$/, '')
+        : undefined,
     text: typeof error.message === 'string' ? error.message : '',
     requestId: typeof id === 'string' ? visible(id, 60) : undefined,
   }
 }
 
-/** The far side's text: first line, visible characters, bounded, and without the values that signed the call. */
+/**
+ * The far side's text: first line, visible characters, bounded, and without the values
+ * that signed the call.
+ */
 function scrub(text: string, key: AwsKey): string {
   let out = text
   for (const value of [key.secretAccessKey, key.sessionToken]) {
     if (value === undefined) continue
-    for (const form of [value.reveal(), encodeURIComponent(value.reveal())]) if (form !== '') out = out.replaceAll(form, '[secret]')
+    for (const form of [value.reveal(), encodeURIComponent(value.reveal())])
+      if (form !== '') out = out.replaceAll(form, '[secret]')
   }
   return visible(out.split('\n')[0] ?? '', 240)
 }

@@ -1,8 +1,11 @@
 /**
- * Calls to those services of AWS that speak JSON 1.1 (reference/providers.md 15): signed by the signer that the official SDK uses, carried by our own HTTP client.
+ * Calls to those services of AWS that speak JSON 1.1 (reference/providers.md 15): signed
+ * by the signer that the official SDK uses, carried by our own HTTP client.
  *
- * As in aws.ts, whose credential signs is said in the vault and nowhere else. What AWS writes in an error is shown for refused rights only: a complaint about a parameter
- * quotes its value. https://docs.aws.amazon.com/secretsmanager/latest/apireference/CommonErrors.html
+ * As in aws.ts, whose credential signs is said in the vault and nowhere else. What AWS
+ * writes in an error is shown for refused rights only: a complaint about a parameter
+ * quotes its value.
+ * https://docs.aws.amazon.com/secretsmanager/latest/apireference/CommonErrors.html
  */
 import { type AdapterCode, AdapterError, type Effect } from '../core/errors.ts'
 import { visible } from '../core/names.ts'
@@ -17,7 +20,10 @@ import { scrub } from './scrub.ts'
 import { pickDefined } from '../core/defined.ts'
 
 const TIMEOUT_MS = 15_000
-/** A throttled call is answered 400, which the transport does not repeat. It did nothing, so that any may be repeated. */
+/**
+ * A throttled call is answered 400, which the transport does not repeat. It did nothing,
+ * so that any may be repeated.
+ */
 const THROTTLE_PAUSES_MS = [1000, 3000]
 
 const TARGETS = { secretsmanager: 'secretsmanager', ssm: 'AmazonSSM' } as const
@@ -32,13 +38,26 @@ export interface AwsJsonSite {
 }
 
 export interface AwsJson {
-  /** The parsed answer. Throws `AdapterError`, with the code of AWS as `details.awsCode`. */
-  call(operation: string, body: Readonly<Record<string, unknown>>, effect: AwsEffect): Promise<Readonly<Record<string, unknown>>>
+  /**
+   * The parsed answer. Throws `AdapterError`, with the code of AWS as `details.awsCode`.
+   */
+  call(
+    operation: string,
+    body: Readonly<Record<string, unknown>>,
+    effect: AwsEffect,
+  ): Promise<Readonly<Record<string, unknown>>>
 }
 
-/** Base URL of a regional service. https://docs.aws.amazon.com/general/latest/gr/rande.html */
+/**
+ * Base URL of a regional service.
+ * https://docs.aws.amazon.com/general/latest/gr/rande.html
+ */
 function regionalUrl(service: string, region: string): string {
-  const suffix = region.startsWith('cn-') ? 'amazonaws.com.cn' : region.startsWith('eusc-') ? 'amazonaws.eu' : 'amazonaws.com'
+  const suffix = region.startsWith('cn-')
+    ? 'amazonaws.com.cn'
+    : region.startsWith('eusc-')
+      ? 'amazonaws.eu'
+      : 'amazonaws.com'
   return `https://${service}.${region}.${suffix}`
 }
 
@@ -52,7 +71,8 @@ export function awsJson(context: AdapterContext, site: AwsJsonSite, key: AwsKey)
         try {
           return parsed(response, site, key, action, effect, context)
         } catch (thrown) {
-          const again = thrown instanceof AdapterError && thrown.code === 'throttled' && response.status === 400
+          const again =
+            thrown instanceof AdapterError && thrown.code === 'throttled' && response.status === 400
           const wait = again ? THROTTLE_PAUSES_MS[attempt] : undefined
           if (wait === undefined) throw thrown
           await pause(context, wait, action)
@@ -70,7 +90,10 @@ async function send(
   body: string,
   effect: AwsEffect,
 ): Promise<HttpResponse> {
-  const [{ SignatureV4 }, { Hash }] = await Promise.all([import('@smithy/signature-v4'), import('@smithy/core/serde')])
+  const [{ SignatureV4 }, { Hash }] = await Promise.all([
+    import('@smithy/signature-v4'),
+    import('@smithy/core/serde'),
+  ])
   const url = new URL(site.endpoint ?? regionalUrl(site.service, site.region))
   const signer = new SignatureV4({
     service: site.service,
@@ -88,7 +111,11 @@ async function send(
       protocol: url.protocol,
       hostname: url.hostname,
       path: url.pathname,
-      headers: { host: url.host, 'content-type': 'application/x-amz-json-1.1', 'x-amz-target': `${TARGETS[site.service]}.${operation}` },
+      headers: {
+        host: url.host,
+        'content-type': 'application/x-amz-json-1.1',
+        'x-amz-target': `${TARGETS[site.service]}.${operation}`,
+      },
       body,
     },
     { signingDate: new Date(context.clock.now()) },
@@ -113,17 +140,25 @@ interface Meaning {
 }
 
 const denied: Meaning = { code: 'denied' }
-const badKey: Meaning = { code: 'denied', hint: 'AWS does not take the access key of the target: it is deleted, inactive, or mistyped' }
+const badKey: Meaning = {
+  code: 'denied',
+  hint: 'AWS does not take the access key of the target: it is deleted, inactive, or mistyped',
+}
 const throttled: Meaning = { code: 'throttled' }
 const misused: Meaning = { code: 'misconfigured' }
 const missing: Meaning = { code: 'missing' }
 const down: Meaning = { code: 'unavailable', effect: 'unknown' }
 const clock: Meaning = {
   code: 'misconfigured',
-  hint: 'the clock of this machine differs from that of AWS by more than a few minutes: set it (NTP) and try again',
+  hint:
+    'the clock of this machine differs from that of AWS by more than a few minutes: set it ' +
+    '(NTP) and try again',
 }
 
-/** By the code without a trailing `Exception`. Where nothing else is said, the call was turned down and did nothing. */
+/**
+ * By the code without a trailing `Exception`. Where nothing else is said, the call was
+ * turned down and did nothing.
+ */
 const MEANINGS: Readonly<Record<string, Meaning>> = {
   AccessDenied: denied,
   NotAuthorized: denied,
@@ -133,7 +168,10 @@ const MEANINGS: Readonly<Record<string, Meaning>> = {
   InvalidSignature: badKey,
   IncompleteSignature: badKey,
   MissingAuthenticationToken: badKey,
-  ExpiredToken: { code: 'denied', hint: 'the session token has expired: configure a fresh one, or a long-term credential' },
+  ExpiredToken: {
+    code: 'denied',
+    hint: 'the session token has expired: configure a fresh one, or a long-term credential',
+  },
   Throttling: throttled,
   TooManyRequests: throttled,
   TooManyUpdates: { code: 'unavailable' },
@@ -142,8 +180,14 @@ const MEANINGS: Readonly<Record<string, Meaning>> = {
   InvalidParameter: misused,
   InvalidRequest: misused,
   InvalidKeyId: misused,
-  EncryptionFailure: { code: 'denied', hint: 'the key in KMS must be enabled, and the credential may use it: kms:GenerateDataKey' },
-  DecryptionFailure: { code: 'denied', hint: 'the key in KMS must be enabled, and the credential may use it: kms:Decrypt' },
+  EncryptionFailure: {
+    code: 'denied',
+    hint: 'the key in KMS must be enabled, and the credential may use it: kms:GenerateDataKey',
+  },
+  DecryptionFailure: {
+    code: 'denied',
+    hint: 'the key in KMS must be enabled, and the credential may use it: kms:Decrypt',
+  },
   LimitExceeded: { code: 'quota' },
   ParameterLimitExceeded: { code: 'quota' },
   ParameterMaxVersionLimitExceeded: { code: 'quota' },
@@ -172,7 +216,9 @@ function parsed(
   context: AdapterContext,
 ): Readonly<Record<string, unknown>> {
   const { status, headers, body } = response
-  const answer = body.isText() ? parseObject(body.reveal() === '' ? '{}' : body.reveal()) : undefined
+  const answer = body.isText()
+    ? parseObject(body.reveal() === '' ? '{}' : body.reveal())
+    : undefined
   if (status >= 200 && status < 300) {
     if (answer !== undefined) return answer
     throw new AdapterError('bad-answer', `${action}: AWS answered ${status}, but not with JSON`, {
@@ -181,15 +227,29 @@ function parsed(
   }
   // `__type` may carry a namespace before and a link after the code.
   const type = answer?.['__type'] ?? headers['x-amzn-errortype']
-  const code = typeof type === 'string' ? /^(?:[\w.]+#)?(\w{2,60})(?::|$)/.exec(type)?.[1]?.replace(/Exception$/, '') : undefined
+  const code =
+    typeof type === 'string'
+      ? /^(?:[\w.]+#)?(\w{2,60})(?::|$)/.exec(type)?.[1]?.replace(/Exception$/, '')
+      : undefined
   const text = answer?.['message'] ?? answer?.['Message']
   const said = typeof text === 'string' ? text : ''
   const skewed = code === 'InvalidSignature' && /^Signature (expired|not yet current)/i.test(said)
-  const meaning = skewed ? clock : ((code === undefined ? undefined : MEANINGS[code]) ?? byStatus(status, code !== undefined))
-  const secrets = [key.secretAccessKey, ...(key.sessionToken === undefined ? [] : [key.sessionToken])]
-  const shown = code === 'AccessDenied' && said !== '' ? `: ${visible(scrub(said, secrets).split('\n')[0] ?? '', 240)}` : ''
+  const meaning = skewed
+    ? clock
+    : ((code === undefined ? undefined : MEANINGS[code]) ?? byStatus(status, code !== undefined))
+  const secrets = [
+    key.secretAccessKey,
+    ...(key.sessionToken === undefined ? [] : [key.sessionToken]),
+  ]
+  const shown =
+    code === 'AccessDenied' && said !== ''
+      ? `: ${visible(scrub(said, secrets).split('\n')[0] ?? '', 240)}`
+      : ''
   const wait = retryAfterMs(headers['retry-after'], context.clock.now())
-  const hints = [...(meaning.hint === undefined ? [] : [meaning.hint]), ...(meaning === denied ? [site.rights] : [])]
+  const hints = [
+    ...(meaning.hint === undefined ? [] : [meaning.hint]),
+    ...(meaning === denied ? [site.rights] : []),
+  ]
   throw new AdapterError(
     meaning.code,
     `${action}: ${code === undefined ? `HTTP ${status}, not an answer of AWS` : `AWS answered ${code}`}${shown}`,

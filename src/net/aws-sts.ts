@@ -1,9 +1,11 @@
 /**
  * Proving by AWS STS that an access key lives, or that it is dead.
  *
- * GetCallerIdentity needs no permission: https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
- * An unknown, deleted or inactive key is answered InvalidClientTokenId, a wrong secret SignatureDoesNotMatch; a new key is refused and a
- * deleted one accepted for some seconds: https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html
+ * GetCallerIdentity needs no permission:
+ * https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html An
+ * unknown, deleted or inactive key is answered InvalidClientTokenId, a wrong secret
+ * SignatureDoesNotMatch; a new key is refused and a deleted one accepted for some
+ * seconds: https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html
  */
 import { MINUTE } from '../core/duration.ts'
 import { AdapterError } from '../core/errors.ts'
@@ -12,7 +14,10 @@ import { badAnswer, isRefusal } from './aws-errors.ts'
 import { type AwsSite, pause, repeat, settings, short } from './aws.ts'
 import type { AwsKey } from './aws-key.ts'
 
-/** How keys are proven: AWS names no figure for propagation, so one accepted call is not yet "accepted everywhere". */
+/**
+ * How keys are proven: AWS names no figure for propagation, so one accepted call is not
+ * yet "accepted everywhere".
+ */
 const PROPAGATION = {
   /** Accepted calls in a row that count as live. */
   successes: 3,
@@ -34,28 +39,53 @@ export interface AwsIdentity {
   readonly userName: string | undefined
 }
 
-/** STS GetCallerIdentity: needs no permission, so it proves that the key lives and says whose it is, not what it may do. */
-async function callerIdentity(context: AdapterContext, site: AwsSite, key: AwsKey): Promise<AwsIdentity> {
+/**
+ * STS GetCallerIdentity: needs no permission, so it proves that the key lives and says
+ * whose it is, not what it may do.
+ */
+async function callerIdentity(
+  context: AdapterContext,
+  site: AwsSite,
+  key: AwsKey,
+): Promise<AwsIdentity> {
   const { STSClient, GetCallerIdentityCommand } = await import('@aws-sdk/client-sts')
   const endpoint = site.stsEndpoint ?? site.endpoint
   const answer = await repeat(context, key, ACTION, 'read', (handler) =>
-    new STSClient({ ...settings(key, site.region, endpoint), requestHandler: handler }).send(new GetCallerIdentityCommand({})),
+    new STSClient({ ...settings(key, site.region, endpoint), requestHandler: handler }).send(
+      new GetCallerIdentityCommand({}),
+    ),
   )
-  if (answer.Account === undefined || answer.Arn === undefined) throw badAnswer(ACTION, 'read', 'without account and ARN')
-  return { account: answer.Account, arn: answer.Arn, userName: /^arn:[^:]*:iam::\d*:user\/(?:.*\/)?([^/]+)$/.exec(answer.Arn)?.[1] }
+  if (answer.Account === undefined || answer.Arn === undefined)
+    throw badAnswer(ACTION, 'read', 'without account and ARN')
+  return {
+    account: answer.Account,
+    arn: answer.Arn,
+    userName: /^arn:[^:]*:iam::\d*:user\/(?:.*\/)?([^/]+)$/.exec(answer.Arn)?.[1],
+  }
 }
 
-/** Account of a key; `undefined` where STS does not take it (a custom endpoint may serve IAM only). */
-export async function accountOf(context: AdapterContext, site: AwsSite, key: AwsKey): Promise<string | undefined> {
+/**
+ * Account of a key; `undefined` where STS does not take it (a custom endpoint may serve
+ * IAM only).
+ */
+export async function accountOf(
+  context: AdapterContext,
+  site: AwsSite,
+  key: AwsKey,
+): Promise<string | undefined> {
   try {
     return (await callerIdentity(context, site, key)).account
   } catch (error) {
-    if (error instanceof AdapterError && (error.code === 'refused' || error.code === 'denied')) return undefined
+    if (error instanceof AdapterError && (error.code === 'refused' || error.code === 'denied'))
+      return undefined
     throw error
   }
 }
 
-/** Returns once AWS takes the key steadily; throws `refused` when it still does not after a minute. `check` sees the first answer of each row. */
+/**
+ * Returns once AWS takes the key steadily; throws `refused` when it still does not after
+ * a minute. `check` sees the first answer of each row.
+ */
 export async function awaitLife(
   context: AdapterContext,
   site: AwsSite,
@@ -69,8 +99,13 @@ export async function awaitLife(
     const answer = await ask(context, site, key)
     if (answer instanceof AdapterError) {
       if (context.clock.monotonic() - start + PROPAGATION.pauseMs > PROPAGATION.limitMs)
-        throw new AdapterError('refused', `key ${short(key.accessKeyId)} is not accepted: ${answer.message}`, { details: answer.details })
-      if (!wasRefused) context.note(`waiting until AWS accepts the key ${short(key.accessKeyId)} everywhere`)
+        throw new AdapterError(
+          'refused',
+          `key ${short(key.accessKeyId)} is not accepted: ${answer.message}`,
+          { details: answer.details },
+        )
+      if (!wasRefused)
+        context.note(`waiting until AWS accepts the key ${short(key.accessKeyId)} everywhere`)
       wasRefused = true
       streak = 0
     } else {
@@ -81,24 +116,39 @@ export async function awaitLife(
   }
 }
 
-/** Throws `refused` once AWS does not know the key any more; returns when it still works after a minute. */
-export async function awaitDeath(context: AdapterContext, site: AwsSite, key: AwsKey): Promise<void> {
+/**
+ * Throws `refused` once AWS does not know the key any more; returns when it still works
+ * after a minute.
+ */
+export async function awaitDeath(
+  context: AdapterContext,
+  site: AwsSite,
+  key: AwsKey,
+): Promise<void> {
   const start = context.clock.monotonic()
   for (;;) {
     const answer = await ask(context, site, key)
     const refusal = answer instanceof AdapterError ? answer : undefined
-    // A wrong signature means that AWS still knows the key id: it is not dead, we only hold the wrong secret.
+    // A wrong signature means that AWS still knows the key id: it is not dead, we only
+    // hold the wrong secret.
     const known = refusal === undefined || refusal.details['awsCode'] === 'SignatureDoesNotMatch'
     if (!known) throw refusal
     if (context.clock.monotonic() - start + PROPAGATION.pauseMs > PROPAGATION.limitMs) {
       if (refusal === undefined) return
-      throw new AdapterError('failed', `AWS still knows the key ${short(key.accessKeyId)}, though not with the secret stored here`)
+      throw new AdapterError(
+        'failed',
+        `AWS still knows the key ${short(key.accessKeyId)}, though not with the secret stored here`,
+      )
     }
     await pause(context, PROPAGATION.pauseMs, ACTION)
   }
 }
 
-async function ask(context: AdapterContext, site: AwsSite, key: AwsKey): Promise<AwsIdentity | AdapterError> {
+async function ask(
+  context: AdapterContext,
+  site: AwsSite,
+  key: AwsKey,
+): Promise<AwsIdentity | AdapterError> {
   try {
     return await callerIdentity(context, site, key)
   } catch (error) {

@@ -1,12 +1,16 @@
 /**
- * Calls to AWS IAM and STS: the official SDK signs and parses, our own HTTP client (core/ports.ts) carries.
+ * Calls to AWS IAM and STS: the official SDK signs and parses, our own HTTP client
+ * (core/ports.ts) carries.
  *
- * So the rules of the transport hold here too: no redirects, no metadata addresses, size and time limits, and a create that is never
- * repeated. The SDK left to itself sends CreateAccessKey three times on a 500, a 503 or a dropped connection, and every one of them can
- * mint a key (measured; test/adapters/aws.test.ts repeats the measurement). Each default that would read the environment, ~/.aws or the
- * metadata service is set explicitly: whose credential signs is said in the vault and nowhere else.
+ * So the rules of the transport hold here too: no redirects, no metadata addresses, size
+ * and time limits, and a create that is never repeated. The SDK left to itself sends
+ * CreateAccessKey three times on a 500, a 503 or a dropped connection, and every one of
+ * them can mint a key (measured; test/adapters/aws.test.ts repeats the measurement). Each
+ * default that would read the environment, ~/.aws or the metadata service is set
+ * explicitly: whose credential signs is said in the vault and nowhere else.
  *
- * Endpoints and partitions: https://docs.aws.amazon.com/general/latest/gr/iam-service.html
+ * Endpoints and partitions:
+ * https://docs.aws.amazon.com/general/latest/gr/iam-service.html
  */
 import type { IAMClient } from '@aws-sdk/client-iam'
 import { AdapterError } from '../core/errors.ts'
@@ -19,7 +23,10 @@ import { pickDefined } from '../core/defined.ts'
 
 /** For one exchange. The connection itself is bounded by the HTTP client. */
 const REQUEST_TIMEOUT_MS = 15_000
-/** Throttling mostly arrives as HTTP 400, which the transport does not repeat; what may be repeated is, after these pauses. */
+/**
+ * Throttling mostly arrives as HTTP 400, which the transport does not repeat; what may be
+ * repeated is, after these pauses.
+ */
 const THROTTLE_PAUSES_MS = [1000, 3000]
 
 export interface AwsSite {
@@ -28,7 +35,10 @@ export interface AwsSite {
   readonly stsEndpoint?: string | undefined
 }
 
-/** By first letters of the region. IAM is one service per partition and wants its own signing region, whatever region else is configured. */
+/**
+ * By first letters of the region. IAM is one service per partition and wants its own
+ * signing region, whatever region else is configured.
+ */
 const PARTITIONS = [
   { prefix: 'cn-', name: 'aws-cn', iamRegion: 'cn-north-1' },
   { prefix: 'us-gov-', name: 'aws-us-gov', iamRegion: 'us-gov-west-1' },
@@ -41,10 +51,16 @@ function partitionOf(region: string): (typeof PARTITIONS)[number] {
 }
 
 /**
- * A policy that allows these IAM actions on one user, ready to paste. User names are unique in an account, whatever their path. With `self` it is the user's own, and its `Sid`
- * says so.
+ * A policy that allows these IAM actions on one user, ready to paste. User names are
+ * unique in an account, whatever their path. With `self` it is the user's own, and its
+ * `Sid` says so.
  */
-export function userPolicy(region: string, userName: string, actions: readonly string[], self: boolean): string {
+export function userPolicy(
+  region: string,
+  userName: string,
+  actions: readonly string[],
+  self: boolean,
+): string {
   const statement = {
     ...(self ? { Sid: 'AttachThisToTheUserItself' } : {}),
     Effect: 'Allow',
@@ -62,7 +78,10 @@ export function userResources(region: string, userName: string): readonly string
 
 type IamSdk = typeof import('@aws-sdk/client-iam')
 
-/** One IAM call, or several pages of one, signed by `key`. `action` is for messages and hints, such as `iam:ListAccessKeys`. */
+/**
+ * One IAM call, or several pages of one, signed by `key`. `action` is for messages and
+ * hints, such as `iam:ListAccessKeys`.
+ */
 export async function callIam<T>(
   context: AdapterContext,
   site: AwsSite,
@@ -74,7 +93,10 @@ export async function callIam<T>(
   const sdk = await import('@aws-sdk/client-iam')
   const region = site.endpoint === undefined ? site.region : partitionOf(site.region).iamRegion
   return repeat(context, key, action, effect, (handler) =>
-    run(new sdk.IAMClient({ ...settings(key, region, site.endpoint), requestHandler: handler }), sdk),
+    run(
+      new sdk.IAMClient({ ...settings(key, region, site.endpoint), requestHandler: handler }),
+      sdk,
+    ),
   )
 }
 
@@ -84,8 +106,9 @@ const CALL_WINDOW_MS = REQUEST_TIMEOUT_MS + SETTLES_AFTER_MS
 const DATE_TOLERANCE_MS = 5000
 
 /**
- * Was a credential with this CreateDate made by the call that was sent at `sentAt` (by the clock here)? Not what came into being before it, or after AWS can still have worked on it.
- * The two clocks are compared where that is possible.
+ * Was a credential with this CreateDate made by the call that was sent at `sentAt` (by
+ * the clock here)? Not what came into being before it, or after AWS can still have worked
+ * on it. The two clocks are compared where that is possible.
  */
 export function isOfCall(createdAt: number | undefined, sentAt: number, clock: Clock): boolean {
   if (createdAt === undefined) return false
@@ -97,23 +120,40 @@ export function isOfCall(createdAt: number | undefined, sentAt: number, clock: C
 export function idOf(credential: Credential): string {
   const [inValue, inHandle] = [credential.fields['accessKeyId']?.reveal(), credential.handle?.id]
   if (inValue !== undefined && inHandle !== undefined && inValue !== inHandle)
-    throw new AdapterError('misconfigured', `the secret holds the key ${short(inValue)}, but is recorded as ${short(inHandle)}`)
+    throw new AdapterError(
+      'misconfigured',
+      `the secret holds the key ${short(inValue)}, but is recorded as ${short(inHandle)}`,
+    )
   const id = inValue ?? inHandle
-  if (id === undefined) throw new AdapterError('misconfigured', 'the secret has no field accessKeyId: it is not an AWS access key')
+  if (id === undefined)
+    throw new AdapterError(
+      'misconfigured',
+      'the secret has no field accessKeyId: it is not an AWS access key',
+    )
   return id
 }
 
-/** Checks what goes into a header, so that a stray newline is named here and not by the transport. */
-export function signingKey(id: Secret, secret: Secret, sessionToken: Secret | undefined, whose: string): AwsKey {
+/**
+ * Checks what goes into a header, so that a stray newline is named here and not by the
+ * transport.
+ */
+export function signingKey(
+  id: Secret,
+  secret: Secret,
+  sessionToken: Secret | undefined,
+  whose: string,
+): AwsKey {
   const faulty = (field: string): AdapterError =>
     new AdapterError(
       'misconfigured',
-      `${whose} ${field} is not one (wrong characters or length; perhaps a space or a line break was pasted with it)`,
+      `${whose} ${field} is not one (wrong characters or length; perhaps a space or a line ` +
+        'break was pasted with it)',
     )
   const accessKeyId = id.reveal()
   if (!/^\w{1,128}$/.test(accessKeyId)) throw faulty('accessKeyId')
   if (!/^[\x21-\x7e]{1,256}$/.test(secret.reveal())) throw faulty('secretAccessKey')
-  if (sessionToken !== undefined && !/^[\x21-\x7e]+$/.test(sessionToken.reveal())) throw faulty('sessionToken')
+  if (sessionToken !== undefined && !/^[\x21-\x7e]+$/.test(sessionToken.reveal()))
+    throw faulty('sessionToken')
   return { accessKeyId, secretAccessKey: secret, ...pickDefined({ sessionToken }) }
 }
 
@@ -129,10 +169,14 @@ export function sameName(a: string, b: string): boolean {
 
 /** Stops before anything is sent once the operator has interrupted us. */
 export function stopIfAborted(context: AdapterContext, what: string): void {
-  if (context.signal.aborted) throw new AdapterError('failed', `${what}: interrupted before it was sent`, { effect: 'none' })
+  if (context.signal.aborted)
+    throw new AdapterError('failed', `${what}: interrupted before it was sent`, { effect: 'none' })
 }
 
-/** A pause by the clock of the context; an interrupt ends it as an `AdapterError` without effect. */
+/**
+ * A pause by the clock of the context; an interrupt ends it as an `AdapterError` without
+ * effect.
+ */
 export async function pause(context: AdapterContext, ms: number, what: string): Promise<void> {
   try {
     await context.clock.sleep(ms, context.signal)
@@ -141,7 +185,10 @@ export async function pause(context: AdapterContext, ms: number, what: string): 
   }
 }
 
-/** Every option whose default the SDK would look up in the environment, in ~/.aws or at the metadata service. */
+/**
+ * Every option whose default the SDK would look up in the environment, in ~/.aws or at
+ * the metadata service.
+ */
 export function settings(key: AwsKey, region: string, endpoint: string | undefined) {
   return {
     region,
@@ -158,7 +205,8 @@ export function settings(key: AwsKey, region: string, endpoint: string | undefin
     retryMode: 'standard',
     defaultsMode: 'standard' as const,
     authSchemePreference: [],
-    // The SDK would sign with the far side's time after a first refusal; a wrong clock would then go unnoticed half of the time.
+    // The SDK would sign with the far side's time after a first refusal; a wrong clock
+    // would then go unnoticed half of the time.
     disableClockSkewCorrection: true,
     userAgentAppId: () => Promise.resolve(undefined),
     defaultUserAgentProvider: () => Promise.resolve([['rotate', '1'] as [string, string]]),
@@ -189,7 +237,8 @@ function carrier(context: AdapterContext, effect: AwsEffect): Carrier {
     sent: false,
     status: undefined as number | undefined,
     async handle(request: SdkRequest): Promise<{ response: SdkResponse }> {
-      // Both are set by the transport from URL and body, to the very values that were signed.
+      // Both are set by the transport from URL and body, to the very values that were
+      // signed.
       const { host: _host, 'content-length': _length, ...headers } = request.headers
       self.sent = true
       const answer = await context.http.send({
@@ -199,17 +248,27 @@ function carrier(context: AdapterContext, effect: AwsEffect): Carrier {
         body: String(request.body ?? ''),
         effect,
         timeoutMs: REQUEST_TIMEOUT_MS,
-        // Once a create is sent its answer is waited for: it holds the only copy of the new value.
+        // Once a create is sent its answer is waited for: it holds the only copy of the
+        // new value.
         ...(effect === 'once' ? {} : { signal: context.signal }),
       })
       self.status = answer.status
-      return { response: { statusCode: answer.status, headers: { ...answer.headers }, body: answer.body.bytes() } }
+      return {
+        response: {
+          statusCode: answer.status,
+          headers: { ...answer.headers },
+          body: answer.body.bytes(),
+        },
+      }
     },
   }
   return self
 }
 
-/** Sends, and maps what goes wrong. Only throttling is repeated here, and never for `once`. */
+/**
+ * Sends, and maps what goes wrong. Only throttling is repeated here, and never for
+ * `once`.
+ */
 export async function repeat<T>(
   context: AdapterContext,
   key: AwsKey,

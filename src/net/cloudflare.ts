@@ -1,4 +1,8 @@
-/** The envelope of Cloudflare's API v4: it says of itself whether it is an answer, whatever the status (https://developers.cloudflare.com/fundamentals/api/how-to/make-api-calls). */
+/**
+ * The envelope of Cloudflare's API v4: it says of itself whether it is an answer,
+ * whatever the status
+ * (https://developers.cloudflare.com/fundamentals/api/how-to/make-api-calls).
+ */
 import { AdapterError, type Effect } from '../core/errors.ts'
 import { objectIn } from './json-api.ts'
 

@@ -1,28 +1,37 @@
 /**
- * Editing `.env` text so that the `dotenv` package, `node --env-file` and `sh` (`. ./file`) all read the same value back.
+ * Editing `.env` text so that the `dotenv` package, `node --env-file` and `sh`
+ * (`. ./file`) all read the same value back.
  *
  * The three disagree about quoting (measured with dotenv 18, Node 20 to 26, POSIX sh):
- * - unquoted is safe for `A-Z a-z 0-9 _ @ % + = : , . / ! -`; an unquoted `#` cuts the value
+ * - unquoted is safe for `A-Z a-z 0-9 _ @ % + = : , . / ! -`; an unquoted `#` cuts the
+ *   value
  * - single quotes are literal everywhere, newlines included
- * - double quotes are safe for a value with `'` but none of `"` `\` `$` backtick newline: nobody but sh unescapes in them, and the others expand `\n`
+ * - double quotes are safe for a value with `'` but none of `"` `\` `$` backtick newline:
+ *   nobody but sh unescapes in them, and the others expand `\n`
  * - backticks are understood by dotenv and Node only
  * - a carriage return can't be written: dotenv turns it into a newline
  *
- * dotenv's pattern also treats `\'` inside single quotes as no end, so what a value does to the rest of the file depends on the file. Therefore the
- * edited text is always read back with both parsers before it is used; nothing may change but what was meant to.
+ * dotenv's pattern also treats `\'` inside single quotes as no end, so what a value does
+ * to the rest of the file depends on the file. Therefore the edited text is always read
+ * back with both parsers before it is used; nothing may change but what was meant to.
  */
 import { AdapterError } from '../core/errors.ts'
 import type { Secret } from '../core/secret.ts'
 
 type Read = (text: string) => Readonly<Record<string, string | undefined>>
 
-/** How those who read a file of assignments read it, and how a value is written for them. */
+/**
+ * How those who read a file of assignments read it, and how a value is written for them.
+ */
 export interface EnvFormat {
   /** Their parsers. The first is believed; what is written must be read back by all. */
   readonly readers: readonly [Read, ...Read[]]
   /** Every active assignment, in the order of the text. */
   spans(text: string): readonly Span[]
-  /** Why nobody could read this value back, however it is quoted; `undefined` if somebody can. */
+  /**
+   * Why nobody could read this value back, however it is quoted; `undefined` if somebody
+   * can.
+   */
   valueFault(value: Secret, name: string): string | undefined
   /** The ways to write this value, the best first. See `edit` for `strict`. */
   styles(text: string, strict: boolean): readonly Style[]
@@ -31,11 +40,14 @@ export interface EnvFormat {
   reason(text: string): string
 }
 
-/** The format that `dotenv`, `node --env-file` and `sh` read alike; loads the two parsers. */
+/**
+ * The format that `dotenv`, `node --env-file` and `sh` read alike; loads the two parsers.
+ */
 export async function dotenvFormat(): Promise<EnvFormat> {
   const [{ parse }, { parseEnv }] = await Promise.all([import('dotenv'), import('node:util')])
   return {
-    // Node takes a byte order mark for a part of the first name. Who has one in a file does not read that name with Node.
+    // Node takes a byte order mark for a part of the first name. Who has one in a file
+    // does not read that name with Node.
     readers: [(text) => parse(text), (text) => parseEnv(text.replace(/^\uFEFF/, ''))],
     spans: assignments,
     valueFault,
@@ -45,28 +57,46 @@ export async function dotenvFormat(): Promise<EnvFormat> {
   }
 }
 
-/** An assignment as dotenv sees it: `[export] NAME = value`. Groups: name, separator, value. The pattern is dotenv's own. */
+/**
+ * An assignment as dotenv sees it: `[export] NAME = value`. Groups: name, separator,
+ * value. The pattern is dotenv's own.
+ */
 const ASSIGNMENT =
   /^\s*(?:export\s+)?([\w.-]+)(\s*=\s*?|:\s+?)(\s*'(?:\\'|[^'])*'|\s*"(?:\\"|[^"])*"|\s*`(?:\\`|[^`])*`|[^#\r\n]+)?\s*(?:#.*)?(?:$|$)/dgm
 
 export type Style = 'bare' | 'single' | 'double' | 'backtick'
 
 /**
- * The text with each of `changes` assigned (a value) or removed (`null`): every active assignment of the name is replaced, one is appended if there is
- * none; comments, order, line ends, `export` and everything else stay. Throws `misconfigured` with the reason if that can't be done safely.
- * @param strict `false` when an earlier value is put back: then what dotenv alone can read is good enough, because it was so before.
+ * The text with each of `changes` assigned (a value) or removed (`null`): every active
+ * assignment of the name is replaced, one is appended if there is none; comments, order,
+ * line ends, `export` and everything else stay. Throws `misconfigured` with the reason if
+ * that can't be done safely.
+ * @param strict `false` when an earlier value is put back: then what dotenv alone can
+ *   read is good enough, because it was so before.
  */
-export function edit(text: string, changes: Readonly<Record<string, Secret | null>>, format: EnvFormat, strict = true): string {
+export function edit(
+  text: string,
+  changes: Readonly<Record<string, Secret | null>>,
+  format: EnvFormat,
+  strict = true,
+): string {
   let edited = text
   for (const [name, value] of Object.entries(changes))
-    edited = value === null ? without(edited, name, format) : assign(edited, name, value, format, strict)
+    edited =
+      value === null ? without(edited, name, format) : assign(edited, name, value, format, strict)
   return edited
 }
 
 /** What dotenv reads for these names; `null` where there is none. */
-export function valuesOf(text: string, names: readonly string[], format: EnvFormat): Record<string, string | null> {
+export function valuesOf(
+  text: string,
+  names: readonly string[],
+  format: EnvFormat,
+): Record<string, string | null> {
   const all = format.readers[0](text)
-  return Object.fromEntries(names.map((name) => [name, Object.hasOwn(all, name) ? (all[name] ?? null) : null]))
+  return Object.fromEntries(
+    names.map((name) => [name, Object.hasOwn(all, name) ? (all[name] ?? null) : null]),
+  )
 }
 
 /** Why this name can't stand in a file that `sh` reads too; `undefined` if it can. */
@@ -78,7 +108,9 @@ export function nameFault(name: string): string | undefined {
 
 /** One assignment of a name as it stands in a file. */
 export interface Assignment {
-  /** The whole line, or lines where the value has several, without the end of the last. */
+  /**
+   * The whole line, or lines where the value has several, without the end of the last.
+   */
   readonly line: string
   /** What stands between the name and the end of the value, such as `= "x"`. */
   readonly raw: string
@@ -90,8 +122,15 @@ export interface Assignment {
   readonly value: string
 }
 
-/** Every active assignment of a name, in the order of the file. The last one is what dotenv, Node and sh take. */
-export function assignmentsOf(text: string, name: string, format: EnvFormat): readonly Assignment[] {
+/**
+ * Every active assignment of a name, in the order of the file. The last one is what
+ * dotenv, Node and sh take.
+ */
+export function assignmentsOf(
+  text: string,
+  name: string,
+  format: EnvFormat,
+): readonly Assignment[] {
   return format
     .spans(text)
     .filter((found) => found.name === name)
@@ -105,16 +144,24 @@ export function assignmentsOf(text: string, name: string, format: EnvFormat): re
 }
 
 /** Everything that the text assigns and `names` does not list, as dotenv reads it. */
-export function othersIn(text: string, names: readonly string[], format: EnvFormat): Record<string, string> {
+export function othersIn(
+  text: string,
+  names: readonly string[],
+  format: EnvFormat,
+): Record<string, string> {
   const all = Object.entries(format.readers[0](text))
-  return Object.fromEntries(all.flatMap(([name, value]) => (value === undefined || names.includes(name) ? [] : [[name, value]])))
+  return Object.fromEntries(
+    all.flatMap(([name, value]) =>
+      value === undefined || names.includes(name) ? [] : [[name, value]],
+    ),
+  )
 }
 
 /**
- * The text with a name assigned again just as it was: quoting, spaces, `export` and what stood behind
- * the value. The rest of the text stays as it is now, also a comment that somebody has changed behind
- * the value. `undefined` where dotenv would not read the value back from that, or would read something
- * else differently.
+ * The text with a name assigned again just as it was: quoting, spaces, `export` and what
+ * stood behind the value. The rest of the text stays as it is now, also a comment that
+ * somebody has changed behind the value. `undefined` where dotenv would not read the
+ * value back from that, or would read something else differently.
  */
 export function putBack(
   text: string,
@@ -138,7 +185,13 @@ export function putBack(
   return readsBack(text, edited, name, value.reveal(), format, false) ? edited : undefined
 }
 
-function assign(text: string, name: string, value: Secret, format: EnvFormat, strict: boolean): string {
+function assign(
+  text: string,
+  name: string,
+  value: Secret,
+  format: EnvFormat,
+  strict: boolean,
+): string {
   const fault = format.valueFault(value, name)
   if (fault !== undefined) throw unwritable(name, fault)
   const plain = value.reveal()
@@ -146,21 +199,30 @@ function assign(text: string, name: string, value: Secret, format: EnvFormat, st
   const spans = format.spans(text).filter((found) => found.name === name)
   for (const style of styles) {
     const candidates = [
-      // A file's own way of quoting is kept where it can hold the value, so that undoing a change gives the same bytes again.
+      // A file's own way of quoting is kept where it can hold the value, so that undoing
+      // a change gives the same bytes again.
       replaced(text, spans, (own) => format.quote(plain, styles.includes(own) ? own : style)),
       replaced(text, spans, () => format.quote(plain, style)),
     ]
-    for (const edited of spans.length === 0 ? [appended(text, `${name}=${format.quote(plain, style)}`)] : candidates)
+    for (const edited of spans.length === 0
+      ? [appended(text, `${name}=${format.quote(plain, style)}`)]
+      : candidates)
       if (readsBack(text, edited, name, plain, format, strict)) return edited
   }
   throw unwritable(
     name,
-    styles.length === 0 ? format.reason(plain) : 'the rest of the file would be read differently (a quote in it is not closed)',
+    styles.length === 0
+      ? format.reason(plain)
+      : 'the rest of the file would be read differently (a quote in it is not closed)',
   )
 }
 
 function unwritable(name: string, reason: string): AdapterError {
-  return new AdapterError('misconfigured', `the value for ${name} can't be written to a .env file: ${reason}`, { retryable: false })
+  return new AdapterError(
+    'misconfigured',
+    `the value for ${name} can't be written to a .env file: ${reason}`,
+    { retryable: false },
+  )
 }
 
 function valueFault(value: Secret): string | undefined {
@@ -175,7 +237,10 @@ function reasonFor(text: string): string {
   const with_ = [...new Set(text.match(/["\\$`\n]/g) ?? [])].map((char) =>
     char === '\n' ? 'a newline' : char === '`' ? 'a backtick' : char,
   )
-  return `it contains ' together with ${with_.join(' and ')}, which no quoting lets dotenv, Node and sh all read back`
+  return (
+    `it contains ' together with ${with_.join(' and ')}, which no quoting lets dotenv, Node ` +
+    'and sh all read back'
+  )
 }
 
 function stylesFor(text: string, strict: boolean): Style[] {
@@ -209,12 +274,15 @@ function assignments(text: string): Span[] {
     const raw = match[3] ?? ''
     const from = match.indices?.[3]?.[0] ?? match.indices?.[2]?.[1] ?? start
     const quoted = /^["'`]/.exec(raw.trimStart())?.[0]
-    const style: Style = quoted === "'" ? 'single' : quoted === '"' ? 'double' : quoted === '`' ? 'backtick' : 'bare'
+    const style: Style =
+      quoted === "'" ? 'single' : quoted === '"' ? 'double' : quoted === '`' ? 'backtick' : 'bare'
     return { name, start, end: from + raw.trimEnd().length, style }
   })
 }
 
-/** `NAME : value` and `NAME = value` become `NAME=value`, the only spelling that sh reads. */
+/**
+ * `NAME : value` and `NAME = value` become `NAME=value`, the only spelling that sh reads.
+ */
 function replaced(text: string, spans: readonly Span[], encode: (own: Style) => string): string {
   let edited = text
   for (const { start, end, style } of spans.toReversed()) {
@@ -225,15 +293,25 @@ function replaced(text: string, spans: readonly Span[], encode: (own: Style) => 
   return edited
 }
 
-/** A file whose last line has no end keeps that, so that `without` can give back the very same bytes. */
+/**
+ * A file whose last line has no end keeps that, so that `without` can give back the very
+ * same bytes.
+ */
 function appended(text: string, line: string): string {
   const eol = text.includes('\r\n') ? '\r\n' : '\n'
   const open = text !== '' && text !== '\uFEFF' && !/[\r\n]$/.test(text)
   return open ? `${text}${eol}${line}` : `${text}${line}${eol}`
 }
 
-/** Where the lines of an assignment begin and end, without the end of the last and without a byte order mark. */
-function lineAround(text: string, start: number, end: number): { readonly from: number; readonly to: number } {
+/**
+ * Where the lines of an assignment begin and end, without the end of the last and without
+ * a byte order mark.
+ */
+function lineAround(
+  text: string,
+  start: number,
+  end: number,
+): { readonly from: number; readonly to: number } {
   const from = Math.max(text.lastIndexOf('\n', start - 1), text.lastIndexOf('\r', start - 1)) + 1
   const to = end + (/\r\n|\n|\r|$/.exec(text.slice(end))?.index ?? 0)
   return { from: from === 0 && text.startsWith('\uFEFF') ? 1 : from, to }
@@ -247,18 +325,27 @@ function without(text: string, name: string, format: EnvFormat): string {
     const eol = /^(?:\r\n|\n|\r)/.exec(edited.slice(to))?.[0] ?? ''
     // A last line without an end takes the one before it along.
     const head = edited.slice(0, from)
-    edited = (eol === '' ? head.replace(/(?:\r\n|\n|\r)$/, '') : head) + edited.slice(to + eol.length)
+    edited =
+      (eol === '' ? head.replace(/(?:\r\n|\n|\r)$/, '') : head) + edited.slice(to + eol.length)
   }
   return edited
 }
 
 /** Both parsers see the new value, and everything else as before. */
-function readsBack(before: string, after: string, name: string, value: string, format: EnvFormat, strict: boolean): boolean {
+function readsBack(
+  before: string,
+  after: string,
+  name: string,
+  value: string,
+  format: EnvFormat,
+  strict: boolean,
+): boolean {
   for (const read of strict ? format.readers : [format.readers[0]]) {
     const expected = new Map(Object.entries(read(before)))
     expected.set(name, value)
     const found = Object.entries(read(after))
-    if (found.length !== expected.size || found.some(([key, item]) => expected.get(key) !== item)) return false
+    if (found.length !== expected.size || found.some(([key, item]) => expected.get(key) !== item))
+      return false
   }
   return true
 }

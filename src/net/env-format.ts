@@ -1,8 +1,11 @@
 /**
- * Two further formats of a file of assignments, each read in its own way (`dotenv.ts` has the first):
- * - docker: `docker run --env-file` and `kubectl --from-env-file`; nothing is quoted, and a value is everything behind the first `=` of a line
+ * Two further formats of a file of assignments, each read in its own way (`dotenv.ts` has
+ * the first):
+ * - docker: `docker run --env-file` and `kubectl --from-env-file`; nothing is quoted, and
+ *   a value is everything behind the first `=` of a line
  *   (https://github.com/docker/cli/blob/master/pkg/kvfile/kvfile.go)
- * - systemd: `EnvironmentFile=` of a unit (https://github.com/systemd/systemd/blob/main/src/basic/env-file.c)
+ * - systemd: `EnvironmentFile=` of a unit
+ *   (https://github.com/systemd/systemd/blob/main/src/basic/env-file.c)
  */
 import type { Secret } from '../core/secret.ts'
 import { dotenvFormat, type EnvFormat, type Span, type Style } from './dotenv.ts'
@@ -34,10 +37,17 @@ function dockerSpans(text: string): readonly Assigned[] {
     const body = line.replace(at === 0 ? /^\uFEFF?\s*/ : /^\s*/, '')
     const equals = body.indexOf('=')
     const name = body.slice(0, Math.max(equals, 0))
-    // Docker reads no file at all that has a name with a space; there is nothing of ours in such a line.
+    // Docker reads no file at all that has a name with a space; there is nothing of ours
+    // in such a line.
     if (equals > 0 && !body.startsWith('#') && !/\s/.test(name)) {
       const start = at + line.length - body.length + equals
-      found.push({ name, start, end: at + line.length, style: 'bare', value: body.slice(equals + 1) })
+      found.push({
+        name,
+        start,
+        end: at + line.length,
+        style: 'bare',
+        value: body.slice(equals + 1),
+      })
     }
     at += whole.length + 1
   }
@@ -52,8 +62,10 @@ const docker: EnvFormat = {
     const text = value.reveal()
     if (text.includes('\0')) return 'it contains a NUL byte'
     if (text.includes('\n')) return 'it has several lines, and docker takes one for each value'
-    if (text.endsWith('\r')) return 'it ends with a carriage return, which docker takes for a part of the line end'
-    if (Buffer.byteLength(name) + 1 + value.size + 1 >= DOCKER_LINE) return 'it is longer than the 64 KiB of a line that docker reads'
+    if (text.endsWith('\r'))
+      return 'it ends with a carriage return, which docker takes for a part of the line end'
+    if (Buffer.byteLength(name) + 1 + value.size + 1 >= DOCKER_LINE)
+      return 'it is longer than the 64 KiB of a line that docker reads'
     return undefined
   },
   styles: () => ['bare'],
@@ -61,7 +73,10 @@ const docker: EnvFormat = {
   reason: () => 'docker would read something else',
 }
 
-/** Quotes and backslashes as systemd takes them. Before version 254 a comment went on in the next line behind a backslash. */
+/**
+ * Quotes and backslashes as systemd takes them. Before version 254 a comment went on in
+ * the next line behind a backslash.
+ */
 function systemdSpans(text: string, longComments: boolean): readonly Assigned[] {
   const found: Assigned[] = []
   const isEnd = (char: string): boolean => char === '\n' || char === '\r'
@@ -87,7 +102,8 @@ function systemdSpans(text: string, longComments: boolean): readonly Assigned[] 
       value += text
       solid = value.length
     }
-    // Behind a closing quote it goes on as before any value; behind an unquoted character only a backslash means something.
+    // Behind a closing quote it goes on as before any value; behind an unquoted character
+    // only a backslash means something.
     let plain = false
     for (; at < text.length && !isEnd(char()); at++) {
       const now = char()
@@ -123,7 +139,8 @@ function systemdSpans(text: string, longComments: boolean): readonly Assigned[] 
   }
   while (at < text.length) {
     if (char() === '#' || char() === ';') {
-      for (; at < text.length && !isEnd(char()); at++) if (char() === '\\' && (longComments || !isEnd(text[at + 1] ?? ''))) at++
+      for (; at < text.length && !isEnd(char()); at++)
+        if (char() === '\\' && (longComments || !isEnd(text[at + 1] ?? ''))) at++
     } else if (isSpace(char())) at++
     else assignment()
   }
@@ -131,12 +148,17 @@ function systemdSpans(text: string, longComments: boolean): readonly Assigned[] 
 }
 
 const systemd: EnvFormat = {
-  readers: [reading((text) => systemdSpans(text, false)), reading((text) => systemdSpans(text, true))],
+  readers: [
+    reading((text) => systemdSpans(text, false)),
+    reading((text) => systemdSpans(text, true)),
+  ],
   spans: (text) => systemdSpans(text, false),
   valueFault: (value: Secret) => {
     if (!value.isText()) return 'it is not UTF-8 text'
     // oxlint-disable-next-line no-control-regex
-    return /[\0-\x08\x0b-\x1f\x7f]/.test(value.reveal()) ? 'it contains a control character, which systemd may leave out' : undefined
+    return /[\0-\x08\x0b-\x1f\x7f]/.test(value.reveal())
+      ? 'it contains a control character, which systemd may leave out'
+      : undefined
   },
   styles: (text) => [
     ...(/^[A-Za-z0-9_@%+=:,./!-]+$/.test(text) ? ['bare' as const] : []),

@@ -1,8 +1,11 @@
 /**
- * GitHub's REST API (https://docs.github.com/en/rest), for the provider and the target of that name.
+ * GitHub's REST API (https://docs.github.com/en/rest), for the provider and the target of
+ * that name.
  *
- * Its limits are told in two ways, 429 and 403, so a 403 is read before it is taken for a missing right
- * (https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api). A 404 hides what the token may not see.
+ * Its limits are told in two ways, 429 and 403, so a 403 is read before it is taken for a
+ * missing right
+ * (https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api). A
+ * 404 hides what the token may not see.
  */
 import type { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -22,21 +25,42 @@ const MAX_PAGES = 100
 /** The documents ask for at least that long where an answer names no time. */
 const UNSAID_MS = 60_000
 
-/** Owner and name of a repository as GitHub spells them; never `.` or `..`, which a URL would swallow. */
-export const REPOSITORY = /^[A-Za-z0-9](?:[A-Za-z0-9-]{0,38}[A-Za-z0-9_])?\/(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}$/
+/**
+ * Owner and name of a repository as GitHub spells them; never `.` or `..`, which a URL
+ * would swallow.
+ */
+export const REPOSITORY =
+  /^[A-Za-z0-9](?:[A-Za-z0-9-]{0,38}[A-Za-z0-9_])?\/(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}$/
 export const OWNER = /^[A-Za-z0-9](?:[A-Za-z0-9-]{0,38}[A-Za-z0-9_])?$/
 
 export interface Github {
-  /** Whatever it answers, except what says nothing about the request: a limit (`throttled`) and 5xx (`unavailable`). */
-  ask(method: HttpRequest['method'], path: string, body?: unknown, effect?: 'once' | 'idempotent'): Promise<HttpResponse>
+  /**
+   * Whatever it answers, except what says nothing about the request: a limit
+   * (`throttled`) and 5xx (`unavailable`).
+   */
+  ask(
+    method: HttpRequest['method'],
+    path: string,
+    body?: unknown,
+    effect?: 'once' | 'idempotent',
+  ): Promise<HttpResponse>
   /** A 2xx; any other answer throws by its status. The body is never quoted. */
-  call(method: HttpRequest['method'], path: string, body?: unknown, effect?: 'once' | 'idempotent'): Promise<HttpResponse>
+  call(
+    method: HttpRequest['method'],
+    path: string,
+    body?: unknown,
+    effect?: 'once' | 'idempotent',
+  ): Promise<HttpResponse>
   /** All rows of a list, over its pages; `page` takes them out of one answer. */
   rows<T>(path: string, page: z.ZodType<readonly T[]>): Promise<readonly T[]>
 }
 
 /** @param token absent for the calls that take none */
-export function github(baseUrl: string, token: Secret | undefined, context: AdapterContext): Github {
+export function github(
+  baseUrl: string,
+  token: Secret | undefined,
+  context: AdapterContext,
+): Github {
   const ask: Github['ask'] = async (method, path, body, effect = 'idempotent') => {
     const response = await context.http.send({
       method,
@@ -54,13 +78,20 @@ export function github(baseUrl: string, token: Secret | undefined, context: Adap
     })
     const wait = limited(response, context.clock.now())
     if (wait !== undefined)
-      throw new AdapterError('throttled', `${VENDOR} answered ${response.status}: its limit of requests is used up`, {
-        retryAfterMs: wait,
-      })
+      throw new AdapterError(
+        'throttled',
+        `${VENDOR} answered ${response.status}: its limit of requests is used up`,
+        {
+          retryAfterMs: wait,
+        },
+      )
     if (response.status >= 500)
       throw new AdapterError('unavailable', `${VENDOR} answered ${response.status}`, {
         effect: method === 'GET' ? 'none' : 'unknown',
-        ...answeredBy(response.status, parseObject(response.body.isText() ? response.body.reveal() : '') !== undefined),
+        ...answeredBy(
+          response.status,
+          parseObject(response.body.isText() ? response.body.reveal() : '') !== undefined,
+        ),
       })
     return response
   }
@@ -74,33 +105,60 @@ export function github(baseUrl: string, token: Secret | undefined, context: Adap
     call,
     async rows<T>(path: string, page: z.ZodType<readonly T[]>) {
       const all: T[] = []
-      // By number and not by the address in the answer, which could lead the token elsewhere.
+      // By number and not by the address in the answer, which could lead the token
+      // elsewhere.
       for (let number = 1; number <= MAX_PAGES; number++) {
-        const response = await call('GET', `${path}${path.includes('?') ? '&' : '?'}per_page=${PAGE}&page=${number}`)
+        const response = await call(
+          'GET',
+          `${path}${path.includes('?') ? '&' : '?'}per_page=${PAGE}&page=${number}`,
+        )
         all.push(...answer(response, page))
         if (!/;\s*rel="?next"?/.test(response.headers['link'] ?? '')) return all
       }
-      throw new AdapterError('failed', `${VENDOR} lists more than ${MAX_PAGES * PAGE} rows`, { retryable: false })
+      throw new AdapterError('failed', `${VENDOR} lists more than ${MAX_PAGES * PAGE} rows`, {
+        retryable: false,
+      })
     },
   }
 }
 
-/** The JSON of an answer in its promised shape. Throws `bad-answer`; `effect`: what the call did, whatever its answer looks like. */
-export function answer<T>(response: HttpResponse, schema: z.ZodType<T>, effect: 'none' | 'unknown' = 'none'): T {
+/**
+ * The JSON of an answer in its promised shape. Throws `bad-answer`; `effect`: what the
+ * call did, whatever its answer looks like.
+ */
+export function answer<T>(
+  response: HttpResponse,
+  schema: z.ZodType<T>,
+  effect: 'none' | 'unknown' = 'none',
+): T {
   let json: unknown
   try {
     json = JSON.parse(response.body.reveal())
   } catch {
-    throw new AdapterError('bad-answer', `${VENDOR} answered ${response.status}, but not with JSON`, { effect })
+    throw new AdapterError(
+      'bad-answer',
+      `${VENDOR} answered ${response.status}, but not with JSON`,
+      { effect },
+    )
   }
   const parsed = schema.safeParse(json)
   if (parsed.success) return parsed.data
   const [issue] = parsed.error.issues
-  const where = issue === undefined || issue.path.length === 0 ? '' : ` (at ${issue.path.map(String).join('.')})`
-  throw new AdapterError('bad-answer', `${VENDOR} answered in another shape than promised${where}`, { effect })
+  const where =
+    issue === undefined || issue.path.length === 0
+      ? ''
+      : ` (at ${issue.path.map(String).join('.')})`
+  throw new AdapterError(
+    'bad-answer',
+    `${VENDOR} answered in another shape than promised${where}`,
+    { effect },
+  )
 }
 
-/** How long this answer asks to wait, in milliseconds; `undefined` where it is about something else. */
+/**
+ * How long this answer asks to wait, in milliseconds; `undefined` where it is about
+ * something else.
+ */
 function limited({ status, headers }: HttpResponse, now: number): number | undefined {
   if (status !== 429 && status !== 403) return undefined
   const asked = retryAfterMs(headers['retry-after'], now)
@@ -115,7 +173,11 @@ function limited({ status, headers }: HttpResponse, now: number): number | undef
 function refusal({ status, headers }: HttpResponse): AdapterError {
   const message = `${VENDOR} answered ${status}`
   const details = { status }
-  if (status === 401) return new AdapterError('denied', `${message}: the token is not accepted`, { details, hints: ['check "token"'] })
+  if (status === 401)
+    return new AdapterError('denied', `${message}: the token is not accepted`, {
+      details,
+      hints: ['check "token"'],
+    })
   if (status === 403) {
     const needed = neededRight(headers)
     return new AdapterError('denied', `${message}: the token may not do this`, {
@@ -124,20 +186,31 @@ function refusal({ status, headers }: HttpResponse): AdapterError {
     })
   }
   if (status === 404)
-    return new AdapterError('missing', `${message}: there is no such thing, or the token can not see it`, {
-      details,
-      hints: ['check the names, and the rights of "token"'],
-    })
+    return new AdapterError(
+      'missing',
+      `${message}: there is no such thing, or the token can not see it`,
+      {
+        details,
+        hints: ['check the names, and the rights of "token"'],
+      },
+    )
   return new AdapterError('failed', message, { retryable: false, details })
 }
 
-/** What the refused call would have needed, in GitHub's words: rights of a fine-grained token, else scopes of a classic one. */
+/**
+ * What the refused call would have needed, in GitHub's words: rights of a fine-grained
+ * token, else scopes of a classic one.
+ */
 function neededRight(headers: HttpResponse['headers']): string | undefined {
-  const rights = headers['x-accepted-github-permissions'] ?? headers['x-accepted-oauth-scopes'] ?? ''
+  const rights =
+    headers['x-accepted-github-permissions'] ?? headers['x-accepted-oauth-scopes'] ?? ''
   return /^[a-z_:=,; -]{2,200}$/.test(rights) ? rights.trim() : undefined
 }
 
-/** The site that belongs to an API address: of an Enterprise Server the part before `/api/v3`. */
+/**
+ * The site that belongs to an API address: of an Enterprise Server the part before
+ * `/api/v3`.
+ */
 export function siteOf(baseUrl: string): string {
   const { origin, hostname } = new URL(baseUrl)
   if (hostname === 'api.github.com') return 'https://github.com'

@@ -1,4 +1,7 @@
-/** What the adapters that start a program have in common: what goes to stdin, how an end is described. */
+/**
+ * What the adapters that start a program have in common: what goes to stdin, how an end
+ * is described.
+ */
 import { basename } from 'node:path'
 import { parseDuration } from '../core/duration.ts'
 import type { SpawnResult } from '../core/ports.ts'
@@ -30,10 +33,17 @@ export function inputOf(entries: Fields): Secret {
   const all = Object.entries(entries)
   const [first] = all
   if (first === undefined) return new Secret('')
-  return all.length === 1 ? first[1] : new Secret(JSON.stringify(Object.fromEntries(all.map(([name, value]) => [name, value.reveal()]))))
+  return all.length === 1
+    ? first[1]
+    : new Secret(
+        JSON.stringify(Object.fromEntries(all.map(([name, value]) => [name, value.reveal()]))),
+      )
 }
 
-/** How a program ended and the last thing it said, in a few words: `ended with exit code 3: no route to host`. */
+/**
+ * How a program ended and the last thing it said, in a few words:
+ * `ended with exit code 3: no route to host`.
+ */
 export function endOf(result: SpawnResult): string {
   const end = result.timedOut
     ? 'did not end in time and was stopped'
@@ -41,8 +51,11 @@ export function endOf(result: SpawnResult): string {
       ? `was ended by ${result.signal ?? 'a signal'}`
       : `ended with exit code ${result.code}`
   const line = result.stderr.trimEnd().split('\n').at(-1)?.trim() ?? ''
-  // What a program prints may contain anything; only plain characters reach a terminal or a log.
-  const said = line.replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g, '').slice(0, 200)
+  // What a program prints may contain anything; only plain characters reach a terminal or
+  // a log.
+  const said = line
+    .replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g, '')
+    .slice(0, 200)
   return said === '' ? end : `${end}: ${said}`
 }
 

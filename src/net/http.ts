@@ -1,8 +1,10 @@
 /**
- * The one HTTP client: the `Http` port over undici, which is loaded when the first request is made.
+ * The one HTTP client: the `Http` port over undici, which is loaded when the first
+ * request is made.
  *
- * Every attempt has a connection of its own. A pooled one may be half closed by the far side, and then nobody can tell whether the
- * request arrived; a fresh one makes "nothing was sent" certain for everything that fails before undici starts to write.
+ * Every attempt has a connection of its own. A pooled one may be half closed by the far
+ * side, and then nobody can tell whether the request arrived; a fresh one makes "nothing
+ * was sent" certain for everything that fails before undici starts to write.
  */
 import type { Dispatcher } from 'undici'
 import { AdapterError, type Effect } from '../core/errors.ts'
@@ -22,13 +24,25 @@ const DEFAULT_MAX_BYTES = 1024 * 1024
 export interface HttpOptions {
   readonly clock: Clock
   readonly random: Random
-  /** From the environment, read by main: `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY` and their small spellings. Loopback never goes through a proxy. */
-  readonly proxy?: { readonly https?: string | undefined; readonly http?: string | undefined; readonly no?: string | undefined }
-  /** Extra or other trusted authorities, PEM. Node itself honours `NODE_EXTRA_CA_CERTS`. */
+  /**
+   * From the environment, read by main: `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY` and their
+   * small spellings. Loopback never goes through a proxy.
+   */
+  readonly proxy?: {
+    readonly https?: string | undefined
+    readonly http?: string | undefined
+    readonly no?: string | undefined
+  }
+  /**
+   * Extra or other trusted authorities, PEM. Node itself honours `NODE_EXTRA_CA_CERTS`.
+   */
   readonly ca?: string
   /** Name resolution; the system's unless a test says otherwise. */
   readonly lookup?: Lookup
-  /** Told the `Date` of each answer that came over TLS from a host that is not this machine, epoch milliseconds, and the time here. */
+  /**
+   * Told the `Date` of each answer that came over TLS from a host that is not this
+   * machine, epoch milliseconds, and the time here.
+   */
   readonly onDate?: (there: number, here: number) => void
 }
 
@@ -40,7 +54,8 @@ export function createHttp(options: HttpOptions): Http {
 async function sendRepeatedly(options: HttpOptions, request: HttpRequest): Promise<HttpResponse> {
   const url = checked(request)
   const attempts = Math.max(1, request.attempts ?? ATTEMPTS)
-  // What the attempts so far may have done: a connection that is refused at last does not undo what a lost answer hides.
+  // What the attempts so far may have done: a connection that is refused at last does not
+  // undo what a lost answer hides.
   let effect: Effect = 'none'
   let unsettled = false
   for (let attempt = 1; ; attempt++) {
@@ -49,7 +64,8 @@ async function sendRepeatedly(options: HttpOptions, request: HttpRequest): Promi
     try {
       const response = await sendOnce(options, request, url)
       witness(options, url, response)
-      if (last || request.effect === 'once' || !isTransient(response.status)) return unsettled ? { ...response, unsettled } : response
+      if (last || request.effect === 'once' || !isTransient(response.status))
+        return unsettled ? { ...response, unsettled } : response
       if (response.status !== 429 && request.effect !== 'read') {
         effect = 'unknown'
         unsettled ||= answeredBy(response.status, isObject(response.body)).answered !== true
@@ -61,15 +77,25 @@ async function sendRepeatedly(options: HttpOptions, request: HttpRequest): Promi
       unsettled ||= thrown.effect === 'unknown'
       if (last || !mayRepeat(thrown, request)) throw withEffect(thrown, effect)
     }
-    await options.clock.sleep(wait ?? pauseMs(attempt, options.random), request.signal).catch(() => {
-      throw interrupted(url, effect)
-    })
+    await options.clock
+      .sleep(wait ?? pauseMs(attempt, options.random), request.signal)
+      .catch(() => {
+        throw interrupted(url, effect)
+      })
   }
 }
 
-/** By the name that was asked for: what the certificate vouches for. Three forms are allowed (RFC 9110, 5.6.7), `Date.parse` reads them; a date that is none is no witness. */
+/**
+ * By the name that was asked for: what the certificate vouches for. Three forms are
+ * allowed (RFC 9110, 5.6.7), `Date.parse` reads them; a date that is none is no witness.
+ */
 function witness({ onDate, clock }: HttpOptions, url: URL, { headers }: HttpResponse): void {
-  if (onDate === undefined || url.protocol !== 'https:' || isLoopback(url.hostname.replace(/^\[|\]$/g, '')) || url.hostname === 'localhost')
+  if (
+    onDate === undefined ||
+    url.protocol !== 'https:' ||
+    isLoopback(url.hostname.replace(/^\[|\]$/g, '')) ||
+    url.hostname === 'localhost'
+  )
     return
   const there = Date.parse(headers['date'] ?? '')
   if (!Number.isNaN(there)) onDate(there, clock.now())
@@ -78,7 +104,12 @@ function witness({ onDate, clock }: HttpOptions, url: URL, { headers }: HttpResp
 function withEffect(error: AdapterError, effect: Effect): AdapterError {
   if (error.effect === effect) return error
   const { code, message, retryable, hints, details } = error
-  return new AdapterError(code, message.replace('; nothing was sent', ''), { effect, retryable, hints, details })
+  return new AdapterError(code, message.replace('; nothing was sent', ''), {
+    effect,
+    retryable,
+    hints,
+    details,
+  })
 }
 
 /** A service speaks JSON here, a proxy in between does not. */
@@ -99,7 +130,10 @@ function mayRepeat(error: AdapterError, request: HttpRequest): boolean {
   return error.code === 'unreachable' || request.effect !== 'once'
 }
 
-/** Everything that can be wrong with a request before it leaves. Names the header, never its value. */
+/**
+ * Everything that can be wrong with a request before it leaves. Names the header, never
+ * its value.
+ */
 function checked(request: HttpRequest): URL {
   const fault = urlFault(request.url)
   if (fault !== undefined) throw new AdapterError('misconfigured', `the URL ${fault}`)
@@ -109,17 +143,23 @@ function checked(request: HttpRequest): URL {
     : undefined
   if (literal !== undefined) throw new AdapterError('misconfigured', `the URL ${literal}`)
   for (const [name, value] of Object.entries(request.headers ?? {})) {
-    if (!/^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/.test(name)) throw new AdapterError('misconfigured', 'a header has a name that is not allowed')
+    if (!/^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/.test(name))
+      throw new AdapterError('misconfigured', 'a header has a name that is not allowed')
     if (!/^[\t\x20-\x7e]*$/.test(value))
       throw new AdapterError(
         'misconfigured',
-        `the value for header ${name} has a line break or another character that can't be sent in a header`,
+        `the value for header ${name} has a line break or another character that can't be ` +
+          'sent in a header',
       )
   }
   return url
 }
 
-async function sendOnce(options: HttpOptions, request: HttpRequest, url: URL): Promise<HttpResponse> {
+async function sendOnce(
+  options: HttpOptions,
+  request: HttpRequest,
+  url: URL,
+): Promise<HttpResponse> {
   const timeoutMs = request.timeoutMs ?? DEFAULT_TIMEOUT_MS
   const dispatcher = await open(options, request, url, timeoutMs)
   if (isAborted(request)) throw interrupted(url, 'none')
@@ -133,7 +173,12 @@ async function sendOnce(options: HttpOptions, request: HttpRequest, url: URL): P
         origin: url.origin,
         path: `${url.pathname}${url.search}`,
         method: request.method,
-        headers: { 'user-agent': 'rotate', accept: '*/*', 'accept-encoding': 'identity', ...lowerCase(request.headers) },
+        headers: {
+          'user-agent': 'rotate',
+          accept: '*/*',
+          'accept-encoding': 'identity',
+          ...lowerCase(request.headers),
+        },
         body: request.body ?? null,
         reset: true,
       },
@@ -149,7 +194,12 @@ async function sendOnce(options: HttpOptions, request: HttpRequest, url: URL): P
   }
 }
 
-async function open(options: HttpOptions, request: HttpRequest, url: URL, timeoutMs: number): Promise<Dispatcher> {
+async function open(
+  options: HttpOptions,
+  request: HttpRequest,
+  url: URL,
+  timeoutMs: number,
+): Promise<Dispatcher> {
   const { Agent, EnvHttpProxyAgent } = await import('undici')
   const { lookup: system } = await import('node:dns')
   const { ca = options.ca, cert, key } = request.tls ?? {}
@@ -161,7 +211,10 @@ async function open(options: HttpOptions, request: HttpRequest, url: URL, timeou
   const connectTimeout = Math.min(timeoutMs, CONNECT_TIMEOUT_MS)
   const lookup = guardedLookup(options.lookup ?? (system as Lookup), url.protocol === 'http:')
   const direct = {
-    connect: { timeout: connectTimeout, lookup, ...tls } as NonNullable<ConstructorParameters<typeof Agent>[0]>['connect'] & object,
+    connect: { timeout: connectTimeout, lookup, ...tls } as NonNullable<
+      ConstructorParameters<typeof Agent>[0]
+    >['connect'] &
+      object,
     allowH2: false,
     headersTimeout: 0,
     bodyTimeout: 0,
@@ -171,7 +224,13 @@ async function open(options: HttpOptions, request: HttpRequest, url: URL, timeou
   if (https === '' || local) return new Agent(direct)
   try {
     // Empty strings keep undici from reading the environment itself.
-    return new EnvHttpProxyAgent({ ...direct, httpProxy: '', httpsProxy: https, noProxy: options.proxy?.no ?? '', requestTls: tls })
+    return new EnvHttpProxyAgent({
+      ...direct,
+      httpProxy: '',
+      httpsProxy: https,
+      noProxy: options.proxy?.no ?? '',
+      requestTls: tls,
+    })
   } catch {
     throw new AdapterError('misconfigured', 'the proxy address in the environment is not a URL')
   }
@@ -213,7 +272,8 @@ class Exchange {
       controller.abort(error)
     }
     return {
-      // Called when the connection stands and before the first byte is written: until here, nothing was sent.
+      // Called when the connection stands and before the first byte is written: until
+      // here, nothing was sent.
       onRequestStart: () => {
         this.#started = true
       },
@@ -221,35 +281,59 @@ class Exchange {
         if (code < 200) return
         status = code
         headers = flatHeaders(received)
-        if (code >= 300 && code < 400 && code !== 304) return refuse(controller, this.#redirect(code))
+        if (code >= 300 && code < 400 && code !== 304)
+          return refuse(controller, this.#redirect(code))
         const encoding = headers['content-encoding']
         if (encoding !== undefined && encoding.toLowerCase() !== 'identity')
-          return refuse(controller, this.#badAnswer('answered compressed, although that was not asked for', status))
+          return refuse(
+            controller,
+            this.#badAnswer('answered compressed, although that was not asked for', status),
+          )
       },
       onResponseData: (controller, chunk) => {
         size += chunk.length
-        if (size > limit) return refuse(controller, this.#badAnswer(`answered with more than ${limit} bytes`, status))
+        if (size > limit)
+          return refuse(
+            controller,
+            this.#badAnswer(`answered with more than ${limit} bytes`, status),
+          )
         chunks.push(chunk)
       },
-      onResponseEnd: () => this.#settle.resolve({ status, headers, body: new Secret(Buffer.concat(chunks)) }),
+      onResponseEnd: () =>
+        this.#settle.resolve({ status, headers, body: new Secret(Buffer.concat(chunks)) }),
       onResponseError: (_controller, error) => this.fail(error),
     }
   }
 
   timedOut(ms: number): AdapterError {
-    if (!this.#started) return new AdapterError('unreachable', `${this.#where} did not accept a connection within ${seconds(ms)}`)
+    if (!this.#started)
+      return new AdapterError(
+        'unreachable',
+        `${this.#where} did not accept a connection within ${seconds(ms)}`,
+      )
     return this.#lost('timeout', `${this.#where} did not answer completely within ${seconds(ms)}`)
   }
 
-  /** A transport error in our words: its code is kept, its text is not, because it may quote addresses, paths or payload. */
+  /**
+   * A transport error in our words: its code is kept, its text is not, because it may
+   * quote addresses, paths or payload.
+   */
   translate(thrown: unknown): AdapterError {
     const { code, reason, refusal } = faultOf(thrown)
     if (refusal !== undefined) return refusal
     if (!this.#started)
-      return new AdapterError('unreachable', `can't reach ${this.#where}: ${reason}; nothing was sent`, { details: { cause: code } })
+      return new AdapterError(
+        'unreachable',
+        `can't reach ${this.#where}: ${reason}; nothing was sent`,
+        { details: { cause: code } },
+      )
     if (code.startsWith('HPE_')) return this.#badAnswer('answered something that is not HTTP', 0)
-    if (code === 'UND_ERR_INVALID_ARG') return new AdapterError('misconfigured', `the request to ${this.#where} can't be sent`)
-    return this.#lost('unavailable', `the connection to ${this.#where} broke before the answer was complete (${code})`)
+    if (code === 'UND_ERR_INVALID_ARG')
+      return new AdapterError('misconfigured', `the request to ${this.#where} can't be sent`)
+    return this.#lost(
+      'unavailable',
+      `the connection to ${this.#where} broke before the answer was complete (${code})`,
+    )
   }
 
   get #where(): string {
@@ -258,26 +342,40 @@ class Exchange {
 
   #lost(code: 'timeout' | 'unavailable', message: string): AdapterError {
     // Repeating a call that may have worked is not ours to decide.
-    return new AdapterError(code, message, { effect: this.effect, retryable: this.#request.effect !== 'once' })
+    return new AdapterError(code, message, {
+      effect: this.effect,
+      retryable: this.#request.effect !== 'once',
+    })
   }
 
   #badAnswer(what: string, status: number): AdapterError {
-    return new AdapterError('bad-answer', `${this.#where} ${what}`, { effect: this.effect, details: { status } })
+    return new AdapterError('bad-answer', `${this.#where} ${what}`, {
+      effect: this.effect,
+      details: { status },
+    })
   }
 
   #redirect(status: number): AdapterError {
-    // A redirect says "not here", so nothing was done under this URL; only 303 is also how a service says "done, look there".
+    // A redirect says "not here", so nothing was done under this URL; only 303 is also
+    // how a service says "done, look there".
     const effect = status === 303 ? this.effect : 'none'
-    return new AdapterError('bad-answer', `${this.#where} answered with a redirect (${status}), which is never followed`, {
-      effect,
-      details: { status },
-      hints: ['configure the address to which it redirects, if you trust it'],
-    })
+    return new AdapterError(
+      'bad-answer',
+      `${this.#where} answered with a redirect (${status}), which is never followed`,
+      {
+        effect,
+        details: { status },
+        hints: ['configure the address to which it redirects, if you trust it'],
+      },
+    )
   }
 }
 
 function interrupted(url: URL, effect: Effect): AdapterError {
-  return new AdapterError('failed', `interrupted while calling ${url.host}`, { effect, retryable: false })
+  return new AdapterError('failed', `interrupted while calling ${url.host}`, {
+    effect,
+    retryable: false,
+  })
 }
 
 function seconds(ms: number): string {
@@ -285,13 +383,18 @@ function seconds(ms: number): string {
 }
 
 function lowerCase(headers: Readonly<Record<string, string>> | undefined): Record<string, string> {
-  return Object.fromEntries(Object.entries(headers ?? {}).map(([name, value]) => [name.toLowerCase(), value]))
+  return Object.fromEntries(
+    Object.entries(headers ?? {}).map(([name, value]) => [name.toLowerCase(), value]),
+  )
 }
 
-function flatHeaders(received: Readonly<Record<string, string | string[] | undefined>>): Record<string, string> {
+function flatHeaders(
+  received: Readonly<Record<string, string | string[] | undefined>>,
+): Record<string, string> {
   const flat: Record<string, string> = {}
   for (const [name, value] of Object.entries(received))
-    if (value !== undefined) flat[name.toLowerCase()] = Array.isArray(value) ? value.join(', ') : value
+    if (value !== undefined)
+      flat[name.toLowerCase()] = Array.isArray(value) ? value.join(', ') : value
   return flat
 }
 
@@ -317,18 +420,28 @@ const REASONS: Readonly<Record<string, string>> = {
   EPROTO: 'TLS: the far side does not speak TLS as expected',
 }
 
-/** Code and reason of a transport error; walks `cause` and the parts of an `AggregateError` (happy eyeballs). */
-function faultOf(thrown: unknown): { code: string; reason: string; refusal: AdapterError | undefined } {
+/**
+ * Code and reason of a transport error; walks `cause` and the parts of an
+ * `AggregateError` (happy eyeballs).
+ */
+function faultOf(thrown: unknown): {
+  code: string
+  reason: string
+  refusal: AdapterError | undefined
+} {
   let code = 'unknown error'
   const seen: unknown[] = [thrown]
   for (let i = 0; i < seen.length && i < 16; i++) {
     const item = seen[i]
-    if (item instanceof AdapterError) return { code: item.code, reason: item.message, refusal: item }
+    if (item instanceof AdapterError)
+      return { code: item.code, reason: item.message, refusal: item }
     if (!(item instanceof Error)) continue
     const found = (item as NodeJS.ErrnoException).code
-    // Its own code is missing in the common case, and its `data` holds what was received: another reason to keep no cause.
+    // Its own code is missing in the common case, and its `data` holds what was received:
+    // another reason to keep no cause.
     if (item.name === 'HTTPParserError') code = 'HPE_INVALID'
-    if (code === 'unknown error' && typeof found === 'string' && /^[A-Z][A-Z0-9_]+$/.test(found)) code = found
+    if (code === 'unknown error' && typeof found === 'string' && /^[A-Z][A-Z0-9_]+$/.test(found))
+      code = found
     seen.push(item.cause, ...(item instanceof AggregateError ? (item.errors as unknown[]) : []))
   }
   const tls = /^(CERT_|ERR_SSL_|ERR_TLS_|UNABLE_TO_|HOSTNAME_)/.test(code) ? `TLS: ${code}` : code

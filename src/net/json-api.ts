@@ -11,17 +11,29 @@ const MAX_ANSWER_BYTES = 16 * 1024 * 1024
 
 export interface Api {
   /**
-   * The parsed answer of a 2xx; `undefined` for an empty one. Throws `AdapterError` by status; the body is never quoted. `effect` of a write: `idempotent` (the
-   * default) may be repeated, `once` is not.
+   * The parsed answer of a 2xx; `undefined` for an empty one. Throws `AdapterError` by
+   * status; the body is never quoted. `effect` of a write: `idempotent` (the default) may
+   * be repeated, `once` is not.
    */
-  call(method: HttpRequest['method'], path: string, body?: unknown, effect?: 'once' | 'idempotent'): Promise<unknown>
+  call(
+    method: HttpRequest['method'],
+    path: string,
+    body?: unknown,
+    effect?: 'once' | 'idempotent',
+  ): Promise<unknown>
 }
 
 /**
  * @param vendor for messages, such as `Vercel`
  * @param field of the configuration that holds the token
  */
-export function api(vendor: string, baseUrl: string, token: Secret, context: AdapterContext, field = 'token'): Api {
+export function api(
+  vendor: string,
+  baseUrl: string,
+  token: Secret,
+  context: AdapterContext,
+  field = 'token',
+): Api {
   return {
     async call(method, path, body, effect = 'idempotent') {
       const response = await context.http.send({
@@ -62,7 +74,8 @@ function parsed(
   }
   const message = `${vendor} answered ${status}`
   const wait = retryAfterMs(headers['retry-after'], context.clock.now())
-  if (status === 429) throw new AdapterError('throttled', message, wait === undefined ? {} : { retryAfterMs: wait })
+  if (status === 429)
+    throw new AdapterError('throttled', message, wait === undefined ? {} : { retryAfterMs: wait })
   if (status >= 500)
     throw new AdapterError('unavailable', message, {
       effect: method === 'GET' ? 'none' : 'unknown',
@@ -75,7 +88,11 @@ function parsed(
       details: { status },
     })
   if (status === 404)
-    throw new AdapterError('missing', `${message}: there is no such thing, or the token can not see it`, { details: { status } })
+    throw new AdapterError(
+      'missing',
+      `${message}: there is no such thing, or the token can not see it`,
+      { details: { status } },
+    )
   throw new AdapterError('failed', message, { retryable: false, details: { status } })
 }
 
@@ -86,25 +103,46 @@ export function objectIn(value: unknown, vendor: string): Readonly<Record<string
   return value as Readonly<Record<string, unknown>>
 }
 
-export function listIn(value: unknown, vendor: string): readonly Readonly<Record<string, unknown>>[] {
-  if (!Array.isArray(value)) throw new AdapterError('bad-answer', `${vendor} answered in another shape than promised`)
+export function listIn(
+  value: unknown,
+  vendor: string,
+): readonly Readonly<Record<string, unknown>>[] {
+  if (!Array.isArray(value))
+    throw new AdapterError('bad-answer', `${vendor} answered in another shape than promised`)
   return value.map((item: unknown) => objectIn(item, vendor))
 }
 
-export function textIn(object: Readonly<Record<string, unknown>>, key: string, vendor: string): string {
+export function textIn(
+  object: Readonly<Record<string, unknown>>,
+  key: string,
+  vendor: string,
+): string {
   const value = object[key]
-  if (typeof value !== 'string') throw new AdapterError('bad-answer', `${vendor} answered without "${key}"`)
+  if (typeof value !== 'string')
+    throw new AdapterError('bad-answer', `${vendor} answered without "${key}"`)
   return value
 }
 
 /** Text of a value that goes into JSON. */
 export function plainText(value: Secret): string {
-  if (!value.isText()) throw new AdapterError('misconfigured', 'the value is not UTF-8 text and can not be an environment variable there')
+  if (!value.isText())
+    throw new AdapterError(
+      'misconfigured',
+      'the value is not UTF-8 text and can not be an environment variable there',
+    )
   return value.reveal()
 }
 
-/** Asks until it is done, with growing pauses from 2 s to 15 s. Throws `timeout` (effect unknown: it may still come) after that long. */
-export async function until(what: string, context: AdapterContext, limitMs: number, ask: () => Promise<boolean>): Promise<void> {
+/**
+ * Asks until it is done, with growing pauses from 2 s to 15 s. Throws `timeout` (effect
+ * unknown: it may still come) after that long.
+ */
+export async function until(
+  what: string,
+  context: AdapterContext,
+  limitMs: number,
+  ask: () => Promise<boolean>,
+): Promise<void> {
   const deadline = context.clock.monotonic() + limitMs
   for (let pause = 2000; ; pause = Math.min(15_000, pause * 1.5)) {
     if (await ask()) return

@@ -1,6 +1,7 @@
 /**
- * Editing the members of a JSON object as text, so that everything else stays as it is written: order, spaces, digits of numbers, escapes. The text must be JSON and
- * name no key twice (`parseObject` says so).
+ * Editing the members of a JSON object as text, so that everything else stays as it is
+ * written: order, spaces, digits of numbers, escapes. The text must be JSON and name no
+ * key twice (`parseObject` says so).
  */
 
 interface Member {
@@ -23,7 +24,13 @@ function membersOf(text: string): readonly Member[] {
     const raw = text.slice(colon, at)
     const start = colon + raw.length - raw.trimStart().length
     const name = JSON.parse(key[0]) as string
-    members.push({ key: name, from: key.index, named: key.index + key[0].length, start, end: start + raw.trim().length })
+    members.push({
+      key: name,
+      from: key.index,
+      named: key.index + key[0].length,
+      start,
+      end: start + raw.trim().length,
+    })
     key = undefined
     colon = -1
   }
@@ -41,21 +48,28 @@ function membersOf(text: string): readonly Member[] {
   return members
 }
 
-/** The value of a member as it is written; `undefined` where there is none of this name. */
+/**
+ * The value of a member as it is written; `undefined` where there is none of this name.
+ */
 export function writtenAs(text: string, key: string): string | undefined {
   const found = membersOf(text).find((member) => member.key === key)
   return found && text.slice(found.start, found.end)
 }
 
-/** @param raw the value, as JSON. A new member comes last, in the style of the one before it. */
+/**
+ * @param raw the value, as JSON. A new member comes last, in the style of the one before
+ *   it.
+ */
 export function withMember(text: string, key: string, raw: string): string {
   const members = membersOf(text)
   const found = members.find((member) => member.key === key)
   if (found !== undefined) return text.slice(0, found.start) + raw + text.slice(found.end)
   const [last, before] = [members.at(-1), members.at(-2)]
   const open = text.indexOf('{') + 1
-  if (last === undefined) return `${text.slice(0, open)}${JSON.stringify(key)}:${raw}${text.slice(open)}`
-  const gap = before === undefined ? `,${text.slice(open, last.from)}` : text.slice(before.end, last.from)
+  if (last === undefined)
+    return `${text.slice(0, open)}${JSON.stringify(key)}:${raw}${text.slice(open)}`
+  const gap =
+    before === undefined ? `,${text.slice(open, last.from)}` : text.slice(before.end, last.from)
   return `${text.slice(0, last.end)}${gap}${JSON.stringify(key)}${text.slice(last.named, last.start)}${raw}${text.slice(last.end)}`
 }
 

@@ -1,8 +1,9 @@
 /** Reading JSON that somebody else wrote. */
 
 /**
- * The object in a JSON text; `undefined` if the text is not JSON, not an object, or names a key twice. Of a key that occurs twice every reader takes
- * another one, so such an answer has no meaning that could be relied on.
+ * The object in a JSON text; `undefined` if the text is not JSON, not an object, or names
+ * a key twice. Of a key that occurs twice every reader takes another one, so such an
+ * answer has no meaning that could be relied on.
  */
 export function parseObject(text: string): Readonly<Record<string, unknown>> | undefined {
   let parsed: unknown
@@ -11,7 +12,13 @@ export function parseObject(text: string): Readonly<Record<string, unknown>> | u
   } catch {
     return undefined
   }
-  if (parsed === null || typeof parsed !== 'object' || Array.isArray(parsed) || hasDuplicateKey(text)) return undefined
+  if (
+    parsed === null ||
+    typeof parsed !== 'object' ||
+    Array.isArray(parsed) ||
+    hasDuplicateKey(text)
+  )
+    return undefined
   return parsed as Record<string, unknown>
 }
 

@@ -1,6 +1,7 @@
 /**
- * Opening a JWE in compact form (RFC 7516): five base64url parts, the content under AES-256-GCM, its key wrapped with RSA-OAEP (RFC 7518, 4.3 and 5.3). Both are
- * primitives of node:crypto, so a library would add only the algorithms that must be refused here.
+ * Opening a JWE in compact form (RFC 7516): five base64url parts, the content under
+ * AES-256-GCM, its key wrapped with RSA-OAEP (RFC 7518, 4.3 and 5.3). Both are primitives
+ * of node:crypto, so a library would add only the algorithms that must be refused here.
  */
 import { constants, createDecipheriv, privateDecrypt } from 'node:crypto'
 import { AdapterError } from '../core/errors.ts'
@@ -16,21 +17,29 @@ const TAG_BYTES = 16
 const NONE = Buffer.alloc(0)
 
 /**
- * The content of a compact JWE. `privateKey` is RSA in PEM. Throws `bad-answer` with effect `unknown`, because what was encrypted exists: not five parts,
- * another algorithm than `RSA-OAEP` or `RSA-OAEP-256` with `A256GCM`, another key, changed on the way. Nothing of it is quoted.
+ * The content of a compact JWE. `privateKey` is RSA in PEM. Throws `bad-answer` with
+ * effect `unknown`, because what was encrypted exists: not five parts, another algorithm
+ * than `RSA-OAEP` or `RSA-OAEP-256` with `A256GCM`, another key, changed on the way.
+ * Nothing of it is quoted.
  */
 export function openJwe(compact: string, privateKey: Secret): Secret {
   const parts = compact.split('.')
-  const [head = NONE, wrapped = NONE, iv = NONE, content = NONE, tag = NONE] = parts.map((part) => Buffer.from(part, 'base64url'))
+  const [head = NONE, wrapped = NONE, iv = NONE, content = NONE, tag = NONE] = parts.map((part) =>
+    Buffer.from(part, 'base64url'),
+  )
   const header = parseObject(head.toString())
   if (parts.length !== 5 || header === undefined) throw unusable('is no JWE in compact form')
   const hash = HASHES.get(header['alg'])
   // `crit` and `zip` change how the rest is to be read (RFC 7516, 4.1.3 and 4.1.13).
   if (hash === undefined || header['enc'] !== 'A256GCM' || 'crit' in header || 'zip' in header)
     throw unusable('uses another algorithm than RSA-OAEP or RSA-OAEP-256 with A256GCM')
-  if (iv.length !== IV_BYTES || tag.length !== TAG_BYTES) throw unusable('has a part of the wrong length')
+  if (iv.length !== IV_BYTES || tag.length !== TAG_BYTES)
+    throw unusable('has a part of the wrong length')
   try {
-    const key = privateDecrypt({ key: privateKey.reveal(), padding: constants.RSA_PKCS1_OAEP_PADDING, oaepHash: hash }, wrapped)
+    const key = privateDecrypt(
+      { key: privateKey.reveal(), padding: constants.RSA_PKCS1_OAEP_PADDING, oaepHash: hash },
+      wrapped,
+    )
     const decipher = createDecipheriv('aes-256-gcm', key, iv, { authTagLength: TAG_BYTES })
     decipher.setAAD(Buffer.from(parts[0] ?? '', 'ascii')).setAuthTag(tag)
     return new Secret(Buffer.concat([decipher.update(content), decipher.final()]))
@@ -41,5 +50,8 @@ export function openJwe(compact: string, privateKey: Secret): Secret {
 }
 
 function unusable(what: string): AdapterError {
-  return new AdapterError('bad-answer', `the encrypted value ${what}`, { effect: 'unknown', retryable: false })
+  return new AdapterError('bad-answer', `the encrypted value ${what}`, {
+    effect: 'unknown',
+    retryable: false,
+  })
 }

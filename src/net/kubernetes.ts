@@ -1,5 +1,6 @@
 /**
- * Calls to the API of a Kubernetes cluster by plain REST (reference/providers.md 16: the vendor's client is large and does not load on every Node;
+ * Calls to the API of a Kubernetes cluster by plain REST (reference/providers.md 16: the
+ * vendor's client is large and does not load on every Node;
  * https://kubernetes.io/docs/reference/using-api/api-concepts/).
  */
 import { type AdapterCode, AdapterError } from '../core/errors.ts'
@@ -31,8 +32,13 @@ export interface Kubernetes {
   patch(path: string, patch: Patch): Promise<KubeObject>
   /** Sent once, unless `effect` says that it changes nothing. */
   post(path: string, body: unknown, effect?: 'read' | 'once'): Promise<KubeObject>
-  /** Only that very object in that very state, else it fails with the reason `Conflict`. */
-  delete(path: string, only: { readonly uid: string; readonly resourceVersion: string }): Promise<KubeObject>
+  /**
+   * Only that very object in that very state, else it fails with the reason `Conflict`.
+   */
+  delete(
+    path: string,
+    only: { readonly uid: string; readonly resourceVersion: string },
+  ): Promise<KubeObject>
 }
 
 export function kubernetes(cluster: Cluster, context: AdapterContext): Kubernetes {
@@ -47,7 +53,9 @@ export function kubernetes(cluster: Cluster, context: AdapterContext): Kubernete
       url: `${cluster.server.replace(/\/$/, '')}${path}`,
       headers: {
         accept: 'application/json',
-        ...(cluster.token === undefined ? {} : { authorization: `Bearer ${cluster.token.reveal()}` }),
+        ...(cluster.token === undefined
+          ? {}
+          : { authorization: `Bearer ${cluster.token.reveal()}` }),
         ...(sent === undefined ? {} : { 'content-type': sent.type }),
       },
       ...(sent === undefined ? {} : { body: JSON.stringify(sent.body) }),
@@ -68,7 +76,8 @@ export function kubernetes(cluster: Cluster, context: AdapterContext): Kubernete
   return {
     get: (path) => call('GET', path, 'read'),
     patch: (path, patch) => call('PATCH', path, 'idempotent', patch),
-    post: (path, body, effect = 'once') => call('POST', path, effect, { type: 'application/json', body }),
+    post: (path, body, effect = 'once') =>
+      call('POST', path, effect, { type: 'application/json', body }),
     delete: (path, preconditions) =>
       call('DELETE', path, 'idempotent', {
         type: 'application/json',
@@ -85,18 +94,36 @@ const CODES: Readonly<Record<number, AdapterCode>> = {
   429: 'throttled',
 }
 
-/** Of the text of a `Status` only the missing right is shown: the rest, and what an admission hook writes, may quote what was sent. */
-function refusal(status: number, answer: KubeObject | undefined, effect: HttpRequest['effect'], wait: number | undefined): AdapterError {
+/**
+ * Of the text of a `Status` only the missing right is shown: the rest, and what an
+ * admission hook writes, may quote what was sent.
+ */
+function refusal(
+  status: number,
+  answer: KubeObject | undefined,
+  effect: HttpRequest['effect'],
+  wait: number | undefined,
+): AdapterError {
   const { reason, message } = answer ?? {}
   const named = typeof reason === 'string' && /^[A-Za-z]{2,40}$/.test(reason) ? ` (${reason})` : ''
-  const right = typeof message === 'string' ? / cannot [a-z]+ resource "[a-z./]{1,80}"/.exec(message)?.[0] : undefined
+  const right =
+    typeof message === 'string'
+      ? / cannot [a-z]+ resource "[a-z./]{1,80}"/.exec(message)?.[0]
+      : undefined
   const said = status === 403 && right !== undefined ? `: the account${right}` : ''
-  // A 404 or 5xx of a load balancer is none of the cluster's, but neither did it change anything, unless it may have passed the request on.
+  // A 404 or 5xx of a load balancer is none of the cluster's, but neither did it change
+  // anything, unless it may have passed the request on.
   const done = status >= 500 && effect !== 'read' ? 'unknown' : 'none'
-  return new AdapterError(status >= 500 ? 'unavailable' : (CODES[status] ?? 'failed'), `Kubernetes answered ${status}${named}${said}`, {
-    effect: done,
-    details: { status, reason: named === '' ? null : reason },
-    ...(status === 401 ? { hints: ['the token, or the certificate, is not accepted: it may have expired'] } : {}),
-    ...pickDefined({ retryAfterMs: wait }),
-  })
+  return new AdapterError(
+    status >= 500 ? 'unavailable' : (CODES[status] ?? 'failed'),
+    `Kubernetes answered ${status}${named}${said}`,
+    {
+      effect: done,
+      details: { status, reason: named === '' ? null : reason },
+      ...(status === 401
+        ? { hints: ['the token, or the certificate, is not accepted: it may have expired'] }
+        : {}),
+      ...pickDefined({ retryAfterMs: wait }),
+    },
+  )
 }

@@ -1,4 +1,6 @@
-/** Making random values without bias. Used by the providers that invent values themselves. */
+/**
+ * Making random values without bias. Used by the providers that invent values themselves.
+ */
 import type { Random } from '../core/ports.ts'
 import { Secret } from '../core/secret.ts'
 
@@ -14,26 +16,40 @@ const MAX = 4096
 /** Below this a value can be guessed by somebody with time. */
 const MIN_BITS = 64
 
-/** Why a configuration of length and alphabet, or bytes and encoding, would make a weak or unusable value; `undefined` if it is fine. */
+/**
+ * Why a configuration of length and alphabet, or bytes and encoding, would make a weak or
+ * unusable value; `undefined` if it is fine.
+ */
 export function recipeFault(
   recipe: Recipe,
   given: { length?: unknown; alphabet?: unknown; bytes?: number | undefined; encoding?: unknown },
 ): string | undefined {
   if (given.bytes !== undefined) {
-    if (given.length !== undefined || given.alphabet !== undefined) return 'has both bytes and length or alphabet (choose one way)'
-    return given.bytes < MIN || given.bytes > MAX ? `bytes must be from ${MIN} to ${MAX}` : undefined
+    if (given.length !== undefined || given.alphabet !== undefined)
+      return 'has both bytes and length or alphabet (choose one way)'
+    return given.bytes < MIN || given.bytes > MAX
+      ? `bytes must be from ${MIN} to ${MAX}`
+      : undefined
   }
-  if (given.encoding !== undefined) return 'has an encoding without bytes (an encoding is for bytes; characters come from alphabet)'
+  if (given.encoding !== undefined)
+    return 'has an encoding without bytes (an encoding is for bytes; characters come from alphabet)'
   if (recipe.length < MIN || recipe.length > MAX) return `length must be from ${MIN} to ${MAX}`
   const characters = new Set(recipe.alphabet)
-  if (characters.size !== [...recipe.alphabet].length) return 'the alphabet has a character twice, which would make it likelier than others'
+  if (characters.size !== [...recipe.alphabet].length)
+    return 'the alphabet has a character twice, which would make it likelier than others'
   if (characters.size < 2) return 'the alphabet needs at least two different characters'
-  if (!/^[\x21-\x7e]+$/.test(recipe.alphabet)) return 'the alphabet may have printable ASCII characters only, and no space'
+  if (!/^[\x21-\x7e]+$/.test(recipe.alphabet))
+    return 'the alphabet may have printable ASCII characters only, and no space'
   const bits = Math.floor(recipe.length * Math.log2(characters.size))
-  return bits < MIN_BITS ? `length and alphabet give ${bits} bits; at least ${MIN_BITS} are needed (make it longer)` : undefined
+  return bits < MIN_BITS
+    ? `length and alphabet give ${bits} bits; at least ${MIN_BITS} are needed (make it longer)`
+    : undefined
 }
 
-/** Characters of an alphabet, each equally likely: bytes beyond the largest multiple of its size are thrown away. */
+/**
+ * Characters of an alphabet, each equally likely: bytes beyond the largest multiple of
+ * its size are thrown away.
+ */
 export function textFrom(recipe: Recipe, random: Random): Secret {
   const letters = [...recipe.alphabet]
   const limit = 256 - (256 % letters.length)

@@ -1,10 +1,15 @@
 /**
- * What a MySQL or MariaDB server stores of a password, computed here, so that the password itself need not be sent to change it.
+ * What a MySQL or MariaDB server stores of a password, computed here, so that the
+ * password itself need not be sent to change it.
  *
- * - `mysql_native_password`: `*` and SHA1(SHA1(password)) in hexadecimal (https://mariadb.com/kb/en/authentication-plugin-mysql_native_password/)
- * - `caching_sha2_password`: `$A$005$`, a salt of 20 characters and the digest of SHA-256 crypt with 5000 rounds
- *   (https://dev.mysql.com/doc/refman/8.4/en/caching-sha2-pluggable-authentication.html, https://www.akkadia.org/drepper/SHA-crypt.txt)
- * - `ed25519`: the public key whose secret key is SHA512(password) (https://mariadb.com/kb/en/authentication-plugin-ed25519/)
+ * - `mysql_native_password`: `*` and SHA1(SHA1(password)) in hexadecimal
+ *   (https://mariadb.com/kb/en/authentication-plugin-mysql_native_password/)
+ * - `caching_sha2_password`: `$A$005$`, a salt of 20 characters and the digest of SHA-256
+ *   crypt with 5000 rounds
+ *   (https://dev.mysql.com/doc/refman/8.4/en/caching-sha2-pluggable-authentication.html,
+ *   https://www.akkadia.org/drepper/SHA-crypt.txt)
+ * - `ed25519`: the public key whose secret key is SHA512(password)
+ *   (https://mariadb.com/kb/en/authentication-plugin-ed25519/)
  */
 import { createHash, timingSafeEqual } from 'node:crypto'
 import type { Random } from '../core/ports.ts'
@@ -22,13 +27,21 @@ export function isMethod(name: string): name is Method {
   return (methods as readonly string[]).includes(name)
 }
 
-/** The stored form of a password. Printable ASCII without quotes or backslashes; `caching_sha2_password` has another salt every time. */
-export async function storedForm(method: Method, password: Secret, random: Random): Promise<string> {
+/**
+ * The stored form of a password. Printable ASCII without quotes or backslashes;
+ * `caching_sha2_password` has another salt every time.
+ */
+export async function storedForm(
+  method: Method,
+  password: Secret,
+  random: Random,
+): Promise<string> {
   switch (method) {
     case 'mysql_native_password':
       return nativeHash(password)
     case 'caching_sha2_password': {
-      // Characters of the digest's own alphabet: 120 bits, and nothing that a statement would have to escape.
+      // Characters of the digest's own alphabet: 120 bits, and nothing that a statement
+      // would have to escape.
       const salt = Array.from(random.bytes(SALT), (byte) => CRYPT64[byte & 63]).join('')
       return cachingSha2Hash(password, Buffer.from(salt, 'latin1'))
     }
@@ -39,14 +52,27 @@ export async function storedForm(method: Method, password: Secret, random: Rando
   }
 }
 
-/** Is this the stored form of that password? `false` for a form that is not understood. */
-export async function isStoredFormOf(method: Method, stored: string, password: Secret): Promise<boolean> {
+/**
+ * Is this the stored form of that password? `false` for a form that is not understood.
+ */
+export async function isStoredFormOf(
+  method: Method,
+  stored: string,
+  password: Secret,
+): Promise<boolean> {
   switch (method) {
     case 'mysql_native_password':
       return same(stored.toUpperCase(), nativeHash(password))
     case 'caching_sha2_password': {
-      const [, thousands = '', salt = ''] = /^\$A\$([0-9A-F]{3})\$([^]{20})[./0-9A-Za-z]{43}$/.exec(stored) ?? []
-      return thousands !== '' && same(stored, cachingSha2Hash(password, Buffer.from(salt, 'latin1'), Number.parseInt(thousands, 16)))
+      const [, thousands = '', salt = ''] =
+        /^\$A\$([0-9A-F]{3})\$([^]{20})[./0-9A-Za-z]{43}$/.exec(stored) ?? []
+      return (
+        thousands !== '' &&
+        same(
+          stored,
+          cachingSha2Hash(password, Buffer.from(salt, 'latin1'), Number.parseInt(thousands, 16)),
+        )
+      )
     }
     case 'ed25519':
       return same(stored, await ed25519Key(password))
@@ -58,12 +84,13 @@ export async function isStoredFormOf(method: Method, stored: string, password: S
 const MARK = { native: '0'.repeat(16), salt: 'rotate/ended/', key: 'rotate/ended/key' }
 
 /**
- * Stored in the place of a password that was ended here: no password fits it, and `isEndedForm`
- * knows it again, so that an account that this program switched off is told from one that somebody
- * else switched off. What it says is no secret.
+ * Stored in the place of a password that was ended here: no password fits it, and
+ * `isEndedForm` knows it again, so that an account that this program switched off is told
+ * from one that somebody else switched off. What it says is no secret.
  */
 export function endedForm(method: Method, random: Random): string {
-  const letters = (count: number): string => Array.from(random.bytes(count), (byte) => CRYPT64[byte & 63]).join('')
+  const letters = (count: number): string =>
+    Array.from(random.bytes(count), (byte) => CRYPT64[byte & 63]).join('')
   switch (method) {
     case 'mysql_native_password':
       return `*${MARK.native}${Buffer.from(random.bytes(12)).toString('hex').toUpperCase()}`
@@ -80,7 +107,10 @@ export function endedForm(method: Method, random: Random): string {
   }
 }
 
-/** Is this what `endedForm` makes? A password has such a form by chance once in 2^64 times. */
+/**
+ * Is this what `endedForm` makes? A password has such a form by chance once in 2^64
+ * times.
+ */
 export function isEndedForm(method: Method, stored: string): boolean {
   switch (method) {
     case 'mysql_native_password':
@@ -95,7 +125,9 @@ export function isEndedForm(method: Method, stored: string): boolean {
 }
 
 function same(a: string, b: string): boolean {
-  return a.length === b.length && timingSafeEqual(Buffer.from(a, 'latin1'), Buffer.from(b, 'latin1'))
+  return (
+    a.length === b.length && timingSafeEqual(Buffer.from(a, 'latin1'), Buffer.from(b, 'latin1'))
+  )
 }
 
 function nativeHash(password: Secret): string {
@@ -103,15 +135,22 @@ function nativeHash(password: Secret): string {
   return `*${createHash('sha1').update(once).digest('hex').toUpperCase()}`
 }
 
-/** `$A$`, thousands of rounds in three hexadecimal digits, `$`, salt, digest. The salt is 20 bytes of 7 bits, none of them NUL or `$`. */
+/**
+ * `$A$`, thousands of rounds in three hexadecimal digits, `$`, salt, digest. The salt is
+ * 20 bytes of 7 bits, none of them NUL or `$`.
+ */
 export function cachingSha2Hash(password: Secret, salt: Buffer, thousands = THOUSANDS): string {
   const rounds = thousands.toString(16).toUpperCase().padStart(3, '0')
   return `$A$${rounds}$${salt.toString('latin1')}${sha256Crypt(password.bytes(), salt, thousands * 1000)}`
 }
 
-/** The 43 characters of SHA-256 crypt, steps as numbered in its specification; MySQL uses it with a salt longer than the 16 bytes named there. */
+/**
+ * The 43 characters of SHA-256 crypt, steps as numbered in its specification; MySQL uses
+ * it with a salt longer than the 16 bytes named there.
+ */
 export function sha256Crypt(key: Uint8Array, salt: Uint8Array, rounds: number): string {
-  const sha256 = (...parts: readonly Uint8Array[]): Buffer => createHash('sha256').update(Buffer.concat(parts)).digest()
+  const sha256 = (...parts: readonly Uint8Array[]): Buffer =>
+    createHash('sha256').update(Buffer.concat(parts)).digest()
   const stretched = (block: Uint8Array, size: number): Buffer => Buffer.alloc(size, block)
   // 4 to 12
   const other = sha256(key, salt, key)
@@ -120,12 +159,20 @@ export function sha256Crypt(key: Uint8Array, salt: Uint8Array, rounds: number): 
   let digest = sha256(key, salt, stretched(other, key.length), ...bits)
   // 13 to 20
   const p = stretched(sha256(...Array.from({ length: key.length }, () => key)), key.length)
-  const s = stretched(sha256(...Array.from({ length: 16 + (digest[0] ?? 0) }, () => salt)), salt.length)
+  const s = stretched(
+    sha256(...Array.from({ length: 16 + (digest[0] ?? 0) }, () => salt)),
+    salt.length,
+  )
   // 21
   const nothing = new Uint8Array()
   for (let i = 0; i < rounds; i++) {
     const odd = i % 2 === 1
-    digest = sha256(odd ? p : digest, i % 3 === 0 ? nothing : s, i % 7 === 0 ? nothing : p, odd ? digest : p)
+    digest = sha256(
+      odd ? p : digest,
+      i % 3 === 0 ? nothing : s,
+      i % 7 === 0 ? nothing : p,
+      odd ? digest : p,
+    )
   }
   // 22
   const at = (i: number): number => digest[i] ?? 0
@@ -139,7 +186,10 @@ function crypt64(word: number, characters: number): string {
   return Array.from({ length: characters }, (_, i) => CRYPT64[(word >> (6 * i)) & 63]).join('')
 }
 
-/** Node signs with a seed of 32 bytes only; here a password of any length takes its place, so the curve's arithmetic is libsodium's. */
+/**
+ * Node signs with a seed of 32 bytes only; here a password of any length takes its place,
+ * so the curve's arithmetic is libsodium's.
+ */
 async function ed25519(password: Secret) {
   const { default: sodium } = await import('libsodium-wrappers-sumo')
   await sodium.ready
@@ -147,7 +197,12 @@ async function ed25519(password: Secret) {
   const scalar = expanded.subarray(0, 32)
   scalar[0] = (scalar[0] ?? 0) & 248
   scalar[31] = ((scalar[31] ?? 0) & 63) | 64
-  return { sodium, scalar, prefix: expanded.subarray(32), key: sodium.crypto_scalarmult_ed25519_base_noclamp(scalar) }
+  return {
+    sodium,
+    scalar,
+    prefix: expanded.subarray(32),
+    key: sodium.crypto_scalarmult_ed25519_base_noclamp(scalar),
+  }
 }
 
 async function ed25519Key(password: Secret): Promise<string> {
@@ -155,13 +210,21 @@ async function ed25519Key(password: Secret): Promise<string> {
   return Buffer.from(key).toString('base64').replace(/=+$/, '')
 }
 
-/** What MariaDB's client answers to the server's 32 random bytes: their signature (RFC 8032, 5.1.6, with the password for the seed). */
+/**
+ * What MariaDB's client answers to the server's 32 random bytes: their signature (RFC
+ * 8032, 5.1.6, with the password for the seed).
+ */
 export async function ed25519Answer(password: Secret, nonce: Uint8Array): Promise<Buffer> {
   const { sodium, scalar, prefix, key } = await ed25519(password)
   const reduced = (...parts: readonly Uint8Array[]): Uint8Array =>
-    sodium.crypto_core_ed25519_scalar_reduce(createHash('sha512').update(Buffer.concat(parts)).digest())
+    sodium.crypto_core_ed25519_scalar_reduce(
+      createHash('sha512').update(Buffer.concat(parts)).digest(),
+    )
   const r = reduced(prefix, nonce)
   const point = sodium.crypto_scalarmult_ed25519_base_noclamp(r)
   const k = reduced(point, key, nonce)
-  return Buffer.concat([point, sodium.crypto_core_ed25519_scalar_add(r, sodium.crypto_core_ed25519_scalar_mul(k, scalar))])
+  return Buffer.concat([
+    point,
+    sodium.crypto_core_ed25519_scalar_add(r, sodium.crypto_core_ed25519_scalar_mul(k, scalar)),
+  ])
 }

@@ -1,8 +1,9 @@
 /**
  * Keys in the formats of OpenSSH, ed25519 made here from 32 random bytes.
  *
- * Private: https://github.com/openssh/openssh-portable/blob/master/PROTOCOL.key. Public: RFC 4253, 6.6 and RFC 8709. A fingerprint is written as `ssh-keygen -l` writes
- * it: `SHA256:` and unpadded base64.
+ * Private: https://github.com/openssh/openssh-portable/blob/master/PROTOCOL.key. Public:
+ * RFC 4253, 6.6 and RFC 8709. A fingerprint is written as `ssh-keygen -l` writes it:
+ * `SHA256:` and unpadded base64.
  */
 import { createHash, createPrivateKey, createPublicKey } from 'node:crypto'
 import type { Random } from '../core/ports.ts'
@@ -15,7 +16,10 @@ const END = '-----END OPENSSH PRIVATE KEY-----'
 const PKCS8 = Buffer.from('302e020100300506032b657004220420', 'hex')
 
 export interface Pair {
-  /** A file as `ssh-keygen` writes it, without pass phrase; its last newline belongs to it. */
+  /**
+   * A file as `ssh-keygen` writes it, without pass phrase; its last newline belongs to
+   * it.
+   */
   readonly privateKey: Secret
   /** One line, `ssh-ed25519 AAAA…`, without comment. */
   readonly publicKey: string
@@ -27,7 +31,12 @@ export function ed25519Pair(random: Random, comment: string): Pair {
   const point = pointOf(seed)
   const blob = frames(Buffer.from('ssh-ed25519'), point)
   const check = random.bytes(4)
-  const inner = Buffer.concat([check, check, blob, frames(Buffer.concat([seed, point]), Buffer.from(comment))])
+  const inner = Buffer.concat([
+    check,
+    check,
+    blob,
+    frames(Buffer.concat([seed, point]), Buffer.from(comment)),
+  ])
   const padding = Buffer.from(Array.from({ length: (8 - (inner.length % 8)) % 8 }, (_, i) => i + 1))
   const none = Buffer.from('none')
   const file = Buffer.concat([
@@ -37,17 +46,23 @@ export function ed25519Pair(random: Random, comment: string): Pair {
     frames(blob, Buffer.concat([inner, padding])),
   ])
   const lines = file.toString('base64').match(/.{1,70}/g) ?? []
-  return { privateKey: new Secret(`${[BEGIN, ...lines, END].join('\n')}\n`), publicKey: `ssh-ed25519 ${blob.toString('base64')}` }
+  return {
+    privateKey: new Secret(`${[BEGIN, ...lines, END].join('\n')}\n`),
+    publicKey: `ssh-ed25519 ${blob.toString('base64')}`,
+  }
 }
 
 function pointOf(seed: Uint8Array): Buffer {
-  const key = createPublicKey(createPrivateKey({ key: Buffer.concat([PKCS8, seed]), format: 'der', type: 'pkcs8' }))
+  const key = createPublicKey(
+    createPrivateKey({ key: Buffer.concat([PKCS8, seed]), format: 'der', type: 'pkcs8' }),
+  )
   return Buffer.from(key.export({ format: 'jwk' }).x ?? '', 'base64url')
 }
 
 /**
- * The public key in a private one, as a line. Of OpenSSH's own format any type (its public half is not encrypted), of PEM ed25519 and RSA without pass phrase; `undefined` for
- * what can't be read.
+ * The public key in a private one, as a line. Of OpenSSH's own format any type (its
+ * public half is not encrypted), of PEM ed25519 and RSA without pass phrase; `undefined`
+ * for what can't be read.
  */
 export function publicKeyIn(privateKey: Secret): string | undefined {
   const text = privateKey.isText() ? privateKey.reveal() : ''
@@ -62,7 +77,10 @@ export function publicKeyIn(privateKey: Secret): string | undefined {
 }
 
 function blobInFile(text: string): Buffer | undefined {
-  const file = Buffer.from(text.slice(text.indexOf(BEGIN) + BEGIN.length, text.indexOf(END)), 'base64')
+  const file = Buffer.from(
+    text.slice(text.indexOf(BEGIN) + BEGIN.length, text.indexOf(END)),
+    'base64',
+  )
   if (file.subarray(0, MAGIC.length).toString('latin1') !== MAGIC) return undefined
   let at = MAGIC.length
   const frame = (): Buffer => {
@@ -82,14 +100,17 @@ function blobInPem(text: string): Buffer | undefined {
   const { kty, crv, x, e, n } = createPublicKey(text).export({ format: 'jwk' })
   const bytes = (part: string | undefined): Buffer => Buffer.from(part ?? '', 'base64url')
   if (kty === 'OKP' && crv === 'Ed25519') return frames(Buffer.from('ssh-ed25519'), bytes(x))
-  return kty === 'RSA' ? frames(Buffer.from('ssh-rsa'), mpint(bytes(e)), mpint(bytes(n))) : undefined
+  return kty === 'RSA'
+    ? frames(Buffer.from('ssh-rsa'), mpint(bytes(e)), mpint(bytes(n)))
+    : undefined
 }
 
 /** `SHA256:…` of a public key line; `undefined` where it is none. */
 export function fingerprintOf(publicKey: string): string | undefined {
   const [type = '', base64 = ''] = publicKey.trim().split(/\s+/)
   const blob = Buffer.from(base64, 'base64')
-  if (blob.length < 4 || blob.subarray(4, 4 + blob.readUInt32BE(0)).toString('latin1') !== type) return undefined
+  if (blob.length < 4 || blob.subarray(4, 4 + blob.readUInt32BE(0)).toString('latin1') !== type)
+    return undefined
   return `SHA256:${createHash('sha256').update(blob).digest('base64').replace(/=+$/, '')}`
 }
 

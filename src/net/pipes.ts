@@ -1,12 +1,16 @@
 /**
  * Real pipes for a child's standard streams, on Linux.
  *
- * Node connects children by sockets. There a socket can't be opened again by its name, so that `cat /dev/stdin` and `echo … >/dev/stderr`, which are
- * common in scripts, fail with ENXIO; and `bash -c`, seeing a socket on stdin, takes itself for a remote shell and runs `~/.bashrc`.
+ * Node connects children by sockets. There a socket can't be opened again by its name, so
+ * that `cat /dev/stdin` and `echo … >/dev/stderr`, which are common in scripts, fail with
+ * ENXIO; and `bash -c`, seeing a socket on stdin, takes itself for a remote shell and
+ * runs `~/.bashrc`.
  *
- * What the child writes goes through named pipes; their names exist, in a private directory, only until both ends are open. Its stdin can't be one:
- * opening a named pipe again waits for a writer, and ours is gone once the value is written. So `cat` hands the value on through a pipe that the shell
- * makes. The shell sees a fixed text and takes program and arguments as they are.
+ * What the child writes goes through named pipes; their names exist, in a private
+ * directory, only until both ends are open. Its stdin can't be one: opening a named pipe
+ * again waits for a writer, and ours is gone once the value is written. So `cat` hands
+ * the value on through a pipe that the shell makes. The shell sees a fixed text and takes
+ * program and arguments as they are.
  */
 import { execFile } from 'node:child_process'
 import { closeSync, constants, existsSync, openSync } from 'node:fs'
@@ -35,12 +39,21 @@ function find(tool: string): string | undefined {
   return linux ? [`/usr/bin/${tool}`, `/bin/${tool}`].find((path) => existsSync(path)) : undefined
 }
 
-/** The command line that gives this one its input through a real pipe. It waits for the program also when the group is asked to end. */
-export function withRealStdin(argv: readonly [string, ...string[]]): readonly [string, ...string[]] {
-  return cat === undefined || !existsSync(SHELL) ? argv : [SHELL, '-c', 'trap : TERM; "$0" | "$@"', cat, ...argv]
+/**
+ * The command line that gives this one its input through a real pipe. It waits for the
+ * program also when the group is asked to end.
+ */
+export function withRealStdin(
+  argv: readonly [string, ...string[]],
+): readonly [string, ...string[]] {
+  return cat === undefined || !existsSync(SHELL)
+    ? argv
+    : [SHELL, '-c', 'trap : TERM; "$0" | "$@"', cat, ...argv]
 }
 
-/** `undefined` where they can't be made or aren't needed; the sockets of Node serve then. */
+/**
+ * `undefined` where they can't be made or aren't needed; the sockets of Node serve then.
+ */
 export async function openOutputs(): Promise<Outputs | undefined> {
   if (mkfifo === undefined) return undefined
   const opened: number[] = []
@@ -50,8 +63,12 @@ export async function openOutputs(): Promise<Outputs | undefined> {
     const [output, errors] = [join(dir, '1'), join(dir, '2')] as const
     await promisify(execFile)(mkfifo, ['-m', '600', output, errors], { env: {} })
     const open = (path: string): [number, number] => {
-      // An end that does not block can be opened for reading before there is a writer; after that the writer does not wait either.
-      opened.push(openSync(path, constants.O_RDONLY | constants.O_NONBLOCK), openSync(path, constants.O_WRONLY))
+      // An end that does not block can be opened for reading before there is a writer;
+      // after that the writer does not wait either.
+      opened.push(
+        openSync(path, constants.O_RDONLY | constants.O_NONBLOCK),
+        openSync(path, constants.O_WRONLY),
+      )
       return opened.slice(-2) as [number, number]
     }
     const [fromOut, childOut] = open(output)

@@ -1,12 +1,19 @@
-/** Which programs may be started: absolute, executable, and not replaceable by another user. */
+/**
+ * Which programs may be started: absolute, executable, and not replaceable by another
+ * user.
+ */
 import { constants } from 'node:fs'
 import { access, realpath, stat } from 'node:fs/promises'
 import { basename, delimiter, dirname, isAbsolute, resolve } from 'node:path'
 import { AdapterError } from '../core/errors.ts'
 import { visible } from '../core/names.ts'
 
-/** Programs that run a script named on their command line; then the script decides what happens, so it is held to the same rule. */
-const INTERPRETER = /^(sh|bash|dash|ash|zsh|ksh|fish|node|deno|bun|python|python\d[\d.]*|ruby|perl|php|osascript)$/
+/**
+ * Programs that run a script named on their command line; then the script decides what
+ * happens, so it is held to the same rule.
+ */
+const INTERPRETER =
+  /^(sh|bash|dash|ash|zsh|ksh|fish|node|deno|bun|python|python\d[\d.]*|ruby|perl|php|osascript)$/
 
 export interface Place {
   /** Relative names are meant from here. */
@@ -16,26 +23,37 @@ export interface Place {
 }
 
 /**
- * The absolute path of a program. Throws `AdapterError` `misconfigured` if it does not exist, is not executable, or it or its directory
- * may be written by others.
+ * The absolute path of a program. Throws `AdapterError` `misconfigured` if it does not
+ * exist, is not executable, or it or its directory may be written by others.
  */
 export async function resolveProgram(argv0: string, place: Place): Promise<string> {
   const shown = visible(argv0, 120)
-  if (argv0 === '' || argv0.includes('\0')) throw new AdapterError('misconfigured', 'the program has no usable name')
+  if (argv0 === '' || argv0.includes('\0'))
+    throw new AdapterError('misconfigured', 'the program has no usable name')
   const found = await locate(argv0, place)
   if (found === undefined) {
-    const hint = argv0.includes('/') ? `create ${resolve(place.cwd, shown)} or correct the path` : 'give its full path'
-    throw new AdapterError('misconfigured', `the program ${shown} does not exist or is not executable`, { hints: [hint] })
+    const hint = argv0.includes('/')
+      ? `create ${resolve(place.cwd, shown)} or correct the path`
+      : 'give its full path'
+    throw new AdapterError(
+      'misconfigured',
+      `the program ${shown} does not exist or is not executable`,
+      { hints: [hint] },
+    )
   }
   await refuseWritable(found)
   return found
 }
 
 /** The command line with program and script made absolute; see `Spawn.resolve`. */
-export async function resolveArgv(argv: readonly string[], place: Place): Promise<[string, ...string[]]> {
+export async function resolveArgv(
+  argv: readonly string[],
+  place: Place,
+): Promise<[string, ...string[]]> {
   const [argv0, ...rest] = argv
   if (argv0 === undefined) throw new AdapterError('misconfigured', 'the command to run is empty')
-  if (argv.some((part) => part.includes('\0'))) throw new AdapterError('misconfigured', 'the command to run contains a NUL byte')
+  if (argv.some((part) => part.includes('\0')))
+    throw new AdapterError('misconfigured', 'the command to run contains a NUL byte')
   const program = await resolveProgram(argv0, place)
   const args = await Promise.all(rest.map((arg) => absoluteFile(arg, place.cwd)))
   const script = scriptOf(program, args)
@@ -58,7 +76,10 @@ async function locate(argv0: string, place: Place): Promise<string | undefined> 
   return undefined
 }
 
-/** `./smoke.sh` means the file beside the person who typed it, not beside whoever runs the command later. */
+/**
+ * `./smoke.sh` means the file beside the person who typed it, not beside whoever runs the
+ * command later.
+ */
 async function absoluteFile(arg: string, cwd: string): Promise<string> {
   if (!/^\.{1,2}\//.test(arg)) return arg
   const absolute = resolve(cwd, arg)
@@ -79,7 +100,10 @@ async function isFile(path: string): Promise<boolean> {
   }
 }
 
-/** Whoever can write a program, or the directory in which its name stands, decides what runs with the secret on its stdin. */
+/**
+ * Whoever can write a program, or the directory in which its name stands, decides what
+ * runs with the secret on its stdin.
+ */
 async function refuseWritable(path: string): Promise<void> {
   const real = await realpath(path)
   for (const place of new Set([path, real, dirname(path), dirname(real)])) {
@@ -89,12 +113,16 @@ async function refuseWritable(path: string): Promise<void> {
     if ((mode & 0o022) !== 0 && !sticky)
       throw new AdapterError(
         'misconfigured',
-        `${visible(path, 200)} can be replaced by other users: ${visible(place, 200)} is writable by group or others`,
+        `${visible(path, 200)} can be replaced by other users: ${visible(place, 200)} is ` +
+          'writable by group or others',
         {
           hints: [`chmod go-w ${visible(place, 200)}`],
         },
       )
     if (uid !== 0 && uid !== mine && mine !== 0)
-      throw new AdapterError('misconfigured', `${visible(path, 200)} can be replaced by another user, who owns ${visible(place, 200)}`)
+      throw new AdapterError(
+        'misconfigured',
+        `${visible(path, 200)} can be replaced by another user, who owns ${visible(place, 200)}`,
+      )
   }
 }

@@ -1,15 +1,27 @@
-/** Takes a value out of text that a program or service wrote, in the spellings in which values come back. */
+/**
+ * Takes a value out of text that a program or service wrote, in the spellings in which
+ * values come back.
+ */
 import type { Secret } from '../core/secret.ts'
 
 const MASK = '[secret]'
-/** Shorter values occur in ordinary text by chance; masking them would destroy the text and hide nothing. */
+/**
+ * Shorter values occur in ordinary text by chance; masking them would destroy the text
+ * and hide nothing.
+ */
 const SHORTEST = 4
 
-/** Text without the value: plain, line by line, base64, base64url, hex, URL-escaped, JSON-escaped. */
+/**
+ * Text without the value: plain, line by line, base64, base64url, hex, URL-escaped,
+ * JSON-escaped.
+ */
 export function scrub(text: string, values: readonly Secret[]): string {
-  const spellings = new Set(values.flatMap(spellingsOf).filter((spelling) => spelling.length >= SHORTEST))
+  const spellings = new Set(
+    values.flatMap(spellingsOf).filter((spelling) => spelling.length >= SHORTEST),
+  )
   let clean = text
-  for (const spelling of [...spellings].toSorted((a, b) => b.length - a.length)) clean = clean.replaceAll(spelling, MASK)
+  for (const spelling of [...spellings].toSorted((a, b) => b.length - a.length))
+    clean = clean.replaceAll(spelling, MASK)
   return clean
 }
 
@@ -36,12 +48,17 @@ function spellingsOf(value: Secret): string[] {
   ]
 }
 
-/** The parts of a value that is itself JSON (several fields go out so): each of them is a secret too. */
+/**
+ * The parts of a value that is itself JSON (several fields go out so): each of them is a
+ * secret too.
+ */
 function jsonStrings(text: string): string[] {
   if (!text.startsWith('{')) return []
   try {
     const parsed: unknown = JSON.parse(text)
-    return Object.values(parsed as Record<string, unknown>).filter((item): item is string => typeof item === 'string')
+    return Object.values(parsed as Record<string, unknown>).filter(
+      (item): item is string => typeof item === 'string',
+    )
   } catch {
     return []
   }

@@ -1,6 +1,9 @@
 /**
- * Libsodium's sealed box (https://doc.libsodium.org/public-key_cryptography/sealed_boxes): whoever has the private half of a key can open it, and nobody can tell who
- * closed it. Node has no XSalsa20-Poly1305, so this takes the library that the vault is made with; it is loaded when the first box is closed.
+ * Libsodium's sealed box
+ * (https://doc.libsodium.org/public-key_cryptography/sealed_boxes): whoever has the
+ * private half of a key can open it, and nobody can tell who closed it. Node has no
+ * XSalsa20-Poly1305, so this takes the library that the vault is made with; it is loaded
+ * when the first box is closed.
  */
 
 /** What a box is longer than its message. */

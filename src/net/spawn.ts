@@ -1,6 +1,7 @@
 /**
- * The `Spawn` port. No shell, a minimal environment, the value on stdin only (never argv, never environment), a process group of its own that
- * is ended as a whole and gone before a call that was stopped is judged, output capped and stderr scrubbed of the value.
+ * The `Spawn` port. No shell, a minimal environment, the value on stdin only (never argv,
+ * never environment), a process group of its own that is ended as a whole and gone before
+ * a call that was stopped is judged, output capped and stderr scrubbed of the value.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -17,7 +18,10 @@ const DEFAULT_TIMEOUT_MS = 60_000
 const DEFAULT_MAX_BYTES = 1024 * 1024
 /** Time between the polite and the final signal. */
 const MERCY_MS = 5_000
-/** After the program ended, a grandchild may keep the pipes open; we don't wait for it longer than this. */
+/**
+ * After the program ended, a grandchild may keep the pipes open; we don't wait for it
+ * longer than this.
+ */
 const DRAIN_MS = 1_000
 /** A killed process is gone at once, unless the kernel still works for it. */
 const GONE_MS = 5_000
@@ -38,10 +42,13 @@ export function createSpawn(options: SpawnOptions): Spawn {
   return {
     resolve: (argv) => resolveArgv(argv, options),
     run: async (request) => {
-      // Checked again at every start: what was safe when the schedule was set may not be so now.
+      // Checked again at every start: what was safe when the schedule was set may not be
+      // so now.
       const argv = await resolveArgv(request.argv, options)
       if (request.signal?.aborted === true)
-        throw new AdapterError('failed', `interrupted before ${argv[0]} was started`, { retryable: false })
+        throw new AdapterError('failed', `interrupted before ${argv[0]} was started`, {
+          retryable: false,
+        })
       return run(argv, request, minimalEnv(options))
     },
   }
@@ -55,19 +62,29 @@ function minimalEnv({ path, home, lang, tz }: SpawnOptions): Record<string, stri
   return env
 }
 
-async function run(argv: readonly [string, ...string[]], request: SpawnRequest, base: Record<string, string>): Promise<SpawnResult> {
+async function run(
+  argv: readonly [string, ...string[]],
+  request: SpawnRequest,
+  base: Record<string, string>,
+): Promise<SpawnResult> {
   const program = argv[0]
   const [started, ...args] = request.input === undefined ? argv : withRealStdin(argv)
   const outputs = await openOutputs()
-  // `detached` makes a process group, so that a timeout also ends what the program started.
+  // `detached` makes a process group, so that a timeout also ends what the program
+  // started.
   const child = spawn(started, args, {
     env: { ...base, ...request.env },
-    stdio: [request.input === undefined ? 'ignore' : 'pipe', ...(outputs?.child ?? (['pipe', 'pipe'] as const))],
+    stdio: [
+      request.input === undefined ? 'ignore' : 'pipe',
+      ...(outputs?.child ?? (['pipe', 'pipe'] as const)),
+    ],
     detached: true,
     shell: false,
   })
   outputs?.release()
-  const streams = [outputs?.stdout ?? child.stdout, outputs?.stderr ?? child.stderr].filter((stream) => stream !== null)
+  const streams = [outputs?.stdout ?? child.stdout, outputs?.stderr ?? child.stderr].filter(
+    (stream) => stream !== null,
+  )
   const stdout = new Capture(request.maxBytes ?? DEFAULT_MAX_BYTES, 'head')
   const stderr = new Capture(STDERR_BYTES, 'tail')
   const group = new Group(child)
@@ -86,7 +103,8 @@ async function run(argv: readonly [string, ...string[]], request: SpawnRequest, 
   })
   streams[1]?.on('data', (chunk: Buffer) => stderr.add(chunk))
   const closed = Promise.all(streams.map((stream) => once(stream, 'close').catch(() => undefined)))
-  // A program that does not read its input ends early; that is its right, and EPIPE no failure.
+  // A program that does not read its input ends early; that is its right, and EPIPE no
+  // failure.
   child.stdin?.on('error', () => undefined)
   if (request.input !== undefined) child.stdin?.end(Buffer.from(request.input.bytes()))
 
@@ -97,10 +115,13 @@ async function run(argv: readonly [string, ...string[]], request: SpawnRequest, 
     await closed
     clearTimeout(drain)
     if (stdout.overflowed) {
-      const message = `${program} wrote more than ${request.maxBytes ?? DEFAULT_MAX_BYTES} bytes to its standard output`
+      const message =
+        `${program} wrote more than ${request.maxBytes ?? DEFAULT_MAX_BYTES} bytes to its ` +
+        'standard output'
       throw new AdapterError('bad-answer', message, { effect: 'unknown' })
     }
-    // The shell in between reports a signal as 128 + its number; one that we sent is known.
+    // The shell in between reports a signal as 128 + its number; one that we sent is
+    // known.
     const ours = signal ?? group.seenIn(code)
     const said = stderr.bytes().toString('utf8')
     const secrets = request.secrets ?? (request.input === undefined ? [] : [request.input])
@@ -116,7 +137,10 @@ async function run(argv: readonly [string, ...string[]], request: SpawnRequest, 
     }
   } catch (thrown) {
     if (thrown instanceof AdapterError) throw thrown
-    throw new AdapterError('misconfigured', `can't start ${program} (${(thrown as NodeJS.ErrnoException).code ?? 'unknown error'})`)
+    throw new AdapterError(
+      'misconfigured',
+      `can't start ${program} (${(thrown as NodeJS.ErrnoException).code ?? 'unknown error'})`,
+    )
   } finally {
     clearTimeout(deadline)
     request.signal?.removeEventListener('abort', onAbort)
@@ -141,7 +165,10 @@ class Group {
     this.#killer = setTimeout(() => this.#signal('SIGKILL'), MERCY_MS)
   }
 
-  /** Whatever outlived a timeout or an interruption is killed now, and waited for, so that it does nothing more; without one it is left alone. */
+  /**
+   * Whatever outlived a timeout or an interruption is killed now, and waited for, so that
+   * it does nothing more; without one it is left alone.
+   */
   async finish(): Promise<void> {
     if (this.#killer === undefined) return
     clearTimeout(this.#killer)
@@ -149,7 +176,10 @@ class Group {
     for (let waited = 0; waited < GONE_MS && this.#lives(); waited += 10) await sleep(10)
   }
 
-  /** Of a process that is dead and not yet collected by its parent the system still says that the group exists. */
+  /**
+   * Of a process that is dead and not yet collected by its parent the system still says
+   * that the group exists.
+   */
   #lives(): boolean {
     const { pid } = this.#child
     if (pid === undefined) return false
@@ -178,7 +208,10 @@ class Group {
   }
 }
 
-/** The state letters of the processes of a group (proc(5)); `undefined` where they can't be read. */
+/**
+ * The state letters of the processes of a group (proc(5)); `undefined` where they can't
+ * be read.
+ */
 function statesIn(group: number): readonly string[] | undefined {
   try {
     return readdirSync('/proc')
@@ -221,7 +254,8 @@ class Capture {
     }
     this.#chunks.push(chunk)
     this.#size += chunk.length
-    while (this.#keep === 'tail' && this.#size > 2 * this.#limit && this.#chunks.length > 1) this.#size -= this.#chunks.shift()?.length ?? 0
+    while (this.#keep === 'tail' && this.#size > 2 * this.#limit && this.#chunks.length > 1)
+      this.#size -= this.#chunks.shift()?.length ?? 0
   }
 
   bytes(): Buffer {

@@ -1,8 +1,11 @@
 /**
- * A vendor's own program as the way to its service. What it prints may quote what it was given, so nothing of it is shown before every secret in play is taken out.
+ * A vendor's own program as the way to its service. What it prints may quote what it was
+ * given, so nothing of it is shown before every secret in play is taken out.
  *
- * Its own credential goes into its environment, because these programs take it nowhere else but on their command line, which everybody on the machine can read;
- * the environment can be read by the same user only. The values that are delivered go by stdin.
+ * Its own credential goes into its environment, because these programs take it nowhere
+ * else but on their command line, which everybody on the machine can read; the
+ * environment can be read by the same user only. The values that are delivered go by
+ * stdin.
  */
 import { AdapterError, type AdapterCode } from '../core/errors.ts'
 import type { AdapterContext } from '../core/provider.ts'
@@ -35,7 +38,10 @@ export interface ToolCall {
   readonly input?: Secret
   /** May it have changed something when it fails? */
   readonly writes?: boolean
-  /** Values that could show in what it writes, besides its credential and the input as a whole. */
+  /**
+   * Values that could show in what it writes, besides its credential and the input as a
+   * whole.
+   */
   readonly hide?: readonly Secret[]
   /** Default: a minute. */
   readonly timeoutMs?: number
@@ -43,14 +49,20 @@ export interface ToolCall {
 
 /** Runs a program of a vendor. */
 export interface Tool {
-  /** What it wrote to stdout when it ended with 0. Throws `AdapterError`; after a write that failed for no known reason the effect is `unknown`. */
+  /**
+   * What it wrote to stdout when it ended with 0. Throws `AdapterError`; after a write
+   * that failed for no known reason the effect is `unknown`.
+   */
   run(args: readonly string[], call?: ToolCall): Promise<Secret>
 }
 
 export function toolOf(options: ToolOptions, context: AdapterContext): Tool {
   const own = Object.values(options.env).filter((value) => value instanceof Secret)
   const env = Object.fromEntries(
-    Object.entries(options.env).map(([name, value]) => [name, value instanceof Secret ? value.reveal() : value]),
+    Object.entries(options.env).map(([name, value]) => [
+      name,
+      value instanceof Secret ? value.reveal() : value,
+    ]),
   )
   return {
     async run(args, { input, writes = false, hide = [], timeoutMs = TIMEOUT_MS } = {}) {
@@ -72,7 +84,9 @@ export function toolOf(options: ToolOptions, context: AdapterContext): Tool {
           ...pickDefined({ hints: known.hints }),
           ...pickDefined({ retryable: known.retryable }),
         })
-      throw new AdapterError(result.timedOut ? 'timeout' : 'failed', shown, { effect: writes ? 'unknown' : 'none' })
+      throw new AdapterError(result.timedOut ? 'timeout' : 'failed', shown, {
+        effect: writes ? 'unknown' : 'none',
+      })
     },
   }
 }
@@ -86,7 +100,10 @@ export function jsonOf(text: Secret, program: string): unknown {
   }
 }
 
-/** Looks at what a write did. A look that fails leaves open what the write did: the effect of its error is at least `unknown`. */
+/**
+ * Looks at what a write did. A look that fails leaves open what the write did: the effect
+ * of its error is at least `unknown`.
+ */
 export async function afterWrite<T>(look: () => Promise<T>): Promise<T> {
   try {
     return await look()

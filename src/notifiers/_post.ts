@@ -6,7 +6,11 @@ import { Secret } from '../core/secret.ts'
 import { PATIENCE_MS } from './_status.ts'
 
 /** The answer, whatever it is. The address may be a secret: it is named nowhere. */
-export function postJson(url: string, body: unknown, context: AdapterContext): Promise<HttpResponse> {
+export function postJson(
+  url: string,
+  body: unknown,
+  context: AdapterContext,
+): Promise<HttpResponse> {
   return context.http.send({
     method: 'POST',
     url,
@@ -19,7 +23,10 @@ export function postJson(url: string, body: unknown, context: AdapterContext): P
   })
 }
 
-/** What is wrong with an address that was written down. A reference is looked up later; the HTTP client holds what it finds to the same rule. */
+/**
+ * What is wrong with an address that was written down. A reference is looked up later;
+ * the HTTP client holds what it finds to the same rule.
+ */
 export function addressFault(url: unknown): string | undefined {
   return url instanceof Secret ? urlFault(url.reveal()) : undefined
 }

@@ -1,7 +1,9 @@
 /**
- * Discord, by a web hook of a channel (reference/providers.md 22; https://docs.discord.com/developers/resources/webhook#execute-webhook). The token stands in the address,
- * so the whole address is a secret. Nobody is mentioned but by the word that stands on failures: what else looks like a mention is not parsed. Marks of Markdown are
- * escaped.
+ * Discord, by a web hook of a channel (reference/providers.md 22;
+ * https://docs.discord.com/developers/resources/webhook#execute-webhook). The token
+ * stands in the address, so the whole address is a secret. Nobody is mentioned but by the
+ * word that stands on failures: what else looks like a mention is not parsed. Marks of
+ * Markdown are escaped.
  */
 import { z } from 'zod'
 import { defineNotifier, type Notice } from '../core/notifier.ts'
@@ -18,7 +20,10 @@ const CHARACTERS = 2000
 const Config = z
   .strictObject({
     url: secretField('Address of a web hook of the channel, https://discord.com/api/webhooks/…'),
-    mention: z.enum(['everyone', 'here', 'none']).default('here').meta({ description: 'Who is called for a failure' }),
+    mention: z
+      .enum(['everyone', 'here', 'none'])
+      .default('here')
+      .meta({ description: 'Who is called for a failure' }),
   })
   .superRefine(({ url }, context) => {
     const fault = addressFault(url)
@@ -36,7 +41,11 @@ export default defineNotifier({
     url.searchParams.set('wait', 'true')
     const calls = notice.urgent && config.mention !== 'none'
     const content = cut(`${calls ? `@${config.mention} ` : ''}${textOf(notice)}`, CHARACTERS)
-    const answer = await postJson(url.href, { content, allowed_mentions: { parse: calls ? ['everyone'] : [] } }, context)
+    const answer = await postJson(
+      url.href,
+      { content, allowed_mentions: { parse: calls ? ['everyone'] : [] } },
+      context,
+    )
     mustBeDelivered('Discord', answer.status, pauseOf(answer, context.clock.now()))
   },
 })
@@ -46,7 +55,9 @@ function pauseOf({ headers, body }: HttpResponse, now: number): number | undefin
   const seconds = parseObject(body.isText() ? body.reveal() : '')?.['retry_after']
   return (
     retryAfterMs(headers['retry-after'], now) ??
-    (typeof seconds === 'number' && seconds >= 0 && seconds < 86_400 ? Math.ceil(seconds * 1000) : undefined)
+    (typeof seconds === 'number' && seconds >= 0 && seconds < 86_400
+      ? Math.ceil(seconds * 1000)
+      : undefined)
   )
 }
 

@@ -1,6 +1,8 @@
 /**
- * E-mail over SMTP, plain text. TLS is required (STARTTLS, or from the start on port 465) unless the server is this machine; certificates are always checked.
- * `Message-ID` is made from the notice's id, so that repeats can be dropped. Headers are built by nodemailer, which folds and encodes them; line breaks never reach it.
+ * E-mail over SMTP, plain text. TLS is required (STARTTLS, or from the start on port 465)
+ * unless the server is this machine; certificates are always checked. `Message-ID` is
+ * made from the notice's id, so that repeats can be dropped. Headers are built by
+ * nodemailer, which folds and encodes them; line breaks never reach it.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -23,7 +25,12 @@ const Config = z.strictObject({
         .string()
         .regex(/^[A-Za-z0-9.:-]{1,253}$/, 'is not a host name')
         .meta({ description: 'Mail server' }),
-      port: z.int().min(1).max(65_535).default(587).meta({ description: 'Its port; 465 is TLS from the start' }),
+      port: z
+        .int()
+        .min(1)
+        .max(65_535)
+        .default(587)
+        .meta({ description: 'Its port; 465 is TLS from the start' }),
       user: z.string().min(1).optional().meta({ description: 'User name, if it asks for one' }),
       password: secretField('Password of that user').optional(),
       ca: z
@@ -32,7 +39,10 @@ const Config = z.strictObject({
         .optional()
         .meta({ description: "Certificate of the server's own authority, PEM" }),
     })
-    .refine((smtp) => (smtp.user === undefined) === (smtp.password === undefined), 'needs both "user" and "password", or neither')
+    .refine(
+      (smtp) => (smtp.user === undefined) === (smtp.password === undefined),
+      'needs both "user" and "password", or neither',
+    )
     .meta({ description: 'How it is sent' }),
   from: address.meta({ description: 'Sender' }),
   to: z.array(address).min(1).max(50).meta({ description: 'Receivers' }),
@@ -47,8 +57,13 @@ export default defineNotifier({
   send: deliver,
 })
 
-async function deliver({ smtp, from, to }: Options, notice: Notice, context: AdapterContext): Promise<void> {
-  if (context.signal.aborted) throw new AdapterError('failed', 'interrupted before the mail was sent', { retryable: false })
+async function deliver(
+  { smtp, from, to }: Options,
+  notice: Notice,
+  context: AdapterContext,
+): Promise<void> {
+  if (context.signal.aborted)
+    throw new AdapterError('failed', 'interrupted before the mail was sent', { retryable: false })
   const { createTransport } = await import('nodemailer')
   const local = /^(localhost|127(\.\d{1,3}){3}|::1)$/.test(smtp.host)
   const implicit = smtp.port === 465
@@ -60,7 +75,9 @@ async function deliver({ smtp, from, to }: Options, notice: Notice, context: Ada
     // A server on this machine has a certificate for another name, or none.
     ignoreTLS: local && smtp.ca === undefined,
     tls: smtp.ca === undefined ? {} : { ca: smtp.ca },
-    ...(smtp.user === undefined ? {} : { auth: { user: smtp.user, pass: smtp.password?.reveal() ?? '' } }),
+    ...(smtp.user === undefined
+      ? {}
+      : { auth: { user: smtp.user, pass: smtp.password?.reveal() ?? '' } }),
     connectionTimeout: PATIENCE_MS,
     greetingTimeout: PATIENCE_MS,
     socketTimeout: PATIENCE_MS,
@@ -90,25 +107,47 @@ async function deliver({ smtp, from, to }: Options, notice: Notice, context: Ada
 
 /** The code is kept, the text is not: a server may quote what it was sent. */
 function translated(thrown: unknown, host: string): AdapterError {
-  const { code, responseCode } = thrown as { readonly code?: unknown; readonly responseCode?: unknown }
-  const what = [typeof code === 'string' ? code : 'error', typeof responseCode === 'number' ? String(responseCode) : ''].join(' ').trim()
+  const { code, responseCode } = thrown as {
+    readonly code?: unknown
+    readonly responseCode?: unknown
+  }
+  const what = [
+    typeof code === 'string' ? code : 'error',
+    typeof responseCode === 'number' ? String(responseCode) : '',
+  ]
+    .join(' ')
+    .trim()
   const message = `the mail server ${host} did not take it: ${what}`
-  if (code === 'EAUTH') return new AdapterError('denied', message, { retryable: false, hints: ['check "user" and "password"'] })
+  if (code === 'EAUTH')
+    return new AdapterError('denied', message, {
+      retryable: false,
+      hints: ['check "user" and "password"'],
+    })
   if (code === 'ETLS')
     return new AdapterError('misconfigured', message, {
       retryable: false,
       hints: ['the server must offer STARTTLS with a certificate for its name'],
     })
   const refused = typeof responseCode === 'number' && responseCode >= 500
-  return new AdapterError(refused ? 'failed' : 'unavailable', message, { effect: 'unknown', retryable: !refused })
+  return new AdapterError(refused ? 'failed' : 'unavailable', message, {
+    effect: 'unknown',
+    retryable: !refused,
+  })
 }
 
 function textOf(notice: Notice): string {
   const width = Math.max(0, ...notice.facts.map(({ label }) => label.length))
-  const lines = [notice.title, '', ...notice.facts.map(({ label, value }) => `${`${label}:`.padEnd(width + 2)}${value}`)]
+  const lines = [
+    notice.title,
+    '',
+    ...notice.facts.map(({ label, value }) => `${`${label}:`.padEnd(width + 2)}${value}`),
+  ]
   if (notice.next !== null) lines.push('', `Next: ${notice.next}`)
   if (notice.command !== null) lines.push('', `  ${notice.command}`)
-  return `${lines.map((line) => (line === '' ? '' : oneLine(line))).join('\n')}\n\n-- \n${notice.id}\n`
+  return (
+    `${lines.map((line) => (line === '' ? '' : oneLine(line))).join('\n')}\n\n-- ` +
+    `\n${notice.id}\n`
+  )
 }
 
 function oneLine(text: string): string {

@@ -18,4 +18,7 @@ const entries: Record<string, NotifierEntry> = {
 }
 
 /** Without a prototype, so that no name from outside finds anything else. */
-export const registry: Readonly<Record<string, NotifierEntry>> = Object.assign(Object.create(null), entries)
+export const registry: Readonly<Record<string, NotifierEntry>> = Object.assign(
+  Object.create(null),
+  entries,
+)

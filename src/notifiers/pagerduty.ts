@@ -1,7 +1,9 @@
 /**
- * PagerDuty, by the Events API v2 (reference/providers.md 22; https://developer.pagerduty.com/docs/send-alert-event). A failure, an undone rotation and a run that waits for
- * a person trigger an alert; all of one secret have one key, so a repetition makes no second one, and a rotation that succeeds resolves it. Nobody is woken for anything
- * else: it is not sent.
+ * PagerDuty, by the Events API v2 (reference/providers.md 22;
+ * https://developer.pagerduty.com/docs/send-alert-event). A failure, an undone rotation
+ * and a run that waits for a person trigger an alert; all of one secret have one key, so
+ * a repetition makes no second one, and a rotation that succeeds resolves it. Nobody is
+ * woken for anything else: it is not sent.
  */
 import { createHash } from 'node:crypto'
 import { z } from 'zod'
@@ -35,8 +37,16 @@ export default defineNotifier({
   describe: () => 'Events API v2',
   send: async ({ routingKey, baseUrl }, notice, context) => {
     for (const event of eventsOf(notice, routingKey)) {
-      const { status, headers } = await postJson(`${baseUrl.replace(/\/$/, '')}/v2/enqueue`, event, context)
-      mustBeDelivered('PagerDuty', status, retryAfterMs(headers['retry-after'], context.clock.now()))
+      const { status, headers } = await postJson(
+        `${baseUrl.replace(/\/$/, '')}/v2/enqueue`,
+        event,
+        context,
+      )
+      mustBeDelivered(
+        'PagerDuty',
+        status,
+        retryAfterMs(headers['retry-after'], context.clock.now()),
+      )
     }
   },
 })
@@ -71,5 +81,7 @@ function eventsOf(notice: Notice, routingKey: Secret): readonly object[] {
 
 function keyOf({ path, type }: Notice): string {
   const key = `rotate/${type === 'test' ? 'test' : path}`
-  return key.length <= KEY_CHARACTERS ? key : `rotate/${createHash('sha256').update(path).digest('hex')}`
+  return key.length <= KEY_CHARACTERS
+    ? key
+    : `rotate/${createHash('sha256').update(path).digest('hex')}`
 }

@@ -1,7 +1,10 @@
 /**
- * Slack, by an incoming webhook (https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks) or by `chat.postMessage`
- * (https://docs.slack.dev/reference/methods/chat.postMessage), which answers 200 with `"ok": false` when it failed. The address of an incoming webhook is a secret
- * of its own. In message text `&`, `<` and `>` are escaped, so that nothing in a path or an error can mention people; `<!channel>` stands on failures only.
+ * Slack, by an incoming webhook
+ * (https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks) or by
+ * `chat.postMessage` (https://docs.slack.dev/reference/methods/chat.postMessage), which
+ * answers 200 with `"ok": false` when it failed. The address of an incoming webhook is a
+ * secret of its own. In message text `&`, `<` and `>` are escaped, so that nothing in a
+ * path or an error can mention people; `<!channel>` stands on failures only.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -15,18 +18,28 @@ import { mustBeDelivered, PATIENCE_MS } from './_status.ts'
 
 const Config = z
   .strictObject({
-    url: secretField('Address of an incoming webhook, https://hooks.slack.com/services/…').optional(),
+    url: secretField(
+      'Address of an incoming webhook, https://hooks.slack.com/services/…',
+    ).optional(),
     token: secretField('Bot token (xoxb-…) with the scope chat:write, instead of "url"').optional(),
-    channel: z.string().min(1).max(80).optional().meta({ description: 'Channel id or name, with "token"' }),
+    channel: z
+      .string()
+      .min(1)
+      .max(80)
+      .optional()
+      .meta({ description: 'Channel id or name, with "token"' }),
     baseUrl: urlField('Of the API, with "token"; default https://slack.com/api').optional(),
   })
   .superRefine((config, context) => {
-    const fail = (field: string, message: string): void => context.addIssue({ code: 'custom', path: [field], message })
-    if ((config.url === undefined) === (config.token === undefined)) fail('url', 'is needed, or "token" with "channel"; not both')
+    const fail = (field: string, message: string): void =>
+      context.addIssue({ code: 'custom', path: [field], message })
+    if ((config.url === undefined) === (config.token === undefined))
+      fail('url', 'is needed, or "token" with "channel"; not both')
     if (config.token !== undefined && config.channel === undefined) fail('channel', 'is missing')
     if (config.url !== undefined && (config.channel !== undefined || config.baseUrl !== undefined))
       fail('url', 'names the channel itself; "channel" and "baseUrl" go with "token"')
-    // A reference is looked up later; the HTTP client holds what it finds to the same rule.
+    // A reference is looked up later; the HTTP client holds what it finds to the same
+    // rule.
     const fault = config.url instanceof Secret ? urlFault(config.url.reveal()) : undefined
     if (fault !== undefined) fail('url', fault)
   })
@@ -36,8 +49,12 @@ export default defineNotifier({
   id: 'slack',
   title: 'Slack',
   config: Config,
-  describe: (config) => (config.channel === undefined ? 'incoming webhook' : `channel ${config.channel}`),
-  send: (config, notice, context) => (config.url === undefined ? post(config, notice, context) : incoming(config.url, notice, context)),
+  describe: (config) =>
+    config.channel === undefined ? 'incoming webhook' : `channel ${config.channel}`,
+  send: (config, notice, context) =>
+    config.url === undefined
+      ? post(config, notice, context)
+      : incoming(config.url, notice, context),
 })
 
 async function incoming(url: Secret, notice: Notice, context: AdapterContext): Promise<void> {
@@ -48,16 +65,38 @@ async function incoming(url: Secret, notice: Notice, context: AdapterContext): P
 async function post(config: Options, notice: Notice, context: AdapterContext): Promise<void> {
   const url = `${(config.baseUrl ?? 'https://slack.com/api').replace(/\/$/, '')}/chat.postMessage`
   const body = { channel: config.channel, text: textOf(notice), unfurl_links: false }
-  const { status, headers, body: answer } = await call(url, body, { authorization: `Bearer ${config.token?.reveal() ?? ''}` }, context)
+  const {
+    status,
+    headers,
+    body: answer,
+  } = await call(url, body, { authorization: `Bearer ${config.token?.reveal() ?? ''}` }, context)
   mustBeDelivered('Slack', status, retryAfterMs(headers['retry-after'], context.clock.now()))
   const { ok, error } = parseObject(answer.isText() ? answer.reveal() : '') ?? {}
   if (ok === true) return
-  const why = typeof error === 'string' && /^[a-z_]{1,60}$/.test(error) ? error : 'an answer that is not understood'
-  const passing = ['ratelimited', 'internal_error', 'fatal_error', 'service_unavailable', 'request_timeout'].includes(why)
-  throw new AdapterError(passing ? 'unavailable' : 'denied', `Slack did not take the message: ${why}`, { retryable: passing })
+  const why =
+    typeof error === 'string' && /^[a-z_]{1,60}$/.test(error)
+      ? error
+      : 'an answer that is not understood'
+  const passing = [
+    'ratelimited',
+    'internal_error',
+    'fatal_error',
+    'service_unavailable',
+    'request_timeout',
+  ].includes(why)
+  throw new AdapterError(
+    passing ? 'unavailable' : 'denied',
+    `Slack did not take the message: ${why}`,
+    { retryable: passing },
+  )
 }
 
-function call(url: string, body: unknown, headers: Readonly<Record<string, string>>, context: AdapterContext) {
+function call(
+  url: string,
+  body: unknown,
+  headers: Readonly<Record<string, string>>,
+  context: AdapterContext,
+) {
   return context.http.send({
     method: 'POST',
     url,

@@ -1,7 +1,10 @@
 /**
- * Microsoft Teams, by the address of a workflow (reference/providers.md 22; https://learn.microsoft.com/connectors/teams/#microsoft-teams-webhook). The old connectors
- * were retired in 2026. The signature in the address is the credential, so the whole address is a secret. A workflow answers 202 before it has posted anything, so a
- * broken one is not seen here. A card's runs of text know no Markdown: nothing in a path or an error becomes a link.
+ * Microsoft Teams, by the address of a workflow (reference/providers.md 22;
+ * https://learn.microsoft.com/connectors/teams/#microsoft-teams-webhook). The old
+ * connectors were retired in 2026. The signature in the address is the credential, so the
+ * whole address is a secret. A workflow answers 202 before it has posted anything, so a
+ * broken one is not seen here. A card's runs of text know no Markdown: nothing in a path
+ * or an error becomes a link.
  */
 import { z } from 'zod'
 import { defineNotifier, type Notice } from '../core/notifier.ts'
@@ -10,12 +13,19 @@ import { retryAfterMs } from '../net/retry.ts'
 import { addressFault, cut, postJson } from './_post.ts'
 import { mustBeDelivered } from './_status.ts'
 
-/** About 28 KB are taken in one message; what a notice says is much shorter, unless an error is long. */
+/**
+ * About 28 KB are taken in one message; what a notice says is much shorter, unless an
+ * error is long.
+ */
 const LINE_CHARACTERS = 1000
 const LINES = 20
 
 const Config = z
-  .strictObject({ url: secretField('Address of a workflow "Post to a channel when a webhook request is received"') })
+  .strictObject({
+    url: secretField(
+      'Address of a workflow "Post to a channel when a webhook request is received"',
+    ),
+  })
   .superRefine(({ url }, context) => {
     const fault = addressFault(url)
     if (fault !== undefined) context.addIssue({ code: 'custom', path: ['url'], message: fault })
@@ -33,17 +43,39 @@ export default defineNotifier({
 })
 
 function messageOf(notice: Notice): unknown {
-  const run = (text: string, more: object = {}): object => ({ type: 'TextRun', text: cut(text, LINE_CHARACTERS), ...more })
+  const run = (text: string, more: object = {}): object => ({
+    type: 'TextRun',
+    text: cut(text, LINE_CHARACTERS),
+    ...more,
+  })
   const line = (...inlines: readonly object[]): object => ({ type: 'RichTextBlock', inlines })
-  const facts = notice.facts.slice(0, LINES).map(({ label, value }) => line(run(`${label}: `, { weight: 'Bolder' }), run(value)))
+  const facts = notice.facts
+    .slice(0, LINES)
+    .map(({ label, value }) => line(run(`${label}: `, { weight: 'Bolder' }), run(value)))
   const body = [
-    line(run(notice.title, { weight: 'Bolder', size: 'Medium', color: notice.urgent ? 'Attention' : 'Default' })),
+    line(
+      run(notice.title, {
+        weight: 'Bolder',
+        size: 'Medium',
+        color: notice.urgent ? 'Attention' : 'Default',
+      }),
+    ),
     ...facts,
     ...(notice.next === null ? [] : [line(run('Next: ', { weight: 'Bolder' }), run(notice.next))]),
     ...(notice.command === null ? [] : [line(run(notice.command, { fontType: 'Monospace' }))]),
     // For a receiver that drops repeats, and for whoever looks for the event.
     line(run(notice.id, { isSubtle: true, size: 'Small' })),
   ]
-  const content = { $schema: 'http://adaptivecards.io/schemas/adaptive-card.json', type: 'AdaptiveCard', version: '1.4', body }
-  return { type: 'message', attachments: [{ contentType: 'application/vnd.microsoft.card.adaptive', contentUrl: null, content }] }
+  const content = {
+    $schema: 'http://adaptivecards.io/schemas/adaptive-card.json',
+    type: 'AdaptiveCard',
+    version: '1.4',
+    body,
+  }
+  return {
+    type: 'message',
+    attachments: [
+      { contentType: 'application/vnd.microsoft.card.adaptive', contentUrl: null, content },
+    ],
+  }
 }

@@ -1,4 +1,7 @@
-/** A web hook of the operator's own, signed as Standard Webhooks say; `webhook-id` is the notice's id, the same for every repetition. */
+/**
+ * A web hook of the operator's own, signed as Standard Webhooks say; `webhook-id` is the
+ * notice's id, the same for every repetition.
+ */
 import { z } from 'zod'
 import { defineNotifier, type Notice } from '../core/notifier.ts'
 import { secretField, urlField } from '../core/schema.ts'
@@ -7,7 +10,9 @@ import { mustBeDelivered, PATIENCE_MS } from './_status.ts'
 
 const Config = z.strictObject({
   url: urlField('Address that is called; https, or http to this machine'),
-  secret: secretField('Signs each call with Standard Webhooks headers; whsec_… or any text').optional(),
+  secret: secretField(
+    'Signs each call with Standard Webhooks headers; whsec_… or any text',
+  ).optional(),
 })
 
 export default defineNotifier({
@@ -18,7 +23,9 @@ export default defineNotifier({
   send: async (config, notice, context) => {
     const body = bodyOf(notice)
     const signed =
-      config.secret === undefined ? { 'webhook-id': notice.id } : signature(config.secret, notice.id, context.clock.now(), body)
+      config.secret === undefined
+        ? { 'webhook-id': notice.id }
+        : signature(config.secret, notice.id, context.clock.now(), body)
     const { status } = await context.http.send({
       method: 'POST',
       url: config.url,
@@ -34,6 +41,9 @@ export default defineNotifier({
 })
 
 function bodyOf({ type, at, facts, ...rest }: Notice): string {
-  const data = { ...rest, facts: Object.fromEntries(facts.map(({ label, value }) => [label, value])) }
+  const data = {
+    ...rest,
+    facts: Object.fromEntries(facts.map(({ label, value }) => [label, value])),
+  }
   return JSON.stringify({ type: `rotation.${type}`, timestamp: new Date(at).toISOString(), data })
 }

@@ -1,15 +1,27 @@
 /**
- * Deploy keys of a repository (https://docs.github.com/en/rest/deploy-keys/deploy-keys): the pair is made here and sealed before its public half is sent, so a lost answer
- * loses nothing; the key is found by its fingerprint, and people find it by its title, the intent's tag.
+ * Deploy keys of a repository (https://docs.github.com/en/rest/deploy-keys/deploy-keys):
+ * the pair is made here and sealed before its public half is sent, so a lost answer loses
+ * nothing; the key is found by its fingerprint, and people find it by its title, the
+ * intent's tag.
  *
- * A handle is the fingerprint, because it can be told from a private key that somebody stored; GitHub's own number is looked up when it is needed. GitHub can't change a key,
- * only add and delete. That a key opens the repository would take SSH: what is verified is that GitHub lists it, enabled and with the wanted right; nothing is tried with the key, so
- * that a proof can't lock anybody out. A key belongs to one repository (GitHub takes none twice), so ending it ends nothing else; who has the private half for other hosts keeps that.
+ * A handle is the fingerprint, because it can be told from a private key that somebody
+ * stored; GitHub's own number is looked up when it is needed. GitHub can't change a key,
+ * only add and delete. That a key opens the repository would take SSH: what is verified
+ * is that GitHub lists it, enabled and with the wanted right; nothing is tried with the
+ * key, so that a proof can't lock anybody out. A key belongs to one repository (GitHub
+ * takes none twice), so ending it ends nothing else; who has the private half for other
+ * hosts keeps that.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
 import type { Handle, Intent } from '../core/model.ts'
-import type { AdapterContext, Credential, Issued, ProviderSession, Settlement } from '../core/provider.ts'
+import type {
+  AdapterContext,
+  Credential,
+  Issued,
+  ProviderSession,
+  Settlement,
+} from '../core/provider.ts'
 import { type Fields, flatten, type Secret, single } from '../core/secret.ts'
 import { answer, type Github, github, scopesOf } from '../net/github.ts'
 import { ed25519Pair, fingerprintOf, publicKeyIn } from '../net/openssh.ts'
@@ -39,7 +51,10 @@ const Row = z
   .transform((row) => ({ ...row, fingerprint: fingerprintOf(row.key) ?? `id:${row.id}` }))
 type Key = z.output<typeof Row>
 
-export function openDeployKeys(options: DeployKeyOptions, context: AdapterContext): ProviderSession {
+export function openDeployKeys(
+  options: DeployKeyOptions,
+  context: AdapterContext,
+): ProviderSession {
   const api = github(options.baseUrl, options.token, context)
   const path = `/repos/${options.repository}`
   const keys = (): Promise<readonly Key[]> => api.rows(`${path}/keys`, z.array(Row))
@@ -49,15 +64,22 @@ export function openDeployKeys(options: DeployKeyOptions, context: AdapterContex
     preflight: async (current) => {
       await mayManage(api, path)
       const all = await keys()
-      const own = current === undefined ? undefined : (current.handle?.id ?? handleOf(current.fields)?.id)
+      const own =
+        current === undefined ? undefined : (current.handle?.id ?? handleOf(current.fields)?.id)
       if (current !== undefined && !all.some(({ fingerprint }) => fingerprint === own))
-        context.note(`GitHub: the current value is no deploy key of ${options.repository}; it will not be ended there`)
+        context.note(
+          `GitHub: the current value is no deploy key of ${options.repository}; it will not ` +
+            'be ended there',
+        )
     },
     prepare: (random) => single(ed25519Pair(random, `rotate ${options.repository}`).privateKey),
     list: async () => (await keys()).map(handleFrom),
     handleOf,
     create: async (intent, current) => {
-      if (context.signal.aborted) throw new AdapterError('failed', 'interrupted before the key was added', { retryable: false })
+      if (context.signal.aborted)
+        throw new AdapterError('failed', 'interrupted before the key was added', {
+          retryable: false,
+        })
       const old = options.readOnly === undefined ? await find(current?.handle?.id) : undefined
       return create(api, path, intent, options.readOnly ?? old?.read_only ?? true)
     },
@@ -66,7 +88,10 @@ export function openDeployKeys(options: DeployKeyOptions, context: AdapterContex
     lastUsed: async ({ handle }) => dateIn((await find(handle?.id))?.last_used),
     revoke: async ({ handle }) => {
       if (handle === undefined)
-        throw new AdapterError('misconfigured', 'the key has no id here; adopt it first: rotate adopt PATH --key-id SHA256:…')
+        throw new AdapterError(
+          'misconfigured',
+          'the key has no id here; adopt it first: rotate adopt PATH --key-id SHA256:…',
+        )
       const key = await find(handle.id)
       if (key === undefined) return
       const { status } = await api.ask('DELETE', `${path}/keys/${key.id}`)
@@ -80,34 +105,64 @@ export function openDeployKeys(options: DeployKeyOptions, context: AdapterContex
   }
 }
 
-/** Reading the list takes less than adding to it, so the right to add is asked for by itself. */
+/**
+ * Reading the list takes less than adding to it, so the right to add is asked for by
+ * itself.
+ */
 async function mayManage(api: Github, path: string): Promise<void> {
   const response = await api.call('GET', path)
-  const Repository = z.object({ archived: z.boolean().default(false), permissions: z.object({ admin: z.boolean() }).optional() })
+  const Repository = z.object({
+    archived: z.boolean().default(false),
+    permissions: z.object({ admin: z.boolean() }).optional(),
+  })
   const { archived, permissions } = answer(response, Repository)
   const scopes = scopesOf(response.headers)
-  if (archived) throw new AdapterError('misconfigured', 'the repository is archived: it takes no new deploy key')
-  const scoped = scopes === undefined || scopes.some((scope) => scope === 'repo' || scope === 'public_repo')
+  if (archived)
+    throw new AdapterError(
+      'misconfigured',
+      'the repository is archived: it takes no new deploy key',
+    )
+  const scoped =
+    scopes === undefined || scopes.some((scope) => scope === 'repo' || scope === 'public_repo')
   if (permissions?.admin === false || !scoped)
     throw new AdapterError('denied', 'the token may not manage deploy keys', {
-      hints: [scoped ? 'its user must be an administrator of the repository' : 'a classic token needs the scope repo'],
+      hints: [
+        scoped
+          ? 'its user must be an administrator of the repository'
+          : 'a classic token needs the scope repo',
+      ],
     })
 }
 
-async function create(api: Github, path: string, intent: Intent, readOnly: boolean): Promise<Issued> {
+async function create(
+  api: Github,
+  path: string,
+  intent: Intent,
+  readOnly: boolean,
+): Promise<Issued> {
   const { privateKey, publicKey } = prepared(intent)
-  const response = await api.ask('POST', `${path}/keys`, { title: intent.tag, key: publicKey, read_only: readOnly }, 'once')
+  const response = await api.ask(
+    'POST',
+    `${path}/keys`,
+    { title: intent.tag, key: publicKey, read_only: readOnly },
+    'once',
+  )
   const { status } = response
   if (status < 200 || status >= 300) {
     const code = status === 401 || status === 403 ? 'denied' : status === 404 ? 'missing' : 'failed'
     throw new AdapterError(code, `GitHub answered ${status} and did not add the deploy key`, {
       retryable: false,
-      hints: ['"token" needs Administration: write on the repository, and its organization must allow deploy keys'],
+      hints: [
+        '"token" needs Administration: write on the repository, and its organization must ' +
+          'allow deploy keys',
+      ],
     })
   }
   const made = answer(response, Row, 'unknown')
   if (made.fingerprint !== fingerprintOf(publicKey))
-    throw new AdapterError('bad-answer', 'GitHub answered with another key than it was sent', { effect: 'unknown' })
+    throw new AdapterError('bad-answer', 'GitHub answered with another key than it was sent', {
+      effect: 'unknown',
+    })
   return issuedFrom(privateKey, made)
 }
 
@@ -119,7 +174,11 @@ function prepared(intent: Intent): { readonly privateKey: Secret; readonly publi
 }
 
 function issuedFrom(privateKey: Secret, key: Key): Issued {
-  return { fields: single(privateKey), handle: handleFrom(key), metadata: { deploy_key: String(key.id), read_only: String(key.read_only) } }
+  return {
+    fields: single(privateKey),
+    handle: handleFrom(key),
+    metadata: { deploy_key: String(key.id), read_only: String(key.read_only) },
+  }
 }
 
 function handleFrom({ fingerprint, title, enabled, created_at: created }: Key): Handle {
@@ -127,16 +186,28 @@ function handleFrom({ fingerprint, title, enabled, created_at: created }: Key): 
   return { id: fingerprint, live: enabled, name: title, ...pickDefined({ createdAt }) }
 }
 
-/** A public key that nobody else can have made says more than a title, so the title is not asked for. */
-async function settle(context: AdapterContext, keys: () => Promise<readonly Key[]>, intent: Intent): Promise<Settlement> {
+/**
+ * A public key that nobody else can have made says more than a title, so the title is not
+ * asked for.
+ */
+async function settle(
+  context: AdapterContext,
+  keys: () => Promise<readonly Key[]>,
+  intent: Intent,
+): Promise<Settlement> {
   const { privateKey, publicKey } = prepared(intent)
   const wanted = fingerprintOf(publicKey)
   for (let attempt = 0; ; attempt++) {
     const found = (await keys()).find(({ fingerprint }) => fingerprint === wanted)
     if (found !== undefined)
-      return { outcome: 'applied', issued: issuedFrom(privateKey, found), detail: `found by its public key, titled ${intent.tag}` }
+      return {
+        outcome: 'applied',
+        issued: issuedFrom(privateKey, found),
+        detail: `found by its public key, titled ${intent.tag}`,
+      }
     const pause = LOOK_MS[attempt]
-    if (pause === undefined) return { outcome: 'none', detail: `the repository does not have the key of ${intent.tag}` }
+    if (pause === undefined)
+      return { outcome: 'none', detail: `the repository does not have the key of ${intent.tag}` }
     await context.clock.sleep(pause, context.signal)
   }
 }
@@ -149,17 +220,24 @@ async function verify(
   expect: 'live' | 'dead',
 ): Promise<void> {
   const id = Object.keys(fields).length === 0 ? handle?.id : handleOf(fields)?.id
-  if (id === undefined) throw new AdapterError('refused', 'the value is no private key that could be a deploy key')
+  if (id === undefined)
+    throw new AdapterError('refused', 'the value is no private key that could be a deploy key')
   for (let attempt = 0; ; attempt++) {
     const key = await find(id)
     if (key?.enabled === true) {
       if (expect === 'live' && readOnly !== undefined && key.read_only !== readOnly)
-        context.note(`GitHub: the deploy key may ${key.read_only ? 'not ' : ''}write, which "readOnly" does not say`)
+        context.note(
+          `GitHub: the deploy key may ${key.read_only ? 'not ' : ''}write, which "readOnly" ` +
+            'does not say',
+        )
       return
     }
     const pause = LOOK_MS[attempt]
     if (expect === 'dead' || pause === undefined)
-      throw new AdapterError('refused', `the key is ${key === undefined ? 'no' : 'a disabled'} deploy key of ${repository}`)
+      throw new AdapterError(
+        'refused',
+        `the key is ${key === undefined ? 'no' : 'a disabled'} deploy key of ${repository}`,
+      )
     await context.clock.sleep(pause, context.signal)
   }
 }

@@ -1,9 +1,12 @@
 /**
- * The API keys of one project as the API Keys API v2 has them, and what two keys differ in (reference/providers.md 7a;
+ * The API keys of one project as the API Keys API v2 has them, and what two keys differ
+ * in (reference/providers.md 7a;
  * https://cloud.google.com/api-keys/docs/reference/rest/v2/projects.locations.keys).
  *
- * Every change is an operation that is waited for. A deleted key can still be got, with a time of deletion, and its id is not free again before it is purged after thirty
- * days (seen in public: GoogleCloudPlatform/k8s-config-connector#1211, hashicorp/terraform-provider-google#11726).
+ * Every change is an operation that is waited for. A deleted key can still be got, with a
+ * time of deletion, and its id is not free again before it is purged after thirty days
+ * (seen in public: GoogleCloudPlatform/k8s-config-connector#1211,
+ * hashicorp/terraform-provider-google#11726).
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -22,7 +25,10 @@ const KeyAnswer = z.looseObject({
   restrictions: Restrictions.optional(),
   serviceAccountEmail: z.string().optional(),
 })
-const Page = z.looseObject({ keys: z.array(KeyAnswer).default([]), nextPageToken: z.string().default('') })
+const Page = z.looseObject({
+  keys: z.array(KeyAnswer).default([]),
+  nextPageToken: z.string().default(''),
+})
 const KeyString = z.looseObject({
   keyString: z
     .string()
@@ -41,7 +47,10 @@ export interface Key extends Scope {
   readonly deleted: boolean
 }
 
-/** Every method throws `AdapterError`; a change whose operation can't be followed to its end has the effect `unknown`. */
+/**
+ * Every method throws `AdapterError`; a change whose operation can't be followed to its
+ * end has the effect `unknown`.
+ */
 export interface ProjectKeys {
   /** All pages; deleted ones only where they are asked for. */
   list(deletedToo: boolean): Promise<readonly Key[]>
@@ -55,7 +64,12 @@ export interface ProjectKeys {
   undelete(id: string): Promise<void>
 }
 
-export function projectKeys(api: Google, baseUrl: string, project: string, context: AdapterContext): ProjectKeys {
+export function projectKeys(
+  api: Google,
+  baseUrl: string,
+  project: string,
+  context: AdapterContext,
+): ProjectKeys {
   const base = baseUrl.replace(/\/$/, '')
   const all = `${base}/projects/${encodeURIComponent(project)}/locations/global/keys`
   const one = (id: string): string => `${all}/${encodeURIComponent(id)}`
@@ -63,11 +77,19 @@ export function projectKeys(api: Google, baseUrl: string, project: string, conte
   const list = async (deletedToo: boolean): Promise<readonly Key[]> => {
     const keys: Key[] = []
     for (let token = ''; ;) {
-      const query = new URLSearchParams({ pageSize: '300', showDeleted: String(deletedToo), ...(token === '' ? {} : { pageToken: token }) })
+      const query = new URLSearchParams({
+        pageSize: '300',
+        showDeleted: String(deletedToo),
+        ...(token === '' ? {} : { pageToken: token }),
+      })
       const page = shaped(Page, await api.call('GET', `${all}?${query.toString()}`))
       keys.push(...page.keys.map(keyFrom))
       if (page.nextPageToken === '') return keys
-      if (page.nextPageToken === token) throw new AdapterError('bad-answer', 'Google answered with a page of keys that leads nowhere')
+      if (page.nextPageToken === token)
+        throw new AdapterError(
+          'bad-answer',
+          'Google answered with a page of keys that leads nowhere',
+        )
       token = page.nextPageToken
     }
   }
@@ -80,8 +102,15 @@ export function projectKeys(api: Google, baseUrl: string, project: string, conte
       return (await list(true)).find(({ handle }) => handle.id === id)
     }
   }
-  /** A repeated change is refused once the first one has worked, so after a refusal the key itself is asked. */
-  const change = async (id: string, deleted: boolean, started: () => Promise<unknown>): Promise<void> => {
+  /**
+   * A repeated change is refused once the first one has worked, so after a refusal the
+   * key itself is asked.
+   */
+  const change = async (
+    id: string,
+    deleted: boolean,
+    started: () => Promise<unknown>,
+  ): Promise<void> => {
     try {
       await finished(api, base, await started(), context)
     } catch (thrown) {
@@ -95,13 +124,23 @@ export function projectKeys(api: Google, baseUrl: string, project: string, conte
     find,
     value: async (id) => shaped(KeyString, await api.call('GET', `${one(id)}/keyString`)).keyString,
     create: async (id, scope) => {
-      const started = await api.call('POST', `${all}?keyId=${encodeURIComponent(id)}`, { displayName: id, ...scope }, 'once')
+      const started = await api.call(
+        'POST',
+        `${all}?keyId=${encodeURIComponent(id)}`,
+        { displayName: id, ...scope },
+        'once',
+      )
       const made = shaped(KeyAnswer, await finished(api, base, started, context), 'unknown')
       if (keyFrom(made).handle.id !== id)
-        throw new AdapterError('bad-answer', `Google answered with another key than ${id}`, { effect: 'unknown', retryable: false })
+        throw new AdapterError('bad-answer', `Google answered with another key than ${id}`, {
+          effect: 'unknown',
+          retryable: false,
+        })
     },
-    // Without `checkExistingUsage` a key is deleted although it was used in the last seven days (https://googleapis.dev/dotnet/Google.Apis.ApiKeysService.v2, DeleteRequest).
-    // That is wanted: our own proofs are uses, and an emergency can't wait a week.
+    // Without `checkExistingUsage` a key is deleted although it was used in the last
+    // seven days (https://googleapis.dev/dotnet/Google.Apis.ApiKeysService.v2,
+    // DeleteRequest). That is wanted: our own proofs are uses, and an emergency can't
+    // wait a week.
     remove: (id) => change(id, true, () => api.call('DELETE', one(id))),
     undelete: (id) => change(id, false, () => api.call('POST', `${one(id)}:undelete`, {})),
   }
@@ -126,7 +165,12 @@ export async function patiently<T>(
 }
 
 /** After something was made: whatever goes wrong now leaves it there. */
-export function madeValue(keys: ProjectKeys, id: string, context: AdapterContext, pauses: readonly number[]): Promise<Secret> {
+export function madeValue(
+  keys: ProjectKeys,
+  id: string,
+  context: AdapterContext,
+  pauses: readonly number[],
+): Promise<Secret> {
   return fateUnknown(
     patiently(context, pauses, () => keys.value(id)).then((value) => {
       if (value !== undefined) return value
@@ -137,18 +181,28 @@ export function madeValue(keys: ProjectKeys, id: string, context: AdapterContext
 
 /** One line for each part that is not the same. */
 export function compared(old: Scope, made: Scope): readonly string[] {
-  const parts = (scope: Scope): Record<string, unknown> => ({ ...scope.restrictions, serviceAccountEmail: scope.serviceAccountEmail })
-  const [before, after] = [parts(old), parts(made)]
-  return [...new Set([...Object.keys(before), ...Object.keys(after)])].toSorted().flatMap((part) => {
-    const [from, to] = [canonical(before[part]), canonical(after[part])]
-    return from === to ? [] : [`${part} ${from} → ${to}`]
+  const parts = (scope: Scope): Record<string, unknown> => ({
+    ...scope.restrictions,
+    serviceAccountEmail: scope.serviceAccountEmail,
   })
+  const [before, after] = [parts(old), parts(made)]
+  return [...new Set([...Object.keys(before), ...Object.keys(after)])]
+    .toSorted()
+    .flatMap((part) => {
+      const [from, to] = [canonical(before[part]), canonical(after[part])]
+      return from === to ? [] : [`${part} ${from} → ${to}`]
+    })
 }
 
-/** The same text for the same meaning: the order of keys and of lists has none, and nothing is as good as empty. */
+/**
+ * The same text for the same meaning: the order of keys and of lists has none, and
+ * nothing is as good as empty.
+ */
 function canonical(value: unknown): string {
-  if (Array.isArray(value)) return value.length === 0 ? 'none' : `[${value.map(canonical).toSorted().join(', ')}]`
-  if (typeof value !== 'object' || value === null) return value === undefined || value === null || value === '' ? 'none' : String(value)
+  if (Array.isArray(value))
+    return value.length === 0 ? 'none' : `[${value.map(canonical).toSorted().join(', ')}]`
+  if (typeof value !== 'object' || value === null)
+    return value === undefined || value === null || value === '' ? 'none' : String(value)
   const entries = Object.entries(value).flatMap(([key, item]) => {
     const text = canonical(item)
     return text === 'none' ? [] : [`${key}: ${text}`]
@@ -156,7 +210,14 @@ function canonical(value: unknown): string {
   return entries.length === 0 ? 'none' : `{${entries.toSorted().join(', ')}}`
 }
 
-function keyFrom({ name, displayName, createTime, deleteTime, restrictions, serviceAccountEmail }: z.output<typeof KeyAnswer>): Key {
+function keyFrom({
+  name,
+  displayName,
+  createTime,
+  deleteTime,
+  restrictions,
+  serviceAccountEmail,
+}: z.output<typeof KeyAnswer>): Key {
   const created = Date.parse(createTime ?? '')
   const deleted = deleteTime !== undefined
   return {
@@ -172,8 +233,15 @@ function keyFrom({ name, displayName, createTime, deleteTime, restrictions, serv
   }
 }
 
-function shaped<S extends z.ZodType>(schema: S, answer: unknown, effect: 'none' | 'unknown' = 'none'): z.output<S> {
+function shaped<S extends z.ZodType>(
+  schema: S,
+  answer: unknown,
+  effect: 'none' | 'unknown' = 'none',
+): z.output<S> {
   const result = schema.safeParse(answer)
   if (result.success) return result.data
-  throw new AdapterError('bad-answer', 'Google answered in another shape than promised', { effect, retryable: false })
+  throw new AdapterError('bad-answer', 'Google answered in another shape than promised', {
+    effect,
+    retryable: false,
+  })
 }

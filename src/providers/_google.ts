@@ -1,10 +1,13 @@
 /**
- * Calls to Google's JSON APIs: who calls (a service account's key or a ready access token), what a refusal means, and long-running operations
- * (reference/providers.md 7a, 7b).
+ * Calls to Google's JSON APIs: who calls (a service account's key or a ready access
+ * token), what a refusal means, and long-running operations (reference/providers.md 7a,
+ * 7b).
  *
- * A service account signs a JWT with its own key and changes it for an access token of an hour, which is kept in memory and nowhere else
- * (RFC 7523; https://developers.google.com/identity/protocols/oauth2/service-account). No body of an answer is ever quoted: of an error only its status, its reasons and
- * the name of the missing permission are taken (https://google.aip.dev/193).
+ * A service account signs a JWT with its own key and changes it for an access token of an
+ * hour, which is kept in memory and nowhere else (RFC 7523;
+ * https://developers.google.com/identity/protocols/oauth2/service-account). No body of an
+ * answer is ever quoted: of an error only its status, its reasons and the name of the
+ * missing permission are taken (https://google.aip.dev/193).
  */
 import { createPrivateKey, type KeyObject, sign } from 'node:crypto'
 import { z } from 'zod'
@@ -67,7 +70,10 @@ const Operation = z.looseObject({
   response: z.unknown().optional(),
 })
 
-/** Who calls. A token that was not accepted is dropped, and the next one is a new one where there can be one. */
+/**
+ * Who calls. A token that was not accepted is dropped, and the next one is a new one
+ * where there can be one.
+ */
 export interface Tokens {
   get(): Promise<Secret>
   /** `false` where there is no other. */
@@ -76,13 +82,22 @@ export interface Tokens {
 
 export interface Google {
   /**
-   * The parsed answer of a 2xx. Throws `AdapterError` by status and reasons. `effect` of a write: `once` is sent again only after an answer that proves that nothing was
-   * done (429, or a token that had run out).
+   * The parsed answer of a 2xx. Throws `AdapterError` by status and reasons. `effect` of
+   * a write: `once` is sent again only after an answer that proves that nothing was done
+   * (429, or a token that had run out).
    */
-  call(method: HttpRequest['method'], url: string, body?: unknown, effect?: 'read' | 'once' | 'idempotent'): Promise<unknown>
+  call(
+    method: HttpRequest['method'],
+    url: string,
+    body?: unknown,
+    effect?: 'read' | 'once' | 'idempotent',
+  ): Promise<unknown>
 }
 
-/** A token that somebody else obtained; it lives for an hour at most and is not renewed here. */
+/**
+ * A token that somebody else obtained; it lives for an hour at most and is not renewed
+ * here.
+ */
 export function readyToken(token: Secret): Tokens {
   return { get: () => Promise.resolve(token), drop: () => false }
 }
@@ -93,10 +108,16 @@ export function keyFileFault(text: Secret): string | undefined {
   if (file === undefined) return 'is not JSON (give the whole key file, as Google wrote it)'
   const result = KeyFile.safeParse(file)
   if (!result.success)
-    return `is not the key file of a service account: "${String(result.error.issues[0]?.path[0] ?? '')}" is missing or has another form (give the whole file, as Google wrote it)`
+    return (
+      'is not the key file of a service account: ' +
+      `"${String(result.error.issues[0]?.path[0] ?? '')}" is missing or has another form ` +
+      '(give the whole file, as Google wrote it)'
+    )
   const fault = urlFault(result.data.token_uri)
   if (fault !== undefined) return `has a "token_uri" that ${fault}`
-  return signingKey(result.data) === undefined ? 'has a "private_key" that is no RSA key (make a new key file)' : undefined
+  return signingKey(result.data) === undefined
+    ? 'has a "private_key" that is no RSA key (make a new key file)'
+    : undefined
 }
 
 function signingKey({ private_key: pem }: KeyFile): KeyObject | undefined {
@@ -109,15 +130,20 @@ function signingKey({ private_key: pem }: KeyFile): KeyObject | undefined {
   }
 }
 
-/** Tokens for a service account, one at a time. Throws `misconfigured` for a file that can't be used, `denied` where Google does not accept it; the effect is always `none`. */
+/**
+ * Tokens for a service account, one at a time. Throws `misconfigured` for a file that
+ * can't be used, `denied` where Google does not accept it; the effect is always `none`.
+ */
 export function serviceAccountTokens(text: Secret, context: AdapterContext): Tokens {
   const fault = keyFileFault(text)
-  if (fault !== undefined) throw new AdapterError('misconfigured', `the service account's key ${fault}`)
+  if (fault !== undefined)
+    throw new AdapterError('misconfigured', `the service account's key ${fault}`)
   const file = KeyFile.parse(parsed(text))
   let known: { readonly token: Secret; readonly until: number } | undefined
   return {
     get: async () => {
-      if (known === undefined || known.until <= context.clock.now()) known = await exchange(file, context)
+      if (known === undefined || known.until <= context.clock.now())
+        known = await exchange(file, context)
       return known.token
     },
     drop: (token) => {
@@ -127,30 +153,45 @@ export function serviceAccountTokens(text: Secret, context: AdapterContext): Tok
   }
 }
 
-async function exchange(file: KeyFile, context: AdapterContext): Promise<{ readonly token: Secret; readonly until: number }> {
+async function exchange(
+  file: KeyFile,
+  context: AdapterContext,
+): Promise<{ readonly token: Secret; readonly until: number }> {
   const assertion = signed(file, Math.floor(context.clock.now() / 1000))
   const response = await context.http.send({
     method: 'POST',
     url: file.token_uri,
     headers: { 'content-type': 'application/x-www-form-urlencoded', accept: 'application/json' },
-    body: new URLSearchParams({ grant_type: 'urn:ietf:params:oauth:grant-type:jwt-bearer', assertion }).toString(),
+    body: new URLSearchParams({
+      grant_type: 'urn:ietf:params:oauth:grant-type:jwt-bearer',
+      assertion,
+    }).toString(),
     // A token more changes nothing that is rotated here.
     effect: 'read',
     signal: context.signal,
   })
   const { status } = response
   if (status === 400 || status === 401 || status === 403) {
-    // The word that OAuth has for it (RFC 6749, 5.2), never its description, which may quote.
+    // The word that OAuth has for it (RFC 6749, 5.2), never its description, which may
+    // quote.
     const fault = Fault.safeParse(parsed(response.body))
     const said = fault.success ? `${status} ${fault.data.error}` : String(status)
-    throw new AdapterError('denied', `${VENDOR} does not accept the key of ${file.client_email} (${said})`, {
-      details: { status },
-      hints: ['the key may have been deleted or switched off, or the clock of this machine is wrong; else make a new key file'],
-    })
+    throw new AdapterError(
+      'denied',
+      `${VENDOR} does not accept the key of ${file.client_email} (${said})`,
+      {
+        details: { status },
+        hints: [
+          'the key may have been deleted or switched off, or the clock of this machine is ' +
+            'wrong; else make a new key file',
+        ],
+      },
+    )
   }
   if (status < 200 || status > 299) throw refusal(response, context, 'none')
   const token = Token.safeParse(parsed(response.body))
-  if (!token.success) throw new AdapterError('bad-answer', `${VENDOR} answered without an access token`)
+  if (!token.success)
+    throw new AdapterError('bad-answer', `${VENDOR} answered without an access token`)
   return {
     token: token.data.access_token,
     until: context.clock.now() + Math.max(0, token.data.expires_in * 1000 - TOKEN_MARGIN_MS),
@@ -159,9 +200,16 @@ async function exchange(file: KeyFile, context: AdapterContext): Promise<{ reado
 
 function signed(file: KeyFile, now: number): string {
   const key = signingKey(file)
-  if (key === undefined) throw new AdapterError('misconfigured', "the service account's key can't sign")
+  if (key === undefined)
+    throw new AdapterError('misconfigured', "the service account's key can't sign")
   const part = (value: unknown): string => Buffer.from(JSON.stringify(value)).toString('base64url')
-  const claims = { iss: file.client_email, scope: SCOPE, aud: file.token_uri, iat: now, exp: now + ASSERTION_S }
+  const claims = {
+    iss: file.client_email,
+    scope: SCOPE,
+    aud: file.token_uri,
+    iat: now,
+    exp: now + ASSERTION_S,
+  }
   const head = `${part({ alg: 'RS256', typ: 'JWT', kid: file.private_key_id })}.${part(claims)}`
   return `${head}.${sign('RSA-SHA256', Buffer.from(head), key).toString('base64url')}`
 }
@@ -188,9 +236,13 @@ export function google(tokens: Tokens, context: AdapterContext): Google {
         if (response.status >= 200 && response.status < 300) {
           const answer = parsed(response.body)
           if (answer !== undefined) return answer
-          throw new AdapterError('bad-answer', `${VENDOR} answered ${response.status}, but not with JSON`, {
-            effect: effect === 'read' ? 'none' : 'unknown',
-          })
+          throw new AdapterError(
+            'bad-answer',
+            `${VENDOR} answered ${response.status}, but not with JSON`,
+            {
+              effect: effect === 'read' ? 'none' : 'unknown',
+            },
+          )
         }
         if (response.status === 401 && !renewed && tokens.drop(token)) {
           renewed = true
@@ -199,34 +251,55 @@ export function google(tokens: Tokens, context: AdapterContext): Google {
         const error = refusal(response, context, effect === 'read' ? 'none' : 'unknown')
         // The transport has repeated the others already.
         if (error.code !== 'throttled' || effect !== 'once' || attempt >= ATTEMPTS) throw error
-        await context.clock.sleep(error.retryAfterMs ?? pauseMs(attempt, context.random), context.signal)
+        await context.clock.sleep(
+          error.retryAfterMs ?? pauseMs(attempt, context.random),
+          context.signal,
+        )
       }
     },
   }
 }
 
 /**
- * Asks until the operation is done; its response. Its own failure has the effect `none` where Google's code says so; whatever else goes wrong is `unknown`, because the
+ * Asks until the operation is done; its response. Its own failure has the effect `none`
+ * where Google's code says so; whatever else goes wrong is `unknown`, because the
  * operation goes on without us.
  */
-export async function finished(api: Google, baseUrl: string, started: unknown, context: AdapterContext): Promise<unknown> {
+export async function finished(
+  api: Google,
+  baseUrl: string,
+  started: unknown,
+  context: AdapterContext,
+): Promise<unknown> {
   const deadline = context.clock.monotonic() + OPERATION_LIMIT_MS
   let operation = operationIn(started)
   for (let pause = 500; !operation.done; pause = Math.min(8000, pause * 2)) {
     if (context.clock.monotonic() + pause > deadline)
-      throw new AdapterError('timeout', `${VENDOR} did not finish ${operation.name} in time`, { effect: 'unknown', retryable: false })
+      throw new AdapterError('timeout', `${VENDOR} did not finish ${operation.name} in time`, {
+        effect: 'unknown',
+        retryable: false,
+      })
     await context.clock.sleep(pause, context.signal)
     operation = operationIn(await fateUnknown(api.call('GET', `${baseUrl}/${operation.name}`)))
   }
   const { error } = operation
-  if (error !== undefined) throw described(error, VAGUE.includes(error.code) ? 'unknown' : 'none', undefined, undefined, true)
+  if (error !== undefined)
+    throw described(
+      error,
+      VAGUE.includes(error.code) ? 'unknown' : 'none',
+      undefined,
+      undefined,
+      true,
+    )
   return operation.response
 }
 
 function operationIn(answer: unknown): z.output<typeof Operation> {
   const operation = Operation.safeParse(answer)
   if (operation.success) return operation.data
-  throw new AdapterError('bad-answer', `${VENDOR} answered without an operation`, { effect: 'unknown' })
+  throw new AdapterError('bad-answer', `${VENDOR} answered without an operation`, {
+    effect: 'unknown',
+  })
 }
 
 /** A read that fails after a write leaves the fate of the write open. */
@@ -240,8 +313,14 @@ export async function fateUnknown<T>(read: Promise<T>): Promise<T> {
   }
 }
 
-/** HTTP status, status word and reasons of a refusal, for callers that must tell them apart. */
-export function reasonsOf({ status, body }: HttpResponse): { readonly status: number; readonly reasons: readonly string[] } {
+/**
+ * HTTP status, status word and reasons of a refusal, for callers that must tell them
+ * apart.
+ */
+export function reasonsOf({ status, body }: HttpResponse): {
+  readonly status: number
+  readonly reasons: readonly string[]
+} {
   const answer = Refusal.safeParse(parsed(body))
   return { status, reasons: answer.success ? words(answer.data.error) : [] }
 }
@@ -259,13 +338,27 @@ function refusal(response: HttpResponse, context: AdapterContext, effect: Effect
   return described({ ...error, code: undefined }, effect, response.status, wait, answer.success)
 }
 
-const BY_CODE: Readonly<Record<number, number>> = { 3: 400, 5: 404, 6: 409, 7: 403, 8: 429, 9: 400, 16: 401 }
+const BY_CODE: Readonly<Record<number, number>> = {
+  3: 400,
+  5: 404,
+  6: 409,
+  7: 403,
+  8: 429,
+  9: 400,
+  16: 401,
+}
 
 /**
  * @param effect of what is neither a refusal nor a limit
  * @param own is it Google's own answer, and not that of something in between?
  */
-function described(error: z.output<typeof Status>, effect: Effect, http?: number, wait?: number, own = false): AdapterError {
+function described(
+  error: z.output<typeof Status>,
+  effect: Effect,
+  http?: number,
+  wait?: number,
+  own = false,
+): AdapterError {
   const status = http ?? BY_CODE[error.code ?? 0] ?? 500
   const reasons = words(error)
   const said = reasons.length === 0 ? '' : ` ${reasons.join(', ')}`
@@ -274,23 +367,36 @@ function described(error: z.output<typeof Status>, effect: Effect, http?: number
       ? `${VENDOR} could not do it:${said === '' ? ` code ${error.code ?? 0}` : said}`
       : `${VENDOR} answered ${status}${said}`
   const details = { status, reasons }
-  const named = (end: string): boolean => error.details.some((detail) => detail['@type'].endsWith(end))
+  const named = (end: string): boolean =>
+    error.details.some((detail) => detail['@type'].endsWith(end))
   switch (status) {
     case 401:
       return new AdapterError('denied', `${message}: the caller's token is not accepted`, {
         details,
-        hints: ['an access token lives for an hour; a service account\'s key ("credentials") makes new ones'],
+        hints: [
+          'an access token lives for an hour; a service account\'s key ("credentials") makes ' +
+            'new ones',
+        ],
       })
     case 403: {
-      const permission = error.details.map(({ metadata }) => metadata?.['permission']).find((name) => typeof name === 'string')
-      const lacks = permission !== undefined && /^[a-z][\w.]{3,80}$/i.test(permission) ? ` (it lacks ${permission})` : ''
-      return new AdapterError('denied', `${message}: the caller may not do this${lacks}`, { details })
+      const permission = error.details
+        .map(({ metadata }) => metadata?.['permission'])
+        .find((name) => typeof name === 'string')
+      const lacks =
+        permission !== undefined && /^[a-z][\w.]{3,80}$/i.test(permission)
+          ? ` (it lacks ${permission})`
+          : ''
+      return new AdapterError('denied', `${message}: the caller may not do this${lacks}`, {
+        details,
+      })
     }
     case 404:
       return new AdapterError('missing', message, { details })
     case 429: {
-      // One status for two things, too many calls and too many keys; how the second is told apart is not documented.
-      const rate = wait !== undefined || reasons.includes('RATE_LIMIT_EXCEEDED') || named('RetryInfo')
+      // One status for two things, too many calls and too many keys; how the second is
+      // told apart is not documented.
+      const rate =
+        wait !== undefined || reasons.includes('RATE_LIMIT_EXCEEDED') || named('RetryInfo')
       const full = !rate && (http === undefined || named('QuotaFailure'))
       if (full) return new AdapterError('quota', message, { details })
       return new AdapterError('throttled', message, {
@@ -299,15 +405,23 @@ function described(error: z.output<typeof Status>, effect: Effect, http?: number
       })
     }
     case 409:
-      return new AdapterError('failed', reasons.includes('ALREADY_EXISTS') ? `${message}: it exists already` : message, {
-        effect,
-        details,
-        retryable: false,
-      })
+      return new AdapterError(
+        'failed',
+        reasons.includes('ALREADY_EXISTS') ? `${message}: it exists already` : message,
+        {
+          effect,
+          details,
+          retryable: false,
+        },
+      )
     default:
       // 408 and 499 are time-outs: the work may go on.
       if (status >= 500 || status === 408 || status === 499)
-        return new AdapterError('unavailable', message, { effect, details, ...answeredBy(status, own) })
+        return new AdapterError('unavailable', message, {
+          effect,
+          details,
+          ...answeredBy(status, own),
+        })
       return new AdapterError('failed', message, { details, retryable: false })
   }
 }

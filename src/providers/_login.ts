@@ -1,5 +1,6 @@
 /**
- * Logins of a database server: what PostgreSQL, MySQL and whatever comes next have in common. Two users with the same rights take turns, or there is one; the password is
+ * Logins of a database server: what PostgreSQL, MySQL and whatever comes next have in
+ * common. Two users with the same rights take turns, or there is one; the password is
  * made here and sealed before the server hears of it; what is issued says how to connect.
  */
 import { z } from 'zod'
@@ -38,20 +39,26 @@ interface Place extends Users {
 
 /** @param noun what the server calls a user */
 export function checkLogins(
-  config: Users & { readonly host: string; readonly tls?: boolean | undefined; readonly admin: { readonly user: string } },
+  config: Users & {
+    readonly host: string
+    readonly tls?: boolean | undefined
+    readonly admin: { readonly user: string }
+  },
   one: string | undefined,
   noun: string,
   strategies: string,
   context: z.RefinementCtx,
 ): void {
-  const fail = (field: string, message: string): void => context.addIssue({ code: 'custom', path: [field], message })
+  const fail = (field: string, message: string): void =>
+    context.addIssue({ code: 'custom', path: [field], message })
   const { users, user, admin, tls, host } = config
   if (one !== undefined && (user === undefined || users !== undefined))
     fail('user', `is needed with "strategy": "${one}", and "users" is not`)
   if (one === undefined && (users === undefined || user !== undefined))
     fail('users', `must name two ${noun}s (or give "user" with "strategy": ${strategies})`)
   if (users !== undefined && users[0] === users[1]) fail('users', `names the same ${noun} twice`)
-  if (namesIn(config).includes(admin.user)) fail('admin', `is one of the ${noun}s whose password it changes`)
+  if (namesIn(config).includes(admin.user))
+    fail('admin', `is one of the ${noun}s whose password it changes`)
   if (tls === false && !isLocal(host)) fail('tls', 'can be false only to this machine')
 }
 
@@ -76,15 +83,22 @@ export function handleOf({ users }: Users, fields: Fields): Handle | undefined {
 }
 
 /**
- * Why a stored value can't be the login that a rotation replaces; `undefined` when it can. Pure.
+ * Why a stored value can't be the login that a rotation replaces; `undefined` when it
+ * can. Pure.
  *
- * With two that take turns the value must say whose it is: without that, the one in use could be
- * given a new password under the feet of whoever logs in with it. With one user a value without a
- * user name is that user's, and one with another name is not. The hint is the line to type.
+ * With two that take turns the value must say whose it is: without that, the one in use
+ * could be given a new password under the feet of whoever logs in with it. With one user
+ * a value without a user name is that user's, and one with another name is not. The hint
+ * is the line to type.
  *
  * @param noun what the server calls a user
  */
-export function loginFault({ users, user }: Users, fields: Fields, path: string, noun: string): CurrentFault | undefined {
+export function loginFault(
+  { users, user }: Users,
+  fields: Fields,
+  path: string,
+  noun: string,
+): CurrentFault | undefined {
   const { username, password } = fields
   const name = username?.reveal()
   const names = namesIn({ users, user })
@@ -115,32 +129,38 @@ interface Whose {
 }
 
 /**
- * The far side refuses the login that is current here: whoever uses another one of that user would
- * lose it by a rotation. `refused`; nothing was changed.
+ * The far side refuses the login that is current here: whoever uses another one of that
+ * user would lose it by a rotation. `refused`; nothing was changed.
  *
  * @param far what the far side is called, such as `server`
  */
 export function staleLogin({ path, noun, name }: Whose, far: 'server' | 'broker'): AdapterError {
-  return new AdapterError('refused', `the ${far} does not accept the password of ${noun} ${name} that this vault holds`, {
-    retryable: false,
-    hints: [`store the one that is in use first: ${storeLine(path, name)}`],
-  })
+  return new AdapterError(
+    'refused',
+    `the ${far} does not accept the password of ${noun} ${name} that this vault holds`,
+    {
+      retryable: false,
+      hints: [`store the one that is in use first: ${storeLine(path, name)}`],
+    },
+  )
 }
 
 /**
- * Nothing here says which of two users is in use, and the one whose turn it would be may log in: it
- * could be that one. `misconfigured`; nothing was changed.
+ * Nothing here says which of two users is in use, and the one whose turn it would be may
+ * log in: it could be that one. `misconfigured`; nothing was changed.
  *
  * @param off how that user is switched off, as a command
  */
 export function maybeInUse({ path, noun, name }: Whose, off: string): AdapterError {
   return new AdapterError(
     'misconfigured',
-    `no login that works is current here, and ${noun} ${name}, which would get a new password, may log in: it may be in use`,
+    `no login that works is current here, and ${noun} ${name}, which would get a new ` +
+      'password, may log in: it may be in use',
     {
       retryable: false,
       hints: [
-        `store the login that is in use first: ${storeLine(path, name)}   (or the other one: whose it is)`,
+        `store the login that is in use first: ${storeLine(path, name)}   (or the other one: ` +
+          'whose it is)',
         `or, if nobody uses it: ${off}`,
       ],
     },
@@ -148,7 +168,10 @@ export function maybeInUse({ path, noun, name }: Whose, off: string): AdapterErr
 }
 
 function storeLine(path: string, name: string): string {
-  return `rotate set ${path} --fields-from -   and on stdin: ${JSON.stringify({ username: name, password: '…' })}`
+  return (
+    `rotate set ${path} --fields-from -   and on stdin: ` +
+    `${JSON.stringify({ username: name, password: '…' })}`
+  )
 }
 
 export function shellWord(text: string): string {
@@ -162,16 +185,21 @@ export function newPassword(random: Random): { readonly password: Secret } {
 
 export function passwordOf({ material }: Intent): Secret {
   const { password } = material
-  if (password === undefined) throw new AdapterError('failed', 'the intent holds no password', { retryable: false })
+  if (password === undefined)
+    throw new AdapterError('failed', 'the intent holds no password', { retryable: false })
   return password
 }
 
 /**
- * The login that a value is. Throws `misconfigured` where there is nothing to log in with.
+ * The login that a value is. Throws `misconfigured` where there is nothing to log in
+ * with.
  *
  * @param user the one user of the configuration, whose password a value without a name is
  */
-export function loginOf(fields: Fields, user?: string): { readonly username: string; readonly password: Secret } {
+export function loginOf(
+  fields: Fields,
+  user?: string,
+): { readonly username: string; readonly password: Secret } {
   const { username, password = user === undefined ? undefined : singleValue(fields) } = fields
   const name = username?.reveal() ?? user
   if (name !== undefined && password !== undefined) return { username: name, password }
@@ -180,11 +208,23 @@ export function loginOf(fields: Fields, user?: string): { readonly username: str
 
 /** The names of what `issued` makes. */
 export function fieldsOf({ database }: Pick<Place, 'database'>): readonly string[] {
-  return ['username', 'password', 'host', 'port', ...(database === undefined ? [] : ['database']), 'url']
+  return [
+    'username',
+    'password',
+    'host',
+    'port',
+    ...(database === undefined ? [] : ['database']),
+    'url',
+  ]
 }
 
 /** @param scheme of the address, such as `postgresql` */
-export function issued(scheme: string, { host, port, database, users }: Place, name: string, password: Secret): Issued {
+export function issued(
+  scheme: string,
+  { host, port, database, users }: Place,
+  name: string,
+  password: Secret,
+): Issued {
   const address = host.includes(':') ? `[${host}]` : host
   const path = database === undefined ? '' : `/${encodeURIComponent(database)}`
   return {
@@ -194,7 +234,9 @@ export function issued(scheme: string, { host, port, database, users }: Place, n
       host: new Secret(host),
       port: new Secret(String(port)),
       ...(database === undefined ? {} : { database: new Secret(database) }),
-      url: new Secret(`${scheme}://${encodeURIComponent(name)}:${encodeURIComponent(password.reveal())}@${address}:${port}${path}`),
+      url: new Secret(
+        `${scheme}://${encodeURIComponent(name)}:${encodeURIComponent(password.reveal())}@${address}:${port}${path}`,
+      ),
     },
     ...(users === undefined ? {} : { handle: { id: name, live: true } }),
   }
@@ -213,12 +255,16 @@ export function usesTls({
   return tls ?? (!isLocal(host) || ca !== undefined)
 }
 
-/** A refused login of the admin says nothing about the password that is rotated: `denied`. */
+/**
+ * A refused login of the admin says nothing about the password that is rotated: `denied`.
+ */
 export async function asAdminOf<T>(user: string, work: Promise<T>): Promise<T> {
   try {
     return await work
   } catch (thrown) {
     if (!(thrown instanceof AdapterError && thrown.code === 'refused')) throw thrown
-    throw new AdapterError('denied', `the server does not accept the admin ${user}`, { hints: ['check "admin" in the configuration'] })
+    throw new AdapterError('denied', `the server does not accept the admin ${user}`, {
+      hints: ['check "admin" in the configuration'],
+    })
   }
 }

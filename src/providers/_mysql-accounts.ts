@@ -2,9 +2,10 @@
  * How one can log in to an account of MySQL or MariaDB: what the provider `mysql` reads.
  *
  * MySQL keeps it in mysql.user, the retained password in User_attributes
- * (https://dev.mysql.com/doc/refman/8.4/en/grant-tables.html); MariaDB as JSON in mysql.global_priv
- * (https://mariadb.com/kb/en/mysqlglobal_priv-table/). An account is a name and a host: one name may
- * stand for several accounts, each with passwords of its own.
+ * (https://dev.mysql.com/doc/refman/8.4/en/grant-tables.html); MariaDB as JSON in
+ * mysql.global_priv (https://mariadb.com/kb/en/mysqlglobal_priv-table/). An account is a
+ * name and a host: one name may stand for several accounts, each with passwords of its
+ * own.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -26,7 +27,10 @@ export interface Account {
   readonly expired: boolean
   /** The password of this account was ended by this program, see `endedForm`. */
   readonly ended: boolean
-  /** The method that a new password gets: the one that the account has. Absent without one. */
+  /**
+   * The method that a new password gets: the one that the account has. Absent without
+   * one.
+   */
   readonly method: Method | undefined
   /** Its passwords; on MySQL the primary one first, then the one that was retained. */
   readonly passwords: readonly Stored[]
@@ -38,32 +42,38 @@ export interface Account {
 export type PasswordAccount = Account & { readonly method: Method }
 
 /**
- * May whoever is logged in change the passwords of others? A role may bring the right; then the
- * first change says whether it does.
+ * May whoever is logged in change the passwords of others? A role may bring the right;
+ * then the first change says whether it does.
  */
 export async function mayChangeAccounts(server: Server): Promise<boolean> {
   const rows = await read(server, 'SHOW GRANTS', z.record(z.string(), z.string()))
   return rows
     .flatMap((row) => Object.values(row))
-    .some((grant) => /\bCREATE USER\b|\bALL PRIVILEGES ON \*\.\*/.test(grant) || !/ ON /.test(grant))
+    .some(
+      (grant) => /\bCREATE USER\b|\bALL PRIVILEGES ON \*\.\*/.test(grant) || !/ ON /.test(grant),
+    )
 }
 
 /**
- * MariaDB with a plug-in that checks passwords takes no stored form, because it can not see the
- * password (`ALTER USER` then ends with 1396).
+ * MariaDB with a plug-in that checks passwords takes no stored form, because it can not
+ * see the password (`ALTER USER` then ends with 1396).
  */
 export async function refusesStoredForms(server: Server): Promise<boolean> {
   if (!server.mariadb) return false
-  const checking = "SELECT 1 FROM information_schema.PLUGINS WHERE PLUGIN_TYPE = 'PASSWORD VALIDATION' AND PLUGIN_STATUS = 'ACTIVE'"
+  const checking =
+    "SELECT 1 FROM information_schema.PLUGINS WHERE PLUGIN_TYPE = 'PASSWORD VALIDATION' AND " +
+    "PLUGIN_STATUS = 'ACTIVE'"
   const sql = `SELECT @@GLOBAL.strict_password_validation = 1 AND EXISTS (${checking}) AS strict`
   return (await read(server, sql, z.object({ strict: z.number() })))[0]?.strict === 1
 }
 
 const DAYS = 'COALESCE(password_lifetime, @@GLOBAL.default_password_lifetime)'
 const MYSQL = [
-  "SELECT Host AS host, plugin, authentication_string AS hash, User_attributes->>'$.additional_password' AS retained",
+  'SELECT Host AS host, plugin, authentication_string AS hash, ' +
+    "User_attributes->>'$.additional_password' AS retained",
   'account_locked AS locked',
-  `password_expired = 'Y' OR (${DAYS} > 0 AND password_last_changed < NOW() - INTERVAL ${DAYS} DAY) AS expired`,
+  `password_expired = 'Y' OR (${DAYS} > 0 AND password_last_changed < NOW() - INTERVAL ` +
+    `${DAYS} DAY) AS expired`,
 ].join(', ')
 const MySqlRow = z.object({
   host: z.string(),
@@ -74,15 +84,23 @@ const MySqlRow = z.object({
   expired: z.number().nullable(),
 })
 
-const MARIADB = 'SELECT Host AS host, Priv AS priv, UNIX_TIMESTAMP() AS now, @@GLOBAL.default_password_lifetime AS days'
-const MariaDbRow = z.object({ host: z.string(), priv: z.string(), now: z.number(), days: z.number() })
+const MARIADB =
+  'SELECT Host AS host, Priv AS priv, UNIX_TIMESTAMP() AS now, ' +
+  '@@GLOBAL.default_password_lifetime AS days'
+const MariaDbRow = z.object({
+  host: z.string(),
+  priv: z.string(),
+  now: z.number(),
+  days: z.number(),
+})
 const Way = z.object({ plugin: z.string(), authentication_string: z.string().default('') })
 const MariaDbPriv = z.object({
   // An account of the time before plugins.
   plugin: z.string().default('mysql_native_password'),
   authentication_string: z.string().default(''),
   account_locked: z.boolean().default(false),
-  // All ways, where there are more than one. The first part of this object is an empty object in here.
+  // All ways, where there are more than one. The first part of this object is an empty
+  // object in here.
   auth_or: z.array(z.union([Way, z.strictObject({})])).default([]),
   // Seconds; 0 after PASSWORD EXPIRE. Days; -1 for the server's own, 0 for ever.
   password_last_changed: z.number().optional(),
@@ -101,13 +119,21 @@ export async function accountsNamed(server: Server, name: string): Promise<reado
       ]),
     )
   }
-  const rows = await read(server, `${MARIADB} FROM mysql.global_priv WHERE User = ?`, MariaDbRow, [name])
+  const rows = await read(server, `${MARIADB} FROM mysql.global_priv WHERE User = ?`, MariaDbRow, [
+    name,
+  ])
   return rows.flatMap(({ host, priv, now, days: usual }) => {
-    const { account_locked: locked, auth_or: more, is_role: role, ...main } = shaped(MariaDbPriv, JSON.parse(priv))
+    const {
+      account_locked: locked,
+      auth_or: more,
+      is_role: role,
+      ...main
+    } = shaped(MariaDbPriv, JSON.parse(priv))
     if (role) return []
     const { password_last_changed: changed, password_lifetime: own } = main
     const days = own < 0 ? usual : own
-    const expired = changed === 0 || (changed !== undefined && days > 0 && changed + days * 86_400 < now)
+    const expired =
+      changed === 0 || (changed !== undefined && days > 0 && changed + days * 86_400 < now)
     const ways = more.length === 0 ? [main] : more.map((way) => ('plugin' in way ? way : main))
     return [
       accountFrom(
@@ -118,15 +144,24 @@ export async function accountsNamed(server: Server, name: string): Promise<reado
   })
 }
 
-function accountFrom(facts: Pick<Account, 'name' | 'host' | 'locked' | 'expired'>, ways: readonly Stored[]): Account {
+function accountFrom(
+  facts: Pick<Account, 'name' | 'host' | 'locked' | 'expired'>,
+  ways: readonly Stored[],
+): Account {
   const ours = ways.filter(({ plugin }) => isMethod(plugin))
   const method = ours[0]?.plugin ?? ''
   return {
     ...facts,
     method: isMethod(method) ? method : undefined,
-    ended: ours.length > 0 && ours.every(({ plugin, hash }) => isMethod(plugin) && isEndedForm(plugin, hash)),
-    // Left out: no password at all, the word by which MariaDB says that none fits, and what was ended here.
-    passwords: ours.filter(({ plugin, hash }) => hash !== '' && hash !== 'invalid' && !(isMethod(plugin) && isEndedForm(plugin, hash))),
+    ended:
+      ours.length > 0 &&
+      ours.every(({ plugin, hash }) => isMethod(plugin) && isEndedForm(plugin, hash)),
+    // Left out: no password at all, the word by which MariaDB says that none fits, and
+    // what was ended here.
+    passwords: ours.filter(
+      ({ plugin, hash }) =>
+        hash !== '' && hash !== 'invalid' && !(isMethod(plugin) && isEndedForm(plugin, hash)),
+    ),
     others: ways.filter(({ plugin }) => !isMethod(plugin)),
   }
 }
@@ -146,9 +181,13 @@ export function withPassword(found: Account): PasswordAccount {
   const { method, others } = found
   if (method !== undefined) return { ...found, method }
   const ways = others.map(({ plugin }) => plugin).join(', ')
-  throw new AdapterError('misconfigured', `account ${found.name} logs in by ${ways}, not by a password`, {
-    hints: ['give it one by caching_sha2_password, mysql_native_password or ed25519'],
-  })
+  throw new AdapterError(
+    'misconfigured',
+    `account ${found.name} logs in by ${ways}, not by a password`,
+    {
+      hints: ['give it one by caching_sha2_password, mysql_native_password or ed25519'],
+    },
+  )
 }
 
 /** Is it one of the account's passwords? */

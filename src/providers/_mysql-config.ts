@@ -4,35 +4,59 @@ import { z } from 'zod'
 import { secretField } from '../core/schema.ts'
 import { checkLogins, hostField, isLocal, namesIn, tlsFields } from './_login.ts'
 
-// Neither quote nor backslash, so that no sql_mode of the server changes how a name is read.
+// Neither quote nor backslash, so that no sql_mode of the server changes how a name is
+// read.
 const account = z.string().regex(/^[^\0-\x1f\x7f'\\`]{1,80}$/, 'is not the name of an account')
 
 export const Config = z
   .strictObject({
     host: hostField,
     port: z.int().min(1).max(65_535).default(3306).meta({ description: 'Its port' }),
-    database: z.string().min(1).max(64).optional().meta({ description: 'Database that is named in what is issued' }),
+    database: z
+      .string()
+      .min(1)
+      .max(64)
+      .optional()
+      .meta({ description: 'Database that is named in what is issued' }),
     admin: z
       .strictObject({
         user: account.meta({ description: 'Account that may change the others' }),
         password: secretField('Its password'),
       })
       .meta({ description: 'Who changes the passwords' }),
-    users: z.tuple([account, account]).optional().meta({ description: 'Two accounts with the same rights that take turns' }),
-    user: account.optional().meta({ description: 'The one account, with "strategy": "dual" or "single"' }),
+    users: z
+      .tuple([account, account])
+      .optional()
+      .meta({ description: 'Two accounts with the same rights that take turns' }),
+    user: account
+      .optional()
+      .meta({ description: 'The one account, with "strategy": "dual" or "single"' }),
     accountHost: z
       .string()
       .regex(/^[A-Za-z0-9.:_%/-]{1,255}$/, 'is not the host of an account')
       .default('%')
       .meta({ description: "Host in the accounts' names, the part behind the @" }),
-    strategy: z.enum(['two-users', 'dual', 'single']).optional().meta({ description: 'Default: two-users' }),
+    strategy: z
+      .enum(['two-users', 'dual', 'single'])
+      .optional()
+      .meta({ description: 'Default: two-users' }),
     ...tlsFields,
   })
   .superRefine((config, context) => {
     const { strategy, host } = config
-    checkLogins(config, strategy === 'single' || strategy === 'dual' ? strategy : undefined, 'account', '"dual" or "single"', context)
+    checkLogins(
+      config,
+      strategy === 'single' || strategy === 'dual' ? strategy : undefined,
+      'account',
+      '"dual" or "single"',
+      context,
+    )
     if (!isLocal(host) && isIP(host) !== 0)
-      context.addIssue({ code: 'custom', path: ['host'], message: "must be a name, which the server's certificate is checked for" })
+      context.addIssue({
+        code: 'custom',
+        path: ['host'],
+        message: "must be a name, which the server's certificate is checked for",
+      })
   })
 export type Options = z.output<typeof Config>
 

@@ -1,4 +1,6 @@
-/** Logins of the provider `mysql`: of its admin, to read or to change, and of an account. */
+/**
+ * Logins of the provider `mysql`: of its admin, to read or to change, and of an account.
+ */
 import { AdapterError } from '../core/errors.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import type { Secret } from '../core/secret.ts'
@@ -16,10 +18,15 @@ export interface Job {
 }
 
 /**
- * Changes an account when it is this session's turn. Where it is not known what became of a change,
- * the session that sent it is ended at once, if that can be; whoever asks later sees to it again.
+ * Changes an account when it is this session's turn. Where it is not known what became of
+ * a change, the session that sent it is ended at once, if that can be; whoever asks later
+ * sees to it again.
  */
-export async function asWriter(job: Job, name: string, work: (server: Server) => Promise<void>): Promise<void> {
+export async function asWriter(
+  job: Job,
+  name: string,
+  work: (server: Server) => Promise<void>,
+): Promise<void> {
   const turn = turnOf(name, job.config.accountHost)
   let connection: number | null = null
   try {
@@ -43,9 +50,17 @@ export function asAdmin<T>(job: Job, work: (server: Server) => Promise<T>): Prom
   )
 }
 
-function login<T>(job: Job, user: string, password: Secret, work: Parameters<typeof connected<T>>[3]): Promise<T> {
+function login<T>(
+  job: Job,
+  user: string,
+  password: Secret,
+  work: Parameters<typeof connected<T>>[3],
+): Promise<T> {
   const { config, context, patience } = job
-  if (context.signal.aborted) throw new AdapterError('failed', 'interrupted before the server was called', { retryable: false })
+  if (context.signal.aborted)
+    throw new AdapterError('failed', 'interrupted before the server was called', {
+      retryable: false,
+    })
   const { host, port, ca } = config
   return connected({ host, port, tls: usesTls(config), ca, patience }, user, password, work)
 }
@@ -56,19 +71,30 @@ export async function proveLogin(job: Job, found: Account, password: Secret): Pr
     await provenLogin(job, found, password)
   } catch (thrown) {
     if (!(thrown instanceof AdapterError && thrown.code === 'refused')) throw thrown
-    throw new AdapterError('misconfigured', `${called(found)} has the current password, but can't log in from here with it`, {
-      hints: [
-        'another account comes first for this machine, or "accountHost" leaves it out: SELECT User, Host FROM mysql.user',
-        'or it is locked for a time, after too many logins that failed',
-      ],
-    })
+    throw new AdapterError(
+      'misconfigured',
+      `${called(found)} has the current password, but can't log in from here with it`,
+      {
+        hints: [
+          'another account comes first for this machine, or "accountHost" leaves it out: ' +
+            'SELECT User, Host FROM mysql.user',
+          'or it is locked for a time, after too many logins that failed',
+        ],
+      },
+    )
   }
 }
 
 export async function provenLogin(job: Job, found: Account, password: Secret): Promise<void> {
-  const behind = await login(job, found.name, password, (client) => accountBehind(client, job.patience))
+  const behind = await login(job, found.name, password, (client) =>
+    accountBehind(client, job.patience),
+  )
   if (behind.toLowerCase() === `${found.name}@${found.host}`.toLowerCase()) return
-  throw new AdapterError('misconfigured', `a login from here leads to another account than ${called(found)}, so that it proves nothing`, {
-    hints: ['another account comes first for this machine: SELECT User, Host FROM mysql.user'],
-  })
+  throw new AdapterError(
+    'misconfigured',
+    `a login from here leads to another account than ${called(found)}, so that it proves nothing`,
+    {
+      hints: ['another account comes first for this machine: SELECT User, Host FROM mysql.user'],
+    },
+  )
 }

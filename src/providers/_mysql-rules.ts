@@ -1,8 +1,20 @@
-/** Which accounts the provider `mysql` may change. Every refusal here is made before anything is done. */
+/**
+ * Which accounts the provider `mysql` may change. Every refusal here is made before
+ * anything is done.
+ */
 import { AdapterError } from '../core/errors.ts'
 import type { Secret } from '../core/secret.ts'
 import type { Server } from './_mysql.ts'
-import { type Account, accountsNamed, called, fits, has, isAt, type PasswordAccount, withPassword } from './_mysql-accounts.ts'
+import {
+  type Account,
+  accountsNamed,
+  called,
+  fits,
+  has,
+  isAt,
+  type PasswordAccount,
+  withPassword,
+} from './_mysql-accounts.ts'
 import { distinct, identifier, stillThere } from './_mysql-change.ts'
 import type { Options } from './_mysql-config.ts'
 import type { Job } from './_mysql-job.ts'
@@ -10,18 +22,27 @@ import type { Job } from './_mysql-job.ts'
 /** The account that is changed. Throws `misconfigured` where there is none. */
 export function own({ accountHost }: Options, name: string, all: readonly Account[]): Account {
   const found = all.find((account) => isAt(account, accountHost))
-  if (found === undefined) throw new AdapterError('misconfigured', `there is no account ${name}@${accountHost} on the server`)
+  if (found === undefined)
+    throw new AdapterError(
+      'misconfigured',
+      `there is no account ${name}@${accountHost} on the server`,
+    )
   return found
 }
 
-export async function accountOf(server: Server, config: Options, name: string): Promise<PasswordAccount> {
+export async function accountOf(
+  server: Server,
+  config: Options,
+  name: string,
+): Promise<PasswordAccount> {
   return withPassword(own(config, name, await accountsNamed(server, name)))
 }
 
 /**
- * Another account of the same name keeps its password when this one is changed, so that an old value
- * would go on opening the server from its hosts, and the new one would not open it from there.
- * Where it is known to have another password than the current one it is somebody else's.
+ * Another account of the same name keeps its password when this one is changed, so that
+ * an old value would go on opening the server from its hosts, and the new one would not
+ * open it from there. Where it is known to have another password than the current one it
+ * is somebody else's.
  */
 export async function refuseOthers(
   { accountHost }: Options,
@@ -33,7 +54,10 @@ export async function refuseOthers(
   const unknown: Account[] = []
   for (const other of all) {
     if (isAt(other, accountHost) || other.locked || other.passwords.length === 0) continue
-    if (other.passwords.some((stored) => stillThere([stored], found)) || (password !== undefined && (await has(other, password))))
+    if (
+      other.passwords.some((stored) => stillThere([stored], found)) ||
+      (password !== undefined && (await has(other, password)))
+    )
       same.push(other)
     // A host that was chosen says which of them is meant.
     else if (password === undefined && accountHost === '%') unknown.push(other)
@@ -44,20 +68,25 @@ export async function refuseOthers(
   const names = others.map(called).join(' and ')
   const have = others.length > 1 ? 'have' : 'has'
   const state = same.length > 0 ? `${have} the same password` : `may have the same password`
-  throw new AdapterError('misconfigured', `besides ${called(found)} there is ${names}, which ${state} and would keep it`, {
-    retryable: false,
-    hints: [
-      `one account per name is changed: drop, rename or lock the others, such as: ALTER USER ${identifier(one)} ACCOUNT LOCK`,
-      ...(same.length > 0 ? [] : ['or say which one is meant: "accountHost"']),
-      `which ones there are: SELECT User, Host FROM mysql.user WHERE User = '${found.name}'`,
-    ],
-  })
+  throw new AdapterError(
+    'misconfigured',
+    `besides ${called(found)} there is ${names}, which ${state} and would keep it`,
+    {
+      retryable: false,
+      hints: [
+        'one account per name is changed: drop, rename or lock the others, such as: ALTER ' +
+          `USER ${identifier(one)} ACCOUNT LOCK`,
+        ...(same.length > 0 ? [] : ['or say which one is meant: "accountHost"']),
+        `which ones there are: SELECT User, Host FROM mysql.user WHERE User = '${found.name}'`,
+      ],
+    },
+  )
 }
 
 /**
- * Of the one account: it is not switched off by somebody else, it has one password, and for `dual`
- * that is the current one, because it is what the server retains. One of two users is there to be
- * unlocked and given another password.
+ * Of the one account: it is not switched off by somebody else, it has one password, and
+ * for `dual` that is the current one, because it is what the server retains. One of two
+ * users is there to be unlocked and given another password.
  *
  * @param password the current one, where it is known to be of this account
  */
@@ -71,11 +100,17 @@ export async function mayChange(
   if (users !== undefined) return
   const id = identifier(found)
   if (found.locked && !found.ended)
-    throw new AdapterError('misconfigured', `account ${called(found)} is locked, and not by this program: it stays as it is`, {
-      hints: [`if it is to be used again: ALTER USER ${id} ACCOUNT UNLOCK`],
-    })
+    throw new AdapterError(
+      'misconfigured',
+      `account ${called(found)} is locked, and not by this program: it stays as it is`,
+      {
+        hints: [`if it is to be used again: ALTER USER ${id} ACCOUNT UNLOCK`],
+      },
+    )
   if (distinct(found.passwords) > 1) {
-    const by = mariadb ? `ALTER USER ${id} IDENTIFIED VIA …` : `ALTER USER ${id} DISCARD OLD PASSWORD`
+    const by = mariadb
+      ? `ALTER USER ${id} IDENTIFIED VIA …`
+      : `ALTER USER ${id} DISCARD OLD PASSWORD`
     const both = strategy === 'dual' ? '' : ', and the change would end both'
     throw new AdapterError('quota', `account ${found.name} has two passwords already${both}`, {
       hints: [
@@ -85,10 +120,17 @@ export async function mayChange(
     })
   }
   const [primary] = found.passwords
-  if (strategy !== 'dual' || primary === undefined || password === undefined || (await fits(primary, password))) return
+  if (
+    strategy !== 'dual' ||
+    primary === undefined ||
+    password === undefined ||
+    (await fits(primary, password))
+  )
+    return
   throw new AdapterError(
     'misconfigured',
-    `account ${called(found)} has another password than the current one here: that one would be kept`,
+    `account ${called(found)} has another password than the current one here: that one would ` +
+      'be kept',
     {
       hints: [`store the one that is in use first: rotate set ${context.path}`],
     },

@@ -7,11 +7,14 @@ import { ed25519Answer } from '../net/mysql-hash.ts'
 import { pickDefined } from '../core/defined.ts'
 
 /**
- * How long is waited for a lock. A statement that waits for one is carried out later, whether or
- * not its client is still there; so the server has to give it up before we do.
+ * How long is waited for a lock. A statement that waits for one is carried out later,
+ * whether or not its client is still there; so the server has to give it up before we do.
  */
 export interface Patience {
-  /** At the server, for each lock that a statement needs, and in MariaDB for a whole statement. */
+  /**
+   * At the server, for each lock that a statement needs, and in MariaDB for a whole
+   * statement.
+   */
   readonly lockSeconds: number
   /** Here, for an answer. */
   readonly answerMs: number
@@ -39,10 +42,15 @@ export interface Server {
 }
 
 /**
- * Logs in, works, and hangs up. Throws `refused` where the login is refused, `unreachable` where
- * there is no server to be asked.
+ * Logs in, works, and hangs up. Throws `refused` where the login is refused,
+ * `unreachable` where there is no server to be asked.
  */
-export async function connected<T>(address: Address, user: string, password: Secret, work: (client: Connection) => Promise<T>): Promise<T> {
+export async function connected<T>(
+  address: Address,
+  user: string,
+  password: Secret,
+  work: (client: Connection) => Promise<T>,
+): Promise<T> {
   const { createConnection } = await import('mysql2/promise')
   const { host, port, tls, ca, patience } = address
   let client: Connection
@@ -56,8 +64,12 @@ export async function connected<T>(address: Address, user: string, password: Sec
       jsonStrings: true,
       disableEval: true,
       // Without verifyIdentity the certificate of any host would do.
-      ...(tls ? { ssl: { rejectUnauthorized: true, verifyIdentity: true, ...pickDefined({ ca }) } } : {}),
-      authPlugins: { client_ed25519: () => (nonce) => ed25519Answer(password, nonce.subarray(0, 32)) },
+      ...(tls
+        ? { ssl: { rejectUnauthorized: true, verifyIdentity: true, ...pickDefined({ ca }) } }
+        : {}),
+      authPlugins: {
+        client_ed25519: () => (nonce) => ed25519Answer(password, nonce.subarray(0, 32)),
+      },
     })
   } catch (thrown) {
     throw translated(thrown, 'none')
@@ -74,8 +86,8 @@ export async function connected<T>(address: Address, user: string, password: Sec
 }
 
 /**
- * One statement that reads, or that changes nothing but the session. Values are quoted by the
- * driver: none may hold a quote or a backslash.
+ * One statement that reads, or that changes nothing but the session. Values are quoted by
+ * the driver: none may hold a quote or a backslash.
  */
 export async function read<T extends z.ZodType>(
   { client, patience }: Pick<Server, 'client' | 'patience'>,
@@ -90,19 +102,24 @@ export async function read<T extends z.ZodType>(
 export function shaped<T extends z.ZodType>(schema: T, answer: unknown): z.output<T> {
   const parsed = schema.safeParse(answer)
   if (parsed.success) return parsed.data
-  throw new AdapterError('bad-answer', 'the server describes its accounts in a way that is not known here', { retryable: false })
+  throw new AdapterError(
+    'bad-answer',
+    'the server describes its accounts in a way that is not known here',
+    { retryable: false },
+  )
 }
 
 /**
  * Which server it is; from here on this session waits for locks no longer than it may.
  *
- * MariaDB heeds `lock_wait_timeout` for the commit of ALTER USER only, and `max_statement_time` for
- * the locks before it; MySQL heeds `lock_wait_timeout` for all, and its `max_execution_time` is for
- * SELECT (https://mariadb.com/kb/en/server-system-variables/#lock_wait_timeout,
+ * MariaDB heeds `lock_wait_timeout` for the commit of ALTER USER only, and
+ * `max_statement_time` for the locks before it; MySQL heeds `lock_wait_timeout` for all,
+ * and its `max_execution_time` is for SELECT
+ * (https://mariadb.com/kb/en/server-system-variables/#lock_wait_timeout,
  * https://dev.mysql.com/doc/refman/8.4/en/server-system-variables.html#sysvar_lock_wait_timeout).
  *
- * Throws `misconfigured` for one that is too old to keep two passwords, or to lock an account, and
- * for one that accepts every login.
+ * Throws `misconfigured` for one that is too old to keep two passwords, or to lock an
+ * account, and for one that accepts every login.
  */
 export async function identify(client: Connection, patience: Patience): Promise<Server> {
   const [row] = await read(
@@ -112,16 +129,29 @@ export async function identify(client: Connection, patience: Patience): Promise<
   )
   const { version = '', account = '' } = row ?? {}
   const mariadb = /mariadb/i.test(version)
-  const [major = 0, minor = 0, patch = 0] = (/\d+\.\d+\.\d+/.exec(version)?.[0] ?? '').split('.').map(Number)
+  const [major = 0, minor = 0, patch = 0] = (/\d+\.\d+\.\d+/.exec(version)?.[0] ?? '')
+    .split('.')
+    .map(Number)
   const number = major * 1_000_000 + minor * 1000 + patch
   if (number < (mariadb ? 10_004_002 : 8_000_014))
-    throw new AdapterError('misconfigured', `the server is ${mariadb ? 'MariaDB' : 'MySQL'} ${major}.${minor}.${patch}, which is too old`, {
-      hints: ['it must be MySQL 8.0.14 or MariaDB 10.4.2 at least'],
-    })
+    throw new AdapterError(
+      'misconfigured',
+      `the server is ${mariadb ? 'MariaDB' : 'MySQL'} ${major}.${minor}.${patch}, which is too old`,
+      {
+        hints: ['it must be MySQL 8.0.14 or MariaDB 10.4.2 at least'],
+      },
+    )
   refuseOpenDoor(account)
   const { lockSeconds } = patience
-  const bounds = ['lock_wait_timeout', 'innodb_lock_wait_timeout', ...(mariadb ? ['max_statement_time'] : [])]
-  await client.query({ sql: `SET ${bounds.map((name) => `SESSION ${name} = ${lockSeconds}`).join(', ')}`, timeout: patience.answerMs })
+  const bounds = [
+    'lock_wait_timeout',
+    'innodb_lock_wait_timeout',
+    ...(mariadb ? ['max_statement_time'] : []),
+  ]
+  await client.query({
+    sql: `SET ${bounds.map((name) => `SESSION ${name} = ${lockSeconds}`).join(', ')}`,
+    timeout: patience.answerMs,
+  })
   return { client, mariadb, patience }
 }
 
@@ -130,21 +160,31 @@ function refuseOpenDoor(account: string): void {
   if (!/^skip-grants user@|^@?$/.test(account)) return
   throw new AdapterError(
     'misconfigured',
-    'the server was started with skip-grant-tables: it accepts every login, so that a login proves nothing, and it changes no account',
+    'the server was started with skip-grant-tables: it accepts every login, so that a login ' +
+      'proves nothing, and it changes no account',
     { hints: ['start it without that option'] },
   )
 }
 
 /**
- * The account that a login led to. Throws `misconfigured` where the server accepts every login.
+ * The account that a login led to. Throws `misconfigured` where the server accepts every
+ * login.
  */
 export async function accountBehind(client: Connection, patience: Patience): Promise<string> {
-  const [row] = await read({ client, patience }, 'SELECT CURRENT_USER() AS account', z.object({ account: z.string() }))
+  const [row] = await read(
+    { client, patience },
+    'SELECT CURRENT_USER() AS account',
+    z.object({ account: z.string() }),
+  )
   refuseOpenDoor(row?.account ?? '')
   return row?.account ?? ''
 }
 
-/** Server errors by number: https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html, https://mariadb.com/kb/en/mariadb-error-codes/ */
+/**
+ * Server errors by number:
+ * https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html,
+ * https://mariadb.com/kb/en/mariadb-error-codes/
+ */
 const REFUSED = new Set([1045, 1698, 1820, 1862, 3118, 3955, 4151])
 const DENIED = new Set([1044, 1142, 1143, 1227])
 const NO_ROOM = new Set([1040, 1129, 1203, 1226])
@@ -153,38 +193,61 @@ const GAVE_UP = new Set([1205, 1317, 1969, 3024])
 /** The server stops, or ends the connection. */
 const CUT_OFF = new Set([1053, 1080, 1152, 1158, 1159, 1160, 1161, 1184, 1927, 4031])
 /**
- * Errors that are found before anything is changed. All others prove nothing: MariaDB answers 1205
- * when its commit has to wait too long, and the account has the new password all the same.
+ * Errors that are found before anything is changed. All others prove nothing: MariaDB
+ * answers 1205 when its commit has to wait too long, and the account has the new password
+ * all the same.
  */
 const REFUSED_BEFORE = new Set([1064, 1290, 1396, 1470, 1524, 1819, 1827, 1836, 3894, 3895])
 
-const Failure = z.object({ code: z.string().regex(/^[A-Z0-9_]{3,80}$/), errno: z.number() }).partial()
+const Failure = z
+  .object({ code: z.string().regex(/^[A-Z0-9_]{3,80}$/), errno: z.number() })
+  .partial()
 
 /**
- * What an error of the driver or the server means. Only codes go into messages: the server's text
- * may quote what it was sent.
+ * What an error of the driver or the server means. Only codes go into messages: the
+ * server's text may quote what it was sent.
  *
- * @param lost the effect of a statement of which it is not known whether it was carried out
+ * @param lost the effect of a statement of which it is not known whether it was carried
+ *   out
  */
 export function translated(thrown: unknown, lost: 'none' | 'unknown'): AdapterError {
   if (thrown instanceof AdapterError) return thrown
   const { code = 'connection lost', errno = 0 } = Failure.catch({}).parse(thrown)
-  if (REFUSED.has(errno)) return new AdapterError('refused', `the server refuses the login (${errno})`)
+  if (REFUSED.has(errno))
+    return new AdapterError('refused', `the server refuses the login (${errno})`)
   if (DENIED.has(errno))
     return new AdapterError('denied', `the account may not do that (${errno})`, {
-      hints: ['it needs CREATE USER, and SELECT on mysql.user (MySQL) or mysql.global_priv (MariaDB)'],
+      hints: [
+        'it needs CREATE USER, and SELECT on mysql.user (MySQL) or mysql.global_priv (MariaDB)',
+      ],
     })
-  if (NO_ROOM.has(errno)) return new AdapterError('unavailable', `the server has no free connection (${errno})`)
-  if (CUT_OFF.has(errno)) return new AdapterError('unavailable', `the server ended the connection (${errno})`, { effect: lost })
+  if (NO_ROOM.has(errno))
+    return new AdapterError('unavailable', `the server has no free connection (${errno})`)
+  if (CUT_OFF.has(errno))
+    return new AdapterError('unavailable', `the server ended the connection (${errno})`, {
+      effect: lost,
+    })
   const answer = { effect: REFUSED_BEFORE.has(errno) ? 'none' : lost, answered: true } as const
   if (GAVE_UP.has(errno))
-    return new AdapterError('unavailable', `the server gave the statement up, as something else holds a lock (${errno})`, {
-      ...answer,
-      hints: ['a backup or an administrator may hold it: SHOW PROCESSLIST'],
-    })
+    return new AdapterError(
+      'unavailable',
+      `the server gave the statement up, as something else holds a lock (${errno})`,
+      {
+        ...answer,
+        hints: ['a backup or an administrator may hold it: SHOW PROCESSLIST'],
+      },
+    )
   if (errno >= 1000) return new AdapterError('failed', `the server answered ${errno}`, answer)
   if (code === 'HANDSHAKE_NO_SSL_SUPPORT' || code === 'AUTH_SWITCH_PLUGIN_ERROR')
-    return new AdapterError('misconfigured', `the server does not offer what is needed: ${code}; nothing was changed`)
-  if (lost === 'none') return new AdapterError('unreachable', `can't reach the server: ${code}; nothing was changed`)
-  return new AdapterError('unavailable', `the connection broke before the server answered (${code})`, { effect: 'unknown' })
+    return new AdapterError(
+      'misconfigured',
+      `the server does not offer what is needed: ${code}; nothing was changed`,
+    )
+  if (lost === 'none')
+    return new AdapterError('unreachable', `can't reach the server: ${code}; nothing was changed`)
+  return new AdapterError(
+    'unavailable',
+    `the connection broke before the server answered (${code})`,
+    { effect: 'unknown' },
+  )
 }

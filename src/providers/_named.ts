@@ -1,6 +1,7 @@
 /**
- * Tokens that carry the name of their intent and show their value once: what a lost answer left behind is found by that name, and what a vendor's servers do not all know yet is
- * asked for again.
+ * Tokens that carry the name of their intent and show their value once: what a lost
+ * answer left behind is found by that name, and what a vendor's servers do not all know
+ * yet is asked for again.
  */
 import { AdapterError } from '../core/errors.ts'
 import type { Handle, Intent } from '../core/model.ts'
@@ -27,7 +28,8 @@ export async function settledByName(
 }
 
 /**
- * Asks until the token is what is expected, or the pauses (milliseconds) are over. Throws `refused` where it is not accepted then.
+ * Asks until the token is what is expected, or the pauses (milliseconds) are over. Throws
+ * `refused` where it is not accepted then.
  * @param ask `detail`: what is said of a token that is not accepted
  */
 export async function verifiedWithin(
@@ -40,7 +42,8 @@ export async function verifiedWithin(
     const { alive, detail } = await ask()
     const pause = pauses[attempt]
     if (alive && (expect === 'live' || pause === undefined)) return
-    if (!alive && (expect === 'dead' || pause === undefined)) throw new AdapterError('refused', detail)
+    if (!alive && (expect === 'dead' || pause === undefined))
+      throw new AdapterError('refused', detail)
     await clock.sleep(pause ?? 0, signal)
   }
 }

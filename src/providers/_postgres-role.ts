@@ -5,11 +5,16 @@ import { AdapterError } from '../core/errors.ts'
 import type { Attempt } from './_postgres.ts'
 import { codeOf, provesNothing, quoted, translated } from './_postgres.ts'
 
-/** What stands in pg_roles (https://www.postgresql.org/docs/current/view-pg-roles.html). */
+/**
+ * What stands in pg_roles (https://www.postgresql.org/docs/current/view-pg-roles.html).
+ */
 export interface Role {
   readonly name: string
   readonly mayLogIn: boolean
-  /** Milliseconds until its passwords stop being taken, by the server's clock; `null` for never. */
+  /**
+   * Milliseconds until its passwords stop being taken, by the server's clock; `null` for
+   * never.
+   */
   readonly left: number | null
   /** VALID UNTIL in epoch milliseconds. */
   readonly until: number | null
@@ -72,20 +77,29 @@ export async function mayWrite(client: Client, admin: string): Promise<void> {
       hints: ['"host" must lead to the primary server'],
     })
   if (found?.readonly === true)
-    throw new AdapterError('misconfigured', `sessions of ${admin} are read-only (default_transaction_read_only is on)`, {
-      hints: ['somebody wanted that: undo it for this role, or wait until the server may be written again'],
-    })
+    throw new AdapterError(
+      'misconfigured',
+      `sessions of ${admin} are read-only (default_transaction_read_only is on)`,
+      {
+        hints: [
+          'somebody wanted that: undo it for this role, or wait until the server may be ' +
+            'written again',
+        ],
+      },
+    )
   if (found?.waits === true)
     throw new AdapterError(
       'unavailable',
-      'every change waits for a synchronous standby, and none is connected (synchronous_standby_names)',
+      'every change waits for a synchronous standby, and none is connected ' +
+        '(synchronous_standby_names)',
       { hints: ['bring the standby back, or take it out of synchronous_standby_names'] },
     )
 }
 
 /**
- * Why this role must not be given a new password: it would be dead on arrival, could not be proven,
- * or was switched off by somebody. `alone`: it is the one role, so that this is not its usual state.
+ * Why this role must not be given a new password: it would be dead on arrival, could not
+ * be proven, or was switched off by somebody. `alone`: it is the one role, so that this
+ * is not its usual state.
  */
 export function refuse(role: Role, alone: boolean): void {
   const { name, left } = role
@@ -93,7 +107,10 @@ export function refuse(role: Role, alone: boolean): void {
     throw new AdapterError('misconfigured', `role ${name} ${why}`, { hints: [hint] })
   }
   if (alone && !role.mayLogIn)
-    fail('may not log in (NOLOGIN), and what somebody has switched off is not switched on', `ALTER ROLE ${quoted(name)} LOGIN`)
+    fail(
+      'may not log in (NOLOGIN), and what somebody has switched off is not switched on',
+      `ALTER ROLE ${quoted(name)} LOGIN`,
+    )
   if (left !== null && left < DAY) {
     const date = expiryOf(role)
     const until = date === undefined ? '-infinity' : new Date(date).toISOString()
@@ -105,11 +122,18 @@ export function refuse(role: Role, alone: boolean): void {
     )
   }
   if (!role.mayConnect)
-    fail('may not CONNECT to the database, so its login could not be proven', `GRANT CONNECT ON DATABASE … TO ${quoted(name)}`)
+    fail(
+      'may not CONNECT to the database, so its login could not be proven',
+      `GRANT CONNECT ON DATABASE … TO ${quoted(name)}`,
+    )
   if (role.full !== null)
-    throw new AdapterError('unavailable', `a login of role ${name} would find no free connection (${role.full} is reached)`, {
-      hints: ['close one connection, or raise the limit by one'],
-    })
+    throw new AdapterError(
+      'unavailable',
+      `a login of role ${name} would find no free connection (${role.full} is reached)`,
+      {
+        hints: ['close one connection, or raise the limit by one'],
+      },
+    )
 }
 
 /** What a login says for which no password was asked: nothing of any password. */
@@ -118,7 +142,8 @@ export function undecided(name: string, { accepted, error }: Attempt): AdapterEr
   if (codeOf(error) !== '28000') return translated(error)
   return new AdapterError(
     'misconfigured',
-    `the server does not let role ${name} in from here at all (28000), so its login could not be proven`,
+    `the server does not let role ${name} in from here at all (28000), so its login could ` +
+      'not be proven',
     { retryable: false, hints: ['give it a line in pg_hba.conf for this machine'] },
   )
 }
@@ -127,13 +152,15 @@ export function undecided(name: string, { accepted, error }: Attempt): AdapterEr
 export function judgeDoor(name: string, attempt: Attempt, alone: boolean): void {
   const { asked, accepted, error } = attempt
   if (asked === undefined && (accepted || codeOf(error) === '28000')) throw undecided(name, attempt)
-  // A pooler may not know a role that has no password yet; with two roles nothing is lost by trying.
+  // A pooler may not know a role that has no password yet; with two roles nothing is lost
+  // by trying.
   if (asked === undefined && !alone && ['08P01', '28P01'].includes(codeOf(error))) return
   if (asked === undefined) throw translated(error)
   if (alone && asked === 'cleartext')
     throw new AdapterError(
       'misconfigured',
-      `the server wants the password of role ${name} in clear text, so it may be one that is checked elsewhere (ldap, pam, radius)`,
+      `the server wants the password of role ${name} in clear text, so it may be one that is ` +
+        'checked elsewhere (ldap, pam, radius)',
       { hints: ['ask for it with scram-sha-256 in pg_hba.conf, or let two roles take turns'] },
     )
 }

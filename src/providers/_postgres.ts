@@ -1,6 +1,7 @@
 /**
- * How PostgreSQL is talked to: connections, what the server asks of a login, errors without text
- * of the server, and one change in a transaction that can't act after we have gone.
+ * How PostgreSQL is talked to: connections, what the server asks of a login, errors
+ * without text of the server, and one change in a transaction that can't act after we
+ * have gone.
  */
 import { checkServerIdentity, type PeerCertificate } from 'node:tls'
 import type { Client, ClientConfig } from 'pg'
@@ -37,9 +38,15 @@ export const BOUNDS: Bounds = { lock: 8_000, statement: 10_000, answer: 15_000, 
 
 /** What happened at the door. */
 export interface Attempt {
-  /** What the server wanted to see; nothing where `trust`, `peer` or `cert` lets the role in. */
+  /**
+   * What the server wanted to see; nothing where `trust`, `peer` or `cert` lets the role
+   * in.
+   */
   readonly asked: 'scram' | 'md5' | 'cleartext' | undefined
-  /** It took what it was shown; it may have shut the door all the same, for another reason. */
+  /**
+   * It took what it was shown; it may have shut the door all the same, for another
+   * reason.
+   */
   readonly accepted: boolean
   readonly error: unknown
 }
@@ -59,7 +66,10 @@ async function prepared(
   user: string,
   password: () => Promise<string>,
 ): Promise<{ readonly client: Client; readonly door: Door }> {
-  if (context.signal.aborted) throw new AdapterError('failed', 'interrupted before the server was called', { retryable: false })
+  if (context.signal.aborted)
+    throw new AdapterError('failed', 'interrupted before the server was called', {
+      retryable: false,
+    })
   const { default: pg } = await import('pg')
   const { host, port, database } = place
   const client = new pg.Client({
@@ -93,11 +103,16 @@ function tlsOf(place: Place): ClientConfig['ssl'] {
     ...pickDefined({ ca }),
     ...(serverName === undefined
       ? {}
-      : { checkServerIdentity: (_host: string, certificate: PeerCertificate) => checkServerIdentity(serverName, certificate) }),
+      : {
+          checkServerIdentity: (_host: string, certificate: PeerCertificate) =>
+            checkServerIdentity(serverName, certificate),
+        }),
   }
 }
 
-/** A connection for one piece of work. What breaks it is thrown with the effect `none`. */
+/**
+ * A connection for one piece of work. What breaks it is thrown with the effect `none`.
+ */
 export async function connected<T>(
   place: Place,
   context: AdapterContext,
@@ -105,7 +120,9 @@ export async function connected<T>(
   { user, password }: { readonly user: string; readonly password: Secret },
   work: (client: Client) => Promise<T>,
 ): Promise<T> {
-  const { client } = await prepared(place, context, bounds, user, () => Promise.resolve(password.reveal()))
+  const { client } = await prepared(place, context, bounds, user, () =>
+    Promise.resolve(password.reveal()),
+  )
   try {
     await client.connect()
     return await work(client)
@@ -117,8 +134,16 @@ export async function connected<T>(
 }
 
 /** One login. Throws nothing for what the server does. */
-export async function tried(place: Place, context: AdapterContext, bounds: Bounds, user: string, password: Secret): Promise<Attempt> {
-  const { client, door } = await prepared(place, context, bounds, user, () => Promise.resolve(password.reveal()))
+export async function tried(
+  place: Place,
+  context: AdapterContext,
+  bounds: Bounds,
+  user: string,
+  password: Secret,
+): Promise<Attempt> {
+  const { client, door } = await prepared(place, context, bounds, user, () =>
+    Promise.resolve(password.reveal()),
+  )
   try {
     await client.connect()
     return { ...door, error: undefined }
@@ -130,12 +155,20 @@ export async function tried(place: Place, context: AdapterContext, bounds: Bound
 }
 
 /**
- * What does the server want to see of this role? Nothing is shown to it: the connection is dropped
- * at that question, as psql does before it asks for a password, so no failed login is counted
- * (https://www.postgresql.org/docs/current/auth-delay.html delays those only).
+ * What does the server want to see of this role? Nothing is shown to it: the connection
+ * is dropped at that question, as psql does before it asks for a password, so no failed
+ * login is counted (https://www.postgresql.org/docs/current/auth-delay.html delays those
+ * only).
  */
-export async function knocked(place: Place, context: AdapterContext, bounds: Bounds, user: string): Promise<Attempt> {
-  const { client, door } = await prepared(place, context, bounds, user, () => Promise.reject(new Asked()))
+export async function knocked(
+  place: Place,
+  context: AdapterContext,
+  bounds: Bounds,
+  user: string,
+): Promise<Attempt> {
+  const { client, door } = await prepared(place, context, bounds, user, () =>
+    Promise.reject(new Asked()),
+  )
   try {
     await client.connect()
     return { ...door, error: undefined }
@@ -151,10 +184,14 @@ export async function knocked(place: Place, context: AdapterContext, bounds: Bou
 export function provesNothing(user: string): AdapterError {
   return new AdapterError(
     'misconfigured',
-    `the server lets role ${user} in from here without asking for its password, so a login proves nothing`,
+    `the server lets role ${user} in from here without asking for its password, so a login ` +
+      'proves nothing',
     {
       retryable: false,
-      hints: ['ask for it in pg_hba.conf (scram-sha-256 instead of trust, peer, ident or cert) for this machine too'],
+      hints: [
+        'ask for it in pg_hba.conf (scram-sha-256 instead of trust, peer, ident or cert) for ' +
+          'this machine too',
+      ],
     },
   )
 }
@@ -171,39 +208,61 @@ export function isAnswer(thrown: unknown): boolean {
 }
 
 /**
- * The failure of something that can't have changed anything. Only codes go into messages: the
- * server's text may quote what it was sent.
- * SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html
+ * The failure of something that can't have changed anything. Only codes go into messages:
+ * the server's text may quote what it was sent. SQLSTATE:
+ * https://www.postgresql.org/docs/current/errcodes-appendix.html
  */
 export function translated(thrown: unknown): AdapterError {
   if (thrown instanceof AdapterError) return thrown
   const code = codeOf(thrown)
-  if (code === '28P01' || code === '28000') return new AdapterError('refused', `the server refuses the login (${code})`)
+  if (code === '28P01' || code === '28000')
+    return new AdapterError('refused', `the server refuses the login (${code})`)
   if (code === '42501') return new AdapterError('denied', 'the role may not do that (42501)')
-  if (code === '53300') return new AdapterError('unavailable', 'the server has no free connection (53300)')
+  if (code === '53300')
+    return new AdapterError('unavailable', 'the server has no free connection (53300)')
   if (code === '55P03' || code === '57014')
-    return new AdapterError('unavailable', `another session holds what the change needs, and the server has given it up (${code})`, {
-      answered: true,
-      hints: ["see who: SELECT * FROM pg_stat_activity WHERE state LIKE '%transaction%'"],
-    })
-  if (/^[0-9A-Z]{5}$/.test(code)) return new AdapterError(code.startsWith('57P') ? 'unavailable' : 'failed', `the server answered ${code}`)
+    return new AdapterError(
+      'unavailable',
+      `another session holds what the change needs, and the server has given it up (${code})`,
+      {
+        answered: true,
+        hints: ["see who: SELECT * FROM pg_stat_activity WHERE state LIKE '%transaction%'"],
+      },
+    )
+  if (/^[0-9A-Z]{5}$/.test(code))
+    return new AdapterError(
+      code.startsWith('57P') ? 'unavailable' : 'failed',
+      `the server answered ${code}`,
+    )
   const hints =
     code === 'ERR_TLS_CERT_ALTNAME_INVALID'
-      ? ['its certificate is for another name than "host": if that is right, give the name as "serverName"']
+      ? [
+          'its certificate is for another name than "host": if that is right, give the name ' +
+            'as "serverName"',
+        ]
       : []
-  return new AdapterError('unreachable', `can't reach the server: ${code}; nothing was changed`, { hints })
+  return new AdapterError('unreachable', `can't reach the server: ${code}; nothing was changed`, {
+    hints,
+  })
 }
 
 /**
- * One statement in a transaction of its own, which nobody but we commit, and only after the server
- * has answered the statement. So whatever goes wrong before that has the effect `none`, however long
- * the server still waits: without our COMMIT it takes everything back. The server's own times end
- * the wait for a lock and a session that we have left; all of this lasts for the transaction only,
- * so that it works behind a pooler too. `tag` names the session in pg_stat_activity for `ended`.
+ * One statement in a transaction of its own, which nobody but we commit, and only after
+ * the server has answered the statement. So whatever goes wrong before that has the
+ * effect `none`, however long the server still waits: without our COMMIT it takes
+ * everything back. The server's own times end the wait for a lock and a session that we
+ * have left; all of this lasts for the transaction only, so that it works behind a pooler
+ * too. `tag` names the session in pg_stat_activity for `ended`.
  *
- * @throws AdapterError with the effect `unknown` where the COMMIT was sent and not answered
+ * @throws AdapterError with the effect `unknown` where the COMMIT was sent and not
+ *   answered
  */
-export async function changed(client: Client, bounds: Bounds, tag: string, sql: string): Promise<void> {
+export async function changed(
+  client: Client,
+  bounds: Bounds,
+  tag: string,
+  sql: string,
+): Promise<void> {
   try {
     await client.query(
       [
@@ -219,12 +278,18 @@ export async function changed(client: Client, bounds: Bounds, tag: string, sql: 
     throw translated(thrown)
   }
   const done = await client.query('COMMIT').catch((thrown: unknown) => {
-    throw new AdapterError('unavailable', `the server did not confirm the change (${codeOf(thrown)})`, {
-      effect: 'unknown',
-    })
+    throw new AdapterError(
+      'unavailable',
+      `the server did not confirm the change (${codeOf(thrown)})`,
+      {
+        effect: 'unknown',
+      },
+    )
   })
   if (done.command !== 'COMMIT')
-    throw new AdapterError('failed', 'the server has taken the change back; nothing was changed', { answered: true })
+    throw new AdapterError('failed', 'the server has taken the change back; nothing was changed', {
+      answered: true,
+    })
 }
 
 /** How a session that may still act was found and ended. */
@@ -236,17 +301,23 @@ export interface Ended {
 }
 
 /**
- * Ends what is left of the session that made the change `tag`, and sees it gone: after that nothing
- * of it can happen any more. A transaction that was committed and waits for a standby is in force
- * on this server then (https://www.postgresql.org/docs/current/runtime-config-replication.html).
+ * Ends what is left of the session that made the change `tag`, and sees it gone: after
+ * that nothing of it can happen any more. A transaction that was committed and waits for
+ * a standby is in force on this server then
+ * (https://www.postgresql.org/docs/current/runtime-config-replication.html).
  *
  * @throws AdapterError where it can't be ended or seen
  */
 export async function ended(client: Client, bounds: Bounds, tag: string): Promise<Ended> {
   const name = sessionName(tag)
-  const { rows } = await client.query<{ pid: number; standby: boolean }>(`SELECT pg_is_in_recovery() AS standby, pg_backend_pid() AS pid`)
+  const { rows } = await client.query<{ pid: number; standby: boolean }>(
+    `SELECT pg_is_in_recovery() AS standby, pg_backend_pid() AS pid`,
+  )
   if (rows[0]?.standby !== false)
-    throw new AdapterError('unavailable', 'the server is a standby now, which does not show what the other one does')
+    throw new AdapterError(
+      'unavailable',
+      'the server is a standby now, which does not show what the other one does',
+    )
   let unconfirmed = false
   for (let waited = 0; ; waited += 100) {
     const left = await client.query<{ waits: boolean }>(
@@ -256,7 +327,11 @@ export async function ended(client: Client, bounds: Bounds, tag: string): Promis
     )
     unconfirmed ||= left.rows.some(({ waits }) => waits)
     if (left.rows.length === 0) break
-    if (waited >= bounds.end) throw new AdapterError('unavailable', 'the session that made the change is still there and does not end')
+    if (waited >= bounds.end)
+      throw new AdapterError(
+        'unavailable',
+        'the session that made the change is still there and does not end',
+      )
     await client.query('SELECT pg_sleep(0.1)')
   }
   // A pooler shows a number of its own to its clients.

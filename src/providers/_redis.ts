@@ -21,7 +21,10 @@ export interface Server {
   readonly ca?: string | undefined
 }
 
-/** Logs in, works, leaves. Throws `refused` for a wrong password, `unreachable` where nobody could be asked. */
+/**
+ * Logs in, works, leaves. Throws `refused` for a wrong password, `unreachable` where
+ * nobody could be asked.
+ */
 export async function connected<T>(
   { host, port, tls, ca }: Server,
   username: string,
@@ -44,7 +47,14 @@ export async function connected<T>(
       connectTimeout: TIMEOUT_MS,
       socketTimeout: TIMEOUT_MS,
       reconnectStrategy: false,
-      ...(tls ? { tls: true, rejectUnauthorized: true, ...(isIP(host) === 0 ? { servername: host } : {}), ...pickDefined({ ca }) } : {}),
+      ...(tls
+        ? {
+            tls: true,
+            rejectUnauthorized: true,
+            ...(isIP(host) === 0 ? { servername: host } : {}),
+            ...pickDefined({ ca }),
+          }
+        : {}),
     },
   })
   // A connection that breaks while nothing is asked; what is asked fails by itself.
@@ -62,7 +72,10 @@ export async function connected<T>(
     throw failure(thrown, 'none')
   }
   try {
-    return await work({ ask: (...command) => send(command, 'none'), change: async (...command) => void (await send(command, 'unknown')) })
+    return await work({
+      ask: (...command) => send(command, 'none'),
+      change: async (...command) => void (await send(command, 'unknown')),
+    })
   } finally {
     if (client.isOpen) client.destroy()
   }
@@ -71,7 +84,11 @@ export async function connected<T>(
 export function replyOf<T extends z.ZodType>(shape: T, reply: unknown): z.output<T> {
   const parsed = shape.safeParse(reply)
   if (parsed.success) return parsed.data
-  throw new AdapterError('bad-answer', 'the server describes itself in a way that is not known here', { retryable: false })
+  throw new AdapterError(
+    'bad-answer',
+    'the server describes itself in a way that is not known here',
+    { retryable: false },
+  )
 }
 
 const Failure = z.object({ code: z.string().regex(/^[A-Z][A-Z0-9_]{2,60}$/) }).partial()
@@ -79,21 +96,32 @@ const Failure = z.object({ code: z.string().regex(/^[A-Z][A-Z0-9_]{2,60}$/) }).p
 const BUSY = new Set(['LOADING', 'BUSY', 'MASTERDOWN', 'TRYAGAIN'])
 
 /**
- * Errors by their first word (https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors). The rest of an error never goes into a message: it may repeat
- * the password that it was sent.
+ * Errors by their first word
+ * (https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors). The rest
+ * of an error never goes into a message: it may repeat the password that it was sent.
  */
 function answered(message: string): AdapterError {
   const word = /^[A-Z]{3,20}\b/.exec(message)?.[0] ?? 'with an error'
-  if (word === 'WRONGPASS' || word === 'NOAUTH') return new AdapterError('refused', `the server refuses the login (${word})`)
+  if (word === 'WRONGPASS' || word === 'NOAUTH')
+    return new AdapterError('refused', `the server refuses the login (${word})`)
   if (word === 'NOPERM')
-    return new AdapterError('denied', 'the user may not do that (NOPERM)', { hints: ['rotate provider test prints what it needs'] })
-  if (message.startsWith('ERR max number of clients')) return new AdapterError('unavailable', 'the server has no free connection')
-  if (BUSY.has(word)) return new AdapterError('unavailable', `the server answers nothing for now (${word})`)
+    return new AdapterError('denied', 'the user may not do that (NOPERM)', {
+      hints: ['rotate provider test prints what it needs'],
+    })
+  if (message.startsWith('ERR max number of clients'))
+    return new AdapterError('unavailable', 'the server has no free connection')
+  if (BUSY.has(word))
+    return new AdapterError('unavailable', `the server answers nothing for now (${word})`)
   return new AdapterError('failed', `the server answered ${word}`)
 }
 
 function broken(thrown: unknown, lost: 'none' | 'unknown'): AdapterError {
   const { code = 'connection lost' } = Failure.catch({}).parse(thrown)
-  if (lost === 'none') return new AdapterError('unreachable', `can't reach the server: ${code}; nothing was changed`)
-  return new AdapterError('unavailable', `the connection broke before the server answered (${code})`, { effect: 'unknown' })
+  if (lost === 'none')
+    return new AdapterError('unreachable', `can't reach the server: ${code}; nothing was changed`)
+  return new AdapterError(
+    'unavailable',
+    `the connection broke before the server answered (${code})`,
+    { effect: 'unknown' },
+  )
 }

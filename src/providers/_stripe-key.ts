@@ -1,4 +1,7 @@
-/** A key of Stripe as a value: what it looks like, and whether Stripe accepts it. Both modes ask so, however the key was made. */
+/**
+ * A key of Stripe as a value: what it looks like, and whether Stripe accepts it. Both
+ * modes ask so, however the key was made.
+ */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
 import type { AdapterContext, Credential } from '../core/provider.ts'
@@ -14,7 +17,10 @@ export type KeyType = 'live' | 'test'
 
 /** What the configurations of both modes have in common. */
 export const common = {
-  keyType: z.enum(['live', 'test']).default('live').meta({ description: 'Of which mode the keys are' }),
+  keyType: z
+    .enum(['live', 'test'])
+    .default('live')
+    .meta({ description: 'Of which mode the keys are' }),
   baseUrl: urlField('Of the API').default('https://api.stripe.com'),
 }
 
@@ -32,50 +38,93 @@ export function dashboardOf({ keyType }: Place): string {
 export function faultOf(key: Secret, wanted: KeyType): string | undefined {
   const match = key.isText() ? KEY.exec(key.reveal()) : null
   if (match === null) return `is no secret key of Stripe (sk_${wanted}_… or rk_${wanted}_…)`
-  return match[1] === wanted ? undefined : `is a key of ${match[1] ?? ''} mode, but "keyType" is "${wanted}"`
+  return match[1] === wanted
+    ? undefined
+    : `is a key of ${match[1] ?? ''} mode, but "keyType" is "${wanted}"`
 }
 
-/** For a schema: a key that is written out is looked at; a reference is looked up later. */
-export function checkLook(config: { readonly apiKey?: Secret | undefined; readonly keyType: KeyType }, context: z.RefinementCtx): void {
+/**
+ * For a schema: a key that is written out is looked at; a reference is looked up later.
+ */
+export function checkLook(
+  config: { readonly apiKey?: Secret | undefined; readonly keyType: KeyType },
+  context: z.RefinementCtx,
+): void {
   if (!(config.apiKey instanceof Secret)) return
   const fault = faultOf(config.apiKey, config.keyType)
   if (fault !== undefined) context.addIssue({ code: 'custom', path: ['apiKey'], message: fault })
 }
 
-export async function verify(place: Place, context: AdapterContext, credential: Credential, expect: 'live' | 'dead'): Promise<void> {
+export async function verify(
+  place: Place,
+  context: AdapterContext,
+  credential: Credential,
+  expect: 'live' | 'dead',
+): Promise<void> {
   const fault = faultOf(flatten(credential.fields), place.keyType)
   if (fault !== undefined) throw new AdapterError('refused', `the value ${fault}`)
   for (let attempt = 0; ; attempt++) {
     if (await isAlive(place, context, credential)) return
     const pause = SPREAD_MS[attempt]
     if (expect === 'dead' || pause === undefined)
-      throw new AdapterError('refused', 'Stripe does not accept the key (401)', { details: { status: 401 } })
+      throw new AdapterError('refused', 'Stripe does not accept the key (401)', {
+        details: { status: 401 },
+      })
     await context.clock.sleep(pause, context.signal)
   }
 }
 
-/** `GET /v1/balance` with the key itself: 200 is alive, 403 too (a restricted key without that right), 401 is dead. Anything else says nothing, and throws. */
-export async function isAlive(place: Place, context: AdapterContext, credential: Credential): Promise<boolean> {
+/**
+ * `GET /v1/balance` with the key itself: 200 is alive, 403 too (a restricted key without
+ * that right), 401 is dead. Anything else says nothing, and throws.
+ */
+export async function isAlive(
+  place: Place,
+  context: AdapterContext,
+  credential: Credential,
+): Promise<boolean> {
   const { status, headers } = await context.http.send({
     method: 'GET',
     url: `${place.baseUrl.replace(/\/$/, '')}/v1/balance`,
-    headers: { authorization: `Bearer ${flatten(credential.fields).reveal()}`, accept: 'application/json' },
+    headers: {
+      authorization: `Bearer ${flatten(credential.fields).reveal()}`,
+      accept: 'application/json',
+    },
     effect: 'read',
     signal: context.signal,
   })
   if ((status >= 200 && status < 300) || status === 403) return true
   if (status === 401) return false
   const wait = retryAfterMs(headers['retry-after'], context.clock.now())
-  if (status === 429) throw new AdapterError('throttled', 'Stripe answered 429', wait === undefined ? {} : { retryAfterMs: wait })
-  throw new AdapterError(status >= 500 ? 'unavailable' : 'failed', `Stripe answered ${status}, which says nothing about the key`)
+  if (status === 429)
+    throw new AdapterError(
+      'throttled',
+      'Stripe answered 429',
+      wait === undefined ? {} : { retryAfterMs: wait },
+    )
+  throw new AdapterError(
+    status >= 500 ? 'unavailable' : 'failed',
+    `Stripe answered ${status}, which says nothing about the key`,
+  )
 }
 
-/** A key that only a person can end: resolves when it is dead already, else throws `failed` with what to do. */
-export async function endedByHand(place: Place, context: AdapterContext, credential: Credential): Promise<void> {
+/**
+ * A key that only a person can end: resolves when it is dead already, else throws
+ * `failed` with what to do.
+ */
+export async function endedByHand(
+  place: Place,
+  context: AdapterContext,
+  credential: Credential,
+): Promise<void> {
   if (!(await isAlive(place, context, credential))) return
   const dashboard = dashboardOf(place)
-  throw new AdapterError('failed', `Stripe still accepts it, and only a person can expire it: ${dashboard}`, {
-    hints: [`expire it at ${dashboard}; the next run-due sees that it is dead`],
-    retryable: false,
-  })
+  throw new AdapterError(
+    'failed',
+    `Stripe still accepts it, and only a person can expire it: ${dashboard}`,
+    {
+      hints: [`expire it at ${dashboard}; the next run-due sees that it is dead`],
+      retryable: false,
+    },
+  )
 }

@@ -1,21 +1,35 @@
 /**
- * Stripe keys that are made and expired over the API: managed API keys, a preview that is open to an approved Stripe App with the right `api_key_write` on the
- * account (reference/providers.md 3; https://docs.stripe.com/stripe-apps/api-authentication/managed-api-keys).
+ * Stripe keys that are made and expired over the API: managed API keys, a preview that is
+ * open to an approved Stripe App with the right `api_key_write` on the account
+ * (reference/providers.md 3;
+ * https://docs.stripe.com/stripe-apps/api-authentication/managed-api-keys).
  *
- * A new key is encrypted to a public key of ours. Its private half lies in the sealed intent and nowhere else, and the intent's tag is both idempotency key and
- * name: a create whose answer was lost is repeated under the same key, gives the same answer, and opens it; where that can't be (too long ago, other
- * parameters) what it made is found by its name. `rotate` of the API is not used: the old key would die with the call. So nothing comes late that is not known: a call that is
- * carried out after it was given up, and its repetition, are one to Stripe.
+ * A new key is encrypted to a public key of ours. Its private half lies in the sealed
+ * intent and nowhere else, and the intent's tag is both idempotency key and name: a
+ * create whose answer was lost is repeated under the same key, gives the same answer, and
+ * opens it; where that can't be (too long ago, other parameters) what it made is found by
+ * its name. `rotate` of the API is not used: the old key would die with the call. So
+ * nothing comes late that is not known: a call that is carried out after it was given up,
+ * and its repetition, are one to Stripe.
  *
- * The calls go through the house's client and not through the SDK's `rawRequest`, which would work: the SDK repeats a create by itself after a reset even with
- * retries off, reports no effect, follows its own clock, and prints what the server's header `stripe-notice` says. The two forms of an answer are parsed here anyway.
+ * The calls go through the house's client and not through the SDK's `rawRequest`, which
+ * would work: the SDK repeats a create by itself after a reset even with retries off,
+ * reports no effect, follows its own clock, and prints what the server's header
+ * `stripe-notice` says. The two forms of an answer are parsed here anyway.
  */
 import { createPublicKey, generateKeyPairSync } from 'node:crypto'
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
 import type { Handle, Intent } from '../core/model.ts'
 import type { HttpRequest, HttpResponse } from '../core/ports.ts'
-import type { AdapterContext, Credential, Issued, ProviderSession, Settlement, Traits } from '../core/provider.ts'
+import type {
+  AdapterContext,
+  Credential,
+  Issued,
+  ProviderSession,
+  Settlement,
+  Traits,
+} from '../core/provider.ts'
 import { secretField } from '../core/schema.ts'
 import { Secret, single } from '../core/secret.ts'
 import { answeredBy } from '../net/answered.ts'
@@ -33,30 +47,47 @@ const RSA_BITS = 2048
 /** A hundred keys with all 158 permissions each. */
 const MAX_BYTES = 8 * 1024 * 1024
 const MAX_PAGES = 100
-/** v1 forgets an idempotency key after 24 hours; v2 later, but how much later is not in the vendor's own words. An hour is left for clocks that differ. */
+/**
+ * v1 forgets an idempotency key after 24 hours; v2 later, but how much later is not in
+ * the vendor's own words. An hour is left for clocks that differ.
+ */
 const REPLAY_MS = 23 * 3_600_000
 /** Pauses before an absent name means that nothing was made. */
 const LOOK_MS = [1000, 3000]
 /** An expired key went on for about nine seconds in the one sample that is known. */
 const DEATH_MS = [1000, 2000, 4000, 8000]
 
-const permissions = z.array(z.string().regex(/^[a-z][a-z0-9_]{1,99}$/, 'is not the name of a permission, such as charge_read')).max(200)
+const permissions = z
+  .array(
+    z
+      .string()
+      .regex(/^[a-z][a-z0-9_]{1,99}$/, 'is not the name of a permission, such as charge_read'),
+  )
+  .max(200)
 
 export const Managed = z
   .strictObject({
-    mode: z
-      .literal('api')
-      .meta({ description: 'api: an approved Stripe App makes and expires them (managed API keys, a preview of Stripe)' }),
+    mode: z.literal('api').meta({
+      description:
+        'api: an approved Stripe App makes and expires them (managed API keys, a preview of ' +
+        'Stripe)',
+    }),
     ...common,
     apiKey: secretField('api: secret key of the approved Stripe App; it needs api_key_write'),
     account: z
       .string()
       .regex(/^acct_\w{1,100}$/, 'looks like acct_…')
-      .meta({ description: 'api: account on which the app is installed and whose keys are rotated' }),
-    permissions: permissions
-      .min(1)
-      .meta({ description: 'api: what a new key may do, such as ["charge_read","customer_write"]; there is no wildcard' }),
-    connectPermissions: permissions.optional().meta({ description: 'api: what it may do on connected accounts' }),
+      .meta({
+        description: 'api: account on which the app is installed and whose keys are rotated',
+      }),
+    permissions: permissions.min(1).meta({
+      description:
+        'api: what a new key may do, such as ["charge_read","customer_write"]; there is no ' +
+        'wildcard',
+    }),
+    connectPermissions: permissions
+      .optional()
+      .meta({ description: 'api: what it may do on connected accounts' }),
     apiVersion: z
       .string()
       .regex(/^\d{4}-\d{2}-\d{2}\.preview$/, `looks like ${API_VERSION}`)
@@ -78,16 +109,28 @@ export const managedTraits: Traits = {
 }
 
 export function managedRights({ account }: Pick<Options, 'account'>): string {
-  return `The secret key of a Stripe App that Stripe has approved for managed API keys, that is installed on ${account} and has the permission "api_key_write"; nothing else.`
+  return (
+    'The secret key of a Stripe App that Stripe has approved for managed API keys, that is ' +
+    `installed on ${account} and has the permission "api_key_write"; nothing else.`
+  )
 }
 
-/** A date as v2 writes it (RFC 3339) or as v1 does (epoch seconds), in milliseconds. A date that is none never costs the rest. */
+/**
+ * A date as v2 writes it (RFC 3339) or as v1 does (epoch seconds), in milliseconds. A
+ * date that is none never costs the rest.
+ */
 const moment = z
-  .union([z.number().transform((seconds) => seconds * 1000), z.iso.datetime({ offset: true }).transform((text) => Date.parse(text))])
+  .union([
+    z.number().transform((seconds) => seconds * 1000),
+    z.iso.datetime({ offset: true }).transform((text) => Date.parse(text)),
+  ])
   .optional()
   .catch(undefined)
 
-/** Only what is needed: in test mode the list holds every key of the account in plain text. */
+/**
+ * Only what is needed: in test mode the list holds every key of the account in plain
+ * text.
+ */
 const ListedKey = z.object({
   id: z.string().regex(/^[\w-]{1,200}$/),
   name: z.string().nullish(),
@@ -97,7 +140,12 @@ const ListedKey = z.object({
   last_used: moment,
 })
 const MadeKey = ListedKey.extend({
-  secret_key: z.object({ token: z.string().min(1).nullish(), encrypted_secret: z.object({ ciphertext: z.string() }).nullish() }).nullish(),
+  secret_key: z
+    .object({
+      token: z.string().min(1).nullish(),
+      encrypted_secret: z.object({ ciphertext: z.string() }).nullish(),
+    })
+    .nullish(),
 })
 const Page = z.object({ data: z.array(ListedKey), next_page_url: z.string().nullish() })
 const Failure = z.object({ error: z.object({ code: z.string().regex(/^[a-z0-9_]{1,60}$/) }) })
@@ -123,14 +171,19 @@ export function managedSession(config: Options, context: AdapterContext): Provid
   }
 }
 
-/** Reads one key: whether the app's key works, is of the right mode, and the preview is open to it. The right to write shows only when writing. */
+/**
+ * Reads one key: whether the app's key works, is of the right mode, and the preview is
+ * open to it. The right to write shows only when writing.
+ */
 async function preflight(far: Far): Promise<void> {
   const fault = faultOf(far.config.apiKey, far.config.keyType)
   if (fault !== undefined) throw new AdapterError('misconfigured', `the field "apiKey" ${fault}`)
   await page(far, `${KEYS}?limit=1&include_expired=false`)
 }
 
-/** PKCS 8, PEM. Node's generator takes no source of chance from outside; it has its own. */
+/**
+ * PKCS 8, PEM. Node's generator takes no source of chance from outside; it has its own.
+ */
 function newPrivateKey(): Secret {
   const { privateKey } = generateKeyPairSync('rsa', {
     modulusLength: RSA_BITS,
@@ -143,37 +196,57 @@ function newPrivateKey(): Secret {
 /** One call; a 429 did nothing and may be repeated. */
 async function create(far: Far, intent: Intent): Promise<Issued> {
   const { context } = far
-  if (context.signal.aborted) throw new AdapterError('failed', 'interrupted before the key was made', { retryable: false })
+  if (context.signal.aborted)
+    throw new AdapterError('failed', 'interrupted before the key was made', { retryable: false })
   for (let attempt = 1; ; attempt++) {
     try {
       return await ask(far, intent, 'once')
     } catch (thrown) {
-      if (!(thrown instanceof AdapterError) || thrown.code !== 'throttled' || attempt >= ATTEMPTS) throw thrown
-      await context.clock.sleep(thrown.retryAfterMs ?? pauseMs(attempt, context.random), context.signal).catch(() => {
-        throw new AdapterError('failed', 'interrupted after Stripe answered 429 and did nothing', { retryable: false })
-      })
+      if (!(thrown instanceof AdapterError) || thrown.code !== 'throttled' || attempt >= ATTEMPTS)
+        throw thrown
+      await context.clock
+        .sleep(thrown.retryAfterMs ?? pauseMs(attempt, context.random), context.signal)
+        .catch(() => {
+          throw new AdapterError(
+            'failed',
+            'interrupted after Stripe answered 429 and did nothing',
+            { retryable: false },
+          )
+        })
     }
   }
 }
 
-/** Everything in it comes from the intent and the configuration, so that a repetition has the same parameters. */
+/**
+ * Everything in it comes from the intent and the configuration, so that a repetition has
+ * the same parameters.
+ */
 async function ask(far: Far, intent: Intent, effect: 'once' | 'idempotent'): Promise<Issued> {
   const { permissions: rights, connectPermissions } = far.config
   const privateKey = intent.material['privateKey']
-  if (privateKey === undefined) throw new AdapterError('failed', 'the intent holds no private key', { retryable: false })
+  if (privateKey === undefined)
+    throw new AdapterError('failed', 'the intent holds no private key', { retryable: false })
   const body = {
     type: 'secret_key',
     name: intent.tag,
     permissions: rights,
     ...pickDefined({ connect_permissions: connectPermissions }),
-    public_key: { pem_key: { algorithm: 'RSA', data: createPublicKey(privateKey.reveal()).export({ type: 'spki', format: 'pem' }) } },
+    public_key: {
+      pem_key: {
+        algorithm: 'RSA',
+        data: createPublicKey(privateKey.reveal()).export({ type: 'spki', format: 'pem' }),
+      },
+    },
   }
   const response = await send(far, 'POST', KEYS, effect, { key: intent.tag, body })
   if (!isGood(response)) throw failure(far, response, 'unknown')
   return issuedFrom(far, response, privateKey)
 }
 
-/** From a 2xx on a key exists: what can't be used is `unknown`, with its id where that can be read. */
+/**
+ * From a 2xx on a key exists: what can't be used is `unknown`, with its id where that can
+ * be read.
+ */
 function issuedFrom(far: Far, response: HttpResponse, privateKey: Secret): Issued {
   const made = MadeKey.safeParse(parseObject(textOf(response)))
   const unusable = (what: string): AdapterError =>
@@ -191,7 +264,11 @@ function issuedFrom(far: Far, response: HttpResponse, privateKey: Secret): Issue
 }
 
 /** Encrypted in live mode, in plain text in test mode. */
-function valueOf({ secret_key: secret }: z.output<typeof MadeKey>, privateKey: Secret, unusable: (what: string) => AdapterError): Secret {
+function valueOf(
+  { secret_key: secret }: z.output<typeof MadeKey>,
+  privateKey: Secret,
+  unusable: (what: string) => AdapterError,
+): Secret {
   const sealed = secret?.encrypted_secret?.ciphertext
   if (sealed === undefined) {
     if (secret?.token === undefined || secret.token === null) throw unusable('without its value')
@@ -205,8 +282,9 @@ function valueOf({ secret_key: secret }: z.output<typeof MadeKey>, privateKey: S
 }
 
 /**
- * The same create again under the same key gives the same answer, or does now what had not been done. Where it can't be asked again, or its answer can't be used, the
- * name decides; a key whose value is lost is a stray.
+ * The same create again under the same key gives the same answer, or does now what had
+ * not been done. Where it can't be asked again, or its answer can't be used, the name
+ * decides; a key whose value is lost is a stray.
  */
 async function settle(far: Far, intent: Intent): Promise<Settlement> {
   const { clock } = far.context
@@ -217,7 +295,11 @@ async function settle(far: Far, intent: Intent): Promise<Settlement> {
       const issued = await ask(far, intent, 'idempotent')
       const others = found.filter(({ id }) => id !== issued.handle?.id)
       if (others.length === 0 || issued.handle === undefined)
-        return { outcome: 'applied', issued, detail: 'Stripe gave the same answer under the same idempotency key' }
+        return {
+          outcome: 'applied',
+          issued,
+          detail: 'Stripe gave the same answer under the same idempotency key',
+        }
       return stray(intent, [...others, issued.handle])
     } catch (thrown) {
       if (!(thrown instanceof AdapterError)) throw thrown
@@ -236,10 +318,17 @@ async function settle(far: Far, intent: Intent): Promise<Settlement> {
   }
 }
 
-/** Is the question still open after this answer? An error of the server is one only while no key shows that there is something to clean up. */
-function isOpen({ code, effect, retryable, details }: AdapterError, found: readonly Handle[]): boolean {
+/**
+ * Is the question still open after this answer? An error of the server is one only while
+ * no key shows that there is something to clean up.
+ */
+function isOpen(
+  { code, effect, retryable, details }: AdapterError,
+  found: readonly Handle[],
+): boolean {
   const status = Number(details['status'])
-  if (code === 'bad-answer' || status >= 500) return found.length === 0 && typeof details['id'] !== 'string'
+  if (code === 'bad-answer' || status >= 500)
+    return found.length === 0 && typeof details['id'] !== 'string'
   return retryable || effect === 'unknown' || code === 'denied'
 }
 
@@ -256,15 +345,25 @@ async function lastUsed(far: Far, handle: Handle | undefined): Promise<number | 
   return handle === undefined ? undefined : (await one(far, handle.id))?.last_used
 }
 
-/** Expires it, and waits a while until Stripe refuses its value; whether it does is for `verify` to say. A key without an id was made by a person. */
+/**
+ * Expires it, and waits a while until Stripe refuses its value; whether it does is for
+ * `verify` to say. A key without an id was made by a person.
+ */
 async function revoke(far: Far, credential: Credential): Promise<void> {
   const { config, context } = far
   const { handle, fields } = credential
   if (handle === undefined) return endedByHand(config, context, credential)
   const key = `expire-${Buffer.from(context.random.bytes(16)).toString('hex')}`
-  const response = await send(far, 'POST', `${KEYS}/${encodeURIComponent(handle.id)}/expire`, 'idempotent', { key, body: {} })
+  const response = await send(
+    far,
+    'POST',
+    `${KEYS}/${encodeURIComponent(handle.id)}/expire`,
+    'idempotent',
+    { key, body: {} },
+  )
   if (!isGood(response) && response.status !== 404) {
-    // What a second expire answers is not documented; the key itself says whether it was one.
+    // What a second expire answers is not documented; the key itself says whether it was
+    // one.
     const dead = response.status === 400 && (await one(far, handle.id))?.status !== 'active'
     if (!dead) throw failure(far, response, 'unknown')
   }
@@ -302,7 +401,10 @@ function nextPath({ config }: Far, next: string): string {
   const url = URL.canParse(next, base) ? new URL(next, base) : undefined
   const path = `${base.pathname.replace(/\/$/, '')}${KEYS}`
   if (url === undefined || url.origin !== base.origin || url.pathname !== path)
-    throw new AdapterError('bad-answer', 'Stripe named a next page at another address, which is not followed')
+    throw new AdapterError(
+      'bad-answer',
+      'Stripe named a next page at another address, which is not followed',
+    )
   return `${KEYS}${url.search}`
 }
 
@@ -342,11 +444,14 @@ function send(
       accept: 'application/json',
       'stripe-version': config.apiVersion,
       'stripe-context': config.account,
-      ...(post === undefined ? {} : { 'idempotency-key': post.key, 'content-type': 'application/json' }),
+      ...(post === undefined
+        ? {}
+        : { 'idempotency-key': post.key, 'content-type': 'application/json' }),
     },
     ...(post === undefined ? {} : { body: JSON.stringify(post.body) }),
     effect,
-    // A settlement is repeated by the engine; by the transport too, it would be nine calls.
+    // A settlement is repeated by the engine; by the transport too, it would be nine
+    // calls.
     ...(path === KEYS && effect === 'idempotent' ? { attempts: 1 } : {}),
     maxBytes: MAX_BYTES,
     signal: context.signal,
@@ -361,32 +466,64 @@ function textOf({ body }: HttpResponse): string {
   return body.isText() ? body.reveal() : ''
 }
 
-/** What an answer that is no 2xx means. Its code is kept, its message is not: it may quote what was sent. `effect`: what an error of the server may have done. */
-function failure({ config, context }: Far, response: HttpResponse, effect: 'none' | 'unknown'): AdapterError {
+/**
+ * What an answer that is no 2xx means. Its code is kept, its message is not: it may quote
+ * what was sent. `effect`: what an error of the server may have done.
+ */
+function failure(
+  { config, context }: Far,
+  response: HttpResponse,
+  effect: 'none' | 'unknown',
+): AdapterError {
   const { status, headers } = response
   const known = Failure.safeParse(parseObject(textOf(response)))
   const details = { status, ...(known.success ? { code: known.data.error.code } : {}) }
   const said = `Stripe answered ${status}${known.success ? ` (${known.data.error.code})` : ''}`
   const wait = retryAfterMs(headers['retry-after'], context.clock.now())
-  if (status === 429) return new AdapterError('throttled', said, { details, ...pickDefined({ retryAfterMs: wait }) })
-  if (status >= 500) return new AdapterError('unavailable', said, { details, effect, ...answeredBy(status, known.success) })
+  if (status === 429)
+    return new AdapterError('throttled', said, { details, ...pickDefined({ retryAfterMs: wait }) })
+  if (status >= 500)
+    return new AdapterError('unavailable', said, {
+      details,
+      effect,
+      ...answeredBy(status, known.success),
+    })
   // The first call under this idempotency key still runs.
-  if (status === 409) return new AdapterError('unavailable', `${said}: an earlier call is not finished`, { details, effect })
+  if (status === 409)
+    return new AdapterError('unavailable', `${said}: an earlier call is not finished`, {
+      details,
+      effect,
+    })
   if (status === 401)
     return new AdapterError('denied', `${said}: the key of the app is not accepted`, {
       details,
       hints: ['check "apiKey" in the configuration'],
     })
   if (status === 403)
-    return new AdapterError('denied', `${said}: the app may not manage the keys of ${config.account}`, {
-      details,
-      hints: [`what it needs: ${managedRights(config)} Where it was removed, install it again`],
-    })
+    return new AdapterError(
+      'denied',
+      `${said}: the app may not manage the keys of ${config.account}`,
+      {
+        details,
+        hints: [`what it needs: ${managedRights(config)} Where it was removed, install it again`],
+      },
+    )
   if (status === 404)
-    return new AdapterError('denied', `${said}: the preview of managed API keys is not open to this app`, {
-      details,
-      hints: ['ask Stripe for it, or use "mode": "assisted"'],
-    })
-  const hints = status === 400 ? ['check "permissions", "connectPermissions" and "apiVersion" in the configuration'] : []
-  return new AdapterError('failed', `${said}: the call is not accepted as it is`, { details, retryable: false, hints })
+    return new AdapterError(
+      'denied',
+      `${said}: the preview of managed API keys is not open to this app`,
+      {
+        details,
+        hints: ['ask Stripe for it, or use "mode": "assisted"'],
+      },
+    )
+  const hints =
+    status === 400
+      ? ['check "permissions", "connectPermissions" and "apiVersion" in the configuration']
+      : []
+  return new AdapterError('failed', `${said}: the call is not accepted as it is`, {
+    details,
+    retryable: false,
+    hints,
+  })
 }

@@ -1,18 +1,30 @@
 /**
- * Keys of the Claude API (reference/providers.md 6; https://platform.claude.com/docs/en/api/admin/api_keys).
+ * Keys of the Claude API (reference/providers.md 6;
+ * https://platform.claude.com/docs/en/api/admin/api_keys).
  *
- * The Admin API makes no keys and deletes none, so a person makes each in the Console and hands it over; from there everything is automatic: it is tried, delivered, and the old one
- * is switched to `inactive` after its grace (reversible, the quarantine) and to `archived` after that, which is final (unverified). The API shows of each value its beginning
- * and its end, and by these a value finds its key; where two keys look alike nothing is touched until one is adopted by its id.
+ * The Admin API makes no keys and deletes none, so a person makes each in the Console and
+ * hands it over; from there everything is automatic: it is tried, delivered, and the old
+ * one is switched to `inactive` after its grace (reversible, the quarantine) and to
+ * `archived` after that, which is final (unverified). The API shows of each value its
+ * beginning and its end, and by these a value finds its key; where two keys look alike
+ * nothing is touched until one is adopted by its id.
  *
- * A proof lists one page of models with the key itself, which costs nothing: 200 or 403 (no right to do that) is accepted, 401 is not, anything else says nothing. It shows that the key
- * lives, not what it may do. Ending a key ends this one; the workspace and its other keys go on. Nothing is created here, so no call that was given up can make a key later.
+ * A proof lists one page of models with the key itself, which costs nothing: 200 or 403
+ * (no right to do that) is accepted, 401 is not, anything else says nothing. It shows
+ * that the key lives, not what it may do. Ending a key ends this one; the workspace and
+ * its other keys go on. Nothing is created here, so no call that was given up can make a
+ * key later.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
 import type { Handle } from '../core/model.ts'
 import type { HttpRequest } from '../core/ports.ts'
-import { type AdapterContext, type Credential, defineProvider, type ProviderSession } from '../core/provider.ts'
+import {
+  type AdapterContext,
+  type Credential,
+  defineProvider,
+  type ProviderSession,
+} from '../core/provider.ts'
 import { secretField, urlField } from '../core/schema.ts'
 import { type Fields, flatten, type Secret } from '../core/secret.ts'
 import { parseObject } from '../net/json.ts'
@@ -45,7 +57,11 @@ const Key = z.looseObject({
   partial_key_hint: z.string().nullish(),
 })
 type Key = z.output<typeof Key>
-const Page = z.looseObject({ data: z.array(Key), has_more: z.boolean().default(false), last_id: z.string().nullish() })
+const Page = z.looseObject({
+  data: z.array(Key),
+  has_more: z.boolean().default(false),
+  last_id: z.string().nullish(),
+})
 
 interface Site {
   readonly config: Options
@@ -56,7 +72,8 @@ export default defineProvider({
   id: 'anthropic',
   title: 'Claude API keys, made by a person and ended here',
   notes: [
-    'The Admin API makes no keys and deletes none: a person makes each in the Console and hands it over with rotate now PATH -.',
+    'The Admin API makes no keys and deletes none: a person makes each in the Console and ' +
+      'hands it over with rotate now PATH -.',
     'The old one is switched off when its grace ends, and archived after its quarantine.',
   ],
   example: { adminKey: { secret: 'infra/anthropic/ADMIN' } },
@@ -74,7 +91,8 @@ export default defineProvider({
   }),
   secretType: 'api_key',
   permissions: () =>
-    `An admin key, made by an administrator of the organization at ${CONSOLE.replace('keys', 'admin-keys')}; there are none with fewer rights.`,
+    'An admin key, made by an administrator of the organization at ' +
+    `${CONSOLE.replace('keys', 'admin-keys')}; there are none with fewer rights.`,
   open: (config, context) => Promise.resolve(openSession({ config, context })),
 })
 
@@ -83,10 +101,12 @@ function openSession(site: Site): ProviderSession {
     Promise.reject(
       new AdapterError(
         'by-hand',
-        `${VENDOR} lets no key make another one: the new key of ${site.context.path} has to be made by a person`,
+        `${VENDOR} lets no key make another one: the new key of ${site.context.path} has to ` +
+          'be made by a person',
         {
           hints: [
-            `create it at ${CONSOLE} in the same workspace (leave the old one alive), then: rotate now ${site.context.path} - and paste it, or pipe it into that`,
+            `create it at ${CONSOLE} in the same workspace (leave the old one alive), then: ` +
+              `rotate now ${site.context.path} - and paste it, or pipe it into that`,
           ],
         },
       ),
@@ -94,8 +114,15 @@ function openSession(site: Site): ProviderSession {
   return {
     preflight: byHand,
     create: byHand,
-    settle: () => Promise.resolve({ outcome: 'none' as const, detail: `a key of ${VENDOR} is never made here` }),
-    list: async () => (await keysOf(site)).filter(({ status }) => status === 'active' || status === 'inactive').map(handleFrom),
+    settle: () =>
+      Promise.resolve({
+        outcome: 'none' as const,
+        detail: `a key of ${VENDOR} is never made here`,
+      }),
+    list: async () =>
+      (await keysOf(site))
+        .filter(({ status }) => status === 'active' || status === 'inactive')
+        .map(handleFrom),
     resembles: async ({ id }, fields) => {
       const key = (await keysOf(site)).find((one) => one.id === id)
       return key !== undefined && fits(key, fields)
@@ -108,7 +135,8 @@ function openSession(site: Site): ProviderSession {
     },
     resume: async (credential) => {
       const key = await keyOf(site, credential)
-      if (key === undefined || key.status === 'archived') throw new AdapterError('missing', 'there is no such key any more')
+      if (key === undefined || key.status === 'archived')
+        throw new AdapterError('missing', 'there is no such key any more')
       if (key.status !== 'active') await setStatus(site, key, 'active')
     },
     revoke: async (credential) => {
@@ -119,7 +147,13 @@ function openSession(site: Site): ProviderSession {
   }
 }
 
-async function call({ config, context }: Site, key: Secret, method: HttpRequest['method'], path: string, body?: unknown) {
+async function call(
+  { config, context }: Site,
+  key: Secret,
+  method: HttpRequest['method'],
+  path: string,
+  body?: unknown,
+) {
   return context.http.send({
     method,
     url: `${config.baseUrl.replace(/\/$/, '')}${path}`,
@@ -137,21 +171,32 @@ async function call({ config, context }: Site, key: Secret, method: HttpRequest[
 }
 
 /** A call of the Admin API; the parsed body of a 2xx. Bodies are never quoted. */
-async function admin(site: Site, method: HttpRequest['method'], path: string, body?: unknown): Promise<unknown> {
+async function admin(
+  site: Site,
+  method: HttpRequest['method'],
+  path: string,
+  body?: unknown,
+): Promise<unknown> {
   const response = await call(site, site.config.adminKey, method, path, body)
   const { status, headers } = response
-  if (status >= 200 && status < 300) return parseObject(response.body.isText() ? response.body.reveal() : '')
+  if (status >= 200 && status < 300)
+    return parseObject(response.body.isText() ? response.body.reveal() : '')
   const message = `${VENDOR} answered ${status}`
   const effect = method === 'GET' ? 'none' : 'unknown'
   const wait = retryAfterMs(headers['retry-after'], site.context.clock.now())
-  if (status === 429) throw new AdapterError('throttled', message, wait === undefined ? {} : { retryAfterMs: wait })
+  if (status === 429)
+    throw new AdapterError('throttled', message, wait === undefined ? {} : { retryAfterMs: wait })
   // 529: overloaded.
   if (status >= 500) throw new AdapterError('unavailable', message, { effect })
   if (status === 401 || status === 403)
-    throw new AdapterError('denied', `${message}: the admin key is not accepted, or may not do this`, {
-      hints: ['check "adminKey"'],
-      details: { status },
-    })
+    throw new AdapterError(
+      'denied',
+      `${message}: the admin key is not accepted, or may not do this`,
+      {
+        hints: ['check "adminKey"'],
+        details: { status },
+      },
+    )
   if (status === 404) throw new AdapterError('missing', message, { details: { status } })
   throw new AdapterError('failed', message, { retryable: false, details: { status } })
 }
@@ -170,18 +215,27 @@ async function keysOf(site: Site): Promise<readonly Key[]> {
       ...pickDefined({ workspace_id: workspaceId }),
       ...pickDefined({ after_id: after }),
     })
-    const page = Page.safeParse(await admin(site, 'GET', `/v1/organizations/api_keys?${query.toString()}`))
-    if (!page.success) throw new AdapterError('bad-answer', `${VENDOR} answered in another shape than promised`)
+    const page = Page.safeParse(
+      await admin(site, 'GET', `/v1/organizations/api_keys?${query.toString()}`),
+    )
+    if (!page.success)
+      throw new AdapterError('bad-answer', `${VENDOR} answered in another shape than promised`)
     all.push(...page.data.data)
     if (!page.data.has_more) return all
     const next = page.data.last_id ?? undefined
     if (next === undefined || next === after)
-      throw new AdapterError('bad-answer', `${VENDOR} answered with a page of keys that leads nowhere`)
+      throw new AdapterError(
+        'bad-answer',
+        `${VENDOR} answered with a page of keys that leads nowhere`,
+      )
     after = next
   }
 }
 
-/** Is what is shown of the key the beginning and the end of this value? `sk-ant-api03-R2D...igAA` */
+/**
+ * Is what is shown of the key the beginning and the end of this value?
+ * `sk-ant-api03-R2D...igAA`
+ */
 function fits({ partial_key_hint: hint }: Key, fields: Fields): boolean {
   const [start, end, more] = (hint ?? '').split(/\.{3}|…/)
   if (
@@ -197,37 +251,59 @@ function fits({ partial_key_hint: hint }: Key, fields: Fields): boolean {
   return value.length > start.length + end.length && value.startsWith(start) && value.endsWith(end)
 }
 
-/** By its id, or the only one that looks like the value; `undefined` where there is none. Throws `misconfigured` for several. */
+/**
+ * By its id, or the only one that looks like the value; `undefined` where there is none.
+ * Throws `misconfigured` for several.
+ */
 async function keyOf(site: Site, { handle, fields }: Credential): Promise<Key | undefined> {
   const keys = await keysOf(site)
   if (handle !== undefined) return keys.find(({ id }) => id === handle.id)
   const [key, ...others] = keys.filter((one) => fits(one, fields))
   if (others.length === 0) return key
-  throw new AdapterError('misconfigured', `${others.length + 1} keys of ${VENDOR} look like this one, so none is touched`, {
-    hints: [
-      `say which it is: rotate adopt ${site.context.path} --key-id ID, with one of ${[key, ...others].map((one) => one?.id).join(', ')}`,
-    ],
-  })
+  throw new AdapterError(
+    'misconfigured',
+    `${others.length + 1} keys of ${VENDOR} look like this one, so none is touched`,
+    {
+      hints: [
+        `say which it is: rotate adopt ${site.context.path} --key-id ID, with one of ` +
+          `${[key, ...others].map((one) => one?.id).join(', ')}`,
+      ],
+    },
+  )
 }
 
-async function setStatus(site: Site, { id }: Key, status: 'active' | 'inactive' | 'archived'): Promise<void> {
-  const answer = Key.safeParse(await admin(site, 'POST', `/v1/organizations/api_keys/${encodeURIComponent(id)}`, { status }))
+async function setStatus(
+  site: Site,
+  { id }: Key,
+  status: 'active' | 'inactive' | 'archived',
+): Promise<void> {
+  const answer = Key.safeParse(
+    await admin(site, 'POST', `/v1/organizations/api_keys/${encodeURIComponent(id)}`, { status }),
+  )
   if (!answer.success || answer.data.status !== status)
-    throw new AdapterError('bad-answer', `${VENDOR} did not say that the key is ${status}`, { effect: 'unknown' })
+    throw new AdapterError('bad-answer', `${VENDOR} did not say that the key is ${status}`, {
+      effect: 'unknown',
+    })
 }
 
 /** Listing models costs nothing; a key that may not do that lives. */
 async function verify(site: Site, fields: Fields, expect: 'live' | 'dead'): Promise<void> {
   const key = flatten(fields)
-  if (!key.isText() || !KEY.test(key.reveal())) throw new AdapterError('refused', `the value is no API key of ${VENDOR} (sk-ant-api…)`)
+  if (!key.isText() || !KEY.test(key.reveal()))
+    throw new AdapterError('refused', `the value is no API key of ${VENDOR} (sk-ant-api…)`)
   for (let attempt = 0; ; attempt++) {
     const { status } = await call(site, key, 'GET', '/v1/models?limit=1')
     if ((status >= 200 && status < 300) || status === 403) return
     if (status !== 401)
-      throw new AdapterError(status === 429 ? 'throttled' : 'unavailable', `${VENDOR} answered ${status}, which says nothing about the key`)
+      throw new AdapterError(
+        status === 429 ? 'throttled' : 'unavailable',
+        `${VENDOR} answered ${status}, which says nothing about the key`,
+      )
     const pause = SPREAD_MS[attempt]
     if (expect === 'dead' || pause === undefined)
-      throw new AdapterError('refused', `${VENDOR} does not accept the key (401)`, { details: { status } })
+      throw new AdapterError('refused', `${VENDOR} does not accept the key (401)`, {
+        details: { status },
+      })
     await site.context.clock.sleep(pause, site.context.signal)
   }
 }

@@ -1,19 +1,27 @@
 /**
- * Long-term API keys of Amazon Bedrock: service-specific credentials of one IAM user (reference/providers.md 2).
+ * Long-term API keys of Amazon Bedrock: service-specific credentials of one IAM user
+ * (reference/providers.md 2).
  *
  * - Two keys per user and service; the value is shown once, in the answer to the create.
  *   https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateServiceSpecificCredential.html
- * - Create has no idempotency and takes no name: a lost answer is settled by comparing the list before with the list after.
- * - Without CredentialAgeDays a key never expires. It is always given here, so that a key which nobody knows dies by itself.
+ * - Create has no idempotency and takes no name: a lost answer is settled by comparing
+ *   the list before with the list after.
+ * - Without CredentialAgeDays a key never expires. It is always given here, so that a key
+ *   which nobody knows dies by itself.
  *   https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_bedrock.html
- * - IAM is eventually consistent: a new key is refused for some seconds, a deleted one is accepted for some, listings lag.
+ * - IAM is eventually consistent: a new key is refused for some seconds, a deleted one is
+ *   accepted for some, listings lag.
  *   https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html
- * - The value does not name its id in any documented way, so a key that was stored by hand is used, but ended by a person.
- * - A proof lists models with the key itself (net/bedrock.ts), which costs nothing and locks nobody out. Ending a key ends this one: its user and that user's access keys go on.
- * - ResetServiceSpecificCredential ends the old value at once, so it is never used. When a key was last used can't be asked.
+ * - The value does not name its id in any documented way, so a key that was stored by
+ *   hand is used, but ended by a person.
+ * - A proof lists models with the key itself (net/bedrock.ts), which costs nothing and
+ *   locks nobody out. Ending a key ends this one: its user and that user's access keys go
+ *   on.
+ * - ResetServiceSpecificCredential ends the old value at once, so it is never used. When
+ *   a key was last used can't be asked.
  *
- * A provider is not told the times of its schedule, so the age of a new key is part of its configuration. A key that
- * a person made holds its place until a person ends it.
+ * A provider is not told the times of its schedule, so the age of a new key is part of
+ * its configuration. A key that a person made holds its place until a person ends it.
  */
 import type { ServiceSpecificCredentialMetadata } from '@aws-sdk/client-iam'
 import { z } from 'zod'
@@ -31,7 +39,16 @@ import {
 import { secretField, urlField } from '../core/schema.ts'
 import { flatten, Secret, single } from '../core/secret.ts'
 import { badAnswer, isRefusal } from '../net/aws-errors.ts'
-import { callIam, isOfCall, pause, sameName, short, signingKey, stopIfAborted, userResources } from '../net/aws.ts'
+import {
+  callIam,
+  isOfCall,
+  pause,
+  sameName,
+  short,
+  signingKey,
+  stopIfAborted,
+  userResources,
+} from '../net/aws.ts'
 import type { AwsEffect, AwsKey } from '../net/aws-key.ts'
 import { awaitDeath, awaitLife, bedrockUrl } from '../net/bedrock.ts'
 import { pickDefined } from '../core/defined.ts'
@@ -54,12 +71,17 @@ const Config = z.strictObject({
     .int()
     .min(1)
     .max(36_600)
-    .meta({ description: 'Life of a new key in days: interval + grace + quarantine, rounded up', examples: [35] }),
+    .meta({
+      description: 'Life of a new key in days: interval + grace + quarantine, rounded up',
+      examples: [35],
+    }),
   region: z
     .string()
     .regex(/^[a-z]{2,4}(-[a-z]+)+-\d{1,2}$/, 'is not an AWS region such as us-east-1')
     .default('us-east-1')
-    .meta({ description: 'Region of Bedrock that is asked about a key; also decides the partition of IAM' }),
+    .meta({
+      description: 'Region of Bedrock that is asked about a key; also decides the partition of IAM',
+    }),
   endpoint: urlField('Base URL in place of those of AWS, for IAM and Bedrock alike').optional(),
   bedrockEndpoint: urlField('Base URL for Bedrock, if it differs from "endpoint"').optional(),
 })
@@ -77,7 +99,8 @@ export default defineProvider({
   title: 'Amazon Bedrock API keys',
   aliases: ['bedrock'],
   notes: [
-    'A provider is not told the times of its schedule, so credentialAgeDays must be given: interval, grace and quarantine together, rounded up.',
+    'A provider is not told the times of its schedule, so credentialAgeDays must be given: ' +
+      'interval, grace and quarantine together, rounded up.',
     'A key that a person made holds one of the two places of its user until a person ends it.',
   ],
   example: {
@@ -102,12 +125,22 @@ export default defineProvider({
   open: async (config, context) => new BedrockSession(config, context),
 })
 
-/** Only the create knows the service in its conditions; the other calls name a key by its id. */
+/**
+ * Only the create knows the service in its conditions; the other calls name a key by its
+ * id.
+ */
 function policy(resources: readonly string[]): string {
-  const others = ['List', 'Update', 'Delete'].map((verb) => `iam:${verb}ServiceSpecificCredential${verb === 'List' ? 's' : ''}`)
+  const others = ['List', 'Update', 'Delete'].map(
+    (verb) => `iam:${verb}ServiceSpecificCredential${verb === 'List' ? 's' : ''}`,
+  )
   const condition = { StringEquals: { 'iam:ServiceSpecificCredentialServiceName': SERVICE } }
   const statements = [
-    { Effect: 'Allow', Action: ['iam:CreateServiceSpecificCredential'], Resource: resources, Condition: condition },
+    {
+      Effect: 'Allow',
+      Action: ['iam:CreateServiceSpecificCredential'],
+      Resource: resources,
+      Condition: condition,
+    },
     { Effect: 'Allow', Action: others, Resource: resources },
   ]
   return JSON.stringify({ Version: '2012-10-17', Statement: statements }, null, 2)
@@ -124,9 +157,17 @@ class BedrockSession implements ProviderSession {
     this.#config = config
     this.#context = context
     this.#bedrock = config.bedrockEndpoint ?? config.endpoint ?? bedrockUrl(config.region)
-    this.#admin = signingKey(config.accessKeyId, config.secretAccessKey, config.sessionToken, 'the configured')
+    this.#admin = signingKey(
+      config.accessKeyId,
+      config.secretAccessKey,
+      config.sessionToken,
+      'the configured',
+    )
     if (this.#admin.accessKeyId.startsWith('ASIA') && this.#admin.sessionToken === undefined)
-      throw new AdapterError('misconfigured', 'the configured credential is temporary (ASIA…) and has no sessionToken')
+      throw new AdapterError(
+        'misconfigured',
+        'the configured credential is temporary (ASIA…) and has no sessionToken',
+      )
   }
 
   async preflight(current: Credential | undefined): Promise<void> {
@@ -138,17 +179,24 @@ class BedrockSession implements ProviderSession {
       keys = await this.#keys()
     }
     if (ours !== undefined && !holds(keys, ours))
-      throw new AdapterError('refused', `the stored current key ${short(ours)} is not among the Bedrock keys of ${this.#user}`, {
-        hints: ['store the key that is in use now with "rotate set", or correct iamUserName'],
-        details: { current: ours, keys: keys.map(({ handle }) => handle.id) },
-      })
+      throw new AdapterError(
+        'refused',
+        `the stored current key ${short(ours)} is not among the Bedrock keys of ${this.#user}`,
+        {
+          hints: ['store the key that is in use now with "rotate set", or correct iamUserName'],
+          details: { current: ours, keys: keys.map(({ handle }) => handle.id) },
+        },
+      )
     if (keys.length >= MAX_KEYS) throw this.#full(keys, ours)
   }
 
   /** Every Bedrock key of the user, inactive and expired ones too. Changes nothing. */
   list = async (): Promise<readonly Handle[]> => (await this.#keys()).map(({ handle }) => handle)
 
-  /** Sent once. `quota`, `denied`, `throttled`, `missing`, `unreachable`: nothing was made. Anything else: unknown, ask `settle`. */
+  /**
+   * Sent once. `quota`, `denied`, `throttled`, `missing`, `unreachable`: nothing was
+   * made. Anything else: unknown, ask `settle`.
+   */
   async create(intent: Intent, current: Credential | undefined): Promise<Issued> {
     const action = 'iam:CreateServiceSpecificCredential'
     const { iamUserName, credentialAgeDays } = this.#config
@@ -162,22 +210,34 @@ class BedrockSession implements ProviderSession {
       ),
     ).catch(async (error: unknown) => {
       if (!(error instanceof AdapterError) || error.code !== 'quota') throw error
-      // Somebody took the slot since preflight. Saying who is best effort: the refusal itself is certain.
+      // Somebody took the slot since preflight. Saying who is best effort: the refusal
+      // itself is certain.
       const keys = await this.#keys().catch(() => undefined)
       throw keys === undefined ? error : this.#full(keys, current?.handle?.id)
     })
     const made = answer.ServiceSpecificCredential
     const [id, value] = [made?.ServiceSpecificCredentialId, made?.ServiceCredentialSecret]
-    if (made === undefined || !id || !value) throw badAnswer(action, 'once', 'without id and value of the new key', { keyId: id ?? null })
-    if (intent.before.some((handle) => handle.id === id)) throw badAnswer(action, 'once', `with the key ${short(id)}, which existed before`)
+    if (made === undefined || !id || !value)
+      throw badAnswer(action, 'once', 'without id and value of the new key', { keyId: id ?? null })
+    if (intent.before.some((handle) => handle.id === id))
+      throw badAnswer(action, 'once', `with the key ${short(id)}, which existed before`)
     const foreign =
       (made.UserName !== undefined && !sameName(made.UserName, iamUserName)) ||
       (made.ServiceName !== undefined && made.ServiceName !== SERVICE)
-    if (foreign) throw badAnswer(action, 'once', `with a key of another user or service (${short(id)})`, { keyId: id })
-    if (!isHeaderText(value)) throw badAnswer(action, 'once', `with a key that fits into no header (${short(id)})`, { keyId: id })
+    if (foreign)
+      throw badAnswer(action, 'once', `with a key of another user or service (${short(id)})`, {
+        keyId: id,
+      })
+    if (!isHeaderText(value))
+      throw badAnswer(action, 'once', `with a key that fits into no header (${short(id)})`, {
+        keyId: id,
+      })
     const key = keyFrom(made, id, this.#context.clock.now())
     if (key.expiresAt === undefined)
-      this.#context.note(`warning: AWS names no end of the key ${short(id)}, though ${credentialAgeDays} days were asked for`)
+      this.#context.note(
+        `warning: AWS names no end of the key ${short(id)}, though ${credentialAgeDays} days ` +
+          'were asked for',
+      )
     return {
       fields: single(new Secret(value)),
       handle: key.handle,
@@ -186,46 +246,87 @@ class BedrockSession implements ProviderSession {
   }
 
   /**
-   * Keys carry no mark, so ours is known by exclusion only: absent before, created inside the window of the call, active, with the life that we asked for. Its value is
-   * lost in any case, so the outcome is never `applied`. Whatever is less certain is for a person.
+   * Keys carry no mark, so ours is known by exclusion only: absent before, created inside
+   * the window of the call, active, with the life that we asked for. Its value is lost in
+   * any case, so the outcome is never `applied`. Whatever is less certain is for a
+   * person.
    */
   async settle(intent: Intent): Promise<Settlement> {
     const before = new Set(intent.before.map((handle) => handle.id))
     const first = await this.#keys()
     await pause(this.#context, LISTING_LAG_MS, 'iam:ListServiceSpecificCredentials')
     const second = await this.#keys()
-    const fresh = new Map([...first, ...second].filter(({ handle }) => !before.has(handle.id)).map((key) => [key.handle.id, key]))
+    const fresh = new Map(
+      [...first, ...second]
+        .filter(({ handle }) => !before.has(handle.id))
+        .map((key) => [key.handle.id, key]),
+    )
     const candidates = [...fresh.values()].map(({ handle }) => handle)
     const [only] = fresh.values()
-    if (only === undefined) return { outcome: 'none', detail: `${this.#user} has no Bedrock key that was not there before the create` }
+    if (only === undefined)
+      return {
+        outcome: 'none',
+        detail: `${this.#user} has no Bedrock key that was not there before the create`,
+      }
     const ambiguous = (detail: string): Settlement => ({ outcome: 'ambiguous', candidates, detail })
     if (candidates.length > 1)
-      return ambiguous(`${candidates.length} keys of ${this.#user} appeared since: ${candidates.map(({ id }) => short(id)).join(', ')}`)
+      return ambiguous(
+        `${candidates.length} keys of ${this.#user} appeared since: ` +
+          `${candidates.map(({ id }) => short(id)).join(', ')}`,
+      )
     const { handle, status, expiresAt } = only
     const name = short(handle.id)
     const made = handle.createdAt
     if (made === undefined || !isOfCall(made, intent.at, this.#context.clock))
       return ambiguous(`key ${name} is new, but was not created at the time of our call`)
-    // AWS counts whole days; whether from the second or from the end of the day is not documented.
-    if (expiresAt === undefined || Math.abs(expiresAt - made - this.#config.credentialAgeDays * DAY) > DAY)
-      return ambiguous(`key ${name} is new, but does not have the life of ${this.#config.credentialAgeDays} days that we ask for`)
-    if (status === 'Inactive') return ambiguous(`key ${name} is new, but somebody has switched it off`)
-    return { outcome: 'stray', handles: [handle], detail: `key ${name} was created by our call; its value is lost` }
+    // AWS counts whole days; whether from the second or from the end of the day is not
+    // documented.
+    if (
+      expiresAt === undefined ||
+      Math.abs(expiresAt - made - this.#config.credentialAgeDays * DAY) > DAY
+    )
+      return ambiguous(
+        `key ${name} is new, but does not have the life of ${this.#config.credentialAgeDays} ` +
+          'days that we ask for',
+      )
+    if (status === 'Inactive')
+      return ambiguous(`key ${name} is new, but somebody has switched it off`)
+    return {
+      outcome: 'stray',
+      handles: [handle],
+      detail: `key ${name} was created by our call; its value is lost`,
+    }
   }
 
-  /** See `ProviderSession`. A key whose value we do not have can only be looked up in the list, and only for `dead`. */
+  /**
+   * See `ProviderSession`. A key whose value we do not have can only be looked up in the
+   * list, and only for `dead`.
+   */
   async verify(credential: Credential, expect: 'live' | 'dead'): Promise<void> {
     const id = credential.handle?.id
-    const listed = async (): Promise<Handle | undefined> => (await this.list()).find((handle) => handle.id === id)
+    const listed = async (): Promise<Handle | undefined> =>
+      (await this.list()).find((handle) => handle.id === id)
     if (Object.keys(credential.fields).length > 0) {
       const bearer = { value: bearerOf(credential), userName: this.#config.iamUserName }
       if (expect === 'live') return awaitLife(this.#context, this.#bedrock, bearer)
-      return awaitDeath(this.#context, this.#bedrock, bearer, id === undefined ? undefined : async () => (await listed())?.live === true)
+      return awaitDeath(
+        this.#context,
+        this.#bedrock,
+        bearer,
+        id === undefined ? undefined : async () => (await listed())?.live === true,
+      )
     }
     const name = short(idOf(credential))
-    if (expect === 'live') throw new AdapterError('misconfigured', `the value of the key ${name} is not known, so it can't be tried`)
+    if (expect === 'live')
+      throw new AdapterError(
+        'misconfigured',
+        `the value of the key ${name} is not known, so it can't be tried`,
+      )
     if ((await listed()) === undefined)
-      throw new AdapterError('refused', `key ${name} is no longer among the Bedrock keys of ${this.#user}`)
+      throw new AdapterError(
+        'refused',
+        `key ${name} is no longer among the Bedrock keys of ${this.#user}`,
+      )
   }
 
   /** Idempotent: an inactive key stays inactive. A missing one throws `missing`. */
@@ -233,22 +334,32 @@ class BedrockSession implements ProviderSession {
   resume = (credential: Credential): Promise<void> => this.#setStatus(credential, 'Active')
 
   async #setStatus(credential: Credential, status: 'Active' | 'Inactive'): Promise<void> {
-    const key = { UserName: this.#config.iamUserName, ServiceSpecificCredentialId: idOf(credential) }
+    const key = {
+      UserName: this.#config.iamUserName,
+      ServiceSpecificCredentialId: idOf(credential),
+    }
     await this.#iam('iam:UpdateServiceSpecificCredential', 'idempotent', (client, sdk) =>
       client.send(new sdk.UpdateServiceSpecificCredentialCommand({ ...key, Status: status })),
     )
   }
 
-  /** A missing key is success: someone may have been quicker. A missing *user* is not: the key may live on under a new name. */
+  /**
+   * A missing key is success: someone may have been quicker. A missing *user* is not: the
+   * key may live on under a new name.
+   */
   async revoke(credential: Credential): Promise<void> {
-    const key = { UserName: this.#config.iamUserName, ServiceSpecificCredentialId: idOf(credential) }
+    const key = {
+      UserName: this.#config.iamUserName,
+      ServiceSpecificCredentialId: idOf(credential),
+    }
     try {
       await this.#iam('iam:DeleteServiceSpecificCredential', 'idempotent', (client, sdk) =>
         client.send(new sdk.DeleteServiceSpecificCredentialCommand(key)),
       )
     } catch (error) {
       if (!(error instanceof AdapterError) || error.code !== 'missing') throw error
-      // Which of the two is missing is told apart by a call that names the user only; the wording of the answer is not documented.
+      // Which of the two is missing is told apart by a call that names the user only; the
+      // wording of the answer is not documented.
       await this.#keys()
     }
   }
@@ -268,8 +379,14 @@ class BedrockSession implements ProviderSession {
       let marker: string | undefined
       do {
         stopIfAborted(this.#context, action)
-        const page = await client.send(new sdk.ListServiceSpecificCredentialsCommand({ ...asked, ...pickDefined({ Marker: marker }) }))
-        if (page.ServiceSpecificCredentials === undefined) throw badAnswer(action, 'read', 'without a list of keys')
+        const page = await client.send(
+          new sdk.ListServiceSpecificCredentialsCommand({
+            ...asked,
+            ...pickDefined({ Marker: marker }),
+          }),
+        )
+        if (page.ServiceSpecificCredentials === undefined)
+          throw badAnswer(action, 'read', 'without a list of keys')
         for (const key of page.ServiceSpecificCredentials) {
           const id = key.ServiceSpecificCredentialId
           if (id === undefined) throw badAnswer(action, 'read', 'with a key that has no id')
@@ -290,39 +407,70 @@ class BedrockSession implements ProviderSession {
     const described = keys.map(({ handle, status, expiresAt }) => {
       const facts = [
         status,
-        handle.createdAt === undefined ? 'age unknown' : `${Math.max(0, Math.floor((now - handle.createdAt) / DAY))} days old`,
-        expiresAt === undefined ? 'never expires' : expiresAt > now ? `expires in ${humanSpan(expiresAt - now)}` : 'expired',
-        ...(handle.id === ours ? ['the stored current key'] : ours === undefined ? [] : ['not the stored current key']),
+        handle.createdAt === undefined
+          ? 'age unknown'
+          : `${Math.max(0, Math.floor((now - handle.createdAt) / DAY))} days old`,
+        expiresAt === undefined
+          ? 'never expires'
+          : expiresAt > now
+            ? `expires in ${humanSpan(expiresAt - now)}`
+            : 'expired',
+        ...(handle.id === ours
+          ? ['the stored current key']
+          : ours === undefined
+            ? []
+            : ['not the stored current key']),
       ]
       return `${short(handle.id)} (${facts.join(', ')})`
     })
     return new AdapterError(
       'quota',
-      `${this.#user} already has ${keys.length} Bedrock keys, and AWS allows ${MAX_KEYS}: ${described.join('; ')}`,
+      `${this.#user} already has ${keys.length} Bedrock keys, and AWS allows ${MAX_KEYS}: ` +
+        `${described.join('; ')}`,
       {
         hints: [
-          'delete the key that nothing uses any more, then try again; a key in grace or quarantine goes by itself when its time is over',
+          'delete the key that nothing uses any more, then try again; a key in grace or ' +
+            'quarantine goes by itself when its time is over',
           'a key that is not recorded here is never deleted by rotate',
         ],
         details: {
-          keys: keys.map(({ handle: { id, live, createdAt } }) => ({ id, live, createdAt: createdAt ?? null, current: id === ours })),
+          keys: keys.map(({ handle: { id, live, createdAt } }) => ({
+            id,
+            live,
+            createdAt: createdAt ?? null,
+            current: id === ours,
+          })),
         },
       },
     )
   }
 
-  /** One IAM call by the configured credential. Its own refusal is not one of the key that the call is about. */
-  async #iam<T>(action: string, effect: AwsEffect, run: Parameters<typeof callIam<T>>[5]): Promise<T> {
+  /**
+   * One IAM call by the configured credential. Its own refusal is not one of the key that
+   * the call is about.
+   */
+  async #iam<T>(
+    action: string,
+    effect: AwsEffect,
+    run: Parameters<typeof callIam<T>>[5],
+  ): Promise<T> {
     const { region, endpoint } = this.#config
     try {
       return await callIam(this.#context, { region, endpoint }, this.#admin, action, effect, run)
     } catch (error) {
       if (!isRefusal(error)) throw error
       const id = short(this.#admin.accessKeyId)
-      throw new AdapterError('denied', `the configured admin credential (${id}) is not accepted: ${error.message}`, {
-        hints: [...error.hints, `check that ${id} exists, is active and belongs to this endpoint`],
-        details: error.details,
-      })
+      throw new AdapterError(
+        'denied',
+        `the configured admin credential (${id}) is not accepted: ${error.message}`,
+        {
+          hints: [
+            ...error.hints,
+            `check that ${id} exists, is active and belongs to this endpoint`,
+          ],
+          details: error.details,
+        },
+      )
     }
   }
 }
@@ -335,17 +483,22 @@ function idOf({ handle }: Credential): string {
   if (handle !== undefined) return handle.id
   throw new AdapterError(
     'misconfigured',
-    'the id of the key is not recorded here (its value was stored by hand): a person has to end it in IAM',
+    'the id of the key is not recorded here (its value was stored by hand): a person has to ' +
+      'end it in IAM',
   )
 }
 
-/** Checks what goes into a header, so that a stray newline is named here and not by the transport. */
+/**
+ * Checks what goes into a header, so that a stray newline is named here and not by the
+ * transport.
+ */
 function bearerOf({ fields }: Credential): Secret {
   const value = flatten(fields)
   if (value.isText() && isHeaderText(value.reveal())) return value
   throw new AdapterError(
     'misconfigured',
-    'the value is no Bedrock API key (wrong characters or length; perhaps a line break was pasted with it)',
+    'the value is no Bedrock API key (wrong characters or length; perhaps a line break was ' +
+      'pasted with it)',
   )
 }
 
@@ -353,7 +506,10 @@ function isHeaderText(value: string): boolean {
   return /^[\x21-\x7e]{1,8192}$/.test(value)
 }
 
-type Listed = Pick<ServiceSpecificCredentialMetadata, 'Status' | 'CreateDate' | 'ExpirationDate' | 'ServiceCredentialAlias'>
+type Listed = Pick<
+  ServiceSpecificCredentialMetadata,
+  'Status' | 'CreateDate' | 'ExpirationDate' | 'ServiceCredentialAlias'
+>
 
 function keyFrom(key: Listed, id: string, now: number): Key {
   const expiresAt = key.ExpirationDate?.getTime()

@@ -1,18 +1,27 @@
 /**
  * AWS IAM access keys of one user.
  *
- * - Two keys per user, inactive ones included; the secret part is shown once, in the answer to the create.
+ * - Two keys per user, inactive ones included; the secret part is shown once, in the
+ *   answer to the create.
  *   https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_access-keys.html
- * - Create has no idempotency and keys carry no name: a key made by hand in the same minute looks like ours.
+ * - Create has no idempotency and keys carry no name: a key made by hand in the same
+ *   minute looks like ours.
  *   https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateAccessKey.html
- * - IAM is eventually consistent: a new key is refused for some seconds, a deleted one is accepted for some, listings lag.
+ * - IAM is eventually consistent: a new key is refused for some seconds, a deleted one is
+ *   accepted for some, listings lag.
  *   https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html
- * - An inactive key can be made active again; a deleted one is gone. GetAccessKeyLastUsed counts our own GetCallerIdentity too.
- * - A proof is that call with the key itself: it shows that the key lives and whose it is, not what it may do. It needs no permission, costs nothing and locks nobody out; a dead key
- *   is asked for until AWS refuses it once. Some rules of watchers report the first such call of a user, which a rotation makes once per key.
- * - Ending a key ends what is derived from it, above all an SMTP password of SES, whose user name is the key's id
- *   (https://docs.aws.amazon.com/ses/latest/dg/smtp-credentials.html). The user, its password, its other key and its Bedrock keys go on.
- * - With "self" the keys of the user sign for each other: what is current makes the next one, which, once it is current, deletes the one before.
+ * - An inactive key can be made active again; a deleted one is gone. GetAccessKeyLastUsed
+ *   counts our own GetCallerIdentity too.
+ * - A proof is that call with the key itself: it shows that the key lives and whose it
+ *   is, not what it may do. It needs no permission, costs nothing and locks nobody out; a
+ *   dead key is asked for until AWS refuses it once. Some rules of watchers report the
+ *   first such call of a user, which a rotation makes once per key.
+ * - Ending a key ends what is derived from it, above all an SMTP password of SES, whose
+ *   user name is the key's id
+ *   (https://docs.aws.amazon.com/ses/latest/dg/smtp-credentials.html). The user, its
+ *   password, its other key and its Bedrock keys go on.
+ * - With "self" the keys of the user sign for each other: what is current makes the next
+ *   one, which, once it is current, deletes the one before.
  */
 import type { AccessKeyMetadata } from '@aws-sdk/client-iam'
 import { z } from 'zod'
@@ -31,12 +40,29 @@ import { secretField, urlField } from '../core/schema.ts'
 import { type Fields, Secret } from '../core/secret.ts'
 import { accountOf, type AwsIdentity, awaitDeath, awaitLife } from '../net/aws-sts.ts'
 import { badAnswer, isRefusal } from '../net/aws-errors.ts'
-import { type AwsSite, callIam, idOf, isOfCall, pause, sameName, short, signingKey, stopIfAborted, userPolicy } from '../net/aws.ts'
+import {
+  type AwsSite,
+  callIam,
+  idOf,
+  isOfCall,
+  pause,
+  sameName,
+  short,
+  signingKey,
+  stopIfAborted,
+  userPolicy,
+} from '../net/aws.ts'
 import type { AwsEffect, AwsKey } from '../net/aws-key.ts'
 import { pickDefined } from '../core/defined.ts'
 
 const MAX_KEYS = 2
-const ACTIONS = ['CreateAccessKey', 'ListAccessKeys', 'UpdateAccessKey', 'DeleteAccessKey', 'GetAccessKeyLastUsed']
+const ACTIONS = [
+  'CreateAccessKey',
+  'ListAccessKeys',
+  'UpdateAccessKey',
+  'DeleteAccessKey',
+  'GetAccessKeyLastUsed',
+]
 /** A key that signs for itself is never switched off. */
 const SELF_ACTIONS = ACTIONS.filter((action) => action !== 'UpdateAccessKey')
 
@@ -45,14 +71,18 @@ const LISTING_LAG_MS = 5000
 
 const Config = z
   .strictObject({
-    accessKeyId: secretField('Access key id of the credential that manages the keys of the user; not needed with "self"').optional(),
+    accessKeyId: secretField(
+      'Access key id of the credential that manages the keys of the user; not needed with "self"',
+    ).optional(),
     secretAccessKey: secretField('Secret access key of that credential').optional(),
     sessionToken: secretField('Session token, if that credential is temporary').optional(),
     region: z
       .string()
       .regex(/^[a-z]{2,4}(-[a-z]+)+-\d{1,2}$/, 'is not an AWS region such as us-east-1')
       .default('us-east-1')
-      .meta({ description: 'Region for STS; also decides the partition (commercial, GovCloud, China)' }),
+      .meta({
+        description: 'Region for STS; also decides the partition (commercial, GovCloud, China)',
+      }),
     iamUserName: z
       .string()
       .regex(/^[\w+=,.@-]{1,64}$/, 'is not an IAM user name (no path, no ARN)')
@@ -62,7 +92,11 @@ const Config = z
     self: z
       .boolean()
       .default(false)
-      .meta({ description: 'The rotated key itself signs the calls; without another credential it is deleted without quarantine' }),
+      .meta({
+        description:
+          'The rotated key itself signs the calls; without another credential it is deleted ' +
+          'without quarantine',
+      }),
   })
   .superRefine((config, context) => {
     const [id, secret] = [config.accessKeyId !== undefined, config.secretAccessKey !== undefined]
@@ -81,7 +115,8 @@ export default defineProvider({
   title: 'AWS IAM access keys',
   aliases: ['aws-iam'],
   notes: [
-    'AWS keeps two access keys per user, inactive ones included. --emergency therefore ends an older version that is still in grace before it rotates, where its place is needed.',
+    'AWS keeps two access keys per user, inactive ones included. --emergency therefore ends ' +
+      'an older version that is still in grace before it rotates, where its place is needed.',
   ],
   example: {
     accessKeyId: { secret: 'infra/aws/ROTATOR', field: 'accessKeyId' },
@@ -100,28 +135,51 @@ export default defineProvider({
     suspend: canSuspend(config),
     lastUsed: true,
   }),
-  permissions: (config) => userPolicy(config.region, config.iamUserName, canSuspend(config) ? ACTIONS : SELF_ACTIONS, config.self),
+  permissions: (config) =>
+    userPolicy(
+      config.region,
+      config.iamUserName,
+      canSuspend(config) ? ACTIONS : SELF_ACTIONS,
+      config.self,
+    ),
   open: async (config, context) => new AwsSession(config, context),
 })
 
-/** One user's keys. The configured credential signs, or with `self` one of the user's own. */
+/**
+ * One user's keys. The configured credential signs, or with `self` one of the user's own.
+ */
 class AwsSession implements ProviderSession {
   readonly #config: Config
   readonly #context: AdapterContext
   readonly #site: AwsSite
   readonly #admin: AwsKey | undefined
-  /** With `self`: keys of the user that were given to us as current or that proved to live; the latest first. */
+  /**
+   * With `self`: keys of the user that were given to us as current or that proved to
+   * live; the latest first.
+   */
   #own: readonly AwsKey[] = []
   #account: Promise<string | undefined> | undefined
 
   constructor(config: Config, context: AdapterContext) {
     this.#config = config
     this.#context = context
-    this.#site = { region: config.region, endpoint: config.endpoint, stsEndpoint: config.stsEndpoint }
+    this.#site = {
+      region: config.region,
+      endpoint: config.endpoint,
+      stsEndpoint: config.stsEndpoint,
+    }
     if (config.accessKeyId !== undefined && config.secretAccessKey !== undefined) {
-      this.#admin = signingKey(config.accessKeyId, config.secretAccessKey, config.sessionToken, 'the configured')
+      this.#admin = signingKey(
+        config.accessKeyId,
+        config.secretAccessKey,
+        config.sessionToken,
+        'the configured',
+      )
       if (this.#admin.accessKeyId.startsWith('ASIA') && this.#admin.sessionToken === undefined)
-        throw new AdapterError('misconfigured', 'the configured credential is temporary (ASIA…) and has no sessionToken')
+        throw new AdapterError(
+          'misconfigured',
+          'the configured credential is temporary (ASIA…) and has no sessionToken',
+        )
     }
     if (!canSuspend(config)) return
     this.suspend = (credential) => this.#setStatus(credential, 'Inactive')
@@ -138,10 +196,14 @@ class AwsSession implements ProviderSession {
       keys = await this.#keys()
     }
     if (ours !== undefined && !keys.some((key) => key.id === ours)) {
-      throw new AdapterError('refused', `the stored current key ${short(ours)} is not among the access keys of ${this.#user}`, {
-        hints: ['store the key that is in use now with "rotate set", or correct iamUserName'],
-        details: { current: ours, keys: keys.map((key) => key.id) },
-      })
+      throw new AdapterError(
+        'refused',
+        `the stored current key ${short(ours)} is not among the access keys of ${this.#user}`,
+        {
+          hints: ['store the key that is in use now with "rotate set", or correct iamUserName'],
+          details: { current: ours, keys: keys.map((key) => key.id) },
+        },
+      )
     }
     if (keys.length >= MAX_KEYS) throw await this.#full(keys, ours)
   }
@@ -154,7 +216,10 @@ class AwsSession implements ProviderSession {
     return id === undefined || !/^\w{1,128}$/.test(id) ? undefined : { id, live: true }
   }
 
-  /** Sent once. `quota`, `denied`, `throttled`, `missing`, `unreachable`: nothing was made. Anything else: unknown, ask `settle`. */
+  /**
+   * Sent once. `quota`, `denied`, `throttled`, `missing`, `unreachable`: nothing was
+   * made. Anything else: unknown, ask `settle`.
+   */
   async create(intent: Intent, current: Credential | undefined): Promise<Issued> {
     this.#learn(current)
     const action = 'iam:CreateAccessKey'
@@ -162,14 +227,17 @@ class AwsSession implements ProviderSession {
       client.send(new sdk.CreateAccessKeyCommand({ UserName: this.#config.iamUserName })),
     ).catch(async (error: unknown) => {
       if (!(error instanceof AdapterError) || error.code !== 'quota') throw error
-      // Somebody took the slot since preflight. Saying who is best effort: the refusal itself is certain.
+      // Somebody took the slot since preflight. Saying who is best effort: the refusal
+      // itself is certain.
       const keys = await this.#keys().catch(() => undefined)
       throw keys === undefined ? error : await this.#full(keys, current && idOf(current))
     })
     const key = answer.AccessKey
     const id = key?.AccessKeyId
-    if (!id || !key?.SecretAccessKey) throw badAnswer(action, 'once', 'without both parts of the new key', { keyId: id ?? null })
-    if (intent.before.some((handle) => handle.id === id)) throw badAnswer(action, 'once', `with the key ${short(id)}, which existed before`)
+    if (!id || !key?.SecretAccessKey)
+      throw badAnswer(action, 'once', 'without both parts of the new key', { keyId: id ?? null })
+    if (intent.before.some((handle) => handle.id === id))
+      throw badAnswer(action, 'once', `with the key ${short(id)}, which existed before`)
     if (key.UserName !== undefined && !sameName(key.UserName, this.#config.iamUserName))
       throw badAnswer(action, 'once', `with a key of another user (${short(id)})`, { keyId: id })
     return {
@@ -179,9 +247,10 @@ class AwsSession implements ProviderSession {
   }
 
   /**
-   * Keys carry no mark, so ours is known by exclusion only: absent before, created inside the window of the call, never used. Its secret is lost
-   * in any case, so the outcome is never `applied`. Whatever is less certain is for a person. Asked hours later it says the same of a key that
-   * came late: the window is that of the call, whenever one looks.
+   * Keys carry no mark, so ours is known by exclusion only: absent before, created inside
+   * the window of the call, never used. Its secret is lost in any case, so the outcome is
+   * never `applied`. Whatever is less certain is for a person. Asked hours later it says
+   * the same of a key that came late: the window is that of the call, whenever one looks.
    */
   async settle(intent: Intent, current: Credential | undefined): Promise<Settlement> {
     this.#learn(current)
@@ -189,27 +258,46 @@ class AwsSession implements ProviderSession {
     const first = await this.#keys()
     await pause(this.#context, LISTING_LAG_MS, 'iam:ListAccessKeys')
     const second = await this.#keys()
-    const fresh = new Map([...first, ...second].filter((key) => !before.has(key.id)).map((key) => [key.id, key]))
+    const fresh = new Map(
+      [...first, ...second].filter((key) => !before.has(key.id)).map((key) => [key.id, key]),
+    )
     const candidates = [...fresh.values()]
     const [only] = candidates
-    if (only === undefined) return { outcome: 'none', detail: `${this.#user} has no key that was not there before the create` }
+    if (only === undefined)
+      return {
+        outcome: 'none',
+        detail: `${this.#user} has no key that was not there before the create`,
+      }
     const ambiguous = (detail: string): Settlement => ({ outcome: 'ambiguous', candidates, detail })
     if (candidates.length > 1)
-      return ambiguous(`${candidates.length} keys of ${this.#user} appeared since: ${candidates.map((key) => short(key.id)).join(', ')}`)
+      return ambiguous(
+        `${candidates.length} keys of ${this.#user} appeared since: ` +
+          `${candidates.map((key) => short(key.id)).join(', ')}`,
+      )
     if (!isOfCall(only.createdAt, intent.at, this.#context.clock))
       return ambiguous(`key ${short(only.id)} is new, but was not created at the time of our call`)
     let used: number | undefined
     try {
       used = await this.#lastUsed(only.id)
     } catch (error) {
-      if (!(error instanceof AdapterError) || (error.code !== 'denied' && error.code !== 'missing')) throw error
-      return ambiguous(`key ${short(only.id)} is new, but whether it was ever used can't be asked (${error.code})`)
+      if (!(error instanceof AdapterError) || (error.code !== 'denied' && error.code !== 'missing'))
+        throw error
+      return ambiguous(
+        `key ${short(only.id)} is new, but whether it was ever used can't be asked (${error.code})`,
+      )
     }
     if (used !== undefined) return ambiguous(`key ${short(only.id)} is new, but somebody uses it`)
-    return { outcome: 'stray', handles: [only], detail: `key ${short(only.id)} was created by our call; its secret is lost` }
+    return {
+      outcome: 'stray',
+      handles: [only],
+      detail: `key ${short(only.id)} was created by our call; its secret is lost`,
+    }
   }
 
-  /** See `ProviderSession`. A key whose secret we do not have can only be looked up in the listing, and only for `dead`. */
+  /**
+   * See `ProviderSession`. A key whose secret we do not have can only be looked up in the
+   * listing, and only for `dead`.
+   */
   async verify(credential: Credential, expect: 'live' | 'dead'): Promise<void> {
     const id = idOf(credential)
     const secret = credential.fields['secretAccessKey']
@@ -222,14 +310,21 @@ class AwsSession implements ProviderSession {
       try {
         return await awaitDeath(this.#context, this.#site, key)
       } catch (error) {
-        if (isRefusal(error)) this.#own = this.#own.filter((own) => own.accessKeyId !== key.accessKeyId)
+        if (isRefusal(error))
+          this.#own = this.#own.filter((own) => own.accessKeyId !== key.accessKeyId)
         throw error
       }
     }
     if (expect === 'live')
-      throw new AdapterError('misconfigured', `the secret access key of ${short(id)} is not known, so it can't be tried`)
+      throw new AdapterError(
+        'misconfigured',
+        `the secret access key of ${short(id)} is not known, so it can't be tried`,
+      )
     if (!(await this.#keys()).some((key) => key.id === id))
-      throw new AdapterError('refused', `key ${short(id)} is no longer among the access keys of ${this.#user}`)
+      throw new AdapterError(
+        'refused',
+        `key ${short(id)} is no longer among the access keys of ${this.#user}`,
+      )
   }
 
   /** A key that works but belongs to somebody else must never be delivered. */
@@ -237,12 +332,21 @@ class AwsSession implements ProviderSession {
     const what = `key ${short(key.accessKeyId)} is accepted but`
     const hints = ['correct iamUserName, or the endpoints, or store the key of that user']
     if (identity.userName === undefined || !sameName(identity.userName, this.#config.iamUserName))
-      throw new AdapterError('misconfigured', `${what} belongs to ${identity.arn}, not to ${this.#user}`, { hints })
-    const account = await (this.#account ??= this.#admin && accountOf(this.#context, this.#site, this.#admin))
+      throw new AdapterError(
+        'misconfigured',
+        `${what} belongs to ${identity.arn}, not to ${this.#user}`,
+        { hints },
+      )
+    const account = await (this.#account ??=
+      this.#admin && accountOf(this.#context, this.#site, this.#admin))
     if (account !== undefined && account !== identity.account)
-      throw new AdapterError('misconfigured', `${what} belongs to account ${identity.account}, the configured credential to ${account}`, {
-        hints,
-      })
+      throw new AdapterError(
+        'misconfigured',
+        `${what} belongs to account ${identity.account}, the configured credential to ${account}`,
+        {
+          hints,
+        },
+      )
   }
 
   /** Idempotent: an inactive key stays inactive. A missing one throws `missing`. */
@@ -252,29 +356,47 @@ class AwsSession implements ProviderSession {
   async #setStatus(credential: Credential, status: 'Active' | 'Inactive'): Promise<void> {
     const id = idOf(credential)
     await this.#iam('iam:UpdateAccessKey', 'idempotent', credential, (client, sdk) =>
-      client.send(new sdk.UpdateAccessKeyCommand({ UserName: this.#config.iamUserName, AccessKeyId: id, Status: status })),
+      client.send(
+        new sdk.UpdateAccessKeyCommand({
+          UserName: this.#config.iamUserName,
+          AccessKeyId: id,
+          Status: status,
+        }),
+      ),
     )
   }
 
-  lastUsed = async (credential: Credential): Promise<number | undefined> => this.#lastUsed(idOf(credential), credential)
+  lastUsed = async (credential: Credential): Promise<number | undefined> =>
+    this.#lastUsed(idOf(credential), credential)
 
   async #lastUsed(id: string, credential?: Credential): Promise<number | undefined> {
     const answer = await this.#iam('iam:GetAccessKeyLastUsed', 'read', credential, (client, sdk) =>
       client.send(new sdk.GetAccessKeyLastUsedCommand({ AccessKeyId: id })),
     )
-    if (answer.AccessKeyLastUsed === undefined) throw badAnswer('iam:GetAccessKeyLastUsed', 'read', 'without what was asked')
+    if (answer.AccessKeyLastUsed === undefined)
+      throw badAnswer('iam:GetAccessKeyLastUsed', 'read', 'without what was asked')
     return answer.AccessKeyLastUsed.LastUsedDate?.getTime()
   }
 
-  /** A missing key is success: someone may have been quicker. A missing *user* is not: the key may live on under a new name. */
+  /**
+   * A missing key is success: someone may have been quicker. A missing *user* is not: the
+   * key may live on under a new name.
+   */
   async revoke(credential: Credential): Promise<void> {
     const id = idOf(credential)
     try {
       await this.#iam('iam:DeleteAccessKey', 'idempotent', credential, (client, sdk) =>
-        client.send(new sdk.DeleteAccessKeyCommand({ UserName: this.#config.iamUserName, AccessKeyId: id })),
+        client.send(
+          new sdk.DeleteAccessKeyCommand({ UserName: this.#config.iamUserName, AccessKeyId: id }),
+        ),
       )
     } catch (error) {
-      if (!(error instanceof AdapterError) || error.code !== 'missing' || /the user with name/i.test(error.message)) throw error
+      if (
+        !(error instanceof AdapterError) ||
+        error.code !== 'missing' ||
+        /the user with name/i.test(error.message)
+      )
+        throw error
     }
   }
 
@@ -295,11 +417,16 @@ class AwsSession implements ProviderSession {
       do {
         stopIfAborted(this.#context, action)
         const page = await client.send(
-          new sdk.ListAccessKeysCommand({ UserName: this.#config.iamUserName, ...pickDefined({ Marker: marker }) }),
+          new sdk.ListAccessKeysCommand({
+            UserName: this.#config.iamUserName,
+            ...pickDefined({ Marker: marker }),
+          }),
         )
-        if (page.AccessKeyMetadata === undefined) throw badAnswer(action, 'read', 'without a list of keys')
+        if (page.AccessKeyMetadata === undefined)
+          throw badAnswer(action, 'read', 'without a list of keys')
         for (const key of page.AccessKeyMetadata) {
-          if (key.AccessKeyId === undefined) throw badAnswer(action, 'read', 'with a key that has no id')
+          if (key.AccessKeyId === undefined)
+            throw badAnswer(action, 'read', 'with a key that has no id')
           keys.push(handleFrom(key, key.AccessKeyId))
         }
         const next = page.IsTruncated === true ? page.Marker : undefined
@@ -319,28 +446,55 @@ class AwsSession implements ProviderSession {
         const used = await this.#lastUsed(key.id).catch(() => null)
         const facts = [
           key.live ? 'Active' : 'Inactive',
-          key.createdAt === undefined ? 'age unknown' : `${Math.max(0, Math.floor((now - key.createdAt) / DAY))} days old`,
-          used === null ? 'last use unknown' : used === undefined ? 'never used' : `last used ${humanSpan(now - used)} ago`,
-          ...(key.id === ours ? ['the stored current key'] : ours === undefined ? [] : ['not the stored current key']),
+          key.createdAt === undefined
+            ? 'age unknown'
+            : `${Math.max(0, Math.floor((now - key.createdAt) / DAY))} days old`,
+          used === null
+            ? 'last use unknown'
+            : used === undefined
+              ? 'never used'
+              : `last used ${humanSpan(now - used)} ago`,
+          ...(key.id === ours
+            ? ['the stored current key']
+            : ours === undefined
+              ? []
+              : ['not the stored current key']),
         ]
         return `${short(key.id)} (${facts.join(', ')})`
       }),
     )
     return new AdapterError(
       'quota',
-      `${this.#user} already has ${keys.length} access keys, and AWS allows ${MAX_KEYS}: ${described.join('; ')}`,
+      `${this.#user} already has ${keys.length} access keys, and AWS allows ${MAX_KEYS}: ` +
+        `${described.join('; ')}`,
       {
         hints: [
-          'delete the key that nothing uses any more, then try again; a key in grace or quarantine goes by itself when its time is over',
+          'delete the key that nothing uses any more, then try again; a key in grace or ' +
+            'quarantine goes by itself when its time is over',
           'a key that is not recorded here is never deleted by rotate',
         ],
-        details: { keys: keys.map((key) => ({ id: key.id, live: key.live, createdAt: key.createdAt ?? null, current: key.id === ours })) },
+        details: {
+          keys: keys.map((key) => ({
+            id: key.id,
+            live: key.live,
+            createdAt: key.createdAt ?? null,
+            current: key.id === ours,
+          })),
+        },
       },
     )
   }
 
-  /** One IAM call with the credential that may sign it. A refusal of the signer is not one of the key that the call is about. */
-  async #iam<T>(action: string, effect: AwsEffect, about: Credential | undefined, run: Parameters<typeof callIam<T>>[5]): Promise<T> {
+  /**
+   * One IAM call with the credential that may sign it. A refusal of the signer is not one
+   * of the key that the call is about.
+   */
+  async #iam<T>(
+    action: string,
+    effect: AwsEffect,
+    about: Credential | undefined,
+    run: Parameters<typeof callIam<T>>[5],
+  ): Promise<T> {
     const [first, ...others] = await this.#signers(about)
     let signer = first
     for (;;) {
@@ -358,16 +512,27 @@ class AwsSession implements ProviderSession {
 
   #unaccepted(signer: AwsKey, { message, hints, details }: AdapterError): AdapterError {
     const [code, who] =
-      signer === this.#admin ? (['denied', 'the configured admin credential'] as const) : (['refused', "the user's own key"] as const)
-    return new AdapterError(code, `${who} (${short(signer.accessKeyId)}) is not accepted: ${message}`, {
-      hints: [...hints, `check that ${short(signer.accessKeyId)} exists, is active and belongs to this endpoint`],
-      details,
-    })
+      signer === this.#admin
+        ? (['denied', 'the configured admin credential'] as const)
+        : (['refused', "the user's own key"] as const)
+    return new AdapterError(
+      code,
+      `${who} (${short(signer.accessKeyId)}) is not accepted: ${message}`,
+      {
+        hints: [
+          ...hints,
+          `check that ${short(signer.accessKeyId)} exists, is active and belongs to this endpoint`,
+        ],
+        details,
+      },
+    )
   }
 
   /**
-   * Who may sign, the first one first. With `self` a key that is being ended can't sign its own return, so one that it is not about comes before it: one that this session has
-   * seen, or the one that is current. The configured credential, where there is one, comes last.
+   * Who may sign, the first one first. With `self` a key that is being ended can't sign
+   * its own return, so one that it is not about comes before it: one that this session
+   * has seen, or the one that is current. The configured credential, where there is one,
+   * comes last.
    */
   async #signers(about: Credential | undefined): Promise<readonly [AwsKey, ...AwsKey[]]> {
     if (!this.#config.self && this.#admin !== undefined) return [this.#admin]
@@ -375,15 +540,26 @@ class AwsSession implements ProviderSession {
     const isOther = (key: AwsKey): boolean => key.accessKeyId !== id
     if (!this.#own.some(isOther)) this.#learn(await this.#context.current?.(), 'last')
     const secret = about?.fields['secretAccessKey']
-    const own = id !== undefined && secret !== undefined ? signingKey(new Secret(id), secret, undefined, 'the') : this.#own[0]
-    const [first, ...rest] = [this.#own.find(isOther) ?? own, this.#admin].filter((key) => key !== undefined)
-    if (first !== undefined) return [first, ...rest.filter(({ accessKeyId }) => accessKeyId !== first.accessKeyId)]
-    throw new AdapterError('misconfigured', `with "self" a key of ${this.#user} must sign, and none is stored`, {
-      hints: [
-        `store the key that is in use, as JSON with "accessKeyId" and "secretAccessKey": rotate set ${this.#context.path} --fields-from FILE`,
-        'or configure "accessKeyId" and "secretAccessKey" of a credential that manages the user',
-      ],
-    })
+    const own =
+      id !== undefined && secret !== undefined
+        ? signingKey(new Secret(id), secret, undefined, 'the')
+        : this.#own[0]
+    const [first, ...rest] = [this.#own.find(isOther) ?? own, this.#admin].filter(
+      (key) => key !== undefined,
+    )
+    if (first !== undefined)
+      return [first, ...rest.filter(({ accessKeyId }) => accessKeyId !== first.accessKeyId)]
+    throw new AdapterError(
+      'misconfigured',
+      `with "self" a key of ${this.#user} must sign, and none is stored`,
+      {
+        hints: [
+          'store the key that is in use, as JSON with "accessKeyId" and "secretAccessKey": ' +
+            `rotate set ${this.#context.path} --fields-from FILE`,
+          'or configure "accessKeyId" and "secretAccessKey" of a credential that manages the user',
+        ],
+      },
+    )
   }
 
   /** Another provider may have issued what is current; then it has not these fields. */
@@ -400,11 +576,18 @@ class AwsSession implements ProviderSession {
   }
 }
 
-/** A key that signs for itself can delete itself, but once switched off it can sign neither its return nor its deletion. */
+/**
+ * A key that signs for itself can delete itself, but once switched off it can sign
+ * neither its return nor its deletion.
+ */
 function canSuspend(config: Config): boolean {
   return config.accessKeyId !== undefined
 }
 
 function handleFrom(key: Pick<AccessKeyMetadata, 'Status' | 'CreateDate'>, id: string): Handle {
-  return { id, live: key.Status === 'Active', ...(key.CreateDate === undefined ? {} : { createdAt: key.CreateDate.getTime() }) }
+  return {
+    id,
+    live: key.Status === 'Active',
+    ...(key.CreateDate === undefined ? {} : { createdAt: key.CreateDate.getTime() }),
+  }
 }

@@ -1,18 +1,29 @@
 /**
- * API tokens of Cloudflare, of a user or of an account (reference/providers.md 10a; https://developers.cloudflare.com/fundamentals/api/how-to/create-via-api).
+ * API tokens of Cloudflare, of a user or of an account (reference/providers.md 10a;
+ * https://developers.cloudflare.com/fundamentals/api/how-to/create-via-api).
  *
- * To roll a token replaces its value at once, so a second one is made with the policies of the first, and both live. The value is shown once; a lost answer is settled by the
- * name, which is that of the intent. A token tells its own id when it is verified, so one that was stored by hand needs no adoption. Disabling is reversible and is
- * the quarantine.
+ * To roll a token replaces its value at once, so a second one is made with the policies
+ * of the first, and both live. The value is shown once; a lost answer is settled by the
+ * name, which is that of the intent. A token tells its own id when it is verified, so one
+ * that was stored by hand needs no adoption. Disabling is reversible and is the
+ * quarantine.
  *
- * A proof is Cloudflare's own call for it: the token tells its status, which must be `active`. It shows that the token lives, not what it may do, and costs nothing. Deleting ends
- * this one token; what else its owner has (other tokens, the Global API Key) goes on.
+ * A proof is Cloudflare's own call for it: the token tells its status, which must be
+ * `active`. It shows that the token lives, not what it may do, and costs nothing.
+ * Deleting ends this one token; what else its owner has (other tokens, the Global API
+ * Key) goes on.
  */
 import { z } from 'zod'
 import { DAY, iso } from '../core/duration.ts'
 import { AdapterError, type Effect } from '../core/errors.ts'
 import type { Handle, Intent } from '../core/model.ts'
-import { type AdapterContext, type Credential, defineProvider, type Issued, type ProviderSession } from '../core/provider.ts'
+import {
+  type AdapterContext,
+  type Credential,
+  defineProvider,
+  type Issued,
+  type ProviderSession,
+} from '../core/provider.ts'
 import { secretField, urlField } from '../core/schema.ts'
 import { type Fields, flatten, Secret, single } from '../core/secret.ts'
 import { CLOUDFLARE, ID, resultIn, VENDOR } from '../net/cloudflare.ts'
@@ -27,7 +38,10 @@ const SPREAD_MS = [1000, 2000, 4000, 8000, 15_000]
 const LOOK_MS = [1000, 3000]
 
 const Config = z.strictObject({
-  managerToken: secretField('API token with "API Tokens: Edit" (of the user), or "Account API Tokens: Edit" with "accountId"'),
+  managerToken: secretField(
+    'API token with "API Tokens: Edit" (of the user), or "Account API Tokens: Edit" with ' +
+      '"accountId"',
+  ),
   accountId: z
     .string()
     .regex(ID, 'is not the id of an account')
@@ -38,12 +52,10 @@ const Config = z.strictObject({
     .regex(ID, 'is not the id of a token')
     .optional()
     .meta({ description: 'Token whose policies the first one gets, where there is no value yet' }),
-  lifetimeDays: z
-    .int()
-    .min(1)
-    .max(3650)
-    .optional()
-    .meta({ description: 'Life of a new token, more than interval, grace and quarantine together; default: no end' }),
+  lifetimeDays: z.int().min(1).max(3650).optional().meta({
+    description:
+      'Life of a new token, more than interval, grace and quarantine together; default: no end',
+  }),
   baseUrl: urlField('Of the API').default(CLOUDFLARE),
 })
 type Options = z.output<typeof Config>
@@ -78,7 +90,8 @@ export default defineProvider({
   id: 'cloudflare',
   title: 'Cloudflare API tokens',
   notes: [
-    'Rolling a token would replace its value at once, so a second token with the policies of the first is made, and both live until the grace ends.',
+    'Rolling a token would replace its value at once, so a second token with the policies of ' +
+      'the first is made, and both live until the grace ends.',
   ],
   example: { managerToken: { secret: 'infra/cloudflare/MANAGER' } },
   config: Config,
@@ -97,19 +110,27 @@ export default defineProvider({
   permissions: ({ accountId }) =>
     accountId === undefined
       ? 'An API token with "User → API Tokens → Edit"; nothing else.'
-      : `An account-owned token of ${accountId} with "Account → Account API Tokens → Edit"; nothing else.`,
+      : `An account-owned token of ${accountId} with "Account → Account API Tokens → Edit"; ` +
+        'nothing else.',
   open: (config, context) => Promise.resolve(openSession(config, context)),
 })
 
 function openSession(config: Options, context: AdapterContext): ProviderSession {
-  const tokens = config.accountId === undefined ? '/user/tokens' : `/accounts/${config.accountId}/tokens`
-  const site: Site = { config, context, manager: api(VENDOR, config.baseUrl, config.managerToken, context, 'managerToken'), tokens }
+  const tokens =
+    config.accountId === undefined ? '/user/tokens' : `/accounts/${config.accountId}/tokens`
+  const site: Site = {
+    config,
+    context,
+    manager: api(VENDOR, config.baseUrl, config.managerToken, context, 'managerToken'),
+    tokens,
+  }
   return {
     preflight: (current) => preflight(site, current),
     list: async () => (await listed(site)).map(handleFrom),
     resembles: async ({ id }, fields) => (await idOfValue(site, fields)) === id,
     create: (intent, current) => create(site, intent, current),
-    settle: (intent) => settledByName(async () => (await listed(site)).map(handleFrom), intent, LOOK_MS, context),
+    settle: (intent) =>
+      settledByName(async () => (await listed(site)).map(handleFrom), intent, LOOK_MS, context),
     verify: (credential, expect) => verify(site, credential.fields, expect),
     lastUsed: async (credential) => {
       const used = Date.parse((await found(site, credential))?.last_used_on ?? '')
@@ -125,19 +146,31 @@ function openSession(config: Options, context: AdapterContext): ProviderSession 
 function tokenIn(answer: unknown, effect: Effect = 'none'): Token {
   const token = Token.safeParse(resultIn(answer, effect))
   if (token.success) return token.data
-  throw new AdapterError('bad-answer', `${VENDOR} answered in another shape than promised`, { effect })
+  throw new AdapterError('bad-answer', `${VENDOR} answered in another shape than promised`, {
+    effect,
+  })
 }
 
 function handleFrom({ id, name, status, issued_on: issued }: Token): Handle {
   const created = Date.parse(issued ?? '')
-  return { id, name, live: status === 'active', ...(Number.isNaN(created) ? {} : { createdAt: created }) }
+  return {
+    id,
+    name,
+    live: status === 'active',
+    ...(Number.isNaN(created) ? {} : { createdAt: created }),
+  }
 }
 
 async function listed({ manager, tokens }: Site): Promise<readonly Token[]> {
   const all: Token[] = []
   for (let page = 1; ; page++) {
-    const rows = z.array(Token).safeParse(resultIn(await manager.call('GET', `${tokens}?per_page=${PAGE}&page=${page}`), 'none'))
-    if (!rows.success) throw new AdapterError('bad-answer', `${VENDOR} answered in another shape than promised`)
+    const rows = z
+      .array(Token)
+      .safeParse(
+        resultIn(await manager.call('GET', `${tokens}?per_page=${PAGE}&page=${page}`), 'none'),
+      )
+    if (!rows.success)
+      throw new AdapterError('bad-answer', `${VENDOR} answered in another shape than promised`)
     all.push(...rows.data)
     if (rows.data.length < PAGE) return all
   }
@@ -152,7 +185,10 @@ async function get({ manager, tokens }: Site, id: string): Promise<Token | undef
   }
 }
 
-/** What the token says of itself; `undefined` where it is not accepted. Throws for what says nothing about it. */
+/**
+ * What the token says of itself; `undefined` where it is not accepted. Throws for what
+ * says nothing about it.
+ */
 async function ask(
   { config, context, tokens }: Site,
   fields: Fields,
@@ -160,10 +196,16 @@ async function ask(
   const value = flatten(fields)
   if (!value.isText() || !/^[\w-]{20,200}$/.test(value.reveal())) return undefined
   try {
-    const { id, status } = tokenIn(await api(VENDOR, config.baseUrl, value, context).call('GET', `${tokens}/verify`))
+    const { id, status } = tokenIn(
+      await api(VENDOR, config.baseUrl, value, context).call('GET', `${tokens}/verify`),
+    )
     return { id, status }
   } catch (thrown) {
-    if (thrown instanceof AdapterError && (thrown.code === 'denied' || thrown.details['status'] === 400)) return undefined
+    if (
+      thrown instanceof AdapterError &&
+      (thrown.code === 'denied' || thrown.details['status'] === 400)
+    )
+      return undefined
     throw thrown
   }
 }
@@ -182,7 +224,9 @@ async function preflight(site: Site, current: Credential | undefined): Promise<v
   await listed(site)
   if (current !== undefined && (await ask(site, current.fields)) === undefined)
     throw new AdapterError('refused', `${VENDOR} does not accept the current token`, {
-      hints: ['store the one that is in use now with "rotate set"; "accountId" must be that of its owner'],
+      hints: [
+        'store the one that is in use now with "rotate set"; "accountId" must be that of its owner',
+      ],
     })
   await template(site, current)
 }
@@ -191,23 +235,34 @@ async function preflight(site: Site, current: Credential | undefined): Promise<v
 async function template(site: Site, current: Credential | undefined): Promise<Token> {
   const { templateId } = site.config
   const token =
-    (current === undefined ? undefined : await found(site, current)) ?? (templateId === undefined ? undefined : await get(site, templateId))
+    (current === undefined ? undefined : await found(site, current)) ??
+    (templateId === undefined ? undefined : await get(site, templateId))
   if (token !== undefined && token.policies.length > 0) return token
-  throw new AdapterError('misconfigured', 'there is no token here whose policies the new one could have', {
-    hints: ['store the token that is in use with "rotate set", or name one with "templateId"'],
-  })
+  throw new AdapterError(
+    'misconfigured',
+    'there is no token here whose policies the new one could have',
+    {
+      hints: ['store the token that is in use with "rotate set", or name one with "templateId"'],
+    },
+  )
 }
 
-async function create(site: Site, intent: Intent, current: Credential | undefined): Promise<Issued> {
+async function create(
+  site: Site,
+  intent: Intent,
+  current: Credential | undefined,
+): Promise<Issued> {
   const { config, context, manager, tokens } = site
-  if (context.signal.aborted) throw new AdapterError('failed', 'interrupted before the token was made', { retryable: false })
+  if (context.signal.aborted)
+    throw new AdapterError('failed', 'interrupted before the token was made', { retryable: false })
   const old = await template(site, current)
   const policies = old.policies.map(({ effect, permission_groups: groups, resources }) => ({
     effect,
     permission_groups: groups.map(({ id }) => ({ id })),
     resources,
   }))
-  const end = config.lifetimeDays === undefined ? undefined : context.clock.now() + config.lifetimeDays * DAY
+  const end =
+    config.lifetimeDays === undefined ? undefined : context.clock.now() + config.lifetimeDays * DAY
   const body = {
     name: intent.tag,
     policies,
@@ -216,10 +271,17 @@ async function create(site: Site, intent: Intent, current: Credential | undefine
   }
   if (end === undefined && typeof old.expires_on === 'string')
     context.note('the old token has an end and the new one has none: "lifetimeDays" gives it one')
-  const result = objectIn(resultIn(await manager.call('POST', tokens, body, 'once'), 'unknown'), VENDOR)
+  const result = objectIn(
+    resultIn(await manager.call('POST', tokens, body, 'once'), 'unknown'),
+    VENDOR,
+  )
   const { id, value } = result
   if (typeof id !== 'string' || !ID.test(id) || typeof value !== 'string' || value === '')
-    throw new AdapterError('bad-answer', `${VENDOR} answered without the new token's id and value`, { effect: 'unknown' })
+    throw new AdapterError(
+      'bad-answer',
+      `${VENDOR} answered without the new token's id and value`,
+      { effect: 'unknown' },
+    )
   const made = Token.safeParse(result)
   return {
     fields: single(new Secret(value)),
@@ -231,22 +293,45 @@ async function create(site: Site, intent: Intent, current: Credential | undefine
 async function verify(site: Site, fields: Fields, expect: 'live' | 'dead'): Promise<void> {
   const asked = async (): Promise<{ readonly alive: boolean; readonly detail: string }> => {
     const said = await ask(site, fields)
-    const status = said === undefined ? '' : ` (${/^[a-z]{1,20}$/.test(said.status) ? said.status : 'not active'})`
-    return { alive: said?.status === 'active', detail: `${VENDOR} does not accept the token${status}` }
+    const status =
+      said === undefined
+        ? ''
+        : ` (${/^[a-z]{1,20}$/.test(said.status) ? said.status : 'not active'})`
+    return {
+      alive: said?.status === 'active',
+      detail: `${VENDOR} does not accept the token${status}`,
+    }
   }
   await verifiedWithin(asked, expect, SPREAD_MS, site.context)
 }
 
-/** The whole token is written, so it is read first. A disabled one accepts no calls, so it can only be found by its id. */
-async function setStatus(site: Site, credential: Credential, status: 'active' | 'disabled'): Promise<void> {
+/**
+ * The whole token is written, so it is read first. A disabled one accepts no calls, so it
+ * can only be found by its id.
+ */
+async function setStatus(
+  site: Site,
+  credential: Credential,
+  status: 'active' | 'disabled',
+): Promise<void> {
   const token = await found(site, credential)
   if (token === undefined) throw new AdapterError('missing', 'there is no such token')
   if (token.status === status) return
   const { name, policies, condition, expires_on: end, not_before: start } = token
   const kept = Object.fromEntries(
-    Object.entries({ condition, expires_on: end, not_before: start }).filter(([, value]) => value !== undefined && value !== null),
+    Object.entries({ condition, expires_on: end, not_before: start }).filter(
+      ([, value]) => value !== undefined && value !== null,
+    ),
   )
-  tokenIn(await site.manager.call('PUT', `${site.tokens}/${token.id}`, { name, policies, status, ...kept }), 'unknown')
+  tokenIn(
+    await site.manager.call('PUT', `${site.tokens}/${token.id}`, {
+      name,
+      policies,
+      status,
+      ...kept,
+    }),
+    'unknown',
+  )
 }
 
 async function revoke(site: Site, credential: Credential): Promise<void> {
@@ -255,6 +340,10 @@ async function revoke(site: Site, credential: Credential): Promise<void> {
   try {
     resultIn(await site.manager.call('DELETE', `${site.tokens}/${token.id}`), 'unknown')
   } catch (thrown) {
-    if (!(thrown instanceof AdapterError) || (thrown.code !== 'missing' && (await get(site, token.id)) !== undefined)) throw thrown
+    if (
+      !(thrown instanceof AdapterError) ||
+      (thrown.code !== 'missing' && (await get(site, token.id)) !== undefined)
+    )
+      throw thrown
   }
 }

@@ -1,26 +1,39 @@
 /**
- * A program of the operator's own that issues the value, so that anything can be a provider, in any language.
+ * A program of the operator's own that issues the value, so that anything can be a
+ * provider, in any language.
  *
- * Every call starts one program, without a shell, with a minimal environment: `ROTATE_EVENT` (`create`, `settle`, `verify`, `revoke`), `ROTATE_SECRET` (the path),
- * `ROTATE_INTENT` (create and settle: the same for every question about one attempt, to be used as idempotency key or as a marker in a name) and `ROTATE_KEY_ID`
- * (verify and revoke: the handle that create gave, empty without one). Values come on stdin and go to stdout, nowhere else.
+ * Every call starts one program, without a shell, with a minimal environment:
+ * `ROTATE_EVENT` (`create`, `settle`, `verify`, `revoke`), `ROTATE_SECRET` (the path),
+ * `ROTATE_INTENT` (create and settle: the same for every question about one attempt, to
+ * be used as idempotency key or as a marker in a name) and `ROTATE_KEY_ID` (verify and
+ * revoke: the handle that create gave, empty without one). Values come on stdin and go to
+ * stdout, nowhere else.
  *
- * - `output: "value"`: stdin is the value in question, raw (create and settle: the current one, empty without one); create prints the new value, of which one
- *   trailing newline is removed.
- * - `output: "json"`: stdin is one object `{"event","path","intent"?,"keyId"?,"current"?|"value"?: text or object of fields}`; create and settle print
- *   `{"value": text}` or `{"fields": {…}}`, with `"keyId"?`, `"expiresAt"?` and `"metadata"?` beside it; settle may also print `{"outcome":"none"}` or
- *   `{"outcome":"ambiguous"}`.
+ * - `output: "value"`: stdin is the value in question, raw (create and settle: the
+ *   current one, empty without one); create prints the new value, of which one trailing
+ *   newline is removed.
+ * - `output: "json"`: stdin is one object
+ *   `{"event","path","intent"?,"keyId"?,"current"?|"value"?: text or object of fields}`;
+ *   create and settle print `{"value": text}` or `{"fields": {…}}`, with `"keyId"?`,
+ *   `"expiresAt"?` and `"metadata"?` beside it; settle may also print
+ *   `{"outcome":"none"}` or `{"outcome":"ambiguous"}`.
  *
- * Exit 0 is done, 75 (EX_TEMPFAIL) "nothing was done, try again". A create that ends with another code and printed nothing has made nothing: that is the program's
- * part of the contract; one that can't promise it needs `settle`. Verify: 0 accepted, 1 refused, others "can't tell". Revoke: 0 ended or gone already.
+ * Exit 0 is done, 75 (EX_TEMPFAIL) "nothing was done, try again". A create that ends with
+ * another code and printed nothing has made nothing: that is the program's part of the
+ * contract; one that can't promise it needs `settle`. Verify: 0 accepted, 1 refused,
+ * others "can't tell". Revoke: 0 ended or gone already.
  *
- * What a proof shows, and what ends with a value, is what the program says. With `verify` a current value that it refuses stops a rotation before anything is done; `revoke` gets the
- * value, so it also ends one that was issued before there was such a program.
+ * What a proof shows, and what ends with a value, is what the program says. With `verify`
+ * a current value that it refuses stops a rotation before anything is done; `revoke` gets
+ * the value, so it also ends one that was issued before there was such a program.
  *
- * A call whose time is over is ended with all of its process group, and judged only when that is gone (SIGTERM, five seconds later SIGKILL). What it called over a network may still
- * act, and so may what left the group (`setsid`), so its end is no proof: `settlesAfter` says for how long nobody believes that nothing was made.
+ * A call whose time is over is ended with all of its process group, and judged only when
+ * that is gone (SIGTERM, five seconds later SIGKILL). What it called over a network may
+ * still act, and so may what left the group (`setsid`), so its end is no proof:
+ * `settlesAfter` says for how long nobody believes that nothing was made.
  *
- * `rotate provider test ./program` tries a program against all of this, through this very file.
+ * `rotate provider test ./program` tries a program against all of this, through this very
+ * file.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -44,7 +57,9 @@ import { pickDefined } from '../core/defined.ts'
 const EX_TEMPFAIL = 75
 const REFUSED = 1
 const MAX_VALUE_BYTES = 1024 * 1024
-/** Room for the largest value with every character escaped, and the rest of the answer. */
+/**
+ * Room for the largest value with every character escaped, and the rest of the answer.
+ */
 const MAX_ANSWER_BYTES = 7 * 1024 * 1024
 /** Pauses while a new value spreads at the far side. */
 const SPREAD_MS = [1000, 2000, 4000]
@@ -53,24 +68,36 @@ const program = (what: string): z.ZodType<string[], string[]> =>
   z
     .array(z.string())
     .min(1)
-    .meta({ description: `${what}; program and arguments, no shell, paths are made absolute when set` })
+    .meta({
+      description: `${what}; program and arguments, no shell, paths are made absolute when set`,
+    })
 
 const Config = z
   .strictObject({
     create: program('Makes a new value and prints it'),
-    settle: program('Asked after a create whose outcome is not known: prints what that attempt made').optional(),
+    settle: program(
+      'Asked after a create whose outcome is not known: prints what that attempt made',
+    ).optional(),
     verify: program('Tries the value on its stdin: exit 0 accepted, 1 refused').optional(),
     revoke: program('Ends the value on its stdin; ending one that is gone succeeds').optional(),
-    output: z.enum(['value', 'json']).default('value').meta({ description: 'What create prints: the bare value, or an object in JSON' }),
+    output: z
+      .enum(['value', 'json'])
+      .default('value')
+      .meta({ description: 'What create prints: the bare value, or an object in JSON' }),
     fields: z
-      .array(z.string().regex(/^[A-Za-z][A-Za-z0-9_]{0,63}$/, 'has a name that is not letters, digits and _'))
+      .array(
+        z
+          .string()
+          .regex(/^[A-Za-z][A-Za-z0-9_]{0,63}$/, 'has a name that is not letters, digits and _'),
+      )
       .min(1)
       .optional()
-      .meta({ description: 'Names of the fields it issues, with "output": "json"; default: one value' }),
-    overlap: z
-      .boolean()
-      .default(true)
-      .meta({ description: 'The old value keeps working beside the new one; false: it dies with the create' }),
+      .meta({
+        description: 'Names of the fields it issues, with "output": "json"; default: one value',
+      }),
+    overlap: z.boolean().default(true).meta({
+      description: 'The old value keeps working beside the new one; false: it dies with the create',
+    }),
     timeout: z
       .string()
       .refine(isTimeout, 'is not a duration from 1s to 1h, such as 30s or PT1M')
@@ -82,7 +109,11 @@ const Config = z
     if (config.fields !== undefined && config.output !== 'json')
       context.addIssue({ code: 'custom', path: ['fields'], message: 'needs "output": "json"' })
     if (config.settle !== undefined && config.output !== 'json')
-      context.addIssue({ code: 'custom', path: ['settle'], message: 'needs "output": "json", so that it can say that there is nothing' })
+      context.addIssue({
+        code: 'custom',
+        path: ['settle'],
+        message: 'needs "output": "json", so that it can say that there is nothing',
+      })
     if (config.fields !== undefined && new Set(config.fields).size !== config.fields.length)
       context.addIssue({ code: 'custom', path: ['fields'], message: 'names a field twice' })
   })
@@ -93,8 +124,10 @@ export default defineProvider({
   id: 'exec',
   title: 'Program that makes the value',
   notes: [
-    'A program that ends with a code below 129 and has printed nothing has made nothing, by contract. One that can\'t promise this names a "settle" program.',
-    'A program that is killed, runs out of time or ends red with output may have made something: the rotation ends with 21 until that is settled.',
+    'A program that ends with a code below 129 and has printed nothing has made nothing, by ' +
+      'contract. One that can\'t promise this names a "settle" program.',
+    'A program that is killed, runs out of time or ends red with output may have made ' +
+      'something: the rotation ends with 21 until that is settled.',
     'The whole protocol: rotate help programs. To try a program: rotate provider test ./program.',
   ],
   example: { create: ['./issue-token'], verify: ['./issue-token'], revoke: ['./issue-token'] },
@@ -109,7 +142,10 @@ export default defineProvider({
     suspend: false,
     lastUsed: false,
     // Where rotate itself was killed nobody ends the program when its time is over.
-    settlesAfterMs: settlesAfterOf(config.settlesAfter, timeoutOf(config.timeout) + SETTLES_AFTER_MS),
+    settlesAfterMs: settlesAfterOf(
+      config.settlesAfter,
+      timeoutOf(config.timeout) + SETTLES_AFTER_MS,
+    ),
     verifies: config.verify !== undefined,
   }),
   secretType: 'generic',
@@ -130,10 +166,13 @@ function fieldsOf(config: Options): readonly string[] {
 function openSession(config: Options, context: AdapterContext): ProviderSession {
   const { settle: toSettle, verify: toVerify, revoke: toRevoke } = config
   const session: ProviderSession = {
-    // Without "verify" there is no call without an effect, so only what can be known here is checked.
+    // Without "verify" there is no call without an effect, so only what can be known here
+    // is checked.
     preflight: async (current) => {
-      for (const argv of [config.create, toSettle, toVerify, toRevoke]) if (argv !== undefined) await context.spawn.resolve(argv)
-      if (current !== undefined && toVerify !== undefined) await stillAccepted(config, toVerify, context, current)
+      for (const argv of [config.create, toSettle, toVerify, toRevoke])
+        if (argv !== undefined) await context.spawn.resolve(argv)
+      if (current !== undefined && toVerify !== undefined)
+        await stillAccepted(config, toVerify, context, current)
     },
     create: (intent, current) => create(config, context, intent, current),
     settle: (intent, current) =>
@@ -146,12 +185,19 @@ function openSession(config: Options, context: AdapterContext): ProviderSession 
         : settle(config, toSettle, context, intent, current),
     close: () => Promise.resolve(),
   }
-  if (toVerify !== undefined) session.verify = (credential, expect) => verify(config, toVerify, context, credential, expect)
-  if (toRevoke !== undefined) session.revoke = (credential) => revoke(config, toRevoke, context, credential)
+  if (toVerify !== undefined)
+    session.verify = (credential, expect) => verify(config, toVerify, context, credential, expect)
+  if (toRevoke !== undefined)
+    session.revoke = (credential) => revoke(config, toRevoke, context, credential)
   return session
 }
 
-async function create(config: Options, context: AdapterContext, intent: Intent, current: Credential | undefined): Promise<Issued> {
+async function create(
+  config: Options,
+  context: AdapterContext,
+  intent: Intent,
+  current: Credential | undefined,
+): Promise<Issued> {
   const { result, name } = await call(config, config.create, context, 'create', intent, current)
   if (result.code === 0) return issuedFrom(config, result, name)
   const message = `${name} ${endOf(result)}`
@@ -160,11 +206,19 @@ async function create(config: Options, context: AdapterContext, intent: Intent, 
     throw new AdapterError('timeout', message, { effect: 'unknown', retryable: false })
   // Whatever it printed may be a value that lives; what it was is not kept.
   if (result.stdout.size > 0)
-    throw new AdapterError('bad-answer', `${name} ${endOf({ ...result, stderr: '' })}, after it had printed something`, {
-      effect: 'unknown',
-    })
-  if (result.code === EX_TEMPFAIL) throw new AdapterError('unavailable', `${message}; it says that nothing was done`)
-  throw new AdapterError('failed', message, { effect: config.settle === undefined ? 'none' : 'unknown', retryable: false })
+    throw new AdapterError(
+      'bad-answer',
+      `${name} ${endOf({ ...result, stderr: '' })}, after it had printed something`,
+      {
+        effect: 'unknown',
+      },
+    )
+  if (result.code === EX_TEMPFAIL)
+    throw new AdapterError('unavailable', `${message}; it says that nothing was done`)
+  throw new AdapterError('failed', message, {
+    effect: config.settle === undefined ? 'none' : 'unknown',
+    retryable: false,
+  })
 }
 
 async function settle(
@@ -175,11 +229,19 @@ async function settle(
   current: Credential | undefined,
 ): Promise<Settlement> {
   const { result, name } = await call(config, argv, context, 'settle', intent, current)
-  if (result.code !== 0) throw new AdapterError('unavailable', `${name} ${endOf(result)}`, { retryable: result.code === EX_TEMPFAIL })
+  if (result.code !== 0)
+    throw new AdapterError('unavailable', `${name} ${endOf(result)}`, {
+      retryable: result.code === EX_TEMPFAIL,
+    })
   const outcome = parseObject(textIn(result))?.['outcome']
   if (outcome === 'none') return { outcome: 'none', detail: `${name} says that nothing was made` }
-  if (outcome === 'ambiguous') return { outcome: 'ambiguous', candidates: [], detail: `${name} can not say what was made` }
-  return { outcome: 'applied', issued: issuedFrom(config, result, name), detail: `${name} gave what was made` }
+  if (outcome === 'ambiguous')
+    return { outcome: 'ambiguous', candidates: [], detail: `${name} can not say what was made` }
+  return {
+    outcome: 'applied',
+    issued: issuedFrom(config, result, name),
+    detail: `${name} gave what was made`,
+  }
 }
 
 async function verify(
@@ -192,26 +254,45 @@ async function verify(
   for (let attempt = 0; ; attempt++) {
     const { result, name } = await call(config, argv, context, 'verify', undefined, credential)
     if (result.code === 0) return
-    if (result.code !== REFUSED) throw new AdapterError(result.timedOut ? 'timeout' : 'failed', `${name} ${endOf(result)}`)
+    if (result.code !== REFUSED)
+      throw new AdapterError(result.timedOut ? 'timeout' : 'failed', `${name} ${endOf(result)}`)
     const pause = SPREAD_MS[attempt]
-    if (expect === 'dead' || pause === undefined) throw new AdapterError('refused', `${name} does not accept the value: ${endOf(result)}`)
+    if (expect === 'dead' || pause === undefined)
+      throw new AdapterError('refused', `${name} does not accept the value: ${endOf(result)}`)
     await context.clock.sleep(pause, context.signal)
   }
 }
 
-/** Somebody has ended or switched off what is current: a new value would open again what was shut. Asked once. */
-async function stillAccepted(config: Options, argv: readonly string[], context: AdapterContext, current: Credential): Promise<void> {
+/**
+ * Somebody has ended or switched off what is current: a new value would open again what
+ * was shut. Asked once.
+ */
+async function stillAccepted(
+  config: Options,
+  argv: readonly string[],
+  context: AdapterContext,
+  current: Credential,
+): Promise<void> {
   try {
     await verify(config, argv, context, current, 'dead')
   } catch (thrown) {
     if (!(thrown instanceof AdapterError) || thrown.code !== 'refused') throw thrown
-    throw new AdapterError('refused', `the current value is not accepted any more: ${thrown.message}`, {
-      hints: ['find out who ended it; then store the value that is in use now with "rotate set"'],
-    })
+    throw new AdapterError(
+      'refused',
+      `the current value is not accepted any more: ${thrown.message}`,
+      {
+        hints: ['find out who ended it; then store the value that is in use now with "rotate set"'],
+      },
+    )
   }
 }
 
-async function revoke(config: Options, argv: readonly string[], context: AdapterContext, credential: Credential): Promise<void> {
+async function revoke(
+  config: Options,
+  argv: readonly string[],
+  context: AdapterContext,
+  credential: Credential,
+): Promise<void> {
   const { result, name } = await call(config, argv, context, 'revoke', undefined, credential)
   if (result.code === 0) return
   const code = result.timedOut ? 'timeout' : result.code === EX_TEMPFAIL ? 'unavailable' : 'failed'
@@ -230,8 +311,12 @@ async function call(
   const argv = await context.spawn.resolve(program)
   const result = await context.spawn.run({
     argv,
-    input: config.output === 'json' ? question(context, event, intent, credential) : inputOf(credential?.fields ?? {}),
-    // Of a question in JSON only these are secret: its event and key id make a message worth reading.
+    input:
+      config.output === 'json'
+        ? question(context, event, intent, credential)
+        : inputOf(credential?.fields ?? {}),
+    // Of a question in JSON only these are secret: its event and key id make a message
+    // worth reading.
     secrets: Object.values(credential?.fields ?? {}),
     env: {
       ROTATE_EVENT: event,
@@ -246,8 +331,16 @@ async function call(
   return { result, name: basenameOf(argv[0]) }
 }
 
-function question(context: AdapterContext, event: Event, intent: Intent | undefined, credential: Credential | undefined): Secret {
-  const value = credential === undefined || Object.keys(credential.fields).length === 0 ? undefined : plain(credential.fields)
+function question(
+  context: AdapterContext,
+  event: Event,
+  intent: Intent | undefined,
+  credential: Credential | undefined,
+): Secret {
+  const value =
+    credential === undefined || Object.keys(credential.fields).length === 0
+      ? undefined
+      : plain(credential.fields)
   return new Secret(
     JSON.stringify({
       event,
@@ -262,19 +355,30 @@ function question(context: AdapterContext, event: Event, intent: Intent | undefi
 function plain(fields: Fields): string | Readonly<Record<string, string>> {
   for (const value of Object.values(fields))
     if (!value.isText())
-      throw new AdapterError('misconfigured', 'the value is not UTF-8 text and can not be sent in JSON', {
-        hints: ['use "output": "value"'],
-      })
-  return singleValue(fields)?.reveal() ?? Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, value.reveal()]))
+      throw new AdapterError(
+        'misconfigured',
+        'the value is not UTF-8 text and can not be sent in JSON',
+        {
+          hints: ['use "output": "value"'],
+        },
+      )
+  return (
+    singleValue(fields)?.reveal() ??
+    Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, value.reveal()]))
+  )
 }
 
 function textIn(result: SpawnResult): string {
   return result.stdout.isText() ? result.stdout.reveal() : ''
 }
 
-/** From here on something may live at the far side: an answer that can't be used is `unknown`. */
+/**
+ * From here on something may live at the far side: an answer that can't be used is
+ * `unknown`.
+ */
 function issuedFrom(config: Options, result: SpawnResult, name: string): Issued {
-  const unusable = (what: string): AdapterError => new AdapterError('bad-answer', `${name} ended well, but ${what}`, { effect: 'unknown' })
+  const unusable = (what: string): AdapterError =>
+    new AdapterError('bad-answer', `${name} ended well, but ${what}`, { effect: 'unknown' })
   if (config.output === 'value') {
     const bytes = result.stdout.bytes()
     const value = new Secret(bytes.at(-1) === 10 ? bytes.subarray(0, -1) : bytes)
@@ -290,30 +394,45 @@ function issuedFrom(config: Options, result: SpawnResult, name: string): Issued 
   const fields: Record<string, Secret> = {}
   for (const field of wanted) {
     const text = (given as Readonly<Record<string, unknown>>)[field]
-    if (typeof text !== 'string' || text === '' || !text.isWellFormed()) throw unusable(`"${field}" is missing, empty or no text`)
+    if (typeof text !== 'string' || text === '' || !text.isWellFormed())
+      throw unusable(`"${field}" is missing, empty or no text`)
     const value = new Secret(text)
     if (value.size > MAX_VALUE_BYTES) throw unusable(`"${field}" is longer than 1 MiB`)
     fields[field] = value
   }
   const { keyId, expiresAt, metadata } = answer
   const at =
-    typeof expiresAt === 'string' && /^\d{4}-\d{2}-\d{2}T\S+(Z|[+-]\d{2}:\d{2})$/.test(expiresAt) ? Date.parse(expiresAt) : Number.NaN
+    typeof expiresAt === 'string' && /^\d{4}-\d{2}-\d{2}T\S+(Z|[+-]\d{2}:\d{2})$/.test(expiresAt)
+      ? Date.parse(expiresAt)
+      : Number.NaN
   const facts = factsIn(metadata, Object.values(fields))
   return {
     fields,
-    ...(typeof keyId === 'string' && /^[\x21-\x7e]{1,256}$/.test(keyId) ? { handle: { id: keyId, live: true } } : {}),
+    ...(typeof keyId === 'string' && /^[\x21-\x7e]{1,256}$/.test(keyId)
+      ? { handle: { id: keyId, live: true } }
+      : {}),
     ...(Number.isNaN(at) ? {} : { expiresAt: at }),
     ...pickDefined({ metadata: facts }),
   }
 }
 
 /** Metadata is shown and exported, so a value that comes back in it is not kept. */
-function factsIn(raw: unknown, values: readonly Secret[]): Readonly<Record<string, string>> | undefined {
+function factsIn(
+  raw: unknown,
+  values: readonly Secret[],
+): Readonly<Record<string, string>> | undefined {
   if (typeof raw !== 'object' || raw === null || Array.isArray(raw)) return undefined
   const kept = Object.entries(raw as Readonly<Record<string, unknown>>).flatMap(([key, item]) => {
-    const text = typeof item === 'string' ? item : typeof item === 'number' || typeof item === 'boolean' ? String(item) : undefined
+    const text =
+      typeof item === 'string'
+        ? item
+        : typeof item === 'number' || typeof item === 'boolean'
+          ? String(item)
+          : undefined
     const fits =
-      text !== undefined && key.length + text.length <= 1024 && !values.some((value) => `${key}\n${text}`.includes(value.reveal()))
+      text !== undefined &&
+      key.length + text.length <= 1024 &&
+      !values.some((value) => `${key}\n${text}`.includes(value.reveal()))
     return fits ? [[key.toWellFormed(), text.toWellFormed()] as const] : []
   })
   return kept.length === 0 ? undefined : Object.fromEntries(kept.slice(0, 64))

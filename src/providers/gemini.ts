@@ -1,18 +1,31 @@
 /**
- * Google API keys, of Gemini and others, through the API Keys API v2 (reference/providers.md 7a; https://cloud.google.com/api-keys/docs/reference/rest/v2/projects.locations.keys).
+ * Google API keys, of Gemini and others, through the API Keys API v2
+ * (reference/providers.md 7a;
+ * https://cloud.google.com/api-keys/docs/reference/rest/v2/projects.locations.keys).
  *
- * - The id of a new key is ours to choose, so it is that of the intent. A lost answer, and a 409 to a repeated create, is settled by getting that very key: its value can be
+ * - The id of a new key is ours to choose, so it is that of the intent. A lost answer,
+ *   and a 409 to a repeated create, is settled by getting that very key: its value can be
  *   read again.
- * - The new key has the restrictions and the service account of the old one unless the configuration says otherwise; what differs is said and kept with the version.
- *   https://ai.google.dev/gemini-api/docs/api-key: keys without restrictions are not accepted any more, and those bound to a service account are to replace the others (date
- *   UNVERIFIED). So `apiTargets` is never empty.
- * - Google can't switch a key off, but it keeps a deleted one for thirty days. So `suspend` deletes, `resume` undeletes, and `revoke` finds the key deleted and leaves it so. That
- *   means: the value is refused from the beginning of the quarantine on, not from its end; a rollback brings it back for thirty days from that beginning and no longer, whatever the
- *   quarantine; and a version that counts as revoked can until then be brought back by whoever has `apikeys.keys.undelete`, because nobody can purge a key sooner. Deleted keys are
- *   not listed here: for the engine's proof of death they are gone.
- * - Which key a value belongs to can only be asked with the value in the URL (`keys:lookupKey`), so it is not asked: a key that was stored by hand is adopted by its id.
+ * - The new key has the restrictions and the service account of the old one unless the
+ *   configuration says otherwise; what differs is said and kept with the version.
+ *   https://ai.google.dev/gemini-api/docs/api-key: keys without restrictions are not
+ *   accepted any more, and those bound to a service account are to replace the others
+ *   (date UNVERIFIED). So `apiTargets` is never empty.
+ * - Google can't switch a key off, but it keeps a deleted one for thirty days. So
+ *   `suspend` deletes, `resume` undeletes, and `revoke` finds the key deleted and leaves
+ *   it so. That means: the value is refused from the beginning of the quarantine on, not
+ *   from its end; a rollback brings it back for thirty days from that beginning and no
+ *   longer, whatever the quarantine; and a version that counts as revoked can until then
+ *   be brought back by whoever has `apikeys.keys.undelete`, because nobody can purge a
+ *   key sooner. Deleted keys are not listed here: for the engine's proof of death they
+ *   are gone.
+ * - Which key a value belongs to can only be asked with the value in the URL
+ *   (`keys:lookupKey`), so it is not asked: a key that was stored by hand is adopted by
+ *   its id.
  * - When a key was last used can't be asked.
- * - A proof lists one model with the key itself (_google-probe.ts). Ending a key ends this one: the service account to which it is bound, and the other keys of the project, go on.
+ * - A proof lists one model with the key itself (_google-probe.ts). Ending a key ends
+ *   this one: the service account to which it is bound, and the other keys of the
+ *   project, go on.
  *
  * Tried against a counterpart only, never against Google.
  */
@@ -31,22 +44,45 @@ import {
 import { secretField, urlField } from '../core/schema.ts'
 import { flatten, Secret, single } from '../core/secret.ts'
 import { awaitDeath, awaitLife, GEMINI, type KeyFacts } from './_google-probe.ts'
-import { compared, type Key, madeValue, patiently, type ProjectKeys, projectKeys, type Scope } from './_google-keys.ts'
+import {
+  compared,
+  type Key,
+  madeValue,
+  patiently,
+  type ProjectKeys,
+  projectKeys,
+  type Scope,
+} from './_google-keys.ts'
 import { type Google, google, keyFileFault, readyToken, serviceAccountTokens } from './_google.ts'
 import { pickDefined } from '../core/defined.ts'
 
-/** https://cloud.google.com/api-keys/docs/access-control: one for each call that is made here; the last one is for operations. */
+/**
+ * https://cloud.google.com/api-keys/docs/access-control: one for each call that is made
+ * here; the last one is for operations.
+ */
 const PERMISSIONS = [
-  ...['create', 'get', 'getKeyString', 'list', 'delete', 'undelete'].map((verb) => `apikeys.keys.${verb}`),
+  ...['create', 'get', 'getKeyString', 'list', 'delete', 'undelete'].map(
+    (verb) => `apikeys.keys.${verb}`,
+  ),
   'serviceusage.operations.get',
 ]
-/** On the service account to which keys are bound (https://ai.google.dev/gemini-api/docs/api-key). Whether a role of one's own may hold it is UNVERIFIED. */
+/**
+ * On the service account to which keys are bound
+ * (https://ai.google.dev/gemini-api/docs/api-key). Whether a role of one's own may hold
+ * it is UNVERIFIED.
+ */
 const BINDING = 'iam.serviceAccountApiKeyBindings.create'
-/** Pauses before an absent id means that nothing was made: the operation may go on after its answer was lost. */
+/**
+ * Pauses before an absent id means that nothing was made: the operation may go on after
+ * its answer was lost.
+ */
 const LOOK_MS = [1000, 2000, 4000, 8000, 16_000, 32_000]
 /** Pauses before a key that was made is believed to have no value. */
 const VALUE_MS = [1000, 2000, 4000, 8000]
-/** A create is an operation, which goes on when nobody follows it any more; those of API keys take seconds. */
+/**
+ * A create is an operation, which goes on when nobody follows it any more; those of API
+ * keys take seconds.
+ */
 const SETTLES_AFTER_MS = 2 * MINUTE
 /** Between Google's clock, which dates keys, and this one. */
 const CLOCK_SKEW_MS = 5 * MINUTE
@@ -57,39 +93,67 @@ const Config = z
   .strictObject({
     project: z
       .string()
-      .regex(/^(?:[a-z][a-z0-9.:-]{4,80}[a-z0-9]|\d{6,20})$/, 'is not the id or number of a project')
-      .meta({ description: 'Project that owns the keys, by id or number', examples: ['my-project-123'] }),
+      .regex(
+        /^(?:[a-z][a-z0-9.:-]{4,80}[a-z0-9]|\d{6,20})$/,
+        'is not the id or number of a project',
+      )
+      .meta({
+        description: 'Project that owns the keys, by id or number',
+        examples: ['my-project-123'],
+      }),
     credentials: secretField(
-      'Key file (JSON) of a service account that may manage API keys, best as a reference to another secret',
+      'Key file (JSON) of a service account that may manage API keys, best as a reference to ' +
+        'another secret',
     ).optional(),
-    accessToken: secretField('Ready OAuth access token in its place; it lives for an hour and is not renewed').optional(),
+    accessToken: secretField(
+      'Ready OAuth access token in its place; it lives for an hour and is not renewed',
+    ).optional(),
     serviceAccountEmail: z
       .string()
-      .regex(/^[\w.-]{1,100}@[\w.-]{1,150}\.gserviceaccount\.com$/, 'is not the e-mail address of a service account')
+      .regex(
+        /^[\w.-]{1,100}@[\w.-]{1,150}\.gserviceaccount\.com$/,
+        'is not the e-mail address of a service account',
+      )
       .optional()
-      .meta({ description: 'Service account to which a new key is bound; default: that of the old key' }),
+      .meta({
+        description: 'Service account to which a new key is bound; default: that of the old key',
+      }),
     apiTargets: z
       .array(
         z
           .string()
-          .regex(/^[a-z][a-z0-9.-]{2,100}\.[a-z]{2,20}$/, 'is not the name of a service, such as generativelanguage.googleapis.com'),
+          .regex(
+            /^[a-z][a-z0-9.-]{2,100}\.[a-z]{2,20}$/,
+            'is not the name of a service, such as generativelanguage.googleapis.com',
+          ),
       )
       .min(1)
       .max(100)
       .optional()
-      .meta({ description: `Services that a new key may call; default: those of the old key, or ${GEMINI} where it has no limit` }),
+      .meta({
+        description:
+          `Services that a new key may call; default: those of the old key, or ${GEMINI} ` +
+          'where it has no limit',
+      }),
     baseUrl: urlField('Of the API Keys API').default('https://apikeys.googleapis.com/v2'),
-    geminiUrl: urlField('Of the API with which a key is tried').default('https://generativelanguage.googleapis.com'),
+    geminiUrl: urlField('Of the API with which a key is tried').default(
+      'https://generativelanguage.googleapis.com',
+    ),
     resourceManagerUrl: urlField('Of the API that says which permissions the caller has').default(
       'https://cloudresourcemanager.googleapis.com',
     ),
   })
   .superRefine(({ credentials, accessToken }, context) => {
     if ((credentials === undefined) === (accessToken === undefined))
-      return context.addIssue({ code: 'custom', path: ['credentials'], message: 'is needed, or "accessToken" in its place, but not both' })
+      return context.addIssue({
+        code: 'custom',
+        path: ['credentials'],
+        message: 'is needed, or "accessToken" in its place, but not both',
+      })
     // A reference is looked up later, and examined then.
     const fault = credentials instanceof Secret ? keyFileFault(credentials) : undefined
-    if (fault !== undefined) context.addIssue({ code: 'custom', path: ['credentials'], message: fault })
+    if (fault !== undefined)
+      context.addIssue({ code: 'custom', path: ['credentials'], message: fault })
   })
 type Options = z.output<typeof Config>
 
@@ -110,8 +174,11 @@ export default defineProvider({
   title: 'Google API keys (Gemini)',
   aliases: ['google-api-key'],
   notes: [
-    "Google can't switch a key off, so its quarantine is Google's own deletion: the value is refused from then on, Google undoes it for thirty days, and nobody can make it final sooner.",
-    'A key that was stored by hand is ended only once its id is told: rotate adopt PATH --key-id ID.',
+    "Google can't switch a key off, so its quarantine is Google's own deletion: the value is " +
+      'refused from then on, Google undoes it for thirty days, and nobody can make it final ' +
+      'sooner.',
+    'A key that was stored by hand is ended only once its id is told: rotate adopt PATH ' +
+      '--key-id ID.',
     'Tried against a counterpart only, never against Google.',
   ],
   example: { project: 'my-project', credentials: { secret: 'infra/google/KEY_ADMIN' } },
@@ -119,7 +186,8 @@ export default defineProvider({
   traits: () => ({
     mints: 'service',
     overlap: 'two-live',
-    // There is a quota per project, but which one is not documented: Google says when it is reached.
+    // There is a quota per project, but which one is not documented: Google says when it
+    // is reached.
     maxLive: Number.POSITIVE_INFINITY,
     fields: ['value'],
     idempotency: 'named',
@@ -133,33 +201,50 @@ export default defineProvider({
   open: (config, context) => Promise.resolve(openSession(config, context)),
 })
 
-/** Roles of their own, because the least of Google's that has them all can also change every key. */
+/**
+ * Roles of their own, because the least of Google's that has them all can also change
+ * every key.
+ */
 function permissions(project: string, serviceAccountEmail: string | undefined): string {
   const role = (id: string, rights: readonly string[]): string =>
     `gcloud iam roles create ${id} --project=${project} --permissions=${rights.join(',')}`
   const caller = '--member=serviceAccount:CALLER'
   return [
     role('rotateApiKeys', PERMISSIONS),
-    `gcloud projects add-iam-policy-binding ${project} ${caller} --role=projects/${project}/roles/rotateApiKeys`,
+    `gcloud projects add-iam-policy-binding ${project} ${caller} ` +
+      `--role=projects/${project}/roles/rotateApiKeys`,
     ...(serviceAccountEmail === undefined
       ? []
       : [
           role('rotateApiKeyBinding', [BINDING]),
-          `gcloud iam service-accounts add-iam-policy-binding ${serviceAccountEmail} ${caller} --role=projects/${project}/roles/rotateApiKeyBinding`,
+          `gcloud iam service-accounts add-iam-policy-binding ${serviceAccountEmail} ` +
+            `${caller} --role=projects/${project}/roles/rotateApiKeyBinding`,
         ]),
   ].join('\n')
 }
 
 function openSession(config: Options, context: AdapterContext): ProviderSession {
   const { credentials, accessToken, project } = config
-  const tokens = credentials === undefined ? accessToken && readyToken(accessToken) : serviceAccountTokens(credentials, context)
-  if (tokens === undefined) throw new AdapterError('misconfigured', 'neither "credentials" nor "accessToken" is configured')
+  const tokens =
+    credentials === undefined
+      ? accessToken && readyToken(accessToken)
+      : serviceAccountTokens(credentials, context)
+  if (tokens === undefined)
+    throw new AdapterError('misconfigured', 'neither "credentials" nor "accessToken" is configured')
   const api = google(tokens, context)
-  const site: Site = { config, context, api, keys: projectKeys(api, config.baseUrl, project, context), fresh: new Set() }
+  const site: Site = {
+    config,
+    context,
+    api,
+    keys: projectKeys(api, config.baseUrl, project, context),
+    fresh: new Set(),
+  }
   return {
     preflight: (current) => preflight(site, current),
     list: async () => (await site.keys.list(false)).map(({ handle }) => handle),
-    resembles: async ({ id }, fields) => (await site.keys.find(id)) !== undefined && (await site.keys.value(id)).equals(flatten(fields)),
+    resembles: async ({ id }, fields) =>
+      (await site.keys.find(id)) !== undefined &&
+      (await site.keys.value(id)).equals(flatten(fields)),
     create: (intent, current) => create(site, intent, current),
     settle: (intent, current) => settle(site, intent, current),
     verify: (credential, expect) => verify(site, credential, expect),
@@ -170,7 +255,10 @@ function openSession(config: Options, context: AdapterContext): ProviderSession 
   }
 }
 
-/** Reads only. The value of the current key is compared, so that a wrong id that was adopted is found before the wrong key ends. */
+/**
+ * Reads only. The value of the current key is compared, so that a wrong id that was
+ * adopted is found before the wrong key ends.
+ */
 async function preflight(site: Site, current: Credential | undefined): Promise<void> {
   const { config, context, keys } = site
   await permitted(site)
@@ -179,24 +267,35 @@ async function preflight(site: Site, current: Credential | undefined): Promise<v
   const { handle } = current
   if (handle === undefined) {
     return context.note(
-      `which key of ${config.project} the current value belongs to is not known here, so its restrictions can not be compared and it will not be deleted; to change that: rotate adopt ${context.path} --key-id ID`,
+      `which key of ${config.project} the current value belongs to is not known here, so its ` +
+        'restrictions can not be compared and it will not be deleted; to change that: rotate ' +
+        `adopt ${context.path} --key-id ID`,
     )
   }
   const key = await keys.find(handle.id)
   if (key === undefined)
-    throw new AdapterError('refused', `the stored current key ${handle.id} does not exist in project ${config.project}`, {
-      hints: ['correct "project", or store the key that is in use now with "rotate set"'],
-    })
+    throw new AdapterError(
+      'refused',
+      `the stored current key ${handle.id} does not exist in project ${config.project}`,
+      {
+        hints: ['correct "project", or store the key that is in use now with "rotate set"'],
+      },
+    )
   if (key.deleted)
-    throw new AdapterError('refused', `the stored current key ${handle.id} is deleted in project ${config.project}`, {
-      hints: ['undelete it, or store the key that is in use now with "rotate set"'],
-    })
+    throw new AdapterError(
+      'refused',
+      `the stored current key ${handle.id} is deleted in project ${config.project}`,
+      {
+        hints: ['undelete it, or store the key that is in use now with "rotate set"'],
+      },
+    )
   await sameValue(site, key, current)
 }
 
 /**
- * Google says which rights the caller has, where that API is enabled; where it is not, the reads that follow find out about some of them. Rights on single service accounts are
- * not among the answers. That it takes a project by its number is UNVERIFIED.
+ * Google says which rights the caller has, where that API is enabled; where it is not,
+ * the reads that follow find out about some of them. Rights on single service accounts
+ * are not among the answers. That it takes a project by its number is UNVERIFIED.
  */
 async function permitted(site: Site): Promise<void> {
   const { resourceManagerUrl, project } = site.config
@@ -206,31 +305,49 @@ async function permitted(site: Site): Promise<void> {
     answer = await site.api.call('POST', url, { permissions: PERMISSIONS }, 'read')
   } catch (thrown) {
     if (!(thrown instanceof AdapterError) || thrown.details['reasons'] === undefined) throw thrown
-    return site.context.note(`whether the caller may make and delete keys could not be asked (${thrown.message})`)
+    return site.context.note(
+      `whether the caller may make and delete keys could not be asked (${thrown.message})`,
+    )
   }
   const held = Held.safeParse(answer)
-  if (!held.success) throw new AdapterError('bad-answer', 'Google does not say which permissions the caller has')
+  if (!held.success)
+    throw new AdapterError('bad-answer', 'Google does not say which permissions the caller has')
   const missing = PERMISSIONS.filter((permission) => !held.data.permissions.includes(permission))
   if (missing.length === 0) return
   throw new AdapterError('denied', `the caller lacks ${missing.join(', ')} in project ${project}`, {
-    hints: [`a role with these rights is in: rotate provider test ${site.context.path}; roles/serviceusage.apiKeysAdmin has them all`],
+    hints: [
+      `a role with these rights is in: rotate provider test ${site.context.path}; ` +
+        'roles/serviceusage.apiKeysAdmin has them all',
+    ],
     details: { missing },
   })
 }
 
 async function sameValue(site: Site, { handle }: Key, { fields }: Credential): Promise<void> {
-  if (Object.keys(fields).length === 0 || (await site.keys.value(handle.id)).equals(flatten(fields))) return
+  if (
+    Object.keys(fields).length === 0 ||
+    (await site.keys.value(handle.id)).equals(flatten(fields))
+  )
+    return
   throw new AdapterError(
     'misconfigured',
-    `the key ${handle.id} of project ${site.config.project} has another value than the one stored here`,
+    `the key ${handle.id} of project ${site.config.project} has another value than the one ` +
+      'stored here',
     {
       hints: [`adopt the key that has it: rotate adopt ${site.context.path} --key-id ID`],
     },
   )
 }
 
-/** Sent once, under the id of the intent. `quota`, `denied`, `throttled`, or a refusal that Google gives a code: nothing was made. Else unknown: ask `settle`. */
-async function create(site: Site, intent: Intent, current: Credential | undefined): Promise<Issued> {
+/**
+ * Sent once, under the id of the intent. `quota`, `denied`, `throttled`, or a refusal
+ * that Google gives a code: nothing was made. Else unknown: ask `settle`.
+ */
+async function create(
+  site: Site,
+  intent: Intent,
+  current: Credential | undefined,
+): Promise<Issued> {
   const { config, keys } = site
   const id = idFor(intent)
   const old = current?.handle === undefined ? undefined : await keys.find(current.handle.id)
@@ -243,16 +360,24 @@ async function create(site: Site, intent: Intent, current: Credential | undefine
   return issued(site, id, old)
 }
 
-/** Also the end of a settlement: the key exists, and its value can be read as often as needed. */
+/**
+ * Also the end of a settlement: the key exists, and its value can be read as often as
+ * needed.
+ */
 async function issued(site: Site, id: string, old: Key | undefined): Promise<Issued> {
   const { context, keys, fresh } = site
   const value = await madeValue(keys, id, context, VALUE_MS)
   fresh.add(id)
-  // What the key may do is what Google says it may, not what was asked for. That it can't be read now is no reason to lose the key.
+  // What the key may do is what Google says it may, not what was asked for. That it can't
+  // be read now is no reason to lose the key.
   const key = await patiently(context, VALUE_MS, () => keys.find(id)).catch(() => undefined)
   const differences = key === undefined || old === undefined ? [] : compared(old, key)
-  for (const difference of differences) context.note(`the new key ${id} differs from the old one: ${difference}`)
-  if (key === undefined) context.note(`what the new key ${id} may do could not be read, so it was not compared with the old one`)
+  for (const difference of differences)
+    context.note(`the new key ${id} differs from the old one: ${difference}`)
+  if (key === undefined)
+    context.note(
+      `what the new key ${id} may do could not be read, so it was not compared with the old one`,
+    )
   const scope =
     key === undefined || old === undefined
       ? 'not compared'
@@ -262,11 +387,16 @@ async function issued(site: Site, id: string, old: Key | undefined): Promise<Iss
   return { fields: single(value), handle: key?.handle ?? { id, live: true }, metadata: { scope } }
 }
 
-/** At most 63 characters of a-z, 0-9 and hyphens; a tag is unique in any case, so no two of them become the same. */
+/**
+ * At most 63 characters of a-z, 0-9 and hyphens; a tag is unique in any case, so no two
+ * of them become the same.
+ */
 function idFor({ tag }: Intent): string {
   const id = tag.toLowerCase()
   if (!/^[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?$/.test(id))
-    throw new AdapterError('failed', 'the mark of this attempt can not be the id of a key', { retryable: false })
+    throw new AdapterError('failed', 'the mark of this attempt can not be the id of a key', {
+      retryable: false,
+    })
   return id
 }
 
@@ -275,48 +405,80 @@ function wantedScope({ apiTargets, serviceAccountEmail }: Options, old: Key | un
   const unlimited = !Array.isArray(before) || before.length === 0
   const services = apiTargets ?? (unlimited ? [GEMINI] : undefined)
   const targets = services === undefined ? before : services.map((service) => ({ service }))
-  return { restrictions: { ...rest, apiTargets: targets }, serviceAccountEmail: serviceAccountEmail ?? old?.serviceAccountEmail }
+  return {
+    restrictions: { ...rest, apiTargets: targets },
+    serviceAccountEmail: serviceAccountEmail ?? old?.serviceAccountEmail,
+  }
 }
 
-/** What a refused create means for the operator. Where it may have worked after all, only `settle` can tell. */
+/**
+ * What a refused create means for the operator. Where it may have worked after all, only
+ * `settle` can tell.
+ */
 async function explained(site: Site, thrown: unknown, wanted: Scope): Promise<unknown> {
   if (!(thrown instanceof AdapterError) || thrown.effect !== 'none') return thrown
   const { code, message, details } = thrown
-  if (code === 'quota' || (code === 'throttled' && details['rate'] !== true)) return full(site, thrown)
+  if (code === 'quota' || (code === 'throttled' && details['rate'] !== true))
+    return full(site, thrown)
   const hints = [
     ...(wanted.serviceAccountEmail === undefined
       ? []
       : [
-          `the caller needs ${BINDING} on ${wanted.serviceAccountEmail}, and the policy of the organization may forbid keys that are bound to a service account`,
+          `the caller needs ${BINDING} on ${wanted.serviceAccountEmail}, and the policy of ` +
+            'the organization may forbid keys that are bound to a service account',
         ]),
     'check "apiTargets" and "serviceAccountEmail"',
   ]
-  if (code === 'denied') return new AdapterError(code, message, { details, hints: [...thrown.hints, ...hints.slice(0, -1)] })
+  if (code === 'denied')
+    return new AdapterError(code, message, {
+      details,
+      hints: [...thrown.hints, ...hints.slice(0, -1)],
+    })
   if (details['status'] !== 400) return thrown
   return new AdapterError('misconfigured', `${message}: the key was not made`, { details, hints })
 }
 
 /** The refusal, with what helps to decide which key may go. */
-async function full(site: Site, { code, message, retryAfterMs, details }: AdapterError): Promise<AdapterError> {
+async function full(
+  site: Site,
+  { code, message, retryAfterMs, details }: AdapterError,
+): Promise<AdapterError> {
   const { config, context } = site
   const keys = await site.keys.list(false).catch(() => [])
   const age = ({ createdAt }: Handle): string =>
-    createdAt === undefined ? 'age unknown' : `${Math.max(0, Math.floor((context.clock.now() - createdAt) / DAY))} days old`
-  const oldest = keys.map(({ handle }) => handle).toSorted((a, b) => (a.createdAt ?? 0) - (b.createdAt ?? 0))
+    createdAt === undefined
+      ? 'age unknown'
+      : `${Math.max(0, Math.floor((context.clock.now() - createdAt) / DAY))} days old`
+  const oldest = keys
+    .map(({ handle }) => handle)
+    .toSorted((a, b) => (a.createdAt ?? 0) - (b.createdAt ?? 0))
   const named = oldest.slice(0, 5).map((handle) => `${handle.id} (${age(handle)})`)
-  const which = named.length === 0 ? '' : `; project ${config.project} has ${keys.length} keys, the oldest: ${named.join(', ')}`
+  const which =
+    named.length === 0
+      ? ''
+      : `; project ${config.project} has ${keys.length} keys, the oldest: ${named.join(', ')}`
   return new AdapterError(code, `${message}${which}`, {
     details,
     ...pickDefined({ retryAfterMs }),
     hints: [
-      ...(code === 'quota' ? [] : ['Google does not say whether that was too many calls or too many keys']),
-      'delete keys that nothing uses (deleted ones may count for thirty days), or ask Google for more',
+      ...(code === 'quota'
+        ? []
+        : ['Google does not say whether that was too many calls or too many keys']),
+      'delete keys that nothing uses (deleted ones may count for thirty days), or ask Google ' +
+        'for more',
     ],
   })
 }
 
-/** Gets the very key that the intent names. A deleted one is a stray: there is nothing that it could be used for. */
-async function settle(site: Site, intent: Intent, current: Credential | undefined): Promise<Settlement> {
+/**
+ * Gets the very key that the intent names. A deleted one is a stray: there is nothing
+ * that it could be used for.
+ */
+async function settle(
+  site: Site,
+  intent: Intent,
+  current: Credential | undefined,
+): Promise<Settlement> {
   const { context, keys } = site
   const id = idFor(intent)
   const key = await patiently(context, LOOK_MS, () => keys.find(id))
@@ -326,43 +488,84 @@ async function settle(site: Site, intent: Intent, current: Credential | undefine
     // Asked hours later, what is known by then is on the list too.
     if (handle.createdAt !== undefined && handle.createdAt > intent.at - CLOCK_SKEW_MS)
       return { outcome: 'none', detail: `of the key ${id}, which was made, is known already` }
-    return { outcome: 'ambiguous', candidates: [handle], detail: `the key ${id} existed before the create` }
+    return {
+      outcome: 'ambiguous',
+      candidates: [handle],
+      detail: `the key ${id} existed before the create`,
+    }
   }
-  if (deleted) return { outcome: 'stray', handles: [handle], detail: `the key ${id} was made, and is deleted` }
-  const old = current?.handle === undefined ? undefined : await keys.find(current.handle.id).catch(() => undefined)
+  if (deleted)
+    return { outcome: 'stray', handles: [handle], detail: `the key ${id} was made, and is deleted` }
+  const old =
+    current?.handle === undefined
+      ? undefined
+      : await keys.find(current.handle.id).catch(() => undefined)
   try {
-    return { outcome: 'applied', issued: await issued(site, id, old), detail: `the key ${id} was made` }
+    return {
+      outcome: 'applied',
+      issued: await issued(site, id, old),
+      detail: `the key ${id} was made`,
+    }
   } catch (thrown) {
-    if (!(thrown instanceof AdapterError) || (thrown.code !== 'denied' && thrown.code !== 'missing')) throw thrown
+    if (
+      !(thrown instanceof AdapterError) ||
+      (thrown.code !== 'denied' && thrown.code !== 'missing')
+    )
+      throw thrown
     const detail = `the key ${id} was made, and its value can not be read: ${thrown.message}`
     return { outcome: 'stray', handles: [handle], detail }
   }
 }
 
-/** See `ProviderSession` and `_google-probe.ts`. A key without its value can only be looked up, and only for `dead`. */
-async function verify(site: Site, { fields, handle }: Credential, expect: 'live' | 'dead'): Promise<void> {
+/**
+ * See `ProviderSession` and `_google-probe.ts`. A key without its value can only be
+ * looked up, and only for `dead`.
+ */
+async function verify(
+  site: Site,
+  { fields, handle }: Credential,
+  expect: 'live' | 'dead',
+): Promise<void> {
   const { config, context, keys, fresh } = site
   if (Object.keys(fields).length === 0) {
     if (handle === undefined || expect === 'live')
       throw new AdapterError('misconfigured', "the key's value is not known, so it can't be tried")
     const key = await keys.find(handle.id)
-    if (key === undefined || key.deleted) throw new AdapterError('refused', `the key ${handle.id} is deleted`)
+    if (key === undefined || key.deleted)
+      throw new AdapterError('refused', `the key ${handle.id} is deleted`)
     return
   }
-  const known = async (): Promise<Key | undefined> => (handle === undefined ? undefined : keys.find(handle.id))
+  const known = async (): Promise<Key | undefined> =>
+    handle === undefined ? undefined : keys.find(handle.id)
   const facts: KeyFacts = {
-    young: handle !== undefined && (fresh.has(handle.id) || context.clock.now() - (handle.createdAt ?? 0) < YOUNG_MS),
-    mayCall: async () => JSON.stringify((await known())?.restrictions['apiTargets'] ?? []).includes(`"${GEMINI}"`),
+    young:
+      handle !== undefined &&
+      (fresh.has(handle.id) || context.clock.now() - (handle.createdAt ?? 0) < YOUNG_MS),
+    mayCall: async () =>
+      JSON.stringify((await known())?.restrictions['apiTargets'] ?? []).includes(`"${GEMINI}"`),
     isGone: async () => (handle === undefined ? undefined : (await known())?.deleted !== false),
   }
-  return (expect === 'live' ? awaitLife : awaitDeath)(context, config.geminiUrl, flatten(fields), facts)
+  return (expect === 'live' ? awaitLife : awaitDeath)(
+    context,
+    config.geminiUrl,
+    flatten(fields),
+    facts,
+  )
 }
 
-/** Idempotent: a deleted key stays deleted. Only a key whose value is the one stored here, or that was found by the id of an intent, is touched. */
-async function remove(site: Site, credential: Credential, why: 'suspend' | 'revoke'): Promise<void> {
+/**
+ * Idempotent: a deleted key stays deleted. Only a key whose value is the one stored here,
+ * or that was found by the id of an intent, is touched.
+ */
+async function remove(
+  site: Site,
+  credential: Credential,
+  why: 'suspend' | 'revoke',
+): Promise<void> {
   const id = idOf(site, credential)
   const key = await site.keys.find(id)
-  if (key === undefined && why === 'suspend') throw new AdapterError('missing', `there is no key ${id}`)
+  if (key === undefined && why === 'suspend')
+    throw new AdapterError('missing', `there is no key ${id}`)
   if (key === undefined || key.deleted) return
   await sameValue(site, key, credential)
   await site.keys.remove(id)
@@ -372,12 +575,19 @@ async function remove(site: Site, credential: Credential, why: 'suspend' | 'revo
 async function undelete(site: Site, credential: Credential): Promise<void> {
   const id = idOf(site, credential)
   const key = await site.keys.find(id)
-  if (key === undefined) throw new AdapterError('missing', `there is no key ${id}; Google keeps a deleted one for thirty days`)
+  if (key === undefined)
+    throw new AdapterError(
+      'missing',
+      `there is no key ${id}; Google keeps a deleted one for thirty days`,
+    )
   if (key.deleted) await site.keys.undelete(id)
   site.fresh.add(id)
 }
 
 function idOf({ context }: Site, { handle }: Credential): string {
   if (handle !== undefined) return handle.id
-  throw new AdapterError('misconfigured', `the key has no id here; adopt it first: rotate adopt ${context.path} --key-id ID`)
+  throw new AdapterError(
+    'misconfigured',
+    `the key has no id here; adopt it first: rotate adopt ${context.path} --key-id ID`,
+  )
 }

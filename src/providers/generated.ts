@@ -1,8 +1,11 @@
 /**
- * Values made here: passwords, tokens, session keys. There is no far side: nobody has to be asked, nothing can be revoked, and what was
- * prepared is what is issued, so that a repeated create gives the same value. So nothing comes late, nothing can be proven, and nothing but the consumers opens with it.
+ * Values made here: passwords, tokens, session keys. There is no far side: nobody has to
+ * be asked, nothing can be revoked, and what was prepared is what is issued, so that a
+ * repeated create gives the same value. So nothing comes late, nothing can be proven, and
+ * nothing but the consumers opens with it.
  *
- * The default alphabet has no character that a shell, a URL, a `.env` file or a connection string would quote (reference/providers.md 10i).
+ * The default alphabet has no character that a shell, a URL, a `.env` file or a
+ * connection string would quote (reference/providers.md 10i).
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -17,9 +20,18 @@ const DEFAULT_LENGTH = 32
 const Config = z
   .strictObject({
     length: z.int().optional().meta({ description: 'Number of characters, 8 to 4096; default 32' }),
-    alphabet: z.string().optional().meta({ description: 'Characters to choose from; default A-Z a-z 0-9 _ -' }),
-    bytes: z.int().optional().meta({ description: 'Number of random bytes, 8 to 4096, instead of length and alphabet' }),
-    encoding: z.enum(['base64url', 'base64', 'hex']).optional().meta({ description: 'How bytes are written; default base64url' }),
+    alphabet: z
+      .string()
+      .optional()
+      .meta({ description: 'Characters to choose from; default A-Z a-z 0-9 _ -' }),
+    bytes: z
+      .int()
+      .optional()
+      .meta({ description: 'Number of random bytes, 8 to 4096, instead of length and alphabet' }),
+    encoding: z
+      .enum(['base64url', 'base64', 'hex'])
+      .optional()
+      .meta({ description: 'How bytes are written; default base64url' }),
   })
   .superRefine((config, context) => {
     const fault = recipeFault(recipeOf(config), config)
@@ -43,7 +55,8 @@ export default defineProvider({
   id: 'generated',
   title: 'Random value made here',
   notes: [
-    'There is no far side: nobody can be asked whether a value works, and an old one is not revoked but retired when its grace ends.',
+    'There is no far side: nobody can be asked whether a value works, and an old one is not ' +
+      'revoked but retired when its grace ends.',
   ],
   example: { length: 40 },
   config: Config,
@@ -66,7 +79,11 @@ export default defineProvider({
         Promise.resolve(
           intent.material['value'] === undefined
             ? { outcome: 'none' as const, detail: 'nothing was prepared' }
-            : { outcome: 'applied' as const, issued: { fields: intent.material }, detail: 'the prepared value needs no far side' },
+            : {
+                outcome: 'applied' as const,
+                issued: { fields: intent.material },
+                detail: 'the prepared value needs no far side',
+              },
         ),
       close: () => Promise.resolve(),
     }),

@@ -1,23 +1,38 @@
 /**
- * Credentials of GitHub (reference/providers.md 8a): personal access tokens, made by a person, and deploy keys, made here (`_github-deploy-key.ts`).
+ * Credentials of GitHub (reference/providers.md 8a): personal access tokens, made by a
+ * person, and deploy keys, made here (`_github-deploy-key.ts`).
  *
- * No API makes a personal access token, so a person does that on the page that the error names, and hands it over: `rotate now PATH -`, or at a prompt. Everything around it is
- * automatic. `GET /user` tells whether a token is accepted, whose it is, when it expires and, of a classic one, its scopes: one of another user, or with fewer scopes than the token
- * in use, is refused before anything is delivered. When its grace is over the old one is revoked by its own value
- * (https://docs.github.com/en/rest/credentials/revoke; no token is needed to call that, nothing undoes it, and its owner gets a mail) and asked for until it is refused.
+ * No API makes a personal access token, so a person does that on the page that the error
+ * names, and hands it over: `rotate now PATH -`, or at a prompt. Everything around it is
+ * automatic. `GET /user` tells whether a token is accepted, whose it is, when it expires
+ * and, of a classic one, its scopes: one of another user, or with fewer scopes than the
+ * token in use, is refused before anything is delivered. When its grace is over the old
+ * one is revoked by its own value (https://docs.github.com/en/rest/credentials/revoke; no
+ * token is needed to call that, nothing undoes it, and its owner gets a mail) and asked
+ * for until it is refused.
  *
- * A proof is `GET /user` with the token: 200 shows that it lives and whose it is, not that it may do what its consumers do; 401 that it is dead. GitHub answers several wrong tokens
- * in a short time by turning down everything of that user for a while, with living tokens too
- * (https://docs.github.com/en/rest/authentication/authenticating-to-the-rest-api#failed-login-limit): so a token that is refused is asked for twice at most, and a 403 is never
- * taken for an answer about the token. Revoking ends this one token; its user, the other tokens, keys and applications of that user go on.
+ * A proof is `GET /user` with the token: 200 shows that it lives and whose it is, not
+ * that it may do what its consumers do; 401 that it is dead. GitHub answers several wrong
+ * tokens in a short time by turning down everything of that user for a while, with living
+ * tokens too
+ * (https://docs.github.com/en/rest/authentication/authenticating-to-the-rest-api#failed-login-limit):
+ * so a token that is refused is asked for twice at most, and a 403 is never taken for an
+ * answer about the token. Revoking ends this one token; its user, the other tokens, keys
+ * and applications of that user go on.
  *
- * Because that can't be undone, a token is revoked only after this very session has seen another one accepted in its place. What a person handed over and no run
- * promoted is left to that person.
+ * Because that can't be undone, a token is revoked only after this very session has seen
+ * another one accepted in its place. What a person handed over and no run promoted is
+ * left to that person.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
 import type { HttpResponse } from '../core/ports.ts'
-import { type AdapterContext, type Credential, defineProvider, type ProviderSession } from '../core/provider.ts'
+import {
+  type AdapterContext,
+  type Credential,
+  defineProvider,
+  type ProviderSession,
+} from '../core/provider.ts'
 import { secretField, urlField } from '../core/schema.ts'
 import { type Fields, flatten, type Secret, singleValue } from '../core/secret.ts'
 import { answer, GITHUB, github, REPOSITORY, scopesOf, siteOf } from '../net/github.ts'
@@ -25,15 +40,24 @@ import { openDeployKeys } from './_github-deploy-key.ts'
 
 const CLASSIC = /^(?:ghp_\w{20,250}|[0-9a-f]{40})$/
 const FINE_GRAINED = /^github_pat_\w{20,250}$/
-/** Tokens without a prefix, of before 2021, are not among those that GitHub revokes by value. */
+/**
+ * Tokens without a prefix, of before 2021, are not among those that GitHub revokes by
+ * value.
+ */
 const REVOCABLE = /^(?:ghp|github_pat)_\w+$/
-/** A new token is known everywhere within seconds. Asked once more and not oftener: several wrong tokens in a row lock the user out (see above). */
+/**
+ * A new token is known everywhere within seconds. Asked once more and not oftener:
+ * several wrong tokens in a row lock the user out (see above).
+ */
 const SPREAD_MS = [3000]
 /** A revocation is accepted (202) and done later; how much later is not documented. */
 const DYING_MS = [500, 1000, 2000, 4000, 8000, 15_000]
 const DAY_MS = 86_400_000
 
-/** What a classic scope holds besides `admin:x` ⊇ `write:x` ⊇ `read:x` (https://docs.github.com/en/apps/oauth-apps/building-oauth-apps/scopes-for-oauth-apps). */
+/**
+ * What a classic scope holds besides `admin:x` ⊇ `write:x` ⊇ `read:x`
+ * (https://docs.github.com/en/apps/oauth-apps/building-oauth-apps/scopes-for-oauth-apps).
+ */
 const HOLDS: Readonly<Record<string, readonly string[]>> = {
   repo: ['repo:status', 'repo_deployment', 'public_repo', 'repo:invite', 'security_events'],
   user: ['read:user', 'user:email', 'user:follow'],
@@ -50,37 +74,65 @@ const Config = z
     mode: z
       .enum(['assisted', 'deploy-key'])
       .default('assisted')
-      .meta({ description: 'assisted: personal access tokens, made by a person; deploy-key: keys of a repository, made here' }),
+      .meta({
+        description:
+          'assisted: personal access tokens, made by a person; deploy-key: keys of a ' +
+          'repository, made here',
+      }),
     scopes: z
       .array(z.string().regex(/^[a-z_]+(?::[a-z_]+)?$/, 'is no scope'))
       .optional()
-      .meta({ description: 'assisted: scopes that a new classic token must have; default: those of the token in use' }),
+      .meta({
+        description:
+          'assisted: scopes that a new classic token must have; default: those of the token in use',
+      }),
     user: z
       .string()
       .regex(/^[A-Za-z0-9](?:[A-Za-z0-9_-]{0,99})$/, 'is no user name')
       .optional()
-      .meta({ description: 'assisted: whose the tokens are; default: whoever has the token in use' }),
+      .meta({
+        description: 'assisted: whose the tokens are; default: whoever has the token in use',
+      }),
     minimumDays: z
       .int()
       .min(1)
       .max(366)
       .optional()
-      .meta({ description: 'assisted: a new token must live so many days at least, more than interval and grace together' }),
-    token: secretField('deploy-key: who adds and deletes the keys; a token with Administration: write on the repository').optional(),
-    repository: z.string().regex(REPOSITORY, 'looks like owner/name').optional().meta({ description: 'deploy-key: owner/name' }),
+      .meta({
+        description:
+          'assisted: a new token must live so many days at least, more than interval and grace ' +
+          'together',
+      }),
+    token: secretField(
+      'deploy-key: who adds and deletes the keys; a token with Administration: write on the ' +
+        'repository',
+    ).optional(),
+    repository: z
+      .string()
+      .regex(REPOSITORY, 'looks like owner/name')
+      .optional()
+      .meta({ description: 'deploy-key: owner/name' }),
     readOnly: z
       .boolean()
       .optional()
-      .meta({ description: 'deploy-key: whether a key may only read; default: as the key in use, and true for the first' }),
+      .meta({
+        description:
+          'deploy-key: whether a key may only read; default: as the key in use, and true for ' +
+          'the first',
+      }),
     baseUrl: urlField('Of the API; of an Enterprise Server https://HOST/api/v3').default(GITHUB),
   })
   .superRefine((config, context) => {
-    const fail = (field: string, message: string): void => context.addIssue({ code: 'custom', path: [field], message })
+    const fail = (field: string, message: string): void =>
+      context.addIssue({ code: 'custom', path: [field], message })
     const keys = config.mode === 'deploy-key'
     for (const field of ['token', 'repository'] as const)
       if (keys && config[field] === undefined) fail(field, 'is needed with "mode": "deploy-key"')
-    for (const field of keys ? (['scopes', 'user', 'minimumDays'] as const) : (['token', 'repository', 'readOnly'] as const))
-      if (config[field] !== undefined) fail(field, `says nothing with "mode": "${config.mode}"; leave it out`)
+    for (const field of keys
+      ? (['scopes', 'user', 'minimumDays'] as const)
+      : (['token', 'repository', 'readOnly'] as const))
+      if (config[field] !== undefined)
+        fail(field, `says nothing with "mode": "${config.mode}"; leave it out`)
   })
 type Options = z.output<typeof Config>
 
@@ -88,8 +140,10 @@ export default defineProvider({
   id: 'github',
   title: 'GitHub personal access tokens and deploy keys',
   notes: [
-    'No API makes a personal access token: a person makes it and hands it over with rotate now PATH -. Deploy keys ("mode":"deploy-key") are made here, without a person.',
-    'A new token is refused if it belongs to another user, or lacks scopes of the one that it replaces.',
+    'No API makes a personal access token: a person makes it and hands it over with rotate ' +
+      'now PATH -. Deploy keys ("mode":"deploy-key") are made here, without a person.',
+    'A new token is refused if it belongs to another user, or lacks scopes of the one that it ' +
+      'replaces.',
     'The old token is revoked by its own value when its grace ends, which nothing can undo.',
   ],
   example: {},
@@ -100,7 +154,8 @@ export default defineProvider({
     maxLive: Number.POSITIVE_INFINITY,
     fields: ['value'],
     idempotency: mode === 'deploy-key' ? 'named' : 'none',
-    // Made by a person and ended by us: what is handed over is ours to end only if the engine counts it so.
+    // Made by a person and ended by us: what is handed over is ours to end only if the
+    // engine counts it so.
     revoke: mode === 'deploy-key' ? 'delete' : 'assisted',
     suspend: false,
     lastUsed: mode === 'deploy-key',
@@ -108,8 +163,10 @@ export default defineProvider({
   secretType: 'token',
   permissions: ({ mode, repository }) =>
     mode === 'deploy-key'
-      ? `A fine-grained token for ${repository ?? ''} alone with "Administration: Read and write"; nothing else. Or a classic one with the scope repo, of an administrator.`
-      : 'None: tokens are made by a person, and revoked by their own value. A new token needs only the rights that its consumers use.',
+      ? `A fine-grained token for ${repository ?? ''} alone with "Administration: Read and ` +
+        'write"; nothing else. Or a classic one with the scope repo, of an administrator.'
+      : 'None: tokens are made by a person, and revoked by their own value. A new token needs ' +
+        'only the rights that its consumers use.',
   open: (config, context) => {
     const { mode, token, repository, readOnly, baseUrl } = config
     if (mode === 'deploy-key' && token !== undefined && repository !== undefined)
@@ -126,34 +183,50 @@ interface Account {
 }
 
 function openTokens(config: Options, context: AdapterContext): ProviderSession {
-  /** The last token that was seen accepted: what takes the place of one that is to be revoked. */
+  /**
+   * The last token that was seen accepted: what takes the place of one that is to be
+   * revoked.
+   */
   let accepted: Secret | undefined
   const byHand = async (current: Credential | undefined): Promise<AdapterError> => {
-    const account = current === undefined ? undefined : await accountOf(config, context, tokenIn(current.fields)).catch(() => undefined)
+    const account =
+      current === undefined
+        ? undefined
+        : await accountOf(config, context, tokenIn(current.fields)).catch(() => undefined)
     return new AdapterError(
       'by-hand',
-      `GitHub lets no token make another one: the new token of ${context.path} has to be made by a person`,
+      `GitHub lets no token make another one: the new token of ${context.path} has to be ` +
+        'made by a person',
       {
         hints: [
-          `create it at ${pageFor(config, current, account)} (leave the old one alive), then: rotate now ${context.path} - and paste it, or pipe it into that; the old one is revoked from here when its grace is over`,
+          `create it at ${pageFor(config, current, account)} (leave the old one alive), ` +
+            `then: rotate now ${context.path} - and paste it, or pipe it into that; the old ` +
+            'one is revoked from here when its grace is over',
         ],
       },
     )
   }
   return {
     preflight: async (current) => {
-      if (current !== undefined && (await accountOf(config, context, tokenIn(current.fields))) === undefined)
-        throw new AdapterError('refused', 'GitHub does not accept the token in use (401)', { hints: (await byHand(current)).hints })
+      if (
+        current !== undefined &&
+        (await accountOf(config, context, tokenIn(current.fields))) === undefined
+      )
+        throw new AdapterError('refused', 'GitHub does not accept the token in use (401)', {
+          hints: (await byHand(current)).hints,
+        })
     },
     create: async (_intent, current) => {
       throw await byHand(current)
     },
-    settle: () => Promise.resolve({ outcome: 'none' as const, detail: 'a token of GitHub is never made here' }),
+    settle: () =>
+      Promise.resolve({ outcome: 'none' as const, detail: 'a token of GitHub is never made here' }),
     verify: async (credential, expect, replaces) => {
       const token = tokenIn(credential.fields)
       const account = await verified(config, context, token, expect)
       if (expect === 'dead') return
-      if (replaces !== undefined) await compare(config, context, token, account, tokenIn(replaces.fields))
+      if (replaces !== undefined)
+        await compare(config, context, token, account, tokenIn(replaces.fields))
       accepted = token
     },
     revoke: async ({ fields }) => revoke(config, context, tokenIn(fields), accepted),
@@ -166,12 +239,22 @@ function tokenIn(fields: Fields): Secret {
   const token = singleValue(fields)
   const text = token?.isText() === true ? token.reveal() : ''
   if (token === undefined || !(CLASSIC.test(text) || FINE_GRAINED.test(text)))
-    throw new AdapterError('refused', 'the value is no personal access token of GitHub (ghp_… or github_pat_…)')
+    throw new AdapterError(
+      'refused',
+      'the value is no personal access token of GitHub (ghp_… or github_pat_…)',
+    )
   return token
 }
 
-/** Where a person makes the next token, filled in as far as that page can be: one of the kind and with the scopes of the one in use. */
-function pageFor(config: Options, current: Credential | undefined, account: Account | undefined): string {
+/**
+ * Where a person makes the next token, filled in as far as that page can be: one of the
+ * kind and with the scopes of the one in use.
+ */
+function pageFor(
+  config: Options,
+  current: Credential | undefined,
+  account: Account | undefined,
+): string {
   const scopes = config.scopes ?? account?.scopes
   const settings = `${siteOf(config.baseUrl)}/settings`
   if (scopes === undefined) {
@@ -181,63 +264,121 @@ function pageFor(config: Options, current: Credential | undefined, account: Acco
   return `${settings}/tokens/new?${new URLSearchParams({ scopes: scopes.join(',') }).toString().replaceAll('%2C', ',').replaceAll('%3A', ':')}`
 }
 
-/** Who the token speaks for; `undefined` for a dead one. Throws for an answer that says nothing about it. */
-async function accountOf(config: Options, context: AdapterContext, token: Secret): Promise<Account | undefined> {
+/**
+ * Who the token speaks for; `undefined` for a dead one. Throws for an answer that says
+ * nothing about it.
+ */
+async function accountOf(
+  config: Options,
+  context: AdapterContext,
+  token: Secret,
+): Promise<Account | undefined> {
   const response = await github(config.baseUrl, token, context).ask('GET', '/user')
   if (response.status === 401) return undefined
-  if (response.status !== 200) throw new AdapterError('failed', `GitHub answered ${response.status}, which says nothing about the token`)
+  if (response.status !== 200)
+    throw new AdapterError(
+      'failed',
+      `GitHub answered ${response.status}, which says nothing about the token`,
+    )
   const { login } = answer(response, z.object({ login: z.string().regex(/^[\w-]{1,100}$/) }))
   return { login, scopes: scopesOf(response.headers), expiresAt: expiryIn(response.headers) }
 }
 
 /** `2026-12-31 23:59:59 UTC`, also seen with an offset. */
 function expiryIn(headers: HttpResponse['headers']): number | undefined {
-  const at = Date.parse((headers['github-authentication-token-expiration'] ?? '').replace(/ UTC$/, 'Z').replace(' ', 'T').replace(' ', ''))
+  const at = Date.parse(
+    (headers['github-authentication-token-expiration'] ?? '')
+      .replace(/ UTC$/, 'Z')
+      .replace(' ', 'T')
+      .replace(' ', ''),
+  )
   return Number.isNaN(at) ? undefined : at
 }
 
-async function verified(config: Options, context: AdapterContext, token: Secret, expect: 'live' | 'dead'): Promise<Account> {
+async function verified(
+  config: Options,
+  context: AdapterContext,
+  token: Secret,
+  expect: 'live' | 'dead',
+): Promise<Account> {
   for (let attempt = 0; ; attempt++) {
     const account = await accountOf(config, context, token)
     if (account !== undefined) return account
     const pause = SPREAD_MS[attempt]
     if (expect === 'dead' || pause === undefined)
-      throw new AdapterError('refused', 'GitHub does not accept the token (401)', { details: { status: 401 } })
+      throw new AdapterError('refused', 'GitHub does not accept the token (401)', {
+        details: { status: 401 },
+      })
     await context.clock.sleep(pause, context.signal)
   }
 }
 
-/** Throws `refused` where the new token can do less than what it replaces; what can't be compared is said. */
-async function compare(config: Options, context: AdapterContext, token: Secret, made: Account, replaced: Secret): Promise<void> {
+/**
+ * Throws `refused` where the new token can do less than what it replaces; what can't be
+ * compared is said.
+ */
+async function compare(
+  config: Options,
+  context: AdapterContext,
+  token: Secret,
+  made: Account,
+  replaced: Secret,
+): Promise<void> {
   const old = token.equals(replaced) ? made : await accountOf(config, context, replaced)
   const user = config.user ?? old?.login
   if (user !== undefined && user.toLowerCase() !== made.login.toLowerCase())
-    throw new AdapterError('refused', `the new token is one of ${made.login}, not of ${user}`, { hints: ['if that is meant, set "user"'] })
+    throw new AdapterError('refused', `the new token is one of ${made.login}, not of ${user}`, {
+      hints: ['if that is meant, set "user"'],
+    })
   lives(config, context, made)
   const wanted = config.scopes ?? old?.scopes
   if (made.scopes === undefined || wanted === undefined) {
-    if (config.scopes !== undefined) throw new AdapterError('refused', 'the new token is fine-grained, but "scopes" wants a classic one')
-    const why = old === undefined ? 'the old one is not accepted any more' : 'a fine-grained token does not tell its own'
-    context.note(`GitHub: the rights of the new token can not be compared with those of the old one: ${why}`)
+    if (config.scopes !== undefined)
+      throw new AdapterError(
+        'refused',
+        'the new token is fine-grained, but "scopes" wants a classic one',
+      )
+    const why =
+      old === undefined
+        ? 'the old one is not accepted any more'
+        : 'a fine-grained token does not tell its own'
+    context.note(
+      `GitHub: the rights of the new token can not be compared with those of the old one: ${why}`,
+    )
     return
   }
   const { scopes } = made
   const missing = wanted.filter((scope) => !scopes.some((has) => holds(has, scope)))
   const whose = config.scopes === undefined ? 'the old one has' : '"scopes" wants'
   if (missing.length > 0)
-    throw new AdapterError('refused', `the new token lacks scopes that ${whose}: ${missing.join(', ')}`, {
-      hints: [`create one with them at ${pageFor(config, undefined, { ...made, scopes: wanted })}; if fewer are enough, set "scopes"`],
-    })
+    throw new AdapterError(
+      'refused',
+      `the new token lacks scopes that ${whose}: ${missing.join(', ')}`,
+      {
+        hints: [
+          'create one with them at ' +
+            `${pageFor(config, undefined, { ...made, scopes: wanted })}; if fewer are enough, ` +
+            'set "scopes"',
+        ],
+      },
+    )
   const more = scopes.filter((scope) => !wanted.some((has) => holds(has, scope)))
-  if (more.length > 0) context.note(`GitHub: the new token has scopes beyond those that ${whose}: ${more.join(', ')}`)
+  if (more.length > 0)
+    context.note(`GitHub: the new token has scopes beyond those that ${whose}: ${more.join(', ')}`)
 }
 
 function lives({ minimumDays }: Options, context: AdapterContext, { expiresAt }: Account): void {
   if (expiresAt === undefined) return context.note('GitHub: the new token never expires by itself')
   const days = Math.floor((expiresAt - context.clock.now()) / DAY_MS)
   if (minimumDays !== undefined && days < minimumDays)
-    throw new AdapterError('refused', `the new token expires in ${days} days; "minimumDays" is ${minimumDays}`)
-  context.note(`GitHub: the new token expires on ${new Date(expiresAt).toISOString().slice(0, 10)}, in ${days} days`)
+    throw new AdapterError(
+      'refused',
+      `the new token expires in ${days} days; "minimumDays" is ${minimumDays}`,
+    )
+  context.note(
+    `GitHub: the new token expires on ${new Date(expiresAt).toISOString().slice(0, 10)}, in ` +
+      `${days} days`,
+  )
 }
 
 /** Does a scope hold another one? */
@@ -248,22 +389,38 @@ function holds(has: string, wanted: string): boolean {
   return what !== undefined && lower.some((below) => `${below}:${what}` === wanted)
 }
 
-async function revoke(config: Options, context: AdapterContext, token: Secret, accepted: Secret | undefined): Promise<void> {
+async function revoke(
+  config: Options,
+  context: AdapterContext,
+  token: Secret,
+  accepted: Secret | undefined,
+): Promise<void> {
   if ((await accountOf(config, context, token)) === undefined) return
   const page = `${siteOf(config.baseUrl)}/settings/tokens`
   if (accepted === undefined || accepted.equals(token))
-    throw new AdapterError('failed', `a person made this token, and no other one is in its place; GitHub still accepts it`, {
-      hints: [`if nothing uses it, delete it at ${page}; the next run-due sees that it is dead`],
-      retryable: false,
-    })
+    throw new AdapterError(
+      'failed',
+      `a person made this token, and no other one is in its place; GitHub still accepts it`,
+      {
+        hints: [`if nothing uses it, delete it at ${page}; the next run-due sees that it is dead`],
+        retryable: false,
+      },
+    )
   const byValue = REVOCABLE.test(token.reveal())
   const { status } = byValue
-    ? await github(config.baseUrl, undefined, context).ask('POST', '/credentials/revoke', { credentials: [token.reveal()] }, 'idempotent')
+    ? await github(config.baseUrl, undefined, context).ask(
+        'POST',
+        '/credentials/revoke',
+        { credentials: [token.reveal()] },
+        'idempotent',
+      )
     : { status: 0 }
   if (status < 200 || status >= 300)
     throw new AdapterError(
       'failed',
-      byValue ? `GitHub answered ${status} and did not revoke the token` : 'GitHub revokes no token of this old form by its value',
+      byValue
+        ? `GitHub answered ${status} and did not revoke the token`
+        : 'GitHub revokes no token of this old form by its value',
       {
         hints: [`delete it at ${page}; the next run-due sees that it is dead`],
         retryable: false,

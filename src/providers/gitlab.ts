@@ -1,21 +1,35 @@
 /**
- * Access tokens of a GitLab project or group (reference/providers.md 8b; https://docs.gitlab.com/api/project_access_tokens, https://docs.gitlab.com/api/group_access_tokens).
+ * Access tokens of a GitLab project or group (reference/providers.md 8b;
+ * https://docs.gitlab.com/api/project_access_tokens,
+ * https://docs.gitlab.com/api/group_access_tokens).
  *
- * GitLab's own `rotate` kills the old token at once, and repeating it after a lost answer kills the new one too, with all of its family. So it is never called: a second
- * token is made with the scopes and the role of the first, and the first is revoked after its grace. The value is shown once; a lost answer is settled by the name,
- * which is that of the intent. A token tells its own id, so one that was stored by hand needs no adoption. GitLab gives every token an end.
+ * GitLab's own `rotate` kills the old token at once, and repeating it after a lost answer
+ * kills the new one too, with all of its family. So it is never called: a second token is
+ * made with the scopes and the role of the first, and the first is revoked after its
+ * grace. The value is shown once; a lost answer is settled by the name, which is that of
+ * the intent. A token tells its own id, so one that was stored by hand needs no adoption.
+ * GitLab gives every token an end.
  *
- * A proof asks the token for what it is: active, or accepted but not allowed to say that (403), or refused (401). It shows that the token lives, not what it may do. Each token has a
- * bot user of its own, and revoking ends this one token only: families exist among tokens that were made by `rotate`, and none is. A token that was rotated elsewhere has another id
- * by then, and is not touched.
+ * A proof asks the token for what it is: active, or accepted but not allowed to say that
+ * (403), or refused (401). It shows that the token lives, not what it may do. Each token
+ * has a bot user of its own, and revoking ends this one token only: families exist among
+ * tokens that were made by `rotate`, and none is. A token that was rotated elsewhere has
+ * another id by then, and is not touched.
  *
- * Tried against a counterpart only, never against GitLab. Personal tokens can not be made by API on gitlab.com.
+ * Tried against a counterpart only, never against GitLab. Personal tokens can not be made
+ * by API on gitlab.com.
  */
 import { z } from 'zod'
 import { DAY } from '../core/duration.ts'
 import { AdapterError } from '../core/errors.ts'
 import type { Handle, Intent } from '../core/model.ts'
-import { type AdapterContext, type Credential, defineProvider, type Issued, type ProviderSession } from '../core/provider.ts'
+import {
+  type AdapterContext,
+  type Credential,
+  defineProvider,
+  type Issued,
+  type ProviderSession,
+} from '../core/provider.ts'
 import { secretField, urlField } from '../core/schema.ts'
 import { type Fields, flatten, Secret, single } from '../core/secret.ts'
 import { type Api, api } from '../net/json-api.ts'
@@ -23,12 +37,25 @@ import { settledByName, verifiedWithin } from './_named.ts'
 
 const VENDOR = 'GitLab'
 const PAGE = 100
-/** Pauses before an absent name means that nothing was made; lists may come from a replica. */
+/**
+ * Pauses before an absent name means that nothing was made; lists may come from a
+ * replica.
+ */
 const LOOK_MS = [1000, 3000]
 /** Pauses until a new token is known, and a revoked one is not. */
 const SPREAD_MS = [1000, 2000, 4000]
-/** https://docs.gitlab.com/api/access_requests/#valid-access-levels; nobody but an owner gives 50. */
-const ROLES = { guest: 10, planner: 15, reporter: 20, developer: 30, maintainer: 40, owner: 50 } as const
+/**
+ * https://docs.gitlab.com/api/access_requests/#valid-access-levels; nobody but an owner
+ * gives 50.
+ */
+const ROLES = {
+  guest: 10,
+  planner: 15,
+  reporter: 20,
+  developer: 30,
+  maintainer: 40,
+  owner: 50,
+} as const
 const DATE = /^\d{4}-\d{2}-\d{2}$/
 
 const owner = (what: string) =>
@@ -42,26 +69,40 @@ const Config = z
   .strictObject({
     project: owner('Project'),
     group: owner('Group'),
-    managerToken: secretField('Token with the scope "api" of somebody who is Maintainer of the project, or Owner of the group'),
+    managerToken: secretField(
+      'Token with the scope "api" of somebody who is Maintainer of the project, or Owner of ' +
+        'the group',
+    ),
     scopes: z
       .array(z.string().regex(/^[a-z_]{1,60}$/))
       .min(1)
       .optional()
       .meta({ description: 'Scopes of a new token; default: those of the current one' }),
-    role: z.enum(['guest', 'planner', 'reporter', 'developer', 'maintainer', 'owner']).optional().meta({
-      description: 'Role of a new token; default: that of the current one',
-    }),
+    role: z
+      .enum(['guest', 'planner', 'reporter', 'developer', 'maintainer', 'owner'])
+      .optional()
+      .meta({
+        description: 'Role of a new token; default: that of the current one',
+      }),
     lifetimeDays: z
       .int()
       .min(2)
       .max(400)
       .default(364)
-      .meta({ description: 'Life of a new token, more than interval, grace and quarantine together; an instance may allow less' }),
+      .meta({
+        description:
+          'Life of a new token, more than interval, grace and quarantine together; an instance ' +
+          'may allow less',
+      }),
     baseUrl: urlField('Of the API').default('https://gitlab.com/api/v4'),
   })
   .superRefine(({ project, group }, context) => {
     if ((project === undefined) === (group === undefined))
-      context.addIssue({ code: 'custom', path: ['project'], message: 'or "group" is needed, and not both' })
+      context.addIssue({
+        code: 'custom',
+        path: ['project'],
+        message: 'or "group" is needed, and not both',
+      })
   })
 type Options = z.output<typeof Config>
 
@@ -89,7 +130,8 @@ export default defineProvider({
   id: 'gitlab',
   title: 'GitLab project and group access tokens',
   notes: [
-    "A second token is made and the first one revoked after its grace. GitLab's own rotate is never called, because a repeated one ends every token of the family.",
+    "A second token is made and the first one revoked after its grace. GitLab's own rotate is " +
+      'never called, because a repeated one ends every token of the family.',
     'Tokens of projects and groups only: on gitlab.com no API makes personal ones.',
     'Tried against a counterpart only, never against GitLab.',
   ],
@@ -108,14 +150,19 @@ export default defineProvider({
   secretType: 'token',
   permissions: ({ project, group }) =>
     project === undefined
-      ? `A token with the scope "api" of an Owner of the group ${group}, best of a service account; nothing narrower may make tokens.`
-      : `A token with the scope "api" of a Maintainer of the project ${project}, best of a service account; nothing narrower may make tokens.`,
+      ? `A token with the scope "api" of an Owner of the group ${group}, best of a service ` +
+        'account; nothing narrower may make tokens.'
+      : `A token with the scope "api" of a Maintainer of the project ${project}, best of a ` +
+        'service account; nothing narrower may make tokens.',
   open: (config, context) => Promise.resolve(openSession(config, context)),
 })
 
 function openSession(config: Options, context: AdapterContext): ProviderSession {
   const { project, group = '' } = config
-  const place = project === undefined ? `/groups/${encodeURIComponent(group)}` : `/projects/${encodeURIComponent(project)}`
+  const place =
+    project === undefined
+      ? `/groups/${encodeURIComponent(group)}`
+      : `/projects/${encodeURIComponent(project)}`
   const site: Site = {
     config,
     context,
@@ -127,7 +174,8 @@ function openSession(config: Options, context: AdapterContext): ProviderSession 
     list: async () => (await listed(site)).map(handleFrom),
     resembles: async ({ id }, fields) => (await idOfValue(site, fields)) === id,
     create: (intent, current) => create(site, intent, current),
-    settle: (intent) => settledByName(async () => (await listed(site)).map(handleFrom), intent, LOOK_MS, context),
+    settle: (intent) =>
+      settledByName(async () => (await listed(site)).map(handleFrom), intent, LOOK_MS, context),
     verify: (credential, expect) => verify(site, credential.fields, expect),
     lastUsed: async (credential) => {
       const used = Date.parse((await found(site, credential))?.last_used_at ?? '')
@@ -138,22 +186,36 @@ function openSession(config: Options, context: AdapterContext): ProviderSession 
   }
 }
 
-function shaped<T extends z.ZodType>(schema: T, answer: unknown, effect: 'none' | 'unknown' = 'none'): z.output<T> {
+function shaped<T extends z.ZodType>(
+  schema: T,
+  answer: unknown,
+  effect: 'none' | 'unknown' = 'none',
+): z.output<T> {
   const parsed = schema.safeParse(answer)
   if (parsed.success) return parsed.data
-  throw new AdapterError('bad-answer', `${VENDOR} answered in another shape than promised`, { effect })
+  throw new AdapterError('bad-answer', `${VENDOR} answered in another shape than promised`, {
+    effect,
+  })
 }
 
 function handleFrom({ id, name, active, created_at: made }: Token): Handle {
   const created = Date.parse(made ?? '')
-  return { id: String(id), name, live: active, ...(Number.isNaN(created) ? {} : { createdAt: created }) }
+  return {
+    id: String(id),
+    name,
+    live: active,
+    ...(Number.isNaN(created) ? {} : { createdAt: created }),
+  }
 }
 
 /** Those that are in force. */
 async function listed({ manager, tokens }: Site): Promise<readonly Token[]> {
   const all: Token[] = []
   for (let page = 1; ; page++) {
-    const rows = shaped(z.array(Token), await manager.call('GET', `${tokens}?state=active&per_page=${PAGE}&page=${page}`))
+    const rows = shaped(
+      z.array(Token),
+      await manager.call('GET', `${tokens}?state=active&per_page=${PAGE}&page=${page}`),
+    )
     all.push(...rows.filter(({ active }) => active))
     if (rows.length < PAGE) return all
   }
@@ -169,14 +231,21 @@ async function get({ manager, tokens }: Site, id: string): Promise<Token | undef
 }
 
 /**
- * What the token says of itself: its id, or `alive` where its scopes don't let it say that (403), or `undefined` where it is not accepted (401).
+ * What the token says of itself: its id, or `alive` where its scopes don't let it say
+ * that (403), or `undefined` where it is not accepted (401).
  * https://docs.gitlab.com/api/personal_access_tokens/#get-details-on-a-personal-access-token
  */
-async function ask({ config, context }: Site, fields: Fields): Promise<{ readonly id: string } | 'alive' | undefined> {
+async function ask(
+  { config, context }: Site,
+  fields: Fields,
+): Promise<{ readonly id: string } | 'alive' | undefined> {
   const value = flatten(fields)
   if (!value.isText() || !/^[\x21-\x7e]{8,500}$/.test(value.reveal())) return undefined
   try {
-    const token = shaped(Token, await api(VENDOR, config.baseUrl, value, context).call('GET', '/personal_access_tokens/self'))
+    const token = shaped(
+      Token,
+      await api(VENDOR, config.baseUrl, value, context).call('GET', '/personal_access_tokens/self'),
+    )
     return token.active ? { id: String(token.id) } : undefined
   } catch (thrown) {
     const status = thrown instanceof AdapterError ? thrown.details['status'] : undefined
@@ -215,27 +284,55 @@ async function rightsOf(
   const { scopes, role } = site.config
   if (scopes !== undefined && role !== undefined) return { scopes, access_level: ROLES[role] }
   const old = current === undefined ? undefined : await found(site, current)
-  const given = { scopes: scopes ?? old?.scopes, access_level: role === undefined ? old?.access_level : ROLES[role] }
-  if (given.scopes !== undefined && given.access_level !== undefined) return { scopes: given.scopes, access_level: given.access_level }
-  throw new AdapterError('misconfigured', 'there is no token of this owner whose scopes and role the new one could have', {
-    hints: ['store the token that is in use with "rotate set", or give "scopes" and "role"'],
-  })
+  const given = {
+    scopes: scopes ?? old?.scopes,
+    access_level: role === undefined ? old?.access_level : ROLES[role],
+  }
+  if (given.scopes !== undefined && given.access_level !== undefined)
+    return { scopes: given.scopes, access_level: given.access_level }
+  throw new AdapterError(
+    'misconfigured',
+    'there is no token of this owner whose scopes and role the new one could have',
+    {
+      hints: ['store the token that is in use with "rotate set", or give "scopes" and "role"'],
+    },
+  )
 }
 
-async function create(site: Site, intent: Intent, current: Credential | undefined): Promise<Issued> {
+async function create(
+  site: Site,
+  intent: Intent,
+  current: Credential | undefined,
+): Promise<Issued> {
   const { config, context, manager, tokens } = site
-  if (context.signal.aborted) throw new AdapterError('failed', 'interrupted before the token was made', { retryable: false })
+  if (context.signal.aborted)
+    throw new AdapterError('failed', 'interrupted before the token was made', { retryable: false })
   const rights = await rightsOf(site, current)
   const end = new Date(context.clock.now() + config.lifetimeDays * DAY).toISOString().slice(0, 10)
-  const answer = await manager.call('POST', tokens, { name: intent.tag, ...rights, expires_at: end }, 'once')
+  const answer = await manager.call(
+    'POST',
+    tokens,
+    { name: intent.tag, ...rights, expires_at: end },
+    'once',
+  )
   const { token, expires_at: ends, ...made } = shaped(Made, answer, 'unknown')
-  // A token ends as that day begins, UTC: https://docs.gitlab.com/user/project/settings/project_access_tokens
-  return { fields: single(new Secret(token)), handle: handleFrom(made), expiresAt: Date.parse(ends) }
+  // A token ends as that day begins, UTC:
+  // https://docs.gitlab.com/user/project/settings/project_access_tokens
+  return {
+    fields: single(new Secret(token)),
+    handle: handleFrom(made),
+    expiresAt: Date.parse(ends),
+  }
 }
 
 async function verify(site: Site, fields: Fields, expect: 'live' | 'dead'): Promise<void> {
   const detail = `${VENDOR} does not accept the token`
-  await verifiedWithin(async () => ({ alive: (await ask(site, fields)) !== undefined, detail }), expect, SPREAD_MS, site.context)
+  await verifiedWithin(
+    async () => ({ alive: (await ask(site, fields)) !== undefined, detail }),
+    expect,
+    SPREAD_MS,
+    site.context,
+  )
 }
 
 async function revoke(site: Site, credential: Credential): Promise<void> {
@@ -245,6 +342,7 @@ async function revoke(site: Site, credential: Credential): Promise<void> {
     await site.manager.call('DELETE', `${site.tokens}/${token.id}`)
   } catch (thrown) {
     // Refused, or its answer was lost: whether it is over is what the token itself says.
-    if (!(thrown instanceof AdapterError) || (await get(site, String(token.id)))?.active === true) throw thrown
+    if (!(thrown instanceof AdapterError) || (await get(site, String(token.id)))?.active === true)
+      throw thrown
   }
 }

@@ -9,31 +9,59 @@ export interface ProviderEntry {
 }
 
 const entries: Record<string, ProviderEntry> = {
-  anthropic: { title: 'Claude API keys, made by a person and ended here', load: () => import('./anthropic.ts') },
+  anthropic: {
+    title: 'Claude API keys, made by a person and ended here',
+    load: () => import('./anthropic.ts'),
+  },
   aws: { title: 'AWS IAM access keys', load: () => import('./aws.ts') },
   'aws-bedrock': { title: 'Amazon Bedrock API keys', load: () => import('./aws-bedrock.ts') },
   'aws-iam': { title: 'AWS IAM access keys', aliasOf: 'aws', load: () => import('./aws.ts') },
-  bedrock: { title: 'Amazon Bedrock API keys', aliasOf: 'aws-bedrock', load: () => import('./aws-bedrock.ts') },
+  bedrock: {
+    title: 'Amazon Bedrock API keys',
+    aliasOf: 'aws-bedrock',
+    load: () => import('./aws-bedrock.ts'),
+  },
   cloudflare: { title: 'Cloudflare API tokens', load: () => import('./cloudflare.ts') },
   custom: { title: 'Your own web hook', load: () => import('./custom.ts') },
   exec: { title: 'Program that makes the value', load: () => import('./exec.ts') },
   gemini: { title: 'Google API keys (Gemini)', load: () => import('./gemini.ts') },
   generated: { title: 'Random value made here', load: () => import('./generated.ts') },
-  github: { title: 'GitHub personal access tokens and deploy keys', load: () => import('./github.ts') },
+  github: {
+    title: 'GitHub personal access tokens and deploy keys',
+    load: () => import('./github.ts'),
+  },
   gitlab: { title: 'GitLab project and group access tokens', load: () => import('./gitlab.ts') },
-  'google-api-key': { title: 'Google API keys (Gemini)', aliasOf: 'gemini', load: () => import('./gemini.ts') },
+  'google-api-key': {
+    title: 'Google API keys (Gemini)',
+    aliasOf: 'gemini',
+    load: () => import('./gemini.ts'),
+  },
   jwt: { title: 'JWT signing secret made here', load: () => import('./jwt.ts') },
   manual: { title: 'Value given by a person', load: () => import('./manual.ts') },
-  mariadb: { title: 'MySQL and MariaDB passwords', aliasOf: 'mysql', load: () => import('./mysql.ts') },
+  mariadb: {
+    title: 'MySQL and MariaDB passwords',
+    aliasOf: 'mysql',
+    load: () => import('./mysql.ts'),
+  },
   mysql: { title: 'MySQL and MariaDB passwords', load: () => import('./mysql.ts') },
   openai: { title: 'OpenAI service-account keys', load: () => import('./openai.ts') },
   postgres: { title: 'PostgreSQL passwords', load: () => import('./postgres.ts') },
   rabbitmq: { title: 'RabbitMQ passwords', load: () => import('./rabbitmq.ts') },
   redis: { title: 'Redis and Valkey passwords', load: () => import('./redis.ts') },
-  stripe: { title: 'Stripe API keys, made by a person or (preview) by a Stripe App', load: () => import('./stripe.ts') },
-  valkey: { title: 'Redis and Valkey passwords', aliasOf: 'redis', load: () => import('./redis.ts') },
+  stripe: {
+    title: 'Stripe API keys, made by a person or (preview) by a Stripe App',
+    load: () => import('./stripe.ts'),
+  },
+  valkey: {
+    title: 'Redis and Valkey passwords',
+    aliasOf: 'redis',
+    load: () => import('./redis.ts'),
+  },
   webhook: { title: 'Your own web hook', aliasOf: 'custom', load: () => import('./custom.ts') },
 }
 
 /** Without a prototype, so that no name from outside finds anything else. */
-export const registry: Readonly<Record<string, ProviderEntry>> = Object.assign(Object.create(null), entries)
+export const registry: Readonly<Record<string, ProviderEntry>> = Object.assign(
+  Object.create(null),
+  entries,
+)

@@ -1,8 +1,10 @@
 /**
- * Signing secrets for JSON Web Tokens with an HMAC: as many random bytes as the hash gives (RFC 7518 3.2: a key at least as long as the hash output).
+ * Signing secrets for JSON Web Tokens with an HMAC: as many random bytes as the hash
+ * gives (RFC 7518 3.2: a key at least as long as the hash output).
  *
- * Consumers must accept tokens signed with the previous secret until the longest-lived of them has expired: give them `[current, previous]` and a
- * grace period of at least that lifetime. Nothing can be revoked here; the old secret dies when the consumers drop it.
+ * Consumers must accept tokens signed with the previous secret until the longest-lived of
+ * them has expired: give them `[current, previous]` and a grace period of at least that
+ * lifetime. Nothing can be revoked here; the old secret dies when the consumers drop it.
  * Nobody outside is called, so nothing comes late and nothing can be proven.
  */
 import { z } from 'zod'
@@ -20,13 +22,24 @@ const Config = z
       .enum(['HS256', 'HS384', 'HS512'])
       .optional()
       .meta({ description: 'Signature algorithm, which sets the length; default HS256' }),
-    bytes: z.int().max(4096).optional().meta({ description: 'Number of random bytes; at least what the algorithm needs' }),
-    encoding: z.enum(['base64url', 'base64', 'hex']).optional().meta({ description: 'How the bytes are written; default base64url' }),
+    bytes: z
+      .int()
+      .max(4096)
+      .optional()
+      .meta({ description: 'Number of random bytes; at least what the algorithm needs' }),
+    encoding: z
+      .enum(['base64url', 'base64', 'hex'])
+      .optional()
+      .meta({ description: 'How the bytes are written; default base64url' }),
   })
   .superRefine((config, context) => {
     const least = BYTES[config.algorithm ?? 'HS256']
     if (config.bytes !== undefined && config.bytes < least)
-      context.addIssue({ code: 'custom', path: ['bytes'], message: `must be at least ${least} for ${config.algorithm ?? 'HS256'}` })
+      context.addIssue({
+        code: 'custom',
+        path: ['bytes'],
+        message: `must be at least ${least} for ${config.algorithm ?? 'HS256'}`,
+      })
   })
 
 const TRAITS: Traits = {
@@ -46,7 +59,8 @@ export default defineProvider({
   id: 'jwt',
   title: 'JWT signing secret made here',
   notes: [
-    'Whoever verifies what is signed must accept the old secret as long as its tokens live: give the target "previous":true, and make the grace at least that long.',
+    'Whoever verifies what is signed must accept the old secret as long as its tokens live: ' +
+      'give the target "previous":true, and make the grace at least that long.',
     'Nothing can be revoked here: the old secret is retired when its grace ends.',
   ],
   example: {},
@@ -57,7 +71,13 @@ export default defineProvider({
     Promise.resolve({
       preflight: () => Promise.resolve(),
       prepare: (random: Random) =>
-        single(encodeBytes(config.bytes ?? BYTES[config.algorithm ?? 'HS256'], config.encoding ?? 'base64url', random)),
+        single(
+          encodeBytes(
+            config.bytes ?? BYTES[config.algorithm ?? 'HS256'],
+            config.encoding ?? 'base64url',
+            random,
+          ),
+        ),
       create: (intent) =>
         intent.material['value'] === undefined
           ? Promise.reject(new AdapterError('misconfigured', 'the value to issue was not prepared'))
@@ -66,7 +86,11 @@ export default defineProvider({
         Promise.resolve(
           intent.material['value'] === undefined
             ? { outcome: 'none' as const, detail: 'nothing was prepared' }
-            : { outcome: 'applied' as const, issued: { fields: intent.material }, detail: 'the prepared value needs no far side' },
+            : {
+                outcome: 'applied' as const,
+                issued: { fields: intent.material },
+                detail: 'the prepared value needs no far side',
+              },
         ),
       close: () => Promise.resolve(),
     }),

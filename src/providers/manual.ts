@@ -1,19 +1,25 @@
 /**
- * Values that a person gets somewhere and hands over: `rotate PATH` with `--value-file`, `--input -` and the like. This provider exists so that such a
- * secret has a schedule, reminders, targets and checks like any other; it can never make a value itself, so nothing
- * comes late; nobody can be asked whether a value works, and nobody ends one.
+ * Values that a person gets somewhere and hands over: `rotate PATH` with `--value-file`,
+ * `--input -` and the like. This provider exists so that such a secret has a schedule,
+ * reminders, targets and checks like any other; it can never make a value itself, so
+ * nothing comes late; nobody can be asked whether a value works, and nobody ends one.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
 import { defineProvider, type Traits } from '../core/provider.ts'
 
 const Config = z.strictObject({
-  instructions: z.string().max(2000).optional().meta({ description: 'Where and how to get the new value, shown when it is due' }),
+  instructions: z
+    .string()
+    .max(2000)
+    .optional()
+    .meta({ description: 'Where and how to get the new value, shown when it is due' }),
 })
 
 const TRAITS: Traits = {
   mints: 'person',
-  // Old and new are taken to live side by side until the operator ends the old one where it came from.
+  // Old and new are taken to live side by side until the operator ends the old one where
+  // it came from.
   overlap: 'two-live',
   maxLive: Number.POSITIVE_INFINITY,
   fields: ['value'],
@@ -29,7 +35,8 @@ export default defineProvider({
   id: 'manual',
   title: 'Value given by a person',
   notes: [
-    'When it is due, run-due asks for the value once a day and ends with 14; hand it over with rotate now PATH -.',
+    'When it is due, run-due asks for the value once a day and ends with 14; hand it over ' +
+      'with rotate now PATH -.',
     'Nobody can be asked whether a value works, and an old one is ended by a person.',
   ],
   example: { instructions: 'Ask the bank for a new key: https://bank.example.com/keys' },
@@ -39,17 +46,25 @@ export default defineProvider({
   open: (config, context) => {
     const refuse = (): Promise<never> =>
       Promise.reject(
-        new AdapterError('by-hand', `the new value of ${context.path} has to be given by a person`, {
-          hints: [
-            ...(config.instructions === undefined ? [] : [config.instructions]),
-            `rotate now ${context.path} --value-file FILE, or --input - to read it from stdin`,
-          ],
-        }),
+        new AdapterError(
+          'by-hand',
+          `the new value of ${context.path} has to be given by a person`,
+          {
+            hints: [
+              ...(config.instructions === undefined ? [] : [config.instructions]),
+              `rotate now ${context.path} --value-file FILE, or --input - to read it from stdin`,
+            ],
+          },
+        ),
       )
     return Promise.resolve({
       preflight: refuse,
       create: refuse,
-      settle: () => Promise.resolve({ outcome: 'none' as const, detail: 'a value given by a person is never made here' }),
+      settle: () =>
+        Promise.resolve({
+          outcome: 'none' as const,
+          detail: 'a value given by a person is never made here',
+        }),
       close: () => Promise.resolve(),
     })
   },

@@ -1,23 +1,34 @@
 /**
- * Passwords of MySQL and MariaDB accounts (https://dev.mysql.com/doc/refman/8.4/en/password-management.html#dual-passwords,
- * https://mariadb.com/kb/en/alter-user/). Which of the two it is, `SELECT VERSION()` says: MySQL 8.0.14 or MariaDB 10.4.2 at least.
+ * Passwords of MySQL and MariaDB accounts
+ * (https://dev.mysql.com/doc/refman/8.4/en/password-management.html#dual-passwords,
+ * https://mariadb.com/kb/en/alter-user/). Which of the two it is, `SELECT VERSION()`
+ * says: MySQL 8.0.14 or MariaDB 10.4.2 at least.
  *
- * `dual`: one account with two passwords until the old one is ended. MySQL keeps the old one with RETAIN CURRENT PASSWORD and ends it with DISCARD OLD PASSWORD;
- * MariaDB is told every method that may be used (VIA … OR …) and at the end all but the old one. What is ended is found by comparing the password with what the
- * server stores, so another one is never ended instead. `two-users`: two accounts with the same rights take turns; the one that is not current gets a new password
- * and is unlocked, and ends locked, with a password that nobody knows. `single`: one account, whose old password dies with the change.
+ * `dual`: one account with two passwords until the old one is ended. MySQL keeps the old
+ * one with RETAIN CURRENT PASSWORD and ends it with DISCARD OLD PASSWORD; MariaDB is told
+ * every method that may be used (VIA … OR …) and at the end all but the old one. What is
+ * ended is found by comparing the password with what the server stores, so another one is
+ * never ended instead. `two-users`: two accounts with the same rights take turns; the one
+ * that is not current gets a new password and is unlocked, and ends locked, with a
+ * password that nobody knows. `single`: one account, whose old password dies with the
+ * change.
  *
- * The password is made here and sealed before it is applied. The server is sent what it would store of it and never the password, so none can stand in a log:
- * for MySQL `caching_sha2_password AS '$A$005$…'`, a salted digest of 5000 rounds, because masking a plain one is a setting there (log_raw); on either server an account
- * keeps the method that it has, because its clients know that one. Connections are TCP, over TLS unless the server is this machine.
+ * The password is made here and sealed before it is applied. The server is sent what it
+ * would store of it and never the password, so none can stand in a log: for MySQL
+ * `caching_sha2_password AS '$A$005$…'`, a salted digest of 5000 rounds, because masking
+ * a plain one is a setting there (log_raw); on either server an account keeps the method
+ * that it has, because its clients know that one. Connections are TCP, over TLS unless
+ * the server is this machine.
  *
- * What a lost answer did, and whether a password is dead, is read from what the server stores: a
- * login that fails may lock the account (FAILED_LOGIN_ATTEMPTS), so one is tried only where what is
- * stored says that it succeeds. Nothing is judged while an earlier session may still act
- * (`_mysql-turn.ts`). An account is a name and a host, and one account per name is changed: where
- * another one of that name would keep the password, nothing begins.
+ * What a lost answer did, and whether a password is dead, is read from what the server
+ * stores: a login that fails may lock the account (FAILED_LOGIN_ATTEMPTS), so one is
+ * tried only where what is stored says that it succeeds. Nothing is judged while an
+ * earlier session may still act (`_mysql-turn.ts`). An account is a name and a host, and
+ * one account per name is changed: where another one of that name would keep the
+ * password, nothing begins.
  *
- * MariaDB and, in npm run test:long, MySQL 9 are tried for real; in npm test MySQL is a counterpart that speaks its protocol.
+ * MariaDB and, in npm run test:long, MySQL 9 are tried for real; in npm test MySQL is a
+ * counterpart that speaks its protocol.
  */
 import { AdapterError } from '../core/errors.ts'
 import type { Handle, Intent } from '../core/model.ts'
@@ -46,8 +57,26 @@ import {
   staleLogin,
 } from './_login.ts'
 import { PATIENCE, type Server } from './_mysql.ts'
-import { type Account, accountsNamed, called, has, isAt, mayChangeAccounts, refusesStoredForms, withPassword } from './_mysql-accounts.ts'
-import { add, afterwards, close, endPassword, identifier, quoted, replace, stillThere } from './_mysql-change.ts'
+import {
+  type Account,
+  accountsNamed,
+  called,
+  has,
+  isAt,
+  mayChangeAccounts,
+  refusesStoredForms,
+  withPassword,
+} from './_mysql-accounts.ts'
+import {
+  add,
+  afterwards,
+  close,
+  endPassword,
+  identifier,
+  quoted,
+  replace,
+  stillThere,
+} from './_mysql-change.ts'
 import { Config, type Options, placeOf } from './_mysql-config.ts'
 import { asAdmin, asWriter, type Job, proveLogin, provenLogin } from './_mysql-job.ts'
 import { accountOf, mayChange, own, refuseOthers } from './_mysql-rules.ts'
@@ -60,9 +89,11 @@ export default defineProvider({
   title: 'MySQL and MariaDB passwords',
   aliases: ['mariadb'],
   notes: [
-    'The value in use is stored with the name of its user: rotate set PATH --field username=… --field password=@-',
+    'The value in use is stored with the name of its user: rotate set PATH --field username=… ' +
+      '--field password=@-',
     'Only hashes of a password are sent to the server.',
-    "MariaDB and, in npm run test:long, MySQL 9 are tried for real; npm test tries MySQL's side against a counterpart that speaks its protocol.",
+    "MariaDB and, in npm run test:long, MySQL 9 are tried for real; npm test tries MySQL's " +
+      'side against a counterpart that speaks its protocol.',
     '"strategy":"dual" needs MySQL 8.0.14 or MariaDB 10.4.2 at least.',
     'Connections that are open stay open when the old password ends.',
   ],
@@ -96,7 +127,11 @@ export default defineProvider({
 })
 
 /** @param patience how long is waited for locks, so that tests need not wait that long */
-export function openSession(config: Options, context: AdapterContext, patience = PATIENCE): ProviderSession {
+export function openSession(
+  config: Options,
+  context: AdapterContext,
+  patience = PATIENCE,
+): ProviderSession {
   const job = { config, context, patience }
   const session: ProviderSession = {
     preflight: (current) => preflight(job, current),
@@ -118,19 +153,19 @@ export function openSession(config: Options, context: AdapterContext, patience =
 }
 
 /**
- * The password, and which accounts it was meant for: an intent with that was carried out by a
- * program that takes turns, so that the turn proves that nobody is at it any more.
+ * The password, and which accounts it was meant for: an intent with that was carried out
+ * by a program that takes turns, so that the turn proves that nobody is at it any more.
  */
 function prepared(config: Options, random: Random): Fields {
   return { ...newPassword(random), turn: new Secret(placeOf(config)) }
 }
 
 /**
- * Reads only: the admin may change accounts, the server is new enough, every account exists, the
- * current password is one of its account (or, where none is current, the next of two is off), none is
- * switched off, no other account of the name would keep the password, and there is room for a second
- * one. A login that the server knows and refuses shows that another account comes first, such as an
- * anonymous one for this machine.
+ * Reads only: the admin may change accounts, the server is new enough, every account
+ * exists, the current password is one of its account (or, where none is current, the next
+ * of two is off), none is switched off, no other account of the name would keep the
+ * password, and there is room for a second one. A login that the server knows and refuses
+ * shows that another account comes first, such as an anonymous one for this machine.
  */
 async function preflight(job: Job, current: Credential | undefined): Promise<void> {
   const { config, context } = job
@@ -141,11 +176,19 @@ async function preflight(job: Job, current: Credential | undefined): Promise<voi
   // A refusal of the current login, thrown in there, would be taken for one of the admin.
   const refusal = await asAdmin(job, async (server) => {
     if (!(await mayChangeAccounts(server)))
-      throw new AdapterError('denied', `account ${config.admin.user} may not change other accounts`, { hints: ['it needs CREATE USER'] })
+      throw new AdapterError(
+        'denied',
+        `account ${config.admin.user} may not change other accounts`,
+        { hints: ['it needs CREATE USER'] },
+      )
     if (await refusesStoredForms(server))
-      throw new AdapterError('misconfigured', 'the server takes no password that it can not check, and it is sent none in plain text', {
-        hints: ['SET GLOBAL strict_password_validation = OFF'],
-      })
+      throw new AdapterError(
+        'misconfigured',
+        'the server takes no password that it can not check, and it is sent none in plain text',
+        {
+          hints: ['SET GLOBAL strict_password_validation = OFF'],
+        },
+      )
     for (const name of namesIn(config)) {
       const password = login?.username === name ? login.password : undefined
       const all = await accountsNamed(server, name)
@@ -153,11 +196,13 @@ async function preflight(job: Job, current: Credential | undefined): Promise<voi
       await refuseOthers(config, found, all, password)
       await mayChange(job, server, found, password)
       const open = isOpen(found)
-      // Nobody can use a current one that is switched off; then it is as if none were current.
+      // Nobody can use a current one that is switched off; then it is as if none were
+      // current.
       if (login?.username === name && !open) spent = true
       if (config.users !== undefined && name === next && open) turn = found
       if (password === undefined || !open) continue
-      if (!(await has(found, password))) return staleLogin({ path: context.path, noun: 'account', name }, 'server')
+      if (!(await has(found, password)))
+        return staleLogin({ path: context.path, noun: 'account', name }, 'server')
       if (!found.expired) await proveLogin(job, found, password)
     }
     if (turn === undefined || !spent) return undefined
@@ -172,7 +217,10 @@ function isOpen({ locked, passwords }: Account): boolean {
 }
 
 /** What is current, where it is a login: an operator may have stored anything. */
-function currentLogin({ user }: Options, current: Credential | undefined): ReturnType<typeof loginOf> | undefined {
+function currentLogin(
+  { user }: Options,
+  current: Credential | undefined,
+): ReturnType<typeof loginOf> | undefined {
   try {
     return current === undefined ? undefined : loginOf(current.fields, user)
   } catch {
@@ -184,16 +232,27 @@ function currentLogin({ user }: Options, current: Credential | undefined): Retur
 async function handlesOf(server: Server, config: Options): Promise<readonly Handle[]> {
   const handles: Handle[] = []
   for (const name of namesIn(config)) {
-    const found = (await accountsNamed(server, name)).find((account) => isAt(account, config.accountHost))
+    const found = (await accountsNamed(server, name)).find((account) =>
+      isAt(account, config.accountHost),
+    )
     if (found === undefined) continue
     handles.push({ id: name, live: !found.locked && !found.expired && !found.ended, name })
   }
   return handles
 }
 
-/** Whoever has a password of it, or another way in, can log in now, if only to change one that has expired. */
-async function shutLineOf(server: Server, config: Options, name: string): Promise<string | undefined> {
-  const found = (await accountsNamed(server, name)).find((account) => isAt(account, config.accountHost))
+/**
+ * Whoever has a password of it, or another way in, can log in now, if only to change one
+ * that has expired.
+ */
+async function shutLineOf(
+  server: Server,
+  config: Options,
+  name: string,
+): Promise<string | undefined> {
+  const found = (await accountsNamed(server, name)).find((account) =>
+    isAt(account, config.accountHost),
+  )
   const open = found !== undefined && !found.locked && (!found.ended || found.others.length > 0)
   return open ? shutLine(found) : undefined
 }
@@ -211,43 +270,67 @@ async function create(job: Job, intent: Intent, current: Credential | undefined)
     const found = await accountOf(server, config, name)
     if (await has(found, password)) return
     await mayChange(job, server, found, login?.username === name ? login.password : undefined)
-    const made = { plugin: found.method, hash: await storedForm(found.method, password, context.random) }
+    const made = {
+      plugin: found.method,
+      hash: await storedForm(found.method, password, context.random),
+    }
     const kept = config.strategy === 'dual' && !found.locked ? found.passwords : []
     if (kept.length > 0) await add(server, found, made)
     else await replace(server, found, made, found.locked ? 'UNLOCK' : undefined)
     const after = await afterwards(accountOf(server, config, name))
     if (stillThere([...kept, made], after)) return
-    throw new AdapterError('failed', `account ${called(found)} is not as it was just made: somebody else changes it`, {
-      effect: 'unknown',
-      answered: true,
-      retryable: false,
-    })
+    throw new AdapterError(
+      'failed',
+      `account ${called(found)} is not as it was just made: somebody else changes it`,
+      {
+        effect: 'unknown',
+        answered: true,
+        retryable: false,
+      },
+    )
   })
   return issued('mysql', config, name, password)
 }
 
-async function settle(job: Job, intent: Intent, current: Credential | undefined): Promise<Settlement> {
+async function settle(
+  job: Job,
+  intent: Intent,
+  current: Credential | undefined,
+): Promise<Settlement> {
   const { config } = job
   const name = nextUser(config, current)
   const { password, turn } = intent.material
   if (password === undefined) return { outcome: 'none', detail: 'no password had been made' }
   return asAdmin(job, async (server) => {
-    const alone = (await takeTurn(server, turnOf(name, config.accountHost))) && turn?.reveal() === placeOf(config)
+    const alone =
+      (await takeTurn(server, turnOf(name, config.accountHost))) &&
+      turn?.reveal() === placeOf(config)
     const found = await accountOf(server, config, name)
     if (!(await has(found, password))) {
       const detail = `account ${name} does not have the new password`
-      return alone ? { outcome: 'none', detail: `${detail}, and nobody is at it any more`, final: true } : { outcome: 'none', detail }
+      return alone
+        ? { outcome: 'none', detail: `${detail}, and nobody is at it any more`, final: true }
+        : { outcome: 'none', detail }
     }
     const login = config.strategy === 'dual' ? currentLogin(config, current) : undefined
     if (login?.username === name && !(await has(found, login.password)))
-      return { outcome: 'ambiguous', candidates: [], detail: `account ${name} has the new password, but the current one no longer` }
-    return { outcome: 'applied', issued: issued('mysql', config, name, password), detail: `account ${name} has the new password` }
+      return {
+        outcome: 'ambiguous',
+        candidates: [],
+        detail: `account ${name} has the new password, but the current one no longer`,
+      }
+    return {
+      outcome: 'applied',
+      issued: issued('mysql', config, name, password),
+      detail: `account ${name} has the new password`,
+    }
   })
 }
 
 /**
- * By what the server stores; a login over TCP is made only where that says that it succeeds, because
- * one that fails may lock the account. A password that another account of the name has is not dead.
+ * By what the server stores; a login over TCP is made only where that says that it
+ * succeeds, because one that fails may lock the account. A password that another account
+ * of the name has is not dead.
  */
 async function verify(job: Job, fields: Fields, expect: 'live' | 'dead'): Promise<void> {
   const { config } = job
@@ -256,26 +339,33 @@ async function verify(job: Job, fields: Fields, expect: 'live' | 'dead'): Promis
   const found = all.find((account) => isAt(account, config.accountHost))
   if (found !== undefined && !found.locked && (await has(found, password))) {
     if (expect === 'dead') return
-    if (found.expired) throw new AdapterError('refused', `the password of ${called(found)} has expired`)
+    if (found.expired)
+      throw new AdapterError('refused', `the password of ${called(found)} has expired`)
     return provenLogin(job, found, password)
   }
   for (const other of all) {
     if (other === found || other.locked || !(await has(other, password))) continue
-    throw new AdapterError('misconfigured', `account ${called(other)} has this password: it still opens the server from there`, {
-      retryable: false,
-      hints: [`end it there: ALTER USER ${identifier(other)} ACCOUNT LOCK`],
-    })
+    throw new AdapterError(
+      'misconfigured',
+      `account ${called(other)} has this password: it still opens the server from there`,
+      {
+        retryable: false,
+        hints: [`end it there: ALTER USER ${identifier(other)} ACCOUNT LOCK`],
+      },
+    )
   }
   const account = called({ name: username, host: config.accountHost })
   throw new AdapterError(
     'refused',
-    found?.locked === true ? `account ${account} is locked` : `account ${account} does not have this password`,
+    found?.locked === true
+      ? `account ${account} is locked`
+      : `account ${account} does not have this password`,
   )
 }
 
 /**
- * `two-users`: the account is locked, and no password fits it. One that has another password by now
- * than the one that is to end is left alone.
+ * `two-users`: the account is locked, and no password fits it. One that has another
+ * password by now than the one that is to end is left alone.
  */
 async function endAccount(job: Job, { handle, fields }: Credential): Promise<void> {
   const { config, context } = job
@@ -284,7 +374,9 @@ async function endAccount(job: Job, { handle, fields }: Credential): Promise<voi
   const { username, password } = fields
   const named = username?.reveal() === handle.id ? password : undefined
   await asWriter(job, handle.id, async (server) => {
-    const found = (await accountsNamed(server, handle.id)).find((account) => isAt(account, config.accountHost))
+    const found = (await accountsNamed(server, handle.id)).find((account) =>
+      isAt(account, config.accountHost),
+    )
     if (found === undefined || (found.locked && found.ended)) return
     if (named !== undefined && found.passwords.length > 0 && !(await has(found, named))) return
     await close(server, withPassword(found), context.random)
@@ -295,9 +387,13 @@ async function endAccount(job: Job, { handle, fields }: Credential): Promise<voi
 async function endOne(job: Job, fields: Fields): Promise<void> {
   const { config, context } = job
   const { username, password } = loginOf(fields, config.user)
-  if (username !== config.user) throw new AdapterError('misconfigured', 'the account is not "user"; nothing was changed')
+  if (username !== config.user)
+    throw new AdapterError('misconfigured', 'the account is not "user"; nothing was changed')
   await asWriter(job, username, async (server) => {
-    const found = (await accountsNamed(server, username)).find((account) => isAt(account, config.accountHost))
-    if (found !== undefined && !found.ended) await endPassword(server, withPassword(found), password, context.random)
+    const found = (await accountsNamed(server, username)).find((account) =>
+      isAt(account, config.accountHost),
+    )
+    if (found !== undefined && !found.ended)
+      await endPassword(server, withPassword(found), password, context.random)
   })
 }

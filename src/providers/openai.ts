@@ -1,14 +1,21 @@
 /**
- * OpenAI service-account keys through the admin API (reference/providers.md 5; https://developers.openai.com/api/docs/guides/api-keys).
+ * OpenAI service-account keys through the admin API (reference/providers.md 5;
+ * https://developers.openai.com/api/docs/guides/api-keys).
  *
- * With `serviceAccountId` another key of that account is made, so identity and limits stay (strategy A). Without it, or where that call does not exist (404, 405), each
- * key gets a service account of its own, which goes with it (strategy B). Keys and accounts carry the intent's tag as their name: the API has no idempotency, so a lost
- * answer is settled by looking for that name; the value itself is shown only once. Deleting a key of a service account may be refused (400, 403: the vendor's
- * own documents disagree); an account that was made for this one key is deleted instead, and only while it holds no other key: ending an account ends them all.
+ * With `serviceAccountId` another key of that account is made, so identity and limits
+ * stay (strategy A). Without it, or where that call does not exist (404, 405), each key
+ * gets a service account of its own, which goes with it (strategy B). Keys and accounts
+ * carry the intent's tag as their name: the API has no idempotency, so a lost answer is
+ * settled by looking for that name; the value itself is shown only once. Deleting a key
+ * of a service account may be refused (400, 403: the vendor's own documents disagree); an
+ * account that was made for this one key is deleted instead, and only while it holds no
+ * other key: ending an account ends them all.
  *
- * A proof lists the models with the key itself, which costs nothing: 200 or 403 (a restricted key) is accepted, 401 is not, anything else says nothing. It shows that the key lives,
- * not what it may do; it counts as a use, so the old key is not asked after it was replaced. What opens with a key opens with every other key of its account, and none of
- * those is touched.
+ * A proof lists the models with the key itself, which costs nothing: 200 or 403 (a
+ * restricted key) is accepted, 401 is not, anything else says nothing. It shows that the
+ * key lives, not what it may do; it counts as a use, so the old key is not asked after it
+ * was replaced. What opens with a key opens with every other key of its account, and none
+ * of those is touched.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -27,7 +34,9 @@ import { type Api, api, listIn, objectIn, textIn } from '../net/json-api.ts'
 
 const VENDOR = 'OpenAI'
 const YEAR_S = 31_536_000
-/** How long a new key may take to be known everywhere is not documented: half a minute. */
+/**
+ * How long a new key may take to be known everywhere is not documented: half a minute.
+ */
 const SPREAD_MS = [1000, 2000, 4000, 8000, 15_000]
 /** Pauses before an absent name means that nothing was made. */
 const LOOK_MS = [1000, 3000]
@@ -42,13 +51,20 @@ const Config = z.strictObject({
     .string()
     .regex(/^[\w-]{1,100}$/, 'is not an id')
     .optional()
-    .meta({ description: 'Service account that gets another key; without it each key has an account of its own' }),
+    .meta({
+      description:
+        'Service account that gets another key; without it each key has an account of its own',
+    }),
   expiresInSeconds: z
     .int()
     .min(3600)
     .max(YEAR_S)
     .optional()
-    .meta({ description: 'Life of a new key, more than interval and grace together; needed where the organization limits it' }),
+    .meta({
+      description:
+        'Life of a new key, more than interval and grace together; needed where the ' +
+        'organization limits it',
+    }),
   baseUrl: urlField('Of the API').default('https://api.openai.com/v1'),
 })
 type Options = z.output<typeof Config>
@@ -66,7 +82,8 @@ export default defineProvider({
   id: 'openai',
   title: 'OpenAI service-account keys',
   notes: [
-    'A value does not carry the id of its key. When a key is adopted, beginning and end as OpenAI shows them must be those of the value.',
+    'A value does not carry the id of its key. When a key is adopted, beginning and end as ' +
+      'OpenAI shows them must be those of the value.',
   ],
   example: { adminKey: { secret: 'infra/openai/ADMIN' }, projectId: 'proj_abc123' },
   config: Config,
@@ -81,7 +98,9 @@ export default defineProvider({
     lastUsed: true,
   }),
   secretType: 'api_key',
-  permissions: () => 'A restricted admin key with "Organization Administration: Write" (api.management.write); nothing else.',
+  permissions: () =>
+    'A restricted admin key with "Organization Administration: Write" (api.management.write); ' +
+    'nothing else.',
   open: (config, context) => Promise.resolve(openSession(config, context)),
 })
 
@@ -94,38 +113,61 @@ function openSession(config: Options, context: AdapterContext): ProviderSession 
       const accounts = await accountsOf(admin, project)
       const { serviceAccountId } = config
       if (serviceAccountId !== undefined && !accounts.some(({ id }) => id === serviceAccountId))
-        throw new AdapterError('misconfigured', `project ${config.projectId} has no service account ${serviceAccountId}`)
+        throw new AdapterError(
+          'misconfigured',
+          `project ${config.projectId} has no service account ${serviceAccountId}`,
+        )
     },
     list: async () => (await keys()).map(({ handle }) => handle),
     resembles: async ({ id }, fields) => {
       const [start, end] = (await keys()).find(({ handle }) => handle.id === id)?.shown ?? []
       const value = flatten(fields).reveal()
-      return start !== undefined && end !== undefined && value.startsWith(start) && value.endsWith(end)
+      return (
+        start !== undefined && end !== undefined && value.startsWith(start) && value.endsWith(end)
+      )
     },
     create: (intent) => create(config, context, admin, project, intent),
     settle: (intent) => settle(context, admin, project, intent),
     verify: (credential, expect) => verify(config, context, credential, expect),
-    lastUsed: async ({ handle }) => (await keys()).find((key) => key.handle.id === handle?.id)?.lastUsed,
+    lastUsed: async ({ handle }) =>
+      (await keys()).find((key) => key.handle.id === handle?.id)?.lastUsed,
     revoke: ({ handle }) => revoke(admin, project, handle),
     close: () => Promise.resolve(),
   }
 }
 
-async function create(config: Options, context: AdapterContext, admin: Api, project: string, intent: Intent): Promise<Issued> {
-  if (context.signal.aborted) throw new AdapterError('failed', 'interrupted before the key was made', { retryable: false })
-  const life = config.expiresInSeconds === undefined ? {} : { expires_in_seconds: config.expiresInSeconds }
+async function create(
+  config: Options,
+  context: AdapterContext,
+  admin: Api,
+  project: string,
+  intent: Intent,
+): Promise<Issued> {
+  if (context.signal.aborted)
+    throw new AdapterError('failed', 'interrupted before the key was made', { retryable: false })
+  const life =
+    config.expiresInSeconds === undefined ? {} : { expires_in_seconds: config.expiresInSeconds }
   const body = { name: intent.tag, ...life }
   if (config.serviceAccountId !== undefined) {
     const path = `${project}/service_accounts/${encodeURIComponent(config.serviceAccountId)}/api_keys`
     try {
       return issuedFrom(objectIn(await once(admin, path, body), VENDOR))
     } catch (thrown) {
-      const absent = thrown instanceof AdapterError && [404, 405].includes(Number(thrown.details['status']))
+      const absent =
+        thrown instanceof AdapterError && [404, 405].includes(Number(thrown.details['status']))
       if (!absent) throw thrown
-      context.note('OpenAI does not offer further keys for a service account here; the key gets an account of its own')
+      context.note(
+        'OpenAI does not offer further keys for a service account here; the key gets an ' +
+          'account of its own',
+      )
     }
   }
-  return issuedFrom(objectIn(objectIn(await once(admin, `${project}/service_accounts`, body), VENDOR)['api_key'], VENDOR))
+  return issuedFrom(
+    objectIn(
+      objectIn(await once(admin, `${project}/service_accounts`, body), VENDOR)['api_key'],
+      VENDOR,
+    ),
+  )
 }
 
 /** From a 2xx on something exists: an answer that can't be used is `unknown`. */
@@ -136,7 +178,9 @@ async function once(admin: Api, path: string, body: unknown): Promise<unknown> {
 function issuedFrom(key: Readonly<Record<string, unknown>>): Issued {
   const { id, value, expires_at: expires } = key
   if (typeof id !== 'string' || typeof value !== 'string' || value === '')
-    throw new AdapterError('bad-answer', `${VENDOR} answered without the new key's id and value`, { effect: 'unknown' })
+    throw new AdapterError('bad-answer', `${VENDOR} answered without the new key's id and value`, {
+      effect: 'unknown',
+    })
   return {
     fields: single(new Secret(value)),
     handle: { id, live: true },
@@ -144,18 +188,34 @@ function issuedFrom(key: Readonly<Record<string, unknown>>): Issued {
   }
 }
 
-/** The value is never shown again, so what is found is a stray. An account without its key counts too. */
-async function settle(context: AdapterContext, admin: Api, project: string, intent: Intent): Promise<Settlement> {
+/**
+ * The value is never shown again, so what is found is a stray. An account without its key
+ * counts too.
+ */
+async function settle(
+  context: AdapterContext,
+  admin: Api,
+  project: string,
+  intent: Intent,
+): Promise<Settlement> {
   for (let attempt = 0; ; attempt++) {
     const known = new Set(intent.before.map(({ id }) => id))
-    const made = (await keysOf(admin, project)).filter(({ handle, account }) => handle.name === intent.tag || account?.name === intent.tag)
-    const found = made.filter(({ handle }) => !known.has(handle.id))
-    // An account goes with its keys, so one of a key that is known is never called a stray.
-    const bare = (await accountsOf(admin, project)).filter(
-      ({ id, name }) => name === intent.tag && !known.has(id) && !made.some(({ account }) => account?.id === id),
+    const made = (await keysOf(admin, project)).filter(
+      ({ handle, account }) => handle.name === intent.tag || account?.name === intent.tag,
     )
-    const handles = [...found.map(({ handle }) => handle), ...bare.map(({ id, name }): Handle => ({ id, name, live: true }))]
-    if (handles.length > 0) return { outcome: 'stray', handles, detail: `found by its name ${intent.tag}` }
+    const found = made.filter(({ handle }) => !known.has(handle.id))
+    // An account goes with its keys, so one of a key that is known is never called a
+    // stray.
+    const bare = (await accountsOf(admin, project)).filter(
+      ({ id, name }) =>
+        name === intent.tag && !known.has(id) && !made.some(({ account }) => account?.id === id),
+    )
+    const handles = [
+      ...found.map(({ handle }) => handle),
+      ...bare.map(({ id, name }): Handle => ({ id, name, live: true })),
+    ]
+    if (handles.length > 0)
+      return { outcome: 'stray', handles, detail: `found by its name ${intent.tag}` }
     const pause = LOOK_MS[attempt]
     if (pause === undefined) return { outcome: 'none', detail: `nothing is named ${intent.tag}` }
     await context.clock.sleep(pause, context.signal)
@@ -163,58 +223,81 @@ async function settle(context: AdapterContext, admin: Api, project: string, inte
 }
 
 /** Listing models costs nothing; 403 is a key that may not do that, and lives. */
-async function verify(config: Options, context: AdapterContext, credential: Credential, expect: 'live' | 'dead'): Promise<void> {
+async function verify(
+  config: Options,
+  context: AdapterContext,
+  credential: Credential,
+  expect: 'live' | 'dead',
+): Promise<void> {
   for (let attempt = 0; ; attempt++) {
     const { status } = await context.http.send({
       method: 'GET',
       url: `${config.baseUrl.replace(/\/$/, '')}/models`,
-      headers: { authorization: `Bearer ${flatten(credential.fields).reveal()}`, accept: 'application/json' },
+      headers: {
+        authorization: `Bearer ${flatten(credential.fields).reveal()}`,
+        accept: 'application/json',
+      },
       effect: 'read',
       maxBytes: 8 * 1024 * 1024,
       signal: context.signal,
     })
     if ((status >= 200 && status < 300) || status === 403) return
     if (status !== 401)
-      throw new AdapterError(status === 429 ? 'throttled' : 'unavailable', `${VENDOR} answered ${status}, which says nothing about the key`)
+      throw new AdapterError(
+        status === 429 ? 'throttled' : 'unavailable',
+        `${VENDOR} answered ${status}, which says nothing about the key`,
+      )
     const pause = SPREAD_MS[attempt]
     if (expect === 'dead' || pause === undefined)
-      throw new AdapterError('refused', `${VENDOR} does not accept the key (401)`, { details: { status } })
+      throw new AdapterError('refused', `${VENDOR} does not accept the key (401)`, {
+        details: { status },
+      })
     await context.clock.sleep(pause, context.signal)
   }
 }
 
 async function revoke(admin: Api, project: string, handle: Handle | undefined): Promise<void> {
-  if (handle === undefined) throw new AdapterError('misconfigured', 'the key has no id here; adopt it first: rotate adopt PATH --key-id ID')
+  if (handle === undefined)
+    throw new AdapterError(
+      'misconfigured',
+      'the key has no id here; adopt it first: rotate adopt PATH --key-id ID',
+    )
   const all = await keysOf(admin, project)
   const key = all.find((one) => one.handle.id === handle.id)
   const accounts = key === undefined ? await accountsOf(admin, project) : []
   if (key === undefined && !accounts.some(({ id }) => id === handle.id)) return
   const owner = key?.account?.id ?? handle.id
-  // Ending an account ends all its keys: it is ended only where it was made for this one (its name is that of an intent) and nobody has given it another.
+  // Ending an account ends all its keys: it is ended only where it was made for this one
+  // (its name is that of an intent) and nobody has given it another.
   const others = all.filter((one) => one.account?.id === owner && one.handle.id !== handle.id)
   if (key === undefined && others.length > 0) throw alsoOthers(handle.id, others)
   if (others.length === 0 && (key === undefined || isOurs(key.account?.name)))
     return gone(admin.call('DELETE', `${project}/service_accounts/${encodeURIComponent(owner)}`))
-  await gone(admin.call('DELETE', `${project}/api_keys/${encodeURIComponent(handle.id)}`)).catch((thrown: unknown) => {
-    const refused = thrown instanceof AdapterError && [400, 403].includes(Number(thrown.details['status']))
-    throw refused
-      ? new AdapterError(
-          'denied',
-          `${VENDOR} does not let keys of a service account be deleted one by one; delete ${handle.id} in the dashboard`,
-          {
-            retryable: false,
-            hints: ['leave "serviceAccountId" out, so that each key has an account of its own'],
-          },
-        )
-      : thrown
-  })
+  await gone(admin.call('DELETE', `${project}/api_keys/${encodeURIComponent(handle.id)}`)).catch(
+    (thrown: unknown) => {
+      const refused =
+        thrown instanceof AdapterError && [400, 403].includes(Number(thrown.details['status']))
+      throw refused
+        ? new AdapterError(
+            'denied',
+            `${VENDOR} does not let keys of a service account be deleted one by one; delete ` +
+              `${handle.id} in the dashboard`,
+            {
+              retryable: false,
+              hints: ['leave "serviceAccountId" out, so that each key has an account of its own'],
+            },
+          )
+        : thrown
+    },
+  )
 }
 
 function alsoOthers(account: string, keys: readonly Key[]): AdapterError {
   const ids = keys.map(({ handle }) => handle.id).join(', ')
   return new AdapterError(
     'denied',
-    `the service account ${account} holds keys that are not recorded here (${ids}); ending it would end them too`,
+    `the service account ${account} holds keys that are not recorded here (${ids}); ending ` +
+      'it would end them too',
     {
       retryable: false,
       hints: ['delete those keys in the dashboard once nothing uses them, or the account by hand'],
@@ -238,8 +321,11 @@ async function keysOf(admin: Api, project: string): Promise<readonly Key[]> {
   const rows = await pages(admin, `${project}/api_keys?limit=100&owner_project_access=any`)
   return rows.map((row) => {
     const { name, created_at: created, last_used_at: used, owner } = row
-    const account = (owner as { readonly service_account?: { readonly id?: unknown; readonly name?: unknown } } | undefined)
-      ?.service_account
+    const account = (
+      owner as
+        | { readonly service_account?: { readonly id?: unknown; readonly name?: unknown } }
+        | undefined
+    )?.service_account
     return {
       handle: {
         id: textIn(row, 'id', VENDOR),
@@ -249,26 +335,47 @@ async function keysOf(admin: Api, project: string): Promise<readonly Key[]> {
       },
       lastUsed: typeof used === 'number' && used > 0 ? used * 1000 : undefined,
       shown: shownOf(row['redacted_value']),
-      account: typeof account?.id === 'string' ? { id: account.id, name: typeof account.name === 'string' ? account.name : '' } : undefined,
+      account:
+        typeof account?.id === 'string'
+          ? { id: account.id, name: typeof account.name === 'string' ? account.name : '' }
+          : undefined,
     }
   })
 }
 
 /** `sk-abc...def`. A value of which less is shown is not told apart by it. */
 function shownOf(redacted: unknown): Key['shown'] {
-  const [, start, end] = /^(sk-[\w-]*?)(?:\.{3,}|…|\*{3,})([\w-]{3,12})$/.exec(typeof redacted === 'string' ? redacted : '') ?? []
+  const [, start, end] =
+    /^(sk-[\w-]*?)(?:\.{3,}|…|\*{3,})([\w-]{3,12})$/.exec(
+      typeof redacted === 'string' ? redacted : '',
+    ) ?? []
   return start === undefined || end === undefined ? undefined : [start, end]
 }
 
-async function accountsOf(admin: Api, project: string): Promise<readonly { readonly id: string; readonly name: string }[]> {
+async function accountsOf(
+  admin: Api,
+  project: string,
+): Promise<readonly { readonly id: string; readonly name: string }[]> {
   const rows = await pages(admin, `${project}/service_accounts?limit=100`)
-  return rows.map((row) => ({ id: textIn(row, 'id', VENDOR), name: typeof row['name'] === 'string' ? row['name'] : '' }))
+  return rows.map((row) => ({
+    id: textIn(row, 'id', VENDOR),
+    name: typeof row['name'] === 'string' ? row['name'] : '',
+  }))
 }
 
-async function pages(admin: Api, path: string): Promise<readonly Readonly<Record<string, unknown>>[]> {
+async function pages(
+  admin: Api,
+  path: string,
+): Promise<readonly Readonly<Record<string, unknown>>[]> {
   const all: Readonly<Record<string, unknown>>[] = []
   for (let after = ''; ;) {
-    const page = objectIn(await admin.call('GET', `${path}${after === '' ? '' : `&after=${encodeURIComponent(after)}`}`), VENDOR)
+    const page = objectIn(
+      await admin.call(
+        'GET',
+        `${path}${after === '' ? '' : `&after=${encodeURIComponent(after)}`}`,
+      ),
+      VENDOR,
+    )
     all.push(...listIn(page['data'], VENDOR))
     const { has_more: more, last_id: last } = page
     if (more !== true || typeof last !== 'string' || last === after) return all

@@ -1,28 +1,32 @@
 /**
- * Passwords of PostgreSQL roles (https://www.postgresql.org/docs/current/sql-alterrole.html).
+ * Passwords of PostgreSQL roles
+ * (https://www.postgresql.org/docs/current/sql-alterrole.html).
  *
- * `two-users`: two roles with the same rights take turns, so that old and new work side by side;
- * the one that is not current gets a new password and LOGIN, and ends with NOLOGIN and no password.
- * `single`: one role, whose old password dies with the change; it is never switched on.
+ * `two-users`: two roles with the same rights take turns, so that old and new work side
+ * by side; the one that is not current gets a new password and LOGIN, and ends with
+ * NOLOGIN and no password. `single`: one role, whose old password dies with the change;
+ * it is never switched on.
  *
- * The password is made here and sealed before it is applied. The server is sent what it stores of it
- * and never the password, so none can stand in a log: its SCRAM-SHA-256 verifier (RFC 5802, RFC 7677;
- * the form is that of pg_authid). Where the server is set to md5 and asks the role for that, its
- * clients may know nothing else, and it is sent the md5 digest, which is as much as such a server
- * stores (https://www.postgresql.org/docs/current/auth-password.html).
+ * The password is made here and sealed before it is applied. The server is sent what it
+ * stores of it and never the password, so none can stand in a log: its SCRAM-SHA-256
+ * verifier (RFC 5802, RFC 7677; the form is that of pg_authid). Where the server is set
+ * to md5 and asks the role for that, its clients may know nothing else, and it is sent
+ * the md5 digest, which is as much as such a server stores
+ * (https://www.postgresql.org/docs/current/auth-password.html).
  *
- * A change is a transaction that only we commit, so that it can't happen after we have given it up
- * (`changed`). What a lost answer did is found by ending what is left of that session and then
- * logging in. A login proves something only when the server has asked for the password: pg_hba.conf
- * may let a role in without one, and nothing is begun there.
+ * A change is a transaction that only we commit, so that it can't happen after we have
+ * given it up (`changed`). What a lost answer did is found by ending what is left of that
+ * session and then logging in. A login proves something only when the server has asked
+ * for the password: pg_hba.conf may let a role in without one, and nothing is begun
+ * there.
  *
- * A role belongs to the whole cluster and has one password, whichever databases it may use, so what
- * is changed is no more and no less than what the vault holds. Who logs in as the role is not known:
- * two programs with one role share the value, and must both be targets. Members of a role have
- * passwords of their own; those are not touched. What is configured or granted to a role stays, as
- * does VALID UNTIL: a role whose time is over gets no new password, and otherwise that date is the
- * value's. Connections that are open stay open. Connections are TCP, over TLS unless the server is
- * this machine.
+ * A role belongs to the whole cluster and has one password, whichever databases it may
+ * use, so what is changed is no more and no less than what the vault holds. Who logs in
+ * as the role is not known: two programs with one role share the value, and must both be
+ * targets. Members of a role have passwords of their own; those are not touched. What is
+ * configured or granted to a role stays, as does VALID UNTIL: a role whose time is over
+ * gets no new password, and otherwise that date is the value's. Connections that are open
+ * stay open. Connections are TCP, over TLS unless the server is this machine.
  */
 import { createHash, createHmac, pbkdf2Sync } from 'node:crypto'
 import type { Client } from 'pg'
@@ -71,7 +75,15 @@ import {
   translated,
   tried,
 } from './_postgres.ts'
-import { expiryOf, judgeDoor, mayWrite, refuse, type Role, rolesOf, undecided } from './_postgres-role.ts'
+import {
+  expiryOf,
+  judgeDoor,
+  mayWrite,
+  refuse,
+  type Role,
+  rolesOf,
+  undecided,
+} from './_postgres-role.ts'
 import { pickDefined } from '../core/defined.ts'
 
 const ITERATIONS = 4096
@@ -82,22 +94,47 @@ const Config = z
   .strictObject({
     host: hostField,
     port: z.int().min(1).max(65_535).default(5432).meta({ description: 'Its port' }),
-    database: z.string().min(1).max(63).default('postgres').meta({ description: 'Database to log in to' }),
+    database: z
+      .string()
+      .min(1)
+      .max(63)
+      .default('postgres')
+      .meta({ description: 'Database to log in to' }),
     admin: z
-      .strictObject({ user: role.meta({ description: 'Role that may change the others' }), password: secretField('Its password') })
+      .strictObject({
+        user: role.meta({ description: 'Role that may change the others' }),
+        password: secretField('Its password'),
+      })
       .meta({ description: 'Who changes the passwords' }),
-    users: z.tuple([role, role]).optional().meta({ description: 'Two roles with the same rights that take turns' }),
-    user: role.optional().meta({ description: 'The one role, with "strategy": "single"' }),
-    strategy: z.enum(['two-users', 'single']).optional().meta({ description: 'Default: two-users' }),
-    ...tlsFields,
-    serverName: hostField
+    users: z
+      .tuple([role, role])
       .optional()
-      .meta({ description: 'Name in its certificate, where that is not "host": a tunnel, an alias, Cloud SQL' }),
+      .meta({ description: 'Two roles with the same rights that take turns' }),
+    user: role.optional().meta({ description: 'The one role, with "strategy": "single"' }),
+    strategy: z
+      .enum(['two-users', 'single'])
+      .optional()
+      .meta({ description: 'Default: two-users' }),
+    ...tlsFields,
+    serverName: hostField.optional().meta({
+      description:
+        'Name in its certificate, where that is not "host": a tunnel, an alias, Cloud SQL',
+    }),
   })
   .superRefine((config, context) => {
     if (config.tls === false && config.serverName !== undefined)
-      context.addIssue({ code: 'custom', path: ['serverName'], message: 'is checked over TLS only' })
-    checkLogins(config, config.strategy === 'single' ? 'single' : undefined, 'role', '"single"', context)
+      context.addIssue({
+        code: 'custom',
+        path: ['serverName'],
+        message: 'is checked over TLS only',
+      })
+    checkLogins(
+      config,
+      config.strategy === 'single' ? 'single' : undefined,
+      'role',
+      '"single"',
+      context,
+    )
   })
 export type Options = z.output<typeof Config>
 
@@ -105,7 +142,8 @@ export default defineProvider({
   id: 'postgres',
   title: 'PostgreSQL passwords',
   notes: [
-    'The value in use is stored with the name of its user: rotate set PATH --field username=… --field password=@-',
+    'The value in use is stored with the name of its user: rotate set PATH --field username=… ' +
+      '--field password=@-',
     'The old role ends with NOLOGIN and no password. Sessions that are open go on.',
   ],
   example: {
@@ -118,7 +156,8 @@ export default defineProvider({
   traits: (config) => ({
     mints: 'client',
     overlap: config.users === undefined ? 'in-place' : 'two-users',
-    // A role is used again, not added: however many there are, the next one has its place.
+    // A role is used again, not added: however many there are, the next one has its
+    // place.
     maxLive: Number.POSITIVE_INFINITY,
     fields: fieldsOf(config),
     idempotency: 'named',
@@ -130,7 +169,9 @@ export default defineProvider({
   permissions: ({ admin, users, user }) => {
     return [
       `CREATE ROLE ${quoted(admin.user)} LOGIN CREATEROLE;`,
-      ...namesIn({ users, user }).map((name) => `GRANT ${quoted(name)} TO ${quoted(admin.user)} WITH ADMIN OPTION;`),
+      ...namesIn({ users, user }).map(
+        (name) => `GRANT ${quoted(name)} TO ${quoted(admin.user)} WITH ADMIN OPTION;`,
+      ),
     ].join('\n')
   },
   currentFault: (config, fields, path) => loginFault(config, fields, path, 'role'),
@@ -144,7 +185,11 @@ interface At {
 }
 
 /** @param bounds how long anything may take; what tests shorten */
-export function openSession(config: Options, context: AdapterContext, bounds = BOUNDS): ProviderSession {
+export function openSession(
+  config: Options,
+  context: AdapterContext,
+  bounds = BOUNDS,
+): ProviderSession {
   const at: At = { config, context, bounds }
   const session: ProviderSession = {
     preflight: (current) => preflight(at, current),
@@ -166,9 +211,10 @@ export function openSession(config: Options, context: AdapterContext, bounds = B
 }
 
 /**
- * Reads only: the admin may log in and change roles, the server takes changes, every role exists
- * and has to show its password here, the one that comes next can log in with a new one, and the
- * current login is accepted. Where none is current, the next of two must be switched off.
+ * Reads only: the admin may log in and change roles, the server takes changes, every role
+ * exists and has to show its password here, the one that comes next can log in with a new
+ * one, and the current login is accepted. Where none is current, the next of two must be
+ * switched off.
  */
 async function preflight(at: At, current: Credential | undefined): Promise<void> {
   const { config, context, bounds } = at
@@ -193,12 +239,17 @@ async function preflight(at: At, current: Credential | undefined): Promise<void>
     const attempt = await knocked(config, context, bounds, name)
     judgeDoor(name, attempt, isAlone(config))
     if (name === next && (await formOf(at, attempt.asked)) === 'scram' && attempt.asked === 'md5')
-      context.note(`role ${name} has an md5 password now and gets a SCRAM-SHA-256 one, as password_encryption says`)
+      context.note(
+        `role ${name} has an md5 password now and gets a SCRAM-SHA-256 one, as ` +
+          'password_encryption says',
+      )
   }
   if (current !== undefined) await mustBeCurrent(at, current.fields, found)
 }
 
-/** Where nothing usable is current, the one of two whose turn it is may be the one in use. */
+/**
+ * Where nothing usable is current, the one of two whose turn it is may be the one in use.
+ */
 function mustBeOff({ config, context }: At, { name, mayLogIn }: Role): void {
   if (isAlone(config) || !mayLogIn) return
   throw maybeInUse({ path: context.path, noun: 'role', name }, shutLine({ name }))
@@ -209,14 +260,19 @@ function shutLine({ name }: Pick<Role, 'name'>): string {
 }
 
 /**
- * The server takes the password that is current here. A role that can't log in with any is not in
- * use, so that nothing of it could be ended; then it is as if none were current.
+ * The server takes the password that is current here. A role that can't log in with any
+ * is not in use, so that nothing of it could be ended; then it is as if none were
+ * current.
  */
 async function mustBeCurrent(at: At, fields: Fields, found: readonly Role[]): Promise<void> {
   const { config, context } = at
   const name = fields['username']?.reveal() ?? config.user
   const role = found.find((each) => each.name === name)
-  if (role === undefined || (fields['password'] ?? (isAlone(config) ? singleValue(fields) : undefined)) === undefined) return
+  if (
+    role === undefined ||
+    (fields['password'] ?? (isAlone(config) ? singleValue(fields) : undefined)) === undefined
+  )
+    return
   if (!role.mayLogIn || (role.left !== null && role.left <= 0)) {
     return mustBeOff(at, there(found, nextUser(config, { fields })))
   }
@@ -229,8 +285,10 @@ async function mustBeCurrent(at: At, fields: Fields, found: readonly Role[]): Pr
 }
 
 /**
- * From PostgreSQL 16 on CREATEROLE alone changes only the roles that one has made oneself; of others one needs ADMIN OPTION
- * (https://www.postgresql.org/docs/16/release-16.html, "CREATEROLE"). Both roles are looked at: the one that is current is ended later.
+ * From PostgreSQL 16 on CREATEROLE alone changes only the roles that one has made
+ * oneself; of others one needs ADMIN OPTION
+ * (https://www.postgresql.org/docs/16/release-16.html, "CREATEROLE"). Both roles are
+ * looked at: the one that is current is ended later.
  */
 async function mayChange(client: Client, admin: string, names: readonly string[]): Promise<void> {
   const { rows } = await client.query<{ name: string }>(
@@ -242,9 +300,13 @@ async function mayChange(client: Client, admin: string, names: readonly string[]
   )
   const [missing] = rows
   if (missing === undefined) return
-  throw new AdapterError('denied', `role ${admin} may not change role ${missing.name}: it has no ADMIN OPTION on it`, {
-    hints: [`GRANT ${quoted(missing.name)} TO ${quoted(admin)} WITH ADMIN OPTION`],
-  })
+  throw new AdapterError(
+    'denied',
+    `role ${admin} may not change role ${missing.name}: it has no ADMIN OPTION on it`,
+    {
+      hints: [`GRANT ${quoted(missing.name)} TO ${quoted(admin)} WITH ADMIN OPTION`],
+    },
+  )
 }
 
 function isAlone({ users }: Options): boolean {
@@ -253,22 +315,30 @@ function isAlone({ users }: Options): boolean {
 
 function there(found: readonly Role[], name: string): Role {
   const role = found.find((each) => each.name === name)
-  if (role === undefined) throw new AdapterError('misconfigured', `there is no role ${name} on the server`)
+  if (role === undefined)
+    throw new AdapterError('misconfigured', `there is no role ${name} on the server`)
   return role
 }
 
 async function list(at: At): Promise<readonly Handle[]> {
   const found = await asAdmin(at, (client) => rolesOf(client, namesIn(at.config)))
-  return found.map(({ name, mayLogIn, left }) => ({ id: name, live: mayLogIn && (left === null || left > 0), name }))
+  return found.map(({ name, mayLogIn, left }) => ({
+    id: name,
+    live: mayLogIn && (left === null || left > 0),
+    name,
+  }))
 }
 
 /**
- * The form of the new password: the one that the server would choose. md5 stays md5 only where the
- * server is set to that and the role is asked for it, because then its clients may know nothing else.
+ * The form of the new password: the one that the server would choose. md5 stays md5 only
+ * where the server is set to that and the role is asked for it, because then its clients
+ * may know nothing else.
  */
 async function formOf(at: At, asked: Attempt['asked']): Promise<'scram' | 'md5'> {
   if (asked !== 'md5') return 'scram'
-  const { rows } = await asAdmin(at, (client) => client.query<{ form: string }>("SELECT current_setting('password_encryption') AS form"))
+  const { rows } = await asAdmin(at, (client) =>
+    client.query<{ form: string }>("SELECT current_setting('password_encryption') AS form"),
+  )
   return rows[0]?.form === 'md5' ? 'md5' : 'scram'
 }
 
@@ -277,13 +347,21 @@ async function create(at: At, intent: Intent, current: Credential | undefined): 
   const name = nextUser(config, current)
   const password = passwordOf(intent)
   const { asked } = await knocked(config, context, bounds, name)
-  const stored = (await formOf(at, asked)) === 'md5' ? md5Form(password, name) : scramVerifier(password, context.random.bytes(16))
+  const stored =
+    (await formOf(at, asked)) === 'md5'
+      ? md5Form(password, name)
+      : scramVerifier(password, context.random.bytes(16))
   return asAdmin(at, async (client) => {
     const role = there(await rolesOf(client, [name]), name)
     refuse(role, isAlone(config))
     // One role is not switched on: whoever has switched it off since then is right.
     const login = isAlone(config) ? '' : 'LOGIN '
-    await changed(client, bounds, intent.tag, `ALTER ROLE ${quoted(name)} WITH ${login}PASSWORD '${stored}'`)
+    await changed(
+      client,
+      bounds,
+      intent.tag,
+      `ALTER ROLE ${quoted(name)} WITH ${login}PASSWORD '${stored}'`,
+    )
     return made(config, role, password)
   })
 }
@@ -294,15 +372,20 @@ function made(config: Options, role: Role, password: Secret): Issued {
 }
 
 /**
- * First what is left of the session that made the change is ended, then the new password is tried:
- * what that login shows is final. Throws where the session can't be seen or ended, or where the
- * login proves nothing.
+ * First what is left of the session that made the change is ended, then the new password
+ * is tried: what that login shows is final. Throws where the session can't be seen or
+ * ended, or where the login proves nothing.
  */
-async function settle(at: At, intent: Intent, current: Credential | undefined): Promise<Settlement> {
+async function settle(
+  at: At,
+  intent: Intent,
+  current: Credential | undefined,
+): Promise<Settlement> {
   const { config, context, bounds } = at
   const name = nextUser(config, current)
   const password = intent.material['password']
-  if (password === undefined) return { outcome: 'none', final: true, detail: 'no password had been made' }
+  if (password === undefined)
+    return { outcome: 'none', final: true, detail: 'no password had been made' }
   const { end, role } = await asAdmin(at, async (client) => ({
     end: await ended(client, bounds, intent.tag),
     role: (await rolesOf(client, [name])).find((each) => each.name === name),
@@ -312,21 +395,33 @@ async function settle(at: At, intent: Intent, current: Credential | undefined): 
   if (attempt.accepted) {
     if (attempt.asked === undefined) throw provesNothing(name)
     const rest = end.unconfirmed ? '; no synchronous standby had confirmed it' : ''
-    return { outcome: 'applied', issued: made(config, role, password), detail: `role ${name} has the new password${rest}` }
+    return {
+      outcome: 'applied',
+      issued: made(config, role, password),
+      detail: `role ${name} has the new password${rest}`,
+    }
   }
-  // The change would have switched on the one of two; where no password is asked for, that is seen.
-  const off = attempt.asked === undefined && !isAlone(config) && !role.mayLogIn && isAnswer(attempt.error)
-  if (!off && (attempt.asked === undefined || codeOf(attempt.error) !== '28P01')) throw translated(attempt.error)
+  // The change would have switched on the one of two; where no password is asked for,
+  // that is seen.
+  const off =
+    attempt.asked === undefined && !isAlone(config) && !role.mayLogIn && isAnswer(attempt.error)
+  if (!off && (attempt.asked === undefined || codeOf(attempt.error) !== '28P01'))
+    throw translated(attempt.error)
   if (role.left !== null && role.left <= 0)
-    return { outcome: 'ambiguous', candidates: [], detail: `role ${name} is not valid any more, so that no password is taken` }
+    return {
+      outcome: 'ambiguous',
+      candidates: [],
+      detail: `role ${name} is not valid any more, so that no password is taken`,
+    }
   const detail = `role ${name} does not have the new password`
   return end.certain ? { outcome: 'none', final: true, detail } : { outcome: 'none', detail }
 }
 
 /**
- * A login over TCP with that very password, for which the server has asked. One that was taken and
- * found no free connection has proven it all the same. Where no password was asked for, the login
- * says nothing of it; a role that may not log in at all is dead whatever pg_hba.conf says.
+ * A login over TCP with that very password, for which the server has asked. One that was
+ * taken and found no free connection has proven it all the same. Where no password was
+ * asked for, the login says nothing of it; a role that may not log in at all is dead
+ * whatever pg_hba.conf says.
  */
 async function verify(at: At, fields: Fields, expect: 'live' | 'dead'): Promise<void> {
   const { config, context, bounds } = at
@@ -337,28 +432,41 @@ async function verify(at: At, fields: Fields, expect: 'live' | 'dead'): Promise<
   if (asked === undefined) {
     if (!accepted && !isAnswer(error)) throw translated(error)
     const [role] = await asAdmin(at, (client) => rolesOf(client, [username]))
-    if (role?.mayLogIn !== true) throw new AdapterError('refused', `role ${username} may not log in: that is what the server says of it`)
+    if (role?.mayLogIn !== true)
+      throw new AdapterError(
+        'refused',
+        `role ${username} may not log in: that is what the server says of it`,
+      )
     throw undecided(username, attempt)
   }
   if (error !== undefined && !(accepted && codeOf(error) === '53300')) throw translated(error)
 }
 
 /**
- * PostgreSQL counts no failed logins, but the extension credcheck does, and bans the role with whatever
- * password it has by then (https://github.com/HexaCluster/credcheck, "Authentication failure ban").
- * Throws `refused` for a role that may not log in at all, and for another one that this can't be asked.
+ * PostgreSQL counts no failed logins, but the extension credcheck does, and bans the role
+ * with whatever password it has by then (https://github.com/HexaCluster/credcheck,
+ * "Authentication failure ban"). Throws `refused` for a role that may not log in at all,
+ * and for another one that this can't be asked.
  */
 async function mayFail(at: At, name: string): Promise<void> {
   const state = await asAdmin(at, async (client) => {
-    const { rows } = await client.query<{ most: string | null }>("SELECT current_setting('credcheck.max_auth_failure', true) AS most")
-    return Number(rows[0]?.most ?? 0) > 0 ? ((await rolesOf(client, [name]))[0] ?? 'none') : undefined
+    const { rows } = await client.query<{ most: string | null }>(
+      "SELECT current_setting('credcheck.max_auth_failure', true) AS most",
+    )
+    return Number(rows[0]?.most ?? 0) > 0
+      ? ((await rolesOf(client, [name]))[0] ?? 'none')
+      : undefined
   })
   if (state === undefined) return
   if (state === 'none' || !state.mayLogIn)
-    throw new AdapterError('refused', `role ${name} may not log in: that is what the server says of it`)
+    throw new AdapterError(
+      'refused',
+      `role ${name} may not log in: that is what the server says of it`,
+    )
   throw new AdapterError(
     'misconfigured',
-    `failed logins are counted here (credcheck.max_auth_failure), so a dead password of role ${name} is not tried`,
+    'failed logins are counted here (credcheck.max_auth_failure), so a dead password of role ' +
+      `${name} is not tried`,
     {
       retryable: false,
     },
@@ -368,14 +476,27 @@ async function mayFail(at: At, name: string): Promise<void> {
 async function revoke(at: At, { handle }: Credential): Promise<void> {
   if (handle === undefined || at.config.users?.includes(handle.id) !== true)
     throw new AdapterError('misconfigured', 'the role is none of "users"; nothing was changed')
-  await asAdmin(at, (client) => changed(client, at.bounds, 'rotate-revoke', `ALTER ROLE ${quoted(handle.id)} WITH NOLOGIN PASSWORD NULL`))
+  await asAdmin(at, (client) =>
+    changed(
+      client,
+      at.bounds,
+      'rotate-revoke',
+      `ALTER ROLE ${quoted(handle.id)} WITH NOLOGIN PASSWORD NULL`,
+    ),
+  )
 }
 
-function asAdmin<T>({ config, context, bounds }: At, work: (client: Client) => Promise<T>): Promise<T> {
+function asAdmin<T>(
+  { config, context, bounds }: At,
+  work: (client: Client) => Promise<T>,
+): Promise<T> {
   return asAdminOf(config.admin.user, connected(config, context, bounds, config.admin, work))
 }
 
-/** `SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey`. Our passwords are ASCII, which SASLprep leaves as it is. */
+/**
+ * `SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey`. Our passwords are ASCII, which
+ * SASLprep leaves as it is.
+ */
 export function scramVerifier(password: Secret, salt: Uint8Array): string {
   const salted = pbkdf2Sync(password.bytes(), salt, ITERATIONS, 32, 'sha256')
   const hmac = (text: string): Buffer => createHmac('sha256', salted).update(text).digest()
@@ -383,7 +504,10 @@ export function scramVerifier(password: Secret, salt: Uint8Array): string {
   return `SCRAM-SHA-256$${ITERATIONS}:${Buffer.from(salt).toString('base64')}$${stored}:${hmac('Server Key').toString('base64')}`
 }
 
-/** `md5` and the digest of password and name, which is what an old server's clients prove to know. */
+/**
+ * `md5` and the digest of password and name, which is what an old server's clients prove
+ * to know.
+ */
 function md5Form(password: Secret, name: string): string {
   return `md5${createHash('md5').update(password.bytes()).update(name).digest('hex')}`
 }

@@ -1,27 +1,35 @@
 /**
- * Passwords of RabbitMQ users, by the management API (reference/providers.md 9e; https://www.rabbitmq.com/docs/passwords, https://www.rabbitmq.com/docs/management).
+ * Passwords of RabbitMQ users, by the management API (reference/providers.md 9e;
+ * https://www.rabbitmq.com/docs/passwords, https://www.rabbitmq.com/docs/management).
  *
- * A user has one password, so two users with the same permissions take turns (`two-users`); `single` is one user, whose old password dies with the change. The password is
- * made here and sealed before the broker hears of it; the broker is sent a salted SHA-256 of it and never itself. What a lost answer did is read back: the hash that
- * the broker stores either is one of the new password or is not. A user is ended by an empty hash, with which nobody logs in, and keeps its tags and permissions.
+ * A user has one password, so two users with the same permissions take turns
+ * (`two-users`); `single` is one user, whose old password dies with the change. The
+ * password is made here and sealed before the broker hears of it; the broker is sent a
+ * salted SHA-256 of it and never itself. What a lost answer did is read back: the hash
+ * that the broker stores either is one of the new password or is not. A user is ended by
+ * an empty hash, with which nobody logs in, and keeps its tags and permissions.
  *
- * A change is sent once and never repeated: the broker sets what a request says whenever it comes, so one
- * that arrives late would undo what came after it. Nothing shows that a request given up is over; until
- * `settlesAfterMs` a reading that finds nothing proves nothing, unless the broker itself has answered.
+ * A change is sent once and never repeated: the broker sets what a request says whenever
+ * it comes, so one that arrives late would undo what came after it. Nothing shows that a
+ * request given up is over; until `settlesAfterMs` a reading that finds nothing proves
+ * nothing, unless the broker itself has answered.
  *
- * A user without a hash can't log in by password: that is how an ended one looks, and one that waits for its
- * first turn. Where the current user has none somebody has switched it off, and nothing begins.
+ * A user without a hash can't log in by password: that is how an ended one looks, and one
+ * that waits for its first turn. Where the current user has none somebody has switched it
+ * off, and nothing begins.
  *
- * What a login shows: the broker asks its `auth_backends` in their order, so another one than its own
- * database (LDAP, HTTP, OAuth 2) may accept a password, and the cache of rabbitmq_auth_backend_cache may
- * accept one that was changed for its time to live, 15 s unless configured
- * (https://www.rabbitmq.com/docs/access-control#backends). `live` says that the broker lets this password
- * in; `dead` that nobody does any more. Of one that is still let in by another backend it is never said
- * that it is dead. Users belong to the whole cluster; permissions per virtual host belong to the user and
- * are not touched.
+ * What a login shows: the broker asks its `auth_backends` in their order, so another one
+ * than its own database (LDAP, HTTP, OAuth 2) may accept a password, and the cache of
+ * rabbitmq_auth_backend_cache may accept one that was changed for its time to live, 15 s
+ * unless configured (https://www.rabbitmq.com/docs/access-control#backends). `live` says
+ * that the broker lets this password in; `dead` that nobody does any more. Of one that is
+ * still let in by another backend it is never said that it is dead. Users belong to the
+ * whole cluster; permissions per virtual host belong to the user and are not touched.
  *
- * Tags go with every change, because a change without them is refused and one with others would change rights. A login is shown by `whoami`, which says of a user without
- * a management tag that it may not use the API only after its password was right. Connections that are open stay open.
+ * Tags go with every change, because a change without them is refused and one with others
+ * would change rights. A login is shown by `whoami`, which says of a user without a
+ * management tag that it may not use the API only after its password was right.
+ * Connections that are open stay open.
  */
 import { createHash, timingSafeEqual } from 'node:crypto'
 import { z } from 'zod'
@@ -67,33 +75,64 @@ const userName = z.string().regex(/^[^\0-\x1f\x7f:]{1,200}$/, 'is not the name o
 const Config = z
   .strictObject({
     host: hostField,
-    port: z.int().min(1).max(65_535).optional().meta({ description: 'Its AMQP port; default 5671 with TLS, 5672 without' }),
-    vhost: z.string().min(1).max(200).optional().meta({ description: 'Virtual host that is named in what is issued' }),
-    management: urlField('Of the management API, without /api; default https://HOST:15671').optional(),
+    port: z
+      .int()
+      .min(1)
+      .max(65_535)
+      .optional()
+      .meta({ description: 'Its AMQP port; default 5671 with TLS, 5672 without' }),
+    vhost: z
+      .string()
+      .min(1)
+      .max(200)
+      .optional()
+      .meta({ description: 'Virtual host that is named in what is issued' }),
+    management: urlField(
+      'Of the management API, without /api; default https://HOST:15671',
+    ).optional(),
     admin: z
       .strictObject({
         user: userName.meta({ description: 'User with the tag administrator' }),
         password: secretField('Its password'),
       })
       .meta({ description: 'Who changes the passwords' }),
-    users: z.tuple([userName, userName]).optional().meta({ description: 'Two users with the same permissions that take turns' }),
+    users: z
+      .tuple([userName, userName])
+      .optional()
+      .meta({ description: 'Two users with the same permissions that take turns' }),
     user: userName.optional().meta({ description: 'The one user, with "strategy": "single"' }),
-    strategy: z.enum(['two-users', 'single']).optional().meta({ description: 'Default: two-users' }),
+    strategy: z
+      .enum(['two-users', 'single'])
+      .optional()
+      .meta({ description: 'Default: two-users' }),
     ...tlsFields,
   })
-  .superRefine((config, context) => checkLogins(config, config.strategy === 'single' ? 'single' : undefined, 'user', '"single"', context))
+  .superRefine((config, context) =>
+    checkLogins(
+      config,
+      config.strategy === 'single' ? 'single' : undefined,
+      'user',
+      '"single"',
+      context,
+    ),
+  )
 type Options = z.output<typeof Config>
 
 export default defineProvider({
   id: 'rabbitmq',
   title: 'RabbitMQ passwords',
   notes: [
-    'The value in use is stored with the name of its user: rotate set PATH --field username=… --field password=@-',
+    'The value in use is stored with the name of its user: rotate set PATH --field username=… ' +
+      '--field password=@-',
     'It needs the management API of the broker.',
     'A login without a management tag is shown by the reason for which whoami refuses it.',
     'Connections that are open stay open when the old user ends.',
   ],
-  example: { host: 'mq.internal', admin: { user: 'rotator', password: { secret: 'infra/rabbitmq/ROTATOR' } }, users: ['shop_a', 'shop_b'] },
+  example: {
+    host: 'mq.internal',
+    admin: { user: 'rotator', password: { secret: 'infra/rabbitmq/ROTATOR' } },
+    users: ['shop_a', 'shop_b'],
+  },
   config: Config,
   traits: (config) => ({
     mints: 'client',
@@ -124,25 +163,34 @@ function openSession(config: Options, context: AdapterContext): ProviderSession 
   if (config.users === undefined) return session
   session.list = () => handlesOf(config, context)
   session.handleOf = (fields) => handleOf(config, fields)
-  session.shutLine = async ({ id }) => ((await lookUp(config, context, id)).password_hash === '' ? undefined : shutLine(id))
+  session.shutLine = async ({ id }) =>
+    (await lookUp(config, context, id)).password_hash === '' ? undefined : shutLine(id)
   session.revoke = (credential) => revoke(config, context, credential)
   return session
 }
 
 /**
- * Reads only: the admin is one, every user is there, and the broker accepts the current login. Where
- * none is current, the next of two must be switched off.
+ * Reads only: the admin is one, every user is there, and the broker accepts the current
+ * login. Where none is current, the next of two must be switched off.
  */
-async function preflight(config: Options, context: AdapterContext, current: Credential | undefined): Promise<void> {
+async function preflight(
+  config: Options,
+  context: AdapterContext,
+  current: Credential | undefined,
+): Promise<void> {
   const me = await asAdmin(config, context, 'GET', '/whoami')
   if (!shaped(z.object({ tags: Tags }), me).tags.includes('administrator'))
-    throw new AdapterError('denied', `user ${config.admin.user} may not change other users`, { hints: ['it needs the tag administrator'] })
+    throw new AdapterError('denied', `user ${config.admin.user} may not change other users`, {
+      hints: ['it needs the tag administrator'],
+    })
   const inUse = current === undefined ? undefined : nameIn(config, current.fields)
   for (const name of namesIn(config)) {
     const user = await lookUp(config, context, name)
     if (name === inUse) mustBeOn(user, name)
-    const mayBeInUse = current === undefined && config.users !== undefined && name === nextUser(config, current)
-    if (mayBeInUse && user.password_hash !== '') throw maybeInUse({ path: context.path, noun: 'user', name }, shutLine(name))
+    const mayBeInUse =
+      current === undefined && config.users !== undefined && name === nextUser(config, current)
+    if (mayBeInUse && user.password_hash !== '')
+      throw maybeInUse({ path: context.path, noun: 'user', name }, shutLine(name))
   }
   if (current !== undefined) await mustBeCurrent(config, context, current.fields)
 }
@@ -152,9 +200,18 @@ function shutLine(name: string): string {
 }
 
 /** The broker takes the password that is current here, if one is. */
-async function mustBeCurrent(config: Options, context: AdapterContext, fields: Fields): Promise<void> {
+async function mustBeCurrent(
+  config: Options,
+  context: AdapterContext,
+  fields: Fields,
+): Promise<void> {
   const name = nameIn(config, fields)
-  if (name === undefined || !namesIn(config).includes(name) || (fields['password'] ?? singleValue(fields)) === undefined) return
+  if (
+    name === undefined ||
+    !namesIn(config).includes(name) ||
+    (fields['password'] ?? singleValue(fields)) === undefined
+  )
+    return
   try {
     await verify(config, context, fields)
   } catch (thrown) {
@@ -171,20 +228,32 @@ function nameIn({ user }: Options, { username }: Fields): string | undefined {
 /** A user whose password is in use has one. */
 function mustBeOn({ password_hash: hash }: User, name: string): void {
   if (hash !== '') return
-  throw new AdapterError('misconfigured', `user ${name} has no password at the broker: somebody has switched it off; nothing was changed`, {
-    retryable: false,
-    hints: [`rabbitmqctl change_password ${name}, if it shall be used again`],
-  })
+  throw new AdapterError(
+    'misconfigured',
+    `user ${name} has no password at the broker: somebody has switched it off; nothing was changed`,
+    {
+      retryable: false,
+      hints: [`rabbitmqctl change_password ${name}, if it shall be used again`],
+    },
+  )
 }
 
 /** A list from 3.9 on, before that words with commas between them. */
-const Tags = z.union([z.array(z.string()), z.string().transform((words) => words.split(',').filter((word) => word !== ''))])
-const User = z.object({ password_hash: z.string(), hashing_algorithm: z.string().nullish(), tags: Tags })
+const Tags = z.union([
+  z.array(z.string()),
+  z.string().transform((words) => words.split(',').filter((word) => word !== '')),
+])
+const User = z.object({
+  password_hash: z.string(),
+  hashing_algorithm: z.string().nullish(),
+  tags: Tags,
+})
 type User = z.output<typeof User>
 
 async function lookUp(config: Options, context: AdapterContext, name: string): Promise<User> {
   const answer = await asAdmin(config, context, 'GET', pathOf(name))
-  if (answer === 'missing') throw new AdapterError('misconfigured', `there is no user ${name} on the broker`)
+  if (answer === 'missing')
+    throw new AdapterError('misconfigured', `there is no user ${name} on the broker`)
   return shaped(User, answer)
 }
 
@@ -192,12 +261,18 @@ async function handlesOf(config: Options, context: AdapterContext): Promise<read
   const handles: Handle[] = []
   for (const name of namesIn(config)) {
     const answer = await asAdmin(config, context, 'GET', pathOf(name))
-    if (answer !== 'missing') handles.push({ id: name, live: shaped(User, answer).password_hash !== '', name })
+    if (answer !== 'missing')
+      handles.push({ id: name, live: shaped(User, answer).password_hash !== '', name })
   }
   return handles
 }
 
-async function create(config: Options, context: AdapterContext, intent: Intent, current: Credential | undefined): Promise<Issued> {
+async function create(
+  config: Options,
+  context: AdapterContext,
+  intent: Intent,
+  current: Credential | undefined,
+): Promise<Issued> {
   const name = nextUser(config, current)
   const password = passwordOf(intent)
   const user = await lookUp(config, context, name)
@@ -207,8 +282,18 @@ async function create(config: Options, context: AdapterContext, intent: Intent, 
 }
 
 /** The hash in place of the old one; everything else of the user stays. */
-async function store(config: Options, context: AdapterContext, name: string, { tags }: User, hash: string): Promise<void> {
-  await asAdmin(config, context, 'PUT', pathOf(name), { password_hash: hash, hashing_algorithm: HASHING, tags: tags.join(',') })
+async function store(
+  config: Options,
+  context: AdapterContext,
+  name: string,
+  { tags }: User,
+  hash: string,
+): Promise<void> {
+  await asAdmin(config, context, 'PUT', pathOf(name), {
+    password_hash: hash,
+    hashing_algorithm: HASHING,
+    tags: tags.join(','),
+  })
 }
 
 async function settle(
@@ -222,7 +307,11 @@ async function settle(
   if (password === undefined) return { outcome: 'none', detail: 'no password had been made' }
   const user = await lookUp(config, context, name)
   return user.hashing_algorithm === HASHING && isHashOf(user.password_hash, password)
-    ? { outcome: 'applied', issued: issuedBy(config, name, password), detail: `user ${name} has the new password` }
+    ? {
+        outcome: 'applied',
+        issued: issuedBy(config, name, password),
+        detail: `user ${name} has the new password`,
+      }
     : { outcome: 'none', detail: `user ${name} does not have the new password` }
 }
 
@@ -235,7 +324,11 @@ async function verify(config: Options, context: AdapterContext, fields: Fields):
   await asUser(config, context, username, password, 'GET', '/whoami')
 }
 
-async function revoke(config: Options, context: AdapterContext, { handle }: Credential): Promise<void> {
+async function revoke(
+  config: Options,
+  context: AdapterContext,
+  { handle }: Credential,
+): Promise<void> {
   if (handle === undefined || config.users?.includes(handle.id) !== true)
     throw new AdapterError('misconfigured', 'the user is none of "users"; nothing was changed')
   const answer = await asAdmin(config, context, 'GET', pathOf(handle.id))
@@ -246,10 +339,18 @@ async function revoke(config: Options, context: AdapterContext, { handle }: Cred
 
 function issuedBy(config: Options, name: string, password: Secret): Issued {
   const tls = usesTls(config)
-  return issued(tls ? 'amqps' : 'amqp', { ...config, port: config.port ?? (tls ? 5671 : 5672), database: config.vhost }, name, password)
+  return issued(
+    tls ? 'amqps' : 'amqp',
+    { ...config, port: config.port ?? (tls ? 5671 : 5672), database: config.vhost },
+    name,
+    password,
+  )
 }
 
-/** base64(salt ‖ SHA-256(salt ‖ password)): https://www.rabbitmq.com/docs/passwords#computing-password-hash */
+/**
+ * base64(salt ‖ SHA-256(salt ‖ password)):
+ * https://www.rabbitmq.com/docs/passwords#computing-password-hash
+ */
 function hashOf(password: Secret, random: Random): string {
   return salted(random.bytes(SALT_BYTES), password).toString('base64')
 }
@@ -268,7 +369,13 @@ function pathOf(name: string): string {
   return `/users/${encodeURIComponent(name)}`
 }
 
-function asAdmin(config: Options, context: AdapterContext, method: HttpRequest['method'], path: string, body?: unknown): Promise<unknown> {
+function asAdmin(
+  config: Options,
+  context: AdapterContext,
+  method: HttpRequest['method'],
+  path: string,
+  body?: unknown,
+): Promise<unknown> {
   const { user, password } = config.admin
   return asAdminOf(user, asUser(config, context, user, password, method, path, body))
 }
@@ -283,7 +390,11 @@ async function asUser(
   path: string,
   body?: unknown,
 ): Promise<unknown> {
-  const { host, management = `https://${host.includes(':') ? `[${host}]` : host}:15671`, ca } = config
+  const {
+    host,
+    management = `https://${host.includes(':') ? `[${host}]` : host}:15671`,
+    ca,
+  } = config
   const response = await context.http.send({
     method,
     url: `${management.replace(/\/$/, '')}/api${path}`,
@@ -301,7 +412,11 @@ async function asUser(
 
 const Refusal = z.object({ reason: z.string() })
 
-function answerOf({ status, body }: HttpResponse, method: HttpRequest['method'], path: string): unknown {
+function answerOf(
+  { status, body }: HttpResponse,
+  method: HttpRequest['method'],
+  path: string,
+): unknown {
   const parsed = jsonOf(body)
   if (status === 404) return 'missing'
   if (status >= 200 && status < 300) {
@@ -309,12 +424,14 @@ function answerOf({ status, body }: HttpResponse, method: HttpRequest['method'],
     throw new AdapterError('bad-answer', `${VENDOR} answered ${status}, but not with JSON`)
   }
   if (status === 401) {
-    // Who has no management tag is told so after its password was found right: https://github.com/rabbitmq/rabbitmq-server, rabbit_mgmt_util:is_authorized/6
+    // Who has no management tag is told so after its password was found right:
+    // https://github.com/rabbitmq/rabbitmq-server, rabbit_mgmt_util:is_authorized/6
     const reason = Refusal.safeParse(parsed).data?.reason ?? ''
     if (path === '/whoami' && /^Not management user/i.test(reason)) return { tags: [] }
     throw new AdapterError('refused', `${VENDOR} refuses the login (401)`)
   }
-  if (status === 403) throw new AdapterError('denied', `${VENDOR} answered 403: the user may not do that`)
+  if (status === 403)
+    throw new AdapterError('denied', `${VENDOR} answered 403: the user may not do that`)
   if (status === 429 || status >= 500)
     throw new AdapterError('unavailable', `${VENDOR} answered ${status}`, {
       effect: method === 'GET' ? 'none' : 'unknown',
@@ -335,5 +452,9 @@ function jsonOf(body: Secret): unknown {
 function shaped<T extends z.ZodType>(schema: T, answer: unknown): z.output<T> {
   const parsed = schema.safeParse(answer)
   if (parsed.success) return parsed.data
-  throw new AdapterError('bad-answer', `${VENDOR} describes its users in a way that is not known here`, { retryable: false })
+  throw new AdapterError(
+    'bad-answer',
+    `${VENDOR} describes its users in a way that is not known here`,
+    { retryable: false },
+  )
 }

@@ -1,22 +1,28 @@
 /**
- * Passwords of Redis and Valkey users (reference/providers.md 9c; https://redis.io/docs/latest/operate/oss_and_stack/management/security/acl/).
+ * Passwords of Redis and Valkey users (reference/providers.md 9c;
+ * https://redis.io/docs/latest/operate/oss_and_stack/management/security/acl/).
  *
- * A user has any number of passwords, so old and new work side by side. The password is made here and sealed before a server hears of it; servers are sent its SHA-256
- * and never itself, so MONITOR and the slow log show nothing that logs in. A password is ended by that hash, so another one is never ended instead.
+ * A user has any number of passwords, so old and new work side by side. The password is
+ * made here and sealed before a server hears of it; servers are sent its SHA-256 and
+ * never itself, so MONITOR and the slow log show nothing that logs in. A password is
+ * ended by that hash, so another one is never ended instead.
  *
- * A command that we gave up may be carried out when a stopped server or a slow network goes on. So the
- * connection that changes a user bears the name of its intent, and a settlement first ends what still
- * bears it and sees it gone: whatever stood in it is never executed then
- * (https://redis.io/docs/latest/commands/client-kill/). An admin who may not do that is waited for instead.
+ * A command that we gave up may be carried out when a stopped server or a slow network
+ * goes on. So the connection that changes a user bears the name of its intent, and a
+ * settlement first ends what still bears it and sees it gone: whatever stood in it is
+ * never executed then (https://redis.io/docs/latest/commands/client-kill/). An admin who
+ * may not do that is waited for instead.
  *
- * A value without a user name is that of `user`, and a value without fields is its password. A user that is
- * off is nobody's to switch on: nothing begins. Where a user is asked for no password a login proves nothing,
- * so it is no proof of life.
+ * A value without a user name is that of `user`, and a value without fields is its
+ * password. A user that is off is nobody's to switch on: nothing begins. Where a user is
+ * asked for no password a login proves nothing, so it is no proof of life.
  *
- * ACLs are not replicated: every server of `nodes` is changed too, and a replica that is none of them is told
- * by its address (INFO replication). A change lives in memory until `ACL SAVE`, or `CONFIG REWRITE` where there is no ACL file; a server
- * that can keep it by neither is refused, because its next restart would bring the old passwords back. Connections that are open stay open. What a lost answer did is
- * found by its hash. `ACL SETUSER` makes a user that is not there, so a user is always looked up first.
+ * ACLs are not replicated: every server of `nodes` is changed too, and a replica that is
+ * none of them is told by its address (INFO replication). A change lives in memory until
+ * `ACL SAVE`, or `CONFIG REWRITE` where there is no ACL file; a server that can keep it
+ * by neither is refused, because its next restart would bring the old passwords back.
+ * Connections that are open stay open. What a lost answer did is found by its hash.
+ * `ACL SETUSER` makes a user that is not there, so a user is always looked up first.
  */
 import { createHash } from 'node:crypto'
 import { z } from 'zod'
@@ -32,7 +38,18 @@ import {
 } from '../core/provider.ts'
 import { secretField } from '../core/schema.ts'
 import { type Fields, Secret, singleValue } from '../core/secret.ts'
-import { asAdminOf, fieldsOf, hostField, isLocal, issued, loginFault, newPassword, passwordOf, tlsFields, usesTls } from './_login.ts'
+import {
+  asAdminOf,
+  fieldsOf,
+  hostField,
+  isLocal,
+  issued,
+  loginFault,
+  newPassword,
+  passwordOf,
+  tlsFields,
+  usesTls,
+} from './_login.ts'
 import { connected, type Redis, replyOf } from './_redis.ts'
 
 const userName = z.string().regex(/^[^\0-\x20\x7f]{1,200}$/, 'is not the name of a user')
@@ -46,25 +63,45 @@ const Config = z
       .array(z.strictObject({ host: hostField, port }))
       .max(1000)
       .default([])
-      .meta({ description: 'Further servers with the same user, such as replicas: what one knows of users, no other is told' }),
-    database: z.int().min(0).max(99_999).optional().meta({ description: 'Number of the database that is named in what is issued' }),
+      .meta({
+        description:
+          'Further servers with the same user, such as replicas: what one knows of users, no ' +
+          'other is told',
+      }),
+    database: z
+      .int()
+      .min(0)
+      .max(99_999)
+      .optional()
+      .meta({ description: 'Number of the database that is named in what is issued' }),
     admin: z
       .strictObject({
         user: userName.meta({ description: 'User that may change the others' }),
         password: secretField('Its password'),
       })
       .meta({ description: 'Who changes the passwords' }),
-    user: userName.meta({ description: 'The user whose password is rotated; "default" for clients that give no name' }),
-    persist: z
-      .boolean()
-      .default(true)
-      .meta({ description: 'False where the server forgets its users at every restart and is given them anew' }),
+    user: userName.meta({
+      description: 'The user whose password is rotated; "default" for clients that give no name',
+    }),
+    persist: z.boolean().default(true).meta({
+      description:
+        'False where the server forgets its users at every restart and is given them anew',
+    }),
     ...tlsFields,
   })
   .superRefine(({ tls, host, nodes, user, admin }, context) => {
     if (tls === false && ![host, ...nodes.map((node) => node.host)].every(isLocal))
-      context.addIssue({ code: 'custom', path: ['tls'], message: 'can be false only to this machine' })
-    if (user === admin.user) context.addIssue({ code: 'custom', path: ['admin'], message: 'is the user whose password it changes' })
+      context.addIssue({
+        code: 'custom',
+        path: ['tls'],
+        message: 'can be false only to this machine',
+      })
+    if (user === admin.user)
+      context.addIssue({
+        code: 'custom',
+        path: ['admin'],
+        message: 'is the user whose password it changes',
+      })
   })
 type Options = z.output<typeof Config>
 type Node = Pick<Options, 'host' | 'port'>
@@ -81,11 +118,18 @@ export default defineProvider({
   aliases: ['valkey'],
   notes: [
     'ACLs are not replicated, so every server of "nodes" is changed by itself.',
-    'A server whose restart would bring the old passwords back is refused, unless "persist" is false because something else gives it its users.',
-    'Give the admin +client|setname +client|list +client|kill +info as well. Without them a lost answer is settled only after a minute, and replicas that are not listed are not told.',
+    'A server whose restart would bring the old passwords back is refused, unless "persist" ' +
+      'is false because something else gives it its users.',
+    'Give the admin +client|setname +client|list +client|kill +info as well. Without them a ' +
+      'lost answer is settled only after a minute, and replicas that are not listed are not ' +
+      'told.',
     'Connections that are open stay open when the old password ends.',
   ],
-  example: { host: 'redis.internal', admin: { user: 'rotator', password: { secret: 'infra/redis/ROTATOR' } }, user: 'shop' },
+  example: {
+    host: 'redis.internal',
+    admin: { user: 'rotator', password: { secret: 'infra/redis/ROTATOR' } },
+    user: 'shop',
+  },
   config: Config,
   traits: (config) => ({
     mints: 'client',
@@ -99,7 +143,8 @@ export default defineProvider({
   }),
   secretType: 'database_password',
   permissions: ({ admin, persist }) =>
-    `ACL SETUSER ${admin.user} on +acl|getuser +acl|setuser +client|setname +client|list +client|kill +info${persist ? ' +acl|save +config|get +config|rewrite' : ''}`,
+    `ACL SETUSER ${admin.user} on +acl|getuser +acl|setuser +client|setname +client|list ` +
+    `+client|kill +info${persist ? ' +acl|save +config|get +config|rewrite' : ''}`,
   currentFault: (config, fields, path) => faultOf(config, fields, path),
   open: (config, context) => Promise.resolve(openSession(config, context)),
 })
@@ -108,22 +153,33 @@ export default defineProvider({
 function faultOf({ user }: Options, fields: Fields, path: string): CurrentFault | undefined {
   const stranger = loginFault({ user }, fields, path, 'user')
   if (stranger !== undefined || passwordIn(fields) !== undefined) return stranger
-  return { why: 'the current value has no field "password"', hint: `rotate set ${path} --field password=@-` }
+  return {
+    why: 'the current value has no field "password"',
+    hint: `rotate set ${path} --field password=@-`,
+  }
 }
 
 function passwordIn(fields: Fields): Secret | undefined {
   return fields['password'] ?? singleValue(fields)
 }
 
-/** Whose login these fields are: without a user name that of the user whose password is rotated. */
-function loginIn({ user }: Options, fields: Fields): { readonly username: string; readonly password: Secret } {
+/**
+ * Whose login these fields are: without a user name that of the user whose password is
+ * rotated.
+ */
+function loginIn(
+  { user }: Options,
+  fields: Fields,
+): { readonly username: string; readonly password: Secret } {
   const password = passwordIn(fields)
-  if (password === undefined) throw new AdapterError('misconfigured', 'the secret has no field "password"')
+  if (password === undefined)
+    throw new AdapterError('misconfigured', 'the secret has no field "password"')
   return { username: fields['username']?.reveal() ?? user, password }
 }
 
 function openSession(config: Options, context: AdapterContext): ProviderSession {
-  // May the admin name its connection and end it by that name? Every server must have said so.
+  // May the admin name its connection and end it by that name? Every server must have
+  // said so.
   let traceable = false
   return {
     preflight: async (current) => {
@@ -142,19 +198,28 @@ function nodesOf({ host, port: first, nodes }: Options): readonly Node[] {
   return [{ host, port: first }, ...nodes]
 }
 
-/** SHA-256 in hexadecimal, which is how a server stores a password and how it is named in ACL SETUSER. */
+/**
+ * SHA-256 in hexadecimal, which is how a server stores a password and how it is named in
+ * ACL SETUSER.
+ */
 function digest(password: Secret): string {
   return createHash('sha256').update(password.bytes()).digest('hex')
 }
 
-/** Sealed with a password: the connection that makes it known bears the tag of its intent. */
+/**
+ * Sealed with a password: the connection that makes it known bears the tag of its intent.
+ */
 const TRACEABLE: Fields = { connection: new Secret('named') }
 
 /**
- * Reads only: the user is there, on, asked for a password, and every server can keep a change. True
- * where the admin may end a connection by its name everywhere.
+ * Reads only: the user is there, on, asked for a password, and every server can keep a
+ * change. True where the admin may end a connection by its name everywhere.
  */
-async function preflight(config: Options, context: AdapterContext, current: Fields | undefined): Promise<boolean> {
+async function preflight(
+  config: Options,
+  context: AdapterContext,
+  current: Fields | undefined,
+): Promise<boolean> {
   let traceable = true
   const stations: Station[] = []
   for (const node of nodesOf(config)) {
@@ -162,15 +227,23 @@ async function preflight(config: Options, context: AdapterContext, current: Fiel
       const { flags, passwords } = await lookUp(redis, config.user, node)
       const at = `${config.user} on ${node.host}:${node.port}`
       if (flags.includes('nopass'))
-        throw new AdapterError('misconfigured', `user ${at} is asked for no password: a first one would shut out whoever gives another`, {
-          hints: [`give it one first: ACL SETUSER ${config.user} resetpass #<sha256>`],
+        throw new AdapterError(
+          'misconfigured',
+          `user ${at} is asked for no password: a first one would shut out whoever gives another`,
+          {
+            hints: [`give it one first: ACL SETUSER ${config.user} resetpass #<sha256>`],
+          },
+        )
+      if (!flags.includes('on'))
+        throw new AdapterError('misconfigured', `user ${at} is off`, {
+          hints: [`ACL SETUSER ${config.user} on`],
         })
-      if (!flags.includes('on')) throw new AdapterError('misconfigured', `user ${at} is off`, { hints: [`ACL SETUSER ${config.user} on`] })
       if (config.persist) await keeperOf(redis, node)
       const known = current === undefined ? undefined : passwordIn(current)
       if (known !== undefined && passwords.length > 0 && !passwords.includes(digest(known)))
         context.note(`${at} does not have the current password of this vault`)
-      if (passwords.length > 2) context.note(`${at} has ${passwords.length} passwords; ACL GETUSER lists their hashes`)
+      if (passwords.length > 2)
+        context.note(`${at} has ${passwords.length} passwords; ACL GETUSER lists their hashes`)
       traceable &&= await mayTrace(redis)
       const station = await stationOf(redis, node)
       if (station !== undefined) stations.push(station)
@@ -214,33 +287,64 @@ interface Station {
 async function stationOf(redis: Redis, node: Node): Promise<Station | undefined> {
   let text = ''
   const may = await allowed(async () => {
-    text = replyOf(z.string(), await redis.ask('INFO', 'replication')) + replyOf(z.string(), await redis.ask('INFO', 'cluster'))
+    text =
+      replyOf(z.string(), await redis.ask('INFO', 'replication')) +
+      replyOf(z.string(), await redis.ask('INFO', 'cluster'))
   })
   if (!may) return undefined
-  const value = (name: string): string | undefined => new RegExp(`^${name}:(\\S+)`, 'm').exec(text)?.[1]
-  const fed = [...text.matchAll(/^slave\d+:ip=([^,\s]+),port=(\d+)/gm)].map(([, host = '', at = '']) => `${host}:${at}`)
-  const feeder = value('master_host') === undefined ? [] : [`${value('master_host') ?? ''}:${value('master_port') ?? ''}`]
-  return { node, master: value('role') !== 'slave', cluster: value('cluster_enabled') === '1', peers: [...fed, ...feeder] }
+  const value = (name: string): string | undefined =>
+    new RegExp(`^${name}:(\\S+)`, 'm').exec(text)?.[1]
+  const fed = [...text.matchAll(/^slave\d+:ip=([^,\s]+),port=(\d+)/gm)].map(
+    ([, host = '', at = '']) => `${host}:${at}`,
+  )
+  const feeder =
+    value('master_host') === undefined
+      ? []
+      : [`${value('master_host') ?? ''}:${value('master_port') ?? ''}`]
+  return {
+    node,
+    master: value('role') !== 'slave',
+    cluster: value('cluster_enabled') === '1',
+    peers: [...fed, ...feeder],
+  }
 }
 
-/** A line for servers that have the user too, or may get it, and would not be changed. A name and an address of one server can't be told to be one, so what may be listed by name is counted. */
+/**
+ * A line for servers that have the user too, or may get it, and would not be changed. A
+ * name and an address of one server can't be told to be one, so what may be listed by
+ * name is counted.
+ */
 function unlisted(config: Options, stations: readonly Station[]): readonly string[] {
   const listed = new Set(nodesOf(config).map(({ host, port: at }) => `${host}:${at}`))
   const strange = (master: boolean): readonly string[] => [
-    ...new Set(stations.filter((station) => station.master === master).flatMap(({ peers }) => peers.filter((peer) => !listed.has(peer)))),
+    ...new Set(
+      stations
+        .filter((station) => station.master === master)
+        .flatMap(({ peers }) => peers.filter((peer) => !listed.has(peer))),
+    ),
   ]
   const byName = (master: boolean): number =>
-    stations.filter(({ node, master: is }) => is === master && !stations.some(({ peers }) => peers.includes(`${node.host}:${node.port}`)))
-      .length
+    stations.filter(
+      ({ node, master: is }) =>
+        is === master && !stations.some(({ peers }) => peers.includes(`${node.host}:${node.port}`)),
+    ).length
   const lines: string[] = []
   const replicas = strange(true)
   if (replicas.length > byName(false))
-    lines.push(`not all replicas are among "nodes" (${replicas.join(', ')}): they are told nothing of users and refuse the new password`)
+    lines.push(
+      `not all replicas are among "nodes" (${replicas.join(', ')}): they are told nothing of ` +
+        'users and refuse the new password',
+    )
   const masters = strange(false)
   if (masters.length > 0 && byName(true) === 0)
-    lines.push(`the server that feeds the replicas is not among "nodes" (${masters.join(', ')}): it refuses the new password`)
+    lines.push(
+      `the server that feeds the replicas is not among "nodes" (${masters.join(', ')}): it ` +
+        'refuses the new password',
+    )
   if (listed.size === 1 && stations.some(({ cluster }) => cluster))
-    lines.push('the server is one of a cluster, and each has users of its own: name all of them in "nodes"')
+    lines.push(
+      'the server is one of a cluster, and each has users of its own: name all of them in "nodes"',
+    )
   return lines
 }
 
@@ -255,32 +359,50 @@ const Texts = z.array(z.string())
 /** Throws `misconfigured` where there is no such user: ACL SETUSER would make one. */
 async function lookUp(redis: Redis, name: string, { host, port: at }: Node): Promise<User> {
   const reply = await redis.ask('ACL', 'GETUSER', name)
-  if (reply === null) throw new AdapterError('misconfigured', `there is no user ${name} on ${host}:${at}`)
+  if (reply === null)
+    throw new AdapterError('misconfigured', `there is no user ${name} on ${host}:${at}`)
   const found = replyOf(z.array(z.unknown()), reply)
   const field = (key: string): readonly string[] => replyOf(Texts, found[found.indexOf(key) + 1])
   return { flags: field('flags'), passwords: field('passwords') }
 }
 
-/** The command by which a change outlives a restart. Throws `misconfigured` where there is none. */
-async function keeperOf(redis: Redis, { host, port: at }: Node): Promise<readonly [string, string]> {
+/**
+ * The command by which a change outlives a restart. Throws `misconfigured` where there is
+ * none.
+ */
+async function keeperOf(
+  redis: Redis,
+  { host, port: at }: Node,
+): Promise<readonly [string, string]> {
   const [, file] = replyOf(Texts, await redis.ask('CONFIG', 'GET', 'aclfile'))
   if (file !== undefined && file !== '') return ['ACL', 'SAVE']
-  if (/^config_file:\S/m.test(replyOf(z.string(), await redis.ask('INFO', 'server')))) return ['CONFIG', 'REWRITE']
+  if (/^config_file:\S/m.test(replyOf(z.string(), await redis.ask('INFO', 'server'))))
+    return ['CONFIG', 'REWRITE']
   throw new AdapterError(
     'misconfigured',
-    `${host}:${at} has neither an ACL file nor a configuration file: a restart would undo the change`,
+    `${host}:${at} has neither an ACL file nor a configuration file: a restart would undo ` +
+      'the change',
     {
-      hints: ['start it with "aclfile"', 'or say "persist": false where something gives it its users at every start'],
+      hints: [
+        'start it with "aclfile"',
+        'or say "persist": false where something gives it its users at every start',
+      ],
     },
   )
 }
 
 /**
- * The user has that password and all that it had, also after a restart. May be repeated. An error
- * after the first change has effect `unknown`: one server may have what another has not.
+ * The user has that password and all that it had, also after a restart. May be repeated.
+ * An error after the first change has effect `unknown`: one server may have what another
+ * has not.
  * @param name what the connections that change something are called
  */
-async function give(config: Options, context: AdapterContext, password: Secret, name?: string): Promise<void> {
+async function give(
+  config: Options,
+  context: AdapterContext,
+  password: Secret,
+  name?: string,
+): Promise<void> {
   const hash = digest(password)
   let begun = false
   try {
@@ -298,12 +420,21 @@ async function give(config: Options, context: AdapterContext, password: Secret, 
   }
 }
 
-/** Whatever was sent has been answered, unless the error itself says otherwise; what was done before stays done. */
+/**
+ * Whatever was sent has been answered, unless the error itself says otherwise; what was
+ * done before stays done.
+ */
 function halfDone(thrown: unknown): AdapterError {
   const error = asAdapterError(thrown)
   if (error.effect !== 'none') return error
   const { hints, details } = error
-  return new AdapterError(error.code, error.message, { effect: 'unknown', answered: true, hints, details, cause: error })
+  return new AdapterError(error.code, error.message, {
+    effect: 'unknown',
+    answered: true,
+    hints,
+    details,
+    cause: error,
+  })
 }
 
 async function create(config: Options, context: AdapterContext, intent: Intent): Promise<Issued> {
@@ -318,13 +449,17 @@ function nameOf({ material, tag }: Pick<Intent, 'material' | 'tag'>): string | u
 }
 
 /**
- * Ends what is left of the connections of this name, so that nothing that was sent by them is carried
- * out any more. False where it could not be seen that they are gone.
+ * Ends what is left of the connections of this name, so that nothing that was sent by
+ * them is carried out any more. False where it could not be seen that they are gone.
  */
 async function endWriters(redis: Redis, name: string): Promise<boolean> {
   const left = async (): Promise<readonly string[]> => {
     const list = replyOf(z.string(), await redis.ask('CLIENT', 'LIST'))
-    return list.split('\n').flatMap((line) => (line.includes(` name=${name} `) ? [/^id=(\d+) /.exec(line)?.[1] ?? ''] : []))
+    return list
+      .split('\n')
+      .flatMap((line) =>
+        line.includes(` name=${name} `) ? [/^id=(\d+) /.exec(line)?.[1] ?? ''] : [],
+      )
   }
   let gone = false
   const may = await allowed(async () => {
@@ -338,17 +473,28 @@ function issuedBy(config: Options, password: Secret): Issued {
   return issued(usesTls(config) ? 'rediss' : 'redis', placeOf(config), config.user, password)
 }
 
-/** Where one server has it and another has not, or none was told to keep it, the rest is done now: it is the same password. */
-async function settle(config: Options, context: AdapterContext, intent: Intent): Promise<Settlement> {
+/**
+ * Where one server has it and another has not, or none was told to keep it, the rest is
+ * done now: it is the same password.
+ */
+async function settle(
+  config: Options,
+  context: AdapterContext,
+  intent: Intent,
+): Promise<Settlement> {
   const { password } = intent.material
-  if (password === undefined) return { outcome: 'none', detail: 'no password had been made', final: true }
+  if (password === undefined)
+    return { outcome: 'none', detail: 'no password had been made', final: true }
   const name = nameOf(intent)
   const seen = await Promise.all(
     nodesOf(config).map((node) =>
       asAdmin(config, context, node, async (redis) => {
         // Before it is read: what comes after that can only be what came before it.
         const over = name !== undefined && (await endWriters(redis, name))
-        return { over, has: (await lookUp(redis, config.user, node)).passwords.includes(digest(password)) }
+        return {
+          over,
+          has: (await lookUp(redis, config.user, node)).passwords.includes(digest(password)),
+        }
       }),
     ),
   )
@@ -359,11 +505,20 @@ async function settle(config: Options, context: AdapterContext, intent: Intent):
       : { outcome: 'none', detail }
   }
   await give(config, context, password)
-  return { outcome: 'applied', issued: issuedBy(config, password), detail: `user ${config.user} has the new password` }
+  return {
+    outcome: 'applied',
+    issued: issuedBy(config, password),
+    detail: `user ${config.user} has the new password`,
+  }
 }
 
 /** A login on every server: live where all accept it, dead where none does. */
-async function verify(config: Options, context: AdapterContext, fields: Fields, expect: 'live' | 'dead'): Promise<void> {
+async function verify(
+  config: Options,
+  context: AdapterContext,
+  fields: Fields,
+  expect: 'live' | 'dead',
+): Promise<void> {
   const { username, password } = loginIn(config, fields)
   let refusal: AdapterError | undefined
   for (const node of nodesOf(config)) {
@@ -372,39 +527,56 @@ async function verify(config: Options, context: AdapterContext, fields: Fields, 
       if (expect === 'dead') return
       await askedForPassword(config, context, node, username)
     } catch (thrown) {
-      if (!(thrown instanceof AdapterError && thrown.code === 'refused') || expect === 'live') throw thrown
+      if (!(thrown instanceof AdapterError && thrown.code === 'refused') || expect === 'live')
+        throw thrown
       refusal = thrown
     }
   }
   if (refusal !== undefined) throw refusal
 }
 
-/** A server that asks a user for no password accepts any, so that it has shown nothing of this one. */
-async function askedForPassword(config: Options, context: AdapterContext, node: Node, name: string): Promise<void> {
+/**
+ * A server that asks a user for no password accepts any, so that it has shown nothing of
+ * this one.
+ */
+async function askedForPassword(
+  config: Options,
+  context: AdapterContext,
+  node: Node,
+  name: string,
+): Promise<void> {
   const { flags } = await asAdmin(config, context, node, (redis) => lookUp(redis, name, node))
   if (flags.includes('nopass'))
     throw new AdapterError(
       'misconfigured',
-      `user ${name} on ${node.host}:${node.port} is asked for no password: that it is let in proves nothing`,
+      `user ${name} on ${node.host}:${node.port} is asked for no password: that it is let in ` +
+        'proves nothing',
     )
 }
 
 /** This password and no other. One that the user does not have is gone already. */
 async function revoke(config: Options, context: AdapterContext, fields: Fields): Promise<void> {
   const { username, password } = loginIn(config, fields)
-  if (username !== config.user) throw new AdapterError('misconfigured', 'the user is not "user"; nothing was changed')
+  if (username !== config.user)
+    throw new AdapterError('misconfigured', 'the user is not "user"; nothing was changed')
   const hash = digest(password)
   for (const node of nodesOf(config)) {
     await asAdmin(config, context, node, async (redis) => {
       const { passwords } = await lookUp(redis, username, node)
       if (passwords.includes(hash)) await redis.change('ACL', 'SETUSER', username, `!${hash}`)
-      // Also where it is gone: the call that removed it may have been cut off before it was kept.
+      // Also where it is gone: the call that removed it may have been cut off before it
+      // was kept.
       if (config.persist) await redis.change(...(await keeperOf(redis, node)))
     })
   }
 }
 
-function asAdmin<T>(config: Options, context: AdapterContext, node: Node, work: (redis: Redis) => Promise<T>): Promise<T> {
+function asAdmin<T>(
+  config: Options,
+  context: AdapterContext,
+  node: Node,
+  work: (redis: Redis) => Promise<T>,
+): Promise<T> {
   const { user, password } = config.admin
   return asAdminOf(user, login(config, context, node, user, password, work))
 }
@@ -417,6 +589,14 @@ function login<T>(
   password: Secret,
   work: (redis: Redis) => Promise<T>,
 ): Promise<T> {
-  if (context.signal.aborted) throw new AdapterError('failed', 'interrupted before the server was called', { retryable: false })
-  return connected({ ...node, tls: usesTls({ ...config, host: node.host }), ca: config.ca }, user, password, work)
+  if (context.signal.aborted)
+    throw new AdapterError('failed', 'interrupted before the server was called', {
+      retryable: false,
+    })
+  return connected(
+    { ...node, tls: usesTls({ ...config, host: node.host }), ca: config.ca },
+    user,
+    password,
+    work,
+  )
 }

@@ -1,4 +1,7 @@
-/** What every SQLite connection to a vault has in common: settings, schema, page counts, rows. */
+/**
+ * What every SQLite connection to a vault has in common: settings, schema, page counts,
+ * rows.
+ */
 import type Database from 'better-sqlite3'
 import type { Batch, Layout, TableName } from './port.ts'
 
@@ -6,7 +9,10 @@ type Connection = Database.Database
 
 const tables: readonly TableName[] = ['head', 'node', 'obj', 'audit']
 
-/** The schema's text is part of the format: any other object in the file, such as a trigger, is refused. */
+/**
+ * The schema's text is part of the format: any other object in the file, such as a
+ * trigger, is refused.
+ */
 export const SCHEMA: readonly string[] = [
   'CREATE TABLE head(i INTEGER PRIMARY KEY, b BLOB)',
   'CREATE TABLE node(i INTEGER PRIMARY KEY, b BLOB)',
@@ -16,13 +22,23 @@ export const SCHEMA: readonly string[] = [
 
 /** Settings of every connection; none of them is stored in the file. */
 export function configure(db: Connection): void {
-  for (const pragma of ['trusted_schema=OFF', 'cell_size_check=ON', 'mmap_size=0', 'temp_store=MEMORY']) db.pragma(pragma)
+  for (const pragma of [
+    'trusted_schema=OFF',
+    'cell_size_check=ON',
+    'mmap_size=0',
+    'temp_store=MEMORY',
+  ])
+    db.pragma(pragma)
 }
 
-/** Settings that matter only to a connection that writes. TRUNCATE holds for the connection, not for the file. */
+/**
+ * Settings that matter only to a connection that writes. TRUNCATE holds for the
+ * connection, not for the file.
+ */
 export function configureWriter(db: Connection): void {
   db.pragma('journal_mode=TRUNCATE')
-  for (const pragma of ['synchronous=FULL', 'secure_delete=ON', 'foreign_keys=OFF']) db.pragma(pragma)
+  for (const pragma of ['synchronous=FULL', 'secure_delete=ON', 'foreign_keys=OFF'])
+    db.pragma(pragma)
 }
 
 /** Page and freelist counts as SQLite's header has them now. */
@@ -36,8 +52,15 @@ export function layoutOf(db: Connection): Layout {
 
 /** Are the four tables all there is? */
 export function schemaIsOurs(db: Connection): boolean {
-  const rows = db.prepare<unknown[], { type: string; sql: string | null }>('SELECT type, sql FROM sqlite_schema ORDER BY rowid').all()
-  return rows.length === SCHEMA.length && rows.every((row, i) => row.type === 'table' && row.sql === SCHEMA[i])
+  const rows = db
+    .prepare<unknown[], { type: string; sql: string | null }>(
+      'SELECT type, sql FROM sqlite_schema ORDER BY rowid',
+    )
+    .all()
+  return (
+    rows.length === SCHEMA.length &&
+    rows.every((row, i) => row.type === 'table' && row.sql === SCHEMA[i])
+  )
 }
 
 /** Two byte strings, compared natively. */
@@ -45,7 +68,10 @@ export function same(a: Uint8Array, b: Uint8Array): boolean {
   return Buffer.compare(a, b) === 0
 }
 
-/** A column that holds anything but a blob was not written by us; an empty blob fails verification above. */
+/**
+ * A column that holds anything but a blob was not written by us; an empty blob fails
+ * verification above.
+ */
 export function blob(value: unknown): Uint8Array | undefined {
   if (value === undefined) return undefined
   return value instanceof Uint8Array ? value : new Uint8Array(0)
@@ -56,9 +82,13 @@ export function writeRows(db: Connection, batch: Pick<Batch, 'puts' | 'deletes'>
   for (const table of tables) {
     const puts = batch.puts.filter((row) => row.table === table)
     if (puts.length > 0) {
-      const put = db.prepare(`INSERT INTO ${table}(i,b) VALUES(?,?) ON CONFLICT(i) DO UPDATE SET b=excluded.b`)
+      const put = db.prepare(
+        `INSERT INTO ${table}(i,b) VALUES(?,?) ON CONFLICT(i) DO UPDATE SET b=excluded.b`,
+      )
       // In the order of the keys: neighbours lie in one page.
-      for (const row of puts.sort((a, b) => (BigInt.asIntN(64, a.key) < BigInt.asIntN(64, b.key) ? -1 : 1)))
+      for (const row of puts.sort((a, b) =>
+        BigInt.asIntN(64, a.key) < BigInt.asIntN(64, b.key) ? -1 : 1,
+      ))
         put.run(BigInt.asIntN(64, row.key), row.bytes)
     }
     const deletes = batch.deletes.filter((row) => row.table === table)
@@ -69,9 +99,14 @@ export function writeRows(db: Connection, batch: Pick<Batch, 'puts' | 'deletes'>
   }
 }
 
-/** Writes the head last; its length is constant, so writing it again for the final layout moves nothing. */
+/**
+ * Writes the head last; its length is constant, so writing it again for the final layout
+ * moves nothing.
+ */
 export function writeHead(db: Connection, batch: Pick<Batch, 'head'>): Uint8Array {
-  const put = db.prepare('INSERT INTO head(i,b) VALUES(2,?) ON CONFLICT(i) DO UPDATE SET b=excluded.b')
+  const put = db.prepare(
+    'INSERT INTO head(i,b) VALUES(2,?) ON CONFLICT(i) DO UPDATE SET b=excluded.b',
+  )
   let layout = layoutOf(db)
   for (let attempt = 0; attempt < 3; attempt++) {
     const head = batch.head(layout)

@@ -1,4 +1,7 @@
-/** Making a vault file: complete under another name first, so that a crash leaves either no vault or a whole one. */
+/**
+ * Making a vault file: complete under another name first, so that a crash leaves either
+ * no vault or a whole one.
+ */
 import { rmSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import Database from 'better-sqlite3'
@@ -12,11 +15,16 @@ import type { Batch } from './port.ts'
 export type FirstBatch = Pick<Batch, 'puts' | 'head'>
 
 /**
- * Creates the file 0600 with its first commit in it, durable when this resolves. Missing directories are made 0700.
+ * Creates the file 0600 with its first commit in it, durable when this resolves. Missing
+ * directories are made 0700.
  * @param tag random text for the temporary name
  * `conflict` if there is something at that path; `not-writable` if it can't be made.
  */
-export async function createSqliteStore(file: string, tag: string, first: FirstBatch): Promise<void> {
+export async function createSqliteStore(
+  file: string,
+  tag: string,
+  first: FirstBatch,
+): Promise<void> {
   const temporary = join(dirname(file), `.${basename(file)}.new-${tag}`)
   try {
     refuseExisting(file)
@@ -26,7 +34,8 @@ export async function createSqliteStore(file: string, tag: string, first: FirstB
     publish(temporary, file)
   } catch (error) {
     if (codeOf(error) === 'EEXIST') throw exists(file)
-    if (codeOf(error) === 'ENOTDIR') throw notWritable(file, 'a part of its path is not a directory', error)
+    if (codeOf(error) === 'ENOTDIR')
+      throw notWritable(file, 'a part of its path is not a directory', error)
     throw writeFailure(file, error) ?? error
   } finally {
     discard(temporary)
@@ -52,15 +61,21 @@ function fill(path: string, first: FirstBatch): void {
   }
 }
 
-/** A journal left by an earlier vault of that name would be played back into the new one. */
+/**
+ * A journal left by an earlier vault of that name would be played back into the new one.
+ */
 function refuseExisting(file: string): void {
   if (statSync(file, { throwIfNoEntry: false }) !== undefined) throw exists(file)
   const journal = statSync(`${file}-journal`, { throwIfNoEntry: false })
   if (journal === undefined) return
   if (journal.size > 0) {
-    throw new RotateError('conflict', `${file}-journal is left from an earlier vault of that name; no vault was made`, {
-      hint: 'put it back beside its vault, or move it away',
-    })
+    throw new RotateError(
+      'conflict',
+      `${file}-journal is left from an earlier vault of that name; no vault was made`,
+      {
+        hint: 'put it back beside its vault, or move it away',
+      },
+    )
   }
   rmSync(`${file}-journal`, { force: true })
 }

@@ -5,9 +5,20 @@ import { pickDefined } from '../core/defined.ts'
 
 /** `SQLITE_…` or `E…` code of anything thrown; empty if there is none. */
 export function codeOf(error: unknown): string {
-  if (error !== null && typeof error === 'object' && 'code' in error && typeof error.code === 'string') return error.code
-  // better-sqlite3 looks at the directory itself, whatever keeps it from doing so, and gives no code.
-  if (error instanceof TypeError && error.message.startsWith('Cannot open database because the directory')) return 'SQLITE_CANTOPEN'
+  if (
+    error !== null &&
+    typeof error === 'object' &&
+    'code' in error &&
+    typeof error.code === 'string'
+  )
+    return error.code
+  // better-sqlite3 looks at the directory itself, whatever keeps it from doing so, and
+  // gives no code.
+  if (
+    error instanceof TypeError &&
+    error.message.startsWith('Cannot open database because the directory')
+  )
+    return 'SQLITE_CANTOPEN'
   return ''
 }
 
@@ -15,25 +26,34 @@ const RESTORE = 'keep the file; restore a backup with: rotate vault restore'
 
 /** Damage of the container, exit 24. */
 export function damaged(file: string, what: string, cause?: unknown): RotateError {
-  return new RotateError('tampered', `the vault ${file} is damaged or was changed from outside: ${what}; nothing was read from it`, {
-    hint: RESTORE,
-    ...pickDefined({ cause }),
-  })
+  return new RotateError(
+    'tampered',
+    `the vault ${file} is damaged or was changed from outside: ${what}; nothing was read from it`,
+    {
+      hint: RESTORE,
+      ...pickDefined({ cause }),
+    },
+  )
 }
 
 /** What to type to see who may write there and what room is left. */
 export function lookAt(file: string): string {
-  const word = (text: string): string => (/^[\w./+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`)
+  const word = (text: string): string =>
+    /^[\w./+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`
   const directory = dirname(file)
   return `ls -ld ${word(directory)} ${word(file)}; df ${word(directory)}`
 }
 
 /** A write that did not happen, exit 16. */
 export function notWritable(file: string, why: string, cause?: unknown): RotateError {
-  return new RotateError('not-writable', `the vault ${file} can't be written: ${why}; nothing changed`, {
-    hint: `see who may write and what room is left: ${lookAt(file)}`,
-    ...pickDefined({ cause }),
-  })
+  return new RotateError(
+    'not-writable',
+    `the vault ${file} can't be written: ${why}; nothing changed`,
+    {
+      hint: `see who may write and what room is left: ${lookAt(file)}`,
+      ...pickDefined({ cause }),
+    },
+  )
 }
 
 const WHY: readonly (readonly [RegExp, string])[] = [
@@ -45,7 +65,10 @@ const WHY: readonly (readonly [RegExp, string])[] = [
   [/^(ENOENT|ENOTDIR|ENAMETOOLONG|ELOOP)/, 'its directory does not exist and can not be made'],
 ]
 
-/** An error of a write as a `RotateError`; `undefined` for what is not the storage's fault. */
+/**
+ * An error of a write as a `RotateError`; `undefined` for what is not the storage's
+ * fault.
+ */
 export function writeFailure(file: string, error: unknown): RotateError | undefined {
   if (error instanceof RotateError) return error
   const code = codeOf(error)
@@ -55,7 +78,9 @@ export function writeFailure(file: string, error: unknown): RotateError | undefi
   return why === undefined ? undefined : notWritable(file, why[1], error)
 }
 
-/** An error of a read as a `RotateError`; `undefined` for what is not the storage's fault. */
+/**
+ * An error of a read as a `RotateError`; `undefined` for what is not the storage's fault.
+ */
 export function readFailure(file: string, error: unknown): RotateError | undefined {
   if (error instanceof RotateError) return error
   const code = codeOf(error)
@@ -68,21 +93,32 @@ export function readFailure(file: string, error: unknown): RotateError | undefin
     })
   }
   if (/^(SQLITE_IOERR|EIO)/.test(code)) {
-    return new RotateError('failed', `the vault ${file} can't be read: the disk reported an error (${code})`, {
-      hint: `look at the system's log; copy the file to another disk while it can be read, or: rotate vault restore BACKUP`,
-      cause: error,
-    })
+    return new RotateError(
+      'failed',
+      `the vault ${file} can't be read: the disk reported an error (${code})`,
+      {
+        hint:
+          "look at the system's log; copy the file to another disk while it can be read, or: " +
+          'rotate vault restore BACKUP',
+        cause: error,
+      },
+    )
   }
-  if (/^(SQLITE_|E[A-Z]+$)/.test(code)) return new RotateError('failed', `the vault ${file} can't be read: ${code}`, { cause: error })
+  if (/^(SQLITE_|E[A-Z]+$)/.test(code))
+    return new RotateError('failed', `the vault ${file} can't be read: ${code}`, { cause: error })
   return undefined
 }
 
 function sharedFailure(file: string, code: string, cause: unknown): RotateError | undefined {
   if (/^SQLITE_(BUSY|LOCKED)/.test(code)) {
-    return new RotateError('locked', `the vault ${file} was in use by another process for 30 seconds; nothing changed`, {
-      hint: 'try again; find the holder with: fuser, or lsof, on the file',
-      cause,
-    })
+    return new RotateError(
+      'locked',
+      `the vault ${file} was in use by another process for 30 seconds; nothing changed`,
+      {
+        hint: 'try again; find the holder with: fuser, or lsof, on the file',
+        cause,
+      },
+    )
   }
   if (
     /^(SQLITE_CORRUPT|SQLITE_NOTADB|SQLITE_IOERR_SHORT_READ|SQLITE_IOERR_CORRUPTFS|SQLITE_SCHEMA|SQLITE_ERROR|SQLITE_FORMAT|SQLITE_MISMATCH|SQLITE_TOOBIG|SQLITE_RANGE)/.test(

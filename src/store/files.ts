@@ -1,4 +1,7 @@
-/** What lies at the vault's path: told apart before SQLite touches it, each case with its own words. */
+/**
+ * What lies at the vault's path: told apart before SQLite touches it, each case with its
+ * own words.
+ */
 import {
   closeSync,
   fchmodSync,
@@ -30,14 +33,23 @@ function noVault(file: string, why: string): RotateError {
 }
 
 /**
- * The real path of the vault (links resolved, so that the journal lies beside the file itself).
- * `no-vault` if there is nothing, `usage` if it is a directory, device, pipe or socket, `failed` if it may not be looked at.
+ * The real path of the vault (links resolved, so that the journal lies beside the file
+ * itself). `no-vault` if there is nothing, `usage` if it is a directory, device, pipe or
+ * socket, `failed` if it may not be looked at.
  */
-export function locate(file: string): { readonly path: string; readonly device: number; readonly inode: number } {
+export function locate(file: string): {
+  readonly path: string
+  readonly device: number
+  readonly inode: number
+} {
   try {
     const path = realpathSync(file)
     const stat = statSync(path)
-    if (stat.isDirectory()) throw usage(`${file} is a directory, not a vault file`, 'give the path of the file: --vault DIR/vault.db')
+    if (stat.isDirectory())
+      throw usage(
+        `${file} is a directory, not a vault file`,
+        'give the path of the file: --vault DIR/vault.db',
+      )
     if (!stat.isFile()) {
       const kind = stat.isFIFO() ? 'a pipe' : stat.isSocket() ? 'a socket' : 'a device'
       throw usage(`${file} is ${kind}, not a vault file`, 'a vault is a regular file')
@@ -52,7 +64,8 @@ export function locate(file: string): { readonly path: string; readonly device: 
   }
 }
 
-// Bytes of SQLite's file header that are the same in every vault; SQLite itself reads past some of them and only fails at a later write.
+// Bytes of SQLite's file header that are the same in every vault; SQLite itself reads
+// past some of them and only fails at a later write.
 const CONSTANTS: readonly (readonly [number, readonly number[]])[] = [
   [16, [0x10, 0x00, 1, 1, 0, 64, 32, 32]],
   [44, [0, 0, 0, 4]],
@@ -62,9 +75,10 @@ const CONSTANTS: readonly (readonly [number, readonly number[]])[] = [
 ]
 
 /**
- * Reads the first 100 bytes and refuses what is not a vault. Must not be called while this process has the file open in SQLite: closing any
- * descriptor of a file drops all of a process's POSIX locks on it.
- * Returns the format number that the container claims (not authenticated).
+ * Reads the first 100 bytes and refuses what is not a vault. Must not be called while
+ * this process has the file open in SQLite: closing any descriptor of a file drops all of
+ * a process's POSIX locks on it. Returns the format number that the container claims (not
+ * authenticated).
  */
 export function checkFileHeader(file: string, path: string): number {
   const header = new Uint8Array(100)
@@ -86,10 +100,12 @@ export function checkFileHeader(file: string, path: string): number {
   if (magic !== 'SQLite format 3\0') throw damaged(file, 'it is not a vault (no SQLite file)')
   if (length < 100) throw damaged(file, 'the file is cut short')
   const view = new DataView(header.buffer)
-  if (view.getUint32(68) !== APPLICATION_ID) throw damaged(file, 'it is an SQLite file, but not a vault (another application id)')
+  if (view.getUint32(68) !== APPLICATION_ID)
+    throw damaged(file, 'it is an SQLite file, but not a vault (another application id)')
   for (const [at, bytes] of CONSTANTS) {
     for (let i = 0; i < bytes.length; i++) {
-      if (header[at + i] !== bytes[i]) throw damaged(file, `byte ${at + i} of the file header is not what SQLite wrote`)
+      if (header[at + i] !== bytes[i])
+        throw damaged(file, `byte ${at + i} of the file header is not what SQLite wrote`)
     }
   }
   // An empty list of free pages has no first page, and a first page lies inside the file.
@@ -101,8 +117,9 @@ export function checkFileHeader(file: string, path: string): number {
 }
 
 /**
- * Makes a directory and its missing parents, 0700, durable. Throws with code `ENOTDIR` if a file stands in its place.
- * Not `recursive: true`: that never returns where a directory can't hold directories at all (`/proc`).
+ * Makes a directory and its missing parents, 0700, durable. Throws with code `ENOTDIR` if
+ * a file stands in its place. Not `recursive: true`: that never returns where a directory
+ * can't hold directories at all (`/proc`).
  */
 export function makeDirectory(path: string): void {
   try {
@@ -110,7 +127,8 @@ export function makeDirectory(path: string): void {
   } catch (error) {
     const code = codeOf(error)
     if (statSync(path, { throwIfNoEntry: false })?.isDirectory() === true) return
-    if (code === 'EEXIST') throw Object.assign(new Error(`${path} is not a directory`), { code: 'ENOTDIR' })
+    if (code === 'EEXIST')
+      throw Object.assign(new Error(`${path} is not a directory`), { code: 'ENOTDIR' })
     const parent = dirname(path)
     if (code !== 'ENOENT' || statSync(parent, { throwIfNoEntry: false }) !== undefined) throw error
     makeDirectory(parent)
@@ -120,7 +138,10 @@ export function makeDirectory(path: string): void {
   syncDirectory(dirname(path))
 }
 
-/** A new private file (0600 whatever the umask is) with these bytes, written through to the disk. Throws with code `EEXIST`. */
+/**
+ * A new private file (0600 whatever the umask is) with these bytes, written through to
+ * the disk. Throws with code `EEXIST`.
+ */
 export function writeNew(path: string, bytes: Uint8Array): void {
   const fd = openSync(path, 'wx', 0o600)
   try {
@@ -132,7 +153,9 @@ export function writeNew(path: string, bytes: Uint8Array): void {
   }
 }
 
-/** Removes a file that is of no more use; that it can't be is never the error to report. */
+/**
+ * Removes a file that is of no more use; that it can't be is never the error to report.
+ */
 export function discard(path: string): void {
   try {
     unlinkSync(path)
@@ -159,15 +182,17 @@ export function syncDirectory(path: string): void {
 }
 
 /**
- * Gives a finished file its final name, only if that is free, and makes the name durable. Throws with code `EEXIST` if it is taken.
- * A crash at any moment leaves either no file at that name or the whole one.
+ * Gives a finished file its final name, only if that is free, and makes the name durable.
+ * Throws with code `EEXIST` if it is taken. A crash at any moment leaves either no file
+ * at that name or the whole one.
  */
 export function publish(temporary: string, final: string): void {
   try {
     linkSync(temporary, final)
   } catch (error) {
     const code = codeOf(error)
-    if (code !== 'EPERM' && code !== 'ENOTSUP' && code !== 'EOPNOTSUPP' && code !== 'EMLINK') throw error
+    if (code !== 'EPERM' && code !== 'ENOTSUP' && code !== 'EOPNOTSUPP' && code !== 'EMLINK')
+      throw error
     // No hard links here: claim the name, then replace the claim.
     closeSync(openSync(final, 'wx', 0o600))
     renameSync(temporary, final)

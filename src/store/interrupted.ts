@@ -1,4 +1,7 @@
-/** Reading a vault whose last commit was interrupted, from a place where we may not write: a repaired private copy. */
+/**
+ * Reading a vault whose last commit was interrupted, from a place where we may not write:
+ * a repaired private copy.
+ */
 import { chmodSync, copyFileSync, existsSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -6,10 +9,14 @@ import { RotateError } from '../core/errors.ts'
 import { readFailure } from './failures.ts'
 
 /**
- * Copies file and journal into a private directory (0700), where SQLite can undo the interrupted commit. What is copied is sealed, as it was.
- * Must not run while this process has the file open. `failed` if there is no room or the file keeps changing.
+ * Copies file and journal into a private directory (0700), where SQLite can undo the
+ * interrupted commit. What is copied is sealed, as it was. Must not run while this
+ * process has the file open. `failed` if there is no room or the file keeps changing.
  */
-export function copyForReading(file: string, path: string): { readonly path: string; readonly remove: () => void } {
+export function copyForReading(
+  file: string,
+  path: string,
+): { readonly path: string; readonly remove: () => void } {
   let directory: string | undefined
   const remove = (): void => {
     if (directory !== undefined) rmSync(directory, { recursive: true, force: true })
@@ -27,16 +34,24 @@ export function copyForReading(file: string, path: string): { readonly path: str
       }
       if (stamp(path) === before) return { path: copy, remove }
     }
-    throw new RotateError('failed', `the vault ${file} was interrupted in a commit and keeps changing while it is copied for reading`, {
-      hint: 'try again, or run once as a user who may write it',
-    })
+    throw new RotateError(
+      'failed',
+      `the vault ${file} was interrupted in a commit and keeps changing while it is copied ` +
+        'for reading',
+      {
+        hint: 'try again, or run once as a user who may write it',
+      },
+    )
   } catch (error) {
     remove()
     throw readFailure(file, error) ?? error
   }
 }
 
-/** Sizes and times of file and journal: equal before and after means that nobody wrote meanwhile. */
+/**
+ * Sizes and times of file and journal: equal before and after means that nobody wrote
+ * meanwhile.
+ */
 function stamp(path: string): string {
   return ['', '-journal']
     .map((suffix) => {

@@ -1,4 +1,7 @@
-/** Locks that the kernel frees when a process dies (see the port in core/ports.ts): one small SQLite file each, held by `BEGIN IMMEDIATE`. */
+/**
+ * Locks that the kernel frees when a process dies (see the port in core/ports.ts): one
+ * small SQLite file each, held by `BEGIN IMMEDIATE`.
+ */
 import { closeSync, existsSync, openSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import Database from 'better-sqlite3'
@@ -9,10 +12,16 @@ import { makeDirectory } from './files.ts'
 
 type Connection = Database.Database
 
-/** Files that this process holds: SQLite must not open them a second time here, and `fs` never. */
+/**
+ * Files that this process holds: SQLite must not open them a second time here, and `fs`
+ * never.
+ */
 const held = new Map<string, Connection>()
 
-/** Takes the lock of an existing file without waiting; `undefined` when another process holds it. */
+/**
+ * Takes the lock of an existing file without waiting; `undefined` when another process
+ * holds it.
+ */
 function tryLock(path: string): Connection | undefined {
   let db: Connection | undefined
   try {
@@ -28,7 +37,10 @@ function tryLock(path: string): Connection | undefined {
   }
 }
 
-/** Takes the lock of a file just made. Another process may sweep it away before, during or after the opening: then `undefined`. */
+/**
+ * Takes the lock of a file just made. Another process may sweep it away before, during or
+ * after the opening: then `undefined`.
+ */
 function tryFresh(path: string): Connection | undefined {
   let db: Connection | undefined
   try {
@@ -62,7 +74,9 @@ class FileLocks implements Locks {
       this.#prepare()
       this.#sweep()
       for (let attempt = 0; attempt < 10; attempt++) {
-        const name = [...this.#random.bytes(16)].map((byte) => byte.toString(16).padStart(2, '0')).join('')
+        const name = [...this.#random.bytes(16)]
+          .map((byte) => byte.toString(16).padStart(2, '0'))
+          .join('')
         const path = join(this.#directory, `instance-${name}.lock`)
         closeSync(openSync(path, 'wx', 0o600))
         const db = tryFresh(path)
@@ -77,7 +91,10 @@ class FileLocks implements Locks {
     }
   }
 
-  /** Removes what dead processes left. Only a file whose lock is ours at that moment is removed. */
+  /**
+   * Removes what dead processes left. Only a file whose lock is ours at that moment is
+   * removed.
+   */
   #sweep(): void {
     for (const name of readdirSync(this.#directory)) {
       if (!/^instance-[0-9a-f]{32}\.lock$/.test(name)) continue
@@ -138,7 +155,8 @@ class FileLocks implements Locks {
   #unusable(error: unknown): RotateError {
     return new RotateError(
       'not-writable',
-      `locks can't be kept in ${this.#directory} (${codeOf(error) || 'unknown error'}); nothing changed`,
+      `locks can't be kept in ${this.#directory} (${codeOf(error) || 'unknown error'}); ` +
+        'nothing changed',
       {
         hint: 'make the state directory ($XDG_STATE_HOME/rotate) writable',
         cause: error,
@@ -147,7 +165,10 @@ class FileLocks implements Locks {
   }
 }
 
-/** Locks in `<stateDir>/locks/`; the directory is made when first needed (0700). Throws `not-writable` if it can't be. */
+/**
+ * Locks in `<stateDir>/locks/`; the directory is made when first needed (0700). Throws
+ * `not-writable` if it can't be.
+ */
 export function createLocks(stateDir: string, random: Random): Locks {
   return new FileLocks(stateDir, random)
 }

@@ -1,11 +1,12 @@
 /**
- * Where sealed rows live. Everything above this line sees keys, opaque bytes and batches that are values; no SQL, no cursor, no transaction.
- * A store promises atomicity, durability and isolation, and nothing about honesty: whoever reads verifies.
+ * Where sealed rows live. Everything above this line sees keys, opaque bytes and batches
+ * that are values; no SQL, no cursor, no transaction. A store promises atomicity,
+ * durability and isolation, and nothing about honesty: whoever reads verifies.
  */
 
 /**
- * `head` holds the clear header (key 1) and the state root (key 2), `node` the hash tree, `obj` the objects, `audit` the chain.
- * Keys are unsigned 64-bit numbers.
+ * `head` holds the clear header (key 1) and the state root (key 2), `node` the hash tree,
+ * `obj` the objects, `audit` the chain. Keys are unsigned 64-bit numbers.
  */
 export type TableName = 'head' | 'node' | 'obj' | 'audit'
 
@@ -23,7 +24,10 @@ export interface Row extends RowKey {
   readonly bytes: Uint8Array
 }
 
-/** All rows with `from` ≤ key ≤ `to` (as unsigned numbers with the same top bit), at most `limit`, ascending. */
+/**
+ * All rows with `from` ≤ key ≤ `to` (as unsigned numbers with the same top bit), at most
+ * `limit`, ascending.
+ */
 export interface RowRange {
   readonly table: TableName
   readonly from: bigint
@@ -47,8 +51,9 @@ export interface ReadResult {
 }
 
 /**
- * What a store wants the sealed head to remember about its own outer shape (for SQLite: page and freelist counts), so that damage which no row shows
- * is found before the next write. Opaque, 8 bytes; zeros where a store has nothing to say.
+ * What a store wants the sealed head to remember about its own outer shape (for SQLite:
+ * page and freelist counts), so that damage which no row shows is found before the next
+ * write. Opaque, 8 bytes; zeros where a store has nothing to say.
  */
 export type Layout = Uint8Array
 
@@ -60,8 +65,8 @@ export interface Batch {
   readonly puts: readonly Row[]
   readonly deletes: readonly RowKey[]
   /**
-   * The new head for the layout after the change. Pure; called inside the commit because only then the layout is known, perhaps twice.
-   * Every answer has the same length.
+   * The new head for the layout after the change. Pure; called inside the commit because
+   * only then the layout is known, perhaps twice. Every answer has the same length.
    */
   head(layout: Layout): Uint8Array
 }
@@ -76,34 +81,47 @@ export class CommitUnknown extends Error {
   override readonly name = 'CommitUnknown'
 }
 
-/** Looking after the container itself. Each call waits up to 30 s for a commit of another process. */
+/**
+ * Looking after the container itself. Each call waits up to 30 s for a commit of another
+ * process.
+ */
 export interface Upkeep {
   /** The outer shape as it is now. */
   layout(): Promise<Layout>
-  /** The container's own check of its structure; what it found, nothing if all is well. Readers go on, commits wait. */
+  /**
+   * The container's own check of its structure; what it found, nothing if all is well.
+   * Readers go on, commits wait.
+   */
   quickCheck(): Promise<readonly string[]>
   /**
-   * Takes as much room beside the file as this content needs, until the returned function is called or
-   * the process dies. Throws `not-writable` where there is not so much.
+   * Takes as much room beside the file as this content needs, until the returned function
+   * is called or the process dies. Throws `not-writable` where there is not so much.
    */
   room(content: Uint8Array): Promise<() => void>
-  /** Writes one committed state into a file that exists and is empty. Nothing is durable yet. Throws `not-writable`. */
+  /**
+   * Writes one committed state into a file that exists and is empty. Nothing is durable
+   * yet. Throws `not-writable`.
+   */
   copyInto(path: string): Promise<void>
 }
 
 /**
- * Errors: `RotateError` with `no-vault`, `tampered` (the container itself is damaged), `locked` (30 s of waiting), `not-writable` (nothing changed),
- * `failed` (can't be read).
+ * Errors: `RotateError` with `no-vault`, `tampered` (the container itself is damaged),
+ * `locked` (30 s of waiting), `not-writable` (nothing changed), `failed` (can't be read).
  */
 export interface Store {
   /** What only a container of its own can do. */
   readonly upkeep?: Upkeep
   read(request: ReadRequest): Promise<ReadResult>
-  /** All or nothing, durable when it resolves with the new head. Throws `HeadMoved` or `CommitUnknown`. */
+  /**
+   * All or nothing, durable when it resolves with the new head. Throws `HeadMoved` or
+   * `CommitUnknown`.
+   */
   commit(batch: Batch): Promise<Uint8Array>
   /**
-   * Keeps other writers out until the next `commit` of this store, or until the returned function is called. For a writer that lost too often.
-   * Readers go on; a dead process frees it.
+   * Keeps other writers out until the next `commit` of this store, or until the returned
+   * function is called. For a writer that lost too often. Readers go on; a dead process
+   * frees it.
    */
   turn(): Promise<() => void>
   /** Opens the container anew after `CommitUnknown`. */

@@ -1,8 +1,20 @@
-/** The store in one SQLite file: rollback journal (TRUNCATE, FULL), one short transaction per call, reader and writer connections told apart. */
+/**
+ * The store in one SQLite file: rollback journal (TRUNCATE, FULL), one short transaction
+ * per call, reader and writer connections told apart.
+ */
 import Database from 'better-sqlite3'
 import { RotateError } from '../core/errors.ts'
 import type { Clock, Random } from '../core/ports.ts'
-import { blob, configure, configureWriter, layoutOf, same, schemaIsOurs, writeHead, writeRows } from './connection.ts'
+import {
+  blob,
+  configure,
+  configureWriter,
+  layoutOf,
+  same,
+  schemaIsOurs,
+  writeHead,
+  writeRows,
+} from './connection.ts'
 import { codeOf, damaged, notWritable, readFailure, writeFailure } from './failures.ts'
 import { FORMAT, checkFileHeader, locate } from './files.ts'
 import {
@@ -23,7 +35,10 @@ type Statement = Database.Statement<unknown[], unknown>
 /** How long a call waits for other processes, in milliseconds. */
 const BUSY_MS = 30_000
 
-/** Files that this process has open, by device and inode: their header must not be read through another descriptor (see files.ts). */
+/**
+ * Files that this process has open, by device and inode: their header must not be read
+ * through another descriptor (see files.ts).
+ */
 const openHere = new Map<string, number>()
 
 interface Statements {
@@ -34,7 +49,8 @@ interface Statements {
 }
 
 function prepare(db: Connection): Statements {
-  const get = (table: TableName): Statement => db.prepare(`SELECT b FROM ${table} WHERE i=?`).pluck()
+  const get = (table: TableName): Statement =>
+    db.prepare(`SELECT b FROM ${table} WHERE i=?`).pluck()
   return {
     begin: db.prepare('BEGIN'),
     end: db.prepare('COMMIT'),
@@ -73,7 +89,10 @@ class SqliteStore implements Store {
     openHere.set(this.#identity, others + 1)
   }
 
-  /** The connection for reading; on the first call it may have to repair the remains of a killed writer. */
+  /**
+   * The connection for reading; on the first call it may have to repair the remains of a
+   * killed writer.
+   */
   async open(): Promise<void> {
     try {
       this.#use(new Database(this.#path, { readonly: true, fileMustExist: true, timeout: BUSY_MS }))
@@ -85,15 +104,17 @@ class SqliteStore implements Store {
   }
 
   /**
-   * A writer was killed in the middle of its commit. SQLite undoes that only through a connection that may write;
-   * where we may not, file and journal are copied to a private place and repaired there.
+   * A writer was killed in the middle of its commit. SQLite undoes that only through a
+   * connection that may write; where we may not, file and journal are copied to a private
+   * place and repaired there.
    */
   async #openInterrupted(first: unknown): Promise<void> {
     try {
       this.#use(new Database(this.#path, { fileMustExist: true, timeout: BUSY_MS }))
       this.#checkSchema()
     } catch (error) {
-      if (!/^(SQLITE_(READONLY|CANTOPEN|PERM|IOERR)|EACCES|EROFS|EPERM)/.test(codeOf(error))) throw this.#reading(error)
+      if (!/^(SQLITE_(READONLY|CANTOPEN|PERM|IOERR)|EACCES|EROFS|EPERM)/.test(codeOf(error)))
+        throw this.#reading(error)
       this.#drop()
       const { copyForReading } = await import('./interrupted.ts')
       const copy = copyForReading(this.#file, this.#path)
@@ -123,28 +144,35 @@ class SqliteStore implements Store {
     try {
       db?.close()
     } catch {
-      // A connection that can't be closed is of no more use, and nothing was pending in it.
+      // A connection that can't be closed is of no more use, and nothing was pending in
+      // it.
     }
   }
 
   #checkSchema(): void {
     if (this.#claimed !== FORMAT) this.#checkFormat(this.#claimed)
     if (!schemaIsOurs(this.#connection()))
-      throw damaged(this.#file, 'it contains a table, view, index or trigger that does not belong there')
+      throw damaged(
+        this.#file,
+        'it contains a table, view, index or trigger that does not belong there',
+      )
   }
 
   /**
-   * The file claims another format. In every format the header row (key 1) repeats that number in its bytes 8–9 and names the lowest format whose
-   * programs may read it in 10–11; if it does not agree, the claim is damage.
+   * The file claims another format. In every format the header row (key 1) repeats that
+   * number in its bytes 8–9 and names the lowest format whose programs may read it in
+   * 10–11; if it does not agree, the claim is damage.
    */
   #checkFormat(claimed: number): void {
     const header = blob(this.#connection().prepare('SELECT b FROM head WHERE i=1').pluck().get())
     const word = (at: number): number => ((header?.[at] ?? 0) << 8) | (header?.[at + 1] ?? 0)
-    if (header === undefined || word(8) !== claimed) throw damaged(this.#file, 'the format number of the file is not that of its header')
+    if (header === undefined || word(8) !== claimed)
+      throw damaged(this.#file, 'the format number of the file is not that of its header')
     if (word(10) <= FORMAT) return
     throw new RotateError(
       'failed',
-      `the vault ${this.#file} has format ${claimed}, this program knows format ${FORMAT}; nothing was read or changed`,
+      `the vault ${this.#file} has format ${claimed}, this program knows format ${FORMAT}; ` +
+        'nothing was read or changed',
       {
         hint: 'use the newer rotate that wrote it',
         details: { format: claimed, known: FORMAT },
@@ -188,8 +216,12 @@ class SqliteStore implements Store {
     if (!outer) statements.begin.run()
     try {
       const head = statements.get.head.get(2n)
-      const rows = (request.keys ?? []).map(({ table, key }) => blob(statements.get[table].get(BigInt.asIntN(64, key))))
-      const ranges = (request.ranges ?? []).map((range) => this.#range(range.table, range.from, range.to, range.limit))
+      const rows = (request.keys ?? []).map(({ table, key }) =>
+        blob(statements.get[table].get(BigInt.asIntN(64, key))),
+      )
+      const ranges = (request.ranges ?? []).map((range) =>
+        this.#range(range.table, range.from, range.to, range.limit),
+      )
       return { head: blob(head), rows, ranges }
     } finally {
       if (!outer && db.inTransaction) statements.end.run()
@@ -200,11 +232,21 @@ class SqliteStore implements Store {
     const { range } = this.#prepared()
     let statement = range.get(table)
     if (statement === undefined) {
-      statement = this.#connection().prepare(`SELECT i, b FROM ${table} WHERE i BETWEEN ? AND ? ORDER BY i LIMIT ?`).raw().safeIntegers()
+      statement = this.#connection()
+        .prepare(`SELECT i, b FROM ${table} WHERE i BETWEEN ? AND ? ORDER BY i LIMIT ?`)
+        .raw()
+        .safeIntegers()
       range.set(table, statement)
     }
-    const found = statement.all(BigInt.asIntN(64, from), BigInt.asIntN(64, to), limit) as [bigint, unknown][]
-    return found.map(([key, bytes]) => ({ table, key: BigInt.asUintN(64, key), bytes: blob(bytes) ?? new Uint8Array(0) }))
+    const found = statement.all(BigInt.asIntN(64, from), BigInt.asIntN(64, to), limit) as [
+      bigint,
+      unknown,
+    ][]
+    return found.map(([key, bytes]) => ({
+      table,
+      key: BigInt.asUintN(64, key),
+      bytes: blob(bytes) ?? new Uint8Array(0),
+    }))
   }
 
   readonly upkeep: Upkeep = {
@@ -261,14 +303,17 @@ class SqliteStore implements Store {
         this.#rollBack()
         throw writeFailure(this.#file, error) ?? error
       }
-      throw new CommitUnknown(`commit: ${codeOf(error)}`, { cause: writeFailure(this.#file, error) ?? error })
+      throw new CommitUnknown(`commit: ${codeOf(error)}`, {
+        cause: writeFailure(this.#file, error) ?? error,
+      })
     }
     return head
   }
 
   /**
-   * `BEGIN IMMEDIATE`, asked for every millisecond or two. SQLite's own waiting sleeps longer the longer it has waited, so that whoever came last
-   * wins; it would also stop this whole process.
+   * `BEGIN IMMEDIATE`, asked for every millisecond or two. SQLite's own waiting sleeps
+   * longer the longer it has waited, so that whoever came last wins; it would also stop
+   * this whole process.
    */
   async #begin(): Promise<void> {
     const { clock, random, db } = this.#writer()
@@ -279,7 +324,8 @@ class SqliteStore implements Store {
         db.exec('BEGIN IMMEDIATE')
         return
       } catch (error) {
-        if (!codeOf(error).startsWith('SQLITE_BUSY') || clock.monotonic() > deadline) throw writeFailure(this.#file, error) ?? error
+        if (!codeOf(error).startsWith('SQLITE_BUSY') || clock.monotonic() > deadline)
+          throw writeFailure(this.#file, error) ?? error
       } finally {
         db.pragma(`busy_timeout=${BUSY_MS}`)
       }
@@ -290,9 +336,15 @@ class SqliteStore implements Store {
   #apply(db: Connection, batch: Batch): Uint8Array {
     const { get } = this.#prepared()
     const stored = blob(get.head.get(2n))
-    if (stored === undefined || !same(stored, batch.expected)) throw new HeadMoved('another process committed first')
-    if (!schemaIsOurs(db)) throw damaged(this.#file, 'it contains a table, view, index or trigger that does not belong there')
-    if (!same(layoutOf(db), batch.layout)) throw damaged(this.#file, 'its page counts are not those of the last commit')
+    if (stored === undefined || !same(stored, batch.expected))
+      throw new HeadMoved('another process committed first')
+    if (!schemaIsOurs(db))
+      throw damaged(
+        this.#file,
+        'it contains a table, view, index or trigger that does not belong there',
+      )
+    if (!same(layoutOf(db), batch.layout))
+      throw damaged(this.#file, 'its page counts are not those of the last commit')
     writeRows(db, batch)
     return writeHead(db, batch)
   }
@@ -308,7 +360,8 @@ class SqliteStore implements Store {
 
   /** The connection for writing, opened when it is first needed. */
   #writer(): Waiting & { readonly db: Connection } {
-    if (this.#cleanUp !== undefined || this.#waiting === undefined) throw notWritable(this.#file, 'it was opened for reading only')
+    if (this.#cleanUp !== undefined || this.#waiting === undefined)
+      throw notWritable(this.#file, 'it was opened for reading only')
     if (this.#writable) return { ...this.#waiting, db: this.#connection() }
     try {
       const db = new Database(this.#path, { fileMustExist: true, timeout: BUSY_MS })
@@ -343,7 +396,10 @@ class SqliteStore implements Store {
   }
 }
 
-/** Opens an existing vault file for reading; it becomes writable at the first commit if it is told how to wait. Errors as `Store` says. */
+/**
+ * Opens an existing vault file for reading; it becomes writable at the first commit if it
+ * is told how to wait. Errors as `Store` says.
+ */
 export async function openSqliteStore(file: string, waiting?: Waiting): Promise<Store> {
   const store = new SqliteStore(file, waiting)
   try {

@@ -1,4 +1,7 @@
-/** Looking after an SQLite file as a whole: its own check of itself, copies of it, and reading one that is damaged. */
+/**
+ * Looking after an SQLite file as a whole: its own check of itself, copies of it, and
+ * reading one that is damaged.
+ */
 import { closeSync, constants, fsyncSync, openSync, rmSync, writeSync } from 'node:fs'
 import Database from 'better-sqlite3'
 import { RotateError } from '../core/errors.ts'
@@ -10,7 +13,9 @@ import { pickDefined } from '../core/defined.ts'
 
 type Connection = Database.Database
 
-/** `PRAGMA quick_check`: finds what no row shows, such as a page that is in two places. */
+/**
+ * `PRAGMA quick_check`: finds what no row shows, such as a page that is in two places.
+ */
 export function structureOf(db: Connection): readonly string[] {
   try {
     const found = db.pragma('quick_check(20)') as { quick_check: string }[]
@@ -22,8 +27,8 @@ export function structureOf(db: Connection): readonly string[] {
 }
 
 /**
- * `VACUUM INTO` an existing empty file: one read transaction, no page of an earlier commit is taken along. Commits of others wait that long
- * (0.8 s at 357 MB).
+ * `VACUUM INTO` an existing empty file: one read transaction, no page of an earlier
+ * commit is taken along. Commits of others wait that long (0.8 s at 357 MB).
  */
 export function copyInto(db: Connection, path: string): void {
   try {
@@ -31,23 +36,32 @@ export function copyInto(db: Connection, path: string): void {
   } catch (error) {
     const failure = writeFailure(path, error)
     if (failure === undefined || failure.code !== 'not-writable') throw failure ?? error
-    throw new RotateError('not-writable', failure.message.replace(/^the vault (.*) can't be written/, "the copy $1 can't be written"), {
-      ...pickDefined({ hint: failure.hint }),
-      cause: error,
-    })
+    throw new RotateError(
+      'not-writable',
+      failure.message.replace(/^the vault (.*) can't be written/, "the copy $1 can't be written"),
+      {
+        ...pickDefined({ hint: failure.hint }),
+        cause: error,
+      },
+    )
   }
 }
 
 /**
- * Room that nobody else can take: a file without a name, which the kernel frees with its descriptor,
- * however the process ends. Its content should not be such that a file system can shorten it.
+ * Room that nobody else can take: a file without a name, which the kernel frees with its
+ * descriptor, however the process ends. Its content should not be such that a file system
+ * can shorten it.
  */
 export function roomBeside(path: string, content: Uint8Array): () => void {
   const file = `${path}.room-${process.pid}`
   let handle: number | undefined
   try {
     rmSync(file, { force: true })
-    handle = openSync(file, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, 0o600)
+    handle = openSync(
+      file,
+      constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
+      0o600,
+    )
     rmSync(file)
     for (let done = 0; done < content.length;) done += writeSync(handle, content, done)
     fsyncSync(handle)
@@ -67,7 +81,10 @@ export function roomBeside(path: string, content: Uint8Array): () => void {
 /** A damaged file, read row by row without any check. */
 export interface RawFile {
   row(table: TableName, key: bigint): Uint8Array | undefined
-  /** All rows that can be read, in order of their keys. Calls `unreadable` for each range of keys that can't. */
+  /**
+   * All rows that can be read, in order of their keys. Calls `unreadable` for each range
+   * of keys that can't.
+   */
   rows(table: TableName, unreadable: () => void): Iterable<Row>
   close(): void
 }
@@ -77,7 +94,10 @@ const PAGE = 500
 const HALVINGS = 4000
 const MAX = (1n << 63n) - 1n
 
-/** Opens whatever SQLite still takes for a database. `no-vault`, `usage`, `tampered` if it does not. */
+/**
+ * Opens whatever SQLite still takes for a database. `no-vault`, `usage`, `tampered` if it
+ * does not.
+ */
 export function openRaw(file: string): RawFile {
   const { path } = locate(file)
   let opened: Connection | undefined
@@ -96,7 +116,9 @@ export function openRaw(file: string): RawFile {
   return {
     row: (table, key) => {
       try {
-        return blob(db.prepare(`SELECT b FROM ${table} WHERE i=?`).pluck().get(BigInt.asIntN(64, key)))
+        return blob(
+          db.prepare(`SELECT b FROM ${table} WHERE i=?`).pluck().get(BigInt.asIntN(64, key)),
+        )
       } catch {
         return undefined
       }
@@ -113,7 +135,10 @@ function* scan(db: Connection, table: TableName, unreadable: () => void): Iterab
     const [from, to] = range
     let found: [bigint, unknown][]
     try {
-      const statement = db.prepare(`SELECT i, b FROM ${table} WHERE i BETWEEN ? AND ? ORDER BY i LIMIT ${PAGE}`).raw().safeIntegers()
+      const statement = db
+        .prepare(`SELECT i, b FROM ${table} WHERE i BETWEEN ? AND ? ORDER BY i LIMIT ${PAGE}`)
+        .raw()
+        .safeIntegers()
       found = statement.all(from, to) as [bigint, unknown][]
     } catch {
       if (from === to || left-- <= 0) unreadable()
@@ -123,7 +148,8 @@ function* scan(db: Connection, table: TableName, unreadable: () => void): Iterab
       }
       continue
     }
-    for (const [key, bytes] of found) yield { table, key: BigInt.asUintN(64, key), bytes: blob(bytes) ?? new Uint8Array(0) }
+    for (const [key, bytes] of found)
+      yield { table, key: BigInt.asUintN(64, key), bytes: blob(bytes) ?? new Uint8Array(0) }
     const last = found.at(-1)?.[0]
     if (found.length === PAGE && last !== undefined && last < to) todo.push([last + 1n, to])
   }

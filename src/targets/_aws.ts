@@ -1,4 +1,7 @@
-/** What the targets at AWS have in common in their configuration: whose key signs, and where. */
+/**
+ * What the targets at AWS have in common in their configuration: whose key signs, and
+ * where.
+ */
 import { z } from 'zod'
 import type { AdapterContext } from '../core/provider.ts'
 import { secretField, urlField } from '../core/schema.ts'
@@ -26,10 +29,26 @@ interface AwsOptions {
 }
 
 /** @param rights what the credential needs, for the hint where it lacks something */
-export function awsClient(context: AdapterContext, config: AwsOptions, service: AwsJsonSite['service'], rights: string): AwsJson {
-  const key = signingKey(config.accessKeyId, config.secretAccessKey, config.sessionToken, 'the configured')
-  return awsJson(context, { service, region: config.region, endpoint: config.endpoint, rights }, key)
+export function awsClient(
+  context: AdapterContext,
+  config: AwsOptions,
+  service: AwsJsonSite['service'],
+  rights: string,
+): AwsJson {
+  const key = signingKey(
+    config.accessKeyId,
+    config.secretAccessKey,
+    config.sessionToken,
+    'the configured',
+  )
+  return awsJson(
+    context,
+    { service, region: config.region, endpoint: config.endpoint, rights },
+    key,
+  )
 }
 
-/** Between looks at what a write did: AWS promises no read after write for either service. */
+/**
+ * Between looks at what a write did: AWS promises no read after write for either service.
+ */
 export const LOOK_PAUSES_MS = [500, 1500, 3000]

@@ -1,10 +1,13 @@
 /**
- * May a new file take the place of this one, or its text be exchanged in place, and what would be lost?
- * Owner, mode, access list (ACL) and extended attributes are kept or refused before anything is made.
+ * May a new file take the place of this one, or its text be exchanged in place, and what
+ * would be lost? Owner, mode, access list (ACL) and extended attributes are kept or
+ * refused before anything is made.
  *
- * Node reads neither access lists nor attributes. GNU tar does, into the header of an archive
- * (https://www.gnu.org/software/tar/manual/html_node/Extended-File-Attributes.html), and GNU cp copies
- * them. Where they are not there, `ls` at least shows an access list by a plus behind the mode.
+ * Node reads neither access lists nor attributes. GNU tar does, into the header of an
+ * archive
+ * (https://www.gnu.org/software/tar/manual/html_node/Extended-File-Attributes.html), and
+ * GNU cp copies them. Where they are not there, `ls` at least shows an access list by a
+ * plus behind the mode.
  */
 import { constants, realpathSync, type Stats } from 'node:fs'
 import { access, lstat, open, readFile, rm, stat, utimes } from 'node:fs/promises'
@@ -13,7 +16,10 @@ import { AdapterError, type AdapterCode } from '../core/errors.ts'
 import { visible } from '../core/names.ts'
 import type { AdapterContext } from '../core/provider.ts'
 
-/** The file under the one name that it has without symbolic links on the way; a directory that is not there has none. */
+/**
+ * The file under the one name that it has without symbolic links on the way; a directory
+ * that is not there has none.
+ */
 export function placeOf(path: string): string {
   try {
     return join(realpathSync(dirname(path)), basename(path))
@@ -23,7 +29,10 @@ export function placeOf(path: string): string {
 }
 
 export function refusal(code: AdapterCode, message: string, hint?: string): AdapterError {
-  return new AdapterError(code, message, { retryable: false, ...(hint === undefined ? {} : { hints: [hint] }) })
+  return new AdapterError(code, message, {
+    retryable: false,
+    ...(hint === undefined ? {} : { hints: [hint] }),
+  })
 }
 
 export function codeOf(thrown: unknown): string {
@@ -36,10 +45,19 @@ export function beside(path: string): string {
   return join(dirname(path), `.${basename(path)}.rotate`)
 }
 
-const IN_PLACE = '"write":"in-place", which keeps the file itself (a crash of the machine meanwhile can leave a part of the text)'
+const IN_PLACE =
+  '"write":"in-place", which keeps the file itself (a crash of the machine meanwhile can ' +
+  'leave a part of the text)'
 
-/** Can a new file take the place of this one and be like it? Throws where it can't; leaves nothing behind. */
-export async function replaceable(path: string, stats: Stats, context: AdapterContext): Promise<void> {
+/**
+ * Can a new file take the place of this one and be like it? Throws where it can't; leaves
+ * nothing behind.
+ */
+export async function replaceable(
+  path: string,
+  stats: Stats,
+  context: AdapterContext,
+): Promise<void> {
   const shown = visible(path, 200)
   const { uid, gid, nlink } = stats
   await changeable([path, dirname(path)], context)
@@ -55,8 +73,15 @@ export async function replaceable(path: string, stats: Stats, context: AdapterCo
       `leave one of the ${nlink}, make the others symbolic links to it${instead}`,
     )
   if ((await mountPoints()).has(placeOf(path)))
-    throw refusal('misconfigured', `${shown} is mounted as a single file, which can not be replaced`, `mount its directory${instead}`)
-  const [user, groups] = [process.geteuid?.(), [process.getegid?.(), ...(process.getgroups?.() ?? [])]]
+    throw refusal(
+      'misconfigured',
+      `${shown} is mounted as a single file, which can not be replaced`,
+      `mount its directory${instead}`,
+    )
+  const [user, groups] = [
+    process.geteuid?.(),
+    [process.getegid?.(), ...(process.getgroups?.() ?? [])],
+  ]
   if (user !== undefined && user !== 0) {
     if (uid !== user) throw notKept(shown, `belongs to the user ${uid}`, instead)
     if (!groups.includes(gid)) throw notKept(shown, `belongs to the group ${gid}`, instead)
@@ -64,7 +89,10 @@ export async function replaceable(path: string, stats: Stats, context: AdapterCo
   await rehearsed(path, stats, context, instead)
 }
 
-/** Is the text of this file ours to exchange, in the file as it is? Throws where it is not. */
+/**
+ * Is the text of this file ours to exchange, in the file as it is? Throws where it is
+ * not.
+ */
 export async function writable(path: string, context: AdapterContext): Promise<void> {
   await changeable([path], context)
   try {
@@ -73,16 +101,22 @@ export async function writable(path: string, context: AdapterContext): Promise<v
     const code = codeOf(thrown)
     throw refusal(
       'denied',
-      code === 'EROFS' ? `${visible(path, 200)} is on a read-only file system` : `no permission for ${visible(path, 200)}`,
+      code === 'EROFS'
+        ? `${visible(path, 200)} is on a read-only file system`
+        : `no permission for ${visible(path, 200)}`,
     )
   }
 }
 
-/** Refuses a file or directory that was made immutable or append-only (chattr), which binds root too. */
+/**
+ * Refuses a file or directory that was made immutable or append-only (chattr), which
+ * binds root too.
+ */
 async function changeable(paths: readonly string[], context: AdapterContext): Promise<void> {
   for (const path of paths) {
     const shown = visible(path, 200)
-    if ((await access(path, constants.W_OK).then(() => '', codeOf)) === 'EPERM') throw immutable(shown, 'immutable', 'i')
+    if ((await access(path, constants.W_OK).then(() => '', codeOf)) === 'EPERM')
+      throw immutable(shown, 'immutable', 'i')
     const flags = (await said(context, ['lsattr', '-d', '--', path])).split(' ')[0] ?? ''
     if (flags.includes('i')) throw immutable(shown, 'immutable', 'i')
     if (flags.includes('a')) throw immutable(shown, 'append-only', 'a')
@@ -90,26 +124,48 @@ async function changeable(paths: readonly string[], context: AdapterContext): Pr
 }
 
 function immutable(shown: string, what: string, flag: string): AdapterError {
-  return refusal('denied', `${shown} is marked ${what}, so that nobody can change it`, `chattr -${flag} ${shown}`)
+  return refusal(
+    'denied',
+    `${shown} is marked ${what}, so that nobody can change it`,
+    `chattr -${flag} ${shown}`,
+  )
 }
 
 function notKept(shown: string, what: string, instead: string): AdapterError {
   return refusal(
     'denied',
     `${shown} ${what}, and a new file in its place could not`,
-    `run rotate as its owner or as root, let the file belong to the user of rotate and be read by a group that this user is in${instead}`,
+    'run rotate as its owner or as root, let the file belong to the user of rotate and be ' +
+      `read by a group that this user is in${instead}`,
   )
 }
 
 let tries = 0
 
-/** Makes an empty file beside this one as like it as a new one would be, and takes it away again. */
-async function rehearsed(path: string, stats: Stats, context: AdapterContext, instead: string): Promise<void> {
+/**
+ * Makes an empty file beside this one as like it as a new one would be, and takes it away
+ * again.
+ */
+async function rehearsed(
+  path: string,
+  stats: Stats,
+  context: AdapterContext,
+  instead: string,
+): Promise<void> {
   const own = stats.uid === process.geteuid?.() && stats.gid === process.getegid?.()
-  if (own && (await attributesOf([path], context))[0] === '' && !(await handsDown(dirname(placeOf(path)), context))) return
+  if (
+    own &&
+    (await attributesOf([path], context))[0] === '' &&
+    !(await handsDown(dirname(placeOf(path)), context))
+  )
+    return
   const attempt = `${beside(path)}.try-${process.pid}-${++tries}`
   try {
-    const handle = await open(attempt, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, 0o600)
+    const handle = await open(
+      attempt,
+      constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
+      0o600,
+    )
     await handle.close()
     await copyAttributes(path, stats, attempt, context, instead)
   } finally {
@@ -118,10 +174,16 @@ async function rehearsed(path: string, stats: Stats, context: AdapterContext, in
 }
 
 /**
- * Makes the new file like the old one in everything but its text and its times, and looks whether it is.
- * Throws `denied` where it is not.
+ * Makes the new file like the old one in everything but its text and its times, and looks
+ * whether it is. Throws `denied` where it is not.
  */
-export async function copyAttributes(path: string, stats: Stats, fresh: string, context: AdapterContext, instead = ''): Promise<void> {
+export async function copyAttributes(
+  path: string,
+  stats: Stats,
+  fresh: string,
+  context: AdapterContext,
+  instead = '',
+): Promise<void> {
   const shown = visible(path, 200)
   const { uid, gid, mode } = stats
   await ownedBy(fresh, stats, shown, instead)
@@ -136,19 +198,33 @@ export async function copyAttributes(path: string, stats: Stats, fresh: string, 
   const now = await stat(fresh)
   if (now.uid !== uid) throw notKept(shown, `belongs to the user ${uid}`, instead)
   if (now.gid !== gid) throw notKept(shown, `belongs to the group ${gid}`, instead)
-  if (((now.mode ^ mode) & 0o7777) !== 0) throw notKept(shown, `has the mode ${(mode & 0o7777).toString(8)}`, instead)
+  if (((now.mode ^ mode) & 0o7777) !== 0)
+    throw notKept(shown, `has the mode ${(mode & 0o7777).toString(8)}`, instead)
   if (found === wanted) return
   if (!hasList(wanted) && hasList(found)) throw inherits(path, instead)
-  throw notKept(shown, hasList(wanted) && !hasList(found) ? 'has an access list (ACL)' : 'has extended attributes', instead)
+  throw notKept(
+    shown,
+    hasList(wanted) && !hasList(found) ? 'has an access list (ACL)' : 'has extended attributes',
+    instead,
+  )
 }
 
-async function ownedBy(fresh: string, { uid, gid, mode }: Stats, shown: string, instead: string): Promise<void> {
+async function ownedBy(
+  fresh: string,
+  { uid, gid, mode }: Stats,
+  shown: string,
+  instead: string,
+): Promise<void> {
   const handle = await open(fresh, constants.O_WRONLY | constants.O_NOFOLLOW)
   try {
     const own = await handle.stat()
     if (own.uid !== uid || own.gid !== gid)
       await handle.chown(uid, gid).catch(() => {
-        throw notKept(shown, own.uid === uid ? `belongs to the group ${gid}` : `belongs to the user ${uid}`, instead)
+        throw notKept(
+          shown,
+          own.uid === uid ? `belongs to the group ${gid}` : `belongs to the user ${uid}`,
+          instead,
+        )
       })
     await handle.chmod(mode & 0o7777)
   } finally {
@@ -159,23 +235,43 @@ async function ownedBy(fresh: string, { uid, gid, mode }: Stats, shown: string, 
 const hasList = (attributes = ''): boolean => /acl/.test(attributes)
 
 /**
- * Access list and extended attributes of each of these files, all of one directory, as one text that is
- * the same for the same ones; empty where there are none, or where nothing of this system shows them.
+ * Access list and extended attributes of each of these files, all of one directory, as
+ * one text that is the same for the same ones; empty where there are none, or where
+ * nothing of this system shows them.
  */
-async function attributesOf(paths: readonly [string, ...string[]], context: AdapterContext): Promise<readonly string[]> {
-  const options = ['--format=pax', '--xattrs', '--xattrs-include=*', '--acls', '--no-recursion', '-cf', '-']
+async function attributesOf(
+  paths: readonly [string, ...string[]],
+  context: AdapterContext,
+): Promise<readonly string[]> {
+  const options = [
+    '--format=pax',
+    '--xattrs',
+    '--xattrs-include=*',
+    '--acls',
+    '--no-recursion',
+    '-cf',
+    '-',
+  ]
   const names = paths.map((path) => `./${basename(path)}`)
-  const archive = await output(context, ['tar', ...options, '-C', dirname(paths[0]), '--', ...names], 64 * 1024 * 1024)
+  const archive = await output(
+    context,
+    ['tar', ...options, '-C', dirname(paths[0]), '--', ...names],
+    64 * 1024 * 1024,
+  )
   const told = archive === undefined ? [] : attributesIn(Buffer.from(archive))
   if (told.length === paths.length) return told
-  return Promise.all(paths.map(async (path) => (/^\S{10}\+/.test(await said(context, ['ls', '-ld', '--', path])) ? 'acl' : '')))
+  return Promise.all(
+    paths.map(async (path) =>
+      /^\S{10}\+/.test(await said(context, ['ls', '-ld', '--', path])) ? 'acl' : '',
+    ),
+  )
 }
 
 const BLOCK = 512
 
 /**
- * The attributes of each file of an archive: in an extended header before it, in records that are their
- * length, a space, `name=value` and a line end
+ * The attributes of each file of an archive: in an extended header before it, in records
+ * that are their length, a space, `name=value` and a line end
  * (https://pubs.opengroup.org/onlinepubs/9699919799/utilities/pax.html).
  */
 function attributesIn(archive: Buffer): readonly string[] {
@@ -211,9 +307,10 @@ function recordsIn(header: Buffer): readonly string[] {
 }
 
 /**
- * Would a new file in this directory get an access list? Only a default list that has a mask names
- * others than the owner, the group and the rest: https://man7.org/linux/man-pages/man5/acl.5.html.
- * On Linux, where `getfacl` is not there to tell it from a list of the directory's own, it is assumed.
+ * Would a new file in this directory get an access list? Only a default list that has a
+ * mask names others than the owner, the group and the rest:
+ * https://man7.org/linux/man-pages/man5/acl.5.html. On Linux, where `getfacl` is not
+ * there to tell it from a list of the directory's own, it is assumed.
  */
 async function handsDown(directory: string, context: AdapterContext): Promise<boolean> {
   if (!/^\S{10}\+/.test(await said(context, ['ls', '-ld', '--', directory]))) return false
@@ -225,7 +322,8 @@ function inherits(path: string, instead: string): AdapterError {
   const directory = visible(dirname(path), 200)
   return refusal(
     'misconfigured',
-    `${directory} has a default access list (ACL), which would open the new file to others than ${visible(path, 200)}`,
+    `${directory} has a default access list (ACL), which would open the new file to others ` +
+      `than ${visible(path, 200)}`,
     `setfacl -k ${directory} (setfacl and getfacl are in the package acl)${instead}`,
   )
 }
@@ -235,21 +333,37 @@ async function said(context: AdapterContext, argv: readonly string[]): Promise<s
   return new TextDecoder().decode(await output(context, argv))
 }
 
-async function output({ spawn, signal }: AdapterContext, argv: readonly string[], maxBytes?: number): Promise<Uint8Array | undefined> {
+async function output(
+  { spawn, signal }: AdapterContext,
+  argv: readonly string[],
+  maxBytes?: number,
+): Promise<Uint8Array | undefined> {
   try {
     const limit = maxBytes === undefined ? {} : { maxBytes }
-    const result = await spawn.run({ argv: await spawn.resolve(argv), env: { LC_ALL: 'C' }, timeoutMs: 10_000, signal, ...limit })
+    const result = await spawn.run({
+      argv: await spawn.resolve(argv),
+      env: { LC_ALL: 'C' },
+      timeoutMs: 10_000,
+      signal,
+      ...limit,
+    })
     return result.code === 0 ? result.stdout.bytes() : undefined
   } catch {
     return undefined
   }
 }
 
-/** Where something is mounted, as Linux says it (https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html: the fifth field, in octal where it has spaces). */
+/**
+ * Where something is mounted, as Linux says it
+ * (https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html: the fifth field, in
+ * octal where it has spaces).
+ */
 async function mountPoints(): Promise<ReadonlySet<string>> {
   const text = await readFile('/proc/self/mountinfo', 'utf8').catch(() => '')
   const octal = (field: string): string =>
-    field.replace(/\\([0-7]{3})/g, (_all, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)))
+    field.replace(/\\([0-7]{3})/g, (_all, digits: string) =>
+      String.fromCharCode(Number.parseInt(digits, 8)),
+    )
   return new Set(text.split('\n').map((line) => octal(line.split(' ')[4] ?? '')))
 }
 

@@ -1,8 +1,10 @@
 /**
- * Where a Kubernetes cluster is and as whom we speak to it (reference/providers.md 16): a kubeconfig, or an address with the token of a service account.
+ * Where a Kubernetes cluster is and as whom we speak to it (reference/providers.md 16): a
+ * kubeconfig, or an address with the token of a service account.
  * https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/
  *
- * What a kubeconfig may say and we do not do is refused by name, so that nobody is spoken to in another way than kubectl would.
+ * What a kubeconfig may say and we do not do is refused by name, so that nobody is spoken
+ * to in another way than kubectl would.
  */
 import { readFile } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
@@ -34,28 +36,55 @@ const Kubeconfig = z.object({
 
 const KNOWN = {
   context: ['cluster', 'user', 'namespace', 'extensions'],
-  cluster: ['server', 'certificate-authority', 'certificate-authority-data', 'extensions', 'disable-compression'],
-  user: ['token', 'tokenFile', 'client-certificate', 'client-certificate-data', 'client-key', 'client-key-data', 'extensions'],
+  cluster: [
+    'server',
+    'certificate-authority',
+    'certificate-authority-data',
+    'extensions',
+    'disable-compression',
+  ],
+  user: [
+    'token',
+    'tokenFile',
+    'client-certificate',
+    'client-certificate-data',
+    'client-key',
+    'client-key-data',
+    'extensions',
+  ],
 } as const
 
 const HINT =
-  'give "server", "ca" and the "token" of a service account that may do just this (kubectl create token, or a Secret of type kubernetes.io/service-account-token)'
+  'give "server", "ca" and the "token" of a service account that may do just this (kubectl ' +
+  'create token, or a Secret of type kubernetes.io/service-account-token)'
 
-const fault = (message: string, hints: readonly string[] = []): AdapterError => new AdapterError('misconfigured', message, { hints })
+const fault = (message: string, hints: readonly string[] = []): AdapterError =>
+  new AdapterError('misconfigured', message, { hints })
 
-/** Reads the files anew: the token of a service account in a pod changes about every hour. */
+/**
+ * Reads the files anew: the token of a service account in a pod changes about every hour.
+ */
 export async function clusterOf(options: ClusterOptions): Promise<Cluster> {
   if (options.kubeconfig !== undefined) return fromKubeconfig(options.kubeconfig, options.context)
-  const token = options.token ?? (options.tokenFile === undefined ? undefined : await tokenIn(options.tokenFile))
+  const token =
+    options.token ??
+    (options.tokenFile === undefined ? undefined : await tokenIn(options.tokenFile))
   const ca = options.ca ?? (options.caFile === undefined ? undefined : await textOf(options.caFile))
-  return { server: options.server ?? '', ...pickDefined({ token }), tls: ca === undefined ? {} : { ca } }
+  return {
+    server: options.server ?? '',
+    ...pickDefined({ token }),
+    tls: ca === undefined ? {} : { ca },
+  }
 }
 
 async function textOf(path: string): Promise<string> {
   try {
     return await readFile(path, 'utf8')
   } catch (thrown) {
-    throw fault(`${visible(path, 200)} can not be read (${(thrown as NodeJS.ErrnoException).code ?? 'error'})`)
+    throw fault(
+      `${visible(path, 200)} can not be read ` +
+        `(${(thrown as NodeJS.ErrnoException).code ?? 'error'})`,
+    )
   }
 }
 
@@ -74,23 +103,42 @@ async function fromKubeconfig(path: string, wanted: string | undefined): Promise
   if (!read.success) throw fault(`${path} is not a kubeconfig`)
   const config = read.data
   const name = wanted ?? config['current-context'] ?? ''
-  const entry = (list: readonly { readonly name: string }[], kind: keyof typeof KNOWN, of: string): Readonly<Record<string, unknown>> => {
-    const found = list.find((item) => item.name === of) as Readonly<Record<string, unknown>> | undefined
-    if (found === undefined) throw fault(`${path} has no ${kind} "${visible(of)}"`, kind === 'context' ? ['say which with "context"'] : [])
+  const entry = (
+    list: readonly { readonly name: string }[],
+    kind: keyof typeof KNOWN,
+    of: string,
+  ): Readonly<Record<string, unknown>> => {
+    const found = list.find((item) => item.name === of) as
+      | Readonly<Record<string, unknown>>
+      | undefined
+    if (found === undefined)
+      throw fault(
+        `${path} has no ${kind} "${visible(of)}"`,
+        kind === 'context' ? ['say which with "context"'] : [],
+      )
     const fields = (found[kind] ?? {}) as Readonly<Record<string, unknown>>
     for (const [key, value] of Object.entries(fields))
       if (!(KNOWN[kind] as readonly string[]).includes(key) && value !== false && value !== '')
-        throw fault(`${path} wants "${visible(key)}" for the ${kind} "${visible(of)}", which is not done here`, [HINT])
+        throw fault(
+          `${path} wants "${visible(key)}" for the ${kind} "${visible(of)}", which is not ` +
+            'done here',
+          [HINT],
+        )
     return fields
   }
   const context = entry(config.contexts, 'context', name)
   const cluster = entry(config.clusters, 'cluster', String(context['cluster'] ?? ''))
   const user = entry(config.users, 'user', String(context['user'] ?? ''))
   /** In the file itself, base64, or in a file beside it. */
-  const pem = async (from: Readonly<Record<string, unknown>>, key: string): Promise<string | undefined> => {
+  const pem = async (
+    from: Readonly<Record<string, unknown>>,
+    key: string,
+  ): Promise<string | undefined> => {
     const [data, file] = [from[`${key}-data`], from[key]]
     if (typeof data === 'string' && data !== '') return Buffer.from(data, 'base64').toString()
-    return typeof file === 'string' && file !== '' ? textOf(resolve(dirname(path), file)) : undefined
+    return typeof file === 'string' && file !== ''
+      ? textOf(resolve(dirname(path), file))
+      : undefined
   }
   const server = String(cluster['server'] ?? '')
   const bad = urlFault(server)
@@ -109,7 +157,11 @@ async function fromKubeconfig(path: string, wanted: string | undefined): Promise
         ? new Secret(inline)
         : undefined
   if (token === undefined && (cert === undefined || key === undefined))
-    throw fault(`${path} has neither a token nor a certificate with its key for the user of "${visible(name)}"`, [HINT])
+    throw fault(
+      `${path} has neither a token nor a certificate with its key for the user of ` +
+        `"${visible(name)}"`,
+      [HINT],
+    )
   return {
     server,
     ...pickDefined({ token }),

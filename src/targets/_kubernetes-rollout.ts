@@ -1,6 +1,8 @@
 /**
- * Restarting workloads so that their pods take a new value, and waiting until they have (reference/providers.md 16). Done as `kubectl rollout restart` and `kubectl rollout
- * status` do it: an annotation of the pod template changes, and the controller's status tells how far it is.
+ * Restarting workloads so that their pods take a new value, and waiting until they have
+ * (reference/providers.md 16). Done as `kubectl rollout restart` and
+ * `kubectl rollout status` do it: an annotation of the pod template changes, and the
+ * controller's status tells how far it is.
  * https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#deployment-status
  */
 import { AdapterError } from '../core/errors.ts'
@@ -21,11 +23,18 @@ export interface Workload {
 
 export function workloadOf(text: string, namespace: string): Workload {
   const [kind = '', name = ''] = text.split('/')
-  return { kind: kind as Workload['kind'], name, path: `/apis/apps/v1/namespaces/${namespace}/${kind}s/${name}` }
+  return {
+    kind: kind as Workload['kind'],
+    name,
+    path: `/apis/apps/v1/namespaces/${namespace}/${kind}s/${name}`,
+  }
 }
 
 const within = (from: unknown, ...keys: readonly string[]): unknown =>
-  keys.reduce<unknown>((at, key) => (typeof at === 'object' && at !== null ? (at as KubeObject)[key] : undefined), from)
+  keys.reduce<unknown>(
+    (at, key) => (typeof at === 'object' && at !== null ? (at as KubeObject)[key] : undefined),
+    from,
+  )
 /** Zeros are left out of a status. */
 const count = (from: unknown, ...keys: readonly string[]): number => {
   const found = within(from, ...keys)
@@ -33,7 +42,10 @@ const count = (from: unknown, ...keys: readonly string[]): number => {
 }
 
 /** It is there, and a change of its template makes its controller replace all pods. */
-export async function probeWorkload(kube: Kubernetes, { kind, name, path }: Workload): Promise<void> {
+export async function probeWorkload(
+  kube: Kubernetes,
+  { kind, name, path }: Workload,
+): Promise<void> {
   const found = await kube.get(path).catch((thrown: unknown) => {
     if (!(thrown instanceof AdapterError) || thrown.code !== 'missing') throw thrown
     throw new AdapterError('misconfigured', `there is no ${kind} ${name} in this namespace`, {
@@ -41,11 +53,16 @@ export async function probeWorkload(kube: Kubernetes, { kind, name, path }: Work
     })
   })
   const stuck = (why: string): never => {
-    throw new AdapterError('misconfigured', `the ${kind} ${name} ${why}, so a restart would never end`)
+    throw new AdapterError(
+      'misconfigured',
+      `the ${kind} ${name} ${why}, so a restart would never end`,
+    )
   }
   if (within(found, 'spec', 'paused') === true) stuck('is paused')
-  if (within(found, 'spec', 'updateStrategy', 'type') === 'OnDelete') stuck('replaces its pods only when they are deleted')
-  if (count(found, 'spec', 'updateStrategy', 'rollingUpdate', 'partition') > 0) stuck('has a partition, below which no pod is replaced')
+  if (within(found, 'spec', 'updateStrategy', 'type') === 'OnDelete')
+    stuck('replaces its pods only when they are deleted')
+  if (count(found, 'spec', 'updateStrategy', 'rollingUpdate', 'partition') > 0)
+    stuck('has a partition, below which no pod is replaced')
 }
 
 /** All are restarted first, then waited for. */
@@ -66,13 +83,23 @@ export async function rollOut(
   }
   for (const [i, { workload, generation }] of started.entries()) {
     const what = `the ${workload.kind} ${workload.name}`
-    await until(`the roll-out of ${what}`, context, LIMIT_MS, async () => finished(workload, await kube.get(workload.path), generation))
+    await until(`the roll-out of ${what}`, context, LIMIT_MS, async () =>
+      finished(workload, await kube.get(workload.path), generation),
+    )
     context.note(`Kubernetes: ${what} runs with it (${i + 1}/${started.length})`)
   }
 }
 
-function restart(kube: Kubernetes, { path }: Workload, deliveryId: string, context: AdapterContext): Promise<KubeObject> {
-  const annotations = { [RESTARTED]: new Date(context.clock.now()).toISOString().replace(/\.\d+/, ''), [DELIVERY]: deliveryId }
+function restart(
+  kube: Kubernetes,
+  { path }: Workload,
+  deliveryId: string,
+  context: AdapterContext,
+): Promise<KubeObject> {
+  const annotations = {
+    [RESTARTED]: new Date(context.clock.now()).toISOString().replace(/\.\d+/, ''),
+    [DELIVERY]: deliveryId,
+  }
   return kube.patch(path, {
     type: 'application/strategic-merge-patch+json',
     body: { spec: { template: { metadata: { annotations } } } },
@@ -96,13 +123,22 @@ function finished({ kind, name }: Workload, object: KubeObject, generation: numb
       within(object, 'status', 'currentRevision') === within(object, 'status', 'updateRevision')
     )
   const conditions = within(object, 'status', 'conditions')
-  if (Array.isArray(conditions) && conditions.some((condition) => within(condition, 'reason') === 'ProgressDeadlineExceeded'))
-    throw new AdapterError('failed', `the roll-out of the deployment ${name} does not get on (ProgressDeadlineExceeded)`, {
-      effect: 'applied',
-      retryable: false,
-      hints: [`kubectl rollout status deployment/${name}`],
-    })
+  if (
+    Array.isArray(conditions) &&
+    conditions.some((condition) => within(condition, 'reason') === 'ProgressDeadlineExceeded')
+  )
+    throw new AdapterError(
+      'failed',
+      `the roll-out of the deployment ${name} does not get on (ProgressDeadlineExceeded)`,
+      {
+        effect: 'applied',
+        retryable: false,
+        hints: [`kubectl rollout status deployment/${name}`],
+      },
+    )
   // Old pods that still end still use the old value.
   const updated = status('updatedReplicas')
-  return updated >= wanted && status('replicas') <= updated && status('availableReplicas') >= updated
+  return (
+    updated >= wanted && status('replicas') <= updated && status('availableReplicas') >= updated
+  )
 }

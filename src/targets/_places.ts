@@ -1,6 +1,7 @@
 /**
- * One name in several places (projects, services, scripts), of which each may hold another value: how
- * that is said to the engine, and how an undo gives every place exactly its own back.
+ * One name in several places (projects, services, scripts), of which each may hold
+ * another value: how that is said to the engine, and how an undo gives every place
+ * exactly its own back.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -13,7 +14,10 @@ import { pickDefined } from '../core/defined.ts'
 export interface Kept {
   /** Left out where nobody is shown it. */
   readonly value?: Secret
-  /** Changes with every write; `null` where the place shows nothing of the kind. For values that can't be read. */
+  /**
+   * Changes with every write; `null` where the place shows nothing of the kind. For
+   * values that can't be read.
+   */
   readonly sign?: string | null
   /** What else an undo must put back there. */
   readonly more?: Readonly<Record<string, unknown>>
@@ -31,7 +35,10 @@ export interface Slot {
 export interface Back {
   readonly path: string
   readonly name: string
-  /** `null`: nothing stood there. `undefined`: what stood there can be neither read nor known. */
+  /**
+   * `null`: nothing stood there. `undefined`: what stood there can be neither read nor
+   * known.
+   */
   readonly value: Secret | null | undefined
   /** See `Kept`; only where the value could not be read. */
   readonly sign?: string
@@ -40,14 +47,22 @@ export interface Back {
   readonly stood: boolean
 }
 
-/** Journals of an older program have the values of single places under such names, which begin with a slash. */
+/**
+ * Journals of an older program have the values of single places under such names, which
+ * begin with a slash.
+ */
 const own = (path: string, name: string): string => `${path}/${name}`
 
 /**
- * What the names hold. Where places differ, the first that does not agree with the others before it:
- * nobody may take that for a success. A name that can't be read somewhere is left out.
+ * What the names hold. Where places differ, the first that does not agree with the others
+ * before it: nobody may take that for a success. A name that can't be read somewhere is
+ * left out.
  */
-export function currentOf(slots: readonly Slot[], names: readonly string[], differs: (name: string) => void): Prior {
+export function currentOf(
+  slots: readonly Slot[],
+  names: readonly string[],
+  differs: (name: string) => void,
+): Prior {
   const found = new Map<string, Secret | null>()
   for (const name of names) {
     const single = slots.find((slot) => name === own(slot.path, slot.name))
@@ -67,7 +82,9 @@ export function currentOf(slots: readonly Slot[], names: readonly string[], diff
 /** What stands at the places, with what `backsOf` needs to put it back. */
 export function standingOf(slots: readonly Slot[], names: readonly string[]): Standing {
   const values = currentOf(slots, names, () => undefined)
-  const hidden = Object.fromEntries(names.filter((name) => !Object.hasOwn(values, name)).map((name) => [name, signOf(slots, name)]))
+  const hidden = Object.fromEntries(
+    names.filter((name) => !Object.hasOwn(values, name)).map((name) => [name, signOf(slots, name)]),
+  )
   const rest = slots
     .filter(({ name }) => names.includes(name))
     .map(({ path, name, kept }) =>
@@ -77,20 +94,34 @@ export function standingOf(slots: readonly Slot[], names: readonly string[]): St
             path,
             name,
             kept: {
-              ...(kept.value === undefined ? { sign: kept.sign ?? null } : { value: kept.value.reveal() }),
+              ...(kept.value === undefined
+                ? { sign: kept.sign ?? null }
+                : { value: kept.value.reveal() }),
               ...pickDefined({ more: kept.more }),
             },
           },
     )
-  return { values, ...(Object.keys(hidden).length === 0 ? {} : { hidden }), rest: new Secret(JSON.stringify(rest)) }
+  return {
+    values,
+    ...(Object.keys(hidden).length === 0 ? {} : { hidden }),
+    rest: new Secret(JSON.stringify(rest)),
+  }
 }
 
 /** One sign for all places: it changes when one of them does. */
 function signOf(slots: readonly Slot[], name: string): string | null {
   const at = slots.filter((slot) => slot.name === name)
-  if (at.some(({ kept }) => kept !== null && kept.value === undefined && typeof kept.sign !== 'string')) return null
+  if (
+    at.some(
+      ({ kept }) => kept !== null && kept.value === undefined && typeof kept.sign !== 'string',
+    )
+  )
+    return null
   return JSON.stringify(
-    at.map(({ path, kept }) => [path, kept === null ? 'nothing' : kept.value === undefined ? (kept.sign ?? '') : 'readable']),
+    at.map(({ path, kept }) => [
+      path,
+      kept === null ? 'nothing' : kept.value === undefined ? (kept.sign ?? '') : 'readable',
+    ]),
   )
 }
 
@@ -114,8 +145,9 @@ const Rest = z.array(
 )
 
 /**
- * What each place gets back, from what `standing` sealed before the first write. A run of an older
- * program sealed less: then the places that hold a name now get what stood there or the old version.
+ * What each place gets back, from what `standing` sealed before the first write. A run of
+ * an older program sealed less: then the places that hold a name now get what stood there
+ * or the old version.
  *
  * @param paths of the places that are configured now, for the runs of an older program
  */
@@ -125,15 +157,26 @@ export function backsOf(
   old: Delivery | undefined,
   rest: Secret | undefined,
 ): readonly Back[] {
-  if (rest === undefined) return paths.flatMap((path) => olderBacks(path, { ...old?.entries, ...prior }))
+  if (rest === undefined)
+    return paths.flatMap((path) => olderBacks(path, { ...old?.entries, ...prior }))
   const slots = Rest.safeParse(JSON.parse(rest.reveal()))
   if (!slots.success)
-    throw new AdapterError('misconfigured', 'what stood at the target was noted in a form that this version does not read')
+    throw new AdapterError(
+      'misconfigured',
+      'what stood at the target was noted in a form that this version does not read',
+    )
   return slots.data.map(({ path, name, kept }) => {
     if (kept === undefined) return { path, name, value: null, more: {}, stood: false }
     const { value, sign, more = {} } = kept
     const known = value === undefined ? (prior?.[name] ?? old?.entries[name]) : new Secret(value)
-    return { path, name, value: known, more, stood: true, ...(value === undefined && typeof sign === 'string' ? { sign } : {}) }
+    return {
+      path,
+      name,
+      value: known,
+      more,
+      stood: true,
+      ...(value === undefined && typeof sign === 'string' ? { sign } : {}),
+    }
   })
 }
 
@@ -146,7 +189,10 @@ function olderBacks(path: string, known: Prior): readonly Back[] {
     })
 }
 
-/** Deleting what is not there has succeeded: the answer to an earlier attempt may have been lost. */
+/**
+ * Deleting what is not there has succeeded: the answer to an earlier attempt may have
+ * been lost.
+ */
 export async function gone(call: Promise<unknown>): Promise<void> {
   try {
     await call
@@ -160,5 +206,9 @@ export function changed(
   wanted: Readonly<Record<string, unknown>>,
   now: Readonly<Record<string, unknown>>,
 ): Readonly<Record<string, unknown>> {
-  return Object.fromEntries(Object.entries(wanted).filter(([key, value]) => JSON.stringify(value) !== JSON.stringify(now[key])))
+  return Object.fromEntries(
+    Object.entries(wanted).filter(
+      ([key, value]) => JSON.stringify(value) !== JSON.stringify(now[key]),
+    ),
+  )
 }

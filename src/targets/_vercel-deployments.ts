@@ -1,4 +1,7 @@
-/** Deployments of Vercel projects: the one of production is made again, so that it takes the variables of now. */
+/**
+ * Deployments of Vercel projects: the one of production is made again, so that it takes
+ * the variables of now.
+ */
 import { AdapterError } from '../core/errors.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import { type Api, listIn, objectIn, textIn, until } from '../net/json-api.ts'
@@ -11,7 +14,10 @@ const LOOKS = 4
 const LOOK_PAUSE_MS = 2000
 const FAILED: readonly string[] = ['ERROR', 'CANCELED', 'BLOCKED', 'DELETED']
 
-/** Makes the production deployments of these projects again, once for each delivery, and waits for them. */
+/**
+ * Makes the production deployments of these projects again, once for each delivery, and
+ * waits for them.
+ */
 export async function redeploy(
   vercel: Api,
   projects: readonly Project[],
@@ -24,17 +30,33 @@ export async function redeploy(
     const ready = production.filter(({ state }) => state === 'READY')
     const mine = madeFor(production, delivery)
     const base = ready.find(({ substate }) => substate === 'PROMOTED') ?? ready[0]
-    if (mine !== undefined) started.push({ project, id: mine.id, earlier: ready.length - (mine.state === 'READY' ? 1 : 0) })
+    if (mine !== undefined)
+      started.push({
+        project,
+        id: mine.id,
+        earlier: ready.length - (mine.state === 'READY' ? 1 : 0),
+      })
     else if (base === undefined)
-      context.note(`${VENDOR}: ${project.name} has no production deployment yet; its first one will take the value`)
-    else started.push({ project, id: await again(vercel, project, base.id, delivery, context), earlier: ready.length })
+      context.note(
+        `${VENDOR}: ${project.name} has no production deployment yet; its first one will ` +
+          'take the value',
+      )
+    else
+      started.push({
+        project,
+        id: await again(vercel, project, base.id, delivery, context),
+        earlier: ready.length,
+      })
   }
   for (const [i, { project, id, earlier }] of started.entries()) {
-    await until(`the deployment of ${project.name} on ${VENDOR}`, context, DEPLOY_LIMIT_MS, () => isLive(vercel, project, id))
+    await until(`the deployment of ${project.name} on ${VENDOR}`, context, DEPLOY_LIMIT_MS, () =>
+      isLive(vercel, project, id),
+    )
     context.note(`${VENDOR}: ${project.name} is deployed (${i + 1}/${started.length})`)
     if (earlier > 0)
       context.note(
-        `${VENDOR}: ${earlier} earlier production deployments of ${project.name} (instant rollback), and its previews, still hold the value they were made with`,
+        `${VENDOR}: ${earlier} earlier production deployments of ${project.name} (instant ` +
+          'rollback), and its previews, still hold the value they were made with',
       )
   }
 }
@@ -46,10 +68,16 @@ interface Deployment {
   readonly meta: Readonly<Record<string, unknown>>
 }
 
-/** The newest hundred of production, newest first, in whatever state: among all kinds they may be hidden by a hundred previews. */
+/**
+ * The newest hundred of production, newest first, in whatever state: among all kinds they
+ * may be hidden by a hundred previews.
+ */
 async function deployments(vercel: Api, project: Project): Promise<readonly Deployment[]> {
   const answer = objectIn(
-    await vercel.call('GET', `/v7/deployments?projectId=${encodeURIComponent(project.id)}&limit=100&target=production`),
+    await vercel.call(
+      'GET',
+      `/v7/deployments?projectId=${encodeURIComponent(project.id)}&limit=100&target=production`,
+    ),
     VENDOR,
   )
   return listIn(answer['deployments'], VENDOR).map((one) => ({
@@ -60,13 +88,20 @@ async function deployments(vercel: Api, project: Project): Promise<readonly Depl
   }))
 }
 
-function madeFor(found: readonly Deployment[], delivery: string | undefined): Deployment | undefined {
-  return found.find(({ state, meta }) => delivery !== undefined && meta['rotateDelivery'] === delivery && !FAILED.includes(state))
+function madeFor(
+  found: readonly Deployment[],
+  delivery: string | undefined,
+): Deployment | undefined {
+  return found.find(
+    ({ state, meta }) =>
+      delivery !== undefined && meta['rotateDelivery'] === delivery && !FAILED.includes(state),
+  )
 }
 
 /**
- * As the vendor's own `vercel redeploy` does it; without `target` it would be a preview. Asked for once:
- * where the answer is lost, the deployment is looked for by the delivery that is noted on it.
+ * As the vendor's own `vercel redeploy` does it; without `target` it would be a preview.
+ * Asked for once: where the answer is lost, the deployment is looked for by the delivery
+ * that is noted on it.
  */
 async function again(
   vercel: Api,
@@ -80,7 +115,8 @@ async function again(
   try {
     const body = { deploymentId, meta, name: project.name, target: 'production' }
     const answer = await vercel.call('POST', '/v13/deployments?forceNew=1', body, 'once')
-    const made = typeof answer === 'object' && answer !== null && 'id' in answer ? answer.id : undefined
+    const made =
+      typeof answer === 'object' && answer !== null && 'id' in answer ? answer.id : undefined
     if (typeof made === 'string') return made
   } catch (thrown) {
     if (!(thrown instanceof AdapterError) || thrown.effect !== 'unknown') throw thrown
@@ -93,19 +129,28 @@ async function again(
   }
   throw (
     failure ??
-    new AdapterError('bad-answer', `${VENDOR} took the deployment of ${project.name}, but no new one is listed`, { effect: 'unknown' })
+    new AdapterError(
+      'bad-answer',
+      `${VENDOR} took the deployment of ${project.name}, but no new one is listed`,
+      { effect: 'unknown' },
+    )
   )
 }
 
 async function isLive(vercel: Api, project: Project, id: string): Promise<boolean> {
-  const answer = objectIn(await vercel.call('GET', `/v13/deployments/${encodeURIComponent(id)}`), VENDOR)
+  const answer = objectIn(
+    await vercel.call('GET', `/v13/deployments/${encodeURIComponent(id)}`),
+    VENDOR,
+  )
   const state = textIn(answer, 'readyState', VENDOR)
   const failed =
-    ['ERROR', 'CANCELED', 'BLOCKED', 'DELETED'].includes(state) || (answer['aliasError'] !== undefined && answer['aliasError'] !== null)
+    ['ERROR', 'CANCELED', 'BLOCKED', 'DELETED'].includes(state) ||
+    (answer['aliasError'] !== undefined && answer['aliasError'] !== null)
   if (failed)
     throw new AdapterError(
       'failed',
-      `the deployment of ${project.name} on ${VENDOR} ended as ${/^[A-Z]{1,40}$/.test(state) ? state : 'unknown'}`,
+      `the deployment of ${project.name} on ${VENDOR} ended as ` +
+        `${/^[A-Z]{1,40}$/.test(state) ? state : 'unknown'}`,
       {
         effect: 'applied',
         retryable: false,

@@ -1,4 +1,7 @@
-/** Projects of Vercel and their environment variables: what stands there, and which of it a configuration means. */
+/**
+ * Projects of Vercel and their environment variables: what stands there, and which of it
+ * a configuration means.
+ */
 import { AdapterError } from '../core/errors.ts'
 import { Secret } from '../core/secret.ts'
 import { type Api, listIn, objectIn, textIn } from '../net/json-api.ts'
@@ -46,13 +49,20 @@ export async function projectsOf(vercel: Api, config: Choice): Promise<readonly 
   const all: Omit<Project, 'custom'>[] = []
   for (let from = ''; ;) {
     const page = objectIn(
-      await vercel.call('GET', `/v10/projects?limit=100${from === '' ? '' : `&from=${encodeURIComponent(from)}`}`),
+      await vercel.call(
+        'GET',
+        `/v10/projects?limit=100${from === '' ? '' : `&from=${encodeURIComponent(from)}`}`,
+      ),
       VENDOR,
     )
     for (const project of listIn(page['projects'], VENDOR)) {
       const { accountId } = project
       const account = typeof accountId === 'string' ? accountId : ''
-      all.push({ id: textIn(project, 'id', VENDOR), name: textIn(project, 'name', VENDOR), account })
+      all.push({
+        id: textIn(project, 'id', VENDOR),
+        name: textIn(project, 'name', VENDOR),
+        account,
+      })
     }
     const next = objectIn(page['pagination'] ?? {}, VENDOR)['next']
     if ((typeof next !== 'number' && typeof next !== 'string') || String(next) === from) break
@@ -60,16 +70,22 @@ export async function projectsOf(vercel: Api, config: Choice): Promise<readonly 
   }
   const wanted = config.projects
   if (wanted === '*' && all.length === 0)
-    throw new AdapterError('misconfigured', 'the token sees no project', { hints: ['a team needs "teamId"'] })
+    throw new AdapterError('misconfigured', 'the token sees no project', {
+      hints: ['a team needs "teamId"'],
+    })
   const chosen =
     wanted === '*'
       ? all
       : wanted.map((want) => {
           const project = all.find(({ id, name }) => id === want || name === want)
           if (project === undefined)
-            throw new AdapterError('misconfigured', `there is no project "${want}" that the token can see`, {
-              hints: ['a team needs "teamId"'],
-            })
+            throw new AdapterError(
+              'misconfigured',
+              `there is no project "${want}" that the token can see`,
+              {
+                hints: ['a team needs "teamId"'],
+              },
+            )
           return project
         })
   return withCustom(vercel, config, chosen)
@@ -87,28 +103,45 @@ async function withCustom(
     const custom = new Map<string, string>()
     if (named.length > 0) {
       // https://vercel.com/docs/rest-api/environment/retrieve-custom-environments
-      const answer = objectIn(await vercel.call('GET', `${at(project.id)}/custom-environments`), VENDOR)
+      const answer = objectIn(
+        await vercel.call('GET', `${at(project.id)}/custom-environments`),
+        VENDOR,
+      )
       for (const one of listIn(answer['environments'], VENDOR)) {
         const id = textIn(one, 'id', VENDOR)
-        for (const name of [id, textIn(one, 'slug', VENDOR)]) if (named.includes(name)) custom.set(name, id)
+        for (const name of [id, textIn(one, 'slug', VENDOR)])
+          if (named.includes(name)) custom.set(name, id)
       }
     }
     found.push({ ...project, custom })
   }
   for (const name of named)
     if (!found.some(({ custom }) => custom.has(name)))
-      throw new AdapterError('misconfigured', `no chosen project on ${VENDOR} has the environment "${name}"`, {
-        hints: ['"environments" takes production, preview, development, and custom ones by slug or id'],
-      })
+      throw new AdapterError(
+        'misconfigured',
+        `no chosen project on ${VENDOR} has the environment "${name}"`,
+        {
+          hints: [
+            '"environments" takes production, preview, development, and custom ones by slug or id',
+          ],
+        },
+      )
   return found
 }
 
 export const at = (projectId: string): string => `/v9/projects/${encodeURIComponent(projectId)}`
-const textsIn = (list: unknown): readonly string[] => (Array.isArray(list) ? list : [list]).filter((one) => typeof one === 'string')
+const textsIn = (list: unknown): readonly string[] =>
+  (Array.isArray(list) ? list : [list]).filter((one) => typeof one === 'string')
 
 /** All that people have made; variables of the system have no value of their own. */
-export async function variables(vercel: Api, { id: project }: Pick<Project, 'id'>): Promise<readonly Variable[]> {
-  const answer = objectIn(await vercel.call('GET', `/v10/projects/${encodeURIComponent(project)}/env`), VENDOR)
+export async function variables(
+  vercel: Api,
+  { id: project }: Pick<Project, 'id'>,
+): Promise<readonly Variable[]> {
+  const answer = objectIn(
+    await vercel.call('GET', `/v10/projects/${encodeURIComponent(project)}/env`),
+    VENDOR,
+  )
   return listIn(answer['envs'], VENDOR).flatMap((env) => {
     const { target, comment, gitBranch, updatedAt, customEnvironmentIds } = env
     const type = textIn(env, 'type', VENDOR)
@@ -119,15 +152,32 @@ export async function variables(vercel: Api, { id: project }: Pick<Project, 'id'
       customEnvironmentIds: textsIn(customEnvironmentIds),
       comment: typeof comment === 'string' ? comment : '',
     }
-    const updated = typeof updatedAt === 'number' || typeof updatedAt === 'string' ? String(updatedAt) : null
+    const updated =
+      typeof updatedAt === 'number' || typeof updatedAt === 'string' ? String(updatedAt) : null
     return type === 'system'
       ? []
-      : [{ id: textIn(env, 'id', VENDOR), key: textIn(env, 'key', VENDOR), made: comment === COMMENT, updated, about }]
+      : [
+          {
+            id: textIn(env, 'id', VENDOR),
+            key: textIn(env, 'key', VENDOR),
+            made: comment === COMMENT,
+            updated,
+            about,
+          },
+        ]
   })
 }
 
-/** The variables of this key that are meant. Throws `misconfigured` where that can't be told. */
-export function meant(config: Choice, project: Project, all: readonly Variable[], key: string): readonly Variable[] {
+/**
+ * The variables of this key that are meant. Throws `misconfigured` where that can't be
+ * told.
+ */
+export function meant(
+  config: Choice,
+  project: Project,
+  all: readonly Variable[],
+  key: string,
+): readonly Variable[] {
   const same = all.filter((variable) => variable.key === key)
   const wanted = environmentsOf(config)
   if (wanted === undefined) {
@@ -148,10 +198,18 @@ export function environmentsOf({ environments, gitBranch }: Choice): readonly st
   return environments ?? (gitBranch === undefined ? undefined : ['preview'])
 }
 
-export function isOf({ about }: Variable, environment: string, { gitBranch }: Choice, { custom }: Project): boolean {
+export function isOf(
+  { about }: Variable,
+  environment: string,
+  { gitBranch }: Choice,
+  { custom }: Project,
+): boolean {
   const id = custom.get(environment)
   if (id !== undefined) return about.customEnvironmentIds.includes(id)
-  return about.target.includes(environment) && about.gitBranch === (environment === 'preview' ? (gitBranch ?? null) : null)
+  return (
+    about.target.includes(environment) &&
+    about.gitBranch === (environment === 'preview' ? (gitBranch ?? null) : null)
+  )
 }
 
 function several(key: string, project: Project, found: readonly Variable[]): AdapterError {
@@ -161,9 +219,13 @@ function several(key: string, project: Project, found: readonly Variable[]): Ada
   })
   return new AdapterError(
     'misconfigured',
-    `${key} stands ${found.length} times in ${project.name} on ${VENDOR}: ${words.join('; ')}. Each may hold another value`,
+    `${key} stands ${found.length} times in ${project.name} on ${VENDOR}: ` +
+      `${words.join('; ')}. Each may hold another value`,
     {
-      hints: ['say which are meant: "environments": ["production"], and "gitBranch" for the preview of one branch'],
+      hints: [
+        'say which are meant: "environments": ["production"], and "gitBranch" for the preview ' +
+          'of one branch',
+      ],
     },
   )
 }
@@ -172,12 +234,25 @@ function several(key: string, project: Project, found: readonly Variable[]): Ada
  * What a variable holds; `undefined` where nobody, or not this token, is shown it.
  * https://vercel.com/docs/rest-api/projects/retrieve-the-decrypted-value-of-an-environment-variable-of-a-project-by-id
  */
-export async function valueOf(vercel: Api, project: string, id: string, { type }: About): Promise<Secret | undefined> {
+export async function valueOf(
+  vercel: Api,
+  project: string,
+  id: string,
+  { type }: About,
+): Promise<Secret | undefined> {
   if (type !== 'plain' && type !== 'encrypted') return undefined
   try {
-    const answer = objectIn(await vercel.call('GET', `/v1/projects/${encodeURIComponent(project)}/env/${encodeURIComponent(id)}`), VENDOR)
+    const answer = objectIn(
+      await vercel.call(
+        'GET',
+        `/v1/projects/${encodeURIComponent(project)}/env/${encodeURIComponent(id)}`,
+      ),
+      VENDOR,
+    )
     const { value, decrypted } = answer
-    return typeof value !== 'string' || (type === 'encrypted' && decrypted !== true) ? undefined : new Secret(value)
+    return typeof value !== 'string' || (type === 'encrypted' && decrypted !== true)
+      ? undefined
+      : new Secret(value)
   } catch (thrown) {
     if (thrown instanceof AdapterError && thrown.code === 'denied') return undefined
     throw thrown
@@ -185,20 +260,39 @@ export async function valueOf(vercel: Api, project: string, id: string, { type }
 }
 
 /**
- * A variable that the team shares with a project gives it a value that no variable of the project shows,
- * and other projects have it too. https://vercel.com/docs/environment-variables/shared-environment-variables
+ * A variable that the team shares with a project gives it a value that no variable of the
+ * project shows, and other projects have it too.
+ * https://vercel.com/docs/environment-variables/shared-environment-variables
  */
-export async function refuseShared(vercel: Api, config: Choice, projects: readonly Project[], names: readonly string[]): Promise<void> {
+export async function refuseShared(
+  vercel: Api,
+  config: Choice,
+  projects: readonly Project[],
+  names: readonly string[],
+): Promise<void> {
   const wanted = environmentsOf(config)
-  const teams = new Set(projects.map(({ account }) => config.teamId ?? account).filter((id) => id.startsWith('team_')))
+  const teams = new Set(
+    projects.map(({ account }) => config.teamId ?? account).filter((id) => id.startsWith('team_')),
+  )
   for (const team of teams)
     for (const { key, target, linked } of await sharedBy(vercel, team, config)) {
       const project = projects.find(({ id }) => linked.includes(id))
-      if (project === undefined || !names.includes(key) || !(wanted?.some((name) => target.includes(name)) ?? true)) continue
+      if (
+        project === undefined ||
+        !names.includes(key) ||
+        !(wanted?.some((name) => target.includes(name)) ?? true)
+      )
+        continue
       throw new AdapterError(
         'misconfigured',
-        `${project.name} on ${VENDOR} has ${key} from a variable that ${team} shares (${target.join(', ')}): this target writes variables of projects only`,
-        { hints: [`unlink the shared variable ${key} from ${project.name}, and give the project a variable of its own`] },
+        `${project.name} on ${VENDOR} has ${key} from a variable that ${team} shares ` +
+          `(${target.join(', ')}): this target writes variables of projects only`,
+        {
+          hints: [
+            `unlink the shared variable ${key} from ${project.name}, and give the project a ` +
+              'variable of its own',
+          ],
+        },
       )
     }
 }
@@ -213,11 +307,21 @@ interface Shared {
 async function sharedBy(vercel: Api, team: string, { teamId }: Choice): Promise<readonly Shared[]> {
   const all: Shared[] = []
   for (let from = ''; ;) {
-    const query = { ...(teamId === undefined ? { teamId: team } : {}), ...(from === '' ? {} : { until: from }) }
+    const query = {
+      ...(teamId === undefined ? { teamId: team } : {}),
+      ...(from === '' ? {} : { until: from }),
+    }
     const asked = new URLSearchParams(query).toString()
-    const page = objectIn(await vercel.call('GET', `/v1/env${asked === '' ? '' : `?${asked}`}`), VENDOR)
+    const page = objectIn(
+      await vercel.call('GET', `/v1/env${asked === '' ? '' : `?${asked}`}`),
+      VENDOR,
+    )
     for (const row of listIn(page['data'], VENDOR))
-      all.push({ key: textIn(row, 'key', VENDOR), target: textsIn(row['target']), linked: textsIn(row['projectId']) })
+      all.push({
+        key: textIn(row, 'key', VENDOR),
+        target: textsIn(row['target']),
+        linked: textsIn(row['projectId']),
+      })
     const next = objectIn(page['pagination'] ?? {}, VENDOR)['next']
     if ((typeof next !== 'number' && typeof next !== 'string') || String(next) === from) return all
     from = String(next)

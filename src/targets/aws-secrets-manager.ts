@@ -1,16 +1,27 @@
 /**
- * A secret in AWS Secrets Manager: its whole value, or keys of the JSON object in it (reference/providers.md 15; https://docs.aws.amazon.com/secretsmanager/latest/apireference/).
+ * A secret in AWS Secrets Manager: its whole value, or keys of the JSON object in it
+ * (reference/providers.md 15;
+ * https://docs.aws.amazon.com/secretsmanager/latest/apireference/).
  *
- * Putting a value has no condition, so that a write based on what somebody else has meanwhile replaced would put his old value back. Therefore a version is first put beside
- * the others, under a label of our own, and then `AWSCURRENT` is moved to it from the very version on which it is based: that fails when another is current by then
- * (`RemoveFromVersionId`, https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_UpdateSecretVersionStage.html), and what is current is read and edited again.
- * The id of a version is chosen here (`ClientRequestToken`) from the delivery and the version on which it is based, so a repetition makes no second one.
- * https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_PutSecretValue.html. Who may not move labels gets a plain put and a look at the version before it: where
- * that is not the one on which it was based, what it holds is edited again, but for that time the neighbour's old value was current.
+ * Putting a value has no condition, so that a write based on what somebody else has
+ * meanwhile replaced would put his old value back. Therefore a version is first put
+ * beside the others, under a label of our own, and then `AWSCURRENT` is moved to it from
+ * the very version on which it is based: that fails when another is current by then
+ * (`RemoveFromVersionId`,
+ * https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_UpdateSecretVersionStage.html),
+ * and what is current is read and edited again. The id of a version is chosen here
+ * (`ClientRequestToken`) from the delivery and the version on which it is based, so a
+ * repetition makes no second one.
+ * https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_PutSecretValue.html.
+ * Who may not move labels gets a plain put and a look at the version before it: where
+ * that is not the one on which it was based, what it holds is edited again, but for that
+ * time the neighbour's old value was current.
  *
- * Of the JSON only our members are edited, as text. An undo writes them as they were spelled; where that gives just what the version before the run holds, `AWSCURRENT` goes
- * back to it, and `AWSPREVIOUS` to where it was. A value is never made where there is no secret: its name, key in KMS, policy and replicas are not ours to choose. Clients
- * that cache keep the old value for the time of their cache: the grace is there for it.
+ * Of the JSON only our members are edited, as text. An undo writes them as they were
+ * spelled; where that gives just what the version before the run holds, `AWSCURRENT` goes
+ * back to it, and `AWSPREVIOUS` to where it was. A value is never made where there is no
+ * secret: its name, key in KMS, policy and replicas are not ours to choose. Clients that
+ * cache keep the old value for the time of their cache: the grace is there for it.
  */
 import { createHash } from 'node:crypto'
 import { z } from 'zod'
@@ -29,23 +40,41 @@ import { awsClient, awsFields, LOOK_PAUSES_MS } from './_aws.ts'
 const VENDOR = 'AWS Secrets Manager'
 const CURRENT = 'AWSCURRENT'
 const PREVIOUS = 'AWSPREVIOUS'
-/** On a version that is not current yet; not AWSPENDING, which belongs to the rotation by AWS itself. */
+/**
+ * On a version that is not current yet; not AWSPENDING, which belongs to the rotation by
+ * AWS itself.
+ */
 const WAITING = 'rotate-waiting'
 /** So often what others write at the same time is edited again. */
 const TRIES = 5
 const RIGHTS =
-  'the credential needs secretsmanager:DescribeSecret, GetSecretValue, PutSecretValue and UpdateSecretVersionStage on this one secret, and kms:Decrypt and kms:GenerateDataKey on its key if that is your own'
+  'the credential needs secretsmanager:DescribeSecret, GetSecretValue, PutSecretValue and ' +
+  'UpdateSecretVersionStage on this one secret, and kms:Decrypt and kms:GenerateDataKey on ' +
+  'its key if that is your own'
 
 const Config = z.strictObject({
   ...awsFields,
   secret: z
     .string()
     .regex(/^[A-Za-z0-9/_+=.@:-]{1,2048}$/, 'is neither the name nor the ARN of a secret')
-    .meta({ description: 'Name or ARN of the secret, which must exist', examples: ['production/app'] }),
-  key: z.string().min(1).max(200).optional().meta({
-    description: 'Key in the JSON object that the secret holds; {name} is the name of a value. Without it the secret is the value',
-  }),
-  create: z.boolean().default(false).meta({ description: 'Also write where the key, or any value, does not exist yet' }),
+    .meta({
+      description: 'Name or ARN of the secret, which must exist',
+      examples: ['production/app'],
+    }),
+  key: z
+    .string()
+    .min(1)
+    .max(200)
+    .optional()
+    .meta({
+      description:
+        'Key in the JSON object that the secret holds; {name} is the name of a value. Without ' +
+        'it the secret is the value',
+    }),
+  create: z
+    .boolean()
+    .default(false)
+    .meta({ description: 'Also write where the key, or any value, does not exist yet' }),
 })
 type Options = z.output<typeof Config>
 
@@ -83,7 +112,8 @@ export default defineTarget({
   },
   config: Config,
   readable: true,
-  describe: ({ secret, key, region }) => `${VENDOR} ${secret}${key === undefined ? '' : `, key ${key},`} in ${region}`,
+  describe: ({ secret, key, region }) =>
+    `${VENDOR} ${secret}${key === undefined ? '' : `, key ${key},`} in ${region}`,
   place: ({ region, secret }) => `${region}/${nameIn(secret)}`,
   slots: (config, name) => [`${config.region}/${nameIn(config.secret)} ${keyOf(config, name)}`],
   nameIn: 'key',
@@ -91,11 +121,15 @@ export default defineTarget({
 })
 
 /**
- * The same for a name and for an ARN of it, with or without the six characters that AWS puts behind it. Two secrets may come out the same, which makes them wait for each
- * other and nothing else. https://docs.aws.amazon.com/secretsmanager/latest/userguide/troubleshoot.html#ARN_secretnamehyphen
+ * The same for a name and for an ARN of it, with or without the six characters that AWS
+ * puts behind it. Two secrets may come out the same, which makes them wait for each other
+ * and nothing else.
+ * https://docs.aws.amazon.com/secretsmanager/latest/userguide/troubleshoot.html#ARN_secretnamehyphen
  */
 function nameIn(secret: string): string {
-  return secret.replace(/^arn:[^:]*:secretsmanager:[^:]*:[^:]*:secret:/, '').replace(/(-[A-Za-z0-9]{6})+$/, '')
+  return secret
+    .replace(/^arn:[^:]*:secretsmanager:[^:]*:[^:]*:secret:/, '')
+    .replace(/(-[A-Za-z0-9]{6})+$/, '')
 }
 
 function openSession(config: Options, context: AdapterContext): TargetSession {
@@ -104,9 +138,15 @@ function openSession(config: Options, context: AdapterContext): TargetSession {
     probe: () => probe(config, aws, context),
     current: async (names) => {
       const held = await read(config, aws)
-      const document = held === undefined || config.key === undefined ? undefined : documentOf(config, held)
+      const document =
+        held === undefined || config.key === undefined ? undefined : documentOf(config, held)
       return Object.fromEntries(
-        names.map((name) => [name, config.key === undefined ? (held?.value ?? null) : textAt(document?.values ?? {}, keyOf(config, name))]),
+        names.map((name) => [
+          name,
+          config.key === undefined
+            ? (held?.value ?? null)
+            : textAt(document?.values ?? {}, keyOf(config, name)),
+        ]),
       )
     },
     standing: (names) => standing(config, aws, names),
@@ -115,12 +155,23 @@ function openSession(config: Options, context: AdapterContext): TargetSession {
       const keys = new Set(names.map((name) => keyOf(config, name)))
       const others = Object.entries(held === undefined ? {} : documentOf(config, held).values)
       return Object.fromEntries(
-        others.flatMap(([key, item]) => (keys.has(key) || typeof item === 'object' ? [] : [[key, new Secret(String(item))] as const])),
+        others.flatMap(([key, item]) =>
+          keys.has(key) || typeof item === 'object'
+            ? []
+            : [[key, new Secret(String(item))] as const],
+        ),
       )
     },
     put: (delivery) => put(config, aws, delivery, context),
     restore: (prior, old, rest) =>
-      restore(config, aws, prior, old, rest === undefined ? undefined : Rest.parse(JSON.parse(rest.reveal())), context),
+      restore(
+        config,
+        aws,
+        prior,
+        old,
+        rest === undefined ? undefined : Rest.parse(JSON.parse(rest.reveal())),
+        context,
+      ),
     close: () => Promise.resolve(),
   }
 }
@@ -131,20 +182,28 @@ async function probe(config: Options, aws: AwsJson, context: AdapterContext): Pr
     throw new AdapterError('misconfigured', `${config.secret}: ${message}`, { hints: [hint] })
   }
   if (facts['DeletedDate'] !== undefined && facts['DeletedDate'] !== null)
-    fault('the secret is scheduled for deletion', 'aws secretsmanager restore-secret, or another "secret"')
+    fault(
+      'the secret is scheduled for deletion',
+      'aws secretsmanager restore-secret, or another "secret"',
+    )
   if (typeof facts['OwningService'] === 'string' && facts['OwningService'] !== '')
     fault(
       'the secret is managed by another service of AWS, which alone may write it',
       'let that service rotate it, or name another "secret"',
     )
-  // https://docs.aws.amazon.com/secretsmanager/latest/userguide/create-manage-multi-region-secrets.html: a replica takes its value from the primary secret.
+  // https://docs.aws.amazon.com/secretsmanager/latest/userguide/create-manage-multi-region-secrets.html:
+  // a replica takes its value from the primary secret.
   const primary = facts['PrimaryRegion']
   if (typeof primary === 'string' && primary !== config.region)
     fault('this is a replica and can not be written', `set "region" to that of the primary secret`)
   if (facts['RotationEnabled'] === true)
-    context.note(`${VENDOR}: ${config.secret} is also rotated by AWS itself, which will replace what is written here`)
+    context.note(
+      `${VENDOR}: ${config.secret} is also rotated by AWS itself, which will replace what is ` +
+        'written here',
+    )
   const held = await read(config, aws)
-  if (held === undefined && !config.create) fault('the secret has no value yet', 'give it one, or set "create": true')
+  if (held === undefined && !config.create)
+    fault('the secret has no value yet', 'give it one, or set "create": true')
   if (held !== undefined && config.key !== undefined) documentOf(config, held)
 }
 
@@ -153,17 +212,26 @@ async function describe(config: Options, aws: AwsJson): Promise<Readonly<Record<
     return await aws.call('DescribeSecret', { SecretId: config.secret }, 'read')
   } catch (thrown) {
     if (!(thrown instanceof AdapterError) || thrown.code !== 'missing') throw thrown
-    throw new AdapterError('misconfigured', `there is no secret ${config.secret} in ${config.region}`, {
-      hints: ['make it once (aws secretsmanager create-secret), or correct "secret" or "region"'],
-    })
+    throw new AdapterError(
+      'misconfigured',
+      `there is no secret ${config.secret} in ${config.region}`,
+      {
+        hints: ['make it once (aws secretsmanager create-secret), or correct "secret" or "region"'],
+      },
+    )
   }
 }
 
-/** By its label, or by its id. `undefined`: the secret has no such version. That there is no such secret is thrown. */
+/**
+ * By its label, or by its id. `undefined`: the secret has no such version. That there is
+ * no such secret is thrown.
+ */
 async function read(
   config: Options,
   aws: AwsJson,
-  which: { readonly VersionStage: string } | { readonly VersionId: string } = { VersionStage: CURRENT },
+  which: { readonly VersionStage: string } | { readonly VersionId: string } = {
+    VersionStage: CURRENT,
+  },
 ): Promise<Version | undefined> {
   let answer: Readonly<Record<string, unknown>>
   try {
@@ -175,8 +243,15 @@ async function read(
     return undefined
   }
   const id = textIn(answer, 'VersionId', VENDOR)
-  if (typeof answer['SecretString'] === 'string') return { id, value: new Secret(answer['SecretString']), binary: false }
-  return { id, value: new Secret(Uint8Array.from(Buffer.from(textIn(answer, 'SecretBinary', VENDOR), 'base64'))), binary: true }
+  if (typeof answer['SecretString'] === 'string')
+    return { id, value: new Secret(answer['SecretString']), binary: false }
+  return {
+    id,
+    value: new Secret(
+      Uint8Array.from(Buffer.from(textIn(answer, 'SecretBinary', VENDOR), 'base64')),
+    ),
+    binary: true,
+  }
 }
 
 const keyOf = ({ key = '' }: Options, name: string): string => key.replaceAll('{name}', name)
@@ -190,9 +265,13 @@ function documentOf(config: Options, { value, binary }: Version): Document {
   const text = binary || !value.isText() ? '' : value.reveal()
   const values = parseObject(text)
   if (values === undefined)
-    throw new AdapterError('misconfigured', `${config.secret} does not hold a JSON object, so it has no key`, {
-      hints: ['leave "key" out if the whole secret is the value'],
-    })
+    throw new AdapterError(
+      'misconfigured',
+      `${config.secret} does not hold a JSON object, so it has no key`,
+      {
+        hints: ['leave "key" out if the whole secret is the value'],
+      },
+    )
   return { text, values }
 }
 
@@ -208,13 +287,21 @@ function textAt(document: Readonly<Record<string, unknown>>, key: string): Secre
 
 function notYet(config: Options, name: string): AdapterError {
   const what = config.key === undefined ? 'value' : `key ${keyOf(config, name)}`
-  return new AdapterError('misconfigured', `${config.secret} has no ${what} yet`, { hints: ['set it there once, or "create": true'] })
+  return new AdapterError('misconfigured', `${config.secret} has no ${what} yet`, {
+    hints: ['set it there once, or "create": true'],
+  })
 }
 
 /**
- * What stands there, and in which version. A key that is lacking and may not be made is refused. A secret without any value can't be emptied again: unless the operator accepts that, nothing is begun.
+ * What stands there, and in which version. A key that is lacking and may not be made is
+ * refused. A secret without any value can't be emptied again: unless the operator accepts
+ * that, nothing is begun.
  */
-async function standing(config: Options, aws: AwsJson, names: readonly string[]): Promise<Standing> {
+async function standing(
+  config: Options,
+  aws: AwsJson,
+  names: readonly string[],
+): Promise<Standing> {
   const held = await read(config, aws)
   if (held === undefined)
     return config.key === undefined
@@ -227,24 +314,40 @@ async function standing(config: Options, aws: AwsJson, names: readonly string[])
     return text === undefined ? [] : [[name, text] as const]
   })
   const rest: Rest = { id: held.id, previous, binary: held.binary, raw: Object.fromEntries(raw) }
-  const values = names.map((name) => [name, document === undefined ? held.value : textAt(document.values, keyOf(config, name))] as const)
+  const values = names.map(
+    (name) =>
+      [
+        name,
+        document === undefined ? held.value : textAt(document.values, keyOf(config, name)),
+      ] as const,
+  )
   // Found here, before anything is made, and not when the new value is to be written.
   const lacking = config.create ? undefined : values.find(([, value]) => value === null)
   if (lacking !== undefined) throw notYet(config, lacking[0])
   return { values: Object.fromEntries(values) as Prior, rest: new Secret(JSON.stringify(rest)) }
 }
 
-/** Which version has AWSPREVIOUS while this one is current; `null`: none. `undefined`: another is current by now, or AWS does not say. */
-async function labelled(config: Options, aws: AwsJson, current: string): Promise<string | null | undefined> {
+/**
+ * Which version has AWSPREVIOUS while this one is current; `null`: none. `undefined`:
+ * another is current by now, or AWS does not say.
+ */
+async function labelled(
+  config: Options,
+  aws: AwsJson,
+  current: string,
+): Promise<string | null | undefined> {
   const all = (await describe(config, aws))['VersionIdsToStages']
   if (typeof all !== 'object' || all === null) return undefined
   const having = (label: string): string | null =>
-    Object.entries(all).find(([, labels]) => Array.isArray(labels) && labels.includes(label))?.[0] ?? null
+    Object.entries(all).find(
+      ([, labels]) => Array.isArray(labels) && labels.includes(label),
+    )?.[0] ?? null
   return having(CURRENT) === current ? having(PREVIOUS) : undefined
 }
 
 /**
- * What the secret shall hold. @param may is the key, or the value, allowed to come into being?
+ * What the secret shall hold. @param may is the key, or the value, allowed to come into
+ * being?
  * @param raw values as they were written, by name
  */
 function wanted(
@@ -258,10 +361,15 @@ function wanted(
   if (config.key === undefined) return whole(config, held, names, entries, may)
   const keys = new Set(names.map((name) => keyOf(config, name)))
   if (keys.size < names.length)
-    throw new AdapterError('misconfigured', 'the secret has several values, and all would go to one key', {
-      hints: ['put {name} into "key"'],
-    })
-  const { text, values } = held === undefined ? { text: '{}', values: {} } : documentOf(config, held)
+    throw new AdapterError(
+      'misconfigured',
+      'the secret has several values, and all would go to one key',
+      {
+        hints: ['put {name} into "key"'],
+      },
+    )
+  const { text, values } =
+    held === undefined ? { text: '{}', values: {} } : documentOf(config, held)
   let edited = text
   for (const [name, value] of Object.entries(entries)) {
     const key = keyOf(config, name)
@@ -284,24 +392,40 @@ function whole(
   const [name] = names
   if (name === undefined) return undefined
   if (names.length > 1)
-    throw new AdapterError('misconfigured', 'several values can not be one secret', { hints: ['give "key": "{name}" for a JSON object'] })
+    throw new AdapterError('misconfigured', 'several values can not be one secret', {
+      hints: ['give "key": "{name}" for a JSON object'],
+    })
   if (held === undefined && !may(name)) throw notYet(config, name)
   const value = entries[name] ?? undefined
-  const isObject = (text: Secret): boolean => text.isText() && parseObject(text.reveal()) !== undefined
+  const isObject = (text: Secret): boolean =>
+    text.isText() && parseObject(text.reveal()) !== undefined
   if (value !== undefined && held !== undefined && isObject(held.value) && !isObject(value))
-    throw new AdapterError('misconfigured', `${config.secret} holds a JSON object, and the value would take the place of all its keys`, {
-      hints: ['say which with "key"'],
-    })
+    throw new AdapterError(
+      'misconfigured',
+      `${config.secret} holds a JSON object, and the value would take the place of all its keys`,
+      {
+        hints: ['say which with "key"'],
+      },
+    )
   return value
 }
 
-/** 32 to 64 characters; a hash, because it may be read by who may not read the value, and holds nothing of it. */
+/**
+ * 32 to 64 characters; a hash, because it may be read by who may not read the value, and
+ * holds nothing of it.
+ */
 function tokenOf(...parts: readonly string[]): string {
   return createHash('sha256').update(JSON.stringify(parts)).digest('hex').slice(0, 36)
 }
 
-async function put(config: Options, aws: AwsJson, delivery: Delivery, context: AdapterContext): Promise<void> {
-  const how = (held: Version | undefined): Secret | undefined => wanted(config, held, delivery.entries, () => config.create)
+async function put(
+  config: Options,
+  aws: AwsJson,
+  delivery: Delivery,
+  context: AdapterContext,
+): Promise<void> {
+  const how = (held: Version | undefined): Secret | undefined =>
+    wanted(config, held, delivery.entries, () => config.create)
   if (!(await settle(config, aws, how, [delivery.id], context))) return
   context.note(
     `${VENDOR}: ${
@@ -317,7 +441,10 @@ async function put(config: Options, aws: AwsJson, delivery: Delivery, context: A
 /** What the secret shall hold, by what it holds now. `undefined`: no change. */
 type Edit = (held: Version | undefined) => Secret | undefined
 
-/** Edits until the secret, read anew, holds it. `false`: it did already. @param back a version to go back to, where it holds just that */
+/**
+ * Edits until the secret, read anew, holds it. `false`: it did already. @param back a
+ * version to go back to, where it holds just that
+ */
 async function settle(
   config: Options,
   aws: AwsJson,
@@ -334,25 +461,39 @@ async function settle(
     const held = await read(config, aws)
     const value = how(ground ?? held)
     const binary = value?.isText() !== true || (back?.binary ?? held?.binary ?? false)
-    if (value === undefined || (held?.value.equals(value) === true && held.binary === binary)) return first ? 'same' : 'current'
+    if (value === undefined || (held?.value.equals(value) === true && held.binary === binary))
+      return first ? 'same' : 'current'
     const call = { config, aws, base: held, context }
-    const gone = held === undefined || back === undefined ? 'other' : await goBack(call, held, value, binary, back)
+    const gone =
+      held === undefined || back === undefined
+        ? 'other'
+        : await goBack(call, held, value, binary, back)
     if (gone === 'current' || gone === 'outrun') return gone
     plain ||= gone === 'denied'
-    const token = tokenOf(...delivery, config.secret, held?.id ?? '', ...(ground === undefined ? [] : [ground.id]))
+    const token = tokenOf(
+      ...delivery,
+      config.secret,
+      held?.id ?? '',
+      ...(ground === undefined ? [] : [ground.id]),
+    )
     return write(call, value, binary, token, plain)
   }
   for (let attempt = 1; attempt <= TRIES; attempt++) {
     const outcome = attempt === 1 ? await once(true) : await afterWrite(() => once(false))
     if (outcome === 'same' || outcome === 'current') return outcome === 'current'
-    // Without keys there is nothing to bring together: one of two whole values must go, and the next attempt decides which.
+    // Without keys there is nothing to bring together: one of two whole values must go,
+    // and the next attempt decides which.
     if (config.key === undefined) break
     ground = outcome === 'outrun' ? undefined : outcome
   }
-  throw new AdapterError('failed', `${config.secret} was written by somebody else at the same time`, {
-    effect: 'unknown',
-    retryable: true,
-  })
+  throw new AdapterError(
+    'failed',
+    `${config.secret} was written by somebody else at the same time`,
+    {
+      effect: 'unknown',
+      retryable: true,
+    },
+  )
 }
 
 interface Call {
@@ -363,13 +504,25 @@ interface Call {
   readonly context: AdapterContext
 }
 
-/** `outrun`: somebody else was faster, or has written since. A version: what somebody wrote just before and we have replaced. */
+/**
+ * `outrun`: somebody else was faster, or has written since. A version: what somebody
+ * wrote just before and we have replaced.
+ */
 type Outcome = 'current' | 'outrun' | Version
 
-async function write(call: Call, value: Secret, binary: boolean, token: string, plain: boolean): Promise<Outcome> {
+async function write(
+  call: Call,
+  value: Secret,
+  binary: boolean,
+  token: string,
+  plain: boolean,
+): Promise<Outcome> {
   const { config, aws, base } = call
-  const content = binary ? { SecretBinary: Buffer.from(value.bytes()).toString('base64') } : { SecretString: value.reveal() }
-  const plainly = async (on: Version): Promise<Outcome> => putPlainly(call, content, tokenOf(token, 'plain'), on)
+  const content = binary
+    ? { SecretBinary: Buffer.from(value.bytes()).toString('base64') }
+    : { SecretString: value.reveal() }
+  const plainly = async (on: Version): Promise<Outcome> =>
+    putPlainly(call, content, tokenOf(token, 'plain'), on)
   if (plain && base !== undefined) return plainly(base)
   await send(call, { ClientRequestToken: token, VersionStages: [WAITING], ...content })
   return afterWrite(async () => {
@@ -387,7 +540,12 @@ async function write(call: Call, value: Secret, binary: boolean, token: string, 
   })
 }
 
-async function putPlainly(call: Call, content: Readonly<Record<string, string>>, token: string, base: Version): Promise<Outcome> {
+async function putPlainly(
+  call: Call,
+  content: Readonly<Record<string, string>>,
+  token: string,
+  base: Version,
+): Promise<Outcome> {
   await send(call, { ClientRequestToken: token, ...content })
   return afterWrite(async () => {
     const outcome = await becomesCurrent(call, token)
@@ -406,7 +564,8 @@ async function send({ config, aws }: Call, body: Readonly<Record<string, unknown
       effect: thrown.effect,
       details: thrown.details,
       hints: [
-        'a secret holds 1 to 65536 bytes, must not be scheduled for deletion, be no replica, and not be managed by another service',
+        'a secret holds 1 to 65536 bytes, must not be scheduled for deletion, be no replica, ' +
+          'and not be managed by another service',
         ...thrown.hints,
       ],
     })
@@ -414,25 +573,39 @@ async function send({ config, aws }: Call, body: Readonly<Record<string, unknown
 }
 
 /** AWS promises no read after write. */
-async function becomesCurrent({ config, aws, base, context }: Call, id: string): Promise<'current' | 'outrun'> {
+async function becomesCurrent(
+  { config, aws, base, context }: Call,
+  id: string,
+): Promise<'current' | 'outrun'> {
   for (let look = 0; ; look++) {
     const now = await read(config, aws)
     if (now?.id === id) return 'current'
     if (now !== undefined && now.id !== base?.id) return 'outrun'
     const wait = LOOK_PAUSES_MS[look]
     if (wait === undefined)
-      throw new AdapterError('bad-answer', `${VENDOR} took the value of ${config.secret}, but still gives out the one before`, {
-        effect: 'unknown',
-        retryable: true,
-      })
+      throw new AdapterError(
+        'bad-answer',
+        `${VENDOR} took the value of ${config.secret}, but still gives out the one before`,
+        {
+          effect: 'unknown',
+          retryable: true,
+        },
+      )
     await context.clock.sleep(wait, context.signal)
   }
 }
 
 /**
- * Moves a label. `false`: it was not where it was to be taken from. A repetition of what has worked finds it gone from there and is refused: so what counts is where it is.
+ * Moves a label. `false`: it was not where it was to be taken from. A repetition of what
+ * has worked finds it gone from there and is refused: so what counts is where it is.
  */
-async function move(config: Options, aws: AwsJson, label: string, from: string | null, to: string | null): Promise<boolean> {
+async function move(
+  config: Options,
+  aws: AwsJson,
+  label: string,
+  from: string | null,
+  to: string | null,
+): Promise<boolean> {
   const labels = {
     SecretId: config.secret,
     VersionStage: label,
@@ -451,12 +624,18 @@ async function move(config: Options, aws: AwsJson, label: string, from: string |
   }
 }
 
-/** Takes our own label away. Where that fails it stays until the next write takes it; nobody reads by it. */
+/**
+ * Takes our own label away. Where that fails it stays until the next write takes it;
+ * nobody reads by it.
+ */
 async function tidy(config: Options, aws: AwsJson, label: string, from: string): Promise<void> {
   await move(config, aws, label, from, null).catch(() => undefined)
 }
 
-/** Moves AWSCURRENT to the version before. `other`: that does not hold just what is wanted. */
+/**
+ * Moves AWSCURRENT to the version before. `other`: that does not hold just what is
+ * wanted.
+ */
 async function goBack(
   call: Call,
   held: Version,
@@ -465,7 +644,11 @@ async function goBack(
   back: Pick<Rest, 'id' | 'binary'>,
 ): Promise<'current' | 'outrun' | 'other' | 'denied'> {
   const { config, aws } = call
-  const before = await read(config, aws, back.id === undefined ? { VersionStage: PREVIOUS } : { VersionId: back.id })
+  const before = await read(
+    config,
+    aws,
+    back.id === undefined ? { VersionStage: PREVIOUS } : { VersionId: back.id },
+  )
   if (before?.value.equals(value) !== true || before.binary !== binary) return 'other'
   try {
     if (!(await move(config, aws, CURRENT, held.id, before.id))) return 'outrun'
@@ -491,18 +674,33 @@ async function restore(
   const how = (held: Version | undefined): Secret | undefined => {
     if (held === undefined) return undefined
     const values = config.key === undefined ? undefined : documentOf(config, held).values
-    // What only the old version says is put where it is still wanted, not where somebody has taken it away.
+    // What only the old version says is put where it is still wanted, not where somebody
+    // has taken it away.
     const entries = Object.fromEntries(
       Object.entries(known).filter(
-        ([name]) => prior?.[name] !== undefined || values === undefined || Object.hasOwn(values, keyOf(config, name)),
+        ([name]) =>
+          prior?.[name] !== undefined ||
+          values === undefined ||
+          Object.hasOwn(values, keyOf(config, name)),
       ),
     )
     const value = wanted(config, held, entries, () => true, rest?.raw)
     empties = value === undefined && Object.keys(entries).length > 0
     return value
   }
-  await settle(config, aws, how, [old?.id ?? 'undo', 'restore', ...Object.keys(known)], context, rest ?? { binary: false })
-  if (empties) context.note(`${VENDOR}: ${config.secret} had no value before and can not be emptied, so what was written stays`)
+  await settle(
+    config,
+    aws,
+    how,
+    [old?.id ?? 'undo', 'restore', ...Object.keys(known)],
+    context,
+    rest ?? { binary: false },
+  )
+  if (empties)
+    context.note(
+      `${VENDOR}: ${config.secret} had no value before and can not be emptied, so what was ` +
+        'written stays',
+    )
   if (rest?.id === undefined || rest.previous === undefined) return
   const now = await labelled(config, aws, rest.id)
   if (now === undefined || now === rest.previous) return
@@ -511,7 +709,8 @@ async function restore(
   } catch (thrown) {
     if (!(thrown instanceof AdapterError)) throw thrown
     context.note(
-      `${VENDOR}: ${config.secret} holds what it held, but ${PREVIOUS} stays on the version that was given up: ${thrown.message}`,
+      `${VENDOR}: ${config.secret} holds what it held, but ${PREVIOUS} stays on the version ` +
+        `that was given up: ${thrown.message}`,
     )
   }
 }

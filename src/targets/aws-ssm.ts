@@ -1,12 +1,18 @@
 /**
- * Parameters of type SecureString in the AWS Systems Manager Parameter Store (reference/providers.md 15;
+ * Parameters of type SecureString in the AWS Systems Manager Parameter Store
+ * (reference/providers.md 15;
  * https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_PutParameter.html).
  *
- * What an overwrite does not repeat falls back to the default of the account: a parameter under a key of its own would from then on be under `aws/ssm`, which its readers may not
- * use. So key, tier, description and pattern are read first (DescribeParameters) and sent again. Overwriting has no idempotency: a repetition is one more version with the same value,
- * harmless but one of the hundred that are kept, so what holds the value already is not written, and a lost answer is settled by reading. Something new is made without
- * `Overwrite`, so that what somebody else made at the same moment is not overwritten. Policies and tags stay as they are when they are not sent. Consumers take the value when
- * they read it next. An undo sends what the parameter has besides its value by then; only one that somebody has deleted is made again with what it had before the run.
+ * What an overwrite does not repeat falls back to the default of the account: a parameter
+ * under a key of its own would from then on be under `aws/ssm`, which its readers may not
+ * use. So key, tier, description and pattern are read first (DescribeParameters) and sent
+ * again. Overwriting has no idempotency: a repetition is one more version with the same
+ * value, harmless but one of the hundred that are kept, so what holds the value already
+ * is not written, and a lost answer is settled by reading. Something new is made without
+ * `Overwrite`, so that what somebody else made at the same moment is not overwritten.
+ * Policies and tags stay as they are when they are not sent. Consumers take the value
+ * when they read it next. An undo sends what the parameter has besides its value by then;
+ * only one that somebody has deleted is made again with what it had before the run.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -25,21 +31,36 @@ const KIND = 'SecureString'
 /** By tier, in bytes; reference/providers.md 15. */
 const LIMITS = { Standard: 4096, larger: 8192 } as const
 const RIGHTS =
-  'the credential needs ssm:GetParameter and ssm:PutParameter on the parameter (ssm:DeleteParameter to undo what "create" made), ssm:DescribeParameters on *, and kms:Encrypt and kms:Decrypt on its key if that is your own (kms:GenerateDataKey for tier Advanced)'
+  'the credential needs ssm:GetParameter and ssm:PutParameter on the parameter ' +
+  '(ssm:DeleteParameter to undo what "create" made), ssm:DescribeParameters on *, and ' +
+  'kms:Encrypt and kms:Decrypt on its key if that is your own (kms:GenerateDataKey for tier ' +
+  'Advanced)'
 
 const Config = z.strictObject({
   ...awsFields,
   parameter: z
     .string()
-    .regex(/^(\/[A-Za-z0-9_.{}-]+)+$|^[A-Za-z0-9_.{}-]+$/, 'is not the name of a parameter such as /production/app/{name}')
+    .regex(
+      /^(\/[A-Za-z0-9_.{}-]+)+$|^[A-Za-z0-9_.{}-]+$/,
+      'is not the name of a parameter such as /production/app/{name}',
+    )
     .max(1000)
-    .meta({ description: 'Name of the parameter; {name} is the name of a value', examples: ['/production/app/{name}'] }),
-  create: z.boolean().default(false).meta({ description: 'Also make parameters that do not exist yet' }),
+    .meta({
+      description: 'Name of the parameter; {name} is the name of a value',
+      examples: ['/production/app/{name}'],
+    }),
+  create: z
+    .boolean()
+    .default(false)
+    .meta({ description: 'Also make parameters that do not exist yet' }),
   keyId: z
     .string()
     .regex(/^[A-Za-z0-9:/_-]{1,256}$/, 'is not the id, ARN or alias of a key in KMS')
     .optional()
-    .meta({ description: 'Key in KMS for a new parameter; those that exist keep theirs', examples: ['alias/app'] }),
+    .meta({
+      description: 'Key in KMS for a new parameter; those that exist keep theirs',
+      examples: ['alias/app'],
+    }),
   tier: z
     .enum(['Standard', 'Advanced', 'Intelligent-Tiering'])
     .optional()
@@ -82,16 +103,20 @@ function openSession(config: Options, context: AdapterContext): TargetSession {
   const aws = awsClient(context, config, 'ssm', RIGHTS)
   return {
     probe: async () => {
-      // The names of the values are not known here, unless the parameter has one of its own.
+      // The names of the values are not known here, unless the parameter has one of its
+      // own.
       if (config.parameter.includes('{name}'))
-        return void (await describe(aws, [{ Key: 'Name', Option: 'BeginsWith', Values: [beginning(config)] }]))
+        return void (await describe(aws, [
+          { Key: 'Name', Option: 'BeginsWith', Values: [beginning(config)] },
+        ]))
       const held = await read(aws, config.parameter)
       if (held === undefined && !config.create) throw fresh(config.parameter)
       if (held !== undefined) await factsOf(aws, config.parameter)
     },
     current: async (names) => {
       const found: [string, Secret | null][] = []
-      for (const name of names) found.push([name, (await read(aws, parameterOf(config, name)))?.value ?? null])
+      for (const name of names)
+        found.push([name, (await read(aws, parameterOf(config, name)))?.value ?? null])
       return Object.fromEntries(found)
     },
     put: ({ entries }) => put(config, aws, entries, context),
@@ -104,9 +129,12 @@ function openSession(config: Options, context: AdapterContext): TargetSession {
   }
 }
 
-const parameterOf = ({ parameter }: Options, name: string): string => parameter.replaceAll('{name}', name)
+const parameterOf = ({ parameter }: Options, name: string): string =>
+  parameter.replaceAll('{name}', name)
 
-/** A filter wants at least one character after the slash; without one any name will do. */
+/**
+ * A filter wants at least one character after the slash; without one any name will do.
+ */
 function beginning({ parameter }: Options): string {
   const head = parameter.slice(0, parameter.indexOf('{name}'))
   return head.replace(/\/$/, '') === '' ? 'A' : head
@@ -124,7 +152,10 @@ interface Held {
   readonly version: number | undefined
 }
 
-/** What it holds. Throws `misconfigured` for a parameter of another type: it would lie there in clear, and its type can not be changed. */
+/**
+ * What it holds. Throws `misconfigured` for a parameter of another type: it would lie
+ * there in clear, and its type can not be changed.
+ */
 async function read(aws: AwsJson, parameter: string): Promise<Held | undefined> {
   let answer: Readonly<Record<string, unknown>>
   try {
@@ -135,9 +166,16 @@ async function read(aws: AwsJson, parameter: string): Promise<Held | undefined> 
   }
   const found = objectIn(answer['Parameter'], VENDOR)
   if (found['Type'] !== KIND)
-    throw new AdapterError('misconfigured', `${parameter} is not a ${KIND}, so a secret would lie there in clear`, {
-      hints: ['delete it and make it again as a SecureString: AWS does not change the type of a parameter'],
-    })
+    throw new AdapterError(
+      'misconfigured',
+      `${parameter} is not a ${KIND}, so a secret would lie there in clear`,
+      {
+        hints: [
+          'delete it and make it again as a SecureString: AWS does not change the type of a ' +
+            'parameter',
+        ],
+      },
+    )
   return { value: new Secret(textIn(found, 'Value', VENDOR)), version: versionIn(found) }
 }
 
@@ -145,7 +183,11 @@ function versionIn({ Version: version }: Readonly<Record<string, unknown>>): num
   return typeof version === 'number' ? version : undefined
 }
 
-async function standing(config: Options, aws: AwsJson, names: readonly string[]): Promise<Standing> {
+async function standing(
+  config: Options,
+  aws: AwsJson,
+  names: readonly string[],
+): Promise<Standing> {
   const values: Record<string, Secret | null> = {}
   const rest: Rest = {}
   for (const name of names) {
@@ -159,10 +201,20 @@ async function standing(config: Options, aws: AwsJson, names: readonly string[])
   return { values, rest: new Secret(JSON.stringify(rest)) }
 }
 
-/** https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_DescribeParameters.html: a page may be empty and still not be the last. */
-async function describe(aws: AwsJson, filters: readonly unknown[]): Promise<readonly Readonly<Record<string, unknown>>[]> {
+/**
+ * https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_DescribeParameters.html:
+ * a page may be empty and still not be the last.
+ */
+async function describe(
+  aws: AwsJson,
+  filters: readonly unknown[],
+): Promise<readonly Readonly<Record<string, unknown>>[]> {
   for (let token: string | undefined; ;) {
-    const answer = await aws.call('DescribeParameters', { ParameterFilters: filters, ...pickDefined({ NextToken: token }) }, 'read')
+    const answer = await aws.call(
+      'DescribeParameters',
+      { ParameterFilters: filters, ...pickDefined({ NextToken: token }) },
+      'read',
+    )
     const page = listIn(answer['Parameters'] ?? [], VENDOR)
     const next = answer['NextToken']
     if (page.length > 0 || typeof next !== 'string' || next === '' || next === token) return page
@@ -171,12 +223,20 @@ async function describe(aws: AwsJson, filters: readonly unknown[]): Promise<read
 }
 
 async function factsOf(aws: AwsJson, parameter: string): Promise<Facts> {
-  const found = (await describe(aws, [{ Key: 'Name', Option: 'Equals', Values: [parameter] }])).find(({ Name }) => Name === parameter)
-  if (found === undefined) throw new AdapterError('bad-answer', `${VENDOR} has ${parameter}, but does not describe it`, { retryable: true })
+  const found = (
+    await describe(aws, [{ Key: 'Name', Option: 'Equals', Values: [parameter] }])
+  ).find(({ Name }) => Name === parameter)
+  if (found === undefined)
+    throw new AdapterError('bad-answer', `${VENDOR} has ${parameter}, but does not describe it`, {
+      retryable: true,
+    })
   // Without the key the next write would silently change it.
-  if (typeof found['KeyId'] !== 'string') throw new AdapterError('bad-answer', `${VENDOR} does not say under which key ${parameter} is`)
+  if (typeof found['KeyId'] !== 'string')
+    throw new AdapterError('bad-answer', `${VENDOR} does not say under which key ${parameter} is`)
   const keep = ['Tier', 'Description', 'AllowedPattern', 'DataType'] as const
-  const more = keep.flatMap((name) => (typeof found[name] === 'string' && found[name] !== '' ? [[name, found[name]]] : []))
+  const more = keep.flatMap((name) =>
+    typeof found[name] === 'string' && found[name] !== '' ? [[name, found[name]]] : [],
+  )
   return { KeyId: found['KeyId'], ...(Object.fromEntries(more) as Partial<Facts>) }
 }
 
@@ -185,24 +245,46 @@ interface Write {
   readonly value: Secret
   /** What is there; `undefined` for a new one. */
   readonly held: Held | undefined
-  /** What it shall have besides its value; `undefined`: what the configuration says, for a new one. */
+  /**
+   * What it shall have besides its value; `undefined`: what the configuration says, for a
+   * new one.
+   */
   readonly facts: Facts | undefined
 }
 
 /** Everything is looked at before the first is written. */
-async function put(config: Options, aws: AwsJson, entries: Readonly<Record<string, Secret>>, context: AdapterContext): Promise<void> {
+async function put(
+  config: Options,
+  aws: AwsJson,
+  entries: Readonly<Record<string, Secret>>,
+  context: AdapterContext,
+): Promise<void> {
   const names = Object.keys(entries)
   if (new Set(names.map((name) => parameterOf(config, name))).size < names.length)
-    throw new AdapterError('misconfigured', 'the secret has several values, and all would go to one parameter', {
-      hints: ['put {name} into "parameter"'],
-    })
+    throw new AdapterError(
+      'misconfigured',
+      'the secret has several values, and all would go to one parameter',
+      {
+        hints: ['put {name} into "parameter"'],
+      },
+    )
   const writes: Write[] = []
   for (const [name, value] of Object.entries(entries)) {
     const parameter = parameterOf(config, name)
     const held = await read(aws, parameter)
     if (held === undefined && !config.create) throw fresh(parameter)
     if (held?.value.equals(value) === true) continue
-    writes.push(checked({ parameter, value, held, facts: held === undefined ? undefined : await factsOf(aws, parameter) }, config))
+    writes.push(
+      checked(
+        {
+          parameter,
+          value,
+          held,
+          facts: held === undefined ? undefined : await factsOf(aws, parameter),
+        },
+        config,
+      ),
+    )
   }
   for (const write of writes) await send(config, aws, write, context)
 }
@@ -212,15 +294,27 @@ function checked(write: Write, config: Options): Write {
   plainText(value)
   const tier = facts === undefined ? config.tier : facts.Tier
   // Where no tier is said the account has a default, which may be one of the larger.
-  const limit = tier === undefined || tier === 'Advanced' || tier === 'Intelligent-Tiering' ? LIMITS.larger : LIMITS.Standard
+  const limit =
+    tier === undefined || tier === 'Advanced' || tier === 'Intelligent-Tiering'
+      ? LIMITS.larger
+      : LIMITS.Standard
   if (value.size < 1 || value.size > limit)
-    throw new AdapterError('misconfigured', `${parameter}: a parameter of this tier holds 1 to ${limit} bytes`, {
-      hints: ['a parameter of the tier Advanced holds twice as much'],
-    })
+    throw new AdapterError(
+      'misconfigured',
+      `${parameter}: a parameter of this tier holds 1 to ${limit} bytes`,
+      {
+        hints: ['a parameter of the tier Advanced holds twice as much'],
+      },
+    )
   return write
 }
 
-async function send(config: Options, aws: AwsJson, { parameter, value, held, facts }: Write, context: AdapterContext): Promise<void> {
+async function send(
+  config: Options,
+  aws: AwsJson,
+  { parameter, value, held, facts }: Write,
+  context: AdapterContext,
+): Promise<void> {
   const settings = facts ?? {
     ...pickDefined({ KeyId: config.keyId }),
     ...pickDefined({ Tier: config.tier }),
@@ -228,7 +322,13 @@ async function send(config: Options, aws: AwsJson, { parameter, value, held, fac
   let lost: AdapterError | undefined
   let made: number | undefined
   try {
-    const body = { Name: parameter, Value: value.reveal(), Type: KIND, Overwrite: held !== undefined, ...settings }
+    const body = {
+      Name: parameter,
+      Value: value.reveal(),
+      Type: KIND,
+      Overwrite: held !== undefined,
+      ...settings,
+    }
     made = versionIn(await aws.call('PutParameter', body, 'once'))
   } catch (thrown) {
     if (!(thrown instanceof AdapterError)) throw thrown
@@ -242,7 +342,11 @@ async function send(config: Options, aws: AwsJson, { parameter, value, held, fac
       if (wait === undefined)
         throw (
           lost ??
-          new AdapterError('bad-answer', `${VENDOR} took ${parameter}, but gives out another value`, { effect: 'unknown', retryable: true })
+          new AdapterError(
+            'bad-answer',
+            `${VENDOR} took ${parameter}, but gives out another value`,
+            { effect: 'unknown', retryable: true },
+          )
         )
       await context.clock.sleep(wait, context.signal)
     }
@@ -250,7 +354,8 @@ async function send(config: Options, aws: AwsJson, { parameter, value, held, fac
   context.note(`${VENDOR}: ${parameter} ${held === undefined ? 'made' : 'updated'}`)
   if (held?.version !== undefined && made !== undefined && made !== held.version + 1)
     context.note(
-      `${VENDOR}: somebody else wrote ${parameter} at the same moment (version ${held.version + 1}); what he changed at it besides the value may have been put back`,
+      `${VENDOR}: somebody else wrote ${parameter} at the same moment (version ` +
+        `${held.version + 1}); what he changed at it besides the value may have been put back`,
     )
 }
 
@@ -258,14 +363,25 @@ function explained(error: AdapterError, parameter: string): AdapterError {
   const { code, effect, retryable, details } = error
   const hints =
     details['awsCode'] === 'ParameterMaxVersionLimitExceeded'
-      ? ['the oldest of its hundred versions has a label: move or remove it (aws ssm unlabel-parameter-version)']
+      ? [
+          'the oldest of its hundred versions has a label: move or remove it (aws ssm ' +
+            'unlabel-parameter-version)',
+        ]
       : details['awsCode'] === 'ParameterAlreadyExists'
         ? ['somebody made it at the same moment; try again']
         : error.hints
-  return new AdapterError(code, `${parameter}: ${error.message}`, { effect, retryable, details, hints })
+  return new AdapterError(code, `${parameter}: ${error.message}`, {
+    effect,
+    retryable,
+    details,
+    hints,
+  })
 }
 
-/** What was not there before is deleted only where `current` said so. @param facts what each had before the run, by name */
+/**
+ * What was not there before is deleted only where `current` said so. @param facts what
+ * each had before the run, by name
+ */
 async function restore(
   config: Options,
   aws: AwsJson,
@@ -280,7 +396,17 @@ async function restore(
     if (value === null) {
       if (held !== undefined) await remove(aws, parameter)
     } else if (held !== undefined ? !held.value.equals(value) : prior?.[name] !== undefined)
-      await send(config, aws, { parameter, value, held, facts: held === undefined ? facts[name] : await factsOf(aws, parameter) }, context)
+      await send(
+        config,
+        aws,
+        {
+          parameter,
+          value,
+          held,
+          facts: held === undefined ? facts[name] : await factsOf(aws, parameter),
+        },
+        context,
+      )
   }
 }
 

@@ -1,12 +1,18 @@
 /**
- * Fields of an item in Bitwarden or Vaultwarden, by the program `bw` (reference/providers.md 13c; https://bitwarden.com/help/cli).
+ * Fields of an item in Bitwarden or Vaultwarden, by the program `bw`
+ * (reference/providers.md 13c; https://bitwarden.com/help/cli).
  *
- * `bw` works on a copy of the vault on this machine, so it is synced before everything that is read. An item is written as a whole, as base64 of its JSON by stdin (what
- * `bw encode` makes), never as an argument; it carries the date of what was read, and the server refuses it when somebody else was faster: then it is read and edited again.
- * After each write the item is read again: ours must be there, and the rest as before. Bitwarden itself keeps earlier passwords and hidden fields in the item's password
- * history. An item that was made for a delivery stays when that is undone, without its fields: nothing says that nobody uses it by now.
+ * `bw` works on a copy of the vault on this machine, so it is synced before everything
+ * that is read. An item is written as a whole, as base64 of its JSON by stdin (what
+ * `bw encode` makes), never as an argument; it carries the date of what was read, and the
+ * server refuses it when somebody else was faster: then it is read and edited again.
+ * After each write the item is read again: ours must be there, and the rest as before.
+ * Bitwarden itself keeps earlier passwords and hidden fields in the item's password
+ * history. An item that was made for a delivery stays when that is undone, without its
+ * fields: nothing says that nobody uses it by now.
  *
- * The session key is what `bw unlock --raw` prints. It is good until the next unlock, lock or logout of that copy. Whether the account may write the item can't be asked:
+ * The session key is what `bw unlock --raw` prints. It is good until the next unlock,
+ * lock or logout of that copy. Whether the account may write the item can't be asked:
  * that shows at the first delivery.
  */
 import { z } from 'zod'
@@ -45,19 +51,24 @@ const Config = z.strictObject({
     .default('{name}')
     .meta({
       description:
-        'login.password, login.username, or the name of a custom field; {name} is the name under which a value is stored, so login.{name} is a login as a whole',
+        'login.password, login.username, or the name of a custom field; {name} is the name ' +
+        'under which a value is stored, so login.{name} is a login as a whole',
     }),
   session: secretField('Session key that bw unlock --raw prints'),
-  program: z.string().min(1).default('bw').meta({ description: 'The program bw; made absolute when set' }),
+  program: z
+    .string()
+    .min(1)
+    .default('bw')
+    .meta({ description: 'The program bw; made absolute when set' }),
   dataDir: z
     .string()
     .startsWith('/', 'is not absolute')
     .optional()
     .meta({ description: 'BITWARDENCLI_APPDATA_DIR, if a login of its own is used' }),
-  create: z
-    .boolean()
-    .default(false)
-    .meta({ description: "Also make the field, or the item in the account's own vault, where it does not exist yet" }),
+  create: z.boolean().default(false).meta({
+    description:
+      "Also make the field, or the item in the account's own vault, where it does not exist yet",
+  }),
 })
 type Options = z.output<typeof Config>
 
@@ -67,7 +78,9 @@ interface Item {
   readonly text: Secret
 }
 
-/** What an undo needs besides the values: names of the fields that are there without any. */
+/**
+ * What an undo needs besides the values: names of the fields that are there without any.
+ */
 const Rest = z.object({ valueless: z.array(z.string()) })
 type Rest = z.output<typeof Rest>
 
@@ -75,18 +88,26 @@ export default defineTarget({
   id: 'bitwarden',
   title: 'Bitwarden or Vaultwarden, by the program bw',
   notes: [
-    'The session is handed to bw in its environment, which is the only way that bw offers. Values go by stdin.',
-    'What others write into the same item at the same time stays: it is read and edited again. An undo gives our part back as it was spelled.',
+    'The session is handed to bw in its environment, which is the only way that bw offers. ' +
+      'Values go by stdin.',
+    'What others write into the same item at the same time stays: it is read and edited ' +
+      'again. An undo gives our part back as it was spelled.',
   ],
   example: { item: 'Shop', session: { secret: 'infra/bitwarden/SESSION' } },
   config: Config,
   readable: true,
   describe: ({ item, field }) => `Bitwarden field ${field} of ${item}`,
-  // An item may be said by its name or by its id, and each sync replaces the copy on this machine: whoever uses the same copy takes turns.
+  // An item may be said by its name or by its id, and each sync replaces the copy on this
+  // machine: whoever uses the same copy takes turns.
   place: ({ dataDir }) => dataDir ?? 'the copy of this user',
-  slots: ({ dataDir = '', item, field }, name) => [`${dataDir} ${item} ${field.replaceAll('{name}', name)}`],
+  slots: ({ dataDir = '', item, field }, name) => [
+    `${dataDir} ${item} ${field.replaceAll('{name}', name)}`,
+  ],
   nameIn: 'field',
-  settleConfig: async (config, { spawn }) => ({ ...config, program: (await spawn.resolve([config.program ?? 'bw']))[0] }),
+  settleConfig: async (config, { spawn }) => ({
+    ...config,
+    program: (await spawn.resolve([config.program ?? 'bw']))[0],
+  }),
   open: (config, context) => Promise.resolve(openSession(config, context)),
 })
 
@@ -94,7 +115,10 @@ function openSession(config: Options, context: AdapterContext): TargetSession {
   const bw = toolOf(
     {
       program: config.program,
-      env: { BW_SESSION: config.session, ...pickDefined({ BITWARDENCLI_APPDATA_DIR: config.dataDir }) },
+      env: {
+        BW_SESSION: config.session,
+        ...pickDefined({ BITWARDENCLI_APPDATA_DIR: config.dataDir }),
+      },
       meaning: meaningOf,
     },
     context,
@@ -105,22 +129,31 @@ function openSession(config: Options, context: AdapterContext): TargetSession {
     },
     current: async (names) => {
       const item = await find(config, bw)
-      return Object.fromEntries(names.map((name) => [name, item === undefined ? null : current(config, item, name)]))
+      return Object.fromEntries(
+        names.map((name) => [name, item === undefined ? null : current(config, item, name)]),
+      )
     },
     standing: async (names) => {
       const item = await find(config, bw)
-      return item === undefined ? { values: Object.fromEntries(names.map((name) => [name, null])) } : standing(config, item, names)
+      return item === undefined
+        ? { values: Object.fromEntries(names.map((name) => [name, null])) }
+        : standing(config, item, names)
     },
     neighbours: async (names) => {
       const item = await find(config, bw)
       const ours = new Set(names.map((name) => labelOf(config, name)))
-      const { login, fields } = item === undefined ? { login: undefined, fields: undefined } : wholeOf(item)
+      const { login, fields } =
+        item === undefined ? { login: undefined, fields: undefined } : wholeOf(item)
       const all = [
         ...PARTS.map((part) => [`login.${part}`, login?.[part]] as const),
         ...(fields ?? []).map(({ name, value }) => [name ?? '', value] as const),
       ]
       return Object.fromEntries(
-        all.flatMap(([label, value]) => (typeof value !== 'string' || value === '' || ours.has(label) ? [] : [[label, new Secret(value)]])),
+        all.flatMap(([label, value]) =>
+          typeof value !== 'string' || value === '' || ours.has(label)
+            ? []
+            : [[label, new Secret(value)]],
+        ),
       )
     },
     put: (delivery) => write(config, bw, delivery.entries, undefined, context),
@@ -135,14 +168,24 @@ function openSession(config: Options, context: AdapterContext): TargetSession {
 /** `--nointeraction`: without a terminal a question would wait for ever. */
 const call = (...args: readonly string[]): readonly string[] => ['--nointeraction', ...args]
 
-/** Syncs and reads. A part of a name is enough for `bw get item`, so a name is looked for among what it finds. Throws `misconfigured` for several and for the trash. */
+/**
+ * Syncs and reads. A part of a name is enough for `bw get item`, so a name is looked for
+ * among what it finds. Throws `misconfigured` for several and for the trash.
+ */
 async function find(config: Options, bw: Tool): Promise<Item | undefined> {
   await bw.run(call('sync'))
   if (!ID.test(config.item)) {
-    const all = parse(z.array(WholeItem), jsonOf(await bw.run(call('list', 'items', '--search', config.item)), 'bw'))
+    const all = parse(
+      z.array(WholeItem),
+      jsonOf(await bw.run(call('list', 'items', '--search', config.item)), 'bw'),
+    )
     const found = all.filter(({ name }) => name === config.item)
     if (found.length > 1)
-      throw new AdapterError('misconfigured', `${VENDOR} has ${found.length} items with the name ${config.item}`, { hints: ['use its id'] })
+      throw new AdapterError(
+        'misconfigured',
+        `${VENDOR} has ${found.length} items with the name ${config.item}`,
+        { hints: ['use its id'] },
+      )
     return found[0] && itemOf(found[0])
   }
   try {
@@ -152,12 +195,15 @@ async function find(config: Options, bw: Tool): Promise<Item | undefined> {
     if (thrown instanceof AdapterError && thrown.code === 'missing') return undefined
     throw thrown
   }
-  throw new AdapterError('misconfigured', `the item ${config.item} of ${VENDOR} is in the trash`, { hints: ['restore it there'] })
+  throw new AdapterError('misconfigured', `the item ${config.item} of ${VENDOR} is in the trash`, {
+    hints: ['restore it there'],
+  })
 }
 
 function standing(config: Options, item: Item, names: readonly string[]): Standing {
   // Found here, before anything is made, and not when the new value is to be written.
-  for (const name of names) if (!config.create && held(config, item, name) === undefined) throw noField(config, name)
+  for (const name of names)
+    if (!config.create && held(config, item, name) === undefined) throw noField(config, name)
   const { fields } = wholeOf(item)
   const valueless = names.filter((name) => {
     const found = fields?.find((field) => field.name === labelOf(config, name))
@@ -169,13 +215,26 @@ function standing(config: Options, item: Item, names: readonly string[]): Standi
   }
 }
 
-/** All entries in one write. @param rest of an undo: then what does not exist and may not be made is left as it is; otherwise it is an error */
-async function write(config: Options, bw: Tool, entries: Prior, rest: Rest | undefined, context: AdapterContext): Promise<void> {
+/**
+ * All entries in one write. @param rest of an undo: then what does not exist and may not
+ * be made is left as it is; otherwise it is an error
+ */
+async function write(
+  config: Options,
+  bw: Tool,
+  entries: Prior,
+  rest: Rest | undefined,
+  context: AdapterContext,
+): Promise<void> {
   const names = Object.keys(entries)
   if (names.length > 1 && !config.field.includes('{name}'))
-    throw new AdapterError('misconfigured', 'the secret has several values, and all would go to one field', {
-      hints: ['put {name} into "field"'],
-    })
+    throw new AdapterError(
+      'misconfigured',
+      'the secret has several values, and all would go to one field',
+      {
+        hints: ['put {name} into "field"'],
+      },
+    )
   for (const value of Object.values(entries)) if (value !== null) plainText(value)
   for (let attempt = 1; ; attempt++) {
     const once = (): Promise<Outcome> => writeOnce(config, bw, entries, rest, attempt === TRIES)
@@ -183,51 +242,84 @@ async function write(config: Options, bw: Tool, entries: Prior, rest: Rest | und
     if (outcome === 'nothing to do' && attempt === 1) return
     if (outcome !== 'outrun') break
   }
-  context.note(`${VENDOR}: ${names.map((name) => labelOf(config, name)).join(', ')} in ${config.item}`)
+  context.note(
+    `${VENDOR}: ${names.map((name) => labelOf(config, name)).join(', ')} in ${config.item}`,
+  )
 }
 
 /** `outrun`: somebody else was faster, or has changed ours since. */
 type Outcome = 'written' | 'nothing to do' | 'outrun'
 
-async function writeOnce(config: Options, bw: Tool, entries: Prior, rest: Rest | undefined, last: boolean): Promise<Outcome> {
+async function writeOnce(
+  config: Options,
+  bw: Tool,
+  entries: Prior,
+  rest: Rest | undefined,
+  last: boolean,
+): Promise<Outcome> {
   const strict = rest === undefined
   const item = await find(config, bw)
   if (item === undefined) {
     if (strict) refuseMissing(config)
     if (!strict || Object.keys(entries).length === 0) return 'nothing to do'
     const made = itemOf(blank(config, Object.keys(entries)))
-    const answer = await bw.run(call('create', 'item'), { ...encoded(changed(config, made, entries)), writes: true })
+    const answer = await bw.run(call('create', 'item'), {
+      ...encoded(changed(config, made, entries)),
+      writes: true,
+    })
     return afterWrite(() => readBack(config, bw, undefined, entries, answer, last))
   }
-  const wanted = Object.fromEntries(Object.entries(entries).filter(([name, value]) => mayWrite(config, item, name, value, strict)))
-  if (Object.entries(wanted).every(([name, value]) => isHeld(config, item, name, value))) return 'nothing to do'
+  const wanted = Object.fromEntries(
+    Object.entries(entries).filter(([name, value]) => mayWrite(config, item, name, value, strict)),
+  )
+  if (Object.entries(wanted).every(([name, value]) => isHeld(config, item, name, value)))
+    return 'nothing to do'
   let answer: Secret
   try {
-    answer = await bw.run(call('edit', 'item', item.id), { ...encoded(changed(config, item, wanted, rest?.valueless)), writes: true })
+    answer = await bw.run(call('edit', 'item', item.id), {
+      ...encoded(changed(config, item, wanted, rest?.valueless)),
+      writes: true,
+    })
   } catch (thrown) {
-    if (last || !(thrown instanceof AdapterError) || thrown.effect !== 'none' || !thrown.retryable) throw thrown
+    if (last || !(thrown instanceof AdapterError) || thrown.effect !== 'none' || !thrown.retryable)
+      throw thrown
     return 'outrun'
   }
   return afterWrite(() => readBack(config, bw, item, wanted, answer, last))
 }
 
-/** Only what was made here can have to go away, and that takes "create". Throws `misconfigured` where a field is wanted that is not there. */
-function mayWrite(config: Options, item: Item, name: string, value: Secret | null, strict: boolean): boolean {
+/**
+ * Only what was made here can have to go away, and that takes "create". Throws
+ * `misconfigured` where a field is wanted that is not there.
+ */
+function mayWrite(
+  config: Options,
+  item: Item,
+  name: string,
+  value: Secret | null,
+  strict: boolean,
+): boolean {
   const there = held(config, item, name) !== undefined
-  if (config.create || (there && (value !== null || partOf(labelOf(config, name)) !== undefined))) return true
+  if (config.create || (there && (value !== null || partOf(labelOf(config, name)) !== undefined)))
+    return true
   if (value === null || !strict) return false
   throw noField(config, name)
 }
 
 function noField(config: Options, name: string): AdapterError {
-  return new AdapterError('misconfigured', `the item ${config.item} in ${VENDOR} has no field ${labelOf(config, name)}`, {
-    hints: ['make it there once, or "create": true'],
-  })
+  return new AdapterError(
+    'misconfigured',
+    `the item ${config.item} in ${VENDOR} has no field ${labelOf(config, name)}`,
+    {
+      hints: ['make it there once, or "create": true'],
+    },
+  )
 }
 
 /**
- * Nobody is believed that a write worked: the item says it. What others change after it is theirs, so where the item has changed once more by now, the rest is compared
- * with what bw printed as the result of our write.
+ * Nobody is believed that a write worked: the item says it. What others change after it
+ * is theirs, so where the item has changed once more by now, the rest is compared with
+ * what bw printed as the result of our write.
  */
 async function readBack(
   config: Options,
@@ -240,25 +332,38 @@ async function readBack(
   const now = await find(config, bw)
   const result = printed(answer)
   const since = now !== undefined && result !== undefined && revisionOf(result) !== revisionOf(now)
-  if (now === undefined || !Object.entries(entries).every(([name, value]) => isHeld(config, now, name, value))) {
+  if (
+    now === undefined ||
+    !Object.entries(entries).every(([name, value]) => isHeld(config, now, name, value))
+  ) {
     if (since && !last) return 'outrun'
-    throw new AdapterError('bad-answer', `bw reported success, but the item in ${VENDOR} does not hold what was written`, {
-      effect: 'unknown',
-      retryable: since,
-    })
+    throw new AdapterError(
+      'bad-answer',
+      `bw reported success, but the item in ${VENDOR} does not hold what was written`,
+      {
+        effect: 'unknown',
+        retryable: since,
+      },
+    )
   }
   const names = Object.keys(entries)
   const after = since ? result : now
   if (before !== undefined && !others(config, before, names).equals(others(config, after, names)))
-    throw new AdapterError('failed', `with the change other parts of the item in ${VENDOR} became different`, {
-      effect: 'applied',
-      retryable: false,
-      hints: ['somebody may have changed it at the same time'],
-    })
+    throw new AdapterError(
+      'failed',
+      `with the change other parts of the item in ${VENDOR} became different`,
+      {
+        effect: 'applied',
+        retryable: false,
+        hints: ['somebody may have changed it at the same time'],
+      },
+    )
   return 'written'
 }
 
-/** The item as bw printed it after a write; `undefined` where it printed something else. */
+/**
+ * The item as bw printed it after a write; `undefined` where it printed something else.
+ */
 function printed(answer: Secret): Item | undefined {
   try {
     return itemOf(parse(WholeItem, JSON.parse(answer.reveal())))
@@ -284,9 +389,17 @@ function isHeld(config: Options, item: Item, name: string, value: Secret | null)
 
 function refuseMissing(config: Options): void {
   if (config.create && !ID.test(config.item)) return
-  throw new AdapterError('misconfigured', `${VENDOR} has no item ${config.item} that this account can see`, {
-    hints: [config.create ? 'an item can be made by its name only' : 'make it there once, or "create": true'],
-  })
+  throw new AdapterError(
+    'misconfigured',
+    `${VENDOR} has no item ${config.item} that this account can see`,
+    {
+      hints: [
+        config.create
+          ? 'an item can be made by its name only'
+          : 'make it there once, or "create": true',
+      ],
+    },
+  )
 }
 
 function labelOf(config: Options, name: string): string {
@@ -307,7 +420,13 @@ const WholeItem = z.looseObject({
   name: z.string(),
   notes: Text,
   deletedDate: Text,
-  login: z.looseObject({ username: Text, password: Text, fido2Credentials: z.array(z.unknown()).nullish() }).nullish(),
+  login: z
+    .looseObject({
+      username: Text,
+      password: Text,
+      fido2Credentials: z.array(z.unknown()).nullish(),
+    })
+    .nullish(),
   fields: z.array(Field).nullish(),
   attachments: z.array(z.looseObject({ id: z.string() })).nullish(),
 })
@@ -329,33 +448,65 @@ function wholeOf(item: Item): Whole {
 
 function blank(config: Options, names: readonly string[]): Whole {
   const login = names.some((name) => partOf(labelOf(config, name)) !== undefined)
-  const common = { id: '', name: config.item, notes: null, favorite: false, reprompt: 0, fields: [] }
-  return login ? { ...common, type: LOGIN, login: { uris: [] } } : { ...common, type: SECURE_NOTE, secureNote: { type: 0 } }
+  const common = {
+    id: '',
+    name: config.item,
+    notes: null,
+    favorite: false,
+    reprompt: 0,
+    fields: [],
+  }
+  return login
+    ? { ...common, type: LOGIN, login: { uris: [] } }
+    : { ...common, type: SECURE_NOTE, secureNote: { type: 0 } }
 }
 
-/** What is there under this name, empty where it has no value. Throws `misconfigured` where that is not one field. */
+/**
+ * What is there under this name, empty where it has no value. Throws `misconfigured`
+ * where that is not one field.
+ */
 function held(config: Options, item: Item, name: string): Secret | undefined {
   const label = labelOf(config, name)
   const part = partOf(label)
   const { type, login, fields } = wholeOf(item)
   if (part !== undefined) {
-    if (type !== LOGIN) throw new AdapterError('misconfigured', `the item ${config.item} in ${VENDOR} is no login and has no ${label}`)
+    if (type !== LOGIN)
+      throw new AdapterError(
+        'misconfigured',
+        `the item ${config.item} in ${VENDOR} is no login and has no ${label}`,
+      )
     return new Secret(login?.[part] ?? '')
   }
   const found = fields?.filter((field) => field.name === label) ?? []
   if (found.length > 1)
-    throw new AdapterError('misconfigured', `the item ${config.item} in ${VENDOR} has ${found.length} fields ${label}`, {
-      hints: ['give them different names'],
-    })
+    throw new AdapterError(
+      'misconfigured',
+      `the item ${config.item} in ${VENDOR} has ${found.length} fields ${label}`,
+      {
+        hints: ['give them different names'],
+      },
+    )
   if (found[0] !== undefined && found[0].type !== TEXT && found[0].type !== HIDDEN)
-    throw new AdapterError('misconfigured', `the field ${label} of the item ${config.item} in ${VENDOR} is neither text nor hidden`, {
-      hints: ['a linked field shows a part of the login, a boolean one is on or off; make it a hidden one'],
-    })
+    throw new AdapterError(
+      'misconfigured',
+      `the field ${label} of the item ${config.item} in ${VENDOR} is neither text nor hidden`,
+      {
+        hints: [
+          'a linked field shows a part of the login, a boolean one is on or off; make it a ' +
+            'hidden one',
+        ],
+      },
+    )
   return found[0] && new Secret(found[0].value ?? '')
 }
 
 /** @param valueless names of fields that shall have none, not an empty one */
-function changed(config: Options, item: Item, entries: Prior, valueless: readonly string[] = []): Secret {
+function changed(
+  config: Options,
+  item: Item,
+  entries: Prior,
+  valueless: readonly string[] = [],
+): Secret {
   const whole = wholeOf(item)
   for (const [name, value] of Object.entries(entries)) {
     const label = labelOf(config, name)
@@ -363,7 +514,8 @@ function changed(config: Options, item: Item, entries: Prior, valueless: readonl
     const text = value === null ? null : plainText(value)
     if (part !== undefined) whole.login = { ...whole.login, [part]: text }
     else if (text === null) whole.fields = whole.fields?.filter((field) => field.name !== label)
-    else if (held(config, item, name) === undefined) whole.fields = [...(whole.fields ?? []), { name: label, value: text, type: HIDDEN }]
+    else if (held(config, item, name) === undefined)
+      whole.fields = [...(whole.fields ?? []), { name: label, value: text, type: HIDDEN }]
     else
       whole.fields = whole.fields?.map((field) =>
         field.name === label ? { ...field, value: valueless.includes(name) ? null : text } : field,
@@ -372,13 +524,18 @@ function changed(config: Options, item: Item, entries: Prior, valueless: readonl
   return new Secret(JSON.stringify(whole))
 }
 
-/** Everything of an item that nobody but its owners may change, without what changes by itself (dates, history, addresses of attachments). */
+/**
+ * Everything of an item that nobody but its owners may change, without what changes by
+ * itself (dates, history, addresses of attachments).
+ */
 function others(config: Options, item: Item, names: readonly string[]): Secret {
   const labels = new Set(names.map((name) => labelOf(config, name)))
   const { login, fields, attachments, ...rest } = wholeOf(item)
   const { passwordHistory: _history, revisionDate: _revised, ...same } = rest
   const parts = Object.fromEntries(
-    Object.entries(login ?? {}).filter(([key]) => !labels.has(`login.${key}`) && key !== 'passwordRevisionDate'),
+    Object.entries(login ?? {}).filter(
+      ([key]) => !labels.has(`login.${key}`) && key !== 'passwordRevisionDate',
+    ),
   )
   const kept = {
     ...same,
@@ -386,23 +543,42 @@ function others(config: Options, item: Item, names: readonly string[]): Secret {
     fields: fields?.filter((field) => !labels.has(field.name ?? '')),
     attachments: attachments?.map(({ id }) => id),
   }
-  return new Secret(JSON.stringify(kept, (_key, value: unknown) => (value === null || value === '' ? undefined : value)))
+  return new Secret(
+    JSON.stringify(kept, (_key, value: unknown) =>
+      value === null || value === '' ? undefined : value,
+    ),
+  )
 }
 
-/** As `bw encode` does it. The plain values are named too, so that they do not show in what bw prints. */
+/**
+ * As `bw encode` does it. The plain values are named too, so that they do not show in
+ * what bw prints.
+ */
 function encoded(json: Secret): { readonly input: Secret; readonly hide: readonly Secret[] } {
   const { login, fields } = parse(WholeItem, JSON.parse(json.reveal()))
   const values = [login?.username, login?.password, ...(fields?.map(({ value }) => value) ?? [])]
   return {
     input: new Secret(Buffer.from(json.bytes()).toString('base64')),
-    hide: [json, ...values.flatMap((value) => (typeof value === 'string' && value !== '' ? [new Secret(value)] : []))],
+    hide: [
+      json,
+      ...values.flatMap((value) =>
+        typeof value === 'string' && value !== '' ? [new Secret(value)] : [],
+      ),
+    ],
   }
 }
 
-/** What bw prints in its source (apps/cli of https://github.com/bitwarden/clients) and what the server answers; other texts are shown as they are. */
+/**
+ * What bw prints in its source (apps/cli of https://github.com/bitwarden/clients) and
+ * what the server answers; other texts are shown as they are.
+ */
 function meaningOf(said: string): Meaning | undefined {
   if (/not logged in/i.test(said))
-    return { code: 'denied', message: 'bw is not logged in', hints: ['bw login --apikey, then bw unlock --raw gives the session key'] }
+    return {
+      code: 'denied',
+      message: 'bw is not logged in',
+      hints: ['bw login --apikey, then bw unlock --raw gives the session key'],
+    }
   if (/vault is locked/i.test(said))
     return {
       code: 'denied',
@@ -411,13 +587,18 @@ function meaningOf(said: string): Meaning | undefined {
     }
   if (/^Not found\.$/m.test(said)) return { code: 'missing', message: `${VENDOR} has no such item` }
   if (/out of date/i.test(said))
-    return { code: 'failed', message: `somebody changed the item in ${VENDOR} at the same moment; nothing was written`, retryable: true }
+    return {
+      code: 'failed',
+      message: `somebody changed the item in ${VENDOR} at the same moment; nothing was written`,
+      retryable: true,
+    }
   if (/resource not found|permission/i.test(said))
     return {
       code: 'denied',
       message: `the account may not edit the item in ${VENDOR}`,
       hints: ['it needs "Can edit" on the collection of the item'],
     }
-  if (/ECONNREFUSED|ENOTFOUND|EAI_AGAIN/.test(said)) return { code: 'unreachable', message: `bw can't reach the ${VENDOR} server` }
+  if (/ECONNREFUSED|ENOTFOUND|EAI_AGAIN/.test(said))
+    return { code: 'unreachable', message: `bw can't reach the ${VENDOR} server` }
   return undefined
 }

@@ -1,9 +1,11 @@
 /**
- * Secrets of Cloudflare Workers (reference/providers.md 18; https://developers.cloudflare.com/api/resources/workers/subresources/scripts/subresources/secrets).
+ * Secrets of Cloudflare Workers (reference/providers.md 18;
+ * https://developers.cloudflare.com/api/resources/workers/subresources/scripts/subresources/secrets).
  *
- * A value can never be read back: write-only. Only names are listed, without a date or a digest, so that
- * nothing shows whether a secret is still what was written last. A written secret becomes a new version
- * of the script that is deployed at once (unverified), so there is nothing to deploy.
+ * A value can never be read back: write-only. Only names are listed, without a date or a
+ * digest, so that nothing shows whether a secret is still what was written last. A
+ * written secret becomes a new version of the script that is deployed at once
+ * (unverified), so there is nothing to deploy.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -29,7 +31,10 @@ const Config = z.strictObject({
     .min(1)
     .meta({ description: 'Names of the Workers' }),
   token: secretField('API token with "Workers Scripts: Edit" for this account'),
-  create: z.boolean().default(false).meta({ description: 'Also write where the secret does not exist yet' }),
+  create: z
+    .boolean()
+    .default(false)
+    .meta({ description: 'Also write where the secret does not exist yet' }),
   baseUrl: urlField('Of the API').default(CLOUDFLARE),
 })
 type Options = z.output<typeof Config>
@@ -37,10 +42,15 @@ type Options = z.output<typeof Config>
 export default defineTarget({
   id: 'cloudflare-workers',
   title: 'Secrets of Cloudflare Workers',
-  example: { accountId: '0123456789abcdef0123456789abcdef', scripts: ['shop'], token: { secret: 'infra/cloudflare/WORKERS' } },
+  example: {
+    accountId: '0123456789abcdef0123456789abcdef',
+    scripts: ['shop'],
+    token: { secret: 'infra/cloudflare/WORKERS' },
+  },
   config: Config,
   readable: false,
-  slots: ({ accountId, scripts }, name) => scripts.map((script) => `${accountId}/${script} ${name}`),
+  slots: ({ accountId, scripts }, name) =>
+    scripts.map((script) => `${accountId}/${script} ${name}`),
   describe: ({ scripts }) => `Cloudflare Workers ${scripts.join(', ')}`,
   open: (config, context) => Promise.resolve(openSession(config, context)),
 })
@@ -48,7 +58,8 @@ export default defineTarget({
 function openSession(config: Options, context: AdapterContext): TargetSession {
   const cloudflare = api(VENDOR, config.baseUrl, config.token, context)
   return {
-    probe: async () => void (await Promise.all(config.scripts.map((script) => namesOf(cloudflare, config, script)))),
+    probe: async () =>
+      void (await Promise.all(config.scripts.map((script) => namesOf(cloudflare, config, script)))),
     put: (delivery) => put(cloudflare, config, delivery, context),
     standing: async (names) => {
       const slots: Slot[] = []
@@ -71,8 +82,15 @@ function openSession(config: Options, context: AdapterContext): TargetSession {
 const secretsOf = ({ accountId }: Options, script: string): string =>
   `/accounts/${accountId}/workers/scripts/${encodeURIComponent(script)}/secrets`
 
-async function namesOf(cloudflare: Api, config: Options, script: string): Promise<ReadonlySet<string>> {
-  const rows = listIn(resultIn(await cloudflare.call('GET', secretsOf(config, script)), 'none'), VENDOR)
+async function namesOf(
+  cloudflare: Api,
+  config: Options,
+  script: string,
+): Promise<ReadonlySet<string>> {
+  const rows = listIn(
+    resultIn(await cloudflare.call('GET', secretsOf(config, script)), 'none'),
+    VENDOR,
+  )
   return new Set(rows.map((row) => textIn(row, 'name', VENDOR)))
 }
 
@@ -82,12 +100,24 @@ function nowhere(name: string): AdapterError {
   })
 }
 
-async function put(cloudflare: Api, config: Options, delivery: Delivery, context: AdapterContext): Promise<void> {
-  const entries = Object.entries(delivery.entries).map(([name, value]) => [name, plainText(value)] as const)
+async function put(
+  cloudflare: Api,
+  config: Options,
+  delivery: Delivery,
+  context: AdapterContext,
+): Promise<void> {
+  const entries = Object.entries(delivery.entries).map(
+    ([name, value]) => [name, plainText(value)] as const,
+  )
   for (const [name, value] of entries)
     if (Buffer.byteLength(value) > MAX_BYTES)
-      throw new AdapterError('misconfigured', `the value of ${name} is longer than the ${MAX_BYTES / 1024} KB that ${VENDOR} takes`)
-  const held = await Promise.all(config.scripts.map((script) => namesOf(cloudflare, config, script)))
+      throw new AdapterError(
+        'misconfigured',
+        `the value of ${name} is longer than the ${MAX_BYTES / 1024} KB that ${VENDOR} takes`,
+      )
+  const held = await Promise.all(
+    config.scripts.map((script) => namesOf(cloudflare, config, script)),
+  )
   for (const [name, value] of entries) {
     const at = config.scripts.filter((_script, i) => config.create || held[i]?.has(name) === true)
     if (at.length === 0) throw nowhere(name)
@@ -98,11 +128,25 @@ async function put(cloudflare: Api, config: Options, delivery: Delivery, context
   }
 }
 
-async function write(cloudflare: Api, config: Options, script: string, name: string, text: string): Promise<void> {
-  const answer = await cloudflare.call('PUT', secretsOf(config, script), { name, text, type: 'secret_text' })
+async function write(
+  cloudflare: Api,
+  config: Options,
+  script: string,
+  name: string,
+  text: string,
+): Promise<void> {
+  const answer = await cloudflare.call('PUT', secretsOf(config, script), {
+    name,
+    text,
+    type: 'secret_text',
+  })
   const result = resultIn(answer, 'unknown')
-  const written = typeof result === 'object' && result !== null && 'name' in result ? result.name : undefined
-  if (written !== name) throw new AdapterError('bad-answer', `${VENDOR} does not say that it wrote ${name}`, { effect: 'unknown' })
+  const written =
+    typeof result === 'object' && result !== null && 'name' in result ? result.name : undefined
+  if (written !== name)
+    throw new AdapterError('bad-answer', `${VENDOR} does not say that it wrote ${name}`, {
+      effect: 'unknown',
+    })
 }
 
 interface Known {
@@ -112,19 +156,35 @@ interface Known {
 }
 
 /** What stood there is written again where it is known, and what was made goes. */
-async function restore(cloudflare: Api, config: Options, { prior, old, rest }: Known, context: AdapterContext): Promise<void> {
+async function restore(
+  cloudflare: Api,
+  config: Options,
+  { prior, old, rest }: Known,
+  context: AdapterContext,
+): Promise<void> {
   const backs = backsOf(config.scripts, prior, old, rest)
   if (rest === undefined && backs.length === 0)
-    return context.note(`${VENDOR}: what was written stays, because nothing was noted of what stood there`)
+    return context.note(
+      `${VENDOR}: what was written stays, because nothing was noted of what stood there`,
+    )
   for (const script of new Set(backs.map(({ path }) => path))) {
     const held = await namesOf(cloudflare, config, script)
     for (const { name, value, stood } of backs.filter(({ path }) => path === script)) {
-      if (value === undefined) context.note(`${VENDOR}: what ${name} in ${script} held can not be read, so what was written to it stays`)
+      if (value === undefined)
+        context.note(
+          `${VENDOR}: what ${name} in ${script} held can not be read, so what was written to ` +
+            'it stays',
+        )
       else if (value !== null) {
         if (stood || held.has(name)) await write(cloudflare, config, script, name, plainText(value))
       } else if (held.has(name)) {
         // https://developers.cloudflare.com/api/resources/workers/subresources/scripts/subresources/secrets/methods/delete
-        await gone(cloudflare.call('DELETE', `${secretsOf(config, script)}/${encodeURIComponent(name)}?url_encoded=true`))
+        await gone(
+          cloudflare.call(
+            'DELETE',
+            `${secretsOf(config, script)}/${encodeURIComponent(name)}?url_encoded=true`,
+          ),
+        )
       }
     }
   }

@@ -1,18 +1,32 @@
 /**
  * A `.env` file on this machine (reference/providers.md 17).
  *
- * The file is replaced as a whole: a new file in the same directory, written and flushed, takes its name, so that a reader sees the old text or the
- * new, and a crash leaves one of them. All names go in one write. Quoting and what can't be written: `net/dotenv.ts`.
+ * The file is replaced as a whole: a new file in the same directory, written and flushed,
+ * takes its name, so that a reader sees the old text or the new, and a crash leaves one
+ * of them. All names go in one write. Quoting and what can't be written: `net/dotenv.ts`.
  *
- * Two secrets may live in one file and be rotated at the same time by two processes: a lock file (it holds a process id, never a value) keeps them
- * apart, and a text that was changed by anybody between reading and renaming is read and edited again. After the renaming the file is read once
- * more, and so is the one that was replaced: what somebody wrote into it at the last moment is brought into the new one.
+ * Two secrets may live in one file and be rotated at the same time by two processes: a
+ * lock file (it holds a process id, never a value) keeps them apart, and a text that was
+ * changed by anybody between reading and renaming is read and edited again. After the
+ * renaming the file is read once more, and so is the one that was replaced: what somebody
+ * wrote into it at the last moment is brought into the new one.
  *
- * An undo gives back the lines as they were written, in the file as it is then; a file that we made is removed where nothing else stands in it.
+ * An undo gives back the lines as they were written, in the file as it is then; a file
+ * that we made is removed where nothing else stands in it.
  */
 import { createHash } from 'node:crypto'
 import { constants, type Stats } from 'node:fs'
-import { access, type FileHandle, lstat, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
+import {
+  access,
+  type FileHandle,
+  lstat,
+  open,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+} from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { z } from 'zod'
@@ -22,51 +36,99 @@ import { visible } from '../core/names.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import { Secret } from '../core/secret.ts'
 import { defineTarget, type Standing } from '../core/target.ts'
-import { type Assignment, assignmentsOf, edit, type EnvFormat, nameFault, othersIn, putBack, valuesOf } from '../net/dotenv.ts'
+import {
+  type Assignment,
+  assignmentsOf,
+  edit,
+  type EnvFormat,
+  nameFault,
+  othersIn,
+  putBack,
+  valuesOf,
+} from '../net/dotenv.ts'
 import { ENV_FORMATS, loadFormat } from '../net/env-format.ts'
 import { afterWrite } from '../net/tool.ts'
-import { beside, codeOf, copyAttributes, lookAt, placeOf, refusal, replaceable, writable } from './_file-attributes.ts'
+import {
+  beside,
+  codeOf,
+  copyAttributes,
+  lookAt,
+  placeOf,
+  refusal,
+  replaceable,
+  writable,
+} from './_file-attributes.ts'
 
 const MAX_BYTES = 16 * 1024 * 1024
-/** A write takes milliseconds: who holds the lock this long was stopped, or its process id belongs to somebody else by now. */
+/**
+ * A write takes milliseconds: who holds the lock this long was stopped, or its process id
+ * belongs to somebody else by now.
+ */
 const LOCK_WAIT_MS = 5_000
 const LOCK_STEP_MS = 25
 const TRIES = 10
 
 const Config = z.strictObject({
-  path: z.string().min(1).meta({ description: 'The file; created with mode 0600 if its directory exists' }),
+  path: z
+    .string()
+    .min(1)
+    .meta({ description: 'The file; created with mode 0600 if its directory exists' }),
   format: z
     .enum(ENV_FORMATS)
     .default('dotenv')
-    .meta({ description: 'Who reads it: dotenv (quoted), docker (--env-file and kubectl: nothing quoted), systemd (EnvironmentFile)' }),
-  write: z.enum(['replace', 'in-place']).default('replace').meta({
-    description:
-      'replace: a new file with the same owner, mode, access list and attributes takes its name, and a reader sees the old text or the new; in-place: the file itself is written, for a mounted file, one with several names or one of another owner',
-  }),
+    .meta({
+      description:
+        'Who reads it: dotenv (quoted), docker (--env-file and kubectl: nothing quoted), ' +
+        'systemd (EnvironmentFile)',
+    }),
+  write: z
+    .enum(['replace', 'in-place'])
+    .default('replace')
+    .meta({
+      description:
+        'replace: a new file with the same owner, mode, access list and attributes takes its ' +
+        'name, and a reader sees the old text or the new; in-place: the file itself is written, ' +
+        'for a mounted file, one with several names or one of another owner',
+    }),
 })
 type Options = z.output<typeof Config>
 
-/** What an undo needs besides the values: how the lines were written, and whether there was a file. */
+/**
+ * What an undo needs besides the values: how the lines were written, and whether there
+ * was a file.
+ */
 const Rest = z.object({
   file: z.boolean(),
-  lines: z.record(z.string(), z.array(z.object({ line: z.string(), raw: z.string(), tail: z.string() }))),
+  lines: z.record(
+    z.string(),
+    z.array(z.object({ line: z.string(), raw: z.string(), tail: z.string() })),
+  ),
 })
 type Rest = z.output<typeof Rest>
 
 /**
- * Who reads which of the values that are written. Quotes, `$` and line ends are where they differ:
- * dotenv-expand (Vite) and python-dotenv replace variables after quotes are taken off, kubectl and
- * docker take quotes for a part of the value, and not all read a value of several lines. Of the twelve,
- * dotenv, node, sh, bash, kubectl and systemd are tried in the tests; the others by their documentation.
+ * Who reads which of the values that are written. Quotes, `$` and line ends are where
+ * they differ: dotenv-expand (Vite) and python-dotenv replace variables after quotes are
+ * taken off, kubectl and docker take quotes for a part of the value, and not all read a
+ * value of several lines. Of the twelve, dotenv, node, sh, bash, kubectl and systemd are
+ * tried in the tests; the others by their documentation.
  */
 const READERS = [
   'who reads what, in the format dotenv:',
-  '  letters, digits and _ @ % + = : , . / ! - (written without quotes): all twelve of dotenv, node --env-file, sh and bash (source), docker compose, Vite, Ruby dotenv, python-dotenv, godotenv, PHP dotenv, direnv, systemd, and docker run --env-file with kubectl --from-env-file',
-  '  with spaces, #, ; and other signs (quoted): all of them but docker run --env-file and kubectl, which take the quotes for a part of the value',
-  '  with $: dotenv, node, sh and systemd for certain; Vite replaces $NAME and python-dotenv ${NAME} even in single quotes',
-  '  with \\: dotenv, node, sh and systemd for certain; python-dotenv makes one of two in single quotes',
-  '  of several lines: dotenv, node, sh and systemd for certain; not docker run --env-file and kubectl',
-  'in the format docker: docker run --env-file and kubectl read every value of one line as it is; others read those without quotes',
+  '  letters, digits and _ @ % + = : , . / ! - (written without quotes): all twelve of ' +
+    'dotenv, node --env-file, sh and bash (source), docker compose, Vite, Ruby dotenv, ' +
+    'python-dotenv, godotenv, PHP dotenv, direnv, systemd, and docker run --env-file with ' +
+    'kubectl --from-env-file',
+  '  with spaces, #, ; and other signs (quoted): all of them but docker run --env-file and ' +
+    'kubectl, which take the quotes for a part of the value',
+  '  with $: dotenv, node, sh and systemd for certain; Vite replaces $NAME and python-dotenv ' +
+    '${NAME} even in single quotes',
+  '  with \\: dotenv, node, sh and systemd for certain; python-dotenv makes one of two in ' +
+    'single quotes',
+  '  of several lines: dotenv, node, sh and systemd for certain; not docker run --env-file ' +
+    'and kubectl',
+  'in the format docker: docker run --env-file and kubectl read every value of one line as it ' +
+    'is; others read those without quotes',
   'in the format systemd: EnvironmentFile of a unit reads every text without control characters',
 ]
 
@@ -78,10 +140,15 @@ export default defineTarget({
   readable: true,
   notes: [
     ...READERS,
-    "Refused, because a new file could not keep it: an owner, a group, an access list or extended attributes that the user of rotate can't give it, a single file that is mounted, one with several names, an immutable one, a name with several different values.",
-    '"write":"in-place" writes the file itself instead; then a crash of the machine can leave a part of the text.',
-    'Attributes are seen and copied by GNU tar and cp; where those are not there (busybox), extended attributes are not seen.',
-    'What others write into the same file at the same time stays: it is read and edited again. An undo gives our part back as it was spelled.',
+    'Refused, because a new file could not keep it: an owner, a group, an access list or ' +
+      "extended attributes that the user of rotate can't give it, a single file that is " +
+      'mounted, one with several names, an immutable one, a name with several different values.',
+    '"write":"in-place" writes the file itself instead; then a crash of the machine can leave ' +
+      'a part of the text.',
+    'Attributes are seen and copied by GNU tar and cp; where those are not there (busybox), ' +
+      'extended attributes are not seen.',
+    'What others write into the same file at the same time stays: it is read and edited ' +
+      'again. An undo gives our part back as it was spelled.',
   ],
   describe: (config) => config.path,
   // Whoever writes here is this program, and it has ended when it answers.
@@ -96,7 +163,12 @@ export default defineTarget({
     return { ...config, path }
   },
   open: async (config, context) => {
-    const place: Place = { ...config, path: resolve(config.path), context, format: await loadFormat(config.format ?? 'dotenv') }
+    const place: Place = {
+      ...config,
+      path: resolve(config.path),
+      context,
+      format: await loadFormat(config.format ?? 'dotenv'),
+    }
     const { path, format } = place
     return {
       probe: async () => {
@@ -109,12 +181,19 @@ export default defineTarget({
         const { text } = await readText(path)
         for (const name of names) assignedOnce(path, text, name, format)
         const found = valuesOf(text, names, format)
-        return Object.fromEntries(Object.entries(found).map(([name, value]) => [name, value === null ? null : new Secret(value)]))
+        return Object.fromEntries(
+          Object.entries(found).map(([name, value]) => [
+            name,
+            value === null ? null : new Secret(value),
+          ]),
+        )
       },
       standing: (names) => standing(place, names),
       neighbours: async (names) => {
         const others = othersIn((await readText(path)).text, names, format)
-        return Object.fromEntries(Object.entries(others).map(([name, value]) => [name, new Secret(value)]))
+        return Object.fromEntries(
+          Object.entries(others).map(([name, value]) => [name, new Secret(value)]),
+        )
       },
       put: async ({ entries }) => {
         for (const name of Object.keys(entries)) {
@@ -142,13 +221,22 @@ interface Place {
   readonly context: AdapterContext
 }
 
-/** The lines of a name. Those with different values are refused: which of them is in use depends on who reads the file. */
-function assignedOnce(path: string, text: string, name: string, format: EnvFormat): readonly Assignment[] {
+/**
+ * The lines of a name. Those with different values are refused: which of them is in use
+ * depends on who reads the file.
+ */
+function assignedOnce(
+  path: string,
+  text: string,
+  name: string,
+  format: EnvFormat,
+): readonly Assignment[] {
   const found = assignmentsOf(text, name, format)
   if (new Set(found.map(({ value }) => value)).size > 1)
     throw refusal(
       'misconfigured',
-      `${visible(path, 200)} gives ${visible(name)} several different values (lines ${found.map(({ number }) => number).join(', ')})`,
+      `${visible(path, 200)} gives ${visible(name)} several different values (lines ` +
+        `${found.map(({ number }) => number).join(', ')})`,
       'keep the one that is meant',
     )
   return found
@@ -158,18 +246,34 @@ async function standing({ path, format }: Place, names: readonly string[]): Prom
   const { text, stats } = await readText(path)
   const lines: Record<string, readonly { line: string; raw: string; tail: string }[]> = {}
   for (const name of names) {
-    lines[name] = assignedOnce(path, text, name, format).map(({ line, raw, tail }) => ({ line, raw, tail }))
+    lines[name] = assignedOnce(path, text, name, format).map(({ line, raw, tail }) => ({
+      line,
+      raw,
+      tail,
+    }))
   }
-  const values = Object.entries(valuesOf(text, names, format)).map(([name, value]) => [name, value === null ? null : new Secret(value)])
-  const rest: Rest = { file: stats !== undefined, lines: Object.fromEntries(Object.entries(lines).map(([name, all]) => [name, [...all]])) }
+  const values = Object.entries(valuesOf(text, names, format)).map(([name, value]) => [
+    name,
+    value === null ? null : new Secret(value),
+  ])
+  const rest: Rest = {
+    file: stats !== undefined,
+    lines: Object.fromEntries(Object.entries(lines).map(([name, all]) => [name, [...all]])),
+  }
   return { values: Object.fromEntries(values) as Prior, rest: new Secret(JSON.stringify(rest)) }
 }
 
 /** `null`: there was no file, and nothing else has come into it since. */
-function restored(text: string, back: Prior, how: Rest | undefined, format: EnvFormat): string | null {
+function restored(
+  text: string,
+  back: Prior,
+  how: Rest | undefined,
+  format: EnvFormat,
+): string | null {
   let edited = text
   for (const [name, value] of Object.entries(back)) {
-    const same = value === null ? undefined : putBack(edited, name, how?.lines[name] ?? [], value, format)
+    const same =
+      value === null ? undefined : putBack(edited, name, how?.lines[name] ?? [], value, format)
     edited = same ?? edit(edited, { [name]: value }, format, false)
   }
   return how?.file === false && edited === '' ? null : edited
@@ -179,14 +283,18 @@ async function usableDirectory(path: string): Promise<void> {
   const directory = dirname(path)
   const shown = visible(directory, 200)
   try {
-    if (!(await stat(directory)).isDirectory()) throw refusal('misconfigured', `${shown} is not a directory`)
+    if (!(await stat(directory)).isDirectory())
+      throw refusal('misconfigured', `${shown} is not a directory`)
     await access(directory, constants.W_OK | constants.X_OK)
   } catch (thrown) {
     throw fileError(thrown, `the directory ${shown}`, `mkdir -p ${shown}`)
   }
 }
 
-/** What stands there now; `undefined` if nothing does. Symbolic links are refused: renaming would replace the link, following it would write elsewhere. */
+/**
+ * What stands there now; `undefined` if nothing does. Symbolic links are refused:
+ * renaming would replace the link, following it would write elsewhere.
+ */
 async function regularFile(path: string): Promise<Stats | undefined> {
   const shown = visible(path, 200)
   let found: Stats | undefined
@@ -196,9 +304,15 @@ async function regularFile(path: string): Promise<Stats | undefined> {
     throw fileError(thrown, shown)
   }
   if (found === undefined) return undefined
-  if (found.isSymbolicLink()) throw refusal('misconfigured', `${shown} is a symbolic link`, 'configure the file to which it points')
+  if (found.isSymbolicLink())
+    throw refusal(
+      'misconfigured',
+      `${shown} is a symbolic link`,
+      'configure the file to which it points',
+    )
   if (!found.isFile()) throw refusal('misconfigured', `${shown} is not a regular file`)
-  if (found.size > MAX_BYTES) throw refusal('misconfigured', `${shown} is larger than 16 MiB and can't be a .env file`)
+  if (found.size > MAX_BYTES)
+    throw refusal('misconfigured', `${shown} is larger than 16 MiB and can't be a .env file`)
   return found
 }
 
@@ -226,7 +340,10 @@ function hashOf(bytes: Uint8Array): string {
   return createHash('sha256').update(bytes).digest('hex')
 }
 
-/** One change at a time per file in this process; the lock file keeps other processes away. */
+/**
+ * One change at a time per file in this process; the lock file keeps other processes
+ * away.
+ */
 const queues = new Map<string, Promise<void>>()
 
 /** What the text shall become; `null`: no file. */
@@ -254,22 +371,29 @@ async function rewrite(place: Place, how: Edit): Promise<void> {
     if (edited === content.text && content.stats !== undefined) return true
     if (content.stats === undefined && (edited === null || edited === '')) return true
     const exchanged = edited !== null && content.stats !== undefined && place.write === 'in-place'
-    const replaced = exchanged ? await overwrite(path, content, edited) : await replace(place, content, edited)
+    const replaced = exchanged
+      ? await overwrite(path, content, edited)
+      : await replace(place, content, edited)
     written ||= replaced !== false
     late = replaced === false ? undefined : replaced.late
     return false
   }
-  for (let attempt = 1; attempt <= TRIES; attempt++) if (await (written ? afterWrite(once) : once())) return
-  throw new AdapterError('unavailable', `${visible(path, 200)} is being changed by somebody else all the time`, {
-    effect: written ? 'unknown' : 'none',
-    retryable: true,
-  })
+  for (let attempt = 1; attempt <= TRIES; attempt++)
+    if (await (written ? afterWrite(once) : once())) return
+  throw new AdapterError(
+    'unavailable',
+    `${visible(path, 200)} is being changed by somebody else all the time`,
+    {
+      effect: written ? 'unknown' : 'none',
+      retryable: true,
+    },
+  )
 }
 
 /**
- * Writes the new text beside the file and gives it the file's name; `null` takes the file away.
- * `false` if the file was changed meanwhile; nothing has happened then. `late`: what somebody wrote
- * into the old file after we had looked for the last time.
+ * Writes the new text beside the file and gives it the file's name; `null` takes the file
+ * away. `false` if the file was changed meanwhile; nothing has happened then. `late`:
+ * what somebody wrote into the old file after we had looked for the last time.
  */
 async function replace(
   { path, context }: Place,
@@ -282,7 +406,11 @@ async function replace(
   let late: string | undefined
   try {
     if (edited !== null) {
-      handle = await open(temporary, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, 0o600)
+      handle = await open(
+        temporary,
+        constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
+        0o600,
+      )
       // Before there is anything to read in it: who may read it is settled only then.
       if (content.stats !== undefined) await copyAttributes(path, content.stats, temporary, context)
       await handle.writeFile(edited)
@@ -290,14 +418,17 @@ async function replace(
       await handle.close()
       handle = undefined
     }
-    if (content.stats !== undefined) replaced = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW).catch(() => undefined)
+    if (content.stats !== undefined)
+      replaced = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW).catch(() => undefined)
     const now = await readText(path)
     if (now.hash !== content.hash || now.stats?.ino !== content.stats?.ino) return false
     if (replaced !== undefined && (await replaced.stat()).ino !== content.stats?.ino) return false
     await (edited === null ? rm(path) : rename(temporary, path))
     late = await lateText(replaced, content.hash)
   } catch (thrown) {
-    const busy = 'a single file that is mounted can not be replaced; mount its directory, or "write":"in-place"'
+    const busy =
+      'a single file that is mounted can not be replaced; mount its directory, or ' +
+      '"write":"in-place"'
     const hint = codeOf(thrown) === 'EBUSY' ? busy : undefined
     throw fileError(thrown, visible(path, 200), hint)
   } finally {
@@ -310,11 +441,16 @@ async function replace(
 }
 
 /**
- * Writes the new text into the file itself, in one call, so that a process which is killed leaves the
- * old text or the new: a shorter one is filled up with empty lines first, and cut then. `false` if the
- * file was changed meanwhile; nothing has happened then. Where the write fails, the old text is put back.
+ * Writes the new text into the file itself, in one call, so that a process which is
+ * killed leaves the old text or the new: a shorter one is filled up with empty lines
+ * first, and cut then. `false` if the file was changed meanwhile; nothing has happened
+ * then. Where the write fails, the old text is put back.
  */
-async function overwrite(path: string, content: Content, edited: string): Promise<false | { readonly late: undefined }> {
+async function overwrite(
+  path: string,
+  content: Content,
+  edited: string,
+): Promise<false | { readonly late: undefined }> {
   const shown = visible(path, 200)
   let handle: FileHandle | undefined
   try {
@@ -322,7 +458,10 @@ async function overwrite(path: string, content: Content, edited: string): Promis
     const before = await handle.readFile()
     if (hashOf(before) !== content.hash) return false
     const text = Buffer.from(edited)
-    const filled = Buffer.concat([text, Buffer.alloc(Math.max(before.length - text.length, 0), '\n')])
+    const filled = Buffer.concat([
+      text,
+      Buffer.alloc(Math.max(before.length - text.length, 0), '\n'),
+    ])
     try {
       await writeAll(handle, filled)
       await handle.truncate(text.length)
@@ -342,19 +481,32 @@ async function overwrite(path: string, content: Content, edited: string): Promis
 }
 
 async function writeAll(handle: FileHandle, bytes: Buffer): Promise<void> {
-  for (let at = 0; at < bytes.length;) at += (await handle.write(bytes, at, bytes.length - at, at)).bytesWritten
+  for (let at = 0; at < bytes.length;)
+    at += (await handle.write(bytes, at, bytes.length - at, at)).bytesWritten
 }
 
-/** What the replaced file holds, once it rests, where that is not what we have read. Who has just emptied it is about to write. */
-async function lateText(replaced: FileHandle | undefined, hash: string): Promise<string | undefined> {
+/**
+ * What the replaced file holds, once it rests, where that is not what we have read. Who
+ * has just emptied it is about to write.
+ */
+async function lateText(
+  replaced: FileHandle | undefined,
+  hash: string,
+): Promise<string | undefined> {
   if (replaced === undefined) return undefined
   let seen = hash
   for (let look = 0; look < TRIES; look++) {
     const { size } = await replaced.stat()
-    const { buffer, bytesRead } = await replaced.read(Buffer.alloc(Math.min(size, MAX_BYTES)), 0, null, 0)
+    const { buffer, bytesRead } = await replaced.read(
+      Buffer.alloc(Math.min(size, MAX_BYTES)),
+      0,
+      null,
+      0,
+    )
     const bytes = buffer.subarray(0, bytesRead)
     const now = hashOf(bytes)
-    if (now === seen && bytesRead > 0) return now === hash || !new Secret(bytes).isText() ? undefined : bytes.toString()
+    if (now === seen && bytesRead > 0)
+      return now === hash || !new Secret(bytes).isText() ? undefined : bytes.toString()
     seen = now
     await pause(LOCK_STEP_MS)
   }
@@ -367,19 +519,25 @@ async function syncDirectory(directory: string): Promise<void> {
     await handle.sync()
   } catch (thrown) {
     // Some file systems can't flush a directory; the file itself is flushed.
-    if (codeOf(thrown) !== 'EINVAL' && codeOf(thrown) !== 'ENOTSUP') throw fileError(thrown, visible(directory, 200))
+    if (codeOf(thrown) !== 'EINVAL' && codeOf(thrown) !== 'ENOTSUP')
+      throw fileError(thrown, visible(directory, 200))
   } finally {
     await handle.close()
   }
 }
 
-/** Runs `body` while holding the lock file, and first removes a temporary file that a killed process left, because it holds values. */
+/**
+ * Runs `body` while holding the lock file, and first removes a temporary file that a
+ * killed process left, because it holds values.
+ */
 async function locked({ path, write }: Place, body: () => Promise<void>): Promise<void> {
   try {
     await usableDirectory(path)
   } catch (thrown) {
-    // A file that is ours to write in a directory that is not: who works with the same vault takes turns by the lock of the place.
-    if (write === 'in-place' && thrown instanceof AdapterError && thrown.code === 'denied') return body()
+    // A file that is ours to write in a directory that is not: who works with the same
+    // vault takes turns by the lock of the place.
+    if (write === 'in-place' && thrown instanceof AdapterError && thrown.code === 'denied')
+      return body()
     throw thrown
   }
   const lock = `${beside(path)}.lock`
@@ -404,7 +562,11 @@ async function locked({ path, write }: Place, body: () => Promise<void>): Promis
 
 async function tryLock(lock: string, path: string): Promise<boolean> {
   try {
-    const handle = await open(lock, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, 0o600)
+    const handle = await open(
+      lock,
+      constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
+      0o600,
+    )
     try {
       await handle.writeFile(String(process.pid))
     } finally {
@@ -412,11 +574,16 @@ async function tryLock(lock: string, path: string): Promise<boolean> {
     }
     return true
   } catch (thrown) {
-    if (codeOf(thrown) !== 'EEXIST') throw fileError(thrown, `the directory of ${visible(path, 200)}`)
+    if (codeOf(thrown) !== 'EEXIST')
+      throw fileError(thrown, `the directory of ${visible(path, 200)}`)
   }
   const holder = await readFile(lock, 'utf8').catch(() => '')
   // An empty lock file belongs to somebody between creating and writing it.
-  if (/^\d+$/.test(holder) && !isAlive(Number(holder)) && (await readFile(lock, 'utf8').catch(() => '')) === holder)
+  if (
+    /^\d+$/.test(holder) &&
+    !isAlive(Number(holder)) &&
+    (await readFile(lock, 'utf8').catch(() => '')) === holder
+  )
     await rm(lock, { force: true })
   return false
 }
@@ -434,12 +601,18 @@ async function removeLeftovers(path: string): Promise<void> {
   const prefix = basename(beside(path))
   const names = await readdir(dirname(path)).catch(() => [])
   for (const name of names) {
-    const maker = name.startsWith(`${prefix}.try-`) ? /^\d+/.exec(name.slice(prefix.length + 5))?.[0] : undefined
-    if (name === `${prefix}.tmp` || (maker !== undefined && !isAlive(Number(maker)))) await rm(join(dirname(path), name), { force: true })
+    const maker = name.startsWith(`${prefix}.try-`)
+      ? /^\d+/.exec(name.slice(prefix.length + 5))?.[0]
+      : undefined
+    if (name === `${prefix}.tmp` || (maker !== undefined && !isAlive(Number(maker))))
+      await rm(join(dirname(path), name), { force: true })
   }
 }
 
-/** Nothing that fails before the renaming has changed the file; what comes after it is told by `afterWrite`. */
+/**
+ * Nothing that fails before the renaming has changed the file; what comes after it is
+ * told by `afterWrite`.
+ */
 function fileError(thrown: unknown, what: string, hint?: string): AdapterError {
   if (thrown instanceof AdapterError) return thrown
   switch (codeOf(thrown)) {
@@ -455,8 +628,16 @@ function fileError(thrown: unknown, what: string, hint?: string): AdapterError {
     case 'EDQUOT':
       return new AdapterError('unavailable', `no space left to write ${what}`)
     case 'ELOOP':
-      return refusal('misconfigured', `${what} is a symbolic link`, 'configure the file to which it points')
+      return refusal(
+        'misconfigured',
+        `${what} is a symbolic link`,
+        'configure the file to which it points',
+      )
     default:
-      return refusal('failed', `${what} could not be written (${codeOf(thrown) || 'unknown error'})`, hint)
+      return refusal(
+        'failed',
+        `${what} could not be written (${codeOf(thrown) || 'unknown error'})`,
+        hint,
+      )
   }
 }

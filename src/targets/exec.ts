@@ -1,12 +1,18 @@
 /**
- * A program of the operator's own that hands the value to its consumers (reference/providers.md 19).
+ * A program of the operator's own that hands the value to its consumers
+ * (reference/providers.md 19).
  *
- * The value is on stdin and nowhere else: a single value raw and without a newline, several as compact JSON by name. The environment carries
- * `ROTATE_EVENT` (`push`, `rollback`), `ROTATE_SECRET` (the path), `ROTATE_VERSION` and `ROTATE_DELIVERY_ID` (`ROTATE_RUN_ID` as its older name), the same
- * for every repetition of one delivery. Exit 0 is done, 75 (EX_TEMPFAIL) try again, everything else failed. It can't be read back.
+ * The value is on stdin and nowhere else: a single value raw and without a newline,
+ * several as compact JSON by name. The environment carries `ROTATE_EVENT` (`push`,
+ * `rollback`), `ROTATE_SECRET` (the path), `ROTATE_VERSION` and `ROTATE_DELIVERY_ID`
+ * (`ROTATE_RUN_ID` as its older name), the same for every repetition of one delivery.
+ * Exit 0 is done, 75 (EX_TEMPFAIL) try again, everything else failed. It can't be read
+ * back.
  *
- * The program knows what stood there, we don't: an undo tells it the old version (`rollback`). Where there is none, or where it lacks a value that the target has, stdin,
- * `ROTATE_VERSION` and `ROTATE_DELIVERY_ID` are empty. By contract a repetition is harmless: one event may come several times, also after it ended with 0.
+ * The program knows what stood there, we don't: an undo tells it the old version
+ * (`rollback`). Where there is none, or where it lacks a value that the target has,
+ * stdin, `ROTATE_VERSION` and `ROTATE_DELIVERY_ID` are empty. By contract a repetition is
+ * harmless: one event may come several times, also after it ended with 0.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -23,7 +29,11 @@ const Config = z.strictObject({
   run: z
     .array(z.string())
     .min(1)
-    .meta({ description: 'Program and arguments; the value comes on its stdin; no shell, paths are made absolute when set' }),
+    .meta({
+      description:
+        'Program and arguments; the value comes on its stdin; no shell, paths are made absolute ' +
+        'when set',
+    }),
   timeout: z
     .string()
     .refine(isTimeout, 'is not a duration from 1s to 1h, such as 30s or PT1M')
@@ -42,7 +52,8 @@ export default defineTarget({
   readable: false,
   told: true,
   // It goes on when rotate is killed, and then nobody ends it.
-  settlesAfterMs: ({ settlesAfter, timeout }) => settlesAfterOf(settlesAfter, timeoutOf(timeout) + SETTLES_AFTER_MS),
+  settlesAfterMs: ({ settlesAfter, timeout }) =>
+    settlesAfterOf(settlesAfter, timeoutOf(timeout) + SETTLES_AFTER_MS),
   describe: (config) => config.run.join(' '),
   settleConfig: async (config, { spawn }) => ({ ...config, run: await spawn.resolve(config.run) }),
   open: (config, context) =>
@@ -50,7 +61,8 @@ export default defineTarget({
       probe: async () => void (await context.spawn.resolve(config.run)),
       put: (delivery) => deliver(config, context, 'push', delivery.entries, delivery),
       restore: async (prior, old) => {
-        // Nothing was there before and nothing is known: the program is told so by an empty input and no version.
+        // Nothing was there before and nothing is known: the program is told so by an
+        // empty input and no version.
         const back = old?.entries ?? withoutNulls(prior ?? {})
         await deliver(config, context, 'rollback', back, old)
       },
@@ -59,7 +71,11 @@ export default defineTarget({
 })
 
 function withoutNulls(prior: Readonly<Record<string, Secret | null>>): Fields {
-  return Object.fromEntries(Object.entries(prior).flatMap(([name, value]) => (value === null ? [] : [[name, value] as const])))
+  return Object.fromEntries(
+    Object.entries(prior).flatMap(([name, value]) =>
+      value === null ? [] : [[name, value] as const],
+    ),
+  )
 }
 
 async function deliver(
@@ -88,14 +104,20 @@ async function deliver(
 }
 
 /**
- * However it ended, it may have delivered; repeating it is harmless by contract. One that was waited for
- * to its end does nothing more. One that was stopped has passed on we don't know what.
+ * However it ended, it may have delivered; repeating it is harmless by contract. One that
+ * was waited for to its end does nothing more. One that was stopped has passed on we
+ * don't know what.
  */
 function failure(program: string, result: SpawnResult): AdapterError {
   const message = `${basenameOf(program)} ${endOf(result)}`
   if (result.timedOut) return new AdapterError('timeout', message, { effect: 'unknown' })
   // A shell in between reports a signal as 128 and its number.
   const answered = result.code !== null && result.code < 128
-  if (result.code === EX_TEMPFAIL) return new AdapterError('unavailable', message, { effect: 'unknown', retryable: true, answered })
+  if (result.code === EX_TEMPFAIL)
+    return new AdapterError('unavailable', message, {
+      effect: 'unknown',
+      retryable: true,
+      answered,
+    })
   return new AdapterError('failed', message, { effect: 'unknown', retryable: false, answered })
 }

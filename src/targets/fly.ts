@@ -1,10 +1,11 @@
 /**
- * Secrets of Fly.io apps, by the program `fly` (reference/providers.md 18; https://fly.io/docs/apps/secrets, https://fly.io/docs/flyctl/secrets).
+ * Secrets of Fly.io apps, by the program `fly` (reference/providers.md 18;
+ * https://fly.io/docs/apps/secrets, https://fly.io/docs/flyctl/secrets).
  *
- * Values go by stdin (`fly secrets import --stage`), never as an argument, and nobody can read them
- * back: names and digests are listed, and a digest is the sign of what stands there. A machine takes a
- * secret up when it is updated, which `fly secrets deploy` does with each and waits for; the API alone
- * does not.
+ * Values go by stdin (`fly secrets import --stage`), never as an argument, and nobody can
+ * read them back: names and digests are listed, and a digest is the sign of what stands
+ * there. A machine takes a secret up when it is updated, which `fly secrets deploy` does
+ * with each and waits for; the API alone does not.
  *
  * Tried against a counterpart only, never against Fly.io.
  */
@@ -31,10 +32,22 @@ const Config = z.strictObject({
     .min(1)
     .max(100)
     .meta({ description: 'Apps, by name' }),
-  token: secretField('Access token; fly tokens create deploy makes one for an app, fly tokens create org one for several'),
-  create: z.boolean().default(false).meta({ description: 'Also write where the secret does not exist yet' }),
-  deploy: z.boolean().default(true).meta({ description: 'Update the machines and wait for them; otherwise the secrets are staged only' }),
-  program: z.string().min(1).default('fly').meta({ description: 'The program fly; made absolute when set' }),
+  token: secretField(
+    'Access token; fly tokens create deploy makes one for an app, fly tokens create org one ' +
+      'for several',
+  ),
+  create: z
+    .boolean()
+    .default(false)
+    .meta({ description: 'Also write where the secret does not exist yet' }),
+  deploy: z.boolean().default(true).meta({
+    description: 'Update the machines and wait for them; otherwise the secrets are staged only',
+  }),
+  program: z
+    .string()
+    .min(1)
+    .default('fly')
+    .meta({ description: 'The program fly; made absolute when set' }),
 })
 type Options = z.output<typeof Config>
 
@@ -53,7 +66,10 @@ export default defineTarget({
   slots: ({ apps }, name) => apps.map((app) => `${app} ${name}`),
   nameFault,
   describe: ({ apps }) => `Fly.io ${apps.join(', ')}`,
-  settleConfig: async (config, { spawn }) => ({ ...config, program: (await spawn.resolve([config.program ?? 'fly']))[0] }),
+  settleConfig: async (config, { spawn }) => ({
+    ...config,
+    program: (await spawn.resolve([config.program ?? 'fly']))[0],
+  }),
   open: (config, context) => Promise.resolve(openSession(config, context)),
 })
 
@@ -82,13 +98,19 @@ function openSession(config: Options, context: AdapterContext): TargetSession {
     restore: (prior, old, rest) => restore(fly, config, { prior, old, rest }, context),
     close: () => Promise.resolve(),
   }
-  if (config.deploy) session.deploy = (delivery) => deploy(fly, config, Object.keys(delivery.entries), context)
+  if (config.deploy)
+    session.deploy = (delivery) => deploy(fly, config, Object.keys(delivery.entries), context)
   return session
 }
 
 // The program has spelled its JSON both ways: Name, name.
 const Row = z
-  .object({ name: z.string().optional(), Name: z.string().optional(), digest: z.string().optional(), Digest: z.string().optional() })
+  .object({
+    name: z.string().optional(),
+    Name: z.string().optional(),
+    digest: z.string().optional(),
+    Digest: z.string().optional(),
+  })
   .transform(({ name, Name, digest, Digest }) => ({ name: name ?? Name, digest: digest ?? Digest }))
 
 /** Digests by name; `null` where none is listed. */
@@ -99,7 +121,11 @@ async function secretsOf(fly: Tool, app: string): Promise<ReadonlyMap<string, st
     .safeParse(jsonOf(await fly.run(['secrets', 'list', '--app', app, '--json']), 'fly'))
   if (!rows.success || (rows.data ?? []).some(({ name }) => name === undefined))
     throw new AdapterError('bad-answer', 'fly listed the secrets in another shape than promised')
-  return new Map((rows.data ?? []).flatMap(({ name, digest }) => (name === undefined ? [] : [[name, digest || null] as const])))
+  return new Map(
+    (rows.data ?? []).flatMap(({ name, digest }) =>
+      name === undefined ? [] : [[name, digest || null] as const],
+    ),
+  )
 }
 
 function nowhere(name: string): AdapterError {
@@ -108,14 +134,25 @@ function nowhere(name: string): AdapterError {
   })
 }
 
-async function put(fly: Tool, config: Options, { entries }: Delivery, context: AdapterContext): Promise<void> {
+async function put(
+  fly: Tool,
+  config: Options,
+  { entries }: Delivery,
+  context: AdapterContext,
+): Promise<void> {
   const lines = new Map(Object.entries(entries).map(([name, value]) => [name, lineOf(name, value)]))
   const held = new Map<string, ReadonlyMap<string, unknown>>()
   for (const app of config.apps) held.set(app, await secretsOf(fly, app))
-  for (const name of lines.keys()) if (!config.create && !config.apps.some((app) => held.get(app)?.has(name) === true)) throw nowhere(name)
-  const at = config.apps.filter((app) => config.create || [...lines.keys()].some((name) => held.get(app)?.has(name) === true))
+  for (const name of lines.keys())
+    if (!config.create && !config.apps.some((app) => held.get(app)?.has(name) === true))
+      throw nowhere(name)
+  const at = config.apps.filter(
+    (app) => config.create || [...lines.keys()].some((name) => held.get(app)?.has(name) === true),
+  )
   for (const [i, app] of at.entries()) {
-    const names = [...lines.keys()].filter((name) => config.create || held.get(app)?.has(name) === true)
+    const names = [...lines.keys()].filter(
+      (name) => config.create || held.get(app)?.has(name) === true,
+    )
     await write(fly, app, names, lines, Object.values(entries))
     context.note(`${VENDOR}: ${names.join(', ')} in ${app} (${i + 1}/${at.length})`)
   }
@@ -133,11 +170,14 @@ async function write(
 }
 
 function nameFault(name: string): string | undefined {
-  return /^[A-Za-z_]\w*$/.test(name) ? undefined : `${VENDOR} takes letters, digits and _ in a name, and no digit first`
+  return /^[A-Za-z_]\w*$/.test(name)
+    ? undefined
+    : `${VENDOR} takes letters, digits and _ in a name, and no digit first`
 }
 
 /**
- * As `fly secrets import` reads it: outer quotes are taken off, three open a value of several lines that three at the end of a line close.
+ * As `fly secrets import` reads it: outer quotes are taken off, three open a value of
+ * several lines that three at the end of a line close.
  * https://github.com/superfly/flyctl/blob/master/internal/command/secrets/parser.go
  */
 function lineOf(name: string, value: Secret): string {
@@ -145,14 +185,25 @@ function lineOf(name: string, value: Secret): string {
   if (fault !== undefined) throw new AdapterError('misconfigured', `${name}: ${fault}`)
   const text = plainText(value)
   const several = text.includes('\n')
-  if (text === '' || /[\r\0]/.test(text) || (several ? text.includes('"""') : text.startsWith('""')))
-    throw new AdapterError('misconfigured', `fly can't read the value of ${name} by stdin as it is`, {
-      hints: ['it is empty, or has a carriage return, or three quotes in a row where they would end it'],
-    })
+  if (
+    text === '' ||
+    /[\r\0]/.test(text) ||
+    (several ? text.includes('"""') : text.startsWith('""'))
+  )
+    throw new AdapterError(
+      'misconfigured',
+      `fly can't read the value of ${name} by stdin as it is`,
+      {
+        hints: [
+          'it is empty, or has a carriage return, or three quotes in a row where they would end it',
+        ],
+      },
+    )
   if (text.split('\n').some((line) => Buffer.byteLength(line) > MAX_LINE_BYTES))
     throw new AdapterError(
       'misconfigured',
-      `the value of ${name} has a line of more than ${MAX_LINE_BYTES / 1024} KB, which fly does not read`,
+      `the value of ${name} has a line of more than ${MAX_LINE_BYTES / 1024} KB, which fly ` +
+        'does not read',
     )
   return several ? `${name}="""${text}"""` : `${name}="${text}"`
 }
@@ -163,11 +214,21 @@ interface Known {
   readonly rest: Secret | undefined
 }
 
-/** What stood there is written again where it is known, and what was made goes, from the machines too. */
-async function restore(fly: Tool, config: Options, { prior, old, rest }: Known, context: AdapterContext): Promise<void> {
+/**
+ * What stood there is written again where it is known, and what was made goes, from the
+ * machines too.
+ */
+async function restore(
+  fly: Tool,
+  config: Options,
+  { prior, old, rest }: Known,
+  context: AdapterContext,
+): Promise<void> {
   const backs = backsOf(config.apps, prior, old, rest)
   if (rest === undefined && backs.length === 0)
-    return context.note(`${VENDOR}: what was written stays, because nothing was noted of what stood there`)
+    return context.note(
+      `${VENDOR}: what was written stays, because nothing was noted of what stood there`,
+    )
   for (const app of new Set(backs.map(({ path }) => path))) {
     const held = await secretsOf(fly, app)
     const lines = new Map<string, string>()
@@ -177,7 +238,10 @@ async function restore(fly: Tool, config: Options, { prior, old, rest }: Known, 
       const now = held.get(name)
       // The same digest is the same value.
       if (sign !== undefined && now === sign) continue
-      if (value === undefined) context.note(`${VENDOR}: what ${name} in ${app} held can not be read, so what was written to it stays`)
+      if (value === undefined)
+        context.note(
+          `${VENDOR}: what ${name} in ${app} held can not be read, so what was written to it stays`,
+        )
       else if (value === null) made.push(...(now === undefined ? [] : [name]))
       else if (stood || now !== undefined) {
         lines.set(name, lineOf(name, value))
@@ -191,8 +255,16 @@ async function restore(fly: Tool, config: Options, { prior, old, rest }: Known, 
   }
 }
 
-/** Every app that has one of the secrets, one after the other. Each machine is updated and waited for, as its health checks say. */
-async function deploy(fly: Tool, config: Options, names: readonly string[], context: AdapterContext): Promise<void> {
+/**
+ * Every app that has one of the secrets, one after the other. Each machine is updated and
+ * waited for, as its health checks say.
+ */
+async function deploy(
+  fly: Tool,
+  config: Options,
+  names: readonly string[],
+  context: AdapterContext,
+): Promise<void> {
   const apps: string[] = []
   for (const app of config.apps) {
     const held = await secretsOf(fly, app)
@@ -208,7 +280,10 @@ async function update(fly: Tool, app: string): Promise<void> {
   await fly.run(['secrets', 'deploy', '--app', app], { writes: true, timeoutMs: DEPLOY_LIMIT_MS })
 }
 
-/** What fly prints in its source and what the API answers; other texts are shown as they are. */
+/**
+ * What fly prints in its source and what the API answers; other texts are shown as they
+ * are.
+ */
 function meaningOf(said: string): Meaning | undefined {
   if (/no access token available|not authenticated|unauthorized|must be authenticated/i.test(said))
     return {
@@ -219,6 +294,10 @@ function meaningOf(said: string): Meaning | undefined {
   if (/could not find app|app not found/i.test(said))
     return { code: 'missing', message: `${VENDOR} has no such app that the token can see` }
   if (/must first deploy your app/i.test(said))
-    return { code: 'misconfigured', message: 'the app was never deployed', hints: ['fly deploy', 'or say "deploy": false'] }
+    return {
+      code: 'misconfigured',
+      message: 'the app was never deployed',
+      hints: ['fly deploy', 'or say "deploy": false'],
+    }
   return undefined
 }

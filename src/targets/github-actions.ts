@@ -1,11 +1,14 @@
 /**
- * Secrets of GitHub Actions: of repositories, of an environment of theirs, of an organization (reference/providers.md 14; https://docs.github.com/en/rest/actions/secrets).
+ * Secrets of GitHub Actions: of repositories, of an environment of theirs, of an
+ * organization (reference/providers.md 14;
+ * https://docs.github.com/en/rest/actions/secrets).
  *
- * A value is sent in a sealed box under the public key of its place and can never be read back:
- * write-only. That a write was taken is seen by `updated_at`, measured by GitHub's own clock; it is the
- * sign of what stands there, too. Workflows take a new value with their next run; runs that have begun
- * keep the old one, for which the grace is there. The access of an organization's secret is part of
- * every write, so it is read first and sent again as it is.
+ * A value is sent in a sealed box under the public key of its place and can never be read
+ * back: write-only. That a write was taken is seen by `updated_at`, measured by GitHub's
+ * own clock; it is the sign of what stands there, too. Workflows take a new value with
+ * their next run; runs that have begun keep the old one, for which the grace is there.
+ * The access of an organization's secret is part of every write, so it is read first and
+ * sent again as it is.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -40,18 +43,27 @@ const Config = z
       .string()
       .regex(/^(?!\.{1,2}$)[^\0-\x1f\x7f]{1,255}$/, 'is not the name of an environment')
       .optional()
-      .meta({ description: 'Environment of the repositories; default: the secrets of the repositories themselves' }),
+      .meta({
+        description:
+          'Environment of the repositories; default: the secrets of the repositories themselves',
+      }),
     organization: z
       .string()
       .regex(OWNER, 'is not the name of an organization')
       .optional()
       .meta({ description: 'Organization, instead of repositories' }),
-    token: secretField('Fine-grained token with "Secrets: Read and write" ("Environments" for an environment), or a classic one'),
-    create: z.boolean().default(false).meta({ description: 'Also write where the secret does not exist yet' }),
-    visibility: z
-      .enum(visibilities)
-      .optional()
-      .meta({ description: 'Which repositories may use a new secret of the organization; those that exist keep theirs' }),
+    token: secretField(
+      'Fine-grained token with "Secrets: Read and write" ("Environments" for an environment), ' +
+        'or a classic one',
+    ),
+    create: z
+      .boolean()
+      .default(false)
+      .meta({ description: 'Also write where the secret does not exist yet' }),
+    visibility: z.enum(visibilities).optional().meta({
+      description:
+        'Which repositories may use a new secret of the organization; those that exist keep theirs',
+    }),
     selectedRepositoryIds: z
       .array(z.int().positive())
       .min(1)
@@ -60,12 +72,18 @@ const Config = z
     baseUrl: urlField('Of the API; of an Enterprise Server https://HOST/api/v3').default(GITHUB),
   })
   .superRefine((config, context) => {
-    const fail = (field: string, message: string): void => context.addIssue({ code: 'custom', path: [field], message })
-    const { repositories, organization, environment, create, visibility, selectedRepositoryIds } = config
-    if ((repositories === undefined) === (organization === undefined)) fail('repositories', 'or "organization" is needed, and not both')
-    if (organization !== undefined && environment !== undefined) fail('environment', 'is one of "repositories"; an organization has none')
-    if (organization === undefined && visibility !== undefined) fail('visibility', 'is for the secrets of an organization')
-    if (organization !== undefined && create && visibility === undefined) fail('visibility', 'is needed with "create" for an organization')
+    const fail = (field: string, message: string): void =>
+      context.addIssue({ code: 'custom', path: [field], message })
+    const { repositories, organization, environment, create, visibility, selectedRepositoryIds } =
+      config
+    if ((repositories === undefined) === (organization === undefined))
+      fail('repositories', 'or "organization" is needed, and not both')
+    if (organization !== undefined && environment !== undefined)
+      fail('environment', 'is one of "repositories"; an organization has none')
+    if (organization === undefined && visibility !== undefined)
+      fail('visibility', 'is for the secrets of an organization')
+    if (organization !== undefined && create && visibility === undefined)
+      fail('visibility', 'is needed with "create" for an organization')
     if ((visibility === 'selected') !== (selectedRepositoryIds !== undefined))
       fail('selectedRepositoryIds', 'is needed with "visibility": "selected", and only then')
   })
@@ -78,13 +96,19 @@ interface Place {
 }
 
 /** A secret as far as it can be seen. */
-const Seen = z.object({ updated_at: z.iso.datetime({ offset: true }), visibility: z.enum(visibilities).optional() })
+const Seen = z.object({
+  updated_at: z.iso.datetime({ offset: true }),
+  visibility: z.enum(visibilities).optional(),
+})
 interface Held extends z.output<typeof Seen> {
   /** Dates count whole seconds; every write from now on has another one. */
   readonly settled: boolean
 }
 /** Who may use a secret of an organization, as a write says it. */
-const Access = z.object({ visibility: z.enum(visibilities), selected_repository_ids: z.array(z.int()).optional() })
+const Access = z.object({
+  visibility: z.enum(visibilities),
+  selected_repository_ids: z.array(z.int()).optional(),
+})
 
 export default defineTarget({
   id: 'github-actions',
@@ -126,7 +150,8 @@ function openSession(config: Options, context: AdapterContext): TargetSession {
 }
 
 function placesOf({ repositories = [], environment, organization }: Options): readonly Place[] {
-  if (organization !== undefined) return [{ name: `organization ${organization}`, path: `/orgs/${organization}/actions/secrets` }]
+  if (organization !== undefined)
+    return [{ name: `organization ${organization}`, path: `/orgs/${organization}/actions/secrets` }]
   return repositories.map((repository) =>
     environment === undefined
       ? { name: repository, path: `/repos/${repository}/actions/secrets` }
@@ -137,18 +162,30 @@ function placesOf({ repositories = [], environment, organization }: Options): re
   )
 }
 
-/** Whether a fine-grained token may write shows with the first write only; a classic one tells its scopes. */
+/**
+ * Whether a fine-grained token may write shows with the first write only; a classic one
+ * tells its scopes.
+ */
 function mayWrite(config: Options, { headers }: HttpResponse): void {
   const scopes = scopesOf(headers)
   const wanted = config.organization === undefined ? ['repo', 'public_repo'] : ['admin:org']
   if (scopes !== undefined && !scopes.some((scope) => wanted.includes(scope)))
-    throw new AdapterError('denied', `the token lacks the scope ${wanted[0] ?? ''}`, { hints: [rightsFor(config)] })
+    throw new AdapterError('denied', `the token lacks the scope ${wanted[0] ?? ''}`, {
+      hints: [rightsFor(config)],
+    })
 }
 
 /** The least that "token" needs, in the words of the page on which it is made. */
 function rightsFor({ organization, environment }: Options): string {
-  if (organization !== undefined) return '"token" needs the organization\'s "Secrets: Read and write", or the classic scope admin:org'
-  const rights = environment === undefined ? '"Secrets: Read and write"' : '"Environments: Read and write" and "Secrets: Read and write"'
+  if (organization !== undefined)
+    return (
+      '"token" needs the organization\'s "Secrets: Read and write", or the classic scope ' +
+      'admin:org'
+    )
+  const rights =
+    environment === undefined
+      ? '"Secrets: Read and write"'
+      : '"Environments: Read and write" and "Secrets: Read and write"'
   return `"token" needs ${rights} on the repository, or the classic scope repo`
 }
 
@@ -161,45 +198,81 @@ async function publicKey(
   try {
     response = await api.call('GET', `${place.path}/public-key`)
   } catch (thrown) {
-    if (!(thrown instanceof AdapterError) || !['denied', 'missing'].includes(thrown.code)) throw thrown
-    throw new AdapterError(thrown.code, `${place.name}: ${thrown.message}`, { hints: [rightsFor(config)], details: thrown.details })
+    if (!(thrown instanceof AdapterError) || !['denied', 'missing'].includes(thrown.code))
+      throw thrown
+    throw new AdapterError(thrown.code, `${place.name}: ${thrown.message}`, {
+      hints: [rightsFor(config)],
+      details: thrown.details,
+    })
   }
-  const { key_id: id, key: text } = answer(response, z.object({ key_id: z.string().min(1), key: z.base64() }))
+  const { key_id: id, key: text } = answer(
+    response,
+    z.object({ key_id: z.string().min(1), key: z.base64() }),
+  )
   const key = Buffer.from(text, 'base64')
-  if (key.length !== 32) throw new AdapterError('bad-answer', `${place.name}: GitHub's public key is not one of 32 bytes`)
+  if (key.length !== 32)
+    throw new AdapterError(
+      'bad-answer',
+      `${place.name}: GitHub's public key is not one of 32 bytes`,
+    )
   return { id, key, response }
 }
 
-async function put(config: Options, context: AdapterContext, api: Github, places: readonly Place[], { entries }: Delivery): Promise<void> {
+async function put(
+  config: Options,
+  context: AdapterContext,
+  api: Github,
+  places: readonly Place[],
+  { entries }: Delivery,
+): Promise<void> {
   const values = Object.entries(entries)
   for (const [name, value] of values) fits(name, value)
   const known = await look(config, api, places, Object.keys(entries))
   for (const name of Object.keys(entries))
-    if (!config.create && !known.some(({ held }) => held.get(name) !== undefined)) throw nowhere(name, places)
+    if (!config.create && !known.some(({ held }) => held.get(name) !== undefined))
+      throw nowhere(name, places)
   for (const { place, held } of known)
     for (const [name, value] of values) {
       const before = held.get(name)
       if (before === undefined && !config.create) continue
-      const access = config.organization === undefined ? {} : await accessOf(config, api, place, name, before)
+      const access =
+        config.organization === undefined ? {} : await accessOf(config, api, place, name, before)
       await write(config, context, api, place, name, value, before, access)
     }
 }
 
 function nowhere(name: string, places: readonly Place[]): AdapterError {
-  return new AdapterError('misconfigured', `there is no secret ${name} in ${places.map((place) => place.name).join(', ')}`, {
-    hints: ['set it there once, or "create": true'],
-  })
+  return new AdapterError(
+    'misconfigured',
+    `there is no secret ${name} in ${places.map((place) => place.name).join(', ')}`,
+    {
+      hints: ['set it there once, or "create": true'],
+    },
+  )
 }
 
-/** What stands under these names: when it was written, and who may use it. A place that gets nothing written has no part in it. */
-async function slotsOf(config: Options, api: Github, places: readonly Place[], names: readonly string[]): Promise<readonly Slot[]> {
+/**
+ * What stands under these names: when it was written, and who may use it. A place that
+ * gets nothing written has no part in it.
+ */
+async function slotsOf(
+  config: Options,
+  api: Github,
+  places: readonly Place[],
+  names: readonly string[],
+): Promise<readonly Slot[]> {
   const slots: Slot[] = []
   for (const { place, held } of await look(config, api, places, names))
     for (const name of names) {
       const now = held.get(name)
       if (now !== undefined) {
-        const access = config.organization === undefined ? {} : await accessOf(config, api, place, name, now)
-        slots.push({ path: place.path, name, kept: { sign: now.updated_at, more: { access, settled: now.settled } } })
+        const access =
+          config.organization === undefined ? {} : await accessOf(config, api, place, name, now)
+        slots.push({
+          path: place.path,
+          name,
+          kept: { sign: now.updated_at, more: { access, settled: now.settled } },
+        })
       } else if (config.create) slots.push({ path: place.path, name, kept: null })
     }
   return slots
@@ -208,7 +281,8 @@ async function slotsOf(config: Options, api: Github, places: readonly Place[], n
 function nameFault(name: string): string | undefined {
   return NAME.test(name)
     ? undefined
-    : 'a secret of GitHub Actions has letters, digits and _, no digit first, and does not begin with GITHUB_'
+    : 'a secret of GitHub Actions has letters, digits and _, no digit first, and does not ' +
+        'begin with GITHUB_'
 }
 
 /** Before anything is sent. */
@@ -220,16 +294,24 @@ function fits(name: string, value: Secret): void {
     })
   plainText(value)
   if (value.size > MAX_BYTES)
-    throw new AdapterError('misconfigured', `the value of ${name} is larger than 48 KB, which GitHub Actions does not take`)
+    throw new AdapterError(
+      'misconfigured',
+      `the value of ${name} is larger than 48 KB, which GitHub Actions does not take`,
+    )
 }
 
-/** What every place has of these names. The public key is asked for first: what can't be seen at all must not look like what is not there. */
+/**
+ * What every place has of these names. The public key is asked for first: what can't be
+ * seen at all must not look like what is not there.
+ */
 async function look(
   config: Options,
   api: Github,
   places: readonly Place[],
   names: readonly string[],
-): Promise<readonly { readonly place: Place; readonly held: ReadonlyMap<string, Held | undefined> }[]> {
+): Promise<
+  readonly { readonly place: Place; readonly held: ReadonlyMap<string, Held | undefined> }[]
+> {
   const known = []
   for (const place of places) {
     await publicKey(config, api, place)
@@ -244,7 +326,10 @@ async function heldAt(api: Github, place: Place, name: string): Promise<Held | u
   try {
     const response = await api.call('GET', `${place.path}/${name}`)
     const seen = answer(response, Seen)
-    return { ...seen, settled: Date.parse(response.headers['date'] ?? '') - Date.parse(seen.updated_at) >= 2000 }
+    return {
+      ...seen,
+      settled: Date.parse(response.headers['date'] ?? '') - Date.parse(seen.updated_at) >= 2000,
+    }
   } catch (thrown) {
     if (thrown instanceof AdapterError && thrown.code === 'missing') return undefined
     throw thrown
@@ -264,11 +349,19 @@ async function write(
   const send = async (): Promise<{ readonly response: HttpResponse; readonly keyId: string }> => {
     const { id, key } = await publicKey(config, api, place)
     const box = Buffer.from(await sealedBox(value.bytes(), key)).toString('base64')
-    return { response: await api.ask('PUT', `${place.path}/${name}`, { encrypted_value: box, key_id: id, ...access }), keyId: id }
+    return {
+      response: await api.ask('PUT', `${place.path}/${name}`, {
+        encrypted_value: box,
+        key_id: id,
+        ...access,
+      }),
+      keyId: id,
+    }
   }
   let { response, keyId } = await send()
   // The key of the place may have changed since it was read.
-  if (response.status === 422 && (await publicKey(config, api, place)).id !== keyId) ({ response, keyId } = await send())
+  if (response.status === 422 && (await publicKey(config, api, place)).id !== keyId)
+    ({ response, keyId } = await send())
   const { status } = response
   if (status !== 201 && status !== 204)
     throw new AdapterError(
@@ -282,7 +375,8 @@ async function write(
     )
   const at = await proven(context, api, place, name, before, response)
   context.note(
-    `GitHub: ${name} in ${place.name} ${status === 201 ? 'created' : 'updated'} at ${at} (write-only: its value can not be read back)`,
+    `GitHub: ${name} in ${place.name} ${status === 201 ? 'created' : 'updated'} at ${at} ` +
+      '(write-only: its value can not be read back)',
   )
 }
 
@@ -295,16 +389,24 @@ async function accessOf(
   before: Held | undefined,
 ): Promise<{ readonly visibility: string; readonly selected_repository_ids?: readonly number[] }> {
   const visibility = before === undefined ? config.visibility : before.visibility
-  if (visibility === undefined) throw new AdapterError('bad-answer', `${place.name}: GitHub does not say who may use ${name}`)
+  if (visibility === undefined)
+    throw new AdapterError('bad-answer', `${place.name}: GitHub does not say who may use ${name}`)
   if (visibility !== 'selected') return { visibility }
-  if (before === undefined) return { visibility, selected_repository_ids: config.selectedRepositoryIds ?? [] }
+  if (before === undefined)
+    return { visibility, selected_repository_ids: config.selectedRepositoryIds ?? [] }
   const page = z
     .object({ repositories: z.array(z.object({ id: z.int() })) })
     .transform(({ repositories }) => repositories.map(({ id }) => id))
-  return { visibility, selected_repository_ids: await api.rows(`${place.path}/${name}/repositories`, page) }
+  return {
+    visibility,
+    selected_repository_ids: await api.rows(`${place.path}/${name}/repositories`, page),
+  }
 }
 
-/** The only evidence there is. Throws `bad-answer`, worth another attempt, when the date has not moved. */
+/**
+ * The only evidence there is. Throws `bad-answer`, worth another attempt, when the date
+ * has not moved.
+ */
 async function proven(
   context: AdapterContext,
   api: Github,
@@ -317,15 +419,22 @@ async function proven(
   for (let attempt = 0; ; attempt++) {
     const after = await heldAt(api, place, name)
     const at = Date.parse(after?.updated_at ?? '')
-    // Two writes within a second have the same date, so what counts is that it is not older than this one.
-    const moved = Number.isNaN(written) ? before === undefined || after?.updated_at !== before.updated_at : at >= written - TOLERANCE_MS
+    // Two writes within a second have the same date, so what counts is that it is not
+    // older than this one.
+    const moved = Number.isNaN(written)
+      ? before === undefined || after?.updated_at !== before.updated_at
+      : at >= written - TOLERANCE_MS
     if (after !== undefined && moved) return after.updated_at
     const pause = LOOK_MS[attempt]
     if (pause === undefined)
-      throw new AdapterError('bad-answer', `${place.name}: GitHub took ${name}, but does not say that it was updated`, {
-        effect: 'unknown',
-        retryable: true,
-      })
+      throw new AdapterError(
+        'bad-answer',
+        `${place.name}: GitHub took ${name}, but does not say that it was updated`,
+        {
+          effect: 'unknown',
+          retryable: true,
+        },
+      )
     await context.clock.sleep(pause, context.signal)
   }
 }
@@ -336,7 +445,10 @@ interface Known {
   readonly rest: Secret | undefined
 }
 
-/** What stood there is written again where it is known, for those who might use it then; what was made goes. */
+/**
+ * What stood there is written again where it is known, for those who might use it then;
+ * what was made goes.
+ */
 async function restore(
   config: Options,
   context: AdapterContext,
@@ -351,7 +463,9 @@ async function restore(
     rest,
   )
   if (rest === undefined && backs.length === 0)
-    return context.note('GitHub: what was written stays, because nothing was noted of what stood there')
+    return context.note(
+      'GitHub: what was written stays, because nothing was noted of what stood there',
+    )
   for (const place of places) {
     const mine = backs.filter(({ path }) => path === place.path)
     if (mine.length === 0) continue
@@ -361,11 +475,21 @@ async function restore(
         const now = held.get(name)
         // Nobody has written to it since it was looked at.
         if (more['settled'] === true && now?.updated_at === sign) continue
-        if (value === undefined) context.note(`GitHub: what ${name} in ${place.name} held can not be read, so what was written to it stays`)
+        if (value === undefined)
+          context.note(
+            `GitHub: what ${name} in ${place.name} held can not be read, so what was written ` +
+              'to it stays',
+          )
         else if (value !== null) {
           const noted = Access.safeParse(more['access'])
-          const access = config.organization === undefined ? {} : noted.success ? noted.data : await accessOf(config, api, place, name, now)
-          if (stood || now !== undefined) await write(config, context, api, place, name, value, now, access)
+          const access =
+            config.organization === undefined
+              ? {}
+              : noted.success
+                ? noted.data
+                : await accessOf(config, api, place, name, now)
+          if (stood || now !== undefined)
+            await write(config, context, api, place, name, value, now, access)
         } else if (now !== undefined) await gone(api.call('DELETE', `${place.path}/${name}`))
       }
   }

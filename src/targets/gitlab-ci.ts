@@ -1,11 +1,14 @@
 /**
- * CI/CD variables of GitLab projects and groups (reference/providers.md 14; https://docs.gitlab.com/api/project_level_variables).
+ * CI/CD variables of GitLab projects and groups (reference/providers.md 14;
+ * https://docs.gitlab.com/api/project_level_variables).
  *
- * Per-variable calls only, which keep what else is set on a variable. A name may stand once in each scope
- * of environments, with a value of its own: where it stands in several, the configuration must say which
- * is meant. What is set on a variable (raw, masked, protected, description …) is noted before the first
- * write and put back with the value. A hidden variable is shown to nobody, and nothing shows when it was
- * written. Jobs take a new value when they begin; those that run keep the old one, for which the grace is there.
+ * Per-variable calls only, which keep what else is set on a variable. A name may stand
+ * once in each scope of environments, with a value of its own: where it stands in
+ * several, the configuration must say which is meant. What is set on a variable (raw,
+ * masked, protected, description …) is noted before the first write and put back with the
+ * value. A hidden variable is shown to nobody, and nothing shows when it was written.
+ * Jobs take a new value when they begin; those that run keep the old one, for which the
+ * grace is there.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -25,7 +28,11 @@ const NAME = /^\w{1,255}$/
 
 const owners = (what: string) =>
   z
-    .array(z.string().regex(/^(?!.*\.\.)[\w][\w./-]{0,254}$/, 'is neither a number nor a path such as team/app'))
+    .array(
+      z
+        .string()
+        .regex(/^(?!.*\.\.)[\w][\w./-]{0,254}$/, 'is neither a number nor a path such as team/app'),
+    )
     .min(1)
     .optional()
     .meta({ description: `${what}, by number or by full path` })
@@ -40,11 +47,15 @@ const Config = z
       .optional()
       .meta({
         description:
-          'Scope of environments of the variables that are meant; needed where a name stands in several. Without it a new one is made for all ("*")',
+          'Scope of environments of the variables that are meant; needed where a name stands ' +
+          'in several. Without it a new one is made for all ("*")',
         examples: ['production'],
       }),
     token: secretField('Access token with the scope "api" and the role Maintainer, best of a bot'),
-    create: z.boolean().default(false).meta({ description: 'Also write where the variable does not exist yet (masked)' }),
+    create: z
+      .boolean()
+      .default(false)
+      .meta({ description: 'Also write where the variable does not exist yet (masked)' }),
     baseUrl: urlField('Of the API').default('https://gitlab.com/api/v4'),
   })
   .superRefine(({ projects, groups }, context) => {
@@ -67,7 +78,14 @@ interface Variable {
 }
 
 /** https://docs.gitlab.com/api/project_level_variables#update-a-variable */
-const ABOUT = ['variable_type', 'protected', 'masked', 'raw', 'description', 'environment_scope'] as const
+const ABOUT = [
+  'variable_type',
+  'protected',
+  'masked',
+  'raw',
+  'description',
+  'environment_scope',
+] as const
 
 export default defineTarget({
   id: 'gitlab-ci',
@@ -117,16 +135,25 @@ function openSession(config: Options, context: AdapterContext): TargetSession {
 }
 
 /** By name, one for each scope of environments. */
-async function variables(gitlab: Api, { path }: Pick<Place, 'path'>): Promise<ReadonlyMap<string, readonly Variable[]>> {
+async function variables(
+  gitlab: Api,
+  { path }: Pick<Place, 'path'>,
+): Promise<ReadonlyMap<string, readonly Variable[]>> {
   const found = new Map<string, Variable[]>()
   for (let page = 1; ; page++) {
-    const rows = listIn(await gitlab.call('GET', `${path}/variables?per_page=${PAGE}&page=${page}`), VENDOR)
+    const rows = listIn(
+      await gitlab.call('GET', `${path}/variables?per_page=${PAGE}&page=${page}`),
+      VENDOR,
+    )
     for (const row of rows) {
       const key = textIn(row, 'key', VENDOR)
       const scope = typeof row['environment_scope'] === 'string' ? row['environment_scope'] : '*'
-      const about = Object.fromEntries(ABOUT.flatMap((name) => (row[name] === undefined ? [] : [[name, row[name]] as const])))
+      const about = Object.fromEntries(
+        ABOUT.flatMap((name) => (row[name] === undefined ? [] : [[name, row[name]] as const])),
+      )
       // https://docs.gitlab.com/ci/variables/#hide-a-cicd-variable
-      const value = row['hidden'] === true ? {} : { value: new Secret(textIn(row, 'value', VENDOR)) }
+      const value =
+        row['hidden'] === true ? {} : { value: new Secret(textIn(row, 'value', VENDOR)) }
       found.set(key, [...(found.get(key) ?? []), { ...value, scope, about }])
     }
     if (rows.length < PAGE) return found
@@ -134,25 +161,45 @@ async function variables(gitlab: Api, { path }: Pick<Place, 'path'>): Promise<Re
 }
 
 /** The one that is meant. Throws `misconfigured` where that can't be told. */
-function meant(config: Options, place: Place, all: ReadonlyMap<string, readonly Variable[]>, name: string): Variable | undefined {
+function meant(
+  config: Options,
+  place: Place,
+  all: ReadonlyMap<string, readonly Variable[]>,
+  name: string,
+): Variable | undefined {
   const found = all.get(name) ?? []
-  if (config.environmentScope !== undefined) return found.find(({ scope }) => scope === config.environmentScope)
+  if (config.environmentScope !== undefined)
+    return found.find(({ scope }) => scope === config.environmentScope)
   if (found.length <= 1) return found[0]
   throw new AdapterError(
     'misconfigured',
-    `${name} stands ${found.length} times in ${place.name} on ${VENDOR}, for ${found.map(({ scope }) => scope).join('; ')}. Each may hold another value`,
+    `${name} stands ${found.length} times in ${place.name} on ${VENDOR}, for ` +
+      `${found.map(({ scope }) => scope).join('; ')}. Each may hold another value`,
     { hints: ['say which one is meant: "environmentScope": "*", one target for each'] },
   )
 }
 
-/** What the places hold under these names; a place that gets nothing written has no part in it. */
-async function slotsOf(gitlab: Api, config: Options, places: readonly Place[], names: readonly string[]): Promise<readonly Slot[]> {
+/**
+ * What the places hold under these names; a place that gets nothing written has no part
+ * in it.
+ */
+async function slotsOf(
+  gitlab: Api,
+  config: Options,
+  places: readonly Place[],
+  names: readonly string[],
+): Promise<readonly Slot[]> {
   const slots: Slot[] = []
   for (const place of places) {
     const all = await variables(gitlab, place)
     for (const name of names) {
       const one = meant(config, place, all, name)
-      if (one !== undefined) slots.push({ path: place.path, name, kept: { ...pickDefined({ value: one.value }), more: one.about } })
+      if (one !== undefined)
+        slots.push({
+          path: place.path,
+          name,
+          kept: { ...pickDefined({ value: one.value }), more: one.about },
+        })
       else if (config.create) slots.push({ path: place.path, name, kept: null })
     }
   }
@@ -160,9 +207,13 @@ async function slotsOf(gitlab: Api, config: Options, places: readonly Place[], n
 }
 
 function nowhere(name: string): AdapterError {
-  return new AdapterError('misconfigured', `no chosen place on ${VENDOR} has the variable ${name}`, {
-    hints: ['set it there once, or "create": true'],
-  })
+  return new AdapterError(
+    'misconfigured',
+    `no chosen place on ${VENDOR} has the variable ${name}`,
+    {
+      hints: ['set it there once, or "create": true'],
+    },
+  )
 }
 
 function nameFault(name: string): string | undefined {
@@ -172,8 +223,16 @@ function nameFault(name: string): string | undefined {
 const one = (path: string, name: string, scope: string): string =>
   `${path}/variables/${encodeURIComponent(name)}?${new URLSearchParams({ 'filter[environment_scope]': scope }).toString()}`
 
-async function put(gitlab: Api, config: Options, places: readonly Place[], delivery: Delivery, context: AdapterContext): Promise<void> {
-  const entries = Object.entries(delivery.entries).map(([name, value]) => [name, plainText(value)] as const)
+async function put(
+  gitlab: Api,
+  config: Options,
+  places: readonly Place[],
+  delivery: Delivery,
+  context: AdapterContext,
+): Promise<void> {
+  const entries = Object.entries(delivery.entries).map(
+    ([name, value]) => [name, plainText(value)] as const,
+  )
   for (const [name] of entries) {
     const fault = nameFault(name)
     if (fault !== undefined) throw new AdapterError('misconfigured', `${name}: ${fault}`)
@@ -213,7 +272,10 @@ async function taken(name: string, call: Promise<unknown>): Promise<void> {
   } catch (thrown) {
     if (!(thrown instanceof AdapterError) || thrown.details['status'] !== 400) throw thrown
     throw new AdapterError('misconfigured', `${VENDOR} does not take the value of ${name}`, {
-      hints: ['a masked variable takes no value that is short, has several lines or unusual characters: make it unmasked there'],
+      hints: [
+        'a masked variable takes no value that is short, has several lines or unusual ' +
+          'characters: make it unmasked there',
+      ],
     })
   }
 }
@@ -224,7 +286,10 @@ interface Known {
   readonly rest: Secret | undefined
 }
 
-/** Every place gets its own value back, with what else was set on it; a variable that was made goes. */
+/**
+ * Every place gets its own value back, with what else was set on it; a variable that was
+ * made goes.
+ */
 async function restore(
   gitlab: Api,
   config: Options,
@@ -242,12 +307,22 @@ async function restore(
   for (const { path, name, value, more, stood } of backs) {
     const all = held.get(path) ?? (await variables(gitlab, { path }))
     held.set(path, all)
-    const scope = typeof more['environment_scope'] === 'string' ? more['environment_scope'] : (config.environmentScope ?? '*')
+    const scope =
+      typeof more['environment_scope'] === 'string'
+        ? more['environment_scope']
+        : (config.environmentScope ?? '*')
     const now = all.get(name)?.find((variable) => variable.scope === scope)
-    if (value === undefined) context.note(`${VENDOR}: what ${name} held can not be read, so what was written to it stays`)
+    if (value === undefined)
+      context.note(`${VENDOR}: what ${name} held can not be read, so what was written to it stays`)
     if (value === undefined || (now === undefined && !stood)) continue
     if (value === null) await gone(gitlab.call('DELETE', one(path, name, scope)))
-    else if (now === undefined) await gitlab.call('POST', `${path}/variables`, { key: name, value: plainText(value), ...more }, 'once')
+    else if (now === undefined)
+      await gitlab.call(
+        'POST',
+        `${path}/variables`,
+        { key: name, value: plainText(value), ...more },
+        'once',
+      )
     else {
       const otherwise = changed(more, now.about)
       if (now.value?.equals(value) !== true || Object.keys(otherwise).length > 0)

@@ -9,20 +9,43 @@ export interface TargetEntry {
 }
 
 const entries: Record<string, TargetEntry> = {
-  '1password': { title: '1Password, by service account or Connect server', aliasOf: 'onepassword', load: () => import('./onepassword.ts') },
-  'aws-secrets-manager': { title: 'AWS Secrets Manager', load: () => import('./aws-secrets-manager.ts') },
+  '1password': {
+    title: '1Password, by service account or Connect server',
+    aliasOf: 'onepassword',
+    load: () => import('./onepassword.ts'),
+  },
+  'aws-secrets-manager': {
+    title: 'AWS Secrets Manager',
+    load: () => import('./aws-secrets-manager.ts'),
+  },
   'aws-ssm': { title: 'AWS SSM Parameter Store', load: () => import('./aws-ssm.ts') },
-  bitwarden: { title: 'Bitwarden or Vaultwarden, by the program bw', load: () => import('./bitwarden.ts') },
-  'cloudflare-workers': { title: 'Secrets of Cloudflare Workers', load: () => import('./cloudflare-workers.ts') },
+  bitwarden: {
+    title: 'Bitwarden or Vaultwarden, by the program bw',
+    load: () => import('./bitwarden.ts'),
+  },
+  'cloudflare-workers': {
+    title: 'Secrets of Cloudflare Workers',
+    load: () => import('./cloudflare-workers.ts'),
+  },
   'env-file': { title: '.env file on this machine', load: () => import('./env-file.ts') },
   exec: { title: 'Program that delivers the value', load: () => import('./exec.ts') },
   fly: { title: 'Fly.io secrets, by the program fly', load: () => import('./fly.ts') },
   'github-actions': { title: 'GitHub Actions secrets', load: () => import('./github-actions.ts') },
   'gitlab-ci': { title: 'GitLab CI/CD variables', load: () => import('./gitlab-ci.ts') },
-  k8s: { title: 'Kubernetes Secret, with restart of workloads', aliasOf: 'kubernetes', load: () => import('./kubernetes.ts') },
-  kubernetes: { title: 'Kubernetes Secret, with restart of workloads', load: () => import('./kubernetes.ts') },
+  k8s: {
+    title: 'Kubernetes Secret, with restart of workloads',
+    aliasOf: 'kubernetes',
+    load: () => import('./kubernetes.ts'),
+  },
+  kubernetes: {
+    title: 'Kubernetes Secret, with restart of workloads',
+    load: () => import('./kubernetes.ts'),
+  },
   netlify: { title: 'Netlify environment variables', load: () => import('./netlify.ts') },
-  onepassword: { title: '1Password, by service account or Connect server', load: () => import('./onepassword.ts') },
+  onepassword: {
+    title: '1Password, by service account or Connect server',
+    load: () => import('./onepassword.ts'),
+  },
   pass: { title: 'pass, the standard Unix password manager', load: () => import('./pass.ts') },
   render: { title: 'Render services and environment groups', load: () => import('./render.ts') },
   vercel: { title: 'Vercel projects', load: () => import('./vercel.ts') },
@@ -30,4 +53,7 @@ const entries: Record<string, TargetEntry> = {
 }
 
 /** Without a prototype, so that no name from outside finds anything else. */
-export const registry: Readonly<Record<string, TargetEntry>> = Object.assign(Object.create(null), entries)
+export const registry: Readonly<Record<string, TargetEntry>> = Object.assign(
+  Object.create(null),
+  entries,
+)

@@ -1,10 +1,16 @@
 /**
- * Keys of a Secret in a Kubernetes cluster, and a restart of what uses it (reference/providers.md 16; https://kubernetes.io/docs/reference/kubernetes-api/config-and-storage-resources/secret-v1/).
+ * Keys of a Secret in a Kubernetes cluster, and a restart of what uses it
+ * (reference/providers.md 16;
+ * https://kubernetes.io/docs/reference/kubernetes-api/config-and-storage-resources/secret-v1/).
  *
- * A merge patch names our keys only, so those of others stay as they are, whoever writes at the same time, and nobody's ownership of a field changes. The answer to it is the Secret as it is
- * stored: that is the proof. Variables in the environment of a pod need a restart, for which there is `restart`; mounted files follow within about a minute by themselves, for which the
- * grace is there. A Secret that was made for a delivery carries an annotation that says so, and goes again when that is undone, if nothing else has come into it and nothing
- * at it was changed: the deletion is bound to the state that was looked at.
+ * A merge patch names our keys only, so those of others stay as they are, whoever writes
+ * at the same time, and nobody's ownership of a field changes. The answer to it is the
+ * Secret as it is stored: that is the proof. Variables in the environment of a pod need a
+ * restart, for which there is `restart`; mounted files follow within about a minute by
+ * themselves, for which the grace is there. A Secret that was made for a delivery carries
+ * an annotation that says so, and goes again when that is undone, if nothing else has
+ * come into it and nothing at it was changed: the deletion is bound to the state that was
+ * looked at.
  */
 import { resolve } from 'node:path'
 import { z } from 'zod'
@@ -48,14 +54,30 @@ const Config = z
       .regex(/^[A-Za-z0-9._{}-]{1,253}$/, 'is not a key of a Secret')
       .default('{name}')
       .meta({ description: 'Key in the Secret; {name} is the name of a value' }),
-    create: z.boolean().default(false).meta({ description: 'Also make the key, or the Secret (type Opaque), where it does not exist yet' }),
+    create: z.boolean().default(false).meta({
+      description: 'Also make the key, or the Secret (type Opaque), where it does not exist yet',
+    }),
     restart: z
-      .array(z.string().regex(new RegExp(`^(deployment|statefulset|daemonset)/${NAME}$`), 'looks like deployment/NAME'))
+      .array(
+        z
+          .string()
+          .regex(
+            new RegExp(`^(deployment|statefulset|daemonset)/${NAME}$`),
+            'looks like deployment/NAME',
+          ),
+      )
       .min(1)
       .optional()
-      .meta({ description: 'Workloads to restart and to wait for: deployment/NAME, statefulset/NAME, daemonset/NAME' }),
+      .meta({
+        description:
+          'Workloads to restart and to wait for: deployment/NAME, statefulset/NAME, daemonset/NAME',
+      }),
     kubeconfig: file('A kubeconfig with a token or a client certificate'),
-    context: z.string().min(1).optional().meta({ description: 'Context in it; default: its current one' }),
+    context: z
+      .string()
+      .min(1)
+      .optional()
+      .meta({ description: 'Context in it; default: its current one' }),
     server: urlField('Of the API server, instead of a kubeconfig').optional(),
     token: secretField('Token of a service account').optional(),
     tokenFile: file('File with that token, as in a pod'),
@@ -63,18 +85,27 @@ const Config = z
       .string()
       .regex(/^-----BEGIN CERTIFICATE-----/, 'is not a certificate in PEM')
       .optional()
-      .meta({ description: 'Certificate of the authority of the cluster, PEM; without it those of the system are trusted' }),
+      .meta({
+        description:
+          'Certificate of the authority of the cluster, PEM; without it those of the system ' +
+          'are trusted',
+      }),
     caFile: file('File with that certificate'),
   })
   .superRefine((config, context) => {
-    const fail = (field: string, message: string): void => context.addIssue({ code: 'custom', path: [field], message })
+    const fail = (field: string, message: string): void =>
+      context.addIssue({ code: 'custom', path: [field], message })
     const { kubeconfig, server, token, tokenFile, ca, caFile } = config
-    if ((kubeconfig === undefined) === (server === undefined)) fail('kubeconfig', 'or "server" is needed, and not both')
+    if ((kubeconfig === undefined) === (server === undefined))
+      fail('kubeconfig', 'or "server" is needed, and not both')
     if (server !== undefined && (token === undefined) === (tokenFile === undefined))
       fail('token', 'or "tokenFile" is needed with "server", and not both')
-    if (ca !== undefined && caFile !== undefined) fail('caFile', 'and "ca" are the same thing twice')
-    if (server === undefined && [token, tokenFile, ca, caFile].some((value) => value !== undefined)) fail('server', 'is missing')
-    if (kubeconfig === undefined && config.context !== undefined) fail('context', 'is one of a kubeconfig')
+    if (ca !== undefined && caFile !== undefined)
+      fail('caFile', 'and "ca" are the same thing twice')
+    if (server === undefined && [token, tokenFile, ca, caFile].some((value) => value !== undefined))
+      fail('server', 'is missing')
+    if (kubeconfig === undefined && config.context !== undefined)
+      fail('context', 'is one of a kubeconfig')
   })
 type Options = z.output<typeof Config>
 
@@ -94,19 +125,27 @@ export default defineTarget({
   readable: true,
   deploys: true,
   describe: ({ namespace, secret, key, restart, server, kubeconfig }) =>
-    `${VENDOR} Secret ${namespace}/${secret}, key ${key}, at ${server === undefined ? `the cluster of ${kubeconfig}` : new URL(server).host}${restart === undefined ? '' : `; restarts ${restart.join(', ')}`}`,
-  // The same Secret may be reached by a kubeconfig and by an address: those of two clusters with the same names take turns, too, which costs them nothing but time.
+    `${VENDOR} Secret ${namespace}/${secret}, key ${key}, at ` +
+    `${server === undefined ? `the cluster of ${kubeconfig}` : new URL(server).host}${restart === undefined ? '' : `; restarts ${restart.join(', ')}`}`,
+  // The same Secret may be reached by a kubeconfig and by an address: those of two
+  // clusters with the same names take turns, too, which costs them nothing but time.
   place: (config) => placeOf(config),
-  slots: (config, name) => [`${config.server ?? ''} ${config.kubeconfig ?? ''} ${placeOf(config)} ${keyOf(config, name)}`],
+  slots: (config, name) => [
+    `${config.server ?? ''} ${config.kubeconfig ?? ''} ${placeOf(config)} ${keyOf(config, name)}`,
+  ],
   nameIn: 'key',
   settleConfig: (config) => {
     const { kubeconfig, tokenFile, caFile, ...rest } = config
     const files = Object.entries({ kubeconfig, tokenFile, caFile }).flatMap(([key, path]) =>
       path === undefined ? [] : [[key, resolve(path)]],
     )
-    return Promise.resolve({ ...rest, ...(Object.fromEntries(files) as Pick<typeof config, 'kubeconfig' | 'tokenFile' | 'caFile'>) })
+    return Promise.resolve({
+      ...rest,
+      ...(Object.fromEntries(files) as Pick<typeof config, 'kubeconfig' | 'tokenFile' | 'caFile'>),
+    })
   },
-  open: async (config, context) => openSession(config, kubernetes(await clusterOf(config), context), context),
+  open: async (config, context) =>
+    openSession(config, kubernetes(await clusterOf(config), context), context),
 })
 
 /** What an undo needs besides the values: was there no Secret? */
@@ -123,21 +162,27 @@ function openSession(config: Options, kube: Kubernetes, context: AdapterContext)
     probe: () => probe(config, kube, workloads, context),
     current: async (names) => {
       const held = await read(config, kube)
-      return Object.fromEntries(names.map((name) => [name, held?.data.get(keyOf(config, name)) ?? null]))
+      return Object.fromEntries(
+        names.map((name) => [name, held?.data.get(keyOf(config, name)) ?? null]),
+      )
     },
     standing: (names) => standing(config, kube, names),
     neighbours: async (names) => {
       const keys = new Set(names.map((name) => keyOf(config, name)))
-      return Object.fromEntries([...((await read(config, kube))?.data ?? [])].filter(([key]) => !keys.has(key)))
+      return Object.fromEntries(
+        [...((await read(config, kube))?.data ?? [])].filter(([key]) => !keys.has(key)),
+      )
     },
     put: (delivery) => put(config, kube, delivery, context),
     restore: async (prior, old, rest) => {
       const absent = rest !== undefined && Rest.parse(JSON.parse(rest.reveal())).absent
-      if (!absent || !(await unmake(config, kube, prior ?? {}, context))) await restore(config, kube, prior, old)
+      if (!absent || !(await unmake(config, kube, prior ?? {}, context)))
+        await restore(config, kube, prior, old)
     },
     close: () => Promise.resolve(),
   }
-  if (workloads.length > 0) session.deploy = (delivery) => rollOut(kube, workloads, delivery.id, context)
+  if (workloads.length > 0)
+    session.deploy = (delivery) => rollOut(kube, workloads, delivery.id, context)
   return session
 }
 
@@ -151,7 +196,15 @@ function keyOf({ key }: Options, name: string): string {
 
 function heldIn(object: KubeObject): Held {
   const data = Object.entries(objectIn(object['data'] ?? {}, VENDOR))
-  return { object, data: new Map(data.map(([key, value]) => [key, new Secret(Uint8Array.from(Buffer.from(String(value), 'base64')))])) }
+  return {
+    object,
+    data: new Map(
+      data.map(([key, value]) => [
+        key,
+        new Secret(Uint8Array.from(Buffer.from(String(value), 'base64'))),
+      ]),
+    ),
+  }
 }
 
 async function read(config: Options, kube: Kubernetes): Promise<Held | undefined> {
@@ -163,17 +216,28 @@ async function read(config: Options, kube: Kubernetes): Promise<Held | undefined
   }
 }
 
-async function standing(config: Options, kube: Kubernetes, names: readonly string[]): Promise<Standing> {
+async function standing(
+  config: Options,
+  kube: Kubernetes,
+  names: readonly string[],
+): Promise<Standing> {
   const held = await read(config, kube)
   // Found here, before anything is made, and not when the new value is to be written.
   refuseLacking(config, held, names)
   return {
-    values: Object.fromEntries(names.map((name) => [name, held?.data.get(keyOf(config, name)) ?? null])),
+    values: Object.fromEntries(
+      names.map((name) => [name, held?.data.get(keyOf(config, name)) ?? null]),
+    ),
     rest: new Secret(JSON.stringify({ absent: held === undefined })),
   }
 }
 
-async function probe(config: Options, kube: Kubernetes, workloads: readonly Workload[], context: AdapterContext): Promise<void> {
+async function probe(
+  config: Options,
+  kube: Kubernetes,
+  workloads: readonly Workload[],
+  context: AdapterContext,
+): Promise<void> {
   const held = await read(config, kube)
   if (held === undefined && !config.create) throw noSecret(config)
   if (held !== undefined) writable(config, held)
@@ -181,18 +245,33 @@ async function probe(config: Options, kube: Kubernetes, workloads: readonly Work
     { group: '', resource: 'secrets', verb: 'patch', name: config.secret },
     // Who may create can not be told by the name of what is not there yet.
     ...(held === undefined ? [{ group: '', resource: 'secrets', verb: 'create' }] : []),
-    ...workloads.map(({ kind, name }) => ({ group: 'apps', resource: `${kind}s`, verb: 'patch', name })),
+    ...workloads.map(({ kind, name }) => ({
+      group: 'apps',
+      resource: `${kind}s`,
+      verb: 'patch',
+      name,
+    })),
   ]
   for (const attributes of wanted) await mayI(config, kube, attributes)
   for (const workload of workloads) await probeWorkload(kube, workload)
   const metadata = objectIn(held?.object['metadata'] ?? {}, VENDOR)
   const owners = metadata['ownerReferences']
   if (Array.isArray(owners) && owners.length > 0)
-    context.note(`${VENDOR}: ${placeOf(config)} belongs to another object (ownerReferences), whose controller may put its own value back`)
+    context.note(
+      `${VENDOR}: ${placeOf(config)} belongs to another object (ownerReferences), whose ` +
+        'controller may put its own value back',
+    )
 }
 
-/** https://kubernetes.io/docs/reference/access-authn-authz/authorization/#checking-api-access: everybody who is known to the cluster may ask. */
-async function mayI(config: Options, kube: Kubernetes, attributes: Readonly<Record<string, string>>): Promise<void> {
+/**
+ * https://kubernetes.io/docs/reference/access-authn-authz/authorization/#checking-api-access:
+ * everybody who is known to the cluster may ask.
+ */
+async function mayI(
+  config: Options,
+  kube: Kubernetes,
+  attributes: Readonly<Record<string, string>>,
+): Promise<void> {
   const answer = await kube.post(
     '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews',
     {
@@ -206,7 +285,8 @@ async function mayI(config: Options, kube: Kubernetes, attributes: Readonly<Reco
   const { verb = '', resource = '', name } = attributes
   throw new AdapterError(
     'denied',
-    `${VENDOR}: the account may not ${verb} ${resource}${name === undefined ? '' : ` ${name}`} in ${config.namespace}`,
+    `${VENDOR}: the account may not ${verb} ` +
+      `${resource}${name === undefined ? '' : ` ${name}`} in ${config.namespace}`,
     {
       hints: [rightsFor(config)],
     },
@@ -218,58 +298,103 @@ function rightsFor({ secret, create, restart }: Options): string {
   const rules = [
     `secrets (get, patch; resourceNames: ${secret})`,
     ...(create ? ['secrets (create)', `secrets (delete; resourceNames: ${secret})`] : []),
-    ...(restart ?? []).map((text) => `apps/${text.replace('/', 's (get, patch; resourceNames: ')})`),
+    ...(restart ?? []).map(
+      (text) => `apps/${text.replace('/', 's (get, patch; resourceNames: ')})`,
+    ),
   ]
   return `it needs a Role with ${rules.join(', ')}`
 }
 
 function noSecret(config: Options): AdapterError {
-  return new AdapterError('misconfigured', `there is no Secret ${placeOf(config)}`, { hints: ['make it once, or "create": true'] })
+  return new AdapterError('misconfigured', `there is no Secret ${placeOf(config)}`, {
+    hints: ['make it once, or "create": true'],
+  })
 }
 
-/** https://kubernetes.io/docs/concepts/configuration/secret/#secret-immutable: it can only be deleted and made again, under the pods that use it. */
+/**
+ * https://kubernetes.io/docs/concepts/configuration/secret/#secret-immutable: it can only
+ * be deleted and made again, under the pods that use it.
+ */
 function writable(config: Options, { object }: Held): void {
   if (object['immutable'] === true)
-    throw new AdapterError('misconfigured', `the Secret ${placeOf(config)} is immutable`, { hints: ['name one that is not in "secret"'] })
+    throw new AdapterError('misconfigured', `the Secret ${placeOf(config)} is immutable`, {
+      hints: ['name one that is not in "secret"'],
+    })
 }
 
 function refuseLacking(config: Options, held: Held | undefined, names: readonly string[]): void {
-  const lacking = config.create || held === undefined ? undefined : names.find((name) => !held.data.has(keyOf(config, name)))
+  const lacking =
+    config.create || held === undefined
+      ? undefined
+      : names.find((name) => !held.data.has(keyOf(config, name)))
   if (lacking !== undefined)
-    throw new AdapterError('misconfigured', `the Secret ${placeOf(config)} has no key ${keyOf(config, lacking)}`, {
-      hints: ['set it there once, or "create": true'],
-    })
+    throw new AdapterError(
+      'misconfigured',
+      `the Secret ${placeOf(config)} has no key ${keyOf(config, lacking)}`,
+      {
+        hints: ['set it there once, or "create": true'],
+      },
+    )
 }
 
-async function put(config: Options, kube: Kubernetes, delivery: Delivery, context: AdapterContext): Promise<void> {
+async function put(
+  config: Options,
+  kube: Kubernetes,
+  delivery: Delivery,
+  context: AdapterContext,
+): Promise<void> {
   const { entries } = delivery
   const names = Object.keys(entries)
   if (new Set(names.map((name) => keyOf(config, name))).size < names.length)
-    throw new AdapterError('misconfigured', 'the secret has several values, and all would go to one key', {
-      hints: ['put {name} into "key"'],
-    })
+    throw new AdapterError(
+      'misconfigured',
+      'the secret has several values, and all would go to one key',
+      {
+        hints: ['put {name} into "key"'],
+      },
+    )
   const held = await read(config, kube)
   if (held === undefined && !config.create) throw noSecret(config)
   refuseLacking(config, held, names)
   const made = held === undefined && (await make(config, kube, delivery))
   if (!made) await change(config, kube, held ?? (await read(config, kube)), entries)
-  context.note(`${VENDOR}: ${names.map((name) => keyOf(config, name)).join(', ')} in ${placeOf(config)}`)
+  context.note(
+    `${VENDOR}: ${names.map((name) => keyOf(config, name)).join(', ')} in ${placeOf(config)}`,
+  )
 }
 
-/** `false`: it is there, by somebody else or by a create whose answer was lost; either way it is to be changed. */
-async function make(config: Options, kube: Kubernetes, { id, entries }: Delivery): Promise<boolean> {
+/**
+ * `false`: it is there, by somebody else or by a create whose answer was lost; either way
+ * it is to be changed.
+ */
+async function make(
+  config: Options,
+  kube: Kubernetes,
+  { id, entries }: Delivery,
+): Promise<boolean> {
   try {
-    const metadata = { name: config.secret, namespace: config.namespace, annotations: { [MADE_FOR]: id } }
+    const metadata = {
+      name: config.secret,
+      namespace: config.namespace,
+      annotations: { [MADE_FOR]: id },
+    }
     proven(
       config,
-      await kube.post(secretsOf(config), { apiVersion: 'v1', kind: 'Secret', metadata, type: 'Opaque', data: dataOf(config, entries) }),
+      await kube.post(secretsOf(config), {
+        apiVersion: 'v1',
+        kind: 'Secret',
+        metadata,
+        type: 'Opaque',
+        data: dataOf(config, entries),
+      }),
       entries,
     )
     return true
   } catch (thrown) {
     if (!(thrown instanceof AdapterError)) throw thrown
     const exists = thrown.details['reason'] === 'AlreadyExists'
-    if (!exists && (thrown.effect !== 'unknown' || (await read(config, kube)) === undefined)) throw thrown
+    if (!exists && (thrown.effect !== 'unknown' || (await read(config, kube)) === undefined))
+      throw thrown
     return false
   }
 }
@@ -284,18 +409,28 @@ function dataOf(config: Options, entries: Prior): Readonly<Record<string, string
 }
 
 /** One patch with what differs; `null` takes a key away (RFC 7396). */
-async function change(config: Options, kube: Kubernetes, held: Held | undefined, entries: Prior): Promise<void> {
+async function change(
+  config: Options,
+  kube: Kubernetes,
+  held: Held | undefined,
+  entries: Prior,
+): Promise<void> {
   if (held === undefined) throw noSecret(config)
   const same = (name: string, value: Secret | null): boolean => {
     const now = held.data.get(keyOf(config, name))
     return value === null ? now === undefined : now?.equals(value) === true
   }
-  const differing = Object.fromEntries(Object.entries(entries).filter(([name, value]) => !same(name, value)))
+  const differing = Object.fromEntries(
+    Object.entries(entries).filter(([name, value]) => !same(name, value)),
+  )
   if (Object.keys(differing).length === 0) return
   writable(config, held)
   proven(
     config,
-    await kube.patch(pathOf(config), { type: 'application/merge-patch+json', body: { data: dataOf(config, differing) } }),
+    await kube.patch(pathOf(config), {
+      type: 'application/merge-patch+json',
+      body: { data: dataOf(config, differing) },
+    }),
     differing,
   )
 }
@@ -306,28 +441,53 @@ function proven(config: Options, object: KubeObject, entries: Prior): void {
   for (const [name, value] of Object.entries(entries)) {
     const now = data.get(keyOf(config, name))
     if (value === null ? now === undefined : now?.equals(value) === true) continue
-    throw new AdapterError('bad-answer', `${VENDOR} took ${keyOf(config, name)} in ${placeOf(config)}, but holds something else`, {
-      effect: 'unknown',
-    })
+    throw new AdapterError(
+      'bad-answer',
+      `${VENDOR} took ${keyOf(config, name)} in ${placeOf(config)}, but holds something else`,
+      {
+        effect: 'unknown',
+      },
+    )
   }
 }
 
-async function restore(config: Options, kube: Kubernetes, prior: Prior | undefined, old: Delivery | undefined): Promise<void> {
+async function restore(
+  config: Options,
+  kube: Kubernetes,
+  prior: Prior | undefined,
+  old: Delivery | undefined,
+): Promise<void> {
   const held = await read(config, kube)
   if (held === undefined) return
   const known: Prior = { ...old?.entries, ...prior }
-  // What only the old version says is put where it still is, not where somebody has taken it away.
-  const wanted = Object.entries(known).filter(([name]) => prior?.[name] !== undefined || held.data.has(keyOf(config, name)))
+  // What only the old version says is put where it still is, not where somebody has taken
+  // it away.
+  const wanted = Object.entries(known).filter(
+    ([name]) => prior?.[name] !== undefined || held.data.has(keyOf(config, name)),
+  )
   await change(config, kube, held, Object.fromEntries(wanted))
 }
 
-/** Deletes a Secret that we made, as long as it is as we made it. `false`: it stays, and our keys are to be taken out of it. */
-async function unmake(config: Options, kube: Kubernetes, prior: Prior, context: AdapterContext): Promise<boolean> {
+/**
+ * Deletes a Secret that we made, as long as it is as we made it. `false`: it stays, and
+ * our keys are to be taken out of it.
+ */
+async function unmake(
+  config: Options,
+  kube: Kubernetes,
+  prior: Prior,
+  context: AdapterContext,
+): Promise<boolean> {
   for (let attempt = 1; attempt <= TRIES; attempt++) {
     const held = await read(config, kube)
     if (held === undefined) return true
     const { uid, resourceVersion } = objectIn(held.object['metadata'] ?? {}, VENDOR)
-    if (!asWeMadeIt(config, held, prior) || typeof uid !== 'string' || typeof resourceVersion !== 'string') return false
+    if (
+      !asWeMadeIt(config, held, prior) ||
+      typeof uid !== 'string' ||
+      typeof resourceVersion !== 'string'
+    )
+      return false
     try {
       await kube.delete(pathOf(config), { uid, resourceVersion })
       return true
@@ -335,7 +495,10 @@ async function unmake(config: Options, kube: Kubernetes, prior: Prior, context: 
       if (!(thrown instanceof AdapterError)) throw thrown
       if (thrown.code === 'missing') return true
       if (thrown.code === 'denied') {
-        context.note(`${VENDOR}: the Secret ${placeOf(config)} was made for this and stays, empty: the account may not delete it`)
+        context.note(
+          `${VENDOR}: the Secret ${placeOf(config)} was made for this and stays, empty: the ` +
+            'account may not delete it',
+        )
         return false
       }
       if (thrown.details['reason'] !== 'Conflict') throw thrown
@@ -348,7 +511,9 @@ function asWeMadeIt(config: Options, { object, data }: Held, prior: Prior): bool
   const ours = new Set(Object.keys(prior).map((name) => keyOf(config, name)))
   const metadata = objectIn(object['metadata'] ?? {}, VENDOR)
   const annotations = Object.keys(objectIn(metadata['annotations'] ?? {}, VENDOR))
-  const more = ['labels', 'ownerReferences', 'finalizers'].some((key) => Object.keys(metadata[key] ?? {}).length > 0)
+  const more = ['labels', 'ownerReferences', 'finalizers'].some(
+    (key) => Object.keys(metadata[key] ?? {}).length > 0,
+  )
   return (
     annotations.join() === MADE_FOR &&
     !more &&

@@ -1,10 +1,12 @@
 /**
- * Environment variables of Netlify sites (reference/providers.md 18; https://open-api.netlify.com, getEnvVars to deleteEnvVarValue).
+ * Environment variables of Netlify sites (reference/providers.md 18;
+ * https://open-api.netlify.com, getEnvVars to deleteEnvVarValue).
  *
- * A variable has a value per deploy context. Only the value of a chosen context is written (PATCH);
- * `PUT` replaces all values and is not used. Functions and pages get a value when they are built, so
- * each site is built and waited for. A variable that "contains secret values" is shown to nobody; the
- * time of its last change is the sign of a write.
+ * A variable has a value per deploy context. Only the value of a chosen context is
+ * written (PATCH); `PUT` replaces all values and is not used. Functions and pages get a
+ * value when they are built, so each site is built and waited for. A variable that
+ * "contains secret values" is shown to nobody; the time of its last change is the sign of
+ * a write.
  *
  * Tried against a counterpart only, never against Netlify.
  */
@@ -23,21 +25,38 @@ const BUILD_LIMIT_MS = 30 * 60_000
 /** How often, and how far apart, a build is looked for whose answer was lost. */
 const LOOKS = 4
 const LOOK_PAUSE_MS = 2000
-/** States of a deploy at which nothing more will happen: https://open-api.netlify.com, definition deploy. */
+/**
+ * States of a deploy at which nothing more will happen: https://open-api.netlify.com,
+ * definition deploy.
+ */
 const OVER = ['error', 'rejected', 'cancelled', 'deleted']
 
 const id = (what: string) => z.string().regex(/^[\w-]{1,100}$/, `is not the id of ${what}`)
 
 const Config = z.strictObject({
   account: id('a team').meta({ description: 'Team that owns the sites, by id or slug' }),
-  sites: z.array(id('a site')).min(1).max(100).meta({ description: 'Sites, by their ids (API ID in the site configuration)' }),
+  sites: z
+    .array(id('a site'))
+    .min(1)
+    .max(100)
+    .meta({ description: 'Sites, by their ids (API ID in the site configuration)' }),
   context: z
     .enum(['all', 'production', 'deploy-preview', 'branch-deploy'])
     .default('all')
-    .meta({ description: 'Deploy context whose value is meant; "all" is the one value of a variable that has no others' }),
+    .meta({
+      description:
+        'Deploy context whose value is meant; "all" is the one value of a variable that has no ' +
+        'others',
+    }),
   token: secretField('Personal access token of a dedicated user'),
-  create: z.boolean().default(false).meta({ description: 'Also write where the variable has no value for the context yet' }),
-  deploy: z.boolean().default(true).meta({ description: 'Build the sites and wait until they are live' }),
+  create: z
+    .boolean()
+    .default(false)
+    .meta({ description: 'Also write where the variable has no value for the context yet' }),
+  deploy: z
+    .boolean()
+    .default(true)
+    .meta({ description: 'Build the sites and wait until they are live' }),
   baseUrl: urlField('Of the API').default('https://api.netlify.com/api/v1'),
 })
 type Options = z.output<typeof Config>
@@ -60,21 +79,29 @@ export default defineTarget({
     'A variable that "contains secret values" is refused, because nobody can put it back.',
     'Tried against a counterpart only, never against Netlify.',
   ],
-  example: { account: 'team', sites: ['0123abcd-4567-89ef-0123-456789abcdef'], token: { secret: 'infra/netlify/TOKEN' } },
+  example: {
+    account: 'team',
+    sites: ['0123abcd-4567-89ef-0123-456789abcdef'],
+    token: { secret: 'infra/netlify/TOKEN' },
+  },
   config: Config,
   readable: true,
   deploys: ({ deploy }) => deploy,
   slots: ({ sites, context }, name) => sites.map((site) => `${site} ${context} ${name}`),
-  describe: ({ sites, context }) => `Netlify ${sites.join(', ')}${context === 'all' ? '' : ` (${context})`}`,
+  describe: ({ sites, context }) =>
+    `Netlify ${sites.join(', ')}${context === 'all' ? '' : ` (${context})`}`,
   open: (config, context) => Promise.resolve(openSession(config, context)),
 })
 
 function openSession(config: Options, context: AdapterContext): TargetSession {
   const netlify = api(VENDOR, config.baseUrl, config.token, context)
   const session: TargetSession = {
-    probe: async () => void (await Promise.all(config.sites.map((site) => variables(netlify, config, site)))),
+    probe: async () =>
+      void (await Promise.all(config.sites.map((site) => variables(netlify, config, site)))),
     current: async (names) =>
-      currentOf(await slotsOf(netlify, config, names), names, (name) => context.note(`${VENDOR}: the sites do not agree about ${name}`)),
+      currentOf(await slotsOf(netlify, config, names), names, (name) =>
+        context.note(`${VENDOR}: the sites do not agree about ${name}`),
+      ),
     standing: async (names) => {
       const slots = await slotsOf(netlify, config, names)
       const missing = config.create ? undefined : missingIn(slots, names)
@@ -85,7 +112,8 @@ function openSession(config: Options, context: AdapterContext): TargetSession {
     restore: (prior, old, rest) => restore(netlify, config, { prior, old, rest }, context),
     close: () => Promise.resolve(),
   }
-  if (config.deploy) session.deploy = (delivery) => deploy(netlify, config, Object.keys(delivery.entries), context)
+  if (config.deploy)
+    session.deploy = (delivery) => deploy(netlify, config, Object.keys(delivery.entries), context)
   return session
 }
 
@@ -94,7 +122,11 @@ const all = ({ account }: Options): string => `/accounts/${account}/env`
 const one = (config: Options, site: string, name: string, rest = ''): string =>
   `${all(config)}/${encodeURIComponent(name)}${rest}?site_id=${site}`
 
-async function variables(netlify: Api, config: Options, site: string): Promise<ReadonlyMap<string, Variable>> {
+async function variables(
+  netlify: Api,
+  config: Options,
+  site: string,
+): Promise<ReadonlyMap<string, Variable>> {
   const rows = listIn(await netlify.call('GET', `${all(config)}?site_id=${site}`), VENDOR)
   return new Map(
     rows.map((row) => {
@@ -103,12 +135,18 @@ async function variables(netlify: Api, config: Options, site: string): Promise<R
       const hidden = row['is_secret'] === true
       const variable: Variable = {
         updated: typeof row['updated_at'] === 'string' ? row['updated_at'] : null,
-        about: { ...(row['scopes'] === undefined ? {} : { scopes: row['scopes'] }), ...(hidden ? { is_secret: true } : {}) },
+        about: {
+          ...(row['scopes'] === undefined ? {} : { scopes: row['scopes'] }),
+          ...(hidden ? { is_secret: true } : {}),
+        },
         contexts: values.map((value) => textIn(value, 'context', VENDOR)),
         own:
           mine === undefined
             ? undefined
-            : { id: textIn(mine, 'id', VENDOR), ...(hidden ? {} : { value: new Secret(String(mine['value'] ?? '')) }) },
+            : {
+                id: textIn(mine, 'id', VENDOR),
+                ...(hidden ? {} : { value: new Secret(String(mine['value'] ?? '')) }),
+              },
       }
       return [textIn(row, 'key', VENDOR), variable] as const
     }),
@@ -116,16 +154,32 @@ async function variables(netlify: Api, config: Options, site: string): Promise<R
 }
 
 /** Throws `misconfigured` for "all" where contexts have values of their own. */
-function refuseSeveral(variable: Variable | undefined, name: string, site: string, { context }: Options): void {
+function refuseSeveral(
+  variable: Variable | undefined,
+  name: string,
+  site: string,
+  { context }: Options,
+): void {
   const others = variable?.contexts.filter((other) => other !== 'all') ?? []
   if (context === 'all' && others.length > 0)
-    throw new AdapterError('misconfigured', `${name} of ${site} has values of its own for ${[...new Set(others)].join(', ')}`, {
-      hints: ['say which one is meant with "context", one target for each'],
-    })
+    throw new AdapterError(
+      'misconfigured',
+      `${name} of ${site} has values of its own for ${[...new Set(others)].join(', ')}`,
+      {
+        hints: ['say which one is meant with "context", one target for each'],
+      },
+    )
 }
 
-/** What the sites hold under these names; a site that gets nothing written has no part in it. */
-async function slotsOf(netlify: Api, config: Options, names: readonly string[]): Promise<readonly Slot[]> {
+/**
+ * What the sites hold under these names; a site that gets nothing written has no part in
+ * it.
+ */
+async function slotsOf(
+  netlify: Api,
+  config: Options,
+  names: readonly string[],
+): Promise<readonly Slot[]> {
   const slots: Slot[] = []
   for (const site of config.sites) {
     const found = await variables(netlify, config, site)
@@ -137,7 +191,10 @@ async function slotsOf(netlify: Api, config: Options, names: readonly string[]):
         slots.push({
           path: place(site),
           name,
-          kept: { ...(value === undefined ? { sign: variable.updated } : { value }), more: variable.about },
+          kept: {
+            ...(value === undefined ? { sign: variable.updated } : { value }),
+            more: variable.about,
+          },
         })
       else if (config.create) slots.push({ path: place(site), name, kept: null })
     }
@@ -146,27 +203,47 @@ async function slotsOf(netlify: Api, config: Options, names: readonly string[]):
 }
 
 function nowhere(name: string, { context }: Options): AdapterError {
-  return new AdapterError('misconfigured', `no chosen site on ${VENDOR} has ${name} in the context ${context}`, {
-    hints: ['set it there once, or "create": true'],
-  })
+  return new AdapterError(
+    'misconfigured',
+    `no chosen site on ${VENDOR} has ${name} in the context ${context}`,
+    {
+      hints: ['set it there once, or "create": true'],
+    },
+  )
 }
 
-async function put(netlify: Api, config: Options, delivery: Delivery, context: AdapterContext): Promise<void> {
-  const entries = Object.entries(delivery.entries).map(([name, value]) => [name, plainText(value)] as const)
-  for (const [name, value] of entries) if (value === '') throw new AdapterError('misconfigured', `${VENDOR} takes no empty value (${name})`)
+async function put(
+  netlify: Api,
+  config: Options,
+  delivery: Delivery,
+  context: AdapterContext,
+): Promise<void> {
+  const entries = Object.entries(delivery.entries).map(
+    ([name, value]) => [name, plainText(value)] as const,
+  )
+  for (const [name, value] of entries)
+    if (value === '')
+      throw new AdapterError('misconfigured', `${VENDOR} takes no empty value (${name})`)
   const held = await Promise.all(config.sites.map((site) => variables(netlify, config, site)))
   const writes = entries.flatMap(([name, value]) => {
     const at = config.sites.flatMap((site, i) => {
       const variable = held[i]?.get(name)
       refuseSeveral(variable, name, site, config)
-      return variable?.own !== undefined || config.create ? [{ site, name, value, isNew: variable === undefined }] : []
+      return variable?.own !== undefined || config.create
+        ? [{ site, name, value, isNew: variable === undefined }]
+        : []
     })
     if (at.length === 0) throw nowhere(name, config)
     return at
   })
   for (const [i, { site, name, value, isNew }] of writes.entries()) {
     if (isNew)
-      await netlify.call('POST', `${all(config)}?site_id=${site}`, [{ key: name, values: [{ context: config.context, value }] }], 'once')
+      await netlify.call(
+        'POST',
+        `${all(config)}?site_id=${site}`,
+        [{ key: name, values: [{ context: config.context, value }] }],
+        'once',
+      )
     else await netlify.call('PATCH', one(config, site, name), { context: config.context, value })
     context.note(`${VENDOR}: ${name} of ${site} (${i + 1}/${writes.length})`)
   }
@@ -178,8 +255,16 @@ interface Known {
   readonly rest: Secret | undefined
 }
 
-/** Every site gets its own value of the context back; a value that was made goes, and its site is built without it. */
-async function restore(netlify: Api, config: Options, { prior, old, rest }: Known, context: AdapterContext): Promise<void> {
+/**
+ * Every site gets its own value of the context back; a value that was made goes, and its
+ * site is built without it.
+ */
+async function restore(
+  netlify: Api,
+  config: Options,
+  { prior, old, rest }: Known,
+  context: AdapterContext,
+): Promise<void> {
   const held = new Map<string, ReadonlyMap<string, Variable>>()
   const emptied = new Set<string>()
   for (const back of backsOf(config.sites.map(place), prior, old, rest)) {
@@ -189,7 +274,12 @@ async function restore(netlify: Api, config: Options, { prior, old, rest }: Know
     const variable = all.get(back.name)
     if (back.value !== null) await putBack(netlify, config, site, back, variable, context)
     else if (variable?.own !== undefined) {
-      await gone(netlify.call('DELETE', one(config, site, back.name, `/value/${encodeURIComponent(variable.own.id)}`)))
+      await gone(
+        netlify.call(
+          'DELETE',
+          one(config, site, back.name, `/value/${encodeURIComponent(variable.own.id)}`),
+        ),
+      )
       emptied.add(site)
     }
   }
@@ -207,10 +297,13 @@ async function putBack(
   // Nobody has written to it since it was looked at.
   if (sign !== undefined && sign === variable?.updated) return
   if (value === undefined || value === null)
-    return context.note(`${VENDOR}: what ${name} of ${site} held can not be read, so what was written to it stays`)
+    return context.note(
+      `${VENDOR}: what ${name} of ${site} held can not be read, so what was written to it stays`,
+    )
   if (variable?.own === undefined ? !stood : variable.own.value?.equals(value) === true) return
   const text = plainText(value)
-  if (variable !== undefined) await netlify.call('PATCH', one(config, site, name), { context: config.context, value: text })
+  if (variable !== undefined)
+    await netlify.call('PATCH', one(config, site, name), { context: config.context, value: text })
   else
     await netlify.call(
       'POST',
@@ -221,7 +314,12 @@ async function putBack(
 }
 
 /** Every site that has one of the variables. */
-async function deploy(netlify: Api, config: Options, names: readonly string[], context: AdapterContext): Promise<void> {
+async function deploy(
+  netlify: Api,
+  config: Options,
+  names: readonly string[],
+  context: AdapterContext,
+): Promise<void> {
   const having: string[] = []
   for (const site of config.sites) {
     const held = await variables(netlify, config, site)
@@ -231,15 +329,25 @@ async function deploy(netlify: Api, config: Options, names: readonly string[], c
 }
 
 /** All builds are started first, then waited for. */
-async function build(netlify: Api, sites: readonly string[], context: AdapterContext): Promise<void> {
+async function build(
+  netlify: Api,
+  sites: readonly string[],
+  context: AdapterContext,
+): Promise<void> {
   const started: { readonly site: string; readonly path: string }[] = []
   for (const site of sites)
-    started.push({ site, path: `/sites/${site}/deploys/${encodeURIComponent(await start(netlify, site, context))}` })
+    started.push({
+      site,
+      path: `/sites/${site}/deploys/${encodeURIComponent(await start(netlify, site, context))}`,
+    })
   for (const [i, { site, path }] of started.entries()) {
     await until(`the build of ${site} on ${VENDOR}`, context, BUILD_LIMIT_MS, async () => {
       const state = textIn(objectIn(await netlify.call('GET', path), VENDOR), 'state', VENDOR)
       if (OVER.includes(state))
-        throw new AdapterError('failed', `the build of ${site} on ${VENDOR} ended as ${state}`, { effect: 'applied', retryable: false })
+        throw new AdapterError('failed', `the build of ${site} on ${VENDOR} ended as ${state}`, {
+          effect: 'applied',
+          retryable: false,
+        })
       return state === 'ready'
     })
     context.note(`${VENDOR}: ${site} is live (${i + 1}/${started.length})`)
@@ -247,18 +355,24 @@ async function build(netlify: Api, sites: readonly string[], context: AdapterCon
 }
 
 /**
- * Starts a build, once; the id of its deploy. Where the answer is lost it is a deploy of production that
- * was not there before: whoever asked for it, it takes the value with it.
+ * Starts a build, once; the id of its deploy. Where the answer is lost it is a deploy of
+ * production that was not there before: whoever asked for it, it takes the value with it.
  * https://open-api.netlify.com, createSiteBuild and listSiteDeploys
  */
 async function start(netlify: Api, site: string, context: AdapterContext): Promise<string> {
   const listed = async (): Promise<readonly string[]> =>
-    listIn(await netlify.call('GET', `/sites/${site}/deploys?production=true&per_page=20`), VENDOR).map((row) => textIn(row, 'id', VENDOR))
+    listIn(
+      await netlify.call('GET', `/sites/${site}/deploys?production=true&per_page=20`),
+      VENDOR,
+    ).map((row) => textIn(row, 'id', VENDOR))
   const before = await listed()
   let failure: AdapterError | undefined
   try {
     const answer = await netlify.call('POST', `/sites/${site}/builds`, {}, 'once')
-    const made = typeof answer === 'object' && answer !== null && 'deploy_id' in answer ? answer.deploy_id : undefined
+    const made =
+      typeof answer === 'object' && answer !== null && 'deploy_id' in answer
+        ? answer.deploy_id
+        : undefined
     if (typeof made === 'string') return made
   } catch (thrown) {
     if (!(thrown instanceof AdapterError) || thrown.effect !== 'unknown') throw thrown
@@ -269,5 +383,12 @@ async function start(netlify: Api, site: string, context: AdapterContext): Promi
     const made = (await listed()).find((id) => !before.includes(id))
     if (made !== undefined) return made
   }
-  throw failure ?? new AdapterError('bad-answer', `${VENDOR} took the build of ${site}, but no new deploy is listed`, { effect: 'unknown' })
+  throw (
+    failure ??
+    new AdapterError(
+      'bad-answer',
+      `${VENDOR} took the build of ${site}, but no new deploy is listed`,
+      { effect: 'unknown' },
+    )
+  )
 }

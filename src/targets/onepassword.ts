@@ -1,15 +1,22 @@
 /**
  * Fields of an item in 1Password (reference/providers.md 13a, 13b), in one of two ways.
  *
- * With `connect`: the REST API of a Connect server (https://developer.1password.com/docs/connect/api-reference). One field is patched by its id, the rest of the item is
- * not sent. The server takes changes over from 1Password with a delay, so a write is waited for until it can be read there.
+ * With `connect`: the REST API of a Connect server
+ * (https://developer.1password.com/docs/connect/api-reference). One field is patched by
+ * its id, the rest of the item is not sent. The server takes changes over from 1Password
+ * with a delay, so a write is waited for until it can be read there.
  *
- * A write of somebody else at the same time is seen by the version of the item, which grows by one with each. With Connect it does no harm. By `op` a template that was based
- * on an older version has put his fields back; that is told, and on one machine the writers take turns.
+ * A write of somebody else at the same time is seen by the version of the item, which
+ * grows by one with each. With Connect it does no harm. By `op` a template that was based
+ * on an older version has put his fields back; that is told, and on one machine the
+ * writers take turns.
  *
- * Without: the program `op` with the token of a service account (https://developer.1password.com/docs/cli/reference/management-commands/item). Values go in as a JSON
- * template by stdin, never as `field=value`. `op` reads a template only from a real pipe and otherwise ends with 0 and changes nothing, and a template replaces the
- * whole item, so after each write the item is read again: ours must be there, and all others as before. A template can not hold a passkey and would destroy it.
+ * Without: the program `op` with the token of a service account
+ * (https://developer.1password.com/docs/cli/reference/management-commands/item). Values
+ * go in as a JSON template by stdin, never as `field=value`. `op` reads a template only
+ * from a real pipe and otherwise ends with 0 and changes nothing, and a template replaces
+ * the whole item, so after each write the item is read again: ours must be there, and all
+ * others as before. A template can not hold a passkey and would destroy it.
  *
  * Neither way can be asked whether the token may write: that shows at the first delivery.
  */
@@ -31,7 +38,8 @@ const ID = /^[a-z0-9]{26}$/
 /** So often what others change at the same time is read and written again. */
 const TRIES = 5
 const RIGHTS =
-  'the token needs read_items and write_items on this one vault (op service-account create … --vault NAME:read_items,write_items)'
+  'the token needs read_items and write_items on this one vault (op service-account create … ' +
+  '--vault NAME:read_items,write_items)'
 
 /** A leading dash would be an option of `op`. */
 const named = (description: string) =>
@@ -44,18 +52,34 @@ const Config = z
   .strictObject({
     vault: named('Vault: its id or name'),
     item: named('Item: its id or title'),
-    field: named('Label or id of the field; {name} is the name under which a value is stored').default('{name}'),
-    section: named('Label or id of the section in which the field is; needed where its label occurs twice').optional(),
-    token: secretField('Token of a service account, or of the Connect server, with read and write on this vault only'),
+    field: named(
+      'Label or id of the field; {name} is the name under which a value is stored',
+    ).default('{name}'),
+    section: named(
+      'Label or id of the section in which the field is; needed where its label occurs twice',
+    ).optional(),
+    token: secretField(
+      'Token of a service account, or of the Connect server, with read and write on this ' +
+        'vault only',
+    ),
     connect: urlField('Of a Connect server; without it the program op is used').optional(),
-    program: z.string().min(1).default('op').meta({ description: 'The program op; made absolute when set' }),
-    create: z.boolean().default(false).meta({ description: 'Also make the field, or the item, where it does not exist yet' }),
-    noPasskey: z
+    program: z
+      .string()
+      .min(1)
+      .default('op')
+      .meta({ description: 'The program op; made absolute when set' }),
+    create: z
       .boolean()
       .default(false)
-      .meta({ description: 'Says that the item, a login, has no passkey, which writing by op would destroy' }),
+      .meta({ description: 'Also make the field, or the item, where it does not exist yet' }),
+    noPasskey: z.boolean().default(false).meta({
+      description: 'Says that the item, a login, has no passkey, which writing by op would destroy',
+    }),
   })
-  .refine((config) => !config.create || !/[[\]]/.test(config.field), 'can not create a field with brackets in its label')
+  .refine(
+    (config) => !config.create || !/[[\]]/.test(config.field),
+    'can not create a field with brackets in its label',
+  )
 type Options = z.output<typeof Config>
 
 interface Field {
@@ -79,7 +103,10 @@ interface Item {
   readonly text: Secret
 }
 
-/** What an undo needs besides the values: what kind of field each was and where, for one that somebody has taken away. */
+/**
+ * What an undo needs besides the values: what kind of field each was and where, for one
+ * that somebody has taken away.
+ */
 const Rest = z.record(z.string(), z.object({ type: z.string(), section: z.string().optional() }))
 type Rest = z.output<typeof Rest>
 
@@ -97,8 +124,13 @@ interface Change {
 interface Way {
   /** Reads anew at each call. */
   item(): Promise<Item | undefined>
-  /** What the item is after it, as the far side says; and in how many writes it was done. */
-  change(item: Item, changes: readonly Change[]): Promise<{ readonly result: Item | undefined; readonly writes: number }>
+  /**
+   * What the item is after it, as the far side says; and in how many writes it was done.
+   */
+  change(
+    item: Item,
+    changes: readonly Change[],
+  ): Promise<{ readonly result: Item | undefined; readonly writes: number }>
   /** Does a write replace the whole item, with what it was when it was read? */
   readonly wholly: boolean
   create(body: Readonly<Record<string, unknown>>, hide: readonly Secret[]): Promise<void>
@@ -111,25 +143,37 @@ export default defineTarget({
   title: '1Password, by service account or Connect server',
   aliases: ['1password'],
   notes: [
-    'Without "connect" the token is handed to op in its environment, which is the only way that op offers. Values go by stdin.',
-    'With "connect" only our field is sent. op sends whole items without a condition: the loss of somebody else\'s change at the same moment is told, and rotations on one machine take turns.',
+    'Without "connect" the token is handed to op in its environment, which is the only way ' +
+      'that op offers. Values go by stdin.',
+    'With "connect" only our field is sent. op sends whole items without a condition: the ' +
+      "loss of somebody else's change at the same moment is told, and rotations on one machine " +
+      'take turns.',
     'An undo gives our part back as it was spelled.',
   ],
   example: { vault: 'Production', item: 'Shop', token: { secret: 'infra/onepassword/TOKEN' } },
   config: Config,
   readable: true,
   describe: ({ vault, item, field, connect }) =>
-    `1Password field ${field} of ${item} in ${vault}${connect === undefined ? '' : ` by ${new URL(connect).host}`}`,
-  // An item may be said by its title or by its id. Connect patches single fields; `op` writes items as a whole, so that all who use it on this machine take turns.
+    `1Password field ${field} of ${item} in ` +
+    `${vault}${connect === undefined ? '' : ` by ${new URL(connect).host}`}`,
+  // An item may be said by its title or by its id. Connect patches single fields; `op`
+  // writes items as a whole, so that all who use it on this machine take turns.
   slots: ({ vault, item, field, section = '', connect }, name) => [
-    `${connect === undefined ? 'op' : new URL(connect).host} ${vault} ${item} ${section} ${field.replaceAll('{name}', name)}`,
+    `${connect === undefined ? 'op' : new URL(connect).host} ${vault} ${item} ${section} ` +
+      `${field.replaceAll('{name}', name)}`,
   ],
   nameIn: 'field',
-  place: ({ vault, item, connect }) => (connect === undefined ? 'op' : `${new URL(connect).host}/${vault}/${item}`),
+  place: ({ vault, item, connect }) =>
+    connect === undefined ? 'op' : `${new URL(connect).host}/${vault}/${item}`,
   settleConfig: async (config, { spawn }) =>
-    config.connect === undefined ? { ...config, program: (await spawn.resolve([config.program ?? 'op']))[0] } : config,
+    config.connect === undefined
+      ? { ...config, program: (await spawn.resolve([config.program ?? 'op']))[0] }
+      : config,
   open: (config, context) => {
-    const way = config.connect === undefined ? byProgram(config, context) : byConnect(config, config.connect, context)
+    const way =
+      config.connect === undefined
+        ? byProgram(config, context)
+        : byConnect(config, config.connect, context)
     return Promise.resolve(openSession(config, way, context))
   },
 })
@@ -144,19 +188,32 @@ function openSession(config: Options, way: Way, context: AdapterContext): Target
     current: async (names) => {
       const item = await way.item()
       return Object.fromEntries(
-        names.map((name) => [name, item && fieldOf(config, item, name)?.value]).map(([name, value]) => [name, value ?? null]),
+        names
+          .map((name) => [name, item && fieldOf(config, item, name)?.value])
+          .map(([name, value]) => [name, value ?? null]),
       )
     },
     neighbours: async (names) => {
       const item = await way.item()
-      const ours = new Set(item === undefined ? [] : names.map((name) => fieldOf(config, item, name)?.id))
-      const others = item?.fields.filter(({ id, label, value }) => !ours.has(id) && label !== '' && value.size > 0) ?? []
+      const ours = new Set(
+        item === undefined ? [] : names.map((name) => fieldOf(config, item, name)?.id),
+      )
+      const others =
+        item?.fields.filter(
+          ({ id, label, value }) => !ours.has(id) && label !== '' && value.size > 0,
+        ) ?? []
       return Object.fromEntries(others.map(({ label, value }) => [label, value]))
     },
     standing: async (names) => standing(config, await way.item(), names),
     put: (delivery) => write(config, way, delivery.entries, undefined, context),
     restore: (prior, old, rest) =>
-      write(config, way, { ...old?.entries, ...prior }, rest === undefined ? {} : Rest.parse(JSON.parse(rest.reveal())), context),
+      write(
+        config,
+        way,
+        { ...old?.entries, ...prior },
+        rest === undefined ? {} : Rest.parse(JSON.parse(rest.reveal())),
+        context,
+      ),
     close: () => Promise.resolve(),
   }
 }
@@ -164,23 +221,39 @@ function openSession(config: Options, way: Way, context: AdapterContext): Target
 function standing(config: Options, item: Item | undefined, names: readonly string[]): Standing {
   const found = names.map((name) => [name, item && fieldOf(config, item, name)] as const)
   // Found here, before anything is made, and not when the new value is to be written.
-  const lacking = item === undefined || config.create ? undefined : found.find(([, field]) => field === undefined)
+  const lacking =
+    item === undefined || config.create ? undefined : found.find(([, field]) => field === undefined)
   if (lacking !== undefined) throw noField(config, lacking[0])
   const rest: Rest = Object.fromEntries(
-    found.flatMap(([name, field]) => (field === undefined ? [] : [[name, { type: field.type, section: field.sections[0] }]])),
+    found.flatMap(([name, field]) =>
+      field === undefined ? [] : [[name, { type: field.type, section: field.sections[0] }]],
+    ),
   )
   const values = found.map(([name, field]) => [name, field?.value ?? null] as const)
   return { values: Object.fromEntries(values), rest: new Secret(JSON.stringify(rest)) }
 }
 
-/** All entries in one change. @param rest of an undo: then what does not exist and may not be made is left as it is; otherwise it is an error */
-async function write(config: Options, way: Way, entries: Prior, rest: Rest | undefined, context: AdapterContext): Promise<void> {
+/**
+ * All entries in one change. @param rest of an undo: then what does not exist and may not
+ * be made is left as it is; otherwise it is an error
+ */
+async function write(
+  config: Options,
+  way: Way,
+  entries: Prior,
+  rest: Rest | undefined,
+  context: AdapterContext,
+): Promise<void> {
   const strict = rest === undefined
   const names = Object.keys(entries)
   if (names.length > 1 && !config.field.includes('{name}'))
-    throw new AdapterError('misconfigured', 'the secret has several values, and all would go to one field', {
-      hints: ['put {name} into "field"'],
-    })
+    throw new AdapterError(
+      'misconfigured',
+      'the secret has several values, and all would go to one field',
+      {
+        hints: ['put {name} into "field"'],
+      },
+    )
   for (const value of Object.values(entries)) if (value !== null) plainText(value)
   const once = async (last: boolean): Promise<Outcome> => {
     const item = await way.item()
@@ -191,20 +264,32 @@ async function write(config: Options, way: Way, entries: Prior, rest: Rest | und
       return 'written'
     }
     refusePasskey(config, item)
-    const changes = names.flatMap((name) => changesOf(config, item, name, entries[name] ?? null, rest))
+    const changes = names.flatMap((name) =>
+      changesOf(config, item, name, entries[name] ?? null, rest),
+    )
     if (changes.length === 0) return 'nothing to do'
     const done = await way.change(item, changes)
     return afterWrite(() => readBack(way, item, changes, done, last, context))
   }
   let outcome = await once(false)
-  for (let attempt = 2; outcome === 'outrun'; attempt++) outcome = await afterWrite(() => once(attempt === TRIES))
-  if (outcome === 'written') context.note(`${VENDOR}: ${names.map((name) => labelOf(config, name)).join(', ')} in ${config.item}`)
+  for (let attempt = 2; outcome === 'outrun'; attempt++)
+    outcome = await afterWrite(() => once(attempt === TRIES))
+  if (outcome === 'written')
+    context.note(
+      `${VENDOR}: ${names.map((name) => labelOf(config, name)).join(', ')} in ${config.item}`,
+    )
 }
 
 /** `outrun`: somebody has changed ours since. */
 type Outcome = 'written' | 'nothing to do' | 'outrun'
 
-function changesOf(config: Options, item: Item, name: string, value: Secret | null, rest: Rest | undefined): readonly Change[] {
+function changesOf(
+  config: Options,
+  item: Item,
+  name: string,
+  value: Secret | null,
+  rest: Rest | undefined,
+): readonly Change[] {
   const label = labelOf(config, name)
   const field = fieldOf(config, item, name)
   // Only what was made here can have to go away, and that takes "create".
@@ -215,28 +300,56 @@ function changesOf(config: Options, item: Item, name: string, value: Secret | nu
 }
 
 function noField(config: Options, name: string): AdapterError {
-  return new AdapterError('misconfigured', `the item ${config.item} in ${VENDOR} has no field ${labelOf(config, name)}`, {
-    hints: ['make it there once, or "create": true'],
-  })
+  return new AdapterError(
+    'misconfigured',
+    `the item ${config.item} in ${VENDOR} has no field ${labelOf(config, name)}`,
+    {
+      hints: ['make it there once, or "create": true'],
+    },
+  )
 }
 
-/** An item that is made in vain stays, empty: nothing tells later that nobody else has taken it into use. */
+/**
+ * An item that is made in vain stays, empty: nothing tells later that nobody else has
+ * taken it into use.
+ */
 async function make(config: Options, way: Way, entries: Prior): Promise<void> {
-  const section = config.section === undefined ? undefined : { id: config.section, label: config.section }
-  const values = Object.entries(entries).flatMap(([name, value]) => (value === null ? [] : [[name, value] as const]))
+  const section =
+    config.section === undefined ? undefined : { id: config.section, label: config.section }
+  const values = Object.entries(entries).flatMap(([name, value]) =>
+    value === null ? [] : [[name, value] as const],
+  )
   const fields = values.map(([name, value]) => newField(labelOf(config, name), value, section?.id))
-  const body = { title: config.item, category: 'API_CREDENTIAL', fields, ...(section === undefined ? {} : { sections: [section] }) }
+  const body = {
+    title: config.item,
+    category: 'API_CREDENTIAL',
+    fields,
+    ...(section === undefined ? {} : { sections: [section] }),
+  }
   await way.create(
     body,
     values.map(([, value]) => value),
   )
 }
 
-function newField(label: string, value: Secret, section: string | undefined, type = 'CONCEALED'): Readonly<Record<string, unknown>> {
-  return { label, type, value: plainText(value), ...(section === undefined ? {} : { section: { id: section } }) }
+function newField(
+  label: string,
+  value: Secret,
+  section: string | undefined,
+  type = 'CONCEALED',
+): Readonly<Record<string, unknown>> {
+  return {
+    label,
+    type,
+    value: plainText(value),
+    ...(section === undefined ? {} : { section: { id: section } }),
+  }
 }
 
-/** Nobody is believed that a write worked: the item says it. Throws `bad-answer` for what is not there, `timeout` where it may still come. */
+/**
+ * Nobody is believed that a write worked: the item says it. Throws `bad-answer` for what
+ * is not there, `timeout` where it may still come.
+ */
 async function readBack(
   way: Way,
   before: Item,
@@ -249,7 +362,9 @@ async function readBack(
   const holds = async (): Promise<boolean> => {
     now = await way.item()
     return changes.every(({ label, field, value }) => {
-      const held = now?.fields.find((one) => (field === undefined ? one.label === label : one.id === field.id))
+      const held = now?.fields.find((one) =>
+        field === undefined ? one.label === label : one.id === field.id,
+      )
       return value === null ? held === undefined : held?.value.equals(value) === true
     })
   }
@@ -258,18 +373,29 @@ async function readBack(
   if (way.patienceMs > 0) await until(`the change in ${VENDOR}`, context, way.patienceMs, settled)
   if (!(await holds())) {
     if (since() && !last) return 'outrun'
-    throw new AdapterError('bad-answer', `${VENDOR} reported success, but the item does not hold what was written`, {
-      effect: 'unknown',
-      ...(way.wholly ? { hints: ['op takes values from a real pipe only'] } : {}),
-    })
+    throw new AdapterError(
+      'bad-answer',
+      `${VENDOR} reported success, but the item does not hold what was written`,
+      {
+        effect: 'unknown',
+        ...(way.wholly ? { hints: ['op takes values from a real pipe only'] } : {}),
+      },
+    )
   }
-  const between = result?.version !== undefined && before.version !== undefined && result.version > before.version + writes
+  const between =
+    result?.version !== undefined &&
+    before.version !== undefined &&
+    result.version > before.version + writes
   if (between && way.wholly)
-    throw new AdapterError('failed', `somebody changed the item in ${VENDOR} at the same moment, and what he changed was put back`, {
-      effect: 'applied',
-      retryable: false,
-      hints: ["the item's history in 1Password has it"],
-    })
+    throw new AdapterError(
+      'failed',
+      `somebody changed the item in ${VENDOR} at the same moment, and what he changed was put back`,
+      {
+        effect: 'applied',
+        retryable: false,
+        hints: ["the item's history in 1Password has it"],
+      },
+    )
   if (!between) refuseLoss(before, changes, result ?? now)
   return 'written'
 }
@@ -277,14 +403,19 @@ async function readBack(
 function refuseLoss(before: Item, changes: readonly Change[], now: Item | undefined): void {
   const lost = before.fields.filter(
     ({ id, value }) =>
-      !changes.some(({ field }) => field?.id === id) && now?.fields.find((one) => one.id === id)?.value.equals(value) !== true,
+      !changes.some(({ field }) => field?.id === id) &&
+      now?.fields.find((one) => one.id === id)?.value.equals(value) !== true,
   )
   if (lost.length === 0) return
-  throw new AdapterError('failed', `with the change ${lost.length} other fields of the item in ${VENDOR} became different`, {
-    effect: 'applied',
-    retryable: false,
-    hints: ["the item's history in 1Password has them"],
-  })
+  throw new AdapterError(
+    'failed',
+    `with the change ${lost.length} other fields of the item in ${VENDOR} became different`,
+    {
+      effect: 'applied',
+      retryable: false,
+      hints: ["the item's history in 1Password has them"],
+    },
+  )
 }
 
 function labelOf(config: Options, name: string): string {
@@ -295,36 +426,66 @@ function labelOf(config: Options, name: string): string {
 function fieldOf(config: Options, item: Item, name: string): Field | undefined {
   const label = labelOf(config, name)
   const { section } = config
-  const here = item.fields.filter(({ sections }) => section === undefined || sections.includes(section))
+  const here = item.fields.filter(
+    ({ sections }) => section === undefined || sections.includes(section),
+  )
   const labelled = here.filter((field) => field.label === label)
   const found = labelled.length > 0 ? labelled : here.filter(({ id }) => id === label)
   if (found.length > 1)
-    throw new AdapterError('misconfigured', `the item ${config.item} in ${VENDOR} has ${found.length} fields ${label}`, {
-      hints: ['name the "section", or the field by its id'],
-    })
+    throw new AdapterError(
+      'misconfigured',
+      `the item ${config.item} in ${VENDOR} has ${found.length} fields ${label}`,
+      {
+        hints: ['name the "section", or the field by its id'],
+      },
+    )
   return found[0]
 }
 
 function refuseMissing(config: Options): void {
   if (config.create && !ID.test(config.item)) return
-  throw new AdapterError('misconfigured', `the vault ${config.vault} in ${VENDOR} has no item ${config.item} that the token can see`, {
-    hints: [config.create ? 'an item can be made by its title only' : 'make it there once, or "create": true'],
-  })
+  throw new AdapterError(
+    'misconfigured',
+    `the vault ${config.vault} in ${VENDOR} has no item ${config.item} that the token can see`,
+    {
+      hints: [
+        config.create
+          ? 'an item can be made by its title only'
+          : 'make it there once, or "create": true',
+      ],
+    },
+  )
 }
 
 function refusePasskey(config: Options, item: Item): void {
-  if (config.connect !== undefined || (!item.passkey && (item.category !== 'LOGIN' || config.noPasskey))) return
+  if (
+    config.connect !== undefined ||
+    (!item.passkey && (item.category !== 'LOGIN' || config.noPasskey))
+  )
+    return
   throw new AdapterError(
     'misconfigured',
-    `the item ${config.item} in ${VENDOR} ${item.passkey ? 'has a passkey' : 'is a login and may have a passkey'}, which op would destroy`,
-    { hints: ['use an item of the kind API Credential, or "connect"', ...(item.passkey ? [] : ['"noPasskey": true if it has none'])] },
+    `the item ${config.item} in ${VENDOR} ` +
+      `${item.passkey ? 'has a passkey' : 'is a login and may have a passkey'}, which op would ` +
+      'destroy',
+    {
+      hints: [
+        'use an item of the kind API Credential, or "connect"',
+        ...(item.passkey ? [] : ['"noPasskey": true if it has none']),
+      ],
+    },
   )
 }
 
 // The item as both ways write it.
 
 const Overviews = z.array(
-  z.looseObject({ id: z.string(), title: z.string().optional(), name: z.string().optional(), state: z.string().optional() }),
+  z.looseObject({
+    id: z.string(),
+    title: z.string().optional(),
+    name: z.string().optional(),
+    state: z.string().optional(),
+  }),
 )
 const Section = z.looseObject({ id: z.string().optional(), label: z.string().optional() })
 const WholeItem = z.looseObject({
@@ -347,7 +508,8 @@ const WholeItem = z.looseObject({
 
 function parse<T>(schema: z.ZodType<T>, value: unknown): T {
   const { data, success } = schema.safeParse(value)
-  if (!success) throw new AdapterError('bad-answer', `${VENDOR} answered in another shape than promised`)
+  if (!success)
+    throw new AdapterError('bad-answer', `${VENDOR} answered in another shape than promised`)
   return data
 }
 
@@ -363,7 +525,12 @@ function itemOf(value: unknown): Item {
       label: field.label ?? '',
       type: field.type ?? 'STRING',
       sections:
-        field.section === undefined ? [] : [field.section.id ?? '', field.section.label ?? labels.get(field.section.id ?? '') ?? ''],
+        field.section === undefined
+          ? []
+          : [
+              field.section.id ?? '',
+              field.section.label ?? labels.get(field.section.id ?? '') ?? '',
+            ],
       value: new Secret(typeof field.value === 'string' ? field.value : ''),
     })),
     sections: [...labels].map(([section, label]) => ({ id: section, label })),
@@ -372,7 +539,10 @@ function itemOf(value: unknown): Item {
   }
 }
 
-/** The item as the far side gives it after a write; `undefined` where it says something else. */
+/**
+ * The item as the far side gives it after a write; `undefined` where it says something
+ * else.
+ */
 function printed(value: unknown): Item | undefined {
   return WholeItem.safeParse(value).success ? itemOf(value) : undefined
 }
@@ -385,21 +555,33 @@ function printedText(text: Secret): Item | undefined {
   }
 }
 
-/** The id of the one that is meant. Throws `misconfigured` for a name that several have. */
+/**
+ * The id of the one that is meant. Throws `misconfigured` for a name that several have.
+ */
 function oneOf(all: z.output<typeof Overviews>, wanted: string, what: string): string | undefined {
   const alive = all.filter(({ state }) => state !== 'ARCHIVED' && state !== 'DELETED')
   const byId = alive.filter(({ id }) => id === wanted)
-  const found = byId.length > 0 ? byId : alive.filter(({ title, name }) => (title ?? name) === wanted)
+  const found =
+    byId.length > 0 ? byId : alive.filter(({ title, name }) => (title ?? name) === wanted)
   if (found.length > 1)
-    throw new AdapterError('misconfigured', `${VENDOR} has ${found.length} ${what}s with the name ${wanted}`, { hints: ['use its id'] })
+    throw new AdapterError(
+      'misconfigured',
+      `${VENDOR} has ${found.length} ${what}s with the name ${wanted}`,
+      { hints: ['use its id'] },
+    )
   return found[0]?.id
 }
 
 function sectionFor(config: Options, item: Item): string | undefined {
   if (config.section === undefined) return undefined
-  const found = item.sections.find(({ id, label }) => id === config.section || label === config.section)
+  const found = item.sections.find(
+    ({ id, label }) => id === config.section || label === config.section,
+  )
   if (found !== undefined) return found.id
-  throw new AdapterError('misconfigured', `the item ${config.item} in ${VENDOR} has no section ${config.section}`)
+  throw new AdapterError(
+    'misconfigured',
+    `the item ${config.item} in ${VENDOR} has no section ${config.section}`,
+  )
 }
 
 /** In the section where it was, if that is still there. */
@@ -411,46 +593,84 @@ function fieldMade(
   was: Rest[string] | undefined,
 ): Readonly<Record<string, unknown>> {
   if (was === undefined) return newField(label, value, sectionFor(config, item))
-  return newField(label, value, item.sections.some(({ id }) => id === was.section) ? was.section : undefined, was.type)
+  return newField(
+    label,
+    value,
+    item.sections.some(({ id }) => id === was.section) ? was.section : undefined,
+    was.type,
+  )
 }
 
 function byConnect(config: Options, url: string, context: AdapterContext): Way {
   const connect = api(`${VENDOR} Connect`, url, config.token, context)
   let place: Promise<string> | undefined
   const vault = async (): Promise<string> => {
-    const found = oneOf(parse(Overviews, await connect.call('GET', '/v1/vaults')), config.vault, 'vault')
+    const found = oneOf(
+      parse(Overviews, await connect.call('GET', '/v1/vaults')),
+      config.vault,
+      'vault',
+    )
     if (found !== undefined) return found
-    throw new AdapterError('misconfigured', `the Connect token sees no vault ${config.vault}`, { hints: [RIGHTS] })
+    throw new AdapterError('misconfigured', `the Connect token sees no vault ${config.vault}`, {
+      hints: [RIGHTS],
+    })
   }
   const vaultId = (): Promise<string> => (place ??= vault())
   const items = async (): Promise<string> => `/v1/vaults/${await vaultId()}/items`
-  const pathOf = async (item: string): Promise<string> => `${await items()}/${encodeURIComponent(item)}`
+  const pathOf = async (item: string): Promise<string> =>
+    `${await items()}/${encodeURIComponent(item)}`
   return {
     patienceMs: SYNC_LIMIT_MS,
     wholly: false,
     item: async () => {
-      const id = oneOf(parse(Overviews, await connect.call('GET', await items())), config.item, 'item')
+      const id = oneOf(
+        parse(Overviews, await connect.call('GET', await items())),
+        config.item,
+        'item',
+      )
       return id === undefined ? undefined : itemOf(await connect.call('GET', await pathOf(id)))
     },
-    // Written even where the value seems to be there already: what was read may be older than what is so.
+    // Written even where the value seems to be there already: what was read may be older
+    // than what is so.
     change: async (item, changes) => {
       const patches = changes.map(({ label, field, value, was }) => {
-        if (field === undefined) return { op: 'add', path: '/fields', value: fieldMade(config, item, label, value ?? new Secret(''), was) }
+        if (field === undefined)
+          return {
+            op: 'add',
+            path: '/fields',
+            value: fieldMade(config, item, label, value ?? new Secret(''), was),
+          }
         const path = `/fields/${field.id.replaceAll('~', '~0').replaceAll('/', '~1')}`
         if (value === null) return { op: 'remove', path }
-        return { op: field.value.size === 0 ? 'add' : 'replace', path: `${path}/value`, value: plainText(value) }
+        return {
+          op: field.value.size === 0 ? 'add' : 'replace',
+          path: `${path}/value`,
+          value: plainText(value),
+        }
       })
       // A field that is added twice would be there twice.
       const once = changes.some(({ field, value }) => field === undefined || value === null)
-      const answer = await connect.call('PATCH', await pathOf(item.id), patches, once ? 'once' : 'idempotent')
+      const answer = await connect.call(
+        'PATCH',
+        await pathOf(item.id),
+        patches,
+        once ? 'once' : 'idempotent',
+      )
       return { result: printed(answer), writes: 1 }
     },
     create: async (body) => {
-      const answer = await connect.call('POST', await items(), { ...body, vault: { id: await vaultId() } }, 'once')
+      const answer = await connect.call(
+        'POST',
+        await items(),
+        { ...body, vault: { id: await vaultId() } },
+        'once',
+      )
       await afterWrite(async () => {
         const made = itemOf(answer)
         await until(`the new item in ${VENDOR}`, context, SYNC_LIMIT_MS, async () =>
-          parse(Overviews, await connect.call('GET', await items())).some(({ id }) => id === made.id),
+          parse(Overviews, await connect.call('GET', await items())).some(
+            ({ id }) => id === made.id,
+          ),
         )
       })
     },
@@ -473,27 +693,48 @@ function byProgram(config: Options, context: AdapterContext): Way {
     patienceMs: 0,
     wholly: true,
     item: async () => {
-      known ??= oneOf(parse(Overviews, jsonOf(await op.run(['item', 'list', ...where]), 'op')), config.item, 'item')
-      return known === undefined ? undefined : itemOf(jsonOf(await op.run(['item', 'get', known, ...where, '--reveal']), 'op'))
+      known ??= oneOf(
+        parse(Overviews, jsonOf(await op.run(['item', 'list', ...where]), 'op')),
+        config.item,
+        'item',
+      )
+      return known === undefined
+        ? undefined
+        : itemOf(jsonOf(await op.run(['item', 'get', known, ...where, '--reveal']), 'op'))
     },
     change: async (item, changes) => {
-      const set = changes.filter(({ field, value }) => value !== null && field?.value.equals(value) !== true)
-      const hide = [...item.fields.map(({ value }) => value), ...set.flatMap(({ value }) => value ?? [])]
+      const set = changes.filter(
+        ({ field, value }) => value !== null && field?.value.equals(value) !== true,
+      )
+      const hide = [
+        ...item.fields.map(({ value }) => value),
+        ...set.flatMap(({ value }) => value ?? []),
+      ]
       let [last, writes]: [Secret | undefined, number] = [undefined, 0]
       const edit = async (more: readonly string[], input?: Secret): Promise<void> => {
-        last = await op.run(['item', 'edit', item.id, ...more, ...where], { ...pickDefined({ input }), writes: true, hide })
+        last = await op.run(['item', 'edit', item.id, ...more, ...where], {
+          ...pickDefined({ input }),
+          writes: true,
+          hide,
+        })
         writes++
       }
       if (set.length > 0) await edit([], template(config, item, set))
       for (const { field, value } of changes) {
         if (value !== null || field === undefined) continue
-        const name = [...field.sections.slice(1), field.label].filter((part) => part !== '').map((part) => part.replace(/[\\.=]/g, '\\$&'))
+        const name = [...field.sections.slice(1), field.label]
+          .filter((part) => part !== '')
+          .map((part) => part.replace(/[\\.=]/g, '\\$&'))
         await edit([`${name.join('.')}[delete]`])
       }
       return { result: last === undefined ? undefined : printedText(last), writes }
     },
     create: async (body, hide) =>
-      void (await op.run(['item', 'create', '-', ...where], { input: new Secret(JSON.stringify(body)), writes: true, hide })),
+      void (await op.run(['item', 'create', '-', ...where], {
+        input: new Secret(JSON.stringify(body)),
+        writes: true,
+        hide,
+      })),
   }
 }
 
@@ -512,13 +753,18 @@ function template(config: Options, item: Item, changes: readonly Change[]): Secr
 /** Its texts are no contract; what is not recognised is shown as it is. */
 function meaningOf(config: Options, said: string): Meaning | undefined {
   if (/isn't a vault in this account/.test(said))
-    return { code: 'misconfigured', message: `the service account sees no vault ${config.vault}`, hints: [RIGHTS] }
+    return {
+      code: 'misconfigured',
+      message: `the service account sees no vault ${config.vault}`,
+      hints: [RIGHTS],
+    }
   if (/\b429\b|too many requests|rate.?limit/i.test(said))
     return {
       code: 'throttled',
       message: '1Password has had too many requests of this service account',
       hints: ['op service-account ratelimit'],
     }
-  if (/\b40[13]\b|unauthorized|forbidden|permission|service account token/i.test(said)) return { code: 'denied', hints: [RIGHTS] }
+  if (/\b40[13]\b|unauthorized|forbidden|permission|service account token/i.test(said))
+    return { code: 'denied', hints: [RIGHTS] }
   return undefined
 }

@@ -1,7 +1,10 @@
 /**
- * The standard Unix password manager, `pass` (https://www.passwordstore.org): one entry per name, the value on its first line. What stands below it, notes of people, is
- * kept. Values go in by stdin (`pass insert --multiline`), never as arguments; what an entry holds can be read back. `pass` has no condition for a write, so that those who
- * write into one store on this machine take turns; nor may two of them commit to its Git repository at once.
+ * The standard Unix password manager, `pass` (https://www.passwordstore.org): one entry
+ * per name, the value on its first line. What stands below it, notes of people, is kept.
+ * Values go in by stdin (`pass insert --multiline`), never as arguments; what an entry
+ * holds can be read back. `pass` has no condition for a write, so that those who write
+ * into one store on this machine take turns; nor may two of them commit to its Git
+ * repository at once.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -20,22 +23,37 @@ const Config = z.strictObject({
     .string()
     .regex(/^(?!-)(?!.*\.\.)[A-Za-z0-9 ._@{}/-]{1,200}$/, 'is not the name of an entry')
     .default('{path}')
-    .meta({ description: 'Name of the entry; {path} is the path of the secret, {name} the name under which a value is stored' }),
-  program: z.string().min(1).default('pass').meta({ description: 'The program; made absolute when set' }),
+    .meta({
+      description:
+        'Name of the entry; {path} is the path of the secret, {name} the name under which a ' +
+        'value is stored',
+    }),
+  program: z
+    .string()
+    .min(1)
+    .default('pass')
+    .meta({ description: 'The program; made absolute when set' }),
   storeDir: z
     .string()
     .startsWith('/', 'is not absolute')
     .optional()
     .meta({ description: 'PASSWORD_STORE_DIR, if it is not ~/.password-store' }),
-  gnupgHome: z.string().startsWith('/', 'is not absolute').optional().meta({ description: 'GNUPGHOME, if it is not ~/.gnupg' }),
+  gnupgHome: z
+    .string()
+    .startsWith('/', 'is not absolute')
+    .optional()
+    .meta({ description: 'GNUPGHOME, if it is not ~/.gnupg' }),
 })
 type Options = z.output<typeof Config>
 
 /**
- * What an undo needs besides the values: names of the entries that end without a line end behind the
- * value, and the whole of each entry, in base64, because it may be no text.
+ * What an undo needs besides the values: names of the entries that end without a line end
+ * behind the value, and the whole of each entry, in base64, because it may be no text.
  */
-const Rest = z.object({ open: z.array(z.string()), whole: z.record(z.string(), z.string()).default({}) })
+const Rest = z.object({
+  open: z.array(z.string()),
+  whole: z.record(z.string(), z.string()).default({}),
+})
 type Rest = z.output<typeof Rest>
 
 export default defineTarget({
@@ -47,9 +65,14 @@ export default defineTarget({
   describe: ({ entry }) => `pass entry ${entry}`,
   settlesAfterMs: 0,
   place: ({ storeDir }) => storeDir ?? 'the store of this user',
-  slots: ({ storeDir = '', entry }, name, path) => [`${storeDir} ${entry.replaceAll('{path}', path).replaceAll('{name}', name)}`],
+  slots: ({ storeDir = '', entry }, name, path) => [
+    `${storeDir} ${entry.replaceAll('{path}', path).replaceAll('{name}', name)}`,
+  ],
   nameIn: 'entry',
-  settleConfig: async (config, { spawn }) => ({ ...config, program: (await spawn.resolve([config.program ?? 'pass']))[0] }),
+  settleConfig: async (config, { spawn }) => ({
+    ...config,
+    program: (await spawn.resolve([config.program ?? 'pass']))[0],
+  }),
   open: (config, context) =>
     Promise.resolve({
       probe: async () => {
@@ -59,13 +82,23 @@ export default defineTarget({
       },
       current: async (names) =>
         Object.fromEntries(
-          await Promise.all(names.map(async (name) => [name, (await read(config, context, name))?.value ?? null] as const)),
+          await Promise.all(
+            names.map(
+              async (name) => [name, (await read(config, context, name))?.value ?? null] as const,
+            ),
+          ),
         ),
       standing: async (names) => {
-        const found = await Promise.all(names.map(async (name) => [name, await read(config, context, name)] as const))
+        const found = await Promise.all(
+          names.map(async (name) => [name, await read(config, context, name)] as const),
+        )
         const open = found.flatMap(([name, entry]) => (entry?.open === true ? [name] : []))
         const whole = Object.fromEntries(
-          found.flatMap(([name, entry]) => (entry === undefined ? [] : [[name, Buffer.from(entry.whole.bytes()).toString('base64')]])),
+          found.flatMap(([name, entry]) =>
+            entry === undefined
+              ? []
+              : [[name, Buffer.from(entry.whole.bytes()).toString('base64')]],
+          ),
         )
         return {
           values: Object.fromEntries(found.map(([name, entry]) => [name, entry?.value ?? null])),
@@ -75,48 +108,85 @@ export default defineTarget({
       put: async (delivery) => {
         for (const [name, value] of Object.entries(delivery.entries)) {
           if (value.isText() && !/[\r\n\0]/.test(value.reveal())) continue
-          throw new AdapterError('misconfigured', `the value of ${name} has line breaks or is no text; pass keeps a password on one line`)
+          throw new AdapterError(
+            'misconfigured',
+            `the value of ${name} has line breaks or is no text; pass keeps a password on one line`,
+          )
         }
         await write(config, context, delivery.entries)
       },
       restore: async (prior, old, rest) =>
-        write(config, context, prior ?? old?.entries ?? {}, rest === undefined ? undefined : Rest.parse(JSON.parse(rest.reveal()))),
+        write(
+          config,
+          context,
+          prior ?? old?.entries ?? {},
+          rest === undefined ? undefined : Rest.parse(JSON.parse(rest.reveal())),
+        ),
       close: () => Promise.resolve(),
     }),
 })
 
 /** @param stood for an undo: what the entries were before the first write */
-async function write(config: Options, context: AdapterContext, entries: Prior, stood?: Rest): Promise<void> {
+async function write(
+  config: Options,
+  context: AdapterContext,
+  entries: Prior,
+  stood?: Rest,
+): Promise<void> {
   if (Object.keys(entries).length > 1 && !config.entry.includes('{name}'))
-    throw new AdapterError('misconfigured', 'the secret has several values, and all would go to one entry', {
-      hints: ['put {name} into "entry"'],
-    })
+    throw new AdapterError(
+      'misconfigured',
+      'the secret has several values, and all would go to one entry',
+      {
+        hints: ['put {name} into "entry"'],
+      },
+    )
   for (const [name, value] of Object.entries(entries)) {
     const before = await read(config, context, name)
     if (value === null) {
       if (before !== undefined && before.notes.length > 0)
-        throw new AdapterError('failed', `the entry ${entryOf(config, context, name)} was made for this, but has notes by now and stays`, {
-          retryable: false,
-          hints: ['remove the entry, or its first line, by hand'],
-        })
-      if (before !== undefined) await done(run(config, context, ['rm', '--force', entryOf(config, context, name)]))
+        throw new AdapterError(
+          'failed',
+          `the entry ${entryOf(config, context, name)} was made for this, but has notes by ` +
+            'now and stays',
+          {
+            retryable: false,
+            hints: ['remove the entry, or its first line, by hand'],
+          },
+        )
+      if (before !== undefined)
+        await done(run(config, context, ['rm', '--force', entryOf(config, context, name)]))
       continue
     }
     const notes = before?.notes ?? notesOf(stood?.whole[name])
     const end = notes.length === 0 && stood?.open.includes(name) === true ? '' : '\n'
     const text = new Secret(Buffer.concat([value.bytes(), Buffer.from(end), notes]))
     if (before?.whole.equals(text) === true) continue
-    await done(run(config, context, ['insert', '--multiline', '--force', entryOf(config, context, name)], text))
+    await done(
+      run(
+        config,
+        context,
+        ['insert', '--multiline', '--force', entryOf(config, context, name)],
+        text,
+      ),
+    )
     // What this program does with bytes that are no text is its own affair: it is asked.
     if ((await read(config, context, name))?.whole.equals(text) !== true)
-      throw new AdapterError('bad-answer', `the entry ${entryOf(config, context, name)} does not hold what was written to it`, {
-        effect: 'unknown',
-        retryable: true,
-      })
+      throw new AdapterError(
+        'bad-answer',
+        `the entry ${entryOf(config, context, name)} does not hold what was written to it`,
+        {
+          effect: 'unknown',
+          retryable: true,
+        },
+      )
   }
 }
 
-/** An entry: the value is its first line, without the line feed and with a carriage return, as `pass -c` takes it. */
+/**
+ * An entry: the value is its first line, without the line feed and with a carriage
+ * return, as `pass -c` takes it.
+ */
 interface Entry {
   readonly whole: Secret
   readonly value: Secret
@@ -131,16 +201,27 @@ function entryIn(whole: Secret): Entry {
   const end = bytes.indexOf(0x0a)
   return end < 0
     ? { whole, value: whole, notes: new Uint8Array(), open: true }
-    : { whole, value: new Secret(bytes.subarray(0, end)), notes: bytes.subarray(end + 1), open: false }
+    : {
+        whole,
+        value: new Secret(bytes.subarray(0, end)),
+        notes: bytes.subarray(end + 1),
+        open: false,
+      }
 }
 
 /** The notes of an entry that somebody has removed meanwhile. */
 function notesOf(whole: string | undefined): Uint8Array {
-  return whole === undefined ? new Uint8Array() : entryIn(new Secret(Buffer.from(whole, 'base64'))).notes
+  return whole === undefined
+    ? new Uint8Array()
+    : entryIn(new Secret(Buffer.from(whole, 'base64'))).notes
 }
 
 /** `undefined` where there is no such entry. */
-async function read(config: Options, context: AdapterContext, name: string): Promise<Entry | undefined> {
+async function read(
+  config: Options,
+  context: AdapterContext,
+  name: string,
+): Promise<Entry | undefined> {
   const result = await run(config, context, ['show', entryOf(config, context, name)])
   if (result.code === 1 && /is not in the password store/.test(result.stderr)) return undefined
   if (result.code !== 0) throw failure(result)
@@ -156,13 +237,19 @@ async function done(call: Promise<SpawnResult>): Promise<void> {
   if (result.code !== 0) throw failure(result)
 }
 
-async function run(config: Options, context: AdapterContext, args: readonly string[], input?: Secret): Promise<SpawnResult> {
+async function run(
+  config: Options,
+  context: AdapterContext,
+  args: readonly string[],
+  input?: Secret,
+): Promise<SpawnResult> {
   const argv = await context.spawn.resolve([config.program, ...args])
   return context.spawn.run({
     argv,
     input: input ?? new Secret(''),
     env: {
-      // Without a terminal an agent that has to ask for a pass phrase must fail, not wait.
+      // Without a terminal an agent that has to ask for a pass phrase must fail, not
+      // wait.
       PASSWORD_STORE_GPG_OPTS: '--batch --no-tty',
       ...pickDefined({ PASSWORD_STORE_DIR: config.storeDir }),
       ...pickDefined({ GNUPGHOME: config.gnupgHome }),
@@ -173,9 +260,16 @@ async function run(config: Options, context: AdapterContext, args: readonly stri
 }
 
 function failure(result: SpawnResult): AdapterError {
-  return new AdapterError(result.timedOut ? 'timeout' : 'failed', `${basenameOf('pass')} ${endOf(result)}`, {
-    effect: 'unknown',
-    retryable: result.timedOut,
-    hints: ['the key of the store must be usable without a question: gpg-agent, or a key without pass phrase'],
-  })
+  return new AdapterError(
+    result.timedOut ? 'timeout' : 'failed',
+    `${basenameOf('pass')} ${endOf(result)}`,
+    {
+      effect: 'unknown',
+      retryable: result.timedOut,
+      hints: [
+        'the key of the store must be usable without a question: gpg-agent, or a key without ' +
+          'pass phrase',
+      ],
+    },
+  )
 }

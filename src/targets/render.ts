@@ -1,8 +1,11 @@
 /**
- * Environment variables of Render services and environment groups (reference/providers.md 12; https://api-docs.render.com).
+ * Environment variables of Render services and environment groups (reference/providers.md
+ * 12; https://api-docs.render.com).
  *
- * Only the calls for one key are used: `PUT …/env-vars` with a list deletes every variable that is not in it. A change reaches a service with its next deploy only, so
- * each service is deployed (`deploy_only`: the last successful build) and waited for. What a variable holds can be read back.
+ * Only the calls for one key are used: `PUT …/env-vars` with a list deletes every
+ * variable that is not in it. A change reaches a service with its next deploy only, so
+ * each service is deployed (`deploy_only`: the last successful build) and waited for.
+ * What a variable holds can be read back.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -18,7 +21,13 @@ const VENDOR = 'Render'
 const PAGE = 100
 /** A deploy of the last build takes minutes at most. */
 const DEPLOY_LIMIT_MS = 15 * 60_000
-const RUNNING = ['created', 'queued', 'build_in_progress', 'update_in_progress', 'pre_deploy_in_progress']
+const RUNNING = [
+  'created',
+  'queued',
+  'build_in_progress',
+  'update_in_progress',
+  'pre_deploy_in_progress',
+]
 /** How often, and how far apart, a deploy is looked for that no answer named. */
 const LOOKS = 4
 const LOOK_PAUSE_MS = 2000
@@ -35,14 +44,26 @@ const Config = z
     services: selection('Services').optional(),
     envGroups: selection('Environment groups; the services linked to them are deployed').optional(),
     token: secretField('API key of a dedicated user'),
-    create: z.boolean().default(false).meta({ description: 'Also write where the variable does not exist yet' }),
-    deploy: z.boolean().default(true).meta({ description: 'Deploy the services and wait until they are live' }),
+    create: z
+      .boolean()
+      .default(false)
+      .meta({ description: 'Also write where the variable does not exist yet' }),
+    deploy: z
+      .boolean()
+      .default(true)
+      .meta({ description: 'Deploy the services and wait until they are live' }),
     baseUrl: urlField('Of the API').default('https://api.render.com/v1'),
   })
-  .refine((config) => config.services !== undefined || config.envGroups !== undefined, 'needs "services" or "envGroups"')
+  .refine(
+    (config) => config.services !== undefined || config.envGroups !== undefined,
+    'needs "services" or "envGroups"',
+  )
 type Options = z.output<typeof Config>
 
-/** A service or a group: where its variables are, and which services must be deployed after a change. */
+/**
+ * A service or a group: where its variables are, and which services must be deployed
+ * after a change.
+ */
 interface Place {
   readonly path: string
   readonly name: string
@@ -85,10 +106,13 @@ function openSession(config: Options, context: AdapterContext): TargetSession {
       if (missing !== undefined) throw nowhere(missing)
       return standingOf(slots, names)
     },
-    restore: async (prior, old, rest) => restore(render, config, await places(), { prior, old, rest }, context),
+    restore: async (prior, old, rest) =>
+      restore(render, config, await places(), { prior, old, rest }, context),
     close: () => Promise.resolve(),
   }
-  if (config.deploy) session.deploy = async (delivery) => deploy(render, await places(), Object.keys(delivery.entries), context)
+  if (config.deploy)
+    session.deploy = async (delivery) =>
+      deploy(render, await places(), Object.keys(delivery.entries), context)
   return session
 }
 
@@ -102,18 +126,36 @@ async function placesOf(render: Api, config: Options): Promise<readonly Place[]>
       off: service['suspended'] === 'suspended',
     }))
     for (const { id, name, off } of chosen(found, config.services, 'service'))
-      places.push({ path: `/services/${encodeURIComponent(id)}`, name, deploys: off ? [] : [{ id, name }] })
+      places.push({
+        path: `/services/${encodeURIComponent(id)}`,
+        name,
+        deploys: off ? [] : [{ id, name }],
+      })
   }
   if (config.envGroups !== undefined) {
     const all = await pages(render, '/env-groups', 'envGroup')
-    const found = all.map((group) => ({ id: textIn(group, 'id', VENDOR), name: textIn(group, 'name', VENDOR) }))
+    const found = all.map((group) => ({
+      id: textIn(group, 'id', VENDOR),
+      name: textIn(group, 'name', VENDOR),
+    }))
     for (const { id, name } of chosen(found, config.envGroups, 'environment group')) {
       const path = `/env-groups/${encodeURIComponent(id)}`
-      const links = listIn(objectIn(await render.call('GET', path), VENDOR)['serviceLinks'] ?? [], VENDOR)
-      places.push({ path, name, deploys: links.map((link) => ({ id: textIn(link, 'id', VENDOR), name: textIn(link, 'name', VENDOR) })) })
+      const links = listIn(
+        objectIn(await render.call('GET', path), VENDOR)['serviceLinks'] ?? [],
+        VENDOR,
+      )
+      places.push({
+        path,
+        name,
+        deploys: links.map((link) => ({
+          id: textIn(link, 'id', VENDOR),
+          name: textIn(link, 'name', VENDOR),
+        })),
+      })
     }
   }
-  if (places.length === 0) throw new AdapterError('misconfigured', 'the token sees no service and no environment group')
+  if (places.length === 0)
+    throw new AdapterError('misconfigured', 'the token sees no service and no environment group')
   return places
 }
 
@@ -129,18 +171,28 @@ function chosen<T extends { readonly id: string; readonly name: string }>(
     if (one === undefined || found.length > 1)
       throw new AdapterError(
         'misconfigured',
-        `${found.length === 0 ? 'there is no' : 'there is more than one'} ${what} "${want}" that the token can see`,
+        `${found.length === 0 ? 'there is no' : 'there is more than one'} ${what} "${want}" ` +
+          'that the token can see',
       )
     return one
   })
 }
 
-/** A bare list whose elements carry the cursor of the next page; an empty page ends it. */
-async function pages(render: Api, path: string, key: string): Promise<readonly Readonly<Record<string, unknown>>[]> {
+/**
+ * A bare list whose elements carry the cursor of the next page; an empty page ends it.
+ */
+async function pages(
+  render: Api,
+  path: string,
+  key: string,
+): Promise<readonly Readonly<Record<string, unknown>>[]> {
   const all: Readonly<Record<string, unknown>>[] = []
   for (let cursor = ''; ;) {
     const page = listIn(
-      await render.call('GET', `${path}?limit=${PAGE}${cursor === '' ? '' : `&cursor=${encodeURIComponent(cursor)}`}`),
+      await render.call(
+        'GET',
+        `${path}?limit=${PAGE}${cursor === '' ? '' : `&cursor=${encodeURIComponent(cursor)}`}`,
+      ),
       VENDOR,
     )
     all.push(...page.map((row) => objectIn(row[key] ?? row, VENDOR)))
@@ -155,11 +207,21 @@ async function variables(render: Api, place: Place): Promise<ReadonlyMap<string,
   const rows = place.path.startsWith('/env-groups/')
     ? listIn(objectIn(await render.call('GET', place.path), VENDOR)['envVars'] ?? [], VENDOR)
     : await pages(render, `${place.path}/env-vars`, 'envVar')
-  return new Map(rows.map((row) => [textIn(row, 'key', VENDOR), new Secret(textIn(row, 'value', VENDOR))]))
+  return new Map(
+    rows.map((row) => [textIn(row, 'key', VENDOR), new Secret(textIn(row, 'value', VENDOR))]),
+  )
 }
 
-/** What the places hold under these names; a place that gets nothing written has no part in it. */
-async function slotsOf(render: Api, config: Options, places: readonly Place[], names: readonly string[]): Promise<readonly Slot[]> {
+/**
+ * What the places hold under these names; a place that gets nothing written has no part
+ * in it.
+ */
+async function slotsOf(
+  render: Api,
+  config: Options,
+  places: readonly Place[],
+  names: readonly string[],
+): Promise<readonly Slot[]> {
   const slots: Slot[] = []
   for (const { path, ...place } of places) {
     const held = await variables(render, { path, ...place })
@@ -173,14 +235,28 @@ async function slotsOf(render: Api, config: Options, places: readonly Place[], n
 }
 
 function nowhere(name: string): AdapterError {
-  return new AdapterError('misconfigured', `no chosen place on ${VENDOR} has the variable ${name}`, {
-    hints: ['set it there once, or "create": true'],
-  })
+  return new AdapterError(
+    'misconfigured',
+    `no chosen place on ${VENDOR} has the variable ${name}`,
+    {
+      hints: ['set it there once, or "create": true'],
+    },
+  )
 }
 
-async function put(render: Api, config: Options, places: readonly Place[], delivery: Delivery, context: AdapterContext): Promise<void> {
-  const entries = Object.entries(delivery.entries).map(([name, value]) => [name, plainText(value)] as const)
-  for (const [name, value] of entries) if (value === '') throw new AdapterError('misconfigured', `${VENDOR} takes no empty value (${name})`)
+async function put(
+  render: Api,
+  config: Options,
+  places: readonly Place[],
+  delivery: Delivery,
+  context: AdapterContext,
+): Promise<void> {
+  const entries = Object.entries(delivery.entries).map(
+    ([name, value]) => [name, plainText(value)] as const,
+  )
+  for (const [name, value] of entries)
+    if (value === '')
+      throw new AdapterError('misconfigured', `${VENDOR} takes no empty value (${name})`)
   const held = await Promise.all(places.map((place) => variables(render, place)))
   for (const [name, value] of entries) {
     const at = places.filter((_place, i) => config.create || held[i]?.has(name) === true)
@@ -198,7 +274,10 @@ interface Known {
   readonly rest: Secret | undefined
 }
 
-/** Every place gets its own value back; a variable that was made goes, and its services are deployed without it. */
+/**
+ * Every place gets its own value back; a variable that was made goes, and its services
+ * are deployed without it.
+ */
 async function restore(
   render: Api,
   config: Options,
@@ -219,7 +298,12 @@ async function restore(
     const all = held.get(path) ?? (await variables(render, place))
     held.set(path, all)
     const now = all.get(name)
-    if (value === undefined || (now === undefined && !stood) || (value !== null && now?.equals(value) === true)) continue
+    if (
+      value === undefined ||
+      (now === undefined && !stood) ||
+      (value !== null && now?.equals(value) === true)
+    )
+      continue
     const address = `${path}/env-vars/${encodeURIComponent(name)}`
     if (value !== null) await render.call('PUT', address, { value: plainText(value) })
     else {
@@ -231,20 +315,30 @@ async function restore(
 }
 
 /**
- * Starts a deploy, once; its id. It may be queued without being named in the answer (202), and the answer may be lost: then it is the one that was not the newest before.
- * https://api-docs.render.com/reference/create-deploy, https://api-docs.render.com/reference/list-deploys
+ * Starts a deploy, once; its id. It may be queued without being named in the answer
+ * (202), and the answer may be lost: then it is the one that was not the newest before.
+ * https://api-docs.render.com/reference/create-deploy,
+ * https://api-docs.render.com/reference/list-deploys
  */
-async function start(render: Api, id: string, name: string, context: AdapterContext): Promise<string> {
+async function start(
+  render: Api,
+  id: string,
+  name: string,
+  context: AdapterContext,
+): Promise<string> {
   const path = `/services/${encodeURIComponent(id)}/deploys`
   const newest = async (): Promise<string | undefined> => {
     const [row] = listIn(await render.call('GET', `${path}?limit=1`), VENDOR)
-    return row === undefined ? undefined : textIn(objectIn(row['deploy'] ?? row, VENDOR), 'id', VENDOR)
+    return row === undefined
+      ? undefined
+      : textIn(objectIn(row['deploy'] ?? row, VENDOR), 'id', VENDOR)
   }
   const before = await newest()
   let failure: AdapterError | undefined
   try {
     const answer = await render.call('POST', path, { deployMode: 'deploy_only' }, 'once')
-    const made = typeof answer === 'object' && answer !== null && 'id' in answer ? answer.id : undefined
+    const made =
+      typeof answer === 'object' && answer !== null && 'id' in answer ? answer.id : undefined
     if (typeof made === 'string') return made
   } catch (thrown) {
     if (!(thrown instanceof AdapterError) || thrown.effect !== 'unknown') throw thrown
@@ -255,11 +349,23 @@ async function start(render: Api, id: string, name: string, context: AdapterCont
     const now = await newest()
     if (now !== undefined && now !== before) return now
   }
-  throw failure ?? new AdapterError('bad-answer', `${VENDOR} took the deploy of ${name}, but no new one is listed`, { effect: 'unknown' })
+  throw (
+    failure ??
+    new AdapterError(
+      'bad-answer',
+      `${VENDOR} took the deploy of ${name}, but no new one is listed`,
+      { effect: 'unknown' },
+    )
+  )
 }
 
 /** Every service that has one of the variables, itself or by a group. */
-async function deploy(render: Api, places: readonly Place[], names: readonly string[], context: AdapterContext): Promise<void> {
+async function deploy(
+  render: Api,
+  places: readonly Place[],
+  names: readonly string[],
+  context: AdapterContext,
+): Promise<void> {
   const having: Place[] = []
   for (const place of places) {
     const held = await variables(render, place)
@@ -269,17 +375,27 @@ async function deploy(render: Api, places: readonly Place[], names: readonly str
 }
 
 function servicesOf(places: readonly Place[]): ReadonlyMap<string, string> {
-  return new Map(places.flatMap(({ deploys }) => deploys.map(({ id, name }) => [id, name] as const)))
+  return new Map(
+    places.flatMap(({ deploys }) => deploys.map(({ id, name }) => [id, name] as const)),
+  )
 }
 
 /** All are started first, then waited for. */
-async function deployTo(render: Api, services: ReadonlyMap<string, string>, context: AdapterContext): Promise<void> {
+async function deployTo(
+  render: Api,
+  services: ReadonlyMap<string, string>,
+  context: AdapterContext,
+): Promise<void> {
   const started: { readonly id: string; readonly name: string; readonly deployId: string }[] = []
-  for (const [id, name] of services) started.push({ id, name, deployId: await start(render, id, name, context) })
+  for (const [id, name] of services)
+    started.push({ id, name, deployId: await start(render, id, name, context) })
   for (const [i, { id, name, deployId }] of started.entries()) {
     await until(`the deploy of ${name} on ${VENDOR}`, context, DEPLOY_LIMIT_MS, async () => {
       const answer = objectIn(
-        await render.call('GET', `/services/${encodeURIComponent(id)}/deploys/${encodeURIComponent(deployId)}`),
+        await render.call(
+          'GET',
+          `/services/${encodeURIComponent(id)}/deploys/${encodeURIComponent(deployId)}`,
+        ),
         VENDOR,
       )
       const status = textIn(answer, 'status', VENDOR)
@@ -287,7 +403,8 @@ async function deployTo(render: Api, services: ReadonlyMap<string, string>, cont
       if (RUNNING.includes(status)) return false
       throw new AdapterError(
         'failed',
-        `the deploy of ${name} on ${VENDOR} ended as ${/^[a-z_]{1,40}$/.test(status) ? status : 'unknown'}`,
+        `the deploy of ${name} on ${VENDOR} ended as ` +
+          `${/^[a-z_]{1,40}$/.test(status) ? status : 'unknown'}`,
         { effect: 'applied', retryable: false },
       )
     })

@@ -1,16 +1,19 @@
 /**
- * Environment variables of Vercel projects (reference/providers.md 11; https://vercel.com/docs/environment-variables/rotating-secrets).
+ * Environment variables of Vercel projects (reference/providers.md 11;
+ * https://vercel.com/docs/environment-variables/rotating-secrets).
  *
- * A key may stand in a project several times, each with its own value: per environment, per branch of
- * preview, per custom environment. Only the variables that the configuration means are written, by their
- * ids, with everything else on them left as it is; a key that stands there several times without a word
- * about which is meant is refused, and so is one that comes from a variable shared by the team. Plain and
- * encrypted variables can be read one by one, sensitive ones never: then the time of the last change is
- * the sign of it.
+ * A key may stand in a project several times, each with its own value: per environment,
+ * per branch of preview, per custom environment. Only the variables that the
+ * configuration means are written, by their ids, with everything else on them left as it
+ * is; a key that stands there several times without a word about which is meant is
+ * refused, and so is one that comes from a variable shared by the team. Plain and
+ * encrypted variables can be read one by one, sensitive ones never: then the time of the
+ * last change is the sign of it.
  *
- * A change reaches new deployments only, so the latest production deployment is made again (`forceNew`)
- * and waited for until it is ready *and* has its aliases. Earlier deployments keep the old value for as
- * long as they live; they are counted and named. The answer to a create can be 201 and still hold failures.
+ * A change reaches new deployments only, so the latest production deployment is made
+ * again (`forceNew`) and waited for until it is ready *and* has its aliases. Earlier
+ * deployments keep the old value for as long as they live; they are counted and named.
+ * The answer to a create can be 201 and still hold failures.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -54,18 +57,24 @@ const Config = z.strictObject({
     .optional()
     .meta({
       description:
-        'Only the variables of these environments: production, preview, development, or custom ones by slug or id. ' +
-        'Needed where a project has several variables of the name; without it a new one is made for production',
+        'Only the variables of these environments: production, preview, development, or ' +
+        'custom ones by slug or id. ' +
+        'Needed where a project has several variables of the name; without it a new one is ' +
+        'made for production',
       examples: [['production', 'preview']],
     }),
-  gitBranch: z
-    .string()
-    .min(1)
-    .max(250)
-    .optional()
-    .meta({ description: 'Of preview, only the variable of this branch; otherwise only the one of all branches' }),
-  create: z.boolean().default(false).meta({ description: 'Also write where the variable does not exist yet' }),
-  deploy: z.boolean().default(true).meta({ description: 'Make the production deployments again and wait until they are ready' }),
+  gitBranch: z.string().min(1).max(250).optional().meta({
+    description:
+      'Of preview, only the variable of this branch; otherwise only the one of all branches',
+  }),
+  create: z
+    .boolean()
+    .default(false)
+    .meta({ description: 'Also write where the variable does not exist yet' }),
+  deploy: z
+    .boolean()
+    .default(true)
+    .meta({ description: 'Make the production deployments again and wait until they are ready' }),
   baseUrl: urlField('Of the API').default('https://api.vercel.com'),
 })
 type Options = z.output<typeof Config>
@@ -78,9 +87,18 @@ export default defineTarget({
   readable: false,
   deploys: ({ deploy }) => deploy,
   slots: ({ projects, teamId = '', environments = ['every environment'], gitBranch = '' }, name) =>
-    [projects].flat().flatMap((project) => environments.map((environment) => `${teamId} ${project} ${environment} ${gitBranch} ${name}`)),
+    [projects]
+      .flat()
+      .flatMap((project) =>
+        environments.map(
+          (environment) => `${teamId} ${project} ${environment} ${gitBranch} ${name}`,
+        ),
+      ),
   describe: ({ projects, teamId, environments, gitBranch }) => {
-    const which = [...(environments ?? []), ...(gitBranch === undefined ? [] : [`branch ${gitBranch}`])]
+    const which = [
+      ...(environments ?? []),
+      ...(gitBranch === undefined ? [] : [`branch ${gitBranch}`]),
+    ]
     return `Vercel projects ${projects === '*' ? '(all)' : projects.join(', ')}${teamId === undefined ? '' : ` of ${teamId}`}${
       which.length === 0 ? '' : ` (${which.join(', ')})`
     }`
@@ -91,17 +109,21 @@ export default defineTarget({
 function openSession(config: Options, context: AdapterContext): TargetSession {
   const vercel = scoped(api(VENDOR, config.baseUrl, config.token, context), config.teamId)
   let known: readonly Project[] | undefined
-  const projects = async (): Promise<readonly Project[]> => (known ??= await projectsOf(vercel, config))
+  const projects = async (): Promise<readonly Project[]> =>
+    (known ??= await projectsOf(vercel, config))
   const session: TargetSession = {
     probe: async () => {
       for (const project of await projects()) await variables(vercel, project)
     },
-    standing: async (names) => standingOf(await slotsOf(vercel, config, await projects(), names), names),
+    standing: async (names) =>
+      standingOf(await slotsOf(vercel, config, await projects(), names), names),
     put: async (delivery) => put(vercel, config, await projects(), delivery, context),
-    restore: async (prior, old, rest) => restore(vercel, config, await projects(), { prior, old, rest }, context),
+    restore: async (prior, old, rest) =>
+      restore(vercel, config, await projects(), { prior, old, rest }, context),
     close: () => Promise.resolve(),
   }
-  if (config.deploy) session.deploy = async (delivery) => deploy(vercel, config, await projects(), delivery, context)
+  if (config.deploy)
+    session.deploy = async (delivery) => deploy(vercel, config, await projects(), delivery, context)
   return session
 }
 
@@ -110,12 +132,22 @@ function scoped(inner: Api, teamId: string | undefined): Api {
   if (teamId === undefined) return inner
   return {
     call: (method, path, body, effect) =>
-      inner.call(method, `${path}${path.includes('?') ? '&' : '?'}teamId=${encodeURIComponent(teamId)}`, body, effect),
+      inner.call(
+        method,
+        `${path}${path.includes('?') ? '&' : '?'}teamId=${encodeURIComponent(teamId)}`,
+        body,
+        effect,
+      ),
   }
 }
 
 /** What stands under these names, variable by variable. */
-async function slotsOf(vercel: Api, config: Options, projects: readonly Project[], names: readonly string[]): Promise<readonly Slot[]> {
+async function slotsOf(
+  vercel: Api,
+  config: Options,
+  projects: readonly Project[],
+  names: readonly string[],
+): Promise<readonly Slot[]> {
   const slots: Slot[] = []
   for (const project of projects) {
     const all = await variables(vercel, project)
@@ -139,15 +171,30 @@ async function slotsOf(vercel: Api, config: Options, projects: readonly Project[
 }
 
 function nowhere(name: string): AdapterError {
-  return new AdapterError('misconfigured', `no chosen project on ${VENDOR} has the variable ${name}`, {
-    hints: ['set it there once, or "create": true'],
-  })
+  return new AdapterError(
+    'misconfigured',
+    `no chosen project on ${VENDOR} has the variable ${name}`,
+    {
+      hints: ['set it there once, or "create": true'],
+    },
+  )
 }
 
-async function put(vercel: Api, config: Options, projects: readonly Project[], delivery: Delivery, context: AdapterContext): Promise<void> {
+async function put(
+  vercel: Api,
+  config: Options,
+  projects: readonly Project[],
+  delivery: Delivery,
+  context: AdapterContext,
+): Promise<void> {
   const entries = Object.entries(delivery.entries)
   for (const [, value] of entries) plainText(value)
-  const writes: { readonly project: Project; readonly name: string; readonly value: Secret; readonly found: readonly Variable[] }[] = []
+  const writes: {
+    readonly project: Project
+    readonly name: string
+    readonly value: Secret
+    readonly found: readonly Variable[]
+  }[] = []
   for (const project of projects) {
     const all = await variables(vercel, project)
     for (const [name, value] of entries) {
@@ -155,7 +202,8 @@ async function put(vercel: Api, config: Options, projects: readonly Project[], d
       if (found.length > 0 || config.create) writes.push({ project, name, value, found })
     }
   }
-  for (const [name] of entries) if (!writes.some((write) => write.name === name)) throw nowhere(name)
+  for (const [name] of entries)
+    if (!writes.some((write) => write.name === name)) throw nowhere(name)
   for (const [i, { project, name, value, found }] of writes.entries()) {
     for (const { id } of found) await edit(vercel, project.id, id, value)
     if (found.length === 0) await add(vercel, project, name, value, newOnes(config, project))
@@ -171,19 +219,34 @@ async function edit(
   value: Secret,
   more: Readonly<Record<string, unknown>> = {},
 ): Promise<void> {
-  await vercel.call('PATCH', `${at(projectId)}/env/${encodeURIComponent(id)}`, { value: plainText(value), ...more })
+  await vercel.call('PATCH', `${at(projectId)}/env/${encodeURIComponent(id)}`, {
+    value: plainText(value),
+    ...more,
+  })
 }
 
-/** A sensitive variable can't exist for development, and only one of preview alone has a branch. */
-function newOnes(config: Options, { custom }: Project): readonly Readonly<Record<string, unknown>>[] {
+/**
+ * A sensitive variable can't exist for development, and only one of preview alone has a
+ * branch.
+ */
+function newOnes(
+  config: Options,
+  { custom }: Project,
+): readonly Readonly<Record<string, unknown>>[] {
   const { gitBranch } = config
   const wanted = environmentsOf(config) ?? ['production']
-  const target = wanted.filter((name) => name === 'production' || (name === 'preview' && gitBranch === undefined))
+  const target = wanted.filter(
+    (name) => name === 'production' || (name === 'preview' && gitBranch === undefined),
+  )
   const customEnvironmentIds = [...new Set(custom.values())]
   return [
     ...(target.length === 0 ? [] : [{ type: 'sensitive', target }]),
-    ...(gitBranch !== undefined && wanted.includes('preview') ? [{ type: 'sensitive', target: ['preview'], gitBranch }] : []),
-    ...(customEnvironmentIds.length === 0 ? [] : [{ type: 'sensitive', target: [], customEnvironmentIds }]),
+    ...(gitBranch !== undefined && wanted.includes('preview')
+      ? [{ type: 'sensitive', target: ['preview'], gitBranch }]
+      : []),
+    ...(customEnvironmentIds.length === 0
+      ? []
+      : [{ type: 'sensitive', target: [], customEnvironmentIds }]),
     ...(wanted.includes('development') ? [{ type: 'encrypted', target: ['development'] }] : []),
   ].map((part) => ({ ...part, comment: COMMENT }))
 }
@@ -197,13 +260,22 @@ async function add(
   wanted: readonly Readonly<Record<string, unknown>>[],
 ): Promise<void> {
   const body = wanted.map((part) => ({ key, value: plainText(value), ...part }))
-  const answer = await vercel.call('POST', `/v10/projects/${encodeURIComponent(project.id)}/env`, body, 'once')
-  const list = typeof answer === 'object' && answer !== null && 'failed' in answer ? answer.failed : undefined
+  const answer = await vercel.call(
+    'POST',
+    `/v10/projects/${encodeURIComponent(project.id)}/env`,
+    body,
+    'once',
+  )
+  const list =
+    typeof answer === 'object' && answer !== null && 'failed' in answer ? answer.failed : undefined
   const failed: unknown = Array.isArray(list) ? list[0] : undefined
   if (failed === undefined) return
   const { code } = objectIn(objectIn(failed, VENDOR)['error'] ?? {}, VENDOR)
   const why = typeof code === 'string' && /^[A-Za-z_]{1,60}$/.test(code) ? code : 'no reason given'
-  throw new AdapterError('failed', `${VENDOR} did not take ${key} in ${project.name}: ${why}`, { effect: 'unknown', retryable: false })
+  throw new AdapterError('failed', `${VENDOR} did not take ${key} in ${project.name}: ${why}`, {
+    effect: 'unknown',
+    retryable: false,
+  })
 }
 
 interface Known {
@@ -212,7 +284,9 @@ interface Known {
   readonly rest: Secret | undefined
 }
 
-/** Every variable gets its own value and attributes back, by its id; what we made goes. */
+/**
+ * Every variable gets its own value and attributes back, by its id; what we made goes.
+ */
 async function restore(
   vercel: Api,
   config: Options,
@@ -227,9 +301,15 @@ async function restore(
     const [projectId = '', id = ''] = back.path.split('/')
     const all = lists.get(projectId) ?? (await variables(vercel, { id: projectId }))
     lists.set(projectId, all)
-    const project = projects.find((one) => one.id === projectId) ?? { id: projectId, name: projectId, account: '', custom: new Map() }
+    const project = projects.find((one) => one.id === projectId) ?? {
+      id: projectId,
+      name: projectId,
+      account: '',
+      custom: new Map(),
+    }
     if (back.value !== null) await putBack(vercel, project, back, all, id, context)
-    else if (await removeMade(vercel, config, project, back.name, all, context)) emptied.add(project)
+    else if (await removeMade(vercel, config, project, back.name, all, context))
+      emptied.add(project)
   }
   if (config.deploy && emptied.size > 0) await redeploy(vercel, [...emptied], old?.id, context)
 }
@@ -242,13 +322,19 @@ async function putBack(
   id: string,
   context: AdapterContext,
 ): Promise<void> {
-  const now = all.find((one) => one.id === id) ?? all.find((one) => one.key === name && same(one.about, more))
+  const now =
+    all.find((one) => one.id === id) ?? all.find((one) => one.key === name && same(one.about, more))
   // Nobody has written to it since it was looked at.
   if (now?.id === id && sign !== undefined && sign === now.updated) return
   if (value === undefined || value === null)
-    return context.note(`${VENDOR}: what ${name} held in ${project.name} can not be read, so what was written to it stays`)
+    return context.note(
+      `${VENDOR}: what ${name} held in ${project.name} can not be read, so what was written ` +
+        'to it stays',
+    )
   if (now === undefined) {
-    const wanted = Object.fromEntries(Object.entries(more).filter(([, part]) => part !== null && part !== ''))
+    const wanted = Object.fromEntries(
+      Object.entries(more).filter(([, part]) => part !== null && part !== ''),
+    )
     return add(vercel, project, name, value, [wanted])
   }
   const otherwise = changed(more, { ...now.about })
@@ -263,7 +349,9 @@ function same(about: About, more: Readonly<Record<string, unknown>>): boolean {
   return Object.keys(changed({ target, gitBranch, customEnvironmentIds }, more)).length === 0
 }
 
-/** Those that this configuration makes, and that are marked as made by it. Was there one? */
+/**
+ * Those that this configuration makes, and that are marked as made by it. Was there one?
+ */
 async function removeMade(
   vercel: Api,
   config: Options,
@@ -276,7 +364,8 @@ async function removeMade(
   const mine = all
     .filter(({ key, made }) => key === name && made)
     .filter((one) => wanted?.some((environment) => isOf(one, environment, config, project)) ?? true)
-  for (const { id } of mine) await gone(vercel.call('DELETE', `${at(project.id)}/env/${encodeURIComponent(id)}`))
+  for (const { id } of mine)
+    await gone(vercel.call('DELETE', `${at(project.id)}/env/${encodeURIComponent(id)}`))
   if (mine.length > 0) context.note(`${VENDOR}: ${name} removed from ${project.name}`)
   return mine.length > 0
 }
@@ -293,10 +382,15 @@ async function restoreOlder(
     const all = await variables(vercel, project)
     for (const name of new Set(all.map(({ key }) => key))) {
       const value = old?.entries[name]
-      if (value !== undefined) for (const { id } of meant(config, project, all, name)) await edit(vercel, project.id, id, value)
+      if (value !== undefined)
+        for (const { id } of meant(config, project, all, name))
+          await edit(vercel, project.id, id, value)
     }
     if (old === undefined)
-      context.note(`${VENDOR}: what was written to ${project.name} stays, because nothing was noted of what stood there`)
+      context.note(
+        `${VENDOR}: what was written to ${project.name} stays, because nothing was noted of ` +
+          'what stood there',
+      )
   }
 }
 
@@ -312,7 +406,11 @@ async function deploy(
     const all = await variables(vercel, project)
     const found = Object.keys(delivery.entries).flatMap((name) => meant(config, project, all, name))
     if (found.some(({ about }) => about.target.includes('production'))) having.push(project)
-    else if (found.length > 0) context.note(`${VENDOR}: ${project.name} takes the value with its next deployments; none is of production`)
+    else if (found.length > 0)
+      context.note(
+        `${VENDOR}: ${project.name} takes the value with its next deployments; none is of ` +
+          'production',
+      )
   }
   await redeploy(vercel, having, delivery.id, context)
 }

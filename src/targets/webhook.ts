@@ -1,10 +1,14 @@
 /**
- * A web hook of the operator's own that takes the value: `POST url` with `{"event":"push"|"restore","path","version","deliveryId","values":{NAME: text}}`. `webhook-id` and
- * `Idempotency-Key` are the delivery's id, the same for every repetition, so the receiver can drop repeats; with `secret` the call is signed as Standard Webhooks say.
- * Any 2xx is "done". It can't be read back.
+ * A web hook of the operator's own that takes the value: `POST url` with
+ * `{"event":"push"|"restore","path","version","deliveryId","values":{NAME: text}}`.
+ * `webhook-id` and `Idempotency-Key` are the delivery's id, the same for every
+ * repetition, so the receiver can drop repeats; with `secret` the call is signed as
+ * Standard Webhooks say. Any 2xx is "done". It can't be read back.
  *
- * The receiver knows what stood there, we don't: an undo tells it the old version (`restore`). Where there is none, or where it lacks a value that the target has, `version` is
- * null and `values` is empty; such a call has an id of its own each time, because an id that came before would be dropped. By contract a repetition is harmless.
+ * The receiver knows what stood there, we don't: an undo tells it the old version
+ * (`restore`). Where there is none, or where it lacks a value that the target has,
+ * `version` is null and `values` is empty; such a call has an id of its own each time,
+ * because an id that came before would be dropped. By contract a repetition is harmless.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -21,7 +25,9 @@ import { pickDefined } from '../core/defined.ts'
 
 const Config = z.strictObject({
   url: urlField('Address that is called; https, or http to this machine'),
-  secret: secretField('Signs each call with Standard Webhooks headers; whsec_… or any text').optional(),
+  secret: secretField(
+    'Signs each call with Standard Webhooks headers; whsec_… or any text',
+  ).optional(),
   token: secretField('Sent as Authorization: Bearer').optional(),
   settlesAfter: settlesAfterField('hook'),
 })
@@ -39,12 +45,15 @@ export default defineTarget({
   describe: ({ url }) => new URL(url).host,
   open: (config, context) =>
     Promise.resolve({
-      // There is no call without an effect; what can be known is that the address is allowed, which the schema has seen to.
+      // There is no call without an effect; what can be known is that the address is
+      // allowed, which the schema has seen to.
       probe: () => Promise.resolve(),
       put: (delivery) => deliver(config, context, 'push', delivery.entries, delivery),
       restore: async (prior, old) => {
         const before = Object.fromEntries(
-          Object.entries(prior ?? {}).flatMap(([name, value]) => (value === null ? [] : [[name, value] as const])),
+          Object.entries(prior ?? {}).flatMap(([name, value]) =>
+            value === null ? [] : [[name, value] as const],
+          ),
         )
         await deliver(config, context, 'restore', old?.entries ?? before, old)
       },
@@ -61,7 +70,10 @@ async function deliver(
 ): Promise<void> {
   const values = Object.entries(entries).map(([name, value]) => {
     if (value.isText()) return [name, value.reveal()] as const
-    throw new AdapterError('misconfigured', `the value of ${name} is not UTF-8 text and can not be sent in JSON`)
+    throw new AdapterError(
+      'misconfigured',
+      `the value of ${name} is not UTF-8 text and can not be sent in JSON`,
+    )
   })
   const id = delivery?.id ?? `restore-${Buffer.from(context.random.bytes(16)).toString('hex')}`
   const body = JSON.stringify({
@@ -82,7 +94,9 @@ async function deliver(
       'content-type': 'application/json',
       'idempotency-key': id,
       ...(config.token === undefined ? {} : { authorization: `Bearer ${config.token.reveal()}` }),
-      ...(config.secret === undefined ? { 'webhook-id': id } : signature(config.secret, id, context.clock.now(), body)),
+      ...(config.secret === undefined
+        ? { 'webhook-id': id }
+        : signature(config.secret, id, context.clock.now(), body)),
     },
     body,
     effect: 'idempotent',
@@ -91,10 +105,19 @@ async function deliver(
   if (status >= 200 && status < 300) return
   const message = `the web hook answered ${status}`
   const wait = retryAfterMs(headers['retry-after'], context.clock.now())
-  if (status === 429) throw new AdapterError('throttled', message, { effect: 'unknown', ...pickDefined({ retryAfterMs: wait }) })
+  if (status === 429)
+    throw new AdapterError('throttled', message, {
+      effect: 'unknown',
+      ...pickDefined({ retryAfterMs: wait }),
+    })
   if (status >= 500) {
     const own = answer.isText() && parseObject(answer.reveal()) !== undefined
-    throw new AdapterError('unavailable', message, { effect: 'unknown', ...answeredBy(status, own) })
+    throw new AdapterError('unavailable', message, {
+      effect: 'unknown',
+      ...answeredBy(status, own),
+    })
   }
-  throw new AdapterError(status === 401 || status === 403 ? 'denied' : 'failed', message, { retryable: false })
+  throw new AdapterError(status === 401 || status === 403 ? 'denied' : 'failed', message, {
+    retryable: false,
+  })
 }

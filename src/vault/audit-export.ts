@@ -1,4 +1,6 @@
-/** Exporting the chain, or a range of it, so that it can be verified without the vault. */
+/**
+ * Exporting the chain, or a range of it, so that it can be verified without the vault.
+ */
 import type { AuditFilter, ExportFormat, ExportSummary } from '../core/audit-trail.ts'
 import { iso } from '../core/duration.ts'
 import type { AuditEvent } from '../core/model.ts'
@@ -21,8 +23,14 @@ interface Range {
   end: Uint8Array
 }
 
-/** Everything that is not pruned; or, when the filter speaks of times, from the first to the last event of that time. */
-function ranging(filter: AuditFilter): { readonly visit: (root: Root) => Visit; readonly range: (root: Root) => Range } {
+/**
+ * Everything that is not pruned; or, when the filter speaks of times, from the first to
+ * the last event of that time.
+ */
+function ranging(filter: AuditFilter): {
+  readonly visit: (root: Root) => Visit
+  readonly range: (root: Root) => Range
+} {
   const timed = filter.since !== undefined || filter.until !== undefined
   let found: Range | undefined
   let before: Pick<Range, 'from' | 'start'> | undefined
@@ -34,12 +42,20 @@ function ranging(filter: AuditFilter): { readonly visit: (root: Root) => Visit; 
         const hash = walk.head
         walk.open(seq, stored)
         const { at } = walk.event(seq)
-        if (inTime(filter, at)) found = { ...(found ?? { from: seq - 1, start: walk.previous }), to: seq, end: hash }
-        else if (filter.since !== undefined && at < filter.since) before = { from: seq, start: hash }
+        if (inTime(filter, at))
+          found = { ...(found ?? { from: seq - 1, start: walk.previous }), to: seq, end: hash }
+        else if (filter.since !== undefined && at < filter.since)
+          before = { from: seq, start: hash }
       }
     },
     range: (root) => {
-      if (!timed) return { from: root.auditBase, start: root.auditBaseHash, to: root.auditCount, end: root.auditHash }
+      if (!timed)
+        return {
+          from: root.auditBase,
+          start: root.auditBaseHash,
+          to: root.auditCount,
+          end: root.auditHash,
+        }
       if (found !== undefined) return found
       // Nothing of that time: the empty range lies where it would be.
       const { from, start } = before ?? { from: root.auditBase, start: root.auditBaseHash }
@@ -76,7 +92,8 @@ export async function* exportTrail(
   const counts = { shown: 0, withheld: 0 }
   if (format.kind === 'csv') yield digest.of(format.head)
   try {
-    for await (const text of texts(session, root, range, filter, format, counts)) yield digest.of(text)
+    for await (const text of texts(session, root, range, filter, format, counts))
+      yield digest.of(text)
   } catch (error) {
     throw await unlessPruned(session, root, error)
   }
@@ -88,12 +105,20 @@ export async function* exportTrail(
     filter: readable(filter),
     digest: digest.done(),
   }
-  const note = signNote(signer, { origin: signer.name, size: root.auditCount, hash: root.auditHash, more: encodeStatement(statement) })
+  const note = signNote(signer, {
+    origin: signer.name,
+    size: root.auditCount,
+    hash: root.auditHash,
+    more: encodeStatement(statement),
+  })
   if (format.kind === 'jsonl') yield `${encodeNote(note)}\n`
   return { from: range.from, to: range.to, ...counts, pruned: root.auditBase, note }
 }
 
-/** A page at a time; the chain is followed once more, so what is given out is what was verified. */
+/**
+ * A page at a time; the chain is followed once more, so what is given out is what was
+ * verified.
+ */
 async function* texts(
   session: Session,
   root: Root,
@@ -122,7 +147,12 @@ async function* texts(
           continue
         }
         const sealed = walk.sealedHex
-        const hidden = { seq, leaf: Buffer.from(bytes.subarray(0, 32)).toString('hex'), sealed, hash: event.hash }
+        const hidden = {
+          seq,
+          leaf: Buffer.from(bytes.subarray(0, 32)).toString('hex'),
+          sealed,
+          hash: event.hash,
+        }
         lines += `${encodeLine(shown ? { event, salt, sealed } : hidden)}\n`
       }
       if (format.kind === 'csv') yield format.rows(events)
@@ -135,7 +165,14 @@ async function* texts(
 }
 
 /** The filter as it is signed. */
-function readable({ action, path, project, runId, since, until }: AuditFilter): Readonly<Record<string, unknown>> {
+function readable({
+  action,
+  path,
+  project,
+  runId,
+  since,
+  until,
+}: AuditFilter): Readonly<Record<string, unknown>> {
   return {
     ...(since === undefined ? {} : { since: iso(since) }),
     ...(until === undefined ? {} : { until: iso(until) }),

@@ -1,4 +1,7 @@
-/** Pruning: the oldest events become stubs (leaf and hash of what was sealed), so that the chain over them, and every earlier checkpoint, still verifies. */
+/**
+ * Pruning: the oldest events become stubs (leaf and hash of what was sealed), so that the
+ * chain over them, and every earlier checkpoint, still verifies.
+ */
 import type { PruneOptions, PruneRange } from '../core/audit-trail.ts'
 import type { Row, RowKey } from '../store/port.ts'
 import { chainStart, remainsBelow, rootOf, rowsBetween, verifiedRoot } from './audit.ts'
@@ -19,8 +22,9 @@ interface Plan extends PruneRange {
 }
 
 /**
- * The longest run of oldest events that are all before that instant: an event with a later date, even a wrong one, keeps everything behind it. The whole chain
- * is verified, because afterwards nobody could tell what stood there.
+ * The longest run of oldest events that are all before that instant: an event with a
+ * later date, even a wrong one, keeps everything behind it. The whole chain is verified,
+ * because afterwards nobody could tell what stood there.
  */
 async function plan(session: Session, before: number): Promise<Plan> {
   const hashes = new Map<number, Uint8Array>()
@@ -58,7 +62,10 @@ export async function pruneTrail(session: Session, options: PruneOptions): Promi
       if (root.auditBase >= end) return { result: undefined, prepared: undefined }
       const pruned = await shortened(session, root, end, hashes.get(end))
       const audits = announced ? [] : [options.entry({ from, to })]
-      return { result: undefined, prepared: await prepare(session, snapshot, { changes: [], audits, pruned }) }
+      return {
+        result: undefined,
+        prepared: await prepare(session, snapshot, { changes: [], audits, pruned }),
+      }
     })
     announced = true
   }
@@ -66,16 +73,24 @@ export async function pruneTrail(session: Session, options: PruneOptions): Promi
     await options.pause()
     more = await committing(session, async (snapshot) => {
       const { auditBase, auditBaseHash } = await snapshot.root()
-      const deletes = (await remainsBelow(session, await snapshot.root())).map(({ table, key }) => ({ table, key }))
+      const deletes = (await remainsBelow(session, await snapshot.root())).map(
+        ({ table, key }) => ({ table, key }),
+      )
       if (deletes.length === 0) return { result: false, prepared: undefined }
       const pruned = { auditBase, auditBaseHash, puts: [], deletes }
-      return { result: true, prepared: await prepare(session, snapshot, { changes: [], audits: [], pruned }) }
+      return {
+        result: true,
+        prepared: await prepare(session, snapshot, { changes: [], audits: [], pruned }),
+      }
     })
   }
   return { from, to: Math.min(to, (await rootOf(session)).auditBase) }
 }
 
-/** The rows up to `end` as stubs; what is dropped here must be what was verified. In a salvaged chain, which begins at its base, they go altogether. */
+/**
+ * The rows up to `end` as stubs; what is dropped here must be what was verified. In a
+ * salvaged chain, which begins at its base, they go altogether.
+ */
 async function shortened(
   session: Session,
   root: Root,
@@ -94,7 +109,8 @@ async function shortened(
         else deletes.push({ table: 'audit', key })
       }
     }
-    if (wanted === undefined || !equal(walk.head, wanted)) throw tampered('its audit chain changed while it was pruned')
+    if (wanted === undefined || !equal(walk.head, wanted))
+      throw tampered('its audit chain changed while it was pruned')
     return { puts, deletes, auditBase: end, auditBaseHash: walk.head }
   } finally {
     walk.free()

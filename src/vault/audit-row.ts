@@ -1,6 +1,8 @@
 /**
- * Rows of the audit chain: leaf 32 ‖ sealed row. `h = BLAKE2b-256(previous h ‖ leaf ‖ BLAKE2b-256(sealed))`, so the chain is verified without
- * opening anything, and an export proves itself with the leaf inputs and the hashes of the sealed rows.
+ * Rows of the audit chain: leaf 32 ‖ sealed row.
+ * `h = BLAKE2b-256(previous h ‖ leaf ‖ BLAKE2b-256(sealed))`, so the chain is verified
+ * without opening anything, and an export proves itself with the leaf inputs and the
+ * hashes of the sealed rows.
  */
 import { eventId } from '../core/ids.ts'
 import type { AuditEntry, AuditEvent } from '../core/model.ts'
@@ -18,7 +20,10 @@ export const CHAIN_START = new Uint8Array(32)
 /** The next link. A row of 64 bytes is a pruned one: leaf and hash of what was sealed. */
 export function chain(previous: Uint8Array, stored: Uint8Array): Uint8Array {
   const sealed = stored.subarray(LEAF)
-  return hash(32, concat(previous, stored.subarray(0, LEAF), sealed.length === 32 ? sealed : hash(32, sealed)))
+  return hash(
+    32,
+    concat(previous, stored.subarray(0, LEAF), sealed.length === 32 ? sealed : hash(32, sealed)),
+  )
 }
 
 /** Canonical text of an event, which together with the salt makes its leaf. */
@@ -32,8 +37,17 @@ export function leafHash(salt: Uint8Array, json: Uint8Array): Uint8Array {
   return hash(32, concat(salt, json), utf8('rotate/1 audit leaf'))
 }
 
-/** The stored row of an event. Its plaintext also holds the link before it, so that a broken chain can be located. */
-export function sealAudit(sealer: Sealer, seq: number, at: number, entry: AuditEntry, previous: Uint8Array): Uint8Array {
+/**
+ * The stored row of an event. Its plaintext also holds the link before it, so that a
+ * broken chain can be located.
+ */
+export function sealAudit(
+  sealer: Sealer,
+  seq: number,
+  at: number,
+  entry: AuditEntry,
+  previous: Uint8Array,
+): Uint8Array {
   const salt = sealer.fresh('audit salt')
   const json = utf8(canonical(seq, at, entry))
   const body = new Writer().raw(previous).raw(salt).long(json)
@@ -49,7 +63,10 @@ export interface OpenedAudit {
   readonly previous: Uint8Array
 }
 
-/** Opens a row; `tampered` if it is not the event with that number. The caller compares the chain. */
+/**
+ * Opens a row; `tampered` if it is not the event with that number. The caller compares
+ * the chain.
+ */
 export function openAudit(keys: Keys, seq: number, stored: Uint8Array): OpenedAudit {
   if (stored.length <= LEAF) throw tampered(`audit event ${seq} is too short`)
   const plaintext = openRow(keys, 'audit', BigInt(seq), stored.subarray(LEAF))
@@ -58,9 +75,16 @@ export function openAudit(keys: Keys, seq: number, stored: Uint8Array): OpenedAu
     const previous = input.raw(32)
     const salt = input.raw(16)
     const json = input.long()
-    if (!equal(leafHash(salt, json), stored.subarray(0, LEAF))) throw tampered(`audit event ${seq} does not match its leaf`)
-    const { seq: written, ...rest } = JSON.parse(new TextDecoder().decode(json)) as Omit<AuditEvent, 'id' | 'hash'>
+    if (!equal(leafHash(salt, json), stored.subarray(0, LEAF)))
+      throw tampered(`audit event ${seq} does not match its leaf`)
+    const { seq: written, ...rest } = JSON.parse(new TextDecoder().decode(json)) as Omit<
+      AuditEvent,
+      'id' | 'hash'
+    >
     if (written !== seq) throw tampered(`audit event ${seq} has another number`)
-    return { event: { id: eventId(seq), seq, ...rest, hash: hex(chain(previous, stored)) }, previous }
+    return {
+      event: { id: eventId(seq), seq, ...rest, hash: hex(chain(previous, stored)) },
+      previous,
+    }
   })
 }

@@ -1,6 +1,7 @@
 /**
- * Walks the audit chain inside libsodium's own memory, so that a million rows leave no garbage behind: one copy of the row goes in, hashes and
- * plaintext are computed in place. What it computes is what audit-row.ts says.
+ * Walks the audit chain inside libsodium's own memory, so that a million rows leave no
+ * garbage behind: one copy of the row goes in, hashes and plaintext are computed in
+ * place. What it computes is what audit-row.ts says.
  */
 import type { AuditEvent } from '../core/model.ts'
 import { eventId } from '../core/ids.ts'
@@ -9,17 +10,31 @@ import type { Keys } from './keys.ts'
 import { associated } from './seal.ts'
 import { sodium } from './sodium.ts'
 
-/** Length of a pruned row: leaf 32 ‖ hash of what was sealed 32. A whole row is never that short. */
+/**
+ * Length of a pruned row: leaf 32 ‖ hash of what was sealed 32. A whole row is never that
+ * short.
+ */
 export const STUB = 64
 /** leaf 32 ‖ epoch 4 ‖ nonce 24 ‖ tag 16, and at least 256 bytes of plaintext. */
 export const LEAST = 32 + 28 + 16 + 256
 
-/** The part of libsodium's WebAssembly module that is used; 64-bit lengths come as two halves. */
+/**
+ * The part of libsodium's WebAssembly module that is used; 64-bit lengths come as two
+ * halves.
+ */
 interface Raw {
   readonly HEAPU8: Uint8Array
   _malloc(bytes: number): number
   _free(address: number): void
-  _crypto_generichash(out: number, outBytes: number, message: number, low: number, high: number, key: number, keyBytes: number): number
+  _crypto_generichash(
+    out: number,
+    outBytes: number,
+    message: number,
+    low: number,
+    high: number,
+    key: number,
+    keyBytes: number,
+  ): number
   _crypto_aead_xchacha20poly1305_ietf_decrypt(
     out: number,
     outLength: number,
@@ -51,13 +66,18 @@ export class AuditWalk {
   #block: number
   #room: number
   #epoch = -1
-  /** Length of the row that was put last, where its plaintext lies, and the length of the JSON in it. */
+  /**
+   * Length of the row that was put last, where its plaintext lies, and the length of the
+   * JSON in it.
+   */
   #length = 0
   #plain = 0
   #size = 0
   #view: Buffer = Buffer.alloc(0)
 
-  /** @param start the hash of the chain before the first row that `follow` will be given */
+  /**
+   * @param start the hash of the chain before the first row that `follow` will be given
+   */
   constructor(keys: Keys, start: Uint8Array) {
     this.#raw = (sodium as unknown as { readonly libsodium: Raw }).libsodium
     this.#keys = keys
@@ -115,7 +135,9 @@ export class AuditWalk {
     this.#raw._crypto_generichash(this.#block + out, 32, this.#block + from, length, 0, 0, 0)
   }
 
-  /** The next link: h = H(h ‖ leaf ‖ H(sealed)). A stub carries that inner hash instead. */
+  /**
+   * The next link: h = H(h ‖ leaf ‖ H(sealed)). A stub carries that inner hash instead.
+   */
   follow(stored: Uint8Array): void {
     this.#put(stored)
     this.followOpened()
@@ -123,12 +145,16 @@ export class AuditWalk {
 
   /** The same for the row that was opened last. */
   followOpened(): void {
-    // The hash of the sealed part takes the place of its own beginning, which is no longer needed then.
+    // The hash of the sealed part takes the place of its own beginning, which is no
+    // longer needed then.
     if (this.#length !== STUB) this.#hash(ROW + 32, ROW + 32, this.#length - 32)
     this.#hash(HEAD, HEAD, 96)
   }
 
-  /** For walking backwards: is `head` the hash that the opened row makes of the link it names? `head` becomes that link. */
+  /**
+   * For walking backwards: is `head` the hash that the opened row makes of the link it
+   * names? `head` becomes that link.
+   */
   stepBack(): boolean {
     const heap = this.#raw.HEAPU8
     const block = this.#block
@@ -142,11 +168,15 @@ export class AuditWalk {
 
   #same(a: number, b: number): boolean {
     const heap = this.#raw.HEAPU8
-    for (let i = 0; i < 32; i++) if (heap[this.#block + a + i] !== heap[this.#block + b + i]) return false
+    for (let i = 0; i < 32; i++)
+      if (heap[this.#block + a + i] !== heap[this.#block + b + i]) return false
     return true
   }
 
-  /** Opens a whole row; `tampered` if it is not the event with that number. What it holds can be asked for until the next row. The head stays. */
+  /**
+   * Opens a whole row; `tampered` if it is not the event with that number. What it holds
+   * can be asked for until the next row. The head stays.
+   */
   open(seq: number, stored: Uint8Array): void {
     if (stored.length < LEAST) throw tampered(`audit event ${seq} is too short`)
     this.#put(stored)
@@ -154,11 +184,30 @@ export class AuditWalk {
     const row = this.#block + ROW
     const sealed = stored.length - 60
     const decrypt = this.#raw._crypto_aead_xchacha20poly1305_ietf_decrypt
-    if (decrypt(this.#plain, 0, 0, row + 60, sealed, 0, this.#block + DATA, 37, 0, row + 36, this.#block + KEY) !== 0)
+    if (
+      decrypt(
+        this.#plain,
+        0,
+        0,
+        row + 60,
+        sealed,
+        0,
+        this.#block + DATA,
+        37,
+        0,
+        row + 36,
+        this.#block + KEY,
+      ) !== 0
+    )
       throw tampered(`audit event ${seq} can't be opened`)
     const heap = this.#raw.HEAPU8
     const at = this.#plain + 48
-    this.#size = (((heap[at] ?? 0) << 24) | ((heap[at + 1] ?? 0) << 16) | ((heap[at + 2] ?? 0) << 8) | (heap[at + 3] ?? 0)) >>> 0
+    this.#size =
+      (((heap[at] ?? 0) << 24) |
+        ((heap[at + 1] ?? 0) << 16) |
+        ((heap[at + 2] ?? 0) << 8) |
+        (heap[at + 3] ?? 0)) >>>
+      0
     if (this.#size > sealed - 16 - 52) throw tampered(`audit event ${seq} has the wrong layout`)
   }
 
@@ -172,7 +221,10 @@ export class AuditWalk {
     return this.#buffer().toString('hex', this.#plain + 32, this.#plain + 48)
   }
 
-  /** Do all of these texts occur in the opened event as it was written? Quicker than reading it. */
+  /**
+   * Do all of these texts occur in the opened event as it was written? Quicker than
+   * reading it.
+   */
   mentions(texts: readonly Uint8Array[]): boolean {
     if (texts.length === 0) return true
     const json = this.#buffer().subarray(this.#plain + 52, this.#plain + 52 + this.#size)
@@ -197,7 +249,12 @@ export class AuditWalk {
   /** Associated data and key for a row. */
   #prepare(seq: number, stored: Uint8Array): void {
     const heap = this.#raw.HEAPU8
-    const epoch = (((stored[32] ?? 0) << 24) | ((stored[33] ?? 0) << 16) | ((stored[34] ?? 0) << 8) | (stored[35] ?? 0)) >>> 0
+    const epoch =
+      (((stored[32] ?? 0) << 24) |
+        ((stored[33] ?? 0) << 16) |
+        ((stored[34] ?? 0) << 8) |
+        (stored[35] ?? 0)) >>>
+      0
     if (epoch !== this.#epoch) {
       const key = this.#keys.auditKeys.get(epoch)
       if (key === undefined) throw tampered('a row of table audit was sealed under an unknown key')
@@ -205,18 +262,33 @@ export class AuditWalk {
       heap.set(associated(this.#keys.vault, 'audit', epoch, 0n), this.#block + DATA)
       this.#epoch = epoch
     }
-    for (let at = this.#block + DATA + 36, rest = seq; at > this.#block + DATA + 28; at--, rest = Math.floor(rest / 256))
+    for (
+      let at = this.#block + DATA + 36, rest = seq;
+      at > this.#block + DATA + 28;
+      at--, rest = Math.floor(rest / 256)
+    )
       heap[at] = rest % 256
   }
 
-  /** Is the leaf of the opened row H("rotate/1 audit leaf"; salt ‖ json)? Afterwards salt and link are gone. */
+  /**
+   * Is the leaf of the opened row H("rotate/1 audit leaf"; salt ‖ json)? Afterwards salt
+   * and link are gone.
+   */
   leafFits(): boolean {
     const heap = this.#raw.HEAPU8
     const plain = this.#plain
     // The salt is moved over the length between the two.
     heap.copyWithin(plain + 36, plain + 32, plain + 48)
     const block = this.#block
-    this.#raw._crypto_generichash(block + SCRATCH, 32, plain + 36, 16 + this.#size, 0, block + LEAF_KEY_AT, LEAF_KEY.length)
+    this.#raw._crypto_generichash(
+      block + SCRATCH,
+      32,
+      plain + 36,
+      16 + this.#size,
+      0,
+      block + LEAF_KEY_AT,
+      LEAF_KEY.length,
+    )
     return this.#same(SCRATCH, ROW)
   }
 }
@@ -224,5 +296,17 @@ export class AuditWalk {
 /** The event with its id, in the order of fields that everybody knows. */
 function toEvent(written: Omit<AuditEvent, 'id' | 'hash'>): AuditEvent {
   const { seq, at, action, path, actor, triggeredBy, status, runId, metadata } = written
-  return { id: eventId(seq), seq, at, action, path, actor, triggeredBy, status, runId, metadata, hash: '' }
+  return {
+    id: eventId(seq),
+    seq,
+    at,
+    action,
+    path,
+    actor,
+    triggeredBy,
+    status,
+    runId,
+    metadata,
+    hash: '',
+  }
 }

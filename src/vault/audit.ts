@@ -17,25 +17,37 @@ export function rootOf(session: Session): Promise<Root> {
   return session.consistent((snapshot) => snapshot.root())
 }
 
-/** Rows `from`…`to` by number, at most a page; a missing one leaves a gap. Rows are only appended or, oldest first, pruned, so pages need no common snapshot. */
+/**
+ * Rows `from`…`to` by number, at most a page; a missing one leaves a gap. Rows are only
+ * appended or, oldest first, pruned, so pages need no common snapshot.
+ */
 async function page(session: Session, from: number, to: number): Promise<readonly Row[]> {
-  const { ranges } = await session.store.read({ ranges: [{ table: 'audit', from: BigInt(from), to: BigInt(to), limit: PAGE }] })
+  const { ranges } = await session.store.read({
+    ranges: [{ table: 'audit', from: BigInt(from), to: BigInt(to), limit: PAGE }],
+  })
   return ranges[0] ?? []
 }
 
-/** Is this what the root lets lie at that number? Below the base a stub, above it a whole event. */
+/**
+ * Is this what the root lets lie at that number? Below the base a stub, above it a whole
+ * event.
+ */
 export function fits(root: Root, seq: number, row: Row | undefined): row is Row {
   if (row === undefined || Number(row.key) !== seq) return false
   return seq <= root.auditBase ? row.bytes.length === STUB : row.bytes.length >= LEAST
 }
 
 /**
- * Where the stored chain begins: 0, because pruned events leave stubs. Only in a salvaged vault no stub lies at its base: then the chain begins there, and what lies
- * below proves nothing. Should a thief have taken that stub away, the proof of older checkpoints is lost, which then fail; nothing else is.
+ * Where the stored chain begins: 0, because pruned events leave stubs. Only in a salvaged
+ * vault no stub lies at its base: then the chain begins there, and what lies below proves
+ * nothing. Should a thief have taken that stub away, the proof of older checkpoints is
+ * lost, which then fail; nothing else is.
  */
 export async function chainStart(session: Session, root: Root): Promise<number> {
   if (root.auditBase === 0) return 0
-  const { rows } = await session.store.read({ keys: [{ table: 'audit', key: BigInt(root.auditBase) }] })
+  const { rows } = await session.store.read({
+    keys: [{ table: 'audit', key: BigInt(root.auditBase) }],
+  })
   return rows[0]?.length === STUB ? 0 : root.auditBase
 }
 
@@ -52,7 +64,10 @@ function walkFrom(session: Session, root: Root, start: number): AuditWalk {
 /** Sees each row right after the walk has followed it. */
 export type Visit = (seq: number, walk: AuditWalk, stored: Uint8Array) => void
 
-/** Does the chain over all stored rows, pruned ones included, end in the hash that the state root holds? Opens nothing by itself. */
+/**
+ * Does the chain over all stored rows, pruned ones included, end in the hash that the
+ * state root holds? Opens nothing by itself.
+ */
 export async function chainHolds(session: Session, root: Root, visit?: Visit): Promise<boolean> {
   const start = await chainStart(session, root)
   const walk = walkFrom(session, root, start)
@@ -74,19 +89,39 @@ export async function chainHolds(session: Session, root: Root, visit?: Visit): P
   }
 }
 
-/** The rows after `from` up to `to`, ascending. Throws `tampered` where one is missing. */
-export async function* rowsBetween(session: Session, root: Root, from: number, to: number): AsyncGenerator<readonly Row[]> {
-  for (let first = from + 1; first <= to; first += PAGE) yield wholePage(session, root, first, Math.min(first + PAGE - 1, to))
+/**
+ * The rows after `from` up to `to`, ascending. Throws `tampered` where one is missing.
+ */
+export async function* rowsBetween(
+  session: Session,
+  root: Root,
+  from: number,
+  to: number,
+): AsyncGenerator<readonly Row[]> {
+  for (let first = from + 1; first <= to; first += PAGE)
+    yield wholePage(session, root, first, Math.min(first + PAGE - 1, to))
 }
 
-async function wholePage(session: Session, root: Root, first: number, last: number): Promise<readonly Row[]> {
+async function wholePage(
+  session: Session,
+  root: Root,
+  first: number,
+  last: number,
+): Promise<readonly Row[]> {
   const rows = await page(session, first, last)
-  for (let seq = first; seq <= last; seq++) if (!fits(root, seq, rows[seq - first])) throw tampered(`audit event ${seq} is missing`)
+  for (let seq = first; seq <= last; seq++)
+    if (!fits(root, seq, rows[seq - first])) throw tampered(`audit event ${seq} is missing`)
   return rows
 }
 
-/** Runs `body` on the newest root; again if it found fault while another process pruned. */
-export async function steady<T>(session: Session, body: (root: Root) => Promise<T>, isFine: (result: T) => boolean): Promise<T> {
+/**
+ * Runs `body` on the newest root; again if it found fault while another process pruned.
+ */
+export async function steady<T>(
+  session: Session,
+  body: (root: Root) => Promise<T>,
+  isFine: (result: T) => boolean,
+): Promise<T> {
   for (;;) {
     const root = await rootOf(session)
     const result = await body(root)
@@ -96,36 +131,57 @@ export async function steady<T>(session: Session, body: (root: Root) => Promise<
 
 /** A root whose chain was verified as a whole. */
 export async function verifiedRoot(session: Session, visit?: (root: Root) => Visit): Promise<Root> {
-  const check = async (root: Root): Promise<{ root: Root; ok: boolean }> => ({ root, ok: await chainHolds(session, root, visit?.(root)) })
+  const check = async (root: Root): Promise<{ root: Root; ok: boolean }> => ({
+    root,
+    ok: await chainHolds(session, root, visit?.(root)),
+  })
   const { root, ok } = await steady(session, check, (result) => result.ok)
   if (!ok) throw tampered('its audit chain does not lead to its state root')
   return root
 }
 
-/** Fault found after something was given out: damage, unless another process has pruned meanwhile. */
+/**
+ * Fault found after something was given out: damage, unless another process has pruned
+ * meanwhile.
+ */
 export async function unlessPruned(session: Session, root: Root, fault: unknown): Promise<unknown> {
   const tamper = fault instanceof RotateError && fault.code === 'tampered'
   if (!tamper || (await rootOf(session)).auditBase === root.auditBase) return fault
-  return new RotateError('locked', 'the audit trail was pruned while it was read; nothing changed', { hint: 'try again' })
+  return new RotateError(
+    'locked',
+    'the audit trail was pruned while it was read; nothing changed',
+    { hint: 'try again' },
+  )
 }
 
 /**
  * `Vault.auditEvents`. Events appended meanwhile are not seen.
  *
- * Oldest first: the whole chain is verified before the first event is given out, so a filter can't hide a gap, and read once more. Newest first: every event
- * names the hash of the chain before it, so walking back from the state root proves each event when it is given out, in one pass, and whoever stops early has
- * read no more than he got.
+ * Oldest first: the whole chain is verified before the first event is given out, so a
+ * filter can't hide a gap, and read once more. Newest first: every event names the hash
+ * of the chain before it, so walking back from the state root proves each event when it
+ * is given out, in one pass, and whoever stops early has read no more than he got.
  */
-export async function* auditEvents(session: Session, filter: AuditFilter, order: AuditOrder = 'oldest-first'): AsyncGenerator<AuditEvent> {
+export async function* auditEvents(
+  session: Session,
+  filter: AuditFilter,
+  order: AuditOrder = 'oldest-first',
+): AsyncGenerator<AuditEvent> {
   const root = order === 'oldest-first' ? await verifiedRoot(session) : await rootOf(session)
   try {
-    yield* order === 'oldest-first' ? forwards(session, root, filter) : backwards(session, root, filter)
+    yield* order === 'oldest-first'
+      ? forwards(session, root, filter)
+      : backwards(session, root, filter)
   } catch (error) {
     throw await unlessPruned(session, root, error)
   }
 }
 
-async function* forwards(session: Session, root: Root, filter: AuditFilter): AsyncGenerator<AuditEvent> {
+async function* forwards(
+  session: Session,
+  root: Root,
+  filter: AuditFilter,
+): AsyncGenerator<AuditEvent> {
   const texts = textsOf(filter)
   const walk = new AuditWalk(session.keys, root.auditBaseHash)
   try {
@@ -138,13 +194,18 @@ async function* forwards(session: Session, root: Root, filter: AuditFilter): Asy
         if (event !== undefined && wanted(filter, event)) yield { ...event, hash: walk.hex }
       }
     }
-    if (!equal(walk.head, root.auditHash)) throw tampered('its audit chain changed while it was read')
+    if (!equal(walk.head, root.auditHash))
+      throw tampered('its audit chain changed while it was read')
   } finally {
     walk.free()
   }
 }
 
-async function* backwards(session: Session, root: Root, filter: AuditFilter): AsyncGenerator<AuditEvent> {
+async function* backwards(
+  session: Session,
+  root: Root,
+  filter: AuditFilter,
+): AsyncGenerator<AuditEvent> {
   const texts = textsOf(filter)
   const walk = new AuditWalk(session.keys, root.auditHash)
   try {
@@ -155,20 +216,28 @@ async function* backwards(session: Session, root: Root, filter: AuditFilter): As
         const bytes = rows[seq - first]?.bytes ?? new Uint8Array(0)
         walk.open(seq, bytes)
         const event = walk.mentions(texts) ? walk.event(seq) : undefined
-        const found = event !== undefined && wanted(filter, event) ? { ...event, hash: walk.hex } : undefined
-        if (!walk.stepBack()) throw tampered(`audit event ${seq} is not the one that its successor follows`)
+        const found =
+          event !== undefined && wanted(filter, event) ? { ...event, hash: walk.hex } : undefined
+        if (!walk.stepBack())
+          throw tampered(`audit event ${seq} is not the one that its successor follows`)
         if (found !== undefined) yield found
       }
     }
-    if (!equal(walk.head, root.auditBaseHash)) throw tampered('its audit chain does not begin where its state root says')
+    if (!equal(walk.head, root.auditBaseHash))
+      throw tampered('its audit chain does not begin where its state root says')
   } finally {
     walk.free()
   }
 }
 
-/** Texts without which no event that the filter lets through was written: most others need not be parsed. */
+/**
+ * Texts without which no event that the filter lets through was written: most others need
+ * not be parsed.
+ */
 function textsOf({ action, path, project, runId }: AuditFilter): readonly Uint8Array[] {
-  const quoted = [action, path, runId].filter((text) => text !== undefined).map((text) => JSON.stringify(text))
+  const quoted = [action, path, runId]
+    .filter((text) => text !== undefined)
+    .map((text) => JSON.stringify(text))
   if (project !== undefined) quoted.push(`"path":${JSON.stringify(project).slice(0, -1)}`)
   return quoted.map(utf8)
 }
@@ -184,19 +253,34 @@ export function wanted(filter: AuditFilter, event: AuditEvent): boolean {
 
 /** Only what the filter says about times. */
 export function inTime(filter: Pick<AuditFilter, 'since' | 'until'>, at: number): boolean {
-  return (filter.since === undefined || at >= filter.since) && (filter.until === undefined || at <= filter.until)
+  return (
+    (filter.since === undefined || at >= filter.since) &&
+    (filter.until === undefined || at <= filter.until)
+  )
 }
 
 /** `Vault.auditVerify`. */
-export function auditVerify(session: Session, visit?: (root: Root) => Visit): Promise<AuditVerdict & { readonly root: Root }> {
+export function auditVerify(
+  session: Session,
+  visit?: (root: Root) => Visit,
+): Promise<AuditVerdict & { readonly root: Root }> {
   const check = async (root: Root): Promise<AuditVerdict & { readonly root: Root }> => {
     const ok = await chainHolds(session, root, visit?.(root))
-    return { ok, rows: root.auditCount, head: hex(root.auditHash), firstBad: ok ? null : await firstBad(session, root), root }
+    return {
+      ok,
+      rows: root.auditCount,
+      head: hex(root.auditHash),
+      firstBad: ok ? null : await firstBad(session, root),
+      root,
+    }
   }
   return steady(session, check, ({ ok }) => ok)
 }
 
-/** Every row also holds, sealed, the link before it: the first row that is missing, does not open, or is not what its successor names. */
+/**
+ * Every row also holds, sealed, the link before it: the first row that is missing, does
+ * not open, or is not what its successor names.
+ */
 async function firstBad(session: Session, root: Root): Promise<number> {
   const start = await chainStart(session, root)
   const walk = walkFrom(session, root, start)
@@ -215,11 +299,14 @@ async function firstBad(session: Session, root: Root): Promise<number> {
         }
         const link = linkOf(walk, seq, row.bytes)
         if (link === undefined) return seq
-        // A row that opens but follows another predecessor: which of the two is foreign shows in what the later one's own successor names.
+        // A row that opens but follows another predecessor: which of the two is foreign
+        // shows in what the later one's own successor names.
         if (!equal(link, walk.head)) {
           walk.head = link
           walk.follow(row.bytes)
-          return seq - 1 > root.auditBase && (await follows(session, root, seq, walk.head)) ? seq - 1 : seq
+          return seq - 1 > root.auditBase && (await follows(session, root, seq, walk.head))
+            ? seq - 1
+            : seq
         }
         walk.follow(row.bytes)
       }
@@ -242,7 +329,12 @@ function linkOf(walk: AuditWalk, seq: number, stored: Uint8Array): Uint8Array | 
 }
 
 /** Does the row after `seq` (or the state root) name this hash as its predecessor? */
-async function follows(session: Session, root: Root, seq: number, own: Uint8Array): Promise<boolean> {
+async function follows(
+  session: Session,
+  root: Root,
+  seq: number,
+  own: Uint8Array,
+): Promise<boolean> {
   if (seq >= root.auditCount) return equal(own, root.auditHash)
   const [next] = await page(session, seq + 1, seq + 1)
   if (next === undefined) return false

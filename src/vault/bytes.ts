@@ -1,6 +1,12 @@
-/** Fixed binary layouts: big-endian numbers, length-prefixed strings. A reader never runs past its end. */
+/**
+ * Fixed binary layouts: big-endian numbers, length-prefixed strings. A reader never runs
+ * past its end.
+ */
 
-/** The bytes do not have the layout they should. Whoever catches it knows whether that means damage or a bad key file. */
+/**
+ * The bytes do not have the layout they should. Whoever catches it knows whether that
+ * means damage or a bad key file.
+ */
 export class Malformed extends Error {
   override readonly name = 'Malformed'
 }
@@ -116,7 +122,10 @@ export class Writer {
   }
 }
 
-/** Reads what `Writer` wrote; throws `Malformed` at its end. Byte strings are views, not copies. */
+/**
+ * Reads what `Writer` wrote; throws `Malformed` at its end. Byte strings are views, not
+ * copies.
+ */
 export class Reader {
   readonly #bytes: Uint8Array
   readonly #view: DataView
@@ -192,7 +201,8 @@ export class Reader {
   /** Throws unless what is left are that many zeros: one value has one encoding. */
   padding(count: number): void {
     if (this.left !== count) throw new Malformed('padded to another length')
-    for (let at = this.#at; at < this.#bytes.length; at++) if (this.#bytes[at] !== 0) throw new Malformed('the padding is not empty')
+    for (let at = this.#at; at < this.#bytes.length; at++)
+      if (this.#bytes[at] !== 0) throw new Malformed('the padding is not empty')
     this.#at = this.#bytes.length
   }
 }

@@ -5,12 +5,20 @@ import { administer } from './administer.ts'
 import { type Freshness, acceptState } from './freshness.ts'
 import type { Session } from './session.ts'
 
-/** A value of 1 MiB lies in a row of 2 MiB; the rest is for the rows above it and for the journal. */
+/**
+ * A value of 1 MiB lies in a row of 2 MiB; the rest is for the rows above it and for the
+ * journal.
+ */
 const ROOM = 4 * 1024 * 1024
 /** A source of random bytes may give no more at once. */
 const PIECE = 64 * 1024
 
-export function vaultCare(file: string, session: Session, readonly: boolean, freshness: Freshness | undefined): VaultCare {
+export function vaultCare(
+  file: string,
+  session: Session,
+  readonly: boolean,
+  freshness: Freshness | undefined,
+): VaultCare {
   return {
     async verify({ deep }) {
       const { verifyVault } = await import('./verify.ts')
@@ -27,7 +35,13 @@ export function vaultCare(file: string, session: Session, readonly: boolean, fre
     },
     async backup(target, prove) {
       const { copyVault } = await import('./copy.ts')
-      return copyVault(session.store, { target, clock: session.clock, random: session.random, openRoot: session.openRoot, prove })
+      return copyVault(session.store, {
+        target,
+        clock: session.clock,
+        random: session.random,
+        openRoot: session.openRoot,
+        prove,
+      })
     },
     async accept(what, entry) {
       if (readonly) throw notWritable(file, 'it was opened for reading only')

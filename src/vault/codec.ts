@@ -1,6 +1,7 @@
 /**
- * Records as bytes: JSON in which every `Secret` is replaced by `{"$secret":n}`, followed by the exact bytes of the secrets.
- * The same record gives the same bytes; order of keys is kept, because the order of fields means something.
+ * Records as bytes: JSON in which every `Secret` is replaced by `{"$secret":n}`, followed
+ * by the exact bytes of the secrets. The same record gives the same bytes; order of keys
+ * is kept, because the order of fields means something.
  *
  * json length u32 ‖ json ‖ count u16 ‖ (length u32 ‖ bytes)…
  */
@@ -8,7 +9,10 @@ import { Secret } from '../core/secret.ts'
 import { Malformed, Reader, Writer, utf8 } from './bytes.ts'
 
 const MARK = '$secret'
-/** `$secret`, or that key with more dollars in front: an object of the record that only looks like our mark gets one dollar more. */
+/**
+ * `$secret`, or that key with more dollars in front: an object of the record that only
+ * looks like our mark gets one dollar more.
+ */
 const LOOKALIKE = /^\$+secret$/
 
 function soleKey(value: object): string | undefined {
@@ -16,28 +20,38 @@ function soleKey(value: object): string | undefined {
   return keys.length === 1 ? keys[0] : undefined
 }
 
-/** Bytes of any record of `core/model.ts`. Properties that are `undefined` are left out. */
+/**
+ * Bytes of any record of `core/model.ts`. Properties that are `undefined` are left out.
+ */
 export function encodeRecord(record: unknown): Uint8Array {
   const secrets: Uint8Array[] = []
-  const json = JSON.stringify({ r: record }, function (this: unknown, key: string, value: unknown): unknown {
-    // `toJSON` of a Secret has already run on `value`; the property of the holder is the original.
-    const original = (this as Record<string, unknown>)[key]
-    if (original instanceof Secret) {
-      secrets.push(original.bytes())
-      return { [MARK]: secrets.length - 1 }
-    }
-    if (value !== null && typeof value === 'object' && !Array.isArray(value)) {
-      const sole = soleKey(value)
-      if (sole !== undefined && LOOKALIKE.test(sole)) return { [`$${sole}`]: (value as Record<string, unknown>)[sole] }
-    }
-    return value
-  })
+  const json = JSON.stringify(
+    { r: record },
+    function (this: unknown, key: string, value: unknown): unknown {
+      // `toJSON` of a Secret has already run on `value`; the property of the holder is
+      // the original.
+      const original = (this as Record<string, unknown>)[key]
+      if (original instanceof Secret) {
+        secrets.push(original.bytes())
+        return { [MARK]: secrets.length - 1 }
+      }
+      if (value !== null && typeof value === 'object' && !Array.isArray(value)) {
+        const sole = soleKey(value)
+        if (sole !== undefined && LOOKALIKE.test(sole))
+          return { [`$${sole}`]: (value as Record<string, unknown>)[sole] }
+      }
+      return value
+    },
+  )
   const out = new Writer().long(utf8(json)).u16(secrets.length)
   for (const bytes of secrets) out.long(bytes)
   return out.done()
 }
 
-/** What `encodeRecord` was given. Throws `Malformed`. The caller vouches for the type: the bytes were authenticated. */
+/**
+ * What `encodeRecord` was given. Throws `Malformed`. The caller vouches for the type: the
+ * bytes were authenticated.
+ */
 export function decodeRecord<T>(bytes: Uint8Array): T {
   const input = new Reader(bytes)
   const json = input.long()
@@ -46,8 +60,10 @@ export function decodeRecord<T>(bytes: Uint8Array): T {
   input.end()
   const taken = { count: 0 }
   const parsed = parse(json, secrets, taken)
-  if (taken.count !== secrets.length) throw new Malformed('a record holds a secret that it does not name')
-  if (parsed === null || typeof parsed !== 'object' || soleKey(parsed) !== 'r') throw new Malformed('not a record')
+  if (taken.count !== secrets.length)
+    throw new Malformed('a record holds a secret that it does not name')
+  if (parsed === null || typeof parsed !== 'object' || soleKey(parsed) !== 'r')
+    throw new Malformed('not a record')
   return (parsed as { readonly r: T }).r
 }
 
@@ -62,7 +78,10 @@ function parse(bytes: Uint8Array, secrets: readonly Secret[], taken: { count: nu
 }
 
 /** The k-th secret of the text is number k: `taken` counts them. */
-function reviver(secrets: readonly Secret[], taken: { count: number }): (key: string, value: unknown) => unknown {
+function reviver(
+  secrets: readonly Secret[],
+  taken: { count: number },
+): (key: string, value: unknown) => unknown {
   return (_key, value) => {
     if (value === null || typeof value !== 'object' || Array.isArray(value)) return value
     const sole = soleKey(value)
@@ -95,9 +114,16 @@ export interface Identity {
   readonly sub: number
 }
 
-/** kind u8 ‖ owner (length u16) ‖ sub u32 ‖ body (length u32) ‖ zeros up to the next size class. */
+/**
+ * kind u8 ‖ owner (length u16) ‖ sub u32 ‖ body (length u32) ‖ zeros up to the next size
+ * class.
+ */
 export function encodeObject(identity: Identity, body: Uint8Array): Uint8Array {
-  const out = new Writer().u8(identity.kind).short(utf8(identity.owner)).u32(identity.sub).long(body)
+  const out = new Writer()
+    .u8(identity.kind)
+    .short(utf8(identity.owner))
+    .u32(identity.sub)
+    .long(body)
   return out.raw(new Uint8Array(bucketSize(out.length) - out.length)).done()
 }
 

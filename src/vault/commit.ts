@@ -1,4 +1,7 @@
-/** From collected changes to one batch: each leaf and mid on the way is verified and rewritten once, the state root last. */
+/**
+ * From collected changes to one batch: each leaf and mid on the way is verified and
+ * rewritten once, the state root last.
+ */
 import type { AuditEntry } from '../core/model.ts'
 import { type Batch, HEADER_KEY, type Layout, type Row, type RowKey } from '../store/port.ts'
 import { sealAudit, chain } from './audit-row.ts'
@@ -56,22 +59,41 @@ export interface Intended {
   readonly runs?: number | undefined
   readonly header?: NewHeader
   readonly rekeyCursor?: number
-  /** Of a file that SQLite has just copied: the root still has the layout of the original. */
+  /**
+   * Of a file that SQLite has just copied: the root still has the layout of the original.
+   */
   readonly layout?: Layout
   readonly flags?: number
   /** Instead of the highest time seen so far. */
   readonly highestTime?: number
-  /** The oldest audit rows become stubs, or go: what is written or deleted, and where the whole events begin afterwards. */
-  readonly pruned?: Pick<Root, 'auditBase' | 'auditBaseHash'> & { readonly puts: readonly Row[]; readonly deletes: readonly RowKey[] }
+  /**
+   * The oldest audit rows become stubs, or go: what is written or deleted, and where the
+   * whole events begin afterwards.
+   */
+  readonly pruned?: Pick<Root, 'auditBase' | 'auditBaseHash'> & {
+    readonly puts: readonly Row[]
+    readonly deletes: readonly RowKey[]
+  }
 }
 
 /** Seals everything; the store is only read, through the snapshot. */
-export async function prepare(session: Session, snapshot: Snapshot, intended: Intended): Promise<Prepared> {
+export async function prepare(
+  session: Session,
+  snapshot: Snapshot,
+  intended: Intended,
+): Promise<Prepared> {
   const { root, bytes, keys: known } = await snapshot.state()
   const { changes, audits, runs, header } = intended
   const keys = header?.keys ?? known
   const sealer = new Sealer(keys, session.random.bytes(32))
-  const work: Work = { keys, sealer, puts: [], deletes: [], objects: root.objects, nodes: root.nodes }
+  const work: Work = {
+    keys,
+    sealer,
+    puts: [],
+    deletes: [],
+    objects: root.objects,
+    nodes: root.nodes,
+  }
   if (header !== undefined) work.puts.push({ table: 'head', key: HEADER_KEY, bytes: header.stored })
   const { puts: stubs = [], deletes = [], ...base } = intended.pruned ?? {}
   work.puts.push(...stubs)
@@ -111,13 +133,18 @@ export async function prepare(session: Session, snapshot: Snapshot, intended: In
     adopt: (head) => {
       session.adopt({ bytes: head, root: written, keys }, header?.stored)
       for (const [mid, { hash, value }] of fresh.mids) session.nodes.mids.keep(mid, hash, value)
-      for (const [leaf, { hash, value }] of fresh.leaves) session.nodes.leaves.keep(leaf, hash, value)
+      for (const [leaf, { hash, value }] of fresh.leaves)
+        session.nodes.leaves.keep(leaf, hash, value)
     },
   }
 }
 
 /** Seals objects; returns the new entries of every leaf that changes. */
-async function changeObjects(work: Work, snapshot: Snapshot, changes: readonly Change[]): Promise<Map<number, readonly Entry[]>> {
+async function changeObjects(
+  work: Work,
+  snapshot: Snapshot,
+  changes: readonly Change[],
+): Promise<Map<number, readonly Entry[]>> {
   const { ring } = work.keys
   const placed = changes.map((change) => ({
     change,
@@ -139,11 +166,18 @@ async function changeObjects(work: Work, snapshot: Snapshot, changes: readonly C
     } else {
       const stored = work.sealer.seal('obj', key, encodeObject(change.identity, change.body))
       work.puts.push({ table: 'obj', key, bytes: stored })
-      entries.set(key, { key, kind: change.identity.kind, hash: refHash(stored), wake: change.wake })
+      entries.set(key, {
+        key,
+        kind: change.identity.kind,
+        hash: refHash(stored),
+        wake: change.wake,
+      })
     }
     work.objects += Number(change.body !== undefined) - Number(existed)
   }
-  return new Map([...byLeaf].map(([leaf, entries]) => [leaf, withEntries(before.get(leaf) ?? [], entries)]))
+  return new Map(
+    [...byLeaf].map(([leaf, entries]) => [leaf, withEntries(before.get(leaf) ?? [], entries)]),
+  )
 }
 
 /** An object that lies where ours belongs must be ours (`object` says so or throws). */
@@ -153,7 +187,8 @@ async function refuseCollisions(
   before: ReadonlyMap<number, readonly Entry[]>,
 ): Promise<void> {
   for (const { change, key } of placed) {
-    if (entryOf(before.get(leafOf(key)) ?? [], key) !== undefined) await snapshot.object(change.identity)
+    if (entryOf(before.get(leafOf(key)) ?? [], key) !== undefined)
+      await snapshot.object(change.identity)
   }
 }
 
@@ -186,7 +221,13 @@ async function changeNodes(
   }
   const mids = new Map(root.mids)
   for (const [mid, children] of changed) {
-    const ref = putNode(work, midRow(mid), children.size === 0 ? undefined : encodeMid(mid, children), children.values(), mids.has(mid))
+    const ref = putNode(
+      work,
+      midRow(mid),
+      children.size === 0 ? undefined : encodeMid(mid, children),
+      children.values(),
+      mids.has(mid),
+    )
     place(mids, mid, ref)
     if (ref !== undefined) fresh.mids.set(mid, { hash: ref.hash, value: children })
   }
@@ -199,7 +240,13 @@ function place(children: Map<number, Ref>, position: number, ref: Ref | undefine
 }
 
 /** Writes or removes a node; returns what its parent is to hold. */
-function putNode(work: Work, row: bigint, plaintext: Uint8Array | undefined, below: Iterable<Ref>, existed: boolean): Ref | undefined {
+function putNode(
+  work: Work,
+  row: bigint,
+  plaintext: Uint8Array | undefined,
+  below: Iterable<Ref>,
+  existed: boolean,
+): Ref | undefined {
   work.nodes += Number(plaintext !== undefined) - Number(existed)
   if (plaintext === undefined) {
     if (existed) work.deletes.push({ table: 'node', key: row })
@@ -210,7 +257,12 @@ function putNode(work: Work, row: bigint, plaintext: Uint8Array | undefined, bel
   return { hash: refHash(stored), wake: earliest(below) }
 }
 
-function appendAudit(work: Work, root: Root, audits: readonly AuditEntry[], now: number): Pick<Root, 'auditCount' | 'auditHash'> {
+function appendAudit(
+  work: Work,
+  root: Root,
+  audits: readonly AuditEntry[],
+  now: number,
+): Pick<Root, 'auditCount' | 'auditHash'> {
   let { auditCount, auditHash } = root
   for (const entry of audits) {
     auditCount++

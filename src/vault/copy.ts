@@ -1,6 +1,8 @@
 /**
- * Copies of a vault: backups and what is restored from them. A copy is made from one committed state under a temporary name, gets a state root of its own
- * that says so, is verified by somebody else, and only then appears under its name. It never takes the place of anything.
+ * Copies of a vault: backups and what is restored from them. A copy is made from one
+ * committed state under a temporary name, gets a state root of its own that says so, is
+ * verified by somebody else, and only then appears under its name. It never takes the
+ * place of anything.
  */
 import { lstatSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
@@ -33,7 +35,10 @@ export interface CopyOptions {
 export async function copyVault(source: Store, options: CopyOptions): Promise<VaultCopy> {
   const { target, random, prove } = options
   refuseExisting(target)
-  const temporary = join(dirname(target), `.${basename(target).slice(0, 100)}.new-${hex(random.bytes(8))}`)
+  const temporary = join(
+    dirname(target),
+    `.${basename(target).slice(0, 100)}.new-${hex(random.bytes(8))}`,
+  )
   try {
     makeDirectory(dirname(target))
     writeNew(temporary, new Uint8Array(0))
@@ -43,10 +48,14 @@ export async function copyVault(source: Store, options: CopyOptions): Promise<Va
     const report = await prove(temporary, key)
     if (!report.ok || report.commit !== commit) {
       const why = report.problems[0] ?? `it is at commit ${report.commit} instead of ${commit}`
-      throw new RotateError('tampered', `the copy for ${target} does not verify (${why}); it was thrown away`, {
-        hint: 'look at the vault itself: rotate vault check --deep',
-        details: { problems: report.problems },
-      })
+      throw new RotateError(
+        'tampered',
+        `the copy for ${target} does not verify (${why}); it was thrown away`,
+        {
+          hint: 'look at the vault itself: rotate vault check --deep',
+          details: { problems: report.problems },
+        },
+      )
     }
     const bytes = statSync(temporary).size
     publish(temporary, target)
@@ -59,7 +68,10 @@ export async function copyVault(source: Store, options: CopyOptions): Promise<Va
   }
 }
 
-/** One commit in the copy, which makes it durable too: the flag, and the page counts that SQLite gave it. */
+/**
+ * One commit in the copy, which makes it durable too: the flag, and the page counts that
+ * SQLite gave it.
+ */
 async function flagged(
   temporary: string,
   { clock, random, openRoot, entry }: CopyOptions,
@@ -69,7 +81,10 @@ async function flagged(
     const session = new Session({ store, clock, random, openRoot })
     await session.open()
     const layout = await store.upkeep?.layout()
-    await administer(session, entry, (root) => ({ flags: root.flags | COPY, ...pickDefined({ layout }) }))
+    await administer(session, entry, (root) => ({
+      flags: root.flags | COPY,
+      ...pickDefined({ layout }),
+    }))
     const { commit } = await session.consistent((snapshot) => snapshot.root())
     return { commit, key: new Secret(hex(session.opened.root)) }
   } finally {
@@ -77,35 +92,56 @@ async function flagged(
   }
 }
 
-/** `conflict` when there is something at that path, or the journal of a vault that was there. */
+/**
+ * `conflict` when there is something at that path, or the journal of a vault that was
+ * there.
+ */
 export function refuseExisting(target: string): void {
   const journal = statSync(`${target}-journal`, { throwIfNoEntry: false })
   if (journal !== undefined && journal.size > 0) {
-    throw new RotateError('conflict', `${target}-journal is left from an earlier vault of that name; nothing was written`, {
-      hint: 'put it back beside its vault, or move it away',
-    })
+    throw new RotateError(
+      'conflict',
+      `${target}-journal is left from an earlier vault of that name; nothing was written`,
+      {
+        hint: 'put it back beside its vault, or move it away',
+      },
+    )
   }
   if (lstatSync(target, { throwIfNoEntry: false }) === undefined) return
-  throw new RotateError('conflict', `there is something at ${target} already; it was left as it is`, {
-    hint: 'name a file that does not exist',
-  })
+  throw new RotateError(
+    'conflict',
+    `there is something at ${target} already; it was left as it is`,
+    {
+      hint: 'name a file that does not exist',
+    },
+  )
 }
 
 function failure(target: string, error: unknown): unknown {
   if (error instanceof RotateError) return error
   if (codeOf(error) === 'EEXIST')
-    return new RotateError('conflict', `there is something at ${target} already; it was left as it is`, {
-      hint: 'name a file that does not exist',
-    })
+    return new RotateError(
+      'conflict',
+      `there is something at ${target} already; it was left as it is`,
+      {
+        hint: 'name a file that does not exist',
+      },
+    )
   const mapped = writeFailure(target, error)
   if (mapped?.code !== 'not-writable') return mapped ?? error
-  return new RotateError('not-writable', mapped.message.replace(/^the vault (.*) can't be written/, "the copy $1 can't be written"), {
-    ...pickDefined({ hint: mapped.hint }),
-    cause: error,
-  })
+  return new RotateError(
+    'not-writable',
+    mapped.message.replace(/^the vault (.*) can't be written/, "the copy $1 can't be written"),
+    {
+      ...pickDefined({ hint: mapped.hint }),
+      cause: error,
+    },
+  )
 }
 
-/** Nobody else writes to a copy, and nothing is sealed: neither time nor chance is needed. */
+/**
+ * Nobody else writes to a copy, and nothing is sealed: neither time nor chance is needed.
+ */
 const still = {
   clock: { now: () => 0, monotonic: () => 0, sleep: () => Promise.resolve() },
   random: { bytes: (count: number) => new Uint8Array(count) },
@@ -119,7 +155,11 @@ export async function proveCopy(file: string, key: Secret): ReturnType<ProveCopy
   try {
     const { ready } = await import('./sodium.ts')
     await ready()
-    const session = new Session({ store, ...still, openRoot: async () => ({ root, rawId: new Uint8Array(16), weak: false }) })
+    const session = new Session({
+      store,
+      ...still,
+      openRoot: async () => ({ root, rawId: new Uint8Array(16), weak: false }),
+    })
     await session.open()
     const { verifyVault } = await import('./verify.ts')
     return await verifyVault(session, true, undefined)

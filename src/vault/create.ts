@@ -1,4 +1,7 @@
-/** Making a vault: keys, header, an empty tree and the audit row `vault_created` in one first commit. */
+/**
+ * Making a vault: keys, header, an empty tree and the audit row `vault_created` in one
+ * first commit.
+ */
 import { usage } from '../core/errors.ts'
 import type { Vault } from '../core/ports.ts'
 import { createSqliteStore } from '../store/create.ts'
@@ -6,7 +9,14 @@ import { openSqliteStore } from '../store/sqlite.ts'
 import { CHAIN_START, chain, sealAudit } from './audit-row.ts'
 import { Freshness, marksOf } from './freshness.ts'
 import { buildHeader } from './header.ts'
-import { type Keyring, type UnlockerKeys, assembleKeys, base32, epochKeys, unlockerId } from './keys.ts'
+import {
+  type Keyring,
+  type UnlockerKeys,
+  assembleKeys,
+  base32,
+  epochKeys,
+  unlockerId,
+} from './keys.ts'
 import { NO_REKEY, encodeRoot } from './root.ts'
 import { Sealer } from './seal.ts'
 import { Session } from './session.ts'
@@ -21,7 +31,8 @@ const FIRST_EPOCH = 1
 export async function createVault(options: CreateVaultOptions): Promise<Vault> {
   await ready()
   const [first] = options.unlockers
-  if (first.kind === 'recipient') throw usage('a vault can not begin with a recipient: whoever makes it must be able to open it')
+  if (first.kind === 'recipient')
+    throw usage('a vault can not begin with a recipient: whoever makes it must be able to open it')
   const { file, clock, random, actor } = options
   const key = (): Uint8Array => random.bytes(32)
   const vault = random.bytes(16)
@@ -40,7 +51,10 @@ export async function createVault(options: CreateVaultOptions): Promise<Vault> {
 
   const made = []
   for (const unlocker of options.unlockers)
-    made.push({ kind: unlocker.kind, ...(await newStanza(vault, FIRST_EPOCH, root, unlocker, sealer)) })
+    made.push({
+      kind: unlocker.kind,
+      ...(await newStanza(vault, FIRST_EPOCH, root, unlocker, sealer)),
+    })
   const unlockers = made.map(({ kind, stanza, secret }): UnlockerKeys => ({
     id: unlockerId(stanza.rawId),
     rawId: stanza.rawId,
@@ -89,12 +103,15 @@ export async function createVault(options: CreateVaultOptions): Promise<Vault> {
 
   const store = await openSqliteStore(file, { clock, random })
   try {
-    // The keys are at hand: opening does not pay for the password hash again, unless somebody changes the root key meanwhile.
+    // The keys are at hand: opening does not pay for the password hash again, unless
+    // somebody changes the root key meanwhile.
     const rawId = stanzas[0]?.rawId ?? new Uint8Array(0)
     const later = opener(first)
-    const openRoot: OpenRoot = async (now) => (now.epoch === FIRST_EPOCH ? { root, rawId, weak: false } : later(now))
+    const openRoot: OpenRoot = async (now) =>
+      now.epoch === FIRST_EPOCH ? { root, rawId, weak: false } : later(now)
     const session = new Session({ store, clock, random, openRoot })
-    const marks = options.stateDir === undefined ? undefined : await marksOf(store, file, options.stateDir)
+    const marks =
+      options.stateDir === undefined ? undefined : await marksOf(store, file, options.stateDir)
     await session.open()
     const freshness = marks === undefined ? undefined : new Freshness(session, marks, options)
     freshness?.pin(session.newest, true)

@@ -7,9 +7,12 @@ import { pickDefined } from '../core/defined.ts'
 export function tampered(what: string, cause?: unknown): RotateError {
   return new RotateError(
     'tampered',
-    `the vault does not verify: ${what}; it was changed from outside or is damaged, and nothing was done with it`,
+    `the vault does not verify: ${what}; it was changed from outside or is damaged, and ` +
+      'nothing was done with it',
     {
-      hint: 'keep the file for investigation; look closer with: rotate vault check; go back with: rotate vault restore',
+      hint:
+        'keep the file for investigation; look closer with: rotate vault check; go back with: ' +
+        'rotate vault restore',
       ...pickDefined({ cause }),
     },
   )

@@ -1,6 +1,6 @@
 /**
- * Lines of a JSONL export, and the text of its note. Every encoder has one spelling: a line that does not come out the same when it is written again was
- * not written here.
+ * Lines of a JSONL export, and the text of its note. Every encoder has one spelling: a
+ * line that does not come out the same when it is written again was not written here.
  */
 import { iso } from '../core/duration.ts'
 import { eventId } from '../core/ids.ts'
@@ -17,10 +17,37 @@ export type Line =
 
 /** A line without its line end. */
 export function encodeLine(line: Line): string {
-  if (!('event' in line)) return JSON.stringify({ seq: line.seq, leaf: line.leaf, sealed: line.sealed, hash: line.hash })
-  const { id, seq, at, action, path, actor, triggeredBy, status, runId, metadata, hash: own } = line.event
+  if (!('event' in line))
+    return JSON.stringify({ seq: line.seq, leaf: line.leaf, sealed: line.sealed, hash: line.hash })
+  const {
+    id,
+    seq,
+    at,
+    action,
+    path,
+    actor,
+    triggeredBy,
+    status,
+    runId,
+    metadata,
+    hash: own,
+  } = line.event
   const { salt, sealed } = line
-  return JSON.stringify({ id, seq, at: iso(at), action, path, actor, triggeredBy, status, runId, metadata, hash: own, salt, sealed })
+  return JSON.stringify({
+    id,
+    seq,
+    at: iso(at),
+    action,
+    path,
+    actor,
+    triggeredBy,
+    status,
+    runId,
+    metadata,
+    hash: own,
+    salt,
+    sealed,
+  })
 }
 
 /** The line that ends an export. */
@@ -31,7 +58,10 @@ export function encodeNote(note: string): string {
 const isHex = (value: unknown, bytes: number): value is string =>
   typeof value === 'string' && value.length === bytes * 2 && /^[0-9a-f]+$/.test(value)
 
-/** Reads what `encodeLine` or `encodeNote` wrote; throws `Malformed`, also when it is spelled otherwise. */
+/**
+ * Reads what `encodeLine` or `encodeNote` wrote; throws `Malformed`, also when it is
+ * spelled otherwise.
+ */
 export function decodeLine(text: string): Line | { readonly note: string } {
   let parsed: unknown
   try {
@@ -41,29 +71,43 @@ export function decodeLine(text: string): Line | { readonly note: string } {
   }
   if (parsed === null || typeof parsed !== 'object') throw new Malformed('not an object')
   const line = fromObject(parsed as Readonly<Partial<Record<string, unknown>>>)
-  if (('note' in line ? encodeNote(line.note) : encodeLine(line)) !== text) throw new Malformed('spelled differently')
+  if (('note' in line ? encodeNote(line.note) : encodeLine(line)) !== text)
+    throw new Malformed('spelled differently')
   return line
 }
 
-function fromObject(found: Readonly<Partial<Record<string, unknown>>>): Line | { readonly note: string } {
+function fromObject(
+  found: Readonly<Partial<Record<string, unknown>>>,
+): Line | { readonly note: string } {
   if (typeof found['note'] === 'string') return { note: found['note'] }
   const { seq, sealed, hash: own, leaf, salt, at } = found
-  if (typeof seq !== 'number' || !Number.isSafeInteger(seq) || seq < 1 || !isHex(sealed, 32) || !isHex(own, 32))
+  if (
+    typeof seq !== 'number' ||
+    !Number.isSafeInteger(seq) ||
+    seq < 1 ||
+    !isHex(sealed, 32) ||
+    !isHex(own, 32)
+  )
     throw new Malformed('not an event')
   if (leaf !== undefined) {
     if (!isHex(leaf, 32)) throw new Malformed('not an event')
     return { seq, leaf, sealed, hash: own }
   }
   const ms = typeof at === 'string' ? Date.parse(at) : Number.NaN
-  if (!isHex(salt, 16) || Number.isNaN(ms) || found['id'] !== eventId(seq)) throw new Malformed('not an event')
-  // The other fields are free; that they are spelled as we spell them is checked by writing them again, that they are true by the leaf.
+  if (!isHex(salt, 16) || Number.isNaN(ms) || found['id'] !== eventId(seq))
+    throw new Malformed('not an event')
+  // The other fields are free; that they are spelled as we spell them is checked by
+  // writing them again, that they are true by the leaf.
   return { event: { ...(found as unknown as AuditEvent), at: ms }, salt, sealed }
 }
 
 /** Hash of the chain after this line. */
 export function linkOf(previous: Uint8Array, line: Line): Uint8Array {
   const bytes = (text: string): Uint8Array => new Uint8Array(Buffer.from(text, 'hex'))
-  const leaf = 'event' in line ? leafHash(bytes(line.salt), utf8(canonical(line.event.seq, line.event.at, line.event))) : bytes(line.leaf)
+  const leaf =
+    'event' in line
+      ? leafHash(bytes(line.salt), utf8(canonical(line.event.seq, line.event.at, line.event)))
+      : bytes(line.leaf)
   return hash(32, concat(previous, leaf, bytes(line.sealed)))
 }
 
@@ -109,7 +153,8 @@ const LINES = [
 export function decodeStatement(lines: readonly string[]): Statement {
   const found = LINES.map((pattern, i) => pattern.exec(lines[i] ?? '') ?? [])
   const at = (line: number, group = 1): string => found[line]?.[group] ?? ''
-  if (lines.length !== LINES.length || found.some((match) => match.length === 0)) throw new Malformed('not the note of an export')
+  if (lines.length !== LINES.length || found.some((match) => match.length === 0))
+    throw new Malformed('not the note of an export')
   let filter: Readonly<Record<string, unknown>>
   try {
     filter = JSON.parse(at(5)) as Readonly<Record<string, unknown>>

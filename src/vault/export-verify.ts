@@ -16,7 +16,10 @@ function broken(what: string, details: Readonly<Record<string, unknown>> = {}): 
   })
 }
 
-/** The chain over the lines that were read. The first link is proven at the end, when the note says where the range begins. */
+/**
+ * The chain over the lines that were read. The first link is proven at the end, when the
+ * note says where the range begins.
+ */
 class Lines {
   readonly #digest = sodium.crypto_generichash_init(null, 32)
   #first: Line | undefined
@@ -31,8 +34,10 @@ class Lines {
     const own = new Uint8Array(Buffer.from('event' in line ? line.event.hash : line.hash, 'hex'))
     if (this.#hash === undefined) this.#first = line
     else {
-      if (seq !== this.last + 1) throw broken(`line ${number}: event ${seq} follows event ${this.last}`, { line: number })
-      if (!equal(linkOf(this.#hash, line), own)) throw broken(`line ${number}: event ${seq} does not match its hash`, { line: number })
+      if (seq !== this.last + 1)
+        throw broken(`line ${number}: event ${seq} follows event ${this.last}`, { line: number })
+      if (!equal(linkOf(this.#hash, line), own))
+        throw broken(`line ${number}: event ${seq} does not match its hash`, { line: number })
     }
     this.#hash = own
     this.last = seq
@@ -47,20 +52,25 @@ class Lines {
   /** Do the lines fit what the note states? */
   finish(of: Statement): void {
     const first = this.#first
-    if (first === undefined ? of.from !== of.to || !equal(of.start, of.end) : this.last !== of.to) throw broken('lines are missing')
+    if (first === undefined ? of.from !== of.to || !equal(of.start, of.end) : this.last !== of.to)
+      throw broken('lines are missing')
     if (first !== undefined) {
       const seq = 'event' in first ? first.event.seq : first.seq
       const own = 'event' in first ? first.event.hash : first.hash
       if (seq !== of.from + 1) throw broken(`it begins with event ${seq} instead of ${of.from + 1}`)
-      if (hex(linkOf(of.start, first)) !== own) throw broken(`line 1: event ${seq} does not match its hash`, { line: 1 })
-      if (this.#hash === undefined || !equal(this.#hash, of.end)) throw broken('it does not end where its note says')
+      if (hex(linkOf(of.start, first)) !== own)
+        throw broken(`line 1: event ${seq} does not match its hash`, { line: 1 })
+      if (this.#hash === undefined || !equal(this.#hash, of.end))
+        throw broken('it does not end where its note says')
     }
-    if (this.shown !== of.shown || this.withheld !== of.withheld) throw broken('events were hidden or shown afterwards')
+    if (this.shown !== of.shown || this.withheld !== of.withheld)
+      throw broken('events were hidden or shown afterwards')
     this.finishBytes(of)
   }
 
   finishBytes(of: Statement): void {
-    if (!equal(sodium.crypto_generichash_final(this.#digest, 32), of.digest)) throw broken('its bytes are not those that were signed')
+    if (!equal(sodium.crypto_generichash_final(this.#digest, 32), of.digest))
+      throw broken('its bytes are not those that were signed')
   }
 }
 
@@ -91,7 +101,9 @@ function textOf(bytes: Uint8Array): string {
 export async function verifyExport(options: VerifyExportOptions): Promise<ExportReport> {
   await ready()
   const verifier = await keyOf(options.pubkey)
-  return options.note === undefined ? verifyLines(options.chunks, verifier) : verifyCsv(options.chunks, options.note, verifier)
+  return options.note === undefined
+    ? verifyLines(options.chunks, verifier)
+    : verifyCsv(options.chunks, options.note, verifier)
 }
 
 async function keyOf(text: string): Promise<Verifier> {
@@ -99,11 +111,17 @@ async function keyOf(text: string): Promise<Verifier> {
     return await decodeVerifier(text.trim())
   } catch (error) {
     if (!(error instanceof Malformed)) throw error
-    throw usage('--pubkey: this is not a verifier key', 'it is what this prints: rotate audit pubkey')
+    throw usage(
+      '--pubkey: this is not a verifier key',
+      'it is what this prints: rotate audit pubkey',
+    )
   }
 }
 
-async function verifyLines(chunks: AsyncIterable<Uint8Array>, verifier: Verifier): Promise<ExportReport> {
+async function verifyLines(
+  chunks: AsyncIterable<Uint8Array>,
+  verifier: Verifier,
+): Promise<ExportReport> {
   const lines = new Lines()
   let note: Note | undefined
   let number = 0
@@ -137,7 +155,11 @@ function decodeBytes(bytes: Uint8Array, number: number): Line | { readonly note:
   }
 }
 
-async function verifyCsv(chunks: AsyncIterable<Uint8Array>, text: string, verifier: Verifier): Promise<ExportReport> {
+async function verifyCsv(
+  chunks: AsyncIterable<Uint8Array>,
+  text: string,
+  verifier: Verifier,
+): Promise<ExportReport> {
   const lines = new Lines()
   const note = openNote(text)
   const statement = statementOf(note, verifier, 'csv')

@@ -1,6 +1,7 @@
 /**
- * Is this the newest state of the vault, and may it be trusted about the world outside? What a file can't say of itself is compared with the
- * high-water records of this machine (marks.ts).
+ * Is this the newest state of the vault, and may it be trusted about the world outside?
+ * What a file can't say of itself is compared with the high-water records of this machine
+ * (marks.ts).
  */
 import { RotateError } from '../core/errors.ts'
 import type { AuditEntry } from '../core/model.ts'
@@ -16,7 +17,10 @@ import type { Session } from './session.ts'
 import type { State } from './snapshot.ts'
 import type { OpenVaultOptions } from './types.ts'
 
-/** So many audit events are chained at each opening to prove that the state seen earlier is one of this vault's past; beyond that one link must do. */
+/**
+ * So many audit events are chained at each opening to prove that the state seen earlier
+ * is one of this vault's past; beyond that one link must do.
+ */
 const CHAINED = 256
 /** Length of what is left of a pruned audit event. */
 const STUB = 64
@@ -27,7 +31,9 @@ type Verdict =
   | { readonly state: 'fresh' | 'unmarked' }
   | { readonly state: 'behind' | 'forked'; readonly detail: string; readonly mark: Mark }
 
-/** Where the marks of the vault in this store lie, read before anything of its state is. */
+/**
+ * Where the marks of the vault in this store lie, read before anything of its state is.
+ */
 export async function marksOf(store: Store, file: string, stateDir: string): Promise<Marks> {
   // Not authenticated yet: it only chooses the file, whose records are.
   const { rows } = await store.read({ keys: [{ table: 'head', key: HEADER_KEY }] })
@@ -50,14 +56,20 @@ export class Freshness {
     session.afterCommit = (state) => this.#raise(state)
   }
 
-  /** Compares the state that was just opened with what the marks said before. `tampered` for an older vault or a fork. */
+  /**
+   * Compares the state that was just opened with what the marks said before. `tampered`
+   * for an older vault or a fork.
+   */
   async check(state: State): Promise<void> {
     const highest = this.#highest(state)
     this.#trusted = highest.trusted
-    this.#verdict = highest.mark === undefined ? { state: 'unmarked' } : await this.#compare(state, highest.mark)
+    this.#verdict =
+      highest.mark === undefined ? { state: 'unmarked' } : await this.#compare(state, highest.mark)
     if (this.#marks.problem !== undefined) this.#warn(`can't be read (${this.#marks.problem})`)
-    else if (highest.damaged > 0) this.#warn(`holds ${highest.damaged} damaged record${highest.damaged === 1 ? '' : 's'}`)
-    if (this.#options.freshness !== 'report' && 'detail' in this.#verdict) throw stale(this.#verdict.detail)
+    else if (highest.damaged > 0)
+      this.#warn(`holds ${highest.damaged} damaged record${highest.damaged === 1 ? '' : 's'}`)
+    if (this.#options.freshness !== 'report' && 'detail' in this.#verdict)
+      throw stale(this.#verdict.detail)
   }
 
   #highest(state: State): Highest {
@@ -68,7 +80,8 @@ export class Freshness {
     if (this.#warned) return
     this.#warned = true
     this.#options.warn?.(
-      `the state directory ${what}: ${this.#marks.file}; an older copy of the vault in place of this one would not be noticed from here`,
+      `the state directory ${what}: ${this.#marks.file}; an older copy of the vault in place ` +
+        'of this one would not be noticed from here',
     )
   }
 
@@ -85,15 +98,28 @@ export class Freshness {
   pin(state: State, trusted: boolean): void {
     this.#trusted = trusted
     this.#verdict = { state: 'fresh' }
-    const problem = this.#marks.replace(markKey(state.keys.ring), markOf(state.root, trusted), this.#tag())
+    const problem = this.#marks.replace(
+      markKey(state.keys.ring),
+      markOf(state.root, trusted),
+      this.#tag(),
+    )
     if (problem !== undefined) this.#warn(`can't be written (${problem})`)
   }
 
   async #compare(state: State, mark: Mark): Promise<Verdict> {
     const { root } = state
     const seen = `commit ${mark.commit} was seen here, the vault is at ${root.commit}`
-    if (root.commit < mark.commit) return { state: 'behind', detail: `it is older than the state that was last seen here (${seen})`, mark }
-    const forked: Verdict = { state: 'forked', detail: `it has another past than the state that was last seen here (${seen})`, mark }
+    if (root.commit < mark.commit)
+      return {
+        state: 'behind',
+        detail: `it is older than the state that was last seen here (${seen})`,
+        mark,
+      }
+    const forked: Verdict = {
+      state: 'forked',
+      detail: `it has another past than the state that was last seen here (${seen})`,
+      mark,
+    }
     const tag = root.recent[root.commit - mark.commit]
     if (tag !== undefined && !equal(tag.subarray(0, 3), mark.tag)) return forked
     return (await this.#passesThrough(state, mark)) ? { state: 'fresh' } : forked
@@ -109,7 +135,10 @@ export class Freshness {
     if (n < root.auditBase) return true
     if (n === root.auditBase) return same(root.auditBaseHash)
     const missing = Math.min(root.auditCount - n, CHAINED)
-    const wanted = Array.from({ length: missing }, (_, i) => ({ table: 'audit' as const, key: BigInt(n + 1 + i) }))
+    const wanted = Array.from({ length: missing }, (_, i) => ({
+      table: 'audit' as const,
+      key: BigInt(n + 1 + i),
+    }))
     const { rows } = await this.#session.store.read({ keys: wanted })
     const [first] = rows
     if (first === undefined || first.length === STUB) return this.#prunedMeanwhile(n)
@@ -125,7 +154,10 @@ export class Freshness {
     return now.auditBase > n
   }
 
-  /** What may be done on the word of this vault. Reads the newest root and the marks again: somebody may have accepted it meanwhile. */
+  /**
+   * What may be done on the word of this vault. Reads the newest root and the marks
+   * again: somebody may have accepted it meanwhile.
+   */
   async standing(): Promise<VaultStanding> {
     const state = await this.#session.consistent((snapshot) => snapshot.state())
     const before = this.#marks.load().problem
@@ -134,7 +166,13 @@ export class Freshness {
     const copy = (state.root.flags & COPY) !== 0
     const verdict = this.#verdict
     const found =
-      before !== undefined ? 'unusable' : highest.mark === undefined ? 'unmarked' : verdict.state === 'unmarked' ? 'fresh' : verdict.state
+      before !== undefined
+        ? 'unusable'
+        : highest.mark === undefined
+          ? 'unmarked'
+          : verdict.state === 'unmarked'
+            ? 'fresh'
+            : verdict.state
     return {
       trusted: !copy && highest.trusted && !('detail' in verdict),
       copy,
@@ -144,31 +182,65 @@ export class Freshness {
   }
 }
 
-function reason(copy: boolean, mark: VaultStanding['mark'], trusted: boolean, verdict: Verdict): string | null {
+function reason(
+  copy: boolean,
+  mark: VaultStanding['mark'],
+  trusted: boolean,
+  verdict: Verdict,
+): string | null {
   if ('detail' in verdict) return verdict.detail
-  if (copy) return 'it was restored or copied from a backup, and nobody has looked since whether the credentials are as it says'
+  if (copy)
+    return (
+      'it was restored or copied from a backup, and nobody has looked since whether the ' +
+      'credentials are as it says'
+    )
   if (trusted) return null
-  if (mark === 'unusable') return "the state directory can't be used, so nothing tells whether this is the newest state of the vault"
-  return 'this vault is not known here: it was copied or moved to this place, or made by another user or on another machine'
+  if (mark === 'unusable')
+    return (
+      "the state directory can't be used, so nothing tells whether this is the newest state " +
+      'of the vault'
+    )
+  return (
+    'this vault is not known here: it was copied or moved to this place, or made by another ' +
+    'user or on another machine'
+  )
 }
 
 /** For a vault that is opened without a state directory: only its own word counts. */
 export async function standingAlone(session: Session): Promise<VaultStanding> {
   const { flags } = await session.consistent((snapshot) => snapshot.root())
   const copy = (flags & COPY) !== 0
-  return { trusted: !copy, copy, mark: 'off', why: copy ? reason(copy, 'off', false, { state: 'fresh' }) : null }
+  return {
+    trusted: !copy,
+    copy,
+    mark: 'off',
+    why: copy ? reason(copy, 'off', false, { state: 'fresh' }) : null,
+  }
 }
 
 /** The error of a vault that is not the newest. */
 export function stale(detail: string): RotateError {
-  return new RotateError('tampered', `freshness: the vault verifies, but ${detail}; nothing was done with it`, {
-    hint: 'look for the newer file; if this one was put back on purpose: rotate vault accept-rollback --reason "why"',
-    details: { check: 'freshness' },
-  })
+  return new RotateError(
+    'tampered',
+    `freshness: the vault verifies, but ${detail}; nothing was done with it`,
+    {
+      hint:
+        'look for the newer file; if this one was put back on purpose: rotate vault ' +
+        'accept-rollback --reason "why"',
+      details: { check: 'freshness' },
+    },
+  )
 }
 
-/** An operator's word is one commit: the flag goes, with its audit row, and this state is pinned. */
-export async function acceptState(session: Session, freshness: Freshness | undefined, entry: AuditEntry): Promise<void> {
+/**
+ * An operator's word is one commit: the flag goes, with its audit row, and this state is
+ * pinned.
+ */
+export async function acceptState(
+  session: Session,
+  freshness: Freshness | undefined,
+  entry: AuditEntry,
+): Promise<void> {
   const { administer } = await import('./administer.ts')
   await administer(session, entry, (root) => ({ flags: root.flags & ~COPY }))
   const state = await session.consistent((snapshot) => snapshot.state())

@@ -1,6 +1,7 @@
 /**
- * The key hierarchy. A random root key per epoch yields, by KDF, the keys of one purpose each; keys that must survive a change of epoch
- * are random and lie in the keyring, which is sealed under the root key.
+ * The key hierarchy. A random root key per epoch yields, by KDF, the keys of one purpose
+ * each; keys that must survive a change of epoch are random and lie in the keyring, which
+ * is sealed under the root key.
  */
 import type { UnlockerInfo } from '../core/ports.ts'
 import { Reader, Writer, utf8 } from './bytes.ts'
@@ -21,18 +22,35 @@ export interface EpochKeys {
   readonly mark: Uint8Array
 }
 
-/** Subkeys of a root key (id 6 is reserved: audit keys live in the keyring, because audit rows are never sealed anew). */
+/**
+ * Subkeys of a root key (id 6 is reserved: audit keys live in the keyring, because audit
+ * rows are never sealed anew).
+ */
 export function epochKeys(root: Uint8Array): EpochKeys {
   const sub = (id: number): Uint8Array => derive(root, id, 'rotate/1')
-  return { root, headerMac: sub(1), fingerprint: sub(2), keyring: sub(3), obj: sub(4), node: sub(5), nonce: sub(7), mark: sub(8) }
+  return {
+    root,
+    headerMac: sub(1),
+    fingerprint: sub(2),
+    keyring: sub(3),
+    obj: sub(4),
+    node: sub(5),
+    nonce: sub(7),
+    mark: sub(8),
+  }
 }
 
-/** An unlocker as the keyring knows it: enough to wrap a new root key for its absent holder. */
+/**
+ * An unlocker as the keyring knows it: enough to wrap a new root key for its absent
+ * holder.
+ */
 export interface UnlockerKeys extends UnlockerInfo {
   /** 16 bytes, as in its stanza. */
   readonly rawId: Uint8Array
   readonly publicKey: Uint8Array
-  /** Pre-shared half of the wrap; all zeros for a recipient that has only a public key. */
+  /**
+   * Pre-shared half of the wrap; all zeros for a recipient that has only a public key.
+   */
   readonly psk: Uint8Array
 }
 
@@ -50,7 +68,12 @@ export interface Keyring {
   readonly unlockers: readonly UnlockerKeys[]
 }
 
-const kinds = ['passphrase', 'key-file', 'recipient', 'recovery'] as const satisfies readonly UnlockerInfo['kind'][]
+const kinds = [
+  'passphrase',
+  'key-file',
+  'recipient',
+  'recovery',
+] as const satisfies readonly UnlockerInfo['kind'][]
 
 /** Number of an unlocker kind in stanzas and keyring. */
 export function kindNumber(kind: UnlockerInfo['kind']): number {
@@ -89,7 +112,8 @@ export function encodeKeyring(ring: Keyring): Uint8Array {
   out.u16(ring.roots.length)
   for (const { epoch, root } of ring.roots) out.u32(epoch).raw(root)
   out.u16(ring.unlockers.length)
-  for (const one of ring.unlockers) out.raw(one.rawId).u8(kindNumber(one.kind)).u48(one.createdAt).raw(one.publicKey).raw(one.psk)
+  for (const one of ring.unlockers)
+    out.raw(one.rawId).u8(kindNumber(one.kind)).u48(one.createdAt).raw(one.publicKey).raw(one.psk)
   return out.done()
 }
 
@@ -107,7 +131,14 @@ export function decodeKeyring(bytes: Uint8Array): Keyring {
     const rawId = input.raw(16)
     const kind = kindOf(input.u8())
     if (kind === undefined) throw tampered('the keyring holds an unlocker of an unknown kind')
-    return { id: unlockerId(rawId), rawId, kind, createdAt: input.u48(), publicKey: input.raw(32), psk: input.raw(32) }
+    return {
+      id: unlockerId(rawId),
+      rawId,
+      kind,
+      createdAt: input.u48(),
+      publicKey: input.raw(32),
+      psk: input.raw(32),
+    }
   })
   input.end()
   return { index, fingerprint, signSeed, audit, roots, unlockers }
@@ -125,10 +156,22 @@ export interface Keys {
 }
 
 /** Puts the keys of all epochs together. */
-export function assembleKeys(vault: Uint8Array, epoch: number, current: EpochKeys, ring: Keyring): Keys {
+export function assembleKeys(
+  vault: Uint8Array,
+  epoch: number,
+  current: EpochKeys,
+  ring: Keyring,
+): Keys {
   const epochs = new Map([[epoch, current]])
-  for (const old of ring.roots) if (!epochs.has(old.epoch)) epochs.set(old.epoch, epochKeys(old.root))
-  return { vault, epoch, epochs, auditKeys: new Map(ring.audit.map(({ epoch: of, key }) => [of, key])), ring }
+  for (const old of ring.roots)
+    if (!epochs.has(old.epoch)) epochs.set(old.epoch, epochKeys(old.root))
+  return {
+    vault,
+    epoch,
+    epochs,
+    auditKeys: new Map(ring.audit.map(({ epoch: of, key }) => [of, key])),
+    ring,
+  }
 }
 
 /** The keys of the current epoch. */
@@ -139,8 +182,9 @@ export function currentKeys(keys: Keys): EpochKeys {
 }
 
 /**
- * Where an object lies: the upper 14 bits depend only on its owner, so that what belongs to one secret shares a bucket, the lower 50 on all of
- * kind, owner and sub. Both are keyed: order of creation and equality of names stay hidden.
+ * Where an object lies: the upper 14 bits depend only on its owner, so that what belongs
+ * to one secret shares a bucket, the lower 50 on all of kind, owner and sub. Both are
+ * keyed: order of creation and equality of names stay hidden.
  */
 export function objectKey(ring: Keyring, kind: number, owner: string, sub: number): bigint {
   const name = utf8(owner)

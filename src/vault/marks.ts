@@ -1,11 +1,24 @@
 /**
- * High-water records: what the newest state of this vault was that anybody on this machine saw at this path. A vault file can't prove its own age;
- * these lie elsewhere, in the state directory, one file per vault id and real path. Each record is 48 bytes, appended after a commit is durable; the
- * highest valid one counts. A file that can't be read or written is a warning, never a failure.
+ * High-water records: what the newest state of this vault was that anybody on this
+ * machine saw at this path. A vault file can't prove its own age; these lie elsewhere, in
+ * the state directory, one file per vault id and real path. Each record is 48 bytes,
+ * appended after a commit is durable; the highest valid one counts. A file that can't be
+ * read or written is a warning, never a failure.
  *
- * trusted u8 ‖ first 3 bytes of the commit's tag ‖ commit u48 ‖ audit count u48 ‖ first 16 bytes of the audit hash ‖ MAC 16
+ * trusted u8 ‖ first 3 bytes of the commit's tag ‖ commit u48 ‖ audit count u48 ‖ first
+ * 16 bytes of the audit hash ‖ MAC 16
  */
-import { closeSync, constants, fstatSync, openSync, readFileSync, readSync, renameSync, statSync, writeSync } from 'node:fs'
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  openSync,
+  readFileSync,
+  readSync,
+  renameSync,
+  statSync,
+  writeSync,
+} from 'node:fs'
 import { dirname, join } from 'node:path'
 import { codeOf } from '../store/failures.ts'
 import { discard, makeDirectory, writeNew } from '../store/files.ts'
@@ -23,7 +36,10 @@ const LIMIT = 4 * 1024
 const MOST = 1024 * 1024
 
 export interface Mark {
-  /** Has an operator, or the making of the vault, vouched for this place? Sticky: one such record is enough. */
+  /**
+   * Has an operator, or the making of the vault, vouched for this place? Sticky: one such
+   * record is enough.
+   */
   readonly trusted: boolean
   readonly commit: number
   readonly tag: Uint8Array
@@ -42,10 +58,19 @@ export interface Highest {
 /** The record of a state. */
 export function markOf(root: Root, trusted: boolean): Mark {
   const tag = root.recent[0] ?? new Uint8Array(3)
-  return { trusted, commit: root.commit, tag: tag.slice(0, 3), auditCount: root.auditCount, auditHash: root.auditHash.slice(0, 16) }
+  return {
+    trusted,
+    commit: root.commit,
+    tag: tag.slice(0, 3),
+    auditCount: root.auditCount,
+    auditHash: root.auditHash.slice(0, 16),
+  }
 }
 
-/** Records outlive a change of the root key, so their key is that of the blind index, which does too. */
+/**
+ * Records outlive a change of the root key, so their key is that of the blind index,
+ * which does too.
+ */
 export function markKey(ring: Keyring): Uint8Array {
   return hash(32, utf8('rotate/1 marks'), ring.index)
 }
@@ -67,7 +92,10 @@ export class Marks {
     return this.#problem
   }
 
-  /** Reads the file. To be called before the snapshot that it is compared with: a mark is only written after its commit is durable. */
+  /**
+   * Reads the file. To be called before the snapshot that it is compared with: a mark is
+   * only written after its commit is durable.
+   */
   load(): this {
     this.#problem = undefined
     try {
@@ -86,12 +114,14 @@ export class Marks {
 
   #highestOf(bytes: Uint8Array, key: Uint8Array): Highest {
     const records = newestFirst(bytes)
-    const isValid = (record: Uint8Array): boolean => equal(this.#mac(record.subarray(0, BODY), key), record.subarray(BODY))
+    const isValid = (record: Uint8Array): boolean =>
+      equal(this.#mac(record.subarray(0, BODY), key), record.subarray(BODY))
     const at = records.findIndex(isValid)
     const highest = records[at]
     if (highest === undefined) return { mark: undefined, trusted: false, damaged: records.length }
     const mark = decode(highest)
-    const trusted = mark.trusted || records.slice(at + 1).some((record) => record[0] === 1 && isValid(record))
+    const trusted =
+      mark.trusted || records.slice(at + 1).some((record) => record[0] === 1 && isValid(record))
     return { mark, trusted, damaged: at }
   }
 
@@ -110,7 +140,10 @@ export class Marks {
     return concat(body, this.#mac(body, key))
   }
 
-  /** Appends a record. Returns why that was not possible. Never throws: the commit is durable already. */
+  /**
+   * Appends a record. Returns why that was not possible. Never throws: the commit is
+   * durable already.
+   */
   raise(key: Uint8Array, mark: Mark, tag: string): string | undefined {
     return this.#writing(() => {
       const record = this.#encode(mark, key)
@@ -139,13 +172,17 @@ export class Marks {
     return this.#problem
   }
 
-  /** `full`: the file has to be written anew first. `false`: it was replaced under our hands. */
+  /**
+   * `full`: the file has to be written anew first. `false`: it was replaced under our
+   * hands.
+   */
   #append(record: Uint8Array): boolean | 'full' {
     const { O_WRONLY, O_APPEND, O_CREAT, O_NOFOLLOW } = constants
     const fd = openSync(this.file, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW, 0o600)
     try {
       const { size, ino } = fstatSync(fd)
-      // The end of a record was lost with the power: what is appended now would be read across.
+      // The end of a record was lost with the power: what is appended now would be read
+      // across.
       if (size >= LIMIT || size % RECORD !== 0) return 'full'
       if (writeSync(fd, record) !== RECORD) return 'full'
       return statSync(this.file, { throwIfNoEntry: false })?.ino === ino
@@ -154,13 +191,19 @@ export class Marks {
     }
   }
 
-  /** Writes the file anew with its highest record. What others append meanwhile to the old one is carried over. */
+  /**
+   * Writes the file anew with its highest record. What others append meanwhile to the old
+   * one is carried over.
+   */
   #shorten(key: Uint8Array, tag: string): void {
     const fd = openSync(this.file, constants.O_RDONLY | constants.O_NOFOLLOW)
     try {
       const before = readFd(fd)
       const { mark, trusted } = this.#highestOf(before, key)
-      this.#publish(mark === undefined ? new Uint8Array(0) : this.#encode({ ...mark, trusted }, key), tag)
+      this.#publish(
+        mark === undefined ? new Uint8Array(0) : this.#encode({ ...mark, trusted }, key),
+        tag,
+      )
       const after = readFd(fd)
       if (after.length === before.length) return
       const late = this.#highestOf(after, key).mark
@@ -198,7 +241,10 @@ function readFd(fd: number): Uint8Array {
   return bytes.subarray(0, bytes.length === 0 ? 0 : readSync(fd, bytes, 0, bytes.length, 0))
 }
 
-/** Whole records by the commit they claim; a cut end and what a lost power left as zeros say nothing. */
+/**
+ * Whole records by the commit they claim; a cut end and what a lost power left as zeros
+ * say nothing.
+ */
 function newestFirst(bytes: Uint8Array): Uint8Array[] {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const found: { readonly commit: number; readonly record: Uint8Array }[] = []

@@ -11,13 +11,16 @@ interface Verified<T> {
 }
 
 /**
- * One level of the tree. A node is handed out only to whoever names the hash that its parent has for
- * it now, so a node of an older state is never taken for a newer one.
+ * One level of the tree. A node is handed out only to whoever names the hash that its
+ * parent has for it now, so a node of an older state is never taken for a newer one.
  */
 class Level<T> {
   readonly #nodes = new Map<number, Verified<T>>()
 
-  /** Is a node of this number kept, of whatever state? Only a guess at what need not be fetched. */
+  /**
+   * Is a node of this number kept, of whatever state? Only a guess at what need not be
+   * fetched.
+   */
   has(number: number): boolean {
     return this.#nodes.has(number)
   }

@@ -1,6 +1,7 @@
 /**
- * Signed notes (C2SP signed-note): lines of text, an empty line, and lines `— <name> <base64(key id 4 ‖ signature)>`. Signatures of others, such as
- * witnesses, may stand beside ours and are not looked at.
+ * Signed notes (C2SP signed-note): lines of text, an empty line, and lines
+ * `— <name> <base64(key id 4 ‖ signature)>`. Signatures of others, such as witnesses, may
+ * stand beside ours and are not looked at.
  */
 import { Malformed, concat, equal, hex, utf8 } from './bytes.ts'
 import { sodium } from './sodium.ts'
@@ -35,7 +36,11 @@ export interface Claim {
 export interface Note {
   readonly claim: Claim
   readonly text: string
-  readonly signatures: readonly { readonly name: string; readonly id: Uint8Array; readonly signature: Uint8Array }[]
+  readonly signatures: readonly {
+    readonly name: string
+    readonly id: Uint8Array
+    readonly signature: Uint8Array
+  }[]
 }
 
 /** Canonical base64 (standard alphabet, padded). */
@@ -51,7 +56,10 @@ export function unbase64(text: string): Uint8Array {
 }
 
 async function keyId(name: string, publicKey: Uint8Array): Promise<Uint8Array> {
-  const digest = await crypto.subtle.digest('SHA-256', concat(utf8(`${name}\n`), Uint8Array.of(ED25519), publicKey).slice())
+  const digest = await crypto.subtle.digest(
+    'SHA-256',
+    concat(utf8(`${name}\n`), Uint8Array.of(ED25519), publicKey).slice(),
+  )
   return new Uint8Array(digest).slice(0, 4)
 }
 
@@ -75,9 +83,11 @@ export function encodeVerifier({ name, id, publicKey }: Verifier): string {
 
 /** Reads what `encodeVerifier` wrote; throws `Malformed`. */
 export async function decodeVerifier(text: string): Promise<Verifier> {
-  const [, name = '', id = '', key = ''] = /^([^+\s]+)\+([0-9a-f]{8})\+([A-Za-z0-9+/=]{1,100})$/.exec(text) ?? []
+  const [, name = '', id = '', key = ''] =
+    /^([^+\s]+)\+([0-9a-f]{8})\+([A-Za-z0-9+/=]{1,100})$/.exec(text) ?? []
   const bytes = unbase64(key)
-  if (!NAME.test(name) || bytes.length !== 33 || bytes[0] !== ED25519) throw new Malformed('not a verifier key')
+  if (!NAME.test(name) || bytes.length !== 33 || bytes[0] !== ED25519)
+    throw new Malformed('not a verifier key')
   const publicKey = bytes.slice(1)
   const found = await keyId(name, publicKey)
   if (hex(found) !== id) throw new Malformed('the key does not fit its own hash')
@@ -107,9 +117,11 @@ export function signLine(signer: Signer, claim: Omit<Claim, 'more'>): string {
 function parseText(text: string): Claim {
   const lines = text.split('\n')
   const [origin = '', size = '', hash = '', ...more] = lines.slice(0, -1)
-  if (lines.at(-1) !== '' || !NAME.test(origin) || !/^(0|[1-9]\d{0,14})$/.test(size)) throw new Malformed('not a checkpoint')
+  if (lines.at(-1) !== '' || !NAME.test(origin) || !/^(0|[1-9]\d{0,14})$/.test(size))
+    throw new Malformed('not a checkpoint')
   const bytes = unbase64(hash)
-  if (bytes.length !== 32 || more.some((line) => line === '')) throw new Malformed('not a checkpoint')
+  if (bytes.length !== 32 || more.some((line) => line === ''))
+    throw new Malformed('not a checkpoint')
   return { origin, size: Number(size), hash: bytes, more }
 }
 
@@ -121,7 +133,8 @@ function parseSignature(name: string, text: string): Note['signatures'][number] 
 
 /** Reads a note, strictly; throws `Malformed`. */
 export function parseNote(note: string): Note {
-  if (note.length > MAX_NOTE || /[\0-\x09\x0b-\x1f\x7f]/.test(note) || !note.isWellFormed()) throw new Malformed('not a note')
+  if (note.length > MAX_NOTE || /[\0-\x09\x0b-\x1f\x7f]/.test(note) || !note.isWellFormed())
+    throw new Malformed('not a note')
   const at = note.lastIndexOf('\n\n')
   if (at < 0 || !note.endsWith('\n')) throw new Malformed('a note without signature')
   const text = note.slice(0, at + 1)
@@ -149,5 +162,8 @@ export function signedBy(note: Note, { name, id, publicKey }: Verifier): boolean
   const ours = note.signatures.filter((one) => one.name === name && equal(one.id, id))
   // Two signatures under one name are not something a signer writes.
   if (ours.length !== 1 || ours[0]?.signature.length !== 64) return false
-  return note.claim.origin === name && sodium.crypto_sign_verify_detached(ours[0].signature, utf8(note.text), publicKey)
+  return (
+    note.claim.origin === name &&
+    sodium.crypto_sign_verify_detached(ours[0].signature, utf8(note.text), publicKey)
+  )
 }

@@ -20,7 +20,8 @@ export async function openVault(options: OpenVaultOptions): Promise<Vault> {
   try {
     await ready()
     const session = new Session({ store, clock, random, openRoot: opener(unlock, policy) })
-    const marks = options.stateDir === undefined ? undefined : await marksOf(store, file, options.stateDir)
+    const marks =
+      options.stateDir === undefined ? undefined : await marksOf(store, file, options.stateDir)
     await session.open()
     const freshness = marks === undefined ? undefined : new Freshness(session, marks, options)
     await freshness?.check(session.newest)
@@ -36,7 +37,9 @@ export async function openVault(options: OpenVaultOptions): Promise<Vault> {
 }
 
 function openedByRecipient({ keys, opened }: Session): boolean {
-  return keys.ring.unlockers.some(({ kind, rawId }) => kind === 'recipient' && equal(rawId, opened.rawId))
+  return keys.ring.unlockers.some(
+    ({ kind, rawId }) => kind === 'recipient' && equal(rawId, opened.rawId),
+  )
 }
 
 /** See index.ts. */

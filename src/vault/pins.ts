@@ -1,7 +1,9 @@
 /**
- * Pins of recipients. Whoever can write the file and knows a recipient's public key could hand him another vault; no vault can prove that it is the right
- * one. So the first time a recipient opens the vault at a path, its id and the public key of its audit signature are noted in the state directory; later
- * they must be the same, or the key must have been handed over by signatures.
+ * Pins of recipients. Whoever can write the file and knows a recipient's public key could
+ * hand him another vault; no vault can prove that it is the right one. So the first time
+ * a recipient opens the vault at a path, its id and the public key of its audit signature
+ * are noted in the state directory; later they must be the same, or the key must have
+ * been handed over by signatures.
  */
 import { readFileSync, realpathSync, renameSync } from 'node:fs'
 import { join } from 'node:path'
@@ -25,14 +27,25 @@ interface Pin {
 }
 
 /** Do signed changes lead from one key of the audit signature to another? */
-export function verifySigningKeys(vault: Uint8Array, changes: readonly SigningKeyChange[], from: string, to: string): boolean {
+export function verifySigningKeys(
+  vault: Uint8Array,
+  changes: readonly SigningKeyChange[],
+  from: string,
+  to: string,
+): boolean {
   let at = from
   for (const change of changes) {
     if (change.previous !== at) continue
     try {
       const previous = sodium.from_hex(change.previous)
-      const message = signingKeyMessage(vault, change.epoch, previous, sodium.from_hex(change.publicKey))
-      if (!sodium.crypto_sign_verify_detached(sodium.from_hex(change.signature), message, previous)) return false
+      const message = signingKeyMessage(
+        vault,
+        change.epoch,
+        previous,
+        sodium.from_hex(change.publicKey),
+      )
+      if (!sodium.crypto_sign_verify_detached(sodium.from_hex(change.signature), message, previous))
+        return false
     } catch {
       return false
     }
@@ -68,8 +81,11 @@ function refused(file: string, pinned: Pin, found: Pin): RotateError {
   return new RotateError(
     'tampered',
     pinned.vaultId === found.vaultId
-      ? 'the audit key of this vault is not the one that was pinned when this recipient first opened it, and no signed change leads to it; nothing was read'
-      : `another vault lies in the place of the one that was pinned when this recipient first opened it (${pinned.vaultId || 'unreadable'}, now ${found.vaultId}); nothing was read`,
+      ? 'the audit key of this vault is not the one that was pinned when this recipient first ' +
+          'opened it, and no signed change leads to it; nothing was read'
+      : 'another vault lies in the place of the one that was pinned when this recipient ' +
+          `first opened it (${pinned.vaultId || 'unreadable'}, now ${found.vaultId}); nothing ` +
+          'was read',
     {
       hint: `ask whoever keeps the vault; if it is meant to be another one, remove ${file}`,
       details: { pinned: pinned.vaultId, found: found.vaultId, pin: file },
@@ -78,29 +94,45 @@ function refused(file: string, pinned: Pin, found: Pin): RotateError {
 }
 
 /**
- * Compares an open vault with the pin of its path and makes the pin at the first time. `tampered` if it is another one. A state directory that can't be
- * used is a warning.
+ * Compares an open vault with the pin of its path and makes the pin at the first time.
+ * `tampered` if it is another one. A state directory that can't be used is a warning.
  */
-export async function checkPin(session: Session, path: string, stateDir: string, warn?: (text: string) => void): Promise<void> {
+export async function checkPin(
+  session: Session,
+  path: string,
+  stateDir: string,
+  warn?: (text: string) => void,
+): Promise<void> {
   const { vault, ring } = session.keys
   const directory = join(stateDir, 'pins')
   const file = join(directory, hex(hash(16, utf8(realpathSync(path)), utf8('rotate/1 pin'))))
-  const found: Pin = { vaultId: vaultIdOf(vault), publicKey: hex(sodium.crypto_sign_seed_keypair(ring.signSeed).publicKey) }
+  const found: Pin = {
+    vaultId: vaultIdOf(vault),
+    publicKey: hex(sodium.crypto_sign_seed_keypair(ring.signSeed).publicKey),
+  }
   try {
     const pinned = readPin(file)
     if (pinned?.vaultId === found.vaultId && pinned.publicKey === found.publicKey) return
     if (pinned !== undefined) {
       const object = await session.consistent((snapshot) => snapshot.object(docRow(SIGNING_KEYS)))
       const changes =
-        object === undefined ? [] : decoded('the list of audit keys', () => decodeRecord<readonly SigningKeyChange[]>(object.body))
-      if (pinned.vaultId !== found.vaultId || !verifySigningKeys(vault, changes, pinned.publicKey, found.publicKey))
+        object === undefined
+          ? []
+          : decoded('the list of audit keys', () =>
+              decodeRecord<readonly SigningKeyChange[]>(object.body),
+            )
+      if (
+        pinned.vaultId !== found.vaultId ||
+        !verifySigningKeys(vault, changes, pinned.publicKey, found.publicKey)
+      )
         throw refused(file, pinned, found)
     }
     writePin(directory, file, found, base32(session.random.bytes(10)))
   } catch (error) {
     if (error instanceof RotateError) throw error
     warn?.(
-      `the vault can't be pinned in the state directory (${codeOf(error) || 'unknown error'}): another one in its place would not be noticed`,
+      "the vault can't be pinned in the state directory " +
+        `(${codeOf(error) || 'unknown error'}): another one in its place would not be noticed`,
     )
   }
 }

@@ -1,4 +1,7 @@
-/** Reading single rows of a damaged vault: each must still authenticate by itself, but nothing says that it is the newest of its kind. */
+/**
+ * Reading single rows of a damaged vault: each must still authenticate by itself, but
+ * nothing says that it is the newest of its kind.
+ */
 import type { VaultReader } from '../core/ports.ts'
 import { HEADER_KEY } from '../store/port.ts'
 import { type RawFile, openRaw } from '../store/upkeep.ts'
@@ -33,22 +36,33 @@ export async function unlockRaw(
   }
 }
 
-/** The object in a stored row, if it authenticates and lies in its own place; `tampered` otherwise. */
-export function openObject(keys: Keys, key: bigint, stored: Uint8Array): Identity & { readonly body: Uint8Array } {
+/**
+ * The object in a stored row, if it authenticates and lies in its own place; `tampered`
+ * otherwise.
+ */
+export function openObject(
+  keys: Keys,
+  key: bigint,
+  stored: Uint8Array,
+): Identity & { readonly body: Uint8Array } {
   const object = decoded('an object', () => decodeObject(openRow(keys, 'obj', key, stored)))
-  if (objectKey(keys.ring, object.kind, object.owner, object.sub) !== key) throw tampered('an object lies in the place of another')
+  if (objectKey(keys.ring, object.kind, object.owner, object.sub) !== key)
+    throw tampered('an object lies in the place of another')
   return object
 }
 
 /** See index.ts. */
-export async function openUnverified(options: Pick<OpenVaultOptions, 'file' | 'unlock'>): Promise<Unverified> {
+export async function openUnverified(
+  options: Pick<OpenVaultOptions, 'file' | 'unlock'>,
+): Promise<Unverified> {
   const { raw, keys } = await unlockRaw(options)
   const reader = new Records(async ({ kind, owner, sub }) => {
     const key = objectKey(keys.ring, kind, owner, sub)
     const stored = raw.row('obj', key)
     if (stored === undefined) return undefined
     const found = openObject(keys, key, stored)
-    if (found.kind !== kind || found.owner !== owner || found.sub !== sub) throw tampered('two objects share one place in its index')
+    if (found.kind !== kind || found.owner !== owner || found.sub !== sub)
+      throw tampered('two objects share one place in its index')
     return found.body
   })
   return { reader, close: () => raw.close() }

@@ -1,6 +1,7 @@
 /**
- * Recipients: public keys to which the root key is wrapped. The text form is `rp1-` and base64url of 32 key bytes and 4 check bytes, so that a cut or
- * mistyped key is told from somebody else's.
+ * Recipients: public keys to which the root key is wrapped. The text form is `rp1-` and
+ * base64url of 32 key bytes and 4 check bytes, so that a cut or mistyped key is told from
+ * somebody else's.
  */
 import { usage } from '../core/errors.ts'
 import { concat, equal, utf8 } from './bytes.ts'
@@ -16,22 +17,32 @@ function check(publicKey: Uint8Array): Uint8Array {
 
 /** Public key → text. */
 export function formatRecipient(publicKey: Uint8Array): string {
-  return PREFIX + sodium.to_base64(concat(publicKey, check(publicKey)), sodium.base64_variants.URLSAFE_NO_PADDING)
+  return (
+    PREFIX +
+    sodium.to_base64(concat(publicKey, check(publicKey)), sodium.base64_variants.URLSAFE_NO_PADDING)
+  )
 }
 
-/** Text → public key. `usage` for anything to which no box could be sealed, each case with its own words. */
+/**
+ * Text → public key. `usage` for anything to which no box could be sealed, each case with
+ * its own words.
+ */
 export function parseRecipient(text: string): Uint8Array {
   const trimmed = text.trim()
   const hint = "the other person's key is printed by: rotate unlocker keygen --key-file F"
-  if (/^rotate-key-/.test(trimmed)) throw usage('that is a private key file, not a recipient; it belongs to its owner alone', hint)
+  if (/^rotate-key-/.test(trimmed))
+    throw usage('that is a private key file, not a recipient; it belongs to its owner alone', hint)
   if (!trimmed.startsWith(PREFIX)) throw usage(`a recipient begins with ${PREFIX}`, hint)
   const encoded = trimmed.slice(PREFIX.length)
   // 36 bytes are 48 digits without padding.
-  if (encoded.length !== 48) throw usage(`the recipient is ${encoded.length < 48 ? 'cut short' : 'too long'}`, hint)
-  if (!/^[A-Za-z0-9_-]+$/.test(encoded)) throw usage('the recipient contains a character that can not occur in one', hint)
+  if (encoded.length !== 48)
+    throw usage(`the recipient is ${encoded.length < 48 ? 'cut short' : 'too long'}`, hint)
+  if (!/^[A-Za-z0-9_-]+$/.test(encoded))
+    throw usage('the recipient contains a character that can not occur in one', hint)
   const bytes = sodium.from_base64(encoded, sodium.base64_variants.URLSAFE_NO_PADDING)
   const publicKey = bytes.slice(0, KEY)
-  if (!equal(check(publicKey), bytes.subarray(KEY))) throw usage('the recipient was mistyped: its check digits do not match', hint)
+  if (!equal(check(publicKey), bytes.subarray(KEY)))
+    throw usage('the recipient was mistyped: its check digits do not match', hint)
   try {
     // A point of small order would make the box readable by everybody.
     sodium.crypto_box_seal(new Uint8Array(1), publicKey)

@@ -1,4 +1,7 @@
-/** The records of `core/model.ts` on top of objects: which object holds what, and how it is found. */
+/**
+ * The records of `core/model.ts` on top of objects: which object holds what, and how it
+ * is found.
+ */
 import { isId } from '../core/ids.ts'
 import type { RunRecord, SecretRecord } from '../core/model.ts'
 import type { VaultReader } from '../core/ports.ts'
@@ -10,13 +13,21 @@ import { decoded } from './damage.ts'
 export type ReadObject = (identity: Identity) => Promise<Uint8Array | undefined>
 
 export const secretRow = (id: string): Identity => ({ kind: objects.secret, owner: id, sub: 0 })
-export const valueRow = (id: string, version: number): Identity => ({ kind: objects.value, owner: id, sub: version })
+export const valueRow = (id: string, version: number): Identity => ({
+  kind: objects.value,
+  owner: id,
+  sub: version,
+})
 /** A path or a `rot_` id. */
 export const nameRow = (name: string): Identity => ({ kind: objects.name, owner: name, sub: 0 })
 export const runRow = (id: string): Identity => ({ kind: objects.run, owner: id, sub: 0 })
 export const docRow = (name: string): Identity => ({ kind: objects.doc, owner: name, sub: 0 })
 /** Ids of runs in the order in which they began, `RUNS_PER_PAGE` to a page. */
-export const runListRow = (page: number): Identity => ({ kind: objects.runList, owner: 'runs', sub: page })
+export const runListRow = (page: number): Identity => ({
+  kind: objects.runList,
+  owner: 'runs',
+  sub: page,
+})
 export const RUNS_PER_PAGE = 64
 
 /** `VaultReader` over any source of objects. */

@@ -1,7 +1,9 @@
 /**
- * Rekey: a new root key without standing still. One commit installs the next epoch: every new row is sealed under it, the old root key stays in the
- * keyring. Then the buckets follow by cursor, a few rows to a commit; the last commit drops the old root keys. The state root says how far it has come, so
- * any process may go on where another was killed, and several may at once. Audit rows are never sealed anew.
+ * Rekey: a new root key without standing still. One commit installs the next epoch: every
+ * new row is sealed under it, the old root key stays in the keyring. Then the buckets
+ * follow by cursor, a few rows to a commit; the last commit drops the old root keys. The
+ * state root says how far it has come, so any process may go on where another was killed,
+ * and several may at once. Audit rows are never sealed anew.
  */
 import { RotateError } from '../core/errors.ts'
 import type { AuditEntry } from '../core/model.ts'
@@ -12,7 +14,14 @@ import { encodeObject } from './codec.ts'
 import { prepare } from './commit.ts'
 import { tampered } from './damage.ts'
 import { type Header, type Stanza, buildHeader, parseHeader } from './header.ts'
-import { type Keyring, type UnlockerKeys, assembleKeys, currentKeys, epochKeys, unlockerId } from './keys.ts'
+import {
+  type Keyring,
+  type UnlockerKeys,
+  assembleKeys,
+  currentKeys,
+  epochKeys,
+  unlockerId,
+} from './keys.ts'
 import { NO_REKEY } from './root.ts'
 import { Sealer } from './seal.ts'
 import type { Session } from './session.ts'
@@ -30,7 +39,10 @@ const BYTES = 4 * 1024 * 1024
 /** Objects that are read in one go. */
 const CHUNK = 32
 
-/** Name of the document that lists the keys of the audit signature, oldest first, each signed by the one before it. */
+/**
+ * Name of the document that lists the keys of the audit signature, oldest first, each
+ * signed by the one before it.
+ */
 export const SIGNING_KEYS = 'audit-keys'
 
 /** One change of the audit signature's key. All bytes in hex. */
@@ -44,9 +56,22 @@ export interface SigningKeyChange {
   readonly signature: string
 }
 
-/** "rotate/1 audit key" ‖ vault 16 ‖ epoch u32 ‖ previous public key 32 ‖ public key 32. */
-export function signingKeyMessage(vault: Uint8Array, epoch: number, previous: Uint8Array, publicKey: Uint8Array): Uint8Array {
-  return concat(utf8('rotate/1 audit key'), vault, new Writer().u32(epoch).done(), previous, publicKey)
+/**
+ * "rotate/1 audit key" ‖ vault 16 ‖ epoch u32 ‖ previous public key 32 ‖ public key 32.
+ */
+export function signingKeyMessage(
+  vault: Uint8Array,
+  epoch: number,
+  previous: Uint8Array,
+  publicKey: Uint8Array,
+): Uint8Array {
+  return concat(
+    utf8('rotate/1 audit key'),
+    vault,
+    new Writer().u32(epoch).done(),
+    previous,
+    publicKey,
+  )
 }
 
 /** The header of this very snapshot. */
@@ -54,7 +79,8 @@ export async function headerOf(session: Session, snapshot: Snapshot): Promise<He
   const state = await snapshot.state()
   const { rows } = await session.read({ keys: [{ table: 'head', key: HEADER_KEY }] }, state)
   const header = parseHeader(rows[0])
-  if (!equal(hash(32, header.stored), state.root.headerHash)) throw tampered('its header is not the one that belongs to its state root')
+  if (!equal(hash(32, header.stored), state.root.headerHash))
+    throw tampered('its header is not the one that belongs to its state root')
   return header
 }
 
@@ -66,7 +92,16 @@ export function entryOf(
 ): AuditEntry {
   const { actor, reason } = who
   const all = reason === undefined ? metadata : { ...metadata, reason }
-  return { action, path: null, actor, triggeredBy: 'manual', status: 'success', runId: null, metadata: all, ...more }
+  return {
+    action,
+    path: null,
+    actor,
+    triggeredBy: 'manual',
+    status: 'success',
+    runId: null,
+    metadata: all,
+    ...more,
+  }
 }
 
 /** Installs the next epoch in one commit, for all unlockers but perhaps one. */
@@ -94,11 +129,20 @@ export function install(session: Session, who: Who, remove?: string): Promise<vo
     const tx = new Transaction(snapshot)
     const now = session.clock.now()
     const before = (await tx.doc<readonly SigningKeyChange[]>(SIGNING_KEYS)) ?? []
-    await tx.putDoc(SIGNING_KEYS, [...before, handOver(keys.vault, epoch, now, keys.ring.signSeed, seed)])
-    if (gone !== undefined) tx.audit(entryOf(who, 'unlocker_removed', { unlocker: gone.id, kind: gone.kind }))
+    await tx.putDoc(SIGNING_KEYS, [
+      ...before,
+      handOver(keys.vault, epoch, now, keys.ring.signSeed, seed),
+    ])
+    if (gone !== undefined)
+      tx.audit(entryOf(who, 'unlocker_removed', { unlocker: gone.id, kind: gone.kind }))
     tx.audit(entryOf(who, 'vault_rekeyed', { phase: 'begun', epoch }, { status: 'pending' }))
     const stored = buildHeader(keys.vault, epoch, root, stanzas, ring, sealer)
-    const intended = { changes: tx.close(), audits: tx.audits, header: { stored, keys: next }, rekeyCursor: 0 }
+    const intended = {
+      changes: tx.close(),
+      audits: tx.audits,
+      header: { stored, keys: next },
+      rekeyCursor: 0,
+    }
     return { result: undefined, prepared: await prepare(session, snapshot, intended) }
   })
 }
@@ -106,11 +150,17 @@ export function install(session: Session, who: Who, remove?: string): Promise<vo
 function leaving(ring: Keyring, id: string): UnlockerKeys {
   const found = ring.unlockers.find((one) => one.id === id)
   if (found === undefined)
-    throw new RotateError('not-found', `the vault has no unlocker ${id}; nothing changed`, { hint: 'see: rotate unlocker list' })
-  if (ring.unlockers.length === 1)
-    throw new RotateError('denied', 'this is the last unlocker: without it nobody could open the vault again; nothing changed', {
-      hint: 'add another one first: rotate unlocker add',
+    throw new RotateError('not-found', `the vault has no unlocker ${id}; nothing changed`, {
+      hint: 'see: rotate unlocker list',
     })
+  if (ring.unlockers.length === 1)
+    throw new RotateError(
+      'denied',
+      'this is the last unlocker: without it nobody could open the vault again; nothing changed',
+      {
+        hint: 'add another one first: rotate unlocker add',
+      },
+    )
   return found
 }
 
@@ -121,11 +171,26 @@ function stanzaOf(header: Header, rawId: Uint8Array): Stanza {
 }
 
 /** The old key of the audit signature signs the new one. */
-function handOver(vault: Uint8Array, epoch: number, at: number, oldSeed: Uint8Array, newSeed: Uint8Array): SigningKeyChange {
+function handOver(
+  vault: Uint8Array,
+  epoch: number,
+  at: number,
+  oldSeed: Uint8Array,
+  newSeed: Uint8Array,
+): SigningKeyChange {
   const old = sodium.crypto_sign_seed_keypair(oldSeed)
   const { publicKey } = sodium.crypto_sign_seed_keypair(newSeed)
-  const signature = sodium.crypto_sign_detached(signingKeyMessage(vault, epoch, old.publicKey, publicKey), old.privateKey)
-  return { epoch, at, previous: hex(old.publicKey), publicKey: hex(publicKey), signature: hex(signature) }
+  const signature = sodium.crypto_sign_detached(
+    signingKeyMessage(vault, epoch, old.publicKey, publicKey),
+    old.privateKey,
+  )
+  return {
+    epoch,
+    at,
+    previous: hex(old.publicKey),
+    publicKey: hex(publicKey),
+    signature: hex(signature),
+  }
 }
 
 interface Step {
@@ -134,14 +199,22 @@ interface Step {
   readonly cursor: number
 }
 
-/** One commit of the rekey: some rows sealed anew, or, when none is left, the old root keys dropped. */
+/**
+ * One commit of the rekey: some rows sealed anew, or, when none is left, the old root
+ * keys dropped.
+ */
 function step(session: Session, who: Who, automatic: boolean): Promise<Step> {
   return committing<Step>(session, async (snapshot) => {
     const { root, keys } = await snapshot.state()
-    if (root.rekeyCursor === NO_REKEY) return { result: { done: true, rows: 0, cursor: LEAVES }, prepared: undefined }
+    if (root.rekeyCursor === NO_REKEY)
+      return { result: { done: true, rows: 0, cursor: LEAVES }, prepared: undefined }
     const { changes, cursor } = await stale(snapshot, root.rekeyCursor, keys.epoch)
     if (changes.length > 0 || cursor < LEAVES) {
-      const prepared = await prepare(session, snapshot, { changes, audits: [], rekeyCursor: cursor })
+      const prepared = await prepare(session, snapshot, {
+        changes,
+        audits: [],
+        rekeyCursor: cursor,
+      })
       return { result: { done: false, rows: changes.length, cursor }, prepared }
     }
     const header = await headerOf(session, snapshot)
@@ -151,15 +224,22 @@ function step(session: Session, who: Who, automatic: boolean): Promise<Step> {
     const sealer = new Sealer(next, session.random.bytes(32))
     const stored = buildHeader(keys.vault, keys.epoch, secret, header.stanzas, ring, sealer)
     const metadata = { phase: 'finished', epoch: keys.epoch }
-    const audits = [entryOf(who, 'vault_rekeyed', metadata, automatic ? { triggeredBy: 'automatic' } : {})]
+    const audits = [
+      entryOf(who, 'vault_rekeyed', metadata, automatic ? { triggeredBy: 'automatic' } : {}),
+    ]
     const intended = { changes: [], audits, header: { stored, keys: next }, rekeyCursor: NO_REKEY }
-    return { result: { done: true, rows: 0, cursor }, prepared: await prepare(session, snapshot, intended) }
+    return {
+      result: { done: true, rows: 0, cursor },
+      prepared: await prepare(session, snapshot, intended),
+    }
   })
 }
 
 /**
- * Objects from the bucket `from` on that are still sealed under an older key, and the bucket at which to go on. A bucket of which only a part fits is
- * looked at again. Whoever seals an object seals its leaf and mid too, so nothing below the cursor is left under an older key.
+ * Objects from the bucket `from` on that are still sealed under an older key, and the
+ * bucket at which to go on. A bucket of which only a part fits is looked at again.
+ * Whoever seals an object seals its leaf and mid too, so nothing below the cursor is left
+ * under an older key.
  */
 async function stale(
   snapshot: Snapshot,
@@ -170,7 +250,9 @@ async function stale(
   const { mids } = await snapshot.root()
   let rows = 1
   let bytes = 0
-  for (const mid of [...mids.keys()].filter((number) => number >= from >> 7).toSorted((a, b) => a - b)) {
+  for (const mid of [...mids.keys()]
+    .filter((number) => number >= from >> 7)
+    .toSorted((a, b) => a - b)) {
     const children = (await snapshot.mids([mid])).get(mid) ?? new Map<number, never>()
     rows++
     for (const position of [...children.keys()].toSorted((a, b) => a - b)) {
@@ -179,7 +261,9 @@ async function stale(
       const entries = (await snapshot.leaves([leaf])).get(leaf) ?? []
       rows++
       for (let at = 0; at < entries.length; at += CHUNK) {
-        for (const { kind, owner, sub, body, wake, epoch: sealedIn } of await snapshot.objects(entries.slice(at, at + CHUNK))) {
+        for (const { kind, owner, sub, body, wake, epoch: sealedIn } of await snapshot.objects(
+          entries.slice(at, at + CHUNK),
+        )) {
           if (sealedIn === epoch) continue
           if (rows >= ROWS || bytes >= BYTES) return { changes, cursor: leaf }
           const identity = { kind, owner, sub }
@@ -194,15 +278,24 @@ async function stale(
   return { changes, cursor: LEAVES }
 }
 
-/** Carries an unfinished rekey to its end, or until `signal` or the deadline; what is done is durable either way. */
-export async function finish(session: Session, who: Who, options: RekeyOptions = {}): Promise<RekeyReport> {
+/**
+ * Carries an unfinished rekey to its end, or until `signal` or the deadline; what is done
+ * is durable either way.
+ */
+export async function finish(
+  session: Session,
+  who: Who,
+  options: RekeyOptions = {},
+): Promise<RekeyReport> {
   const { clock, random } = session
   let commits = 0
   let rows = 0
-  const until = options.budgetMs === undefined ? Number.POSITIVE_INFINITY : clock.monotonic() + options.budgetMs
+  const until =
+    options.budgetMs === undefined ? Number.POSITIVE_INFINITY : clock.monotonic() + options.budgetMs
   for (;;) {
     options.signal?.throwIfAborted()
-    if (commits > 0 && clock.monotonic() > until) return { finished: false, commits, rows, epoch: session.keys.epoch }
+    if (commits > 0 && clock.monotonic() > until)
+      return { finished: false, commits, rows, epoch: session.keys.epoch }
     const taken = await step(session, who, options.automatic === true)
     commits++
     rows += taken.rows

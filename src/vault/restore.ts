@@ -18,13 +18,16 @@ export interface RestoreOptions extends OpenVaultOptions {
 }
 
 export interface Restored extends VaultCopy {
-  /** How many commits the state that was last seen at that place was ahead of this one. */
+  /**
+   * How many commits the state that was last seen at that place was ahead of this one.
+   */
   readonly behind: number
 }
 
 /**
- * Copies, verifies and publishes. The new file is marked as a copy, and what was seen before at that place counts no more: whoever restores says that this is
- * the newest there is. `conflict` if there is a vault; a crash leaves none or the whole one.
+ * Copies, verifies and publishes. The new file is marked as a copy, and what was seen
+ * before at that place counts no more: whoever restores says that this is the newest
+ * there is. `conflict` if there is a vault; a crash leaves none or the whole one.
  */
 export async function restoreVault(options: RestoreOptions): Promise<Restored> {
   const { from, file, unlock, clock, random, prove, entry, stateDir } = options
@@ -35,7 +38,14 @@ export async function restoreVault(options: RestoreOptions): Promise<Restored> {
   try {
     const session = new Session({ store, clock, random, openRoot: opener(unlock) })
     await session.open()
-    copy = await copyVault(store, { target: file, clock, random, openRoot: async () => session.opened, prove, entry })
+    copy = await copyVault(store, {
+      target: file,
+      clock,
+      random,
+      openRoot: async () => session.opened,
+      prove,
+      entry,
+    })
     if (stateDir === undefined) return { ...copy, behind: 0 }
     return { ...copy, behind: await pinned(options, stateDir, session) }
   } finally {

@@ -1,14 +1,22 @@
-/** The state root: one sealed row that stands for everything in the vault at one commit. */
+/**
+ * The state root: one sealed row that stands for everything in the vault at one commit.
+ */
 import { Malformed, Reader, Writer } from './bytes.ts'
 import { type Children, MIDS, NEVER, type Ref } from './tree.ts'
 
-/** How many commits back a root remembers by tag, to learn after a failed COMMIT whether it was applied. */
+/**
+ * How many commits back a root remembers by tag, to learn after a failed COMMIT whether
+ * it was applied.
+ */
 export const RECENT = 8
 
 /** `rekeyCursor` while no rekey is under way. */
 export const NO_REKEY = 0xffff_ffff
 
-/** In `flags`: this file is a copy (a backup, or restored from one), and nobody has looked yet whether the world is as it says. */
+/**
+ * In `flags`: this file is a copy (a backup, or restored from one), and nobody has looked
+ * yet whether the world is as it says.
+ */
 export const COPY = 1
 
 export interface Root {
@@ -46,8 +54,20 @@ const isZero = (bytes: Uint8Array): boolean => bytes.every((byte) => byte === 0)
 export function encodeRoot(root: Root): Uint8Array {
   const out = new Writer().u8(VERSION).u48(root.commit)
   for (let i = 0; i < RECENT; i++) out.raw(root.recent[i] ?? new Uint8Array(8))
-  out.u48(root.highestTime).u48(root.auditCount).raw(root.auditHash).u48(root.auditBase).raw(root.auditBaseHash)
-  out.u48(root.objects).u48(root.nodes).u48(root.runs).raw(root.layout).raw(root.headerHash).u32(root.rekeyCursor).u32(root.flags)
+  out
+    .u48(root.highestTime)
+    .u48(root.auditCount)
+    .raw(root.auditHash)
+    .u48(root.auditBase)
+    .raw(root.auditBaseHash)
+  out
+    .u48(root.objects)
+    .u48(root.nodes)
+    .u48(root.runs)
+    .raw(root.layout)
+    .raw(root.headerHash)
+    .u32(root.rekeyCursor)
+    .u32(root.flags)
   for (let mid = 0; mid < MIDS; mid++) {
     const ref = root.mids.get(mid)
     out.raw(ref?.hash ?? ABSENT).u48(ref?.wake ?? NEVER)

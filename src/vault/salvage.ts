@@ -1,6 +1,8 @@
 /**
- * Saving what still authenticates from a damaged vault into a new file with the same unlockers. Tree, names and list of runs are built anew from the
- * records. What can't be told from single rows is whether a row is the newest of its kind: hence the result is a copy that somebody must look at.
+ * Saving what still authenticates from a damaged vault into a new file with the same
+ * unlockers. Tree, names and list of runs are built anew from the records. What can't be
+ * told from single rows is whether a row is the newest of its kind: hence the result is a
+ * copy that somebody must look at.
  */
 import { statSync } from 'node:fs'
 import type { AuditEntry, SecretRecord } from '../core/model.ts'
@@ -19,10 +21,25 @@ import { RUNS_PER_PAGE, nameRow, runListRow, valueRow } from './records.ts'
 import { COPY, NO_REKEY, RECENT, type Root, decodeRoot, encodeRoot } from './root.ts'
 import { Sealer, openRow } from './seal.ts'
 import { hash } from './sodium.ts'
-import { type Children, type Entry, NEVER, type Ref, earliest, encodeLeaf, encodeMid, leafOf, leafRow, midRow, refHash } from './tree.ts'
+import {
+  type Children,
+  type Entry,
+  NEVER,
+  type Ref,
+  earliest,
+  encodeLeaf,
+  encodeMid,
+  leafOf,
+  leafRow,
+  midRow,
+  refHash,
+} from './tree.ts'
 import type { OpenVaultOptions } from './types.ts'
 
-export interface SalvageOptions extends Pick<OpenVaultOptions, 'file' | 'unlock' | 'clock' | 'random'> {
+export interface SalvageOptions extends Pick<
+  OpenVaultOptions,
+  'file' | 'unlock' | 'clock' | 'random'
+> {
   readonly target: string
   readonly entry: AuditEntry
 }
@@ -46,13 +63,22 @@ interface Work {
   readonly lost: string[]
 }
 
-/** `conflict` if there is something at `target`; `tampered` if not even the header can be read. */
+/**
+ * `conflict` if there is something at `target`; `tampered` if not even the header can be
+ * read.
+ */
 export async function salvageVault(options: SalvageOptions): Promise<Salvaged> {
   const { target, clock, random, entry } = options
   refuseExisting(target)
   const { raw, keys, header } = await unlockRaw(options)
   try {
-    const work: Work = { keys, sealer: new Sealer(keys, random.bytes(32)), puts: [], leaves: new Map(), lost: [] }
+    const work: Work = {
+      keys,
+      sealer: new Sealer(keys, random.bytes(32)),
+      puts: [],
+      leaves: new Map(),
+      lost: [],
+    }
     const old = oldRoot(raw, keys, work)
     const found = keepObjects(raw, work, old)
     const audit = keepAudit(raw, work, old)
@@ -65,12 +91,18 @@ export async function salvageVault(options: SalvageOptions): Promise<Salvaged> {
       { ...entry, metadata: { ...entry.metadata, secrets: found.secrets, lost: work.lost.length } },
       audit.auditHash,
     )
-    work.puts.push({ table: 'audit', key: BigInt(seq), bytes: row }, { table: 'head', key: HEADER_KEY, bytes: header })
+    work.puts.push(
+      { table: 'audit', key: BigInt(seq), bytes: row },
+      { table: 'head', key: HEADER_KEY, bytes: header },
+    )
     const tree = buildTree(work)
     const commit = Math.max(old?.commit ?? 0, audit.auditCount) + 1
     const root: Omit<Root, 'layout'> = {
       commit,
-      recent: [work.sealer.fresh(`commit ${commit}`).subarray(0, 8), ...(old?.recent ?? [])].slice(0, RECENT),
+      recent: [work.sealer.fresh(`commit ${commit}`).subarray(0, 8), ...(old?.recent ?? [])].slice(
+        0,
+        RECENT,
+      ),
       highestTime: now,
       ...audit,
       auditCount: seq,
@@ -85,7 +117,13 @@ export async function salvageVault(options: SalvageOptions): Promise<Salvaged> {
       puts: work.puts,
       head: (layout) => work.sealer.seal('head', 2n, encodeRoot({ ...root, layout })),
     })
-    return { file: target, bytes: statSync(target).size, ...found, auditRows: seq - audit.auditBase, lost: work.lost }
+    return {
+      file: target,
+      bytes: statSync(target).size,
+      ...found,
+      auditRows: seq - audit.auditBase,
+      lost: work.lost,
+    }
   } finally {
     raw.close()
   }
@@ -98,7 +136,10 @@ function oldRoot(raw: RawFile, keys: Keys, work: Work): Root | undefined {
   } catch {
     // Said below, like a missing one.
   }
-  work.lost.push('the state root: what was deleted before may be back, and what is the newest state can not be told')
+  work.lost.push(
+    'the state root: what was deleted before may be back, and what is the newest state can ' +
+      'not be told',
+  )
   return undefined
 }
 
@@ -133,9 +174,14 @@ function keepObjects(
     }
   }
   if (dead > 0) work.lost.push(`${dead} object${dead === 1 ? '' : 's'} that did not authenticate`)
-  if (holes > 0) work.lost.push(`${holes} part${holes === 1 ? '' : 's'} of the file that SQLite could not read`)
+  if (holes > 0)
+    work.lost.push(`${holes} part${holes === 1 ? '' : 's'} of the file that SQLite could not read`)
   const missing = (old?.objects ?? 0) - kept - dead
-  if (missing > 0) work.lost.push(`${missing} object${missing === 1 ? '' : 's'} that the state root counts and the file does not hold`)
+  if (missing > 0)
+    work.lost.push(
+      `${missing} object${missing === 1 ? '' : 's'} that the state root counts and the file ` +
+        'does not hold',
+    )
   rebuildNames(work, secrets, names)
   rebuildRuns(work, runs)
   for (const secret of secrets) {
@@ -148,10 +194,19 @@ function keepObjects(
   return { secrets: secrets.length, versions: values.size, runs: runs.length }
 }
 
-/** A name leads to its secret; a deleted secret has its name only as long as no living one took it. */
-function rebuildNames(work: Work, secrets: readonly SecretRecord[], found: ReadonlyMap<string, string>): void {
+/**
+ * A name leads to its secret; a deleted secret has its name only as long as no living one
+ * took it.
+ */
+function rebuildNames(
+  work: Work,
+  secrets: readonly SecretRecord[],
+  found: ReadonlyMap<string, string>,
+): void {
   const names = new Map<string, string>()
-  for (const secret of secrets.toSorted((a, b) => Number(a.deletedAt === undefined) - Number(b.deletedAt === undefined))) {
+  for (const secret of secrets.toSorted(
+    (a, b) => Number(a.deletedAt === undefined) - Number(b.deletedAt === undefined),
+  )) {
     names.set(secret.path, secret.id)
     if (secret.schedule !== undefined) names.set(secret.schedule.id, secret.id)
   }
@@ -163,12 +218,22 @@ function rebuildNames(work: Work, secrets: readonly SecretRecord[], found: Reado
 /** Ids sort by the time at which the runs began. */
 function rebuildRuns(work: Work, runs: string[]): void {
   runs.sort()
-  for (let at = 0; at < runs.length; at += RUNS_PER_PAGE) seal(work, runListRow(at / RUNS_PER_PAGE), runs.slice(at, at + RUNS_PER_PAGE))
+  for (let at = 0; at < runs.length; at += RUNS_PER_PAGE)
+    seal(work, runListRow(at / RUNS_PER_PAGE), runs.slice(at, at + RUNS_PER_PAGE))
 }
 
 function seal(work: Work, identity: Identity, record: unknown): void {
   const key = objectKey(work.keys.ring, identity.kind, identity.owner, identity.sub)
-  place(work, { table: 'obj', key, bytes: work.sealer.seal('obj', key, encodeObject(identity, encodeRecord(record))) }, identity, NEVER)
+  place(
+    work,
+    {
+      table: 'obj',
+      key,
+      bytes: work.sealer.seal('obj', key, encodeObject(identity, encodeRecord(record))),
+    },
+    identity,
+    NEVER,
+  )
 }
 
 function place(work: Work, row: Row, identity: Identity, wake: number): void {
@@ -179,7 +244,9 @@ function place(work: Work, row: Row, identity: Identity, wake: number): void {
   work.puts.push(row)
 }
 
-/** Rows that still authenticate are kept; the chain begins anew after the last gap in it. */
+/**
+ * Rows that still authenticate are kept; the chain begins anew after the last gap in it.
+ */
 function keepAudit(
   raw: RawFile,
   work: Work,
@@ -205,8 +272,12 @@ function keepAudit(
       dead++
     }
   }
-  if (dead > 0) work.lost.push(`${dead} audit event${dead === 1 ? '' : 's'} that did not authenticate`)
-  if (holes > 0) work.lost.push(`${holes} part${holes === 1 ? '' : 's'} of the audit trail that SQLite could not read`)
+  if (dead > 0)
+    work.lost.push(`${dead} audit event${dead === 1 ? '' : 's'} that did not authenticate`)
+  if (holes > 0)
+    work.lost.push(
+      `${holes} part${holes === 1 ? '' : 's'} of the audit trail that SQLite could not read`,
+    )
   const last = links.get(newest)
   if (last === undefined)
     return {
@@ -215,20 +286,29 @@ function keepAudit(
       auditBase: old?.auditCount ?? 0,
       auditBaseHash: old?.auditHash ?? CHAIN_START,
     }
-  if (old !== undefined && old.auditCount > newest) work.lost.push(`the audit events ${newest + 1} to ${old.auditCount}`)
+  if (old !== undefined && old.auditCount > newest)
+    work.lost.push(`the audit events ${newest + 1} to ${old.auditCount}`)
   let first = newest
   let { previous } = last
-  for (let before = links.get(first - 1); before !== undefined && equal(before.own, previous); before = links.get(first - 1)) {
+  for (
+    let before = links.get(first - 1);
+    before !== undefined && equal(before.own, previous);
+    before = links.get(first - 1)
+  ) {
     first--
     previous = before.previous
   }
   const base = first - 1
   if (stubsLeadTo(stubs, base, previous)) work.puts.push(...stubs.values())
-  else if (base > 0) work.lost.push(`the proof for the audit events up to ${base}: the chain begins anew after them`)
+  else if (base > 0)
+    work.lost.push(`the proof for the audit events up to ${base}: the chain begins anew after them`)
   return { auditCount: newest, auditHash: last.own, auditBase: base, auditBaseHash: previous }
 }
 
-/** Do the remains of pruned events still prove the chain from its very beginning? Otherwise they are of no use. */
+/**
+ * Do the remains of pruned events still prove the chain from its very beginning?
+ * Otherwise they are of no use.
+ */
 function stubsLeadTo(stubs: ReadonlyMap<number, Row>, base: number, expected: Uint8Array): boolean {
   let h: Uint8Array = CHAIN_START
   for (let seq = 1; seq <= base; seq++) {
@@ -239,7 +319,11 @@ function stubsLeadTo(stubs: ReadonlyMap<number, Row>, base: number, expected: Ui
   return stubs.size === base && equal(h, expected)
 }
 
-function buildTree(work: Work): { readonly objects: number; readonly nodes: number; readonly mids: Children } {
+function buildTree(work: Work): {
+  readonly objects: number
+  readonly nodes: number
+  readonly mids: Children
+} {
   const below = new Map<number, Map<number, Ref>>()
   let count = 0
   const put = (row: bigint, plaintext: Uint8Array, refs: Iterable<Ref>): Ref => {
@@ -255,6 +339,7 @@ function buildTree(work: Work): { readonly objects: number; readonly nodes: numb
     children.set(leaf & 127, put(leafRow(leaf), encodeLeaf(leaf, entries), entries))
   }
   const mids = new Map<number, Ref>()
-  for (const [mid, children] of below) mids.set(mid, put(midRow(mid), encodeMid(mid, children), children.values()))
+  for (const [mid, children] of below)
+    mids.set(mid, put(midRow(mid), encodeMid(mid, children), children.values()))
   return { objects: count, nodes: work.leaves.size + mids.size, mids }
 }

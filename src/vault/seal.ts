@@ -1,6 +1,7 @@
 /**
- * Sealing of rows: XChaCha20-Poly1305 with associated data that binds format, table, vault, epoch and row id. A sealed row says who it is,
- * never how fresh it is: freshness comes only from the parent's hash of the stored bytes.
+ * Sealing of rows: XChaCha20-Poly1305 with associated data that binds format, table,
+ * vault, epoch and row id. A sealed row says who it is, never how fresh it is: freshness
+ * comes only from the parent's hash of the stored bytes.
  */
 import type { TableName } from '../store/port.ts'
 import { Writer, concat, utf8 } from './bytes.ts'
@@ -10,13 +11,24 @@ import { hash, sodium } from './sodium.ts'
 
 const FORMAT = utf8('rotate/1')
 /** 0 is the keyring inside the header. */
-const tableNumber: Readonly<Record<TableName | 'keyring', number>> = { keyring: 0, head: 1, node: 2, obj: 3, audit: 4 }
+const tableNumber: Readonly<Record<TableName | 'keyring', number>> = {
+  keyring: 0,
+  head: 1,
+  node: 2,
+  obj: 3,
+  audit: 4,
+}
 /** epoch u32 ‖ nonce 24, before the ciphertext. */
 const PREFIX = 4 + 24
 const TAG = 16
 
 /** 37 bytes: format ‖ table u8 ‖ vault 16 ‖ epoch u32 ‖ row id u64. */
-export function associated(vault: Uint8Array, table: TableName | 'keyring', epoch: number, id: bigint): Uint8Array {
+export function associated(
+  vault: Uint8Array,
+  table: TableName | 'keyring',
+  epoch: number,
+  id: bigint,
+): Uint8Array {
   return new Writer().raw(FORMAT).u8(tableNumber[table]).raw(vault).u32(epoch).u64(id).done()
 }
 
@@ -36,27 +48,47 @@ export function epochOf(stored: Uint8Array): number {
   return new DataView(stored.buffer, stored.byteOffset).getUint32(0)
 }
 
-/** Opens one stored row. Throws `tampered` if it was not sealed by this vault for this place. */
+/**
+ * Opens one stored row. Throws `tampered` if it was not sealed by this vault for this
+ * place.
+ */
 export function openRow(keys: Keys, table: TableName, id: bigint, stored: Uint8Array): Uint8Array {
   if (stored.length < PREFIX + TAG) throw tampered(`a row of table ${table} is too short`)
   const epoch = epochOf(stored)
   const key = keyFor(keys, table, epoch)
   if (key === undefined) throw tampered(`a row of table ${table} was sealed under an unknown key`)
-  return openSealed(key, associated(keys.vault, table, epoch, id), stored.subarray(4), `a row of table ${table}`)
+  return openSealed(
+    key,
+    associated(keys.vault, table, epoch, id),
+    stored.subarray(4),
+    `a row of table ${table}`,
+  )
 }
 
 /** Opens nonce ‖ ciphertext; `tampered` names `what`. */
-export function openSealed(key: Uint8Array, data: Uint8Array, sealed: Uint8Array, what: string): Uint8Array {
+export function openSealed(
+  key: Uint8Array,
+  data: Uint8Array,
+  sealed: Uint8Array,
+  what: string,
+): Uint8Array {
   try {
-    return sodium.crypto_aead_xchacha20poly1305_ietf_decrypt(null, sealed.subarray(24), data, sealed.subarray(0, 24), key)
+    return sodium.crypto_aead_xchacha20poly1305_ietf_decrypt(
+      null,
+      sealed.subarray(24),
+      data,
+      sealed.subarray(0, 24),
+      key,
+    )
   } catch (error) {
     throw tampered(`${what} can't be opened`, error)
   }
 }
 
 /**
- * Seals the rows of one commit. The nonce is a keyed hash of 32 fresh random bytes, a counter, the associated data and the plaintext: should a
- * cloned machine repeat the random bytes, a nonce repeats only together with the whole message.
+ * Seals the rows of one commit. The nonce is a keyed hash of 32 fresh random bytes, a
+ * counter, the associated data and the plaintext: should a cloned machine repeat the
+ * random bytes, a nonce repeats only together with the whole message.
  */
 export class Sealer {
   readonly #keys: Keys
@@ -82,12 +114,23 @@ export class Sealer {
 
   /** nonce ‖ ciphertext under any key. */
   sealUnder(key: Uint8Array, data: Uint8Array, plaintext: Uint8Array): Uint8Array {
-    const nonce = hash(24, concat(this.#random, new Writer().u32(this.#counter++).done(), data, plaintext), this.#nonceKey)
-    return concat(nonce, sodium.crypto_aead_xchacha20poly1305_ietf_encrypt(plaintext, data, null, nonce, key))
+    const nonce = hash(
+      24,
+      concat(this.#random, new Writer().u32(this.#counter++).done(), data, plaintext),
+      this.#nonceKey,
+    )
+    return concat(
+      nonce,
+      sodium.crypto_aead_xchacha20poly1305_ietf_encrypt(plaintext, data, null, nonce, key),
+    )
   }
 
   /** Bytes that can't be foreseen without the keys: salts. */
   fresh(purpose: string): Uint8Array {
-    return hash(16, concat(this.#random, new Writer().u32(this.#counter++).done(), utf8(purpose)), this.#nonceKey)
+    return hash(
+      16,
+      concat(this.#random, new Writer().u32(this.#counter++).done(), utf8(purpose)),
+      this.#nonceKey,
+    )
   }
 }

@@ -1,4 +1,7 @@
-/** What an open vault knows: its keys, the newest verified state root, and verified tree nodes, each kept only as long as its parent's hash says the same. */
+/**
+ * What an open vault knows: its keys, the newest verified state root, and verified tree
+ * nodes, each kept only as long as its parent's hash says the same.
+ */
 import { RotateError } from '../core/errors.ts'
 import type { Clock, Random } from '../core/ports.ts'
 import { HEADER_KEY, HeadMoved, type ReadRequest, type Store } from '../store/port.ts'
@@ -23,7 +26,11 @@ export function pause(random: Random, attempt: number): number {
 
 /** The error for a vault that never stood still. */
 export function busy(): RotateError {
-  return new RotateError('locked', 'other processes kept changing the vault for 30 seconds; nothing changed', { hint: 'try again' })
+  return new RotateError(
+    'locked',
+    'other processes kept changing the vault for 30 seconds; nothing changed',
+    { hint: 'try again' },
+  )
 }
 
 export interface SessionOptions {
@@ -38,7 +45,10 @@ export class Session implements Verifier {
   readonly clock: Clock
   readonly random: Random
   readonly nodes = new Nodes()
-  /** Told about the newest state after each commit of this process, once that is durable (freshness.ts). */
+  /**
+   * Told about the newest state after each commit of this process, once that is durable
+   * (freshness.ts).
+   */
   afterCommit: ((state: State) => void) | undefined
   /** Opens any header of this vault, whoever has changed it meanwhile. */
   readonly openRoot: OpenRoot
@@ -46,7 +56,10 @@ export class Session implements Verifier {
   #opened: Opened | undefined
   #headerHash = new Uint8Array(0)
   #state: State | undefined
-  /** Ticks order what this process saw: a root read entirely after another was accepted must not be older. */
+  /**
+   * Ticks order what this process saw: a root read entirely after another was accepted
+   * must not be older.
+   */
   #tick = 0
   #acceptedAt = 0
 
@@ -90,17 +103,24 @@ export class Session implements Verifier {
   }
 
   /**
-   * A read whose state root is verified. With `pinned` it must still be that one (`HeadMoved`).
+   * A read whose state root is verified. With `pinned` it must still be that one
+   * (`HeadMoved`).
    */
-  async read(request: ReadRequest, pinned: State | undefined): Promise<{ state: State; rows: readonly (Uint8Array | undefined)[] }> {
+  async read(
+    request: ReadRequest,
+    pinned: State | undefined,
+  ): Promise<{ state: State; rows: readonly (Uint8Array | undefined)[] }> {
     const started = ++this.#tick
     // Before the first root is known the header is needed too.
     const first = this.#keys === undefined
-    const keys = first ? [...(request.keys ?? []), { table: 'head', key: HEADER_KEY } as const] : (request.keys ?? [])
+    const keys = first
+      ? [...(request.keys ?? []), { table: 'head', key: HEADER_KEY } as const]
+      : (request.keys ?? [])
     const result = await this.store.read({ ...request, keys })
     if (result.head === undefined) throw tampered('its state root is missing')
     if (pinned !== undefined) {
-      if (!equal(result.head, pinned.bytes)) throw new HeadMoved('the vault changed while it was read')
+      if (!equal(result.head, pinned.bytes))
+        throw new HeadMoved('the vault changed while it was read')
       return { state: pinned, rows: result.rows }
     }
     const header = first ? result.rows[keys.length - 1] : undefined
@@ -108,7 +128,12 @@ export class Session implements Verifier {
     return { state, rows: result.rows }
   }
 
-  async #accept(bytes: Uint8Array, header: Uint8Array | undefined, first: boolean, started: number): Promise<State> {
+  async #accept(
+    bytes: Uint8Array,
+    header: Uint8Array | undefined,
+    first: boolean,
+    started: number,
+  ): Promise<State> {
     const known = this.#state
     if (known !== undefined && equal(known.bytes, bytes)) return known
     if (first) await this.#unlock(header)
@@ -117,7 +142,8 @@ export class Session implements Verifier {
       if (first) throw tampered('its header is not the one that belongs to its state root')
       // Another process changed unlockers or keys.
       const again = await this.store.read({ keys: [{ table: 'head', key: HEADER_KEY }] })
-      if (again.head === undefined || !equal(again.head, bytes)) throw new HeadMoved('the vault changed while it was read')
+      if (again.head === undefined || !equal(again.head, bytes))
+        throw new HeadMoved('the vault changed while it was read')
       await this.#unlock(again.rows[0])
       root = this.#decode(bytes)
       if (root === undefined || !equal(root.headerHash, this.#headerHash))
@@ -125,7 +151,12 @@ export class Session implements Verifier {
     }
     const state = { bytes, root, keys: this.keys }
     const newest = this.#state
-    if (newest !== undefined && started > this.#acceptedAt && root.commit <= newest.root.commit && !equal(newest.bytes, bytes)) {
+    if (
+      newest !== undefined &&
+      started > this.#acceptedAt &&
+      root.commit <= newest.root.commit &&
+      !equal(newest.bytes, bytes)
+    ) {
       throw tampered('its state went back while it was open')
     }
     if (newest === undefined || root.commit > newest.root.commit) this.adopt(state)
@@ -133,8 +164,9 @@ export class Session implements Verifier {
   }
 
   /**
-   * The root of these bytes; `undefined` if they are not sealed under the newest key of the known header. An older key is never accepted here, not
-   * even during a rekey: whoever was removed holds it.
+   * The root of these bytes; `undefined` if they are not sealed under the newest key of
+   * the known header. An older key is never accepted here, not even during a rekey:
+   * whoever was removed holds it.
    */
   #decode(bytes: Uint8Array): Root | undefined {
     if (bytes.length >= 4 && this.keys.epoch !== epochOf(bytes)) return undefined
@@ -143,15 +175,20 @@ export class Session implements Verifier {
 
   async #unlock(stored: Uint8Array | undefined): Promise<void> {
     const header = parseHeader(stored)
-    if (this.#keys !== undefined && !equal(this.#keys.vault, header.vault)) throw tampered('it is another vault than before')
-    if (this.#keys !== undefined && header.epoch < this.#keys.epoch) throw tampered('its keys went back while it was open')
+    if (this.#keys !== undefined && !equal(this.#keys.vault, header.vault))
+      throw tampered('it is another vault than before')
+    if (this.#keys !== undefined && header.epoch < this.#keys.epoch)
+      throw tampered('its keys went back while it was open')
     const opened = await this.openRoot(header)
     this.#keys = unsealHeader(header, opened.root)
     this.#opened = opened
     this.#headerHash = hash(32, header.stored).slice()
   }
 
-  /** Remembers a verified state as the newest; with `header` if this process has just committed another one. */
+  /**
+   * Remembers a verified state as the newest; with `header` if this process has just
+   * committed another one.
+   */
   adopt(state: State, header?: Uint8Array): void {
     if (header !== undefined) {
       this.#keys = state.keys
@@ -161,13 +198,18 @@ export class Session implements Verifier {
     this.#acceptedAt = ++this.#tick
   }
 
-  /** A fresh view. `asked` is what the attempt before it read, fetched in one go this time. */
+  /**
+   * A fresh view. `asked` is what the attempt before it read, fetched in one go this
+   * time.
+   */
   snapshot(asked?: Snapshot): Snapshot {
     this.nodes.trim()
     return new Snapshot(this, asked?.asked())
   }
 
-  /** Runs `body` on one consistent view; again when another process commits in between. */
+  /**
+   * Runs `body` on one consistent view; again when another process commits in between.
+   */
   async consistent<T>(body: (snapshot: Snapshot) => Promise<T>): Promise<T> {
     const deadline = this.clock.monotonic() + PATIENCE_MS
     let snapshot = this.snapshot()

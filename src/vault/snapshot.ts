@@ -1,4 +1,7 @@
-/** Verified reading of one committed state. Nothing leaves here that is not authenticated up to the state root. */
+/**
+ * Verified reading of one committed state. Nothing leaves here that is not authenticated
+ * up to the state root.
+ */
 import { HeadMoved, type ReadRequest, type RowKey, type TableName } from '../store/port.ts'
 import { type Identity, type ObjectKind, decodeObject } from './codec.ts'
 import { decoded, tampered } from './damage.ts'
@@ -6,27 +9,48 @@ import { type Keys, objectKey } from './keys.ts'
 import type { Nodes } from './nodes.ts'
 import type { Root } from './root.ts'
 import { epochOf, openRow } from './seal.ts'
-import { type Children, type Entry, decodeLeaf, decodeMid, entryOf, leafOf, leafRow, matches, midRow } from './tree.ts'
+import {
+  type Children,
+  type Entry,
+  decodeLeaf,
+  decodeMid,
+  entryOf,
+  leafOf,
+  leafRow,
+  matches,
+  midRow,
+} from './tree.ts'
 
 const NO_CHILDREN: Children = new Map()
 const NO_ENTRIES: readonly Entry[] = []
 /** At most this many rows are fetched again in one go. */
 const MAX_ASKED = 20_000
 
-/** A state root together with its stored bytes, which are what a commit expects to find. */
+/**
+ * A state root together with its stored bytes, which are what a commit expects to find.
+ */
 export interface State {
   readonly bytes: Uint8Array
   readonly root: Root
-  /** The keys that its header yields: what was read under this root is opened with them, even if a rekey ends meanwhile. */
+  /**
+   * The keys that its header yields: what was read under this root is opened with them,
+   * even if a rekey ends meanwhile.
+   */
   readonly keys: Keys
 }
 
 /** What a snapshot needs of the session that it belongs to. */
 export interface Verifier {
   readonly keys: Keys
-  /** Verified nodes of this and of earlier snapshots; the snapshot adds those that it verifies. */
+  /**
+   * Verified nodes of this and of earlier snapshots; the snapshot adds those that it
+   * verifies.
+   */
   readonly nodes: Nodes
-  /** Rows, with the verified state that they were read under. With `pinned` it is still that one, or `HeadMoved` is thrown. */
+  /**
+   * Rows, with the verified state that they were read under. With `pinned` it is still
+   * that one, or `HeadMoved` is thrown.
+   */
   read(
     request: ReadRequest,
     pinned: State | undefined,
@@ -43,7 +67,10 @@ export interface Found extends Identity {
 }
 
 export class Snapshot {
-  /** Another process has committed since this view began; whatever the body made of that, it has to run again. */
+  /**
+   * Another process has committed since this view began; whatever the body made of that,
+   * it has to run again.
+   */
   moved = false
   readonly #session: Verifier
   readonly #rows = new Map<string, Uint8Array | undefined>()
@@ -61,7 +88,9 @@ export class Snapshot {
     return [...this.#asked.values()].slice(0, MAX_ASKED)
   }
 
-  /** Makes these rows available to `#row`; one read of the store for all that are missing. */
+  /**
+   * Makes these rows available to `#row`; one read of the store for all that are missing.
+   */
   async #fetch(keys: readonly RowKey[]): Promise<void> {
     const ahead = this.#ahead ?? []
     this.#ahead = undefined
@@ -114,7 +143,11 @@ export class Snapshot {
   /** Verified mids. */
   async mids(numbers: readonly number[]): Promise<Map<number, Children>> {
     const root = await this.root()
-    await this.#fetch(numbers.filter((mid) => this.#knownMid(root, mid) === undefined).map((mid) => ({ table: 'node', key: midRow(mid) })))
+    await this.#fetch(
+      numbers
+        .filter((mid) => this.#knownMid(root, mid) === undefined)
+        .map((mid) => ({ table: 'node', key: midRow(mid) })),
+    )
     return new Map(numbers.map((mid) => [mid, this.#mid(root, mid)]))
   }
 
@@ -123,8 +156,11 @@ export class Snapshot {
     if (known !== undefined) return known
     const ref = root.mids.get(mid)
     const stored = this.#row('node', midRow(mid))
-    if (ref === undefined || !matches(ref, stored)) throw tampered('a node of its tree is not the one its parent names')
-    const value = decoded('a node of its tree', () => decodeMid(mid, openRow(this.#keys, 'node', midRow(mid), stored)))
+    if (ref === undefined || !matches(ref, stored))
+      throw tampered('a node of its tree is not the one its parent names')
+    const value = decoded('a node of its tree', () =>
+      decodeMid(mid, openRow(this.#keys, 'node', midRow(mid), stored)),
+    )
     this.#session.nodes.mids.keep(mid, ref.hash, value)
     return value
   }
@@ -140,7 +176,9 @@ export class Snapshot {
     const mids = await this.mids([...new Set(numbers.map((leaf) => leaf >> 7))])
     const of = (leaf: number): Children => mids.get(leaf >> 7) ?? NO_CHILDREN
     await this.#fetch(
-      numbers.filter((leaf) => this.#knownLeaf(of(leaf), leaf) === undefined).map((leaf) => ({ table: 'node', key: leafRow(leaf) })),
+      numbers
+        .filter((leaf) => this.#knownLeaf(of(leaf), leaf) === undefined)
+        .map((leaf) => ({ table: 'node', key: leafRow(leaf) })),
     )
     return new Map(numbers.map((leaf) => [leaf, this.#leaf(of(leaf), leaf)]))
   }
@@ -150,13 +188,19 @@ export class Snapshot {
     if (known !== undefined) return known
     const ref = children.get(leaf & 127)
     const stored = this.#row('node', leafRow(leaf))
-    if (ref === undefined || !matches(ref, stored)) throw tampered('a node of its tree is not the one its parent names')
-    const value = decoded('a node of its tree', () => decodeLeaf(leaf, openRow(this.#keys, 'node', leafRow(leaf), stored)))
+    if (ref === undefined || !matches(ref, stored))
+      throw tampered('a node of its tree is not the one its parent names')
+    const value = decoded('a node of its tree', () =>
+      decodeLeaf(leaf, openRow(this.#keys, 'node', leafRow(leaf), stored)),
+    )
     this.#session.nodes.leaves.keep(leaf, ref.hash, value)
     return value
   }
 
-  /** The object of that identity with all rows on the way to it in one read; `undefined`, authenticated, if there is none. */
+  /**
+   * The object of that identity with all rows on the way to it in one read; `undefined`,
+   * authenticated, if there is none.
+   */
   async object(identity: Identity): Promise<Found | undefined> {
     const key = objectKey(this.#session.keys.ring, identity.kind, identity.owner, identity.sub)
     const leaf = leafOf(key)
@@ -169,7 +213,11 @@ export class Snapshot {
     const entry = entryOf(entries, key)
     if (entry === undefined) return undefined
     const found = this.#open(entry)
-    if (found.kind !== identity.kind || found.owner !== identity.owner || found.sub !== identity.sub) {
+    if (
+      found.kind !== identity.kind ||
+      found.owner !== identity.owner ||
+      found.sub !== identity.sub
+    ) {
       throw tampered('two objects share one place in its index')
     }
     return found
@@ -181,11 +229,15 @@ export class Snapshot {
     return entries.map((entry) => this.#open(entry))
   }
 
-  /** Are the stored rows of these entries the ones that the tree names? Opens none of them. */
+  /**
+   * Are the stored rows of these entries the ones that the tree names? Opens none of
+   * them.
+   */
   async prove(entries: readonly Entry[]): Promise<void> {
     await this.#fetch(entries.map(({ key }) => ({ table: 'obj', key })))
     for (const entry of entries)
-      if (!matches(entry, this.#row('obj', entry.key))) throw tampered('an object is not the one its parent names')
+      if (!matches(entry, this.#row('obj', entry.key)))
+        throw tampered('an object is not the one its parent names')
   }
 
   #open(entry: Entry): Found {
@@ -193,7 +245,10 @@ export class Snapshot {
     if (!matches(entry, stored)) throw tampered('an object is not the one its parent names')
     const keys = this.#keys
     const object = decoded('an object', () => decodeObject(openRow(keys, 'obj', entry.key, stored)))
-    if (object.kind !== entry.kind || objectKey(keys.ring, object.kind, object.owner, object.sub) !== entry.key) {
+    if (
+      object.kind !== entry.kind ||
+      objectKey(keys.ring, object.kind, object.owner, object.sub) !== entry.key
+    ) {
       throw tampered('an object lies in the place of another')
     }
     return { ...object, key: entry.key, wake: entry.wake, epoch: epochOf(stored) }
@@ -203,13 +258,20 @@ export class Snapshot {
   async ofKind(kind: ObjectKind, first: number, end: number): Promise<readonly Found[]> {
     const root = await this.root()
     const mids = await this.mids([...root.mids.keys()].filter((mid) => mid >= first && mid < end))
-    const numbers = [...mids].flatMap(([mid, children]) => [...children.keys()].map((position) => mid * 128 + position))
+    const numbers = [...mids].flatMap(([mid, children]) =>
+      [...children.keys()].map((position) => mid * 128 + position),
+    )
     const leaves = await this.leaves(numbers)
-    const entries = [...leaves.values()].flatMap((leaf) => leaf.filter((entry) => entry.kind === kind))
+    const entries = [...leaves.values()].flatMap((leaf) =>
+      leaf.filter((entry) => entry.kind === kind),
+    )
     return this.objects(entries)
   }
 
-  /** Entries whose wake time has come, and the earliest wake time after that. Reads only what the wake times lead to. */
+  /**
+   * Entries whose wake time has come, and the earliest wake time after that. Reads only
+   * what the wake times lead to.
+   */
   async due(now: number): Promise<{ readonly entries: readonly Entry[]; readonly next: number }> {
     let next = Number.POSITIVE_INFINITY
     const isDue = (wake: number): boolean => {
@@ -217,12 +279,16 @@ export class Snapshot {
       return wake <= now
     }
     const root = await this.root()
-    const mids = await this.mids([...root.mids].filter(([, ref]) => isDue(ref.wake)).map(([mid]) => mid))
+    const mids = await this.mids(
+      [...root.mids].filter(([, ref]) => isDue(ref.wake)).map(([mid]) => mid),
+    )
     const numbers = [...mids].flatMap(([mid, children]) =>
       [...children].filter(([, ref]) => isDue(ref.wake)).map(([position]) => mid * 128 + position),
     )
     const leaves = await this.leaves(numbers)
-    const entries = [...leaves.values()].flatMap((leaf) => leaf.filter((entry) => isDue(entry.wake)))
+    const entries = [...leaves.values()].flatMap((leaf) =>
+      leaf.filter((entry) => isDue(entry.wake)),
+    )
     return { entries, next }
   }
 }

@@ -1,4 +1,7 @@
-/** The small build of libsodium, ready when this module has been awaited. Randomness never comes from here on the read path. */
+/**
+ * The small build of libsodium, ready when this module has been awaited. Randomness never
+ * comes from here on the read path.
+ */
 import sodium from 'libsodium-wrappers'
 
 /** Resolves when `sodium` may be used. */
@@ -9,7 +12,11 @@ export function ready(): Promise<void> {
 export { sodium }
 
 /** Unkeyed or keyed BLAKE2b. */
-export function hash(length: 16 | 24 | 32, message: Uint8Array, key: Uint8Array | null = null): Uint8Array {
+export function hash(
+  length: 16 | 24 | 32,
+  message: Uint8Array,
+  key: Uint8Array | null = null,
+): Uint8Array {
   return sodium.crypto_generichash(length, message, key)
 }
 

@@ -1,5 +1,11 @@
 /** `AuditTrail`: what the chain proves to others. */
-import { type AnchorFault, type AuditTrail, type Checkpoint, type ExportFormat, type ExportSummary } from '../core/audit-trail.ts'
+import {
+  type AnchorFault,
+  type AuditTrail,
+  type Checkpoint,
+  type ExportFormat,
+  type ExportSummary,
+} from '../core/audit-trail.ts'
 import type { AuditFilter, PruneOptions, PruneRange, TrailVerdict } from '../core/audit-trail.ts'
 import { iso } from '../core/duration.ts'
 import { usage } from '../core/errors.ts'
@@ -59,8 +65,16 @@ class Trail implements AuditTrail {
 
   #sign(root: Root): Checkpoint {
     const claim = { origin: this.#signer.name, size: root.auditCount, hash: root.auditHash }
-    const note = signNote(this.#signer, { ...claim, more: [`time ${iso(this.#session.clock.now())}`] })
-    return { size: root.auditCount, hash: hex(root.auditHash), note, line: signLine(this.#signer, claim) }
+    const note = signNote(this.#signer, {
+      ...claim,
+      more: [`time ${iso(this.#session.clock.now())}`],
+    })
+    return {
+      size: root.auditCount,
+      hash: hex(root.auditHash),
+      note,
+      line: signLine(this.#signer, claim),
+    }
   }
 
   async verify(text?: string): Promise<TrailVerdict> {
@@ -72,27 +86,52 @@ class Trail implements AuditTrail {
         if (seq === anchor?.size) there = walk.head
       }
     }
-    const { root, ...verdict } = await auditVerify(this.#session, anchor === undefined ? undefined : visit)
+    const { root, ...verdict } = await auditVerify(
+      this.#session,
+      anchor === undefined ? undefined : visit,
+    )
     const checkpoint = verdict.ok ? this.#sign(root) : null
     const found = { ...verdict, pruned: root.auditBase }
     if (anchor === undefined || !verdict.ok) return { ...found, anchored: null, checkpoint }
     const fault = this.#faultOf(anchor, there, root, await this.#earlier())
-    if (fault === undefined) return { ...found, anchored: true, anchor: { size: anchor.size }, checkpoint }
-    return { ...found, ok: false, firstBad: anchor.size, anchored: false, anchor: { size: anchor.size, fault }, checkpoint: null }
+    if (fault === undefined)
+      return { ...found, anchored: true, anchor: { size: anchor.size }, checkpoint }
+    return {
+      ...found,
+      ok: false,
+      firstBad: anchor.size,
+      anchored: false,
+      anchor: { size: anchor.size, fault },
+      checkpoint: null,
+    }
   }
 
-  /** The keys that signed before a rekey. The list is authenticated like everything else in the vault. */
+  /**
+   * The keys that signed before a rekey. The list is authenticated like everything else
+   * in the vault.
+   */
   async #earlier(): Promise<readonly Verifier[]> {
-    const object = await this.#session.consistent((snapshot) => snapshot.object(docRow(SIGNING_KEYS)))
+    const object = await this.#session.consistent((snapshot) =>
+      snapshot.object(docRow(SIGNING_KEYS)),
+    )
     if (object === undefined) return []
-    const changes = decoded('the list of audit keys', () => decodeRecord<readonly SigningKeyChange[]>(object.body))
+    const changes = decoded('the list of audit keys', () =>
+      decodeRecord<readonly SigningKeyChange[]>(object.body),
+    )
     const { name } = this.#signer
     return Promise.all(
-      changes.map(({ previous }) => verifierOf(name.slice('rotate/'.length), new Uint8Array(Buffer.from(previous, 'hex')))),
+      changes.map(({ previous }) =>
+        verifierOf(name.slice('rotate/'.length), new Uint8Array(Buffer.from(previous, 'hex'))),
+      ),
     )
   }
 
-  #faultOf(anchor: Anchor, there: Uint8Array | undefined, root: Root, earlier: readonly Verifier[]): AnchorFault | undefined {
+  #faultOf(
+    anchor: Anchor,
+    there: Uint8Array | undefined,
+    root: Root,
+    earlier: readonly Verifier[],
+  ): AnchorFault | undefined {
     const { note } = anchor
     if (note !== undefined) {
       if (note.claim.origin !== this.#signer.name) return 'foreign'
@@ -110,12 +149,16 @@ class Trail implements AuditTrail {
   }
 
   async prune(options: PruneOptions): Promise<PruneRange> {
-    if (this.#readonlyFile !== undefined && !options.dryRun) throw notWritable(this.#readonlyFile, 'it was opened for reading only')
+    if (this.#readonlyFile !== undefined && !options.dryRun)
+      throw notWritable(this.#readonlyFile, 'it was opened for reading only')
     return pruneTrail(this.#session, options)
   }
 }
 
-/** A note, a line, or the JSON that `audit verify` printed (its rows and head, and its checkpoint if there is one). */
+/**
+ * A note, a line, or the JSON that `audit verify` printed (its rows and head, and its
+ * checkpoint if there is one).
+ */
 function parseAnchor(text: string): Anchor {
   try {
     const trimmed = text.trim()
@@ -124,15 +167,21 @@ function parseAnchor(text: string): Anchor {
     return { size: note.claim.size, hash: note.claim.hash, note }
   } catch (error) {
     if (!(error instanceof Malformed)) throw error
-    throw usage('--anchor: this is neither a checkpoint nor a file that holds one', 'keep the output of: rotate audit verify')
+    throw usage(
+      '--anchor: this is neither a checkpoint nor a file that holds one',
+      'keep the output of: rotate audit verify',
+    )
   }
 }
 
 function fromJson(text: string): Anchor {
   const parsed = parseJsonObject(text, '--anchor')
   const data = parsed['data']
-  const { rows, head, checkpoint } = (isRecord(data) ? data : parsed) as Readonly<Partial<Record<string, unknown>>>
-  if (typeof rows !== 'number' || typeof head !== 'string' || !/^[0-9a-f]{64}$/.test(head)) throw new Malformed('no "rows" and "head"')
+  const { rows, head, checkpoint } = (isRecord(data) ? data : parsed) as Readonly<
+    Partial<Record<string, unknown>>
+  >
+  if (typeof rows !== 'number' || typeof head !== 'string' || !/^[0-9a-f]{64}$/.test(head))
+    throw new Malformed('no "rows" and "head"')
   const note = typeof checkpoint === 'string' ? parseNote(checkpoint) : undefined
   return { size: rows, hash: new Uint8Array(Buffer.from(head, 'hex')), ...pickDefined({ note }) }
 }
@@ -142,6 +191,10 @@ function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
 }
 
 /** @param readonlyFile the vault's file if it was opened for reading only */
-export async function openTrail(session: Session, vaultId: string, readonlyFile: string | undefined): Promise<AuditTrail> {
+export async function openTrail(
+  session: Session,
+  vaultId: string,
+  readonlyFile: string | undefined,
+): Promise<AuditTrail> {
   return new Trail(session, await signerOf(vaultId, session.keys.ring.signSeed), readonlyFile)
 }

@@ -1,4 +1,7 @@
-/** Optimistic commits: run the body on a snapshot, commit against its head, run again if another process was faster. */
+/**
+ * Optimistic commits: run the body on a snapshot, commit against its head, run again if
+ * another process was faster.
+ */
 import { RotateError } from '../core/errors.ts'
 import type { VaultTx } from '../core/ports.ts'
 import { CommitUnknown, HeadMoved } from '../store/port.ts'
@@ -8,7 +11,10 @@ import { PATIENCE_MS, type Session, busy, pause } from './session.ts'
 import type { Snapshot } from './snapshot.ts'
 import { Transaction } from './transaction.ts'
 
-/** After one lost race a writer keeps other writers out while it runs its body, for that transaction and so many more. */
+/**
+ * After one lost race a writer keeps other writers out while it runs its body, for that
+ * transaction and so many more.
+ */
 const CAUTION = 16
 
 interface Writing {
@@ -34,12 +40,21 @@ export function transact<T>(session: Session, body: (tx: VaultTx) => Promise<T>)
     const changes = tx.close()
     if (snapshot.moved) throw new HeadMoved('the vault changed while it was read')
     if (changes.length === 0 && tx.audits.length === 0) return { result, prepared: undefined }
-    return { result, prepared: await prepare(session, snapshot, { changes, audits: tx.audits, runs: tx.runs }) }
+    return {
+      result,
+      prepared: await prepare(session, snapshot, { changes, audits: tx.audits, runs: tx.runs }),
+    }
   })
 }
 
-/** One commit, whatever it consists of: `attempt` prepares it from a snapshot, and does so again when another process was faster. */
-export function committing<T>(session: Session, attempt: (snapshot: Snapshot) => Promise<Attempt<T>>): Promise<T> {
+/**
+ * One commit, whatever it consists of: `attempt` prepares it from a snapshot, and does so
+ * again when another process was faster.
+ */
+export function committing<T>(
+  session: Session,
+  attempt: (snapshot: Snapshot) => Promise<Attempt<T>>,
+): Promise<T> {
   const state = writing.get(session) ?? { queue: Promise.resolve(), caution: 0 }
   writing.set(session, state)
   const mine = state.queue.then(() => attemptAll(session, state, attempt))
@@ -47,7 +62,11 @@ export function committing<T>(session: Session, attempt: (snapshot: Snapshot) =>
   return mine
 }
 
-async function attemptAll<T>(session: Session, state: Writing, attempt: (snapshot: Snapshot) => Promise<Attempt<T>>): Promise<T> {
+async function attemptAll<T>(
+  session: Session,
+  state: Writing,
+  attempt: (snapshot: Snapshot) => Promise<Attempt<T>>,
+): Promise<T> {
   const deadline = session.clock.monotonic() + PATIENCE_MS
   let snapshot: Snapshot | undefined
   if (state.caution > 0) state.caution--
@@ -67,7 +86,11 @@ async function attemptAll<T>(session: Session, state: Writing, attempt: (snapsho
   }
 }
 
-async function attemptOnce<T>(session: Session, snapshot: Snapshot, attempt: (snapshot: Snapshot) => Promise<Attempt<T>>): Promise<T> {
+async function attemptOnce<T>(
+  session: Session,
+  snapshot: Snapshot,
+  attempt: (snapshot: Snapshot) => Promise<Attempt<T>>,
+): Promise<T> {
   const { result, prepared } = await attempt(snapshot)
   if (snapshot.moved) throw new HeadMoved('the vault changed while it was read')
   if (prepared === undefined) return result
@@ -91,9 +114,12 @@ async function settle(session: Session, prepared: Prepared, error: CommitUnknown
   } catch (second) {
     throw new RotateError(
       'not-writable',
-      'the disk failed while a change was committed, and the vault can not be read now; whether the change was kept is not known',
+      'the disk failed while a change was committed, and the vault can not be read now; ' +
+        'whether the change was kept is not known',
       {
-        hint: 'when the disk works again, look with: rotate vault check; an interrupted run is finished by: rotate run-due',
+        hint:
+          'when the disk works again, look with: rotate vault check; an interrupted run is ' +
+          'finished by: rotate run-due',
         cause: second,
       },
     )

@@ -1,11 +1,23 @@
-/** A change in the making: reads come from the snapshot or from what was written before in the same body; writes are collected. */
+/**
+ * A change in the making: reads come from the snapshot or from what was written before in
+ * the same body; writes are collected.
+ */
 import { RotateError } from '../core/errors.ts'
 import type { AuditEntry, RunRecord, SecretRecord } from '../core/model.ts'
 import type { VaultTx } from '../core/ports.ts'
 import type { Fields } from '../core/secret.ts'
 import { wakeOf } from '../core/wake.ts'
 import { type Identity, encodeRecord } from './codec.ts'
-import { RUNS_PER_PAGE, Records, docRow, nameRow, runListRow, runRow, secretRow, valueRow } from './records.ts'
+import {
+  RUNS_PER_PAGE,
+  Records,
+  docRow,
+  nameRow,
+  runListRow,
+  runRow,
+  secretRow,
+  valueRow,
+} from './records.ts'
 import type { Snapshot } from './snapshot.ts'
 import { NEVER } from './tree.ts'
 
@@ -62,24 +74,34 @@ export class Transaction extends Records implements VaultTx {
   async putSecret(record: SecretRecord): Promise<void> {
     const before = await this.secret(record.id)
     const takes = await this.#takesPath(record)
-    if (before !== undefined && before.path !== record.path) await this.#release(before.path, record.id)
+    if (before !== undefined && before.path !== record.path)
+      await this.#release(before.path, record.id)
     if (takes) this.#put(nameRow(record.path), record.id)
     const schedule = record.schedule?.id
-    if (before?.schedule !== undefined && before.schedule.id !== schedule) await this.#release(before.schedule.id, record.id)
-    if (schedule !== undefined && before?.schedule?.id !== schedule) this.#put(nameRow(schedule), record.id)
+    if (before?.schedule !== undefined && before.schedule.id !== schedule)
+      await this.#release(before.schedule.id, record.id)
+    if (schedule !== undefined && before?.schedule?.id !== schedule)
+      this.#put(nameRow(schedule), record.id)
     this.#put(secretRow(record.id), record, wakeOf(record) ?? NEVER)
   }
 
-  /** Must the path's name row be written? A live secret takes it from a deleted one; a deleted secret never takes it from anybody. */
+  /**
+   * Must the path's name row be written? A live secret takes it from a deleted one; a
+   * deleted secret never takes it from anybody.
+   */
   async #takesPath(record: SecretRecord): Promise<boolean> {
     const holder = await this.record<string>(nameRow(record.path))
     if (holder === undefined) return true
     if (holder === record.id || record.deletedAt !== undefined) return false
     const other = await this.secret(holder)
     if (other !== undefined && other.deletedAt === undefined) {
-      throw new RotateError('conflict', `another secret has the path ${record.path}; nothing changed`, {
-        hint: 'choose another path, or remove that one first',
-      })
+      throw new RotateError(
+        'conflict',
+        `another secret has the path ${record.path}; nothing changed`,
+        {
+          hint: 'choose another path, or remove that one first',
+        },
+      )
     }
     return true
   }

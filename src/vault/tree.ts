@@ -1,7 +1,8 @@
 /**
- * The hash tree of fixed depth: state root → 128 mids → 16,384 leaves → objects. A parent holds the hash of its child's stored bytes and the
- * earliest wake time below it, so "there is no such object", "nothing is due" and "this is the whole list" are as authenticated as an object.
- * Nodes are sparse: what is absent is empty.
+ * The hash tree of fixed depth: state root → 128 mids → 16,384 leaves → objects. A parent
+ * holds the hash of its child's stored bytes and the earliest wake time below it, so
+ * "there is no such object", "nothing is due" and "this is the whole list" are as
+ * authenticated as an object. Nodes are sparse: what is absent is empty.
  */
 import { Malformed, Reader, Writer, equal } from './bytes.ts'
 import type { ObjectKind } from './codec.ts'
@@ -59,7 +60,10 @@ export type Children = ReadonlyMap<number, Ref>
 const CHILD = 1 + 16 + 6
 const ENTRY = 8 + 1 + 16 + 6
 
-/** node u16 ‖ count u8 ‖ (position u8 ‖ hash 16 ‖ wake u48)… ‖ zeros to a multiple of eight children. */
+/**
+ * node u16 ‖ count u8 ‖ (position u8 ‖ hash 16 ‖ wake u48)… ‖ zeros to a multiple of
+ * eight children.
+ */
 export function encodeMid(mid: number, children: Children): Uint8Array {
   const out = new Writer().u16(LEAVES + mid).u8(children.size)
   for (const position of [...children.keys()].sort((a, b) => a - b)) {
@@ -84,7 +88,10 @@ export function decodeMid(mid: number, plaintext: Uint8Array): Children {
   return children
 }
 
-/** node u16 ‖ count u16 ‖ (key u64 ‖ kind u8 ‖ hash 16 ‖ wake u48)…, ascending keys ‖ zeros to a multiple of four entries. */
+/**
+ * node u16 ‖ count u16 ‖ (key u64 ‖ kind u8 ‖ hash 16 ‖ wake u48)…, ascending keys ‖
+ * zeros to a multiple of four entries.
+ */
 export function encodeLeaf(leaf: number, entries: readonly Entry[]): Uint8Array {
   const out = new Writer().u16(leaf).u16(entries.length)
   for (const entry of entries) out.u64(entry.key).u8(entry.kind).raw(entry.hash).u48(entry.wake)
@@ -123,7 +130,10 @@ export function entryOf(entries: readonly Entry[], key: bigint): Entry | undefin
 }
 
 /** The entries with some set (a reference) or removed (`undefined`), in order. */
-export function withEntries(entries: readonly Entry[], changes: ReadonlyMap<bigint, Entry | undefined>): readonly Entry[] {
+export function withEntries(
+  entries: readonly Entry[],
+  changes: ReadonlyMap<bigint, Entry | undefined>,
+): readonly Entry[] {
   const kept = entries.filter((entry) => !changes.has(entry.key))
   for (const change of changes.values()) if (change !== undefined) kept.push(change)
   return kept.sort((a, b) => (a.key < b.key ? -1 : 1))

@@ -1,4 +1,7 @@
-/** What the vault takes and gives beyond the `Vault` port of core: how it is made, opened and looked at from outside. */
+/**
+ * What the vault takes and gives beyond the `Vault` port of core: how it is made, opened
+ * and looked at from outside.
+ */
 import type { Clock, Random, UnlockerInfo } from '../core/ports.ts'
 import type { Secret } from '../core/secret.ts'
 
@@ -8,7 +11,10 @@ export interface PassphraseParams {
   readonly passes: number
 }
 
-/** One way to open the vault, as it is added. `key` is the raw secret: 32 bytes of a key file, 20 bytes of a recovery key. */
+/**
+ * One way to open the vault, as it is added. `key` is the raw secret: 32 bytes of a key
+ * file, 20 bytes of a recovery key.
+ */
 export type NewUnlocker =
   | { readonly kind: 'passphrase'; readonly passphrase: Secret; readonly params?: PassphraseParams }
   | { readonly kind: 'key-file'; readonly key: Secret }
@@ -30,7 +36,10 @@ export interface CreateVaultOptions {
   readonly unlockers: readonly [NewUnlocker, ...NewUnlocker[]]
   /** For the audit row `vault_created`. */
   readonly actor: string
-  /** Where this machine keeps high-water records: the new vault is known and trusted here from the start. */
+  /**
+   * Where this machine keeps high-water records: the new vault is known and trusted here
+   * from the start.
+   */
   readonly stateDir?: string | undefined
   /** Told that the state directory can't be used. */
   readonly warn?: ((text: string) => void) | undefined
@@ -41,11 +50,20 @@ export interface OpenVaultOptions {
   readonly unlock: Unlock
   readonly clock: Clock
   readonly random: Random
-  /** What a password hash has to cost: new ones do, and an older one is wrapped anew at the next write. Default 256 MiB, 3 passes. */
+  /**
+   * What a password hash has to cost: new ones do, and an older one is wrapped anew at
+   * the next write. Default 256 MiB, 3 passes.
+   */
   readonly policy?: PassphraseParams
-  /** Where this machine keeps high-water records; without it the vault's own word is all there is. */
+  /**
+   * Where this machine keeps high-water records; without it the vault's own word is all
+   * there is.
+   */
   readonly stateDir?: string | undefined
-  /** `report`: a vault that is older than what was seen here, or forked, is opened all the same (`Vault.standing`). Default: `tampered`. */
+  /**
+   * `report`: a vault that is older than what was seen here, or forked, is opened all the
+   * same (`Vault.standing`). Default: `tampered`.
+   */
   readonly freshness?: 'enforce' | 'report' | undefined
   /** Told that the state directory can't be used. */
   readonly warn?: ((text: string) => void) | undefined

@@ -1,9 +1,19 @@
-/** Who may open the vault: adding and removing unlockers, wrapping an old passphrase anew, and the `VaultKeys` port. Loaded when it is needed. */
+/**
+ * Who may open the vault: adding and removing unlockers, wrapping an old passphrase anew,
+ * and the `VaultKeys` port. Loaded when it is needed.
+ */
 import { RotateError } from '../core/errors.ts'
 import type { NewUnlocker, UnlockerInfo, VaultKeys, Who } from '../core/ports.ts'
 import { type NewHeader, prepare } from './commit.ts'
 import { type Header, type Stanza, buildHeader } from './header.ts'
-import { type Keyring, type Keys, type UnlockerKeys, assembleKeys, currentKeys, unlockerId } from './keys.ts'
+import {
+  type Keyring,
+  type Keys,
+  type UnlockerKeys,
+  assembleKeys,
+  currentKeys,
+  unlockerId,
+} from './keys.ts'
 import { entryOf, finish, headerOf, install } from './rekey.ts'
 import { Sealer } from './seal.ts'
 import type { Session } from './session.ts'
@@ -12,32 +22,59 @@ import type { PassphraseParams, Unlock } from './types.ts'
 import { newStanza, raisedCost, wrapRoot } from './unlockers.ts'
 import { equal } from './bytes.ts'
 
-/** The count is one byte; nobody needs that many, and each costs every wrong passphrase a hash. */
+/**
+ * The count is one byte; nobody needs that many, and each costs every wrong passphrase a
+ * hash.
+ */
 const MOST = 100
 
 /** A header of the same epoch with other stanzas. */
-function sameEpoch(session: Session, keys: Keys, stanzas: readonly Stanza[], unlockers: readonly UnlockerKeys[]): NewHeader {
+function sameEpoch(
+  session: Session,
+  keys: Keys,
+  stanzas: readonly Stanza[],
+  unlockers: readonly UnlockerKeys[],
+): NewHeader {
   const ring: Keyring = { ...keys.ring, unlockers }
   const current = currentKeys(keys)
   const next = assembleKeys(keys.vault, keys.epoch, current, ring)
   const sealer = new Sealer(next, session.random.bytes(32))
-  return { stored: buildHeader(keys.vault, keys.epoch, current.root, stanzas, ring, sealer), keys: next }
+  return {
+    stored: buildHeader(keys.vault, keys.epoch, current.root, stanzas, ring, sealer),
+    keys: next,
+  }
 }
 
 function refuseKnown(keys: Keys, kind: UnlockerInfo['kind'], publicKey: Uint8Array): void {
-  const twin = keys.ring.unlockers.find((one) => one.kind === kind && equal(one.publicKey, publicKey))
+  const twin = keys.ring.unlockers.find(
+    (one) => one.kind === kind && equal(one.publicKey, publicKey),
+  )
   if (twin !== undefined)
-    throw new RotateError('conflict', `the vault can be opened with this ${kind} already: ${twin.id}; nothing changed`, {
-      details: { unlocker: twin.id },
-    })
+    throw new RotateError(
+      'conflict',
+      `the vault can be opened with this ${kind} already: ${twin.id}; nothing changed`,
+      {
+        details: { unlocker: twin.id },
+      },
+    )
   if (keys.ring.unlockers.length >= MOST)
-    throw new RotateError('denied', `the vault has ${MOST} unlockers, which is the most; nothing changed`, {
-      hint: 'remove one first: rotate unlocker list',
-    })
+    throw new RotateError(
+      'denied',
+      `the vault has ${MOST} unlockers, which is the most; nothing changed`,
+      {
+        hint: 'remove one first: rotate unlocker list',
+      },
+    )
 }
 
-async function add(session: Session, unlocker: NewUnlocker, who: Who, params: PassphraseParams | undefined): Promise<UnlockerInfo> {
-  // The password hash takes long, so it is not part of an attempt; what it yields fits any epoch.
+async function add(
+  session: Session,
+  unlocker: NewUnlocker,
+  who: Who,
+  params: PassphraseParams | undefined,
+): Promise<UnlockerInfo> {
+  // The password hash takes long, so it is not part of an attempt; what it yields fits
+  // any epoch.
   const { keys: now } = session
   const made = await newStanza(
     now.vault,
@@ -47,16 +84,31 @@ async function add(session: Session, unlocker: NewUnlocker, who: Who, params: Pa
     new Sealer(now, session.random.bytes(32)),
   )
   const { rawId } = made.stanza
-  const holder: UnlockerKeys = { id: unlockerId(rawId), rawId, kind: unlocker.kind, createdAt: session.clock.now(), ...half(made.secret) }
+  const holder: UnlockerKeys = {
+    id: unlockerId(rawId),
+    rawId,
+    kind: unlocker.kind,
+    createdAt: session.clock.now(),
+    ...half(made.secret),
+  }
   await committing(session, async (snapshot) => {
     const { keys } = await snapshot.state()
     refuseKnown(keys, holder.kind, holder.publicKey)
     const header = await headerOf(session, snapshot)
-    const box = wrapRoot(keys.vault, keys.epoch, currentKeys(keys).root, holder, new Sealer(keys, session.random.bytes(32)))
+    const box = wrapRoot(
+      keys.vault,
+      keys.epoch,
+      currentKeys(keys).root,
+      holder,
+      new Sealer(keys, session.random.bytes(32)),
+    )
     const stanzas = [...header.stanzas, { ...made.stanza, box }]
     const audits = [entryOf(who, 'unlocker_added', { unlocker: holder.id, kind: holder.kind })]
     const changed = sameEpoch(session, keys, stanzas, [...keys.ring.unlockers, holder])
-    return { result: undefined, prepared: await prepare(session, snapshot, { changes: [], audits, header: changed }) }
+    return {
+      result: undefined,
+      prepared: await prepare(session, snapshot, { changes: [], audits, header: changed }),
+    }
   })
   return { id: holder.id, kind: holder.kind, createdAt: holder.createdAt }
 }
@@ -72,19 +124,30 @@ const half = ({
   psk,
 })
 
-/** Wraps the root key anew for a passphrase whose hash costs less than new ones do. Its id stays; nobody's access changes, so there is no audit row. */
+/**
+ * Wraps the root key anew for a passphrase whose hash costs less than new ones do. Its id
+ * stays; nobody's access changes, so there is no audit row.
+ */
 async function rewrap(
   session: Session,
   unlock: Unlock & { readonly kind: 'passphrase' },
   policy: PassphraseParams | undefined,
 ): Promise<void> {
   const { keys: now, opened } = session
-  const own = (header: Header): Stanza | undefined => header.stanzas.find(({ rawId }) => equal(rawId, opened.rawId))
+  const own = (header: Header): Stanza | undefined =>
+    header.stanzas.find(({ rawId }) => equal(rawId, opened.rawId))
   const stanza = own(await session.consistent((snapshot) => headerOf(session, snapshot)))
   const params = stanza === undefined ? undefined : raisedCost(stanza, policy)
   if (params === undefined) return
   const sealer = new Sealer(now, session.random.bytes(32))
-  const made = await newStanza(now.vault, now.epoch, currentKeys(now).root, { ...unlock, params }, sealer, opened.rawId)
+  const made = await newStanza(
+    now.vault,
+    now.epoch,
+    currentKeys(now).root,
+    { ...unlock, params },
+    sealer,
+    opened.rawId,
+  )
   await committing(session, async (snapshot) => {
     const { keys } = await snapshot.state()
     const header = await headerOf(session, snapshot)
@@ -94,22 +157,42 @@ async function rewrap(
     if (before === undefined || holder === undefined || raisedCost(before, policy) === undefined)
       return { result: undefined, prepared: undefined }
     const renewed: UnlockerKeys = { ...holder, ...half(made.secret) }
-    const box = wrapRoot(keys.vault, keys.epoch, currentKeys(keys).root, renewed, new Sealer(keys, session.random.bytes(32)))
+    const box = wrapRoot(
+      keys.vault,
+      keys.epoch,
+      currentKeys(keys).root,
+      renewed,
+      new Sealer(keys, session.random.bytes(32)),
+    )
     const stanzas = header.stanzas.map((one) => (one === before ? { ...made.stanza, box } : one))
     const unlockers = keys.ring.unlockers.map((one) => (one === holder ? renewed : one))
     const changed = sameEpoch(session, keys, stanzas, unlockers)
-    return { result: undefined, prepared: await prepare(session, snapshot, { changes: [], audits: [], header: changed }) }
+    return {
+      result: undefined,
+      prepared: await prepare(session, snapshot, { changes: [], audits: [], header: changed }),
+    }
   })
 }
 
-/** How long a command that came for something else works on an unfinished rekey, in milliseconds. */
+/**
+ * How long a command that came for something else works on an unfinished rekey, in
+ * milliseconds.
+ */
 const SHARE_MS = 150
 
-/** What a writer does on the way: wrap its weak passphrase anew, carry an unfinished rekey a little further. Its own change is durable already, so nothing fails here. */
-export async function keepUp(session: Session, unlock: Unlock | undefined, policy: PassphraseParams | undefined): Promise<void> {
+/**
+ * What a writer does on the way: wrap its weak passphrase anew, carry an unfinished rekey
+ * a little further. Its own change is durable already, so nothing fails here.
+ */
+export async function keepUp(
+  session: Session,
+  unlock: Unlock | undefined,
+  policy: PassphraseParams | undefined,
+): Promise<void> {
   try {
     if (session.opened.weak && unlock?.kind === 'passphrase') await rewrap(session, unlock, policy)
-    if (session.rekeying) await finish(session, { actor: 'rotate' }, { budgetMs: SHARE_MS, automatic: true })
+    if (session.rekeying)
+      await finish(session, { actor: 'rotate' }, { budgetMs: SHARE_MS, automatic: true })
   } catch {
     // The next writer tries again; `vault rekey` says what is wrong.
   }

@@ -1,7 +1,9 @@
 /**
- * From a holder's secret to the root key. Every unlocker owns an X25519 pair derived from its secret; the public half lies in the keyring, so
- * any holder of the root key can wrap a new one for absent holders, while an outsider can't make a stanza. The wrap is doubled by a
- * symmetric key of the same secret, so that breaking X25519 alone yields nothing.
+ * From a holder's secret to the root key. Every unlocker owns an X25519 pair derived from
+ * its secret; the public half lies in the keyring, so any holder of the root key can wrap
+ * a new one for absent holders, while an outsider can't make a stanza. The wrap is
+ * doubled by a symmetric key of the same secret, so that breaking X25519 alone yields
+ * nothing.
  */
 import { RotateError, usage } from '../core/errors.ts'
 import { Reader, Writer, concat, utf8 } from './bytes.ts'
@@ -30,24 +32,39 @@ export interface UnlockerSecret {
 /** The part that costs time happens before: `kek` is 32 bytes. */
 export function fromKek(kek: Uint8Array): UnlockerSecret {
   const pair = sodium.crypto_box_seed_keypair(derive(kek, 1, 'unlock/1'))
-  return { publicKey: pair.publicKey, privateKey: pair.privateKey, psk: derive(kek, 2, 'unlock/1'), commitKey: derive(kek, 3, 'unlock/1') }
+  return {
+    publicKey: pair.publicKey,
+    privateKey: pair.privateKey,
+    psk: derive(kek, 2, 'unlock/1'),
+    commitKey: derive(kek, 3, 'unlock/1'),
+  }
 }
 
 export function kekOfKey(kind: 'key-file' | 'recipient' | 'recovery', key: Uint8Array): Uint8Array {
   return hash(32, key, utf8(`rotate/1 ${kind}`))
 }
 
-/** The X25519 public key that belongs to a key file: whoever knows it can let the file's holder in, and nothing else. */
+/**
+ * The X25519 public key that belongs to a key file: whoever knows it can let the file's
+ * holder in, and nothing else.
+ */
 export function recipientOf(key: Uint8Array): Uint8Array {
   return fromKek(kekOfKey('recipient', key)).publicKey
 }
 
 /**
- * What is known of a recipient: its public key. Nobody but its holder shares a secret with it, so the symmetric half of the wrap is a constant, and the
- * commitment says no more than for which public key the entry is.
+ * What is known of a recipient: its public key. Nobody but its holder shares a secret
+ * with it, so the symmetric half of the wrap is a constant, and the commitment says no
+ * more than for which public key the entry is.
  */
-function asRecipient(publicKey: Uint8Array): Pick<UnlockerSecret, 'publicKey' | 'psk' | 'commitKey'> {
-  return { publicKey, psk: new Uint8Array(32), commitKey: hash(32, publicKey, utf8('rotate/1 recipient commit')) }
+function asRecipient(
+  publicKey: Uint8Array,
+): Pick<UnlockerSecret, 'publicKey' | 'psk' | 'commitKey'> {
+  return {
+    publicKey,
+    psk: new Uint8Array(32),
+    commitKey: hash(32, publicKey, utf8('rotate/1 recipient commit')),
+  }
 }
 
 export async function kekOfPassphrase(
@@ -58,8 +75,17 @@ export async function kekOfPassphrase(
   const { default: sumo } = await import('libsodium-wrappers-sumo')
   await sumo.ready
   // The same letters typed on another keyboard may arrive composed differently.
-  const bytes = passphrase.isText() ? utf8(passphrase.reveal().normalize('NFC')) : passphrase.bytes()
-  return sumo.crypto_pwhash(32, bytes, salt, cost.passes, cost.memory, sumo.crypto_pwhash_ALG_ARGON2ID13)
+  const bytes = passphrase.isText()
+    ? utf8(passphrase.reveal().normalize('NFC'))
+    : passphrase.bytes()
+  return sumo.crypto_pwhash(
+    32,
+    bytes,
+    salt,
+    cost.passes,
+    cost.memory,
+    sumo.crypto_pwhash_ALG_ARGON2ID13,
+  )
 }
 
 function withinLimits({ memory, passes }: PassphraseParams): boolean {
@@ -82,7 +108,11 @@ export function commitment(
   vault: Uint8Array,
   stanza: Pick<Stanza, 'rawId' | 'kind' | 'params'>,
 ): Uint8Array {
-  return hash(32, concat(vault, stanza.rawId, new Uint8Array([stanza.kind]), stanza.params), secret.commitKey)
+  return hash(
+    32,
+    concat(vault, stanza.rawId, new Uint8Array([stanza.kind]), stanza.params),
+    secret.commitKey,
+  )
 }
 
 export function wrapData(vault: Uint8Array, rawId: Uint8Array, epoch: number): Uint8Array {
@@ -102,7 +132,8 @@ export function wrapRoot(
 }
 
 /**
- * A stanza for a new unlocker, and what of it belongs into the keyring. `usage` for parameters out of bounds.
+ * A stanza for a new unlocker, and what of it belongs into the keyring. `usage` for
+ * parameters out of bounds.
  * @param rawId of the stanza that it replaces
  */
 export async function newStanza(
@@ -112,13 +143,20 @@ export async function newStanza(
   unlocker: NewUnlocker,
   sealer: Sealer,
   rawId: Uint8Array = sealer.fresh('unlocker'),
-): Promise<{ readonly stanza: Stanza; readonly secret: Pick<UnlockerSecret, 'publicKey' | 'psk'> }> {
+): Promise<{
+  readonly stanza: Stanza
+  readonly secret: Pick<UnlockerSecret, 'publicKey' | 'psk'>
+}> {
   let params: Uint8Array = NOTHING
   let secret: Pick<UnlockerSecret, 'publicKey' | 'psk' | 'commitKey'>
   if (unlocker.kind === 'passphrase') {
     if (unlocker.passphrase.size === 0) throw usage('the passphrase is empty')
     const cost = unlocker.params ?? defaultPassphraseParams
-    if (!withinLimits(cost)) throw usage('the cost of the password hash is out of bounds', 'memory 64 MiB to 1 GiB, 2 to 10 passes')
+    if (!withinLimits(cost))
+      throw usage(
+        'the cost of the password hash is out of bounds',
+        'memory 64 MiB to 1 GiB, 2 to 10 passes',
+      )
     const salt = sealer.fresh('salt')
     params = encodeParams(salt, cost)
     secret = fromKek(await kekOfPassphrase(unlocker.passphrase, salt, cost))
@@ -129,7 +167,13 @@ export async function newStanza(
   }
   const kind = kindNumber(unlocker.kind)
   const commit = commitment(secret, vault, { rawId, kind, params })
-  const box = wrapRoot(vault, epoch, root, { rawId, publicKey: secret.publicKey, psk: secret.psk }, sealer)
+  const box = wrapRoot(
+    vault,
+    epoch,
+    root,
+    { rawId, publicKey: secret.publicKey, psk: secret.psk },
+    sealer,
+  )
   return { stanza: { rawId, kind, params, commit, box }, secret }
 }
 
@@ -138,20 +182,31 @@ export interface Opened {
   readonly root: Uint8Array
   /** Which entry of the header answered. */
   readonly rawId: Uint8Array
-  /** Its password hash costs less than new ones do: to be wrapped anew at the next occasion to write. */
+  /**
+   * Its password hash costs less than new ones do: to be wrapped anew at the next
+   * occasion to write.
+   */
   readonly weak: boolean
 }
 
-/** Opens a header's wrap for this secret; kept by an open vault, so that it can follow a change of the root key. */
+/**
+ * Opens a header's wrap for this secret; kept by an open vault, so that it can follow a
+ * change of the root key.
+ */
 export type OpenRoot = (header: Header) => Promise<Opened>
 
 const RECIPIENT = kindNumber('recipient')
 
 /**
- * Finds the stanza of a secret and opens it; a key file may also be the private half of a recipient. `unlock-failed` when no stanza answers to the secret, which includes a changed stanza of one's own;
- * `tampered` when the stanza answers but its box does not open.
+ * Finds the stanza of a secret and opens it; a key file may also be the private half of a
+ * recipient. `unlock-failed` when no stanza answers to the secret, which includes a
+ * changed stanza of one's own; `tampered` when the stanza answers but its box does not
+ * open.
  */
-export function opener(unlock: Unlock, policy: PassphraseParams = defaultPassphraseParams): OpenRoot {
+export function opener(
+  unlock: Unlock,
+  policy: PassphraseParams = defaultPassphraseParams,
+): OpenRoot {
   const known = new Map<string, UnlockerSecret>()
   const number = kindNumber(unlock.kind)
   const secretFor = async (stanza: Stanza): Promise<UnlockerSecret> => {
@@ -163,7 +218,9 @@ export function opener(unlock: Unlock, policy: PassphraseParams = defaultPassphr
     return secret
   }
   return async (header) => {
-    const own = header.stanzas.filter(({ kind }) => kind === number || (unlock.kind === 'key-file' && kind === RECIPIENT))
+    const own = header.stanzas.filter(
+      ({ kind }) => kind === number || (unlock.kind === 'key-file' && kind === RECIPIENT),
+    )
     for (const stanza of own) {
       const secret = await secretFor(stanza)
       if (!sodium.memcmp(commitment(secret, header.vault, stanza), stanza.commit)) continue
@@ -189,10 +246,16 @@ function isWeak(cost: PassphraseParams, policy: PassphraseParams): boolean {
 }
 
 /** The cost of a passphrase's hash, never less than it was. */
-export function raisedCost(stanza: Stanza, policy: PassphraseParams = defaultPassphraseParams): PassphraseParams | undefined {
+export function raisedCost(
+  stanza: Stanza,
+  policy: PassphraseParams = defaultPassphraseParams,
+): PassphraseParams | undefined {
   const cost = costOf(stanza)
   if (!isWeak(cost, policy)) return undefined
-  return { memory: Math.max(cost.memory, policy.memory), passes: Math.max(cost.passes, policy.passes) }
+  return {
+    memory: Math.max(cost.memory, policy.memory),
+    passes: Math.max(cost.passes, policy.passes),
+  }
 }
 
 function costOf(stanza: Stanza): PassphraseParams & { readonly salt: Uint8Array } {
@@ -213,7 +276,13 @@ function openBox(header: Header, stanza: Stanza, secret: UnlockerSecret): Uint8A
   try {
     const inner = sodium.crypto_box_seal_open(stanza.box, secret.publicKey, secret.privateKey)
     const data = wrapData(header.vault, stanza.rawId, header.epoch)
-    const root = sodium.crypto_aead_xchacha20poly1305_ietf_decrypt(null, inner.subarray(24), data, inner.subarray(0, 24), secret.psk)
+    const root = sodium.crypto_aead_xchacha20poly1305_ietf_decrypt(
+      null,
+      inner.subarray(24),
+      data,
+      inner.subarray(0, 24),
+      secret.psk,
+    )
     if (root.length === 32) return root
   } catch (error) {
     throw tampered('the entry of this unlocker was changed', error)
@@ -221,11 +290,18 @@ function openBox(header: Header, stanza: Stanza, secret: UnlockerSecret): Uint8A
   throw tampered('the entry of this unlocker was changed')
 }
 
-const NAMES = { passphrase: 'passphrase', 'key-file': 'key file', recovery: 'recovery key' } as const
+const NAMES = {
+  passphrase: 'passphrase',
+  'key-file': 'key file',
+  recovery: 'recovery key',
+} as const
 
 function wrong(kind: Unlock['kind'], tried: number): RotateError {
   const name = NAMES[kind]
-  const message = tried === 0 ? `this vault can't be opened with a ${name}: it has none` : `the ${name} does not open this vault`
+  const message =
+    tried === 0
+      ? `this vault can't be opened with a ${name}: it has none`
+      : `the ${name} does not open this vault`
   const hint =
     tried === 0
       ? 'use another unlocker of this vault'

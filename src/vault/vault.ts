@@ -1,7 +1,18 @@
-/** The `Vault` port on top of a session. What only writers and lists need is loaded when it is first used. */
+/**
+ * The `Vault` port on top of a session. What only writers and lists need is loaded when
+ * it is first used.
+ */
 import type { AuditFilter, AuditOrder, AuditTrail, AuditVerdict } from '../core/audit-trail.ts'
 import type { AuditEvent, RunRecord, SecretRecord } from '../core/model.ts'
-import type { UnlockerInfo, Vault, VaultCare, VaultKeys, VaultReader, VaultStanding, VaultTx } from '../core/ports.ts'
+import type {
+  UnlockerInfo,
+  Vault,
+  VaultCare,
+  VaultKeys,
+  VaultReader,
+  VaultStanding,
+  VaultTx,
+} from '../core/ports.ts'
 import type { Fields } from '../core/secret.ts'
 import { notWritable } from '../store/failures.ts'
 import { Writer, hex, utf8 } from './bytes.ts'
@@ -48,7 +59,9 @@ class OpenVault implements Vault {
   }
 
   read<T>(body: (reader: VaultReader) => Promise<T>): Promise<T> {
-    return this.#session.consistent((snapshot) => body(new Records(async (identity) => (await snapshot.object(identity))?.body)))
+    return this.#session.consistent((snapshot) =>
+      body(new Records(async (identity) => (await snapshot.object(identity))?.body)),
+    )
   }
 
   async transact<T>(body: (tx: VaultTx) => Promise<T>): Promise<T> {
@@ -79,7 +92,10 @@ class OpenVault implements Vault {
     return this.#session.consistent(async (snapshot) => {
       const { entries, next } = await snapshot.due(now)
       const found = entries.length === 0 ? [] : await snapshot.objects(entries)
-      return { ids: found.map(({ owner }) => owner), next: Number.isFinite(next) && next < 2 ** 48 - 1 ? next : null }
+      return {
+        ids: found.map(({ owner }) => owner),
+        next: Number.isFinite(next) && next < 2 ** 48 - 1 ? next : null,
+      }
     })
   }
 
@@ -122,7 +138,9 @@ class OpenVault implements Vault {
   }
 
   standing(): Promise<VaultStanding> {
-    return this.#own.freshness === undefined ? standingAlone(this.#session) : this.#own.freshness.standing()
+    return this.#own.freshness === undefined
+      ? standingAlone(this.#session)
+      : this.#own.freshness.standing()
   }
 
   async care(): Promise<VaultCare> {
@@ -135,7 +153,15 @@ class OpenVault implements Vault {
   }
 }
 
-/** An unlocked session as a `Vault`. `own`: what opened it, for what a writer does on the way. */
-export function asVault(file: string, session: Session, readonly: boolean, own: OwnUnlock = {}): Vault {
+/**
+ * An unlocked session as a `Vault`. `own`: what opened it, for what a writer does on the
+ * way.
+ */
+export function asVault(
+  file: string,
+  session: Session,
+  readonly: boolean,
+  own: OwnUnlock = {},
+): Vault {
   return new OpenVault(file, session, readonly, own)
 }

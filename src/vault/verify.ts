@@ -1,4 +1,7 @@
-/** Verifying everything: every row of the tree and the audit chain, in reads so short that commits go on. */
+/**
+ * Verifying everything: every row of the tree and the audit chain, in reads so short that
+ * commits go on.
+ */
 import { RotateError } from '../core/errors.ts'
 import type { VaultReport } from '../core/ports.ts'
 import { auditVerify } from './audit.ts'
@@ -17,8 +20,15 @@ interface Tally {
   versions: number
 }
 
-/** See `VaultCare.verify`. Damage is reported, not thrown; what can't be read at all throws. */
-export async function verifyVault(session: Session, deep: boolean, freshness: Freshness | undefined): Promise<VaultReport> {
+/**
+ * See `VaultCare.verify`. Damage is reported, not thrown; what can't be read at all
+ * throws.
+ */
+export async function verifyVault(
+  session: Session,
+  deep: boolean,
+  freshness: Freshness | undefined,
+): Promise<VaultReport> {
   const problems: string[] = []
   const before = await session.consistent((snapshot) => snapshot.root())
   const standing = await freshness?.standing()
@@ -34,9 +44,20 @@ export async function verifyVault(session: Session, deep: boolean, freshness: Fr
   if (problems.length === 0 && before.commit === after.commit && all.objects !== after.objects)
     problems.push(`the tree names ${all.objects} objects, its root ${after.objects}`)
   const audit = await auditVerify(session)
-  if (!audit.ok) problems.push(`audit event ${audit.firstBad ?? '?'} does not verify; the events before it are intact`)
-  if (deep) for (const line of (await session.store.upkeep?.quickCheck()) ?? []) problems.push(`SQLite: ${line}`)
-  return { ok: problems.length === 0, problems: shortened(problems), commit: after.commit, ...all, auditRows: audit.rows }
+  if (!audit.ok)
+    problems.push(
+      `audit event ${audit.firstBad ?? '?'} does not verify; the events before it are intact`,
+    )
+  if (deep)
+    for (const line of (await session.store.upkeep?.quickCheck()) ?? [])
+      problems.push(`SQLite: ${line}`)
+  return {
+    ok: problems.length === 0,
+    problems: shortened(problems),
+    commit: after.commit,
+    ...all,
+    auditRows: audit.rows,
+  }
 }
 
 function shortened(problems: readonly string[]): readonly string[] {
@@ -44,8 +65,16 @@ function shortened(problems: readonly string[]): readonly string[] {
   return [...problems.slice(0, LISTED), `and ${problems.length - LISTED} more`]
 }
 
-/** Everything below one mid. Where something is wrong it is looked at again in ever smaller parts, to say how much is. */
-async function bucketGroup(session: Session, mid: number, deep: boolean, problems: string[]): Promise<Tally> {
+/**
+ * Everything below one mid. Where something is wrong it is looked at again in ever
+ * smaller parts, to say how much is.
+ */
+async function bucketGroup(
+  session: Session,
+  mid: number,
+  deep: boolean,
+  problems: string[],
+): Promise<Tally> {
   const whole = await attempt(session, (snapshot) => look(snapshot, mid, undefined, deep))
   if (!('fault' in whole)) return whole
   const leaves = await attempt(session, (snapshot) => leavesOf(snapshot, mid))
@@ -65,7 +94,10 @@ async function bucketGroup(session: Session, mid: number, deep: boolean, problem
   return tally
 }
 
-/** The part's tally, or what is wrong with it. What was verified before in this process is not taken for verified now. */
+/**
+ * The part's tally, or what is wrong with it. What was verified before in this process is
+ * not taken for verified now.
+ */
 async function attempt<T extends object>(
   session: Session,
   work: (snapshot: Snapshot) => Promise<T>,
@@ -75,22 +107,38 @@ async function attempt<T extends object>(
     return await session.consistent(work)
   } catch (error) {
     if (!(error instanceof RotateError) || error.code !== 'tampered') throw error
-    return { fault: /^the vault does not verify: (.*?); it was changed/.exec(error.message)?.[1] ?? error.message }
+    return {
+      fault:
+        /^the vault does not verify: (.*?); it was changed/.exec(error.message)?.[1] ??
+        error.message,
+    }
   }
 }
 
-async function leavesOf(snapshot: Snapshot, mid: number): Promise<{ readonly numbers: readonly number[] }> {
+async function leavesOf(
+  snapshot: Snapshot,
+  mid: number,
+): Promise<{ readonly numbers: readonly number[] }> {
   const root = await snapshot.root()
   if (!root.mids.has(mid)) return { numbers: [] }
   const children = (await snapshot.mids([mid])).get(mid)
   return { numbers: [...(children?.keys() ?? [])].map((position) => mid * 128 + position) }
 }
 
-async function look(snapshot: Snapshot, mid: number, leaf: number | undefined, deep: boolean): Promise<Tally> {
+async function look(
+  snapshot: Snapshot,
+  mid: number,
+  leaf: number | undefined,
+  deep: boolean,
+): Promise<Tally> {
   const numbers = leaf === undefined ? (await leavesOf(snapshot, mid)).numbers : [leaf]
   const entries = [...(await snapshot.leaves(numbers)).values()].flat()
   if (deep) {
-    for (const { body } of await snapshot.objects(entries)) decoded('a record', () => decodeRecord(body))
+    for (const { body } of await snapshot.objects(entries))
+      decoded('a record', () => decodeRecord(body))
   } else await snapshot.prove(entries)
-  return { objects: entries.length, versions: entries.filter(({ kind }) => kind === objects.value).length }
+  return {
+    objects: entries.length,
+    versions: entries.filter(({ kind }) => kind === objects.value).length,
+  }
 }

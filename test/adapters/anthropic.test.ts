@@ -26,7 +26,14 @@ describe('anthropic', () => {
   })
   afterEach(() => fake.stop())
   const open = (more: Record<string, unknown> = {}): Promise<ProviderSession> =>
-    anthropic.open(parseConfig(anthropic.config, { adminKey: fake.adminKey, baseUrl: fake.url, ...more } as never, 'it'), context)
+    anthropic.open(
+      parseConfig(
+        anthropic.config,
+        { adminKey: fake.adminKey, baseUrl: fake.url, ...more } as never,
+        'it',
+      ),
+      context,
+    )
   const failure = async (call: Promise<unknown> | undefined): Promise<AdapterError> => {
     const error = await (call ?? Promise.resolve()).then(
       () => undefined,
@@ -45,7 +52,9 @@ describe('anthropic', () => {
     for (const call of [session.preflight(byValue(old)), session.create(intent, byValue(old))]) {
       const error = await failure(call)
       expect(error).toMatchObject({ code: 'by-hand', effect: 'none' })
-      expect(error.hints.join()).toMatch(/platform\.claude\.com.*rotate now production\/app\/API_KEY -/)
+      expect(error.hints.join()).toMatch(
+        /platform\.claude\.com.*rotate now production\/app\/API_KEY -/,
+      )
     }
     expect(await session.settle(intent, undefined)).toMatchObject({ outcome: 'none' })
     expect(fake.calls).toEqual([])
@@ -64,12 +73,17 @@ describe('anthropic', () => {
     await session.revoke?.(byValue(old))
     expect(old.status).toBe('archived')
     expect((await failure(session.resume?.(byValue(old)))).code).toBe('missing')
-    expect([...fake.keys.values()].filter(({ status }) => status === 'active').map(({ name }) => name)).toEqual(['a', 'b', 'c'])
+    expect(
+      [...fake.keys.values()].filter(({ status }) => status === 'active').map(({ name }) => name),
+    ).toEqual(['a', 'b', 'c'])
     expect((await session.list?.())?.map(({ name }) => name)).toEqual(['a', 'b', 'c'])
   })
 
   test('where two look alike none is touched until one is adopted', async () => {
-    const twin = fake.add('twin', `${old.value.slice(0, 40)}${'x'.repeat(10)}${old.value.slice(-4)}`)
+    const twin = fake.add(
+      'twin',
+      `${old.value.slice(0, 40)}${'x'.repeat(10)}${old.value.slice(-4)}`,
+    )
     const session = await open()
     const error = await failure(session.revoke?.(byValue(old)))
     expect(error).toMatchObject({ code: 'misconfigured', effect: 'none' })
@@ -83,10 +97,14 @@ describe('anthropic', () => {
     const session = await open()
     const [other] = fake.keys.values()
     expect(await session.resembles?.({ id: old.id, live: true }, byValue(old).fields)).toBe(true)
-    expect(await session.resembles?.({ id: other?.id ?? '', live: true }, byValue(old).fields)).toBe(false)
+    expect(
+      await session.resembles?.({ id: other?.id ?? '', live: true }, byValue(old).fields),
+    ).toBe(false)
     expect(await session.resembles?.({ id: 'nobody', live: true }, byValue(old).fields)).toBe(false)
     const cousin = fake.add('cousin', `${old.value.slice(0, -4)}zzzz`)
-    expect(await session.resembles?.({ id: cousin.id, live: true }, byValue(old).fields)).toBe(false)
+    expect(await session.resembles?.({ id: cousin.id, live: true }, byValue(old).fields)).toBe(
+      false,
+    )
   })
 
   test('a lost answer is asked again; one that only says it was done is not believed', async () => {
@@ -94,7 +112,10 @@ describe('anthropic', () => {
     await (await open()).suspend?.(byValue(old))
     expect(old.status).toBe('inactive')
     fake.hollow = true
-    expect(await failure((await open()).revoke?.(byValue(old)))).toMatchObject({ code: 'bad-answer', effect: 'unknown' })
+    expect(await failure((await open()).revoke?.(byValue(old)))).toMatchObject({
+      code: 'bad-answer',
+      effect: 'unknown',
+    })
   })
 
   test('a new key is waited for; what is no key is not sent; other answers say nothing', async () => {
@@ -104,9 +125,13 @@ describe('anthropic', () => {
     expect(context.clock.sleeps).toHaveLength(2)
     const before = fake.calls.length
     for (const text of ['sk-other-key-0123456789abcdef', fake.adminKey])
-      expect((await failure(session.verify?.({ fields: single(new Secret(text)) }, 'live'))).code).toBe('refused')
+      expect(
+        (await failure(session.verify?.({ fields: single(new Secret(text)) }, 'live'))).code,
+      ).toBe('refused')
     expect(fake.calls).toHaveLength(before)
-    expect(await failure((await open({ adminKey: 'sk-ant-admin01-wrong' })).list?.())).toMatchObject({ code: 'denied', effect: 'none' })
+    expect(
+      await failure((await open({ adminKey: 'sk-ant-admin01-wrong' })).list?.()),
+    ).toMatchObject({ code: 'denied', effect: 'none' })
   })
 })
 
@@ -121,7 +146,16 @@ describe.skipIf(!canMoveClock)('anthropic, through the built program', () => {
       const config = option('--config', { adminKey: fake.adminKey, baseUrl: fake.url })
       const target = option('--target', { type: 'env-file', path: world.box.path('chat.env') })
       const times = ['--interval', '30', '--grace', '2h', '--quarantine', '3h']
-      await world.ok(['schedule', 'set', path, '--provider', 'anthropic', ...times, ...config, ...target])
+      await world.ok([
+        'schedule',
+        'set',
+        path,
+        '--provider',
+        'anthropic',
+        ...times,
+        ...config,
+        ...target,
+      ])
       world.pass(30 * DAY)
       const due = await world.run(['run-due'])
       expect(due.code, due.stderr).toBe(14)
@@ -137,7 +171,8 @@ describe.skipIf(!canMoveClock)('anthropic, through the built program', () => {
       await world.ok(['run-due'])
       expect([old.status, next.status]).toEqual(['archived', 'active'])
       await world.ok(['audit', 'verify'])
-      for (const { value } of [old, next]) expectNoTrace(world.box, value, { heldBy: [world.box.path('chat.env')] })
+      for (const { value } of [old, next])
+        expectNoTrace(world.box, value, { heldBy: [world.box.path('chat.env')] })
     } finally {
       await fake.stop()
       await world.close()

@@ -1,4 +1,7 @@
-/** Bedrock keys: a rotation and its parts. The far side is test/fakes/aws.ts with aws-bedrock.ts; facts: reference/providers.md 2. */
+/**
+ * Bedrock keys: a rotation and its parts. The far side is test/fakes/aws.ts with
+ * aws-bedrock.ts; facts: reference/providers.md 2.
+ */
 import {
   CreateServiceSpecificCredentialCommand,
   DeleteServiceSpecificCredentialCommand,
@@ -32,7 +35,8 @@ beforeEach(async () => {
 })
 afterEach(() => fake.close())
 
-const changes = (): string[] => fake.calls.map(({ action }) => action).filter((action) => !/^List/.test(action))
+const changes = (): string[] =>
+  fake.calls.map(({ action }) => action).filter((action) => !/^List/.test(action))
 
 for (const wording of ['seen', 'typed', 'none'] as const)
   providerSuite(`aws-bedrock, a 403 with its wording ${wording}`, bedrock, async () => {
@@ -54,21 +58,37 @@ for (const wording of ['seen', 'typed', 'none'] as const)
 
 test('the fake, driven by the official SDK: two per service and user, the value once, an end only where one is asked for', async () => {
   const { id: accessKeyId, secret: secretAccessKey } = fake.admin
-  const sdk = new IAMClient({ endpoint: fake.url, region: 'us-east-1', credentials: { accessKeyId, secretAccessKey } })
+  const sdk = new IAMClient({
+    endpoint: fake.url,
+    region: 'us-east-1',
+    credentials: { accessKeyId, secretAccessKey },
+  })
   const bob = { UserName: 'bob' }
   const create = (ServiceName: string, days?: number) =>
     sdk.send(
-      new CreateServiceSpecificCredentialCommand({ ...bob, ServiceName, ...(days === undefined ? {} : { CredentialAgeDays: days }) }),
+      new CreateServiceSpecificCredentialCommand({
+        ...bob,
+        ServiceName,
+        ...(days === undefined ? {} : { CredentialAgeDays: days }),
+      }),
     )
   const { ServiceSpecificCredential: made } = await create('bedrock.amazonaws.com', 30)
-  expect(made).toMatchObject({ ServiceName: 'bedrock.amazonaws.com', UserName: 'bob', Status: 'Active' })
+  expect(made).toMatchObject({
+    ServiceName: 'bedrock.amazonaws.com',
+    UserName: 'bob',
+    Status: 'Active',
+  })
   expect(made?.ExpirationDate?.getTime()).toBe(START + 30 * DAY)
   await expect(create('bedrock.amazonaws.com')).rejects.toMatchObject({
     name: 'LimitExceededException',
     $metadata: { httpStatusCode: 409 },
   })
-  await expect(create('s3.amazonaws.com')).rejects.toMatchObject({ name: 'ServiceNotSupportedException' })
-  expect((await create('codecommit.amazonaws.com')).ServiceSpecificCredential?.ExpirationDate).toBeUndefined()
+  await expect(create('s3.amazonaws.com')).rejects.toMatchObject({
+    name: 'ServiceNotSupportedException',
+  })
+  expect(
+    (await create('codecommit.amazonaws.com')).ServiceSpecificCredential?.ExpirationDate,
+  ).toBeUndefined()
 
   fake.settings.pageSize = 2
   const page = await sdk.send(new ListServiceSpecificCredentialsCommand(bob))
@@ -79,14 +99,18 @@ test('the fake, driven by the official SDK: two per service and user, the value 
   await sdk.send(new UpdateServiceSpecificCredentialCommand({ ...key, Status: 'Inactive' }))
   expect(old.status).toBe('Inactive')
   await sdk.send(new DeleteServiceSpecificCredentialCommand(key))
-  await expect(sdk.send(new DeleteServiceSpecificCredentialCommand(key))).rejects.toMatchObject({ name: 'NoSuchEntityException' })
+  await expect(sdk.send(new DeleteServiceSpecificCredentialCommand(key))).rejects.toMatchObject({
+    name: 'NoSuchEntityException',
+  })
 })
 
 test('a whole rotation: preflight, create with an end, live, suspend, resume, delete, dead', async () => {
   const session = await world.open()
   await session.preflight(credential(old))
   const intent = await world.intent(session)
-  expect(intent.before).toEqual([{ id: old.id, live: true, createdAt: old.createdAt, name: old.alias }])
+  expect(intent.before).toEqual([
+    { id: old.id, live: true, createdAt: old.createdAt, name: old.alias },
+  ])
   const issued = await session.create(intent, credential(old))
   const key = fake.bedrock.keys.get(issued.handle?.id ?? '')
   expect(flatten(issued.fields).reveal()).toBe(key?.secret)
@@ -95,13 +119,17 @@ test('a whole rotation: preflight, create with an end, live, suspend, resume, de
 
   await session.suspend?.(credential(old))
   await session.suspend?.(credential(old))
-  expect(await failure(session.verify?.(credential(old), 'dead'))).toMatchObject({ code: 'refused' })
+  expect(await failure(session.verify?.(credential(old), 'dead'))).toMatchObject({
+    code: 'refused',
+  })
   expect((await session.list?.())?.map((handle) => handle.live)).toEqual([false, true])
   await session.resume?.(credential(old))
   await session.verify?.(credential(old), 'live')
   await session.suspend?.(credential(old))
   await session.revoke?.(credential(old))
-  expect(await failure(session.verify?.(credential(old), 'dead'))).toMatchObject({ code: 'refused' })
+  expect(await failure(session.verify?.(credential(old), 'dead'))).toMatchObject({
+    code: 'refused',
+  })
   expect(fake.bedrock.keysOf('bob')).toEqual([key])
 })
 
@@ -110,7 +138,10 @@ describe('preflight', () => {
     const session = await world.open()
     fake.bedrock.addKey('bob', { service: 'codecommit.amazonaws.com' })
     await session.preflight(credential(old))
-    const other = fake.bedrock.addKey('bob', { createdAt: START - 100 * DAY, expiresAt: START - DAY })
+    const other = fake.bedrock.addKey('bob', {
+      createdAt: START - 100 * DAY,
+      expiresAt: START - DAY,
+    })
     const error = await failure(session.preflight(credential(old)))
     expect(error).toMatchObject({ code: 'quota', effect: 'none' })
     expect(error.message).toMatch(/Active, 40 days old, expires in 5 days?, the stored current key/)
@@ -124,7 +155,10 @@ describe('preflight', () => {
     await (await world.open()).preflight(credential(old))
     expect(fake.count('ListServiceSpecificCredentials')).toBe(2)
     fake.bedrock.keys.delete(old.id)
-    expect(await failure((await world.open()).preflight(credential(old)))).toMatchObject({ code: 'refused', effect: 'none' })
+    expect(await failure((await world.open()).preflight(credential(old)))).toMatchObject({
+      code: 'refused',
+      effect: 'none',
+    })
   })
 
   test('a missing right is named, a refused admin credential is denied and not refused', async () => {
@@ -152,7 +186,10 @@ test('listing follows every page, and a page that leads nowhere is no shorter li
   expect((await (await world.open()).list?.())?.map(({ id }) => id)).toEqual([old.id, more.id])
   const body = `<ListServiceSpecificCredentialsResponse><ListServiceSpecificCredentialsResult><ServiceSpecificCredentials/><IsTruncated>true</IsTruncated></ListServiceSpecificCredentialsResult></ListServiceSpecificCredentialsResponse>`
   fake.fault({ action: 'ListServiceSpecificCredentials', kind: 'garble-after', body })
-  expect(await failure((await world.open()).list?.())).toMatchObject({ code: 'bad-answer', effect: 'none' })
+  expect(await failure((await world.open()).list?.())).toMatchObject({
+    code: 'bad-answer',
+    effect: 'none',
+  })
 })
 
 test('a key of another service is none of ours, even where the far side lists it', async () => {
@@ -179,15 +216,25 @@ describe('create', () => {
     ['NotSupportedService', 404, 'failed', 'none'],
     ['InvalidInput', 400, 'misconfigured', 'none'],
     ['ServiceFailure', 500, 'unavailable', 'unknown'],
-  ] as const)('%s (HTTP %d) is %s, effect %s, and is sent once', async ([code, status, expected, effect]) => {
-    const session = await world.open()
-    const intent = await world.intent(session)
-    fake.fault({ action: 'CreateServiceSpecificCredential', kind: 'error-before', status, code, message: fake.admin.secret, times: 9 })
-    const error = await failure(session.create(intent, credential(old)))
-    expect(error).toMatchObject({ code: expected, effect })
-    expect(fake.count('CreateServiceSpecificCredential')).toBe(1)
-    world.expectNoSecret(error)
-  })
+  ] as const)(
+    '%s (HTTP %d) is %s, effect %s, and is sent once',
+    async ([code, status, expected, effect]) => {
+      const session = await world.open()
+      const intent = await world.intent(session)
+      fake.fault({
+        action: 'CreateServiceSpecificCredential',
+        kind: 'error-before',
+        status,
+        code,
+        message: fake.admin.secret,
+        times: 9,
+      })
+      const error = await failure(session.create(intent, credential(old)))
+      expect(error).toMatchObject({ code: expected, effect })
+      expect(fake.count('CreateServiceSpecificCredential')).toBe(1)
+      world.expectNoSecret(error)
+    },
+  )
 
   const answer = (inner: string): string =>
     `<CreateServiceSpecificCredentialResponse><CreateServiceSpecificCredentialResult><ServiceSpecificCredential>${inner}</ServiceSpecificCredential></CreateServiceSpecificCredentialResult></CreateServiceSpecificCredentialResponse>`
@@ -199,7 +246,11 @@ describe('create', () => {
     ['without the value', { body: answer(id) }, 'bad-answer'],
     ['without the id', { body: answer(value) }, 'bad-answer'],
     ['of another user', { body: answer(`<UserName>eve</UserName>${id}${value}`) }, 'bad-answer'],
-    ['of another service', { body: answer(`<ServiceName>codecommit.amazonaws.com</ServiceName>${id}${value}`) }, 'bad-answer'],
+    [
+      'of another service',
+      { body: answer(`<ServiceName>codecommit.amazonaws.com</ServiceName>${id}${value}`) },
+      'bad-answer',
+    ],
     [
       'with a value that fits into no header',
       { body: answer(`${id}<ServiceCredentialSecret>a {secret}</ServiceCredentialSecret>`) },
@@ -209,28 +260,40 @@ describe('create', () => {
     ['that is lost', { kind: 'drop-after' }, 'unavailable'],
     ['that is lost before the work', { kind: 'drop-before' }, 'unavailable'],
     ['that comes too late', { kind: 'delay-after', ms: 5000 }, 'timeout'],
-  ])('an answer %s leaves the effect unknown, is asked for once and shows no secret', async ([, fault, code]) => {
-    const session = await world.open()
-    const intent = await world.intent(session)
-    if (fault.kind === 'delay-after') context.shortenTimeouts(1000)
-    fake.fault({ action: 'CreateServiceSpecificCredential', kind: 'garble-after', ...fault })
-    const error = await failure(session.create(intent, credential(old)))
-    expect(error).toMatchObject({ code, effect: 'unknown' })
-    expect(fake.count('CreateServiceSpecificCredential')).toBe(1)
-    world.expectNoSecret(error)
-  })
+  ])(
+    'an answer %s leaves the effect unknown, is asked for once and shows no secret',
+    async ([, fault, code]) => {
+      const session = await world.open()
+      const intent = await world.intent(session)
+      if (fault.kind === 'delay-after') context.shortenTimeouts(1000)
+      fake.fault({ action: 'CreateServiceSpecificCredential', kind: 'garble-after', ...fault })
+      const error = await failure(session.create(intent, credential(old)))
+      expect(error).toMatchObject({ code, effect: 'unknown' })
+      expect(fake.count('CreateServiceSpecificCredential')).toBe(1)
+      world.expectNoSecret(error)
+    },
+  )
 
   test('an answer with a key that existed before is not believed', async () => {
     const session = await world.open()
     const intent = await world.intent(session)
-    const body = answer(`<ServiceSpecificCredentialId>${old.id}</ServiceSpecificCredentialId>${value}`)
+    const body = answer(
+      `<ServiceSpecificCredentialId>${old.id}</ServiceSpecificCredentialId>${value}`,
+    )
     fake.fault({ action: 'CreateServiceSpecificCredential', kind: 'garble-after', body })
-    expect(await failure(session.create(intent, undefined))).toMatchObject({ code: 'bad-answer', effect: 'unknown' })
+    expect(await failure(session.create(intent, undefined))).toMatchObject({
+      code: 'bad-answer',
+      effect: 'unknown',
+    })
   })
 
   test('a key without the end that was asked for is kept, with a warning', async () => {
     const session = await world.open()
-    fake.fault({ action: 'CreateServiceSpecificCredential', kind: 'garble-after', body: answer(id + value) })
+    fake.fault({
+      action: 'CreateServiceSpecificCredential',
+      kind: 'garble-after',
+      body: answer(id + value),
+    })
     expect((await session.create(await world.intent(session), undefined)).expiresAt).toBeUndefined()
     expect(context.notes.join()).toMatch(/warning: AWS names no end.*35 days/)
   })
@@ -239,40 +302,57 @@ describe('create', () => {
     const session = await world.open()
     const intent = await world.intent(session)
     context.abort()
-    expect(await failure(session.create(intent, undefined))).toMatchObject({ code: 'failed', effect: 'none' })
+    expect(await failure(session.create(intent, undefined))).toMatchObject({
+      code: 'failed',
+      effect: 'none',
+    })
     expect(changes()).toEqual([])
   })
 })
 
 describe('settle', () => {
-  async function lost(kind: FakeFault['kind']): Promise<{ session: ProviderSession; intent: Intent }> {
+  async function lost(
+    kind: FakeFault['kind'],
+  ): Promise<{ session: ProviderSession; intent: Intent }> {
     const session = await world.open()
     const intent = await world.intent(session)
     fake.fault({ action: 'CreateServiceSpecificCredential', kind })
-    expect(await failure(session.create(intent, credential(old)))).toMatchObject({ effect: 'unknown' })
+    expect(await failure(session.create(intent, credential(old)))).toMatchObject({
+      effect: 'unknown',
+    })
     return { session, intent }
   }
-  const fresh = (): FakeBearer => fake.bedrock.keysOf('bob').find((key) => key.id !== old.id) ?? expect.unreachable()
-  const change = (key: FakeBearer, over: Partial<FakeBearer>): void => void fake.bedrock.keys.set(key.id, { ...key, ...over })
+  const fresh = (): FakeBearer =>
+    fake.bedrock.keysOf('bob').find((key) => key.id !== old.id) ?? expect.unreachable()
+  const change = (key: FakeBearer, over: Partial<FakeBearer>): void =>
+    void fake.bedrock.keys.set(key.id, { ...key, ...over })
 
   test('none: nothing was made', async () => {
     const { session, intent } = await lost('drop-before')
     expect(await session.settle(intent, credential(old))).toMatchObject({ outcome: 'none' })
   })
 
-  test.for([0, 1])('stray: the one new key of our call, although %d listings do not show it yet, also a day later', async (listingLag) => {
-    fake.settings.listingLag = listingLag
-    const { session, intent } = await lost('drop-after')
-    context.clock.advance(DAY)
-    expect(await session.settle(intent, credential(old))).toMatchObject({ outcome: 'stray', handles: [{ id: fresh().id, live: true }] })
-    const stray = { fields: {}, handle: { id: fresh().id, live: true } }
-    expect(await failure(session.verify?.(stray, 'live'))).toMatchObject({ code: 'misconfigured' })
-    await session.suspend?.(stray)
-    await session.verify?.(stray, 'dead')
-    await session.revoke?.(stray)
-    expect(await failure(session.verify?.(stray, 'dead'))).toMatchObject({ code: 'refused' })
-    expect(fake.bedrock.keysOf('bob')).toEqual([old])
-  })
+  test.for([0, 1])(
+    'stray: the one new key of our call, although %d listings do not show it yet, also a day later',
+    async (listingLag) => {
+      fake.settings.listingLag = listingLag
+      const { session, intent } = await lost('drop-after')
+      context.clock.advance(DAY)
+      expect(await session.settle(intent, credential(old))).toMatchObject({
+        outcome: 'stray',
+        handles: [{ id: fresh().id, live: true }],
+      })
+      const stray = { fields: {}, handle: { id: fresh().id, live: true } }
+      expect(await failure(session.verify?.(stray, 'live'))).toMatchObject({
+        code: 'misconfigured',
+      })
+      await session.suspend?.(stray)
+      await session.verify?.(stray, 'dead')
+      await session.revoke?.(stray)
+      expect(await failure(session.verify?.(stray, 'dead'))).toMatchObject({ code: 'refused' })
+      expect(fake.bedrock.keysOf('bob')).toEqual([old])
+    },
+  )
 
   test('a stray that nobody ever finds dies by itself', async () => {
     await lost('drop-after')
@@ -291,11 +371,23 @@ describe('settle', () => {
 
   test.for<[string, (key: FakeBearer) => void]>([
     ['two keys appeared', () => fake.bedrock.addKey('bob')],
-    ['it has another life than ours', (key) => change(key, { expiresAt: key.createdAt + 30 * DAY })],
-    ['it was made by hand, and never expires', ({ expiresAt: _, ...key }) => fake.bedrock.keys.set(key.id, key)],
+    [
+      'it has another life than ours',
+      (key) => change(key, { expiresAt: key.createdAt + 30 * DAY }),
+    ],
+    [
+      'it was made by hand, and never expires',
+      ({ expiresAt: _, ...key }) => fake.bedrock.keys.set(key.id, key),
+    ],
     ['somebody has switched it off', (key) => change(key, { status: 'Inactive' })],
-    ['it was made long before our call', (key) => change(key, { createdAt: key.createdAt - 6 * MINUTE })],
-    ['it was made long after our call', (key) => change(key, { createdAt: key.createdAt + 7 * MINUTE })],
+    [
+      'it was made long before our call',
+      (key) => change(key, { createdAt: key.createdAt - 6 * MINUTE }),
+    ],
+    [
+      'it was made long after our call',
+      (key) => change(key, { createdAt: key.createdAt + 7 * MINUTE }),
+    ],
   ])('ambiguous: %s', async ([, spoil]) => {
     const { session, intent } = await lost('drop-after')
     spoil(fresh())
@@ -306,8 +398,16 @@ describe('settle', () => {
 
   test('a listing that fails settles nothing', async () => {
     const { session, intent } = await lost('drop-after')
-    fake.fault({ action: 'ListServiceSpecificCredentials', kind: 'error-before', skip: 1, times: 9 })
-    expect(await failure(session.settle(intent, undefined))).toMatchObject({ code: 'unavailable', effect: 'none' })
+    fake.fault({
+      action: 'ListServiceSpecificCredentials',
+      kind: 'error-before',
+      skip: 1,
+      times: 9,
+    })
+    expect(await failure(session.settle(intent, undefined))).toMatchObject({
+      code: 'unavailable',
+      effect: 'none',
+    })
   })
 })
 
@@ -317,12 +417,17 @@ describe('revoke and suspend', () => {
     fake.bedrock.keys.delete(old.id)
     await session.revoke?.(credential(old))
     for (const call of ['suspend', 'resume'] as const)
-      expect(await failure(session[call]?.(credential(old)))).toMatchObject({ code: 'missing', effect: 'none' })
+      expect(await failure(session[call]?.(credential(old)))).toMatchObject({
+        code: 'missing',
+        effect: 'none',
+      })
   })
 
   test('a missing user is no success: the key may live on under a new name', async () => {
     fake.users.delete('bob')
-    expect(await failure((await world.open()).revoke?.(credential(old)))).toMatchObject({ code: 'missing' })
+    expect(await failure((await world.open()).revoke?.(credential(old)))).toMatchObject({
+      code: 'missing',
+    })
     expect(fake.bedrock.keys.has(old.id)).toBe(true)
   })
 
@@ -347,19 +452,34 @@ describe('revoke and suspend', () => {
 })
 
 describe('configuration', () => {
-  const good = { accessKeyId: 'AKIA', secretAccessKey: 'S', iamUserName: 'bob', credentialAgeDays: AGE }
+  const good = {
+    accessKeyId: 'AKIA',
+    secretAccessKey: 'S',
+    iamUserName: 'bob',
+    credentialAgeDays: AGE,
+  }
   test.for<[string, Record<string, unknown>, RegExp]>([
     ['no life', { credentialAgeDays: undefined }, /"credentialAgeDays" must be a/],
     ['a life of no days', { credentialAgeDays: 0 }, /"credentialAgeDays"/],
     ['a life of half a day', { credentialAgeDays: 1.5 }, /"credentialAgeDays"/],
-    ['a region that would become a host name', { region: 'evil.example/#' }, /"region".*not an AWS region/],
+    [
+      'a region that would become a host name',
+      { region: 'evil.example/#' },
+      /"region".*not an AWS region/,
+    ],
     ['a user name with a path', { iamUserName: 'a/b' }, /"iamUserName"/],
-    ['plain http', { bedrockEndpoint: 'http://bedrock.example.com' }, /"bedrockEndpoint".*plain http/],
+    [
+      'plain http',
+      { bedrockEndpoint: 'http://bedrock.example.com' },
+      /"bedrockEndpoint".*plain http/,
+    ],
     ['the metadata service', { endpoint: 'https://169.254.169.254/' }, /"endpoint".*metadata/],
     ['an unknown key', { profile: 'x' }, /unknown key "profile"/],
     ['half a credential', { secretAccessKey: undefined }, /"?secretAccessKey"?/],
   ])('%s is refused by name', ([, extra, message]) => {
-    const config = Object.fromEntries(Object.entries({ ...good, ...extra }).filter(([, item]) => item !== undefined))
+    const config = Object.fromEntries(
+      Object.entries({ ...good, ...extra }).filter(([, item]) => item !== undefined),
+    )
     expect(() => parseConfig(bedrock.config, config as never, 'config')).toThrow(message)
   })
 
@@ -370,17 +490,25 @@ describe('configuration', () => {
   })
 
   test('the policy names this user only, and lets nothing but Bedrock keys be made', () => {
-    const policy: unknown = JSON.parse(bedrock.permissions(parseConfig(bedrock.config, good, 'config')) ?? '')
+    const policy: unknown = JSON.parse(
+      bedrock.permissions(parseConfig(bedrock.config, good, 'config')) ?? '',
+    )
     const Resource = ['arn:aws:iam::*:user/bob', 'arn:aws:iam::*:user/*/bob']
     expect(policy).toMatchObject({
       Statement: [
         {
           Action: ['iam:CreateServiceSpecificCredential'],
           Resource,
-          Condition: { StringEquals: { 'iam:ServiceSpecificCredentialServiceName': 'bedrock.amazonaws.com' } },
+          Condition: {
+            StringEquals: { 'iam:ServiceSpecificCredentialServiceName': 'bedrock.amazonaws.com' },
+          },
         },
         {
-          Action: ['iam:ListServiceSpecificCredentials', 'iam:UpdateServiceSpecificCredential', 'iam:DeleteServiceSpecificCredential'],
+          Action: [
+            'iam:ListServiceSpecificCredentials',
+            'iam:UpdateServiceSpecificCredential',
+            'iam:DeleteServiceSpecificCredential',
+          ],
           Resource,
         },
       ],
@@ -388,10 +516,30 @@ describe('configuration', () => {
   })
 
   test.for([
-    ['us-east-1', {}, 'https://iam.amazonaws.com/', 'https://bedrock.us-east-1.amazonaws.com/foundation-models'],
-    ['eu-west-1', {}, 'https://iam.amazonaws.com/', 'https://bedrock.eu-west-1.amazonaws.com/foundation-models'],
-    ['us-gov-west-1', {}, 'https://iam.us-gov.amazonaws.com/', 'https://bedrock.us-gov-west-1.amazonaws.com/foundation-models'],
-    ['us-east-1', { bedrockEndpoint: 'https://vpce.example/x/' }, 'https://iam.amazonaws.com/', 'https://vpce.example/x/foundation-models'],
+    [
+      'us-east-1',
+      {},
+      'https://iam.amazonaws.com/',
+      'https://bedrock.us-east-1.amazonaws.com/foundation-models',
+    ],
+    [
+      'eu-west-1',
+      {},
+      'https://iam.amazonaws.com/',
+      'https://bedrock.eu-west-1.amazonaws.com/foundation-models',
+    ],
+    [
+      'us-gov-west-1',
+      {},
+      'https://iam.us-gov.amazonaws.com/',
+      'https://bedrock.us-gov-west-1.amazonaws.com/foundation-models',
+    ],
+    [
+      'us-east-1',
+      { bedrockEndpoint: 'https://vpce.example/x/' },
+      'https://iam.amazonaws.com/',
+      'https://vpce.example/x/foundation-models',
+    ],
   ] as const)('in %s with %j it asks whom it should', async ([region, extra, iam, models]) => {
     const sent: string[] = []
     const http = {
@@ -400,11 +548,21 @@ describe('configuration', () => {
         throw new AdapterError('unreachable', 'not here')
       },
     }
-    const session = await bedrock.open(parseConfig(bedrock.config, { ...good, region, ...extra }, 'config'), { ...context, http })
+    const session = await bedrock.open(
+      parseConfig(bedrock.config, { ...good, region, ...extra }, 'config'),
+      { ...context, http },
+    )
     await failure(session.list?.())
     await failure(session.verify?.(credential(old), 'live'))
-    await failure(session.create({ tag: '', before: [], material: {}, at: 0, attempt: 1 }, undefined))
+    await failure(
+      session.create({ tag: '', before: [], material: {}, at: 0, attempt: 1 }, undefined),
+    )
     await failure(session.revoke?.(credential(old)))
-    expect(sent).toEqual([`POST ${iam} read`, `GET ${models} read`, `POST ${iam} once`, `POST ${iam} idempotent`])
+    expect(sent).toEqual([
+      `POST ${iam} read`,
+      `GET ${models} read`,
+      `POST ${iam} once`,
+      `POST ${iam} idempotent`,
+    ])
   })
 })

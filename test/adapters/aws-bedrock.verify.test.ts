@@ -1,4 +1,7 @@
-/** Bedrock keys: proving life and death, where a dead key and a narrow one get the same status and nobody documents the words. */
+/**
+ * Bedrock keys: proving life and death, where a dead key and a narrow one get the same
+ * status and nobody documents the words.
+ */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { DAY, SECOND } from '../../src/core/duration.ts'
 import { Secret, single } from '../../src/core/secret.ts'
@@ -34,14 +37,22 @@ describe('verify', () => {
   })
 
   test('live: one acceptance between refusals is not enough', async () => {
-    fake.fault({ action: 'ListFoundationModels', kind: 'error-before', status: 403, message: 'Authentication failed', skip: 2 })
+    fake.fault({
+      action: 'ListFoundationModels',
+      kind: 'error-before',
+      status: 403,
+      message: 'Authentication failed',
+      skip: 2,
+    })
     await (await world.open()).verify?.(credential(old), 'live')
     expect(asked()).toBe(2 + 1 + 3)
   })
 
   test('live: a dead key is refused after a minute', async () => {
     fake.bedrock.keys.delete(old.id)
-    expect(await failure((await world.open()).verify?.(credential(old), 'live'))).toMatchObject({ code: 'refused' })
+    expect(await failure((await world.open()).verify?.(credential(old), 'live'))).toMatchObject({
+      code: 'refused',
+    })
     expect(context.clock.now() - START).toBeGreaterThanOrEqual(58 * SECOND)
     expect(context.clock.now() - START).toBeLessThanOrEqual(60 * SECOND)
   })
@@ -68,7 +79,9 @@ describe('verify', () => {
     fake.addUser('eve')
     fake.denied.add('ListFoundationModels')
     for (const expected of ['live', 'dead'] as const) {
-      const error = await failure((await world.open()).verify?.(credential(fake.bedrock.addKey('eve')), expected))
+      const error = await failure(
+        (await world.open()).verify?.(credential(fake.bedrock.addKey('eve')), expected),
+      )
       expect(error).toMatchObject({ code: 'misconfigured' })
       expect(error.message).toContain(':user/eve, not to IAM user bob')
     }
@@ -81,28 +94,39 @@ describe('verify', () => {
     expect(context.clock.now() - START).toBe(60 * SECOND)
     await session.revoke?.(credential(old))
     const start = context.clock.now()
-    expect(await failure(session.verify?.(credential(old), 'dead'))).toMatchObject({ code: 'refused' })
+    expect(await failure(session.verify?.(credential(old), 'dead'))).toMatchObject({
+      code: 'refused',
+    })
     expect(context.clock.now() - start).toBe(10 * SECOND)
   })
 
-  test.for(['seen', 'none'] as const)('dead: what Bedrock refuses (wording %s) and IAM has as active is no proof', async (wording) => {
-    fake.bedrock.wording = wording
-    const wrong = { ...credential(old), fields: single(new Secret('ABSKsomethingelse')) }
-    const error = await failure((await world.open()).verify?.(wrong, 'dead'))
-    expect(error).toMatchObject({ code: 'failed' })
-    expect(error.message).toContain('IAM still lists the key as active')
-  })
+  test.for(['seen', 'none'] as const)(
+    'dead: what Bedrock refuses (wording %s) and IAM has as active is no proof',
+    async (wording) => {
+      fake.bedrock.wording = wording
+      const wrong = { ...credential(old), fields: single(new Secret('ABSKsomethingelse')) }
+      const error = await failure((await world.open()).verify?.(wrong, 'dead'))
+      expect(error).toMatchObject({ code: 'failed' })
+      expect(error.message).toContain('IAM still lists the key as active')
+    },
+  )
 
   test('dead: without an id only a plain word of Bedrock counts', async () => {
     const nameless = { fields: single(new Secret('ABSKsomethingelse')) }
-    expect(await failure((await world.open()).verify?.(nameless, 'dead'))).toMatchObject({ code: 'refused' })
+    expect(await failure((await world.open()).verify?.(nameless, 'dead'))).toMatchObject({
+      code: 'refused',
+    })
     fake.bedrock.wording = 'none'
-    expect(await failure((await world.open()).verify?.(nameless, 'dead'))).toMatchObject({ code: 'failed' })
+    expect(await failure((await world.open()).verify?.(nameless, 'dead'))).toMatchObject({
+      code: 'failed',
+    })
   })
 
   test('dead: a key past its end is dead, although nobody deleted it', async () => {
     context.clock.advance(6 * DAY)
-    expect(await failure((await world.open()).verify?.(credential(old), 'dead'))).toMatchObject({ code: 'refused' })
+    expect(await failure((await world.open()).verify?.(credential(old), 'dead'))).toMatchObject({
+      code: 'refused',
+    })
     expect((await (await world.open()).list?.())?.map(({ live }) => live)).toEqual([false])
   })
 
@@ -110,24 +134,29 @@ describe('verify', () => {
     const session = await world.open()
     await session.revoke?.(credential(old))
     fake.denied.add('ListServiceSpecificCredentials')
-    expect(await failure(session.verify?.(credential(old), 'dead'))).toMatchObject({ code: 'denied' })
+    expect(await failure(session.verify?.(credential(old), 'dead'))).toMatchObject({
+      code: 'denied',
+    })
   })
 
-  test.for(['live', 'dead'] as const)('%s: trouble on the way is not an answer, and shows no secret', async (expected) => {
-    const session = await world.open()
-    for (const [fault, code] of [
-      [{ kind: 'error-before', times: 9, status: 500 }, 'unavailable'],
-      [{ kind: 'error-before', times: 9, status: 429 }, 'throttled'],
-      [{ kind: 'error-before', status: 404 }, 'failed'],
-      [{ kind: 'drop-before', times: 9 }, 'unavailable'],
-    ] as const) {
-      fake.fault({ action: 'ListFoundationModels', ...fault })
-      const error = await failure(session.verify?.(credential(old), expected))
-      expect(error).toMatchObject({ code })
-      world.expectNoSecret(error)
-      fake.clearFaults()
-    }
-  })
+  test.for(['live', 'dead'] as const)(
+    '%s: trouble on the way is not an answer, and shows no secret',
+    async (expected) => {
+      const session = await world.open()
+      for (const [fault, code] of [
+        [{ kind: 'error-before', times: 9, status: 500 }, 'unavailable'],
+        [{ kind: 'error-before', times: 9, status: 429 }, 'throttled'],
+        [{ kind: 'error-before', status: 404 }, 'failed'],
+        [{ kind: 'drop-before', times: 9 }, 'unavailable'],
+      ] as const) {
+        fake.fault({ action: 'ListFoundationModels', ...fault })
+        const error = await failure(session.verify?.(credential(old), expected))
+        expect(error).toMatchObject({ code })
+        world.expectNoSecret(error)
+        fake.clearFaults()
+      }
+    },
+  )
 
   test('an answer that quotes the key does not show it', async () => {
     fake.fault({
@@ -143,7 +172,9 @@ describe('verify', () => {
   })
 
   test('a value that fits into no header is named before anything is sent', async () => {
-    const error = await failure((await world.open()).verify?.({ fields: single(new Secret('CANARY\nvalue')) }, 'live'))
+    const error = await failure(
+      (await world.open()).verify?.({ fields: single(new Secret('CANARY\nvalue')) }, 'live'),
+    )
     expect(error).toMatchObject({ code: 'misconfigured' })
     expect(error.message).not.toContain('CANARY')
     expect(fake.calls).toEqual([])

@@ -17,7 +17,8 @@ targetSuite('aws-secrets-manager', secretsManager, async () => {
   fake.add('production/app', '{"OTHER":"theirs"}')
   return {
     config: { ...fake.config, secret: 'production/app', key: '{name}', create: true },
-    read: (name) => (JSON.parse(fake.value('production/app') ?? '{}') as Record<string, string>)[name],
+    read: (name) =>
+      (JSON.parse(fake.value('production/app') ?? '{}') as Record<string, string>)[name],
     failNext: () =>
       fake.fault({
         operation: 'PutSecretValue',
@@ -35,16 +36,32 @@ documentSuite('aws-secrets-manager', secretsManager, async () => {
   const fake = await new FakeSecretsManager().start()
   fake.now = () => START
   fake.add('production/app', '{"older":1}')
-  fake.write('production/app', '{\n  "port": 5432,\n  "OURS": "b\\u0065fore\\/",\n  "NEIGHBOUR": "theirs", "big":12345678901234567890\n}\n')
-  const document = (): Record<string, string> => JSON.parse(fake.value('production/app') ?? '{}') as Record<string, string>
+  fake.write(
+    'production/app',
+    '{\n  "port": 5432,\n  "OURS": "b\\u0065fore\\/",\n  "NEIGHBOUR": "theirs", ' +
+      '"big":12345678901234567890\n}\n',
+  )
+  const document = (): Record<string, string> =>
+    JSON.parse(fake.value('production/app') ?? '{}') as Record<string, string>
   return {
     config: { ...fake.config, secret: 'production/app', key: '{name}', create: true },
-    alias: { ...fake.config, secret: `arn:aws:secretsmanager:${fake.region}:123456789012:secret:production/app-AbCdEf`, key: 'x-{name}' },
+    alias: {
+      ...fake.config,
+      secret: `arn:aws:secretsmanager:${fake.region}:123456789012:secret:production/app-AbCdEf`,
+      key: 'x-{name}',
+    },
     elsewhere: { ...fake.config, secret: 'production/api', key: '{name}' },
     read: (name) => document()[name],
-    write: (name, value) => fake.write('production/app', JSON.stringify({ ...document(), [name]: value })),
-    between: (act) => void fake.others.push({ operation: 'PutSecretValue', when: 'before', act: () => void act() }),
-    after: (act) => void fake.others.push({ operation: 'UpdateSecretVersionStage', when: 'after', act: () => void act() }),
+    write: (name, value) =>
+      fake.write('production/app', JSON.stringify({ ...document(), [name]: value })),
+    between: (act) =>
+      void fake.others.push({ operation: 'PutSecretValue', when: 'before', act: () => void act() }),
+    after: (act) =>
+      void fake.others.push({
+        operation: 'UpdateSecretVersionStage',
+        when: 'after',
+        act: () => void act(),
+      }),
     whole: () => JSON.stringify(fake.labels('production/app')),
     secrets: [fake.secretAccessKey],
     stop: () => fake.stop(),
@@ -61,16 +78,29 @@ describe('aws-secrets-manager', () => {
   })
   afterEach(() => fake.stop())
   const open = (more: Record<string, unknown> = {}): Promise<TargetSession> =>
-    secretsManager.open(parseConfig(secretsManager.config, { ...fake.config, secret: 'app', ...more } as never, 'target'), context)
-  const inJson = (more: Record<string, unknown> = {}): Promise<TargetSession> => open({ key: '{name}', ...more })
+    secretsManager.open(
+      parseConfig(
+        secretsManager.config,
+        { ...fake.config, secret: 'app', ...more } as never,
+        'target',
+      ),
+      context,
+    )
+  const inJson = (more: Record<string, unknown> = {}): Promise<TargetSession> =>
+    open({ key: '{name}', ...more })
   const held = (): unknown => JSON.parse(fake.value('app') ?? 'null')
   const versions = (): number => fake.secrets.get('app')?.versions.size ?? 0
 
   test('one key of a JSON object; the neighbours keep every digit and their kind', async () => {
-    fake.add('app', '{"id": 12345678901234567890, "ratio":1.10, "API_KEY":"old","__proto__":"x","deep":{"a":[1e2,null,true]}}')
+    fake.add(
+      'app',
+      '{"id": 12345678901234567890, "ratio":1.10, ' +
+        '"API_KEY":"old","__proto__":"x","deep":{"a":[1e2,null,true]}}',
+    )
     await (await inJson()).put(delivery('new-value'))
     expect(fake.value('app')).toBe(
-      '{"id": 12345678901234567890, "ratio":1.10, "API_KEY":"new-value","__proto__":"x","deep":{"a":[1e2,null,true]}}',
+      '{"id": 12345678901234567890, "ratio":1.10, ' +
+        '"API_KEY":"new-value","__proto__":"x","deep":{"a":[1e2,null,true]}}',
     )
     expect(context.notes).toEqual(['AWS Secrets Manager: API_KEY in app'])
   })
@@ -224,7 +254,11 @@ describe('aws-secrets-manager', () => {
         when: 'before',
         act: () => fake.write('app', `{"API_KEY":"old","OTHER":"${n}"}`),
       })
-    await expect((await inJson()).put(delivery('new-value'))).rejects.toMatchObject({ code: 'failed', effect: 'unknown', retryable: true })
+    await expect((await inJson()).put(delivery('new-value'))).rejects.toMatchObject({
+      code: 'failed',
+      effect: 'unknown',
+      retryable: true,
+    })
     expect(held()).toEqual({ API_KEY: 'old', OTHER: '5' })
   })
 
@@ -247,7 +281,8 @@ describe('aws-secrets-manager', () => {
   })
 
   test('bytes stay bytes where a text takes their place, and an undo gives the kind back without the right to move labels', async () => {
-    const kind = (): string => (fake.secrets.get('app')?.versions.size === 0 ? '' : JSON.stringify(fake.labels('app')))
+    const kind = (): string =>
+      fake.secrets.get('app')?.versions.size === 0 ? '' : JSON.stringify(fake.labels('app'))
     fake.add('app', new Uint8Array(Buffer.from('old')))
     const session = await open()
     const stood = await session.standing?.(['API_KEY'])
@@ -268,7 +303,11 @@ describe('aws-secrets-manager', () => {
     await session.restore(stood?.values, undefined, stood?.rest)
     expect([fake.value('app'), fake.value('app', 'AWSPREVIOUS')]).toEqual(['old', 'oldest'])
     await session.put(delivery('new-value'))
-    fake.others.push({ operation: 'UpdateSecretVersionStage', when: 'after', act: () => fake.denied.add('UpdateSecretVersionStage') })
+    fake.others.push({
+      operation: 'UpdateSecretVersionStage',
+      when: 'after',
+      act: () => fake.denied.add('UpdateSecretVersionStage'),
+    })
     await session.restore(stood?.values, undefined, stood?.rest)
     expect([fake.value('app'), fake.value('app', 'AWSPREVIOUS')]).toEqual(['old', 'new-value'])
     expect(context.notes.at(-1)).toContain('AWSPREVIOUS stays on the version that was given up')
@@ -276,8 +315,13 @@ describe('aws-secrets-manager', () => {
 
   test('what could not be emptied again is no value that is known', async () => {
     fake.add('app')
-    expect(await (await open({ create: true })).standing?.(['API_KEY'])).toEqual({ values: {}, hidden: { API_KEY: null } })
-    expect(await (await inJson({ create: true })).standing?.(['API_KEY'])).toEqual({ values: { API_KEY: null } })
+    expect(await (await open({ create: true })).standing?.(['API_KEY'])).toEqual({
+      values: {},
+      hidden: { API_KEY: null },
+    })
+    expect(await (await inJson({ create: true })).standing?.(['API_KEY'])).toEqual({
+      values: { API_KEY: null },
+    })
   })
 
   test('a key that is not there and may not be made is found when it is asked what stands there', async () => {
@@ -292,7 +336,9 @@ describe('aws-secrets-manager', () => {
     await expect(session.standing?.(['OTHER', 'API_KEY'])).rejects.toMatchObject(refused)
     expect(await session.current?.(['API_KEY'])).toEqual({ API_KEY: null })
     expect((await session.standing?.(['OTHER']))?.values['OTHER']?.reveal()).toBe('theirs')
-    expect((await (await inJson({ create: true })).standing?.(['API_KEY']))?.values).toEqual({ API_KEY: null })
+    expect((await (await inJson({ create: true })).standing?.(['API_KEY']))?.values).toEqual({
+      API_KEY: null,
+    })
   })
 
   test('a number is refused before anything is written, by name', async () => {
@@ -307,15 +353,29 @@ describe('aws-secrets-manager', () => {
   test.each([
     ['a JSON object in whose place a text would go', '{"A":"1"}', {}, ['API_KEY'], 'key'],
     ['a key in what is no object', 'plain', { key: 'A' }, ['API_KEY'], 'leave "key" out'],
-    ['a key in an object that names one twice', '{"A":"1","A":"2"}', { key: 'A' }, ['API_KEY'], 'leave "key" out'],
+    [
+      'a key in an object that names one twice',
+      '{"A":"1","A":"2"}',
+      { key: 'A' },
+      ['API_KEY'],
+      'leave "key" out',
+    ],
     ['a key that is not there', '{"A":"1"}', { key: '{name}' }, ['API_KEY'], 'create'],
     ['a key that holds a number', '{"A":1}', { key: 'A' }, ['API_KEY'], 'correct "key"'],
     ['two values for one key', '{"A":"1"}', { key: 'A' }, ['ONE', 'TWO'], '{name}'],
     ['two values for one secret', 'plain', {}, ['ONE', 'TWO'], '"key": "{name}"'],
   ])('%s: refused before anything is written', async (_what, value, more, names, hint) => {
     fake.add('app', value)
-    const error: unknown = await (await open(more)).put(delivery('new-value', 'run_1.v2', names)).catch((thrown: unknown) => thrown)
-    expect(error).toMatchObject({ code: 'misconfigured', effect: 'none', hints: [expect.stringContaining(hint)] })
+    const error: unknown = await (
+      await open(more)
+    )
+      .put(delivery('new-value', 'run_1.v2', names))
+      .catch((thrown: unknown) => thrown)
+    expect(error).toMatchObject({
+      code: 'misconfigured',
+      effect: 'none',
+      hints: [expect.stringContaining(hint)],
+    })
     expectNoLeak(error, ['new-value', value])
     expect(versions()).toBe(1)
   })
@@ -327,13 +387,21 @@ describe('aws-secrets-manager', () => {
     ['that is a replica', { PrimaryRegion: 'us-east-1' }, /replica/],
   ])('a secret %s is found by the probe', async (_what, facts, message) => {
     if (facts !== undefined) fake.add('app', 'old', facts)
-    else await expect((await open({ create: true })).put(delivery('new-value'))).rejects.toMatchObject({ code: 'misconfigured' })
-    await expect((await open()).probe()).rejects.toMatchObject({ code: 'misconfigured', message: expect.stringMatching(message) as string })
+    else
+      await expect((await open({ create: true })).put(delivery('new-value'))).rejects.toMatchObject(
+        { code: 'misconfigured' },
+      )
+    await expect((await open()).probe()).rejects.toMatchObject({
+      code: 'misconfigured',
+      message: expect.stringMatching(message) as string,
+    })
   })
 
   test('a primary secret, one that AWS rotates too, and one addressed by ARN', async () => {
     fake.add('app', 'old', { PrimaryRegion: fake.region, RotationEnabled: true })
-    await (await open({ secret: `arn:aws:secretsmanager:${fake.region}:123456789012:secret:app-AbCdEf` })).probe()
+    await (
+      await open({ secret: `arn:aws:secretsmanager:${fake.region}:123456789012:secret:app-AbCdEf` })
+    ).probe()
     expect(context.notes.join()).toContain('also rotated by AWS')
   })
 
@@ -344,19 +412,34 @@ describe('aws-secrets-manager', () => {
     await expect(session.put(delivery('new-value'))).rejects.toMatchObject({
       code: 'denied',
       effect: 'none',
-      message: expect.stringContaining('not authorized to perform: secretsmanager:PutSecretValue') as string,
+      message: expect.stringContaining(
+        'not authorized to perform: secretsmanager:PutSecretValue',
+      ) as string,
       hints: [expect.stringContaining('GetSecretValue')],
     })
     fake.denied.clear()
-    fake.fault({ operation: 'PutSecretValue', kind: 'error-before', status: 400, code: 'ThrottlingException', times: 2 })
+    fake.fault({
+      operation: 'PutSecretValue',
+      kind: 'error-before',
+      status: 400,
+      code: 'ThrottlingException',
+      times: 2,
+    })
     await session.put(delivery('new-value'))
     expect(context.clock.sleeps).toEqual([1000, 3000])
-    const tooBig = await session.put(delivery('x'.repeat(65_537))).catch((thrown: unknown) => thrown)
-    expect(tooBig).toMatchObject({ code: 'misconfigured', hints: [expect.stringContaining('65536')] })
+    const tooBig = await session
+      .put(delivery('x'.repeat(65_537)))
+      .catch((thrown: unknown) => thrown)
+    expect(tooBig).toMatchObject({
+      code: 'misconfigured',
+      hints: [expect.stringContaining('65536')],
+    })
     expectNoLeak(tooBig, ['xxxxxxxx'])
     for (const kind of ['error-after', 'drop-after', 'garble-after'] as const) {
       fake.fault({ operation: 'PutSecretValue', kind, times: 3 })
-      await expect(session.put(delivery(`value-${kind}`, kind))).rejects.toMatchObject({ effect: 'unknown' })
+      await expect(session.put(delivery(`value-${kind}`, kind))).rejects.toMatchObject({
+        effect: 'unknown',
+      })
       fake.faults.length = 0
     }
     // A proxy on the way: what AWS did is not known.
@@ -389,7 +472,11 @@ describe('aws-secrets-manager', () => {
     fake.add('app', 'old')
     const session = await open(more)
     fake.now = () => context.clock.now() + ahead
-    await expect(session.probe()).rejects.toMatchObject({ code, effect: 'none', hints: [expect.stringContaining(hint)] })
+    await expect(session.probe()).rejects.toMatchObject({
+      code,
+      effect: 'none',
+      hints: [expect.stringContaining(hint)],
+    })
   })
 
   test('a temporary credential', async () => {

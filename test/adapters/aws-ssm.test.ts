@@ -39,11 +39,23 @@ describe('aws-ssm', () => {
   })
   afterEach(() => fake.stop())
   const open = (more: Record<string, unknown> = {}): Promise<TargetSession> =>
-    ssm.open(parseConfig(ssm.config, { ...fake.config, parameter: '/app/{name}', ...more } as never, 'target'), context)
+    ssm.open(
+      parseConfig(
+        ssm.config,
+        { ...fake.config, parameter: '/app/{name}', ...more } as never,
+        'target',
+      ),
+      context,
+    )
   const at = (name = '/app/API_KEY') => fake.parameters.get(name)
 
   test('an overwrite keeps key, tier, description and pattern, here and in an undo', async () => {
-    const own = { key: 'arn:aws:kms:eu-central-1:123456789012:key/1', tier: 'Advanced', description: 'for billing', pattern: '^[a-z-]+$' }
+    const own = {
+      key: 'arn:aws:kms:eu-central-1:123456789012:key/1',
+      tier: 'Advanced',
+      description: 'for billing',
+      pattern: '^[a-z-]+$',
+    }
     fake.add('/app/API_KEY', 'old', own)
     const session = await open({ keyId: 'alias/other', tier: 'Standard' })
     const prior = await session.current?.(['API_KEY'])
@@ -51,14 +63,23 @@ describe('aws-ssm', () => {
     expect(at()).toMatchObject({ ...own, value: 'new-value', version: 2, type: 'SecureString' })
     await session.restore(prior, undefined)
     expect(at()).toMatchObject({ ...own, value: 'old', version: 3 })
-    expect(context.notes).toEqual(['AWS SSM: /app/API_KEY updated', 'AWS SSM: /app/API_KEY updated'])
+    expect(context.notes).toEqual([
+      'AWS SSM: /app/API_KEY updated',
+      'AWS SSM: /app/API_KEY updated',
+    ])
   })
 
   test('a new parameter takes key and tier from the configuration, and defaults without them', async () => {
-    await (await open({ create: true, keyId: 'alias/app', tier: 'Advanced' })).put(delivery('x'.repeat(5000)))
+    await (
+      await open({ create: true, keyId: 'alias/app', tier: 'Advanced' })
+    ).put(delivery('x'.repeat(5000)))
     expect(at()).toMatchObject({ key: 'alias/app', tier: 'Advanced', version: 1 })
     await (await open({ create: true, parameter: 'plain.{name}' })).put(delivery('value'))
-    expect(at('plain.API_KEY')).toMatchObject({ key: DEFAULT_KEY, tier: 'Standard', type: 'SecureString' })
+    expect(at('plain.API_KEY')).toMatchObject({
+      key: DEFAULT_KEY,
+      tier: 'Standard',
+      type: 'SecureString',
+    })
   })
 
   test('a parameter that is not there and may not be made is found when it is asked what stands there', async () => {
@@ -70,7 +91,9 @@ describe('aws-ssm', () => {
       hints: [expect.stringContaining('"create": true')],
     })
     expect(await (await open()).current?.(['API_KEY'])).toEqual({ API_KEY: null })
-    expect((await (await open({ create: true })).standing?.(['API_KEY']))?.values).toEqual({ API_KEY: null })
+    expect((await (await open({ create: true })).standing?.(['API_KEY']))?.values).toEqual({
+      API_KEY: null,
+    })
   })
 
   test('what holds the value already is not written again', async () => {
@@ -91,14 +114,19 @@ describe('aws-ssm', () => {
       await session.put(delivery('new-value'))
       fake.fault({ operation: 'PutParameter', kind })
       await session.put(delivery('new-value', 'run_1.v2', ['FRESH']))
-      expect([at()?.version, at('/app/FRESH')?.version, fake.count('PutParameter')]).toEqual([2, 1, 2])
+      expect([at()?.version, at('/app/FRESH')?.version, fake.count('PutParameter')]).toEqual([
+        2, 1, 2,
+      ])
     },
   )
 
   test('a write that never arrived is told as unknown', async () => {
     fake.add('/app/API_KEY', 'old')
     fake.fault({ operation: 'PutParameter', kind: 'drop-before', times: 9 })
-    await expect((await open()).put(delivery('new-value'))).rejects.toMatchObject({ code: 'unavailable', effect: 'unknown' })
+    await expect((await open()).put(delivery('new-value'))).rejects.toMatchObject({
+      code: 'unavailable',
+      effect: 'unknown',
+    })
     expect([fake.count('PutParameter'), at()?.value]).toEqual([1, 'old'])
   })
 
@@ -121,7 +149,8 @@ describe('aws-ssm', () => {
     const send = context.http.send.bind(context.http)
     Object.assign(context.http, {
       send: (request: Parameters<typeof send>[0]) => {
-        if (request.headers?.['x-amz-target'] === 'AmazonSSM.PutParameter') fake.add('/app/API_KEY', 'theirs')
+        if (request.headers?.['x-amz-target'] === 'AmazonSSM.PutParameter')
+          fake.add('/app/API_KEY', 'theirs')
         return send(request)
       },
     })
@@ -147,7 +176,13 @@ describe('aws-ssm', () => {
   })
 
   test('an undo keeps what the parameter has besides its value by then, and makes a deleted one again with what it had', async () => {
-    const own = { key: 'alias/app', tier: 'Advanced', description: 'of the app', pattern: '^[a-z-]+$', policies: '[{}]' }
+    const own = {
+      key: 'alias/app',
+      tier: 'Advanced',
+      description: 'of the app',
+      pattern: '^[a-z-]+$',
+      policies: '[{}]',
+    }
     fake.add('/app/API_KEY', 'old', own)
     const stood = await (await open()).standing?.(['API_KEY'])
     await (await open()).put(delivery('new-value'))
@@ -169,24 +204,38 @@ describe('aws-ssm', () => {
     })
     await (await open()).put(delivery('new-value'))
     expect(at()).toMatchObject({ value: 'new-value', version: 3 })
-    expect(context.notes.at(-1)).toContain('somebody else wrote /app/API_KEY at the same moment (version 2)')
+    expect(context.notes.at(-1)).toContain(
+      'somebody else wrote /app/API_KEY at the same moment (version 2)',
+    )
   })
 
   test('nothing is written where one of several can not be', async () => {
     fake.add('/app/ONE', 'old')
-    await expect((await open()).put(delivery('new-value', 'run_1.v2', ['ONE', 'TWO']))).rejects.toMatchObject({
+    await expect(
+      (await open()).put(delivery('new-value', 'run_1.v2', ['ONE', 'TWO'])),
+    ).rejects.toMatchObject({
       code: 'misconfigured',
       message: expect.stringContaining('/app/TWO') as string,
     })
     fake.add('/app/TWO', 'old', { type: 'String' })
-    await expect((await open()).put(delivery('new-value', 'run_1.v2', ['ONE', 'TWO']))).rejects.toMatchObject({
+    await expect(
+      (await open()).put(delivery('new-value', 'run_1.v2', ['ONE', 'TWO'])),
+    ).rejects.toMatchObject({
       code: 'misconfigured',
       message: expect.stringContaining('in clear') as string,
     })
-    await expect((await open({ parameter: '/app/ONE' })).put(delivery('new-value', 'run_1.v2', ['ONE', 'TWO']))).rejects.toMatchObject({
+    await expect(
+      (await open({ parameter: '/app/ONE' })).put(
+        delivery('new-value', 'run_1.v2', ['ONE', 'TWO']),
+      ),
+    ).rejects.toMatchObject({
       hints: [expect.stringContaining('{name}')],
     })
-    expect([at('/app/ONE')?.value, at('/app/TWO')?.value, fake.count('PutParameter')]).toEqual(['old', 'old', 0])
+    expect([at('/app/ONE')?.value, at('/app/TWO')?.value, fake.count('PutParameter')]).toEqual([
+      'old',
+      'old',
+      0,
+    ])
   })
 
   test.each([
@@ -197,7 +246,11 @@ describe('aws-ssm', () => {
     ['Standard', 0, 'misconfigured'],
   ])('a value for tier %s of %i bytes', async (tier, size, code) => {
     fake.add('/app/API_KEY', 'old', { tier })
-    const error: unknown = await (await open()).put(delivery('x'.repeat(size))).catch((thrown: unknown) => thrown)
+    const error: unknown = await (
+      await open()
+    )
+      .put(delivery('x'.repeat(size)))
+      .catch((thrown: unknown) => thrown)
     expect((error as { code?: string } | undefined)?.code).toBe(code)
     expect(fake.count('PutParameter')).toBe(code === undefined ? 1 : 0)
     expectNoLeak(error ?? '', ['xxxxxxxx'])
@@ -207,7 +260,9 @@ describe('aws-ssm', () => {
     await (await open()).probe()
     await (await open({ parameter: '{name}' })).probe()
     await (await open({ parameter: '/{name}' })).probe()
-    await expect((await open({ parameter: '/app/API_KEY' })).probe()).rejects.toMatchObject({ code: 'misconfigured' })
+    await expect((await open({ parameter: '/app/API_KEY' })).probe()).rejects.toMatchObject({
+      code: 'misconfigured',
+    })
     await (await open({ parameter: '/app/API_KEY', create: true })).probe()
     const held = fake.add('/app/API_KEY', 'old')
     await (await open({ parameter: '/app/API_KEY' })).probe()
@@ -223,35 +278,56 @@ describe('aws-ssm', () => {
   test('a hundred versions of which the oldest has a label; a pattern that the value does not fit', async () => {
     fake.add('/app/API_KEY', 'old', { pattern: '^old$' })
     const session = await open()
-    fake.fault({ operation: 'PutParameter', kind: 'error-before', status: 400, code: 'ParameterMaxVersionLimitExceeded' })
+    fake.fault({
+      operation: 'PutParameter',
+      kind: 'error-before',
+      status: 400,
+      code: 'ParameterMaxVersionLimitExceeded',
+    })
     await expect(session.put(delivery('new-value'))).rejects.toMatchObject({
       code: 'quota',
       effect: 'none',
       hints: [expect.stringContaining('unlabel')],
     })
-    const error: unknown = await session.put(delivery('new-value')).catch((thrown: unknown) => thrown)
-    expect(error).toMatchObject({ code: 'failed', effect: 'none', details: { awsCode: 'ParameterPatternMismatch' } })
+    const error: unknown = await session
+      .put(delivery('new-value'))
+      .catch((thrown: unknown) => thrown)
+    expect(error).toMatchObject({
+      code: 'failed',
+      effect: 'none',
+      details: { awsCode: 'ParameterPatternMismatch' },
+    })
     expectNoLeak(error, ['new-value'])
     expect(at()?.value).toBe('old')
   })
 
   test('a throttled write did nothing and is repeated', async () => {
     fake.add('/app/API_KEY', 'old')
-    fake.fault({ operation: 'PutParameter', kind: 'error-before', status: 400, code: 'ThrottlingException', times: 2 })
+    fake.fault({
+      operation: 'PutParameter',
+      kind: 'error-before',
+      status: 400,
+      code: 'ThrottlingException',
+      times: 2,
+    })
     await (await open()).put(delivery('new-value'))
     expect([context.clock.sleeps, at()?.version]).toEqual([[1000, 3000], 2])
   })
 
   test('without the key of a parameter nothing is written', async () => {
     fake.add('/app/API_KEY', 'old', { key: undefined as unknown as string })
-    await expect((await open()).put(delivery('new-value'))).rejects.toMatchObject({ code: 'bad-answer', effect: 'none' })
+    await expect((await open()).put(delivery('new-value'))).rejects.toMatchObject({
+      code: 'bad-answer',
+      effect: 'none',
+    })
     expect(fake.count('PutParameter')).toBe(0)
   })
 
   test('names that are none', () => {
     for (const parameter of ['app/x', '/app//x', '/app/', 'arn:aws:ssm:x', '/a b'])
-      expect(() => parseConfig(ssm.config, { ...fake.config, parameter } as never, 'target'), parameter).toThrow(
-        /not the name of a parameter/,
-      )
+      expect(
+        () => parseConfig(ssm.config, { ...fake.config, parameter } as never, 'target'),
+        parameter,
+      ).toThrow(/not the name of a parameter/)
   })
 })

@@ -1,4 +1,7 @@
-/** AWS access keys: what each failure means, what it leaves behind, and that none shows a secret. */
+/**
+ * AWS access keys: what each failure means, what it leaves behind, and that none shows a
+ * secret.
+ */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { AdapterError } from '../../src/core/errors.ts'
 import { parseConfig } from '../../src/core/schema.ts'
@@ -25,7 +28,10 @@ describe('create', () => {
     expect(error).toMatchObject({ code: 'quota', effect: 'none' })
     expect(error.message).toContain(old.id.slice(-4))
     fake.denied.add('ListAccessKeys')
-    expect(await failure(session.create(intent, credential(old)))).toMatchObject({ code: 'quota', effect: 'none' })
+    expect(await failure(session.create(intent, credential(old)))).toMatchObject({
+      code: 'quota',
+      effect: 'none',
+    })
     expect(fake.keysOf('bob')).toHaveLength(2)
   })
 
@@ -33,13 +39,27 @@ describe('create', () => {
     `<CreateAccessKeyResponse><CreateAccessKeyResult><AccessKey>${inner}</AccessKey></CreateAccessKeyResult></CreateAccessKeyResponse>`
   test.for<[string, Partial<FakeFault>, string]>([
     ['without the secret', { body: answer('<AccessKeyId>{id}</AccessKeyId>') }, 'bad-answer'],
-    ['without the id', { body: answer('<SecretAccessKey>{secret}</SecretAccessKey>') }, 'bad-answer'],
     [
-      'of another user',
-      { body: answer('<UserName>eve</UserName><AccessKeyId>{id}</AccessKeyId><SecretAccessKey>{secret}</SecretAccessKey>') },
+      'without the id',
+      { body: answer('<SecretAccessKey>{secret}</SecretAccessKey>') },
       'bad-answer',
     ],
-    ['cut off', { body: '<CreateAccessKeyResponse><CreateAccessKeyResult><AccessKey><SecretAccessKey>{secret}' }, 'bad-answer'],
+    [
+      'of another user',
+      {
+        body: answer(
+          '<UserName>eve</UserName><AccessKeyId>{id}</AccessKeyId><SecretAccessKey>{secret}</SecretAccessKey>',
+        ),
+      },
+      'bad-answer',
+    ],
+    [
+      'cut off',
+      {
+        body: '<CreateAccessKeyResponse><CreateAccessKeyResult><AccessKey><SecretAccessKey>{secret}',
+      },
+      'bad-answer',
+    ],
     ['that is not XML', { body: '{"SecretAccessKey":"{secret}"}' }, 'bad-answer'],
     ['that is empty', { body: '' }, 'bad-answer'],
     ['that is a page of a proxy', { status: 502, body: '<html>{secret}</html>' }, 'unavailable'],
@@ -47,36 +67,56 @@ describe('create', () => {
     ['that is lost', { kind: 'drop-after' }, 'unavailable'],
     ['that is lost before the work', { kind: 'drop-before' }, 'unavailable'],
     ['ServiceFailure', { kind: 'error-after' }, 'unavailable'],
-    ['ServiceUnavailable', { kind: 'error-after', status: 503, code: 'ServiceUnavailable' }, 'unavailable'],
+    [
+      'ServiceUnavailable',
+      { kind: 'error-after', status: 503, code: 'ServiceUnavailable' },
+      'unavailable',
+    ],
     ['a proxy that forbids it', { status: 403, body: 'no' }, 'denied'],
     ['that comes too late', { kind: 'delay-after', ms: 5000 }, 'timeout'],
-  ])('an answer %s leaves the effect unknown, is asked for once and shows no secret', async ([, fault, code]) => {
-    const session = await world.open()
-    const intent = await world.intent(session)
-    if (fault.kind === 'delay-after') context.shortenTimeouts(1000)
-    fake.fault({ action: 'CreateAccessKey', kind: 'garble-after', ...fault })
-    const error = await failure(session.create(intent, credential(old)))
-    expect(error).toMatchObject({ code, effect: 'unknown' })
-    expect(fake.count('CreateAccessKey')).toBe(1)
-    expectNoSecret(error)
-  })
+  ])(
+    'an answer %s leaves the effect unknown, is asked for once and shows no secret',
+    async ([, fault, code]) => {
+      const session = await world.open()
+      const intent = await world.intent(session)
+      if (fault.kind === 'delay-after') context.shortenTimeouts(1000)
+      fake.fault({ action: 'CreateAccessKey', kind: 'garble-after', ...fault })
+      const error = await failure(session.create(intent, credential(old)))
+      expect(error).toMatchObject({ code, effect: 'unknown' })
+      expect(fake.count('CreateAccessKey')).toBe(1)
+      expectNoSecret(error)
+    },
+  )
 
   test('an answer with a key that existed before is not believed', async () => {
     const session = await world.open()
     const intent = await world.intent(session)
-    const body = answer(`<AccessKeyId>${old.id}</AccessKeyId><SecretAccessKey>{secret}</SecretAccessKey>`)
+    const body = answer(
+      `<AccessKeyId>${old.id}</AccessKeyId><SecretAccessKey>{secret}</SecretAccessKey>`,
+    )
     fake.fault({ action: 'CreateAccessKey', kind: 'garble-after', body })
-    expect(await failure(session.create(intent, credential(old)))).toMatchObject({ code: 'bad-answer', effect: 'unknown' })
+    expect(await failure(session.create(intent, credential(old)))).toMatchObject({
+      code: 'bad-answer',
+      effect: 'unknown',
+    })
   })
 
   test('what the SDK itself refuses to send has no effect', async () => {
     // No configuration that passes the schema does this; a later SDK may find one.
     const config = {
-      ...(parseConfig(aws.config, { iamUserName: 'bob', accessKeyId: 'AKIA', secretAccessKey: 'S' }, 'config') as object),
+      ...(parseConfig(
+        aws.config,
+        { iamUserName: 'bob', accessKeyId: 'AKIA', secretAccessKey: 'S' },
+        'config',
+      ) as object),
       region: '',
     }
     const session = await aws.open(config, context)
-    expect(await failure(session.create({ tag: '', before: [], material: {}, at: 0, attempt: 1 }, undefined))).toMatchObject({
+    expect(
+      await failure(
+        session.create({ tag: '', before: [], material: {}, at: 0, attempt: 1 }, undefined),
+      ),
+    ).toMatchObject({
       code: 'misconfigured',
       effect: 'none',
     })
@@ -84,7 +124,11 @@ describe('create', () => {
 
   test('that can not be sent has no effect', async () => {
     const session = await world.open({ endpoint: 'http://127.0.0.1:1' })
-    expect(await failure(session.create({ tag: '', before: [], material: {}, at: 0, attempt: 1 }, undefined))).toMatchObject({
+    expect(
+      await failure(
+        session.create({ tag: '', before: [], material: {}, at: 0, attempt: 1 }, undefined),
+      ),
+    ).toMatchObject({
       code: 'unreachable',
       effect: 'none',
     })
@@ -95,16 +139,26 @@ describe('create', () => {
     const intent = await world.intent(session)
     fake.fault({ action: 'CreateAccessKey', kind: 'delay-after', ms: 200 })
     const creating = session.create(intent, undefined)
-    while (fake.count('CreateAccessKey') === 0) await new Promise((resolve) => setImmediate(resolve))
+    while (fake.count('CreateAccessKey') === 0)
+      await new Promise((resolve) => setImmediate(resolve))
     context.abort()
     expect((await creating).handle?.id).toBeDefined()
-    expect(await failure(session.create(intent, undefined))).toMatchObject({ code: 'failed', effect: 'none' })
+    expect(await failure(session.create(intent, undefined))).toMatchObject({
+      code: 'failed',
+      effect: 'none',
+    })
     expect(fake.count('CreateAccessKey')).toBe(1)
   })
 })
 
 describe('error table', () => {
-  const rows: readonly (readonly [code: string, status: number, expected: string, createEffect: string, attempts: number])[] = [
+  const rows: readonly (readonly [
+    code: string,
+    status: number,
+    expected: string,
+    createEffect: string,
+    attempts: number,
+  ])[] = [
     ['LimitExceeded', 409, 'quota', 'none', 1],
     ['AccessDenied', 403, 'denied', 'none', 1],
     ['NoSuchEntity', 404, 'missing', 'none', 1],
@@ -124,21 +178,33 @@ describe('error table', () => {
     ['SomethingNew', 418, 'failed', 'none', 1],
     ['EntityTemporarilyUnmodifiable', 409, 'unavailable', 'none', 1],
   ]
-  test.for(rows)('%s (HTTP %d) is %s, create %s', async ([code, status, expected, createEffect, attempts]) => {
-    const session = await world.open()
-    const intent = await world.intent(session)
-    const message = `quoted ${fake.admin.secret} and ${encodeURIComponent(fake.admin.secret)}`
-    for (const action of ['ListAccessKeys', 'CreateAccessKey']) {
-      fake.clearFaults()
-      fake.fault({ action, kind: 'error-before', status, code, message, times: 20 })
-      const before = fake.count(action)
-      const error = await failure(action === 'ListAccessKeys' ? session.list?.() : session.create(intent, undefined))
-      expect(error, action).toMatchObject({ code: expected, effect: action === 'ListAccessKeys' ? 'none' : createEffect })
-      expect(fake.count(action) - before, action).toBe(action === 'ListAccessKeys' ? attempts : 1)
-      if (code !== 'LimitExceeded') expect(error.details, action).toMatchObject({ awsCode: code.replace('Exception', ''), status })
-      expectNoSecret(error)
-    }
-  })
+  test.for(rows)(
+    '%s (HTTP %d) is %s, create %s',
+    async ([code, status, expected, createEffect, attempts]) => {
+      const session = await world.open()
+      const intent = await world.intent(session)
+      const message = `quoted ${fake.admin.secret} and ${encodeURIComponent(fake.admin.secret)}`
+      for (const action of ['ListAccessKeys', 'CreateAccessKey']) {
+        fake.clearFaults()
+        fake.fault({ action, kind: 'error-before', status, code, message, times: 20 })
+        const before = fake.count(action)
+        const error = await failure(
+          action === 'ListAccessKeys' ? session.list?.() : session.create(intent, undefined),
+        )
+        expect(error, action).toMatchObject({
+          code: expected,
+          effect: action === 'ListAccessKeys' ? 'none' : createEffect,
+        })
+        expect(fake.count(action) - before, action).toBe(action === 'ListAccessKeys' ? attempts : 1)
+        if (code !== 'LimitExceeded')
+          expect(error.details, action).toMatchObject({
+            awsCode: code.replace('Exception', ''),
+            status,
+          })
+        expectNoSecret(error)
+      }
+    },
+  )
 
   test('denied names the missing permission', async () => {
     fake.denied.add('CreateAccessKey')
@@ -153,7 +219,9 @@ describe('error table', () => {
       code: 'AccessDenied',
       message: 'with an explicit deny in a policy',
     })
-    expect((await failure(session.list?.())).hints.join()).toMatch(/needs iam:ListAccessKeys.*explicit deny/)
+    expect((await failure(session.list?.())).hints.join()).toMatch(
+      /needs iam:ListAccessKeys.*explicit deny/,
+    )
   })
 })
 

@@ -2,7 +2,13 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { MINUTE, SECOND } from '../../src/core/duration.ts'
 import { FakeAws, type FakeKey } from '../fakes/aws.ts'
-import { AwsWorld, credential, failure, issuedCredential, type AwsContext } from '../fakes/aws-context.ts'
+import {
+  AwsWorld,
+  credential,
+  failure,
+  issuedCredential,
+  type AwsContext,
+} from '../fakes/aws-context.ts'
 
 let world: AwsWorld
 let fake: FakeAws
@@ -35,7 +41,14 @@ describe('verify', () => {
   test('live: one acceptance between refusals is not enough', async () => {
     const { session, issued } = await world.rotated()
     const key = issued.handle?.id ?? ''
-    fake.fault({ action: 'GetCallerIdentity', kind: 'error-before', status: 403, code: 'InvalidClientTokenId', skip: 2, key })
+    fake.fault({
+      action: 'GetCallerIdentity',
+      kind: 'error-before',
+      status: 403,
+      code: 'InvalidClientTokenId',
+      skip: 2,
+      key,
+    })
     await session.verify?.(issuedCredential(issued), 'live')
     expect(fake.calls.filter((call) => call.key === key)).toHaveLength(2 + 1 + 3)
   })
@@ -44,7 +57,9 @@ describe('verify', () => {
     const session = await world.open()
     const start = context.clock.now()
     fake.keys.delete(old.id)
-    expect(await failure(session.verify?.(credential(old), 'live'))).toMatchObject({ code: 'refused' })
+    expect(await failure(session.verify?.(credential(old), 'live'))).toMatchObject({
+      code: 'refused',
+    })
     expect(context.clock.now() - start).toBeGreaterThanOrEqual(58 * SECOND)
     expect(context.clock.now() - start).toBeLessThanOrEqual(60 * SECOND)
   })
@@ -54,7 +69,9 @@ describe('verify', () => {
     const session = await world.open()
     await session.revoke?.(credential(old))
     const start = context.clock.now()
-    expect(await failure(session.verify?.(credential(old), 'dead'))).toMatchObject({ code: 'refused' })
+    expect(await failure(session.verify?.(credential(old), 'dead'))).toMatchObject({
+      code: 'refused',
+    })
     expect(context.clock.now() - start).toBe(10 * SECOND)
   })
 
@@ -65,51 +82,64 @@ describe('verify', () => {
   })
 
   test('dead: a wrong secret proves nothing, for AWS still knows the key', async () => {
-    const error = await failure((await world.open()).verify?.(credential({ ...old, secret: 'wrong' }), 'dead'))
+    const error = await failure(
+      (await world.open()).verify?.(credential({ ...old, secret: 'wrong' }), 'dead'),
+    )
     expect(error).toMatchObject({ code: 'failed' })
     expect(error.message).toContain('still knows the key')
   })
 
-  test.for(['live', 'dead'] as const)('%s: trouble on the way is not an answer', async (expected) => {
-    const session = await world.open()
-    for (const [fault, code] of [
-      [{ kind: 'error-before', times: 9 }, 'unavailable'],
-      [{ kind: 'drop-before', times: 9 }, 'unavailable'],
-      [{ kind: 'error-before', times: 9, status: 400, code: 'Throttling' }, 'throttled'],
-      [{ kind: 'error-before', status: 403, code: 'AccessDenied' }, 'denied'],
-      [{ kind: 'garble-after', status: 200, body: 'hm' }, 'bad-answer'],
-    ] as const) {
-      fake.fault({ action: 'GetCallerIdentity', ...fault })
-      expect(await failure(session.verify?.(credential(old), expected))).toMatchObject({ code })
-      fake.clearFaults()
-    }
-    for (const offset of [6 * MINUTE, -6 * MINUTE]) {
-      fake.settings.clockOffsetMs = offset
-      const error = await failure(session.verify?.(credential(old), expected))
-      expect(error).toMatchObject({ code: 'misconfigured' })
-      expect(error.hints.join()).toContain('clock')
-    }
-  })
+  test.for(['live', 'dead'] as const)(
+    '%s: trouble on the way is not an answer',
+    async (expected) => {
+      const session = await world.open()
+      for (const [fault, code] of [
+        [{ kind: 'error-before', times: 9 }, 'unavailable'],
+        [{ kind: 'drop-before', times: 9 }, 'unavailable'],
+        [{ kind: 'error-before', times: 9, status: 400, code: 'Throttling' }, 'throttled'],
+        [{ kind: 'error-before', status: 403, code: 'AccessDenied' }, 'denied'],
+        [{ kind: 'garble-after', status: 200, body: 'hm' }, 'bad-answer'],
+      ] as const) {
+        fake.fault({ action: 'GetCallerIdentity', ...fault })
+        expect(await failure(session.verify?.(credential(old), expected))).toMatchObject({ code })
+        fake.clearFaults()
+      }
+      for (const offset of [6 * MINUTE, -6 * MINUTE]) {
+        fake.settings.clockOffsetMs = offset
+        const error = await failure(session.verify?.(credential(old), expected))
+        expect(error).toMatchObject({ code: 'misconfigured' })
+        expect(error.hints.join()).toContain('clock')
+      }
+    },
+  )
 
   test('live: a key that works but is not of this user or account', async () => {
     fake.addUser('eve', { path: '/team/' })
     const session = await world.open()
-    expect((await failure(session.verify?.(credential(fake.addKey('eve')), 'live'))).message).toContain(':user/team/eve')
+    expect(
+      (await failure(session.verify?.(credential(fake.addKey('eve')), 'live'))).message,
+    ).toContain(':user/team/eve')
     fake.addUser('bob', { account: '999999999999' })
     const error = await failure((await world.open()).verify?.(credential(old), 'live'))
     expect(error).toMatchObject({ code: 'misconfigured' })
-    expect(error.message).toMatch(/belongs to account 999999999999, the configured credential to 123456789012/)
+    expect(error.message).toMatch(
+      /belongs to account 999999999999, the configured credential to 123456789012/,
+    )
   })
 
   test('live: where STS does not know the configured credential, the account is not compared', async () => {
     const elsewhere = await FakeAws.start({ account: '999999999999' })
     elsewhere.addUser('bob')
-    await (await world.open({ stsEndpoint: elsewhere.url })).verify?.(credential(elsewhere.addKey('bob')), 'live')
+    await (
+      await world.open({ stsEndpoint: elsewhere.url })
+    ).verify?.(credential(elsewhere.addKey('bob')), 'live')
     await elsewhere.close()
   })
 
   test('a user in a path, in other letters, is the same user', async () => {
     fake.addUser('Carol', { path: '/a/b/' })
-    await (await world.open({ iamUserName: 'carol' })).verify?.(credential(fake.addKey('Carol')), 'live')
+    await (
+      await world.open({ iamUserName: 'carol' })
+    ).verify?.(credential(fake.addKey('Carol')), 'live')
   })
 })

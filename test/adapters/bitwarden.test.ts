@@ -18,7 +18,8 @@ targetSuite('bitwarden', bitwarden, () => {
   return {
     config: { item: 'api', session, create: true, program: bw.path },
     read: (name) => bw.field('api', name) ?? undefined,
-    failNext: () => bw.fail({ call: 'edit item', stderr: `no: ${session} first-value-of-version-3` }),
+    failNext: () =>
+      bw.fail({ call: 'edit item', stderr: `no: ${session} first-value-of-version-3` }),
     secrets: [session, 'kept by people'],
     stop: () => Promise.resolve(bw.remove()),
   }
@@ -50,13 +51,15 @@ documentSuite('bitwarden', bitwarden, () => {
     write,
     between: (act) => bw.meanwhile({ call: 'edit item', when: 'before' }, () => void act()),
     after: (act) => bw.meanwhile({ call: 'edit item', when: 'after' }, () => void act()),
-    whole: () => JSON.stringify({ ...bw.item('api'), revisionDate: undefined, passwordHistory: undefined }),
+    whole: () =>
+      JSON.stringify({ ...bw.item('api'), revisionDate: undefined, passwordHistory: undefined }),
     secrets: [bw.state.session],
     stop: () => Promise.resolve(bw.remove()),
   }
 })
 
-const failure = (call: Promise<unknown>): Promise<unknown> => call.catch((thrown: unknown) => thrown)
+const failure = (call: Promise<unknown>): Promise<unknown> =>
+  call.catch((thrown: unknown) => thrown)
 
 describe('bitwarden', () => {
   let bw: FakeBw
@@ -67,10 +70,17 @@ describe('bitwarden', () => {
   })
   afterEach(() => bw.remove())
   const open = (more: Record<string, unknown> = {}): Promise<TargetSession> => {
-    const config = { item: 'api', field: 'login.password', session: bw.state.session, program: bw.path, ...more }
+    const config = {
+      item: 'api',
+      field: 'login.password',
+      session: bw.state.session,
+      program: bw.path,
+      ...more,
+    }
     return bitwarden.open(parseConfig(bitwarden.config, config as never, 'it'), context)
   }
-  const edits = (): number => bw.argvs.filter((argv) => /^--nointeraction (edit|create) item/.test(argv)).length
+  const edits = (): number =>
+    bw.argvs.filter((argv) => /^--nointeraction (edit|create) item/.test(argv)).length
 
   test('the password of a login: base64 by stdin, nothing on a command line, everything else stays', async () => {
     const id = bw.add('api', {
@@ -106,7 +116,9 @@ describe('bitwarden', () => {
     )
     for (const { argv, env } of calls) {
       expect(argv[0]).toBe('--nointeraction')
-      expect(Object.keys(env).filter((name) => !/^(PATH|HOME|LANG|TZ|PWD|SHLVL|_|OLDPWD)$/.test(name))).toEqual(['BW_SESSION'])
+      expect(
+        Object.keys(env).filter((name) => !/^(PATH|HOME|LANG|TZ|PWD|SHLVL|_|OLDPWD)$/.test(name)),
+      ).toEqual(['BW_SESSION'])
     }
   })
 
@@ -114,7 +126,10 @@ describe('bitwarden', () => {
     bw.add('api', { login: { password: 'old-value-123' } })
     const session = await open()
     await session.probe()
-    bw.change(({ server, ticks }) => void Object.assign(server[0] ?? {}, { notes: 'new note', revisionDate: `later-${ticks}` }))
+    bw.change(
+      ({ server, ticks }) =>
+        void Object.assign(server[0] ?? {}, { notes: 'new note', revisionDate: `later-${ticks}` }),
+    )
     await session.put(delivery('new-value-1'))
     expect(bw.item('api')).toMatchObject({ notes: 'new note', login: { password: 'new-value-1' } })
   })
@@ -124,10 +139,16 @@ describe('bitwarden', () => {
     const session = await open()
     const faster = {
       call: 'edit item',
-      stderr: 'The cipher you are updating is out of date. Please save your work, sync your vault, and try again.',
+      stderr:
+        'The cipher you are updating is out of date. Please save your work, sync your vault, ' +
+        'and try again.',
     }
     for (let n = 1; n <= 5; n++) bw.fail(faster)
-    await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({ code: 'failed', effect: 'unknown', retryable: true })
+    await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({
+      code: 'failed',
+      effect: 'unknown',
+      retryable: true,
+    })
     expect(bw.item('api')?.login?.password).toBe('old-value-123')
     bw.fail(faster)
     await session.put(delivery('new-value-1'))
@@ -145,7 +166,10 @@ describe('bitwarden', () => {
       }),
     )
     await session.put(delivery('new-value-1'))
-    expect([bw.field('api', 'API_KEY'), bw.field('api', 'OTHER')]).toEqual(['new-value-1', 'theirs'])
+    expect([bw.field('api', 'API_KEY'), bw.field('api', 'OTHER')]).toEqual([
+      'new-value-1',
+      'theirs',
+    ])
     await session.restore(stood?.values, undefined, stood?.rest)
     expect([bw.field('api', 'API_KEY'), bw.field('api', 'OTHER')]).toEqual([null, 'theirs'])
   })
@@ -176,7 +200,10 @@ describe('bitwarden', () => {
     bw.add('api', { login: { password: 'old-value-123' } })
     const session = await open()
     bw.fail({ call: 'edit item', after: true, stderr: 'socket hang up' })
-    await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({ code: 'failed', effect: 'unknown' })
+    await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({
+      code: 'failed',
+      effect: 'unknown',
+    })
     await session.put(delivery('new-value-1'))
     expect(edits()).toBe(1)
     await session.restore({ API_KEY: new Secret('old-value-123') }, undefined)
@@ -184,24 +211,40 @@ describe('bitwarden', () => {
   })
 
   test('an edit that says yes and does nothing, and one that takes more than was asked', async () => {
-    bw.add('api', { login: { password: 'old-value-123' }, fields: [{ name: 'other', value: 'x', type: 0 }] })
+    bw.add('api', {
+      login: { password: 'old-value-123' },
+      fields: [{ name: 'other', value: 'x', type: 0 }],
+    })
     const session = await open()
     bw.fail({ call: 'edit item', hollow: true })
-    await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({ code: 'bad-answer', effect: 'unknown' })
+    await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({
+      code: 'bad-answer',
+      effect: 'unknown',
+    })
     bw.change(({ loses }) => void loses.push('other'))
-    await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({ code: 'failed', effect: 'applied', retryable: false })
+    await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({
+      code: 'failed',
+      effect: 'applied',
+      retryable: false,
+    })
   })
 
   test('a look after the write that fails leaves open what the write did', async () => {
     bw.add('api', { login: { password: 'old-value-123' } })
     const session = await open()
     bw.fail({ call: 'sync', skip: 1, stderr: 'connect ECONNREFUSED 127.0.0.1:1' })
-    await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({ code: 'unreachable', effect: 'unknown' })
+    await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({
+      code: 'unreachable',
+      effect: 'unknown',
+    })
     expect(bw.item('api')?.login?.password).toBe('new-value-1')
   })
 
   test('an item is made only when asked for: a note for fields, a login for its parts', async () => {
-    await expect((await open()).probe()).rejects.toMatchObject({ code: 'misconfigured', effect: 'none' })
+    await expect((await open()).probe()).rejects.toMatchObject({
+      code: 'misconfigured',
+      effect: 'none',
+    })
     const byId = await open({ create: true, item: 'dcdfc4f8-4c7c-4920-9d83-b285014261d6' })
     await expect(byId.probe()).rejects.toMatchObject({ code: 'misconfigured' })
     const session = await open({ create: true })
@@ -209,18 +252,28 @@ describe('bitwarden', () => {
     bw.fail({ call: 'create item', after: true, stderr: 'socket hang up' })
     await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({ effect: 'unknown' })
     await session.put(delivery('new-value-1'))
-    expect(bw.state.server).toMatchObject([{ type: 1, name: 'api', login: { password: 'new-value-1' } }])
+    expect(bw.state.server).toMatchObject([
+      { type: 1, name: 'api', login: { password: 'new-value-1' } },
+    ])
     await session.restore({ API_KEY: null }, undefined)
     expect(await session.current?.(['API_KEY'])).toEqual({ API_KEY: null })
     await (await open({ item: 'note', field: '{name}', create: true })).put(delivery('new-value-2'))
-    expect(bw.item('note')).toMatchObject({ type: 2, fields: [{ name: 'API_KEY', value: 'new-value-2', type: 1 }] })
+    expect(bw.item('note')).toMatchObject({
+      type: 2,
+      fields: [{ name: 'API_KEY', value: 'new-value-2', type: 1 }],
+    })
   })
 
   test('without "create" no field is made or taken away', async () => {
     bw.add('api', {})
     const session = await open({ field: '{name}' })
-    await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({ code: 'misconfigured', effect: 'none' })
-    bw.change(({ server }) => server[0]?.fields?.push({ name: 'API_KEY', value: 'theirs', type: 1 }))
+    await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({
+      code: 'misconfigured',
+      effect: 'none',
+    })
+    bw.change(({ server }) =>
+      server[0]?.fields?.push({ name: 'API_KEY', value: 'theirs', type: 1 }),
+    )
     await session.restore({ API_KEY: null }, undefined)
     expect(bw.field('api', 'API_KEY')).toBe('theirs')
     expect(edits()).toBe(0)
@@ -236,7 +289,9 @@ describe('bitwarden', () => {
       hints: [expect.stringContaining('"create": true')],
     })
     expect(await session.current?.(['API_KEY'])).toEqual({ API_KEY: null })
-    expect((await (await open({ field: '{name}', create: true })).standing?.(['API_KEY']))?.values).toEqual({ API_KEY: null })
+    expect(
+      (await (await open({ field: '{name}', create: true })).standing?.(['API_KEY']))?.values,
+    ).toEqual({ API_KEY: null })
   })
 
   test('a name is taken literally, and never for one of several items', async () => {
@@ -245,12 +300,27 @@ describe('bitwarden', () => {
     bw.add('api', {})
     await (await open()).probe()
     bw.add('api', {})
-    await expect((await open()).probe()).rejects.toMatchObject({ code: 'misconfigured', hints: ['use its id'] })
+    await expect((await open()).probe()).rejects.toMatchObject({
+      code: 'misconfigured',
+      hints: ['use its id'],
+    })
   })
 
   test.each([
-    ['not logged in', () => bw.change((state) => void (state.status = 'unauthenticated')), {}, { code: 'denied' }, 'bw login'],
-    ['the session key is an old one', () => undefined, { session: 'old-session-key-99' }, { code: 'denied' }, 'bw unlock'],
+    [
+      'not logged in',
+      () => bw.change((state) => void (state.status = 'unauthenticated')),
+      {},
+      { code: 'denied' },
+      'bw login',
+    ],
+    [
+      'the session key is an old one',
+      () => undefined,
+      { session: 'old-session-key-99' },
+      { code: 'denied' },
+      'bw unlock',
+    ],
   ])('%s', async (_what, make, more, want, hint) => {
     bw.add('api', {})
     make()
@@ -263,12 +333,19 @@ describe('bitwarden', () => {
     bw.add('api', { login: { password: 'old-value-123' } })
     bw.change((state) => void (state.rights = 'read'))
     const error = await failure((await open()).put(delivery('new-value-1')))
-    expect(error).toMatchObject({ code: 'denied', effect: 'none', hints: [expect.stringContaining('Can edit')] })
+    expect(error).toMatchObject({
+      code: 'denied',
+      effect: 'none',
+      hints: [expect.stringContaining('Can edit')],
+    })
     expectNoLeak(error, ['new-value-1', 'old-value-123'])
   })
 
   test('what bw prints of the item does not show', async () => {
-    bw.add('api', { login: { password: 'old-value-123' }, fields: [{ name: 'x', value: 'hidden-value-7', type: 1 }] })
+    bw.add('api', {
+      login: { password: 'old-value-123' },
+      fields: [{ name: 'x', value: 'hidden-value-7', type: 1 }],
+    })
     bw.fail({ call: 'edit item', stderr: 'bad request: new-value-1 hidden-value-7' })
     const error = await failure((await open()).put(delivery('new-value-1')))
     expect((error as AdapterError).message).toContain('bad request: [secret] [secret]')
@@ -277,12 +354,23 @@ describe('bitwarden', () => {
   test.each([
     ['in the trash', { deletedDate: '2026-11-01T00:00:00.000Z' }, {}],
     ['no login', { type: 2 }, {}],
-    ['a linked field', { fields: [{ name: 'API_KEY', value: null, type: 3 }] }, { field: '{name}' }],
-    ['two fields of that name', { fields: ['1', '2'].map((value) => ({ name: 'API_KEY', value, type: 1 })) }, { field: '{name}' }],
+    [
+      'a linked field',
+      { fields: [{ name: 'API_KEY', value: null, type: 3 }] },
+      { field: '{name}' },
+    ],
+    [
+      'two fields of that name',
+      { fields: ['1', '2'].map((value) => ({ name: 'API_KEY', value, type: 1 })) },
+      { field: '{name}' },
+    ],
   ])('an item that is not fit: %s', async (_what, item, more) => {
     const id = bw.add('api', item)
     const session = await open({ item: id, ...more })
-    await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({ code: 'misconfigured', effect: 'none' })
+    await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({
+      code: 'misconfigured',
+      effect: 'none',
+    })
     expect(edits()).toBe(0)
   })
 
@@ -292,11 +380,15 @@ describe('bitwarden', () => {
     await session.probe()
     expect(bw.state.calls[0]?.env['BITWARDENCLI_APPDATA_DIR']).toBe('/var/lib/bw')
     const entries = { A: new Secret('1'), B: new Secret('2') }
-    await expect(session.put({ ...delivery('x'), entries })).rejects.toMatchObject({ code: 'misconfigured', effect: 'none' })
+    await expect(session.put({ ...delivery('x'), entries })).rejects.toMatchObject({
+      code: 'misconfigured',
+      effect: 'none',
+    })
   })
 
   test('the program is made absolute when set', async () => {
-    const settle = (program: string) => bitwarden.settleConfig({ item: 'i', session: 's', program }, testContext())
+    const settle = (program: string) =>
+      bitwarden.settleConfig({ item: 'i', session: 's', program }, testContext())
     expect(await settle(bw.path)).toMatchObject({ program: bw.path })
     await expect(settle('/nowhere/bw')).rejects.toMatchObject({ code: 'misconfigured' })
   })

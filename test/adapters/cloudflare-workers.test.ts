@@ -11,7 +11,13 @@ targetSuite('cloudflare-workers', workers, async () => {
   const fake = await new FakeCloudflare().start()
   const [one, two] = [fake.script('one', { OTHER: 'kept by people' }), fake.script('two')]
   return {
-    config: { accountId: fake.accountId, scripts: ['one', 'two'], token: fake.token, create: true, baseUrl: fake.url },
+    config: {
+      accountId: fake.accountId,
+      scripts: ['one', 'two'],
+      token: fake.token,
+      create: true,
+      baseUrl: fake.url,
+    },
     read: (name) => (one.get(name) === two.get(name) ? one.get(name) : 'they differ'),
     stands: (name, value) => {
       for (const script of [one, two]) script.set(name, value)
@@ -31,7 +37,13 @@ beforeEach(async () => {
 })
 afterEach(() => fake.stop())
 const open = (more: Record<string, unknown> = {}): Promise<TargetSession> => {
-  const config = { accountId: fake.accountId, scripts: ['api', 'site'], token: fake.token, baseUrl: fake.url, ...more }
+  const config = {
+    accountId: fake.accountId,
+    scripts: ['api', 'site'],
+    token: fake.token,
+    baseUrl: fake.url,
+    ...more,
+  }
   return workers.open(parseConfig(workers.config, config as never, 'it'), context)
 }
 
@@ -79,14 +91,26 @@ test('a removal whose first answer is lost is done', async () => {
 
 test('what can not work is said before anything is written', async () => {
   const api = fake.script('api', { API_KEY: 'old' })
-  await expect((await open()).probe(), 'a script that is not there').rejects.toMatchObject({ code: 'missing' })
+  await expect((await open()).probe(), 'a script that is not there').rejects.toMatchObject({
+    code: 'missing',
+  })
   fake.script('site')
-  await expect((await open({ token: 'wrong-token-0000' })).probe()).rejects.toMatchObject({ code: 'denied', effect: 'none' })
-  await expect((await open()).put(delivery('x'.repeat(5121)))).rejects.toMatchObject({ code: 'misconfigured' })
-  await expect((await open({ scripts: ['site'] })).put(delivery('new-value'))).rejects.toMatchObject({ code: 'misconfigured' })
+  await expect((await open({ token: 'wrong-token-0000' })).probe()).rejects.toMatchObject({
+    code: 'denied',
+    effect: 'none',
+  })
+  await expect((await open()).put(delivery('x'.repeat(5121)))).rejects.toMatchObject({
+    code: 'misconfigured',
+  })
+  await expect(
+    (await open({ scripts: ['site'] })).put(delivery('new-value')),
+  ).rejects.toMatchObject({ code: 'misconfigured' })
   expect(api.get('API_KEY')).toBe('old')
   fake.hollow = true
-  await expect((await open()).put(delivery('new-value')), 'a 200 that says it failed').rejects.toMatchObject({
+  await expect(
+    (await open()).put(delivery('new-value')),
+    'a 200 that says it failed',
+  ).rejects.toMatchObject({
     code: 'bad-answer',
     effect: 'unknown',
   })
@@ -97,7 +121,11 @@ test.each([
   [{ scripts: [] }, /scripts/],
   [{ scripts: ['a/b'] }, /name of a script/],
 ])('configuration %j is refused', (more, says) => {
-  expect(() => parseConfig(workers.config, { accountId: fake.accountId, scripts: ['api'], token: 'x', ...more } as never, 'it')).toThrow(
-    says,
-  )
+  expect(() =>
+    parseConfig(
+      workers.config,
+      { accountId: fake.accountId, scripts: ['api'], token: 'x', ...more } as never,
+      'it',
+    ),
+  ).toThrow(says)
 })

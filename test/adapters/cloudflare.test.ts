@@ -11,7 +11,10 @@ import { START } from '../fakes/clock.ts'
 import { FakeCloudflareTokens, type FakeToken, POLICIES } from '../fakes/cloudflare-tokens.ts'
 import { type TestContext, testContext } from '../fakes/context.ts'
 
-const credential = ({ id, value }: FakeToken): Credential => ({ fields: single(new Secret(value)), handle: { id, live: true } })
+const credential = ({ id, value }: FakeToken): Credential => ({
+  fields: single(new Secret(value)),
+  handle: { id, live: true },
+})
 const byHand = ({ value }: FakeToken): Credential => ({ fields: single(new Secret(value)) })
 
 for (const owner of ['user', 'account'] as const)
@@ -19,7 +22,11 @@ for (const owner of ['user', 'account'] as const)
     const fake = await new FakeCloudflareTokens(() => START).start()
     const first = fake.add('by hand')
     return {
-      config: { managerToken: fake.manager, baseUrl: fake.url, ...(owner === 'account' ? { accountId: fake.accountId } : {}) },
+      config: {
+        managerToken: fake.manager,
+        baseUrl: fake.url,
+        ...(owner === 'account' ? { accountId: fake.accountId } : {}),
+      },
       current: owner === 'account' ? byHand(first) : credential(first),
       accepts: (fields) => fake.accepts(flatten(fields).reveal()),
       live: () => [...fake.tokens.values()].filter(({ status }) => status === 'active').length,
@@ -37,11 +44,21 @@ describe('cloudflare', () => {
   beforeEach(async () => {
     fake = await new FakeCloudflareTokens(() => START).start()
     context = testContext()
-    old = fake.add('by hand', { condition: { request_ip: { in: ['192.0.2.0/24'] } }, expires_on: '2027-01-01T00:00:00Z' })
+    old = fake.add('by hand', {
+      condition: { request_ip: { in: ['192.0.2.0/24'] } },
+      expires_on: '2027-01-01T00:00:00Z',
+    })
   })
   afterEach(() => fake.stop())
   const open = (more: Record<string, unknown> = {}): Promise<ProviderSession> =>
-    cloudflare.open(parseConfig(cloudflare.config, { managerToken: fake.manager, baseUrl: fake.url, ...more } as never, 'it'), context)
+    cloudflare.open(
+      parseConfig(
+        cloudflare.config,
+        { managerToken: fake.manager, baseUrl: fake.url, ...more } as never,
+        'it',
+      ),
+      context,
+    )
   const intent: Intent = { tag: 'rotate-x-01-1', before: [], material: {}, at: START, attempt: 1 }
   const failure = async (call: Promise<unknown> | undefined): Promise<AdapterError> => {
     const error = await (call ?? Promise.resolve()).then(
@@ -58,17 +75,26 @@ describe('cloudflare', () => {
     expect(made).toMatchObject({
       name: intent.tag,
       condition: old.condition,
-      policies: [{ effect: 'allow', permission_groups: [{ id: 'g1' }], resources: POLICIES[0]?.resources }],
+      policies: [
+        { effect: 'allow', permission_groups: [{ id: 'g1' }], resources: POLICIES[0]?.resources },
+      ],
     })
     expect(made?.expires_on).toBeUndefined()
     expect(context.notes.join()).toContain('"lifetimeDays"')
-    const ending = await (await open({ lifetimeDays: 40 })).create({ ...intent, tag: 'rotate-x-01-2' }, byHand(old))
+    const ending = await (
+      await open({ lifetimeDays: 40 })
+    ).create({ ...intent, tag: 'rotate-x-01-2' }, byHand(old))
     expect(ending.expiresAt).toBe(START + 40 * DAY)
-    expect(fake.tokens.get(ending.handle?.id ?? '')?.expires_on).toBe(new Date(START + 40 * DAY).toISOString().replace('.000', ''))
+    expect(fake.tokens.get(ending.handle?.id ?? '')?.expires_on).toBe(
+      new Date(START + 40 * DAY).toISOString().replace('.000', ''),
+    )
   })
 
   test('the first one of all has the policies of the template, and without one nothing is made', async () => {
-    expect(await failure((await open()).create(intent, undefined))).toMatchObject({ code: 'misconfigured', effect: 'none' })
+    expect(await failure((await open()).create(intent, undefined))).toMatchObject({
+      code: 'misconfigured',
+      effect: 'none',
+    })
     expect(fake.tokens.size).toBe(1)
     await (await open({ templateId: old.id })).create(intent, undefined)
     expect(fake.tokens.size).toBe(2)
@@ -77,7 +103,9 @@ describe('cloudflare', () => {
   test('a token that was stored by hand is switched off, on again and deleted, without its id', async () => {
     const session = await open()
     expect(await session.resembles?.({ id: old.id, live: true }, byHand(old).fields)).toBe(true)
-    expect(await session.resembles?.({ id: fake.add('other').id, live: true }, byHand(old).fields)).toBe(false)
+    expect(
+      await session.resembles?.({ id: fake.add('other').id, live: true }, byHand(old).fields),
+    ).toBe(false)
     await session.suspend?.(byHand(old))
     expect(old.status).toBe('disabled')
     expect((await failure(session.verify?.(byHand(old), 'dead'))).code).toBe('refused')
@@ -109,8 +137,13 @@ describe('cloudflare', () => {
     for (let i = 0; i < 60; i++) fake.add(`other ${i}`)
     fake.next = { method: 'POST', how: 'lose' }
     const session = await open()
-    expect(await failure(session.create(intent, credential(old)))).toMatchObject({ effect: 'unknown' })
-    expect(await session.settle(intent, credential(old))).toMatchObject({ outcome: 'stray', handles: [{ name: intent.tag, live: true }] })
+    expect(await failure(session.create(intent, credential(old)))).toMatchObject({
+      effect: 'unknown',
+    })
+    expect(await session.settle(intent, credential(old))).toMatchObject({
+      outcome: 'stray',
+      handles: [{ name: intent.tag, live: true }],
+    })
     expect(fake.calls.filter((call) => call.startsWith('POST'))).toHaveLength(1)
   })
 
@@ -128,16 +161,29 @@ describe('cloudflare', () => {
   })
 
   test('what can not work is found before anything is made', async () => {
-    expect(await failure((await open({ managerToken: 'x'.repeat(40) })).preflight(credential(old)))).toMatchObject({
+    expect(
+      await failure((await open({ managerToken: 'x'.repeat(40) })).preflight(credential(old))),
+    ).toMatchObject({
       code: 'denied',
       effect: 'none',
     })
     const wrong = { fields: single(new Secret('y'.repeat(40))) }
-    expect(await failure((await open()).preflight(wrong))).toMatchObject({ code: 'refused', effect: 'none' })
-    expect(await failure((await open()).preflight(undefined))).toMatchObject({ code: 'misconfigured' })
+    expect(await failure((await open()).preflight(wrong))).toMatchObject({
+      code: 'refused',
+      effect: 'none',
+    })
+    expect(await failure((await open()).preflight(undefined))).toMatchObject({
+      code: 'misconfigured',
+    })
     expect(fake.tokens.size).toBe(1)
     expect(
-      cloudflare.permissions(parseConfig(cloudflare.config, { managerToken: 'x', accountId: fake.accountId } as never, 'it')),
+      cloudflare.permissions(
+        parseConfig(
+          cloudflare.config,
+          { managerToken: 'x', accountId: fake.accountId } as never,
+          'it',
+        ),
+      ),
     ).toContain(fake.accountId)
   })
 
@@ -146,6 +192,8 @@ describe('cloudflare', () => {
     [{ templateId: 'x' }, /id of a token/],
     [{ lifetimeDays: 0 }, /lifetimeDays/],
   ])('configuration %j is refused', (more, says) => {
-    expect(() => parseConfig(cloudflare.config, { managerToken: 'x', ...more } as never, 'it')).toThrow(says)
+    expect(() =>
+      parseConfig(cloudflare.config, { managerToken: 'x', ...more } as never, 'it'),
+    ).toThrow(says)
   })
 })

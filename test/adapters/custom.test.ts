@@ -12,7 +12,10 @@ import { FakeWebhook, type WebhookFault, type WebhookSettings } from '../fakes/w
 
 const OLD = 'old-value-0123456789'
 
-async function bench(settings: Partial<WebhookSettings>, config: Record<string, unknown> = {}): Promise<ProviderBench> {
+async function bench(
+  settings: Partial<WebhookSettings>,
+  config: Record<string, unknown> = {},
+): Promise<ProviderBench> {
   const fake = await FakeWebhook.start({ ...settings, live: [OLD] })
   return {
     config: { webhookUrl: fake.hookUrl, secret: fake.settings.secret, ...config },
@@ -28,7 +31,10 @@ async function bench(settings: Partial<WebhookSettings>, config: Record<string, 
 
 providerSuite('custom, as documented', custom, () => bench({}))
 providerSuite('custom with overlap and actions', custom, () =>
-  bench({ overlap: true, actions: ['verify', 'revoke'] }, { overlap: true, actions: ['verify', 'revoke'] }),
+  bench(
+    { overlap: true, actions: ['verify', 'revoke'] },
+    { overlap: true, actions: ['verify', 'revoke'] },
+  ),
 )
 providerSuite('custom, idempotent', custom, () => bench({ idempotent: true }, { idempotent: true }))
 
@@ -37,15 +43,28 @@ describe('custom', () => {
   afterEach(async () => {
     for (const fake of fakes.splice(0)) await fake.stop()
   })
-  const intent: Intent = { tag: 'rotate-testtag1-01TEST-1', before: [], material: {}, at: START, attempt: 1 }
+  const intent: Intent = {
+    tag: 'rotate-testtag1-01TEST-1',
+    before: [],
+    material: {},
+    at: START,
+    attempt: 1,
+  }
   const current = { fields: single(new Secret(OLD)) }
 
-  async function setUp(settings: Partial<WebhookSettings> = {}, config: Record<string, unknown> = {}, signal?: AbortSignal) {
+  async function setUp(
+    settings: Partial<WebhookSettings> = {},
+    config: Record<string, unknown> = {},
+    signal?: AbortSignal,
+  ) {
     const fake = await FakeWebhook.start({ live: [OLD], ...settings })
     fakes.push(fake)
     const context = testContext(signal === undefined ? {} : { signal })
     const written = { webhookUrl: fake.hookUrl, secret: fake.settings.secret, ...config }
-    const session = await custom.open(parseConfig(custom.config, written as never, 'custom'), context)
+    const session = await custom.open(
+      parseConfig(custom.config, written as never, 'custom'),
+      context,
+    )
     return { fake, context, session }
   }
 
@@ -53,8 +72,13 @@ describe('custom', () => {
     const { fake, session } = await setUp()
     await session.create(intent, current)
     const [call] = fake.calls
-    expect(call?.body).toBe(`{"action":"rotate","currentValue":"${OLD}","timestamp":"2026-11-21T10:30:00Z"}`)
-    expect(call?.headers).toMatchObject({ 'content-type': 'application/json', 'x-webhook-secret': fake.settings.secret })
+    expect(call?.body).toBe(
+      `{"action":"rotate","currentValue":"${OLD}","timestamp":"2026-11-21T10:30:00Z"}`,
+    )
+    expect(call?.headers).toMatchObject({
+      'content-type': 'application/json',
+      'x-webhook-secret': fake.settings.secret,
+    })
     expect(call?.headers).not.toHaveProperty('idempotency-key')
     expect(call?.headers).not.toHaveProperty('webhook-id')
   })
@@ -75,7 +99,9 @@ describe('custom', () => {
   })
 
   test('expiresAt and metadata are kept', async () => {
-    const { session } = await setUp({ extra: { expiresAt: '2027-01-15T10:30:00.123Z', metadata: { key: 'value', n: 3 } } })
+    const { session } = await setUp({
+      extra: { expiresAt: '2027-01-15T10:30:00.123Z', metadata: { key: 'value', n: 3 } },
+    })
     const issued = await session.create(intent, current)
     expect(issued.expiresAt).toBe(Date.UTC(2027, 0, 15, 10, 30, 0, 123))
     expect(issued.metadata).toEqual({ key: 'value', n: '3' })
@@ -87,7 +113,10 @@ describe('custom', () => {
     ['a number as date', { expiresAt: 17 }],
     ['metadata that is a list', { metadata: ['a'] }],
     ['nested metadata', { metadata: { a: { b: 1 } } }],
-    ['too much metadata', { metadata: Object.fromEntries(Array.from({ length: 100 }, (_, i) => [`k${i}`, 'v'])) }],
+    [
+      'too much metadata',
+      { metadata: Object.fromEntries(Array.from({ length: 100 }, (_, i) => [`k${i}`, 'v'])) },
+    ],
   ])('%s is noted and does not cost the value', async (_what, extra) => {
     const { fake, session, context } = await setUp({ extra })
     const issued = await session.create(intent, current)
@@ -98,7 +127,10 @@ describe('custom', () => {
 
   test('a value that comes back in metadata is not kept there', async () => {
     const { fake, session, context } = await setUp()
-    fake.inject({ kind: 'body', body: '{"newValue":"{value}","metadata":{"copy":"is {value}","ok":"yes"}}' })
+    fake.inject({
+      kind: 'body',
+      body: '{"newValue":"{value}","metadata":{"copy":"is {value}","ok":"yes"}}',
+    })
     expect((await session.create(intent, current)).metadata).toEqual({ ok: 'yes' })
     expectNoLeak(context.notes, fake.live)
   })
@@ -108,45 +140,123 @@ describe('custom', () => {
     const { session } = await setUp({ signingSecret }, { signingSecret })
     await session.create({ ...intent, tag: 'a.tag.with.dots' }, current)
     const wrong = await setUp({ signingSecret }, { signingSecret: 'another-signing-secret' })
-    await expect(wrong.session.create(intent, current)).rejects.toMatchObject({ code: 'denied', effect: 'none' })
+    await expect(wrong.session.create(intent, current)).rejects.toMatchObject({
+      code: 'denied',
+      effect: 'none',
+    })
   })
 
   const outcomes: [string, WebhookFault, Partial<AdapterError>, number][] = [
-    ['401', { kind: 'status-before', status: 401 }, { code: 'denied', effect: 'none', retryable: false }, 1],
+    [
+      '401',
+      { kind: 'status-before', status: 401 },
+      { code: 'denied', effect: 'none', retryable: false },
+      1,
+    ],
     ['404', { kind: 'status-before', status: 404 }, { code: 'missing', effect: 'none' }, 1],
-    ['400', { kind: 'status-before', status: 400 }, { code: 'failed', effect: 'none', retryable: false }, 1],
-    ['408', { kind: 'status-before', status: 408 }, { code: 'unavailable', effect: 'unknown', retryable: false }, 1],
-    ['429 for ever', { kind: 'status-before', status: 429, times: 9 }, { code: 'throttled', effect: 'none', retryable: true }, 3],
+    [
+      '400',
+      { kind: 'status-before', status: 400 },
+      { code: 'failed', effect: 'none', retryable: false },
+      1,
+    ],
+    [
+      '408',
+      { kind: 'status-before', status: 408 },
+      { code: 'unavailable', effect: 'unknown', retryable: false },
+      1,
+    ],
+    [
+      '429 for ever',
+      { kind: 'status-before', status: 429, times: 9 },
+      { code: 'throttled', effect: 'none', retryable: true },
+      3,
+    ],
     [
       '503 with a date, for ever',
       { kind: 'status-before', status: 503, retryAfter: '2', times: 9 },
       { code: 'unavailable', effect: 'none', retryable: true },
       3,
     ],
-    ['503 for ever', { kind: 'status-before', status: 503, times: 9 }, { code: 'unavailable', effect: 'none', retryable: true }, 3],
-    ['500', { kind: 'status-after', status: 500 }, { code: 'unavailable', effect: 'unknown', retryable: false }, 1],
+    [
+      '503 for ever',
+      { kind: 'status-before', status: 503, times: 9 },
+      { code: 'unavailable', effect: 'none', retryable: true },
+      3,
+    ],
+    [
+      '500',
+      { kind: 'status-after', status: 500 },
+      { code: 'unavailable', effect: 'unknown', retryable: false },
+      1,
+    ],
     ['502', { kind: 'status-before', status: 502 }, { code: 'unavailable', effect: 'unknown' }, 1],
     ['a redirect', { kind: 'redirect', status: 307 }, { code: 'bad-answer', effect: 'none' }, 1],
-    ['a redirect to look elsewhere', { kind: 'redirect', status: 303 }, { code: 'bad-answer', effect: 'unknown' }, 1],
-    ['a reset before', { kind: 'drop-before' }, { code: 'unavailable', effect: 'unknown', retryable: false }, 1],
-    ['a lost answer', { kind: 'drop-after' }, { code: 'unavailable', effect: 'unknown', retryable: false }, 1],
+    [
+      'a redirect to look elsewhere',
+      { kind: 'redirect', status: 303 },
+      { code: 'bad-answer', effect: 'unknown' },
+      1,
+    ],
+    [
+      'a reset before',
+      { kind: 'drop-before' },
+      { code: 'unavailable', effect: 'unknown', retryable: false },
+      1,
+    ],
+    [
+      'a lost answer',
+      { kind: 'drop-after' },
+      { code: 'unavailable', effect: 'unknown', retryable: false },
+      1,
+    ],
     ['a cut answer', { kind: 'cut' }, { code: 'unavailable', effect: 'unknown' }, 1],
     ['an endless answer', { kind: 'endless' }, { code: 'bad-answer', effect: 'unknown' }, 1],
     ['a compressed answer', { kind: 'gzip' }, { code: 'bad-answer', effect: 'unknown' }, 1],
-    ['no JSON', { kind: 'body', body: '<html>{value}</html>' }, { code: 'bad-answer', effect: 'unknown' }, 1],
+    [
+      'no JSON',
+      { kind: 'body', body: '<html>{value}</html>' },
+      { code: 'bad-answer', effect: 'unknown' },
+      1,
+    ],
     ['an empty answer', { kind: 'body', body: '' }, { code: 'bad-answer', effect: 'unknown' }, 1],
     ['a list', { kind: 'body', body: '["{value}"]' }, { code: 'bad-answer', effect: 'unknown' }, 1],
-    ['an error in a 200', { kind: 'body', body: '{"error":"{value}"}' }, { code: 'bad-answer', effect: 'unknown' }, 1],
-    ['a number', { kind: 'body', body: '{"newValue":7}' }, { code: 'bad-answer', effect: 'unknown' }, 1],
-    ['an empty value', { kind: 'body', body: '{"newValue":""}' }, { code: 'bad-answer', effect: 'unknown' }, 1],
-    ['a lone surrogate', { kind: 'body', body: '{"newValue":"\\ud800{value}"}' }, { code: 'bad-answer', effect: 'unknown' }, 1],
+    [
+      'an error in a 200',
+      { kind: 'body', body: '{"error":"{value}"}' },
+      { code: 'bad-answer', effect: 'unknown' },
+      1,
+    ],
+    [
+      'a number',
+      { kind: 'body', body: '{"newValue":7}' },
+      { code: 'bad-answer', effect: 'unknown' },
+      1,
+    ],
+    [
+      'an empty value',
+      { kind: 'body', body: '{"newValue":""}' },
+      { code: 'bad-answer', effect: 'unknown' },
+      1,
+    ],
+    [
+      'a lone surrogate',
+      { kind: 'body', body: '{"newValue":"\\ud800{value}"}' },
+      { code: 'bad-answer', effect: 'unknown' },
+      1,
+    ],
     [
       'newValue twice',
       { kind: 'body', body: '{"newValue":"{value}","newValue":"x{value}"}' },
       { code: 'bad-answer', effect: 'unknown' },
       1,
     ],
-    ['the old value', { kind: 'body', body: `{"newValue":"${OLD}"}` }, { code: 'bad-answer', effect: 'none' }, 1],
+    [
+      'the old value',
+      { kind: 'body', body: `{"newValue":"${OLD}"}` },
+      { code: 'bad-answer', effect: 'none' },
+      1,
+    ],
   ]
   test.each(outcomes)('%s', async (_name, fault, want, calls) => {
     const { fake, session } = await setUp()
@@ -170,7 +280,11 @@ describe('custom', () => {
   test('a hook that is down is tried three times, and nothing was sent', async () => {
     const { fake, session, context } = await setUp()
     await fake.stop()
-    await expect(session.create(intent, current)).rejects.toMatchObject({ code: 'unreachable', effect: 'none', retryable: true })
+    await expect(session.create(intent, current)).rejects.toMatchObject({
+      code: 'unreachable',
+      effect: 'none',
+      retryable: true,
+    })
     expect(context.clock.sleeps).toHaveLength(2)
   })
 
@@ -187,7 +301,11 @@ describe('custom', () => {
     fake.inject({ kind: 'hang-after' })
     const cut = new AbortController()
     const first = await custom.open(
-      parseConfig(custom.config, { webhookUrl: fake.hookUrl, secret: fake.settings.secret, idempotent: true }, 'custom'),
+      parseConfig(
+        custom.config,
+        { webhookUrl: fake.hookUrl, secret: fake.settings.secret, idempotent: true },
+        'custom',
+      ),
       testContext({ signal: cut.signal }),
     )
     const call = first.create(intent, current).catch((thrown: unknown) => thrown)
@@ -198,7 +316,10 @@ describe('custom', () => {
     const settled = await session.settle(intent, current)
     expect(settled).toMatchObject({ outcome: 'applied' })
     expect(fake.rotations).toBe(1)
-    expect(new Set(fake.calls.map(({ body, headers }) => `${body}${String(headers['idempotency-key'])}`)).size).toBe(1)
+    expect(
+      new Set(fake.calls.map(({ body, headers }) => `${body}${String(headers['idempotency-key'])}`))
+        .size,
+    ).toBe(1)
   })
 
   test.each([
@@ -219,11 +340,16 @@ describe('custom', () => {
   })
 
   test('verify waits until the new value has spread, but not for an old one', async () => {
-    const { session, context } = await setUp({ overlap: true, actions: ['verify'], spread: 2 }, { overlap: true, actions: ['verify'] })
+    const { session, context } = await setUp(
+      { overlap: true, actions: ['verify'], spread: 2 },
+      { overlap: true, actions: ['verify'] },
+    )
     const made = await session.create(intent, current)
     await session.verify?.(made, 'live')
     expect(context.clock.sleeps).toEqual([1000, 2000])
-    await expect(session.verify?.({ fields: single(new Secret('never-seen')) }, 'dead')).rejects.toMatchObject({ code: 'refused' })
+    await expect(
+      session.verify?.({ fields: single(new Secret('never-seen')) }, 'dead'),
+    ).rejects.toMatchObject({ code: 'refused' })
     expect(context.clock.sleeps).toHaveLength(2)
   })
 
@@ -244,23 +370,38 @@ describe('custom', () => {
   test('a current value that is not text is refused before anything is sent', async () => {
     const { fake, session } = await setUp()
     const binary = { fields: single(new Secret(new Uint8Array([0xff, 0xfe]))) }
-    await expect(session.preflight(binary)).rejects.toMatchObject({ code: 'misconfigured', effect: 'none' })
-    await expect(session.create(intent, binary)).rejects.toMatchObject({ code: 'misconfigured', effect: 'none' })
+    await expect(session.preflight(binary)).rejects.toMatchObject({
+      code: 'misconfigured',
+      effect: 'none',
+    })
+    await expect(session.create(intent, binary)).rejects.toMatchObject({
+      code: 'misconfigured',
+      effect: 'none',
+    })
     expect(fake.calls).toEqual([])
   })
 
-  test.each(['with newline\n', ' outer space', 'ümlaut'])('the webhook secret %j is refused before anything is sent', async (secret) => {
-    const { fake, session } = await setUp({}, { secret })
-    await expect(session.preflight(current)).rejects.toMatchObject({ code: 'misconfigured', effect: 'none' })
-    expect(fake.calls).toEqual([])
-  })
+  test.each(['with newline\n', ' outer space', 'ümlaut'])(
+    'the webhook secret %j is refused before anything is sent',
+    async (secret) => {
+      const { fake, session } = await setUp({}, { secret })
+      await expect(session.preflight(current)).rejects.toMatchObject({
+        code: 'misconfigured',
+        effect: 'none',
+      })
+      expect(fake.calls).toEqual([])
+    },
+  )
 
   test('a value of 1 MiB that is escaped throughout is taken, a longer one is not', async () => {
     const { fake, session } = await setUp()
     fake.inject({ kind: 'body', body: `{"newValue":"${'\\u0001'.repeat(1024 * 1024)}"}` })
     expect(flatten((await session.create(intent, current)).fields).size).toBe(1024 * 1024)
     fake.inject({ kind: 'body', body: `{"newValue":"${'x'.repeat(1024 * 1024 + 1)}"}` })
-    await expect(session.create(intent, current)).rejects.toMatchObject({ code: 'bad-answer', effect: 'unknown' })
+    await expect(session.create(intent, current)).rejects.toMatchObject({
+      code: 'bad-answer',
+      effect: 'unknown',
+    })
   })
 
   test.each([
@@ -270,6 +411,8 @@ describe('custom', () => {
     'https://169.254.169.254/',
     'https://example.com:0/',
   ])('the address %s is refused when it is set', (webhookUrl) => {
-    expect(() => parseConfig(custom.config, { webhookUrl, secret: 's' }, 'custom')).toThrow(/webhookUrl/)
+    expect(() => parseConfig(custom.config, { webhookUrl, secret: 's' }, 'custom')).toThrow(
+      /webhookUrl/,
+    )
   })
 })

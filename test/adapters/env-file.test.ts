@@ -47,7 +47,10 @@ targetSuite('env-file', envFile, () => {
 })
 
 /** Acts of somebody else around the renaming of a new file to its name. */
-const renaming: { before?: (() => void | Promise<void>) | undefined; after?: (() => void | Promise<void>) | undefined } = {}
+const renaming: {
+  before?: (() => void | Promise<void>) | undefined
+  after?: (() => void | Promise<void>) | undefined
+} = {}
 vi.mock('node:fs/promises', async (original) => {
   const real = await original<typeof import('node:fs/promises')>()
   const rename: typeof real.rename = async (from, to) => {
@@ -62,7 +65,10 @@ vi.mock('node:fs/promises', async (original) => {
 
 documentSuite('env-file', envFile, () => {
   const path = join(dir, '.env')
-  writeFileSync(path, '# head\r\nexport OURS = "before"#note\r\nNEIGHBOUR=\'theirs\' # their note\r\nLAST="x"')
+  writeFileSync(
+    path,
+    '# head\r\nexport OURS = "before"#note\r\nNEIGHBOUR=\'theirs\' # their note\r\nLAST="x"',
+  )
   mkdirSync(join(dir, 'other'))
   symlinkSync(dir, join(dir, 'other', 'link'))
   return {
@@ -72,7 +78,13 @@ documentSuite('env-file', envFile, () => {
     read: (name) => parse(readFileSync(path))[name],
     // In place, as an editor or a script does it.
     write: (name, value) => {
-      writeFileSync(path, readFileSync(path, 'utf8').replace(new RegExp(`^((?:export )?${name}) ?=.*?(\\r?)$`, 'm'), `$1='${value}'$2`))
+      writeFileSync(
+        path,
+        readFileSync(path, 'utf8').replace(
+          new RegExp(`^((?:export )?${name}) ?=.*?(\\r?)$`, 'm'),
+          `$1='${value}'$2`,
+        ),
+      )
     },
     between: (act) => {
       renaming.before = act
@@ -93,20 +105,36 @@ async function put(path: string, values: Record<string, string>): Promise<void> 
 }
 
 /** What the three real readers make of the file. */
-function readers(path: string, name: string): { dotenv: string | undefined; node: string | undefined; sh: string } {
+function readers(
+  path: string,
+  name: string,
+): { dotenv: string | undefined; node: string | undefined; sh: string } {
   const env = { PATH: process.env['PATH'] ?? '' }
   const print = `process.stdout.write(JSON.stringify(process.env[${JSON.stringify(name)}] ?? null))`
-  const node: unknown = JSON.parse(execFileSync(process.execPath, [`--env-file=${path}`, '-e', print], { env, encoding: 'utf8' }))
-  const sh = execFileSync('/bin/sh', ['-c', `set -a; . "$0"; printf '%sX' "$${name}"`, path], { env, encoding: 'utf8' }).slice(0, -1)
+  const node: unknown = JSON.parse(
+    execFileSync(process.execPath, [`--env-file=${path}`, '-e', print], { env, encoding: 'utf8' }),
+  )
+  const sh = execFileSync('/bin/sh', ['-c', `set -a; . "$0"; printf '%sX' "$${name}"`, path], {
+    env,
+    encoding: 'utf8',
+  }).slice(0, -1)
   return { dotenv: parse(readFileSync(path))[name], node: node as string | undefined, sh }
 }
 
 test('neighbours are the other entries of the file, with what dotenv reads for them; a file that is not there has none', async () => {
   const path = join(dir, '.env')
   expect(await (await open(path)).neighbours?.(['DB_PASSWORD'])).toEqual({})
-  writeFileSync(path, "# DB_OLD=app_z\nDB_USER='app_a'\nexport DB_HOST=db.test # here\nDB_PASSWORD=x\nEMPTY=\n", { mode: 0o600 })
+  writeFileSync(
+    path,
+    "# DB_OLD=app_z\nDB_USER='app_a'\nexport DB_HOST=db.test # here\nDB_PASSWORD=x\nEMPTY=\n",
+    { mode: 0o600 },
+  )
   const beside = (await (await open(path)).neighbours?.(['DB_PASSWORD', 'DB_USERNAME'])) ?? {}
-  expect(Object.entries(beside).map(([name, value]) => `${name} ${value.reveal()}`)).toEqual(['DB_USER app_a', 'DB_HOST db.test', 'EMPTY '])
+  expect(Object.entries(beside).map(([name, value]) => `${name} ${value.reveal()}`)).toEqual([
+    'DB_USER app_a',
+    'DB_HOST db.test',
+    'EMPTY ',
+  ])
 })
 
 describe('what is written is read back by dotenv, node --env-file and sh', () => {
@@ -182,8 +210,10 @@ describe('what is written is read back by dotenv, node --env-file and sh', () =>
         written++
         expect({ ...parse(readFileSync(path)), KEY: undefined }).toEqual(others)
         expect(parse(readFileSync(path))['KEY']).toBe(value)
-        // sh and Node take a byte order mark for a part of the first name, whatever stands in the file.
-        if (!before.startsWith('\ufeff')) expect(readers(path, 'KEY')).toEqual({ dotenv: value, node: value, sh: value })
+        // sh and Node take a byte order mark for a part of the first name, whatever
+        // stands in the file.
+        if (!before.startsWith('\ufeff'))
+          expect(readers(path, 'KEY')).toEqual({ dotenv: value, node: value, sh: value })
       }),
       { numRuns: 120, seed: 20261121 },
     )
@@ -198,7 +228,8 @@ describe('what is written is read back by dotenv, node --env-file and sh', () =>
         writeFileSync(path, before)
         const session = await open(path)
         const stood = await session.standing?.(['KEY']).catch(() => undefined)
-        // The one with two different values of one name is refused before anything is written.
+        // The one with two different values of one name is refused before anything is
+        // written.
         expect(stood === undefined).toBe(before.includes('again'))
         if (stood === undefined) return
         try {
@@ -228,7 +259,9 @@ describe('the rest of the file stays', () => {
     const path = join(dir, '.env')
     writeFileSync(path, text)
     await put(path, { A: 'new', C: 'see', D: 'x y' })
-    expect(readFileSync(path, 'utf8')).toBe('# head\n\nexport A="new"   # note\nB=2\n#A=commented\nA=new #tight\nC="see"\n\nD=\'x y\'\n')
+    expect(readFileSync(path, 'utf8')).toBe(
+      '# head\n\nexport A="new"   # note\nB=2\n#A=commented\nA=new #tight\nC="see"\n\nD=\'x y\'\n',
+    )
   })
 
   test.each([
@@ -272,20 +305,30 @@ describe('what it refuses', () => {
 
   test('what would make dotenv read the rest of the file differently', async () => {
     const path = join(dir, '.env')
-    // dotenv takes \' for a quote inside the value and reads on to the one in the comment.
+    // dotenv takes \' for a quote inside the value and reads on to the one in the
+    // comment.
     writeFileSync(path, "A=1\n# it'\nB=2\n")
     const error = await put(path, { A: 'ends with \\' }).catch((thrown: unknown) => thrown)
-    expect(error).toMatchObject({ code: 'misconfigured', message: expect.stringContaining('rest of the file') as string })
+    expect(error).toMatchObject({
+      code: 'misconfigured',
+      message: expect.stringContaining('rest of the file') as string,
+    })
     expect(readFileSync(path, 'utf8')).toBe("A=1\n# it'\nB=2\n")
     writeFileSync(path, 'A=1\n# it\nB=2\n')
     await put(path, { A: 'ends with \\' })
-    expect(readers(path, 'A')).toEqual({ dotenv: 'ends with \\', node: 'ends with \\', sh: 'ends with \\' })
+    expect(readers(path, 'A')).toEqual({
+      dotenv: 'ends with \\',
+      node: 'ends with \\',
+      sh: 'ends with \\',
+    })
   })
 
   test('bytes that are not text', async () => {
     const path = join(dir, '.env')
     const entries = { A: new Secret(new Uint8Array([0xff, 0x00])) }
-    await expect((await open(path)).put({ id: 'd', path: 'p', version: 1, entries, fields: entries })).rejects.toMatchObject({
+    await expect(
+      (await open(path)).put({ id: 'd', path: 'p', version: 1, entries, fields: entries }),
+    ).rejects.toMatchObject({
       code: 'misconfigured',
     })
     expect(existsSync(path)).toBe(false)
@@ -299,7 +342,10 @@ describe('what it refuses', () => {
   })
 
   test.each(['1A', 'A-B', 'A B', 'A=B', '', 'A\nB'])('the name %j', async (name) => {
-    await expect(put(join(dir, '.env'), { [name]: 'x' })).rejects.toMatchObject({ code: 'misconfigured', effect: 'none' })
+    await expect(put(join(dir, '.env'), { [name]: 'x' })).rejects.toMatchObject({
+      code: 'misconfigured',
+      effect: 'none',
+    })
   })
 
   test('a symbolic link, also a dangling one, is neither followed nor replaced', async () => {
@@ -311,13 +357,20 @@ describe('what it refuses', () => {
     })
     writeFileSync(join(dir, 'real.env'), 'A=1\n')
     await expect(put(link, { A: 'x' })).rejects.toMatchObject({ code: 'misconfigured' })
-    await expect(envFile.settleConfig({ path: link }, testContext())).rejects.toMatchObject({ code: 'misconfigured' })
+    await expect(envFile.settleConfig({ path: link }, testContext())).rejects.toMatchObject({
+      code: 'misconfigured',
+    })
     expect(readFileSync(join(dir, 'real.env'), 'utf8')).toBe('A=1\n')
   })
 
   test('a missing directory, a directory, a file that is not text', async () => {
-    await expect(put(join(dir, 'none', '.env'), { A: 'x' })).rejects.toMatchObject({ code: 'missing', effect: 'none' })
-    await expect(envFile.settleConfig({ path: join(dir, 'none', '.env') }, testContext())).rejects.toMatchObject({ code: 'missing' })
+    await expect(put(join(dir, 'none', '.env'), { A: 'x' })).rejects.toMatchObject({
+      code: 'missing',
+      effect: 'none',
+    })
+    await expect(
+      envFile.settleConfig({ path: join(dir, 'none', '.env') }, testContext()),
+    ).rejects.toMatchObject({ code: 'missing' })
     await expect(put(dir, { A: 'x' })).rejects.toMatchObject({ code: 'misconfigured' })
     writeFileSync(join(dir, 'latin'), Buffer.from([0x41, 0x3d, 0xe9, 0x0a]))
     await expect(put(join(dir, 'latin'), { A: 'x' })).rejects.toMatchObject({
@@ -328,7 +381,11 @@ describe('what it refuses', () => {
 })
 
 describe('an undo', () => {
-  const undone = async (path: string, names: readonly string[], between: () => Promise<void> | void): Promise<void> => {
+  const undone = async (
+    path: string,
+    names: readonly string[],
+    between: () => Promise<void> | void,
+  ): Promise<void> => {
     const session = await open(path)
     const stood = await session.standing?.(names)
     await put(path, Object.fromEntries(names.map((name) => [name, `new of ${name}`])))
@@ -350,7 +407,9 @@ describe('an undo', () => {
   test('gives each of several equal assignments its own spelling back, and leaves a comment that was changed', async () => {
     const path = join(dir, '.env')
     writeFileSync(path, 'A=x#1\nexport A = "x" # 2\n')
-    await undone(path, ['A'], () => writeFileSync(path, readFileSync(path, 'utf8').replace('# 2', '# two')))
+    await undone(path, ['A'], () =>
+      writeFileSync(path, readFileSync(path, 'utf8').replace('# 2', '# two')),
+    )
     expect(readFileSync(path, 'utf8')).toBe('A=x#1\nexport A = "x" # two\n')
   })
 
@@ -364,7 +423,11 @@ describe('an undo', () => {
   test('of a name with several values is refused before anything is written, by name and line', async () => {
     const path = join(dir, '.env')
     writeFileSync(path, 'A=first-value\nB=1\nA=second-value\n')
-    const error: unknown = await (await open(path)).standing?.(['B', 'A']).catch((thrown: unknown) => thrown)
+    const error: unknown = await (
+      await open(path)
+    )
+      .standing?.(['B', 'A'])
+      .catch((thrown: unknown) => thrown)
     expect(error).toMatchObject({
       code: 'misconfigured',
       effect: 'none',
@@ -410,17 +473,20 @@ describe('the file itself', () => {
     expect(statSync(path).mode & 0o777).toBe(0o640)
   })
 
-  test.skipIf(process.getuid?.() !== 0)('its owner and its group stay, and who could not keep them does not begin', async () => {
-    const path = join(dir, '.env')
-    writeFileSync(path, 'A=1\n')
-    chownSync(path, 65_534, 60_000)
-    await put(path, { A: '2' })
-    expect(statSync(path)).toMatchObject({ uid: 65_534, gid: 60_000 })
-    chownSync(dir, 1, 1)
-    const module = new URL('../../src/targets/env-file.ts', import.meta.url).href
-    const secret = new URL('../../src/core/secret.ts', import.meta.url).href
-    // The modules are loaded before the rights are given up, because the tree may be in a directory of root's.
-    const script = `
+  test.skipIf(process.getuid?.() !== 0)(
+    'its owner and its group stay, and who could not keep them does not begin',
+    async () => {
+      const path = join(dir, '.env')
+      writeFileSync(path, 'A=1\n')
+      chownSync(path, 65_534, 60_000)
+      await put(path, { A: '2' })
+      expect(statSync(path)).toMatchObject({ uid: 65_534, gid: 60_000 })
+      chownSync(dir, 1, 1)
+      const module = new URL('../../src/targets/env-file.ts', import.meta.url).href
+      const secret = new URL('../../src/core/secret.ts', import.meta.url).href
+      // The modules are loaded before the rights are given up, because the tree may be in
+      // a directory of root's.
+      const script = `
       const { default: target } = await import(${JSON.stringify(module)})
       const { Secret } = await import(${JSON.stringify(secret)})
       await import('dotenv')
@@ -428,26 +494,33 @@ describe('the file itself', () => {
       process.setgroups([]); process.setgid(1); process.setuid(1)
       for (const call of [() => session.probe(), () => session.put({ id: 'd', path: 'p', version: 1, entries: { A: new Secret('3') }, fields: {} })])
         console.log(await call().then(() => 'done', ({ code, effect, message }) => [code, effect, message].join(' ')))`
-    const told = (): string =>
-      execFileSync(process.execPath, ['--input-type=module', '-e', script, path], {
-        encoding: 'utf8',
-        cwd: new URL('../..', import.meta.url),
-      })
-    chmodSync(path, 0o666)
-    expect(told().match(/^denied none .* belongs to the user 65534/gm)).toHaveLength(2)
-    chownSync(path, 1, 60_000)
-    expect(told().match(/^denied none .* belongs to the group 60000/gm)).toHaveLength(2)
-    expect([readFileSync(path, 'utf8'), readdirSync(dir)]).toEqual(['A=2\n', ['.env']])
-    chownSync(path, 1, 1)
-    expect(told()).toBe('done\ndone\n')
-    expect([statSync(path).uid, statSync(path).gid, readFileSync(path, 'utf8')]).toEqual([1, 1, 'A=3\n'])
-  })
+      const told = (): string =>
+        execFileSync(process.execPath, ['--input-type=module', '-e', script, path], {
+          encoding: 'utf8',
+          cwd: new URL('../..', import.meta.url),
+        })
+      chmodSync(path, 0o666)
+      expect(told().match(/^denied none .* belongs to the user 65534/gm)).toHaveLength(2)
+      chownSync(path, 1, 60_000)
+      expect(told().match(/^denied none .* belongs to the group 60000/gm)).toHaveLength(2)
+      expect([readFileSync(path, 'utf8'), readdirSync(dir)]).toEqual(['A=2\n', ['.env']])
+      chownSync(path, 1, 1)
+      expect(told()).toBe('done\ndone\n')
+      expect([statSync(path).uid, statSync(path).gid, readFileSync(path, 'utf8')]).toEqual([
+        1,
+        1,
+        'A=3\n',
+      ])
+    },
+  )
 
   test('its access list stays, and where it could not the probe says so', async ({ skip }) => {
     const path = join(dir, '.env')
     writeFileSync(path, 'A=1\n', { mode: 0o640 })
-    if (spawnSync('setfacl', ['-m', 'u:daemon:r', path]).status !== 0) return skip('no setfacl, or a file system without access lists')
-    const list = (): string => execFileSync('getfacl', ['-c', '--absolute-names', path], { encoding: 'utf8' })
+    if (spawnSync('setfacl', ['-m', 'u:daemon:r', path]).status !== 0)
+      return skip('no setfacl, or a file system without access lists')
+    const list = (): string =>
+      execFileSync('getfacl', ['-c', '--absolute-names', path], { encoding: 'utf8' })
     const before = list()
     expect(before).toContain('user:daemon:r--')
     await put(path, { A: '2' })
@@ -457,16 +530,28 @@ describe('the file itself', () => {
     writeFileSync(join(dir, 'cp'), '#!/bin/sh\nexit 0\n', { mode: 0o755 })
     const spawn = createSpawn({ path: `${dir}:${process.env['PATH']}`, cwd: dir, home: dir })
     const session = await envFile.open({ path }, testContext({ spawn }))
-    const refused = { code: 'denied', effect: 'none', message: expect.stringContaining('access list') as string }
+    const refused = {
+      code: 'denied',
+      effect: 'none',
+      message: expect.stringContaining('access list') as string,
+    }
     await expect(session.probe()).rejects.toMatchObject(refused)
     const entries = entriesOf({ A: '3' })
-    await expect(session.put({ id: 'd', path: 'p', version: 1, entries, fields: entries })).rejects.toMatchObject(refused)
-    expect([readFileSync(path, 'utf8'), readdirSync(dir).toSorted()]).toEqual(['A=2\n', ['.env', 'cp']])
+    await expect(
+      session.put({ id: 'd', path: 'p', version: 1, entries, fields: entries }),
+    ).rejects.toMatchObject(refused)
+    expect([readFileSync(path, 'utf8'), readdirSync(dir).toSorted()]).toEqual([
+      'A=2\n',
+      ['.env', 'cp'],
+    ])
   })
 
-  test('a default access list of its directory, which would open it to others, is refused and never inherited', async ({ skip }) => {
+  test('a default access list of its directory, which would open it to others, is refused and never inherited', async ({
+    skip,
+  }) => {
     const path = join(dir, '.env')
-    if (spawnSync('setfacl', ['-m', 'u:daemon:r', dir]).status !== 0) return skip('no setfacl, or a file system without access lists')
+    if (spawnSync('setfacl', ['-m', 'u:daemon:r', dir]).status !== 0)
+      return skip('no setfacl, or a file system without access lists')
     writeFileSync(path, 'A=1\n', { mode: 0o640 })
     // A list that is for the directory alone.
     await (await open(path)).probe()
@@ -474,7 +559,9 @@ describe('the file itself', () => {
     execFileSync('setfacl', ['-d', '-m', 'u:daemon:r', dir])
     await (await open(path)).probe()
     await put(path, { A: '2b' })
-    expect(execFileSync('getfacl', ['-c', '--absolute-names', path], { encoding: 'utf8' })).not.toContain('daemon')
+    expect(
+      execFileSync('getfacl', ['-c', '--absolute-names', path], { encoding: 'utf8' }),
+    ).not.toContain('daemon')
     // A system whose cp can't take it away again.
     const tools = mkdtempSync(join(tmpdir(), 'rotate-cp-'))
     writeFileSync(join(tools, 'cp'), '#!/bin/sh\nexit 0\n', { mode: 0o755 })
@@ -488,16 +575,24 @@ describe('the file itself', () => {
     }
     await expect(session.probe()).rejects.toMatchObject(refused)
     const entries = entriesOf({ A: '3' })
-    await expect(session.put({ id: 'd', path: 'p', version: 1, entries, fields: entries })).rejects.toMatchObject(refused)
+    await expect(
+      session.put({ id: 'd', path: 'p', version: 1, entries, fields: entries }),
+    ).rejects.toMatchObject(refused)
     rmSync(tools, { recursive: true })
     expect([readFileSync(path, 'utf8'), readdirSync(dir)]).toEqual(['A=2b\n', ['.env']])
     // One that has a list of its own keeps just that, and a new one is for nobody else.
     await put(join(dir, 'new.env'), { A: '1' })
-    expect(execFileSync('getfacl', ['-c', '--absolute-names', join(dir, 'new.env')], { encoding: 'utf8' })).toContain('mask::---')
+    expect(
+      execFileSync('getfacl', ['-c', '--absolute-names', join(dir, 'new.env')], {
+        encoding: 'utf8',
+      }),
+    ).toContain('mask::---')
     execFileSync('setfacl', ['-m', 'u:bin:r', path])
     await session.probe()
     await put(path, { A: '4' })
-    expect(execFileSync('getfacl', ['-c', '--absolute-names', path], { encoding: 'utf8' })).not.toContain('daemon')
+    expect(
+      execFileSync('getfacl', ['-c', '--absolute-names', path], { encoding: 'utf8' }),
+    ).not.toContain('daemon')
     execFileSync('setfacl', ['-b', path])
     execFileSync('setfacl', ['-k', dir])
     await session.probe()
@@ -521,9 +616,17 @@ describe('the file itself', () => {
       const within = await target.open({ path: process.argv[1], write: 'in-place' }, {})
       await within.probe()
       await within.put({ id: 'd', path: 'p', version: 1, entries: { A: new Secret('within') }, fields: {} })`
-      const run = `mount --bind "$1/host env" "$1/with space/.env" && "$2" --input-type=module -e "$3" "$1/with space/.env"`
-      const told = execFileSync('unshare', ['-m', 'sh', '-c', run, 'sh', dir, process.execPath, script], { encoding: 'utf8' })
-      expect(told).toMatch(/^misconfigured .* is mounted as a single file.* mount its directory, or "write":"in-place"/)
+      const run =
+        'mount --bind "$1/host env" "$1/with space/.env" && "$2" --input-type=module -e "$3" ' +
+        '"$1/with space/.env"'
+      const told = execFileSync(
+        'unshare',
+        ['-m', 'sh', '-c', run, 'sh', dir, process.execPath, script],
+        { encoding: 'utf8' },
+      )
+      expect(told).toMatch(
+        /^misconfigured .* is mounted as a single file.* mount its directory, or "write":"in-place"/,
+      )
       expect(readFileSync(join(dir, 'host env'), 'utf8')).toBe('A=within\n')
     },
   )
@@ -541,22 +644,31 @@ describe('the file itself', () => {
     await (await open(path)).probe()
   })
 
-  test('its extended attributes stay, and where they could not the probe says so', async ({ skip }) => {
+  test('its extended attributes stay, and where they could not the probe says so', async ({
+    skip,
+  }) => {
     const path = join(dir, '.env')
     writeFileSync(path, 'A=1\n', { mode: 0o640 })
     const attribute = (code: string): string | undefined => {
-      const { status, stdout } = spawnSync('python3', ['-c', `import os,sys\n${code}`, path], { encoding: 'utf8' })
+      const { status, stdout } = spawnSync('python3', ['-c', `import os,sys\n${code}`, path], {
+        encoding: 'utf8',
+      })
       return status === 0 ? stdout.trim() : undefined
     }
     if (attribute("os.setxattr(sys.argv[1], 'user.owner', b'team \\0 one')") === undefined)
       return skip('no python3, or a file system without attributes')
-    const shown = (): string | undefined => attribute("print(os.getxattr(sys.argv[1], 'user.owner'))")
+    const shown = (): string | undefined =>
+      attribute("print(os.getxattr(sys.argv[1], 'user.owner'))")
     const before = shown()
     expect(before).toContain('team')
     const { mtimeMs } = statSync(path)
     await (await open(path)).probe()
     await put(path, { A: '2' })
-    expect([readFileSync(path, 'utf8'), shown(), readdirSync(dir)]).toEqual(['A=2\n', before, ['.env']])
+    expect([readFileSync(path, 'utf8'), shown(), readdirSync(dir)]).toEqual([
+      'A=2\n',
+      before,
+      ['.env'],
+    ])
     expect(statSync(path).mtimeMs).toBeGreaterThan(mtimeMs)
     const tools = mkdtempSync(join(tmpdir(), 'rotate-cp-'))
     writeFileSync(join(tools, 'cp'), '#!/bin/sh\nexit 0\n', { mode: 0o755 })
@@ -575,21 +687,28 @@ describe('the file itself', () => {
   test.each([
     ['immutable', 'i'],
     ['append-only', 'a'],
-  ])('one that is marked %s is refused by the probe, however it would be written', async (word, flag) => {
-    const path = join(dir, '.env')
-    writeFileSync(path, 'A=1\n')
-    if (spawnSync('chattr', [`+${flag}`, path]).status !== 0) return
-    try {
-      for (const write of ['replace', 'in-place']) {
-        const session = await envFile.open({ path, write }, testContext())
-        const refused = { code: 'denied', effect: 'none', message: expect.stringContaining(word) as string }
-        await expect(session.probe()).rejects.toMatchObject(refused)
+  ])(
+    'one that is marked %s is refused by the probe, however it would be written',
+    async (word, flag) => {
+      const path = join(dir, '.env')
+      writeFileSync(path, 'A=1\n')
+      if (spawnSync('chattr', [`+${flag}`, path]).status !== 0) return
+      try {
+        for (const write of ['replace', 'in-place']) {
+          const session = await envFile.open({ path, write }, testContext())
+          const refused = {
+            code: 'denied',
+            effect: 'none',
+            message: expect.stringContaining(word) as string,
+          }
+          await expect(session.probe()).rejects.toMatchObject(refused)
+        }
+      } finally {
+        execFileSync('chattr', [`-${flag}`, path])
       }
-    } finally {
-      execFileSync('chattr', [`-${flag}`, path])
-    }
-    await (await open(path)).probe()
-  })
+      await (await open(path)).probe()
+    },
+  )
 
   test('in place it stays the same file under all its names, and an undo gives back its bytes', async () => {
     const path = join(dir, '.env')
@@ -601,10 +720,15 @@ describe('the file itself', () => {
     await session.probe()
     const stood = await session.standing?.(['A', 'C'])
     const entries = entriesOf({ A: 'x', C: 'y' })
-    for (const _twice of [1, 2]) await session.put({ id: 'd', path: 'p', version: 1, entries, fields: entries })
+    for (const _twice of [1, 2])
+      await session.put({ id: 'd', path: 'p', version: 1, entries, fields: entries })
     expect(readFileSync(join(dir, 'second'), 'utf8')).toBe("# head\nA='x'\nB=1\nC=y")
     await session.restore(stood?.values, undefined, stood?.rest)
-    expect([readFileSync(join(dir, 'second'), 'utf8'), statSync(path).ino, statSync(path).mode]).toEqual([text, ino, mode])
+    expect([
+      readFileSync(join(dir, 'second'), 'utf8'),
+      statSync(path).ino,
+      statSync(path).mode,
+    ]).toEqual([text, ino, mode])
     expect(readdirSync(dir).toSorted()).toEqual(['.env', 'second'])
   })
 
@@ -687,7 +811,11 @@ describe('the file itself', () => {
     const { promisify } = await import('node:util')
     const { execFile } = await import('node:child_process')
     const run = promisify(execFile)
-    await Promise.all(['A', 'B', 'C', 'D'].map((prefix) => run(process.execPath, ['--input-type=module', '-e', script, path, prefix])))
+    await Promise.all(
+      ['A', 'B', 'C', 'D'].map((prefix) =>
+        run(process.execPath, ['--input-type=module', '-e', script, path, prefix]),
+      ),
+    )
     expect(Object.keys(parse(readFileSync(path)))).toHaveLength(40)
     expect(readdirSync(dir)).toEqual(['.env'])
   })
@@ -695,7 +823,8 @@ describe('the file itself', () => {
   test('a change by somebody else between reading and renaming is kept', async () => {
     const path = join(dir, '.env')
     writeFileSync(path, 'A=1\n')
-    // Somebody adds a line at the very moment at which our new file lies ready beside the old one.
+    // Somebody adds a line at the very moment at which our new file lies ready beside the
+    // old one.
     const watcher = watch(dir, (_event, name) => {
       if (name !== '..env.rotate.tmp') return
       watcher.close()
@@ -707,7 +836,9 @@ describe('the file itself', () => {
   })
 
   test('the path is made absolute when it is set', async () => {
-    const settled = (await envFile.settleConfig({ path: 'some.env' }, testContext())) as { path: string }
+    const settled = (await envFile.settleConfig({ path: 'some.env' }, testContext())) as {
+      path: string
+    }
     expect(settled.path).toBe(join(process.cwd(), 'some.env'))
   })
 })

@@ -1,5 +1,14 @@
 /** The far side is real: programs with a directory of living keys. */
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
@@ -47,11 +56,14 @@ function far(config: Record<string, unknown>, value: (fields: Fields) => string)
 providerSuite('exec, bare values', exec, () => {
   const create = script(
     'create',
-    `${fails}\nv="key-$(od -An -N12 -tx1 /dev/urandom | tr -d ' \\n')"\n: > "$D/live/$v"\n${loses}\necho "$v"`,
+    `${fails}\nv="key-$(od -An -N12 -tx1 /dev/urandom | tr -d ' \\n')"\n: > ` +
+      `"$D/live/$v"\n${loses}\necho "$v"`,
   )
   const verify = script('verify', `test -e "$D/live/$(cat)"`)
   const revoke = script('revoke', `rm -f "$D/live/$(cat)"`)
-  return far({ create: [create], verify: [verify], revoke: [revoke] }, (fields) => flatten(fields).reveal())
+  return far({ create: [create], verify: [verify], revoke: [revoke] }, (fields) =>
+    flatten(fields).reveal(),
+  )
 })
 
 // Names what it makes after the intent, so that it can be asked.
@@ -60,10 +72,14 @@ providerSuite('exec, JSON', exec, () => {
     const file = join(dir, `${name}.mjs`)
     writeFileSync(
       file,
-      `import { createHash } from 'node:crypto'\nimport { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'\n` +
+      `import { createHash } from 'node:crypto'\nimport { existsSync, readFileSync, rmSync, ` +
+        `writeFileSync } from 'node:fs'\n` +
         `const dir = ${JSON.stringify(dir)}, asked = JSON.parse(readFileSync(0, 'utf8'))\n` +
-        `const secretOf = (intent) => 'key-' + createHash('sha256').update(intent).digest('hex').slice(0, 24)\n` +
-        `const answer = (intent) => console.log(JSON.stringify({ fields: { id: 'user', token: secretOf(intent) }, keyId: 'k-' + secretOf(intent).slice(4, 12), metadata: { scope: 'all' } }))\n${body}\n`,
+        "const secretOf = (intent) => 'key-' + " +
+        `createHash('sha256').update(intent).digest('hex').slice(0, 24)\n` +
+        "const answer = (intent) => console.log(JSON.stringify({ fields: { id: 'user', " +
+        "token: secretOf(intent) }, keyId: 'k-' + secretOf(intent).slice(4, 12), metadata: { " +
+        `scope: 'all' } }))\n${body}\n`,
     )
     return script(name, `exec "${process.execPath}" "${file}"`)
   }
@@ -73,15 +89,28 @@ providerSuite('exec, JSON', exec, () => {
     create: [
       js(
         'create',
-        `if (existsSync(dir + '/refuse')) { rmSync(dir + '/refuse'); process.exit(75) }\nwriteFileSync(dir + '/live/' + secretOf(asked.intent), '')\n` +
-          `if (existsSync(dir + '/lose')) { rmSync(dir + '/lose'); process.exit(1) }\nanswer(asked.intent)`,
+        "if (existsSync(dir + '/refuse')) { rmSync(dir + '/refuse'); process.exit(75) " +
+          `}\nwriteFileSync(dir + '/live/' + secretOf(asked.intent), '')\n` +
+          "if (existsSync(dir + '/lose')) { rmSync(dir + '/lose'); process.exit(1) " +
+          `}\nanswer(asked.intent)`,
       ),
     ],
     settle: [
-      js('settle', `if (existsSync(dir + '/live/' + secretOf(asked.intent))) answer(asked.intent)\nelse console.log('{"outcome":"none"}')`),
+      js(
+        'settle',
+        `if (existsSync(dir + '/live/' + secretOf(asked.intent))) answer(asked.intent)\nelse ` +
+          `console.log('{"outcome":"none"}')`,
+      ),
     ],
-    verify: [js('verify', `process.exit(existsSync(dir + '/live/' + (asked.value.token ?? asked.value)) ? 0 : 1)`)],
-    revoke: [js('revoke', `rmSync(dir + '/live/' + (asked.value.token ?? asked.value), { force: true })`)],
+    verify: [
+      js(
+        'verify',
+        `process.exit(existsSync(dir + '/live/' + (asked.value.token ?? asked.value)) ? 0 : 1)`,
+      ),
+    ],
+    revoke: [
+      js('revoke', `rmSync(dir + '/live/' + (asked.value.token ?? asked.value), { force: true })`),
+    ],
   }
   return far(config, (fields) => (fields['token'] ?? flatten(fields)).reveal())
 })
@@ -89,18 +118,29 @@ providerSuite('exec, JSON', exec, () => {
 const intent: Intent = { tag: 'rotate-x-1', before: [], material: {}, at: START, attempt: 1 }
 
 async function open(create: string, config: Record<string, unknown> = {}) {
-  const settled = await exec.settleConfig({ create: [script('create', create)], ...config }, testContext())
+  const settled = await exec.settleConfig(
+    { create: [script('create', create)], ...config },
+    testContext(),
+  )
   return exec.open(parseConfig(exec.config, settled as never, 'exec'), testContext())
 }
 
 describe('create', () => {
   test('names and ids are in the environment, the current value on stdin only, and one newline is taken off', async () => {
-    const session = await open(`cat > "$D/in"; env > "$D/env"; tr '\\0' ' ' < /proc/$$/cmdline > "$D/argv"; printf 'new value\\n\\n'`)
+    const session = await open(
+      `cat > "$D/in"; env > "$D/env"; tr '\\0' ' ' < /proc/$$/cmdline > "$D/argv"; printf ` +
+        `'new value\\n\\n'`,
+    )
     const issued = await session.create(intent, { fields: single(new Secret('the-old-value-42')) })
     expect(flatten(issued.fields).reveal()).toBe('new value\n')
     expect(readFileSync(join(dir, 'in'), 'utf8')).toBe('the-old-value-42')
     const env = readFileSync(join(dir, 'env'), 'utf8')
-    for (const line of ['ROTATE_EVENT=create', 'ROTATE_SECRET=production/app/API_KEY', 'ROTATE_INTENT=rotate-x-1', 'ROTATE_KEY_ID='])
+    for (const line of [
+      'ROTATE_EVENT=create',
+      'ROTATE_SECRET=production/app/API_KEY',
+      'ROTATE_INTENT=rotate-x-1',
+      'ROTATE_KEY_ID=',
+    ])
       expect(env.split('\n')).toContain(line)
     expectNoLeak([env, readFileSync(join(dir, 'argv'), 'utf8')], ['the-old-value-42'])
   })
@@ -109,10 +149,19 @@ describe('create', () => {
     [
       'exit 1 and no word',
       'echo why >&2; exit 1',
-      { code: 'failed', effect: 'none', retryable: false, message: 'create ended with exit code 1: why' },
+      {
+        code: 'failed',
+        effect: 'none',
+        retryable: false,
+        message: 'create ended with exit code 1: why',
+      },
     ],
     ['exit 75', 'exit 75', { code: 'unavailable', effect: 'none' }],
-    ['exit 1 after printing', 'echo some-value; echo some-value >&2; exit 1', { code: 'bad-answer', effect: 'unknown' }],
+    [
+      'exit 1 after printing',
+      'echo some-value; echo some-value >&2; exit 1',
+      { code: 'bad-answer', effect: 'unknown' },
+    ],
     ['killed', 'kill -9 $$', { code: 'timeout', effect: 'unknown' }],
     ['nothing printed', 'exit 0', { code: 'bad-answer', effect: 'unknown' }],
     ['only a newline', 'echo', { code: 'bad-answer', effect: 'unknown' }],
@@ -135,24 +184,44 @@ describe('create', () => {
   ])('JSON: %s is unknown', async (_what, text, message) => {
     const session = await open(`cat >/dev/null; printf '%s' '${text}'`, { output: 'json' })
     const error = await session.create(intent, undefined).catch((thrown: unknown) => thrown)
-    expect(error).toMatchObject({ code: 'bad-answer', effect: 'unknown', message: expect.stringMatching(message) as string })
+    expect(error).toMatchObject({
+      code: 'bad-answer',
+      effect: 'unknown',
+      message: expect.stringMatching(message) as string,
+    })
   })
 
   test('JSON: a date is kept, metadata without the value', async () => {
     const answer =
       '{"value":"hunter2hunter2","keyId":"k1","expiresAt":"2027-01-01T00:00:00Z","metadata":{"team":"a","n":3,"leak":"is hunter2hunter2","deep":{}}}'
-    const issued = await (await open(`cat >/dev/null; printf '%s' '${answer}'`, { output: 'json' })).create(intent, undefined)
-    expect(issued).toMatchObject({ handle: { id: 'k1', live: true }, expiresAt: Date.UTC(2027, 0, 1), metadata: { team: 'a', n: '3' } })
+    const issued = await (
+      await open(`cat >/dev/null; printf '%s' '${answer}'`, { output: 'json' })
+    ).create(intent, undefined)
+    expect(issued).toMatchObject({
+      handle: { id: 'k1', live: true },
+      expiresAt: Date.UTC(2027, 0, 1),
+      metadata: { team: 'a', n: '3' },
+    })
     expect(issued.metadata).not.toHaveProperty('leak')
   })
 })
 
 test('JSON: what a program says about a value never holds it, but names the event and the key', async () => {
-  const config = { output: 'json', fields: ['id', 'token'], verify: [script('verify', `cat >&2; exit 3`)] }
+  const config = {
+    output: 'json',
+    fields: ['id', 'token'],
+    verify: [script('verify', `cat >&2; exit 3`)],
+  }
   const session = await open('exit 1', config)
-  const credential = { fields: { id: new Secret('user-0001'), token: new Secret('token-"0123456789') }, handle: { id: 'k-1', live: true } }
+  const credential = {
+    fields: { id: new Secret('user-0001'), token: new Secret('token-"0123456789') },
+    handle: { id: 'k-1', live: true },
+  }
   const error = await session.verify?.(credential, 'live').catch((thrown: unknown) => thrown)
-  expect(error).toMatchObject({ code: 'failed', message: expect.stringMatching(/"event":"verify".*"keyId":"k-1"/) as string })
+  expect(error).toMatchObject({
+    code: 'failed',
+    message: expect.stringMatching(/"event":"verify".*"keyId":"k-1"/) as string,
+  })
   expectNoLeak(error, ['token-"0123456789', 'token-\\"0123456789'])
 })
 
@@ -171,9 +240,17 @@ describe('configuration', () => {
 
   test('a program that others may write is refused when set, in preflight and when run', async () => {
     const loose = script('loose', 'echo v', 0o757)
-    await expect(exec.settleConfig({ create: [loose] }, testContext())).rejects.toMatchObject({ code: 'misconfigured' })
-    const session = await exec.open(parseConfig(exec.config, { create: [loose] }, 'it'), testContext())
+    await expect(exec.settleConfig({ create: [loose] }, testContext())).rejects.toMatchObject({
+      code: 'misconfigured',
+    })
+    const session = await exec.open(
+      parseConfig(exec.config, { create: [loose] }, 'it'),
+      testContext(),
+    )
     await expect(session.preflight(undefined)).rejects.toMatchObject({ code: 'misconfigured' })
-    await expect(session.create(intent, undefined)).rejects.toMatchObject({ code: 'misconfigured', effect: 'none' })
+    await expect(session.create(intent, undefined)).rejects.toMatchObject({
+      code: 'misconfigured',
+      effect: 'none',
+    })
   })
 })

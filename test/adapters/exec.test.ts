@@ -29,7 +29,9 @@ targetSuite('exec', targetExec, () => {
   return {
     config: { run: [run] },
     read: (name) =>
-      existsSync(join(dir, 'got')) ? (JSON.parse(readFileSync(join(dir, 'got'), 'utf8')) as Record<string, string>)[name] : undefined,
+      existsSync(join(dir, 'got'))
+        ? (JSON.parse(readFileSync(join(dir, 'got'), 'utf8')) as Record<string, string>)[name]
+        : undefined,
     failNext: () => writeFileSync(join(dir, 'fail'), ''),
   }
 })
@@ -43,20 +45,28 @@ const delivery = (entries: Record<string, Secret>): Delivery => ({
   fields: entries,
 })
 async function open(body: string, config: Record<string, unknown> = {}) {
-  const settled = await targetExec.settleConfig({ run: [script('hook', body)], ...config }, testContext())
+  const settled = await targetExec.settleConfig(
+    { run: [script('hook', body)], ...config },
+    testContext(),
+  )
   return targetExec.open(parseConfig(targetExec.config, settled as never, 'exec'), testContext())
 }
 
 describe('target exec', () => {
   test('one value is on stdin byte for byte, the rest in the environment, and the value only there', async () => {
-    const session = await open(`cat > "${dir}/in"; env > "${dir}/env"; cat /proc/self/cmdline > "${dir}/argv" 2>/dev/null; exit 0`)
+    const session = await open(
+      `cat > "${dir}/in"; env > "${dir}/env"; cat /proc/self/cmdline > "${dir}/argv" ` +
+        '2>/dev/null; exit 0',
+    )
     await session.put(delivery({ KEY: new Secret(VALUE) }))
     expect(readFileSync(join(dir, 'in'), 'utf8')).toBe(VALUE)
     const env = Object.fromEntries(
       readFileSync(join(dir, 'env'), 'utf8')
         .trim()
         .split('\n')
-        .map((line) => [line.slice(0, line.indexOf('=')), line.slice(line.indexOf('=') + 1)] as const),
+        .map(
+          (line) => [line.slice(0, line.indexOf('=')), line.slice(line.indexOf('=') + 1)] as const,
+        ),
     )
     expect(env).toMatchObject({
       ROTATE_EVENT: 'push',
@@ -64,7 +74,11 @@ describe('target exec', () => {
       ROTATE_VERSION: '7',
       ROTATE_DELIVERY_ID: 'run_1:deliver:exec',
     })
-    expect(Object.keys(env).filter((name) => !/^(PATH|HOME|LANG|TZ|PWD|SHLVL|_|OLDPWD|ROTATE_.*)$/.test(name))).toEqual([])
+    expect(
+      Object.keys(env).filter(
+        (name) => !/^(PATH|HOME|LANG|TZ|PWD|SHLVL|_|OLDPWD|ROTATE_.*)$/.test(name),
+      ),
+    ).toEqual([])
     expectNoLeak(env, [VALUE])
   })
 
@@ -75,7 +89,9 @@ describe('target exec', () => {
   })
 
   test('rollback gives the old version, or nothing where there was none', async () => {
-    const session = await open(`printf '%s/%s/' "$ROTATE_EVENT" "$ROTATE_VERSION" > "${dir}/in"; cat >> "${dir}/in"`)
+    const session = await open(
+      `printf '%s/%s/' "$ROTATE_EVENT" "$ROTATE_VERSION" > "${dir}/in"; cat >> "${dir}/in"`,
+    )
     await session.restore(undefined, { ...delivery({ KEY: new Secret('old') }), version: 6 })
     expect(readFileSync(join(dir, 'in'), 'utf8')).toBe('rollback/6/old')
     await session.restore(undefined, undefined)
@@ -87,10 +103,18 @@ describe('target exec', () => {
     [1, { code: 'failed', retryable: false, effect: 'unknown' }],
     [127, { code: 'failed', retryable: false }],
   ])('exit %i', async (code, want) => {
-    const session = await open(`cat >/dev/null; echo first >&2; echo "no route to host" >&2; exit ${code}`)
-    const error = await session.put(delivery({ KEY: new Secret(VALUE) })).catch((thrown: unknown) => thrown)
+    const session = await open(
+      `cat >/dev/null; echo first >&2; echo "no route to host" >&2; exit ${code}`,
+    )
+    const error = await session
+      .put(delivery({ KEY: new Secret(VALUE) }))
+      .catch((thrown: unknown) => thrown)
     // Waited for to its end: nothing more comes of it.
-    expect(error).toMatchObject({ ...want, answered: true, message: `hook ended with exit code ${code}: no route to host` })
+    expect(error).toMatchObject({
+      ...want,
+      answered: true,
+      message: `hook ended with exit code ${code}: no route to host`,
+    })
   })
 
   test('a program that never ends is stopped', async () => {
@@ -104,15 +128,24 @@ describe('target exec', () => {
 
   test('a program that was ended by a signal has passed on nobody knows what', async () => {
     const session = await open('cat >/dev/null; kill -9 $$')
-    await expect(session.put(delivery({ KEY: new Secret(VALUE) }))).rejects.toMatchObject({ effect: 'unknown', answered: false })
+    await expect(session.put(delivery({ KEY: new Secret(VALUE) }))).rejects.toMatchObject({
+      effect: 'unknown',
+      answered: false,
+    })
   })
 
   test('a program that others may write is refused when set, when probed and when run', async () => {
     const run = [script('loose', 'exit 0', 0o757)]
-    await expect(targetExec.settleConfig({ run }, testContext())).rejects.toMatchObject({ code: 'misconfigured', effect: 'none' })
+    await expect(targetExec.settleConfig({ run }, testContext())).rejects.toMatchObject({
+      code: 'misconfigured',
+      effect: 'none',
+    })
     const session = await targetExec.open({ run }, testContext())
     await expect(session.probe()).rejects.toMatchObject({ code: 'misconfigured' })
-    await expect(session.put(delivery({ KEY: new Secret(VALUE) }))).rejects.toMatchObject({ code: 'misconfigured', effect: 'none' })
+    await expect(session.put(delivery({ KEY: new Secret(VALUE) }))).rejects.toMatchObject({
+      code: 'misconfigured',
+      effect: 'none',
+    })
   })
 
   test.each(['0s', '2h', 'soon', '5'])('the timeout %s is refused', (timeout) => {
@@ -122,10 +155,17 @@ describe('target exec', () => {
 
 describe('check exec', () => {
   const run = async (body: string, fields = single(new Secret(VALUE))) =>
-    checkExec.run(parseConfig(checkExec.config, { run: [script('smoke', body)] }, 'exec'), fields, testContext())
+    checkExec.run(
+      parseConfig(checkExec.config, { run: [script('smoke', body)] }, 'exec'),
+      fields,
+      testContext(),
+    )
 
   test('exit 0 is green and the value was on stdin', async () => {
-    expect(await run(`cat > "${dir}/in"`)).toEqual({ ok: true, detail: 'smoke ended with exit code 0' })
+    expect(await run(`cat > "${dir}/in"`)).toEqual({
+      ok: true,
+      detail: 'smoke ended with exit code 0',
+    })
     expect(readFileSync(join(dir, 'in'), 'utf8')).toBe(VALUE)
   })
 
@@ -141,7 +181,10 @@ describe('check exec', () => {
   })
 
   test('several fields come as compact JSON, and each of them is scrubbed', async () => {
-    const outcome = await run('cat >&2; exit 1', { username: new Secret('app_user_a'), password: new Secret('pa"ss word') })
+    const outcome = await run('cat >&2; exit 1', {
+      username: new Secret('app_user_a'),
+      password: new Secret('pa"ss word'),
+    })
     expectNoLeak(outcome, ['app_user_a', 'pa"ss word'])
   })
 
@@ -152,7 +195,9 @@ describe('check exec', () => {
   test('it presents the value', () => expect(checkExec.presents({ run: ['x'] })).toBe(true))
 
   test('a missing program is no red answer but a configuration that can not work', async () => {
-    await expect(checkExec.run({ run: [join(dir, 'none')] }, single(new Secret('v')), testContext())).rejects.toMatchObject({
+    await expect(
+      checkExec.run({ run: [join(dir, 'none')] }, single(new Secret('v')), testContext()),
+    ).rejects.toMatchObject({
       code: 'misconfigured',
     })
   })

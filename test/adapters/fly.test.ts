@@ -24,7 +24,8 @@ targetSuite('fly', flyTarget, () => {
         for (const app of Object.values(apps)) app.secrets[name] = value
       }),
     others: () => fly.app('one').secrets['OTHER'],
-    failNext: () => fly.fail({ call: 'secrets import', stderr: `no: ${token} first-value-of-version-3` }),
+    failNext: () =>
+      fly.fail({ call: 'secrets import', stderr: `no: ${token} first-value-of-version-3` }),
     secrets: [token, 'kept by people'],
     stop: () => Promise.resolve(fly.remove()),
   }
@@ -47,13 +48,20 @@ test('staged by stdin where the secret is, then every machine is updated; nothin
   fly.add('site')
   const session = await open()
   await session.put(delivery('new-value-0123'))
-  expect([fly.app('api').secrets, fly.app('site').secrets]).toEqual([{ API_KEY: 'new-value-0123', OTHER: 'x' }, {}])
+  expect([fly.app('api').secrets, fly.app('site').secrets]).toEqual([
+    { API_KEY: 'new-value-0123', OTHER: 'x' },
+    {},
+  ])
   expect(fly.app('api').machines.map((machine) => machine['API_KEY'])).toEqual(['old', 'old'])
   await session.deploy?.(delivery('new-value-0123'))
-  expect(fly.app('api').machines.map((machine) => machine['API_KEY'])).toEqual(['new-value-0123', 'new-value-0123'])
+  expect(fly.app('api').machines.map((machine) => machine['API_KEY'])).toEqual([
+    'new-value-0123',
+    'new-value-0123',
+  ])
   expect(fly.argvs.filter((argv) => argv.includes('deploy'))).toEqual(['secrets deploy --app api'])
   expect(context.notes).toEqual(['Fly.io: API_KEY in api (1/1)', 'Fly.io: api runs with it (1/1)'])
-  for (const secret of ['new-value-0123', fly.state.token]) expect(fly.argvs.join('\n')).not.toContain(secret)
+  for (const secret of ['new-value-0123', fly.state.token])
+    expect(fly.argvs.join('\n')).not.toContain(secret)
   expect((await open({ deploy: false })).deploy).toBeUndefined()
 })
 
@@ -61,7 +69,10 @@ test('of several values an app gets those that it has', async () => {
   fly.add('api', { API_KEY: 'old' })
   fly.add('site', { OTHER: 'old' })
   await (await open()).put(delivery('new-value', 'id', ['API_KEY', 'OTHER']))
-  expect([fly.app('api').secrets, fly.app('site').secrets]).toEqual([{ API_KEY: 'new-value' }, { OTHER: 'new-value' }])
+  expect([fly.app('api').secrets, fly.app('site').secrets]).toEqual([
+    { API_KEY: 'new-value' },
+    { OTHER: 'new-value' },
+  ])
 })
 
 test.each([
@@ -76,7 +87,9 @@ test.each([
   'ends with """',
 ])('%j arrives as it is', async (value) => {
   fly.add('api', { API_KEY: 'old', MORE: 'old' })
-  await (await open({ apps: ['api'] })).put({ ...delivery(value), entries: { API_KEY: new Secret(value), MORE: new Secret('more') } })
+  await (
+    await open({ apps: ['api'] })
+  ).put({ ...delivery(value), entries: { API_KEY: new Secret(value), MORE: new Secret('more') } })
   expect(fly.app('api').secrets).toEqual({ API_KEY: value, MORE: 'more' })
 })
 
@@ -84,7 +97,10 @@ test.each(['', 'a\rb', '""x', '"""', 'several\nlines with """ inside', 'x'.repea
   '%j is refused before anything is written',
   async (value) => {
     fly.add('api', { API_KEY: 'old' })
-    await expect((await open({ apps: ['api'] })).put(delivery(value))).rejects.toMatchObject({ code: 'misconfigured', effect: 'none' })
+    await expect((await open({ apps: ['api'] })).put(delivery(value))).rejects.toMatchObject({
+      code: 'misconfigured',
+      effect: 'none',
+    })
     expect(fly.argvs.filter((argv) => argv.includes('import'))).toEqual([])
   },
 )
@@ -112,7 +128,10 @@ test('an undo leaves what nobody wrote to, takes what was made from the machines
   await session.deploy?.(delivery('new-value'))
   await session.restore({}, undefined, stood?.rest)
   expect(context.notes.at(-1)).toContain('API_KEY in api held can not be read')
-  expect([fly.app('api').secrets, fly.app('site')]).toEqual([{ API_KEY: 'new-value' }, { secrets: {}, machines: [{}, {}] }])
+  expect([fly.app('api').secrets, fly.app('site')]).toEqual([
+    { API_KEY: 'new-value' },
+    { secrets: {}, machines: [{}, {}] },
+  ])
   await session.restore({}, delivery('old'), stood?.rest)
   expect(fly.app('api').secrets).toEqual({ API_KEY: 'old' })
 })
@@ -120,21 +139,37 @@ test('an undo leaves what nobody wrote to, takes what was made from the machines
 test('what went wrong, in our words, and without what fly was told', async () => {
   fly.add('api', { API_KEY: 'old' }, 0)
   await expect((await open({ apps: ['gone'] })).probe()).rejects.toMatchObject({ code: 'missing' })
-  await expect((await open({ apps: ['api'], token: 'FlyV1 wrong' })).probe()).rejects.toMatchObject({ code: 'denied', effect: 'none' })
+  await expect((await open({ apps: ['api'], token: 'FlyV1 wrong' })).probe()).rejects.toMatchObject(
+    { code: 'denied', effect: 'none' },
+  )
   await expect((await open({ apps: ['api'] })).deploy?.(delivery('x'))).rejects.toMatchObject({
     code: 'misconfigured',
     hints: ['fly deploy', expect.any(String)],
   })
-  await expect((await open({ apps: ['api'] })).put(delivery('x', 'id', ['OTHER']))).rejects.toMatchObject({ code: 'misconfigured' })
-  await expect((await open({ apps: ['api'] })).put(delivery('x', 'id', ['A-B']))).rejects.toMatchObject({
+  await expect(
+    (await open({ apps: ['api'] })).put(delivery('x', 'id', ['OTHER'])),
+  ).rejects.toMatchObject({ code: 'misconfigured' })
+  await expect(
+    (await open({ apps: ['api'] })).put(delivery('x', 'id', ['A-B'])),
+  ).rejects.toMatchObject({
     message: expect.stringContaining('A-B'),
   })
-  fly.fail({ call: 'import', stderr: 'NAME=VALUE pairs (API_KEY="new-value-0123" is invalid)', after: true })
-  const thrown: unknown = await (await open({ apps: ['api'] })).put(delivery('new-value-0123')).catch((error: unknown) => error)
+  fly.fail({
+    call: 'import',
+    stderr: 'NAME=VALUE pairs (API_KEY="new-value-0123" is invalid)',
+    after: true,
+  })
+  const thrown: unknown = await (
+    await open({ apps: ['api'] })
+  )
+    .put(delivery('new-value-0123'))
+    .catch((error: unknown) => error)
   expect(thrown).toMatchObject({ code: 'failed', effect: 'unknown' })
   expectNoLeak(thrown, ['new-value-0123', fly.state.token])
   fly.fail({ call: 'list', hollow: true })
-  await expect((await open({ apps: ['api'] })).probe()).rejects.toMatchObject({ code: 'bad-answer' })
+  await expect((await open({ apps: ['api'] })).probe()).rejects.toMatchObject({
+    code: 'bad-answer',
+  })
 })
 
 test.each([

@@ -1,4 +1,7 @@
-/** Google API keys: a rotation and its parts. The far side is test/fakes/google.ts; facts: reference/providers.md 7a. */
+/**
+ * Google API keys: a rotation and its parts. The far side is test/fakes/google.ts; facts:
+ * reference/providers.md 7a.
+ */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { DAY } from '../../src/core/duration.ts'
 import type { Intent } from '../../src/core/model.ts'
@@ -32,14 +35,23 @@ const fails = async (promise: Promise<unknown> | undefined) => {
   expectNoLeak(error, fake.secrets)
   return error
 }
-const changes = (): string[] => fake.asked.filter((line) => !line.startsWith('GET ') && !/token|testIam/.test(line))
+const changes = (): string[] =>
+  fake.asked.filter((line) => !line.startsWith('GET ') && !/token|testIam/.test(line))
 
-const suite = (name: string, bound: boolean, withToken: boolean, prepare: (far: FakeGoogle) => void = () => undefined): void =>
+const suite = (
+  name: string,
+  bound: boolean,
+  withToken: boolean,
+  prepare: (far: FakeGoogle) => void = () => undefined,
+): void =>
   providerSuite(name, gemini, async () => {
     const far = await new FakeGoogle(() => START).start()
     far.accounts.add(ROBOT)
     prepare(far)
-    const current = far.addKey('first', { createdAt: START - 40 * DAY, ...(bound ? { serviceAccountEmail: ROBOT } : {}) })
+    const current = far.addKey('first', {
+      createdAt: START - 40 * DAY,
+      ...(bound ? { serviceAccountEmail: ROBOT } : {}),
+    })
     return {
       config: far.config(withToken ? { credentials: undefined, accessToken: far.token() } : {}),
       current: credential(current),
@@ -48,7 +60,8 @@ const suite = (name: string, bound: boolean, withToken: boolean, prepare: (far: 
         far.rest()
         return far.live().length
       },
-      refuseNext: () => far.fates.push({ on: 'create', kind: 'status', status: 403, word: 'PERMISSION_DENIED' }),
+      refuseNext: () =>
+        far.fates.push({ on: 'create', kind: 'status', status: 403, word: 'PERMISSION_DENIED' }),
       loseNext: () => far.fates.push({ on: 'create', kind: 'lose-after' }),
       secrets: far.secrets,
       stop: () => far.stop(),
@@ -60,16 +73,26 @@ suite('gemini, keys bound to a service account, by a ready token', true, true)
 suite('gemini, where everything takes its time', false, false, (far) => {
   Object.assign(far.settings, { polls: 6, newReads: 3, newCalls: 4, deadCalls: 4 })
 })
-suite('gemini, where a deleted key can not be got', true, false, (far) => void (far.settings.deletedCanBeGot = false))
+suite(
+  'gemini, where a deleted key can not be got',
+  true,
+  false,
+  (far) => void (far.settings.deletedCanBeGot = false),
+)
 
 test('a whole rotation: preflight, create under the id of the intent, live, deleted, undeleted, deleted, dead', async () => {
   const session = await world.open()
   await session.preflight(credential(old))
   const intent = await world.intent(session)
-  expect(intent.before).toEqual([{ id: 'by-hand', live: true, createdAt: old.createdAt, name: 'by-hand' }])
+  expect(intent.before).toEqual([
+    { id: 'by-hand', live: true, createdAt: old.createdAt, name: 'by-hand' },
+  ])
   const issued = await session.create(intent, credential(old))
   expect(flatten(issued.fields).reveal()).toBe(fake.keys.get(ID)?.value)
-  expect(issued).toMatchObject({ handle: { id: ID, live: true, createdAt: START + 1500 }, metadata: { scope: 'as the old key' } })
+  expect(issued).toMatchObject({
+    handle: { id: ID, live: true, createdAt: START + 1500 },
+    metadata: { scope: 'as the old key' },
+  })
   expect(fake.count(/^GET \/v2\/operations/)).toBe(2)
   await session.verify?.(issuedCredential(issued), 'live')
 
@@ -100,15 +123,20 @@ describe('preflight', () => {
       const error = await fails((await world.open()).preflight(credential(old)))
       expect(error).toMatchObject({ code: 'denied', effect: 'none', details: { missing: [right] } })
       expect(error.message).toContain(`lacks ${right} in project my-project-123`)
-      for (const each of gemini.permissions(fake.config())?.split(/[=,\s]/) ?? []) fake.denied.add(each)
-      expect((await fails((await world.open()).preflight(undefined))).message).toContain('apikeys.keys.create, apikeys.keys.get,')
+      for (const each of gemini.permissions(fake.config())?.split(/[=,\s]/) ?? [])
+        fake.denied.add(each)
+      expect((await fails((await world.open()).preflight(undefined))).message).toContain(
+        'apikeys.keys.create, apikeys.keys.get,',
+      )
     },
   )
 
   test('where rights can not be asked that is said, and the reads find out about themselves', async () => {
     fake.settings.iamApi = false
     await (await world.open()).preflight(credential(old))
-    expect(world.context.notes.join()).toMatch(/could not be asked \(Google answered 403 PERMISSION_DENIED, SERVICE_DISABLED/)
+    expect(world.context.notes.join()).toMatch(
+      /could not be asked \(Google answered 403 PERMISSION_DENIED, SERVICE_DISABLED/,
+    )
     fake.denied.add('apikeys.keys.list')
     const error = await fails((await world.open()).preflight(credential(old)))
     expect(error).toMatchObject({ code: 'denied' })
@@ -126,8 +154,14 @@ describe('preflight', () => {
     })
     old.deletedAt = START
     const deleted = await fails(session.preflight(credential(old)))
-    expect(deleted).toMatchObject({ code: 'refused', hints: [expect.stringContaining('undelete it')] })
-    expect((await fails(session.preflight({ ...byId('never'), fields: credential(old).fields }))).message).toContain('does not exist')
+    expect(deleted).toMatchObject({
+      code: 'refused',
+      hints: [expect.stringContaining('undelete it')],
+    })
+    expect(
+      (await fails(session.preflight({ ...byId('never'), fields: credential(old).fields })))
+        .message,
+    ).toContain('does not exist')
     await session.preflight({ fields: credential(other).fields })
     expect(world.context.notes.join()).toContain('rotate adopt production/app/API_KEY --key-id ID')
     expect(changes()).toEqual([])
@@ -146,7 +180,12 @@ describe('create', () => {
     ['a lost question', { kind: 'lose-before' }, 'unavailable', 'unknown'],
     ['rubbish', { kind: 'garble' }, 'bad-answer', 'unknown'],
     ['no operation', { kind: 'garble', body: '{"name":"../../keys"}' }, 'bad-answer', 'unknown'],
-    ['an operation refused', { kind: 'fail', code: 7, word: 'PERMISSION_DENIED' }, 'denied', 'none'],
+    [
+      'an operation refused',
+      { kind: 'fail', code: 7, word: 'PERMISSION_DENIED' },
+      'denied',
+      'none',
+    ],
     ['an operation that asks for too much', { kind: 'fail', code: 8 }, 'quota', 'none'],
     ['an operation that is not allowed now', { kind: 'fail', code: 9 }, 'misconfigured', 'none'],
     ['an operation that failed', { kind: 'fail', code: 13 }, 'unavailable', 'unknown'],
@@ -156,26 +195,44 @@ describe('create', () => {
     const intent = await world.intent(session)
     fake.fates.push({ on: 'create', kind: 'status', ...fate })
     expect(await fails(session.create(intent, credential(old)))).toMatchObject({ code, effect })
-    expect(changes()).toEqual([`POST /v2/projects/my-project-123/locations/global/keys?keyId=${ID}`])
+    expect(changes()).toEqual([
+      `POST /v2/projects/my-project-123/locations/global/keys?keyId=${ID}`,
+    ])
   })
 
   test('an operation without an end, that can not be asked, or that made another key leaves the effect unknown', async () => {
     const session = await world.open()
     const intent = await world.intent(session)
     fake.settings.polls = 1000
-    expect(await fails(session.create(intent, credential(old)))).toMatchObject({ code: 'timeout', effect: 'unknown' })
+    expect(await fails(session.create(intent, credential(old)))).toMatchObject({
+      code: 'timeout',
+      effect: 'unknown',
+    })
     fake.denied.add('serviceusage.operations.get')
-    expect(await fails(session.create(intent, credential(old)))).toMatchObject({ code: 'denied', effect: 'unknown' })
-    const body = '{"name":"operations/x","done":true,"response":{"name":"projects/1/locations/global/keys/by-hand"}}'
+    expect(await fails(session.create(intent, credential(old)))).toMatchObject({
+      code: 'denied',
+      effect: 'unknown',
+    })
+    const body =
+      '{"name":"operations/x","done":true,"response":{"name":"projects/1/locations/global/keys/by-hand"}}'
     fake.fates.push({ on: 'create', kind: 'garble', body })
-    expect(await fails(session.create(intent, credential(old)))).toMatchObject({ code: 'bad-answer', effect: 'unknown' })
+    expect(await fails(session.create(intent, credential(old)))).toMatchObject({
+      code: 'bad-answer',
+      effect: 'unknown',
+    })
   })
 
   test('too many calls: asked again, three times in all; too many keys: not, and the oldest are named with their ages', async () => {
     const session = await world.open()
     const intent = await world.intent(session)
     const detail = { '@type': 'type.googleapis.com/google.rpc.RetryInfo', retryDelay: '1s' }
-    const limit: FakeFate = { on: 'create', kind: 'status', status: 429, word: 'RESOURCE_EXHAUSTED', detail }
+    const limit: FakeFate = {
+      on: 'create',
+      kind: 'status',
+      status: 429,
+      word: 'RESOURCE_EXHAUSTED',
+      detail,
+    }
     fake.fates.push(limit, limit)
     await session.create(intent, credential(old))
     fake.fates.push(limit, limit, limit, limit)
@@ -187,11 +244,18 @@ describe('create', () => {
     const before = changes().length
     const full = await fails(session.create({ ...intent, tag: `${TAG}-3` }, credential(old)))
     expect(full).toMatchObject({ code: 'quota', effect: 'none' })
-    expect(full.message).toContain(`project my-project-123 has 2 keys, the oldest: by-hand (40 days old), ${ID} (0 days old)`)
+    expect(full.message).toContain(
+      `project my-project-123 has 2 keys, the oldest: by-hand (40 days old), ${ID} (0 days old)`,
+    )
     expect(changes()).toHaveLength(before + 1)
     // Where Google does not say which of the two it is.
     fake.fates.push(
-      ...Array.from({ length: 3 }, (): FakeFate => ({ on: 'create', kind: 'status', status: 429, word: 'RESOURCE_EXHAUSTED' })),
+      ...Array.from({ length: 3 }, (): FakeFate => ({
+        on: 'create',
+        kind: 'status',
+        status: 429,
+        word: 'RESOURCE_EXHAUSTED',
+      })),
     )
     const vague = await fails(session.create({ ...intent, tag: `${TAG}-4` }, credential(old)))
     expect(vague).toMatchObject({ code: 'throttled', effect: 'none' })
@@ -217,7 +281,10 @@ describe('create', () => {
   test('a tag that can not be an id makes nothing', async () => {
     const session = await world.open()
     const intent = { ...(await world.intent(session)), tag: 'x'.repeat(64) }
-    expect(await fails(session.create(intent, undefined))).toMatchObject({ code: 'failed', effect: 'none' })
+    expect(await fails(session.create(intent, undefined))).toMatchObject({
+      code: 'failed',
+      effect: 'none',
+    })
     expect(changes()).toEqual([])
   })
 })
@@ -237,11 +304,15 @@ describe('the scope of the new key', () => {
 
   test('is what is configured, and what differs is said and kept', async () => {
     Object.assign(old, { restrictions })
-    const { issued, made } = await world.rotated({ apiTargets: [GEMINI], serviceAccountEmail: ROBOT })
+    const { issued, made } = await world.rotated({
+      apiTargets: [GEMINI],
+      serviceAccountEmail: ROBOT,
+    })
     expect(made.restrictions).toEqual({ ...restrictions, apiTargets: [{ service: GEMINI }] })
     expect(made.value).toMatch(/^AQ\./)
     expect(issued.metadata?.['scope']).toBe(
-      `apiTargets [{methods: [GetMap], service: maps.googleapis.com}, {service: ${GEMINI}}] → [{service: ${GEMINI}}]; serviceAccountEmail none → ${ROBOT}`,
+      `apiTargets [{methods: [GetMap], service: maps.googleapis.com}, {service: ${GEMINI}}] ` +
+        `→ [{service: ${GEMINI}}]; serviceAccountEmail none → ${ROBOT}`,
     )
     expect(world.context.notes).toHaveLength(2)
   })
@@ -251,9 +322,15 @@ describe('the scope of the new key', () => {
     const { issued, made } = await world.rotated()
     expect(made.restrictions).toEqual({ apiTargets: [{ service: GEMINI }] })
     expect(issued.metadata?.['scope']).toBe(`apiTargets none → [{service: ${GEMINI}}]`)
-    old.restrictions = { apiTargets: [{ service: 'a.googleapis.com' }, { service: GEMINI, methods: [] }], serverKeyRestrictions: {} }
+    old.restrictions = {
+      apiTargets: [{ service: 'a.googleapis.com' }, { service: GEMINI, methods: [] }],
+      serverKeyRestrictions: {},
+    }
     const session = await world.open({ apiTargets: [GEMINI, 'a.googleapis.com'] })
-    const again = await session.create({ ...(await world.intent(session)), tag: `${TAG}-2` }, credential(old))
+    const again = await session.create(
+      { ...(await world.intent(session)), tag: `${TAG}-2` },
+      credential(old),
+    )
     expect(again.metadata).toEqual({ scope: 'as the old key' })
   })
 
@@ -263,30 +340,50 @@ describe('the scope of the new key', () => {
     expect(issued.metadata).toEqual({ scope: 'not compared' })
     expect(fake.keys.get(ID)?.restrictions).toEqual({ apiTargets: [{ service: GEMINI }] })
     fake.denied.add('apikeys.keys.get')
-    const blind = await session.create({ ...(await world.intent(session)), tag: `${TAG}-2` }, undefined)
-    expect(blind).toMatchObject({ handle: { id: `${ID}-2`, live: true }, metadata: { scope: 'not compared' } })
+    const blind = await session.create(
+      { ...(await world.intent(session)), tag: `${TAG}-2` },
+      undefined,
+    )
+    expect(blind).toMatchObject({
+      handle: { id: `${ID}-2`, live: true },
+      metadata: { scope: 'not compared' },
+    })
     expect(world.context.notes.join()).toContain('could not be read')
   })
 })
 
 describe('settle', () => {
-  async function lost(kind: FakeFate['kind'] = 'lose-after'): Promise<{ session: ProviderSession; intent: Intent }> {
+  async function lost(
+    kind: FakeFate['kind'] = 'lose-after',
+  ): Promise<{ session: ProviderSession; intent: Intent }> {
     const session = await world.open()
     const intent = await world.intent(session)
     fake.fates.push({ on: 'create', kind })
-    expect(await fails(session.create(intent, credential(old)))).toMatchObject({ effect: 'unknown' })
+    expect(await fails(session.create(intent, credential(old)))).toMatchObject({
+      effect: 'unknown',
+    })
     return { session, intent }
   }
 
-  test.for([0, 5])('applied: the very key, with its value, although %d reads do not show it yet', async (newReads) => {
-    Object.assign(fake.settings, { newReads, polls: 4 })
-    old.restrictions = { ...old.restrictions, serverKeyRestrictions: { allowedIps: ['127.0.0.1'] } }
-    const { session, intent } = await lost()
-    const settled = await session.settle(intent, credential(old))
-    expect(settled).toMatchObject({ outcome: 'applied', issued: { handle: { id: ID }, metadata: { scope: 'as the old key' } } })
-    if (settled.outcome === 'applied') expect(flatten(settled.issued.fields).reveal()).toBe(fake.keys.get(ID)?.value)
-    expect(fake.count(/^POST .*keyId/)).toBe(1)
-  })
+  test.for([0, 5])(
+    'applied: the very key, with its value, although %d reads do not show it yet',
+    async (newReads) => {
+      Object.assign(fake.settings, { newReads, polls: 4 })
+      old.restrictions = {
+        ...old.restrictions,
+        serverKeyRestrictions: { allowedIps: ['127.0.0.1'] },
+      }
+      const { session, intent } = await lost()
+      const settled = await session.settle(intent, credential(old))
+      expect(settled).toMatchObject({
+        outcome: 'applied',
+        issued: { handle: { id: ID }, metadata: { scope: 'as the old key' } },
+      })
+      if (settled.outcome === 'applied')
+        expect(flatten(settled.issued.fields).reveal()).toBe(fake.keys.get(ID)?.value)
+      expect(fake.count(/^POST .*keyId/)).toBe(1)
+    },
+  )
 
   test('a repeated create is refused by the id, and settled by the same read', async () => {
     const { session, intent } = await lost()
@@ -305,23 +402,32 @@ describe('settle', () => {
     expect(world.context.clock.now() - before).toBeGreaterThanOrEqual(60_000)
   })
 
-  test.for([true, false])('stray: it was deleted meanwhile (it can be got: %s), and ends without a trace', async (deletedCanBeGot) => {
-    fake.settings.deletedCanBeGot = deletedCanBeGot
-    const { session, intent } = await lost()
-    fake.rest()
-    Object.assign(fake.keys.get(ID) ?? {}, { deletedAt: START })
-    expect(await session.settle(intent, credential(old))).toMatchObject({ outcome: 'stray', handles: [{ id: ID, live: false }] })
-    await session.suspend?.(byId(ID))
-    await session.revoke?.(byId(ID))
-    expect(await fails(session.verify?.(byId(ID), 'dead'))).toMatchObject({ code: 'refused' })
-    expect(changes().some((line) => line.startsWith('DELETE'))).toBe(false)
-  })
+  test.for([true, false])(
+    'stray: it was deleted meanwhile (it can be got: %s), and ends without a trace',
+    async (deletedCanBeGot) => {
+      fake.settings.deletedCanBeGot = deletedCanBeGot
+      const { session, intent } = await lost()
+      fake.rest()
+      Object.assign(fake.keys.get(ID) ?? {}, { deletedAt: START })
+      expect(await session.settle(intent, credential(old))).toMatchObject({
+        outcome: 'stray',
+        handles: [{ id: ID, live: false }],
+      })
+      await session.suspend?.(byId(ID))
+      await session.revoke?.(byId(ID))
+      expect(await fails(session.verify?.(byId(ID), 'dead'))).toMatchObject({ code: 'refused' })
+      expect(changes().some((line) => line.startsWith('DELETE'))).toBe(false)
+    },
+  )
 
   test('stray: its value can not be read; then it is ended by its id alone', async () => {
     fake.denied.add('apikeys.keys.getKeyString')
     const session = await world.open()
     const intent = await world.intent(session)
-    expect(await fails(session.create(intent, undefined))).toMatchObject({ code: 'denied', effect: 'unknown' })
+    expect(await fails(session.create(intent, undefined))).toMatchObject({
+      code: 'denied',
+      effect: 'unknown',
+    })
     const settled = await session.settle(intent, undefined)
     expect(settled).toMatchObject({ outcome: 'stray', handles: [{ id: ID, live: true }] })
     expect(settled.detail).toContain('it lacks apikeys.keys.getKeyString')
@@ -340,7 +446,10 @@ describe('settle', () => {
     // The operation goes on meanwhile.
     await session.settle(intent, undefined)
     fake.addKey(ID, { createdAt: intent.at - DAY })
-    expect(await session.settle({ ...intent, before }, undefined)).toMatchObject({ outcome: 'ambiguous', candidates: [{ id: ID }] })
+    expect(await session.settle({ ...intent, before }, undefined)).toMatchObject({
+      outcome: 'ambiguous',
+      candidates: [{ id: ID }],
+    })
   })
 })
 
@@ -366,11 +475,17 @@ describe('the end of a key', () => {
       const on = verb === 'resume' ? 'undelete' : 'delete'
       if (verb === 'resume') await session.suspend?.(credential(old))
       fake.fates.push({ on, kind: 'fail', code: 13 })
-      expect(await fails(session[verb]?.(credential(old)))).toMatchObject({ code: 'unavailable', effect: 'unknown' })
+      expect(await fails(session[verb]?.(credential(old)))).toMatchObject({
+        code: 'unavailable',
+        effect: 'unknown',
+      })
       fake.fates.push({ on, kind: 'status', status: 403, word: 'PERMISSION_DENIED' })
       expect(await fails(session[verb]?.(credential(old)))).toMatchObject({ code: 'denied' })
       fake.settings.polls = 1000
-      expect(await fails(session[verb]?.(credential(old)))).toMatchObject({ code: 'timeout', effect: 'unknown' })
+      expect(await fails(session[verb]?.(credential(old)))).toMatchObject({
+        code: 'timeout',
+        effect: 'unknown',
+      })
       expect(fake.accepts(old.value)).toBe(verb !== 'resume')
     },
   )
@@ -399,13 +514,18 @@ test('listing follows every page, and a page that leads nowhere is no shorter li
 })
 
 test('the least rights: one role for the project, and one for the service account where keys are bound', () => {
-  const text = gemini.permissions(parseConfig(gemini.config, { project: 'my-project-123', accessToken: 'x' }, 'it')) ?? ''
+  const text =
+    gemini.permissions(
+      parseConfig(gemini.config, { project: 'my-project-123', accessToken: 'x' }, 'it'),
+    ) ?? ''
   expect(text).toContain(
     '--permissions=apikeys.keys.create,apikeys.keys.get,apikeys.keys.getKeyString,apikeys.keys.list,apikeys.keys.delete',
   )
   expect(text).not.toMatch(/Binding|update|lookup/)
   const bound = { project: 'my-project-123', accessToken: 'x', serviceAccountEmail: ROBOT }
-  expect(gemini.permissions(parseConfig(gemini.config, bound, 'it'))).toContain(`add-iam-policy-binding ${ROBOT} `)
+  expect(gemini.permissions(parseConfig(gemini.config, bound, 'it'))).toContain(
+    `add-iam-policy-binding ${ROBOT} `,
+  )
 })
 
 test.each([
@@ -413,10 +533,19 @@ test.each([
   [{ project: 'my-project-123' }, /"credentials" is needed, or "accessToken"/],
   [{ project: 'my-project-123', credentials: '{}', accessToken: 'x' }, /not both/],
   [{ project: '../x', accessToken: 'x' }, /project.*is not the id or number/],
-  [{ project: 'my-project-123', accessToken: 'x', serviceAccountEmail: 'me@example.com' }, /serviceAccountEmail.*service account/],
+  [
+    { project: 'my-project-123', accessToken: 'x', serviceAccountEmail: 'me@example.com' },
+    /serviceAccountEmail.*service account/,
+  ],
   [{ project: 'my-project-123', accessToken: 'x', apiTargets: [] }, /apiTargets/],
-  [{ project: 'my-project-123', accessToken: 'x', apiTargets: ['gemini'] }, /apiTargets.*name of a service/],
-  [{ project: 'my-project-123', accessToken: 'x', baseUrl: 'http://apikeys.googleapis.com' }, /plain http/],
+  [
+    { project: 'my-project-123', accessToken: 'x', apiTargets: ['gemini'] },
+    /apiTargets.*name of a service/,
+  ],
+  [
+    { project: 'my-project-123', accessToken: 'x', baseUrl: 'http://apikeys.googleapis.com' },
+    /plain http/,
+  ],
 ])('refuses %j', (config, why) => {
   expect(() => parseConfig(gemini.config, config as never, 'it')).toThrow(why)
 })

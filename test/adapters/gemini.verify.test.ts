@@ -1,4 +1,7 @@
-/** Google: who calls (reference/providers.md 7b), and what Gemini's answers say about a key (7a, "Verify"). */
+/**
+ * Google: who calls (reference/providers.md 7b), and what Gemini's answers say about a
+ * key (7a, "Verify").
+ */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { HOUR, MINUTE } from '../../src/core/duration.ts'
 import { parseConfig } from '../../src/core/schema.ts'
@@ -68,7 +71,10 @@ describe('the caller', () => {
     await session.preflight(credential(old))
     fake.endTokens()
     const error = await fails(session.preflight(credential(old)))
-    expect(error).toMatchObject({ code: 'denied', hints: [expect.stringContaining('lives for an hour')] })
+    expect(error).toMatchObject({
+      code: 'denied',
+      hints: [expect.stringContaining('lives for an hour')],
+    })
     expect(fake.count(/^POST \/token/)).toBe(0)
   })
 
@@ -81,14 +87,31 @@ describe('the caller', () => {
       },
     ],
     ['its id is another one', (far) => ({ credentials: far.keyFile({ private_key_id: 'ffff' }) })],
-    ['it is unknown', (far) => ({ credentials: far.keyFile({ client_email: 'eve@my-project-123.iam.gserviceaccount.com' }) })],
-    ['it is meant for somebody else', (far) => ({ credentials: far.keyFile({ token_uri: `${far.url}/token?x` }) })],
+    [
+      'it is unknown',
+      (far) => ({
+        credentials: far.keyFile({ client_email: 'eve@my-project-123.iam.gserviceaccount.com' }),
+      }),
+    ],
+    [
+      'it is meant for somebody else',
+      (far) => ({ credentials: far.keyFile({ token_uri: `${far.url}/token?x` }) }),
+    ],
   ])('a service account is refused: %s', async ([, change]) => {
     const session = await world.open(change(fake))
     const error = await fails(session.preflight(credential(old)))
     expect(error).toMatchObject({ code: 'denied', effect: 'none' })
-    expect(error.message).toMatch(/does not accept the key of \w+@my-project-123\.iam\.gserviceaccount\.com \(400 invalid_grant\)/)
-    expect(await fails(session.create({ tag: 'rotate-x', before: [], material: {}, at: START, attempt: 1 }, undefined))).toMatchObject({
+    expect(error.message).toMatch(
+      /does not accept the key of \w+@my-project-123\.iam\.gserviceaccount\.com \(400 invalid_grant\)/,
+    )
+    expect(
+      await fails(
+        session.create(
+          { tag: 'rotate-x', before: [], material: {}, at: START, attempt: 1 },
+          undefined,
+        ),
+      ),
+    ).toMatchObject({
       code: 'denied',
       effect: 'none',
     })
@@ -97,7 +120,10 @@ describe('the caller', () => {
   test('a clock that is wrong is refused', async () => {
     const session = await world.open()
     fake.now = () => START - 2 * HOUR
-    expect(await fails(session.list?.())).toMatchObject({ code: 'denied', hints: [expect.stringContaining('clock')] })
+    expect(await fails(session.list?.())).toMatchObject({
+      code: 'denied',
+      hints: [expect.stringContaining('clock')],
+    })
   })
 
   test.each<[unknown, RegExp]>([
@@ -107,7 +133,8 @@ describe('the caller', () => {
     [{ private_key: 'PEM of mine' }, /no RSA key/],
     [{ token_uri: 'http://oauth2.googleapis.com/token' }, /"token_uri" that is plain http/],
   ])('a key file %j is refused by name', (file, why) => {
-    const credentials = typeof file === 'string' ? file : fake.keyFile(file as Record<string, unknown>)
+    const credentials =
+      typeof file === 'string' ? file : fake.keyFile(file as Record<string, unknown>)
     let message = ''
     try {
       parseConfig(gemini.config, fake.config({ credentials }) as never, 'it')
@@ -132,7 +159,10 @@ describe('expecting life', () => {
   test('a new key is waited for five minutes, an old one for one', async () => {
     fake.settings.newCalls = 1000
     const { session, issued } = await world.rotated()
-    const fresh = { fields: issued.fields, ...(issued.handle === undefined ? {} : { handle: issued.handle }) }
+    const fresh = {
+      fields: issued.fields,
+      ...(issued.handle === undefined ? {} : { handle: issued.handle }),
+    }
     expect(await took(fails(session.verify?.(fresh, 'live')))).toBe(5 * MINUTE)
     // Another session knows it by its age.
     expect(await took(fails((await world.open()).verify?.(fresh, 'live')))).toBe(5 * MINUTE)
@@ -157,7 +187,10 @@ describe('expecting life', () => {
     old.restrictions = { apiTargets: [{ service: 'maps.googleapis.com' }] }
     expect(await took(session.verify?.(credential(old), 'live'))).toBe(1000)
     await session.verify?.(byValue(old), 'live')
-    old.restrictions = { apiTargets: [{ service: GEMINI }], serverKeyRestrictions: { allowedIps: ['10.0.0.1'] } }
+    old.restrictions = {
+      apiTargets: [{ service: GEMINI }],
+      serverKeyRestrictions: { allowedIps: ['10.0.0.1'] },
+    }
     expect(await took(session.verify?.(credential(old), 'live'))).toBe(1000)
     old.restrictions = { apiTargets: [{ service: GEMINI }] }
     const blocked = { status: 403, word: 'PERMISSION_DENIED', reason: 'API_KEY_SERVICE_BLOCKED' }
@@ -171,15 +204,24 @@ describe('expecting life', () => {
 
   test('a 401 says nothing: waited for, and dead only where the key is deleted', async () => {
     const session = await world.open()
-    old.answers = times(4, { status: 401, word: 'UNAUTHENTICATED', reason: 'ACCESS_TOKEN_TYPE_UNSUPPORTED' })
+    old.answers = times(4, {
+      status: 401,
+      word: 'UNAUTHENTICATED',
+      reason: 'ACCESS_TOKEN_TYPE_UNSUPPORTED',
+    })
     await session.verify?.(credential(old), 'live')
     for (const reason of ['ACCESS_TOKEN_TYPE_UNSUPPORTED', 'CREDENTIALS_MISSING']) {
       old.answers = times(100, { status: 401, word: 'UNAUTHENTICATED', reason })
-      expect(await fails(session.verify?.(credential(old), 'live'))).toMatchObject({ code: 'failed', retryable: false })
+      expect(await fails(session.verify?.(credential(old), 'live'))).toMatchObject({
+        code: 'failed',
+        retryable: false,
+      })
       expect(await fails(session.verify?.(byValue(old), 'live'))).toMatchObject({ code: 'failed' })
     }
     old.deletedAt = START
-    expect(await fails(session.verify?.(credential(old), 'live'))).toMatchObject({ code: 'refused' })
+    expect(await fails(session.verify?.(credential(old), 'live'))).toMatchObject({
+      code: 'refused',
+    })
   })
 })
 
@@ -194,11 +236,15 @@ describe('expecting death', () => {
     old.answers = [...flapping]
     await session.verify?.(credential(old), 'dead')
     old.answers = [...flapping]
-    expect(await fails(session.verify?.(credential(old), 'live'))).toMatchObject({ code: 'refused' })
+    expect(await fails(session.verify?.(credential(old), 'live'))).toMatchObject({
+      code: 'refused',
+    })
     old.answers = []
     old.deletedAt = START
     old.dyingCalls = 5
-    expect(await fails(session.verify?.(credential(old), 'dead'))).toMatchObject({ code: 'refused' })
+    expect(await fails(session.verify?.(credential(old), 'dead'))).toMatchObject({
+      code: 'refused',
+    })
     expect(old.dyingCalls).toBeLessThanOrEqual(0)
     old.dyingCalls = 1000
     expect(await took(session.verify?.(credential(old), 'dead'))).toBe(MINUTE)
@@ -206,7 +252,11 @@ describe('expecting death', () => {
 
   test('a key that is blocked is not dead', async () => {
     const session = await world.open()
-    for (const reason of ['API_KEY_SERVICE_BLOCKED', 'API_KEY_HTTP_REFERRER_BLOCKED', 'API_KEY_IP_ADDRESS_BLOCKED']) {
+    for (const reason of [
+      'API_KEY_SERVICE_BLOCKED',
+      'API_KEY_HTTP_REFERRER_BLOCKED',
+      'API_KEY_IP_ADDRESS_BLOCKED',
+    ]) {
       old.answers = times(13, { status: 403, word: 'PERMISSION_DENIED', reason })
       await session.verify?.(credential(old), 'dead')
       expect(old.answers).toEqual([])
@@ -216,15 +266,25 @@ describe('expecting death', () => {
   test('a bound key that gets 401 is dead where Google lists it as deleted, and else it can not be told', async () => {
     const bound = fake.addKey('bound', { serviceAccountEmail: ROBOT, createdAt: START - HOUR })
     const session = await world.open()
-    bound.answers = times(100, { status: 401, word: 'UNAUTHENTICATED', reason: 'ACCESS_TOKEN_TYPE_UNSUPPORTED' })
-    expect(await fails(session.verify?.(credential(bound), 'dead'))).toMatchObject({ code: 'failed' })
+    bound.answers = times(100, {
+      status: 401,
+      word: 'UNAUTHENTICATED',
+      reason: 'ACCESS_TOKEN_TYPE_UNSUPPORTED',
+    })
+    expect(await fails(session.verify?.(credential(bound), 'dead'))).toMatchObject({
+      code: 'failed',
+    })
     bound.answers = []
     bound.deletedAt = START
     expect(await took(fails(session.verify?.(credential(bound), 'dead')))).toBe(1000)
-    expect(await fails(session.verify?.(credential(bound), 'dead'))).toMatchObject({ code: 'refused' })
+    expect(await fails(session.verify?.(credential(bound), 'dead'))).toMatchObject({
+      code: 'refused',
+    })
     expect(await fails(session.verify?.(byValue(bound), 'dead'))).toMatchObject({ code: 'failed' })
     fake.keys.delete('bound')
-    expect(await fails(session.verify?.(credential(bound), 'dead'))).toMatchObject({ code: 'refused' })
+    expect(await fails(session.verify?.(credential(bound), 'dead'))).toMatchObject({
+      code: 'refused',
+    })
   })
 })
 
@@ -236,19 +296,27 @@ test.for<[number, string, string | undefined, string]>([
   [404, 'NOT_FOUND', undefined, 'failed'],
   [429, 'RESOURCE_EXHAUSTED', undefined, 'throttled'],
   [503, 'UNAVAILABLE', undefined, 'unavailable'],
-])('%d %s %s says nothing about the key, whatever is expected', async ([status, word, reason, code]) => {
-  const session = await world.open()
-  for (const expected of ['live', 'dead'] as const) {
-    old.answers = times(3, { status, word, ...(reason === undefined ? {} : { reason }) })
-    const error = await fails(session.verify?.(credential(old), expected))
-    expect(error).toMatchObject({ code })
-    if (reason === 'SERVICE_DISABLED') expect(error.hints.join()).toContain('enable the Gemini API')
-  }
-})
+])(
+  '%d %s %s says nothing about the key, whatever is expected',
+  async ([status, word, reason, code]) => {
+    const session = await world.open()
+    for (const expected of ['live', 'dead'] as const) {
+      old.answers = times(3, { status, word, ...(reason === undefined ? {} : { reason }) })
+      const error = await fails(session.verify?.(credential(old), expected))
+      expect(error).toMatchObject({ code })
+      if (reason === 'SERVICE_DISABLED')
+        expect(error.hints.join()).toContain('enable the Gemini API')
+    }
+  },
+)
 
 test('a value that is none of Google is sent nowhere', async () => {
   const session = await world.open()
-  const odd = { fields: { value: credential({ ...old, value: 'two words\n' }).fields['value'] ?? expect.unreachable() } }
+  const odd = {
+    fields: {
+      value: credential({ ...old, value: 'two words\n' }).fields['value'] ?? expect.unreachable(),
+    },
+  }
   expect(await fails(session.verify?.(odd, 'live'))).toMatchObject({ code: 'refused' })
   expect(fake.count(/models/)).toBe(0)
 })

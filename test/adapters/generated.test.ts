@@ -8,11 +8,22 @@ import { providerSuite } from '../conformance/provider.suite.ts'
 import { seededRandom } from '../fakes/clock.ts'
 import { testContext } from '../fakes/context.ts'
 
-providerSuite('generated', generated, () => ({ config: {}, current: { fields: single(new Secret('old-value')) }, secrets: ['old-value'] }))
+providerSuite('generated', generated, () => ({
+  config: {},
+  current: { fields: single(new Secret('old-value')) },
+  secrets: ['old-value'],
+}))
 providerSuite('jwt', jwt, () => ({ config: {}, secrets: [] }))
 
-async function make(provider: typeof generated, config: Record<string, unknown>, seed = 'a'): Promise<string> {
-  const session = await provider.open(parseConfig(provider.config, config as never, 'it'), testContext())
+async function make(
+  provider: typeof generated,
+  config: Record<string, unknown>,
+  seed = 'a',
+): Promise<string> {
+  const session = await provider.open(
+    parseConfig(provider.config, config as never, 'it'),
+    testContext(),
+  )
   const fields = session.prepare?.(seededRandom(seed))
   if (fields === undefined) throw new Error('prepares nothing')
   return flatten(fields).reveal()
@@ -49,13 +60,19 @@ describe('generated', () => {
 
   test('every character is equally likely', async () => {
     const counts = new Map<string, number>()
-    // 62 does not divide 256: without rejection the first eight characters would come a quarter more often.
+    // 62 does not divide 256: without rejection the first eight characters would come a
+    // quarter more often.
     const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789'
     for (let i = 0; i < 20; i++)
-      for (const char of await make(generated, { length: 4096, alphabet }, `seed${i}`)) counts.set(char, (counts.get(char) ?? 0) + 1)
+      for (const char of await make(generated, { length: 4096, alphabet }, `seed${i}`))
+        counts.set(char, (counts.get(char) ?? 0) + 1)
     const expected = (20 * 4096) / alphabet.length
-    const chiSquare = [...alphabet].reduce((sum, char) => sum + ((counts.get(char) ?? 0) - expected) ** 2 / expected, 0)
-    // 61 degrees of freedom: above 120 once in a hundred thousand times; the seeds are fixed.
+    const chiSquare = [...alphabet].reduce(
+      (sum, char) => sum + ((counts.get(char) ?? 0) - expected) ** 2 / expected,
+      0,
+    )
+    // 61 degrees of freedom: above 120 once in a hundred thousand times; the seeds are
+    // fixed.
     expect(chiSquare).toBeLessThan(120)
   })
 })
@@ -71,18 +88,26 @@ describe('jwt', () => {
   })
 
   test('fewer bytes than the hash needs are refused', () => {
-    expect(() => parseConfig(jwt.config, { algorithm: 'HS512', bytes: 32 }, 'it')).toThrow(/at least 64 for HS512/)
+    expect(() => parseConfig(jwt.config, { algorithm: 'HS512', bytes: 32 }, 'it')).toThrow(
+      /at least 64 for HS512/,
+    )
   })
 })
 
 describe('manual', () => {
   test('says at once that a person has to give the value, and where', async () => {
-    const session = await manual.open(parseConfig(manual.config, { instructions: 'Console, API keys' }, 'it'), testContext())
+    const session = await manual.open(
+      parseConfig(manual.config, { instructions: 'Console, API keys' }, 'it'),
+      testContext(),
+    )
     const error = await session.preflight(undefined).catch((thrown: unknown) => thrown)
     expect(error).toMatchObject({ code: 'by-hand', effect: 'none', retryable: false })
     expect(String(error)).toContain('production/app/API_KEY')
     expect((error as { hints: string[] }).hints.join()).toMatch(/Console, API keys.*--value-file/)
     const intent = { tag: 't', before: [], material: {}, at: 0, attempt: 1 }
-    await expect(session.create(intent, undefined)).rejects.toMatchObject({ code: 'by-hand', effect: 'none' })
+    await expect(session.create(intent, undefined)).rejects.toMatchObject({
+      code: 'by-hand',
+      effect: 'none',
+    })
   })
 })

@@ -37,7 +37,8 @@ const suite = (name: string, path: string, config: Record<string, unknown>): voi
       },
       others: () => place.secrets.get('OTHER'),
       tick: () => void (fake.now += 5000),
-      failNext: () => void fake.faults.push({ method: 'PUT', path: /secrets/, answer: { status: 409 } }),
+      failNext: () =>
+        void fake.faults.push({ method: 'PUT', path: /secrets/, answer: { status: 409 } }),
       secrets: [token, 'kept by people'],
       stop: () => fake.stop(),
     }
@@ -58,8 +59,12 @@ beforeEach(async () => {
 afterEach(() => fake.stop())
 
 const open = (config: Record<string, unknown>): Promise<TargetSession> =>
-  actions.open(parseConfig(actions.config, { token, baseUrl: fake.url, ...config } as never, 'it'), context)
-const failure = (call: Promise<unknown>): Promise<unknown> => call.catch((thrown: unknown) => thrown)
+  actions.open(
+    parseConfig(actions.config, { token, baseUrl: fake.url, ...config } as never, 'it'),
+    context,
+  )
+const failure = (call: Promise<unknown>): Promise<unknown> =>
+  call.catch((thrown: unknown) => thrown)
 const values = (place: FakePlace): Record<string, string> =>
   Object.fromEntries([...place.secrets].map(([name, { value }]) => [name, value]))
 const puts = (): readonly string[] => fake.calls.filter((call) => call.startsWith('PUT'))
@@ -75,7 +80,10 @@ describe('github-actions configuration', () => {
     [{ organization: 'a/b' }, /is not the name of an organization/],
     [{ organization: 'octo', environment: 'x' }, /"environment" is one of "repositories"/],
     [{ repositories: ['octo/app'], environment: '..' }, /is not the name of an environment/],
-    [{ repositories: ['octo/app'], visibility: 'all' }, /"visibility" is for the secrets of an organization/],
+    [
+      { repositories: ['octo/app'], visibility: 'all' },
+      /"visibility" is for the secrets of an organization/,
+    ],
     [{ organization: 'octo', create: true }, /"visibility" is needed/],
     [{ organization: 'octo', visibility: 'selected' }, /"selectedRepositoryIds" is needed/],
     [{ organization: 'octo', visibility: 'all', selectedRepositoryIds: [1] }, /and only then/],
@@ -84,27 +92,43 @@ describe('github-actions configuration', () => {
   ])('refuses %j without the token', (config, why) => {
     const written = { token: 'ghp_literal-secret-value', ...config }
     expect(() => parseConfig(actions.config, written as never, 'it')).toThrow(why)
-    expect(() => parseConfig(actions.config, written as never, 'it')).not.toThrow(/literal-secret-value/)
+    expect(() => parseConfig(actions.config, written as never, 'it')).not.toThrow(
+      /literal-secret-value/,
+    )
   })
 
   test('says where, and that it can not be read back', () => {
-    const config = parseConfig(actions.config, { token: 'x', repositories: ['octo/app', 'octo/site'], environment: 'live' }, 'it')
-    expect(actions.describe(config)).toBe('GitHub Actions secrets of octo/app (environment live), octo/site (environment live)')
+    const config = parseConfig(
+      actions.config,
+      { token: 'x', repositories: ['octo/app', 'octo/site'], environment: 'live' },
+      'it',
+    )
+    expect(actions.describe(config)).toBe(
+      'GitHub Actions secrets of octo/app (environment live), octo/site (environment live)',
+    )
     expect(actions.readable).toBe(false)
   })
 })
 
 describe('github-actions', () => {
   test('several repositories: only where the secret exists; others stay as they are', async () => {
-    const [app, site] = [fake.place(REPO, { API_KEY: 'old', OTHER: 'x' }), fake.place(SITE, { OTHER: 'y' })]
+    const [app, site] = [
+      fake.place(REPO, { API_KEY: 'old', OTHER: 'x' }),
+      fake.place(SITE, { OTHER: 'y' }),
+    ]
     const session = await open({ repositories: ['octo/app', 'octo/site'] })
     await session.probe()
     await session.put(delivery('new-value'))
-    expect([values(app), values(site)]).toEqual([{ API_KEY: 'new-value', OTHER: 'x' }, { OTHER: 'y' }])
+    expect([values(app), values(site)]).toEqual([
+      { API_KEY: 'new-value', OTHER: 'x' },
+      { OTHER: 'y' },
+    ])
     expect(context.notes.join('\n')).toMatch(
       /API_KEY in octo\/app updated at 2026-11-21T10:30:00Z \(write-only: its value can not be read back\)/,
     )
-    await (await open({ repositories: ['octo/app', 'octo/site'], create: true })).put(delivery('newer'))
+    await (
+      await open({ repositories: ['octo/app', 'octo/site'], create: true })
+    ).put(delivery('newer'))
     expect([values(app)['API_KEY'], values(site)['API_KEY']]).toEqual(['newer', 'newer'])
     expect(context.notes.at(-1)).toContain('octo/site created at')
   })
@@ -122,25 +146,54 @@ describe('github-actions', () => {
   test.each([
     ['a value that is too large', delivery('k'.repeat(48 * 1024 + 1)), /larger than 48 KB/],
     ['a value that is no text', delivery(Uint8Array.of(0xff, 0xfe)), /not UTF-8/],
-    ['a name of GitHub', delivery('new-value', 'run_1.v2', ['GITHUB_API_KEY']), /no name of a secret/],
-    ['a name with other characters', delivery('new-value', 'run_1.v2', ['API.KEY']), /no name of a secret/],
-    ['a secret that is nowhere', delivery('new-value', 'run_1.v2', ['ELSEWHERE']), /there is no secret ELSEWHERE in octo\/app/],
+    [
+      'a name of GitHub',
+      delivery('new-value', 'run_1.v2', ['GITHUB_API_KEY']),
+      /no name of a secret/,
+    ],
+    [
+      'a name with other characters',
+      delivery('new-value', 'run_1.v2', ['API.KEY']),
+      /no name of a secret/,
+    ],
+    [
+      'a secret that is nowhere',
+      delivery('new-value', 'run_1.v2', ['ELSEWHERE']),
+      /there is no secret ELSEWHERE in octo\/app/,
+    ],
   ])('%s is refused before anything is written', async (_what, wanted, why) => {
     fake.place(REPO, { API_KEY: 'old' })
     const error = await failure((await open({ repositories: ['octo/app'] })).put(wanted))
-    expect(error).toMatchObject({ code: 'misconfigured', effect: 'none', message: expect.stringMatching(why) })
+    expect(error).toMatchObject({
+      code: 'misconfigured',
+      effect: 'none',
+      message: expect.stringMatching(why),
+    })
     expect(puts()).toEqual([])
   })
 
   test('an organization: who may use a secret stays as it is, over all pages', async () => {
     const org = fake.place(ORG, { API_KEY: 'old', ALL: 'old' })
-    Object.assign(org.secrets.get('API_KEY') ?? {}, { visibility: 'selected', selected: [11, 22, 33] })
+    Object.assign(org.secrets.get('API_KEY') ?? {}, {
+      visibility: 'selected',
+      selected: [11, 22, 33],
+    })
     Object.assign(org.secrets.get('ALL') ?? {}, { visibility: 'all' })
-    const session = await open({ organization: 'octo-org', create: true, visibility: 'selected', selectedRepositoryIds: [44] })
+    const session = await open({
+      organization: 'octo-org',
+      create: true,
+      visibility: 'selected',
+      selectedRepositoryIds: [44],
+    })
     await session.put(delivery('new-value'))
     await session.put(delivery('new-value', 'run_1.v2', ['ALL']))
     await session.put(delivery('new-value', 'run_1.v2', ['FRESH']))
-    expect(['API_KEY', 'ALL', 'FRESH'].map((name) => [org.secrets.get(name)?.visibility, org.secrets.get(name)?.selected])).toEqual([
+    expect(
+      ['API_KEY', 'ALL', 'FRESH'].map((name) => [
+        org.secrets.get(name)?.visibility,
+        org.secrets.get(name)?.selected,
+      ]),
+    ).toEqual([
       ['selected', [11, 22, 33]],
       ['all', undefined],
       ['selected', [44]],
@@ -152,14 +205,25 @@ describe('github-actions', () => {
     const app = fake.place(REPO, { API_KEY: 'old' })
     const session = await open({ repositories: ['octo/app'] })
     // The answer to the second question about the key is of before the change.
-    const stale = { status: 200, body: { key_id: app.keyId, key: Buffer.from(app.pair.publicKey).toString('base64') } }
+    const stale = {
+      status: 200,
+      body: { key_id: app.keyId, key: Buffer.from(app.pair.publicKey).toString('base64') },
+    }
     fake.rekey(app)
-    fake.faults.push({ method: 'GET', path: /public-key/, answer: stale }, { method: 'GET', path: /public-key/, answer: stale })
+    fake.faults.push(
+      { method: 'GET', path: /public-key/, answer: stale },
+      { method: 'GET', path: /public-key/, answer: stale },
+    )
     await session.put(delivery('new-value'))
     expect(values(app)).toEqual({ API_KEY: 'new-value' })
-    fake.faults.push(...Array.from({ length: 4 }, () => ({ method: 'GET', path: /public-key/, answer: stale })))
+    fake.faults.push(
+      ...Array.from({ length: 4 }, () => ({ method: 'GET', path: /public-key/, answer: stale })),
+    )
     const error = await failure(session.put(delivery('newer-value')))
-    expect(error).toMatchObject({ code: 'failed', message: expect.stringContaining('422 and did not take API_KEY') })
+    expect(error).toMatchObject({
+      code: 'failed',
+      message: expect.stringContaining('422 and did not take API_KEY'),
+    })
     expectNoLeak(error, ['newer-value', token])
   })
 
@@ -178,12 +242,19 @@ describe('github-actions', () => {
     })
     fake.hollow = false
     const old = { status: 200, body: { name: 'API_KEY', ...held } }
-    fake.faults.push({ method: 'GET', path: /API_KEY/, answer: old }, { method: 'GET', path: /API_KEY/, answer: old })
+    fake.faults.push(
+      { method: 'GET', path: /API_KEY/, answer: old },
+      { method: 'GET', path: /API_KEY/, answer: old },
+    )
     await session.put(delivery('new-value'))
     expect(context.notes.at(-1)).toContain('updated at 2026-11-22')
     fake.hollow = true
     expect(
-      await failure((await open({ repositories: ['octo/app'], create: true })).put(delivery('x-value', 'run_1.v2', ['FRESH']))),
+      await failure(
+        (await open({ repositories: ['octo/app'], create: true })).put(
+          delivery('x-value', 'run_1.v2', ['FRESH']),
+        ),
+      ),
     ).toMatchObject({
       code: 'bad-answer',
     })
@@ -199,8 +270,14 @@ describe('github-actions', () => {
 
   test('a used-up limit says how long', async () => {
     fake.place(REPO, { API_KEY: 'old' })
-    fake.faults.push({ method: 'PUT', path: /API_KEY/, answer: { status: 403, headers: { 'retry-after': '30' } } })
-    expect(await failure((await open({ repositories: ['octo/app'] })).put(delivery('new-value')))).toMatchObject({
+    fake.faults.push({
+      method: 'PUT',
+      path: /API_KEY/,
+      answer: { status: 403, headers: { 'retry-after': '30' } },
+    })
+    expect(
+      await failure((await open({ repositories: ['octo/app'] })).put(delivery('new-value'))),
+    ).toMatchObject({
       code: 'throttled',
       retryAfterMs: 30_000,
     })
@@ -224,7 +301,10 @@ describe('github-actions', () => {
     const stood = await session.standing?.(['API_KEY'])
     expect([stood?.values, Object.keys(stood?.hidden ?? {})]).toEqual([{}, ['API_KEY']])
     await session.restore({}, delivery('old'), stood?.rest)
-    expect([values(app), puts()], 'nothing was written to it').toEqual([{ API_KEY: 'of people' }, []])
+    expect([values(app), puts()], 'nothing was written to it').toEqual([
+      { API_KEY: 'of people' },
+      [],
+    ])
     await session.put(delivery('new-value'))
     expect(values(site)).toEqual({ API_KEY: 'new-value' })
     await session.restore({}, undefined, stood?.rest)
@@ -239,7 +319,11 @@ describe('github-actions', () => {
     const session = await open({ repositories: ['octo/app'] })
     const stood = await session.standing?.(['API_KEY'])
     await session.put(delivery('new-value'))
-    await session.restore({ API_KEY: delivery('old').entries['API_KEY'] ?? null }, undefined, stood?.rest)
+    await session.restore(
+      { API_KEY: delivery('old').entries['API_KEY'] ?? null },
+      undefined,
+      stood?.rest,
+    )
     expect(values(app)).toEqual({ API_KEY: 'old' })
   })
 
@@ -253,7 +337,11 @@ describe('github-actions', () => {
     await session.put(delivery('new-value'))
     expect(held()).toMatchObject({ value: 'new-value', visibility: 'selected', selected: [7, 9] })
     Object.assign(held() ?? {}, { visibility: 'all', selected: undefined })
-    await session.restore({ API_KEY: delivery('old').entries['API_KEY'] ?? null }, undefined, stood?.rest)
+    await session.restore(
+      { API_KEY: delivery('old').entries['API_KEY'] ?? null },
+      undefined,
+      stood?.rest,
+    )
     expect(held()).toMatchObject({ value: 'old', visibility: 'selected', selected: [7, 9] })
   })
 
@@ -276,7 +364,9 @@ describe('github-actions', () => {
     expect(error).toMatchObject({
       ...want,
       effect: 'none',
-      hints: ['"token" needs "Secrets: Read and write" on the repository, or the classic scope repo'],
+      hints: [
+        '"token" needs "Secrets: Read and write" on the repository, or the classic scope repo',
+      ],
     })
     expectNoLeak(error, [used])
   })
@@ -284,7 +374,11 @@ describe('github-actions', () => {
   test('a token that may only read is found with the first write, and nothing has changed', async () => {
     const app = fake.place(REPO, { API_KEY: 'old' })
     const reader = fake.token('reader', { scopes: undefined, rights: 'read' })
-    expect(await failure((await open({ repositories: ['octo/app'], token: reader })).put(delivery('new-value')))).toMatchObject({
+    expect(
+      await failure(
+        (await open({ repositories: ['octo/app'], token: reader })).put(delivery('new-value')),
+      ),
+    ).toMatchObject({
       code: 'denied',
       effect: 'none',
       hints: [expect.stringContaining('"Secrets: Read and write"')],
@@ -294,7 +388,9 @@ describe('github-actions', () => {
 
   test('an environment and a public key that are not what they should be', async () => {
     fake.place(ENV, { API_KEY: 'old' })
-    expect(await failure((await open({ repositories: ['octo/app'], environment: 'nowhere' })).probe())).toMatchObject({
+    expect(
+      await failure((await open({ repositories: ['octo/app'], environment: 'nowhere' })).probe()),
+    ).toMatchObject({
       code: 'missing',
       hints: [expect.stringContaining('Environments: Read and write')],
     })
@@ -315,20 +411,45 @@ describe('through the built program', () => {
   const path = 'production/app/API_KEY'
   const first = 'first-value-0123456789abc'
 
-  const setUp = async (more: Readonly<Record<string, unknown>>, secrets: Readonly<Record<string, string>>, ...check: readonly string[]) => {
+  const setUp = async (
+    more: Readonly<Record<string, unknown>>,
+    secrets: Readonly<Record<string, string>>,
+    ...check: readonly string[]
+  ) => {
     fake.now = Date.now()
     const app = fake.place(REPO, secrets)
     const hook = await world.hook({ overlap: true, live: [first] })
     await world.ok(['set', path], { input: first })
-    const target = option('--target', { type: 'github-actions', repositories: ['octo/app'], token, baseUrl: fake.url, ...more })
-    await world.ok(['schedule', 'set', path, '--provider', 'custom', '--interval', '30', '--config', configOf(hook), ...target, ...check])
+    const target = option('--target', {
+      type: 'github-actions',
+      repositories: ['octo/app'],
+      token,
+      baseUrl: fake.url,
+      ...more,
+    })
+    await world.ok([
+      'schedule',
+      'set',
+      path,
+      '--provider',
+      'custom',
+      '--interval',
+      '30',
+      '--config',
+      configOf(hook),
+      ...target,
+      ...check,
+    ])
     return { app, hook }
   }
 
   test('what people have put there is refused before anything is made', async () => {
     const { app, hook } = await setUp({}, { API_KEY: first })
     const asked = await world.run(['target', 'test', path])
-    expect([asked.code, asked.stderr]).toEqual([25, expect.stringMatching(/fail github-actions .*can be neither read nor known/)])
+    expect([asked.code, asked.stderr]).toEqual([
+      25,
+      expect.stringMatching(/fail github-actions .*can be neither read nor known/),
+    ])
     const run = await world.run(['rotate', path])
     expect(run.code, run.stderr).toBe(20)
     expect(run.stderr).toMatch(/what stands under API_KEY can be neither read nor known/)
@@ -340,7 +461,8 @@ describe('through the built program', () => {
     const { app } = await setUp({ irreversible: true }, { API_KEY: first })
     expect((await world.ok(['target', 'test', path])).stdout).toMatch(/^ok {3}github-actions /m)
     expect((await world.ok(['plan', path])).stdout).toContain(
-      'GitHub Actions secrets of octo/app (write-only: can not be read back; irreversible: an undo delivers',
+      'GitHub Actions secrets of octo/app (write-only: can not be read back; irreversible: an ' +
+        'undo delivers',
     )
     await world.ok(['rotate', path])
     expect(values(app)['API_KEY']).toBe(await world.get(path))
@@ -350,7 +472,11 @@ describe('through the built program', () => {
 
   test('a red check puts the old value back, where the operator has said that it may', async () => {
     const script = world.script('red', 'exit 1')
-    const { app } = await setUp({ irreversible: true }, { API_KEY: first }, ...option('--check', { type: 'exec', run: [script] }))
+    const { app } = await setUp(
+      { irreversible: true },
+      { API_KEY: first },
+      ...option('--check', { type: 'exec', run: [script] }),
+    )
     const run = await world.run(['rotate', path])
     expect(run.code, run.stderr).toBe(20)
     expect(puts()).toHaveLength(2)
@@ -359,7 +485,11 @@ describe('through the built program', () => {
 
   test('where nothing stood nothing stands after an undo; our own last write is known, also after it was put back', async () => {
     const script = world.script('check', `test ! -e ${world.box.path('red')}`)
-    const { app } = await setUp({ create: true }, {}, ...option('--check', { type: 'exec', run: [script] }))
+    const { app } = await setUp(
+      { create: true },
+      {},
+      ...option('--check', { type: 'exec', run: [script] }),
+    )
     const red = async (): Promise<void> => {
       world.script('red', '')
       const run = await world.run(['rotate', path])
@@ -379,7 +509,10 @@ describe('through the built program', () => {
     }
     // Somebody else writes: from now on what stands there is not known any more.
     fake.now += 60_000
-    Object.assign(app.secrets.get('API_KEY') ?? {}, { value: 'of people', updated_at: new Date(fake.now).toISOString() })
+    Object.assign(app.secrets.get('API_KEY') ?? {}, {
+      value: 'of people',
+      updated_at: new Date(fake.now).toISOString(),
+    })
     const run = await world.run(['rotate', path])
     expect(run.code, run.stderr).toBe(20)
     expect(run.stderr).toMatch(/what stands under API_KEY can be neither read nor known/)
@@ -391,10 +524,16 @@ describe('through the built program', () => {
     for (const round of [1, 2]) {
       const before = await world.get(path)
       await world.ok(['rotate', path])
-      expect(values(app), `round ${round}`).toEqual({ API_KEY: await world.get(path), API_KEY_PREVIOUS: before })
+      expect(values(app), `round ${round}`).toEqual({
+        API_KEY: await world.get(path),
+        API_KEY_PREVIOUS: before,
+      })
       fake.now += 60_000
       await world.ok(['revoke', path])
-      expect(values(app), `round ${round}`).toEqual({ API_KEY: await world.get(path), API_KEY_PREVIOUS: await world.get(path) })
+      expect(values(app), `round ${round}`).toEqual({
+        API_KEY: await world.get(path),
+        API_KEY_PREVIOUS: await world.get(path),
+      })
       fake.now += 60_000
     }
   })

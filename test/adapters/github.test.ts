@@ -24,16 +24,24 @@ const deployKeyConfig = (fake: FakeGithub, more: Record<string, unknown> = {}) =
 
 providerSuite('github, deploy keys', github, async () => {
   const fake = await new FakeGithub().start()
-  fake.deployKey('ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGZvcmVpZ24gZm9yZWlnbiBmb3JlaWduIGZvcmVpZ24=', true, 'foreign')
+  fake.deployKey(
+    'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGZvcmVpZ24gZm9yZWlnbiBmb3JlaWduIGZvcmVpZ24=',
+    true,
+    'foreign',
+  )
   const first = ed25519Pair(seededRandom('first'), 'first')
   fake.deployKey(first.publicKey)
   const config = deployKeyConfig(fake)
   return {
     config,
-    current: { fields: single(first.privateKey), handle: { id: fingerprintOf(first.publicKey) ?? '', live: true } },
+    current: {
+      fields: single(first.privateKey),
+      handle: { id: fingerprintOf(first.publicKey) ?? '', live: true },
+    },
     accepts: (fields) => fake.deployKeys.some(({ key }) => key === publicKeyIn(flatten(fields))),
     live: () => fake.deployKeys.length,
-    refuseNext: () => void fake.faults.push({ method: 'POST', path: /keys/, answer: { status: 403 } }),
+    refuseNext: () =>
+      void fake.faults.push({ method: 'POST', path: /keys/, answer: { status: 403 } }),
     loseNext: () => void fake.faults.push({ method: 'POST', path: /keys/, after: true }),
     secrets: [config.token, first.privateKey.reveal()],
     stop: () => fake.stop(),
@@ -48,19 +56,30 @@ beforeEach(async () => {
 })
 afterEach(() => fake.stop())
 
-const open = (config: Record<string, unknown>) => github.open(parseConfig(github.config, config as never, 'it'), context)
+const open = (config: Record<string, unknown>) =>
+  github.open(parseConfig(github.config, config as never, 'it'), context)
 const assisted = (more: Record<string, unknown> = {}) => open({ baseUrl: fake.url, ...more })
 const credential = (value: string) => ({ fields: single(new Secret(value)) })
-const failure = (call: Promise<unknown> | undefined): Promise<unknown> => (call ?? Promise.resolve()).catch((thrown: unknown) => thrown)
+const failure = (call: Promise<unknown> | undefined): Promise<unknown> =>
+  (call ?? Promise.resolve()).catch((thrown: unknown) => thrown)
 
 describe('github configuration', () => {
   test('every field is described', () => expectDescribed(jsonSchema(github.config)))
 
   test.each([
     [{ mode: 'deploy-key', repository: 'octo/app' }, /"token" is needed/],
-    [{ mode: 'deploy-key', token: 'x-secret-value', repository: 'octo/..' }, /"repository" looks like owner\/name/],
-    [{ mode: 'deploy-key', token: 'x-secret-value', repository: 'octo/a/b' }, /"repository" looks like owner\/name/],
-    [{ mode: 'deploy-key', token: 'x-secret-value', repository: 'octo/app', scopes: ['repo'] }, /"scopes" says nothing with/],
+    [
+      { mode: 'deploy-key', token: 'x-secret-value', repository: 'octo/..' },
+      /"repository" looks like owner\/name/,
+    ],
+    [
+      { mode: 'deploy-key', token: 'x-secret-value', repository: 'octo/a/b' },
+      /"repository" looks like owner\/name/,
+    ],
+    [
+      { mode: 'deploy-key', token: 'x-secret-value', repository: 'octo/app', scopes: ['repo'] },
+      /"scopes" says nothing with/,
+    ],
     [{ token: 'x-secret-value' }, /"token" says nothing with "mode": "assisted"; leave it out/],
     [{ scopes: ['repo; x'] }, /scopes.*is no scope/],
     [{ minimumDays: 0 }, /minimumDays/],
@@ -78,7 +97,12 @@ describe('github personal access tokens', () => {
     const old = fake.token('old', { scopes: ['repo', 'admin:org'] })
     const session = await assisted()
     await session.preflight(credential(old))
-    const error = await failure(session.create({ tag: 't', before: [], material: {}, at: START, attempt: 1 }, credential(old)))
+    const error = await failure(
+      session.create(
+        { tag: 't', before: [], material: {}, at: START, attempt: 1 },
+        credential(old),
+      ),
+    )
     expect(error).toMatchObject({
       code: 'by-hand',
       effect: 'none',
@@ -86,13 +110,23 @@ describe('github personal access tokens', () => {
     })
     expectNoLeak(error, [old])
     const fine = fake.token('fine', { scopes: undefined })
-    expect(await failure(session.create({ tag: 't', before: [], material: {}, at: START, attempt: 1 }, credential(fine)))).toMatchObject({
+    expect(
+      await failure(
+        session.create(
+          { tag: 't', before: [], material: {}, at: START, attempt: 1 },
+          credential(fine),
+        ),
+      ),
+    ).toMatchObject({
       hints: [expect.stringContaining('/settings/personal-access-tokens/new ')],
     })
     expect(
       await failure(
         (
-          await github.open(parseConfig(github.config, {}, 'it'), testContext({ http: { send: () => Promise.reject(new Error('no')) } }))
+          await github.open(
+            parseConfig(github.config, {}, 'it'),
+            testContext({ http: { send: () => Promise.reject(new Error('no')) } }),
+          )
         ).create({ tag: 't', before: [], material: {}, at: START, attempt: 1 }, undefined),
       ),
     ).toMatchObject({
@@ -101,7 +135,9 @@ describe('github personal access tokens', () => {
   })
 
   test('a dead token in use is said before anything is done', async () => {
-    await expect((await assisted()).preflight(credential(`ghp_${'x'.repeat(36)}`))).rejects.toMatchObject({
+    await expect(
+      (await assisted()).preflight(credential(`ghp_${'x'.repeat(36)}`)),
+    ).rejects.toMatchObject({
       code: 'refused',
       hints: [expect.stringContaining('/settings/tokens/new')],
     })
@@ -109,8 +145,14 @@ describe('github personal access tokens', () => {
 
   test('what can not be a token is not sent anywhere', async () => {
     const session = await assisted()
-    for (const value of ['sk_live_0123456789abcdef0123', 'ghs_0123456789abcdef0123', 'ghp_with space 0123456789abcdef'])
-      await expect(session.verify?.(credential(value), 'live')).rejects.toMatchObject({ code: 'refused' })
+    for (const value of [
+      'sk_live_0123456789abcdef0123',
+      'ghs_0123456789abcdef0123',
+      'ghp_with space 0123456789abcdef',
+    ])
+      await expect(session.verify?.(credential(value), 'live')).rejects.toMatchObject({
+        code: 'refused',
+      })
     await expect(session.revoke?.({ fields: {} })).rejects.toMatchObject({ code: 'refused' })
     expect(fake.calls).toEqual([])
   })
@@ -119,9 +161,12 @@ describe('github personal access tokens', () => {
     const token = fake.token('a')
     const session = await assisted()
     await session.verify?.(credential(token), 'dead')
-    await expect(session.verify?.(credential(`ghp_${'x'.repeat(36)}`), 'dead')).rejects.toMatchObject({ code: 'refused' })
+    await expect(
+      session.verify?.(credential(`ghp_${'x'.repeat(36)}`), 'dead'),
+    ).rejects.toMatchObject({ code: 'refused' })
     for (const status of [404, 418, 500, 403]) {
-      for (let i = 0; i < 3; i++) fake.faults.push({ method: 'GET', path: /user/, answer: { status } })
+      for (let i = 0; i < 3; i++)
+        fake.faults.push({ method: 'GET', path: /user/, answer: { status } })
       const error = await failure(session.verify?.(credential(token), 'dead'))
       expect(error).not.toMatchObject({ code: 'refused' })
       expectNoLeak(error, [token])
@@ -138,7 +183,10 @@ describe('github personal access tokens', () => {
       [{ 'x-ratelimit-remaining': '0' }, 60_000],
     ] as const) {
       fake.faults.push({ method: 'GET', path: /user/, answer: { status: 403, headers } })
-      await expect((await assisted()).verify?.(credential(token), 'live')).rejects.toMatchObject({ code: 'throttled', retryAfterMs: ms })
+      await expect((await assisted()).verify?.(credential(token), 'live')).rejects.toMatchObject({
+        code: 'throttled',
+        retryAfterMs: ms,
+      })
     }
   })
 
@@ -168,7 +216,11 @@ describe('github personal access tokens', () => {
 
   test.each([
     ['the same', ['repo', 'read:org'], ['read:org', 'repo']],
-    ['a higher level', ['read:org', 'write:packages', 'manage_runners:org', 'read:packages'], ['admin:org', 'write:packages']],
+    [
+      'a higher level',
+      ['read:org', 'write:packages', 'manage_runners:org', 'read:packages'],
+      ['admin:org', 'write:packages'],
+    ],
     ['one that holds it', ['public_repo', 'user:email'], ['repo', 'user']],
   ])('scopes: %s is enough', async (_what, from, to) => {
     expect(await replace({ scopes: from }, { scopes: to })).toBeUndefined()
@@ -177,9 +229,15 @@ describe('github personal access tokens', () => {
   test('more scopes are said; fewer are allowed where "scopes" says so', async () => {
     expect(await replace({ scopes: ['repo'] }, { scopes: ['repo', 'gist'] })).toBeUndefined()
     expect(context.notes.join('\n')).toContain('has scopes beyond those that the old one has: gist')
-    expect(await replace({ scopes: ['repo', 'gist'] }, { scopes: ['repo'] }, { scopes: ['repo'] })).toBeUndefined()
-    expect(await replace({ scopes: ['repo'] }, { scopes: ['repo'] }, { scopes: ['gist'] })).toMatchObject({ code: 'refused' })
-    expect(await replace({ scopes: ['repo'] }, { scopes: undefined }, { scopes: ['repo'] })).toMatchObject({
+    expect(
+      await replace({ scopes: ['repo', 'gist'] }, { scopes: ['repo'] }, { scopes: ['repo'] }),
+    ).toBeUndefined()
+    expect(
+      await replace({ scopes: ['repo'] }, { scopes: ['repo'] }, { scopes: ['gist'] }),
+    ).toMatchObject({ code: 'refused' })
+    expect(
+      await replace({ scopes: ['repo'] }, { scopes: undefined }, { scopes: ['repo'] }),
+    ).toMatchObject({
       code: 'refused',
       message: expect.stringContaining('fine-grained'),
     })
@@ -189,7 +247,13 @@ describe('github personal access tokens', () => {
     expect(await replace({ scopes: ['repo'] }, { scopes: undefined })).toBeUndefined()
     expect(context.notes.join('\n')).toContain('can not be compared')
     expect(
-      await failure((await assisted()).verify?.(credential(fake.token('new')), 'live', credential(`ghp_${'x'.repeat(36)}`))),
+      await failure(
+        (await assisted()).verify?.(
+          credential(fake.token('new')),
+          'live',
+          credential(`ghp_${'x'.repeat(36)}`),
+        ),
+      ),
     ).toBeUndefined()
     expect(context.notes.join('\n')).toContain('the old one is not accepted any more')
   })
@@ -222,9 +286,13 @@ describe('github personal access tokens', () => {
     const session = await assisted()
     await session.verify?.(credential(made), 'live')
     await session.revoke?.(credential(old))
-    expect(fake.calls.filter((call) => call.startsWith('POST'))).toEqual(['POST /credentials/revoke without token'])
+    expect(fake.calls.filter((call) => call.startsWith('POST'))).toEqual([
+      'POST /credentials/revoke without token',
+    ])
     expect([...fake.tokens.keys()]).toEqual([made])
-    await expect(session.verify?.(credential(old), 'dead')).rejects.toMatchObject({ code: 'refused' })
+    await expect(session.verify?.(credential(old), 'dead')).rejects.toMatchObject({
+      code: 'refused',
+    })
     await session.revoke?.(credential(old))
     expect(fake.calls.filter((call) => call.startsWith('POST'))).toHaveLength(1)
   })
@@ -259,10 +327,15 @@ describe('github personal access tokens', () => {
     for (const status of [404, 422]) {
       fake.faults.push({ method: 'POST', path: /revoke/, answer: { status } })
       const error = await failure(session.revoke?.(credential(old)))
-      expect(error).toMatchObject({ code: 'failed', message: expect.stringContaining(`${status} and did not revoke`) })
+      expect(error).toMatchObject({
+        code: 'failed',
+        message: expect.stringContaining(`${status} and did not revoke`),
+      })
       expectNoLeak(error, [old])
     }
-    expect(await failure(session.revoke?.(credential(legacy)))).toMatchObject({ message: expect.stringContaining('old form') })
+    expect(await failure(session.revoke?.(credential(legacy)))).toMatchObject({
+      message: expect.stringContaining('old form'),
+    })
     // A lost answer is repeated: the call is harmless.
     fake.faults.push({ method: 'POST', path: /revoke/, after: true })
     await session.revoke?.(credential(old))
@@ -281,7 +354,13 @@ describe('github deploy keys', () => {
   const adopt = (name: string, readOnly?: boolean) => {
     const { privateKey, publicKey } = ed25519Pair(seededRandom(name), name)
     const key = fake.deployKey(publicKey, readOnly)
-    return { key, credential: { fields: single(privateKey), handle: { id: fingerprintOf(publicKey) ?? '', live: true } } }
+    return {
+      key,
+      credential: {
+        fields: single(privateKey),
+        handle: { id: fingerprintOf(publicKey) ?? '', live: true },
+      },
+    }
   }
 
   test('OpenSSH reads the key that is made here', async () => {
@@ -292,9 +371,9 @@ describe('github deploy keys', () => {
       writeFileSync(`${dir}/key`, flatten(fields).bytes(), { mode: 0o600 })
       const line = execFileSync('ssh-keygen', ['-y', '-f', `${dir}/key`], { encoding: 'utf8' })
       expect(line.trim().split(' ').slice(0, 2).join(' ')).toBe(publicKeyIn(flatten(fields)))
-      expect(execFileSync('ssh-keygen', ['-l', '-f', `${dir}/key`], { encoding: 'utf8' }).split(' ')[1]).toBe(
-        session.handleOf?.(fields)?.id,
-      )
+      expect(
+        execFileSync('ssh-keygen', ['-l', '-f', `${dir}/key`], { encoding: 'utf8' }).split(' ')[1],
+      ).toBe(session.handleOf?.(fields)?.id)
       // And the other way round: keys that people have.
       for (const [i, args] of [
         ['-t', 'ed25519'],
@@ -319,7 +398,9 @@ describe('github deploy keys', () => {
   ])('what is no key has no handle: %j', async (text) => {
     const session = await open(deployKeyConfig(fake))
     expect(session.handleOf?.(single(new Secret(text)))).toBeUndefined()
-    await expect(session.verify?.({ fields: single(new Secret(text)) }, 'live')).rejects.toMatchObject({ code: 'refused' })
+    await expect(
+      session.verify?.({ fields: single(new Secret(text)) }, 'live'),
+    ).rejects.toMatchObject({ code: 'refused' })
   })
 
   test('may do what the old one may, or what is configured; the first may only read', async () => {
@@ -343,7 +424,10 @@ describe('github deploy keys', () => {
     await expect(session.create(intent, undefined)).rejects.toMatchObject({ effect: 'unknown' })
     fake.lag = 2
     const settled = await session.settle(intent, undefined)
-    expect(settled).toMatchObject({ outcome: 'applied', issued: { metadata: { read_only: 'true' } } })
+    expect(settled).toMatchObject({
+      outcome: 'applied',
+      issued: { metadata: { read_only: 'true' } },
+    })
     fake.deployKeys.length = 0
     fake.faults.push({ method: 'POST', path: /keys/ })
     await expect(session.create(intent, undefined)).rejects.toMatchObject({ effect: 'unknown' })
@@ -355,8 +439,16 @@ describe('github deploy keys', () => {
     const other = { ...adopt('other').key, verified: true }
     for (const body of [other, {}, [], 'text'])
       for (const after of [true, undefined]) {
-        fake.faults.push({ method: 'POST', path: /keys/, answer: { status: 201, body }, ...(after ? { after } : {}) })
-        await expect(session.create(await intend(session), undefined)).rejects.toMatchObject({ code: 'bad-answer', effect: 'unknown' })
+        fake.faults.push({
+          method: 'POST',
+          path: /keys/,
+          answer: { status: 201, body },
+          ...(after ? { after } : {}),
+        })
+        await expect(session.create(await intend(session), undefined)).rejects.toMatchObject({
+          code: 'bad-answer',
+          effect: 'unknown',
+        })
       }
   })
 
@@ -365,7 +457,9 @@ describe('github deploy keys', () => {
     const twin = adopt('twin')
     twin.key.title = key.title
     const session = await open(deployKeyConfig(fake))
-    await expect(session.revoke?.({ fields: old.fields })).rejects.toMatchObject({ code: 'misconfigured' })
+    await expect(session.revoke?.({ fields: old.fields })).rejects.toMatchObject({
+      code: 'misconfigured',
+    })
     await session.revoke?.(old)
     expect(fake.deployKeys.map(({ id }) => id)).toEqual([twin.key.id])
     fake.faults.push({ method: 'DELETE', path: /keys/, answer: { status: 403 } })
@@ -379,13 +473,24 @@ describe('github deploy keys', () => {
     key.last_used = '2026-11-20T08:00:00Z'
     expect(await session.lastUsed?.(old)).toBe(Date.UTC(2026, 10, 20, 8))
     key.enabled = false
-    await expect(session.verify?.(old, 'live')).rejects.toMatchObject({ code: 'refused', message: expect.stringContaining('disabled') })
+    await expect(session.verify?.(old, 'live')).rejects.toMatchObject({
+      code: 'refused',
+      message: expect.stringContaining('disabled'),
+    })
     expect(await session.list?.()).toMatchObject([{ live: false }])
   })
 
   test.each([
-    ['a token that may only read', { rights: 'read' }, { code: 'denied', message: expect.stringContaining('may not manage deploy keys') }],
-    ['a scope that is missing', { scopes: ['gist'] }, { code: 'denied', hints: ['a classic token needs the scope repo'] }],
+    [
+      'a token that may only read',
+      { rights: 'read' },
+      { code: 'denied', message: expect.stringContaining('may not manage deploy keys') },
+    ],
+    [
+      'a scope that is missing',
+      { scopes: ['gist'] },
+      { code: 'denied', hints: ['a classic token needs the scope repo'] },
+    ],
     ['a repository that it can not see', { rights: 'none' }, { code: 'missing' }],
   ] as const)('preflight finds %s', async (_what, over, want) => {
     const token = fake.token('weak', over)
@@ -396,11 +501,15 @@ describe('github deploy keys', () => {
 
   test('preflight finds an archived repository, and says when the current value is none of its keys', async () => {
     const session = await open(deployKeyConfig(fake))
-    await session.preflight({ fields: single(ed25519Pair(seededRandom('stranger'), '').privateKey) })
+    await session.preflight({
+      fields: single(ed25519Pair(seededRandom('stranger'), '').privateKey),
+    })
     expect(context.notes.join()).toContain('is no deploy key of octo/app')
     fake.archived = true
     await expect(session.preflight(undefined)).rejects.toMatchObject({ code: 'misconfigured' })
-    expect(github.permissions(parseConfig(github.config, deployKeyConfig(fake), 'it'))).toContain('Administration: Read and write')
+    expect(github.permissions(parseConfig(github.config, deployKeyConfig(fake), 'it'))).toContain(
+      'Administration: Read and write',
+    )
   })
 })
 
@@ -412,7 +521,18 @@ describe.skipIf(!canMoveClock)('through the built program', () => {
   afterEach(() => world.close())
   const path = 'production/github/BOT_TOKEN'
   const schedule = (config: unknown) =>
-    world.ok(['schedule', 'set', path, '--provider', 'github', '--interval', '60', '--grace', '24h', ...option('--config', config)])
+    world.ok([
+      'schedule',
+      'set',
+      path,
+      '--provider',
+      'github',
+      '--interval',
+      '60',
+      '--grace',
+      '24h',
+      ...option('--config', config),
+    ])
 
   test('a token by hand: refused with fewer scopes, promoted with all, the old one revoked and proven dead', async () => {
     const [old, narrow, made] = [
@@ -436,7 +556,9 @@ describe.skipIf(!canMoveClock)('through the built program', () => {
     // The one that was refused is left to its maker, who deletes it.
     fake.tokens.delete(narrow)
     world.pass(DAY + HOUR)
-    expect((await world.ok(['run-due'])).stdout).toMatch(/version 1 .* revoked \(refused by the provider\)/)
+    expect((await world.ok(['run-due'])).stdout).toMatch(
+      /version 1 .* revoked \(refused by the provider\)/,
+    )
     expect([...fake.tokens.keys()]).toEqual([made])
     expect(await world.run(['run-due'])).toMatchObject({ code: 0, stdout: '' })
   })
@@ -444,13 +566,19 @@ describe.skipIf(!canMoveClock)('through the built program', () => {
   test('a deploy key by itself: adopted, replaced with the same right, deleted after its grace', async () => {
     const first = ed25519Pair(seededRandom('first'), 'first')
     fake.deployKey(first.publicKey, false)
-    const foreign = fake.deployKey('ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGZvcmVpZ24gZm9yZWlnbiBmb3JlaWduIGZvcmVpZ24=')
+    const foreign = fake.deployKey(
+      'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGZvcmVpZ24gZm9yZWlnbiBmb3JlaWduIGZvcmVpZ24=',
+    )
     await world.ok(['set', path, '--keep-newline'], { input: first.privateKey.reveal() })
     await schedule(deployKeyConfig(fake))
     await world.ok(['rotate', path])
     const value = new Secret(await world.get(path))
     expect(fake.deployKeys).toHaveLength(3)
-    expect(fake.deployKeys.at(-1)).toMatchObject({ key: publicKeyIn(value), read_only: false, title: expect.stringMatching(/^rotate-/) })
+    expect(fake.deployKeys.at(-1)).toMatchObject({
+      key: publicKeyIn(value),
+      read_only: false,
+      title: expect.stringMatching(/^rotate-/),
+    })
     world.pass(DAY + HOUR)
     expect((await world.ok(['run-due'])).stdout).toMatch(/version 1 .* revoked/)
     expect(fake.deployKeys.map(({ key }) => key)).toEqual([foreign.key, publicKeyIn(value)])

@@ -11,7 +11,10 @@ import { START } from '../fakes/clock.ts'
 import { type TestContext, testContext } from '../fakes/context.ts'
 import { FakeGitlabTokens, type FakeToken } from '../fakes/gitlab-tokens.ts'
 
-const credential = ({ id, value }: FakeToken): Credential => ({ fields: single(new Secret(value)), handle: { id: String(id), live: true } })
+const credential = ({ id, value }: FakeToken): Credential => ({
+  fields: single(new Secret(value)),
+  handle: { id: String(id), live: true },
+})
 const byHand = ({ value }: FakeToken): Credential => ({ fields: single(new Secret(value)) })
 
 for (const owner of ['project', 'group'] as const)
@@ -19,7 +22,11 @@ for (const owner of ['project', 'group'] as const)
     const fake = await new FakeGitlabTokens(() => START).start()
     const first = fake.add('by hand', owner === 'group' ? { owner: 'groups/team' } : {})
     return {
-      config: { managerToken: fake.manager, baseUrl: fake.url, ...(owner === 'group' ? { group: 'team' } : { project: 'team/app' }) },
+      config: {
+        managerToken: fake.manager,
+        baseUrl: fake.url,
+        ...(owner === 'group' ? { group: 'team' } : { project: 'team/app' }),
+      },
       current: owner === 'group' ? byHand(first) : credential(first),
       accepts: (fields) => fake.accepts(flatten(fields).reveal()),
       live: () => fake.tokens.filter((token) => fake.active(token)).length,
@@ -42,7 +49,11 @@ describe('gitlab', () => {
   afterEach(() => fake.stop())
   const open = (more: Record<string, unknown> = {}): Promise<ProviderSession> =>
     gitlab.open(
-      parseConfig(gitlab.config, { managerToken: fake.manager, baseUrl: fake.url, project: 'team/app', ...more } as never, 'it'),
+      parseConfig(
+        gitlab.config,
+        { managerToken: fake.manager, baseUrl: fake.url, project: 'team/app', ...more } as never,
+        'it',
+      ),
       context,
     )
   const intent: Intent = { tag: 'rotate-x-01-1', before: [], material: {}, at: START, attempt: 1 }
@@ -58,27 +69,48 @@ describe('gitlab', () => {
   test('a new token has the scopes and the role of the old one, which is found by what it says of itself, and an end', async () => {
     const made = await (await open({ lifetimeDays: 100 })).create(intent, byHand(old))
     const end = new Date(START + 100 * DAY).toISOString().slice(0, 10)
-    expect(fake.tokens.at(-1)).toMatchObject({ name: intent.tag, scopes: ['read_api', 'read_registry'], access_level: 20, expires_at: end })
+    expect(fake.tokens.at(-1)).toMatchObject({
+      name: intent.tag,
+      scopes: ['read_api', 'read_registry'],
+      access_level: 20,
+      expires_at: end,
+    })
     expect(made.expiresAt).toBe(Date.parse(end))
-    await (await open({ scopes: ['api'], role: 'maintainer' })).create({ ...intent, tag: 'rotate-x-01-2' }, undefined)
+    await (
+      await open({ scopes: ['api'], role: 'maintainer' })
+    ).create({ ...intent, tag: 'rotate-x-01-2' }, undefined)
     expect(fake.tokens.at(-1)).toMatchObject({ scopes: ['api'], access_level: 40 })
-    await (await open({ scopes: ['api'] })).create({ ...intent, tag: 'rotate-x-01-3' }, credential(old))
+    await (
+      await open({ scopes: ['api'] })
+    ).create({ ...intent, tag: 'rotate-x-01-3' }, credential(old))
     expect(fake.tokens.at(-1)).toMatchObject({ scopes: ['api'], access_level: 20 })
   })
 
   test('the first one of all is given its rights, and without them nothing is made', async () => {
-    expect(await failure((await open()).create(intent, undefined))).toMatchObject({ code: 'misconfigured', effect: 'none' })
-    expect(await failure((await open({ role: 'guest' })).preflight(undefined))).toMatchObject({ code: 'misconfigured' })
+    expect(await failure((await open()).create(intent, undefined))).toMatchObject({
+      code: 'misconfigured',
+      effect: 'none',
+    })
+    expect(await failure((await open({ role: 'guest' })).preflight(undefined))).toMatchObject({
+      code: 'misconfigured',
+    })
     const theirs = fake.add('of another project', { owner: 'projects/team/other' })
-    expect(await failure((await open()).create(intent, byHand(theirs)))).toMatchObject({ code: 'misconfigured', effect: 'none' })
+    expect(await failure((await open()).create(intent, byHand(theirs)))).toMatchObject({
+      code: 'misconfigured',
+      effect: 'none',
+    })
     expect(fake.calls.filter((call) => call.startsWith('POST'))).toEqual([])
   })
 
   test('a token that was stored by hand is revoked by its own id, and one of another owner is left alone', async () => {
     const session = await open()
     const theirs = fake.add('of another project', { owner: 'projects/team/other' })
-    expect(await session.resembles?.({ id: String(old.id), live: true }, byHand(old).fields)).toBe(true)
-    expect(await session.resembles?.({ id: String(theirs.id), live: true }, byHand(old).fields)).toBe(false)
+    expect(await session.resembles?.({ id: String(old.id), live: true }, byHand(old).fields)).toBe(
+      true,
+    )
+    expect(
+      await session.resembles?.({ id: String(theirs.id), live: true }, byHand(old).fields),
+    ).toBe(false)
     await session.revoke?.(byHand(theirs))
     expect(theirs.revoked).toBe(false)
     await session.revoke?.(byHand(old))
@@ -112,11 +144,20 @@ describe('gitlab', () => {
     for (let i = 0; i < 130; i++) fake.add(`other ${i}`)
     fake.next = { method: 'POST', how: 'lose' }
     const session = await open()
-    expect(await failure(session.create(intent, credential(old)))).toMatchObject({ effect: 'unknown' })
-    expect(await session.settle(intent, credential(old))).toMatchObject({ outcome: 'stray', handles: [{ name: intent.tag, live: true }] })
+    expect(await failure(session.create(intent, credential(old)))).toMatchObject({
+      effect: 'unknown',
+    })
+    expect(await session.settle(intent, credential(old))).toMatchObject({
+      outcome: 'stray',
+      handles: [{ name: intent.tag, live: true }],
+    })
     const before = [{ id: String(fake.tokens.at(-1)?.id), live: true }]
-    expect(await session.settle({ ...intent, before }, credential(old))).toMatchObject({ outcome: 'none' })
-    expect(fake.calls.filter((call) => call.startsWith('POST'))).toEqual(['POST /projects/team%2Fapp/access_tokens'])
+    expect(await session.settle({ ...intent, before }, credential(old))).toMatchObject({
+      outcome: 'none',
+    })
+    expect(fake.calls.filter((call) => call.startsWith('POST'))).toEqual([
+      'POST /projects/team%2Fapp/access_tokens',
+    ])
   })
 
   test('a lost revocation is looked for, and a refused one is told', async () => {
@@ -131,7 +172,10 @@ describe('gitlab', () => {
   test('an answer without the value is unknown: the token was made', async () => {
     fake.mute = true
     const session = await open()
-    expect(await failure(session.create(intent, credential(old)))).toMatchObject({ code: 'bad-answer', effect: 'unknown' })
+    expect(await failure(session.create(intent, credential(old)))).toMatchObject({
+      code: 'bad-answer',
+      effect: 'unknown',
+    })
     expect((await session.settle(intent, credential(old))).outcome).toBe('stray')
   })
 
@@ -143,13 +187,25 @@ describe('gitlab', () => {
   })
 
   test('what can not work is found before anything is made', async () => {
-    const denied = await failure((await open({ managerToken: 'glpat-somebody-else' })).preflight(credential(old)))
-    expect(denied).toMatchObject({ code: 'denied', effect: 'none', hints: [expect.stringContaining('"managerToken"')] })
+    const denied = await failure(
+      (await open({ managerToken: 'glpat-somebody-else' })).preflight(credential(old)),
+    )
+    expect(denied).toMatchObject({
+      code: 'denied',
+      effect: 'none',
+      hints: [expect.stringContaining('"managerToken"')],
+    })
     const given = { scopes: ['api'], role: 'guest', managerToken: 'glpat-somebody-else' }
-    expect(await failure((await open(given)).preflight(undefined))).toMatchObject({ code: 'denied' })
+    expect(await failure((await open(given)).preflight(undefined))).toMatchObject({
+      code: 'denied',
+    })
     const wrong = { fields: single(new Secret('glpat-unknown-0123456789')) }
-    expect(await failure((await open()).preflight(wrong))).toMatchObject({ code: 'refused', effect: 'none' })
-    const permissions = (more: object) => gitlab.permissions(parseConfig(gitlab.config, { managerToken: 'x', ...more } as never, 'it'))
+    expect(await failure((await open()).preflight(wrong))).toMatchObject({
+      code: 'refused',
+      effect: 'none',
+    })
+    const permissions = (more: object) =>
+      gitlab.permissions(parseConfig(gitlab.config, { managerToken: 'x', ...more } as never, 'it'))
     expect([permissions({ project: 'team/app' }), permissions({ group: 'team' })]).toEqual([
       expect.stringContaining('Maintainer of the project team/app'),
       expect.stringContaining('Owner of the group team'),
@@ -164,6 +220,8 @@ describe('gitlab', () => {
     [{ project: 'a/b', role: 'king' }, /role/],
     [{ project: 'a/b', lifetimeDays: 500 }, /lifetimeDays/],
   ])('configuration %j is refused', (more, says) => {
-    expect(() => parseConfig(gitlab.config, { managerToken: 'x', ...more } as never, 'it')).toThrow(says)
+    expect(() => parseConfig(gitlab.config, { managerToken: 'x', ...more } as never, 'it')).toThrow(
+      says,
+    )
   })
 })

@@ -13,7 +13,8 @@ import { delivery } from '../fakes/delivery.ts'
 targetSuite('render', render, async () => {
   const fake = await new FakeRender().start()
   const [one, two] = [fake.service('one', { OTHER: 'kept by people' }), fake.service('two')]
-  const value = (id: string, name: string): string | undefined => fake.services.get(id)?.env.get(name)
+  const value = (id: string, name: string): string | undefined =>
+    fake.services.get(id)?.env.get(name)
   return {
     config: { services: '*', token: fake.token, create: true, baseUrl: fake.url },
     read: (name) => (value(one, name) === value(two, name) ? value(one, name) : 'they differ'),
@@ -36,10 +37,21 @@ for (const type of ['sensitive', 'encrypted', 'plain'])
     fake.custom.set('env_qa', 'qa')
     fake.shared.push({ key: 'FIRST_KEY', target: ['production'], projectId: ['prj_of_others'] })
     return {
-      config: { projects: '*', teamId: fake.teamId, token: fake.token, create: true, baseUrl: fake.url },
+      config: {
+        projects: '*',
+        teamId: fake.teamId,
+        token: fake.token,
+        create: true,
+        baseUrl: fake.url,
+      },
       read: (name) => all().find(({ key }) => key === name)?.value,
       stands: (name, value) =>
-        void fake.variable(project, name, value, { type, target: ['preview'], gitBranch: 'staging', comment: 'made by people' }),
+        void fake.variable(project, name, value, {
+          type,
+          target: ['preview'],
+          gitBranch: 'staging',
+          comment: 'made by people',
+        }),
       attributes: (name) =>
         all()
           .filter(({ key }) => key === name)
@@ -47,11 +59,22 @@ for (const type of ['sensitive', 'encrypted', 'plain'])
       others: () => all().filter(({ key }) => key === 'OTHER'),
       several: (name) => {
         const { id } = fake.variable(project, name, 'value of production', { type })
-        fake.variable(project, name, 'value of staging', { target: ['preview'], gitBranch: 'staging' })
+        fake.variable(project, name, 'value of staging', {
+          target: ['preview'],
+          gitBranch: 'staging',
+        })
         fake.variable(project, name, 'value of preview', { target: ['preview'] })
-        fake.variable(project, name, 'value of qa', { target: [], customEnvironmentIds: ['env_qa'] })
+        fake.variable(project, name, 'value of qa', {
+          target: [],
+          customEnvironmentIds: ['env_qa'],
+        })
         return {
-          says: [/4 times in site/, /production; preview of the branch staging; preview; env_qa/, /"environments"/, /"gitBranch"/],
+          says: [
+            /4 times in site/,
+            /production; preview of the branch staging; preview; env_qa/,
+            /"environments"/,
+            /"gitBranch"/,
+          ],
           choice: { environments: ['production'] },
           values: () => {
             const same = all().filter(({ key }) => key === name)
@@ -81,7 +104,12 @@ describe('render', () => {
     fake = await new FakeRender().start()
   })
   afterEach(() => fake.stop())
-  const config = (more: Record<string, unknown> = {}) => ({ services: '*', token: fake.token, baseUrl: fake.url, ...more })
+  const config = (more: Record<string, unknown> = {}) => ({
+    services: '*',
+    token: fake.token,
+    baseUrl: fake.url,
+    ...more,
+  })
 
   test('all services over many pages, only where the variable exists, and others keep theirs', async () => {
     const with1 = fake.service('a', { API_KEY: 'old', OTHER: 'x' })
@@ -89,11 +117,9 @@ describe('render', () => {
     const with2 = fake.service('c', { API_KEY: 'old' })
     const session = await open(render, config())
     await session.put(delivery('new-value'))
-    expect([with1, without, with2].map((id) => Object.fromEntries(fake.services.get(id)?.env ?? []))).toEqual([
-      { API_KEY: 'new-value', OTHER: 'x' },
-      { OTHER: 'y' },
-      { API_KEY: 'new-value' },
-    ])
+    expect(
+      [with1, without, with2].map((id) => Object.fromEntries(fake.services.get(id)?.env ?? [])),
+    ).toEqual([{ API_KEY: 'new-value', OTHER: 'x' }, { OTHER: 'y' }, { API_KEY: 'new-value' }])
     expect(context.notes).toEqual(['Render: API_KEY in a (1/2)', 'Render: API_KEY in c (2/2)'])
   })
 
@@ -112,7 +138,11 @@ describe('render', () => {
   test('an environment group, and the services that are linked to it', async () => {
     const [a, b] = [fake.service('a'), fake.service('b')]
     const group = fake.group('shared', { API_KEY: 'old' }, [a, b])
-    const session = await open(render, { envGroups: ['shared'], token: fake.token, baseUrl: fake.url })
+    const session = await open(render, {
+      envGroups: ['shared'],
+      token: fake.token,
+      baseUrl: fake.url,
+    })
     await session.put(delivery('new-value'))
     await session.deploy?.(delivery('new-value'))
     expect(fake.groups.get(group)?.env.get('API_KEY')).toBe('new-value')
@@ -139,7 +169,11 @@ describe('render', () => {
   })
 
   test('an undo gives every place its own value back, and takes away what was added where there was nothing', async () => {
-    const [a, b, c] = [fake.service('a', { API_KEY: 'one' }), fake.service('b', { API_KEY: 'two' }), fake.service('c', { OTHER: 'x' })]
+    const [a, b, c] = [
+      fake.service('a', { API_KEY: 'one' }),
+      fake.service('b', { API_KEY: 'two' }),
+      fake.service('c', { OTHER: 'x' }),
+    ]
     const session = await open(render, config({ create: true }))
     const stood = await session.standing?.(['API_KEY'])
     await session.put(delivery('new-value'))
@@ -156,7 +190,11 @@ describe('render', () => {
   })
 
   test('a run of an older program noted the values of single places under their paths', async () => {
-    const [a, b, c] = [fake.service('a', { API_KEY: 'new' }), fake.service('b', { API_KEY: 'new' }), fake.service('c', { API_KEY: 'new' })]
+    const [a, b, c] = [
+      fake.service('a', { API_KEY: 'new' }),
+      fake.service('b', { API_KEY: 'new' }),
+      fake.service('c', { API_KEY: 'new' }),
+    ]
     const session = await open(render, config({ create: true }))
     const [one, two] = [new Secret('one'), new Secret('two')]
     const prior = {
@@ -166,7 +204,11 @@ describe('render', () => {
       [`/services/${c}/API_KEY`]: null,
     }
     await session.restore(prior, delivery('old-value'))
-    expect([a, b, c].map((id) => fake.services.get(id)?.env.get('API_KEY'))).toEqual(['one', 'two', undefined])
+    expect([a, b, c].map((id) => fake.services.get(id)?.env.get('API_KEY'))).toEqual([
+      'one',
+      'two',
+      undefined,
+    ])
     expect(await session.current?.(Object.keys(prior))).toEqual(prior)
   })
 
@@ -174,35 +216,48 @@ describe('render', () => {
     ['is queued without being named', (host: FakeRender) => void (host.queues = true)],
     [
       'is taken and its answer is lost',
-      (host: FakeRender) => void host.faults.push({ method: 'POST', path: /deploys$/, status: 503, after: true }),
+      (host: FakeRender) =>
+        void host.faults.push({ method: 'POST', path: /deploys$/, status: 503, after: true }),
     ],
-  ])('a deploy that %s is found among the deploys, and not started twice', async (_what, arrange) => {
-    const id = fake.service('a', { API_KEY: 'old' })
-    const session = await open(render, config())
-    await session.deploy?.(delivery('old'))
-    await session.put(delivery('new-value'))
-    arrange(fake)
-    await session.deploy?.(delivery('new-value'))
-    expect(fake.services.get(id)?.running.get('API_KEY')).toBe('new-value')
-    expect(fake.deploys.size).toBe(2)
-  })
+  ])(
+    'a deploy that %s is found among the deploys, and not started twice',
+    async (_what, arrange) => {
+      const id = fake.service('a', { API_KEY: 'old' })
+      const session = await open(render, config())
+      await session.deploy?.(delivery('old'))
+      await session.put(delivery('new-value'))
+      arrange(fake)
+      await session.deploy?.(delivery('new-value'))
+      expect(fake.services.get(id)?.running.get('API_KEY')).toBe('new-value')
+      expect(fake.deploys.size).toBe(2)
+    },
+  )
 
   test('a deploy that never came to be is not taken for one that did', async () => {
     fake.service('a', { API_KEY: 'old' })
     fake.faults.push({ method: 'POST', path: /deploys$/, status: 503 })
     const session = await open(render, config())
-    await expect(session.deploy?.(delivery('old'))).rejects.toMatchObject({ code: 'unavailable', effect: 'unknown' })
+    await expect(session.deploy?.(delivery('old'))).rejects.toMatchObject({
+      code: 'unavailable',
+      effect: 'unknown',
+    })
     expect(fake.deploys.size).toBe(0)
   })
 
   test('what can not work is said before anything is written', async () => {
     fake.service('a', {})
-    await expect((await open(render, config({ services: ['nobody'] }))).probe()).rejects.toMatchObject({ code: 'misconfigured' })
-    await expect((await open(render, config({ token: 'wrong-token-999' }))).probe()).rejects.toMatchObject({
+    await expect(
+      (await open(render, config({ services: ['nobody'] }))).probe(),
+    ).rejects.toMatchObject({ code: 'misconfigured' })
+    await expect(
+      (await open(render, config({ token: 'wrong-token-999' }))).probe(),
+    ).rejects.toMatchObject({
       code: 'denied',
       effect: 'none',
     })
-    await expect((await open(render, config())).put(delivery('x'))).rejects.toMatchObject({ code: 'misconfigured' })
+    await expect((await open(render, config())).put(delivery('x'))).rejects.toMatchObject({
+      code: 'misconfigured',
+    })
     expect(fake.calls.filter((call) => call.startsWith('PUT'))).toEqual([])
   })
 })
@@ -213,11 +268,20 @@ describe('vercel', () => {
     fake = await new FakeVercel().start()
   })
   afterEach(() => fake.stop())
-  const config = (more: Record<string, unknown> = {}) => ({ projects: '*', token: fake.token, baseUrl: fake.url, ...more })
+  const config = (more: Record<string, unknown> = {}) => ({
+    projects: '*',
+    token: fake.token,
+    baseUrl: fake.url,
+    ...more,
+  })
   const running = (id: string): string | undefined => fake.projects.get(id)?.running.get('API_KEY')
 
   test('several projects: changed where it exists, deployed again, ready and aliased before it returns', async () => {
-    const [a, b, c] = [fake.project('a', { API_KEY: 'old' }), fake.project('b', {}), fake.project('c', { API_KEY: 'old' })]
+    const [a, b, c] = [
+      fake.project('a', { API_KEY: 'old' }),
+      fake.project('b', {}),
+      fake.project('c', { API_KEY: 'old' }),
+    ]
     const session = await open(vercel, config())
     await session.probe()
     await session.put(delivery('new-value'))
@@ -225,7 +289,9 @@ describe('vercel', () => {
     await session.deploy?.(delivery('new-value'))
     expect([running(a), running(b), running(c)]).toEqual(['new-value', undefined, 'new-value'])
     expect(fake.projects.get(b)?.env).toEqual([])
-    expect(context.notes.join('\n')).toMatch(/c is deployed \(2\/2\)\n.*1 earlier production deployments of c .*still hold the value/)
+    expect(context.notes.join('\n')).toMatch(
+      /c is deployed \(2\/2\)\n.*1 earlier production deployments of c .*still hold the value/,
+    )
     // The same delivery again finds what it made.
     const made = fake.deployments.length
     await session.deploy?.(delivery('new-value'))
@@ -235,7 +301,8 @@ describe('vercel', () => {
   test('production is found behind a hundred previews, and a deployment that still builds is taken up again', async () => {
     const a = fake.project('a', { API_KEY: 'old' })
     const [live] = fake.deployments
-    for (let i = 0; i < 120 && live !== undefined; i++) fake.deployments.unshift({ ...live, uid: `dpl_preview${i}`, target: 'preview' })
+    for (let i = 0; i < 120 && live !== undefined; i++)
+      fake.deployments.unshift({ ...live, uid: `dpl_preview${i}`, target: 'preview' })
     const session = await open(vercel, config())
     await session.put(delivery('new-value'))
     fake.faults.push({ method: 'GET', path: /v13/, status: 418 })
@@ -259,8 +326,16 @@ describe('vercel', () => {
   test('a 201 that holds a failure is one', async () => {
     fake.project('a')
     fake.failing = 'ENV_CONFLICT'
-    const error = await (await open(vercel, config({ create: true }))).put(delivery('new-value')).catch((thrown: unknown) => thrown)
-    expect(error).toMatchObject({ code: 'failed', effect: 'unknown', message: expect.stringContaining('ENV_CONFLICT') as string })
+    const error = await (
+      await open(vercel, config({ create: true }))
+    )
+      .put(delivery('new-value'))
+      .catch((thrown: unknown) => thrown)
+    expect(error).toMatchObject({
+      code: 'failed',
+      effect: 'unknown',
+      message: expect.stringContaining('ENV_CONFLICT') as string,
+    })
     expectNoLeak(error, ['new-value', fake.token])
   })
 
@@ -287,7 +362,10 @@ describe('vercel', () => {
     fake.teamId = 'team_x1'
     const a = fake.project('a')
     await expect((await open(vercel, config())).probe()).rejects.toMatchObject({ code: 'denied' })
-    const session = await open(vercel, config({ teamId: 'team_x1', create: true, environments: ['production', 'development'] }))
+    const session = await open(
+      vercel,
+      config({ teamId: 'team_x1', create: true, environments: ['production', 'development'] }),
+    )
     await session.put(delivery('new-value'))
     await session.deploy?.(delivery('new-value'))
     expect(fake.projects.get(a)?.env.map(({ type, target }) => [type, target])).toEqual([
@@ -306,7 +384,9 @@ describe('vercel', () => {
 
   const held = (id: string) =>
     (fake.projects.get(id)?.env ?? []).map(({ value, target, gitBranch, customEnvironmentIds }) => [
-      [...target, ...(customEnvironmentIds ?? []), ...(gitBranch == null ? [] : [gitBranch])].join(' '),
+      [...target, ...(customEnvironmentIds ?? []), ...(gitBranch == null ? [] : [gitBranch])].join(
+        ' ',
+      ),
       value,
     ])
   const all = { production: 'p', preview: 'v', staging: 's', qa: 'q', development: 'd' }
@@ -325,7 +405,10 @@ describe('vercel', () => {
     [{ environments: ['production'] }, ['production']],
     [{ environments: ['production', 'preview'] }, ['production', 'preview']],
     [{ gitBranch: 'staging' }, ['preview staging']],
-    [{ environments: ['production', 'preview'], gitBranch: 'staging' }, ['production', 'preview staging']],
+    [
+      { environments: ['production', 'preview'], gitBranch: 'staging' },
+      ['production', 'preview staging'],
+    ],
     [{ environments: ['qa'] }, ['env_qa']],
     [{ environments: ['env_qa', 'development'] }, ['env_qa', 'development']],
   ])('%j means %j and no other variable; each gets its own value back', async (choice, means) => {
@@ -334,7 +417,9 @@ describe('vercel', () => {
     const session = await open(vercel, config(choice))
     const stood = await session.standing?.(['API_KEY'])
     await session.put(delivery('new-value'))
-    expect(held(id)).toEqual(before.map(([where, value]) => [where, means.includes(where ?? '') ? 'new-value' : value]))
+    expect(held(id)).toEqual(
+      before.map(([where, value]) => [where, means.includes(where ?? '') ? 'new-value' : value]),
+    )
     await (await open(vercel, config(choice))).restore(stood?.values, delivery('old'), stood?.rest)
     expect(held(id)).toEqual(before)
   })
@@ -342,27 +427,41 @@ describe('vercel', () => {
   test.each([
     [{}, ['sensitive production']],
     [{ environments: ['production', 'preview'] }, ['sensitive production preview']],
-    [{ environments: ['production', 'preview'], gitBranch: 'staging' }, ['sensitive production', 'sensitive preview staging']],
+    [
+      { environments: ['production', 'preview'], gitBranch: 'staging' },
+      ['sensitive production', 'sensitive preview staging'],
+    ],
     [{ environments: ['qa', 'development'] }, ['sensitive env_qa', 'encrypted development']],
-  ])('new ones for %j are %j, and go again; what people made for others stays', async (choice, made) => {
-    fake.custom.set('env_qa', 'qa')
-    const id = fake.project('site')
-    const others = 'environments' in choice ? [fake.variable(id, 'API_KEY', 'x', { target: ['preview'], gitBranch: 'feature' })] : []
-    const session = await open(vercel, config({ ...choice, create: true }))
-    const stood = await session.standing?.(['API_KEY'])
-    expect(stood?.values).toEqual({ API_KEY: null })
-    await session.put(delivery('new-value'))
-    const ours = fake.projects.get(id)?.env.filter(({ value }) => value === 'new-value') ?? []
-    expect(
-      ours.map(({ type, target, gitBranch, customEnvironmentIds }) =>
-        [type, ...target, ...(customEnvironmentIds ?? []), ...(gitBranch == null ? [] : [gitBranch])].join(' '),
-      ),
-    ).toEqual(made)
-    await session.put(delivery('newer-value'))
-    expect(fake.projects.get(id)?.env).toHaveLength(made.length + others.length)
-    await session.restore(stood?.values, undefined, stood?.rest)
-    expect(fake.projects.get(id)?.env).toEqual(others)
-  })
+  ])(
+    'new ones for %j are %j, and go again; what people made for others stays',
+    async (choice, made) => {
+      fake.custom.set('env_qa', 'qa')
+      const id = fake.project('site')
+      const others =
+        'environments' in choice
+          ? [fake.variable(id, 'API_KEY', 'x', { target: ['preview'], gitBranch: 'feature' })]
+          : []
+      const session = await open(vercel, config({ ...choice, create: true }))
+      const stood = await session.standing?.(['API_KEY'])
+      expect(stood?.values).toEqual({ API_KEY: null })
+      await session.put(delivery('new-value'))
+      const ours = fake.projects.get(id)?.env.filter(({ value }) => value === 'new-value') ?? []
+      expect(
+        ours.map(({ type, target, gitBranch, customEnvironmentIds }) =>
+          [
+            type,
+            ...target,
+            ...(customEnvironmentIds ?? []),
+            ...(gitBranch == null ? [] : [gitBranch]),
+          ].join(' '),
+        ),
+      ).toEqual(made)
+      await session.put(delivery('newer-value'))
+      expect(fake.projects.get(id)?.env).toHaveLength(made.length + others.length)
+      await session.restore(stood?.values, undefined, stood?.rest)
+      expect(fake.projects.get(id)?.env).toEqual(others)
+    },
+  )
 
   test('two variables of one environment are refused as well, and what people made meanwhile is not ours to remove', async () => {
     const id = fake.project('site')
@@ -374,13 +473,17 @@ describe('vercel', () => {
     fake.variable(id, 'API_KEY', 'of others', { target: ['production', 'preview'] })
     await expect(session.standing?.(['API_KEY'])).rejects.toMatchObject({
       code: 'misconfigured',
-      message: expect.stringContaining('API_KEY stands 2 times in site on Vercel: production; production and preview') as string,
+      message: expect.stringContaining(
+        'API_KEY stands 2 times in site on Vercel: production; production and preview',
+      ) as string,
     })
   })
 
   test('an environment that no project has', async () => {
     fake.project('site')
-    await expect((await open(vercel, config({ environments: ['quality'] }))).probe()).rejects.toMatchObject({
+    await expect(
+      (await open(vercel, config({ environments: ['quality'] }))).probe(),
+    ).rejects.toMatchObject({
       code: 'misconfigured',
       message: expect.stringContaining('"quality"') as string,
     })
@@ -412,7 +515,9 @@ describe('vercel', () => {
     fake.projects.get(a)?.env.splice(0)
     for (const _twice of [1, 2]) {
       await session.restore(stood?.values, undefined, stood?.rest)
-      expect(fake.projects.get(a)?.env).toMatchObject([{ ...about, value: 'old', type: 'encrypted' }])
+      expect(fake.projects.get(a)?.env).toMatchObject([
+        { ...about, value: 'old', type: 'encrypted' },
+      ])
     }
   })
 
@@ -444,13 +549,16 @@ describe('vercel', () => {
     fake.shared.push({ key: 'OTHER', target: ['production'], projectId: [a] })
     fake.shared.push({ key: 'API_KEY', target: ['production'], projectId: ['prj_other'] })
     fake.shared.push({ key: 'API_KEY', target: ['preview'], projectId: ['prj_other', a] })
-    const asked = async (more: object) => (await open(vercel, config({ teamId: 'team_x', ...more }))).standing?.(['API_KEY'])
+    const asked = async (more: object) =>
+      (await open(vercel, config({ teamId: 'team_x', ...more }))).standing?.(['API_KEY'])
     expect((await asked({ environments: ['production'] }))?.values['API_KEY']?.reveal()).toBe('old')
     for (const more of [{}, { environments: ['preview'] }])
       await expect(asked(more)).rejects.toMatchObject({
         code: 'misconfigured',
         effect: 'none',
-        message: expect.stringMatching(/^a on Vercel has API_KEY from a variable that team_x shares \(preview\)/) as string,
+        message: expect.stringMatching(
+          /^a on Vercel has API_KEY from a variable that team_x shares \(preview\)/,
+        ) as string,
       })
   })
 
@@ -463,7 +571,10 @@ describe('vercel', () => {
     await session.deploy?.(delivery('new-value'))
     expect([running(a), fake.deployments.length]).toEqual(['new-value', before + 1])
     fake.faults.push({ method: 'POST', path: /deployments/, status: 503 })
-    await expect(session.deploy?.(delivery('newer', 'run_2.v3'))).rejects.toMatchObject({ code: 'unavailable', effect: 'unknown' })
+    await expect(session.deploy?.(delivery('newer', 'run_2.v3'))).rejects.toMatchObject({
+      code: 'unavailable',
+      effect: 'unknown',
+    })
     expect(fake.deployments).toHaveLength(before + 1)
   })
 

@@ -13,7 +13,13 @@ import { delivery } from '../fakes/delivery.ts'
 targetSuite('kubernetes', kubernetes, async () => {
   const fake = await new FakeKubernetes().start()
   return {
-    config: { namespace: fake.namespace, secret: 'app', server: fake.url, token: fake.token, create: true },
+    config: {
+      namespace: fake.namespace,
+      secret: 'app',
+      server: fake.url,
+      token: fake.token,
+      create: true,
+    },
     read: (name) => fake.value('app', name),
     failNext: () => {
       fake.add('app', {})
@@ -34,7 +40,13 @@ documentSuite('kubernetes', kubernetes, async () => {
     elsewhere: { namespace: fake.namespace, secret: 'api', ...connection },
     read: (name) => fake.value('app', name),
     write: (name, value) => fake.set('app', name, value),
-    between: (act) => void fake.others.push({ method: 'PATCH', path: /secrets/, when: 'before', act: () => void act() }),
+    between: (act) =>
+      void fake.others.push({
+        method: 'PATCH',
+        path: /secrets/,
+        when: 'before',
+        act: () => void act(),
+      }),
     whole: () => {
       const { metadata, ...more } = fake.secrets.get('app') ?? { metadata: {} }
       return JSON.stringify([more, { ...metadata, resourceVersion: undefined }])
@@ -53,10 +65,15 @@ beforeEach(async () => {
 afterEach(() => fake.stop())
 
 const parsed = (more: Record<string, unknown>) =>
-  parseConfig(kubernetes.config, { namespace: fake.namespace, secret: 'app', ...more } as never, 'target')
+  parseConfig(
+    kubernetes.config,
+    { namespace: fake.namespace, secret: 'app', ...more } as never,
+    'target',
+  )
 const open = (more: Record<string, unknown> = {}): Promise<TargetSession> =>
   kubernetes.open(parsed({ server: fake.url, token: fake.token, ...more }), context)
-const writes = (): string[] => fake.calls.filter((call) => /^(PATCH|POST) .*(secrets|deployments)/.test(call))
+const writes = (): string[] =>
+  fake.calls.filter((call) => /^(PATCH|POST) .*(secrets|deployments)/.test(call))
 
 describe('a Secret', () => {
   test('one key of it, the others stay, bytes too', async () => {
@@ -85,9 +102,16 @@ describe('a Secret', () => {
     await session.put(delivery('new-value'))
     expect(fake.secrets.get('app')).toMatchObject({
       type: 'Opaque',
-      metadata: { name: 'app', namespace: 'production', annotations: { 'rotate-made-for': 'run_1.v2' } },
+      metadata: {
+        name: 'app',
+        namespace: 'production',
+        annotations: { 'rotate-made-for': 'run_1.v2' },
+      },
     })
-    expect([fake.value('app', 'API_KEY'), writes()]).toEqual(['new-value', ['POST /api/v1/namespaces/production/secrets']])
+    expect([fake.value('app', 'API_KEY'), writes()]).toEqual([
+      'new-value',
+      ['POST /api/v1/namespaces/production/secrets'],
+    ])
   })
 
   test('one that somebody else makes at the same moment keeps what it has', async () => {
@@ -100,7 +124,10 @@ describe('a Secret', () => {
       },
     })
     await session.put(delivery('new-value'))
-    expect([fake.value('app', 'OTHER'), fake.value('app', 'API_KEY')]).toEqual(['theirs', 'new-value'])
+    expect([fake.value('app', 'OTHER'), fake.value('app', 'API_KEY')]).toEqual([
+      'theirs',
+      'new-value',
+    ])
   })
 
   test('a create that never arrived is told as unknown and not repeated', async () => {
@@ -114,7 +141,10 @@ describe('a Secret', () => {
 
   test('a create that is refused is told at once', async () => {
     fake.denied.add('create secrets')
-    await expect((await open({ create: true })).put(delivery('new-value'))).rejects.toMatchObject({ code: 'denied', effect: 'none' })
+    await expect((await open({ create: true })).put(delivery('new-value'))).rejects.toMatchObject({
+      code: 'denied',
+      effect: 'none',
+    })
     expect(fake.calls.at(-1)).toMatch(/^POST/)
   })
 
@@ -126,7 +156,9 @@ describe('a Secret', () => {
     const prior = await session.current?.(['API_KEY'])
     await session.put(delivery('new-value'))
     await session.restore(prior, delivery('old'))
-    expect(fake.secrets.get('app')?.data).toEqual({ OTHER: Buffer.from('theirs').toString('base64') })
+    expect(fake.secrets.get('app')?.data).toEqual({
+      OTHER: Buffer.from('theirs').toString('base64'),
+    })
     await session.restore({ API_KEY: new Secret('older') }, delivery('old'))
     expect(fake.value('app', 'API_KEY')).toBe('older')
     await session.restore(undefined, delivery('old'))
@@ -142,7 +174,8 @@ describe('a Secret', () => {
       const stood = await session.standing?.(['API_KEY'])
       await session.put(delivery('new-value'))
       between()
-      for (const _twice of [1, 2]) await (await open({ create: true })).restore(stood?.values, undefined, stood?.rest)
+      for (const _twice of [1, 2])
+        await (await open({ create: true })).restore(stood?.values, undefined, stood?.rest)
     }
 
     test('goes again when that is undone', async () => {
@@ -152,13 +185,27 @@ describe('a Secret', () => {
 
     test.each<[string, () => void]>([
       ['a key of somebody else', () => fake.set('app', 'OTHER', 'theirs')],
-      ['a label', () => Object.assign(fake.secrets.get('app')?.metadata ?? {}, { labels: { team: 'api' } })],
-      ['an owner', () => Object.assign(fake.secrets.get('app')?.metadata ?? {}, { ownerReferences: [{ kind: 'Deployment' }] })],
+      [
+        'a label',
+        () => Object.assign(fake.secrets.get('app')?.metadata ?? {}, { labels: { team: 'api' } }),
+      ],
+      [
+        'an owner',
+        () =>
+          Object.assign(fake.secrets.get('app')?.metadata ?? {}, {
+            ownerReferences: [{ kind: 'Deployment' }],
+          }),
+      ],
       ['that somebody else made it again', () => fake.add('app', { API_KEY: 'new-value' })],
       [
         'a key that comes in the same moment',
         () => {
-          fake.others.push({ method: 'DELETE', path: /secrets/, when: 'before', act: () => fake.set('app', 'OTHER', 'theirs') })
+          fake.others.push({
+            method: 'DELETE',
+            path: /secrets/,
+            when: 'before',
+            act: () => fake.set('app', 'OTHER', 'theirs'),
+          })
         },
       ],
     ])('stays without our key because of %s', async (_what, between) => {
@@ -191,7 +238,9 @@ describe('a Secret', () => {
     ['two values for one key', { A: 'x' }, { key: 'A' }, ['ONE', 'TWO'], '{name}'],
   ])('%s: refused before anything is written', async (_what, data, more, names, hint) => {
     if (data !== undefined) fake.add('app', data)
-    await expect((await open(more)).put(delivery('new-value', 'run_1.v2', names))).rejects.toMatchObject({
+    await expect(
+      (await open(more)).put(delivery('new-value', 'run_1.v2', names)),
+    ).rejects.toMatchObject({
       code: 'misconfigured',
       effect: 'none',
       hints: [expect.stringContaining(hint)],
@@ -210,18 +259,26 @@ describe('a Secret', () => {
     })
     expect(await session.current?.(['API_KEY'])).toEqual({ API_KEY: null })
     expect((await session.standing?.(['OTHER']))?.values['OTHER']?.reveal()).toBe('theirs')
-    expect((await (await open({ create: true })).standing?.(['API_KEY']))?.values).toEqual({ API_KEY: null })
+    expect((await (await open({ create: true })).standing?.(['API_KEY']))?.values).toEqual({
+      API_KEY: null,
+    })
   })
 
   test('an immutable one, and a hook that writes something else', async () => {
     fake.add('app', { API_KEY: 'old' }, { immutable: true })
     const session = await open()
     for (const call of [session.probe(), session.put(delivery('new-value'))])
-      await expect(call).rejects.toMatchObject({ code: 'misconfigured', message: expect.stringContaining('immutable') as string })
+      await expect(call).rejects.toMatchObject({
+        code: 'misconfigured',
+        message: expect.stringContaining('immutable') as string,
+      })
     expect(writes()).toEqual([])
     fake.add('app', { API_KEY: 'old' })
     fake.mutates = true
-    await expect(session.put(delivery('new-value'))).rejects.toMatchObject({ code: 'bad-answer', effect: 'unknown' })
+    await expect(session.put(delivery('new-value'))).rejects.toMatchObject({
+      code: 'bad-answer',
+      effect: 'unknown',
+    })
   })
 
   test('the probe asks for every right by name and changes nothing; an owner is told', async () => {
@@ -231,7 +288,13 @@ describe('a Secret', () => {
       message: expect.stringContaining('no Secret') as string,
     })
     const session = await open({ create: true, restart: ['deployment/api'] })
-    for (const right of ['create secrets', 'patch secrets/app', 'patch deployments/api', 'get secrets/app', 'get deployments/api']) {
+    for (const right of [
+      'create secrets',
+      'patch secrets/app',
+      'patch deployments/api',
+      'get secrets/app',
+      'get deployments/api',
+    ]) {
       fake.denied.add(right)
       await expect(session.probe(), right).rejects.toMatchObject({
         code: 'denied',
@@ -240,7 +303,11 @@ describe('a Secret', () => {
       fake.denied.clear()
     }
     await session.probe()
-    fake.add('app', { API_KEY: 'old' }, { metadata: { ownerReferences: [{ kind: 'ExternalSecret' }] } })
+    fake.add(
+      'app',
+      { API_KEY: 'old' },
+      { metadata: { ownerReferences: [{ kind: 'ExternalSecret' }] } },
+    )
     fake.denied.add('create secrets')
     await session.probe()
     expect(context.notes.join()).toContain('ownerReferences')
@@ -250,8 +317,13 @@ describe('a Secret', () => {
   test('what the cluster answers is told by its meaning, and never quotes a value', async () => {
     fake.add('app', { API_KEY: 'old' })
     const failing = async (status: number, after?: true): Promise<unknown> => {
-      for (let i = 0; i < 3; i++) fake.faults.push({ method: 'PATCH', path: /secrets/, status, ...(after ? { after } : {}) })
-      const error: unknown = await (await open()).put(delivery(`value-${status}`)).catch((thrown: unknown) => thrown)
+      for (let i = 0; i < 3; i++)
+        fake.faults.push({ method: 'PATCH', path: /secrets/, status, ...(after ? { after } : {}) })
+      const error: unknown = await (
+        await open()
+      )
+        .put(delivery(`value-${status}`))
+        .catch((thrown: unknown) => thrown)
       expectNoLeak(error, [`value-${status}`, fake.token])
       fake.faults.length = 0
       return error
@@ -261,7 +333,11 @@ describe('a Secret', () => {
     expect(await failing(422)).toMatchObject({ code: 'misconfigured', effect: 'none' })
     for (const status of [400, 403]) {
       fake.refuses = status
-      const error: unknown = await (await open()).put(delivery('value-quoted')).catch((thrown: unknown) => thrown)
+      const error: unknown = await (
+        await open()
+      )
+        .put(delivery('value-quoted'))
+        .catch((thrown: unknown) => thrown)
       expect(error).toMatchObject({ effect: 'none', details: { status } })
       expectNoLeak(error, ['value-quoted', Buffer.from('value-quoted').toString('base64')])
     }
@@ -316,8 +392,21 @@ describe('a restart', () => {
   })
 
   test.each([
-    ['that the controller gives up', 'deadline', ['deployment/api'], { code: 'failed', effect: 'applied' }],
-    ...restart.map((text) => [`of ${text} that never ends`, 'stuck', [text], { code: 'timeout', effect: 'unknown' }] as const),
+    [
+      'that the controller gives up',
+      'deadline',
+      ['deployment/api'],
+      { code: 'failed', effect: 'applied' },
+    ],
+    ...restart.map(
+      (text) =>
+        [
+          `of ${text} that never ends`,
+          'stuck',
+          [text],
+          { code: 'timeout', effect: 'unknown' },
+        ] as const,
+    ),
   ] as const)('%s', async (_what, ending, which, want) => {
     fake.ending = ending
     const session = await open({ restart: which })
@@ -332,8 +421,16 @@ describe('a restart', () => {
   test.each([
     ['nowhere', undefined, /there is no deployment api/],
     ['paused', { paused: true }, /is paused/],
-    ['one that waits for a person', { updateStrategy: { type: 'OnDelete' } }, /when they are deleted/],
-    ['one with a partition', { updateStrategy: { type: 'RollingUpdate', rollingUpdate: { partition: 1 } } }, /partition/],
+    [
+      'one that waits for a person',
+      { updateStrategy: { type: 'OnDelete' } },
+      /when they are deleted/,
+    ],
+    [
+      'one with a partition',
+      { updateStrategy: { type: 'RollingUpdate', rollingUpdate: { partition: 1 } } },
+      /partition/,
+    ],
   ])('that can not work is found by the probe: %s', async (_what, spec, message) => {
     fake.workloads.clear()
     if (spec !== undefined) fake.workload('deployment', 'api', spec)

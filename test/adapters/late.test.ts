@@ -1,7 +1,7 @@
 /**
- * A create that we gave up is carried out all the same, seconds or minutes later: the far side asked hours
- * afterwards names the credential as one of ours, and nothing else. And whose word ends the waiting: only an
- * error in which the service itself has answered.
+ * A create that we gave up is carried out all the same, seconds or minutes later: the far
+ * side asked hours afterwards names the credential as one of ours, and nothing else. And
+ * whose word ends the waiting: only an error in which the service itself has answered.
  */
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -45,10 +45,17 @@ afterEach(async () => {
   for (const end of ends.splice(0)) await end()
 })
 
-const open = (provider: Provider, config: unknown, context: TestContext): Promise<ProviderSession> =>
+const open = (
+  provider: Provider,
+  config: unknown,
+  context: TestContext,
+): Promise<ProviderSession> =>
   provider.open(parseConfig(provider.config, config as ConfigValue, 'it'), context)
 
-/** A far side with a credential of before; `late` is what the call that was given up does after all, at this time. */
+/**
+ * A far side with a credential of before; `late` is what the call that was given up does
+ * after all, at this time.
+ */
 interface Far {
   readonly session: ProviderSession
   late(at: number, intent: Intent): string
@@ -63,7 +70,11 @@ const far: Readonly<Record<string, (context: TestContext) => Promise<Far>>> = {
     fake.addUser('bob')
     fake.addKey('bob')
     const { id: accessKeyId, secret: secretAccessKey } = fake.admin
-    const session = await open(aws, { accessKeyId, secretAccessKey, iamUserName: 'bob', endpoint: fake.url }, context)
+    const session = await open(
+      aws,
+      { accessKeyId, secretAccessKey, iamUserName: 'bob', endpoint: fake.url },
+      context,
+    )
     const add = (createdAt: number): string => fake.addKey('bob', { createdAt }).id
     return { session, late: add, other: (at) => void add(at) }
   },
@@ -73,28 +84,49 @@ const far: Readonly<Record<string, (context: TestContext) => Promise<Far>>> = {
     fake.addUser('bob')
     fake.bedrock.addKey('bob')
     const { id: accessKeyId, secret: secretAccessKey } = fake.admin
-    const config = { accessKeyId, secretAccessKey, iamUserName: 'bob', endpoint: fake.url, credentialAgeDays: 30 }
-    const add = (createdAt: number): string => fake.bedrock.addKey('bob', { createdAt, expiresAt: createdAt + 30 * DAY }).id
+    const config = {
+      accessKeyId,
+      secretAccessKey,
+      iamUserName: 'bob',
+      endpoint: fake.url,
+      credentialAgeDays: 30,
+    }
+    const add = (createdAt: number): string =>
+      fake.bedrock.addKey('bob', { createdAt, expiresAt: createdAt + 30 * DAY }).id
     return { session: await open(bedrock, config, context), late: add, other: (at) => void add(at) }
   },
   gemini: async (context) => {
     const fake = await new FakeGoogle(() => context.clock.now()).start()
     ends.push(() => fake.stop())
     fake.addKey('by-hand')
-    return { session: await open(gemini, fake.config(), context), late: (createdAt) => fake.addKey(TAG, { createdAt }).id }
+    return {
+      session: await open(gemini, fake.config(), context),
+      late: (createdAt) => fake.addKey(TAG, { createdAt }).id,
+    }
   },
   'openai, an account for each key': async (context) => {
     const fake = await new FakeOpenai().start()
     ends.push(() => fake.stop())
     const config = { adminKey: fake.adminKey, projectId: 'proj_1', baseUrl: fake.url }
-    return { session: await open(openai, config, context), late: () => fake.key(fake.account(TAG), 'Secret key').id }
+    return {
+      session: await open(openai, config, context),
+      late: () => fake.key(fake.account(TAG), 'Secret key').id,
+    }
   },
   'openai, keys of one account': async (context) => {
     const fake = await new FakeOpenai().start()
     ends.push(() => fake.stop())
     const serviceAccountId = fake.account('shared')
-    const config = { adminKey: fake.adminKey, projectId: 'proj_1', baseUrl: fake.url, serviceAccountId }
-    return { session: await open(openai, config, context), late: () => fake.key(serviceAccountId, TAG).id }
+    const config = {
+      adminKey: fake.adminKey,
+      projectId: 'proj_1',
+      baseUrl: fake.url,
+      serviceAccountId,
+    }
+    return {
+      session: await open(openai, config, context),
+      late: () => fake.key(serviceAccountId, TAG).id,
+    }
   },
   gitlab: async (context) => {
     const fake = await new FakeGitlabTokens(() => context.clock.now()).start()
@@ -105,12 +137,20 @@ const far: Readonly<Record<string, (context: TestContext) => Promise<Far>>> = {
   cloudflare: async (context) => {
     const fake = await new FakeCloudflareTokens(() => context.clock.now()).start()
     ends.push(() => fake.stop())
-    return { session: await open(cloudflare, { managerToken: fake.manager, baseUrl: fake.url }, context), late: () => fake.add(TAG).id }
+    return {
+      session: await open(cloudflare, { managerToken: fake.manager, baseUrl: fake.url }, context),
+      late: () => fake.add(TAG).id,
+    }
   },
   'github, deploy keys': async (context) => {
     const fake = await new FakeGithub().start()
     ends.push(() => fake.stop())
-    const config = { mode: 'deploy-key', token: fake.token('manager'), repository: 'octo/app', baseUrl: fake.url }
+    const config = {
+      mode: 'deploy-key',
+      token: fake.token('manager'),
+      repository: 'octo/app',
+      baseUrl: fake.url,
+    }
     const session = await open(github, config, context)
     const late = (_at: number, { material }: Intent): string => {
       const { value } = material
@@ -131,11 +171,30 @@ describe.for(Object.keys(far))('%s', (name) => {
     const context = testContext()
     const side = await (far[name] ?? expect.unreachable())(context)
     const before = (await side.session.list?.()) ?? []
-    const intent: Intent = { tag: TAG, before, material: side.session.prepare?.(context.random) ?? {}, at: context.clock.now(), attempt: 1 }
-    const settle = async (known: readonly Handle[] = []): Promise<readonly [string, readonly string[]]> => {
-      const found = await side.session.settle({ ...intent, before: [...before, ...known] }, undefined)
-      const handles = found.outcome === 'stray' ? found.handles : found.outcome === 'ambiguous' ? found.candidates : []
-      return [found.outcome, found.outcome === 'applied' ? [found.issued.handle?.id ?? ''] : handles.map(({ id }) => id)]
+    const intent: Intent = {
+      tag: TAG,
+      before,
+      material: side.session.prepare?.(context.random) ?? {},
+      at: context.clock.now(),
+      attempt: 1,
+    }
+    const settle = async (
+      known: readonly Handle[] = [],
+    ): Promise<readonly [string, readonly string[]]> => {
+      const found = await side.session.settle(
+        { ...intent, before: [...before, ...known] },
+        undefined,
+      )
+      const handles =
+        found.outcome === 'stray'
+          ? found.handles
+          : found.outcome === 'ambiguous'
+            ? found.candidates
+            : []
+      return [
+        found.outcome,
+        found.outcome === 'applied' ? [found.issued.handle?.id ?? ''] : handles.map(({ id }) => id),
+      ]
     }
     return { context, side, intent, settle }
   }
@@ -148,7 +207,8 @@ describe.for(Object.keys(far))('%s', (name) => {
     const [outcome, ids] = await settle()
     expect(ids).toEqual([id])
     expect(['stray', 'applied']).toContain(outcome)
-    // One that the vault holds the value of is found as the same once more, which the engine knows; every other one is none.
+    // One that the vault holds the value of is found as the same once more, which the
+    // engine knows; every other one is none.
     expect(await settle([{ id, live: true }])).toEqual(
       outcome === 'applied' && name.startsWith('github') ? ['applied', [id]] : ['none', []],
     )
@@ -175,10 +235,20 @@ test('the clocks are compared where that is possible', async () => {
   const { id: accessKeyId, secret: secretAccessKey } = fake.admin
   const at = Date.now()
   const settled = async (skew: number | undefined): Promise<string> => {
-    const clock = { now: () => at, monotonic: () => 0, sleep: () => Promise.resolve(), skew: () => skew }
+    const clock = {
+      now: () => at,
+      monotonic: () => 0,
+      sleep: () => Promise.resolve(),
+      skew: () => skew,
+    }
     const context = { ...plain, clock } as unknown as TestContext
-    const session = await open(aws, { accessKeyId, secretAccessKey, iamUserName: 'bob', endpoint: fake.url }, context)
-    return (await session.settle({ tag: TAG, before: [], material: {}, at, attempt: 1 }, undefined)).outcome
+    const session = await open(
+      aws,
+      { accessKeyId, secretAccessKey, iamUserName: 'bob', endpoint: fake.url },
+      context,
+    )
+    return (await session.settle({ tag: TAG, before: [], material: {}, at, attempt: 1 }, undefined))
+      .outcome
   }
   // Its clock is four minutes behind ours.
   fake.addKey('bob', { createdAt: at - 240_000 })
@@ -188,30 +258,50 @@ test('the clocks are compared where that is possible', async () => {
 })
 
 describe('who has answered', () => {
-  const key = { accessKeyId: 'AKIAXXXXXXXXXXXXXXXX', secretAccessKey: new Secret('secret-0123456789') }
-  const xml = '<ErrorResponse><Error><Type>Receiver</Type><Code>ServiceFailure</Code><Message>x</Message></Error></ErrorResponse>'
+  const key = {
+    accessKeyId: 'AKIAXXXXXXXXXXXXXXXX',
+    secretAccessKey: new Secret('secret-0123456789'),
+  }
+  const xml =
+    '<ErrorResponse><Error><Type>Receiver</Type><Code>ServiceFailure</Code><Message>x</Message></Error></ErrorResponse>'
   const json = '{"error":{"code":"api_error","message":"x"}}'
   const googleJson = '{"error":{"code":500,"status":"INTERNAL","message":"x"}}'
   const intent: Intent = { tag: TAG, before: [], material: {}, at: 0, attempt: 1 }
   const page = '<html>Bad gateway</html>'
 
   /** The create of one way of calling, at this address. */
-  const calls: Readonly<Record<string, { readonly body: string; create(url: string, context: TestContext): Promise<unknown> }>> = {
+  const calls: Readonly<
+    Record<
+      string,
+      { readonly body: string; create(url: string, context: TestContext): Promise<unknown> }
+    >
+  > = {
     'the JSON APIs (OpenAI, GitLab, Cloudflare)': {
       body: json,
-      create: (url, context) => api('X', url, key.secretAccessKey, context).call('POST', '/keys', {}, 'once'),
+      create: (url, context) =>
+        api('X', url, key.secretAccessKey, context).call('POST', '/keys', {}, 'once'),
     },
-    GitHub: { body: json, create: (url, context) => githubApi(url, key.secretAccessKey, context).call('POST', '/keys', {}, 'once') },
+    GitHub: {
+      body: json,
+      create: (url, context) =>
+        githubApi(url, key.secretAccessKey, context).call('POST', '/keys', {}, 'once'),
+    },
     AWS: {
       body: xml,
       create: (url, context) =>
-        callIam(context, { region: 'us-east-1', endpoint: url }, key, 'iam:CreateAccessKey', 'once', (client, sdk) =>
-          client.send(new sdk.CreateAccessKeyCommand({ UserName: 'bob' })),
+        callIam(
+          context,
+          { region: 'us-east-1', endpoint: url },
+          key,
+          'iam:CreateAccessKey',
+          'once',
+          (client, sdk) => client.send(new sdk.CreateAccessKeyCommand({ UserName: 'bob' })),
         ),
     },
     Google: {
       body: googleJson,
-      create: (url, context) => google(readyToken(key.secretAccessKey), context).call('POST', `${url}/keys`, {}, 'once'),
+      create: (url, context) =>
+        google(readyToken(key.secretAccessKey), context).call('POST', `${url}/keys`, {}, 'once'),
     },
     Stripe: {
       body: json,
@@ -226,12 +316,19 @@ describe('who has answered', () => {
           baseUrl: url,
         }
         const session = managedSession(config, context)
-        return session.create({ ...intent, material: session.prepare?.(context.random) ?? {} }, undefined)
+        return session.create(
+          { ...intent, material: session.prepare?.(context.random) ?? {} },
+          undefined,
+        )
       },
     },
     'a web hook': {
       body: 'oops',
-      create: async (url, context) => (await open(custom, { webhookUrl: url, secret: 'hook-secret' }, context)).create(intent, undefined),
+      create: async (url, context) =>
+        (await open(custom, { webhookUrl: url, secret: 'hook-secret' }, context)).create(
+          intent,
+          undefined,
+        ),
     },
   }
 
@@ -241,7 +338,8 @@ describe('who has answered', () => {
         [
           [500, true, true],
           [502, true, false],
-          // A hook says with 503 that it has done nothing: that is its contract, and is tested with it.
+          // A hook says with 503 that it has done nothing: that is its contract, and is
+          // tested with it.
           ...(name === 'a web hook' ? [] : [[503, true, false] as const]),
           [504, true, false],
           [522, true, false],
@@ -251,25 +349,31 @@ describe('who has answered', () => {
         ] as const
       ).map((row) => [name, ...row] as const),
     ),
-  )('%s: %s, in its own form %s: answered %s, in any case of unknown effect', async ([name, status, own, answered]) => {
-    const { body, create } = calls[name] ?? expect.unreachable()
-    const server = createServer((request, response) => {
-      request.resume()
-      request.on('end', () => {
-        if (status === 'reset') return void request.socket.destroy()
-        return response
-          .writeHead(status, { 'content-type': own && body.startsWith('<Error') ? 'text/xml' : 'application/json' })
-          .end(own ? body : page)
+  )(
+    '%s: %s, in its own form %s: answered %s, in any case of unknown effect',
+    async ([name, status, own, answered]) => {
+      const { body, create } = calls[name] ?? expect.unreachable()
+      const server = createServer((request, response) => {
+        request.resume()
+        request.on('end', () => {
+          if (status === 'reset') return void request.socket.destroy()
+          return response
+            .writeHead(status, {
+              'content-type': own && body.startsWith('<Error') ? 'text/xml' : 'application/json',
+            })
+            .end(own ? body : page)
+        })
       })
-    })
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-    ends.push(() => server.close())
-    const error: unknown = await create(`http://127.0.0.1:${(server.address() as AddressInfo).port}`, testContext()).catch(
-      (thrown: unknown) => thrown,
-    )
-    expect(error).toBeInstanceOf(AdapterError)
-    expect(error).toMatchObject({ effect: 'unknown', answered })
-  })
+      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+      ends.push(() => server.close())
+      const error: unknown = await create(
+        `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+        testContext(),
+      ).catch((thrown: unknown) => thrown)
+      expect(error).toBeInstanceOf(AdapterError)
+      expect(error).toMatchObject({ effect: 'unknown', answered })
+    },
+  )
 })
 
 test('so it is of targets: at once for a document that is written here, and as long as it was configured for programs and hooks', async () => {
@@ -281,7 +385,9 @@ test('so it is of targets: at once for a document that is written here, and as l
   expect(await after('pass', {})).toBe(0)
   expect(await after('vercel', { projects: '*', token: 'a-token' })).toBe(60_000)
   expect(await after('webhook', { url: 'https://hook.example.com/' })).toBe(60_000)
-  expect(await after('webhook', { url: 'https://hook.example.com/', settlesAfter: 'PT5M' })).toBe(300_000)
+  expect(await after('webhook', { url: 'https://hook.example.com/', settlesAfter: 'PT5M' })).toBe(
+    300_000,
+  )
   expect(await after('exec', { run: ['/bin/true'], timeout: '10s' })).toBe(70_000)
   expect(await after('exec', { run: ['/bin/true'], settlesAfter: '0s' })).toBe(0)
 })
@@ -301,6 +407,8 @@ test('how long a far side may still act is said where nothing outside is called,
     expect(traits(provider, { ...config, settlesAfter: 'PT5M' })).toBe(300_000)
     expect(traits(provider, { ...config, settlesAfter: '0s' })).toBe(0)
     for (const settlesAfter of ['5', '25h', 'soon'])
-      expect(() => parseConfig(provider.config, { ...config, settlesAfter }, 'it')).toThrow(/settlesAfter/)
+      expect(() => parseConfig(provider.config, { ...config, settlesAfter }, 'it')).toThrow(
+        /settlesAfter/,
+      )
   }
 })

@@ -29,8 +29,18 @@ describe('which value can be the current one', () => {
     ],
     [two, { password: 's3cret' }, /does not say which/, new RegExp(`^${line}   \\(or app b`)],
     [two, { url: 's3cret' }, /does not say which/, new RegExp(`^${line} --field password=@-`)],
-    [two, { username: 's3cret', password: 's3cret' }, /none of the roles app_a and app b/, new RegExp(`^${line} --field password=@-`)],
-    [one, { username: 's3cret', password: 's3cret' }, /another role/, /--field 'username=o'\\''app' --field password=@-$/],
+    [
+      two,
+      { username: 's3cret', password: 's3cret' },
+      /none of the roles app_a and app b/,
+      new RegExp(`^${line} --field password=@-`),
+    ],
+    [
+      one,
+      { username: 's3cret', password: 's3cret' },
+      /another role/,
+      /--field 'username=o'\\''app' --field password=@-$/,
+    ],
   ])('%j: %j can not, and no value is shown', (users, texts, why, hint) => {
     const fault = loginFault(users, fieldsOf(texts), 'p/db/APP', 'role')
     expect(fault?.why).toMatch(why)

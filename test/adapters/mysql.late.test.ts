@@ -42,7 +42,9 @@ describe.skipIf(!hasMariaDb)('MariaDB', () => {
         const [a, b] = [`late_a${++serial}`, `late_b${serial}`]
         const client = await root()
         await client.query(`CREATE USER ${a}@'%' IDENTIFIED BY '${password}'`)
-        await client.query(`CREATE USER ${b}@'%' IDENTIFIED VIA mysql_native_password USING '' ACCOUNT LOCK`)
+        await client.query(
+          `CREATE USER ${b}@'%' IDENTIFIED VIA mysql_native_password USING '' ACCOUNT LOCK`,
+        )
         client.destroy()
         return [a, b]
       },
@@ -51,7 +53,8 @@ describe.skipIf(!hasMariaDb)('MariaDB', () => {
       atWork: async () => {
         const client = await root()
         const [rows] = await client.query(
-          "SELECT COUNT(*) AS n FROM information_schema.PROCESSLIST WHERE USER = 'admin' AND COMMAND = 'Query'",
+          "SELECT COUNT(*) AS n FROM information_schema.PROCESSLIST WHERE USER = 'admin' AND " +
+            "COMMAND = 'Query'",
         )
         client.destroy()
         return (rows as unknown as readonly { n: number }[])[0]?.n ?? 0
@@ -61,9 +64,15 @@ describe.skipIf(!hasMariaDb)('MariaDB', () => {
       { name: 'FLUSH TABLES WITH READ LOCK', statements: ['FLUSH TABLES WITH READ LOCK'] },
       {
         name: 'BACKUP STAGE BLOCK_COMMIT',
-        statements: ['START', 'FLUSH', 'BLOCK_DDL', 'BLOCK_COMMIT'].map((stage) => `BACKUP STAGE ${stage}`),
+        statements: ['START', 'FLUSH', 'BLOCK_DDL', 'BLOCK_COMMIT'].map(
+          (stage) => `BACKUP STAGE ${stage}`,
+        ),
       },
-      { name: 'LOCK TABLES … WRITE', statements: ['LOCK TABLES mysql.global_priv WRITE'], unreadable: true },
+      {
+        name: 'LOCK TABLES … WRITE',
+        statements: ['LOCK TABLES mysql.global_priv WRITE'],
+        unreadable: true,
+      },
     ],
   )
 })
@@ -74,7 +83,12 @@ describe('a stand-in for MySQL', () => {
   beforeAll(async () => {
     fake = await FakeMySql.start()
     const hash = await storedForm('caching_sha2_password', new Secret(ADMIN.password), random)
-    fake.accounts.set('admin', { plugin: 'caching_sha2_password', hash, locked: false, admin: true })
+    fake.accounts.set('admin', {
+      plugin: 'caching_sha2_password',
+      hash,
+      locked: false,
+      admin: true,
+    })
     fake.accounts.set('root', { plugin: 'caching_sha2_password', hash, locked: false, admin: true })
   })
   afterAll(() => fake.stop())
@@ -88,7 +102,12 @@ describe('a stand-in for MySQL', () => {
         const [a, b] = [`late_a${++serial}`, `late_b${serial}`]
         const hash = await storedForm('caching_sha2_password', new Secret(password), random)
         fake.accounts.set(a, { plugin: 'caching_sha2_password', hash, locked: false, admin: false })
-        fake.accounts.set(b, { plugin: 'caching_sha2_password', hash: '', locked: true, admin: false })
+        fake.accounts.set(b, {
+          plugin: 'caching_sha2_password',
+          hash: '',
+          locked: true,
+          admin: false,
+        })
         return [a, b]
       },
       accepts: (fields) => accepts(fake.port, fields),

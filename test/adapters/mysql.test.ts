@@ -3,7 +3,13 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Credential, ProviderSession } from '../../src/core/provider.ts'
 import { parseConfig } from '../../src/core/schema.ts'
 import { type Fields, Secret } from '../../src/core/secret.ts'
-import { cachingSha2Hash, ed25519Answer, isStoredFormOf, sha256Crypt, storedForm } from '../../src/net/mysql-hash.ts'
+import {
+  cachingSha2Hash,
+  ed25519Answer,
+  isStoredFormOf,
+  sha256Crypt,
+  storedForm,
+} from '../../src/net/mysql-hash.ts'
 import mysql from '../../src/providers/mysql.ts'
 import { providerSuite } from '../conformance/provider.suite.ts'
 import { selfSigned } from '../fakes/certificate.ts'
@@ -20,10 +26,12 @@ const { random } = testContext()
 
 describe('what a server stores', () => {
   test('of SHA-256 crypt: `openssl passwd -5` with these salts', () => {
-    expect(sha256Crypt(Buffer.from('Hello world!'), Buffer.from('saltstring'), 5000)).toBe('5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5')
-    expect(sha256Crypt(Buffer.from('another password'), Buffer.from('abcdefghijklmnop'), 5000)).toBe(
-      'YqKCFkLklp1S053r.9e.ahRK7qokuqYKov4VyqVFGj1',
+    expect(sha256Crypt(Buffer.from('Hello world!'), Buffer.from('saltstring'), 5000)).toBe(
+      '5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5',
     )
+    expect(
+      sha256Crypt(Buffer.from('another password'), Buffer.from('abcdefghijklmnop'), 5000),
+    ).toBe('YqKCFkLklp1S053r.9e.ahRK7qokuqYKov4VyqVFGj1')
   })
 
   test('of caching_sha2_password: the example of hashcat, mode 7401', async () => {
@@ -32,15 +40,21 @@ describe('what a server stores', () => {
     expect(cachingSha2Hash(new Secret('hashcat'), salt)).toBe(stored)
     expect(await isStoredFormOf('caching_sha2_password', stored, new Secret('hashcat'))).toBe(true)
     expect(await isStoredFormOf('caching_sha2_password', stored, new Secret('hashcut'))).toBe(false)
-    expect(await isStoredFormOf('caching_sha2_password', '$B$005$', new Secret('hashcat'))).toBe(false)
+    expect(await isStoredFormOf('caching_sha2_password', '$B$005$', new Secret('hashcat'))).toBe(
+      false,
+    )
     const ours = await storedForm('caching_sha2_password', new Secret('hashcat'), random)
     expect(ours).toMatch(/^\$A\$005\$[./0-9A-Za-z]{63}$/)
     expect(await isStoredFormOf('caching_sha2_password', ours, new Secret('hashcat'))).toBe(true)
   })
 
   test('of mysql_native_password and ed25519: the examples in the documentation of MariaDB, for "secret"', async () => {
-    expect(await storedForm('mysql_native_password', new Secret('secret'), random)).toBe('*14E65567ABDB5135D0CFD9A70B3032C179A49EE7')
-    expect(await storedForm('ed25519', new Secret('secret'), random)).toBe('ZIgUREUg5PVgQ6LskhXmO+eZLS0nC8be6HPjYWR4YJY')
+    expect(await storedForm('mysql_native_password', new Secret('secret'), random)).toBe(
+      '*14E65567ABDB5135D0CFD9A70B3032C179A49EE7',
+    )
+    expect(await storedForm('ed25519', new Secret('secret'), random)).toBe(
+      'ZIgUREUg5PVgQ6LskhXmO+eZLS0nC8be6HPjYWR4YJY',
+    )
   })
 })
 
@@ -57,21 +71,31 @@ test.each([
   [{ ...one, strategy: 'single', tls: false }, /tls.*only to this machine/],
   [{ ...one, strategy: 'single', host: '10.0.0.1' }, /host.*must be a name/],
 ])('refuses %j', (config, why) => {
-  const given = Object.fromEntries(Object.entries(config).filter(([, value]) => value !== undefined))
+  const given = Object.fromEntries(
+    Object.entries(config).filter(([, value]) => value !== undefined),
+  )
   expect(() => parseConfig(mysql.config, given as never, 'it')).toThrow(why)
 })
 
 test('a value that can not be the current one is named before anything begins', () => {
   const fault = (config: Record<string, unknown>, fields: Fields) =>
-    mysql.currentFault(parseConfig(mysql.config, { ...one, ...config } as never, 'it'), fields, 'p/db/APP')
+    mysql.currentFault(
+      parseConfig(mysql.config, { ...one, ...config } as never, 'it'),
+      fields,
+      'p/db/APP',
+    )
   const two = { user: undefined, users: ['a', 'b'] }
   const plain = { value: new Secret('x') }
   expect(fault(two, plain)?.why).toContain('does not say which of the accounts a and b')
-  expect(fault(two, { username: new Secret('c'), password: new Secret('x') })?.why).toContain('none of the accounts')
+  expect(fault(two, { username: new Secret('c'), password: new Secret('x') })?.why).toContain(
+    'none of the accounts',
+  )
   expect(fault(two, { username: new Secret('b'), password: new Secret('x') })).toBeUndefined()
   for (const strategy of ['single', 'dual']) {
     expect(fault({ strategy }, plain)).toBeUndefined()
-    expect(fault({ strategy }, { username: new Secret('b'), password: new Secret('x') })?.why).toContain('another account')
+    expect(
+      fault({ strategy }, { username: new Secret('b'), password: new Secret('x') })?.why,
+    ).toContain('another account')
   }
 })
 
@@ -83,9 +107,21 @@ test('over TLS the name is checked before anybody says who wants to log in', asy
   ] as const) {
     const certificate = selfSigned(name)
     const impostor = await startImpostor(certificate)
-    const config = { ...one, host: 'localhost', port: impostor.port, ca: certificate.cert, strategy: 'dual' }
-    const session = await mysql.open(parseConfig(mysql.config, config as never, 'it'), testContext())
-    await expect(session.verify?.({ fields }, 'live')).rejects.toMatchObject({ code: 'unreachable', effect: 'none' })
+    const config = {
+      ...one,
+      host: 'localhost',
+      port: impostor.port,
+      ca: certificate.cert,
+      strategy: 'dual',
+    }
+    const session = await mysql.open(
+      parseConfig(mysql.config, config as never, 'it'),
+      testContext(),
+    )
+    await expect(session.verify?.({ fields }, 'live')).rejects.toMatchObject({
+      code: 'unreachable',
+      effect: 'none',
+    })
     expect(impostor.heard() !== '').toBe(told)
     impostor.stop()
   }
@@ -106,7 +142,9 @@ async function accepted(port: number, { username, password }: Fields): Promise<b
     ;(await login(port, username?.reveal() ?? '', password?.reveal() ?? '')).destroy()
     return true
   } catch (thrown) {
-    expect((thrown as { errno?: number }).errno).toSatisfy((errno: number) => [1045, 1698, 3118, 4151].includes(errno))
+    expect((thrown as { errno?: number }).errno).toSatisfy((errno: number) =>
+      [1045, 1698, 3118, 4151].includes(errno),
+    )
     return false
   }
 }
@@ -127,20 +165,37 @@ const madeUp = (tag: string, password: string) => ({
 })
 
 /** What was sent to change an account. */
-const changesOf = (fake: FakeMySql): readonly string[] => fake.log.filter((sql) => sql.startsWith('ALTER'))
+const changesOf = (fake: FakeMySql): readonly string[] =>
+  fake.log.filter((sql) => sql.startsWith('ALTER'))
 
 test('a salt that the server made may hold a quote or an escape: it is put back byte for byte', async () => {
   const fake = await FakeMySql.start()
   const hash = cachingSha2Hash(new Secret(FIRST), Buffer.from('\'"\\\x1b\x01 salt of MySQL!'))
   const admin = await storedForm('caching_sha2_password', new Secret(ADMIN), random)
-  fake.accounts.set('admin', { plugin: 'caching_sha2_password', hash: admin, locked: false, admin: true })
+  fake.accounts.set('admin', {
+    plugin: 'caching_sha2_password',
+    hash: admin,
+    locked: false,
+    admin: true,
+  })
   fake.accounts.set('a', { plugin: 'caching_sha2_password', hash, locked: false, admin: false })
-  const config = { host: '127.0.0.1', port: fake.port, admin: { user: 'admin', password: ADMIN }, user: 'a', strategy: 'dual' }
+  const config = {
+    host: '127.0.0.1',
+    port: fake.port,
+    admin: { user: 'admin', password: ADMIN },
+    user: 'a',
+    strategy: 'dual',
+  }
   const session = await mysql.open(parseConfig(mysql.config, config as never, 'it'), testContext())
   const made = await session.create(intend(session), undefined)
   await session.revoke?.({ fields: made.fields })
   expect(changesOf(fake).at(-2)).toMatch(/ AS 0x[0-9a-f]{140}$/)
-  expect(fake.accounts.get('a')).toEqual({ plugin: 'caching_sha2_password', hash, locked: false, admin: false })
+  expect(fake.accounts.get('a')).toEqual({
+    plugin: 'caching_sha2_password',
+    hash,
+    locked: false,
+    admin: false,
+  })
   await fake.stop()
 })
 
@@ -152,8 +207,13 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
     })
     afterAll(() => fake.stop())
 
-    const add = async (name: string, password: string | undefined, more: Partial<FakeAccount> = {}): Promise<FakeAccount> => {
-      const hash = password === undefined ? '' : await storedForm(method, new Secret(password), random)
+    const add = async (
+      name: string,
+      password: string | undefined,
+      more: Partial<FakeAccount> = {},
+    ): Promise<FakeAccount> => {
+      const hash =
+        password === undefined ? '' : await storedForm(method, new Secret(password), random)
       const account = { plugin: method, hash, locked: false, admin: false, ...more }
       fake.accounts.set(name, account)
       return account
@@ -169,11 +229,20 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
       const b = await add('b', undefined, { locked: true })
       const fields = { username: new Secret('a'), password: new Secret(FIRST) }
       return {
-        config: { host: '127.0.0.1', port: fake.port, admin: { user: 'admin', password: ADMIN }, ...config },
+        config: {
+          host: '127.0.0.1',
+          port: fake.port,
+          admin: { user: 'admin', password: ADMIN },
+          ...config,
+        },
         current: { fields },
         accepts: (credential: Fields) => accepted(fake.port, credential),
         live: () =>
-          [a, b].reduce((sum, { hash, retained, locked }) => sum + (locked || hash === '' ? 0 : retained === undefined ? 1 : 2), 0),
+          [a, b].reduce(
+            (sum, { hash, retained, locked }) =>
+              sum + (locked || hash === '' ? 0 : retained === undefined ? 1 : 2),
+            0,
+          ),
         refuseNext: () => {
           fake.fault = { errno: 1227 }
         },
@@ -183,13 +252,26 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
         secrets: [FIRST, ADMIN],
       }
     }
-    const open = async (config: Record<string, unknown>, more: Partial<Parameters<typeof testContext>[0]> = {}) => {
+    const open = async (
+      config: Record<string, unknown>,
+      more: Partial<Parameters<typeof testContext>[0]> = {},
+    ) => {
       const { config: whole, current } = await bench(config)
-      return { session: await mysql.open(parseConfig(mysql.config, whole as never, 'it'), testContext(more)), current }
+      return {
+        session: await mysql.open(
+          parseConfig(mysql.config, whole as never, 'it'),
+          testContext(more),
+        ),
+        current,
+      }
     }
 
-    providerSuite(`mysql 8, two passwords, ${method}`, mysql, () => bench({ user: 'a', strategy: 'dual' }))
-    providerSuite(`mysql 8, one password, ${method}`, mysql, () => bench({ user: 'a', strategy: 'single', database: 'shop' }))
+    providerSuite(`mysql 8, two passwords, ${method}`, mysql, () =>
+      bench({ user: 'a', strategy: 'dual' }),
+    )
+    providerSuite(`mysql 8, one password, ${method}`, mysql, () =>
+      bench({ user: 'a', strategy: 'single', database: 'shop' }),
+    )
     providerSuite(`mysql 8, two accounts, ${method}`, mysql, async () => {
       const { current, ...rest } = await bench({ users: ['a', 'b'] })
       return { ...rest, current: { ...current, handle: { id: 'a', live: true } } }
@@ -203,21 +285,35 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
       const made = await session.create(intent, current)
       expect((await session.settle(intent, current)).outcome).toBe('applied')
       expect(changesOf(fake).at(-1)).toMatch(
-        new RegExp(`^ALTER USER \`a\`@\`%\` IDENTIFIED WITH ${method} AS '[^']+' RETAIN CURRENT PASSWORD$`),
+        new RegExp(
+          `^ALTER USER \`a\`@\`%\` IDENTIFIED WITH ${method} AS '[^']+' RETAIN CURRENT PASSWORD$`,
+        ),
       )
-      expect([await accepted(fake.port, current.fields), await accepted(fake.port, made.fields)]).toEqual([true, true])
+      expect([
+        await accepted(fake.port, current.fields),
+        await accepted(fake.port, made.fields),
+      ]).toEqual([true, true])
       // 9b: MySQL would end the retained one without a word.
       const refusal = {
         code: 'quota',
         effect: 'none',
-        hints: [expect.stringContaining('rotate revoke production/app/API_KEY'), expect.stringContaining('DISCARD OLD PASSWORD')],
+        hints: [
+          expect.stringContaining('rotate revoke production/app/API_KEY'),
+          expect.stringContaining('DISCARD OLD PASSWORD'),
+        ],
       }
       await expect(session.preflight({ fields: made.fields })).rejects.toMatchObject(refusal)
-      await expect(session.create(madeUp('two', 'a-third-password'), { fields: made.fields })).rejects.toMatchObject(refusal)
+      await expect(
+        session.create(madeUp('two', 'a-third-password'), { fields: made.fields }),
+      ).rejects.toMatchObject(refusal)
       await session.revoke?.(current)
       expect(changesOf(fake).at(-1)).toBe('ALTER USER `a`@`%` DISCARD OLD PASSWORD')
-      expect([await accepted(fake.port, current.fields), await accepted(fake.port, made.fields)]).toEqual([false, true])
-      for (const value of [made.fields['password'], current.fields.password]) expect(fake.log.join('\n')).not.toContain(value?.reveal())
+      expect([
+        await accepted(fake.port, current.fields),
+        await accepted(fake.port, made.fields),
+      ]).toEqual([false, true])
+      for (const value of [made.fields['password'], current.fields.password])
+        expect(fake.log.join('\n')).not.toContain(value?.reveal())
     })
 
     test('a run that is undone ends the new one: the retained one takes its place first', async () => {
@@ -231,7 +327,10 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
       ])
       expect(fake.accounts.get('a')).toMatchObject({ hash: before, locked: false })
       expect(fake.accounts.get('a')?.retained).toBeUndefined()
-      expect([await accepted(fake.port, current.fields), await accepted(fake.port, made.fields)]).toEqual([true, false])
+      expect([
+        await accepted(fake.port, current.fields),
+        await accepted(fake.port, made.fields),
+      ]).toEqual([true, false])
     })
 
     test('what is revoked and what is there are compared: a password of somebody else is not ended', async () => {
@@ -240,7 +339,9 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
       const before = { ...fake.accounts.get('a') }
       await session.revoke?.({ fields: { ...current.fields, password: new Secret('of-long-ago') } })
       expect(fake.accounts.get('a')).toEqual(before)
-      await expect(session.revoke?.({ fields: { ...current.fields, username: new Secret('admin') } })).rejects.toMatchObject({
+      await expect(
+        session.revoke?.({ fields: { ...current.fields, username: new Secret('admin') } }),
+      ).rejects.toMatchObject({
         code: 'misconfigured',
       })
     })
@@ -275,7 +376,11 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
       const { session, current } = await open({ user: 'a', strategy: 'single' })
       const retained = await storedForm(method, new Secret('of-somebody-else'), random)
       await add('a', FIRST, { retained })
-      const refusal = { code: 'quota', effect: 'none', hints: [expect.stringContaining('DISCARD OLD PASSWORD')] }
+      const refusal = {
+        code: 'quota',
+        effect: 'none',
+        hints: [expect.stringContaining('DISCARD OLD PASSWORD')],
+      }
       await expect(session.preflight(current)).rejects.toMatchObject(refusal)
       await expect(session.create(intend(session), current)).rejects.toMatchObject(refusal)
       expect(fake.accounts.get('a')).toMatchObject({ retained })
@@ -291,7 +396,10 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
         const { session, current } = await open({ user: 'a', strategy: 'dual' })
         const intent = intend(session)
         fake.fault = fault
-        await expect(session.create(intent, current)).rejects.toMatchObject({ effect: 'unknown', code: 'unavailable' })
+        await expect(session.create(intent, current)).rejects.toMatchObject({
+          effect: 'unknown',
+          code: 'unavailable',
+        })
         expect((await session.settle(intent, current)).outcome).toBe(outcome)
         expect(await accepted(fake.port, current.fields)).toBe(true)
       }
@@ -303,7 +411,9 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
       const made = await session.create(intend(session), current)
       // The retained one has become the primary one, and is retained too.
       fake.fault = 'cut after'
-      await expect(session.revoke?.({ fields: made.fields })).rejects.toMatchObject({ effect: 'unknown' })
+      await expect(session.revoke?.({ fields: made.fields })).rejects.toMatchObject({
+        effect: 'unknown',
+      })
       expect(fake.accounts.get('a')).toMatchObject({ hash: before, retained: before })
       await session.preflight(current)
       await session.revoke?.({ fields: made.fields })
@@ -314,7 +424,11 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
     test('the password in use is the one that is retained, or nothing is done', async () => {
       const { session, current } = await open({ user: 'a', strategy: 'dual' })
       await add('a', 'of-somebody-else')
-      const refusal = { code: 'misconfigured', effect: 'none', message: expect.stringContaining('that one would be kept') }
+      const refusal = {
+        code: 'misconfigured',
+        effect: 'none',
+        message: expect.stringContaining('that one would be kept'),
+      }
       await expect(session.preflight(current)).rejects.toMatchObject(refusal)
       await expect(session.create(intend(session), current)).rejects.toMatchObject(refusal)
       expect(changesOf(fake)).toEqual([])
@@ -334,22 +448,34 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
         if (account !== undefined) account.hash = stranger
       }
       const torn = intend(other.session)
-      await expect(other.session.create(torn, other.current)).rejects.toMatchObject({ effect: 'unknown' })
-      expect(await other.session.settle(torn, other.current)).toMatchObject({ outcome: 'ambiguous' })
+      await expect(other.session.create(torn, other.current)).rejects.toMatchObject({
+        effect: 'unknown',
+      })
+      expect(await other.session.settle(torn, other.current)).toMatchObject({
+        outcome: 'ambiguous',
+      })
     })
 
     test('an account that somebody locked stays as it is, one that was ended here is begun with again', async () => {
       for (const strategy of ['single', 'dual']) {
         const { session, current } = await open({ user: 'a', strategy })
         await add('a', FIRST, { locked: true })
-        const refusal = { code: 'misconfigured', effect: 'none', hints: [expect.stringContaining('ACCOUNT UNLOCK')] }
-        await expect(session.preflight(current)).rejects.toMatchObject({ ...refusal, message: expect.stringContaining('is locked') })
+        const refusal = {
+          code: 'misconfigured',
+          effect: 'none',
+          hints: [expect.stringContaining('ACCOUNT UNLOCK')],
+        }
+        await expect(session.preflight(current)).rejects.toMatchObject({
+          ...refusal,
+          message: expect.stringContaining('is locked'),
+        })
         await expect(session.create(intend(session), current)).rejects.toMatchObject(refusal)
         expect(changesOf(fake)).toEqual([])
         expect(fake.accounts.get('a')).toMatchObject({ locked: true })
       }
       const { session, current } = await open({ user: 'a', strategy: 'dual' })
-      // Locked in the meantime by somebody else: what ends is ended all the same, and nothing is unlocked.
+      // Locked in the meantime by somebody else: what ends is ended all the same, and
+      // nothing is unlocked.
       const made = await session.create(intend(session), current)
       Object.assign(fake.accounts.get('a') ?? {}, { locked: true })
       await session.revoke?.(current)
@@ -357,9 +483,14 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
       expect(fake.accounts.get('a')?.retained).toBeUndefined()
       await session.revoke?.(made)
       await expect(session.verify?.(made, 'dead')).rejects.toMatchObject({ code: 'refused' })
-      const stays = { code: 'misconfigured', message: expect.stringContaining('not by this program: it stays as it is') }
+      const stays = {
+        code: 'misconfigured',
+        message: expect.stringContaining('not by this program: it stays as it is'),
+      }
       await expect(session.preflight(undefined)).rejects.toMatchObject(stays)
-      await expect(session.create(madeUp('two', 'one-more-password'), undefined)).rejects.toMatchObject(stays)
+      await expect(
+        session.create(madeUp('two', 'one-more-password'), undefined),
+      ).rejects.toMatchObject(stays)
       expect(fake.accounts.get('a')).toMatchObject({ locked: true })
       // One that was on when it ended is begun with again.
       Object.assign(fake.accounts.get('a') ?? {}, { locked: false })
@@ -374,7 +505,8 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
 
     test('of two accounts it is known whether somebody could log in, also one that has expired, and the line that locks it', async () => {
       const { session } = await open({ users: ['a', 'b'] })
-      const line = (id: string): Promise<string | undefined> | undefined => session.shutLine?.({ id, live: true })
+      const line = (id: string): Promise<string | undefined> | undefined =>
+        session.shutLine?.({ id, live: true })
       expect(await line('a')).toBe('ALTER USER `a`@`%` ACCOUNT LOCK')
       expect(await line('b')).toBeUndefined()
       await add('b', 'of somebody', { expired: true })
@@ -399,10 +531,15 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
         await add('a', FIRST, { attempts: 1 })
         await session.preflight(current)
         const intent = intend(session)
-        expect(await session.settle(intent, current)).toMatchObject({ outcome: 'none', final: true })
+        expect(await session.settle(intent, current)).toMatchObject({
+          outcome: 'none',
+          final: true,
+        })
         const unknown = { fields: { ...current.fields, password: new Secret('of-nobody') } }
         for (const expected of ['live', 'dead'] as const)
-          await expect(session.verify?.(unknown, expected)).rejects.toMatchObject({ code: 'refused' })
+          await expect(session.verify?.(unknown, expected)).rejects.toMatchObject({
+            code: 'refused',
+          })
         const made = await session.create(intent, current)
         await session.verify?.(made, 'live')
         if (strategy === 'dual') await session.revoke?.(current)
@@ -415,7 +552,11 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
     test('a server that accepts every login proves nothing, and says so', async () => {
       const { session, current } = await open({ user: 'a', strategy: 'single' })
       fake.open = true
-      const proof = { code: 'misconfigured', effect: 'none', message: expect.stringContaining('proves nothing') }
+      const proof = {
+        code: 'misconfigured',
+        effect: 'none',
+        message: expect.stringContaining('proves nothing'),
+      }
       await expect(session.preflight(current)).rejects.toMatchObject(proof)
       await expect(session.verify?.(current, 'dead')).rejects.toMatchObject(proof)
       await expect(session.verify?.(current, 'live')).rejects.toMatchObject(proof)
@@ -433,8 +574,16 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
     })
 
     test('another account of the name that would keep the password is refused by its name', async () => {
-      const refusal = (host: string) => ({ code: 'misconfigured', effect: 'none', message: expect.stringContaining(`a@${host}`) })
-      for (const config of [{ user: 'a', strategy: 'single' }, { user: 'a', strategy: 'dual' }, { users: ['a', 'b'] }]) {
+      const refusal = (host: string) => ({
+        code: 'misconfigured',
+        effect: 'none',
+        message: expect.stringContaining(`a@${host}`),
+      })
+      for (const config of [
+        { user: 'a', strategy: 'single' },
+        { user: 'a', strategy: 'dual' },
+        { users: ['a', 'b'] },
+      ]) {
         const { session, current } = await open(config)
         await add('a@localhost', FIRST)
         await expect(session.preflight(current)).rejects.toMatchObject(refusal('localhost'))
@@ -463,7 +612,10 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
       await session.revoke?.({ ...current, handle: { id: 'a', live: true } })
       await expect(session.verify?.(current, 'dead')).rejects.toMatchObject({ code: 'refused' })
       await add('a@localhost', FIRST)
-      const alive = { code: 'misconfigured', message: expect.stringContaining('a@localhost has this password') }
+      const alive = {
+        code: 'misconfigured',
+        message: expect.stringContaining('a@localhost has this password'),
+      }
       await expect(session.verify?.(current, 'dead')).rejects.toMatchObject(alive)
       await session.verify?.(made, 'dead')
     })
@@ -484,27 +636,51 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
       await session.preflight(plain)
       await session.verify?.(plain, 'live')
       const made = await session.create(intend(session), plain)
-      expect([await accepted(fake.port, current.fields), await accepted(fake.port, made.fields)]).toEqual([true, true])
+      expect([
+        await accepted(fake.port, current.fields),
+        await accepted(fake.port, made.fields),
+      ]).toEqual([true, true])
       await session.revoke?.(plain)
-      expect([await accepted(fake.port, current.fields), await accepted(fake.port, made.fields)]).toEqual([false, true])
+      expect([
+        await accepted(fake.port, current.fields),
+        await accepted(fake.port, made.fields),
+      ]).toEqual([false, true])
       await expect(session.verify?.(plain, 'dead')).rejects.toMatchObject({ code: 'refused' })
     })
 
     test('who may not, who is not there, what is too old, and nobody', async () => {
-      const refused = async (config: Record<string, unknown>, error: Record<string, unknown>, prepare?: () => unknown) => {
+      const refused = async (
+        config: Record<string, unknown>,
+        error: Record<string, unknown>,
+        prepare?: () => unknown,
+      ) => {
         const { session, current } = await open({ user: 'a', strategy: 'dual', ...config })
         await prepare?.()
         await expect(session.preflight(current)).rejects.toMatchObject(error)
       }
-      await refused({ admin: { user: 'admin', password: 'wrong' } }, { code: 'denied', effect: 'none' })
+      await refused(
+        { admin: { user: 'admin', password: 'wrong' } },
+        { code: 'denied', effect: 'none' },
+      )
       const weak = { admin: { user: 'weak', password: 'weak-password' } }
-      await refused(weak, { code: 'denied', hints: ['it needs CREATE USER'] }, () => add('weak', 'weak-password'))
-      await refused({ user: 'nobody' }, { code: 'misconfigured', message: 'there is no account nobody@% on the server' })
-      const other = { code: 'misconfigured', message: 'account a logs in by auth_socket, not by a password' }
+      await refused(weak, { code: 'denied', hints: ['it needs CREATE USER'] }, () =>
+        add('weak', 'weak-password'),
+      )
+      await refused(
+        { user: 'nobody' },
+        { code: 'misconfigured', message: 'there is no account nobody@% on the server' },
+      )
+      const other = {
+        code: 'misconfigured',
+        message: 'account a logs in by auth_socket, not by a password',
+      }
       await refused({}, other, () => add('a', undefined, { plugin: 'auth_socket' }))
       await refused({ port: 1 }, { code: 'unreachable', effect: 'none' })
       fake.version = '8.0.13'
-      await refused({}, { code: 'misconfigured', message: 'the server is MySQL 8.0.13, which is too old' })
+      await refused(
+        {},
+        { code: 'misconfigured', message: 'the server is MySQL 8.0.13, which is too old' },
+      )
       fake.version = '8.4.6'
     })
   })
@@ -525,20 +701,39 @@ describe.skipIf(!hasMariaDb)('against a real MariaDB', () => {
     root.destroy()
     return rows
   }
-  /** Each test has accounts of its own: `a` with a password, `b` as an operator would make it for its first turn. */
+  /**
+   * Each test has accounts of its own: `a` with a password, `b` as an operator would make
+   * it for its first turn.
+   */
   async function accounts(method: 'mysql_native_password' | 'ed25519' = 'mysql_native_password') {
     const [a, b] = [`app_a${++serial}`, `app "b" ${serial}`]
     await sql(
-      `CREATE USER ${a}@'%' IDENTIFIED VIA ${method} USING '${await storedForm(method, new Secret(FIRST), random)}'`,
+      `CREATE USER ${a}@'%' IDENTIFIED VIA ${method} USING ` +
+        `'${await storedForm(method, new Secret(FIRST), random)}'`,
       `CREATE USER \`${b}\`@'%' IDENTIFIED VIA ${method} USING '' ACCOUNT LOCK`,
     )
-    const config = { host: '127.0.0.1', port: server.port, admin: { user: 'admin', password: server.password } }
+    const config = {
+      host: '127.0.0.1',
+      port: server.port,
+      admin: { user: 'admin', password: server.password },
+    }
     const fields = { username: new Secret(a), password: new Secret(FIRST) }
-    return { a, b, config, fields, secrets: [FIRST, server.password], accepts: (given: Fields) => accepted(server.port, given) }
+    return {
+      a,
+      b,
+      config,
+      fields,
+      secrets: [FIRST, server.password],
+      accepts: (given: Fields) => accepted(server.port, given),
+    }
   }
-  const open = (config: Record<string, unknown>) => mysql.open(parseConfig(mysql.config, config as never, 'it'), testContext())
+  const open = (config: Record<string, unknown>) =>
+    mysql.open(parseConfig(mysql.config, config as never, 'it'), testContext())
   const methodsOf = async (name: string): Promise<string> => {
-    const [row] = (await sql(`SHOW CREATE USER \`${name}\`@'%'`)) as readonly Record<string, string>[]
+    const [row] = (await sql(`SHOW CREATE USER \`${name}\`@'%'`)) as readonly Record<
+      string,
+      string
+    >[]
     return Object.values(row ?? {}).join('')
   }
 
@@ -553,7 +748,12 @@ describe.skipIf(!hasMariaDb)('against a real MariaDB', () => {
         const states = await Promise.all([a, b].map(methodsOf))
         return states.filter((state) => !state.includes('ACCOUNT LOCK')).length
       }
-      return { ...rest, live, config: { ...config, users: [a, b], database: 'shop' }, current: { fields, handle: { id: a, live: true } } }
+      return {
+        ...rest,
+        live,
+        config: { ...config, users: [a, b], database: 'shop' },
+        current: { fields, handle: { id: a, live: true } },
+      }
     })
   }
   providerSuite('mariadb, one password', mysql, async () => {
@@ -572,20 +772,39 @@ describe.skipIf(!hasMariaDb)('against a real MariaDB', () => {
       expect((await session.settle(intent, { fields })).outcome).toBe('none')
       const made = await session.create(intent, { fields })
       expect((await session.settle(intent, { fields })).outcome).toBe('applied')
-      expect([await accepted(server.port, fields), await accepted(server.port, made.fields)]).toEqual([true, true])
-      await expect(session.preflight({ fields: made.fields })).rejects.toMatchObject({ code: 'quota', effect: 'none' })
+      expect([
+        await accepted(server.port, fields),
+        await accepted(server.port, made.fields),
+      ]).toEqual([true, true])
+      await expect(session.preflight({ fields: made.fields })).rejects.toMatchObject({
+        code: 'quota',
+        effect: 'none',
+      })
       await session.revoke?.({ fields })
-      expect([await accepted(server.port, fields), await accepted(server.port, made.fields)]).toEqual([false, true])
+      expect([
+        await accepted(server.port, fields),
+        await accepted(server.port, made.fields),
+      ]).toEqual([false, true])
       const state = await methodsOf(a)
       expect(state.match(new RegExp(method, 'g'))).toHaveLength(1)
       expect(state).toContain('unix_socket')
       // And back: an undone run ends the new one and no other.
-      const again = await session.create(madeUp('two', 'another-password-42'), { fields: made.fields })
+      const again = await session.create(madeUp('two', 'another-password-42'), {
+        fields: made.fields,
+      })
       await session.revoke?.({ fields: again.fields })
-      expect([await accepted(server.port, made.fields), await accepted(server.port, again.fields)]).toEqual([true, false])
+      expect([
+        await accepted(server.port, made.fields),
+        await accepted(server.port, again.fields),
+      ]).toEqual([true, false])
       const log = server.log()
       expect(log).toContain(`ALTER USER \`${a}\`@\`%\` IDENTIFIED VIA ${method} USING`)
-      for (const value of [made.fields['password']?.reveal() ?? 'nothing', 'another-password-42', FIRST]) expect(log).not.toContain(value)
+      for (const value of [
+        made.fields['password']?.reveal() ?? 'nothing',
+        'another-password-42',
+        FIRST,
+      ])
+        expect(log).not.toContain(value)
     })
   }
 
@@ -595,16 +814,20 @@ describe.skipIf(!hasMariaDb)('against a real MariaDB', () => {
     const current: Credential = { fields, handle: { id: a, live: true } }
     const made = await session.create(intend(session), current)
     expect(made.fields['username']?.reveal()).toBe(b)
-    expect([await accepted(server.port, fields), await accepted(server.port, made.fields)]).toEqual([true, true])
+    expect([await accepted(server.port, fields), await accepted(server.port, made.fields)]).toEqual(
+      [true, true],
+    )
     const url = new URL(made.fields['url']?.reveal() ?? '')
-    expect([url.protocol, decodeURIComponent(url.username), decodeURIComponent(url.password), decodeURIComponent(url.pathname)]).toEqual([
-      'mysql:',
-      b,
-      made.fields['password']?.reveal(),
-      '/a shop',
-    ])
+    expect([
+      url.protocol,
+      decodeURIComponent(url.username),
+      decodeURIComponent(url.password),
+      decodeURIComponent(url.pathname),
+    ]).toEqual(['mysql:', b, made.fields['password']?.reveal(), '/a shop'])
     await session.revoke?.(current)
-    expect([await accepted(server.port, fields), await accepted(server.port, made.fields)]).toEqual([false, true])
+    expect([await accepted(server.port, fields), await accepted(server.port, made.fields)]).toEqual(
+      [false, true],
+    )
     await sql(`ALTER USER ${a}@'%' ACCOUNT UNLOCK`)
     expect(await accepted(server.port, fields)).toBe(false)
     // Unlocked by somebody, it still has no password by which anybody could log in.
@@ -613,7 +836,8 @@ describe.skipIf(!hasMariaDb)('against a real MariaDB', () => {
       [b, true],
     ])
     const log = server.log()
-    for (const value of [made.fields['password']?.reveal() ?? 'nothing', FIRST]) expect(log).not.toContain(value)
+    for (const value of [made.fields['password']?.reveal() ?? 'nothing', FIRST])
+      expect(log).not.toContain(value)
   })
 
   test('over TLS: the certificate is checked, its name too, and a server without TLS is refused', async () => {
@@ -624,10 +848,17 @@ describe.skipIf(!hasMariaDb)('against a real MariaDB', () => {
     await sql(`ALTER USER ${a}@'%' REQUIRE SSL`)
     await verify({ host: 'localhost', ca: server.ca })
     await expect(verify({ host: 'localhost' })).rejects.toMatchObject({ code: 'refused' })
-    await expect(verify({ host: 'localhost', tls: true })).rejects.toMatchObject({ code: 'unreachable', effect: 'none' })
-    await expect(verify({ host: 'localhost', ca: selfSigned('other.test').cert })).rejects.toMatchObject({ code: 'unreachable' })
+    await expect(verify({ host: 'localhost', tls: true })).rejects.toMatchObject({
+      code: 'unreachable',
+      effect: 'none',
+    })
+    await expect(
+      verify({ host: 'localhost', ca: selfSigned('other.test').cert }),
+    ).rejects.toMatchObject({ code: 'unreachable' })
     const fake = await FakeMySql.start()
-    await expect(verify({ host: 'localhost', port: fake.port, tls: true })).rejects.toMatchObject({ code: 'misconfigured' })
+    await expect(verify({ host: 'localhost', port: fake.port, tls: true })).rejects.toMatchObject({
+      code: 'misconfigured',
+    })
     await fake.stop()
   })
 
@@ -636,7 +867,10 @@ describe.skipIf(!hasMariaDb)('against a real MariaDB', () => {
     const session = await open({ ...config, user: a, strategy: 'dual' })
     await session.preflight({ fields })
     await sql(`CREATE USER ${a}@'127.0.0.1' IDENTIFIED BY 'of-another-account'`)
-    await expect(session.preflight({ fields })).rejects.toMatchObject({ code: 'misconfigured', effect: 'none' })
+    await expect(session.preflight({ fields })).rejects.toMatchObject({
+      code: 'misconfigured',
+      effect: 'none',
+    })
     const intent = intend(session)
     expect((await session.settle(intent, { fields })).outcome).toBe('none')
     const made = await session.create(intent, { fields })
@@ -650,15 +884,25 @@ describe.skipIf(!hasMariaDb)('against a real MariaDB', () => {
     const { a, b, config, fields } = await accounts('ed25519')
     const first = await storedForm('ed25519', new Secret(FIRST), random)
     await sql(`CREATE USER ${a}@localhost IDENTIFIED VIA ed25519 USING '${first}'`)
-    for (const given of [{ user: a, strategy: 'single' }, { user: a, strategy: 'dual' }, { users: [a, b] }]) {
+    for (const given of [
+      { user: a, strategy: 'single' },
+      { user: a, strategy: 'dual' },
+      { users: [a, b] },
+    ]) {
       const session = await open({ ...config, ...given })
-      const refusal = { code: 'misconfigured', effect: 'none', message: expect.stringContaining(`${a}@localhost`) }
+      const refusal = {
+        code: 'misconfigured',
+        effect: 'none',
+        message: expect.stringContaining(`${a}@localhost`),
+      }
       await expect(session.preflight({ fields })).rejects.toMatchObject(refusal)
       await expect(session.preflight(undefined)).rejects.toMatchObject(refusal)
     }
     const session = await open({ ...config, user: a, strategy: 'dual' })
     await session.revoke?.({ fields })
-    await expect(session.verify?.({ fields }, 'dead')).rejects.toMatchObject({ code: 'misconfigured' })
+    await expect(session.verify?.({ fields }, 'dead')).rejects.toMatchObject({
+      code: 'misconfigured',
+    })
     await sql(`DROP USER ${a}@localhost`)
     await expect(session.verify?.({ fields }, 'dead')).rejects.toMatchObject({ code: 'refused' })
   })
@@ -668,8 +912,14 @@ describe.skipIf(!hasMariaDb)('against a real MariaDB', () => {
       const { a, b, config, fields } = await accounts(method)
       const session = await open({ ...config, user: a, strategy: 'dual' })
       await sql(`ALTER USER ${a}@'%' ACCOUNT LOCK`)
-      await expect(session.preflight({ fields })).rejects.toMatchObject({ code: 'misconfigured', effect: 'none' })
-      await expect(session.create(intend(session), { fields })).rejects.toMatchObject({ code: 'misconfigured', effect: 'none' })
+      await expect(session.preflight({ fields })).rejects.toMatchObject({
+        code: 'misconfigured',
+        effect: 'none',
+      })
+      await expect(session.create(intend(session), { fields })).rejects.toMatchObject({
+        code: 'misconfigured',
+        effect: 'none',
+      })
       expect(await methodsOf(a)).toContain('ACCOUNT LOCK')
       await sql(`ALTER USER ${a}@'%' ACCOUNT UNLOCK`)
       await session.revoke?.({ fields })
@@ -688,13 +938,18 @@ describe.skipIf(!hasMariaDb)('against a real MariaDB', () => {
   test('of two accounts it is known whether somebody could log in as one that was ended, and the line locks it', async () => {
     const { a, b, config, fields } = await accounts()
     const session = await open({ ...config, users: [a, b] })
-    const line = (): Promise<string | undefined> | undefined => session.shutLine?.({ id: a, live: true })
+    const line = (): Promise<string | undefined> | undefined =>
+      session.shutLine?.({ id: a, live: true })
     await session.revoke?.({ fields, handle: { id: a, live: true } })
     expect(await line()).toBeUndefined()
     // Without a password that anybody knows nobody can log in.
     await sql(`ALTER USER ${a}@'%' ACCOUNT UNLOCK`)
     expect(await line()).toBeUndefined()
-    for (const way of ["IDENTIFIED BY 'of somebody'", 'IDENTIFIED VIA unix_socket', "IDENTIFIED BY 'of somebody' PASSWORD EXPIRE"]) {
+    for (const way of [
+      "IDENTIFIED BY 'of somebody'",
+      'IDENTIFIED VIA unix_socket',
+      "IDENTIFIED BY 'of somebody' PASSWORD EXPIRE",
+    ]) {
       await sql(`ALTER USER ${a}@'%' ${way}`)
       const shut = await line()
       expect(shut).toBe(`ALTER USER \`${a}\`@\`%\` ACCOUNT LOCK`)
@@ -726,8 +981,13 @@ describe.skipIf(!hasMariaDb)('against a real MariaDB', () => {
     const refusal = (name: string) => ({
       code: 'misconfigured',
       effect: 'none',
-      message: expect.stringContaining(`account ${name}, which would get a new password, may log in`),
-      hints: [expect.stringMatching(/rotate set \S+ --fields-from -/), expect.stringContaining('ACCOUNT LOCK')],
+      message: expect.stringContaining(
+        `account ${name}, which would get a new password, may log in`,
+      ),
+      hints: [
+        expect.stringMatching(/rotate set \S+ --fields-from -/),
+        expect.stringContaining('ACCOUNT LOCK'),
+      ],
     })
     await expect(session.preflight(undefined)).rejects.toMatchObject(refusal(a))
     await sql(`ALTER USER ${a}@'%' ACCOUNT LOCK`)
@@ -744,7 +1004,10 @@ describe.skipIf(!hasMariaDb)('against a real MariaDB', () => {
     try {
       const session = await open({ ...config, user: a, strategy: 'single' })
       const intent = intend(session)
-      expect(await session.settle(intent, { fields })).toMatchObject({ outcome: 'none', final: true })
+      expect(await session.settle(intent, { fields })).toMatchObject({
+        outcome: 'none',
+        final: true,
+      })
       const made = await session.create(intent, { fields })
       await expect(session.verify?.({ fields }, 'dead')).rejects.toMatchObject({ code: 'refused' })
       await session.verify?.(made, 'live')
@@ -757,35 +1020,65 @@ describe.skipIf(!hasMariaDb)('against a real MariaDB', () => {
   test('who may not, who is not there, and the rules of the server', async () => {
     const { a, b, config, fields } = await accounts()
     const given = { ...config, user: a, strategy: 'dual' }
-    const preflight = async (more: Record<string, unknown>) => (await open({ ...given, ...more })).preflight({ fields })
-    await expect(preflight({ admin: { user: 'admin', password: 'wrong' } })).rejects.toMatchObject({ code: 'denied', effect: 'none' })
+    const preflight = async (more: Record<string, unknown>) =>
+      (await open({ ...given, ...more })).preflight({ fields })
+    await expect(preflight({ admin: { user: 'admin', password: 'wrong' } })).rejects.toMatchObject({
+      code: 'denied',
+      effect: 'none',
+    })
     await expect(preflight({ user: 'nobody' })).rejects.toMatchObject({ code: 'misconfigured' })
-    await expect(preflight({ accountHost: '10.%' })).rejects.toMatchObject({ code: 'misconfigured' })
-    await expect(preflight({ port: 1 })).rejects.toMatchObject({ code: 'unreachable', effect: 'none' })
+    await expect(preflight({ accountHost: '10.%' })).rejects.toMatchObject({
+      code: 'misconfigured',
+    })
+    await expect(preflight({ port: 1 })).rejects.toMatchObject({
+      code: 'unreachable',
+      effect: 'none',
+    })
     await sql(`CREATE USER weak${serial}@'%' IDENTIFIED BY 'weak-password'`)
     const weak = { admin: { user: `weak${serial}`, password: 'weak-password' } }
-    await expect(preflight(weak)).rejects.toMatchObject({ code: 'denied', hints: ['it needs CREATE USER'] })
+    await expect(preflight(weak)).rejects.toMatchObject({
+      code: 'denied',
+      hints: ['it needs CREATE USER'],
+    })
     await sql(`GRANT CREATE USER ON *.* TO weak${serial}@'%'`)
-    await expect(preflight(weak)).rejects.toMatchObject({ code: 'denied', hints: [expect.stringContaining('SELECT')] })
-    await sql(`REVOKE CREATE USER ON *.* FROM weak${serial}@'%'`, `GRANT SELECT ON mysql.global_priv TO weak${serial}@'%'`)
+    await expect(preflight(weak)).rejects.toMatchObject({
+      code: 'denied',
+      hints: [expect.stringContaining('SELECT')],
+    })
+    await sql(
+      `REVOKE CREATE USER ON *.* FROM weak${serial}@'%'`,
+      `GRANT SELECT ON mysql.global_priv TO weak${serial}@'%'`,
+    )
     const before = await methodsOf(a)
-    await expect((await open({ ...given, ...weak })).create(madeUp('t', 'never-applied-1'), { fields })).rejects.toMatchObject({
+    await expect(
+      (await open({ ...given, ...weak })).create(madeUp('t', 'never-applied-1'), { fields }),
+    ).rejects.toMatchObject({
       code: 'denied',
       effect: 'none',
     })
     expect(await methodsOf(a)).toBe(before)
     await sql("INSTALL SONAME 'simple_password_check'")
     try {
-      await expect(preflight({})).rejects.toMatchObject({ code: 'misconfigured', hints: ['SET GLOBAL strict_password_validation = OFF'] })
-      await expect((await open(given)).create(madeUp('t', 'never-applied-1'), { fields })).rejects.toMatchObject({ effect: 'none' })
+      await expect(preflight({})).rejects.toMatchObject({
+        code: 'misconfigured',
+        hints: ['SET GLOBAL strict_password_validation = OFF'],
+      })
+      await expect(
+        (await open(given)).create(madeUp('t', 'never-applied-1'), { fields }),
+      ).rejects.toMatchObject({ effect: 'none' })
       expect(await methodsOf(a)).toBe(before)
       await sql('SET GLOBAL strict_password_validation = OFF')
       await preflight({})
     } finally {
-      await sql("UNINSTALL SONAME 'simple_password_check'", 'SET GLOBAL strict_password_validation = ON')
+      await sql(
+        "UNINSTALL SONAME 'simple_password_check'",
+        'SET GLOBAL strict_password_validation = ON',
+      )
     }
     const stranger = { fields, handle: { id: 'admin', live: true } }
-    await expect((await open({ ...config, users: [a, b] })).revoke?.(stranger)).rejects.toMatchObject({ code: 'misconfigured' })
+    await expect(
+      (await open({ ...config, users: [a, b] })).revoke?.(stranger),
+    ).rejects.toMatchObject({ code: 'misconfigured' })
   })
 
   test('through the built program: two passwords, a rotation that is undone, grace, and the old one dead at its end', async () => {
@@ -813,7 +1106,8 @@ describe.skipIf(!hasMariaDb)('against a real MariaDB', () => {
       expect(tested.stdout).toContain('GRANT CREATE USER ON *.*')
       await world.ok(['rotate', path])
       const first = JSON.parse(await world.get(path)) as { username: string; password: string }
-      for (const password of [FIRST, first.password]) (await login(server.port, a, password)).destroy()
+      for (const password of [FIRST, first.password])
+        (await login(server.port, a, password)).destroy()
       expect((await world.run(['rotate', path])).code).toBe(20)
       await world.ok(['rollback', path])
       expect(JSON.parse(await world.get(path))).toMatchObject({ password: FIRST })
@@ -822,9 +1116,13 @@ describe.skipIf(!hasMariaDb)('against a real MariaDB', () => {
       await world.ok(['revoke', path])
       const last = JSON.parse(await world.get(path)) as { username: string; password: string }
       ;(await login(server.port, a, last.password)).destroy()
-      for (const password of [FIRST, first.password]) await expect(login(server.port, a, password)).rejects.toMatchObject({ errno: 1045 })
-      expectNoTrace(world.box, last.password, { shownBy: world.box.results.filter(({ args }) => args[0] === 'get') })
-      for (const password of [FIRST, first.password, last.password]) expect(server.log()).not.toContain(password)
+      for (const password of [FIRST, first.password])
+        await expect(login(server.port, a, password)).rejects.toMatchObject({ errno: 1045 })
+      expectNoTrace(world.box, last.password, {
+        shownBy: world.box.results.filter(({ args }) => args[0] === 'get'),
+      })
+      for (const password of [FIRST, first.password, last.password])
+        expect(server.log()).not.toContain(password)
     } finally {
       await world.close()
     }

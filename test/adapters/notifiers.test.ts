@@ -1,4 +1,7 @@
-/** Slack and web hook against a loopback server, e-mail against a real SMTP server with STARTTLS and AUTH. */
+/**
+ * Slack and web hook against a loopback server, e-mail against a real SMTP server with
+ * STARTTLS and AUTH.
+ */
 import { createServer, type IncomingMessage } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { SMTPServer } from 'smtp-server'
@@ -37,7 +40,11 @@ interface Call {
 }
 
 async function server(
-  ...answers: readonly { readonly status: number; readonly body?: string; readonly headers?: Record<string, string> }[]
+  ...answers: readonly {
+    readonly status: number
+    readonly body?: string
+    readonly headers?: Record<string, string>
+  }[]
 ) {
   const calls: Call[] = []
   const left = [...answers]
@@ -52,7 +59,10 @@ async function server(
   })
   await new Promise<void>((resolve) => http.listen(0, '127.0.0.1', resolve))
   stops.push(() => http.close())
-  return { url: `http://127.0.0.1:${(http.address() as AddressInfo).port}/services/very-secret-path`, calls }
+  return {
+    url: `http://127.0.0.1:${(http.address() as AddressInfo).port}/services/very-secret-path`,
+    calls,
+  }
 }
 
 const send = (notifier: Notifier, config: Record<string, unknown>, what = notice) =>
@@ -71,7 +81,9 @@ test.each([
   ['slack', slack],
   ['email', email],
   ['webhook', webhook],
-] as const)('%s: every field is described', (_name, notifier) => expectDescribed(jsonSchema(notifier.config)))
+] as const)('%s: every field is described', (_name, notifier) =>
+  expectDescribed(jsonSchema(notifier.config)),
+)
 
 test.each([
   ['slack', slack],
@@ -83,7 +95,11 @@ test.each([
     [403, { code: 'denied', retryable: false }],
     [400, { code: 'failed', retryable: false }],
   ] as const) {
-    const { url, calls } = await server({ status, headers: { 'retry-after': '7' }, body: 'very-secret-path' })
+    const { url, calls } = await server({
+      status,
+      headers: { 'retry-after': '7' },
+      body: 'very-secret-path',
+    })
     expect(await failure(send(notifier, { url }))).toMatchObject(want)
     expect(calls).toHaveLength(1)
   }
@@ -94,7 +110,10 @@ describe('slack', () => {
     const { url, calls } = await server()
     await send(slack, { url })
     const { text } = JSON.parse(calls[0]?.body ?? '') as { text: string }
-    expect(text).toBe('✅ *Key Rotation Complete: app/prod/KEY*\nNew key: sk-…j9M1\nServices updated: 4/4\n`rotate audit list --run run_1`')
+    expect(text).toBe(
+      '✅ *Key Rotation Complete: app/prod/KEY*\nNew key: sk-…j9M1\nServices updated: ' +
+        '4/4\n`rotate audit list --run run_1`',
+    )
     await send(slack, { url }, hostile)
     const loud = (JSON.parse(calls[1]?.body ?? '') as { text: string }).text
     expect(loud.startsWith('<!channel> ❌ ')).toBe(true)
@@ -141,7 +160,12 @@ test('webhook: signed, and with the same id each time', async () => {
   const [first, second] = calls
   expect(first?.headers['webhook-id']).toBe('evt_0001')
   expect(second?.headers['webhook-id']).toBe('evt_0001')
-  const expected = signature(new Secret('whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'), 'evt_0001', START, first?.body ?? '')
+  const expected = signature(
+    new Secret('whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'),
+    'evt_0001',
+    START,
+    first?.body ?? '',
+  )
   expect(first?.headers['webhook-signature']).toBe(expected['webhook-signature'])
   expect(JSON.parse(first?.body ?? '')).toMatchObject({
     type: 'rotation.succeeded',
@@ -159,7 +183,9 @@ describe('email', () => {
     readonly user: unknown
   }
 
-  async function mailServer(options: { readonly password?: string; readonly tls?: boolean; readonly reject?: boolean } = {}) {
+  async function mailServer(
+    options: { readonly password?: string; readonly tls?: boolean; readonly reject?: boolean } = {},
+  ) {
     const mails: Mail[] = []
     const { cert, key } = selfSigned('localhost')
     const smtp = new SMTPServer({
@@ -168,12 +194,15 @@ describe('email', () => {
       ...(options.tls === false ? { disabledCommands: ['STARTTLS'] } : {}),
       authOptional: options.password === undefined,
       onAuth: (auth, _session, done) =>
-        auth.password === options.password ? done(null, { user: auth.username }) : done(new Error(`no: ${String(auth.password)}`)),
+        auth.password === options.password
+          ? done(null, { user: auth.username })
+          : done(new Error(`no: ${String(auth.password)}`)),
       onData: (stream, session, done) => {
         const parts: Buffer[] = []
         stream.on('data', (part: Buffer) => parts.push(part))
         stream.on('end', () => {
-          if (options.reject === true) return done(Object.assign(new Error('hunter2hunter2 is spam'), { responseCode: 550 }))
+          if (options.reject === true)
+            return done(Object.assign(new Error('hunter2hunter2 is spam'), { responseCode: 550 }))
           const { mailFrom, rcptTo } = session.envelope
           mails.push({
             from: mailFrom === false ? '' : mailFrom.address,
@@ -191,13 +220,24 @@ describe('email', () => {
     stops.push(() => smtp.close())
     return { host: 'localhost', port: (smtp.server.address() as AddressInfo).port, cert, mails }
   }
-  const people = { from: 'Rotate <rotate@example.com>', to: ['ops@example.com', 'Own Er <owner@example.com>'] }
+  const people = {
+    from: 'Rotate <rotate@example.com>',
+    to: ['ops@example.com', 'Own Er <owner@example.com>'],
+  }
 
   test('over STARTTLS with a password; the id makes the Message-ID', async () => {
     const { host, port, cert, mails } = await mailServer({ password: 'hunter2hunter2' })
-    await send(email, { smtp: { host, port, ca: cert, user: 'rotate', password: 'hunter2hunter2' }, ...people })
+    await send(email, {
+      smtp: { host, port, ca: cert, user: 'rotate', password: 'hunter2hunter2' },
+      ...people,
+    })
     expect(mails).toMatchObject([
-      { from: 'rotate@example.com', to: ['ops@example.com', 'owner@example.com'], secure: true, user: 'rotate' },
+      {
+        from: 'rotate@example.com',
+        to: ['ops@example.com', 'owner@example.com'],
+        secure: true,
+        user: 'rotate',
+      },
     ])
     const text = mails[0]?.text ?? ''
     expect(text).toMatch(/^Message-ID: <evt_0001@rotate\.invalid>\r$/m)
@@ -219,7 +259,9 @@ describe('email', () => {
 
   test('a server that offers no TLS is refused where TLS is required', async () => {
     const { host, port, cert, mails } = await mailServer({ tls: false })
-    expect(await failure(send(email, { smtp: { host, port, ca: cert }, ...people }))).toMatchObject({ retryable: false })
+    expect(await failure(send(email, { smtp: { host, port, ca: cert }, ...people }))).toMatchObject(
+      { retryable: false },
+    )
     expect(mails).toEqual([])
   })
 
@@ -232,16 +274,28 @@ describe('email', () => {
 
   test('a wrong password is denied, a refused message failed, nobody there is tried again; nothing is quoted', async () => {
     const { host, port, cert } = await mailServer({ password: 'right' })
-    expect(await failure(send(email, { smtp: { host, port, ca: cert, user: 'u', password: 'hunter2hunter2' }, ...people }))).toMatchObject({
+    expect(
+      await failure(
+        send(email, {
+          smtp: { host, port, ca: cert, user: 'u', password: 'hunter2hunter2' },
+          ...people,
+        }),
+      ),
+    ).toMatchObject({
       code: 'denied',
       retryable: false,
     })
     const rejecting = await mailServer({ reject: true })
-    expect(await failure(send(email, { smtp: { host, port: rejecting.port }, ...people }))).toMatchObject({
+    expect(
+      await failure(send(email, { smtp: { host, port: rejecting.port }, ...people })),
+    ).toMatchObject({
       code: 'failed',
       retryable: false,
     })
-    expect(await failure(send(email, { smtp: { host, port: 1 }, ...people }))).toMatchObject({ code: 'unavailable', retryable: true })
+    expect(await failure(send(email, { smtp: { host, port: 1 }, ...people }))).toMatchObject({
+      code: 'unavailable',
+      retryable: true,
+    })
   })
 
   test.each([

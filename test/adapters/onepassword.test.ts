@@ -13,8 +13,19 @@ import { type TestContext, testContext } from '../fakes/context.ts'
 import { FakeOp, type OpField, type OpItem } from '../fakes/op.ts'
 import { delivery } from '../fakes/delivery.ts'
 
-const note: OpField = { id: 'notesPlain', type: 'STRING', purpose: 'NOTES', label: 'notesPlain', value: 'kept by people' }
-const credential = (value = 'old-value-123'): OpField => ({ id: 'credential', type: 'CONCEALED', label: 'credential', value })
+const note: OpField = {
+  id: 'notesPlain',
+  type: 'STRING',
+  purpose: 'NOTES',
+  label: 'notesPlain',
+  value: 'kept by people',
+}
+const credential = (value = 'old-value-123'): OpField => ({
+  id: 'credential',
+  type: 'CONCEALED',
+  label: 'credential',
+  value,
+})
 
 targetSuite('onepassword by op', onepassword, () => {
   const op = new FakeOp()
@@ -23,7 +34,8 @@ targetSuite('onepassword by op', onepassword, () => {
   return {
     config: { vault: 'Production', item: 'api', token, create: true, program: op.path },
     read: (name) => op.value('api', name),
-    failNext: () => op.fail({ call: 'item edit', stderr: `[ERROR] no: ${token} first-value-of-version-3` }),
+    failNext: () =>
+      op.fail({ call: 'item edit', stderr: `[ERROR] no: ${token} first-value-of-version-3` }),
     secrets: [token, 'kept by people'],
     stop: () => Promise.resolve(op.remove()),
   }
@@ -34,7 +46,13 @@ targetSuite('onepassword by Connect', onepassword, async () => {
   connect.add('api', [note])
   connect.lag = 3
   return {
-    config: { vault: 'Production', item: 'api', token: connect.token, create: true, connect: connect.url },
+    config: {
+      vault: 'Production',
+      item: 'api',
+      token: connect.token,
+      create: true,
+      connect: connect.url,
+    },
     read: (name) => connect.value('api', name),
     failNext: () => void connect.faults.push({ method: 'PATCH', path: /items/, status: 400 }),
     secrets: [connect.token, 'kept by people'],
@@ -58,7 +76,13 @@ function set(item: OpItem | undefined, name: string, value: string): void {
 documentSuite('onepassword by op', onepassword, () => {
   const op = new FakeOp()
   const id = op.add('api', shared(), more)
-  const config = { vault: 'Production', item: 'api', token: op.state.token, create: true, program: op.path }
+  const config = {
+    vault: 'Production',
+    item: 'api',
+    token: op.state.token,
+    create: true,
+    program: op.path,
+  }
   return {
     config,
     alias: { ...config, item: id },
@@ -78,14 +102,32 @@ documentSuite('onepassword by Connect', onepassword, async () => {
   const connect = await new FakeConnect().start()
   connect.add('api', shared(), more)
   connect.lag = 3
-  const config = { vault: 'Production', item: 'api', token: connect.token, create: true, connect: connect.url }
+  const config = {
+    vault: 'Production',
+    item: 'api',
+    token: connect.token,
+    create: true,
+    connect: connect.url,
+  }
   return {
     config,
     elsewhere: { ...config, item: 'web' },
     read: (name) => connect.value('api', name),
     write: (name, value) => set(connect.items[0], name, value),
-    between: (act) => void connect.others.push({ method: 'PATCH', path: /items/, when: 'before', act: () => void act() }),
-    after: (act) => void connect.others.push({ method: 'PATCH', path: /items/, when: 'after', act: () => void act() }),
+    between: (act) =>
+      void connect.others.push({
+        method: 'PATCH',
+        path: /items/,
+        when: 'before',
+        act: () => void act(),
+      }),
+    after: (act) =>
+      void connect.others.push({
+        method: 'PATCH',
+        path: /items/,
+        when: 'after',
+        act: () => void act(),
+      }),
     whole: () => JSON.stringify({ ...connect.items[0], version: undefined }),
     secrets: [connect.token],
     stop: () => connect.stop(),
@@ -121,7 +163,8 @@ beforeEach(() => {
 })
 const open = (config: Record<string, unknown>): Promise<TargetSession> =>
   onepassword.open(parseConfig(onepassword.config, config as never, 'it'), context)
-const failure = (call: Promise<unknown> | undefined): Promise<unknown> | undefined => call?.catch((thrown: unknown) => thrown)
+const failure = (call: Promise<unknown> | undefined): Promise<unknown> | undefined =>
+  call?.catch((thrown: unknown) => thrown)
 
 describe('by op', () => {
   let op: FakeOp
@@ -139,11 +182,19 @@ describe('by op', () => {
   })
 
   test('the value goes by a pipe and stands on no command line; everything else of the item stays', async () => {
-    op.add('api', [note, credential(), { id: 'x1', type: 'STRING', label: 'host', value: 'a.test', section: { id: 's1' } }], {
-      tags: ['team'],
-      sections: [{ id: 's1', label: 'Extra' }],
-      files: [{ id: 'f1', name: 'ca.pem' }],
-    })
+    op.add(
+      'api',
+      [
+        note,
+        credential(),
+        { id: 'x1', type: 'STRING', label: 'host', value: 'a.test', section: { id: 's1' } },
+      ],
+      {
+        tags: ['team'],
+        sections: [{ id: 's1', label: 'Extra' }],
+        files: [{ id: 'f1', name: 'ca.pem' }],
+      },
+    )
     const before = op.item('api')
     const session = await open(config())
     await session.probe()
@@ -151,15 +202,24 @@ describe('by op', () => {
     expect(op.item('api')).toEqual({
       ...before,
       version: 2,
-      fields: before?.fields.map((field) => (field.id === 'credential' ? { ...field, value: 'new "value" $1\n' } : field)),
+      fields: before?.fields.map((field) =>
+        field.id === 'credential' ? { ...field, value: 'new "value" $1\n' } : field,
+      ),
     })
     const { calls, token } = op.state
-    expect(calls.map(({ argv }) => argv.slice(0, 2).join(' '))).toEqual(['item list', 'item get', 'item get', 'item edit', 'item get'])
+    expect(calls.map(({ argv }) => argv.slice(0, 2).join(' '))).toEqual([
+      'item list',
+      'item get',
+      'item get',
+      'item edit',
+      'item get',
+    ])
     expectNoLeak(
       calls.map(({ argv }) => argv),
       ['new "value"', 'old-value-123', token],
     )
-    // Its own credential is in its environment, what is delivered is not; nothing else of ours is there.
+    // Its own credential is in its environment, what is delivered is not; nothing else of
+    // ours is there.
     for (const { env } of calls) {
       expect(
         Object.keys(env)
@@ -182,33 +242,55 @@ describe('by op', () => {
   test('an edit that ends with 0 and does nothing is no success', async () => {
     op.add('api', [credential()])
     op.fail({ call: 'item edit', hollow: true })
-    await expect((await open(config())).put(delivery('new-value-1'))).rejects.toMatchObject({ code: 'bad-answer', effect: 'unknown' })
+    await expect((await open(config())).put(delivery('new-value-1'))).rejects.toMatchObject({
+      code: 'bad-answer',
+      effect: 'unknown',
+    })
   })
 
   test('a look after the write that fails leaves open what the write did', async () => {
     op.add('api', [credential()])
     const session = await open(config())
     op.fail({ call: 'item get', stderr: '[ERROR] 429 Too Many Requests' })
-    await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({ code: 'throttled', effect: 'none', retryable: true })
+    await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({
+      code: 'throttled',
+      effect: 'none',
+      retryable: true,
+    })
     op.fail({ call: 'item get', skip: 1, stderr: '[ERROR] 429 Too Many Requests' })
-    await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({ code: 'throttled', effect: 'unknown', retryable: true })
+    await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({
+      code: 'throttled',
+      effect: 'unknown',
+      retryable: true,
+    })
     await session.restore({ API_KEY: new Secret('old-value-123') }, undefined)
     op.fail({ call: 'item edit', after: true, stderr: 'broken pipe' })
-    await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({ code: 'failed', effect: 'unknown' })
+    await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({
+      code: 'failed',
+      effect: 'unknown',
+    })
     expect(op.value('api', 'credential')).toBe('new-value-1')
     await session.restore({ API_KEY: new Secret('old-value-123') }, undefined)
     expect(op.value('api', 'credential')).toBe('old-value-123')
   })
 
   test('a field that only its section tells apart', async () => {
-    const fields = ['s1', 's2'].map((id) => ({ id: `f${id}`, type: 'CONCEALED', label: 'key.a=b', value: id, section: { id } }))
+    const fields = ['s1', 's2'].map((id) => ({
+      id: `f${id}`,
+      type: 'CONCEALED',
+      label: 'key.a=b',
+      value: id,
+      section: { id },
+    }))
     const sections = [
       { id: 's1', label: 'Blue' },
       { id: 's2', label: 'Green' },
     ]
     op.add('api', fields, { sections })
     expect(await failure((await open(config({ field: 'key.a=b' }))).probe())).toBeUndefined()
-    await expect((await open(config({ field: 'key.a=b' }))).put(delivery('v'))).rejects.toMatchObject({ code: 'misconfigured' })
+    await expect(
+      (await open(config({ field: 'key.a=b' }))).put(delivery('v')),
+    ).rejects.toMatchObject({ code: 'misconfigured' })
     const session = await open(config({ field: 'key.a=b', section: 'Green', create: true }))
     await session.put(delivery('new-value-1'))
     expect(op.item('api')?.fields.map(({ value }) => value)).toEqual(['s1', 'new-value-1'])
@@ -218,13 +300,21 @@ describe('by op', () => {
   })
 
   test('an item is made only when asked for, and found again; an undo empties it', async () => {
-    await expect((await open(config())).probe()).rejects.toMatchObject({ code: 'misconfigured', effect: 'none' })
-    await expect((await open(config({ create: true, item: 'a'.repeat(26) }))).probe()).rejects.toMatchObject({ code: 'misconfigured' })
+    await expect((await open(config())).probe()).rejects.toMatchObject({
+      code: 'misconfigured',
+      effect: 'none',
+    })
+    await expect(
+      (await open(config({ create: true, item: 'a'.repeat(26) }))).probe(),
+    ).rejects.toMatchObject({ code: 'misconfigured' })
     const session = await open(config({ create: true }))
     await session.probe()
     expect(await session.current?.(['API_KEY'])).toEqual({ API_KEY: null })
     op.fail({ call: 'item create', after: true, stderr: 'connection reset' })
-    await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({ code: 'failed', effect: 'unknown' })
+    await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({
+      code: 'failed',
+      effect: 'unknown',
+    })
     await session.put(delivery('new-value-1'))
     expect(op.state.items).toHaveLength(1)
     expect(op.value('api', 'credential')).toBe('new-value-1')
@@ -236,7 +326,10 @@ describe('by op', () => {
   test('without "create" nothing is made or taken away', async () => {
     op.add('api', [note])
     const session = await open(config())
-    await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({ code: 'misconfigured', effect: 'none' })
+    await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({
+      code: 'misconfigured',
+      effect: 'none',
+    })
     op.change(({ items }) => items[0]?.fields.push(credential('theirs')))
     await session.restore({ API_KEY: null }, undefined)
     expect(op.value('api', 'credential')).toBe('theirs')
@@ -249,7 +342,9 @@ describe('by op', () => {
     const prior = await session.current?.(['API_KEY'])
     await session.put(delivery('new-value-1'))
     await session.restore(prior, undefined)
-    expect(op.item('api')?.fields).toEqual([{ id: 'credential', type: 'CONCEALED', label: 'credential', value: '' }])
+    expect(op.item('api')?.fields).toEqual([
+      { id: 'credential', type: 'CONCEALED', label: 'credential', value: '' },
+    ])
   })
 
   test('a passkey is not destroyed: a login is refused until somebody says that it has none', async () => {
@@ -257,14 +352,19 @@ describe('by op', () => {
     op.change(({ passkeys }) => void passkeys.push(login))
     const session = await open(config())
     await expect(session.probe()).rejects.toMatchObject({ code: 'misconfigured', effect: 'none' })
-    await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({ code: 'misconfigured' })
+    await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({
+      code: 'misconfigured',
+    })
     expect(op.state.passkeys).toEqual([login])
     await (await open(config({ noPasskey: true }))).put(delivery('new-value-1'))
     expect(op.value('api', 'credential')).toBe('new-value-1')
   })
 
   test('an item that loses something with the change is reported', async () => {
-    op.add('api', [credential(), { id: 'gone', type: 'CONCEALED', label: 'other', value: 'other-value-1' }])
+    op.add('api', [
+      credential(),
+      { id: 'gone', type: 'CONCEALED', label: 'other', value: 'other-value-1' },
+    ])
     op.change(({ loses }) => void loses.push('gone'))
     expect(await failure((await open(config())).put(delivery('new-value-1')))).toMatchObject({
       code: 'failed',
@@ -296,14 +396,20 @@ describe('by op', () => {
       hints: [expect.stringContaining('"create": true')],
     })
     expect(await session.current?.(['ELSE'])).toEqual({ ELSE: null })
-    expect((await (await open(config({ field: '{name}', create: true }))).standing?.(['ELSE']))?.values).toEqual({ ELSE: null })
+    expect(
+      (await (await open(config({ field: '{name}', create: true }))).standing?.(['ELSE']))?.values,
+    ).toEqual({ ELSE: null })
   })
 
   test('a token that may only read is told what it lacks, and nothing is changed', async () => {
     op.add('api', [credential()])
     op.change((state) => void (state.rights = 'read'))
     const error = await failure((await open(config())).put(delivery('new-value-1')))
-    expect(error).toMatchObject({ code: 'denied', effect: 'none', hints: [expect.stringContaining('write_items')] })
+    expect(error).toMatchObject({
+      code: 'denied',
+      effect: 'none',
+      hints: [expect.stringContaining('write_items')],
+    })
     expectNoLeak(error, ['new-value-1'])
   })
 
@@ -317,7 +423,10 @@ describe('by op', () => {
   test('several values need {name}', async () => {
     op.add('api', [credential()])
     const entries = { A: new Secret('1'), B: new Secret('2') }
-    await expect((await open(config())).put({ ...delivery('x'), entries })).rejects.toMatchObject({ code: 'misconfigured', effect: 'none' })
+    await expect((await open(config())).put({ ...delivery('x'), entries })).rejects.toMatchObject({
+      code: 'misconfigured',
+      effect: 'none',
+    })
   })
 })
 
@@ -345,7 +454,9 @@ describe('by Connect', () => {
     const session = await open(config({ section: 'Extra' }))
     await session.probe()
     await session.put(delivery('new-value-1'))
-    expect(connect.patches).toEqual([[{ op: 'replace', path: '/fields/a~1b~0c/value', value: 'new-value-1' }]])
+    expect(connect.patches).toEqual([
+      [{ op: 'replace', path: '/fields/a~1b~0c/value', value: 'new-value-1' }],
+    ])
     expect(connect.value('api', 'notesPlain')).toBe('kept by people')
     expect(context.clock.sleeps.length).toBeGreaterThan(0)
     expect((await session.current?.(['API_KEY']))?.['API_KEY']?.reveal()).toBe('new-value-1')
@@ -368,16 +479,24 @@ describe('by Connect', () => {
     connect.add('api', [{ id: 'credential', type: 'CONCEALED', label: 'credential' }])
     const session = await open(config())
     await session.put(delivery('new-value-1'))
-    expect(connect.patches[0]).toEqual([{ op: 'add', path: '/fields/credential/value', value: 'new-value-1' }])
+    expect(connect.patches[0]).toEqual([
+      { op: 'add', path: '/fields/credential/value', value: 'new-value-1' },
+    ])
     connect.lag = 1000
-    await expect(session.put(delivery('new-value-2'))).rejects.toMatchObject({ code: 'timeout', effect: 'unknown' })
+    await expect(session.put(delivery('new-value-2'))).rejects.toMatchObject({
+      code: 'timeout',
+      effect: 'unknown',
+    })
   })
 
   test('adding a field is not repeated by the transport', async () => {
     connect.add('api', [note])
     connect.faults.push({ method: 'PATCH', path: /items/, status: 503, after: true })
     const session = await open(config({ create: true }))
-    await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({ code: 'unavailable', effect: 'unknown' })
+    await expect(session.put(delivery('new-value-1'))).rejects.toMatchObject({
+      code: 'unavailable',
+      effect: 'unknown',
+    })
     await session.put(delivery('new-value-1'))
     expect(connect.items[0]?.fields.filter(({ label }) => label === 'credential')).toHaveLength(1)
   })
@@ -404,7 +523,10 @@ describe('by Connect', () => {
   test('a token that may only read: denied, nothing changed', async () => {
     connect.add('api', [credential()])
     connect.rights = 'read'
-    await expect((await open(config())).put(delivery('new-value-1'))).rejects.toMatchObject({ code: 'denied', effect: 'none' })
+    await expect((await open(config())).put(delivery('new-value-1'))).rejects.toMatchObject({
+      code: 'denied',
+      effect: 'none',
+    })
     expect(connect.value('api', 'credential')).toBe('old-value-123')
   })
 })

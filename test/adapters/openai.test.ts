@@ -7,16 +7,26 @@ import { START } from '../fakes/clock.ts'
 import { testContext } from '../fakes/context.ts'
 import { FakeOpenai } from '../fakes/openai.ts'
 
-const suite = (name: string, withAccount: boolean, prepare: (fake: FakeOpenai) => void = () => undefined): void =>
+const suite = (
+  name: string,
+  withAccount: boolean,
+  prepare: (fake: FakeOpenai) => void = () => undefined,
+): void =>
   providerSuite(name, openai, async () => {
     const fake = await new FakeOpenai().start()
     prepare(fake)
     const account = fake.account(withAccount ? 'my service' : 'rotate-earlier')
     const first = fake.key(account, 'first')
     return {
-      config: { adminKey: fake.adminKey, projectId: 'proj_1', baseUrl: fake.url, ...(withAccount ? { serviceAccountId: account } : {}) },
+      config: {
+        adminKey: fake.adminKey,
+        projectId: 'proj_1',
+        baseUrl: fake.url,
+        ...(withAccount ? { serviceAccountId: account } : {}),
+      },
       current: { fields: single(new Secret(first.value)), handle: { id: first.id, live: true } },
-      accepts: (fields) => [...fake.keys.values()].some(({ value }) => value === flatten(fields).reveal()),
+      accepts: (fields) =>
+        [...fake.keys.values()].some(({ value }) => value === flatten(fields).reveal()),
       live: () => fake.keys.size,
       refuseNext: () => void (fake.next = 'refuse'),
       loseNext: () => void (fake.next = 'lose'),
@@ -27,7 +37,11 @@ const suite = (name: string, withAccount: boolean, prepare: (fake: FakeOpenai) =
 
 suite('openai, another key of one account', true)
 suite('openai, an account per key', false)
-suite('openai, where the call for another key does not exist', true, (fake) => void (fake.classic = true))
+suite(
+  'openai, where the call for another key does not exist',
+  true,
+  (fake) => void (fake.classic = true),
+)
 
 describe('openai', () => {
   let fake: FakeOpenai
@@ -37,7 +51,11 @@ describe('openai', () => {
   afterEach(() => fake.stop())
   const open = (more: Record<string, unknown> = {}) =>
     openai.open(
-      parseConfig(openai.config, { adminKey: fake.adminKey, projectId: 'proj_1', baseUrl: fake.url, ...more } as never, 'it'),
+      parseConfig(
+        openai.config,
+        { adminKey: fake.adminKey, projectId: 'proj_1', baseUrl: fake.url, ...more } as never,
+        'it',
+      ),
       testContext(),
     )
   const intent = { tag: 'rotate-x-01-1', before: [], material: {}, at: START, attempt: 1 }
@@ -52,7 +70,9 @@ describe('openai', () => {
     expect([...fake.keys.keys()]).toEqual([other.id])
     expect(fake.accounts.size).toBe(1)
     // A stray whose handle is the account itself.
-    await expect(session.revoke?.({ fields: {}, handle: { id: account, live: true } })).rejects.toMatchObject({
+    await expect(
+      session.revoke?.({ fields: {}, handle: { id: account, live: true } }),
+    ).rejects.toMatchObject({
       code: 'denied',
       effect: 'none',
       message: expect.stringContaining(other.id) as string,
@@ -69,10 +89,18 @@ describe('openai', () => {
   })
 
   test('a key that was stored by hand is told by what is shown of it, for adoption', async () => {
-    const [mine, other] = [fake.key(fake.account('a'), 'mine'), fake.key(fake.account('b'), 'other')]
+    const [mine, other] = [
+      fake.key(fake.account('a'), 'mine'),
+      fake.key(fake.account('b'), 'other'),
+    ]
     const { resembles } = await open()
-    const holds = (id: string): Promise<boolean> | undefined => resembles?.({ id, live: true }, single(new Secret(mine.value)))
-    expect([await holds(mine.id), await holds(other.id), await holds('key_unknown')]).toEqual([true, false, false])
+    const holds = (id: string): Promise<boolean> | undefined =>
+      resembles?.({ id, live: true }, single(new Secret(mine.value)))
+    expect([await holds(mine.id), await holds(other.id), await holds('key_unknown')]).toEqual([
+      true,
+      false,
+      false,
+    ])
     fake.redacted = () => 'sk-***'
     expect(await holds(mine.id)).toBe(false)
   })
@@ -82,10 +110,15 @@ describe('openai', () => {
     const shared = fake.account('shared')
     const key = fake.key(shared, 'a')
     const session = await open({ serviceAccountId: shared })
-    await session.revoke?.({ fields: {}, ...(own.handle === undefined ? {} : { handle: own.handle }) })
+    await session.revoke?.({
+      fields: {},
+      ...(own.handle === undefined ? {} : { handle: own.handle }),
+    })
     expect([...fake.accounts.values()]).toEqual(['shared'])
     fake.keepsKeys = true
-    await expect(session.revoke?.({ fields: {}, handle: { id: key.id, live: true } })).rejects.toMatchObject({
+    await expect(
+      session.revoke?.({ fields: {}, handle: { id: key.id, live: true } }),
+    ).rejects.toMatchObject({
       code: 'denied',
       retryable: false,
     })
@@ -95,17 +128,25 @@ describe('openai', () => {
   test('when it was last used', async () => {
     const key = fake.key(fake.account('s'), 'k')
     const session = await open()
-    expect(await session.lastUsed?.({ fields: {}, handle: { id: key.id, live: true } })).toBeUndefined()
+    expect(
+      await session.lastUsed?.({ fields: {}, handle: { id: key.id, live: true } }),
+    ).toBeUndefined()
     key.lastUsed = 1_800_000_123
-    expect(await session.lastUsed?.({ fields: {}, handle: { id: key.id, live: true } })).toBe(1_800_000_123_000)
+    expect(await session.lastUsed?.({ fields: {}, handle: { id: key.id, live: true } })).toBe(
+      1_800_000_123_000,
+    )
   })
 
   test('a wrong admin key, and an account that is not there, are found before anything is made', async () => {
-    await expect((await open({ adminKey: 'sk-admin-wrong' })).preflight(undefined)).rejects.toMatchObject({
+    await expect(
+      (await open({ adminKey: 'sk-admin-wrong' })).preflight(undefined),
+    ).rejects.toMatchObject({
       code: 'denied',
       effect: 'none',
     })
-    await expect((await open({ serviceAccountId: 'svc_none' })).preflight(undefined)).rejects.toMatchObject({ code: 'misconfigured' })
+    await expect(
+      (await open({ serviceAccountId: 'svc_none' })).preflight(undefined),
+    ).rejects.toMatchObject({ code: 'misconfigured' })
   })
 
   test.each([

@@ -1,4 +1,7 @@
-/** A change that the server carries out late, or not at all, or whose answer is lost: against a real server, whose waits real sessions cause. */
+/**
+ * A change that the server carries out late, or not at all, or whose answer is lost:
+ * against a real server, whose waits real sessions cause.
+ */
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { AdapterError } from '../../src/core/errors.ts'
@@ -60,7 +63,10 @@ describe.skipIf(!hasPostgres).each(['single', 'two-users'] as const)('%s', (stra
     return relay
   }
 
-  /** Two roles, of which the first is in use, and what a rotation by this strategy works with. */
+  /**
+   * Two roles, of which the first is in use, and what a rotation by this strategy works
+   * with.
+   */
   async function bench(suffix = '') {
     const [a, b] = [`app_a${++serial}${suffix}`, `app_b${serial}${suffix}`]
     const admin = await another()
@@ -81,8 +87,23 @@ describe.skipIf(!hasPostgres).each(['single', 'two-users'] as const)('%s', (stra
     const old = { username: new Secret(a), password: new Secret('the-old-password') }
     const name = strategy === 'single' ? a : b
     const password = new Secret(`the-new-password-${serial}`)
-    const intent: Intent = { tag: `rotate-test-${serial}-${strategy}-1`, before: [], material: { password }, at: START, attempt: 1 }
-    return { a, b, at, old, name, intent, fresh: { username: new Secret(name), password }, current: { fields: old } }
+    const intent: Intent = {
+      tag: `rotate-test-${serial}-${strategy}-1`,
+      before: [],
+      material: { password },
+      at: START,
+      attempt: 1,
+    }
+    return {
+      a,
+      b,
+      at,
+      old,
+      name,
+      intent,
+      fresh: { username: new Secret(name), password },
+      current: { fields: old },
+    }
   }
   const failure = async (call: Promise<unknown>): Promise<AdapterError> =>
     call.then(
@@ -93,7 +114,10 @@ describe.skipIf(!hasPostgres).each(['single', 'two-users'] as const)('%s', (stra
   const seen = async (tag: string, what: string): Promise<void> => {
     const admin = await another()
     for (;;) {
-      const { rows } = await admin.query(`SELECT FROM pg_stat_activity WHERE application_name = $1 AND ${what}`, [tag])
+      const { rows } = await admin.query(
+        `SELECT FROM pg_stat_activity WHERE application_name = $1 AND ${what}`,
+        [tag],
+      )
       if (rows.length > 0) return
       await admin.query('SELECT pg_sleep(0.02)')
     }
@@ -103,7 +127,10 @@ describe.skipIf(!hasPostgres).each(['single', 'two-users'] as const)('%s', (stra
   const nothing = async ({ old, fresh }: Awaited<ReturnType<typeof bench>>): Promise<void> => {
     expect([await accepts(old), await accepts(fresh)]).toEqual([true, false])
   }
-  const applied = async ({ old, fresh }: Awaited<ReturnType<typeof bench>>, settlement: Settlement): Promise<void> => {
+  const applied = async (
+    { old, fresh }: Awaited<ReturnType<typeof bench>>,
+    settlement: Settlement,
+  ): Promise<void> => {
     expect(settlement.outcome).toBe('applied')
     expect([await accepts(old), await accepts(fresh)]).toEqual([strategy === 'two-users', true])
   }
@@ -116,7 +143,9 @@ describe.skipIf(!hasPostgres).each(['single', 'two-users'] as const)('%s', (stra
     const other = await another()
     await other.query('BEGIN')
     await other.query(sql.replace('$', b.name))
-    const error = await failure(openSession(b.at(server.port), testContext(), SHORT).create(b.intent, b.current))
+    const error = await failure(
+      openSession(b.at(server.port), testContext(), SHORT).create(b.intent, b.current),
+    )
     expect(error).toMatchObject({ effect: 'none', code: 'unavailable', answered: true })
     expect(error.message).toContain('55P03')
     const settlement = await later(b.at(server.port)).settle(b.intent, b.current)
@@ -125,28 +154,35 @@ describe.skipIf(!hasPostgres).each(['single', 'two-users'] as const)('%s', (stra
     await nothing(b)
   })
 
-  test.each(['the connection breaks', 'we give up'])('%s while the lock is held: what is never committed is taken back', async (how) => {
-    const b = await bench()
-    const relay = await relayed()
-    const other = await another()
-    await other.query('BEGIN; LOCK TABLE pg_authid IN SHARE MODE')
-    // The server would wait for a minute.
-    const bounds = { ...LONG, ...(how === 'we give up' ? { answer: 1500 } : {}) }
-    const done = failure(openSession(b.at(relay.port), testContext(), bounds).create(b.intent, b.current))
-    if (how !== 'we give up') {
-      await seen(b.intent.tag, "wait_event_type = 'Lock'")
-      relay.cut()
-    }
-    expect((await done).effect).toBe('none')
-    // Nobody settles what has the effect "none": it must stay so when the server goes on.
-    await other.query('ROLLBACK')
-    const working = async (): Promise<number> => (await other.query(WORKING, [b.intent.tag])).rows.length
-    while ((await working()) > 0) await other.query('SELECT pg_sleep(0.02)')
-    await nothing(b)
-    const settlement = await later(b.at(server.port)).settle(b.intent, b.current)
-    expect(settlement).toMatchObject({ outcome: 'none', final: true })
-    await nothing(b)
-  })
+  test.each(['the connection breaks', 'we give up'])(
+    '%s while the lock is held: what is never committed is taken back',
+    async (how) => {
+      const b = await bench()
+      const relay = await relayed()
+      const other = await another()
+      await other.query('BEGIN; LOCK TABLE pg_authid IN SHARE MODE')
+      // The server would wait for a minute.
+      const bounds = { ...LONG, ...(how === 'we give up' ? { answer: 1500 } : {}) }
+      const done = failure(
+        openSession(b.at(relay.port), testContext(), bounds).create(b.intent, b.current),
+      )
+      if (how !== 'we give up') {
+        await seen(b.intent.tag, "wait_event_type = 'Lock'")
+        relay.cut()
+      }
+      expect((await done).effect).toBe('none')
+      // Nobody settles what has the effect "none": it must stay so when the server goes
+      // on.
+      await other.query('ROLLBACK')
+      const working = async (): Promise<number> =>
+        (await other.query(WORKING, [b.intent.tag])).rows.length
+      while ((await working()) > 0) await other.query('SELECT pg_sleep(0.02)')
+      await nothing(b)
+      const settlement = await later(b.at(server.port)).settle(b.intent, b.current)
+      expect(settlement).toMatchObject({ outcome: 'none', final: true })
+      await nothing(b)
+    },
+  )
 
   test.each([
     ['takes its change back', 'ROLLBACK', 'applied'],
@@ -168,7 +204,8 @@ describe.skipIf(!hasPostgres).each(['single', 'two-users'] as const)('%s', (stra
       expect(error).toBeUndefined()
       return applied(b, settlement)
     }
-    // "tuple concurrently updated": an error of the statement, whose transaction is never committed.
+    // "tuple concurrently updated": an error of the statement, whose transaction is never
+    // committed.
     expect(error).toMatchObject({ effect: 'none', code: 'failed' })
     expect(settlement).toMatchObject({ outcome: 'none', final: true })
     await nothing(b)
@@ -178,12 +215,21 @@ describe.skipIf(!hasPostgres).each(['single', 'two-users'] as const)('%s', (stra
     const b = await bench()
     const other = await another()
     await other.query('BEGIN; LOCK TABLE pg_authid IN SHARE MODE')
-    const done = failure(openSession(b.at(server.port), testContext(), LONG).create(b.intent, b.current))
+    const done = failure(
+      openSession(b.at(server.port), testContext(), LONG).create(b.intent, b.current),
+    )
     await seen(b.intent.tag, "wait_event_type = 'Lock'")
-    await (await another()).query('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1', [b.intent.tag])
+    await (
+      await another()
+    ).query('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1', [
+      b.intent.tag,
+    ])
     expect(await done).toMatchObject({ effect: 'none' })
     await other.query('ROLLBACK')
-    expect(await later(b.at(server.port)).settle(b.intent, b.current)).toMatchObject({ outcome: 'none', final: true })
+    expect(await later(b.at(server.port)).settle(b.intent, b.current)).toMatchObject({
+      outcome: 'none',
+      final: true,
+    })
     await nothing(b)
   })
 
@@ -191,7 +237,9 @@ describe.skipIf(!hasPostgres).each(['single', 'two-users'] as const)('%s', (stra
     const b = await bench()
     const relay = await relayed()
     relay.hold('COMMIT')
-    const done = failure(openSession(b.at(relay.port), testContext(), LONG).create(b.intent, b.current))
+    const done = failure(
+      openSession(b.at(relay.port), testContext(), LONG).create(b.intent, b.current),
+    )
     await relay.held
     relay.cut()
     expect(await done).toMatchObject({ effect: 'unknown', code: 'unavailable' })
@@ -206,7 +254,9 @@ describe.skipIf(!hasPostgres).each(['single', 'two-users'] as const)('%s', (stra
     const b = await bench()
     const relay = await relayed()
     relay.hold('COMMIT')
-    const done = failure(openSession(b.at(relay.port), testContext(), LONG).create(b.intent, b.current))
+    const done = failure(
+      openSession(b.at(relay.port), testContext(), LONG).create(b.intent, b.current),
+    )
     await relay.held
     relay.cut()
     expect((await done).effect).toBe('unknown')
@@ -219,13 +269,19 @@ describe.skipIf(!hasPostgres).each(['single', 'two-users'] as const)('%s', (stra
     const relay = await relayed()
     relay.hold('COMMIT')
     const bounds = { ...LONG, statement: 3000 }
-    const done = failure(openSession(b.at(relay.port), testContext(), bounds).create(b.intent, b.current))
+    const done = failure(
+      openSession(b.at(relay.port), testContext(), bounds).create(b.intent, b.current),
+    )
     await relay.held
     relay.cut()
     expect((await done).effect).toBe('unknown')
     const admin = await another()
     const left = async (): Promise<number> =>
-      (await admin.query('SELECT FROM pg_stat_activity WHERE application_name = $1', [b.intent.tag])).rows.length
+      (
+        await admin.query('SELECT FROM pg_stat_activity WHERE application_name = $1', [
+          b.intent.tag,
+        ])
+      ).rows.length
     while ((await left()) > 0) await admin.query('SELECT pg_sleep(0.02)')
     await relay.release()
     await nothing(b)
@@ -244,13 +300,17 @@ describe.skipIf(!hasPostgres).each(['single', 'two-users'] as const)('%s', (stra
     const b = await bench()
     await server.set({ synchronous_standby_names: 'nobody' })
     try {
-      expect(await failure(openSession(b.at(server.port), testContext(), SHORT).preflight(b.current))).toMatchObject({
+      expect(
+        await failure(openSession(b.at(server.port), testContext(), SHORT).preflight(b.current)),
+      ).toMatchObject({
         code: 'unavailable',
         effect: 'none',
       })
       // Between preflight and create the standby goes away.
       const relay = await relayed()
-      const done = failure(openSession(b.at(relay.port), testContext(), SHORT).create(b.intent, b.current))
+      const done = failure(
+        openSession(b.at(relay.port), testContext(), SHORT).create(b.intent, b.current),
+      )
       await seen(b.intent.tag, "wait_event = 'SyncRep'")
       relay.cut()
       expect((await done).effect).toBe('unknown')
@@ -268,13 +328,19 @@ describe.skipIf(!hasPostgres).each(['single', 'two-users'] as const)('%s', (stra
     const b = await bench()
     const relay = await relayed()
     relay.hold('COMMIT')
-    const done = failure(openSession(b.at(relay.port), testContext(), LONG).create(b.intent, b.current))
+    const done = failure(
+      openSession(b.at(relay.port), testContext(), LONG).create(b.intent, b.current),
+    )
     await relay.held
     relay.cut()
     expect((await done).effect).toBe('unknown')
-    await (await another()).query(`CREATE ROLE weak${serial} LOGIN CREATEROLE PASSWORD 'weak-password'`)
+    await (
+      await another()
+    ).query(`CREATE ROLE weak${serial} LOGIN CREATEROLE PASSWORD 'weak-password'`)
     const other = b.at(server.port, { admin: { user: `weak${serial}`, password: 'weak-password' } })
-    expect(await failure(later(other).settle(b.intent, b.current))).toMatchObject({ code: 'denied' })
+    expect(await failure(later(other).settle(b.intent, b.current))).toMatchObject({
+      code: 'denied',
+    })
     await relay.release()
     await applied(b, await later(b.at(server.port)).settle(b.intent, b.current))
   })
@@ -283,22 +349,32 @@ describe.skipIf(!hasPostgres).each(['single', 'two-users'] as const)('%s', (stra
     const b = await bench()
     const relay = await relayed()
     relay.hold('COMMIT')
-    const done = failure(openSession(b.at(relay.port), testContext(), LONG).create(b.intent, b.current))
+    const done = failure(
+      openSession(b.at(relay.port), testContext(), LONG).create(b.intent, b.current),
+    )
     await relay.held
     relay.cut()
     expect((await done).effect).toBe('unknown')
     const { rows } = await (
       await another()
-    ).query<{ pid: number }>('SELECT pid FROM pg_stat_activity WHERE application_name = $1', [b.intent.tag])
+    ).query<{ pid: number }>('SELECT pid FROM pg_stat_activity WHERE application_name = $1', [
+      b.intent.tag,
+    ])
     const pid = rows[0]?.pid ?? expect.fail('no session')
     process.kill(pid, 'SIGSTOP')
     try {
-      const settling = openSession(b.at(server.port), testContext(), { ...LONG, end: 200 }).settle(b.intent, b.current)
+      const settling = openSession(b.at(server.port), testContext(), { ...LONG, end: 200 }).settle(
+        b.intent,
+        b.current,
+      )
       expect(await failure(settling)).toMatchObject({ code: 'unavailable', retryable: true })
     } finally {
       process.kill(pid, 'SIGCONT')
     }
-    expect(await later(b.at(server.port)).settle(b.intent, b.current)).toMatchObject({ outcome: 'none', final: true })
+    expect(await later(b.at(server.port)).settle(b.intent, b.current)).toMatchObject({
+      outcome: 'none',
+      final: true,
+    })
     await relay.release()
     await nothing(b)
   })
@@ -318,7 +394,9 @@ describe.skipIf(!hasPostgres).each(['single', 'two-users'] as const)('%s', (stra
   test('a role whose time is over takes no password: nothing is said of it', async () => {
     const b = await bench()
     await (await another()).query(`ALTER ROLE ${b.name} VALID UNTIL '2020-01-01'`)
-    expect(await later(b.at(server.port)).settle(b.intent, b.current)).toMatchObject({ outcome: 'ambiguous' })
+    expect(await later(b.at(server.port)).settle(b.intent, b.current)).toMatchObject({
+      outcome: 'ambiguous',
+    })
   })
 
   test('where the server asks for no password a settlement proves nothing', async () => {

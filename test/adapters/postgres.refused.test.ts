@@ -1,4 +1,7 @@
-/** What must be seen before anything is changed, and which login proves something: against a real server. */
+/**
+ * What must be seen before anything is changed, and which login proves something: against
+ * a real server.
+ */
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { AdapterError } from '../../src/core/errors.ts'
@@ -24,7 +27,11 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
     await server.stop()
   })
 
-  const login = async (user: string, password: string, database = 'postgres'): Promise<pg.Client> => {
+  const login = async (
+    user: string,
+    password: string,
+    database = 'postgres',
+  ): Promise<pg.Client> => {
     const client = new pg.Client({ host: '127.0.0.1', port: server.port, database, user, password })
     client.on('error', () => undefined)
     await client.connect()
@@ -51,7 +58,11 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
       () => expect.fail('it succeeded'),
       (thrown: AdapterError) => thrown,
     )
-  const adminOf = (at: Server) => ({ host: '127.0.0.1', port: at.port, admin: { user: 'admin', password: at.password } })
+  const adminOf = (at: Server) => ({
+    host: '127.0.0.1',
+    port: at.port,
+    admin: { user: 'admin', password: at.password },
+  })
 
   interface Bench {
     readonly name: string
@@ -63,11 +74,24 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
     readonly config: unknown
     readonly session: ProviderSession
   }
-  /** Two roles that may log in, the first one in use. `name` is the one that a rotation changes. */
-  async function bench(strategy: 'single' | 'two-users', more: Record<string, unknown> = {}): Promise<Bench> {
+  /**
+   * Two roles that may log in, the first one in use. `name` is the one that a rotation
+   * changes.
+   */
+  async function bench(
+    strategy: 'single' | 'two-users',
+    more: Record<string, unknown> = {},
+  ): Promise<Bench> {
     const [a, b] = [`app_a${++serial}`, `app_b${serial}`]
-    await sql(`CREATE ROLE ${a} LOGIN PASSWORD 'the-old-password'`, `CREATE ROLE ${b} LOGIN PASSWORD 'one-of-b'`)
-    const config = { ...adminOf(server), ...(strategy === 'single' ? { user: a, strategy } : { users: [a, b] }), ...more }
+    await sql(
+      `CREATE ROLE ${a} LOGIN PASSWORD 'the-old-password'`,
+      `CREATE ROLE ${b} LOGIN PASSWORD 'one-of-b'`,
+    )
+    const config = {
+      ...adminOf(server),
+      ...(strategy === 'single' ? { user: a, strategy } : { users: [a, b] }),
+      ...more,
+    }
     const old = { username: new Secret(a), password: new Secret('the-old-password') }
     const context = testContext()
     const parsed = parseConfig(postgres.config, config as never, 'it')
@@ -88,9 +112,16 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
     }
   }
   /** Neither asking nor trying changes anything. */
-  async function refuses({ session, current, intent, name }: Bench, why: RegExp): Promise<AdapterError> {
+  async function refuses(
+    { session, current, intent, name }: Bench,
+    why: RegExp,
+  ): Promise<AdapterError> {
     const stored = async (): Promise<unknown> =>
-      (await sql(`SELECT rolpassword, rolcanlogin, rolvaliduntil FROM pg_authid WHERE rolname = '${name}'`)).rows
+      (
+        await sql(
+          `SELECT rolpassword, rolcanlogin, rolvaliduntil FROM pg_authid WHERE rolname = '${name}'`,
+        )
+      ).rows
     const before = await stored()
     const error = await failure(session.preflight(current))
     expect(error).toMatchObject({ effect: 'none' })
@@ -106,13 +137,19 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
       const user = `ops${++serial}`
       const at = await bench(strategy, { admin: { user, password: 'of-the-administrator' } })
       // The very lines that are printed for an operator; he chooses the password.
-      await sql(...(postgres.permissions(at.config)?.split('\n') ?? []), `ALTER ROLE ${user} PASSWORD 'of-the-administrator'`)
+      await sql(
+        ...(postgres.permissions(at.config)?.split('\n') ?? []),
+        `ALTER ROLE ${user} PASSWORD 'of-the-administrator'`,
+      )
       await at.session.preflight(at.current)
       const made = await at.session.create(at.intent, at.current)
       expect(await at.session.settle(at.intent, at.current)).toMatchObject({ outcome: 'applied' })
       expect(await accepts(made.fields)).toBe(true)
       if (strategy === 'single') return
-      await at.session.revoke?.({ fields: made.fields, ...(made.handle === undefined ? {} : { handle: made.handle }) })
+      await at.session.revoke?.({
+        fields: made.fields,
+        ...(made.handle === undefined ? {} : { handle: made.handle }),
+      })
       expect([await accepts(made.fields), await accepts(at.old)]).toEqual([false, true])
     })
 
@@ -120,7 +157,9 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
       const user = `ops${++serial}`
       await sql(`CREATE ROLE ${user} LOGIN CREATEROLE PASSWORD 'of-the-administrator'`)
       const at = await bench(strategy, { admin: { user, password: 'of-the-administrator' } })
-      const [row] = (await sql('SHOW server_version_num')).rows as readonly { readonly server_version_num: string }[]
+      const [row] = (await sql('SHOW server_version_num')).rows as readonly {
+        readonly server_version_num: string
+      }[]
       if (Number(row?.server_version_num) < 160_000) return at.session.preflight(at.current)
       const error = await refuses(at, /it has no ADMIN OPTION on it/)
       expect(error.hints[0]).toMatch(/^GRANT .* WITH ADMIN OPTION$/)
@@ -130,10 +169,17 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
       const at = await bench(strategy)
       await sql('ALTER ROLE admin SET default_transaction_read_only = on')
       try {
-        expect((await failure(at.session.preflight(at.current))).message).toMatch(/sessions of admin are read-only/)
-        expect(await failure(at.session.create(at.intent, at.current))).toMatchObject({ effect: 'none' })
+        expect((await failure(at.session.preflight(at.current))).message).toMatch(
+          /sessions of admin are read-only/,
+        )
+        expect(await failure(at.session.create(at.intent, at.current))).toMatchObject({
+          effect: 'none',
+        })
       } finally {
-        await sql('SET default_transaction_read_only = off', 'ALTER ROLE admin RESET default_transaction_read_only')
+        await sql(
+          'SET default_transaction_read_only = off',
+          'ALTER ROLE admin RESET default_transaction_read_only',
+        )
       }
       await at.session.preflight(at.current)
     })
@@ -145,7 +191,9 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
       expect(error.hints[0]).toContain(`ALTER ROLE "${at.name}" VALID UNTIL`)
       await sql(`ALTER ROLE ${at.name} VALID UNTIL '-infinity'`)
       await refuses(at, /which is past/)
-      const soon = (await sql("SELECT now() + interval '23 hours' AS soon")).rows as readonly { soon: Date }[]
+      const soon = (await sql("SELECT now() + interval '23 hours' AS soon")).rows as readonly {
+        soon: Date
+      }[]
       await sql(`ALTER ROLE ${at.name} VALID UNTIL '${soon[0]?.soon.toISOString()}'`)
       await refuses(at, /in less than a day/)
     })
@@ -156,7 +204,10 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
       await at.session.preflight(at.current)
       expect((await at.session.create(at.intent, at.current)).expiresAt).toBe(Date.UTC(2099, 0, 1))
       const settlement = await at.session.settle(at.intent, at.current)
-      expect(settlement).toMatchObject({ outcome: 'applied', issued: { expiresAt: Date.UTC(2099, 0, 1) } })
+      expect(settlement).toMatchObject({
+        outcome: 'applied',
+        issued: { expiresAt: Date.UTC(2099, 0, 1) },
+      })
       for (const never of ['infinity', '290000-01-01']) {
         await sql(`ALTER ROLE ${at.name} VALID UNTIL '${never}'`)
         expect((await at.session.create(at.intent, at.current)).expiresAt).toBeUndefined()
@@ -169,7 +220,10 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
       const held = await login(at.name, 'held')
       await refuses(at, /its CONNECTION LIMIT of 1 is reached/)
       await held.end()
-      await sql(`ALTER ROLE ${at.name} CONNECTION LIMIT -1`, `CREATE DATABASE small${serial} CONNECTION LIMIT 0`)
+      await sql(
+        `ALTER ROLE ${at.name} CONNECTION LIMIT -1`,
+        `CREATE DATABASE small${serial} CONNECTION LIMIT 0`,
+      )
       const small = await bench(strategy, { database: `small${serial}` })
       await refuses(small, /CONNECTION LIMIT of the database, 0/)
     })
@@ -189,10 +243,14 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
         expect(error).toMatchObject({ code: 'misconfigured', effect: 'none', retryable: false })
         const fields = { username: new Secret(at.name), password: new Secret('made up') }
         for (const expected of ['live', 'dead'] as const)
-          expect(await failure(at.session.verify?.({ fields }, expected))).toMatchObject({ code: 'misconfigured' })
+          expect(await failure(at.session.verify?.({ fields }, expected))).toMatchObject({
+            code: 'misconfigured',
+          })
         // A role that may not log in is dead whatever the server asks for.
         await sql(`ALTER ROLE ${at.name} NOLOGIN`)
-        expect(await failure(at.session.verify?.({ fields }, 'dead'))).toMatchObject({ code: 'refused' })
+        expect(await failure(at.session.verify?.({ fields }, 'dead'))).toMatchObject({
+          code: 'refused',
+        })
       } finally {
         await server.hba()
       }
@@ -202,11 +260,18 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
       const at = await bench(strategy)
       await server.hba(`host all ${at.name} 127.0.0.1/32 reject`)
       try {
-        expect((await failure(at.session.preflight(at.current))).message).toMatch(/not let role .* in from here at all/)
+        expect((await failure(at.session.preflight(at.current))).message).toMatch(
+          /not let role .* in from here at all/,
+        )
         const fields = { username: new Secret(at.name), password: new Secret('the-old-password') }
-        expect((await failure(at.session.verify?.({ fields }, 'dead'))).code, 'it may live for others').toBe('misconfigured')
+        expect(
+          (await failure(at.session.verify?.({ fields }, 'dead'))).code,
+          'it may live for others',
+        ).toBe('misconfigured')
         await sql(`ALTER ROLE ${at.name} NOLOGIN`)
-        expect(await failure(at.session.verify?.({ fields }, 'dead'))).toMatchObject({ code: 'refused' })
+        expect(await failure(at.session.verify?.({ fields }, 'dead'))).toMatchObject({
+          code: 'refused',
+        })
       } finally {
         await server.hba()
       }
@@ -225,7 +290,11 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
       const at = await bench(strategy)
       const form = async (): Promise<string> =>
         (
-          (await sql(`SELECT left(rolpassword, 3) AS form FROM pg_authid WHERE rolname = '${at.name}'`)).rows as readonly { form: string }[]
+          (
+            await sql(
+              `SELECT left(rolpassword, 3) AS form FROM pg_authid WHERE rolname = '${at.name}'`,
+            )
+          ).rows as readonly { form: string }[]
         )[0]?.form ?? ''
       await server.set({ password_encryption: 'md5' })
       await server.hba('host all all 127.0.0.1/32 md5')
@@ -246,7 +315,9 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
         await server.set({ password_encryption: undefined })
         // One role has no other password than the new one any more.
         await at.session.preflight(strategy === 'single' ? { fields: made.fields } : at.current)
-        expect(at.context.notes).toEqual([expect.stringContaining('has an md5 password now and gets a SCRAM-SHA-256 one')])
+        expect(at.context.notes).toEqual([
+          expect.stringContaining('has an md5 password now and gets a SCRAM-SHA-256 one'),
+        ])
         await at.session.create(at.intent, at.current)
         expect(await form()).toBe('SCR')
       } finally {
@@ -260,13 +331,18 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
     '%s: where the application has another password than the vault, nothing is begun',
     async (strategy) => {
       const at = await bench(strategy)
-      const [user, stale] = [at.old['username']?.reveal() ?? '', at.old['password'] ?? new Secret('')]
+      const [user, stale] = [
+        at.old['username']?.reveal() ?? '',
+        at.old['password'] ?? new Secret(''),
+      ]
       await sql(`ALTER ROLE ${user} PASSWORD 'the-one-in-use'`)
       const given: Fields[] = [at.old, ...(strategy === 'single' ? [{ value: stale }] : [])]
       for (const fields of given) {
         const error = await failure(at.session.preflight({ fields }))
         expect(error).toMatchObject({ code: 'refused', effect: 'none', retryable: false })
-        expect(error.message).toBe(`the server does not accept the password of role ${user} that this vault holds`)
+        expect(error.message).toBe(
+          `the server does not accept the password of role ${user} that this vault holds`,
+        )
         expect(error.hints[0]).toContain(`rotate set ${at.context.path} --fields-from -`)
       }
       await at.session.preflight({ fields: { ...at.old, password: new Secret('the-one-in-use') } })
@@ -282,14 +358,17 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
     const refusal = (role: string) => ({
       code: 'misconfigured',
       effect: 'none',
-      message: expect.stringContaining(`role ${role}, which would get a new password, may log in`) as string,
+      message: expect.stringContaining(
+        `role ${role}, which would get a new password, may log in`,
+      ) as string,
       hints: [
         expect.stringContaining(`rotate set ${context.path} --fields-from -`) as string,
         expect.stringContaining('NOLOGIN') as string,
       ],
     })
     expect(await failure(session.preflight(undefined))).toMatchObject(refusal(a))
-    // The current one is switched off or over, so the application may be using the other one.
+    // The current one is switched off or over, so the application may be using the other
+    // one.
     for (const off of ['NOLOGIN', "LOGIN VALID UNTIL '2020-01-01'"]) {
       await sql(`ALTER ROLE ${a} ${off}`)
       expect(await failure(session.preflight({ fields: old }))).toMatchObject(refusal(b))
@@ -328,15 +407,21 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
     const { session, name } = await bench('single')
     await sql(`ALTER ROLE ${name} CONNECTION LIMIT 1`)
     await login(name, 'the-old-password')
-    const of = (password: string) => ({ fields: { username: new Secret(name), password: new Secret(password) } })
+    const of = (password: string) => ({
+      fields: { username: new Secret(name), password: new Secret(password) },
+    })
     await session.verify?.(of('the-old-password'), 'live')
-    expect(await failure(session.verify?.(of('another'), 'live'))).toMatchObject({ code: 'refused' })
+    expect(await failure(session.verify?.(of('another'), 'live'))).toMatchObject({
+      code: 'refused',
+    })
   })
 
   test('a value without a name is the password of the one role', async () => {
     const { session } = await bench('single')
     await session.verify?.({ fields: { value: new Secret('the-old-password') } }, 'live')
-    expect(await failure(session.verify?.({ fields: { value: new Secret('another') } }, 'live'))).toMatchObject({ code: 'refused' })
+    expect(
+      await failure(session.verify?.({ fields: { value: new Secret('another') } }, 'live')),
+    ).toMatchObject({ code: 'refused' })
   })
 
   test('a password in clear text may be checked elsewhere: with one role nothing is begun', async () => {
@@ -344,7 +429,9 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
     const two = await bench('two-users')
     await server.hba(`host all ${at.name},${two.name} 127.0.0.1/32 password`)
     try {
-      expect((await failure(at.session.preflight(at.current))).message).toMatch(/in clear text.*checked elsewhere/)
+      expect((await failure(at.session.preflight(at.current))).message).toMatch(
+        /in clear text.*checked elsewhere/,
+      )
       await two.session.preflight(two.current)
     } finally {
       await server.hba()
@@ -358,16 +445,24 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
       relay.forget(two.name)
       await two.session.preflight(two.current)
       const fields = { username: new Secret(two.name), password: new Secret('one-of-b') }
-      expect((await failure(two.session.verify?.({ fields }, 'dead'))).code, 'it may live').toBe('failed')
+      expect((await failure(two.session.verify?.({ fields }, 'dead'))).code, 'it may live').toBe(
+        'failed',
+      )
       await two.session.revoke?.({ fields, handle: { id: two.name, live: true } })
-      expect(await failure(two.session.verify?.({ fields }, 'dead'))).toMatchObject({ code: 'refused' })
+      expect(await failure(two.session.verify?.({ fields }, 'dead'))).toMatchObject({
+        code: 'refused',
+      })
       // It is switched off still, so the change that switches it on was not made.
       expect(await two.session.settle(two.intent, two.current)).toMatchObject({ outcome: 'none' })
       await sql(`ALTER ROLE ${two.name} LOGIN`)
-      expect((await failure(two.session.settle(two.intent, two.current))).message).toContain('08P01')
+      expect((await failure(two.session.settle(two.intent, two.current))).message).toContain(
+        '08P01',
+      )
       const one = await bench('single', { port: relay.port })
       relay.forget(one.name)
-      expect((await failure(one.session.preflight(one.current))).message).toBe('the server answered 08P01')
+      expect((await failure(one.session.preflight(one.current))).message).toBe(
+        'the server answered 08P01',
+      )
     } finally {
       relay.stop()
     }
@@ -377,7 +472,9 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
     const { session } = await bench('two-users')
     const other = { username: new Secret('admin'), password: new Secret('x') }
     expect(session.handleOf?.(other)).toBeUndefined()
-    expect(await failure(session.revoke?.({ fields: other, handle: { id: 'admin', live: true } }))).toMatchObject({
+    expect(
+      await failure(session.revoke?.({ fields: other, handle: { id: 'admin', live: true } })),
+    ).toMatchObject({
       code: 'misconfigured',
       effect: 'none',
     })
@@ -386,7 +483,9 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
   test('a server without a free connection, but for those who may use the reserved ones', async () => {
     const at = await bench('single')
     const { rows } = await sql(
-      "SELECT current_setting('max_connections')::int - 3 - (SELECT count(*)::int FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()) AS free",
+      "SELECT current_setting('max_connections')::int - 3 - (SELECT count(*)::int FROM " +
+        "pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()) AS " +
+        'free',
     )
     const free = (rows as readonly { free: number }[])[0]?.free ?? 0
     const filler: pg.Client[] = []
@@ -400,41 +499,74 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
   })
 })
 
-test.skipIf(!hasPostgres)('a standby takes no changes: it is said before anything is begun', async () => {
-  const server = await startPostgres({ standby: true })
-  try {
-    const config = {
-      host: '127.0.0.1',
-      port: server.port,
-      admin: { user: 'admin', password: server.password },
-      user: 'app',
-      strategy: 'single',
+test.skipIf(!hasPostgres)(
+  'a standby takes no changes: it is said before anything is begun',
+  async () => {
+    const server = await startPostgres({ standby: true })
+    try {
+      const config = {
+        host: '127.0.0.1',
+        port: server.port,
+        admin: { user: 'admin', password: server.password },
+        user: 'app',
+        strategy: 'single',
+      }
+      const session = await postgres.open(
+        parseConfig(postgres.config, config as never, 'it'),
+        testContext(),
+      )
+      await expect(session.preflight(undefined)).rejects.toMatchObject({
+        code: 'misconfigured',
+        effect: 'none',
+        message: 'the server is a standby, which takes no changes',
+      })
+      const intent = {
+        tag: 't',
+        before: [],
+        material: { password: new Secret('new') },
+        at: START,
+        attempt: 1,
+      }
+      await expect(
+        session.settle(intent, undefined),
+        'it does not show what the other one does',
+      ).rejects.toMatchObject({
+        code: 'unavailable',
+      })
+    } finally {
+      await server.stop()
     }
-    const session = await postgres.open(parseConfig(postgres.config, config as never, 'it'), testContext())
-    await expect(session.preflight(undefined)).rejects.toMatchObject({
-      code: 'misconfigured',
-      effect: 'none',
-      message: 'the server is a standby, which takes no changes',
-    })
-    const intent = { tag: 't', before: [], material: { password: new Secret('new') }, at: START, attempt: 1 }
-    await expect(session.settle(intent, undefined), 'it does not show what the other one does').rejects.toMatchObject({
-      code: 'unavailable',
-    })
-  } finally {
-    await server.stop()
-  }
-})
+  },
+)
 
 test('which value can be the current one', () => {
   const config = (more: Record<string, unknown>) =>
-    parseConfig(postgres.config, { host: 'db.test', admin: { user: 'x', password: 'p' }, ...more } as never, 'it')
+    parseConfig(
+      postgres.config,
+      { host: 'db.test', admin: { user: 'x', password: 'p' }, ...more } as never,
+      'it',
+    )
   const two = config({ users: ['app_a', 'app_b'] })
   const plain = { value: new Secret('today') }
-  expect(postgres.currentFault(two, plain, 'p/DB')).toMatchObject({ why: expect.stringMatching(/roles app_a and app_b/) as string })
-  expect(postgres.currentFault(two, { username: new Secret('app_b'), password: new Secret('x') }, 'p/DB')).toBeUndefined()
+  expect(postgres.currentFault(two, plain, 'p/DB')).toMatchObject({
+    why: expect.stringMatching(/roles app_a and app_b/) as string,
+  })
+  expect(
+    postgres.currentFault(
+      two,
+      { username: new Secret('app_b'), password: new Secret('x') },
+      'p/DB',
+    ),
+  ).toBeUndefined()
   const one = config({ user: 'app_a', strategy: 'single' })
   expect(postgres.currentFault(one, plain, 'p/DB')).toBeUndefined()
-  expect(postgres.currentFault(one, { username: new Secret('app_b'), password: new Secret('x') }, 'p/DB')).toMatchObject({
+  expect(
+    postgres.currentFault(
+      one,
+      { username: new Secret('app_b'), password: new Secret('x') },
+      'p/DB',
+    ),
+  ).toMatchObject({
     hint: 'rotate set p/DB --field username=app_a --field password=@-',
   })
 })

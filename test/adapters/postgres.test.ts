@@ -16,7 +16,8 @@ import { hasPostgres, type Server, startPostgres } from '../fakes/postgres-serve
 
 test('the verifier is that of RFC 7677, in the form of pg_authid', () => {
   const salt = Buffer.from('W22ZaJ0SNY7soEsUEjb6gQ==', 'base64')
-  // User "user", password "pencil": RFC 7677, 3. StoredKey and ServerKey follow from its salt and 4096 iterations.
+  // User "user", password "pencil": RFC 7677, 3. StoredKey and ServerKey follow from its
+  // salt and 4096 iterations.
   expect(scramVerifier(new Secret('pencil'), salt)).toBe(
     'SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=',
   )
@@ -28,9 +29,29 @@ test.each([
   [{ host: 'db.test', admin: { user: 'x', password: 'p' }, users: ['a', 'a'] }, /twice/],
   [{ host: 'db.test', admin: { user: 'a', password: 'p' }, users: ['a', 'b'] }, /admin/],
   [{ host: 'db.test', admin: { user: 'x', password: 'p' }, strategy: 'single' }, /user/],
-  [{ host: 'db.test', admin: { user: 'x', password: 'p' }, users: ['a', 'b'], tls: false }, /tls.*only to this machine/],
-  [{ host: 'localhost', admin: { user: 'x', password: 'p' }, users: ['a', 'b'], tls: false, serverName: 'x' }, /serverName.*over TLS/],
-  [{ host: 'db.test', admin: { user: 'x', password: 'p' }, users: ['a', 'b'], ca: '# no certificate' }, /ca.*no certificate/],
+  [
+    { host: 'db.test', admin: { user: 'x', password: 'p' }, users: ['a', 'b'], tls: false },
+    /tls.*only to this machine/,
+  ],
+  [
+    {
+      host: 'localhost',
+      admin: { user: 'x', password: 'p' },
+      users: ['a', 'b'],
+      tls: false,
+      serverName: 'x',
+    },
+    /serverName.*over TLS/,
+  ],
+  [
+    {
+      host: 'db.test',
+      admin: { user: 'x', password: 'p' },
+      users: ['a', 'b'],
+      ca: '# no certificate',
+    },
+    /ca.*no certificate/,
+  ],
 ])('refuses %j', (config, why) => {
   expect(() => parseConfig(postgres.config, config as never, 'it')).toThrow(why)
 })
@@ -44,7 +65,13 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
   afterAll(() => server.stop())
 
   const login = async (user: string, password: string): Promise<pg.Client> => {
-    const client = new pg.Client({ host: '127.0.0.1', port: server.port, database: 'postgres', user, password })
+    const client = new pg.Client({
+      host: '127.0.0.1',
+      port: server.port,
+      database: 'postgres',
+      user,
+      password,
+    })
     client.on('error', () => undefined)
     await client.connect()
     return client
@@ -64,18 +91,28 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
     await admin.query(`CREATE ROLE ${a} LOGIN PASSWORD 'first-password-of-a'`)
     await admin.query(`CREATE ROLE "${b.replaceAll('"', '""')}" NOLOGIN`)
     await admin.end()
-    const config = { host: '127.0.0.1', port: server.port, admin: { user: 'admin', password: server.password } }
+    const config = {
+      host: '127.0.0.1',
+      port: server.port,
+      admin: { user: 'admin', password: server.password },
+    }
     const fields = { username: new Secret(a), password: new Secret('first-password-of-a') }
     return { a, b, config, fields }
   }
 
-  /** What the conformance suite needs: the server behind a wire that can lose an answer. */
+  /**
+   * What the conformance suite needs: the server behind a wire that can lose an answer.
+   */
   async function bench(strategy: 'single' | 'two-users') {
     const { a, b, config, fields } = await roles()
     const names = strategy === 'single' ? [a] : [a, b]
     const relay = await startRelay(server.port)
     return {
-      config: { ...config, port: relay.port, ...(strategy === 'single' ? { user: a, strategy } : { users: names }) },
+      config: {
+        ...config,
+        port: relay.port,
+        ...(strategy === 'single' ? { user: a, strategy } : { users: names }),
+      },
       current: { fields, ...(strategy === 'single' ? {} : { handle: { id: a, live: true } }) },
       accepts,
       live: async () => {
@@ -101,9 +138,18 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
 
   test('users take turns: both work in between, the old one is refused at the end, and no password reaches the log', async () => {
     const { a, b, config, fields } = await roles()
-    const session = await postgres.open(parseConfig(postgres.config, { ...config, users: [a, b] } as never, 'it'), testContext())
+    const session = await postgres.open(
+      parseConfig(postgres.config, { ...config, users: [a, b] } as never, 'it'),
+      testContext(),
+    )
     await session.preflight({ fields })
-    const intend = (tag: string) => ({ tag, before: [], material: session.prepare?.(testContext().random) ?? {}, at: START, attempt: 1 })
+    const intend = (tag: string) => ({
+      tag,
+      before: [],
+      material: session.prepare?.(testContext().random) ?? {},
+      at: START,
+      attempt: 1,
+    })
     const intent = intend('one')
     expect((await session.settle(intent, { fields })).outcome).toBe('none')
     const made = await session.create(intent, { fields })
@@ -111,7 +157,10 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
     expect((await session.settle(intent, { fields })).outcome).toBe('applied')
     expect([await accepts(fields), await accepts(made.fields)]).toEqual([true, true])
     const url = new URL(made.fields['url']?.reveal() ?? '')
-    expect([decodeURIComponent(url.username), decodeURIComponent(url.password)]).toEqual([b, made.fields['password']?.reveal()])
+    expect([decodeURIComponent(url.username), decodeURIComponent(url.password)]).toEqual([
+      b,
+      made.fields['password']?.reveal(),
+    ])
     await session.revoke?.({ fields, handle: { id: a, live: true } })
     expect([await accepts(fields), await accepts(made.fields)]).toEqual([false, true])
     expect((await session.list?.())?.map(({ id, live }) => [id, live]).toSorted()).toEqual(
@@ -128,7 +177,8 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
     expect(await accepts(back.fields)).toBe(true)
     const log = server.log()
     expect(log).toContain('ALTER ROLE')
-    for (const value of [made.fields['password'], back.fields['password']]) expect(log).not.toContain(value?.reveal())
+    for (const value of [made.fields['password'], back.fields['password']])
+      expect(log).not.toContain(value?.reveal())
   })
 
   test('through the built program: two rotations, a rollback in between works, one role can log in at the end', async () => {
@@ -155,7 +205,8 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
       await world.ok(['rotate', path])
       const second = JSON.parse(await world.get(path)) as { username: string; password: string }
       expect(second.username).toBe(a)
-      for (const { username, password } of [first, second]) await (await login(username, password)).end()
+      for (const { username, password } of [first, second])
+        await (await login(username, password)).end()
       await world.ok(['rollback', path])
       expect(JSON.parse(await world.get(path))).toMatchObject({ username: b })
       // The other role is in grace: nobody takes it away from whoever still uses it.
@@ -166,8 +217,12 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
       const last = JSON.parse(await world.get(path)) as { username: string; password: string }
       expect(last.username).toBe(a)
       await (await login(last.username, last.password)).end()
-      await expect(login(first.username, first.password)).rejects.toMatchObject({ code: expect.stringMatching(/^28/) as string })
-      expectNoTrace(world.box, last.password, { shownBy: world.box.results.filter(({ args }) => args[0] === 'get') })
+      await expect(login(first.username, first.password)).rejects.toMatchObject({
+        code: expect.stringMatching(/^28/) as string,
+      })
+      expectNoTrace(world.box, last.password, {
+        shownBy: world.box.results.filter(({ args }) => args[0] === 'get'),
+      })
       expect(server.log()).not.toContain(last.password)
     } finally {
       await world.close()
@@ -187,7 +242,17 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
         await world.ok(['set', path, '--fields-from', '-', '--type', 'database_password'], {
           input: JSON.stringify({ username: a, password: 'first-password-of-a' }),
         })
-        await world.ok(['schedule', 'set', path, '--provider', 'postgres', '--interval', '90', '--config', full])
+        await world.ok([
+          'schedule',
+          'set',
+          path,
+          '--provider',
+          'postgres',
+          '--interval',
+          '90',
+          '--config',
+          full,
+        ])
         relay.hold('COMMIT')
         const child = spawn(program, ['rotate', path], {
           env: { HOME: world.box.home, PATH: '/usr/bin:/bin', ROTATE_KEY_FILE: world.box.keyFile },
@@ -197,10 +262,17 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
         await relay.held
         child.kill('SIGKILL')
         await ended
-        expect((JSON.parse(await world.get(path)) as { password: string }).password).toBe('first-password-of-a')
-        expect((await world.ok(['run-due'])).stdout).toMatch(/finished the interrupted run .*: version 2 is current/)
+        expect((JSON.parse(await world.get(path)) as { password: string }).password).toBe(
+          'first-password-of-a',
+        )
+        expect((await world.ok(['run-due'])).stdout).toMatch(
+          /finished the interrupted run .*: version 2 is current/,
+        )
         await relay.release()
-        const { username, password } = JSON.parse(await world.get(path)) as { username: string; password: string }
+        const { username, password } = JSON.parse(await world.get(path)) as {
+          username: string
+          password: string
+        }
         expect(username).toBe(strategy === 'single' ? a : b)
         await (await login(username, password)).end()
         const old = { username: new Secret(a), password: new Secret('first-password-of-a') }
@@ -230,45 +302,73 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
     await verify({ ca: server.ca })
     await verify({ host: 'localhost', ca: server.ca })
     await verify({ ca: `# of the vendor\n${server.ca}\n# and that was all\n` })
-    // A tunnel or an alias: the certificate is for the name that is configured, and for no other.
+    // A tunnel or an alias: the certificate is for the name that is configured, and for
+    // no other.
     await verify({ host: '127.0.0.2', ca: server.ca, serverName: 'localhost' })
     expect(logged().match(/SSL enabled \(protocol=TLSv1\.[23]/g)).toHaveLength(4)
     await verify({})
-    expect(logged().split('\n').at(-1), 'to this machine it may go without').not.toContain('SSL enabled')
+    expect(logged().split('\n').at(-1), 'to this machine it may go without').not.toContain(
+      'SSL enabled',
+    )
     const before = logged()
-    await expect(verify({ tls: true }), 'an authority that nobody knows').rejects.toMatchObject({ code: 'unreachable', effect: 'none' })
-    await expect(verify({ ca: selfSigned('localhost').cert }), 'another authority').rejects.toMatchObject({ code: 'unreachable' })
+    await expect(verify({ tls: true }), 'an authority that nobody knows').rejects.toMatchObject({
+      code: 'unreachable',
+      effect: 'none',
+    })
+    await expect(
+      verify({ ca: selfSigned('localhost').cert }),
+      'another authority',
+    ).rejects.toMatchObject({ code: 'unreachable' })
     for (const [host, serverName] of [
       ['127.0.0.2', undefined],
       ['127.0.0.1', 'db.example.com'],
       ['localhost', 'db.example.com'],
     ])
-      await expect(verify({ host, ca: server.ca, serverName }), 'another name').rejects.toMatchObject({
+      await expect(
+        verify({ host, ca: server.ca, serverName }),
+        'another name',
+      ).rejects.toMatchObject({
         code: 'unreachable',
         hints: [expect.stringContaining('"serverName"')],
       })
-    await expect(verify({ serverName: 'localhost' }), 'a name alone is TLS too').rejects.toMatchObject({ code: 'unreachable' })
+    await expect(
+      verify({ serverName: 'localhost' }),
+      'a name alone is TLS too',
+    ).rejects.toMatchObject({ code: 'unreachable' })
     expect(logged()).toBe(before)
     expect(() =>
-      parseConfig(postgres.config, { ...config, users: [a, b], host: 'db.example.com', tls: false } as never, 'postgres'),
+      parseConfig(
+        postgres.config,
+        { ...config, users: [a, b], host: 'db.example.com', tls: false } as never,
+        'postgres',
+      ),
     ).toThrow(/this machine/)
     // One that answers the request for TLS with "no" gets no password.
     const heard: Buffer[] = []
     const plain = createServer((socket) =>
-      socket.on('data', (part: Buffer) => void (heard.push(part), socket.write('N'))).on('error', () => undefined),
+      socket
+        .on('data', (part: Buffer) => void (heard.push(part), socket.write('N')))
+        .on('error', () => undefined),
     )
     await new Promise<void>((resolve) => plain.listen(0, '127.0.0.1', resolve))
     const { port } = plain.address() as AddressInfo
-    await expect(verify({ port, ca: server.ca })).rejects.toMatchObject({ code: 'unreachable', effect: 'none' })
+    await expect(verify({ port, ca: server.ca })).rejects.toMatchObject({
+      code: 'unreachable',
+      effect: 'none',
+    })
     plain.close()
     expect(Buffer.concat(heard)).toHaveLength(8)
   })
 
   test('where failed logins are counted and ban the role, a dead password is not tried', async () => {
     const { a, b, config, fields } = await roles()
-    const session = await postgres.open(parseConfig(postgres.config, { ...config, users: [a, b] } as never, 'it'), testContext())
+    const session = await postgres.open(
+      parseConfig(postgres.config, { ...config, users: [a, b] } as never, 'it'),
+      testContext(),
+    )
     const admin = await login('admin', server.password)
-    const failed = (): number => server.log().split(`password authentication failed for user "${a}"`).length - 1
+    const failed = (): number =>
+      server.log().split(`password authentication failed for user "${a}"`).length - 1
     const dead = { fields: { ...fields, password: new Secret('an-older-password') } }
     await expect(session.verify?.(dead, 'dead')).rejects.toMatchObject({ code: 'refused' })
     expect(failed()).toBe(1)
@@ -288,15 +388,22 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
 
   test('it is known whether somebody could log in as one that was ended, and the line shuts it', async () => {
     const { a, b, config, fields } = await roles()
-    const session = await postgres.open(parseConfig(postgres.config, { ...config, users: [a, b] } as never, 'it'), testContext())
-    const line = (id: string): Promise<string | undefined> | undefined => session.shutLine?.({ id, live: true })
+    const session = await postgres.open(
+      parseConfig(postgres.config, { ...config, users: [a, b] } as never, 'it'),
+      testContext(),
+    )
+    const line = (id: string): Promise<string | undefined> | undefined =>
+      session.shutLine?.({ id, live: true })
     expect(await line(b)).toBeUndefined()
     expect(await line('nobody')).toBeUndefined()
     await session.revoke?.({ fields, handle: { id: a, live: true } })
     expect(await line(a)).toBeUndefined()
     const admin = await login('admin', server.password)
     // With a password or without one: pg_hba.conf may let it in by another way.
-    for (const change of [`ALTER ROLE ${a} LOGIN PASSWORD 'of somebody'`, `ALTER ROLE ${a} LOGIN PASSWORD NULL`]) {
+    for (const change of [
+      `ALTER ROLE ${a} LOGIN PASSWORD 'of somebody'`,
+      `ALTER ROLE ${a} LOGIN PASSWORD NULL`,
+    ]) {
       await admin.query(change)
       const shut = await line(a)
       expect(shut).toBe(`ALTER ROLE "${a}" NOLOGIN`)
@@ -309,21 +416,42 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
   test('who may not, who is not there, and nobody', async () => {
     const { a, b, config } = await roles()
     const open = (more: Record<string, unknown>) =>
-      postgres.open(parseConfig(postgres.config, { ...config, users: [a, b], ...more } as never, 'it'), testContext())
-    await expect((await open({ admin: { user: 'admin', password: 'wrong' } })).preflight(undefined)).rejects.toMatchObject({
+      postgres.open(
+        parseConfig(postgres.config, { ...config, users: [a, b], ...more } as never, 'it'),
+        testContext(),
+      )
+    await expect(
+      (await open({ admin: { user: 'admin', password: 'wrong' } })).preflight(undefined),
+    ).rejects.toMatchObject({
       code: 'denied',
       effect: 'none',
     })
-    await expect((await open({ users: [a, 'nobody'] })).preflight(undefined)).rejects.toMatchObject({ code: 'misconfigured' })
-    await expect((await open({ port: 1 })).preflight(undefined)).rejects.toMatchObject({ code: 'unreachable', effect: 'none' })
+    await expect((await open({ users: [a, 'nobody'] })).preflight(undefined)).rejects.toMatchObject(
+      { code: 'misconfigured' },
+    )
+    await expect((await open({ port: 1 })).preflight(undefined)).rejects.toMatchObject({
+      code: 'unreachable',
+      effect: 'none',
+    })
     const admin = await login('admin', server.password)
     await admin.query(`CREATE ROLE weak${serial} LOGIN PASSWORD 'weak-password'`)
     await admin.end()
     const weak = await open({ admin: { user: `weak${serial}`, password: 'weak-password' } })
     await expect(weak.preflight(undefined)).rejects.toMatchObject({ code: 'denied' })
-    const intent = { tag: 't', before: [], material: { password: new Secret('never-applied-1') }, at: START, attempt: 1 }
-    await expect(weak.create(intent, undefined)).rejects.toMatchObject({ code: 'denied', effect: 'none' })
-    await expect((await open({})).revoke?.({ fields: {}, handle: { id: 'admin', live: true } })).rejects.toMatchObject({
+    const intent = {
+      tag: 't',
+      before: [],
+      material: { password: new Secret('never-applied-1') },
+      at: START,
+      attempt: 1,
+    }
+    await expect(weak.create(intent, undefined)).rejects.toMatchObject({
+      code: 'denied',
+      effect: 'none',
+    })
+    await expect(
+      (await open({})).revoke?.({ fields: {}, handle: { id: 'admin', live: true } }),
+    ).rejects.toMatchObject({
       code: 'misconfigured',
     })
   })

@@ -21,10 +21,20 @@ test.each([
   [{ username: 'b', password: 'x' }, /another user than a/],
   [{ username: 'a', url: 'x' }, /no field "password"/],
 ])('the current value %j is or is not that of the user', (fields, why) => {
-  const given: Fields = Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, new Secret(value)]))
-  const fault = redis.currentFault(parseConfig(redis.config, base as never, 'it'), given, 'app/REDIS')
+  const given: Fields = Object.fromEntries(
+    Object.entries(fields).map(([name, value]) => [name, new Secret(value)]),
+  )
+  const fault = redis.currentFault(
+    parseConfig(redis.config, base as never, 'it'),
+    given,
+    'app/REDIS',
+  )
   if (why === undefined) expect(fault).toBeUndefined()
-  else expect(fault).toEqual({ why: expect.stringMatching(why), hint: expect.stringMatching(/^rotate set app\/REDIS --field/) })
+  else
+    expect(fault).toEqual({
+      why: expect.stringMatching(why),
+      hint: expect.stringMatching(/^rotate set app\/REDIS --field/),
+    })
 })
 
 test.each([
@@ -32,16 +42,27 @@ test.each([
   [{ ...base, user: 'x' }, /admin.*whose password it changes/],
   [{ ...base, user: 'a b' }, /user/],
   [{ ...base, tls: false }, /tls.*only to this machine/],
-  [{ ...base, host: '127.0.0.1', nodes: [{ host: 'cache.test' }], tls: false }, /tls.*only to this machine/],
+  [
+    { ...base, host: '127.0.0.1', nodes: [{ host: 'cache.test' }], tls: false },
+    /tls.*only to this machine/,
+  ],
   [{ ...base, port: 0 }, /port/],
 ])('refuses %j', (config, why) => {
   expect(() => parseConfig(redis.config, config as never, 'it')).toThrow(why)
 })
 
-const madeUp = (password: string) => ({ tag: 'one', before: [], material: { password: new Secret(password) }, at: START, attempt: 1 })
+const madeUp = (password: string) => ({
+  tag: 'one',
+  before: [],
+  material: { password: new Secret(password) },
+  at: START,
+  attempt: 1,
+})
 const open = (config: Record<string, unknown>, more: Parameters<typeof testContext>[0] = {}) => {
   const context = testContext(more)
-  return redis.open(parseConfig(redis.config, config as never, 'it'), context).then((session) => ({ session, context }))
+  return redis
+    .open(parseConfig(redis.config, config as never, 'it'), context)
+    .then((session) => ({ session, context }))
 }
 
 describe.skipIf(!hasRedis)('against a real Redis', () => {
@@ -60,11 +81,20 @@ describe.skipIf(!hasRedis)('against a real Redis', () => {
   /** Each test has a user of its own, on both servers. */
   function bench(more: Record<string, unknown> = {}) {
     const user = `app${++serial}`
-    for (const each of [server, replica]) each.cli('ACL', 'SETUSER', user, 'on', `>${FIRST}`, '~*', '+get')
+    for (const each of [server, replica])
+      each.cli('ACL', 'SETUSER', user, 'on', `>${FIRST}`, '~*', '+get')
     const fields = { username: new Secret(user), password: new Secret(FIRST) }
-    const config = { host: '127.0.0.1', port: server.port, admin: { user: 'admin', password: server.password }, user, ...more }
-    const accepts = (given: Fields): boolean => server.accepts(user, given['password']?.reveal() ?? '')
-    const count = (): number => Number(server.cli('ACL', 'GETUSER', user).match(/^[0-9a-f]{64}$/gm)?.length ?? 0)
+    const config = {
+      host: '127.0.0.1',
+      port: server.port,
+      admin: { user: 'admin', password: server.password },
+      user,
+      ...more,
+    }
+    const accepts = (given: Fields): boolean =>
+      server.accepts(user, given['password']?.reveal() ?? '')
+    const count = (): number =>
+      Number(server.cli('ACL', 'GETUSER', user).match(/^[0-9a-f]{64}$/gm)?.length ?? 0)
     const current: Credential = { fields }
     return { user, config, current, accepts, live: count, secrets: [FIRST, server.password] }
   }
@@ -90,16 +120,27 @@ describe.skipIf(!hasRedis)('against a real Redis', () => {
   providerSuite('redis on two servers, by name', redis, () =>
     bench({ host: 'localhost', nodes: [{ host: '127.0.0.1', port: replica.port }] }),
   )
-  providerSuite('redis over TLS', redis, () => bench({ host: 'localhost', port: server.tlsPort, ca: server.ca, database: 3 }))
+  providerSuite('redis over TLS', redis, () =>
+    bench({ host: 'localhost', port: server.tlsPort, ca: server.ca, database: 3 }),
+  )
 
   test('old and new work until the old one is ended; after a restart as well; no server is ever sent one in plain text', async () => {
     const { user, config, current } = bench({ nodes: [{ host: '127.0.0.1', port: replica.port }] })
     const [first, second] = [await between(server.port), await between(replica.port)]
-    const { session } = await open({ ...config, port: first.port, nodes: [{ host: '127.0.0.1', port: second.port }] })
+    const { session } = await open({
+      ...config,
+      port: first.port,
+      nodes: [{ host: '127.0.0.1', port: second.port }],
+    })
     await session.preflight(current)
     const made = await session.create(madeUp('second-password-of-app'), current)
-    expect(made.fields['url']?.reveal()).toBe(`redis://${user}:second-password-of-app@127.0.0.1:${first.port}`)
-    const states = () => [server, replica].map((each) => [FIRST, 'second-password-of-app'].map((password) => each.accepts(user, password)))
+    expect(made.fields['url']?.reveal()).toBe(
+      `redis://${user}:second-password-of-app@127.0.0.1:${first.port}`,
+    )
+    const states = () =>
+      [server, replica].map((each) =>
+        [FIRST, 'second-password-of-app'].map((password) => each.accepts(user, password)),
+      )
     expect(states()).toEqual([
       [true, true],
       [true, true],
@@ -149,8 +190,13 @@ describe.skipIf(!hasRedis)('against a real Redis', () => {
     await session.revoke?.({ fields: { ...current.fields, password: new Secret('of-long-ago') } })
     await session.revoke?.(current)
     await session.revoke?.(current)
-    expect([server.accepts(user, FIRST), server.accepts(user, 'somebody-elses')]).toEqual([false, true])
-    await expect(session.revoke?.({ fields: { ...current.fields, username: new Secret('admin') } })).rejects.toMatchObject({
+    expect([server.accepts(user, FIRST), server.accepts(user, 'somebody-elses')]).toEqual([
+      false,
+      true,
+    ])
+    await expect(
+      session.revoke?.({ fields: { ...current.fields, username: new Secret('admin') } }),
+    ).rejects.toMatchObject({
       code: 'misconfigured',
     })
   })
@@ -168,14 +214,18 @@ describe.skipIf(!hasRedis)('against a real Redis', () => {
     })
     expect(server.cli('ACL', 'LIST')).not.toContain('nobody')
     const { session, context } = await open(config)
-    for (const each of ['>two-password-xx', '>three-password-xx']) server.cli('ACL', 'SETUSER', user, each)
+    for (const each of ['>two-password-xx', '>three-password-xx'])
+      server.cli('ACL', 'SETUSER', user, each)
     await session.preflight({ fields: { ...current.fields, password: new Secret('not-there') } })
     expect(context.notes).toEqual([
       expect.stringContaining('does not have the current password'),
       expect.stringContaining('has 3 passwords'),
     ])
     server.cli('ACL', 'SETUSER', user, 'off')
-    await expect(session.preflight(current)).rejects.toMatchObject({ code: 'misconfigured', message: expect.stringContaining('is off') })
+    await expect(session.preflight(current)).rejects.toMatchObject({
+      code: 'misconfigured',
+      message: expect.stringContaining('is off'),
+    })
     server.cli('ACL', 'SETUSER', user, 'on', 'nopass')
     await expect(session.preflight(current)).rejects.toMatchObject({
       code: 'misconfigured',
@@ -194,9 +244,15 @@ describe.skipIf(!hasRedis)('against a real Redis', () => {
       { code: 'denied', message: 'the server does not accept the admin admin' },
     )
     server.cli('ACL', 'SETUSER', 'weak', 'on', '>weak-password-01', '+get')
-    await failing({ admin: { user: 'weak', password: 'weak-password-01' } }, { code: 'denied', message: expect.stringContaining('NOPERM') })
+    await failing(
+      { admin: { user: 'weak', password: 'weak-password-01' } },
+      { code: 'denied', message: expect.stringContaining('NOPERM') },
+    )
     await failing({ port: await freePort() }, { code: 'unreachable', effect: 'none' })
-    await failing({ host: 'localhost', port: server.tlsPort, ca: replica.ca }, { code: 'unreachable', effect: 'none' })
+    await failing(
+      { host: 'localhost', port: server.tlsPort, ca: replica.ca },
+      { code: 'unreachable', effect: 'none' },
+    )
     await failing(
       { host: '127.0.0.2', port: server.tlsPort, ca: server.ca },
       { code: 'unreachable', message: expect.stringContaining('ALTNAME') },
@@ -207,7 +263,12 @@ describe.skipIf(!hasRedis)('against a real Redis', () => {
     const forgetful = await startRedis('nowhere')
     try {
       forgetful.cli('ACL', 'SETUSER', 'app', 'on', `>${FIRST}`)
-      const config = { host: '127.0.0.1', port: forgetful.port, admin: { user: 'admin', password: forgetful.password }, user: 'app' }
+      const config = {
+        host: '127.0.0.1',
+        port: forgetful.port,
+        admin: { user: 'admin', password: forgetful.password },
+        user: 'app',
+      }
       const refused = await open(config)
       await expect(refused.session.preflight(undefined)).rejects.toMatchObject({
         code: 'misconfigured',
@@ -228,10 +289,15 @@ describe.skipIf(!hasRedis)('against a real Redis', () => {
       [false, 'none'],
       [true, 'applied'],
     ] as const) {
-      const { port, close } = await between(server.port, (part) => (part.includes('SETUSER') ? (passOn ? 'lose answer' : 'cut') : 'pass'))
+      const { port, close } = await between(server.port, (part) =>
+        part.includes('SETUSER') ? (passOn ? 'lose answer' : 'cut') : 'pass',
+      )
       const password = `lost-answer-${String(passOn)}`
       const { session } = await open({ ...config, port })
-      await expect(session.create(madeUp(password), current)).rejects.toMatchObject({ effect: 'unknown', code: 'unavailable' })
+      await expect(session.create(madeUp(password), current)).rejects.toMatchObject({
+        effect: 'unknown',
+        code: 'unavailable',
+      })
       const direct = await open(config)
       expect((await direct.session.settle(madeUp(password), current)).outcome).toBe(outcome)
       expect(accepts({ password: new Secret(password) })).toBe(passOn)
@@ -248,7 +314,9 @@ describe.skipIf(!hasRedis)('against a real Redis', () => {
   test('a command that arrives late finds its connection ended; where it could not be ended nothing is final', async () => {
     for (const traceable of [true, false]) {
       const { user, config, current, accepts } = bench()
-      const proxy = await between(server.port, (part) => (part.includes('SETUSER') ? 'hold' : 'pass'))
+      const proxy = await between(server.port, (part) =>
+        part.includes('SETUSER') ? 'hold' : 'pass',
+      )
       const password = `late-command-${String(traceable)}`
       const intent = traceable ? named(password, `rotate-late-${user}`) : madeUp(password)
       const { session } = await open({ ...config, port: proxy.port })
@@ -278,8 +346,14 @@ describe.skipIf(!hasRedis)('against a real Redis', () => {
       const settling = direct.session.settle(intent, current)
       server.thaw()
       const settlement = await settling
-      expect(settlement.outcome === 'applied' || (settlement.outcome === 'none' && settlement.final === true)).toBe(true)
-      for (let i = 0; i < 3; i++) expect(accepts({ password: new Secret('of-a-stopped-server') })).toBe(settlement.outcome === 'applied')
+      expect(
+        settlement.outcome === 'applied' ||
+          (settlement.outcome === 'none' && settlement.final === true),
+      ).toBe(true)
+      for (let i = 0; i < 3; i++)
+        expect(accepts({ password: new Secret('of-a-stopped-server') })).toBe(
+          settlement.outcome === 'applied',
+        )
     } finally {
       server.thaw()
       await proxy.close()
@@ -288,8 +362,21 @@ describe.skipIf(!hasRedis)('against a real Redis', () => {
 
   test('the admin of an earlier program may not end connections: it works, and nothing is called final', async () => {
     const { config, current } = bench()
-    server.cli('ACL', 'SETUSER', 'earlier', 'on', `>${server.password}`, '+acl|getuser', '+acl|setuser', '+acl|save', '+config|get')
-    const { session } = await open({ ...config, admin: { user: 'earlier', password: server.password } })
+    server.cli(
+      'ACL',
+      'SETUSER',
+      'earlier',
+      'on',
+      `>${server.password}`,
+      '+acl|getuser',
+      '+acl|setuser',
+      '+acl|save',
+      '+config|get',
+    )
+    const { session } = await open({
+      ...config,
+      admin: { user: 'earlier', password: server.password },
+    })
     await session.preflight(current)
     expect(Object.keys(session.prepare?.(testContext().random) ?? {})).toEqual(['password'])
     const settlement = await session.settle(named('by-an-earlier-admin', 'rotate-earlier'), current)
@@ -298,7 +385,10 @@ describe.skipIf(!hasRedis)('against a real Redis', () => {
     await able.session.preflight(current)
     const material = able.session.prepare?.(testContext().random) ?? {}
     expect(Object.keys(material)).toEqual(['password', 'connection'])
-    const made = await able.session.create({ ...madeUp(''), tag: 'rotate-earlier', material }, current)
+    const made = await able.session.create(
+      { ...madeUp(''), tag: 'rotate-earlier', material },
+      current,
+    )
     expect(Object.keys(made.fields)).toEqual(['username', 'password', 'host', 'port', 'url'])
   })
 
@@ -315,7 +405,10 @@ describe.skipIf(!hasRedis)('against a real Redis', () => {
     } finally {
       replica.cli('ACL', 'SETUSER', 'admin', '+acl|setuser')
     }
-    expect([server.accepts(user, 'half-done-password'), replica.accepts(user, 'half-done-password')]).toEqual([true, false])
+    expect([
+      server.accepts(user, 'half-done-password'),
+      replica.accepts(user, 'half-done-password'),
+    ]).toEqual([true, false])
     expect((await session.settle(madeUp('half-done-password'), current)).outcome).toBe('applied')
     expect(replica.accepts(user, 'half-done-password')).toBe(true)
   })
@@ -331,7 +424,10 @@ describe.skipIf(!hasRedis)('against a real Redis', () => {
     await session.revoke?.(plain)
     await expect(session.verify?.(plain, 'dead')).rejects.toMatchObject({ code: 'refused' })
     await session.verify?.({ fields: made.fields }, 'live')
-    expect([server.accepts(user, FIRST), server.accepts(user, 'after-a-plain-one')]).toEqual([false, true])
+    expect([server.accepts(user, FIRST), server.accepts(user, 'after-a-plain-one')]).toEqual([
+      false,
+      true,
+    ])
   })
 
   test('a login without a password is no proof of life, and of an old one none of death', async () => {
@@ -364,11 +460,17 @@ describe.skipIf(!hasRedis)('against a real Redis', () => {
         return context.notes
       }
       const here = { host: '127.0.0.1', port: follower.port }
-      expect(await told({})).toEqual([expect.stringContaining(`not all replicas are among "nodes" (127.0.0.1:${follower.port})`)])
+      expect(await told({})).toEqual([
+        expect.stringContaining(`not all replicas are among "nodes" (127.0.0.1:${follower.port})`),
+      ])
       expect(await told({ nodes: [here] })).toEqual([])
       // By name, as most write it.
       expect(await told({ nodes: [{ ...here, host: 'localhost' }] })).toEqual([])
-      expect(await told(here)).toEqual([expect.stringContaining(`feeds the replicas is not among "nodes" (127.0.0.1:${server.port})`)])
+      expect(await told(here)).toEqual([
+        expect.stringContaining(
+          `feeds the replicas is not among "nodes" (127.0.0.1:${server.port})`,
+        ),
+      ])
     } finally {
       await follower.stop()
     }
@@ -380,9 +482,21 @@ describe.skipIf(!hasRedis)('against a real Redis', () => {
       const { user, config } = bench()
       const path = 'production/shop/CACHE'
       await world.ok(['set', 'infra/redis/ADMIN'], { input: server.password })
-      await world.ok(['set', path, '--fields-from', '-'], { input: JSON.stringify({ username: user, password: FIRST }) })
+      await world.ok(['set', path, '--fields-from', '-'], {
+        input: JSON.stringify({ username: user, password: FIRST }),
+      })
       const admin = { user: 'admin', password: { secret: 'infra/redis/ADMIN' } }
-      await world.ok(['schedule', 'set', path, '--provider', 'redis', '--interval', '90', '--config', JSON.stringify({ ...config, admin })])
+      await world.ok([
+        'schedule',
+        'set',
+        path,
+        '--provider',
+        'redis',
+        '--interval',
+        '90',
+        '--config',
+        JSON.stringify({ ...config, admin }),
+      ])
       await world.ok(['provider', 'test', path])
       await world.ok(['rotate', path])
       const { stdout } = await world.ok(['get', path, '--field', 'password', '--silent'])

@@ -21,7 +21,11 @@ afterEach(() => {
 
 /** Keeps what it is given, by name, and drops repeats as receivers should. */
 async function receiver() {
-  const state = { values: {} as Record<string, string>, fail: 0, calls: [] as { headers: IncomingHttpHeaders; body: string }[] }
+  const state = {
+    values: {} as Record<string, string>,
+    fail: 0,
+    calls: [] as { headers: IncomingHttpHeaders; body: string }[],
+  }
   const server = createServer((request, response) => {
     const parts: Buffer[] = []
     request.on('data', (part: Buffer) => parts.push(part))
@@ -57,7 +61,13 @@ test.each([
   state.fail = status
   const session = await webhook.open(parseConfig(webhook.config, { url }, 'it'), testContext())
   const entries = { KEY: new Secret('the-new-value') }
-  const put = session.put({ id: 'run_1.webhook.v2', path: 'a/b/KEY', version: 2, entries, fields: entries })
+  const put = session.put({
+    id: 'run_1.webhook.v2',
+    path: 'a/b/KEY',
+    version: 2,
+    entries,
+    fields: entries,
+  })
   await expect(put).rejects.toMatchObject({ code: 'unavailable', effect: 'unknown', answered })
 })
 
@@ -65,7 +75,13 @@ test('target webhook: an undo tells the old version; where there is none it is e
   const { state, url } = await receiver()
   const session = await webhook.open(parseConfig(webhook.config, { url }, 'it'), testContext())
   const entries = { KEY: new Secret('the-old-value') }
-  await session.restore(undefined, { id: 'run_1.webhook.undo', path: 'a/b/KEY', version: 1, entries, fields: entries })
+  await session.restore(undefined, {
+    id: 'run_1.webhook.undo',
+    path: 'a/b/KEY',
+    version: 1,
+    entries,
+    fields: entries,
+  })
   await session.restore(undefined, undefined)
   await session.restore(undefined, undefined)
   const told = state.calls.map(({ body }) => JSON.parse(body) as Record<string, unknown>)
@@ -82,12 +98,17 @@ test('target webhook: an undo tells the old version; where there is none it is e
 test('target webhook: signed, under one id, and what a status means', async () => {
   const { state, url } = await receiver()
   const secret = 'whsec_c2VjcmV0LXNlY3JldA=='
-  const session = await webhook.open(parseConfig(webhook.config, { url, secret }, 'it'), testContext())
+  const session = await webhook.open(
+    parseConfig(webhook.config, { url, secret }, 'it'),
+    testContext(),
+  )
   const entries = { KEY: new Secret('the-new-value') }
   const delivery = { id: 'run_1.webhook.v2', path: 'a/b/KEY', version: 2, entries, fields: entries }
   await session.put(delivery)
   const [call] = state.calls
-  expect(call?.headers['webhook-signature']).toBe(signature(new Secret(secret), delivery.id, START, call?.body ?? '')['webhook-signature'])
+  expect(call?.headers['webhook-signature']).toBe(
+    signature(new Secret(secret), delivery.id, START, call?.body ?? '')['webhook-signature'],
+  )
   expect(call?.headers['idempotency-key']).toBe(delivery.id)
   expect(JSON.parse(call?.body ?? '')).toEqual({
     event: 'push',
@@ -109,7 +130,8 @@ test('target webhook: signed, under one id, and what a status means', async () =
 })
 
 describe('check tcp', () => {
-  const run = (config: Record<string, unknown>) => tcp.run(parseConfig(tcp.config, config as never, 'tcp'), {}, testContext())
+  const run = (config: Record<string, unknown>) =>
+    tcp.run(parseConfig(tcp.config, config as never, 'tcp'), {}, testContext())
 
   test('every field is described, and it claims no more than a sign of life', () => {
     expectDescribed(jsonSchema(tcp.config))
@@ -131,7 +153,10 @@ describe('check tcp', () => {
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
     stops.push(() => server.close())
     const { port } = server.address() as AddressInfo
-    expect(await run({ host: 'localhost', port, tls: true })).toMatchObject({ ok: false, detail: 'DEPTH_ZERO_SELF_SIGNED_CERT' })
+    expect(await run({ host: 'localhost', port, tls: true })).toMatchObject({
+      ok: false,
+      detail: 'DEPTH_ZERO_SELF_SIGNED_CERT',
+    })
   })
 
   test.each([

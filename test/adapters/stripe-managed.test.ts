@@ -1,4 +1,7 @@
-/** Managed API keys of Stripe: made, found again after a lost answer, expired; against a far side that really encrypts and remembers idempotency keys. */
+/**
+ * Managed API keys of Stripe: made, found again after a lost answer, expired; against a
+ * far side that really encrypts and remembers idempotency keys.
+ */
 import { createPublicKey } from 'node:crypto'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { HOUR } from '../../src/core/duration.ts'
@@ -72,7 +75,11 @@ describe('stripe api', () => {
     const error = await session.create(intent, undefined).catch((thrown: unknown) => thrown)
     expect(error).toMatchObject({ effect: 'unknown' })
     expect(fake.creates).toHaveLength(1)
-    expectNoLeak(error, [fake.appKey, intent.material['privateKey']?.reveal() ?? '', ...[...fake.keys.values()].map(({ token }) => token)])
+    expectNoLeak(error, [
+      fake.appKey,
+      intent.material['privateKey']?.reveal() ?? '',
+      ...[...fake.keys.values()].map(({ token }) => token),
+    ])
     return error
   }
 
@@ -83,16 +90,29 @@ describe('stripe api', () => {
     const [sent] = fake.creates
     expect(sent?.key).toBe(intent.tag)
     expect(sent?.body).not.toContain('PRIVATE')
-    const body = JSON.parse(sent?.body ?? '') as { readonly public_key: { readonly pem_key: { readonly data: string } } }
+    const body = JSON.parse(sent?.body ?? '') as {
+      readonly public_key: { readonly pem_key: { readonly data: string } }
+    }
     expect(body).toMatchObject({
       type: 'secret_key',
       name: intent.tag,
       permissions: ['charge_read', 'balance_read'],
       connect_permissions: ['charge_read'],
     })
-    expect(createPublicKey(body.public_key.pem_key.data).asymmetricKeyDetails?.modulusLength).toBe(2048)
-    expect(issued.handle).toEqual({ id: 'mk_1', name: intent.tag, live: true, createdAt: 1_800_000_000_000 })
-    expect((await intentOf(session)).material['privateKey']?.equals(intent.material['privateKey'] ?? new Secret(''))).toBe(false)
+    expect(createPublicKey(body.public_key.pem_key.data).asymmetricKeyDetails?.modulusLength).toBe(
+      2048,
+    )
+    expect(issued.handle).toEqual({
+      id: 'mk_1',
+      name: intent.tag,
+      live: true,
+      createdAt: 1_800_000_000_000,
+    })
+    expect(
+      (await intentOf(session)).material['privateKey']?.equals(
+        intent.material['privateKey'] ?? new Secret(''),
+      ),
+    ).toBe(false)
   })
 
   test('an answer that is lost is had again, by another process too', async () => {
@@ -102,29 +122,40 @@ describe('stripe api', () => {
     await lost(session, intent)
     const settlement = await (await open()).settle(intent, undefined)
     expect(settlement).toMatchObject({ outcome: 'applied', issued: { handle: { id: 'mk_1' } } })
-    expect(settlement.outcome === 'applied' && fake.accepts(flatten(settlement.issued.fields).reveal())).toBe(true)
+    expect(
+      settlement.outcome === 'applied' && fake.accepts(flatten(settlement.issued.fields).reveal()),
+    ).toBe(true)
     expect(fake.live()).toHaveLength(1)
     expect(new Set(fake.creates.map(({ key }) => key)).size).toBe(1)
   })
 
-  test.each(['drop', 'error-before'] as const)('a call that did nothing (%s) is done by the repetition', async (fate) => {
-    const session = await open()
-    const intent = await intentOf(session)
-    fake.fates.push(fate)
-    await lost(session, intent)
-    expect(fake.live()).toHaveLength(0)
-    expect(await session.settle(intent, undefined)).toMatchObject({ outcome: 'applied' })
-    expect(fake.live()).toHaveLength(1)
-  })
+  test.each(['drop', 'error-before'] as const)(
+    'a call that did nothing (%s) is done by the repetition',
+    async (fate) => {
+      const session = await open()
+      const intent = await intentOf(session)
+      fake.fates.push(fate)
+      await lost(session, intent)
+      expect(fake.live()).toHaveLength(0)
+      expect(await session.settle(intent, undefined)).toMatchObject({ outcome: 'applied' })
+      expect(fake.live()).toHaveLength(1)
+    },
+  )
 
-  test.each(['error-after', 'garbled', 'valueless'] as const)('a call that worked and did not say so (%s) is had again', async (fate) => {
-    const session = await open()
-    const intent = await intentOf(session)
-    fake.fates.push(fate)
-    await lost(session, intent)
-    expect(await session.settle(intent, undefined)).toMatchObject({ outcome: 'applied', issued: { handle: { id: 'mk_1' } } })
-    expect(fake.live()).toHaveLength(1)
-  })
+  test.each(['error-after', 'garbled', 'valueless'] as const)(
+    'a call that worked and did not say so (%s) is had again',
+    async (fate) => {
+      const session = await open()
+      const intent = await intentOf(session)
+      fake.fates.push(fate)
+      await lost(session, intent)
+      expect(await session.settle(intent, undefined)).toMatchObject({
+        outcome: 'applied',
+        issued: { handle: { id: 'mk_1' } },
+      })
+      expect(fake.live()).toHaveLength(1)
+    },
+  )
 
   test('a repetition that gives the key without its value leaves a stray', async () => {
     const session = await open()
@@ -132,7 +163,10 @@ describe('stripe api', () => {
     fake.fates.push('lose')
     await lost(session, intent)
     fake.forgetful = true
-    expect(await session.settle(intent, undefined)).toMatchObject({ outcome: 'stray', handles: [{ id: 'mk_1' }] })
+    expect(await session.settle(intent, undefined)).toMatchObject({
+      outcome: 'stray',
+      handles: [{ id: 'mk_1' }],
+    })
   })
 
   test('while the first call still runs nothing is known, and it is asked again', async () => {
@@ -156,7 +190,11 @@ describe('stripe api', () => {
     fake.fates.push('drop', 'drop', 'error-before')
     expect(await lost(session, intent)).toMatchObject({ retryable: false })
     for (let i = 0; i < 2; i++)
-      await expect(session.settle(intent, undefined)).rejects.toMatchObject({ code: 'unavailable', effect: 'unknown', retryable: true })
+      await expect(session.settle(intent, undefined)).rejects.toMatchObject({
+        code: 'unavailable',
+        effect: 'unknown',
+        retryable: true,
+      })
     expect(fake.creates).toHaveLength(3)
     expect(await session.settle(intent, undefined)).toMatchObject({ outcome: 'applied' })
   })
@@ -166,15 +204,23 @@ describe('stripe api', () => {
     const intent = await intentOf(session)
     fake.fates.push('error-after', 'error-after')
     await lost(session, intent)
-    expect(await session.settle(intent, undefined)).toMatchObject({ outcome: 'stray', handles: [{ id: 'mk_1' }] })
+    expect(await session.settle(intent, undefined)).toMatchObject({
+      outcome: 'stray',
+      handles: [{ id: 'mk_1' }],
+    })
   })
 
   test('a value that is no secret key is never taken, and the key is a stray', async () => {
     fake.prefix = 'pk'
     const session = await open()
     const intent = await intentOf(session)
-    expect(await lost(session, intent)).toMatchObject({ message: expect.stringContaining('is no secret key of Stripe') as string })
-    expect(await session.settle(intent, undefined)).toMatchObject({ outcome: 'stray', handles: [{ id: 'mk_1' }] })
+    expect(await lost(session, intent)).toMatchObject({
+      message: expect.stringContaining('is no secret key of Stripe') as string,
+    })
+    expect(await session.settle(intent, undefined)).toMatchObject({
+      outcome: 'stray',
+      handles: [{ id: 'mk_1' }],
+    })
   })
 
   test('expired keys are not listed', async () => {
@@ -189,7 +235,10 @@ describe('stripe api', () => {
     fake.fates.push('lose')
     await lost(session, intent)
     const changed = await open({ permissions: ['charge_write'] })
-    expect(await changed.settle(intent, undefined)).toMatchObject({ outcome: 'stray', handles: [{ id: 'mk_1', name: intent.tag }] })
+    expect(await changed.settle(intent, undefined)).toMatchObject({
+      outcome: 'stray',
+      handles: [{ id: 'mk_1', name: intent.tag }],
+    })
   })
 
   test('a name that is listed late is waited for; one that never comes means that nothing was made', async () => {
@@ -199,10 +248,15 @@ describe('stripe api', () => {
     await lost(session, intent)
     fake.hidden = 1
     const changed = await open({ permissions: ['charge_write'] })
-    expect(await changed.settle(intent, undefined)).toMatchObject({ outcome: 'stray', handles: [{ id: 'mk_1' }] })
+    expect(await changed.settle(intent, undefined)).toMatchObject({
+      outcome: 'stray',
+      handles: [{ id: 'mk_1' }],
+    })
     expect(context.clock.sleeps).toEqual([1000])
     fake.keys.clear()
-    expect(await (await open({ permissions: ['charge_write'] })).settle(intent, undefined)).toMatchObject({ outcome: 'none' })
+    expect(
+      await (await open({ permissions: ['charge_write'] })).settle(intent, undefined),
+    ).toMatchObject({ outcome: 'none' })
     expect(context.clock.sleeps).toEqual([1000, 3000])
   })
 
@@ -212,7 +266,10 @@ describe('stripe api', () => {
     fake.fates.push('lose')
     await lost(session, intent)
     const old = { ...intent, at: START - 24 * HOUR }
-    expect(await session.settle(old, undefined)).toMatchObject({ outcome: 'stray', handles: [{ id: 'mk_1' }] })
+    expect(await session.settle(old, undefined)).toMatchObject({
+      outcome: 'stray',
+      handles: [{ id: 'mk_1' }],
+    })
     expect(fake.creates).toHaveLength(1)
     fake.keys.clear()
     expect(await session.settle(old, undefined)).toMatchObject({ outcome: 'none' })
@@ -226,7 +283,10 @@ describe('stripe api', () => {
     await lost(session, intent)
     fake.amnesia = true
     const settlement = await session.settle(intent, undefined)
-    expect(settlement).toMatchObject({ outcome: 'stray', handles: [{ id: 'mk_1' }, { id: 'mk_2' }] })
+    expect(settlement).toMatchObject({
+      outcome: 'stray',
+      handles: [{ id: 'mk_1' }, { id: 'mk_2' }],
+    })
   })
 
   test('a value that can not be opened is a stray, even one that no list shows yet', async () => {
@@ -239,7 +299,10 @@ describe('stripe api', () => {
       details: { id: 'mk_1' },
     })
     fake.hidden = 9
-    expect(await session.settle(intent, undefined)).toMatchObject({ outcome: 'stray', handles: [{ id: 'mk_1', name: intent.tag }] })
+    expect(await session.settle(intent, undefined)).toMatchObject({
+      outcome: 'stray',
+      handles: [{ id: 'mk_1', name: intent.tag }],
+    })
   })
 
   test('a name of ours that was there before the intent is left alone', async () => {
@@ -248,7 +311,10 @@ describe('stripe api', () => {
     const intent = await intentOf(session)
     fake.fates.push('drop')
     await lost(session, intent)
-    expect(await session.settle(intent, undefined)).toMatchObject({ outcome: 'applied', issued: { handle: { id: 'mk_2' } } })
+    expect(await session.settle(intent, undefined)).toMatchObject({
+      outcome: 'applied',
+      issued: { handle: { id: 'mk_2' } },
+    })
   })
 
   test('429 did nothing and is repeated as told, three times in all', async () => {
@@ -258,25 +324,39 @@ describe('stripe api', () => {
     await session.create(intent, undefined)
     expect(context.clock.sleeps).toEqual([2000, 2000])
     fake.throttled = 9
-    await expect(session.create({ ...intent, tag: 'rotate-x-2' }, undefined)).rejects.toMatchObject({
-      code: 'throttled',
-      effect: 'none',
-      retryAfterMs: 2000,
-    })
+    await expect(session.create({ ...intent, tag: 'rotate-x-2' }, undefined)).rejects.toMatchObject(
+      {
+        code: 'throttled',
+        effect: 'none',
+        retryAfterMs: 2000,
+      },
+    )
     expect(fake.live()).toHaveLength(1)
   })
 
-  test.each<[string, (fake: FakeStripe) => void, Record<string, unknown>, Record<string, unknown>]>([
-    ['a wrong key', () => undefined, { apiKey: 'sk_live_wrong0123456789' }, { code: 'denied', message: expect.stringContaining('401') }],
+  test.each<[string, (fake: FakeStripe) => void, Record<string, unknown>, Record<string, unknown>]>(
     [
-      'an app that is not installed',
-      (far) => void (far.installed = false),
-      {},
-      { code: 'denied', hints: [expect.stringContaining('api_key_write')] },
+      [
+        'a wrong key',
+        () => undefined,
+        { apiKey: 'sk_live_wrong0123456789' },
+        { code: 'denied', message: expect.stringContaining('401') },
+      ],
+      [
+        'an app that is not installed',
+        (far) => void (far.installed = false),
+        {},
+        { code: 'denied', hints: [expect.stringContaining('api_key_write')] },
+      ],
+      ['another account', () => undefined, { account: 'acct_other' }, { code: 'denied' }],
+      [
+        'no preview',
+        (far) => void (far.preview = false),
+        {},
+        { code: 'denied', hints: [expect.stringContaining('"mode": "assisted"')] },
+      ],
     ],
-    ['another account', () => undefined, { account: 'acct_other' }, { code: 'denied' }],
-    ['no preview', (far) => void (far.preview = false), {}, { code: 'denied', hints: [expect.stringContaining('"mode": "assisted"')] }],
-  ])('%s is found before anything is made', async (_what, prepare, more, expected) => {
+  )('%s is found before anything is made', async (_what, prepare, more, expected) => {
     prepare(fake)
     const error = await (await open(more)).preflight(undefined).catch((thrown: unknown) => thrown)
     expect(error).toMatchObject({ effect: 'none', ...expected })
@@ -287,7 +367,9 @@ describe('stripe api', () => {
   test('a key of the other mode that came by reference is found before anything is sent', async () => {
     const config = parseConfig(stripe.config, configFor(fake) as never, 'it')
     const resolved = { ...(config as object), apiKey: new Secret('sk_test_0123456789') }
-    await expect((await stripe.open(resolved, testContext())).preflight(undefined)).rejects.toMatchObject({
+    await expect(
+      (await stripe.open(resolved, testContext())).preflight(undefined),
+    ).rejects.toMatchObject({
       code: 'misconfigured',
       message: expect.stringContaining('"apiKey" is a key of test mode') as string,
     })
@@ -321,7 +403,10 @@ describe('stripe api', () => {
     fake.lingers = 3
     const session = await open()
     const issued = await session.create(await intentOf(session), undefined)
-    const key = { fields: issued.fields, ...(issued.handle === undefined ? {} : { handle: issued.handle }) }
+    const key = {
+      fields: issued.fields,
+      ...(issued.handle === undefined ? {} : { handle: issued.handle }),
+    }
     await session.revoke?.(key)
     expect(context.clock.sleeps).toEqual([1000, 2000, 4000])
     await expect(session.verify?.(key, 'dead')).rejects.toMatchObject({ code: 'refused' })
@@ -336,9 +421,12 @@ describe('stripe api', () => {
     const session = await open()
     const gone = fake.key('a')
     gone.status = 'expired'
-    for (const id of [gone.id, 'mk_none']) await session.revoke?.({ fields: {}, handle: { id, live: true } })
+    for (const id of [gone.id, 'mk_none'])
+      await session.revoke?.({ fields: {}, handle: { id, live: true } })
     fake.readOnly = true
-    await expect(session.revoke?.({ fields: {}, handle: { id: fake.key('b').id, live: true } })).rejects.toMatchObject({ code: 'denied' })
+    await expect(
+      session.revoke?.({ fields: {}, handle: { id: fake.key('b').id, live: true } }),
+    ).rejects.toMatchObject({ code: 'denied' })
   })
 
   test('a key without an id was made by a person, who ends it', async () => {
@@ -361,7 +449,9 @@ describe('stripe api', () => {
     expect(await session.lastUsed?.(credential)).toBeUndefined()
     key.lastUsed = 1_800_000_123
     expect(await session.lastUsed?.(credential)).toBe(1_800_000_123_000)
-    expect(await session.lastUsed?.({ fields: {}, handle: { id: 'mk_none', live: true } })).toBeUndefined()
+    expect(
+      await session.lastUsed?.({ fields: {}, handle: { id: 'mk_none', live: true } }),
+    ).toBeUndefined()
     expect(await session.lastUsed?.({ fields: {} })).toBeUndefined()
   })
 
@@ -371,7 +461,10 @@ describe('stripe api', () => {
     fake.key('a')
     fake.key('b')
     fake.nextOrigin = stranger.url
-    await expect((await open()).list?.()).rejects.toMatchObject({ code: 'bad-answer', effect: 'none' })
+    await expect((await open()).list?.()).rejects.toMatchObject({
+      code: 'bad-answer',
+      effect: 'none',
+    })
     expect(stranger.calls).toEqual([])
     await stranger.stop()
   })
@@ -385,13 +478,21 @@ describe('stripe api', () => {
 
   test('both forms of the configuration are described, and assisted stays the default', () => {
     expectDescribed(jsonSchema(stripe.config))
-    expect(parseConfig(stripe.config, {}, 'it')).toMatchObject({ mode: 'assisted', keyType: 'live' })
-    expect(stripe.permissions(parseConfig(stripe.config, configFor(fake) as never, 'it'))).toMatch(/acct_1Customer.*"api_key_write"/)
+    expect(parseConfig(stripe.config, {}, 'it')).toMatchObject({
+      mode: 'assisted',
+      keyType: 'live',
+    })
+    expect(stripe.permissions(parseConfig(stripe.config, configFor(fake) as never, 'it'))).toMatch(
+      /acct_1Customer.*"api_key_write"/,
+    )
   })
 
   test.each([
     [{ apiKey: undefined }, /field "apiKey" is missing/],
-    [{ apiKey: 'sk_test_abcdefgh12345678' }, /field "apiKey" is a key of test mode, but "keyType" is "live"/],
+    [
+      { apiKey: 'sk_test_abcdefgh12345678' },
+      /field "apiKey" is a key of test mode, but "keyType" is "live"/,
+    ],
     [{ account: undefined }, /field "account" must be a string \(it is missing\)/],
     [{ account: 'cus_1' }, /field "account" looks like acct_…/],
     [{ permissions: [] }, /permissions/],

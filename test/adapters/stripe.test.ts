@@ -1,4 +1,7 @@
-/** Stripe's side: keys that are alive, restricted or expired, as reference/providers.md 3 has them. */
+/**
+ * Stripe's side: keys that are alive, restricted or expired, as reference/providers.md 3
+ * has them.
+ */
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
@@ -25,23 +28,40 @@ async function far() {
   const http = createServer((request, response) => {
     calls.push(`${request.method ?? ''} ${request.url ?? ''}`)
     const state = keys.get((request.headers.authorization ?? '').replace(/^Bearer /, ''))
-    const status = answers.shift() ?? (state === undefined ? 401 : state === 'restricted' ? 403 : 200)
-    response.writeHead(status).end(JSON.stringify(status === 200 ? { object: 'balance' } : { error: { code: 'api_key_expired' } }))
+    const status =
+      answers.shift() ?? (state === undefined ? 401 : state === 'restricted' ? 403 : 200)
+    response
+      .writeHead(status)
+      .end(
+        JSON.stringify(
+          status === 200 ? { object: 'balance' } : { error: { code: 'api_key_expired' } },
+        ),
+      )
   })
   await new Promise<void>((resolve) => http.listen(0, '127.0.0.1', resolve))
   stops.push(() => http.close())
-  return { baseUrl: `http://127.0.0.1:${(http.address() as AddressInfo).port}`, keys, answers, calls }
+  return {
+    baseUrl: `http://127.0.0.1:${(http.address() as AddressInfo).port}`,
+    keys,
+    answers,
+    calls,
+  }
 }
 
 describe('stripe', () => {
   test('every field is described', () => expectDescribed(jsonSchema(stripe.config)))
 
   test("the documents' configuration is taken as it stands", () => {
-    expect(parseConfig(stripe.config, { apiKey: 'sk_live_abcdefgh12345678', keyType: 'live' }, 'it')).toMatchObject({ mode: 'assisted' })
+    expect(
+      parseConfig(stripe.config, { apiKey: 'sk_live_abcdefgh12345678', keyType: 'live' }, 'it'),
+    ).toMatchObject({ mode: 'assisted' })
   })
 
   test.each([
-    [{ apiKey: 'sk_test_abcdefgh12345678', keyType: 'live' }, /is a key of test mode, but "keyType" is "live"/],
+    [
+      { apiKey: 'sk_test_abcdefgh12345678', keyType: 'live' },
+      /is a key of test mode, but "keyType" is "live"/,
+    ],
     [{ apiKey: 'pk_live_abcdefgh12345678' }, /is no secret key/],
     [{ keyType: 'both' }, /keyType/],
     [{ mode: 'api' }, /field "apiKey" is missing/],
@@ -71,11 +91,15 @@ describe('stripe', () => {
     }
     answers.push(400)
     await expect(session.verify?.(key, 'dead')).rejects.toMatchObject({ code: 'failed' })
-    await expect(session.verify?.({ fields: single(new Secret('sk_test_abcdefgh12345678')) }, 'live')).rejects.toMatchObject({
+    await expect(
+      session.verify?.({ fields: single(new Secret('sk_test_abcdefgh12345678')) }, 'live'),
+    ).rejects.toMatchObject({
       code: 'refused',
       message: expect.stringContaining('test mode') as string,
     })
-    await expect(session.create({ tag: 't', before: [], material: {}, at: 0, attempt: 1 }, undefined)).rejects.toMatchObject({
+    await expect(
+      session.create({ tag: 't', before: [], material: {}, at: 0, attempt: 1 }, undefined),
+    ).rejects.toMatchObject({
       code: 'by-hand',
       effect: 'none',
       hints: [expect.stringContaining('https://dashboard.stripe.com/apikeys')],
@@ -124,7 +148,9 @@ describe.skipIf(!canMoveClock)('a rotation by hand, through the built program', 
     expect(held.stdout).toContain('only a person can expire it')
     keys.delete(OLD)
     world.pass(HOUR)
-    expect((await world.ok(['run-due'])).stdout).toMatch(/version 1 .* revoked \(refused by the provider\)/)
+    expect((await world.ok(['run-due'])).stdout).toMatch(
+      /version 1 .* revoked \(refused by the provider\)/,
+    )
     expect(await world.run(['run-due'])).toMatchObject({ code: 0, stdout: '' })
   })
 })

@@ -14,5 +14,13 @@ process.on('exit', () => {
   try {
     peak = Number(/^VmHWM:\s+(\d+) kB$/m.exec(fs.readFileSync('/proc/self/status', 'latin1'))[1])
   } catch {}
-  fs.writeSync(3, JSON.stringify({ node: process.execPath, peakKiB: peak, files, builtins: process.moduleLoadList }))
+  fs.writeSync(
+    3,
+    JSON.stringify({
+      node: process.execPath,
+      peakKiB: peak,
+      files,
+      builtins: process.moduleLoadList,
+    }),
+  )
 })

@@ -1,6 +1,7 @@
-// What a start costs, against the same Node doing nothing. `npm run bench`; with `-- --check` a missed target is exit 1.
-//   --rounds N    rounds of the race (30)        --large N    secrets in the large vault (100000)
-//   --keep DIR    make the vaults there and use them again the next time
+// What a start costs, against the same Node doing nothing. `npm run bench`; with
+// `-- --check` a missed target is exit 1.
+//   --rounds N rounds of the race (30) --large N secrets in the large vault (100000)
+//   --keep DIR make the vaults there and use them again the next time
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -33,7 +34,12 @@ const rows: Row[] = []
 const print = (line: string): void => void process.stdout.write(`${line}\n`)
 
 function atMost(metric: string, value: number, limit: number, unit: string): void {
-  rows.push({ metric, measured: `${value.toFixed(2)}${unit}`, target: `<= ${limit}${unit}`, ok: value <= limit })
+  rows.push({
+    metric,
+    measured: `${value.toFixed(2)}${unit}`,
+    target: `<= ${limit}${unit}`,
+    ok: value <= limit,
+  })
 }
 
 /** A figure that fails nothing. */
@@ -71,10 +77,14 @@ async function inProcess(small: Made, large: Made): Promise<void> {
         const secret = await reader.resolve(pathOf((i * 7919) % count))
         return reader.value(secret?.id ?? '', 1)
       })
-      if (value?.['value']?.reveal() !== valueOf((i * 7919) % count)) throw new Error('not the value that was stored')
+      if (value?.['value']?.reveal() !== valueOf((i * 7919) % count))
+        throw new Error('not the value that was stored')
       vault.close()
     })
-    report(`open, verified read, close in process, ${count} secrets`, `${(open / 1000).toFixed(2)} ms`)
+    report(
+      `open, verified read, close in process, ${count} secrets`,
+      `${(open / 1000).toFixed(2)} ms`,
+    )
     const vault = await openMade(made)
     const commit = await micros(60, (i) =>
       vault.transact(async (tx) => {
@@ -93,15 +103,25 @@ async function inProcess(small: Made, large: Made): Promise<void> {
       }),
     )
     vault.close()
-    report(`durable commit of one value in process, ${count} secrets`, `${(commit / 1000).toFixed(2)} ms`)
+    report(
+      `durable commit of one value in process, ${count} secrets`,
+      `${(commit / 1000).toFixed(2)} ms`,
+    )
   }
 }
 
-function memory(node: readonly string[], getLarge: readonly string[], env: NodeJS.ProcessEnv): void {
+function memory(
+  node: readonly string[],
+  getLarge: readonly string[],
+  env: NodeJS.ProcessEnv,
+): void {
   const got = look(getLarge, { env })
   if (got.stdout !== `${valueOf(5)}\n`) throw new Error('get did not print the value')
   atMost(`peak memory of get, ${largeCount} secrets`, got.peakKiB / 1024, 80, ' MiB')
-  report('peak memory of node -e 0', `${(look(node.slice(1), { bare: true }).peakKiB / 1024).toFixed(2)} MiB`)
+  report(
+    'peak memory of node -e 0',
+    `${(look(node.slice(1), { bare: true }).peakKiB / 1024).toFixed(2)} MiB`,
+  )
 }
 
 async function main(directory: string): Promise<void> {
@@ -120,7 +140,18 @@ async function main(directory: string): Promise<void> {
   const env = envOf(directory)
   const envOfChanging = envOf(join(directory, 'changing'))
   must(
-    ['schedule', 'set', 'bench/rotated', '--provider', 'generated', '--interval', '30', '--config', '{"length":32}', ...at(changing)],
+    [
+      'schedule',
+      'set',
+      'bench/rotated',
+      '--provider',
+      'generated',
+      '--interval',
+      '30',
+      '--config',
+      '{"length":32}',
+      ...at(changing),
+    ],
     envOfChanging,
   )
 
@@ -131,13 +162,21 @@ async function main(directory: string): Promise<void> {
     { name: 'true', argv: ['/bin/sh', '-c', ':'] },
     { name: 'get', argv: [rotate, ...get(small)], env },
     { name: 'get large', argv: [rotate, ...get(large)], env },
-    { name: 'get, no launcher', argv: [process.execPath, join(root, 'dist/short.js'), ...get(small)], env },
+    {
+      name: 'get, no launcher',
+      argv: [process.execPath, join(root, 'dist/short.js'), ...get(small)],
+      env,
+    },
     { name: 'help', argv: [rotate, '--help'], env },
   ]
   const slower: Command[] = [
     { name: 'node', argv: node },
     { name: 'run-due', argv: [rotate, 'run-due', ...at(large)], env },
-    { name: 'rotate', argv: [rotate, 'rotate', 'bench/rotated', ...at(changing)], env: envOfChanging },
+    {
+      name: 'rotate',
+      argv: [rotate, 'rotate', 'bench/rotated', ...at(changing)],
+      env: envOfChanging,
+    },
   ]
   const longest: Command[] = [
     { name: 'node', argv: node },
@@ -149,20 +188,39 @@ async function main(directory: string): Promise<void> {
   const list = race(longest, 3)
 
   atMost('get --silent / node -e 0', times.ratio('get', 'node'), 1.7, '')
-  atMost(`get --silent, ${largeCount} secrets / 10 secrets`, times.ratio('get large', 'get'), 1.1, '')
+  atMost(
+    `get --silent, ${largeCount} secrets / 10 secrets`,
+    times.ratio('get large', 'get'),
+    1.1,
+    '',
+  )
   atMost('--help / node -e 0', times.ratio('help', 'node'), 1.7, '')
   memory(node, get(large), env)
   report('node -e 0', `${times.ms('node').toFixed(1)} ms`)
   report('starting a shell that does nothing', `${times.ms('true').toFixed(1)} ms`)
-  report('get --silent, without the launcher / node -e 0', times.ratio('get, no launcher', 'node').toFixed(2))
-  report(`run-due, nothing due among ${largeCount} / node -e 0 (aim: 2.2)`, slow.ratio('run-due', 'node').toFixed(2))
-  report('list of 10000 / node -e 0', `${list.ratio('list', 'node').toFixed(2)} (${list.ms('list').toFixed(0)} ms)`)
-  report('rotate of a generated secret / node -e 0', `${slow.ratio('rotate', 'node').toFixed(2)} (${slow.ms('rotate').toFixed(0)} ms)`)
+  report(
+    'get --silent, without the launcher / node -e 0',
+    times.ratio('get, no launcher', 'node').toFixed(2),
+  )
+  report(
+    `run-due, nothing due among ${largeCount} / node -e 0 (aim: 2.2)`,
+    slow.ratio('run-due', 'node').toFixed(2),
+  )
+  report(
+    'list of 10000 / node -e 0',
+    `${list.ratio('list', 'node').toFixed(2)} (${list.ms('list').toFixed(0)} ms)`,
+  )
+  report(
+    'rotate of a generated secret / node -e 0',
+    `${slow.ratio('rotate', 'node').toFixed(2)} (${slow.ms('rotate').toFixed(0)} ms)`,
+  )
   await inProcess(changing, large)
 }
 
-if (!existsSync(join(root, 'dist/main.js'))) throw new Error('dist/main.js is missing: npm run build')
-const directory = options.keep === undefined ? mkdtempSync(join(tmpdir(), 'rotate-bench-')) : resolve(options.keep)
+if (!existsSync(join(root, 'dist/main.js')))
+  throw new Error('dist/main.js is missing: npm run build')
+const directory =
+  options.keep === undefined ? mkdtempSync(join(tmpdir(), 'rotate-bench-')) : resolve(options.keep)
 try {
   await main(directory)
 } finally {
@@ -171,6 +229,8 @@ try {
 const width = Math.max(...rows.map(({ metric }) => metric.length))
 print(`node ${process.version}, ${rounds} rounds`)
 for (const { metric, measured, target = '', ok } of rows) {
-  print(`${metric.padEnd(width)}  ${measured.padStart(12)}  ${target.padEnd(12)}  ${ok === undefined ? '' : ok ? 'ok' : 'over'}`.trimEnd())
+  print(
+    `${metric.padEnd(width)}  ${measured.padStart(12)}  ${target.padEnd(12)}  ${ok === undefined ? '' : ok ? 'ok' : 'over'}`.trimEnd(),
+  )
 }
 if (options.check && rows.some(({ ok }) => ok === false)) process.exitCode = 1

@@ -1,6 +1,8 @@
 /**
- * `npm run bench:engine`: many due secrets at a provider that takes 100 ms for each answer, over the real vault, sixteen at a time. The bound is 1.3 times the larger of
- * what the calls take and what the commits take. `--secrets N` and `--parallel N` change the size.
+ * `npm run bench:engine`: many due secrets at a provider that takes 100 ms for each
+ * answer, over the real vault, sixteen at a time. The bound is 1.3 times the larger of
+ * what the calls take and what the commits take. `--secrets N` and `--parallel N` change
+ * the size.
  */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -26,7 +28,8 @@ const parallel = flag('--parallel', 16)
 const folder = mkdtempSync(join(tmpdir(), 'rotate-bench-'))
 const file = join(folder, 'vault.db')
 const key = new Secret(new Uint8Array(32).fill(7))
-const open = (clock: Clock): Promise<Vault> => openVault({ file, unlock: { kind: 'key-file', key }, clock, random: systemRandom })
+const open = (clock: Clock): Promise<Vault> =>
+  openVault({ file, unlock: { kind: 'key-file', key }, clock, random: systemRandom })
 
 /** Milliseconds of one commit of a run's size, one after the other. */
 async function commitMs(vault: Vault, id: string, times: number): Promise<number> {
@@ -65,7 +68,11 @@ try {
   const world = new World({ backend: { open } })
   world.time = Date.now() - 1000
   const ids: string[] = []
-  for (let n = 0; n < count; n++) ids.push((await world.secret({ kind: 'named', path: `bench/prod/KEY_${n}`, targets: [], checks: [] })).id)
+  for (let n = 0; n < count; n++)
+    ids.push(
+      (await world.secret({ kind: 'named', path: `bench/prod/KEY_${n}`, targets: [], checks: [] }))
+        .id,
+    )
 
   let calls = 0
   let commits = 0
@@ -93,7 +100,13 @@ try {
       return typeof value === 'function' ? (value.bind(target) as unknown) : value
     },
   })
-  const deps: Deps = { ...(await world.process()).deps, clock, random: systemRandom, faults: { at: () => undefined }, vault: counted }
+  const deps: Deps = {
+    ...(await world.process()).deps,
+    clock,
+    random: systemRandom,
+    faults: { at: () => undefined },
+    vault: counted,
+  }
   const memory: number[] = []
   let done = 0
   const started = performance.now()
@@ -117,7 +130,8 @@ try {
   process.stdout.write(
     [
       `${count} secrets, ${parallel} at a time: ${seconds(took)}`,
-      `${calls} calls of ${ANSWER_MS} ms: ${seconds(forCalls)}; ${commits} commits of ${perCommit.toFixed(1)} ms: ${seconds(forCommits)}`,
+      `${calls} calls of ${ANSWER_MS} ms: ${seconds(forCalls)}; ${commits} commits of ` +
+        `${perCommit.toFixed(1)} ms: ${seconds(forCommits)}`,
       `bound ${seconds(bound)}: ${took <= bound ? 'kept' : 'MISSED'}`,
       `memory at each eighth: ${memory.map(mebibytes).join(' ')} MiB`,
       '',

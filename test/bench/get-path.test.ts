@@ -1,4 +1,8 @@
-/** What a `get` and an idle `run-due` load, so that nothing heavy comes back unnoticed: every file of ours by name, no package but two, nothing of Node's but what any start loads. */
+/**
+ * What a `get` and an idle `run-due` load, so that nothing heavy comes back unnoticed:
+ * every file of ours by name, no package but two, nothing of Node's but what any start
+ * loads.
+ */
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, dirname, join, relative } from 'node:path'
@@ -8,21 +12,28 @@ import { type Look, look, root } from './look.ts'
 import { envOf, makeVault, pathOf, valueOf } from './vaults.ts'
 
 const SOURCES = [
-  'app/vault/backup-state.ts app/base/change.ts app/secrets/get.ts app/base/lookup.ts app/notices/outbox.ts app/rotation/waiting.ts',
-  'cli/env.ts cli/fast.ts cli/fast-get.ts cli/fast-run-due.ts cli/places.ts cli/sources.ts cli/write.ts',
+  'app/vault/backup-state.ts app/base/change.ts app/secrets/get.ts app/base/lookup.ts ' +
+    'app/notices/outbox.ts app/rotation/waiting.ts',
+  'cli/env.ts cli/fast.ts cli/fast-get.ts cli/fast-run-due.ts cli/places.ts cli/sources.ts ' +
+    'cli/write.ts',
   'core/duration.ts core/errors.ts core/ids.ts core/model.ts core/names.ts core/secret.ts',
   'short.ts',
   'store/connection.ts store/failures.ts store/files.ts store/port.ts store/sqlite.ts',
   'system.ts',
-  'vault/audit-row.ts vault/bytes.ts vault/codec.ts vault/damage.ts vault/freshness.ts vault/header.ts vault/key-file.ts vault/keys.ts',
-  'vault/marks.ts vault/open.ts vault/recipient.ts vault/records.ts vault/root.ts vault/seal.ts vault/session.ts vault/snapshot.ts',
+  'vault/audit-row.ts vault/bytes.ts vault/codec.ts vault/damage.ts vault/freshness.ts ' +
+    'vault/header.ts vault/key-file.ts vault/keys.ts',
+  'vault/marks.ts vault/open.ts vault/recipient.ts vault/records.ts vault/root.ts ' +
+    'vault/seal.ts vault/session.ts vault/snapshot.ts',
   'vault/sodium.ts vault/tree.ts vault/unlockers.ts vault/vault.ts',
 ].flatMap((line) => line.split(' '))
 
 const STATIC =
   /^[ \t]*(?:import\s+(?!type\b)(?:[\w$*\s{},]+?\sfrom\s*)?|export\s+(?!type\b)(?:\*(?:\s+as\s+\w+)?|\{[^}]*\})\s*from\s*)['"]([^'"\n]+)['"]/gm
 
-/** Everything that a source file imports statically, itself included; packages by their name. */
+/**
+ * Everything that a source file imports statically, itself included; packages by their
+ * name.
+ */
 function closure(file: string, seen = new Set<string>()): Set<string> {
   const name = relative(join(root, 'src'), file)
   if (seen.has(name)) return seen
@@ -42,7 +53,9 @@ let bare: Look
 beforeAll(async () => {
   directory = mkdtempSync(join(tmpdir(), 'rotate-get-path-'))
   const { file, keyFile } = await makeVault(directory, 10)
-  seen = look(['get', pathOf(3), '--silent', '--vault', file, '--key-file', keyFile], { env: envOf(directory) })
+  seen = look(['get', pathOf(3), '--silent', '--vault', file, '--key-file', keyFile], {
+    env: envOf(directory),
+  })
   const due = ['run-due', '--vault', file, '--key-file', keyFile]
   look(due, { env: envOf(directory) })
   idle = look(due, { env: envOf(directory) })
@@ -53,7 +66,10 @@ afterAll(() => rmSync(directory, { recursive: true, force: true }))
 test('its sources are these; add to the list only what a plain read cannot do without', () => {
   const reached = [...closure(join(root, 'src/short.ts'))]
   expect(reached.filter((name) => name.endsWith('.ts') && !SOURCES.includes(name))).toEqual([])
-  expect(reached.filter((name) => !name.endsWith('.ts')).sort()).toEqual(['better-sqlite3', 'libsodium-wrappers'])
+  expect(reached.filter((name) => !name.endsWith('.ts')).sort()).toEqual([
+    'better-sqlite3',
+    'libsodium-wrappers',
+  ])
 })
 
 test('the built program loads one file, and no command, parser, table, prompt or SDK', () => {
@@ -75,9 +91,15 @@ test('V8 accepts the bytecode that was made for it', () => {
   const dist = readdirSync(join(root, 'dist'))
   const cache = dist.filter((name) => /^short-.*\.cache$/.test(name))
   expect(cache).toHaveLength(1)
-  const source = readFileSync(join(root, 'dist', cache[0]?.replace('.cache', '.js') ?? ''), 'latin1')
-  const script = new Script(source, { cachedData: readFileSync(join(root, 'dist', cache[0] ?? '')) })
+  const source = readFileSync(
+    join(root, 'dist', cache[0]?.replace('.cache', '.js') ?? ''),
+    'latin1',
+  )
+  const script = new Script(source, {
+    cachedData: readFileSync(join(root, 'dist', cache[0] ?? '')),
+  })
   expect(script.cachedDataRejected).toBe(false)
 })
 
-test('it stays below 80 MiB', () => expect(Math.max(seen.peakKiB, idle.peakKiB)).toBeLessThan(80 * 1024))
+test('it stays below 80 MiB', () =>
+  expect(Math.max(seen.peakKiB, idle.peakKiB)).toBeLessThan(80 * 1024))

@@ -1,4 +1,7 @@
-/** Runs the built program once and reports from inside it: the files it loaded, Node's own modules, peak memory. */
+/**
+ * Runs the built program once and reports from inside it: the files it loaded, Node's own
+ * modules, peak memory.
+ */
 import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 
@@ -17,15 +20,26 @@ export interface Look {
 }
 
 /** `args` of the program, started as the launcher does, or of node itself with `bare`. */
-export function look(args: readonly string[], { bare = false, env = {} }: { bare?: boolean; env?: NodeJS.ProcessEnv } = {}): Look {
+export function look(
+  args: readonly string[],
+  { bare = false, env = {} }: { bare?: boolean; env?: NodeJS.ProcessEnv } = {},
+): Look {
   const program = bare
     ? args
-    : ['--disable-sigusr1', `${root}dist/${args[0] === 'get' || args[0] === 'run-due' ? 'short' : 'main'}.js`, ...args]
-  const { status, stdout, stderr, output } = spawnSync(process.execPath, ['--require', hook, ...program], {
-    env,
-    encoding: 'utf8',
-    stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
-  })
+    : [
+        '--disable-sigusr1',
+        `${root}dist/${args[0] === 'get' || args[0] === 'run-due' ? 'short' : 'main'}.js`,
+        ...args,
+      ]
+  const { status, stdout, stderr, output } = spawnSync(
+    process.execPath,
+    ['--require', hook, ...program],
+    {
+      env,
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
+    },
+  )
   if (status !== 0) throw new Error(`exit ${status}: ${stderr}`)
   return { ...(JSON.parse(output[3] ?? '') as Omit<Look, 'stdout'>), stdout }
 }

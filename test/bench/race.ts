@@ -1,4 +1,7 @@
-/** Times whole processes against each other: every command once per round, in a new order each time, so that a busy machine slows all of them. */
+/**
+ * Times whole processes against each other: every command once per round, in a new order
+ * each time, so that a busy machine slows all of them.
+ */
 import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 
@@ -9,7 +12,10 @@ export interface Command {
   readonly env?: Readonly<Record<string, string>>
 }
 
-/** Waits for a moment in which nothing else wants to run; at most `patience` milliseconds, and not at all where the kernel does not say. */
+/**
+ * Waits for a moment in which nothing else wants to run; at most `patience` milliseconds,
+ * and not at all where the kernel does not say.
+ */
 function calm(patience: number): void {
   const end = performance.now() + patience
   for (;;) {
@@ -38,10 +44,14 @@ function shuffled<T>(items: readonly T[]): T[] {
 export function median(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b)
   const half = sorted.length >> 1
-  return sorted.length % 2 === 1 ? (sorted[half] ?? Number.NaN) : ((sorted[half - 1] ?? Number.NaN) + (sorted[half] ?? Number.NaN)) / 2
+  return sorted.length % 2 === 1
+    ? (sorted[half] ?? Number.NaN)
+    : ((sorted[half - 1] ?? Number.NaN) + (sorted[half] ?? Number.NaN)) / 2
 }
 
-/** Milliseconds from start to end of a process. Anything but exit 0 ends the benchmark. */
+/**
+ * Milliseconds from start to end of a process. Anything but exit 0 ends the benchmark.
+ */
 function timed({ name, argv: [program, ...args], env = {} }: Command): number {
   const start = performance.now()
   const { status, error } = spawnSync(program, args, { env, stdio: 'ignore' })

@@ -1,7 +1,9 @@
 /**
- * The floor that `bench:vault` measures against: `vault-floor.ts <directory> [times]`. What libsodium and SQLite take by themselves: it opens the file,
- * reads as many rows of the same sizes, opens as many boxes, and derives as many keys as a verified read does (vault-read.ts), with no tree, no checks and
- * no records. Prints the median milliseconds of the later times.
+ * The floor that `bench:vault` measures against: `vault-floor.ts <directory> [times]`.
+ * What libsodium and SQLite take by themselves: it opens the file, reads as many rows of
+ * the same sizes, opens as many boxes, and derives as many keys as a verified read does
+ * (vault-read.ts), with no tree, no checks and no records. Prints the median milliseconds
+ * of the later times.
  */
 import { readFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
@@ -30,18 +32,32 @@ async function floor(): Promise<void> {
   await ready()
   const kek = hash(32, new Uint8Array(Buffer.from(plan.key, 'hex')))
   const pair = sodium.crypto_box_seed_keypair(kek)
-  const [box] = plan.rows[0] === undefined ? [] : [db.prepare('SELECT b FROM head WHERE i=0').pluck().get() as Uint8Array]
+  const [box] =
+    plan.rows[0] === undefined
+      ? []
+      : [db.prepare('SELECT b FROM head WHERE i=0').pluck().get() as Uint8Array]
   if (box === undefined) throw new Error('no box')
   const key = sodium.crypto_box_seal_open(box, pair.publicKey, pair.privateKey)
   for (let i = 1; i <= plan.derived; i++) derive(key, i, 'rotate/1')
-  const statements = new Map(['head', 'node', 'obj'].map((table) => [table, db.prepare(`SELECT b FROM ${table} WHERE i=?`).pluck()]))
+  const statements = new Map(
+    ['head', 'node', 'obj'].map((table) => [
+      table,
+      db.prepare(`SELECT b FROM ${table} WHERE i=?`).pluck(),
+    ]),
+  )
   let last: Uint8Array = new Uint8Array(0)
   const begin = db.prepare('BEGIN')
   const end = db.prepare('COMMIT')
   begin.run()
   for (const [table, i] of plan.rows) {
     const bytes = statements.get(table)?.get(i) as Uint8Array
-    last = sodium.crypto_aead_xchacha20poly1305_ietf_decrypt(null, bytes.subarray(24), null, bytes.subarray(0, 24), key)
+    last = sodium.crypto_aead_xchacha20poly1305_ietf_decrypt(
+      null,
+      bytes.subarray(24),
+      null,
+      bytes.subarray(0, 24),
+      key,
+    )
   }
   end.run()
   db.close()

@@ -1,4 +1,7 @@
-/** One verified read, from the key file to the value: `vault-read.ts <directory> [times]`. Prints the median milliseconds of the later times. */
+/**
+ * One verified read, from the key file to the value: `vault-read.ts <directory> [times]`.
+ * Prints the median milliseconds of the later times.
+ */
 import { readFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { openVault, readKeyFile } from '../../src/vault/index.ts'
@@ -11,7 +14,9 @@ const plan = JSON.parse(readFileSync(join(directory, 'plan.json'), 'utf8')) as P
 async function vault(): Promise<void> {
   const unlock = { kind: 'key-file', key: await readKeyFile(plan.keyFile) } as const
   const open = await openVault({ file: plan.file, unlock, clock, random, readonly: true })
-  const value = await open.read(async (reader) => reader.value((await reader.resolve(plan.path))?.id ?? '', 1))
+  const value = await open.read(async (reader) =>
+    reader.value((await reader.resolve(plan.path))?.id ?? '', 1),
+  )
   open.close()
   if (value?.['value']?.reveal() !== plan.value) throw new Error('not the value that was stored')
 }

@@ -1,8 +1,19 @@
-// What verifying costs: the built program against the bare libraries, and as the vault grows. `npm run bench:vault`; with `-- --check` a missed target is exit 1.
-//   --rounds N   rounds of the race (30)      --large N   secrets in the large vault (100000)
-//   --keep DIR   make the vaults there and use them again the next time
+// What verifying costs: the built program against the bare libraries, and as the vault
+// grows. `npm run bench:vault`; with `-- --check` a missed target is exit 1.
+//   --rounds N rounds of the race (30) --large N secrets in the large vault (100000)
+//   --keep DIR make the vaults there and use them again the next time
 import { spawnSync } from 'node:child_process'
-import { closeSync, copyFileSync, existsSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  copyFileSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -40,7 +51,8 @@ let missed = 0
 function print(metric: string, measured: string, target?: string, ok = true): void {
   if (!ok) missed++
   process.stdout.write(
-    `${metric.padEnd(64)} ${measured.padStart(22)}${target === undefined ? '' : `   ${target}   ${ok ? 'ok' : 'MISSED'}`}\n`,
+    `${metric.padEnd(64)} ` +
+      `${measured.padStart(22)}${target === undefined ? '' : `   ${target}   ${ok ? 'ok' : 'MISSED'}`}\n`,
   )
 }
 
@@ -74,7 +86,9 @@ async function counted(made: Made): Promise<{ readonly vault: Vault; readonly co
 }
 
 async function read(vault: Vault, i: number): Promise<void> {
-  const value = await vault.read(async (reader) => reader.value((await reader.resolve(pathOf(i)))?.id ?? '', 1))
+  const value = await vault.read(async (reader) =>
+    reader.value((await reader.resolve(pathOf(i)))?.id ?? '', 1),
+  )
   if (value?.['value']?.reveal() !== valueOf(i)) throw new Error('not the value that was stored')
 }
 
@@ -96,33 +110,69 @@ async function write(vault: Vault, i: number): Promise<void> {
 }
 
 const tally = (names: readonly string[]): string =>
-  ['head', 'node', 'obj', 'audit'].map((table) => `${table} ${names.filter((name) => name === table).length}`).join(', ')
+  ['head', 'node', 'obj', 'audit']
+    .map((table) => `${table} ${names.filter((name) => name === table).length}`)
+    .join(', ')
 
 /** Rows of one read and of one commit, by table. */
-async function rowsOf(
-  made: Made,
-): Promise<{ readonly read: string; readonly commit: string; readonly keys: readonly (readonly [string, bigint])[] }> {
+async function rowsOf(made: Made): Promise<{
+  readonly read: string
+  readonly commit: string
+  readonly keys: readonly (readonly [string, bigint])[]
+}> {
   const { vault, counts } = await counted(made)
   await read(vault, 7)
-  const keys = counts.asked.flatMap(({ keys: asked = [] }) => asked.map(({ table, key }) => [table, key] as const))
+  const keys = counts.asked.flatMap(({ keys: asked = [] }) =>
+    asked.map(({ table, key }) => [table, key] as const),
+  )
   const rows = [...keys.map(([table]) => table), 'head']
   const before = counts.asked.length
   await write(vault, 42)
-  const readFirst = counts.asked.slice(before).flatMap(({ keys: asked = [] }) => asked.map(({ table }) => table))
-  const written = counts.batches.flatMap(({ puts, deletes }) => [...puts, ...deletes].map(({ table }) => table))
+  const readFirst = counts.asked
+    .slice(before)
+    .flatMap(({ keys: asked = [] }) => asked.map(({ table }) => table))
+  const written = counts.batches.flatMap(({ puts, deletes }) =>
+    [...puts, ...deletes].map(({ table }) => table),
+  )
   vault.close()
-  return { read: tally(rows), commit: `read ${tally(readFirst)}; written ${tally([...written, 'head'])}`, keys }
+  return {
+    read: tally(rows),
+    commit: `read ${tally(readFirst)}; written ${tally([...written, 'head'])}`,
+    keys,
+  }
 }
 
-/** Pages that SQLite reads and writes in the file itself, as the kernel sees it; `undefined` without strace. */
-function pagesOf(made: Made, args: readonly string[]): { readonly read: number; readonly written: number } | undefined {
+/**
+ * Pages that SQLite reads and writes in the file itself, as the kernel sees it;
+ * `undefined` without strace.
+ */
+function pagesOf(
+  made: Made,
+  args: readonly string[],
+): { readonly read: number; readonly written: number } | undefined {
   const directory = mkdtempSync(join(tmpdir(), 'rotate-pages-'))
   const file = join(directory, 'vault.db')
   copyFileSync(made.file, file)
   const trace = join(directory, 'trace')
   const at = ['--vault', file, '--key-file', made.keyFile]
-  const argv = ['-f', '-qqq', '-P', file, '-e', 'trace=pread64,pwrite64', '-o', trace, join(root, 'bin/rotate'), ...args, ...at]
-  const { status, error, stderr } = spawnSync('strace', argv, { env: envOf(directory), encoding: 'utf8', input: 'some-new-value' })
+  const argv = [
+    '-f',
+    '-qqq',
+    '-P',
+    file,
+    '-e',
+    'trace=pread64,pwrite64',
+    '-o',
+    trace,
+    join(root, 'bin/rotate'),
+    ...args,
+    ...at,
+  ]
+  const { status, error, stderr } = spawnSync('strace', argv, {
+    env: envOf(directory),
+    encoding: 'utf8',
+    input: 'some-new-value',
+  })
   const text = existsSync(trace) ? readFileSync(trace, 'utf8') : ''
   rmSync(directory, { recursive: true, force: true })
   if (error !== undefined) return undefined
@@ -131,7 +181,11 @@ function pagesOf(made: Made, args: readonly string[]): { readonly read: number; 
     new Set(
       text
         .split('\n')
-        .flatMap((line) => (line.includes(`${call}(`) && line.endsWith('= 4096') ? [/(\d+)\)\s+= 4096$/.exec(line)?.[1]] : [])),
+        .flatMap((line) =>
+          line.includes(`${call}(`) && line.endsWith('= 4096')
+            ? [/(\d+)\)\s+= 4096$/.exec(line)?.[1]]
+            : [],
+        ),
     ).size
   return { read: distinct('pread64'), written: distinct('pwrite64') }
 }
@@ -139,7 +193,11 @@ function pagesOf(made: Made, args: readonly string[]): { readonly read: number; 
 /** How many pages lie on the way to a row, by table. */
 function depthsOf(file: string): ReadonlyMap<string, number> {
   const db = new Database(file, { readonly: true })
-  const tables = db.prepare<unknown[], { name: string; rootpage: number }>('SELECT name, rootpage FROM sqlite_schema').all()
+  const tables = db
+    .prepare<unknown[], { name: string; rootpage: number }>(
+      'SELECT name, rootpage FROM sqlite_schema',
+    )
+    .all()
   db.close()
   const fd = openSync(file, 'r')
   const page = Buffer.alloc(4096)
@@ -159,22 +217,32 @@ function depthsOf(file: string): ReadonlyMap<string, number> {
   return depths
 }
 
-/** The file that the floor program reads: rows of the same sizes, sealed under one key. */
-async function makeFloor(directory: string, made: Made, keys: readonly (readonly [string, bigint])[]): Promise<void> {
+/**
+ * The file that the floor program reads: rows of the same sizes, sealed under one key.
+ */
+async function makeFloor(
+  directory: string,
+  made: Made,
+  keys: readonly (readonly [string, bigint])[],
+): Promise<void> {
   const key = random.bytes(32)
   const source = new Database(made.file, { readonly: true })
   const floor = join(directory, 'floor.db')
   rmSync(floor, { force: true })
   const db = new Database(floor)
   db.exec(
-    'CREATE TABLE head(i INTEGER PRIMARY KEY, b BLOB); CREATE TABLE node(i INTEGER PRIMARY KEY, b BLOB); CREATE TABLE obj(i INTEGER PRIMARY KEY, b BLOB)',
+    'CREATE TABLE head(i INTEGER PRIMARY KEY, b BLOB); CREATE TABLE node(i INTEGER PRIMARY ' +
+      'KEY, b BLOB); CREATE TABLE obj(i INTEGER PRIMARY KEY, b BLOB)',
   )
   const secret = random.bytes(32)
   const pair = sodium.crypto_box_seed_keypair(hash(32, secret))
   db.prepare('INSERT INTO head VALUES(0,?)').run(sodium.crypto_box_seal(key, pair.publicKey))
   const rows: [string, number][] = []
   for (const [i, [table, at]] of ([...keys, ['head', 2n]] as const).entries()) {
-    const stored = source.prepare(`SELECT b FROM ${table} WHERE i=?`).pluck().get(BigInt.asIntN(64, at)) as Uint8Array | undefined
+    const stored = source
+      .prepare(`SELECT b FROM ${table} WHERE i=?`)
+      .pluck()
+      .get(BigInt.asIntN(64, at)) as Uint8Array | undefined
     if (stored === undefined) continue
     const nonce = random.bytes(24)
     const sealed = sodium.crypto_aead_xchacha20poly1305_ietf_encrypt(
@@ -208,8 +276,14 @@ function inProcess(
   directory: string,
 ): { readonly ratio: number; readonly floor: number; readonly vault: number } {
   const once = (program: string): number =>
-    Number(spawnSync(process.execPath, [program, directory, '200'], { encoding: 'utf8', env: {} }).stdout)
-  const pairs = Array.from({ length: Math.max(3, rounds / 4) }, () => ({ floor: once(programs.floor), vault: once(programs.vault) }))
+    Number(
+      spawnSync(process.execPath, [program, directory, '200'], { encoding: 'utf8', env: {} })
+        .stdout,
+    )
+  const pairs = Array.from({ length: Math.max(3, rounds / 4) }, () => ({
+    floor: once(programs.floor),
+    vault: once(programs.vault),
+  }))
   return {
     ratio: median(pairs.map(({ floor, vault }) => vault / floor)),
     floor: median(pairs.map(({ floor }) => floor)),
@@ -217,14 +291,20 @@ function inProcess(
   }
 }
 
-/** A whole rekey of a copy, through the program; against one full verification, which reads as many rows once. */
+/**
+ * A whole rekey of a copy, through the program; against one full verification, which
+ * reads as many rows once.
+ */
 function rekeyed(directory: string, made: Made): void {
   const file = join(directory, 'rekeyed.db')
   copyFileSync(made.file, file)
   const timed = (args: readonly string[]): number => {
     const start = performance.now()
     const argv = [...args, '--vault', file, '--key-file', made.keyFile]
-    const { status, stderr } = spawnSync(join(root, 'bin/rotate'), argv, { env: envOf(directory), encoding: 'utf8' })
+    const { status, stderr } = spawnSync(join(root, 'bin/rotate'), argv, {
+      env: envOf(directory),
+      encoding: 'utf8',
+    })
     if (status !== 0) throw new Error(`rotate ${args.join(' ')}: ${stderr}`)
     return (performance.now() - start) / 1000
   }
@@ -250,7 +330,12 @@ async function main(directory: string): Promise<void> {
   const [shallow, deep] = [depthsOf(small.file), depthsOf(large.file)]
   for (const [table, depth] of deep) {
     const before = shallow.get(table) ?? 0
-    print(`pages on the way to a row of ${table}, ${SMALL} -> ${largeCount}`, `${before} -> ${depth}`, '<= +1', depth <= before + 1)
+    print(
+      `pages on the way to a row of ${table}, ${SMALL} -> ${largeCount}`,
+      `${before} -> ${depth}`,
+      '<= +1',
+      depth <= before + 1,
+    )
   }
   for (const [what, args] of [
     ['get', ['get', pathOf(7), '--silent']],
@@ -266,11 +351,26 @@ async function main(directory: string): Promise<void> {
 
   const bundle = mkdtempSync(join(root, 'node_modules/.bench-'))
   try {
-    const programs = { floor: join(bundle, 'vault-floor.mjs'), vault: join(bundle, 'vault-read.mjs') }
-    const common = { bundle: true, platform: 'node', format: 'esm', packages: 'external', logLevel: 'error' } as const
+    const programs = {
+      floor: join(bundle, 'vault-floor.mjs'),
+      vault: join(bundle, 'vault-read.mjs'),
+    }
+    const common = {
+      bundle: true,
+      platform: 'node',
+      format: 'esm',
+      packages: 'external',
+      logLevel: 'error',
+    } as const
     const entryPoints = ['test/bench/vault-floor.ts', 'test/bench/vault-read.ts']
     // One file each, as the product is: more files would measure how Node loads them.
-    buildSync({ absWorkingDir: root, entryPoints, outdir: bundle, outExtension: { '.js': '.mjs' }, ...common })
+    buildSync({
+      absWorkingDir: root,
+      entryPoints,
+      outdir: bundle,
+      outExtension: { '.js': '.mjs' },
+      ...common,
+    })
     for (const [made, keys, count] of [
       [small, few.keys, SMALL],
       [large, many.keys, largeCount],
@@ -280,8 +380,20 @@ async function main(directory: string): Promise<void> {
         name,
         argv: [process.execPath, program, directory],
       }))
-      const shipped = ['get', pathOf(7), '--silent', '--vault', made.file, '--key-file', made.keyFile]
-      commands.push({ name: 'get', argv: [join(root, 'bin/rotate'), ...shipped], env: envOf(directory) })
+      const shipped = [
+        'get',
+        pathOf(7),
+        '--silent',
+        '--vault',
+        made.file,
+        '--key-file',
+        made.keyFile,
+      ]
+      commands.push({
+        name: 'get',
+        argv: [join(root, 'bin/rotate'), ...shipped],
+        env: envOf(directory),
+      })
       const times = race(commands, rounds)
       const [ratio, untuned] = [times.ratio('get', 'floor'), times.ratio('vault', 'floor')]
       print(
@@ -290,9 +402,15 @@ async function main(directory: string): Promise<void> {
         '<= 1.15',
         ratio <= 1.15,
       )
-      print(`our sources over the same untouched libraries / floor, ${count}`, `${untuned.toFixed(3)} (${times.ms('vault').toFixed(1)} ms)`)
+      print(
+        `our sources over the same untouched libraries / floor, ${count}`,
+        `${untuned.toFixed(3)} (${times.ms('vault').toFixed(1)} ms)`,
+      )
       const warm = inProcess(programs, directory)
-      print(`the same in a warm process, ${count}`, `${warm.ratio.toFixed(2)} (${warm.vault.toFixed(2)} / ${warm.floor.toFixed(2)} ms)`)
+      print(
+        `the same in a warm process, ${count}`,
+        `${warm.ratio.toFixed(2)} (${warm.vault.toFixed(2)} / ${warm.floor.toFixed(2)} ms)`,
+      )
     }
     rekeyed(directory, large)
 
@@ -317,7 +435,10 @@ async function main(directory: string): Promise<void> {
   }
 }
 
-const directory = options.keep === undefined ? mkdtempSync(join(tmpdir(), 'rotate-bench-vault-')) : resolve(options.keep)
+const directory =
+  options.keep === undefined
+    ? mkdtempSync(join(tmpdir(), 'rotate-bench-vault-'))
+    : resolve(options.keep)
 try {
   await main(directory)
 } finally {

@@ -10,7 +10,10 @@ import { systemClock as clock, systemRandom as random } from '../../src/system.t
 import { createKeyFile, createVault, openVault, readKeyFile } from '../../src/vault/index.ts'
 
 const actor = 'bench'
-/** Secrets in one commit. A commit rewrites every leaf of the tree that it touches, so fewer and larger ones are quicker. */
+/**
+ * Secrets in one commit. A commit rewrites every leaf of the tree that it touches, so
+ * fewer and larger ones are quicker.
+ */
 const PER_COMMIT = 10_000
 const DAY = 86_400_000
 
@@ -21,7 +24,10 @@ export interface Made {
   readonly seconds: number
 }
 
-/** The environment of those who use vaults in this directory: `env -i` but for the place of the state. */
+/**
+ * The environment of those who use vaults in this directory: `env -i` but for the place
+ * of the state.
+ */
 export const envOf = (directory: string): { readonly HOME: string } => ({ HOME: directory })
 const stateOf = (directory: string): string => join(directory, '.local/state/rotate')
 
@@ -85,7 +91,14 @@ export async function makeVault(directory: string, count: number): Promise<Made>
   const start = performance.now()
   const key = await createKeyFile(keyFile, random)
   const stateDir = stateOf(directory)
-  const vault = await createVault({ file, clock, random, unlockers: [{ kind: 'key-file', key }], actor, stateDir })
+  const vault = await createVault({
+    file,
+    clock,
+    random,
+    unlockers: [{ kind: 'key-file', key }],
+    actor,
+    stateDir,
+  })
   const now = clock.now()
   for (let from = 0; from < count; from += PER_COMMIT) {
     await vault.transact(async (tx) => {
@@ -105,5 +118,12 @@ export async function makeVault(directory: string, count: number): Promise<Made>
 /** Opens it as the product does. */
 export async function openMade({ file, keyFile }: Made, readonly = false): Promise<Vault> {
   const stateDir = stateOf(dirname(file))
-  return openVault({ file, unlock: { kind: 'key-file', key: await readKeyFile(keyFile) }, clock, random, readonly, stateDir })
+  return openVault({
+    file,
+    unlock: { kind: 'key-file', key: await readKeyFile(keyFile) },
+    clock,
+    random,
+    readonly,
+    stateDir,
+  })
 }

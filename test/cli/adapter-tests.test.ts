@@ -6,7 +6,11 @@ import { configOf, option, World } from './rotation-world.ts'
 
 interface Report {
   readonly ok: boolean
-  readonly checks: readonly { readonly name: string; readonly ok: boolean; readonly detail: string }[]
+  readonly checks: readonly {
+    readonly name: string
+    readonly ok: boolean
+    readonly detail: string
+  }[]
   readonly permissions?: string | null
 }
 
@@ -23,7 +27,16 @@ describe('provider test', () => {
     await world.ok(['set', path, '--type', 'aws_access_key', '--fields-from', '-'], {
       input: JSON.stringify({ accessKeyId: first.id, secretAccessKey: first.secret }),
     })
-    await world.ok(['schedule', 'set', path, '--provider', 'aws', '--interval', '30', ...option('--config', config)])
+    await world.ok([
+      'schedule',
+      'set',
+      path,
+      '--provider',
+      'aws',
+      '--interval',
+      '30',
+      ...option('--config', config),
+    ])
     const before = fake.keysOf('svc').length
     const report = await world.data<Report>(['provider', 'test', path])
     expect(report).toMatchObject({
@@ -35,7 +48,9 @@ describe('provider test', () => {
     })
     expect(report.permissions).toContain('iam:CreateAccessKey')
     expect(fake.keysOf('svc')).toHaveLength(before)
-    expect((await world.ok(['provider', 'test', path])).stdout).toMatch(/^ok {3}preflight {2}a rotation could begin$/m)
+    expect((await world.ok(['provider', 'test', path])).stdout).toMatch(
+      /^ok {3}preflight {2}a rotation could begin$/m,
+    )
   })
 
   test('red: 25, with what is missing', async () => {
@@ -43,14 +58,26 @@ describe('provider test', () => {
     await world.ok(['set', path, '--type', 'aws_access_key', '--fields-from', '-'], {
       input: JSON.stringify({ accessKeyId: first.id, secretAccessKey: first.secret }),
     })
-    await world.ok(['schedule', 'set', path, '--provider', 'aws', '--interval', '30', ...option('--config', config)])
+    await world.ok([
+      'schedule',
+      'set',
+      path,
+      '--provider',
+      'aws',
+      '--interval',
+      '30',
+      ...option('--config', config),
+    ])
     fake.addKey('svc')
     const red = await world.run(['provider', 'test', path, '--json'])
     expect(red.code, red.stderr).toBe(25)
     expect(red.stdout).toBe('')
     expect(errorOf(red)).toMatchObject({
       code: 'unhealthy',
-      details: { now: 'nothing was changed', checks: [{ name: 'preflight', ok: false }, { ok: true }] },
+      details: {
+        now: 'nothing was changed',
+        checks: [{ name: 'preflight', ok: false }, { ok: true }],
+      },
     })
     expect(fake.keysOf('svc')).toHaveLength(2)
   })
@@ -69,7 +96,18 @@ test('target test probes each, and changes nothing', async () => {
   const targets = [world.box.path('a.env'), world.box.path('gone/b.env')].flatMap((file) =>
     option('--target', { type: 'env-file', path: file }),
   )
-  await world.ok(['schedule', 'set', path, '--provider', 'custom', '--interval', '30', '--config', configOf(fake), ...targets])
+  await world.ok([
+    'schedule',
+    'set',
+    path,
+    '--provider',
+    'custom',
+    '--interval',
+    '30',
+    '--config',
+    configOf(fake),
+    ...targets,
+  ])
   expect(await world.data<Report>(['target', 'test', path])).toMatchObject({
     ok: true,
     checks: [{ name: 'env-file' }, { name: 'env-file#2' }],

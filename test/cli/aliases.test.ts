@@ -3,14 +3,26 @@ import { rewrite } from '../../src/cli/aliases.ts'
 
 const cases: readonly (readonly [string, string])[] = [
   ['get a/b', 'get a/b'],
-  ['rotation enable my-project --env production --key K --provider aws', 'schedule set my-project/production/K --provider aws'],
+  [
+    'rotation enable my-project --env production --key K --provider aws',
+    'schedule set my-project/production/K --provider aws',
+  ],
   ['rotation rotate my-project --env production --key K', 'rotate my-project/production/K'],
-  ['rotation disable my-project --env=production --key=K', 'schedule disable my-project/production/K'],
+  [
+    'rotation disable my-project --env=production --key=K',
+    'schedule disable my-project/production/K',
+  ],
   ['rotation list my-project --status failed', 'schedule list my-project --status failed'],
-  ['rotation show my-project --env production --key K --json', 'schedule show my-project/production/K --json'],
+  [
+    'rotation show my-project --env production --key K --json',
+    'schedule show my-project/production/K --json',
+  ],
   ['rotation history my-project --env production --key K', 'history my-project/production/K'],
   ['rotation pause -p my-project -e production -k K', 'schedule pause my-project/production/K'],
-  ['--json rotation resume my-project --env production --key K', '--json schedule resume my-project/production/K'],
+  [
+    '--json rotation resume my-project --env production --key K',
+    '--json schedule resume my-project/production/K',
+  ],
   ['secrets set a/b VALUE --type api_key', 'set a/b VALUE --type api_key'],
   ['secrets rotate a/b --value NEW', 'rotate a/b --value NEW'],
   ['secrets rotate a/b NEW', 'rotate a/b --value=NEW'],

@@ -19,7 +19,9 @@ beforeAll(async () => {
 afterAll(() => box.dispose())
 
 const verifyExport = (file: string, ...more: string[]) =>
-  box.run(['audit', 'verify-export', file, '--pubkey', box.path('rotate.pub'), ...more], { env: auditor })
+  box.run(['audit', 'verify-export', file, '--pubkey', box.path('rotate.pub'), ...more], {
+    env: auditor,
+  })
 
 describe('audit verify', () => {
   test('takes the checkpoint it printed as a note, a line, a file or JSON', async () => {
@@ -29,8 +31,17 @@ describe('audit verify', () => {
     writeFileSync(box.path('checkpoint'), stdout)
     const json = await box.json(shapes.auditVerify, ['audit', 'verify'])
     await box.run(['set', 'later/K'], { input: 'x' })
-    for (const anchor of [line, note, box.path('checkpoint'), json.checkpoint ?? '', json.checkpointLine ?? ''])
-      expect(await box.json(shapes.auditVerify, ['audit', 'verify', '--anchor', anchor]), anchor).toMatchObject({
+    for (const anchor of [
+      line,
+      note,
+      box.path('checkpoint'),
+      json.checkpoint ?? '',
+      json.checkpointLine ?? '',
+    ])
+      expect(
+        await box.json(shapes.auditVerify, ['audit', 'verify', '--anchor', anchor]),
+        anchor,
+      ).toMatchObject({
         ok: true,
         anchored: true,
       })
@@ -42,7 +53,9 @@ describe('audit verify', () => {
     other.dispose()
     const foreign = await box.run(['audit', 'verify', '--anchor', checkpointLine ?? '', '--json'])
     expect(foreign.code).toBe(24)
-    expect(JSON.parse(foreign.stdout)).toMatchObject({ data: { ok: false, anchored: false, checkpoint: null } })
+    expect(JSON.parse(foreign.stdout)).toMatchObject({
+      data: { ok: false, anchored: false, checkpoint: null },
+    })
     expect(errorOf(foreign).details).toMatchObject({ fault: 'foreign' })
     writeFileSync(box.path('future'), JSON.stringify({ rows: 1000, head: 'ab'.repeat(32) }))
     expect((await box.run(['audit', 'verify', '--anchor', box.path('future')])).code).toBe(24)
@@ -55,22 +68,48 @@ describe('audit verify', () => {
 describe('audit export', () => {
   test('as JSON lines is verified by who has only the public key; an edited one is 24', async () => {
     const file = box.path('all.jsonl')
-    const done = await box.json(shapes.auditExport, ['audit', 'export', '--format', 'jsonl', '-o', file])
+    const done = await box.json(shapes.auditExport, [
+      'audit',
+      'export',
+      '--format',
+      'jsonl',
+      '-o',
+      file,
+    ])
     expect(statSync(file).mode & 0o777).toBe(0o600)
     const good = await verifyExport(file, '--json')
-    expect(shapes.auditVerifyExport.parse(JSON.parse(good.stdout).data)).toMatchObject({ ok: true, shown: done.rows, from: 0, withheld: 0 })
-    const text = readFileSync(file, 'utf8')
-    const piped = await box.run(['audit', 'verify-export', '-', '--pubkey', readFileSync(box.path('rotate.pub'), 'utf8').trim()], {
-      env: auditor,
-      input: text,
+    expect(shapes.auditVerifyExport.parse(JSON.parse(good.stdout).data)).toMatchObject({
+      ok: true,
+      shown: done.rows,
+      from: 0,
+      withheld: 0,
     })
+    const text = readFileSync(file, 'utf8')
+    const piped = await box.run(
+      [
+        'audit',
+        'verify-export',
+        '-',
+        '--pubkey',
+        readFileSync(box.path('rotate.pub'), 'utf8').trim(),
+      ],
+      {
+        env: auditor,
+        input: text,
+      },
+    )
     expect(piped.code).toBe(0)
     writeFileSync(box.path('edited.jsonl'), text.replace('"success"', '"failed"'))
     writeFileSync(box.path('cut.jsonl'), text.slice(text.indexOf('\n') + 1))
     for (const name of ['edited.jsonl', 'cut.jsonl'])
       expect(await verifyExport(box.path(name)), name).toMatchObject({ code: 24, stdout: '' })
-    const others = (await box.run(['audit', 'pubkey'])).stdout.replace(/\+[0-9a-f]{8}\+/, '+00000000+')
-    expect((await box.run(['audit', 'verify-export', file, '--pubkey', others], { env: auditor })).code).toBe(2)
+    const others = (await box.run(['audit', 'pubkey'])).stdout.replace(
+      /\+[0-9a-f]{8}\+/,
+      '+00000000+',
+    )
+    expect(
+      (await box.run(['audit', 'verify-export', file, '--pubkey', others], { env: auditor })).code,
+    ).toBe(2)
     expect((await verifyExport(box.path('missing'))).code).toBe(2)
     expect((await verifyExport(box.home)).code).toBe(2)
     expectNoTrace(box, secret)
@@ -98,8 +137,10 @@ describe('audit export', () => {
     symlinkSync(box.path('there'), box.path('link'))
     execFileSync('mkfifo', [box.path('fifo')])
     mkdirSync(box.path('directory'))
-    for (const name of ['there', 'link', 'fifo', 'directory']) await box.fails(2, ['audit', 'export', '-o', box.path(name)])
-    for (const name of ['link', 'fifo', 'directory']) await box.fails(2, ['audit', 'export', '--force', '-o', box.path(name)])
+    for (const name of ['there', 'link', 'fifo', 'directory'])
+      await box.fails(2, ['audit', 'export', '-o', box.path(name)])
+    for (const name of ['link', 'fifo', 'directory'])
+      await box.fails(2, ['audit', 'export', '--force', '-o', box.path(name)])
     expect(readFileSync(box.path('there'), 'utf8')).toBe('precious')
     expect(lstatSync(box.path('fifo')).isFIFO()).toBe(true)
     expect((await box.run(['audit', 'export', '--force', '-o', box.path('there')])).code).toBe(0)
@@ -122,12 +163,24 @@ describe('audit prune', () => {
     for (const wrong of ['7', '0y', '7d', 'x', '-1y'])
       await box.fails(2, ['audit', 'prune', '--older-than', wrong, '--force', '--reason', 'x'])
     const { head } = await box.json(shapes.auditVerify, ['audit', 'verify'])
-    expect(await box.json(shapes.auditPrune, ['audit', 'prune', '--older-than', '7y'])).toMatchObject({
+    expect(
+      await box.json(shapes.auditPrune, ['audit', 'prune', '--older-than', '7y']),
+    ).toMatchObject({
       pruned: 0,
       first: null,
       dryRun: false,
     })
-    expect(await box.json(shapes.auditPrune, ['audit', 'prune', '--older-than', '1y', '--force', '--reason', 'test'])).toMatchObject({
+    expect(
+      await box.json(shapes.auditPrune, [
+        'audit',
+        'prune',
+        '--older-than',
+        '1y',
+        '--force',
+        '--reason',
+        'test',
+      ]),
+    ).toMatchObject({
       pruned: 0,
     })
     expect((await box.json(shapes.auditVerify, ['audit', 'verify'])).head).toBe(head)

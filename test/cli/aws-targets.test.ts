@@ -1,4 +1,7 @@
-/** A key in AWS Secrets Manager and in the Parameter Store, through the built program: written to both, and put back in both when a check is red. */
+/**
+ * A key in AWS Secrets Manager and in the Parameter Store, through the built program:
+ * written to both, and put back in both when a check is red.
+ */
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { FakeParameterStore } from '../fakes/aws-parameters.ts'
 import { FakeSecretsManager } from '../fakes/aws-secrets.ts'
@@ -36,8 +39,17 @@ async function setUp() {
   const hook = await world.connected(
     path,
     first,
-    ...option('--target', { type: 'aws-secrets-manager', ...secrets.config, secret: 'production/app', key: '{name}' }),
-    ...option('--target', { type: 'aws-ssm', ...parameters.config, parameter: '/production/app/{name}' }),
+    ...option('--target', {
+      type: 'aws-secrets-manager',
+      ...secrets.config,
+      secret: 'production/app',
+      key: '{name}',
+    }),
+    ...option('--target', {
+      type: 'aws-ssm',
+      ...parameters.config,
+      parameter: '/production/app/{name}',
+    }),
     ...check,
   )
   return hook
@@ -65,24 +77,50 @@ test('a red check puts the old value back in both', async () => {
 
 test('two keys of one document, rotated at the same time, of which one is undone: neither takes the other along', async () => {
   const other = 'production/app/OTHER_KEY'
-  const document = (key: string, second: string): string => `{\n  "port": 5432,\n  "API_KEY": "${key}",\n  "OTHER_KEY": "${second}"\n}\n`
+  const document = (key: string, second: string): string =>
+    `{\n  "port": 5432,\n  "API_KEY": "${key}",\n  "OTHER_KEY": "${second}"\n}\n`
   secrets.add('production/app', document(first, 'second-value-0123456789'))
-  const target = option('--target', { type: 'aws-secrets-manager', ...secrets.config, secret: 'production/app', key: '{name}' })
+  const target = option('--target', {
+    type: 'aws-secrets-manager',
+    ...secrets.config,
+    secret: 'production/app',
+    key: '{name}',
+  })
   await world.connected(path, first, ...target, ...(await world.application(() => true)))
-  await world.connected(other, 'second-value-0123456789', ...target, ...(await world.application(() => false)))
-  const [done, undone] = await Promise.all([world.run(['rotate', path]), world.run(['rotate', other])])
+  await world.connected(
+    other,
+    'second-value-0123456789',
+    ...target,
+    ...(await world.application(() => false)),
+  )
+  const [done, undone] = await Promise.all([
+    world.run(['rotate', path]),
+    world.run(['rotate', other]),
+  ])
   expect([done.code, undone.code], done.stderr + undone.stderr).toEqual([0, 20])
-  expect(secrets.value('production/app')).toBe(document(await world.get(path), 'second-value-0123456789'))
+  expect(secrets.value('production/app')).toBe(
+    document(await world.get(path), 'second-value-0123456789'),
+  )
 })
 
 test('a secret without a value, which an undo could not empty again, is begun with only where that is accepted', async () => {
   secrets.add('production/app')
-  const target = { type: 'aws-secrets-manager', ...secrets.config, secret: 'production/app', create: true }
+  const target = {
+    type: 'aws-secrets-manager',
+    ...secrets.config,
+    secret: 'production/app',
+    create: true,
+  }
   const hook = await world.connected(path, first, ...option('--target', target))
   const refused = await world.run(['rotate', path])
   expect([refused.code, refused.stderr]).toEqual([20, expect.stringContaining('irreversible')])
   expect([secrets.value('production/app'), hook.live]).toEqual([undefined, [first]])
-  await world.ok(['schedule', 'set', path, ...option('--target', { ...target, irreversible: true })])
+  await world.ok([
+    'schedule',
+    'set',
+    path,
+    ...option('--target', { ...target, irreversible: true }),
+  ])
   await world.ok(['rotate', path])
   expect(secrets.value('production/app')).toBe(await world.get(path))
 })

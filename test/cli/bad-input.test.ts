@@ -1,4 +1,7 @@
-/** reference/reliability.md 5: what must be refused, with which code, with nothing changed and no value in the message. */
+/**
+ * reference/reliability.md 5: what must be refused, with which code, with nothing changed
+ * and no value in the message.
+ */
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { execFileSync } from 'node:child_process'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -53,7 +56,13 @@ const names: readonly Row[] = (
     ['equals sign', '=cmd', /A-Z/],
     ['space', 'a b', /A-Z/],
   ] as const
-).map(([what, name, says]) => ({ what: `name: ${what}`, args: ['set', name], input: value, code: 2, says }))
+).map(([what, name, says]) => ({
+  what: `name: ${what}`,
+  args: ['set', name],
+  input: value,
+  code: 2,
+  says,
+}))
 
 const rows: readonly Row[] = [
   ...names,
@@ -63,32 +72,82 @@ const rows: readonly Row[] = [
   { what: 'unknown option', args: ['set', 'a/b', `--valu=${value}`], code: 2, says: /--valu / },
   { what: 'value that looks like an option', args: ['set', 'a/b', `-${value}`], code: 2 },
   { what: 'too many arguments', args: ['set', 'a/b', value, value], code: 2, says: /too many/ },
-  { what: 'same option twice', args: ['set', 'a/b', '--type', 'token', '--type', 'api_key'], code: 2, input: value, says: /--type/ },
+  {
+    what: 'same option twice',
+    args: ['set', 'a/b', '--type', 'token', '--type', 'api_key'],
+    code: 2,
+    input: value,
+    says: /--type/,
+  },
   { what: 'option without its value', args: ['set', 'a/b', '--type'], code: 2 },
-  { what: 'unknown type', args: ['set', 'a/b', '--type', 'password'], code: 2, input: value, says: /api_key/ },
-  { what: 'two sources of a value', args: ['set', 'a/b', value, '--value-file', 'x'], code: 2, says: /--value-file/ },
+  {
+    what: 'unknown type',
+    args: ['set', 'a/b', '--type', 'password'],
+    code: 2,
+    input: value,
+    says: /api_key/,
+  },
+  {
+    what: 'two sources of a value',
+    args: ['set', 'a/b', value, '--value-file', 'x'],
+    code: 2,
+    says: /--value-file/,
+  },
   { what: 'empty value', args: ['set', 'a/b'], code: 2, input: '', says: /--allow-empty/ },
   { what: 'only a newline', args: ['set', 'a/b'], code: 2, input: '\n', says: /--allow-empty/ },
   { what: 'only white space', args: ['set', 'a/b'], code: 2, input: ' \t \n', says: /white space/ },
   { what: 'no value and no terminal', args: ['set', 'a/b'], code: 2, says: /--value-file/ },
-  { what: 'value file missing', args: ['set', 'a/b', '--value-file', 'nope'], code: 2, says: /--value-file/ },
+  {
+    what: 'value file missing',
+    args: ['set', 'a/b', '--value-file', 'nope'],
+    code: 2,
+    says: /--value-file/,
+  },
   { what: 'value file is a directory', args: ['set', 'a/b', '--value-file', 'directory'], code: 2 },
-  { what: 'value variable missing', args: ['set', 'a/b', '--value-env', 'NOPE'], code: 2, says: /NOPE/ },
+  {
+    what: 'value variable missing',
+    args: ['set', 'a/b', '--value-env', 'NOPE'],
+    code: 2,
+    says: /NOPE/,
+  },
   { what: 'bad --generate', args: ['set', 'a/b', '--generate=hex'], code: 2 },
   { what: '--generate too short', args: ['set', 'a/b', '--generate=4'], code: 2 },
   { what: 'bad --if-version', args: ['set', 'a/b', '--if-version', '1.5'], code: 2, input: value },
   { what: 'bad --field', args: ['set', 'a/b', '--field', value], code: 2 },
-  { what: 'broken JSON of fields', args: ['set', 'a/b', '--fields-from', 'bad.json'], code: 2, says: /not valid JSON/ },
+  {
+    what: 'broken JSON of fields',
+    args: ['set', 'a/b', '--fields-from', 'bad.json'],
+    code: 2,
+    says: /not valid JSON/,
+  },
   { what: 'field that is no text', args: ['set', 'a/b', '--fields-from', 'number.json'], code: 2 },
   { what: 'field twice', args: ['set', 'a/b', '--fields-from', 'twice.json'], code: 2 },
   { what: 'bad tag', args: ['set', 'a/b', '--tag', 'a b'], code: 2, input: value },
-  { what: 'meta with a control character', args: ['set', 'a/b', '--meta', 'k=a\u001bb'], code: 2, input: value },
-  { what: 'reason with a control character', args: ['set', 'a/b', '--reason', 'a\nb'], code: 2, input: value },
+  {
+    what: 'meta with a control character',
+    args: ['set', 'a/b', '--meta', 'k=a\u001bb'],
+    code: 2,
+    input: value,
+  },
+  {
+    what: 'reason with a control character',
+    args: ['set', 'a/b', '--reason', 'a\nb'],
+    code: 2,
+    input: value,
+  },
   { what: 'actor that is empty', args: ['set', 'a/b', '--actor', ''], code: 2, input: value },
   { what: 'out-file is a link', args: ['get', 'some/KEY', '--out-file', 'link'], code: 2 },
   { what: 'out-file is a FIFO', args: ['get', 'some/KEY', '--out-file', 'fifo'], code: 2 },
-  { what: 'out-file in a missing directory', args: ['get', 'some/KEY', '--out-file', 'no/where'], code: 74 },
-  { what: 'version and label', args: ['get', 'some/KEY', '--version', '1', '--label', 'current'], code: 2 },
+  {
+    what: 'out-file in a missing directory',
+    args: ['get', 'some/KEY', '--out-file', 'no/where'],
+    code: 74,
+  },
+  {
+    what: 'version and label',
+    args: ['get', 'some/KEY', '--version', '1', '--label', 'current'],
+    code: 2,
+  },
   { what: 'version 0', args: ['get', 'some/KEY', '--version', '0'], code: 2 },
   { what: 'version that is not there', args: ['get', 'some/KEY', '--version', '9'], code: 13 },
   { what: 'label that nothing has', args: ['get', 'some/KEY', '--label', 'previous'], code: 13 },
@@ -102,14 +161,23 @@ const rows: readonly Row[] = [
   { what: 'vault is a directory', args: ['list', '--vault', 'directory'], code: 2 },
   { what: 'vault is a device', args: ['list', '--vault', '/dev/null'], code: 2 },
   { what: 'vault is some text', args: ['list', '--vault', 'text'], code: 24 },
-  { what: 'no place for a vault', args: ['list'], code: 2, env: { HOME: undefined }, says: /--vault/ },
+  {
+    what: 'no place for a vault',
+    args: ['list'],
+    code: 2,
+    env: { HOME: undefined },
+    says: /--vault/,
+  },
 ]
 
 describe('bad input', () => {
   test.each(rows)('$what → $code', async ({ args, code, says, input, env }) => {
     const before = readFileSync(box.vault)
     const absolute = args.map((arg) => arg)
-    const { stderr } = await box.fails(code, absolute, { ...(input === undefined ? {} : { input }), ...(env === undefined ? {} : { env }) })
+    const { stderr } = await box.fails(code, absolute, {
+      ...(input === undefined ? {} : { input }),
+      ...(env === undefined ? {} : { env }),
+    })
     if (says !== undefined) expect(stderr).toMatch(says)
     expect(/[\x00-\x09\x0b-\x1f\x7f-\x9f]/.test(stderr)).toBe(false)
     expect(readFileSync(box.vault).equals(before)).toBe(true)
@@ -118,10 +186,14 @@ describe('bad input', () => {
   test('arguments that are no UTF-8', () => {
     const script = `exec "$0" set "$(printf 'a\\377b')" x`
     expect(() =>
-      execFileSync('/bin/sh', ['-c', script, new URL('../../bin/rotate', import.meta.url).pathname], {
-        stdio: 'pipe',
-        env: { HOME: box.home },
-      }),
+      execFileSync(
+        '/bin/sh',
+        ['-c', script, new URL('../../bin/rotate', import.meta.url).pathname],
+        {
+          stdio: 'pipe',
+          env: { HOME: box.home },
+        },
+      ),
     ).toThrow(/UTF-8/)
   })
 
@@ -154,7 +226,14 @@ describe('bad input', () => {
   })
 
   test('a value on the command line works and warns', async () => {
-    const result = await box.run(['secrets', 'set', 'cmdline/KEY', 'typed-in-the-open', '--type', 'api_key'])
+    const result = await box.run([
+      'secrets',
+      'set',
+      'cmdline/KEY',
+      'typed-in-the-open',
+      '--type',
+      'api_key',
+    ])
     expect(result).toMatchObject({ code: 0, stdout: 'cmdline/KEY version 1\n' })
     expect(result.stderr).toMatch(/^warning: /)
     expect(result.stderr).not.toContain('typed-in-the-open')
@@ -162,7 +241,10 @@ describe('bad input', () => {
 
   test('a short value and a password have no last four letters', async () => {
     await box.run(['set', 'hint/short'], { input: '12345' })
-    await box.run(['set', 'hint/password', '--type', 'database_password'], { input: 'a-very-long-password-indeed-1234' })
-    for (const path of ['hint/short', 'hint/password']) expect((await box.run(['versions', path])).stdout).toMatch(/fp:[0-9a-f]{8}/)
+    await box.run(['set', 'hint/password', '--type', 'database_password'], {
+      input: 'a-very-long-password-indeed-1234',
+    })
+    for (const path of ['hint/short', 'hint/password'])
+      expect((await box.run(['versions', path])).stdout).toMatch(/fp:[0-9a-f]{8}/)
   })
 })

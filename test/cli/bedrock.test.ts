@@ -1,4 +1,7 @@
-/** A Bedrock key through the built program: from its making to the proven death of the old one, and a lost answer on the way. */
+/**
+ * A Bedrock key through the built program: from its making to the proven death of the old
+ * one, and a lost answer on the way.
+ */
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import type { z } from 'zod'
 import type * as rotation from '../../src/contract/rotation.ts'
@@ -18,15 +21,39 @@ beforeEach(async () => {
 })
 afterEach(() => world.close())
 
-/** Interval 30 days, grace 2 hours, quarantine 3. The first key is made by the program, or by hand, and then only its value is known here. */
+/**
+ * Interval 30 days, grace 2 hours, quarantine 3. The first key is made by the program, or
+ * by hand, and then only its value is known here.
+ */
 async function setUp(byHand = false) {
   const { fake, config } = await world.aws('svc')
   const stored = byHand ? fake.bedrock.addKey('svc') : undefined
   if (stored !== undefined) await world.ok(['set', path], { input: stored.secret })
   const { region: _, ...rest } = config
-  const options = ['--interval', '30', '--grace', '2h', '--quarantine', '3h', ...option('--config', { ...rest, credentialAgeDays: 31 })]
-  const target = option('--target', { type: 'env-file', path: world.box.path('chat.env'), name: 'AWS_BEARER_TOKEN_BEDROCK' })
-  await world.ok(['schedule', 'set', path, '--provider', 'bedrock', ...options, ...target, ...option('--check', { type: 'provider' })])
+  const options = [
+    '--interval',
+    '30',
+    '--grace',
+    '2h',
+    '--quarantine',
+    '3h',
+    ...option('--config', { ...rest, credentialAgeDays: 31 }),
+  ]
+  const target = option('--target', {
+    type: 'env-file',
+    path: world.box.path('chat.env'),
+    name: 'AWS_BEARER_TOKEN_BEDROCK',
+  })
+  await world.ok([
+    'schedule',
+    'set',
+    path,
+    '--provider',
+    'bedrock',
+    ...options,
+    ...target,
+    ...option('--check', { type: 'provider' }),
+  ])
   if (stored === undefined) await world.ok(['rotate', path])
   const [first] = fake.bedrock.keysOf('svc')
   if (first === undefined) throw new Error('no first key')
@@ -42,7 +69,10 @@ describe.skipIf(!canMoveClock)('Bedrock,', () => {
     expect(red.stderr).toContain('iam:ListServiceSpecificCredentials')
     fake.denied.clear()
     const green = await world.data<{ permissions: string }>(['provider', 'test', path])
-    expect(green).toMatchObject({ ok: true, checks: [{ ok: true }, { ok: true, detail: 'accepted' }] })
+    expect(green).toMatchObject({
+      ok: true,
+      checks: [{ ok: true }, { ok: true, detail: 'accepted' }],
+    })
     expect(green.permissions).toContain('iam:ServiceSpecificCredentialServiceName')
 
     await world.ok(['rotate', path])
@@ -53,17 +83,25 @@ describe.skipIf(!canMoveClock)('Bedrock,', () => {
     expect(iam.accepts(first.secret)).toBeDefined()
     const full = await world.run(['rotate', path, '--json'])
     expect(full.code, full.stderr).toBe(20)
-    expect(errorOf(full).message).toMatch(/Active, 0 days old, expires in.*Active, 0 days old, expires in.*the stored current key/)
+    expect(errorOf(full).message).toMatch(
+      /Active, 0 days old, expires in.*Active, 0 days old, expires in.*the stored current key/,
+    )
 
     world.pass(3 * HOUR)
-    expect((await world.data<Due>(['run-due'])).revoked).toMatchObject([{ path, version: 1, state: 'suspended' }])
+    expect((await world.data<Due>(['run-due'])).revoked).toMatchObject([
+      { path, version: 1, state: 'suspended' },
+    ])
     expect(first.status).toBe('Inactive')
     world.pass(4 * HOUR)
-    expect((await world.data<Due>(['run-due'])).revoked).toMatchObject([{ path, version: 1, state: 'revoked' }])
+    expect((await world.data<Due>(['run-due'])).revoked).toMatchObject([
+      { path, version: 1, state: 'revoked' },
+    ])
     expect(iam.keysOf('svc').map(({ id }) => id)).toEqual([second?.id])
 
     world.pass(30 * DAY)
-    expect((await world.data<Due>(['run-due'])).rotated).toMatchObject([{ version: 3, triggeredBy: 'automatic' }])
+    expect((await world.data<Due>(['run-due'])).rotated).toMatchObject([
+      { version: 3, triggeredBy: 'automatic' },
+    ])
     // The old one is still alive in the grace of the new one.
     expect(iam.accepts(value)).toBeDefined()
     const shown = world.box.results.filter(({ args }) => args[0] === 'get')
@@ -80,14 +118,19 @@ describe.skipIf(!canMoveClock)('Bedrock,', () => {
     expect(iam.accepts(await world.get(path))).toBe(first)
 
     world.pass(4 * HOUR)
-    expect((await world.ok(['run-due'])).stdout).toContain(`${lost?.id} of an interrupted run revoked`)
+    expect((await world.ok(['run-due'])).stdout).toContain(
+      `${lost?.id} of an interrupted run revoked`,
+    )
     expect(iam.keysOf('svc')).toEqual([first])
     await world.ok(['rotate', path])
     expect(iam.accepts(await world.get(path))?.id).not.toBe(first.id)
     expect(iam.accepts(first.secret)).toBe(first)
     for (const key of [lost, first]) {
       const shown = world.box.results.filter(({ args }) => args[0] === 'get')
-      expectNoTrace(world.box, key?.secret ?? '', { shownBy: shown, heldBy: [world.box.path('chat.env')] })
+      expectNoTrace(world.box, key?.secret ?? '', {
+        shownBy: shown,
+        heldBy: [world.box.path('chat.env')],
+      })
     }
   })
 
@@ -100,7 +143,9 @@ describe.skipIf(!canMoveClock)('Bedrock,', () => {
     const full = await world.run(['rotate', path, '--json'])
     expect(full.code, full.stderr).toBe(20)
     expect(errorOf(full).message).toMatch(
-      new RegExp(`${first.id.slice(-4)} \\(Active, 0 days old, never expires, not the stored current key`),
+      new RegExp(
+        `${first.id.slice(-4)} \\(Active, 0 days old, never expires, not the stored current key`,
+      ),
     )
     iam.keys.delete(first.id)
     await world.ok(['rotate', path])

@@ -1,4 +1,7 @@
-/** Colours and hostile text: what comes from outside is made safe first, and only then is anything painted. */
+/**
+ * Colours and hostile text: what comes from outside is made safe first, and only then is
+ * anything painted.
+ */
 import { Chalk } from 'chalk'
 import { afterEach, expect, test, vi } from 'vitest'
 import { errorText } from '../../src/cli/exit.ts'
@@ -16,9 +19,13 @@ vi.mock('../../src/cli/write.ts', () => ({
 }))
 afterEach(() => written.splice(0))
 
-// Red, a cleared screen, a window title, C1's one-character CSI, reversed letters, a zero-width space, and lines of its own.
-const hostile = 'a\u001b[31mb\u001b[2J\u001b]0;t\u0007c\u009b1md\u202ee\u200bf\r\n  ok     promoted\tg'
-const shown = 'a\\u{1b}[31mb\\u{1b}[2J\\u{1b}]0;t\\u{7}c\\u{9b}1md\\u{202e}e\\u{200b}f\\u{d}\\n  ok     promoted\\tg'
+// Red, a cleared screen, a window title, C1's one-character CSI, reversed letters, a
+// zero-width space, and lines of its own.
+const hostile =
+  'a\u001b[31mb\u001b[2J\u001b]0;t\u0007c\u009b1md\u202ee\u200bf\r\n  ok     promoted\tg'
+const shown =
+  'a\\u{1b}[31mb\\u{1b}[2J\\u{1b}]0;t\\u{7}c\\u{9b}1md\\u{202e}e\\u{200b}f\\u{d}\\n  ok     ' +
+  'promoted\\tg'
 const chalk = new Chalk({ level: 1 })
 const red = (text: string): string => `\u001b[31m${text}\u001b[39m`
 
@@ -40,12 +47,27 @@ test.each([
   await out.table(['HEAD'], [[hostile]])
   const error = new RotateError('unsafe', hostile, { hint: hostile, details: { now: hostile } })
   out.error(errorText(error, { verbose: 0, paint }))
-  const lines = [shown, shown, `warning: ${shown}`, shown, 'HEAD', shown, `rotate: ${shown}`, `  now: ${shown}`, `  next: ${shown}`]
+  const lines = [
+    shown,
+    shown,
+    `warning: ${shown}`,
+    shown,
+    'HEAD',
+    shown,
+    `rotate: ${shown}`,
+    `  now: ${shown}`,
+    `  next: ${shown}`,
+  ]
   expect(plain()).toBe(lines.map((line) => `${line}\n`).join(''))
 })
 
 test('a painted part keeps its colour, beside text that is not', () => {
-  const out = new Out({ json: false, quiet: false, verbose: 0, paint: { out: undefined, err: chalk } })
+  const out = new Out({
+    json: false,
+    quiet: false,
+    verbose: 0,
+    paint: { out: undefined, err: chalk },
+  })
   out.note('  ', { text: 'failed', style: 'red' }, ` ${hostile}`)
   out.line({ text: 'no colour here', style: 'red' })
   out.error(errorText(new RotateError('unsafe', 'x'), { verbose: 0, paint: chalk }))
@@ -63,9 +85,25 @@ test.skipIf(!hasTerminal)(
     try {
       const fake = await world.hook({ live: ['first value'] })
       await world.ok(['set', 'p/dev/A'], { input: 'first value' })
-      const check = world.script('check', String.raw`printf 'it says \033[31mhello\n' >&2; test ! -e red`)
-      const config = ['--config', configOf(fake), ...option('--check', { type: 'exec', run: [check] })]
-      await world.ok(['schedule', 'set', 'p/dev/A', '--provider', 'custom', '--interval', '30', ...config])
+      const check = world.script(
+        'check',
+        String.raw`printf 'it says \033[31mhello\n' >&2; test ! -e red`,
+      )
+      const config = [
+        '--config',
+        configOf(fake),
+        ...option('--check', { type: 'exec', run: [check] }),
+      ]
+      await world.ok([
+        'schedule',
+        'set',
+        'p/dev/A',
+        '--provider',
+        'custom',
+        '--interval',
+        '30',
+        ...config,
+      ])
       const green = await onTerminal(world.box, ['now', 'p/dev/A'])
       expect(green).toMatchObject({ code: 0 })
       expect(green.seen).toContain('\u001b[32mok    \u001b[39m new value')

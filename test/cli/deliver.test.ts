@@ -1,4 +1,7 @@
-/** The current value where it is not: `deliver`, `drift`, and `rotate now` with the value that `set` has stored. Nothing is created or ended. */
+/**
+ * The current value where it is not: `deliver`, `drift`, and `rotate now` with the value
+ * that `set` has stored. Nothing is created or ended.
+ */
 import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import * as shapes from '../../src/contract/rotation.ts'
@@ -24,20 +27,34 @@ interface Row {
 
 /** What the audit says was delivered, oldest first. */
 async function rows(...actions: readonly string[]): Promise<readonly string[]> {
-  const { events } = await world.data<{ events: readonly Row[] }>(['audit', 'list', '--limit', '100'])
+  const { events } = await world.data<{ events: readonly Row[] }>([
+    'audit',
+    'list',
+    '--limit',
+    '100',
+  ])
   return events
     .filter(({ action }) => actions.includes(action))
-    .map(({ action, status, metadata }) => `${action} ${status} ${String(metadata['target'])} ${String(metadata['version'])}`)
+    .map(
+      ({ action, status, metadata }) =>
+        `${action} ${status} ${String(metadata['target'])} ${String(metadata['version'])}`,
+    )
     .toSorted()
 }
 
-/** A secret whose first value stands in an env file and was told to a program; then a second one is stored, which delivers nothing. */
+/**
+ * A secret whose first value stands in an env file and was told to a program; then a
+ * second one is stored, which delivers nothing.
+ */
 async function stored(...more: readonly string[]) {
   const file = world.box.path('app.env')
   const log = world.box.path('told')
   const tell = world.script('tell', `cat >> ${log}; echo >> ${log}`)
   writeFileSync(file, `API_KEY=${first}\n`, { mode: 0o600 })
-  const targets = [option('--target', { type: 'env-file', path: file }), option('--target', { type: 'exec', run: [tell] })].flat()
+  const targets = [
+    option('--target', { type: 'env-file', path: file }),
+    option('--target', { type: 'exec', run: [tell] }),
+  ].flat()
   const hook = await world.connected(path, first, ...targets, ...more)
   hook.live.push(second)
   const set = await world.ok(['set', path], { input: second })
@@ -62,8 +79,17 @@ describe('deliver', () => {
     expect(before.stdout).toMatch(/env-file +1 +old/)
     expect(before.stderr).toContain(`rotate deliver ${path}`)
     const run = shapes.run.parse(await world.data(['deliver', path]))
-    expect(run).toMatchObject({ success: true, runId: null, version: 2, status: 'success', grace: null })
-    expect(run.targets.map(({ name, status }) => `${name} ${status}`)).toEqual(['env-file updated', 'exec updated'])
+    expect(run).toMatchObject({
+      success: true,
+      runId: null,
+      version: 2,
+      status: 'success',
+      grace: null,
+    })
+    expect(run.targets.map(({ name, status }) => `${name} ${status}`)).toEqual([
+      'env-file updated',
+      'exec updated',
+    ])
     expect(readFileSync(file, 'utf8')).toBe(`API_KEY=${second}\n`)
     expect(told()).toEqual([second])
     expect(hook.rotations, 'no new credential').toBe(0)
@@ -110,7 +136,10 @@ describe('deliver', () => {
     const result = await world.run(['deliver', path, '--json'])
     expect(result.code, result.stderr).toBe(22)
     const { data } = document(shapes.run).parse(JSON.parse(result.stdout))
-    expect(data.targets.map(({ name, status }) => `${name} ${status}`)).toEqual(['env-file updated', 'exec failed'])
+    expect(data.targets.map(({ name, status }) => `${name} ${status}`)).toEqual([
+      'env-file updated',
+      'exec failed',
+    ])
     expect(errorOf(result)).toMatchObject({ details: { failed: ['exec'], written: ['env-file'] } })
     expect(errorOf(result).message).toContain('what exec holds now is not known')
     expect(readFileSync(file, 'utf8')).toBe(`API_KEY=${second}\n`)
@@ -118,7 +147,11 @@ describe('deliver', () => {
     // That the place is gone is found before anything is written there.
     const other = 'app/prod/OTHER'
     mkdirSync(world.box.path('gone'))
-    await world.connected(other, first, ...option('--target', { type: 'env-file', path: world.box.path('gone', 'x.env') }))
+    await world.connected(
+      other,
+      first,
+      ...option('--target', { type: 'env-file', path: world.box.path('gone', 'x.env') }),
+    )
     rmdirSync(world.box.path('gone'))
     expect((await world.run(['deliver', other])).code).toBe(20)
   })
@@ -175,7 +208,9 @@ describe('drift', () => {
     const three = await world.run(['drift', path, '--exit-code'])
     expect([three.code, three.stdout.includes('target:env-file')]).toEqual([3, true])
     expect((await world.box.run(['drift', '--fix'])).code, 'without a terminal').toBe(2)
-    expect((await world.ok(['drift', '--fix', '--dry-run'])).stderr).toContain('nothing was delivered')
+    expect((await world.ok(['drift', '--fix', '--dry-run'])).stderr).toContain(
+      'nothing was delivered',
+    )
     expect(readFileSync(file, 'utf8')).toBe(`API_KEY=${first}\n`)
     const fixed = await world.ok(['drift', '--fix', '--yes', '--exit-code'])
     expect(fixed.stdout).toMatch(/target:env-file +\S? ?version 2 +\S? ?current/)
@@ -195,7 +230,9 @@ describe('drift', () => {
     const { file, hook } = await stored()
     hook.live.splice(hook.live.indexOf(second), 1)
     const { drift } = await world.data<{ drift: { place: string; state: string }[] }>(['drift'])
-    expect(drift).toContainEqual(expect.objectContaining({ place: 'provider', state: 'refused', holds: null }))
+    expect(drift).toContainEqual(
+      expect.objectContaining({ place: 'provider', state: 'refused', holds: null }),
+    )
     expect((await world.run(['drift', '--fix', '--yes'])).code).toBe(20)
     expect(readFileSync(file, 'utf8')).toBe(`API_KEY=${first}\n`)
   })

@@ -1,6 +1,19 @@
-/** Around a rotation things go wrong: full disks, closed streams, signals, damaged files, curious neighbours. The built program, an almost empty environment. */
+/**
+ * Around a rotation things go wrong: full disks, closed streams, signals, damaged files,
+ * curious neighbours. The built program, an almost empty environment.
+ */
 import { spawn, spawnSync } from 'node:child_process'
-import { chmodSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { canary, errorOf, expectNoTrace, program } from './program.ts'
 import { configOf, option, World } from './rotation-world.ts'
@@ -36,7 +49,13 @@ interface Shell {
 /** A line of shell, in which `$ROTATE` is the program, with the sandbox's environment. */
 async function shell(script: string, extra: Readonly<Record<string, string>> = {}): Promise<Shell> {
   const child = spawn('/bin/sh', ['-c', script], {
-    env: { HOME: world.box.home, PATH: '/usr/bin:/bin', ROTATE_KEY_FILE: world.box.keyFile, ROTATE: program, ...extra },
+    env: {
+      HOME: world.box.home,
+      PATH: '/usr/bin:/bin',
+      ROTATE_KEY_FILE: world.box.keyFile,
+      ROTATE: program,
+      ...extra,
+    },
     cwd: world.box.home,
     stdio: ['ignore', 'pipe', 'pipe'],
   })
@@ -44,7 +63,9 @@ async function shell(script: string, extra: Readonly<Record<string, string>> = {
   let stderr = ''
   child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text))
   child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text))
-  return new Promise((resolve) => child.once('close', (code, signal) => resolve({ code, signal, stdout, stderr })))
+  return new Promise((resolve) =>
+    child.once('close', (code, signal) => resolve({ code, signal, stdout, stderr })),
+  )
 }
 
 /** A rotation in the background, with what it said. */
@@ -57,8 +78,8 @@ function background(args: readonly string[]) {
   let stderr = ''
   child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text))
   child.stdout.resume()
-  const done = new Promise<{ code: number | null; signal: NodeJS.Signals | null; stderr: string }>((resolve) =>
-    child.once('close', (code, signal) => resolve({ code, signal, stderr })),
+  const done = new Promise<{ code: number | null; signal: NodeJS.Signals | null; stderr: string }>(
+    (resolve) => child.once('close', (code, signal) => resolve({ code, signal, stderr })),
   )
   return { child, done }
 }
@@ -66,7 +87,19 @@ function background(args: readonly string[]) {
 async function hooked(settings: { readonly idempotent?: boolean } = {}) {
   const fake = await world.hook({ overlap: true, ...settings, live: [FIRST] })
   await world.ok(['set', path], { input: FIRST })
-  await world.ok(['schedule', 'set', path, '--provider', 'custom', '--interval', '30', '--grace', '0', '--config', configOf(fake)])
+  await world.ok([
+    'schedule',
+    'set',
+    path,
+    '--provider',
+    'custom',
+    '--interval',
+    '30',
+    '--grace',
+    '0',
+    '--config',
+    configOf(fake),
+  ])
   return fake
 }
 
@@ -74,50 +107,59 @@ describe('signals', () => {
   test.each([
     ['SIGINT', 130],
     ['SIGTERM', 143],
-  ] as const)('%s while the provider is called: %i, the run stays, resume finishes it', async (signal, code) => {
-    const fake = await hooked({ idempotent: true })
-    fake.inject({ kind: 'hang-after', action: 'rotate' })
-    const { child, done } = background(['rotate', path])
-    await until(() => fake.rotations === 1)
-    child.kill(signal)
-    const ended = await done
-    expect(ended, ended.stderr).toMatchObject({ code, signal: null })
-    expect(ended.stderr).toMatch(/interrupted; run run_\w+ can be resumed/)
-    const run = /rotate resume (run_\w+)/.exec(ended.stderr)?.[1] ?? ''
-    expect(await world.get(path)).toBe(FIRST)
-    fake.clearFaults()
-    await world.ok(['resume', run])
-    expect(fake.rotations).toBe(1)
-    expect(fake.live).toEqual([await world.get(path)])
-    await world.ok(['audit', 'verify'])
-  })
+  ] as const)(
+    '%s while the provider is called: %i, the run stays, resume finishes it',
+    async (signal, code) => {
+      const fake = await hooked({ idempotent: true })
+      fake.inject({ kind: 'hang-after', action: 'rotate' })
+      const { child, done } = background(['rotate', path])
+      await until(() => fake.rotations === 1)
+      child.kill(signal)
+      const ended = await done
+      expect(ended, ended.stderr).toMatchObject({ code, signal: null })
+      expect(ended.stderr).toMatch(/interrupted; run run_\w+ can be resumed/)
+      const run = /rotate resume (run_\w+)/.exec(ended.stderr)?.[1] ?? ''
+      expect(await world.get(path)).toBe(FIRST)
+      fake.clearFaults()
+      await world.ok(['resume', run])
+      expect(fake.rotations).toBe(1)
+      expect(fake.live).toEqual([await world.get(path)])
+      await world.ok(['audit', 'verify'])
+    },
+  )
 
   test.each([
     ['SIGINT', 130],
     ['SIGTERM', 143],
-  ] as const)('%s while a target’s program runs: it is ended too, and run-due finishes', async (signal, code) => {
-    const deliver = world.script('slow', `cat > "$HOME/held"; if [ ! -e "$HOME/go" ]; then echo $$ > "$HOME/pid"; sleep 60; fi`)
-    await world.ok([
-      'schedule',
-      'set',
-      path,
-      '--provider',
-      'generated',
-      '--interval',
-      '30',
-      ...option('--target', { type: 'exec', run: [deliver] }),
-    ])
-    const { child, done } = background(['rotate', path])
-    await until(() => world.read('pid').trim() !== '')
-    child.kill(signal)
-    expect(await done).toMatchObject({ code, signal: null })
-    const pid = Number(world.read('pid'))
-    await until(() => !existsSync(`/proc/${pid}`))
-    writeFileSync(world.box.path('go'), '')
-    const due = await world.ok(['run-due'])
-    expect(due.stdout).toMatch(/finished the interrupted run/)
-    expect(world.read('held')).toBe(await world.get(path))
-  })
+  ] as const)(
+    '%s while a target’s program runs: it is ended too, and run-due finishes',
+    async (signal, code) => {
+      const deliver = world.script(
+        'slow',
+        `cat > "$HOME/held"; if [ ! -e "$HOME/go" ]; then echo $$ > "$HOME/pid"; sleep 60; fi`,
+      )
+      await world.ok([
+        'schedule',
+        'set',
+        path,
+        '--provider',
+        'generated',
+        '--interval',
+        '30',
+        ...option('--target', { type: 'exec', run: [deliver] }),
+      ])
+      const { child, done } = background(['rotate', path])
+      await until(() => world.read('pid').trim() !== '')
+      child.kill(signal)
+      expect(await done).toMatchObject({ code, signal: null })
+      const pid = Number(world.read('pid'))
+      await until(() => !existsSync(`/proc/${pid}`))
+      writeFileSync(world.box.path('go'), '')
+      const due = await world.ok(['run-due'])
+      expect(due.stdout).toMatch(/finished the interrupted run/)
+      expect(world.read('held')).toBe(await world.get(path))
+    },
+  )
 
   test('SIGKILL at the provider: the next run-due knows what to do; get works all the time', async () => {
     const fake = await hooked({ idempotent: true })
@@ -139,8 +181,14 @@ describe('signals', () => {
 describe('streams', () => {
   test('without stdin, with all three closed, without a terminal: nothing hangs, nothing is asked', async () => {
     await world.ok(['schedule', 'set', path, '--provider', 'generated', '--interval', '30'])
-    expect(await shell('"$ROTATE" rotate edge/app/KEY <&-')).toMatchObject({ code: 0, stdout: `${path} version 1\n` })
-    expect(await shell('setsid "$ROTATE" rotate edge/app/KEY </dev/null')).toMatchObject({ code: 0, stdout: `${path} version 2\n` })
+    expect(await shell('"$ROTATE" rotate edge/app/KEY <&-')).toMatchObject({
+      code: 0,
+      stdout: `${path} version 1\n`,
+    })
+    expect(await shell('setsid "$ROTATE" rotate edge/app/KEY </dev/null')).toMatchObject({
+      code: 0,
+      stdout: `${path} version 2\n`,
+    })
     expect((await shell('"$ROTATE" rotate edge/app/KEY - <&-')).code).toBe(2)
     expect((await shell('"$ROTATE" set edge/app/OTHER <&-')).code).toBe(2)
     expect((await shell('"$ROTATE" set edge/app/OTHER </dev/null')).code).toBe(2)
@@ -186,14 +234,21 @@ describe('files', () => {
     const fake = await hooked()
     const rotate = ['rotate', path, '--json']
     chmodSync(world.box.keyFile, 0o644)
-    expect(errorOf(await world.run(rotate))).toMatchObject({ exit: 12, hint: expect.stringContaining('chmod') })
+    expect(errorOf(await world.run(rotate))).toMatchObject({
+      exit: 12,
+      hint: expect.stringContaining('chmod'),
+    })
     chmodSync(world.box.keyFile, 0o600)
 
     const other = await new World().init()
     expect((await world.run(rotate, { env: { ROTATE_KEY_FILE: other.box.keyFile } })).code).toBe(12)
-    expect((await world.run(rotate, { env: { ROTATE_KEY_FILE: world.box.path('none.key') } })).code).toBe(12)
+    expect(
+      (await world.run(rotate, { env: { ROTATE_KEY_FILE: world.box.path('none.key') } })).code,
+    ).toBe(12)
     expect((await world.run(rotate, { env: { ROTATE_KEY_FILE: undefined } })).code).toBe(12)
-    expect((await world.run(rotate, { env: { ROTATE_VAULT: world.box.path('none.db') } })).code).toBe(10)
+    expect(
+      (await world.run(rotate, { env: { ROTATE_VAULT: world.box.path('none.db') } })).code,
+    ).toBe(10)
     await other.close()
 
     const whole = readFileSync(world.box.vault)
@@ -219,7 +274,10 @@ describe('files', () => {
 
   /** How a full disk is made: a small file system, or a limit on the size of files. */
   const directory = '/mnt'
-  const canMount = process.getuid?.() === 0 && existsSync(directory) && spawnSync('unshare', ['--mount', 'true']).status === 0
+  const canMount =
+    process.getuid?.() === 0 &&
+    existsSync(directory) &&
+    spawnSync('unshare', ['--mount', 'true']).status === 0
 
   test(`a full disk (${canMount ? 'a small file system' : 'a limit on the size of files'}): 16 or undone, nothing lost, and well again with room`, async () => {
     const fake = await hooked()
@@ -247,7 +305,9 @@ describe('files', () => {
         "$ROTATE" get edge/app/KEY -n; echo "get $?" >&2`
     cpSync(world.box.path('.local/share/rotate'), world.box.path('kept'), { recursive: true })
     writeFileSync(world.box.path('full.sh'), limited)
-    const result = await shell(canMount ? 'unshare --mount sh "$HOME/full.sh"' : 'sh "$HOME/full.sh"')
+    const result = await shell(
+      canMount ? 'unshare --mount sh "$HOME/full.sh"' : 'sh "$HOME/full.sh"',
+    )
     expect(result.stderr, result.stderr).toMatch(/^code (16|20)$/m)
     expect(result.stderr).toMatch(/^due 0$/m)
     expect(result.stderr).toMatch(/^again 0$/m)
@@ -258,7 +318,9 @@ describe('files', () => {
     expect(result.stdout.trimEnd().endsWith(fake.live[0] ?? '-')).toBe(true)
   })
 
-  const nobody = process.getuid?.() === 0 && spawnSync('setpriv', ['--reuid=65534', '--clear-groups', program, 'version']).status === 0
+  const nobody =
+    process.getuid?.() === 0 &&
+    spawnSync('setpriv', ['--reuid=65534', '--clear-groups', program, 'version']).status === 0
 
   test.skipIf(process.getuid?.() === 0 && !nobody)(
     'a vault in a directory that may not be written: get works, rotate is 16 and calls nobody',
@@ -290,14 +352,19 @@ describe('files', () => {
     const fake = await hooked()
     const target = option('--target', { type: 'env-file', path: world.box.path('app.env') })
     await world.ok(['schedule', 'set', path, ...target])
-    await world.ok(['rotate', path], { env: { TMPDIR: temporary, TMP: temporary, TEMP: temporary } })
+    await world.ok(['rotate', path], {
+      env: { TMPDIR: temporary, TMP: temporary, TEMP: temporary },
+    })
     expect(readdirSync(temporary)).toEqual([])
     expect(statSync(world.box.path('app.env')).mode & 0o077).toBe(0)
-    for (const name of readdirSync(world.box.path('.local'), { recursive: true, encoding: 'utf8' }).filter((each) =>
-      each.includes('rotate'),
-    ))
+    for (const name of readdirSync(world.box.path('.local'), {
+      recursive: true,
+      encoding: 'utf8',
+    }).filter((each) => each.includes('rotate')))
       expect(statSync(world.box.path('.local', name)).mode & 0o077, name).toBe(0)
-    expect(readdirSync(world.box.home).filter((name) => name.startsWith('app.env'))).toEqual(['app.env'])
+    expect(readdirSync(world.box.home).filter((name) => name.startsWith('app.env'))).toEqual([
+      'app.env',
+    ])
     expect(fake.live).toHaveLength(1)
   })
 })
@@ -317,7 +384,19 @@ ls -l /proc/$$/fd > "$HOME/${name}.fds"
 exit 0`,
       )
     await world.ok(['set', path, '--keep-newline'], { input: old })
-    const config = ['schedule', 'set', path, '--provider', 'custom', '--interval', '30', '--grace', '0', '--config', '-']
+    const config = [
+      'schedule',
+      'set',
+      path,
+      '--provider',
+      'custom',
+      '--interval',
+      '30',
+      '--grace',
+      '0',
+      '--config',
+      '-',
+    ]
     await world.ok(
       [
         ...config,
@@ -334,7 +413,8 @@ exit 0`,
       expect(world.read(`${name}.stdin`)).toBe(value)
       const seen = world.read(`${name}.seen`)
       expect(seen).toContain(`${name}`)
-      for (const hidden of [old, value, hookSecret]) expect(seen.includes(hidden.slice(0, -4)), name).toBe(false)
+      for (const hidden of [old, value, hookSecret])
+        expect(seen.includes(hidden.slice(0, -4)), name).toBe(false)
       // Nothing but its three streams: no vault, no lock, no socket.
       expect(world.read(`${name}.fds`)).not.toMatch(/vault\.db|\.lock/)
     }
@@ -348,13 +428,15 @@ exit 0`,
     expect(names.filter((name) => /KEY|PASS|VAULT/.test(name ?? ''))).toEqual([])
     const shown = world.box.results.filter((result) => result.args[0] === 'get')
     const held = ['pushed', 'refreshed', 'checked'].map((name) => world.box.path(`${name}.stdin`))
-    for (const hidden of [old, value, hookSecret]) expectNoTrace(world.box, hidden, { shownBy: shown, heldBy: held })
+    for (const hidden of [old, value, hookSecret])
+      expectNoTrace(world.box, hidden, { shownBy: shown, heldBy: held })
   })
 
   test('a program that prints the value it was given: it is scrubbed from errors, history and audit', async () => {
     const loud = world.script(
       'loud',
-      `value=$(cat); test "$ROTATE_EVENT" = rollback && exit 0; echo "could not push $value" >&2; echo "$value"; exit 4`,
+      'value=$(cat); test "$ROTATE_EVENT" = rollback && exit 0; echo "could not push $value" ' +
+        '>&2; echo "$value"; exit 4',
     )
     await world.ok([
       'schedule',
@@ -383,8 +465,20 @@ exit 0`,
     writeFileSync(file, before, { mode: 0o640 })
     await world.ok(['set', path], { input: FIRST })
     const no = world.script('no', `cat >/dev/null; exit 1`)
-    const options = [...option('--target', { type: 'env-file', path: file }), ...option('--check', { type: 'exec', run: [no] })]
-    await world.ok(['schedule', 'set', path, '--provider', 'generated', '--interval', '30', ...options])
+    const options = [
+      ...option('--target', { type: 'env-file', path: file }),
+      ...option('--check', { type: 'exec', run: [no] }),
+    ]
+    await world.ok([
+      'schedule',
+      'set',
+      path,
+      '--provider',
+      'generated',
+      '--interval',
+      '30',
+      ...options,
+    ])
     expect((await world.run(['rotate', path])).code).toBe(20)
     expect(readFileSync(file, 'utf8')).toBe(before)
     expect(statSync(file).mode & 0o777).toBe(0o640)

@@ -1,7 +1,7 @@
 /**
- * Every shell line that help shows is run, in a home where only what it names has been made. A part
- * that stands for something of the reader's own (`…`, DATE, NAME, an address) is filled in here, and
- * a line that nobody can fill in fails.
+ * Every shell line that help shows is run, in a home where only what it names has been
+ * made. A part that stands for something of the reader's own (`…`, DATE, NAME, an
+ * address) is filled in here, and a line that nobody can fill in fails.
  */
 import { copyFileSync, mkdirSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
@@ -38,7 +38,10 @@ interface Example {
 function examplesOf(command: Command, words: readonly string[]): readonly Example[] {
   const text = /\n\nExample[^\n]*:\n([^]*)$/.exec(command.description())?.[1] ?? ''
   const own = shellLines(text).map((line) => ({ of: words.join(' '), line }))
-  return [...own, ...command.commands.flatMap((child) => examplesOf(child, [...words, child.name()]))]
+  return [
+    ...own,
+    ...command.commands.flatMap((child) => examplesOf(child, [...words, child.name()])),
+  ]
 }
 
 const parser = buildProgram(
@@ -50,7 +53,9 @@ const parser = buildProgram(
 const drill = topics.get('recovery')?.().split('\nDrill, ')[1] ?? ''
 const examples: readonly Example[] = [
   ...examplesOf(parser, []),
-  ...[...topics].flatMap(([topic, text]) => shellLines(text().replace(drill, '')).map((line) => ({ of: `help ${topic}`, line }))),
+  ...[...topics].flatMap(([topic, text]) =>
+    shellLines(text().replace(drill, '')).map((line) => ({ of: `help ${topic}`, line })),
+  ),
 ]
 
 let world: World
@@ -76,11 +81,33 @@ const runIdOf = async (): Promise<string> =>
 async function aws(): Promise<string> {
   const { first, config } = await world.aws()
   put('aws.json', JSON.stringify(config))
-  await world.ok(['set', AWS, '--type', 'aws_access_key', '--field', `accessKeyId=${first.id}`, '--field', 'secretAccessKey=@-'], {
-    input: first.secret,
-  })
+  await world.ok(
+    [
+      'set',
+      AWS,
+      '--type',
+      'aws_access_key',
+      '--field',
+      `accessKeyId=${first.id}`,
+      '--field',
+      'secretAccessKey=@-',
+    ],
+    {
+      input: first.secret,
+    },
+  )
   const target = option('--target', { type: 'env-file', path: world.box.path('app/aws.env') })
-  await world.ok(['schedule', 'set', AWS, '--provider', 'aws', '--interval', '90', ...option('--config', config), ...target])
+  await world.ok([
+    'schedule',
+    'set',
+    AWS,
+    '--provider',
+    'aws',
+    '--interval',
+    '90',
+    ...option('--config', config),
+    ...target,
+  ])
   return first.id
 }
 
@@ -95,7 +122,9 @@ async function gemini(): Promise<void> {
   world.script('make-key.sh', `echo ${BY_HAND}`)
 }
 
-/** A run that waits for a person: its only target takes no message, not even the undo's. */
+/**
+ * A run that waits for a person: its only target takes no message, not even the undo's.
+ */
 async function stuck(): Promise<string> {
   const fake = await world.hook({ overlap: true, live: [VALUE] })
   const target = { type: 'exec', run: [world.script('deliver', 'exit 1')] }
@@ -126,7 +155,17 @@ function issuer(output: 'json' | 'value'): void {
 async function unknown(): Promise<string> {
   const fake = await world.hook({ live: [VALUE] })
   await world.ok(['set', LOGIN], { input: VALUE })
-  await world.ok(['schedule', 'set', LOGIN, '--provider', 'custom', '--interval', '30', '--config', configOf(fake)])
+  await world.ok([
+    'schedule',
+    'set',
+    LOGIN,
+    '--provider',
+    'custom',
+    '--interval',
+    '30',
+    '--config',
+    configOf(fake),
+  ])
   fake.inject({ kind: 'cut', action: 'rotate' })
   expect((await world.run(['rotate', LOGIN])).code, 'the run waits for a person').toBe(21)
   return runIdOf()
@@ -136,7 +175,16 @@ async function unknown(): Promise<string> {
 async function delivered(): Promise<void> {
   await world.ok(['set', LOGIN], { input: VALUE })
   const target = option('--target', { type: 'env-file', path: world.box.path('app/.env') })
-  await world.ok(['schedule', 'set', LOGIN, '--provider', 'generated', '--interval', '30', ...target])
+  await world.ok([
+    'schedule',
+    'set',
+    LOGIN,
+    '--provider',
+    'generated',
+    '--interval',
+    '30',
+    ...target,
+  ])
 }
 
 const intoEtc = (): void => {
@@ -144,11 +192,18 @@ const intoEtc = (): void => {
 }
 
 function usb(): void {
-  for (const directory of ['usb', 'backups']) mkdirSync(world.box.path(directory), { recursive: true })
+  for (const directory of ['usb', 'backups'])
+    mkdirSync(world.box.path(directory), { recursive: true })
 }
 
 async function notifier(): Promise<void> {
-  await world.ok(['notify', 'set', 'ops', '--config', JSON.stringify({ type: 'webhook', url: `${health.url}/hook`, secret: SIGNING })])
+  await world.ok([
+    'notify',
+    'set',
+    'ops',
+    '--config',
+    JSON.stringify({ type: 'webhook', url: `${health.url}/hook`, secret: SIGNING }),
+  ])
 }
 
 interface Scene {
@@ -175,25 +230,36 @@ const here = (line: string): string =>
 const runId = (line: string, run: string): string => line.replace(/run_\w+…/, run)
 /** What a terminal would ask. */
 const yes = (line: string): string => `${line} --yes`
-const fresh = (vault: string): Scene => ({ fill: (line) => `unset ROTATE_KEY_FILE; export ROTATE_VAULT=${vault}; ${line}` })
+const fresh = (vault: string): Scene => ({
+  fill: (line) => `unset ROTATE_KEY_FILE; export ROTATE_VAULT=${vault}; ${line}`,
+})
 const twice = (typed: string): NonNullable<Scene['answers']> => [
   ['assphrase', `${typed}\r`],
   ['again', `${typed}\r`],
 ]
 
-/** What a line needs beyond the secrets that it names, by the line as it stands in help. */
+/**
+ * What a line needs beyond the secrets that it names, by the line as it stands in help.
+ */
 const scenes: Readonly<Record<string, Scene>> = {
   'rotate deliver production/db/LOGIN': { before: delivered },
   'rotate init': { ...fresh('~/first.db'), answers: twice('correct horse battery') },
   'rotate init --key-file ~/.config/rotate/key': fresh('~/second.db'),
-  'rotate init --key-file /etc/rotate/vault.key --vault /var/lib/rotate/vault.db': { before: intoEtc },
-  'printf %s "$KEY" | rotate set production/gemini/GEMINI_API_KEY --type api_key': { fill: (line) => `KEY=${VALUE}; ${line}` },
-  'rotate set production/aws/DEPLOY --type aws_access_key --field accessKeyId=AKIA… --field secretAccessKey=@-': {
-    fill: (line) => line.replace('AKIA…', 'AKIAIOSFODNN7EXAMPLE'),
-    input: 'a-secret-access-key-0123456789',
+  'rotate init --key-file /etc/rotate/vault.key --vault /var/lib/rotate/vault.db': {
+    before: intoEtc,
   },
+  'printf %s "$KEY" | rotate set production/gemini/GEMINI_API_KEY --type api_key': {
+    fill: (line) => `KEY=${VALUE}; ${line}`,
+  },
+  'rotate set production/aws/DEPLOY --type aws_access_key --field accessKeyId=AKIA… --field secretAccessKey=@-':
+    {
+      fill: (line) => line.replace('AKIA…', 'AKIAIOSFODNN7EXAMPLE'),
+      input: 'a-secret-access-key-0123456789',
+    },
   'rotate import .env --into production/app': { before: () => put('.env', 'A_KEY=1\nB_KEY=2\n') },
-  'rotate import - --format json < secrets.json': { before: () => put('secrets.json', '{"production/app/C_KEY":"3"}') },
+  'rotate import - --format json < secrets.json': {
+    before: () => put('secrets.json', '{"production/app/C_KEY":"3"}'),
+  },
   'rotate resume run_01KB… --keep old': { before: unknown, fill: runId },
   'rotate resume production/db/LOGIN --keep old --give-up exec': { before: stuck, fill: yes },
   'rotate abort run_01KB…': { before: unknown, fill: runId },
@@ -206,7 +272,9 @@ const scenes: Readonly<Record<string, Scene>> = {
   },
   'rotate rollback production/aws/DEPLOY_KEY': { before: rotated },
   // AWS keeps two keys, so there is no third version to go back to.
-  'rotate rollback production/aws/DEPLOY_KEY --to-version 3': { fill: (line) => line.replace('3', '2') },
+  'rotate rollback production/aws/DEPLOY_KEY --to-version 3': {
+    fill: (line) => line.replace('3', '2'),
+  },
   'rotate revoke production/aws/DEPLOY_KEY': { before: rotated },
   'rotate adopt production/aws/DEPLOY_KEY --key-id AKIA…': {
     before: async () => (await world.ok(['get', AWS, '--field', 'accessKeyId'])).stdout.trim(),
@@ -216,23 +284,33 @@ const scenes: Readonly<Record<string, Scene>> = {
     fill: (line) => line.replace('DATE', new Date(Date.now() + 20 * DAY).toISOString()),
   },
   'rotate schedule skip production/aws/DEPLOY_KEY --for 30d': {
-    before: () => world.ok(['schedule', 'set', AWS, '--provider', 'aws', '--interval', '90']).then(() => ''),
+    before: () =>
+      world.ok(['schedule', 'set', AWS, '--provider', 'aws', '--interval', '90']).then(() => ''),
   },
   'rotate provider test ./issue-key --yes': { before: () => issuer('json') },
   'rotate provider test ./program': { before: () => issuer('json'), fill: yes },
-  [`rotate provider test ./issue-key --yes \\\n      --config '{"output":"value","verify":["./try-key"],"revoke":null}'`]: {
-    before: () => issuer('value'),
+  [`rotate provider test ./issue-key --yes \\\n      --config '{"output":"value","verify":["./try-key"],"revoke":null}'`]:
+    {
+      before: () => issuer('value'),
+    },
+  'rotate notify set ops --config @slack.json': {
+    before: () => put('slack.json', JSON.stringify({ type: 'slack', url: SLACK })),
   },
-  'rotate notify set ops --config @slack.json': { before: () => put('slack.json', JSON.stringify({ type: 'slack', url: SLACK })) },
   'rotate notify set owners --config @email.json': {
     before: () =>
       put(
         'email.json',
-        JSON.stringify({ type: 'email', smtp: { host: 'mail.example.com' }, from: 'rotate@example.com', to: ['a@example.com'] }),
+        JSON.stringify({
+          type: 'email',
+          smtp: { host: 'mail.example.com' },
+          from: 'rotate@example.com',
+          to: ['a@example.com'],
+        }),
       ),
   },
   'rotate notify set hook --config @hook.json': {
-    before: () => put('hook.json', JSON.stringify({ type: 'webhook', url: health.url, secret: SIGNING })),
+    before: () =>
+      put('hook.json', JSON.stringify({ type: 'webhook', url: health.url, secret: SIGNING })),
   },
   'rotate notify test ops': { before: notifier },
   'rotate history production/aws/DEPLOY_KEY': { before: rotated },
@@ -245,26 +323,35 @@ const scenes: Readonly<Record<string, Scene>> = {
   },
   'rotate unlocker add --kind passphrase': { answers: twice('correct horse battery') },
   'rotate unlocker add --kind recipient --recipient rp1-…': {
-    before: async () => (await world.ok(['unlocker', 'keygen', '--key-file', world.box.path('colleague.key')])).stdout.trim(),
+    before: async () =>
+      (
+        await world.ok(['unlocker', 'keygen', '--key-file', world.box.path('colleague.key')])
+      ).stdout.trim(),
     fill: (line, key) => line.replace('rp1-…', key),
   },
   'rotate unlocker remove unl_…': {
     before: async () => {
-      const { unlockers } = await world.data<{ unlockers: readonly { id: string; kind: string }[] }>(['unlocker', 'list'])
+      const { unlockers } = await world.data<{
+        unlockers: readonly { id: string; kind: string }[]
+      }>(['unlocker', 'list'])
       return unlockers.find(({ kind }) => kind === 'passphrase')?.id ?? ''
     },
     fill: (line, id) => line.replace('unl_…', id),
   },
   'rotate vault backup /mnt/usb/vault-2026-11-21.db': { before: usb },
   'rotate vault backup /mnt/usb/vault.db': { before: usb },
-  'rotate vault restore /mnt/usb/vault.db': { fill: (line) => `mv ~/.local/share/rotate/vault.db ~/old.db; ${line}` },
+  'rotate vault restore /mnt/usb/vault.db': {
+    fill: (line) => `mv ~/.local/share/rotate/vault.db ~/old.db; ${line}`,
+  },
   'rotate get NAME --unverified --reason "outage"': {
     before: () => world.ok(['set', 'a/b/C', '--generate']).then(() => ''),
     fill: (line) => line.replace('NAME', 'a/b/C'),
   },
   'rotate completion zsh > "${fpath[1]}/_rotate"': { fill: (line) => `fpath=(x ~); ${line}` },
   // No shell of that name stands on every machine; what it is given is looked at.
-  'rotate completion fish | source': { fill: (line) => line.replace('source', 'grep -q "complete -c rotate"') },
+  'rotate completion fish | source': {
+    fill: (line) => line.replace('source', 'grep -q "complete -c rotate"'),
+  },
 }
 
 /** Run by the test of the package, as they stand there. */
@@ -279,7 +366,8 @@ async function makeWhatIsNamed(lines: readonly string[]): Promise<void> {
   for (const path of ['production/aws/DEPLOY', 'infra/aws/DEPLOY'])
     if (new RegExp(`get ${path}(?!_)`).test(all))
       await world.ok(['set', path, '--type', 'aws_access_key', '--fields-from', '-'], {
-        input: '{"accessKeyId":"AKIAIOSFODNN7EXAMPLE","secretAccessKey":"a-secret-access-key-0123456789"}',
+        input:
+          '{"accessKeyId":"AKIAIOSFODNN7EXAMPLE","secretAccessKey":"a-secret-access-key-0123456789"}',
       })
   if (all.includes(TOKEN)) await world.ok(['set', TOKEN, '--generate'])
 }
@@ -289,7 +377,9 @@ async function runs({ line }: Example): Promise<void> {
   const scene = scenes[typed] ?? {}
   const found = (await scene.before?.()) ?? ''
   const filled = here(uncron(scene.fill?.(typed, found) ?? typed))
-  expect(filled, `something of the reader's own is left to fill in: ${line}`).not.toMatch(/…|\b(?:DATE|NAME)\b/)
+  expect(filled, `something of the reader's own is left to fill in: ${line}`).not.toMatch(
+    /…|\b(?:DATE|NAME)\b/,
+  )
   if (scene.answers !== undefined) {
     if (!hasTerminal) return
     const seen = await onTerminal(world.box, ['-c', filled], {
@@ -301,11 +391,17 @@ async function runs({ line }: Example): Promise<void> {
     return
   }
   const env = { ROTATE_KEY_FILE: world.box.keyFile }
-  const ran = await inShell(world.box, filled, { shell: '/bin/bash', env, ...(scene.input === undefined ? {} : { input: scene.input }) })
+  const ran = await inShell(world.box, filled, {
+    shell: '/bin/bash',
+    env,
+    ...(scene.input === undefined ? {} : { input: scene.input }),
+  })
   expect(ran.code, `${line}\n${ran.stdout}${ran.stderr}`).toBe(scene.code ?? 0)
 }
 
-const groups = [...new Set(examples.map(({ of }) => (of.startsWith('help ') ? of : (of.split(' ')[0] ?? ''))))]
+const groups = [
+  ...new Set(examples.map(({ of }) => (of.startsWith('help ') ? of : (of.split(' ')[0] ?? '')))),
+]
 
 describe('every line that help shows', () => {
   test('is found', () => {
@@ -330,7 +426,9 @@ describe('every line that help shows', () => {
 })
 
 describe('the examples of adapters', () => {
-  const adapters = (['provider', 'target'] as const).flatMap((kind) => listAdapters(kind).map(({ id }) => ({ kind, id })))
+  const adapters = (['provider', 'target'] as const).flatMap((kind) =>
+    listAdapters(kind).map(({ id }) => ({ kind, id })),
+  )
 
   test('every adapter has one', async () => {
     for (const { kind, id } of adapters) {
@@ -348,7 +446,9 @@ describe('the examples of adapters', () => {
     const lines: string[] = []
     for (const { kind, id } of adapters) {
       for (const { path, fields } of (await describeAdapter(kind, id)).example?.refers ?? [])
-        secrets[path] = Object.fromEntries((fields.length === 0 ? ['value'] : fields).map((field) => [field, 'a-value-0123456789']))
+        secrets[path] = Object.fromEntries(
+          (fields.length === 0 ? ['value'] : fields).map((field) => [field, 'a-value-0123456789']),
+        )
       const { stdout } = await world.ok([kind, 'show', id])
       const shown = shellLines(/\nExample:\n([^]*)$/.exec(stdout)?.[1] ?? '')
       expect(shown, `${kind} show ${id}`).toHaveLength(1)
@@ -360,7 +460,9 @@ describe('the examples of adapters', () => {
         input: single ? (fields['value'] ?? '') : JSON.stringify(fields),
       })
     }
-    const ran = await inShell(world.box, lines.join('\n'), { env: { ROTATE_KEY_FILE: world.box.keyFile } })
+    const ran = await inShell(world.box, lines.join('\n'), {
+      env: { ROTATE_KEY_FILE: world.box.keyFile },
+    })
     expect(ran.code, ran.stdout + ran.stderr).toBe(0)
     expect(ran.stdout.trim().split('\n')).toHaveLength(adapters.length)
   }, 600_000)

@@ -1,4 +1,7 @@
-/** A Gemini key through the built program: from its making to the proven death of the old one, a rollback out of the quarantine, and a lost answer. */
+/**
+ * A Gemini key through the built program: from its making to the proven death of the old
+ * one, a rollback out of the quarantine, and a lost answer.
+ */
 import { readFileSync } from 'node:fs'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import type { z } from 'zod'
@@ -28,12 +31,22 @@ afterEach(async () => {
   await world.close()
 })
 
-/** Interval 30 days, grace 2 hours, quarantine 3. The key file of the caller is a secret of the vault; the first key is bound to a service account. */
+/**
+ * Interval 30 days, grace 2 hours, quarantine 3. The key file of the caller is a secret
+ * of the vault; the first key is bound to a service account.
+ */
 async function setUp(): Promise<FakeKey> {
   await world.ok(['set', admin, '--type', 'generic'], { input: fake.keyFile() })
   const options = ['--interval', '30', '--grace', '2h', '--quarantine', '3h']
-  const config = option('--config', fake.config({ credentials: { secret: admin }, serviceAccountEmail: robot }))
-  const target = option('--target', { type: 'env-file', path: world.box.path('chat.env'), name: 'GEMINI_API_KEY' })
+  const config = option(
+    '--config',
+    fake.config({ credentials: { secret: admin }, serviceAccountEmail: robot }),
+  )
+  const target = option('--target', {
+    type: 'env-file',
+    path: world.box.path('chat.env'),
+    name: 'GEMINI_API_KEY',
+  })
   await world.ok([
     'schedule',
     'set',
@@ -70,7 +83,10 @@ describe.skipIf(!canMoveClock)('Gemini,', () => {
     expect(red.stderr).toContain('apikeys.keys.undelete')
     fake.denied.clear()
     const green = await world.data<{ permissions: string }>(['provider', 'test', path])
-    expect(green).toMatchObject({ ok: true, checks: [{ ok: true }, { ok: true, detail: 'accepted' }] })
+    expect(green).toMatchObject({
+      ok: true,
+      checks: [{ ok: true }, { ok: true, detail: 'accepted' }],
+    })
     expect(green.permissions).toContain('iam.serviceAccountApiKeyBindings.create')
 
     fake.settings.newCalls = 1
@@ -82,7 +98,9 @@ describe.skipIf(!canMoveClock)('Gemini,', () => {
     expect(fake.accepts(first.value)).toBe(true)
 
     world.pass(3 * HOUR)
-    expect((await world.data<Due>(['run-due'])).revoked).toMatchObject([{ path, version: 1, state: 'suspended' }])
+    expect((await world.data<Due>(['run-due'])).revoked).toMatchObject([
+      { path, version: 1, state: 'suspended' },
+    ])
     expect(fake.live()).toEqual([second])
     // Google brings it back, with its value.
     await world.ok(['rollback', path, '--yes'])
@@ -92,15 +110,21 @@ describe.skipIf(!canMoveClock)('Gemini,', () => {
     expect(await world.get(path)).toBe(value)
 
     world.pass(3 * HOUR)
-    expect((await world.data<Due>(['run-due'])).revoked).toMatchObject([{ path, version: 1, state: 'suspended' }])
+    expect((await world.data<Due>(['run-due'])).revoked).toMatchObject([
+      { path, version: 1, state: 'suspended' },
+    ])
     const deletes = fake.count(/^DELETE/)
     world.pass(4 * HOUR)
-    expect((await world.data<Due>(['run-due'])).revoked).toMatchObject([{ path, version: 1, state: 'revoked' }])
+    expect((await world.data<Due>(['run-due'])).revoked).toMatchObject([
+      { path, version: 1, state: 'revoked' },
+    ])
     expect(fake.live()).toEqual([second])
     expect(fake.count(/^DELETE/)).toBe(deletes)
 
     world.pass(30 * DAY)
-    expect((await world.data<Due>(['run-due'])).rotated).toMatchObject([{ version: 3, triggeredBy: 'automatic' }])
+    expect((await world.data<Due>(['run-due'])).rotated).toMatchObject([
+      { version: 3, triggeredBy: 'automatic' },
+    ])
     // The old one is still alive in the grace of the new one.
     expect(fake.accepts(value)).toBe(true)
     expectClean()
@@ -125,7 +149,8 @@ describe.skipIf(!canMoveClock)('Gemini,', () => {
     const file = world.box.path('chat.env')
     const before = readFileSync(file, 'utf8')
     fake.fates.push({ on: 'create', kind: 'lose-after' })
-    // Somebody narrows the role between preflight and create; preflight itself would name the right.
+    // Somebody narrows the role between preflight and create; preflight itself would name
+    // the right.
     fake.deniedAfterCreate = ['apikeys.keys.getKeyString']
     expect((await world.run(['rotate', path])).code).toBe(20)
     expect(fake.live()).toEqual([first])

@@ -1,4 +1,7 @@
-/** Secrets that are typed or pasted at a terminal: nothing of them is shown, nothing is cut off, and nothing hangs where nobody can be asked. */
+/**
+ * Secrets that are typed or pasted at a terminal: nothing of them is shown, nothing is
+ * cut off, and nothing hangs where nobody can be asked.
+ */
 import { spawn } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -15,7 +18,10 @@ describe('the keys of an answer', () => {
   const text: Question = { ...line, extent: 'text' }
   const pasted = (what: string): string => `\u001b[200~${what}\u001b[201~`
 
-  /** The answer, whether the keys come all at once or byte by byte; `undefined`: it is not complete. */
+  /**
+   * The answer, whether the keys come all at once or byte by byte; `undefined`: it is not
+   * complete.
+   */
   function answer(question: Question, keys: string): string | undefined {
     const bytes = Buffer.from(keys)
     const [whole, split] = [new Keys(question), new Keys(question)]
@@ -35,11 +41,26 @@ describe('the keys of an answer', () => {
     ['backspace takes one character, not one byte', line, `aä€😀\u007f\u007f${ENTER}`, 'aä'],
     ['backspace in nothing', line, `\u007f\u0008b${ENTER}`, 'b'],
     ['Ctrl-U begins anew', line, `wrong\u0015right${ENTER}`, 'right'],
-    ['arrows and function keys are no part of it', line, `a\u001b[Db\u001bOPc\u001b[15;2~d${ENTER}`, 'abcd'],
+    [
+      'arrows and function keys are no part of it',
+      line,
+      `a\u001b[Db\u001bOPc\u001b[15;2~d${ENTER}`,
+      'abcd',
+    ],
     ['other control keys neither', line, `a\u0001b\u001ac${ENTER}`, 'abc'],
     ['a tab is', line, `a\tb${ENTER}`, 'a\tb'],
-    ['a paste keeps its lines', line, `${pasted('-----BEGIN\rMII\r\n-----END\r')}${ENTER}`, '-----BEGIN\nMII\n-----END\n'],
-    ['a paste keeps all of its bytes', line, `${pasted('a\u0004\u0015\u001b[1mb\u001b')}${ENTER}`, 'a\u0004\u0015\u001b[1mb\u001b'],
+    [
+      'a paste keeps its lines',
+      line,
+      `${pasted('-----BEGIN\rMII\r\n-----END\r')}${ENTER}`,
+      '-----BEGIN\nMII\n-----END\n',
+    ],
+    [
+      'a paste keeps all of its bytes',
+      line,
+      `${pasted('a\u0004\u0015\u001b[1mb\u001b')}${ENTER}`,
+      'a\u0004\u0015\u001b[1mb\u001b',
+    ],
     ['a paste does not end the answer', line, pasted('abc\r'), undefined],
     ['a text', text, `{${ENTER}"a":1}${ENTER}${END}`, '{\n"a":1}\n'],
     ['Ctrl-U in a text takes the last line', text, `a${ENTER}wrong\u0015b${END}`, 'a\nb'],
@@ -49,13 +70,17 @@ describe('the keys of an answer', () => {
   })
 
   test('several lines at once where one was asked for are refused, and never cut to the first', () => {
-    expect(() => new Keys(line).feed(Buffer.from(`first${ENTER}second${ENTER}`))).toThrow(/several lines/)
+    expect(() => new Keys(line).feed(Buffer.from(`first${ENTER}second${ENTER}`))).toThrow(
+      /several lines/,
+    )
     expect(new Keys(line).feed(Buffer.from(`first${ENTER}${ENTER}`))).toBe(true)
   })
 
   test('too much is refused, finished or not', () => {
     expect(() => new Keys(line).feed(Buffer.alloc(101, 'x'))).toThrow(/larger than 100/)
-    expect(() => new Keys(line).feed(Buffer.from(`${'x'.repeat(101)}${ENTER}`))).toThrow(/larger than 100/)
+    expect(() => new Keys(line).feed(Buffer.from(`${'x'.repeat(101)}${ENTER}`))).toThrow(
+      /larger than 100/,
+    )
     expect(new Keys(line).feed(Buffer.from(`${'x'.repeat(100)}${ENTER}`))).toBe(true)
   })
 
@@ -75,24 +100,64 @@ describe.skipIf(!hasTerminal)('a secret typed at a terminal', () => {
     await world.ok(['set', 'p/dev/A'], { input: 'first value' })
     const fake = await world.hook({ live: ['first value'] })
     await world.ok(['set', 'p/dev/HOOK'], { input: 'first value' })
-    await world.ok(['schedule', 'set', 'p/dev/HOOK', '--provider', 'custom', '--interval', '30', '--config', configOf(fake)])
+    await world.ok([
+      'schedule',
+      'set',
+      'p/dev/HOOK',
+      '--provider',
+      'custom',
+      '--interval',
+      '30',
+      '--config',
+      configOf(fake),
+    ])
   })
   afterAll(() => world.close())
 
-  const cases: readonly [args: readonly string[], words: string, keys: string, field: string | undefined][] = [
+  const cases: readonly [
+    args: readonly string[],
+    words: string,
+    keys: string,
+    field: string | undefined,
+  ][] = [
     [['set', 'p/dev/A', '-'], 'Value', `${secret}${ENTER}`, undefined],
     [['set', 'p/dev/A'], 'Value', `${secret}${ENTER}`, undefined],
     [['set', 'p/dev/A', '--value-file', '-'], 'Value', `${secret}${ENTER}`, undefined],
     [['set', 'p/dev/A', '--value-file', '/dev/tty'], '/dev/tty', `${secret}${ENTER}`, undefined],
-    [['set', 'p/dev/A', '--value-file', '/dev/stdin'], '/dev/stdin', `${secret}${ENTER}`, undefined],
-    [['set', 'p/dev/FIELDS', '--field', 'user=joe', '--field', 'password=@-'], 'Field password', `${secret}${ENTER}`, 'password'],
-    [['set', 'p/dev/FIELDS', '--field', 'password=@/dev/stdin'], '/dev/stdin', `${secret}${ENTER}`, 'password'],
-    [['set', 'p/dev/OBJECT', '--fields-from', '-'], 'JSON', `${JSON.stringify({ user: 'joe', password: secret })}${END}`, 'password'],
+    [
+      ['set', 'p/dev/A', '--value-file', '/dev/stdin'],
+      '/dev/stdin',
+      `${secret}${ENTER}`,
+      undefined,
+    ],
+    [
+      ['set', 'p/dev/FIELDS', '--field', 'user=joe', '--field', 'password=@-'],
+      'Field password',
+      `${secret}${ENTER}`,
+      'password',
+    ],
+    [
+      ['set', 'p/dev/FIELDS', '--field', 'password=@/dev/stdin'],
+      '/dev/stdin',
+      `${secret}${ENTER}`,
+      'password',
+    ],
+    [
+      ['set', 'p/dev/OBJECT', '--fields-from', '-'],
+      'JSON',
+      `${JSON.stringify({ user: 'joe', password: secret })}${END}`,
+      'password',
+    ],
     [['now', 'p/dev/A', '-'], 'Value', `${secret}${ENTER}`, undefined],
     [['now', 'p/dev/A', '--value-file', '-'], 'Value', `${secret}${ENTER}`, undefined],
     [['now', 'p/dev/A', '--input', '-'], 'JSON for --input', `${json}${ENTER}${END}`, undefined],
     [['now', 'p/dev/A', '--input', '/dev/tty'], '/dev/tty', `${json}${END}`, undefined],
-    [['import', '-', '--into', 'p/dev', '--format', 'dotenv'], 'File to import', `A='${secret}'${ENTER}${END}`, undefined],
+    [
+      ['import', '-', '--into', 'p/dev', '--format', 'dotenv'],
+      'File to import',
+      `A='${secret}'${ENTER}${END}`,
+      undefined,
+    ],
   ]
   test.each(cases)('%j', async (args, words, keys, field) => {
     const path = args[0] === 'import' ? 'p/dev/A' : (args[1] ?? '')
@@ -109,12 +174,18 @@ describe.skipIf(!hasTerminal)('a secret typed at a terminal', () => {
     const { code, seen } = await onTerminal(box, ['now', 'p/dev/LEAK', '--leaked', '-'], {
       answers: [['Leaked value', `other-than-that${ENTER}`]],
     })
-    expect({ code, seen }).toMatchObject({ code: 13, seen: expect.stringMatching(/no version/) as string })
+    expect({ code, seen }).toMatchObject({
+      code: 13,
+      seen: expect.stringMatching(/no version/) as string,
+    })
     expect(seen).not.toContain('other-than-that')
   })
 
   test('a configuration may hold a secret as well', async () => {
-    const config = JSON.stringify({ type: 'slack', url: 'https://hooks.slack.example.com/services/T0/B0/typed-7Jq2' })
+    const config = JSON.stringify({
+      type: 'slack',
+      url: 'https://hooks.slack.example.com/services/T0/B0/typed-7Jq2',
+    })
     const { code, seen } = await onTerminal(box, ['notify', 'set', 'ops', '--config', '-'], {
       answers: [['JSON for --config', `${config}${END}`]],
     })
@@ -136,7 +207,10 @@ describe.skipIf(!hasTerminal)('a secret typed at a terminal', () => {
       expect(result, result.seen).toMatchObject({ code: 0 })
       expect(result.seen).not.toContain('typed-')
     }
-    const stopped = await onTerminal(other, ['list', '--passphrase-fd', '0'], { env: none, answers: [['(not shown', 'typed-\u0003']] })
+    const stopped = await onTerminal(other, ['list', '--passphrase-fd', '0'], {
+      env: none,
+      answers: [['(not shown', 'typed-\u0003']],
+    })
     expect(stopped).toMatchObject({ code: 130 })
     other.dispose()
   }, 120_000)
@@ -150,7 +224,10 @@ describe.skipIf(!hasTerminal)('a secret typed at a terminal', () => {
         ['The same again', `typed-correct horse${ENTER}`],
       ],
     })
-    expect(made, made.seen).toMatchObject({ code: 0, seen: expect.stringContaining('Recovery key, shown only now') as string })
+    expect(made, made.seen).toMatchObject({
+      code: 0,
+      seen: expect.stringContaining('Recovery key, shown only now') as string,
+    })
     expect(made.seen).not.toContain('typed-')
     other.dispose()
     const issue = world.script('issue', 'cat >/dev/null; echo made-0123456789abcdef')
@@ -161,7 +238,10 @@ describe.skipIf(!hasTerminal)('a secret typed at a terminal', () => {
         ['Make up to', `n${ENTER}`],
       ],
     })
-    expect(asked, asked.seen).toMatchObject({ code: 1, seen: expect.stringContaining('not confirmed') as string })
+    expect(asked, asked.seen).toMatchObject({
+      code: 1,
+      seen: expect.stringContaining('not confirmed') as string,
+    })
   }, 120_000)
 
   test('nobody may be asked: exit 2 names what to give, nothing hangs, nothing changes', async () => {
@@ -180,21 +260,36 @@ describe.skipIf(!hasTerminal)('a secret typed at a terminal', () => {
     ]
     for (const [args, hint] of ways) {
       const off = await onTerminal(box, [...args, '--no-input'])
-      expect({ args, ...off }).toMatchObject({ code: 2, seen: expect.stringMatching(hint) as string })
+      expect({ args, ...off }).toMatchObject({
+        code: 2,
+        seen: expect.stringMatching(hint) as string,
+      })
       const piped = await onTerminal(box, args, { redirect: '2>err' })
       expect({ args, ...piped }).toMatchObject({ code: 2, seen: '' })
       expect(readFileSync(box.path('err'), 'utf8')).toMatch(hint)
     }
-    expect(await onTerminal(box, ['set', 'p/dev/A', '-'], { env: { CI: 'true' } })).toMatchObject({ code: 2 })
-    expect(await onTerminal(box, ['list', '--passphrase-fd', '0', '--no-input'])).toMatchObject({ code: 12 })
+    expect(await onTerminal(box, ['set', 'p/dev/A', '-'], { env: { CI: 'true' } })).toMatchObject({
+      code: 2,
+    })
+    expect(await onTerminal(box, ['list', '--passphrase-fd', '0', '--no-input'])).toMatchObject({
+      code: 12,
+    })
     expect(await world.data(['versions', 'p/dev/A'])).toEqual(before)
   }, 120_000)
 
   test('Ctrl-C and the end of the time ends it, and the terminal echoes again', async () => {
-    expect(await onTerminal(box, ['now', 'p/dev/A', '-'], { answers: [['Value', 'typed-\u0003']] })).toMatchObject({ code: 130 })
+    expect(
+      await onTerminal(box, ['now', 'p/dev/A', '-'], { answers: [['Value', 'typed-\u0003']] }),
+    ).toMatchObject({ code: 130 })
     const late = await onTerminal(box, ['set', 'p/dev/A', '-', '--timeout', '1s'])
-    expect(late).toMatchObject({ code: 1, seen: expect.stringMatching(/--timeout is over/) as string })
-    const state = await onTerminal(box, ['set', 'p/dev/A', '-'], { answers: [['Value', '\u0003']], redirect: '; stty -a' })
+    expect(late).toMatchObject({
+      code: 1,
+      seen: expect.stringMatching(/--timeout is over/) as string,
+    })
+    const state = await onTerminal(box, ['set', 'p/dev/A', '-'], {
+      answers: [['Value', '\u0003']],
+      redirect: '; stty -a',
+    })
     expect(state.seen).toMatch(/\sicanon\b/)
     expect(state.seen).toMatch(/\secho\b/)
   })
@@ -207,14 +302,22 @@ describe.skipIf(!hasTerminal)('a secret typed at a terminal', () => {
     })
     expect(marked, marked.seen).toMatchObject({ code: 0 })
     expect(await world.get('p/dev/PEM')).toBe(lines)
-    const bare = await onTerminal(box, ['set', 'p/dev/PEM', '-'], { answers: [['Value', `${keys}${ENTER}`]] })
-    expect(bare).toMatchObject({ code: 2, seen: expect.stringMatching(/several lines came at once[^]*--value-file/) as string })
+    const bare = await onTerminal(box, ['set', 'p/dev/PEM', '-'], {
+      answers: [['Value', `${keys}${ENTER}`]],
+    })
+    expect(bare).toMatchObject({
+      code: 2,
+      seen: expect.stringMatching(/several lines came at once[^]*--value-file/) as string,
+    })
     expect(marked.seen + bare.seen).not.toContain('MIIB')
     expect(await world.get('p/dev/PEM')).toBe(lines)
   })
 
   test('a dumb terminal is sent no marks', async () => {
-    const { seen } = await onTerminal(box, ['set', 'p/dev/A', '-'], { env: { TERM: 'dumb' }, answers: [['Value', `${secret}${ENTER}`]] })
+    const { seen } = await onTerminal(box, ['set', 'p/dev/A', '-'], {
+      env: { TERM: 'dumb' },
+      answers: [['Value', `${secret}${ENTER}`]],
+    })
     expect(seen).not.toContain('\u001b')
   })
 

@@ -1,6 +1,8 @@
 /**
- * A key on two platforms, through the built program: delivered, deployed, checked against what really runs, and everything taken back when a deployment keeps the old
- * value. The check presents the new value to the application, which says whether that is the one it runs with.
+ * A key on two platforms, through the built program: delivered, deployed, checked against
+ * what really runs, and everything taken back when a deployment keeps the old value. The
+ * check presents the new value to the application, which says whether that is the one it
+ * runs with.
  */
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { FakeRender, FakeVercel } from '../fakes/hosting.ts'
@@ -26,8 +28,14 @@ afterEach(async () => {
 
 /** The check is green when everything that runs has the value that is presented. */
 async function setUp() {
-  const sites = [vercel.project('site', { API_KEY: first }, 'encrypted'), vercel.project('admin', { API_KEY: first }, 'plain')]
-  const services = [render.service('api', { API_KEY: first }), render.service('worker', { API_KEY: first })]
+  const sites = [
+    vercel.project('site', { API_KEY: first }, 'encrypted'),
+    vercel.project('admin', { API_KEY: first }, 'plain'),
+  ]
+  const services = [
+    render.service('api', { API_KEY: first }),
+    render.service('worker', { API_KEY: first }),
+  ]
   const running = (): readonly (string | undefined)[] => [
     ...sites.map((id) => vercel.projects.get(id)?.running.get('API_KEY')),
     ...services.map((id) => render.services.get(id)?.running.get('API_KEY')),
@@ -36,8 +44,18 @@ async function setUp() {
   const hook = await world.connected(
     path,
     first,
-    ...option('--target', { type: 'vercel', projects: '*', token: vercel.token, baseUrl: vercel.url }),
-    ...option('--target', { type: 'render', services: '*', token: render.token, baseUrl: render.url }),
+    ...option('--target', {
+      type: 'vercel',
+      projects: '*',
+      token: vercel.token,
+      baseUrl: vercel.url,
+    }),
+    ...option('--target', {
+      type: 'render',
+      services: '*',
+      token: render.token,
+      baseUrl: render.url,
+    }),
     ...check,
   )
   return { hook, running }
@@ -46,7 +64,10 @@ async function setUp() {
 test('all projects and services run with the new value before it is promoted', async () => {
   const { hook, running } = await setUp()
   await world.ok(['target', 'test', path])
-  const run = await world.data<{ targets: readonly { status: string }[]; checks: readonly { ok: boolean }[] }>(['rotate', path])
+  const run = await world.data<{
+    targets: readonly { status: string }[]
+    checks: readonly { ok: boolean }[]
+  }>(['rotate', path])
   expect(run.targets.map(({ status }) => status)).toEqual(['updated', 'updated'])
   const value = await world.get(path)
   expect(hook.live).toEqual([first, value])
@@ -59,9 +80,13 @@ test('a deployment that keeps the old value is caught by its check, and everythi
   vercel.inherits = true
   const result = await world.run(['rotate', path])
   expect(result.code, result.stderr).toBe(20)
-  expect(result.stderr).toMatch(/check http is red: 503 instead of 200.*What this run wrote was undone/)
+  expect(result.stderr).toMatch(
+    /check http is red: 503 instead of 200.*What this run wrote was undone/,
+  )
   expect(await world.get(path)).toBe(first)
   expect(hook.live).toEqual([first])
   expect(running()).toEqual([first, first, first, first])
-  expect([...vercel.projects.values()].flatMap(({ env }) => env.map(({ value }) => value))).toEqual([first, first])
+  expect([...vercel.projects.values()].flatMap(({ env }) => env.map(({ value }) => value))).toEqual(
+    [first, first],
+  )
 })

@@ -1,4 +1,7 @@
-/** A key in a Secret of a cluster, through the built program: written, the deployment restarted and waited for, and all of it taken back when the check is red. */
+/**
+ * A key in a Secret of a cluster, through the built program: written, the deployment
+ * restarted and waited for, and all of it taken back when the check is red.
+ */
 import { writeFileSync } from 'node:fs'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { FakeKubernetes } from '../fakes/kubernetes.ts'
@@ -22,7 +25,10 @@ afterEach(async () => {
   await world.close()
 })
 
-/** The check is green when the pods run with what the Secret holds, and that is the value presented. */
+/**
+ * The check is green when the pods run with what the Secret holds, and that is the value
+ * presented.
+ */
 async function setUp() {
   fake.add('app', { API_KEY: first, OTHER: 'theirs' })
   const api = fake.workload('deployment', 'api')
@@ -34,11 +40,19 @@ async function setUp() {
   }
   const kubeconfig = world.box.path('kubeconfig')
   writeFileSync(kubeconfig, JSON.stringify(config), { mode: 0o600 })
-  const check = await world.application((value) => healthy && fake.isFresh(api) && fake.value('app', 'API_KEY') === value)
+  const check = await world.application(
+    (value) => healthy && fake.isFresh(api) && fake.value('app', 'API_KEY') === value,
+  )
   const hook = await world.connected(
     path,
     first,
-    ...option('--target', { type: 'k8s', namespace: fake.namespace, secret: 'app', kubeconfig, restart: ['deployment/api'] }),
+    ...option('--target', {
+      type: 'k8s',
+      namespace: fake.namespace,
+      secret: 'app',
+      kubeconfig,
+      restart: ['deployment/api'],
+    }),
     ...check,
   )
   return { hook, api }
@@ -54,7 +68,11 @@ test('the pods run with the new value before it is promoted', async () => {
   await world.ok(['target', 'test', path])
   await world.ok(['rotate', path])
   const value = await world.get(path)
-  expect([fake.value('app', 'API_KEY'), fake.value('app', 'OTHER'), api.restarts]).toEqual([value, 'theirs', 1])
+  expect([fake.value('app', 'API_KEY'), fake.value('app', 'OTHER'), api.restarts]).toEqual([
+    value,
+    'theirs',
+    1,
+  ])
   expect(fake.isFresh(api)).toBe(true)
   expect(hook.live).toEqual([first, value])
   expectNoTrace(world.box, fake.token, { heldBy: [world.box.path('kubeconfig')] })

@@ -1,4 +1,7 @@
-/** A key in three password managers, through the built program: written everywhere, read back, and put back everywhere when a check is red. */
+/**
+ * A key in three password managers, through the built program: written everywhere, read
+ * back, and put back everywhere when a check is red.
+ */
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { FakeBw } from '../fakes/bw.ts'
 import { FakeConnect } from '../fakes/connect.ts'
@@ -47,16 +50,24 @@ async function setUp() {
     first,
     ...option('--target', { ...place, token: { secret: 'infra/op/TOKEN' }, program: op.path }),
     ...option('--target', { ...place, token: connect.token, connect: connect.url }),
-    ...option('--target', { type: 'bitwarden', item: 'api', field: 'login.password', session: bw.state.session, program: bw.path }),
+    ...option('--target', {
+      type: 'bitwarden',
+      item: 'api',
+      field: 'login.password',
+      session: bw.state.session,
+      program: bw.path,
+    }),
     ...check,
   )
   return hook
 }
 
 function expectNothingShown(...values: readonly string[]): void {
-  for (const secret of [op.state.token, connect.token, bw.state.session]) expectNoTrace(world.box, secret)
+  for (const secret of [op.state.token, connect.token, bw.state.session])
+    expectNoTrace(world.box, secret)
   const lines = [...op.argvs, ...bw.argvs].join('\n')
-  for (const secret of [first, ...values, op.state.token, bw.state.session]) expect(lines).not.toContain(secret)
+  for (const secret of [first, ...values, op.state.token, bw.state.session])
+    expect(lines).not.toContain(secret)
 }
 
 test('the three hold the new value, and no command line has it', async () => {

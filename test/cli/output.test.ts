@@ -44,22 +44,29 @@ describe.runIf(process.platform === 'linux')('a full stdout is always 74', () =>
   })
 })
 
-describe.runIf(process.platform === 'linux')('a closed stdout is 74, not a value that went nowhere', () => {
-  test.each(['get small/KEY', 'get small/KEY --silent', 'list'])('%s', async (words) => {
-    const { spawnSync } = await import('node:child_process')
-    const { program } = await import('./program.ts')
-    const env = { HOME: box.home, ROTATE_KEY_FILE: box.keyFile, PATH: '/usr/bin:/bin' }
-    const { status } = spawnSync('/bin/sh', ['-c', `"${program}" ${words} >&-`], {
-      cwd: box.home,
-      env,
-      stdio: ['ignore', 'ignore', 'pipe'],
+describe.runIf(process.platform === 'linux')(
+  'a closed stdout is 74, not a value that went nowhere',
+  () => {
+    test.each(['get small/KEY', 'get small/KEY --silent', 'list'])('%s', async (words) => {
+      const { spawnSync } = await import('node:child_process')
+      const { program } = await import('./program.ts')
+      const env = { HOME: box.home, ROTATE_KEY_FILE: box.keyFile, PATH: '/usr/bin:/bin' }
+      const { status } = spawnSync('/bin/sh', ['-c', `"${program}" ${words} >&-`], {
+        cwd: box.home,
+        env,
+        stdio: ['ignore', 'ignore', 'pipe'],
+      })
+      expect(status).toBe(74)
     })
-    expect(status).toBe(74)
-  })
-})
+  },
+)
 
 describe('a reader that leaves', () => {
-  test.each([[['get', 'big/KEY']], [['get', 'big/KEY', '--json']], [['get', 'big/KEY', '-s', '--no-input']]])('%j is 74', async (args) => {
+  test.each([
+    [['get', 'big/KEY']],
+    [['get', 'big/KEY', '--json']],
+    [['get', 'big/KEY', '-s', '--no-input']],
+  ])('%j is 74', async (args) => {
     expect(await box.run(args, { readOnly: 1 })).toMatchObject({ code: 74 })
   })
 
@@ -78,8 +85,12 @@ describe('a reader that leaves', () => {
 test('a slow reader gets all of it', async () => {
   const { execFileSync } = await import('node:child_process')
   const { program } = await import('./program.ts')
-  const count = execFileSync('/bin/bash', ['-c', `set -o pipefail; "${program}" get big/KEY -s | { sleep 1; wc -c; }`], {
-    env: { HOME: box.home, ROTATE_KEY_FILE: box.keyFile, PATH: '/usr/bin:/bin' },
-  })
+  const count = execFileSync(
+    '/bin/bash',
+    ['-c', `set -o pipefail; "${program}" get big/KEY -s | { sleep 1; wc -c; }`],
+    {
+      env: { HOME: box.home, ROTATE_KEY_FILE: box.keyFile, PATH: '/usr/bin:/bin' },
+    },
+  )
   expect(Number(count)).toBe(1024 * 1024 + 1)
 })

@@ -1,4 +1,7 @@
-/** Runs the built program as a user would: by its launcher, with an argument array, an almost empty environment and a home of its own. */
+/**
+ * Runs the built program as a user would: by its launcher, with an argument array, an
+ * almost empty environment and a home of its own.
+ */
 import { spawn } from 'node:child_process'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -11,7 +14,8 @@ import { document, errorDocument } from '../../src/contract/common.ts'
 const root = fileURLToPath(new URL('../..', import.meta.url))
 export const program = join(root, 'bin/rotate')
 
-if (!existsSync(join(root, 'dist/main.js'))) throw new Error('these tests run the built program: npm run build')
+if (!existsSync(join(root, 'dist/main.js')))
+  throw new Error('these tests run the built program: npm run build')
 
 export interface Result {
   readonly args: readonly string[]
@@ -33,7 +37,9 @@ export interface RunOptions {
   readonly stdin?: 'ignore' | 'never-ends'
 }
 
-/** A home directory that is thrown away. `run` remembers all output, for `expectNoTrace`. */
+/**
+ * A home directory that is thrown away. `run` remembers all output, for `expectNoTrace`.
+ */
 export class Sandbox {
   readonly home = mkdtempSync(join(tmpdir(), 'rotate-cli-'))
   readonly results: Result[] = []
@@ -56,10 +62,19 @@ export class Sandbox {
     return this
   }
 
-  /** Runs `rotate`. The key file is named by the environment unless `env` says otherwise. */
+  /**
+   * Runs `rotate`. The key file is named by the environment unless `env` says otherwise.
+   */
   run(args: readonly string[], options: RunOptions = {}): Promise<Result> {
-    const env = { HOME: this.home, PATH: '/usr/bin:/bin', ROTATE_KEY_FILE: this.keyFile, ...options.env }
-    const wanted = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined))
+    const env = {
+      HOME: this.home,
+      PATH: '/usr/bin:/bin',
+      ROTATE_KEY_FILE: this.keyFile,
+      ...options.env,
+    }
+    const wanted = Object.fromEntries(
+      Object.entries(env).filter(([, value]) => value !== undefined),
+    )
     const piped = options.input !== undefined || options.stdin === 'never-ends'
     const child = spawn(program, [...args], {
       env: wanted,
@@ -79,32 +94,57 @@ export class Sandbox {
     child.stdin?.on('error', () => undefined)
     if (options.stdin === 'never-ends') {
       const feed = (): void =>
-        void (child.stdin?.write(Buffer.alloc(65_536, 'x')) === true ? setImmediate(feed) : child.stdin?.once('drain', feed))
+        void (child.stdin?.write(Buffer.alloc(65_536, 'x')) === true
+          ? setImmediate(feed)
+          : child.stdin?.once('drain', feed))
       feed()
     } else child.stdin?.end(options.input)
     return new Promise((resolve, reject) => {
       child.once('error', reject)
       child.once('close', (code, signal) => {
         const stdoutBytes = Buffer.concat(out)
-        const result = { args, code, signal, stdout: stdoutBytes.toString(), stdoutBytes, stderr: Buffer.concat(err).toString() }
+        const result = {
+          args,
+          code,
+          signal,
+          stdout: stdoutBytes.toString(),
+          stdoutBytes,
+          stderr: Buffer.concat(err).toString(),
+        }
         this.results.push(result)
         resolve(result)
       })
     })
   }
 
-  /** Runs with `--json`, expects success, and returns `data` after holding it against its schema. */
-  async json<T extends z.ZodType>(schema: T, args: readonly string[], options: RunOptions = {}): Promise<z.output<T>> {
+  /**
+   * Runs with `--json`, expects success, and returns `data` after holding it against its
+   * schema.
+   */
+  async json<T extends z.ZodType>(
+    schema: T,
+    args: readonly string[],
+    options: RunOptions = {},
+  ): Promise<z.output<T>> {
     const result = await this.run([...args, '--json'], options)
     expect(result, result.stderr).toMatchObject({ code: 0 })
-    const parsed = document(schema).parse(JSON.parse(result.stdout)) as { readonly data: z.output<T> }
+    const parsed = document(schema).parse(JSON.parse(result.stdout)) as {
+      readonly data: z.output<T>
+    }
     return parsed.data
   }
 
-  /** Runs, expects this exit code, and holds both forms of the error to the contract. Returns the plain text one. */
+  /**
+   * Runs, expects this exit code, and holds both forms of the error to the contract.
+   * Returns the plain text one.
+   */
   async fails(code: number, args: readonly string[], options: RunOptions = {}): Promise<Result> {
     const result = await this.run(args, options)
-    expect({ args, code: result.code, stdout: result.stdout }, result.stderr).toEqual({ args, code, stdout: '' })
+    expect({ args, code: result.code, stdout: result.stdout }, result.stderr).toEqual({
+      args,
+      code,
+      stdout: '',
+    })
     expect(result.stderr).toMatch(/^rotate: \S/m)
     expect(result.stderr).not.toMatch(/\n\s+at /)
     return result
@@ -124,13 +164,16 @@ export function errorOf(result: Result) {
 
 /** A value that can be found again in any spelling. */
 export function canary(name: string): string {
-  const random = Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(36).padStart(2, '0')).join('')
+  const random = Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) =>
+    byte.toString(36).padStart(2, '0'),
+  ).join('')
   return `canary+${name}/${random}="'&`
 }
 
 function spellings(value: string): readonly string[] {
   const bytes = Buffer.from(value)
-  // In base64 the letters depend on where the value begins; the inner part of each of the three alignments is searched for.
+  // In base64 the letters depend on where the value begins; the inner part of each of the
+  // three alignments is searched for.
   const base64 = [0, 1, 2].map((shift) =>
     Buffer.concat([Buffer.alloc(shift), bytes])
       .toString('base64')
@@ -162,7 +205,10 @@ export interface TraceOptions {
   readonly heldBy?: readonly string[]
 }
 
-/** Fails if the value stands anywhere it must not: stdout and stderr of all runs, every byte of every file of the sandbox. */
+/**
+ * Fails if the value stands anywhere it must not: stdout and stderr of all runs, every
+ * byte of every file of the sandbox.
+ */
 export function expectNoTrace(sandbox: Sandbox, value: string, options: TraceOptions = {}): void {
   const wanted = spellings(value)
   const traces: string[] = []
@@ -172,7 +218,8 @@ export function expectNoTrace(sandbox: Sandbox, value: string, options: TraceOpt
       ['stdout', shown ? '' : result.stdout],
       ['stderr', result.stderr],
     ] as const)
-      if (wanted.some((spelling) => text.includes(spelling))) traces.push(`${stream} of rotate ${result.args[0] ?? ''}`)
+      if (wanted.some((spelling) => text.includes(spelling)))
+        traces.push(`${stream} of rotate ${result.args[0] ?? ''}`)
   }
   for (const file of filesBelow(sandbox.home)) {
     if (options.heldBy?.includes(file) === true) continue

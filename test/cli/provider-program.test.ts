@@ -1,4 +1,7 @@
-/** `provider test ./program` through the built program: one that keeps to the protocol, and many that each break one promise. */
+/**
+ * `provider test ./program` through the built program: one that keeps to the protocol,
+ * and many that each break one promise.
+ */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { chmodSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
@@ -19,7 +22,11 @@ interface Case {
 interface Report {
   readonly ok: boolean
   readonly checks: readonly Case[]
-  readonly left: readonly { readonly intent: string; readonly keyId: string | null; readonly why: string }[]
+  readonly left: readonly {
+    readonly intent: string
+    readonly keyId: string | null
+    readonly why: string
+  }[]
   readonly config: Readonly<Record<string, unknown>>
 }
 
@@ -37,7 +44,11 @@ function newBox(): Sandbox {
 /** A directory with the program `./issuer` in it, and its far side. No vault is made. */
 function issuer(output: 'json' | 'value' = 'json', fault = '') {
   const box = newBox()
-  script(box, 'issuer', `exec '${process.execPath}' '${WORKER}' '${box.home}' '${output}' '${fault}'`)
+  script(
+    box,
+    'issuer',
+    `exec '${process.execPath}' '${WORKER}' '${box.home}' '${output}' '${fault}'`,
+  )
   return { box, live: () => entries(box.path('live')), made: () => entries(box.path('made')) }
 }
 
@@ -46,19 +57,27 @@ function script(box: Sandbox, name: string, body: string): void {
   chmodSync(box.path(name), 0o700)
 }
 
-const entries = (dir: string): readonly string[] => (existsSync(dir) ? readdirSync(dir).filter((name) => !name.endsWith('.new')) : [])
+const entries = (dir: string): readonly string[] =>
+  existsSync(dir) ? readdirSync(dir).filter((name) => !name.endsWith('.new')) : []
 const valuesOf = (box: Sandbox): readonly string[] =>
-  entries(box.path('made')).map((name) => (JSON.parse(readFileSync(box.path('made', name), 'utf8')) as { value: string }).value)
+  entries(box.path('made')).map(
+    (name) => (JSON.parse(readFileSync(box.path('made', name), 'utf8')) as { value: string }).value,
+  )
 const names = (checks: readonly Case[], status: Case['status']): readonly string[] =>
   checks.filter((one) => one.status === status && !tooQuick(one)).map(({ name }) => name)
-/** A create is stopped after a share of the time that one took before; on a machine that is slow only now and then it may answer first. */
-const tooQuick = ({ name, detail }: Case): boolean => name === 'stopped' && detail === 'it answered before it could be stopped'
+/**
+ * A create is stopped after a share of the time that one took before; on a machine that
+ * is slow only now and then it may answer first.
+ */
+const tooQuick = ({ name, detail }: Case): boolean =>
+  name === 'stopped' && detail === 'it answered before it could be stopped'
 const dataOf = (result: Result): Report => (JSON.parse(result.stdout) as { data: Report }).data
 
 /** Nothing that was issued shows on either stream. */
 function expectSilent(box: Sandbox): void {
   for (const value of valuesOf(box))
-    for (const { stdout, stderr } of box.results) expect(`${stdout}\n${stderr}`.includes(value), 'a value was printed').toBe(false)
+    for (const { stdout, stderr } of box.results)
+      expect(`${stdout}\n${stderr}`.includes(value), 'a value was printed').toBe(false)
 }
 
 describe('a program that keeps to the protocol', () => {
@@ -74,7 +93,13 @@ describe('a program that keeps to the protocol', () => {
       skipped: ['list', 'suspend'],
     })
     const path = box.path('issuer')
-    expect(config).toEqual({ output: 'json', create: [path], settle: [path], verify: [path], revoke: [path] })
+    expect(config).toEqual({
+      output: 'json',
+      create: [path],
+      settle: [path],
+      verify: [path],
+      revoke: [path],
+    })
     expect(checks.find(({ name }) => name === 'stopped')?.detail).toMatch(
       /^(settle knows: \d had made something, \d had not|it answered before it could be stopped)$/,
     )
@@ -95,7 +120,15 @@ describe('a program that keeps to the protocol', () => {
 
   test('bare values: the cases that need no more', async () => {
     const { box, live } = issuer('value')
-    const result = await box.run(['provider', 'test', './issuer', '--yes', '--json', '--config', '{"output":"value"}'])
+    const result = await box.run([
+      'provider',
+      'test',
+      './issuer',
+      '--yes',
+      '--json',
+      '--config',
+      '{"output":"value"}',
+    ])
     expect(result.code, result.stderr).toBe(0)
     const { checks, left } = dataOf(result)
     expect(names(checks, 'skipped')).toEqual([
@@ -117,31 +150,55 @@ describe('a program that keeps to the protocol', () => {
     const result = await box.run(['provider', 'test', './issuer', '--yes', '--config', config])
     expect(result.code, result.stderr).toBe(0)
     expect(live()).toHaveLength(2)
-    expect([...result.stderr.matchAll(/^warning: left at the far side: what was made under (\S+): /gm)].map(([, mark]) => mark)).toEqual(
-      made().toSorted(),
-    )
+    expect(
+      [
+        ...result.stderr.matchAll(/^warning: left at the far side: what was made under (\S+): /gm),
+      ].map(([, mark]) => mark),
+    ).toEqual(made().toSorted())
     expectSilent(box)
   })
 
   test('a value that is replaced in place', async () => {
     const { box } = issuer('json', 'overlap-lie')
-    const result = await box.run(['provider', 'test', './issuer', '--yes', '--json', '--config', '{"overlap":false}'])
+    const result = await box.run([
+      'provider',
+      'test',
+      './issuer',
+      '--yes',
+      '--json',
+      '--config',
+      '{"overlap":false}',
+    ])
     expect(result.code, result.stderr).toBe(0)
-    expect(dataOf(result).checks.find(({ name }) => name === 'overlap')?.detail).toBe('the old value died with the create')
+    expect(dataOf(result).checks.find(({ name }) => name === 'overlap')?.detail).toBe(
+      'the old value died with the create',
+    )
   })
 
   test('it is told the path that --path names', async () => {
     const { box } = issuer()
-    script(box, 'told', `echo "$ROTATE_SECRET" >> '${box.path('told.txt')}'; exec '${box.path('issuer')}'`)
+    script(
+      box,
+      'told',
+      `echo "$ROTATE_SECRET" >> '${box.path('told.txt')}'; exec '${box.path('issuer')}'`,
+    )
     await box.run(['provider', 'test', './told', '--yes', '--path', 'production/app/API_KEY'])
-    expect(new Set(readFileSync(box.path('told.txt'), 'utf8').trim().split('\n'))).toEqual(new Set(['production/app/API_KEY']))
+    expect(new Set(readFileSync(box.path('told.txt'), 'utf8').trim().split('\n'))).toEqual(
+      new Set(['production/app/API_KEY']),
+    )
   })
 })
 
-/** As long as no program that works ever takes. What hangs waits that long beside all the others, so that nobody waits for it. */
+/**
+ * As long as no program that works ever takes. What hangs waits that long beside all the
+ * others, so that nobody waits for it.
+ */
 const LONG = '15s'
 
-/** Fault → the case that must be red, how many credentials live at the end, and configuration. */
+/**
+ * Fault → the case that must be red, how many credentials live at the end, and
+ * configuration.
+ */
 const wrong: readonly (readonly [string, string, number, string?])[] = [
   ['hangs-verify', 'verify: new value', 0, `{"timeout":"${LONG}"}`],
   ['hangs', 'create', 0, `{"timeout":"${LONG}"}`],
@@ -171,7 +228,16 @@ const wrong: readonly (readonly [string, string, number, string?])[] = [
 describe.concurrent('a program that breaks one promise turns one case red', () => {
   test('stopped by --timeout: 1, and what was made is ended', async () => {
     const { box, live } = issuer('json', 'hangs-verify')
-    const result = await box.fails(1, ['provider', 'test', './issuer', '--yes', '--timeout', LONG, '--config', '{"timeout":"1m"}'])
+    const result = await box.fails(1, [
+      'provider',
+      'test',
+      './issuer',
+      '--yes',
+      '--timeout',
+      LONG,
+      '--config',
+      '{"timeout":"1m"}',
+    ])
     expect(result.stderr).toContain('the suite was stopped before its end')
     expect(live()).toEqual([])
     expect(entries(join(box.home, 'made'))).toHaveLength(1)
@@ -179,15 +245,27 @@ describe.concurrent('a program that breaks one promise turns one case red', () =
 
   test.for(wrong)('%s: %s', async ([fault, red, alive, config]) => {
     const { box, live } = issuer('json', fault)
-    const result = await box.run(['provider', 'test', './issuer', '--yes', '--json', ...(config === undefined ? [] : ['--config', config])])
+    const result = await box.run([
+      'provider',
+      'test',
+      './issuer',
+      '--yes',
+      '--json',
+      ...(config === undefined ? [] : ['--config', config]),
+    ])
     expect(result.code, result.stderr).toBe(25)
     expect(result.stdout).toBe('')
     const { code, details, hint } = errorOf(result)
     const { checks, left } = details as unknown as Report
-    expect({ code, red: names(checks, 'failed') }, result.stderr).toEqual({ code: 'unhealthy', red: [red] })
+    expect({ code, red: names(checks, 'failed') }, result.stderr).toEqual({
+      code: 'unhealthy',
+      red: [red],
+    })
     expect(live()).toHaveLength(alive)
     // What lives is named with its mark, and nothing else is.
-    expect(left.map(({ intent }) => intent).every((mark) => existsSync(box.path('made', mark)))).toBe(true)
+    expect(
+      left.map(({ intent }) => intent).every((mark) => existsSync(box.path('made', mark))),
+    ).toBe(true)
     expect(left).toHaveLength(alive)
     expect(hint).toMatch(alive === 0 ? /^mend / : /^end by hand/)
     expectSilent(box)
@@ -199,9 +277,14 @@ describe.concurrent('a program that breaks one promise turns one case red', () =
     expect(result.code, result.stderr).toBe(25)
     const { checks, left } = errorOf(result).details as unknown as Report
     expect(names(checks, 'failed'), result.stderr).toEqual(['stopped'])
-    expect(checks.find(({ name }) => name === 'stopped')?.detail).toMatch(/settle can not be asked .* another create is running/)
+    expect(checks.find(({ name }) => name === 'stopped')?.detail).toMatch(
+      /settle can not be asked .* another create is running/,
+    )
     expect(left).toEqual([
-      expect.objectContaining({ keyId: null, why: expect.stringContaining('create may have made something') as string }),
+      expect.objectContaining({
+        keyId: null,
+        why: expect.stringContaining('create may have made something') as string,
+      }),
     ])
   })
 })
@@ -212,9 +295,15 @@ describe('red, for people', () => {
     const result = await box.fails(25, ['provider', 'test', './issuer', '--yes'])
     expect(result.stderr).toMatch(/^fail create +issuer ended well, but "value" is missing/m)
     expect(result.stderr).toMatch(/^skip revoke +nothing was made$/m)
-    expect(result.stderr).toMatch(/^left at the far side: what was made under rotate-conformed-\w{26}-1: create may have made something/m)
-    expect(result.stderr).toMatch(/^ {2}now: 1 may live at the far side, made under rotate-conformed-/m)
-    expect(result.stderr).toMatch(/^ {2}next: end by hand at the far side what is left; then mend \.\/issuer and run it again/m)
+    expect(result.stderr).toMatch(
+      /^left at the far side: what was made under rotate-conformed-\w{26}-1: create may have made something/m,
+    )
+    expect(result.stderr).toMatch(
+      /^ {2}now: 1 may live at the far side, made under rotate-conformed-/m,
+    )
+    expect(result.stderr).toMatch(
+      /^ {2}next: end by hand at the far side what is left; then mend \.\/issuer and run it again/m,
+    )
   })
 
   test('a script that only prints is told how to say so', async () => {
@@ -229,36 +318,69 @@ describe('before anything is called', () => {
   test('without a terminal it wants --yes', async () => {
     const { box, made } = issuer()
     const result = await box.fails(2, ['provider', 'test', './issuer'])
-    expect(result.stderr).toMatch(/^rotate: Make up to 5 credentials, and end them again, at the far side of \.\/issuer: /m)
+    expect(result.stderr).toMatch(
+      /^rotate: Make up to 5 credentials, and end them again, at the far side of \.\/issuer: /m,
+    )
     expect(result.stderr).toContain('next: add --yes')
-    await box.fails(2, ['provider', 'test', './issuer', '--config', '{"revoke":null}']).then(({ stderr }) => {
-      expect(stderr).toContain('which nothing ends')
-    })
+    await box
+      .fails(2, ['provider', 'test', './issuer', '--config', '{"revoke":null}'])
+      .then(({ stderr }) => {
+        expect(stderr).toContain('which nothing ends')
+      })
     expect(made()).toEqual([])
   })
 
   test('--dry-run only looks whether it can be started', async () => {
     const { box, made } = issuer()
     const result = await box.run(['provider', 'test', box.path('issuer'), '--dry-run'])
-    expect(result).toMatchObject({ code: 0, stdout: expect.stringContaining('can be started; nothing was called') as string })
+    expect(result).toMatchObject({
+      code: 0,
+      stdout: expect.stringContaining('can be started; nothing was called') as string,
+    })
     expect(made()).toEqual([])
   })
 
   test.each<[string, (box: Sandbox) => readonly string[], RegExp]>([
-    ['does not exist', () => ['./none'], /the program \.\/none does not exist or is not executable/],
-    ['is not executable', (box) => (chmodSync(box.path('issuer'), 0o600), ['./issuer']), /not executable/],
+    [
+      'does not exist',
+      () => ['./none'],
+      /the program \.\/none does not exist or is not executable/,
+    ],
+    [
+      'is not executable',
+      (box) => (chmodSync(box.path('issuer'), 0o600), ['./issuer']),
+      /not executable/,
+    ],
     ['is a directory', () => ['./'], /does not exist or is not executable/],
-    ['may be replaced by others', (box) => (chmodSync(box.path('issuer'), 0o722), ['./issuer']), /writable by group or others/],
+    [
+      'may be replaced by others',
+      (box) => (chmodSync(box.path('issuer'), 0o722), ['./issuer']),
+      /writable by group or others/,
+    ],
     ['an unknown key', () => ['./issuer', '--config', '{"surprise":1}'], /unknown key "surprise"/],
     ['no JSON', () => ['./issuer', '--config', '{'], /not valid JSON/],
-    ['settle without JSON', () => ['./issuer', '--config', '{"output":"value","settle":["./issuer"]}'], /needs "output": "json"/],
+    [
+      'settle without JSON',
+      () => ['./issuer', '--config', '{"output":"value","settle":["./issuer"]}'],
+      /needs "output": "json"/,
+    ],
     ['no create', () => ['./issuer', '--config', '{"create":null}'], /field "create"/],
     ['a path that is none', () => ['./issuer', '--path', '../x'], /contains "\.\."/],
-    ['--config for a secret', () => ['app/prod/KEY', '--config', '{}'], /--config is only for a program/],
-    ['--path for a secret', () => ['app/prod/KEY', '--path', 'a/b'], /--path is only for a program/],
+    [
+      '--config for a secret',
+      () => ['app/prod/KEY', '--config', '{}'],
+      /--config is only for a program/,
+    ],
+    [
+      '--path for a secret',
+      () => ['app/prod/KEY', '--path', 'a/b'],
+      /--path is only for a program/,
+    ],
   ])('2: %s', async (_what, args, message) => {
     const { box, made } = issuer()
-    expect((await box.fails(2, ['provider', 'test', ...args(box), '--yes'])).stderr).toMatch(message)
+    expect((await box.fails(2, ['provider', 'test', ...args(box), '--yes'])).stderr).toMatch(
+      message,
+    )
     expect(made()).toEqual([])
   })
 
@@ -269,7 +391,9 @@ describe('before anything is called', () => {
       ['@c.json', {}],
       ['-', { input: '{"surprise":1}' }],
     ] as const)
-      expect((await box.fails(2, ['provider', 'test', './issuer', '--config', source], options)).stderr).toContain('unknown key "surprise"')
+      expect(
+        (await box.fails(2, ['provider', 'test', './issuer', '--config', source], options)).stderr,
+      ).toContain('unknown key "surprise"')
   })
 
   test('completion offers its options', async () => {
@@ -293,7 +417,9 @@ describe('stopped before its end', () => {
     child.kill('SIGINT')
     const [code] = (await once(child, 'close')) as [number]
     expect(code, errors.join('')).toBe(130)
-    expect(errors.join('')).toMatch(/the suite was stopped before its end\n {2}now: everything that the suite made is ended/)
+    expect(errors.join('')).toMatch(
+      /the suite was stopped before its end\n {2}now: everything that the suite made is ended/,
+    )
     expect(live()).toEqual([])
   })
 })

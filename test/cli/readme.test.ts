@@ -1,4 +1,7 @@
-/** README: every shell line of it, in a home where nothing is prepared; its picture, its links, its length. */
+/**
+ * README: every shell line of it, in a home where nothing is prepared; its picture, its
+ * links, its length.
+ */
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -11,7 +14,9 @@ const root = fileURLToPath(new URL('../..', import.meta.url))
 const readme = readFileSync(join(root, 'README.md'), 'utf8')
 /** The first block behind a heading, or the whole list of blocks of a language. */
 const blocks = (language: string): readonly string[] =>
-  [...readme.matchAll(new RegExp(`^\`\`\`${language}\\n([^]*?)^\`\`\``, 'gm'))].map(([, text]) => text ?? '')
+  [...readme.matchAll(new RegExp(`^\`\`\`${language}\\n([^]*?)^\`\`\``, 'gm'))].map(
+    ([, text]) => text ?? '',
+  )
 const tenMinutes = blocks('sh').find((text) => text.includes('rotate init')) ?? ''
 
 test('the lines of "Ten minutes" do what they say, whatever others may read by default', async () => {
@@ -20,7 +25,9 @@ test('the lines of "Ten minutes" do what they say, whatever others may read by d
     const { code, stdout, stderr } = await inShell(box, `umask 002\n${tenMinutes}`)
     expect({ code }, stdout + stderr).toEqual({ code: 0 })
     const token = 'production/shop/API_TOKEN'
-    expect(stdout.match(new RegExp(`^${token} version \\d$`, 'gm'))).toEqual([1, 2, 1, 3].map((n) => `${token} version ${n}`))
+    expect(stdout.match(new RegExp(`^${token} version \\d$`, 'gm'))).toEqual(
+      [1, 2, 1, 3].map((n) => `${token} version ${n}`),
+    )
     expect(stdout.match(/^\S+ version \d .* revoked: refused by the provider$/gm)).toHaveLength(2)
     expect(stdout).toMatch(/^ok: \d+ rows, chain intact$/m)
     const [live = '', ...others] = readdirSync(box.path('rotate-try/tokens'))
@@ -31,7 +38,10 @@ test('the lines of "Ten minutes" do what they say, whatever others may read by d
 
     // Cron's line, with the key of this home for the one that stands there.
     const [crontab = ''] = blocks('crontab')
-    const due = await inShell(box, uncron(crontab).replace('/etc/rotate/key', '~/.config/rotate/key'))
+    const due = await inShell(
+      box,
+      uncron(crontab).replace('/etc/rotate/key', '~/.config/rotate/key'),
+    )
     expect(due).toEqual({ code: 0, stdout: '', stderr: '' })
   } finally {
     box.dispose()
@@ -47,8 +57,14 @@ test('the line to use a checkout finds its program', async () => {
     }
     const line = blocks('sh').find((text) => text.startsWith('export PATH=')) ?? ''
     const env = { PATH: '/usr/bin:/bin' }
-    const { code, stdout } = await inShell(box, `${line}command -v rotate`, { cwd: box.path('checkout'), env })
-    expect({ code, stdout: stdout.trim() }).toEqual({ code: 0, stdout: box.path('checkout/bin/rotate') })
+    const { code, stdout } = await inShell(box, `${line}command -v rotate`, {
+      cwd: box.path('checkout'),
+      env,
+    })
+    expect({ code, stdout: stdout.trim() }).toEqual({
+      code: 0,
+      stdout: box.path('checkout/bin/rotate'),
+    })
   } finally {
     box.dispose()
   }
@@ -58,11 +74,17 @@ describe('what is shown', () => {
   test('no shell line is left out of what is run', () => {
     const run = [tenMinutes, ...blocks('crontab')]
     const packed = readFileSync(join(root, 'test/tooling/pack.ts'), 'utf8')
-    const others = blocks('sh').filter((text) => !run.includes(text) && !text.startsWith('export PATH='))
-    expect(others, 'run by test:pack, which reads it here').toEqual(['npm install --global "./$(npm pack --silent)"\n'])
+    const others = blocks('sh').filter(
+      (text) => !run.includes(text) && !text.startsWith('export PATH='),
+    )
+    expect(others, 'run by test:pack, which reads it here').toEqual([
+      'npm install --global "./$(npm pack --silent)"\n',
+    ])
     expect(packed).toContain('npm install --global')
     // The two at the top start what runs these tests, and what test:pack runs.
-    const indented = [...readme.matchAll(/^ {4}(\S.*)$/gm)].map(([, line]) => line).filter((line) => !readme.includes(`\\\n    ${line}`))
+    const indented = [...readme.matchAll(/^ {4}(\S.*)$/gm)]
+      .map(([, line]) => line)
+      .filter((line) => !readme.includes(`\\\n    ${line}`))
     expect(indented).toEqual(['npm ci && npm run build && bin/rotate demo', 'npm test'])
   })
 
@@ -74,13 +96,17 @@ describe('what is shown', () => {
     for (const file of ['README.md', 'src/cli/DIFFERENCES.md']) {
       const text = readFileSync(join(root, file), 'utf8')
       const links = [...text.matchAll(/\]\(([^)#]+)\)/g)].map(([, path = '']) => path)
-      const lost = links.filter((path) => !/^https:/.test(path) && !existsSync(join(root, dirname(file), path)))
+      const lost = links.filter(
+        (path) => !/^https:/.test(path) && !existsSync(join(root, dirname(file), path)),
+      )
       expect(lost, file).toEqual([])
       if (file === 'README.md') expect(links).toContain('.github/rotation.svg')
     }
   })
 
   test('it stays a front door: at most 1,300 words', () => {
-    expect(readme.split(/\s+/).filter((word) => /[\p{L}\p{N}]/u.test(word)).length).toBeLessThanOrEqual(1300)
+    expect(
+      readme.split(/\s+/).filter((word) => /[\p{L}\p{N}]/u.test(word)).length,
+    ).toBeLessThanOrEqual(1300)
   })
 })

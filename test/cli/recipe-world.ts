@@ -1,6 +1,8 @@
 /**
- * The world of the recipe document: OpenAI, PostgreSQL, Stripe and GitHub issue four credentials; two Vercel projects, two Render services, 1Password and an `.env`
- * file need all of them; Slack and a mail server hear of it. The application answers for what really runs: each place is asked with the value of its latest deployment.
+ * The world of the recipe document: OpenAI, PostgreSQL, Stripe and GitHub issue four
+ * credentials; two Vercel projects, two Render services, 1Password and an `.env` file
+ * need all of them; Slack and a mail server hear of it. The application answers for what
+ * really runs: each place is asked with the value of its latest deployment.
  */
 import { writeFileSync } from 'node:fs'
 import { createServer, type IncomingMessage } from 'node:http'
@@ -20,7 +22,10 @@ import { FakeStripe } from '../fakes/stripe.ts'
 import { expectNoTrace, type Result } from './program.ts'
 import { option, World } from './rotation-world.ts'
 
-/** Of the four, the variable that its consumers read, which is also the last part of its path. */
+/**
+ * Of the four, the variable that its consumers read, which is also the last part of its
+ * path.
+ */
 export const names = ['OPENAI_API_KEY', 'DATABASE', 'STRIPE_API_KEY', 'GITHUB_TOKEN'] as const
 export type Name = (typeof names)[number]
 
@@ -71,7 +76,13 @@ export class Recipe {
 
   async start(): Promise<this> {
     await this.world.init()
-    await Promise.all([this.openai.start(), this.stripe.start(), this.github.start(), this.vercel.start(), this.render.start()])
+    await Promise.all([
+      this.openai.start(),
+      this.stripe.start(),
+      this.github.start(),
+      this.vercel.start(),
+      this.render.start(),
+    ])
     // Deployments are live at once; how they are waited for is tested elsewhere.
     this.vercel.work = 0
     this.render.work = 0
@@ -89,7 +100,10 @@ export class Recipe {
       { mode: 0o600 },
     )
     this.#health = await this.#listen(
-      createServer((request, response) => void this.#answer(request).then((status) => response.writeHead(status).end())),
+      createServer(
+        (request, response) =>
+          void this.#answer(request).then((status) => response.writeHead(status).end()),
+      ),
     )
     await this.#receivers()
     for (const [i, name] of names.entries()) await this.#schedule(name, [30, 90, 60, 180][i] ?? 0)
@@ -107,7 +121,14 @@ export class Recipe {
     await admin.end()
     const { port } = this.#postgres
     const url = `postgresql://${a}:${password}@127.0.0.1:${port}/postgres`
-    const login = { username: a, password, host: '127.0.0.1', port: String(port), database: 'postgres', url }
+    const login = {
+      username: a,
+      password,
+      host: '127.0.0.1',
+      port: String(port),
+      database: 'postgres',
+      url,
+    }
     const values = {
       OPENAI_API_KEY: this.openai.key(this.openai.account('by hand'), 'by hand').value,
       DATABASE: url,
@@ -115,14 +136,28 @@ export class Recipe {
       GITHUB_TOKEN: this.personalToken('first'),
     }
     const { world } = this
-    await world.ok(['set', pathOf('OPENAI_API_KEY'), '--type', 'api_key'], { input: values.OPENAI_API_KEY })
-    await world.ok(['set', pathOf('DATABASE'), '--type', 'database_password', '--fields-from', '-'], { input: JSON.stringify(login) })
-    await world.ok(['set', pathOf('STRIPE_API_KEY'), '--type', 'stripe_key'], { input: values.STRIPE_API_KEY })
-    await world.ok(['set', pathOf('GITHUB_TOKEN'), '--type', 'token'], { input: values.GITHUB_TOKEN })
+    await world.ok(['set', pathOf('OPENAI_API_KEY'), '--type', 'api_key'], {
+      input: values.OPENAI_API_KEY,
+    })
+    await world.ok(
+      ['set', pathOf('DATABASE'), '--type', 'database_password', '--fields-from', '-'],
+      { input: JSON.stringify(login) },
+    )
+    await world.ok(['set', pathOf('STRIPE_API_KEY'), '--type', 'stripe_key'], {
+      input: values.STRIPE_API_KEY,
+    })
+    await world.ok(['set', pathOf('GITHUB_TOKEN'), '--type', 'token'], {
+      input: values.GITHUB_TOKEN,
+    })
     // Tokens of those who deliver lie in the vault too, and the configuration names them.
-    for (const [name, token] of Object.entries({ VERCEL: this.vercel.token, RENDER: this.render.token, OP: this.op.state.token }))
+    for (const [name, token] of Object.entries({
+      VERCEL: this.vercel.token,
+      RENDER: this.render.token,
+      OP: this.op.state.token,
+    }))
       await world.ok(['set', `infra/tokens/${name}`], { input: token })
-    for (const value of [url, password, values.STRIPE_API_KEY, values.OPENAI_API_KEY]) this.#values.add(value)
+    for (const value of [url, password, values.STRIPE_API_KEY, values.OPENAI_API_KEY])
+      this.#values.add(value)
     return values
   }
 
@@ -131,7 +166,10 @@ export class Recipe {
     const ref = (token: string) => ({ secret: `infra/tokens/${token}` })
     const named = name === 'DATABASE' ? { fields: { url: variableOf(name) } } : {}
     const providers: Readonly<Record<Name, readonly [string, unknown]>> = {
-      OPENAI_API_KEY: ['openai', { adminKey: this.openai.adminKey, projectId: 'proj_1', baseUrl: this.openai.url }],
+      OPENAI_API_KEY: [
+        'openai',
+        { adminKey: this.openai.adminKey, projectId: 'proj_1', baseUrl: this.openai.url },
+      ],
       DATABASE: [
         'postgres',
         {
@@ -145,8 +183,22 @@ export class Recipe {
       GITHUB_TOKEN: ['github', { baseUrl: this.github.url }],
     }
     const [provider, config] = providers[name]
-    const rhythm = ['--interval', String(days), '--grace', '24h', '--notify', 'team,owners', '--notify-before', '7d']
-    const item = { type: 'onepassword', vault: 'Production', item: variableOf(name), field: 'credential' }
+    const rhythm = [
+      '--interval',
+      String(days),
+      '--grace',
+      '24h',
+      '--notify',
+      'team,owners',
+      '--notify-before',
+      '7d',
+    ]
+    const item = {
+      type: 'onepassword',
+      vault: 'Production',
+      item: variableOf(name),
+      field: 'credential',
+    }
     await world.ok([
       'schedule',
       'set',
@@ -163,7 +215,13 @@ export class Recipe {
         irreversible: true,
         ...named,
       }),
-      ...option('--target', { type: 'render', services: '*', token: ref('RENDER'), baseUrl: this.render.url, ...named }),
+      ...option('--target', {
+        type: 'render',
+        services: '*',
+        token: ref('RENDER'),
+        baseUrl: this.render.url,
+        ...named,
+      }),
       ...option('--target', { ...item, token: ref('OP'), program: this.op.path, ...named }),
       ...option('--target', { type: 'env-file', path: world.box.path('app.env'), ...named }),
       ...option('--check', {
@@ -172,7 +230,8 @@ export class Recipe {
         header: { 'X-Value': name === 'DATABASE' ? '{url}' : '{value}' },
       }),
     ])
-    // A key of OpenAI does not say its own id, so the operator does; then it can be revoked like those that come after it.
+    // A key of OpenAI does not say its own id, so the operator does; then it can be
+    // revoked like those that come after it.
     const [id = ''] = this.openai.keys.keys()
     if (name === 'OPENAI_API_KEY') await world.ok(['adopt', pathOf(name), '--key-id', id])
   }
@@ -180,8 +239,19 @@ export class Recipe {
   /** Stripe has approved an app meanwhile: new keys need no person any more. */
   async manageStripe(): Promise<void> {
     const { appKey, account, url } = this.stripe
-    const config = { mode: 'api', apiKey: appKey, account, permissions: ['charge_read'], baseUrl: url }
-    await this.world.ok(['schedule', 'set', pathOf('STRIPE_API_KEY'), ...option('--config', config)])
+    const config = {
+      mode: 'api',
+      apiKey: appKey,
+      account,
+      permissions: ['charge_read'],
+      baseUrl: url,
+    }
+    await this.world.ok([
+      'schedule',
+      'set',
+      pathOf('STRIPE_API_KEY'),
+      ...option('--config', config),
+    ])
   }
 
   /** A token that a person makes on GitHub's page. */
@@ -206,10 +276,14 @@ export class Recipe {
 
   // ---- what cron does
 
-  /** `rotate run-due` as a crontab has it: no variable but the two that cron sets itself. */
+  /**
+   * `rotate run-due` as a crontab has it: no variable but the two that cron sets itself.
+   */
   async cron(code: number): Promise<Due> {
     const { world } = this
-    const result = await world.run(['run-due', '--key-file', world.box.keyFile, '--json'], { env: { ROTATE_KEY_FILE: undefined } })
+    const result = await world.run(['run-due', '--key-file', world.box.keyFile, '--json'], {
+      env: { ROTATE_KEY_FILE: undefined },
+    })
     expect(result.code, result.stderr).toBe(code)
     for (const value of this.openai.values) this.#values.add(value)
     for (const key of this.stripe.keys.values()) this.#values.add(key.token)
@@ -230,7 +304,8 @@ export class Recipe {
 
   /** Is it accepted by who issued it? */
   async accepts(name: Name, value: string): Promise<boolean> {
-    if (name === 'OPENAI_API_KEY') return [...this.openai.keys.values()].some((key) => key.value === value)
+    if (name === 'OPENAI_API_KEY')
+      return [...this.openai.keys.values()].some((key) => key.value === value)
     if (name === 'STRIPE_API_KEY') return this.stripe.accepts(value)
     if (name === 'GITHUB_TOKEN') return this.github.tokens.has(value)
     const { username, password } = new URL(value)
@@ -247,7 +322,13 @@ export class Recipe {
   }
 
   #client(user: string, password: string): pg.Client {
-    const client = new pg.Client({ host: '127.0.0.1', port: this.#postgres.port, database: 'postgres', user, password })
+    const client = new pg.Client({
+      host: '127.0.0.1',
+      port: this.#postgres.port,
+      database: 'postgres',
+      user,
+      password,
+    })
     client.on('error', () => undefined)
     return client
   }
@@ -259,7 +340,10 @@ export class Recipe {
     if (name === 'GITHUB_TOKEN') return this.github.tokens.size
     const admin = this.#client('admin', this.#postgres.password)
     await admin.connect()
-    const { rows } = await admin.query('SELECT 1 FROM pg_roles WHERE rolcanlogin AND rolname = ANY($1)', [this.#roles])
+    const { rows } = await admin.query(
+      'SELECT 1 FROM pg_roles WHERE rolcanlogin AND rolname = ANY($1)',
+      [this.#roles],
+    )
     await admin.end()
     return rows.length
   }
@@ -268,7 +352,9 @@ export class Recipe {
   held(name: Name): readonly (string | undefined)[] {
     const variable = variableOf(name)
     return [
-      ...this.#sites.map((id) => this.vercel.projects.get(id)?.env.find(({ key }) => key === variable)?.value),
+      ...this.#sites.map(
+        (id) => this.vercel.projects.get(id)?.env.find(({ key }) => key === variable)?.value,
+      ),
       ...this.#services.map((id) => this.render.services.get(id)?.env.get(variable)),
       this.op.value(variable, 'credential'),
       this.#fromFile(variable),
@@ -292,16 +378,23 @@ export class Recipe {
     return line?.slice(variable.length + 1).replaceAll(/^["']|["']$/g, '')
   }
 
-  /** 200 when every place runs with the value that is presented, and gets through to the provider with it. */
+  /**
+   * 200 when every place runs with the value that is presented, and gets through to the
+   * provider with it.
+   */
   async #answer({ url = '', headers }: IncomingMessage): Promise<number> {
     const name = names.find((one) => url === `/health/${one}`)
     if (name === undefined) return 404
     for (const value of this.running(name))
-      if (value === undefined || value !== headers['x-value'] || !(await this.accepts(name, value))) return 503
+      if (value === undefined || value !== headers['x-value'] || !(await this.accepts(name, value)))
+        return 503
     return 200
   }
 
-  /** Everybody has the current value and runs with it, so many credentials live, and the provider takes the one that scripts get. */
+  /**
+   * Everybody has the current value and runs with it, so many credentials live, and the
+   * provider takes the one that scripts get.
+   */
   async expectSettled(name: Name, alive: number): Promise<string> {
     const value = await this.get(name)
     expect(await this.accepts(name, value), name).toBe(true)
@@ -346,34 +439,56 @@ export class Recipe {
     smtp.on('error', () => undefined)
     const port = Number(new URL(await this.#listen(smtp.server)).port)
     const { world } = this
-    await world.ok(['notify', 'set', 'team', '--config', '-'], { input: JSON.stringify({ type: 'slack', url: `${slack}${slackPath}` }) })
+    await world.ok(['notify', 'set', 'team', '--config', '-'], {
+      input: JSON.stringify({ type: 'slack', url: `${slack}${slackPath}` }),
+    })
     const people = { from: 'Rotate <rotate@example.com>', to: ['owner@example.com'] }
     const server = { host: 'localhost', port, ca: cert, user: 'rotate', password: mailPassword }
-    await world.ok(['notify', 'set', 'owners', '--config', '-'], { input: JSON.stringify({ type: 'email', smtp: server, ...people }) })
+    await world.ok(['notify', 'set', 'owners', '--config', '-'], {
+      input: JSON.stringify({ type: 'email', smtp: server, ...people }),
+    })
   }
 
-  /** What was told since the last call. Slack and mail are told the same, and mail only under TLS and with a login. */
+  /**
+   * What was told since the last call. Slack and mail are told the same, and mail only
+   * under TLS and with a login.
+   */
   news(): readonly Message[] {
     const fresh = this.messages.slice(this.#told)
     this.#told = this.messages.length
-    const titles = (from: Message['from']): readonly string[] => fresh.filter((one) => one.from === from).map(({ title }) => title)
+    const titles = (from: Message['from']): readonly string[] =>
+      fresh.filter((one) => one.from === from).map(({ title }) => title)
     expect(titles('mail').map((title) => title.replace(/^URGENT: /, ''))).toEqual(titles('slack'))
     for (const mail of this.#mails) expect(mail).toEqual({ secure: true, user: 'rotate' })
     return fresh
   }
 
-  /** No value and no token in what was printed, sent, logged, given on a command line, or lies in a file that is not meant to hold it. */
+  /**
+   * No value and no token in what was printed, sent, logged, given on a command line, or
+   * lies in a file that is not meant to hold it.
+   */
   expectNothingShown(): void {
     expect(this.#values.size).toBeGreaterThan(5)
-    const tokens = [this.vercel.token, this.render.token, this.op.state.token, this.openai.adminKey, this.stripe.appKey]
+    const tokens = [
+      this.vercel.token,
+      this.render.token,
+      this.op.state.token,
+      this.openai.adminKey,
+      this.stripe.appKey,
+    ]
     const own = [mailPassword, slackPath, this.#postgres.password]
     const outside = [
       ...this.messages.map(({ text }) => text),
-      ...[this.vercel, this.render, this.github, this.stripe, this.openai].flatMap(({ calls }) => calls),
+      ...[this.vercel, this.render, this.github, this.stripe, this.openai].flatMap(
+        ({ calls }) => calls,
+      ),
       ...this.op.argvs,
     ].join('\n')
     for (const value of this.#values) {
-      expectNoTrace(this.world.box, value, { shownBy: [...this.#gets], heldBy: [this.world.box.path('app.env')] })
+      expectNoTrace(this.world.box, value, {
+        shownBy: [...this.#gets],
+        heldBy: [this.world.box.path('app.env')],
+      })
       expect(outside).not.toContain(value)
       expect(outside).not.toContain(encodeURIComponent(value))
     }
@@ -397,7 +512,9 @@ export class Recipe {
   async stop(): Promise<void> {
     for (const end of this.#ends) end()
     this.op.remove()
-    await Promise.all([this.openai, this.stripe, this.github, this.vercel, this.render].map((fake) => fake.stop()))
+    await Promise.all(
+      [this.openai, this.stripe, this.github, this.vercel, this.render].map((fake) => fake.stop()),
+    )
     await this.world.close()
   }
 }
@@ -406,13 +523,19 @@ export class Recipe {
 function readMail(raw: string): Message {
   const [head = '', ...rest] = raw.split('\r\n\r\n')
   const header = (name: string): string =>
-    new RegExp(`^${name}: ((?:.*\\r\\n[ \\t])*.*)$`, 'im').exec(head)?.[1]?.replaceAll(/\r\n[ \t]/g, ' ') ?? ''
+    new RegExp(`^${name}: ((?:.*\\r\\n[ \\t])*.*)$`, 'im')
+      .exec(head)?.[1]
+      ?.replaceAll(/\r\n[ \t]/g, ' ') ?? ''
   const body = rest.join('\r\n\r\n')
   const text =
     header('Content-Transfer-Encoding') === 'base64'
       ? Buffer.from(body, 'base64').toString()
       : Buffer.from(
-          body.replaceAll('=\r\n', '').replaceAll(/=([0-9A-F]{2})/g, (_all, hex: string) => String.fromCharCode(Number.parseInt(hex, 16))),
+          body
+            .replaceAll('=\r\n', '')
+            .replaceAll(/=([0-9A-F]{2})/g, (_all, hex: string) =>
+              String.fromCharCode(Number.parseInt(hex, 16)),
+            ),
           'latin1',
         ).toString()
   return { from: 'mail', title: header('Subject'), text: text.replaceAll('\r\n', '\n') }

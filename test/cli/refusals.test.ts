@@ -1,4 +1,7 @@
-/** What can't be rotated safely is refused where it is written, said where it is stored, and named once by `run-due`. No server is asked. */
+/**
+ * What can't be rotated safely is refused where it is written, said where it is stored,
+ * and named once by `run-due`. No server is asked.
+ */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { document } from '../../src/contract/common.ts'
@@ -15,7 +18,17 @@ const config = {
   admin: { user: 'admin', password: 'admin-password' },
   users: ['app_a', 'app_b'],
 }
-const schedule = ['schedule', 'set', path, '--provider', 'rabbitmq', '--interval', '30', '--config', JSON.stringify(config)]
+const schedule = [
+  'schedule',
+  'set',
+  path,
+  '--provider',
+  'rabbitmq',
+  '--interval',
+  '30',
+  '--config',
+  JSON.stringify(config),
+]
 
 let world: World
 beforeEach(async () => {
@@ -32,13 +45,17 @@ test('a plain value with users in turn: refused by schedule set, told by set, na
     hint: expect.stringContaining(`rotate set ${path} --fields-from -`),
   })
   // The line that was printed is the way out.
-  await world.ok(['set', path, '--fields-from', '-'], { input: JSON.stringify({ username: 'app_a', password: 'password-of-today' }) })
+  await world.ok(['set', path, '--fields-from', '-'], {
+    input: JSON.stringify({ username: 'app_a', password: 'password-of-today' }),
+  })
   await world.ok(schedule)
   const told = await world.ok(['set', path, '--force'], { input: 'another-password' })
   expect(told.stderr).toContain('the next rotation will be refused')
 
   const first = await world.ok(['run-due'])
-  expect(first.stdout).toContain(`${path}: its next rotation will be refused: the current value does not say which of the users`)
+  expect(first.stdout).toContain(
+    `${path}: its next rotation will be refused: the current value does not say which of the users`,
+  )
   expect(first.stdout).toContain(`rotate set ${path} --fields-from -`)
   expect((await world.ok(['run-due'])).stdout).toBe('')
 
@@ -47,7 +64,9 @@ test('a plain value with users in turn: refused by schedule set, told by set, na
   expect(plan.stdout).not.toContain('the old credential is ended')
   const rotated = await world.run(['rotate', path, '--json'])
   expect(rotated.code).toBe(20)
-  expect(errorOf(rotated)).toMatchObject({ hint: expect.stringContaining(`rotate set ${path} --fields-from -`) })
+  expect(errorOf(rotated)).toMatchObject({
+    hint: expect.stringContaining(`rotate set ${path} --fields-from -`),
+  })
 })
 
 test('run-due --json has them as data', async () => {
@@ -64,9 +83,17 @@ test('a password without its user is refused where it is written, however it is 
   const target = { type: 'env-file', path: file, fields: { password: 'QUEUE_PASSWORD' } }
   const alone = await world.run([...schedule, ...option('--target', target), '--json'])
   expect(alone.code).toBe(2)
-  expect(errorOf(alone)).toMatchObject({ hint: expect.stringContaining('"fields":{"username":"QUEUE_USER","password":"QUEUE_PASSWORD"}') })
-  const named = await world.run([...schedule, ...option('--target', { type: 'env-file', path: file, name: 'QUEUE_PASSWORD' }), '--json'])
+  expect(errorOf(alone)).toMatchObject({
+    hint: expect.stringContaining('"fields":{"username":"QUEUE_USER","password":"QUEUE_PASSWORD"}'),
+  })
+  const named = await world.run([
+    ...schedule,
+    ...option('--target', { type: 'env-file', path: file, name: 'QUEUE_PASSWORD' }),
+    '--json',
+  ])
   expect(named.code).toBe(2)
-  expect(errorOf(named)).toMatchObject({ hint: expect.stringContaining('"fields":{"username":"QUEUE_USER","password":"QUEUE_PASSWORD"}') })
+  expect(errorOf(named)).toMatchObject({
+    hint: expect.stringContaining('"fields":{"username":"QUEUE_USER","password":"QUEUE_PASSWORD"}'),
+  })
   expect(readFileSync(file, 'utf8')).toContain('QUEUE_PASSWORD=x')
 })

@@ -1,6 +1,7 @@
 /**
- * What a web hook may answer, through the built program: exit code, words, run shape, how often the hook is called, what `get` returns afterwards,
- * and that no value turns up anywhere. `ROTATE_SLOW=1` adds the answers that take a minute.
+ * What a web hook may answer, through the built program: exit code, words, run shape, how
+ * often the hook is called, what `get` returns afterwards, and that no value turns up
+ * anywhere. `ROTATE_SLOW=1` adds the answers that take a minute.
  */
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:https'
@@ -52,12 +53,44 @@ const unknown: readonly Case[] = [
   body('newValue null', '{"newValue":null}', /newValue is not a string/),
   body('newValue empty', '{"newValue":""}', /newValue is empty/),
   body('newValue with half a character', '{"newValue":"{value}\\ud800"}', /not valid Unicode/),
-  body('newValue over 1 MiB', JSON.stringify({ newValue: 'x'.repeat(1024 * 1024 + 1) }), /longer than 1 MiB/),
-  body('more than is read', `{"newValue":"{value}","more":"${'y'.repeat(8 * 1024 * 1024)}"}`, /more than \d+ bytes/),
-  { name: 'an endless answer', faults: [{ kind: 'endless', action: 'rotate' }], exit: 21, calls: 1, says: /more than \d+ bytes/ },
-  { name: 'a cut answer', faults: [{ kind: 'cut', action: 'rotate' }], exit: 21, calls: 1, says: /broke before the answer was complete/ },
-  { name: 'a compressed answer', faults: [{ kind: 'gzip', action: 'rotate' }], exit: 21, calls: 1, says: /compressed/ },
-  { name: 'a lost answer', faults: [{ kind: 'drop-after', action: 'rotate' }], exit: 21, calls: 1, says: /broke before the answer/ },
+  body(
+    'newValue over 1 MiB',
+    JSON.stringify({ newValue: 'x'.repeat(1024 * 1024 + 1) }),
+    /longer than 1 MiB/,
+  ),
+  body(
+    'more than is read',
+    `{"newValue":"{value}","more":"${'y'.repeat(8 * 1024 * 1024)}"}`,
+    /more than \d+ bytes/,
+  ),
+  {
+    name: 'an endless answer',
+    faults: [{ kind: 'endless', action: 'rotate' }],
+    exit: 21,
+    calls: 1,
+    says: /more than \d+ bytes/,
+  },
+  {
+    name: 'a cut answer',
+    faults: [{ kind: 'cut', action: 'rotate' }],
+    exit: 21,
+    calls: 1,
+    says: /broke before the answer was complete/,
+  },
+  {
+    name: 'a compressed answer',
+    faults: [{ kind: 'gzip', action: 'rotate' }],
+    exit: 21,
+    calls: 1,
+    says: /compressed/,
+  },
+  {
+    name: 'a lost answer',
+    faults: [{ kind: 'drop-after', action: 'rotate' }],
+    exit: 21,
+    calls: 1,
+    says: /broke before the answer/,
+  },
   {
     name: '500 after the work',
     faults: [{ kind: 'status-after', action: 'rotate', status: 500 }],
@@ -97,7 +130,15 @@ const unknown: readonly Case[] = [
 
 const status = (code: number, calls: number, says: RegExp, retryAfter?: string): Case => ({
   name: `${code}${retryAfter === undefined ? '' : ` with Retry-After ${retryAfter}`}`,
-  faults: [{ kind: 'status-before', action: 'rotate', status: code, times: 9, ...(retryAfter === undefined ? {} : { retryAfter }) }],
+  faults: [
+    {
+      kind: 'status-before',
+      action: 'rotate',
+      status: code,
+      times: 9,
+      ...(retryAfter === undefined ? {} : { retryAfter }),
+    },
+  ],
   exit: 20,
   calls,
   says,
@@ -152,7 +193,12 @@ interface Mode {
 const modes: readonly Mode[] = [
   { name: 'in-place', config: {}, check: false },
   { name: 'in-place-checked', config: {}, check: true, only: sample },
-  { name: 'overlap', config: { overlap: true, actions: ['verify', 'revoke'] }, check: true, only: sample },
+  {
+    name: 'overlap',
+    config: { overlap: true, actions: ['verify', 'revoke'] },
+    check: true,
+    only: sample,
+  },
 ]
 
 function inNormalRun(mode: Mode, item: Case): boolean {
@@ -174,7 +220,12 @@ afterAll(async () => {
 async function world(
   mode: Mode,
   name: string,
-): Promise<{ readonly fake: FakeWebhook; readonly path: string; readonly old: string; readonly env: string }> {
+): Promise<{
+  readonly fake: FakeWebhook
+  readonly path: string
+  readonly old: string
+  readonly env: string
+}> {
   const overlap = mode.config['overlap'] === true
   const old = canary('old-value')
   const fake = await FakeWebhook.start({
@@ -191,7 +242,12 @@ async function world(
   const set = await box.run(['set', path, '--keep-newline'], { input: old })
   expect(set.code, set.stderr).toBe(0)
   // What this hook has not done when it answers, it never does.
-  const config = JSON.stringify({ webhookUrl: fake.hookUrl, secret: hookSecret, settlesAfter: '0s', ...mode.config })
+  const config = JSON.stringify({
+    webhookUrl: fake.hookUrl,
+    secret: hookSecret,
+    settlesAfter: '0s',
+    ...mode.config,
+  })
   const scheduled = await box.run(
     [
       'schedule',
@@ -206,7 +262,13 @@ async function world(
       '--config',
       '-',
       ...option('--target', { type: 'env-file', path: env, name: 'API_KEY' }),
-      ...(mode.check ? option('--check', { type: 'http', url: fake.resourceUrl, header: 'Authorization: Bearer {value}' }) : []),
+      ...(mode.check
+        ? option('--check', {
+            type: 'http',
+            url: fake.resourceUrl,
+            header: 'Authorization: Bearer {value}',
+          })
+        : []),
     ],
     { input: config },
   )
@@ -214,7 +276,8 @@ async function world(
   return { fake, path, old, env }
 }
 
-const rotateCalls = (fake: FakeWebhook): number => fake.calls.filter((call) => call.action === 'rotate').length
+const rotateCalls = (fake: FakeWebhook): number =>
+  fake.calls.filter((call) => call.action === 'rotate').length
 
 /** Rotates with `--json` and holds everything against the contract. */
 async function rotated(path: string, exit: number) {
@@ -226,77 +289,97 @@ async function rotated(path: string, exit: number) {
 }
 
 describe.concurrent.each(modes)('the web hook answers, $name:', (mode) => {
-  test.each(unknown.filter((item) => inNormalRun(mode, item)))('$name', async ({ name, faults, calls, says }) => {
-    const { fake, path, old, env } = await world(mode, name)
-    for (const fault of faults) fake.inject(fault)
-    const { run, error } = await rotated(path, 21)
-    expect(run).toMatchObject({
-      success: false,
-      status: 'unsafe',
-      version: 1,
-      previousVersion: 1,
-      new: null,
-      rotatedAt: null,
-      grace: null,
-    })
-    expect(run.targets).toMatchObject([{ type: 'env-file', status: 'untouched' }])
-    expect(error).toMatchObject({ code: 'unsafe', runId: run.runId })
-    expect(error?.message).toMatch(says)
-    expect(error?.hint).toContain(`rotate resume ${run.runId ?? ''} --keep old`)
-    expect(rotateCalls(fake)).toBe(calls)
-    values.push(...fake.live)
-    expect((await box.run(['get', path, '-n'])).stdout).toBe(old)
-    expect(() => readFileSync(env)).toThrow('ENOENT')
-    if (!SLOW && !sample.test(name)) return
-    // A second try asks nobody anything and changes nothing: the run waits for a person.
-    const again = await box.run(['rotate', path])
-    expect(again).toMatchObject({ code: 21, stdout: '' })
-    expect(rotateCalls(fake)).toBe(calls)
-    // The operator decides, and the next rotation works.
-    const kept = await box.run(['resume', run.runId ?? '', '--keep', 'old'])
-    expect(kept, kept.stderr).toMatchObject({ code: 0, stdout: `${path} version 1\n` })
-  })
+  test.each(unknown.filter((item) => inNormalRun(mode, item)))(
+    '$name',
+    async ({ name, faults, calls, says }) => {
+      const { fake, path, old, env } = await world(mode, name)
+      for (const fault of faults) fake.inject(fault)
+      const { run, error } = await rotated(path, 21)
+      expect(run).toMatchObject({
+        success: false,
+        status: 'unsafe',
+        version: 1,
+        previousVersion: 1,
+        new: null,
+        rotatedAt: null,
+        grace: null,
+      })
+      expect(run.targets).toMatchObject([{ type: 'env-file', status: 'untouched' }])
+      expect(error).toMatchObject({ code: 'unsafe', runId: run.runId })
+      expect(error?.message).toMatch(says)
+      expect(error?.hint).toContain(`rotate resume ${run.runId ?? ''} --keep old`)
+      expect(rotateCalls(fake)).toBe(calls)
+      values.push(...fake.live)
+      expect((await box.run(['get', path, '-n'])).stdout).toBe(old)
+      expect(() => readFileSync(env)).toThrow('ENOENT')
+      if (!SLOW && !sample.test(name)) return
+      // A second try asks nobody anything and changes nothing: the run waits for a
+      // person.
+      const again = await box.run(['rotate', path])
+      expect(again).toMatchObject({ code: 21, stdout: '' })
+      expect(rotateCalls(fake)).toBe(calls)
+      // The operator decides, and the next rotation works.
+      const kept = await box.run(['resume', run.runId ?? '', '--keep', 'old'])
+      expect(kept, kept.stderr).toMatchObject({ code: 0, stdout: `${path} version 1\n` })
+    },
+  )
 
-  test.each(refused.filter((item) => inNormalRun(mode, item)))('$name', async ({ name, faults, calls, says }) => {
-    const { fake, path, old, env } = await world(mode, name)
-    for (const fault of faults) fake.inject(fault)
-    const { run, error } = await rotated(path, 20)
-    expect(run).toMatchObject({
-      success: false,
-      status: 'failed',
-      version: 1,
-      previousVersion: 1,
-      new: null,
-      rotatedAt: null,
-      grace: null,
-    })
-    expect(error).toMatchObject({ code: 'rolled-back', runId: run.runId, details: { verified: expect.any(Boolean) } })
-    expect(error?.message).toMatch(says)
-    expect(error?.message).toMatch(/Nothing was changed; version 1/)
-    expect(error?.hint).toContain(`rotate history ${run.runId ?? ''}`)
-    expect(rotateCalls(fake)).toBe(calls)
-    expect(fake.rotations).toBe(0)
-    expect((await box.run(['get', path, '-n'])).stdout).toBe(old)
-    expect(() => readFileSync(env)).toThrow('ENOENT')
-    if (!SLOW && !sample.test(name)) return
-    // Nothing stands in the way of the next attempt.
-    fake.clearFaults()
-    const next = await rotated(path, 0)
-    expect(next.run).toMatchObject({ success: true, version: 2 })
-    values.push(...fake.live)
-  })
+  test.each(refused.filter((item) => inNormalRun(mode, item)))(
+    '$name',
+    async ({ name, faults, calls, says }) => {
+      const { fake, path, old, env } = await world(mode, name)
+      for (const fault of faults) fake.inject(fault)
+      const { run, error } = await rotated(path, 20)
+      expect(run).toMatchObject({
+        success: false,
+        status: 'failed',
+        version: 1,
+        previousVersion: 1,
+        new: null,
+        rotatedAt: null,
+        grace: null,
+      })
+      expect(error).toMatchObject({
+        code: 'rolled-back',
+        runId: run.runId,
+        details: { verified: expect.any(Boolean) },
+      })
+      expect(error?.message).toMatch(says)
+      expect(error?.message).toMatch(/Nothing was changed; version 1/)
+      expect(error?.hint).toContain(`rotate history ${run.runId ?? ''}`)
+      expect(rotateCalls(fake)).toBe(calls)
+      expect(fake.rotations).toBe(0)
+      expect((await box.run(['get', path, '-n'])).stdout).toBe(old)
+      expect(() => readFileSync(env)).toThrow('ENOENT')
+      if (!SLOW && !sample.test(name)) return
+      // Nothing stands in the way of the next attempt.
+      fake.clearFaults()
+      const next = await rotated(path, 0)
+      expect(next.run).toMatchObject({ success: true, version: 2 })
+      values.push(...fake.live)
+    },
+  )
 
-  test.each(recovered.filter((item) => inNormalRun(mode, item)))('$name', async ({ name, faults, calls }) => {
-    const { fake, path, env } = await world(mode, name)
-    for (const fault of faults) fake.inject(fault)
-    const { run } = await rotated(path, 0)
-    expect(run).toMatchObject({ success: true, status: 'success', version: 2, previousVersion: 1, targets: [{ status: 'updated' }] })
-    expect(rotateCalls(fake)).toBe(calls)
-    const value = (await box.run(['get', path, '-n'])).stdout
-    expect(fake.accepts(value)).toBe(true)
-    expect(readFileSync(env, 'utf8')).toBe(`API_KEY=${value}\n`)
-    values.push(value)
-  })
+  test.each(recovered.filter((item) => inNormalRun(mode, item)))(
+    '$name',
+    async ({ name, faults, calls }) => {
+      const { fake, path, env } = await world(mode, name)
+      for (const fault of faults) fake.inject(fault)
+      const { run } = await rotated(path, 0)
+      expect(run).toMatchObject({
+        success: true,
+        status: 'success',
+        version: 2,
+        previousVersion: 1,
+        targets: [{ status: 'updated' }],
+      })
+      expect(rotateCalls(fake)).toBe(calls)
+      const value = (await box.run(['get', path, '-n'])).stdout
+      expect(fake.accepts(value)).toBe(true)
+      expect(readFileSync(env, 'utf8')).toBe(`API_KEY=${value}\n`)
+      values.push(value)
+    },
+  )
 
   test('the value that is current already', async () => {
     const { fake, path, old } = await world(mode, 'same')
@@ -315,15 +398,18 @@ describe.concurrent('the web hook answers, and the outcome can be learned:', () 
     ['500 before the work', { kind: 'status-before', action: 'rotate', status: 500 }],
     ['nonsense without work', { kind: 'status-before', action: 'rotate', status: 200 }],
   ]
-  test.each(nothingDone)('in place, %s: the check accepts the old value, so nothing was changed', async (name, fault) => {
-    const mode = { name: 'in-place-asked', config: {}, check: true }
-    const { fake, path, old } = await world(mode, name)
-    fake.inject(fault)
-    const { run } = await rotated(path, 20)
-    expect(run).toMatchObject({ status: 'failed', version: 1 })
-    expect(rotateCalls(fake)).toBe(1)
-    expect(fake.uses.at(-1)).toEqual({ value: old, ok: true })
-  })
+  test.each(nothingDone)(
+    'in place, %s: the check accepts the old value, so nothing was changed',
+    async (name, fault) => {
+      const mode = { name: 'in-place-asked', config: {}, check: true }
+      const { fake, path, old } = await world(mode, name)
+      fake.inject(fault)
+      const { run } = await rotated(path, 20)
+      expect(run).toMatchObject({ status: 'failed', version: 1 })
+      expect(rotateCalls(fake)).toBe(1)
+      expect(fake.uses.at(-1)).toEqual({ value: old, ok: true })
+    },
+  )
 
   test.each(nothingDone)('in place, %s: without a check nobody knows', async (name, fault) => {
     const { fake, path } = await world({ name: 'in-place-blind', config: {}, check: false }, name)
@@ -340,28 +426,38 @@ describe.concurrent('the web hook answers, and the outcome can be learned:', () 
   ]
   const idempotent: readonly Mode[] = [
     { name: 'idempotent', config: { idempotent: true }, check: false },
-    { name: 'idempotent-overlap', config: { idempotent: true, overlap: true, actions: ['verify', 'revoke'] }, check: true },
-  ]
-  test.each(idempotent.flatMap((mode) => lost.map(([name, fault]) => ({ mode, name, fault, what: `${mode.name}, ${name}` }))))(
-    '$what: asked again under the same key',
-    async ({ mode, name, fault }) => {
-      const { fake, path, env } = await world(mode, name)
-      fake.inject(fault)
-      const { run } = await rotated(path, 0)
-      expect(run).toMatchObject({ success: true, version: 2, targets: [{ status: 'updated' }] })
-      expect(fake.rotations).toBe(1)
-      const calls = fake.calls.filter((call) => call.action === 'rotate')
-      expect(calls).toHaveLength(2)
-      expect(new Set(calls.map((call) => `${call.body} ${String(call.headers['idempotency-key'])}`)).size).toBe(1)
-      const value = (await box.run(['get', path, '-n'])).stdout
-      expect(value).toBe(fake.live.at(-1))
-      expect(readFileSync(env, 'utf8')).toBe(`API_KEY=${value}\n`)
-      values.push(value)
+    {
+      name: 'idempotent-overlap',
+      config: { idempotent: true, overlap: true, actions: ['verify', 'revoke'] },
+      check: true,
     },
-  )
+  ]
+  test.each(
+    idempotent.flatMap((mode) =>
+      lost.map(([name, fault]) => ({ mode, name, fault, what: `${mode.name}, ${name}` })),
+    ),
+  )('$what: asked again under the same key', async ({ mode, name, fault }) => {
+    const { fake, path, env } = await world(mode, name)
+    fake.inject(fault)
+    const { run } = await rotated(path, 0)
+    expect(run).toMatchObject({ success: true, version: 2, targets: [{ status: 'updated' }] })
+    expect(fake.rotations).toBe(1)
+    const calls = fake.calls.filter((call) => call.action === 'rotate')
+    expect(calls).toHaveLength(2)
+    expect(
+      new Set(calls.map((call) => `${call.body} ${String(call.headers['idempotency-key'])}`)).size,
+    ).toBe(1)
+    const value = (await box.run(['get', path, '-n'])).stdout
+    expect(value).toBe(fake.live.at(-1))
+    expect(readFileSync(env, 'utf8')).toBe(`API_KEY=${value}\n`)
+    values.push(value)
+  })
 
   test('an idempotent hook that never answers whole is not called without end', async () => {
-    const { fake, path, old } = await world({ name: 'idempotent', config: { idempotent: true }, check: false }, 'never')
+    const { fake, path, old } = await world(
+      { name: 'idempotent', config: { idempotent: true }, check: false },
+      'never',
+    )
     fake.inject({ kind: 'drop-after', action: 'rotate', times: 99 })
     const { run } = await rotated(path, 21)
     expect(run.status).toBe('unsafe')
@@ -381,7 +477,9 @@ describe.concurrent('the web hook answers, and the outcome can be learned:', () 
     await fake.stop()
     const { run, error } = await rotated(path, 20)
     expect(run.status).toBe('failed')
-    expect(error?.message).toMatch(/can't reach 127\.0\.0\.1:\d+: connection refused; nothing was sent/)
+    expect(error?.message).toMatch(
+      /can't reach 127\.0\.0\.1:\d+: connection refused; nothing was sent/,
+    )
     expect((await box.run(['get', path, '-n'])).stdout).toBe(old)
   })
 
@@ -395,7 +493,9 @@ describe.concurrent('the web hook answers, and the outcome can be learned:', () 
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
     const { path, old } = await world({ name: 'tls', config: {}, check: false }, 'self-signed')
     const url = `https://localhost:${(server.address() as AddressInfo).port}/rotate-secret`
-    expect(await box.run(['schedule', 'set', path, '--config', JSON.stringify({ webhookUrl: url })])).toMatchObject({ code: 0 })
+    expect(
+      await box.run(['schedule', 'set', path, '--config', JSON.stringify({ webhookUrl: url })]),
+    ).toMatchObject({ code: 0 })
     const { error } = await rotated(path, 20)
     expect(error?.message).toMatch(/TLS: the certificate is self-signed; nothing was sent/)
     expect(requests).toBe(0)
@@ -412,12 +512,16 @@ describe.concurrent('the web hook answers, and the outcome can be learned:', () 
     fake.inject({ kind: 'status-before', action: 'rotate', status: 401 })
     const undone = await box.run(['rotate', path])
     expect(undone).toMatchObject({ code: 20, stdout: '' })
-    expect(undone.stderr).toMatch(/^rotate: t\/words\/both was not rotated: step create: .*401.*Nothing was changed; version 1/m)
+    expect(undone.stderr).toMatch(
+      /^rotate: t\/words\/both was not rotated: step create: .*401.*Nothing was changed; version 1/m,
+    )
     expect(undone.stderr).toMatch(/^ {2}next: check "secret".*rotate history run_/m)
     fake.inject({ kind: 'cut', action: 'rotate' })
     const unsafe = await box.run(['rotate', path])
     expect(unsafe).toMatchObject({ code: 21, stdout: '' })
-    expect(unsafe.stderr).toMatch(/^rotate: t\/words\/both: .*a person must look: step create: .*Nothing more is revoked/m)
+    expect(unsafe.stderr).toMatch(
+      /^rotate: t\/words\/both: .*a person must look: step create: .*Nothing more is revoked/m,
+    )
     expect(unsafe.stderr).toMatch(/^ {2}next: .*rotate resume run_\w+ --keep old/m)
     values.push(...fake.live)
   })
@@ -429,7 +533,9 @@ test('after all of it the vault opens, its audit verifies, and no value stands a
   const held = [
     ...new Set(
       box.results.flatMap((result) =>
-        result.args.filter((arg) => arg.includes('/')).map((path) => box.path(`${path.replaceAll('/', '.')}.env`)),
+        result.args
+          .filter((arg) => arg.includes('/'))
+          .map((path) => box.path(`${path.replaceAll('/', '.')}.env`)),
       ),
     ),
   ]

@@ -1,4 +1,7 @@
-/** The whole chain of a rotation through the built program, from the first value to the proven death of the old one, under a clock that moves. */
+/**
+ * The whole chain of a rotation through the built program, from the first value to the
+ * proven death of the old one, under a clock that moves.
+ */
 import { parse } from 'csv-parse/sync'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import type { z } from 'zod'
@@ -68,32 +71,80 @@ describe.skipIf(!canMoveClock)('the pair of names,', () => {
           .split('\n')
           .map((line) => line.split('=', 2) as [string, string]),
       )
-    const took = world.script('took', `cat > /dev/null; grep -c . "$HOME/pair.env" >> "$HOME/restarts"`)
-    const target = option('--target', { type: 'env-file', path: world.box.path('pair.env'), previous: true })
+    const took = world.script(
+      'took',
+      `cat > /dev/null; grep -c . "$HOME/pair.env" >> "$HOME/restarts"`,
+    )
+    const target = option('--target', {
+      type: 'env-file',
+      path: world.box.path('pair.env'),
+      previous: true,
+    })
     await world.ok(['set', path, '--generate'])
-    await world.ok(['schedule', 'set', path, '--provider', 'jwt', '--interval', '30', '--grace', '2h', ...target])
-    const detail = await world.data<{ rotation: { targets: readonly { previous?: unknown }[] } }>(['schedule', 'show', path])
+    await world.ok([
+      'schedule',
+      'set',
+      path,
+      '--provider',
+      'jwt',
+      '--interval',
+      '30',
+      '--grace',
+      '2h',
+      ...target,
+    ])
+    const detail = await world.data<{ rotation: { targets: readonly { previous?: unknown }[] } }>([
+      'schedule',
+      'show',
+      path,
+    ])
     expect(detail.rotation.targets[0]?.previous).toEqual({ value: 'JWT_SECRET_PREVIOUS' })
-    const { plan } = await world.data<{ plan: readonly { steps: readonly { effect: string }[] }[] }>(['plan', path])
+    const { plan } = await world.data<{
+      plan: readonly { steps: readonly { effect: string }[] }[]
+    }>(['plan', path])
     expect(plan[0]?.steps.map(({ effect }) => effect).join('\n')).toContain(
       'JWT_SECRET, JWT_SECRET_PREVIOUS (the value before, during grace)',
     )
     const old = await world.get(path)
     await rotate(path)
     expect(file()).toEqual({ JWT_SECRET: await world.get(path), JWT_SECRET_PREVIOUS: old })
-    await world.ok(['schedule', 'set', path, ...target, ...option('--target', { type: 'exec', run: [took], previous: 'OTHER' })])
+    await world.ok([
+      'schedule',
+      'set',
+      path,
+      ...target,
+      ...option('--target', { type: 'exec', run: [took], previous: 'OTHER' }),
+    ])
     world.pass(3 * HOUR)
     expect(await world.run(['run-due'])).toMatchObject({ code: 0 })
-    expect(file()).toEqual({ JWT_SECRET: await world.get(path), JWT_SECRET_PREVIOUS: await world.get(path) })
+    expect(file()).toEqual({
+      JWT_SECRET: await world.get(path),
+      JWT_SECRET_PREVIOUS: await world.get(path),
+    })
     expect(world.read('restarts')).toBe('2\n')
     expect(await statesOf(path)).toEqual(['2 live current', '1 retired'])
   })
 
   test('is refused where the old value dies with the rotation', async () => {
     const fake = await world.hook({ secret: canary('hook'), live: [] })
-    const target = option('--target', { type: 'env-file', path: world.box.path('x.env'), previous: true })
+    const target = option('--target', {
+      type: 'env-file',
+      path: world.box.path('x.env'),
+      previous: true,
+    })
     const result = await world.run(
-      ['schedule', 'set', 'production/api/HOOKED', '--provider', 'custom', '--interval', '30', '--config', '-', ...target],
+      [
+        'schedule',
+        'set',
+        'production/api/HOOKED',
+        '--provider',
+        'custom',
+        '--interval',
+        '30',
+        '--config',
+        '-',
+        ...target,
+      ],
       { input: configOf(fake) },
     )
     expect(result, result.stderr).toMatchObject({ code: 2, stdout: '' })
@@ -108,7 +159,10 @@ describe.skipIf(!canMoveClock)('the web hook,', () => {
     const old = canary('first')
     const secret = canary('hook')
     const fake = await world.hook({ secret, live: [old] })
-    const deliver = world.script('deliver', `cat > "$HOME/delivered"; echo "$ROTATE_EVENT $ROTATE_SECRET $ROTATE_VERSION" >> "$HOME/log"`)
+    const deliver = world.script(
+      'deliver',
+      `cat > "$HOME/delivered"; echo "$ROTATE_EVENT $ROTATE_SECRET $ROTATE_VERSION" >> "$HOME/log"`,
+    )
     const smoke = world.script('smoke', `cat > "$HOME/smoked"`)
     await world.ok(['set', path, '--keep-newline'], { input: old })
     await world.ok(
@@ -130,7 +184,9 @@ describe.skipIf(!canMoveClock)('the web hook,', () => {
       ],
       { input: configOf(fake) },
     )
-    const { plan } = await world.data<{ plan: readonly { steps: readonly { step: string; effect: string }[] }[] }>(['plan', path])
+    const { plan } = await world.data<{
+      plan: readonly { steps: readonly { step: string; effect: string }[] }[]
+    }>(['plan', path])
     expect(plan[0]?.steps.map(({ effect }) => effect).join('\n')).toMatch(/OUTAGE/)
 
     const run = await rotate(path)
@@ -144,7 +200,10 @@ describe.skipIf(!canMoveClock)('the web hook,', () => {
       triggeredBy: 'manual',
       grace: null,
       old: { version: 1 },
-      new: { version: 2, hint: `…${value.slice(-4)}` === '' ? '' : expect.stringContaining(value.slice(-4)) },
+      new: {
+        version: 2,
+        hint: `…${value.slice(-4)}` === '' ? '' : expect.stringContaining(value.slice(-4)),
+      },
       targets: [
         { name: 'env-file', type: 'env-file', status: 'updated' },
         { name: 'exec', type: 'exec', status: 'updated' },
@@ -169,21 +228,39 @@ describe.skipIf(!canMoveClock)('the web hook,', () => {
     expect(await world.run(['rollback', path])).toMatchObject({ code: 13, stdout: '' })
     expect(await world.run(['run-due'])).toMatchObject({ code: 0, stdout: '', stderr: '' })
 
-    const list = await world.data<{ checklist?: readonly { status: string }[] }>(['show', path, '--checklist']).then((data) => data)
+    const list = await world
+      .data<{ checklist?: readonly { status: string }[] }>(['show', path, '--checklist'])
+      .then((data) => data)
     expect(list).toMatchObject({
-      secret: { checklist: [{ status: 'yes' }, { status: 'yes' }, { status: 'yes' }, { status: 'yes' }, { status: 'yes' }] },
+      secret: {
+        checklist: [
+          { status: 'yes' },
+          { status: 'yes' },
+          { status: 'yes' },
+          { status: 'yes' },
+          { status: 'yes' },
+        ],
+      },
     })
 
     // A hundred days without run-due: once, not three times, and counted from now.
     world.pass(100 * DAY)
     const caught = await due()
-    expect(caught.rotated).toMatchObject([{ path, version: 3, triggeredBy: 'automatic', status: 'success' }])
-    expect(Date.parse(caught.nextDueAt ?? '')).toBe(Date.parse(caught.rotated[0]?.rotatedAt ?? '') + 30 * DAY)
+    expect(caught.rotated).toMatchObject([
+      { path, version: 3, triggeredBy: 'automatic', status: 'success' },
+    ])
+    expect(Date.parse(caught.nextDueAt ?? '')).toBe(
+      Date.parse(caught.rotated[0]?.rotatedAt ?? '') + 30 * DAY,
+    )
     expect(await world.run(['run-due'])).toMatchObject({ code: 0, stdout: '', stderr: '' })
     expect(fake.rotations).toBe(2)
 
     const rows = await csv()
-    expect(rows.filter((row) => row.action === 'secret_rotated').map((row) => [row.secret, row.triggered_by, row.status])).toEqual([
+    expect(
+      rows
+        .filter((row) => row.action === 'secret_rotated')
+        .map((row) => [row.secret, row.triggered_by, row.status]),
+    ).toEqual([
       [path, 'manual', 'success'],
       [path, 'automatic', 'success'],
     ])
@@ -197,15 +274,33 @@ describe.skipIf(!canMoveClock)('the web hook,', () => {
     const held = ['app.env', 'delivered', 'smoked'].map((name) => world.box.path(name))
     const shown = world.box.results.filter((result) => result.args[0] === 'get')
     for (const hidden of [old, secret, value, await world.get(path)])
-      expectNoTrace(world.box, hidden, { heldBy: held, shownBy: [...shown, ...world.box.results.slice(-1)] })
+      expectNoTrace(world.box, hidden, {
+        heldBy: held,
+        shownBy: [...shown, ...world.box.results.slice(-1)],
+      })
   })
 
   test('overlap: both work during grace, run-due revokes with proof, the words say what was done', async () => {
     const old = canary('first')
     const fake = await world.hook({ overlap: true, idempotent: true, live: [old] })
     await world.ok(['set', path, '--keep-newline'], { input: old })
-    const check = JSON.stringify({ type: 'http', url: fake.resourceUrl, header: 'Authorization: Bearer {value}' })
-    const options = ['--interval', '30', '--grace', '2h', '--config', configOf(fake), '--check', check, '--check', '{"type":"provider"}']
+    const check = JSON.stringify({
+      type: 'http',
+      url: fake.resourceUrl,
+      header: 'Authorization: Bearer {value}',
+    })
+    const options = [
+      '--interval',
+      '30',
+      '--grace',
+      '2h',
+      '--config',
+      configOf(fake),
+      '--check',
+      check,
+      '--check',
+      '{"type":"provider"}',
+    ]
     await world.ok(['schedule', 'set', path, '--provider', 'custom', ...options])
     const run = await rotate(path)
     expect(Date.parse(run.grace?.until ?? '') - Date.parse(run.rotatedAt ?? '')).toBe(2 * HOUR)
@@ -217,7 +312,9 @@ describe.skipIf(!canMoveClock)('the web hook,', () => {
     expect(fake.live).toHaveLength(2)
     world.pass(2 * HOUR)
     const ended = await world.ok(['run-due'])
-    expect(ended.stdout).toMatch(/^production\/app\/API_KEY: version 1 \(.*\) revoked \(refused by the provider\)\n$/)
+    expect(ended.stdout).toMatch(
+      /^production\/app\/API_KEY: version 1 \(.*\) revoked \(refused by the provider\)\n$/,
+    )
     expect(fake.calls.slice(-2).map(({ action }) => action)).toEqual(['revoke', 'verify'])
     expect(fake.live).toEqual([await world.get(path)])
     expect(await statesOf(path)).toEqual(['2 live current', '1 revoked'])
@@ -242,7 +339,19 @@ describe.skipIf(!canMoveClock)('the web hook,', () => {
   test('a far side that won’t revoke is 23 and is tried again; the new value stays current', async () => {
     const fake = await world.hook({ overlap: true, live: ['first-value-0123456789abc'] })
     await world.ok(['set', path], { input: 'first-value-0123456789abc' })
-    await world.ok(['schedule', 'set', path, '--provider', 'custom', '--interval', '30', '--grace', '0', '--config', configOf(fake)])
+    await world.ok([
+      'schedule',
+      'set',
+      path,
+      '--provider',
+      'custom',
+      '--interval',
+      '30',
+      '--grace',
+      '0',
+      '--config',
+      configOf(fake),
+    ])
     fake.inject({ kind: 'status-before', action: 'revoke', status: 403 })
     const run = await rotate(path, 23)
     expect(run).toMatchObject({ success: true, version: 2 })
@@ -259,8 +368,24 @@ describe.skipIf(!canMoveClock)('the web hook,', () => {
     const red = world.script('red', `test "$(cat)" = first-value-0123456789abc`)
     await world.ok(['set', path], { input: 'first-value-0123456789abc' })
     const target = JSON.stringify({ type: 'env-file', path: world.box.path('app.env') })
-    const options = ['--config', configOf(fake), '--target', target, '--check', JSON.stringify({ type: 'exec', run: [red] })]
-    await world.ok(['schedule', 'set', path, '--provider', 'custom', '--interval', '30', ...options])
+    const options = [
+      '--config',
+      configOf(fake),
+      '--target',
+      target,
+      '--check',
+      JSON.stringify({ type: 'exec', run: [red] }),
+    ]
+    await world.ok([
+      'schedule',
+      'set',
+      path,
+      '--provider',
+      'custom',
+      '--interval',
+      '30',
+      ...options,
+    ])
     const result = await world.run(['rotate', path, '--json'])
     expect(result.code, result.stderr).toBe(20)
     expect(document(rotation.run).parse(JSON.parse(result.stdout)).data).toMatchObject({
@@ -269,7 +394,9 @@ describe.skipIf(!canMoveClock)('the web hook,', () => {
       targets: [{ status: 'restored' }],
     })
     expect(errorOf(result)).toMatchObject({ details: { verified: true } })
-    expect(errorOf(result).message).toMatch(/What this run wrote was undone; version 1 .* was proven to work/)
+    expect(errorOf(result).message).toMatch(
+      /What this run wrote was undone; version 1 .* was proven to work/,
+    )
     expect(fake.live).toEqual(['first-value-0123456789abc'])
     expect(await world.get(path)).toBe('first-value-0123456789abc')
     expect(world.read('app.env')).not.toContain('val_')
@@ -308,8 +435,13 @@ describe.skipIf(!canMoveClock)('AWS,', () => {
     )
     const run = await rotate(path)
     expect(run).toMatchObject({ provider: 'aws', version: 2, previousVersion: 1 })
-    const value = JSON.parse(await world.get(path)) as { accessKeyId: string; secretAccessKey: string }
-    expect(world.read('aws.env')).toBe(`AWS_ACCESS_KEY_ID=${value.accessKeyId}\nAWS_SECRET_ACCESS_KEY=${value.secretAccessKey}\n`)
+    const value = JSON.parse(await world.get(path)) as {
+      accessKeyId: string
+      secretAccessKey: string
+    }
+    expect(world.read('aws.env')).toBe(
+      `AWS_ACCESS_KEY_ID=${value.accessKeyId}\nAWS_SECRET_ACCESS_KEY=${value.secretAccessKey}\n`,
+    )
     expect(JSON.parse(world.read('delivered'))).toEqual({
       AWS_ACCESS_KEY_ID: value.accessKeyId,
       AWS_SECRET_ACCESS_KEY: value.secretAccessKey,
@@ -320,8 +452,12 @@ describe.skipIf(!canMoveClock)('AWS,', () => {
     // At its limit AWS gives no third key; the message names both and how old they are.
     const full = await world.run(['rotate', path, '--json'])
     expect(full.code, full.stderr).toBe(20)
-    expect(errorOf(full).message).toMatch(new RegExp(`…${first.id.slice(-4)} \\(Active, 0 days old`))
-    expect(errorOf(full).message).toMatch(new RegExp(`…${value.accessKeyId.slice(-4)} \\(Active, 0 days old`))
+    expect(errorOf(full).message).toMatch(
+      new RegExp(`…${first.id.slice(-4)} \\(Active, 0 days old`),
+    )
+    expect(errorOf(full).message).toMatch(
+      new RegExp(`…${value.accessKeyId.slice(-4)} \\(Active, 0 days old`),
+    )
 
     world.pass(HOUR)
     expect((await due()).revoked).toEqual([])
@@ -332,21 +468,32 @@ describe.skipIf(!canMoveClock)('AWS,', () => {
     expect(await statesOf(path)).toEqual(['2 live current', '1 suspended previous'])
     world.pass(4 * HOUR)
     const deleted = await world.ok(['run-due'])
-    expect(deleted.stdout).toMatch(/^production\/aws\/DEPLOY_KEY: version 1 \(.*\) revoked \(.+\)\n$/)
+    expect(deleted.stdout).toMatch(
+      /^production\/aws\/DEPLOY_KEY: version 1 \(.*\) revoked \(.+\)\n$/,
+    )
     expect(fake.keysOf('svc').map(({ id }) => id)).toEqual([value.accessKeyId])
     expect(await statesOf(path)).toEqual(['2 live current', '1 revoked'])
-    expect(await world.run(['check', path])).toMatchObject({ code: 0, stdout: expect.stringMatching(/^ok {3}provider/) })
+    expect(await world.run(['check', path])).toMatchObject({
+      code: 0,
+      stdout: expect.stringMatching(/^ok {3}provider/),
+    })
     const actions = (await csv()).map(({ action }) => action)
-    expect(actions).toEqual(expect.arrayContaining(['secret_rotated', 'key_suspended', 'key_revoked']))
+    expect(actions).toEqual(
+      expect.arrayContaining(['secret_rotated', 'key_suspended', 'key_revoked']),
+    )
     world.pass(60 * DAY)
     expect((await due()).rotated).toMatchObject([{ version: 3, triggeredBy: 'automatic' }])
     const shown = world.box.results.filter((result) => result.args[0] === 'get')
     const held = [world.box.path('aws.env'), world.box.path('delivered')]
-    for (const key of [...fake.keys.values(), first]) expectNoTrace(world.box, key.secret, { shownBy: shown, heldBy: held })
+    for (const key of [...fake.keys.values(), first])
+      expectNoTrace(world.box, key.secret, { shownBy: shown, heldBy: held })
   })
 
   test('rollback in grace, revoke, adopt, check that turns red', async () => {
-    const { fake, first } = await setUp('--target', JSON.stringify({ type: 'env-file', path: world.box.path('aws.env') }))
+    const { fake, first } = await setUp(
+      '--target',
+      JSON.stringify({ type: 'env-file', path: world.box.path('aws.env') }),
+    )
     await rotate(path)
     const second = fake.keysOf('svc').find(({ id }) => id !== first.id)
     const back = await world.data<Run>(['rollback', path])
@@ -354,15 +501,25 @@ describe.skipIf(!canMoveClock)('AWS,', () => {
     expect(await world.get(path, '--field', 'accessKeyId')).toBe(first.id)
     expect(world.read('aws.env')).toContain(first.secret)
     // The version that was rolled back from dies by the same rules.
-    expect((await world.data<{ revoked: unknown[] }>(['revoke', path])).revoked).toMatchObject([{ version: 2, state: 'revoked' }])
+    expect((await world.data<{ revoked: unknown[] }>(['revoke', path])).revoked).toMatchObject([
+      { version: 2, state: 'revoked' },
+    ])
     expect(fake.keysOf('svc').map(({ id }) => id)).toEqual([first.id])
     expect(second).toBeDefined()
 
     const adopted = await world.data<{ keys: unknown }>(['adopt', path, '--key-id', first.id])
-    expect(adopted.keys).toEqual([{ id: first.id, owner: 'current', state: 'live', action: 'keep' }])
+    expect(adopted.keys).toEqual([
+      { id: first.id, owner: 'current', state: 'live', action: 'keep' },
+    ])
     const foreign = fake.addKey('svc')
-    expect(await world.run(['adopt', path, '--key-id', foreign.id])).toMatchObject({ code: 14, stdout: '' })
-    expect(await world.run(['adopt', path, '--key-id', 'AKIANOSUCHKEY'])).toMatchObject({ code: 13, stdout: '' })
+    expect(await world.run(['adopt', path, '--key-id', foreign.id])).toMatchObject({
+      code: 14,
+      stdout: '',
+    })
+    expect(await world.run(['adopt', path, '--key-id', 'AKIANOSUCHKEY'])).toMatchObject({
+      code: 13,
+      stdout: '',
+    })
 
     // AWS gets a minute to accept a key everywhere, so a program says no here.
     await world.ok([
@@ -378,8 +535,20 @@ describe.skipIf(!canMoveClock)('AWS,', () => {
       data: {
         ok: false,
         checks: [
-          { name: 'provider', type: 'provider', ok: true, ms: expect.any(Number), detail: 'accepted' },
-          { name: 'exec', type: 'exec', ok: false, ms: expect.any(Number), detail: 'no ended with exit code 3: not today' },
+          {
+            name: 'provider',
+            type: 'provider',
+            ok: true,
+            ms: expect.any(Number),
+            detail: 'accepted',
+          },
+          {
+            name: 'exec',
+            type: 'exec',
+            ok: false,
+            ms: expect.any(Number),
+            detail: 'no ended with exit code 3: not today',
+          },
         ],
       },
     })
@@ -400,9 +569,9 @@ describe.skipIf(!canMoveClock)('AWS,', () => {
     const refused = await world.run(['revoke', path, '--json'])
     expect(refused.code).toBe(23)
     expect(JSON.parse(refused.stdout)).toEqual({ data: { revoked: [] } })
-    expect((await world.data<{ revoked: unknown[] }>(['revoke', path, '--force'])).revoked).toMatchObject([
-      { version: 1, state: 'revoked' },
-    ])
+    expect(
+      (await world.data<{ revoked: unknown[] }>(['revoke', path, '--force'])).revoked,
+    ).toMatchObject([{ version: 1, state: 'revoked' }])
     expect(fake.keysOf('svc')).toHaveLength(1)
   })
 })
@@ -415,10 +584,21 @@ describe('the first issue', () => {
       expect(Math.abs(Date.parse(nextRotationAt) - Date.now())).toBeLessThan(60_000)
       expect(await world.run(['get', path])).toMatchObject({ code: 13, stdout: '' })
     }
-    expect(await rotate('new/by-hand/KEY')).toMatchObject({ success: true, version: 1, previousVersion: null, old: null })
+    expect(await rotate('new/by-hand/KEY')).toMatchObject({
+      success: true,
+      version: 1,
+      previousVersion: null,
+      old: null,
+    })
     const first = await due()
     expect(first.rotated).toMatchObject([
-      { path: 'new/by-run-due/KEY', version: 1, previousVersion: null, old: null, triggeredBy: 'automatic' },
+      {
+        path: 'new/by-run-due/KEY',
+        version: 1,
+        previousVersion: null,
+        old: null,
+        triggeredBy: 'automatic',
+      },
     ])
     expect(await world.get('new/by-run-due/KEY')).toMatch(/\S{20,}/)
     expect(await world.run(['run-due'])).toMatchObject({ code: 0, stdout: '', stderr: '' })

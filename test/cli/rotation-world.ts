@@ -1,4 +1,7 @@
-/** What the rotation tests have in common: a web hook or AWS far side with a secret and a schedule, and a clock that can be moved. */
+/**
+ * What the rotation tests have in common: a web hook or AWS far side with a secret and a
+ * schedule, and a clock that can be moved.
+ */
 import { chmodSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -13,10 +16,14 @@ const library = readdirSync('/usr/lib', { withFileTypes: true })
   .map((entry) => `/usr/lib/${entry.name}/faketime/libfaketime.so.1`)
   .find((file) => existsSync(file))
 
-/** Can the clock of a child be moved? Debian's package faketime; without it the tests that need it are skipped, but not in CI. */
+/**
+ * Can the clock of a child be moved? Debian's package faketime; without it the tests that
+ * need it are skipped, but not in CI.
+ */
 export const canMoveClock = library !== undefined
 if (!canMoveClock) {
-  if (process.env['CI'] !== undefined) throw new Error('the package faketime is missing: its library moves the clock of the program')
+  if (process.env['CI'] !== undefined)
+    throw new Error('the package faketime is missing: its library moves the clock of the program')
   process.stderr.write('skipped: tests that move the clock need the Debian package faketime\n')
 }
 
@@ -24,7 +31,12 @@ if (!canMoveClock) {
 export function later(ms: number): Readonly<Record<string, string>> {
   return ms === 0
     ? {}
-    : { LD_PRELOAD: library ?? '', FAKETIME: `+${Math.round(ms / 1000)}`, DONT_FAKE_MONOTONIC: '1', FAKETIME_DONT_FAKE_MONOTONIC: '1' }
+    : {
+        LD_PRELOAD: library ?? '',
+        FAKETIME: `+${Math.round(ms / 1000)}`,
+        DONT_FAKE_MONOTONIC: '1',
+        FAKETIME_DONT_FAKE_MONOTONIC: '1',
+      }
 }
 
 /** A sandbox whose clock only moves forward, as a vault expects. */
@@ -73,7 +85,9 @@ export class World {
 
   readonly #clouds: FakeAws[] = []
 
-  async hook(settings: Partial<WebhookSettings> & { live?: readonly string[] } = {}): Promise<FakeWebhook> {
+  async hook(
+    settings: Partial<WebhookSettings> & { live?: readonly string[] } = {},
+  ): Promise<FakeWebhook> {
     const fake = await FakeWebhook.start({
       ...settings,
       actions: settings.actions ?? (settings.overlap === true ? ['verify', 'revoke'] : []),
@@ -82,15 +96,32 @@ export class World {
     return fake
   }
 
-  /** A secret with this value and a schedule at a web hook of which old and new work side by side; `more` are further options of the schedule. */
+  /**
+   * A secret with this value and a schedule at a web hook of which old and new work side
+   * by side; `more` are further options of the schedule.
+   */
   async connected(path: string, value: string, ...more: readonly string[]): Promise<FakeWebhook> {
     const hook = await this.hook({ overlap: true, live: [value] })
     await this.ok(['set', path], { input: value })
-    await this.ok(['schedule', 'set', path, '--provider', 'custom', '--interval', '30', '--config', configOf(hook), ...more])
+    await this.ok([
+      'schedule',
+      'set',
+      path,
+      '--provider',
+      'custom',
+      '--interval',
+      '30',
+      '--config',
+      configOf(hook),
+      ...more,
+    ])
     return hook
   }
 
-  /** An application that is asked whether the value it is shown in `X-Value` is right: the option for a check that does so. */
+  /**
+   * An application that is asked whether the value it is shown in `X-Value` is right: the
+   * option for a check that does so.
+   */
   async application(isRight: (value: string) => boolean): Promise<readonly string[]> {
     const server = createServer((request, response) =>
       response.writeHead(isRight(String(request.headers['x-value'] ?? '')) ? 200 : 503).end(),
@@ -98,12 +129,18 @@ export class World {
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
     this.#ends.push(() => new Promise((resolve) => server.close(() => resolve())))
     const { port } = server.address() as AddressInfo
-    return option('--check', { type: 'http', url: `http://127.0.0.1:${port}/`, header: { 'X-Value': '{value}' } })
+    return option('--check', {
+      type: 'http',
+      url: `http://127.0.0.1:${port}/`,
+      header: { 'X-Value': '{value}' },
+    })
   }
 
-  async aws(
-    user = 'svc',
-  ): Promise<{ readonly fake: FakeAws; readonly first: FakeKey; readonly config: Readonly<Record<string, unknown>> }> {
+  async aws(user = 'svc'): Promise<{
+    readonly fake: FakeAws
+    readonly first: FakeKey
+    readonly config: Readonly<Record<string, unknown>>
+  }> {
     const fake = await FakeAws.start({ now: () => this.now() })
     fake.settings.clockOffsetMs = this.#offset
     this.#clouds.push(fake)
@@ -111,7 +148,17 @@ export class World {
     fake.addUser(user)
     const first = fake.addKey(user)
     const { id: accessKeyId, secret: secretAccessKey } = fake.admin
-    return { fake, first, config: { accessKeyId, secretAccessKey, region: 'us-east-1', iamUserName: user, endpoint: fake.url } }
+    return {
+      fake,
+      first,
+      config: {
+        accessKeyId,
+        secretAccessKey,
+        region: 'us-east-1',
+        iamUserName: user,
+        endpoint: fake.url,
+      },
+    }
   }
 
   /** An executable file with this body, which others may not write. */
@@ -148,7 +195,10 @@ export function configOf(fake: FakeWebhook): string {
 }
 
 /** `--target {…}`, `--check {…}`. */
-export function option(flag: '--target' | '--check' | '--config', value: unknown): readonly [string, string] {
+export function option(
+  flag: '--target' | '--check' | '--config',
+  value: unknown,
+): readonly [string, string] {
   return [flag, JSON.stringify(value)]
 }
 

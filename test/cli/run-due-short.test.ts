@@ -1,6 +1,8 @@
 /**
- * The short way of `run-due` (src/cli/fast-run-due.ts): it may only end where the long way would have done nothing. Each situation is asked of the short way itself,
- * then played on two copies of one vault, by the launcher and by dist/main.js, which must answer alike and leave alike.
+ * The short way of `run-due` (src/cli/fast-run-due.ts): it may only end where the long
+ * way would have done nothing. Each situation is asked of the short way itself, then
+ * played on two copies of one vault, by the launcher and by dist/main.js, which must
+ * answer alike and leave alike.
  */
 import { spawnSync } from 'node:child_process'
 import { cpSync, mkdirSync, rmSync } from 'node:fs'
@@ -20,7 +22,17 @@ let world: World
 beforeEach(async () => {
   world = await new World().init()
   await world.ok(['set', path], { input: 'a-first-value-of-some-length' })
-  await world.ok(['schedule', 'set', path, '--provider', 'generated', '--interval', '30d', '--grace', '1d'])
+  await world.ok([
+    'schedule',
+    'set',
+    path,
+    '--provider',
+    'generated',
+    '--interval',
+    '30d',
+    '--grace',
+    '1d',
+  ])
   await world.ok(['run-due'])
 })
 afterEach(() => world.close())
@@ -31,7 +43,10 @@ beforeEach(() => {
   ahead = 0
 })
 
-async function short(args: readonly string[], env: Readonly<Record<string, string>>): Promise<number | undefined> {
+async function short(
+  args: readonly string[],
+  env: Readonly<Record<string, string>>,
+): Promise<number | undefined> {
   return fastRunDue({
     argv: ['run-due', ...args],
     env: { HOME: world.box.home, ROTATE_KEY_FILE: world.box.keyFile, ...env },
@@ -50,18 +65,35 @@ interface Ran {
   readonly audit: string
 }
 
-/** Runs one of the two on a copy of the home, and says what it answered and what stands in the audit chain afterwards. */
-function play(program: readonly [string, ...string[]], args: readonly string[], env: Readonly<Record<string, string>>): Ran {
+/**
+ * Runs one of the two on a copy of the home, and says what it answered and what stands in
+ * the audit chain afterwards.
+ */
+function play(
+  program: readonly [string, ...string[]],
+  args: readonly string[],
+  env: Readonly<Record<string, string>>,
+): Ran {
   const home = world.box.home
   const kept = `${home}.kept`
   cpSync(home, kept, { recursive: true, preserveTimestamps: true })
   try {
-    const own = { HOME: home, PATH: '/usr/bin:/bin', ROTATE_KEY_FILE: world.box.keyFile, ...later(ahead), ...env }
-    const { status, stdout, stderr } = spawnSync(program[0], [...program.slice(1), 'run-due', ...args], {
-      env: own,
-      cwd: home,
-      encoding: 'utf8',
-    })
+    const own = {
+      HOME: home,
+      PATH: '/usr/bin:/bin',
+      ROTATE_KEY_FILE: world.box.keyFile,
+      ...later(ahead),
+      ...env,
+    }
+    const { status, stdout, stderr } = spawnSync(
+      program[0],
+      [...program.slice(1), 'run-due', ...args],
+      {
+        env: own,
+        cwd: home,
+        encoding: 'utf8',
+      },
+    )
     const list = spawnSync(process.execPath, [main, 'audit', 'list', '--json'], {
       env: { ...own, ROTATE_KEY_FILE: world.box.keyFile },
       cwd: home,
@@ -69,10 +101,17 @@ function play(program: readonly [string, ...string[]], args: readonly string[], 
     })
     const rows =
       list.status === 0
-        ? (JSON.parse(list.stdout) as { data: { events: { action: string; path: string; status: string }[] } }).data.events
+        ? (
+            JSON.parse(list.stdout) as {
+              data: { events: { action: string; path: string; status: string }[] }
+            }
+          ).data.events
         : []
     const plain = (text: string): string =>
-      text.replaceAll(/\d{4}-\d\d-\d\d[T ][\d:.]+Z?|\b(run|ver|evt|sec)_\w+|[\w-]{0,7}…[\w-]{4}|\d{8}T\d{6}Z|fp:\w+/g, '*')
+      text.replaceAll(
+        /\d{4}-\d\d-\d\d[T ][\d:.]+Z?|\b(run|ver|evt|sec)_\w+|[\w-]{0,7}…[\w-]{4}|\d{8}T\d{6}Z|fp:\w+/g,
+        '*',
+      )
     return {
       code: status,
       stdout: plain(stdout),
@@ -86,7 +125,11 @@ function play(program: readonly [string, ...string[]], args: readonly string[], 
   }
 }
 
-async function alike(args: readonly string[], ends: boolean, env: Readonly<Record<string, string>> = {}): Promise<Ran> {
+async function alike(
+  args: readonly string[],
+  ends: boolean,
+  env: Readonly<Record<string, string>> = {},
+): Promise<Ran> {
   expect(await short(args, env), args.join(' ')).toBe(ends ? 0 : undefined)
   const quick = play([program], args, env)
   const slow = play([process.execPath, main], args, env)
@@ -100,7 +143,19 @@ describe('ends by itself', () => {
     [[]],
     [['app/prod/*']],
     [['-q']],
-    [['--limit', '5', '--parallel', '4', '--jitter', '10s', '--max-runtime', '5m', '--fail-if-locked']],
+    [
+      [
+        '--limit',
+        '5',
+        '--parallel',
+        '4',
+        '--jitter',
+        '10s',
+        '--max-runtime',
+        '5m',
+        '--fail-if-locked',
+      ],
+    ],
   ])('nothing is due: %j', async (args) => {
     await alike(args, true)
   })
@@ -174,8 +229,24 @@ describe('goes on in the long way', () => {
 
   test.runIf(canMoveClock)('somebody is to be told something', async () => {
     const url = 'http://127.0.0.1:9/hook'
-    await world.ok(['notify', 'set', 'ops', '--config', JSON.stringify({ type: 'webhook', url, secret: 'whsec_c2lnbmluZy1zZWNyZXQ=' })])
-    await world.ok(['schedule', 'set', path, '--provider', 'generated', '--interval', '30d', '--notify', 'ops'])
+    await world.ok([
+      'notify',
+      'set',
+      'ops',
+      '--config',
+      JSON.stringify({ type: 'webhook', url, secret: 'whsec_c2lnbmluZy1zZWNyZXQ=' }),
+    ])
+    await world.ok([
+      'schedule',
+      'set',
+      path,
+      '--provider',
+      'generated',
+      '--interval',
+      '30d',
+      '--notify',
+      'ops',
+    ])
     await alike([], true)
     await world.ok(['schedule', 'pause', path])
     await world.run(['rotate', path])

@@ -1,9 +1,20 @@
 /**
- * What an operator reads when something failed: a golden screen per exit code, produced by a real fault, and then the next command that it names is run.
- * `ROTATE_SCREENS=write` records them; a screen that changed without review fails.
+ * What an operator reads when something failed: a golden screen per exit code, produced
+ * by a real fault, and then the next command that it names is run. `ROTATE_SCREENS=write`
+ * records them; a screen that changed without review fails.
  */
 import { spawn, spawnSync } from 'node:child_process'
-import { chmodSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
@@ -18,7 +29,9 @@ const golden = new Map(
   (existsSync(FILE) ? readFileSync(FILE, 'utf8') : '')
     .split(/^=== /m)
     .slice(1)
-    .map((part) => [part.slice(0, part.indexOf('\n')), part.slice(part.indexOf('\n') + 1)] as const),
+    .map(
+      (part) => [part.slice(0, part.indexOf('\n')), part.slice(part.indexOf('\n') + 1)] as const,
+    ),
 )
 const seen = new Map<string, string>()
 
@@ -39,14 +52,21 @@ type Shown = Pick<Result, 'code' | 'stdout' | 'stderr'>
 /** A command line of a shell, in the background; `$ROTATE` is the program. */
 function shell(line: string) {
   const child = spawn('/bin/sh', ['-c', line], {
-    env: { HOME: world.box.home, PATH: '/usr/bin:/bin', ROTATE_KEY_FILE: world.box.keyFile, ROTATE: program },
+    env: {
+      HOME: world.box.home,
+      PATH: '/usr/bin:/bin',
+      ROTATE_KEY_FILE: world.box.keyFile,
+      ROTATE: program,
+    },
     cwd: world.box.home,
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   let [stdout, stderr] = ['', '']
   child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text))
   child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text))
-  const done = new Promise<Shown>((resolve) => child.once('close', (code) => resolve({ code, stdout, stderr })))
+  const done = new Promise<Shown>((resolve) =>
+    child.once('close', (code) => resolve({ code, stdout, stderr })),
+  )
   return { child, done }
 }
 
@@ -58,25 +78,34 @@ async function until(what: () => boolean): Promise<void> {
 /** Both streams, with what differs from run to run taken out. */
 function screen({ code, stdout, stderr }: Shown): string {
   const plain = `exit ${code}\n--- stdout\n${stdout}--- stderr\n${stderr}`
-  return plain
-    .replaceAll(world.box.home, 'HOME')
-    .replaceAll(/\b(run|rot|sec|hist|evt|unl|vlt)_[0-9A-Za-z]+/g, '$1_ID')
-    .replaceAll(/127\.0\.0\.1:\d+/g, '127.0.0.1:PORT')
-    .replaceAll(/\bAKIA[A-Z0-9]+/g, 'AKIAKEY')
-    .replaceAll(/…[A-Za-z0-9_+/=-]{4}/g, '…HINT')
-    .replaceAll(/\b(?!first-|val[-_])[a-z]{2,6}[-_]…HINT/g, '…HINT') // a random value may begin like one of a vendor
-    .replaceAll(/\bval[^\s)]*…/g, 'val…')
-    .replaceAll(/\d{4}-\d{2}-\d{2}T?[ ]?\d{2}:\d{2}(:\d{2})?(\.\d+)?(Z| UTC)?/g, 'TIME')
-    .replaceAll(/ {2}\d+(\.\d+)? ?m?s\b/g, '') // shown only when it took a while
-    .replaceAll(/\b(pid|process) \d+/g, '$1 PID')
+  return (
+    plain
+      .replaceAll(world.box.home, 'HOME')
+      .replaceAll(/\b(run|rot|sec|hist|evt|unl|vlt)_[0-9A-Za-z]+/g, '$1_ID')
+      .replaceAll(/127\.0\.0\.1:\d+/g, '127.0.0.1:PORT')
+      .replaceAll(/\bAKIA[A-Z0-9]+/g, 'AKIAKEY')
+      .replaceAll(/…[A-Za-z0-9_+/=-]{4}/g, '…HINT')
+      // a random value may begin like one of a vendor
+      .replaceAll(/\b(?!first-|val[-_])[a-z]{2,6}[-_]…HINT/g, '…HINT')
+      .replaceAll(/\bval[^\s)]*…/g, 'val…')
+      .replaceAll(/\d{4}-\d{2}-\d{2}T?[ ]?\d{2}:\d{2}(:\d{2})?(\.\d+)?(Z| UTC)?/g, 'TIME')
+      .replaceAll(/ {2}\d+(\.\d+)? ?m?s\b/g, '') // shown only when it took a while
+      .replaceAll(/\b(pid|process) \d+/g, '$1 PID')
+  )
 }
 
-/** Holds the screen of a real failure against the reviewed one, and the exit code against what the situation is. */
+/**
+ * Holds the screen of a real failure against the reviewed one, and the exit code against
+ * what the situation is.
+ */
 function shows(name: string, code: number, result: Shown): void {
   expect(result.code, result.stderr).toBe(code)
   const text = screen(result)
   seen.set(name, text)
-  if (!WRITE) expect(text, 'the screen is the reviewed one (ROTATE_SCREENS=write records it)').toBe(golden.get(name))
+  if (!WRITE)
+    expect(text, 'the screen is the reviewed one (ROTATE_SCREENS=write records it)').toBe(
+      golden.get(name),
+    )
 }
 
 /** The command that the line "next:" names, as arguments. */
@@ -89,7 +118,18 @@ function nextOf(result: Shown, pattern: RegExp): readonly string[] {
 async function hooked(settings: Parameters<World['hook']>[0] = {}, ...more: readonly string[]) {
   const fake = await world.hook({ live: [value], ...settings })
   await world.ok(['set', path], { input: value })
-  await world.ok(['schedule', 'set', path, '--provider', 'custom', '--interval', '30', '--config', configOf(fake), ...more])
+  await world.ok([
+    'schedule',
+    'set',
+    path,
+    '--provider',
+    'custom',
+    '--interval',
+    '30',
+    '--config',
+    configOf(fake),
+    ...more,
+  ])
   return fake
 }
 
@@ -115,7 +155,9 @@ describe('a failure says what happened, what is true now and what to type next, 
     await until(() => fake.rotations === 1)
     const result = await world.run(['rotate', path])
     shows('11 another process is at it', 11, result)
-    expect((await world.ok(nextOf(result, /rotate (status|history \S+|show \S+)/))).stdout).toContain('API_KEY')
+    expect(
+      (await world.ok(nextOf(result, /rotate (status|history \S+|show \S+)/))).stdout,
+    ).toContain('API_KEY')
     first.child.kill('SIGKILL')
     await first.done
     fake.clearFaults()
@@ -137,7 +179,9 @@ describe('a failure says what happened, what is true now and what to type next, 
   })
 
   const root = process.getuid?.() === 0
-  const nobody = root && spawnSync('setpriv', ['--reuid=65534', '--clear-groups', program, 'version']).status === 0
+  const nobody =
+    root &&
+    spawnSync('setpriv', ['--reuid=65534', '--clear-groups', program, 'version']).status === 0
 
   test.skipIf(root && !nobody)('16: a vault that may not be written', async () => {
     const fake = await hooked()
@@ -162,20 +206,28 @@ describe('a failure says what happened, what is true now and what to type next, 
     await world.ok(['set', path], { input: value })
     const result = await shell(`"$ROTATE" get ${path} --silent > /dev/full`).done
     shows('74 a full output', 74, result)
-    expect(await shell(`"$ROTATE" get ${path} --silent`).done).toMatchObject({ code: 0, stdout: `${value}\n` })
+    expect(await shell(`"$ROTATE" get ${path} --silent`).done).toMatchObject({
+      code: 0,
+      stdout: `${value}\n`,
+    })
   })
 
   test('1: a part of the program is missing', async () => {
     await world.ok(['set', path], { input: value })
     const copy = join(world.box.home, 'copy')
     const tree = join(program, '../..')
-    for (const name of ['bin', 'dist', 'package.json']) cpSync(join(tree, name), join(copy, name), { recursive: true })
+    for (const name of ['bin', 'dist', 'package.json'])
+      cpSync(join(tree, name), join(copy, name), { recursive: true })
     symlinkSync(join(tree, 'node_modules'), join(copy, 'node_modules'))
-    const chunk = readdirSync(join(copy, 'dist')).find((name) => /^generated-\w+\.js$/.test(name)) ?? ''
+    const chunk =
+      readdirSync(join(copy, 'dist')).find((name) => /^generated-\w+\.js$/.test(name)) ?? ''
     rmSync(join(copy, 'dist', chunk))
     const set = `copy/bin/rotate schedule set ${path} --provider generated --interval 30`
     const result = await shell(set).done
-    shows('1 a part of the program is missing', 1, { ...result, stderr: result.stderr.replace(/generated-\w+/, 'generated-HASH') })
+    shows('1 a part of the program is missing', 1, {
+      ...result,
+      stderr: result.stderr.replace(/generated-\w+/, 'generated-HASH'),
+    })
     // What it says to do: install it again, and repeat the command.
     cpSync(join(tree, 'dist', chunk), join(copy, 'dist', chunk))
     expect(await shell(set).done).toMatchObject({ code: 0 })
@@ -212,12 +264,22 @@ describe('a failure says what happened, what is true now and what to type next, 
   test('15: another plan', async () => {
     await hooked({ overlap: true })
     const { plan } = await world.data<{ plan: readonly { hash: string }[] }>(['plan', path])
-    await world.ok(['schedule', 'set', path, '--target', JSON.stringify({ type: 'env-file', path: world.box.path('app.env') })])
+    await world.ok([
+      'schedule',
+      'set',
+      path,
+      '--target',
+      JSON.stringify({ type: 'env-file', path: world.box.path('app.env') }),
+    ])
     const result = await world.run(['rotate', path, '--plan', plan[0]?.hash ?? ''])
     shows('15 another plan', 15, result)
     expect(await world.get(path)).toBe(value)
     for (const more of [['--emergency'], ['--grace', '1h'], ['app/prod/OTHER'], ['-']])
-      expect((await world.run(['rotate', path, ...more, '--plan', plan[0]?.hash ?? ''], { input: 'x' })).code, more.join(' ')).toBe(2)
+      expect(
+        (await world.run(['rotate', path, ...more, '--plan', plan[0]?.hash ?? ''], { input: 'x' }))
+          .code,
+        more.join(' '),
+      ).toBe(2)
     const fresh = (await world.ok(nextOf(result, /rotate (plan \S+)/))).stdout
     await world.ok(['rotate', path, '--plan', /plan ([0-9a-f]{16})/.exec(fresh)?.[1] ?? ''])
     expect(await world.get(path)).not.toBe(value)
@@ -235,7 +297,11 @@ describe('a failure says what happened, what is true now and what to type next, 
   test('20: a red check, and everything was undone', async () => {
     const red = world.script('red', `test "$(cat)" = ${value}`)
     const target = { type: 'env-file', path: world.box.path('app.env') }
-    const fake = await hooked({ overlap: true }, ...option('--target', target), ...option('--check', { type: 'exec', run: [red] }))
+    const fake = await hooked(
+      { overlap: true },
+      ...option('--target', target),
+      ...option('--check', { type: 'exec', run: [red] }),
+    )
     const result = await world.run(['rotate', path])
     shows('20 everything was undone', 20, result)
     expect(fake.live).toEqual([value])
@@ -254,7 +320,15 @@ describe('a failure says what happened, what is true now and what to type next, 
 
   test('22: one of two', async () => {
     const fake = await hooked()
-    await world.ok(['schedule', 'set', 'app/prod/OTHER', '--provider', 'generated', '--interval', '30'])
+    await world.ok([
+      'schedule',
+      'set',
+      'app/prod/OTHER',
+      '--provider',
+      'generated',
+      '--interval',
+      '30',
+    ])
     fake.inject({ kind: 'status-before', action: 'rotate', status: 401 })
     const result = await world.run(['rotate', 'app/prod/OTHER', path])
     shows('22 one of two', 22, result)
@@ -269,7 +343,12 @@ describe('a failure says what happened, what is true now and what to type next, 
     copyFileSync(world.box.path('old.db'), world.box.vault)
     const result = await world.run(['get', path])
     shows('24 an older vault', 24, result)
-    await world.ok([...nextOf(result, /rotate (vault accept-rollback)/), '--reason', 'restored on purpose', '--yes'])
+    await world.ok([
+      ...nextOf(result, /rotate (vault accept-rollback)/),
+      '--reason',
+      'restored on purpose',
+      '--yes',
+    ])
     expect(await world.get(path)).toBe(value)
   })
 
@@ -296,5 +375,10 @@ describe('a failure says what happened, what is true now and what to type next, 
 })
 
 test('the reviewed screens name nothing that does not exist', () => {
-  if (!WRITE) expect([...golden.keys()].filter((name) => !seen.has(name) && !(name.startsWith('23') && !canMoveClock))).toEqual([])
+  if (!WRITE)
+    expect(
+      [...golden.keys()].filter(
+        (name) => !seen.has(name) && !(name.startsWith('23') && !canMoveClock),
+      ),
+    ).toEqual([])
 })

@@ -37,7 +37,9 @@ describe('init', () => {
     expect(data.unlockers.map(({ kind }) => kind)).toEqual(['key-file', 'recovery'])
     expect(statSync(fresh.path('recovery')).mode & 0o777).toBe(0o600)
     await fresh.run(['set', 'a/b'], { input: 'opened by the recovery key' })
-    const got = await fresh.run(['get', 'a/b'], { env: { ROTATE_KEY_FILE: undefined, ROTATE_PASSPHRASE_FILE: fresh.path('recovery') } })
+    const got = await fresh.run(['get', 'a/b'], {
+      env: { ROTATE_KEY_FILE: undefined, ROTATE_PASSPHRASE_FILE: fresh.path('recovery') },
+    })
     expect(got).toMatchObject({ code: 0, stdout: 'opened by the recovery key\n' })
     fresh.dispose()
   })
@@ -54,12 +56,25 @@ describe('set and get', () => {
   test('a value from stdin, from every spelling of get, and nowhere else', async () => {
     const value = canary('stdin')
     const set = await box.run(
-      ['set', 'production/gemini/GEMINI_API_KEY', '--type', 'api_key', '--tier', 'sensitive', '--meta', 'rotated_by=scheduled-job'],
+      [
+        'set',
+        'production/gemini/GEMINI_API_KEY',
+        '--type',
+        'api_key',
+        '--tier',
+        'sensitive',
+        '--meta',
+        'rotated_by=scheduled-job',
+      ],
       {
         input: `${value}\n`,
       },
     )
-    expect(set).toMatchObject({ code: 0, stdout: 'production/gemini/GEMINI_API_KEY version 1\n', stderr: '' })
+    expect(set).toMatchObject({
+      code: 0,
+      stdout: 'production/gemini/GEMINI_API_KEY version 1\n',
+      stderr: '',
+    })
     const shownBy = await Promise.all([
       box.run(['get', 'production/gemini/GEMINI_API_KEY', '--silent']),
       box.run(['get', 'production/gemini/GEMINI_API_KEY']),
@@ -69,7 +84,14 @@ describe('set and get', () => {
       box.run(['--quiet', 'get', 'production/gemini/GEMINI_API_KEY', '--version', '1']),
     ])
     expect(shownBy.map(({ stdout }) => stdout.trimEnd())).toEqual(shownBy.map(() => value))
-    expect(shownBy.map(({ stdout }) => stdout.endsWith('\n'))).toEqual([true, true, false, true, true, true])
+    expect(shownBy.map(({ stdout }) => stdout.endsWith('\n'))).toEqual([
+      true,
+      true,
+      false,
+      true,
+      true,
+      true,
+    ])
     expect(shownBy.map(({ stderr, code }) => [stderr, code])).toEqual(shownBy.map(() => ['', 0]))
     const json = await box.run(['get', 'production/gemini/GEMINI_API_KEY', '--json'])
     expect(shapes.get.parse(JSON.parse(json.stdout).data)).toMatchObject({
@@ -87,19 +109,46 @@ describe('set and get', () => {
 
   test('JSON of set, list, versions and show keep to their shapes; set again makes the old one previous', async () => {
     const values = [canary('one'), canary('two')] as const
-    const first = await box.json(shapes.set, ['set', 'shape/a/KEY', '--tag', 'b', '--tag', 'a', '--note', 'first'], { input: values[0] })
-    expect(first).toMatchObject({ version: 1, previousVersion: null, type: 'generic', tier: 'standard', tags: ['a', 'b'] })
+    const first = await box.json(
+      shapes.set,
+      ['set', 'shape/a/KEY', '--tag', 'b', '--tag', 'a', '--note', 'first'],
+      { input: values[0] },
+    )
+    expect(first).toMatchObject({
+      version: 1,
+      previousVersion: null,
+      type: 'generic',
+      tier: 'standard',
+      tags: ['a', 'b'],
+    })
     const second = await box.json(shapes.set, ['set', 'shape/a/KEY'], { input: values[1] })
     expect(second).toMatchObject({ id: first.id, version: 2, previousVersion: 1 })
     const { versions } = await box.json(shapes.versions, ['versions', 'shape/a/KEY'])
-    expect(versions.map(({ version, labels, state, source, note }) => ({ version, labels, state, source, note }))).toEqual([
+    expect(
+      versions.map(({ version, labels, state, source, note }) => ({
+        version,
+        labels,
+        state,
+        source,
+        note,
+      })),
+    ).toEqual([
       { version: 2, labels: ['current'], state: 'live', source: 'set', note: null },
       { version: 1, labels: ['previous'], state: 'live', source: 'set', note: 'first' },
     ])
     const { secrets } = await box.json(shapes.list, ['ls', 'shape/**'])
-    expect(secrets).toMatchObject([{ id: first.id, path: 'shape/a/KEY', version: 2, versions: 2, status: 'unscheduled' }])
+    expect(secrets).toMatchObject([
+      { id: first.id, path: 'shape/a/KEY', version: 2, versions: 2, status: 'unscheduled' },
+    ])
     const { secret } = await box.json(shapes.show, ['show', first.id])
-    expect(secret).toMatchObject({ path: 'shape/a/KEY', project: 'shape', envLabel: 'a', secretKey: 'KEY', version: 2, fields: ['value'] })
+    expect(secret).toMatchObject({
+      path: 'shape/a/KEY',
+      project: 'shape',
+      envLabel: 'a',
+      secretKey: 'KEY',
+      version: 2,
+      fields: ['value'],
+    })
     const { secret: checked } = await box.json(shapes.show, ['show', 'shape/a/KEY', '--checklist'])
     expect(checked.checklist?.map(({ status }) => status)).toEqual(['no', 'yes', 'no', 'no', 'yes'])
     const previous = await box.run(['get', 'shape/a/KEY', '--label', 'previous'])
@@ -125,10 +174,14 @@ describe('set and get', () => {
   })
 
   test('--if-version', async () => {
-    expect(await box.run(['set', 'cas/KEY', '--if-version', '0'], { input: 'one' })).toMatchObject({ code: 0 })
+    expect(await box.run(['set', 'cas/KEY', '--if-version', '0'], { input: 'one' })).toMatchObject({
+      code: 0,
+    })
     await box.fails(15, ['set', 'cas/KEY', '--if-version', '0'], { input: 'two' })
     await box.fails(15, ['set', 'cas/KEY', '--if-version', '7'], { input: 'two' })
-    expect(await box.run(['set', 'cas/KEY', '--if-version', '1'], { input: 'two' })).toMatchObject({ code: 0 })
+    expect(await box.run(['set', 'cas/KEY', '--if-version', '1'], { input: 'two' })).toMatchObject({
+      code: 0,
+    })
   })
 
   test('--dry-run stores nothing', async () => {
@@ -166,14 +219,29 @@ describe('set and get', () => {
     ]
     expect(await box.run(set, { input: `${secretKey}\n` })).toMatchObject({ code: 0, stderr: '' })
     const whole = await box.run(['get', 'aws/prod/DEPLOY'])
-    expect(JSON.parse(whole.stdout)).toEqual({ accessKeyId: 'AKIAEXAMPLEKEYID0001', secretAccessKey: secretKey })
+    expect(JSON.parse(whole.stdout)).toEqual({
+      accessKeyId: 'AKIAEXAMPLEKEYID0001',
+      secretAccessKey: secretKey,
+    })
     expect(whole.stdout.split('\n')).toHaveLength(2)
     const one = await box.run(['get', 'aws/prod/DEPLOY', '--field', 'accessKeyId'])
     expect(one.stdout).toBe('AKIAEXAMPLEKEYID0001\n')
     await box.fails(13, ['get', 'aws/prod/DEPLOY', '--field', 'nope'])
-    const process = await box.run(['get', 'aws/prod/DEPLOY', '--format', 'credential-process', '--no-input'])
-    expect(JSON.parse(process.stdout)).toEqual({ Version: 1, AccessKeyId: 'AKIAEXAMPLEKEYID0001', SecretAccessKey: secretKey })
-    await box.run(['set', 'aws/prod/DEPLOY', '--field', 'secretAccessKey=env:OTHER'], { env: { OTHER: other } })
+    const process = await box.run([
+      'get',
+      'aws/prod/DEPLOY',
+      '--format',
+      'credential-process',
+      '--no-input',
+    ])
+    expect(JSON.parse(process.stdout)).toEqual({
+      Version: 1,
+      AccessKeyId: 'AKIAEXAMPLEKEYID0001',
+      SecretAccessKey: secretKey,
+    })
+    await box.run(['set', 'aws/prod/DEPLOY', '--field', 'secretAccessKey=env:OTHER'], {
+      env: { OTHER: other },
+    })
     const merged = await box.run(['get', 'aws/prod/DEPLOY', '--json'])
     expect(JSON.parse(merged.stdout).data).toMatchObject({
       version: 2,
@@ -189,7 +257,9 @@ describe('set and get', () => {
     const { stdout } = await box.run(['get', 'env/APP_TOKEN', '--format', 'env'])
     writeFileSync(box.path('env.sh'), `${stdout}printf %s "$APP_TOKEN"`)
     const { execFileSync } = await import('node:child_process')
-    expect(execFileSync('/bin/sh', [box.path('env.sh')], { encoding: 'utf8' })).toBe('a b$c`d"e\\f\nsecond line')
+    expect(execFileSync('/bin/sh', [box.path('env.sh')], { encoding: 'utf8' })).toBe(
+      'a b$c`d"e\\f\nsecond line',
+    )
     await box.run(['set', 'env/QUOTES'], { input: `it's "$HOME"` })
     await box.fails(2, ['get', 'env/QUOTES', '--format', 'env'])
   })
@@ -200,7 +270,9 @@ describe('set and get', () => {
     expect((await box.run(['get', 'binary/KEY', '-n'])).stdoutBytes).toEqual(bytes)
     const data = await box.json(shapes.get, ['get', 'binary/KEY'])
     expect(data).toMatchObject({ encoding: 'base64', value: bytes.toString('base64') })
-    expect(await box.run(['get', 'binary/KEY', '-n', '--out-file', box.path('out.bin')])).toMatchObject({ code: 0, stdout: '' })
+    expect(
+      await box.run(['get', 'binary/KEY', '-n', '--out-file', box.path('out.bin')]),
+    ).toMatchObject({ code: 0, stdout: '' })
     expect(readFileSync(box.path('out.bin'))).toEqual(bytes)
     expect(statSync(box.path('out.bin')).mode & 0o777).toBe(0o600)
     symlinkSync(box.path('elsewhere'), box.path('link'))
@@ -210,17 +282,26 @@ describe('set and get', () => {
 
   test('one mebibyte goes in and out whole; one byte more is refused', async () => {
     const value = Buffer.alloc(1024 * 1024, 'abcdefghij\n')
-    expect(await box.run(['set', 'big/KEY', '--keep-newline'], { input: value })).toMatchObject({ code: 0 })
+    expect(await box.run(['set', 'big/KEY', '--keep-newline'], { input: value })).toMatchObject({
+      code: 0,
+    })
     expect((await box.run(['get', 'big/KEY', '-n'])).stdoutBytes.equals(value)).toBe(true)
-    await box.fails(2, ['set', 'big/KEY', '--keep-newline'], { input: Buffer.alloc(1024 * 1024 + 1, 'x') })
+    await box.fails(2, ['set', 'big/KEY', '--keep-newline'], {
+      input: Buffer.alloc(1024 * 1024 + 1, 'x'),
+    })
     await box.fails(2, ['set', 'big/KEY'], { stdin: 'never-ends' })
   })
 
   test('tier critical: reading leaves an audit row, and is refused where none can be written', async () => {
     await box.run(['set', 'critical/KEY', '--tier', 'critical'], { input: 'closely guarded' })
-    expect(await box.run(['get', 'critical/KEY', '-s'])).toMatchObject({ code: 0, stdout: 'closely guarded\n' })
+    expect(await box.run(['get', 'critical/KEY', '-s'])).toMatchObject({
+      code: 0,
+      stdout: 'closely guarded\n',
+    })
     const { events } = await box.json(shapes.auditList, ['audit', '--action', 'secret_read'])
-    expect(events).toMatchObject([{ path: 'critical/KEY', triggeredBy: 'manual', metadata: { version: 1 } }])
+    expect(events).toMatchObject([
+      { path: 'critical/KEY', triggeredBy: 'manual', metadata: { version: 1 } },
+    ])
   })
 
   test('get writes nothing: a vault and directory that are read-only will do', async () => {
@@ -241,7 +322,9 @@ describe('rm, restore, mv', () => {
     await box.json(shapes.removed, ['rm', 'gone/KEY'])
     await box.fails(13, ['get', 'gone/KEY'])
     expect((await box.json(shapes.list, ['list', 'gone'])).secrets).toEqual([])
-    expect((await box.json(shapes.list, ['list', 'gone', '--status', 'deleted'])).secrets).toHaveLength(1)
+    expect(
+      (await box.json(shapes.list, ['list', 'gone', '--status', 'deleted'])).secrets,
+    ).toHaveLength(1)
     await box.json(shapes.restored, ['restore', 'gone/KEY'])
     const back = await box.run(['get', 'gone/KEY'])
     expect(back.stdout).toBe(`${value}\n`)
@@ -255,7 +338,9 @@ describe('rm, restore, mv', () => {
   test('a deleted secret that is set again lives on with the next number', async () => {
     await box.run(['set', 'phoenix/KEY'], { input: 'first life' })
     await box.run(['rm', 'phoenix/KEY'])
-    expect(await box.json(shapes.set, ['set', 'phoenix/KEY'], { input: 'second life' })).toMatchObject({ version: 2, previousVersion: 1 })
+    expect(
+      await box.json(shapes.set, ['set', 'phoenix/KEY'], { input: 'second life' }),
+    ).toMatchObject({ version: 2, previousVersion: 1 })
   })
 
   test('mv keeps id and versions; a taken name is refused', async () => {

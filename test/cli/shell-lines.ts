@@ -1,12 +1,21 @@
-/** Shell lines as help and README print them, and a shell that runs them in a home of its own. */
+/**
+ * Shell lines as help and README print them, and a shell that runs them in a home of its
+ * own.
+ */
 import { spawn } from 'node:child_process'
 import { mkdirSync, symlinkSync } from 'node:fs'
 import { program, type Sandbox } from './program.ts'
 
-/** What a line of help begins with when it is meant to be typed; everything else that is indented is a text or a table. */
+/**
+ * What a line of help begins with when it is meant to be typed; everything else that is
+ * indented is a text or a table.
+ */
 const COMMAND = /^ {2}(?=(?:rotate|unset|printf|mv|source|\.\/\S+|\*\/15|credential_process) )/
 
-/** The lines of a help text that are meant to be typed, each with the lines that continue it behind a backslash, without the margin. */
+/**
+ * The lines of a help text that are meant to be typed, each with the lines that continue
+ * it behind a backslash, without the margin.
+ */
 export function shellLines(text: string): readonly string[] {
   const lines: string[] = []
   let open = false
@@ -22,8 +31,12 @@ export function shellLines(text: string): readonly string[] {
 /** The line without the comment that explains it. */
 export const uncommented = (line: string): string => line.replace(/\s+#\s.*$/, '')
 
-/** What another file would run of a line for it: without the times of a crontab, without the key of a configuration. */
-export const uncron = (line: string): string => line.replace(/^\*\/15 \* \* \* \* +|^credential_process = /, '')
+/**
+ * What another file would run of a line for it: without the times of a crontab, without
+ * the key of a configuration.
+ */
+export const uncron = (line: string): string =>
+  line.replace(/^\*\/15 \* \* \* \* +|^credential_process = /, '')
 
 /** The path on which a shell finds `rotate` by its name. */
 export function pathOf(box: Sandbox): string {
@@ -38,11 +51,19 @@ export interface Ran {
   readonly stderr: string
 }
 
-/** Runs a script by a shell that finds `rotate` by its name and knows nothing but its home. */
+/**
+ * Runs a script by a shell that finds `rotate` by its name and knows nothing but its
+ * home.
+ */
 export function inShell(
   box: Sandbox,
   script: string,
-  how: { readonly shell?: string; readonly cwd?: string; readonly env?: Readonly<Record<string, string>>; readonly input?: string } = {},
+  how: {
+    readonly shell?: string
+    readonly cwd?: string
+    readonly env?: Readonly<Record<string, string>>
+    readonly input?: string
+  } = {},
 ): Promise<Ran> {
   const child = spawn(how.shell ?? '/bin/sh', ['-ec', script], {
     cwd: how.cwd ?? box.home,

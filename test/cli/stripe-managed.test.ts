@@ -1,4 +1,7 @@
-/** Managed keys of Stripe through the built program: made, delivered, expired after grace and proven dead; everything taken back when a check is red. */
+/**
+ * Managed keys of Stripe through the built program: made, delivered, expired after grace
+ * and proven dead; everything taken back when a check is red.
+ */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { DAY } from '../../src/core/duration.ts'
 import { FakeStripe } from '../fakes/stripe.ts'
@@ -20,13 +23,31 @@ afterEach(async () => {
 async function setUp(checks: readonly string[] = []): Promise<string> {
   const first = fake.key('by hand', ['charge_read'], 'sk')
   await world.ok(['set', path, '--type', 'stripe_key'], { input: first.token })
-  const config = { mode: 'api', apiKey: fake.appKey, account: fake.account, permissions: ['charge_read'], baseUrl: fake.url }
-  const schedule = ['schedule', 'set', path, '--provider', 'stripe', '--interval', '60', '--grace', '24h']
+  const config = {
+    mode: 'api',
+    apiKey: fake.appKey,
+    account: fake.account,
+    permissions: ['charge_read'],
+    baseUrl: fake.url,
+  }
+  const schedule = [
+    'schedule',
+    'set',
+    path,
+    '--provider',
+    'stripe',
+    '--interval',
+    '60',
+    '--grace',
+    '24h',
+  ]
   await world.ok([...schedule, ...option('--config', config), ...checks])
   return first.token
 }
 
-/** Nowhere in what was printed or lies in a file: the app's key, any value, a private key. */
+/**
+ * Nowhere in what was printed or lies in a file: the app's key, any value, a private key.
+ */
 function expectClean(shownBy: Parameters<typeof expectNoTrace>[2] = {}): void {
   expectNoTrace(world.box, fake.appKey)
   expectNoTrace(world.box, '-----BEGIN PRIVATE KEY-----')
@@ -48,7 +69,9 @@ describe('stripe, mode api', () => {
   })
 
   test('a red check: the new key is expired, the old one is untouched', async () => {
-    const first = await setUp(option('--check', { type: 'exec', run: [world.script('smoke', 'exit 1')] }))
+    const first = await setUp(
+      option('--check', { type: 'exec', run: [world.script('smoke', 'exit 1')] }),
+    )
     const result = await world.run(['rotate', path])
     expect(result.code, result.stderr).toBe(20)
     expect(fake.live().map(({ token }) => token)).toEqual([first])
@@ -64,7 +87,16 @@ describe('stripe, mode api', () => {
     const red = await world.run(['provider', 'test', path, '--json'])
     expect(red.code, red.stderr).toBe(25)
     expect(errorOf(red)).toMatchObject({
-      details: { checks: [{ name: 'preflight', ok: false, detail: expect.stringContaining('api_key_write') as string }, { ok: true }] },
+      details: {
+        checks: [
+          {
+            name: 'preflight',
+            ok: false,
+            detail: expect.stringContaining('api_key_write') as string,
+          },
+          { ok: true },
+        ],
+      },
     })
     expect(fake.creates).toEqual([])
   })
@@ -92,7 +124,9 @@ describe.skipIf(!canMoveClock)('stripe, mode api, over time', () => {
     // It goes on for some seconds after it was expired.
     const [, old] = fake.keys.values()
     if (old !== undefined) old.lingers = 2
-    expect((await world.ok(['run-due'])).stdout).toMatch(/version 2 .* revoked \(refused by the provider\)/)
+    expect((await world.ok(['run-due'])).stdout).toMatch(
+      /version 2 .* revoked \(refused by the provider\)/,
+    )
     expect(old?.status).toBe('expired')
     expect(old?.lingers).toBeLessThan(0)
     expect(fake.live().map(({ token }) => token)).toEqual([first, await world.get(path)])

@@ -1,13 +1,20 @@
-/** Runs the built program on a pseudo-terminal of its own, which the program `script` of util-linux makes. */
+/**
+ * Runs the built program on a pseudo-terminal of its own, which the program `script` of
+ * util-linux makes.
+ */
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { program, type Sandbox } from './program.ts'
 
 export const hasTerminal = process.platform === 'linux' && existsSync('/usr/bin/script')
-if (!hasTerminal && process.env['CI'] !== undefined) throw new Error('the program script is missing: it makes the terminals of the tests')
+if (!hasTerminal && process.env['CI'] !== undefined)
+  throw new Error('the program script is missing: it makes the terminals of the tests')
 
 export interface OnTerminal {
-  /** What is typed, each when its words have appeared. Keys are sent as they are, so Enter is `\r`. */
+  /**
+   * What is typed, each when its words have appeared. Keys are sent as they are, so Enter
+   * is `\r`.
+   */
   readonly answers?: readonly (readonly [words: string, keys: string])[]
   readonly env?: Readonly<Record<string, string | undefined>>
   /** What is run instead of `rotate`. */
@@ -24,12 +31,26 @@ export interface Session {
 
 const quoted = (word: string): string => `'${word.replaceAll("'", `'\\''`)}'`
 
-export function onTerminal(box: Sandbox, args: readonly string[], how: OnTerminal = {}): Promise<Session> {
+export function onTerminal(
+  box: Sandbox,
+  args: readonly string[],
+  how: OnTerminal = {},
+): Promise<Session> {
   const answers = [...(how.answers ?? [])]
-  const env = { HOME: box.home, PATH: '/usr/bin:/bin', TERM: 'xterm', ROTATE_KEY_FILE: box.keyFile, ...how.env }
+  const env = {
+    HOME: box.home,
+    PATH: '/usr/bin:/bin',
+    TERM: 'xterm',
+    ROTATE_KEY_FILE: box.keyFile,
+    ...how.env,
+  }
   const child = spawn(
     '/usr/bin/script',
-    ['-qec', `${[how.command ?? program, ...args].map(quoted).join(' ')} ${how.redirect ?? ''}`, '/dev/null'],
+    [
+      '-qec',
+      `${[how.command ?? program, ...args].map(quoted).join(' ')} ${how.redirect ?? ''}`,
+      '/dev/null',
+    ],
     {
       env: Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined)),
       cwd: box.home,

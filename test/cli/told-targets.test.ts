@@ -1,4 +1,7 @@
-/** Targets that are only told, through the built program: what they hear when a rotation is undone. */
+/**
+ * Targets that are only told, through the built program: what they hear when a rotation
+ * is undone.
+ */
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { afterEach, beforeEach, expect, test } from 'vitest'
@@ -41,13 +44,22 @@ async function undone(stored: Readonly<Record<string, string>>): Promise<readonl
   const { url, heard } = await receiver()
   const deliver = world.script(
     'deliver',
-    `printf '%s version:%s id:%s stdin:' "$ROTATE_EVENT" "$ROTATE_VERSION" "$ROTATE_DELIVERY_ID" >> "$HOME/log"; cat >> "$HOME/log"; echo >> "$HOME/log"`,
+    `printf '%s version:%s id:%s stdin:' "$ROTATE_EVENT" "$ROTATE_VERSION" ` +
+      '"$ROTATE_DELIVERY_ID" >> "$HOME/log"; cat >> "$HOME/log"; echo >> "$HOME/log"',
   )
-  const create = world.script('create', `cat >/dev/null; echo '{"fields":{"username":"app_b","url":"db://app_b"}}'`)
+  const create = world.script(
+    'create',
+    `cat >/dev/null; echo '{"fields":{"username":"app_b","url":"db://app_b"}}'`,
+  )
   const end = world.script('end', 'cat >/dev/null')
   const red = world.script('red', 'cat >/dev/null; exit 1')
   await world.ok(['set', path, '--fields-from', '-'], { input: JSON.stringify(stored) })
-  const config = JSON.stringify({ create: [create], revoke: [end], output: 'json', fields: ['username', 'url'] })
+  const config = JSON.stringify({
+    create: [create],
+    revoke: [end],
+    output: 'json',
+    fields: ['username', 'url'],
+  })
   const how = ['--provider', 'exec', '--interval', '30', '--config', config]
   await world.ok([
     'schedule',
@@ -65,7 +77,9 @@ async function undone(stored: Readonly<Record<string, string>>): Promise<readonl
 
 test('the old version', async () => {
   const heard = await undone({ username: 'app_a', url: 'db://app_a' })
-  expect(world.read('log')).toMatch(/^push version:2 id:\S+ stdin:db:\/\/app_b\nrollback version:1 id:\S+ stdin:db:\/\/app_a\n$/)
+  expect(world.read('log')).toMatch(
+    /^push version:2 id:\S+ stdin:db:\/\/app_b\nrollback version:1 id:\S+ stdin:db:\/\/app_a\n$/,
+  )
   expect(heard.map(({ event, version, values }) => [event, version, values])).toEqual([
     ['push', 2, { DATABASE_URL: 'db://app_b' }],
     ['restore', 1, { DATABASE_URL: 'db://app_a' }],
@@ -74,7 +88,9 @@ test('the old version', async () => {
 
 test('nothing where the old version lacks the field that they take', async () => {
   const heard = await undone({ username: 'app_a' })
-  expect(world.read('log')).toMatch(/^push version:2 id:\S+ stdin:db:\/\/app_b\nrollback version: id: stdin:\n$/)
+  expect(world.read('log')).toMatch(
+    /^push version:2 id:\S+ stdin:db:\/\/app_b\nrollback version: id: stdin:\n$/,
+  )
   expect(heard.map(({ event, version, values }) => [event, version, values])).toEqual([
     ['push', 2, { DATABASE_URL: 'db://app_b' }],
     ['restore', null, {}],
@@ -84,7 +100,9 @@ test('nothing where the old version lacks the field that they take', async () =>
 test('target show and the protocol say what an undo carries and that repeating is harmless', async () => {
   for (const type of ['exec', 'webhook']) {
     const { stdout, stderr } = await world.ok(['target', 'show', type])
-    expect(stdout + stderr).toMatch(/an undo is a message too: the old version, or no version and no value/)
+    expect(stdout + stderr).toMatch(
+      /an undo is a message too: the old version, or no version and no value/,
+    )
   }
   expect((await world.ok(['help', 'programs'])).stdout).toMatch(/Repeating is harmless by contract/)
 })

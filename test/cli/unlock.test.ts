@@ -12,9 +12,14 @@ beforeAll(async () => {
   await keyed.run(['set', 'a/b'], { input: 'by key' })
   phrased = new Sandbox()
   writeFileSync(phrased.path('phrase'), `${passphrase}\n`, { mode: 0o600 })
-  const made = await phrased.run(['init', '--passphrase-file', phrased.path('phrase')], { env: none })
+  const made = await phrased.run(['init', '--passphrase-file', phrased.path('phrase')], {
+    env: none,
+  })
   if (made.code !== 0) throw new Error(made.stderr)
-  await phrased.run(['set', 'a/b', '--passphrase-file', phrased.path('phrase')], { env: none, input: 'by phrase' })
+  await phrased.run(['set', 'a/b', '--passphrase-file', phrased.path('phrase')], {
+    env: none,
+    input: 'by phrase',
+  })
 }, 120_000)
 afterAll(() => {
   keyed.dispose()
@@ -54,22 +59,43 @@ describe('key files', () => {
 describe('passphrases', () => {
   test.each([
     ['--passphrase-file', () => ({ args: ['--passphrase-file', phrased.path('phrase')], env: {} })],
-    ['ROTATE_PASSPHRASE_FILE', () => ({ args: [], env: { ROTATE_PASSPHRASE_FILE: phrased.path('phrase') } })],
-    ['--passphrase-command', () => ({ args: ['--passphrase-command', `cat ${phrased.path('phrase')}`], env: {} })],
+    [
+      'ROTATE_PASSPHRASE_FILE',
+      () => ({ args: [], env: { ROTATE_PASSPHRASE_FILE: phrased.path('phrase') } }),
+    ],
+    [
+      '--passphrase-command',
+      () => ({ args: ['--passphrase-command', `cat ${phrased.path('phrase')}`], env: {} }),
+    ],
     ['ROTATE_PASSPHRASE', () => ({ args: [], env: { ROTATE_PASSPHRASE: passphrase } })],
-    ['$CREDENTIALS_DIRECTORY', () => ({ args: [], env: { CREDENTIALS_DIRECTORY: phrased.path('credentials') } })],
+    [
+      '$CREDENTIALS_DIRECTORY',
+      () => ({ args: [], env: { CREDENTIALS_DIRECTORY: phrased.path('credentials') } }),
+    ],
   ])('%s', async (_what, how) => {
     mkdirSync(phrased.path('credentials'), { recursive: true })
     writeFileSync(phrased.path('credentials/rotate.passphrase'), passphrase, { mode: 0o400 })
     chmodSync(phrased.path('credentials/rotate.passphrase'), 0o400)
     const { args, env } = how()
-    expect(await phrased.run(['get', 'a/b', ...args], { env: { ...none, ...env } })).toMatchObject({ code: 0, stdout: 'by phrase\n' })
+    expect(await phrased.run(['get', 'a/b', ...args], { env: { ...none, ...env } })).toMatchObject({
+      code: 0,
+      stdout: 'by phrase\n',
+    })
   })
 
   test('flags win over the environment; two flags contradict each other', async () => {
     const env = { ROTATE_KEY_FILE: phrased.path('no-such-key') }
-    expect(await phrased.run(['get', 'a/b', '--passphrase-file', phrased.path('phrase')], { env })).toMatchObject({ code: 0 })
-    await phrased.fails(2, ['get', 'a/b', '--passphrase-file', phrased.path('phrase'), '--passphrase-command', 'true'])
+    expect(
+      await phrased.run(['get', 'a/b', '--passphrase-file', phrased.path('phrase')], { env }),
+    ).toMatchObject({ code: 0 })
+    await phrased.fails(2, [
+      'get',
+      'a/b',
+      '--passphrase-file',
+      phrased.path('phrase'),
+      '--passphrase-command',
+      'true',
+    ])
   })
 
   test.each([
@@ -83,11 +109,15 @@ describe('passphrases', () => {
   test('a passphrase file that others can read is 12, and so is a command that fails', async () => {
     writeFileSync(phrased.path('open'), passphrase, { mode: 0o644 })
     chmodSync(phrased.path('open'), 0o644)
-    await phrased.fails(12, ['get', 'a/b', '--passphrase-file', phrased.path('open')], { env: none })
+    await phrased.fails(12, ['get', 'a/b', '--passphrase-file', phrased.path('open')], {
+      env: none,
+    })
     await phrased.fails(12, ['get', 'a/b', '--passphrase-command', 'exit 3'], { env: none })
   })
 
   test('the passphrase stands nowhere but in its files', () => {
-    expectNoTrace(phrased, passphrase, { heldBy: ['phrase', 'credentials/rotate.passphrase', 'open'].map((name) => phrased.path(name)) })
+    expectNoTrace(phrased, passphrase, {
+      heldBy: ['phrase', 'credentials/rotate.passphrase', 'open'].map((name) => phrased.path(name)),
+    })
   })
 })

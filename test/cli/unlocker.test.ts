@@ -49,28 +49,61 @@ describe('unlocker', () => {
 
   test('a passphrase from a file, a command or a descriptor opens the vault; its flags are not those that open it', async () => {
     const file = secretFile('new', `${words}\n`)
-    const added = await box.json(shapes.unlockers, ['unlocker', 'add', '--kind', 'passphrase', '--new-passphrase-file', file])
+    const added = await box.json(shapes.unlockers, [
+      'unlocker',
+      'add',
+      '--kind',
+      'passphrase',
+      '--new-passphrase-file',
+      file,
+    ])
     expect(added.unlockers.map(({ kind }) => kind)).toEqual(['key-file', 'passphrase'])
-    expect(await box.run(['get', 'p/dev/A', '--passphrase-file', file], { env: none })).toMatchObject({
+    expect(
+      await box.run(['get', 'p/dev/A', '--passphrase-file', file], { env: none }),
+    ).toMatchObject({
       code: 0,
       stdout: 'the value of A\n',
     })
     // Opened by that passphrase, given another one by a command.
     await box.json(
       shapes.unlockers,
-      ['unlocker', 'add', '--kind', 'passphrase', '--passphrase-file', file, '--new-passphrase-command', 'echo second words; echo notes'],
+      [
+        'unlocker',
+        'add',
+        '--kind',
+        'passphrase',
+        '--passphrase-file',
+        file,
+        '--new-passphrase-command',
+        'echo second words; echo notes',
+      ],
       { env: none },
     )
-    expect(await box.run(['get', 'p/dev/A', '--passphrase-command', 'echo second words'], { env: none })).toMatchObject({ code: 0 })
+    expect(
+      await box.run(['get', 'p/dev/A', '--passphrase-command', 'echo second words'], { env: none }),
+    ).toMatchObject({ code: 0 })
     // Opened by a key file behind the command.
     await box.json(
       shapes.unlockers,
-      ['unlocker', 'add', '--kind', 'passphrase', '--key-file', box.keyFile, '--new-passphrase-command', 'echo third'],
+      [
+        'unlocker',
+        'add',
+        '--kind',
+        'passphrase',
+        '--key-file',
+        box.keyFile,
+        '--new-passphrase-command',
+        'echo third',
+      ],
       { env: none },
     )
-    expect(await box.run(['get', 'p/dev/A', '--passphrase-command', 'echo third'], { env: none })).toMatchObject({ code: 0 })
+    expect(
+      await box.run(['get', 'p/dev/A', '--passphrase-command', 'echo third'], { env: none }),
+    ).toMatchObject({ code: 0 })
     const actions = await box.run(['audit', 'list', '--action', 'unlocker_added', '--json'])
-    expect((JSON.parse(actions.stdout) as { data: { events: unknown[] } }).data.events).toHaveLength(3)
+    expect(
+      (JSON.parse(actions.stdout) as { data: { events: unknown[] } }).data.events,
+    ).toHaveLength(3)
     expectNoTrace(box, words, { heldBy: [file] })
   }, 240_000)
 
@@ -78,30 +111,65 @@ describe('unlocker', () => {
     const file = box.path('second.key')
     await box.json(shapes.unlockers, ['unlocker', 'add', '--kind', 'key-file', '--key-file', file])
     expect(statSync(file).mode & 0o777).toBe(0o600)
-    expect(await box.run(['get', 'p/dev/A'], { env: { ROTATE_KEY_FILE: file } })).toMatchObject({ code: 0 })
+    expect(await box.run(['get', 'p/dev/A'], { env: { ROTATE_KEY_FILE: file } })).toMatchObject({
+      code: 0,
+    })
     await box.fails(15, ['unlocker', 'add', '--kind', 'key-file', '--key-file', file])
     expect(existsSync(file)).toBe(true)
     // A --key-file before the command opens the vault.
     const third = box.path('third.key')
-    await box.json(shapes.unlockers, ['--key-file', file, 'unlocker', 'add', '--kind', 'key-file', '--key-file', third], { env: none })
     await box.json(
       shapes.unlockers,
-      ['unlocker', 'add', '--kind', 'key-file', '--new-key-file', box.path('fourth.key'), '--key-file', third],
+      ['--key-file', file, 'unlocker', 'add', '--kind', 'key-file', '--key-file', third],
       { env: none },
     )
-    await box.fails(12, ['unlocker', 'add', '--kind', 'key-file', '--key-file', box.path('fifth.key')], { env: none })
+    await box.json(
+      shapes.unlockers,
+      [
+        'unlocker',
+        'add',
+        '--kind',
+        'key-file',
+        '--new-key-file',
+        box.path('fourth.key'),
+        '--key-file',
+        third,
+      ],
+      { env: none },
+    )
+    await box.fails(
+      12,
+      ['unlocker', 'add', '--kind', 'key-file', '--key-file', box.path('fifth.key')],
+      { env: none },
+    )
     chmodSync(box.vault, 0o400)
     if (process.getuid?.() !== 0) {
-      await box.fails(16, ['unlocker', 'add', '--kind', 'key-file', '--key-file', box.path('fifth.key')])
+      await box.fails(16, [
+        'unlocker',
+        'add',
+        '--kind',
+        'key-file',
+        '--key-file',
+        box.path('fifth.key'),
+      ])
     }
     expect(existsSync(box.path('fifth.key'))).toBe(false)
   })
 
   test('a recovery key is written to a new file and opens the vault', async () => {
     const out = box.path('recovery')
-    await box.json(shapes.unlockers, ['unlocker', 'add', '--kind', 'recovery', '--recovery-out', out])
+    await box.json(shapes.unlockers, [
+      'unlocker',
+      'add',
+      '--kind',
+      'recovery',
+      '--recovery-out',
+      out,
+    ])
     expect(statSync(out).mode & 0o777).toBe(0o600)
-    expect(await box.run(['get', 'p/dev/A', '--passphrase-file', out], { env: none })).toMatchObject({ code: 0 })
+    expect(
+      await box.run(['get', 'p/dev/A', '--passphrase-file', out], { env: none }),
+    ).toMatchObject({ code: 0 })
     await box.fails(2, ['unlocker', 'add', '--kind', 'recovery'])
     await box.fails(2, ['unlocker', 'add', '--kind', 'recovery', '--recovery-out', out])
   })
@@ -130,7 +198,15 @@ describe('unlocker', () => {
   }, 240_000)
 
   test('--dry-run changes nothing', async () => {
-    await box.run(['unlocker', 'add', '--kind', 'key-file', '--key-file', box.path('dry.key'), '--dry-run'])
+    await box.run([
+      'unlocker',
+      'add',
+      '--kind',
+      'key-file',
+      '--key-file',
+      box.path('dry.key'),
+      '--dry-run',
+    ])
     expect(existsSync(box.path('dry.key'))).toBe(false)
     expect((await box.json(shapes.unlockers, ['unlocker', 'list'])).unlockers).toHaveLength(1)
   })
@@ -150,9 +226,17 @@ describe('removing', () => {
     await box.fails(12, ['get', 'p/dev/A'], { env: { ROTATE_KEY_FILE: file } })
     expect(await box.run(['get', 'p/dev/A'])).toMatchObject({ code: 0, stdout: 'the value of A\n' })
     const audit = await box.run(['audit', 'list', '--json'])
-    const { data } = JSON.parse(audit.stdout) as { data: { events: { action: string; status: string }[] } }
+    const { data } = JSON.parse(audit.stdout) as {
+      data: { events: { action: string; status: string }[] }
+    }
     const told = data.events.map(({ action, status }) => `${action} ${status}`)
-    expect(told).toEqual(expect.arrayContaining(['unlocker_removed success', 'vault_rekeyed pending', 'vault_rekeyed success']))
+    expect(told).toEqual(
+      expect.arrayContaining([
+        'unlocker_removed success',
+        'vault_rekeyed pending',
+        'vault_rekeyed success',
+      ]),
+    )
     await box.fails(13, ['unlocker', 'remove', id])
   })
 
@@ -166,7 +250,9 @@ describe('removing', () => {
     expect((await box.json(shapes.unlockers, ['unlocker', 'list'])).unlockers).toHaveLength(2)
     await box.json(shapes.unlockers, ['unlocker', 'remove', only?.id ?? '', '--yes'])
     await box.fails(12, ['get', 'p/dev/A'])
-    expect(await box.run(['get', 'p/dev/A'], { env: { ROTATE_KEY_FILE: file } })).toMatchObject({ code: 0 })
+    expect(await box.run(['get', 'p/dev/A'], { env: { ROTATE_KEY_FILE: file } })).toMatchObject({
+      code: 0,
+    })
   })
 
   test('vault rekey keeps all of them', async () => {
@@ -181,38 +267,79 @@ describe('removing', () => {
 describe('a recipient', () => {
   test('is let in by a public key and opens with the key file; another vault in the same place is refused', async () => {
     const mine = box.path('mine.key')
-    const { recipient } = await box.json(shapes.keygen, ['unlocker', 'keygen', '--key-file', mine], { env: none })
+    const { recipient } = await box.json(
+      shapes.keygen,
+      ['unlocker', 'keygen', '--key-file', mine],
+      { env: none },
+    )
     expect(statSync(mine).mode & 0o777).toBe(0o600)
-    expect((await box.run(['unlocker', 'keygen', '--key-file', mine], { env: none })).stdout).toBe(`${recipient}\n`)
+    expect((await box.run(['unlocker', 'keygen', '--key-file', mine], { env: none })).stdout).toBe(
+      `${recipient}\n`,
+    )
     await box.fails(12, ['get', 'p/dev/A', '--key-file', mine], { env: none })
-    const { unlockers } = await box.json(shapes.unlockers, ['unlocker', 'add', '--kind', 'recipient', '--recipient', recipient])
+    const { unlockers } = await box.json(shapes.unlockers, [
+      'unlocker',
+      'add',
+      '--kind',
+      'recipient',
+      '--recipient',
+      recipient,
+    ])
     expect(unlockers[1]).toMatchObject({ kind: 'recipient', recipient })
     await box.fails(15, ['unlocker', 'add', '--kind', 'recipient', '--recipient', recipient])
     for (const args of [
       ['get', 'p/dev/A'],
       ['get', '-s', 'p/dev/A'],
     ])
-      expect(await box.run([...args, '--key-file', mine], { env: none })).toMatchObject({ code: 0, stdout: 'the value of A\n', stderr: '' })
+      expect(await box.run([...args, '--key-file', mine], { env: none })).toMatchObject({
+        code: 0,
+        stdout: 'the value of A\n',
+        stderr: '',
+      })
     expect(readdirSync(box.path('.local/state/rotate/pins'))).toHaveLength(1)
     // A rekey changes the audit key; its signature by the old one is enough.
     await box.json(shapes.rekey, ['vault', 'rekey'])
     await box.json(shapes.rekey, ['vault', 'rekey'])
-    expect(await box.run(['get', 'p/dev/A', '--key-file', mine], { env: none })).toMatchObject({ code: 0 })
+    expect(await box.run(['get', 'p/dev/A', '--key-file', mine], { env: none })).toMatchObject({
+      code: 0,
+    })
 
     const other = await make().init()
     await other.run(['set', 'p/dev/A'], { input: 'forged' })
-    await other.json(shapes.unlockers, ['unlocker', 'add', '--kind', 'recipient', '--recipient', recipient])
+    await other.json(shapes.unlockers, [
+      'unlocker',
+      'add',
+      '--kind',
+      'recipient',
+      '--recipient',
+      recipient,
+    ])
     copyFileSync(other.vault, box.vault)
     for (const args of [['get', 'p/dev/A'], ['get', '-s', 'p/dev/A'], ['list']])
-      expect((await box.fails(24, [...args, '--key-file', mine], { env: none })).stderr).toMatch(/another vault/)
+      expect((await box.fails(24, [...args, '--key-file', mine], { env: none })).stderr).toMatch(
+        /another vault/,
+      )
   })
 
   test('without a usable state directory there is a warning, not a refusal', async () => {
     const mine = box.path('mine.key')
-    const { recipient } = await box.json(shapes.keygen, ['unlocker', 'keygen', '--key-file', mine], { env: none })
-    await box.json(shapes.unlockers, ['unlocker', 'add', '--kind', 'recipient', '--recipient', recipient])
+    const { recipient } = await box.json(
+      shapes.keygen,
+      ['unlocker', 'keygen', '--key-file', mine],
+      { env: none },
+    )
+    await box.json(shapes.unlockers, [
+      'unlocker',
+      'add',
+      '--kind',
+      'recipient',
+      '--recipient',
+      recipient,
+    ])
     const file = secretFile('not-a-directory', 'x')
-    const result = await box.run(['get', 'p/dev/A', '--key-file', mine], { env: { ...none, XDG_STATE_HOME: file } })
+    const result = await box.run(['get', 'p/dev/A', '--key-file', mine], {
+      env: { ...none, XDG_STATE_HOME: file },
+    })
     expect(result).toMatchObject({ code: 0, stdout: 'the value of A\n' })
     expect(result.stderr).toMatch(/state directory/)
   })
@@ -222,9 +349,19 @@ describe('where the passphrase comes from', () => {
   let file: string
   beforeEach(async () => {
     file = secretFile('words', `${words}\n`)
-    await box.json(shapes.unlockers, ['unlocker', 'add', '--kind', 'passphrase', '--new-passphrase-file', file])
+    await box.json(shapes.unlockers, [
+      'unlocker',
+      'add',
+      '--kind',
+      'passphrase',
+      '--new-passphrase-file',
+      file,
+    ])
   })
-  const opens = async (args: readonly string[], env: Readonly<Record<string, string | undefined>> = {}): Promise<void> => {
+  const opens = async (
+    args: readonly string[],
+    env: Readonly<Record<string, string | undefined>> = {},
+  ): Promise<void> => {
     const result = await box.run(['get', 'p/dev/A', ...args], { env: { ...none, ...env } })
     expect(result, result.stderr).toMatchObject({ code: 0, stdout: 'the value of A\n' })
   }
@@ -245,10 +382,14 @@ describe('where the passphrase comes from', () => {
   test('a command: only its first line, quotes as the shell has them, no wait for what it leaves behind', async () => {
     await opens(['--passphrase-command', `printf '%s\\n' '${words}' 'second line'`])
     const before = Date.now()
-    const child = spawn(program, ['get', 'p/dev/A', '--timeout', '1s', '--passphrase-command', 'sleep 100; echo never'], {
-      env: { HOME: box.home, PATH: '/usr/bin:/bin' },
-      stdio: 'ignore',
-    })
+    const child = spawn(
+      program,
+      ['get', 'p/dev/A', '--timeout', '1s', '--passphrase-command', 'sleep 100; echo never'],
+      {
+        env: { HOME: box.home, PATH: '/usr/bin:/bin' },
+        stdio: 'ignore',
+      },
+    )
     expect(await new Promise((resolve) => child.once('exit', resolve))).toBe(1)
     expect(Date.now() - before).toBeLessThan(90_000)
   }, 240_000)
@@ -267,9 +408,21 @@ describe('where the passphrase comes from', () => {
 
     // `check` runs a program of ours, which lists its descriptors.
     const look = box.path('look.sh')
-    writeFileSync(look, `#!/bin/sh\nls -l /proc/self/fd > ${box.path('fds')}\ncat > /dev/null\n`, { mode: 0o700 })
+    writeFileSync(look, `#!/bin/sh\nls -l /proc/self/fd > ${box.path('fds')}\ncat > /dev/null\n`, {
+      mode: 0o700,
+    })
     const check = JSON.stringify({ type: 'exec', run: [look] })
-    const made = await box.run(['schedule', 'set', 'p/dev/A', '--provider', 'generated', '--interval', '30', '--check', check])
+    const made = await box.run([
+      'schedule',
+      'set',
+      'p/dev/A',
+      '--provider',
+      'generated',
+      '--interval',
+      '30',
+      '--check',
+      check,
+    ])
     expect(made, made.stderr).toMatchObject({ code: 0 })
     const words3 = openSync(file, 'r')
     const second = spawn(program, ['check', 'p/dev/A', '--passphrase-fd', '3'], {
@@ -279,17 +432,24 @@ describe('where the passphrase comes from', () => {
     closeSync(words3)
     expect(await new Promise((resolve) => second.once('close', resolve))).toBe(0)
     expect(readFileSync(box.path('fds'), 'utf8')).not.toContain('words')
-    for (const fd of ['9', '12', '13', '300']) await box.fails(12, ['get', 'p/dev/A', '--passphrase-fd', fd], { env: none })
+    for (const fd of ['9', '12', '13', '300'])
+      await box.fails(12, ['get', 'p/dev/A', '--passphrase-fd', fd], { env: none })
   }, 240_000)
 
   test.skipIf(!hasTerminal)(
     'a question on the terminal, while stdin is a pipe',
     async () => {
-      const { code, seen } = await onTerminal(box, ['get', 'p/dev/A'], { env: none, answers: [['Passphrase', `${words}\r`]] })
+      const { code, seen } = await onTerminal(box, ['get', 'p/dev/A'], {
+        env: none,
+        answers: [['Passphrase', `${words}\r`]],
+      })
       expect(code, seen).toBe(0)
       expect(seen).toContain('the value of A')
       expect(seen).not.toContain(words)
-      const wrong = await onTerminal(box, ['get', 'p/dev/A'], { env: none, answers: [['Passphrase', 'wrong\r']] })
+      const wrong = await onTerminal(box, ['get', 'p/dev/A'], {
+        env: none,
+        answers: [['Passphrase', 'wrong\r']],
+      })
       expect(wrong.code).toBe(12)
     },
     120_000,

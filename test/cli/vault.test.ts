@@ -1,5 +1,17 @@
-/** The life of the file through the built program: backups, restoring, older files, copies that must not destroy anything, the daily work of run-due. */
-import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+/**
+ * The life of the file through the built program: backups, restoring, older files, copies
+ * that must not destroy anything, the daily work of run-due.
+ */
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import Database from 'better-sqlite3'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import * as rotation from '../../src/contract/rotation.ts'
@@ -26,9 +38,16 @@ async function sandbox(): Promise<Sandbox> {
 
 const path = 'app/prod/KEY'
 
-/** One secret whose provider verifies and revokes; the first value is live, and a second one has replaced it. */
+/**
+ * One secret whose provider verifies and revokes; the first value is live, and a second
+ * one has replaced it.
+ */
 async function rotated(box: Sandbox): Promise<FakeWebhook> {
-  const hook = await FakeWebhook.start({ overlap: true, actions: ['verify', 'revoke'], live: ['first-value-0123456789abcdef'] })
+  const hook = await FakeWebhook.start({
+    overlap: true,
+    actions: ['verify', 'revoke'],
+    live: ['first-value-0123456789abcdef'],
+  })
   hooks.push(hook)
   const config = JSON.stringify({
     webhookUrl: `${hook.url}/rotate-secret`,
@@ -37,9 +56,24 @@ async function rotated(box: Sandbox): Promise<FakeWebhook> {
     actions: ['verify', 'revoke'],
   })
   await box.run(['set', path, '-'], { input: 'first-value-0123456789abcdef' })
-  const set = await box.run(['schedule', 'set', path, '--provider', 'custom', '--interval', '30', '--grace', '1d', '--config', '-'], {
-    input: config,
-  })
+  const set = await box.run(
+    [
+      'schedule',
+      'set',
+      path,
+      '--provider',
+      'custom',
+      '--interval',
+      '30',
+      '--grace',
+      '1d',
+      '--config',
+      '-',
+    ],
+    {
+      input: config,
+    },
+  )
   expect(set.code, set.stderr).toBe(0)
   const first = await box.run(['rotate', path])
   expect(first.code, first.stderr).toBe(0)
@@ -47,7 +81,8 @@ async function rotated(box: Sandbox): Promise<FakeWebhook> {
   return hook
 }
 
-const revokes = (hook: FakeWebhook): number => hook.calls.filter((call) => call.action === 'revoke').length
+const revokes = (hook: FakeWebhook): number =>
+  hook.calls.filter((call) => call.action === 'revoke').length
 
 describe('backup and restore', () => {
   test('a backup opens with the same key; it is private, on record, and never replaces anything', async () => {
@@ -78,10 +113,17 @@ describe('backup and restore', () => {
     rmSync(box.vault)
     const restored = await box.run(['vault', 'restore', 'b.db', '--json', '-v'])
     expect(restored.code, restored.stderr).toBe(0)
-    expect((await box.json(contract.vaultInfo, ['vault', 'info'])).standing).toMatchObject({ trusted: false, copy: true })
+    expect((await box.json(contract.vaultInfo, ['vault', 'info'])).standing).toMatchObject({
+      trusted: false,
+      copy: true,
+    })
 
     const held = await box.run(['revoke', path, '--json'])
-    expect(errorOf(held)).toMatchObject({ exit: 23, code: 'cleanup-pending', message: expect.stringContaining('reconcile') as string })
+    expect(errorOf(held)).toMatchObject({
+      exit: 23,
+      code: 'cleanup-pending',
+      message: expect.stringContaining('reconcile') as string,
+    })
     expect(JSON.parse(held.stdout)).toEqual({ data: { revoked: [] } })
     const due = await box.run(['run-due'])
     expect(due.code).toBe(23)
@@ -90,10 +132,15 @@ describe('backup and restore', () => {
     expect(hook.live).toHaveLength(2)
 
     const looked = await box.json(contract.reconcile, ['reconcile'])
-    expect(looked).toMatchObject({ keys: [{ path, owner: 'current', state: 'live' }], trusted: false })
+    expect(looked).toMatchObject({
+      keys: [{ path, owner: 'current', state: 'live' }],
+      trusted: false,
+    })
     expect((await box.run(['revoke', path])).code).toBe(23)
     await box.json(contract.reconcile, ['reconcile', '--apply'])
-    expect((await box.json(shapes.auditList, ['audit', '--action', 'vault_reconciled'])).events).toHaveLength(1)
+    expect(
+      (await box.json(shapes.auditList, ['audit', '--action', 'vault_reconciled'])).events,
+    ).toHaveLength(1)
     const ended = await box.run(['revoke', path])
     expect(ended.code, ended.stderr).toBe(0)
     expect(revokes(hook)).toBe(1)
@@ -109,8 +156,13 @@ describe('backup and restore', () => {
     // Life went on elsewhere: the value that is current in the backup is gone.
     hook.live = ['a-later-value-0123456789']
     const found = await box.run(['reconcile', '--apply', '--json', '--vault', vault])
-    expect(errorOf(found)).toMatchObject({ exit: 25, message: expect.stringContaining('does not accept') as string })
-    expect(JSON.parse(found.stdout)).toMatchObject({ data: { keys: [{ state: 'refused' }], trusted: false } })
+    expect(errorOf(found)).toMatchObject({
+      exit: 25,
+      message: expect.stringContaining('does not accept') as string,
+    })
+    expect(JSON.parse(found.stdout)).toMatchObject({
+      data: { keys: [{ state: 'refused' }], trusted: false },
+    })
     expect((await box.run(['revoke', path, '--vault', vault])).code).toBe(23)
     expect(revokes(hook)).toBe(0)
   })
@@ -123,7 +175,14 @@ describe('a file that is not the newest', () => {
     copyFileSync(box.vault, box.path('old.db'))
     await box.run(['set', path, '-'], { input: 'two' })
     copyFileSync(box.path('old.db'), box.vault)
-    for (const args of [['get', path], ['get', path, '-s'], ['list'], ['set', path, '--value', 'x'], ['audit'], ['versions', path]]) {
+    for (const args of [
+      ['get', path],
+      ['get', path, '-s'],
+      ['list'],
+      ['set', path, '--value', 'x'],
+      ['audit'],
+      ['versions', path],
+    ]) {
       const refused = await box.fails(24, args)
       expect(refused.stderr).toContain('freshness')
       expect(refused.stderr).toContain('vault accept-rollback')
@@ -131,34 +190,53 @@ describe('a file that is not the newest', () => {
     expect((await box.run(['run-due'])).code).toBe(24)
     const check = await box.run(['vault', 'check', '--json'])
     expect(errorOf(check).exit).toBe(24)
-    expect(JSON.parse(check.stdout)).toMatchObject({ data: { ok: false, problems: [expect.stringContaining('freshness')] } })
-    expect((await box.json(contract.vaultInfo, ['vault', 'info'])).standing).toMatchObject({ trusted: false, mark: 'behind' })
+    expect(JSON.parse(check.stdout)).toMatchObject({
+      data: { ok: false, problems: [expect.stringContaining('freshness')] },
+    })
+    expect((await box.json(contract.vaultInfo, ['vault', 'info'])).standing).toMatchObject({
+      trusted: false,
+      mark: 'behind',
+    })
 
     await box.fails(2, ['vault', 'accept-rollback'])
     await box.fails(2, ['vault', 'accept-rollback', '--reason', 'test'])
-    const accepted = await box.run(['vault', 'accept-rollback', '--reason', 'test of an older file', '--yes'])
+    const accepted = await box.run([
+      'vault',
+      'accept-rollback',
+      '--reason',
+      'test of an older file',
+      '--yes',
+    ])
     expect(accepted.code, accepted.stderr).toBe(0)
     expect((await box.run(['get', path, '-s'])).stdout).toBe('one\n')
     const { events } = await box.json(shapes.auditList, ['audit', '--action', 'rollback_accepted'])
-    expect(events).toMatchObject([{ metadata: { mark: 'behind', reason: 'test of an older file' } }])
-    expect((await box.run(['vault', 'accept-rollback', '--reason', 'again', '--yes'])).stdout).toContain('already so')
+    expect(events).toMatchObject([
+      { metadata: { mark: 'behind', reason: 'test of an older file' } },
+    ])
+    expect(
+      (await box.run(['vault', 'accept-rollback', '--reason', 'again', '--yes'])).stdout,
+    ).toContain('already so')
   })
 
-  test.each(['moved to another path', 'used from another machine'])('%s: usable, but nothing is revoked', async (which) => {
-    const box = await sandbox()
-    const hook = await rotated(box)
-    const env = which === 'used from another machine' ? { XDG_STATE_HOME: box.path('elsewhere') } : {}
-    const vault = which === 'moved to another path' ? box.path('moved.db') : box.vault
-    if (vault !== box.vault) renameSync(box.vault, vault)
-    const run = (...args: string[]) => box.run([...args, '--vault', vault], { env })
-    expect((await run('get', path, '-s')).code).toBe(0)
-    expect((await run('set', 'app/prod/OTHER', '--value', 'x')).code).toBe(0)
-    expect((await run('revoke', path)).code).toBe(23)
-    expect(revokes(hook)).toBe(0)
-    expect((await run('vault', 'accept-rollback', '--reason', 'moved', '--yes')).code).toBe(0)
-    expect((await run('revoke', path)).code).toBe(0)
-    expect(revokes(hook)).toBe(1)
-  })
+  test.each(['moved to another path', 'used from another machine'])(
+    '%s: usable, but nothing is revoked',
+    async (which) => {
+      const box = await sandbox()
+      const hook = await rotated(box)
+      const env =
+        which === 'used from another machine' ? { XDG_STATE_HOME: box.path('elsewhere') } : {}
+      const vault = which === 'moved to another path' ? box.path('moved.db') : box.vault
+      if (vault !== box.vault) renameSync(box.vault, vault)
+      const run = (...args: string[]) => box.run([...args, '--vault', vault], { env })
+      expect((await run('get', path, '-s')).code).toBe(0)
+      expect((await run('set', 'app/prod/OTHER', '--value', 'x')).code).toBe(0)
+      expect((await run('revoke', path)).code).toBe(23)
+      expect(revokes(hook)).toBe(0)
+      expect((await run('vault', 'accept-rollback', '--reason', 'moved', '--yes')).code).toBe(0)
+      expect((await run('revoke', path)).code).toBe(0)
+      expect(revokes(hook)).toBe(1)
+    },
+  )
 
   test('a state directory that can not be used is a warning', async () => {
     const box = await sandbox()
@@ -179,23 +257,39 @@ describe('a file that is not the newest', () => {
 describe('damage', () => {
   test('check names it, get --unverified still reads, salvage saves', async () => {
     const box = await sandbox()
-    for (const name of ['A', 'B', 'C']) await box.run(['set', `app/prod/${name}`, '-'], { input: `value of ${name}` })
-    expect(await box.json(contract.vaultCheck, ['vault', 'check', '--deep'])).toMatchObject({ ok: true, problems: [] })
+    for (const name of ['A', 'B', 'C'])
+      await box.run(['set', `app/prod/${name}`, '-'], { input: `value of ${name}` })
+    expect(await box.json(contract.vaultCheck, ['vault', 'check', '--deep'])).toMatchObject({
+      ok: true,
+      problems: [],
+    })
     const db = new Database(box.vault)
     db.exec('DELETE FROM node')
     db.close()
     await box.fails(24, ['get', 'app/prod/A'])
     const check = await box.run(['vault', 'check', '--json'])
     expect(errorOf(check).exit).toBe(24)
-    expect((JSON.parse(check.stdout) as { data: { problems: string[] } }).data.problems.length).toBeGreaterThan(0)
+    expect(
+      (JSON.parse(check.stdout) as { data: { problems: string[] } }).data.problems.length,
+    ).toBeGreaterThan(0)
     await box.fails(2, ['get', 'app/prod/A', '--unverified'])
     const got = await box.run(['get', 'app/prod/A', '--unverified', '--reason', 'outage'])
     expect(got).toMatchObject({ code: 0, stdout: 'value of A\n' })
     expect(got.stderr).toContain('without verifying')
     const saved = await box.json(contract.vaultSalvage, ['vault', 'salvage', 'saved.db'])
     expect(saved).toMatchObject({ secrets: 3, versions: 3, lost: [] })
-    expect((await box.run(['get', 'app/prod/B', '-s', '--vault', box.path('saved.db')])).stdout).toBe('value of B\n')
-    expect(await box.json(contract.vaultCheck, ['vault', 'check', '--deep', '--vault', box.path('saved.db')])).toMatchObject({ ok: true })
+    expect(
+      (await box.run(['get', 'app/prod/B', '-s', '--vault', box.path('saved.db')])).stdout,
+    ).toBe('value of B\n')
+    expect(
+      await box.json(contract.vaultCheck, [
+        'vault',
+        'check',
+        '--deep',
+        '--vault',
+        box.path('saved.db'),
+      ]),
+    ).toMatchObject({ ok: true })
     await box.fails(15, ['vault', 'salvage', 'saved.db'])
   })
 })
@@ -209,7 +303,9 @@ describe('the daily work of run-due', () => {
     const after = await box.json(contract.vaultCheck, ['vault', 'check'])
     expect(after['commit']).toBe(Number(before['commit']) + 1)
     expect(await box.run(['run-due'])).toMatchObject({ code: 0, stdout: '', stderr: '' })
-    expect((await box.json(contract.vaultCheck, ['vault', 'check']))['commit']).toBe(after['commit'])
+    expect((await box.json(contract.vaultCheck, ['vault', 'check']))['commit']).toBe(
+      after['commit'],
+    )
     const fresh = await sandbox()
     await fresh.run(['set', path, '-'], { input: 'x' })
     const db = new Database(fresh.vault)
@@ -224,7 +320,14 @@ describe('the daily work of run-due', () => {
     const dir = box.path('backups')
     await box.fails(2, ['vault', 'backup', '--configure', dir])
     mkdirSync(dir, { mode: 0o700 })
-    await box.json(contract.vaultCheck.partial(), ['vault', 'backup', '--configure', dir, '--keep', '2'])
+    await box.json(contract.vaultCheck.partial(), [
+      'vault',
+      'backup',
+      '--configure',
+      dir,
+      '--keep',
+      '2',
+    ])
     // Law 5: none is newer than the promotion, so one is made before the revoke.
     expect((await box.run(['revoke', path])).code).toBe(0)
     expect(revokes(hook)).toBe(1)
@@ -257,7 +360,12 @@ describe('the daily work of run-due', () => {
   test('--accept-clock needs a reason, and goes on record', async () => {
     const box = await sandbox()
     await box.fails(2, ['run-due', '--accept-clock'])
-    await box.json(rotation.runDue, ['run-due', '--accept-clock', '--reason', 'the battery was replaced'])
+    await box.json(rotation.runDue, [
+      'run-due',
+      '--accept-clock',
+      '--reason',
+      'the battery was replaced',
+    ])
     const { events } = await box.json(shapes.auditList, ['audit', '--action', 'clock_accepted'])
     expect(events).toMatchObject([{ metadata: { reason: 'the battery was replaced' } }])
   })

@@ -21,7 +21,16 @@ test('each target says which version it holds, by fingerprint and without showin
     ['--target', JSON.stringify({ type: 'env-file', path: file, name: 'TOKEN' })],
     ['--target', JSON.stringify({ type: 'exec', run: ['/bin/cat'] })],
   ].flat()
-  const set = await box.run(['schedule', 'set', 'app/TOKEN', '--provider', 'generated', '--interval', '30', ...targets])
+  const set = await box.run([
+    'schedule',
+    'set',
+    'app/TOKEN',
+    '--provider',
+    'generated',
+    '--interval',
+    '30',
+    ...targets,
+  ])
   expect(set.code, set.stderr).toBe(0)
   expect(await where('app/TOKEN')).toEqual([
     { name: 'env-file', version: null, state: 'absent' },
@@ -37,5 +46,8 @@ test('each target says which version it holds, by fingerprint and without showin
   writeFileSync(file, `TOKEN=${first}\n`)
   expect(await where('app/TOKEN')).toMatchObject([{ version: 1, state: 'old' }, { version: 2 }])
   writeFileSync(file, 'TOKEN=somebody-elses\n')
-  expect(await where('app/TOKEN')).toMatchObject([{ version: null, state: 'other' }, { version: 2 }])
+  expect(await where('app/TOKEN')).toMatchObject([
+    { version: null, state: 'other' },
+    { version: 2 },
+  ])
 })

@@ -2,19 +2,30 @@
 import { inspect } from 'node:util'
 import { expect } from 'vitest'
 
-/** Nowhere in what a person, a log or JSON would show of it is one of the secrets, plain or encoded. */
+/**
+ * Nowhere in what a person, a log or JSON would show of it is one of the secrets, plain
+ * or encoded.
+ */
 export function expectNoLeak(shown: unknown, secrets: readonly string[]): void {
   const text = `${inspect(shown, { depth: 12, maxStringLength: Number.POSITIVE_INFINITY, showHidden: false })}\n${JSON.stringify(shown)}\n${
     shown instanceof Error ? `${shown.message}\n${shown.stack}` : ''
   }`
   for (const secret of secrets.filter((item) => item.length >= 6)) {
     const bytes = Buffer.from(secret)
-    for (const spelling of [secret, bytes.toString('base64').replace(/=+$/, ''), bytes.toString('hex'), encodeURIComponent(secret)])
+    for (const spelling of [
+      secret,
+      bytes.toString('base64').replace(/=+$/, ''),
+      bytes.toString('hex'),
+      encodeURIComponent(secret),
+    ])
       expect(text.includes(spelling), `a secret shows in ${text.slice(0, 400)}`).toBe(false)
   }
 }
 
-/** Every property of a JSON Schema has a description, also those of nested objects and of each of its forms. */
+/**
+ * Every property of a JSON Schema has a description, also those of nested objects and of
+ * each of its forms.
+ */
 export function expectDescribed(schema: unknown, where = 'config'): void {
   if (schema === null || typeof schema !== 'object') return
   const { properties, oneOf = [] } = schema as {

@@ -1,6 +1,7 @@
 /**
- * What every target must do that writes some entries of a document which others write too (a file, a JSON object, an item). An adapter's test gives a bench: the document,
- * how somebody else writes it, and a way to let him come between our reading and our writing.
+ * What every target must do that writes some entries of a document which others write too
+ * (a file, a JSON object, an item). An adapter's test gives a bench: the document, how
+ * somebody else writes it, and a way to let him come between our reading and our writing.
  */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { parseConfig } from '../../src/core/schema.ts'
@@ -12,7 +13,10 @@ import { expectNoLeak } from './_shared.ts'
 type Act = () => void | Promise<void>
 
 export interface DocumentBench {
-  /** Configuration as an operator writes it. The document holds `OURS` and `NEIGHBOUR` and not `NEW_KEY`, in the style of a person. */
+  /**
+   * Configuration as an operator writes it. The document holds `OURS` and `NEIGHBOUR` and
+   * not `NEW_KEY`, in the style of a person.
+   */
   readonly config: Readonly<Record<string, unknown>>
   /** The same place, said in another way. */
   readonly alias?: Readonly<Record<string, unknown>>
@@ -21,11 +25,17 @@ export interface DocumentBench {
   read(name: string): string | undefined | Promise<string | undefined>
   /** Somebody else sets this entry, and leaves the others as they are now. */
   write(name: string, value: string): void | Promise<void>
-  /** Lets somebody act once, after the adapter has read and just before its next write arrives. */
+  /**
+   * Lets somebody act once, after the adapter has read and just before its next write
+   * arrives.
+   */
   between(act: Act): void
   /** Lets somebody act once, right after the adapter's next write. */
   after?(act: Act): void
-  /** The far side has no condition for a write: what is lost between reading and writing can only be told, and writers on one machine take turns by the place. */
+  /**
+   * The far side has no condition for a write: what is lost between reading and writing
+   * can only be told, and writers on one machine take turns by the place.
+   */
   readonly onlyTells?: true
   /** Everything of the document, attributes and spelling included, as one text. */
   whole(): string | Promise<string>
@@ -33,7 +43,11 @@ export interface DocumentBench {
   stop?(): Promise<void>
 }
 
-export function documentSuite(name: string, target: Target, start: () => DocumentBench | Promise<DocumentBench>): void {
+export function documentSuite(
+  name: string,
+  target: Target,
+  start: () => DocumentBench | Promise<DocumentBench>,
+): void {
   describe(`document of ${name}`, () => {
     let bench: DocumentBench
     let context: TestContext
@@ -59,18 +73,28 @@ export function documentSuite(name: string, target: Target, start: () => Documen
     }
     const one = (key: string, value: string): Delivery => {
       const entries = { [key]: new Secret(value) }
-      return { id: `delivery-of-${key}`, path: `production/app/${key}`, version: 2, entries, fields: { value: new Secret(value) } }
+      return {
+        id: `delivery-of-${key}`,
+        path: `production/app/${key}`,
+        version: 2,
+        entries,
+        fields: { value: new Secret(value) },
+      }
     }
     const ours = one('OURS', values[0] ?? '')
     const neighbourWrites = async (): Promise<void> => bench.write('NEIGHBOUR', values[2] ?? '')
     const seen = async (...names: readonly string[]): Promise<(string | undefined)[]> =>
       Promise.all(names.map(async (key) => bench.read(key)))
     /** What the journal keeps of a reading, given to a session that has seen nothing. */
-    const undo = async (stood: Awaited<ReturnType<NonNullable<TargetSession['standing']>>>): Promise<void> => {
+    const undo = async (
+      stood: Awaited<ReturnType<NonNullable<TargetSession['standing']>>>,
+    ): Promise<void> => {
       const rest = stood.rest === undefined ? undefined : new Secret(stood.rest.bytes())
       await (await open()).restore(stood.values, undefined, rest)
     }
-    const standing = async (...names: readonly string[]): ReturnType<NonNullable<TargetSession['standing']>> => {
+    const standing = async (
+      ...names: readonly string[]
+    ): ReturnType<NonNullable<TargetSession['standing']>> => {
       const session = await open()
       if (session.standing === undefined) throw new Error(`${name} does not say what stands there`)
       return session.standing(names)
@@ -110,7 +134,9 @@ export function documentSuite(name: string, target: Target, start: () => Documen
     test('an undo gives back the very document, also in another process and when repeated', async () => {
       const before = await bench.whole()
       const stood = await standing('OURS', 'NEW_KEY')
-      await (await open()).put({ ...ours, entries: { ...ours.entries, NEW_KEY: new Secret(values[1] ?? '') } })
+      await (
+        await open()
+      ).put({ ...ours, entries: { ...ours.entries, NEW_KEY: new Secret(values[1] ?? '') } })
       expect(await bench.whole()).not.toBe(before)
       await undo(stood)
       expect(await bench.whole()).toBe(before)

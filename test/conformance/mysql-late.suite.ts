@@ -1,7 +1,7 @@
 /**
- * What becomes of a change that has to wait for a lock at MySQL or MariaDB: it is waited for, or
- * given up by the server or by us, or its program dies. Afterwards what was said about it is true,
- * also when the lock is released.
+ * What becomes of a change that has to wait for a lock at MySQL or MariaDB: it is waited
+ * for, or given up by the server or by us, or its program dies. Afterwards what was said
+ * about it is true, also when the lock is released.
  */
 import type { Connection } from 'mysql2/promise'
 import { afterEach, describe, expect, test } from 'vitest'
@@ -52,17 +52,28 @@ export function lateSuite(name: string, bench: () => LateBench, holds: readonly 
     const { port, admin } = bench()
     const [a, b] = await bench().accounts(FIRST)
     const who = strategy === 'two-users' ? { users: [a, b] } : { user: a, strategy }
-    const config = parseConfig(mysql.config, { host: '127.0.0.1', port, admin, ...who } as never, 'it') as Options
+    const config = parseConfig(
+      mysql.config,
+      { host: '127.0.0.1', port, admin, ...who } as never,
+      'it',
+    ) as Options
     const fields = { username: new Secret(a), password: new Secret(FIRST) }
-    const current: Credential = { fields, ...(strategy === 'two-users' ? { handle: { id: a, live: true } } : {}) }
+    const current: Credential = {
+      fields,
+      ...(strategy === 'two-users' ? { handle: { id: a, live: true } } : {}),
+    }
     const name = strategy === 'two-users' ? b : a
-    const open = (patience: Patience): ProviderSession => openSession(config, testContext(), patience)
+    const open = (patience: Patience): ProviderSession =>
+      openSession(config, testContext(), patience)
     const intend = (session: ProviderSession, attempt = 1, seed = 'x'): Intent => {
       const { password: _given, ...rest } = session.prepare?.(testContext().random) ?? {}
       const material = { ...rest, password: new Secret(`new-password-${seed}-${attempt}`) }
       return { tag: `rotate-testtag1-01TEST-${attempt}`, before: [], material, at: START, attempt }
     }
-    const made = (intent: Intent): Fields => ({ username: new Secret(name), password: intent.material['password'] ?? new Secret('') })
+    const made = (intent: Intent): Fields => ({
+      username: new Secret(name),
+      password: intent.material['password'] ?? new Secret(''),
+    })
     return { strategy, current, open, intend, made }
   }
   type Begun = Awaited<ReturnType<typeof begin>>
@@ -82,7 +93,11 @@ export function lateSuite(name: string, bench: () => LateBench, holds: readonly 
     )
 
   /** Whatever was said: it is so, now that nothing waits any more. */
-  async function heldTrue({ strategy, current, made }: Begun, intent: Intent, outcome: string): Promise<void> {
+  async function heldTrue(
+    { strategy, current, made }: Begun,
+    intent: Intent,
+    outcome: string,
+  ): Promise<void> {
     await until(async () => (await bench().atWork()) === 0)
     expect(await bench().accepts(made(intent))).toBe(outcome === 'applied')
     const old = strategy !== 'single' || outcome === 'none'
@@ -119,7 +134,8 @@ export function lateSuite(name: string, bench: () => LateBench, holds: readonly 
           if (hold.unreadable === true) expect(error.effect).toBe('none')
           else expect(error.effect).toBe('unknown')
           const settle = () => session.settle(intent, begun.current)
-          if (hold.unreadable === true) await expect(settle()).rejects.toMatchObject({ code: 'unavailable', effect: 'none' })
+          if (hold.unreadable === true)
+            await expect(settle()).rejects.toMatchObject({ code: 'unavailable', effect: 'none' })
           else {
             const early = await settle()
             expect(['none', 'applied']).toContain(early.outcome)
@@ -138,7 +154,9 @@ export function lateSuite(name: string, bench: () => LateBench, holds: readonly 
           const session = begun.open(HASTY)
           const intent = begun.intend(session)
           const release = await held(hold.statements)
-          expect(await failed(session.create(intent, begun.current))).toMatchObject({ effect: 'unknown' })
+          expect(await failed(session.create(intent, begun.current))).toMatchObject({
+            effect: 'unknown',
+          })
           await until(async () => (await bench().atWork()) === 0)
           const { outcome } = await session.settle(intent, begun.current)
           await release()
@@ -186,7 +204,10 @@ export function lateSuite(name: string, bench: () => LateBench, holds: readonly 
       const dead = failed(begun.open(HUNG).revoke?.(begun.current) ?? Promise.resolve())
       await until(async () => (await bench().atWork()) > 0)
       const later = begun.open({ ...SHORT, lockSeconds: 60, answerMs: 60_000 })
-      const work = later.create(begun.intend(later, 2), { fields: made.fields, ...(made.handle && { handle: made.handle }) })
+      const work = later.create(begun.intend(later, 2), {
+        fields: made.fields,
+        ...(made.handle && { handle: made.handle }),
+      })
       await dead
       await until(async () => (await bench().atWork()) > 0)
       await release()
@@ -202,10 +223,18 @@ export function lateSuite(name: string, bench: () => LateBench, holds: readonly 
       const intent = begun.intend(session)
       const name = begun.current.fields['username']?.reveal() ?? ''
       const release = await held([`SELECT GET_LOCK('rotate ${name}@%', 5)`])
-      await expect(session.create(intent, begun.current)).rejects.toMatchObject({ code: 'unavailable', effect: 'none' })
-      await expect(session.settle(intent, begun.current)).rejects.toMatchObject({ code: 'unavailable' })
+      await expect(session.create(intent, begun.current)).rejects.toMatchObject({
+        code: 'unavailable',
+        effect: 'none',
+      })
+      await expect(session.settle(intent, begun.current)).rejects.toMatchObject({
+        code: 'unavailable',
+      })
       await release()
-      expect(await session.settle(intent, begun.current)).toMatchObject({ outcome: 'none', final: true })
+      expect(await session.settle(intent, begun.current)).toMatchObject({
+        outcome: 'none',
+        final: true,
+      })
     })
 
     test('an intent of before there were turns, or for other accounts, is not final', async () => {
@@ -224,7 +253,10 @@ export function lateSuite(name: string, bench: () => LateBench, holds: readonly 
 }
 
 /** A lock that another session holds until it is released. */
-export async function heldBy(connection: Connection, statements: readonly string[]): Promise<() => Promise<void>> {
+export async function heldBy(
+  connection: Connection,
+  statements: readonly string[],
+): Promise<() => Promise<void>> {
   for (const statement of statements) await connection.query(statement)
   let released: Promise<void> | undefined
   return () => (released ??= connection.end())

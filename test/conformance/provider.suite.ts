@@ -1,6 +1,7 @@
 /**
- * What every provider must do, whatever is behind it. An adapter's test gives a bench: the far side and how to look at it. What a provider's traits
- * don't claim is skipped, visibly.
+ * What every provider must do, whatever is behind it. An adapter's test gives a bench:
+ * the far side and how to look at it. What a provider's traits don't claim is skipped,
+ * visibly.
  */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { AdapterError } from '../../src/core/errors.ts'
@@ -31,7 +32,11 @@ export interface ProviderBench {
   stop?(): Promise<void>
 }
 
-export function providerSuite(name: string, provider: Provider, start: () => ProviderBench | Promise<ProviderBench>): void {
+export function providerSuite(
+  name: string,
+  provider: Provider,
+  start: () => ProviderBench | Promise<ProviderBench>,
+): void {
   describe(`provider ${name}`, () => {
     let bench: ProviderBench
     let context: TestContext
@@ -69,7 +74,10 @@ export function providerSuite(name: string, provider: Provider, start: () => Pro
           /id$|^(username|host|port|database)$/i.test(field) ? [] : [value.reveal()],
         ),
       )
-      return { fields: issued.fields, ...(issued.handle === undefined ? {} : { handle: issued.handle }) }
+      return {
+        fields: issued.fields,
+        ...(issued.handle === undefined ? {} : { handle: issued.handle }),
+      }
     }
     /** The error of a call that must fail; it says nothing secret. */
     const failure = async (call: Promise<unknown>): Promise<AdapterError> => {
@@ -83,15 +91,19 @@ export function providerSuite(name: string, provider: Provider, start: () => Pro
     }
     const liveNow = async (): Promise<number | undefined> => bench.live?.()
 
-    test('every configuration field is described', () => expectDescribed(jsonSchema(provider.config)))
+    test('every configuration field is described', () =>
+      expectDescribed(jsonSchema(provider.config)))
 
     test('an unknown configuration key is refused by name', () => {
-      expect(() => parseConfig(provider.config, { ...bench.config, surprise: 1 } as never, name)).toThrow(/unknown key "surprise"/)
+      expect(() =>
+        parseConfig(provider.config, { ...bench.config, surprise: 1 } as never, name),
+      ).toThrow(/unknown key "surprise"/)
     })
 
     test('the session has exactly what the traits claim', () => {
       if (traits.mints === 'client') expect(session.prepare).toBeDefined()
-      // A service's value may need a key pair to which it is encrypted; that helps only where the answer can be had again.
+      // A service's value may need a key pair to which it is encrypted; that helps only
+      // where the answer can be had again.
       else if (session.prepare !== undefined) expect(traits.idempotency).toBe('replay-key')
       expect({
         revoke: session.revoke !== undefined,
@@ -115,13 +127,15 @@ export function providerSuite(name: string, provider: Provider, start: () => Pro
     test('issues the fields it promises, and the far side accepts them', async () => {
       const made = await issue()
       expect(Object.keys(made.fields)).toEqual(traits.fields)
-      if (bench.current !== undefined) expect(sameFields(made.fields, bench.current.fields)).toBe(false)
+      if (bench.current !== undefined)
+        expect(sameFields(made.fields, bench.current.fields)).toBe(false)
       if (bench.accepts !== undefined) expect(await bench.accepts(made.fields)).toBe(true)
       await session.verify?.(made, 'live')
     })
 
     test('the old credential lives on, or not, as the traits say', async ({ skip }) => {
-      if (bench.current === undefined || bench.accepts === undefined) return skip('no far side or no current credential')
+      if (bench.current === undefined || bench.accepts === undefined)
+        return skip('no far side or no current credential')
       await issue()
       expect(await bench.accepts(bench.current.fields)).toBe(traits.overlap !== 'in-place')
     })
@@ -131,11 +145,13 @@ export function providerSuite(name: string, provider: Provider, start: () => Pro
       const made = await issue()
       const listed = await session.list()
       expect(listed.map((handle) => handle.id)).toContain(made.handle?.id)
-      if (session.handleOf !== undefined) expect(session.handleOf(made.fields)?.id).toBe(made.handle?.id)
+      if (session.handleOf !== undefined)
+        expect(session.handleOf(made.fields)?.id).toBe(made.handle?.id)
     })
 
     test('suspending is reversible', async ({ skip }) => {
-      if (session.suspend === undefined || session.resume === undefined) return skip('can not suspend')
+      if (session.suspend === undefined || session.resume === undefined)
+        return skip('can not suspend')
       const made = await issue()
       await session.suspend(made)
       expect(await bench.accepts?.(made.fields)).not.toBe(true)
@@ -143,13 +159,18 @@ export function providerSuite(name: string, provider: Provider, start: () => Pro
       expect(await bench.accepts?.(made.fields)).not.toBe(false)
     })
 
-    test('a revoked credential is dead, the other one is not touched, revoking again succeeds', async ({ skip }) => {
-      if (session.revoke === undefined || traits.overlap === 'in-place') return skip('nothing to revoke')
+    test('a revoked credential is dead, the other one is not touched, revoking again succeeds', async ({
+      skip,
+    }) => {
+      if (session.revoke === undefined || traits.overlap === 'in-place')
+        return skip('nothing to revoke')
       const made = await issue()
       await session.revoke(made)
       if (bench.accepts !== undefined) expect(await bench.accepts(made.fields)).toBe(false)
-      if (bench.current !== undefined && bench.accepts !== undefined) expect(await bench.accepts(bench.current.fields)).toBe(true)
-      if (session.verify !== undefined) expect((await failure(session.verify(made, 'dead'))).code).toBe('refused')
+      if (bench.current !== undefined && bench.accepts !== undefined)
+        expect(await bench.accepts(bench.current.fields)).toBe(true)
+      if (session.verify !== undefined)
+        expect((await failure(session.verify(made, 'dead'))).code).toBe('refused')
       await session.revoke(made)
     })
 
@@ -180,7 +201,9 @@ export function providerSuite(name: string, provider: Provider, start: () => Pro
           break
         case 'stray':
           expect(settlement.handles).toHaveLength(1)
-          expect(intent.before.map((handle: Handle) => handle.id)).not.toContain(settlement.handles[0]?.id)
+          expect(intent.before.map((handle: Handle) => handle.id)).not.toContain(
+            settlement.handles[0]?.id,
+          )
           for (const handle of settlement.handles) await session.revoke?.({ fields: {}, handle })
           expect(await liveNow()).toBe(before)
           break

@@ -1,4 +1,7 @@
-/** What every target must do, whatever is behind it. An adapter's test gives a bench: the place and how to look at it. */
+/**
+ * What every target must do, whatever is behind it. An adapter's test gives a bench: the
+ * place and how to look at it.
+ */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { AdapterError } from '../../src/core/errors.ts'
 import { jsonSchema, parseConfig } from '../../src/core/schema.ts'
@@ -14,15 +17,24 @@ export interface TargetBench {
   read(name: string): string | undefined | Promise<string | undefined>
   /** Makes the next put fail. */
   failNext?(): void | Promise<void>
-  /** Somebody has put a value there by hand, with other attributes than this program gives: all that can be set there. */
+  /**
+   * Somebody has put a value there by hand, with other attributes than this program
+   * gives: all that can be set there.
+   */
   stands?(name: string, value: string): void | Promise<void>
-  /** What else than the value is set there under this name; `undefined` where nothing stands. */
+  /**
+   * What else than the value is set there under this name; `undefined` where nothing
+   * stands.
+   */
   attributes?(name: string): unknown
   /** Everything that no delivery of these names may touch. */
   others?(): unknown
   /** The clock of the place moves on by so much that two writes can be told apart. */
   tick?(): void
-  /** Puts several values under one name there, of which the configuration of the bench means none in particular. */
+  /**
+   * Puts several values under one name there, of which the configuration of the bench
+   * means none in particular.
+   */
   several?(name: string): Several | Promise<Several>
   /** What must appear in no error and no note. Delivered values are added. */
   readonly secrets?: readonly string[]
@@ -30,7 +42,10 @@ export interface TargetBench {
 }
 
 export interface Several {
-  /** What the refusal must name: the environments, scopes or places, and the key that chooses. */
+  /**
+   * What the refusal must name: the environments, scopes or places, and the key that
+   * chooses.
+   */
   readonly says: readonly RegExp[]
   /** The configuration that chooses. */
   readonly choice: Readonly<Record<string, unknown>>
@@ -40,7 +55,10 @@ export interface Several {
 
 const NAMES = ['FIRST_KEY', 'SECOND_KEY'] as const
 const delivery = (n: number): Delivery => {
-  const entries = { FIRST_KEY: new Secret(`first-value-of-version-${n}`), SECOND_KEY: new Secret(`second value $of "version" #${n}`) }
+  const entries = {
+    FIRST_KEY: new Secret(`first-value-of-version-${n}`),
+    SECOND_KEY: new Secret(`second value $of "version" #${n}`),
+  }
   return {
     id: `delivery-${n}`,
     path: 'production/app/API_KEY',
@@ -50,12 +68,18 @@ const delivery = (n: number): Delivery => {
   }
 }
 
-export function targetSuite(name: string, target: Target, start: () => TargetBench | Promise<TargetBench>): void {
+export function targetSuite(
+  name: string,
+  target: Target,
+  start: () => TargetBench | Promise<TargetBench>,
+): void {
   describe(`target ${name}`, () => {
     let bench: TargetBench
     let context: TestContext
     let session: TargetSession
-    const secrets = [1, 2, 3].flatMap((n) => Object.values(delivery(n).entries).map((value) => value.reveal()))
+    const secrets = [1, 2, 3].flatMap((n) =>
+      Object.values(delivery(n).entries).map((value) => value.reveal()),
+    )
 
     beforeEach(async () => {
       bench = await start()
@@ -69,30 +93,49 @@ export function targetSuite(name: string, target: Target, start: () => TargetBen
       await bench.stop?.()
     })
     const opened = async (config: TargetBench['config']): Promise<TargetSession> =>
-      target.open(parseConfig(target.config, (await target.settleConfig(config, context)) as never, name), context)
-    /** As the engine reads it: values that can't be read are known here, as from a last write of our own. */
-    const standing = async (known: Readonly<Record<string, string>> = {}): Promise<Standing | undefined> => {
-      if (session.standing === undefined) return session.current === undefined ? undefined : { values: await session.current(NAMES) }
+      target.open(
+        parseConfig(target.config, (await target.settleConfig(config, context)) as never, name),
+        context,
+      )
+    /**
+     * As the engine reads it: values that can't be read are known here, as from a last
+     * write of our own.
+     */
+    const standing = async (
+      known: Readonly<Record<string, string>> = {},
+    ): Promise<Standing | undefined> => {
+      if (session.standing === undefined)
+        return session.current === undefined ? undefined : { values: await session.current(NAMES) }
       const found = await session.standing(NAMES)
-      const hidden = Object.keys(found.hidden ?? {}).map((key) => [key, new Secret(known[key] ?? '')] as const)
+      const hidden = Object.keys(found.hidden ?? {}).map(
+        (key) => [key, new Secret(known[key] ?? '')] as const,
+      )
       return { ...found, values: { ...found.values, ...Object.fromEntries(hidden) } }
     }
     /** A second process has no more than what was sealed. */
     const restored = async ({ values, rest }: Standing, old?: Delivery): Promise<void> => {
       const second = await opened(bench.config)
       try {
-        await (rest === undefined ? second.restore(values, old) : second.restore(values, old, new Secret(rest.reveal())))
+        await (rest === undefined
+          ? second.restore(values, old)
+          : second.restore(values, old, new Secret(rest.reveal())))
       } finally {
         await second.close()
       }
     }
-    const seen = async (): Promise<(string | undefined)[]> => [await bench.read(NAMES[0]), await bench.read(NAMES[1])]
-    const valuesOf = (from: Delivery): string[] => Object.values(from.entries).map((value) => value.reveal())
+    const seen = async (): Promise<(string | undefined)[]> => [
+      await bench.read(NAMES[0]),
+      await bench.read(NAMES[1]),
+    ]
+    const valuesOf = (from: Delivery): string[] =>
+      Object.values(from.entries).map((value) => value.reveal())
 
     test('every configuration field is described', () => expectDescribed(jsonSchema(target.config)))
 
     test('an unknown configuration key is refused by name', () => {
-      expect(() => parseConfig(target.config, { ...bench.config, surprise: 1 } as never, name)).toThrow(/unknown key "surprise"/)
+      expect(() =>
+        parseConfig(target.config, { ...bench.config, surprise: 1 } as never, name),
+      ).toThrow(/unknown key "surprise"/)
     })
 
     test('the description names the place and no value', () => {
@@ -102,9 +145,12 @@ export function targetSuite(name: string, target: Target, start: () => TargetBen
     })
 
     test('what deploys is said to do so, and what does not is not', async () => {
-      const said = (config: TargetBench['config']): boolean => target.deploys(parseConfig(target.config, config as never, name))
+      const said = (config: TargetBench['config']): boolean =>
+        target.deploys(parseConfig(target.config, config as never, name))
       if (session.deploy !== undefined) expect(said(bench.config)).toBe(true)
-      const { properties = {} } = jsonSchema(target.config) as { properties?: Readonly<Record<string, unknown>> }
+      const { properties = {} } = jsonSchema(target.config) as {
+        properties?: Readonly<Record<string, unknown>>
+      }
       if (!('deploy' in properties)) return
       const silent = await opened({ ...bench.config, deploy: false })
       expect([silent.deploy, said({ ...bench.config, deploy: false })]).toEqual([undefined, false])
@@ -160,7 +206,9 @@ export function targetSuite(name: string, target: Target, start: () => TargetBen
       expect(await seen()).toEqual([undefined, undefined])
     })
 
-    test('an undo puts back exactly what stood there: value, attributes and nothing else, also in a second process', async ({ skip }) => {
+    test('an undo puts back exactly what stood there: value, attributes and nothing else, also in a second process', async ({
+      skip,
+    }) => {
       if (bench.stands === undefined) return skip('nobody sets values by hand here')
       const [first, second] = NAMES
       const value = 'set by hand, with $HOME in it'
@@ -193,7 +241,11 @@ export function targetSuite(name: string, target: Target, start: () => TargetBen
       if (bench.stands === undefined) return skip('nobody sets values by hand here')
       const [first] = NAMES
       await bench.stands(first, 'set by hand')
-      const shown = async (): Promise<unknown> => [await seen(), await bench.attributes?.(first), await bench.others?.()]
+      const shown = async (): Promise<unknown> => [
+        await seen(),
+        await bench.attributes?.(first),
+        await bench.others?.(),
+      ]
       const before = structuredClone(await shown())
       const stood = await standing({ [first]: 'set by hand' })
       if (stood === undefined) return skip('is only told')
@@ -201,9 +253,12 @@ export function targetSuite(name: string, target: Target, start: () => TargetBen
       expect(await shown()).toEqual(before)
     })
 
-    test('a value that can not be read has a sign that changes with each write and with nothing else', async ({ skip }) => {
+    test('a value that can not be read has a sign that changes with each write and with nothing else', async ({
+      skip,
+    }) => {
       if (session.standing === undefined) return skip('can be read, or is only told')
-      const signs = async (): Promise<Standing['hidden']> => (await session.standing?.(NAMES))?.hidden
+      const signs = async (): Promise<Standing['hidden']> =>
+        (await session.standing?.(NAMES))?.hidden
       await session.put(delivery(1))
       const first = await signs()
       if (first === undefined) return skip('can be read')
@@ -219,7 +274,9 @@ export function targetSuite(name: string, target: Target, start: () => TargetBen
       }
     })
 
-    test('several values under one name are refused by name, or the configuration says which are meant', async ({ skip }) => {
+    test('several values under one name are refused by name, or the configuration says which are meant', async ({
+      skip,
+    }) => {
       if (bench.several === undefined) return skip('a name has one value here')
       const [first] = NAMES
       const { says, choice, values } = await bench.several(first)
@@ -232,18 +289,28 @@ export function targetSuite(name: string, target: Target, start: () => TargetBen
         expect(error).toBeInstanceOf(AdapterError)
         expect(error).toMatchObject({ code: 'misconfigured', effect: 'none' })
         const { message, hints } = error as AdapterError
-        for (const word of [new RegExp(first), ...says]) expect([message, ...hints].join('\n')).toMatch(word)
+        for (const word of [new RegExp(first), ...says])
+          expect([message, ...hints].join('\n')).toMatch(word)
       }
       expect(values()).toEqual(before)
       const chosen = await opened({ ...bench.config, ...choice })
       try {
         const found = await chosen.standing?.([first])
-        const hidden = Object.keys(found?.hidden ?? {}).map((key) => [key, new Secret(before.meant[0] ?? '')] as const)
+        const hidden = Object.keys(found?.hidden ?? {}).map(
+          (key) => [key, new Secret(before.meant[0] ?? '')] as const,
+        )
         bench.tick?.()
         await chosen.put({ ...delivery(1), entries: { [first]: new Secret('x'.repeat(20)) } })
-        expect(values()).toEqual({ meant: before.meant.map(() => 'x'.repeat(20)), others: before.others })
+        expect(values()).toEqual({
+          meant: before.meant.map(() => 'x'.repeat(20)),
+          others: before.others,
+        })
         bench.tick?.()
-        await chosen.restore({ ...found?.values, ...Object.fromEntries(hidden) }, undefined, found?.rest)
+        await chosen.restore(
+          { ...found?.values, ...Object.fromEntries(hidden) },
+          undefined,
+          found?.rest,
+        )
         expect(values()).toEqual(before)
       } finally {
         await chosen.close()

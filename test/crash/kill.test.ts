@@ -1,10 +1,12 @@
 /**
- * The real program, killed. SIGKILL at random moments of `rotate now`, and at each request that it makes, before and after the far side has done the
- * work; then at most three `run-due`. At the end there is exactly one live key at the provider, it is what `get` returns and what the target holds, and the audit chain
- * verifies. A probe calls `get` meanwhile: it must never fail and never return a value that the service refuses.
+ * The real program, killed. SIGKILL at random moments of `rotate now`, and at each
+ * request that it makes, before and after the far side has done the work; then at most
+ * three `run-due`. At the end there is exactly one live key at the provider, it is what
+ * `get` returns and what the target holds, and the audit chain verifies. A probe calls
+ * `get` meanwhile: it must never fail and never return a value that the service refuses.
  *
- * `ROTATE_KILLS` is the number of random kills per provider (default 3); `npm run crash:full` runs 250 each
- * and every request.
+ * `ROTATE_KILLS` is the number of random kills per provider (default 3);
+ * `npm run crash:full` runs 250 each and every request.
  */
 import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
@@ -45,12 +47,23 @@ async function webhookWorld(): Promise<World> {
   })
   return {
     provider: 'custom',
-    config: { webhookUrl: fake.hookUrl, secret: 'hook-secret', overlap: true, idempotent: true, actions: ['verify', 'revoke'] },
+    config: {
+      webhookUrl: fake.hookUrl,
+      secret: 'hook-secret',
+      overlap: true,
+      idempotent: true,
+      actions: ['verify', 'revoke'],
+    },
     first: () => ['--value', 'first-value-0123456789'],
     accepts: (output) => fake.live.includes(output.trimEnd()),
     live: () => fake.live,
     calls: () => fake.calls.length,
-    hang: (n, when) => fake.inject({ kind: when === 'after' ? 'hang-after' : 'hang-before', skip: n - 1, ms: 60_000 }),
+    hang: (n, when) =>
+      fake.inject({
+        kind: when === 'after' ? 'hang-after' : 'hang-before',
+        skip: n - 1,
+        ms: 60_000,
+      }),
     heal: () => fake.clearFaults(),
     close: () => fake.stop(),
   }
@@ -63,17 +76,41 @@ async function awsWorld(): Promise<World> {
   const active = (): readonly string[] => fake.keysOf('svc').map((key) => key.id)
   return {
     provider: 'aws',
-    config: { accessKeyId: fake.admin.id, secretAccessKey: fake.admin.secret, region: 'us-east-1', iamUserName: 'svc', endpoint: fake.url },
-    first: () => ['--field', `accessKeyId=${first.id}`, '--field', `secretAccessKey=${first.secret}`, '--type', 'aws_access_key'],
+    config: {
+      accessKeyId: fake.admin.id,
+      secretAccessKey: fake.admin.secret,
+      region: 'us-east-1',
+      iamUserName: 'svc',
+      endpoint: fake.url,
+    },
+    first: () => [
+      '--field',
+      `accessKeyId=${first.id}`,
+      '--field',
+      `secretAccessKey=${first.secret}`,
+      '--type',
+      'aws_access_key',
+    ],
     accepts: (output) => {
       const value = JSON.parse(output) as { accessKeyId: string; secretAccessKey: string }
       return fake
         .keysOf('svc')
-        .some((key) => key.id === value.accessKeyId && key.secret === value.secretAccessKey && key.status === 'Active')
+        .some(
+          (key) =>
+            key.id === value.accessKeyId &&
+            key.secret === value.secretAccessKey &&
+            key.status === 'Active',
+        )
     },
     live: active,
     calls: () => fake.calls.length,
-    hang: (n, when) => fake.fault({ action: '*', kind: when === 'after' ? 'delay-after' : 'delay-before', skip: n - 1, ms: 60_000 }),
+    hang: (n, when) =>
+      fake.fault({
+        action: '*',
+        kind: when === 'after' ? 'delay-after' : 'delay-before',
+        skip: n - 1,
+        ms: 60_000,
+      }),
     heal: () => fake.clearFaults(),
     close: () => fake.close(),
   }
@@ -86,7 +123,10 @@ function rotating(sandbox: Sandbox): { readonly kill: () => void; readonly gone:
     cwd: sandbox.home,
     stdio: 'ignore',
   })
-  return { kill: () => void child.kill('SIGKILL'), gone: new Promise((resolve) => child.once('close', () => resolve())) }
+  return {
+    kill: () => void child.kill('SIGKILL'),
+    gone: new Promise((resolve) => child.once('close', () => resolve())),
+  }
 }
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
@@ -104,8 +144,26 @@ describe.each([
     const set = await sandbox.run(['set', PATH, ...world.first()])
     expect(set.code, set.stderr).toBe(0)
     const target = JSON.stringify({ type: 'env-file', path: sandbox.path('app.env') })
-    const options = ['--interval', '30', '--grace', '0', '--quarantine', '0', '--config', JSON.stringify(world.config), '--target', target]
-    const scheduled = await sandbox.run(['schedule', 'set', PATH, '--provider', world.provider, ...options])
+    const options = [
+      '--interval',
+      '30',
+      '--grace',
+      '0',
+      '--quarantine',
+      '0',
+      '--config',
+      JSON.stringify(world.config),
+      '--target',
+      target,
+    ]
+    const scheduled = await sandbox.run([
+      'schedule',
+      'set',
+      PATH,
+      '--provider',
+      world.provider,
+      ...options,
+    ])
     expect(scheduled.code, scheduled.stderr).toBe(0)
   })
   afterAll(async () => {
@@ -120,7 +178,8 @@ describe.each([
     world.heal()
     let last
     for (let i = 0; i < 3; i++) {
-      // What the far side may still carry out is believed to be absent only after its date; less than what a clock may be behind afterwards.
+      // What the far side may still carry out is believed to be absent only after its
+      // date; less than what a clock may be behind afterwards.
       last = await sandbox.run(['run-due'], { env: later(i === 0 ? 0 : 100_000) })
       if (last.code === 0 && (await open()) === undefined && world.live().length === 1) break
     }
@@ -132,7 +191,9 @@ describe.each([
     expect(world.live(), `${what}: keys at the provider`).toHaveLength(1)
     const env = readFileSync(sandbox.path('app.env'), { encoding: 'utf8', flag: 'a+' })
     const value = got.stdout.trimEnd()
-    const held = value.startsWith('{') ? (JSON.parse(value) as { secretAccessKey: string }).secretAccessKey : value
+    const held = value.startsWith('{')
+      ? (JSON.parse(value) as { secretAccessKey: string }).secretAccessKey
+      : value
     if (env !== '') expect(env.includes(held), `${what}: the target holds another value`).toBe(true)
     const audit = await sandbox.run(['audit', 'verify'])
     expect(audit.code, `${what}: ${audit.stderr}`).toBe(0)
@@ -140,7 +201,10 @@ describe.each([
 
   async function open(): Promise<string | undefined> {
     const shown = await sandbox.run(['show', PATH, '--json'])
-    return (JSON.parse(shown.stdout) as { data: { secret: { openRun?: string | null } } }).data.secret.openRun ?? undefined
+    return (
+      (JSON.parse(shown.stdout) as { data: { secret: { openRun?: string | null } } }).data.secret
+        .openRun ?? undefined
+    )
   }
 
   test('how many requests a rotation makes, undisturbed', async () => {
@@ -175,7 +239,8 @@ describe.each([
     `${KILLS} kills at random moments, with a probe`,
     async () => {
       let seed = 20_261_121
-      const random = (): number => (seed = (seed * 1_103_515_245 + 12_345) % 2_147_483_648) / 2_147_483_648
+      const random = (): number =>
+        (seed = (seed * 1_103_515_245 + 12_345) % 2_147_483_648) / 2_147_483_648
       for (let i = 0; i < KILLS; i++) {
         const run = rotating(sandbox)
         const moment = Math.floor(60 + random() * 900)

@@ -1,4 +1,7 @@
-/** What an operator mends while a run is open is what the run goes on with, as long as it is the same place. */
+/**
+ * What an operator mends while a run is open is what the run goes on with, as long as it
+ * is the same place.
+ */
 import { describe, expect, test } from 'vitest'
 import type { CheckSpec, ConfigValue, TargetSpec } from '../../src/core/model.ts'
 import { resume } from '../../src/app/rotation/rotate.ts'
@@ -10,10 +13,18 @@ async function scene(options: Parameters<World['secret']>[0] = {}) {
 }
 
 const doResume = (world: World, runId: string, giveUp?: readonly string[]) =>
-  world.alone((process) => resume(process.deps, { runId, ...(giveUp === undefined ? {} : { giveUp }) }, () => undefined))
+  world.alone((process) =>
+    resume(process.deps, { runId, ...(giveUp === undefined ? {} : { giveUp }) }, () => undefined),
+  )
 
 /** As `schedule set` would leave it. */
-async function mend(world: World, id: string, key: string, config: ConfigValue, names?: TargetSpec['names']): Promise<void> {
+async function mend(
+  world: World,
+  id: string,
+  key: string,
+  config: ConfigValue,
+  names?: TargetSpec['names'],
+): Promise<void> {
   await world.edit(id, (secret) =>
     secret.schedule === undefined
       ? secret
@@ -22,9 +33,13 @@ async function mend(world: World, id: string, key: string, config: ConfigValue, 
           schedule: {
             ...secret.schedule,
             targets: secret.schedule.targets.map((spec) =>
-              spec.key === key ? { ...spec, config, ...(names === undefined ? {} : { names }) } : spec,
+              spec.key === key
+                ? { ...spec, config, ...(names === undefined ? {} : { names }) }
+                : spec,
             ),
-            checks: secret.schedule.checks.map((spec): CheckSpec => (spec.key === key ? { ...spec, config } : spec)),
+            checks: secret.schedule.checks.map((spec): CheckSpec =>
+              spec.key === key ? { ...spec, config } : spec,
+            ),
           },
         },
   )
@@ -33,7 +48,10 @@ async function mend(world: World, id: string, key: string, config: ConfigValue, 
 const taken = async (world: World): Promise<readonly unknown[]> =>
   (await world.audit()).flatMap(({ metadata }) => metadata['configuration_taken_anew'] ?? [])
 
-/** In place, where failure goes forward: a target that can not be written keeps the run open. */
+/**
+ * In place, where failure goes forward: a target that can not be written keeps the run
+ * open.
+ */
 async function stuck(which: 'before' | 'blind') {
   const made = await scene({ kind: 'login', targets: [which] })
   made.world.target(`${PATH}:${which}`).token = 'good'
@@ -42,20 +60,27 @@ async function stuck(which: 'before' | 'blind') {
 }
 
 describe('a run that was taken up again', () => {
-  test.each(['before', 'blind'] as const)('writes to %s with the token that was mended', async (which) => {
-    const { world, id, side, runId } = await stuck(which)
-    expect((await doResume(world, runId)).failure?.exit, 'nothing was mended').toBe(21)
-    const { targets } = (await world.run(runId)).plan
-    await mend(world, id, which, { at: `${PATH}:${which}`, token: 'good' })
-    const events = (await world.run(runId)).events
-    expect((await doResume(world, runId)).failure).toBeUndefined()
-    expect(await taken(world)).toEqual([`target:${which}`])
-    expect(world.notes.join('\n')).toContain(`goes on with today's configuration of target:${which}`)
-    const after = await world.run(runId)
-    expect(after.plan.targets.map(({ key }) => key)).toEqual(targets.map(({ key }) => key))
-    expect(after.events.slice(0, events.length), 'what was done stays in the journal').toEqual(events)
-    await finallyTrue(world, id, side)
-  })
+  test.each(['before', 'blind'] as const)(
+    'writes to %s with the token that was mended',
+    async (which) => {
+      const { world, id, side, runId } = await stuck(which)
+      expect((await doResume(world, runId)).failure?.exit, 'nothing was mended').toBe(21)
+      const { targets } = (await world.run(runId)).plan
+      await mend(world, id, which, { at: `${PATH}:${which}`, token: 'good' })
+      const events = (await world.run(runId)).events
+      expect((await doResume(world, runId)).failure).toBeUndefined()
+      expect(await taken(world)).toEqual([`target:${which}`])
+      expect(world.notes.join('\n')).toContain(
+        `goes on with today's configuration of target:${which}`,
+      )
+      const after = await world.run(runId)
+      expect(after.plan.targets.map(({ key }) => key)).toEqual(targets.map(({ key }) => key))
+      expect(after.events.slice(0, events.length), 'what was done stays in the journal').toEqual(
+        events,
+      )
+      await finallyTrue(world, id, side)
+    },
+  )
 
   test('by run-due too', async () => {
     const { world, id, side } = await stuck('before')
@@ -71,7 +96,9 @@ describe('a run that was taken up again', () => {
     expect((await doResume(world, runId)).failure?.exit).toBe(21)
     expect(await taken(world)).toEqual([])
     expect(world.targets.get('elsewhere')?.count('put') ?? 0).toBe(0)
-    const note = world.notes.find((line) => line.includes('target before is elsewhere in the schedule now'))
+    const note = world.notes.find((line) =>
+      line.includes('target before is elsewhere in the schedule now'),
+    )
     expect(note).toContain(`${PATH}:before for run ${runId}`)
     expect(note).toContain(`rotate resume ${runId} --give-up target:before`)
     expect((await doResume(world, runId, ['target:before'])).failure).toBeUndefined()
@@ -82,7 +109,9 @@ describe('a run that was taken up again', () => {
     await mend(world, id, 'before', { at: `${PATH}:before`, token: 'good' }, { value: 'OTHER' })
     expect((await doResume(world, runId)).failure?.exit).toBe(21)
     expect(world.target(`${PATH}:before`).held.has('OTHER')).toBe(false)
-    expect(world.notes.join('\n')).toContain('target before is OTHER in the schedule now and VALUE for run')
+    expect(world.notes.join('\n')).toContain(
+      'target before is OTHER in the schedule now and VALUE for run',
+    )
   })
 
   test('tells a receiver under its mended address, unless the one before has heard of it', async () => {
@@ -96,7 +125,9 @@ describe('a run that was taken up again', () => {
     await heard.world.runDue()
     await mend(heard.world, heard.id, 'blind', { at: 'mended' })
     await mend(heard.world, heard.id, 'after', { at: `${PATH}:after`, token: 'good' })
-    expect((await doResume(heard.world, (await heard.world.get(heard.id)).openRun ?? '')).failure).toBeUndefined()
+    expect(
+      (await doResume(heard.world, (await heard.world.get(heard.id)).openRun ?? '')).failure,
+    ).toBeUndefined()
     expect(await taken(heard.world)).toEqual(['target:after'])
     expect(heard.world.targets.get('mended')?.count('put') ?? 0).toBe(0)
   })

@@ -1,4 +1,7 @@
-/** What failed and is not tried again yet is as open as before: `run-due` says so at every call, and does nothing. */
+/**
+ * What failed and is not tried again yet is as open as before: `run-due` says so at every
+ * call, and does nothing.
+ */
 import { expect, test } from 'vitest'
 import { HOUR, MINUTE } from '../../src/core/duration.ts'
 import { PATH, World } from '../fakes/engine-world.ts'
@@ -11,8 +14,15 @@ test('an end that waits in its back-off is 23 until it is done', async () => {
   const calls = side.count('revoke')
   world.time += 1000
   const { failure, lines, report } = await world.runDue()
-  expect([failure?.code, side.count('revoke'), lines, report.rotated]).toEqual(['cleanup-pending', calls, [], []])
-  expect(failure?.message).toMatch(/could not be ended yet: revoke: 401, 403\. It is tried again from 2026-/)
+  expect([failure?.code, side.count('revoke'), lines, report.rotated]).toEqual([
+    'cleanup-pending',
+    calls,
+    [],
+    [],
+  ])
+  expect(failure?.message).toMatch(
+    /could not be ended yet: revoke: 401, 403\. It is tried again from 2026-/,
+  )
   world.time += HOUR
   expect((await world.runDue()).failure).toBeUndefined()
   world.time += 1000
@@ -33,7 +43,9 @@ test('so is one that an operator wanted, and a new key that was given up', async
           ? version
           : { ...version, retirement: { ...version.retirement, why: 'operator' as const } },
       ),
-      ...(secret.schedule === undefined ? {} : { schedule: { ...secret.schedule, nextAt: world.time + 30 * 24 * HOUR } }),
+      ...(secret.schedule === undefined
+        ? {}
+        : { schedule: { ...secret.schedule, nextAt: world.time + 30 * 24 * HOUR } }),
     }))
     world.time += 1000
     expect((await world.runDue()).failure?.code, String(discarded)).toBe('cleanup-pending')

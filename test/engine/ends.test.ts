@@ -1,4 +1,7 @@
-/** The end of old keys: what somebody else switched off, what still hands a dying value out, what works although it is called ended. */
+/**
+ * The end of old keys: what somebody else switched off, what still hands a dying value
+ * out, what works although it is called ended.
+ */
 import { describe, expect, test } from 'vitest'
 import { DAY, HOUR, MINUTE } from '../../src/core/duration.ts'
 import { check } from '../../src/app/adapters/check.ts'
@@ -11,7 +14,13 @@ import type { RotateError } from '../../src/core/errors.ts'
 import type { Intent } from '../../src/core/model.ts'
 import type { Traits } from '../../src/core/provider.ts'
 import { inPlace } from '../../src/engine/places.ts'
-import { finallyTrue, InjectedCrash, type SecretOptions, supplied, World } from '../fakes/engine-world.ts'
+import {
+  finallyTrue,
+  InjectedCrash,
+  type SecretOptions,
+  supplied,
+  World,
+} from '../fakes/engine-world.ts'
 import { type FakeKey, type Kind, kinds, textOf, traitsOf } from '../fakes/provider.ts'
 
 async function scene(options: SecretOptions = {}) {
@@ -20,24 +29,30 @@ async function scene(options: SecretOptions = {}) {
   return { world, ...made, first: made.first as FakeKey }
 }
 
-const exitOf = (failure: RotateError | undefined): number => (failure === undefined ? 0 : exits[failure.code])
-const listing = kinds.filter((kind) => ['limited', 'named', 'own-id', 'replay', 'users'].includes(kind))
+const exitOf = (failure: RotateError | undefined): number =>
+  failure === undefined ? 0 : exits[failure.code]
+const listing = kinds.filter((kind) =>
+  ['limited', 'named', 'own-id', 'replay', 'users'].includes(kind),
+)
 
 describe('what somebody else has switched off', () => {
-  test.each(listing)('%s: the current key: nothing begins, and the sentence says who and what to type', async (kind) => {
-    const { world, id, side, first, path } = await scene({ kind })
-    first.state = 'off'
-    // The provider itself has nothing against it.
-    side.accepts = () => true
-    const { failure } = await world.rotate(id)
-    expect(exitOf(failure)).toBe(20)
-    expect(failure?.message).toContain(`${first.id} (the current version 1)`)
-    expect(failure?.message).toContain('somebody else')
-    expect(failure?.hint).toContain(`switch ${first.id} on there`)
-    expect(failure?.hint).toContain(`rotate now ${path}`)
-    expect(side.count('create')).toBe(0)
-    expect(first.state).toBe('off')
-  })
+  test.each(listing)(
+    '%s: the current key: nothing begins, and the sentence says who and what to type',
+    async (kind) => {
+      const { world, id, side, first, path } = await scene({ kind })
+      first.state = 'off'
+      // The provider itself has nothing against it.
+      side.accepts = () => true
+      const { failure } = await world.rotate(id)
+      expect(exitOf(failure)).toBe(20)
+      expect(failure?.message).toContain(`${first.id} (the current version 1)`)
+      expect(failure?.message).toContain('somebody else')
+      expect(failure?.hint).toContain(`switch ${first.id} on there`)
+      expect(failure?.hint).toContain(`rotate now ${path}`)
+      expect(side.count('create')).toBe(0)
+      expect(first.state).toBe('off')
+    },
+  )
 
   test('an emergency does not pass over it; --revoke-first is the word that it is to stay off', async () => {
     const { world, id, side, first } = await scene()
@@ -66,7 +81,11 @@ describe('what somebody else has switched off', () => {
 
   test('two users: a spare that this vault never had may be off', async () => {
     const { world, id, side } = await scene({ kind: 'users' })
-    side.add({ id: 'user-b', fields: { username: 'user-b', password: 'nobody' }, ours: false }).state = 'off'
+    side.add({
+      id: 'user-b',
+      fields: { username: 'user-b', password: 'nobody' },
+      ours: false,
+    }).state = 'off'
     expect((await world.rotate(id)).failure).toBeUndefined()
     expect((await world.current(id))?.fields['username']?.reveal()).toBe('user-b')
   })
@@ -74,7 +93,9 @@ describe('what somebody else has switched off', () => {
   test('two users: one whose end is our own is switched on again, and the plan says so', async () => {
     const { world, id, side, path } = await scene({ kind: 'users' })
     const effect = async (): Promise<string> =>
-      (await world.alone(({ deps }) => planOf(deps, path))).steps.find(({ step }) => step === 'create')?.effect ?? ''
+      (await world.alone(({ deps }) => planOf(deps, path))).steps.find(
+        ({ step }) => step === 'create',
+      )?.effect ?? ''
     expect(await effect()).not.toContain('on again')
     await world.rotate(id)
     expect((await world.get(id)).versions[0]?.state).toBe('revoked')
@@ -133,13 +154,17 @@ describe('what somebody else has switched off', () => {
       expect((await world.get(id)).versions[0]?.state).toBe('revoked')
       const theirs = side.add({
         id: 'user-a',
-        fields: { username: 'user-a', password: which === 'our old one' ? (first.fields['password'] ?? '') : 'theirs' },
+        fields: {
+          username: 'user-a',
+          password: which === 'our old one' ? (first.fields['password'] ?? '') : 'theirs',
+        },
         ours: false,
       })
       const { failure } = await world.rotate(id, { emergency: true })
       expect(exitOf(failure)).toBe(20)
       expect(failure?.message).toContain(
-        'user-a, whose turn is next, can log in again, although this vault has ended it (version 1, revoked)',
+        'user-a, whose turn is next, can log in again, although this vault has ended it ' +
+          '(version 1, revoked)',
       )
       expect(failure?.hint).toContain('if nobody uses it: switch user-a off there')
       expect(failure?.hint).toContain(`rotate schedule set ${path}`)
@@ -155,7 +180,11 @@ describe('what somebody else has switched off', () => {
     const { world, id, side } = await scene({ kind: 'users', graceMs: HOUR })
     await world.rotate(id)
     side.keys.filter(({ id: name }) => name === 'user-a').forEach((key) => side.end(key))
-    const theirs = side.add({ id: 'user-a', fields: { username: 'user-a', password: 'theirs' }, ours: false })
+    const theirs = side.add({
+      id: 'user-a',
+      fields: { username: 'user-a', password: 'theirs' },
+      ours: false,
+    })
     const { failure } = await world.rotate(id, { emergency: true })
     expect(exitOf(failure)).toBe(20)
     expect(failure?.message).toContain('has another password than version 1 of this vault')
@@ -191,11 +220,16 @@ describe('what somebody else has switched off', () => {
     const secret = await world.get(id)
     const provider = run.plan.provider
     if (intent === undefined || provider === null) throw new Error('nothing was created')
-    // As if that call had been given up and carried out afterwards: only its intent names the password.
+    // As if that call had been given up and carried out afterwards: only its intent names
+    // the password.
     await world.edit(id, (before) => ({
       ...before,
       versions: before.versions.flatMap((version) =>
-        version.n === 3 ? [] : version.n === 2 ? [{ ...version, state: 'live' as const, labels: ['current' as const] }] : [version],
+        version.n === 3
+          ? []
+          : version.n === 2
+            ? [{ ...version, state: 'live' as const, labels: ['current' as const] }]
+            : [version],
       ),
       late: [{ runId: run.id, attempt: 1, provider, until: world.time + DAY }],
     }))
@@ -228,8 +262,12 @@ describe('what somebody else has switched off', () => {
     for (const crashed of [false, true]) {
       const { world, id, side, first } = await scene({ quarantineMs: DAY, graceMs: HOUR })
       if (!crashed) first.state = 'off'
-      world.crashAt = crashed ? (_index, name) => name === 'fault:after:effect:suspend-old' : undefined
-      await world.rotate(id, { revokeFirst: true }).catch((thrown: unknown) => expect(thrown).toBeInstanceOf(InjectedCrash))
+      world.crashAt = crashed
+        ? (_index, name) => name === 'fault:after:effect:suspend-old'
+        : undefined
+      await world
+        .rotate(id, { revokeFirst: true })
+        .catch((thrown: unknown) => expect(thrown).toBeInstanceOf(InjectedCrash))
       world.crashAt = undefined
       await world.runDue()
       expect((await world.current(id))?.version.n).toBe(2)
@@ -274,13 +312,16 @@ describe('a key of ours whose value was lost, at a provider that allows two', ()
     return { ...made, stray }
   }
 
-  test.each([{ emergency: true }, {}])('gives its place to the next key at once (%o)', async (input) => {
-    const { world, id, stray } = await quarantined()
-    expect((await world.rotate(id, input)).failure).toBeUndefined()
-    expect(stray.state).toBe('gone')
-    expect((await world.get(id)).strays).toEqual([])
-    expect((await world.current(id))?.version.n).toBe(2)
-  })
+  test.each([{ emergency: true }, {}])(
+    'gives its place to the next key at once (%o)',
+    async (input) => {
+      const { world, id, stray } = await quarantined()
+      expect((await world.rotate(id, input)).failure).toBeUndefined()
+      expect(stray.state).toBe('gone')
+      expect((await world.get(id)).strays).toEqual([])
+      expect((await world.current(id))?.version.n).toBe(2)
+    },
+  )
 
   test('is not ended, even in an emergency, once somebody has used it', async () => {
     const { world, id, side, stray } = await quarantined()
@@ -314,14 +355,19 @@ describe('a key of ours whose value was lost, at a provider that allows two', ()
 
 describe('what a provider can end', () => {
   /** The provider of this kind with other traits, while `work` runs. */
-  async function withTraits(kind: Kind, other: Partial<Traits>, work: () => Promise<void>): Promise<void> {
+  async function withTraits(
+    kind: Kind,
+    other: Partial<Traits>,
+    work: () => Promise<void>,
+  ): Promise<void> {
     const traits = traitsOf[kind] as { -readonly [K in keyof Traits]: Traits[K] }
     const before = { ...traits }
     Object.assign(traits, other)
     try {
       await work()
     } finally {
-      for (const key of Object.keys(other)) if (!Object.hasOwn(before, key)) Reflect.deleteProperty(traits, key)
+      for (const key of Object.keys(other))
+        if (!Object.hasOwn(before, key)) Reflect.deleteProperty(traits, key)
       Object.assign(traits, before)
     }
   }
@@ -368,7 +414,9 @@ describe('what a provider can end', () => {
     expect(report.ok).toBe(false)
     const red = report.checks.find(({ name }) => name === 'ended:1')
     expect(red).toMatchObject({ type: 'ended', ok: false })
-    expect(red?.detail).toContain('version 1 (first) is called retired, and the provider still accepts it')
+    expect(red?.detail).toContain(
+      'version 1 (first) is called retired, and the provider still accepts it',
+    )
     expect((await seen(world, path, 2)).ok, 'a version that is named is looked at alone').toBe(true)
     const { open } = await world.alone(({ deps }) => reconcile(deps, { path, apply: false }))
     expect(open.filter((line) => line.includes('still accepts'))).toHaveLength(1)
@@ -378,7 +426,9 @@ describe('what a provider can end', () => {
     const after = await seen(world, path)
     expect(after).toMatchObject({ ok: true })
     expect(after.checks.find(({ type }) => type === 'ended')).toBeUndefined()
-    await expect(world.alone(({ deps }) => revoke(deps, { path, version: 1, force: false }))).rejects.toMatchObject({ code: 'conflict' })
+    await expect(
+      world.alone(({ deps }) => revoke(deps, { path, version: 1, force: false })),
+    ).rejects.toMatchObject({ code: 'conflict' })
   })
 
   test('of one that can not be asked nothing is claimed, nor of a value that was given back', async () => {
@@ -437,8 +487,12 @@ describe('a target that still hands the old value out when its time comes', () =
     const [again] = far.deliveries.slice(before)
     expect(again).toContain('.after.again.')
     expect(far.deliveries.slice(0, before)).not.toContain(again)
-    const rows = (await world.audit()).filter(({ action, metadata }) => action === 'target_updated' && metadata['again'] === true)
-    expect(rows.map(({ status, metadata }) => [status, metadata['target'], metadata['delivered']])).toEqual([
+    const rows = (await world.audit()).filter(
+      ({ action, metadata }) => action === 'target_updated' && metadata['again'] === true,
+    )
+    expect(
+      rows.map(({ status, metadata }) => [status, metadata['target'], metadata['delivered']]),
+    ).toEqual([
       ['pending', 'after', 2],
       ['success', 'after', 2],
     ])
@@ -466,7 +520,8 @@ describe('a target that still hands the old value out when its time comes', () =
   test('holds the end in an emergency too', async () => {
     const { world, id, first, path } = await scene({ kind: 'named' })
     world.onMoment = (name) => {
-      if (name === 'fault:after:commit:close') world.target(at(path, 'after')).next('current', 'denied', 99)
+      if (name === 'fault:after:commit:close')
+        world.target(at(path, 'after')).next('current', 'denied', 99)
     }
     const { failure } = await world.rotate(id, { emergency: true })
     expect(exitOf(failure)).toBe(23)
@@ -491,7 +546,8 @@ describe('a target that still hands the old value out when its time comes', () =
     const old = await world.value(id, 1)
     await world.rotate(id)
     const far = world.target(at(path, 'before'))
-    for (const [field, value] of Object.entries(old)) far.held.set(field.toUpperCase(), value.reveal())
+    for (const [field, value] of Object.entries(old))
+      far.held.set(field.toUpperCase(), value.reveal())
     world.time += HOUR + MINUTE
     expect((await world.runDue()).failure).toBeUndefined()
     await finallyTrue(world, id, side)
@@ -503,7 +559,8 @@ describe('a target that still hands the old value out when its time comes', () =
     const far = world.target(at(path, 'before'))
     world.onMoment = (name) => {
       if (name !== 'fault:after:effect:suspend') return
-      for (const [field, value] of Object.entries(old)) far.held.set(field.toUpperCase(), value.reveal())
+      for (const [field, value] of Object.entries(old))
+        far.held.set(field.toUpperCase(), value.reveal())
     }
     expect((await world.rotate(id)).failure).toBeUndefined()
     await finallyTrue(world, id, side)
@@ -516,7 +573,9 @@ describe('a target that still hands the old value out when its time comes', () =
     expect(failure).toBeUndefined()
     expect(first.state).toBe('gone')
     expect(far.held.get('VALUE')).toBe('somebody else’s')
-    expect(results[0]?.detail).toContain('target after shows a value under VALUE that is neither the old nor the current one')
+    expect(results[0]?.detail).toContain(
+      'target after shows a value under VALUE that is neither the old nor the current one',
+    )
   })
 
   test('that it was mended is said: in a line, and in what became of the old one', async () => {
@@ -532,7 +591,9 @@ describe('a target that still hands the old value out when its time comes', () =
     world.target(at(path, 'before')).next('current', 'denied', 99)
     expect(exitOf((await world.runDue()).failure)).toBe(23)
     expect(first.state).toBe('live')
-    expect(world.notes.join('\n')).toContain('target after still handed it out: it was given the current value once more')
+    expect(world.notes.join('\n')).toContain(
+      'target after still handed it out: it was given the current value once more',
+    )
   })
 
   test('what was taken away there is delivered once more before the old one ends', async () => {
@@ -542,7 +603,9 @@ describe('a target that still hands the old value out when its time comes', () =
     const { failure, lines } = await world.runDue()
     expect(failure).toBeUndefined()
     expect(first.state).toBe('gone')
-    expect(lines.join('\n')).toContain('target after had no VALUE any more: it was given the current value once more')
+    expect(lines.join('\n')).toContain(
+      'target after had no VALUE any more: it was given the current value once more',
+    )
     await finallyTrue(world, id, side)
   })
 
@@ -552,7 +615,9 @@ describe('a target that still hands the old value out when its time comes', () =
     far.next('put', 'final', 99)
     const { failure } = await world.runDue()
     expect(exitOf(failure)).toBe(23)
-    expect(failure?.message).toContain('target after has no VALUE any more, and could not be given the current value')
+    expect(failure?.message).toContain(
+      'target after has no VALUE any more, and could not be given the current value',
+    )
     expect(first.state).toBe('live')
   })
 
@@ -580,10 +645,24 @@ describe('a target that still hands the old value out when its time comes', () =
       const { world, id, path } = made
       await world.edit(id, (secret) => ({
         ...secret,
-        written: { after: { version: 1, beside: 1, signs: { VALUE: '0 writes', VALUE_PREVIOUS: '0 writes' } } },
+        written: {
+          after: {
+            version: 1,
+            beside: 1,
+            signs: { VALUE: '0 writes', VALUE_PREVIOUS: '0 writes' },
+          },
+        },
         ...(secret.schedule === undefined
           ? {}
-          : { schedule: { ...secret.schedule, targets: secret.schedule.targets.map((target) => ({ ...target, type: 'fake-hidden' })) } }),
+          : {
+              schedule: {
+                ...secret.schedule,
+                targets: secret.schedule.targets.map((target) => ({
+                  ...target,
+                  type: 'fake-hidden',
+                })),
+              },
+            }),
       }))
       expect((await world.rotate(id)).failure).toBeUndefined()
       world.time += HOUR + MINUTE
@@ -596,15 +675,24 @@ describe('a target that still hands the old value out when its time comes', () =
       expect((await world.runDue()).failure).toBeUndefined()
       expect(first.state).toBe('gone')
       expect(far.count('put')).toBe(puts)
-      expect((await world.get(id)).written?.['after']).toMatchObject({ version: 2, signs: { VALUE: '1 writes' } })
+      expect((await world.get(id)).written?.['after']).toMatchObject({
+        version: 2,
+        signs: { VALUE: '1 writes' },
+      })
     })
 
     test('our last write there was the old value: it is replaced, and its sign recorded', async () => {
       const { world, id, side, first } = await hidden()
-      await world.edit(id, (secret) => ({ ...secret, written: { after: { version: 1, signs: { VALUE: '1 writes' } } } }))
+      await world.edit(id, (secret) => ({
+        ...secret,
+        written: { after: { version: 1, signs: { VALUE: '1 writes' } } },
+      }))
       expect((await world.runDue()).failure).toBeUndefined()
       expect(first.state).toBe('gone')
-      expect((await world.get(id)).written?.['after']).toMatchObject({ version: 2, signs: { VALUE: '2 writes' } })
+      expect((await world.get(id)).written?.['after']).toMatchObject({
+        version: 2,
+        signs: { VALUE: '2 writes' },
+      })
       await finallyTrue(world, id, side)
     })
 
@@ -631,7 +719,10 @@ describe('a target that still hands the old value out when its time comes', () =
           : {
               schedule: {
                 ...secret.schedule,
-                targets: secret.schedule.targets.map((target) => ({ ...target, irreversible: true as const })),
+                targets: secret.schedule.targets.map((target) => ({
+                  ...target,
+                  irreversible: true as const,
+                })),
               },
             }),
       }))
@@ -652,7 +743,9 @@ describe('a target that still hands the old value out when its time comes', () =
     world.givenUp.add(far.name)
     far.next('current', 'final', 99)
     const { openRun = '' } = await world.get(id)
-    await world.alone(({ deps }) => resume(deps, { runId: openRun, keep: 'old', giveUp: ['before'] }, () => undefined))
+    await world.alone(({ deps }) =>
+      resume(deps, { runId: openRun, keep: 'old', giveUp: ['before'] }, () => undefined),
+    )
     expect(side.alive).toHaveLength(1)
     expect((await world.get(id)).versions[1]?.state).toBe('discarded')
     if (world.violations[0] !== undefined) throw world.violations[0]
@@ -671,7 +764,11 @@ describe('a target that still hands the old value out when its time comes', () =
 })
 
 describe('two writers of one place', () => {
-  const ports = (world: World, name: string, signal = new AbortController().signal): Parameters<typeof inPlace>[0] => ({
+  const ports = (
+    world: World,
+    name: string,
+    signal = new AbortController().signal,
+  ): Parameters<typeof inPlace>[0] => ({
     locks: world.locks.of(name),
     clock: world.clock(),
     signal,
@@ -689,7 +786,13 @@ describe('two writers of one place', () => {
         await new Promise<void>((resolve) => go.push(resolve))
         log.push(`${name} ends`)
       })
-    const all = [writer('doc', 'a'), writer('doc', 'b'), writer('other', 'c'), writer(undefined, 'd'), writer('doc', 'e')]
+    const all = [
+      writer('doc', 'a'),
+      writer('doc', 'b'),
+      writer('other', 'c'),
+      writer(undefined, 'd'),
+      writer('doc', 'e'),
+    ]
     await expect.poll(() => log.length).toBe(3)
     expect(log.toSorted()).toEqual(['a begins', 'c begins', 'd begins'])
     for (let ended = 1; ended <= 5; ended++) {
@@ -698,7 +801,14 @@ describe('two writers of one place', () => {
       await expect.poll(() => log.filter((line) => line.endsWith('ends')).length).toBe(ended)
     }
     await Promise.all(all)
-    expect(log.filter((line) => /^[abe]/.test(line))).toEqual(['a begins', 'a ends', 'b begins', 'b ends', 'e begins', 'e ends'])
+    expect(log.filter((line) => /^[abe]/.test(line))).toEqual([
+      'a begins',
+      'a ends',
+      'b begins',
+      'b ends',
+      'e begins',
+      'e ends',
+    ])
   })
 
   test('wait for another process, which leaves the place at the latest when it dies; the lock names nothing', async () => {
@@ -717,7 +827,9 @@ describe('two writers of one place', () => {
     })
     void first.catch(() => undefined)
     await expect.poll(() => inside).toBe(true)
-    expect(await inPlace(spied, 'env-file:/srv/app/.env', () => Promise.resolve('mine'))).toBe('mine')
+    expect(await inPlace(spied, 'env-file:/srv/app/.env', () => Promise.resolve('mine'))).toBe(
+      'mine',
+    )
     expect(names).toHaveLength(3)
     expect(names[0]).toMatch(/^place-[0-9a-f]{16}$/)
   })
@@ -737,7 +849,11 @@ describe('two writers of one place', () => {
 
   test.each(['restore', 'withdraw', 'again'])('%s waits for its place', async (what) => {
     const when = what === 'restore' ? 'undo' : 'end'
-    const { world, id, path } = await scene({ kind: 'named', graceMs: HOUR, ...(what === 'withdraw' ? { pair: true as const } : {}) })
+    const { world, id, path } = await scene({
+      kind: 'named',
+      graceMs: HOUR,
+      ...(what === 'withdraw' ? { pair: true as const } : {}),
+    })
     const far = world.target(`${path}:after`)
     const old = textOf(await world.value(id, 1))
     if (when === 'undo') far.next('put', 'final', 99)
@@ -750,7 +866,11 @@ describe('two writers of one place', () => {
     let written = false
     let since = 0
     const begins =
-      what === 'restore' ? 'fault:before:commit:turn' : what === 'withdraw' ? 'fault:before:effect:withdraw' : 'fault:before:commit:close'
+      what === 'restore'
+        ? 'fault:before:commit:turn'
+        : what === 'withdraw'
+          ? 'fault:before:effect:withdraw'
+          : 'fault:before:commit:close'
     if (what === 'again') held = true
     world.onMoment = (name) => {
       if (since === 0 && name.startsWith(begins)) held = true

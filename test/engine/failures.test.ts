@@ -5,13 +5,24 @@ import { revoke } from '../../src/app/rotation/revoke.ts'
 import { resume } from '../../src/app/rotation/rotate.ts'
 import { rememberProvider, retireDue } from '../../src/engine/retire.ts'
 import { kinds, providerOf, textOf, traitsOf } from '../fakes/provider.ts'
-import { alwaysTrue, finallyTrue, type Process, START, supplied, World } from '../fakes/engine-world.ts'
+import {
+  alwaysTrue,
+  finallyTrue,
+  type Process,
+  START,
+  supplied,
+  World,
+} from '../fakes/engine-world.ts'
 
-const overlapping = kinds.filter((kind) => traitsOf[kind].overlap !== 'in-place' && kind !== 'local')
+const overlapping = kinds.filter(
+  (kind) => traitsOf[kind].overlap !== 'in-place' && kind !== 'local',
+)
 const inPlace = kinds.filter((kind) => traitsOf[kind].overlap === 'in-place')
 
 /** A world with one secret whose invariants are watched. */
-async function scene(options: Parameters<World['secret']>[0] = {}): Promise<{ world: World } & Awaited<ReturnType<World['secret']>>> {
+async function scene(
+  options: Parameters<World['secret']>[0] = {},
+): Promise<{ world: World } & Awaited<ReturnType<World['secret']>>> {
   const world = new World()
   const made = await world.secret(options)
   world.onMoment = () => alwaysTrue(world, made.id, made.side)
@@ -19,12 +30,23 @@ async function scene(options: Parameters<World['secret']>[0] = {}): Promise<{ wo
 }
 
 const code = (failure: RotateError | undefined): string | undefined => failure?.code
-const onlyFirst = (first: string) => (check: string, value: string) => check === 'fake-check' && value !== first
+const onlyFirst = (first: string) => (check: string, value: string) =>
+  check === 'fake-check' && value !== first
 const states = async (world: World, id: string): Promise<string[]> =>
-  (await world.get(id)).versions.map((version) => `${version.n} ${version.state} ${version.labels.join('+')}`.trim())
+  (await world.get(id)).versions.map((version) =>
+    `${version.n} ${version.state} ${version.labels.join('+')}`.trim(),
+  )
 const doResume = (world: World, runId: string, keep?: 'new' | 'old', giveUp?: readonly string[]) =>
   world.alone((process) =>
-    resume(process.deps, { runId, ...(keep === undefined ? {} : { keep }), ...(giveUp === undefined ? {} : { giveUp }) }, () => undefined),
+    resume(
+      process.deps,
+      {
+        runId,
+        ...(keep === undefined ? {} : { keep }),
+        ...(giveUp === undefined ? {} : { giveUp }),
+      },
+      () => undefined,
+    ),
   )
 
 describe('failure before promotion goes back', () => {
@@ -70,8 +92,14 @@ describe('failure before promotion goes back', () => {
     target.used = new Map(target.held)
     world.red = (check) => check === 'fake-check'
     expect(code((await world.rotate(id)).failure)).toBe('rolled-back')
-    expect(Object.fromEntries(target.held)).toEqual({ ACCESSKEYID: 'made by hand', SECRETACCESSKEY: 'by hand too' })
-    expect(Object.fromEntries(target.used), 'nobody goes on with the value that was given up').toEqual(Object.fromEntries(target.held))
+    expect(Object.fromEntries(target.held)).toEqual({
+      ACCESSKEYID: 'made by hand',
+      SECRETACCESSKEY: 'by hand too',
+    })
+    expect(
+      Object.fromEntries(target.used),
+      'nobody goes on with the value that was given up',
+    ).toEqual(Object.fromEntries(target.held))
   })
 
   test('a transient failure is repeated within the run', async () => {
@@ -95,7 +123,9 @@ describe('failure before promotion goes back', () => {
     const target = world.target('app/prod/API_KEY:before')
     target.held.set('ACCESSKEYID', 'something of the operator')
     target.next('put', 'lost').next('put', 'final')
-    expect(code((await world.runDue()).failure), 'what was lost may still be carried out').toBe('unsafe')
+    expect(code((await world.runDue()).failure), 'what was lost may still be carried out').toBe(
+      'unsafe',
+    )
     world.time += MINUTE
     expect(code((await world.runDue()).failure)).toBe('rolled-back')
     expect(target.held.get('ACCESSKEYID')).toBe('something of the operator')
@@ -145,7 +175,10 @@ describe('failure after promotion goes back while the old key lives', () => {
     world.target('app/prod/API_KEY:after').next('put', 'final', 99)
     expect(code((await world.runDue()).failure)).toBe('rolled-back')
     expect(await states(world, id)).toEqual(['1 live current', '2 discarded'])
-    expect((await world.get(id)).versions[0]?.retirement, 'what is current again has no planned end').toBeUndefined()
+    expect(
+      (await world.get(id)).versions[0]?.retirement,
+      'what is current again has no planned end',
+    ).toBeUndefined()
     await finallyTrue(world, id, side)
   })
 
@@ -187,13 +220,17 @@ describe('failure after promotion goes back while the old key lives', () => {
     await world.runDue()
     const runId = (await world.get(id)).openRun ?? ''
     const tried = before.count('restore')
-    // Nothing but the decision: it is tried again, fails, and nothing that the target holds is ended.
+    // Nothing but the decision: it is tried again, fails, and nothing that the target
+    // holds is ended.
     expect(code((await doResume(world, runId, 'old')).failure)).toBe('unsafe')
     expect(before.count('restore')).toBeGreaterThan(tried)
     expect((await world.get(id)).openRun).toBe(runId)
     expect(side.alive).toHaveLength(2)
     // A name that is nothing open is a mistake.
-    await expect(doResume(world, runId, 'old', ['elsewhere'])).rejects.toMatchObject({ code: 'usage', hint: 'open are: target:before' })
+    await expect(doResume(world, runId, 'old', ['elsewhere'])).rejects.toMatchObject({
+      code: 'usage',
+      hint: 'open are: target:before',
+    })
     const { runs, failure } = await doResume(world, runId, 'old', ['before'])
     expect(failure).toBeUndefined()
     expect(runs[0]?.targets.find((target) => target.name === 'before')?.status).toBe('failed')
@@ -209,7 +246,9 @@ describe('failure after promotion goes back while the old key lives', () => {
     world.target('app/prod/API_KEY:before').next('restore', 'final', 99)
     await world.runDue()
     world.target('app/prod/API_KEY:before').calm()
-    expect((await doResume(world, (await world.get(id)).openRun ?? '', 'old', ['before'])).failure).toBeUndefined()
+    expect(
+      (await doResume(world, (await world.get(id)).openRun ?? '', 'old', ['before'])).failure,
+    ).toBeUndefined()
     const given = (await world.audit()).filter(({ action }) => action === 'target_given_up')
     expect(given, 'what could be done was not given up').toEqual([])
     await finallyTrue(world, id, side)
@@ -311,7 +350,9 @@ describe('an unknown outcome is settled by reading', () => {
     expect(code((await world.runDue()).failure)).toBe('unsafe')
     expect(side.count('create')).toBe(1)
     const secret = await world.get(id)
-    await expect(doResume(world, secret.openRun ?? '', 'new')).rejects.toMatchObject({ code: 'conflict' })
+    await expect(doResume(world, secret.openRun ?? '', 'new')).rejects.toMatchObject({
+      code: 'conflict',
+    })
     // Before the far side's longest time the decision is recorded; nothing is given up.
     const early = await doResume(world, secret.openRun ?? '', 'old')
     expect([early.failure?.code, early.failure?.details['status']]).toEqual(['unsafe', 'pending'])
@@ -322,7 +363,10 @@ describe('an unknown outcome is settled by reading', () => {
     expect((await world.get(id)).openRun).toBeUndefined()
     expect(side.count('create')).toBe(1)
     // The old value is current, and its check says that it is dead.
-    expect([code(failure), failure?.hint]).toEqual(['unsafe', 'give the value that works: rotate now app/prod/API_KEY -'])
+    expect([code(failure), failure?.hint]).toEqual([
+      'unsafe',
+      'give the value that works: rotate now app/prod/API_KEY -',
+    ])
     // Then the operator gives the value that the hook made.
     const lost = side.alive[0]
     if (lost === undefined) throw new Error('the hook made one')
@@ -346,15 +390,23 @@ describe('an unknown outcome is settled by reading', () => {
     side.next('create', 'vague')
     expect((await world.runDue()).failure).toBeUndefined()
     const run = await world.lastRun(id)
-    const first = run.events.find((event) => event.type === 'intended' && event.intent?.attempt === 1)
-    const given = first?.type === 'intended' ? (first.intent?.material['value']?.reveal() ?? '') : ''
-    // A settlement that says what the first attempt has made, though later ones have replaced it.
+    const first = run.events.find(
+      (event) => event.type === 'intended' && event.intent?.attempt === 1,
+    )
+    const given =
+      first?.type === 'intended' ? (first.intent?.material['value']?.reveal() ?? '') : ''
+    // A settlement that says what the first attempt has made, though later ones have
+    // replaced it.
     side.add({ fields: { value: given } })
     const provider = (await world.get(id)).schedule?.provider ?? { id: '', config: {} }
-    await world.edit(id, (secret) => ({ ...secret, late: [{ runId: run.id, attempt: 1, provider, until: world.time + DAY }] }))
+    await world.edit(id, (secret) => ({
+      ...secret,
+      late: [{ runId: run.id, attempt: 1, provider, until: world.time + DAY }],
+    }))
     const accepts = side.accepts.bind(side)
     let works = 'current'
-    side.accepts = (fields) => (textOf(fields) === given ? works === 'given' : works === 'current' && accepts(fields))
+    side.accepts = (fields) =>
+      textOf(fields) === given ? works === 'given' : works === 'current' && accepts(fields)
     expect((await world.runDue()).lines, 'the current value works: nothing is done').toEqual([])
     expect((await world.current(id))?.version.n).toBe(2)
     works = 'none'
@@ -391,7 +443,10 @@ describe('an unknown outcome is settled by reading', () => {
     side.refusesRepeats = false
     world.time += MINUTE
     expect((await world.runDue()).lines.join()).not.toContain('late')
-    expect(side.count('settle'), 'the current value works: nothing is repeated, because that would end it').toBe(asked)
+    expect(
+      side.count('settle'),
+      'the current value works: nothing is repeated, because that would end it',
+    ).toBe(asked)
     world.time += 4 * HOUR
     side.catchUp()
     const { lines } = await world.runDue()
@@ -414,7 +469,9 @@ describe('an unknown outcome is settled by reading', () => {
     side.catchUp()
     const { failure } = await world.runDue()
     expect(code(failure)).toBe('unsafe')
-    expect(failure?.message).toContain('the current value is not accepted any more, and asked again, it refused')
+    expect(failure?.message).toContain(
+      'the current value is not accepted any more, and asked again, it refused',
+    )
   })
 
   test('side by side, with a replay key: what comes late is named and ended, the current one stays', async () => {
@@ -461,7 +518,9 @@ describe('an unknown outcome is settled by reading', () => {
     const { world, id, side } = await scene({ kind: 'replay' })
     side.next('create', 'vague').next('settle', 'denied', 99)
     await world.runDue()
-    expect(code((await doResume(world, (await world.get(id)).openRun ?? '', 'old')).failure)).toBe('unsafe')
+    expect(code((await doResume(world, (await world.get(id)).openRun ?? '', 'old')).failure)).toBe(
+      'unsafe',
+    )
     expect((await world.get(id)).openRun, 'recorded, not carried out').toBeDefined()
     world.time += 2 * MINUTE
     expect(code((await world.runDue()).failure)).toBe('rolled-back')
@@ -481,7 +540,8 @@ describe('an unknown outcome is settled by reading', () => {
     const { world, id, side } = await scene()
     side.next('create', 'lost')
     world.onMoment = (name) => {
-      if (name === 'before:app/prod/API_KEY.settle' && side.alive.length === 2) side.add({ ours: false })
+      if (name === 'before:app/prod/API_KEY.settle' && side.alive.length === 2)
+        side.add({ ours: false })
     }
     expect(code((await world.runDue()).failure)).toBe('unsafe')
     expect(side.alive).toHaveLength(3)
@@ -543,10 +603,17 @@ describe('a key of ours whose value was lost', () => {
     const { world, id, side } = await scene({ quarantineMs: HOUR, empty: true })
     side.next('create', 'lost')
     await world.runDue()
-    const other = await world.secret({ kind: 'named', path: 'app/prod/OTHER', nextAt: world.time + 2 * HOUR })
+    const other = await world.secret({
+      kind: 'named',
+      path: 'app/prod/OTHER',
+      nextAt: world.time + 2 * HOUR,
+    })
     await world.edit(id, (secret) => ({
       ...secret,
-      strays: secret.strays.map((stray) => ({ ...stray, provider: { id: 'fake-limited', config: { nonsense: true } } })),
+      strays: secret.strays.map((stray) => ({
+        ...stray,
+        provider: { id: 'fake-limited', config: { nonsense: true } },
+      })),
     }))
     world.time += 3 * HOUR
     const { report, failure } = await world.runDue()
@@ -584,7 +651,10 @@ describe('grace and the end of the old key', () => {
     const { failure } = await world.runDue()
     expect(code(failure)).toBe('cleanup-pending')
     expect(first?.state).toBe('live')
-    expect(code((await world.runDue()).failure), 'it waits for its next time, and is as open as before').toBe('cleanup-pending')
+    expect(
+      code((await world.runDue()).failure),
+      'it waits for its next time, and is as open as before',
+    ).toBe('cleanup-pending')
     world.red = () => false
     world.time += 2 * MINUTE
     await world.runDue()
@@ -635,22 +705,29 @@ describe('grace and the end of the old key', () => {
   test.each([
     ['ahead of', 6 * MINUTE],
     ['behind', -6 * MINUTE],
-  ])('a clock %s what the provider says holds everything that destroys, and writes no date', async (word, skew) => {
-    const { world, id, first } = await scene(grace)
-    await world.runDue()
-    world.time += DAY + 3 * HOUR
-    world.skew = () => skew
-    const before = (await world.get(id)).versions[0]?.retirement
-    const results = await world.alone((process) => retireDue(process.ports, id))
-    expect(results).toMatchObject([
-      { state: 'held', acted: true, detail: `the clock is 6 minutes ${word} what the provider says; nothing is revoked` },
-    ])
-    expect(first?.state).toBe('live')
-    expect((await world.get(id)).versions[0]?.retirement).toEqual(before)
-    world.skew = () => 4 * MINUTE
-    await world.runDue()
-    expect(first?.state).toBe('off')
-  })
+  ])(
+    'a clock %s what the provider says holds everything that destroys, and writes no date',
+    async (word, skew) => {
+      const { world, id, first } = await scene(grace)
+      await world.runDue()
+      world.time += DAY + 3 * HOUR
+      world.skew = () => skew
+      const before = (await world.get(id)).versions[0]?.retirement
+      const results = await world.alone((process) => retireDue(process.ports, id))
+      expect(results).toMatchObject([
+        {
+          state: 'held',
+          acted: true,
+          detail: `the clock is 6 minutes ${word} what the provider says; nothing is revoked`,
+        },
+      ])
+      expect(first?.state).toBe('live')
+      expect((await world.get(id)).versions[0]?.retirement).toEqual(before)
+      world.skew = () => 4 * MINUTE
+      await world.runDue()
+      expect(first?.state).toBe('off')
+    },
+  )
 
   test('while a run waits for a person nothing is ended', async () => {
     const { world, id, side } = await scene({ kind: 'named', graceMs: HOUR })
@@ -671,7 +748,11 @@ describe('grace and the end of the old key', () => {
     await world.runDue()
     await world.rotate(id)
     expect(side.alive).toHaveLength(3)
-    expect(await states(world, id)).toEqual(['1 live previous', '2 live previous', '3 live current'])
+    expect(await states(world, id)).toEqual([
+      '1 live previous',
+      '2 live previous',
+      '3 live current',
+    ])
     world.time += DAY + MINUTE
     await world.runDue()
     expect(await states(world, id)).toEqual(['1 revoked', '2 revoked', '3 live current'])
@@ -699,10 +780,13 @@ describe('grace and the end of the old key', () => {
     const { world, id, side } = await scene({ kind: 'named', graceMs: DAY, checks: ['fake-check'] })
     await world.runDue()
     const fresh = (await world.get(id)).versions.at(-1)
-    for (const key of side.alive.filter((candidate) => candidate.id === fresh?.handle?.id)) side.end(key)
+    for (const key of side.alive.filter((candidate) => candidate.id === fresh?.handle?.id))
+      side.end(key)
     world.time += HOUR
     await world.runDue()
-    expect((await world.get(id)).versions.find((version) => version.labels.includes('current'))?.n).toBe(1)
+    expect(
+      (await world.get(id)).versions.find((version) => version.labels.includes('current'))?.n,
+    ).toBe(1)
   })
 
   test('with two users in turn the one in grace is not given a new password', async () => {
@@ -739,7 +823,14 @@ describe('grace and the end of the old key', () => {
     await world.edit(id, (secret) => {
       if (secret.schedule === undefined) throw new Error('no schedule')
       const kept = rememberProvider(secret, secret.schedule.provider)
-      return { ...kept, schedule: { ...secret.schedule, provider: { id: providerOf('replay'), config: { side: 'next' } }, checks: [] } }
+      return {
+        ...kept,
+        schedule: {
+          ...secret.schedule,
+          provider: { id: providerOf('replay'), config: { side: 'next' } },
+          checks: [],
+        },
+      }
     })
     expect((await world.rotate(id)).failure).toBeUndefined()
     expect(next.alive).toHaveLength(1)
@@ -813,7 +904,9 @@ describe('a supplied value', () => {
     const { world, id, side } = await scene()
     const wrong = side.add()
     side.end(wrong)
-    expect(code((await world.rotate(id, { supplied: supplied(wrong) })).failure)).toBe('rolled-back')
+    expect(code((await world.rotate(id, { supplied: supplied(wrong) })).failure)).toBe(
+      'rolled-back',
+    )
     await finallyTrue(world, id, side)
   })
 })
@@ -854,7 +947,10 @@ describe('a key that a person made', () => {
 })
 
 describe('a value that comes back while its older version is in grace', () => {
-  /** Version 1 waits for its end, version 2 is current; the value of version 1 is given again. */
+  /**
+   * Version 1 waits for its end, version 2 is current; the value of version 1 is given
+   * again.
+   */
   const back = async (options: Parameters<World['secret']>[0] = {}) => {
     const made = await scene({ graceMs: DAY, ...options })
     const { world, id, first } = made
@@ -863,15 +959,18 @@ describe('a value that comes back while its older version is in grace', () => {
     return { ...made, first, again: () => world.rotate(id, { supplied: supplied(first) }) }
   }
 
-  test.each(overlapping.filter((kind) => kind !== 'users'))('%s: it is not killed for the older number', async (kind) => {
-    const { world, id, side, first, again } = await back({ kind })
-    expect((await again()).failure).toBeUndefined()
-    world.time += DAY + MINUTE
-    await world.runDue()
-    expect(first.state).toBe('live')
-    expect((await states(world, id))[0]).toBe('1 retired')
-    await finallyTrue(world, id, side)
-  })
+  test.each(overlapping.filter((kind) => kind !== 'users'))(
+    '%s: it is not killed for the older number',
+    async (kind) => {
+      const { world, id, side, first, again } = await back({ kind })
+      expect((await again()).failure).toBeUndefined()
+      world.time += DAY + MINUTE
+      await world.runDue()
+      expect(first.state).toBe('live')
+      expect((await states(world, id))[0]).toBe('1 retired')
+      await finallyTrue(world, id, side)
+    },
+  )
 
   test('its own end comes when it is replaced again', async () => {
     const { world, id, side, first, again } = await back()
@@ -895,7 +994,8 @@ describe('a value that comes back while its older version is in grace', () => {
     await world.runDue()
     expect(first.state).toBe('live')
     world.red = () => false
-    // The repetition is kept for a day, and then it ends: not the key, which is in grace for two more.
+    // The repetition is kept for a day, and then it ends: not the key, which is in grace
+    // for two more.
     world.time += DAY + MINUTE
     await world.runDue()
     expect((await states(world, id))[2]).toBe('3 discarded')
@@ -910,7 +1010,14 @@ describe('a value that comes back while its older version is in grace', () => {
 })
 
 describe('what no path leads to is held all the same', () => {
-  const planned = { why: 'operator', notBefore: START, step: 'waiting', quarantineMs: 0, force: true, failures: 0 } as const
+  const planned = {
+    why: 'operator',
+    notBefore: START,
+    step: 'waiting',
+    quarantineMs: 0,
+    force: true,
+    failures: 0,
+  } as const
 
   test('an end that is planned for the current version', async () => {
     const { world, id, first } = await scene({ nextAt: START + 90 * DAY })
@@ -920,7 +1027,9 @@ describe('what no path leads to is held all the same', () => {
     }))
     expect(code((await world.runDue()).failure)).toBe('cleanup-pending')
     expect(first?.state).toBe('live')
-    expect((await world.get(id)).versions[0]?.retirement?.lastError).toBe('it is the current version')
+    expect((await world.get(id)).versions[0]?.retirement?.lastError).toBe(
+      'it is the current version',
+    )
   })
 
   test('a stray that is the key of a version', async () => {
@@ -940,7 +1049,11 @@ describe('what no path leads to is held all the same', () => {
 })
 
 describe('who works on a secret', () => {
-  const until = async (world: World, name: string, work: (process: Process) => Promise<unknown>): Promise<void> => {
+  const until = async (
+    world: World,
+    name: string,
+    work: (process: Process) => Promise<unknown>,
+  ): Promise<void> => {
     let done = false
     world.onMoment = async (moment, process) => {
       if (done || moment !== name) return
@@ -969,7 +1082,9 @@ describe('who works on a secret', () => {
     const seen: unknown[] = []
     await until(world, 'fault:after:effect:create', async () => {
       seen.push((await world.runDue()).report.rotated.length)
-      await world.runDue({ failIfLocked: true }).catch((error: RotateError) => seen.push(error.code))
+      await world
+        .runDue({ failIfLocked: true })
+        .catch((error: RotateError) => seen.push(error.code))
     })
     expect((await world.runDue()).report.rotated).toHaveLength(1)
     expect(seen).toEqual([0, 'locked'])
@@ -979,7 +1094,8 @@ describe('who works on a secret', () => {
     const { world, id, side } = await scene()
     let stolen: Awaited<ReturnType<World['rotate']>> | undefined
     await until(world, 'fault:before:commit:deliver:before:intent', async (process) => {
-      // Its lock is gone although it lives: the next process takes the run over and finishes it.
+      // Its lock is gone although it lives: the next process takes the run over and
+      // finishes it.
       world.locks.die(process.name)
       stolen = await world.rotate(id)
     })
@@ -1004,7 +1120,9 @@ describe('who works on a secret', () => {
   test('an interrupted run is finished by the next', async () => {
     const { world, id, side } = await scene()
     const process = await world.process()
-    await until(world, 'fault:after:commit:deliver:before:outcome', () => Promise.resolve(process.stop.abort(new Error('SIGTERM'))))
+    await until(world, 'fault:after:commit:deliver:before:outcome', () =>
+      Promise.resolve(process.stop.abort(new Error('SIGTERM'))),
+    )
     await expect(process.runDue()).rejects.toMatchObject({ code: 'interrupted' })
     process.exit()
     expect((await world.runDue()).report.resumed).toHaveLength(1)

@@ -17,7 +17,8 @@ async function ahead(options: Parameters<World['secret']>[0] = {}) {
   await world.rotate(made.id)
   world.time = right + HOUR
   // The provider's own clock was right all the time.
-  for (const key of made.side.keys) if (key.createdAt > world.time) Object.assign(key, { createdAt: right })
+  for (const key of made.side.keys)
+    if (key.createdAt > world.time) Object.assign(key, { createdAt: right })
   return { world, ...made }
 }
 
@@ -30,12 +31,22 @@ describe('after a clock that was ten years ahead', () => {
     const now = world.time
     const after = await world.get(id)
     expect(after.schedule).toMatchObject({ nextAt: now + 30 * DAY, lastRotatedAt: now })
-    expect(after.versions[0]).toMatchObject({ replacedAt: now, retirement: { notBefore: now + HOUR } })
-    expect(lines).toContain(`${path}: next rotation: ${iso(before.schedule?.nextAt ?? 0)} becomes ${iso(now + 30 * DAY)}`)
+    expect(after.versions[0]).toMatchObject({
+      replacedAt: now,
+      retirement: { notBefore: now + HOUR },
+    })
+    expect(lines).toContain(
+      `${path}: next rotation: ${iso(before.schedule?.nextAt ?? 0)} becomes ${iso(now + 30 * DAY)}`,
+    )
     expect(lines.filter((line) => line.includes('end of version 1'))).toHaveLength(1)
     expect(report.broughtBack).toEqual(lines.slice(0, report.broughtBack.length))
-    const [row] = (await world.audit()).filter(({ metadata }) => metadata['dates_brought_back'] !== undefined)
-    expect(row).toMatchObject({ path, metadata: { dates_brought_back: expect.stringContaining('next rotation') } })
+    const [row] = (await world.audit()).filter(
+      ({ metadata }) => metadata['dates_brought_back'] !== undefined,
+    )
+    expect(row).toMatchObject({
+      path,
+      metadata: { dates_brought_back: expect.stringContaining('next rotation') },
+    })
     world.time += HOUR + MINUTE
     await world.runDue()
     expect(first?.state).toBe('off')
@@ -65,11 +76,16 @@ describe('after a clock that was ten years ahead', () => {
       ...backend,
       open: async (clock) => {
         const vault = await backend.open(clock)
-        const care = async () => ({ ...(await vault.care()), accept: () => Promise.reject(new InjectedCrash('here')) })
+        const care = async () => ({
+          ...(await vault.care()),
+          accept: () => Promise.reject(new InjectedCrash('here')),
+        })
         return new Proxy(vault, {
           get: (of, name): unknown => {
             const found: unknown = name === 'care' ? care : Reflect.get(of, name)
-            return typeof found === 'function' ? (found as (...args: unknown[]) => unknown).bind(of) : found
+            return typeof found === 'function'
+              ? (found as (...args: unknown[]) => unknown).bind(of)
+              : found
           },
         })
       },
@@ -78,7 +94,9 @@ describe('after a clock that was ten years ahead', () => {
     await expect(world.runDue({ acceptClock: true })).rejects.toBeInstanceOf(InjectedCrash)
     Object.assign(world, { backend })
     expect((await world.get(id)).schedule?.nextAt).toBe(world.time + 30 * DAY)
-    expect(await world.read((vault) => vault.highestTime())).toBeGreaterThan(world.time + YEARS - DAY)
+    expect(await world.read((vault) => vault.highestTime())).toBeGreaterThan(
+      world.time + YEARS - DAY,
+    )
     expect((await world.runDue({ acceptClock: true })).report.broughtBack).toEqual([])
     expect(await world.read((vault) => vault.highestTime())).toBeLessThan(world.time + DAY)
   })
@@ -94,14 +112,29 @@ test('only what no right clock has written is moved', async () => {
   const { schedule } = secret
   if (schedule === undefined) throw new Error('no schedule')
   // A first date, a skip or a pause that an operator chose.
-  const chosen = { ...secret, schedule: { ...schedule, nextAt: now + 300 * DAY, pausedAt: now - DAY, pausedUntil: now + YEARS } }
+  const chosen = {
+    ...secret,
+    schedule: {
+      ...schedule,
+      nextAt: now + 300 * DAY,
+      pausedAt: now - DAY,
+      pausedUntil: now + YEARS,
+    },
+  }
   expect(withinReach(chosen, now, monthly).moved).toEqual([])
   const far = now + YEARS
   const provider = schedule.provider
   const wrong = {
     ...secret,
     deletedAt: far,
-    schedule: { ...schedule, updatedAt: far, nextAt: far, retryAt: far, pausedAt: far, pausedUntil: far + 7 * DAY },
+    schedule: {
+      ...schedule,
+      updatedAt: far,
+      nextAt: far,
+      retryAt: far,
+      pausedAt: far,
+      pausedUntil: far + 7 * DAY,
+    },
     versions: secret.versions.map((version) => ({
       ...version,
       createdAt: far,
@@ -117,19 +150,36 @@ test('only what no right clock has written is moved', async () => {
       },
     })),
     strays: [
-      { handle: { id: 'lost', live: true }, provider, foundAt: far, runId: 'run_x', deleteAfter: far + 2 * DAY, failures: 1, retryAt: far },
+      {
+        handle: { id: 'lost', live: true },
+        provider,
+        foundAt: far,
+        runId: 'run_x',
+        deleteAfter: far + 2 * DAY,
+        failures: 1,
+        retryAt: far,
+      },
     ],
     late: [{ runId: 'run_x', attempt: 1, provider, until: far }],
   }
   const { secret: right, moved } = withinReach(wrong, now, monthly)
   expect(right).toMatchObject({
     deletedAt: now,
-    schedule: { updatedAt: now, nextAt: now + 30 * DAY, retryAt: now, pausedAt: now, pausedUntil: now + 7 * DAY },
+    schedule: {
+      updatedAt: now,
+      nextAt: now + 30 * DAY,
+      retryAt: now,
+      pausedAt: now,
+      pausedUntil: now + 7 * DAY,
+    },
     strays: [{ foundAt: now, deleteAfter: now + 2 * DAY, retryAt: now }],
     late: [{ until: now + DAY }],
   })
   for (const version of right.versions)
-    expect(version).toMatchObject({ createdAt: now, retirement: { notBefore: now + DAY, deleteAfter: now + 3 * DAY, retryAt: now } })
+    expect(version).toMatchObject({
+      createdAt: now,
+      retirement: { notBefore: now + DAY, deleteAfter: now + 3 * DAY, retryAt: now },
+    })
   expect(new Set(moved.map(({ was }) => was >= far))).toEqual(new Set([true]))
   expect(nextWorkAt(right)).toBeLessThanOrEqual(now + 30 * DAY)
   expect(withinReach(right, now, monthly).moved).toEqual([])

@@ -1,7 +1,9 @@
 /**
- * The fault matrix. Every call that a reference run makes is answered in every way that it can be answered (test/fakes/answers.ts), once, twice and from then on, for
- * every kind of provider and every scenario. What the command ended with must be true of the far side then; and when the faults stop, at most three `run-due` bring
- * everything to its end. The last part lets the process die as well, after the fault.
+ * The fault matrix. Every call that a reference run makes is answered in every way that
+ * it can be answered (test/fakes/answers.ts), once, twice and from then on, for every
+ * kind of provider and every scenario. What the command ended with must be true of the
+ * far side then; and when the faults stop, at most three `run-due` bring everything to
+ * its end. The last part lets the process die as well, after the fault.
  */
 import { describe, expect, test } from 'vitest'
 import { exits, type RotateError } from '../../src/core/errors.ts'
@@ -31,7 +33,8 @@ const WRITES = new Set(['create', 'suspend', 'resume', 'revoke', 'put', 'deploy'
 const PATH = 'app/prod/API_KEY'
 
 const nameOfFault = ({ far, method, skip, mode, count }: Fault): string =>
-  `${far.replace(PATH, '')}.${method}#${skip + 1} ${mode} ${count === 'always' ? 'from then on' : `${count} x`}`
+  `${far.replace(PATH, '')}.${method}#${skip + 1} ${mode} ` +
+  `${count === 'always' ? 'from then on' : `${count} x`}`
 
 /** The calls of the reference run, from where the first process begins. */
 async function callsOf(one: Case): Promise<readonly Call[]> {
@@ -62,8 +65,10 @@ function inject({ world, side }: Scene, { far, method, mode, count, skip }: Faul
 }
 
 /**
- * What is not asked, because nobody could know better: a far side that says it wrote, deployed or restored where it can't be read back; one that says for certain that
- * it made nothing and made a key; an in-place provider that says it applied a value and did not.
+ * What is not asked, because nobody could know better: a far side that says it wrote,
+ * deployed or restored where it can't be read back; one that says for certain that it
+ * made nothing and made a key; an in-place provider that says it applied a value and did
+ * not.
  */
 function beyondKnowing({ one }: Scene, fault: Fault): boolean {
   const { lie } = answerOf(fault.mode)
@@ -87,28 +92,38 @@ async function truthful(played: Scene, failure: RotateError | undefined): Promis
   expect([0, 20, 21, 23], `exit ${code}: ${failure?.message ?? ''}`).toContain(code)
   if (code !== exits.unsafe) {
     expect(open, `exit ${code} leaves no run open`).toBeUndefined()
-    if (current !== undefined) expect(side.accepts(current.fields), `exit ${code}: the current value works`).toBe(true)
+    if (current !== undefined)
+      expect(side.accepts(current.fields), `exit ${code}: the current value works`).toBe(true)
     await named(world, id, side)
     if (current !== undefined) {
       for (const spec of secret.schedule?.targets ?? []) {
         const far = world.target((spec.config as { at: string }).at)
         if (code === exits['cleanup-pending'] && one.scenario.name === 'neighbour writes') {
           // What a neighbour put back could not be replaced, and therefore not be ended.
-          const used = Object.entries(spec.names).map(([field, name]) => [field, new Secret(far.used.get(name) ?? '')] as const)
-          expect(side.accepts(Object.fromEntries(used)), `exit 23: what consumers of ${spec.key} use still works`).toBe(true)
+          const used = Object.entries(spec.names).map(
+            ([field, name]) => [field, new Secret(far.used.get(name) ?? '')] as const,
+          )
+          expect(
+            side.accepts(Object.fromEntries(used)),
+            `exit 23: what consumers of ${spec.key} use still works`,
+          ).toBe(true)
           continue
         }
-        // While something is still to be ended, the old value may stand beside the current one, or not any more.
-        const counts = ([name]: readonly [string, string]): boolean => code !== exits['cleanup-pending'] || !name.endsWith('_PREVIOUS')
+        // While something is still to be ended, the old value may stand beside the
+        // current one, or not any more.
+        const counts = ([name]: readonly [string, string]): boolean =>
+          code !== exits['cleanup-pending'] || !name.endsWith('_PREVIOUS')
         const must = [...(await wanted(world, secret, spec))].filter(counts)
-        expect(Object.fromEntries([...far.used].filter(counts)), `exit ${code}: consumers of ${spec.key} use the current value`).toEqual(
-          Object.fromEntries(must),
-        )
+        expect(
+          Object.fromEntries([...far.used].filter(counts)),
+          `exit ${code}: consumers of ${spec.key} use the current value`,
+        ).toEqual(Object.fromEntries(must))
       }
     }
   }
   const last = await world.lastRun(id).catch(() => undefined)
-  if (code === 0 && last !== undefined) expect(['success', 'rolled_back', 'failed'], 'exit 0: the run is closed').toContain(last.status)
+  if (code === 0 && last !== undefined)
+    expect(['success', 'rolled_back', 'failed'], 'exit 0: the run is closed').toContain(last.status)
   if (code === 0 && one.scenario.name === 'success') {
     const { overlap, revoke } = traitsOf[one.kind]
     expect(currentVersion(secret)?.n, 'exit 0: a new version is current').toBe(2)
@@ -117,21 +132,31 @@ async function truthful(played: Scene, failure: RotateError | undefined): Promis
   }
   if (code === exits['rolled-back']) {
     expect(['rolled_back', 'failed'], 'exit 20: the run was undone').toContain(last?.status)
-    if (last?.plan.oldVersion != null) expect(current?.version.n, 'exit 20: the old version is current').toBe(last.plan.oldVersion)
+    if (last?.plan.oldVersion != null)
+      expect(current?.version.n, 'exit 20: the old version is current').toBe(last.plan.oldVersion)
   }
   if (code === exits['cleanup-pending']) {
-    const pending = secret.versions.some((version) => version.retirement !== undefined && version.retirement.lastError !== undefined)
-    expect(pending || secret.strays.length > 0, 'exit 23: something is still to be ended').toBe(true)
+    const pending = secret.versions.some(
+      (version) => version.retirement !== undefined && version.retirement.lastError !== undefined,
+    )
+    expect(pending || secret.strays.length > 0, 'exit 23: something is still to be ended').toBe(
+      true,
+    )
   }
   if (code === exits.unsafe && open !== undefined) {
     const state = stateOf(open)
-    expect(open.status, 'exit 21 waits for a person, or for a date').toBe(state.waits ? 'open' : 'unsafe')
+    expect(open.status, 'exit 21 waits for a person, or for a date').toBe(
+      state.waits ? 'open' : 'unsafe',
+    )
     const unknown = ['unknown', 'ambiguous', 'intended', 'abandoned'].includes(state.create)
-    const undoFailed = state.direction === 'back' && Object.values(state.steps).some((step) => step.status === 'failed')
+    const undoFailed =
+      state.direction === 'back' &&
+      Object.values(state.steps).some((step) => step.status === 'failed')
     const forward = traitsOf[one.kind].overlap === 'in-place' && state.promoted
     expect(
       unknown || undoFailed || forward || state.waits,
-      'exit 21: something is unknown, an undo failed, there is no way back, or a write may still be carried out',
+      'exit 21: something is unknown, an undo failed, there is no way back, or a write may ' +
+        'still be carried out',
     ).toBe(true)
   } else if (code === exits.unsafe) expect(open, 'exit 21: a run is open').toBeDefined()
 }
@@ -143,7 +168,8 @@ async function play(one: Case, fault: Fault, death?: number): Promise<Scene> {
   world.crashAt = (index) => index === death
   const failure = await act(played)
   const excused = beyondKnowing(played, fault)
-  if (death === undefined && !excused && world.violations.length === 0) await truthful(played, failure)
+  if (death === undefined && !excused && world.violations.length === 0)
+    await truthful(played, failure)
   if (death !== undefined) await dying(() => world.runDue())
   calm()
   world.crashAt = undefined
@@ -151,8 +177,11 @@ async function play(one: Case, fault: Fault, death?: number): Promise<Scene> {
   if (!excused) await recover(played, true)
   else {
     await world.runDue()
-    if (world.violations[0] !== undefined && traitsOf[one.kind].overlap !== 'in-place') throw world.violations[0]
-    expect(JSON.stringify(await world.get(played.bystander)), 'another secret is untouched').toBe(played.untouched)
+    if (world.violations[0] !== undefined && traitsOf[one.kind].overlap !== 'in-place')
+      throw world.violations[0]
+    expect(JSON.stringify(await world.get(played.bystander)), 'another secret is untouched').toBe(
+      played.untouched,
+    )
   }
   return played
 }
@@ -164,9 +193,16 @@ describe('whatever a call is answered with', () => {
       const calls = await callsOf(one)
       const roll = dice(name)
       const faults = calls.flatMap(faultsAt)
-      await playAll('answer', faults.length, sample(faults, 60, roll), nameOfFault, async (fault) => void (await play(one, fault)))
+      await playAll(
+        'answer',
+        faults.length,
+        sample(faults, 60, roll),
+        nameOfFault,
+        async (fault) => void (await play(one, fault)),
+      )
 
-      // A fault and a death after it: all of them for one kind, a large sample for the others.
+      // A fault and a death after it: all of them for one kind, a large sample for the
+      // others.
       const both: { readonly fault: Fault; readonly death: number; readonly at: string }[] = []
       const whole = FULL && name === 'limited, success'
       for (const fault of sample(
@@ -176,9 +212,14 @@ describe('whatever a call is answered with', () => {
         whole,
       )) {
         const { moments } = (await play(one, fault)).world
-        const first = moments.findIndex((moment) => moment === `before:${fault.far}.${fault.method}`)
-        const deaths = moments.flatMap((moment, index) => (index >= first && isPoint(moment) ? [index] : []))
-        for (const death of sample(deaths, FULL ? 20 : 2, roll, whole)) both.push({ fault, death, at: moments[death] ?? '' })
+        const first = moments.findIndex(
+          (moment) => moment === `before:${fault.far}.${fault.method}`,
+        )
+        const deaths = moments.flatMap((moment, index) =>
+          index >= first && isPoint(moment) ? [index] : [],
+        )
+        for (const death of sample(deaths, FULL ? 20 : 2, roll, whole))
+          both.push({ fault, death, at: moments[death] ?? '' })
       }
       await playAll(
         'answer, then crash',
@@ -199,7 +240,9 @@ test('the value of a secret never stands in what a command ends with', async () 
       const played = await scene(one, true)
       inject(played, { ...call, mode: 'final', count: 'always' })
       const failure = await act(played)
-      const text = `${failure?.message ?? ''} ${failure?.hint ?? ''} ${JSON.stringify(failure?.details ?? {})}`
+      const text =
+        `${failure?.message ?? ''} ${failure?.hint ?? ''} ` +
+        `${JSON.stringify(failure?.details ?? {})}`
       for (const version of (await played.world.get(played.id)).versions) {
         const value = textOf(await played.world.value(played.id, version.n))
         expect(text.includes(value), `${nameOf(one)}: ${call.method}`).toBe(false)

@@ -1,4 +1,7 @@
-/** A value that somebody wrote by hand is named before it is replaced, and an undo puts it back. */
+/**
+ * A value that somebody wrote by hand is named before it is replaced, and an undo puts it
+ * back.
+ */
 import { describe, expect, test } from 'vitest'
 import { planOf } from '../../src/app/rotation/plan.ts'
 import { PATH, World } from '../fakes/engine-world.ts'
@@ -17,7 +20,10 @@ async function scene(settlesAfterMs?: number) {
             ...secret.schedule,
             targets: secret.schedule.targets.map((spec) => ({
               ...spec,
-              config: { at: `${PATH}:${spec.key}`, ...(settlesAfterMs === undefined ? {} : { settlesAfterMs }) },
+              config: {
+                at: `${PATH}:${spec.key}`,
+                ...(settlesAfterMs === undefined ? {} : { settlesAfterMs }),
+              },
             })),
           },
         },
@@ -39,7 +45,9 @@ describe('a value of nobody we know', () => {
     const { world, id } = await scene()
     world.target(`${PATH}:after`).held.set('VALUE', 'by hand')
     await world.runDue()
-    const done = (await world.lastRun(id)).events.find((event) => event.type === 'done' && event.step === 'preflight')
+    const done = (await world.lastRun(id)).events.find(
+      (event) => event.type === 'done' && event.step === 'preflight',
+    )
     expect(done).toMatchObject({ detail: `target after: VALUE ${SAID}` })
   })
 

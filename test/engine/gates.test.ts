@@ -1,11 +1,19 @@
-/** What may not be destroyed: strays and old audit rows, while the vault's own word or the clock can't be trusted. */
+/**
+ * What may not be destroyed: strays and old audit rows, while the vault's own word or the
+ * clock can't be trusted.
+ */
 import { describe, expect, test } from 'vitest'
 import { DAY, HOUR, MINUTE } from '../../src/core/duration.ts'
 import { pruneAudit, type PruneInput } from '../../src/app/vault/audit.ts'
 import type { Deps } from '../../src/app/base/deps.ts'
 import { START, World } from '../fakes/engine-world.ts'
 
-const untrusted = { trusted: false, copy: true, mark: 'unmarked', why: 'it was restored from a backup' } as const
+const untrusted = {
+  trusted: false,
+  copy: true,
+  mark: 'unmarked',
+  why: 'it was restored from a backup',
+} as const
 
 async function withStray() {
   const world = new World()
@@ -67,13 +75,27 @@ describe('audit rows are not pruned', () => {
       },
     } as unknown as Awaited<ReturnType<Deps['vault']['trail']>>
     const work = world.alone(async ({ deps }) => {
-      const vault = { ...deps.vault, vaultId: deps.vault.vaultId, trail: () => Promise.resolve(trail) }
-      await pruneAudit({ ...deps, ...more, vault }, { years: 7, force: false, dryRun: false, confirm: () => Promise.resolve(), ...input })
+      const vault = {
+        ...deps.vault,
+        vaultId: deps.vault.vaultId,
+        trail: () => Promise.resolve(trail),
+      }
+      await pruneAudit(
+        { ...deps, ...more, vault },
+        { years: 7, force: false, dryRun: false, confirm: () => Promise.resolve(), ...input },
+      )
     })
     return { work, pruned }
   }
-  const refused = async (made: Awaited<ReturnType<typeof prune>>, code: string, says: RegExp): Promise<void> => {
-    await expect(made.work).rejects.toMatchObject({ code, message: expect.stringMatching(says) as string })
+  const refused = async (
+    made: Awaited<ReturnType<typeof prune>>,
+    code: string,
+    says: RegExp,
+  ): Promise<void> => {
+    await expect(made.work).rejects.toMatchObject({
+      code,
+      message: expect.stringMatching(says) as string,
+    })
     expect(made.pruned.filter((dryRun) => !dryRun)).toEqual([])
   }
 

@@ -1,4 +1,7 @@
-/** Guards of the engine that mutations made by operators got past (`npm run mutate -- --generic`): each test is red without its guard. */
+/**
+ * Guards of the engine that mutations made by operators got past
+ * (`npm run mutate -- --generic`): each test is red without its guard.
+ */
 import { describe, expect, test } from 'vitest'
 import { DAY, HOUR, MINUTE } from '../../src/core/duration.ts'
 import type { ConfigValue } from '../../src/core/model.ts'
@@ -11,14 +14,19 @@ import { InjectedCrash, World } from '../fakes/engine-world.ts'
 import { traitsOf } from '../fakes/provider.ts'
 
 const states = async (world: World, id: string): Promise<string[]> =>
-  (await world.get(id)).versions.map((version) => `${version.n} ${version.state} ${version.labels.join('+')}`.trim())
+  (await world.get(id)).versions.map((version) =>
+    `${version.n} ${version.state} ${version.labels.join('+')}`.trim(),
+  )
 
 describe('what a create answers', () => {
   test('with the handle of a key that is live: it is not taken for a new one, and that key is not ended', async () => {
     const world = new World()
     const { id, side, first } = await world.secret({ kind: 'named' })
     if (first === undefined) throw new Error('no key')
-    side.issued = (key) => ({ fields: { value: new Secret(key.fields['value'] ?? '') }, handle: side.handle(first) })
+    side.issued = (key) => ({
+      fields: { value: new Secret(key.fields['value'] ?? '') },
+      handle: side.handle(first),
+    })
     expect((await world.runDue()).failure).toBeDefined()
     expect((await world.current(id))?.version.n).toBe(1)
     expect(first.state).toBe('live')
@@ -26,7 +34,11 @@ describe('what a create answers', () => {
 
   test('with the handle of a key that is switched off: the same', async () => {
     const world = new World()
-    const { id, side, first } = await world.secret({ kind: 'own-id', graceMs: HOUR, quarantineMs: 30 * DAY })
+    const { id, side, first } = await world.secret({
+      kind: 'own-id',
+      graceMs: HOUR,
+      quarantineMs: 30 * DAY,
+    })
     if (first === undefined) throw new Error('no key')
     await world.runDue()
     world.time += HOUR + MINUTE
@@ -71,7 +83,10 @@ test('a damaged vault is noticed before a key is made that it might lose', async
     ...backend,
     open: async (clock: Parameters<typeof backend.open>[0]) => {
       const vault = await backend.open(clock)
-      const care = async () => ({ ...(await vault.care()), quickCheck: () => Promise.resolve(['page 7 is used twice']) })
+      const care = async () => ({
+        ...(await vault.care()),
+        quickCheck: () => Promise.resolve(['page 7 is used twice']),
+      })
       return new Proxy(vault, {
         get: (of, name): unknown =>
           name === 'care'
@@ -87,12 +102,18 @@ test('a damaged vault is noticed before a key is made that it might lose', async
     (made) => made.failure,
     (thrown: unknown) => thrown,
   )
-  expect(failed).toMatchObject({ code: 'tampered', message: expect.stringContaining('page 7 is used twice') })
+  expect(failed).toMatchObject({
+    code: 'tampered',
+    message: expect.stringContaining('page 7 is used twice'),
+  })
   expect(side.count('create')).toBe(0)
 })
 
 describe('in place, with a disk that fills while the service works', () => {
-  /** A vault on a disk on which somebody else takes all that is free while the hook is called. */
+  /**
+   * A vault on a disk on which somebody else takes all that is free while the hook is
+   * called.
+   */
   async function crowded(kind: 'hook' | 'login', free: number) {
     const world = new World()
     const made = await world.secret({ kind })
@@ -110,11 +131,15 @@ describe('in place, with a disk that fills while the service works', () => {
           return Promise.resolve(() => void (disk.free += ROOM))
         }
         const care = async () => ({ ...(await vault.care()), room })
-        const transact: typeof vault.transact = (body) => (disk.free > 0 ? vault.transact(body) : Promise.reject(full()))
+        const transact: typeof vault.transact = (body) =>
+          disk.free > 0 ? vault.transact(body) : Promise.reject(full())
         return new Proxy(vault, {
           get: (of, name): unknown => {
-            const found: unknown = name === 'care' ? care : name === 'transact' ? transact : Reflect.get(of, name)
-            return typeof found === 'function' ? (found as (...args: unknown[]) => unknown).bind(of) : found
+            const found: unknown =
+              name === 'care' ? care : name === 'transact' ? transact : Reflect.get(of, name)
+            return typeof found === 'function'
+              ? (found as (...args: unknown[]) => unknown).bind(of)
+              : found
           },
         })
       },
@@ -147,7 +172,10 @@ describe('in place, with a disk that fills while the service works', () => {
   test('a value that is made here is sealed with its intent and needs no room: it is found once there is some', async () => {
     const { world, id, disk, side } = await crowded('login', 3)
     const failed = world.rotate(id)
-    await expect(failed).rejects.toMatchObject({ code: 'unsafe', message: expect.stringContaining('finds the value') })
+    await expect(failed).rejects.toMatchObject({
+      code: 'unsafe',
+      message: expect.stringContaining('finds the value'),
+    })
     expect(disk.asked).toBe(0)
     disk.free = 9
     await world.runDue()
@@ -207,7 +235,11 @@ test('a session is used again for the same configuration only', async () => {
   let opened = 0
   const adapters = {
     traits: () => Promise.resolve(traitsOf.named),
-    openProvider: () => Promise.resolve({ number: ++opened, close: () => Promise.resolve() } as unknown as ProviderSession),
+    openProvider: () =>
+      Promise.resolve({
+        number: ++opened,
+        close: () => Promise.resolve(),
+      } as unknown as ProviderSession),
   }
   const bench = new Workbench({ adapters } as unknown as EnginePorts)
   const number = async (config: Record<string, ConfigValue>): Promise<unknown> =>
@@ -234,7 +266,9 @@ describe('a vault that a newer program has written', () => {
   test('is left alone, and says so; what this program writes is named', async () => {
     const world = new World()
     const { id, side } = await world.secret({ kind: 'named' })
-    await world.alone((process) => process.ports.vault.transact((tx) => tx.putDoc('needs', ['something-newer'])))
+    await world.alone((process) =>
+      process.ports.vault.transact((tx) => tx.putDoc('needs', ['something-newer'])),
+    )
     await expect(world.rotate(id)).rejects.toMatchObject({
       code: 'denied',
       message: expect.stringContaining('something-newer') as string,
@@ -242,6 +276,10 @@ describe('a vault that a newer program has written', () => {
     expect(side.calls).toEqual([])
     await world.alone((process) => process.ports.vault.transact((tx) => tx.putDoc('needs', [])))
     expect((await world.rotate(id)).failure).toBeUndefined()
-    expect(await world.read((vault) => vault.read((reader) => reader.doc('needs')))).toEqual(['settle-waits', 'write-waits', 'standing'])
+    expect(await world.read((vault) => vault.read((reader) => reader.doc('needs')))).toEqual([
+      'settle-waits',
+      'write-waits',
+      'standing',
+    ])
   })
 })

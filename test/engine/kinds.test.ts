@@ -1,6 +1,13 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
-import { allKinds, conditionOf, kindOf, KINDS, parseStep, wordsOf } from '../../src/engine/steps/kinds.ts'
+import {
+  allKinds,
+  conditionOf,
+  kindOf,
+  KINDS,
+  parseStep,
+  wordsOf,
+} from '../../src/engine/steps/kinds.ts'
 
 /** Steps whose intent, outcome or failure the crash matrix has seen committed. */
 function journaled(): readonly string[] {

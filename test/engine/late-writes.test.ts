@@ -1,4 +1,7 @@
-/** A write to a target that is carried out after we gave it up: nothing that it would undo is believed before its time is over. */
+/**
+ * A write to a target that is carried out after we gave it up: nothing that it would undo
+ * is believed before its time is over.
+ */
 import { describe, expect, test } from 'vitest'
 import { MINUTE } from '../../src/core/duration.ts'
 import { resume } from '../../src/app/rotation/rotate.ts'
@@ -12,17 +15,30 @@ async function scene(options: Parameters<World['secret']>[0] = {}) {
   const world = new World()
   const made = await world.secret(options)
   world.onMoment = () => alwaysTrue(world, made.id, made.side)
-  const target = (which: 'before' | 'blind' | 'hidden' | 'after'): FarTarget => world.target(`${PATH}:${which}`)
+  const target = (which: 'before' | 'blind' | 'hidden' | 'after'): FarTarget =>
+    world.target(`${PATH}:${which}`)
   const first = textOf((await world.current(made.id))?.fields ?? {})
   return { world, target, value: first, ...made }
 }
 
 const doResume = (world: World, runId: string, keep?: 'new' | 'old', giveUp?: readonly string[]) =>
   world.alone((process) =>
-    resume(process.deps, { runId, ...(keep === undefined ? {} : { keep }), ...(giveUp === undefined ? {} : { giveUp }) }, () => undefined),
+    resume(
+      process.deps,
+      {
+        runId,
+        ...(keep === undefined ? {} : { keep }),
+        ...(giveUp === undefined ? {} : { giveUp }),
+      },
+      () => undefined,
+    ),
   )
 
-const waits = { code: 'unsafe', exit: 21, hint: expect.stringMatching(/nothing to do: rotate run-due settles it after/) }
+const waits = {
+  code: 'unsafe',
+  exit: 21,
+  hint: expect.stringMatching(/nothing to do: rotate run-due settles it after/),
+}
 const pending = { ...waits, details: { status: 'pending' } }
 
 describe('a run that goes back', () => {
@@ -33,9 +49,14 @@ describe('a run that goes back', () => {
       target(which).next('put', 'late', 3)
       const { failure, report } = await world.runDue()
       expect(failure).toMatchObject(waits)
-      expect(failure?.message).toContain(`a write to target ${which} that was given up may still be carried out there`)
+      expect(failure?.message).toContain(
+        `a write to target ${which} that was given up may still be carried out there`,
+      )
       expect(report.failed.map(({ status }) => status)).toEqual(['pending'])
-      expect(report.failed[0]?.targets.find(({ name }) => name === which)?.status, 'it is not called restored').toBe('unknown')
+      expect(
+        report.failed[0]?.targets.find(({ name }) => name === which)?.status,
+        'it is not called restored',
+      ).toBe('unknown')
       const until = stateOf(await world.lastRun(id)).parkedUntil ?? 0
       expect(until).toBeGreaterThanOrEqual(world.time + 59 * SECOND)
       // Before the date nothing is ended, whoever asks.
@@ -45,7 +66,9 @@ describe('a run that goes back', () => {
       world.time = until
       const tried = target(which).count('restore')
       expect((await world.runDue()).failure?.code).toBe('rolled-back')
-      expect(target(which).count('restore'), 'what was carried out late is undone once more').toBe(tried + 1)
+      expect(target(which).count('restore'), 'what was carried out late is undone once more').toBe(
+        tried + 1,
+      )
       expect(side.alive).toHaveLength(1)
       expect((await world.get(id)).versions[1]?.state).toBe('discarded')
       await finallyTrue(world, id, side)
@@ -113,7 +136,10 @@ describe('a run that goes back', () => {
         : {
             schedule: {
               ...secret.schedule,
-              targets: secret.schedule.targets.map((spec) => ({ ...spec, config: { at: `${PATH}:before`, settlesAfterMs: 0 } })),
+              targets: secret.schedule.targets.map((spec) => ({
+                ...spec,
+                config: { at: `${PATH}:before`, settlesAfterMs: 0 },
+              })),
             },
           }),
     }))
@@ -160,7 +186,9 @@ describe('a run that goes on', () => {
     target('after').next('put', 'final')
     target('after').next('restore', 'final', 1)
     await world.runDue()
-    expect((await doResume(world, (await world.get(id)).openRun ?? '', 'new')).failure).toBeUndefined()
+    expect(
+      (await doResume(world, (await world.get(id)).openRun ?? '', 'new')).failure,
+    ).toBeUndefined()
     await finallyTrue(world, id, side, 'repeats')
   })
 })

@@ -1,4 +1,7 @@
-/** Rules that no matrix sees: the leaked value, the old key switched off first, providers that do not answer, emergencies beside slow runs, and what a failing command says. */
+/**
+ * Rules that no matrix sees: the leaked value, the old key switched off first, providers
+ * that do not answer, emergencies beside slow runs, and what a failing command says.
+ */
 import { describe, expect, test } from 'vitest'
 import { DAY, HOUR, MINUTE } from '../../src/core/duration.ts'
 import type { RotateError } from '../../src/core/errors.ts'
@@ -9,16 +12,24 @@ import { kinds, textOf, traitsOf } from '../fakes/provider.ts'
 import { finallyTrue, PATH, type Process, World } from '../fakes/engine-world.ts'
 
 const states = async (world: World, id: string): Promise<string[]> =>
-  (await world.get(id)).versions.map((version) => `${version.n} ${version.state} ${version.labels.join('+')}`.trim())
+  (await world.get(id)).versions.map((version) =>
+    `${version.n} ${version.state} ${version.labels.join('+')}`.trim(),
+  )
 
-const byHand = (world: World, input: Parameters<typeof rotate>[1], reason?: string): Promise<Awaited<ReturnType<typeof rotate>>> =>
+const byHand = (
+  world: World,
+  input: Parameters<typeof rotate>[1],
+  reason?: string,
+): Promise<Awaited<ReturnType<typeof rotate>>> =>
   world.alone((process) => rotate({ ...process.deps, reason }, input, () => undefined))
 
 describe('--revoke-first', () => {
   test('needs a reason', async () => {
     const world = new World()
     const { side } = await world.secret()
-    await expect(byHand(world, { paths: [PATH], revokeFirst: true })).rejects.toMatchObject({ code: 'usage' })
+    await expect(byHand(world, { paths: [PATH], revokeFirst: true })).rejects.toMatchObject({
+      code: 'usage',
+    })
     expect(side.calls).toEqual([])
   })
 
@@ -27,7 +38,8 @@ describe('--revoke-first', () => {
     const { id, side, first } = await world.secret({ graceMs: DAY, quarantineMs: 0 })
     const order: string[] = []
     world.onMoment = (name) => {
-      if (/^after:.*\.(suspend|preflight|create|put|probe)$/.test(name)) order.push(name.slice(name.lastIndexOf('.') + 1))
+      if (/^after:.*\.(suspend|preflight|create|put|probe)$/.test(name))
+        order.push(name.slice(name.lastIndexOf('.') + 1))
     }
     const { failure } = await byHand(world, { paths: [PATH], revokeFirst: true }, 'seen in a paste')
     expect(failure).toBeUndefined()
@@ -35,7 +47,9 @@ describe('--revoke-first', () => {
     expect(first?.state).toBe('gone')
     await finallyTrue(world, id, side, 'repeats')
     expect(await states(world, id)).toEqual(['1 revoked', '2 live current'])
-    expect((await world.audit()).find((event) => event.action === 'key_suspended')?.metadata['reason']).toBe('seen in a paste')
+    expect(
+      (await world.audit()).find((event) => event.action === 'key_suspended')?.metadata['reason'],
+    ).toBe('seen in a paste')
   })
 
   test('never switches it on again: failure goes forward', async () => {
@@ -46,7 +60,11 @@ describe('--revoke-first', () => {
     expect(failure?.code).toBe('unsafe')
     expect(first?.state).toBe('off')
     const { openRun = '' } = await world.get(id)
-    await expect(world.alone((process) => resume(process.deps, { runId: openRun, keep: 'old' }, () => undefined))).rejects.toMatchObject({
+    await expect(
+      world.alone((process) =>
+        resume(process.deps, { runId: openRun, keep: 'old' }, () => undefined),
+      ),
+    ).rejects.toMatchObject({
       code: 'conflict',
     })
     world.time += 2 * MINUTE
@@ -86,18 +104,26 @@ describe('--revoke-first', () => {
     }
   })
 
-  test.each(kinds.filter((kind) => !traitsOf[kind].suspend))('%s can not switch off: refused', async (kind) => {
-    const world = new World()
-    const { side } = await world.secret({ kind })
-    const failed = byHand(world, { paths: [PATH], revokeFirst: true }, 'leak')
-    await expect(failed).rejects.toMatchObject({ code: 'denied', hint: expect.stringContaining('--emergency') as string })
-    expect(side.calls).toEqual([])
-  })
+  test.each(kinds.filter((kind) => !traitsOf[kind].suspend))(
+    '%s can not switch off: refused',
+    async (kind) => {
+      const world = new World()
+      const { side } = await world.secret({ kind })
+      const failed = byHand(world, { paths: [PATH], revokeFirst: true }, 'leak')
+      await expect(failed).rejects.toMatchObject({
+        code: 'denied',
+        hint: expect.stringContaining('--emergency') as string,
+      })
+      expect(side.calls).toEqual([])
+    },
+  )
 })
 
 describe('--leaked', () => {
   const leak = (world: World, text: string): ReturnType<typeof endLeaked> =>
-    world.alone((process) => endLeaked(process.deps, { path: PATH, value: new Secret(text) }, () => undefined))
+    world.alone((process) =>
+      endLeaked(process.deps, { path: PATH, value: new Secret(text) }, () => undefined),
+    )
 
   test('the current value: replaced, and ended without grace', async () => {
     const world = new World()
@@ -112,7 +138,11 @@ describe('--leaked', () => {
     const { id, side, first } = await world.secret({ kind: 'named', graceMs: DAY })
     await world.runDue()
     await world.rotate(id)
-    expect(await states(world, id)).toEqual(['1 live previous', '2 live previous', '3 live current'])
+    expect(await states(world, id)).toEqual([
+      '1 live previous',
+      '2 live previous',
+      '3 live current',
+    ])
     const { runs, ended } = await leak(world, first?.fields['value'] ?? '')
     expect(runs.map((run) => run.version)).toEqual([3])
     expect(ended.map((each) => each.version)).toEqual([1])
@@ -126,7 +156,9 @@ describe('--leaked', () => {
     await world.runDue()
     const calls = side.calls.length
     expect((await leak(world, first?.fields['value'] ?? '')).failure).toBeUndefined()
-    expect(world.notes.join()).toMatch(/version 1, which is revoked since .*it is refused, nothing to do/)
+    expect(world.notes.join()).toMatch(
+      /version 1, which is revoked since .*it is refused, nothing to do/,
+    )
     expect(side.calls.slice(calls), 'it is only asked whether it still works').toEqual(['verify'])
   })
 
@@ -148,7 +180,9 @@ describe('--leaked', () => {
       code: 'not-found',
       message: expect.not.stringContaining('not ours') as string,
     })
-    await expect(leak(world, first?.fields['accessKeyId'] ?? '')).rejects.toMatchObject({ code: 'not-found' })
+    await expect(leak(world, first?.fields['accessKeyId'] ?? '')).rejects.toMatchObject({
+      code: 'not-found',
+    })
     expect(side.calls).toEqual([])
   })
 })
@@ -157,7 +191,8 @@ describe('a provider that does not answer', () => {
   test('does not use up the attempts of forty secrets', async () => {
     const world = new World()
     const all = []
-    for (let n = 0; n < 40; n++) all.push(await world.secret({ kind: 'named', path: `fleet/prod/KEY_${n}` }))
+    for (let n = 0; n < 40; n++)
+      all.push(await world.secret({ kind: 'named', path: `fleet/prod/KEY_${n}` }))
     const well = await world.secret({ kind: 'replay', path: 'other/prod/KEY' })
     for (const { side } of all) side.next('preflight', 'unreachable', 999)
     const { report } = await world.runDue()
@@ -165,7 +200,9 @@ describe('a provider that does not answer', () => {
     expect(report.skipped).toHaveLength(37)
     expect(report.skipped[0]?.reason).toContain('does not answer')
     expect(report.rotated.map((run) => run.path)).toEqual([well.path])
-    const spared = await Promise.all(all.map(async ({ id }) => (await world.get(id)).schedule?.failures ?? 0))
+    const spared = await Promise.all(
+      all.map(async ({ id }) => (await world.get(id)).schedule?.failures ?? 0),
+    )
     expect(spared.reduce((sum, failures) => sum + failures, 0)).toBe(3)
     for (const { side } of all) side.calm()
     world.time += 2 * MINUTE
@@ -174,7 +211,11 @@ describe('a provider that does not answer', () => {
 
   test('a refusal is an answer', async () => {
     const world = new World()
-    for (let n = 0; n < 6; n++) (await world.secret({ kind: 'named', path: `fleet/prod/KEY_${n}` })).side.next('create', 'denied')
+    for (let n = 0; n < 6; n++)
+      (await world.secret({ kind: 'named', path: `fleet/prod/KEY_${n}` })).side.next(
+        'create',
+        'denied',
+      )
     expect((await world.runDue()).report.failed).toHaveLength(6)
   })
 })
@@ -182,7 +223,12 @@ describe('a provider that does not answer', () => {
 test('an emergency does not wait for a slow run of another secret', async () => {
   const world = new World()
   const slow = await world.secret({ kind: 'named', path: 'slow/prod/KEY' })
-  const urgent = await world.secret({ kind: 'named', path: PATH, nextAt: world.time + 30 * DAY, graceMs: DAY })
+  const urgent = await world.secret({
+    kind: 'named',
+    path: PATH,
+    nextAt: world.time + 30 * DAY,
+    graceMs: DAY,
+  })
   let done = false
   world.onMoment = async (name) => {
     if (done || name !== `after:${slow.path}.create`) return
@@ -214,7 +260,11 @@ describe('what a failing command says, and that its next command works', () => {
       .replaceAll(/\(first\)/g, '(HINT)')
   const next = (world: World, id: string, keep?: 'old' | 'new') =>
     world.alone(async (process: Process) =>
-      resume(process.deps, { runId: (await world.get(id)).openRun ?? '', ...(keep === undefined ? {} : { keep }) }, () => undefined),
+      resume(
+        process.deps,
+        { runId: (await world.get(id)).openRun ?? '', ...(keep === undefined ? {} : { keep }) },
+        () => undefined,
+      ),
     )
 
   test('20: a target refuses', async () => {
@@ -242,7 +292,8 @@ describe('what a failing command says, and that its next command works', () => {
     world.time += 2 * MINUTE
     expect((await next(world, id, 'old')).failure, 'the decision is carried out').toBeUndefined()
     expect(world.notes.join()).toContain(
-      'it is refused: the value that works is not in the vault; give the value that works: rotate now app/prod/API_KEY -',
+      'it is refused: the value that works is not in the vault; give the value that works: ' +
+        'rotate now app/prod/API_KEY -',
     )
     expect((await world.get(id)).openRun).toBeUndefined()
   })
@@ -296,5 +347,7 @@ test('a value never reaches a screen', async () => {
   side.next('verify', 'refused', 99)
   const { failure } = await world.rotate(id)
   const made = side.keys[1]
-  expect(JSON.stringify(failure)).not.toContain(textOf({ value: new Secret(made?.fields['value'] ?? 'none') }))
+  expect(JSON.stringify(failure)).not.toContain(
+    textOf({ value: new Secret(made?.fields['value'] ?? 'none') }),
+  )
 })

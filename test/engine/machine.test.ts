@@ -1,7 +1,14 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { Failure, RunEvent, RunPlan } from '../../src/core/model.ts'
-import { canGoBack, decide, evolve, initial, type RunState, stateOf } from '../../src/engine/machine.ts'
+import {
+  canGoBack,
+  decide,
+  evolve,
+  initial,
+  type RunState,
+  stateOf,
+} from '../../src/engine/machine.ts'
 import { orderOf } from '../../src/engine/steps/kinds.ts'
 
 const RUNS = Number(process.env['ROTATE_PROPERTY_RUNS'] ?? 500)
@@ -20,10 +27,27 @@ const plans: fc.Arbitrary<RunPlan> = fc
     provider: { id: 'p', config: {} },
     overlap: source === 'provider' ? overlap : 'two-live',
     targets: [
-      ...Array.from({ length: before }, (_, i) => ({ key: `b${i}`, type: 't', phase: 'before-promote' as const, names: {}, config: {} })),
-      ...Array.from({ length: after }, (_, i) => ({ key: `a${i}`, type: 't', phase: 'after-promote' as const, names: {}, config: {} })),
+      ...Array.from({ length: before }, (_, i) => ({
+        key: `b${i}`,
+        type: 't',
+        phase: 'before-promote' as const,
+        names: {},
+        config: {},
+      })),
+      ...Array.from({ length: after }, (_, i) => ({
+        key: `a${i}`,
+        type: 't',
+        phase: 'after-promote' as const,
+        names: {},
+        config: {},
+      })),
     ],
-    checks: Array.from({ length: checks }, (_, i) => ({ key: `c${i}`, type: 't', withinMs: 0, config: {} })),
+    checks: Array.from({ length: checks }, (_, i) => ({
+      key: `c${i}`,
+      type: 't',
+      withinMs: 0,
+      config: {},
+    })),
     graceMs: 0,
     quarantineMs: 0,
     oldVersion: old ? 1 : null,
@@ -39,13 +63,20 @@ const failure = (retryable: boolean, effect: Failure['effect'] = 'none'): Failur
   hints: [],
 })
 
-/** Plays a run against a far side that misbehaves as the numbers say, and behaves once they are used up. Returns every event. */
-function played(plan: RunPlan, luck: readonly number[]): { events: RunEvent[]; state: RunState; commands: number } {
+/**
+ * Plays a run against a far side that misbehaves as the numbers say, and behaves once
+ * they are used up. Returns every event.
+ */
+function played(
+  plan: RunPlan,
+  luck: readonly number[],
+): { events: RunEvent[]; state: RunState; commands: number } {
   const events: RunEvent[] = [{ type: 'began', at: 0 }]
   let state = stateOf({ plan, events })
   let now = 0
   let drawn = 0
-  const draw = (sides: number): number => (luck[drawn] === undefined ? 0 : (luck[drawn++] ?? 0) % sides)
+  const draw = (sides: number): number =>
+    luck[drawn] === undefined ? 0 : (luck[drawn++] ?? 0) % sides
   const add = (...more: RunEvent[]): void => {
     for (const event of more) {
       events.push(event)
@@ -79,7 +110,8 @@ function played(plan: RunPlan, luck: readonly number[]): { events: RunEvent[]; s
         const wish = draw(4)
         if (state.create === 'ambiguous' || (wish === 1 && canGoBack(plan, state)))
           add({ type: 'turned', at, direction: 'back', reason: 'operator' })
-        else if (wish === 2 && state.newVersion !== null) add({ type: 'turned', at, direction: 'forward', reason: 'operator' })
+        else if (wish === 2 && state.newVersion !== null)
+          add({ type: 'turned', at, direction: 'forward', reason: 'operator' })
         else add({ type: 'turned', at, direction: state.direction, reason: 'again' })
         break
       }
@@ -89,7 +121,15 @@ function played(plan: RunPlan, luck: readonly number[]): { events: RunEvent[]; s
         else if (how === 2) add({ type: 'settled', at, outcome: 'applied', detail: '', version: 2 })
         else if (how === 3) add({ type: 'settled', at, outcome: 'stray', detail: '' })
         else if (how === 4) add({ type: 'settled', at, outcome: 'ambiguous', detail: 'who knows' })
-        else add({ type: 'failed', at, step: 'settle', ms: 0, failure: failure(draw(2) === 0), retryAt: at + 5 })
+        else
+          add({
+            type: 'failed',
+            at,
+            step: 'settle',
+            ms: 0,
+            failure: failure(draw(2) === 0),
+            retryAt: at + 5,
+          })
         break
       }
       case 'step': {
@@ -100,15 +140,37 @@ function played(plan: RunPlan, luck: readonly number[]): { events: RunEvent[]; s
             add({ type: 'failed', at, step, ms: 0, failure: failure(true), retryAt: at + 5 })
             break
           }
-          add({ type: 'intended', at, step, intent: { tag: 't', before: [], material: {}, at, attempt: 1 } })
+          add({
+            type: 'intended',
+            at,
+            step,
+            intent: { tag: 't', before: [], material: {}, at, attempt: 1 },
+          })
           if (how === 3) break // the process dies
           if (how === 0) add({ type: 'done', at, step, ms: 0, version: 2 })
-          else add({ type: 'failed', at, step, ms: 0, failure: failure(draw(2) === 0, how === 1 ? 'none' : 'unknown'), retryAt: at + 5 })
+          else
+            add({
+              type: 'failed',
+              at,
+              step,
+              ms: 0,
+              failure: failure(draw(2) === 0, how === 1 ? 'none' : 'unknown'),
+              retryAt: at + 5,
+            })
           break
         }
         if (how < 2) add({ type: 'done', at, step, ms: 0 })
-        else if (how === 2 && /^(deliver|refresh):/.test(step)) add({ type: 'intended', at, step, prior: {} })
-        else add({ type: 'failed', at, step, ms: 0, failure: failure(how === 3), retryAt: at + (how === 4 ? 10 * 86_400_000 : 5) })
+        else if (how === 2 && /^(deliver|refresh):/.test(step))
+          add({ type: 'intended', at, step, prior: {} })
+        else
+          add({
+            type: 'failed',
+            at,
+            step,
+            ms: 0,
+            failure: failure(how === 3),
+            retryAt: at + (how === 4 ? 10 * 86_400_000 : 5),
+          })
         break
       }
       default:
@@ -142,7 +204,8 @@ describe('decide and evolve', () => {
         }
         if (state.closed === 'success') {
           expect(state.promoted).toBe(true)
-          for (const step of orderOf(plan, 'forward')) expect(state.steps[step]?.status, step).toBe('done')
+          for (const step of orderOf(plan, 'forward'))
+            expect(state.steps[step]?.status, step).toBe('done')
         } else expect(state.promoted).toBe(false)
       }),
       { numRuns: RUNS },
@@ -160,7 +223,8 @@ describe('decide and evolve', () => {
           expect(then.direction).toBe('back')
           expect(plan.overlap === 'in-place' && then.create === 'issued').toBe(false)
           for (const target of plan.targets) {
-            const wrote = (step: string): boolean => then.steps[step]?.begun === true || then.steps[step]?.status === 'done'
+            const wrote = (step: string): boolean =>
+              then.steps[step]?.begun === true || then.steps[step]?.status === 'done'
             if (wrote(`deliver:${target.key}`) || wrote(`refresh:${target.key}`))
               expect(then.steps[`restore:${target.key}`]?.status).toBe('done')
           }
@@ -179,8 +243,10 @@ describe('decide and evolve', () => {
             expect(open).toBe(false)
             open = true
           }
-          if (event.type === 'settled' || (event.type === 'done' && event.step === 'create')) open = false
-          if (event.type === 'failed' && event.step === 'create' && event.failure.effect === 'none') open = false
+          if (event.type === 'settled' || (event.type === 'done' && event.step === 'create'))
+            open = false
+          if (event.type === 'failed' && event.step === 'create' && event.failure.effect === 'none')
+            open = false
         }
       }),
       { numRuns: RUNS },
@@ -207,13 +273,19 @@ describe('decide and evolve', () => {
     const events: fc.Arbitrary<RunEvent> = fc.oneof(
       steps.map((step): RunEvent => ({ type: 'intended', at: 0, step })),
       steps.map((step): RunEvent => ({ type: 'done', at: 0, step, ms: 0, version: 2 })),
-      fc
-        .tuple(steps, fc.boolean())
-        .map(([step, retryable]): RunEvent => ({ type: 'failed', at: 0, step, ms: 0, failure: failure(retryable, 'unknown') })),
+      fc.tuple(steps, fc.boolean()).map(([step, retryable]): RunEvent => ({
+        type: 'failed',
+        at: 0,
+        step,
+        ms: 0,
+        failure: failure(retryable, 'unknown'),
+      })),
       fc
         .constantFrom('none', 'applied', 'stray', 'ambiguous')
         .map((outcome): RunEvent => ({ type: 'settled', at: 0, outcome, detail: '' })),
-      fc.constantFrom('back', 'forward').map((direction): RunEvent => ({ type: 'turned', at: 0, direction, reason: '' })),
+      fc
+        .constantFrom('back', 'forward')
+        .map((direction): RunEvent => ({ type: 'turned', at: 0, direction, reason: '' })),
       fc.constant<RunEvent>({ type: 'parked', at: 0, reason: '' }),
     )
     fc.assert(

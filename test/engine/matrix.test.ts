@@ -1,7 +1,9 @@
 /**
- * The crash matrix. A reference run of every kind and scenario records its moments: both sides of every commit and of every call to a far side. Then a process dies
- * at each of them, singly and in pairs (the second one in the recovery), a new one recovers as `run-due` does, and the state outside is compared with what the vault
- * says. `npm test` plays a seeded sample, `npm run crash:full` everything.
+ * The crash matrix. A reference run of every kind and scenario records its moments: both
+ * sides of every commit and of every call to a far side. Then a process dies at each of
+ * them, singly and in pairs (the second one in the recovery), a new one recovers as
+ * `run-due` does, and the state outside is compared with what the vault says. `npm test`
+ * plays a seeded sample, `npm run crash:full` everything.
  */
 import { afterAll, describe, expect, test } from 'vitest'
 import { boundariesOf, isPoint, reviewed, write } from './points.ts'
@@ -12,7 +14,10 @@ const WRITE = process.env['ROTATE_POINTS'] === 'write'
 /** Share of all pairs that the full run plays. */
 const PAIRS = Number(process.env['ROTATE_PAIRS'] ?? 1)
 
-/** Plays a case with a process dying at each of these moments in turn (numbers count over all processes), then recovers. */
+/**
+ * Plays a case with a process dying at each of these moments in turn (numbers count over
+ * all processes), then recovers.
+ */
 async function play(one: Case, deaths: readonly number[]): Promise<Scene> {
   const played = await scene(one, deaths.length > 0)
   const { world } = played
@@ -38,21 +43,39 @@ describe('whenever the process dies', () => {
       const { moments } = (await play(one, [])).world
       lists.set(name, boundariesOf(moments))
       if (!WRITE)
-        expect(lists.get(name), 'the boundaries are the reviewed ones (ROTATE_POINTS=write records them)').toEqual(known.get(name))
+        expect(
+          lists.get(name),
+          'the boundaries are the reviewed ones (ROTATE_POINTS=write records them)',
+        ).toEqual(known.get(name))
       const points = moments.flatMap((moment, index) => (isPoint(moment) ? [index] : []))
       expect(points.length).toBeGreaterThan(10)
       const roll = dice(name)
-      const named = (deaths: readonly number[]): string => deaths.map((death) => `${death}:${moments[death] ?? 'later'}`).join(' + ')
+      const named = (deaths: readonly number[]): string =>
+        deaths.map((death) => `${death}:${moments[death] ?? 'later'}`).join(' + ')
       const singles = sample(points, 40, roll).map((death) => [death])
-      await playAll('crash', points.length, singles, named, async (deaths) => void (await play(one, deaths)))
+      await playAll(
+        'crash',
+        points.length,
+        singles,
+        named,
+        async (deaths) => void (await play(one, deaths)),
+      )
 
       const pairs: (readonly number[])[] = []
       for (const first of sample(points, 4, roll)) {
-        const after = (await play(one, [first])).world.moments.flatMap((moment, index) => (index > first && isPoint(moment) ? [index] : []))
+        const after = (await play(one, [first])).world.moments.flatMap((moment, index) =>
+          index > first && isPoint(moment) ? [index] : [],
+        )
         const seconds = FULL ? after.filter(() => roll() < PAIRS) : sample(after, 1, roll)
         pairs.push(...seconds.map((second) => [first, second]))
       }
-      await playAll('crash, then crash in the recovery', points.length, pairs, named, async (deaths) => void (await play(one, deaths)))
+      await playAll(
+        'crash, then crash in the recovery',
+        points.length,
+        pairs,
+        named,
+        async (deaths) => void (await play(one, deaths)),
+      )
     },
     3_600_000,
   )

@@ -1,4 +1,7 @@
-/** NAME and NAME_PREVIOUS: verify-side consumers accept the value before the current one as long as it is in grace, and no longer. */
+/**
+ * NAME and NAME_PREVIOUS: verify-side consumers accept the value before the current one
+ * as long as it is in grace, and no longer.
+ */
 import { describe, expect, test } from 'vitest'
 import { DAY, MINUTE } from '../../src/core/duration.ts'
 import { revoke } from '../../src/app/rotation/revoke.ts'
@@ -43,7 +46,8 @@ test('a provider that can end it does so only after it was withdrawn', async () 
   await world.runDue()
   world.time += DAY + MINUTE
   world.onMoment = (name) => {
-    if (name.startsWith('fault:before:effect:revoke')) expect(new Set(used()).size, 'nobody holds it any more').toBe(1)
+    if (name.startsWith('fault:before:effect:revoke'))
+      expect(new Set(used()).size, 'nobody holds it any more').toBe(1)
   }
   await world.runDue()
   expect(first?.state).toBe('gone')
@@ -94,7 +98,8 @@ test('an emergency never publishes the old value', async () => {
   world.onMoment = () => {
     for (const place of places) {
       const { held } = world.target(`${path}:${place}`)
-      if (held.get('VALUE') !== old) expect(held.get('VALUE_PREVIOUS'), 'at no moment').not.toBe(old)
+      if (held.get('VALUE') !== old)
+        expect(held.get('VALUE_PREVIOUS'), 'at no moment').not.toBe(old)
     }
   }
   await world.rotate(id, { emergency: true })
@@ -122,7 +127,8 @@ describe('a target that can not be written when the grace ends', () => {
     const { world, first, path } = await scene({ kind: 'named' })
     await world.runDue()
     world.target(`${path}:blind`).next('put', 'final', 1000)
-    const ended = (force: boolean) => world.alone((process) => revoke(process.deps, { path, force }))
+    const ended = (force: boolean) =>
+      world.alone((process) => revoke(process.deps, { path, force }))
     expect((await ended(false)).failure?.code).toBe('cleanup-pending')
     expect(first?.state).toBe('live')
     await ended(true)

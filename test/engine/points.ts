@@ -1,26 +1,40 @@
 /**
- * The reviewed list of boundaries: for every kind and scenario, which commits and calls a run makes, in order. A process can die on both sides of each. The recording
- * run writes it with `ROTATE_POINTS=write`; a run that makes another list than the reviewed one fails.
+ * The reviewed list of boundaries: for every kind and scenario, which commits and calls a
+ * run makes, in order. A process can die on both sides of each. The recording run writes
+ * it with `ROTATE_POINTS=write`; a run that makes another list than the reviewed one
+ * fails.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 
 const file = new URL('points.txt', import.meta.url)
 const WIDTH = 150
 
-/** Boundaries from the moments of a recording run: one name for the moments around one commit or one call. */
+/**
+ * Boundaries from the moments of a recording run: one name for the moments around one
+ * commit or one call.
+ */
 export function boundariesOf(moments: readonly string[]): readonly string[] {
   const names: string[] = []
   for (const [index, moment] of moments.entries()) {
     if (moment === 'before:durable') {
-      // The fault point of the driver right before says which commit it is; a commit without one is a claim or an ordinary change.
+      // The fault point of the driver right before says which commit it is; a commit
+      // without one is a claim or an ordinary change.
       const named = moments[index - 1]
-      names.push(named?.startsWith('fault:before:commit:') === true ? `=${named.slice('fault:before:commit:'.length)}` : '=')
-    } else if (moment.startsWith('before:')) names.push(moment.slice('before:'.length).replace('app/prod/API_KEY', ''))
+      names.push(
+        named?.startsWith('fault:before:commit:') === true
+          ? `=${named.slice('fault:before:commit:'.length)}`
+          : '=',
+      )
+    } else if (moment.startsWith('before:'))
+      names.push(moment.slice('before:'.length).replace('app/prod/API_KEY', ''))
   }
   return names
 }
 
-/** Moments at which a death makes a difference: both sides of every commit and of every call. */
+/**
+ * Moments at which a death makes a difference: both sides of every commit and of every
+ * call.
+ */
 export function isPoint(moment: string): boolean {
   return !moment.startsWith('fault:')
 }
@@ -37,7 +51,8 @@ export function reviewed(): ReadonlyMap<string, readonly string[]> {
 export function write(lists: ReadonlyMap<string, readonly string[]>): void {
   const blocks = [...lists].map(([name, points]) => `${name}\n${wrapped(points)}`)
   const head =
-    '# Written by: ROTATE_POINTS=write npm run test:unit -- test/engine/matrix.test.ts\n# =NAME is a commit, the others are calls.'
+    '# Written by: ROTATE_POINTS=write npm run test:unit -- test/engine/matrix.test.ts\n# ' +
+    '=NAME is a commit, the others are calls.'
   writeFileSync(file, `${head}\n\n${blocks.join('\n\n')}\n`)
 }
 

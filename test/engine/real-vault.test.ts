@@ -1,4 +1,7 @@
-/** A slice of the engine's tests over the real vault: one file, a process dying now and then, another opening it. */
+/**
+ * A slice of the engine's tests over the real vault: one file, a process dying now and
+ * then, another opening it.
+ */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -19,9 +22,18 @@ async function real(): Promise<Backend> {
   const file = join(folder, `${++serial}.db`)
   const key = new Secret(new Uint8Array(32).fill(serial))
   const { clock } = await new World().process()
-  const made = await createVault({ file, clock, random: systemRandom, unlockers: [{ kind: 'key-file', key }], actor: 'tester' })
+  const made = await createVault({
+    file,
+    clock,
+    random: systemRandom,
+    unlockers: [{ kind: 'key-file', key }],
+    actor: 'tester',
+  })
   made.close()
-  return { open: (now) => openVault({ file, unlock: { kind: 'key-file', key }, clock: now, random: systemRandom }) }
+  return {
+    open: (now) =>
+      openVault({ file, unlock: { kind: 'key-file', key }, clock: now, random: systemRandom }),
+  }
 }
 
 async function play(kind: Kind, death: number | undefined): Promise<World> {
@@ -38,7 +50,10 @@ async function play(kind: Kind, death: number | undefined): Promise<World> {
   }
   if (kind !== 'hook') expect((await world.current(id))?.version.n).toBe(2)
   await finallyTrue(world, id, side)
-  expect(await world.read((vault) => vault.auditVerify())).toMatchObject({ ok: true, firstBad: null })
+  expect(await world.read((vault) => vault.auditVerify())).toMatchObject({
+    ok: true,
+    firstBad: null,
+  })
   return world
 }
 

@@ -1,4 +1,7 @@
-/** What is said at the end of a run that was taken up again: the reason it stands at now, the same exit for the same outcome, and a word of its own for what was given up. */
+/**
+ * What is said at the end of a run that was taken up again: the reason it stands at now,
+ * the same exit for the same outcome, and a word of its own for what was given up.
+ */
 import { describe, expect, test } from 'vitest'
 import type { RotateError } from '../../src/core/errors.ts'
 import { decisionOf, resume } from '../../src/app/rotation/rotate.ts'
@@ -12,7 +15,10 @@ function taken(world: World, runId: string, decision: Decided = {}) {
   return world.alone(({ deps }) => resume(deps, { runId, ...decision }, () => undefined))
 }
 
-/** A run that was to be undone, and whose undo has failed at `before` and will fail there again. */
+/**
+ * A run that was to be undone, and whose undo has failed at `before` and will fail there
+ * again.
+ */
 async function stuck() {
   const world = new World()
   const { id } = await world.secret({ kind: 'named' })
@@ -37,7 +43,9 @@ describe('the reason', () => {
     const { failure } = await taken(world, runId)
     const says = (error: RotateError | undefined): string => `${error?.code}: ${error?.message}`
     expect(says(failure)).toMatch(/^unsafe: .*it can not be asked/)
-    expect(says((await world.runDue()).failure), 'in its back-off it says the same').toBe(says(failure))
+    expect(says((await world.runDue()).failure), 'in its back-off it says the same').toBe(
+      says(failure),
+    )
     expect(causeOf(await world.run(runId))).toContain('it can not be asked')
   })
 
@@ -61,8 +69,13 @@ describe('a run that is undone because an operator gave up what stood in the way
     const { runs, failure } = await taken(world, runId, decision)
     expect(failure).toBeUndefined()
     expect(runs[0]?.status).toBe('rolled_back')
-    expect(runs[0]?.targets.find(({ name }) => name === 'before')).toMatchObject({ status: 'failed', givenUp: true })
-    const restores = runs[0]?.steps.filter(({ step }) => step === 'restore:before').map(({ status }) => status) ?? []
+    expect(runs[0]?.targets.find(({ name }) => name === 'before')).toMatchObject({
+      status: 'failed',
+      givenUp: true,
+    })
+    const restores =
+      runs[0]?.steps.filter(({ step }) => step === 'restore:before').map(({ status }) => status) ??
+      []
     expect([restores.includes('done'), restores.at(-1)]).toEqual([false, 'given-up'])
   })
 
@@ -85,7 +98,10 @@ test('a decision is looked at before anything is said or done: full names, or wh
   const asked = (decision: Decided) => world.alone(({ deps }) => decisionOf(deps, runId, decision))
   const events = (await world.run(runId)).events.length
   expect(await asked({ giveUp: ['before'] })).toEqual(['target:before'])
-  await expect(asked({ giveUp: ['befroe'] })).rejects.toMatchObject({ code: 'usage', hint: 'open are: target:before' })
+  await expect(asked({ giveUp: ['befroe'] })).rejects.toMatchObject({
+    code: 'usage',
+    hint: 'open are: target:before',
+  })
   await expect(asked({ keep: 'old', giveUp: ['befroe'] })).rejects.toMatchObject({ code: 'usage' })
   expect((await world.run(runId)).events.length, 'nothing was written').toBe(events)
   await taken(world, runId, { giveUp: ['before'] })

@@ -1,16 +1,40 @@
-/** What the matrices play: every kind of provider in every scenario, how it begins, and how it must end whatever happened in between. */
+/**
+ * What the matrices play: every kind of provider in every scenario, how it begins, and
+ * how it must end whatever happened in between.
+ */
 import { expect } from 'vitest'
 import { DAY, HOUR, MINUTE } from '../../src/core/duration.ts'
 import { RotateError } from '../../src/core/errors.ts'
-import { type FakeKey, type FarSide, type Kind, kinds, textOf, traitsOf } from '../fakes/provider.ts'
-import { alwaysTrue, AS_IT_WAS, finallyTrue, InjectedCrash, type SecretOptions, START, supplied, World } from '../fakes/engine-world.ts'
+import {
+  type FakeKey,
+  type FarSide,
+  type Kind,
+  kinds,
+  textOf,
+  traitsOf,
+} from '../fakes/provider.ts'
+import {
+  alwaysTrue,
+  AS_IT_WAS,
+  finallyTrue,
+  InjectedCrash,
+  type SecretOptions,
+  START,
+  supplied,
+  World,
+} from '../fakes/engine-world.ts'
 
 export interface Scenario {
   readonly name: string
   readonly kinds: readonly Kind[]
   readonly options?: SecretOptions
   /** Before the first process starts. */
-  readonly prepare?: (world: World, id: string, side: FarSide, first: FakeKey | undefined) => Promise<void> | void
+  readonly prepare?: (
+    world: World,
+    id: string,
+    side: FarSide,
+    first: FakeKey | undefined,
+  ) => Promise<void> | void
   /** What the first process does; `run-due` unless told otherwise. It may be repeated. */
   readonly act?: (world: World, id: string) => Promise<unknown>
   /** How it must end, whenever the process died. */
@@ -36,8 +60,18 @@ function supplyMine(world: World, id: string): Promise<unknown> {
 const scenarios: readonly Scenario[] = [
   { name: 'success', kinds, ends: 'new' },
   { name: 'first value', kinds, options: { empty: true }, ends: 'new' },
-  { name: 'quarantine', kinds: ['limited', 'own-id'], options: { quarantineMs: 30 * MINUTE, graceMs: 30 * MINUTE }, ends: 'new' },
-  { name: 'the pair', kinds: ['local', 'named', 'users'], options: { pair: true, graceMs: 30 * MINUTE }, ends: 'new' },
+  {
+    name: 'quarantine',
+    kinds: ['limited', 'own-id'],
+    options: { quarantineMs: 30 * MINUTE, graceMs: 30 * MINUTE },
+    ends: 'new',
+  },
+  {
+    name: 'the pair',
+    kinds: ['local', 'named', 'users'],
+    options: { pair: true, graceMs: 30 * MINUTE },
+    ends: 'new',
+  },
   {
     name: 'the pair is withdrawn',
     kinds: ['local', 'named'],
@@ -55,7 +89,12 @@ const scenarios: readonly Scenario[] = [
     prepare: (world) => void world.target('app/prod/API_KEY:after').next('put', 'final', 1000),
     ends: 'old',
   },
-  { name: 'answer lost', kinds, prepare: (_world, _id, side) => void side.next('create', 'lost'), ends: 'new' },
+  {
+    name: 'answer lost',
+    kinds,
+    prepare: (_world, _id, side) => void side.next('create', 'lost'),
+    ends: 'new',
+  },
   {
     name: 'acts after we gave up, within the settle',
     kinds: kinds.filter((kind) => kind !== 'local'),
@@ -64,13 +103,19 @@ const scenarios: readonly Scenario[] = [
   },
   {
     name: 'acts after we gave up, hours later',
-    // What a plain web hook makes hours later nobody can know; that it is said has a test of its own.
+    // What a plain web hook makes hours later nobody can know; that it is said has a test
+    // of its own.
     kinds: kinds.filter((kind) => kind !== 'local' && kind !== 'hook'),
     prepare: (_world, _id, side) => void side.next('create', 'late-beyond'),
     hoursLater: true,
     ends: 'new',
   },
-  { name: 'no answer, nothing done', kinds, prepare: (_world, _id, side) => void side.next('create', 'vague'), ends: 'new' },
+  {
+    name: 'no answer, nothing done',
+    kinds,
+    prepare: (_world, _id, side) => void side.next('create', 'vague'),
+    ends: 'new',
+  },
   {
     name: 'red before promote',
     kinds: overlapping,
@@ -119,7 +164,12 @@ const scenarios: readonly Scenario[] = [
     prepare: (world) => void world.target('app/prod/API_KEY:after').next('put', 'final', 1000),
     ends: 'old',
   },
-  { name: 'a place that can not be read', kinds: ['limited', 'users'], options: { targets: ['hidden'] }, ends: 'new' },
+  {
+    name: 'a place that can not be read',
+    kinds: ['limited', 'users'],
+    options: { targets: ['hidden'] },
+    ends: 'new',
+  },
   {
     name: 'rollback to a key that is switched off',
     kinds: ['limited'],
@@ -175,7 +225,8 @@ const scenarios: readonly Scenario[] = [
     name: 'neighbour writes',
     kinds: overlapping,
     prepare: (world) => {
-      for (const at of ['before', 'after']) world.target(`app/prod/API_KEY:${at}`).neighbour = 'reads'
+      for (const at of ['before', 'after'])
+        world.target(`app/prod/API_KEY:${at}`).neighbour = 'reads'
     },
     ends: 'new',
   },
@@ -193,7 +244,9 @@ export interface Case {
   readonly kind: Kind
 }
 
-export const cases: readonly Case[] = scenarios.flatMap((scenario) => scenario.kinds.map((kind): Case => ({ scenario, kind })))
+export const cases: readonly Case[] = scenarios.flatMap((scenario) =>
+  scenario.kinds.map((kind): Case => ({ scenario, kind })),
+)
 
 export const nameOf = ({ kind, scenario }: Case): string => `${kind}, ${scenario.name}`
 
@@ -209,11 +262,18 @@ export interface Scene {
   readonly untouched: string
 }
 
-/** A world in which the case can begin. `quick`: without the checks of the vault in memory on the engine's manners. */
+/**
+ * A world in which the case can begin. `quick`: without the checks of the vault in memory
+ * on the engine's manners.
+ */
 export async function scene(one: Case, quick: boolean): Promise<Scene> {
   const world = new World()
   world.store.quick = quick
-  const bystander = await world.secret({ kind: 'named', path: 'other/prod/KEY', nextAt: world.time + 365 * DAY })
+  const bystander = await world.secret({
+    kind: 'named',
+    path: 'other/prod/KEY',
+    nextAt: world.time + 365 * DAY,
+  })
   const untouched = JSON.stringify(await world.get(bystander.id))
   const { id, side, first } = await world.secret({ kind: one.kind, ...one.scenario.options })
   await one.scenario.prepare?.(world, id, side, first)
@@ -231,7 +291,10 @@ export async function act({ one, world, id }: Scene): Promise<RotateError | unde
 export async function dying(work: () => Promise<unknown>): Promise<RotateError | undefined> {
   try {
     const result = await work()
-    const failure = typeof result === 'object' && result !== null && 'failure' in result ? result.failure : undefined
+    const failure =
+      typeof result === 'object' && result !== null && 'failure' in result
+        ? result.failure
+        : undefined
     return failure instanceof RotateError ? failure : undefined
   } catch (thrown) {
     if (thrown instanceof InjectedCrash) return undefined
@@ -240,21 +303,31 @@ export async function dying(work: () => Promise<unknown>): Promise<RotateError |
   }
 }
 
-/** Goes on as `run-due` does, until everything must be done, and holds the result against the far side. */
+/**
+ * Goes on as `run-due` does, until everything must be done, and holds the result against
+ * the far side.
+ */
 export async function recover(played: Scene, waits: boolean): Promise<void> {
   const { one, world, id, side, bystander, untouched } = played
   const { scenario } = one
   if (scenario.ends === 'new' && (await world.get(id)).lastRun === undefined) await act(played)
-  // A key whose value was lost is quarantined before its place is free again; then grace and quarantine follow.
-  const calls = scenario.options?.quarantineMs === undefined && scenario.options?.graceMs === undefined ? 3 : 6
+  // A key whose value was lost is quarantined before its place is free again; then grace
+  // and quarantine follow.
+  const calls =
+    scenario.options?.quarantineMs === undefined && scenario.options?.graceMs === undefined ? 3 : 6
   for (let call = 0; call < calls; call++) {
     await world.runDue()
     // What a person began by hand he begins again when it was undone.
-    const undone = waits && scenario.act !== undefined && scenario.ends === 'new' && (await world.current(id))?.version.n === 1
+    const undone =
+      waits &&
+      scenario.act !== undefined &&
+      scenario.ends === 'new' &&
+      (await world.current(id))?.version.n === 1
     if (undone && (await world.get(id)).openRun === undefined) await act(played)
     // What a person gave in vain keeps a day.
     if (call === calls - 2 && one.kind === 'assisted') world.time += DAY
-    // Dated waits pass: the time in which a call that was given up may still be carried out.
+    // Dated waits pass: the time in which a call that was given up may still be carried
+    // out.
     if (call < calls - 1) world.time += waits || scenario.ends === 'new' ? 31 * MINUTE : 2 * MINUTE
   }
   if (scenario.hoursLater === true) {
@@ -263,7 +336,12 @@ export async function recover(played: Scene, waits: boolean): Promise<void> {
       await world.runDue()
     }
   }
-  await finallyTrue(world, id, side, scenario.repeats === true || (waits && scenario.ends === 'either') ? 'repeats' : 'once')
+  await finallyTrue(
+    world,
+    id,
+    side,
+    scenario.repeats === true || (waits && scenario.ends === 'either') ? 'repeats' : 'once',
+  )
   expect(JSON.stringify(await world.get(bystander)), 'another secret is untouched').toBe(untouched)
   await ended(played)
 }
@@ -272,20 +350,27 @@ async function ended({ one: { scenario, kind }, world, id, side, first }: Scene)
   const secret = await world.get(id)
   const current = await world.current(id)
   if (secret.openRun !== undefined) {
-    // One call can't be asked about: a plain web hook whose answer was lost. A person decides, and can.
+    // One call can't be asked about: a plain web hook whose answer was lost. A person
+    // decides, and can.
     expect(kind, 'only a plain web hook may need a person').toBe('hook')
     return
   }
   const overlap = traitsOf[kind].overlap
   if (scenario.ends === 'either') {
     expect(side.alive.length, 'both keys have an owner').toBe(2)
-    const ending = secret.versions.filter((version) => version.retirement !== undefined).map((version) => version.n)
-    expect([...ending, current?.version.n].toSorted(), 'one is current, the other on its way out').toEqual([1, 2])
+    const ending = secret.versions
+      .filter((version) => version.retirement !== undefined)
+      .map((version) => version.n)
+    expect(
+      [...ending, current?.version.n].toSorted(),
+      'one is current, the other on its way out',
+    ).toEqual([1, 2])
     return
   }
   if (scenario.ends === 'old') {
     expect(current?.version.n, 'the old version is current').toBe(1)
-    // A process that died before its first commit was never given the key that a person made.
+    // A process that died before its first commit was never given the key that a person
+    // made.
     const given = secret.versions.length > 1
     const alive = side.alive.filter((key) => key.ours || given)
     if (kind !== 'local') expect(alive.length, 'and its key the only one').toBe(1)
@@ -293,7 +378,10 @@ async function ended({ one: { scenario, kind }, world, id, side, first }: Scene)
       const { attributes } = world.target((config as { at: string }).at)
       // A program that is only told has nothing of the kind.
       if (type === 'fake-blind') continue
-      expect(new Set(attributes.values()), `what goes with the value at ${key} is as it was`).toEqual(new Set([AS_IT_WAS]))
+      expect(
+        new Set(attributes.values()),
+        `what goes with the value at ${key} is as it was`,
+      ).toEqual(new Set([AS_IT_WAS]))
     }
     expect(
       secret.versions.slice(1).every((version) => version.state === 'discarded'),
@@ -302,11 +390,17 @@ async function ended({ one: { scenario, kind }, world, id, side, first }: Scene)
     return
   }
   expect(current, 'there is a current version').toBeDefined()
-  if (scenario.options?.empty !== true && scenario.ends === 'new') expect(current?.version.n, 'a new version is current').toBeGreaterThan(1)
+  if (scenario.options?.empty !== true && scenario.ends === 'new')
+    expect(current?.version.n, 'a new version is current').toBeGreaterThan(1)
   expect(secret.strays, 'no stray is left').toEqual([])
-  // A key without a mark that appears hours later may be ours and may be another's: it is named, and a person decides.
-  const named = new Set((secret.late ?? []).flatMap(({ candidates = [] }) => candidates.map(({ id: key }) => key)))
+  // A key without a mark that appears hours later may be ours and may be another's: it is
+  // named, and a person decides.
+  const named = new Set(
+    (secret.late ?? []).flatMap(({ candidates = [] }) => candidates.map(({ id: key }) => key)),
+  )
   const left = side.alive.filter((key) => !named.has(key.id)).length
-  if (kind !== 'local') expect(left, 'one live key is left').toBe(kind === 'users' && first === undefined ? left : 1)
-  if (overlap !== 'in-place' && first !== undefined && kind !== 'local') expect(first.state, 'the old key is dead').toBe('gone')
+  if (kind !== 'local')
+    expect(left, 'one live key is left').toBe(kind === 'users' && first === undefined ? left : 1)
+  if (overlap !== 'in-place' && first !== undefined && kind !== 'local')
+    expect(first.state, 'the old key is dead').toBe('gone')
 }

@@ -1,6 +1,13 @@
-/** What the first `run-due` after an upgrade names: schedules that an earlier program let pass, found without a call. */
+/**
+ * What the first `run-due` after an upgrade names: schedules that an earlier program let
+ * pass, found without a call.
+ */
 import { expect, test } from 'vitest'
-import { newlyNoticed, rememberNoticed, scheduleFaults } from '../../src/app/schedules/schedule-faults.ts'
+import {
+  newlyNoticed,
+  rememberNoticed,
+  scheduleFaults,
+} from '../../src/app/schedules/schedule-faults.ts'
 import { setSecret } from '../../src/app/secrets/set.ts'
 import type { TargetSpec } from '../../src/core/model.ts'
 import { Secret } from '../../src/core/secret.ts'
@@ -12,9 +19,15 @@ import { World } from '../fakes/engine-world.ts'
 // A place that can't be read and that nobody else undoes.
 const told = fakeTarget('blind')
 const mute = { ...told, id: 'fake-mute', told: false } satisfies ReturnType<typeof defineTarget>
-Object.assign(registry, { 'fake-mute': { title: 'Fake mute', load: () => Promise.resolve({ default: mute }) } })
+Object.assign(registry, {
+  'fake-mute': { title: 'Fake mute', load: () => Promise.resolve({ default: mute }) },
+})
 
-async function faulty(world: World, path: string, change: (spec: TargetSpec) => TargetSpec = (spec) => spec): Promise<string> {
+async function faulty(
+  world: World,
+  path: string,
+  change: (spec: TargetSpec) => TargetSpec = (spec) => spec,
+): Promise<string> {
   const { id } = await world.secret({ path, kind: 'named', targets: ['blind'], checks: [] })
   expect((await world.rotate(id)).view.success).toBe(true)
   await world.edit(id, (secret) => {
@@ -33,7 +46,13 @@ async function muteThen(world: World, id: string): Promise<void> {
     const secret = await tx.secret(id)
     const run = await tx.run(secret?.lastRun ?? '')
     if (run !== undefined)
-      await tx.putRun({ ...run, plan: { ...run.plan, targets: run.plan.targets.map((spec) => ({ ...spec, type: 'fake-mute' })) } })
+      await tx.putRun({
+        ...run,
+        plan: {
+          ...run.plan,
+          targets: run.plan.targets.map((spec) => ({ ...spec, type: 'fake-mute' })),
+        },
+      })
   })
   vault.close()
 }
@@ -47,14 +66,26 @@ test('every active schedule that would be refused is found without a call, and t
   const paused = await world.secret({ path: 'c/paused', kind: 'users', targets: [] })
   for (const path of ['a/users', 'c/paused'])
     await world.alone(({ deps }) =>
-      setSecret(deps, { name: path, fields: { value: new Secret('plain') }, merge: false, source: 'set', force: true }),
+      setSecret(deps, {
+        name: path,
+        fields: { value: new Secret('plain') },
+        merge: false,
+        source: 'set',
+        force: true,
+      }),
     )
   await world.edit(paused.id, (secret) =>
-    secret.schedule === undefined ? secret : { ...secret, schedule: { ...secret.schedule, status: 'paused' } },
+    secret.schedule === undefined
+      ? secret
+      : { ...secret, schedule: { ...secret.schedule, status: 'paused' } },
   )
   const calls = [users.side.calls.length, paused.side.calls.length]
   expect(await faultsIn(world)).toEqual([
-    { path: 'a/users', why: expect.stringContaining('none of user-a and user-b'), hint: expect.stringContaining('rotate set a/users') },
+    {
+      path: 'a/users',
+      why: expect.stringContaining('none of user-a and user-b'),
+      hint: expect.stringContaining('rotate set a/users'),
+    },
   ])
   expect([users.side.calls.length, paused.side.calls.length]).toEqual(calls)
 })
@@ -65,14 +96,21 @@ test('what was written unseen by an earlier program is found, where it is certai
   await muteThen(world, certain)
   const marked = await faulty(world, 'b/marked', (spec) => ({ ...spec, irreversible: true }))
   await muteThen(world, marked)
-  // Another place than the one that was written to, another name there, and a sign of our own write.
+  // Another place than the one that was written to, another name there, and a sign of our
+  // own write.
   const moved = await faulty(world, 'c/moved', (spec) => ({ ...spec, config: { at: 'elsewhere' } }))
   await muteThen(world, moved)
-  const renamed = await faulty(world, 'd/renamed', (spec) => ({ ...spec, names: { value: 'OTHER' } }))
+  const renamed = await faulty(world, 'd/renamed', (spec) => ({
+    ...spec,
+    names: { value: 'OTHER' },
+  }))
   await muteThen(world, renamed)
   const signed = await faulty(world, 'e/signed')
   await muteThen(world, signed)
-  await world.edit(signed, (secret) => ({ ...secret, written: { blind: { version: 2, signs: { VALUE: 'r1' } } } }))
+  await world.edit(signed, (secret) => ({
+    ...secret,
+    written: { blind: { version: 2, signs: { VALUE: 'r1' } } },
+  }))
   // The journal is of a target of another type.
   await faulty(world, 'f/type')
   expect(await faultsIn(world)).toEqual([
@@ -89,7 +127,13 @@ test('they are named once; a vault without any is silent, and stays so', async (
   const { id } = await world.secret({ path: 'a/users', kind: 'users', targets: [] })
   const spoil = () =>
     world.alone(({ deps }) =>
-      setSecret(deps, { name: id, fields: { value: new Secret('plain') }, merge: false, source: 'set', force: true }),
+      setSecret(deps, {
+        name: id,
+        fields: { value: new Secret('plain') },
+        merge: false,
+        source: 'set',
+        force: true,
+      }),
     )
   await spoil()
   const noticed = (of: World) =>

@@ -1,4 +1,7 @@
-/** Runs of one process share commits: nothing of one shows in another, and a death in a shared commit is a death for each of them. */
+/**
+ * Runs of one process share commits: nothing of one shows in another, and a death in a
+ * shared commit is a death for each of them.
+ */
 import { describe, expect, test } from 'vitest'
 import { MINUTE } from '../../src/core/duration.ts'
 import { sharing } from '../../src/app/rotation/sharing.ts'
@@ -7,7 +10,10 @@ import { kinds } from '../fakes/provider.ts'
 import { alwaysTrue, auditTrue, finallyTrue, InjectedCrash, World } from '../fakes/engine-world.ts'
 import { dice, sample } from './tally.ts'
 
-async function fleet(): Promise<{ readonly world: World; readonly all: Awaited<ReturnType<World['secret']>>[] }> {
+async function fleet(): Promise<{
+  readonly world: World
+  readonly all: Awaited<ReturnType<World['secret']>>[]
+}> {
   const world = new World()
   const all: Awaited<ReturnType<World['secret']>>[] = []
   for (const [n, kind] of kinds.filter((candidate) => candidate !== 'hook').entries())
@@ -21,7 +27,9 @@ describe('runs of one process', () => {
     const alone = await fleet()
     await alone.world.runDue()
     const shared = await fleet()
-    expect((await shared.world.runDue({ parallel: 8 })).report.rotated).toHaveLength(shared.all.length)
+    expect((await shared.world.runDue({ parallel: 8 })).report.rotated).toHaveLength(
+      shared.all.length,
+    )
     expect(shared.world.store.commits).toBeLessThan(alone.world.store.commits / 2)
     for (const { id, side } of shared.all) await finallyTrue(shared.world, id, side)
   })
@@ -45,7 +53,10 @@ describe('runs of one process', () => {
       }
       for (const { id, side } of all) {
         await finallyTrue(world, id, side)
-        expect((await world.current(id))?.version.n, reference.world.moments[death]).toBeGreaterThan(1)
+        expect(
+          (await world.current(id))?.version.n,
+          reference.world.moments[death],
+        ).toBeGreaterThan(1)
       }
     }
   }, 600_000)
@@ -72,7 +83,12 @@ describe('a shared commit', () => {
         note(a?.id ?? '', 'three', false),
         note(a?.id ?? '', 'four', true),
       ])
-      expect(results.map((result) => result.status)).toEqual(['fulfilled', 'rejected', 'fulfilled', 'rejected'])
+      expect(results.map((result) => result.status)).toEqual([
+        'fulfilled',
+        'rejected',
+        'fulfilled',
+        'rejected',
+      ])
       expect((await world.get(a?.id ?? '')).tags).toEqual(['one', 'three'])
       expect((await world.get(b?.id ?? '')).tags).toEqual([])
     })

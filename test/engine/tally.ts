@@ -1,4 +1,7 @@
-/** How much of a matrix is played, and what it found: a seeded sample in `npm test`, everything in `npm run crash:full`, which collects the figures. */
+/**
+ * How much of a matrix is played, and what it found: a seeded sample in `npm test`,
+ * everything in `npm run crash:full`, which collects the figures.
+ */
 import { appendFileSync } from 'node:fs'
 
 /** `sample` unless `ROTATE_CRASH=full`. */
@@ -20,7 +23,8 @@ export function tally(row: Row): void {
 /** The same numbers for the same name: 0 ≤ x < 1. */
 export function dice(name: string): () => number {
   let state = 2_166_136_261
-  for (const byte of new TextEncoder().encode(name)) state = Math.imul(state ^ byte, 16_777_619) >>> 0
+  for (const byte of new TextEncoder().encode(name))
+    state = Math.imul(state ^ byte, 16_777_619) >>> 0
   return () => {
     state = (Math.imul(state ^ (state >>> 15), 2_246_822_519) + 0x9e3779b9) >>> 0
     const mixed = Math.imul(state ^ (state >>> 13), 3_266_489_917) >>> 0
@@ -29,7 +33,12 @@ export function dice(name: string): () => number {
 }
 
 /** So many of them, without repetition, in their order; all of them in the full run. */
-export function sample<T>(all: readonly T[], count: number, roll: () => number, full = FULL): readonly T[] {
+export function sample<T>(
+  all: readonly T[],
+  count: number,
+  roll: () => number,
+  full = FULL,
+): readonly T[] {
   if (full || all.length <= count) return all
   const chosen = new Set<number>()
   while (chosen.size < count) chosen.add(Math.floor(roll() * all.length))
@@ -49,9 +58,12 @@ export async function playAll<T>(
     try {
       await play(one)
     } catch (thrown) {
-      broken.push(`${name(one)}: ${thrown instanceof Error ? (thrown.message.split('\n')[0] ?? '') : String(thrown)}`)
+      broken.push(
+        `${name(one)}: ${thrown instanceof Error ? (thrown.message.split('\n')[0] ?? '') : String(thrown)}`,
+      )
     }
   }
   tally({ what, points, cases: all.length, violations: broken.length })
-  if (broken.length > 0) throw new Error(`${broken.length} of ${all.length} cases:\n${broken.slice(0, 40).join('\n')}`)
+  if (broken.length > 0)
+    throw new Error(`${broken.length} of ${all.length} cases:\n${broken.slice(0, 40).join('\n')}`)
 }

@@ -1,10 +1,11 @@
 /**
- * A vault that the program of 27 November 2026 wrote, with an open run at every step, every step of
- * an end, a paused schedule and a notifier that was told half of it, is finished by the program of
- * today. Beside the vault stands what its far sides and targets knew at that moment.
+ * A vault that the program of 27 November 2026 wrote, with an open run at every step,
+ * every step of an end, a paused schedule and a notifier that was told half of it, is
+ * finished by the program of today. Beside the vault stands what its far sides and
+ * targets knew at that moment.
  *
- * `ROTATE_UPGRADE=write` made the files once. They are never made again: what they prove is that
- * journals of that day are still understood.
+ * `ROTATE_UPGRADE=write` made the files once. They are never made again: what they prove
+ * is that journals of that day are still understood.
  */
 import { chmodSync, copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -19,7 +20,14 @@ import { Secret } from '../../src/core/secret.ts'
 import { createVault, openVault } from '../../src/vault/index.ts'
 import { systemRandom } from '../../src/system.ts'
 import { type Kind, kinds, type SideDump } from '../fakes/provider.ts'
-import { type Backend, finallyTrue, InjectedCrash, type SecretOptions, START, World } from '../fakes/engine-world.ts'
+import {
+  type Backend,
+  finallyTrue,
+  InjectedCrash,
+  type SecretOptions,
+  START,
+  World,
+} from '../fakes/engine-world.ts'
 
 const kept = fileURLToPath(new URL('../fixtures/upgrade-2026-11-27', import.meta.url))
 const folder = mkdtempSync(join(tmpdir(), 'rotate-upgrade-'))
@@ -51,7 +59,8 @@ interface Kept {
 }
 
 const at = (file: string): Backend => ({
-  open: (clock) => openVault({ file, unlock: { kind: 'key-file', key }, clock, random: systemRandom }),
+  open: (clock) =>
+    openVault({ file, unlock: { kind: 'key-file', key }, clock, random: systemRandom }),
 })
 
 interface Chain {
@@ -82,12 +91,22 @@ const chains: readonly Chain[] = [
 /** The kinds that die at every step; the others at every third. */
 const thorough: readonly Kind[] = ['limited', 'users', 'login', 'hook']
 
-/** One secret whose process dies after its `death`th commit, or call that changes something. */
-async function leave(world: World, chain: Chain, kind: Kind, death: number): Promise<KeptSecret | undefined> {
+/**
+ * One secret whose process dies after its `death`th commit, or call that changes
+ * something.
+ */
+async function leave(
+  world: World,
+  chain: Chain,
+  kind: Kind,
+  death: number,
+): Promise<KeptSecret | undefined> {
   const path = `upgrade/${chain.name}-${kind}/KEY_${death}`
   const { id } = await world.secret({ kind, path, ...chain.options })
   await world.edit(id, (secret) =>
-    secret.schedule === undefined ? secret : { ...secret, schedule: { ...secret.schedule, notify: ['ops'] } },
+    secret.schedule === undefined
+      ? secret
+      : { ...secret, schedule: { ...secret.schedule, notify: ['ops'] } },
   )
   if (chain.back === true) world.target(`${path}:after`).next('put', 'final', 1000)
   if (chain.ends === true) {
@@ -200,7 +219,9 @@ describe('a vault of 27 November 2026', () => {
       world.time += call < 5 ? 31 * MINUTE : DAY
     }
     const waiting = before.filter((event) => event.seq > state.told && typeOf(event) !== undefined)
-    expect(told.slice(0, waiting.length), 'what was not told yet is told first, in order').toEqual(waiting.map(({ id }) => id))
+    expect(told.slice(0, waiting.length), 'what was not told yet is told first, in order').toEqual(
+      waiting.map(({ id }) => id),
+    )
     expect(new Set(told).size, 'and nothing twice').toBe(told.length)
     for (const { id, kind, chain, after } of state.secrets) {
       const side = world.side((await world.get(id)).path, kind)

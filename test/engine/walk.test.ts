@@ -1,7 +1,10 @@
 /**
- * Long random play. The walk: a provider of some kind that throttles, loses answers, answers with rubbish, says it did what it did not; processes that die; people who rotate,
- * roll back, revoke and hurry; a clock that moves. The years: two hundred secrets with intervals of their own, five calls in a hundred going wrong, `run-due` every few
- * hours. Nothing that must always hold may break at any moment, and when the faults stop everything comes to its end.
+ * Long random play. The walk: a provider of some kind that throttles, loses answers,
+ * answers with rubbish, says it did what it did not; processes that die; people who
+ * rotate, roll back, revoke and hurry; a clock that moves. The years: two hundred secrets
+ * with intervals of their own, five calls in a hundred going wrong, `run-due` every few
+ * hours. Nothing that must always hold may break at any moment, and when the faults stop
+ * everything comes to its end.
  */
 import { expect, test } from 'vitest'
 import { DAY, HOUR, MINUTE } from '../../src/core/duration.ts'
@@ -18,16 +21,42 @@ const FROM = Number(process.env['ROTATE_WALK_FROM'] ?? 1)
 const YEARS = FULL ? 7 : 0.4
 const SECRETS = FULL ? 200 : 25
 
-const METHODS = ['create', 'settle', 'verify', 'list', 'preflight', 'suspend', 'resume', 'revoke', 'lastUsed', 'check'] as const
+const METHODS = [
+  'create',
+  'settle',
+  'verify',
+  'list',
+  'preflight',
+  'suspend',
+  'resume',
+  'revoke',
+  'lastUsed',
+  'check',
+] as const
 const TARGET_METHODS = ['probe', 'current', 'put', 'deploy', 'restore'] as const
-const WRITES: ReadonlySet<string> = new Set(['create', 'suspend', 'resume', 'revoke', 'put', 'deploy', 'restore'])
+const WRITES: ReadonlySet<string> = new Set([
+  'create',
+  'suspend',
+  'resume',
+  'revoke',
+  'put',
+  'deploy',
+  'restore',
+])
 
-/** What can be seen through: not what nobody could know better, such as a create that says "400" and made a key. */
+/**
+ * What can be seen through: not what nobody could know better, such as a create that says
+ * "400" and made a key.
+ */
 function modesOf(method: string, kind: Kind, blind: boolean): readonly FaultMode[] {
   return answersTo(method, WRITES.has(method)).filter((mode) => {
     if (answerOf(mode).lie !== true) return true
     if (mode === 'liar') return method !== 'create'
-    return method !== 'deploy' && !blind && !(method === 'create' && traitsOf[kind].overlap === 'in-place')
+    return (
+      method !== 'deploy' &&
+      !blind &&
+      !(method === 'create' && traitsOf[kind].overlap === 'in-place')
+    )
   })
 }
 
@@ -38,23 +67,37 @@ async function walk(seed: number): Promise<void> {
     if (one === undefined) throw new Error('nothing to choose from')
     return one
   }
-  // A plain web hook can end in a question that only a person can answer; it has tests of its own.
+  // A plain web hook can end in a question that only a person can answer; it has tests of
+  // its own.
   const kind = pick(kinds.filter((candidate) => candidate !== 'hook'))
   const options = { graceMs: pick([0, 30 * MINUTE]), quarantineMs: pick([0, 30 * MINUTE]) }
-  const played = await scene({ kind, scenario: { name: 'walk', kinds: [kind], ends: 'either', options } }, true)
+  const played = await scene(
+    { kind, scenario: { name: 'walk', kinds: [kind], ends: 'either', options } },
+    true,
+  )
   const { world, id, side } = played
   const path = (await world.get(id)).path
   for (let step = 0; step < 8; step++) {
     for (let fault = 0; fault < 3; fault++) {
       if (roll() < 0.5) {
         const method = pick(METHODS)
-        side.inject(method, pick(modesOf(method, kind, false)), 1 + Math.floor(roll() * 3), Math.floor(roll() * 3))
+        side.inject(
+          method,
+          pick(modesOf(method, kind, false)),
+          1 + Math.floor(roll() * 3),
+          Math.floor(roll() * 3),
+        )
       } else {
         const method = pick(TARGET_METHODS)
         const which = pick(['before', 'blind', 'after'])
         world
           .target(`${path}:${which}`)
-          .inject(method, pick(modesOf(method, kind, which === 'blind')), 1 + Math.floor(roll() * 3), Math.floor(roll() * 2))
+          .inject(
+            method,
+            pick(modesOf(method, kind, which === 'blind')),
+            1 + Math.floor(roll() * 3),
+            Math.floor(roll() * 2),
+          )
       }
     }
     const death = roll() < 0.4 ? world.moments.length + Math.floor(roll() * 90) : -1
@@ -64,7 +107,10 @@ async function walk(seed: number): Promise<void> {
     else if (what < 0.7) await dying(() => world.rotate(id))
     else if (what < 0.8) await dying(() => world.rotate(id, { emergency: true }))
     else if (what < 0.9) await dying(() => world.rollback(path))
-    else await dying(() => world.alone((process) => revoke(process.deps, { path, force: roll() < 0.5 })))
+    else
+      await dying(() =>
+        world.alone((process) => revoke(process.deps, { path, force: roll() < 0.5 })),
+      )
     world.time += pick([0, MINUTE, 31 * MINUTE, 2 * HOUR, 31 * DAY])
     if (world.violations[0] !== undefined) throw world.violations[0]
   }
@@ -75,11 +121,15 @@ async function walk(seed: number): Promise<void> {
     world.time += 25 * HOUR
     await dying(() => world.runDue())
   }
-  // What is left open is a question only a person can answer; nothing is unnamed even then.
+  // What is left open is a question only a person can answer; nothing is unnamed even
+  // then.
   const secret = await world.get(id)
   if (secret.openRun !== undefined) await named(world, id, side)
   else await finallyTrue(world, id, side, 'repeats')
-  expect(JSON.stringify(await world.get(played.bystander)), `${nameOf(played.one)}: another secret is untouched`).toBe(played.untouched)
+  expect(
+    JSON.stringify(await world.get(played.bystander)),
+    `${nameOf(played.one)}: another secret is untouched`,
+  ).toBe(played.untouched)
 }
 
 test(`${RUNS} random walks`, { timeout: 3_600_000 }, async () => {
@@ -88,7 +138,9 @@ test(`${RUNS} random walks`, { timeout: 3_600_000 }, async () => {
     try {
       await walk(seed)
     } catch (thrown) {
-      broken.push(`seed ${seed}: ${thrown instanceof Error ? (thrown.message.split('\n')[0] ?? '') : String(thrown)}`)
+      broken.push(
+        `seed ${seed}: ${thrown instanceof Error ? (thrown.message.split('\n')[0] ?? '') : String(thrown)}`,
+      )
     }
   }
   tally({ what: 'random walk', points: RUNS * 8, cases: RUNS, violations: broken.length })
@@ -119,7 +171,17 @@ test(`${YEARS} years of ${SECRETS} secrets`, { timeout: 3_600_000 }, async () =>
     const one = name === undefined ? undefined : ids.get(name)
     if (one !== undefined) alwaysTrue(world, one.id, one.side)
   }
-  const modes: readonly FaultMode[] = ['unreachable', 'vague', 'lost', 'throttle', 'error-after', 'error-before', 'fail', 'garbled', 'slow']
+  const modes: readonly FaultMode[] = [
+    'unreachable',
+    'vague',
+    'lost',
+    'throttle',
+    'error-after',
+    'error-before',
+    'fail',
+    'garbled',
+    'slow',
+  ]
   const end = start + YEARS * 365 * DAY
   let failures = 0
   while (world.time < end) {
@@ -154,18 +216,29 @@ test(`${YEARS} years of ${SECRETS} secrets`, { timeout: 3_600_000 }, async () =>
     const secret = await world.get(id)
     expect(secret.openRun, `${secret.path} is closed`).toBeUndefined()
     const times = promoted.get(secret.path) ?? []
-    // An undone promotion is repeated at once; what counts is that no interval is missed and none is met twice.
+    // An undone promotion is repeated at once; what counts is that no interval is missed
+    // and none is met twice.
     const met = times.filter((at, index) => index === 0 || at - (times[index - 1] ?? 0) > 5 * DAY)
     for (const [index, at] of met.entries()) {
       const before = index === 0 ? start : (met[index - 1] ?? 0)
-      expect((at - before) / DAY, `${secret.path}: interval ${index} is not missed`).toBeLessThan(30 + 3)
-      if (index > 0) expect((at - before) / DAY, `${secret.path}: interval ${index} is not met twice`).toBeGreaterThan(30 - 1)
+      expect((at - before) / DAY, `${secret.path}: interval ${index} is not missed`).toBeLessThan(
+        30 + 3,
+      )
+      if (index > 0)
+        expect(
+          (at - before) / DAY,
+          `${secret.path}: interval ${index} is not met twice`,
+        ).toBeGreaterThan(30 - 1)
     }
-    expect(secret.schedule?.nextAt ?? 0, `${secret.path} is due in the future`).toBeGreaterThan(world.time - DAY)
+    expect(secret.schedule?.nextAt ?? 0, `${secret.path} is due in the future`).toBeGreaterThan(
+      world.time - DAY,
+    )
   }
   const rotations = [...promoted.values()].reduce((sum, times) => sum + times.length, 0)
   tally({
-    what: `${YEARS} years of ${SECRETS} secrets, 5 % faults (points: run-due that reported a failure)`,
+    what:
+      `${YEARS} years of ${SECRETS} secrets, 5 % faults (points: run-due that reported a ` +
+      'failure)',
     points: failures,
     cases: rotations,
     violations: 0,

@@ -1,4 +1,7 @@
-/** Which version each target holds, at every stage of a run and after an undo; and the current value delivered again, which must get in nobody's way. */
+/**
+ * Which version each target holds, at every stage of a run and after an undo; and the
+ * current value delivered again, which must get in nobody's way.
+ */
 import { describe, expect, test } from 'vitest'
 import { deliver, named } from '../../src/app/delivery/deliver.ts'
 import { resume } from '../../src/app/rotation/rotate.ts'
@@ -8,12 +11,16 @@ import { PATH, World } from '../fakes/engine-world.ts'
 /** `KEY state version` of each target. */
 function placesOf(world: World): Promise<readonly string[]> {
   return world.alone(async ({ deps }) =>
-    (await where(deps, PATH)).targets.map(({ name, version, state }) => `${name} ${state} ${version ?? '-'}`),
+    (await where(deps, PATH)).targets.map(
+      ({ name, version, state }) => `${name} ${state} ${version ?? '-'}`,
+    ),
   )
 }
 
 function delivered(world: World) {
-  return world.alone(async ({ deps }) => deliver(deps, { secrets: await named(deps, [PATH]) }, () => undefined))
+  return world.alone(async ({ deps }) =>
+    deliver(deps, { secrets: await named(deps, [PATH]) }, () => undefined),
+  )
 }
 
 describe('during and after a run', () => {
@@ -24,9 +31,17 @@ describe('during and after a run', () => {
     await expect(world.rotate(id)).rejects.toThrow('died')
     world.crashAt = undefined
     expect((await world.get(id)).openRun).toBeDefined()
-    expect(await placesOf(world)).toEqual(['before pending 2', 'blind pending 2', 'after current 1'])
+    expect(await placesOf(world)).toEqual([
+      'before pending 2',
+      'blind pending 2',
+      'after current 1',
+    ])
     await world.runDue()
-    expect(await placesOf(world)).toEqual(['before current 2', 'blind delivered 2', 'after current 2'])
+    expect(await placesOf(world)).toEqual([
+      'before current 2',
+      'blind delivered 2',
+      'after current 2',
+    ])
   })
 
   test('after a clean undo each target is where it was', async () => {
@@ -35,7 +50,11 @@ describe('during and after a run', () => {
     world.target(`${PATH}:after`).next('put', 'final', 1)
     const { view } = await world.rotate(id)
     expect(view.status).toBe('rolled_back')
-    expect(await placesOf(world)).toEqual(['before current 1', 'blind delivered 1', 'after current 1'])
+    expect(await placesOf(world)).toEqual([
+      'before current 1',
+      'blind delivered 1',
+      'after current 1',
+    ])
   })
 
   test('what failed before anything was written says nothing of what stands there', async () => {
@@ -44,7 +63,9 @@ describe('during and after a run', () => {
     await world.runDue()
     await world.edit(id, (secret) => ({
       ...secret,
-      ...(secret.schedule === undefined ? {} : { schedule: { ...secret.schedule, nextAt: world.time } }),
+      ...(secret.schedule === undefined
+        ? {}
+        : { schedule: { ...secret.schedule, nextAt: world.time } }),
     }))
     world.target(`${PATH}:before`).next('put', 'final', 1)
     expect((await world.runDue()).failure?.code).toBe('rolled-back')
@@ -71,11 +92,23 @@ describe('deliver', () => {
     await world.runDue()
     const held = world.target(`${PATH}:before`).held
     for (const name of held.keys()) held.set(name, 'somebody-elses')
-    expect(await placesOf(world)).toEqual(['before other -', 'blind delivered 2', 'after current 2'])
+    expect(await placesOf(world)).toEqual([
+      'before other -',
+      'blind delivered 2',
+      'after current 2',
+    ])
     const { runs, failure } = await delivered(world)
     expect(failure).toBeUndefined()
-    expect(runs[0]?.targets.map(({ name, status }) => `${name} ${status}`)).toEqual(['before updated', 'blind updated', 'after unchanged'])
-    expect(await placesOf(world)).toEqual(['before current 2', 'blind delivered 2', 'after current 2'])
+    expect(runs[0]?.targets.map(({ name, status }) => `${name} ${status}`)).toEqual([
+      'before updated',
+      'blind updated',
+      'after unchanged',
+    ])
+    expect(await placesOf(world)).toEqual([
+      'before current 2',
+      'blind delivered 2',
+      'after current 2',
+    ])
     expect([(await world.get(id)).claim, side.alive.length]).toEqual([undefined, 1])
   })
 
@@ -91,7 +124,11 @@ describe('deliver', () => {
     await expect(delivered(world)).rejects.toThrow(/died|dead/)
     world.crashAt = undefined
     expect((await delivered(world)).failure).toBeUndefined()
-    expect(await placesOf(world)).toEqual(['before current 2', 'blind delivered 2', 'after current 2'])
+    expect(await placesOf(world)).toEqual([
+      'before current 2',
+      'blind delivered 2',
+      'after current 2',
+    ])
     expect((await world.get(id)).claim).toBeUndefined()
   })
 

@@ -1,6 +1,8 @@
 /**
- * What a call can be answered with, as the engine sees it: each of the thirty answers of reliability.md 4.1 under the name of what it leaves the engine to know, and
- * answers that are not true. What the HTTP client makes of each wire answer is tested with the client.
+ * What a call can be answered with, as the engine sees it: each of the thirty answers of
+ * reliability.md 4.1 under the name of what it leaves the engine to know, and answers
+ * that are not true. What the HTTP client makes of each wire answer is tested with the
+ * client.
  */
 import { type AdapterCode, AdapterError, type Effect } from '../../src/core/errors.ts'
 
@@ -39,13 +41,35 @@ export const answers = {
     effect: 'none',
   },
   vague: { wire: 'no answer, not done', done: false, code: 'timeout', effect: 'unknown' },
-  lost: { wire: 'no answer, done; reset before or inside the answer, done; 504, done', done: true, code: 'timeout', effect: 'unknown' },
-  final: { wire: '400, 422, a redirect to a foreign host', done: false, code: 'failed', effect: 'none' },
+  lost: {
+    wire: 'no answer, done; reset before or inside the answer, done; 504, done',
+    done: true,
+    code: 'timeout',
+    effect: 'unknown',
+  },
+  final: {
+    wire: '400, 422, a redirect to a foreign host',
+    done: false,
+    code: 'failed',
+    effect: 'none',
+  },
   denied: { wire: '401, 403', done: false, code: 'denied', effect: 'none' },
   missing: { wire: '404', done: false, code: 'missing', effect: 'none' },
   full: { wire: '409, a limit', done: false, code: 'quota', effect: 'none', only: ['create'] },
-  throttle: { wire: '429 with Retry-After', done: false, code: 'throttled', effect: 'none', retryAfterMs: 2000 },
-  'throttle-long': { wire: '429 with an absurd Retry-After', done: false, code: 'throttled', effect: 'none', retryAfterMs: 100 * DAY },
+  throttle: {
+    wire: '429 with Retry-After',
+    done: false,
+    code: 'throttled',
+    effect: 'none',
+    retryAfterMs: 2000,
+  },
+  'throttle-long': {
+    wire: '429 with an absurd Retry-After',
+    done: false,
+    code: 'throttled',
+    effect: 'none',
+    retryAfterMs: 100 * DAY,
+  },
   'error-before': {
     wire: '500, not done',
     done: false,
@@ -55,13 +79,32 @@ export const answers = {
     answered: true,
     writes: true,
   },
-  'error-after': { wire: '500, done', done: true, code: 'unavailable', effect: 'unknown', retryable: false, answered: true, writes: true },
+  'error-after': {
+    wire: '500, done',
+    done: true,
+    code: 'unavailable',
+    effect: 'unknown',
+    retryable: false,
+    answered: true,
+    writes: true,
+  },
   fail: { wire: '502, 503', done: false, code: 'unavailable', effect: 'none' },
-  garbled: { wire: '200 that is empty, HTML, cut, of the wrong shape, endless', done: true, code: 'bad-answer', effect: 'unknown' },
+  garbled: {
+    wire: '200 that is empty, HTML, cut, of the wrong shape, endless',
+    done: true,
+    code: 'bad-answer',
+    effect: 'unknown',
+  },
   slow: { wire: '200, one byte per second', done: true, slowMs: 25_000 },
   echo: { wire: '200 with the old value', done: true, only: ['create'] },
   hostile: { wire: '200 with a hostile value', done: true, only: ['create'] },
-  refused: { wire: 'a credential that is not accepted yet', done: false, code: 'refused', effect: 'none', only: ['verify', 'preflight'] },
+  refused: {
+    wire: 'a credential that is not accepted yet',
+    done: false,
+    code: 'refused',
+    effect: 'none',
+    only: ['verify', 'preflight'],
+  },
   stale: { wire: '200 with a listing that lags behind', done: true, only: ['list'] },
   hollow: { wire: '200, not done', done: true, writes: true, lie: true },
   liar: { wire: '400, done', done: true, code: 'failed', effect: 'none', writes: true, lie: true },
@@ -97,7 +140,9 @@ export function answersTo(method: string, writes: boolean): readonly FaultMode[]
   return all
     .filter(
       ([, answer]) =>
-        answer.lateMs === undefined && (answer.only === undefined || answer.only.includes(method)) && (writes || answer.writes !== true),
+        answer.lateMs === undefined &&
+        (answer.only === undefined || answer.only.includes(method)) &&
+        (writes || answer.writes !== true),
     )
     .filter(([mode]) => writes || mode !== 'lost')
     .map(([mode]) => mode)

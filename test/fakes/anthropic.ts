@@ -1,4 +1,7 @@
-/** Anthropic's Admin API on loopback, after reference/providers.md 6: keys that a person makes in the Console, a status, a hint of the value, and the list of models. */
+/**
+ * Anthropic's Admin API on loopback, after reference/providers.md 6: keys that a person
+ * makes in the Console, a status, a hint of the value, and the list of models.
+ */
 import { randomBytes } from 'node:crypto'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -40,7 +43,14 @@ export class FakeAnthropic {
   add(name: string, value = `sk-ant-api03-${randomBytes(40).toString('base64url')}AA`): FakeKey {
     const id = `apikey_01${String(++this.#serial).padStart(6, '0')}`
     const hint = `${value.slice(0, 16)}...${value.slice(-4)}`
-    const key: FakeKey = { id, value, name, status: 'active', created_at: new Date(this.now()).toISOString(), partial_key_hint: hint }
+    const key: FakeKey = {
+      id,
+      value,
+      name,
+      status: 'active',
+      created_at: new Date(this.now()).toISOString(),
+      partial_key_hint: hint,
+    }
     this.keys.set(id, key)
     return key
   }
@@ -72,7 +82,9 @@ export class FakeAnthropic {
           this.lose = false
           return request.socket.destroy()
         }
-        return response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body))
+        return response
+          .writeHead(status, { 'content-type': 'application/json' })
+          .end(JSON.stringify(body))
       })
     })
     await new Promise<void>((resolve) => this.#server?.listen(0, '127.0.0.1', resolve))
@@ -84,8 +96,17 @@ export class FakeAnthropic {
     await new Promise((resolve) => this.#server?.close(resolve))
   }
 
-  #answer(method: string, url: URL, key: string, body: { readonly status?: FakeKey['status'] }): [number, unknown] {
-    const error = (type: string): unknown => ({ type: 'error', error: { type, message: 'no' }, request_id: 'req_1' })
+  #answer(
+    method: string,
+    url: URL,
+    key: string,
+    body: { readonly status?: FakeKey['status'] },
+  ): [number, unknown] {
+    const error = (type: string): unknown => ({
+      type: 'error',
+      error: { type, message: 'no' },
+      request_id: 'req_1',
+    })
     if (url.pathname === '/v1/models') {
       const known = this.accepts(key) && this.lag-- <= 0
       return known ? [200, { data: [] }] : [401, error('authentication_error')]
@@ -107,7 +128,9 @@ export class FakeAnthropic {
         },
       ]
     }
-    const found = this.keys.get(/^\/v1\/organizations\/api_keys\/(\w+)$/.exec(url.pathname)?.[1] ?? '')
+    const found = this.keys.get(
+      /^\/v1\/organizations\/api_keys\/(\w+)$/.exec(url.pathname)?.[1] ?? '',
+    )
     if (found === undefined || method !== 'POST') return [404, error('not_found_error')]
     if (found.status === 'archived') return [400, error('invalid_request_error')]
     if (!this.hollow) found.status = body.status ?? found.status

@@ -1,8 +1,10 @@
 /**
- * The part of the fake of AWS that knows Bedrock keys: service-specific credentials of users, and the list of models that they open.
+ * The part of the fake of AWS that knows Bedrock keys: service-specific credentials of
+ * users, and the list of models that they open.
  *
- * What it does is taken from reference/providers.md 2 (actions, fields, quota, life). The bodies of Bedrock's 403 are not documented: `wording` chooses one that was seen
- * in public, or none, so that nothing rests on it.
+ * What it does is taken from reference/providers.md 2 (actions, fields, quota, life). The
+ * bodies of Bedrock's 403 are not documented: `wording` chooses one that was seen in
+ * public, or none, so that nothing rests on it.
  */
 import { randomBytes } from 'node:crypto'
 import { date, Reply, tag } from './aws-wire.ts'
@@ -76,7 +78,10 @@ export class FakeBedrock {
     return key
   }
 
-  /** One of the four IAM actions; `undefined` for any other. The caller is authenticated and allowed, the user exists. */
+  /**
+   * One of the four IAM actions; `undefined` for any other. The caller is authenticated
+   * and allowed, the user exists.
+   */
   perform(
     action: string,
     params: URLSearchParams,
@@ -86,7 +91,8 @@ export class FakeBedrock {
     const id = params.get('ServiceSpecificCredentialId') ?? ''
     const key = this.keys.get(id)
     const own = key?.user === user ? key : undefined
-    const noKey = (): Reply => new Reply(404, 'NoSuchEntity', `Service specific credential ${id} cannot be found.`)
+    const noKey = (): Reply =>
+      new Reply(404, 'NoSuchEntity', `Service specific credential ${id} cannot be found.`)
     switch (action) {
       case 'CreateServiceSpecificCredential': {
         const fresh = this.#create(params, user)
@@ -96,18 +102,25 @@ export class FakeBedrock {
       case 'ListServiceSpecificCredentials': {
         // Without a service: those of all services. Never the value.
         const service = params.get('ServiceName')
-        const all = [...this.keys.values()].filter((item) => item.user === user && (service === null || item.service === service))
+        const all = [...this.keys.values()].filter(
+          (item) => item.user === user && (service === null || item.service === service),
+        )
         const visible = all.filter((item) => item.hiddenListings-- <= 0)
         const from = Number(Buffer.from(params.get('Marker') ?? '', 'base64url').toString() || 0)
-        const to = from + Math.min(Number(params.get('MaxItems') ?? 100), this.#host.settings.pageSize)
-        const members = visible.slice(from, to).map((item) => `<member>${this.#describe(item)}</member>`)
-        const more = to < visible.length ? tag('Marker', Buffer.from(String(to)).toString('base64url')) : ''
+        const to =
+          from + Math.min(Number(params.get('MaxItems') ?? 100), this.#host.settings.pageSize)
+        const members = visible
+          .slice(from, to)
+          .map((item) => `<member>${this.#describe(item)}</member>`)
+        const more =
+          to < visible.length ? tag('Marker', Buffer.from(String(to)).toString('base64url')) : ''
         return `<ListServiceSpecificCredentialsResult><ServiceSpecificCredentials>${members.join('')}</ServiceSpecificCredentials>${tag('IsTruncated', String(more !== ''))}${more}</ListServiceSpecificCredentialsResult>`
       }
       case 'UpdateServiceSpecificCredential':
         // Reversible.
         if (own === undefined) throw noKey()
-        if (params.get('Status') === 'Inactive' && own.status === 'Active') this.#dying.set(own.secret, this.#host.settings.deathLag)
+        if (params.get('Status') === 'Inactive' && own.status === 'Active')
+          this.#dying.set(own.secret, this.#host.settings.deathLag)
         if (params.get('Status') === 'Active') this.#dying.delete(own.secret)
         own.status = params.get('Status') === 'Active' ? 'Active' : 'Inactive'
         return ''
@@ -131,7 +144,11 @@ export class FakeBedrock {
     // Two per service per user; inactive ones are counted as those of section 1 are.
     const { limit, propagationCalls, listingLag } = this.#host.settings
     if (this.keysOf(user, service).length >= limit)
-      throw new Reply(409, 'LimitExceeded', `Cannot exceed quota for ServiceSpecificCredentialsPerUser: ${limit}`)
+      throw new Reply(
+        409,
+        'LimitExceeded',
+        `Cannot exceed quota for ServiceSpecificCredentialsPerUser: ${limit}`,
+      )
     const now = this.#host.now()
     return this.addKey(user, {
       createdAt: now,
@@ -162,7 +179,9 @@ export class FakeBedrock {
   /** The key that this value is, if it is accepted now. */
   accepts(secret: string): FakeBearer | undefined {
     const key = [...this.keys.values()].find((item) => item.secret === secret)
-    return key?.status === 'Active' && !this.#isOver(key) && key.service === SERVICE ? key : undefined
+    return key?.status === 'Active' && !this.#isOver(key) && key.service === SERVICE
+      ? key
+      : undefined
   }
 
   /** `GET /foundation-models` with a bearer token (section 2, "Verify"). */
@@ -172,25 +191,39 @@ export class FakeBedrock {
     this.#dying.set(secret, left - 1)
     const key = this.accepts(secret)
     if (left <= 0 && (key === undefined || key.refusedCalls-- > 0))
-      return this.forbid('Authentication failed: Please make sure your API Key is valid.', 'UnrecognizedClientException')
+      return this.forbid(
+        'Authentication failed: Please make sure your API Key is valid.',
+        'UnrecognizedClientException',
+      )
     for (const action of ['CallWithBearerToken', 'ListFoundationModels'])
       if (key !== undefined && this.#host.denied.has(action))
         return this.forbid(
-          `User: arn:aws:iam::${this.#host.account}:user/${key.user} is not authorized to perform: bedrock:${action} because no identity-based policy allows the bedrock:${action} action`,
+          `User: arn:aws:iam::${this.#host.account}:user/${key.user} is not authorized to ` +
+            `perform: bedrock:${action} because no identity-based policy allows the ` +
+            `bedrock:${action} action`,
           'AccessDeniedException',
         )
-    return { status: 200, headers: { 'content-type': 'application/json' }, body: '{"modelSummaries":[]}' }
+    return {
+      status: 200,
+      headers: { 'content-type': 'application/json' },
+      body: '{"modelSummaries":[]}',
+    }
   }
 
   forbid(message: string, type: string): BedrockAnswer {
     return {
       status: 403,
-      headers: { 'content-type': 'application/json', ...(this.wording === 'typed' ? { 'x-amzn-errortype': type } : {}) },
+      headers: {
+        'content-type': 'application/json',
+        ...(this.wording === 'typed' ? { 'x-amzn-errortype': type } : {}),
+      },
       body:
         this.wording === 'none'
           ? ''
           : JSON.stringify(
-              this.wording === 'typed' ? { message: type === 'AccessDeniedException' ? message : 'No.' } : { Message: message },
+              this.wording === 'typed'
+                ? { message: type === 'AccessDeniedException' ? message : 'No.' }
+                : { Message: message },
             ),
     }
   }

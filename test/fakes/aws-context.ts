@@ -1,4 +1,7 @@
-/** What tests of the AWS adapter share: a context whose clock never waits, a fake with a user, the user's key, sessions. */
+/**
+ * What tests of the AWS adapter share: a context whose clock never waits, a fake with a
+ * user, the user's key, sessions.
+ */
 import { inspect } from 'node:util'
 import { AdapterError } from '../../src/core/errors.ts'
 import type { Intent } from '../../src/core/model.ts'
@@ -22,13 +25,22 @@ export function awsContext(): AwsContext {
   const context = testContext({ signal: aborter.signal })
   return {
     ...context,
-    http: { send: (request) => context.http.send({ ...request, timeoutMs: Math.min(request.timeoutMs ?? 30_000, timeout) }) },
+    http: {
+      send: (request) =>
+        context.http.send({
+          ...request,
+          timeoutMs: Math.min(request.timeoutMs ?? 30_000, timeout),
+        }),
+    },
     shortenTimeouts: (ms) => (timeout = ms),
     abort: () => aborter.abort(),
   }
 }
 
-/** A fake with the user `bob`, whose key `old` is forty days old, and a context that shares its time. */
+/**
+ * A fake with the user `bob`, whose key `old` is forty days old, and a context that
+ * shares its time.
+ */
 export class AwsWorld {
   readonly context: AwsContext
   readonly fake: FakeAws
@@ -49,18 +61,33 @@ export class AwsWorld {
   /** A session as the admin of the fake. */
   open(extra: Record<string, string | boolean> = {}): Promise<ProviderSession> {
     const { id: accessKeyId, secret: secretAccessKey } = this.fake.admin
-    const config = { accessKeyId, secretAccessKey, iamUserName: 'bob', endpoint: this.fake.url, ...extra }
+    const config = {
+      accessKeyId,
+      secretAccessKey,
+      iamUserName: 'bob',
+      endpoint: this.fake.url,
+      ...extra,
+    }
     return aws.open(parseConfig(aws.config, config, 'config'), this.context)
   }
 
   async intent(session: ProviderSession): Promise<Intent> {
-    return { tag: 'tag', before: (await session.list?.()) ?? [], material: {}, at: this.context.clock.now(), attempt: 1 }
+    return {
+      tag: 'tag',
+      before: (await session.list?.()) ?? [],
+      material: {},
+      at: this.context.clock.now(),
+      attempt: 1,
+    }
   }
 
   /** A session that has just made a second key. */
   async rotated(): Promise<{ session: ProviderSession; issued: Issued }> {
     const session = await this.open()
-    return { session, issued: await session.create(await this.intent(session), credential(this.old)) }
+    return {
+      session,
+      issued: await session.create(await this.intent(session), credential(this.old)),
+    }
   }
 }
 

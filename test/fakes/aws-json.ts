@@ -1,5 +1,6 @@
 /**
- * A stateful fake of those services of AWS that speak JSON 1.1, behind real signatures (reference/providers.md 15): Secrets Manager in aws-secrets.ts, the Parameter Store in
+ * A stateful fake of those services of AWS that speak JSON 1.1, behind real signatures
+ * (reference/providers.md 15): Secrets Manager in aws-secrets.ts, the Parameter Store in
  * aws-parameters.ts. Errors are 400 with `__type`; throttling too.
  */
 import { randomBytes } from 'node:crypto'
@@ -28,8 +29,15 @@ export abstract class FakeAwsJson {
   sessionToken: string | undefined
   /** Every call that arrived, with what was asked. */
   readonly calls: { readonly operation: string; readonly input: Input }[] = []
-  /** What somebody else does just before, or just after, the next call of an operation is carried out. */
-  readonly others: { readonly operation: string; readonly when: 'before' | 'after'; readonly act: () => void }[] = []
+  /**
+   * What somebody else does just before, or just after, the next call of an operation is
+   * carried out.
+   */
+  readonly others: {
+    readonly operation: string
+    readonly when: 'before' | 'after'
+    readonly act: () => void
+  }[] = []
   /** Operations that the key may not do. */
   readonly denied = new Set<string>()
   readonly faults: { fault: JsonFault; left: number }[] = []
@@ -72,7 +80,9 @@ export abstract class FakeAwsJson {
           const [service, operation = ''] = String(request.headers['x-amz-target']).split('.')
           const input = JSON.parse(body.toString()) as Input
           this.calls.push({ operation, input })
-          const entry = this.faults.find(({ fault, left }) => fault.operation === operation && left > 0)
+          const entry = this.faults.find(
+            ({ fault, left }) => fault.operation === operation && left > 0,
+          )
           if (entry !== undefined) entry.left--
           const fault = entry?.fault
           const spoil = (when: 'before' | 'after'): boolean => {
@@ -87,12 +97,19 @@ export abstract class FakeAwsJson {
             return true
           }
           if (spoil('before')) return
-          const signature = readSignature({ method: request.method ?? '', target: request.url ?? '/', headers: request.headers, body })
+          const signature = readSignature({
+            method: request.method ?? '',
+            target: request.url ?? '/',
+            headers: request.headers,
+            body,
+          })
           this.#authenticate(signature, service, operation)
           if (request.headers['content-type'] !== 'application/x-amz-json-1.1')
             throw new Reply(400, 'SerializationException', 'content type')
           const elsewhere = (when: 'before' | 'after'): void => {
-            const at = this.others.findIndex((other) => other.operation === operation && other.when === when)
+            const at = this.others.findIndex(
+              (other) => other.operation === operation && other.when === when,
+            )
             for (const { act } of at < 0 ? [] : this.others.splice(at, 1)) act()
           }
           elsewhere('before')
@@ -101,7 +118,8 @@ export abstract class FakeAwsJson {
           if (spoil('after')) return
           send(200, fault?.kind === 'garble-after' ? '<html>' : answer)
         } catch (error) {
-          if (error instanceof Reply) send(error.status, { __type: error.code, message: error.message })
+          if (error instanceof Reply)
+            send(error.status, { __type: error.code, message: error.message })
           else send(500, { __type: 'FakeBroken', message: String(error) })
         }
       })
@@ -115,21 +133,47 @@ export abstract class FakeAwsJson {
     await new Promise((resolve) => this.#server?.close(resolve))
   }
 
-  /** Names of these errors: https://docs.aws.amazon.com/secretsmanager/latest/apireference/CommonErrors.html; wordings are not to be relied on. */
-  #authenticate(signature: ReturnType<typeof readSignature>, service: string | undefined, operation: string): void {
-    if (signature === undefined) throw new Reply(400, 'MissingAuthenticationTokenException', 'Missing Authentication Token')
+  /**
+   * Names of these errors:
+   * https://docs.aws.amazon.com/secretsmanager/latest/apireference/CommonErrors.html;
+   * wordings are not to be relied on.
+   */
+  #authenticate(
+    signature: ReturnType<typeof readSignature>,
+    service: string | undefined,
+    operation: string,
+  ): void {
+    if (signature === undefined)
+      throw new Reply(400, 'MissingAuthenticationTokenException', 'Missing Authentication Token')
     if (service !== this.target) throw new Reply(400, 'UnknownOperationException', '')
     if (signature.accessKeyId !== this.accessKeyId || signature.sessionToken !== this.sessionToken)
-      throw new Reply(400, 'UnrecognizedClientException', 'The security token included in the request is invalid.')
+      throw new Reply(
+        400,
+        'UnrecognizedClientException',
+        'The security token included in the request is invalid.',
+      )
     if (Math.abs(this.now() - signature.at) > 5 * 60_000)
-      throw new Reply(400, 'InvalidSignatureException', 'Signature expired: 20260101T000000Z is now earlier than 20260101T001000Z')
-    if (signature.service !== this.service || signature.region !== this.region || !signature.matches(this.secretAccessKey))
-      throw new Reply(400, 'InvalidSignatureException', 'The request signature we calculated does not match the signature you provided.')
+      throw new Reply(
+        400,
+        'InvalidSignatureException',
+        'Signature expired: 20260101T000000Z is now earlier than 20260101T001000Z',
+      )
+    if (
+      signature.service !== this.service ||
+      signature.region !== this.region ||
+      !signature.matches(this.secretAccessKey)
+    )
+      throw new Reply(
+        400,
+        'InvalidSignatureException',
+        'The request signature we calculated does not match the signature you provided.',
+      )
     if (this.denied.has(operation))
       throw new Reply(
         400,
         'AccessDeniedException',
-        `User: arn:aws:iam::123456789012:user/rotate is not authorized to perform: ${this.service}:${operation} because no identity-based policy allows it`,
+        'User: arn:aws:iam::123456789012:user/rotate is not authorized to perform: ' +
+          `${this.service}:${operation} because no identity-based policy allows it`,
       )
   }
 

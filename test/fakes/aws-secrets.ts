@@ -1,6 +1,8 @@
 /**
- * AWS Secrets Manager: versions, their labels, and the idempotency of `ClientRequestToken` (reference/providers.md 15;
- * https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_PutSecretValue.html, …/API_UpdateSecretVersionStage.html).
+ * AWS Secrets Manager: versions, their labels, and the idempotency of
+ * `ClientRequestToken` (reference/providers.md 15;
+ * https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_PutSecretValue.html,
+ * …/API_UpdateSecretVersionStage.html).
  */
 import { FakeAwsJson, type Input } from './aws-json.ts'
 import { Reply } from './aws-wire.ts'
@@ -45,13 +47,17 @@ export class FakeSecretsManager extends FakeAwsJson {
   }
 
   value(name: string, stage = 'AWSCURRENT'): string | undefined {
-    const version = [...(this.secrets.get(name)?.versions.values() ?? [])].find(({ stages }) => stages.includes(stage))
+    const version = [...(this.secrets.get(name)?.versions.values() ?? [])].find(({ stages }) =>
+      stages.includes(stage),
+    )
     return version?.string ?? version?.binary
   }
 
   /** Every version that has a label, with its labels. */
   labels(name: string): unknown {
-    const all = [...(this.secrets.get(name)?.versions ?? [])].filter(([, { stages }]) => stages.length > 0)
+    const all = [...(this.secrets.get(name)?.versions ?? [])].filter(
+      ([, { stages }]) => stages.length > 0,
+    )
     return all.map(([id, { string, binary, stages }]) => [id, string, binary, stages.toSorted()])
   }
 
@@ -63,10 +69,16 @@ export class FakeSecretsManager extends FakeAwsJson {
         ARN: this.#arn(secret),
         Name: secret.name,
         ...secret.facts,
-        VersionIdsToStages: Object.fromEntries([...secret.versions].map(([id, { stages }]) => [id, stages])),
+        VersionIdsToStages: Object.fromEntries(
+          [...secret.versions].map(([id, { stages }]) => [id, stages]),
+        ),
       }
     if (gone)
-      throw new Reply(400, 'InvalidRequestException', 'You can’t perform this operation on the secret because it was marked for deletion.')
+      throw new Reply(
+        400,
+        'InvalidRequestException',
+        'You can’t perform this operation on the secret because it was marked for deletion.',
+      )
     switch (operation) {
       case 'GetSecretValue': {
         if (this.#stale.reads-- > 0) return this.#stale.answer
@@ -81,16 +93,30 @@ export class FakeSecretsManager extends FakeAwsJson {
     }
   }
 
-  #arn = ({ name }: FakeSecret): string => `arn:aws:secretsmanager:${this.region}:123456789012:secret:${name}-AbCdEf`
+  #arn = ({ name }: FakeSecret): string =>
+    `arn:aws:secretsmanager:${this.region}:123456789012:secret:${name}-AbCdEf`
 
   #secret(input: Input): FakeSecret {
     const id = String(input['SecretId'])
-    const found = [...this.secrets.values()].find((secret) => secret.name === id || this.#arn(secret) === id)
-    if (found === undefined) throw new Reply(400, 'ResourceNotFoundException', "Secrets Manager can't find the specified secret.")
+    const found = [...this.secrets.values()].find(
+      (secret) => secret.name === id || this.#arn(secret) === id,
+    )
+    if (found === undefined)
+      throw new Reply(
+        400,
+        'ResourceNotFoundException',
+        "Secrets Manager can't find the specified secret.",
+      )
     return found
   }
 
-  #get(secret: FakeSecret, { VersionId: wanted, VersionStage: stage = wanted === undefined ? 'AWSCURRENT' : undefined }: Input): unknown {
+  #get(
+    secret: FakeSecret,
+    {
+      VersionId: wanted,
+      VersionStage: stage = wanted === undefined ? 'AWSCURRENT' : undefined,
+    }: Input,
+  ): unknown {
     for (const [id, { string, binary, stages }] of secret.versions)
       if (wanted === undefined ? stages.includes(String(stage)) : id === wanted)
         return {
@@ -104,47 +130,78 @@ export class FakeSecretsManager extends FakeAwsJson {
     throw new Reply(
       400,
       'ResourceNotFoundException',
-      `Secrets Manager can't find the specified secret value for ${String(stage)} ${String(wanted)}`,
+      `Secrets Manager can't find the specified secret value for ${String(stage)} ` +
+        `${String(wanted)}`,
     )
   }
 
   #put(secret: FakeSecret, input: Input): unknown {
-    const [id, string, binary] = ['ClientRequestToken', 'SecretString', 'SecretBinary'].map((key) => input[key] as string | undefined)
+    const [id, string, binary] = ['ClientRequestToken', 'SecretString', 'SecretBinary'].map(
+      (key) => input[key] as string | undefined,
+    )
     // "Length Constraints: Minimum length of 32. Maximum length of 64."
     if (id === undefined || id.length < 32 || id.length > 64)
       throw new Reply(400, 'ValidationException', `Value '${id}' at 'clientRequestToken'`)
-    const length = string === undefined ? Buffer.from(binary ?? '', 'base64').length : Buffer.byteLength(string)
+    const length =
+      string === undefined ? Buffer.from(binary ?? '', 'base64').length : Buffer.byteLength(string)
     if (length < 1 || length > 65_536)
-      throw new Reply(400, 'ValidationException', `1 validation error detected: Value '${string}' at 'secretString'`)
-    if (typeof secret.facts['OwningService'] === 'string') throw new Reply(400, 'InvalidRequestException', 'managed')
+      throw new Reply(
+        400,
+        'ValidationException',
+        `1 validation error detected: Value '${string}' at 'secretString'`,
+      )
+    if (typeof secret.facts['OwningService'] === 'string')
+      throw new Reply(400, 'InvalidRequestException', 'managed')
     const same = secret.versions.get(id)
-    // The same content: ignored, and no label moves. Other content: "you can't modify an existing version".
+    // The same content: ignored, and no label moves. Other content: "you can't modify an
+    // existing version".
     if (same !== undefined && (same.string !== string || same.binary !== binary))
-      throw new Reply(400, 'ResourceExistsException', 'You can’t use ClientRequestToken because that value is already in use')
+      throw new Reply(
+        400,
+        'ResourceExistsException',
+        'You can’t use ClientRequestToken because that value is already in use',
+      )
     if (input['VersionStages'] === undefined) this.#remember(secret)
-    if (same === undefined) this.#add(secret, id, { string, binary }, input['VersionStages'] as string[] | undefined)
-    return { ARN: this.#arn(secret), Name: secret.name, VersionId: id, VersionStages: secret.versions.get(id)?.stages }
+    if (same === undefined)
+      this.#add(secret, id, { string, binary }, input['VersionStages'] as string[] | undefined)
+    return {
+      ARN: this.#arn(secret),
+      Name: secret.name,
+      VersionId: id,
+      VersionStages: secret.versions.get(id)?.stages,
+    }
   }
 
   /** AWSPREVIOUS follows AWSCURRENT by itself. */
   #label(secret: FakeSecret, id: string): void {
     const before = [...secret.versions.values()].find(({ stages }) => stages.includes('AWSCURRENT'))
-    for (const version of secret.versions.values()) version.stages = version.stages.filter((stage) => !stage.startsWith('AWS'))
+    for (const version of secret.versions.values())
+      version.stages = version.stages.filter((stage) => !stage.startsWith('AWS'))
     before?.stages.push('AWSPREVIOUS')
     secret.versions.get(id)?.stages.push('AWSCURRENT')
   }
 
-  /** "If this operation creates the first version for the secret, then Secrets Manager automatically attaches the staging label AWSCURRENT to it." */
-  #add(secret: FakeSecret, id: string, version: Omit<FakeVersion, 'stages'>, stages: readonly string[] = ['AWSCURRENT']): void {
+  /**
+   * "If this operation creates the first version for the secret, then Secrets Manager
+   * automatically attaches the staging label AWSCURRENT to it."
+   */
+  #add(
+    secret: FakeSecret,
+    id: string,
+    version: Omit<FakeVersion, 'stages'>,
+    stages: readonly string[] = ['AWSCURRENT'],
+  ): void {
     const first = secret.versions.size === 0
     secret.versions.set(id, { ...version, stages: [] })
-    for (const stage of new Set(first ? [...stages, 'AWSCURRENT'] : stages)) this.#attach(secret, stage, id)
+    for (const stage of new Set(first ? [...stages, 'AWSCURRENT'] : stages))
+      this.#attach(secret, stage, id)
   }
 
   /** A label is on one version only. */
   #attach(secret: FakeSecret, stage: string, id: string | undefined): void {
     if (stage === 'AWSCURRENT' && id !== undefined) return this.#label(secret, id)
-    for (const version of secret.versions.values()) version.stages = version.stages.filter((one) => one !== stage)
+    for (const version of secret.versions.values())
+      version.stages = version.stages.filter((one) => one !== stage)
     if (id !== undefined) secret.versions.get(id)?.stages.push(stage)
   }
 
@@ -156,16 +213,23 @@ export class FakeSecretsManager extends FakeAwsJson {
   }
 
   /**
-   * "If the staging label you are trying to attach to one version is already attached to a different version, then you must include this parameter … If the label is attached and you
-   * either do not specify this parameter, or the version ID does not match, then the operation fails."
+   * "If the staging label you are trying to attach to one version is already attached to
+   * a different version, then you must include this parameter … If the label is attached
+   * and you either do not specify this parameter, or the version ID does not match, then
+   * the operation fails."
    */
   #move(secret: FakeSecret, input: Input): unknown {
     const stage = String(input['VersionStage'])
-    const [from, to] = ['RemoveFromVersionId', 'MoveToVersionId'].map((key) => input[key] as string | undefined)
-    if (to !== undefined && !secret.versions.has(to)) throw new Reply(400, 'ResourceNotFoundException', 'version')
+    const [from, to] = ['RemoveFromVersionId', 'MoveToVersionId'].map(
+      (key) => input[key] as string | undefined,
+    )
+    if (to !== undefined && !secret.versions.has(to))
+      throw new Reply(400, 'ResourceNotFoundException', 'version')
     const [holder] = [...secret.versions].find(([, { stages }]) => stages.includes(stage)) ?? []
-    if (holder !== from && holder !== to) throw new Reply(400, 'InvalidParameterException', 'RemoveFromVersionId')
-    if (stage === 'AWSCURRENT' && to === undefined) throw new Reply(400, 'InvalidParameterException', 'AWSCURRENT')
+    if (holder !== from && holder !== to)
+      throw new Reply(400, 'InvalidParameterException', 'RemoveFromVersionId')
+    if (stage === 'AWSCURRENT' && to === undefined)
+      throw new Reply(400, 'InvalidParameterException', 'AWSCURRENT')
     if (stage === 'AWSCURRENT') this.#remember(secret)
     if (holder !== to) this.#attach(secret, stage, to)
     return { ARN: this.#arn(secret), Name: secret.name }

@@ -1,4 +1,7 @@
-/** What tests of the Bedrock adapter share: a fake with a user and the user's key, a context that shares its time, sessions. */
+/**
+ * What tests of the Bedrock adapter share: a fake with a user and the user's key, a
+ * context that shares its time, sessions.
+ */
 import type { Intent } from '../../src/core/model.ts'
 import type { Credential, Issued, ProviderSession } from '../../src/core/provider.ts'
 import { DAY } from '../../src/core/duration.ts'
@@ -24,7 +27,10 @@ export class BedrockWorld {
     this.context = context
     this.fake = fake
     fake.addUser('bob')
-    this.old = fake.bedrock.addKey('bob', { createdAt: START - 40 * DAY, expiresAt: START + 5 * DAY })
+    this.old = fake.bedrock.addKey('bob', {
+      createdAt: START - 40 * DAY,
+      expiresAt: START + 5 * DAY,
+    })
   }
 
   static async start(): Promise<BedrockWorld> {
@@ -34,21 +40,36 @@ export class BedrockWorld {
 
   /** A session as the admin of the fake. */
   open(extra: Record<string, string> = {}): Promise<ProviderSession> {
-    return bedrock.open(parseConfig(bedrock.config, { ...configOf(this.fake), ...extra }, 'config'), this.context)
+    return bedrock.open(
+      parseConfig(bedrock.config, { ...configOf(this.fake), ...extra }, 'config'),
+      this.context,
+    )
   }
 
   async intent(session: ProviderSession): Promise<Intent> {
-    return { tag: 'tag', before: (await session.list?.()) ?? [], material: {}, at: this.context.clock.now(), attempt: 1 }
+    return {
+      tag: 'tag',
+      before: (await session.list?.()) ?? [],
+      material: {},
+      at: this.context.clock.now(),
+      attempt: 1,
+    }
   }
 
   /** A session that has just made a second key. */
   async rotated(): Promise<{ session: ProviderSession; issued: Issued }> {
     const session = await this.open()
-    return { session, issued: await session.create(await this.intent(session), credential(this.old)) }
+    return {
+      session,
+      issued: await session.create(await this.intent(session), credential(this.old)),
+    }
   }
 
   expectNoSecret(error: unknown): void {
-    expectNoLeak(error, [this.fake.admin.secret, ...[...this.fake.bedrock.keys.values()].map(({ secret }) => secret)])
+    expectNoLeak(error, [
+      this.fake.admin.secret,
+      ...[...this.fake.bedrock.keys.values()].map(({ secret }) => secret),
+    ])
   }
 }
 

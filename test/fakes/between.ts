@@ -1,18 +1,30 @@
-/** Between us and a server: hands everything on and keeps what we say; or hangs up, before or after the server had it. */
+/**
+ * Between us and a server: hands everything on and keeps what we say; or hangs up, before
+ * or after the server had it.
+ */
 import { type AddressInfo, connect, createServer } from 'node:net'
 
-/** `hold`: we are hung up on, and what we said waits for `release`. `orphan`: the server has it, and we are hung up on at once. */
+/**
+ * `hold`: we are hung up on, and what we said waits for `release`. `orphan`: the server
+ * has it, and we are hung up on at once.
+ */
 export type Verdict = 'pass' | 'cut' | 'lose answer' | 'hold' | 'orphan'
 
 export interface Between {
   readonly port: number
   said(): string
-  /** What was held back reaches the server, if it still listens; resolves when it has answered or hung up. */
+  /**
+   * What was held back reaches the server, if it still listens; resolves when it has
+   * answered or hung up.
+   */
   release(): Promise<void>
   close(): Promise<void>
 }
 
-export async function between(far: number, judge: (part: Buffer) => Verdict = () => 'pass'): Promise<Between> {
+export async function between(
+  far: number,
+  judge: (part: Buffer) => Verdict = () => 'pass',
+): Promise<Between> {
   let said = ''
   const held: (() => Promise<void>)[] = []
   const proxy = createServer((client) => {

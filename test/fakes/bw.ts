@@ -1,6 +1,8 @@
 /**
- * The program `bw` of Bitwarden with its copy of the vault and the server behind it, run as a process (reference/providers.md 13c; what it prints and does is from its source,
- * apps/cli/src of https://github.com/bitwarden/clients: base-program.ts, commands/{get,edit,list}.command.ts, vault/create.command.ts, and
+ * The program `bw` of Bitwarden with its copy of the vault and the server behind it, run
+ * as a process (reference/providers.md 13c; what it prints and does is from its source,
+ * apps/cli/src of https://github.com/bitwarden/clients: base-program.ts,
+ * commands/{get,edit,list}.command.ts, vault/create.command.ts, and
  * libs/common/src/models/export/cipher.export.ts).
  */
 import { randomUUID } from 'node:crypto'
@@ -40,7 +42,8 @@ interface BwState {
   loses: string[]
 }
 
-const dateOf = (tick: number): string => new Date(Date.UTC(2026, 10, 21) + tick * 1000).toISOString()
+const dateOf = (tick: number): string =>
+  new Date(Date.UTC(2026, 10, 21) + tick * 1000).toISOString()
 
 export class FakeBw extends FakeProgram<BwState> {
   constructor() {
@@ -60,7 +63,17 @@ export class FakeBw extends FakeProgram<BwState> {
   add(name: string, item: Partial<BwItem> = {}): string {
     const id = randomUUID()
     this.change(
-      ({ server }) => void server.push({ object: 'item', id, type: 1, name, revisionDate: dateOf(0), login: {}, fields: [], ...item }),
+      ({ server }) =>
+        void server.push({
+          object: 'item',
+          id,
+          type: 1,
+          name,
+          revisionDate: dateOf(0),
+          login: {},
+          fields: [],
+          ...item,
+        }),
     )
     return id
   }
@@ -83,7 +96,8 @@ function answer(call: Invocation, state: BwState): Reply {
   const quiet = argv.length < call.argv.length || call.env['BW_NOINTERACTION'] === 'true'
   if (state.status === 'unauthenticated') return error('You are not logged in.')
   if (call.env['BW_SESSION'] !== state.session)
-    // handleLockedUser: with a person it asks for the master password, and would wait here for ever.
+    // handleLockedUser: with a person it asks for the master password, and would wait
+    // here for ever.
     return error(quiet ? 'Vault is locked.' : '? Master password: [input is hidden]')
   const [verb, kind, subject = ''] = argv
   if (verb === 'sync') {
@@ -93,12 +107,19 @@ function answer(call: Invocation, state: BwState): Reply {
   }
   if (verb === 'list' && kind === 'items') {
     const wanted = (call.flag('--search') ?? '').toLowerCase()
-    return done(state.local.filter((item) => !item.deletedDate && item.name.toLowerCase().includes(wanted)))
+    return done(
+      state.local.filter((item) => !item.deletedDate && item.name.toLowerCase().includes(wanted)),
+    )
   }
   if (verb === 'create' && kind === 'item') {
     const sent = decoded(call)
     if (sent === undefined) return error('Error parsing the encoded request data.')
-    const item: BwItem = { ...sent, object: 'item', id: randomUUID(), revisionDate: dateOf(++state.ticks) }
+    const item: BwItem = {
+      ...sent,
+      object: 'item',
+      id: randomUUID(),
+      revisionDate: dateOf(++state.ticks),
+    }
     state.server.push(item)
     state.local.push(structuredClone(item))
     return done(item)
@@ -115,7 +136,13 @@ function withUrls(item: BwItem, state: BwState): BwItem {
   state.ticks++
   return item.attachments === undefined
     ? item
-    : { ...item, attachments: item.attachments.map(({ id }) => ({ id, url: `https://files.test/${id}?token=${state.ticks}` })) }
+    : {
+        ...item,
+        attachments: item.attachments.map(({ id }) => ({
+          id,
+          url: `https://files.test/${id}?token=${state.ticks}`,
+        })),
+      }
 }
 
 /** Plain base64 by stdin (13c: `bw encode`); readStdin takes what is no terminal. */
@@ -130,15 +157,28 @@ function decoded({ argv, piped }: Invocation): BwItem | undefined {
 
 function edit(call: Invocation, state: BwState, local: BwItem): Reply {
   const sent = decoded(call)
-  if (sent === undefined) return error(call.piped === '' ? '`requestJson` was not provided.' : 'Error parsing the encoded request data.')
-  if (local.deletedDate) return error('You may not edit a deleted item. Use the restore command first.')
+  if (sent === undefined)
+    return error(
+      call.piped === ''
+        ? '`requestJson` was not provided.'
+        : 'Error parsing the encoded request data.',
+    )
+  if (local.deletedDate)
+    return error('You may not edit a deleted item. Use the restore command first.')
   const item = state.server.find(({ id }) => id === local.id)
-  // The server's own words for both are from memory (UNVERIFIED), except the second, which is in public issues.
+  // The server's own words for both are from memory (UNVERIFIED), except the second,
+  // which is in public issues.
   if (item === undefined || state.rights === 'read') return error('Resource not found.')
   if (sent.revisionDate !== item.revisionDate)
-    return error('The cipher you are updating is out of date. Please save your work, sync your vault, and try again.')
+    return error(
+      'The cipher you are updating is out of date. Please save your work, sync your vault, ' +
+        'and try again.',
+    )
   // toView: fields and login are replaced by what is sent, null or absent lists stay.
-  const old = [item.login?.password, ...(item.fields ?? []).filter(({ type }) => type === 1).map(({ value }) => value)]
+  const old = [
+    item.login?.password,
+    ...(item.fields ?? []).filter(({ type }) => type === 1).map(({ value }) => value),
+  ]
   item.name = sent.name
   item.notes = sent.notes ?? null
   if (sent.fields) item.fields = sent.fields.filter(({ name }) => !state.loses.includes(name))
@@ -146,7 +186,9 @@ function edit(call: Invocation, state: BwState, local: BwItem): Reply {
   item.revisionDate = dateOf(++state.ticks)
   // Passwords and hidden fields that changed go to the history, five at most.
   const now = [item.login?.password, ...(item.fields ?? []).map(({ value }) => value)]
-  const gone = old.flatMap((value) => (value && !now.includes(value) ? [{ password: value, lastUsedDate: item.revisionDate }] : []))
+  const gone = old.flatMap((value) =>
+    value && !now.includes(value) ? [{ password: value, lastUsedDate: item.revisionDate }] : [],
+  )
   item.passwordHistory = [...gone, ...(item.passwordHistory ?? [])].slice(0, 5)
   Object.assign(local, structuredClone(item))
   return done(item)

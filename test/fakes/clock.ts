@@ -1,4 +1,7 @@
-/** Time and chance for tests: a clock that moves only when told or slept on, and random bytes that repeat with the seed. */
+/**
+ * Time and chance for tests: a clock that moves only when told or slept on, and random
+ * bytes that repeat with the seed.
+ */
 import { createHash } from 'node:crypto'
 import type { Clock, Random } from '../../src/core/ports.ts'
 
@@ -40,7 +43,8 @@ export function seededRandom(seed = 'rotate'): Random {
   let pool = Buffer.alloc(0)
   return {
     bytes(count) {
-      while (pool.length < count) pool = Buffer.concat([pool, createHash('sha256').update(`${seed}:${counter++}`).digest()])
+      while (pool.length < count)
+        pool = Buffer.concat([pool, createHash('sha256').update(`${seed}:${counter++}`).digest()])
       const taken = pool.subarray(0, count)
       pool = pool.subarray(count)
       return new Uint8Array(taken)

@@ -1,4 +1,7 @@
-/** API tokens of Cloudflare on loopback, after reference/providers.md 10a: values once, policies kept, a status that can be switched, a token that tells who it is. */
+/**
+ * API tokens of Cloudflare on loopback, after reference/providers.md 10a: values once,
+ * policies kept, a status that can be switched, a token that tells who it is.
+ */
 import { randomBytes } from 'node:crypto'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -67,7 +70,9 @@ export class FakeCloudflareTokens {
   }
 
   accepts(value: string): boolean {
-    return [...this.tokens.values()].some((token) => token.value === value && token.status === 'active')
+    return [...this.tokens.values()].some(
+      (token) => token.value === value && token.status === 'active',
+    )
   }
 
   async start(): Promise<this> {
@@ -85,7 +90,12 @@ export class FakeCloudflareTokens {
         const { status, result } =
           fault?.how === 'refuse'
             ? { status: 403 }
-            : this.#answer(method, url, bearer, text === '' ? {} : (JSON.parse(text) as Record<string, unknown>))
+            : this.#answer(
+                method,
+                url,
+                bearer,
+                text === '' ? {} : (JSON.parse(text) as Record<string, unknown>),
+              )
         if (fault?.how === 'lose') return request.socket.destroy()
         const success = status < 300 && !this.hollow
         const errors = success ? [] : [{ code: 1000, message: 'Invalid API Token' }]
@@ -103,8 +113,16 @@ export class FakeCloudflareTokens {
     await new Promise((resolve) => this.#server?.close(resolve))
   }
 
-  #answer(method: string, url: URL, bearer: string, body: Readonly<Record<string, unknown>>): Answer {
-    const [, id = ''] = /^\/(?:user|accounts\/fedcba9876543210fedcba9876543210)\/tokens(?:\/(\w+))?$/.exec(url.pathname) ?? []
+  #answer(
+    method: string,
+    url: URL,
+    bearer: string,
+    body: Readonly<Record<string, unknown>>,
+  ): Answer {
+    const [, id = ''] =
+      /^\/(?:user|accounts\/fedcba9876543210fedcba9876543210)\/tokens(?:\/(\w+))?$/.exec(
+        url.pathname,
+      ) ?? []
     if (id === 'verify') {
       const token = [...this.tokens.values()].find(({ value }) => value === bearer)
       if (token === undefined || this.lag-- > 0) return { status: 401 }
@@ -115,11 +133,17 @@ export class FakeCloudflareTokens {
     if (id === '' && method === 'GET') {
       const page = Number(url.searchParams.get('page') ?? '1')
       const size = Number(url.searchParams.get('per_page') ?? '20')
-      return { status: 200, result: [...this.tokens.values()].slice((page - 1) * size, page * size).map(shown) }
+      return {
+        status: 200,
+        result: [...this.tokens.values()].slice((page - 1) * size, page * size).map(shown),
+      }
     }
     if (id === '') {
-      const groups = (body['policies'] as readonly { permission_groups: readonly object[] }[]).flatMap(({ permission_groups: all }) => all)
-      if (groups.length === 0 || groups.some((group) => Object.keys(group).join() !== 'id')) return { status: 400 }
+      const groups = (
+        body['policies'] as readonly { permission_groups: readonly object[] }[]
+      ).flatMap(({ permission_groups: all }) => all)
+      if (groups.length === 0 || groups.some((group) => Object.keys(group).join() !== 'id'))
+        return { status: 400 }
       const {
         name,
         policies,

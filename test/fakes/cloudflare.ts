@@ -1,4 +1,7 @@
-/** Secrets of Workers on loopback, after reference/providers.md 18: names are listed, values are not; every answer stands in Cloudflare's envelope (10a). */
+/**
+ * Secrets of Workers on loopback, after reference/providers.md 18: names are listed,
+ * values are not; every answer stands in Cloudflare's envelope (10a).
+ */
 import { type Answer, type Asked, FakeHost } from './hosting.ts'
 
 export class FakeCloudflare extends FakeHost {
@@ -14,13 +17,27 @@ export class FakeCloudflare extends FakeHost {
   }
 
   protected answer({ method, url, body }: Asked): Answer {
-    const found = new RegExp(`^/accounts/${this.accountId}/workers/scripts/([^/]+)/secrets(?:/([^/]+))?$`).exec(url.pathname)
+    const found = new RegExp(
+      `^/accounts/${this.accountId}/workers/scripts/([^/]+)/secrets(?:/([^/]+))?$`,
+    ).exec(url.pathname)
     const held = this.scripts.get(decodeURIComponent(found?.[1] ?? ''))
-    const failed = (code: number): object => ({ success: false, errors: [{ code, message: 'no' }], messages: [], result: null })
+    const failed = (code: number): object => ({
+      success: false,
+      errors: [{ code, message: 'no' }],
+      messages: [],
+      result: null,
+    })
     if (held === undefined) return { status: 404, body: failed(10_007) }
-    const done = (result: unknown): Answer => ({ status: 200, body: { success: true, errors: [], messages: [], result } })
-    if (method === 'GET') return done([...held.keys()].map((name) => ({ name, type: 'secret_text' })))
-    if (method === 'DELETE') return held.delete(decodeURIComponent(found?.[2] ?? '')) ? done(null) : { status: 404, body: failed(10_056) }
+    const done = (result: unknown): Answer => ({
+      status: 200,
+      body: { success: true, errors: [], messages: [], result },
+    })
+    if (method === 'GET')
+      return done([...held.keys()].map((name) => ({ name, type: 'secret_text' })))
+    if (method === 'DELETE')
+      return held.delete(decodeURIComponent(found?.[2] ?? ''))
+        ? done(null)
+        : { status: 404, body: failed(10_056) }
     if (method !== 'PUT') return { status: 405, body: failed(10_405) }
     const { name, text, type } = body as { name: string; text: string; type: string }
     if (type !== 'secret_text' || text.length > 5120) return { status: 400, body: failed(10_021) }

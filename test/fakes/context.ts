@@ -1,4 +1,7 @@
-/** What an adapter is given in tests: the production HTTP client and process runner under a clock and a random source that can be predicted. */
+/**
+ * What an adapter is given in tests: the production HTTP client and process runner under
+ * a clock and a random source that can be predicted.
+ */
 import type { AdapterContext } from '../../src/core/provider.ts'
 import { createHttp } from '../../src/net/http.ts'
 import { createSpawn } from '../../src/net/spawn.ts'
@@ -17,7 +20,11 @@ export function testContext(over: Partial<AdapterContext> = {}): TestContext {
   return {
     random,
     http: createHttp({ clock, random }),
-    spawn: createSpawn({ path: process.env['PATH'] ?? '', cwd: process.cwd(), home: process.env['HOME'] }),
+    spawn: createSpawn({
+      path: process.env['PATH'] ?? '',
+      cwd: process.cwd(),
+      home: process.env['HOME'],
+    }),
     signal: new AbortController().signal,
     path: 'production/app/API_KEY',
     vaultTag: 'testtag1',

@@ -1,4 +1,7 @@
-/** A world for the engine: a clock, a vault, far sides, targets, and processes that can die at any moment. What must hold at every moment is checked at every moment. */
+/**
+ * A world for the engine: a clock, a vault, far sides, targets, and processes that can
+ * die at any moment. What must hold at every moment is checked at every moment.
+ */
 import { expect } from 'vitest'
 import type { BeginOptions } from '../../src/engine/begin.ts'
 import { DAY } from '../../src/core/duration.ts'
@@ -23,14 +26,26 @@ import { type RunDueReport, runDue } from '../../src/app/rotation/run-due.ts'
 import { stateOf } from '../../src/engine/machine.ts'
 import type { EnginePorts } from '../../src/engine/ports.ts'
 import { MemoryLocks, MemoryStore } from './memory-vault.ts'
-import { type FakeKey, FarSide, FarTarget, type Kind, providerOf, stages, textOf, traitsOf } from './provider.ts'
+import {
+  type FakeKey,
+  FarSide,
+  FarTarget,
+  type Kind,
+  providerOf,
+  stages,
+  textOf,
+  traitsOf,
+} from './provider.ts'
 
 /** The process died here. The engine must not take it for an answer. */
 export class InjectedCrash extends Error {
   override readonly name = 'InjectedCrash'
 }
 
-/** Where a vault comes from; the tests run over memory, a slice of them may run over the real one. */
+/**
+ * Where a vault comes from; the tests run over memory, a slice of them may run over the
+ * real one.
+ */
 export interface Backend {
   open(clock: Clock): Vault | Promise<Vault>
   readonly store?: MemoryStore
@@ -72,7 +87,9 @@ export class World {
   readonly violations: Error[] = []
   /** Names of all moments so far, in order. */
   readonly moments: string[] = []
-  /** Dies at the moment with this number (counted from 0), or where the predicate says so. */
+  /**
+   * Dies at the moment with this number (counted from 0), or where the predicate says so.
+   */
   crashAt: ((index: number, name: string) => boolean) | undefined
   /** Called at each moment, before a crash. */
   onMoment: (name: string, process: Process) => Promise<void> | void = () => undefined
@@ -82,8 +99,13 @@ export class World {
   #serial: number
   #seed: number
 
-  /** `serial`: processes are counted from here, so that none is taken for one of another world. */
-  constructor(options: { readonly backend?: Backend; readonly seed?: number; readonly serial?: number } = {}) {
+  /**
+   * `serial`: processes are counted from here, so that none is taken for one of another
+   * world.
+   */
+  constructor(
+    options: { readonly backend?: Backend; readonly seed?: number; readonly serial?: number } = {},
+  ) {
     this.backend = options.backend ?? memory()
     this.#seed = options.seed ?? 1
     this.#serial = options.serial ?? 0
@@ -109,7 +131,8 @@ export class World {
   }
 
   /** The network, which is not there unless a test makes one. */
-  send: Http['send'] = () => Promise.reject(new AdapterError('unreachable', 'tests have no network'))
+  send: Http['send'] = () =>
+    Promise.reject(new AdapterError('unreachable', 'tests have no network'))
 
   /** What servers reached over TLS say of the clock; asked again each time. */
   skew: () => number | undefined = () => undefined
@@ -137,10 +160,16 @@ export class World {
     return target
   }
 
-  /** A secret with a schedule, a first value that is accepted and delivered, and its far side (named like the path). Due now unless told otherwise. */
-  async secret(
-    options: SecretOptions = {},
-  ): Promise<{ readonly id: string; readonly path: string; readonly side: FarSide; readonly first: FakeKey | undefined }> {
+  /**
+   * A secret with a schedule, a first value that is accepted and delivered, and its far
+   * side (named like the path). Due now unless told otherwise.
+   */
+  async secret(options: SecretOptions = {}): Promise<{
+    readonly id: string
+    readonly path: string
+    readonly side: FarSide
+    readonly first: FakeKey | undefined
+  }> {
     const kind = options.kind ?? 'limited'
     const path = options.path ?? PATH
     const side = this.side(path, kind)
@@ -152,11 +181,17 @@ export class World {
         ? undefined
         : side.add({
             at: this.time - 40 * DAY,
-            ...(kind === 'users' ? { id: 'user-a', fields: { username: 'user-a', password: 'pw-first' } } : {}),
+            ...(kind === 'users'
+              ? { id: 'user-a', fields: { username: 'user-a', password: 'pw-first' } }
+              : {}),
           })
     const fields = first === undefined ? undefined : side.issued(first).fields
-    const names = Object.fromEntries(traitsOf[kind].fields.map((field) => [field, field.toUpperCase()]))
-    const pair = Object.fromEntries(Object.entries(names).map(([field, name]) => [field, `${name}_PREVIOUS`]))
+    const names = Object.fromEntries(
+      traitsOf[kind].fields.map((field) => [field, field.toUpperCase()]),
+    )
+    const pair = Object.fromEntries(
+      Object.entries(names).map(([field, name]) => [field, `${name}_PREVIOUS`]),
+    )
     const targets = (options.targets ?? ['before', 'blind', 'after']).map((which): TargetSpec => {
       const at = `${path}:${which}`
       const far = this.target(at)
@@ -231,9 +266,17 @@ export class World {
       nextVersion: version === undefined ? 1 : 2,
       schedule,
       strays: [],
-      // Our own last write to a place that can't be read, and nobody has written there since.
+      // Our own last write to a place that can't be read, and nobody has written there
+      // since.
       ...((options.targets ?? []).includes('hidden') && fields !== undefined
-        ? { written: { hidden: { version: 1, signs: Object.fromEntries(Object.values(names).map((name) => [name, '0 writes'])) } } }
+        ? {
+            written: {
+              hidden: {
+                version: 1,
+                signs: Object.fromEntries(Object.values(names).map((name) => [name, '0 writes'])),
+              },
+            },
+          }
         : {}),
     }
     await vault.transact(async (tx) => {
@@ -244,12 +287,25 @@ export class World {
     return { id, path, side, first }
   }
 
-  /** No old key ends while a target that can be read still hands it out, unless an operator gave that target up (law 5). */
+  /**
+   * No old key ends while a target that can be read still hands it out, unless an
+   * operator gave that target up (law 5).
+   */
   handsOut(path: string, key: FakeKey): void {
     // `--revoke-first` switches off what is in use, and says so.
-    if (this.moments.findLast((name) => name.startsWith('fault:before:effect:')) === 'fault:before:effect:suspend-old') return
+    if (
+      this.moments.findLast((name) => name.startsWith('fault:before:effect:')) ===
+      'fault:before:effect:suspend-old'
+    )
+      return
     for (const [at, far] of this.targets) {
-      if (!at.startsWith(`${path}:`) || at === `${path}:blind` || at === `${path}:hidden` || this.givenUp.has(at)) continue
+      if (
+        !at.startsWith(`${path}:`) ||
+        at === `${path}:blind` ||
+        at === `${path}:hidden` ||
+        this.givenUp.has(at)
+      )
+        continue
       const values = new Set(far.held.values())
       if (Object.values(key.fields).every((value) => values.has(value)))
         this.violations.push(new Violation(`${at} hands out ${key.id}, which is ended`))
@@ -303,15 +359,21 @@ export class World {
   }
 
   async value(secretId: string, version: number): Promise<Fields> {
-    const fields = await this.read((vault) => vault.read((reader) => reader.value(secretId, version)))
+    const fields = await this.read((vault) =>
+      vault.read((reader) => reader.value(secretId, version)),
+    )
     if (fields === undefined) throw new Error(`version ${version} has no value`)
     return fields
   }
 
   /** What `get` returns. */
-  async current(secretId: string): Promise<{ readonly version: VersionRecord; readonly fields: Fields } | undefined> {
+  async current(
+    secretId: string,
+  ): Promise<{ readonly version: VersionRecord; readonly fields: Fields } | undefined> {
     const version = currentVersion(await this.get(secretId))
-    return version === undefined ? undefined : { version, fields: await this.value(secretId, version.n) }
+    return version === undefined
+      ? undefined
+      : { version, fields: await this.value(secretId, version.n) }
   }
 
   async audit(): Promise<readonly AuditEvent[]> {
@@ -323,9 +385,11 @@ export class World {
   }
 
   /** `run-due` in a process of its own. */
-  async runDue(
-    input: Partial<Parameters<typeof runDue>[1]> = {},
-  ): Promise<{ readonly report: RunDueReport; readonly failure: RotateError | undefined; readonly lines: readonly string[] }> {
+  async runDue(input: Partial<Parameters<typeof runDue>[1]> = {}): Promise<{
+    readonly report: RunDueReport
+    readonly failure: RotateError | undefined
+    readonly lines: readonly string[]
+  }> {
     const process = await this.process()
     try {
       return await process.runDue(input)
@@ -335,7 +399,10 @@ export class World {
   }
 
   /** `rotate` in a process of its own. */
-  async rotate(secretId: string, input: Parameters<typeof rotateOne>[2] = {}): Promise<Awaited<ReturnType<typeof rotateOne>>> {
+  async rotate(
+    secretId: string,
+    input: Parameters<typeof rotateOne>[2] = {},
+  ): Promise<Awaited<ReturnType<typeof rotateOne>>> {
     const process = await this.process()
     try {
       return await rotateOne(process.ports, secretId, input)
@@ -348,7 +415,11 @@ export class World {
   async rollback(path: string, toVersion?: number): Promise<Awaited<ReturnType<typeof rollback>>> {
     const process = await this.process()
     try {
-      return await rollback(process.deps, { path, ...(toVersion === undefined ? {} : { toVersion }) }, () => undefined)
+      return await rollback(
+        process.deps,
+        { path, ...(toVersion === undefined ? {} : { toVersion }) },
+        () => undefined,
+      )
     } finally {
       process.exit()
     }
@@ -384,7 +455,10 @@ export class Process {
       skew: () => world.skew(),
       sleep: (ms, signal) => {
         this.alive()
-        if (signal?.aborted === true) return Promise.reject(signal.reason instanceof Error ? signal.reason : new Error('aborted'))
+        if (signal?.aborted === true)
+          return Promise.reject(
+            signal.reason instanceof Error ? signal.reason : new Error('aborted'),
+          )
         world.time += ms
         return Promise.resolve()
       },
@@ -452,7 +526,10 @@ export class Process {
 
   crash(): never {
     this.exit()
-    throw new InjectedCrash(`${this.name} died at moment ${this.world.moments.length - 1}: ${this.world.moments.at(-1) ?? ''}`)
+    throw new InjectedCrash(
+      `${this.name} died at moment ${this.world.moments.length - 1}: ` +
+        `${this.world.moments.at(-1) ?? ''}`,
+    )
   }
 
   exit(): void {
@@ -460,9 +537,11 @@ export class Process {
     this.world.locks.die(this.name)
   }
 
-  async runDue(
-    input: Partial<Parameters<typeof runDue>[1]> = {},
-  ): Promise<{ readonly report: RunDueReport; readonly failure: RotateError | undefined; readonly lines: readonly string[] }> {
+  async runDue(input: Partial<Parameters<typeof runDue>[1]> = {}): Promise<{
+    readonly report: RunDueReport
+    readonly failure: RotateError | undefined
+    readonly lines: readonly string[]
+  }> {
     const lines: string[] = []
     const outcome = await runDue(
       this.deps,
@@ -530,10 +609,17 @@ function mortalVault(process: Process, vault: Vault): Vault {
 
 /** The value for a supplied rotation, as the far side would accept it. */
 export function supplied(key: FakeKey): NonNullable<BeginOptions['supplied']> {
-  return { fields: Object.fromEntries(Object.entries(key.fields).map(([name, value]) => [name, new Secret(value)])) }
+  return {
+    fields: Object.fromEntries(
+      Object.entries(key.fields).map(([name, value]) => [name, new Secret(value)]),
+    ),
+  }
 }
 
-/** At every moment, whatever just happened: the invariants of DESIGN 4 that never rest. Wired into `onMoment` and into the far side's kills. */
+/**
+ * At every moment, whatever just happened: the invariants of DESIGN 4 that never rest.
+ * Wired into `onMoment` and into the far side's kills.
+ */
 export function alwaysTrue(world: World, secretId: string, side: FarSide): void {
   const { secrets, values } = world.store.rows
   const secret = secrets.get(secretId)
@@ -547,9 +633,13 @@ export function alwaysTrue(world: World, secretId: string, side: FarSide): void 
     must(accepted(current.n), `what get returns (version ${current.n}) is not accepted`)
     must(current.state === 'live', `the current version ${current.n} is ${current.state}`)
   }
-  must(secret.versions.filter((version) => version.labels.includes('current')).length <= 1, 'two versions are current')
+  must(
+    secret.versions.filter((version) => version.labels.includes('current')).length <= 1,
+    'two versions are current',
+  )
   for (const version of secret.versions)
-    if (version.state === 'revoked') must(!accepted(version.n), `version ${version.n} is called revoked and is accepted`)
+    if (version.state === 'revoked')
+      must(!accepted(version.n), `version ${version.n} is called revoked and is accepted`)
 }
 
 /** Something that must hold at every moment did not. */
@@ -557,8 +647,16 @@ export class Violation extends Error {
   override readonly name = 'Violation'
 }
 
-/** When all is said and done. `repeats`: something was really done twice, such as a promotion that was taken back in between. */
-export async function finallyTrue(world: World, secretId: string, side: FarSide, audit: 'once' | 'repeats' = 'once'): Promise<void> {
+/**
+ * When all is said and done. `repeats`: something was really done twice, such as a
+ * promotion that was taken back in between.
+ */
+export async function finallyTrue(
+  world: World,
+  secretId: string,
+  side: FarSide,
+  audit: 'once' | 'repeats' = 'once',
+): Promise<void> {
   if (world.violations[0] !== undefined) throw world.violations[0]
   const secret = await world.get(secretId)
   const current = await world.current(secretId)
@@ -566,7 +664,8 @@ export async function finallyTrue(world: World, secretId: string, side: FarSide,
   const open = secret.openRun === undefined ? undefined : await world.run(secret.openRun)
   if (open !== undefined) {
     // Or for a date, which comes by itself.
-    if (!stateOf(open).waits) expect(open.status, 'a run that is left open waits for a person').toBe('unsafe')
+    if (!stateOf(open).waits)
+      expect(open.status, 'a run that is left open waits for a person').toBe('unsafe')
     expect(stateOf(open).parked, 'and says why').toBeDefined()
   }
   await named(world, secretId, side)
@@ -576,23 +675,39 @@ export async function finallyTrue(world: World, secretId: string, side: FarSide,
       const far = world.target((spec.config as { at: string }).at)
       const text = await wanted(world, secret, spec)
       far.catchUp()
-      expect(Object.fromEntries(far.held), `target ${spec.key} holds the current value`).toEqual(Object.fromEntries(text))
-      expect(Object.fromEntries(far.used), `consumers of ${spec.key} use the current value`).toEqual(Object.fromEntries(text))
+      expect(Object.fromEntries(far.held), `target ${spec.key} holds the current value`).toEqual(
+        Object.fromEntries(text),
+      )
+      expect(
+        Object.fromEntries(far.used),
+        `consumers of ${spec.key} use the current value`,
+      ).toEqual(Object.fromEntries(text))
     }
   }
   if (audit === 'once') await auditTrue(world)
 }
 
-/** What a target must hold for the current version, and beside it for the newest old one that was granted a grace which has not ended. */
-export async function wanted(world: World, secret: SecretRecord, spec: TargetSpec): Promise<ReadonlyMap<string, string>> {
+/**
+ * What a target must hold for the current version, and beside it for the newest old one
+ * that was granted a grace which has not ended.
+ */
+export async function wanted(
+  world: World,
+  secret: SecretRecord,
+  spec: TargetSpec,
+): Promise<ReadonlyMap<string, string>> {
   const current = currentVersion(secret)
   if (current === undefined) return new Map()
   const texts = async (n: number, end: string): Promise<readonly (readonly [string, string])[]> =>
-    Object.entries(await world.value(secret.id, n)).map(([name, value]) => [`${name.toUpperCase()}${end}`, value.reveal()] as const)
+    Object.entries(await world.value(secret.id, n)).map(
+      ([name, value]) => [`${name.toUpperCase()}${end}`, value.reveal()] as const,
+    )
   const own = await texts(current.n, '')
   if (spec.previous === undefined) return new Map(own)
   const waiting = secret.versions.findLast((version) => version.labels.includes('previous'))
-  const granted = waiting?.retirement?.step === 'waiting' && waiting.retirement.notBefore > (waiting.replacedAt ?? 0)
+  const granted =
+    waiting?.retirement?.step === 'waiting' &&
+    waiting.retirement.notBefore > (waiting.replacedAt ?? 0)
   return new Map([...own, ...(await texts(granted ? waiting.n : current.n, '_PREVIOUS'))])
 }
 
@@ -606,10 +721,16 @@ export async function named(world: World, secretId: string, side: FarSide): Prom
     known.add(textOf(await world.value(secretId, version.n)))
   }
   const suspects = (secret.late ?? []).flatMap(({ candidates = [] }) => candidates)
-  const strays = new Set([...secret.strays.map((stray) => stray.handle), ...suspects].map(({ id }) => id))
+  const strays = new Set(
+    [...secret.strays.map((stray) => stray.handle), ...suspects].map(({ id }) => id),
+  )
   const open = secret.openRun !== undefined
   for (const key of side.alive.filter((candidate) => candidate.ours)) {
-    const text = textOf(Object.fromEntries(Object.entries(key.fields).map(([name, value]) => [name, new Secret(value)])))
+    const text = textOf(
+      Object.fromEntries(
+        Object.entries(key.fields).map(([name, value]) => [name, new Secret(value)]),
+      ),
+    )
     expect(known.has(text) || strays.has(key.id) || open, `the vault can name ${key.id}`).toBe(true)
   }
 }
@@ -618,8 +739,19 @@ export async function named(world: World, secretId: string, side: FarSide): Prom
 export async function auditTrue(world: World): Promise<void> {
   const seen = new Map<string, number>()
   for (const event of await world.audit()) {
-    if (!['secret_rotated', 'key_revoked', 'key_suspended', 'rotation_started', 'rotation_rolled_back'].includes(event.action)) continue
-    const key = [event.action, event.runId, event.metadata['version'], event.metadata['key']].join('|')
+    if (
+      ![
+        'secret_rotated',
+        'key_revoked',
+        'key_suspended',
+        'rotation_started',
+        'rotation_rolled_back',
+      ].includes(event.action)
+    )
+      continue
+    const key = [event.action, event.runId, event.metadata['version'], event.metadata['key']].join(
+      '|',
+    )
     seen.set(key, (seen.get(key) ?? 0) + 1)
   }
   expect(

@@ -1,6 +1,8 @@
 /**
- * The program `fly` with the secrets and machines behind it, run as a process (reference/providers.md 18; how it reads stdin and what it prints is from its source,
- * internal/command/secrets of https://github.com/superfly/flyctl: parser.go, import.go, list.go, deploy.go).
+ * The program `fly` with the secrets and machines behind it, run as a process
+ * (reference/providers.md 18; how it reads stdin and what it prints is from its source,
+ * internal/command/secrets of https://github.com/superfly/flyctl: parser.go, import.go,
+ * list.go, deploy.go).
  */
 import { createHash } from 'node:crypto'
 import { fileURLToPath } from 'node:url'
@@ -25,7 +27,10 @@ export class FakeFly extends FakeProgram<FlyState> {
 
   add(name: string, secrets: Readonly<Record<string, string>> = {}, machines = 2): void {
     this.change(({ apps }) => {
-      apps[name] = { secrets: { ...secrets }, machines: Array.from({ length: machines }, () => ({ ...secrets })) }
+      apps[name] = {
+        secrets: { ...secrets },
+        machines: Array.from({ length: machines }, () => ({ ...secrets })),
+      }
     })
   }
 
@@ -36,7 +41,8 @@ export class FakeFly extends FakeProgram<FlyState> {
 
 const error = (text: string): Reply => ({ code: 1, stderr: `Error: ${text}\n` })
 
-const digestOf = (value: string): string => createHash('sha256').update(`salt of the app ${value}`).digest('hex').slice(0, 16)
+const digestOf = (value: string): string =>
+  createHash('sha256').update(`salt of the app ${value}`).digest('hex').slice(0, 16)
 
 /** parser.go, line by line. */
 function parsed(text: string): Record<string, string> | undefined {
@@ -62,29 +68,42 @@ function parsed(text: string): Record<string, string> | undefined {
 }
 
 function answer({ argv, env, piped, flag }: Invocation, state: FlyState): Reply {
-  if (env['FLY_API_TOKEN'] === undefined) return error("No access token available. Please login with 'flyctl auth login'")
+  if (env['FLY_API_TOKEN'] === undefined)
+    return error("No access token available. Please login with 'flyctl auth login'")
   if (env['FLY_API_TOKEN'] !== state.token) return error('You must be authenticated to view this.')
   const app = state.apps[flag('--app') ?? '']
   if (app === undefined) return error('Could not find App')
   const [group, verb] = argv
   if (group !== 'secrets') return error('unknown command')
   if (verb === 'list') {
-    const rows = Object.entries(app.secrets).map(([name, value]) => ({ name, digest: digestOf(value), status: 'Deployed' }))
+    const rows = Object.entries(app.secrets).map(([name, value]) => ({
+      name,
+      digest: digestOf(value),
+      status: 'Deployed',
+    }))
     return { code: 0, stdout: argv.includes('--json') ? JSON.stringify(rows) : 'NAME\tDIGEST' }
   }
   if (verb === 'import') {
     const secrets = parsed(piped ?? '')
     if (secrets === undefined)
-      return error(`Failed to parse secrets from stdin: Secrets must be provided as NAME=VALUE pairs (${piped ?? ''} is invalid)`)
+      return error(
+        'Failed to parse secrets from stdin: Secrets must be provided as NAME=VALUE pairs ' +
+          `(${piped ?? ''} is invalid)`,
+      )
     if (Object.keys(secrets).length === 0) return error('requires at least one SECRET=VALUE pair')
     Object.assign(app.secrets, secrets)
-    if (argv.includes('--stage')) return { code: 0, stdout: 'Secrets have been staged, but not set on VMs.' }
+    if (argv.includes('--stage'))
+      return { code: 0, stdout: 'Secrets have been staged, but not set on VMs.' }
   } else if (verb === 'unset') {
     for (const name of argv.slice(2, argv.indexOf('--app'))) delete app.secrets[name]
-    if (argv.includes('--stage')) return { code: 0, stdout: 'Secrets have been staged, but not set on VMs.' }
+    if (argv.includes('--stage'))
+      return { code: 0, stdout: 'Secrets have been staged, but not set on VMs.' }
   } else if (verb !== 'deploy') return error('unknown command')
   if (app.machines.length === 0)
-    return error("before using 'fly secrets deploy', you must first deploy your app at least once using 'fly deploy'")
+    return error(
+      "before using 'fly secrets deploy', you must first deploy your app at least once using " +
+        "'fly deploy'",
+    )
   app.machines = app.machines.map(() => ({ ...app.secrets }))
   return { code: 0, stdout: 'Updating existing machines' }
 }

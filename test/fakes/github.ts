@@ -1,6 +1,8 @@
 /**
- * GitHub's REST API on loopback, stateful, after reference/providers.md 8a and 14. Tokens with their user, scopes and end; repositories with deploy keys and secrets. It holds the
- * private halves of its keys and opens every box that it is sent, so a test sees what a workflow would.
+ * GitHub's REST API on loopback, stateful, after reference/providers.md 8a and 14. Tokens
+ * with their user, scopes and end; repositories with deploy keys and secrets. It holds
+ * the private halves of its keys and opens every box that it is sent, so a test sees what
+ * a workflow would.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -35,7 +37,10 @@ export interface FakeSecret {
   selected?: readonly number[]
 }
 
-/** A repository, an environment or an organization: "each scope has its own public key" (14). */
+/**
+ * A repository, an environment or an organization: "each scope has its own public key"
+ * (14).
+ */
 export interface FakePlace {
   keyId: string
   pair: { readonly publicKey: Uint8Array; readonly privateKey: Uint8Array }
@@ -107,7 +112,15 @@ export class FakeGithub {
 
   deployKey(key: string, readOnly = true, title = 'made by hand'): FakeDeployKey {
     const created = new Date(START - 86_400_000).toISOString()
-    const made = { id: ++this.#serial, key, title, read_only: readOnly, created_at: created, last_used: null, enabled: true }
+    const made = {
+      id: ++this.#serial,
+      key,
+      title,
+      read_only: readOnly,
+      created_at: created,
+      last_used: null,
+      enabled: true,
+    }
     this.deployKeys.push(made)
     return made
   }
@@ -115,8 +128,14 @@ export class FakeGithub {
   /** @param path such as `/repos/octo/app/actions/secrets` */
   place(path: string, secrets: Readonly<Record<string, string>> = {}): FakePlace {
     const date = this.#date()
-    const held = Object.entries(secrets).map(([name, value]) => [name, { value, created_at: date, updated_at: date }] as const)
-    const made = { ...this.#pair(), secrets: new Map<string, FakeSecret>(held), organization: path.startsWith('/orgs/') }
+    const held = Object.entries(secrets).map(
+      ([name, value]) => [name, { value, created_at: date, updated_at: date }] as const,
+    )
+    const made = {
+      ...this.#pair(),
+      secrets: new Map<string, FakeSecret>(held),
+      organization: path.startsWith('/orgs/'),
+    }
     this.places.set(path, made)
     return made
   }
@@ -181,7 +200,9 @@ export class FakeGithub {
       'content-type': 'application/json',
       date: new Date(this.now).toUTCString(),
       ...(token?.scopes === undefined ? {} : { 'x-oauth-scopes': token.scopes.join(', ') }),
-      ...(token?.expires === undefined ? {} : { 'github-authentication-token-expiration': token.expires }),
+      ...(token?.expires === undefined
+        ? {}
+        : { 'github-authentication-token-expiration': token.expires }),
       ...more,
     })
     response.end(body === undefined ? '' : JSON.stringify(body))
@@ -201,29 +222,50 @@ export class FakeGithub {
     const [kind = ''] = parts
     if (kind === 'credentials' && method === 'POST') return this.#revoke(body['credentials'], token)
     if (token === undefined) return { status: 401, body: { message: 'Requires authentication' } }
-    if (kind === 'user' && method === 'GET') return { status: 200, body: { login: token.login, id: 1 } }
+    if (kind === 'user' && method === 'GET')
+      return { status: 200, body: { login: token.login, id: 1 } }
     if (token.rights === 'none') return HIDDEN
     for (const [path, place] of this.places) {
       const start = path.split('/').slice(1).map(decodeURIComponent)
-      if (start.every((part, i) => part === parts[i])) return this.#secret(place, asked, parts.slice(start.length))
+      if (start.every((part, i) => part === parts[i]))
+        return this.#secret(place, asked, parts.slice(start.length))
     }
-    if (kind === 'repos' && parts[1] === 'octo' && parts[2] === 'app' && parts.length <= 5) return this.#repository(asked)
+    if (kind === 'repos' && parts[1] === 'octo' && parts[2] === 'app' && parts.length <= 5)
+      return this.#repository(asked)
     return HIDDEN
   }
 
-  /** 14: the public key, what can be seen of a secret, and the write, whose box is really opened. */
-  #secret(place: FakePlace, { method, url, body, token }: Asked, [name = '', part]: readonly string[]): Answer {
+  /**
+   * 14: the public key, what can be seen of a secret, and the write, whose box is really
+   * opened.
+   */
+  #secret(
+    place: FakePlace,
+    { method, url, body, token }: Asked,
+    [name = '', part]: readonly string[],
+  ): Answer {
     if (name === 'public-key')
-      return { status: 200, body: { key_id: place.keyId, key: sodium.to_base64(place.pair.publicKey, sodium.base64_variants.ORIGINAL) } }
+      return {
+        status: 200,
+        body: {
+          key_id: place.keyId,
+          key: sodium.to_base64(place.pair.publicKey, sodium.base64_variants.ORIGINAL),
+        },
+      }
     // Names are kept in capitals.
     const key = name.toUpperCase()
     const held = place.secrets.get(key)
     if (method === 'PUT') {
       if (token?.rights !== 'write')
-        return { status: 403, headers: { 'x-accepted-github-permissions': 'secrets=write' }, body: { message: 'Forbidden' } }
+        return {
+          status: 403,
+          headers: { 'x-accepted-github-permissions': 'secrets=write' },
+          body: { message: 'Forbidden' },
+        }
       return this.#put(place, key, body, held)
     }
-    if (method === 'DELETE') return token?.rights === 'write' && place.secrets.delete(key) ? { status: 204 } : HIDDEN
+    if (method === 'DELETE')
+      return token?.rights === 'write' && place.secrets.delete(key) ? { status: 204 } : HIDDEN
     if (method !== 'GET' || held === undefined) return HIDDEN
     const { value: _hidden, selected = [], ...seen } = held
     if (part === 'repositories')
@@ -235,9 +277,15 @@ export class FakeGithub {
   }
 
   #put(place: FakePlace, name: string, body: Asked['body'], held: FakeSecret | undefined): Answer {
-    const { encrypted_value: box, key_id: keyId, visibility, selected_repository_ids: selected } = body
+    const {
+      encrypted_value: box,
+      key_id: keyId,
+      visibility,
+      selected_repository_ids: selected,
+    } = body
     // "visibility … (required)", "stale key_id → 422", "no GITHUB_ prefix; 48 KB" (14).
-    if (typeof box !== 'string' || keyId !== place.keyId || /^GITHUB_|^\d|[^A-Z0-9_]/.test(name)) return { status: 422, body: {} }
+    if (typeof box !== 'string' || keyId !== place.keyId || /^GITHUB_|^\d|[^A-Z0-9_]/.test(name))
+      return { status: 422, body: {} }
     if (place.organization !== (typeof visibility === 'string')) return { status: 422, body: {} }
     let opened: Uint8Array
     try {
@@ -258,33 +306,52 @@ export class FakeGithub {
       updated_at: date,
       ...(typeof visibility === 'string' ? { visibility } : {}),
       // What is not repeated is gone.
-      ...(visibility === 'selected' ? { selected: Array.isArray(selected) ? (selected as number[]) : [] } : {}),
+      ...(visibility === 'selected'
+        ? { selected: Array.isArray(selected) ? (selected as number[]) : [] }
+        : {}),
     })
     return held === undefined ? { status: 201, body: {} } : { status: 204 }
   }
 
   /** "unauthenticated … 202, irreversible" (8a); unknown ones are no error. */
   #revoke(credentials: unknown, token: FakeToken | undefined): Answer {
-    if (token !== undefined || !Array.isArray(credentials)) return { status: 422, body: { message: 'Validation Failed' } }
+    if (token !== undefined || !Array.isArray(credentials))
+      return { status: 422, body: { message: 'Validation Failed' } }
     for (const value of credentials as string[])
-      if (/^(ghp|github_pat|gho|ghu|ghr)_/.test(value) && this.tokens.has(value)) this.#ending.set(value, this.dying)
+      if (/^(ghp|github_pat|gho|ghu|ghr)_/.test(value) && this.tokens.has(value))
+        this.#ending.set(value, this.dying)
     return { status: 202, body: {} }
   }
 
   #repository({ method, url, parts, body, token }: Asked): Answer {
     const admin = token?.rights === 'write'
-    if (parts.length === 3) return { status: 200, body: { archived: this.archived, permissions: { admin } } }
+    if (parts.length === 3)
+      return { status: 200, body: { archived: this.archived, permissions: { admin } } }
     if (parts[3] !== 'keys') return HIDDEN
     if (method === 'GET') {
       const known = this.lag > 0 ? (this.lag--, this.deployKeys.slice(0, -1)) : this.deployKeys
-      return this.page(url, known, (rows) => rows.map((key) => ({ ...key, verified: true, url: '', added_by: 'octo' })))
+      return this.page(url, known, (rows) =>
+        rows.map((key) => ({ ...key, verified: true, url: '', added_by: 'octo' })),
+      )
     }
-    if (!admin) return { status: 403, headers: { 'x-accepted-github-permissions': 'administration=write' }, body: { message: 'Forbidden' } }
+    if (!admin)
+      return {
+        status: 403,
+        headers: { 'x-accepted-github-permissions': 'administration=write' },
+        body: { message: 'Forbidden' },
+      }
     if (method === 'POST') {
       const key = String(body['key'])
       // "422 if the key is used elsewhere" (8a).
-      if (this.deployKeys.some((other) => other.key === key)) return { status: 422, body: { message: 'key is already in use' } }
-      return { status: 201, body: { ...this.deployKey(key, body['read_only'] === true, String(body['title'])), verified: true } }
+      if (this.deployKeys.some((other) => other.key === key))
+        return { status: 422, body: { message: 'key is already in use' } }
+      return {
+        status: 201,
+        body: {
+          ...this.deployKey(key, body['read_only'] === true, String(body['title'])),
+          verified: true,
+        },
+      }
     }
     const at = this.deployKeys.findIndex(({ id }) => id === Number(parts[4]))
     if (at < 0) return HIDDEN
@@ -301,7 +368,11 @@ export class FakeGithub {
       status: 200,
       body: shape(all.slice(from, from + this.pageSize)),
       headers: more
-        ? { link: `<https://elsewhere.invalid/?page=${number + 1}>; rel="next", <https://elsewhere.invalid/>; rel="last"` }
+        ? {
+            link:
+              `<https://elsewhere.invalid/?page=${number + 1}>; rel="next", ` +
+              '<https://elsewhere.invalid/>; rel="last"',
+          }
         : {},
     }
   }

@@ -1,6 +1,8 @@
 /**
- * Access tokens of one GitLab project and one group on loopback, after reference/providers.md 8b: a value is shown once, a revoked token stays listed but not active, every token
- * has an end of a year at most, and what a token may ask depends on its scopes. `rotate` is not offered: nobody may call it.
+ * Access tokens of one GitLab project and one group on loopback, after
+ * reference/providers.md 8b: a value is shown once, a revoked token stays listed but not
+ * active, every token has an end of a year at most, and what a token may ask depends on
+ * its scopes. `rotate` is not offered: nobody may call it.
  */
 import { randomBytes } from 'node:crypto'
 import { createServer, type Server } from 'node:http'
@@ -88,9 +90,16 @@ export class FakeGitlabTokens {
         const { status, body } =
           fault?.how === 'refuse'
             ? { status: 403, body: { message: '403 Forbidden' } }
-            : this.#answer(method, url, bearer, text === '' ? {} : (JSON.parse(text) as Record<string, unknown>))
+            : this.#answer(
+                method,
+                url,
+                bearer,
+                text === '' ? {} : (JSON.parse(text) as Record<string, unknown>),
+              )
         if (fault?.how === 'lose') return request.socket.destroy()
-        return response.writeHead(status, { 'content-type': 'application/json' }).end(body === undefined ? '' : JSON.stringify(body))
+        return response
+          .writeHead(status, { 'content-type': 'application/json' })
+          .end(body === undefined ? '' : JSON.stringify(body))
       })
     })
     await new Promise<void>((resolve) => this.#server?.listen(0, '127.0.0.1', resolve))
@@ -102,34 +111,54 @@ export class FakeGitlabTokens {
     await new Promise((resolve) => this.#server?.close(resolve))
   }
 
-  #answer(method: string, url: URL, bearer: string, body: Readonly<Record<string, unknown>>): Answer {
+  #answer(
+    method: string,
+    url: URL,
+    bearer: string,
+    body: Readonly<Record<string, unknown>>,
+  ): Answer {
     const shown = (token: FakeToken): object => {
       const { value: _value, owner: _owner, ...rest } = token
       return { ...rest, active: this.active(token) }
     }
     if (url.pathname === '/personal_access_tokens/self') {
       const token = this.tokens.find(({ value }) => value === bearer)
-      if (token === undefined || this.active(token) !== this.lag-- <= 0) return { status: 401, body: { message: '401 Unauthorized' } }
+      if (token === undefined || this.active(token) !== this.lag-- <= 0)
+        return { status: 401, body: { message: '401 Unauthorized' } }
       if (!token.scopes.some((scope) => ['api', 'read_api', 'self_rotate'].includes(scope)))
         return { status: 403, body: { error: 'insufficient_scope' } }
       return { status: 200, body: shown(token) }
     }
     if (bearer !== this.manager) return { status: 401, body: { message: '401 Unauthorized' } }
-    const [, kind = '', owner = '', id] = /^\/(projects|groups)\/([^/]+)\/access_tokens(?:\/(\d+))?$/.exec(url.pathname) ?? []
-    const all = this.tokens.filter((token) => token.owner === `${kind}/${decodeURIComponent(owner)}`)
+    const [, kind = '', owner = '', id] =
+      /^\/(projects|groups)\/([^/]+)\/access_tokens(?:\/(\d+))?$/.exec(url.pathname) ?? []
+    const all = this.tokens.filter(
+      (token) => token.owner === `${kind}/${decodeURIComponent(owner)}`,
+    )
     if (kind === '') return { status: 404, body: { message: '404 Not Found' } }
     if (id === undefined && method === 'GET') {
       const size = Number(url.searchParams.get('per_page') ?? '20')
       const from = (Number(url.searchParams.get('page') ?? '1') - 1) * size
-      const wanted = url.searchParams.get('state') === 'active' ? all.filter((token) => this.active(token)) : all
+      const wanted =
+        url.searchParams.get('state') === 'active' ? all.filter((token) => this.active(token)) : all
       return { status: 200, body: wanted.slice(from, from + size).map(shown) }
     }
     if (id === undefined) {
       const { name, scopes, access_level: level, expires_at: end } = body as Partial<FakeToken>
       const last = this.now() + 400 * DAY
-      if (name === undefined || scopes === undefined || end === undefined || !(Date.parse(end) > this.now() && Date.parse(end) <= last))
+      if (
+        name === undefined ||
+        scopes === undefined ||
+        end === undefined ||
+        !(Date.parse(end) > this.now() && Date.parse(end) <= last)
+      )
         return { status: 400, body: { message: '400 Bad request' } }
-      const made = this.add(name, { owner: `${kind}/${decodeURIComponent(owner)}`, scopes, access_level: level ?? 40, expires_at: end })
+      const made = this.add(name, {
+        owner: `${kind}/${decodeURIComponent(owner)}`,
+        scopes,
+        access_level: level ?? 40,
+        expires_at: end,
+      })
       return { status: 201, body: { ...shown(made), ...(this.mute ? {} : { token: made.value }) } }
     }
     const token = all.find((one) => String(one.id) === id)

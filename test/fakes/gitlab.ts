@@ -1,4 +1,7 @@
-/** GitLab's variables on loopback, after reference/providers.md 14: the same name once per scope, masked ones that refuse odd values, hidden ones that show nothing. */
+/**
+ * GitLab's variables on loopback, after reference/providers.md 14: the same name once per
+ * scope, masked ones that refuse odd values, hidden ones that show nothing.
+ */
 import { type Answer, type Asked, FakeHost } from './hosting.ts'
 
 export interface FakeVariable {
@@ -29,7 +32,10 @@ export class FakeGitlab extends FakeHost {
   readonly owners = new Map<string, FakeVariable[]>()
   pageSize = 100
 
-  owner(id: string, ...variables: readonly (Partial<FakeVariable> & { readonly key: string })[]): FakeVariable[] {
+  owner(
+    id: string,
+    ...variables: readonly (Partial<FakeVariable> & { readonly key: string })[]
+  ): FakeVariable[] {
     const all = variables.map((one) => this.variable(one))
     this.owners.set(id, all)
     return all
@@ -40,9 +46,13 @@ export class FakeGitlab extends FakeHost {
   }
 
   protected answer({ method, url, body }: Asked): Answer {
-    const [kind = '', id = '', part = '', key = ''] = url.pathname.split('/').slice(1).map(decodeURIComponent)
+    const [kind = '', id = '', part = '', key = ''] = url.pathname
+      .split('/')
+      .slice(1)
+      .map(decodeURIComponent)
     const all = this.owners.get(`${kind}/${id}`)
-    if (all === undefined || part !== 'variables') return { status: 404, body: { message: '404 Project Not Found' } }
+    if (all === undefined || part !== 'variables')
+      return { status: 404, body: { message: '404 Project Not Found' } }
     const shown = ({ value, scope, ...rest }: FakeVariable): object => ({
       ...rest,
       value: rest.hidden ? null : value,
@@ -56,15 +66,25 @@ export class FakeGitlab extends FakeHost {
     const given = body as (Partial<FakeVariable> & { environment_scope?: string }) | undefined
     const { masked, raw, protected: guarded, variable_type: type, description } = given ?? {}
     const set = Object.fromEntries(
-      Object.entries({ masked, raw, protected: guarded, variable_type: type, description }).filter(([, one]) => one !== undefined),
+      Object.entries({ masked, raw, protected: guarded, variable_type: type, description }).filter(
+        ([, one]) => one !== undefined,
+      ),
     )
-    const odd = (masked: boolean): boolean => masked && !/^[\w+/=@:.~$"# -]{8,}$/.test(given?.value ?? '')
+    const odd = (masked: boolean): boolean =>
+      masked && !/^[\w+/=@:.~$"# -]{8,}$/.test(given?.value ?? '')
     if (key === '') {
       const scope = given?.environment_scope ?? '*'
       if (all.some((one) => one.key === given?.key && one.scope === scope))
         return { status: 400, body: { message: { key: ['has already been taken'] } } }
-      if (odd(given?.masked === true)) return { status: 400, body: { message: { value: ['is invalid'] } } }
-      const made: FakeVariable = { ...PLAIN, key: given?.key ?? '', value: given?.value ?? '', scope, ...set }
+      if (odd(given?.masked === true))
+        return { status: 400, body: { message: { value: ['is invalid'] } } }
+      const made: FakeVariable = {
+        ...PLAIN,
+        key: given?.key ?? '',
+        value: given?.value ?? '',
+        scope,
+        ...set,
+      }
       all.push(made)
       return { status: 201, body: shown(made) }
     }
@@ -75,13 +95,18 @@ export class FakeGitlab extends FakeHost {
     if (found.length > 1)
       return {
         status: 409,
-        body: { message: "There are multiple variables with provided parameters. Please use 'filter[environment_scope]'" },
+        body: {
+          message:
+            'There are multiple variables with provided parameters. Please use ' +
+            "'filter[environment_scope]'",
+        },
       }
     if (method === 'DELETE') {
       all.splice(all.indexOf(variable), 1)
       return { status: 204 }
     }
-    if (odd(given?.masked ?? variable.masked)) return { status: 400, body: { message: { value: ['is invalid'] } } }
+    if (odd(given?.masked ?? variable.masked))
+      return { status: 400, body: { message: { value: ['is invalid'] } } }
     Object.assign(variable, set, { value: given?.value ?? variable.value })
     return { status: 200, body: shown(variable) }
   }

@@ -1,4 +1,7 @@
-/** What tests of Google's keys share: a fake with a key that is forty days old, a context that shares its time, sessions. */
+/**
+ * What tests of Google's keys share: a fake with a key that is forty days old, a context
+ * that shares its time, sessions.
+ */
 import { DAY } from '../../src/core/duration.ts'
 import type { Intent } from '../../src/core/model.ts'
 import type { Credential, Issued, ProviderSession } from '../../src/core/provider.ts'
@@ -30,15 +33,26 @@ export class GoogleWorld {
   }
 
   open(over: Readonly<Record<string, unknown>> = {}): Promise<ProviderSession> {
-    return gemini.open(parseConfig(gemini.config, this.fake.config(over) as never, 'config'), this.context)
+    return gemini.open(
+      parseConfig(gemini.config, this.fake.config(over) as never, 'config'),
+      this.context,
+    )
   }
 
   async intent(session: ProviderSession): Promise<Intent> {
-    return { tag: TAG, before: (await session.list?.()) ?? [], material: {}, at: this.context.clock.now(), attempt: 1 }
+    return {
+      tag: TAG,
+      before: (await session.list?.()) ?? [],
+      material: {},
+      at: this.context.clock.now(),
+      attempt: 1,
+    }
   }
 
   /** A session that has just made a second key. */
-  async rotated(over: Readonly<Record<string, unknown>> = {}): Promise<{ session: ProviderSession; issued: Issued; made: FakeKey }> {
+  async rotated(
+    over: Readonly<Record<string, unknown>> = {},
+  ): Promise<{ session: ProviderSession; issued: Issued; made: FakeKey }> {
     const session = await this.open(over)
     const issued = await session.create(await this.intent(session), credential(this.old))
     const made = this.fake.keys.get(ID)

@@ -1,9 +1,11 @@
 /**
- * Google on loopback after reference/providers.md 7a and 7b: the token endpoint, the API Keys API with its operations, the permissions of the caller, and the list of models that
- * a key opens.
+ * Google on loopback after reference/providers.md 7a and 7b: the token endpoint, the API
+ * Keys API with its operations, the permissions of the caller, and the list of models
+ * that a key opens.
  *
- * Operations go on by themselves: each call, whatever it asks, brings them one step further. What is lost was begun. What the sections call UNVERIFIED is a setting, so that
- * nothing rests on it.
+ * Operations go on by themselves: each call, whatever it asks, brings them one step
+ * further. What is lost was begun. What the sections call UNVERIFIED is a setting, so
+ * that nothing rests on it.
  */
 import { createPublicKey, generateKeyPairSync, randomBytes, verify } from 'node:crypto'
 import { createServer, type IncomingMessage, type Server } from 'node:http'
@@ -33,7 +35,10 @@ export interface FakeKey {
   answers: { readonly status: number; readonly word: string; readonly reason?: string }[]
 }
 
-/** What happens to the next change of that kind. `lose-*`: begun and its answer lost, or lost on its way; `fail`: the operation ends with that google.rpc.Code. */
+/**
+ * What happens to the next change of that kind. `lose-*`: begun and its answer lost, or
+ * lost on its way; `fail`: the operation ends with that google.rpc.Code.
+ */
 export interface FakeFate {
   readonly on: 'create' | 'delete' | 'undelete'
   readonly kind: 'lose-after' | 'lose-before' | 'status' | 'fail' | 'garble'
@@ -87,7 +92,10 @@ export class FakeGoogle {
   readonly settings = {
     /** Steps of an operation (7a, "Poll"). */
     polls: 2,
-    /** Of a new key: reads that do not see it, calls of Gemini that do not know it ("Allow 5 min for new keys"). */
+    /**
+     * Of a new key: reads that do not see it, calls of Gemini that do not know it ("Allow
+     * 5 min for new keys").
+     */
     newReads: 0,
     newCalls: 0,
     /** Of a deleted one: calls of Gemini that still accept it. */
@@ -136,7 +144,14 @@ export class FakeGoogle {
 
   config(over: Readonly<Record<string, unknown>> = {}): Record<string, unknown> {
     const { url } = this
-    return { project: this.project, credentials: this.keyFile(), baseUrl: `${url}/v2`, geminiUrl: url, resourceManagerUrl: url, ...over }
+    return {
+      project: this.project,
+      credentials: this.keyFile(),
+      baseUrl: `${url}/v2`,
+      geminiUrl: url,
+      resourceManagerUrl: url,
+      ...over,
+    }
   }
 
   /** What must be seen nowhere. */
@@ -186,7 +201,8 @@ export class FakeGoogle {
 
   /** Time passes: what was begun ends. */
   rest(): void {
-    for (const operation of this.#operations.values()) while (operation.result === undefined) this.#step(operation)
+    for (const operation of this.#operations.values())
+      while (operation.result === undefined) this.#step(operation)
   }
 
   count(pattern: RegExp): number {
@@ -209,7 +225,9 @@ export class FakeGoogle {
           if (!(thrown instanceof Refused)) throw thrown
           const { status, word, details } = thrown
           // The message quotes what was sent, so that a test sees whoever repeats it.
-          const message = `${word}: ${String(request.headers.authorization)} ${String(request.headers['x-goog-api-key'])}`
+          const message =
+            `${word}: ${String(request.headers.authorization)} ` +
+            `${String(request.headers['x-goog-api-key'])}`
           send(status, { error: { code: status, message, status: word, details } })
         }
       })
@@ -223,19 +241,28 @@ export class FakeGoogle {
     await new Promise((resolve) => this.#server?.close(resolve))
   }
 
-  #answer(request: IncomingMessage, text: string, send: (status: number, body: unknown) => void, drop: () => void): void {
+  #answer(
+    request: IncomingMessage,
+    text: string,
+    send: (status: number, body: unknown) => void,
+    drop: () => void,
+  ): void {
     const url = new URL(request.url ?? '', 'http://x')
     const method = request.method ?? ''
     this.asked.push(`${method} ${url.pathname}${url.search}`)
     if (url.pathname === '/token') return send(...this.#exchange(method, text))
-    if (url.pathname === '/v1beta/models') return send(...this.#models(String(request.headers['x-goog-api-key'] ?? '')))
+    if (url.pathname === '/v1beta/models')
+      return send(...this.#models(String(request.headers['x-goog-api-key'] ?? '')))
     const bearer = (request.headers.authorization ?? '').replace(/^Bearer /, '')
-    if (this.settings.callerOff || (this.#tokens.get(bearer) ?? 0) <= this.now()) throw new Refused(401, 'UNAUTHENTICATED')
+    if (this.settings.callerOff || (this.#tokens.get(bearer) ?? 0) <= this.now())
+      throw new Refused(401, 'UNAUTHENTICATED')
     const body = text === '' ? {} : (JSON.parse(text) as Record<string, unknown>)
-    if (url.pathname === `/v1/projects/${this.project}:testIamPermissions`) return send(200, this.#permissions(body))
+    if (url.pathname === `/v1/projects/${this.project}:testIamPermissions`)
+      return send(200, this.#permissions(body))
     for (const operation of this.#operations.values()) this.#step(operation)
     for (const key of this.keys.values())
-      if (key.deletedAt !== undefined && key.deletedAt + PURGE_MS <= this.now()) this.keys.delete(key.id)
+      if (key.deletedAt !== undefined && key.deletedAt + PURGE_MS <= this.now())
+        this.keys.delete(key.id)
 
     const [, id] = /^\/v2\/(operations\/[\w.-]+)$/.exec(url.pathname) ?? []
     if (method === 'GET' && id !== undefined) {
@@ -249,20 +276,41 @@ export class FakeGoogle {
     const [, key = '', call = ''] = /^\/?([\w-]*)(.*)$/.exec(url.pathname.slice(home.length)) ?? []
     if (method === 'GET' && key === '') return send(200, this.#list(url.searchParams))
     if (method === 'GET' && call === '') return send(200, this.#shown(this.#get(key, 'get')))
-    if (method === 'GET' && call === '/keyString') return send(200, { keyString: this.#get(key, 'getKeyString').value })
-    const kind = method === 'DELETE' ? 'delete' : call === ':undelete' ? 'undelete' : key === '' && method === 'POST' ? 'create' : undefined
+    if (method === 'GET' && call === '/keyString')
+      return send(200, { keyString: this.#get(key, 'getKeyString').value })
+    const kind =
+      method === 'DELETE'
+        ? 'delete'
+        : call === ':undelete'
+          ? 'undelete'
+          : key === '' && method === 'POST'
+            ? 'create'
+            : undefined
     if (kind === undefined) throw new Refused(404, 'NOT_FOUND')
-    this.#change(kind, kind === 'create' ? (url.searchParams.get('keyId') ?? '') : key, body, send, drop)
+    this.#change(
+      kind,
+      kind === 'create' ? (url.searchParams.get('keyId') ?? '') : key,
+      body,
+      send,
+      drop,
+    )
   }
 
   /** RFC 7523 as 7b has it: signature, audience and times are really looked at. */
   #exchange(method: string, text: string): [number, unknown] {
     const form = new URLSearchParams(text)
-    const no = (description: string): [number, unknown] => [400, { error: 'invalid_grant', error_description: `${description} ${text}` }]
-    if (method !== 'POST' || form.get('grant_type') !== 'urn:ietf:params:oauth:grant-type:jwt-bearer')
+    const no = (description: string): [number, unknown] => [
+      400,
+      { error: 'invalid_grant', error_description: `${description} ${text}` },
+    ]
+    if (
+      method !== 'POST' ||
+      form.get('grant_type') !== 'urn:ietf:params:oauth:grant-type:jwt-bearer'
+    )
       return [400, { error: 'unsupported_grant_type' }]
     const [head = '', claims = '', signature = ''] = (form.get('assertion') ?? '').split('.')
-    const read = (part: string): Record<string, unknown> => JSON.parse(Buffer.from(part, 'base64url').toString()) as Record<string, unknown>
+    const read = (part: string): Record<string, unknown> =>
+      JSON.parse(Buffer.from(part, 'base64url').toString()) as Record<string, unknown>
     const { alg, typ, kid } = read(head)
     const { iss, scope, aud, iat, exp } = read(claims)
     const signed = verify(
@@ -271,15 +319,34 @@ export class FakeGoogle {
       createPublicKey(PAIR.publicKey.export({ type: 'spki', format: 'pem' })),
       Buffer.from(signature, 'base64url'),
     )
-    if (alg !== 'RS256' || typ !== 'JWT' || kid !== 'a1b2c3d4e5' || !signed || this.settings.keyFileDead)
+    if (
+      alg !== 'RS256' ||
+      typ !== 'JWT' ||
+      kid !== 'a1b2c3d4e5' ||
+      !signed ||
+      this.settings.keyFileDead
+    )
       return no('Invalid JWT Signature.')
     if (iss !== this.email) return no('Invalid grant: account not found')
     if (aud !== `${this.url}/token`) return no('Invalid audience.')
     const now = this.now() / 1000
-    const inTime = typeof iat === 'number' && typeof exp === 'number' && iat <= now + 60 && exp > now && exp <= iat + 3600
-    if (!inTime) return no('Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe.')
-    if (scope !== 'https://www.googleapis.com/auth/cloud-platform') return [400, { error: 'invalid_scope' }]
-    return [200, { access_token: this.token(), expires_in: this.settings.tokenLifeS, token_type: 'Bearer' }]
+    const inTime =
+      typeof iat === 'number' &&
+      typeof exp === 'number' &&
+      iat <= now + 60 &&
+      exp > now &&
+      exp <= iat + 3600
+    if (!inTime)
+      return no(
+        'Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable ' +
+          'timeframe.',
+      )
+    if (scope !== 'https://www.googleapis.com/auth/cloud-platform')
+      return [400, { error: 'invalid_scope' }]
+    return [
+      200,
+      { access_token: this.token(), expires_in: this.settings.tokenLifeS, token_type: 'Bearer' },
+    ]
   }
 
   #permissions({ permissions }: Record<string, unknown>): unknown {
@@ -290,7 +357,8 @@ export class FakeGoogle {
   }
 
   #need(permission: string): void {
-    if (this.denied.has(permission)) throw new Refused(403, 'PERMISSION_DENIED', info('IAM_PERMISSION_DENIED', { permission }))
+    if (this.denied.has(permission))
+      throw new Refused(403, 'PERMISSION_DENIED', info('IAM_PERMISSION_DENIED', { permission }))
   }
 
   /** 7a, "Verify". */
@@ -298,13 +366,24 @@ export class FakeGoogle {
     const key = [...this.keys.values()].find((one) => one.value === value)
     const odd = key?.answers.shift()
     if (odd !== undefined && odd.status !== 200)
-      throw new Refused(odd.status, odd.word, ...(odd.reason === undefined ? [] : [info(odd.reason)]))
+      throw new Refused(
+        odd.status,
+        odd.word,
+        ...(odd.reason === undefined ? [] : [info(odd.reason)]),
+      )
     const known =
-      key !== undefined && (key.deletedAt === undefined ? key.refusedCalls-- <= 0 : key.dyingCalls-- > 0 && key.refusedCalls <= 0)
-    if (!known && value.startsWith('AQ.')) throw new Refused(401, 'UNAUTHENTICATED', info('ACCESS_TOKEN_TYPE_UNSUPPORTED'))
+      key !== undefined &&
+      (key.deletedAt === undefined
+        ? key.refusedCalls-- <= 0
+        : key.dyingCalls-- > 0 && key.refusedCalls <= 0)
+    if (!known && value.startsWith('AQ.'))
+      throw new Refused(401, 'UNAUTHENTICATED', info('ACCESS_TOKEN_TYPE_UNSUPPORTED'))
     if (!known) throw new Refused(400, 'INVALID_ARGUMENT', info('API_KEY_INVALID'))
     const { apiTargets, serverKeyRestrictions } = key.restrictions
-    if (Array.isArray(apiTargets) && !apiTargets.some((target) => (target as { service?: string }).service === GEMINI))
+    if (
+      Array.isArray(apiTargets) &&
+      !apiTargets.some((target) => (target as { service?: string }).service === GEMINI)
+    )
       throw new Refused(403, 'PERMISSION_DENIED', info('API_KEY_SERVICE_BLOCKED'))
     const { allowedIps } = (serverKeyRestrictions ?? {}) as { allowedIps?: readonly string[] }
     if (allowedIps !== undefined && !allowedIps.includes('127.0.0.1'))
@@ -314,24 +393,36 @@ export class FakeGoogle {
 
   #list(query: URLSearchParams): unknown {
     this.#need('apikeys.keys.list')
-    const all = [...this.keys.values()].filter((key) => query.get('showDeleted') === 'true' || key.deletedAt === undefined)
+    const all = [...this.keys.values()].filter(
+      (key) => query.get('showDeleted') === 'true' || key.deletedAt === undefined,
+    )
     const visible = all.filter((key) => key.hiddenReads-- <= 0)
     const from = Number(query.get('pageToken') ?? 0)
     const to = from + Math.min(Number(query.get('pageSize')), this.settings.pageSize)
     const page = visible.slice(from, to).map((key) => this.#shown(key))
-    return { ...(page.length === 0 ? {} : { keys: page }), ...(to < visible.length ? { nextPageToken: String(to) } : {}) }
+    return {
+      ...(page.length === 0 ? {} : { keys: page }),
+      ...(to < visible.length ? { nextPageToken: String(to) } : {}),
+    }
   }
 
   #get(id: string, verb: 'get' | 'getKeyString'): FakeKey {
     this.#need(`apikeys.keys.${verb}`)
     const key = this.keys.get(id)
     const hidden = key === undefined || key.hiddenReads-- > 0
-    if (hidden || (key.deletedAt !== undefined && !this.settings.deletedCanBeGot)) throw new Refused(404, 'NOT_FOUND')
+    if (hidden || (key.deletedAt !== undefined && !this.settings.deletedCanBeGot))
+      throw new Refused(404, 'NOT_FOUND')
     return key
   }
 
   /** A key as it is shown: under the number of its project, and never with its value. */
-  #shown({ id, createdAt, deletedAt, restrictions, serviceAccountEmail }: FakeKey): Record<string, unknown> {
+  #shown({
+    id,
+    createdAt,
+    deletedAt,
+    restrictions,
+    serviceAccountEmail,
+  }: FakeKey): Record<string, unknown> {
     return {
       name: `projects/123456789012/locations/global/keys/${id}`,
       uid: `uid-${id}`,
@@ -356,19 +447,32 @@ export class FakeGoogle {
     const [fate] = at < 0 ? [] : this.fates.splice(at, 1)
     if (fate?.kind === 'lose-before') return drop()
     if (fate?.kind === 'status')
-      throw new Refused(fate.status ?? 500, fate.word ?? 'INTERNAL', ...(fate.detail === undefined ? [] : [fate.detail]))
+      throw new Refused(
+        fate.status ?? 500,
+        fate.word ?? 'INTERNAL',
+        ...(fate.detail === undefined ? [] : [fate.detail]),
+      )
     const operation = this.#begin(kind, id, body, fate?.kind === 'fail' ? fate : undefined)
     if (fate?.kind === 'lose-after') return drop()
     send(200, fate?.kind === 'garble' ? (fate.body ?? '<html>') : { name: operation.name })
   }
 
-  #begin(kind: FakeFate['on'], id: string, body: Readonly<Record<string, unknown>>, failure: FakeFate | undefined): Operation {
+  #begin(
+    kind: FakeFate['on'],
+    id: string,
+    body: Readonly<Record<string, unknown>>,
+    failure: FakeFate | undefined,
+  ): Operation {
     const work = kind === 'create' ? this.#creation(id, body) : this.#flip(kind, id)
     const name = `operations/akmf.p7-${++this.#count}`
     const fail = (): never => {
       throw new Refused(failure?.code ?? 13, failure?.word ?? 'INTERNAL')
     }
-    const operation: Operation = { name, left: this.settings.polls, work: failure === undefined ? work : fail }
+    const operation: Operation = {
+      name,
+      left: this.settings.polls,
+      work: failure === undefined ? work : fail,
+    }
     this.#operations.set(name, operation)
     return operation
   }
@@ -378,27 +482,41 @@ export class FakeGoogle {
     try {
       operation.result = {
         done: true,
-        response: { '@type': 'type.googleapis.com/google.api.apikeys.v2.Key', ...(operation.work() as object) },
+        response: {
+          '@type': 'type.googleapis.com/google.api.apikeys.v2.Key',
+          ...(operation.work() as object),
+        },
       }
     } catch (thrown) {
       if (!(thrown instanceof Refused)) throw thrown
-      operation.result = { done: true, error: { code: thrown.status, message: thrown.word, details: [] } }
+      operation.result = {
+        done: true,
+        error: { code: thrown.status, message: thrown.word, details: [] },
+      }
     }
   }
 
   #creation(id: string, body: Readonly<Record<string, unknown>>): () => unknown {
     const { displayName, restrictions = {}, serviceAccountEmail } = body
     const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
-    if (!/^[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?$/.test(id) || uuid.test(id) || String(displayName).length > 63)
+    if (
+      !/^[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?$/.test(id) ||
+      uuid.test(id) ||
+      String(displayName).length > 63
+    )
       throw new Refused(400, 'INVALID_ARGUMENT')
     // Deleted keys keep their id until they are purged.
     if (this.keys.has(id)) throw new Refused(409, 'ALREADY_EXISTS')
     if (this.keys.size >= this.settings.quota)
-      throw new Refused(429, 'RESOURCE_EXHAUSTED', { '@type': 'type.googleapis.com/google.rpc.QuotaFailure', violations: [] })
+      throw new Refused(429, 'RESOURCE_EXHAUSTED', {
+        '@type': 'type.googleapis.com/google.rpc.QuotaFailure',
+        violations: [],
+      })
     if (serviceAccountEmail !== undefined) {
       this.#need('iam.serviceAccountApiKeyBindings.create')
       if (this.settings.bindingForbidden) throw new Refused(400, 'FAILED_PRECONDITION')
-      if (!this.accounts.has(String(serviceAccountEmail))) throw new Refused(400, 'INVALID_ARGUMENT')
+      if (!this.accounts.has(String(serviceAccountEmail)))
+        throw new Refused(400, 'INVALID_ARGUMENT')
     }
     const { newReads, newCalls } = this.settings
     for (const right of this.deniedAfterCreate) this.denied.add(right)
@@ -406,7 +524,9 @@ export class FakeGoogle {
       this.#shown(
         this.addKey(id, {
           restrictions: restrictions as Record<string, unknown>,
-          ...(serviceAccountEmail === undefined ? {} : { serviceAccountEmail: String(serviceAccountEmail) }),
+          ...(serviceAccountEmail === undefined
+            ? {}
+            : { serviceAccountEmail: String(serviceAccountEmail) }),
           hiddenReads: newReads,
           refusedCalls: newCalls,
         }),
@@ -417,7 +537,8 @@ export class FakeGoogle {
   #flip(kind: 'delete' | 'undelete', id: string): () => unknown {
     const key = this.keys.get(id)
     if (key === undefined) throw new Refused(404, 'NOT_FOUND')
-    if ((key.deletedAt !== undefined) === (kind === 'delete')) throw new Refused(400, 'FAILED_PRECONDITION')
+    if ((key.deletedAt !== undefined) === (kind === 'delete'))
+      throw new Refused(400, 'FAILED_PRECONDITION')
     return () => {
       if (kind === 'undelete') {
         delete key.deletedAt

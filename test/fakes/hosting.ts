@@ -1,6 +1,7 @@
 /**
- * Render and Vercel on loopback, stateful: variables, and what each running deployment took with it, after reference/providers.md 11 and 12. A request without the right
- * token is 401; `faults` are used up by the next calls that fit.
+ * Render and Vercel on loopback, stateful: variables, and what each running deployment
+ * took with it, after reference/providers.md 11 and 12. A request without the right token
+ * is 401; `faults` are used up by the next calls that fit.
  */
 import { createServer, type IncomingHttpHeaders, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -29,9 +30,19 @@ export abstract class FakeHost {
   readonly token = 'hosting-token-0123456789'
   readonly calls: string[] = []
   readonly faults: Fault[] = []
-  /** What somebody else does just before, or just after, the next call that fits is carried out. */
-  readonly others: { readonly method: string; readonly path: RegExp; readonly when: 'before' | 'after'; readonly act: () => void }[] = []
-  /** So many questions find a deployment still at work; with 0 it is live at the first. */
+  /**
+   * What somebody else does just before, or just after, the next call that fits is
+   * carried out.
+   */
+  readonly others: {
+    readonly method: string
+    readonly path: RegExp
+    readonly when: 'before' | 'after'
+    readonly act: () => void
+  }[] = []
+  /**
+   * So many questions find a deployment still at work; with 0 it is live at the first.
+   */
   work = 2
   #server: Server | undefined
   #serial = 0
@@ -54,8 +65,15 @@ export abstract class FakeHost {
         const url = new URL(request.url ?? '', 'http://x')
         this.calls.push(`${method} ${url.pathname}`)
         const text = Buffer.concat(parts).toString()
-        const asked: Asked = { method, url, headers, body: text === '' ? undefined : JSON.parse(text) }
-        const at = this.faults.findIndex((fault) => fault.method === method && fault.path.test(url.pathname))
+        const asked: Asked = {
+          method,
+          url,
+          headers,
+          body: text === '' ? undefined : JSON.parse(text),
+        }
+        const at = this.faults.findIndex(
+          (fault) => fault.method === method && fault.path.test(url.pathname),
+        )
         const [fault] = at < 0 ? [] : this.faults.splice(at, 1)
         const { status, body } =
           headers.authorization !== `Bearer ${this.token}`
@@ -63,7 +81,9 @@ export abstract class FakeHost {
             : fault !== undefined && fault.after !== true
               ? { status: fault.status, body: {} }
               : this.#amongOthers(asked)
-        response.writeHead(fault?.after === true ? fault.status : status, { 'content-type': 'application/json' })
+        response.writeHead(fault?.after === true ? fault.status : status, {
+          'content-type': 'application/json',
+        })
         response.end(body === undefined ? '' : JSON.stringify(body))
       })
     })
@@ -79,7 +99,10 @@ export abstract class FakeHost {
   #amongOthers(asked: Asked): Answer {
     const elsewhere = (when: 'before' | 'after'): void => {
       const at = this.others.findIndex(
-        (other) => other.when === when && other.method === asked.method && other.path.test(asked.url.pathname),
+        (other) =>
+          other.when === when &&
+          other.method === asked.method &&
+          other.path.test(asked.url.pathname),
       )
       for (const { act } of at < 0 ? [] : this.others.splice(at, 1)) act()
     }
@@ -97,9 +120,17 @@ const copy = (of: ReadonlyMap<string, string>): Map<string, string> => new Map(o
 export class FakeRender extends FakeHost {
   readonly services = new Map<
     string,
-    { readonly name: string; suspended: boolean; readonly env: Map<string, string>; running: Map<string, string> }
+    {
+      readonly name: string
+      suspended: boolean
+      readonly env: Map<string, string>
+      running: Map<string, string>
+    }
   >()
-  readonly groups = new Map<string, { readonly name: string; readonly env: Map<string, string>; readonly links: string[] }>()
+  readonly groups = new Map<
+    string,
+    { readonly name: string; readonly env: Map<string, string>; readonly links: string[] }
+  >()
   readonly deploys = new Map<string, { readonly service: string; polls: number; ends: string }>()
   /** A deploy is taken without being named. */
   queues = false
@@ -109,7 +140,12 @@ export class FakeRender extends FakeHost {
 
   service(name: string, env: Readonly<Record<string, string>> = {}): string {
     const id = this.id('srv-')
-    this.services.set(id, { name, suspended: false, env: new Map(Object.entries(env)), running: new Map(Object.entries(env)) })
+    this.services.set(id, {
+      name,
+      suspended: false,
+      env: new Map(Object.entries(env)),
+      running: new Map(Object.entries(env)),
+    })
     return id
   }
 
@@ -120,12 +156,17 @@ export class FakeRender extends FakeHost {
   }
 
   protected answer({ method, url, body }: Asked): Answer {
-    const [kind = '', id = '', part = '', key = ''] = url.pathname.split('/').slice(1).map(decodeURIComponent)
+    const [kind = '', id = '', part = '', key = ''] = url.pathname
+      .split('/')
+      .slice(1)
+      .map(decodeURIComponent)
     const page = <T>(all: readonly T[], shape: (item: T) => object): Answer => {
       const from = Number(url.searchParams.get('cursor') ?? '0')
       return {
         status: 200,
-        body: all.slice(from, from + this.pageSize).map((item, i) => ({ cursor: String(from + i + 1), ...shape(item) })),
+        body: all
+          .slice(from, from + this.pageSize)
+          .map((item, i) => ({ cursor: String(from + i + 1), ...shape(item) })),
       }
     }
     if (method === 'GET' && id === '') {
@@ -138,7 +179,8 @@ export class FakeRender extends FakeHost {
     const place = kind === 'services' ? this.services.get(id) : this.groups.get(id)
     if (place === undefined) return { status: 404, body: { message: 'not found' } }
     if (part === 'env-vars') {
-      if (method === 'GET') return page([...place.env], ([name, value]) => ({ envVar: { key: name, value } }))
+      if (method === 'GET')
+        return page([...place.env], ([name, value]) => ({ envVar: { key: name, value } }))
       // The call that deletes everything else must never be made.
       if (key === '') throw new Error('PUT of the whole list')
       if (method === 'DELETE') return { status: place.env.delete(key) ? 204 : 404 }
@@ -155,7 +197,11 @@ export class FakeRender extends FakeHost {
           id,
           name: group.name,
           envVars: [...group.env].map(([name, value]) => ({ key: name, value })),
-          serviceLinks: group.links.map((srv) => ({ id: srv, name: this.services.get(srv)?.name ?? '', type: 'web_service' })),
+          serviceLinks: group.links.map((srv) => ({
+            id: srv,
+            name: this.services.get(srv)?.name ?? '',
+            type: 'web_service',
+          })),
         },
       }
     if (method === 'POST') {
@@ -166,14 +212,22 @@ export class FakeRender extends FakeHost {
     }
     if (key === '') {
       const [newest] = [...this.deploys].filter(([, deploy]) => deploy.service === id).toReversed()
-      return { status: 200, body: newest === undefined ? [] : [{ cursor: '1', deploy: { id: newest[0], status: 'created' } }] }
+      return {
+        status: 200,
+        body:
+          newest === undefined
+            ? []
+            : [{ cursor: '1', deploy: { id: newest[0], status: 'created' } }],
+      }
     }
     const deploy = this.deploys.get(key)
     if (deploy === undefined) return { status: 404, body: {} }
     if (deploy.polls-- > 0) return { status: 200, body: { id: key, status: 'update_in_progress' } }
     const service = this.services.get(id)
     if (service !== undefined && deploy.ends === 'live') {
-      const linked = [...this.groups.values()].filter(({ links }) => links.includes(id)).flatMap(({ env }) => [...env])
+      const linked = [...this.groups.values()]
+        .filter(({ links }) => links.includes(id))
+        .flatMap(({ env }) => [...env])
       service.running = new Map([...linked, ...service.env])
     }
     return { status: 200, body: { id: key, status: deploy.ends } }
@@ -193,7 +247,10 @@ export interface VercelVariable {
 }
 
 export class FakeVercel extends FakeHost {
-  readonly projects = new Map<string, { readonly name: string; readonly env: VercelVariable[]; running: Map<string, string> }>()
+  readonly projects = new Map<
+    string,
+    { readonly name: string; readonly env: VercelVariable[]; running: Map<string, string> }
+  >()
   readonly deployments: {
     uid: string
     projectId: string
@@ -213,12 +270,29 @@ export class FakeVercel extends FakeHost {
   teamId: string | undefined
   /** Slug by id, in every project. */
   readonly custom = new Map<string, string>()
-  readonly shared: { readonly key: string; readonly target: readonly string[]; readonly projectId: readonly string[] }[] = []
+  readonly shared: {
+    readonly key: string
+    readonly target: readonly string[]
+    readonly projectId: readonly string[]
+  }[] = []
   #clock = 1_700_000_000_000
 
   /** One more variable, as people make it. */
-  variable(project: string, key: string, value: string, about: Partial<VercelVariable> = {}): VercelVariable {
-    const made = { id: this.id('env_'), key, value, type: 'encrypted', target: ['production'], updatedAt: ++this.#clock, ...about }
+  variable(
+    project: string,
+    key: string,
+    value: string,
+    about: Partial<VercelVariable> = {},
+  ): VercelVariable {
+    const made = {
+      id: this.id('env_'),
+      key,
+      value,
+      type: 'encrypted',
+      target: ['production'],
+      updatedAt: ++this.#clock,
+      ...about,
+    }
     this.projects.get(project)?.env.push(made)
     return made
   }
@@ -252,30 +326,49 @@ export class FakeVercel extends FakeHost {
   protected answer({ method, url, body }: Asked): Answer {
     if (this.teamId !== undefined && url.searchParams.get('teamId') !== this.teamId)
       return { status: 403, body: { error: { code: 'forbidden' } } }
-    const [version = '', kind = '', id = '', part = '', env = ''] = url.pathname.split('/').slice(1).map(decodeURIComponent)
+    const [version = '', kind = '', id = '', part = '', env = ''] = url.pathname
+      .split('/')
+      .slice(1)
+      .map(decodeURIComponent)
     if (version === 'v1' && kind === 'env')
       return {
         status: 200,
-        body: { data: this.shared.map((one) => ({ id: 'env_s', type: 'encrypted', ...one })), pagination: { count: 1, next: null } },
+        body: {
+          data: this.shared.map((one) => ({ id: 'env_s', type: 'encrypted', ...one })),
+          pagination: { count: 1, next: null },
+        },
       }
     if (kind === 'projects' && id === '') {
       const accountId = this.teamId ?? 'user'
-      const all = [...this.projects].map(([projectId, { name }]) => ({ id: projectId, name, accountId }))
+      const all = [...this.projects].map(([projectId, { name }]) => ({
+        id: projectId,
+        name,
+        accountId,
+      }))
       const from = Number(url.searchParams.get('from') ?? '0')
       return {
         status: 200,
-        body: { projects: all.slice(from, from + 1), pagination: { count: 1, next: from + 1 < all.length ? from + 1 : null } },
+        body: {
+          projects: all.slice(from, from + 1),
+          pagination: { count: 1, next: from + 1 < all.length ? from + 1 : null },
+        },
       }
     }
     if (kind === 'projects' && part === 'custom-environments')
-      return { status: 200, body: { environments: [...this.custom].map(([custom, slug]) => ({ id: custom, slug })) } }
+      return {
+        status: 200,
+        body: { environments: [...this.custom].map(([custom, slug]) => ({ id: custom, slug })) },
+      }
     if (kind === 'projects') return this.#variables(method, version, id, part, env, body)
     if (method === 'POST') return this.#deploy(url, body as Record<string, unknown>)
     if (version === 'v7') {
       const [wanted, state] = [url.searchParams.get('target'), url.searchParams.get('state')]
       const list = this.deployments
         .filter((one) => one.projectId === url.searchParams.get('projectId'))
-        .filter((one) => (wanted === null || one.target === wanted) && (state === null || one.state === state))
+        .filter(
+          (one) =>
+            (wanted === null || one.target === wanted) && (state === null || one.state === state),
+        )
         .slice(0, Number(url.searchParams.get('limit') ?? '20'))
       return {
         status: 200,
@@ -292,7 +385,10 @@ export class FakeVercel extends FakeHost {
         },
       }
     }
-    const one = version === 'v13' && kind === 'deployments' ? this.deployments.find(({ uid }) => uid === id) : undefined
+    const one =
+      version === 'v13' && kind === 'deployments'
+        ? this.deployments.find(({ uid }) => uid === id)
+        : undefined
     if (one === undefined) return { status: 404, body: {} }
     if (one.polls-- > 0) return { status: 200, body: { id, readyState: 'BUILDING' } }
     one.state = this.ending
@@ -300,20 +396,40 @@ export class FakeVercel extends FakeHost {
     // Ready first; its aliases follow.
     const promoted = one.substate === 'PROMOTED'
     one.substate = 'PROMOTED'
-    if (!promoted && this.work > 0) return { status: 200, body: { id, readyState: 'READY', aliasAssigned: false } }
+    if (!promoted && this.work > 0)
+      return { status: 200, body: { id, readyState: 'READY', aliasAssigned: false } }
     const project = this.projects.get(one.projectId)
     if (project !== undefined && one.target === 'production') project.running = one.env
     return { status: 200, body: { id, readyState: 'READY', aliasAssigned: 1, aliasError: null } }
   }
 
-  #variables(method: string, version: string, id: string, part: string, env: string, body: unknown): Answer {
+  #variables(
+    method: string,
+    version: string,
+    id: string,
+    part: string,
+    env: string,
+    body: unknown,
+  ): Answer {
     const project = this.projects.get(id)
-    if (project === undefined || part !== 'env') return { status: 404, body: { error: { code: 'not_found' } } }
+    if (project === undefined || part !== 'env')
+      return { status: 404, body: { error: { code: 'not_found' } } }
     if (method === 'GET' && env === '')
-      return { status: 200, body: { envs: project.env.map(({ value: _hidden, ...rest }) => ({ ...rest, value: 'ciphertext' })) } }
+      return {
+        status: 200,
+        body: {
+          envs: project.env.map(({ value: _hidden, ...rest }) => ({
+            ...rest,
+            value: 'ciphertext',
+          })),
+        },
+      }
     if (method === 'POST') {
       if (this.failing !== undefined)
-        return { status: 201, body: { created: [], failed: [{ error: { code: this.failing, message: 'no' } }] } }
+        return {
+          status: 201,
+          body: { created: [], failed: [{ error: { code: this.failing, message: 'no' } }] },
+        }
       for (const { key, value, ...about } of body as Omit<VercelVariable, 'id' | 'updatedAt'>[]) {
         if (about.type === 'sensitive' && about.target.includes('development'))
           return { status: 400, body: { error: { code: 'BAD_REQUEST' } } }
@@ -322,9 +438,15 @@ export class FakeVercel extends FakeHost {
             one.key === key &&
             (one.gitBranch ?? null) === (about.gitBranch ?? null) &&
             (one.target.some((name) => about.target.includes(name)) ||
-              (one.customEnvironmentIds ?? []).some((name) => about.customEnvironmentIds?.includes(name))),
+              (one.customEnvironmentIds ?? []).some((name) =>
+                about.customEnvironmentIds?.includes(name),
+              )),
         )
-        if (taken) return { status: 201, body: { created: [], failed: [{ error: { code: 'ENV_CONFLICT', message: 'exists' } }] } }
+        if (taken)
+          return {
+            status: 201,
+            body: { created: [], failed: [{ error: { code: 'ENV_CONFLICT', message: 'exists' } }] },
+          }
         this.variable(id, key, value, about)
       }
       return { status: 201, body: { created: [], failed: [] } }
@@ -337,7 +459,10 @@ export class FakeVercel extends FakeHost {
       const { value, ...about } = variable
       return {
         status: 200,
-        body: variable.type === 'sensitive' ? { ...about, decrypted: false, value: '' } : { ...about, decrypted: true, value },
+        body:
+          variable.type === 'sensitive'
+            ? { ...about, decrypted: false, value: '' }
+            : { ...about, decrypted: true, value },
       }
     }
     if (method === 'DELETE') project.env.splice(at, 1)
@@ -353,11 +478,16 @@ export class FakeVercel extends FakeHost {
 
   #deploy(url: URL, body: Record<string, unknown>): Answer {
     const base = this.deployments.find(({ uid }) => uid === body['deploymentId'])
-    if (base === undefined || url.searchParams.get('forceNew') !== '1') return { status: 400, body: { error: { code: 'BAD_REQUEST' } } }
+    if (base === undefined || url.searchParams.get('forceNew') !== '1')
+      return { status: 400, body: { error: { code: 'BAD_REQUEST' } } }
     const target = typeof body['target'] === 'string' ? body['target'] : 'preview'
     const all = this.projects.get(base.projectId)?.env ?? []
-    const variables = all.filter((variable) => variable.target.includes(target) && (variable.gitBranch ?? null) === null)
-    const env = this.inherits ? copy(base.env) : new Map(variables.map(({ key, value }) => [key, value]))
+    const variables = all.filter(
+      (variable) => variable.target.includes(target) && (variable.gitBranch ?? null) === null,
+    )
+    const env = this.inherits
+      ? copy(base.env)
+      : new Map(variables.map(({ key, value }) => [key, value]))
     const uid = this.id('dpl_')
     this.deployments.unshift({
       uid,

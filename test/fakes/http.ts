@@ -12,7 +12,13 @@ import { selfSigned } from './certificate.ts'
 import { ManualClock, seededRandom } from './clock.ts'
 
 /** What `client` sends, and must never show in an error. */
-export const SECRETS = ['header-secret-1', 'query-secret-22', 'body-secret-333', 'path-secret-4444', 'answer-secret-5']
+export const SECRETS = [
+  'header-secret-1',
+  'query-secret-22',
+  'body-secret-333',
+  'path-secret-4444',
+  'answer-secret-5',
+]
 export const stops: (() => void)[] = []
 afterEach(() => {
   for (const stop of stops.splice(0)) stop()
@@ -31,7 +37,9 @@ export async function listening(server: TcpServer | Server): Promise<number> {
 }
 
 /** A server that answers so and remembers what it was asked. */
-export async function serve(listener: RequestListener): Promise<{ url: string; seen: IncomingMessage[] }> {
+export async function serve(
+  listener: RequestListener,
+): Promise<{ url: string; seen: IncomingMessage[] }> {
   const seen: IncomingMessage[] = []
   const port = await listening(
     createServer((request, response) => {
@@ -60,9 +68,13 @@ export async function serveTls(
 }
 
 /** Every name is this machine, so that names can be tested without a network. */
-export const everythingIsHere: Lookup = (_name, _options, callback) => callback(null, [{ address: '127.0.0.1', family: 4 }])
+export const everythingIsHere: Lookup = (_name, _options, callback) =>
+  callback(null, [{ address: '127.0.0.1', family: 4 }])
 
-/** The production client under a manual clock; `fail` expects an AdapterError without a secret. */
+/**
+ * The production client under a manual clock; `fail` expects an AdapterError without a
+ * secret.
+ */
 export function client(options: Partial<HttpOptions> = {}) {
   const clock = new ManualClock()
   const http = createHttp({ clock, random: seededRandom(), ...options })

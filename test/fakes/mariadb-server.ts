@@ -10,12 +10,17 @@ const daemon = '/usr/sbin/mariadbd'
 export const hasMariaDb = existsSync(daemon)
 if (!hasMariaDb) {
   if (process.env['CI'] !== undefined) throw new Error('Debian package mariadb-server is missing')
-  process.stderr.write('skipped: tests of the provider mysql need the Debian package mariadb-server\n')
+  process.stderr.write(
+    'skipped: tests of the provider mysql need the Debian package mariadb-server\n',
+  )
 }
 
 export interface Server {
   readonly port: number
-  /** Of root, and of the account admin, which may do what the provider asks for and no more. */
+  /**
+   * Of root, and of the account admin, which may do what the provider asks for and no
+   * more.
+   */
   readonly password: string
   /** The certificate that it shows, for localhost. */
   readonly ca: string
@@ -86,7 +91,8 @@ export async function startMariaDb(): Promise<Server> {
   child.stderr.on('data', (part: Buffer) => (log += part.toString()))
   const ended = new Promise<void>((resolve) => child.once('close', () => resolve()))
   for (let i = 0; !log.includes('ready for connections'); i++) {
-    if (i > 600 || child.exitCode !== null) throw new Error(`MariaDB did not start: ${log.slice(-500)}`)
+    if (i > 600 || child.exitCode !== null)
+      throw new Error(`MariaDB did not start: ${log.slice(-500)}`)
     await new Promise((resolve) => setTimeout(resolve, 100))
   }
   return {

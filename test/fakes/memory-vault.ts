@@ -1,13 +1,23 @@
 /**
- * The vault and its locks in memory, for tests of the engine. What is read and what is written are deep copies, so that a shared object shows as a bug;
- * the body of a transaction runs twice, so that one that does more than read and write shows too; a commit is all or nothing. Where many worlds are made
- * (`quick`), what is stored is frozen instead of copied, and bodies run once.
+ * The vault and its locks in memory, for tests of the engine. What is read and what is
+ * written are deep copies, so that a shared object shows as a bug; the body of a
+ * transaction runs twice, so that one that does more than read and write shows too; a
+ * commit is all or nothing. Where many worlds are made (`quick`), what is stored is
+ * frozen instead of copied, and bodies run once.
  */
 import { createHash } from 'node:crypto'
 import { RotateError } from '../../src/core/errors.ts'
 import { eventId } from '../../src/core/ids.ts'
 import type { AuditEntry, AuditEvent, RunRecord, SecretRecord } from '../../src/core/model.ts'
-import type { Clock, Locks, Vault, VaultCare, VaultReader, VaultStanding, VaultTx } from '../../src/core/ports.ts'
+import type {
+  Clock,
+  Locks,
+  Vault,
+  VaultCare,
+  VaultReader,
+  VaultStanding,
+  VaultTx,
+} from '../../src/core/ports.ts'
 import { type Fields, flatten, Secret } from '../../src/core/secret.ts'
 import { nextWorkAt, wakeOf } from '../../src/core/wake.ts'
 
@@ -19,7 +29,13 @@ export function deepCopy<T>(value: T): T {
 }
 
 function frozen<T>(value: T): T {
-  if (value === null || typeof value !== 'object' || value instanceof Secret || Object.isFrozen(value)) return value
+  if (
+    value === null ||
+    typeof value !== 'object' ||
+    value instanceof Secret ||
+    Object.isFrozen(value)
+  )
+    return value
   for (const item of Object.values(value)) frozen(item)
   return Object.freeze(value)
 }
@@ -31,7 +47,12 @@ interface Rows {
   readonly docs: Map<string, unknown>
 }
 
-const emptyRows = (): Rows => ({ secrets: new Map(), values: new Map(), runs: new Map(), docs: new Map() })
+const emptyRows = (): Rows => ({
+  secrets: new Map(),
+  values: new Map(),
+  runs: new Map(),
+  docs: new Map(),
+})
 
 /** What is durable; several processes open it. */
 export class MemoryStore {
@@ -72,7 +93,10 @@ function readerOf(rows: Rows, quick: boolean): VaultReader {
       Promise.resolve(
         copyOf(
           [...rows.secrets.values()].find(
-            (secret) => secret.id === name || secret.schedule?.id === name || (secret.path === name && secret.deletedAt === undefined),
+            (secret) =>
+              secret.id === name ||
+              secret.schedule?.id === name ||
+              (secret.path === name && secret.deletedAt === undefined),
           ) ?? [...rows.secrets.values()].find((secret) => secret.path === name),
         ),
       ),
@@ -105,12 +129,14 @@ class MemoryVault implements Vault {
   transact<T>(body: (tx: VaultTx) => Promise<T>): Promise<T> {
     return this.#store.exclusive(async () => {
       const store = this.#store
-      // As if another process had committed first: what the body did to the first attempt must not show.
+      // As if another process had committed first: what the body did to the first attempt
+      // must not show.
       if (!store.quick) await body(this.#tx(copyRows(store.rows), []))
       const rows = copyRows(store.rows)
       const entries: AuditEntry[] = []
       const result = await body(this.#tx(rows, entries))
-      const fault = (): RotateError => new RotateError('not-writable', 'no space left on the device')
+      const fault = (): RotateError =>
+        new RotateError('not-writable', 'no space left on the device')
       if (store.failCommits > 0) {
         store.failCommits--
         throw fault()
@@ -144,7 +170,12 @@ class MemoryVault implements Vault {
       ...readerOf(rows, quick),
       putSecret: async (record) => {
         for (const other of rows.secrets.values()) {
-          if (other.id !== record.id && other.path === record.path && other.deletedAt === undefined && record.deletedAt === undefined)
+          if (
+            other.id !== record.id &&
+            other.path === record.path &&
+            other.deletedAt === undefined &&
+            record.deletedAt === undefined
+          )
             throw new RotateError('conflict', `another secret has the path ${record.path}`)
         }
         rows.secrets.set(record.id, copyOf(record))
@@ -175,7 +206,8 @@ class MemoryVault implements Vault {
   }
 
   async *secrets(): AsyncIterable<SecretRecord> {
-    for (const secret of this.#store.rows.secrets.values()) yield this.#store.quick ? secret : deepCopy(secret)
+    for (const secret of this.#store.rows.secrets.values())
+      yield this.#store.quick ? secret : deepCopy(secret)
   }
 
   async *runs(): AsyncIterable<RunRecord> {
@@ -198,7 +230,12 @@ class MemoryVault implements Vault {
   }
 
   auditVerify(): ReturnType<Vault['auditVerify']> {
-    return Promise.resolve({ ok: true, rows: this.#store.audit.length, head: this.#store.audit.at(-1)?.hash ?? '', firstBad: null })
+    return Promise.resolve({
+      ok: true,
+      rows: this.#store.audit.length,
+      head: this.#store.audit.at(-1)?.hash ?? '',
+      firstBad: null,
+    })
   }
 
   trail(): Promise<never> {
@@ -218,12 +255,20 @@ class MemoryVault implements Vault {
   }
 
   care(): Promise<VaultCare> {
-    const report = { ok: true, problems: [], commit: this.#store.commits, objects: 0, versions: 0, auditRows: this.#store.audit.length }
+    const report = {
+      ok: true,
+      problems: [],
+      commit: this.#store.commits,
+      objects: 0,
+      versions: 0,
+      auditRows: this.#store.audit.length,
+    }
     return Promise.resolve({
       verify: () => Promise.resolve(report),
       quickCheck: () => Promise.resolve([]),
       room: () => Promise.resolve(() => undefined),
-      backup: (file) => Promise.resolve({ file, bytes: 0, versions: 0, commit: this.#store.commits }),
+      backup: (file) =>
+        Promise.resolve({ file, bytes: 0, versions: 0, commit: this.#store.commits }),
       accept: async (what, entry) => {
         await this.transact((tx) => Promise.resolve(tx.audit(entry)))
         if (what === 'clock') this.#store.highest = this.#clock.now()
@@ -243,7 +288,12 @@ class MemoryVault implements Vault {
 }
 
 function copyRows(rows: Rows): Rows {
-  return { secrets: new Map(rows.secrets), values: new Map(rows.values), runs: new Map(rows.runs), docs: new Map(rows.docs) }
+  return {
+    secrets: new Map(rows.secrets),
+    values: new Map(rows.values),
+    runs: new Map(rows.runs),
+    docs: new Map(rows.docs),
+  }
 }
 
 /** Locks that end with their process. */

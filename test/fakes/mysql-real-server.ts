@@ -1,9 +1,19 @@
 /**
- * A real MySQL on loopback, from Debian unstable, unpacked with the libraries that it needs into a
- * folder of its own: nothing is installed. The download, of about 65 MB, is kept between runs.
+ * A real MySQL on loopback, from Debian unstable, unpacked with the libraries that it
+ * needs into a folder of its own: nothing is installed. The download, of about 65 MB, is
+ * kept between runs.
  */
 import { execFileSync, spawn } from 'node:child_process'
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { freePort, ownerOf } from './daemon.ts'
@@ -12,7 +22,10 @@ const KEYS = '/usr/share/keyrings/debian-archive-keyring.gpg'
 
 export interface RealMySql {
   readonly port: number
-  /** Of root@127.0.0.1, and of the account admin, which may do what the provider asks for and no more. */
+  /**
+   * Of root@127.0.0.1, and of the account admin, which may do what the provider asks for
+   * and no more.
+   */
   readonly password: string
   readonly version: string
   stop(): Promise<void>
@@ -20,18 +33,27 @@ export interface RealMySql {
 
 /** The unpacked program's folder; downloads it where it is not there yet. */
 function unpacked(): string {
-  // A server that does not run as root must be able to read it, and root's home is root's.
-  const caches = process.getuid?.() === 0 ? '/var/cache' : (process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'))
+  // A server that does not run as root must be able to read it, and root's home is
+  // root's.
+  const caches =
+    process.getuid?.() === 0
+      ? '/var/cache'
+      : (process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'))
   const cache = join(caches, 'rotate-tests')
   const root = join(cache, 'mysql-unstable')
   if (existsSync(join(root, 'usr/sbin/mysqld'))) return root
   mkdirSync(cache, { recursive: true })
   const work = mkdtempSync(join(cache, 'apt-'))
-  for (const folder of ['lists/partial', 'cache/archives/partial', 'state', 'root']) mkdirSync(join(work, folder), { recursive: true })
+  for (const folder of ['lists/partial', 'cache/archives/partial', 'state', 'root'])
+    mkdirSync(join(work, folder), { recursive: true })
   // The mirror that this machine uses anyway.
-  const sites = execFileSync('apt-get', ['indextargets', '--format', '$(SITE)', 'Origin: Debian', 'Created-By: Packages'], {
-    encoding: 'utf8',
-  })
+  const sites = execFileSync(
+    'apt-get',
+    ['indextargets', '--format', '$(SITE)', 'Origin: Debian', 'Created-By: Packages'],
+    {
+      encoding: 'utf8',
+    },
+  )
   const [site = ''] = sites.split('\n').filter((line) => line.endsWith('/debian'))
   if (site === '') throw new Error('this machine has no archive of Debian among its sources')
   writeFileSync(join(work, 'sources.list'), `deb [signed-by=${KEYS}] ${site} sid main\n`)
@@ -55,7 +77,9 @@ function unpacked(): string {
   execFileSync('apt-get', [...only, 'install', 'mysql-server-core'], { env, stdio: 'pipe' })
   for (const name of readdirSync(join(work, 'cache/archives'))) {
     if (name.endsWith('.deb') && !/perl/.test(name))
-      execFileSync('dpkg-deb', ['-x', join(work, 'cache/archives', name), join(work, 'root')], { stdio: 'pipe' })
+      execFileSync('dpkg-deb', ['-x', join(work, 'cache/archives', name), join(work, 'root')], {
+        stdio: 'pipe',
+      })
   }
   chmodSync(join(work, 'root'), 0o755)
   renameSync(join(work, 'root'), root)
@@ -103,8 +127,16 @@ export async function startRealMySql(): Promise<RealMySql> {
     ].join(';\n'),
     { mode: 0o644 },
   )
-  const own = [`--port=${port}`, '--bind-address=127.0.0.1', `--socket=${join(dir, 'sock')}`, `--pid-file=${join(dir, 'pid')}`]
-  const [run, runArgs] = owner.run(program, args([...own, '--mysqlx=OFF', '--skip-name-resolve', `--init-file=${start}`]))
+  const own = [
+    `--port=${port}`,
+    '--bind-address=127.0.0.1',
+    `--socket=${join(dir, 'sock')}`,
+    `--pid-file=${join(dir, 'pid')}`,
+  ]
+  const [run, runArgs] = owner.run(
+    program,
+    args([...own, '--mysqlx=OFF', '--skip-name-resolve', `--init-file=${start}`]),
+  )
   const child = spawn(run, runArgs, { env, cwd: dir, stdio: ['ignore', 'ignore', 'pipe'] })
   let log = ''
   child.stderr.on('data', (part: Buffer) => (log += part.toString()))

@@ -1,11 +1,18 @@
 /**
- * MySQL 8 as far as the provider `mysql` speaks with it, over TCP and the real protocol: the stable
- * Debian has no MySQL. Stateful; what it answers to the statements about accounts is what a real one
- * answers to the same tests (`npm run test:long`), and
- * https://dev.mysql.com/doc/refman/8.4/en/password-management.html. The exchange of packets is that
- * of https://dev.mysql.com/doc/dev/mysql-server/latest/PAGE_PROTOCOL.html.
+ * MySQL 8 as far as the provider `mysql` speaks with it, over TCP and the real protocol:
+ * the stable Debian has no MySQL. Stateful; what it answers to the statements about
+ * accounts is what a real one answers to the same tests (`npm run test:long`), and
+ * https://dev.mysql.com/doc/refman/8.4/en/password-management.html. The exchange of
+ * packets is that of
+ * https://dev.mysql.com/doc/dev/mysql-server/latest/PAGE_PROTOCOL.html.
  */
-import { constants, createHash, generateKeyPairSync, privateDecrypt, randomBytes } from 'node:crypto'
+import {
+  constants,
+  createHash,
+  generateKeyPairSync,
+  privateDecrypt,
+  randomBytes,
+} from 'node:crypto'
 import { createServer, type Socket } from 'node:net'
 import type { AddressInfo } from 'node:net'
 import { TLSSocket } from 'node:tls'
@@ -34,15 +41,22 @@ class Refusal extends Error {
   }
 }
 
-const text = (value: string): Buffer => Buffer.concat([lengthOf(Buffer.byteLength(value)), Buffer.from(value)])
-const lengthOf = (size: number): Buffer => (size < 251 ? Buffer.from([size]) : Buffer.from([0xfc, size & 255, size >> 8]))
-const sha1 = (...parts: readonly Uint8Array[]): Buffer => createHash('sha1').update(Buffer.concat(parts)).digest()
-const xor = (a: Buffer, b: Buffer): Buffer => Buffer.from(a.map((byte, i) => byte ^ (b[i % b.length] ?? 0)))
+const text = (value: string): Buffer =>
+  Buffer.concat([lengthOf(Buffer.byteLength(value)), Buffer.from(value)])
+const lengthOf = (size: number): Buffer =>
+  size < 251 ? Buffer.from([size]) : Buffer.from([0xfc, size & 255, size >> 8])
+const sha1 = (...parts: readonly Uint8Array[]): Buffer =>
+  createHash('sha1').update(Buffer.concat(parts)).digest()
+const xor = (a: Buffer, b: Buffer): Buffer =>
+  Buffer.from(a.map((byte, i) => byte ^ (b[i % b.length] ?? 0)))
 /** None of them NUL, which would end it. */
 const nonceOf = (): Buffer => Buffer.from(randomBytes(20).map((byte) => (byte & 127) | 1))
 const rsa = generateKeyPairSync('rsa', { modulusLength: 2048 })
 
-/** One connection that is logged in. It lives until its statement has ended, whoever has gone. */
+/**
+ * One connection that is logged in. It lives until its statement has ended, whoever has
+ * gone.
+ */
 class Session {
   readonly id: number
   readonly user: string
@@ -98,7 +112,9 @@ export class FakeMySql {
   #sessions = 0
   #held: Promise<void> | undefined
   #failures = new Map<string, number>()
-  readonly #server = createServer((socket) => void this.#serve(socket).catch(() => socket.destroy()))
+  readonly #server = createServer(
+    (socket) => void this.#serve(socket).catch(() => socket.destroy()),
+  )
 
   static async start(): Promise<FakeMySql> {
     const fake = new FakeMySql()
@@ -110,7 +126,10 @@ export class FakeMySql {
     return (this.#server.address() as AddressInfo).port
   }
 
-  /** As LOCK INSTANCE FOR BACKUP: statements that change an account wait until this is released. */
+  /**
+   * As LOCK INSTANCE FOR BACKUP: statements that change an account wait until this is
+   * released.
+   */
   hold(): () => void {
     let release: () => void = () => undefined
     this.#held = new Promise((resolve) => {
@@ -129,7 +148,12 @@ export class FakeMySql {
   async #serve(socket: Socket): Promise<void> {
     let sequence = 0
     const send = (body: Buffer): void => {
-      socket.write(Buffer.concat([Buffer.from([body.length & 255, body.length >> 8, 0, sequence++ & 255]), body]))
+      socket.write(
+        Buffer.concat([
+          Buffer.from([body.length & 255, body.length >> 8, 0, sequence++ & 255]),
+          body,
+        ]),
+      )
     }
     const packets = packetsOf(socket)
     const next = async (): Promise<Buffer | undefined> => {
@@ -138,7 +162,8 @@ export class FakeMySql {
       sequence = (packet.value[3] ?? 0) + 1
       return packet.value.subarray(4)
     }
-    const fail = (errno: number): void => send(Buffer.concat([Buffer.from([0xff, errno & 255, errno >> 8]), Buffer.from('#HY000no')]))
+    const fail = (errno: number): void =>
+      send(Buffer.concat([Buffer.from([0xff, errno & 255, errno >> 8]), Buffer.from('#HY000no')]))
     const id = ++this.#sessions
     send(hello(this.version, 0, id))
     const reply = await next()
@@ -180,15 +205,25 @@ export class FakeMySql {
     }
   }
 
-  /** Either password of an account is accepted, as long as the account is not locked (9b). The number of the error, if it is refused. */
-  async #login(user: string, send: (body: Buffer) => void, next: () => Promise<Buffer | undefined>): Promise<number | undefined> {
+  /**
+   * Either password of an account is accepted, as long as the account is not locked (9b).
+   * The number of the error, if it is refused.
+   */
+  async #login(
+    user: string,
+    send: (body: Buffer) => void,
+    next: () => Promise<Buffer | undefined>,
+  ): Promise<number | undefined> {
     const account = this.accounts.get(user)
     const plugin = account?.plugin ?? 'caching_sha2_password'
     const nonce = nonceOf()
     send(Buffer.concat([Buffer.from([0xfe]), Buffer.from(`${plugin}\0`), nonce, Buffer.alloc(1)]))
     const token = await next()
     if (token === undefined) return 1045
-    const stored = [account?.hash ?? '', ...(account?.retained === undefined ? [] : [account.retained])].filter((hash) => hash !== '')
+    const stored = [
+      account?.hash ?? '',
+      ...(account?.retained === undefined ? [] : [account.retained]),
+    ].filter((hash) => hash !== '')
     let known = false
     if (plugin === 'mysql_native_password') {
       for (const hash of stored) {
@@ -196,15 +231,25 @@ export class FakeMySql {
         if (sha1(xor(token, sha1(nonce, twice))).equals(twice)) known = true
       }
     } else {
-      // "Full authentication": the password under the server's RSA key, as there is no TLS.
+      // "Full authentication": the password under the server's RSA key, as there is no
+      // TLS.
       send(Buffer.from([1, 4]))
       if ((await next())?.[0] !== 2) return 1045
-      send(Buffer.concat([Buffer.from([1]), Buffer.from(rsa.publicKey.export({ type: 'spki', format: 'pem' }))]))
+      send(
+        Buffer.concat([
+          Buffer.from([1]),
+          Buffer.from(rsa.publicKey.export({ type: 'spki', format: 'pem' })),
+        ]),
+      )
       const sealed = await next()
       if (sealed === undefined) return 1045
-      const opened = privateDecrypt({ key: rsa.privateKey, padding: constants.RSA_PKCS1_OAEP_PADDING, oaepHash: 'sha1' }, sealed)
+      const opened = privateDecrypt(
+        { key: rsa.privateKey, padding: constants.RSA_PKCS1_OAEP_PADDING, oaepHash: 'sha1' },
+        sealed,
+      )
       const password = new Secret(xor(opened, nonce).subarray(0, -1))
-      for (const hash of stored) if (isMethod(plugin) && (await isStoredFormOf(plugin, hash, password))) known = true
+      for (const hash of stored)
+        if (isMethod(plugin) && (await isStoredFormOf(plugin, hash, password))) known = true
     }
     // https://dev.mysql.com/doc/refman/8.4/en/password-management.html#failed-login-tracking
     const { attempts } = account ?? {}
@@ -220,12 +265,15 @@ export class FakeMySql {
     const behind = this.open ? 'skip-grants user@skip-grants host' : `${user}@%`
     const admin = this.accounts.get(user)?.admin === true
     const asked = (pattern: RegExp): readonly string[] | undefined => pattern.exec(sql)?.slice(1)
-    if (sql === 'SELECT VERSION() AS version, CURRENT_USER() AS account') return [{ version: this.version, account: behind }]
+    if (sql === 'SELECT VERSION() AS version, CURRENT_USER() AS account')
+      return [{ version: this.version, account: behind }]
     if (sql === 'SELECT CURRENT_USER() AS account') {
       if (this.accounts.get(user)?.expired === true) throw new Refusal(1820)
       return [{ account: behind }]
     }
-    const bounds = asked(/^SET SESSION lock_wait_timeout = ([\d.]+), SESSION innodb_lock_wait_timeout = [\d.]+$/)
+    const bounds = asked(
+      /^SET SESSION lock_wait_timeout = ([\d.]+), SESSION innodb_lock_wait_timeout = [\d.]+$/,
+    )
     if (bounds !== undefined) {
       session.lockWaitMs = Number(bounds[0]) * 1000
       return undefined
@@ -235,7 +283,8 @@ export class FakeMySql {
       return [{ [title]: `GRANT ${admin ? 'CREATE USER' : 'USAGE'} ON *.* TO \`${user}\`@\`%\`` }]
     }
     const lock = asked(/^SELECT GET_LOCK\('([^']+)', ([\d.]+)\) AS got$/)
-    if (lock !== undefined) return [{ got: await this.#lock(session, lock[0] ?? '', Number(lock[1])) }]
+    if (lock !== undefined)
+      return [{ got: await this.#lock(session, lock[0] ?? '', Number(lock[1])) }]
     const used = asked(/^SELECT IS_USED_LOCK\('([^']+)'\) AS holder$/)
     if (used !== undefined) return [{ holder: this.locks.get(used[0] ?? '') ?? null }]
     const killed = asked(/^KILL CONNECTION (\d+)$/)
@@ -249,11 +298,17 @@ export class FakeMySql {
     const read = asked(/^SELECT Host AS host, plugin, .* FROM mysql\.user WHERE User = '([^']+)'$/)
     if (read !== undefined) {
       if (!admin) throw new Refusal(1142)
-      return [...this.accounts].flatMap(([key, { plugin, hash, retained, locked, expired }]): Row[] => {
-        const [name, host = '%'] = key.split('@')
-        const more = { retained: retained ?? null, locked: locked ? 'Y' : 'N', expired: expired === true ? 1 : 0 }
-        return name === read[0] ? [{ host, plugin, hash, ...more }] : []
-      })
+      return [...this.accounts].flatMap(
+        ([key, { plugin, hash, retained, locked, expired }]): Row[] => {
+          const [name, host = '%'] = key.split('@')
+          const more = {
+            retained: retained ?? null,
+            locked: locked ? 'Y' : 'N',
+            expired: expired === true ? 1 : 0,
+          }
+          return name === read[0] ? [{ host, plugin, hash, ...more }] : []
+        },
+      )
     }
     const change = asked(/^ALTER USER `([^`]+)`@`%` (.+)$/)
     if (change === undefined) throw new Refusal(1064)
@@ -283,7 +338,10 @@ export class FakeMySql {
     return 1
   }
 
-  /** A statement waits though its client has gone, until it is told to stop or has waited too long. */
+  /**
+   * A statement waits though its client has gone, until it is told to stop or has waited
+   * too long.
+   */
   async #unheld(session: Session): Promise<void> {
     if (this.#held === undefined) return
     let timer: NodeJS.Timeout | undefined
@@ -291,7 +349,11 @@ export class FakeMySql {
       timer = setTimeout(resolve, Math.min(session.lockWaitMs, 2_000_000_000), 'too long')
     })
     this.waiting++
-    const first = await Promise.race([this.#held, session.ended.then(() => 'killed' as const), tooLong])
+    const first = await Promise.race([
+      this.#held,
+      session.ended.then(() => 'killed' as const),
+      tooLong,
+    ])
     clearTimeout(timer)
     this.waiting--
     if (first === 'too long') throw new Refusal(1205)
@@ -299,18 +361,24 @@ export class FakeMySql {
   }
 }
 
-/** 9b: what RETAIN keeps, DISCARD ends; a change without either leaves the retained one valid; another method ends it, and can't retain. */
+/**
+ * 9b: what RETAIN keeps, DISCARD ends; a change without either leaves the retained one
+ * valid; another method ends it, and can't retain.
+ */
 function alter(target: FakeAccount, clause: string): void {
   if (clause === 'DISCARD OLD PASSWORD') {
     delete target.retained
     return
   }
   const [, plugin = '', quotedHash, hex, retain, lock] =
-    /^IDENTIFIED WITH (\w+) AS (?:'([^'\\]*)'|0x([0-9a-f]+))( RETAIN CURRENT PASSWORD)?(?: ACCOUNT (LOCK|UNLOCK))?$/.exec(clause) ?? []
+    /^IDENTIFIED WITH (\w+) AS (?:'([^'\\]*)'|0x([0-9a-f]+))( RETAIN CURRENT PASSWORD)?(?: ACCOUNT (LOCK|UNLOCK))?$/.exec(
+      clause,
+    ) ?? []
   const hash = quotedHash ?? Buffer.from(hex ?? '', 'hex').toString('latin1')
   if (plugin === '' || (quotedHash === undefined && hex === undefined)) throw new Refusal(1064)
   // ER_PASSWORD_FORMAT
-  if (!(plugin === 'caching_sha2_password' ? /^\$A\$005\$[^]{63}$/ : /^\*[0-9A-F]{40}$/).test(hash)) throw new Refusal(1827)
+  if (!(plugin === 'caching_sha2_password' ? /^\$A\$005\$[^]{63}$/ : /^\*[0-9A-F]{40}$/).test(hash))
+    throw new Refusal(1827)
   if (retain !== undefined) {
     if (plugin !== target.plugin) throw new Refusal(3894)
     if (target.hash === '') throw new Refusal(3895)
@@ -322,8 +390,14 @@ function alter(target: FakeAccount, clause: string): void {
   if (lock !== undefined) target.locked = lock === 'LOCK'
 }
 
-/** Somebody else who greets like MySQL and shows a certificate. `heard`: what came over TLS, which begins with who wants to log in. */
-export async function startImpostor({ cert, key }: Certificate): Promise<{ port: number; heard(): string; stop(): void }> {
+/**
+ * Somebody else who greets like MySQL and shows a certificate. `heard`: what came over
+ * TLS, which begins with who wants to log in.
+ */
+export async function startImpostor({
+  cert,
+  key,
+}: Certificate): Promise<{ port: number; heard(): string; stop(): void }> {
   let heard = ''
   const server = createServer((socket) => {
     const greeting = hello('8.4.6', 0x800, 1)
@@ -342,14 +416,21 @@ export async function startImpostor({ cert, key }: Certificate): Promise<{ port:
     })
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  return { port: (server.address() as AddressInfo).port, heard: () => heard, stop: () => void server.close() }
+  return {
+    port: (server.address() as AddressInfo).port,
+    heard: () => heard,
+    stop: () => void server.close(),
+  }
 }
 
-/** Protocol::HandshakeV10, with the length-encoded answers of before CLIENT_DEPRECATE_EOF. */
+/**
+ * Protocol::HandshakeV10, with the length-encoded answers of before CLIENT_DEPRECATE_EOF.
+ */
 function hello(version: string, more: number, id: number): Buffer {
   const capabilities = more | 0x1 | 0x200 | 0x2000 | 0x8000 | 0x80000
   const nonce = nonceOf()
-  const half = (shift: number): Buffer => Buffer.from([(capabilities >> shift) & 255, (capabilities >> (shift + 8)) & 255])
+  const half = (shift: number): Buffer =>
+    Buffer.from([(capabilities >> shift) & 255, (capabilities >> (shift + 8)) & 255])
   return Buffer.concat([
     Buffer.from(`\n${version}\0`),
     Buffer.from([id & 255, id >> 8, 0, 0]),
@@ -370,7 +451,8 @@ const NUMBERS = new Set(['got', 'holder', 'expired'])
 /** A text result set: how many columns, what they are, EOF, the rows, EOF. */
 function resultOf(rows: readonly Row[]): readonly Buffer[] {
   const names = Object.keys(rows[0] ?? { plugin: '' })
-  const numeric = (name: string): boolean => NUMBERS.has(name) || rows.some((row) => typeof row[name] === 'number')
+  const numeric = (name: string): boolean =>
+    NUMBERS.has(name) || rows.some((row) => typeof row[name] === 'number')
   const eof = Buffer.from([0xfe, 0, 0, 2, 0])
   const column = (name: string): Buffer =>
     Buffer.concat([
@@ -380,11 +462,21 @@ function resultOf(rows: readonly Row[]): readonly Buffer[] {
       text(''),
       text(name),
       text(name),
-      numeric(name) ? Buffer.from([12, 63, 0, 21, 0, 0, 0, 8, 0x80, 0, 0, 0, 0]) : Buffer.from([12, 45, 0, 0, 1, 0, 0, 253, 0, 0, 0, 0, 0]),
+      numeric(name)
+        ? Buffer.from([12, 63, 0, 21, 0, 0, 0, 8, 0x80, 0, 0, 0, 0])
+        : Buffer.from([12, 45, 0, 0, 1, 0, 0, 253, 0, 0, 0, 0, 0]),
     ])
   const row = (values: readonly (string | number | null)[]): Buffer =>
-    Buffer.concat(values.map((value) => (value === null ? Buffer.from([0xfb]) : text(String(value)))))
-  return [Buffer.from([names.length]), ...names.map(column), eof, ...rows.map((each) => row(Object.values(each))), eof]
+    Buffer.concat(
+      values.map((value) => (value === null ? Buffer.from([0xfb]) : text(String(value)))),
+    )
+  return [
+    Buffer.from([names.length]),
+    ...names.map(column),
+    eof,
+    ...rows.map((each) => row(Object.values(each))),
+    eof,
+  ]
 }
 
 async function* packetsOf(socket: Socket): AsyncGenerator<Buffer, void, undefined> {

@@ -1,4 +1,7 @@
-/** Netlify's variables and builds on loopback, after reference/providers.md 18: a value per context, secret ones that show nothing, a build that takes with it what was there. */
+/**
+ * Netlify's variables and builds on loopback, after reference/providers.md 18: a value
+ * per context, secret ones that show nothing, a build that takes with it what was there.
+ */
 import { type Answer, type Asked, FakeHost } from './hosting.ts'
 
 interface FakeValue {
@@ -30,7 +33,11 @@ export class FakeNetlify extends FakeHost {
   outcome = 'ready'
   #clock = 1_700_000_000_000
 
-  site(id: string, variables: Readonly<Record<string, Readonly<Record<string, string>>>> = {}, secret = false): FakeSite {
+  site(
+    id: string,
+    variables: Readonly<Record<string, Readonly<Record<string, string>>>> = {},
+    secret = false,
+  ): FakeSite {
     const made: FakeSite = { variables: new Map(), running: new Map(), deploys: new Map() }
     for (const [key, values] of Object.entries(variables)) this.variable(made, key, values, secret)
     made.running = this.#live(made)
@@ -39,12 +46,21 @@ export class FakeNetlify extends FakeHost {
   }
 
   /** A variable as people make it. */
-  variable(site: FakeSite, key: string, values: Readonly<Record<string, string>>, secret = false): void {
+  variable(
+    site: FakeSite,
+    key: string,
+    values: Readonly<Record<string, string>>,
+    secret = false,
+  ): void {
     site.variables.set(key, {
       secret,
       scopes: SCOPES,
       updated: ++this.#clock,
-      values: Object.entries(values).map(([context, value]) => ({ id: this.id('val'), context, value })),
+      values: Object.entries(values).map(([context, value]) => ({
+        id: this.id('val'),
+        context,
+        value,
+      })),
     })
   }
 
@@ -57,7 +73,10 @@ export class FakeNetlify extends FakeHost {
 
   #live({ variables }: FakeSite): Map<string, string> {
     const effective = ({ values }: FakeVariable): string | undefined =>
-      (values.find(({ context }) => context === 'production') ?? values.find(({ context }) => context === 'all'))?.value
+      (
+        values.find(({ context }) => context === 'production') ??
+        values.find(({ context }) => context === 'all')
+      )?.value
     return new Map(
       [...variables].flatMap(([key, variable]) => {
         const value = effective(variable)
@@ -67,12 +86,18 @@ export class FakeNetlify extends FakeHost {
   }
 
   protected answer({ method, url, body }: Asked): Answer {
-    const [kind = '', owner = '', part = '', key = '', word = '', valueId = ''] = url.pathname.split('/').slice(1).map(decodeURIComponent)
+    const [kind = '', owner = '', part = '', key = '', word = '', valueId = ''] = url.pathname
+      .split('/')
+      .slice(1)
+      .map(decodeURIComponent)
     if (kind === 'sites') return this.#build(method, owner, part, key)
     const site = this.sites.get(url.searchParams.get('site_id') ?? '')
     if (kind !== 'accounts' || owner !== this.account || part !== 'env' || site === undefined)
       return { status: 404, body: { message: 'Not Found' } }
-    const shown = ([name, { values, secret, scopes, updated }]: readonly [string, FakeVariable]): object => ({
+    const shown = ([name, { values, secret, scopes, updated }]: readonly [
+      string,
+      FakeVariable,
+    ]): object => ({
       key: name,
       scopes,
       is_secret: secret,
@@ -90,7 +115,12 @@ export class FakeNetlify extends FakeHost {
       for (const { key: name, values, scopes = SCOPES, is_secret: secret = false } of given) {
         if (site.variables.has(name)) return { status: 422, body: { message: 'already exists' } }
         const updated = ++this.#clock
-        site.variables.set(name, { secret, scopes, updated, values: values.map((value) => ({ id: this.id('val'), ...value })) })
+        site.variables.set(name, {
+          secret,
+          scopes,
+          updated,
+          values: values.map((value) => ({ id: this.id('val'), ...value })),
+        })
       }
       return { status: 201, body: [] }
     }
@@ -121,10 +151,20 @@ export class FakeNetlify extends FakeHost {
       return { status: 200, body: { id: this.id('build'), deploy_id: made, done: false } }
     }
     if (method === 'GET' && part === 'deploys' && deployId === '')
-      return { status: 200, body: [...site.deploys.keys()].toReversed().map((one) => ({ id: one, state: 'ready', context: 'production' })) }
+      return {
+        status: 200,
+        body: [...site.deploys.keys()]
+          .toReversed()
+          .map((one) => ({ id: one, state: 'ready', context: 'production' })),
+      }
     const deploy = site.deploys.get(deployId)
-    if (part !== 'deploys' || deploy === undefined) return { status: 404, body: { message: 'Not Found' } }
-    if (deploy.asked++ < this.work) return { status: 200, body: { id: deployId, state: deploy.asked === 1 ? 'enqueued' : 'building' } }
+    if (part !== 'deploys' || deploy === undefined)
+      return { status: 404, body: { message: 'Not Found' } }
+    if (deploy.asked++ < this.work)
+      return {
+        status: 200,
+        body: { id: deployId, state: deploy.asked === 1 ? 'enqueued' : 'building' },
+      }
     if (this.outcome === 'ready') site.running = deploy.taken
     return { status: 200, body: { id: deployId, state: this.outcome } }
   }

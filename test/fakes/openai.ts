@@ -1,4 +1,7 @@
-/** OpenAI's admin API on loopback after reference/providers.md 5: service accounts, their keys, pages of one; what was lost was done. */
+/**
+ * OpenAI's admin API on loopback after reference/providers.md 5: service accounts, their
+ * keys, pages of one; what was lost was done.
+ */
 import { randomBytes } from 'node:crypto'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -42,7 +45,12 @@ export class FakeOpenai {
 
   key(account: string, name: string): FakeKey {
     const id = `key_${++this.#serial}`
-    const key: FakeKey = { id, name, account, value: `sk-svcacct-${id}-${randomBytes(12).toString('hex')}` }
+    const key: FakeKey = {
+      id,
+      name,
+      account,
+      value: `sk-svcacct-${id}-${randomBytes(12).toString('hex')}`,
+    }
     this.keys.set(id, key)
     this.values.push(key.value)
     return key
@@ -57,10 +65,14 @@ export class FakeOpenai {
         this.calls.push(`${request.method ?? ''} ${request.url ?? ''}`)
         const bearer = (request.headers.authorization ?? '').replace(/^Bearer /, '')
         const send = (status: number, body: unknown = { error: { code: 'error' } }): void => {
-          response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body))
+          response
+            .writeHead(status, { 'content-type': 'application/json' })
+            .end(JSON.stringify(body))
         }
         if (url.pathname === '/v1/models')
-          return send([...this.keys.values()].some(({ value }) => value === bearer) ? 200 : 401, { data: [] })
+          return send([...this.keys.values()].some(({ value }) => value === bearer) ? 200 : 401, {
+            data: [],
+          })
         if (bearer !== this.adminKey) return send(401)
         // A call that does not exist does nothing that could be lost.
         const absent = this.classic && url.pathname.endsWith('/api_keys')
@@ -68,7 +80,11 @@ export class FakeOpenai {
         if (request.method === 'POST' && !absent) this.next = undefined
         if (request.method === 'POST' && next === 'refuse') return send(403)
         const text = Buffer.concat(parts).toString()
-        const [status, body] = this.#answer(request.method ?? '', url, text === '' ? {} : (JSON.parse(text) as Record<string, unknown>))
+        const [status, body] = this.#answer(
+          request.method ?? '',
+          url,
+          text === '' ? {} : (JSON.parse(text) as Record<string, unknown>),
+        )
         if (request.method === 'POST' && next === 'lose') return request.socket.destroy()
         return send(status, body)
       })
@@ -85,15 +101,33 @@ export class FakeOpenai {
   #answer(method: string, url: URL, body: Record<string, unknown>): [number, unknown] {
     const [kind = '', id = '', part = ''] = url.pathname.split('/').slice(5).map(decodeURIComponent)
     const name = String(body['name'])
-    const life = typeof body['expires_in_seconds'] === 'number' ? { expires_at: 1_800_000_000 + body['expires_in_seconds'] } : {}
-    const shown = ({ id: key, name: label, value }: FakeKey) => ({ id: key, name: label, value, created_at: 1_800_000_000, ...life })
+    const life =
+      typeof body['expires_in_seconds'] === 'number'
+        ? { expires_at: 1_800_000_000 + body['expires_in_seconds'] }
+        : {}
+    const shown = ({ id: key, name: label, value }: FakeKey) => ({
+      id: key,
+      name: label,
+      value,
+      created_at: 1_800_000_000,
+      ...life,
+    })
     if (method === 'POST' && part === 'api_keys') {
       if (this.classic || !this.accounts.has(id)) return [404, { error: {} }]
       return [200, shown(this.key(id, name))]
     }
     if (method === 'POST') {
       const account = this.account(name)
-      return [200, { id: account, name, role: 'member', created_at: 1_800_000_000, api_key: shown(this.key(account, 'Secret key')) }]
+      return [
+        200,
+        {
+          id: account,
+          name,
+          role: 'member',
+          created_at: 1_800_000_000,
+          api_key: shown(this.key(account, 'Secret key')),
+        },
+      ]
     }
     if (method === 'DELETE' && kind === 'service_accounts') {
       if (!this.accounts.delete(id)) return [404, { error: {} }]
@@ -113,10 +147,21 @@ export class FakeOpenai {
             redacted_value: this.redacted(value),
             created_at: 1_800_000_000,
             last_used_at: lastUsed ?? null,
-            owner: { type: 'service_account', service_account: { id: account, name: this.accounts.get(account) } },
+            owner: {
+              type: 'service_account',
+              service_account: { id: account, name: this.accounts.get(account) },
+            },
           }))
     const from = all.findIndex((row) => row.id === url.searchParams.get('after')) + 1
     const page = all.slice(from, from + 1)
-    return [200, { object: 'list', data: page, last_id: page.at(-1)?.id ?? null, has_more: from + 1 < all.length }]
+    return [
+      200,
+      {
+        object: 'list',
+        data: page,
+        last_id: page.at(-1)?.id ?? null,
+        has_more: from + 1 < all.length,
+      },
+    ]
   }
 }

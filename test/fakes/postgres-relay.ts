@@ -1,24 +1,39 @@
-/** What may stand between a client and PostgreSQL: a wire that breaks or delays, or a pooler that gives its clients numbers of its own. */
+/**
+ * What may stand between a client and PostgreSQL: a wire that breaks or delays, or a
+ * pooler that gives its clients numbers of its own.
+ */
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 
 export interface Relay {
   readonly port: number
-  /** What contains this text next is kept back, and everything after it on that connection. */
+  /**
+   * What contains this text next is kept back, and everything after it on that
+   * connection.
+   */
   hold(text: string): void
-  /** What contains this text next is sent on; its answer is lost, and the client is cut off then. */
+  /**
+   * What contains this text next is sent on; its answer is lost, and the client is cut
+   * off then.
+   */
   lose(text: string): void
   /** Resolves when something is kept back. */
   readonly held: Promise<void>
   /** Sends what was kept back, late. Resolves when the server has closed or answered. */
   release(): Promise<void>
-  /** A pooler that does not know this role, as PgBouncer says it of one that has no password. */
+  /**
+   * A pooler that does not know this role, as PgBouncer says it of one that has no
+   * password.
+   */
   forget(role: string): void
   /** Cuts the clients off; the server does not learn of it. */
   cut(): void
   stop(): void
 }
 
-/** @param pooler clients are told another process number than that of the session that serves them */
+/**
+ * @param pooler clients are told another process number than that of the session that
+ *   serves them
+ */
 export async function startRelay(target: number, { pooler = false } = {}): Promise<Relay> {
   const sockets = new Set<Socket>()
   const kept: { readonly up: Socket; readonly bytes: Buffer }[] = []
@@ -39,7 +54,8 @@ export async function startRelay(target: number, { pooler = false } = {}): Promi
       socket.on('error', () => undefined)
     }
     down.on('data', (bytes: Buffer) => {
-      if (forgotten !== undefined && bytes.includes(`user\0${forgotten}\0`)) return void down.end(NO_SUCH_USER)
+      if (forgotten !== undefined && bytes.includes(`user\0${forgotten}\0`))
+        return void down.end(NO_SUCH_USER)
       if (wanted !== undefined && bytes.includes(wanted)) {
         holding = true
         wanted = undefined
@@ -56,7 +72,8 @@ export async function startRelay(target: number, { pooler = false } = {}): Promi
       if (losing) down.destroy()
       if (!down.destroyed) down.write(pooler ? renumbered(bytes) : bytes)
     })
-    // A wire that holds something back, or was cut, does not tell the server that its client has gone.
+    // A wire that holds something back, or was cut, does not tell the server that its
+    // client has gone.
     down.on('close', () => holding || cut || up.destroy())
     up.on('close', () => down.destroy())
   })
@@ -94,7 +111,10 @@ const NO_SUCH_USER = ((): Buffer => {
   return Buffer.concat([head, fields])
 })()
 
-/** BackendKeyData: `K`, length 12, process number, key (https://www.postgresql.org/docs/current/protocol-message-formats.html). */
+/**
+ * BackendKeyData: `K`, length 12, process number, key
+ * (https://www.postgresql.org/docs/current/protocol-message-formats.html).
+ */
 function renumbered(bytes: Buffer): Buffer {
   const at = bytes.indexOf(Buffer.from([0x4b, 0, 0, 0, 12]))
   if (at < 0) return bytes

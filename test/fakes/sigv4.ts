@@ -1,4 +1,7 @@
-/** Checks AWS Signature Version 4 as the far side does: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html */
+/**
+ * Checks AWS Signature Version 4 as the far side does:
+ * https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
+ */
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto'
 
 export interface SignedRequest {
@@ -21,12 +24,20 @@ export interface Signature {
   matches(secretAccessKey: string): boolean
 }
 
-const sha256 = (data: string | Uint8Array): string => createHash('sha256').update(data).digest('hex')
-const hmac = (key: string | Uint8Array, data: string): Buffer => createHmac('sha256', key).update(data).digest()
+const sha256 = (data: string | Uint8Array): string =>
+  createHash('sha256').update(data).digest('hex')
+const hmac = (key: string | Uint8Array, data: string): Buffer =>
+  createHmac('sha256', key).update(data).digest()
 const encode = (text: string): string =>
-  encodeURIComponent(text).replace(/[!'()*]/g, (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`)
+  encodeURIComponent(text).replace(
+    /[!'()*]/g,
+    (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`,
+  )
 
-/** The parts of the `authorization` header; `undefined` if it is not a complete one that covers host and date. */
+/**
+ * The parts of the `authorization` header; `undefined` if it is not a complete one that
+ * covers host and date.
+ */
 export function readSignature(request: SignedRequest): Signature | undefined {
   const header = (name: string): string => {
     const value = request.headers[name]
@@ -38,9 +49,15 @@ export function readSignature(request: SignedRequest): Signature | undefined {
     )
   const stamp = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z$/.exec(header('x-amz-date'))
   if (!match || !stamp) return undefined
-  const [, accessKeyId = '', date = '', region = '', service = '', names = '', signature = ''] = match
+  const [, accessKeyId = '', date = '', region = '', service = '', names = '', signature = ''] =
+    match
   const signed = names.split(';')
-  if (!signed.includes('host') || !signed.includes('x-amz-date') || !header('x-amz-date').startsWith(date)) return undefined
+  if (
+    !signed.includes('host') ||
+    !signed.includes('x-amz-date') ||
+    !header('x-amz-date').startsWith(date)
+  )
+    return undefined
   const [path = '/', query = ''] = request.target.split('?')
   const canonical = [
     request.method,
@@ -54,7 +71,12 @@ export function readSignature(request: SignedRequest): Signature | undefined {
     names,
     sha256(request.body),
   ].join('\n')
-  const toSign = ['AWS4-HMAC-SHA256', header('x-amz-date'), `${date}/${region}/${service}/aws4_request`, sha256(canonical)].join('\n')
+  const toSign = [
+    'AWS4-HMAC-SHA256',
+    header('x-amz-date'),
+    `${date}/${region}/${service}/aws4_request`,
+    sha256(canonical),
+  ].join('\n')
   const [, year, month, day, hour, minute, second] = stamp.map(Number)
   const token = header('x-amz-security-token')
   return {

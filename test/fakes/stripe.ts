@@ -1,9 +1,23 @@
 /**
- * Stripe on loopback after reference/providers.md 3: managed API keys (preview) and the one call that tells a living key from a dead one. It has state, encrypts to
- * the public key that it is given, remembers idempotency keys, and can lose answers.
+ * Stripe on loopback after reference/providers.md 3: managed API keys (preview) and the
+ * one call that tells a living key from a dead one. It has state, encrypts to the public
+ * key that it is given, remembers idempotency keys, and can lose answers.
  */
-import { constants, createCipheriv, createPublicKey, publicEncrypt, randomBytes, type KeyObject } from 'node:crypto'
-import { createServer, type IncomingHttpHeaders, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import {
+  constants,
+  createCipheriv,
+  createPublicKey,
+  publicEncrypt,
+  randomBytes,
+  type KeyObject,
+} from 'node:crypto'
+import {
+  createServer,
+  type IncomingHttpHeaders,
+  type IncomingMessage,
+  type Server,
+  type ServerResponse,
+} from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { z } from 'zod'
 
@@ -22,7 +36,10 @@ export interface FakeKey {
 
 type Answer = readonly [status: number, body: unknown, headers?: Readonly<Record<string, string>>]
 
-/** What happens to a create: refused, done and its answer lost, not done and lost, an error of the server before or after the work, 2xx without the value. */
+/**
+ * What happens to a create: refused, done and its answer lost, not done and lost, an
+ * error of the server before or after the work, 2xx without the value.
+ */
 type Fate = 'refuse' | 'lose' | 'drop' | 'error-before' | 'error-after' | 'valueless' | 'garbled'
 
 const Create = z.strictObject({
@@ -31,7 +48,9 @@ const Create = z.strictObject({
   note: z.string().optional(),
   permissions: z.array(z.string()).min(1),
   connect_permissions: z.array(z.string()).optional(),
-  public_key: z.strictObject({ pem_key: z.strictObject({ algorithm: z.literal('RSA'), data: z.string() }) }).optional(),
+  public_key: z
+    .strictObject({ pem_key: z.strictObject({ algorithm: z.literal('RSA'), data: z.string() }) })
+    .optional(),
 })
 
 export class FakeStripe {
@@ -43,7 +62,10 @@ export class FakeStripe {
   readonly creates: { readonly body: string; readonly key: string | undefined }[] = []
   /** What happens to the next creates, in order. */
   readonly fates: Fate[] = []
-  /** "Test/sandbox: plaintext secret_key.token", in the list too; else "Live: encrypted_secret". */
+  /**
+   * "Test/sandbox: plaintext secret_key.token", in the list too; else "Live:
+   * encrypted_secret".
+   */
   test = false
   alg: 'RSA-OAEP' | 'RSA-OAEP-256' | 'RSA1_5' = 'RSA-OAEP-256'
   /** "App removed": 403 to everything. */
@@ -56,7 +78,10 @@ export class FakeStripe {
   throttled = 0
   /** So many repetitions under an idempotency key find the first call still running. */
   running = 0
-  /** A replay gives "an updated response": the object without its value, which is "only returned on creation". */
+  /**
+   * A replay gives "an updated response": the object without its value, which is "only
+   * returned on creation".
+   */
   forgetful = false
   /** Idempotency keys are forgotten. */
   amnesia = false
@@ -79,10 +104,22 @@ export class FakeStripe {
   }
 
   /** A key that exists already. */
-  key(name: string, permissions: readonly string[] = ['charge_read'], prefix = this.prefix): FakeKey {
+  key(
+    name: string,
+    permissions: readonly string[] = ['charge_read'],
+    prefix = this.prefix,
+  ): FakeKey {
     const id = `mk_${++this.#serial}`
     const token = `${prefix}_${this.test ? 'test' : 'live'}_${randomBytes(18).toString('hex')}`
-    const key: FakeKey = { id, name, token, permissions, status: 'active', lastUsed: null, lingers: this.lingers }
+    const key: FakeKey = {
+      id,
+      name,
+      token,
+      permissions,
+      status: 'active',
+      lastUsed: null,
+      lingers: this.lingers,
+    }
     this.keys.set(id, key)
     return key
   }
@@ -115,7 +152,9 @@ export class FakeStripe {
     const url = new URL(request.url ?? '', this.url)
     const bearer = bearerOf(request.headers)
     const send = ([status, content, headers = {}]: Answer): void => {
-      response.writeHead(status, { 'content-type': 'application/json', ...headers }).end(JSON.stringify(content))
+      response
+        .writeHead(status, { 'content-type': 'application/json', ...headers })
+        .end(JSON.stringify(content))
     }
     if (this.throttled > 0) {
       this.throttled--
@@ -124,7 +163,8 @@ export class FakeStripe {
     if (url.pathname === '/v1/balance') return send(this.#balance(bearer))
     const refused = this.#gate(request, bearer)
     if (refused !== undefined) return send(refused)
-    if (request.method !== 'POST' || url.pathname !== '/v2/iam/api_keys') return send(this.#answer(request.method ?? '', url))
+    if (request.method !== 'POST' || url.pathname !== '/v2/iam/api_keys')
+      return send(this.#answer(request.method ?? '', url))
     const key = request.headers['idempotency-key']?.toString()
     this.creates.push({ body, key })
     const fate = this.fates.shift()
@@ -142,21 +182,30 @@ export class FakeStripe {
   #balance(bearer: string): Answer {
     const key = [...this.keys.values()].find(({ token }) => token === bearer)
     if (key?.status === 'expired' && key.lingers-- > 0) return [200, { object: 'balance' }]
-    if (key === undefined || key.status === 'expired') return [401, error(key === undefined ? 'api_key_invalid' : 'api_key_expired')]
-    return key.permissions.includes('balance_read') ? [200, { object: 'balance' }] : [403, error('more_permissions_required')]
+    if (key === undefined || key.status === 'expired')
+      return [401, error(key === undefined ? 'api_key_invalid' : 'api_key_expired')]
+    return key.permissions.includes('balance_read')
+      ? [200, { object: 'balance' }]
+      : [403, error('more_permissions_required')]
   }
 
   /** "Headers": the app's secret key, a preview version, the customer's account. */
   #gate({ method, headers }: IncomingMessage, bearer: string): Answer | undefined {
-    if (bearer !== (this.test ? this.appKey.replace('live', 'test') : this.appKey)) return [401, error('api_key_invalid')]
+    if (bearer !== (this.test ? this.appKey.replace('live', 'test') : this.appKey))
+      return [401, error('api_key_invalid')]
     const version = headers['stripe-version']?.toString() ?? ''
-    if (!this.preview || !version.endsWith('.preview')) return [404, error('unrecognized_request_url')]
-    if (!this.installed || headers['stripe-context'] !== this.account) return [403, error('account_invalid')]
+    if (!this.preview || !version.endsWith('.preview'))
+      return [404, error('unrecognized_request_url')]
+    if (!this.installed || headers['stripe-context'] !== this.account)
+      return [403, error('account_invalid')]
     if (this.readOnly && method === 'POST') return [403, error('more_permissions_required')]
     return undefined
   }
 
-  /** "Idempotency": the same key with the same parameters gives the same answer, with others 400, while it runs 409. What failed is done again (v2). */
+  /**
+   * "Idempotency": the same key with the same parameters gives the same answer, with
+   * others 400, while it runs 409. What failed is done again (v2).
+   */
   #create(body: string, key: string | undefined): Answer {
     if (key === undefined || key.length > 255) return [400, error('idempotency_key_invalid')]
     const before = this.amnesia ? undefined : this.#answers.get(key)
@@ -176,18 +225,29 @@ export class FakeStripe {
   #make(body: string): Answer {
     const asked = Create.safeParse(JSON.parse(body))
     if (!asked.success) return [400, error('parameter_invalid')]
-    if (asked.data.permissions.some((name) => !/_(read|write)$/.test(name))) return [400, error('parameter_invalid')]
+    if (asked.data.permissions.some((name) => !/_(read|write)$/.test(name)))
+      return [400, error('parameter_invalid')]
     const pem = asked.data.public_key?.pem_key.data
-    // "To create a secret key in livemode, a public key must be provided" (stripe-java, ApiKeyService).
+    // "To create a secret key in livemode, a public key must be provided" (stripe-java,
+    // ApiKeyService).
     if (pem === undefined && !this.test) return [400, error('parameter_missing')]
     const publicKey = pem === undefined ? undefined : createPublicKey(pem)
-    if ((publicKey?.asymmetricKeyDetails?.modulusLength ?? 2048) < 2048) return [400, error('parameter_invalid')]
+    if ((publicKey?.asymmetricKeyDetails?.modulusLength ?? 2048) < 2048)
+      return [400, error('parameter_invalid')]
     const key = this.key(asked.data.name, asked.data.permissions)
     const value =
       this.test || publicKey === undefined
         ? { token: key.token }
-        : { encrypted_secret: { ciphertext: jwe(key.token, publicKey, this.alg), format: 'jwe_compact' } }
-    return [200, { ...shown(key, !this.test), secret_key: { secret_token_redacted: 'rk_…', ...value } }]
+        : {
+            encrypted_secret: {
+              ciphertext: jwe(key.token, publicKey, this.alg),
+              format: 'jwe_compact',
+            },
+          }
+    return [
+      200,
+      { ...shown(key, !this.test), secret_key: { secret_token_redacted: 'rk_…', ...value } },
+    ]
   }
 
   #answer(method: string, url: URL): Answer {
@@ -206,18 +266,33 @@ export class FakeStripe {
   #list(url: URL): Answer {
     const limit = Number(url.searchParams.get('limit') ?? '10')
     if (limit > 100) return [400, error('parameter_invalid')]
-    const all = [...this.keys.values()].filter(({ status }) => status === 'active' || url.searchParams.get('include_expired') !== 'false')
+    const all = [...this.keys.values()].filter(
+      ({ status }) => status === 'active' || url.searchParams.get('include_expired') !== 'false',
+    )
     const seen = this.hidden > 0 ? all.slice(0, -1) : all
     if (this.hidden > 0 && limit > 1) this.hidden--
     const from = Number(url.searchParams.get('page') ?? '0')
     const size = Math.min(limit, this.pageSize)
     url.searchParams.set('page', String(from + size))
-    const next = from + size < seen.length ? `${this.nextOrigin ?? this.url}${url.pathname}${url.search}` : null
-    return [200, { data: seen.slice(from, from + size).map((key) => this.#listed(key)), next_page_url: next, previous_page_url: null }]
+    const next =
+      from + size < seen.length
+        ? `${this.nextOrigin ?? this.url}${url.pathname}${url.search}`
+        : null
+    return [
+      200,
+      {
+        data: seen.slice(from, from + size).map((key) => this.#listed(key)),
+        next_page_url: next,
+        previous_page_url: null,
+      },
+    ]
   }
 
   #listed(key: FakeKey) {
-    return { ...shown(key, !this.test), secret_key: { secret_token_redacted: 'rk_…', ...(this.test ? { token: key.token } : {}) } }
+    return {
+      ...shown(key, !this.test),
+      secret_key: { secret_token_redacted: 'rk_…', ...(this.test ? { token: key.token } : {}) },
+    }
   }
 }
 
@@ -242,25 +317,50 @@ function shown({ id, name, status, permissions, lastUsed }: FakeKey, livemode: b
 }
 
 function withoutValue([status, body]: Answer): Answer {
-  return [status, { ...(body as Readonly<Record<string, unknown>>), secret_key: { secret_token_redacted: 'rk_…' } }]
+  return [
+    status,
+    {
+      ...(body as Readonly<Record<string, unknown>>),
+      secret_key: { secret_token_redacted: 'rk_…' },
+    },
+  ]
 }
 
 function error(code: string) {
-  return { error: { type: 'invalid_request_error', code, message: 'the text of an error may quote what was sent' } }
+  return {
+    error: {
+      type: 'invalid_request_error',
+      code,
+      message: 'the text of an error may quote what was sent',
+    },
+  }
 }
 
 function bearerOf({ authorization = '' }: IncomingHttpHeaders): string {
   const basic = /^Basic (.+)$/.exec(authorization)?.[1]
-  return basic === undefined ? authorization.replace(/^Bearer /, '') : Buffer.from(basic, 'base64').toString().replace(/:$/, '')
+  return basic === undefined
+    ? authorization.replace(/^Bearer /, '')
+    : Buffer.from(basic, 'base64').toString().replace(/:$/, '')
 }
 
 /** A compact JWE (RFC 7516), made with node:crypto. */
-export function jwe(text: string, publicKey: KeyObject, alg: string, more: Readonly<Record<string, unknown>> = {}): string {
+export function jwe(
+  text: string,
+  publicKey: KeyObject,
+  alg: string,
+  more: Readonly<Record<string, unknown>> = {},
+): string {
   const [key, iv] = [randomBytes(32), randomBytes(12)]
   const head = Buffer.from(JSON.stringify({ alg, enc: 'A256GCM', ...more })).toString('base64url')
   const cipher = createCipheriv('aes-256-gcm', key, iv).setAAD(Buffer.from(head, 'ascii'))
   const content = Buffer.concat([cipher.update(text), cipher.final()])
   const oaepHash = alg === 'RSA-OAEP' ? 'sha1' : 'sha256'
-  const wrapped = publicEncrypt({ key: publicKey, padding: constants.RSA_PKCS1_OAEP_PADDING, oaepHash }, key)
-  return [head, ...[wrapped, iv, content, cipher.getAuthTag()].map((part) => part.toString('base64url'))].join('.')
+  const wrapped = publicEncrypt(
+    { key: publicKey, padding: constants.RSA_PKCS1_OAEP_PADDING, oaepHash },
+    key,
+  )
+  return [
+    head,
+    ...[wrapped, iv, content, cipher.getAuthTag()].map((part) => part.toString('base64url')),
+  ].join('.')
 }

@@ -1,4 +1,7 @@
-/** Teams, Discord and PagerDuty on loopback, after reference/providers.md 22: they refuse what the vendors refuse, and remember what came of it. */
+/**
+ * Teams, Discord and PagerDuty on loopback, after reference/providers.md 22: they refuse
+ * what the vendors refuse, and remember what came of it.
+ */
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { z } from 'zod'
@@ -23,8 +26,11 @@ abstract class Teller {
         this.calls++
         const text = Buffer.concat(parts).toString()
         const url = new URL(request.url ?? '', 'http://x')
-        const { status, body, headers } = this.refusals.shift() ?? this.take(url, JSON.parse(text) as unknown, text.length)
-        response.writeHead(status, { 'content-type': 'application/json', ...headers }).end(body === undefined ? '' : JSON.stringify(body))
+        const { status, body, headers } =
+          this.refusals.shift() ?? this.take(url, JSON.parse(text) as unknown, text.length)
+        response
+          .writeHead(status, { 'content-type': 'application/json', ...headers })
+          .end(body === undefined ? '' : JSON.stringify(body))
       })
     })
     await new Promise<void>((resolve) => this.#server?.listen(0, '127.0.0.1', resolve))
@@ -64,7 +70,11 @@ const Card = z.strictObject({
         $schema: z.url(),
         type: z.literal('AdaptiveCard'),
         version: z.literal('1.4'),
-        body: z.array(z.strictObject({ type: z.literal('RichTextBlock'), inlines: z.array(TextRun).min(1) })).min(1),
+        body: z
+          .array(
+            z.strictObject({ type: z.literal('RichTextBlock'), inlines: z.array(TextRun).min(1) }),
+          )
+          .min(1),
       }),
     }),
   ]),
@@ -97,28 +107,45 @@ const Message = z.strictObject({
 })
 
 export class FakeDiscord extends Teller {
-  readonly posted: { readonly content: string; readonly mentions: readonly string[]; readonly parsed: number; readonly waits: boolean }[] =
-    []
+  readonly posted: {
+    readonly content: string
+    readonly mentions: readonly string[]
+    readonly parsed: number
+    readonly waits: boolean
+  }[] = []
   get url(): string {
     return `${this.origin}/api/webhooks/1/very-secret-token`
   }
 
   protected take(url: URL, body: unknown): Answer {
-    if (url.pathname !== '/api/webhooks/1/very-secret-token') return { status: 404, body: { message: 'Unknown Webhook', code: 10_015 } }
+    if (url.pathname !== '/api/webhooks/1/very-secret-token')
+      return { status: 404, body: { message: 'Unknown Webhook', code: 10_015 } }
     const message = Message.safeParse(body)
-    if (!message.success) return { status: 400, body: { message: 'Invalid Form Body', code: 50_035 } }
+    if (!message.success)
+      return { status: 400, body: { message: 'Invalid Form Body', code: 50_035 } }
     const { content, allowed_mentions: allowed } = message.data
     const mentions = [
       ...(allowed.parse.includes('everyone') ? (content.match(/@(everyone|here)/g) ?? []) : []),
       ...(allowed.parse.includes('users') ? (content.match(/<@\d+>/g) ?? []) : []),
     ]
-    this.posted.push({ content, mentions, parsed: allowed.parse.length, waits: url.searchParams.get('wait') === 'true' })
-    return url.searchParams.get('wait') === 'true' ? { status: 200, body: { id: '1', content } } : { status: 204 }
+    this.posted.push({
+      content,
+      mentions,
+      parsed: allowed.parse.length,
+      waits: url.searchParams.get('wait') === 'true',
+    })
+    return url.searchParams.get('wait') === 'true'
+      ? { status: 200, body: { id: '1', content } }
+      : { status: 204 }
   }
 }
 
 const Event = z.discriminatedUnion('event_action', [
-  z.strictObject({ event_action: z.literal('resolve'), routing_key: z.string(), dedup_key: z.string().max(255) }),
+  z.strictObject({
+    event_action: z.literal('resolve'),
+    routing_key: z.string(),
+    dedup_key: z.string().max(255),
+  }),
   z.strictObject({
     event_action: z.literal('trigger'),
     routing_key: z.string(),
@@ -137,7 +164,10 @@ const Event = z.discriminatedUnion('event_action', [
 
 export class FakePagerDuty extends Teller {
   readonly routingKey = '0123456789abcdef0123456789abcdef'
-  /** By key; a resolved one is open no more, and a trigger under the key of an open one makes no second. */
+  /**
+   * By key; a resolved one is open no more, and a trigger under the key of an open one
+   * makes no second.
+   */
   readonly alerts: {
     readonly key: string
     readonly severity: string
@@ -151,15 +181,28 @@ export class FakePagerDuty extends Teller {
     const event = Event.safeParse(body)
     if (url.pathname !== '/v2/enqueue') return { status: 404 }
     if (!event.success || event.data.routing_key !== this.routingKey)
-      return { status: 400, body: { status: 'invalid event', message: 'Event object is invalid', errors: [] } }
+      return {
+        status: 400,
+        body: { status: 'invalid event', message: 'Event object is invalid', errors: [] },
+      }
     const open = this.alerts.find(({ key, open: still }) => key === event.data.dedup_key && still)
     if (event.data.event_action === 'resolve') {
       if (open !== undefined) open.open = false
     } else if (open !== undefined) open.times++
     else {
       const { severity, summary, custom_details: details } = event.data.payload
-      this.alerts.push({ key: event.data.dedup_key, severity, summary, details, open: true, times: 1 })
+      this.alerts.push({
+        key: event.data.dedup_key,
+        severity,
+        summary,
+        details,
+        open: true,
+        times: 1,
+      })
     }
-    return { status: 202, body: { status: 'success', message: 'Event processed', dedup_key: event.data.dedup_key } }
+    return {
+      status: 202,
+      body: { status: 'success', message: 'Event processed', dedup_key: event.data.dedup_key },
+    }
   }
 }

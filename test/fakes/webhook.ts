@@ -1,9 +1,13 @@
 /**
- * A stateful web hook as a customer would write it, after the DotVault contract (`POST /rotate-secret`), and the service whose values it replaces
- * (`GET /resource` accepts live values only). It can do its work and lose the answer, and misbehave in every way a server can.
+ * A stateful web hook as a customer would write it, after the DotVault contract
+ * (`POST /rotate-secret`), and the service whose values it replaces (`GET /resource`
+ * accepts live values only). It can do its work and lose the answer, and misbehave in
+ * every way a server can.
  *
- * In a test: `await FakeWebhook.start({ overlap: true })`. As a process: `node test/fakes/webhook.ts --port 0 --secret S [--value V] [--overlap]
- * [--idempotent] [--actions verify,revoke] [--signing-secret W]` prints its base URL; `GET /_control` shows the state, `POST /_control` changes it:
+ * In a test: `await FakeWebhook.start({ overlap: true })`. As a process: `node
+ * test/fakes/webhook.ts --port 0 --secret S [--value V] [--overlap] [--idempotent]
+ * [--actions verify,revoke] [--signing-secret W]` prints its base URL; `GET /_control`
+ * shows the state, `POST /_control` changes it:
  * `{"faults":[{"kind":"drop-after"}],"set":{"overlap":true},"live":["…"]}`.
  */
 import { createHmac, randomBytes } from 'node:crypto'
@@ -28,7 +32,10 @@ export interface WebhookSettings {
   extra: Readonly<Record<string, unknown>>
 }
 
-/** `…-before`: nothing was done. `…-after` and all others: the work is done, only the answer is bad. */
+/**
+ * `…-before`: nothing was done. `…-after` and all others: the work is done, only the
+ * answer is bad.
+ */
 export interface WebhookFault {
   readonly kind:
     | 'drop-before'
@@ -98,7 +105,9 @@ export class FakeWebhook {
     })
   }
 
-  static async start(settings: Partial<WebhookSettings> & { live?: readonly string[]; port?: number } = {}): Promise<FakeWebhook> {
+  static async start(
+    settings: Partial<WebhookSettings> & { live?: readonly string[]; port?: number } = {},
+  ): Promise<FakeWebhook> {
     const { live, port, ...rest } = settings
     const fake = new FakeWebhook(rest)
     fake.live = [...(live ?? [])]
@@ -148,7 +157,8 @@ export class FakeWebhook {
     if (url.pathname === '/_control') return this.#control(request, body, response)
     if (url.pathname === '/health') return send(response, { status: 200, body: 'ok' })
     if (url.pathname === '/resource') return this.#resource(request, response)
-    if (url.pathname === '/rotate-secret' && request.method === 'POST') return this.#hook(request, body, response)
+    if (url.pathname === '/rotate-secret' && request.method === 'POST')
+      return this.#hook(request, body, response)
     send(response, { status: 404, body: 'Not Found' })
   }
 
@@ -157,7 +167,10 @@ export class FakeWebhook {
     const value = bearer ?? String(request.headers['x-api-key'] ?? '')
     const ok = this.#use(value)
     this.uses.push({ value, ok })
-    send(response, ok ? { status: 200, body: '{"ok":true}' } : { status: 401, body: 'Unauthorized' })
+    send(
+      response,
+      ok ? { status: 200, body: '{"ok":true}' } : { status: 401, body: 'Unauthorized' },
+    )
   }
 
   #use(value: string): boolean {
@@ -173,13 +186,15 @@ export class FakeWebhook {
     const fault = this.#take(action)
     if (fault !== undefined && spoilBefore(fault, response)) return
     const answer = this.#answer(request, parsed, action, body)
-    if (fault !== undefined && answer.status === 200) return spoilAfter(fault, answer, this.live.at(-1) ?? '', response)
+    if (fault !== undefined && answer.status === 200)
+      return spoilAfter(fault, answer, this.live.at(-1) ?? '', response)
     send(response, answer)
   }
 
   #take(action: string): WebhookFault | undefined {
     for (const entry of this.#faults) {
-      if (entry.left === 0 || (entry.fault.action !== undefined && entry.fault.action !== action)) continue
+      if (entry.left === 0 || (entry.fault.action !== undefined && entry.fault.action !== action))
+        continue
       if (entry.skip > 0) {
         entry.skip--
         continue
@@ -190,16 +205,31 @@ export class FakeWebhook {
     return undefined
   }
 
-  #answer(request: IncomingMessage, parsed: Readonly<Record<string, unknown>> | undefined, action: string, body: string): Answer {
-    if (request.headers['x-webhook-secret'] !== this.settings.secret || !this.#signed(request, body))
+  #answer(
+    request: IncomingMessage,
+    parsed: Readonly<Record<string, unknown>> | undefined,
+    action: string,
+    body: string,
+  ): Answer {
+    if (
+      request.headers['x-webhook-secret'] !== this.settings.secret ||
+      !this.#signed(request, body)
+    )
       return { status: 401, body: 'Unauthorized' }
     const value = parsed?.['currentValue']
-    const strict = parsed !== undefined && Object.keys(parsed).join() === 'action,currentValue,timestamp' && typeof value === 'string'
+    const strict =
+      parsed !== undefined &&
+      Object.keys(parsed).join() === 'action,currentValue,timestamp' &&
+      typeof value === 'string'
     const dated = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/.test(String(parsed?.['timestamp'] ?? ''))
-    if (!strict || !dated || request.headers['content-type'] !== 'application/json') return { status: 400, body: 'Bad Request' }
+    if (!strict || !dated || request.headers['content-type'] !== 'application/json')
+      return { status: 400, body: 'Bad Request' }
     if (action === 'rotate') return this.#rotate(request, body)
     if (!this.settings.actions.includes(action)) return { status: 400, body: 'Unknown action' }
-    if (action === 'verify') return this.#use(value) ? { status: 200, body: '{"ok":true}' } : { status: 404, body: 'Unknown value' }
+    if (action === 'verify')
+      return this.#use(value)
+        ? { status: 200, body: '{"ok":true}' }
+        : { status: 404, body: 'Unknown value' }
     if (!this.accepts(value)) return { status: 404, body: 'Unknown value' }
     this.live = this.live.filter((item) => item !== value)
     return { status: 200, body: '{"ok":true}' }
@@ -210,33 +240,50 @@ export class FakeWebhook {
     if (this.settings.idempotent && typeof key === 'string') {
       const earlier = this.#answers.get(key)
       if (earlier !== undefined)
-        return earlier.body === body ? earlier.answer : { status: 422, body: 'Idempotency-Key used for another body' }
+        return earlier.body === body
+          ? earlier.answer
+          : { status: 422, body: 'Idempotency-Key used for another body' }
     }
     const value = `val_${randomBytes(18).toString('base64url')}`
     this.rotations++
     this.live = this.settings.overlap ? [...this.live, value] : [value]
     if (this.settings.spread > 0) this.#unspread.set(value, this.settings.spread)
-    const answer = { status: 200, body: JSON.stringify({ newValue: value, ...this.settings.extra }) }
+    const answer = {
+      status: 200,
+      body: JSON.stringify({ newValue: value, ...this.settings.extra }),
+    }
     if (typeof key === 'string') this.#answers.set(key, { body, answer })
     return answer
   }
 
-  /** https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md */
+  /**
+   * https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+   */
   #signed(request: IncomingMessage, body: string): boolean {
     const secret = this.settings.signingSecret
     if (secret === undefined) return true
-    const key = secret.startsWith('whsec_') ? Buffer.from(secret.slice(6), 'base64') : Buffer.from(secret)
+    const key = secret.startsWith('whsec_')
+      ? Buffer.from(secret.slice(6), 'base64')
+      : Buffer.from(secret)
     const id = String(request.headers['webhook-id'])
     const mac = createHmac('sha256', key)
       .update(`${id}.${String(request.headers['webhook-timestamp'])}.${body}`)
       .digest('base64')
-    return !id.includes('.') && String(request.headers['webhook-signature']).split(' ').includes(`v1,${mac}`)
+    return (
+      !id.includes('.') &&
+      String(request.headers['webhook-signature']).split(' ').includes(`v1,${mac}`)
+    )
   }
 
   #control(request: IncomingMessage, body: string, response: ServerResponse): void {
     if (request.method === 'POST') {
       const change = parse(body) as
-        | { faults?: WebhookFault[]; set?: Partial<WebhookSettings>; live?: string[]; clear?: boolean }
+        | {
+            faults?: WebhookFault[]
+            set?: Partial<WebhookSettings>
+            live?: string[]
+            clear?: boolean
+          }
         | undefined
       if (change === undefined) return send(response, { status: 400, body: 'Bad Request' })
       if (change.clear === true) this.#faults.length = 0
@@ -245,7 +292,10 @@ export class FakeWebhook {
       for (const fault of change.faults ?? []) this.inject(fault)
     }
     const { live, calls, rotations, uses, settings } = this
-    send(response, { status: 200, body: JSON.stringify({ live, calls, rotations, uses, settings }) })
+    send(response, {
+      status: 200,
+      body: JSON.stringify({ live, calls, rotations, uses, settings }),
+    })
   }
 }
 
@@ -264,14 +314,23 @@ function spoilBefore(fault: WebhookFault, response: ServerResponse): boolean {
       )
       return true
     case 'redirect':
-      send(response, { status: fault.status ?? 307, body: '' }, { location: fault.location ?? 'http://127.0.0.1:9/elsewhere' })
+      send(
+        response,
+        { status: fault.status ?? 307, body: '' },
+        { location: fault.location ?? 'http://127.0.0.1:9/elsewhere' },
+      )
       return true
     default:
       return false
   }
 }
 
-function spoilAfter(fault: WebhookFault, answer: Answer, value: string, response: ServerResponse): void {
+function spoilAfter(
+  fault: WebhookFault,
+  answer: Answer,
+  value: string,
+  response: ServerResponse,
+): void {
   switch (fault.kind) {
     case 'drop-after':
       response.destroy()
@@ -285,7 +344,10 @@ function spoilAfter(fault: WebhookFault, answer: Answer, value: string, response
     case 'drip':
       return drip(response, answer.body, fault.ms ?? 200)
     case 'cut':
-      response.writeHead(200, { 'content-type': 'application/json', 'content-length': answer.body.length + 10 })
+      response.writeHead(200, {
+        'content-type': 'application/json',
+        'content-length': answer.body.length + 10,
+      })
       response.write(answer.body.slice(0, -5), () => response.destroy())
       return
     case 'gzip':
@@ -293,7 +355,10 @@ function spoilAfter(fault: WebhookFault, answer: Answer, value: string, response
       response.end(gzipSync(Buffer.alloc(32 * 1024 * 1024)))
       return
     case 'body':
-      return send(response, { status: fault.status ?? 200, body: (fault.body ?? '').replaceAll('{value}', value) })
+      return send(response, {
+        status: fault.status ?? 200,
+        body: (fault.body ?? '').replaceAll('{value}', value),
+      })
     default:
       return send(response, answer)
   }
@@ -318,8 +383,15 @@ function drip(response: ServerResponse, body: string, ms: number): void {
   }, ms)
 }
 
-function send(response: ServerResponse, { status, body }: Answer, headers: Readonly<Record<string, string>> = {}): void {
-  response.writeHead(status, { 'content-type': body.startsWith('{') ? 'application/json' : 'text/plain', ...headers })
+function send(
+  response: ServerResponse,
+  { status, body }: Answer,
+  headers: Readonly<Record<string, string>> = {},
+): void {
+  response.writeHead(status, {
+    'content-type': body.startsWith('{') ? 'application/json' : 'text/plain',
+    ...headers,
+  })
   response.end(body)
 }
 
@@ -332,7 +404,9 @@ async function read(request: IncomingMessage): Promise<string> {
 function parse(text: string): Readonly<Record<string, unknown>> | undefined {
   try {
     const value: unknown = JSON.parse(text)
-    return value !== null && typeof value === 'object' ? (value as Record<string, unknown>) : undefined
+    return value !== null && typeof value === 'object'
+      ? (value as Record<string, unknown>)
+      : undefined
   } catch {
     return undefined
   }

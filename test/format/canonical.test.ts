@@ -1,4 +1,7 @@
-/** Every parser of the format, fed with what is nearly right and with noise: it reads or refuses by name, and what it reads has one encoding. */
+/**
+ * Every parser of the format, fed with what is nearly right and with noise: it reads or
+ * refuses by name, and what it reads has one encoding.
+ */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import fc from 'fast-check'
@@ -7,22 +10,45 @@ import { RotateError } from '../../src/core/errors.ts'
 import { Secret } from '../../src/core/secret.ts'
 import { openAudit } from '../../src/vault/audit-row.ts'
 import { Malformed, Reader, Writer, concat, equal, hex, utf8 } from '../../src/vault/bytes.ts'
-import { type ObjectKind, bucketSize, decodeObject, decodeRecord, encodeObject, encodeRecord } from '../../src/vault/codec.ts'
+import {
+  type ObjectKind,
+  bucketSize,
+  decodeObject,
+  decodeRecord,
+  encodeObject,
+  encodeRecord,
+} from '../../src/vault/codec.ts'
 import { type Stanza, parseHeader } from '../../src/vault/header.ts'
-import { type Keyring, decodeKeyring, encodeKeyring, epochKeys, assembleKeys, kindOf, unlockerId } from '../../src/vault/keys.ts'
+import {
+  type Keyring,
+  decodeKeyring,
+  encodeKeyring,
+  epochKeys,
+  assembleKeys,
+  kindOf,
+  unlockerId,
+} from '../../src/vault/keys.ts'
 import { type Mark, Marks, markKey } from '../../src/vault/marks.ts'
 import { formatRecipient, parseRecipient } from '../../src/vault/recipient.ts'
 import { newRecoveryKey, parseRecoveryKey } from '../../src/vault/recovery-key.ts'
 import { type Root, decodeRoot, encodeRoot } from '../../src/vault/root.ts'
 import { Sealer, openRow } from '../../src/vault/seal.ts'
 import { ready } from '../../src/vault/sodium.ts'
-import { type Entry, NEVER, decodeLeaf, decodeMid, encodeLeaf, encodeMid } from '../../src/vault/tree.ts'
+import {
+  type Entry,
+  NEVER,
+  decodeLeaf,
+  decodeMid,
+  encodeLeaf,
+  encodeMid,
+} from '../../src/vault/tree.ts'
 import { scratch } from '../vault/support.ts'
 
 await ready()
 
 const RUNS = { numRuns: 400 }
-const bytes = (length: number): fc.Arbitrary<Uint8Array> => fc.uint8Array({ minLength: length, maxLength: length })
+const bytes = (length: number): fc.Arbitrary<Uint8Array> =>
+  fc.uint8Array({ minLength: length, maxLength: length })
 const u48 = fc.integer({ min: 0, max: NEVER })
 const u32 = fc.integer({ min: 0, max: 0xffff_ffff })
 
@@ -40,10 +66,12 @@ const edit: fc.Arbitrary<Edit> = fc.oneof(
       (of) =>
         of.slice(0, at % (of.length + 1)),
   ),
-  fc.tuple(fc.nat(), fc.uint8Array({ minLength: 1, maxLength: 70 })).map(([at, more]): Edit => (of) => {
-    const place = at % (of.length + 1)
-    return concat(of.slice(0, place), more, of.slice(place))
-  }),
+  fc
+    .tuple(fc.nat(), fc.uint8Array({ minLength: 1, maxLength: 70 }))
+    .map(([at, more]): Edit => (of) => {
+      const place = at % (of.length + 1)
+      return concat(of.slice(0, place), more, of.slice(place))
+    }),
   fc.integer({ min: 1, max: 200 }).map(
     (more): Edit =>
       (of) =>
@@ -55,7 +83,10 @@ const edit: fc.Arbitrary<Edit> = fc.oneof(
   }),
 )
 
-/** What a parser gives; `undefined` if it refuses by one of the two names. Anything else is thrown. */
+/**
+ * What a parser gives; `undefined` if it refuses by one of the two names. Anything else
+ * is thrown.
+ */
 function tried<T>(parse: () => T): T | undefined {
   try {
     return parse()
@@ -65,8 +96,15 @@ function tried<T>(parse: () => T): T | undefined {
   }
 }
 
-/** Values come back; after any edit the bytes are refused, or they are what the value that was read is written as. */
-function oneEncoding<T>(values: fc.Arbitrary<T>, encode: (value: T) => Uint8Array, decode: (stored: Uint8Array) => T): void {
+/**
+ * Values come back; after any edit the bytes are refused, or they are what the value that
+ * was read is written as.
+ */
+function oneEncoding<T>(
+  values: fc.Arbitrary<T>,
+  encode: (value: T) => Uint8Array,
+  decode: (stored: Uint8Array) => T,
+): void {
   let refused = 0
   let read = 0
   fc.assert(
@@ -96,17 +134,27 @@ const identity = fc.record({
 const ref = fc.record({ hash: bytes(16).filter((of) => of.some((byte) => byte !== 0)), wake: u48 })
 const LEAF = 4711
 const entries: fc.Arbitrary<readonly Entry[]> = fc
-  .uniqueArray(fc.record({ low: fc.bigInt(0n, (1n << 50n) - 1n), kind: fc.integer({ min: 1, max: 6 }), ref }), {
-    maxLength: 9,
-    selector: ({ low }) => low,
-  })
+  .uniqueArray(
+    fc.record({ low: fc.bigInt(0n, (1n << 50n) - 1n), kind: fc.integer({ min: 1, max: 6 }), ref }),
+    {
+      maxLength: 9,
+      selector: ({ low }) => low,
+    },
+  )
   .map((list) =>
     list
-      .map(({ low, kind, ref: of }) => ({ key: (BigInt(LEAF) << 50n) | low, kind: kind as ObjectKind, ...of }))
+      .map(({ low, kind, ref: of }) => ({
+        key: (BigInt(LEAF) << 50n) | low,
+        kind: kind as ObjectKind,
+        ...of,
+      }))
       .toSorted((a, b) => (a.key < b.key ? -1 : 1)),
   )
 const children = fc
-  .uniqueArray(fc.tuple(fc.integer({ min: 0, max: 127 }), ref), { maxLength: 20, selector: ([position]) => position })
+  .uniqueArray(fc.tuple(fc.integer({ min: 0, max: 127 }), ref), {
+    maxLength: 20,
+    selector: ([position]) => position,
+  })
   .map((list) => new Map(list))
 const root: fc.Arbitrary<Root> = fc.record({
   commit: u48,
@@ -132,14 +180,16 @@ const keyring: fc.Arbitrary<Keyring> = fc.record({
   audit: fc.array(fc.record({ epoch: u32, key: bytes(32) }), { maxLength: 3 }),
   roots: fc.array(fc.record({ epoch: u32, root: bytes(32) }), { maxLength: 3 }),
   unlockers: fc.array(
-    fc.tuple(bytes(16), fc.integer({ min: 1, max: 4 }), u48, bytes(32), bytes(32)).map(([rawId, kind, createdAt, publicKey, psk]) => ({
-      id: unlockerId(rawId),
-      rawId,
-      kind: kindOf(kind) ?? 'recovery',
-      createdAt,
-      publicKey,
-      psk,
-    })),
+    fc
+      .tuple(bytes(16), fc.integer({ min: 1, max: 4 }), u48, bytes(32), bytes(32))
+      .map(([rawId, kind, createdAt, publicKey, psk]) => ({
+        id: unlockerId(rawId),
+        rawId,
+        kind: kindOf(kind) ?? 'recovery',
+        createdAt,
+        publicKey,
+        psk,
+      })),
     { maxLength: 3 },
   ),
 })
@@ -167,11 +217,28 @@ const clear: fc.Arbitrary<Clear> = fc.record({
   stored: bytes(32),
 })
 
-/** As FORMAT.md says it; the format number and the MAC are taken from the stored bytes, which the parser keeps. */
-function encodeHeader({ vault, epoch, fingerprint, stanzas, keyring: ring, stored }: Clear): Uint8Array {
+/**
+ * As FORMAT.md says it; the format number and the MAC are taken from the stored bytes,
+ * which the parser keeps.
+ */
+function encodeHeader({
+  vault,
+  epoch,
+  fingerprint,
+  stanzas,
+  keyring: ring,
+  stored,
+}: Clear): Uint8Array {
   const numbers = stored.length === 32 ? Uint8Array.of(0, 1, 0, 1) : stored.subarray(8, 12)
-  const out = new Writer().raw(utf8('rotate/1')).raw(numbers).raw(vault).u32(epoch).raw(fingerprint).u8(stanzas.length)
-  for (const { rawId, kind, params, commit, box } of stanzas) out.raw(rawId).u8(kind).short(params).raw(commit).short(box)
+  const out = new Writer()
+    .raw(utf8('rotate/1'))
+    .raw(numbers)
+    .raw(vault)
+    .u32(epoch)
+    .raw(fingerprint)
+    .u8(stanzas.length)
+  for (const { rawId, kind, params, commit, box } of stanzas)
+    out.raw(rawId).u8(kind).short(params).raw(commit).short(box)
   return out.long(ring).raw(stored.slice(-32)).done()
 }
 
@@ -193,7 +260,8 @@ describe('one encoding per value', () => {
         if (found === undefined) return
         // The spelling of the JSON is not looked at; everything else is.
         const json = new TextDecoder().decode(new Reader(changed).long())
-        if (JSON.stringify(JSON.parse(json)) === json) expect(hex(encodeRecord(found.value))).toBe(hex(changed))
+        if (JSON.stringify(JSON.parse(json)) === json)
+          expect(hex(encodeRecord(found.value))).toBe(hex(changed))
       }),
       RUNS,
     )
@@ -222,7 +290,12 @@ describe('one encoding per value', () => {
     fc.assert(
       fc.property(fc.nat(10_000_000), (length) => {
         const size = bucketSize(length)
-        expect(size >= length && size >= 64 && (size === 64 || size / 2 < length) && Number.isInteger(Math.log2(size))).toBe(true)
+        expect(
+          size >= length &&
+            size >= 64 &&
+            (size === 64 || size / 2 < length) &&
+            Number.isInteger(Math.log2(size)),
+        ).toBe(true)
       }),
     )
   })
@@ -287,16 +360,20 @@ describe('noise', () => {
     const { text, key } = await newRecoveryKey({ bytes: () => new Uint8Array(20).fill(9) })
     const digit = fc.constantFrom(...'0123456789ABCDEFGHJKMNPQRSTVWXYZ'.split(''))
     await fc.assert(
-      fc.asyncProperty(fc.integer({ min: 4, max: text.reveal().length - 1 }), digit, async (at, by) => {
-        const whole = text.reveal()
-        if (whole[at] === '-') return
-        const slip = new Secret(whole.slice(0, at) + by + whole.slice(at + 1))
-        const found = await parseRecoveryKey(slip).catch((error: unknown) =>
-          error instanceof RotateError ? error.code : Promise.reject(error),
-        )
-        if (found === 'usage') expect(by).not.toBe(whole[at])
-        else expect(found instanceof Secret && equal(found.bytes(), key.bytes())).toBe(true)
-      }),
+      fc.asyncProperty(
+        fc.integer({ min: 4, max: text.reveal().length - 1 }),
+        digit,
+        async (at, by) => {
+          const whole = text.reveal()
+          if (whole[at] === '-') return
+          const slip = new Secret(whole.slice(0, at) + by + whole.slice(at + 1))
+          const found = await parseRecoveryKey(slip).catch((error: unknown) =>
+            error instanceof RotateError ? error.code : Promise.reject(error),
+          )
+          if (found === 'usage') expect(by).not.toBe(whole[at])
+          else expect(found instanceof Secret && equal(found.bytes(), key.bytes())).toBe(true)
+        },
+      ),
     )
     await fc.assert(
       fc.asyncProperty(fc.string({ unit: 'binary' }), async (noise) => {
@@ -324,24 +401,35 @@ const shape = ({ trusted, commit, tag, auditCount, auditHash }: Mark): string =>
 
 test('high-water records: what is read is what was written, whatever lies around it', () => {
   const directory = scratch()
-  const mark: fc.Arbitrary<Mark> = fc.record({ trusted: fc.boolean(), commit: u48, tag: bytes(3), auditCount: u48, auditHash: bytes(16) })
+  const mark: fc.Arbitrary<Mark> = fc.record({
+    trusted: fc.boolean(),
+    commit: u48,
+    tag: bytes(3),
+    auditCount: u48,
+    auditHash: bytes(16),
+  })
   let n = 0
   fc.assert(
-    fc.property(fc.array(mark, { minLength: 1, maxLength: 6 }), fc.uint8Array({ maxLength: 47 }), edit, (list, torn, change) => {
-      const marks = new Marks(directory, new Uint8Array(16), `/vault${n++}`)
-      const key = markKey(ring)
-      for (const one of list) expect(marks.raise(key, one, 'x')).toBeUndefined()
-      const highest = marks.load().highest(key)
-      const top = Math.max(...list.map(({ commit }) => commit))
-      expect(highest.mark?.commit).toBe(top)
-      expect(list.map(shape)).toContain(highest.mark === undefined ? '' : shape(highest.mark))
-      mkdirSync(dirname(marks.file), { recursive: true })
-      writeFileSync(marks.file, torn)
-      expect(marks.load().highest(key).mark).toBeUndefined()
-      writeFileSync(marks.file, change(new Uint8Array(96).fill(1)))
-      expect(marks.load().highest(key).mark).toBeUndefined()
-      expect(marks.file.startsWith(join(directory, 'marks'))).toBe(true)
-    }),
+    fc.property(
+      fc.array(mark, { minLength: 1, maxLength: 6 }),
+      fc.uint8Array({ maxLength: 47 }),
+      edit,
+      (list, torn, change) => {
+        const marks = new Marks(directory, new Uint8Array(16), `/vault${n++}`)
+        const key = markKey(ring)
+        for (const one of list) expect(marks.raise(key, one, 'x')).toBeUndefined()
+        const highest = marks.load().highest(key)
+        const top = Math.max(...list.map(({ commit }) => commit))
+        expect(highest.mark?.commit).toBe(top)
+        expect(list.map(shape)).toContain(highest.mark === undefined ? '' : shape(highest.mark))
+        mkdirSync(dirname(marks.file), { recursive: true })
+        writeFileSync(marks.file, torn)
+        expect(marks.load().highest(key).mark).toBeUndefined()
+        writeFileSync(marks.file, change(new Uint8Array(96).fill(1)))
+        expect(marks.load().highest(key).mark).toBeUndefined()
+        expect(marks.file.startsWith(join(directory, 'marks'))).toBe(true)
+      },
+    ),
     { numRuns: 60 },
   )
 })

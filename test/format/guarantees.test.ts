@@ -1,4 +1,7 @@
-/** FORMAT.md names the test that proves each guarantee, and mutations.json what breaks it: neither may name what is not there. */
+/**
+ * FORMAT.md names the test that proves each guarantee, and mutations.json what breaks it:
+ * neither may name what is not there.
+ */
 import { existsSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
@@ -7,12 +10,17 @@ const path = (name: string): string => fileURLToPath(new URL(`../../${name}`, im
 const read = (name: string): string => readFileSync(path(name), 'utf8')
 
 const format = read('src/vault/FORMAT.md')
-const table = format.slice(format.indexOf('<!-- guarantees -->'), format.indexOf('<!-- end of guarantees -->'))
-const rows = [...table.matchAll(/^\| (.+?) +\| (test\/\S+) +\| (.+?) +\|$/gm)].map(([, guarantee = '', file = '', name = '']) => ({
-  guarantee,
-  file,
-  name,
-}))
+const table = format.slice(
+  format.indexOf('<!-- guarantees -->'),
+  format.indexOf('<!-- end of guarantees -->'),
+)
+const rows = [...table.matchAll(/^\| (.+?) +\| (test\/\S+) +\| (.+?) +\|$/gm)].map(
+  ([, guarantee = '', file = '', name = '']) => ({
+    guarantee,
+    file,
+    name,
+  }),
+)
 
 interface Named {
   readonly file: string

@@ -1,6 +1,7 @@
 /**
- * `npm run mutate:vault [-- number…]`: breaks the code behind each guarantee of FORMAT.md (mutations.json) and looks whether the named tests turn red. Each
- * mutation is applied in a copy of the tree, never here. Ends with 1 if one survives.
+ * `npm run mutate:vault [-- number…]`: breaks the code behind each guarantee of FORMAT.md
+ * (mutations.json) and looks whether the named tests turn red. Each mutation is applied
+ * in a copy of the tree, never here. Ends with 1 if one survives.
  */
 import { spawnSync } from 'node:child_process'
 import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
@@ -19,7 +20,9 @@ interface Mutation {
 }
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
-const list = JSON.parse(readFileSync(join(root, 'test/format/mutations.json'), 'utf8')) as readonly Mutation[]
+const list = JSON.parse(
+  readFileSync(join(root, 'test/format/mutations.json'), 'utf8'),
+) as readonly Mutation[]
 const only = process.argv.slice(2).map(Number)
 const chosen = [...list.entries()].filter(([i]) => only.length === 0 || only.includes(i))
 
@@ -35,8 +38,20 @@ interface Outcome {
 function run(test: string): Outcome {
   const output = join(copy, 'outcome.json')
   rmSync(output, { force: true })
-  const args = ['run', '--config', 'test/tooling/vitest.config.ts', '--bail=1', '--reporter=json', `--outputFile=${output}`, test]
-  const { status } = spawnSync(join(copy, 'node_modules/.bin/vitest'), args, { cwd: copy, stdio: 'ignore', timeout: 300_000 })
+  const args = [
+    'run',
+    '--config',
+    'test/tooling/vitest.config.ts',
+    '--bail=1',
+    '--reporter=json',
+    `--outputFile=${output}`,
+    test,
+  ]
+  const { status } = spawnSync(join(copy, 'node_modules/.bin/vitest'), args, {
+    cwd: copy,
+    stdio: 'ignore',
+    timeout: 300_000,
+  })
   if (status === 0) return { red: false, by: '' }
   try {
     const { testResults } = JSON.parse(readFileSync(output, 'utf8')) as {
@@ -49,11 +64,16 @@ function run(test: string): Outcome {
         }[]
       }[]
     }
-    const failed = testResults.flatMap(({ assertionResults }) => assertionResults).find((one) => one.status === 'failed')
+    const failed = testResults
+      .flatMap(({ assertionResults }) => assertionResults)
+      .find((one) => one.status === 'failed')
     const how = /timed out/.test(failed?.failureMessages.join() ?? '') ? ' (timed out)' : ''
     return {
       red: true,
-      by: failed === undefined ? `nothing ran: ${testResults[0]?.message.split('\n')[0] ?? ''}` : `${failed.title}${how}`,
+      by:
+        failed === undefined
+          ? `nothing ran: ${testResults[0]?.message.split('\n')[0] ?? ''}`
+          : `${failed.title}${how}`,
     }
   } catch {
     return { red: true, by: 'no outcome' }
@@ -72,7 +92,9 @@ try {
     const text = readFileSync(path, 'utf8')
     if (text.split(search).length !== 2) {
       survivors++
-      process.stdout.write(`OUTDATED ${String(i).padStart(2)} ${file} does not hold exactly once: ${search}\n`)
+      process.stdout.write(
+        `OUTDATED ${String(i).padStart(2)} ${file} does not hold exactly once: ${search}\n`,
+      )
       continue
     }
     if (!controlled.has(test)) {
@@ -88,7 +110,8 @@ try {
     writeFileSync(path, text)
     if (!red) survivors++
     process.stdout.write(
-      `${red ? 'caught  ' : 'SURVIVED'} ${String(i).padStart(2)} ${file}: ${guarantee} (${test}${red ? `: ${by}` : ''})\n`,
+      `${red ? 'caught  ' : 'SURVIVED'} ${String(i).padStart(2)} ${file}: ${guarantee} ` +
+        `(${test}${red ? `: ${by}` : ''})\n`,
     )
   }
 } finally {

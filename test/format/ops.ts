@@ -1,4 +1,7 @@
-/** What the product answers to a published vector: one function per operation, in the shapes that `reader.py` gives too. */
+/**
+ * What the product answers to a published vector: one function per operation, in the
+ * shapes that `reader.py` gives too.
+ */
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -16,9 +19,25 @@ import { decoded, tampered } from '../../src/vault/damage.ts'
 import { verifyExport } from '../../src/vault/export-verify.ts'
 import { parseHeader, unsealHeader, vaultIdOf } from '../../src/vault/header.ts'
 import { readKeyFile } from '../../src/vault/key-file.ts'
-import { type Keyring, type Keys, assembleKeys, decodeKeyring, epochKeys, kindNumber, objectKey } from '../../src/vault/keys.ts'
+import {
+  type Keyring,
+  type Keys,
+  assembleKeys,
+  decodeKeyring,
+  epochKeys,
+  kindNumber,
+  objectKey,
+} from '../../src/vault/keys.ts'
 import { Marks, markKey } from '../../src/vault/marks.ts'
-import { type Note, decodeVerifier, encodeVerifier, parseLine, parseNote, signedBy, signerOf } from '../../src/vault/note.ts'
+import {
+  type Note,
+  decodeVerifier,
+  encodeVerifier,
+  parseLine,
+  parseNote,
+  signedBy,
+  signerOf,
+} from '../../src/vault/note.ts'
 import { parseRecipient } from '../../src/vault/recipient.ts'
 import { parseRecoveryKey } from '../../src/vault/recovery-key.ts'
 import { decodeRoot } from '../../src/vault/root.ts'
@@ -27,10 +46,23 @@ import { Session } from '../../src/vault/session.ts'
 import { derive } from '../../src/vault/sodium.ts'
 import { decodeLeaf, decodeMid, refHash } from '../../src/vault/tree.ts'
 import type { Unlock } from '../../src/vault/types.ts'
-import { commitment, fromKek, kekOfKey, kekOfPassphrase, opener, wrapData } from '../../src/vault/unlockers.ts'
+import {
+  commitment,
+  fromKek,
+  kekOfKey,
+  kekOfPassphrase,
+  opener,
+  wrapData,
+} from '../../src/vault/unlockers.ts'
 import { verifyVault } from '../../src/vault/verify.ts'
 
-export type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json }
+export type Json =
+  | string
+  | number
+  | boolean
+  | null
+  | readonly Json[]
+  | { readonly [key: string]: Json }
 export type Given = Readonly<Record<string, Json>>
 
 export interface Vector {
@@ -51,7 +83,8 @@ export type Vaults = Readonly<Record<string, { readonly file: string }>>
 
 const text = (given: Given, name: string): string => String(given[name])
 const number = (given: Given, name: string): number => Number(given[name])
-export const unhex = (value: Json | undefined): Uint8Array => new Uint8Array(Buffer.from(String(value), 'hex'))
+export const unhex = (value: Json | undefined): Uint8Array =>
+  new Uint8Array(Buffer.from(String(value), 'hex'))
 const bytes = (given: Given, name: string): Uint8Array => unhex(given[name])
 const record = (value: Json | undefined): Given => value as Given
 
@@ -94,7 +127,8 @@ function keysOf(given: Given): Keys {
 function unlockOf(given: Given): Unlock {
   const kind = text(given, 'kind')
   if (kind === 'passphrase') return { kind, passphrase: new Secret(text(given, 'passphrase')) }
-  if (kind === 'key-file' || kind === 'recovery') return { kind, key: new Secret(bytes(given, 'key')) }
+  if (kind === 'key-file' || kind === 'recovery')
+    return { kind, key: new Secret(bytes(given, 'key')) }
   throw new Error(`no such unlocker: ${kind}`)
 }
 
@@ -140,11 +174,13 @@ async function markOf(given: Given): Promise<unknown> {
 }
 
 /** Refs as both sides write them. */
-const refs = (children: ReadonlyMap<number, { readonly hash: Uint8Array; readonly wake: number }>): unknown[] =>
-  [...children].map(([position, { hash: of, wake }]) => [position, of, wake])
+const refs = (
+  children: ReadonlyMap<number, { readonly hash: Uint8Array; readonly wake: number }>,
+): unknown[] => [...children].map(([position, { hash: of, wake }]) => [position, of, wake])
 
 const operations: Readonly<Record<string, (given: Given, vaults: Vaults) => unknown>> = {
-  kdf: (given) => derive(bytes(given, 'key'), number(given, 'id'), text(given, 'context') as 'rotate/1'),
+  kdf: (given) =>
+    derive(bytes(given, 'key'), number(given, 'id'), text(given, 'context') as 'rotate/1'),
   kek: (given) => kekOfKey(text(given, 'kind') as 'recovery', bytes(given, 'key')),
   'kek-passphrase': (given) =>
     kekOfPassphrase(new Secret(text(given, 'text')), bytes(given, 'salt'), {
@@ -165,44 +201,80 @@ const operations: Readonly<Record<string, (given: Given, vaults: Vaults) => unkn
       params: bytes(given, 'params'),
     }),
   header: (given) => {
-    const { format, minimumReader, vault, epoch, fingerprint, stanzas } = parseHeader(bytes(given, 'stored'))
-    const each = stanzas.map(({ rawId, kind, params, commit, box }) => [rawId, kind, params, commit, box])
+    const { format, minimumReader, vault, epoch, fingerprint, stanzas } = parseHeader(
+      bytes(given, 'stored'),
+    )
+    const each = stanzas.map(({ rawId, kind, params, commit, box }) => [
+      rawId,
+      kind,
+      params,
+      commit,
+      box,
+    ])
     return [format, minimumReader, vault, epoch, fingerprint, each]
   },
-  unlock: async (given) => (await opener(unlockOf(record(given['unlock'])))(parseHeader(bytes(given, 'stored')))).root,
-  unseal: (given) => ringOf(unsealHeader(parseHeader(bytes(given, 'stored')), bytes(given, 'root')).ring),
-  keyring: (given) => ringOf(decoded('the keyring', () => decodeKeyring(bytes(given, 'plaintext')))),
+  unlock: async (given) =>
+    (await opener(unlockOf(record(given['unlock'])))(parseHeader(bytes(given, 'stored')))).root,
+  unseal: (given) =>
+    ringOf(unsealHeader(parseHeader(bytes(given, 'stored')), bytes(given, 'root')).ring),
+  keyring: (given) =>
+    ringOf(decoded('the keyring', () => decodeKeyring(bytes(given, 'plaintext')))),
   associated: (given) =>
-    associated(bytes(given, 'vault'), text(given, 'table') as TableName, number(given, 'epoch'), BigInt(text(given, 'row'))),
-  'wrap-data': (given) => wrapData(bytes(given, 'vault'), bytes(given, 'id'), number(given, 'epoch')),
+    associated(
+      bytes(given, 'vault'),
+      text(given, 'table') as TableName,
+      number(given, 'epoch'),
+      BigInt(text(given, 'row')),
+    ),
+  'wrap-data': (given) =>
+    wrapData(bytes(given, 'vault'), bytes(given, 'id'), number(given, 'epoch')),
   nonce: (given) => {
     const ring = { audit: [], roots: [] } as unknown as Keyring
     const sealer = new Sealer(
-      assembleKeys(new Uint8Array(16), 1, { ...epochKeys(new Uint8Array(32)), nonce: bytes(given, 'key') }, ring),
+      assembleKeys(
+        new Uint8Array(16),
+        1,
+        { ...epochKeys(new Uint8Array(32)), nonce: bytes(given, 'key') },
+        ring,
+      ),
       bytes(given, 'random'),
     )
     for (let i = 0; i < number(given, 'counter'); i++) sealer.fresh('skipped')
-    return sealer.sealUnder(new Uint8Array(32), bytes(given, 'data'), bytes(given, 'plaintext')).slice(0, 24)
+    return sealer
+      .sealUnder(new Uint8Array(32), bytes(given, 'data'), bytes(given, 'plaintext'))
+      .slice(0, 24)
   },
   row: (given) =>
-    openRow(keysOf(record(given['keys'])), text(given, 'table') as TableName, BigInt(text(given, 'row')), bytes(given, 'stored')),
+    openRow(
+      keysOf(record(given['keys'])),
+      text(given, 'table') as TableName,
+      BigInt(text(given, 'row')),
+      bytes(given, 'stored'),
+    ),
   bucket: (given) => bucketSize(number(given, 'length')),
   object: (given) => {
-    const { kind, owner, sub, body } = decoded('an object', () => decodeObject(bytes(given, 'plaintext')))
+    const { kind, owner, sub, body } = decoded('an object', () =>
+      decodeObject(bytes(given, 'plaintext')),
+    )
     return [kind, owner, sub, body]
   },
   record: (given) => shown(decoded('a record', () => decodeRecord(bytes(given, 'body')))),
   index: (given) =>
-    String(objectKey({ index: bytes(given, 'key') } as Keyring, number(given, 'kind'), text(given, 'owner'), number(given, 'sub'))),
+    String(
+      objectKey(
+        { index: bytes(given, 'key') } as Keyring,
+        number(given, 'kind'),
+        text(given, 'owner'),
+        number(given, 'sub'),
+      ),
+    ),
   ref: (given) => refHash(bytes(given, 'stored')),
   leaf: (given) =>
-    decoded('a node', () => decodeLeaf(number(given, 'node'), bytes(given, 'plaintext'))).map((one) => [
-      String(one.key),
-      one.kind,
-      one.hash,
-      one.wake,
-    ]),
-  mid: (given) => refs(decoded('a node', () => decodeMid(number(given, 'node'), bytes(given, 'plaintext')))),
+    decoded('a node', () => decodeLeaf(number(given, 'node'), bytes(given, 'plaintext'))).map(
+      (one) => [String(one.key), one.kind, one.hash, one.wake],
+    ),
+  mid: (given) =>
+    refs(decoded('a node', () => decodeMid(number(given, 'node'), bytes(given, 'plaintext')))),
   root: (given) => {
     const root = decoded('its state root', () => decodeRoot(bytes(given, 'plaintext')))
     const layout = Buffer.from(root.layout)
@@ -227,7 +299,11 @@ const operations: Readonly<Record<string, (given: Given, vaults: Vaults) => unkn
   },
   'audit-leaf': (given) => leafHash(bytes(given, 'salt'), utf8(text(given, 'text'))),
   audit: (given) => {
-    const { event, previous } = openAudit(keysOf(record(given['keys'])), number(given, 'seq'), bytes(given, 'stored'))
+    const { event, previous } = openAudit(
+      keysOf(record(given['keys'])),
+      number(given, 'seq'),
+      bytes(given, 'stored'),
+    )
     return [eventOf(event), previous]
   },
   chain: (given) => chain(bytes(given, 'previous'), bytes(given, 'stored')),
@@ -235,10 +311,17 @@ const operations: Readonly<Record<string, (given: Given, vaults: Vaults) => unkn
     const { name, id, publicKey } = await decodeVerifier(text(given, 'text'))
     return [name, id, publicKey]
   },
-  note: async (given) => signed(parseNote(text(given, 'text')), await decodeVerifier(text(given, 'verifier'))),
-  line: async (given) => signed(parseLine(text(given, 'text')), await decodeVerifier(text(given, 'verifier'))),
+  note: async (given) =>
+    signed(parseNote(text(given, 'text')), await decodeVerifier(text(given, 'verifier'))),
+  line: async (given) =>
+    signed(parseLine(text(given, 'text')), await decodeVerifier(text(given, 'verifier'))),
   export: async (given) => {
-    const { from, to, shown: seen, withheld } = await verifyExport({ chunks: whole(text(given, 'text')), pubkey: text(given, 'verifier') })
+    const {
+      from,
+      to,
+      shown: seen,
+      withheld,
+    } = await verifyExport({ chunks: whole(text(given, 'text')), pubkey: text(given, 'verifier') })
     return [from, to, seen, withheld]
   },
   mark: (given) => markOf(given),
@@ -313,7 +396,9 @@ function editRows(db: Database.Database, path: string, edit: Given, vaults: Vaul
   if (edit['sql'] !== undefined) db.exec(text(edit, 'sql'))
   else if (edit['row'] !== undefined) {
     const [table = '', key = ''] = edit['row'] as readonly string[]
-    const stored = Buffer.from(db.prepare(`SELECT b FROM ${table} WHERE i=?`).pluck().get(BigInt(key)) as Uint8Array)
+    const stored = Buffer.from(
+      db.prepare(`SELECT b FROM ${table} WHERE i=?`).pluck().get(BigInt(key)) as Uint8Array,
+    )
     const at = number(edit, 'at') >= 0 ? number(edit, 'at') : stored.length + number(edit, 'at')
     stored[at] = (stored[at] ?? 0) ^ number(edit, 'xor')
     put(table, key, stored)
@@ -324,7 +409,11 @@ function editRows(db: Database.Database, path: string, edit: Given, vaults: Vaul
     writeFileSync(`${path}.other`, unpacked(vaults, text(edit, 'from')))
     const other = new Database(`${path}.other`, { readonly: true })
     for (const [table = '', key = ''] of edit['rows'] as readonly (readonly string[])[])
-      put(table, key, other.prepare(`SELECT b FROM ${table} WHERE i=?`).pluck().get(BigInt(key)) as Uint8Array)
+      put(
+        table,
+        key,
+        other.prepare(`SELECT b FROM ${table} WHERE i=?`).pluck().get(BigInt(key)) as Uint8Array,
+      )
     other.close()
   }
 }
@@ -353,7 +442,9 @@ export async function summaryOf(path: string, unlock: Unlock): Promise<Json> {
     const { ok } = await auditVerify(session)
     if (!ok) throw tampered('its audit chain does not lead to its state root')
     const compare = (a: readonly Json[], b: readonly Json[]): number =>
-      Number(a[0]) - Number(b[0]) || Buffer.compare(Buffer.from(String(a[1])), Buffer.from(String(b[1]))) || Number(a[2]) - Number(b[2])
+      Number(a[0]) - Number(b[0]) ||
+      Buffer.compare(Buffer.from(String(a[1])), Buffer.from(String(b[1]))) ||
+      Number(a[2]) - Number(b[2])
     const { root } = found
     return {
       vault: vaultIdOf(vault),
@@ -362,7 +453,15 @@ export async function summaryOf(path: string, unlock: Unlock): Promise<Json> {
       highestTime: root.highestTime,
       flags: root.flags,
       unlockers: ring.unlockers.map(({ id, kind }) => [id, kindNumber(kind)]),
-      objects: found.all.map(({ kind, owner, sub, wake, body }) => [kind, owner, sub, wake, shown(decodeRecord(body))]).toSorted(compare),
+      objects: found.all
+        .map(({ kind, owner, sub, wake, body }) => [
+          kind,
+          owner,
+          sub,
+          wake,
+          shown(decodeRecord(body)),
+        ])
+        .toSorted(compare),
       auditCount: root.auditCount,
       auditBase: root.auditBase,
       auditHash: hex(root.auditHash),
@@ -382,8 +481,14 @@ function wholeVault(given: Given, vaults: Vaults): Promise<Json> {
   })
 }
 
-/** The answer of the product: what it gives, or the code of its refusal with everything that it says. */
-export async function answer(vector: Pick<Vector, 'op' | 'in'>, vaults: Vaults): Promise<{ gives: Json } | { code: string; says: string }> {
+/**
+ * The answer of the product: what it gives, or the code of its refusal with everything
+ * that it says.
+ */
+export async function answer(
+  vector: Pick<Vector, 'op' | 'in'>,
+  vaults: Vaults,
+): Promise<{ gives: Json } | { code: string; says: string }> {
   const operation = operations[vector.op]
   if (operation === undefined) throw new Error(`unknown operation ${vector.op}`)
   try {

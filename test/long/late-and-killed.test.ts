@@ -1,8 +1,11 @@
 /**
- * Databases through the built program. A lock holds the statement up for so long that the program gives it up; then it is killed forty times at random moments. After
- * each of them either what `get` returns opens the database, or the run says 21 and a decision leads to a value that opens it.
+ * Databases through the built program. A lock holds the statement up for so long that the
+ * program gives it up; then it is killed forty times at random moments. After each of
+ * them either what `get` returns opens the database, or the run says 21 and a decision
+ * leads to a value that opens it.
  *
- * `ROTATE_HOLDS` lists the holds in seconds (default 14,16,31,65,200), `ROTATE_KILLS` the kills of each strategy (default 40).
+ * `ROTATE_HOLDS` lists the holds in seconds (default 14,16,31,65,200), `ROTATE_KILLS` the
+ * kills of each strategy (default 40).
  */
 import { spawn } from 'node:child_process'
 import { createConnection } from 'mysql2/promise'
@@ -43,9 +46,16 @@ async function postgres(): Promise<Database> {
   return {
     provider: 'postgres',
     config: { host: '127.0.0.1', port: server.port, admin },
-    accounts: (a, b) => sql(`CREATE ROLE ${a} LOGIN PASSWORD '${FIRST}'`, `CREATE ROLE ${b} NOLOGIN`),
+    accounts: (a, b) =>
+      sql(`CREATE ROLE ${a} LOGIN PASSWORD '${FIRST}'`, `CREATE ROLE ${b} NOLOGIN`),
     opens: async (user, password) => {
-      const client = new pg.Client({ host: '127.0.0.1', port: server.port, database: 'postgres', user, password })
+      const client = new pg.Client({
+        host: '127.0.0.1',
+        port: server.port,
+        database: 'postgres',
+        user,
+        password,
+      })
       client.on('error', () => undefined)
       try {
         await client.connect()
@@ -75,7 +85,8 @@ async function mysqlLike(
   lock: string,
   unlock: string,
 ): Promise<Database> {
-  const connect = (user: string, password: string) => createConnection({ host: '127.0.0.1', port: server.port, user, password })
+  const connect = (user: string, password: string) =>
+    createConnection({ host: '127.0.0.1', port: server.port, user, password })
   const sql = async (...statements: readonly string[]): Promise<void> => {
     const client = await connect('root', server.password)
     for (const statement of statements) await client.query(statement)
@@ -83,9 +94,16 @@ async function mysqlLike(
   }
   return {
     provider: 'mysql',
-    config: { host: '127.0.0.1', port: server.port, admin: { user: 'admin', password: server.password } },
+    config: {
+      host: '127.0.0.1',
+      port: server.port,
+      admin: { user: 'admin', password: server.password },
+    },
     accounts: (a, b) =>
-      sql(`CREATE USER ${a}@'%' IDENTIFIED BY '${FIRST}'`, `CREATE USER ${b}@'%' IDENTIFIED BY 'never-told' ACCOUNT LOCK`),
+      sql(
+        `CREATE USER ${a}@'%' IDENTIFIED BY '${FIRST}'`,
+        `CREATE USER ${b}@'%' IDENTIFIED BY 'never-told' ACCOUNT LOCK`,
+      ),
     opens: async (user, password) => {
       try {
         ;(await connect(user, password)).destroy()
@@ -108,7 +126,11 @@ async function mysqlLike(
 
 const servers: readonly (readonly [string, readonly string[], () => Promise<Database>])[] = [
   ['PostgreSQL', ['single', 'two-users'], postgres],
-  ['MariaDB', ['single', 'dual', 'two-users'], async () => mysqlLike(await startMariaDb(), 'FLUSH TABLES WITH READ LOCK', 'UNLOCK TABLES')],
+  [
+    'MariaDB',
+    ['single', 'dual', 'two-users'],
+    async () => mysqlLike(await startMariaDb(), 'FLUSH TABLES WITH READ LOCK', 'UNLOCK TABLES'),
+  ],
   [
     'MySQL 9',
     ['single', 'dual', 'two-users'],
@@ -127,11 +149,25 @@ describe.each(servers)('%s', (_name, strategies, start) => {
     await database.accounts(a, b)
     const box = await new Sandbox().init()
     const fields = JSON.stringify({ username: a, password: FIRST })
-    const set = await box.run(['set', PATH, '--fields-from', '-', '--type', 'database_password'], { input: fields })
+    const set = await box.run(['set', PATH, '--fields-from', '-', '--type', 'database_password'], {
+      input: fields,
+    })
     expect(set.code, set.stderr).toBe(0)
     const users = strategy === 'two-users' ? { users: [a, b] } : { user: a, strategy }
     const config = JSON.stringify({ ...database.config, ...users })
-    const schedule = ['schedule', 'set', PATH, '--provider', database.provider, '--interval', '30', '--grace', '0', '--config', config]
+    const schedule = [
+      'schedule',
+      'set',
+      PATH,
+      '--provider',
+      database.provider,
+      '--interval',
+      '30',
+      '--grace',
+      '0',
+      '--config',
+      config,
+    ]
     const scheduled = await box.run(schedule)
     expect(scheduled.code, scheduled.stderr).toBe(0)
     return box
@@ -140,7 +176,10 @@ describe.each(servers)('%s', (_name, strategies, start) => {
   async function works(box: Sandbox): Promise<boolean> {
     const { code, stdout, stderr } = await box.run(['get', PATH, '--silent'])
     expect(code, stderr).toBe(0)
-    const { username, password } = JSON.parse(stdout) as { readonly username: string; readonly password: string }
+    const { username, password } = JSON.parse(stdout) as {
+      readonly username: string
+      readonly password: string
+    }
     return database.opens(username, password)
   }
 

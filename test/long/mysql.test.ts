@@ -1,4 +1,7 @@
-/** The provider `mysql` against a real MySQL, which it downloads by itself: see `npm run test:long`. */
+/**
+ * The provider `mysql` against a real MySQL, which it downloads by itself: see
+ * `npm run test:long`.
+ */
 import { createConnection } from 'mysql2/promise'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { parseConfig } from '../../src/core/schema.ts'
@@ -20,7 +23,8 @@ beforeAll(async () => {
 }, 900_000)
 afterAll(() => server.stop())
 
-const login = (user: string, password: string) => createConnection({ host: '127.0.0.1', port: server.port, user, password })
+const login = (user: string, password: string) =>
+  createConnection({ host: '127.0.0.1', port: server.port, user, password })
 const root = () => login('root', server.password)
 async function sql(...statements: readonly string[]): Promise<readonly Record<string, unknown>[]> {
   const client = await root()
@@ -39,14 +43,20 @@ async function accepts({ username, password }: Fields): Promise<boolean> {
 }
 async function accounts(password = FIRST): Promise<readonly [string, string]> {
   const [a, b] = [`app_a${++serial}`, `app_b${serial}`]
-  await sql(`CREATE USER ${a}@'%' IDENTIFIED BY '${password}'`, `CREATE USER ${b}@'%' IDENTIFIED BY 'never-told' ACCOUNT LOCK`)
+  await sql(
+    `CREATE USER ${a}@'%' IDENTIFIED BY '${password}'`,
+    `CREATE USER ${b}@'%' IDENTIFIED BY 'never-told' ACCOUNT LOCK`,
+  )
   return [a, b]
 }
 const admin = () => ({ user: 'admin', password: server.password })
 const place = () => ({ host: '127.0.0.1', port: server.port, admin: admin() })
 const open = (config: Record<string, unknown>) =>
   mysql.open(parseConfig(mysql.config, { ...place(), ...config } as never, 'it'), testContext())
-const fieldsOf = (user: string, password = FIRST) => ({ username: new Secret(user), password: new Secret(password) })
+const fieldsOf = (user: string, password = FIRST) => ({
+  username: new Secret(user),
+  password: new Secret(password),
+})
 
 for (const strategy of ['single', 'dual', 'two-users'] as const)
   providerSuite(`MySQL, ${strategy}`, mysql, async () => {
@@ -70,7 +80,10 @@ lateSuite(
     accepts,
     hold: async (statements) => heldBy(await root(), statements),
     atWork: async () => {
-      const [row] = await sql("SELECT COUNT(*) AS n FROM performance_schema.processlist WHERE USER = 'admin' AND COMMAND = 'Query'")
+      const [row] = await sql(
+        "SELECT COUNT(*) AS n FROM performance_schema.processlist WHERE USER = 'admin' AND " +
+          "COMMAND = 'Query'",
+      )
       return Number(row?.['n'])
     },
   }),
@@ -84,7 +97,12 @@ lateSuite(
 describe('what a real MySQL stores and accepts', () => {
   test('a stored form of ours, of a password and of none; what a server stored is recognised', async () => {
     const [a] = await accounts()
-    const form = async () => String((await sql(`SELECT authentication_string AS form FROM mysql.user WHERE User = '${a}'`))[0]?.['form'])
+    const form = async () =>
+      String(
+        (
+          await sql(`SELECT authentication_string AS form FROM mysql.user WHERE User = '${a}'`)
+        )[0]?.['form'],
+      )
     const made = await storedForm('caching_sha2_password', new Secret('made-here'), random)
     await sql(`ALTER USER ${a}@'%' IDENTIFIED WITH caching_sha2_password AS '${made}'`)
     expect(await accepts(fieldsOf(a, 'made-here'))).toBe(true)
@@ -101,7 +119,13 @@ describe('what a real MySQL stores and accepts', () => {
     await session.preflight(current)
     const intend = (seed: string) => {
       const { password: _given, ...rest } = session.prepare?.(random) ?? {}
-      return { tag: seed, before: [], material: { ...rest, password: new Secret(`new-password-${seed}`) }, at: 0, attempt: 1 }
+      return {
+        tag: seed,
+        before: [],
+        material: { ...rest, password: new Secret(`new-password-${seed}`) },
+        at: 0,
+        attempt: 1,
+      }
     }
     const undone = await session.create(intend('one'), current)
     await session.revoke?.(undone)
@@ -122,7 +146,13 @@ describe('what a real MySQL stores and accepts', () => {
     await sql(`ALTER USER ${a}@'%' FAILED_LOGIN_ATTEMPTS 1 PASSWORD_LOCK_TIME UNBOUNDED`)
     const session = await open({ user: a, strategy: 'single' })
     const current = { fields: fieldsOf(a) }
-    const intent = { tag: 't', before: [], material: session.prepare?.(random) ?? {}, at: 0, attempt: 1 }
+    const intent = {
+      tag: 't',
+      before: [],
+      material: session.prepare?.(random) ?? {},
+      at: 0,
+      attempt: 1,
+    }
     expect(await session.settle(intent, current)).toMatchObject({ outcome: 'none', final: true })
     const made = await session.create(intent, current)
     await expect(session.verify?.(current, 'dead')).rejects.toMatchObject({ code: 'refused' })
@@ -137,7 +167,10 @@ describe('what a real MySQL stores and accepts', () => {
     expect(await states()).toEqual([true, false])
     await sql(`ALTER USER ${a}@'%' PASSWORD EXPIRE`)
     expect(await states()).toEqual([false, false])
-    await sql(`ALTER USER ${a}@'%' IDENTIFIED BY '${FIRST}'`, `CREATE USER ${a}@localhost IDENTIFIED BY '${FIRST}'`)
+    await sql(
+      `ALTER USER ${a}@'%' IDENTIFIED BY '${FIRST}'`,
+      `CREATE USER ${a}@localhost IDENTIFIED BY '${FIRST}'`,
+    )
     await expect(session.preflight({ fields: fieldsOf(a) })).rejects.toMatchObject({
       code: 'misconfigured',
       message: expect.stringContaining(`${a}@localhost`),

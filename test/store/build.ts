@@ -13,11 +13,20 @@ export const everything = process.env['STORE_ALL'] === '1'
 export function sample<T>(items: readonly T[], count: number, from = 0): readonly T[] {
   if (everything || items.length <= count) return items
   const step = items.length / count
-  return Array.from({ length: count }, (_, i) => items[Math.floor(from + i * step) % items.length] as T)
+  return Array.from(
+    { length: count },
+    (_, i) => items[Math.floor(from + i * step) % items.length] as T,
+  )
 }
 
-/** The worker as one file, which starts three times as fast as its sources do. Lies below node_modules so that it finds its packages. */
-export function buildWorker(name = 'worker'): { readonly worker: string; readonly remove: () => void } {
+/**
+ * The worker as one file, which starts three times as fast as its sources do. Lies below
+ * node_modules so that it finds its packages.
+ */
+export function buildWorker(name = 'worker'): {
+  readonly worker: string
+  readonly remove: () => void
+} {
   const directory = mkdtempSync(join(root, 'node_modules/.store-test-'))
   const worker = join(directory, 'worker.mjs')
   buildSync({

@@ -1,4 +1,7 @@
-/** What must hold in the directory of a worker after anything: a crash, a kill, a failing disk. */
+/**
+ * What must hold in the directory of a worker after anything: a crash, a kill, a failing
+ * disk.
+ */
 import { existsSync } from 'node:fs'
 import { createVault, openVault, readKeyFile } from '../../src/vault/index.ts'
 import { clock, commit, inspect, keyOf, look, randomFrom, stateOf, vaultOf } from './vaults.ts'
@@ -35,19 +38,30 @@ export async function wrongIn(directory: string, expected: Expected): Promise<re
       if (said.includes('vault') || before > 0) wrong.push('the vault is lost')
       if (!keyExists || !goOn) return wrong
       const key = await readKeyFile(keyOf(directory))
-      const made = await createVault({ file, clock, random, unlockers: [{ kind: 'key-file', key }], actor: 'test', stateDir })
+      const made = await createVault({
+        file,
+        clock,
+        random,
+        unlockers: [{ kind: 'key-file', key }],
+        actor: 'test',
+        stateDir,
+      })
       made.close()
       return wrong
     }
     if (!keyExists) return ['a vault without its key file']
     const key = await readKeyFile(keyOf(directory))
-    const open = () => openVault({ file, unlock: { kind: 'key-file', key }, clock, random, stateDir })
+    const open = () =>
+      openVault({ file, unlock: { kind: 'key-file', key }, clock, random, stateDir })
     const vault = await open()
     const { count, wrong: unfit } = await look(vault)
     wrong.push(...unfit)
     if (count < least) wrong.push(`commit ${count} found, ${least} acknowledged`)
     if (count > least + 1) wrong.push(`commit ${count} found, only ${least} acknowledged`)
-    if (count > least && said.some((line) => line.startsWith('error') && line.includes('nothing changed')))
+    if (
+      count > least &&
+      said.some((line) => line.startsWith('error') && line.includes('nothing changed'))
+    )
       wrong.push('"nothing changed", and yet it did')
     if (deep) wrong.push(...(await inspect(vault)))
     if (goOn) await commit(vault, count + 1)

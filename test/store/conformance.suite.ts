@@ -1,14 +1,30 @@
-/** What every store has to do, whatever it keeps its rows in: the promises of src/store/port.ts. */
+/**
+ * What every store has to do, whatever it keeps its rows in: the promises of
+ * src/store/port.ts.
+ */
 import { expect, onTestFinished, test } from 'vitest'
-import { type Batch, HeadMoved, type Layout, type Row, type Store, type TableName } from '../../src/store/port.ts'
+import {
+  type Batch,
+  HeadMoved,
+  type Layout,
+  type Row,
+  type Store,
+  type TableName,
+} from '../../src/store/port.ts'
 
-/** A fresh container with the header (key 1) and a head, and a way to open it once more, as another process would. */
+/**
+ * A fresh container with the header (key 1) and a head, and a way to open it once more,
+ * as another process would.
+ */
 export interface Container {
   open(): Promise<Store>
   dispose(): void
 }
 
-export type MakeContainer = (first: { readonly puts: readonly Row[]; head(layout: Layout): Uint8Array }) => Promise<Container>
+export type MakeContainer = (first: {
+  readonly puts: readonly Row[]
+  head(layout: Layout): Uint8Array
+}) => Promise<Container>
 
 const bytes = (...values: number[]): Uint8Array => new Uint8Array(values)
 /** A head that remembers a mark and the layout, as every head does. */
@@ -16,7 +32,11 @@ const headOf =
   (mark: number) =>
   (layout: Layout): Uint8Array =>
     bytes(mark, ...layout)
-const row = (table: TableName, key: bigint, ...content: number[]): Row => ({ table, key, bytes: bytes(...content) })
+const row = (table: TableName, key: bigint, ...content: number[]): Row => ({
+  table,
+  key,
+  bytes: bytes(...content),
+})
 const TOP = (1n << 64n) - 1n
 
 export function storeConformance(make: MakeContainer): void {
@@ -39,8 +59,11 @@ export function storeConformance(make: MakeContainer): void {
     head: headOf(mark),
     ...change,
   })
-  const commit = async (store: Store, mark: number, change: Partial<Batch> = {}): Promise<Uint8Array> =>
-    store.commit(batchOn(await headIn(store), mark, change))
+  const commit = async (
+    store: Store,
+    mark: number,
+    change: Partial<Batch> = {},
+  ): Promise<Uint8Array> => store.commit(batchOn(await headIn(store), mark, change))
 
   test('what it was made with is there', async () => {
     const store = await opened(await container())
@@ -55,7 +78,9 @@ export function storeConformance(make: MakeContainer): void {
     const made = await container()
     const [store, other] = [await opened(made), await opened(made)]
     expect([...(await headIn(other))][0]).toBe(1)
-    const head = await commit(store, 2, { puts: [row('obj', 5n, 1, 2, 3), row('node', 6n), row('audit', 1n, 4)] })
+    const head = await commit(store, 2, {
+      puts: [row('obj', 5n, 1, 2, 3), row('node', 6n), row('audit', 1n, 4)],
+    })
     for (const reader of [store, other, await opened(made)]) {
       const result = await reader.read({
         keys: [
@@ -66,7 +91,12 @@ export function storeConformance(make: MakeContainer): void {
         ],
       })
       expect([...(result.head ?? [])]).toEqual([...head])
-      expect(result.rows.map((found) => (found === undefined ? undefined : [...found]))).toEqual([[4], [1, 2, 3], [], undefined])
+      expect(result.rows.map((found) => (found === undefined ? undefined : [...found]))).toEqual([
+        [4],
+        [1, 2, 3],
+        [],
+        undefined,
+      ])
     }
   })
 
@@ -80,25 +110,46 @@ export function storeConformance(make: MakeContainer): void {
         { table: 'obj', key: 3n },
       ],
     })
-    const { rows } = await store.read({ keys: [1n, 2n, 3n].map((key) => ({ table: 'obj', key }) as const) })
+    const { rows } = await store.read({
+      keys: [1n, 2n, 3n].map((key) => ({ table: 'obj', key }) as const),
+    })
     expect(rows.map((found) => found?.[0])).toEqual([7, undefined, undefined])
   })
 
   test('keys are unsigned 64-bit numbers, tables are apart', async () => {
     const store = await opened(await container())
     const keys = [0n, 1n, (1n << 63n) - 1n, 1n << 63n, TOP]
-    await commit(store, 2, { puts: keys.flatMap((key, i) => [row('obj', key, i), row('node', key, 100 + i)]) })
-    const { rows } = await store.read({ keys: keys.flatMap((key) => [{ table: 'obj', key } as const, { table: 'node', key } as const]) })
+    await commit(store, 2, {
+      puts: keys.flatMap((key, i) => [row('obj', key, i), row('node', key, 100 + i)]),
+    })
+    const { rows } = await store.read({
+      keys: keys.flatMap((key) => [
+        { table: 'obj', key } as const,
+        { table: 'node', key } as const,
+      ]),
+    })
     expect(rows.map((found) => found?.[0])).toEqual([0, 100, 1, 101, 2, 102, 3, 103, 4, 104])
   })
 
   test('ranges are inclusive, ascending and limited, on either side of the top bit', async () => {
     const store = await opened(await container())
     const high = 1n << 63n
-    await commit(store, 2, { puts: [5n, 3n, 4n, 9n, high + 2n, high + 1n].map((key) => row('audit', key, Number(key & 0xffn))) })
-    const range = (from: bigint, to: bigint, limit = 10) => ({ table: 'audit', from, to, limit }) as const
-    const { ranges } = await store.read({ ranges: [range(3n, 5n), range(0n, 100n, 2), range(6n, 8n), range(high, TOP)] })
-    expect(ranges.map((found) => found.map(({ key }) => key))).toEqual([[3n, 4n, 5n], [3n, 4n], [], [high + 1n, high + 2n]])
+    await commit(store, 2, {
+      puts: [5n, 3n, 4n, 9n, high + 2n, high + 1n].map((key) =>
+        row('audit', key, Number(key & 0xffn)),
+      ),
+    })
+    const range = (from: bigint, to: bigint, limit = 10) =>
+      ({ table: 'audit', from, to, limit }) as const
+    const { ranges } = await store.read({
+      ranges: [range(3n, 5n), range(0n, 100n, 2), range(6n, 8n), range(high, TOP)],
+    })
+    expect(ranges.map((found) => found.map(({ key }) => key))).toEqual([
+      [3n, 4n, 5n],
+      [3n, 4n],
+      [],
+      [high + 1n, high + 2n],
+    ])
     expect(ranges[0]?.map(({ table, bytes: content }) => [table, content[0]])).toEqual([
       ['audit', 3],
       ['audit', 4],
@@ -133,7 +184,9 @@ export function storeConformance(make: MakeContainer): void {
     const store = await opened(await container())
     const asked: Layout[] = []
     const head = await commit(store, 2, {
-      puts: Array.from({ length: 40 }, (_, i) => row('obj', BigInt(i), ...Array.from({ length: 1000 }, () => i))),
+      puts: Array.from({ length: 40 }, (_, i) =>
+        row('obj', BigInt(i), ...Array.from({ length: 1000 }, () => i)),
+      ),
       head: (layout) => {
         asked.push(layout.slice())
         return headOf(2)(layout)
@@ -141,7 +194,8 @@ export function storeConformance(make: MakeContainer): void {
     })
     expect(asked.length).toBeGreaterThan(0)
     expect([...head].slice(1)).toEqual([...(asked.at(-1) ?? [])])
-    if (store.upkeep !== undefined) expect([...(await store.upkeep.layout())]).toEqual([...head].slice(1))
+    if (store.upkeep !== undefined)
+      expect([...(await store.upkeep.layout())]).toEqual([...head].slice(1))
     await commit(store, 3)
   })
 
@@ -150,13 +204,18 @@ export function storeConformance(make: MakeContainer): void {
     const stores = await Promise.all(Array.from({ length: 6 }, () => opened(made)))
     const expected = await headIn(stores[0] as Store)
     const results = await Promise.allSettled(
-      stores.map((store, i) => store.commit(batchOn(expected, 10 + i, { puts: [row('obj', BigInt(i), i)] }))),
+      stores.map((store, i) =>
+        store.commit(batchOn(expected, 10 + i, { puts: [row('obj', BigInt(i), i)] })),
+      ),
     )
     const won = results.flatMap(({ status }, i) => (status === 'fulfilled' ? [i] : []))
     expect(won).toHaveLength(1)
-    for (const result of results) if (result.status === 'rejected') expect(result.reason).toBeInstanceOf(HeadMoved)
+    for (const result of results)
+      if (result.status === 'rejected') expect(result.reason).toBeInstanceOf(HeadMoved)
     const reader = await opened(made)
-    const { head, rows } = await reader.read({ keys: stores.map((_, i) => ({ table: 'obj', key: BigInt(i) }) as const) })
+    const { head, rows } = await reader.read({
+      keys: stores.map((_, i) => ({ table: 'obj', key: BigInt(i) }) as const),
+    })
     expect(head?.[0]).toBe(10 + (won[0] ?? -1))
     expect(rows.flatMap((found, i) => (found === undefined ? [] : [i]))).toEqual(won)
   })

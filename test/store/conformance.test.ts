@@ -16,7 +16,10 @@ describe('the store in one SQLite file', () => {
     const directory = mkdtempSync(join(tmpdir(), 'rotate-store-'))
     const file = join(directory, 'vault.db')
     await createSqliteStore(file, 'tag', first)
-    return { open: () => openSqliteStore(file, { clock, random }), dispose: () => rmSync(directory, { recursive: true, force: true }) }
+    return {
+      open: () => openSqliteStore(file, { clock, random }),
+      dispose: () => rmSync(directory, { recursive: true, force: true }),
+    }
   })
 })
 

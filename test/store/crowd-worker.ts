@@ -1,4 +1,7 @@
-/** One of many processes on one vault: `crowd-worker.ts <what> <directory> <milliseconds> <number>`. Says what it did as JSON. */
+/**
+ * One of many processes on one vault: `crowd-worker.ts <what> <directory> <milliseconds>
+ * <number>`. Says what it did as JSON.
+ */
 import { closeSync, existsSync, openSync, readSync, rmSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Vault } from '../../src/core/ports.ts'
@@ -12,7 +15,13 @@ const who = { actor: 'crowd', triggeredBy: 'manual' } as const
 
 async function open(): Promise<Vault> {
   const unlock = { kind: 'key-file', key: await readKeyFile(keyOf(directory)) } as const
-  return openVault({ file: vaultOf(directory), unlock, clock, random, stateDir: stateOf(directory) })
+  return openVault({
+    file: vaultOf(directory),
+    unlock,
+    clock,
+    random,
+    stateDir: stateOf(directory),
+  })
 }
 
 /** What each writer has had acknowledged: eight bytes in a file of their own. */
@@ -54,7 +63,8 @@ const jobs: Readonly<Record<string, () => Promise<void>>> = {
       if (Number(number) % 2 === 0) kept = vault
       const seen = await docs(vault)
       if (kept === undefined) vault.close()
-      if (seen.some((n, i) => n < (least[i] ?? 0))) throw new Error(`stale: ${seen.join()} after ${least.join()} was acknowledged`)
+      if (seen.some((n, i) => n < (least[i] ?? 0)))
+        throw new Error(`stale: ${seen.join()} after ${least.join()} was acknowledged`)
     })
   },
   async writer() {
@@ -64,7 +74,14 @@ const jobs: Readonly<Record<string, () => Promise<void>>> = {
       const n = await vault.transact(async (tx) => {
         const next = ((await tx.doc<number>(name)) ?? 0) + 1
         await tx.putDoc(name, next)
-        tx.audit({ action: 'secret_updated', path: name, ...who, status: 'success', runId: null, metadata: { n: next } })
+        tx.audit({
+          action: 'secret_updated',
+          path: name,
+          ...who,
+          status: 'success',
+          runId: null,
+          metadata: { n: next },
+        })
         return next
       })
       acknowledge(n)

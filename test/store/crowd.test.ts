@@ -1,4 +1,7 @@
-/** Sixteen readers, four writers, a backup and a rekey on one vault: no failure, nothing lost, no stale read. */
+/**
+ * Sixteen readers, four writers, a backup and a rekey on one vault: no failure, nothing
+ * lost, no stale read.
+ */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -29,8 +32,13 @@ interface Done {
   readonly error?: string
 }
 
-function start(what: string, number: number): { readonly ready: Promise<void>; readonly ended: Promise<Done> } {
-  const child = spawn(process.execPath, [worker, what, directory, String(MS), String(number)], { stdio: ['ignore', 'pipe', 'inherit'] })
+function start(
+  what: string,
+  number: number,
+): { readonly ready: Promise<void>; readonly ended: Promise<Done> } {
+  const child = spawn(process.execPath, [worker, what, directory, String(MS), String(number)], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
   let text = ''
   let isReady = (): void => undefined
   const ready = new Promise<void>((resolve) => {
@@ -44,7 +52,11 @@ function start(what: string, number: number): { readonly ready: Promise<void>; r
     child.once('close', (code, signal) => {
       isReady()
       const last = text.split('\n').at(-2) ?? ''
-      resolve(last.startsWith('{') ? (JSON.parse(last) as Done) : { what, done: 0, slowest: 0, error: `ended with ${code ?? signal}` })
+      resolve(
+        last.startsWith('{')
+          ? (JSON.parse(last) as Done)
+          : { what, done: 0, slowest: 0, error: `ended with ${code ?? signal}` },
+      )
     })
   })
   return { ready, ended }
@@ -54,7 +66,14 @@ test('a crowd on one vault', { timeout: 300_000 }, async () => {
   const key = await createKeyFile(keyOf(directory), random)
   const file = vaultOf(directory)
   const unlock = { kind: 'key-file', key } as const
-  const made = await createVault({ file, clock, random, unlockers: [unlock], actor: 'test', stateDir: stateOf(directory) })
+  const made = await createVault({
+    file,
+    clock,
+    random,
+    unlockers: [unlock],
+    actor: 'test',
+    stateDir: stateOf(directory),
+  })
   for (let page = 0; page < 4; page++)
     await made.transact(async (tx) => {
       for (let i = 0; i < 100; i++) await tx.putDoc(`filler ${page} ${i}`, 'x'.repeat(300))
@@ -73,22 +92,31 @@ test('a crowd on one vault', { timeout: 300_000 }, async () => {
   expect(results.filter(({ error }) => error !== undefined)).toEqual([])
 
   const vault = await openVault({ file, unlock, clock, random, stateDir: stateOf(directory) })
-  const found = await vault.read((reader) => Promise.all([0, 1, 2, 3].map((i) => reader.doc<number>(`w${i}`))))
+  const found = await vault.read((reader) =>
+    Promise.all([0, 1, 2, 3].map((i) => reader.doc<number>(`w${i}`))),
+  )
   const of = (what: string): readonly Done[] => results.filter((result) => result.what === what)
   expect(found.map((n) => n ?? 0)).toEqual(of('writer').map(({ done }) => done))
   expect(await inspect(vault)).toEqual([])
   const events = new Map<string | null, number>()
-  for await (const event of vault.auditEvents({})) events.set(event.path, (events.get(event.path) ?? 0) + 1)
-  expect([0, 1, 2, 3].map((i) => events.get(`w${i}`) ?? 0)).toEqual(of('writer').map(({ done }) => done))
+  for await (const event of vault.auditEvents({}))
+    events.set(event.path, (events.get(event.path) ?? 0) + 1)
+  expect([0, 1, 2, 3].map((i) => events.get(`w${i}`) ?? 0)).toEqual(
+    of('writer').map(({ done }) => done),
+  )
   vault.close()
 
   for (const what of ['reader', 'writer', 'backup', 'rekey']) {
     const counts = of(what).map(({ done }) => done)
     // Nobody starves.
     expect(Math.min(...counts), what).toBeGreaterThan(0)
-    if (what === 'writer') expect(Math.min(...counts), JSON.stringify(counts)).toBeGreaterThan(Math.max(...counts) / 5)
+    if (what === 'writer')
+      expect(Math.min(...counts), JSON.stringify(counts)).toBeGreaterThan(Math.max(...counts) / 5)
     const slowest = Math.max(...of(what).map(({ slowest: ms }) => ms))
     expect(slowest, what).toBeLessThan(30_000)
-    if (everything) process.stdout.write(`crowd, ${MS / 1000} s: ${what} ${counts.join(' ')}, slowest ${slowest} ms\n`)
+    if (everything)
+      process.stdout.write(
+        `crowd, ${MS / 1000} s: ${what} ${counts.join(' ')}, slowest ${slowest} ms\n`,
+      )
   }
 })

@@ -1,7 +1,9 @@
 /**
- * A model of a disk that loses power. From a recorded run it makes every state in which the files may be found afterwards: what was synced is there; of
- * all other writes any one, any prefix, any suffix or all may be missing, the last one may be torn, and each directory has kept some prefix of its
- * unsynced changes. Stricter than most file systems: a file's sync does not make its name durable.
+ * A model of a disk that loses power. From a recorded run it makes every state in which
+ * the files may be found afterwards: what was synced is there; of all other writes any
+ * one, any prefix, any suffix or all may be missing, the last one may be torn, and each
+ * directory has kept some prefix of its unsynced changes. Stricter than most file
+ * systems: a file's sync does not make its name durable.
  */
 import { createHash } from 'node:crypto'
 import { dirname } from 'node:path'
@@ -32,7 +34,10 @@ const DIRECTORY = 0
 export function operationsOf(calls: readonly Call[], root: string): Operation[] {
   const out: Operation[] = []
   const names = new Map<string, number>()
-  const files = new Map<number, { readonly path: string; readonly inode: number; readonly append: boolean; position: number }>()
+  const files = new Map<
+    number,
+    { readonly path: string; readonly inode: number; readonly append: boolean; position: number }
+  >()
   const sizes = new Map<number, number>()
   let inodes = DIRECTORY
   const inside = (path: string): boolean => path === root || path.startsWith(`${root}/`)
@@ -40,7 +45,12 @@ export function operationsOf(calls: readonly Call[], root: string): Operation[] 
     for (const name of gone) names.delete(name)
     if (path !== undefined) names.set(path, inode)
     const directory = dirname(path ?? gone[0] ?? '')
-    out.push({ kind: 'entry', directory, gone, ...(path === undefined ? {} : { made: { path, inode } }) })
+    out.push({
+      kind: 'entry',
+      directory,
+      gone,
+      ...(path === undefined ? {} : { made: { path, inode } }),
+    })
   }
   const write = (inode: number, at: number, bytes: Buffer): void => {
     out.push({ kind: 'write', inode, at, bytes })
@@ -65,7 +75,12 @@ export function operationsOf(calls: readonly Call[], root: string): Operation[] 
         entry([], first, inode)
       }
       if (inode !== undefined && flags.includes('O_TRUNC')) truncate(inode, 0)
-      files.set(result, { path: first, inode: inode ?? DIRECTORY, append: flags.includes('O_APPEND'), position: 0 })
+      files.set(result, {
+        path: first,
+        inode: inode ?? DIRECTORY,
+        append: flags.includes('O_APPEND'),
+        position: 0,
+      })
     } else if (name === 'mkdir') {
       if (inside(first) && first !== root) entry([], first, DIRECTORY)
     } else if (name === 'link') {
@@ -78,20 +93,28 @@ export function operationsOf(calls: readonly Call[], root: string): Operation[] 
       for (const line of first.split('\n').slice(0, -1)) out.push({ kind: 'said', line })
     } else if (file === undefined) continue
     else if (name === 'close') files.delete(fd)
-    else if (name === 'pwrite64') write(file.inode, Number(args[3]), (strings[0] ?? Buffer.alloc(0)).subarray(0, result))
+    else if (name === 'pwrite64')
+      write(file.inode, Number(args[3]), (strings[0] ?? Buffer.alloc(0)).subarray(0, result))
     else if (name === 'write') {
       const at = file.append ? (sizes.get(file.inode) ?? 0) : file.position
       write(file.inode, at, (strings[0] ?? Buffer.alloc(0)).subarray(0, result))
       file.position = at + result
     } else if (name === 'ftruncate') truncate(file.inode, Number(args[1]))
     else if (name === 'fsync' || name === 'fdatasync') {
-      out.push(file.inode === DIRECTORY ? { kind: 'sync-directory', path: file.path } : { kind: 'sync', inode: file.inode })
+      out.push(
+        file.inode === DIRECTORY
+          ? { kind: 'sync-directory', path: file.path }
+          : { kind: 'sync', inode: file.inode },
+      )
     } else if (name !== 'fchmod') throw new Error(`the model of the disk does not know ${name}`)
   }
   return out
 }
 
-/** The calls that change files, those that would and are not modelled (to be told), and stdout. */
+/**
+ * The calls that change files, those that would and are not modelled (to be told), and
+ * stdout.
+ */
 export const WATCHED =
   'trace=openat,open,creat,close,mkdir,rmdir,write,writev,pwrite64,pwritev,ftruncate,truncate,fallocate,copy_file_range,sendfile,fsync,fdatasync,sync_file_range,rename,renameat,renameat2,link,linkat,unlink,unlinkat,fchmod'
 
@@ -104,7 +127,11 @@ export interface State {
 }
 
 /** Which of the pending writes are missing: by index. */
-function* losses(pending: number): Iterable<{ readonly what: string; readonly lost: (i: number) => boolean; readonly torn: number }> {
+function* losses(pending: number): Iterable<{
+  readonly what: string
+  readonly lost: (i: number) => boolean
+  readonly torn: number
+}> {
   yield { what: 'nothing', lost: () => false, torn: -1 }
   for (let i = 0; i < pending; i++) {
     yield { what: `write ${i}`, lost: (j) => j === i, torn: -1 }
@@ -115,24 +142,32 @@ function* losses(pending: number): Iterable<{ readonly what: string; readonly lo
   }
 }
 
-function* choices(limits: readonly (readonly [string, number])[]): Iterable<ReadonlyMap<string, number>> {
+function* choices(
+  limits: readonly (readonly [string, number])[],
+): Iterable<ReadonlyMap<string, number>> {
   const [first, ...rest] = limits
   if (first === undefined) {
     yield new Map()
     return
   }
-  for (const chosen of choices(rest)) for (let kept = 0; kept <= first[1]; kept++) yield new Map([...chosen, [first[0], kept]])
+  for (const chosen of choices(rest))
+    for (let kept = 0; kept <= first[1]; kept++) yield new Map([...chosen, [first[0], kept]])
 }
 
 /** All distinct states at the moment before operation `at`. */
-export function* statesAt(operations: readonly Operation[], at: number, seen: Set<string>): Iterable<State> {
+export function* statesAt(
+  operations: readonly Operation[],
+  at: number,
+  seen: Set<string>,
+): Iterable<State> {
   const past = operations.slice(0, at)
   const syncedUntil = new Map<string, number>()
   for (const [i, operation] of past.entries()) {
     if (operation.kind === 'sync') syncedUntil.set(`inode ${operation.inode}`, i)
     if (operation.kind === 'sync-directory') syncedUntil.set(operation.path, i)
   }
-  // Within one file, and within one directory, whatever is pending came after all that is durable.
+  // Within one file, and within one directory, whatever is pending came after all that is
+  // durable.
   const isPending = (i: number, of: string): boolean => i > (syncedUntil.get(of) ?? -1)
   const durable = new Map<number, Buffer>()
   const data: Data[] = []
@@ -143,7 +178,9 @@ export function* statesAt(operations: readonly Operation[], at: number, seen: Se
       if (isPending(i, `inode ${operation.inode}`)) data.push(operation)
       else durable.set(operation.inode, applied(durable.get(operation.inode), operation, false))
     } else if (operation.kind === 'entry') {
-      const nth = isPending(i, operation.directory) ? (pendingEntries.get(operation.directory) ?? 0) + 1 : 0
+      const nth = isPending(i, operation.directory)
+        ? (pendingEntries.get(operation.directory) ?? 0) + 1
+        : 0
       if (nth > 0) pendingEntries.set(operation.directory, nth)
       entries.push({ entry: operation, nth })
     }
@@ -152,25 +189,44 @@ export function* statesAt(operations: readonly Operation[], at: number, seen: Se
   const losing = [...losses(data.length)].map(({ what, lost, torn }) => {
     const contents = new Map(durable)
     for (const [i, operation] of data.entries())
-      if (!lost(i)) contents.set(operation.inode, applied(contents.get(operation.inode), operation, torn === i))
+      if (!lost(i))
+        contents.set(operation.inode, applied(contents.get(operation.inode), operation, torn === i))
     return { what, contents }
   })
   for (const kept of choices([...pendingEntries])) {
-    const names = namesOf(entries.filter(({ entry, nth }) => nth <= (kept.get(entry.directory) ?? 0)).map(({ entry }) => entry))
+    const names = namesOf(
+      entries
+        .filter(({ entry, nth }) => nth <= (kept.get(entry.directory) ?? 0))
+        .map(({ entry }) => entry),
+    )
     for (const { what, contents } of losing) {
-      const image = new Map(names.map(([path, inode]) => [path, inode === DIRECTORY ? undefined : (contents.get(inode) ?? EMPTY)] as const))
+      const image = new Map(
+        names.map(
+          ([path, inode]) =>
+            [path, inode === DIRECTORY ? undefined : (contents.get(inode) ?? EMPTY)] as const,
+        ),
+      )
       const key = digest(image, said.length)
       if (seen.has(key)) continue
       seen.add(key)
-      const where = [...kept].map(([directory, n]) => `${n}/${pendingEntries.get(directory)} entries of ${directory}`)
-      yield { image, said, what: `before operation ${at}; lost: ${what} of ${data.length}; ${where.join(', ')}` }
+      const where = [...kept].map(
+        ([directory, n]) => `${n}/${pendingEntries.get(directory)} entries of ${directory}`,
+      )
+      yield {
+        image,
+        said,
+        what: `before operation ${at}; lost: ${what} of ${data.length}; ${where.join(', ')}`,
+      }
     }
   }
 }
 
 const EMPTY = Buffer.alloc(0)
 
-/** The names that these changes leave; a file in a directory that is not there is not there either. */
+/**
+ * The names that these changes leave; a file in a directory that is not there is not
+ * there either.
+ */
 function namesOf(entries: readonly Entry[]): (readonly [string, number])[] {
   const names = new Map<string, number>()
   for (const { gone, made } of entries) {
@@ -180,7 +236,8 @@ function namesOf(entries: readonly Entry[]): (readonly [string, number])[] {
   const sorted = [...names].sort(([a], [b]) => (a < b ? -1 : 1))
   const top = Math.min(...sorted.map(([path]) => path.split('/').length))
   const reachable = (path: string): boolean =>
-    path.split('/').length === top || (names.get(dirname(path)) === DIRECTORY && reachable(dirname(path)))
+    path.split('/').length === top ||
+    (names.get(dirname(path)) === DIRECTORY && reachable(dirname(path)))
   return sorted.filter(([path]) => reachable(path))
 }
 
@@ -193,7 +250,9 @@ function applied(before: Buffer = EMPTY, operation: Data, half: boolean): Buffer
   }
   // A disk writes whole sectors; a short write tears anywhere.
   const length = operation.bytes.length
-  const bytes = half ? operation.bytes.subarray(0, length > 512 ? (length >> 10) * 512 : length >> 1) : operation.bytes
+  const bytes = half
+    ? operation.bytes.subarray(0, length > 512 ? (length >> 10) * 512 : length >> 1)
+    : operation.bytes
   const out = Buffer.alloc(Math.max(before.length, operation.at + bytes.length))
   before.copy(out)
   bytes.copy(out, operation.at)
@@ -213,6 +272,7 @@ function digestOf(bytes: Buffer): string {
 
 function digest(image: Image, said: number): string {
   let text = String(said)
-  for (const [path, bytes] of image) text += ` ${path} ${bytes === undefined ? 'directory' : digestOf(bytes)}`
+  for (const [path, bytes] of image)
+    text += ` ${path} ${bytes === undefined ? 'directory' : digestOf(bytes)}`
   return createHash('sha1').update(text).digest('base64')
 }

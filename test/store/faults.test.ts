@@ -1,4 +1,7 @@
-/** A disk that fails, is full, becomes read-only or takes permissions away, at any one file operation or from it on. */
+/**
+ * A disk that fails, is full, becomes read-only or takes permissions away, at any one
+ * file operation or from it on.
+ */
 import { cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -7,7 +10,10 @@ import { buildWorker, everything, sample } from './build.ts'
 import { wrongIn } from './check.ts'
 import { hasStrace, parse, run, traced } from './strace.ts'
 
-/** Which errors a call may come back with. Locks refused with EACCES are just busy, and every stat may find nothing. */
+/**
+ * Which errors a call may come back with. Locks refused with EACCES are just busy, and
+ * every stat may find nothing.
+ */
 const ERRORS: Readonly<Record<string, readonly string[]>> = {
   openat: ['EIO', 'ENOSPC', 'EROFS', 'EACCES'],
   mkdir: ['EIO', 'ENOSPC', 'EROFS', 'EACCES'],
@@ -64,8 +70,15 @@ async function temporaryNames(): Promise<ReadonlyMap<string, string>> {
   const directory = mkdtempSync(join(home, 'names-'))
   const trace = join(home, 'trace')
   await traced(['-e', 'trace=link', '-o', trace], [worker, 'life', directory, '0'])
-  const links = parse(readFileSync(trace, 'utf8')).map(({ strings }) => String(strings[0]).slice(directory.length + 1))
-  return new Map(Object.entries(TAGS).map(([name, tag]) => [name, links.find((path) => path.includes(tag)) ?? '']))
+  const links = parse(readFileSync(trace, 'utf8')).map(({ strings }) =>
+    String(strings[0]).slice(directory.length + 1),
+  )
+  return new Map(
+    Object.entries(TAGS).map(([name, tag]) => [
+      name,
+      links.find((path) => path.includes(tag)) ?? '',
+    ]),
+  )
 }
 
 interface Case {
@@ -75,7 +88,8 @@ interface Case {
   readonly when: string
 }
 
-const under = (directory: string, { paths }: Job): readonly string[] => paths.flatMap((path) => ['-P', join(directory, path)])
+const under = (directory: string, { paths }: Job): readonly string[] =>
+  paths.flatMap((path) => ['-P', join(directory, path)])
 
 function fresh({ before }: Job): string {
   const directory = mkdtempSync(join(home, 'case-'))
@@ -87,13 +101,19 @@ function fresh({ before }: Job): string {
 async function casesOf(job: Job): Promise<readonly Case[]> {
   const directory = fresh(job)
   const trace = join(home, 'trace')
-  const { lines, stderr } = await traced([...under(directory, job), '-e', `trace=${CALLS}`, '-o', trace], job.argv(directory))
+  const { lines, stderr } = await traced(
+    [...under(directory, job), '-e', `trace=${CALLS}`, '-o', trace],
+    job.argv(directory),
+  )
   expect(lines.at(-1), stderr).toBe('end')
   const counts = new Map<string, number>()
-  for (const { name } of parse(readFileSync(trace, 'utf8'))) counts.set(name, (counts.get(name) ?? 0) + 1)
+  for (const { name } of parse(readFileSync(trace, 'utf8')))
+    counts.set(name, (counts.get(name) ?? 0) + 1)
   return [...counts].flatMap(([call, count]) =>
     Array.from({ length: count }, (_, i) => i + 1).flatMap((n) =>
-      (ERRORS[call] ?? []).flatMap((error) => [String(n), `${n}+`].map((when): Case => ({ job, call, error, when }))),
+      (ERRORS[call] ?? []).flatMap((error) =>
+        [String(n), `${n}+`].map((when): Case => ({ job, call, error, when })),
+      ),
     ),
   )
 }
@@ -108,16 +128,27 @@ async function attempt(
     [...under(directory, job), '-e', `trace=${CALLS}`, '-e', inject, '-o', '/dev/null'],
     job.argv(directory),
   )
-  const wrong = [...(await wrongIn(directory, { said: lines, before: job.before, goOn: true, deep: everything || nth % 4 === 0 }))]
+  const wrong = [
+    ...(await wrongIn(directory, {
+      said: lines,
+      before: job.before,
+      goOn: true,
+      deep: everything || nth % 4 === 0,
+    })),
+  ]
   const last = lines.at(-1) ?? ''
   const failed = /^error (\{.*\})$/.exec(last)
   const { code: kind, message } =
-    failed === null ? { code: 'success', message: '' } : (JSON.parse(failed[1] ?? '') as Record<string, string>)
-  if (failed === null && last !== 'end') wrong.push(`it ended with ${JSON.stringify({ last, code, signal, stderr })}`)
+    failed === null
+      ? { code: 'success', message: '' }
+      : (JSON.parse(failed[1] ?? '') as Record<string, string>)
+  if (failed === null && last !== 'end')
+    wrong.push(`it ended with ${JSON.stringify({ last, code, signal, stderr })}`)
   // What the disk can't read back is damage; nothing else of this is.
   const codes = call === 'pread64' ? [...job.codes, 'tampered'] : job.codes
   if (!codes.includes(kind ?? '')) wrong.push(`it ended with ${kind}: ${message}`)
-  if (failed !== null && !/^(the vault|the key file|the disk|its?) /.test(message ?? '')) wrong.push(`unclear: ${message}`)
+  if (failed !== null && !/^(the vault|the key file|the disk|its?) /.test(message ?? ''))
+    wrong.push(`unclear: ${message}`)
   rmSync(directory, { recursive: true, force: true })
   return { ended: kind ?? '', wrong: wrong.map((text) => `${job.what}, ${inject}: ${text}`) }
 }
@@ -136,32 +167,63 @@ async function allOf(job: Job): Promise<void> {
     }
   }
   await Promise.all([one(), one(), one()])
-  if (everything) process.stdout.write(`faults, ${job.what}: ${cases.length} cases: ${JSON.stringify(Object.fromEntries(tally))}\n`)
+  if (everything)
+    process.stdout.write(
+      `faults, ${job.what}: ${cases.length} cases: ${JSON.stringify(Object.fromEntries(tally))}\n`,
+    )
   expect(wrong).toEqual([])
   expect(chosen.length).toBeGreaterThan(10)
-  expect(tally.get('success') ?? 0, 'cases without a failure').toBeLessThan(chosen.length + (job.codes.length === 1 ? 1 : 0))
+  expect(tally.get('success') ?? 0, 'cases without a failure').toBeLessThan(
+    chosen.length + (job.codes.length === 1 ? 1 : 0),
+  )
 }
 
-const life = (commits: number) => (directory: string) => [worker, 'life', directory, String(commits)]
+const life = (commits: number) => (directory: string) => [
+  worker,
+  'life',
+  directory,
+  String(commits),
+]
 const next = (directory: string) => [worker, 'next', directory]
 const vaultPaths = ['data/rotate/vault.db', 'data/rotate/vault.db-journal', 'data/rotate']
 
 describe.skipIf(!hasStrace)('a failing disk', () => {
   test('under the vault: a clear error that is no alarm, or success; nothing acknowledged is lost', async () => {
-    await allOf({ what: 'commit', argv: next, before: 4, paths: vaultPaths, codes: ['success', 'not-writable', 'failed'] })
+    await allOf({
+      what: 'commit',
+      argv: next,
+      before: 4,
+      paths: vaultPaths,
+      codes: ['success', 'not-writable', 'failed'],
+    })
   }, 1_800_000)
 
   test('while key file and vault are made', async () => {
     const names = await temporaryNames()
     const temporary = names.get('vault') ?? ''
     const key = ['config', 'config/keys', 'config/keys/vault.key', names.get('key') ?? '']
-    await allOf({ what: 'key file', argv: life(0), before: 0, paths: key, codes: ['success', 'not-writable'] })
+    await allOf({
+      what: 'key file',
+      argv: life(0),
+      before: 0,
+      paths: key,
+      codes: ['success', 'not-writable'],
+    })
     const paths = ['data', ...vaultPaths, temporary, `${temporary}-journal`]
-    await allOf({ what: 'new vault', argv: life(1), before: 0, paths, codes: ['success', 'not-writable', 'failed'] })
+    await allOf({
+      what: 'new vault',
+      argv: life(1),
+      before: 0,
+      paths,
+      codes: ['success', 'not-writable', 'failed'],
+    })
   }, 1_800_000)
 
   test('under the high-water records never stops anything', async () => {
-    const marks = readFileSync(join(home, 'trace'), 'utf8') === '' ? [] : ['state', 'state/rotate', 'state/rotate/marks']
+    const marks =
+      readFileSync(join(home, 'trace'), 'utf8') === ''
+        ? []
+        : ['state', 'state/rotate', 'state/rotate/marks']
     await allOf({ what: 'marks', argv: life(1), before: 0, paths: marks, codes: ['success'] })
   }, 1_800_000)
 })

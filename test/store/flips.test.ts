@@ -1,6 +1,8 @@
 /**
- * One flipped bit in SQLite's own structure: page 1, B-tree pages, overflow and freelist pointers. Then thirty commits, then the vault is opened
- * anew: whatever was acknowledged is there. Damage may be refused at any time; nothing may be acknowledged on top of it and be lost.
+ * One flipped bit in SQLite's own structure: page 1, B-tree pages, overflow and freelist
+ * pointers. Then thirty commits, then the vault is opened anew: whatever was acknowledged
+ * is there. Damage may be refused at any time; nothing may be acknowledged on top of it
+ * and be lost.
  */
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -47,7 +49,11 @@ function pointers(): readonly number[] {
     for (let i = 0; i < count; i++) out.push(from + i)
   }
   const free = new Set<number>()
-  for (let trunk = whole.readUInt32BE(32); trunk !== 0; trunk = whole.readUInt32BE((trunk - 1) * PAGE)) {
+  for (
+    let trunk = whole.readUInt32BE(32);
+    trunk !== 0;
+    trunk = whole.readUInt32BE((trunk - 1) * PAGE)
+  ) {
     const at = (trunk - 1) * PAGE
     const count = whole.readUInt32BE(at + 4)
     free.add(trunk)
@@ -78,7 +84,8 @@ function rowsOf(file: string): ReadonlyMap<string, Buffer> {
   try {
     const out = new Map<string, Buffer>()
     for (const table of ['obj', 'audit'] as const)
-      for (const { key, bytes } of raw.rows(table, () => undefined)) out.set(`${table} ${key}`, Buffer.from(bytes))
+      for (const { key, bytes } of raw.rows(table, () => undefined))
+        out.set(`${table} ${key}`, Buffer.from(bytes))
     return out
   } finally {
     raw.close()
@@ -94,10 +101,15 @@ async function touchedByCommits(): Promise<ReadonlySet<string>> {
   for (let i = 1; i <= COMMITS; i++) await commit(vault, before + i)
   vault.close()
   const now = rowsOf(file)
-  return new Set([...old].flatMap(([name, bytes]) => (now.get(name)?.equals(bytes) === true ? [] : [name])))
+  return new Set(
+    [...old].flatMap(([name, bytes]) => (now.get(name)?.equals(bytes) === true ? [] : [name])),
+  )
 }
 
-/** What was committed after the flip, each part by itself: an older row that the flip itself destroyed is not meant here. */
+/**
+ * What was committed after the flip, each part by itself: an older row that the flip
+ * itself destroyed is not meant here.
+ */
 async function missing(file: string, count: number): Promise<readonly string[]> {
   const vault = await openVault({ file, unlock, clock, random })
   const wrong: string[] = []
@@ -111,7 +123,9 @@ async function missing(file: string, count: number): Promise<readonly string[]> 
   return wrong
 }
 
-/** How often a flip was refused at opening, refused at a commit, or made no difference. */
+/**
+ * How often a flip was refused at opening, refused at a commit, or made no difference.
+ */
 type Tally = Record<'opening' | 'commit' | 'harmless', number>
 
 async function attempt(bit: number, tally: Tally): Promise<string | undefined> {
@@ -141,7 +155,10 @@ async function attempt(bit: number, tally: Tally): Promise<string | undefined> {
       vault.close()
     }
   } catch (error) {
-    if (!(error instanceof RotateError) || !['tampered', 'unlock-failed', 'failed'].includes(error.code))
+    if (
+      !(error instanceof RotateError) ||
+      !['tampered', 'unlock-failed', 'failed'].includes(error.code)
+    )
       return `${where}: ${String(error)}`
   }
   tally[refused]++
@@ -149,8 +166,11 @@ async function attempt(bit: number, tally: Tally): Promise<string | undefined> {
     if (count === before) return undefined
     const wrong = [...(await missing(file, count))]
     const now = rowsOf(file)
-    for (const [name, row] of old) if (!touched.has(name) && now.get(name)?.equals(row) !== true) wrong.push(`row ${name}`)
-    return wrong.length === 0 ? undefined : `${where}: ${count - before} acknowledged, lost: ${wrong.slice(0, 4).join(', ')}`
+    for (const [name, row] of old)
+      if (!touched.has(name) && now.get(name)?.equals(row) !== true) wrong.push(`row ${name}`)
+    return wrong.length === 0
+      ? undefined
+      : `${where}: ${count - before} acknowledged, lost: ${wrong.slice(0, 4).join(', ')}`
   } catch (error) {
     return `${where}: ${count - before} acknowledged and then ${String(error)}`
   } finally {
@@ -166,13 +186,15 @@ async function allOf(what: string, bits: readonly number[], limit: number): Prom
     const found = await attempt(bit, tally)
     if (found !== undefined) wrong.push(found)
   }
-  if (everything) process.stdout.write(`flips, ${what}: ${chosen.length} bits: ${JSON.stringify(tally)}\n`)
+  if (everything)
+    process.stdout.write(`flips, ${what}: ${chosen.length} bits: ${JSON.stringify(tally)}\n`)
   expect(wrong).toEqual([])
 }
 
 const bitsOf = (offsets: readonly number[]): readonly number[] =>
   offsets.flatMap((offset) => Array.from({ length: 8 }, (_, i) => offset * 8 + i))
-const upTo = (from: number, to: number): readonly number[] => Array.from({ length: to - from }, (_, i) => from + i)
+const upTo = (from: number, to: number): readonly number[] =>
+  Array.from({ length: to - from }, (_, i) => from + i)
 
 describe('a flipped bit, then thirty commits', () => {
   test('in the file header', async () => {
@@ -182,7 +204,8 @@ describe('a flipped bit, then thirty commits', () => {
   test('in the rest of page 1', async () => {
     const header = 8 + 2 * whole.readUInt16BE(103)
     const start = whole.readUInt16BE(105)
-    // What lies between the cell pointers and the cells is not used: a few of its bits are enough.
+    // What lies between the cell pointers and the cells is not used: a few of its bits
+    // are enough.
     await allOf(
       'page 1',
       [

@@ -1,6 +1,7 @@
 /**
- * A writer is killed at each of its file operations; whoever comes next, with whatever permissions, sees one and the same committed state: the old one
- * or the new one, and no false alarm.
+ * A writer is killed at each of its file operations; whoever comes next, with whatever
+ * permissions, sees one and the same committed state: the old one or the new one, and no
+ * false alarm.
  */
 import { spawnSync } from 'node:child_process'
 import { chmodSync, chownSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -17,15 +18,23 @@ import { keyOf, vaultOf } from './vaults.ts'
 const NOBODY = 65_534
 const isRoot = process.getuid?.() === 0
 const BEFORE = 4
-/** At which calls: those that change something, and in the long run all that touch the vault. */
+/**
+ * At which calls: those that change something, and in the long run all that touch the
+ * vault.
+ */
 const CHANGING = 'openat,pwrite64,fsync,fdatasync,ftruncate,unlink,close'
-const CALLS = everything ? `${CHANGING},access,fcntl,newfstatat,pread64,read,fchmod,fchown,statx` : CHANGING
+const CALLS = everything
+  ? `${CHANGING},access,fcntl,newfstatat,pread64,read,fchmod,fchown,statx`
+  : CHANGING
 
 const home = mkdtempSync(join(tmpdir(), 'rotate-kills-'))
 const base = join(home, 'base')
 let worker = ''
 let remove = (): void => undefined
-/** `get` as another user who may not write, as its owner who may not write the directory, and on a read-only mount. */
+/**
+ * `get` as another user who may not write, as its owner who may not write the directory,
+ * and on a read-only mount.
+ */
 const servers = new Map<string, Server>()
 
 beforeAll(async () => {
@@ -42,10 +51,22 @@ beforeAll(async () => {
   const other = { temp, ...(isRoot ? { uid: NOBODY } : {}) }
   chmodSync(dirname(worker), 0o755)
   servers.set('nobody', await serve(argv, other))
-  const mounted = ['unshare', '-m', 'sh', '-c', 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"', home, ...argv]
+  const mounted = [
+    'unshare',
+    '-m',
+    'sh',
+    '-c',
+    'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"',
+    home,
+    ...argv,
+  ]
   if (isRoot && spawnSync('unshare', ['-m', 'true']).status === 0) {
-    servers.set('mount', await serve(mounted, { temp: mkdtempSync(join(tmpdir(), 'rotate-kills-temp-')) }))
-  } else process.stderr.write('a get on a read-only mount is NOT tested: this needs root and unshare\n')
+    servers.set(
+      'mount',
+      await serve(mounted, { temp: mkdtempSync(join(tmpdir(), 'rotate-kills-temp-')) }),
+    )
+  } else
+    process.stderr.write('a get on a read-only mount is NOT tested: this needs root and unshare\n')
 })
 afterAll(() => {
   for (const server of servers.values()) server.stop()
@@ -54,7 +75,8 @@ afterAll(() => {
 })
 
 const VAULT = ['data/rotate/vault.db', 'data/rotate/vault.db-journal', 'data/rotate']
-const watched = (directory: string): readonly string[] => VAULT.flatMap((path) => ['-P', join(directory, path)])
+const watched = (directory: string): readonly string[] =>
+  VAULT.flatMap((path) => ['-P', join(directory, path)])
 
 function copyOf(directory: string): string {
   const copy = mkdtempSync(join(home, 'case-'))
@@ -84,7 +106,8 @@ async function readings(directory: string): Promise<ReadonlyMap<string, string>>
   const out = new Map<string, string>()
   const as = async (what: string, server: string, file: string): Promise<void> => {
     const answer = await servers.get(server)?.ask(file)
-    if (answer !== undefined) out.set(what, 'code' in answer ? `${answer.code}: ${answer.message}` : JSON.stringify(answer))
+    if (answer !== undefined)
+      out.set(what, 'code' in answer ? `${answer.code}: ${answer.message}` : JSON.stringify(answer))
   }
   await as('another user, nothing writable', 'nobody', lent(directory, 0o400, 0o500))
   await as('its owner, directory not writable', 'nobody', lent(directory, 0o600, 0o500))
@@ -98,11 +121,17 @@ interface Case {
   readonly n: number
 }
 
-async function kill({ call, n }: Case): Promise<{ readonly count: number; readonly wrong: readonly string[] }> {
+async function kill({
+  call,
+  n,
+}: Case): Promise<{ readonly count: number; readonly wrong: readonly string[] }> {
   const directory = copyOf(base)
   const inject = `inject=${call}:signal=KILL:when=${n}`
   const argv = [worker, 'next', directory]
-  const { lines } = await traced([...watched(directory), '-e', `trace=${CALLS}`, '-e', inject, '-o', '/dev/null'], argv)
+  const { lines } = await traced(
+    [...watched(directory), '-e', `trace=${CALLS}`, '-e', inject, '-o', '/dev/null'],
+    argv,
+  )
   const wrong: string[] = []
   if (lines.at(-1) === 'end') wrong.push('it was not killed')
   const least = acknowledged({ said: lines, before: BEFORE })
@@ -110,8 +139,10 @@ async function kill({ call, n }: Case): Promise<{ readonly count: number; readon
   const distinct = new Set(seen.values())
   const first = [...distinct][0] ?? '{}'
   const count = first.startsWith('{') ? (JSON.parse(first) as { count: number }).count : Number.NaN
-  if (distinct.size !== 1 || !first.endsWith('"wrong":[]}') || count < least || count > BEFORE + 1) wrong.push(JSON.stringify([...seen]))
-  // The writer that comes next decides what was committed; nobody may have seen anything else.
+  if (distinct.size !== 1 || !first.endsWith('"wrong":[]}') || count < least || count > BEFORE + 1)
+    wrong.push(JSON.stringify([...seen]))
+  // The writer that comes next decides what was committed; nobody may have seen anything
+  // else.
   const expected = { said: lines, before: count, goOn: true, deep: everything }
   wrong.push(...(await wrongIn(directory, expected)))
   return { count, wrong: wrong.map((text) => `${inject}: ${text}`) }
@@ -121,7 +152,10 @@ describe.skipIf(!hasStrace)('a writer killed at a file operation', () => {
   test('leaves one state for all who come next', async () => {
     const directory = copyOf(base)
     const trace = join(home, 'trace')
-    await traced([...watched(directory), '-e', `trace=${CALLS}`, '-o', trace], [worker, 'next', directory])
+    await traced(
+      [...watched(directory), '-e', `trace=${CALLS}`, '-o', trace],
+      [worker, 'next', directory],
+    )
     const counts = new Map<string, number>()
     const cases = parse(readFileSync(trace, 'utf8')).map(({ name }): Case => {
       counts.set(name, (counts.get(name) ?? 0) + 1)
@@ -134,6 +168,9 @@ describe.skipIf(!hasStrace)('a writer killed at a file operation', () => {
     expect(results.flatMap(({ wrong }) => wrong)).toEqual([])
     // Kills before and after the moment of the commit were among them.
     expect(new Set(results.map(({ count }) => count))).toEqual(new Set([BEFORE, BEFORE + 1]))
-    if (everything) process.stdout.write(`kills: ${chosen.length} operations, ${servers.size} kinds of process after each\n`)
+    if (everything)
+      process.stdout.write(
+        `kills: ${chosen.length} operations, ${servers.size} kinds of process after each\n`,
+      )
   }, 900_000)
 })

@@ -1,4 +1,7 @@
-/** A store in memory: the port's promises without a file, and so the shortest description of what a store does. */
+/**
+ * A store in memory: the port's promises without a file, and so the shortest description
+ * of what a store does.
+ */
 import { RotateError } from '../../src/core/errors.ts'
 import {
   type Batch,
@@ -43,7 +46,8 @@ export class MemoryContainer {
   }
 
   async take(store: MemoryStore): Promise<void> {
-    while (this.#holder !== undefined && this.#holder !== store) await new Promise<void>((resolve) => this.#waiting.push(resolve))
+    while (this.#holder !== undefined && this.#holder !== store)
+      await new Promise<void>((resolve) => this.#waiting.push(resolve))
     this.#holder = store
   }
 
@@ -63,7 +67,8 @@ export class MemoryStore implements Store {
 
   async read({ keys = [], ranges = [] }: ReadRequest): Promise<ReadResult> {
     const { tables } = this.#container
-    const get = (table: TableName, key: bigint): Uint8Array | undefined => tables.get(table)?.get(key)?.slice()
+    const get = (table: TableName, key: bigint): Uint8Array | undefined =>
+      tables.get(table)?.get(key)?.slice()
     return {
       head: get('head', ROOT_KEY),
       rows: keys.map(({ table, key }) => get(table, key)),
@@ -81,8 +86,10 @@ export class MemoryStore implements Store {
     await this.#container.take(this)
     try {
       const { head } = await this.read({})
-      if (head === undefined || Buffer.compare(head, batch.expected) !== 0) throw new HeadMoved('another store committed first')
-      if (Buffer.compare(batch.layout, NO_LAYOUT) !== 0) throw new RotateError('tampered', 'its layout is not that of the last commit')
+      if (head === undefined || Buffer.compare(head, batch.expected) !== 0)
+        throw new HeadMoved('another store committed first')
+      if (Buffer.compare(batch.layout, NO_LAYOUT) !== 0)
+        throw new RotateError('tampered', 'its layout is not that of the last commit')
       return this.#container.apply(batch)
     } finally {
       this.#container.free(this)

@@ -1,4 +1,7 @@
-/** The power goes at any moment of a vault's life: whatever was acknowledged is there, the vault opens and verifies, and so does its key file. */
+/**
+ * The power goes at any moment of a vault's life: whatever was acknowledged is there, the
+ * vault opens and verifies, and so does its key file.
+ */
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join, relative } from 'node:path'
@@ -9,7 +12,10 @@ import { type Operation, type State, WATCHED, operationsOf, statesAt } from './d
 import { hasStrace, parse, traced } from './strace.ts'
 
 const COMMITS = everything ? 7 : 3
-/** States that are opened in the normal run, spread over the whole life; the long run opens all of them. */
+/**
+ * States that are opened in the normal run, spread over the whole life; the long run
+ * opens all of them.
+ */
 const SAMPLE = 240
 
 const memory = existsSync('/dev/shm') ? '/dev/shm' : tmpdir()
@@ -23,7 +29,10 @@ beforeAll(async () => {
   recordedIn = mkdtempSync(join(tmpdir(), 'rotate-life-'))
   const trace = join(home, 'trace')
   try {
-    const { lines, stderr } = await traced(['-e', WATCHED, '-o', trace], [worker, 'life', recordedIn, String(COMMITS)])
+    const { lines, stderr } = await traced(
+      ['-e', WATCHED, '-o', trace],
+      [worker, 'life', recordedIn, String(COMMITS)],
+    )
     expect(lines.at(-1), stderr).toBe('end')
     recorded = operationsOf(parse(readFileSync(trace, 'utf8')), recordedIn)
   } finally {
@@ -46,11 +55,18 @@ function put({ image }: State): string {
   return directory
 }
 
-/** What is wrong with a state. Every so often it must also verify as a whole and take a commit. */
+/**
+ * What is wrong with a state. Every so often it must also verify as a whole and take a
+ * commit.
+ */
 async function wrongWith(state: State, nth: number): Promise<readonly string[]> {
   const directory = put(state)
   try {
-    return await wrongIn(directory, { said: state.said, goOn: everything || nth % 4 === 0, deep: everything || nth % 4 === 1 })
+    return await wrongIn(directory, {
+      said: state.said,
+      goOn: everything || nth % 4 === 0,
+      deep: everything || nth % 4 === 1,
+    })
   } finally {
     rmSync(directory, { recursive: true, force: true })
   }
@@ -61,11 +77,15 @@ function statesOf(operations: readonly Operation[]): State[] {
   return operations.flatMap((_, at) => [...statesAt(operations, at + 1, seen)])
 }
 
-async function failures(states: readonly State[], enough = Number.POSITIVE_INFINITY): Promise<readonly string[]> {
+async function failures(
+  states: readonly State[],
+  enough = Number.POSITIVE_INFINITY,
+): Promise<readonly string[]> {
   const found: string[] = []
   for (const [i, state] of states.entries()) {
     const wrong = await wrongWith(state, i)
-    if (wrong.length > 0) found.push(`${state.what}; said ${state.said.at(-1)}: ${wrong.join(', ')}`)
+    if (wrong.length > 0)
+      found.push(`${state.what}; said ${state.said.at(-1)}: ${wrong.join(', ')}`)
     if (found.length >= enough) break
   }
   return found
@@ -78,20 +98,41 @@ describe.skipIf(!hasStrace)('power loss', () => {
     expect(states.length).toBeGreaterThan(1000)
     const chosen = sample(states, SAMPLE)
     expect(await failures(chosen)).toEqual([])
-    if (everything) process.stdout.write(`power loss: ${recorded.length} operations, ${states.length} states, all opened\n`)
+    if (everything)
+      process.stdout.write(
+        `power loss: ${recorded.length} operations, ${states.length} states, all opened\n`,
+      )
   }, 900_000)
 
   /** The harness itself: without one of the syncs it must find something. */
-  const planted: readonly (readonly [string, (operation: Operation, index: number) => boolean])[] = [
-    ['every sync of a file', ({ kind }) => kind === 'sync'],
-    ['the sync of the directory of the key file', (operation) => operation.kind === 'sync-directory' && operation.path.endsWith('/keys')],
-    ['the sync of the directory of the vault', (operation) => operation.kind === 'sync-directory' && operation.path.endsWith('/rotate')],
-    ['the sync of the key file', (operation) => operation.kind === 'sync' && operation.inode === 1],
-    ['syncs of the journal', (operation) => operation.kind === 'sync' && operation.inode === journal()],
-    ['syncs of the vault', (operation) => operation.kind === 'sync' && operation.inode === vault()],
-  ]
+  const planted: readonly (readonly [string, (operation: Operation, index: number) => boolean])[] =
+    [
+      ['every sync of a file', ({ kind }) => kind === 'sync'],
+      [
+        'the sync of the directory of the key file',
+        (operation) => operation.kind === 'sync-directory' && operation.path.endsWith('/keys'),
+      ],
+      [
+        'the sync of the directory of the vault',
+        (operation) => operation.kind === 'sync-directory' && operation.path.endsWith('/rotate'),
+      ],
+      [
+        'the sync of the key file',
+        (operation) => operation.kind === 'sync' && operation.inode === 1,
+      ],
+      [
+        'syncs of the journal',
+        (operation) => operation.kind === 'sync' && operation.inode === journal(),
+      ],
+      [
+        'syncs of the vault',
+        (operation) => operation.kind === 'sync' && operation.inode === vault(),
+      ],
+    ]
   const inodeOf = (suffix: string): number => {
-    const made = recorded.findLast((operation) => operation.kind === 'entry' && operation.made?.path.endsWith(suffix) === true)
+    const made = recorded.findLast(
+      (operation) => operation.kind === 'entry' && operation.made?.path.endsWith(suffix) === true,
+    )
     return made?.kind === 'entry' ? (made.made?.inode ?? -1) : -1
   }
   const journal = (): number => inodeOf('/vault.db-journal')
@@ -101,13 +142,17 @@ describe.skipIf(!hasStrace)('power loss', () => {
     'is noticed by this test if %s is missing',
     async (_what, isMissing) => {
       const operations = recorded.filter((operation, index) => !isMissing(operation, index))
-      // Some states of every moment, the moments in a fixed disorder: where it is found depends on what is missing.
-      const moments = operations.map((_, at) => [(at * 7919) % operations.length, at + 1] as const).sort(([a], [b]) => a - b)
+      // Some states of every moment, the moments in a fixed disorder: where it is found
+      // depends on what is missing.
+      const moments = operations
+        .map((_, at) => [(at * 7919) % operations.length, at + 1] as const)
+        .sort(([a], [b]) => a - b)
       for (const [, at] of moments) {
         const states = [...statesAt(operations, at, new Set())]
-        const some = Array.from({ length: 5 }, (_, i) => states[Math.floor((i * (states.length - 1)) / 4)]).filter(
-          (state) => state !== undefined,
-        )
+        const some = Array.from(
+          { length: 5 },
+          (_, i) => states[Math.floor((i * (states.length - 1)) / 4)],
+        ).filter((state) => state !== undefined)
         if ((await failures(some, 1)).length > 0) return
       }
       expect.unreachable('nothing was found')

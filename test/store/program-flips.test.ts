@@ -1,4 +1,7 @@
-/** Seeded flips and cuts of a vault file, seen through the built program: refused with 24 (12 for the own unlocker), or the same output and exit code. */
+/**
+ * Seeded flips and cuts of a vault file, seen through the built program: refused with 24
+ * (12 for the own unlocker), or the same output and exit code.
+ */
 import { spawn } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -9,7 +12,12 @@ import { everything } from './build.ts'
 
 const SEED = Number(process.env['STORE_SEED'] ?? 20_261_121)
 const CASES = everything ? 2000 : 24
-const COMMANDS: readonly (readonly string[])[] = [['get', 'flip/one'], ['list', '--json'], ['audit', 'verify'], ['run-due']]
+const COMMANDS: readonly (readonly string[])[] = [
+  ['get', 'flip/one'],
+  ['list', '--json'],
+  ['audit', 'verify'],
+  ['run-due'],
+]
 
 const home = mkdtempSync(join(tmpdir(), 'rotate-program-flips-'))
 const vaultIn = (directory: string): string => join(directory, '.local/share/rotate/vault.db')
@@ -51,7 +59,8 @@ beforeAll(async () => {
     expect(code, `${args.join(' ')}: ${text}`).toBe(0)
   }
   await must(['init', '--key-file', join(home, 'vault.key')])
-  for (const name of ['one', 'two', 'three']) await must(['set', `flip/${name}`, '-'], `value of ${name}`)
+  for (const name of ['one', 'two', 'three'])
+    await must(['set', `flip/${name}`, '-'], `value of ${name}`)
   whole = readFileSync(vaultIn(directory))
   for (const [i, args] of COMMANDS.entries()) truths.push(await onCopy(whole, `truth-${i}`, args))
   expect(truths.map((truth) => truth.slice(0, 2))).toEqual(['0 ', '0 ', '0 ', '0 '])
@@ -75,35 +84,42 @@ function* numbers(seed: number): Generator<number, never> {
   }
 }
 
-test(`${CASES} flips and cuts are refused or make no difference`, { timeout: 7_200_000 }, async () => {
-  const random = numbers(SEED)
-  const below = (limit: number): number => Math.floor(random.next().value * limit)
-  const cases = Array.from({ length: CASES }, (_, i) => {
-    if (i % 8 === 0) {
-      const length = below(whole.length)
-      return { what: `cut to ${length}`, bytes: whole.subarray(0, length) }
-    }
-    const bits = Array.from({ length: 1 + below(3) }, () => below(whole.length * 8))
-    const bytes = Buffer.from(whole)
-    for (const bit of bits) bytes[bit >> 3] = (bytes[bit >> 3] ?? 0) ^ (1 << (bit & 7))
-    return { what: `bits ${bits.join()}`, bytes }
-  })
-  const wrong: string[] = []
-  const tally = { refused: 0, same: 0 }
-  const queue = [...cases.entries()]
-  const one = async (): Promise<void> => {
-    for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
-      const [i, { what, bytes }] = next
-      for (const [command, args] of COMMANDS.entries()) {
-        const answer = await onCopy(bytes, `case-${i}-${command}`, args)
-        if (answer === truths[command]) tally.same++
-        else if (/^(24|12) /.test(answer)) tally.refused++
-        else wrong.push(`${what}, ${args.join(' ')}: ${answer}`)
+test(
+  `${CASES} flips and cuts are refused or make no difference`,
+  { timeout: 7_200_000 },
+  async () => {
+    const random = numbers(SEED)
+    const below = (limit: number): number => Math.floor(random.next().value * limit)
+    const cases = Array.from({ length: CASES }, (_, i) => {
+      if (i % 8 === 0) {
+        const length = below(whole.length)
+        return { what: `cut to ${length}`, bytes: whole.subarray(0, length) }
+      }
+      const bits = Array.from({ length: 1 + below(3) }, () => below(whole.length * 8))
+      const bytes = Buffer.from(whole)
+      for (const bit of bits) bytes[bit >> 3] = (bytes[bit >> 3] ?? 0) ^ (1 << (bit & 7))
+      return { what: `bits ${bits.join()}`, bytes }
+    })
+    const wrong: string[] = []
+    const tally = { refused: 0, same: 0 }
+    const queue = [...cases.entries()]
+    const one = async (): Promise<void> => {
+      for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
+        const [i, { what, bytes }] = next
+        for (const [command, args] of COMMANDS.entries()) {
+          const answer = await onCopy(bytes, `case-${i}-${command}`, args)
+          if (answer === truths[command]) tally.same++
+          else if (/^(24|12) /.test(answer)) tally.refused++
+          else wrong.push(`${what}, ${args.join(' ')}: ${answer}`)
+        }
       }
     }
-  }
-  await Promise.all([one(), one()])
-  if (everything) process.stdout.write(`flips through the program, seed ${SEED}: ${CASES} files, ${JSON.stringify(tally)}\n`)
-  expect(wrong).toEqual([])
-  expect(tally.refused).toBeGreaterThan(0)
-})
+    await Promise.all([one(), one()])
+    if (everything)
+      process.stdout.write(
+        `flips through the program, seed ${SEED}: ${CASES} files, ${JSON.stringify(tally)}\n`,
+      )
+    expect(wrong).toEqual([])
+    expect(tally.refused).toBeGreaterThan(0)
+  },
+)

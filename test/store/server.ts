@@ -1,4 +1,7 @@
-/** A worker that answers what a `get` of its own sees: as another user, or where nothing may be written. */
+/**
+ * A worker that answers what a `get` of its own sees: as another user, or where nothing
+ * may be written.
+ */
 import { spawn } from 'node:child_process'
 import type { Seen } from './vaults.ts'
 
@@ -10,7 +13,10 @@ export interface Server {
 }
 
 /** Starts `argv`; it has to be the worker's job `serve`. */
-export async function serve(argv: readonly string[], options: { readonly uid?: number; readonly temp: string }): Promise<Server> {
+export async function serve(
+  argv: readonly string[],
+  options: { readonly uid?: number; readonly temp: string },
+): Promise<Server> {
   const [program = '', ...args] = argv
   const user = options.uid === undefined ? {} : { uid: options.uid, gid: options.uid }
   const env = { PATH: process.env['PATH'] ?? '', TMPDIR: options.temp }

@@ -1,4 +1,7 @@
-/** Runs the worker under strace: to record what it does to files, to make a call fail, or to kill it at one. */
+/**
+ * Runs the worker under strace: to record what it does to files, to make a call fail, or
+ * to kill it at one.
+ */
 import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -15,13 +18,20 @@ function present(): boolean {
   })
 }
 
-/** Linux has it in the package strace. Where it is missing these tests say so in one line; in CI they fail. */
+/**
+ * Linux has it in the package strace. Where it is missing these tests say so in one line;
+ * in CI they fail.
+ */
 export const hasStrace = process.platform === 'linux' && present()
 
 if (!hasStrace) {
   const ci = process.env['CI'] ?? ''
-  if (process.platform === 'linux' && ci !== '' && ci !== 'false') throw new Error('strace is missing: install the Debian package strace')
-  process.stderr.write('strace is missing: power loss, failing disks and kills at file operations are NOT tested (package strace)\n')
+  if (process.platform === 'linux' && ci !== '' && ci !== 'false')
+    throw new Error('strace is missing: install the Debian package strace')
+  process.stderr.write(
+    'strace is missing: power loss, failing disks and kills at file operations are NOT tested ' +
+      '(package strace)\n',
+  )
 }
 
 export interface Ended {
@@ -32,20 +42,31 @@ export interface Ended {
 }
 
 /** Runs a program to its end. */
-export function run(argv: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<Ended> {
+export function run(
+  argv: readonly string[],
+  env: Readonly<Record<string, string>> = {},
+): Promise<Ended> {
   const [program = '', ...args] = argv
-  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { PATH: process.env['PATH'] ?? '', ...env } })
+  const child = spawn(program, args, {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { PATH: process.env['PATH'] ?? '', ...env },
+  })
   let out = ''
   let stderr = ''
   child.stdout.on('data', (data: Buffer) => (out += data.toString()))
   child.stderr.on('data', (data: Buffer) => (stderr += data.toString()))
   return new Promise((resolve, reject) => {
     child.once('error', reject)
-    child.once('close', (code, signal) => resolve({ lines: out.split('\n').slice(0, -1), code, signal, stderr }))
+    child.once('close', (code, signal) =>
+      resolve({ lines: out.split('\n').slice(0, -1), code, signal, stderr }),
+    )
   })
 }
 
-/** Only the worker's first thread is watched: SQLite and all file operations of ours are synchronous. */
+/**
+ * Only the worker's first thread is watched: SQLite and all file operations of ours are
+ * synchronous.
+ */
 export function traced(options: readonly string[], argv: readonly string[]): Promise<Ended> {
   return run(['strace', '-qqq', '-xx', '-s', '1000000', ...options, process.execPath, ...argv])
 }
@@ -67,11 +88,16 @@ export function parse(text: string): readonly Call[] {
     if (match === null) return []
     const [, name = '', inner = '', result = ''] = match
     const strings: Buffer[] = []
-    const plain = inner.replaceAll(/"((?:\\x[0-9a-f]{2})*)"(\.\.\.)?/g, (_all, hex: string, cut: string | undefined) => {
-      if (cut !== undefined) throw new Error(`strace cut a string of ${name}`)
-      strings.push(Buffer.from(hex.replaceAll('\\x', ''), 'hex'))
-      return '"'
-    })
-    return [{ name, args: plain.split(', '), strings, result: result === '?' ? -1 : Number(result) }]
+    const plain = inner.replaceAll(
+      /"((?:\\x[0-9a-f]{2})*)"(\.\.\.)?/g,
+      (_all, hex: string, cut: string | undefined) => {
+        if (cut !== undefined) throw new Error(`strace cut a string of ${name}`)
+        strings.push(Buffer.from(hex.replaceAll('\\x', ''), 'hex'))
+        return '"'
+      },
+    )
+    return [
+      { name, args: plain.split(', '), strings, result: result === '?' ? -1 : Number(result) },
+    ]
   })
 }

@@ -9,7 +9,10 @@ export const clock: Clock = {
   monotonic: () => performance.now(),
 }
 
-/** The same bytes for the same seed; unfit for anything but names that must not differ between two runs. */
+/**
+ * The same bytes for the same seed; unfit for anything but names that must not differ
+ * between two runs.
+ */
 export function randomFrom(seed: number): Random {
   let state = (Math.imul(seed, 0x9e3779b1) | 1) >>> 0
   const next = (): number => {
@@ -28,7 +31,9 @@ export const stateOf = (directory: string): string => join(directory, 'state/rot
 /** Long and short values by turns, so that pages are added, freed and used again. */
 const valueOf = (n: number): string => `mine ${n} ${'x'.repeat(n % 3 === 0 ? 9000 : 20)}`
 
-/** Commit `n`: a counter, a value, an audit row, and every third time a value that goes. */
+/**
+ * Commit `n`: a counter, a value, an audit row, and every third time a value that goes.
+ */
 export async function commit(vault: Vault, n: number): Promise<void> {
   await vault.transact(async (tx) => {
     await tx.putDoc('count', n)
@@ -52,7 +57,9 @@ export interface Seen {
   readonly wrong: readonly string[]
 }
 
-/** Reads everything that `commit` wrote: all of it must belong to one and the same commit. */
+/**
+ * Reads everything that `commit` wrote: all of it must belong to one and the same commit.
+ */
 export async function look(vault: Vault): Promise<Seen> {
   const wrong: string[] = []
   const count = await vault.read(async (reader) => {
@@ -61,11 +68,13 @@ export async function look(vault: Vault): Promise<Seen> {
       const value = await reader.value('sec_counter', i)
       if (value?.['value']?.reveal() !== valueOf(i)) wrong.push(`value ${i} of ${n}`)
     }
-    if ((await reader.value('sec_counter', n + 1)) !== undefined) wrong.push(`value ${n + 1} beyond ${n}`)
+    if ((await reader.value('sec_counter', n + 1)) !== undefined)
+      wrong.push(`value ${n + 1} beyond ${n}`)
     return n
   })
   let events = 0
-  for await (const event of vault.auditEvents({ path: 'counter' })) if (event.metadata['n'] !== ++events) wrong.push(`event ${events}`)
+  for await (const event of vault.auditEvents({ path: 'counter' }))
+    if (event.metadata['n'] !== ++events) wrong.push(`event ${events}`)
   if (events !== count) wrong.push(`${events} events for ${count} commits`)
   if (!(await vault.auditVerify()).ok) wrong.push('audit chain')
   return { count, wrong }

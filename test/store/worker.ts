@@ -1,6 +1,7 @@
 /**
- * One process of the storage tests: `worker.ts <what> <directory> [arguments]`. Its random source is seeded, so that two runs perform the same file
- * operations under the same names. It says on stdout what is acknowledged; nothing else is written there.
+ * One process of the storage tests: `worker.ts <what> <directory> [arguments]`. Its
+ * random source is seeded, so that two runs perform the same file operations under the
+ * same names. It says on stdout what is acknowledged; nothing else is written there.
  */
 import { readSync, writeSync } from 'node:fs'
 import { Secret } from '../../src/core/secret.ts'
@@ -56,7 +57,10 @@ const jobs: Readonly<Record<string, () => Promise<void>>> = {
     vault.close()
     say('end')
   },
-  /** Answers for each path that arrives on stdin what a fresh `get` there would see. Serves as another user, or where nothing may be written. */
+  /**
+   * Answers for each path that arrives on stdin what a fresh `get` there would see.
+   * Serves as another user, or where nothing may be written.
+   */
   async serve() {
     say('ready')
     const buffer = Buffer.alloc(4096)
@@ -81,7 +85,8 @@ const jobs: Readonly<Record<string, () => Promise<void>>> = {
 }
 
 function describe(error: unknown): { readonly code: string; readonly message: string } {
-  const code = error !== null && typeof error === 'object' && 'code' in error ? String(error.code) : 'none'
+  const code =
+    error !== null && typeof error === 'object' && 'code' in error ? String(error.code) : 'none'
   return { code, message: error instanceof Error ? error.message : String(error) }
 }
 

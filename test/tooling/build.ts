@@ -1,4 +1,5 @@
-// Bundles src/main.ts into dist/: one ES module for the start and one chunk per lazy import. Run it with `npm run build`.
+// Bundles src/main.ts into dist/: one ES module for the start and one chunk per lazy
+// import. Run it with `npm run build`.
 import { createRequire } from 'node:module'
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -11,62 +12,106 @@ import { build, type Plugin, transform } from 'esbuild'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 
-/** Replaces `from` by `to` where it occurs exactly once; anything else means that the library is no longer the one that was studied. */
-function replaceOnce(source: string, from: string | RegExp, to: () => string, what: string): string {
+/**
+ * Replaces `from` by `to` where it occurs exactly once; anything else means that the
+ * library is no longer the one that was studied.
+ */
+function replaceOnce(
+  source: string,
+  from: string | RegExp,
+  to: () => string,
+  what: string,
+): string {
   const parts = source.split(from)
-  if (parts.length !== 2) throw new Error(`${what}: expected one place to change, found ${parts.length - 1}; look at the library again`)
+  if (parts.length !== 2)
+    throw new Error(
+      `${what}: expected one place to change, found ${parts.length - 1}; look at the library again`,
+    )
   return parts.join(to())
 }
 
 /**
- * libsodium carries its WebAssembly as base64 and compiles it asynchronously. Here the bytes become a file in dist/ that is compiled
- * synchronously through Emscripten's own `instantiateWasm` hook, which halves the time to first use.
+ * libsodium carries its WebAssembly as base64 and compiles it asynchronously. Here the
+ * bytes become a file in dist/ that is compiled synchronously through Emscripten's own
+ * `instantiateWasm` hook, which halves the time to first use.
  *
- * Its start alone draws 72 random words, for the canary of an allocator that is not used and for a self-test, and the first word loads all of
- * Node's webcrypto. Those words come from the kernel's /dev/urandom instead; what is left of them is thrown away when the start is over.
- * Every later word comes from webcrypto as before, and so do the first ones where that device is missing.
+ * Its start alone draws 72 random words, for the canary of an allocator that is not used
+ * and for a self-test, and the first word loads all of Node's webcrypto. Those words come
+ * from the kernel's /dev/urandom instead; what is left of them is thrown away when the
+ * start is over. Every later word comes from webcrypto as before, and so do the first
+ * ones where that device is missing.
  */
 const libsodium: Plugin = {
   name: 'libsodium',
   setup({ onLoad, onResolve, onEnd }) {
     let tuned = false
-    onLoad({ filter: /[\\/]libsodium[\\/]dist[\\/]modules-esm[\\/]libsodium\.mjs$/ }, async ({ path }) => {
-      const source = await readFile(resolve(root, path), 'utf8')
-      if (source.split('.instantiateWasm?new Promise(').length !== 2) throw new Error('libsodium: its instantiateWasm hook is gone')
-      let text = replaceOnce(source, /"AGFzb[A-Za-z0-9+/]{100000,}={0,2}"/, () => '""', 'libsodium: its WebAssembly')
-      text = replaceOnce(text, /export default A;\s*$/, () => TUNED, 'libsodium: its export')
-      tuned = true
-      return { contents: text, loader: 'js' }
-    })
-    onLoad({ filter: /[\\/]libsodium-wrappers[\\/]dist[\\/]modules-esm[\\/]libsodium-wrappers\.mjs$/ }, async ({ path, namespace }) => {
-      let text = await readFile(resolve(root, path), 'utf8')
-      const check = /if\(void 0===globalThis\.crypto\|\|"function"!=typeof globalThis\.crypto\.getRandomValues\)throw new Error\("[^"]*"\);/
-      text = replaceOnce(text, check, () => '', 'libsodium-wrappers: its check for webcrypto')
-      const source = 'var e=new Uint32Array(1);return globalThis.crypto.getRandomValues(e),e[0]>>>0'
-      text = replaceOnce(text, source, () => `if(first.length>0)return first.pop();${source}`, 'libsodium-wrappers: its random source')
-      const end = 'throw new Error("Initialization self-test failed")'
-      text = replaceOnce(text, end, () => `${end};first.length=0`, 'libsodium-wrappers: the end of its start')
-      return {
-        contents: `${FIRST_WORDS}${onlyUsed(text, await usedOfSodium(namespace === 'short'))}`,
-        loader: 'js',
-        resolveDir: dirname(resolve(root, path)),
-      }
-    })
+    onLoad(
+      { filter: /[\\/]libsodium[\\/]dist[\\/]modules-esm[\\/]libsodium\.mjs$/ },
+      async ({ path }) => {
+        const source = await readFile(resolve(root, path), 'utf8')
+        if (source.split('.instantiateWasm?new Promise(').length !== 2)
+          throw new Error('libsodium: its instantiateWasm hook is gone')
+        let text = replaceOnce(
+          source,
+          /"AGFzb[A-Za-z0-9+/]{100000,}={0,2}"/,
+          () => '""',
+          'libsodium: its WebAssembly',
+        )
+        text = replaceOnce(text, /export default A;\s*$/, () => TUNED, 'libsodium: its export')
+        tuned = true
+        return { contents: text, loader: 'js' }
+      },
+    )
+    onLoad(
+      { filter: /[\\/]libsodium-wrappers[\\/]dist[\\/]modules-esm[\\/]libsodium-wrappers\.mjs$/ },
+      async ({ path, namespace }) => {
+        let text = await readFile(resolve(root, path), 'utf8')
+        const check =
+          /if\(void 0===globalThis\.crypto\|\|"function"!=typeof globalThis\.crypto\.getRandomValues\)throw new Error\("[^"]*"\);/
+        text = replaceOnce(text, check, () => '', 'libsodium-wrappers: its check for webcrypto')
+        const source =
+          'var e=new Uint32Array(1);return globalThis.crypto.getRandomValues(e),e[0]>>>0'
+        text = replaceOnce(
+          text,
+          source,
+          () => `if(first.length>0)return first.pop();${source}`,
+          'libsodium-wrappers: its random source',
+        )
+        const end = 'throw new Error("Initialization self-test failed")'
+        text = replaceOnce(
+          text,
+          end,
+          () => `${end};first.length=0`,
+          'libsodium-wrappers: the end of its start',
+        )
+        return {
+          contents: `${FIRST_WORDS}${onlyUsed(text, await usedOfSodium(namespace === 'short'))}`,
+          loader: 'js',
+          resolveDir: dirname(resolve(root, path)),
+        }
+      },
+    )
     onResolve({ filter: /^rotate:libsodium\.wasm$/ }, ({ importer, namespace }) => ({
       path: `${namespace}/libsodium.wasm`,
       namespace: 'libsodium-wasm',
       pluginData: importer,
     }))
     onLoad({ filter: /.*/, namespace: 'libsodium-wasm' }, async ({ pluginData: path }) => {
-      const base64 = /"(AGFzb[A-Za-z0-9+/]{100000,}={0,2})"/.exec(await readFile(resolve(root, path), 'utf8'))?.[1] ?? ''
+      const base64 =
+        /"(AGFzb[A-Za-z0-9+/]{100000,}={0,2})"/.exec(
+          await readFile(resolve(root, path), 'utf8'),
+        )?.[1] ?? ''
       const contents = Buffer.from(base64, 'base64')
       return { contents, loader: 'file' }
     })
     onEnd(({ metafile }) => {
-      const inputs = Object.keys(metafile?.inputs ?? {}).filter((input) => input.includes('node_modules/libsodium'))
+      const inputs = Object.keys(metafile?.inputs ?? {}).filter((input) =>
+        input.includes('node_modules/libsodium'),
+      )
       const plain = inputs.filter((input) => input.includes('/modules/'))
       const errors = plain.map((input) => ({ text: `${input}: this is the slow CommonJS entry` }))
-      if (inputs.some((input) => input.includes('libsodium-wrappers/')) && !tuned) errors.push({ text: 'libsodium was bundled untuned' })
+      if (inputs.some((input) => input.includes('libsodium-wrappers/')) && !tuned)
+        errors.push({ text: 'libsodium was bundled untuned' })
       return { errors }
     })
   },
@@ -93,25 +138,37 @@ const SELF_TEST = [
   'crypto_secretbox_KEYBYTES',
 ]
 
-/** `short`: the copy of the short way of `get` has the vault only. The other one also closes the boxes that a target is sent. */
+/**
+ * `short`: the copy of the short way of `get` has the vault only. The other one also
+ * closes the boxes that a target is sent.
+ */
 async function usedOfSodium(short: boolean): Promise<ReadonlySet<string>> {
   const used = new Set(SELF_TEST)
-  const vault = (await readdir(`${root}src/vault`)).filter((file) => file.endsWith('.ts')).map((file) => `vault/${file}`)
+  const vault = (await readdir(`${root}src/vault`))
+    .filter((file) => file.endsWith('.ts'))
+    .map((file) => `vault/${file}`)
   for (const file of short ? vault : [...vault, 'net/sealed-box.ts'])
-    for (const [, name = ''] of (await readFile(`${root}src/${file}`, 'utf8')).matchAll(/\bsodium\.(\w+)/g)) used.add(name)
+    for (const [, name = ''] of (await readFile(`${root}src/${file}`, 'utf8')).matchAll(
+      /\bsodium\.(\w+)/g,
+    ))
+      used.add(name)
   return used
 }
 
 /**
- * The wrappers fill their object from lists of names, functions and constants when they start, and call WebAssembly once for each of 300
- * constants. Only the names that are used stay in the lists; the functions behind the others are then left out of the bundle.
+ * The wrappers fill their object from lists of names, functions and constants when they
+ * start, and call WebAssembly once for each of 300 constants. Only the names that are
+ * used stay in the lists; the functions behind the others are then left out of the
+ * bundle.
  */
 function onlyUsed(text: string, used: ReadonlySet<string>): string {
-  const lists = /for\(var e=(\["crypto_[^\]]*\]),a=\[([^\]]*)\],_=0;[^]*?var n=(\["SODIUM_[^\]]*\]);/.exec(text)
+  const lists =
+    /for\(var e=(\["crypto_[^\]]*\]),a=\[([^\]]*)\],_=0;[^]*?var n=(\["SODIUM_[^\]]*\]);/.exec(text)
   const [, names = '[]', functions = '', constants = '[]'] = lists ?? []
   const known = JSON.parse(names) as string[]
   const behind = functions.split(',')
-  if (known.length < 100 || known.length !== behind.length) throw new Error('libsodium-wrappers: its lists of functions have changed')
+  if (known.length < 100 || known.length !== behind.length)
+    throw new Error('libsodium-wrappers: its lists of functions have changed')
   const kept = known.flatMap((name, i) => (used.has(name) ? [i] : []))
   const values = (JSON.parse(constants) as string[]).filter((name) => used.has(name))
   if (!SELF_TEST.every((name) => known.includes(name) || values.includes(name)))
@@ -139,7 +196,10 @@ function firstWords() {
 const first = firstWords();
 `
 
-/** better-sqlite3's JavaScript is bundled; its prebuilt addon stays in its package, which lies inside or beside ours. */
+/**
+ * better-sqlite3's JavaScript is bundled; its prebuilt addon stays in its package, which
+ * lies inside or beside ours.
+ */
 const sqlite: Plugin = {
   name: 'better-sqlite3',
   setup({ onLoad }) {
@@ -169,7 +229,12 @@ const sqlite: Plugin = {
         () => 'return filename;',
         'better-sqlite3: its check',
       )
-      text = replaceOnce(text, /\/\/ This script is executed directly by binding\.gyp[^]*$/, () => FIND_ADDON, 'better-sqlite3: its script')
+      text = replaceOnce(
+        text,
+        /\/\/ This script is executed directly by binding\.gyp[^]*$/,
+        () => FIND_ADDON,
+        'better-sqlite3: its script',
+      )
       return { contents: text, loader: 'js', resolveDir: root }
     })
   },
@@ -195,8 +260,9 @@ function load(file) {
 `
 
 /**
- * Node's own modules come from `process.getBuiltinModule`. An `import` of one makes Node read every export of it, lazy getters included:
- * for node:fs that loads the whole of fs/promises and its streams, 4 ms of every start.
+ * Node's own modules come from `process.getBuiltinModule`. An `import` of one makes Node
+ * read every export of it, lazy getters included: for node:fs that loads the whole of
+ * fs/promises and its streams, 4 ms of every start.
  */
 const builtins: Plugin = {
   name: 'builtins',
@@ -205,7 +271,8 @@ const builtins: Plugin = {
     onResolve({ filter: /^(node:)?[a-z_0-9/]+$/ }, ({ path, kind, importer, namespace }) => {
       const id = path.replace(/^node:/, '')
       if (id === path && !known.has(id)) return undefined
-      // One copy per importer: a shared one would become a chunk of its own, and another file to read costs more than the line.
+      // One copy per importer: a shared one would become a chunk of its own, and another
+      // file to read costs more than the line.
       return {
         path: `${id}?${namespace}:${relative(root, importer)};`,
         namespace: kind === 'require-call' ? 'builtin-cjs' : 'builtin',
@@ -218,33 +285,59 @@ const builtins: Plugin = {
     }))
     onLoad({ filter: /.*/, namespace: 'builtin' }, ({ pluginData: id }) => {
       if (LAZY.includes(id as string)) return { contents: lazyBuiltin(id as string) }
-      const names = Object.keys(process.getBuiltinModule(id) ?? {}).filter((name) => /^[a-z_$][\w$]*$/i.test(name) && name !== 'default')
-      const lines = names.map((name, i) => `const e${i} = /* @__PURE__ */ get('${name}'); export { e${i} as ${name} };`)
+      const names = Object.keys(process.getBuiltinModule(id) ?? {}).filter(
+        (name) => /^[a-z_$][\w$]*$/i.test(name) && name !== 'default',
+      )
+      const lines = names.map(
+        (name, i) => `const e${i} = /* @__PURE__ */ get('${name}'); export { e${i} as ${name} };`,
+      )
       return {
-        contents: `const m = /* @__PURE__ */ process.getBuiltinModule('node:${id}'); const get = (name) => m[name]; export default m; ${lines.join('')}`,
+        contents:
+          `const m = /* @__PURE__ */ process.getBuiltinModule('node:${id}'); const get = ` +
+          `(name) => m[name]; export default m; ${lines.join('')}`,
       }
     })
-    onResolve({ filter: /^rotate:dist$/ }, ({ namespace }) => ({ path: `dist?${namespace}`, namespace: 'rotate' }))
-    onLoad({ filter: /.*/, namespace: 'rotate' }, () => ({ contents: 'export const dist = import.meta.dirname' }))
+    onResolve({ filter: /^rotate:dist$/ }, ({ namespace }) => ({
+      path: `dist?${namespace}`,
+      namespace: 'rotate',
+    }))
+    onLoad({ filter: /.*/, namespace: 'rotate' }, () => ({
+      contents: 'export const dist = import.meta.dirname',
+    }))
   },
 }
 
 /**
- * src/short.ts is the short way of `get` and `run-due`, down to the vault, and becomes one file. So that nothing of it is moved into chunks shared with the
- * commands (two dozen files, each of which costs a start its share), it is bundled as a copy of its own; everything behind an `import()` is
- * the other copy. Classes of the two are not the same: nothing but plain data passes from one to the other.
+ * src/short.ts is the short way of `get` and `run-due`, down to the vault, and becomes
+ * one file. So that nothing of it is moved into chunks shared with the commands (two
+ * dozen files, each of which costs a start its share), it is bundled as a copy of its
+ * own; everything behind an `import()` is the other copy. Classes of the two are not the
+ * same: nothing but plain data passes from one to the other.
  */
 const shortWay: Plugin = {
   name: 'short-way',
   setup({ onLoad, onResolve, resolve: find }) {
-    onResolve({ filter: /.*/ }, async ({ path, kind, importer, namespace, resolveDir, pluginData, with: attributes }) => {
-      const short = kind === 'entry-point' ? path === './src/short.ts' : kind !== 'dynamic-import' && namespace === 'short'
-      if (!short || pluginData === shortWay) return undefined
-      const found = await find(path, { kind, importer, namespace: 'file', resolveDir, pluginData: shortWay, with: attributes })
-      return found.errors.length > 0 || found.namespace !== 'file'
-        ? found
-        : { path: relative(root, found.path), namespace: 'short', sideEffects: found.sideEffects }
-    })
+    onResolve(
+      { filter: /.*/ },
+      async ({ path, kind, importer, namespace, resolveDir, pluginData, with: attributes }) => {
+        const short =
+          kind === 'entry-point'
+            ? path === './src/short.ts'
+            : kind !== 'dynamic-import' && namespace === 'short'
+        if (!short || pluginData === shortWay) return undefined
+        const found = await find(path, {
+          kind,
+          importer,
+          namespace: 'file',
+          resolveDir,
+          pluginData: shortWay,
+          with: attributes,
+        })
+        return found.errors.length > 0 || found.namespace !== 'file'
+          ? found
+          : { path: relative(root, found.path), namespace: 'short', sideEffects: found.sideEffects }
+      },
+    )
     onLoad({ filter: /.*/, namespace: 'short' }, async ({ path }) => ({
       contents: await readFile(resolve(root, path)),
       loader: path.endsWith('.ts') ? 'ts' : path.endsWith('.json') ? 'json' : 'js',
@@ -253,15 +346,24 @@ const shortWay: Plugin = {
   },
 }
 
-/** Modules that draw in net, dgram and streams, and that a start imports (the command parser for one) without calling anything of them. */
+/**
+ * Modules that draw in net, dgram and streams, and that a start imports (the command
+ * parser for one) without calling anything of them.
+ */
 const LAZY = ['child_process', 'tty']
 
-/** All that these modules export are functions and classes; each loads the module when it is called. */
+/**
+ * All that these modules export are functions and classes; each loads the module when it
+ * is called.
+ */
 function lazyBuiltin(id: string): string {
   const exports = Object.entries(process.getBuiltinModule(id) ?? {})
-  if (!exports.every(([, value]) => typeof value === 'function')) throw new Error(`node:${id} exports more than functions`)
+  if (!exports.every(([, value]) => typeof value === 'function'))
+    throw new Error(`node:${id} exports more than functions`)
   const lines = exports.map(
-    ([name]) => `export function ${name}(...args) { return new.target ? new (load().${name})(...args) : load().${name}(...args) }`,
+    ([name]) =>
+      `export function ${name}(...args) { return new.target ? new (load().${name})(...args) ` +
+      `: load().${name}(...args) }`,
   )
   return `const load = () => process.getBuiltinModule('node:${id}'); ${lines.join('\n')}
 export default /* @__PURE__ */ new Proxy({}, { get: (_, name) => load()[name] })`
@@ -278,18 +380,25 @@ const manifest: Plugin = {
   },
 }
 
-/** The condition `import` below would give a `require` of pg the other, ESM form of its parts, of which it can't derive a class. */
+/**
+ * The condition `import` below would give a `require` of pg the other, ESM form of its
+ * parts, of which it can't derive a class.
+ */
 const pgParts: Plugin = {
   name: 'pg parts',
   setup({ onResolve }) {
     const { resolve } = createRequire(`${root}package.json`)
-    onResolve({ filter: /^pg-(pool|protocol)$/ }, ({ kind, path }) => (kind === 'require-call' ? { path: resolve(path) } : undefined))
+    onResolve({ filter: /^pg-(pool|protocol)$/ }, ({ kind, path }) =>
+      kind === 'require-call' ? { path: resolve(path) } : undefined,
+    )
   },
 }
 
 /**
- * `await import('undici')` has names in Node, which reads them out of the CommonJS source; a bundler hands over only the default export. So a package
- * that our sources load lazily, and that Node finds to be CommonJS, goes through a module that re-exports the names that Node sees.
+ * `await import('undici')` has names in Node, which reads them out of the CommonJS
+ * source; a bundler hands over only the default export. So a package that our sources
+ * load lazily, and that Node finds to be CommonJS, goes through a module that re-exports
+ * the names that Node sees.
  */
 const lazyPackages: Plugin = {
   name: 'lazy-packages',
@@ -297,11 +406,18 @@ const lazyPackages: Plugin = {
     onResolve({ filter: /^[@a-z][^:]*$/ }, async ({ path, kind, importer, resolveDir }) => {
       if (kind !== 'dynamic-import' || importer.includes('node_modules')) return undefined
       const seen = (await import(path)) as object
-      return 'module.exports' in seen ? { path, namespace: 'lazy', pluginData: { seen, resolveDir } } : undefined
+      return 'module.exports' in seen
+        ? { path, namespace: 'lazy', pluginData: { seen, resolveDir } }
+        : undefined
     })
     onLoad({ filter: /.*/, namespace: 'lazy' }, ({ path, pluginData: { seen, resolveDir } }) => {
-      const names = Object.keys(seen as object).filter((name) => /^[A-Za-z_$][\w$]*$/.test(name) && name !== 'default')
-      return { contents: `export { ${names.join(', ')} } from ${JSON.stringify(path)}`, resolveDir: resolveDir as string }
+      const names = Object.keys(seen as object).filter(
+        (name) => /^[A-Za-z_$][\w$]*$/.test(name) && name !== 'default',
+      )
+      return {
+        contents: `export { ${names.join(', ')} } from ${JSON.stringify(path)}`,
+        resolveDir: resolveDir as string,
+      }
     })
   },
 }
@@ -327,26 +443,42 @@ const { metafile } = await build({
   logLevel: 'warning',
 })
 
-/** What `rotate --help` prints is made by the program itself, once, here (see src/help.ts). */
+/**
+ * What `rotate --help` prints is made by the program itself, once, here (see
+ * src/help.ts).
+ */
 async function withHelp(): Promise<void> {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [`${root}dist/main.js`, '--help'], { env: {}, encoding: 'utf8' })
+  const { status, stdout, stderr } = spawnSync(
+    process.execPath,
+    [`${root}dist/main.js`, '--help'],
+    { env: {}, encoding: 'utf8' },
+  )
   if (status !== 0) throw new Error(`rotate --help failed: ${stderr}`)
   await writeFile(`${root}dist/help.txt`, stdout)
 }
 
 /**
- * dist/short.js starts the body of the short way as a classic script together with the bytecode that V8 made of it here, which saves most of its
- * compilation. The bytecode lies beside the program and is trusted as much; V8 refuses it when it was made by another version or for another
- * source, and then compiles as usual. Nothing is ever written at run time.
+ * dist/short.js starts the body of the short way as a classic script together with the
+ * bytecode that V8 made of it here, which saves most of its compilation. The bytecode
+ * lies beside the program and is trusted as much; V8 refuses it when it was made by
+ * another version or for another source, and then compiles as usual. Nothing is ever
+ * written at run time.
  */
 async function withBytecode(): Promise<void> {
   let body = await readFile(`${root}dist/short.js`, 'utf8')
   const helpers = /^import \{[^}]*\} from "\.\/(chunk-[^"]*)";$/m.exec(body)
   const helped = helpers === null ? '' : await readFile(`${root}dist/${helpers[1]}`, 'utf8')
   body = body.replace(helpers?.[0] ?? '', () => helped.replace(/^export \{[^}]*\};$/m, ''))
-  body = body.replaceAll('import.meta.dirname', 'here').replaceAll('import.meta.url', 'undefined').replaceAll('import("./', 'load("./')
-  if (/^(import|export)\b|\bimport\.meta\b/m.test(body)) throw new Error('src/short.ts is no longer one file without imports')
-  const { code } = await transform(`(async (here, load) => {\n${body}})`, { minifyWhitespace: true, charset: 'ascii' })
+  body = body
+    .replaceAll('import.meta.dirname', 'here')
+    .replaceAll('import.meta.url', 'undefined')
+    .replaceAll('import("./', 'load("./')
+  if (/^(import|export)\b|\bimport\.meta\b/m.test(body))
+    throw new Error('src/short.ts is no longer one file without imports')
+  const { code } = await transform(`(async (here, load) => {\n${body}})`, {
+    minifyWhitespace: true,
+    charset: 'ascii',
+  })
   body = code.trim().replace(/;$/, '')
   if (/[^\0-\x7f]/.test(body)) throw new Error('dist/short.js is not plain ASCII')
   const name = `short-${createHash('sha256').update(body).digest('hex').slice(0, 8).toUpperCase()}`
@@ -356,20 +488,34 @@ async function withBytecode(): Promise<void> {
   const temp = await mkdtemp(`${tmpdir()}/rotate-build-`)
   const at = ['--vault', `${temp}/vault.db`, '--key-file', `${temp}/key`]
   const node = (args: readonly string[], input = ''): void => {
-    const { status, stderr } = spawnSync(process.execPath, args, { env: { HOME: temp }, input, encoding: 'utf8' })
+    const { status, stderr } = spawnSync(process.execPath, args, {
+      env: { HOME: temp },
+      input,
+      encoding: 'utf8',
+    })
     if (status !== 0) throw new Error(stderr)
   }
   try {
     node([`${root}dist/main.js`, 'init', ...at])
-    node([`${root}dist/main.js`, 'import', '-', '--format', 'json', ...at], '{"warm/up/VALUE":"0123456789"}')
+    node(
+      [`${root}dist/main.js`, 'import', '-', '--format', 'json', ...at],
+      '{"warm/up/VALUE":"0123456789"}',
+    )
     node([`${root}dist/main.js`, 'run-due', ...at])
     const ways = [
       ['get', 'warm/up/VALUE', '--silent', ...at],
       ['run-due', ...at],
     ].map((args) => JSON.stringify(args))
-    node([`${root}test/tooling/warm.ts`, `${root}dist/${name}.js`, `${root}dist/${name}.cache`, ...ways])
+    node([
+      `${root}test/tooling/warm.ts`,
+      `${root}dist/${name}.js`,
+      `${root}dist/${name}.cache`,
+      ...ways,
+    ])
   } catch (error) {
-    process.stderr.write(`no bytecode for the short ways, which will start more slowly: ${String(error)}\n`)
+    process.stderr.write(
+      `no bytecode for the short ways, which will start more slowly: ${String(error)}\n`,
+    )
   } finally {
     await rm(temp, { recursive: true, force: true })
   }
@@ -389,7 +535,11 @@ await script.runInThisContext()(import.meta.dirname, (specifier) => import(speci
 const foreign = Object.entries(metafile.outputs).flatMap(([file, { imports }]) =>
   imports.filter(({ external }) => external).map(({ path, kind }) => `${file}: ${kind} of ${path}`),
 )
-if (foreign.length > 0) process.stderr.write(`left outside the bundle, resolved at run time:\n  ${foreign.join('\n  ')}\n`)
+if (foreign.length > 0)
+  process.stderr.write(
+    `left outside the bundle, resolved at run time:\n  ${foreign.join('\n  ')}\n`,
+  )
 await withBytecode()
 await withHelp()
-if (process.argv.includes('--meta')) await writeFile(`${root}dist/meta.json`, JSON.stringify(metafile))
+if (process.argv.includes('--meta'))
+  await writeFile(`${root}dist/meta.json`, JSON.stringify(metafile))

@@ -6,12 +6,18 @@ import { changelog, fragmentsIn, HEADINGS } from './changes.ts'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 
-const run = (...args: readonly string[]) => spawnSync(process.execPath, [`${root}test/tooling/changes.ts`, ...args], { encoding: 'utf8' })
+const run = (...args: readonly string[]) =>
+  spawnSync(process.execPath, [`${root}test/tooling/changes.ts`, ...args], { encoding: 'utf8' })
 
 test('fragments stand under the heading of their kind, in the order of their names', () => {
   const fragments = [
     { name: 'b.md', text: 'kind: fixed\n\n- The second one.\n' },
-    { name: 'c.md', text: 'kind: scripts\n\n- Exit 21 instead of 20,\n  because nothing is known.\n\n- And one more.\n' },
+    {
+      name: 'c.md',
+      text:
+        'kind: scripts\n\n- Exit 21 instead of 20,\n  because nothing is known.\n\n- And one ' +
+        'more.\n',
+    },
     { name: 'a.md', text: 'kind: fixed\r\n\r\n- The first one.\r\n' },
   ]
   expect(changelog(fragments, '1.2.0')).toBe(`## 1.2.0
@@ -56,6 +62,10 @@ describe('npm run changes', () => {
 
   test('says what is wrong with its arguments in one line', () => {
     const { status, stdout, stderr } = run('--version', 'soon')
-    expect([status, stdout, stderr]).toEqual([1, '', 'changes: --version soon: must be a version such as 1.2.0\n'])
+    expect([status, stdout, stderr]).toEqual([
+      1,
+      '',
+      'changes: --version soon: must be a version such as 1.2.0\n',
+    ])
   })
 })

@@ -39,12 +39,16 @@ function parsed({ name, text }: Fragment): { readonly kind: Kind; readonly items
   const kind = /^kind: (\w+)$/.exec(front)?.[1] ?? ''
   const kinds = Object.keys(HEADINGS).join(', ')
   if (!isKind(kind)) throw new Error(`${name}:1: must be "kind: " and one of ${kinds}`)
-  if (gap !== '' || rest.length === 0) throw new Error(`${name}:2: must be empty, with the list of the changes below it`)
+  if (gap !== '' || rest.length === 0)
+    throw new Error(`${name}:2: must be empty, with the list of the changes below it`)
   const lines = rest.flatMap((line, i) => {
     if (line === '' && i > 0) return []
     const fits = line.startsWith('- ') || (i > 0 && /^ {2,}\S/.test(line))
     if (!fits)
-      throw new Error(`${name}:${i + 3}: a change is an item of a list; it begins with "- ", its further lines with two blanks or more`)
+      throw new Error(
+        `${name}:${i + 3}: a change is an item of a list; it begins with "- ", its further ` +
+          'lines with two blanks or more',
+      )
     return [line]
   })
   return { kind, items: lines.join('\n') }
@@ -54,7 +58,8 @@ function parsed({ name, text }: Fragment): { readonly kind: Kind; readonly items
  * The change log of one release: its headings in a fixed order, the fragments by name.
  */
 export function changelog(fragments: readonly Fragment[], version = 'Unreleased'): string {
-  if (!/^(Unreleased|\d+\.\d+\.\d+(-[\w.]+)?)$/.test(version)) throw new Error(`--version ${version}: must be a version such as 1.2.0`)
+  if (!/^(Unreleased|\d+\.\d+\.\d+(-[\w.]+)?)$/.test(version))
+    throw new Error(`--version ${version}: must be a version such as 1.2.0`)
   const all = fragments.toSorted((a, b) => (a.name < b.name ? -1 : 1)).map(parsed)
   const parts = (Object.keys(HEADINGS) as Kind[]).flatMap((kind) => {
     const items = all.filter((one) => one.kind === kind).map((one) => one.items)

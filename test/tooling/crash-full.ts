@@ -1,8 +1,11 @@
 /**
- * `npm run crash:full`: everything that `npm test` only samples. Plays the crash matrix with all pairs, the fault matrix, crashes after faults, the random walk, the
- * simulated years, the mutations, and kills the real program; prints the table that test/README.md quotes. `--quick` leaves out mutations and kills.
+ * `npm run crash:full`: everything that `npm test` only samples. Plays the crash matrix
+ * with all pairs, the fault matrix, crashes after faults, the random walk, the simulated
+ * years, the mutations, and kills the real program; prints the table that test/README.md
+ * quotes. `--quick` leaves out mutations and kills.
  *
- * `ROTATE_PAIRS` (0 to 1) is the share of all pairs of crashes, `ROTATE_KILLS` the number of random kills per provider.
+ * `ROTATE_PAIRS` (0 to 1) is the share of all pairs of crashes, `ROTATE_KILLS` the number
+ * of random kills per provider.
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -52,13 +55,25 @@ function table(lines: readonly Row[]): string {
   const figure = (value: number): string => value.toLocaleString('en-US')
   const cells = [
     ['what', 'points', 'cases', 'violations'],
-    ...lines.map((row) => [row.what, figure(row.points), figure(row.cases), figure(row.violations)]),
+    ...lines.map((row) => [
+      row.what,
+      figure(row.points),
+      figure(row.cases),
+      figure(row.violations),
+    ]),
   ]
-  const widths = [0, 1, 2, 3].map((column) => Math.max(...cells.map((row) => row[column]?.length ?? 0)))
-  const text = cells.map(
-    (row) => `| ${row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i] ?? 0))).join(' | ')} |`,
+  const widths = [0, 1, 2, 3].map((column) =>
+    Math.max(...cells.map((row) => row[column]?.length ?? 0)),
   )
-  text.splice(1, 0, `| ${widths.map((width, i) => (i === 0 ? '-'.repeat(width) : `${'-'.repeat(width - 1)}:`)).join(' | ')} |`)
+  const text = cells.map(
+    (row) =>
+      `| ${row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i] ?? 0))).join(' | ')} |`,
+  )
+  text.splice(
+    1,
+    0,
+    `| ${widths.map((width, i) => (i === 0 ? '-'.repeat(width) : `${'-'.repeat(width - 1)}:`)).join(' | ')} |`,
+  )
   return text.join('\n')
 }
 
@@ -70,7 +85,10 @@ try {
     run('test:unit', ['test/crash'], { ROTATE_KILLS: process.env['ROTATE_KILLS'] ?? '250' })
   }
   process.stdout.write(`${table(rows())}\n`)
-  process.stderr.write(`${Math.round((Date.now() - started) / 1000)} s${failed ? '; something failed, see above' : ''}\n`)
+  process.stderr.write(
+    `${Math.round((Date.now() - started) / 1000)} ` +
+      `s${failed ? '; something failed, see above' : ''}\n`,
+  )
 } finally {
   rmSync(folder, { recursive: true, force: true })
 }

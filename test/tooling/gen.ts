@@ -1,5 +1,7 @@
-// Writes what is derived from the adapters: the registries src/{providers,targets,checks,notifiers}/index.ts and README's parts between
-// `<!-- gen:NAME -->` and `<!-- /gen -->`. `--check` writes nothing and fails when something is stale.
+// Writes what is derived from the adapters: the registries
+// src/{providers,targets,checks,notifiers}/index.ts and README's parts between
+// `<!-- gen:NAME -->` and `<!-- /gen -->`. `--check` writes nothing and fails when
+// something is stale.
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath, pathToFileURL } from 'node:url'
@@ -7,7 +9,12 @@ import { fileURLToPath, pathToFileURL } from 'node:url'
 const root = fileURLToPath(new URL('../..', import.meta.url))
 
 /** Folder of adapters → the interface in src/core that their default exports fulfil. */
-const FOLDERS = { providers: 'Provider', targets: 'Target', checks: 'Check', notifiers: 'Notifier' } as const
+const FOLDERS = {
+  providers: 'Provider',
+  targets: 'Target',
+  checks: 'Check',
+  notifiers: 'Notifier',
+} as const
 type Folder = keyof typeof FOLDERS
 
 interface Adapter {
@@ -19,16 +26,26 @@ interface Adapter {
 const quote = (text: string) => `'${text.replace(/[\\']/g, '\\$&')}'`
 const byId = (a: { id: string }, b: { id: string }) => (a.id < b.id ? -1 : 1)
 
-/** Importing an adapter is cheap and has no effect: it loads its SDK only when a session is opened. Files that begin with `_` are helpers. */
+/**
+ * Importing an adapter is cheap and has no effect: it loads its SDK only when a session
+ * is opened. Files that begin with `_` are helpers.
+ */
 async function adapters(folder: Folder): Promise<Adapter[]> {
   const dir = `${root}src/${folder}`
-  const files = existsSync(dir) ? readdirSync(dir).filter((file) => /^[^_.].*(?<!\.d)\.ts$/.test(file) && file !== 'index.ts') : []
+  const files = existsSync(dir)
+    ? readdirSync(dir).filter((file) => /^[^_.].*(?<!\.d)\.ts$/.test(file) && file !== 'index.ts')
+    : []
   const found: Adapter[] = []
   for (const file of files) {
-    const { default: adapter } = (await import(pathToFileURL(`${dir}/${file}`).href)) as { default?: Adapter }
-    if (!adapter?.id || !adapter.title) throw new Error(`src/${folder}/${file}: needs a default export with id and title`)
+    const { default: adapter } = (await import(pathToFileURL(`${dir}/${file}`).href)) as {
+      default?: Adapter
+    }
+    if (!adapter?.id || !adapter.title)
+      throw new Error(`src/${folder}/${file}: needs a default export with id and title`)
     if (`${adapter.id}.ts` !== file)
-      throw new Error(`src/${folder}/${file}: its id is '${adapter.id}', so it must be named ${adapter.id}.ts`)
+      throw new Error(
+        `src/${folder}/${file}: its id is '${adapter.id}', so it must be named ${adapter.id}.ts`,
+      )
     found.push(adapter)
   }
   return found.toSorted(byId)
@@ -45,7 +62,12 @@ function coreFileOf(type: string): string {
 function registry(folder: Folder, all: readonly Adapter[]): string {
   const type = FOLDERS[folder]
   const entries = all.flatMap(({ id, title, aliases }) =>
-    [id, ...(aliases ?? [])].map((name) => ({ id: name, title, file: id, aliasOf: name === id ? '' : `aliasOf: ${quote(id)}, ` })),
+    [id, ...(aliases ?? [])].map((name) => ({
+      id: name,
+      title,
+      file: id,
+      aliasOf: name === id ? '' : `aliasOf: ${quote(id)}, `,
+    })),
   )
   const twice = entries.find((entry, i) => entries.findIndex(({ id }) => id === entry.id) !== i)
   if (twice) throw new Error(`src/${folder}: two adapters claim the name '${twice.id}'`)
@@ -62,7 +84,10 @@ export interface ${type}Entry {
 const entries: Record<string, ${type}Entry> = {
 ${entries
   .toSorted(byId)
-  .map(({ id, title, file, aliasOf }) => `  ${quote(id)}: { title: ${quote(title)}, ${aliasOf}load: () => import('./${file}.ts') },`)
+  .map(
+    ({ id, title, file, aliasOf }) =>
+      `  ${quote(id)}: { title: ${quote(title)}, ${aliasOf}load: () => import('./${file}.ts') },`,
+  )
   .join('\n')}
 }
 
@@ -72,11 +97,15 @@ export const registry: Readonly<Record<string, ${type}Entry>> = Object.assign(Ob
 }
 
 function format(file: string, text: string): string {
-  const run = spawnSync('oxfmt', ['-c', `${root}test/tooling/oxfmt.json`, `--stdin-filepath=${file}`], {
-    cwd: root,
-    input: text,
-    encoding: 'utf8',
-  })
+  const run = spawnSync(
+    'oxfmt',
+    ['-c', `${root}test/tooling/oxfmt.json`, `--stdin-filepath=${file}`],
+    {
+      cwd: root,
+      input: text,
+      encoding: 'utf8',
+    },
+  )
   if (run.status !== 0) throw new Error(`oxfmt ${file}: ${run.error?.message ?? run.stderr}`)
   return run.stdout
 }
@@ -86,11 +115,16 @@ const found = {} as Record<Folder, Adapter[]>
 for (const folder of Object.keys(FOLDERS) as Folder[]) {
   found[folder] = await adapters(folder)
   const file = `src/${folder}/index.ts`
-  if (found[folder].length > 0 || existsSync(root + file)) generated.set(file, format(file, registry(folder, found[folder])))
+  if (found[folder].length > 0 || existsSync(root + file))
+    generated.set(file, format(file, registry(folder, found[folder])))
 }
 
 const table = (kind: string, all: readonly Adapter[]) =>
-  [`|${kind}|title|`, '|---|---|', ...all.map(({ id, title }) => `|\`${id}\`|${title.replaceAll('|', '\\|')}|`)].join('\n')
+  [
+    `|${kind}|title|`,
+    '|---|---|',
+    ...all.map(({ id, title }) => `|\`${id}\`|${title.replaceAll('|', '\\|')}|`),
+  ].join('\n')
 
 /** README's generated parts, by the NAME in their marker. */
 const PARTS: Record<string, () => string> = {
@@ -106,13 +140,18 @@ generated.set(
     /(<!-- gen:([\w-]+) -->\n)[^]*?(<!-- \/gen -->)/g,
     (_, open: string, name: string, close: string) => {
       const part = PARTS[name]
-      if (!part) throw new Error(`README.md: nothing generates '${name}'; there are ${Object.keys(PARTS).join(', ')}`)
+      if (!part)
+        throw new Error(
+          `README.md: nothing generates '${name}'; there are ${Object.keys(PARTS).join(', ')}`,
+        )
       return `${open}${part()}\n${close}`
     },
   ),
 )
 
-const stale = [...generated].filter(([file, text]) => !existsSync(root + file) || readFileSync(root + file, 'utf8') !== text)
+const stale = [...generated].filter(
+  ([file, text]) => !existsSync(root + file) || readFileSync(root + file, 'utf8') !== text,
+)
 if (process.argv.includes('--check')) {
   for (const [file] of stale) process.stderr.write(`${file} is stale: run npm run gen\n`)
   if (stale.length > 0) process.exitCode = 1

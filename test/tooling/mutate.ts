@@ -1,10 +1,21 @@
 /**
- * `npm run mutate`: breaks the engine on purpose and looks whether its tests turn red. The list (mutations.json) is what a careless author might write; `--generic N`
- * adds N mutations made by operators over src/engine, chosen by `--seed`. Each is applied in a copy of the tree, never here. One that survives must stand in
- * survivors.json with a reason.
+ * `npm run mutate`: breaks the engine on purpose and looks whether its tests turn red.
+ * The list (mutations.json) is what a careless author might write; `--generic N` adds N
+ * mutations made by operators over src/engine, chosen by `--seed`. Each is applied in a
+ * copy of the tree, never here. One that survives must stand in survivors.json with a
+ * reason.
  */
 import { spawnSync } from 'node:child_process'
-import { appendFileSync, cpSync, globSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  appendFileSync,
+  cpSync,
+  globSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -55,12 +66,19 @@ function generic(count: number, seed: number): readonly Mutation[] {
         if (/^(\*|\/\/|\/\*|import|export (type|interface)|readonly|\|)/.test(line)) continue
         const at = text.slice(0, match.index).split(match[0]).length - 1
         const number = text.slice(0, match.index).split('\n').length
-        found.push({ file, search: match[0], replace, at, breaks: `${what}, line ${number}: ${line.slice(0, 90)}` })
+        found.push({
+          file,
+          search: match[0],
+          replace,
+          at,
+          breaks: `${what}, line ${number}: ${line.slice(0, 90)}`,
+        })
       }
     }
   }
   let state = seed
-  const roll = (): number => (state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0) / 4_294_967_296
+  const roll = (): number =>
+    (state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0) / 4_294_967_296
   const chosen = new Set<Mutation>()
   while (chosen.size < Math.min(count, found.length)) {
     const one = found[Math.floor(roll() * found.length)]
@@ -92,25 +110,38 @@ const stages = [
 
 function caughtBy(copy: string): string | undefined {
   for (const files of stages) {
-    const args = ['node_modules/vitest/vitest.mjs', 'run', '--config', 'test/tooling/vitest.config.ts', '--bail', '1', ...files]
+    const args = [
+      'node_modules/vitest/vitest.mjs',
+      'run',
+      '--config',
+      'test/tooling/vitest.config.ts',
+      '--bail',
+      '1',
+      ...files,
+    ]
     const result = spawnSync(process.execPath, args, {
       cwd: copy,
       encoding: 'utf8',
       timeout: 1_200_000,
       env: { ...process.env, NO_COLOR: '1' },
     })
-    if (result.status !== 0) return /FAIL +(\S+\.test\.ts)/.exec(result.stdout + result.stderr)?.[1] ?? 'a hang or a crash'
+    if (result.status !== 0)
+      return /FAIL +(\S+\.test\.ts)/.exec(result.stdout + result.stderr)?.[1] ?? 'a hang or a crash'
   }
   return undefined
 }
 
 const folder = mkdtempSync(join(tmpdir(), 'rotate-mutate-'))
 try {
-  for (const part of ['src', 'test', 'package.json', 'tsconfig.json']) cpSync(join(root, part), join(folder, part), { recursive: true })
+  for (const part of ['src', 'test', 'package.json', 'tsconfig.json'])
+    cpSync(join(root, part), join(folder, part), { recursive: true })
   symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'))
   const count = Number(flag('--generic') ?? 0)
   const only = flag('--only')
-  const all = [...(count > 0 && process.argv.includes('--no-list') ? [] : listed), ...generic(count, Number(flag('--seed') ?? 1))]
+  const all = [
+    ...(count > 0 && process.argv.includes('--no-list') ? [] : listed),
+    ...generic(count, Number(flag('--seed') ?? 1)),
+  ]
   const mutations = only === undefined ? all : all.filter(({ breaks }) => breaks.includes(only))
   const red = caughtBy(folder)
   if (red !== undefined) throw new Error(`the tests are red without any mutation: ${red}`)
@@ -132,12 +163,20 @@ try {
     if (by !== undefined) caught++
     else if (reason === undefined) unexplained++
     process.stdout.write(
-      `${by === undefined ? 'SURVIVED' : 'caught  '}  ${name}${by === undefined ? ` (${reason ?? 'no reason given'})` : ` (${by})`}\n`,
+      `${by === undefined ? 'SURVIVED' : 'caught  '}  ` +
+        `${name}${by === undefined ? ` (${reason ?? 'no reason given'})` : ` (${by})`}\n`,
     )
   }
-  process.stdout.write(`${caught} of ${mutations.length} mutations caught, ${unexplained} without a reason\n`)
+  process.stdout.write(
+    `${caught} of ${mutations.length} mutations caught, ${unexplained} without a reason\n`,
+  )
   const file = process.env['ROTATE_CRASH_REPORT']
-  const row = { what: 'mutations (points: planted, cases: caught)', points: mutations.length, cases: caught, violations: unexplained }
+  const row = {
+    what: 'mutations (points: planted, cases: caught)',
+    points: mutations.length,
+    cases: caught,
+    violations: unexplained,
+  }
   if (file !== undefined) appendFileSync(file, `${JSON.stringify(row)}\n`)
   process.exitCode = unexplained === 0 ? 0 : 1
 } finally {

@@ -4,7 +4,16 @@
  * writes nothing.
  */
 import { spawnSync } from 'node:child_process'
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -17,7 +26,14 @@ let copy = ''
 
 beforeAll(() => {
   copy = mkdtempSync(join(tmpdir(), 'rotate-new-'))
-  for (const part of ['src', 'package.json', 'tsconfig.json', 'test/tooling', 'test/conformance', 'test/fakes'])
+  for (const part of [
+    'src',
+    'package.json',
+    'tsconfig.json',
+    'test/tooling',
+    'test/conformance',
+    'test/fakes',
+  ])
     cpSync(join(root, part), join(copy, part), { recursive: true })
   mkdirSync(join(copy, 'test/adapters'))
   symlinkSync(realpathSync(join(root, 'node_modules')), join(copy, 'node_modules'))
@@ -31,7 +47,9 @@ function run(command: string, ...args: readonly string[]) {
 }
 const make = (...args: readonly string[]) => run(process.execPath, 'test/tooling/new.ts', ...args)
 const sources = (): readonly string[] =>
-  ['src', 'test'].flatMap((dir) => readdirSync(join(copy, dir), { recursive: true, encoding: 'utf8' }))
+  ['src', 'test'].flatMap((dir) =>
+    readdirSync(join(copy, dir), { recursive: true, encoding: 'utf8' }),
+  )
 
 test('a new provider and a new target are whole', () => {
   const before = sources().length
@@ -46,8 +64,16 @@ test('a new provider and a new target are whole', () => {
   }
   expect(sources().length).toBe(before + 6)
   const files = ['providers/acme', 'targets/acme-mail'].map((file) => `src/${file}.ts`)
-  files.push(...['acme', 'acme-mail'].flatMap((id) => [`test/fakes/${id}.ts`, `test/adapters/${id}.test.ts`]))
-  writeFileSync(join(copy, 'new.json'), JSON.stringify({ extends: './tsconfig.json', include: files }))
+  files.push(
+    ...['acme', 'acme-mail'].flatMap((id) => [
+      `test/fakes/${id}.ts`,
+      `test/adapters/${id}.test.ts`,
+    ]),
+  )
+  writeFileSync(
+    join(copy, 'new.json'),
+    JSON.stringify({ extends: './tsconfig.json', include: files }),
+  )
 
   for (const [command, ...args] of [
     ['oxfmt', '-c', 'test/tooling/oxfmt.json', '--check', ...files],
@@ -57,7 +83,12 @@ test('a new provider and a new target are whole', () => {
     const done = run(command, ...args)
     expect(done.status, `${command} ${args.join(' ')}\n${done.stdout}${done.stderr}`).toBe(0)
   }
-  const vitest = ['node_modules/vitest/vitest.mjs', 'run', '--config', 'test/tooling/vitest.config.ts']
+  const vitest = [
+    'node_modules/vitest/vitest.mjs',
+    'run',
+    '--config',
+    'test/tooling/vitest.config.ts',
+  ]
   const suite = run(process.execPath, ...vitest, 'test/adapters')
   const report = suite.stdout + suite.stderr
   expect(suite.status, report).toBe(0)
@@ -83,12 +114,18 @@ test.each([
   [['target', 'a'.repeat(41)], "can't be a name: small letters"],
   [['target', 'index'], '"index" can\'t be a name: that file is the registry'],
   [['provider', 'openai'], 'there is a provider "openai" already'],
-  [['provider', 'webhook'], 'there is a provider "webhook" already: it is another name of "custom"'],
+  [
+    ['provider', 'webhook'],
+    'there is a provider "webhook" already: it is another name of "custom"',
+  ],
   [['target', 'openai'], 'test/fakes/openai.ts exists already; choose another name'],
 ])('%j: %s', ([kind = '', id = '', ...more], why) => {
   expect(fault(kind, id, more)).toContain(why)
 })
 
 test('what is free is not refused', () => {
-  expect([fault('provider', 'acme', []), fault('target', 'acme-mail2', [])]).toEqual([undefined, undefined])
+  expect([fault('provider', 'acme', []), fault('target', 'acme-mail2', [])]).toEqual([
+    undefined,
+    undefined,
+  ])
 })

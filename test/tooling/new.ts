@@ -25,13 +25,20 @@ const placesOf = (kind: Kind, id: string): Readonly<Record<string, string>> => (
 
 /** Why these arguments can't be carried out, in one line; `undefined` when they can. */
 export function fault(kind: string, id: string, more: readonly string[]): string | undefined {
-  if (!isKind(kind) || id === '' || more.length > 0) return 'usage: npm run new provider|target NAME'
+  if (!isKind(kind) || id === '' || more.length > 0)
+    return 'usage: npm run new provider|target NAME'
   if (!/^[a-z][a-z0-9]*(-[a-z0-9]+)*$/.test(id) || id.length > 40)
-    return `${JSON.stringify(id.slice(0, 60))} can't be a name: small letters, digits and single hyphens, at most 40`
+    return (
+      `${JSON.stringify(id.slice(0, 60))} can't be a name: small letters, digits and single ` +
+      'hyphens, at most 40'
+    )
   if (id === 'index') return '"index" can\'t be a name: that file is the registry'
   const known = REGISTRIES[kind][id]
   if (known !== undefined)
-    return `there is a ${kind} "${id}" already${known.aliasOf === undefined ? '' : `: it is another name of "${known.aliasOf}"`}`
+    return (
+      `there is a ${kind} "${id}" ` +
+      `already${known.aliasOf === undefined ? '' : `: it is another name of "${known.aliasOf}"`}`
+    )
   const taken = Object.values(placesOf(kind, id)).find((file) => existsSync(root + file))
   return taken === undefined ? undefined : `${taken} exists already; choose another name`
 }
@@ -42,7 +49,11 @@ function isKind(word: string): word is Kind {
 
 function formatted(file: string, input: string): string {
   const args = ['-c', `${root}test/tooling/oxfmt.json`, `--stdin-filepath=${file}`]
-  const run = spawnSync(`${root}node_modules/.bin/oxfmt`, args, { cwd: root, input, encoding: 'utf8' })
+  const run = spawnSync(`${root}node_modules/.bin/oxfmt`, args, {
+    cwd: root,
+    input,
+    encoding: 'utf8',
+  })
   if (run.status !== 0) throw new Error(`oxfmt ${file}: ${run.error?.message ?? run.stderr}`)
   return run.stdout
 }
@@ -65,7 +76,10 @@ function write(kind: Kind, id: string): readonly string[] {
   }
   const made = Object.entries(placesOf(kind, id)).map(([part, file]) => {
     const template = readFileSync(`${templates}/${kind}.${part}.txt`, 'utf8')
-    const text = template.replace(/__(id|Class|camel|Title)__/g, (_, word: string) => words[word] ?? '')
+    const text = template.replace(
+      /__(id|Class|camel|Title)__/g,
+      (_, word: string) => words[word] ?? '',
+    )
     return [file, formatted(file, text)] as const
   })
   // `wx`: what appeared meanwhile is not overwritten.

@@ -1,4 +1,5 @@
-// Packs the package, installs the tarball into an empty folder, as a user would, and runs it there with nothing of this repository around.
+// Packs the package, installs the tarball into an empty folder, as a user would, and runs
+// it there with nothing of this repository around.
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -9,12 +10,23 @@ const root = fileURLToPath(new URL('../..', import.meta.url))
 const { version } = JSON.parse(readFileSync(`${root}package.json`, 'utf8')) as { version: string }
 const temp = mkdtempSync(join(tmpdir(), 'rotate pack '))
 
-const INTENDED = [/^package\.json$/, /^README\.md$/, /^LICENSE$/, /^bin\/rotate$/, /^dist\/[\w.-]+\.(js|wasm|cache)$/, /^dist\/help\.txt$/]
+const INTENDED = [
+  /^package\.json$/,
+  /^README\.md$/,
+  /^LICENSE$/,
+  /^bin\/rotate$/,
+  /^dist\/[\w.-]+\.(js|wasm|cache)$/,
+  /^dist\/help\.txt$/,
+]
 
-// What `npm run` adds to the environment would make the inner npm work on this package instead of the empty folder.
+// What `npm run` adds to the environment would make the inner npm work on this package
+// instead of the empty folder.
 const npmEnv = Object.fromEntries(
   Object.entries(process.env).filter(
-    ([name]) => !/^npm_(command|execpath|node_execpath|lifecycle_|package_|config_(local_)?prefix$)/.test(name),
+    ([name]) =>
+      !/^npm_(command|execpath|node_execpath|lifecycle_|package_|config_(local_)?prefix$)/.test(
+        name,
+      ),
   ),
 )
 
@@ -24,7 +36,12 @@ interface Result {
   readonly stderr: string
 }
 
-function run(command: string, args: readonly string[], cwd: string, env: NodeJS.ProcessEnv): Result {
+function run(
+  command: string,
+  args: readonly string[],
+  cwd: string,
+  env: NodeJS.ProcessEnv,
+): Result {
   const { status, stdout, stderr, error } = spawnSync(command, args, {
     cwd,
     env,
@@ -41,33 +58,58 @@ function expect(what: string, ok: boolean, detail: Result | string): void {
     process.stdout.write(`ok  ${what}\n`)
     return
   }
-  const text = typeof detail === 'string' ? detail : `exit ${detail.status}\n${detail.stdout}${detail.stderr}`
+  const text =
+    typeof detail === 'string' ? detail : `exit ${detail.status}\n${detail.stdout}${detail.stderr}`
   throw new Error(`${what}\n${text}`)
 }
 
 try {
-  const packed = run('npm', ['pack', '--json', '--ignore-scripts', '--pack-destination', temp], root, npmEnv)
+  const packed = run(
+    'npm',
+    ['pack', '--json', '--ignore-scripts', '--pack-destination', temp],
+    root,
+    npmEnv,
+  )
   expect('npm pack', packed.status === 0, packed)
   // npm 10 and 11 print a list, later ones may print an object by package name.
-  const [tarball] = Object.values(JSON.parse(packed.stdout) as Record<string, { filename: string; files: { path: string }[] }>)
+  const [tarball] = Object.values(
+    JSON.parse(packed.stdout) as Record<string, { filename: string; files: { path: string }[] }>,
+  )
   if (!tarball) throw new Error('npm pack printed no package')
   const paths = tarball.files.map(({ path }) => path)
   const surplus = paths.filter((path) => !INTENDED.some((pattern) => pattern.test(path)))
-  expect(`the tarball holds what is intended (${paths.length} files)`, surplus.length === 0, `not intended:\n${surplus.join('\n')}`)
-  const lacking = ['package.json', 'README.md', 'LICENSE', 'bin/rotate', 'dist/main.js'].filter((path) => !paths.includes(path))
+  expect(
+    `the tarball holds what is intended (${paths.length} files)`,
+    surplus.length === 0,
+    `not intended:\n${surplus.join('\n')}`,
+  )
+  const lacking = ['package.json', 'README.md', 'LICENSE', 'bin/rotate', 'dist/main.js'].filter(
+    (path) => !paths.includes(path),
+  )
   expect('nothing is lacking in it', lacking.length === 0, `lacking:\n${lacking.join('\n')}`)
 
   const prefix = join(temp, 'empty prefix')
   const installed = run(
     'npm',
-    ['install', '--prefix', prefix, '--ignore-scripts', '--no-audit', '--no-fund', '--prefer-offline', join(temp, tarball.filename)],
+    [
+      'install',
+      '--prefix',
+      prefix,
+      '--ignore-scripts',
+      '--no-audit',
+      '--no-fund',
+      '--prefer-offline',
+      join(temp, tarball.filename),
+    ],
     temp,
     npmEnv,
   )
   expect('npm install of the tarball', installed.status === 0, installed)
 
-  // README's line to install the package for good, with a prefix of our own; its tarball lies in the checkout for that time.
-  const [line = ''] = /^npm install --global .*$/m.exec(readFileSync(`${root}README.md`, 'utf8')) ?? []
+  // README's line to install the package for good, with a prefix of our own; its tarball
+  // lies in the checkout for that time.
+  const [line = ''] =
+    /^npm install --global .*$/m.exec(readFileSync(`${root}README.md`, 'utf8')) ?? []
   const everywhere = join(temp, 'everywhere')
   const quiet = {
     npm_config_ignore_scripts: 'true',
@@ -75,7 +117,11 @@ try {
     npm_config_fund: 'false',
     npm_config_prefer_offline: 'true',
   }
-  const globally = run('/bin/sh', ['-ec', line], root, { ...npmEnv, ...quiet, npm_config_prefix: everywhere })
+  const globally = run('/bin/sh', ['-ec', line], root, {
+    ...npmEnv,
+    ...quiet,
+    npm_config_prefix: everywhere,
+  })
   rmSync(join(root, tarball.filename), { force: true })
   expect(line, line !== '' && globally.status === 0, globally)
 
@@ -89,7 +135,11 @@ try {
     link,
   ]) {
     const told = run(rotate, ['--version'], temp, bare)
-    expect(`${rotate.slice(temp.length + 1)} --version`, told.status === 0 && told.stdout.trim().endsWith(version), told)
+    expect(
+      `${rotate.slice(temp.length + 1)} --version`,
+      told.status === 0 && told.stdout.trim().endsWith(version),
+      told,
+    )
   }
 
   const rotate = join(prefix, 'node_modules/.bin/rotate')
@@ -103,7 +153,9 @@ try {
     process.stdout.write('--  rotate demo: this version has no demo yet\n')
   }
 } catch (error) {
-  process.stderr.write(`test:pack failed: ${error instanceof Error ? error.message : String(error)}\n`)
+  process.stderr.write(
+    `test:pack failed: ${error instanceof Error ? error.message : String(error)}\n`,
+  )
   process.exitCode = 1
 } finally {
   rmSync(temp, { recursive: true, force: true })

@@ -1,10 +1,19 @@
 /**
- * Draws the picture of README: one rotation, step by step, and which value works at each of them. The
- * steps and their order are those of a real run of the built program, by README's own lines; no time
- * stands in it, so that it is the same whenever it is drawn. `npm run picture` writes it.
+ * Draws the picture of README: one rotation, step by step, and which value works at each
+ * of them. The steps and their order are those of a real run of the built program, by
+ * README's own lines; no time stands in it, so that it is the same whenever it is drawn.
+ * `npm run picture` writes it.
  */
 import { spawnSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -13,7 +22,10 @@ const root = fileURLToPath(new URL('../..', import.meta.url))
 export const PICTURE = join(root, '.github/rotation.svg')
 const PATH = 'production/shop/API_TOKEN'
 
-/** What works after a step: the values that the service accepts, and the one that the program hands out. */
+/**
+ * What works after a step: the values that the service accepts, and the one that the
+ * program hands out.
+ */
 export interface Shown {
   readonly step: string
   readonly says: string
@@ -23,7 +35,10 @@ export interface Shown {
   readonly current: 'old' | 'new'
 }
 
-/** What a step is, in a reader's words; a step that has none is not drawn (nothing happened in it). */
+/**
+ * What a step is, in a reader's words; a step that has none is not drawn (nothing
+ * happened in it).
+ */
 const WORDS: Readonly<Record<string, string>> = {
   preflight: 'could everything work? only reads',
   create: 'the provider issues a new value; it is sealed in the vault',
@@ -46,10 +61,19 @@ export function play(): readonly Shown[] {
   try {
     mkdirSync(join(home, 'bin'))
     symlinkSync(join(root, 'bin/rotate'), join(home, 'bin/rotate'))
-    const block = /^## Ten minutes\n[^]*?```sh\n([^]*?)^```/m.exec(readFileSync(join(root, 'README.md'), 'utf8'))?.[1] ?? ''
-    const prepared = block.slice(0, block.indexOf('rotate plan ')).replace('--grace 24h', '--grace 1s')
+    const block =
+      /^## Ten minutes\n[^]*?```sh\n([^]*?)^```/m.exec(
+        readFileSync(join(root, 'README.md'), 'utf8'),
+      )?.[1] ?? ''
+    const prepared = block
+      .slice(0, block.indexOf('rotate plan '))
+      .replace('--grace 24h', '--grace 1s')
     const shell = (script: string): string => {
-      const env = { HOME: home, PATH: `${home}/bin:/usr/bin:/bin`, ROTATE_KEY_FILE: `${home}/.config/rotate/key` }
+      const env = {
+        HOME: home,
+        PATH: `${home}/bin:/usr/bin:/bin`,
+        ROTATE_KEY_FILE: `${home}/.config/rotate/key`,
+      }
       const run = spawnSync('/bin/sh', ['-ec', script], { cwd: home, env, encoding: 'utf8' })
       if (run.status !== 0) throw new Error(`${script}\nended with ${run.status}: ${run.stderr}`)
       return run.stdout
@@ -59,14 +83,30 @@ export function play(): readonly Shown[] {
     const [old = ''] = tokens()
     const { data } = JSON.parse(shell(`rotate now ${PATH} --json`)) as { data: RunData }
     const fresh = tokens().find((token) => token !== old) ?? ''
-    if (!tokens().includes(old) || fresh === '') throw new Error('the two values are not alive side by side')
+    if (!tokens().includes(old) || fresh === '')
+      throw new Error('the two values are not alive side by side')
     const now = takeUp(data.steps)
     shell('sleep 2')
-    const { revoked } = (JSON.parse(shell('rotate run-due --json')) as { data: { revoked: readonly { state: string }[] } }).data
-    if (revoked[0]?.state !== 'revoked' || tokens().join() !== fresh) throw new Error('the old value is not the one that was ended')
+    const { revoked } = (
+      JSON.parse(shell('rotate run-due --json')) as {
+        data: { revoked: readonly { state: string }[] }
+      }
+    ).data
+    if (revoked[0]?.state !== 'revoked' || tokens().join() !== fresh)
+      throw new Error('the old value is not the one that was ended')
     const file = readFileSync(join(home, 'rotate-try/app.env'), 'utf8')
     if (!file.includes(fresh)) throw new Error('the target does not hold the new value')
-    return [...now, { step: 'revoke', says: WORDS['revoke'] ?? '', by: 'rotate run-due', old: false, fresh: true, current: 'new' }]
+    return [
+      ...now,
+      {
+        step: 'revoke',
+        says: WORDS['revoke'] ?? '',
+        by: 'rotate run-due',
+        old: false,
+        fresh: true,
+        current: 'new',
+      },
+    ]
   } finally {
     rmSync(home, { recursive: true, force: true })
   }
@@ -79,7 +119,8 @@ function takeUp(steps: RunData['steps']): readonly Shown[] {
   return steps.flatMap(({ step, status }) => {
     const kind = step.split(':')[0] ?? ''
     const says = WORDS[kind]
-    if (says === undefined) throw new Error(`the step ${step} has no words in test/tooling/picture.ts`)
+    if (says === undefined)
+      throw new Error(`the step ${step} has no words in test/tooling/picture.ts`)
     fresh ||= kind === 'create'
     if (kind === 'promote') current = 'new'
     return status === 'done' ? [{ step, says, by: 'rotate now', old: true, fresh, current }] : []
@@ -90,13 +131,17 @@ const ROW = 34
 const TOP = 74
 const [OLD_X, NEW_X, WIDTH] = [622, 722, 800]
 
-/** The picture. Colours follow the reader's scheme; every state is said in words as well. */
+/**
+ * The picture. Colours follow the reader's scheme; every state is said in words as well.
+ */
 export function draw(shown: readonly Shown[]): string {
   const at = (row: number): number => TOP + row * ROW
   const rows = shown.map(({ step, says, by }, i) => {
     const begins = by !== shown[i - 1]?.by
     return [
-      ...(begins && i > 0 ? [`<line class="rule" x1="20" x2="${WIDTH - 20}" y1="${at(i) - 4}" y2="${at(i) - 4}"/>`] : []),
+      ...(begins && i > 0
+        ? [`<line class="rule" x1="20" x2="${WIDTH - 20}" y1="${at(i) - 4}" y2="${at(i) - 4}"/>`]
+        : []),
       ...(begins ? [`<text class="code" x="20" y="${at(i) + 20}">${by}</text>`] : []),
       `<text class="step" x="150" y="${at(i) + 14}">${step}</text>`,
       `<text class="says" x="150" y="${at(i) + 27}">${says}</text>`,
@@ -109,7 +154,10 @@ export function draw(shown: readonly Shown[]): string {
       if (!row[which]) return []
       const state = row.current === name ? 'current' : name === 'old' ? 'grace' : 'pending'
       const before = shown[i - 1]
-      const changed = before === undefined || !before[which] || (before.current === name) !== (row.current === name)
+      const changed =
+        before === undefined ||
+        !before[which] ||
+        (before.current === name) !== (row.current === name)
       return [
         `<rect class="${state}" x="${x - 34}" y="${at(i)}" width="68" height="${ROW}"/>`,
         ...(changed ? [`<text class="in" x="${x}" y="${at(i) + 21}">${state}</text>`] : []),

@@ -4,5 +4,11 @@ import base from './vitest.config.ts'
 
 export default defineConfig({
   ...base,
-  test: { ...base.test, include: ['test/long/**/*.test.ts'], exclude: [], testTimeout: 600_000, hookTimeout: 900_000 },
+  test: {
+    ...base.test,
+    include: ['test/long/**/*.test.ts'],
+    exclude: [],
+    testTimeout: 600_000,
+    hookTimeout: 900_000,
+  },
 })

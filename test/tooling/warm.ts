@@ -1,11 +1,15 @@
-// Runs the short ways once each, as dist/short.js does, and keeps what V8 has compiled for them: node warm.ts BODY CACHE ARGUMENTS…, each a JSON list
+// Runs the short ways once each, as dist/short.js does, and keeps what V8 has compiled
+// for them: node warm.ts BODY CACHE ARGUMENTS…, each a JSON list
 import { readFileSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { Script } from 'node:vm'
 
 const [body = '', cache = '', ...ways] = process.argv.slice(2)
 const script = new Script(readFileSync(body, 'latin1'), { filename: body })
-const run = script.runInThisContext() as (here: string, load: (specifier: string) => never) => Promise<void>
+const run = script.runInThisContext() as (
+  here: string,
+  load: (specifier: string) => never,
+) => Promise<void>
 
 /** What a body that is done calls; here the next one is to follow. */
 class Done extends Error {}

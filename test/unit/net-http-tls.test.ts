@@ -6,21 +6,42 @@ import { client, everythingIsHere, listening, SECRETS, serve, serveTls } from '.
 describe('TLS', () => {
   test('a certificate that we trust', async () => {
     const { port, cert, seen } = await serveTls('hook.test')
-    expect((await client({ lookup: everythingIsHere, ca: cert }).send(`https://hook.test:${port}`)).status).toBe(200)
+    expect(
+      (await client({ lookup: everythingIsHere, ca: cert }).send(`https://hook.test:${port}`))
+        .status,
+    ).toBe(200)
     expect(seen).toHaveLength(1)
   })
 
   test.each<[string, string, number | undefined, boolean, RegExp]>([
-    ['self-signed', 'hook.test', undefined, false, /^can't reach hook\.test:\d+: TLS: the certificate is self-signed; nothing was sent$/],
-    ['for another host', 'other.test', undefined, true, /hook\.test:\d+: TLS: the certificate is for another host/],
+    [
+      'self-signed',
+      'hook.test',
+      undefined,
+      false,
+      /^can't reach hook\.test:\d+: TLS: the certificate is self-signed; nothing was sent$/,
+    ],
+    [
+      'for another host',
+      'other.test',
+      undefined,
+      true,
+      /hook\.test:\d+: TLS: the certificate is for another host/,
+    ],
     ['expired', 'hook.test', -5, true, /hook\.test:\d+: TLS: the certificate has expired/],
-  ])('one that is %s is refused by name and reason, and nothing was sent', async (_what, name, days, trusted, message) => {
-    const { port, cert, seen } = await serveTls(name, days)
-    const error = await client({ lookup: everythingIsHere, ...(trusted ? { ca: cert } : {}) }).fail(`https://hook.test:${port}`)
-    expect(error).toMatchObject({ code: 'unreachable', effect: 'none' })
-    expect(error.message).toMatch(message)
-    expect(seen).toEqual([])
-  })
+  ])(
+    'one that is %s is refused by name and reason, and nothing was sent',
+    async (_what, name, days, trusted, message) => {
+      const { port, cert, seen } = await serveTls(name, days)
+      const error = await client({
+        lookup: everythingIsHere,
+        ...(trusted ? { ca: cert } : {}),
+      }).fail(`https://hook.test:${port}`)
+      expect(error).toMatchObject({ code: 'unreachable', effect: 'none' })
+      expect(error.message).toMatch(message)
+      expect(seen).toEqual([])
+    },
+  )
 
   test('a server that does not speak TLS', async () => {
     const { url } = await serve((_request, response) => response.end())
@@ -34,7 +55,11 @@ describe('the date of an answer', () => {
   test('is passed on where it came over TLS from another host', async () => {
     const dates: (readonly [number, number])[] = []
     const { port, cert } = await serveTls('hook.test')
-    const { clock, send } = client({ lookup: everythingIsHere, ca: cert, onDate: (there, here) => void dates.push([there, here]) })
+    const { clock, send } = client({
+      lookup: everythingIsHere,
+      ca: cert,
+      onDate: (there, here) => void dates.push([there, here]),
+    })
     await send(`https://hook.test:${port}`)
     expect(dates).toHaveLength(1)
     expect(Math.abs((dates[0]?.[0] ?? 0) - Date.now())).toBeLessThan(60_000)
@@ -49,13 +74,17 @@ describe('the date of an answer', () => {
     const { url } = await serve((_request, response) => response.end())
     await client({ onDate }).send(url)
     const odd = await serveTls('hook.test', undefined, 'the day before yesterday')
-    await client({ lookup: everythingIsHere, ca: odd.cert, onDate }).send(`https://hook.test:${odd.port}`)
+    await client({ lookup: everythingIsHere, ca: odd.cert, onDate }).send(
+      `https://hook.test:${odd.port}`,
+    )
     expect(dates).toEqual([])
   })
 })
 
 describe('a proxy', () => {
-  async function proxy(status = 200): Promise<{ url: string; asked: string[]; bytes: () => string }> {
+  async function proxy(
+    status = 200,
+  ): Promise<{ url: string; asked: string[]; bytes: () => string }> {
     const asked: string[] = []
     let passed = ''
     const server = createServer((_request, response) => response.writeHead(500).end())
@@ -88,7 +117,11 @@ describe('a proxy', () => {
     const through = await proxy()
     const { url } = await serve((_request, response) => response.end())
     const { port, cert } = await serveTls('hook.test')
-    const { send } = client({ ca: cert, lookup: everythingIsHere, proxy: { https: through.url, no: 'other.test,.hook.test,hook.test' } })
+    const { send } = client({
+      ca: cert,
+      lookup: everythingIsHere,
+      proxy: { https: through.url, no: 'other.test,.hook.test,hook.test' },
+    })
     expect((await send(url)).status).toBe(200)
     expect((await send(`https://hook.test:${port}`)).status).toBe(200)
     expect(through.asked).toEqual([])
@@ -96,11 +129,17 @@ describe('a proxy', () => {
 
   test('that refuses, or is down, means that nothing was sent', async () => {
     const through = await proxy(403)
-    expect(await client({ proxy: { https: through.url } }).fail('https://hook.test')).toMatchObject({ code: 'unreachable', effect: 'none' })
-    expect(await client({ proxy: { https: 'http://127.0.0.1:1' } }).fail('https://hook.test')).toMatchObject({
+    expect(await client({ proxy: { https: through.url } }).fail('https://hook.test')).toMatchObject(
+      { code: 'unreachable', effect: 'none' },
+    )
+    expect(
+      await client({ proxy: { https: 'http://127.0.0.1:1' } }).fail('https://hook.test'),
+    ).toMatchObject({
       code: 'unreachable',
       effect: 'none',
     })
-    expect(await client({ proxy: { https: 'not a url' } }).fail('https://hook.test')).toMatchObject({ code: 'misconfigured' })
+    expect(await client({ proxy: { https: 'not a url' } }).fail('https://hook.test')).toMatchObject(
+      { code: 'misconfigured' },
+    )
   })
 })

@@ -9,18 +9,31 @@ describe('members of a JSON object, as text', () => {
     ['\t', (text) => `\ufeff ${text}`],
     [undefined, (text) => text.replaceAll('":', '" : ').replaceAll('],', '] ,')],
   )
-  const documents = fc.dictionary(fc.string({ maxLength: 4 }), fc.jsonValue({ maxDepth: 2 }), { maxKeys: 4 })
+  const documents = fc.dictionary(fc.string({ maxLength: 4 }), fc.jsonValue({ maxDepth: 2 }), {
+    maxKeys: 4,
+  })
   const read = (text: string): unknown => JSON.parse(text.replace(/^\ufeff/, ''))
 
   test('a member that is added and taken away leaves the very text; the others keep their value', () => {
     fc.assert(
-      fc.property(documents, styles, fc.jsonValue({ maxDepth: 1 }), (document, [indent, style], value) => {
-        const text = style(JSON.stringify(document, null, indent))
-        if (JSON.stringify(read(text)) !== JSON.stringify(document) || Object.hasOwn(document, 'added "key"')) return
-        const added = withMember(text, 'added "key"', JSON.stringify(value))
-        expect(JSON.stringify(read(added))).toBe(JSON.stringify({ ...document, 'added "key"': value }))
-        expect(withoutMember(added, 'added "key"')).toBe(text)
-      }),
+      fc.property(
+        documents,
+        styles,
+        fc.jsonValue({ maxDepth: 1 }),
+        (document, [indent, style], value) => {
+          const text = style(JSON.stringify(document, null, indent))
+          if (
+            JSON.stringify(read(text)) !== JSON.stringify(document) ||
+            Object.hasOwn(document, 'added "key"')
+          )
+            return
+          const added = withMember(text, 'added "key"', JSON.stringify(value))
+          expect(JSON.stringify(read(added))).toBe(
+            JSON.stringify({ ...document, 'added "key"': value }),
+          )
+          expect(withoutMember(added, 'added "key"')).toBe(text)
+        },
+      ),
       { numRuns: 500, seed: 3 },
     )
   })

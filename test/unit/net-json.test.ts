@@ -27,9 +27,12 @@ test.each([
   expect(parseObject(text)).toBeUndefined()
 })
 
-test.each(['{"a":{"a":1}}', '{"a":[{"a":1},{"a":1}]}', '{"a":"\\"a\\":1,\\"a\\":2"}', '\ufeff{"a":1}', '{"a":["a","a"]}'])(
-  '%j is',
-  (text) => {
-    expect(parseObject(text)).toBeDefined()
-  },
-)
+test.each([
+  '{"a":{"a":1}}',
+  '{"a":[{"a":1},{"a":1}]}',
+  '{"a":"\\"a\\":1,\\"a\\":2"}',
+  '\ufeff{"a":1}',
+  '{"a":["a","a"]}',
+])('%j is', (text) => {
+  expect(parseObject(text)).toBeDefined()
+})

@@ -26,9 +26,17 @@ const RFC_JWE = [
 ].join('.')
 const TEXT = 'The true sign of intelligence is not knowledge but imagination.'
 
-const key = new Secret(createPrivateKey({ key: RFC_KEY, format: 'jwk' }).export({ type: 'pkcs8', format: 'pem' }).toString())
+const key = new Secret(
+  createPrivateKey({ key: RFC_KEY, format: 'jwk' })
+    .export({ type: 'pkcs8', format: 'pem' })
+    .toString(),
+)
 const publicKey = createPublicKey(key.reveal())
-const other = new Secret(generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey.export({ type: 'pkcs8', format: 'pem' }).toString())
+const other = new Secret(
+  generateKeyPairSync('rsa', { modulusLength: 2048 })
+    .privateKey.export({ type: 'pkcs8', format: 'pem' })
+    .toString(),
+)
 
 /** With one character of one part changed. */
 const changed = (part: number): string =>
@@ -37,21 +45,38 @@ const changed = (part: number): string =>
     .join('.')
 
 describe('openJwe', () => {
-  test('opens the example of RFC 7516, A.1', () => expect(openJwe(RFC_JWE, key).reveal()).toBe(TEXT))
+  test('opens the example of RFC 7516, A.1', () =>
+    expect(openJwe(RFC_JWE, key).reveal()).toBe(TEXT))
 
   test.each(['RSA-OAEP', 'RSA-OAEP-256'])('opens %s', (alg) =>
-    expect(openJwe(jwe('rk_live_0123456789', publicKey, alg), key).reveal()).toBe('rk_live_0123456789'),
+    expect(openJwe(jwe('rk_live_0123456789', publicKey, alg), key).reveal()).toBe(
+      'rk_live_0123456789',
+    ),
   )
 
   test.each([
     ['another key', RFC_JWE, other],
-    ...[1, 2, 3, 4].map((part): [string, string, Secret] => [`part ${part} changed`, changed(part), key]),
+    ...[1, 2, 3, 4].map((part): [string, string, Secret] => [
+      `part ${part} changed`,
+      changed(part),
+      key,
+    ]),
     [
       'a header that says something else than what was encrypted',
-      RFC_JWE.replace(/^[^.]+/, Buffer.from('{"alg":"RSA-OAEP", "enc":"A256GCM"}').toString('base64url')),
+      RFC_JWE.replace(
+        /^[^.]+/,
+        Buffer.from('{"alg":"RSA-OAEP", "enc":"A256GCM"}').toString('base64url'),
+      ),
       key,
     ],
-    ['the other hash', RFC_JWE.replace(/^[^.]+/, Buffer.from('{"alg":"RSA-OAEP-256","enc":"A256GCM"}').toString('base64url')), key],
+    [
+      'the other hash',
+      RFC_JWE.replace(
+        /^[^.]+/,
+        Buffer.from('{"alg":"RSA-OAEP-256","enc":"A256GCM"}').toString('base64url'),
+      ),
+      key,
+    ],
     ['a short tag, which is easier to forge', RFC_JWE.slice(0, -18), key],
     ['another alg', jwe(TEXT, publicKey, 'RSA1_5'), key],
     ['another enc', jwe(TEXT, publicKey, 'RSA-OAEP', { enc: 'A128GCM' }), key],
@@ -62,7 +87,9 @@ describe('openJwe', () => {
     ['nothing', '', key],
   ])('refuses %s, and says that something exists', (_what, text, privateKey) => {
     const open = (): Secret => openJwe(text, privateKey)
-    expect(open).toThrow(expect.objectContaining({ code: 'bad-answer', effect: 'unknown', retryable: false }) as Error)
+    expect(open).toThrow(
+      expect.objectContaining({ code: 'bad-answer', effect: 'unknown', retryable: false }) as Error,
+    )
     try {
       open()
     } catch (thrown) {

@@ -1,4 +1,14 @@
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
@@ -18,12 +28,22 @@ afterEach(() => {
   vi.useRealTimers()
   rmSync(dir, { recursive: true, force: true })
 })
-/** From here on time passes for `spawn` only where a test says so; programs live in real time, and are waited for by what they do. */
+/**
+ * From here on time passes for `spawn` only where a test says so; programs live in real
+ * time, and are waited for by what they do.
+ */
 const stopTime = (): unknown => vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
 
 const PATH = process.env['PATH'] ?? ''
-const spawn = createSpawn({ path: PATH, cwd: process.cwd(), home: '/home/of/test', lang: 'C', tz: 'UTC' })
-const sh = (script: string, request: Partial<SpawnRequest> = {}) => spawn.run({ argv: ['/bin/sh', '-c', script], ...request })
+const spawn = createSpawn({
+  path: PATH,
+  cwd: process.cwd(),
+  home: '/home/of/test',
+  lang: 'C',
+  tz: 'UTC',
+})
+const sh = (script: string, request: Partial<SpawnRequest> = {}) =>
+  spawn.run({ argv: ['/bin/sh', '-c', script], ...request })
 const alive = (pid: number): boolean => {
   try {
     process.kill(pid, 0)
@@ -34,7 +54,8 @@ const alive = (pid: number): boolean => {
 }
 /** The line that a program writes into this file, once it has. */
 async function written(file: string): Promise<string> {
-  while (!(existsSync(file) && readFileSync(file, 'utf8').endsWith('\n'))) await new Promise((resolve) => setImmediate(resolve))
+  while (!(existsSync(file) && readFileSync(file, 'utf8').endsWith('\n')))
+    await new Promise((resolve) => setImmediate(resolve))
   return readFileSync(file, 'utf8').trim()
 }
 
@@ -55,13 +76,9 @@ describe('running a program', () => {
       .trim()
       .split('\n')
       .map((line) => line.split('=')[0])
-    expect(names.filter((name) => name !== 'PWD' && name !== 'SHLVL' && name !== '_').toSorted()).toEqual([
-      'HOME',
-      'LANG',
-      'PATH',
-      'ROTATE_EVENT',
-      'TZ',
-    ])
+    expect(
+      names.filter((name) => name !== 'PWD' && name !== 'SHLVL' && name !== '_').toSorted(),
+    ).toEqual(['HOME', 'LANG', 'PATH', 'ROTATE_EVENT', 'TZ'])
   })
 
   test.each([
@@ -70,14 +87,19 @@ describe('running a program', () => {
     ['echo said >/dev/stderr; echo out >/dev/stdout', 'out\n', 'said'],
   ])('its streams can be opened by name: %s', async (script, stdout, stderr) => {
     const result = await sh(script, { input: new Secret('the value') })
-    expect({ code: result.code, stdout: result.stdout.reveal(), stderr: result.stderr }).toEqual({ code: 0, stdout, stderr })
+    expect({ code: result.code, stdout: result.stdout.reveal(), stderr: result.stderr }).toEqual({
+      code: 0,
+      stdout,
+      stderr,
+    })
   })
 
   test('bash does not take itself for a remote shell and runs no start-up file', async () => {
     writeFileSync(join(dir, '.bashrc'), 'echo start-up >&2')
     const bash = createSpawn({ path: PATH, cwd: dir, home: dir })
     const argv = await bash.resolve(['bash', '-c', 'cat']).catch(() => undefined)
-    if (argv !== undefined) expect((await bash.run({ argv, input: new Secret('v') })).stderr).toBe('')
+    if (argv !== undefined)
+      expect((await bash.run({ argv, input: new Secret('v') })).stderr).toBe('')
   })
 
   test('leaves no pipe in the temporary directory and no descriptor open', async () => {
@@ -91,7 +113,9 @@ describe('running a program', () => {
       if (TMPDIR === undefined) delete process.env['TMPDIR']
       else process.env['TMPDIR'] = TMPDIR
     }
-    await expect.poll(() => readdirSync('/proc/self/fd').length, { timeout: 60_000 }).toBeLessThanOrEqual(before)
+    await expect
+      .poll(() => readdirSync('/proc/self/fd').length, { timeout: 60_000 })
+      .toBeLessThanOrEqual(before)
     expect(readdirSync(dir)).toEqual([])
   })
 
@@ -101,36 +125,53 @@ describe('running a program', () => {
   })
 
   test('a program that does not read a large input is no failure', async () => {
-    expect(await sh('exit 0', { input: new Secret(new Uint8Array(8 * 1024 * 1024)) })).toMatchObject({ code: 0, signal: null, stderr: '' })
+    expect(
+      await sh('exit 0', { input: new Secret(new Uint8Array(8 * 1024 * 1024)) }),
+    ).toMatchObject({ code: 0, signal: null, stderr: '' })
   })
 
   test('a large answer arrives whole, a larger one than allowed ends it', async () => {
     const result = await sh('head -c 1000000 /dev/zero')
     expect(result.stdout.size).toBe(1_000_000)
-    await expect(sh('exec yes', { maxBytes: 1000 })).rejects.toMatchObject({ code: 'bad-answer', effect: 'unknown' })
+    await expect(sh('exec yes', { maxBytes: 1000 })).rejects.toMatchObject({
+      code: 'bad-answer',
+      effect: 'unknown',
+    })
   })
 
-  test.each([undefined, new Secret('v')])('a timeout ends the whole group (input: %s)', async (input) => {
-    stopTime()
-    const pids = join(dir, 'pids')
-    const running = sh(`sleep 60 & echo $! > "${pids}"; sleep 60`, { timeoutMs: 300, ...(input === undefined ? {} : { input }) })
-    const grandchild = Number(await written(pids))
-    expect(alive(grandchild)).toBe(true)
-    vi.advanceTimersByTime(300)
-    expect(await running).toMatchObject({ code: null, signal: 'SIGTERM', timedOut: true })
-    expect(alive(grandchild)).toBe(false)
-  })
+  test.each([undefined, new Secret('v')])(
+    'a timeout ends the whole group (input: %s)',
+    async (input) => {
+      stopTime()
+      const pids = join(dir, 'pids')
+      const running = sh(`sleep 60 & echo $! > "${pids}"; sleep 60`, {
+        timeoutMs: 300,
+        ...(input === undefined ? {} : { input }),
+      })
+      const grandchild = Number(await written(pids))
+      expect(alive(grandchild)).toBe(true)
+      vi.advanceTimersByTime(300)
+      expect(await running).toMatchObject({ code: null, signal: 'SIGTERM', timedOut: true })
+      expect(alive(grandchild)).toBe(false)
+    },
+  )
 
   test('who tidies up after the polite signal is given the time for it', async () => {
     stopTime()
     for (const [i, input] of [undefined, new Secret('v')].entries()) {
       const ready = join(dir, `ready-${i}`)
-      const tidy = `trap "sleep 0.5; echo tidy; exit 9" TERM; echo >"${ready}"; while :; do sleep 0.05; done`
+      const tidy =
+        `trap "sleep 0.5; echo tidy; exit 9" TERM; echo >"${ready}"; while :; do sleep 0.05; ` +
+        'done'
       const running = sh(tidy, { timeoutMs: 1000, ...(input === undefined ? {} : { input }) })
       await written(ready)
       vi.advanceTimersByTime(1000)
       const result = await running
-      expect({ ...result, stdout: result.stdout.reveal() }).toMatchObject({ code: 9, timedOut: true, stdout: 'tidy\n' })
+      expect({ ...result, stdout: result.stdout.reveal() }).toMatchObject({
+        code: 9,
+        timedOut: true,
+        stdout: 'tidy\n',
+      })
     }
   })
 
@@ -149,7 +190,9 @@ describe('running a program', () => {
   test('who ignores the polite signal is killed five seconds later', async () => {
     stopTime()
     const ready = join(dir, 'ready')
-    const running = sh(`trap "" TERM; echo $$ >"${ready}"; while :; do sleep 0.1; done`, { timeoutMs: 1000 })
+    const running = sh(`trap "" TERM; echo $$ >"${ready}"; while :; do sleep 0.1; done`, {
+      timeoutMs: 1000,
+    })
     const pid = Number(await written(ready))
     vi.advanceTimersByTime(1000 + 4999)
     expect(alive(pid)).toBe(true)
@@ -166,10 +209,14 @@ describe('running a program', () => {
   test('an interruption ends it, an earlier one starts nothing', async () => {
     const stop = new AbortController()
     const running = sh(`echo > "${dir}/started"; sleep 60`, { signal: stop.signal })
-    while (!existsSync(join(dir, 'started'))) await new Promise((resolve) => setTimeout(resolve, 10))
+    while (!existsSync(join(dir, 'started')))
+      await new Promise((resolve) => setTimeout(resolve, 10))
     stop.abort()
     expect(await running).toMatchObject({ signal: 'SIGTERM', timedOut: false })
-    await expect(sh(`echo > "${dir}/second"`, { signal: stop.signal })).rejects.toMatchObject({ effect: 'none', retryable: false })
+    await expect(sh(`echo > "${dir}/second"`, { signal: stop.signal })).rejects.toMatchObject({
+      effect: 'none',
+      retryable: false,
+    })
     expect(existsSync(join(dir, 'second'))).toBe(false)
   })
 
@@ -194,22 +241,26 @@ describe('running a program', () => {
 
 test('scrubbing finds every spelling', () => {
   fc.assert(
-    fc.property(fc.string({ unit: 'grapheme', minLength: 6, maxLength: 30 }), fc.string(), (value, around) => {
-      if (!value.isWellFormed() || '[secret]'.includes(value) || value.trim() !== value) return
-      const bytes = Buffer.from(value)
-      const spellings = [
-        value,
-        bytes.toString('base64'),
-        bytes.toString('base64url'),
-        bytes.toString('hex'),
-        encodeURIComponent(value),
-        JSON.stringify(value).slice(1, -1),
-      ]
-      for (const spelling of spellings) {
-        const clean = scrub(`${around}<${spelling}>`, [new Secret(value)])
-        expect(clean.endsWith(`<${spelling}>`)).toBe(false)
-      }
-    }),
+    fc.property(
+      fc.string({ unit: 'grapheme', minLength: 6, maxLength: 30 }),
+      fc.string(),
+      (value, around) => {
+        if (!value.isWellFormed() || '[secret]'.includes(value) || value.trim() !== value) return
+        const bytes = Buffer.from(value)
+        const spellings = [
+          value,
+          bytes.toString('base64'),
+          bytes.toString('base64url'),
+          bytes.toString('hex'),
+          encodeURIComponent(value),
+          JSON.stringify(value).slice(1, -1),
+        ]
+        for (const spelling of spellings) {
+          const clean = scrub(`${around}<${spelling}>`, [new Secret(value)])
+          expect(clean.endsWith(`<${spelling}>`)).toBe(false)
+        }
+      },
+    ),
   )
 })
 
@@ -227,7 +278,12 @@ describe('which program', () => {
     expect(await resolveProgram('./hook', place())).toBe(path)
     expect(await resolveProgram('hook', place())).toBe(path)
     expect(await resolveProgram(path, place())).toBe(path)
-    expect(await createSpawn(place()).resolve(['./hook', './hook', './none', 'plain'])).toEqual([path, path, './none', 'plain'])
+    expect(await createSpawn(place()).resolve(['./hook', './hook', './none', 'plain'])).toEqual([
+      path,
+      path,
+      './none',
+      'plain',
+    ])
   })
 
   test.each([
@@ -237,7 +293,10 @@ describe('which program', () => {
     ['is writable by the group', 'hook', 0o775],
   ])('is refused when it %s', async (_why, name, mode) => {
     if (mode !== 0) make(name, mode)
-    await expect(resolveProgram(`./${name}`, place())).rejects.toMatchObject({ code: 'misconfigured', effect: 'none' })
+    await expect(resolveProgram(`./${name}`, place())).rejects.toMatchObject({
+      code: 'misconfigured',
+      effect: 'none',
+    })
   })
 
   test('is refused in a directory that others may write, unless it is sticky', async () => {
@@ -246,7 +305,9 @@ describe('which program', () => {
     writeFileSync(join(open, 'hook'), '')
     chmodSync(join(open, 'hook'), 0o755)
     chmodSync(open, 0o777)
-    await expect(resolveProgram('open/hook', place())).rejects.toMatchObject({ code: 'misconfigured' })
+    await expect(resolveProgram('open/hook', place())).rejects.toMatchObject({
+      code: 'misconfigured',
+    })
     chmodSync(open, 0o1777)
     expect(await resolveProgram('open/hook', place())).toBe(join(open, 'hook'))
   })
@@ -268,17 +329,30 @@ describe('which program', () => {
     const path = make('hook', 0o755)
     expect((await createSpawn(place()).run({ argv: [path] })).code).toBe(0)
     chmodSync(path, 0o757)
-    await expect(createSpawn(place()).run({ argv: [path] })).rejects.toMatchObject({ code: 'misconfigured', effect: 'none' })
+    await expect(createSpawn(place()).run({ argv: [path] })).rejects.toMatchObject({
+      code: 'misconfigured',
+      effect: 'none',
+    })
   })
 
   test('a script of an interpreter is held to the same rule', async () => {
     make('script.sh', 0o666)
-    await expect(createSpawn(place()).resolve(['sh', './script.sh'])).rejects.toMatchObject({ code: 'misconfigured' })
+    await expect(createSpawn(place()).resolve(['sh', './script.sh'])).rejects.toMatchObject({
+      code: 'misconfigured',
+    })
     make('script.sh', 0o644)
-    expect((await createSpawn(place()).resolve(['sh', './script.sh'])).at(-1)).toBe(join(dir, 'script.sh'))
+    expect((await createSpawn(place()).resolve(['sh', './script.sh'])).at(-1)).toBe(
+      join(dir, 'script.sh'),
+    )
   })
 
-  test.each([[[]], [['']], [['sh', 'a\0b']], [['/dev']], [['..']]])('%j is refused', async (argv) => {
-    await expect(createSpawn(place()).resolve(argv)).rejects.toMatchObject({ code: 'misconfigured', effect: 'none' })
-  })
+  test.each([[[]], [['']], [['sh', 'a\0b']], [['/dev']], [['..']]])(
+    '%j is refused',
+    async (argv) => {
+      await expect(createSpawn(place()).resolve(argv)).rejects.toMatchObject({
+        code: 'misconfigured',
+        effect: 'none',
+      })
+    },
+  )
 })

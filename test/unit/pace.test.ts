@@ -4,7 +4,10 @@ import type { HttpRequest, HttpResponse } from '../../src/core/ports.ts'
 import { Secret } from '../../src/core/secret.ts'
 import { ManualClock, START } from '../fakes/clock.ts'
 
-/** A far side that gives these answers in turn, then 200 for ever; says when it was called. */
+/**
+ * A far side that gives these answers in turn, then 200 for ever; says when it was
+ * called.
+ */
 function far(...answers: readonly Partial<HttpResponse>[]) {
   const clock = new ManualClock()
   const stop = new AbortController()
@@ -21,10 +24,18 @@ function far(...answers: readonly Partial<HttpResponse>[]) {
     stop.signal,
   )
   const request = (url: string): HttpRequest => ({ method: 'GET', url, effect: 'read' })
-  return { clock, stop, calls, call: (host = 'one.test') => http.send(request(`https://${host}/x`)) }
+  return {
+    clock,
+    stop,
+    calls,
+    call: (host = 'one.test') => http.send(request(`https://${host}/x`)),
+  }
 }
 
-const tooMany = (headers: Record<string, string> = {}): Partial<HttpResponse> => ({ status: 429, headers })
+const tooMany = (headers: Record<string, string> = {}): Partial<HttpResponse> => ({
+  status: 429,
+  headers,
+})
 
 describe('calls to one origin', () => {
   test.each([
@@ -32,10 +43,26 @@ describe('calls to one origin', () => {
     ['a date', tooMany({ 'retry-after': new Date(START + 9000).toUTCString() }), 9000],
     ['nothing', tooMany(), 1000],
     ['an hour', tooMany({ 'retry-after': '3600' }), 30_000],
-    ['a window, by its end', { headers: { 'x-ratelimit-remaining': '0', 'x-ratelimit-reset': String(START / 1000 + 12) } }, 12_000],
-    ['a window, by what is left', { headers: { 'ratelimit-remaining': '0', 'ratelimit-reset': '5' } }, 5000],
-    ['a window that is not used up', { headers: { 'ratelimit-remaining': '1', 'ratelimit-reset': '5' } }, 0],
-    ['a window that is over', { headers: { 'x-ratelimit-remaining': '0', 'x-ratelimit-reset': '12' } }, 0],
+    [
+      'a window, by its end',
+      { headers: { 'x-ratelimit-remaining': '0', 'x-ratelimit-reset': String(START / 1000 + 12) } },
+      12_000,
+    ],
+    [
+      'a window, by what is left',
+      { headers: { 'ratelimit-remaining': '0', 'ratelimit-reset': '5' } },
+      5000,
+    ],
+    [
+      'a window that is not used up',
+      { headers: { 'ratelimit-remaining': '1', 'ratelimit-reset': '5' } },
+      0,
+    ],
+    [
+      'a window that is over',
+      { headers: { 'x-ratelimit-remaining': '0', 'x-ratelimit-reset': '12' } },
+      0,
+    ],
     ['a window without an end', { headers: { 'x-ratelimit-remaining': '0' } }, 0],
   ])('the next one waits when an answer asked for it: %s', async (_what, answer, wait) => {
     const { calls, call } = far(answer)

@@ -1,8 +1,17 @@
-/** The cases of the conformance suite that no program can reach through `exec`, against a far side in memory. */
+/**
+ * The cases of the conformance suite that no program can reach through `exec`, against a
+ * far side in memory.
+ */
 import { describe, expect, test } from 'vitest'
 import { AdapterError } from '../../src/core/errors.ts'
 import type { Handle, Intent } from '../../src/core/model.ts'
-import type { Credential, Issued, ProviderSession, Settlement, Traits } from '../../src/core/provider.ts'
+import type {
+  Credential,
+  Issued,
+  ProviderSession,
+  Settlement,
+  Traits,
+} from '../../src/core/provider.ts'
 import { Secret } from '../../src/core/secret.ts'
 import { runSuite } from '../../src/app/adapters/suite/suite.ts'
 import { Wire } from '../../src/app/adapters/suite/wire.ts'
@@ -37,13 +46,22 @@ class Memory implements ProviderSession {
   }
 
   list(): Promise<readonly Handle[]> {
-    return Promise.resolve(this.keys.filter(({ state }) => state !== 'gone').map(({ id, state }) => ({ id, live: state === 'live' })))
+    return Promise.resolve(
+      this.keys
+        .filter(({ state }) => state !== 'gone')
+        .map(({ id, state }) => ({ id, live: state === 'live' })),
+    )
   }
 
   create(intent: Intent): Promise<Issued> {
     let key = this.keys.find((one) => one.intent === intent.tag)
     if (key === undefined) {
-      key = { intent: intent.tag, id: `k-${this.keys.length}`, token: `token-${this.keys.length}-0123456789`, state: 'live' }
+      key = {
+        intent: intent.tag,
+        id: `k-${this.keys.length}`,
+        token: `token-${this.keys.length}-0123456789`,
+        state: 'live',
+      }
       this.keys.push(key)
     }
     return Promise.resolve(this.issued(key))
@@ -52,12 +70,16 @@ class Memory implements ProviderSession {
   settle(intent: Intent): Promise<Settlement> {
     const key = this.keys.find((one) => one.intent === intent.tag)
     return Promise.resolve(
-      key === undefined ? { outcome: 'none', detail: '' } : { outcome: 'applied', issued: this.issued(key), detail: '' },
+      key === undefined
+        ? { outcome: 'none', detail: '' }
+        : { outcome: 'applied', issued: this.issued(key), detail: '' },
     )
   }
 
   verify(credential: Credential): Promise<void> {
-    const live = this.keys.some(({ state, token }) => state === 'live' && token === credential.fields['token']?.reveal())
+    const live = this.keys.some(
+      ({ state, token }) => state === 'live' && token === credential.fields['token']?.reveal(),
+    )
     return live ? Promise.resolve() : Promise.reject(new AdapterError('refused', 'no'))
   }
 
@@ -108,7 +130,10 @@ test('what is promised and kept is green', async () => {
   const memory = new Memory()
   const { red, left, checks } = await suite(memory)
   expect({ red, left }).toEqual({ red: [], left: [] })
-  expect(checks.filter(({ status }) => status === 'skipped').map(({ name }) => name)).toEqual(['unknown event', 'stopped'])
+  expect(checks.filter(({ status }) => status === 'skipped').map(({ name }) => name)).toEqual([
+    'unknown event',
+    'stopped',
+  ])
   expect(memory.keys.every(({ state }) => state === 'gone')).toBe(true)
 })
 
@@ -143,7 +168,9 @@ describe('what is broken turns one case red', () => {
       'verify: wrong value',
       new (class extends Memory {
         override verify({ fields }: Credential): Promise<void> {
-          const live = this.keys.some(({ state, id }) => state === 'live' && id === fields['id']?.reveal())
+          const live = this.keys.some(
+            ({ state, id }) => state === 'live' && id === fields['id']?.reveal(),
+          )
           return live ? Promise.resolve() : Promise.reject(new AdapterError('refused', 'no'))
         }
       })(),
@@ -177,7 +204,9 @@ describe('what is broken turns one case red', () => {
       new (class extends Memory {
         protected override turn(credential: Credential, state: Key['state']): Promise<void> {
           const other = state === 'gone' && credential.handle?.id === 'k-0'
-          return other ? Promise.reject(new AdapterError('unavailable', 'not now')) : super.turn(credential, state)
+          return other
+            ? Promise.reject(new AdapterError('unavailable', 'not now'))
+            : super.turn(credential, state)
         }
       })(),
       1,
@@ -197,7 +226,11 @@ describe('what is broken turns one case red', () => {
         throw new AdapterError('timeout', 'no answer', { effect: 'unknown' })
       }
       override settle(): Promise<Settlement> {
-        return Promise.resolve({ outcome: 'stray', handles: [{ id: 'k-0', live: true }], detail: '' })
+        return Promise.resolve({
+          outcome: 'stray',
+          handles: [{ id: 'k-0', live: true }],
+          detail: '',
+        })
       }
     })()
     expect(await suite(memory)).toMatchObject({ red: ['create'], left: [] })

@@ -1,5 +1,15 @@
 import { execFileSync } from 'node:child_process'
-import { chmodSync, copyFileSync, existsSync, mkdirSync, readFileSync, readdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import Database from 'better-sqlite3'
 import { describe, expect, test } from 'vitest'
@@ -22,7 +32,10 @@ const layoutIn = (head: Uint8Array | undefined): Layout => (head ?? bytes()).sli
 
 async function newStore(): Promise<{ file: string; store: Store }> {
   const file = join(scratch(), 'vault.db')
-  await createSqliteStore(file, 'tag', { puts: [{ table: 'head', key: 1n, bytes: bytes(9) }], head: headOf(1) })
+  await createSqliteStore(file, 'tag', {
+    puts: [{ table: 'head', key: 1n, bytes: bytes(9) }],
+    head: headOf(1),
+  })
   return { file, store: await openSqliteStore(file, { clock, random }) }
 }
 
@@ -52,9 +65,14 @@ describe('the store', () => {
       head: headOf(2),
     })
     const keys = [5n, top, 6n].map((key) => ({ table: 'obj' as const, key }))
-    const after = await store.read({ keys, ranges: [{ table: 'audit', from: 0n, to: 9n, limit: 5 }] })
+    const after = await store.read({
+      keys,
+      ranges: [{ table: 'audit', from: 0n, to: 9n, limit: 5 }],
+    })
     expect(after.rows.map((row) => (row === undefined ? null : [...row]))).toEqual([[2], [1], null])
-    expect(after.ranges.map((range) => range.map(({ key, bytes: of }) => [key, [...of]]))).toEqual([[[1n, [3]]]])
+    expect(after.ranges.map((range) => range.map(({ key, bytes: of }) => [key, [...of]]))).toEqual([
+      [[1n, [3]]],
+    ])
     expect([...(after.head ?? [])]).toEqual([...next])
     const stale = {
       expected: head ?? bytes(),
@@ -68,7 +86,11 @@ describe('the store', () => {
     expect([...(unchanged.rows[0] ?? [])]).toEqual([2])
     store.close()
     expect(statSync(file).mode & 0o777).toBe(0o600)
-    expect(readdirSync(join(file, '..')).filter((name) => name !== 'vault.db' && name !== 'vault.db-journal')).toEqual([])
+    expect(
+      readdirSync(join(file, '..')).filter(
+        (name) => name !== 'vault.db' && name !== 'vault.db-journal',
+      ),
+    ).toEqual([])
     expect(existsSync(`${file}-journal`) ? statSync(`${file}-journal`).size : 0).toBe(0)
   })
 
@@ -77,7 +99,11 @@ describe('the store', () => {
     const { head } = await store.read({})
     const layout = new Uint8Array(layoutIn(head))
     layout[7] = 9
-    expect(await codeOf(store.commit({ expected: head ?? bytes(), layout, puts: [], deletes: [], head: headOf(2) }))).toBe('tampered')
+    expect(
+      await codeOf(
+        store.commit({ expected: head ?? bytes(), layout, puts: [], deletes: [], head: headOf(2) }),
+      ),
+    ).toBe('tampered')
     store.close()
   })
 
@@ -85,7 +111,13 @@ describe('the store', () => {
     const { file, store } = await newStore()
     const other = await openSqliteStore(file, { clock, random })
     const { head } = await store.read({})
-    const batch = (mark: number) => ({ expected: head ?? bytes(), layout: layoutIn(head), puts: [], deletes: [], head: headOf(mark) })
+    const batch = (mark: number) => ({
+      expected: head ?? bytes(),
+      layout: layoutIn(head),
+      puts: [],
+      deletes: [],
+      head: headOf(mark),
+    })
     const release = await store.turn()
     const late = other.commit(batch(5))
     expect((await other.read({})).head?.[0]).toBe(1)
@@ -103,7 +135,13 @@ describe('the store', () => {
   test('is kept with the settings that survive a power cut', async () => {
     const { file, store } = await newStore()
     const { head } = await store.read({})
-    await store.commit({ expected: head ?? bytes(), layout: layoutIn(head), puts: [], deletes: [], head: headOf(2) })
+    await store.commit({
+      expected: head ?? bytes(),
+      layout: layoutIn(head),
+      puts: [],
+      deletes: [],
+      head: headOf(2),
+    })
     // TRUNCATE shows in the journal that it leaves behind, empty.
     expect(statSync(`${file}-journal`).size).toBe(0)
     store.close()
@@ -152,7 +190,11 @@ describe('what is not a vault', () => {
       expect(await codeOf(openSqliteStore(at(name))), name).toBe(code)
       expect(await messageOf(openSqliteStore(at(name))), name).toMatch(text)
     }
-    const texts = await Promise.all(cases.map(async ([name]) => (await messageOf(openSqliteStore(at(name)))).replaceAll(at(name), '')))
+    const texts = await Promise.all(
+      cases.map(async ([name]) =>
+        (await messageOf(openSqliteStore(at(name)))).replaceAll(at(name), ''),
+      ),
+    )
     expect(new Set(texts).size).toBe(cases.length - 1)
   })
 
@@ -164,14 +206,18 @@ describe('what is not a vault', () => {
       copyFileSync(file, copy)
       const db = new Database(copy)
       db.pragma('user_version=7')
-      const row = db.prepare<unknown[], { b: Buffer }>('SELECT b FROM head WHERE i=1').get()?.b ?? Buffer.alloc(0)
+      const row =
+        db.prepare<unknown[], { b: Buffer }>('SELECT b FROM head WHERE i=1').get()?.b ??
+        Buffer.alloc(0)
       row.writeUInt16BE(7, 8)
       row.writeUInt16BE(7, 10)
       if (header) db.prepare('UPDATE head SET b=? WHERE i=1').run(row)
       db.close()
       return copy
     }
-    expect(await messageOf(openAgain(claim('newer', true)))).toMatch(/has format 7, this program knows format 1/)
+    expect(await messageOf(openAgain(claim('newer', true)))).toMatch(
+      /has format 7, this program knows format 1/,
+    )
     expect(await codeOf(openAgain(claim('newer2', true)))).toBe('failed')
     expect(await codeOf(openAgain(claim('liar', false)))).toBe('tampered')
   })
@@ -210,7 +256,8 @@ describe('what is not a vault', () => {
 describe("SQLite's own header", () => {
   test('with any bit flipped: refused before the first write, or nothing acknowledged is lost', async () => {
     const { file, vault } = await makeVault()
-    for (let i = 0; i < 5; i++) await vault.transact((tx) => tx.putDoc(`doc ${i}`, { filler: 'x'.repeat(3000) }))
+    for (let i = 0; i < 5; i++)
+      await vault.transact((tx) => tx.putDoc(`doc ${i}`, { filler: 'x'.repeat(3000) }))
     await vault.transact((tx) => tx.putDoc('doc 0', 'small'))
     vault.close()
     const whole = readFileSync(file)
@@ -242,8 +289,10 @@ describe("SQLite's own header", () => {
       expect((await again.read((reader) => reader.doc<{ i: number }>('counter')))?.i, what).toBe(3)
       again.close()
       const db = new Database(copy, { readonly: true })
-      // A freelist whose first page was moved is the one thing that only SQLite's own check finds (FORMAT.md).
-      if (bit >> 3 < 32 || bit >> 3 > 35) expect(db.pragma('integrity_check', { simple: true }), what).toBe('ok')
+      // A freelist whose first page was moved is the one thing that only SQLite's own
+      // check finds (FORMAT.md).
+      if (bit >> 3 < 32 || bit >> 3 > 35)
+        expect(db.pragma('integrity_check', { simple: true }), what).toBe('ok')
       db.close()
     }
     expect(refused).toBeGreaterThan(100)
@@ -310,16 +359,25 @@ describe('errors', () => {
           if (!failing) return inner.commit(batch)
           failing = false
           if (applied) await inner.commit(batch)
-          throw new CommitUnknown('commit', { cause: writeFailure(file, Object.assign(new Error(), { code: 'SQLITE_IOERR_FSYNC' })) })
+          throw new CommitUnknown('commit', {
+            cause: writeFailure(file, Object.assign(new Error(), { code: 'SQLITE_IOERR_FSYNC' })),
+          })
         },
         turn: () => inner.turn(),
         reopen: () => inner.reopen(),
         close: () => inner.close(),
       }
-      const session = new Session({ store, clock, random, openRoot: opener({ kind: 'key-file', key: aKey(7) }) })
+      const session = new Session({
+        store,
+        clock,
+        random,
+        openRoot: opener({ kind: 'key-file', key: aKey(7) }),
+      })
       await session.open()
       const flaky = asVault(file, session, false)
-      expect(await codeOf(flaky.transact((tx) => tx.putDoc('a', 1)))).toBe(applied ? 'no error' : 'not-writable')
+      expect(await codeOf(flaky.transact((tx) => tx.putDoc('a', 1)))).toBe(
+        applied ? 'no error' : 'not-writable',
+      )
       expect(await flaky.read((reader) => reader.doc('a'))).toBe(applied ? 1 : undefined)
       await flaky.transact((tx) => tx.putDoc('a', 2))
       flaky.close()

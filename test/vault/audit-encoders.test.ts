@@ -1,10 +1,20 @@
-/** Notes, checkpoint lines, verifier keys and export lines: one spelling each, and nothing that was not written by us is read. */
+/**
+ * Notes, checkpoint lines, verifier keys and export lines: one spelling each, and nothing
+ * that was not written by us is read.
+ */
 import fc from 'fast-check'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { eventId } from '../../src/core/ids.ts'
 import type { AuditEvent } from '../../src/core/model.ts'
 import { Malformed } from '../../src/vault/bytes.ts'
-import { type Line, decodeLine, decodeStatement, encodeLine, encodeNote, encodeStatement } from '../../src/vault/export-line.ts'
+import {
+  type Line,
+  decodeLine,
+  decodeStatement,
+  encodeLine,
+  encodeNote,
+  encodeStatement,
+} from '../../src/vault/export-line.ts'
 import {
   type Signer,
   base64,
@@ -28,10 +38,16 @@ beforeAll(async () => {
   stranger = await signerOf('vlt_3SPKMKSJKNWAGETYG49NPJ8D37', new Uint8Array(32).fill(4))
 })
 
-const bytes = (length: number): fc.Arbitrary<Uint8Array> => fc.uint8Array({ minLength: length, maxLength: length })
-const hexes = (length: number): fc.Arbitrary<string> => bytes(length).map((b) => Buffer.from(b).toString('hex'))
+const bytes = (length: number): fc.Arbitrary<Uint8Array> =>
+  fc.uint8Array({ minLength: length, maxLength: length })
+const hexes = (length: number): fc.Arbitrary<string> =>
+  bytes(length).map((b) => Buffer.from(b).toString('hex'))
 const extra = fc.stringMatching(/^[a-z]{1,9} [!-~ ]{0,40}$/)
-const claims = fc.record({ size: fc.nat(2 ** 31), hash: bytes(32), more: fc.array(extra, { maxLength: 5 }) })
+const claims = fc.record({
+  size: fc.nat(2 ** 31),
+  hash: bytes(32),
+  more: fc.array(extra, { maxLength: 5 }),
+})
 
 /** One small change anywhere in a text. */
 const changes = fc.record({
@@ -45,7 +61,8 @@ function changed(text: string, { at: somewhere, how, by }: Change): string {
   const at = somewhere % text.length
   if (how === 'cut') return text.slice(0, at) + text.slice(at + 1)
   if (how === 'double') return text.slice(0, at) + text.charAt(at) + text.slice(at)
-  if (how === 'swap') return text.slice(0, at) + text.charAt(at + 1) + text.charAt(at) + text.slice(at + 2)
+  if (how === 'swap')
+    return text.slice(0, at) + text.charAt(at + 1) + text.charAt(at) + text.slice(at + 2)
   return how === 'truncate' ? text.slice(0, at) : text.slice(0, at) + by + text.slice(at + 1)
 }
 
@@ -75,9 +92,18 @@ describe('signed notes', () => {
   })
 
   test('the form is that of C2SP: text, an empty line, dash, name, key id and signature', () => {
-    const note = signNote(signer, { origin: signer.name, size: 7, hash: new Uint8Array(32), more: ['time 2026-11-21T00:00:00.000Z'] })
-    expect(note).toMatch(/^rotate\/vlt_\w{26}\n7\nA{43}=\ntime 2026-11-21T00:00:00\.000Z\n\n— rotate\/vlt_\w{26} [A-Za-z0-9+/]{91}=\n$/)
-    const again = parseNote(`${note}— witness.example.org/w1 ${base64(new Uint8Array(68).fill(9))}\n`)
+    const note = signNote(signer, {
+      origin: signer.name,
+      size: 7,
+      hash: new Uint8Array(32),
+      more: ['time 2026-11-21T00:00:00.000Z'],
+    })
+    expect(note).toMatch(
+      /^rotate\/vlt_\w{26}\n7\nA{43}=\ntime 2026-11-21T00:00:00\.000Z\n\n— rotate\/vlt_\w{26} [A-Za-z0-9+/]{91}=\n$/,
+    )
+    const again = parseNote(
+      `${note}— witness.example.org/w1 ${base64(new Uint8Array(68).fill(9))}\n`,
+    )
     expect(signedBy(again, signer)).toBe(true)
   })
 
@@ -90,7 +116,10 @@ describe('signed notes', () => {
         ] as const) {
           const other = changed(text, change)
           if (other === text) continue
-          expect(malformed(() => parse(other)) || !signedBy(parse(other), signer), JSON.stringify(other)).toBe(true)
+          expect(
+            malformed(() => parse(other)) || !signedBy(parse(other), signer),
+            JSON.stringify(other),
+          ).toBe(true)
         }
       }),
       { numRuns: 2000 },
@@ -99,12 +128,21 @@ describe('signed notes', () => {
 
   test('arbitrary text is malformed and never anything worse', () => {
     fc.assert(
-      fc.property(fc.string({ unit: 'binary', maxLength: 300 }), fc.string({ maxLength: 80 }), (text, tail) => {
-        for (const given of [text, `rotate/vlt_A\n${text}\n\n— ${tail}\n`, `rotate/vlt_A 1 ${tail} ${text}`]) {
-          const parse = (read: typeof parseNote): boolean => malformed(() => read(given)) || !signedBy(read(given), signer)
-          expect([parse(parseNote), parse(parseLine)]).toEqual([true, true])
-        }
-      }),
+      fc.property(
+        fc.string({ unit: 'binary', maxLength: 300 }),
+        fc.string({ maxLength: 80 }),
+        (text, tail) => {
+          for (const given of [
+            text,
+            `rotate/vlt_A\n${text}\n\n— ${tail}\n`,
+            `rotate/vlt_A 1 ${tail} ${text}`,
+          ]) {
+            const parse = (read: typeof parseNote): boolean =>
+              malformed(() => read(given)) || !signedBy(read(given), signer)
+            expect([parse(parseNote), parse(parseLine)]).toEqual([true, true])
+          }
+        },
+      ),
     )
   })
 
@@ -165,7 +203,12 @@ const events: fc.Arbitrary<AuditEvent> = fc
   )
 const lines: fc.Arbitrary<Line> = fc.oneof(
   fc.record({ event: events, salt: hexes(16), sealed: hexes(32) }),
-  fc.record({ seq: fc.integer({ min: 1, max: 2 ** 40 }), leaf: hexes(32), sealed: hexes(32), hash: hexes(32) }),
+  fc.record({
+    seq: fc.integer({ min: 1, max: 2 ** 40 }),
+    leaf: hexes(32),
+    sealed: hexes(32),
+    hash: hexes(32),
+  }),
 )
 
 describe('export lines', () => {
@@ -176,7 +219,10 @@ describe('export lines', () => {
         expect(text).not.toMatch(/[\n\r\0]/)
         expect(encodeLine(decodeLine(text) as Line)).toBe(text)
         if ('event' in line)
-          expect((decodeLine(text) as { event: AuditEvent }).event).toMatchObject({ at: line.event.at, actor: line.event.actor })
+          expect((decodeLine(text) as { event: AuditEvent }).event).toMatchObject({
+            at: line.event.at,
+            actor: line.event.actor,
+          })
       }),
     )
     fc.assert(
@@ -187,7 +233,12 @@ describe('export lines', () => {
   })
 
   test('another spelling of the same is refused', () => {
-    const line: Line = { seq: 1, leaf: 'ab'.repeat(32), sealed: 'cd'.repeat(32), hash: 'ef'.repeat(32) }
+    const line: Line = {
+      seq: 1,
+      leaf: 'ab'.repeat(32),
+      sealed: 'cd'.repeat(32),
+      hash: 'ef'.repeat(32),
+    }
     const text = encodeLine(line)
     const others = [
       ` ${text}`,
@@ -218,7 +269,8 @@ describe('export lines', () => {
     fc.assert(
       fc.property(lines, changes, (line, change) => {
         const other = changed(encodeLine(line), change)
-        if (!malformed(() => decodeLine(other))) expect(encodeLine(decodeLine(other) as Line)).toBe(other)
+        if (!malformed(() => decodeLine(other)))
+          expect(encodeLine(decodeLine(other) as Line)).toBe(other)
       }),
     )
   })
@@ -226,7 +278,9 @@ describe('export lines', () => {
   test('the statement of a note', () => {
     const count = fc.nat(2 ** 31)
     const statements = fc.record({
-      time: fc.date({ min: new Date(0), max: new Date(4e12), noInvalidDate: true }).map((date) => date.toISOString()),
+      time: fc
+        .date({ min: new Date(0), max: new Date(4e12), noInvalidDate: true })
+        .map((date) => date.toISOString()),
       format: fc.constantFrom('jsonl' as const, 'csv' as const),
       from: count,
       start: bytes(32),
@@ -240,7 +294,10 @@ describe('export lines', () => {
     fc.assert(
       fc.property(statements, fc.nat(6), (statement, i) => {
         const encoded = encodeStatement(statement)
-        expect(decodeStatement(encoded)).toEqual({ ...statement, filter: JSON.parse(JSON.stringify(statement.filter)) as object })
+        expect(decodeStatement(encoded)).toEqual({
+          ...statement,
+          filter: JSON.parse(JSON.stringify(statement.filter)) as object,
+        })
         expect(malformed(() => decodeStatement(encoded.toSpliced(i, 1)))).toBe(true)
         expect(malformed(() => decodeStatement([...encoded, 'more 1']))).toBe(true)
       }),

@@ -1,4 +1,6 @@
-/** When events may go: calendar years in UTC, and only by a clock that can be believed. */
+/**
+ * When events may go: calendar years in UTC, and only by a clock that can be believed.
+ */
 import { describe, expect, test } from 'vitest'
 import { pruneAudit, yearsBefore } from '../../src/app/vault/audit.ts'
 import type { Deps } from '../../src/app/base/deps.ts'
@@ -22,9 +24,20 @@ describe('retention', () => {
     clock.date = at('2040-01-01T00:00:00Z')
     await vault.transact((tx) => Promise.resolve(tx.audit(anEntry('a/b'))))
     const deps = (reason?: string): Deps =>
-      ({ vault, clock, actor: 'test', reason, signal: new AbortController().signal }) as unknown as Deps
+      ({
+        vault,
+        clock,
+        actor: 'test',
+        reason,
+        signal: new AbortController().signal,
+      }) as unknown as Deps
     let asked = 0
-    const input = { years: 7, force: false, dryRun: false, confirm: () => Promise.resolve(void asked++) }
+    const input = {
+      years: 7,
+      force: false,
+      dryRun: false,
+      confirm: () => Promise.resolve(void asked++),
+    }
     clock.date = at('2039-12-31T23:00:00Z')
     expect(await codeOf(pruneAudit(deps(), input))).toBe('denied')
     clock.date = at('2048-01-01T00:00:00Z')
@@ -35,11 +48,18 @@ describe('retention', () => {
     expect(await codeOf(pruneAudit(deps(), { ...input, force: true }))).toBe('usage')
     expect(await pruneAudit(deps(), { ...input, dryRun: true })).toMatchObject({ from: 0, to: 1 })
     expect(asked).toBe(0)
-    expect(await codeOf(pruneAudit(deps(), { ...input, confirm: () => Promise.reject(new Error('no')) }))).not.toBe('no error')
+    expect(
+      await codeOf(
+        pruneAudit(deps(), { ...input, confirm: () => Promise.reject(new Error('no')) }),
+      ),
+    ).not.toBe('no error')
     expect(await all(vault.auditEvents({}))).toHaveLength(2)
     expect(await pruneAudit(deps('seven years are over'), input)).toMatchObject({ from: 0, to: 1 })
     expect(asked).toBe(1)
-    expect((await all(vault.auditEvents({}))).map(({ action }) => action)).toEqual(['secret_created', 'audit_pruned'])
+    expect((await all(vault.auditEvents({}))).map(({ action }) => action)).toEqual([
+      'secret_created',
+      'audit_pruned',
+    ])
     const [event] = await all(vault.auditEvents({ action: 'audit_pruned' }))
     expect(event?.metadata).toEqual({
       first: 1,

@@ -1,7 +1,15 @@
-/** What the audit chain proves: to its own vault, to who holds an earlier checkpoint, and to who holds an export and the public key. */
+/**
+ * What the audit chain proves: to its own vault, to who holds an earlier checkpoint, and
+ * to who holds an export and the public key.
+ */
 import Database from 'better-sqlite3'
 import { beforeAll, describe, expect, test } from 'vitest'
-import type { AuditFilter, ExportFormat, ExportReport, ExportSummary } from '../../src/core/audit-trail.ts'
+import type {
+  AuditFilter,
+  ExportFormat,
+  ExportReport,
+  ExportSummary,
+} from '../../src/core/audit-trail.ts'
 import type { Vault } from '../../src/core/ports.ts'
 import { openSqliteStore } from '../../src/store/sqlite.ts'
 import { CHAIN_START, chain, openAudit } from '../../src/vault/audit-row.ts'
@@ -30,7 +38,12 @@ async function append({ vault, clock }: Made, count: number, from: number): Prom
   for (let i = 0; i < count; i++) {
     clock.date = from + i * DAY
     await vault.transact((tx) => {
-      tx.audit(anEntry(i % 2 === 0 ? 'a/b/K' : 'c/d/K', { action: 'secret_rotated', metadata: { i, canary: `CANARY-${i}` } }))
+      tx.audit(
+        anEntry(i % 2 === 0 ? 'a/b/K' : 'c/d/K', {
+          action: 'secret_rotated',
+          metadata: { i, canary: `CANARY-${i}` },
+        }),
+      )
       return Promise.resolve()
     })
   }
@@ -41,7 +54,11 @@ interface Exported {
   readonly summary: ExportSummary
 }
 
-async function exported(vault: Vault, filter: AuditFilter = {}, format: ExportFormat = jsonl): Promise<Exported> {
+async function exported(
+  vault: Vault,
+  filter: AuditFilter = {},
+  format: ExportFormat = jsonl,
+): Promise<Exported> {
   const pieces = (await vault.trail()).export(filter, format)
   let text = ''
   for (;;) {
@@ -57,7 +74,11 @@ async function* inPieces(text: string, size: number): AsyncGenerator<Uint8Array>
 }
 
 function check(text: string, pubkey: string, note?: string, size = 1000): Promise<ExportReport> {
-  return verifyExport({ chunks: inPieces(text, size), pubkey, ...(note === undefined ? {} : { note }) })
+  return verifyExport({
+    chunks: inPieces(text, size),
+    pubkey,
+    ...(note === undefined ? {} : { note }),
+  })
 }
 
 function edit(file: string, sql: string, ...values: unknown[]): void {
@@ -77,13 +98,21 @@ describe('the walk', () => {
   test('computes what audit-row.ts says, rows of any length', async () => {
     const made = await filled(3)
     await made.vault.transact((tx) => {
-      for (const length of [0, 300, 5000, 70_000]) tx.audit(anEntry('x/y', { metadata: { text: 'ä'.repeat(length) } }))
+      for (const length of [0, 300, 5000, 70_000])
+        tx.audit(anEntry('x/y', { metadata: { text: 'ä'.repeat(length) } }))
       return Promise.resolve()
     })
     const store = await openSqliteStore(made.file)
-    const session = new Session({ store, clock: made.clock, random, openRoot: opener({ kind: 'key-file', key: aKey(7) }) })
+    const session = new Session({
+      store,
+      clock: made.clock,
+      random,
+      openRoot: opener({ kind: 'key-file', key: aKey(7) }),
+    })
     await session.open()
-    const { ranges } = await store.read({ ranges: [{ table: 'audit', from: 1n, to: 100n, limit: 100 }] })
+    const { ranges } = await store.read({
+      ranges: [{ table: 'audit', from: 1n, to: 100n, limit: 100 }],
+    })
     const walk = new AuditWalk(session.keys, CHAIN_START)
     let h: Uint8Array = CHAIN_START
     for (const { key, bytes } of ranges[0] ?? []) {
@@ -110,7 +139,9 @@ describe('the walk', () => {
   test('backwards gives the same events, each proven, and stops where it is told', async () => {
     const { vault } = await filled(30)
     const forwards = await all(vault.auditEvents({ path: 'a/b/K' }))
-    expect((await all(vault.auditEvents({ path: 'a/b/K' }, 'newest-first'))).reverse()).toEqual(forwards)
+    expect((await all(vault.auditEvents({ path: 'a/b/K' }, 'newest-first'))).reverse()).toEqual(
+      forwards,
+    )
     for await (const event of vault.auditEvents({}, 'newest-first')) {
       expect(event.seq).toBe(31)
       break
@@ -137,17 +168,25 @@ describe('the walk', () => {
     await append(made, 2, START + 5 * DAY)
     const key = { kind: 'key-file', key: aKey(7) } as const
     const { openVault } = await import('../../src/vault/index.ts')
-    const fork = await openVault({ file: `${made.file}.fork`, unlock: key, clock: made.clock, random })
+    const fork = await openVault({
+      file: `${made.file}.fork`,
+      unlock: key,
+      clock: made.clock,
+      random,
+    })
     await fork.transact((tx) => Promise.resolve(tx.audit(anEntry('forged/K'))))
     fork.close()
     edit(made.file, 'UPDATE audit SET b=? WHERE i=5', rawRow(`${made.file}.fork`, 5))
     const seen: string[] = []
     const read = async (): Promise<void> => {
-      for await (const event of made.vault.auditEvents({}, 'newest-first')) seen.push(event.path ?? '')
+      for await (const event of made.vault.auditEvents({}, 'newest-first'))
+        seen.push(event.path ?? '')
     }
     expect(await codeOf(read)).toBe('tampered')
     expect(seen).toEqual(['c/d/K'])
-    expect(await codeOf(all(made.vault.auditEvents({ path: 'forged/K' }, 'newest-first')))).toBe('tampered')
+    expect(await codeOf(all(made.vault.auditEvents({ path: 'forged/K' }, 'newest-first')))).toBe(
+      'tampered',
+    )
   })
 
   test('names the first bad event', async () => {
@@ -175,9 +214,21 @@ describe('checkpoints', () => {
     expect(verdict).toMatchObject({ ok: true, rows: 6, anchored: null, pruned: 0 })
     expect(await trail.checkpoint()).toEqual(checkpoint)
     await append(made, 5, START + 10 * DAY)
-    const json = JSON.stringify({ data: { rows: 6, head: verdict.head, checkpoint: checkpoint?.note } })
-    for (const anchor of [checkpoint?.note, checkpoint?.line, json, JSON.stringify({ rows: 6, head: verdict.head })])
-      expect(await trail.verify(anchor)).toMatchObject({ ok: true, anchored: true, anchor: { size: 6 }, rows: 11 })
+    const json = JSON.stringify({
+      data: { rows: 6, head: verdict.head, checkpoint: checkpoint?.note },
+    })
+    for (const anchor of [
+      checkpoint?.note,
+      checkpoint?.line,
+      json,
+      JSON.stringify({ rows: 6, head: verdict.head }),
+    ])
+      expect(await trail.verify(anchor)).toMatchObject({
+        ok: true,
+        anchored: true,
+        anchor: { size: 6 },
+        rows: 11,
+      })
     expect((await trail.verify((await trail.checkpoint()).note)).anchored).toBe(true)
   })
 
@@ -188,7 +239,11 @@ describe('checkpoints', () => {
     const other = await (await filled(5)).vault.trail()
     const fault = async (text: string): Promise<unknown> => {
       const verdict = await trail.verify(text)
-      expect({ ok: verdict.ok, anchored: verdict.anchored, checkpoint: verdict.checkpoint }).toEqual({
+      expect({
+        ok: verdict.ok,
+        anchored: verdict.anchored,
+        checkpoint: verdict.checkpoint,
+      }).toEqual({
         ok: false,
         anchored: false,
         checkpoint: null,
@@ -201,7 +256,9 @@ describe('checkpoints', () => {
     expect(await fault(line.replace(' 6 ', ' 5 '))).toBe('signature')
     expect(await fault(JSON.stringify({ rows: 5, head: 'ab'.repeat(32) }))).toBe('fork')
     expect(await fault(JSON.stringify({ rows: 7, head: 'ab'.repeat(32) }))).toBe('ahead')
-    expect(await fault(JSON.stringify({ rows: 5, head: 'ab'.repeat(32), checkpoint: note }))).toBe('fork')
+    expect(await fault(JSON.stringify({ rows: 5, head: 'ab'.repeat(32), checkpoint: note }))).toBe(
+      'fork',
+    )
     for (const text of ['', 'nonsense', '{}', '{"rows":1}', `${note}x`, line.slice(0, -3)])
       expect(await codeOf(trail.verify(text)), text).toBe('usage')
   })
@@ -215,16 +272,27 @@ describe('checkpoints', () => {
     made.vault.close()
     copyFileSync(`${made.file}.old`, made.file)
     const again = await made.open()
-    expect(await (await again.trail()).verify(anchor)).toMatchObject({ ok: false, anchor: { fault: 'ahead' } })
+    expect(await (await again.trail()).verify(anchor)).toMatchObject({
+      ok: false,
+      anchor: { fault: 'ahead' },
+    })
     await append({ ...made, vault: again }, 4, START + 5 * DAY)
     expect((await again.auditVerify()).ok).toBe(true)
-    expect(await (await again.trail()).verify(anchor)).toMatchObject({ ok: false, anchor: { fault: 'fork' }, firstBad: 7 })
+    expect(await (await again.trail()).verify(anchor)).toMatchObject({
+      ok: false,
+      anchor: { fault: 'fork' },
+      firstBad: 7,
+    })
   })
 
   test('a chain that does not hold gets no checkpoint', async () => {
     const { file, vault } = await filled(3)
     edit(file, 'DELETE FROM audit WHERE i=2')
-    expect(await (await vault.trail()).verify()).toMatchObject({ ok: false, checkpoint: null, firstBad: 2 })
+    expect(await (await vault.trail()).verify()).toMatchObject({
+      ok: false,
+      checkpoint: null,
+      firstBad: 2,
+    })
     expect(await codeOf(exported(vault))).toBe('tampered')
   })
 })
@@ -244,7 +312,15 @@ describe('exports', () => {
     const { text, summary } = await exported(made.vault)
     for (const size of [1, 7, 4096, 1_000_000]) {
       const report = await check(text, pubkey, undefined, size)
-      expect(report).toMatchObject({ from: 0, to: 331, shown: 331, withheld: 0, size: 331, filter: {}, vaultId: made.vault.vaultId })
+      expect(report).toMatchObject({
+        from: 0,
+        to: 331,
+        shown: 331,
+        withheld: 0,
+        size: 331,
+        filter: {},
+        vaultId: made.vault.vaultId,
+      })
       expect(report.end).toBe((await made.vault.auditVerify()).head)
     }
     expect(summary).toMatchObject({ from: 0, to: 331, shown: 331, withheld: 0, pruned: 0 })
@@ -263,7 +339,11 @@ describe('exports', () => {
     const report = await check(text, pubkey)
     expect(report.shown + report.withheld).toBe(31)
     expect(report.withheld).toBeGreaterThan(10)
-    expect(report.filter).toEqual({ since: '2018-10-01T00:00:00.000Z', until: '2018-10-31T23:59:59.999Z', path: 'a/b/K' })
+    expect(report.filter).toEqual({
+      since: '2018-10-01T00:00:00.000Z',
+      until: '2018-10-31T23:59:59.999Z',
+      path: 'a/b/K',
+    })
     expect(text).not.toContain('c/d/K')
   })
 
@@ -282,7 +362,10 @@ describe('exports', () => {
   })
 
   test('that were cut, sorted, doubled, filtered or edited do not verify', async () => {
-    const { text } = await exported(made.vault, { since: Date.UTC(2018, 9, 20), until: Date.UTC(2018, 9, 26) })
+    const { text } = await exported(made.vault, {
+      since: Date.UTC(2018, 9, 20),
+      until: Date.UTC(2018, 9, 26),
+    })
     const lines = text.trimEnd().split('\n')
     const join = (of: readonly string[]): string => of.map((line) => `${line}\n`).join('')
     expect(join(lines)).toBe(text)
@@ -305,10 +388,17 @@ describe('exports', () => {
       attacks.push([`without line ${i}`, join(lines.toSpliced(i, 1))])
       attacks.push([`cut before line ${i}`, join(lines.slice(0, i))])
       attacks.push([`line ${i} twice`, join(lines.toSpliced(i, 0, lines[i] ?? ''))])
-      if (i + 2 < lines.length) attacks.push([`lines ${i} swapped`, join(lines.with(i, lines[i + 1] ?? '').with(i + 1, lines[i] ?? ''))])
+      if (i + 2 < lines.length)
+        attacks.push([
+          `lines ${i} swapped`,
+          join(lines.with(i, lines[i + 1] ?? '').with(i + 1, lines[i] ?? '')),
+        ])
       if (i + 1 < lines.length) {
         attacks.push([`line ${i} hidden afterwards`, join(lines.with(i, hidden(lines[i] ?? '')))])
-        attacks.push([`line ${i} edited`, join(lines.with(i, (lines[i] ?? '').replace('"actor":"test"', '"actor":"tess"')))])
+        attacks.push([
+          `line ${i} edited`,
+          join(lines.with(i, (lines[i] ?? '').replace('"actor":"test"', '"actor":"tess"'))),
+        ])
         attacks.push([`beginning at ${i + 1}`, join(lines.slice(i + 1))])
       }
     }
@@ -319,16 +409,24 @@ describe('exports', () => {
   })
 
   test('with any byte changed do not verify', async () => {
-    const { text } = await exported(made.vault, { since: Date.UTC(2018, 9, 20), until: Date.UTC(2018, 9, 22) })
+    const { text } = await exported(made.vault, {
+      since: Date.UTC(2018, 9, 20),
+      until: Date.UTC(2018, 9, 22),
+    })
     const bytes = Buffer.from(text)
     for (let at = 0; at < bytes.length; at++) {
       const other = Buffer.from(bytes)
       other[at] = (other[at] ?? 0) ^ (1 << (at % 7))
-      expect(await codeOf(verifyExport({ chunks: inPieces(other.toString('latin1'), 999), pubkey })), `byte ${at}`).not.toBe('no error')
+      expect(
+        await codeOf(verifyExport({ chunks: inPieces(other.toString('latin1'), 999), pubkey })),
+        `byte ${at}`,
+      ).not.toBe('no error')
       const whole = (async function* () {
         yield await Promise.resolve(new Uint8Array(other))
       })()
-      expect(await codeOf(verifyExport({ chunks: whole, pubkey })), `byte ${at}`).toMatch(/^(tampered|usage)$/)
+      expect(await codeOf(verifyExport({ chunks: whole, pubkey })), `byte ${at}`).toMatch(
+        /^(tampered|usage)$/,
+      )
     }
   }, 120_000)
 
@@ -340,18 +438,34 @@ describe('exports', () => {
       expect(await codeOf(check(text, key)), key).toBe('usage')
     // The same vault's name over another key.
     const { signerOf, encodeVerifier } = await import('../../src/vault/note.ts')
-    expect(await codeOf(check(text, encodeVerifier(await signerOf(made.vault.vaultId, new Uint8Array(32)))))).toBe('tampered')
+    expect(
+      await codeOf(
+        check(text, encodeVerifier(await signerOf(made.vault.vaultId, new Uint8Array(32)))),
+      ),
+    ).toBe('tampered')
   })
 
   test('as CSV are proven by the note beside them', async () => {
-    const csv: ExportFormat = { kind: 'csv', head: 'seq\n', rows: (events) => events.map(({ seq }) => `${seq}\n`).join('') }
+    const csv: ExportFormat = {
+      kind: 'csv',
+      head: 'seq\n',
+      rows: (events) => events.map(({ seq }) => `${seq}\n`).join(''),
+    }
     const { text, summary } = await exported(made.vault, { ...october, path: 'a/b/K' }, csv)
     expect(text.split('\n').length).toBe(summary.shown + 2)
-    expect(await check(text, pubkey, summary.note)).toMatchObject({ format: 'csv', shown: summary.shown, withheld: summary.withheld })
+    expect(await check(text, pubkey, summary.note)).toMatchObject({
+      format: 'csv',
+      shown: summary.shown,
+      withheld: summary.withheld,
+    })
     expect(await codeOf(check(`${text} `, pubkey, summary.note))).toBe('tampered')
-    expect(await codeOf(check(text, pubkey, (await exported(made.vault, october)).summary.note))).toBe('tampered')
+    expect(
+      await codeOf(check(text, pubkey, (await exported(made.vault, october)).summary.note)),
+    ).toBe('tampered')
     expect(await codeOf(check(text, pubkey))).toBe('tampered')
-    expect(await codeOf(check(text, pubkey, (await (await made.vault.trail()).checkpoint()).note))).toBe('tampered')
+    expect(
+      await codeOf(check(text, pubkey, (await (await made.vault.trail()).checkpoint()).note)),
+    ).toBe('tampered')
   })
 
   test('are as large as the chain and take no more memory for it', async () => {
@@ -384,7 +498,8 @@ describe('pruning', () => {
   const before = Date.UTC(2018, 5, 1)
   const options = {
     before,
-    entry: ({ from, to }: { from: number; to: number }) => anEntry(null, { action: 'audit_pruned', metadata: { from, to } }),
+    entry: ({ from, to }: { from: number; to: number }) =>
+      anEntry(null, { action: 'audit_pruned', metadata: { from, to } }),
     pause: () => Promise.resolve(),
     dryRun: false,
   }
@@ -405,12 +520,19 @@ describe('pruning', () => {
     clock.date = date
     const file = `${scratch()}/vault.db`
     const key = aKey(7)
-    const vault = await createVault({ file, clock, random, unlockers: [{ kind: 'key-file', key }], actor: 'test' })
+    const vault = await createVault({
+      file,
+      clock,
+      random,
+      unlockers: [{ kind: 'key-file', key }],
+      actor: 'test',
+    })
     return {
       file,
       vault,
       clock,
-      open: (readonly = false) => openVault({ file, unlock: { kind: 'key-file', key }, clock, random, readonly }),
+      open: (readonly = false) =>
+        openVault({ file, unlock: { kind: 'key-file', key }, clock, random, readonly }),
     }
   }
 
@@ -424,7 +546,13 @@ describe('pruning', () => {
     expect((await vault.auditVerify()).rows).toBe(201)
     expect(await trail.prune(options)).toEqual({ from: 0, to: 152 })
     const verdict = await trail.verify(anchors[0]?.line)
-    expect(verdict).toMatchObject({ ok: true, anchored: true, rows: 202, pruned: 152, firstBad: null })
+    expect(verdict).toMatchObject({
+      ok: true,
+      anchored: true,
+      rows: 202,
+      pruned: 152,
+      firstBad: null,
+    })
     expect(await trail.verify(third)).toMatchObject({ ok: true, anchored: true })
     const left = await all(vault.auditEvents({}))
     expect(left.slice(0, -1)).toEqual(events.slice(152))
@@ -446,13 +574,20 @@ describe('pruning', () => {
     await trail.prune(options)
     expect(await check(whole, trail.pubkey())).toMatchObject({ from: 0, to: 201 })
     expect(await check(earlier, trail.pubkey())).toMatchObject({ shown: 31 })
-    expect(await check((await exported(vault)).text, trail.pubkey())).toMatchObject({ from: 152, to: 202, shown: 50 })
+    expect(await check((await exported(vault)).text, trail.pubkey())).toMatchObject({
+      from: 152,
+      to: 202,
+      shown: 50,
+    })
     const { text, summary } = await exported(vault, may)
     expect(summary).toMatchObject({ from: 152, to: 152, shown: 0, pruned: 152 })
     expect(await check(text, trail.pubkey())).toMatchObject({ shown: 0, from: 152 })
     // A range that is pruned in part.
     expect(
-      await check((await exported(vault, { since: Date.UTC(2018, 4, 1), until: Date.UTC(2018, 5, 10) })).text, trail.pubkey()),
+      await check(
+        (await exported(vault, { since: Date.UTC(2018, 4, 1), until: Date.UTC(2018, 5, 10) })).text,
+        trail.pubkey(),
+      ),
     ).toMatchObject({ from: 152 })
   })
 
@@ -475,12 +610,19 @@ describe('pruning', () => {
     const anchor = (await trail.checkpoint()).note
     made.clock.date = Date.UTC(2027, 0, 1)
     let commits = 0
-    const dies = { ...options, pause: () => (++commits === 2 ? Promise.reject(new Error('killed')) : Promise.resolve()) }
+    const dies = {
+      ...options,
+      pause: () => (++commits === 2 ? Promise.reject(new Error('killed')) : Promise.resolve()),
+    }
     await expect(trail.prune(dies)).rejects.toThrow('killed')
     expect(await trail.verify(anchor)).toMatchObject({ ok: true, pruned: 1000 })
     const again = await made.open()
     expect(await (await again.trail()).prune(options)).toEqual({ from: 1000, to: 1801 })
-    expect(await (await again.trail()).verify(anchor)).toMatchObject({ ok: true, pruned: 1801, rows: 1803 })
+    expect(await (await again.trail()).verify(anchor)).toMatchObject({
+      ok: true,
+      pruned: 1801,
+      rows: 1803,
+    })
     const pruned = await all(again.auditEvents({ action: 'audit_pruned' }))
     expect(pruned.map(({ metadata }) => metadata)).toEqual([
       { from: 0, to: 1801 },
@@ -513,7 +655,12 @@ describe('pruning', () => {
     await trail.prune(options)
     const stub = rawRow(file, 100)
     const bad = async (): Promise<number | null> => (await vault.auditVerify()).firstBad
-    for (const bytes of [whole, Buffer.concat([stub.subarray(0, 63), Buffer.from([1])]), stub.subarray(0, 63), Buffer.alloc(64)]) {
+    for (const bytes of [
+      whole,
+      Buffer.concat([stub.subarray(0, 63), Buffer.from([1])]),
+      stub.subarray(0, 63),
+      Buffer.alloc(64),
+    ]) {
       edit(file, 'UPDATE audit SET b=? WHERE i=100', bytes)
       expect(await bad()).not.toBeNull()
     }
@@ -521,10 +668,15 @@ describe('pruning', () => {
     expect(await bad()).toBe(100)
     edit(file, 'INSERT INTO audit(i,b) VALUES(100,?)', stub)
     expect(await bad()).toBeNull()
-    // A stub in place of an event that is not pruned: its hashes fit, its content would be gone.
+    // A stub in place of an event that is not pruned: its hashes fit, its content would
+    // be gone.
     const young = rawRow(file, 160)
     const { hash } = await import('../../src/vault/sodium.ts')
-    edit(file, 'UPDATE audit SET b=? WHERE i=160', Buffer.concat([young.subarray(0, 32), hash(32, young.subarray(32))]))
+    edit(
+      file,
+      'UPDATE audit SET b=? WHERE i=160',
+      Buffer.concat([young.subarray(0, 32), hash(32, young.subarray(32))]),
+    )
     expect(await bad()).toBe(160)
     expect(await codeOf(all(vault.auditEvents({})))).toBe('tampered')
     edit(file, 'UPDATE audit SET b=? WHERE i=160', young)
@@ -532,7 +684,10 @@ describe('pruning', () => {
     edit(file, 'DELETE FROM audit WHERE i<=152')
     expect(await bad()).toBeNull()
     expect(await trail.verify(anchor)).toMatchObject({ ok: true, anchored: true })
-    expect(await trail.verify(JSON.stringify({ rows: 3, head: 'ab'.repeat(32) }))).toMatchObject({ ok: false, anchor: { fault: 'gone' } })
+    expect(await trail.verify(JSON.stringify({ rows: 3, head: 'ab'.repeat(32) }))).toMatchObject({
+      ok: false,
+      anchor: { fault: 'gone' },
+    })
   })
 
   test('refuses a chain that does not hold', async () => {

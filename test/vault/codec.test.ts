@@ -13,20 +13,49 @@ import {
 } from '../../src/vault/codec.ts'
 import { decodeRoot, encodeRoot } from '../../src/vault/root.ts'
 import { ready } from '../../src/vault/sodium.ts'
-import { type Entry, NEVER, decodeLeaf, decodeMid, encodeLeaf, encodeMid, entryOf, withEntries } from '../../src/vault/tree.ts'
+import {
+  type Entry,
+  NEVER,
+  decodeLeaf,
+  decodeMid,
+  encodeLeaf,
+  encodeMid,
+  entryOf,
+  withEntries,
+} from '../../src/vault/tree.ts'
 
 await ready()
 
 const bytes = fc.uint8Array({ maxLength: 300 })
 const secret = bytes.map((value) => new Secret(value))
-const key = fc.oneof(fc.string(), fc.constantFrom('$secret', '$$secret', '$$$secret', '__proto__', 'constructor', 'toJSON', '1', ''))
+const key = fc.oneof(
+  fc.string(),
+  fc.constantFrom(
+    '$secret',
+    '$$secret',
+    '$$$secret',
+    '__proto__',
+    'constructor',
+    'toJSON',
+    '1',
+    '',
+  ),
+)
 const { record } = fc.letrec((tie) => ({
-  leaf: fc.oneof(fc.string({ unit: 'binary' }), fc.integer(), fc.boolean(), fc.constant(null), secret),
+  leaf: fc.oneof(
+    fc.string({ unit: 'binary' }),
+    fc.integer(),
+    fc.boolean(),
+    fc.constant(null),
+    secret,
+  ),
   record: fc.oneof(
     { depthSize: 'small' },
     tie('leaf'),
     fc.array(tie('record'), { maxLength: 4 }),
-    fc.array(fc.tuple(key, tie('record')), { maxLength: 4 }).map((entries) => Object.fromEntries(entries)),
+    fc
+      .array(fc.tuple(key, tie('record')), { maxLength: 4 })
+      .map((entries) => Object.fromEntries(entries)),
   ),
 }))
 
@@ -34,7 +63,8 @@ const { record } = fc.letrec((tie) => ({
 function shown(value: unknown): unknown {
   if (value instanceof Secret) return { secret: [...value.bytes()] }
   if (Array.isArray(value)) return value.map(shown)
-  if (value !== null && typeof value === 'object') return Object.entries(value).map(([k, v]) => [k, shown(v)])
+  if (value !== null && typeof value === 'object')
+    return Object.entries(value).map(([k, v]) => [k, shown(v)])
   return value
 }
 
@@ -51,7 +81,9 @@ describe('records', () => {
   })
 
   test('hold no value in their JSON part', () => {
-    const text = new TextDecoder('latin1').decode(encodeRecord({ a: new Secret('x'), b: [{ c: new Secret('y') }] }))
+    const text = new TextDecoder('latin1').decode(
+      encodeRecord({ a: new Secret('x'), b: [{ c: new Secret('y') }] }),
+    )
     expect(text).toContain('{"r":{"a":{"$secret":0},"b":[{"c":{"$secret":1}}]}}')
   })
 
@@ -79,7 +111,14 @@ describe('objects', () => {
   })
 
   test('size classes double', () => {
-    expect([0, 64, 65, 4096, 4097, 1 << 20].map(bucketSize)).toEqual([64, 64, 128, 4096, 8192, 1 << 20])
+    expect([0, 64, 65, 4096, 4097, 1 << 20].map(bucketSize)).toEqual([
+      64,
+      64,
+      128,
+      4096,
+      8192,
+      1 << 20,
+    ])
   })
 })
 
@@ -113,9 +152,12 @@ describe('tree nodes', () => {
   })
 
   test('mids survive the round trip', () => {
-    const children = fc.uniqueArray(fc.tuple(fc.integer({ min: 0, max: 127 }), fc.record({ hash: refHash, wake })), {
-      selector: ([at]) => at,
-    })
+    const children = fc.uniqueArray(
+      fc.tuple(fc.integer({ min: 0, max: 127 }), fc.record({ hash: refHash, wake })),
+      {
+        selector: ([at]) => at,
+      },
+    )
     fc.assert(
       fc.property(fc.integer({ min: 0, max: 127 }), children, (mid, refs) => {
         const sorted = new Map(refs.sort(([a], [b]) => a - b))
@@ -160,8 +202,18 @@ describe('bytes', () => {
     )
     fc.assert(
       fc.property(numbers, ([a, b, c, d, e, f]) => {
-        const input = new Reader(new Writer().u8(a).u16(b).u32(c).u48(d).u64(e).short(f).long(f).done())
-        expect([input.u8(), input.u16(), input.u32(), input.u48(), input.u64(), input.short(), input.long()]).toEqual([a, b, c, d, e, f, f])
+        const input = new Reader(
+          new Writer().u8(a).u16(b).u32(c).u48(d).u64(e).short(f).long(f).done(),
+        )
+        expect([
+          input.u8(),
+          input.u16(),
+          input.u32(),
+          input.u48(),
+          input.u64(),
+          input.short(),
+          input.long(),
+        ]).toEqual([a, b, c, d, e, f, f])
         input.end()
         expect(() => input.u8()).toThrow('too short')
       }),

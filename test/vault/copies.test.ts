@@ -1,12 +1,33 @@
-/** Backups, what is restored from them, full verification, and what is saved from a damaged vault. */
+/**
+ * Backups, what is restored from them, full verification, and what is saved from a
+ * damaged vault.
+ */
 import { existsSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import Database from 'better-sqlite3'
 import { describe, expect, test } from 'vitest'
 import type { Vault } from '../../src/core/ports.ts'
 import { Secret, single } from '../../src/core/secret.ts'
-import { createVault, openUnverified, openVault, proveCopy, restoreVault, salvageVault } from '../../src/vault/index.ts'
-import { TestClock, aKey, aRun, aScheduled, aSecret, all, anEntry, codeOf, random, scratch } from './support.ts'
+import {
+  createVault,
+  openUnverified,
+  openVault,
+  proveCopy,
+  restoreVault,
+  salvageVault,
+} from '../../src/vault/index.ts'
+import {
+  TestClock,
+  aKey,
+  aRun,
+  aScheduled,
+  aSecret,
+  all,
+  anEntry,
+  codeOf,
+  random,
+  scratch,
+} from './support.ts'
 
 const clock = new TestClock()
 const unlock = { kind: 'key-file', key: aKey(7) } as const
@@ -44,7 +65,10 @@ async function filled(count = 12): Promise<Filled> {
       hint: '…',
       revocable: false,
     } as const
-    const secret = i % 2 === 0 ? aScheduled(`p/s${i}`, 5000 + i, { versions: [version] }) : aSecret(`p/s${i}`, { versions: [version] })
+    const secret =
+      i % 2 === 0
+        ? aScheduled(`p/s${i}`, 5000 + i, { versions: [version] })
+        : aSecret(`p/s${i}`, { versions: [version] })
     ids.push(secret.id)
     await vault.transact(async (tx) => {
       await tx.putSecret(secret)
@@ -54,7 +78,12 @@ async function filled(count = 12): Promise<Filled> {
     })
   }
   vault.close()
-  return { file, stateDir, ids, open: (other = file) => openVault({ file: other, unlock, clock, random, stateDir }) }
+  return {
+    file,
+    stateDir,
+    ids,
+    open: (other = file) => openVault({ file: other, unlock, clock, random, stateDir }),
+  }
 }
 
 /** Everything in a vault, in words. */
@@ -62,12 +91,22 @@ async function contents(vault: Vault): Promise<unknown> {
   const secrets = (await all(vault.secrets())).toSorted((a, b) => (a.path < b.path ? -1 : 1))
   const values = []
   for (const secret of secrets)
-    values.push([secret.path, await vault.read(async (reader) => (await reader.value(secret.id, 1))?.['value']?.reveal())])
-  return { secrets, values, runs: (await all(vault.runs())).map(({ id }) => id), due: await vault.due(5004) }
+    values.push([
+      secret.path,
+      await vault.read(async (reader) => (await reader.value(secret.id, 1))?.['value']?.reveal()),
+    ])
+  return {
+    secrets,
+    values,
+    runs: (await all(vault.runs())).map(({ id }) => id),
+    due: await vault.due(5004),
+  }
 }
 
 const leftovers = (file: string): readonly string[] =>
-  readdirSync(dirname(file)).filter((name) => name.includes('.new-') || name.endsWith('backup.db-journal'))
+  readdirSync(dirname(file)).filter(
+    (name) => name.includes('.new-') || name.endsWith('backup.db-journal'),
+  )
 
 describe('a backup', () => {
   test('holds everything, is private, knows that it is a copy, and leaves nothing else', async () => {
@@ -114,7 +153,10 @@ describe('a backup', () => {
         return proveCopy(copy, key)
       })
       const copy = await open(target)
-      const [a, b] = await copy.read(async (reader) => [await reader.doc<number>('a'), await reader.doc<number>('b')])
+      const [a, b] = await copy.read(async (reader) => [
+        await reader.doc<number>('a'),
+        await reader.doc<number>('b'),
+      ])
       expect(a).toBe(b)
       copy.close()
     }
@@ -142,7 +184,9 @@ describe('a backup', () => {
   test('where nothing can be written: exit 16, nothing is left', async () => {
     const { file, open } = await filled(1)
     const vault = await open()
-    expect(await codeOf((await vault.care()).backup('/proc/rotate/backup.db', proveCopy))).toBe('not-writable')
+    expect(await codeOf((await vault.care()).backup('/proc/rotate/backup.db', proveCopy))).toBe(
+      'not-writable',
+    )
     expect(leftovers(file)).toEqual([])
     vault.close()
   })
@@ -159,7 +203,10 @@ describe('a backup', () => {
     }
     expect(await codeOf((await vault.care()).backup(target, spoil))).toBe('tampered')
     expect(existsSync(target)).toBe(false)
-    const older = async (copy: string, key: Secret) => ({ ...(await proveCopy(copy, key)), commit: 1 })
+    const older = async (copy: string, key: Secret) => ({
+      ...(await proveCopy(copy, key)),
+      commit: 1,
+    })
     expect(await codeOf((await vault.care()).backup(target, older))).toBe('tampered')
     expect(leftovers(target)).toEqual([])
     vault.close()
@@ -198,8 +245,19 @@ describe('restoring', () => {
     await (await vault.care()).backup(backup, proveCopy)
     vault.close()
     const whole = readFileSync(backup)
-    const options = { from: backup, file: `${file}.new`, unlock, clock, random, stateDir, prove: proveCopy, entry }
-    expect(await codeOf(restoreVault({ ...options, unlock: { kind: 'key-file', key: aKey(8) } }))).toBe('unlock-failed')
+    const options = {
+      from: backup,
+      file: `${file}.new`,
+      unlock,
+      clock,
+      random,
+      stateDir,
+      prove: proveCopy,
+      entry,
+    }
+    expect(
+      await codeOf(restoreVault({ ...options, unlock: { kind: 'key-file', key: aKey(8) } })),
+    ).toBe('unlock-failed')
     writeFileSync(backup, whole.subarray(0, whole.length - 4096))
     expect(await codeOf(restoreVault(options))).toBe('tampered')
     writeFileSync(backup, whole)
@@ -214,10 +272,26 @@ describe('restoring', () => {
 
 /** Damage, as SQL; `problems`: what a check must say. */
 const damage: readonly (readonly [string, string, RegExp])[] = [
-  ['an object changed', 'UPDATE obj SET b=zeroblob(length(b)) WHERE i=(SELECT min(i) FROM obj)', /bucket \d+: an object is not/],
-  ['an object deleted', 'DELETE FROM obj WHERE i=(SELECT max(i) FROM obj)', /bucket \d+: a row of table obj is missing/],
-  ['a leaf changed', 'UPDATE node SET b=zeroblob(200) WHERE i=(SELECT min(i) FROM node)', /bucket \d+: a node/],
-  ['a mid deleted', 'DELETE FROM node WHERE i=(SELECT max(i) FROM node)', /buckets \d+ to \d+: a row of table node is missing/],
+  [
+    'an object changed',
+    'UPDATE obj SET b=zeroblob(length(b)) WHERE i=(SELECT min(i) FROM obj)',
+    /bucket \d+: an object is not/,
+  ],
+  [
+    'an object deleted',
+    'DELETE FROM obj WHERE i=(SELECT max(i) FROM obj)',
+    /bucket \d+: a row of table obj is missing/,
+  ],
+  [
+    'a leaf changed',
+    'UPDATE node SET b=zeroblob(200) WHERE i=(SELECT min(i) FROM node)',
+    /bucket \d+: a node/,
+  ],
+  [
+    'a mid deleted',
+    'DELETE FROM node WHERE i=(SELECT max(i) FROM node)',
+    /buckets \d+ to \d+: a row of table node is missing/,
+  ],
   ['all nodes deleted', 'DELETE FROM node', /buckets/],
   ['an audit event changed', 'UPDATE audit SET b=zeroblob(length(b)) WHERE i=5', /audit event 5/],
   ['an audit event deleted', 'DELETE FROM audit WHERE i=7', /audit event 7/],
@@ -234,7 +308,12 @@ describe('a full verification', () => {
     const { open } = await filled()
     const vault = await open()
     for (const deep of [false, true])
-      expect(await (await vault.care()).verify({ deep })).toMatchObject({ ok: true, problems: [], versions: 12, auditRows: 13 })
+      expect(await (await vault.care()).verify({ deep })).toMatchObject({
+        ok: true,
+        problems: [],
+        versions: 12,
+        auditRows: 13,
+      })
     vault.close()
   })
 
@@ -281,7 +360,8 @@ describe('salvage', () => {
     spoil(file, sql)
     const saved = await salvageVault({ file, target, unlock, clock, random, entry })
     const lostObject = name.startsWith('an object')
-    if (lostObject || /audit event|state root/.test(name)) expect(saved.lost.join('\n')).toMatch(/object|audit|state root/)
+    if (lostObject || /audit event|state root/.test(name))
+      expect(saved.lost.join('\n')).toMatch(/object|audit|state root/)
     else expect(saved.lost).toEqual([])
     expect(saved.secrets).toBeGreaterThanOrEqual(lostObject ? 11 : 12)
     const vault = await open(target)
@@ -291,7 +371,12 @@ describe('salvage', () => {
     for (const id of ids) {
       const value = await vault.read((reader) => reader.value(id, 1))
       const secret = await vault.read((reader) => reader.secret(id))
-      if (value !== undefined && secret !== undefined && (await vault.read((reader) => reader.resolve(secret.path)))?.id === id) readable++
+      if (
+        value !== undefined &&
+        secret !== undefined &&
+        (await vault.read((reader) => reader.resolve(secret.path)))?.id === id
+      )
+        readable++
     }
     expect(readable).toBeGreaterThanOrEqual(lostObject ? 11 : 12)
     expect((await all(vault.runs())).length).toBeGreaterThanOrEqual(lostObject ? 11 : 12)
@@ -308,7 +393,14 @@ describe('salvage', () => {
     const vault = await open()
     const pause = (): Promise<void> => Promise.resolve()
     const date = clock.now() + 1
-    await (await vault.trail()).prune({ before: date, entry: () => anEntry(null, { action: 'audit_pruned' }), pause, dryRun: false })
+    await (
+      await vault.trail()
+    ).prune({
+      before: date,
+      entry: () => anEntry(null, { action: 'audit_pruned' }),
+      pause,
+      dryRun: false,
+    })
     await vault.transact((tx) => Promise.resolve(tx.audit(anEntry('p/s1'))))
     const before = await all(vault.auditEvents({}))
     vault.close()
@@ -331,13 +423,18 @@ describe('salvage', () => {
       const copy = `${file}.${n}`
       writeFileSync(copy, readFileSync(file))
       spoil(copy, `DELETE FROM obj WHERE i=(SELECT i FROM obj ORDER BY i LIMIT 1 OFFSET ${n})`)
-      lost.push(...(await salvageVault({ file: copy, target: `${copy}.out`, unlock, clock, random, entry })).lost)
+      lost.push(
+        ...(await salvageVault({ file: copy, target: `${copy}.out`, unlock, clock, random, entry }))
+          .lost,
+      )
     }
     for (const i of [0, 1, 2]) {
       expect(lost).toContain(`the value of p/s${i} version 1`)
       expect(lost).toContain(`the secret p/s${i}`)
     }
-    expect(await codeOf(salvageVault({ file, target: file, unlock, clock, random, entry }))).toBe('conflict')
+    expect(await codeOf(salvageVault({ file, target: file, unlock, clock, random, entry }))).toBe(
+      'conflict',
+    )
   })
 })
 

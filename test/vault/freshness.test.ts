@@ -1,4 +1,7 @@
-/** High-water records: an older file, a fork, a copy, a place where nothing can be remembered. */
+/**
+ * High-water records: an older file, a fork, a copy, a place where nothing can be
+ * remembered.
+ */
 import { type ChildProcess, spawn } from 'node:child_process'
 import {
   appendFileSync,
@@ -47,9 +50,18 @@ async function place(): Promise<Place> {
   const stateDir = join(home, 'state')
   const warnings: string[] = []
   const warn = (text: string): void => void warnings.push(text)
-  const made = await createVault({ file, clock, random, unlockers: [unlock], actor: 'test', stateDir, warn })
+  const made = await createVault({
+    file,
+    clock,
+    random,
+    unlockers: [unlock],
+    actor: 'test',
+    stateDir,
+    warn,
+  })
   made.close()
-  const open: Place['open'] = (more = {}) => openVault({ file, unlock, clock, random, stateDir, warn, ...more })
+  const open: Place['open'] = (more = {}) =>
+    openVault({ file, unlock, clock, random, stateDir, warn, ...more })
   return {
     file,
     stateDir,
@@ -89,7 +101,12 @@ describe('a vault in its place', () => {
   test('is trusted from its making, and stays so', async () => {
     const at = await place()
     await at.commits(3)
-    expect(await standing(at.open())).toEqual({ trusted: true, copy: false, mark: 'fresh', why: null })
+    expect(await standing(at.open())).toEqual({
+      trusted: true,
+      copy: false,
+      mark: 'fresh',
+      why: null,
+    })
     expect(statSync(at.marks()).size).toBe(4 * 48)
     expect(statSync(at.marks()).mode & 0o777).toBe(0o600)
     expect(statSync(join(at.stateDir, 'marks')).mode & 0o777).toBe(0o700)
@@ -145,7 +162,10 @@ describe('a vault in its place', () => {
     fork.close()
     copyFileSync(`${at.file}.fork`, at.file)
     expect(await codeOf(at.open())).toBe('tampered')
-    expect(await standing(at.open({ freshness: 'report' }))).toMatchObject({ trusted: false, mark: forked < seen ? 'behind' : 'forked' })
+    expect(await standing(at.open({ freshness: 'report' }))).toMatchObject({
+      trusted: false,
+      mark: forked < seen ? 'behind' : 'forked',
+    })
   })
 
   test('a fork into which the next event of the true past was grafted is refused', async () => {
@@ -153,12 +173,16 @@ describe('a vault in its place', () => {
     await at.commits(2)
     copyFileSync(at.file, `${at.file}.fork`)
     await at.commits(4)
-    // The mark that counts is that of this state; the true vault then goes on, unseen from here.
+    // The mark that counts is that of this state; the true vault then goes on, unseen
+    // from here.
     const marks = readFileSync(at.marks())
     const seen = (await (await at.open()).auditVerify()).rows
     await at.commits(2)
     writeFileSync(at.marks(), marks)
-    const fork = await at.open({ file: `${at.file}.fork`, stateDir: join(at.stateDir, 'elsewhere') })
+    const fork = await at.open({
+      file: `${at.file}.fork`,
+      stateDir: join(at.stateDir, 'elsewhere'),
+    })
     await at.commits(40, fork)
     fork.close()
     const trueOne = new Database(at.file)
@@ -183,7 +207,10 @@ describe('a vault in its place', () => {
     other.close()
     expect(await standing(at.open())).toMatchObject({ trusted: true, mark: 'fresh' })
     // The other never vouched for it.
-    expect(await standing(at.open({ stateDir: join(at.stateDir, 'other') }))).toMatchObject({ trusted: false, mark: 'fresh' })
+    expect(await standing(at.open({ stateDir: join(at.stateDir, 'other') }))).toMatchObject({
+      trusted: false,
+      mark: 'fresh',
+    })
   })
 })
 
@@ -197,7 +224,11 @@ describe('a place that never saw the vault', () => {
       if (file !== at.file) renameSync(at.file, file)
       const stateDir = which === 'another path' ? at.stateDir : join(at.stateDir, 'fresh')
       const open = (): Promise<Vault> => at.open({ file, stateDir })
-      expect(await standing(open())).toMatchObject({ trusted: false, copy: false, mark: 'unmarked' })
+      expect(await standing(open())).toMatchObject({
+        trusted: false,
+        copy: false,
+        mark: 'unmarked',
+      })
       const vault = await open()
       await at.commits(2, vault)
       expect(await vault.standing()).toMatchObject({ trusted: false })
@@ -230,7 +261,10 @@ describe('a place that never saw the vault', () => {
       .map((entry) => join(at.stateDir, 'marks', entry))
       .find((path) => path !== name)
     writeFileSync(theirs ?? '', own)
-    expect(await standing(at.open({ file: `${at.file}.copy` }))).toMatchObject({ trusted: false, mark: 'unmarked' })
+    expect(await standing(at.open({ file: `${at.file}.copy` }))).toMatchObject({
+      trusted: false,
+      mark: 'unmarked',
+    })
     expect(at.warnings.at(-1)).toContain('damaged record')
   })
 })
@@ -315,8 +349,12 @@ describe('a damaged mark file', () => {
       bytes[index] = (bytes[index] ?? 0) ^ (1 << (bit & 7))
       writeFileSync(at.marks(), bytes)
       at.warnings.length = 0
-      expect(await standing(at.open()), `bit ${bit}`).toMatchObject({ trusted: true, mark: 'fresh' })
-      // A commit number that became smaller is not looked at, because a higher one is valid.
+      expect(await standing(at.open()), `bit ${bit}`).toMatchObject({
+        trusted: true,
+        mark: 'fresh',
+      })
+      // A commit number that became smaller is not looked at, because a higher one is
+      // valid.
       if (bit >= 16 * 8) expect(at.warnings, `bit ${bit}`).toHaveLength(1)
     }
   })
@@ -368,7 +406,11 @@ describe('a damaged mark file', () => {
     marks.raise(key, mark(1000, false), 'b')
     for (let n = 0; n < 100; n++) marks.raise(key, mark(n, false), `c${n}`)
     expect(statSync(marks.file).size).toBeLessThan(1500)
-    expect(marks.load().highest(key)).toMatchObject({ mark: { commit: 1000 }, trusted: true, damaged: 0 })
+    expect(marks.load().highest(key)).toMatchObject({
+      mark: { commit: 1000 },
+      trusted: true,
+      damaged: 0,
+    })
   })
 
   test('never grows without bounds, and shortening it forgets neither the highest nor the trust', async () => {
@@ -399,17 +441,26 @@ describe('several processes', () => {
     onTestFinished(() => void child.kill('SIGKILL'))
     let text = ''
     child.stdout.on('data', (data: Buffer) => void (text += data.toString()))
-    return { child, said: () => text, ended: new Promise((resolve) => child.once('close', () => resolve())) }
+    return {
+      child,
+      said: () => text,
+      ended: new Promise((resolve) => child.once('close', () => resolve())),
+    }
   }
 
   test('one that is stopped between its commit and its mark, while four others write: no false alarm, and no roll-back is missed', async () => {
     const at = await place()
     // This one stops itself after COMMIT and before the mark.
-    const stopped = start(['count', at.file, '1'], { STATE_DIR: at.stateDir, STOP_BEFORE_MARK: '1' })
+    const stopped = start(['count', at.file, '1'], {
+      STATE_DIR: at.stateDir,
+      STOP_BEFORE_MARK: '1',
+    })
     await expect.poll(() => isStopped(stopped.child.pid ?? 0), { timeout: 90_000 }).toBe(true)
     ;(await at.open()).close()
     copyFileSync(at.file, `${at.file}.old`)
-    const others = Array.from({ length: 4 }, () => start(['count', at.file, '40'], { STATE_DIR: at.stateDir }))
+    const others = Array.from({ length: 4 }, () =>
+      start(['count', at.file, '40'], { STATE_DIR: at.stateDir }),
+    )
     await Promise.all(others.map((other) => other.ended))
     expect(await standing(at.open())).toMatchObject({ trusted: true, mark: 'fresh' })
     copyFileSync(at.file, `${at.file}.new`)
@@ -427,15 +478,19 @@ describe('several processes', () => {
 
   test('readers that open again and again while four others write never raise a false alarm', async () => {
     const at = await place()
-    // Again where the machine was so slow that the readers have hardly come to their turn.
+    // Again where the machine was so slow that the readers have hardly come to their
+    // turn.
     for (let opened = 0; opened <= 20;) {
-      const others = Array.from({ length: 4 }, () => start(['race', at.file, '3000'], { STATE_DIR: at.stateDir }))
+      const others = Array.from({ length: 4 }, () =>
+        start(['race', at.file, '3000'], { STATE_DIR: at.stateDir }),
+      )
       let running = true
       void Promise.all(others.map((other) => other.ended)).then(() => (running = false))
       while (running) {
         ;(await at.open({ readonly: true })).close()
         opened++
-        // Nothing above waits for the outside: without this the other processes' end would never be heard of.
+        // Nothing above waits for the outside: without this the other processes' end
+        // would never be heard of.
         await clock.sleep(1)
       }
     }

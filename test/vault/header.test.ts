@@ -2,7 +2,14 @@ import { describe, expect, test } from 'vitest'
 import { RotateError } from '../../src/core/errors.ts'
 import { Secret } from '../../src/core/secret.ts'
 import { buildHeader, parseHeader, unsealHeader } from '../../src/vault/header.ts'
-import { type Keyring, assembleKeys, decodeKeyring, encodeKeyring, epochKeys, unlockerId } from '../../src/vault/keys.ts'
+import {
+  type Keyring,
+  assembleKeys,
+  decodeKeyring,
+  encodeKeyring,
+  epochKeys,
+  unlockerId,
+} from '../../src/vault/keys.ts'
 import { Sealer, openRow } from '../../src/vault/seal.ts'
 import { ready } from '../../src/vault/sodium.ts'
 import { newStanza, opener, wrapRoot } from '../../src/vault/unlockers.ts'
@@ -24,7 +31,13 @@ const sealer = new Sealer(assembleKeys(vault, 1, epochKeys(root), bare), random.
 
 async function twoHolders() {
   const mine = await newStanza(vault, 1, root, { kind: 'key-file', key: aKey(1) }, sealer)
-  const theirs = await newStanza(vault, 1, root, { kind: 'recovery', key: new Secret(new Uint8Array(20).fill(2)) }, sealer)
+  const theirs = await newStanza(
+    vault,
+    1,
+    root,
+    { kind: 'recovery', key: new Secret(new Uint8Array(20).fill(2)) },
+    sealer,
+  )
   const unlockers = [mine, theirs].map(({ stanza, secret }, i) => ({
     id: unlockerId(stanza.rawId),
     rawId: stanza.rawId,
@@ -34,7 +47,12 @@ async function twoHolders() {
     psk: secret.psk,
   }))
   const ring = { ...bare, unlockers }
-  return { mine, theirs, ring, stored: buildHeader(vault, 1, root, [mine.stanza, theirs.stanza], ring, sealer) }
+  return {
+    mine,
+    theirs,
+    ring,
+    stored: buildHeader(vault, 1, root, [mine.stanza, theirs.stanza], ring, sealer),
+  }
 }
 
 function codeOfUnseal(stored: Uint8Array): string {
@@ -51,7 +69,10 @@ describe('the header', () => {
     const { stored, ring } = await twoHolders()
     const header = parseHeader(stored)
     expect((await opener({ kind: 'key-file', key: aKey(1) })(header)).root).toEqual(root)
-    expect((await opener({ kind: 'recovery', key: new Secret(new Uint8Array(20).fill(2)) })(header)).root).toEqual(root)
+    expect(
+      (await opener({ kind: 'recovery', key: new Secret(new Uint8Array(20).fill(2)) })(header))
+        .root,
+    ).toEqual(root)
     expect(unsealHeader(header, root).ring).toEqual(ring)
   })
 
@@ -66,10 +87,17 @@ describe('the header', () => {
 
   test('without a stanza, with one twice, or with one of an outsider does not verify', async () => {
     const { stored, mine, theirs, ring } = await twoHolders()
-    const other = new Sealer(assembleKeys(vault, 1, epochKeys(random.bytes(32)), bare), random.bytes(32))
+    const other = new Sealer(
+      assembleKeys(vault, 1, epochKeys(random.bytes(32)), bare),
+      random.bytes(32),
+    )
     const outsider = await newStanza(vault, 1, root, { kind: 'key-file', key: aKey(9) }, other)
     const tail = stored.slice(-32)
-    for (const stanzas of [[mine.stanza], [mine.stanza, mine.stanza], [mine.stanza, theirs.stanza, outsider.stanza]]) {
+    for (const stanzas of [
+      [mine.stanza],
+      [mine.stanza, mine.stanza],
+      [mine.stanza, theirs.stanza, outsider.stanza],
+    ]) {
       const rebuilt = buildHeader(vault, 1, root, stanzas, ring, sealer)
       rebuilt.set(tail, rebuilt.length - 32)
       expect(codeOfUnseal(rebuilt)).toBe('tampered')
@@ -81,13 +109,17 @@ describe('the header', () => {
     const header = parseHeader(stored)
     const open = opener({ kind: 'key-file', key: aKey(1) })
     expect(await codeOf(opener({ kind: 'key-file', key: aKey(3) })(header))).toBe('unlock-failed')
-    expect(await codeOf(opener({ kind: 'passphrase', passphrase: new Secret('x') })(header))).toBe('unlock-failed')
+    expect(await codeOf(opener({ kind: 'passphrase', passphrase: new Secret('x') })(header))).toBe(
+      'unlock-failed',
+    )
     const box = mine.stanza.box.slice()
     box[40] = (box[40] ?? 0) ^ 1
     expect(await codeOf(open({ ...header, stanzas: [{ ...mine.stanza, box }] }))).toBe('tampered')
     const commit = mine.stanza.commit.slice()
     commit[0] = (commit[0] ?? 0) ^ 1
-    expect(await codeOf(open({ ...header, stanzas: [{ ...mine.stanza, commit }] }))).toBe('unlock-failed')
+    expect(await codeOf(open({ ...header, stanzas: [{ ...mine.stanza, commit }] }))).toBe(
+      'unlock-failed',
+    )
     expect(await codeOf(open({ ...header, vault: random.bytes(16) }))).toBe('unlock-failed')
   })
 
@@ -107,7 +139,10 @@ describe('the header', () => {
     if (absent === undefined) throw new Error('two holders')
     const box = wrapRoot(vault, 2, next, absent, sealer)
     const header = { ...parseHeader(stored), epoch: 2, stanzas: [{ ...theirs.stanza, box }] }
-    expect((await opener({ kind: 'recovery', key: new Secret(new Uint8Array(20).fill(2)) })(header)).root).toEqual(next)
+    expect(
+      (await opener({ kind: 'recovery', key: new Secret(new Uint8Array(20).fill(2)) })(header))
+        .root,
+    ).toEqual(next)
   })
 })
 
@@ -115,7 +150,10 @@ describe('a sealed row', () => {
   test('opens only for the root key, vault, table, place and epoch it was sealed for', () => {
     const keys = assembleKeys(vault, 1, epochKeys(root), bare)
     // Everything but the root key (for audit rows: the audit key) is the same.
-    const stranger = assembleKeys(vault, 1, epochKeys(random.bytes(32)), { ...bare, audit: [{ epoch: 1, key: random.bytes(32) }] })
+    const stranger = assembleKeys(vault, 1, epochKeys(random.bytes(32)), {
+      ...bare,
+      audit: [{ epoch: 1, key: random.bytes(32) }],
+    })
     const elsewhere = assembleKeys(random.bytes(16), 1, epochKeys(root), bare)
     const tables = ['head', 'node', 'obj', 'audit'] as const
     const opens = (...args: Parameters<typeof openRow>): string => {
@@ -131,7 +169,9 @@ describe('a sealed row', () => {
       expect(opens(stranger, table, 5n, stored), table).toBe('tampered')
       expect(opens(elsewhere, table, 5n, stored), table).toBe('tampered')
       expect(opens(keys, table, 6n, stored), table).toBe('tampered')
-      for (const other of tables) if (other !== table) expect(opens(keys, other, 5n, stored), `${table} as ${other}`).toBe('tampered')
+      for (const other of tables)
+        if (other !== table)
+          expect(opens(keys, other, 5n, stored), `${table} as ${other}`).toBe('tampered')
       const newer = stored.slice()
       newer[3] = 2
       expect(opens(keys, table, 5n, newer), table).toBe('tampered')

@@ -1,10 +1,24 @@
-import { chmodSync, existsSync, mkdirSync, readFileSync, readdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { Secret } from '../../src/core/secret.ts'
-import { createKeyFile, newRecoveryKey, parseRecoveryKey, readKeyFile } from '../../src/vault/index.ts'
+import {
+  createKeyFile,
+  newRecoveryKey,
+  parseRecoveryKey,
+  readKeyFile,
+} from '../../src/vault/index.ts'
 import { codeOf, random, scratch } from './support.ts'
 
 async function messageOf(action: Promise<unknown>): Promise<string> {
@@ -42,7 +56,10 @@ describe('a key file', () => {
     mkdirSync(join(directory, 'dir'))
     execFileSync('mkfifo', [join(directory, 'pipe')])
     symlinkSync(join(directory, 'nothing'), join(directory, 'dangling'))
-    const changed = line.replace(/.(.{10})\n$/, (all, rest: string) => `${all.startsWith('A') ? 'B' : 'A'}${rest}\n`)
+    const changed = line.replace(
+      /.(.{10})\n$/,
+      (all, rest: string) => `${all.startsWith('A') ? 'B' : 'A'}${rest}\n`,
+    )
     const cases: [string, RegExp][] = [
       [join(directory, 'missing'), /does not exist/],
       [join(directory, 'dangling'), /does not exist/],
@@ -65,7 +82,11 @@ describe('a key file', () => {
     }
     expect((await readKeyFile(write('no-newline', line.trimEnd()))).size).toBe(32)
     expect(
-      new Set(await Promise.all(cases.map(async ([path]) => (await messageOf(readKeyFile(path))).replace(path, '')))).size,
+      new Set(
+        await Promise.all(
+          cases.map(async ([path]) => (await messageOf(readKeyFile(path))).replace(path, '')),
+        ),
+      ).size,
     ).toBeGreaterThan(7)
   })
 
@@ -80,13 +101,22 @@ describe('a key file', () => {
 describe('a recovery key', () => {
   test('reads back, however it was written down', async () => {
     await fc.assert(
-      fc.asyncProperty(fc.uint8Array({ minLength: 20, maxLength: 20 }), fc.boolean(), async (bytes, lower) => {
-        const { key, text } = await newRecoveryKey({ bytes: () => bytes })
-        expect(text.reveal()).toMatch(/^rr1-([0-9A-HJKMNP-TV-Z]{4}-){8}[0-9A-HJKMNP-TV-Z]{4}$/)
-        const sloppy = text.reveal().replaceAll('1', 'l').replace('rrl', 'rr1').replaceAll('0', 'o').replaceAll('-', ' ')
-        const parsed = await parseRecoveryKey(new Secret(lower ? sloppy.toLowerCase() : sloppy))
-        expect(parsed.equals(key)).toBe(true)
-      }),
+      fc.asyncProperty(
+        fc.uint8Array({ minLength: 20, maxLength: 20 }),
+        fc.boolean(),
+        async (bytes, lower) => {
+          const { key, text } = await newRecoveryKey({ bytes: () => bytes })
+          expect(text.reveal()).toMatch(/^rr1-([0-9A-HJKMNP-TV-Z]{4}-){8}[0-9A-HJKMNP-TV-Z]{4}$/)
+          const sloppy = text
+            .reveal()
+            .replaceAll('1', 'l')
+            .replace('rrl', 'rr1')
+            .replaceAll('0', 'o')
+            .replaceAll('-', ' ')
+          const parsed = await parseRecoveryKey(new Secret(lower ? sloppy.toLowerCase() : sloppy))
+          expect(parsed.equals(key)).toBe(true)
+        },
+      ),
     )
   })
 
@@ -98,7 +128,14 @@ describe('a recovery key', () => {
       const slip = good.slice(0, at) + (good[at] === '7' ? '8' : '7') + good.slice(at + 1)
       expect(await codeOf(parseRecoveryKey(new Secret(slip))), slip).toBe('usage')
     }
-    for (const bad of ['', 'rr1-', 'rr2-AAAA', good.slice(0, -1), `${good}A`, good.replace('-', '-U')]) {
+    for (const bad of [
+      '',
+      'rr1-',
+      'rr2-AAAA',
+      good.slice(0, -1),
+      `${good}A`,
+      good.replace('-', '-U'),
+    ]) {
       expect(await codeOf(parseRecoveryKey(new Secret(bad))), bad).toBe('usage')
     }
   })

@@ -32,7 +32,10 @@ interface Job {
   readonly ended: Promise<void>
 }
 
-function start(args: readonly string[], options: { readonly uid?: number; readonly temp?: string } = {}): Job {
+function start(
+  args: readonly string[],
+  options: { readonly uid?: number; readonly temp?: string } = {},
+): Job {
   const user = options.uid === undefined ? {} : { uid: options.uid, gid: options.uid }
   const child = spawn(process.execPath, [worker, ...args], {
     ...user,
@@ -67,11 +70,16 @@ function start(args: readonly string[], options: { readonly uid?: number; readon
   return { child, lines, line, ended }
 }
 
-/** The counter, its audit rows and its values agree, and everything verifies. Returns the counter. */
+/**
+ * The counter, its audit rows and its values agree, and everything verifies. Returns the
+ * counter.
+ */
 async function consistentCount(vault: Vault, name: string): Promise<number> {
   const n = await vault.read(async (reader) => (await reader.doc<number>(name)) ?? 0)
   const events = await all(vault.auditEvents({ path: name }))
-  expect(events.map(({ metadata }) => metadata['n'])).toEqual(Array.from({ length: n }, (_, i) => i + 1))
+  expect(events.map(({ metadata }) => metadata['n'])).toEqual(
+    Array.from({ length: n }, (_, i) => i + 1),
+  )
   const last = await vault.read((reader) => reader.value('sec_counter', n))
   if (n > 0) expect(last?.['value']?.reveal()).toBe(`${name} ${n}`)
   expect((await vault.auditVerify()).ok).toBe(true)
@@ -84,7 +92,9 @@ describe('several processes', () => {
     vault.close()
     const jobs = Array.from({ length: 4 }, () => start(['race', file, '2000']))
     await Promise.all(jobs.map(({ ended }) => ended))
-    const results = jobs.map(({ lines }) => JSON.parse(lines[1] ?? '{}') as { commits: number; slowest: number })
+    const results = jobs.map(
+      ({ lines }) => JSON.parse(lines[1] ?? '{}') as { commits: number; slowest: number },
+    )
     const again = await openAgain(file)
     const total = results.reduce((sum, { commits }) => sum + commits, 0)
     expect(await consistentCount(again, 'shared')).toBe(total)
@@ -125,7 +135,10 @@ describe('several processes', () => {
   })
 })
 
-/** A vault as a killed writer leaves it: pages of an unfinished commit in the file, the journal beside it. */
+/**
+ * A vault as a killed writer leaves it: pages of an unfinished commit in the file, the
+ * journal beside it.
+ */
 async function interrupted(): Promise<{ readonly directory: string; readonly file: string }> {
   const { file, vault } = await makeVault()
   await vault.transact((tx) => tx.putDoc('shared', 'committed'))
@@ -190,7 +203,8 @@ describe('an interrupted commit', () => {
     await start(['read', file, 'shared']).ended
     const open = await openAgain(file, true)
     expect(await open.read((reader) => reader.doc('shared'))).toBe('committed')
-    // Now the other process is killed: bytes written by programs that SQLite does not know of in this process.
+    // Now the other process is killed: bytes written by programs that SQLite does not
+    // know of in this process.
     const script = 'cat "$1" > "$3"; cat "$2" > "$4"'
     writeFileSync(`${file}-a`, torn)
     writeFileSync(`${file}-b`, journal)
@@ -250,44 +264,60 @@ describe('without permission to write', () => {
     expect(reader.lines[0]).toMatch(/^error failed .*permission denied/)
   })
 
-  test.skipIf(process.platform !== 'linux')('room for an answer is kept without a name, and freed once', async () => {
-    const { file, vault } = await makeVault()
-    const before = readdirSync(dirname(file))
-    const kept = (): number[] =>
-      readdirSync('/proc/self/fd').flatMap((fd) => {
-        try {
-          const link = readlinkSync(`/proc/self/fd/${fd}`)
-          return link.startsWith(`${file}.room-`) && link.endsWith('(deleted)') ? [fstatSync(Number(fd)).blocks * 512] : []
-        } catch {
-          return []
-        }
-      })
-    const free = await (await vault.care()).room()
-    const [size = 0, ...others] = kept()
-    expect(size).toBeGreaterThanOrEqual(3 * 1024 * 1024)
-    expect(others).toEqual([])
-    expect(readdirSync(dirname(file))).toEqual(before)
-    free()
-    free()
-    expect(kept()).toEqual([])
-    const { roomBeside } = await import('../../src/store/upkeep.ts')
-    expect(await codeOf(Promise.resolve().then(() => roomBeside('/proc/rotate/vault.db', new Uint8Array(9))))).toBe('not-writable')
-    vault.close()
-  })
+  test.skipIf(process.platform !== 'linux')(
+    'room for an answer is kept without a name, and freed once',
+    async () => {
+      const { file, vault } = await makeVault()
+      const before = readdirSync(dirname(file))
+      const kept = (): number[] =>
+        readdirSync('/proc/self/fd').flatMap((fd) => {
+          try {
+            const link = readlinkSync(`/proc/self/fd/${fd}`)
+            return link.startsWith(`${file}.room-`) && link.endsWith('(deleted)')
+              ? [fstatSync(Number(fd)).blocks * 512]
+              : []
+          } catch {
+            return []
+          }
+        })
+      const free = await (await vault.care()).room()
+      const [size = 0, ...others] = kept()
+      expect(size).toBeGreaterThanOrEqual(3 * 1024 * 1024)
+      expect(others).toEqual([])
+      expect(readdirSync(dirname(file))).toEqual(before)
+      free()
+      free()
+      expect(kept()).toEqual([])
+      const { roomBeside } = await import('../../src/store/upkeep.ts')
+      expect(
+        await codeOf(
+          Promise.resolve().then(() => roomBeside('/proc/rotate/vault.db', new Uint8Array(9))),
+        ),
+      ).toBe('not-writable')
+      vault.close()
+    },
+  )
 
   test('a full disk is not-writable', async () => {
     const { file, vault } = await makeVault()
     await vault.transact((tx) => tx.putDoc('a', 1))
     const before = readFileSync(file)
-    // SQLite counts pages, so a limit on pages is a full disk as far as it is concerned. The pragma lives on the connection, so a second one stands in.
+    // SQLite counts pages, so a limit on pages is a full disk as far as it is concerned.
+    // The pragma lives on the connection, so a second one stands in.
     vault.close()
     const db = new Database(file)
     db.pragma(`max_page_count=${Number(db.pragma('page_count', { simple: true }))}`)
-    expect(() => db.exec('BEGIN IMMEDIATE; INSERT INTO obj(i,b) VALUES(1,zeroblob(90000)); COMMIT')).toThrow(/full/)
+    expect(() =>
+      db.exec('BEGIN IMMEDIATE; INSERT INTO obj(i,b) VALUES(1,zeroblob(90000)); COMMIT'),
+    ).toThrow(/full/)
     db.close()
     expect(readFileSync(file).equals(before)).toBe(true)
     const { writeFailure } = await import('../../src/store/failures.ts')
-    expect(await codeOf(Promise.reject(writeFailure(file, Object.assign(new Error(), { code: 'SQLITE_FULL' }))))).toBe('not-writable')
+    expect(
+      await codeOf(
+        Promise.reject(writeFailure(file, Object.assign(new Error(), { code: 'SQLITE_FULL' }))),
+      ),
+    ).toBe('not-writable')
   })
 })
 

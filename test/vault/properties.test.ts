@@ -1,4 +1,7 @@
-/** What must hold for any sequence of changes: wake times against brute force, complete lists, constant work, secrecy, nonces. */
+/**
+ * What must hold for any sequence of changes: wake times against brute force, complete
+ * lists, constant work, secrecy, nonces.
+ */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import fc from 'fast-check'
@@ -13,7 +16,19 @@ import { createVault } from '../../src/vault/index.ts'
 import { Session } from '../../src/vault/session.ts'
 import { opener } from '../../src/vault/unlockers.ts'
 import { asVault } from '../../src/vault/vault.ts'
-import { TestClock, aKey, aRun, aScheduled, aSecret, all, anEntry, codeOf, makeVault, random, scratch } from './support.ts'
+import {
+  TestClock,
+  aKey,
+  aRun,
+  aScheduled,
+  aSecret,
+  all,
+  anEntry,
+  codeOf,
+  makeVault,
+  random,
+  scratch,
+} from './support.ts'
 
 interface Counted {
   readonly vault: Vault
@@ -40,7 +55,12 @@ async function counted(file: string): Promise<Counted> {
     reopen: () => inner.reopen(),
     close: () => inner.close(),
   }
-  const session = new Session({ store, clock, random, openRoot: opener({ kind: 'key-file', key: aKey(7) }) })
+  const session = new Session({
+    store,
+    clock,
+    random,
+    openRoot: opener({ kind: 'key-file', key: aKey(7) }),
+  })
   await session.open()
   const rows = (): typeof counts => {
     const now = counts
@@ -52,7 +72,9 @@ async function counted(file: string): Promise<Counted> {
 }
 
 async function fill(vault: Vault, count: number): Promise<readonly SecretRecord[]> {
-  const secrets = Array.from({ length: count }, (_, i) => aScheduled(`p${i}/dev/KEY`, 1_000_000 + i))
+  const secrets = Array.from({ length: count }, (_, i) =>
+    aScheduled(`p${i}/dev/KEY`, 1_000_000 + i),
+  )
   for (let from = 0; from < count; from += 1000) {
     await vault.transact(async (tx) => {
       for (const secret of secrets.slice(from, from + 1000)) {
@@ -72,33 +94,44 @@ describe('wake times', () => {
     const time = fc.integer({ min: 0, max: 30 })
     const step = fc.tuple(fc.nat(39), fc.option(time, { freq: 3 }), fc.boolean())
     await fc.assert(
-      fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 12 }), time, async (steps, now) => {
-        await vault.transact(async (tx) => {
-          for (const [i, at, drop] of steps) {
-            const base = ids[i]
-            if (base === undefined) continue
-            if (drop) {
-              await tx.dropSecret(base.id)
-              model.delete(base.id)
-              continue
+      fc.asyncProperty(
+        fc.array(step, { minLength: 1, maxLength: 12 }),
+        time,
+        async (steps, now) => {
+          await vault.transact(async (tx) => {
+            for (const [i, at, drop] of steps) {
+              const base = ids[i]
+              if (base === undefined) continue
+              if (drop) {
+                await tx.dropSecret(base.id)
+                model.delete(base.id)
+                continue
+              }
+              const { schedule } = aScheduled('x', at ?? 0)
+              const record =
+                at === null || schedule === undefined
+                  ? base
+                  : {
+                      ...base,
+                      schedule: { ...schedule, id: `rot_01KABX7D2M${base.id.slice(-16)}` },
+                    }
+              await tx.putSecret(record)
+              model.set(base.id, wakeOf(record))
             }
-            const { schedule } = aScheduled('x', at ?? 0)
-            const record =
-              at === null || schedule === undefined
-                ? base
-                : { ...base, schedule: { ...schedule, id: `rot_01KABX7D2M${base.id.slice(-16)}` } }
-            await tx.putSecret(record)
-            model.set(base.id, wakeOf(record))
-          }
-        })
-        const wakes = [...model.values()].filter((wake) => wake !== null)
-        const due = [...model].filter(([, wake]) => wake !== null && wake <= now).map(([id]) => id)
-        const later = wakes.filter((wake) => wake > now)
-        const got = await vault.due(now)
-        expect([...got.ids].sort()).toEqual(due.sort())
-        expect(got.next).toBe(later.length === 0 ? null : Math.min(...later))
-        expect((await all(vault.secrets())).map(({ id }) => id).sort()).toEqual([...model.keys()].sort())
-      }),
+          })
+          const wakes = [...model.values()].filter((wake) => wake !== null)
+          const due = [...model]
+            .filter(([, wake]) => wake !== null && wake <= now)
+            .map(([id]) => id)
+          const later = wakes.filter((wake) => wake > now)
+          const got = await vault.due(now)
+          expect([...got.ids].sort()).toEqual(due.sort())
+          expect(got.next).toBe(later.length === 0 ? null : Math.min(...later))
+          expect((await all(vault.secrets())).map(({ id }) => id).sort()).toEqual(
+            [...model.keys()].sort(),
+          )
+        },
+      ),
       { numRuns: 60 },
     )
     vault.close()
@@ -113,7 +146,8 @@ describe('work', () => {
       const made = await makeVault(file)
       const secrets = await fill(made.vault, size)
       made.vault.close()
-      // Keys are random: now and then two rows of one path lie in the same node, and one fewer is touched. The most that any of a few secrets takes is what counts.
+      // Keys are random: now and then two rows of one path lie in the same node, and one
+      // fewer is touched. The most that any of a few secrets takes is what counts.
       const most: Record<string, Record<string, number>> = {}
       const count = (what: string, got: Readonly<Record<string, number>>): void => {
         const before = (most[what] ??= {})
@@ -122,7 +156,9 @@ describe('work', () => {
       for (let i = 0; i < 6; i++) {
         const secret = secrets[(size >> 1) + i] ?? aSecret('x')
         const { vault, rows } = await counted(file)
-        const value = await vault.read(async (reader) => reader.value((await reader.resolve(secret.path))?.id ?? '', 1))
+        const value = await vault.read(async (reader) =>
+          reader.value((await reader.resolve(secret.path))?.id ?? '', 1),
+        )
         expect(value?.['value']?.reveal()).toBe(`value ${secret.path}`)
         count('get', rows())
         expect(await vault.read((reader) => reader.resolve(`not/there/${i}`))).toBeUndefined()
@@ -142,7 +178,11 @@ describe('work', () => {
       results.push(most)
     }
     expect(results[1]).toEqual(results[0])
-    expect(results[0]).toMatchObject({ nothingDue: { read: 1 }, get: { reads: 3 }, commit: { written: 5 } })
+    expect(results[0]).toMatchObject({
+      nothingDue: { read: 1 },
+      get: { reads: 3 },
+      commit: { written: 5 },
+    })
   })
 
   test('a list of thousands is complete and comes in pages, also while others write', async () => {
@@ -181,7 +221,8 @@ describe('work', () => {
     for (let round = 0; round < 3; round++) {
       clock.date = 1_900_000_000_000 + round
       await vault.transact(async (tx) => {
-        for (let i = 0; i < 800; i++) tx.audit(anEntry(i % 2 === 0 ? 'a/b' : 'c/d', { runId: i % 400 === 0 ? 'run_1' : null }))
+        for (let i = 0; i < 800; i++)
+          tx.audit(anEntry(i % 2 === 0 ? 'a/b' : 'c/d', { runId: i % 400 === 0 ? 'run_1' : null }))
       })
     }
     expect(await vault.auditVerify()).toMatchObject({ ok: true, rows: 2401, firstBad: null })
@@ -192,7 +233,9 @@ describe('work', () => {
     expect(await all(vault.auditEvents({ project: 'c' }))).toHaveLength(1200)
     expect(await all(vault.auditEvents({ runId: 'run_1' }))).toHaveLength(6)
     expect(await all(vault.auditEvents({ action: 'vault_created' }))).toHaveLength(1)
-    expect(await all(vault.auditEvents({ since: 1_900_000_000_001, until: 1_900_000_000_001 }))).toHaveLength(800)
+    expect(
+      await all(vault.auditEvents({ since: 1_900_000_000_001, until: 1_900_000_000_001 })),
+    ).toHaveLength(800)
     expect(await vault.highestTime()).toBe(1_900_000_000_002)
     clock.date = 5
     await vault.transact((tx) => tx.putDoc('x', 1))
@@ -204,14 +247,29 @@ describe('work', () => {
 describe('secrecy', () => {
   test('nothing that was put in can be found in the bytes of the file', async () => {
     const { file, vault } = await makeVault()
-    const canaries = ['CANARYPROJECT', 'CANARYVALUE0123456789', 'canary.example.net', 'CANARYACTOR', 'CANARYDOC', 'CANARYMETA', 'CANARYRUN']
-    const secret = aScheduled('CANARYPROJECT/dev/KEY', 1_795_000_000_000, { metadata: { CANARYMETA: 'https://canary.example.net/x' } })
+    const canaries = [
+      'CANARYPROJECT',
+      'CANARYVALUE0123456789',
+      'canary.example.net',
+      'CANARYACTOR',
+      'CANARYDOC',
+      'CANARYMETA',
+      'CANARYRUN',
+    ]
+    const secret = aScheduled('CANARYPROJECT/dev/KEY', 1_795_000_000_000, {
+      metadata: { CANARYMETA: 'https://canary.example.net/x' },
+    })
     await vault.transact(async (tx) => {
       await tx.putSecret(secret)
       await tx.putValue(secret.id, 1, single(new Secret('CANARYVALUE0123456789')))
       await tx.putRun(aRun('CANARYRUN', secret))
       await tx.putDoc('CANARYDOC', { CANARYMETA: new Secret('CANARYVALUE0123456789') })
-      tx.audit(anEntry(secret.path, { actor: 'CANARYACTOR', metadata: { url: 'https://canary.example.net' } }))
+      tx.audit(
+        anEntry(secret.path, {
+          actor: 'CANARYACTOR',
+          metadata: { url: 'https://canary.example.net' },
+        }),
+      )
     })
     vault.close()
     const bytes = readFileSync(file)
@@ -247,12 +305,19 @@ describe('secrecy', () => {
       if (before !== undefined && before !== text) repeated++
       messages.set(nonce, text)
     }
-    // Two machines cloned from one state: the same keys and the same random bytes, other changes.
+    // Two machines cloned from one state: the same keys and the same random bytes, other
+    // changes.
     for (const marker of ['one', 'two']) {
       const file = join(scratch(), 'vault.db')
       const clock = new TestClock()
       clock.date = 7
-      const made = await createVault({ file, clock, random: constant, unlockers: [{ kind: 'key-file', key: aKey(7) }], actor: 'test' })
+      const made = await createVault({
+        file,
+        clock,
+        random: constant,
+        unlockers: [{ kind: 'key-file', key: aKey(7) }],
+        actor: 'test',
+      })
       made.close()
       const inner = await openSqliteStore(file, { clock, random })
       const store: Store = {
@@ -267,7 +332,12 @@ describe('secrecy', () => {
         reopen: () => inner.reopen(),
         close: () => inner.close(),
       }
-      const session = new Session({ store, clock, random: constant, openRoot: opener({ kind: 'key-file', key: aKey(7) }) })
+      const session = new Session({
+        store,
+        clock,
+        random: constant,
+        openRoot: opener({ kind: 'key-file', key: aKey(7) }),
+      })
       await session.open()
       const vault = asVault(file, session, false)
       for (let i = 0; i < 20; i++) {
@@ -289,7 +359,9 @@ describe('secrecy', () => {
     const turned = { password: new Secret('p'), username: new Secret('u') }
     expect(one.vault.fingerprint(fields)).toMatch(/^[0-9a-f]{32}$/)
     expect(one.vault.fingerprint(turned)).toBe(one.vault.fingerprint(fields))
-    expect(one.vault.fingerprint({ username: new Secret('up'), password: new Secret('') })).not.toBe(one.vault.fingerprint(fields))
+    expect(
+      one.vault.fingerprint({ username: new Secret('up'), password: new Secret('') }),
+    ).not.toBe(one.vault.fingerprint(fields))
     expect(two.vault.fingerprint(fields)).not.toBe(one.vault.fingerprint(fields))
     one.vault.close()
     two.vault.close()
@@ -315,7 +387,8 @@ describe('transactions', () => {
   test('conflicts between open vaults are run again and lose nothing', async () => {
     const { vault, open } = await makeVault()
     const others = [vault, await open(), await open()]
-    const add = (one: Vault): Promise<void> => one.transact(async (tx) => tx.putDoc('n', ((await tx.doc<number>('n')) ?? 0) + 1))
+    const add = (one: Vault): Promise<void> =>
+      one.transact(async (tx) => tx.putDoc('n', ((await tx.doc<number>('n')) ?? 0) + 1))
     await Promise.all(others.flatMap((one) => Array.from({ length: 10 }, () => add(one))))
     expect(await vault.read((reader) => reader.doc('n'))).toBe(30)
     for (const one of others) one.close()
@@ -329,7 +402,8 @@ describe('transactions', () => {
     const pair = await vault.read(async (reader) => {
       bodies++
       const a = await reader.doc('a')
-      if (bodies === 1) await other.transact(async (tx) => [await tx.putDoc('a', 2), await tx.putDoc('b', 2)])
+      if (bodies === 1)
+        await other.transact(async (tx) => [await tx.putDoc('a', 2), await tx.putDoc('b', 2)])
       return [a, await reader.doc('b')]
     })
     expect(pair).toEqual([2, 2])

@@ -16,7 +16,18 @@ import { Session } from '../../src/vault/session.ts'
 import { ready, sodium } from '../../src/vault/sodium.ts'
 import type { NewUnlocker, Unlock } from '../../src/vault/types.ts'
 import { opener, recipientOf } from '../../src/vault/unlockers.ts'
-import { TestClock, aKey, aSecret, all, anEntry, codeOf, makeVault, openAgain, random, scratch } from './support.ts'
+import {
+  TestClock,
+  aKey,
+  aSecret,
+  all,
+  anEntry,
+  codeOf,
+  makeVault,
+  openAgain,
+  random,
+  scratch,
+} from './support.ts'
 
 await ready()
 
@@ -72,10 +83,15 @@ function rawRows(file: string): readonly Raw[] {
   return found
 }
 
-function putRaw(file: string, rows: readonly { readonly table: string; readonly key: bigint; readonly bytes: Uint8Array }[]): void {
+function putRaw(
+  file: string,
+  rows: readonly { readonly table: string; readonly key: bigint; readonly bytes: Uint8Array }[],
+): void {
   const db = new Database(file)
   for (const { table, key, bytes } of rows)
-    db.prepare(`INSERT INTO ${table}(i,b) VALUES(?,?) ON CONFLICT(i) DO UPDATE SET b=excluded.b`).run(key, bytes)
+    db.prepare(
+      `INSERT INTO ${table}(i,b) VALUES(?,?) ON CONFLICT(i) DO UPDATE SET b=excluded.b`,
+    ).run(key, bytes)
   db.close()
 }
 
@@ -100,7 +116,9 @@ const open = (file: string, unlock: Unlock, readonly = false): Promise<Vault> =>
   openVault({ file, unlock, clock, random, readonly, policy: cheap })
 
 /** A vault with a key file (7), a passphrase, a recovery key and a recipient (9). */
-async function fourHolders(count: number): Promise<{ file: string; secrets: readonly SecretRecord[]; recipient: string }> {
+async function fourHolders(
+  count: number,
+): Promise<{ file: string; secrets: readonly SecretRecord[]; recipient: string }> {
   const file = join(scratch(), 'vault.db')
   const unlockers: [NewUnlocker, ...NewUnlocker[]] = [
     { kind: 'key-file', key: aKey(7) },
@@ -111,12 +129,21 @@ async function fourHolders(count: number): Promise<{ file: string; secrets: read
   const vault = await createVault({ file, clock, random, unlockers, actor: 'test' })
   const secrets = await fill(vault, count)
   vault.close()
-  return { file, secrets, recipient: vault.unlockers.find(({ kind }) => kind === 'recipient')?.id ?? '' }
+  return {
+    file,
+    secrets,
+    recipient: vault.unlockers.find(({ kind }) => kind === 'recipient')?.id ?? '',
+  }
 }
 
 /** An unlocked session, with all its keys: what a holder has who wrote them down. */
 async function sessionOf(file: string, unlock: Unlock): Promise<Session> {
-  const session = new Session({ store: await openSqliteStore(file), clock, random, openRoot: opener(unlock) })
+  const session = new Session({
+    store: await openSqliteStore(file),
+    clock,
+    random,
+    openRoot: opener(unlock),
+  })
   await session.open()
   session.store.close()
   return session
@@ -146,7 +173,8 @@ describe('a rekey', () => {
     expect(report.rows).toBeGreaterThanOrEqual(900)
     expect(keys.rekeying).toBe(false)
     expect(Object.keys(epochs(file))).toEqual(['2'])
-    for (const [key, bytes] of before) if (key.startsWith('audit')) expect(last.get(key)?.equals(bytes), key).toBe(true)
+    for (const [key, bytes] of before)
+      if (key.startsWith('audit')) expect(last.get(key)?.equals(bytes), key).toBe(true)
     const session = await sessionOf(file, { kind: 'key-file', key: aKey(7) })
     expect(session.keys.ring.roots).toEqual([])
     await expectAll(vault, secrets)
@@ -175,7 +203,9 @@ describe('a rekey', () => {
         n++
         const at = secrets[(n * 37) % secrets.length]
         if (at === undefined) return
-        expect((await reader.read((r) => r.value(at.id, 1)))?.['value']?.reveal()).toBe(`value of ${at.path}`)
+        expect((await reader.read((r) => r.value(at.id, 1)))?.['value']?.reveal()).toBe(
+          `value of ${at.path}`,
+        )
         await writer.transact(async (tx) => {
           await tx.putDoc('written', n)
           await tx.putSecret({ ...at, metadata: { n: String(n) } })
@@ -197,7 +227,9 @@ describe('a rekey', () => {
     for (let commits = 0, finished = false; !finished; commits++) {
       const copy = join(scratch(), 'vault.db')
       copyFileSync(file, copy)
-      const { stdout, signal } = spawnSync(process.execPath, [worker, copy, '-', String(commits)], { encoding: 'utf8' })
+      const { stdout, signal } = spawnSync(process.execPath, [worker, copy, '-', String(commits)], {
+        encoding: 'utf8',
+      })
       finished = stdout.includes('finished')
       expect(finished ? null : 'SIGKILL').toBe(signal)
       const again = await openAgain(copy)
@@ -226,7 +258,8 @@ describe('a rekey', () => {
     await expectAll(reader, secrets)
     expect(Object.keys(epochs(file))).toEqual(['1', '2'])
     reader.close()
-    // One is enough, unless the machine is so busy that its share of time is over before it is done.
+    // One is enough, unless the machine is so busy that its share of time is over before
+    // it is done.
     for (let writers = 0, unfinished = true; unfinished && writers < 20; writers++) {
       const writer = await openAgain(file)
       await writer.transact((tx) => tx.putDoc('x', writers))
@@ -266,7 +299,9 @@ describe('a rekey', () => {
     const stop = new AbortController()
     const keys = await vault.keys()
     await keys.begin(who)
-    await expect(keys.finish(who, { signal: stop.signal, onStep: () => stop.abort(new Error('stop')) })).rejects.toThrow('stop')
+    await expect(
+      keys.finish(who, { signal: stop.signal, onStep: () => stop.abort(new Error('stop')) }),
+    ).rejects.toThrow('stop')
     expect(keys.rekeying).toBe(true)
     expect((await keys.finish(who)).finished).toBe(true)
     expect(Object.keys(epochs(file))).toEqual(['2'])
@@ -303,7 +338,8 @@ describe('a rekey', () => {
       await keys.finish(who)
     }
     const trail = await vault.trail()
-    for (const anchor of [note, line]) expect(await trail.verify(anchor)).toMatchObject({ ok: true, anchored: true })
+    for (const anchor of [note, line])
+      expect(await trail.verify(anchor)).toMatchObject({ ok: true, anchored: true })
     const stranger = await makeVault()
     const foreign = await (await stranger.vault.trail()).checkpoint()
     expect(await trail.verify(foreign.line)).toMatchObject({ ok: false })
@@ -324,7 +360,9 @@ describe('whoever was removed', () => {
     for (let commits = 0, finished = false; !finished; commits++) {
       const copy = join(scratch(), 'vault.db')
       copyFileSync(file, copy)
-      finished = spawnSync(process.execPath, [worker, copy, recipient, String(commits)], { encoding: 'utf8' }).stdout.includes('finished')
+      finished = spawnSync(process.execPath, [worker, copy, recipient, String(commits)], {
+        encoding: 'utf8',
+      }).stdout.includes('finished')
       expect(await codeOf(open(copy, removed))).toBe(commits === 0 ? 'no error' : 'unlock-failed')
       for (const unlock of [
         { kind: 'passphrase', passphrase: phrase },
@@ -399,7 +437,11 @@ describe('whoever was removed', () => {
       const object = rows.find(({ table, bytes }) => table === 'obj' && bytes.readUInt32BE(0) === 1)
       expect(object === undefined).toBe(target === after)
       if (object !== undefined) {
-        const body = sealer.seal('obj', BigInt.asUintN(64, object.key), new Uint8Array(object.bytes.length - 44))
+        const body = sealer.seal(
+          'obj',
+          BigInt.asUintN(64, object.key),
+          new Uint8Array(object.bytes.length - 44),
+        )
         await expectRefused(target, [{ ...object, bytes: body }])
       }
     }
@@ -409,7 +451,12 @@ describe('whoever was removed', () => {
     }
 
     async function rootOf(target: string): Promise<Root> {
-      const session = new Session({ store: await openSqliteStore(target), clock, random, openRoot: opener(unlock) })
+      const session = new Session({
+        store: await openSqliteStore(target),
+        clock,
+        random,
+        openRoot: opener(unlock),
+      })
       const root = await session.consistent((snapshot) => snapshot.root())
       session.store.close()
       return root
@@ -419,9 +466,11 @@ describe('whoever was removed', () => {
       return codeOf(async () => {
         const opened = await open(target, unlock)
         try {
-          for await (const secret of opened.secrets()) await opened.read((reader) => reader.value(secret.id, 1))
+          for await (const secret of opened.secrets())
+            await opened.read((reader) => reader.value(secret.id, 1))
           await opened.read((reader) => reader.doc('audit-keys'))
-          for await (const secret of opened.secrets()) await opened.read((reader) => reader.resolve(secret.path))
+          for await (const secret of opened.secrets())
+            await opened.read((reader) => reader.resolve(secret.path))
           await all(opened.auditEvents({}))
         } finally {
           opened.close()
@@ -429,7 +478,10 @@ describe('whoever was removed', () => {
       })
     }
 
-    async function expectRefused(target: string, rows: readonly { table: string; key: bigint; bytes: Uint8Array }[]): Promise<void> {
+    async function expectRefused(
+      target: string,
+      rows: readonly { table: string; key: bigint; bytes: Uint8Array }[],
+    ): Promise<void> {
       const copy = join(scratch(), 'attacked.db')
       copyFileSync(target, copy)
       putRaw(copy, rows)
@@ -442,7 +494,9 @@ describe('whoever was removed', () => {
     const unlock = { kind: 'key-file', key: aKey(7) } as const
     const older = head(file, 1n)
     const vault = await open(file, unlock)
-    await (await vault.keys()).add({ kind: 'recipient', publicKey: recipientOf(aKey(11).bytes()) }, who)
+    await (
+      await vault.keys()
+    ).add({ kind: 'recipient', publicKey: recipientOf(aKey(11).bytes()) }, who)
     expect(await codeOf(open(file, { kind: 'key-file', key: aKey(11) }))).toBe('no error')
     putRaw(file, [older])
     expect(await codeOf(open(file, unlock))).toBe('tampered')
@@ -459,7 +513,8 @@ describe('whoever was removed', () => {
     const keys = await vault.keys()
     await keys.begin(who)
     await keys.finish(who)
-    // A former holder went on with his old copy until it has more commits than the real one.
+    // A former holder went on with his old copy until it has more commits than the real
+    // one.
     const fork = await open(copy, unlock)
     for (let i = 0; i < 30; i++) await fork.transact((tx) => tx.putDoc('x', i))
     fork.close()
@@ -474,10 +529,14 @@ test('with a random source that always says the same, no key and nonce ever meet
   const seen = new Map<string, string>()
   let repeated = 0
   const original = sodium.crypto_aead_xchacha20poly1305_ietf_encrypt.bind(sodium)
-  const spy = vi.spyOn(sodium, 'crypto_aead_xchacha20poly1305_ietf_encrypt').mockImplementation(((...args: Parameters<typeof original>) => {
+  const spy = vi.spyOn(sodium, 'crypto_aead_xchacha20poly1305_ietf_encrypt').mockImplementation(((
+    ...args: Parameters<typeof original>
+  ) => {
     const [message, data, , nonce, key] = args
     const pair = `${Buffer.from(key).toString('hex')} ${Buffer.from(nonce).toString('hex')}`
-    const text = `${Buffer.from(message as Uint8Array).toString('hex')} ${Buffer.from(data as Uint8Array).toString('hex')}`
+    const text =
+      `${Buffer.from(message as Uint8Array).toString('hex')} ` +
+      `${Buffer.from(data as Uint8Array).toString('hex')}`
     if (seen.has(pair)) {
       repeated++
       expect(seen.get(pair)).toBe(text)
@@ -487,7 +546,13 @@ test('with a random source that always says the same, no key and nonce ever meet
   }) as never)
   const file = join(scratch(), 'vault.db')
   const own = { kind: 'key-file', key: aKey(7) } as const
-  const vault = await createVault({ file, clock, random: constant, unlockers: [own], actor: 'test' })
+  const vault = await createVault({
+    file,
+    clock,
+    random: constant,
+    unlockers: [own],
+    actor: 'test',
+  })
   await fill(vault, 30)
   const keys = await vault.keys()
   const { id } = await keys.add({ kind: 'recipient', publicKey: recipientOf(theirs.bytes()) }, who)

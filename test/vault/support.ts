@@ -45,8 +45,15 @@ export interface Made {
 /** A new vault with one key file. */
 export async function makeVault(file = join(scratch(), 'vault.db'), key = aKey(7)): Promise<Made> {
   const clock = new TestClock()
-  const vault = await createVault({ file, clock, random, unlockers: [{ kind: 'key-file', key }], actor: 'test' })
-  const open = (readonly = false): Promise<Vault> => openVault({ file, unlock: { kind: 'key-file', key }, clock, random, readonly })
+  const vault = await createVault({
+    file,
+    clock,
+    random,
+    unlockers: [{ kind: 'key-file', key }],
+    actor: 'test',
+  })
+  const open = (readonly = false): Promise<Vault> =>
+    openVault({ file, unlock: { kind: 'key-file', key }, clock, random, readonly })
   return { file, vault, clock, open }
 }
 
@@ -72,7 +79,11 @@ export function aSecret(path: string, more: Partial<SecretRecord> = {}): SecretR
 }
 
 /** A secret that wakes at that time. */
-export function aScheduled(path: string, nextAt: number, more: Partial<SecretRecord> = {}): SecretRecord {
+export function aScheduled(
+  path: string,
+  nextAt: number,
+  more: Partial<SecretRecord> = {},
+): SecretRecord {
   const secret = aSecret(path, more)
   const schedule = {
     id: `rot_01KABX7D2M${secret.id.slice(-16)}`,
@@ -94,7 +105,16 @@ export function aScheduled(path: string, nextAt: number, more: Partial<SecretRec
 }
 
 export function anEntry(path: string | null, more: Partial<AuditEntry> = {}): AuditEntry {
-  return { action: 'secret_created', path, actor: 'test', triggeredBy: 'manual', status: 'success', runId: null, metadata: {}, ...more }
+  return {
+    action: 'secret_created',
+    path,
+    actor: 'test',
+    triggeredBy: 'manual',
+    status: 'success',
+    runId: null,
+    metadata: {},
+    ...more,
+  }
 }
 
 export function aRun(id: string, secret: SecretRecord): RunRecord {
@@ -137,11 +157,19 @@ export async function codeOf(action: Promise<unknown> | (() => Promise<unknown>)
     await (typeof action === 'function' ? action() : action)
     return 'no error'
   } catch (error) {
-    return error !== null && typeof error === 'object' && 'code' in error ? String(error.code) : `${String(error)}`
+    return error !== null && typeof error === 'object' && 'code' in error
+      ? String(error.code)
+      : `${String(error)}`
   }
 }
 
 /** Opens a vault that `makeVault` made. */
 export function openAgain(file: string, readonly = false): Promise<Vault> {
-  return openVault({ file, unlock: { kind: 'key-file', key: aKey(7) }, clock: new TestClock(), random, readonly })
+  return openVault({
+    file,
+    unlock: { kind: 'key-file', key: aKey(7) },
+    clock: new TestClock(),
+    random,
+    readonly,
+  })
 }

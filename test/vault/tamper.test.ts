@@ -1,4 +1,6 @@
-/** Whoever writes the file without a key: every answer is the same as before, or exit 24. */
+/**
+ * Whoever writes the file without a key: every answer is the same as before, or exit 24.
+ */
 import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -8,11 +10,22 @@ import type { SecretRecord } from '../../src/core/model.ts'
 import type { Vault } from '../../src/core/ports.ts'
 import { Secret, single } from '../../src/core/secret.ts'
 import { openVault } from '../../src/vault/index.ts'
-import { TestClock, aKey, aRun, aScheduled, aSecret, all, anEntry, codeOf, makeVault, random } from './support.ts'
+import {
+  TestClock,
+  aKey,
+  aRun,
+  aScheduled,
+  aSecret,
+  all,
+  anEntry,
+  codeOf,
+  makeVault,
+  random,
+} from './support.ts'
 
 /**
- * Every bit instead of a sample: VAULT_EVERY_BIT=1, or 2/5 for every fifth bit from the second on.
- * All of it takes hours of one core, so its parts can run side by side.
+ * Every bit instead of a sample: VAULT_EVERY_BIT=1, or 2/5 for every fifth bit from the
+ * second on. All of it takes hours of one core, so its parts can run side by side.
  */
 const [part = 0, parts = 1] = (process.env['VAULT_EVERY_BIT'] ?? '').split('/').map(Number)
 const everyBit = part > 0
@@ -28,7 +41,10 @@ function rawRows(file: string): Raw[] {
   const db = new Database(file, { readonly: true })
   const tables: Table[] = ['head', 'node', 'obj', 'audit']
   const found = tables.flatMap((table) => {
-    const rows = db.prepare<unknown[], { i: bigint; b: Buffer }>(`SELECT i, b FROM ${table}`).safeIntegers().all()
+    const rows = db
+      .prepare<unknown[], { i: bigint; b: Buffer }>(`SELECT i, b FROM ${table}`)
+      .safeIntegers()
+      .all()
     return rows.map(({ i, b }): Raw => ({ table, key: i, bytes: b }))
   })
   db.close()
@@ -42,18 +58,27 @@ function edit(file: string, change: (db: Database.Database) => void): void {
 }
 
 const put = (db: Database.Database, { table, key, bytes }: Raw): void => {
-  db.prepare(`INSERT INTO ${table}(i,b) VALUES(?,?) ON CONFLICT(i) DO UPDATE SET b=excluded.b`).run(key, bytes)
+  db.prepare(`INSERT INTO ${table}(i,b) VALUES(?,?) ON CONFLICT(i) DO UPDATE SET b=excluded.b`).run(
+    key,
+    bytes,
+  )
 }
 
 /** What each command would answer; an error as its code. */
 async function answers(file: string, names: readonly string[]): Promise<readonly string[]> {
   let vault: Vault
   try {
-    vault = await openVault({ file, unlock: { kind: 'key-file', key: aKey(7) }, clock: new TestClock(), random })
+    vault = await openVault({
+      file,
+      unlock: { kind: 'key-file', key: aKey(7) },
+      clock: new TestClock(),
+      random,
+    })
   } catch (error) {
     return [await codeOf(Promise.reject(error))]
   }
-  const shown = (value: unknown): string => JSON.stringify(value, (_k, v: unknown) => (typeof v === 'bigint' ? String(v) : v))
+  const shown = (value: unknown): string =>
+    JSON.stringify(value, (_k, v: unknown) => (typeof v === 'bigint' ? String(v) : v))
   const ask = async (question: () => Promise<unknown>): Promise<string> => {
     try {
       return shown(await question())
@@ -81,7 +106,11 @@ async function answers(file: string, names: readonly string[]): Promise<readonly
   out.push(await ask(() => vault.due(1_000)))
   out.push(await ask(() => all(vault.auditEvents({}))))
   out.push(
-    await ask(async () => ((await vault.auditVerify()).ok ? 'verified' : Promise.reject(Object.assign(new Error(), { code: 'tampered' })))),
+    await ask(async () =>
+      (await vault.auditVerify()).ok
+        ? 'verified'
+        : Promise.reject(Object.assign(new Error(), { code: 'tampered' })),
+    ),
   )
   out.push(await ask(() => vault.highestTime()))
   vault.close()
@@ -90,7 +119,10 @@ async function answers(file: string, names: readonly string[]): Promise<readonly
 
 interface Ages {
   readonly directory: string
-  /** Three states of one vault: old → now, and old → fork (another commit with the same number as the one to `now`). */
+  /**
+   * Three states of one vault: old → now, and old → fork (another commit with the same
+   * number as the one to `now`).
+   */
   readonly old: string
   readonly now: string
   readonly fork: string
@@ -127,24 +159,42 @@ beforeAll(async () => {
     ['now', 'now'],
     ['fork', 'fork'],
   ] as const) {
-    const vault = await openVault({ file: at(name), unlock: { kind: 'key-file', key: aKey(7) }, clock, random })
+    const vault = await openVault({
+      file: at(name),
+      unlock: { kind: 'key-file', key: aKey(7) },
+      clock,
+      random,
+    })
     await fill(vault, marker)
     vault.close()
   }
   const other = await makeVault(at('other'))
   await fill(other.vault, 'other')
   other.vault.close()
-  const names = [...secrets.flatMap(({ path, schedule }) => [path, schedule?.id ?? path]), 'p/dev/NOT-THERE']
+  const names = [
+    ...secrets.flatMap(({ path, schedule }) => [path, schedule?.id ?? path]),
+    'p/dev/NOT-THERE',
+  ]
   const truths = new Map<string, readonly string[]>()
-  for (const name of ['old', 'now', 'fork', 'other']) truths.set(at(name), await answers(at(name), names))
-  ages = { directory, old: at('old'), now: at('now'), fork: at('fork'), other: at('other'), names, truths }
+  for (const name of ['old', 'now', 'fork', 'other'])
+    truths.set(at(name), await answers(at(name), names))
+  ages = {
+    directory,
+    old: at('old'),
+    now: at('now'),
+    fork: at('fork'),
+    other: at('other'),
+    names,
+    truths,
+  }
 })
 
 afterAll(() => rmSync(ages.directory, { recursive: true, force: true }))
 
 /**
- * Answers after a change; checks that each is the truth or 24. Returns whether anything was noticed.
- * `root`: the state whose root row was put in. Its answers are then the truth: that is a rollback, and only marks outside the file can show it.
+ * Answers after a change; checks that each is the truth or 24. Returns whether anything
+ * was noticed. `root`: the state whose root row was put in. Its answers are then the
+ * truth: that is a rollback, and only marks outside the file can show it.
  */
 async function attack(
   change: (file: string) => void,
@@ -152,7 +202,8 @@ async function attack(
   alsoAllowed: readonly string[] = [],
   root = ages.now,
 ): Promise<boolean> {
-  // One place for all of them: a directory for each would leave a million until the test ends.
+  // One place for all of them: a directory for each would leave a million until the test
+  // ends.
   const file = join(ages.directory, 'attacked')
   for (const rest of ['', '-wal', '-shm', '-journal']) rmSync(`${file}${rest}`, { force: true })
   copyFileSync(ages.now, file)
@@ -180,16 +231,28 @@ describe('an attacker who edits rows', () => {
   test('deleting any row is noticed', async () => {
     for (const { table, key } of rawRows(ages.now)) {
       const what = `delete ${table} ${key}`
-      expect(await attack((file) => edit(file, (db) => db.prepare(`DELETE FROM ${table} WHERE i=?`).run(key)), what), what).toBe(true)
+      expect(
+        await attack(
+          (file) => edit(file, (db) => db.prepare(`DELETE FROM ${table} WHERE i=?`).run(key)),
+          what,
+        ),
+        what,
+      ).toBe(true)
     }
   })
 
   test('emptying or replacing any row by another type is noticed', async () => {
     for (const { table, key } of rawRows(ages.now)) {
-      for (const value of everyBit || table === 'head' ? ['NULL', "x''", '7', "'text'", 'zeroblob(20)'] : ['NULL', 'zeroblob(20)']) {
+      for (const value of everyBit || table === 'head'
+        ? ['NULL', "x''", '7', "'text'", 'zeroblob(20)']
+        : ['NULL', 'zeroblob(20)']) {
         const what = `${table} ${key} = ${value}`
         expect(
-          await attack((file) => edit(file, (db) => db.prepare(`UPDATE ${table} SET b=${value} WHERE i=?`).run(key)), what),
+          await attack(
+            (file) =>
+              edit(file, (db) => db.prepare(`UPDATE ${table} SET b=${value} WHERE i=?`).run(key)),
+            what,
+          ),
           what,
         ).toBe(true)
       }
@@ -203,27 +266,48 @@ describe('an attacker who edits rows', () => {
       if (b === undefined) continue
       const what = `swap ${a.table} ${a.key} and ${b.table} ${b.key}`
       const swapped = await attack(
-        (file) => edit(file, (db) => [put(db, { ...a, bytes: b.bytes }), put(db, { ...b, bytes: a.bytes })]),
+        (file) =>
+          edit(file, (db) => [
+            put(db, { ...a, bytes: b.bytes }),
+            put(db, { ...b, bytes: a.bytes }),
+          ]),
         what,
       )
       expect(swapped, what).toBe(true)
-      await attack((file) => edit(file, (db) => put(db, { ...a, key: a.key + 1n })), `duplicate ${a.table} ${a.key}`)
+      await attack(
+        (file) => edit(file, (db) => put(db, { ...a, key: a.key + 1n })),
+        `duplicate ${a.table} ${a.key}`,
+      )
     }
   })
 
   test('any one or two rows of an older state, or of a fork with the same commit number, are noticed', async () => {
     const now = new Map(rawRows(ages.now).map((row) => [`${row.table} ${row.key}`, row]))
     for (const source of [ages.old, ages.fork]) {
-      const changed = rawRows(source).filter((row) => !now.get(`${row.table} ${row.key}`)?.bytes.equals(row.bytes))
+      const changed = rawRows(source).filter(
+        (row) => !now.get(`${row.table} ${row.key}`)?.bytes.equals(row.bytes),
+      )
       expect(changed.length).toBeGreaterThan(10)
-      const rootOf = (...rows: Raw[]): string => (rows.some(({ table, key }) => table === 'head' && key === 2n) ? source : ages.now)
+      const rootOf = (...rows: Raw[]): string =>
+        rows.some(({ table, key }) => table === 'head' && key === 2n) ? source : ages.now
       for (const [i, a] of changed.entries()) {
         const what = `graft ${a.table} ${a.key}`
-        expect(await attack((file) => edit(file, (db) => put(db, a)), what, [], rootOf(a)), what).toBe(true)
+        expect(
+          await attack((file) => edit(file, (db) => put(db, a)), what, [], rootOf(a)),
+          what,
+        ).toBe(true)
         for (const [j, b] of changed.entries()) {
           if (j <= i || (!everyBit && (i + j) % 7 !== 0)) continue
           const pair = `${what} and ${b.table} ${b.key}`
-          expect(await attack((file) => edit(file, (db) => [put(db, a), put(db, b)]), pair, [], rootOf(a, b)), pair).toBe(true)
+          expect(
+            await attack(
+              (file) => edit(file, (db) => [put(db, a), put(db, b)]),
+              pair,
+              [],
+              rootOf(a, b),
+            ),
+            pair,
+          ).toBe(true)
         }
       }
     }
@@ -232,9 +316,18 @@ describe('an attacker who edits rows', () => {
   test('a leaf with all objects below it, older than its parent, is noticed', async () => {
     const older = rawRows(ages.old)
     const set = older.filter(({ table }) => table === 'obj' || table === 'node')
-    expect(await attack((file) => edit(file, (db) => set.forEach((row) => put(db, row))), 'old tree')).toBe(true)
+    expect(
+      await attack((file) => edit(file, (db) => set.forEach((row) => put(db, row))), 'old tree'),
+    ).toBe(true)
     const audit = older.filter(({ table }) => table === 'audit' || table === 'head')
-    expect(await attack((file) => edit(file, (db) => audit.forEach((row) => put(db, row))), 'old head and audit', [], ages.old)).toBe(true)
+    expect(
+      await attack(
+        (file) => edit(file, (db) => audit.forEach((row) => put(db, row))),
+        'old head and audit',
+        [],
+        ages.old,
+      ),
+    ).toBe(true)
   })
 
   test('rows of another vault with the same key file are noticed', async () => {
@@ -248,7 +341,12 @@ describe('an attacker who edits rows', () => {
     }
     const headers = rawRows(ages.other).filter(({ table }) => table === 'head')
     expect(
-      await attack((file) => edit(file, (db) => headers.forEach((row) => put(db, row))), 'foreign header and root', [], ages.other),
+      await attack(
+        (file) => edit(file, (db) => headers.forEach((row) => put(db, row))),
+        'foreign header and root',
+        [],
+        ages.other,
+      ),
     ).toBe(true)
   })
 
@@ -288,7 +386,10 @@ describe('an attacker who edits rows', () => {
 describe('an attacker who flips bits', () => {
   /** A deterministic sample, different for each row. */
   const chosen = (length: number, count: number): number[] => {
-    if (everyBit) return Array.from({ length: length * 8 }, (_, i) => i).filter((i) => i % parts === (part - 1) % parts)
+    if (everyBit)
+      return Array.from({ length: length * 8 }, (_, i) => i).filter(
+        (i) => i % parts === (part - 1) % parts,
+      )
     return Array.from({ length: count }, (_, i) => (i * 2_654_435_761 + length * 97) % (length * 8))
   }
   const flip = (bytes: Buffer, bit: number): Buffer => {
@@ -314,15 +415,36 @@ describe('an attacker who flips bits', () => {
 
   test('anywhere in the file: noticed, or nothing is different', async () => {
     const whole = readFileSync(ages.now)
-    const positions = everyBit ? chosen(whole.length, 0) : [...Array.from({ length: 160 }, (_, i) => i * 5), ...chosen(whole.length, 100)]
-    for (const bit of positions) await attack((file) => writeFileSync(file, flip(whole, bit)), `bit ${bit} of the file`, ['unlock-failed'])
+    const positions = everyBit
+      ? chosen(whole.length, 0)
+      : [...Array.from({ length: 160 }, (_, i) => i * 5), ...chosen(whole.length, 100)]
+    for (const bit of positions)
+      await attack((file) => writeFileSync(file, flip(whole, bit)), `bit ${bit} of the file`, [
+        'unlock-failed',
+      ])
   })
 
   test('cutting the file anywhere is noticed', async () => {
     const whole = readFileSync(ages.now)
-    for (const length of [0, 1, 15, 16, 99, 100, 512, 4095, 4096, 8192, whole.length - 4096, whole.length - 1]) {
+    for (const length of [
+      0,
+      1,
+      15,
+      16,
+      99,
+      100,
+      512,
+      4095,
+      4096,
+      8192,
+      whole.length - 4096,
+      whole.length - 1,
+    ]) {
       const what = `cut to ${length}`
-      expect(await attack((file) => writeFileSync(file, whole.subarray(0, length)), what), what).toBe(true)
+      expect(
+        await attack((file) => writeFileSync(file, whole.subarray(0, length)), what),
+        what,
+      ).toBe(true)
     }
   })
 })

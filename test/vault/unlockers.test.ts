@@ -36,52 +36,67 @@ async function headerOf(file: string): Promise<Header> {
 }
 
 const additions: readonly (readonly [NewUnlocker['kind'], NewUnlocker, Unlock])[] = [
-  ['passphrase', { kind: 'passphrase', passphrase: phrase }, { kind: 'passphrase', passphrase: phrase }],
+  [
+    'passphrase',
+    { kind: 'passphrase', passphrase: phrase },
+    { kind: 'passphrase', passphrase: phrase },
+  ],
   ['key-file', { kind: 'key-file', key: aKey(1) }, { kind: 'key-file', key: aKey(1) }],
   [
     'recovery',
     { kind: 'recovery', key: new Secret(new Uint8Array(20).fill(2)) },
     { kind: 'recovery', key: new Secret(new Uint8Array(20).fill(2)) },
   ],
-  ['recipient', { kind: 'recipient', publicKey: recipientOf(aKey(3).bytes()) }, { kind: 'key-file', key: aKey(3) }],
+  [
+    'recipient',
+    { kind: 'recipient', publicKey: recipientOf(aKey(3).bytes()) },
+    { kind: 'key-file', key: aKey(3) },
+  ],
 ]
 
 describe('unlockers', () => {
-  test.each(additions)('a %s that was added opens the vault, through a rekey too, until it is removed', async (kind, added, unlock) => {
-    const { file, vault } = await makeVault()
-    vault.close()
-    const own = await open(file, { kind: 'key-file', key: aKey(7) })
-    const keys = await own.keys()
-    expect(await codeOf(open(file, unlock))).toBe('unlock-failed')
-    const { id } = await keys.add(added, who)
-    const theirs = await open(file, unlock)
-    expect((await theirs.keys()).openedBy).toBe(id)
-    await own.transact((tx) => tx.putDoc('x', 1))
-    await keys.begin(who)
-    await keys.finish(who)
-    expect(await theirs.read((reader) => reader.doc('x'))).toBe(1)
-    theirs.close()
-    const again = await open(file, unlock)
-    expect(again.unlockers.map((one) => one.kind)).toEqual(['key-file', kind])
-    again.close()
-    await keys.remove(id, who)
-    expect(await codeOf(open(file, unlock))).toBe('unlock-failed')
-    await keys.finish(who)
-    expect(await codeOf(open(file, unlock))).toBe('unlock-failed')
-    const events = await all(own.auditEvents({}))
-    expect(
-      events.map(({ action, metadata }) => [action, metadata['unlocker'] ?? metadata['phase'] ?? null, metadata['reason'] ?? null]),
-    ).toEqual([
-      ['vault_created', null, null],
-      ['unlocker_added', id, 'why'],
-      ['vault_rekeyed', 'begun', 'why'],
-      ['vault_rekeyed', 'finished', 'why'],
-      ['unlocker_removed', id, 'why'],
-      ['vault_rekeyed', 'begun', 'why'],
-      ['vault_rekeyed', 'finished', 'why'],
-    ])
-    own.close()
-  })
+  test.each(additions)(
+    'a %s that was added opens the vault, through a rekey too, until it is removed',
+    async (kind, added, unlock) => {
+      const { file, vault } = await makeVault()
+      vault.close()
+      const own = await open(file, { kind: 'key-file', key: aKey(7) })
+      const keys = await own.keys()
+      expect(await codeOf(open(file, unlock))).toBe('unlock-failed')
+      const { id } = await keys.add(added, who)
+      const theirs = await open(file, unlock)
+      expect((await theirs.keys()).openedBy).toBe(id)
+      await own.transact((tx) => tx.putDoc('x', 1))
+      await keys.begin(who)
+      await keys.finish(who)
+      expect(await theirs.read((reader) => reader.doc('x'))).toBe(1)
+      theirs.close()
+      const again = await open(file, unlock)
+      expect(again.unlockers.map((one) => one.kind)).toEqual(['key-file', kind])
+      again.close()
+      await keys.remove(id, who)
+      expect(await codeOf(open(file, unlock))).toBe('unlock-failed')
+      await keys.finish(who)
+      expect(await codeOf(open(file, unlock))).toBe('unlock-failed')
+      const events = await all(own.auditEvents({}))
+      expect(
+        events.map(({ action, metadata }) => [
+          action,
+          metadata['unlocker'] ?? metadata['phase'] ?? null,
+          metadata['reason'] ?? null,
+        ]),
+      ).toEqual([
+        ['vault_created', null, null],
+        ['unlocker_added', id, 'why'],
+        ['vault_rekeyed', 'begun', 'why'],
+        ['vault_rekeyed', 'finished', 'why'],
+        ['unlocker_removed', id, 'why'],
+        ['vault_rekeyed', 'begun', 'why'],
+        ['vault_rekeyed', 'finished', 'why'],
+      ])
+      own.close()
+    },
+  )
 
   test('the same key twice is a conflict; the last unlocker and an unknown one are refused; nothing changes', async () => {
     const { file, vault } = await makeVault()
@@ -98,7 +113,10 @@ describe('unlockers', () => {
     const { vault, open: another } = await makeVault()
     const other = await another()
     const [a, b] = [await vault.keys(), await other.keys()]
-    await Promise.all([a.add({ kind: 'key-file', key: aKey(1) }, who), b.add({ kind: 'key-file', key: aKey(2) }, who)])
+    await Promise.all([
+      a.add({ kind: 'key-file', key: aKey(1) }, who),
+      b.add({ kind: 'key-file', key: aKey(2) }, who),
+    ])
     await vault.read((reader) => reader.doc('x'))
     expect(vault.unlockers).toHaveLength(3)
     for (const one of [vault, other]) one.close()
@@ -118,20 +136,50 @@ describe('unlockers', () => {
   test('a box that would open for another secret than its commitment names is never tried', async () => {
     const root = random.bytes(32)
     const vault = random.bytes(16)
-    const bare = { index: root, fingerprint: root, signSeed: root, audit: [], roots: [], unlockers: [] }
+    const bare = {
+      index: root,
+      fingerprint: root,
+      signSeed: root,
+      audit: [],
+      roots: [],
+      unlockers: [],
+    }
     const sealer = new Sealer(assembleKeys(vault, 1, epochKeys(root), bare), random.bytes(32))
     const a = await newStanza(vault, 1, root, { kind: 'key-file', key: aKey(1) }, sealer)
-    const b = await newStanza(vault, 1, root, { kind: 'key-file', key: aKey(2) }, sealer, a.stanza.rawId)
-    const header = { format: 1, minimumReader: 1, vault, epoch: 1, fingerprint: root, keyring: root, stored: root }
+    const b = await newStanza(
+      vault,
+      1,
+      root,
+      { kind: 'key-file', key: aKey(2) },
+      sealer,
+      a.stanza.rawId,
+    )
+    const header = {
+      format: 1,
+      minimumReader: 1,
+      vault,
+      epoch: 1,
+      fingerprint: root,
+      keyring: root,
+      stored: root,
+    }
     const two = { ...header, stanzas: [{ ...a.stanza, box: b.stanza.box }] }
-    // One entry that two people could open, each to something of its own: the commitment lets in at most one of them.
+    // One entry that two people could open, each to something of its own: the commitment
+    // lets in at most one of them.
     expect(await codeOf(opener({ kind: 'key-file', key: aKey(2) })(two))).toBe('unlock-failed')
     expect(await codeOf(opener({ kind: 'key-file', key: aKey(1) })(two))).toBe('tampered')
-    expect((await opener({ kind: 'key-file', key: aKey(2) })({ ...header, stanzas: [b.stanza] })).root).toEqual(root)
+    expect(
+      (await opener({ kind: 'key-file', key: aKey(2) })({ ...header, stanzas: [b.stanza] })).root,
+    ).toEqual(root)
     // An entry of one kind does not open for the same bytes as another kind.
-    expect(await codeOf(opener({ kind: 'key-file', key: aKey(2) })({ ...header, stanzas: [{ ...b.stanza, kind: 3 }] }))).toBe(
-      'unlock-failed',
-    )
+    expect(
+      await codeOf(
+        opener({ kind: 'key-file', key: aKey(2) })({
+          ...header,
+          stanzas: [{ ...b.stanza, kind: 3 }],
+        }),
+      ),
+    ).toBe('unlock-failed')
   })
 })
 
@@ -145,7 +193,12 @@ describe('the password hash', () => {
   ])('%d bytes and %d passes are refused', async (memory, passes) => {
     const options = { file: join(scratch(), 'v.db'), clock, random, actor: 'test' }
     expect(
-      await codeOf(createVault({ ...options, unlockers: [{ kind: 'passphrase', passphrase: phrase, params: { memory, passes } }] })),
+      await codeOf(
+        createVault({
+          ...options,
+          unlockers: [{ kind: 'passphrase', passphrase: phrase, params: { memory, passes } }],
+        }),
+      ),
     ).toBe('usage')
   })
 
@@ -194,7 +247,8 @@ describe('the password hash', () => {
     await lower.transact((tx) => tx.putDoc('x', 5))
     expect((await headerOf(file)).stored).toEqual(kept)
     expect((await lower.auditVerify()).ok).toBe(true)
-    // The keyring knows the new wrap: a rekey by somebody else still reaches the passphrase.
+    // The keyring knows the new wrap: a rekey by somebody else still reaches the
+    // passphrase.
     const keys = await byKey.keys()
     await keys.begin(who)
     await keys.finish(who)
@@ -212,7 +266,10 @@ describe('recipients', () => {
     expect(parseRecipient(` ${text}\n`)).toEqual(publicKey)
     for (let at = 4; at < text.length; at++) {
       const other = text[at] === 'A' ? 'B' : 'A'
-      expect(() => parseRecipient(text.slice(0, at) + other + text.slice(at + 1)), `digit ${at}`).toThrow(/mistyped/)
+      expect(
+        () => parseRecipient(text.slice(0, at) + other + text.slice(at + 1)),
+        `digit ${at}`,
+      ).toThrow(/mistyped/)
     }
     expect(() => parseRecipient(text.slice(0, -1))).toThrow(/cut short/)
     expect(() => parseRecipient(`${text}A`)).toThrow(/too long/)
@@ -230,9 +287,17 @@ describe('recipients', () => {
     const publicKey = recipientOf(aKey(7).bytes())
     expect(publicKey).not.toEqual(sodium.crypto_scalarmult_base(aKey(7).bytes()))
     expect(own?.kind).toBe(2)
-    expect(await codeOf(createVault({ file: `${file}2`, clock, random, actor: 'x', unlockers: [{ kind: 'recipient', publicKey }] }))).toBe(
-      'usage',
-    )
+    expect(
+      await codeOf(
+        createVault({
+          file: `${file}2`,
+          clock,
+          random,
+          actor: 'x',
+          unlockers: [{ kind: 'recipient', publicKey }],
+        }),
+      ),
+    ).toBe('usage')
   })
 
   test('are pinned to the vault and its audit key at the first opening', async () => {
@@ -241,7 +306,8 @@ describe('recipients', () => {
     const theirs = { kind: 'key-file', key: aKey(3) } as const
     const { file, vault } = await makeVault()
     await (await vault.keys()).add(recipient, who)
-    // The holder of the key-file unlocker shares a secret with his vault; he needs no pin.
+    // The holder of the key-file unlocker shares a secret with his vault; he needs no
+    // pin.
     ;(await open(file, { kind: 'key-file', key: aKey(7) }, { stateDir: state })).close()
     const pins = (): readonly string[] => {
       try {
@@ -278,7 +344,9 @@ describe('recipients', () => {
     const warnings: string[] = []
     const blocked = join(scratch(), 'file')
     writeFileSync(blocked, '')
-    expect(await codeOf(open(file, theirs, { stateDir: blocked, warn: (text) => warnings.push(text) }))).toBe('no error')
+    expect(
+      await codeOf(open(file, theirs, { stateDir: blocked, warn: (text) => warnings.push(text) })),
+    ).toBe('no error')
     expect(warnings.join()).toMatch(/pinned/)
   })
 })

@@ -2,8 +2,26 @@ import { existsSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { Secret, single } from '../../src/core/secret.ts'
-import { createVault, inspectVault, newRecoveryKey, openVault, parseRecoveryKey } from '../../src/vault/index.ts'
-import { aKey, aRun, aScheduled, aSecret, all, anEntry, codeOf, makeVault, random, scratch, TestClock } from './support.ts'
+import {
+  createVault,
+  inspectVault,
+  newRecoveryKey,
+  openVault,
+  parseRecoveryKey,
+} from '../../src/vault/index.ts'
+import {
+  aKey,
+  aRun,
+  aScheduled,
+  aSecret,
+  all,
+  anEntry,
+  codeOf,
+  makeVault,
+  random,
+  scratch,
+  TestClock,
+} from './support.ts'
 
 describe('a vault', () => {
   test('gives back what was put into it, also after it is opened again', async () => {
@@ -28,7 +46,9 @@ describe('a vault', () => {
       expect(await reader.value(secret.id, 2)).toBeUndefined()
       expect(await reader.resolve('production/gemini/OTHER')).toBeUndefined()
       expect((await reader.run('run_1'))?.path).toBe(secret.path)
-      expect((await reader.doc<{ a: [number, { token: Secret }] }>('settings'))?.a[1].token.reveal()).toBe('t')
+      expect(
+        (await reader.doc<{ a: [number, { token: Secret }] }>('settings'))?.a[1].token.reveal(),
+      ).toBe('t')
     })
     expect(await all(again.secrets())).toEqual([secret])
     expect((await all(again.runs())).map(({ id }) => id)).toEqual(['run_1'])
@@ -37,7 +57,12 @@ describe('a vault', () => {
       ['vault_created', 1, 'evt_000000000001'],
       ['secret_created', 2, 'evt_000000000002'],
     ])
-    expect(await again.auditVerify()).toEqual({ ok: true, rows: 2, head: events[1]?.hash, firstBad: null })
+    expect(await again.auditVerify()).toEqual({
+      ok: true,
+      rows: 2,
+      head: events[1]?.hash,
+      firstBad: null,
+    })
     expect(await again.due(4_999)).toEqual({ ids: [], next: 5_000 })
     expect(await again.due(5_000)).toEqual({ ids: [secret.id], next: null })
     again.close()
@@ -50,7 +75,13 @@ describe('a vault', () => {
     expect(statSync(file).mode & 0o777).toBe(0o600)
     expect(statSync(dirname(file)).mode & 0o777).toBe(0o700)
     expect(existsSync(`${file}-journal`)).toBe(false)
-    const again = createVault({ file, clock, random, unlockers: [{ kind: 'key-file', key: aKey(1) }], actor: 'test' })
+    const again = createVault({
+      file,
+      clock,
+      random,
+      unlockers: [{ kind: 'key-file', key: aKey(1) }],
+      actor: 'test',
+    })
     expect(await codeOf(again)).toBe('conflict')
   })
 
@@ -73,8 +104,14 @@ describe('a vault', () => {
     const { vaultId, unlockers } = vault
     vault.close()
     expect(unlockers.map(({ kind }) => kind)).toEqual(['passphrase', 'key-file', 'recovery'])
-    expect(await inspectVault(file)).toEqual({ vaultId, format: 1, unlockers: unlockers.map(({ id, kind }) => ({ id, kind })) })
-    const key = await parseRecoveryKey(new Secret(recovery.text.reveal().toLowerCase().replaceAll('-', ' ')))
+    expect(await inspectVault(file)).toEqual({
+      vaultId,
+      format: 1,
+      unlockers: unlockers.map(({ id, kind }) => ({ id, kind })),
+    })
+    const key = await parseRecoveryKey(
+      new Secret(recovery.text.reveal().toLowerCase().replaceAll('-', ' ')),
+    )
     const right = [
       { kind: 'passphrase', passphrase: new Secret('caf\u00e9 au lait') },
       { kind: 'key-file', key: aKey(3) },
@@ -90,7 +127,8 @@ describe('a vault', () => {
       { kind: 'key-file', key: aKey(4) },
       { kind: 'recovery', key: (await newRecoveryKey(random)).key },
     ] as const
-    for (const unlock of wrong) expect(await codeOf(openVault({ file, unlock, clock, random }))).toBe('unlock-failed')
+    for (const unlock of wrong)
+      expect(await codeOf(openVault({ file, unlock, clock, random }))).toBe('unlock-failed')
   })
 })
 

@@ -1,4 +1,7 @@
-/** A process of its own for the tests of concurrency, kills and permissions: `worker.ts <what> <vault file> [arguments]`. */
+/**
+ * A process of its own for the tests of concurrency, kills and permissions:
+ * `worker.ts <what> <vault file> [arguments]`.
+ */
 import { writeSync } from 'node:fs'
 import { Secret, single } from '../../src/core/secret.ts'
 import type { Vault } from '../../src/core/ports.ts'
@@ -7,7 +10,9 @@ import { openVault } from '../../src/vault/index.ts'
 import { Marks } from '../../src/vault/marks.ts'
 
 const [, , what = '', file = '', ...rest] = process.argv
-const random = { bytes: (count: number): Uint8Array => globalThis.crypto.getRandomValues(new Uint8Array(count)) }
+const random = {
+  bytes: (count: number): Uint8Array => globalThis.crypto.getRandomValues(new Uint8Array(count)),
+}
 const clock = {
   now: () => Date.now(),
   sleep: (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms)),
@@ -20,7 +25,13 @@ function say(line: string): void {
 
 function open(): Promise<Vault> {
   const stateDir = process.env['STATE_DIR']
-  return openVault({ file, unlock: { kind: 'key-file', key: new Secret(new Uint8Array(32).fill(7)) }, clock, random, stateDir })
+  return openVault({
+    file,
+    unlock: { kind: 'key-file', key: new Secret(new Uint8Array(32).fill(7)) },
+    clock,
+    random,
+    stateDir,
+  })
 }
 
 /** One more commit: a counter, a value and an audit row that must agree for ever. */
@@ -105,7 +116,8 @@ const jobs: Readonly<Record<string, () => Promise<void>>> = {
 try {
   await jobs[what]?.()
 } catch (error) {
-  const code = error !== null && typeof error === 'object' && 'code' in error ? String(error.code) : ''
+  const code =
+    error !== null && typeof error === 'object' && 'code' in error ? String(error.code) : ''
   say(`error ${code} ${error instanceof Error ? error.message : String(error)}`)
   process.exitCode = 1
 }

@@ -1,4 +1,7 @@
-/** `check`: does a value work now, and nothing that is called ended? The provider's own verification and every configured check. Changes nothing. */
+/**
+ * `check`: does a value work now, and nothing that is called ended? The provider's own
+ * verification and every configured check. Changes nothing.
+ */
 import { AdapterError, RotateError } from '../../core/errors.ts'
 import { currentVersion, type SecretRecord, versionOf } from '../../core/model.ts'
 import type { EnginePorts } from '../../engine/ports.ts'
@@ -20,24 +23,36 @@ export interface CheckReport {
 }
 
 /**
- * Asks the provider, then runs every check once, then asks about ended versions, unless one version was named: one that is still accepted is a red check of type
- * `ended`. A secret without anybody to ask: `ok` with no checks.
+ * Asks the provider, then runs every check once, then asks about ended versions, unless
+ * one version was named: one that is still accepted is a red check of type `ended`. A
+ * secret without anybody to ask: `ok` with no checks.
  */
-export async function check(deps: Deps, input: { readonly path: string; readonly version?: number }): Promise<CheckReport> {
+export async function check(
+  deps: Deps,
+  input: { readonly path: string; readonly version?: number },
+): Promise<CheckReport> {
   const ports = await enginePorts(deps)
   const secret = await findSecret(deps.vault, input.path)
-  const version = input.version === undefined ? currentVersion(secret) : versionOf(secret, input.version)
+  const version =
+    input.version === undefined ? currentVersion(secret) : versionOf(secret, input.version)
   if (version === undefined) {
     throw new RotateError(
       'not-found',
-      input.version === undefined ? `${secret.path} has no value yet` : `${secret.path} has no version ${input.version}`,
+      input.version === undefined
+        ? `${secret.path} has no value yet`
+        : `${secret.path} has no version ${input.version}`,
       { hint: `rotate versions ${secret.path}` },
     )
   }
   const fields = await deps.vault.read((reader) => reader.value(secret.id, version.n))
-  if (fields === undefined) throw new RotateError('not-found', `the value of version ${version.n} is gone`)
+  if (fields === undefined)
+    throw new RotateError('not-found', `the value of version ${version.n} is gone`)
   const results: CheckReport['checks'][number][] = []
-  const timed = async (name: string, type: string, ask: () => Promise<{ ok: boolean; detail: string }>): Promise<void> => {
+  const timed = async (
+    name: string,
+    type: string,
+    ask: () => Promise<{ ok: boolean; detail: string }>,
+  ): Promise<void> => {
     const started = deps.clock.monotonic()
     let answer: { ok: boolean; detail: string }
     try {
@@ -53,7 +68,8 @@ export async function check(deps: Deps, input: { readonly path: string; readonly
     const session = await ports.adapters.openProvider(provider, secret.path)
     try {
       if (session.verify !== undefined) {
-        const credential = version.handle === undefined ? { fields } : { fields, handle: version.handle }
+        const credential =
+          version.handle === undefined ? { fields } : { fields, handle: version.handle }
         await timed('provider', 'provider', async () => {
           await session.verify?.(credential, 'live')
           return { ok: true, detail: 'accepted' }
@@ -64,16 +80,27 @@ export async function check(deps: Deps, input: { readonly path: string; readonly
     }
   }
   for (const spec of secret.schedule?.checks ?? []) {
-    if (spec.type !== 'provider') await timed(spec.key, spec.type, () => ports.adapters.runCheck(spec, fields, secret.path))
+    if (spec.type !== 'provider')
+      await timed(spec.key, spec.type, () => ports.adapters.runCheck(spec, fields, secret.path))
   }
   if (input.version === undefined) results.push(...(await endedOnes(deps, ports, secret)))
   return { ok: results.every((result) => result.ok), checks: results }
 }
 
 /** A row for each ended version that is still accepted. */
-async function endedOnes(deps: Deps, ports: EnginePorts, secret: SecretRecord): Promise<CheckReport['checks']> {
+async function endedOnes(
+  deps: Deps,
+  ports: EnginePorts,
+  secret: SecretRecord,
+): Promise<CheckReport['checks']> {
   const started = deps.clock.monotonic()
   const open = await endedThatOpen(ports, secret)
   const ms = Math.round(deps.clock.monotonic() - started)
-  return open.map((version) => ({ name: `ended:${version.n}`, type: 'ended', ok: false, ms, detail: stillOpens(secret, version) }))
+  return open.map((version) => ({
+    name: `ended:${version.n}`,
+    type: 'ended',
+    ok: false,
+    ms,
+    detail: stillOpens(secret, version),
+  }))
 }

@@ -1,4 +1,7 @@
-/** An adapter's configuration in words and as JSON Schema, both from the one schema it declares. */
+/**
+ * An adapter's configuration in words and as JSON Schema, both from the one schema it
+ * declares.
+ */
 import { jsonSchema } from '../../core/schema.ts'
 import { SINGLE } from '../../core/secret.ts'
 import { loadProvider, loadTarget } from './open.ts'
@@ -13,15 +16,25 @@ export interface AdapterDescription {
   readonly notes: readonly string[]
   /** `undefined` for an adapter that has no example. */
   readonly example: AdapterExample | undefined
-  readonly fields: readonly { readonly name: string; readonly required: boolean; readonly meaning: string }[]
+  readonly fields: readonly {
+    readonly name: string
+    readonly required: boolean
+    readonly meaning: string
+  }[]
 }
 
 /** A whole configuration that `schedule set` accepts. */
 export interface AdapterExample {
   readonly config: unknown
-  /** Fields of the secret that a provider with this configuration issues; empty for one plain value, and for a target. */
+  /**
+   * Fields of the secret that a provider with this configuration issues; empty for one
+   * plain value, and for a target.
+   */
   readonly issues: readonly string[]
-  /** Other secrets that the configuration refers to, each with the fields that it takes from there. */
+  /**
+   * Other secrets that the configuration refers to, each with the fields that it takes
+   * from there.
+   */
   readonly refers: readonly { readonly path: string; readonly fields: readonly string[] }[]
 }
 
@@ -37,7 +50,10 @@ interface SchemaNode {
 }
 
 /** Throws `usage` for an unknown id, listing what exists. */
-export async function describeAdapter(kind: 'provider' | 'target', id: string): Promise<AdapterDescription> {
+export async function describeAdapter(
+  kind: 'provider' | 'target',
+  id: string,
+): Promise<AdapterDescription> {
   if (kind === 'provider') {
     const provider = await loadProvider(id)
     const schema = jsonSchema(provider.config)
@@ -48,7 +64,10 @@ export async function describeAdapter(kind: 'provider' | 'target', id: string): 
       facts: { secretType: provider.secretType, aliases: provider.aliases },
       lines: [],
       notes: provider.notes,
-      example: exampleOf(provider.example, (config) => provider.traits(provider.config.parse(config)).fields),
+      example: exampleOf(
+        provider.example,
+        (config) => provider.traits(provider.config.parse(config)).fields,
+      ),
       fields: fieldsOf(schema as SchemaNode),
     }
   }
@@ -68,15 +87,21 @@ export async function describeAdapter(kind: 'provider' | 'target', id: string): 
   }
 }
 
-function exampleOf(config: unknown, fieldsOfSecret: (config: unknown) => readonly string[]): AdapterExample | undefined {
+function exampleOf(
+  config: unknown,
+  fieldsOfSecret: (config: unknown) => readonly string[],
+): AdapterExample | undefined {
   if (typeof config !== 'object' || config === null) return undefined
   const fields = fieldsOfSecret(config)
   const refs = new Map<string, string[]>()
   const visit = (node: unknown): void => {
     if (typeof node !== 'object' || node === null) return
     const { secret, field } = node as { readonly secret?: unknown; readonly field?: unknown }
-    const isReference = typeof secret === 'string' && Object.keys(node).every((key) => key === 'secret' || key === 'field')
-    if (isReference) refs.set(secret, [...(refs.get(secret) ?? []), ...(typeof field === 'string' ? [field] : [])])
+    const isReference =
+      typeof secret === 'string' &&
+      Object.keys(node).every((key) => key === 'secret' || key === 'field')
+    if (isReference)
+      refs.set(secret, [...(refs.get(secret) ?? []), ...(typeof field === 'string' ? [field] : [])])
     else for (const child of Object.values(node)) visit(child)
   }
   // The configuration itself is no reference, even where its only key is "secret".
@@ -90,32 +115,57 @@ function exampleOf(config: unknown, fieldsOfSecret: (config: unknown) => readonl
 
 /** Law 4 for those whose values can't be read. */
 const unread = [
-  'a value that an undo could not put back (it was there before the first of ours, or somebody else wrote it since) is refused, unless "irreversible" is true',
+  'a value that an undo could not put back (it was there before the first of ours, or ' +
+    'somebody else wrote it since) is refused, unless "irreversible" is true',
 ]
 
-/** Law 4 for those who are only told: who knows what stood there is told which version it was. */
+/**
+ * Law 4 for those who are only told: who knows what stood there is told which version it
+ * was.
+ */
 const undoIsTold = [
-  'an undo is a message too: the old version, or no version and no value where there was none; what stood there is for the receiver to know',
-  'the same message may come several times, and repeating it must be harmless (rotate help programs)',
+  'an undo is a message too: the old version, or no version and no value where there was ' +
+    'none; what stood there is for the receiver to know',
+  'the same message may come several times, and repeating it must be harmless (rotate help ' +
+    'programs)',
 ]
 
 const common = [
-  { name: 'name', required: false, meaning: 'name under which a single value is stored; default the last part of the path' },
-  { name: 'fields', required: false, meaning: 'for several fields: field → name, all in one write' },
+  {
+    name: 'name',
+    required: false,
+    meaning: 'name under which a single value is stored; default the last part of the path',
+  },
+  {
+    name: 'fields',
+    required: false,
+    meaning: 'for several fields: field → name, all in one write',
+  },
   {
     name: 'previous',
     required: false,
-    meaning: 'true, or a name: keeps the value before this one there while it is in grace (true: name + _PREVIOUS), else the current one',
+    meaning:
+      'true, or a name: keeps the value before this one there while it is in grace (true: ' +
+      'name + _PREVIOUS), else the current one',
   },
   {
     name: 'irreversible',
     required: false,
-    meaning: 'true: where what stands there can be neither read nor known, an undo may deliver the old version instead of putting it back',
+    meaning:
+      'true: where what stands there can be neither read nor known, an undo may deliver the ' +
+      'old version instead of putting it back',
   },
-  { name: 'phase', required: false, meaning: 'after-promote: written once the new value is current (for consumers that pull)' },
+  {
+    name: 'phase',
+    required: false,
+    meaning: 'after-promote: written once the new value is current (for consumers that pull)',
+  },
 ]
 
-/** A configuration that has several forms is shown as one list: a field that all of them need is required, and where they say different things both stand there. */
+/**
+ * A configuration that has several forms is shown as one list: a field that all of them
+ * need is required, and where they say different things both stand there.
+ */
 function fieldsOf(schema: SchemaNode): AdapterDescription['fields'] {
   const forms = schema.oneOf ?? schema.anyOf ?? []
   const nodes = [...(schema.properties === undefined ? [] : [schema]), ...forms]
@@ -123,7 +173,14 @@ function fieldsOf(schema: SchemaNode): AdapterDescription['fields'] {
   return names.map((name) => {
     const found = nodes.flatMap(({ properties, required }) => {
       const property = properties?.[name]
-      return property === undefined ? [] : [{ property, required: required?.includes(name) === true && property.default === undefined }]
+      return property === undefined
+        ? []
+        : [
+            {
+              property,
+              required: required?.includes(name) === true && property.default === undefined,
+            },
+          ]
     })
     return {
       name,
@@ -135,7 +192,8 @@ function fieldsOf(schema: SchemaNode): AdapterDescription['fields'] {
 
 function meaningOf(property: SchemaNode): string {
   const choice = property.enum === undefined ? '' : ` (${property.enum.map(String).join(' | ')})`
-  const preset = property.default === undefined ? '' : `; default ${JSON.stringify(property.default)}`
+  const preset =
+    property.default === undefined ? '' : `; default ${JSON.stringify(property.default)}`
   const hidden = property.secret === true ? ' [secret: a literal, or {"secret":"PATH"}]' : ''
   return `${property.description ?? ''}${choice}${preset}${hidden}`
 }

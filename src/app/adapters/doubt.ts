@@ -1,4 +1,7 @@
-/** Sees whether a write of one session may still be carried out although it was given up, also behind a repetition that has succeeded. */
+/**
+ * Sees whether a write of one session may still be carried out although it was given up,
+ * also behind a repetition that has succeeded.
+ */
 import { AdapterError } from '../../core/errors.ts'
 import type { Http } from '../../core/ports.ts'
 
@@ -14,7 +17,11 @@ export function doubting(http: Http): { readonly http: Http; readonly inDoubt: (
           doubt ||= response.unsettled === true
           return response
         } catch (thrown) {
-          doubt ||= request.effect !== 'read' && thrown instanceof AdapterError && thrown.effect === 'unknown' && !thrown.answered
+          doubt ||=
+            request.effect !== 'read' &&
+            thrown instanceof AdapterError &&
+            thrown.effect === 'unknown' &&
+            !thrown.answered
           throw thrown
         }
       },

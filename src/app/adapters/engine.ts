@@ -7,7 +7,10 @@ import { createAdapters } from './open.ts'
 import type { Deps } from '../base/deps.ts'
 
 /** Ports for driving runs. `progress` is called as steps begin and end. */
-export async function enginePorts(deps: Deps, progress: (event: Progress) => void = () => undefined): Promise<EnginePorts> {
+export async function enginePorts(
+  deps: Deps,
+  progress: (event: Progress) => void = () => undefined,
+): Promise<EnginePorts> {
   const cronNext = await cronDates()
   return {
     vault: deps.vault,
@@ -21,14 +24,18 @@ export async function enginePorts(deps: Deps, progress: (event: Progress) => voi
     signal: deps.signal,
     pid: deps.pid,
     command: deps.command,
-    ensureBackup: async (newerThan) => (await import('../vault/backup.ts')).ensureBackup(deps, newerThan),
+    ensureBackup: async (newerThan) =>
+      (await import('../vault/backup.ts')).ensureBackup(deps, newerThan),
     nextDate: (schedule: Schedule, from: number) => nextDate(schedule, from, cronNext),
     note: (line) => deps.note(line),
     progress,
   }
 }
 
-/** Next time of a cron expression after a time, in UTC. Throws `usage` naming what is wrong with it. */
+/**
+ * Next time of a cron expression after a time, in UTC. Throws `usage` naming what is
+ * wrong with it.
+ */
 export async function cronDates(): Promise<(expression: string, after: number) => number> {
   const { Cron } = await import('croner')
   return (expression, after) => {

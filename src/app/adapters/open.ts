@@ -1,6 +1,15 @@
-/** Adapters by name and stored configuration, for the engine; and what the operator may write, for `schedule set`. */
+/**
+ * Adapters by name and stored configuration, for the engine; and what the operator may
+ * write, for `schedule set`.
+ */
 import { AdapterError, RotateError, usage } from '../../core/errors.ts'
-import { type CheckSpec, type ConfigValue, currentVersion, type ProviderRef, type TargetSpec } from '../../core/model.ts'
+import {
+  type CheckSpec,
+  type ConfigValue,
+  currentVersion,
+  type ProviderRef,
+  type TargetSpec,
+} from '../../core/model.ts'
 import { visible } from '../../core/names.ts'
 import type { AdapterContext, Credential, Provider } from '../../core/provider.ts'
 import { parseConfig, resolveRefs, type SecretRef } from '../../core/schema.ts'
@@ -20,10 +29,18 @@ interface Entry<T> {
   readonly load: () => Promise<{ readonly default: T }>
 }
 
-function known<T>(registry: Readonly<Record<string, Entry<T>>>, id: string, kind: string, extra: readonly string[] = []): Entry<T> {
+function known<T>(
+  registry: Readonly<Record<string, Entry<T>>>,
+  id: string,
+  kind: string,
+  extra: readonly string[] = [],
+): Entry<T> {
   const entry = registry[id]
   if (entry !== undefined) return entry
-  const ids = [...Object.keys(registry).filter((name) => registry[name]?.aliasOf === undefined), ...extra]
+  const ids = [
+    ...Object.keys(registry).filter((name) => registry[name]?.aliasOf === undefined),
+    ...extra,
+  ]
   throw usage(`there is no ${kind} "${visible(id, 40)}"`, `${kind}s: ${ids.toSorted().join(', ')}`)
 }
 
@@ -37,14 +54,19 @@ export async function loadTarget(id: string): Promise<Target> {
   return (await known(targets, id, 'target').load()).default
 }
 
-/** The check type with this id. `provider` is built into the engine and not an adapter. */
+/**
+ * The check type with this id. `provider` is built into the engine and not an adapter.
+ */
 export async function loadCheck(id: string): Promise<Check> {
   return (await known(checks, id, 'check', ['provider']).load()).default
 }
 
 /** Ids and titles of all adapters of one kind, aliases left out. */
-export function listAdapters(kind: 'provider' | 'target' | 'check'): readonly { readonly id: string; readonly title: string }[] {
-  const registry: Readonly<Record<string, Entry<unknown>>> = kind === 'provider' ? providers : kind === 'target' ? targets : checks
+export function listAdapters(
+  kind: 'provider' | 'target' | 'check',
+): readonly { readonly id: string; readonly title: string }[] {
+  const registry: Readonly<Record<string, Entry<unknown>>> =
+    kind === 'provider' ? providers : kind === 'target' ? targets : checks
   return Object.entries(registry)
     .filter(([, entry]) => entry.aliasOf === undefined)
     .map(([id, entry]) => ({ id, title: entry.title }))
@@ -53,7 +75,10 @@ export function listAdapters(kind: 'provider' | 'target' | 'check'): readonly { 
 export interface AdapterTools {
   /** What an adapter is given while it works for this secret. */
   context(path: string): AdapterContext
-  /** The parsed configuration with references looked up. Throws `AdapterError` `misconfigured`. */
+  /**
+   * The parsed configuration with references looked up. Throws `AdapterError`
+   * `misconfigured`.
+   */
   ready(schema: Provider['config'], config: ConfigValue, what: string): Promise<unknown>
   /** Every referenced secret must have a value now. Throws `usage`. */
   checkRefs(parsed: unknown, what: string): Promise<void>
@@ -72,11 +97,16 @@ export function adapterTools(deps: Deps): AdapterTools {
     current: () => currentOf(deps, path),
     note: (message) => deps.note(message),
   })
-  const ready = async (schema: Provider['config'], config: ConfigValue, what: string): Promise<unknown> => {
+  const ready = async (
+    schema: Provider['config'],
+    config: ConfigValue,
+    what: string,
+  ): Promise<unknown> => {
     try {
       return await resolveRefs(parseConfig(schema, config, what), (ref) => lookUp(deps, ref))
     } catch (thrown) {
-      // Inside a run a bad configuration is an answer like any other: nothing was done, nothing will be by repeating.
+      // Inside a run a bad configuration is an answer like any other: nothing was done,
+      // nothing will be by repeating.
       if (thrown instanceof RotateError && (thrown.code === 'usage' || thrown.code === 'not-found'))
         throw new AdapterError('misconfigured', thrown.message, { retryable: false })
       throw thrown
@@ -86,14 +116,18 @@ export function adapterTools(deps: Deps): AdapterTools {
     try {
       await resolveRefs(parsed, (ref) => lookUp(deps, ref))
     } catch (thrown) {
-      if (thrown instanceof RotateError && thrown.code === 'not-found') throw usage(`${what}: ${thrown.message}`)
+      if (thrown instanceof RotateError && thrown.code === 'not-found')
+        throw usage(`${what}: ${thrown.message}`)
       throw thrown
     }
   }
   return { context, ready, checkRefs }
 }
 
-/** Adapters as the engine wants them: configuration parsed, references to other secrets resolved, sessions opened. */
+/**
+ * Adapters as the engine wants them: configuration parsed, references to other secrets
+ * resolved, sessions opened.
+ */
 export function createAdapters(deps: Deps): Adapters {
   const { context, ready } = adapterTools(deps)
   return {
@@ -103,16 +137,26 @@ export function createAdapters(deps: Deps): Adapters {
     },
     async currentFault(ref, fields, path) {
       const provider = await loadProvider(ref.id)
-      return provider.currentFault(parseConfig(provider.config, ref.config, `provider ${ref.id}`), fields, path)
+      return provider.currentFault(
+        parseConfig(provider.config, ref.config, `provider ${ref.id}`),
+        fields,
+        path,
+      )
     },
     async openProvider(ref, path) {
       const provider = await loadProvider(ref.id)
-      return provider.open(await ready(provider.config, ref.config, `provider ${ref.id}`), context(path))
+      return provider.open(
+        await ready(provider.config, ref.config, `provider ${ref.id}`),
+        context(path),
+      )
     },
     async openTarget(spec: TargetSpec, path) {
       const target = await loadTarget(spec.type)
       const { http, inDoubt } = doubting(context(path).http)
-      const session = await target.open(await ready(target.config, spec.config, `target ${spec.key}`), { ...context(path), http })
+      const session = await target.open(
+        await ready(target.config, spec.config, `target ${spec.key}`),
+        { ...context(path), http },
+      )
       // Sessions that know it themselves are believed.
       return session.inDoubt === undefined ? Object.assign(session, { inDoubt }) : session
     },
@@ -133,17 +177,28 @@ export function createAdapters(deps: Deps): Adapters {
       for (const name of names) {
         const fault = target.nameFault(name)
         if (fault !== undefined)
-          return { why: `target ${spec.key}: ${visible(name, 60)}: ${fault}`, hint: 'give another "name", or "fields", in the target' }
+          return {
+            why: `target ${spec.key}: ${visible(name, 60)}: ${fault}`,
+            hint: 'give another "name", or "fields", in the target',
+          }
       }
       const taken = new Map<string, string>()
       for (const [at, name] of slotsOf(target, spec, path)) {
         const other = taken.get(at)
         taken.set(at, name)
         if (other === undefined) continue
-        const both = other === name ? `two values have the name ${visible(name, 60)}` : `${visible(other, 60)} and ${visible(name, 60)}`
+        const both =
+          other === name
+            ? `two values have the name ${visible(name, 60)}`
+            : `${visible(other, 60)} and ${visible(name, 60)}`
         return {
-          why: `target ${spec.key}: the secret has several values, and ${both}${other === name ? '' : ' would go to one place'}`,
-          hint: other === name || target.nameIn === undefined ? 'give each field a name of its own' : `put {name} into "${target.nameIn}"`,
+          why:
+            `target ${spec.key}: the secret has several values, and ` +
+            `${both}${other === name ? '' : ' would go to one place'}`,
+          hint:
+            other === name || target.nameIn === undefined
+              ? 'give each field a name of its own'
+              : `put {name} into "${target.nameIn}"`,
         }
       }
       return undefined
@@ -155,13 +210,21 @@ export function createAdapters(deps: Deps): Adapters {
     },
     async runCheck(spec, fields, path) {
       const check = await loadCheck(spec.type)
-      return check.run(await ready(check.config, spec.config, `check ${spec.key}`), fields, context(path))
+      return check.run(
+        await ready(check.config, spec.config, `check ${spec.key}`),
+        fields,
+        context(path),
+      )
     },
   }
 }
 
 /** Everything that this target writes over, each with the name whose value goes there. */
-export function slotsOf(target: Target, spec: TargetSpec, path: string): readonly (readonly [slot: string, name: string])[] {
+export function slotsOf(
+  target: Target,
+  spec: TargetSpec,
+  path: string,
+): readonly (readonly [slot: string, name: string])[] {
   const config = parseConfig(target.config, spec.config, `target ${spec.key}`)
   return [...Object.values(spec.names), ...Object.values(spec.previous ?? {})].flatMap((name) =>
     target.slots(config, name, path).map((slot) => [`${target.id} ${slot}`, name] as const),
@@ -173,7 +236,10 @@ async function currentOf(deps: Deps, path: string): Promise<Credential | undefin
   return deps.vault.read(async (reader) => {
     const secret = await reader.resolve(path)
     const current = secret === undefined ? undefined : currentVersion(secret)
-    const fields = secret === undefined || current === undefined ? undefined : await reader.value(secret.id, current.n)
+    const fields =
+      secret === undefined || current === undefined
+        ? undefined
+        : await reader.value(secret.id, current.n)
     if (fields === undefined) return undefined
     return current?.handle === undefined ? { fields } : { fields, handle: current.handle }
   })
@@ -185,10 +251,18 @@ async function lookUp(deps: Deps, ref: SecretRef): Promise<Secret> {
     const secret = await reader.resolve(ref.path)
     const current = secret?.versions.findLast((version) => version.labels.includes('current'))
     if (secret === undefined || secret.deletedAt !== undefined || current === undefined) {
-      throw new RotateError('not-found', `the referenced secret ${visible(ref.path)} has no current value`)
+      throw new RotateError(
+        'not-found',
+        `the referenced secret ${visible(ref.path)} has no current value`,
+      )
     }
     const fields = await reader.value(secret.id, current.n)
-    const value = ref.field === undefined ? (fields === undefined ? undefined : singleValue(fields)) : fields?.[ref.field]
+    const value =
+      ref.field === undefined
+        ? fields === undefined
+          ? undefined
+          : singleValue(fields)
+        : fields?.[ref.field]
     if (value === undefined) {
       throw new RotateError(
         'not-found',

@@ -1,9 +1,12 @@
 /**
- * Keeps to what a far side can bear. Where one rotation was told to slow down (429, or a window that is used up), all others of this process wait too before they call
- * the same origin, instead of finding out one by one and each losing an attempt. The figures come from the answers: the vendors' published ones differ by plan.
+ * Keeps to what a far side can bear. Where one rotation was told to slow down (429, or a
+ * window that is used up), all others of this process wait too before they call the same
+ * origin, instead of finding out one by one and each losing an attempt. The figures come
+ * from the answers: the vendors' published ones differ by plan.
  *
- * Understood are `Retry-After` (RFC 9110) and the pair "remaining 0, reset at": `x-ratelimit-*` with epoch seconds (GitHub, Vercel), `ratelimit-*` with
- * seconds to go (Render; the IETF draft).
+ * Understood are `Retry-After` (RFC 9110) and the pair "remaining 0, reset at":
+ * `x-ratelimit-*` with epoch seconds (GitHub, Vercel), `ratelimit-*` with seconds to go
+ * (Render; the IETF draft).
  */
 import type { Clock, Http, HttpResponse } from '../../core/ports.ts'
 import { MAX_PAUSE_MS, retryAfterMs } from '../../core/retry-after.ts'
@@ -11,7 +14,10 @@ import { MAX_PAUSE_MS, retryAfterMs } from '../../core/retry-after.ts'
 /** When a 429 does not say how long. */
 const UNSAID_MS = 1000
 
-/** The same client, which waits where its origin asked for it. One instance serves all rotations of a process. */
+/**
+ * The same client, which waits where its origin asked for it. One instance serves all
+ * rotations of a process.
+ */
 export function paced(http: Http, clock: Clock, signal: AbortSignal): Http {
   /** Monotonic: a wall clock that is set meanwhile neither lengthens nor shortens it. */
   const free = new Map<string, number>()
@@ -34,7 +40,8 @@ export function paced(http: Http, clock: Clock, signal: AbortSignal): Http {
 
 /** How long this answer asks everybody to wait, in milliseconds; 0 if it does not. */
 function askedPause({ status, headers }: HttpResponse, now: number): number {
-  if (status === 429) return retryAfterMs(headers['retry-after'], now) ?? usedUp(headers, now) ?? UNSAID_MS
+  if (status === 429)
+    return retryAfterMs(headers['retry-after'], now) ?? usedUp(headers, now) ?? UNSAID_MS
   return usedUp(headers, now) ?? 0
 }
 

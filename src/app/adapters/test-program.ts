@@ -1,4 +1,7 @@
-/** `provider test ./program`: an operator's own program, through the provider `exec`, against the conformance suite. Needs no vault. */
+/**
+ * `provider test ./program`: an operator's own program, through the provider `exec`,
+ * against the conformance suite. Needs no vault.
+ */
 import { AdapterError, usage } from '../../core/errors.ts'
 import type { ConfigValue } from '../../core/model.ts'
 import type { Clock, Http, Random, Spawn } from '../../core/ports.ts'
@@ -39,8 +42,9 @@ export interface ProgramTest {
 }
 
 /**
- * Without a configuration one program answers all events in JSON. Throws `usage` for a configuration that `exec` refuses and for a program that does not exist,
- * can't be executed, or could be replaced by another user; nothing is called.
+ * Without a configuration one program answers all events in JSON. Throws `usage` for a
+ * configuration that `exec` refuses and for a program that does not exist, can't be
+ * executed, or could be replaced by another user; nothing is called.
  */
 export async function programTest(input: ProgramInput): Promise<ProgramTest> {
   const provider = await loadProvider('exec')
@@ -51,8 +55,19 @@ export async function programTest(input: ProgramInput): Promise<ProgramTest> {
   const notes: string[] = []
   const { clock, random, http, path } = input
   const open = (signal: AbortSignal) =>
-    provider.open(parsed, { clock, random, http, spawn: wire, signal, path, vaultTag: 'conformed', note: (line) => notes.push(line) })
-  const lines = EVENTS.flatMap((event) => (config[event] === undefined ? [] : [JSON.stringify(config[event])]))
+    provider.open(parsed, {
+      clock,
+      random,
+      http,
+      spawn: wire,
+      signal,
+      path,
+      vaultTag: 'conformed',
+      note: (line) => notes.push(line),
+    })
+  const lines = EVENTS.flatMap((event) =>
+    config[event] === undefined ? [] : [JSON.stringify(config[event])],
+  )
   return {
     config,
     most: mostCreated(traits),
@@ -75,15 +90,25 @@ export async function programTest(input: ProgramInput): Promise<ProgramTest> {
   }
 }
 
-/** JSON merge patch on the first level. Bare values can't say "nothing was made", so there settle is not asked by default. */
-function laidOver(program: string, given: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>> {
+/**
+ * JSON merge patch on the first level. Bare values can't say "nothing was made", so there
+ * settle is not asked by default.
+ */
+function laidOver(
+  program: string,
+  given: Readonly<Record<string, unknown>>,
+): Readonly<Record<string, unknown>> {
   const output = given['output'] ?? 'json'
   const events = EVENTS.filter((event) => event !== 'settle' || output === 'json')
   const all = { output, ...Object.fromEntries(events.map((event) => [event, [program]])), ...given }
   return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== null))
 }
 
-async function settled(provider: Provider, config: unknown, spawn: Spawn): Promise<Readonly<Record<string, unknown>>> {
+async function settled(
+  provider: Provider,
+  config: unknown,
+  spawn: Spawn,
+): Promise<Readonly<Record<string, unknown>>> {
   parseConfig(provider.config, config as ConfigValue, '--config')
   try {
     return (await provider.settleConfig(config, { spawn })) as Readonly<Record<string, unknown>>

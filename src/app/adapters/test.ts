@@ -1,6 +1,14 @@
-/** `provider test` and `target test`: would a rotation get through to the far sides? Reads only; what it finds missing is named with the rights that are needed. */
+/**
+ * `provider test` and `target test`: would a rotation get through to the far sides? Reads
+ * only; what it finds missing is named with the rights that are needed.
+ */
 import { AdapterError, RotateError } from '../../core/errors.ts'
-import { currentVersion, type RunRecord, type Schedule, type SecretRecord } from '../../core/model.ts'
+import {
+  currentVersion,
+  type RunRecord,
+  type Schedule,
+  type SecretRecord,
+} from '../../core/model.ts'
 import { newId } from '../../core/ids.ts'
 import { parseConfig } from '../../core/schema.ts'
 import { answered, credentialOf, Workbench } from '../../engine/session.ts'
@@ -14,16 +22,29 @@ import { findSecret } from '../base/find.ts'
 import { nextPlan } from './next-plan.ts'
 
 export interface AdapterTest extends CheckReport {
-  /** The least rights that the configured credential needs, where the provider knows them. */
+  /**
+   * The least rights that the configured credential needs, where the provider knows them.
+   */
   readonly permissions: string | null
 }
 
 type Line = CheckReport['checks'][number]
 
 /** Asks one question; an adapter's refusal is its answer, with the first of its hints. */
-async function asked(deps: Deps, name: string, type: string, ask: () => Promise<string>): Promise<Line> {
+async function asked(
+  deps: Deps,
+  name: string,
+  type: string,
+  ask: () => Promise<string>,
+): Promise<Line> {
   const started = deps.clock.monotonic()
-  const line = (ok: boolean, detail: string): Line => ({ name, type, ok, ms: Math.round(deps.clock.monotonic() - started), detail })
+  const line = (ok: boolean, detail: string): Line => ({
+    name,
+    type,
+    ok,
+    ms: Math.round(deps.clock.monotonic() - started),
+    detail,
+  })
   try {
     return line(true, await answered(ask))
   } catch (thrown) {
@@ -33,39 +54,61 @@ async function asked(deps: Deps, name: string, type: string, ask: () => Promise<
   }
 }
 
-async function scheduled(deps: Deps, path: string): Promise<{ readonly secret: SecretRecord; readonly schedule: Schedule }> {
+async function scheduled(
+  deps: Deps,
+  path: string,
+): Promise<{ readonly secret: SecretRecord; readonly schedule: Schedule }> {
   const secret = await findSecret(deps.vault, path)
   if (secret.schedule === undefined)
-    throw new RotateError('not-found', `${secret.path} has no schedule, so there is nothing to test`, {
-      hint: `rotate schedule set ${secret.path} --provider …`,
-    })
+    throw new RotateError(
+      'not-found',
+      `${secret.path} has no schedule, so there is nothing to test`,
+      {
+        hint: `rotate schedule set ${secret.path} --provider …`,
+      },
+    )
   return { secret, schedule: secret.schedule }
 }
 
-/** Preflight, as a rotation makes it, and the provider's word on the current value. `not-found` without a schedule. */
+/**
+ * Preflight, as a rotation makes it, and the provider's word on the current value.
+ * `not-found` without a schedule.
+ */
 export async function testProvider(deps: Deps, path: string): Promise<AdapterTest> {
   const { secret, schedule } = await scheduled(deps, path)
   const ports = await enginePorts(deps)
   const ref = schedule.provider
   const current = currentVersion(secret)
-  const fields = current === undefined ? undefined : await deps.vault.read((reader) => reader.value(secret.id, current.n))
+  const fields =
+    current === undefined
+      ? undefined
+      : await deps.vault.read((reader) => reader.value(secret.id, current.n))
   const credential = fields === undefined ? undefined : credentialOf(fields, current?.handle)
   const checks: Line[] = []
   const provider = await loadProvider(ref.id)
   let permissions: string | undefined
   checks.push(
     await asked(deps, 'preflight', ref.id, async () => {
-      permissions = provider.permissions(parseConfig(provider.config, ref.config, `provider ${ref.id}`))
+      permissions = provider.permissions(
+        parseConfig(provider.config, ref.config, `provider ${ref.id}`),
+      )
       const session = await ports.adapters.openProvider(ref, secret.path)
       try {
-        await session.preflight(current?.providerId === undefined || current.providerId === ref.id ? credential : undefined)
+        await session.preflight(
+          current?.providerId === undefined || current.providerId === ref.id
+            ? credential
+            : undefined,
+        )
       } finally {
         await session.close()
       }
       return 'a rotation could begin'
     }),
   )
-  if (credential !== undefined && (current?.providerId === undefined || current.providerId === ref.id))
+  if (
+    credential !== undefined &&
+    (current?.providerId === undefined || current.providerId === ref.id)
+  )
     checks.push(
       await asked(deps, 'current value', ref.id, async () => {
         const session = await ports.adapters.openProvider(ref, secret.path)
@@ -81,11 +124,16 @@ export async function testProvider(deps: Deps, path: string): Promise<AdapterTes
   return { ok: checks.every(({ ok }) => ok), checks, permissions: permissions ?? null }
 }
 
-/** All that preflight asks of the targets before a rotation makes anything. Changes nothing there. `not-found` without a schedule or a target. */
+/**
+ * All that preflight asks of the targets before a rotation makes anything. Changes
+ * nothing there. `not-found` without a schedule or a target.
+ */
 export async function testTargets(deps: Deps, path: string): Promise<AdapterTest> {
   const { secret, schedule } = await scheduled(deps, path)
   if (schedule.targets.length === 0)
-    throw new RotateError('not-found', `${secret.path} has no target`, { hint: `rotate schedule set ${secret.path} --target …` })
+    throw new RotateError('not-found', `${secret.path} has no target`, {
+      hint: `rotate schedule set ${secret.path} --target …`,
+    })
   const ports = await enginePorts(deps)
   const bench = new Workbench(ports)
   const loaded = { run: await pretended(deps, ports, secret, schedule), secret }
@@ -110,7 +158,12 @@ export async function testTargets(deps: Deps, path: string): Promise<AdapterTest
 }
 
 /** The run that would begin now. It is stored nowhere. */
-async function pretended(deps: Deps, ports: EnginePorts, secret: SecretRecord, schedule: Schedule): Promise<RunRecord> {
+async function pretended(
+  deps: Deps,
+  ports: EnginePorts,
+  secret: SecretRecord,
+  schedule: Schedule,
+): Promise<RunRecord> {
   const traits = await ports.adapters.traits(schedule.provider)
   return {
     id: newId('run', deps.clock.now(), deps.random),

@@ -3,8 +3,15 @@ import type { AuditAction, AuditEntry } from '../../core/model.ts'
 import type { VaultTx } from '../../core/ports.ts'
 import type { Deps } from './deps.ts'
 
-/** Runs `body` in a transaction; with `dryRun` against a snapshot, where everything it writes goes nowhere. */
-export function change<T>(deps: Pick<Deps, 'vault'>, dryRun: boolean, body: (tx: VaultTx) => Promise<T>): Promise<T> {
+/**
+ * Runs `body` in a transaction; with `dryRun` against a snapshot, where everything it
+ * writes goes nowhere.
+ */
+export function change<T>(
+  deps: Pick<Deps, 'vault'>,
+  dryRun: boolean,
+  body: (tx: VaultTx) => Promise<T>,
+): Promise<T> {
   if (!dryRun) return deps.vault.transact(body)
   const nowhere = (): Promise<void> => Promise.resolve()
   return deps.vault.read((reader) =>

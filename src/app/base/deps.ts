@@ -9,7 +9,10 @@ export interface Deps {
   readonly faults: Faults
   readonly locks: Locks
   readonly vault: Vault
-  /** Who acts, for audit rows: `--actor`, `ROTATE_ACTOR`, or the user name of the operating system. */
+  /**
+   * Who acts, for audit rows: `--actor`, `ROTATE_ACTOR`, or the user name of the
+   * operating system.
+   */
   readonly actor: string
   /** `--reason`. */
   readonly reason: string | undefined

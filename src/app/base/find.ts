@@ -10,11 +10,15 @@ export async function findSecret(vault: Vault, name: string): Promise<SecretReco
 }
 
 /** The run with this id and its secret. Throws `not-found`. */
-export async function findRun(vault: Vault, id: string): Promise<{ readonly run: RunRecord; readonly secret: SecretRecord }> {
+export async function findRun(
+  vault: Vault,
+  id: string,
+): Promise<{ readonly run: RunRecord; readonly secret: SecretRecord }> {
   return vault.read(async (reader) => {
     const run = await reader.run(id)
     const secret = run === undefined ? undefined : await reader.secret(run.secretId)
-    if (run === undefined || secret === undefined) throw new RotateError('not-found', `there is no run ${id}`, { hint: 'rotate history' })
+    if (run === undefined || secret === undefined)
+      throw new RotateError('not-found', `there is no run ${id}`, { hint: 'rotate history' })
     return { run, secret }
   })
 }

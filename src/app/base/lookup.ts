@@ -1,4 +1,6 @@
-/** Finding a secret by what the operator typed, and saying clearly why it is not there. */
+/**
+ * Finding a secret by what the operator typed, and saying clearly why it is not there.
+ */
 import { RotateError, usage } from '../../core/errors.ts'
 import { isId } from '../../core/ids.ts'
 import { type Label, type SecretRecord, type VersionRecord, versionOf } from '../../core/model.ts'
@@ -17,7 +19,10 @@ export function parseName(text: string): string {
 export async function findAny(reader: VaultReader, name: string): Promise<SecretRecord> {
   const secret = await reader.resolve(name)
   if (secret !== undefined) return secret
-  throw new RotateError('not-found', `there is no secret ${name}`, { hint: 'rotate list shows what there is', details: { path: name } })
+  throw new RotateError('not-found', `there is no secret ${name}`, {
+    hint: 'rotate list shows what there is',
+    details: { path: name },
+  })
 }
 
 /** The live secret of that name. */
@@ -41,16 +46,22 @@ export function pickVersion(secret: SecretRecord, which: Which): VersionRecord {
   if (which.version !== undefined) {
     const found = versionOf(secret, which.version)
     if (found !== undefined) return found
-    throw new RotateError('not-found', `${secret.path} has no version ${which.version}`, { hint: `rotate versions ${secret.path}` })
+    throw new RotateError('not-found', `${secret.path} has no version ${which.version}`, {
+      hint: `rotate versions ${secret.path}`,
+    })
   }
   const label = which.label ?? 'current'
   const found = secret.versions.findLast((version) => version.labels.includes(label))
   if (found !== undefined) return found
   if (label !== 'current')
-    throw new RotateError('not-found', `${secret.path} has no ${label} version`, { hint: `rotate versions ${secret.path}` })
+    throw new RotateError('not-found', `${secret.path} has no ${label} version`, {
+      hint: `rotate versions ${secret.path}`,
+    })
   throw new RotateError('not-found', `${secret.path} has no value yet`, {
     hint:
-      secret.schedule === undefined ? `rotate set ${secret.path}` : `rotate now ${secret.path} issues version 1; so does the next run-due`,
+      secret.schedule === undefined
+        ? `rotate set ${secret.path}`
+        : `rotate now ${secret.path} issues version 1; so does the next run-due`,
   })
 }
 
@@ -68,6 +79,9 @@ export function refuseOpenRun(secret: SecretRecord): void {
   throw new RotateError('locked', `${secret.path} is being rotated by ${who}`, {
     runId: secret.openRun,
     hint: `wait for it, or finish it with: rotate resume ${secret.openRun}`,
-    details: { path: secret.path, ...(claim === undefined ? {} : { pid: claim.pid, command: claim.command }) },
+    details: {
+      path: secret.path,
+      ...(claim === undefined ? {} : { pid: claim.pid, command: claim.command }),
+    },
   })
 }

@@ -1,19 +1,41 @@
 /** How a secret stands, in one word. */
-import { currentVersion, type RunRecord, type Schedule, type SecretRecord, type VersionRecord } from '../../core/model.ts'
+import {
+  currentVersion,
+  type RunRecord,
+  type Schedule,
+  type SecretRecord,
+  type VersionRecord,
+} from '../../core/model.ts'
 import type { Vault } from '../../core/ports.ts'
 import { stateOf } from '../../engine/machine.ts'
 
-export const scheduleStandings = ['active', 'paused', 'failed', 'overdue', 'disabled', 'rotating', 'needs-operator'] as const
+export const scheduleStandings = [
+  'active',
+  'paused',
+  'failed',
+  'overdue',
+  'disabled',
+  'rotating',
+  'needs-operator',
+] as const
 export type ScheduleStanding = (typeof scheduleStandings)[number]
 
-/** What a run that is open says of its secret: it goes on by itself, or it stands still until a person decides. */
+/**
+ * What a run that is open says of its secret: it goes on by itself, or it stands still
+ * until a person decides.
+ */
 export type OpenStanding = 'rotating' | 'needs-operator'
 
 /**
- * `failed`: the last automatic attempt failed, and no value has become current since. `overdue`: its date has passed. A run that is open comes first, whatever the
- * schedule says: `open` is its word.
+ * `failed`: the last automatic attempt failed, and no value has become current since.
+ * `overdue`: its date has passed. A run that is open comes first, whatever the schedule
+ * says: `open` is its word.
  */
-export function scheduleStanding(schedule: Schedule, now: number, open?: OpenStanding): ScheduleStanding {
+export function scheduleStanding(
+  schedule: Schedule,
+  now: number,
+  open?: OpenStanding,
+): ScheduleStanding {
   if (open !== undefined) return open
   if (schedule.status !== 'active') return schedule.status
   if (schedule.failures > 0) return 'failed'
@@ -23,20 +45,33 @@ export function scheduleStanding(schedule: Schedule, now: number, open?: OpenSta
 export const secretStandings = [...scheduleStandings, 'deleted', 'unscheduled'] as const
 export type SecretStanding = (typeof secretStandings)[number]
 
-/** `rotating`: a run is open. `needs-operator`: it waits for a person. `unscheduled`: nobody will rotate it by itself. */
-export function secretStanding(secret: SecretRecord, now: number, open?: OpenStanding): SecretStanding {
+/**
+ * `rotating`: a run is open. `needs-operator`: it waits for a person. `unscheduled`:
+ * nobody will rotate it by itself.
+ */
+export function secretStanding(
+  secret: SecretRecord,
+  now: number,
+  open?: OpenStanding,
+): SecretStanding {
   if (secret.deletedAt !== undefined) return 'deleted'
   if (secret.openRun !== undefined) return open ?? 'rotating'
   return secret.schedule === undefined ? 'unscheduled' : scheduleStanding(secret.schedule, now)
 }
 
-/** The word of a run: one that is parked without a date at which it goes on by itself needs a person. */
+/**
+ * The word of a run: one that is parked without a date at which it goes on by itself
+ * needs a person.
+ */
 export function openStanding(run: RunRecord): OpenStanding {
   return run.status === 'unsafe' && !stateOf(run).waits ? 'needs-operator' : 'rotating'
 }
 
 /** The word of the run that is open on this secret; `undefined` without one. */
-export async function openStandingOf(vault: Vault, { openRun }: SecretRecord): Promise<OpenStanding | undefined> {
+export async function openStandingOf(
+  vault: Vault,
+  { openRun }: SecretRecord,
+): Promise<OpenStanding | undefined> {
   if (openRun === undefined) return undefined
   const run = await vault.read((reader) => reader.run(openRun))
   return run === undefined ? 'rotating' : openStanding(run)
@@ -52,9 +87,14 @@ export function nextRotationAt(secret: SecretRecord): number | null {
   return secret.schedule?.status === 'active' ? secret.schedule.nextAt : null
 }
 
-/** What is to happen to a version that is on its way out, and what has come of it so far. */
+/**
+ * What is to happen to a version that is on its way out, and what has come of it so far.
+ */
 export interface Ending {
-  /** `waiting`: its date has not come. `quarantine`: switched off, not deleted yet. `overdue`: its date has passed, and it has not ended. */
+  /**
+   * `waiting`: its date has not come. `quarantine`: switched off, not deleted yet.
+   * `overdue`: its date has passed, and it has not ended.
+   */
   readonly state: 'waiting' | 'quarantine' | 'overdue'
   readonly at: number
   readonly lastError?: string
@@ -69,7 +109,11 @@ export function endingOf({ retirement }: VersionRecord, now: number): Ending | u
   return {
     state,
     at,
-    ...(retirement.lastError === undefined || retirement.failures === 0 ? {} : { lastError: retirement.lastError }),
-    ...(retirement.retryAt === undefined || retirement.retryAt <= now ? {} : { retryAt: retirement.retryAt }),
+    ...(retirement.lastError === undefined || retirement.failures === 0
+      ? {}
+      : { lastError: retirement.lastError }),
+    ...(retirement.retryAt === undefined || retirement.retryAt <= now
+      ? {}
+      : { retryAt: retirement.retryAt }),
   }
 }

@@ -3,7 +3,12 @@ import { RotateError, usage } from '../../core/errors.ts'
 import type { SecretRecord, VersionRecord } from '../../core/model.ts'
 import { currentVersion } from '../../core/model.ts'
 import { isGlob, selector } from '../../core/names.ts'
-import { type Again, type AgainResult, type AgainWish, deliverAgain } from '../../engine/deliver-again.ts'
+import {
+  type Again,
+  type AgainResult,
+  type AgainWish,
+  deliverAgain,
+} from '../../engine/deliver-again.ts'
 import type { EnginePorts, Progress } from '../../engine/ports.ts'
 import type { Deps } from '../base/deps.ts'
 import { enginePorts } from '../adapters/engine.ts'
@@ -16,8 +21,14 @@ export interface DeliverOutcome {
   readonly failure: RotateError | undefined
 }
 
-/** The secrets that these words name: each path must exist; a glob selects what has targets, and must find something. */
-export async function named(deps: Deps, words: readonly string[]): Promise<readonly SecretRecord[]> {
+/**
+ * The secrets that these words name: each path must exist; a glob selects what has
+ * targets, and must find something.
+ */
+export async function named(
+  deps: Deps,
+  words: readonly string[],
+): Promise<readonly SecretRecord[]> {
   const found = new Map<string, SecretRecord>()
   for (const word of words) {
     if (!isGlob(word)) {
@@ -29,14 +40,21 @@ export async function named(deps: Deps, words: readonly string[]): Promise<reado
     const before = found.size
     for await (const secret of deps.vault.secrets()) {
       const targets = secret.schedule?.targets ?? []
-      if (secret.deletedAt === undefined && targets.length > 0 && matches(secret.path)) found.set(secret.id, secret)
+      if (secret.deletedAt === undefined && targets.length > 0 && matches(secret.path))
+        found.set(secret.id, secret)
     }
-    if (found.size === before) throw new RotateError('not-found', `no secret with targets matches ${word}`, { hint: 'rotate list' })
+    if (found.size === before)
+      throw new RotateError('not-found', `no secret with targets matches ${word}`, {
+        hint: 'rotate list',
+      })
   }
   return [...found.values()].toSorted((a, b) => (a.path < b.path ? -1 : 1))
 }
 
-/** Delivers the current value of each secret, to all targets or to those that are named. A secret that fails does not stop the next. */
+/**
+ * Delivers the current value of each secret, to all targets or to those that are named. A
+ * secret that fails does not stop the next.
+ */
 export async function deliver(
   deps: Deps,
   input: { readonly secrets: readonly SecretRecord[]; readonly targets?: readonly string[] },
@@ -66,7 +84,8 @@ export async function each(
       failures.push(failure)
     } catch (thrown) {
       const stops = ['interrupted', 'tampered', 'unlock-failed', 'not-writable']
-      if (secrets.length === 1 || !(thrown instanceof RotateError) || stops.includes(thrown.code)) throw thrown
+      if (secrets.length === 1 || !(thrown instanceof RotateError) || stops.includes(thrown.code))
+        throw thrown
       failures.push(thrown)
     }
   }
@@ -74,16 +93,20 @@ export async function each(
 }
 
 /**
- * What a value that is current already still has to do: it is delivered where it is not known to be.
- * `undefined` where every target holds it, or there is none.
+ * What a value that is current already still has to do: it is delivered where it is not
+ * known to be. `undefined` where every target holds it, or there is none.
  */
 export async function deliverMissing(
   deps: Deps,
   ports: EnginePorts,
   secret: SecretRecord,
 ): Promise<{ readonly view: RunView; readonly failure: RotateError | undefined } | undefined> {
-  const targets = (await whereIs(deps, secret)).filter((report) => !isInStep(secret, report)).map(({ name }) => name)
-  return targets.length === 0 ? undefined : deliverOne(deps, ports, secret.id, { targets, action: 'delivered_again' })
+  const targets = (await whereIs(deps, secret))
+    .filter((report) => !isInStep(secret, report))
+    .map(({ name }) => name)
+  return targets.length === 0
+    ? undefined
+    : deliverOne(deps, ports, secret.id, { targets, action: 'delivered_again' })
 }
 
 function keysOf(secret: SecretRecord): readonly string[] {
@@ -94,7 +117,9 @@ function keysOf(secret: SecretRecord): readonly string[] {
 function mayBeDelivered(secret: SecretRecord, targets: readonly string[] | undefined): void {
   const keys = keysOf(secret)
   if (currentVersion(secret) === undefined)
-    throw new RotateError('not-found', `${secret.path} has no value yet`, { hint: `rotate set ${secret.path}` })
+    throw new RotateError('not-found', `${secret.path} has no value yet`, {
+      hint: `rotate set ${secret.path}`,
+    })
   if (keys.length === 0)
     throw new RotateError('not-found', `${secret.path} has no targets`, {
       hint: `rotate schedule set ${secret.path} --target …`,
@@ -115,7 +140,8 @@ async function deliverOne(
 ): Promise<{ readonly view: RunView; readonly failure: RotateError | undefined }> {
   const again = await deliverAgain(ports, secretId, wish)
   const { secret, version, results, doubt } = again
-  if (doubt !== undefined) deps.note(`warning: ${secret.path}: that version ${version.n} works is not proven: ${doubt}`)
+  if (doubt !== undefined)
+    deps.note(`warning: ${secret.path}: that version ${version.n} works is not proven: ${doubt}`)
   return { view: viewOfAgain(again), failure: failureOfAgain(secret, version, results) }
 }
 
@@ -136,27 +162,41 @@ function viewOfAgain({ secret, version, results }: Again): RunView {
   }
 }
 
-function failureOfAgain(secret: SecretRecord, version: VersionRecord, results: readonly AgainResult[]): RotateError | undefined {
+function failureOfAgain(
+  secret: SecretRecord,
+  version: VersionRecord,
+  results: readonly AgainResult[],
+): RotateError | undefined {
   const failed = results.filter(({ status }) => status === 'failed')
   const [first] = failed
   if (first === undefined) return undefined
   const names = failed.map(({ target }) => target.key).join(', ')
-  const written = results.filter(({ status }) => status === 'updated').map(({ target }) => target.key)
+  const written = results
+    .filter(({ status }) => status === 'updated')
+    .map(({ target }) => target.key)
   // A write that was begun and failed may have had its effect.
   const clean = written.length === 0 && failed.every(({ begun }) => !begun)
   const truth = clean
     ? 'nothing was written'
     : [
         ...(written.length === 0 ? [] : [`${written.join(', ')} was given it`]),
-        ...failed.filter(({ begun }) => begun).map(({ target }) => `what ${target.key} holds now is not known`),
+        ...failed
+          .filter(({ begun }) => begun)
+          .map(({ target }) => `what ${target.key} holds now is not known`),
       ].join('; ')
   const hints = first.failure?.hints.join('; ') ?? ''
   return new RotateError(
     clean ? 'rolled-back' : 'partial',
-    `${secret.path}: version ${version.n} (${version.hint}) is current and was not delivered to ${names}: ${first.failure?.message ?? ''}; ${truth}`,
+    `${secret.path}: version ${version.n} (${version.hint}) is current and was not delivered ` +
+      `to ${names}: ${first.failure?.message ?? ''}; ${truth}`,
     {
       hint: `${hints === '' ? '' : `${hints}; then: `}rotate deliver ${secret.path}`,
-      details: { path: secret.path, version: version.n, failed: failed.map(({ target }) => target.key), written },
+      details: {
+        path: secret.path,
+        version: version.n,
+        failed: failed.map(({ target }) => target.key),
+        written,
+      },
     },
   )
 }

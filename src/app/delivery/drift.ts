@@ -1,4 +1,7 @@
-/** `drift`: vault, provider and targets of each secret side by side. Reads only, unless it is told to mend what differs. */
+/**
+ * `drift`: vault, provider and targets of each secret side by side. Reads only, unless it
+ * is told to mend what differs.
+ */
 import { AdapterError } from '../../core/errors.ts'
 import type { SecretRecord } from '../../core/model.ts'
 import { currentVersion } from '../../core/model.ts'
@@ -16,7 +19,10 @@ export interface DriftRow {
   readonly place: string
   /** The version that is there, as far as it is known. */
   readonly holds: number | null
-  /** Of a target as in `where`; of the provider whether it accepts the current value; of the vault whether there is one. */
+  /**
+   * Of a target as in `where`; of the provider whether it accepts the current value; of
+   * the vault whether there is one.
+   */
   readonly state: Whereabouts | 'accepted' | 'refused' | 'empty'
   readonly detail: string
   /** It is not shown to agree with the vault. */
@@ -24,24 +30,44 @@ export interface DriftRow {
 }
 
 /** The places of every secret that has a provider or targets. */
-export async function drift(deps: Deps, selectors: readonly string[]): Promise<readonly DriftRow[]> {
+export async function drift(
+  deps: Deps,
+  selectors: readonly string[],
+): Promise<readonly DriftRow[]> {
   const rows: DriftRow[] = []
-  for (const secret of await concerned(deps, selectors)) rows.push(...(await placesOf(deps, secret)))
+  for (const secret of await concerned(deps, selectors))
+    rows.push(...(await placesOf(deps, secret)))
   return rows
 }
 
-/** Delivers the current value wherever a target differs. What is not a target's fault (a provider that refuses the value) is not mended here. */
-export async function fixDrift(deps: Deps, rows: readonly DriftRow[], progress: (event: Progress) => void): Promise<DeliverOutcome> {
+/**
+ * Delivers the current value wherever a target differs. What is not a target's fault (a
+ * provider that refuses the value) is not mended here.
+ */
+export async function fixDrift(
+  deps: Deps,
+  rows: readonly DriftRow[],
+  progress: (event: Progress) => void,
+): Promise<DeliverOutcome> {
   const wanted = new Map<string, string[]>()
   for (const { path, place, differs } of rows) {
-    if (differs && place.startsWith('target:')) wanted.set(path, [...(wanted.get(path) ?? []), place.slice('target:'.length)])
+    if (differs && place.startsWith('target:'))
+      wanted.set(path, [...(wanted.get(path) ?? []), place.slice('target:'.length)])
   }
   const secrets = (await concerned(deps, [])).filter(({ path }) => wanted.has(path))
-  return each(deps, secrets, progress, ({ path }) => ({ targets: wanted.get(path) ?? [], action: 'drift_fixed' }))
+  return each(deps, secrets, progress, ({ path }) => ({
+    targets: wanted.get(path) ?? [],
+    action: 'drift_fixed',
+  }))
 }
 
-async function concerned(deps: Deps, selectors: readonly string[]): Promise<readonly SecretRecord[]> {
-  return (await listSecrets(deps, { selectors })).map(({ secret }) => secret).filter(({ schedule }) => schedule !== undefined)
+async function concerned(
+  deps: Deps,
+  selectors: readonly string[],
+): Promise<readonly SecretRecord[]> {
+  return (await listSecrets(deps, { selectors }))
+    .map(({ secret }) => secret)
+    .filter(({ schedule }) => schedule !== undefined)
 }
 
 async function placesOf(deps: Deps, secret: SecretRecord): Promise<readonly DriftRow[]> {
@@ -50,8 +76,22 @@ async function placesOf(deps: Deps, secret: SecretRecord): Promise<readonly Drif
   const current = currentVersion(secret)
   const vault: DriftRow =
     current === undefined
-      ? { path, place: 'vault', holds: null, state: 'empty', detail: 'no value yet', differs: false }
-      : { path, place: 'vault', holds: current.n, state: 'current', detail: current.hint, differs: false }
+      ? {
+          path,
+          place: 'vault',
+          holds: null,
+          state: 'empty',
+          detail: 'no value yet',
+          differs: false,
+        }
+      : {
+          path,
+          place: 'vault',
+          holds: current.n,
+          state: 'current',
+          detail: current.hint,
+          differs: false,
+        }
   // Without a value nothing can differ from it.
   if (current === undefined) return [vault]
   const targets = (await whereIs(deps, secret)).map((report) => ({
@@ -70,10 +110,17 @@ async function placesOf(deps: Deps, secret: SecretRecord): Promise<readonly Drif
 async function atProvider(deps: Deps, secret: SecretRecord): Promise<DriftRow | undefined> {
   const version = currentVersion(secret)
   if (version === undefined) return undefined
-  const provider = providerOfVersion(secret, version) ?? (version.providerId === undefined ? secret.schedule?.provider : undefined)
+  const provider =
+    providerOfVersion(secret, version) ??
+    (version.providerId === undefined ? secret.schedule?.provider : undefined)
   const fields = await deps.vault.read((reader) => reader.value(secret.id, version.n))
   if (provider === undefined || fields === undefined) return undefined
-  const row = (state: DriftRow['state'], holds: number | null, detail: string, differs: boolean): DriftRow => ({
+  const row = (
+    state: DriftRow['state'],
+    holds: number | null,
+    detail: string,
+    differs: boolean,
+  ): DriftRow => ({
     path: secret.path,
     place: 'provider',
     holds,

@@ -12,12 +12,20 @@ import { findSecret } from '../base/find.ts'
 /**
  * - `current`, `old`: the version it holds, read back
  * - `pending`: it holds the version of a run that is open, which is not current yet
- * - `delivered`: it can't be read back; the version that was last delivered and not taken back
+ * - `delivered`: it can't be read back; the version that was last delivered and not taken
+ *   back
  * - `other`: it holds a value that this vault does not know
  * - `absent`: it holds nothing under these names
  * - `unknown`: it could not be asked, or nothing was ever delivered
  */
-export type Whereabouts = 'current' | 'pending' | 'old' | 'delivered' | 'other' | 'absent' | 'unknown'
+export type Whereabouts =
+  | 'current'
+  | 'pending'
+  | 'old'
+  | 'delivered'
+  | 'other'
+  | 'absent'
+  | 'unknown'
 
 export interface TargetReport {
   readonly name: string
@@ -26,14 +34,18 @@ export interface TargetReport {
   readonly detail: string
 }
 
-/** Asks every target of one secret. `stray`: what to do where one does not hold the current value. */
+/**
+ * Asks every target of one secret. `stray`: what to do where one does not hold the
+ * current value.
+ */
 export async function where(
   deps: Deps,
   path: string,
 ): Promise<{ readonly targets: readonly TargetReport[]; readonly stray: string | undefined }> {
   const secret = await findSecret(deps.vault, path)
   const targets = await whereIs(deps, secret)
-  const astray = currentVersion(secret) !== undefined && targets.some((report) => !isInStep(secret, report))
+  const astray =
+    currentVersion(secret) !== undefined && targets.some((report) => !isInStep(secret, report))
   const advice =
     secret.openRun === undefined
       ? `put the current value there: rotate deliver ${secret.path}`
@@ -53,7 +65,12 @@ export async function whereIs(deps: Deps, secret: SecretRecord): Promise<readonl
         reports.push(
           session.current === undefined
             ? await fromJournal(deps, secret, target)
-            : await compared(deps, secret, target, await session.current(Object.values(target.names))),
+            : await compared(
+                deps,
+                secret,
+                target,
+                await session.current(Object.values(target.names)),
+              ),
         )
       } finally {
         await session.close()
@@ -66,39 +83,75 @@ export async function whereIs(deps: Deps, secret: SecretRecord): Promise<readonl
   return reports
 }
 
-/** Is this target known to hold the current version, or, where it can't be read, to have been given it last? */
+/**
+ * Is this target known to hold the current version, or, where it can't be read, to have
+ * been given it last?
+ */
 export function isInStep(secret: SecretRecord, report: TargetReport): boolean {
-  return report.state === 'current' || (report.state === 'delivered' && report.version === (currentVersion(secret)?.n ?? null))
+  return (
+    report.state === 'current' ||
+    (report.state === 'delivered' && report.version === (currentVersion(secret)?.n ?? null))
+  )
 }
 
-async function compared(deps: Deps, secret: SecretRecord, target: TargetSpec, held: Prior): Promise<TargetReport> {
+async function compared(
+  deps: Deps,
+  secret: SecretRecord,
+  target: TargetSpec,
+  held: Prior,
+): Promise<TargetReport> {
   // A name that can't be read is left out.
-  if (Object.values(target.names).some((name) => !Object.hasOwn(held, name))) return fromJournal(deps, secret, target)
+  if (Object.values(target.names).some((name) => !Object.hasOwn(held, name)))
+    return fromJournal(deps, secret, target)
   const values = Object.values(held)
   if (values.every((value) => value === null))
-    return { name: target.key, version: null, state: 'absent', detail: 'holds nothing under these names' }
+    return {
+      name: target.key,
+      version: null,
+      state: 'absent',
+      detail: 'holds nothing under these names',
+    }
   // A value that was given back stands under two numbers: what is current is said first.
   const current = currentVersion(secret)
-  const order = [...(current === undefined ? [] : [current]), ...secret.versions.filter((version) => version !== current).toReversed()]
+  const order = [
+    ...(current === undefined ? [] : [current]),
+    ...secret.versions.filter((version) => version !== current).toReversed(),
+  ]
   for (const version of order) {
     const fields = await deps.vault.read((reader) => reader.value(secret.id, version.n))
     if (fields === undefined || !holds(held, target, secret.path, version.n, fields)) continue
     return { name: target.key, version: version.n, ...stateAt(secret, version) }
   }
-  return { name: target.key, version: null, state: 'other', detail: 'holds a value that this vault does not know' }
+  return {
+    name: target.key,
+    version: null,
+    state: 'other',
+    detail: 'holds a value that this vault does not know',
+  }
 }
 
-function stateAt(secret: SecretRecord, version: VersionRecord): Pick<TargetReport, 'state' | 'detail'> {
+function stateAt(
+  secret: SecretRecord,
+  version: VersionRecord,
+): Pick<TargetReport, 'state' | 'detail'> {
   if (version.labels.includes('current')) return { state: 'current', detail: 'in step' }
   if (version.labels.includes('pending') && secret.openRun !== undefined)
     return {
       state: 'pending',
-      detail: `version ${version.n} (${version.hint}) of run ${secret.openRun}, which is open; it is not current yet`,
+      detail:
+        `version ${version.n} (${version.hint}) of run ${secret.openRun}, which is open; it ` +
+        'is not current yet',
     }
   return { state: 'old', detail: `still on version ${version.n} (${version.hint})` }
 }
 
-function holds(held: Prior, target: TargetSpec, path: string, version: number, fields: Fields): boolean {
+function holds(
+  held: Prior,
+  target: TargetSpec,
+  path: string,
+  version: number,
+  fields: Fields,
+): boolean {
   let entries: Readonly<Record<string, Secret>>
   try {
     entries = deliveryOf(target, path, version, fields, '').entries
@@ -108,8 +161,15 @@ function holds(held: Prior, target: TargetSpec, path: string, version: number, f
   return Object.entries(entries).every(([name, value]) => held[name]?.equals(value) === true)
 }
 
-/** What the runs say, newest first: the last one that touched this target, unless the value was delivered again after it. */
-async function fromJournal(deps: Deps, secret: SecretRecord, target: TargetSpec): Promise<TargetReport> {
+/**
+ * What the runs say, newest first: the last one that touched this target, unless the
+ * value was delivered again after it.
+ */
+async function fromJournal(
+  deps: Deps,
+  secret: SecretRecord,
+  target: TargetSpec,
+): Promise<TargetReport> {
   const again = secret.written?.[target.key]
   const report = (version: number | null, state: Whereabouts, detail: string): TargetReport => ({
     name: target.key,
@@ -128,21 +188,40 @@ async function fromJournal(deps: Deps, secret: SecretRecord, target: TargetSpec)
     const delivered = steps[`deliver:${target.key}`] ?? steps[`refresh:${target.key}`]
     const restored = steps[`restore:${target.key}`]
     if (delivered?.waived === true || restored?.waived === true)
-      return report(null, 'unknown', `given up in run ${run.id}: it may hold the old value or the new one`)
+      return report(
+        null,
+        'unknown',
+        `given up in run ${run.id}: it may hold the old value or the new one`,
+      )
     if (restored?.status === 'done') {
       // Put back exactly as it was: then what the runs before this one say is true again.
       if (restored.detail === 'written' || restored.detail === 'read back') continue
-      if (restored.detail === 'told-none') return report(null, 'delivered', 'write-only: it was told that there is no version')
-      return report(run.plan.oldVersion, 'delivered', `write-only: run ${run.id} was undone, and this is what it was given then`)
+      if (restored.detail === 'told-none')
+        return report(null, 'delivered', 'write-only: it was told that there is no version')
+      return report(
+        run.plan.oldVersion,
+        'delivered',
+        `write-only: run ${run.id} was undone, and this is what it was given then`,
+      )
     }
-    if (delivered?.status === 'done' && restored === undefined && run.id === secret.openRun && newVersion !== currentVersion(secret)?.n)
-      return report(newVersion, 'pending', `write-only: run ${run.id}, which is open, has delivered this; it is not current yet`)
+    if (
+      delivered?.status === 'done' &&
+      restored === undefined &&
+      run.id === secret.openRun &&
+      newVersion !== currentVersion(secret)?.n
+    )
+      return report(
+        newVersion,
+        'pending',
+        `write-only: run ${run.id}, which is open, has delivered this; it is not current yet`,
+      )
     if (delivered?.status === 'done' && restored === undefined)
       return report(newVersion, 'delivered', 'write-only: this is what was delivered last')
     // What failed before its intent was durable has written nothing.
     if (delivered !== undefined && (delivered.begun === true || restored !== undefined))
       return report(null, 'unknown', `run ${run.id} did not finish the delivery`)
   }
-  if (again?.deliveredAt !== undefined) return report(again.version, 'delivered', 'write-only: this is what was delivered last')
+  if (again?.deliveredAt !== undefined)
+    return report(again.version, 'delivered', 'write-only: this is what was delivered last')
   return report(null, 'unknown', 'nothing was delivered yet')
 }

@@ -1,9 +1,18 @@
 /**
- * `rotate demo`: a complete rotation with nothing external. It runs the same commands that a user would, as processes of their own, prints each, and asks the service
- * itself what it accepts. There is no private shortcut: what it shows is what the program does.
+ * `rotate demo`: a complete rotation with nothing external. It runs the same commands
+ * that a user would, as processes of their own, prints each, and asks the service itself
+ * what it accepts. There is no private shortcut: what it shows is what the program does.
  */
 import { spawn } from 'node:child_process'
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
@@ -15,7 +24,9 @@ import { type DemoService, startService } from './service.ts'
 export interface DemoInput {
   /** The check that fails. */
   readonly breakCheck: boolean
-  /** Where everything is put and left; without it a directory that is removed at the end. */
+  /**
+   * Where everything is put and left; without it a directory that is removed at the end.
+   */
   readonly keep: string | undefined
   /** How to start this very program: its runtime and its file. */
   readonly self: readonly [string, ...string[]]
@@ -25,7 +36,10 @@ export interface DemoInput {
   readonly signal: AbortSignal
 }
 
-/** What is shown as it happens: a heading, a command with its output, or a fact that the demo asked the service for. */
+/**
+ * What is shown as it happens: a heading, a command with its output, or a fact that the
+ * demo asked the service for.
+ */
 export type Shown =
   | { readonly kind: 'heading' | 'fact'; readonly text: string }
   | { readonly kind: 'command'; readonly text: string }
@@ -52,7 +66,10 @@ interface Stage {
 
 /** Plays the demo. Throws `usage` when `keep` is not an empty directory. */
 export async function demo(input: DemoInput, show: (shown: Shown) => void): Promise<DemoResult> {
-  const dir = input.keep === undefined ? mkdtempSync(join(tmpdir(), 'rotate-demo-')) : freshDirectory(input.keep)
+  const dir =
+    input.keep === undefined
+      ? mkdtempSync(join(tmpdir(), 'rotate-demo-'))
+      : freshDirectory(input.keep)
   const service = await startService(dir, input.random, { broken: input.breakCheck })
   try {
     const env = {
@@ -75,7 +92,9 @@ export async function demo(input: DemoInput, show: (shown: Shown) => void): Prom
 function freshDirectory(path: string): string {
   const dir = resolve(path)
   if (existsSync(join(dir, 'vault.db')) || existsSync(join(dir, 'service.json'))) {
-    throw new RotateError('conflict', `${dir} holds an earlier demo; nothing was changed`, { hint: 'name a new directory' })
+    throw new RotateError('conflict', `${dir} holds an earlier demo; nothing was changed`, {
+      hint: 'name a new directory',
+    })
   }
   mkdirSync(dir, { recursive: true, mode: 0o700 })
   return dir
@@ -85,7 +104,9 @@ async function play(stage: Stage): Promise<RunView> {
   const { service, dir, show } = stage
   show({
     kind: 'heading',
-    text: `A service is listening on ${service.url}. It accepts a key only while it is live, and refuses a revoked one.`,
+    text:
+      `A service is listening on ${service.url}. It accepts a key only while it is live, and ` +
+      'refuses a revoked one.',
   })
   const first = service.issue()
   prepare(stage)
@@ -127,7 +148,12 @@ async function play(stage: Stage): Promise<RunView> {
   await command(stage, ['audit', 'verify'])
   if (stage.input.keep !== undefined) {
     show({ kind: 'heading', text: 'To go on by hand' })
-    show({ kind: 'fact', text: `cd ${dir} && . ./env.sh && rotate demo --serve ${dir} &   starts the service again with its state` })
+    show({
+      kind: 'fact',
+      text:
+        `cd ${dir} && . ./env.sh && rotate demo --serve ${dir} &   starts the service again ` +
+        'with its state',
+    })
   }
   return run
 }
@@ -135,17 +161,30 @@ async function play(stage: Stage): Promise<RunView> {
 /** The files a user would write, and the smoke test that reads the value from a pipe. */
 function prepare(stage: Stage): void {
   const { dir, service, input } = stage
-  const put = (name: string, text: string, mode = 0o600): void => writeFileSync(join(dir, name), text, { mode })
+  const put = (name: string, text: string, mode = 0o600): void =>
+    writeFileSync(join(dir, name), text, { mode })
   put(
     'provider.json',
     `${JSON.stringify({ webhookUrl: `${service.url}/hook`, secret: service.state().hookSecret, overlap: true, idempotent: true, actions: ['verify', 'revoke'] }, null, 2)}\n`,
   )
-  put('target.json', `${JSON.stringify({ type: 'env-file', path: join(dir, 'app.env'), name: 'API_KEY' })}\n`)
-  put('check.json', `${JSON.stringify({ type: 'http', url: `${service.url}/v1/whoami`, header: 'X-Api-Key', expectedStatus: 200 })}\n`)
+  put(
+    'target.json',
+    `${JSON.stringify({ type: 'env-file', path: join(dir, 'app.env'), name: 'API_KEY' })}\n`,
+  )
+  put(
+    'check.json',
+    `${JSON.stringify({ type: 'http', url: `${service.url}/v1/whoami`, header: 'X-Api-Key', expectedStatus: 200 })}\n`,
+  )
   put('app.env', '# the application reads this file\nPORT=8080\n')
-  const smoke = `let key='';process.stdin.on('data',(d)=>{key+=d}).on('end',()=>{fetch('${service.url}/v1/whoami',{headers:{'x-api-key':key.trim()}}).then((r)=>{console.log('smoke test: the service answered '+r.status);process.exit(r.ok?0:1)})})\n`
+  const smoke =
+    `let key='';process.stdin.on('data',(d)=>{key+=d}).on('end',()=>{fetch('${service.url}/v1/whoami',{headers:{'x-api-key':key.trim()}}).then((r)=>{console.log('smoke ` +
+    `test: the service answered '+r.status);process.exit(r.ok?0:1)})})\n`
   put('smoke-test.mjs', smoke)
-  put('smoke-test.sh', `#!/bin/sh\nexec ${quoted(input.self[0])} ${quoted(join(dir, 'smoke-test.mjs'))}\n`, 0o700)
+  put(
+    'smoke-test.sh',
+    `#!/bin/sh\nexec ${quoted(input.self[0])} ${quoted(join(dir, 'smoke-test.mjs'))}\n`,
+    0o700,
+  )
   put('rotate', `#!/bin/sh\nexec ${input.self.map(quoted).join(' ')} "$@"\n`, 0o700)
   chmodSync(join(dir, 'rotate'), 0o700)
   put(
@@ -167,12 +206,25 @@ async function rotateNow(stage: Stage): Promise<RunView> {
     expect: stage.input.breakCheck ? 20 : 0,
   })
   const parsed = JSON.parse(stdout === '' ? '{}' : stdout) as { data?: RunView }
-  if (parsed.data === undefined) throw new RotateError('failed', `the rotation of the demo ended with exit ${code} and no report`)
-  if (parsed.data.success) stage.show({ kind: 'output', text: `${SECRET} version ${parsed.data.version ?? ''}`, stream: 'stdout' })
+  if (parsed.data === undefined)
+    throw new RotateError(
+      'failed',
+      `the rotation of the demo ended with exit ${code} and no report`,
+    )
+  if (parsed.data.success)
+    stage.show({
+      kind: 'output',
+      text: `${SECRET} version ${parsed.data.version ?? ''}`,
+      stream: 'stdout',
+    })
   return parsed.data
 }
 
-async function afterRotation(stage: Stage, first: string, fresh: string | undefined): Promise<void> {
+async function afterRotation(
+  stage: Stage,
+  first: string,
+  fresh: string | undefined,
+): Promise<void> {
   const { show, input } = stage
   if (fresh === undefined) {
     stage.faults.push('the service has no new key')
@@ -181,9 +233,16 @@ async function afterRotation(stage: Stage, first: string, fresh: string | undefi
   await accepted(stage, 'old key, in grace', first, 200)
   await accepted(stage, 'new key', fresh, 200)
   const env = readFileSync(join(stage.dir, 'app.env'), 'utf8')
-  fact(stage, `app.env ${env.includes(fresh) ? 'holds the new key' : 'does NOT hold the new key'}`, env.includes(fresh))
+  fact(
+    stage,
+    `app.env ${env.includes(fresh) ? 'holds the new key' : 'does NOT hold the new key'}`,
+    env.includes(fresh),
+  )
 
-  show({ kind: 'heading', text: `4  Grace is over (${GRACE_SECONDS} seconds here, a day by default): cron ends the old key` })
+  show({
+    kind: 'heading',
+    text: `4  Grace is over (${GRACE_SECONDS} seconds here, a day by default): cron ends the old key`,
+  })
   await input.clock.sleep(GRACE_SECONDS * 1000 + 300, input.signal)
   await command(stage, ['run-due'])
   await accepted(stage, 'old key', first, 401)
@@ -196,9 +255,18 @@ async function afterRotation(stage: Stage, first: string, fresh: string | undefi
 async function afterBrokenCheck(stage: Stage, first: string): Promise<void> {
   await accepted(stage, 'old key, still current', first, 200)
   const env = readFileSync(join(stage.dir, 'app.env'), 'utf8')
-  fact(stage, `app.env ${env.includes('API_KEY') ? 'still has the key that failed' : 'is as it was'}`, !env.includes('API_KEY'))
+  fact(
+    stage,
+    `app.env ${env.includes('API_KEY') ? 'still has the key that failed' : 'is as it was'}`,
+    !env.includes('API_KEY'),
+  )
   const { live } = stage.service.state()
-  fact(stage, `the service has ${live.length} live key${live.length === 1 ? '' : 's'}: the new one was revoked again`, live.length === 1)
+  fact(
+    stage,
+    `the service has ${live.length} live key${live.length === 1 ? '' : 's'}: the new one was ` +
+      'revoked again',
+    live.length === 1,
+  )
   await shell(stage, `rotate get ${SECRET} --silent | ./smoke-test.sh`)
 }
 
@@ -249,7 +317,12 @@ async function run(
   options: CommandOptions,
 ): Promise<{ readonly stdout: string; readonly code: number | null }> {
   const [program = '', ...rest] = argv
-  const child = spawn(program, rest, { cwd: stage.dir, env: { ...stage.env }, stdio: ['pipe', 'pipe', 'pipe'], signal: stage.input.signal })
+  const child = spawn(program, rest, {
+    cwd: stage.dir,
+    env: { ...stage.env },
+    stdio: ['pipe', 'pipe', 'pipe'],
+    signal: stage.input.signal,
+  })
   child.stdin.on('error', () => undefined)
   child.stdin.end(options.input ?? '')
   let stdout = ''
@@ -264,13 +337,18 @@ async function run(
     child.on('error', reject)
     child.on('close', done)
   })
-  const text = stderr.startsWith('{"error"') || stderr.includes('\n{"error"') ? plainError(stderr) : stderr
-  for (const line of text.split('\n')) if (line !== '') stage.show({ kind: 'output', text: line, stream: 'stderr' })
+  const text =
+    stderr.startsWith('{"error"') || stderr.includes('\n{"error"') ? plainError(stderr) : stderr
+  for (const line of text.split('\n'))
+    if (line !== '') stage.show({ kind: 'output', text: line, stream: 'stderr' })
   if (options.hideStdout !== true)
-    for (const line of stdout.split('\n')) if (line !== '') stage.show({ kind: 'output', text: line, stream: 'stdout' })
+    for (const line of stdout.split('\n'))
+      if (line !== '') stage.show({ kind: 'output', text: line, stream: 'stdout' })
   const expected = options.expect ?? 0
-  if (code !== expected) fact(stage, `${what} ended with exit ${code} instead of ${expected}`, false)
-  else if (expected !== 0) stage.show({ kind: 'fact', text: `ok   ${what} ended with exit ${expected}` })
+  if (code !== expected)
+    fact(stage, `${what} ended with exit ${code} instead of ${expected}`, false)
+  else if (expected !== 0)
+    stage.show({ kind: 'fact', text: `ok   ${what} ended with exit ${expected}` })
   return { stdout, code }
 }
 

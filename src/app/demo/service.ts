@@ -1,6 +1,8 @@
 /**
- * The service of `rotate demo`: a small HTTP server on loopback with real state. It issues keys, accepts only live ones, and refuses revoked ones for good, also
- * after a restart, since its state is a file. It speaks the web hook contract that any operator's own service would.
+ * The service of `rotate demo`: a small HTTP server on loopback with real state. It
+ * issues keys, accepts only live ones, and refuses revoked ones for good, also after a
+ * restart, since its state is a file. It speaks the web hook contract that any operator's
+ * own service would.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { readFileSync, renameSync, writeFileSync } from 'node:fs'
@@ -30,8 +32,15 @@ export interface DemoService {
 const FILE = 'service.json'
 const MAX_BODY = 64 * 1024
 
-/** Starts the service with the state in `dir`, or with none. Listens on loopback only; port 0 takes a free one. */
-export async function startService(dir: string, random: Random, options: { readonly broken?: boolean }): Promise<DemoService> {
+/**
+ * Starts the service with the state in `dir`, or with none. Listens on loopback only;
+ * port 0 takes a free one.
+ */
+export async function startService(
+  dir: string,
+  random: Random,
+  options: { readonly broken?: boolean },
+): Promise<DemoService> {
   let state: DemoState = load(dir) ?? {
     port: 0,
     hookSecret: token(random, 'hook'),
@@ -106,10 +115,13 @@ async function answer(
     const now = state()
     const at = typeof key === 'string' ? now.live.indexOf(key) : -1
     if (at < 0) return send(401, { error: 'this key is not accepted' })
-    return now.broken && at > 0 ? send(503, { error: 'this key is known but nothing works with it' }) : send(200, { ok: true })
+    return now.broken && at > 0
+      ? send(503, { error: 'this key is known but nothing works with it' })
+      : send(200, { ok: true })
   }
   if (request.method !== 'POST' || request.url !== '/hook') return send(404, { error: 'not found' })
-  if (request.headers['x-webhook-secret'] !== state().hookSecret) return send(401, { error: 'Unauthorized' })
+  if (request.headers['x-webhook-secret'] !== state().hookSecret)
+    return send(401, { error: 'Unauthorized' })
   const body = await bodyOf(request)
   if (body === undefined) return send(400, { error: 'not the contract' })
   const now = state()
@@ -118,20 +130,29 @@ async function answer(
       const repeat = request.headers['idempotency-key']
       const known = typeof repeat === 'string' ? now.answers[repeat] : undefined
       const newValue = known ?? issue()
-      if (typeof repeat === 'string') save({ ...state(), answers: { ...state().answers, [repeat]: newValue } })
+      if (typeof repeat === 'string')
+        save({ ...state(), answers: { ...state().answers, [repeat]: newValue } })
       return send(200, { newValue, metadata: { issuedBy: 'rotate demo' } })
     }
     case 'verify':
-      return now.live.includes(body.currentValue) ? send(200, { ok: true }) : send(401, { error: 'this key is not accepted' })
+      return now.live.includes(body.currentValue)
+        ? send(200, { ok: true })
+        : send(401, { error: 'this key is not accepted' })
     case 'revoke':
-      save({ ...now, live: now.live.filter((key) => key !== body.currentValue), revoked: [...now.revoked, body.currentValue] })
+      save({
+        ...now,
+        live: now.live.filter((key) => key !== body.currentValue),
+        revoked: [...now.revoked, body.currentValue],
+      })
       return send(200, { ok: true })
     default:
       return send(400, { error: 'unknown action' })
   }
 }
 
-async function bodyOf(request: IncomingMessage): Promise<{ readonly action: string; readonly currentValue: string } | undefined> {
+async function bodyOf(
+  request: IncomingMessage,
+): Promise<{ readonly action: string; readonly currentValue: string } | undefined> {
   const chunks: Buffer[] = []
   let size = 0
   for await (const chunk of request as AsyncIterable<Buffer>) {
@@ -142,7 +163,9 @@ async function bodyOf(request: IncomingMessage): Promise<{ readonly action: stri
   try {
     const parsed = JSON.parse(Buffer.concat(chunks).toString('utf8')) as Record<string, unknown>
     const { action, currentValue } = parsed
-    return typeof action === 'string' && typeof currentValue === 'string' ? { action, currentValue } : undefined
+    return typeof action === 'string' && typeof currentValue === 'string'
+      ? { action, currentValue }
+      : undefined
   } catch {
     return undefined
   }

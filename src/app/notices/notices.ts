@@ -1,10 +1,14 @@
 /**
- * The outbox. The audit chain is the queue: each event stands in the commit of what it tells, exactly once, and a notifier remembers up to which event it has been
- * told. So nothing can be promoted, undone or revoked without its notice being queued, and no step of the engine knows that there are notices at all.
+ * The outbox. The audit chain is the queue: each event stands in the commit of what it
+ * tells, exactly once, and a notifier remembers up to which event it has been told. So
+ * nothing can be promoted, undone or revoked without its notice being queued, and no step
+ * of the engine knows that there are notices at all.
  *
- * Delivery is at least once: a notice is sent, then the commit says so; who dies in between sends it again under the same id, that of its event. A notifier that can't
- * be reached is left alone for a pause that grows (a minute to a day) and loses nothing; one notice that is refused for good is skipped after three rounds, with
- * an audit row. Nothing here fails a rotation.
+ * Delivery is at least once: a notice is sent, then the commit says so; who dies in
+ * between sends it again under the same id, that of its event. A notifier that can't be
+ * reached is left alone for a pause that grows (a minute to a day) and loses nothing; one
+ * notice that is refused for good is skipped after three rounds, with an audit row.
+ * Nothing here fails a rotation.
  */
 import { DAY, humanSpan, iso } from '../../core/duration.ts'
 import { asAdapterError, RotateError } from '../../core/errors.ts'
@@ -32,19 +36,24 @@ export interface Notified {
 const ROUNDS = 3
 /** So many events may lie behind what a notifier was last told. */
 const IDLE = 200
-/** Pauses between the attempts of the last flush of a command, which may take its time. */
+/**
+ * Pauses between the attempts of the last flush of a command, which may take its time.
+ */
 const PATIENT = [1000, 4000]
 
 /**
- * Tells whom it may concern what has not been told. `patient`: three attempts each, for the end of a command; otherwise one, so that the next secret does not wait.
- * Throws only what ends every command: `tampered`, a full disk.
+ * Tells whom it may concern what has not been told. `patient`: three attempts each, for
+ * the end of a command; otherwise one, so that the next secret does not wait. Throws only
+ * what ends every command: `tampered`, a full disk.
  */
 export async function flush(deps: Deps, patient: boolean): Promise<readonly Notified[]> {
   const settings = await deps.vault.read((reader) => notifierSettings(reader))
   const ready = readyOf(settings, deps.clock.now())
   if (ready.length === 0) return []
   // Two that send the same would not be wrong, only a nuisance.
-  const unlock = await deps.locks.tryNamed(`notices-${deps.vault.vaultId.toLowerCase().replace('_', '-')}`)
+  const unlock = await deps.locks.tryNamed(
+    `notices-${deps.vault.vaultId.toLowerCase().replace('_', '-')}`,
+  )
   if (unlock === undefined) return []
   try {
     const events = await eventsSince(deps.vault, Math.min(...ready.map(([, { told }]) => told)))
@@ -54,14 +63,18 @@ export async function flush(deps: Deps, patient: boolean): Promise<readonly Noti
       if (made !== undefined) notices.push([event, made.notice, made.notify])
     }
     const done: Notified[] = []
-    for (const [name, setting] of ready) done.push(...(await tell(deps, name, setting, notices, events, patient)))
+    for (const [name, setting] of ready)
+      done.push(...(await tell(deps, name, setting, notices, events, patient)))
     return done
   } finally {
     unlock()
   }
 }
 
-/** Everything one notifier has to be told, in order; ends at the first that does not get through. */
+/**
+ * Everything one notifier has to be told, in order; ends at the first that does not get
+ * through.
+ */
 async function tell(
   deps: Deps,
   name: string,
@@ -79,16 +92,28 @@ async function tell(
       failure = await attempt(deps, setting, notice, patient)
       const skip = failure?.final === true && setting.failures + 1 >= ROUNDS
       if (failure !== undefined && !skip) break
-      done.push({ id: notice.id, notifier: name, type: notice.type, path: notice.path, status: skip ? 'skipped' : 'sent' })
-      if (skip) deps.note(`warning: notifier ${name} refuses a notice for good (${failure?.message ?? ''}); it is skipped`)
+      done.push({
+        id: notice.id,
+        notifier: name,
+        type: notice.type,
+        path: notice.path,
+        status: skip ? 'skipped' : 'sent',
+      })
+      if (skip)
+        deps.note(
+          `warning: notifier ${name} refuses a notice for good (${failure?.message ?? ''}); ` +
+            'it is skipped',
+        )
       failure = undefined
     }
     told = event.seq
   }
   if (failure === undefined) told = Math.max(told, events.at(-1)?.seq ?? 0)
   else deps.note(`warning: notifier ${name}: ${failure.message}; it will be told later`)
-  // What does not concern it is no reason to commit, until there is so much of it that passing over it each time costs more.
-  if (done.length > 0 || failure !== undefined || told - setting.told > IDLE) await remember(deps, name, told, done, failure?.message)
+  // What does not concern it is no reason to commit, until there is so much of it that
+  // passing over it each time costs more.
+  if (done.length > 0 || failure !== undefined || told - setting.told > IDLE)
+    await remember(deps, name, told, done, failure?.message)
   return done
 }
 
@@ -105,15 +130,24 @@ async function attempt(
     } catch (thrown) {
       if (thrown instanceof RotateError) throw thrown
       const error = asAdapterError(thrown)
-      if (pause === undefined || !error.retryable || deps.signal.aborted) return { message: error.message, final: !error.retryable }
-      await deps.clock.sleep(Math.max(pause, error.retryAfterMs ?? 0), deps.signal).catch(() => undefined)
+      if (pause === undefined || !error.retryable || deps.signal.aborted)
+        return { message: error.message, final: !error.retryable }
+      await deps.clock
+        .sleep(Math.max(pause, error.retryAfterMs ?? 0), deps.signal)
+        .catch(() => undefined)
     }
   }
   return undefined
 }
 
 /** One commit with its audit rows, however many were sent. */
-async function remember(deps: Deps, name: string, told: number, done: readonly Notified[], lastError: string | undefined): Promise<void> {
+async function remember(
+  deps: Deps,
+  name: string,
+  told: number,
+  done: readonly Notified[],
+  lastError: string | undefined,
+): Promise<void> {
   await deps.vault.transact(async (tx) => {
     const settings = await notifierSettings(tx)
     const before = settings[name]
@@ -124,7 +158,9 @@ async function remember(deps: Deps, name: string, told: number, done: readonly N
       ...rest,
       told: Math.max(before.told, told),
       failures,
-      ...(lastError === undefined ? {} : { retryAt: deps.clock.now() + retryPause(failures), lastError: lastError.slice(0, 300) }),
+      ...(lastError === undefined
+        ? {}
+        : { retryAt: deps.clock.now() + retryPause(failures), lastError: lastError.slice(0, 300) }),
     }
     await tx.putDoc('notifiers', { ...settings, [name]: after })
     for (const { id, type, path, status } of done)
@@ -237,7 +273,8 @@ function factsOf(
         'Grace period',
         ends
           ? `${span}: the old key works until ${until}`
-          : `${span}, until ${until}; nobody revokes the old key from here: if it lives on at its provider, end it there`,
+          : `${span}, until ${until}; nobody revokes the old key from here: if it lives on ` +
+              'at its provider, end it there',
       )
     }
     add('Next rotation', nextDate(schedule))
@@ -245,7 +282,8 @@ function factsOf(
     add('Reason', text('error') ?? text('at'))
     const verified = event.metadata['verified']
     // Where nothing had been touched there was nothing to prove.
-    if (type === 'rolled_back' && verified !== undefined) add('Old key proven to work', verified === true ? 'yes' : 'no')
+    if (type === 'rolled_back' && verified !== undefined)
+      add('Old key proven to work', verified === true ? 'yes' : 'no')
   }
   add('Triggered by', event.triggeredBy)
   return facts
@@ -255,12 +293,18 @@ function nextDate(schedule: Schedule | undefined): string | undefined {
   return schedule?.status === 'active' ? iso(schedule.nextAt) : undefined
 }
 
-/** Does a person make the values? A configuration that can't be read any more says nothing about that. */
+/**
+ * Does a person make the values? A configuration that can't be read any more says nothing
+ * about that.
+ */
 async function isMadeByHand(schedule: Schedule | undefined): Promise<boolean> {
   if (schedule === undefined) return false
   try {
     const provider = await loadProvider(schedule.provider.id)
-    return provider.traits(parseConfig(provider.config, schedule.provider.config, 'it')).mints === 'person'
+    return (
+      provider.traits(parseConfig(provider.config, schedule.provider.config, 'it')).mints ===
+      'person'
+    )
   } catch (thrown) {
     if (thrown instanceof RotateError) return false
     throw thrown
@@ -268,40 +312,73 @@ async function isMadeByHand(schedule: Schedule | undefined): Promise<boolean> {
 }
 
 /** What to do, in one line. */
-function nextOf(type: NoticeType, secret: SecretRecord, run: RunRecord | undefined, byHand: boolean): string | null {
+function nextOf(
+  type: NoticeType,
+  secret: SecretRecord,
+  run: RunRecord | undefined,
+  byHand: boolean,
+): string | null {
   switch (type) {
     case 'upcoming':
       return byHand
-        ? `make the new value (leave the old one alive) and hand it over: rotate now ${secret.path} - reads it from stdin, or asks for it`
+        ? 'make the new value (leave the old one alive) and hand it over: rotate now ' +
+            `${secret.path} - reads it from stdin, or asks for it`
         : `nothing; to postpone: rotate schedule skip ${secret.path} --for 30d`
     case 'failed':
-      return `look at it: rotate history ${run?.id ?? secret.path}; the schedule tries again by itself`
+      return (
+        `look at it: rotate history ${run?.id ?? secret.path}; the schedule tries again by ` +
+        'itself'
+      )
     case 'rolled_back':
-      return `nothing is broken: the old key is current; look at it: rotate history ${run?.id ?? secret.path}`
+      return (
+        'nothing is broken: the old key is current; look at it: rotate history ' +
+        `${run?.id ?? secret.path}`
+      )
     case 'held':
       return `nothing, if it passes: it is tried again; look at it: rotate show ${secret.path}`
     case 'needs_operator':
-      // A run that is closed has nothing to decide: its value is missing, and its provider says how it is made.
+      // A run that is closed has nothing to decide: its value is missing, and its
+      // provider says how it is made.
       if (run?.status === 'failed') return lastFailure(run)?.failure.hints.join('; ') ?? null
-      return `decide: rotate resume ${run?.id ?? 'RUN'} --keep old, or --keep new; nothing more is revoked until then`
+      return (
+        `decide: rotate resume ${run?.id ?? 'RUN'} --keep old, or --keep new; nothing more ` +
+        'is revoked until then'
+      )
     default:
       return null
   }
 }
 
-/** The next time before `nextAt` at which people are to be warned; `core/wake.ts` wakes `run-due` for it. Queues the warning in one commit. */
+/**
+ * The next time before `nextAt` at which people are to be warned; `core/wake.ts` wakes
+ * `run-due` for it. Queues the warning in one commit.
+ */
 export async function announce(deps: Deps, id: string): Promise<boolean> {
   const now = deps.clock.now()
   return deps.vault.transact(async (tx) => {
     const secret = await tx.secret(id)
     const { schedule } = secret ?? {}
-    if (secret === undefined || schedule === undefined || schedule.status !== 'active' || secret.deletedAt !== undefined) return false
+    if (
+      secret === undefined ||
+      schedule === undefined ||
+      schedule.status !== 'active' ||
+      secret.deletedAt !== undefined
+    )
+      return false
     if (schedule.notify.length === 0 || schedule.nextAt <= now) return false
-    const already = schedule.noticed?.nextAt === schedule.nextAt ? schedule.noticed.before : Number.POSITIVE_INFINITY
+    const already =
+      schedule.noticed?.nextAt === schedule.nextAt
+        ? schedule.noticed.before
+        : Number.POSITIVE_INFINITY
     // Of several that have come due at once only the latest is of use.
-    const due = schedule.notifyBefore.filter((before) => before > 0 && before < already && schedule.nextAt - before <= now)
+    const due = schedule.notifyBefore.filter(
+      (before) => before > 0 && before < already && schedule.nextAt - before <= now,
+    )
     if (due.length === 0) return false
-    await tx.putSecret({ ...secret, schedule: { ...schedule, noticed: { nextAt: schedule.nextAt, before: Math.min(...due) } } })
+    await tx.putSecret({
+      ...secret,
+      schedule: { ...schedule, noticed: { nextAt: schedule.nextAt, before: Math.min(...due) } },
+    })
     tx.audit({
       action: 'notice_sent',
       path: secret.path,
@@ -309,7 +386,11 @@ export async function announce(deps: Deps, id: string): Promise<boolean> {
       triggeredBy: 'automatic',
       status: 'pending',
       runId: null,
-      metadata: { notice: 'upcoming', next: iso(schedule.nextAt), in: humanSpan(Math.max(DAY / 24, schedule.nextAt - now)) },
+      metadata: {
+        notice: 'upcoming',
+        next: iso(schedule.nextAt),
+        in: humanSpan(Math.max(DAY / 24, schedule.nextAt - now)),
+      },
     })
     return true
   })

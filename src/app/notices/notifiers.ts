@@ -1,4 +1,7 @@
-/** Who is told: named notifiers with their sealed configuration, in the document `notifiers`. */
+/**
+ * Who is told: named notifiers with their sealed configuration, in the document
+ * `notifiers`.
+ */
 import { AdapterError, RotateError, usage } from '../../core/errors.ts'
 import type { ConfigValue } from '../../core/model.ts'
 import { visible } from '../../core/names.ts'
@@ -21,14 +24,28 @@ export interface NotifierView {
 async function loadNotifier(type: string): Promise<Notifier> {
   const entry = registry[type]
   if (entry === undefined)
-    throw usage(`--config: there is no notifier of type "${visible(type, 40)}"`, `types: ${Object.keys(registry).toSorted().join(', ')}`)
+    throw usage(
+      `--config: there is no notifier of type "${visible(type, 40)}"`,
+      `types: ${Object.keys(registry).toSorted().join(', ')}`,
+    )
   return (await entry.load()).default
 }
 
-/** Creates or replaces one. It is told what happens from now on. Throws `usage` naming the field at fault, never its value. */
-export async function setNotifier(deps: Deps, name: string, written: Readonly<Record<string, unknown>>): Promise<NotifierView> {
+/**
+ * Creates or replaces one. It is told what happens from now on. Throws `usage` naming the
+ * field at fault, never its value.
+ */
+export async function setNotifier(
+  deps: Deps,
+  name: string,
+  written: Readonly<Record<string, unknown>>,
+): Promise<NotifierView> {
   const { type, ...config } = written
-  if (typeof type !== 'string') throw usage('--config: "type" is missing', `types: ${Object.keys(registry).toSorted().join(', ')}`)
+  if (typeof type !== 'string')
+    throw usage(
+      '--config: "type" is missing',
+      `types: ${Object.keys(registry).toSorted().join(', ')}`,
+    )
   const notifier = await loadNotifier(type)
   const parsed = parseConfig(notifier.config, config as ConfigValue, `--config of notifier ${type}`)
   await adapterTools(deps).checkRefs(parsed, `--config of notifier ${type}`)
@@ -43,7 +60,11 @@ export async function setNotifier(deps: Deps, name: string, written: Readonly<Re
       failures: 0,
     }
     await tx.putDoc(DOC, { ...before, [name]: setting })
-    tx.audit({ ...who(deps), action: 'secret_updated', metadata: { setting: 'notifier', notifier: name, type: notifier.id } })
+    tx.audit({
+      ...who(deps),
+      action: 'secret_updated',
+      metadata: { setting: 'notifier', notifier: name, type: notifier.id },
+    })
     return viewOf(name, setting)
   })
 }
@@ -57,26 +78,49 @@ export async function listNotifiers(deps: Deps): Promise<readonly NotifierView[]
   )
 }
 
-/** `not-found`; `denied` while a schedule names it, unless forced: then the schedules forget it too. */
-export async function removeNotifier(deps: Deps, name: string, force: boolean): Promise<readonly string[]> {
+/**
+ * `not-found`; `denied` while a schedule names it, unless forced: then the schedules
+ * forget it too.
+ */
+export async function removeNotifier(
+  deps: Deps,
+  name: string,
+  force: boolean,
+): Promise<readonly string[]> {
   const used: { readonly id: string; readonly path: string }[] = []
   for await (const secret of deps.vault.secrets())
-    if (secret.schedule?.notify.includes(name) === true) used.push({ id: secret.id, path: secret.path })
+    if (secret.schedule?.notify.includes(name) === true)
+      used.push({ id: secret.id, path: secret.path })
   const paths = used.map(({ path }) => path).toSorted()
   await deps.vault.transact(async (tx) => {
     const { [name]: gone, ...rest } = await notifierSettings(tx)
     if (gone === undefined) throw unknown(name)
     if (used.length > 0 && !force)
-      throw new RotateError('denied', `notifier ${name} is used by ${paths.slice(0, 5).join(', ')}${paths.length > 5 ? ' …' : ''}`, {
-        hint: 'take it out of them with schedule set PATH --notify …, or add --force',
-      })
+      throw new RotateError(
+        'denied',
+        `notifier ${name} is used by ` +
+          `${paths.slice(0, 5).join(', ')}${paths.length > 5 ? ' …' : ''}`,
+        {
+          hint: 'take it out of them with schedule set PATH --notify …, or add --force',
+        },
+      )
     await tx.putDoc(DOC, rest)
     for (const { id } of used) {
       const secret = await tx.secret(id)
       if (secret?.schedule === undefined) continue
-      await tx.putSecret({ ...secret, schedule: { ...secret.schedule, notify: secret.schedule.notify.filter((one) => one !== name) } })
+      await tx.putSecret({
+        ...secret,
+        schedule: {
+          ...secret.schedule,
+          notify: secret.schedule.notify.filter((one) => one !== name),
+        },
+      })
     }
-    tx.audit({ ...who(deps), action: 'secret_updated', metadata: { setting: 'notifier', notifier: name, removed: true } })
+    tx.audit({
+      ...who(deps),
+      action: 'secret_updated',
+      metadata: { setting: 'notifier', notifier: name, removed: true },
+    })
   })
   return paths
 }
@@ -113,10 +157,17 @@ export async function testNotifier(deps: Deps, name: string): Promise<NotifierVi
   return viewOf(name, setting)
 }
 
-/** One attempt. Throws `AdapterError`; a configuration that can't be used any more is one too. */
+/**
+ * One attempt. Throws `AdapterError`; a configuration that can't be used any more is one
+ * too.
+ */
 export async function send(deps: Deps, setting: NotifierSetting, notice: Notice): Promise<void> {
   const entry = registry[setting.type]
-  if (entry === undefined) throw new AdapterError('misconfigured', `this program knows no notifier of type ${setting.type}`)
+  if (entry === undefined)
+    throw new AdapterError(
+      'misconfigured',
+      `this program knows no notifier of type ${setting.type}`,
+    )
   const { default: notifier } = await entry.load()
   const tools = adapterTools(deps)
   const config = await tools.ready(notifier.config, setting.config, `notifier ${setting.type}`)
@@ -148,9 +199,17 @@ async function viewOf(name: string, setting: NotifierSetting): Promise<NotifierV
 }
 
 function who(deps: Deps) {
-  return { path: null, actor: deps.actor, triggeredBy: 'manual', status: 'success', runId: null } as const
+  return {
+    path: null,
+    actor: deps.actor,
+    triggeredBy: 'manual',
+    status: 'success',
+    runId: null,
+  } as const
 }
 
 function unknown(name: string): RotateError {
-  return new RotateError('not-found', `there is no notifier ${visible(name, 40)}`, { hint: 'rotate notify list' })
+  return new RotateError('not-found', `there is no notifier ${visible(name, 40)}`, {
+    hint: 'rotate notify list',
+  })
 }

@@ -1,4 +1,7 @@
-/** What the outbox holds (notices.ts says how it works): who is told, up to where, and whether there is something to tell. Read by `run-due` at every start. */
+/**
+ * What the outbox holds (notices.ts says how it works): who is told, up to where, and
+ * whether there is something to tell. Read by `run-due` at every start.
+ */
 import type { AuditEvent, ConfigValue } from '../../core/model.ts'
 import type { NoticeType } from '../../core/notifier.ts'
 import type { Clock, Vault, VaultReader } from '../../core/ports.ts'
@@ -19,19 +22,35 @@ export type NotifierSettings = Readonly<Record<string, NotifierSetting>>
 /** The document that holds them. */
 export const DOC = 'notifiers'
 
-export async function notifierSettings(reader: Pick<VaultReader, 'doc'>): Promise<NotifierSettings> {
+export async function notifierSettings(
+  reader: Pick<VaultReader, 'doc'>,
+): Promise<NotifierSettings> {
   return (await reader.doc<NotifierSettings>(DOC)) ?? {}
 }
 
-/** Is somebody to be told something now? One document, and no more where there is no notifier. */
-export async function noticesWaiting({ vault, clock }: { readonly vault: Vault; readonly clock: Clock }): Promise<boolean> {
+/**
+ * Is somebody to be told something now? One document, and no more where there is no
+ * notifier.
+ */
+export async function noticesWaiting({
+  vault,
+  clock,
+}: {
+  readonly vault: Vault
+  readonly clock: Clock
+}): Promise<boolean> {
   const settings = await vault.read((reader) => notifierSettings(reader))
   const ready = readyOf(settings, clock.now())
   if (ready.length === 0) return false
-  return (await eventsSince(vault, Math.min(...ready.map(([, { told }]) => told)))).some((event) => typeOf(event) !== undefined)
+  return (await eventsSince(vault, Math.min(...ready.map(([, { told }]) => told)))).some(
+    (event) => typeOf(event) !== undefined,
+  )
 }
 
-export function readyOf(settings: NotifierSettings, now: number): readonly (readonly [string, NotifierSetting])[] {
+export function readyOf(
+  settings: NotifierSettings,
+  now: number,
+): readonly (readonly [string, NotifierSetting])[] {
   return Object.entries(settings).filter(([, { retryAt }]) => (retryAt ?? 0) <= now)
 }
 
@@ -55,9 +74,12 @@ export function typeOf({ action, status, metadata }: AuditEvent): NoticeType | u
     case 'rotation_rolled_back':
       return 'rolled_back'
     case 'rotation_failed':
-      // One row for each failed attempt of a step, one when it turned back, one when it ended: the end is what is told.
+      // One row for each failed attempt of a step, one when it turned back, one when it
+      // ended: the end is what is told.
       if (metadata['needs_operator'] === true) return 'needs_operator'
-      return metadata['error'] === undefined || metadata['step'] !== undefined ? undefined : 'failed'
+      return metadata['error'] === undefined || metadata['step'] !== undefined
+        ? undefined
+        : 'failed'
     case 'key_revoked':
       // A new key that was given up, or one whose value was lost, is nobody's old key.
       return metadata['state'] === 'revoked' ? 'revoked' : undefined

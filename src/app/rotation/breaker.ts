@@ -1,6 +1,8 @@
 /**
- * Spares the others when a provider does not answer. After three rotations in a row that failed for that reason the rest of the secrets of the same provider are left
- * for the next `run-due`: none of their attempts is used up, and their schedules keep their dates.
+ * Spares the others when a provider does not answer. After three rotations in a row that
+ * failed for that reason the rest of the secrets of the same provider are left for the
+ * next `run-due`: none of their attempts is used up, and their schedules keep their
+ * dates.
  */
 import type { RotateError } from '../../core/errors.ts'
 import type { ConfigValue, SecretRecord } from '../../core/model.ts'
@@ -10,7 +12,12 @@ import { kindOf } from '../../engine/steps/kinds.ts'
 /** So many failures in a row. */
 const LIMIT = 3
 
-const TRANSPORT: ReadonlySet<unknown> = new Set(['unreachable', 'timeout', 'unavailable', 'throttled'])
+const TRANSPORT: ReadonlySet<unknown> = new Set([
+  'unreachable',
+  'timeout',
+  'unavailable',
+  'throttled',
+])
 
 export class Breaker {
   readonly #inARow = new Map<string, number>()
@@ -41,7 +48,8 @@ function placeOf(secret: SecretRecord): string {
 }
 
 function originsIn(config: ConfigValue): readonly string[] {
-  if (typeof config === 'string') return /^https?:/.test(config) && URL.canParse(config) ? [new URL(config).origin] : []
+  if (typeof config === 'string')
+    return /^https?:/.test(config) && URL.canParse(config) ? [new URL(config).origin] : []
   if (config === null || typeof config !== 'object' || config instanceof Secret) return []
   return Object.values(config).flatMap((item: ConfigValue) => originsIn(item))
 }

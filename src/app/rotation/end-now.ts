@@ -1,4 +1,7 @@
-/** Ending the grace and the quarantine of old versions at once. The gates stay: a newer version must be current and proven. */
+/**
+ * Ending the grace and the quarantine of old versions at once. The gates stay: a newer
+ * version must be current and proven.
+ */
 import type { SecretRecord } from '../../core/model.ts'
 import { isAlive, withVersion } from '../../core/model.ts'
 import type { EnginePorts } from '../../engine/ports.ts'
@@ -17,7 +20,11 @@ export interface EndNow {
 }
 
 /** Makes these versions due, in one commit with its audit row, and ends them. */
-export async function endNow(ports: EnginePorts, secretId: string, wish: EndNow): Promise<readonly RetireResult[]> {
+export async function endNow(
+  ports: EnginePorts,
+  secretId: string,
+  wish: EndNow,
+): Promise<readonly RetireResult[]> {
   const now = ports.clock.now()
   await ports.vault.transact(async (tx) => {
     const secret = await tx.secret(secretId)
@@ -30,7 +37,11 @@ export async function endNow(ports: EnginePorts, secretId: string, wish: EndNow)
       triggeredBy: 'manual',
       status: 'success',
       runId: null,
-      metadata: { grace: wish.why, versions: wish.versions.join(','), ...pickDefined({ reason: ports.reason }) },
+      metadata: {
+        grace: wish.why,
+        versions: wish.versions.join(','),
+        ...pickDefined({ reason: ports.reason }),
+      },
     })
   })
   const results: RetireResult[] = []
@@ -41,9 +52,15 @@ export async function endNow(ports: EnginePorts, secretId: string, wish: EndNow)
 function due(secret: SecretRecord, n: number, now: number, { force, owner }: EndNow): SecretRecord {
   return withVersion(secret, n, ({ endedAt, ...version }) => ({
     ...version,
-    ...(owner === undefined || version.providerId !== undefined ? {} : { providerId: owner, revocable: true }),
+    ...(owner === undefined || version.providerId !== undefined
+      ? {}
+      : { providerId: owner, revocable: true }),
     // Called ended, and seen at work.
-    ...(isAlive(version) ? (endedAt === undefined ? {} : { endedAt }) : { state: 'unknown' as const }),
+    ...(isAlive(version)
+      ? endedAt === undefined
+        ? {}
+        : { endedAt }
+      : { state: 'unknown' as const }),
     retirement: {
       ...(version.retirement ?? { step: 'waiting' as const, failures: 0, quarantineMs: 0 }),
       why: 'operator' as const,
@@ -53,7 +70,9 @@ function due(secret: SecretRecord, n: number, now: number, { force, owner }: End
       force,
       failures: 0,
       retryAt: 0,
-      ...(version.retirement?.deleteAfter === undefined ? {} : { deleteAfter: Math.min(now, version.retirement.deleteAfter) }),
+      ...(version.retirement?.deleteAfter === undefined
+        ? {}
+        : { deleteAfter: Math.min(now, version.retirement.deleteAfter) }),
     },
   }))
 }

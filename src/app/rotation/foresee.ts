@@ -1,4 +1,7 @@
-/** What an emergency can do to these secrets, looked up before anything is claimed of it. Reads only, and asks nobody. */
+/**
+ * What an emergency can do to these secrets, looked up before anything is claimed of it.
+ * Reads only, and asks nobody.
+ */
 import type { SecretRecord } from '../../core/model.ts'
 import { currentVersion } from '../../core/model.ts'
 import type { Deps } from '../base/deps.ts'
@@ -34,7 +37,11 @@ async function fateOfCurrent(deps: Deps, secret: SecretRecord): Promise<Foreseen
   const provider = secret.schedule?.provider
   if (provider === undefined) return 'lives on'
   const { revoke, overlap } = await (await enginePorts(deps)).adapters.traits(provider)
-  // In place the new one takes its place there. A value that another provider issued, or a person stored, this one may not be able to name.
+  // In place the new one takes its place there. A value that another provider issued, or
+  // a person stored, this one may not be able to name.
   if (overlap === 'in-place') return 'ends'
-  return revoke !== 'none' && (current.providerId === undefined || current.providerId === provider.id) ? 'ends' : 'lives on'
+  return revoke !== 'none' &&
+    (current.providerId === undefined || current.providerId === provider.id)
+    ? 'ends'
+    : 'lives on'
 }

@@ -1,6 +1,8 @@
 /**
- * While an old version is still alive, every `run-due` checks what is current. A check that is red with the new value and green with the old one proves that the new
- * value is at fault: the rotation is undone. A red sign of life proves nothing about the value; it is reported, and holds the end of the old version.
+ * While an old version is still alive, every `run-due` checks what is current. A check
+ * that is red with the new value and green with the old one proves that the new value is
+ * at fault: the rotation is undone. A red sign of life proves nothing about the value; it
+ * is reported, and holds the end of the old version.
  */
 import { asAdapterError, RotateError } from '../../core/errors.ts'
 import { DAY } from '../../core/duration.ts'
@@ -13,7 +15,10 @@ import type { Deps } from '../base/deps.ts'
 import { rollBackOne } from './rotate.ts'
 import type { RunView } from '../runs/run-view.ts'
 
-/** Tries before a red answer counts; the check's own window is for the time right after a rotation. */
+/**
+ * Tries before a red answer counts; the check's own window is for the time right after a
+ * rotation.
+ */
 const TRIES = 3
 const PAUSE_MS = 1500
 
@@ -23,13 +28,24 @@ export interface Watched {
   readonly undone?: { readonly view: RunView; readonly failure: RotateError }
 }
 
-/** Checks the current value of a secret with an old version in grace; undoes the rotation when the new value is proven to be at fault. */
-export async function watchGrace(deps: Deps, ports: EnginePorts, secret: SecretRecord): Promise<Watched> {
+/**
+ * Checks the current value of a secret with an old version in grace; undoes the rotation
+ * when the new value is proven to be at fault.
+ */
+export async function watchGrace(
+  deps: Deps,
+  ports: EnginePorts,
+  secret: SecretRecord,
+): Promise<Watched> {
   const old = secret.versions.findLast(
-    (version) => version.retirement?.why === 'grace' && version.retirement.notBefore > deps.clock.now() && version.state === 'live',
+    (version) =>
+      version.retirement?.why === 'grace' &&
+      version.retirement.notBefore > deps.clock.now() &&
+      version.state === 'live',
   )
   const current = currentVersion(secret)
-  if (old === undefined || current === undefined || secret.openRun !== undefined) return { lines: [] }
+  if (old === undefined || current === undefined || secret.openRun !== undefined)
+    return { lines: [] }
   const fields = await valueOf(deps, secret, current)
   const oldFields = await valueOf(deps, secret, old)
   const lines: string[] = []
@@ -42,18 +58,37 @@ export async function watchGrace(deps: Deps, ports: EnginePorts, secret: SecretR
       (await ports.adapters.presents(check)) &&
       (await redAnswer(ports, check, oldFields, secret.path)) === undefined
     if (atFault)
-      return undo(deps, ports, secret, old, `check ${check.key} is red with version ${current.n} (${red}) and green with version ${old.n}`)
-    lines.push(`${secret.path}: check ${check.key} is red during grace: ${red}; undo with: rotate rollback ${secret.path}`)
+      return undo(
+        deps,
+        ports,
+        secret,
+        old,
+        `check ${check.key} is red with version ${current.n} (${red}) and green with version ` +
+          `${old.n}`,
+      )
+    lines.push(
+      `${secret.path}: check ${check.key} is red during grace: ${red}; undo with: rotate ` +
+        `rollback ${secret.path}`,
+    )
   }
   return { lines }
 }
 
-async function valueOf(deps: Deps, secret: SecretRecord, version: VersionRecord): Promise<Fields | undefined> {
+async function valueOf(
+  deps: Deps,
+  secret: SecretRecord,
+  version: VersionRecord,
+): Promise<Fields | undefined> {
   return deps.vault.read((reader) => reader.value(secret.id, version.n))
 }
 
 /** What the check said when it stayed red; `undefined` for green. */
-async function redAnswer(ports: EnginePorts, check: CheckSpec, fields: Fields, path: string): Promise<string | undefined> {
+async function redAnswer(
+  ports: EnginePorts,
+  check: CheckSpec,
+  fields: Fields,
+  path: string,
+): Promise<string | undefined> {
   let detail = ''
   for (let attempt = 1; attempt <= TRIES; attempt++) {
     try {
@@ -69,14 +104,21 @@ async function redAnswer(ports: EnginePorts, check: CheckSpec, fields: Fields, p
   return detail
 }
 
-async function undo(deps: Deps, ports: EnginePorts, secret: SecretRecord, old: VersionRecord, why: string): Promise<Watched> {
+async function undo(
+  deps: Deps,
+  ports: EnginePorts,
+  secret: SecretRecord,
+  old: VersionRecord,
+  why: string,
+): Promise<Watched> {
   const result = await rollBackOne(ports, secret.id, old.n, 'automatic')
   if (!result.view.success)
     return {
       lines: [`${secret.path}: ${why}; undoing it failed`],
       undone: { view: result.view, failure: result.failure ?? failed(secret, why) },
     }
-  // Tried again tomorrow: what went wrong today will hardly have mended itself in minutes.
+  // Tried again tomorrow: what went wrong today will hardly have mended itself in
+  // minutes.
   await deps.vault.transact(async (tx) => {
     const fresh = await tx.secret(secret.id)
     if (fresh?.schedule === undefined) return
@@ -93,7 +135,10 @@ async function undo(deps: Deps, ports: EnginePorts, secret: SecretRecord, old: V
     })
   })
   const view: RunView = { ...result.view, success: false, status: 'rolled_back' }
-  return { lines: [`${secret.path}: undone during grace: ${why}`], undone: { view, failure: failed(secret, why) } }
+  return {
+    lines: [`${secret.path}: undone during grace: ${why}`],
+    undone: { view, failure: failed(secret, why) },
+  }
 }
 
 function failed(secret: SecretRecord, why: string): RotateError {

@@ -1,5 +1,6 @@
 /**
- * `rotate PATH --leaked -`: a value was seen where it must not be. It is looked for among the versions, and only the one that leaked dies: the current one by an emergency
+ * `rotate PATH --leaked -`: a value was seen where it must not be. It is looked for among
+ * the versions, and only the one that leaked dies: the current one by an emergency
  * rotation, an older one at once, without its grace. The value itself is never shown.
  */
 import { iso } from '../../core/duration.ts'
@@ -18,7 +19,10 @@ import { cleanupFailure, unchanged } from '../runs/run-view.ts'
 /** Fields that name and do not prove: seeing them is no leak. */
 const NAMES: ReadonlySet<string> = new Set(['accessKeyId', 'username', 'host', 'port', 'database'])
 
-/** Finds the version of that value and ends it. Throws `not-found` when no version holds it. */
+/**
+ * Finds the version of that value and ends it. Throws `not-found` when no version holds
+ * it.
+ */
 export async function endLeaked(
   deps: Deps,
   input: { readonly path: string; readonly value: Secret; readonly revokeFirst?: boolean },
@@ -28,12 +32,19 @@ export async function endLeaked(
   const version = await holder(deps, secret, input.value)
   const current = currentVersion(secret)
   if (version === undefined) {
-    throw new RotateError('not-found', `no version of ${secret.path} holds this value; nothing was changed`, {
-      hint: `rotate versions ${secret.path}`,
-    })
+    throw new RotateError(
+      'not-found',
+      `no version of ${secret.path} holds this value; nothing was changed`,
+      {
+        hint: `rotate versions ${secret.path}`,
+      },
+    )
   }
   if (version.n === current?.n) {
-    deps.note(`${secret.path}: the leaked value is version ${version.n}, which is current: it is replaced now`)
+    deps.note(
+      `${secret.path}: the leaked value is version ${version.n}, which is current: it is ` +
+        'replaced now',
+    )
     const first = input.revokeFirst === true ? { revokeFirst: true } : {}
     return rotate(deps, { paths: [secret.path], emergency: true, ...first }, progress)
   }
@@ -42,33 +53,58 @@ export async function endLeaked(
   if (opened !== true) {
     const since = version.endedAt === undefined ? '' : ` since ${iso(version.endedAt)}`
     deps.note(
-      `${secret.path}: the leaked value is version ${version.n}, which is ${version.state}${since}: ${opened === false ? 'it is refused, nothing to do' : 'nobody can be asked whether it still works; look at the provider'}`,
+      `${secret.path}: the leaked value is version ${version.n}, which is ` +
+        `${version.state}${since}: ` +
+        `${opened === false ? 'it is refused, nothing to do' : 'nobody can be asked whether it still works; look at the provider'}`,
     )
     return { runs, ended: [], failure: undefined }
   }
   if (secret.openRun !== undefined) {
-    throw new RotateError('locked', `run ${secret.openRun} of ${secret.path} is not finished; version ${version.n} was not ended`, {
-      hint: `rotate resume ${secret.openRun}`,
-      runId: secret.openRun,
-    })
+    throw new RotateError(
+      'locked',
+      `run ${secret.openRun} of ${secret.path} is not finished; version ${version.n} was not ended`,
+      {
+        hint: `rotate resume ${secret.openRun}`,
+        runId: secret.openRun,
+      },
+    )
   }
   const ports = await enginePorts(deps, progress)
-  const ended = await endNow(ports, secret.id, { versions: [version.n], force: true, why: 'its value has leaked' })
-  for (const each of ended) deps.note(`${secret.path}: the leaked value is version ${each.version}: ${each.state} (${each.detail})`)
+  const ended = await endNow(ports, secret.id, {
+    versions: [version.n],
+    force: true,
+    why: 'its value has leaked',
+  })
+  for (const each of ended)
+    deps.note(
+      `${secret.path}: the leaked value is version ${each.version}: ${each.state} (${each.detail})`,
+    )
   return { runs, ended, failure: cleanupFailure(secret.path, ended, undefined) }
 }
 
-/** Is a version that is called ended accepted all the same? `undefined` where that can't be told. */
-async function stillWorks(deps: Deps, secret: SecretRecord, version: VersionRecord): Promise<boolean | undefined> {
+/**
+ * Is a version that is called ended accepted all the same? `undefined` where that can't
+ * be told.
+ */
+async function stillWorks(
+  deps: Deps,
+  secret: SecretRecord,
+  version: VersionRecord,
+): Promise<boolean | undefined> {
   return opens(await enginePorts(deps), secret, version)
 }
 
-async function holder(deps: Deps, secret: SecretRecord, value: Secret): Promise<VersionRecord | undefined> {
+async function holder(
+  deps: Deps,
+  secret: SecretRecord,
+  value: Secret,
+): Promise<VersionRecord | undefined> {
   const fingerprint = deps.vault.fingerprint(single(value))
   for (const version of secret.versions.toReversed()) {
     if (version.fingerprint === fingerprint) return version
     const fields = await deps.vault.read((reader) => reader.value(secret.id, version.n))
-    for (const [name, field] of Object.entries(fields ?? {})) if (!NAMES.has(name) && field.equals(value)) return version
+    for (const [name, field] of Object.entries(fields ?? {}))
+      if (!NAMES.has(name) && field.equals(value)) return version
   }
   return undefined
 }

@@ -33,11 +33,20 @@ export interface PlanView {
 
 /** A plan as it is shown. */
 export interface ShownPlan extends PlanView {
-  /** Values that somebody else wrote where this machine can look without asking a service. Not in the hash: they are no part of what is done. */
-  readonly differs: readonly { readonly target: string; readonly names: readonly string[]; readonly what: string }[]
+  /**
+   * Values that somebody else wrote where this machine can look without asking a service.
+   * Not in the hash: they are no part of what is done.
+   */
+  readonly differs: readonly {
+    readonly target: string
+    readonly names: readonly string[]
+    readonly what: string
+  }[]
 }
 
-/** The plan of one rotation by the provider. Throws `usage` where there is no provider. */
+/**
+ * The plan of one rotation by the provider. Throws `usage` where there is no provider.
+ */
 export async function planOf(deps: Deps, path: string): Promise<ShownPlan> {
   const secret = await findSecret(deps.vault, path)
   return { ...(await planFor(deps, secret)), differs: await foreignValues(deps, secret) }
@@ -52,7 +61,9 @@ async function foreignValues(deps: Deps, secret: SecretRecord): Promise<ShownPla
       const session = await ports.adapters.openTarget(spec, secret.path)
       try {
         const values = await session.current?.(namesAt(spec))
-        const names = await foreignIn(secret, spec, values ?? {}, (n) => deps.vault.read((reader) => reader.value(secret.id, n)))
+        const names = await foreignIn(secret, spec, values ?? {}, (n) =>
+          deps.vault.read((reader) => reader.value(secret.id, n)),
+        )
         if (names.length > 0) found.push({ target: spec.key, names, what: FOREIGN })
       } finally {
         await session.close()
@@ -70,14 +81,20 @@ export async function planFor(deps: Deps, secret: SecretRecord): Promise<PlanVie
   const ports = await enginePorts(deps)
   const schedule = secret.schedule
   if (schedule === undefined)
-    throw usage(`${secret.path} has no provider, so there is nothing to plan`, `rotate schedule set ${secret.path} --provider …`)
+    throw usage(
+      `${secret.path} has no provider, so there is nothing to plan`,
+      `rotate schedule set ${secret.path} --provider …`,
+    )
   const traits = await ports.adapters.traits(schedule.provider)
   const plan = nextPlan(secret, schedule, traits)
   const current = plan.oldVersion
   const fault = await misfitOf(ports.adapters, {
     path: secret.path,
     provider: schedule.provider,
-    current: current === null ? undefined : await deps.vault.read((reader) => reader.value(secret.id, current)),
+    current:
+      current === null
+        ? undefined
+        : await deps.vault.read((reader) => reader.value(secret.id, current)),
     targets: schedule.targets,
   })
   if (fault !== undefined) {
@@ -90,7 +107,8 @@ export async function planFor(deps: Deps, secret: SecretRecord): Promise<PlanVie
   const silent = await withoutDeploy(plan)
   // A provider that can't be asked is not asked.
   if (traits.verifies === false) silent.add('verify')
-  for (const step of orderOf(plan, 'forward')) if (!silent.has(step)) steps.push(await describe(ports, secret, plan, traits, title, step))
+  for (const step of orderOf(plan, 'forward'))
+    if (!silent.has(step)) steps.push(await describe(ports, secret, plan, traits, title, step))
   steps.push(...endSteps(plan, traits))
   return { path: secret.path, hash: digest(secret.path, steps), steps }
 }
@@ -101,13 +119,26 @@ const MAKES: Readonly<Record<Traits['mints'], string>> = {
   person: 'needs a new value that a person makes and hands over',
 }
 
-/** Of two users in turn, the one whose turn it is: switched on again where this vault has switched it off. */
+/**
+ * Of two users in turn, the one whose turn it is: switched on again where this vault has
+ * switched it off.
+ */
 function switchedOn(secret: SecretRecord, traits: Traits): string {
   const current = currentVersion(secret)?.handle?.id
   if (traits.overlap !== 'two-users' || current === undefined) return ''
-  const spare = secret.versions.findLast(({ handle }) => handle !== undefined && handle.id !== current)
-  if (spare === undefined || !['suspended', 'revoked', 'discarded'].includes(spare.state) || spare.offBefore === true) return ''
-  return `; switches ${visible(spare.handle?.id ?? '', 60)}, which this vault has switched off, on again`
+  const spare = secret.versions.findLast(
+    ({ handle }) => handle !== undefined && handle.id !== current,
+  )
+  if (
+    spare === undefined ||
+    !['suspended', 'revoked', 'discarded'].includes(spare.state) ||
+    spare.offBefore === true
+  )
+    return ''
+  return (
+    `; switches ${visible(spare.handle?.id ?? '', 60)}, which this vault has switched off, ` +
+    'on again'
+  )
 }
 
 /** Deploy steps of targets that have nothing to deploy. */
@@ -115,7 +146,8 @@ async function withoutDeploy(plan: RunPlan): Promise<Set<string>> {
   const steps: string[] = []
   for (const target of plan.targets) {
     const adapter = await loadTarget(target.type)
-    if (!adapter.deploys(parseConfig(adapter.config, target.config, `target ${target.key}`))) steps.push(`deploy:${target.key}`)
+    if (!adapter.deploys(parseConfig(adapter.config, target.config, `target ${target.key}`)))
+      steps.push(`deploy:${target.key}`)
   }
   return new Set(steps)
 }
@@ -134,15 +166,21 @@ async function describe(
   const target = plan.targets.find((candidate) => candidate.key === key)
   switch (kind) {
     case 'preflight':
-      return { step, target: null, effect: 'asks the provider and every target whether the rotation can work; changes nothing' }
+      return {
+        step,
+        target: null,
+        effect: 'asks the provider and every target whether the rotation can work; changes nothing',
+      }
     case 'create':
       return {
         step,
         target: null,
         effect:
           plan.overlap === 'in-place'
-            ? `${title}: replaces the value. OUTAGE: the old one dies at once, consumers fail until they have the new one`
-            : `${title}: ${MAKES[traits.mints]}; the old one stays alive${switchedOn(secret, traits)}`,
+            ? `${title}: replaces the value. OUTAGE: the old one dies at once, consumers ` +
+              'fail until they have the new one'
+            : `${title}: ${MAKES[traits.mints]}; the old one stays ` +
+              `alive${switchedOn(secret, traits)}`,
       }
     case 'verify':
       return { step, target: null, effect: 'asks the provider whether it accepts the new value' }
@@ -151,8 +189,12 @@ async function describe(
     case 'refresh:': {
       const adapter = target === undefined ? undefined : await loadTarget(target.type)
       const where =
-        target === undefined || adapter === undefined ? key : adapter.describe(parseConfig(adapter.config, target.config, `target ${key}`))
-      const pair = Object.values(target?.previous ?? {}).map((name) => `${name} (the value before, during grace)`)
+        target === undefined || adapter === undefined
+          ? key
+          : adapter.describe(parseConfig(adapter.config, target.config, `target ${key}`))
+      const pair = Object.values(target?.previous ?? {}).map(
+        (name) => `${name} (the value before, during grace)`,
+      )
       const names = [...Object.values(target?.names ?? {}), ...pair].join(', ')
       const verb = {
         'deliver:': `writes ${names} to`,
@@ -165,7 +207,8 @@ async function describe(
     case 'check:':
     case 'recheck:': {
       const spec = plan.checks.find((candidate) => candidate.key === key)
-      if (spec === undefined || spec.type === 'provider') return { step, target: null, effect: 'the provider must accept the new value' }
+      if (spec === undefined || spec.type === 'provider')
+        return { step, target: null, effect: 'the provider must accept the new value' }
       const adapter = await loadCheck(spec.type)
       const config = parseConfig(adapter.config, spec.config, `check ${key}`)
       const presents = await ports.adapters.presents(spec)
@@ -176,9 +219,19 @@ async function describe(
       }
     }
     case 'promote':
-      return { step, target: null, effect: `the new version becomes current; version ${plan.oldVersion ?? '–'} stays alive for its grace` }
+      return {
+        step,
+        target: null,
+        effect:
+          `the new version becomes current; version ${plan.oldVersion ?? '–'} stays alive ` +
+          'for its grace',
+      }
     case 'suspend-old':
-      return { step, target: null, effect: 'the old credential is switched off before anything else' }
+      return {
+        step,
+        target: null,
+        effect: 'the old credential is switched off before anything else',
+      }
     // What is only done after a failure is in no plan.
     case 'settle':
     case 'settle:':
@@ -197,17 +250,41 @@ function undoOf(target: TargetSpec | undefined, adapter: Target | undefined): st
   if (adapter === undefined || adapter.readable) return ''
   const blind = 'write-only: can not be read back'
   if (adapter.told) return `${blind}; an undo tells it the old version`
-  return target?.irreversible === true ? `${blind}; irreversible: an undo delivers the old version's value` : blind
+  return target?.irreversible === true
+    ? `${blind}; irreversible: an undo delivers the old version's value`
+    : blind
 }
 
 function endSteps(plan: RunPlan, traits: Traits): readonly PlanStep[] {
   if (plan.overlap === 'in-place' || plan.oldVersion === null) return []
-  const grace: PlanStep = { step: 'grace', target: null, effect: `${humanSpan(plan.graceMs)}: both values work, run-due keeps checking` }
-  if (traits.revoke === 'none') return [grace, { step: 'retire', target: null, effect: 'the old value is retired; nobody to revoke it at' }]
+  const grace: PlanStep = {
+    step: 'grace',
+    target: null,
+    effect: `${humanSpan(plan.graceMs)}: both values work, run-due keeps checking`,
+  }
+  if (traits.revoke === 'none')
+    return [
+      grace,
+      { step: 'retire', target: null, effect: 'the old value is retired; nobody to revoke it at' },
+    ]
   const suspend: PlanStep[] = traits.suspend
-    ? [{ step: 'suspend', target: null, effect: `the old credential is switched off, quarantine ${humanSpan(plan.quarantineMs)}` }]
+    ? [
+        {
+          step: 'suspend',
+          target: null,
+          effect: `the old credential is switched off, quarantine ${humanSpan(plan.quarantineMs)}`,
+        },
+      ]
     : []
-  return [grace, ...suspend, { step: 'revoke', target: null, effect: 'the old credential is ended, and proven to be refused' }]
+  return [
+    grace,
+    ...suspend,
+    {
+      step: 'revoke',
+      target: null,
+      effect: 'the old credential is ended, and proven to be refused',
+    },
+  ]
 }
 
 /** FNV-1a over the plan's text: a name for it, not a protection. */

@@ -1,4 +1,7 @@
-/** Ending grace now (`revoke`), and taking keys at the provider into our care (`adopt`, `reconcile`'s list). */
+/**
+ * Ending grace now (`revoke`), and taking keys at the provider into our care (`adopt`,
+ * `reconcile`'s list).
+ */
 import { RotateError } from '../../core/errors.ts'
 import type { Handle, SecretRecord, VersionRecord } from '../../core/model.ts'
 import { currentVersion, isAlive, versionOf, withVersion } from '../../core/model.ts'
@@ -20,7 +23,10 @@ export interface RevokeOutcome {
   readonly failure: RotateError | undefined
 }
 
-/** Ends old versions now: grace is over, quarantine too. `force` leaves out the last-used veto. The gates stay: a newer version must be current and proven. */
+/**
+ * Ends old versions now: grace is over, quarantine too. `force` leaves out the last-used
+ * veto. The gates stay: a newer version must be current and proven.
+ */
 export async function revoke(
   deps: Deps,
   input: { readonly path: string; readonly version?: number; readonly force: boolean },
@@ -28,10 +34,14 @@ export async function revoke(
   const ports = await enginePorts(deps)
   const secret = await findSecret(deps.vault, input.path)
   if (secret.openRun !== undefined)
-    throw new RotateError('locked', `run ${secret.openRun} of ${secret.path} is not finished; nothing is revoked`, {
-      hint: `rotate resume ${secret.openRun}`,
-      runId: secret.openRun,
-    })
+    throw new RotateError(
+      'locked',
+      `run ${secret.openRun} of ${secret.path} is not finished; nothing is revoked`,
+      {
+        hint: `rotate resume ${secret.openRun}`,
+        runId: secret.openRun,
+      },
+    )
   const wanted = await choose(ports, secret, input.version)
   const owner = await ownerByValue(ports, secret)
   const results = await endNow(ports, secret.id, {
@@ -44,7 +54,8 @@ export async function revoke(
 }
 
 /**
- * The provider that ends values as such, where the schedule has one: a value that a person stored here, and now wants ended, is its business too. Where keys are listed
+ * The provider that ends values as such, where the schedule has one: a value that a
+ * person stored here, and now wants ended, is its business too. Where keys are listed
  * they must be adopted first.
  */
 async function ownerByValue(ports: EnginePorts, secret: SecretRecord): Promise<string | undefined> {
@@ -60,10 +71,16 @@ async function ownerByValue(ports: EnginePorts, secret: SecretRecord): Promise<s
   }
 }
 
-async function choose(ports: EnginePorts, secret: SecretRecord, wanted: number | undefined): Promise<readonly number[]> {
+async function choose(
+  ports: EnginePorts,
+  secret: SecretRecord,
+  wanted: number | undefined,
+): Promise<readonly number[]> {
   if (wanted === undefined) {
     const waiting = secret.versions.filter(
-      (version) => version.retirement !== undefined || (version.labels.includes('previous') && version.state === 'live'),
+      (version) =>
+        version.retirement !== undefined ||
+        (version.labels.includes('previous') && version.state === 'live'),
     )
     if (waiting.length === 0)
       throw new RotateError('not-found', `${secret.path} has no old version that is still alive`, {
@@ -73,15 +90,25 @@ async function choose(ports: EnginePorts, secret: SecretRecord, wanted: number |
   }
   const version = versionOf(secret, wanted)
   if (version === undefined)
-    throw new RotateError('not-found', `${secret.path} has no version ${wanted}`, { hint: `rotate versions ${secret.path}` })
-  if (version.labels.includes('current')) {
-    throw new RotateError('denied', `version ${wanted} of ${secret.path} is current; rotate first, then the old one can be revoked`, {
-      hint: `rotate now ${secret.path}`,
+    throw new RotateError('not-found', `${secret.path} has no version ${wanted}`, {
+      hint: `rotate versions ${secret.path}`,
     })
+  if (version.labels.includes('current')) {
+    throw new RotateError(
+      'denied',
+      `version ${wanted} of ${secret.path} is current; rotate first, then the old one can be ` +
+        'revoked',
+      {
+        hint: `rotate now ${secret.path}`,
+      },
+    )
   }
   // One that is called ended and still opens something can be ended once more.
   if (!isAlive(version) && (await opens(ports, secret, version)) !== true) {
-    throw new RotateError('conflict', `version ${wanted} of ${secret.path} is already ${version.state}`)
+    throw new RotateError(
+      'conflict',
+      `version ${wanted} of ${secret.path} is already ${version.state}`,
+    )
   }
   return [wanted]
 }
@@ -93,10 +120,15 @@ export interface KeyReport {
   readonly action: string
 }
 
-/** What exists at the provider, and whose it is. Reads only. Throws `denied` where the provider can't list. */
+/**
+ * What exists at the provider, and whose it is. Reads only. Throws `denied` where the
+ * provider can't list.
+ */
 export async function providerKeys(deps: Deps, path: string): Promise<readonly KeyReport[]> {
   const secret = await findSecret(deps.vault, path)
-  return listed(deps, secret, async (session, handles) => classify(secret, handles, await carriers(deps, secret, session, handles)))
+  return listed(deps, secret, async (session, handles) =>
+    classify(secret, handles, await carriers(deps, secret, session, handles)),
+  )
 }
 
 async function listed<T>(
@@ -106,12 +138,16 @@ async function listed<T>(
 ): Promise<T> {
   const provider = secret.schedule?.provider
   if (provider === undefined)
-    throw new RotateError('not-found', `${secret.path} has no provider`, { hint: `rotate schedule set ${secret.path} --provider …` })
+    throw new RotateError('not-found', `${secret.path} has no provider`, {
+      hint: `rotate schedule set ${secret.path} --provider …`,
+    })
   const ports = await enginePorts(deps)
   const session = await ports.adapters.openProvider(provider, secret.path)
   try {
     if (session.list === undefined)
-      throw new RotateError('denied', `provider ${provider.id} can not list what exists`, { hint: `rotate check ${secret.path}` })
+      throw new RotateError('denied', `provider ${provider.id} can not list what exists`, {
+        hint: `rotate check ${secret.path}`,
+      })
     return await use(session, await session.list())
   } finally {
     await session.close()
@@ -119,7 +155,8 @@ async function listed<T>(
 }
 
 /**
- * Keys that carry the value of a living version for which no key is recorded: a value that a person stored has none until it is adopted or replaced. Told by the value
+ * Keys that carry the value of a living version for which no key is recorded: a value
+ * that a person stored has none until it is adopted or replaced. Told by the value
  * itself, where the provider can.
  */
 export async function carriers(
@@ -135,7 +172,8 @@ export async function carriers(
     if (fields === undefined) continue
     const own = session.handleOf?.(fields)?.id
     for (const handle of handles) {
-      if (handle.id === own || (await session.resembles?.(handle, fields)) === true) found.set(handle.id, version)
+      if (handle.id === own || (await session.resembles?.(handle, fields)) === true)
+        found.set(handle.id, version)
     }
   }
   return found
@@ -149,11 +187,15 @@ export function classify(
 ): readonly KeyReport[] {
   const strays = new Set(secret.strays.map((stray) => stray.handle.id))
   const current = currentVersion(secret)?.handle?.id
-  const owned = new Set(secret.versions.map((version) => version.handle?.id).filter((id) => id !== undefined))
+  const owned = new Set(
+    secret.versions.map((version) => version.handle?.id).filter((id) => id !== undefined),
+  )
   return handles.map((handle) => {
     const value = owned.has(handle.id) || strays.has(handle.id) ? undefined : carried.get(handle.id)
     if (value !== undefined) {
-      const action = `left alone: it carries version ${value.n} and is not recorded as ours; rotate adopt ${secret.path} --key-id ${handle.id}`
+      const action =
+        `left alone: it carries version ${value.n} and is not recorded as ours; rotate adopt ` +
+        `${secret.path} --key-id ${handle.id}`
       return {
         id: handle.id,
         owner: value.labels.includes('current') ? 'current' : 'grace',
@@ -161,17 +203,33 @@ export function classify(
         action,
       }
     }
-    const owner = handle.id === current ? 'current' : strays.has(handle.id) ? 'ours-unknown' : owned.has(handle.id) ? 'grace' : 'foreign'
-    const action = { current: 'keep', grace: 'ends by itself', 'ours-unknown': 'cleaned by run-due', foreign: 'left alone' }[owner]
+    const owner =
+      handle.id === current
+        ? 'current'
+        : strays.has(handle.id)
+          ? 'ours-unknown'
+          : owned.has(handle.id)
+            ? 'grace'
+            : 'foreign'
+    const action = {
+      current: 'keep',
+      grace: 'ends by itself',
+      'ours-unknown': 'cleaned by run-due',
+      foreign: 'left alone',
+    }[owner]
     return { id: handle.id, owner, state: handle.live ? 'live' : 'suspended', action }
   })
 }
 
 /**
- * Records that a key at the provider is ours. A key that one of our versions carries becomes that version's handle, so that its end can be the provider's; a key
- * whose value the vault does not hold is refused: it can be neither verified nor put back.
+ * Records that a key at the provider is ours. A key that one of our versions carries
+ * becomes that version's handle, so that its end can be the provider's; a key whose value
+ * the vault does not hold is refused: it can be neither verified nor put back.
  */
-export async function adopt(deps: Deps, input: { readonly path: string; readonly keyId: string }): Promise<readonly KeyReport[]> {
+export async function adopt(
+  deps: Deps,
+  input: { readonly path: string; readonly keyId: string },
+): Promise<readonly KeyReport[]> {
   const secret = await findSecret(deps.vault, input.path)
   const provider = secret.schedule?.provider
   const handles = await listed(deps, secret, (_session, all) => Promise.resolve(all))
@@ -188,8 +246,13 @@ export async function adopt(deps: Deps, input: { readonly path: string; readonly
   try {
     for (const version of secret.versions) {
       const fields = await deps.vault.read((reader) => reader.value(secret.id, version.n))
-      if (fields === undefined || (version.handle !== undefined && version.handle.id !== handle.id)) continue
-      if (session.handleOf?.(fields)?.id === handle.id || (await session.resembles?.(handle, fields)) === true) owner = version
+      if (fields === undefined || (version.handle !== undefined && version.handle.id !== handle.id))
+        continue
+      if (
+        session.handleOf?.(fields)?.id === handle.id ||
+        (await session.resembles?.(handle, fields)) === true
+      )
+        owner = version
     }
   } finally {
     await session.close()
@@ -197,9 +260,12 @@ export async function adopt(deps: Deps, input: { readonly path: string; readonly
   if (owner === undefined) {
     throw new RotateError(
       'denied',
-      `no version of ${secret.path} holds the value of ${input.keyId}, so it can be neither verified nor put back; nothing was adopted`,
+      `no version of ${secret.path} holds the value of ${input.keyId}, so it can be neither ` +
+        'verified nor put back; nothing was adopted',
       {
-        hint: `store its value first: rotate set ${secret.path} …, or delete the key at the provider yourself`,
+        hint:
+          `store its value first: rotate set ${secret.path} …, or delete the key at the ` +
+          'provider yourself',
       },
     )
   }
@@ -213,7 +279,10 @@ export async function adopt(deps: Deps, input: { readonly path: string; readonly
       providerId: provider.id,
       revocable: traits.revoke !== 'none',
     }))
-    await tx.putSecret({ ...mine, versions: mine.versions.map((version) => mayComeBack(version, handle)) })
+    await tx.putSecret({
+      ...mine,
+      versions: mine.versions.map((version) => mayComeBack(version, handle)),
+    })
     tx.audit({
       action: 'secret_updated',
       path: fresh.path,
@@ -229,5 +298,7 @@ export async function adopt(deps: Deps, input: { readonly path: string; readonly
 
 /** The operator's word: a user that somebody had switched off may take its turn again. */
 function mayComeBack({ offBefore, ...version }: VersionRecord, handle: Handle): VersionRecord {
-  return offBefore === undefined || version.handle?.id === handle.id ? version : { ...version, offBefore }
+  return offBefore === undefined || version.handle?.id === handle.id
+    ? version
+    : { ...version, offBefore }
 }

@@ -4,7 +4,14 @@ import type { SecretRecord, Trigger, VersionRecord } from '../../core/model.ts'
 import { currentVersion } from '../../core/model.ts'
 import { type Fields, sameFields } from '../../core/secret.ts'
 import { isId } from '../../core/ids.ts'
-import { begin, conditionsOf, type Decision, otherPlan, rollbackTarget, takeUp } from '../../engine/begin.ts'
+import {
+  begin,
+  conditionsOf,
+  type Decision,
+  otherPlan,
+  rollbackTarget,
+  takeUp,
+} from '../../engine/begin.ts'
 import { drive } from '../../engine/driver.ts'
 import type { EnginePorts, Progress } from '../../engine/ports.ts'
 import type { RetireResult } from '../../engine/ending.ts'
@@ -16,7 +23,15 @@ import { enginePorts } from '../adapters/engine.ts'
 import { findRun, findSecret } from '../base/find.ts'
 import { refuseOpenRun } from '../base/lookup.ts'
 import { mergedFields } from '../secrets/set.ts'
-import { cleanupFailure, combined, failureOf, type RunView, unchanged, undoneByDecision, viewOf } from '../runs/run-view.ts'
+import {
+  cleanupFailure,
+  combined,
+  failureOf,
+  type RunView,
+  unchanged,
+  undoneByDecision,
+  viewOf,
+} from '../runs/run-view.ts'
 import { pickDefined } from '../../core/defined.ts'
 
 export interface SuppliedValue {
@@ -36,7 +51,10 @@ export interface RotateInput {
   /** Switch the old value off before anything else. */
   readonly revokeFirst?: boolean
   readonly force?: boolean
-  /** Hash of the plan that the operator looked at; for one path, without a value or another wish that changes the plan. */
+  /**
+   * Hash of the plan that the operator looked at; for one path, without a value or
+   * another wish that changes the plan.
+   */
   readonly planHash?: string
 }
 
@@ -49,20 +67,35 @@ export interface RotateOutcome {
 }
 
 /** Rotates each path, one after the other; a failing one does not stop the next. */
-export async function rotate(deps: Deps, input: RotateInput, progress: (event: Progress) => void): Promise<RotateOutcome> {
-  if (input.supplied !== undefined && input.paths.length !== 1) throw usage('a value can be given for one secret at a time only')
+export async function rotate(
+  deps: Deps,
+  input: RotateInput,
+  progress: (event: Progress) => void,
+): Promise<RotateOutcome> {
+  if (input.supplied !== undefined && input.paths.length !== 1)
+    throw usage('a value can be given for one secret at a time only')
   const ports = await enginePorts(deps, progress)
   const secrets = await Promise.all(input.paths.map((path) => findSecret(deps.vault, path)))
   if (input.revokeFirst === true && deps.reason === undefined)
-    throw usage('--revoke-first stops what still uses the old value; it needs --reason', '--reason "why it can not wait"')
+    throw usage(
+      '--revoke-first stops what still uses the old value; it needs --reason',
+      '--reason "why it can not wait"',
+    )
   const [only] = secrets
-  if (input.planHash !== undefined && only !== undefined) await mustBePlan(deps, only, input.planHash)
-  const supplied = input.supplied === undefined || only === undefined ? undefined : await completed(deps, only, input.supplied, input.force)
+  if (input.planHash !== undefined && only !== undefined)
+    await mustBePlan(deps, only, input.planHash)
+  const supplied =
+    input.supplied === undefined || only === undefined
+      ? undefined
+      : await completed(deps, only, input.supplied, input.force)
   const runs: RunView[] = []
   const ended: RetireResult[] = []
   const failures: (RotateError | undefined)[] = []
   for (const secret of secrets) {
-    const same = supplied === undefined ? undefined : await alreadySo(deps, secret.id, supplied.fields, input.force === true)
+    const same =
+      supplied === undefined
+        ? undefined
+        : await alreadySo(deps, secret.id, supplied.fields, input.force === true)
     if (same !== undefined) {
       const { view, failure } = (await deliverMissing(deps, ports, same.secret)) ?? {
         view: unchanged(same.secret, same.current),
@@ -94,33 +127,65 @@ export async function rotate(deps: Deps, input: RotateInput, progress: (event: P
   return { runs, ended, failure: combined(failures, secrets.length) }
 }
 
-/** Throws `conflict` unless this is the plan. That it stays so until the run begins is seen to by its first commit. */
+/**
+ * Throws `conflict` unless this is the plan. That it stays so until the run begins is
+ * seen to by its first commit.
+ */
 async function mustBePlan(deps: Deps, secret: SecretRecord, hash: string): Promise<void> {
   const { planFor } = await import('./plan.ts')
   if ((await planFor(deps, secret)).hash !== hash) throw otherPlan(secret.path)
   if (secret.openRun !== undefined)
-    throw new RotateError('locked', `run ${secret.openRun} of ${secret.path} is not finished, so this plan can not begin`, {
-      hint: `rotate resume ${secret.openRun}`,
-      runId: secret.openRun,
-    })
+    throw new RotateError(
+      'locked',
+      `run ${secret.openRun} of ${secret.path} is not finished, so this plan can not begin`,
+      {
+        hint: `rotate resume ${secret.openRun}`,
+        runId: secret.openRun,
+      },
+    )
 }
 
 /** The given fields with those that they leave as they are. */
-async function completed(deps: Deps, secret: SecretRecord, supplied: SuppliedValue, force = false): Promise<SuppliedValue> {
+async function completed(
+  deps: Deps,
+  secret: SecretRecord,
+  supplied: SuppliedValue,
+  force = false,
+): Promise<SuppliedValue> {
   if (supplied.expiresAt !== undefined && supplied.expiresAt <= deps.clock.now())
-    deps.note('warning: expiresAt is in the past; the next rotation stays where the schedule puts it')
-  const given = { name: secret.path, fields: supplied.fields, merge: supplied.merge === true, force }
-  const fields = await deps.vault.read((reader) => mergedFields(reader, given, secret, currentVersion(secret)))
+    deps.note(
+      'warning: expiresAt is in the past; the next rotation stays where the schedule puts it',
+    )
+  const given = {
+    name: secret.path,
+    fields: supplied.fields,
+    merge: supplied.merge === true,
+    force,
+  }
+  const fields = await deps.vault.read((reader) =>
+    mergedFields(reader, given, secret, currentVersion(secret)),
+  )
   return { ...supplied, fields }
 }
 
-/** One rotation from begin to close, and what is due to end right after it. An unfinished run is finished instead. */
+/**
+ * One rotation from begin to close, and what is due to end right after it. An unfinished
+ * run is finished instead.
+ */
 export async function rotateOne(
   ports: EnginePorts,
   secretId: string,
-  input: Pick<RotateInput, 'supplied' | 'graceMs' | 'emergency' | 'revokeFirst'> & { readonly planned?: SecretRecord },
-  trigger: Trigger = input.emergency === true || input.revokeFirst === true ? 'emergency' : 'manual',
-): Promise<{ readonly view: RunView; readonly ended: readonly RetireResult[]; readonly failure: RotateError | undefined }> {
+  input: Pick<RotateInput, 'supplied' | 'graceMs' | 'emergency' | 'revokeFirst'> & {
+    readonly planned?: SecretRecord
+  },
+  trigger: Trigger = input.emergency === true || input.revokeFirst === true
+    ? 'emergency'
+    : 'manual',
+): Promise<{
+  readonly view: RunView
+  readonly ended: readonly RetireResult[]
+  readonly failure: RotateError | undefined
+}> {
   const emergency = input.emergency === true || input.revokeFirst === true
   if (emergency && (await isFull(ports, secretId))) await endOlder(ports, secretId)
   const { runId, resumed } = await begin(ports, secretId, {
@@ -133,15 +198,20 @@ export async function rotateOne(
     ...pickDefined({ planned: input.planned }),
   })
   if (resumed && input.supplied !== undefined) {
-    throw new RotateError('locked', `an earlier run ${runId} is not finished; the given value was not used`, {
-      hint: `rotate resume ${runId}`,
-      runId,
-    })
+    throw new RotateError(
+      'locked',
+      `an earlier run ${runId} is not finished; the given value was not used`,
+      {
+        hint: `rotate resume ${runId}`,
+        runId,
+      },
+    )
   }
   const result = await finish(ports, runId, resumed)
   if (!emergency || !result.view.success) return result
   const ended = [...result.ended, ...(await endOlder(ports, secretId))]
-  // What was held a moment ago may have ended since: the last word on each version counts.
+  // What was held a moment ago may have ended since: the last word on each version
+  // counts.
   const last = [...new Map(ended.map((each) => [each.version, each])).values()]
   const failure =
     result.failure === undefined || result.failure.code === 'cleanup-pending'
@@ -155,16 +225,28 @@ async function isFull(ports: EnginePorts, secretId: string): Promise<boolean> {
   const secret = await ports.vault.read((reader) => reader.secret(secretId))
   const provider = secret?.schedule?.provider
   if (secret === undefined || provider === undefined) return false
-  const alive = secret.versions.filter((version) => version.revocable && (version.state === 'live' || version.state === 'suspended'))
+  const alive = secret.versions.filter(
+    (version) => version.revocable && (version.state === 'live' || version.state === 'suspended'),
+  )
   return alive.length >= (await ports.adapters.traits(provider)).maxLive
 }
 
-/** In an emergency nothing keeps its grace, and no gate but proof that the current value works holds an older key. */
+/**
+ * In an emergency nothing keeps its grace, and no gate but proof that the current value
+ * works holds an older key.
+ */
 async function endOlder(ports: EnginePorts, secretId: string): Promise<readonly RetireResult[]> {
   const secret = await ports.vault.read((reader) => reader.secret(secretId))
-  const older = secret?.versions.filter((version) => version.retirement?.why === 'grace').map((version) => version.n) ?? []
+  const older =
+    secret?.versions
+      .filter((version) => version.retirement?.why === 'grace')
+      .map((version) => version.n) ?? []
   if (older.length === 0 || secret?.openRun !== undefined) return []
-  return endNow(ports, secretId, { versions: older, force: true, why: 'ended by an emergency rotation' })
+  return endNow(ports, secretId, {
+    versions: older,
+    force: true,
+    why: 'ended by an emergency rotation',
+  })
 }
 
 /** Drives a run to its end and ends what is due. */
@@ -172,7 +254,11 @@ async function finish(
   ports: EnginePorts,
   runId: string,
   takenUp: boolean,
-): Promise<{ readonly view: RunView; readonly ended: readonly RetireResult[]; readonly failure: RotateError | undefined }> {
+): Promise<{
+  readonly view: RunView
+  readonly ended: readonly RetireResult[]
+  readonly failure: RotateError | undefined
+}> {
   if (takenUp) await takeUp(ports, runId)
   const { secret } = await drive(ports, runId)
   const ended = await retireDue(ports, secret.id)
@@ -185,8 +271,9 @@ async function finish(
 }
 
 /**
- * Is the given value the current one already? Then no run is needed, only that every target holds it. A value that was revoked is refused, and so is any
- * while a run is open: which version it will leave current is not known.
+ * Is the given value the current one already? Then no run is needed, only that every
+ * target holds it. A value that was revoked is refused, and so is any while a run is
+ * open: which version it will leave current is not known.
  */
 async function alreadySo(
   deps: Deps,
@@ -199,10 +286,19 @@ async function alreadySo(
     const current = secret === undefined ? undefined : currentVersion(secret)
     if (secret === undefined) return undefined
     const fingerprint = deps.vault.fingerprint(fields)
-    if (!force && secret.versions.some((version) => version.fingerprint === fingerprint && version.state === 'revoked')) {
-      throw new RotateError('denied', `this value of ${secret.path} was revoked; nothing was changed`, {
-        hint: 'give a fresh value, or --force if the provider accepts it again',
-      })
+    if (
+      !force &&
+      secret.versions.some(
+        (version) => version.fingerprint === fingerprint && version.state === 'revoked',
+      )
+    ) {
+      throw new RotateError(
+        'denied',
+        `this value of ${secret.path} was revoked; nothing was changed`,
+        {
+          hint: 'give a fresh value, or --force if the provider accepts it again',
+        },
+      )
     }
     if (current === undefined) return undefined
     const value = await reader.value(secretId, current.n)
@@ -212,19 +308,33 @@ async function alreadySo(
   })
 }
 
-/** Which open run an operator means, by its id or by the path of its secret. Throws `not-found` where the secret has none. */
+/**
+ * Which open run an operator means, by its id or by the path of its secret. Throws
+ * `not-found` where the secret has none.
+ */
 export async function openRunOf(deps: Deps, name: string): Promise<string> {
   if (isId('run', name)) return name
   const secret = await findSecret(deps.vault, name)
   if (secret.openRun === undefined)
-    throw new RotateError('not-found', `${secret.path} has no unfinished run; nothing was changed`, {
-      hint: `rotate history ${secret.path}`,
-    })
+    throw new RotateError(
+      'not-found',
+      `${secret.path} has no unfinished run; nothing was changed`,
+      {
+        hint: `rotate history ${secret.path}`,
+      },
+    )
   return secret.openRun
 }
 
-/** What a decision would give up, by full names. Throws what `resume` would for a decision that can't be, or a name that is nothing open. */
-export async function decisionOf(deps: Deps, runId: string, decision: Decision): Promise<readonly string[]> {
+/**
+ * What a decision would give up, by full names. Throws what `resume` would for a decision
+ * that can't be, or a name that is nothing open.
+ */
+export async function decisionOf(
+  deps: Deps,
+  runId: string,
+  decision: Decision,
+): Promise<readonly string[]> {
   await findRun(deps.vault, runId)
   return conditionsOf(deps, runId, decision)
 }
@@ -240,20 +350,31 @@ export async function resume(
   await findRun(deps.vault, runId)
   await takeUp(ports, runId, decision)
   const result = await finish(ports, runId, false)
-  // The decision is carried out, whatever it has cost and whichever call said it: what is true now is said, and is no failure of the command.
+  // The decision is carried out, whatever it has cost and whichever call said it: what is
+  // true now is said, and is no failure of the command.
   const carriedOut = undoneByDecision((await findRun(deps.vault, runId)).run)
-  if (carriedOut && result.failure?.code === 'unsafe') deps.note(`warning: ${result.failure.message}; ${result.failure.hint ?? ''}`)
-  return { runs: [result.view], ended: result.ended, failure: carriedOut ? undefined : result.failure }
+  if (carriedOut && result.failure?.code === 'unsafe')
+    deps.note(`warning: ${result.failure.message}; ${result.failure.hint ?? ''}`)
+  return {
+    runs: [result.view],
+    ended: result.ended,
+    failure: carriedOut ? undefined : result.failure,
+  }
 }
 
-/** Makes an earlier version current again: pushed, refreshed, checked, like a rotation. */
+/**
+ * Makes an earlier version current again: pushed, refreshed, checked, like a rotation.
+ */
 export async function rollback(
   deps: Deps,
   input: { readonly path: string; readonly toVersion?: number; readonly skipChecks?: boolean },
   progress: (event: Progress) => void,
 ): Promise<RotateOutcome> {
   if (input.skipChecks === true && deps.reason === undefined)
-    throw usage('--skip-checks makes a value current without a proof; it needs --reason', '--reason "why it can not wait"')
+    throw usage(
+      '--skip-checks makes a value current without a proof; it needs --reason',
+      '--reason "why it can not wait"',
+    )
   const ports = await enginePorts(deps, progress)
   const secret = await findSecret(deps.vault, input.path)
   if (secret.openRun !== undefined) {
@@ -274,8 +395,17 @@ export async function rollBackOne(
   toVersion: number,
   trigger: Trigger,
   skipChecks = false,
-): Promise<{ readonly view: RunView; readonly ended: readonly RetireResult[]; readonly failure: RotateError | undefined }> {
-  const { runId } = await begin(ports, secretId, { kind: 'rollback', trigger, toVersion, skipChecks })
+): Promise<{
+  readonly view: RunView
+  readonly ended: readonly RetireResult[]
+  readonly failure: RotateError | undefined
+}> {
+  const { runId } = await begin(ports, secretId, {
+    kind: 'rollback',
+    trigger,
+    toVersion,
+    skipChecks,
+  })
   return finish(ports, runId, false)
 }
 

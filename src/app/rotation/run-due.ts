@@ -1,6 +1,8 @@
 /**
- * `run-due`: what cron calls. Finish interrupted runs → re-check what is in grace → revoke → rotate, one secret after another or several at a time;
- * a failing secret never stops the next. Idempotent at any frequency; a second one at the same time does nothing.
+ * `run-due`: what cron calls. Finish interrupted runs → re-check what is in grace →
+ * revoke → rotate, one secret after another or several at a time; a failing secret never
+ * stops the next. Idempotent at any frequency; a second one at the same time does
+ * nothing.
  */
 import { AdapterError, RotateError } from '../../core/errors.ts'
 import { DAY, iso, isoOrNull } from '../../core/duration.ts'
@@ -42,9 +44,15 @@ export interface RunDueInput {
   /** No new rotation is begun after this long. */
   readonly maxRuntimeMs?: number
   readonly failIfLocked: boolean
-  /** Also look after the vault itself: verify everything once a day, keep configured backups. */
+  /**
+   * Also look after the vault itself: verify everything once a day, keep configured
+   * backups.
+   */
   readonly upkeep?: boolean
-  /** The operator says that the clock is right: the highest time seen becomes the time now. */
+  /**
+   * The operator says that the clock is right: the highest time seen becomes the time
+   * now.
+   */
   readonly acceptClock?: boolean
 }
 
@@ -66,9 +74,14 @@ export interface RunDueReport {
   readonly resumed: readonly RunView[]
   readonly skipped: readonly { readonly path: string; readonly reason: string }[]
   readonly notified: readonly Notified[]
-  /** Schedules whose next rotation would be refused; named once in the life of a vault. */
+  /**
+   * Schedules whose next rotation would be refused; named once in the life of a vault.
+   */
   readonly refusals: readonly ScheduleFault[]
-  /** With `--accept-clock`: dates that the clock had written while it was ahead, and what they are now. */
+  /**
+   * With `--accept-clock`: dates that the clock had written while it was ahead, and what
+   * they are now.
+   */
   readonly broughtBack: readonly string[]
   readonly nextDueAt: string | null
 }
@@ -93,7 +106,10 @@ interface Tally {
   readonly breaker: Breaker
 }
 
-/** Does what is due. Throws `tampered` and `unlock-failed` at once; everything else is in the report and in `failure`. */
+/**
+ * Does what is due. Throws `tampered` and `unlock-failed` at once; everything else is in
+ * the report and in `failure`.
+ */
 export async function runDue(
   deps: Deps,
   input: RunDueInput,
@@ -134,12 +150,19 @@ export async function runDue(
     begun: 0,
     breaker,
   }
-  if (nothingWaits({ ...found, rekey: false })) return { report: report(tally, found.next), failure: undefined }
+  if (nothingWaits({ ...found, rekey: false }))
+    return { report: report(tally, found.next), failure: undefined }
 
-  const unlock = await deps.locks.tryNamed(`run-due-${deps.vault.vaultId.toLowerCase().replace('_', '-')}`)
+  const unlock = await deps.locks.tryNamed(
+    `run-due-${deps.vault.vaultId.toLowerCase().replace('_', '-')}`,
+  )
   if (unlock === undefined) {
     if (input.failIfLocked)
-      throw new RotateError('locked', 'another run-due is at work on this vault; nothing was done', { hint: 'it needs no second one' })
+      throw new RotateError(
+        'locked',
+        'another run-due is at work on this vault; nothing was done',
+        { hint: 'it needs no second one' },
+      )
     return { report: report(tally, found.next), failure: undefined }
   }
   try {
@@ -149,17 +172,27 @@ export async function runDue(
     if (found.verify) await verifyDaily(deps, noticed.docs)
     else await rememberNoticed(deps, noticed.docs)
     tally.refusals.push(...noticed.faults)
-    oneDone(tally.refusals.flatMap(({ path, why, hint }) => [`${path}: its next rotation will be refused: ${why}`, `  ${hint}`]))
+    oneDone(
+      tally.refusals.flatMap(({ path, why, hint }) => [
+        `${path}: its next rotation will be refused: ${why}`,
+        `  ${hint}`,
+      ]),
+    )
     const own = await enginePorts(deps, progress)
     const ports = input.parallel > 1 ? { ...own, vault: sharing(own.vault) } : own
     if (input.jitterMs > 0) await deps.clock.sleep(jitter(deps, input.jitterMs), deps.signal)
-    const deadline = input.maxRuntimeMs === undefined ? Number.POSITIVE_INFINITY : deps.clock.monotonic() + input.maxRuntimeMs
+    const deadline =
+      input.maxRuntimeMs === undefined
+        ? Number.POSITIVE_INFINITY
+        : deps.clock.monotonic() + input.maxRuntimeMs
     const queue = await order(deps, found.ids, input)
     let stop: Error | undefined
     const worker = async (): Promise<void> => {
       for (let id = queue.shift(); id !== undefined && stop === undefined; id = queue.shift()) {
         try {
-          const mayRotate = deps.clock.monotonic() < deadline && (input.limit === undefined || tally.begun < input.limit)
+          const mayRotate =
+            deps.clock.monotonic() < deadline &&
+            (input.limit === undefined || tally.begun < input.limit)
           oneDone(await work(deps, ports, id, tally, mayRotate))
           tally.notified.push(...(await flush(deps, false)))
         } catch (thrown) {
@@ -167,7 +200,9 @@ export async function runDue(
         }
       }
     }
-    await Promise.all(Array.from({ length: Math.max(1, Math.min(input.parallel, queue.length)) }, worker))
+    await Promise.all(
+      Array.from({ length: Math.max(1, Math.min(input.parallel, queue.length)) }, worker),
+    )
     if (stop !== undefined) throw stop
     if (found.backup) oneDone(await dailyBackup(deps, tally))
     tally.notified.push(...(await flush(deps, true)))
@@ -185,7 +220,8 @@ async function dailyBackup(deps: Deps, tally: Tally): Promise<readonly string[]>
     const made = await backupDaily(deps)
     return made === undefined ? [] : [`backup: ${made.file} (${made.bytes} bytes, verified)`]
   } catch (thrown) {
-    if (!(thrown instanceof RotateError) || ['interrupted', 'tampered'].includes(thrown.code)) throw thrown
+    if (!(thrown instanceof RotateError) || ['interrupted', 'tampered'].includes(thrown.code))
+      throw thrown
     tally.failures.push(
       new RotateError('cleanup-pending', `the daily backup could not be made: ${thrown.message}`, {
         hint: thrown.hint ?? 'rotate vault info',
@@ -208,12 +244,26 @@ async function order(deps: Deps, ids: readonly string[], input: RunDueInput): Pr
     if (secret !== undefined && input.matches?.(secret.path) !== false) secrets.push(secret)
   }
   const rank = (secret: SecretRecord): number =>
-    secret.openRun !== undefined ? 0 : secret.versions.some((version) => version.retirement !== undefined) ? 1 : 2
-  return secrets.toSorted((a, b) => rank(a) - rank(b) || (a.schedule?.nextAt ?? 0) - (b.schedule?.nextAt ?? 0)).map((secret) => secret.id)
+    secret.openRun !== undefined
+      ? 0
+      : secret.versions.some((version) => version.retirement !== undefined)
+        ? 1
+        : 2
+  return secrets
+    .toSorted((a, b) => rank(a) - rank(b) || (a.schedule?.nextAt ?? 0) - (b.schedule?.nextAt ?? 0))
+    .map((secret) => secret.id)
 }
 
-/** Everything due for one secret. Returns a line per thing done; nothing done is no line. */
-async function work(deps: Deps, ports: EnginePorts, id: string, tally: Tally, mayRotate: boolean): Promise<readonly string[]> {
+/**
+ * Everything due for one secret. Returns a line per thing done; nothing done is no line.
+ */
+async function work(
+  deps: Deps,
+  ports: EnginePorts,
+  id: string,
+  tally: Tally,
+  mayRotate: boolean,
+): Promise<readonly string[]> {
   const lines: string[] = []
   let path = id
   try {
@@ -224,7 +274,8 @@ async function work(deps: Deps, ports: EnginePorts, id: string, tally: Tally, ma
       tally.skipped.push({ path, reason: silent })
       return lines
     }
-    if (secret.openRun !== undefined) lines.push(...(await resumeOpen(ports, secret.openRun, tally)))
+    if (secret.openRun !== undefined)
+      lines.push(...(await resumeOpen(ports, secret.openRun, tally)))
     secret = await load(deps, id)
     if (secret.openRun !== undefined) return lines
     lines.push(...(await lookBack(ports, secret, tally)))
@@ -243,7 +294,11 @@ async function work(deps: Deps, ports: EnginePorts, id: string, tally: Tally, ma
       tally.failures.push(new RotateError('failed', `${path}: ${thrown.message}`))
       return [...lines, `${path}: ${thrown.message}`]
     }
-    if (!(thrown instanceof RotateError) || ['tampered', 'unlock-failed', 'interrupted', 'not-writable'].includes(thrown.code)) throw thrown
+    if (
+      !(thrown instanceof RotateError) ||
+      ['tampered', 'unlock-failed', 'interrupted', 'not-writable'].includes(thrown.code)
+    )
+      throw thrown
     if (thrown.code === 'locked') tally.skipped.push({ path, reason: thrown.message })
     else tally.failures.push(thrown)
     lines.push(`${path}: ${thrown.message}`)
@@ -259,15 +314,26 @@ async function load(deps: Deps, id: string): Promise<SecretRecord> {
 
 function dueNow(secret: SecretRecord, now: number): boolean {
   const schedule = secret.schedule
-  return secret.deletedAt === undefined && schedule?.status === 'active' && schedule.nextAt <= now && (schedule.retryAt ?? 0) <= now
+  return (
+    secret.deletedAt === undefined &&
+    schedule?.status === 'active' &&
+    schedule.nextAt <= now &&
+    (schedule.retryAt ?? 0) <= now
+  )
 }
 
-async function resumeOpen(ports: EnginePorts, runId: string, tally: Tally): Promise<readonly string[]> {
+async function resumeOpen(
+  ports: EnginePorts,
+  runId: string,
+  tally: Tally,
+): Promise<readonly string[]> {
   const seen = await findRun(ports.vault, runId)
   const waits = failureOf(seen.run, seen.secret)
   if (waits !== undefined && (stateOf(seen.run).parkedUntil ?? 0) > ports.clock.now()) {
     const until = stateOf(seen.run)
-    const reason = until.waits ? `is settled after ${iso(until.parkedUntil ?? 0)}` : 'waits for a person'
+    const reason = until.waits
+      ? `is settled after ${iso(until.parkedUntil ?? 0)}`
+      : 'waits for a person'
     tally.skipped.push({ path: seen.secret.path, reason })
     tally.failures.push(waits)
     return []
@@ -276,7 +342,11 @@ async function resumeOpen(ports: EnginePorts, runId: string, tally: Tally): Prom
   return driveOpen(ports, runId, tally)
 }
 
-async function driveOpen(ports: EnginePorts, runId: string, tally: Tally): Promise<readonly string[]> {
+async function driveOpen(
+  ports: EnginePorts,
+  runId: string,
+  tally: Tally,
+): Promise<readonly string[]> {
   await drive(ports, runId)
   const { run, secret } = await findRun(ports.vault, runId)
   const view = viewOf(run, secret)
@@ -285,13 +355,28 @@ async function driveOpen(ports: EnginePorts, runId: string, tally: Tally): Promi
   tally.resumed.push(view)
   if (failure === undefined) tally.succeeded++
   else tally.failures.push(failure)
-  if (failure === undefined) return [`${secret.path}: finished the interrupted run ${runId}: version ${view.version ?? ''} is current`]
-  const how = stateOf(run).waits ? 'can not be settled yet' : failure.code === 'unsafe' ? 'still needs a person' : 'was undone'
+  if (failure === undefined)
+    return [
+      `${secret.path}: finished the interrupted run ${runId}: version ${view.version ?? ''} ` +
+        'is current',
+    ]
+  const how = stateOf(run).waits
+    ? 'can not be settled yet'
+    : failure.code === 'unsafe'
+      ? 'still needs a person'
+      : 'was undone'
   return [`${secret.path}: the interrupted run ${runId} ${how}`]
 }
 
-/** Looks for creates that were given up: what was carried out late is ended, or made current where it has taken that place. */
-async function lookBack(ports: EnginePorts, secret: SecretRecord, tally: Tally): Promise<readonly string[]> {
+/**
+ * Looks for creates that were given up: what was carried out late is ended, or made
+ * current where it has taken that place.
+ */
+async function lookBack(
+  ports: EnginePorts,
+  secret: SecretRecord,
+  tally: Tally,
+): Promise<readonly string[]> {
   const lines: string[] = []
   for (const { found, call, detail } of await lookForLate(ports, secret.id)) {
     if (found === 'unreachable') continue
@@ -305,22 +390,38 @@ async function lookBack(ports: EnginePorts, secret: SecretRecord, tally: Tally):
     lines.push(`${secret.path}: ${what}: ${detail}`)
     if (found === 'lost')
       tally.failures.push(
-        new RotateError('unsafe', `${secret.path}: ${detail}: ${what} was probably carried out late, and its value is not known`, {
-          hint: `make a new value: rotate now ${secret.path}`,
-        }),
+        new RotateError(
+          'unsafe',
+          `${secret.path}: ${detail}: ${what} was probably carried out late, and its value ` +
+            'is not known',
+          {
+            hint: `make a new value: rotate now ${secret.path}`,
+          },
+        ),
       )
     if (found === 'unclear')
       tally.failures.push(
-        new RotateError('cleanup-pending', `${secret.path}: ${what} may have been carried out late: ${detail}`, {
-          hint: `look at the provider, then: rotate adopt ${secret.path} --key-id ID, or delete it there`,
-        }),
+        new RotateError(
+          'cleanup-pending',
+          `${secret.path}: ${what} may have been carried out late: ${detail}`,
+          {
+            hint:
+              `look at the provider, then: rotate adopt ${secret.path} --key-id ID, or ` +
+              'delete it there',
+          },
+        ),
       )
   }
   return lines
 }
 
 /** Re-checks what is in grace, ends what is due, cleans strays. */
-async function endings(deps: Deps, ports: EnginePorts, secret: SecretRecord, tally: Tally): Promise<readonly string[]> {
+async function endings(
+  deps: Deps,
+  ports: EnginePorts,
+  secret: SecretRecord,
+  tally: Tally,
+): Promise<readonly string[]> {
   const lines: string[] = []
   const results = await retireDue(ports, secret.id)
   for (const result of results.filter((candidate) => candidate.acted)) {
@@ -328,8 +429,17 @@ async function endings(deps: Deps, ports: EnginePorts, secret: SecretRecord, tal
       lines.push(`${secret.path}: old key ${result.hint} could not be ended yet: ${result.detail}`)
       continue
     }
-    tally.revoked.push({ path: result.path, version: result.version, hint: result.hint, at: iso(result.at), state: result.state })
-    lines.push(`${secret.path}: version ${result.version} (${result.hint}) ${result.state} (${result.detail})`)
+    tally.revoked.push({
+      path: result.path,
+      version: result.version,
+      hint: result.hint,
+      at: iso(result.at),
+      state: result.state,
+    })
+    lines.push(
+      `${secret.path}: version ${result.version} (${result.hint}) ${result.state} ` +
+        `(${result.detail})`,
+    )
   }
   const cleanup = cleanupFailure(
     secret.path,
@@ -338,10 +448,24 @@ async function endings(deps: Deps, ports: EnginePorts, secret: SecretRecord, tal
   )
   if (cleanup !== undefined) tally.failures.push(cleanup)
   for (const stray of await cleanStrays(ports, secret.id)) {
-    lines.push(`${secret.path}: key ${stray.id} of an interrupted run ${stray.state} (${stray.detail})`)
+    lines.push(
+      `${secret.path}: key ${stray.id} of an interrupted run ${stray.state} (${stray.detail})`,
+    )
     if (stray.state === 'failed')
-      tally.failures.push(new RotateError('cleanup-pending', `${secret.path}: key ${stray.id} could not be ended yet: ${stray.detail}`))
-    else tally.revoked.push({ path: secret.path, version: 0, hint: stray.id, at: iso(stray.at), state: stray.state })
+      tally.failures.push(
+        new RotateError(
+          'cleanup-pending',
+          `${secret.path}: key ${stray.id} could not be ended yet: ${stray.detail}`,
+        ),
+      )
+    else
+      tally.revoked.push({
+        path: secret.path,
+        version: 0,
+        hint: stray.id,
+        at: iso(stray.at),
+        state: stray.state,
+      })
   }
   tally.failures.push(...heldInBackOff(await load(deps, secret.id), results, deps.clock.now()))
   const watched = await watchGrace(deps, ports, await load(deps, secret.id))
@@ -353,22 +477,38 @@ async function endings(deps: Deps, ports: EnginePorts, secret: SecretRecord, tal
   return lines
 }
 
-/** Ends whose time has come, that failed, and that are not tried again yet: nothing is done now, and they are as open as they were. */
-function heldInBackOff(secret: SecretRecord, tried: readonly RetireResult[], now: number): readonly RotateError[] {
+/**
+ * Ends whose time has come, that failed, and that are not tried again yet: nothing is
+ * done now, and they are as open as they were.
+ */
+function heldInBackOff(
+  secret: SecretRecord,
+  tried: readonly RetireResult[],
+  now: number,
+): readonly RotateError[] {
   const open = (what: string, error: string | undefined, retryAt: number): RotateError =>
     new RotateError(
       'cleanup-pending',
-      `${secret.path}: ${what} could not be ended yet: ${error ?? 'the last try failed'}. It is tried again from ${iso(retryAt)} on`,
+      `${secret.path}: ${what} could not be ended yet: ${error ?? 'the last try failed'}. It ` +
+        `is tried again from ${iso(retryAt)} on`,
       { hint: `rotate show ${secret.path}` },
     )
   const ends = secret.versions.flatMap(({ n, hint, retirement }) => {
-    if (retirement === undefined || retirement.failures === 0 || tried.some(({ version, acted }) => version === n && acted)) return []
-    const due = (retirement.deleteAfter ?? retirement.notBefore) <= now && (retirement.retryAt ?? 0) > now
+    if (
+      retirement === undefined ||
+      retirement.failures === 0 ||
+      tried.some(({ version, acted }) => version === n && acted)
+    )
+      return []
+    const due =
+      (retirement.deleteAfter ?? retirement.notBefore) <= now && (retirement.retryAt ?? 0) > now
     return due ? [open(`the old key ${hint}`, retirement.lastError, retirement.retryAt ?? now)] : []
   })
   const strays = secret.strays.flatMap(({ handle, failures, retryAt = 0, lastError, foundAt }) =>
     // One that was found by this call has been told.
-    failures > 0 && retryAt > now && foundAt < now ? [open(`key ${handle.id} of an interrupted run`, lastError, retryAt)] : [],
+    failures > 0 && retryAt > now && foundAt < now
+      ? [open(`key ${handle.id} of an interrupted run`, lastError, retryAt)]
+      : [],
   )
   return [...ends, ...strays]
 }
@@ -377,15 +517,20 @@ function heldInBackOff(secret: SecretRecord, tried: readonly RetireResult[], now
 async function overdueInBackOff(deps: Deps, secret: SecretRecord): Promise<readonly RotateError[]> {
   const { schedule } = secret
   const now = deps.clock.now()
-  if (secret.deletedAt !== undefined || schedule?.status !== 'active' || schedule.failures === 0) return []
+  if (secret.deletedAt !== undefined || schedule?.status !== 'active' || schedule.failures === 0)
+    return []
   if (schedule.nextAt > now || (schedule.retryAt ?? 0) <= now) return []
   const { lastRun } = secret
-  const run = lastRun === undefined ? undefined : await deps.vault.read((reader) => reader.run(lastRun))
-  const reason = run === undefined || run.status === 'success' ? null : (lastFailure(run)?.failure.code ?? null)
+  const run =
+    lastRun === undefined ? undefined : await deps.vault.read((reader) => reader.run(lastRun))
+  const reason =
+    run === undefined || run.status === 'success' ? null : (lastFailure(run)?.failure.code ?? null)
   return [
     new RotateError(
       'rolled-back',
-      `${secret.path}: its rotation is overdue since ${iso(schedule.nextAt)} and has failed: ${schedule.lastError ?? 'the last try failed'}. It is tried again from ${iso(schedule.retryAt ?? now)} on`,
+      `${secret.path}: its rotation is overdue since ${iso(schedule.nextAt)} and has failed: ` +
+        `${schedule.lastError ?? 'the last try failed'}. It is tried again from ` +
+        `${iso(schedule.retryAt ?? now)} on`,
       {
         hint: `not to wait: rotate now ${secret.path}`,
         details: { path: secret.path, reason },
@@ -399,15 +544,20 @@ function tellClock({ clock, note }: Deps, highest: number): void {
   const now = clock.now()
   if (clockJumped(now, highest))
     note(
-      `the clock is ${Math.floor((now - highest) / DAY)} days ahead of the last change of this vault: if it is wrong, set it right before the next run-due`,
+      `the clock is ${Math.floor((now - highest) / DAY)} days ahead of the last change of ` +
+        'this vault: if it is wrong, set it right before the next run-due',
     )
   if (clockWentBack(now, highest))
-    note('the clock is behind the highest time this vault has seen: nothing is revoked unless a provider confirms it')
+    note(
+      'the clock is behind the highest time this vault has seen: nothing is revoked unless a ' +
+        'provider confirms it',
+    )
 }
 
 async function endPause(deps: Deps, secret: SecretRecord): Promise<void> {
   const until = secret.schedule?.pausedUntil
-  if (secret.schedule?.status !== 'paused' || until === undefined || until > deps.clock.now()) return
+  if (secret.schedule?.status !== 'paused' || until === undefined || until > deps.clock.now())
+    return
   await deps.vault.transact(async (tx) => {
     const fresh = await tx.secret(secret.id)
     if (fresh?.schedule?.status !== 'paused') return
@@ -424,7 +574,11 @@ async function endPause(deps: Deps, secret: SecretRecord): Promise<void> {
   })
 }
 
-async function rotateDue(ports: EnginePorts, secret: SecretRecord, tally: Tally): Promise<readonly string[]> {
+async function rotateDue(
+  ports: EnginePorts,
+  secret: SecretRecord,
+  tally: Tally,
+): Promise<readonly string[]> {
   tally.begun++
   const { view, ended, failure } = await rotateOne(ports, secret.id, {}, 'automatic')
   const cleanup = failure?.code === 'cleanup-pending'
@@ -435,10 +589,17 @@ async function rotateDue(ports: EnginePorts, secret: SecretRecord, tally: Tally)
   } else tally.failed.push(view)
   if (failure !== undefined) tally.failures.push(failure)
   for (const result of ended.filter(isEnd))
-    tally.revoked.push({ path: result.path, version: result.version, hint: result.hint, at: iso(result.at), state: result.state })
+    tally.revoked.push({
+      path: result.path,
+      version: result.version,
+      hint: result.hint,
+      at: iso(result.at),
+      state: result.state,
+    })
   if (view.success)
     return [
-      `${secret.path}: rotated, version ${view.previousVersion ?? '–'} -> ${view.version ?? ''} (${view.new?.hint ?? ''})${cleanup ? `; ${failure.message}` : ''}`,
+      `${secret.path}: rotated, version ${view.previousVersion ?? '–'} -> ` +
+        `${view.version ?? ''} (${view.new?.hint ?? ''})${cleanup ? `; ${failure.message}` : ''}`,
     ]
   return [`${secret.path}: not rotated (${view.status.replace('_', ' ')}), run ${view.runId ?? ''}`]
 }
@@ -447,13 +608,27 @@ function isEnd(result: RetireResult): boolean {
   return result.acted && result.state !== 'held'
 }
 
-/** Exit of the whole (CONTRACT 2): 21 if any is unsafe, 22 for some of each, 14 if only values made by hand are missing, 20 if all were rolled back, 23 for clean-up only. */
+/**
+ * Exit of the whole (CONTRACT 2): 21 if any is unsafe, 22 for some of each, 14 if only
+ * values made by hand are missing, 20 if all were rolled back, 23 for clean-up only.
+ */
 function verdict(tally: Tally): RotateError | undefined {
   const { failures } = tally
-  const pick = (code: RotateError['code']): RotateError | undefined => failures.find((failure) => failure.code === code)
-  const details = { errors: failures.map((failure) => ({ code: failure.code, message: failure.message, runId: failure.runId ?? null })) }
+  const pick = (code: RotateError['code']): RotateError | undefined =>
+    failures.find((failure) => failure.code === code)
+  const details = {
+    errors: failures.map((failure) => ({
+      code: failure.code,
+      message: failure.message,
+      runId: failure.runId ?? null,
+    })),
+  }
   const unsafe = pick('unsafe')
-  if (unsafe !== undefined) return new RotateError('unsafe', unsafe.message, { details, ...pickDefined({ hint: unsafe.hint }) })
+  if (unsafe !== undefined)
+    return new RotateError('unsafe', unsafe.message, {
+      details,
+      ...pickDefined({ hint: unsafe.hint }),
+    })
   const cleanup = pick('cleanup-pending')
   const failed = failures.filter((failure) => failure.code !== 'cleanup-pending')
   const first = failed[0]
@@ -461,15 +636,25 @@ function verdict(tally: Tally): RotateError | undefined {
     const message = `${tally.succeeded} rotated, ${failed.length} failed: ${first.message}`
     const byHand = failed.every(({ details }) => details['reason'] === 'by-hand')
     const alike = failed.every((failure) => failure.code === first.code)
-    const code = tally.succeeded > 0 ? 'partial' : byHand ? 'denied' : alike ? first.code : 'rolled-back'
+    const code =
+      tally.succeeded > 0 ? 'partial' : byHand ? 'denied' : alike ? first.code : 'rolled-back'
     return new RotateError(code, message, { details, ...pickDefined({ hint: first.hint }) })
   }
   if (cleanup === undefined) return undefined
-  return new RotateError('cleanup-pending', cleanup.message, { details, hint: cleanup.hint ?? 'rotate list' })
+  return new RotateError('cleanup-pending', cleanup.message, {
+    details,
+    hint: cleanup.hint ?? 'rotate list',
+  })
 }
 
-/** When something is next to be done: authenticated for what was not looked at, computed for what was. */
-async function nextDue(deps: Deps, found: { readonly ids: readonly string[]; readonly next: number | null }): Promise<number | null> {
+/**
+ * When something is next to be done: authenticated for what was not looked at, computed
+ * for what was.
+ */
+async function nextDue(
+  deps: Deps,
+  found: { readonly ids: readonly string[]; readonly next: number | null },
+): Promise<number | null> {
   let next = found.next ?? Number.POSITIVE_INFINITY
   for (const id of found.ids) {
     const secret = await deps.vault.read((reader) => reader.secret(id))

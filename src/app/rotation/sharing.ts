@@ -1,6 +1,8 @@
 /**
- * Commits shared by the concurrent runs of one process: what is asked for while a commit is being made goes into the next one together. To each run it looks as if it had
- * the vault to itself; one whose body throws leaves nothing behind and does not touch the others.
+ * Commits shared by the concurrent runs of one process: what is asked for while a commit
+ * is being made goes into the next one together. To each run it looks as if it had the
+ * vault to itself; one whose body throws leaves nothing behind and does not touch the
+ * others.
  */
 import type { AuditEntry, RunRecord, SecretRecord } from '../../core/model.ts'
 import type { Vault, VaultTx } from '../../core/ports.ts'
@@ -23,7 +25,8 @@ export function sharing(vault: Vault): Vault {
     if (busy) return
     busy = true
     while (waiting.length > 0) {
-      // A commit keeps the process from everything else; whose answer has come meanwhile gets the chance to come along.
+      // A commit keeps the process from everything else; whose answer has come meanwhile
+      // gets the chance to come along.
       await new Promise((resolve) => setImmediate(resolve))
       await together(vault, waiting.splice(0, MOST))
     }
@@ -45,7 +48,8 @@ export function sharing(vault: Vault): Vault {
 
 async function together(vault: Vault, jobs: readonly Job[]): Promise<void> {
   let ended: (() => void)[] = []
-  // A write that is refused (two secrets of one path) spoils the whole: then each is tried by itself. Nothing has been committed.
+  // A write that is refused (two secrets of one path) spoils the whole: then each is
+  // tried by itself. Nothing has been committed.
   let refused = false
   try {
     await vault.transact(async (tx) => {
@@ -107,7 +111,9 @@ class Draft implements VaultTx {
   async value(secretId: string, version: number): Promise<Fields | undefined> {
     const key = `${secretId} ${version}`
     if (this.#values.has(key)) return this.#values.get(key)
-    return this.#secrets.has(secretId) && this.#secrets.get(secretId) === undefined ? undefined : this.#tx.value(secretId, version)
+    return this.#secrets.has(secretId) && this.#secrets.get(secretId) === undefined
+      ? undefined
+      : this.#tx.value(secretId, version)
   }
 
   async run(id: string): Promise<RunRecord | undefined> {

@@ -1,4 +1,7 @@
-/** What `run-due` does for the vault itself: everything verified once a day, a backup a day where that is configured, the operator's word about the clock. */
+/**
+ * What `run-due` does for the vault itself: everything verified once a day, a backup a
+ * day where that is configured, the operator's word about the clock.
+ */
 import { DAY, iso } from '../../core/duration.ts'
 import { RotateError } from '../../core/errors.ts'
 import type { SecretRecord } from '../../core/model.ts'
@@ -11,8 +14,14 @@ import { cronDates } from '../adapters/engine.ts'
 import { DOC as NOTIFIERS, type NotifierSetting, notifierSettings } from '../notices/outbox.ts'
 import { VERIFIED } from './waiting.ts'
 
-/** Verifies everything, and notes the date, in one commit with other documents that are due. Throws `tampered`. */
-export async function verifyDaily(deps: Deps, others: Readonly<Record<string, unknown>> = {}): Promise<void> {
+/**
+ * Verifies everything, and notes the date, in one commit with other documents that are
+ * due. Throws `tampered`.
+ */
+export async function verifyDaily(
+  deps: Deps,
+  others: Readonly<Record<string, unknown>> = {},
+): Promise<void> {
   const care = await deps.vault.care()
   const at = deps.clock.now()
   const report = await care.verify({ deep: false })
@@ -31,10 +40,17 @@ export async function verifyDaily(deps: Deps, others: Readonly<Record<string, un
 /** The error of a vault in which a full verification found something. */
 export function broken(problems: readonly string[]): RotateError {
   const more = problems.length > 1 ? ` and ${problems.length - 1} more` : ''
-  return new RotateError('tampered', `the vault does not verify: ${problems[0] ?? 'unknown damage'}${more}; nothing was done with it`, {
-    hint: 'keep the file; go back with: rotate vault restore BACKUP; or save what can be saved: rotate vault salvage OUT',
-    details: { problems },
-  })
+  return new RotateError(
+    'tampered',
+    `the vault does not verify: ${problems[0] ?? 'unknown damage'}${more}; nothing was done ` +
+      'with it',
+    {
+      hint:
+        'keep the file; go back with: rotate vault restore BACKUP; or save what can be saved: ' +
+        'rotate vault salvage OUT',
+      details: { problems },
+    },
+  )
 }
 
 export async function backupDaily(deps: Deps): Promise<BackupMade | undefined> {
@@ -43,9 +59,9 @@ export async function backupDaily(deps: Deps): Promise<BackupMade | undefined> {
 }
 
 /**
- * The highest time seen becomes the time now. What was dated by the clock that was ahead is brought back
- * first, so that a process that dies in between leaves the clock unaccepted and is simply repeated.
- * Returns a line for each date.
+ * The highest time seen becomes the time now. What was dated by the clock that was ahead
+ * is brought back first, so that a process that dies in between leaves the clock
+ * unaccepted and is simply repeated. Returns a line for each date.
  */
 export async function acceptClock(deps: Deps): Promise<readonly string[]> {
   const lines = [...(await bringBackDates(deps)), ...(await bringBackNotices(deps))]
@@ -66,7 +82,8 @@ export async function acceptClock(deps: Deps): Promise<readonly string[]> {
 async function bringBackDates(deps: Deps): Promise<readonly string[]> {
   const now = deps.clock.now()
   const cronNext = await cronDates()
-  const reach = (secret: SecretRecord) => withinReach(secret, now, (schedule, from) => nextDate(schedule, from, cronNext))
+  const reach = (secret: SecretRecord) =>
+    withinReach(secret, now, (schedule, from) => nextDate(schedule, from, cronNext))
   const lines: string[] = []
   for await (const { id } of deps.vault.secrets()) {
     const seen = await deps.vault.read((reader) => reader.secret(id))
@@ -78,7 +95,9 @@ async function bringBackDates(deps: Deps): Promise<readonly string[]> {
         const { secret, moved } = reach(fresh)
         if (moved.length === 0) return []
         await tx.putSecret({ ...secret, updatedAt: now })
-        const named = moved.map(({ what, was, now: to }) => `${what}: ${iso(was)} becomes ${iso(to)}`)
+        const named = moved.map(
+          ({ what, was, now: to }) => `${what}: ${iso(was)} becomes ${iso(to)}`,
+        )
         tx.audit({
           action: 'secret_updated',
           path: secret.path,
@@ -95,16 +114,22 @@ async function bringBackDates(deps: Deps): Promise<readonly string[]> {
   return lines
 }
 
-/** A notifier that failed under the clock that was ahead would be left alone for as long. */
+/**
+ * A notifier that failed under the clock that was ahead would be left alone for as long.
+ */
 async function bringBackNotices(deps: Deps): Promise<readonly string[]> {
   const limit = deps.clock.now() + DAY
   const isFar = (setting: NotifierSetting): boolean => (setting.retryAt ?? 0) > limit
-  const again = (setting: NotifierSetting): NotifierSetting => (isFar(setting) ? { ...setting, retryAt: deps.clock.now() } : setting)
+  const again = (setting: NotifierSetting): NotifierSetting =>
+    isFar(setting) ? { ...setting, retryAt: deps.clock.now() } : setting
   return deps.vault.transact(async (tx) => {
     const settings = Object.entries(await notifierSettings(tx))
     const names = settings.flatMap(([name, setting]) => (isFar(setting) ? [name] : []))
     if (names.length === 0) return []
-    await tx.putDoc(NOTIFIERS, Object.fromEntries(settings.map(([name, setting]) => [name, again(setting)])))
+    await tx.putDoc(
+      NOTIFIERS,
+      Object.fromEntries(settings.map(([name, setting]) => [name, again(setting)])),
+    )
     return names.map((name) => `notifier ${name}: tried again now`)
   })
 }

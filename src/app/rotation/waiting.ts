@@ -1,5 +1,6 @@
 /**
- * What waits for `run-due`. It asks this first, and ends there when nothing does; so does its short way, which is why this file and what it imports are small.
+ * What waits for `run-due`. It asks this first, and ends there when nothing does; so does
+ * its short way, which is why this file and what it imports are small.
  */
 import { DAY } from '../../core/duration.ts'
 import type { Clock, Vault } from '../../core/ports.ts'
@@ -24,8 +25,14 @@ export interface Waiting {
   readonly rekey: boolean
 }
 
-/** `upkeep`: whether the vault itself is looked after too. Throws what reading the vault throws. */
-export async function whatWaits(deps: { readonly vault: Vault; readonly clock: Clock }, upkeep: boolean): Promise<Waiting> {
+/**
+ * `upkeep`: whether the vault itself is looked after too. Throws what reading the vault
+ * throws.
+ */
+export async function whatWaits(
+  deps: { readonly vault: Vault; readonly clock: Clock },
+  upkeep: boolean,
+): Promise<Waiting> {
   const { vault, clock } = deps
   const now = clock.now()
   const { ids, next } = await vault.due(now)

@@ -1,4 +1,7 @@
-/** The five steps of the rotation checklist, ticked from evidence: the journal of the last rotation and its audit rows. */
+/**
+ * The five steps of the rotation checklist, ticked from evidence: the journal of the last
+ * rotation and its audit rows.
+ */
 import type { RunRecord, SecretRecord } from '../../core/model.ts'
 import { currentVersion, versionOf } from '../../core/model.ts'
 
@@ -10,9 +13,21 @@ export interface ChecklistItem {
   readonly evidence: string
 }
 
-/** `run` is the last rotation of the secret, if there was one; `auditRows` how many events name it, or the secret. */
-export function checklist(secret: SecretRecord, run: RunRecord | undefined, auditRows: number): readonly ChecklistItem[] {
-  const item = (step: ChecklistItem['step'], title: string, status: ChecklistItem['status'], evidence: string): ChecklistItem => ({
+/**
+ * `run` is the last rotation of the secret, if there was one; `auditRows` how many events
+ * name it, or the secret.
+ */
+export function checklist(
+  secret: SecretRecord,
+  run: RunRecord | undefined,
+  auditRows: number,
+): readonly ChecklistItem[] {
+  const item = (
+    step: ChecklistItem['step'],
+    title: string,
+    status: ChecklistItem['status'],
+    evidence: string,
+  ): ChecklistItem => ({
     step,
     title,
     status,
@@ -30,10 +45,12 @@ export function checklist(secret: SecretRecord, run: RunRecord | undefined, audi
     const byHand =
       stored === undefined || stored.n === 1
         ? undefined
-        : `version ${stored.n} was stored by ${stored.createdBy}, ${new Date(stored.createdAt).toISOString()}`
+        : `version ${stored.n} was stored by ${stored.createdBy}, ` +
+          `${new Date(stored.createdAt).toISOString()}`
     return titles.map((title, i) => {
       if (i === 1 && byHand !== undefined) return item(2, title, 'yes', byHand)
-      if (i === 4 && auditRows > 0) return item(5, title, 'yes', `${auditRows} audit events name the secret`)
+      if (i === 4 && auditRows > 0)
+        return item(5, title, 'yes', `${auditRows} audit events name the secret`)
       return item((i + 1) as ChecklistItem['step'], title, 'no', 'no rotation has been run')
     })
   }
@@ -41,7 +58,9 @@ export function checklist(secret: SecretRecord, run: RunRecord | undefined, audi
   // A step that had nothing to do says so in its detail; a bare one really called.
   const called = done.filter(({ detail }) => detail === undefined)
   const did = (prefix: string): readonly string[] =>
-    called.filter(({ step }) => step === prefix || step.startsWith(`${prefix}:`)).map(({ step }) => step)
+    called
+      .filter(({ step }) => step === prefix || step.startsWith(`${prefix}:`))
+      .map(({ step }) => step)
   const made = done.findLast((event) => event.version !== undefined)?.version ?? run.plan.newVersion
   const version = made === null ? undefined : versionOf(secret, made)
   const checks = done.flatMap((event) => event.checks ?? [])
@@ -55,19 +74,25 @@ export function checklist(secret: SecretRecord, run: RunRecord | undefined, audi
           1,
           titles[0],
           version !== undefined ? 'yes' : 'no',
-          version === undefined ? `run ${run.id} made none` : `${run.plan.provider?.id ?? 'provider'} issued ${version.hint}`,
+          version === undefined
+            ? `run ${run.id} made none`
+            : `${run.plan.provider?.id ?? 'provider'} issued ${version.hint}`,
         )
       : item(
           1,
           titles[0],
           'not-needed',
-          run.plan.source === 'supplied' ? 'the value was given by the operator' : 'an earlier version was made current again',
+          run.plan.source === 'supplied'
+            ? 'the value was given by the operator'
+            : 'an earlier version was made current again',
         ),
     item(
       2,
       titles[1],
       version === undefined ? 'no' : 'yes',
-      version === undefined ? 'no new version' : `version ${version.n}, sealed ${new Date(version.createdAt).toISOString()}`,
+      version === undefined
+        ? 'no new version'
+        : `version ${version.n}, sealed ${new Date(version.createdAt).toISOString()}`,
     ),
     item(
       3,
@@ -78,7 +103,8 @@ export function checklist(secret: SecretRecord, run: RunRecord | undefined, audi
         : verified
           ? 'the provider accepted the new value'
           : alive.length > 0
-            ? `${alive.map((check) => check.name).join(', ')}: a sign of life only, the value was not presented`
+            ? `${alive.map((check) => check.name).join(', ')}: a sign of life only, the ` +
+              'value was not presented'
             : 'no check is configured',
     ),
     item(

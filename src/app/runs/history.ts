@@ -1,4 +1,7 @@
-/** What runs did, newest first: from the run records, by following a secret's chain or by looking at all. */
+/**
+ * What runs did, newest first: from the run records, by following a secret's chain or by
+ * looking at all.
+ */
 import type { RunRecord, RunStatus } from '../../core/model.ts'
 import type { VaultReader } from '../../core/ports.ts'
 import type { Deps } from '../base/deps.ts'
@@ -14,10 +17,15 @@ export interface HistoryInput {
 }
 
 /** Runs that match, newest first. `not-found` for a secret or run that does not exist. */
-export async function history(deps: Pick<Deps, 'vault'>, input: HistoryInput): Promise<readonly RunRecord[]> {
+export async function history(
+  deps: Pick<Deps, 'vault'>,
+  input: HistoryInput,
+): Promise<readonly RunRecord[]> {
   const matches = (run: RunRecord): boolean =>
-    (input.status === undefined || run.status === input.status) && (input.since === undefined || run.startedAt >= input.since)
-  if (input.of?.startsWith('run_') === true && !input.of.includes('/')) return [(await findRun(deps.vault, input.of)).run]
+    (input.status === undefined || run.status === input.status) &&
+    (input.since === undefined || run.startedAt >= input.since)
+  if (input.of?.startsWith('run_') === true && !input.of.includes('/'))
+    return [(await findRun(deps.vault, input.of)).run]
   const found: RunRecord[] = []
   if (input.of !== undefined) {
     const name = input.of
@@ -53,7 +61,11 @@ async function* chain(reader: VaultReader, name: string): AsyncGenerator<RunReco
 }
 
 /** The newest runs of one secret, for `show`. */
-export async function lastRuns(reader: VaultReader, name: string, count: number): Promise<readonly RunRecord[]> {
+export async function lastRuns(
+  reader: VaultReader,
+  name: string,
+  count: number,
+): Promise<readonly RunRecord[]> {
   const runs: RunRecord[] = []
   for await (const run of chain(reader, name)) {
     runs.push(run)

@@ -1,10 +1,28 @@
-/** A run as people and scripts see it: the *run* shape of CONTRACT 4, from the journal. */
+/**
+ * A run as people and scripts see it: the *run* shape of CONTRACT 4, from the journal.
+ */
 import { iso, isoOrNull } from '../../core/duration.ts'
 import { RotateError } from '../../core/errors.ts'
-import type { CheckResult, RunRecord, SecretRecord, Trigger, VersionRecord, VersionState } from '../../core/model.ts'
+import type {
+  CheckResult,
+  RunRecord,
+  SecretRecord,
+  Trigger,
+  VersionRecord,
+  VersionState,
+} from '../../core/model.ts'
 import { currentVersion, versionOf } from '../../core/model.ts'
 import { partsOf } from '../../core/names.ts'
-import { KEEPS_OLD, lastFailure, openConditions, REFUSED, type RunState, stateOf, stoppedBy, WAIVED } from '../../engine/machine.ts'
+import {
+  KEEPS_OLD,
+  lastFailure,
+  openConditions,
+  REFUSED,
+  type RunState,
+  stateOf,
+  stoppedBy,
+  WAIVED,
+} from '../../engine/machine.ts'
 import type { RetireResult } from '../../engine/ending.ts'
 import { settlesAt } from '../../engine/writes.ts'
 import { pickDefined } from '../../core/defined.ts'
@@ -33,8 +51,18 @@ export interface RunView {
   readonly grace: { readonly until: string } | null
   readonly old: KeyView | null
   readonly new: KeyView | null
-  readonly targets: readonly { readonly name: string; readonly type: string; readonly status: string; readonly givenUp?: true }[]
-  readonly checks: readonly { readonly name: string; readonly type: string; readonly ok: boolean; readonly ms: number }[]
+  readonly targets: readonly {
+    readonly name: string
+    readonly type: string
+    readonly status: string
+    readonly givenUp?: true
+  }[]
+  readonly checks: readonly {
+    readonly name: string
+    readonly type: string
+    readonly ok: boolean
+    readonly ms: number
+  }[]
   readonly steps: readonly { readonly step: string; readonly status: string; readonly ms: number }[]
 }
 
@@ -46,11 +74,15 @@ export function viewOf(run: RunRecord, secret: SecretRecord): RunView {
   const fresh = state.newVersion === null ? undefined : versionOf(secret, state.newVersion)
   const old = run.plan.oldVersion === null ? undefined : versionOf(secret, run.plan.oldVersion)
   const promotedAt = run.events.findLast(
-    (event) => event.type === 'done' && (event.step === 'promote' || (event.step === 'create' && run.plan.overlap === 'in-place')),
+    (event) =>
+      event.type === 'done' &&
+      (event.step === 'promote' || (event.step === 'create' && run.plan.overlap === 'in-place')),
   )?.at
-  // A run that grants none leaves an old value behind that is due to end, and not in grace.
+  // A run that grants none leaves an old value behind that is due to end, and not in
+  // grace.
   const granted = run.plan.graceMs > 0 && !run.plan.emergency && run.plan.overlap !== 'in-place'
-  const graceUntil = success && granted && old?.retirement !== undefined ? old.retirement.notBefore : undefined
+  const graceUntil =
+    success && granted && old?.retirement !== undefined ? old.retirement.notBefore : undefined
   return {
     success,
     runId: run.id,
@@ -107,7 +139,8 @@ function targetStatus(run: RunRecord, key: string): string {
   const settle = steps[`settle:${key}`]
   // What may still be written over is neither restored nor updated.
   if (settle?.waived === true) return 'failed'
-  if (openConditions(run.plan, stateOf(run)).includes(`target:${key}`) && settlesLater(run, key)) return 'unknown'
+  if (openConditions(run.plan, stateOf(run)).includes(`target:${key}`) && settlesLater(run, key))
+    return 'unknown'
   if (restored?.status === 'done') return restored.waived === true ? 'failed' : 'restored'
   const at = steps[`deliver:${key}`] ?? steps[`refresh:${key}`]
   if (at === undefined) return 'untouched'
@@ -118,32 +151,52 @@ function targetStatus(run: RunRecord, key: string): string {
 /** Is a write to this target waited for that was given up? */
 function settlesLater(run: RunRecord, key: string): boolean {
   const { writes, direction, steps } = stateOf(run)
-  return settlesAt(writes, key, direction) !== undefined && steps[`settle:${key}`]?.status !== 'done'
+  return (
+    settlesAt(writes, key, direction) !== undefined && steps[`settle:${key}`]?.status !== 'done'
+  )
 }
 
 function isGivenUp(run: RunRecord, key: string): boolean {
   const { steps } = stateOf(run)
-  return ['restore', 'deliver', 'deploy', 'refresh'].some((kind) => steps[`${kind}:${key}`]?.waived === true)
+  return ['restore', 'deliver', 'deploy', 'refresh'].some(
+    (kind) => steps[`${kind}:${key}`]?.waived === true,
+  )
 }
 
-/** Was the run undone because an operator wanted it so, or gave up what stood in the way of it? Then that it was undone is what he asked for. */
+/**
+ * Was the run undone because an operator wanted it so, or gave up what stood in the way
+ * of it? Then that it was undone is what he asked for.
+ */
 export function undoneByDecision(run: RunRecord): boolean {
   if (run.status !== 'failed' && run.status !== 'rolled_back') return false
   const turns = run.events.flatMap((event) => (event.type === 'turned' ? [event] : []))
-  const decided = turns.findLast(({ keep }) => keep !== undefined)?.keep === 'old' || turns.some(({ reason }) => reason === KEEPS_OLD)
-  return decided || turns.some(({ direction, giveUp = [] }) => direction === 'back' && giveUp.length > 0)
+  const decided =
+    turns.findLast(({ keep }) => keep !== undefined)?.keep === 'old' ||
+    turns.some(({ reason }) => reason === KEEPS_OLD)
+  return (
+    decided || turns.some(({ direction, giveUp = [] }) => direction === 'back' && giveUp.length > 0)
+  )
 }
 
 function checksOf(run: RunRecord): readonly CheckResult[] {
-  return run.events.flatMap((event) => (event.type === 'done' || event.type === 'failed' ? (event.checks ?? []) : []))
+  return run.events.flatMap((event) =>
+    event.type === 'done' || event.type === 'failed' ? (event.checks ?? []) : [],
+  )
 }
 
 function stepsOf(run: RunRecord): RunView['steps'] {
   return run.events.flatMap((event) => {
     // What an operator gave up by name is not done.
     if (event.type === 'done')
-      return [{ step: event.step, status: event.detail === WAIVED ? 'given-up' : 'done', ms: Math.round(event.ms) }]
-    if (event.type === 'failed') return [{ step: event.step, status: 'failed', ms: Math.round(event.ms) }]
+      return [
+        {
+          step: event.step,
+          status: event.detail === WAIVED ? 'given-up' : 'done',
+          ms: Math.round(event.ms),
+        },
+      ]
+    if (event.type === 'failed')
+      return [{ step: event.step, status: 'failed', ms: Math.round(event.ms) }]
     if (event.type === 'settled') return [{ step: 'settle', status: event.outcome, ms: 0 }]
     return []
   })
@@ -153,7 +206,9 @@ function stepsOf(run: RunRecord): RunView['steps'] {
 export function causeOf(run: RunRecord): string | null {
   if (run.status === 'success') return null
   const failed = lastFailure(run)
-  return failed === undefined ? (stoppedBy(run) ?? null) : `${failed.step}: ${failed.failure.message}`
+  return failed === undefined
+    ? (stoppedBy(run) ?? null)
+    : `${failed.step}: ${failed.failure.message}`
 }
 
 /** Why a run did not end well, in the operator's words; `undefined` when it did. */
@@ -161,7 +216,8 @@ export function failureOf(run: RunRecord, secret: SecretRecord): RotateError | u
   if (run.status === 'success') return undefined
   const failure = lastFailure(run)
   const state = stateOf(run)
-  const why = failure === undefined ? inWords(run, state) : `step ${failure.step}: ${failure.failure.message}`
+  const why =
+    failure === undefined ? inWords(run, state) : `step ${failure.step}: ${failure.failure.message}`
   const current = currentVersion(secret)
   const hints = failure?.failure.hints.join('; ') ?? ''
   const details = {
@@ -173,7 +229,9 @@ export function failureOf(run: RunRecord, secret: SecretRecord): RotateError | u
   }
   if ((run.status === 'failed' || run.status === 'rolled_back') && state.create === 'abandoned') {
     const dead = state.steps['prove-old']?.detail === REFUSED
-    const kept = `the old value was kept by decision, and version ${current?.n ?? 0} (${current?.hint ?? ''}) is current`
+    const kept =
+      `the old value was kept by decision, and version ${current?.n ?? 0} ` +
+      `(${current?.hint ?? ''}) is current`
     const truth = dead
       ? 'it is refused: the value that works is not in the vault'
       : state.oldProven === true
@@ -181,7 +239,8 @@ export function failureOf(run: RunRecord, secret: SecretRecord): RotateError | u
         : 'nobody could say whether it works'
     return new RotateError(
       dead ? 'unsafe' : 'rolled-back',
-      `${secret.path}: what the create call did is not known, and a credential may exist that nobody can name; ${kept}; ${truth}`,
+      `${secret.path}: what the create call did is not known, and a credential may exist ` +
+        `that nobody can name; ${kept}; ${truth}`,
       {
         hint: dead
           ? `give the value that works: rotate now ${secret.path} -`
@@ -195,18 +254,30 @@ export function failureOf(run: RunRecord, secret: SecretRecord): RotateError | u
     const truth =
       current === undefined
         ? 'there is still no value'
-        : `version ${current.n} (${current.hint}) is current${state.oldProven === true ? ' and was proven to work' : ''}`
-    const given = secret.versions.find(({ n, retirement }) => n === state.newVersion && retirement?.why === 'discard')?.retirement
-      ?.notBefore
+        : `version ${current.n} (${current.hint}) is ` +
+          `current${state.oldProven === true ? ' and was proven to work' : ''}`
+    const given = secret.versions.find(
+      ({ n, retirement }) => n === state.newVersion && retirement?.why === 'discard',
+    )?.retirement?.notBefore
     const again =
       given === undefined || run.plan.source !== 'supplied'
         ? []
-        : [`the value that you gave stays alive until ${iso(given)}: mend the cause and give it again, rotate now ${secret.path} -`]
+        : [
+            `the value that you gave stays alive until ${iso(given)}: mend the cause and ` +
+              `give it again, rotate now ${secret.path} -`,
+          ]
     return new RotateError(
       'rolled-back',
-      `${secret.path} was not rotated: ${why}. ${run.status === 'failed' ? 'Nothing was changed' : undone(run)}; ${truth}`,
+      `${secret.path} was not rotated: ${why}. ` +
+        `${run.status === 'failed' ? 'Nothing was changed' : undone(run)}; ${truth}`,
       {
-        hint: [hints, ...again, hints === '' && again.length === 0 ? `rotate history ${run.id}` : `details: rotate history ${run.id}`]
+        hint: [
+          hints,
+          ...again,
+          hints === '' && again.length === 0
+            ? `rotate history ${run.id}`
+            : `details: rotate history ${run.id}`,
+        ]
           .filter((part) => part !== '')
           .join('; '),
         details,
@@ -218,13 +289,18 @@ export function failureOf(run: RunRecord, secret: SecretRecord): RotateError | u
     const early =
       state.settlesAt === undefined
         ? ''
-        : ` (before ${iso(state.settlesAt)} the far side may still act: a decision is recorded, and carried out after that)`
-    const decide = `if the old value still works: rotate resume ${run.id} --keep old; if it does not, do that too, then give the new value: rotate now ${secret.path} -${early}`
+        : ` (before ${iso(state.settlesAt)} the far side may still act: a decision is ` +
+          'recorded, and carried out after that)'
+    const decide =
+      `if the old value still works: rotate resume ${run.id} --keep old; if it does not, do ` +
+      `that too, then give the new value: rotate now ${secret.path} -${early}`
     const open = openConditions(run.plan, state)
     const giveUp =
       open.length === 0
         ? ''
-        : `; what can't be mended is given up by name: rotate resume ${run.id}${state.direction === 'back' ? ' --keep old' : ''} --give-up ${open[0] ?? ''}`
+        : "; what can't be mended is given up by name: rotate resume " +
+          `${run.id}${state.direction === 'back' ? ' --keep old' : ''} --give-up ` +
+          `${open[0] ?? ''}`
     const next =
       state.create === 'ambiguous'
         ? decide
@@ -233,7 +309,8 @@ export function failureOf(run: RunRecord, secret: SecretRecord): RotateError | u
           : `mend the cause, then: rotate resume ${run.id}${giveUp}`
     return new RotateError(
       'unsafe',
-      `${secret.path}: the state outside is not what it should be and a person must look: ${why}. Nothing more is revoked`,
+      `${secret.path}: the state outside is not what it should be and a person must look: ` +
+        `${why}. Nothing more is revoked`,
       {
         hint: hints === '' ? next : `${hints}; ${next}`,
         details,
@@ -244,12 +321,17 @@ export function failureOf(run: RunRecord, secret: SecretRecord): RotateError | u
   if (state.waits && state.parkedUntil !== undefined) {
     const until = iso(state.parkedUntil)
     const decided =
-      state.decided === undefined ? '' : `. That the ${state.decided} value is to be kept is recorded, and is carried out then`
+      state.decided === undefined
+        ? ''
+        : `. That the ${state.decided} value is to be kept is recorded, and is carried out then`
     return new RotateError(
       'unsafe',
-      `${secret.path}: ${state.parked ?? why}. What it did is known from ${until} on; until then nothing is given up and nothing is revoked${decided}`,
+      `${secret.path}: ${state.parked ?? why}. What it did is known from ${until} on; until ` +
+        `then nothing is given up and nothing is revoked${decided}`,
       {
-        hint: `nothing to do: rotate run-due settles it after ${until} (or look again then: rotate resume ${run.id})`,
+        hint:
+          `nothing to do: rotate run-due settles it after ${until} (or look again then: ` +
+          `rotate resume ${run.id})`,
         details: { ...details, status: 'pending', until },
         runId: run.id,
       },
@@ -262,44 +344,71 @@ export function failureOf(run: RunRecord, secret: SecretRecord): RotateError | u
   })
 }
 
-/** Why a run turned or stopped that no failed step has stopped, and the call without whose answer it could not go on. */
+/**
+ * Why a run turned or stopped that no failed step has stopped, and the call without whose
+ * answer it could not go on.
+ */
 function inWords(run: RunRecord, state: RunState): string {
   const reason = stoppedBy(run) ?? state.cause ?? 'it did not finish'
-  const create = state.create === 'ambiguous' || state.create === 'unknown' ? state.steps['create']?.failure : undefined
+  const create =
+    state.create === 'ambiguous' || state.create === 'unknown'
+      ? state.steps['create']?.failure
+      : undefined
   return create === undefined ? reason : `${reason}; step create: ${create.message}`
 }
 
-/** What an undo may claim: what was put back, and where nobody could look whether it was. */
+/**
+ * What an undo may claim: what was put back, and where nobody could look whether it was.
+ */
 function undone(run: RunRecord): string {
   const { steps } = stateOf(run)
-  const lists = { none: [] as string[], told: [] as string[], delivered: [] as string[], given: [] as string[] }
+  const lists = {
+    none: [] as string[],
+    told: [] as string[],
+    delivered: [] as string[],
+    given: [] as string[],
+  }
   for (const { key } of run.plan.targets) {
-    const step = steps[`settle:${key}`]?.waived === true ? steps[`settle:${key}`] : steps[`restore:${key}`]
+    const step =
+      steps[`settle:${key}`]?.waived === true ? steps[`settle:${key}`] : steps[`restore:${key}`]
     if (step?.waived === true) lists.given.push(key)
     else if (step?.detail === 'told') lists.told.push(key)
     else if (step?.detail === 'told-none') lists.none.push(key)
     else if (step?.detail === 'delivered') lists.delivered.push(key)
   }
-  const all = lists.given.length === 0 ? 'What this run wrote was undone' : 'What was not given up was undone'
+  const all =
+    lists.given.length === 0 ? 'What this run wrote was undone' : 'What was not given up was undone'
   const parts = [
     ...(lists.told.length === 0 ? [] : [`${lists.told.join(', ')} was told the old version`]),
-    ...(lists.none.length === 0 ? [] : [`${lists.none.join(', ')} was told that there is no old version`]),
+    ...(lists.none.length === 0
+      ? []
+      : [`${lists.none.join(', ')} was told that there is no old version`]),
     ...(lists.delivered.length === 0
       ? []
-      : [`${lists.delivered.join(', ')} was given the old version, since what stood there can't be read`]),
-    ...(lists.given.length === 0 ? [] : [`${lists.given.join(', ')} was given up and may still hold the new value`]),
+      : [
+          `${lists.delivered.join(', ')} was given the old version, since what stood there ` +
+            "can't be read",
+        ]),
+    ...(lists.given.length === 0
+      ? []
+      : [`${lists.given.join(', ')} was given up and may still hold the new value`]),
   ]
   return parts.length === 0 ? all : `${all} (${parts.join('; ')})`
 }
 
 /** A clean-up that was due and did not work: all is well, but an old key still lives. */
-export function cleanupFailure(path: string, results: readonly RetireResult[], runId: string | undefined): RotateError | undefined {
+export function cleanupFailure(
+  path: string,
+  results: readonly RetireResult[],
+  runId: string | undefined,
+): RotateError | undefined {
   const held = results.filter((result) => result.state === 'held')
   if (held.length === 0) return undefined
   const first = held[0]
   return new RotateError(
     'cleanup-pending',
-    `${path}: the old key ${first?.hint ?? ''} could not be ended yet: ${first?.detail ?? ''}. It will be tried again`,
+    `${path}: the old key ${first?.hint ?? ''} could not be ended yet: ` +
+      `${first?.detail ?? ''}. It will be tried again`,
     {
       hint: `rotate show ${path}`,
       details: { held: held.map(({ version, hint, detail }) => ({ version, hint, detail })) },
@@ -308,8 +417,14 @@ export function cleanupFailure(path: string, results: readonly RetireResult[], r
   )
 }
 
-/** The one exit for several runs: 21 if any is unsafe, 22 for some of each, 20 for none that succeeded, 23 for clean-up only. */
-export function combined(failures: readonly (RotateError | undefined)[], attempted: number): RotateError | undefined {
+/**
+ * The one exit for several runs: 21 if any is unsafe, 22 for some of each, 20 for none
+ * that succeeded, 23 for clean-up only.
+ */
+export function combined(
+  failures: readonly (RotateError | undefined)[],
+  attempted: number,
+): RotateError | undefined {
   const errors = failures.filter((error) => error !== undefined)
   if (errors.length === 0) return undefined
   const only = errors[0]
@@ -317,23 +432,46 @@ export function combined(failures: readonly (RotateError | undefined)[], attempt
   const unsafe = errors.filter((error) => error.code === 'unsafe')
   const cleanup = errors.filter((error) => error.code === 'cleanup-pending')
   const failed = errors.filter((error) => error.code !== 'cleanup-pending')
-  const details = { errors: errors.map((error) => ({ code: error.code, message: error.message, runId: error.runId ?? null })) }
-  if (unsafe.length > 0)
-    return new RotateError('unsafe', `${unsafe.length} of ${attempted} rotations need a person: ${unsafe[0]?.message ?? ''}`, {
-      details,
-      hint: unsafe[0]?.hint ?? 'rotate status',
-    })
-  if (failed.length > 0 && failed.length < attempted)
-    return new RotateError('partial', `${failed.length} of ${attempted} rotations failed: ${failed[0]?.message ?? ''}`, {
-      details,
-      hint: failed[0]?.hint ?? 'rotate history',
-    })
-  if (failed.length > 0) {
-    const code = failed.every((error) => error.code === failed[0]?.code) ? (failed[0]?.code ?? 'rolled-back') : 'rolled-back'
-    return new RotateError(code, `none of ${attempted} rotations succeeded: ${failed[0]?.message ?? ''}`, {
-      details,
-      hint: failed[0]?.hint ?? 'rotate history',
-    })
+  const details = {
+    errors: errors.map((error) => ({
+      code: error.code,
+      message: error.message,
+      runId: error.runId ?? null,
+    })),
   }
-  return new RotateError('cleanup-pending', cleanup[0]?.message ?? '', { details, hint: cleanup[0]?.hint ?? 'rotate status' })
+  if (unsafe.length > 0)
+    return new RotateError(
+      'unsafe',
+      `${unsafe.length} of ${attempted} rotations need a person: ${unsafe[0]?.message ?? ''}`,
+      {
+        details,
+        hint: unsafe[0]?.hint ?? 'rotate status',
+      },
+    )
+  if (failed.length > 0 && failed.length < attempted)
+    return new RotateError(
+      'partial',
+      `${failed.length} of ${attempted} rotations failed: ${failed[0]?.message ?? ''}`,
+      {
+        details,
+        hint: failed[0]?.hint ?? 'rotate history',
+      },
+    )
+  if (failed.length > 0) {
+    const code = failed.every((error) => error.code === failed[0]?.code)
+      ? (failed[0]?.code ?? 'rolled-back')
+      : 'rolled-back'
+    return new RotateError(
+      code,
+      `none of ${attempted} rotations succeeded: ${failed[0]?.message ?? ''}`,
+      {
+        details,
+        hint: failed[0]?.hint ?? 'rotate history',
+      },
+    )
+  }
+  return new RotateError('cleanup-pending', cleanup[0]?.message ?? '', {
+    details,
+    hint: cleanup[0]?.hint ?? 'rotate status',
+  })
 }

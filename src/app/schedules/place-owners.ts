@@ -1,6 +1,6 @@
 /**
- * Two owners of one name in one place would each write over what the other has delivered, and an undo of
- * one would undo the other: it is refused when a schedule is set.
+ * Two owners of one name in one place would each write over what the other has delivered,
+ * and an undo of one would undo the other: it is refused when a schedule is set.
  */
 import { usage } from '../../core/errors.ts'
 import type { TargetSpec } from '../../core/model.ts'
@@ -14,13 +14,21 @@ interface Owner {
   readonly name: string
 }
 
-/** Throws `usage` where a target writes what another target, of this secret or of another one, writes too. */
-export async function refuseOtherOwners(deps: Deps, path: string, targets: readonly TargetSpec[]): Promise<void> {
+/**
+ * Throws `usage` where a target writes what another target, of this secret or of another
+ * one, writes too.
+ */
+export async function refuseOtherOwners(
+  deps: Deps,
+  path: string,
+  targets: readonly TargetSpec[],
+): Promise<void> {
   const mine = new Map<string, Owner>()
   for (const spec of targets)
     for (const [slot, name] of slotsOf(await loadTarget(spec.type), spec, path)) {
       const other = mine.get(slot)
-      if (other !== undefined && other.key !== spec.key) throw taken(path, { path, key: spec.key, name }, other)
+      if (other !== undefined && other.key !== spec.key)
+        throw taken(path, { path, key: spec.key, name }, other)
       mine.set(slot, { path, key: spec.key, name })
     }
   if (mine.size === 0) return
@@ -35,9 +43,11 @@ export async function refuseOtherOwners(deps: Deps, path: string, targets: reado
 }
 
 function taken(path: string, own: Owner, other: Owner): Error {
-  const whose = other.path === path ? `its target ${other.key}` : `the target ${other.key} of ${other.path}`
+  const whose =
+    other.path === path ? `its target ${other.key}` : `the target ${other.key} of ${other.path}`
   return usage(
-    `${path}: target ${own.key}: ${visible(own.name, 60)} is written there by ${whose} already, and each would overwrite the other`,
+    `${path}: target ${own.key}: ${visible(own.name, 60)} is written there by ${whose} ` +
+      'already, and each would overwrite the other',
     'give it another "name" (or "fields") in the target, or another place',
   )
 }

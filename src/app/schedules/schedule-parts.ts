@@ -1,4 +1,7 @@
-/** The targets and checks of a schedule as they are written: parsed, settled by their adapters and named, so that bad configuration is refused when the schedule is set. */
+/**
+ * The targets and checks of a schedule as they are written: parsed, settled by their
+ * adapters and named, so that bad configuration is refused when the schedule is set.
+ */
 import { parseDuration } from '../../core/duration.ts'
 import { AdapterError, RotateError, usage } from '../../core/errors.ts'
 import type { CheckSpec, ConfigValue, SecretType, TargetSpec } from '../../core/model.ts'
@@ -23,7 +26,10 @@ export interface TargetSecret {
 }
 
 /** The names under which AWS's own tools look for a key. */
-const AWS_NAMES: Readonly<Record<string, string>> = { accessKeyId: 'AWS_ACCESS_KEY_ID', secretAccessKey: 'AWS_SECRET_ACCESS_KEY' }
+const AWS_NAMES: Readonly<Record<string, string>> = {
+  accessKeyId: 'AWS_ACCESS_KEY_ID',
+  secretAccessKey: 'AWS_SECRET_ACCESS_KEY',
+}
 
 /** Throws `usage`. */
 export async function targetSpecs(
@@ -39,8 +45,15 @@ export async function targetSpecs(
     const target = await loadTarget(kind)
     if (phase !== undefined && phase !== 'after-promote' && phase !== 'before-promote')
       throw usage(`${what}: "phase" is "before-promote" or "after-promote"`)
-    if (irreversible !== undefined && typeof irreversible !== 'boolean') throw usage(`${what}: "irreversible" is true or false`)
-    const settled = await settledConfig(deps, target, config as ConfigValue, `${what} (${target.id})`, path)
+    if (irreversible !== undefined && typeof irreversible !== 'boolean')
+      throw usage(`${what}: "irreversible" is true or false`)
+    const settled = await settledConfig(
+      deps,
+      target,
+      config as ConfigValue,
+      `${what} (${target.id})`,
+      path,
+    )
     const names = namesOf(what, name, written, { path, fields, type, newUser })
     const pair = pairNames(what, previous, names, inPlace)
     specs.push({
@@ -56,7 +69,10 @@ export async function targetSpecs(
   return specs
 }
 
-function freeKey(id: string, taken: readonly { readonly key: string; readonly type: string }[]): string {
+function freeKey(
+  id: string,
+  taken: readonly { readonly key: string; readonly type: string }[],
+): string {
   const count = taken.filter((other) => other.type === id).length
   return count === 0 ? id : `${id}#${count + 1}`
 }
@@ -76,15 +92,21 @@ function namesOf(
       throw usage(`${what}: "fields" must be an object of field → name`)
     for (const [field, value] of Object.entries(names)) {
       if (!fields.includes(field))
-        throw usage(`${what}: "fields" names "${visible(field, 40)}", which the secret does not have`, `its fields: ${fields.join(', ')}`)
+        throw usage(
+          `${what}: "fields" names "${visible(field, 40)}", which the secret does not have`,
+          `its fields: ${fields.join(', ')}`,
+        )
       if (typeof value !== 'string' || !ENV_NAME.test(value))
-        throw usage(`${what}: the name for field "${visible(field, 40)}" is not usable as a variable name`)
+        throw usage(
+          `${what}: the name for field "${visible(field, 40)}" is not usable as a variable name`,
+        )
     }
     return names as Record<string, string>
   }
   if (name !== undefined && (typeof name !== 'string' || !ENV_NAME.test(name)))
     throw usage(`${what}: "name" is not usable as a variable name`)
-  if (fields.length === 1 && fields[0] === SINGLE) return { [SINGLE]: typeof name === 'string' ? name : key }
+  if (fields.length === 1 && fields[0] === SINGLE)
+    return { [SINGLE]: typeof name === 'string' ? name : key }
   if (name !== undefined)
     throw usage(
       `${what}: the secret has several fields; use "fields" instead of "name"`,
@@ -93,25 +115,33 @@ function namesOf(
   return Object.fromEntries(
     fields.map((field) => [
       field,
-      (type === 'aws_access_key' ? AWS_NAMES[field] : undefined) ?? AWS_NAMES[field] ?? `${key}_${snake(field)}`,
+      (type === 'aws_access_key' ? AWS_NAMES[field] : undefined) ??
+        AWS_NAMES[field] ??
+        `${key}_${snake(field)}`,
     ]),
   )
 }
 
 /**
- * A name that says the same twice (the field `password` of DB_PASSWORD as DB_PASSWORD_PASSWORD), which
- * hardly anybody reads: a warning with the line that chooses others.
+ * A name that says the same twice (the field `password` of DB_PASSWORD as
+ * DB_PASSWORD_PASSWORD), which hardly anybody reads: a warning with the line that chooses
+ * others.
  */
 export function doubledNames(path: string, targets: readonly TargetSpec[]): readonly string[] {
   const key = partsOf(path).secretKey
   return targets.flatMap(({ key: target, type, names }) => {
-    const doubled = Object.entries(names).find(([field, name]) => name === `${key}_${snake(field)}` && ends(key, snake(field)))
+    const doubled = Object.entries(names).find(
+      ([field, name]) => name === `${key}_${snake(field)}` && ends(key, snake(field)),
+    )
     if (doubled === undefined) return []
     const [field, name] = doubled
     const stem = key.slice(0, key.length - snake(field).length)
-    const fields = Object.fromEntries(Object.keys(names).map((other) => [other, other === field ? key : `${stem}${snake(other)}`]))
+    const fields = Object.fromEntries(
+      Object.keys(names).map((other) => [other, other === field ? key : `${stem}${snake(other)}`]),
+    )
     return [
-      `target ${target} gets the field "${field}" as ${name}; other names: --target '{"type":"${type}",…,"fields":${JSON.stringify(fields)}}'`,
+      `target ${target} gets the field "${field}" as ${name}; other names: --target ` +
+        `'{"type":"${type}",…,"fields":${JSON.stringify(fields)}}'`,
     ]
   })
 }
@@ -122,16 +152,30 @@ function ends(key: string, field: string): boolean {
 }
 
 /** Field → name of the value before; `undefined` where the pair is not wanted. */
-function pairNames(what: string, wish: unknown, names: TargetSpec['names'], inPlace: boolean): TargetSpec['previous'] {
+function pairNames(
+  what: string,
+  wish: unknown,
+  names: TargetSpec['names'],
+  inPlace: boolean,
+): TargetSpec['previous'] {
   if (wish === undefined || wish === false) return undefined
-  if (inPlace) throw usage(`${what}: "previous" has no use here: the old value dies with the rotation`, 'leave "previous" out')
+  if (inPlace)
+    throw usage(
+      `${what}: "previous" has no use here: the old value dies with the rotation`,
+      'leave "previous" out',
+    )
   const own = Object.entries(names)
-  if (wish !== true && typeof wish !== 'string') throw usage(`${what}: "previous" is true, or a name`)
-  if (wish !== true && own.length > 1) throw usage(`${what}: "previous" can't be one name for several fields`, 'use "previous": true')
-  const pair = own.map(([field, name]) => [field, wish === true ? `${name}_PREVIOUS` : wish] as const)
+  if (wish !== true && typeof wish !== 'string')
+    throw usage(`${what}: "previous" is true, or a name`)
+  if (wish !== true && own.length > 1)
+    throw usage(`${what}: "previous" can't be one name for several fields`, 'use "previous": true')
+  const pair = own.map(
+    ([field, name]) => [field, wish === true ? `${name}_PREVIOUS` : wish] as const,
+  )
   for (const [, name] of pair) {
     if (!ENV_NAME.test(name)) throw usage(`${what}: "previous" is not usable as a variable name`)
-    if (own.some(([, other]) => other === name)) throw usage(`${what}: "previous" is the name of the value itself`)
+    if (own.some(([, other]) => other === name))
+      throw usage(`${what}: "previous" is the name of the value itself`)
   }
   return Object.fromEntries(pair)
 }
@@ -141,16 +185,22 @@ function snake(field: string): string {
 }
 
 /** Throws `usage`. */
-export async function checkSpecs(deps: Deps, written: readonly Readonly<Record<string, unknown>>[]): Promise<readonly CheckSpec[]> {
+export async function checkSpecs(
+  deps: Deps,
+  written: readonly Readonly<Record<string, unknown>>[],
+): Promise<readonly CheckSpec[]> {
   const specs: CheckSpec[] = []
   for (const [index, item] of written.entries()) {
     const what = `--check ${index + 1}`
     const { type: kind, within, ...config } = item
-    if (typeof kind !== 'string') throw usage(`${what}: "type" is missing`, 'types: exec, http, provider, tcp')
-    if (within !== undefined && typeof within !== 'string') throw usage(`${what}: "within" is a duration such as "PT5M"`)
+    if (typeof kind !== 'string')
+      throw usage(`${what}: "type" is missing`, 'types: exec, http, provider, tcp')
+    if (within !== undefined && typeof within !== 'string')
+      throw usage(`${what}: "within" is a duration such as "PT5M"`)
     const withinMs = within === undefined ? 0 : parseDuration(within, `${what}: "within"`)
     if (kind === 'provider') {
-      if (Object.keys(config).length > 0) throw usage(`${what}: a check of type "provider" takes no further keys`)
+      if (Object.keys(config).length > 0)
+        throw usage(`${what}: a check of type "provider" takes no further keys`)
       specs.push({ key: freeKey('provider', specs), type: 'provider', withinMs, config: {} })
       continue
     }
@@ -189,15 +239,25 @@ export async function settledConfig(
 }
 
 /** `parseConfig`, with what to type next. */
-function checkedConfig(schema: Provider['config'], config: ConfigValue, what: string, next = 'rotate help schedule set'): unknown {
+function checkedConfig(
+  schema: Provider['config'],
+  config: ConfigValue,
+  what: string,
+  next = 'rotate help schedule set',
+): unknown {
   try {
     return parseConfig(schema, config, what)
   } catch (thrown) {
-    throw thrown instanceof RotateError && thrown.hint === undefined ? usage(thrown.message, next) : thrown
+    throw thrown instanceof RotateError && thrown.hint === undefined
+      ? usage(thrown.message, next)
+      : thrown
   }
 }
 
-/** Every referenced secret must exist, with the field asked for, and must not be the secret itself. */
+/**
+ * Every referenced secret must exist, with the field asked for, and must not be the
+ * secret itself.
+ */
 async function checkRefs(deps: Deps, parsed: unknown, what: string, path: string): Promise<void> {
   for (const ref of refsIn(parsed)) {
     if (ref.path === path) throw usage(`${what}: refers to the very secret that it rotates`)

@@ -1,4 +1,7 @@
-/** `schedule set`: everything about a rotation is decided, checked and stored here; bad configuration is refused now, not at three in the morning. */
+/**
+ * `schedule set`: everything about a rotation is decided, checked and stored here; bad
+ * configuration is refused now, not at three in the morning.
+ */
 import { RotateError, usage } from '../../core/errors.ts'
 import { DAY } from '../../core/duration.ts'
 import { newId } from '../../core/ids.ts'
@@ -45,30 +48,49 @@ export interface ScheduleSetResult {
   readonly warnings: readonly string[]
 }
 
-/** As the documents have it: a week and a day before; the notice of the start is that of the day itself. */
+/**
+ * As the documents have it: a week and a day before; the notice of the start is that of
+ * the day itself.
+ */
 const DEFAULT_WARNINGS = [7 * DAY, DAY]
 
-/** Creates or changes a schedule; the secret need not have a value yet. Throws `usage` for what can't work, `denied` for what policy forbids. */
+/**
+ * Creates or changes a schedule; the secret need not have a value yet. Throws `usage` for
+ * what can't work, `denied` for what policy forbids.
+ */
 export async function scheduleSet(deps: Deps, input: ScheduleSetInput): Promise<ScheduleSetResult> {
   const seen = await deps.vault.read((reader) => reader.resolve(input.path))
   if (seen?.deletedAt !== undefined)
-    throw new RotateError('not-found', `the secret ${input.path} was deleted`, { hint: `rotate restore ${input.path}` })
+    throw new RotateError('not-found', `the secret ${input.path} was deleted`, {
+      hint: `rotate restore ${input.path}`,
+    })
   const path = seen?.path ?? parsePath(input.path)
   const existing = seen?.schedule
   const providerId = input.provider ?? existing?.provider.id
-  if (providerId === undefined) throw usage('--provider is needed for a new schedule', 'rotate provider list')
+  if (providerId === undefined)
+    throw usage('--provider is needed for a new schedule', 'rotate provider list')
   const provider = await loadProvider(providerId)
   const written = splitConfig(input.config, providerId, provider)
   const config = await providerConfig(deps, provider, written.config, existing, path)
-  const traits = provider.traits(parseConfig(provider.config, config, `--config of provider ${provider.id}`))
+  const traits = provider.traits(
+    parseConfig(provider.config, config, `--config of provider ${provider.id}`),
+  )
   const rhythm = await rhythmOf(input, existing, deps.clock.now())
-  const graceMs = input.graceMs ?? written.graceMs ?? existing?.graceMs ?? defaultGrace(rhythm.intervalDays)
-  const quarantineMs = input.quarantineMs ?? existing?.quarantineMs ?? (traits.suspend ? defaultGrace(rhythm.intervalDays) : 0)
+  const graceMs =
+    input.graceMs ?? written.graceMs ?? existing?.graceMs ?? defaultGrace(rhythm.intervalDays)
+  const quarantineMs =
+    input.quarantineMs ??
+    existing?.quarantineMs ??
+    (traits.suspend ? defaultGrace(rhythm.intervalDays) : 0)
   if (rhythm.intervalDays !== null && graceMs + quarantineMs >= rhythm.intervalDays * DAY) {
-    throw usage('grace and quarantine together are not shorter than the interval', 'an old key must be gone before the next rotation')
+    throw usage(
+      'grace and quarantine together are not shorter than the interval',
+      'an old key must be gone before the next rotation',
+    )
   }
   const current = await currentFields(deps, seen)
-  const fields = current === undefined || traits.fields.length > 1 ? traits.fields : Object.keys(current)
+  const fields =
+    current === undefined || traits.fields.length > 1 ? traits.fields : Object.keys(current)
   const targets =
     input.targets === undefined
       ? (existing?.targets ?? [])
@@ -79,14 +101,25 @@ export async function scheduleSet(deps: Deps, input: ScheduleSetInput): Promise<
           inPlace: traits.overlap === 'in-place',
           newUser: traits.overlap === 'two-users' && traits.fields.includes('username'),
         })
-  const fault = await misfitOf(createAdapters(deps), { path, provider: { id: provider.id, config }, current, targets, orGiven: true })
+  const fault = await misfitOf(createAdapters(deps), {
+    path,
+    provider: { id: provider.id, config },
+    current,
+    targets,
+    orGiven: true,
+  })
   if (fault !== undefined) throw usage(`${path}: ${fault.why}`, fault.hint)
   if (input.targets !== undefined) await refuseOtherOwners(deps, path, targets)
-  const givenChecks = input.checks === undefined && written.checks.length === 0 ? undefined : [...(input.checks ?? []), ...written.checks]
-  const checks = givenChecks === undefined ? (existing?.checks ?? []) : await checkSpecs(deps, givenChecks)
+  const givenChecks =
+    input.checks === undefined && written.checks.length === 0
+      ? undefined
+      : [...(input.checks ?? []), ...written.checks]
+  const checks =
+    givenChecks === undefined ? (existing?.checks ?? []) : await checkSpecs(deps, givenChecks)
   if (traits.verifies === false && checks.some(({ type }) => type === 'provider'))
     throw usage(
-      `a check of the type "provider" could never be green: ${provider.id}, as it is configured, can not be asked whether a value works`,
+      `a check of the type "provider" could never be green: ${provider.id}, as it is ` +
+        'configured, can not be asked whether a value works',
       'leave it out, or check at a consumer: --check \'{"type":"http","url":"https://…"}\'',
     )
   if (input.notify !== undefined) await checkNotifiers(deps, input.notify)
@@ -98,7 +131,8 @@ export async function scheduleSet(deps: Deps, input: ScheduleSetInput): Promise<
 
   const result = await deps.vault.transact(async (tx) => {
     const now = deps.clock.now()
-    const secret = (await tx.resolve(input.path)) ?? emptySecret(deps, path, provider.secretType, now)
+    const secret =
+      (await tx.resolve(input.path)) ?? emptySecret(deps, path, provider.secretType, now)
     const before = secret.schedule
     const schedule: Schedule = {
       id: before?.id ?? newId('rot', now, deps.random),
@@ -120,10 +154,19 @@ export async function scheduleSet(deps: Deps, input: ScheduleSetInput): Promise<
       ...(before?.lastRotatedAt === undefined ? {} : { lastRotatedAt: before.lastRotatedAt }),
       ...(before?.status === 'paused' ? pausedPart(before) : {}),
     }
-    const kept = before !== undefined && before.provider.id !== provider.id ? rememberProvider(secret, before.provider) : secret
+    const kept =
+      before !== undefined && before.provider.id !== provider.id
+        ? rememberProvider(secret, before.provider)
+        : secret
     const next: SecretRecord = { ...kept, schedule, updatedAt: now }
     await tx.putSecret(next)
-    const entry = { path, actor: deps.actor, triggeredBy: 'manual', status: 'success', runId: null } as const
+    const entry = {
+      path,
+      actor: deps.actor,
+      triggeredBy: 'manual',
+      status: 'success',
+      runId: null,
+    } as const
     if (secret.versions.length === 0 && before === undefined && secret.createdAt === now)
       tx.audit({ ...entry, action: 'secret_created', metadata: { type: secret.type } })
     tx.audit({
@@ -172,26 +215,48 @@ interface Rhythm {
   readonly next: (from: number) => number
 }
 
-async function rhythmOf(input: ScheduleSetInput, existing: Schedule | undefined, now: number): Promise<Rhythm> {
-  if (input.intervalDays !== undefined && input.cron !== undefined) throw usage('--interval and --cron exclude each other')
+async function rhythmOf(
+  input: ScheduleSetInput,
+  existing: Schedule | undefined,
+  now: number,
+): Promise<Rhythm> {
+  if (input.intervalDays !== undefined && input.cron !== undefined)
+    throw usage('--interval and --cron exclude each other')
   const cron = input.cron ?? (input.intervalDays === undefined ? existing?.cron : undefined)
-  const intervalDays = cron === undefined ? (input.intervalDays ?? existing?.intervalDays ?? null) : null
+  const intervalDays =
+    cron === undefined ? (input.intervalDays ?? existing?.intervalDays ?? null) : null
   if (cron === undefined && intervalDays === null)
-    throw usage('--interval is needed', 'for example --interval 30 (days), --every weekly or --cron "0 2 * * 0"')
+    throw usage(
+      '--interval is needed',
+      'for example --interval 30 (days), --every weekly or --cron "0 2 * * 0"',
+    )
   const cronNext = await cronDates()
   if (cron !== undefined) cronNext(cron, now)
   const rhythm = { intervalDays, ...pickDefined({ cron }) }
   return { intervalDays, cron, next: (from) => nextDate(rhythm, from, cronNext) }
 }
 
-/** Now for a secret without a value; otherwise counted from now, or kept where the rhythm did not change. */
-function firstDate(input: ScheduleSetInput, rhythm: Rhythm, before: Schedule | undefined, secret: SecretRecord, now: number): number {
+/**
+ * Now for a secret without a value; otherwise counted from now, or kept where the rhythm
+ * did not change.
+ */
+function firstDate(
+  input: ScheduleSetInput,
+  rhythm: Rhythm,
+  before: Schedule | undefined,
+  secret: SecretRecord,
+  now: number,
+): number {
   if (input.first === 'now') return now
   if (input.first !== undefined) return input.first
   if (currentVersion(secret) === undefined) return now
-  const same = before !== undefined && before.intervalDays === rhythm.intervalDays && before.cron === rhythm.cron
+  const same =
+    before !== undefined &&
+    before.intervalDays === rhythm.intervalDays &&
+    before.cron === rhythm.cron
   if (same && before.status !== 'disabled') return before.nextAt
-  if (before?.lastRotatedAt !== undefined && before.status !== 'disabled') return rhythm.next(before.lastRotatedAt)
+  if (before?.lastRotatedAt !== undefined && before.status !== 'disabled')
+    return rhythm.next(before.lastRotatedAt)
   return rhythm.next(now)
 }
 
@@ -201,18 +266,34 @@ interface Written {
   readonly checks: readonly Readonly<Record<string, unknown>>[]
 }
 
-/** Takes out of the configuration what is not the provider's own: `provider`, and the two settings of the DotVault document. */
-function splitConfig(config: Readonly<Record<string, unknown>> | undefined, wanted: string, provider: Provider): Written {
+/**
+ * Takes out of the configuration what is not the provider's own: `provider`, and the two
+ * settings of the DotVault document.
+ */
+function splitConfig(
+  config: Readonly<Record<string, unknown>> | undefined,
+  wanted: string,
+  provider: Provider,
+): Written {
   if (config === undefined) return { config: undefined, graceMs: undefined, checks: [] }
   const { provider: named, gracePeriodMinutes, propagationCheck, ...rest } = config
   if (named !== undefined && named !== wanted && named !== provider.id)
     throw usage(`--config: "provider" is not "${visible(wanted, 40)}" as --provider says`)
-  return { config: rest, graceMs: graceOf(gracePeriodMinutes), checks: propagation(propagationCheck) }
+  return {
+    config: rest,
+    graceMs: graceOf(gracePeriodMinutes),
+    checks: propagation(propagationCheck),
+  }
 }
 
 function graceOf(minutes: unknown): number | undefined {
   if (minutes === undefined) return undefined
-  if (typeof minutes !== 'number' || !Number.isFinite(minutes) || minutes < 0 || minutes > 366 * 24 * 60)
+  if (
+    typeof minutes !== 'number' ||
+    !Number.isFinite(minutes) ||
+    minutes < 0 ||
+    minutes > 366 * 24 * 60
+  )
     throw usage('--config: field "gracePeriodMinutes" must be a number of minutes')
   return minutes * 60_000
 }
@@ -228,12 +309,18 @@ function propagation(written: unknown): readonly Readonly<Record<string, unknown
     typeof endpoint !== 'string' ||
     (expectedStatus !== undefined && typeof expectedStatus !== 'number')
   ) {
-    throw usage('--config: field "propagationCheck" must be {"enabled":true|false,"endpoint":"https://…","expectedStatus":200}')
+    throw usage(
+      '--config: field "propagationCheck" must be ' +
+        '{"enabled":true|false,"endpoint":"https://…","expectedStatus":200}',
+    )
   }
   return enabled ? [{ type: 'http', url: endpoint, ...pickDefined({ expectedStatus }) }] : []
 }
 
-/** What is stored: as written, secret literals wrapped; keys that are not given keep their sealed value. */
+/**
+ * What is stored: as written, secret literals wrapped; keys that are not given keep their
+ * sealed value.
+ */
 async function providerConfig(
   deps: Deps,
   provider: Provider,
@@ -241,15 +328,30 @@ async function providerConfig(
   existing: Schedule | undefined,
   path: string,
 ): Promise<ConfigValue> {
-  const stored = existing?.provider.id === provider.id ? (unwrapConfig(existing.provider.config) as Record<string, unknown>) : {}
+  const stored =
+    existing?.provider.id === provider.id
+      ? (unwrapConfig(existing.provider.config) as Record<string, unknown>)
+      : {}
   const merged = { ...stored, ...written }
   const what = `--config of provider ${provider.id}`
-  return settledConfig(deps, provider, merged as ConfigValue, what, path, `rotate provider show ${provider.id}`)
+  return settledConfig(
+    deps,
+    provider,
+    merged as ConfigValue,
+    what,
+    path,
+    `rotate provider show ${provider.id}`,
+  )
 }
 
-async function currentFields(deps: Deps, secret: SecretRecord | undefined): Promise<Fields | undefined> {
+async function currentFields(
+  deps: Deps,
+  secret: SecretRecord | undefined,
+): Promise<Fields | undefined> {
   const current = secret === undefined ? undefined : currentVersion(secret)
-  return secret === undefined || current === undefined ? undefined : deps.vault.read((reader) => reader.value(secret.id, current.n))
+  return secret === undefined || current === undefined
+    ? undefined
+    : deps.vault.read((reader) => reader.value(secret.id, current.n))
 }
 
 function policyWarnings(
@@ -265,16 +367,32 @@ function policyWarnings(
   const warning = ageWarning(type, intervalDays, graceMs, quarantineMs)
   if (warning === undefined) return []
   if (mustRefuseAge(strict, secret?.tier ?? 'standard'))
-    throw new RotateError('denied', warning, { hint: 'shorten the interval, the grace or the quarantine' })
+    throw new RotateError('denied', warning, {
+      hint: 'shorten the interval, the grace or the quarantine',
+    })
   return [warning]
 }
 
-/** Whoever reads the vault itself is no target: nothing is refused for him, but he is told. */
-function shapeWarnings(path: string, { mints, fields }: Traits, current: Fields | undefined): readonly string[] {
-  if (mints === 'person' || fields.includes(SINGLE) || current === undefined || !Object.hasOwn(current, SINGLE)) return []
+/**
+ * Whoever reads the vault itself is no target: nothing is refused for him, but he is
+ * told.
+ */
+function shapeWarnings(
+  path: string,
+  { mints, fields }: Traits,
+  current: Fields | undefined,
+): readonly string[] {
+  if (
+    mints === 'person' ||
+    fields.includes(SINGLE) ||
+    current === undefined ||
+    !Object.hasOwn(current, SINGLE)
+  )
+    return []
   const field = fields.includes('password') ? 'password' : (fields[0] ?? '')
   return [
-    `after the first rotation "rotate get ${path}" prints all fields (${fields.join(', ')}) as JSON, no longer one text; one of them: rotate get ${path} --field ${field}`,
+    `after the first rotation "rotate get ${path}" prints all fields (${fields.join(', ')}) ` +
+      `as JSON, no longer one text; one of them: rotate get ${path} --field ${field}`,
   ]
 }
 

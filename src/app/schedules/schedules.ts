@@ -1,4 +1,7 @@
-/** Looking at schedules and stopping them for a while: `schedule list|show|pause|resume|disable|skip`. */
+/**
+ * Looking at schedules and stopping them for a while:
+ * `schedule list|show|pause|resume|disable|skip`.
+ */
 import { RotateError } from '../../core/errors.ts'
 import { iso, isoOrNull } from '../../core/duration.ts'
 import { envId } from '../../core/ids.ts'
@@ -8,7 +11,12 @@ import { maskConfig } from '../../core/schema.ts'
 import type { Deps } from '../base/deps.ts'
 import { findSecret } from '../base/lookup.ts'
 import { isInPlace } from '../adapters/in-place.ts'
-import { type OpenStanding, openStandingOf, type ScheduleStanding, scheduleStanding } from '../base/standing.ts'
+import {
+  type OpenStanding,
+  openStandingOf,
+  type ScheduleStanding,
+  scheduleStanding,
+} from '../base/standing.ts'
 import { pickDefined } from '../../core/defined.ts'
 
 export interface RotationRow {
@@ -25,7 +33,12 @@ export interface RotationRow {
 }
 
 /** One schedule as a row of `schedule list`. */
-export function rowOf(secret: SecretRecord, schedule: Schedule, now: number, open?: OpenStanding): RotationRow {
+export function rowOf(
+  secret: SecretRecord,
+  schedule: Schedule,
+  now: number,
+  open?: OpenStanding,
+): RotationRow {
   const { project, envLabel, secretKey } = partsOf(secret.path)
   return {
     id: schedule.id,
@@ -42,7 +55,10 @@ export function rowOf(secret: SecretRecord, schedule: Schedule, now: number, ope
   }
 }
 
-/** All schedules, or those of one project or environment; sorted by path. `active` selects failed, overdue and rotating ones too: they are active. */
+/**
+ * All schedules, or those of one project or environment; sorted by path. `active` selects
+ * failed, overdue and rotating ones too: they are active.
+ */
 export async function listSchedules(
   deps: Deps,
   input: { readonly matches?: (path: string) => boolean; readonly status?: ScheduleStanding },
@@ -51,9 +67,19 @@ export async function listSchedules(
   const rows: RotationRow[] = []
   for await (const secret of deps.vault.secrets()) {
     const schedule = secret.schedule
-    if (schedule === undefined || secret.deletedAt !== undefined || input.matches?.(secret.path) === false) continue
+    if (
+      schedule === undefined ||
+      secret.deletedAt !== undefined ||
+      input.matches?.(secret.path) === false
+    )
+      continue
     const row = rowOf(secret, schedule, now, await openStandingOf(deps.vault, secret))
-    if (input.status !== undefined && row.status !== input.status && !(input.status === 'active' && schedule.status === 'active')) continue
+    if (
+      input.status !== undefined &&
+      row.status !== input.status &&
+      !(input.status === 'active' && schedule.status === 'active')
+    )
+      continue
     rows.push(row)
   }
   return rows.toSorted((a, b) => (a.path < b.path ? -1 : 1))
@@ -74,7 +100,12 @@ export interface RotationDetail extends RotationRow {
     readonly previous?: Readonly<Record<string, string>>
     readonly config: unknown
   }[]
-  readonly checks: readonly { readonly name: string; readonly type: string; readonly within: number; readonly config: unknown }[]
+  readonly checks: readonly {
+    readonly name: string
+    readonly type: string
+    readonly within: number
+    readonly config: unknown
+  }[]
   readonly notify: readonly string[]
   /** Seconds before the date. */
   readonly notifyBefore: readonly number[]
@@ -88,7 +119,10 @@ export interface RotationDetail extends RotationRow {
   readonly version: number | null
 }
 
-/** Everything about one schedule; grace, quarantine and windows in seconds; secrets masked. */
+/**
+ * Everything about one schedule; grace, quarantine and windows in seconds; secrets
+ * masked.
+ */
 export async function showSchedule(deps: Deps, path: string): Promise<RotationDetail> {
   const { secret, schedule } = await scheduled(deps, path)
   return {
@@ -125,7 +159,10 @@ export async function showSchedule(deps: Deps, path: string): Promise<RotationDe
   }
 }
 
-async function scheduled(deps: Deps, path: string): Promise<{ readonly secret: SecretRecord; readonly schedule: Schedule }> {
+async function scheduled(
+  deps: Deps,
+  path: string,
+): Promise<{ readonly secret: SecretRecord; readonly schedule: Schedule }> {
   return deps.vault.read(async (reader) => {
     const secret = await findSecret(reader, path)
     return { secret, schedule: scheduleOf(secret) }
@@ -140,7 +177,10 @@ function scheduleOf(secret: SecretRecord): Schedule {
   return secret.schedule
 }
 
-/** Changes one schedule in one commit with its audit row; a change to what already is so writes nothing. */
+/**
+ * Changes one schedule in one commit with its audit row; a change to what already is so
+ * writes nothing.
+ */
 async function change(
   deps: Deps,
   path: string,
@@ -167,11 +207,18 @@ async function change(
   })
 }
 
-/** Pauses; the time left to the next date is kept. Already paused: nothing changes but `until`. */
+/**
+ * Pauses; the time left to the next date is kept. Already paused: nothing changes but
+ * `until`.
+ */
 export async function pause(
   deps: Deps,
   input: { readonly path: string; readonly until?: number },
-): Promise<{ readonly status: 'paused'; readonly pausedAt: string; readonly until: string | null }> {
+): Promise<{
+  readonly status: 'paused'
+  readonly pausedAt: string
+  readonly until: string | null
+}> {
   const { after } = await change(deps, input.path, 'schedule_paused', (schedule, now) => {
     if (schedule.status === 'disabled')
       throw new RotateError('conflict', `the schedule of ${input.path} is disabled`, {
@@ -180,33 +227,55 @@ export async function pause(
     if (schedule.status === 'paused' && schedule.pausedUntil === input.until) return schedule
     const { pausedUntil: _old, ...rest } = schedule
     const base =
-      schedule.status === 'paused' ? rest : { ...rest, status: 'paused' as const, pausedAt: now, remainingMs: schedule.nextAt - now }
+      schedule.status === 'paused'
+        ? rest
+        : { ...rest, status: 'paused' as const, pausedAt: now, remainingMs: schedule.nextAt - now }
     return { ...base, ...pickDefined({ pausedUntil: input.until }) }
   })
-  return { status: 'paused', pausedAt: iso(after.pausedAt ?? deps.clock.now()), until: isoOrNull(after.pausedUntil) }
+  return {
+    status: 'paused',
+    pausedAt: iso(after.pausedAt ?? deps.clock.now()),
+    until: isoOrNull(after.pausedUntil),
+  }
 }
 
 /** The schedule active again, with the time that was left; what was overdue is due. */
 export function resumed(schedule: Schedule, now: number): Schedule {
   const { pausedAt: _at, pausedUntil: _until, remainingMs, ...rest } = schedule
-  return { ...rest, status: 'active', nextAt: now + Math.max(0, remainingMs ?? schedule.nextAt - now) }
+  return {
+    ...rest,
+    status: 'active',
+    nextAt: now + Math.max(0, remainingMs ?? schedule.nextAt - now),
+  }
 }
 
 /** Resumes a paused schedule. An active one is left as it is. */
 export async function unpause(
   deps: Deps,
   path: string,
-): Promise<{ readonly status: 'active'; readonly resumedAt: string; readonly nextRotationAt: string }> {
+): Promise<{
+  readonly status: 'active'
+  readonly resumedAt: string
+  readonly nextRotationAt: string
+}> {
   const { after } = await change(deps, path, 'schedule_resumed', (schedule, now) => {
     if (schedule.status === 'disabled')
-      throw new RotateError('conflict', `the schedule of ${path} is disabled`, { hint: `rotate schedule set ${path} enables it again` })
+      throw new RotateError('conflict', `the schedule of ${path} is disabled`, {
+        hint: `rotate schedule set ${path} enables it again`,
+      })
     return schedule.status === 'active' ? schedule : resumed(schedule, now)
   })
   return { status: 'active', resumedAt: iso(deps.clock.now()), nextRotationAt: iso(after.nextAt) }
 }
 
-/** Ends automatic rotation; the configuration is kept for enabling it again. Old keys in grace still end by themselves. */
-export async function disable(deps: Deps, path: string): Promise<{ readonly status: 'disabled'; readonly disabledAt: string }> {
+/**
+ * Ends automatic rotation; the configuration is kept for enabling it again. Old keys in
+ * grace still end by themselves.
+ */
+export async function disable(
+  deps: Deps,
+  path: string,
+): Promise<{ readonly status: 'disabled'; readonly disabledAt: string }> {
   const { after } = await change(deps, path, 'schedule_disabled', (schedule, now) => {
     if (schedule.status === 'disabled') return schedule
     const { pausedAt: _at, pausedUntil: _until, remainingMs: _left, ...rest } = schedule
@@ -219,15 +288,22 @@ export async function disable(deps: Deps, path: string): Promise<{ readonly stat
 export async function skip(
   deps: Deps,
   input: { readonly path: string; readonly forMs: number },
-): Promise<{ readonly previous: string; readonly nextRotationAt: string; readonly skippedBy: string }> {
+): Promise<{
+  readonly previous: string
+  readonly nextRotationAt: string
+  readonly skippedBy: string
+}> {
   const { before, after } = await change(deps, input.path, 'schedule_skipped', (schedule) => {
-    if (schedule.status === 'disabled') throw new RotateError('conflict', `the schedule of ${input.path} is disabled`)
+    if (schedule.status === 'disabled')
+      throw new RotateError('conflict', `the schedule of ${input.path} is disabled`)
     const nextAt = schedule.nextAt + input.forMs
     return {
       ...schedule,
       nextAt,
       skippedBy: deps.actor,
-      ...(schedule.remainingMs === undefined ? {} : { remainingMs: schedule.remainingMs + input.forMs }),
+      ...(schedule.remainingMs === undefined
+        ? {}
+        : { remainingMs: schedule.remainingMs + input.forMs }),
     }
   })
   return { previous: iso(before.nextAt), nextRotationAt: iso(after.nextAt), skippedBy: deps.actor }

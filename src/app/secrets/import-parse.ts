@@ -1,4 +1,7 @@
-/** Files full of values → entries with their line numbers. A bad line, a name that comes twice or a value that is no text stops everything. */
+/**
+ * Files full of values → entries with their line numbers. A bad line, a name that comes
+ * twice or a value that is no text stops everything.
+ */
 import { usage } from '../../core/errors.ts'
 import { parseJsonObject } from '../../core/json.ts'
 import { parsePath, visible } from '../../core/names.ts'
@@ -37,15 +40,25 @@ export function guessFormat(fileName: string, text: string): ImportFormat {
   return 'dotenv'
 }
 
-/** All entries of the text, checked. Throws `usage` with the line number, and never quotes a value. */
-export async function parseImport(text: string, format: ImportFormat, options: ParseOptions): Promise<readonly ImportEntry[]> {
+/**
+ * All entries of the text, checked. Throws `usage` with the line number, and never quotes
+ * a value.
+ */
+export async function parseImport(
+  text: string,
+  format: ImportFormat,
+  options: ParseOptions,
+): Promise<readonly ImportEntry[]> {
   const raw = await readers[format](text.replace(/^\ufeff/, ''))
   const seen = new Map<string, number>()
   return raw.map((entry): ImportEntry => {
     const path = checkedName(entry, options.into)
     const before = seen.get(path)
     if (before !== undefined)
-      throw usage(`line ${entry.line}: ${path} stands in line ${before} already`, 'nothing was imported; keep one of them')
+      throw usage(
+        `line ${entry.line}: ${path} stands in line ${before} already`,
+        'nothing was imported; keep one of them',
+      )
     seen.set(path, entry.line)
     return { path, fields: checkedFields(entry, path, options.allowEmpty), line: entry.line }
   })
@@ -55,24 +68,38 @@ function checkedName(entry: RawEntry, into: string | undefined): string {
   try {
     return parsePath(into === undefined ? entry.name : `${into}/${entry.name}`)
   } catch (error) {
-    throw usage(`line ${entry.line}: ${error instanceof Error ? error.message : 'bad name'}`, 'nothing was imported')
+    throw usage(
+      `line ${entry.line}: ${error instanceof Error ? error.message : 'bad name'}`,
+      'nothing was imported',
+    )
   }
 }
 
 function checkedFields(entry: RawEntry, path: string, allowEmpty: boolean): Fields {
   const check = (text: string): Secret => {
     const value = new Secret(text)
-    if (value.size > MAX_VALUE) throw usage(`line ${entry.line}: the value of ${path} is larger than 1 MiB`, 'nothing was imported')
+    if (value.size > MAX_VALUE)
+      throw usage(
+        `line ${entry.line}: the value of ${path} is larger than 1 MiB`,
+        'nothing was imported',
+      )
     if (value.size === 0 && !allowEmpty)
-      throw usage(`line ${entry.line}: the value of ${path} is empty`, 'nothing was imported; if that is meant, add --allow-empty')
+      throw usage(
+        `line ${entry.line}: the value of ${path} is empty`,
+        'nothing was imported; if that is meant, add --allow-empty',
+      )
     return value
   }
   if (typeof entry.value === 'string') return single(check(entry.value))
   const fields = Object.entries(entry.value)
-  if (fields.length === 0) throw usage(`line ${entry.line}: ${path} has no fields`, 'nothing was imported')
+  if (fields.length === 0)
+    throw usage(`line ${entry.line}: ${path} has no fields`, 'nothing was imported')
   for (const [name] of fields)
     if (!/^[A-Za-z][A-Za-z0-9_.-]{0,63}$/.test(name))
-      throw usage(`line ${entry.line}: "${visible(name, 60)}" can't be the name of a field`, 'nothing was imported')
+      throw usage(
+        `line ${entry.line}: "${visible(name, 60)}" can't be the name of a field`,
+        'nothing was imported',
+      )
   return Object.fromEntries(fields.map(([name, value]) => [name, check(value)]))
 }
 
@@ -84,8 +111,9 @@ const readers: Readonly<Record<ImportFormat, (text: string) => Promise<readonly 
 }
 
 /**
- * The `dotenv` package skips what it does not understand and takes the last of two. Here each assignment is found first, so that nothing is
- * skipped, and then given to the package alone.
+ * The `dotenv` package skips what it does not understand and takes the last of two. Here
+ * each assignment is found first, so that nothing is skipped, and then given to the
+ * package alone.
  */
 async function readDotenv(text: string): Promise<readonly RawEntry[]> {
   const { parse } = await import('dotenv')
@@ -96,7 +124,8 @@ async function readDotenv(text: string): Promise<readonly RawEntry[]> {
     if (/^\s*(#.*)?$/.test(line)) continue
     const start = i + 1
     const head = /^\s*(?:export\s+)?([A-Za-z0-9_.][A-Za-z0-9_./-]*)\s*=\s*/.exec(line)
-    if (head === null) throw usage(`line ${start}: this is no assignment such as NAME=value`, 'nothing was imported')
+    if (head === null)
+      throw usage(`line ${start}: this is no assignment such as NAME=value`, 'nothing was imported')
     let rest = line.slice(head[0].length)
     const quote = /^['"`]/.exec(rest)?.[0]
     if (quote !== undefined) {
@@ -104,7 +133,11 @@ async function readDotenv(text: string): Promise<readonly RawEntry[]> {
       while (!closed.test(rest)) {
         i++
         if (i >= lines.length)
-          throw usage(`line ${start}: the quotation mark is never closed, or something follows the closing one`, 'nothing was imported')
+          throw usage(
+            `line ${start}: the quotation mark is never closed, or something follows the ` +
+              'closing one',
+            'nothing was imported',
+          )
         rest += `\n${lines[i] ?? ''}`
       }
     }
@@ -123,21 +156,33 @@ function entriesOf(document: unknown, lineOf: (name: string) => number): readonl
     if (value !== null && typeof value === 'object' && !Array.isArray(value)) {
       for (const [field, text] of Object.entries(value) as [string, unknown][])
         if (typeof text !== 'string')
-          throw usage(`line ${line}: the field "${visible(field, 60)}" of ${visible(name)} is not a text`, 'nothing was imported')
+          throw usage(
+            `line ${line}: the field "${visible(field, 60)}" of ${visible(name)} is not a text`,
+            'nothing was imported',
+          )
       return { name, value: value as Record<string, string>, line }
     }
-    throw usage(`line ${line}: the value of ${visible(name)} is not a text`, 'nothing was imported; put it into quotation marks')
+    throw usage(
+      `line ${line}: the value of ${visible(name)} is not a text`,
+      'nothing was imported; put it into quotation marks',
+    )
   })
 }
 
-/** Read by the strict reader of configuration; as YAML, of which JSON is a part, only for the lines of the names. */
+/**
+ * Read by the strict reader of configuration; as YAML, of which JSON is a part, only for
+ * the lines of the names.
+ */
 async function readJson(text: string): Promise<readonly RawEntry[]> {
   const document = parseJsonObject(text, 'the file')
   const { lineOf } = await yamlDocument(text, 'core')
   return entriesOf(document, lineOf)
 }
 
-/** Every plain scalar is the text that was written: `0123` and `no` are values, not a number and a boolean. */
+/**
+ * Every plain scalar is the text that was written: `0123` and `no` are values, not a
+ * number and a boolean.
+ */
 async function readYaml(text: string): Promise<readonly RawEntry[]> {
   const { value, lineOf } = await yamlDocument(text, 'failsafe')
   return entriesOf(value, lineOf)
@@ -149,37 +194,60 @@ async function yamlDocument(
 ): Promise<{ readonly value: unknown; readonly lineOf: (name: string) => number }> {
   const { isMap, isScalar, LineCounter, parseDocument } = await import('yaml')
   const counter = new LineCounter()
-  const document = parseDocument(text, { schema, lineCounter: counter, uniqueKeys: true, merge: false })
+  const document = parseDocument(text, {
+    schema,
+    lineCounter: counter,
+    uniqueKeys: true,
+    merge: false,
+  })
   const fault = document.errors[0]
   if (fault !== undefined) {
-    const what = fault.code === 'DUPLICATE_KEY' ? 'this name stands in the file already' : 'this is not valid'
+    const what =
+      fault.code === 'DUPLICATE_KEY' ? 'this name stands in the file already' : 'this is not valid'
     throw usage(`line ${counter.linePos(fault.pos[0]).line}: ${what}`, 'nothing was imported')
   }
   const lines = new Map<string, number>()
   if (isMap(document.contents)) {
     for (const { key } of document.contents.items) {
-      if (isScalar(key) && key.range != null) lines.set(String(key.value), counter.linePos(key.range[0]).line)
+      if (isScalar(key) && key.range != null)
+        lines.set(String(key.value), counter.linePos(key.range[0]).line)
     }
   }
   const value: unknown = document.toJS({ maxAliasCount: 0 })
   return { value, lineOf: (name) => lines.get(name) ?? 1 }
 }
 
-/** A head line with `path` (or `name`, `key`, `secret`) and `value`; all other columns must be known too. */
+/**
+ * A head line with `path` (or `name`, `key`, `secret`) and `value`; all other columns
+ * must be known too.
+ */
 async function readCsv(text: string): Promise<readonly RawEntry[]> {
   const { parse, CsvError } = await import('csv-parse/sync')
-  let rows: readonly { readonly record: readonly string[]; readonly info: { readonly lines: number } }[]
+  let rows: readonly {
+    readonly record: readonly string[]
+    readonly info: { readonly lines: number }
+  }[]
   try {
-    rows = parse(text, { info: true, skip_empty_lines: true, relax_column_count: false }) as unknown as typeof rows
+    rows = parse(text, {
+      info: true,
+      skip_empty_lines: true,
+      relax_column_count: false,
+    }) as unknown as typeof rows
   } catch (error) {
-    const line = error instanceof CsvError && typeof error['lines'] === 'number' ? error['lines'] : 1
+    const line =
+      error instanceof CsvError && typeof error['lines'] === 'number' ? error['lines'] : 1
     throw usage(`line ${line}: this is not valid CSV`, 'nothing was imported')
   }
   const head = rows[0]?.record.map((cell) => cell.trim().toLowerCase()) ?? []
   const name = head.findIndex((cell) => ['path', 'name', 'key', 'secret'].includes(cell))
   const value = head.indexOf('value')
-  if (name < 0 || value < 0) throw usage('line 1: the head line must name the columns "path" and "value"', 'nothing was imported')
-  // `lines` is where the record ends; a quoted value may have brought line ends of its own.
+  if (name < 0 || value < 0)
+    throw usage(
+      'line 1: the head line must name the columns "path" and "value"',
+      'nothing was imported',
+    )
+  // `lines` is where the record ends; a quoted value may have brought line ends of its
+  // own.
   return rows.slice(1).map(({ record, info }) => ({
     name: record[name] ?? '',
     value: record[value] ?? '',

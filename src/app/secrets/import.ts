@@ -1,4 +1,7 @@
-/** Storing many values at once: everything is checked before the first commit, then a thousand secrets share a transaction. */
+/**
+ * Storing many values at once: everything is checked before the first commit, then a
+ * thousand secrets share a transaction.
+ */
 import { RotateError } from '../../core/errors.ts'
 import type { SecretType, Tier } from '../../core/model.ts'
 import { change } from '../base/change.ts'
@@ -22,7 +25,10 @@ export interface ImportResult {
   readonly skipped: number
 }
 
-/** Stores the entries. What equals the current value is skipped. A refusal of the first pass has changed nothing. */
+/**
+ * Stores the entries. What equals the current value is skipped. A refusal of the first
+ * pass has changed nothing.
+ */
 export async function importSecrets(deps: Deps, input: ImportInput): Promise<ImportResult> {
   const planned = await pass(deps, input, input.entries, true)
   if (input.dryRun) return planned
@@ -38,9 +44,15 @@ export async function importSecrets(deps: Deps, input: ImportInput): Promise<Imp
       if (at === 0 || !(error instanceof RotateError)) throw error
       const details = {
         ...error.details,
-        now: `the first ${at} of ${input.entries.length} entries are stored; the same import can be repeated`,
+        now:
+          `the first ${at} of ${input.entries.length} entries are stored; the same import ` +
+          'can be repeated',
       }
-      throw new RotateError(error.code, error.message, { details, cause: error, ...pickDefined({ hint: error.hint }) })
+      throw new RotateError(error.code, error.message, {
+        details,
+        cause: error,
+        ...pickDefined({ hint: error.hint }),
+      })
     }
   }
   return counts
@@ -48,11 +60,18 @@ export async function importSecrets(deps: Deps, input: ImportInput): Promise<Imp
 
 function stopped(done: number, all: number): RotateError {
   return new RotateError('interrupted', 'interrupted', {
-    details: { now: `the first ${done} of ${all} entries are stored; the same import can be repeated` },
+    details: {
+      now: `the first ${done} of ${all} entries are stored; the same import can be repeated`,
+    },
   })
 }
 
-function pass(deps: Deps, input: ImportInput, entries: readonly ImportEntry[], dryRun: boolean): Promise<ImportResult> {
+function pass(
+  deps: Deps,
+  input: ImportInput,
+  entries: readonly ImportEntry[],
+  dryRun: boolean,
+): Promise<ImportResult> {
   return change(deps, dryRun, async (tx) => {
     const counts = { created: 0, updated: 0, skipped: 0 }
     for (const { path, fields, line } of entries) {

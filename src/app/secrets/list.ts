@@ -20,7 +20,10 @@ export interface Listed {
 }
 
 /** The secrets that match, by path. */
-export async function listSecrets(deps: Pick<Deps, 'vault' | 'clock'>, input: ListInput): Promise<readonly Listed[]> {
+export async function listSecrets(
+  deps: Pick<Deps, 'vault' | 'clock'>,
+  input: ListInput,
+): Promise<readonly Listed[]> {
   const matches = input.selectors.map(selector)
   const now = deps.clock.now()
   const found: Listed[] = []
@@ -33,5 +36,7 @@ export async function listSecrets(deps: Pick<Deps, 'vault' | 'clock'>, input: Li
     if (input.tag !== undefined && !secret.tags.includes(input.tag)) continue
     found.push({ secret, standing })
   }
-  return found.toSorted(({ secret: a }, { secret: b }) => (a.path < b.path ? -1 : a.path > b.path ? 1 : 0))
+  return found.toSorted(({ secret: a }, { secret: b }) =>
+    a.path < b.path ? -1 : a.path > b.path ? 1 : 0,
+  )
 }

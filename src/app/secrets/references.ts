@@ -1,4 +1,7 @@
-/** Who names a secret in a configuration: `{"secret": PATH}` in providers, targets and checks, and `after: PATH` of schedules. */
+/**
+ * Who names a secret in a configuration: `{"secret": PATH}` in providers, targets and
+ * checks, and `after: PATH` of schedules.
+ */
 import type { ConfigValue, ProviderRef, Schedule, SecretRecord } from '../../core/model.ts'
 import type { VaultTx } from '../../core/ports.ts'
 import { Secret } from '../../core/secret.ts'
@@ -6,18 +9,33 @@ import type { Deps } from '../base/deps.ts'
 import { pickDefined } from '../../core/defined.ts'
 
 function isObject(value: ConfigValue): value is { readonly [key: string]: ConfigValue } {
-  return value !== null && typeof value === 'object' && !Array.isArray(value) && !(value instanceof Secret)
+  return (
+    value !== null &&
+    typeof value === 'object' &&
+    !Array.isArray(value) &&
+    !(value instanceof Secret)
+  )
 }
 
-/** The same configuration with every reference to `from` made to `to`; the very same object if there is none. */
+/**
+ * The same configuration with every reference to `from` made to `to`; the very same
+ * object if there is none.
+ */
 export function renameIn(value: ConfigValue, from: string, to: string): ConfigValue {
   if (Array.isArray(value)) {
     const items = value.map((item: ConfigValue) => renameIn(item, from, to))
     return items.some((item, i) => item !== value[i]) ? items : value
   }
   if (!isObject(value)) return value
-  if (value['secret'] === from && Object.keys(value).every((key) => key === 'secret' || key === 'field')) return { ...value, secret: to }
-  const entries = Object.entries(value).map(([key, item]): [string, ConfigValue] => [key, renameIn(item, from, to)])
+  if (
+    value['secret'] === from &&
+    Object.keys(value).every((key) => key === 'secret' || key === 'field')
+  )
+    return { ...value, secret: to }
+  const entries = Object.entries(value).map(([key, item]): [string, ConfigValue] => [
+    key,
+    renameIn(item, from, to),
+  ])
   return entries.some(([key, item]) => item !== value[key]) ? Object.fromEntries(entries) : value
 }
 
@@ -33,8 +51,14 @@ function renameAfter(after: string | undefined, from: string, to: string): strin
 
 function renameSchedule(schedule: Schedule, from: string, to: string): Schedule {
   const provider = renameProvider(schedule.provider, from, to)
-  const targets = schedule.targets.map((target) => ({ ...target, config: renameIn(target.config, from, to) }))
-  const checks = schedule.checks.map((check) => ({ ...check, config: renameIn(check.config, from, to) }))
+  const targets = schedule.targets.map((target) => ({
+    ...target,
+    config: renameIn(target.config, from, to),
+  }))
+  const checks = schedule.checks.map((check) => ({
+    ...check,
+    config: renameIn(check.config, from, to),
+  }))
   const after = renameAfter(schedule.after, from, to)
   const same =
     provider === schedule.provider &&
@@ -46,7 +70,8 @@ function renameSchedule(schedule: Schedule, from: string, to: string): Schedule 
 
 /** The record with every reference renamed; the very same object if it has none. */
 export function renameReferences(secret: SecretRecord, from: string, to: string): SecretRecord {
-  const schedule = secret.schedule === undefined ? undefined : renameSchedule(secret.schedule, from, to)
+  const schedule =
+    secret.schedule === undefined ? undefined : renameSchedule(secret.schedule, from, to)
   const versions = secret.versions.map((version) => {
     const provider = version.retirement?.provider
     const renamed = provider === undefined ? undefined : renameProvider(provider, from, to)
@@ -72,7 +97,11 @@ export async function referrers(
 ): Promise<readonly { readonly id: string; readonly path: string }[]> {
   const found: { id: string; path: string }[] = []
   for await (const secret of deps.vault.secrets()) {
-    if (secret.path !== path && secret.deletedAt === undefined && renameReferences(secret, path, `${path}\0`) !== secret) {
+    if (
+      secret.path !== path &&
+      secret.deletedAt === undefined &&
+      renameReferences(secret, path, `${path}\0`) !== secret
+    ) {
       found.push({ id: secret.id, path: secret.path })
     }
   }
@@ -80,7 +109,12 @@ export async function referrers(
 }
 
 /** Writes the renamed references of these secrets. */
-export async function rename(tx: VaultTx, ids: readonly string[], from: string, to: string): Promise<void> {
+export async function rename(
+  tx: VaultTx,
+  ids: readonly string[],
+  from: string,
+  to: string,
+): Promise<void> {
   for (const id of ids) {
     const secret = await tx.secret(id)
     if (secret !== undefined) await tx.putSecret(renameReferences(secret, from, to))

@@ -25,14 +25,19 @@ async function refuseReferenced(deps: RemoveDeps, path: string, force: boolean):
   if (force) return
   const users = (await referrers(deps, path)).map((user) => user.path)
   if (users.length === 0) return
-  const shown = users.length > 5 ? `${users.slice(0, 5).join(', ')} and ${users.length - 5} more` : users.join(', ')
+  const shown =
+    users.length > 5
+      ? `${users.slice(0, 5).join(', ')} and ${users.length - 5} more`
+      : users.join(', ')
   throw new RotateError('denied', `${path} is used by the configuration of ${shown}`, {
     hint: 'change those schedules first; --force deletes it all the same',
     details: { path, usedBy: users },
   })
 }
 
-/** Marks it as deleted; it can be restored for a while. Deleted already: nothing happens. */
+/**
+ * Marks it as deleted; it can be restored for a while. Deleted already: nothing happens.
+ */
 export async function removeSecret(
   deps: RemoveDeps,
   input: RemoveInput,
@@ -47,12 +52,20 @@ export async function removeSecret(
     const now = deps.clock.now()
     const deleted = { ...secret, deletedAt: now, updatedAt: now }
     await tx.putSecret(deleted)
-    tx.audit(manual(deps, 'secret_deleted', secret.path, { purged: false, old_key: currentVersion(secret)?.hint ?? null }))
+    tx.audit(
+      manual(deps, 'secret_deleted', secret.path, {
+        purged: false,
+        old_key: currentVersion(secret)?.hint ?? null,
+      }),
+    )
     return { secret: deleted, already: false }
   })
 }
 
-/** Removes it with all its values, for good. Keys that only this vault can name and revoke must be gone first. */
+/**
+ * Removes it with all its values, for good. Keys that only this vault can name and revoke
+ * must be gone first.
+ */
 export async function purgeSecret(deps: RemoveDeps, input: RemoveInput): Promise<SecretRecord> {
   const found = await deps.vault.read((reader) => findAny(reader, input.name))
   await refuseReferenced(deps, found.path, input.force)
@@ -61,7 +74,12 @@ export async function purgeSecret(deps: RemoveDeps, input: RemoveInput): Promise
     refuseOpenRun(secret)
     if (!input.force) refuseLiveKeys(secret)
     await tx.dropSecret(secret.id)
-    tx.audit(manual(deps, 'secret_deleted', secret.path, { purged: true, versions: secret.versions.length }))
+    tx.audit(
+      manual(deps, 'secret_deleted', secret.path, {
+        purged: true,
+        versions: secret.versions.length,
+      }),
+    )
     return secret
   })
 }
@@ -75,15 +93,21 @@ function refuseLiveKeys(secret: SecretRecord): void {
   if (keys.length === 0) return
   throw new RotateError(
     'denied',
-    `${secret.path} has keys that are alive at their provider and that only this vault can name: ${keys.join(', ')}`,
+    `${secret.path} has keys that are alive at their provider and that only this vault can ` +
+      `name: ${keys.join(', ')}`,
     {
-      hint: `revoke them first (rotate revoke ${secret.path} --version N), or add --force and revoke them by hand`,
+      hint:
+        `revoke them first (rotate revoke ${secret.path} --version N), or add --force and ` +
+        'revoke them by hand',
       details: { path: secret.path, keys },
     },
   )
 }
 
-/** Takes the deletion back. Not deleted: nothing happens. `conflict` when the name is taken by another secret. */
+/**
+ * Takes the deletion back. Not deleted: nothing happens. `conflict` when the name is
+ * taken by another secret.
+ */
 export async function restoreSecret(
   deps: RemoveDeps,
   input: Omit<RemoveInput, 'force'>,
@@ -93,7 +117,12 @@ export async function restoreSecret(
     if (found.deletedAt === undefined) return { secret: found, already: true }
     const { deletedAt: _gone, ...secret } = { ...found, updatedAt: deps.clock.now() }
     await tx.putSecret(secret)
-    tx.audit(manual(deps, 'secret_updated', secret.path, { restored: true, version: currentVersion(secret)?.n ?? null }))
+    tx.audit(
+      manual(deps, 'secret_updated', secret.path, {
+        restored: true,
+        version: currentVersion(secret)?.n ?? null,
+      }),
+    )
     return { secret, already: false }
   })
 }
@@ -104,11 +133,18 @@ export interface MoveInput {
   readonly dryRun: boolean
 }
 
-/** Gives a secret another name; id, versions and schedule stay, and configurations that name it follow in the same commit. */
+/**
+ * Gives a secret another name; id, versions and schedule stay, and configurations that
+ * name it follow in the same commit.
+ */
 export async function moveSecret(
   deps: RemoveDeps,
   input: MoveInput,
-): Promise<{ readonly secret: SecretRecord; readonly from: string; readonly followed: readonly string[] }> {
+): Promise<{
+  readonly secret: SecretRecord
+  readonly from: string
+  readonly followed: readonly string[]
+}> {
   const found = await deps.vault.read((reader) => findSecret(reader, input.from))
   if (found.path === input.to) return { secret: found, from: found.path, followed: [] }
   const users = await referrers(deps, found.path)
@@ -117,7 +153,9 @@ export async function moveSecret(
     refuseOpenRun(secret)
     const taken = await tx.resolve(input.to)
     if (taken !== undefined && taken.deletedAt === undefined && taken.id !== secret.id) {
-      throw new RotateError('conflict', `there is a secret ${input.to} already`, { hint: 'choose another name, or delete that one first' })
+      throw new RotateError('conflict', `there is a secret ${input.to} already`, {
+        hint: 'choose another name, or delete that one first',
+      })
     }
     const moved = { ...secret, path: input.to, updatedAt: deps.clock.now() }
     await tx.putSecret(moved)

@@ -1,8 +1,17 @@
-/** Storing a value: a new secret, or a new version of one. No provider, no targets; `rotate` is for those. */
+/**
+ * Storing a value: a new secret, or a new version of one. No provider, no targets;
+ * `rotate` is for those.
+ */
 import { RotateError, usage } from '../../core/errors.ts'
 import { hintOf } from '../../core/hint.ts'
 import { newId } from '../../core/ids.ts'
-import { currentVersion, type SecretRecord, type SecretType, type Tier, type VersionRecord } from '../../core/model.ts'
+import {
+  currentVersion,
+  type SecretRecord,
+  type SecretType,
+  type Tier,
+  type VersionRecord,
+} from '../../core/model.ts'
 import type { VaultReader, VaultTx } from '../../core/ports.ts'
 import { type Fields, singleValue } from '../../core/secret.ts'
 import { nextAfterPromotion, nextDate } from '../../engine/policy.ts'
@@ -41,7 +50,10 @@ export interface SetResult {
 
 type SetDeps = Pick<Deps, 'vault' | 'clock' | 'random' | 'actor' | 'reason'>
 
-/** Stores a value. `conflict` for `ifVersion`, `denied` for a value that was revoked, `locked` during a run. */
+/**
+ * Stores a value. `conflict` for `ifVersion`, `denied` for a value that was revoked,
+ * `locked` during a run.
+ */
 export function setSecret(deps: SetDeps, input: SetInput): Promise<SetResult> {
   return change(deps, input.dryRun ?? false, (tx) => setIn(deps, tx, input))
 }
@@ -51,7 +63,9 @@ export async function setIn(deps: SetDeps, tx: VaultTx, input: SetInput): Promis
   const now = deps.clock.now()
   const before = await tx.resolve(input.name)
   if (before === undefined && /^(sec|rot)_/.test(input.name) && !input.name.includes('/')) {
-    throw new RotateError('not-found', `there is no secret ${input.name}`, { hint: 'rotate list shows what there is' })
+    throw new RotateError('not-found', `there is no secret ${input.name}`, {
+      hint: 'rotate list shows what there is',
+    })
   }
   const current = before === undefined ? undefined : currentVersion(before)
   checkVersion(input, current)
@@ -64,12 +78,18 @@ export async function setIn(deps: SetDeps, tx: VaultTx, input: SetInput): Promis
   if (before !== undefined && current?.fingerprint === fingerprint) {
     return unchanged(deps, tx, { before, record, current, restored, input })
   }
-  const twin = record.versions.findLast((version) => version.fingerprint === fingerprint && isOver(version))
+  const twin = record.versions.findLast(
+    (version) => version.fingerprint === fingerprint && isOver(version),
+  )
   if (twin !== undefined && input.force !== true) {
-    throw new RotateError('denied', `${record.path}: this value is that of version ${twin.n}, which is ${twin.state}`, {
-      hint: 'store a fresh value; --force stores it all the same',
-      details: { path: record.path, version: twin.n, state: twin.state },
-    })
+    throw new RotateError(
+      'denied',
+      `${record.path}: this value is that of version ${twin.n}, which is ${twin.state}`,
+      {
+        hint: 'store a fresh value; --force stores it all the same',
+        details: { path: record.path, version: twin.n, state: twin.state },
+      },
+    )
   }
   const added = addVersion(deps, record, fields, fingerprint, input, now)
   const secret = await afterNewVersion(added.secret, added.version, now)
@@ -99,14 +119,20 @@ function checkVersion(input: SetInput, current: VersionRecord | undefined): void
   const wanted = input.ifVersion
   const is = current?.n ?? 0
   if (wanted === undefined || wanted === is) return
-  throw new RotateError('conflict', `${input.name}: the current version is ${is === 0 ? 'none' : is}, not ${wanted}`, {
-    hint: 'read it again and decide anew',
-    details: { expected: wanted, current: current?.n ?? null },
-  })
+  throw new RotateError(
+    'conflict',
+    `${input.name}: the current version is ${is === 0 ? 'none' : is}, not ${wanted}`,
+    {
+      hint: 'read it again and decide anew',
+      details: { expected: wanted, current: current?.n ?? null },
+    },
+  )
 }
 
 function isOver(version: VersionRecord): boolean {
-  return version.state === 'revoked' || version.state === 'suspended' || version.state === 'discarded'
+  return (
+    version.state === 'revoked' || version.state === 'suspended' || version.state === 'discarded'
+  )
 }
 
 function blank(deps: SetDeps, path: string, now: number): SecretRecord {
@@ -128,7 +154,9 @@ function blank(deps: SetDeps, path: string, now: number): SecretRecord {
 /** What is said about the secret, apart from its value. */
 function describe(before: SecretRecord, input: SetInput, now: number): SecretRecord {
   const { deletedAt: _gone, ...record } = before
-  const metadata = Object.entries({ ...record.metadata, ...input.metadata }).filter(([, value]) => value !== '')
+  const metadata = Object.entries({ ...record.metadata, ...input.metadata }).filter(
+    ([, value]) => value !== '',
+  )
   return {
     ...record,
     type: input.type ?? record.type,
@@ -139,25 +167,33 @@ function describe(before: SecretRecord, input: SetInput, now: number): SecretRec
   }
 }
 
-/** What the given fields make of the secret: `merge` keeps the others; one value never replaces several fields by accident. */
+/**
+ * What the given fields make of the secret: `merge` keeps the others; one value never
+ * replaces several fields by accident.
+ */
 export async function mergedFields(
   tx: Pick<VaultReader, 'value'>,
   input: Pick<SetInput, 'name' | 'fields' | 'merge' | 'force'>,
   before: SecretRecord | undefined,
   current: VersionRecord | undefined,
 ): Promise<Fields> {
-  const held = before === undefined || current === undefined ? undefined : await tx.value(before.id, current.n)
+  const held =
+    before === undefined || current === undefined ? undefined : await tx.value(before.id, current.n)
   if (held === undefined) return input.fields
   const wasSingle = singleValue(held) !== undefined
   const isSingle = singleValue(input.fields) !== undefined
   if (input.merge && !(wasSingle && isSingle)) {
     if (wasSingle)
-      throw usage(`${input.name} has one value and no fields`, 'replace it by fields with --fields-from, or name another secret')
+      throw usage(
+        `${input.name} has one value and no fields`,
+        'replace it by fields with --fields-from, or name another secret',
+      )
     return { ...held, ...input.fields }
   }
   if (isSingle && !wasSingle && input.force !== true) {
     throw usage(
-      `${input.name} has the fields ${Object.keys(held).join(', ')}; one value would replace them all`,
+      `${input.name} has the fields ${Object.keys(held).join(', ')}; one value would replace ` +
+        'them all',
       'name the field with --field NAME=@- (or add --force)',
     )
   }
@@ -173,20 +209,40 @@ interface Unchanged {
 }
 
 /** The value is what it was: no new version; a changed description is kept. */
-async function unchanged(deps: SetDeps, tx: VaultTx, { before, record, current, restored, input }: Unchanged): Promise<SetResult> {
+async function unchanged(
+  deps: SetDeps,
+  tx: VaultTx,
+  { before, record, current, restored, input }: Unchanged,
+): Promise<SetResult> {
   const described = JSON.stringify([record.type, record.tier, record.metadata, record.tags])
-  const changed = restored || described !== JSON.stringify([before.type, before.tier, before.metadata, before.tags])
+  const changed =
+    restored ||
+    described !== JSON.stringify([before.type, before.tier, before.metadata, before.tags])
   if (changed) {
     await tx.putSecret(record)
     tx.audit(
-      manual(deps, 'secret_updated', record.path, { version: current.n, source: input.source, type: record.type, tier: record.tier }),
+      manual(deps, 'secret_updated', record.path, {
+        version: current.n,
+        source: input.source,
+        type: record.type,
+        tier: record.tier,
+      }),
     )
   }
   const previous = record.versions.findLast((version) => version.labels.includes('previous'))
-  return { secret: changed ? record : before, version: current, previousVersion: previous?.n ?? null, outcome: 'unchanged', restored }
+  return {
+    secret: changed ? record : before,
+    version: current,
+    previousVersion: previous?.n ?? null,
+    outcome: 'unchanged',
+    restored,
+  }
 }
 
-/** The record with a new current version. The former current one becomes `previous` and stays alive: nobody said that it shall end. */
+/**
+ * The record with a new current version. The former current one becomes `previous` and
+ * stays alive: nobody said that it shall end.
+ */
 function addVersion(
   deps: SetDeps,
   record: SecretRecord,
@@ -195,8 +251,11 @@ function addVersion(
   input: SetInput,
   now: number,
 ): { readonly secret: SecretRecord; readonly version: VersionRecord } {
-  // A known-good value that comes back is the same credential: what can revoke it, and the plan to do so, must not stay with the old number.
-  const twin = record.versions.findLast((version) => version.fingerprint === fingerprint && !isOver(version))
+  // A known-good value that comes back is the same credential: what can revoke it, and
+  // the plan to do so, must not stay with the old number.
+  const twin = record.versions.findLast(
+    (version) => version.fingerprint === fingerprint && !isOver(version),
+  )
   const version: VersionRecord = {
     n: record.nextVersion,
     state: 'live',
@@ -217,29 +276,56 @@ function addVersion(
   const versions = record.versions.map((old): VersionRecord => {
     if (old.n === twin?.n) return supersededBy(old, version.n, now)
     if (old.labels.includes('current')) return { ...old, labels: ['previous'], replacedAt: now }
-    return old.labels.includes('previous') ? { ...old, labels: old.labels.filter((label) => label !== 'previous') } : old
+    return old.labels.includes('previous')
+      ? { ...old, labels: old.labels.filter((label) => label !== 'previous') }
+      : old
   })
-  return { secret: { ...record, versions: [...versions, version], nextVersion: version.n + 1 }, version }
+  return {
+    secret: { ...record, versions: [...versions, version], nextVersion: version.n + 1 },
+    version,
+  }
 }
 
 function supersededBy(old: VersionRecord, n: number, now: number): VersionRecord {
   const { retirement: _plan, handle: _handle, ...rest } = old
-  return { ...rest, labels: [], state: 'retired', revocable: false, endedAt: now, note: `the same value is current again as version ${n}` }
+  return {
+    ...rest,
+    labels: [],
+    state: 'retired',
+    revocable: false,
+    endedAt: now,
+    note: `the same value is current again as version ${n}`,
+  }
 }
 
-/** What a new current version means for the schedule: the next date counts from now, failures are forgotten; a paused schedule stays paused. */
-export async function afterNewVersion(secret: SecretRecord, version: VersionRecord, now: number): Promise<SecretRecord> {
+/**
+ * What a new current version means for the schedule: the next date counts from now,
+ * failures are forgotten; a paused schedule stays paused.
+ */
+export async function afterNewVersion(
+  secret: SecretRecord,
+  version: VersionRecord,
+  now: number,
+): Promise<SecretRecord> {
   const schedule = secret.schedule
   if (schedule === undefined || schedule.status === 'disabled') return secret
   const { retryAt: _retry, lastError: _error, skippedBy: _skip, ...rest } = schedule
   const counted = nextDate(
     schedule,
     now,
-    schedule.cron === undefined ? () => now : await (await import('../adapters/engine.ts')).cronDates(),
+    schedule.cron === undefined
+      ? () => now
+      : await (await import('../adapters/engine.ts')).cronDates(),
   )
   const nextAt = Math.round(nextAfterPromotion(counted, now, version.expiresAt, schedule.graceMs))
   return {
     ...secret,
-    schedule: { ...rest, nextAt, lastRotatedAt: now, failures: 0, ...(schedule.status === 'paused' ? { remainingMs: nextAt - now } : {}) },
+    schedule: {
+      ...rest,
+      nextAt,
+      lastRotatedAt: now,
+      failures: 0,
+      ...(schedule.status === 'paused' ? { remainingMs: nextAt - now } : {}),
+    },
   }
 }

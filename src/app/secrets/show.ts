@@ -28,7 +28,11 @@ export async function showSecret(
     const secret = await findAny(reader, input.name)
     const current = secret.versions.findLast((version) => version.labels.includes('current'))
     const value = current === undefined ? undefined : await reader.value(secret.id, current.n)
-    return { secret, fields: Object.keys(value ?? {}), runs: await lastRuns(reader, input.name, RUNS_SHOWN) }
+    return {
+      secret,
+      fields: Object.keys(value ?? {}),
+      runs: await lastRuns(reader, input.name, RUNS_SHOWN),
+    }
   })
   const { secret } = found
   const shown = {

@@ -1,5 +1,14 @@
-/** The audit trail: verifying it, exporting it, pruning it, and putting that on record. */
-import type { AnchorFault, AuditFilter, ExportFormat, ExportSummary, PruneRange, TrailVerdict } from '../../core/audit-trail.ts'
+/**
+ * The audit trail: verifying it, exporting it, pruning it, and putting that on record.
+ */
+import type {
+  AnchorFault,
+  AuditFilter,
+  ExportFormat,
+  ExportSummary,
+  PruneRange,
+  TrailVerdict,
+} from '../../core/audit-trail.ts'
 import { iso } from '../../core/duration.ts'
 import { RotateError, usage } from '../../core/errors.ts'
 import type { AuditAction, AuditEntry } from '../../core/model.ts'
@@ -10,8 +19,12 @@ import { pickDefined } from '../../core/defined.ts'
 const faults: Readonly<Record<AnchorFault, string>> = {
   foreign: 'the anchor is a checkpoint of another vault',
   signature: 'the anchor is not signed by this vault',
-  ahead: 'the audit chain is shorter than the anchor says: its end was cut off, or the vault is older than the anchor',
-  gone: 'the anchor is older than the beginning of the audit chain, which was salvaged: it can not be checked any more',
+  ahead:
+    'the audit chain is shorter than the anchor says: its end was cut off, or the vault is ' +
+    'older than the anchor',
+  gone:
+    'the anchor is older than the beginning of the audit chain, which was salvaged: it can ' +
+    'not be checked any more',
   fork: 'the audit chain does not run through the anchor: history was rewritten since then',
 }
 
@@ -20,7 +33,8 @@ export function auditBroken(verdict: TrailVerdict): RotateError {
   const fault = verdict.anchor?.fault
   const what =
     fault === undefined
-      ? `row ${verdict.firstBad ?? '?'} of the audit trail does not match its hash; the rows before it are intact`
+      ? `row ${verdict.firstBad ?? '?'} of the audit trail does not match its hash; the rows ` +
+        'before it are intact'
       : `${faults[fault]} (event ${verdict.anchor?.size ?? '?'})`
   return new RotateError('tampered', what, {
     hint: 'keep a copy of the vault file as evidence and compare it with a backup',
@@ -34,7 +48,10 @@ export function auditBroken(verdict: TrailVerdict): RotateError {
   })
 }
 
-/** Hands the pieces of an export to `take` until it has enough, and puts the export itself on record. */
+/**
+ * Hands the pieces of an export to `take` until it has enough, and puts the export itself
+ * on record.
+ */
 export async function exportAudit(
   deps: Pick<Deps, 'vault' | 'actor' | 'reason'>,
   filter: AuditFilter,
@@ -95,7 +112,10 @@ const RETENTION_YEARS = 7
 /** Milliseconds between two commits. */
 const PAUSE = 20
 
-/** That many calendar years before, in UTC; from 29 February to the 28th of a year that has none. */
+/**
+ * That many calendar years before, in UTC; from 29 February to the 28th of a year that
+ * has none.
+ */
 export function yearsBefore(now: number, years: number): number {
   const date = new Date(now)
   const day = date.getUTCDate()
@@ -112,31 +132,51 @@ export interface PruneInput {
   readonly confirm: (range: PruneRange) => Promise<void>
 }
 
-/** Drops the content of events older than that. `denied` for younger ones than seven years without force, and while the clock can't be trusted. */
-export async function pruneAudit(deps: Deps, input: PruneInput): Promise<PruneRange & { readonly before: number }> {
+/**
+ * Drops the content of events older than that. `denied` for younger ones than seven years
+ * without force, and while the clock can't be trusted.
+ */
+export async function pruneAudit(
+  deps: Deps,
+  input: PruneInput,
+): Promise<PruneRange & { readonly before: number }> {
   const { years, force, dryRun } = input
   if (years < 1) throw usage('--older-than must be at least 1y')
   if (years < RETENTION_YEARS && !force) {
-    throw new RotateError('denied', `audit events are kept for ${RETENTION_YEARS} years; --older-than ${years}y would drop younger ones`, {
-      hint: 'if they must go, say why: --force --reason TEXT',
-    })
+    throw new RotateError(
+      'denied',
+      `audit events are kept for ${RETENTION_YEARS} years; --older-than ${years}y would drop ` +
+        'younger ones',
+      {
+        hint: 'if they must go, say why: --force --reason TEXT',
+      },
+    )
   }
   if (force && deps.reason === undefined) throw usage('--force needs --reason TEXT')
   const now = deps.clock.now()
   const highest = await deps.vault.highestTime()
   const { trusted, why } = await deps.vault.standing()
   if (!trusted)
-    throw new RotateError('denied', `nothing is pruned on the word of this vault yet: ${why ?? 'it is not trusted here'}`, {
-      hint: 'rotate reconcile --apply, or rotate vault accept-rollback',
-    })
+    throw new RotateError(
+      'denied',
+      `nothing is pruned on the word of this vault yet: ${why ?? 'it is not trusted here'}`,
+      {
+        hint: 'rotate reconcile --apply, or rotate vault accept-rollback',
+      },
+    )
   if (clockWentBack(now, highest))
-    throw new RotateError('denied', `the clock says ${iso(now)}, but this vault has seen ${iso(highest)}; nothing is pruned`, {
-      hint: 'set the clock right',
-    })
+    throw new RotateError(
+      'denied',
+      `the clock says ${iso(now)}, but this vault has seen ${iso(highest)}; nothing is pruned`,
+      {
+        hint: 'set the clock right',
+      },
+    )
   if (clockJumped(now, highest) && !force) {
     throw new RotateError(
       'denied',
-      `the clock says ${iso(now)}, more than a year after the vault's last change (${iso(highest)}); nothing is pruned`,
+      `the clock says ${iso(now)}, more than a year after the vault's last change ` +
+        `(${iso(highest)}); nothing is pruned`,
       {
         hint: 'if the clock is right: --force --reason TEXT',
       },
@@ -147,7 +187,13 @@ export async function pruneAudit(deps: Deps, input: PruneInput): Promise<PruneRa
   const options = {
     before,
     entry: ({ from, to }: PruneRange) =>
-      entryOf(deps, 'audit_pruned', { first: from + 1, last: to, count: to - from, older_than: `${years}y`, before: iso(before) }),
+      entryOf(deps, 'audit_pruned', {
+        first: from + 1,
+        last: to,
+        count: to - from,
+        older_than: `${years}y`,
+        before: iso(before),
+      }),
     pause: () => deps.clock.sleep(PAUSE, deps.signal),
   }
   const planned = await trail.prune({ ...options, dryRun: true })

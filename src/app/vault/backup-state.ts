@@ -1,4 +1,7 @@
-/** What is on record about backups: where they are kept, which exist, and whether one is due. */
+/**
+ * What is on record about backups: where they are kept, which exist, and whether one is
+ * due.
+ */
 import { existsSync } from 'node:fs'
 import { DAY } from '../../core/duration.ts'
 import type { Vault } from '../../core/ports.ts'
@@ -34,7 +37,10 @@ export async function backupState(vault: Vault): Promise<BackupState> {
     await reader.doc<BackupSetting | null>(SETTING),
     await reader.doc<readonly BackupMade[]>(MADE),
   ])
-  return { setting: setting ?? undefined, made: (made ?? []).filter(({ file }) => existsSync(file)) }
+  return {
+    setting: setting ?? undefined,
+    made: (made ?? []).filter(({ file }) => existsSync(file)),
+  }
 }
 
 /** Is the newest configured one older than a day? */

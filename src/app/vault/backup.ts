@@ -1,4 +1,7 @@
-/** Backups: made by hand, kept by the day where they are configured, and there before an old credential dies (law 5). */
+/**
+ * Backups: made by hand, kept by the day where they are configured, and there before an
+ * old credential dies (law 5).
+ */
 import { createHash } from 'node:crypto'
 import { createReadStream, existsSync, statSync, unlinkSync } from 'node:fs'
 import { join } from 'node:path'
@@ -12,28 +15,63 @@ import { proverOf } from './prove-copy.ts'
 /** So many are remembered. */
 const REMEMBERED = 100
 
-export type BackupDeps = Pick<Deps, 'vault' | 'clock' | 'actor' | 'reason' | 'signal' | 'self' | 'note'>
+export type BackupDeps = Pick<
+  Deps,
+  'vault' | 'clock' | 'actor' | 'reason' | 'signal' | 'self' | 'note'
+>
 
 /** From now on `run-due` keeps backups there; `undefined` ends that. */
-export async function configureBackups(deps: BackupDeps, setting: BackupSetting | undefined): Promise<void> {
-  if (setting !== undefined && statSync(setting.dir, { throwIfNoEntry: false })?.isDirectory() !== true) {
+export async function configureBackups(
+  deps: BackupDeps,
+  setting: BackupSetting | undefined,
+): Promise<void> {
+  if (
+    setting !== undefined &&
+    statSync(setting.dir, { throwIfNoEntry: false })?.isDirectory() !== true
+  ) {
     throw new RotateError('usage', `--configure: ${setting.dir} is not a directory`, {
       hint: 'make it first, best on another disk, with mode 0700',
     })
   }
   await deps.vault.transact(async (tx) => {
     await tx.putDoc(SETTING, setting ?? null)
-    tx.audit(entry(deps, 'manual', 'secret_updated', { setting: 'backup', dir: setting?.dir ?? null, keep: setting?.keep ?? null }))
+    tx.audit(
+      entry(deps, 'manual', 'secret_updated', {
+        setting: 'backup',
+        dir: setting?.dir ?? null,
+        keep: setting?.keep ?? null,
+      }),
+    )
   })
 }
 
-function entry(deps: BackupDeps, triggeredBy: Trigger, action: AuditEntry['action'], metadata: AuditEntry['metadata']): AuditEntry {
+function entry(
+  deps: BackupDeps,
+  triggeredBy: Trigger,
+  action: AuditEntry['action'],
+  metadata: AuditEntry['metadata'],
+): AuditEntry {
   const why = deps.reason === undefined ? {} : { reason: deps.reason }
-  return { action, path: null, actor: deps.actor, triggeredBy, status: 'success', runId: null, metadata: { ...metadata, ...why } }
+  return {
+    action,
+    path: null,
+    actor: deps.actor,
+    triggeredBy,
+    status: 'success',
+    runId: null,
+    metadata: { ...metadata, ...why },
+  }
 }
 
-/** Makes one at that path, verified in another process, and puts it on record. `conflict` if there is something; `not-writable`; `tampered`. */
-export async function makeBackup(deps: BackupDeps, file: string, kept = false): Promise<BackupMade> {
+/**
+ * Makes one at that path, verified in another process, and puts it on record. `conflict`
+ * if there is something; `not-writable`; `tampered`.
+ */
+export async function makeBackup(
+  deps: BackupDeps,
+  file: string,
+  kept = false,
+): Promise<BackupMade> {
   const at = deps.clock.now()
   const care = await deps.vault.care()
   const { bytes, versions } = await care.backup(file, proverOf(deps.self, deps.signal))
@@ -42,7 +80,14 @@ export async function makeBackup(deps: BackupDeps, file: string, kept = false): 
     await deps.vault.transact(async (tx) => {
       const before = (await tx.doc<readonly BackupMade[]>(MADE)) ?? []
       await tx.putDoc(MADE, [...before, made].slice(-REMEMBERED))
-      tx.audit(entry(deps, kept ? 'automatic' : 'manual', 'backup_made', { file, bytes, sha256: made.sha256, versions }))
+      tx.audit(
+        entry(deps, kept ? 'automatic' : 'manual', 'backup_made', {
+          file,
+          bytes,
+          sha256: made.sha256,
+          versions,
+        }),
+      )
     })
   } catch (error) {
     if (!(error instanceof RotateError) || error.code !== 'not-writable') throw error
@@ -58,9 +103,13 @@ export async function sha256(file: string): Promise<string> {
 }
 
 /** One more in the configured directory; those of ours that are too many go. */
-export async function configuredBackup(deps: BackupDeps, setting: BackupSetting): Promise<BackupMade> {
+export async function configuredBackup(
+  deps: BackupDeps,
+  setting: BackupSetting,
+): Promise<BackupMade> {
   const stamp = iso(deps.clock.now()).replace(/[-:]|\.\d+/g, '')
-  const name = (suffix: string): string => join(setting.dir, `rotate-${deps.vault.vaultId.slice(-8).toLowerCase()}-${stamp}${suffix}.db`)
+  const name = (suffix: string): string =>
+    join(setting.dir, `rotate-${deps.vault.vaultId.slice(-8).toLowerCase()}-${stamp}${suffix}.db`)
   let file = name('')
   for (let n = 2; existsSync(file); n++) file = name(`-${n}`)
   const made = await makeBackup(deps, file, true)
@@ -76,7 +125,9 @@ export async function configuredBackup(deps: BackupDeps, setting: BackupSetting)
   return made
 }
 
-/** For the engine (law 5): a verified backup newer than that time exists, or is made now. */
+/**
+ * For the engine (law 5): a verified backup newer than that time exists, or is made now.
+ */
 export async function ensureBackup(deps: BackupDeps, newerThan: number): Promise<void> {
   const { setting, made } = await backupState(deps.vault)
   if (setting === undefined || made.some((one) => one.at > newerThan)) return
@@ -84,9 +135,13 @@ export async function ensureBackup(deps: BackupDeps, newerThan: number): Promise
     await configuredBackup(deps, setting)
   } catch (thrown) {
     const why = thrown instanceof Error ? thrown.message : String(thrown)
-    throw new AdapterError('failed', `the backup that must exist before an old key dies could not be made: ${why}`, {
-      effect: 'none',
-      retryable: true,
-    })
+    throw new AdapterError(
+      'failed',
+      `the backup that must exist before an old key dies could not be made: ${why}`,
+      {
+        effect: 'none',
+        retryable: true,
+      },
+    )
   }
 }

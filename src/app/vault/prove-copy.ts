@@ -1,4 +1,7 @@
-/** Has a copy of the vault verified by a process of its own: what one process believes to have written is not what the disk holds. */
+/**
+ * Has a copy of the vault verified by a process of its own: what one process believes to
+ * have written is not what the disk holds.
+ */
 import { spawn } from 'node:child_process'
 import { RotateError } from '../../core/errors.ts'
 import type { ProveCopy, VaultReport } from '../../core/ports.ts'
@@ -9,7 +12,10 @@ export const VERIFY_COPY = ['vault', 'verify-copy'] as const
 const MOST = 1024 * 1024
 
 /** Starts this very program; the root key goes through a pipe. */
-export function proverOf(self: readonly [string, ...string[]] | undefined, signal: AbortSignal): ProveCopy {
+export function proverOf(
+  self: readonly [string, ...string[]] | undefined,
+  signal: AbortSignal,
+): ProveCopy {
   return async (file, key) => {
     if (self === undefined) throw new Error('this program does not know how to start itself')
     const [program, ...args] = self
@@ -22,19 +28,32 @@ export function proverOf(self: readonly [string, ...string[]] | undefined, signa
     const out: Buffer[] = []
     const err: Buffer[] = []
     child.stdout.on('data', (chunk: Buffer) => void out.push(chunk))
-    child.stderr.on('data', (chunk: Buffer) => void (Buffer.concat(err).length < MOST && err.push(chunk)))
+    child.stderr.on(
+      'data',
+      (chunk: Buffer) => void (Buffer.concat(err).length < MOST && err.push(chunk)),
+    )
     child.stdin.on('error', () => undefined)
     child.stdin.end(`${key.reveal()}\n`)
     const code = await new Promise<number | null>((resolve, reject) => {
       child.once('error', reject)
       child.once('close', resolve)
     })
-    if (code === 0) return (JSON.parse(Buffer.concat(out).toString()) as { readonly data: VaultReport }).data
+    if (code === 0)
+      return (JSON.parse(Buffer.concat(out).toString()) as { readonly data: VaultReport }).data
     const said = Buffer.concat(err).toString().trim().split('\n').at(-1)?.slice(0, 300) ?? ''
-    if (code === 24) return { ok: false, problems: [messageOf(said)], commit: 0, objects: 0, versions: 0, auditRows: 0 }
+    if (code === 24)
+      return {
+        ok: false,
+        problems: [messageOf(said)],
+        commit: 0,
+        objects: 0,
+        versions: 0,
+        auditRows: 0,
+      }
     throw new RotateError(
       'failed',
-      `the copy could not be verified: the process that was to do it ended with ${code ?? 'a signal'} (${messageOf(said)}); it was thrown away`,
+      'the copy could not be verified: the process that was to do it ended with ' +
+        `${code ?? 'a signal'} (${messageOf(said)}); it was thrown away`,
     )
   }
 }

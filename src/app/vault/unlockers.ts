@@ -1,7 +1,14 @@
 /** Who can open the vault, and what it means to take somebody that way. */
 import { iso } from '../../core/duration.ts'
 import { RotateError } from '../../core/errors.ts'
-import type { NewUnlocker, RekeyOptions, RekeyReport, UnlockerInfo, Vault, Who } from '../../core/ports.ts'
+import type {
+  NewUnlocker,
+  RekeyOptions,
+  RekeyReport,
+  UnlockerInfo,
+  Vault,
+  Who,
+} from '../../core/ports.ts'
 import type { Deps } from '../base/deps.ts'
 import { pickDefined } from '../../core/defined.ts'
 
@@ -25,7 +32,9 @@ export interface UnlockersView {
 }
 
 function whoOf(deps: Pick<Deps, 'actor' | 'reason'>): Who {
-  return deps.reason === undefined ? { actor: deps.actor } : { actor: deps.actor, reason: deps.reason }
+  return deps.reason === undefined
+    ? { actor: deps.actor }
+    : { actor: deps.actor, reason: deps.reason }
 }
 
 async function view(vault: Vault, exposed: readonly string[]): Promise<UnlockersView> {
@@ -46,37 +55,58 @@ export function listUnlockers(deps: Pick<Deps, 'vault'>): Promise<UnlockersView>
 }
 
 /** One more way to open the vault. `conflict` if that key opens it already. */
-export async function addUnlocker(deps: KeyDeps, unlocker: NewUnlocker): Promise<UnlockersView & { readonly added: string }> {
+export async function addUnlocker(
+  deps: KeyDeps,
+  unlocker: NewUnlocker,
+): Promise<UnlockersView & { readonly added: string }> {
   const keys = await deps.vault.keys()
   const { id } = await keys.add(unlocker, whoOf(deps))
   return { ...(await view(deps.vault, [])), added: id }
 }
 
 /**
- * What the holder of any unlocker can read: every unlocker yields the root key, so that is every secret with a value or with credentials in its schedule,
- * deleted ones too as long as they are kept.
+ * What the holder of any unlocker can read: every unlocker yields the root key, so that
+ * is every secret with a value or with credentials in its schedule, deleted ones too as
+ * long as they are kept.
  */
 export async function exposedPaths(deps: Pick<Deps, 'vault'>): Promise<readonly string[]> {
   const paths: string[] = []
-  for await (const secret of deps.vault.secrets()) if (secret.versions.length > 0 || secret.schedule !== undefined) paths.push(secret.path)
+  for await (const secret of deps.vault.secrets())
+    if (secret.versions.length > 0 || secret.schedule !== undefined) paths.push(secret.path)
   return [...new Set(paths)].toSorted()
 }
 
 /** The unlocker of that id. `not-found`; `denied` for the last one. */
-export async function unlockerToRemove(deps: Pick<Deps, 'vault'>, id: string): Promise<UnlockerView> {
+export async function unlockerToRemove(
+  deps: Pick<Deps, 'vault'>,
+  id: string,
+): Promise<UnlockerView> {
   const { unlockers } = await view(deps.vault, [])
   const found = unlockers.find((one) => one.id.toLowerCase() === id.toLowerCase())
   if (found === undefined)
-    throw new RotateError('not-found', 'the vault has no such unlocker; nothing changed', { hint: 'rotate unlocker list' })
-  if (unlockers.length === 1)
-    throw new RotateError('denied', 'this is the last unlocker: without it nobody could open the vault again; nothing changed', {
-      hint: 'add another one first: rotate unlocker add',
+    throw new RotateError('not-found', 'the vault has no such unlocker; nothing changed', {
+      hint: 'rotate unlocker list',
     })
+  if (unlockers.length === 1)
+    throw new RotateError(
+      'denied',
+      'this is the last unlocker: without it nobody could open the vault again; nothing changed',
+      {
+        hint: 'add another one first: rotate unlocker add',
+      },
+    )
   return found
 }
 
-/** Takes an unlocker away, with a new root key for the others, and seals everything under that. Lists what its holder could read. */
-export async function removeUnlocker(deps: KeyDeps, id: string, onStep?: RekeyOptions['onStep']): Promise<UnlockersView> {
+/**
+ * Takes an unlocker away, with a new root key for the others, and seals everything under
+ * that. Lists what its holder could read.
+ */
+export async function removeUnlocker(
+  deps: KeyDeps,
+  id: string,
+  onStep?: RekeyOptions['onStep'],
+): Promise<UnlockersView> {
   const exposed = await exposedPaths(deps)
   const keys = await deps.vault.keys()
   await keys.remove(id, whoOf(deps))
@@ -95,7 +125,10 @@ export interface RekeyView {
 }
 
 /** A new root key for the vault; or, if an earlier rekey is unfinished, its end. */
-export async function rekeyVault(deps: KeyDeps, onStep?: RekeyOptions['onStep']): Promise<RekeyView> {
+export async function rekeyVault(
+  deps: KeyDeps,
+  onStep?: RekeyOptions['onStep'],
+): Promise<RekeyView> {
   const keys = await deps.vault.keys()
   const resumed = keys.rekeying
   if (!resumed) await keys.begin(whoOf(deps))
@@ -110,7 +143,11 @@ async function carryOn(deps: KeyDeps, onStep: RekeyOptions['onStep']): Promise<R
   } catch (error) {
     if (!(error instanceof RotateError) || error.code !== 'interrupted') throw error
     throw new RotateError('interrupted', 'interrupted while rows were sealed anew', {
-      details: { now: 'the new root key is in force; the rest is sealed anew by the next command that writes, or by: rotate vault rekey' },
+      details: {
+        now:
+          'the new root key is in force; the rest is sealed anew by the next command that ' +
+          'writes, or by: rotate vault rekey',
+      },
       cause: error,
     })
   }

@@ -1,7 +1,18 @@
-/** The door to vaults: what is needed before one is open. The composition root passes the real one in. */
+/**
+ * The door to vaults: what is needed before one is open. The composition root passes the
+ * real one in.
+ */
 import type { ExportReport, VerifyExportOptions } from '../../core/audit-trail.ts'
 import type { AuditEntry } from '../../core/model.ts'
-import type { Clock, ProveCopy, Random, Vault, VaultCopy, VaultReader, VaultReport } from '../../core/ports.ts'
+import type {
+  Clock,
+  ProveCopy,
+  Random,
+  Vault,
+  VaultCopy,
+  VaultReader,
+  VaultReport,
+} from '../../core/ports.ts'
 import type { Secret } from '../../core/secret.ts'
 
 /** The secret that opens a vault. */
@@ -37,16 +48,27 @@ export interface VaultDoor {
   openVault(options: OpenOptions): Promise<Vault>
   /** Verifies a copy with the root key (hex) that its maker handed over. */
   proveCopy(file: string, key: Secret): Promise<VaultReport>
-  /** Copies a verified backup to where a vault is to be. `behind`: how many commits the state seen there before was ahead. */
+  /**
+   * Copies a verified backup to where a vault is to be. `behind`: how many commits the
+   * state seen there before was ahead.
+   */
   restoreVault(
-    options: OpenOptions & { readonly from: string; readonly prove: ProveCopy; readonly entry: AuditEntry },
+    options: OpenOptions & {
+      readonly from: string
+      readonly prove: ProveCopy
+      readonly entry: AuditEntry
+    },
   ): Promise<VaultCopy & { readonly behind: number }>
   /** Saves what still authenticates into a new vault. */
-  salvageVault(options: OpenOptions & { readonly target: string; readonly entry: AuditEntry }): Promise<Salvaged>
+  salvageVault(
+    options: OpenOptions & { readonly target: string; readonly entry: AuditEntry },
+  ): Promise<Salvaged>
   /** Reads rows that authenticate by themselves, whether or not the rest verifies. */
   openUnverified(options: OpenOptions): Promise<{ readonly reader: VaultReader; close(): void }>
   /** What anyone can see without a key; unauthenticated. */
-  inspectVault(file: string): Promise<{ readonly format: number; readonly unlockers: readonly { readonly kind: string }[] }>
+  inspectVault(
+    file: string,
+  ): Promise<{ readonly format: number; readonly unlockers: readonly { readonly kind: string }[] }>
   createKeyFile(path: string, random: Random): Promise<Secret>
   readKeyFile(path: string): Promise<Secret>
   newRecoveryKey(random: Random): Promise<{ readonly key: Secret; readonly text: Secret }>
@@ -55,7 +77,10 @@ export interface VaultDoor {
   parseRecipient(text: string): Promise<Uint8Array>
   /** The public key, `rp1-…`, that belongs to a key file. */
   recipientOf(key: Secret): Promise<string>
-  /** Verifies an audit export with the public key alone. `tampered` if it does not verify; `usage` if the key can't be read. */
+  /**
+   * Verifies an audit export with the public key alone. `tampered` if it does not verify;
+   * `usage` if the key can't be read.
+   */
   verifyExport(options: VerifyExportOptions): Promise<ExportReport>
 }
 

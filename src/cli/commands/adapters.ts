@@ -1,4 +1,7 @@
-/** `provider …` and `target …`: what there is, and how it is configured. `list` and `show` need no vault. */
+/**
+ * `provider …` and `target …`: what there is, and how it is configured. `list` and `show`
+ * need no vault.
+ */
 import type { Command } from 'commander'
 import type { AdapterExample } from '../../app/adapters/describe.ts'
 import { parseName } from '../../app/base/lookup.ts'
@@ -19,23 +22,43 @@ interface ProgramOptions {
 }
 
 export const provider: Register = (parent, run) => {
-  const group = parent.command('provider').helpGroup('Adapters:').summary('who issues new values').description('Who issues new values.')
+  const group = parent
+    .command('provider')
+    .helpGroup('Adapters:')
+    .summary('who issues new values')
+    .description('Who issues new values.')
   listAndShow(group, run, 'provider')
   group
     .command('test')
     .summary('could a rotation begin? or: does this program keep to the protocol?')
     .description(
-      'With the path of a secret: asks the provider what a rotation asks before it begins, and whether it accepts the current value; prints the least rights that the configured credential needs. Changes nothing.\n\n' +
-        'With the path of a program (./x, ../x, /x): runs the conformance suite against it, through the provider "exec". Needs no vault. It really makes credentials at the far side of the program, and ends them again; so it asks first, and --yes answers. ' +
+      'With the path of a secret: asks the provider what a rotation asks before it begins, ' +
+        'and whether it accepts the current value; prints the least rights that the configured ' +
+        'credential needs. Changes nothing.\n\n' +
+        'With the path of a program (./x, ../x, /x): runs the conformance suite against it, ' +
+        'through the provider "exec". Needs no vault. It really makes credentials at the far ' +
+        'side of the program, and ends them again; so it asks first, and --yes answers. ' +
         '--dry-run only looks whether it can be started.\n\n' +
-        'By default one program answers all events in JSON: {"output":"json","create":[X],"settle":[X],"verify":[X],"revoke":[X]}. --config is laid over that; null takes an event away. With "output":"value" there is no settle.\n\n' +
+        'By default one program answers all events in JSON: ' +
+        '{"output":"json","create":[X],"settle":[X],"verify":[X],"revoke":[X]}. --config is ' +
+        'laid over that; null takes an event away. With "output":"value" there is no ' +
+        'settle.\n\n' +
         'Exit 25 if something is red.\n\n' +
-        'Examples:\n  rotate provider test production/aws/DEPLOY_KEY\n  rotate provider test ./issue-key --yes\n' +
-        '  rotate provider test ./issue-key --yes \\\n      --config \'{"output":"value","verify":["./try-key"],"revoke":null}\'',
+        'Examples:\n  rotate provider test production/aws/DEPLOY_KEY\n  rotate provider test ' +
+        './issue-key --yes\n' +
+        '  rotate provider test ./issue-key --yes \\\n      --config ' +
+        '\'{"output":"value","verify":["./try-key"],"revoke":null}\'',
     )
     .argument('<path>', 'which secret, or a program: ./x, ../x, /x')
-    .option('--config <json>', 'of a program: configuration of the provider exec, laid over the default: JSON, @FILE, or - for stdin')
-    .option('--path <path>', `of a program: what it is told as ROTATE_SECRET; default ${SUITE_PATH}`)
+    .option(
+      '--config <json>',
+      'of a program: configuration of the provider exec, laid over the default: JSON, @FILE, ' +
+        'or - for stdin',
+    )
+    .option(
+      '--path <path>',
+      `of a program: what it is told as ROTATE_SECRET; default ${SUITE_PATH}`,
+    )
     .action(
       run(
         async (ctx, path: string, options: ProgramOptions) => {
@@ -45,7 +68,10 @@ export const provider: Register = (parent, run) => {
           }
           const stray = (['config', 'path'] as const).find((name) => options[name] !== undefined)
           if (stray !== undefined)
-            throw usage(`--${stray} is only for a program, and a program is written with its path: ./${visible(path, 40)}`)
+            throw usage(
+              `--${stray} is only for a program, and a program is written with its path: ` +
+                `./${visible(path, 40)}`,
+            )
           await Promise.race([showTest(ctx, parseName(path), 'provider'), untilAborted(ctx.signal)])
         },
         { graceful: true },
@@ -55,7 +81,8 @@ export const provider: Register = (parent, run) => {
     .command('keys')
     .summary('what exists at the provider, and whose it is')
     .description(
-      'Lists what exists at the provider. Foreign keys are reported and never touched.\n\nExample:\n  rotate provider keys production/aws/DEPLOY_KEY',
+      'Lists what exists at the provider. Foreign keys are reported and never ' +
+        'touched.\n\nExample:\n  rotate provider keys production/aws/DEPLOY_KEY',
     )
     .argument('<path>', 'which secret')
     .action(
@@ -72,13 +99,18 @@ export const provider: Register = (parent, run) => {
 }
 
 export const target: Register = (parent, run) => {
-  const group = parent.command('target').helpGroup('Adapters:').summary('who gets the new value').description('Who gets the new value.')
+  const group = parent
+    .command('target')
+    .helpGroup('Adapters:')
+    .summary('who gets the new value')
+    .description('Who gets the new value.')
   listAndShow(group, run, 'target')
   group
     .command('test')
     .summary('could a rotation write to every target?')
     .description(
-      'Probes every target of a secret as a rotation does before it begins; changes nothing. Exit 25 if one is red.\n\nExample:\n  rotate target test production/aws/DEPLOY_KEY',
+      'Probes every target of a secret as a rotation does before it begins; changes nothing. ' +
+        'Exit 25 if one is red.\n\nExample:\n  rotate target test production/aws/DEPLOY_KEY',
     )
     .argument('<path>', 'which secret')
     .action(run(async (ctx, path: string) => showTest(ctx, parseName(path), 'target')))
@@ -88,37 +120,66 @@ async function showTest(ctx: Context, path: string, kind: 'provider' | 'target')
   const { testProvider, testTargets } = await import('../../app/adapters/test.ts')
   const deps = await ctx.deps({ readonly: true })
   const report = await (kind === 'provider' ? testProvider(deps, path) : testTargets(deps, path))
-  const lines = report.checks.map(({ ok, name, detail }) => `${ok ? 'ok  ' : 'fail'} ${name}  ${detail}`)
-  if (report.permissions !== null) lines.push('', 'the least rights that its configured credential needs:', report.permissions)
+  const lines = report.checks.map(
+    ({ ok, name, detail }) => `${ok ? 'ok  ' : 'fail'} ${name}  ${detail}`,
+  )
+  if (report.permissions !== null)
+    lines.push('', 'the least rights that its configured credential needs:', report.permissions)
   const red = report.checks.filter(({ ok }) => !ok)
   if (red.length > 0) {
     // No report-like command (CONTRACT 1): when it fails, stdout stays empty.
     for (const line of lines) ctx.out.note(line)
-    throw new RotateError('unhealthy', `${path}: ${red.map(({ name, detail }) => `${name}: ${detail}`).join('; ')}`, {
-      hint: `mend it with: rotate schedule set ${path} --${kind === 'provider' ? 'config' : 'target'} …`,
-      details: { now: 'nothing was changed', checks: report.checks, permissions: report.permissions },
-    })
+    throw new RotateError(
+      'unhealthy',
+      `${path}: ${red.map(({ name, detail }) => `${name}: ${detail}`).join('; ')}`,
+      {
+        hint:
+          `mend it with: rotate schedule set ${path} ` +
+          `--${kind === 'provider' ? 'config' : 'target'} …`,
+        details: {
+          now: 'nothing was changed',
+          checks: report.checks,
+          permissions: report.permissions,
+        },
+      },
+    )
   }
   ctx.out.data(kind === 'provider' ? report : { ok: report.ok, checks: report.checks })
   for (const line of lines) ctx.out.line(line)
 }
 
-/** A line that can be pasted, what it needs to be there already, and what the secret looks like. */
-function exampleLines(kind: 'provider' | 'target', id: string, { config, issues, refers }: AdapterExample): readonly string[] {
+/**
+ * A line that can be pasted, what it needs to be there already, and what the secret looks
+ * like.
+ */
+function exampleLines(
+  kind: 'provider' | 'target',
+  id: string,
+  { config, issues, refers }: AdapterExample,
+): readonly string[] {
   const set = 'rotate schedule set production/shop/API_KEY'
   const line =
     kind === 'provider'
       ? `${set} --provider ${id} --interval 30 --config ${shellWord(JSON.stringify(config))}`
-      : `${set} --provider generated --interval 30 --target ${shellWord(JSON.stringify({ type: id, ...(config as object) }))}`
-  const stored = refers.map(({ path, fields }) => (fields.length === 0 ? path : `${path} with ${fields.join(' and ')}`))
+      : `${set} --provider generated --interval 30 --target ` +
+        `${shellWord(JSON.stringify({ type: id, ...(config as object) }))}`
+  const stored = refers.map(({ path, fields }) =>
+    fields.length === 0 ? path : `${path} with ${fields.join(' and ')}`,
+  )
   return [
     '',
     'Example:',
     `  ${line}`,
-    ...(stored.length === 0 ? [] : [`  It refers to what you have stored before: ${stored.join('; ')}.`]),
+    ...(stored.length === 0
+      ? []
+      : [`  It refers to what you have stored before: ${stored.join('; ')}.`]),
     ...(kind === 'target'
       ? []
-      : [issues.length === 0 ? '  The secret is one value.' : `  The secret has the fields ${issues.join(', ')}.`]),
+      : [
+          issues.length === 0
+            ? '  The secret is one value.'
+            : `  The secret has the fields ${issues.join(', ')}.`,
+        ]),
   ]
 }
 
@@ -143,7 +204,9 @@ function listAndShow(group: Command, run: Run, kind: 'provider' | 'target'): voi
     .command('show')
     .summary(`how a ${kind} is configured`)
     .description(
-      `How a ${kind} is configured: every key with its meaning, what to know about it, and an example; with --json the JSON Schema. Needs no vault.\n\nExample:\n  rotate ${kind} show ${kind === 'provider' ? 'aws' : 'env-file'}`,
+      `How a ${kind} is configured: every key with its meaning, what to know about it, and ` +
+        `an example; with --json the JSON Schema. Needs no vault.\n\nExample:\n  rotate ` +
+        `${kind} show ${kind === 'provider' ? 'aws' : 'env-file'}`,
     )
     .argument('<id>', `which ${kind}`)
     .action(
@@ -156,13 +219,22 @@ function listAndShow(group: Command, run: Run, kind: 'provider' | 'target'): voi
         for (const line of description.lines) ctx.out.line(line)
         await ctx.out.table(
           ['KEY', 'NEEDED', 'MEANING'],
-          description.fields.map((field) => [field.name, field.required ? 'yes' : '', field.meaning]),
+          description.fields.map((field) => [
+            field.name,
+            field.required ? 'yes' : '',
+            field.meaning,
+          ]),
         )
         for (const line of notes.length === 0
           ? []
-          : ['', 'Good to know:', ...notes.map((note) => (note.startsWith(' ') ? `  ${note}` : `  - ${note}`))])
+          : [
+              '',
+              'Good to know:',
+              ...notes.map((note) => (note.startsWith(' ') ? `  ${note}` : `  - ${note}`)),
+            ])
           ctx.out.line(line)
-        for (const line of example === undefined ? [] : exampleLines(kind, name, example)) ctx.out.line(line)
+        for (const line of example === undefined ? [] : exampleLines(kind, name, example))
+          ctx.out.line(line)
       }),
     )
 }

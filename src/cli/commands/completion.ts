@@ -8,8 +8,11 @@ export const completion: Register = (parent, run) => {
     .helpGroup('Start:')
     .summary('completion script for a shell')
     .description(
-      'Prints a completion script. Commands and flags are completed, names of secrets are not: that would open the vault.\n\n' +
-        'Examples:\n  source <(rotate completion bash)                       # bash\n  rotate completion zsh > "${fpath[1]}/_rotate"          # zsh\n  rotate completion fish | source                        # fish',
+      'Prints a completion script. Commands and flags are completed, names of secrets are ' +
+        'not: that would open the vault.\n\n' +
+        'Examples:\n  source <(rotate completion bash)                       # bash\n  rotate ' +
+        'completion zsh > "${fpath[1]}/_rotate"          # zsh\n  rotate completion fish | ' +
+        'source                        # fish',
     )
     .addArgument(new Argument('<shell>', 'which shell').choices(['bash', 'zsh', 'fish']))
     .action(
@@ -27,15 +30,22 @@ interface Level {
   readonly flags: readonly string[]
 }
 
-const globalFlags = globalOptions.flatMap(({ flags }) => /--[a-z-]+/.exec(flags)?.[0] ?? []).concat('--help')
+const globalFlags = globalOptions
+  .flatMap(({ flags }) => /--[a-z-]+/.exec(flags)?.[0] ?? [])
+  .concat('--help')
 
 function levels(program: Command): readonly Level[] {
   const found: Level[] = []
   const visit = (command: Command, words: readonly string[]): void => {
-    const own = command.options.filter((option) => !option.hidden).flatMap((option) => option.long ?? [])
+    const own = command.options
+      .filter((option) => !option.hidden)
+      .flatMap((option) => option.long ?? [])
     found.push({
       words: words.join(' '),
-      commands: command.commands.map((child) => ({ name: child.name(), summary: child.summary() || child.name() })),
+      commands: command.commands.map((child) => ({
+        name: child.name(),
+        summary: child.summary() || child.name(),
+      })),
       flags: [...new Set([...own, ...globalFlags])].toSorted(),
     })
     for (const child of command.commands) {
@@ -46,7 +56,10 @@ function levels(program: Command): readonly Level[] {
   return found
 }
 
-/** The words typed so far that name a command, as a function of the shell's own: options are skipped. */
+/**
+ * The words typed so far that name a command, as a function of the shell's own: options
+ * are skipped.
+ */
 const scripts: Readonly<Record<'bash' | 'zsh' | 'fish', (all: readonly Level[]) => string>> = {
   bash: (all) => `# bash completion of rotate
 _rotate() {
@@ -63,7 +76,13 @@ _rotate() {
     esac
   done
   case "$words" in
-${all.map(({ words, commands, flags }) => `    "${words}") COMPREPLY=($(compgen -W "${[...commands.map(({ name }) => name), ...flags].join(' ')}" -- "$cur")) ;;`).join('\n')}
+${all
+  .map(
+    ({ words, commands, flags }) =>
+      `    "${words}") COMPREPLY=($(compgen -W ` +
+      `"${[...commands.map(({ name }) => name), ...flags].join(' ')}" -- "$cur")) ;;`,
+  )
+  .join('\n')}
   esac
   [[ $cur != -* && \${#COMPREPLY[@]} -eq 0 ]] && COMPREPLY=($(compgen -f -- "$cur"))
 }
@@ -85,7 +104,14 @@ _rotate() {
   done
   local -a commands flags
   case "$path" in
-${all.map(({ words, commands, flags }) => `    "${words}")\n      commands=(${commands.map(({ name, summary }) => `'${name}:${summary.replaceAll("'", '').replaceAll(':', ' ')}'`).join(' ')})\n      flags=(${flags.join(' ')})\n      ;;`).join('\n')}
+${all
+  .map(
+    ({ words, commands, flags }) =>
+      `    "${words}")\n      ` +
+      `commands=(${commands.map(({ name, summary }) => `'${name}:${summary.replaceAll("'", '').replaceAll(':', ' ')}'`).join(' ')})\n ` +
+      `     flags=(${flags.join(' ')})\n      ;;`,
+  )
+  .join('\n')}
   esac
   if [[ \${words[CURRENT]} == -* ]]; then
     compadd -a flags
@@ -98,7 +124,8 @@ ${all.map(({ words, commands, flags }) => `    "${words}")\n      commands=(${co
 if [ "\${funcstack[1]}" = "_rotate" ]; then _rotate "$@"; else compdef _rotate rotate; fi
 `,
   fish: (all) => {
-    const quoted = (text: string): string => `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`
+    const quoted = (text: string): string =>
+      `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`
     const when = (words: string): string =>
       words === ''
         ? '__fish_use_subcommand'
@@ -107,7 +134,10 @@ if [ "\${funcstack[1]}" = "_rotate" ]; then _rotate "$@"; else compdef _rotate r
             .map((word) => `__fish_seen_subcommand_from ${word}`)
             .join('; and ')
     const lines = all.flatMap(({ words, commands, flags }) => [
-      ...commands.map(({ name, summary }) => `complete -c rotate -f -n ${quoted(when(words))} -a ${name} -d ${quoted(summary)}`),
+      ...commands.map(
+        ({ name, summary }) =>
+          `complete -c rotate -f -n ${quoted(when(words))} -a ${name} -d ${quoted(summary)}`,
+      ),
       ...flags.map((flag) => `complete -c rotate -n ${quoted(when(words))} -l ${flag.slice(2)}`),
     ])
     return `# fish completion of rotate\n${lines.join('\n')}\n`

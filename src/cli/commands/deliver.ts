@@ -1,4 +1,6 @@
-/** The current value where it is not: `deliver`, and `drift`, which shows where that is. */
+/**
+ * The current value where it is not: `deliver`, and `drift`, which shows where that is.
+ */
 import type { DriftRow } from '../../app/delivery/drift.ts'
 import { parseName } from '../../app/base/lookup.ts'
 import type { RunView } from '../../app/runs/run-view.ts'
@@ -15,13 +17,19 @@ export const deliver: Register = (parent, run) => {
     .helpGroup('Rotation:')
     .summary('put the current value where it is not, without a new credential')
     .description(
-      'Delivers the current value to the targets of a secret: after rotate set, which delivers nothing, or where a target has come to hold something else. ' +
-        'Nothing is created, promoted or ended. A target that can be read and holds the value is left alone; one that can not be read is written. ' +
+      'Delivers the current value to the targets of a secret: after rotate set, which ' +
+        'delivers nothing, or where a target has come to hold something else. ' +
+        'Nothing is created, promoted or ended. A target that can be read and holds the value ' +
+        'is left alone; one that can not be read is written. ' +
         'Refused while a run is open (11), and for a value that the provider refuses (20).\n\n' +
-        'Examples:\n  rotate deliver production/db/LOGIN\n  rotate deliver production/db/LOGIN --target env-file\n' +
+        'Examples:\n  rotate deliver production/db/LOGIN\n  rotate deliver ' +
+        'production/db/LOGIN --target env-file\n' +
         "  rotate deliver 'production/**' --yes",
     )
-    .argument('<path...>', "which secrets; a glob such as 'production/**' selects those with targets")
+    .argument(
+      '<path...>',
+      "which secrets; a glob such as 'production/**' selects those with targets",
+    )
     .option('--target <name...>', 'only these targets (rotate where PATH names them)')
     .option('--events', 'steps as NDJSON on stdout')
     .action(
@@ -32,7 +40,8 @@ export const deliver: Register = (parent, run) => {
           const deps = await ctx.deps(ctx.globals.dryRun ? { readonly: true } : {})
           const secrets = await use.named(deps, names)
           const paths = secrets.map(({ path }) => path)
-          if (options.target !== undefined && secrets.length > 1) throw usage('--target names targets of one secret; name one secret')
+          if (options.target !== undefined && secrets.length > 1)
+            throw usage('--target names targets of one secret; name one secret')
           if (ctx.globals.dryRun) return wouldDeliver(ctx, paths, options.target)
           if (names.some(isGlob)) {
             for (const path of paths) ctx.out.note(`  ${path}`)
@@ -40,7 +49,11 @@ export const deliver: Register = (parent, run) => {
           }
           const { Events, progressPrinter } = await import('../render/run.ts')
           const events = options.events === true ? new Events(ctx) : undefined
-          const outcome = await use.deliver(deps, { secrets, ...pickDefined({ targets: options.target }) }, progressPrinter(ctx, events))
+          const outcome = await use.deliver(
+            deps,
+            { secrets, ...pickDefined({ targets: options.target }) },
+            progressPrinter(ctx, events),
+          )
           await shown(ctx, outcome, events, secrets.length)
         },
         { graceful: true },
@@ -67,16 +80,24 @@ async function shown(
   if (outcome.failure !== undefined) throw outcome.failure
 }
 
-async function wouldDeliver(ctx: Context, paths: readonly string[], targets: readonly string[] | undefined): Promise<void> {
+async function wouldDeliver(
+  ctx: Context,
+  paths: readonly string[],
+  targets: readonly string[] | undefined,
+): Promise<void> {
   const { drift: look } = await import('../../app/delivery/drift.ts')
   const rows = (await look(await ctx.deps({ readonly: true }), paths)).filter(
-    ({ place }) => place.startsWith('target:') && (targets === undefined || targets.includes(place.slice('target:'.length))),
+    ({ place }) =>
+      place.startsWith('target:') &&
+      (targets === undefined || targets.includes(place.slice('target:'.length))),
   )
   ctx.out.data({ drift: rows.map(dataOf) })
   await table(ctx, rows)
   // One that can't be read is written all the same.
   const written = rows.filter(({ state }) => state !== 'current')
-  ctx.out.note(`dry run: nothing was delivered; ${written.length} of ${rows.length} targets would be written`)
+  ctx.out.note(
+    `dry run: nothing was delivered; ${written.length} of ${rows.length} targets would be written`,
+  )
 }
 
 export const drift: Register = (parent, run) => {
@@ -85,12 +106,18 @@ export const drift: Register = (parent, run) => {
     .helpGroup('Looking back:')
     .summary('vault, provider and targets side by side')
     .description(
-      'Asks the provider and every target of each scheduled secret, and shows what each holds beside what the vault holds; values are never shown. ' +
-        '--fix delivers the current value wherever a target differs, without a new credential; a provider that refuses the value needs a rotation instead.\n\n' +
-        "Examples:\n  rotate drift\n  rotate drift 'production/**' --exit-code\n  rotate drift production/db/LOGIN --fix",
+      'Asks the provider and every target of each scheduled secret, and shows what each holds ' +
+        'beside what the vault holds; values are never shown. ' +
+        '--fix delivers the current value wherever a target differs, without a new ' +
+        'credential; a provider that refuses the value needs a rotation instead.\n\n' +
+        "Examples:\n  rotate drift\n  rotate drift 'production/**' --exit-code\n  rotate " +
+        'drift production/db/LOGIN --fix',
     )
     .argument('[sel...]', "names, prefixes or globs such as 'production/**'; default all")
-    .option('--fix', 'deliver the current value where a target differs (needs --yes without a terminal)')
+    .option(
+      '--fix',
+      'deliver the current value where a target differs (needs --yes without a terminal)',
+    )
     .option('--exit-code', 'end with 3 when something differs')
     .action(
       run(
@@ -102,8 +129,12 @@ export const drift: Register = (parent, run) => {
           const wrong = rows.filter(({ differs }) => differs)
           const toFix = wrong.filter(({ place }) => place.startsWith('target:'))
           if (fix && toFix.length > 0) {
-            for (const { path, place, state } of toFix) ctx.out.note(`  ${path}  ${place}  ${state}`)
-            await ctx.input.confirm(`Deliver the current value to these ${toFix.length} targets?`, true)
+            for (const { path, place, state } of toFix)
+              ctx.out.note(`  ${path}  ${place}  ${state}`)
+            await ctx.input.confirm(
+              `Deliver the current value to these ${toFix.length} targets?`,
+              true,
+            )
             const { progressPrinter } = await import('../render/run.ts')
             const outcome = await use.fixDrift(deps, rows, progressPrinter(ctx, undefined))
             rows = await use.drift(deps, selectors)
@@ -116,10 +147,14 @@ export const drift: Register = (parent, run) => {
             ctx.out.note(`dry run: nothing was delivered; ${toFix.length} targets would be written`)
           else if (left.length > 0) ctx.out.note(adviceOf(left))
           if (options.exitCode === true && left.length > 0)
-            throw new RotateError('differences', `${left.length} of ${rows.length} places differ, or can not be told`, {
-              hint: adviceOf(left),
-              details: { differs: left.map(({ path, place }) => `${path} ${place}`) },
-            })
+            throw new RotateError(
+              'differences',
+              `${left.length} of ${rows.length} places differ, or can not be told`,
+              {
+                hint: adviceOf(left),
+                details: { differs: left.map(({ path, place }) => `${path} ${place}`) },
+              },
+            )
         },
         { graceful: true },
       ),
@@ -147,6 +182,12 @@ async function table(ctx: Context, rows: readonly DriftRow[]): Promise<void> {
   else
     await ctx.out.table(
       ['SECRET', 'PLACE', 'HOLDS', 'STATE', ''],
-      rows.map(({ path, place, holds, state, detail }) => [path, place, holds === null ? '-' : `version ${holds}`, state, detail]),
+      rows.map(({ path, place, holds, state, detail }) => [
+        path,
+        place,
+        holds === null ? '-' : `version ${holds}`,
+        state,
+        detail,
+      ]),
     )
 }

@@ -10,7 +10,11 @@ export const demo: Register = (parent, run) => {
     .helpGroup('Start:')
     .summary('a complete rotation, nothing external needed')
     .description(
-      'Plays a complete rotation against a small service on this machine that really refuses a revoked key, in a throw-away vault. It runs the same commands that you would and prints each.\n\nExamples:\n  rotate demo\n  rotate demo --break check      # a check fails: everything is undone, exit 20\n  rotate demo --keep ./demo      # leaves the vault and the files to play with',
+      'Plays a complete rotation against a small service on this machine that really refuses ' +
+        'a revoked key, in a throw-away vault. It runs the same commands that you would and ' +
+        'prints each.\n\nExamples:\n  rotate demo\n  rotate demo --break check      # a check ' +
+        'fails: everything is undone, exit 20\n  rotate demo --keep ./demo      # leaves the ' +
+        'vault and the files to play with',
     )
     .option('--break <what>', 'let something fail: check')
     .option('--keep <dir>', 'put everything there and leave it')
@@ -18,7 +22,8 @@ export const demo: Register = (parent, run) => {
     .action(
       run(
         async (ctx, options: { break?: string; keep?: string; serve?: string }) => {
-          if (options.break !== undefined && options.break !== 'check') throw usage('--break knows only: check')
+          if (options.break !== undefined && options.break !== 'check')
+            throw usage('--break knows only: check')
           if (options.serve !== undefined) return serve(ctx, options.serve)
           const { demo: play } = await import('../../app/demo/demo.ts')
           const { host } = ctx
@@ -36,17 +41,27 @@ export const demo: Register = (parent, run) => {
           )
           ctx.out.data(result.run)
           if (!result.ok)
-            throw new RotateError('failed', `the demo did not go as it should: ${result.faults.join('; ')}`, {
-              hint: 'please report this with the output above',
-            })
+            throw new RotateError(
+              'failed',
+              `the demo did not go as it should: ${result.faults.join('; ')}`,
+              {
+                hint: 'please report this with the output above',
+              },
+            )
           if (options.break === 'check') {
             throw new RotateError(
               'rolled-back',
-              'the check was red, so everything was undone, as it should be: the old key is current and works',
-              { hint: 'rotate demo shows the rotation that succeeds', ...(result.run.runId === null ? {} : { runId: result.run.runId }) },
+              'the check was red, so everything was undone, as it should be: the old key is ' +
+                'current and works',
+              {
+                hint: 'rotate demo shows the rotation that succeeds',
+                ...(result.run.runId === null ? {} : { runId: result.run.runId }),
+              },
             )
           }
-          ctx.out.line('The old key is refused, the new one is accepted, nothing was down in between.')
+          ctx.out.line(
+            'The old key is refused, the new one is accepted, nothing was down in between.',
+          )
         },
         { graceful: true },
       ),
@@ -78,7 +93,10 @@ async function serve(ctx: Context, dir: string): Promise<void> {
   const { startService } = await import('../../app/demo/service.ts')
   const { existsSync } = await import('node:fs')
   if (!existsSync(`${dir}/service.json`))
-    throw usage('--serve: there is no kept demo in this directory', 'make one with: rotate demo --keep DIR')
+    throw usage(
+      '--serve: there is no kept demo in this directory',
+      'make one with: rotate demo --keep DIR',
+    )
   const service = await startService(dir, ctx.host.random, {})
   ctx.out.line(`listening on ${service.url}; Ctrl-C ends it`)
   await new Promise<void>((resolve) => {

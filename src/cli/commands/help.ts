@@ -15,13 +15,19 @@ export const help: Register = (parent, run) => {
     .command('help')
     .helpGroup('Start:')
     .summary('help for a command or a topic')
-    .description(`Help for a command, or for a topic: ${[...topics.keys(), ...sameAsCommand.keys()].join(', ')}.`)
+    .description(
+      'Help for a command, or for a topic: ' +
+        `${[...topics.keys(), ...sameAsCommand.keys()].join(', ')}.`,
+    )
     .argument('[words...]', 'a command or a topic')
     .action(
       run((ctx, words: readonly string[]) => {
         const topic = topics.get(words.join(' '))
         if (topic !== undefined) ctx.out.raw(topic())
-        else ctx.out.raw(findCommand(parent, sameAsCommand.get(words.join(' ')) ?? words).helpInformation())
+        else
+          ctx.out.raw(
+            findCommand(parent, sameAsCommand.get(words.join(' ')) ?? words).helpInformation(),
+          )
         return Promise.resolve()
       }),
     )
@@ -30,9 +36,14 @@ export const help: Register = (parent, run) => {
 function findCommand(program: Command, words: readonly string[]): Command {
   let at = program
   for (const word of words) {
-    const next = at.commands.find((command) => command.name() === word || command.aliases().includes(word))
+    const next = at.commands.find(
+      (command) => command.name() === word || command.aliases().includes(word),
+    )
     if (next === undefined)
-      throw usage(`there is no command or topic "${visible(words.join(' '), 60)}"`, `rotate help; topics: ${[...topics.keys()].join(', ')}`)
+      throw usage(
+        `there is no command or topic "${visible(words.join(' '), 60)}"`,
+        `rotate help; topics: ${[...topics.keys()].join(', ')}`,
+      )
     at = next
   }
   return at

@@ -25,11 +25,17 @@ export const importCommand: Register = (parent, run) => {
     .helpGroup('Secrets:')
     .summary('store many values from a file')
     .description(
-      'Stores all values of a file. Everything is checked first: a bad line or a name that comes twice refuses the whole file.\n\n' +
-        'Examples:\n  rotate import .env --into production/app\n  rotate import - --format json < secrets.json',
+      'Stores all values of a file. Everything is checked first: a bad line or a name that ' +
+        'comes twice refuses the whole file.\n\n' +
+        'Examples:\n  rotate import .env --into production/app\n  rotate import - --format ' +
+        'json < secrets.json',
     )
     .argument('<file>', 'the file, or - for stdin')
-    .addOption(new Option('--format <format>', 'how it is written').choices(['auto', ...importFormats]).default('auto'))
+    .addOption(
+      new Option('--format <format>', 'how it is written')
+        .choices(['auto', ...importFormats])
+        .default('auto'),
+    )
     .option('--into <prefix>', 'put this in front of every name')
     .option('--allow-empty', 'accept empty values')
     .addOption(typeOption())
@@ -53,7 +59,10 @@ export const importCommand: Register = (parent, run) => {
           const text = source.reveal()
           const format = options.format === 'auto' ? guessFormat(file, text) : options.format
           const { parseImport } = await import('../../app/secrets/import-parse.ts')
-          const entries = await parseImport(text, format, { into, allowEmpty: options.allowEmpty ?? false })
+          const entries = await parseImport(text, format, {
+            into,
+            allowEmpty: options.allowEmpty ?? false,
+          })
           const { importSecrets } = await import('../../app/secrets/import.ts')
           const { type, tier } = options
           const counts = await importSecrets(await ctx.deps(), {
@@ -64,7 +73,10 @@ export const importCommand: Register = (parent, run) => {
           })
           if (dryRun) ctx.out.note('dry run: nothing was stored')
           ctx.out.data({ ...counts, ...(dryRun ? { dryRun } : {}) })
-          ctx.out.line(`${dryRun ? 'would be: ' : ''}${counts.created} created, ${counts.updated} updated, ${counts.skipped} unchanged`)
+          ctx.out.line(
+            `${dryRun ? 'would be: ' : ''}${counts.created} created, ${counts.updated} ` +
+              `updated, ${counts.skipped} unchanged`,
+          )
           if (file !== '-' && !dryRun && entries.length > 0)
             ctx.out.note(`the values still stand in ${file}; remove it when you no longer need it`)
         },

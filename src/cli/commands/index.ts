@@ -1,4 +1,6 @@
-/** Every command, in the order in which help lists them. How to add one: see `program.ts`. */
+/**
+ * Every command, in the order in which help lists them. How to add one: see `program.ts`.
+ */
 import type { Register } from '../program.ts'
 import { provider, target } from './adapters.ts'
 import { audit } from './audit.ts'

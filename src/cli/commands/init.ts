@@ -24,7 +24,8 @@ export const init: Register = (parent, run) => {
     .helpGroup('Start:')
     .summary('create the vault')
     .description(
-      'Creates the vault. It is opened by a key file (--key-file, made when missing), by a passphrase, or by either. Missing directories are\n' +
+      'Creates the vault. It is opened by a key file (--key-file, made when missing), by a ' +
+        'passphrase, or by either. Missing directories are\n' +
         'made, for you alone (0700); where something can not be made, nothing of it stays.\n\n' +
         'Examples:\n' +
         '  rotate init                                   # asks for a passphrase\n' +
@@ -35,11 +36,15 @@ export const init: Register = (parent, run) => {
       run(async (ctx, options: Options) => {
         const file = ctx.vaultFile()
         if (existsSync(file)) throw exists(file)
-        const recoveryOut = options.recoveryOut === undefined ? undefined : resolve(ctx.host.cwd, options.recoveryOut)
+        const recoveryOut =
+          options.recoveryOut === undefined ? undefined : resolve(ctx.host.cwd, options.recoveryOut)
         if (recoveryOut !== undefined) checkOutFile(recoveryOut, '--recovery-out', { fresh: true })
         const sources = unlockersWanted(ctx)
         if (ctx.globals.dryRun) {
-          ctx.out.note(`dry run: would create ${file}, opened by ${sources.map((source) => source.kind).join(' and ') || 'a passphrase'}`)
+          ctx.out.note(
+            `dry run: would create ${file}, opened by ` +
+              `${sources.map((source) => source.kind).join(' and ') || 'a passphrase'}`,
+          )
           return
         }
         await create(ctx, file, sources, recoveryOut)
@@ -54,7 +59,10 @@ function exists(file: string): RotateError {
   })
 }
 
-/** Both a key file and a passphrase may be given here, unlike where the vault is opened. None: a question, if there is a terminal. */
+/**
+ * Both a key file and a passphrase may be given here, unlike where the vault is opened.
+ * None: a question, if there is a terminal.
+ */
 function unlockersWanted(ctx: Context): readonly UnlockSource[] {
   const { globals, host } = ctx
   const passphrase = findSource({ ...globals, keyFile: undefined }, {}, host.cwd)
@@ -73,9 +81,19 @@ function unlockersWanted(ctx: Context): readonly UnlockSource[] {
   return []
 }
 
-const noSources = { keyFile: undefined, passphraseFile: undefined, passphraseCommand: undefined, passphraseFd: undefined }
+const noSources = {
+  keyFile: undefined,
+  passphraseFile: undefined,
+  passphraseCommand: undefined,
+  passphraseFd: undefined,
+}
 
-async function create(ctx: Context, file: string, sources: readonly UnlockSource[], recoveryOut: string | undefined): Promise<void> {
+async function create(
+  ctx: Context,
+  file: string,
+  sources: readonly UnlockSource[],
+  recoveryOut: string | undefined,
+): Promise<void> {
   const door = await ctx.host.vaults()
   const leftovers = new Leftovers()
   leftovers.willMake(file)
@@ -86,13 +104,23 @@ async function create(ctx: Context, file: string, sources: readonly UnlockSource
       if (source.kind === 'key-file' && !existsSync(source.path)) keyFile = source.path
       unlockers.push(await toUnlock(ctx, source, door, leftovers))
     }
-    if (sources.length === 0) unlockers.push({ kind: 'passphrase', passphrase: await newPassphrase(ctx) })
-    const recovery = recoveryOut !== undefined || ctx.input.interactive ? await door.newRecoveryKey(ctx.host.random) : undefined
+    if (sources.length === 0)
+      unlockers.push({ kind: 'passphrase', passphrase: await newPassphrase(ctx) })
+    const recovery =
+      recoveryOut !== undefined || ctx.input.interactive
+        ? await door.newRecoveryKey(ctx.host.random)
+        : undefined
     if (recovery !== undefined) unlockers.push({ kind: 'recovery', key: recovery.key })
     const [first, ...others] = unlockers
     if (first === undefined) throw usage('a vault needs something that opens it')
     if (recovery !== undefined && recoveryOut !== undefined) {
-      writeOutFile(recoveryOut, new TextEncoder().encode(`${recovery.text.reveal()}\n`), '--recovery-out', ctx.host.random, { fresh: true })
+      writeOutFile(
+        recoveryOut,
+        new TextEncoder().encode(`${recovery.text.reveal()}\n`),
+        '--recovery-out',
+        ctx.host.random,
+        { fresh: true },
+      )
       leftovers.made(recoveryOut)
     }
     const { clock, random } = ctx.host
@@ -107,7 +135,10 @@ async function create(ctx: Context, file: string, sources: readonly UnlockSource
     })
     leftovers.keep()
     if (keyFile !== undefined)
-      ctx.out.note(`key file made: ${keyFile} (0600). Without it the vault can't be opened; keep a copy apart from the vault.`)
+      ctx.out.note(
+        `key file made: ${keyFile} (0600). Without it the vault can't be opened; keep a copy ` +
+          'apart from the vault.',
+      )
     report(ctx, vault, recoveryOut === undefined ? recovery?.text : undefined, recoveryOut)
     sayNext(ctx, sources[0])
     vault.close()
@@ -117,9 +148,17 @@ async function create(ctx: Context, file: string, sources: readonly UnlockSource
   }
 }
 
-async function toUnlock(ctx: Context, source: UnlockSource, door: VaultDoor, leftovers: Leftovers): Promise<Unlock> {
+async function toUnlock(
+  ctx: Context,
+  source: UnlockSource,
+  door: VaultDoor,
+  leftovers: Leftovers,
+): Promise<Unlock> {
   if (source.kind !== 'key-file')
-    return { kind: 'passphrase', passphrase: await readPassphrase(source, ctx.input, ctx.host.env, ctx.signal) }
+    return {
+      kind: 'passphrase',
+      passphrase: await readPassphrase(source, ctx.input, ctx.host.env, ctx.signal),
+    }
   if (existsSync(source.path)) return { kind: 'key-file', key: await door.readKeyFile(source.path) }
   leftovers.willMake(source.path)
   const key = await door.createKeyFile(source.path, ctx.host.random)
@@ -129,7 +168,10 @@ async function toUnlock(ctx: Context, source: UnlockSource, door: VaultDoor, lef
 
 async function newPassphrase(ctx: Context): Promise<Secret> {
   const flags = '--passphrase-file, --passphrase-command, --passphrase-fd or --key-file'
-  const first = await ctx.input.hidden('Passphrase (several words that you use nowhere else)', flags)
+  const first = await ctx.input.hidden(
+    'Passphrase (several words that you use nowhere else)',
+    flags,
+  )
   if (first.size === 0) throw usage('the passphrase is empty')
   const second = await ctx.input.hidden('The same again', flags)
   if (!first.equals(second)) throw usage('the two passphrases differ')
@@ -142,23 +184,38 @@ function report(
   shown: Secret | undefined,
   recoveryOut: string | undefined,
 ): void {
-  const unlockers = vault.unlockers.map(({ id, kind, createdAt }) => ({ id, kind, createdAt: iso(createdAt) }))
+  const unlockers = vault.unlockers.map(({ id, kind, createdAt }) => ({
+    id,
+    kind,
+    createdAt: iso(createdAt),
+  }))
   ctx.out.data({ vault: vault.file, vaultId: vault.vaultId, unlockers })
   ctx.out.line(`vault created: ${vault.file}`)
   ctx.out.line(`  id         ${vault.vaultId}`)
   ctx.out.line(`  opened by  ${unlockers.map((unlocker) => unlocker.kind).join(', ')}`)
-  if (recoveryOut !== undefined) ctx.out.note(`recovery key written: ${recoveryOut} (0600). Keep it offline; it opens the vault.`)
+  if (recoveryOut !== undefined)
+    ctx.out.note(
+      `recovery key written: ${recoveryOut} (0600). Keep it offline; it opens the vault.`,
+    )
   if (shown !== undefined) {
     // On the terminal only, once: this is the one place where a recovery key is shown.
-    ctx.out.error(`\nRecovery key, shown only now. Write it down and keep it offline:\n\n    ${shown.reveal()}\n`)
+    ctx.out.error(
+      `\nRecovery key, shown only now. Write it down and keep it offline:\n\n    ` +
+        `${shown.reveal()}\n`,
+    )
   }
 }
 
-/** What the next commands need, as lines to copy: a place that only a flag has named is not known to them. It is talk, so it goes to stderr. */
+/**
+ * What the next commands need, as lines to copy: a place that only a flag has named is
+ * not known to them. It is talk, so it goes to stderr.
+ */
 function sayNext(ctx: Context, opener: UnlockSource | undefined): void {
   ctx.out.note('next:')
-  if (ctx.globals.vault !== undefined) ctx.out.note(`  export ROTATE_VAULT=${shellWord(ctx.vaultFile())}`)
-  if (opener?.from === '--key-file' && opener.kind === 'key-file') ctx.out.note(`  export ROTATE_KEY_FILE=${shellWord(opener.path)}`)
+  if (ctx.globals.vault !== undefined)
+    ctx.out.note(`  export ROTATE_VAULT=${shellWord(ctx.vaultFile())}`)
+  if (opener?.from === '--key-file' && opener.kind === 'key-file')
+    ctx.out.note(`  export ROTATE_KEY_FILE=${shellWord(opener.path)}`)
   if (opener?.from === '--passphrase-file' && opener.kind === 'passphrase-file')
     ctx.out.note(`  export ROTATE_PASSPHRASE_FILE=${shellWord(opener.path)}`)
   if (opener?.from === '--passphrase-command' && opener.kind === 'passphrase-command')

@@ -1,7 +1,12 @@
 import { Option } from 'commander'
 import type { SecretType, Tier } from '../../core/model.ts'
 import { currentVersion } from '../../core/model.ts'
-import { lastRotatedAt, nextRotationAt, type SecretStanding, secretStandings } from '../../app/base/standing.ts'
+import {
+  lastRotatedAt,
+  nextRotationAt,
+  type SecretStanding,
+  secretStandings,
+} from '../../app/base/standing.ts'
 import { tierOption, typeOption } from '../options.ts'
 import type { Register } from '../program.ts'
 import { listItem } from '../render/shapes.ts'
@@ -20,7 +25,8 @@ export const list: Register = (parent, run) => {
     .helpGroup('Secrets:')
     .summary('what there is; never values')
     .description(
-      "Lists secrets, never values.\n\nExamples:\n  rotate list production\n  rotate list 'production/**' --tier critical --json",
+      'Lists secrets, never values.\n\nExamples:\n  rotate list production\n  rotate list ' +
+        "'production/**' --tier critical --json",
     )
     .argument('[sel...]', "names, prefixes or globs such as 'production/**'")
     .addOption(typeOption())
@@ -30,13 +36,22 @@ export const list: Register = (parent, run) => {
     .action(
       run(async (ctx, selectors: readonly string[], options: Options) => {
         const { listSecrets } = await import('../../app/secrets/list.ts')
-        const secrets = await listSecrets(await ctx.deps({ readonly: true }), { selectors, ...options })
+        const secrets = await listSecrets(await ctx.deps({ readonly: true }), {
+          selectors,
+          ...options,
+        })
         if (ctx.globals.json) {
-          ctx.out.data({ secrets: secrets.map(({ secret, standing }) => listItem(secret, standing)) })
+          ctx.out.data({
+            secrets: secrets.map(({ secret, standing }) => listItem(secret, standing)),
+          })
           return
         }
         if (secrets.length === 0) {
-          ctx.out.note(selectors.length === 0 ? 'no secrets yet; store one with: rotate set PATH' : 'nothing matches')
+          ctx.out.note(
+            selectors.length === 0
+              ? 'no secrets yet; store one with: rotate set PATH'
+              : 'nothing matches',
+          )
           return
         }
         await ctx.out.table(

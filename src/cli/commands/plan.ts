@@ -9,7 +9,9 @@ export const plan: Register = (parent, run) => {
     .helpGroup('Rotation:')
     .summary('what a rotation would do; changes nothing')
     .description(
-      "Every step, call, target and outage that a rotation would make. Reads only.\n\nExamples:\n  rotate plan production/aws/DEPLOY_KEY\n  rotate plan 'production/**'",
+      'Every step, call, target and outage that a rotation would make. Reads ' +
+        'only.\n\nExamples:\n  rotate plan production/aws/DEPLOY_KEY\n  rotate plan ' +
+        "'production/**'",
     )
     .argument('[sel...]', 'paths or globs; without one every scheduled secret')
     .action(
@@ -30,7 +32,9 @@ export const plan: Register = (parent, run) => {
               paths.push(secret.path)
           }
           if (paths.length === 0 && words.length > 0)
-            throw new RotateError('not-found', 'no scheduled secret matches', { hint: 'rotate schedule list' })
+            throw new RotateError('not-found', 'no scheduled secret matches', {
+              hint: 'rotate schedule list',
+            })
         }
         const plans = []
         for (const path of paths.toSorted()) plans.push(await planOf(deps, path))

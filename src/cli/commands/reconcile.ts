@@ -8,8 +8,11 @@ export const reconcile: Register = (parent, run) => {
     .helpGroup('Rotation:')
     .summary('compare the vault with what exists at the providers')
     .description(
-      'Lists the keys at each provider and says whose they are; where a provider can not list, the current value is verified. Reads only.\n' +
-        'After a restore, copy or move of the vault nothing is revoked until this has looked at every scheduled secret: with --apply, and when nothing contradicts, the vault is trusted again.\n\n' +
+      'Lists the keys at each provider and says whose they are; where a provider can not ' +
+        'list, the current value is verified. Reads only.\n' +
+        'After a restore, copy or move of the vault nothing is revoked until this has looked ' +
+        'at every scheduled secret: with --apply, and when nothing contradicts, the vault is ' +
+        'trusted again.\n\n' +
         'Examples:\n  rotate reconcile production/aws/DEPLOY_KEY\n  rotate reconcile --apply',
     )
     .argument('[path]', 'only this secret')
@@ -19,8 +22,16 @@ export const reconcile: Register = (parent, run) => {
         const use = await import('../../app/rotation/reconcile.ts')
         const apply = options.apply === true && !ctx.globals.dryRun
         const deps = await ctx.deps(apply ? {} : { readonly: true })
-        const outcome = await use.reconcile(deps, { apply, ...(path === undefined ? {} : { path: parseName(path) }) })
-        ctx.out.data({ keys: outcome.keys, looked: outcome.looked, open: outcome.open, trusted: outcome.trusted })
+        const outcome = await use.reconcile(deps, {
+          apply,
+          ...(path === undefined ? {} : { path: parseName(path) }),
+        })
+        ctx.out.data({
+          keys: outcome.keys,
+          looked: outcome.looked,
+          open: outcome.open,
+          trusted: outcome.trusted,
+        })
         if (outcome.keys.length > 0)
           await ctx.out.table(
             ['SECRET', 'KEY', 'WHOSE', 'STATE', 'WHAT HAPPENS TO IT'],

@@ -15,7 +15,10 @@ export const rm: Register = (parent, run) => {
     .command('rm')
     .helpGroup('Secrets:')
     .summary('delete a secret; it can be restored for 30 days')
-    .description('Deletes a secret. It can be brought back for 30 days with: rotate restore. --purge removes it and its values for good.')
+    .description(
+      'Deletes a secret. It can be brought back for 30 days with: rotate restore. --purge ' +
+        'removes it and its values for good.',
+    )
     .argument('<path>', 'name of the secret, or its id')
     .option('--purge', 'for good; asks, or needs --yes')
     .option('--force', 'even if other secrets refer to it or it has live keys')
@@ -46,10 +49,12 @@ export const rm: Register = (parent, run) => {
           purgeAt: isoOrNull(until),
           ...(dryRun ? { dryRun } : {}),
         })
-        if (dryRun && !already) ctx.out.line(`${secret.path} would be deleted, and could be restored for thirty days`)
+        if (dryRun && !already)
+          ctx.out.line(`${secret.path} would be deleted, and could be restored for thirty days`)
         else
           ctx.out.line(
-            `${secret.path} ${already ? 'was deleted already' : 'deleted'}; until ${ctx.times.when(until)}: rotate restore ${secret.path}`,
+            `${secret.path} ${already ? 'was deleted already' : 'deleted'}; until ` +
+              `${ctx.times.when(until)}: rotate restore ${secret.path}`,
           )
       }),
     )
@@ -71,9 +76,19 @@ export const restore: Register = (parent, run) => {
         if (ctx.globals.dryRun) ctx.out.note('dry run: nothing was restored')
         const version = currentVersion(secret)?.n ?? null
         const { dryRun } = ctx.globals
-        ctx.out.data({ id: secret.id, path: secret.path, version, updatedAt: iso(secret.updatedAt), ...(dryRun ? { dryRun } : {}) })
+        ctx.out.data({
+          id: secret.id,
+          path: secret.path,
+          version,
+          updatedAt: iso(secret.updatedAt),
+          ...(dryRun ? { dryRun } : {}),
+        })
         const done = dryRun ? 'would be restored' : 'restored'
-        ctx.out.line(already ? `${secret.path} is not deleted` : `${secret.path} ${done}, version ${version ?? 'none yet'}`)
+        ctx.out.line(
+          already
+            ? `${secret.path} is not deleted`
+            : `${secret.path} ${done}, version ${version ?? 'none yet'}`,
+        )
       }),
     )
 }
@@ -83,7 +98,10 @@ export const mv: Register = (parent, run) => {
     .command('mv')
     .helpGroup('Secrets:')
     .summary('rename a secret')
-    .description('Renames a secret. Versions, schedule and id stay; configurations that name it follow. Names at targets do not change.')
+    .description(
+      'Renames a secret. Versions, schedule and id stay; configurations that name it follow. ' +
+        'Names at targets do not change.',
+    )
     .argument('<from>', 'name of the secret, or its id')
     .argument('<to>', 'its new name')
     .action(
@@ -101,7 +119,10 @@ export const mv: Register = (parent, run) => {
           references: moved.followed,
           ...(dryRun ? { dryRun } : {}),
         })
-        if (moved.followed.length > 0) ctx.out.note(`references ${dryRun ? 'would follow' : 'followed'} in ${moved.followed.join(', ')}`)
+        if (moved.followed.length > 0)
+          ctx.out.note(
+            `references ${dryRun ? 'would follow' : 'followed'} in ${moved.followed.join(', ')}`,
+          )
         ctx.out.line(`${moved.from} ${dryRun ? 'would become' : 'is now'} ${moved.secret.path}`)
       }),
     )

@@ -38,21 +38,41 @@ export const rotate: Register = (parent, run) => {
       .helpGroup('Rotation:')
       .summary('rotate secrets now')
       .description(
-        'Rotates now: creates the replacement at the provider (or takes the given value), delivers it to every target, checks it, makes it current, and ends the old one when its grace is over.\n\n' +
-          'Examples:\n  rotate now production/gemini/GEMINI_API_KEY\n  ./make-key.sh | rotate now production/gemini/GEMINI_API_KEY -\n  rotate now production/aws/DEPLOY_KEY --emergency --reason "leaked in a log"',
+        'Rotates now: creates the replacement at the provider (or takes the given value), ' +
+          'delivers it to every target, checks it, makes it current, and ends the old one when ' +
+          'its grace is over.\n\n' +
+          'Examples:\n  rotate now production/gemini/GEMINI_API_KEY\n  ./make-key.sh | rotate ' +
+          'now production/gemini/GEMINI_API_KEY -\n  rotate now production/aws/DEPLOY_KEY ' +
+          '--emergency --reason "leaked in a log"',
       )
-      .argument('<path...>', 'which secrets; a last word - reads the new value from stdin (a terminal asks, unseen)'),
+      .argument(
+        '<path...>',
+        'which secrets; a last word - reads the new value from stdin (a terminal asks, unseen)',
+      ),
   )
-    .option('--input <file>', 'JSON {"new_value":…} or {"newValue","expiresAt","metadata"} from a file, or - for stdin')
+    .option(
+      '--input <file>',
+      'JSON {"new_value":…} or {"newValue","expiresAt","metadata"} from a file, or - for stdin',
+    )
     .option('--grace <duration>', 'how long the old value stays alive (a bare number is days)')
-    .option('--emergency', 'grace 0, no window, no last-used veto; deliveries and checks still count')
+    .option(
+      '--emergency',
+      'grace 0, no window, no last-used veto; deliveries and checks still count',
+    )
     .option(
       '--revoke-first',
-      'an emergency that switches the old value off before anything else; consumers fail until they have the new one',
+      'an emergency that switches the old value off before anything else; consumers fail ' +
+        'until they have the new one',
     )
-    .option('--leaked <source>', 'the leaked value, read from stdin with -: only the version that holds it is ended')
+    .option(
+      '--leaked <source>',
+      'the leaked value, read from stdin with -: only the version that holds it is ended',
+    )
     .option('--force', 'accept a given value that was revoked before')
-    .option('--plan <hash>', 'rotate only if this is still the plan (the hash that rotate plan prints)')
+    .option(
+      '--plan <hash>',
+      'rotate only if this is still the plan (the hash that rotate plan prints)',
+    )
     .option('--events', 'steps as NDJSON on stdout')
     .action(
       run(
@@ -60,16 +80,24 @@ export const rotate: Register = (parent, run) => {
           const stdin = words.at(-1) === '-'
           const paths = (stdin ? words.slice(0, -1) : words).map(parseName)
           if (paths.length === 0) throw usage('no secret was named')
-          if (stdin && options.input !== undefined) throw usage('- and --input both read a value; use one')
+          if (stdin && options.input !== undefined)
+            throw usage('- and --input both read a value; use one')
           const supplied = await suppliedValue(ctx, stdin, options)
-          if (supplied !== undefined && paths.length > 1) throw usage('a value can be given for one secret at a time only')
-          const leaked = options.leaked === undefined ? undefined : await leakedValue(ctx, options, paths.length, supplied !== undefined)
+          if (supplied !== undefined && paths.length > 1)
+            throw usage('a value can be given for one secret at a time only')
+          const leaked =
+            options.leaked === undefined
+              ? undefined
+              : await leakedValue(ctx, options, paths.length, supplied !== undefined)
           if (options.plan !== undefined) plainOnly(options, paths.length, supplied !== undefined)
           if (ctx.globals.dryRun) return showPlans(ctx, paths)
           const { Events, progressPrinter, showRun } = await import('../render/run.ts')
           const events = options.events === true ? new Events(ctx) : undefined
           const { tellDropped } = await import('../overrides.ts')
-          const dropped = await droppedFor(ctx, paths, options, { leaked: leaked !== undefined, supplied: supplied !== undefined })
+          const dropped = await droppedFor(ctx, paths, options, {
+            leaked: leaked !== undefined,
+            supplied: supplied !== undefined,
+          })
           tellDropped(ctx, dropped, 'before')
           const outcome = await rotated(
             ctx,
@@ -78,7 +106,9 @@ export const rotate: Register = (parent, run) => {
               paths,
               ...(options.revokeFirst === undefined ? {} : { revokeFirst: true }),
               ...pickDefined({ supplied }),
-              ...(options.grace === undefined ? {} : { graceMs: parseDuration(options.grace, '--grace', 'days') }),
+              ...(options.grace === undefined
+                ? {}
+                : { graceMs: parseDuration(options.grace, '--grace', 'days') }),
               ...(options.emergency === undefined ? {} : { emergency: true }),
               ...(options.force === undefined ? {} : { force: true }),
               ...pickDefined({ planHash: options.plan }),
@@ -86,14 +116,21 @@ export const rotate: Register = (parent, run) => {
             progressPrinter(ctx, events),
           )
           const [first] = outcome.runs
-          const data = outcome.runs.length === 1 && paths.length === 1 ? first : { runs: outcome.runs }
-          if (events !== undefined) events.emit('summary', { data: data ?? null }, first?.runId ?? null)
+          const data =
+            outcome.runs.length === 1 && paths.length === 1 ? first : { runs: outcome.runs }
+          if (events !== undefined)
+            events.emit('summary', { data: data ?? null }, first?.runId ?? null)
           else {
             ctx.out.data(data)
             for (const each of outcome.runs) showRun(ctx, each)
           }
-          // Of a rotation that failed before anything was switched off nothing was left out.
-          if (outcome.runs.some(({ success, steps }) => success || steps.some(({ step }) => step === 'suspend-old')))
+          // Of a rotation that failed before anything was switched off nothing was left
+          // out.
+          if (
+            outcome.runs.some(
+              ({ success, steps }) => success || steps.some(({ step }) => step === 'suspend-old'),
+            )
+          )
             tellDropped(ctx, dropped, 'after')
           await tell(ctx)
           if (outcome.failure !== undefined) throw outcome.failure
@@ -103,7 +140,10 @@ export const rotate: Register = (parent, run) => {
     )
 }
 
-/** What these overrides will drop of these secrets. A run that is open is only finished, as it was begun: that is said, and nothing is claimed of it. */
+/**
+ * What these overrides will drop of these secrets. A run that is open is only finished,
+ * as it was begun: that is said, and nothing is claimed of it.
+ */
 async function droppedFor(
   ctx: Context,
   paths: readonly string[],
@@ -119,7 +159,8 @@ async function droppedFor(
   for (const { path, openRun } of seen)
     if (openRun !== undefined)
       ctx.out.note(
-        `${path}: run ${openRun} is open and is finished as it was begun; then what is in grace is ended: once more for a new value`,
+        `${path}: run ${openRun} is open and is finished as it was begun; then what is in ` +
+          'grace is ended: once more for a new value',
       )
   const fresh = seen.filter(({ openRun }) => openRun === undefined)
   if (fresh.length === 0) return droppedBy({ forceValue })
@@ -135,7 +176,8 @@ async function droppedFor(
 
 /** A plan is of one secret, rotated by its provider as the schedule says. */
 function plainOnly(options: Options, paths: number, supplied: boolean): void {
-  if (!/^[0-9a-f]{16}$/.test(options.plan ?? '')) throw usage('--plan takes the hash that rotate plan prints: 16 hex digits')
+  if (!/^[0-9a-f]{16}$/.test(options.plan ?? ''))
+    throw usage('--plan takes the hash that rotate plan prints: 16 hex digits')
   if (paths > 1) throw usage('--plan is the hash of one plan; name one secret')
   const other =
     options.grace !== undefined
@@ -149,7 +191,8 @@ function plainOnly(options: Options, paths: number, supplied: boolean): void {
             : supplied
               ? 'a given value'
               : undefined
-  if (other !== undefined) throw usage(`${other} changes what is done, so it can not be combined with --plan`)
+  if (other !== undefined)
+    throw usage(`${other} changes what is done, so it can not be combined with --plan`)
 }
 
 async function rotated(
@@ -159,15 +202,27 @@ async function rotated(
   progress: (event: Progress) => void,
 ): Promise<RotateOutcome> {
   const deps = await ctx.deps()
-  if (leaked === undefined) return (await import('../../app/rotation/rotate.ts')).rotate(deps, input, progress)
+  if (leaked === undefined)
+    return (await import('../../app/rotation/rotate.ts')).rotate(deps, input, progress)
   const { endLeaked } = await import('../../app/rotation/leaked.ts')
   const [path = ''] = input.paths
-  return endLeaked(deps, { path, value: leaked, ...(input.revokeFirst === true ? { revokeFirst: true } : {}) }, progress)
+  return endLeaked(
+    deps,
+    { path, value: leaked, ...(input.revokeFirst === true ? { revokeFirst: true } : {}) },
+    progress,
+  )
 }
 
-async function leakedValue(ctx: Context, options: Options, paths: number, supplied: boolean): Promise<Secret> {
-  if (options.leaked !== '-') throw usage('--leaked reads the value from stdin only', 'rotate now PATH --leaked -')
-  if (supplied || options.input !== undefined) throw usage('--leaked says which value leaked; a new one can not be given with it')
+async function leakedValue(
+  ctx: Context,
+  options: Options,
+  paths: number,
+  supplied: boolean,
+): Promise<Secret> {
+  if (options.leaked !== '-')
+    throw usage('--leaked reads the value from stdin only', 'rotate now PATH --leaked -')
+  if (supplied || options.input !== undefined)
+    throw usage('--leaked says which value leaked; a new one can not be given with it')
   if (paths > 1) throw usage('--leaked looks at one secret at a time')
   const wanted = {
     what: 'the leaked value on stdin',
@@ -180,16 +235,28 @@ async function leakedValue(ctx: Context, options: Options, paths: number, suppli
   return value
 }
 
-async function suppliedValue(ctx: Context, stdin: boolean, options: Options): Promise<Supplied | undefined> {
+async function suppliedValue(
+  ctx: Context,
+  stdin: boolean,
+  options: Options,
+): Promise<Supplied | undefined> {
   if (options.input !== undefined) {
     const otherwise = 'pipe it in, or name a file: --input F'
     const text =
       options.input === '-'
-        ? await ctx.input.stdin({ what: 'the JSON on stdin', question: 'JSON for --input', extent: 'text', otherwise })
+        ? await ctx.input.stdin({
+            what: 'the JSON on stdin',
+            question: 'JSON for --input',
+            extent: 'text',
+            otherwise,
+          })
         : await ctx.input.file(options.input, '--input')
     return fromJson(text)
   }
-  const given = await readValue(ctx, stdin ? '-' : undefined, options, { piped: false, demand: false })
+  const given = await readValue(ctx, stdin ? '-' : undefined, options, {
+    piped: false,
+    demand: false,
+  })
   return given === undefined ? undefined : { fields: given.fields, merge: given.merge }
 }
 
@@ -200,15 +267,25 @@ function fromJson(text: Secret): Supplied {
   const { new_value, newValue, expiresAt, metadata, ...others } = body
   const unknown = Object.keys(others)[0]
   if (unknown !== undefined)
-    throw usage(`${what}: unknown key in the JSON`, 'allowed are new_value, or newValue with expiresAt and metadata')
-  if (new_value !== undefined && newValue !== undefined) throw usage(`${what}: give new_value or newValue, not both`)
+    throw usage(
+      `${what}: unknown key in the JSON`,
+      'allowed are new_value, or newValue with expiresAt and metadata',
+    )
+  if (new_value !== undefined && newValue !== undefined)
+    throw usage(`${what}: give new_value or newValue, not both`)
   const value = new_value ?? newValue
   if (typeof value !== 'string' || value === '')
-    throw usage(`${what}: "${new_value === undefined ? 'newValue' : 'new_value'}" must be a text that is not empty`)
-  if (expiresAt !== undefined && typeof expiresAt !== 'string') throw usage(`${what}: "expiresAt" must be a date`)
+    throw usage(
+      `${what}: "${new_value === undefined ? 'newValue' : 'new_value'}" must be a text that ` +
+        'is not empty',
+    )
+  if (expiresAt !== undefined && typeof expiresAt !== 'string')
+    throw usage(`${what}: "expiresAt" must be a date`)
   return {
     fields: single(new Secret(value)),
-    ...(expiresAt === undefined ? {} : { expiresAt: parseInstant(expiresAt, `${what}: expiresAt`) }),
+    ...(expiresAt === undefined
+      ? {}
+      : { expiresAt: parseInstant(expiresAt, `${what}: expiresAt`) }),
     ...(metadata === undefined ? {} : { metadata: texts(metadata, what) }),
   }
 }
@@ -216,7 +293,8 @@ function fromJson(text: Secret): Supplied {
 function texts(metadata: unknown, what: string): Readonly<Record<string, string>> {
   if (metadata === null || typeof metadata !== 'object' || Array.isArray(metadata))
     throw usage(`${what}: "metadata" must be an object of texts`)
-  for (const item of Object.values(metadata)) if (typeof item !== 'string') throw usage(`${what}: "metadata" must be an object of texts`)
+  for (const item of Object.values(metadata))
+    if (typeof item !== 'string') throw usage(`${what}: "metadata" must be an object of texts`)
   return metadata as Record<string, string>
 }
 

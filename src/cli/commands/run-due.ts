@@ -23,7 +23,10 @@ export const runDue: Register = (parent, run) => {
     .helpGroup('Rotation:')
     .summary('do what is due; for cron')
     .description(
-      'Finishes interrupted runs, checks what is in grace, ends old keys whose time has come, rotates what is due. With nothing done it prints nothing; run it as often as you like.\n\nExample crontab line:\n  */15 * * * *  rotate run-due --key-file /etc/rotate/key',
+      'Finishes interrupted runs, checks what is in grace, ends old keys whose time has come, ' +
+        'rotates what is due. With nothing done it prints nothing; run it as often as you ' +
+        'like.\n\nExample crontab line:\n  */15 * * * *  rotate run-due --key-file ' +
+        '/etc/rotate/key',
     )
     .argument('[sel]', 'only these secrets: a path, a prefix or a glob')
     .option('--limit <n>', 'at most so many new rotations')
@@ -33,7 +36,10 @@ export const runDue: Register = (parent, run) => {
     .option('--ping <url>', 'call this URL when all went well, URL/fail when not')
     .option('--metrics-file <file>', 'write figures for a Prometheus text-file collector')
     .option('--fail-if-locked', 'exit 11 instead of 0 when another run-due is at work')
-    .option('--accept-clock', 'the clock is right although it is behind the highest time seen (needs --reason)')
+    .option(
+      '--accept-clock',
+      'the clock is right although it is behind the highest time seen (needs --reason)',
+    )
     .option('--events', 'steps as NDJSON on stdout')
     .action(
       run(
@@ -48,8 +54,12 @@ export const runDue: Register = (parent, run) => {
             upkeep: !ctx.globals.dryRun,
             acceptClock: options.acceptClock === true,
             ...(sel === undefined ? {} : { matches: selector(sel) }),
-            ...(options.limit === undefined ? {} : { limit: whole(options.limit, '--limit', 1_000_000) }),
-            ...(options.maxRuntime === undefined ? {} : { maxRuntimeMs: parseDuration(options.maxRuntime, '--max-runtime') }),
+            ...(options.limit === undefined
+              ? {}
+              : { limit: whole(options.limit, '--limit', 1_000_000) }),
+            ...(options.maxRuntime === undefined
+              ? {}
+              : { maxRuntimeMs: parseDuration(options.maxRuntime, '--max-runtime') }),
           }
           const deps = await ctx.deps()
           const { Events } = await import('../render/run.ts')
@@ -70,16 +80,19 @@ export const runDue: Register = (parent, run) => {
                   },
                   event.runId,
                 )
-              else if (ctx.out.verbose > 0 && event.status !== 'started') ctx.out.note(`${event.path}: ${event.step} ${event.status}`)
+              else if (ctx.out.verbose > 0 && event.status !== 'started')
+                ctx.out.note(`${event.path}: ${event.step} ${event.status}`)
             },
             (lines) => {
               if (events === undefined) for (const line of lines) ctx.out.line(line)
             },
           )
-          if (events !== undefined) events.emit('summary', { data: outcome.report }, outcome.report.runId)
+          if (events !== undefined)
+            events.emit('summary', { data: outcome.report }, outcome.report.runId)
           else ctx.out.data(outcome.report)
           if (options.metricsFile !== undefined) await metrics(ctx, options.metricsFile, outcome)
-          if (options.ping !== undefined) await ping(ctx, options.ping, outcome.failure === undefined)
+          if (options.ping !== undefined)
+            await ping(ctx, options.ping, outcome.failure === undefined)
           if (outcome.failure !== undefined) throw outcome.failure
         },
         { graceful: true },
@@ -89,7 +102,8 @@ export const runDue: Register = (parent, run) => {
 
 function whole(text: string, flag: string, max: number): number {
   const value = Number(text)
-  if (!/^\d{1,7}$/.test(text) || value < 1 || value > max) throw usage(`${flag} must be a whole number from 1 to ${max}`)
+  if (!/^\d{1,7}$/.test(text) || value < 1 || value > max)
+    throw usage(`${flag} must be a whole number from 1 to ${max}`)
   return value
 }
 
@@ -122,7 +136,10 @@ async function metrics(
     ['rotate_run_due_failed', report.failed.length],
     ['rotate_run_due_revoked', report.revoked.length],
     ['rotate_run_due_resumed', report.resumed.length],
-    ['rotate_next_due_timestamp_seconds', report.nextDueAt === null ? 0 : Math.floor(Date.parse(report.nextDueAt) / 1000)],
+    [
+      'rotate_next_due_timestamp_seconds',
+      report.nextDueAt === null ? 0 : Math.floor(Date.parse(report.nextDueAt) / 1000),
+    ],
   ]
     .map(([name, value]) => `# TYPE ${name} gauge\n${name} ${value}\n`)
     .join('')

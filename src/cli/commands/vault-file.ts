@@ -35,7 +35,10 @@ function addInfo(group: Command, run: Run): void {
   group
     .command('info')
     .summary('what this vault is, and what its word is worth here')
-    .description('Shows id, size, unlockers and backups, and whether old keys may be ended on the word of this file.')
+    .description(
+      'Shows id, size, unlockers and backups, and whether old keys may be ended on the word ' +
+        'of this file.',
+    )
     .action(
       run(async (ctx) => {
         const deps = await ctx.deps({ readonly: true, freshness: 'report' })
@@ -50,11 +53,18 @@ function addInfo(group: Command, run: Run): void {
           vaultId: vault.vaultId,
           format: (await door.inspectVault(vault.file)).format,
           bytes: statSync(vault.file).size,
-          unlockers: vault.unlockers.map(({ id, kind, createdAt }) => ({ id, kind, createdAt: iso(createdAt) })),
+          unlockers: vault.unlockers.map(({ id, kind, createdAt }) => ({
+            id,
+            kind,
+            createdAt: iso(createdAt),
+          })),
           standing,
           backup: {
             configured: backups.setting ?? null,
-            last: last === undefined ? null : { file: last.file, at: isoOrNull(last.at), sha256: last.sha256 },
+            last:
+              last === undefined
+                ? null
+                : { file: last.file, at: isoOrNull(last.at), sha256: last.sha256 },
           },
         }
         ctx.out.data(data)
@@ -62,11 +72,15 @@ function addInfo(group: Command, run: Run): void {
         ctx.out.line(`vault      ${data.vaultId}`)
         ctx.out.line(`unlockers  ${data.unlockers.map(({ kind }) => kind).join(', ')}`)
         ctx.out.line(`freshness  ${marks[standing.mark]}`)
-        ctx.out.line(`trusted    ${standing.trusted ? 'yes' : `no, nothing is revoked on its word: ${standing.why ?? ''}`}`)
+        ctx.out.line(
+          `trusted    ${standing.trusted ? 'yes' : `no, nothing is revoked on its word: ${standing.why ?? ''}`}`,
+        )
         ctx.out.line(
           `backups    ${backups.setting === undefined ? 'not configured' : `in ${backups.setting.dir}, ${backups.setting.keep} are kept`}`,
         )
-        ctx.out.line(`           ${last === undefined ? 'none is known' : `newest ${last.file}, ${ctx.times.when(last.at)}`}`)
+        ctx.out.line(
+          `           ${last === undefined ? 'none is known' : `newest ${last.file}, ${ctx.times.when(last.at)}`}`,
+        )
       }),
     )
 }
@@ -76,7 +90,9 @@ function addCheck(group: Command, run: Run): void {
     .command('check')
     .summary('verify the whole vault')
     .description(
-      'Verifies every row, the audit chain and the freshness, in short reads while others go on. --deep also opens every row and lets SQLite check its file. Exit 24 when something is wrong.\n\nExample:\n  rotate vault check --deep',
+      'Verifies every row, the audit chain and the freshness, in short reads while others go ' +
+        'on. --deep also opens every row and lets SQLite check its file. Exit 24 when something ' +
+        'is wrong.\n\nExample:\n  rotate vault check --deep',
     )
     .option('--deep', 'also open every row, and check the structure of the file')
     .action(
@@ -85,7 +101,10 @@ function addCheck(group: Command, run: Run): void {
         ctx.out.data(report)
         for (const problem of report.problems) ctx.out.line(`fail ${problem}`)
         if (!report.ok) throw (await import('../../app/rotation/upkeep.ts')).broken(report.problems)
-        ctx.out.line(`ok: ${report.objects} objects, ${report.versions} values, ${report.auditRows} audit events`)
+        ctx.out.line(
+          `ok: ${report.objects} objects, ${report.versions} values, ${report.auditRows} ` +
+            'audit events',
+        )
       }),
     )
 }
@@ -97,7 +116,14 @@ async function verified(ctx: Context, deep: boolean): Promise<VaultReport> {
     return await (await deps.vault.care()).verify({ deep })
   } catch (error) {
     if (!(error instanceof RotateError) || error.code !== 'tampered') throw error
-    return { ok: false, problems: [error.message], commit: 0, objects: 0, versions: 0, auditRows: 0 }
+    return {
+      ok: false,
+      problems: [error.message],
+      commit: 0,
+      objects: 0,
+      versions: 0,
+      auditRows: 0,
+    }
   }
 }
 
@@ -112,9 +138,12 @@ function addBackup(group: Command, run: Run): void {
     .command('backup')
     .summary('copy the vault to a new file, verified')
     .description(
-      'Copies the vault while it is in use, and has the copy verified by a process of its own before it gets its name. It is opened by the same keys; nothing is ever overwritten.\n' +
-        'With --configure, run-due makes one a day, and no old key is ended before a backup holds its replacement.\n\n' +
-        'Examples:\n  rotate vault backup /mnt/usb/vault-2026-11-21.db\n  rotate vault backup --configure /mnt/backups --keep 14',
+      'Copies the vault while it is in use, and has the copy verified by a process of its own ' +
+        'before it gets its name. It is opened by the same keys; nothing is ever overwritten.\n' +
+        'With --configure, run-due makes one a day, and no old key is ended before a backup ' +
+        'holds its replacement.\n\n' +
+        'Examples:\n  rotate vault backup /mnt/usb/vault-2026-11-21.db\n  rotate vault backup ' +
+        '--configure /mnt/backups --keep 14',
     )
     .argument('[file]', 'a file that does not exist yet')
     .option('--configure <dir>', 'from now on keep backups in this directory')
@@ -129,11 +158,17 @@ function addBackup(group: Command, run: Run): void {
           const setting =
             options.configure === undefined
               ? undefined
-              : { dir: resolve(ctx.host.cwd, options.configure), keep: parseCount(options.keep ?? '7', '--keep', 1, 1000) }
+              : {
+                  dir: resolve(ctx.host.cwd, options.configure),
+                  keep: parseCount(options.keep ?? '7', '--keep', 1, 1000),
+                }
           if (!ctx.globals.dryRun) await use.configureBackups(await ctx.deps(), setting)
           const { dryRun } = ctx.globals
           ctx.out.data({ configured: setting ?? null, ...(dryRun ? { dryRun } : {}) })
-          const what = setting === undefined ? 'no backups are made any more' : `run-due keeps ${setting.keep} backups in ${setting.dir}`
+          const what =
+            setting === undefined
+              ? 'no backups are made any more'
+              : `run-due keeps ${setting.keep} backups in ${setting.dir}`
           ctx.out.line(dryRun ? `dry run: nothing was changed; without it: ${what}` : what)
           return
         }
@@ -144,7 +179,12 @@ function addBackup(group: Command, run: Run): void {
           return
         }
         const made = await use.makeBackup(await ctx.deps(), target)
-        ctx.out.data({ file: made.file, bytes: made.bytes, sha256: made.sha256, versions: made.versions })
+        ctx.out.data({
+          file: made.file,
+          bytes: made.bytes,
+          sha256: made.sha256,
+          versions: made.versions,
+        })
         ctx.out.line(`${made.file}: ${made.bytes} bytes, ${made.versions} values, verified`)
         ctx.out.line(`sha256 ${made.sha256}`)
       }),
@@ -156,9 +196,12 @@ function addRestore(group: Command, run: Run): void {
     .command('restore')
     .summary('put a backup where the vault is to be')
     .description(
-      'Copies a backup to the place of the vault (--vault), after verifying it. An existing vault is never overwritten: move it away first.\n' +
-        'The credentials may have changed since the backup: until "rotate reconcile --apply" has looked, nothing is revoked.\n\n' +
-        'Example:\n  mv ~/.local/share/rotate/vault.db ~/vault.broken && rotate vault restore /mnt/usb/vault-2026-11-21.db',
+      'Copies a backup to the place of the vault (--vault), after verifying it. An existing ' +
+        'vault is never overwritten: move it away first.\n' +
+        'The credentials may have changed since the backup: until "rotate reconcile --apply" ' +
+        'has looked, nothing is revoked.\n\n' +
+        'Example:\n  mv ~/.local/share/rotate/vault.db ~/vault.broken && rotate vault restore ' +
+        '/mnt/usb/vault-2026-11-21.db',
     )
     .argument('<file>', 'the backup')
     .action(
@@ -189,10 +232,18 @@ function addRestore(group: Command, run: Run): void {
           },
         })
         const { sha256 } = await import('../../app/vault/backup.ts')
-        ctx.out.data({ file: restored.file, bytes: restored.bytes, sha256: await sha256(restored.file), versions: restored.versions })
+        ctx.out.data({
+          file: restored.file,
+          bytes: restored.bytes,
+          sha256: await sha256(restored.file),
+          versions: restored.versions,
+        })
         ctx.out.line(`${restored.file}: ${restored.versions} values, verified`)
         if (restored.behind > 0)
-          ctx.out.warn(`the vault that was last seen at this place was ${restored.behind} commits ahead of the backup`)
+          ctx.out.warn(
+            `the vault that was last seen at this place was ${restored.behind} commits ahead ` +
+              'of the backup',
+          )
         ctx.out.note('nothing is revoked until this has looked: rotate reconcile --apply')
       }),
     )
@@ -210,7 +261,9 @@ function addSalvage(group: Command, run: Run): void {
     .command('salvage')
     .summary('save what can be saved from a damaged vault')
     .description(
-      'Writes every row that still authenticates into a new vault with the same unlockers, and says what was lost. The damaged file is only read. Prefer a backup if there is a recent one.\n\nExample:\n  rotate vault salvage ~/vault.salvaged.db',
+      'Writes every row that still authenticates into a new vault with the same unlockers, ' +
+        'and says what was lost. The damaged file is only read. Prefer a backup if there is a ' +
+        'recent one.\n\nExample:\n  rotate vault salvage ~/vault.salvaged.db',
     )
     .argument('<out>', 'a file that does not exist yet')
     .action(
@@ -234,12 +287,14 @@ function addSalvage(group: Command, run: Run): void {
         const saved = await door.salvageVault({ ...opening, target, entry })
         ctx.out.data(saved)
         ctx.out.line(
-          `${saved.file}: ${saved.secrets} secrets, ${saved.versions} values, ${saved.runs} runs, ${saved.auditRows} audit events`,
+          `${saved.file}: ${saved.secrets} secrets, ${saved.versions} values, ${saved.runs} ` +
+            `runs, ${saved.auditRows} audit events`,
         )
         for (const line of saved.lost) ctx.out.line(`lost: ${line}`)
         if (saved.lost.length === 0) ctx.out.line('nothing was lost')
         ctx.out.note(
-          `use it with --vault ${saved.file}, or move it into place; nothing is revoked until this has looked: rotate reconcile --apply`,
+          `use it with --vault ${saved.file}, or move it into place; nothing is revoked ` +
+            'until this has looked: rotate reconcile --apply',
         )
       }),
     )
@@ -250,13 +305,18 @@ function addAccept(group: Command, run: Run): void {
     .command('accept-rollback')
     .summary('answer for an older, copied or unknown vault file')
     .description(
-      'Says that this file is the one to go on with, although it is older than what was seen here, restored, copied or moved. What was seen before is forgotten, and old keys are ended again on its word.\n' +
-        'Prefer "rotate reconcile --apply" where it is possible: it looks. Needs --reason, and --yes without a terminal.\n\nExample:\n  rotate vault accept-rollback --reason "disk failed, backup of Friday" --yes',
+      'Says that this file is the one to go on with, although it is older than what was seen ' +
+        'here, restored, copied or moved. What was seen before is forgotten, and old keys are ' +
+        'ended again on its word.\n' +
+        'Prefer "rotate reconcile --apply" where it is possible: it looks. Needs --reason, ' +
+        'and --yes without a terminal.\n\nExample:\n  rotate vault accept-rollback --reason ' +
+        '"disk failed, backup of Friday" --yes',
     )
     .action(
       run(async (ctx) => {
         const { reason } = ctx.globals
-        if (reason === undefined) throw usage('accept-rollback needs a reason, for the audit trail', 'add --reason "why"')
+        if (reason === undefined)
+          throw usage('accept-rollback needs a reason, for the audit trail', 'add --reason "why"')
         const deps = await ctx.deps({ freshness: 'report' })
         const standing = await deps.vault.standing()
         const data = { vaultId: deps.vault.vaultId, file: deps.vault.file, before: standing }
@@ -265,7 +325,9 @@ function addAccept(group: Command, run: Run): void {
           ctx.out.line('already so: this vault is trusted here')
           return
         }
-        ctx.out.note(`${deps.vault.file} (${deps.vault.vaultId}): ${standing.why ?? marks[standing.mark]}`)
+        ctx.out.note(
+          `${deps.vault.file} (${deps.vault.vaultId}): ${standing.why ?? marks[standing.mark]}`,
+        )
         if (ctx.globals.dryRun) return
         const { droppedBy, tellDropped } = await import('../overrides.ts')
         const dropped = droppedBy({ acceptRollback: true })

@@ -8,8 +8,10 @@ export function addRekey(group: Command, run: Run): void {
     .command('rekey')
     .summary('give the vault a new root key')
     .description(
-      'Gives the vault a new root key and seals everything under it, while others go on reading and writing. All unlockers keep working.\n' +
-        'It can be interrupted at any time: the next command that writes, run-due or another rekey goes on with it.',
+      'Gives the vault a new root key and seals everything under it, while others go on ' +
+        'reading and writing. All unlockers keep working.\n' +
+        'It can be interrupted at any time: the next command that writes, run-due or another ' +
+        'rekey goes on with it.',
     )
     .action(
       run(
@@ -18,7 +20,9 @@ export function addRekey(group: Command, run: Run): void {
           const { rekeyVault } = await import('../../app/vault/unlockers.ts')
           if (ctx.globals.dryRun) {
             ctx.out.note(
-              deps.vault.rekeying ? 'dry run: would finish the rekey that was interrupted' : 'dry run: would install a new root key',
+              deps.vault.rekeying
+                ? 'dry run: would finish the rekey that was interrupted'
+                : 'dry run: would install a new root key',
             )
             return
           }
@@ -31,7 +35,8 @@ export function addRekey(group: Command, run: Run): void {
           })
           ctx.out.data(result)
           ctx.out.line(
-            `${result.resumed ? 'an interrupted rekey was finished' : 'rekeyed'}: key epoch ${result.epoch}, ${result.rows} rows sealed anew`,
+            `${result.resumed ? 'an interrupted rekey was finished' : 'rekeyed'}: key epoch ` +
+              `${result.epoch}, ${result.rows} rows sealed anew`,
           )
         },
         { graceful: true },

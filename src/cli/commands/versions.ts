@@ -5,7 +5,10 @@ import type { Context } from '../context.ts'
 import type { Register } from '../program.ts'
 import { versionItem } from '../render/shapes.ts'
 
-/** What will happen to an old version, and what has come of it, in a few words. Nothing is called done that is only due. */
+/**
+ * What will happen to an old version, and what has come of it, in a few words. Nothing is
+ * called done that is only due.
+ */
 export function fateOf(ctx: Pick<Context, 'times' | 'clock'>, version: VersionRecord): string {
   const { times, clock } = ctx
   const ending = endingOf(version, clock.now())
@@ -26,7 +29,10 @@ export const versions: Register = (parent, run) => {
     .command('versions')
     .helpGroup('Secrets:')
     .summary('all versions of a secret')
-    .description('Lists the versions of a secret, newest first: where each came from, whether it is alive, and when it ends.')
+    .description(
+      'Lists the versions of a secret, newest first: where each came from, whether it is ' +
+        'alive, and when it ends.',
+    )
     .argument('<path>', 'name of the secret, or its id')
     .action(
       run(async (ctx, path: string) => {

@@ -57,10 +57,18 @@ function csvRow(event: AuditEvent): readonly string[] {
   ]
 }
 
-/** The CSV encoder, loaded when it is needed. A field that a spreadsheet would take for a formula gets an apostrophe in front. */
+/**
+ * The CSV encoder, loaded when it is needed. A field that a spreadsheet would take for a
+ * formula gets an apostrophe in front.
+ */
 export async function auditCsv(): Promise<ExportFormat> {
   const { stringify } = await import('csv-stringify/sync')
   const options = { escape_formulas: true, record_delimiter: '\r\n' } as const
-  const text = (rows: readonly (readonly string[])[]): string => stringify(rows as string[][], options)
-  return { kind: 'csv', head: text([auditColumns]), rows: (events) => (events.length === 0 ? '' : text(events.map(csvRow))) }
+  const text = (rows: readonly (readonly string[])[]): string =>
+    stringify(rows as string[][], options)
+  return {
+    kind: 'csv',
+    head: text([auditColumns]),
+    rows: (events) => (events.length === 0 ? '' : text(events.map(csvRow))),
+  }
 }

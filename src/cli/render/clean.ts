@@ -1,7 +1,10 @@
-/** The terminal's encoder: text from the vault or from outside can't move the cursor, change the title or hide letters. */
+/**
+ * The terminal's encoder: text from the vault or from outside can't move the cursor,
+ * change the title or hide letters.
+ */
 
-// C0 (but not tab and line feed), DEL, C1, soft hyphen, zero-width and bidirectional marks, line and paragraph separators, byte order mark,
-// tag characters, lone surrogates.
+// C0 (but not tab and line feed), DEL, C1, soft hyphen, zero-width and bidirectional
+// marks, line and paragraph separators, byte order mark, tag characters, lone surrogates.
 const UNSAFE =
   /[\0-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u115f\u1160\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb]|[\u{e0000}-\u{e007f}]|\p{Surrogate}/gu
 

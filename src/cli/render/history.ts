@@ -10,10 +10,13 @@ export function actionOf(run: RunRecord): string {
 }
 
 export function newVersionOf(run: RunRecord): number | null {
-  return run.events.findLast((event) => 'version' in event && event.version !== undefined && event.type !== 'settled') === undefined
+  return run.events.findLast(
+    (event) => 'version' in event && event.version !== undefined && event.type !== 'settled',
+  ) === undefined
     ? run.plan.newVersion
     : (run.events.reduce<number | null>(
-        (found, event) => ('version' in event && event.version !== undefined ? event.version : found),
+        (found, event) =>
+          'version' in event && event.version !== undefined ? event.version : found,
         null,
       ) ?? run.plan.newVersion)
 }
@@ -22,7 +25,10 @@ export function newVersionOf(run: RunRecord): number | null {
 export function promotedAt(run: RunRecord): number | null {
   const inPlace = run.plan.overlap === 'in-place'
   return (
-    run.events.findLast((event) => event.type === 'done' && (event.step === 'promote' || (inPlace && event.step === 'create')))?.at ?? null
+    run.events.findLast(
+      (event) =>
+        event.type === 'done' && (event.step === 'promote' || (inPlace && event.step === 'create')),
+    )?.at ?? null
   )
 }
 

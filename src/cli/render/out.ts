@@ -1,6 +1,8 @@
 /**
- * Where a command's output goes. stdout is data, stderr is talk: `data` is the document of `--json`, `line` and `table` are the result for
- * people, `note` is progress, `warn` is what must not be missed. All writing is synchronous and checked, so leaving the process cuts nothing.
+ * Where a command's output goes. stdout is data, stderr is talk: `data` is the document
+ * of `--json`, `line` and `table` are the result for people, `note` is progress, `warn`
+ * is what must not be missed. All writing is synchronous and checked, so leaving the
+ * process cuts nothing.
  */
 import type { ChalkInstance } from 'chalk'
 import { RotateError } from '../../core/errors.ts'
@@ -14,12 +16,15 @@ interface Painted {
 }
 
 /**
- * A part of a line. Colours are asked for here and put on by `Out` after it has made the text safe: the other way round the colours
- * themselves would be shown as unsafe characters, or text from outside could bring its own.
+ * A part of a line. Colours are asked for here and put on by `Out` after it has made the
+ * text safe: the other way round the colours themselves would be shown as unsafe
+ * characters, or text from outside could bring its own.
  */
 export type Piece = string | Painted
 
-/** One line for a terminal: every piece is made safe first and painted then, if at all. */
+/**
+ * One line for a terminal: every piece is made safe first and painted then, if at all.
+ */
 export function lineOf(pieces: readonly Piece[], paint: ChalkInstance | undefined): string {
   return pieces
     .map((piece) => {
@@ -35,7 +40,10 @@ export interface OutOptions {
   readonly quiet: boolean
   readonly verbose: number
   /** Colours for stdout and stderr; without one the stream gets plain text. */
-  readonly paint: { readonly out: ChalkInstance | undefined; readonly err: ChalkInstance | undefined }
+  readonly paint: {
+    readonly out: ChalkInstance | undefined
+    readonly err: ChalkInstance | undefined
+  }
 }
 
 export class Out {
@@ -52,7 +60,9 @@ export class Out {
     this.#options = options
   }
 
-  /** Colours of stderr, for errors; `undefined` when it has none. Words carry the meaning. */
+  /**
+   * Colours of stderr, for errors; `undefined` when it has none. Words carry the meaning.
+   */
   get paintErr(): ChalkInstance | undefined {
     return this.#options.paint.err
   }
@@ -64,45 +74,66 @@ export class Out {
 
   /** A line of the result for people, safe for the terminal; nothing with `--json`. */
   line(...pieces: readonly Piece[]): void {
-    if (!this.json) this.#stdout(new TextEncoder().encode(`${lineOf(pieces, this.#options.paint.out)}\n`))
+    if (!this.json)
+      this.#stdout(new TextEncoder().encode(`${lineOf(pieces, this.#options.paint.out)}\n`))
   }
 
-  /** Text as it is on stdout, whatever the mode: help, completion scripts, exports, NDJSON. */
+  /**
+   * Text as it is on stdout, whatever the mode: help, completion scripts, exports,
+   * NDJSON.
+   */
   raw(text: string): void {
     this.#stdout(new TextEncoder().encode(text))
   }
 
-  /** A table for people on stdout; nothing with `--json`. Cells are made safe for the terminal. */
+  /**
+   * A table for people on stdout; nothing with `--json`. Cells are made safe for the
+   * terminal.
+   */
   async table(head: readonly string[], rows: readonly (readonly string[])[]): Promise<void> {
     if (this.json) return
     const { renderTable } = await import('./table.ts')
     this.#stdout(new TextEncoder().encode(`${renderTable(head, rows, this.#options.paint.out)}\n`))
   }
 
-  /** Bytes of a secret on stdout. Anything but complete success throws `output`, a reader that left included. */
+  /**
+   * Bytes of a secret on stdout. Anything but complete success throws `output`, a reader
+   * that left included.
+   */
   secret(bytes: Uint8Array): void {
     const result = writeAll(1, bytes)
     if (result === 'ok') return
-    const why = result === 'closed' ? 'the reader closed the pipe' : `writing to stdout failed (${result.failed})`
+    const why =
+      result === 'closed'
+        ? 'the reader closed the pipe'
+        : `writing to stdout failed (${result.failed})`
     throw new RotateError('output', `the value could not be written completely: ${why}`, {
       hint: 'nothing in the vault has changed; run it again with a reader that takes everything',
     })
   }
 
-  /** A line of progress or a notice on stderr. Dropped with `--quiet`; with `--json` only shown with `-v`. */
+  /**
+   * A line of progress or a notice on stderr. Dropped with `--quiet`; with `--json` only
+   * shown with `-v`.
+   */
   note(...pieces: readonly Piece[]): void {
     if (this.#options.quiet || (this.json && this.verbose === 0)) return
     this.#stderr(lineOf(pieces, this.paintErr))
   }
 
-  /** Something that must not be missed. With `--json` it is kept until the end, so that an error stays the only document on stderr. */
+  /**
+   * Something that must not be missed. With `--json` it is kept until the end, so that an
+   * error stays the only document on stderr.
+   */
   warn(text: string): void {
     if (this.#options.quiet) return
     if (this.json) this.#warnings.push(text)
     else this.#stderr(lineOf([{ text: 'warning', style: 'yellow' }, `: ${text}`], this.paintErr))
   }
 
-  /** Writes an error as it is: it was made safe and painted by whoever put it together. */
+  /**
+   * Writes an error as it is: it was made safe and painted by whoever put it together.
+   */
   error(text: string): void {
     this.#stderr(text)
   }

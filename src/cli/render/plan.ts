@@ -8,5 +8,6 @@ export async function showPlan(ctx: Context, plan: ShownPlan): Promise<void> {
     ['', 'STEP', 'WHAT HAPPENS'],
     plan.steps.map((step, i) => [String(i + 1), step.step, step.effect]),
   )
-  for (const { target, names, what } of plan.differs) ctx.out.line(`target ${target}: ${names.join(', ')} ${what}`)
+  for (const { target, names, what } of plan.differs)
+    ctx.out.line(`target ${target}: ${names.join(', ')} ${what}`)
 }

@@ -26,16 +26,29 @@ export class Events {
     this.#ctx = ctx
   }
 
-  emit(type: 'step' | 'notice' | 'summary', body: Readonly<Record<string, unknown>>, runId: string | null = this.#runId): void {
+  emit(
+    type: 'step' | 'notice' | 'summary',
+    body: Readonly<Record<string, unknown>>,
+    runId: string | null = this.#runId,
+  ): void {
     this.#seq++
     this.#runId = runId
-    const line = { type, runId, seq: this.#seq, at: new Date(this.#ctx.clock.now()).toISOString(), ...body }
+    const line = {
+      type,
+      runId,
+      seq: this.#seq,
+      at: new Date(this.#ctx.clock.now()).toISOString(),
+      ...body,
+    }
     this.#ctx.out.raw(`${JSON.stringify(line)}\n`)
   }
 }
 
 /** Shows progress: a line per finished step on stderr, or events on stdout. */
-export function progressPrinter(ctx: Context, events: Events | undefined): (event: Progress) => void {
+export function progressPrinter(
+  ctx: Context,
+  events: Events | undefined,
+): (event: Progress) => void {
   let last = ''
   return (event) => {
     if (events !== undefined) {
@@ -55,17 +68,21 @@ export function progressPrinter(ctx: Context, events: Events | undefined): (even
     if (event.status === 'started') {
       // A delivery without a run has no id.
       if (event.runId === '') {
-        if (last !== event.path) ctx.out.note(`${event.path}  (no new version; Ctrl-C is safe at any point)`)
+        if (last !== event.path)
+          ctx.out.note(`${event.path}  (no new version; Ctrl-C is safe at any point)`)
         last = event.path
         return
       }
-      if (last !== event.runId) ctx.out.note(`${event.path}  (${event.runId}; Ctrl-C is safe at any point)`)
+      if (last !== event.runId)
+        ctx.out.note(`${event.path}  (${event.runId}; Ctrl-C is safe at any point)`)
       last = event.runId
       return
     }
-    // Steps with nothing to do for this provider or target are in the journal, and no news.
+    // Steps with nothing to do for this provider or target are in the journal, and no
+    // news.
     const undone = event.step.startsWith('restore:')
-    if (event.status === 'done' && event.detail !== undefined && !undone && ctx.out.verbose === 0) return
+    if (event.status === 'done' && event.detail !== undefined && !undone && ctx.out.verbose === 0)
+      return
     const ok = event.status === 'done'
     ctx.out.note(
       '  ',
@@ -90,12 +107,14 @@ export function showRun(ctx: Context, run: RunView): void {
       out.note(`  old   version ${run.old.version} ${run.old.hint}  ${fate}`.trimEnd())
     }
     if (run.new !== null) out.note(`  new   version ${run.new.version} ${run.new.hint}`)
-    if (run.nextRotationAt !== null) out.note(`  next  ${times.when(Date.parse(run.nextRotationAt))}`)
+    if (run.nextRotationAt !== null)
+      out.note(`  next  ${times.when(Date.parse(run.nextRotationAt))}`)
     if (run.grace !== null) out.note(`  undo while the old one lives: rotate rollback ${run.path}`)
   } else if (run.runId === null) {
     const given = run.targets.filter(({ status }) => status === 'updated').map(({ name }) => name)
     const held = run.targets.filter(({ status }) => status === 'unchanged').map(({ name }) => name)
-    if (held.length > 0) out.note(`  ${held.join(', ')}: ${held.length === 1 ? 'holds' : 'hold'} it already`)
+    if (held.length > 0)
+      out.note(`  ${held.join(', ')}: ${held.length === 1 ? 'holds' : 'hold'} it already`)
     if (given.length > 0) out.note(`${run.path}: no new version; delivered to ${given.join(', ')}`)
     else if (run.success) out.note(`${run.path}: already so, nothing to do`)
   }

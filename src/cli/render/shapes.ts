@@ -1,4 +1,7 @@
-/** Records → the `data` of `--json` (CONTRACT 4; schemas in src/contract). The inside may change; these shapes only grow. */
+/**
+ * Records → the `data` of `--json` (CONTRACT 4; schemas in src/contract). The inside may
+ * change; these shapes only grow.
+ */
 import type { SetResult } from '../../app/secrets/set.ts'
 import { lastRotatedAt, nextRotationAt, type SecretStanding } from '../../app/base/standing.ts'
 import type { Got } from '../../app/secrets/get.ts'
@@ -24,9 +27,13 @@ export function setData({ secret, version, previousVersion }: SetResult) {
 /** Text as it is; bytes that are not UTF-8 as base64, and then `encoding` says so. */
 function plain(fields: Fields): { readonly value: unknown; readonly encoding?: 'base64' } {
   const text = Object.values(fields).every((field) => field.isText())
-  const show = (field: Secret): string => (text ? field.reveal() : Buffer.from(field.bytes()).toString('base64'))
+  const show = (field: Secret): string =>
+    text ? field.reveal() : Buffer.from(field.bytes()).toString('base64')
   const only = singleValue(fields)
-  const value = only === undefined ? Object.fromEntries(Object.entries(fields).map(([name, field]) => [name, show(field)])) : show(only)
+  const value =
+    only === undefined
+      ? Object.fromEntries(Object.entries(fields).map(([name, field]) => [name, show(field)]))
+      : show(only)
   return text ? { value } : { value, encoding: 'base64' }
 }
 
@@ -77,7 +84,9 @@ export function versionItem(version: VersionRecord) {
     endsAt: isoOrNull(version.retirement?.deleteAfter ?? version.retirement?.notBefore),
     endFailures: version.retirement?.failures ?? 0,
     endError: version.retirement?.lastError ?? null,
-    endRetryAt: isoOrNull(version.retirement?.retryAt === 0 ? undefined : version.retirement?.retryAt),
+    endRetryAt: isoOrNull(
+      version.retirement?.retryAt === 0 ? undefined : version.retirement?.retryAt,
+    ),
     note: version.note ?? null,
     metadata: version.metadata ?? {},
   }

@@ -20,8 +20,17 @@ function scheduleData(schedule: Schedule) {
     quarantineSeconds: schedule.quarantineMs / 1000,
     nextRotationAt: schedule.status === 'active' ? iso(schedule.nextAt) : null,
     lastRotatedAt: isoOrNull(schedule.lastRotatedAt),
-    targets: schedule.targets.map(({ key, type, phase, names }) => ({ name: key, type, phase, names })),
-    checks: schedule.checks.map(({ key, type, withinMs }) => ({ name: key, type, withinSeconds: withinMs / 1000 })),
+    targets: schedule.targets.map(({ key, type, phase, names }) => ({
+      name: key,
+      type,
+      phase,
+      names,
+    })),
+    checks: schedule.checks.map(({ key, type, withinMs }) => ({
+      name: key,
+      type,
+      withinSeconds: withinMs / 1000,
+    })),
     failures: schedule.failures,
     lastError: schedule.lastError ?? null,
     createdAt: iso(schedule.createdAt),
@@ -55,7 +64,11 @@ export function showData({ secret, standing, fields, runs, checklist }: Shown) {
     versions: secret.versions.toReversed().map(versionItem),
     schedule: secret.schedule === undefined ? null : scheduleData(secret.schedule),
     openRun: secret.openRun ?? null,
-    strays: secret.strays.map((stray) => ({ id: stray.handle.id, foundAt: iso(stray.foundAt), deleteAfter: iso(stray.deleteAfter) })),
+    strays: secret.strays.map((stray) => ({
+      id: stray.handle.id,
+      foundAt: iso(stray.foundAt),
+      deleteAfter: iso(stray.deleteAfter),
+    })),
     runs: runs.map(historyItem),
     ...pickDefined({ checklist }),
   }

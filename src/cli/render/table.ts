@@ -21,21 +21,36 @@ const noFrame = {
   middle: '  ',
 }
 
-/** cli-table3's layout is quadratic in the number of rows: 10,000 took half a minute. Longer tables are rendered in parts of this size. */
+/**
+ * cli-table3's layout is quadratic in the number of rows: 10,000 took half a minute.
+ * Longer tables are rendered in parts of this size.
+ */
 const PART = 25
 
-/** Head in capitals, two spaces between columns, no wrapping: a value that may be copied stays on its line. */
-export function renderTable(head: readonly string[], rows: readonly (readonly string[])[], paint: ChalkInstance | undefined): string {
+/**
+ * Head in capitals, two spaces between columns, no wrapping: a value that may be copied
+ * stays on its line.
+ */
+export function renderTable(
+  head: readonly string[],
+  rows: readonly (readonly string[])[],
+  paint: ChalkInstance | undefined,
+): string {
   const clean = rows.map((row) => row.map(cleanLine))
   if (clean.length <= PART) return renderPart(head, clean, paint, undefined)
-  const widths = head.map((title, column) => clean.reduce((widest, row) => Math.max(widest, widthOf(row[column] ?? '')), widthOf(title)))
+  const widths = head.map((title, column) =>
+    clean.reduce((widest, row) => Math.max(widest, widthOf(row[column] ?? '')), widthOf(title)),
+  )
   const parts: string[] = []
   for (let at = 0; at < clean.length; at += PART)
     parts.push(renderPart(at === 0 ? head : undefined, clean.slice(at, at + PART), paint, widths))
   return parts.join('\n')
 }
 
-/** Cells that a text takes at most: what is not plain ASCII counts twice, so that nothing is cut. */
+/**
+ * Cells that a text takes at most: what is not plain ASCII counts twice, so that nothing
+ * is cut.
+ */
 function widthOf(text: string): number {
   let width = 0
   for (const char of text) width += char < '\u007f' ? 1 : 2
@@ -49,7 +64,9 @@ function renderPart(
   widths: readonly number[] | undefined,
 ): string {
   const table = new Table({
-    ...(head === undefined ? {} : { head: head.map((cell) => (paint === undefined ? cell : paint.dim(cell))) }),
+    ...(head === undefined
+      ? {}
+      : { head: head.map((cell) => (paint === undefined ? cell : paint.dim(cell))) }),
     ...(widths === undefined ? {} : { colWidths: [...widths] }),
     chars: noFrame,
     style: { 'padding-left': 0, 'padding-right': 0, head: [], border: [] },

@@ -1,4 +1,7 @@
-/** Dates for people: local time with its zone, plus how far away that is. Machines get ISO-8601 (core/duration.ts). */
+/**
+ * Dates for people: local time with its zone, plus how far away that is. Machines get
+ * ISO-8601 (core/duration.ts).
+ */
 import { humanSpan } from '../../core/duration.ts'
 import { usage } from '../../core/errors.ts'
 import { visible } from '../../core/names.ts'
@@ -23,7 +26,10 @@ export class Times {
         timeZoneName: 'short',
       })
     } catch {
-      throw usage(`ROTATE_TZ: "${visible(zone ?? '', 40)}" is not a time zone`, 'use a name such as Europe/Berlin or UTC')
+      throw usage(
+        `ROTATE_TZ: "${visible(zone ?? '', 40)}" is not a time zone`,
+        'use a name such as Europe/Berlin or UTC',
+      )
     }
   }
 
@@ -31,7 +37,10 @@ export class Times {
   at(ms: number): string {
     const part: Record<string, string> = {}
     for (const { type, value } of this.#format.formatToParts(ms)) part[type] = value
-    return `${part['year']}-${part['month']}-${part['day']} ${part['hour']}:${part['minute']} ${part['timeZoneName']}`
+    return (
+      `${part['year']}-${part['month']}-${part['day']} ${part['hour']}:${part['minute']} ` +
+      `${part['timeZoneName']}`
+    )
   }
 
   /** `in 3 days`, `5 h ago`, `now` */

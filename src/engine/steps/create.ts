@@ -1,8 +1,27 @@
-/** Intent, create, outcome; and, after a crash or a lost answer, settlement by reading. The only caller of `create`, and not in a loop. */
+/**
+ * Intent, create, outcome; and, after a crash or a lost answer, settlement by reading.
+ * The only caller of `create`, and not in a loop.
+ */
 import { AdapterError, asAdapterError, RotateError } from '../../core/errors.ts'
 import { hintOf } from '../../core/hint.ts'
-import type { Handle, Intent, LateCall, ProviderRef, RunRecord, SecretRecord, Stray, VersionRecord } from '../../core/model.ts'
-import { type Credential, type Issued, type ProviderSession, SETTLES_AFTER_MS, type Settlement, type Traits } from '../../core/provider.ts'
+import type {
+  Handle,
+  Intent,
+  LateCall,
+  ProviderRef,
+  RunRecord,
+  SecretRecord,
+  Stray,
+  VersionRecord,
+} from '../../core/model.ts'
+import {
+  type Credential,
+  type Issued,
+  type ProviderSession,
+  SETTLES_AFTER_MS,
+  type Settlement,
+  type Traits,
+} from '../../core/provider.ts'
 import { type Fields, sameFields } from '../../core/secret.ts'
 import { type Change, commit, type Loaded, runAudit } from '../journal.ts'
 import { LOOKED_FOR_MS, withLate } from '../late-calls.ts'
@@ -13,7 +32,10 @@ import { refuseMisfit, refuseOthers } from './preflight.ts'
 import { credentialOf, currentFor, providerNow, providerToAsk, type Workbench } from '../session.ts'
 import { pickDefined } from '../../core/defined.ts'
 
-/** Calls the provider once. Throws `AdapterError`; whatever it throws, the intent is durable and says what to ask later. */
+/**
+ * Calls the provider once. Throws `AdapterError`; whatever it throws, the intent is
+ * durable and says what to ask later.
+ */
 export async function create(bench: Workbench, loaded: Loaded): Promise<Loaded> {
   const { ports } = bench
   const { plan, path, id } = loaded.run
@@ -24,9 +46,13 @@ export async function create(bench: Workbench, loaded: Loaded): Promise<Loaded> 
   const current = await currentFor(bench, loaded)
   const before = (await session.list?.()) ?? []
   if (before.length >= traits.maxLive) throw full(before, traits, ports)
-  // Counted over the whole journal: a run that was taken up again begins its attempts anew, and two creates must never carry the same mark.
-  const attempt = loaded.run.events.filter((event) => event.type === 'intended' && event.step === 'create').length + 1
-  // What somebody else has done since the preflight counts; after a call of ours it may be our own doing.
+  // Counted over the whole journal: a run that was taken up again begins its attempts
+  // anew, and two creates must never carry the same mark.
+  const attempt =
+    loaded.run.events.filter((event) => event.type === 'intended' && event.step === 'create')
+      .length + 1
+  // What somebody else has done since the preflight counts; after a call of ours it may
+  // be our own doing.
   if (attempt === 1) await refuseOthers(bench, loaded, session, traits, before)
   const intent: Intent = {
     tag: `rotate-${ports.vault.vaultId.slice(-8)}-${id.slice(4)}-${attempt}`,
@@ -35,8 +61,12 @@ export async function create(bench: Workbench, loaded: Loaded): Promise<Loaded> 
     at: ports.clock.now(),
     attempt,
   }
-  // In place the old value dies with the call: what the service answers must find its place.
-  const free = traits.overlap === 'in-place' && traits.mints !== 'client' ? await (await ports.vault.care()).room() : undefined
+  // In place the old value dies with the call: what the service answers must find its
+  // place.
+  const free =
+    traits.overlap === 'in-place' && traits.mints !== 'client'
+      ? await (await ports.vault.care()).room()
+      : undefined
   try {
     return await called(bench, loaded, intent, { session, traits, current, free })
   } finally {
@@ -53,13 +83,24 @@ interface Prepared {
   readonly free: (() => void) | undefined
 }
 
-async function called(bench: Workbench, loaded: Loaded, intent: Intent, { session, traits, current, free }: Prepared): Promise<Loaded> {
+async function called(
+  bench: Workbench,
+  loaded: Loaded,
+  intent: Intent,
+  { session, traits, current, free }: Prepared,
+): Promise<Loaded> {
   const { ports } = bench
   const { plan, id } = loaded.run
   const { attempt } = intent
   const intended = await commit(ports, id, 'create:intent', (now) => ({
     events: [{ type: 'intended', at: intent.at, step: 'create', intent }],
-    audit: [runAudit(now.run, 'provider_call', 'pending', { call: 'create', provider: traitsName(now.run), attempt })],
+    audit: [
+      runAudit(now.run, 'provider_call', 'pending', {
+        call: 'create',
+        provider: traitsName(now.run),
+        attempt,
+      }),
+    ],
   }))
   const started = ports.clock.monotonic()
   await ports.faults.at('before:effect:create')
@@ -76,47 +117,94 @@ function traitsName(run: RunRecord): string {
 
 function full(before: readonly Handle[], traits: Traits, ports: EnginePorts): AdapterError {
   const days = (handle: Handle): string =>
-    handle.createdAt === undefined ? '' : `, ${Math.floor((ports.clock.now() - handle.createdAt) / 86_400_000)} days old`
-  const list = before.map((handle) => `${handle.id} (${handle.live ? 'active' : 'inactive'}${days(handle)})`).join(' and ')
-  return new AdapterError('quota', `the provider allows ${traits.maxLive} keys and has ${before.length}: ${list}`, {
-    effect: 'none',
-    hints: ['delete the one that nothing uses, or wait for the end of its grace'],
-  })
+    handle.createdAt === undefined
+      ? ''
+      : `, ${Math.floor((ports.clock.now() - handle.createdAt) / 86_400_000)} days old`
+  const list = before
+    .map((handle) => `${handle.id} (${handle.live ? 'active' : 'inactive'}${days(handle)})`)
+    .join(' and ')
+  return new AdapterError(
+    'quota',
+    `the provider allows ${traits.maxLive} keys and has ${before.length}: ${list}`,
+    {
+      effect: 'none',
+      hints: ['delete the one that nothing uses, or wait for the end of its grace'],
+    },
+  )
 }
 
 /** An answer without the promised parts may still have changed the far side. */
-function check(issued: Issued, traits: Traits, current: Fields | undefined, others: ReadonlySet<string>): void {
+function check(
+  issued: Issued,
+  traits: Traits,
+  current: Fields | undefined,
+  others: ReadonlySet<string>,
+): void {
   const doubt = doubtIn(issued, traits, current, others)
-  if (doubt !== undefined) throw new AdapterError('bad-answer', doubt, { effect: 'unknown', retryable: false, answered: true })
+  if (doubt !== undefined)
+    throw new AdapterError('bad-answer', doubt, {
+      effect: 'unknown',
+      retryable: false,
+      answered: true,
+    })
 }
 
 /** Why this can't be a new credential, whoever says so. */
-function doubtIn(issued: Issued, traits: Traits, current: Fields | undefined, others: ReadonlySet<string>): string | undefined {
-  const missing = traits.fields.filter((field) => !Object.hasOwn(issued.fields, field) || issued.fields[field]?.size === 0)
+function doubtIn(
+  issued: Issued,
+  traits: Traits,
+  current: Fields | undefined,
+  others: ReadonlySet<string>,
+): string | undefined {
+  const missing = traits.fields.filter(
+    (field) => !Object.hasOwn(issued.fields, field) || issued.fields[field]?.size === 0,
+  )
   if (missing.length > 0) return `the answer lacks ${missing.join(', ')}`
   if (issued.handle !== undefined && others.has(issued.handle.id))
     return `the provider returned the key ${issued.handle.id}, which this secret holds already`
-  return current !== undefined && sameFields(issued.fields, current) ? 'the provider returned the value that is already current' : undefined
-}
-
-/** Handles that a new key can't have: discarding it would end one in use. Users in turn keep theirs, but never that of the current one. */
-function taken(secret: SecretRecord, traits: Traits, oldVersion: number | null): ReadonlySet<string> {
-  if (traits.overlap === 'in-place') return new Set()
-  const others = secret.versions.filter((version) =>
-    traits.overlap === 'two-live' ? version.state === 'live' || version.state === 'suspended' : version.n === oldVersion,
-  )
-  return new Set(others.flatMap((version) => (version.handle === undefined ? [] : [version.handle.id])))
+  return current !== undefined && sameFields(issued.fields, current)
+    ? 'the provider returned the value that is already current'
+    : undefined
 }
 
 /**
- * Seals what was issued. For `in-place` it becomes current in this very commit. The value exists nowhere else: a commit that fails is repeated, and
- * if it can't be made the new key is taken back.
+ * Handles that a new key can't have: discarding it would end one in use. Users in turn
+ * keep theirs, but never that of the current one.
  */
-async function record(bench: Workbench, loaded: Loaded, issued: Issued, traits: Traits, ms: number): Promise<Loaded> {
+function taken(
+  secret: SecretRecord,
+  traits: Traits,
+  oldVersion: number | null,
+): ReadonlySet<string> {
+  if (traits.overlap === 'in-place') return new Set()
+  const others = secret.versions.filter((version) =>
+    traits.overlap === 'two-live'
+      ? version.state === 'live' || version.state === 'suspended'
+      : version.n === oldVersion,
+  )
+  return new Set(
+    others.flatMap((version) => (version.handle === undefined ? [] : [version.handle.id])),
+  )
+}
+
+/**
+ * Seals what was issued. For `in-place` it becomes current in this very commit. The value
+ * exists nowhere else: a commit that fails is repeated, and if it can't be made the new
+ * key is taken back.
+ */
+async function record(
+  bench: Workbench,
+  loaded: Loaded,
+  issued: Issued,
+  traits: Traits,
+  ms: number,
+): Promise<Loaded> {
   const { ports } = bench
   for (let attempt = 1; ; attempt++) {
     try {
-      return await commit(ports, loaded.run.id, 'create:outcome', (now) => outcome(ports, now, issued, traits, ms, false))
+      return await commit(ports, loaded.run.id, 'create:outcome', (now) =>
+        outcome(ports, now, issued, traits, ms, false),
+      )
     } catch (thrown) {
       if (!(thrown instanceof RotateError) || thrown.code !== 'not-writable') throw thrown
       if (attempt < 5) {
@@ -128,20 +216,31 @@ async function record(bench: Workbench, loaded: Loaded, issued: Issued, traits: 
   }
 }
 
-async function takeBack(bench: Workbench, loaded: Loaded, issued: Issued, cause: RotateError): Promise<never> {
+async function takeBack(
+  bench: Workbench,
+  loaded: Loaded,
+  issued: Issued,
+  cause: RotateError,
+): Promise<never> {
   const provider = loaded.run.plan.provider
   const { session, traits } =
     provider === null
       ? { session: undefined, traits: undefined }
       : await bench.provider(providerNow(loaded.secret, provider), loaded.run.path)
-  const extras = { runId: loaded.run.id, cause, hint: `free the disk, then: rotate resume ${loaded.run.id}` }
+  const extras = {
+    runId: loaded.run.id,
+    cause,
+    hint: `free the disk, then: rotate resume ${loaded.run.id}`,
+  }
   if (session?.revoke === undefined || traits?.overlap === 'in-place') {
-    // What was made here is sealed with its intent, and a replay key gives the same answer again.
+    // What was made here is sealed with its intent, and a replay key gives the same
+    // answer again.
     const again = traits?.mints === 'client' || traits?.idempotency === 'replay-key'
     const rest = again ? 'the run that is taken up again finds the value' : 'the value is lost'
     throw new RotateError(
       'unsafe',
-      `the provider issued a new value and the vault could not be written (${cause.message}); ${rest}`,
+      'the provider issued a new value and the vault could not be written ' +
+        `(${cause.message}); ${rest}`,
       extras,
     )
   }
@@ -150,19 +249,28 @@ async function takeBack(bench: Workbench, loaded: Loaded, issued: Issued, cause:
   } catch (thrown) {
     throw new RotateError(
       'unsafe',
-      `the vault could not be written (${cause.message}) and the new key could not be taken back (${asAdapterError(thrown).message})`,
+      `the vault could not be written (${cause.message}) and the new key could not be taken ` +
+        `back (${asAdapterError(thrown).message})`,
       extras,
     )
   }
   throw new RotateError(
     'rolled-back',
-    `the vault could not be written (${cause.message}); the new key was taken back, the old one is untouched`,
+    `the vault could not be written (${cause.message}); the new key was taken back, the old ` +
+      'one is untouched',
     extras,
   )
 }
 
 /** The change that seals an issued value as the next version. */
-function outcome(ports: EnginePorts, now: Loaded, issued: Issued, traits: Traits, ms: number, settled: boolean): Change {
+function outcome(
+  ports: EnginePorts,
+  now: Loaded,
+  issued: Issued,
+  traits: Traits,
+  ms: number,
+  settled: boolean,
+): Change {
   const at = ports.clock.now()
   const { run, secret } = now
   // A commit that was reported as failed and is durable all the same.
@@ -185,7 +293,11 @@ function outcome(ports: EnginePorts, now: Loaded, issued: Issued, traits: Traits
     ...pickDefined({ expiresAt: issued.expiresAt }),
     ...pickDefined({ metadata: issued.metadata }),
   }
-  const withNew: SecretRecord = { ...secret, versions: [...secret.versions, version], nextVersion: n + 1 }
+  const withNew: SecretRecord = {
+    ...secret,
+    versions: [...secret.versions, version],
+    nextVersion: n + 1,
+  }
   const call = runAudit(run, 'provider_call', 'success', {
     call: 'create',
     provider: traitsName(run),
@@ -198,7 +310,13 @@ function outcome(ports: EnginePorts, now: Loaded, issued: Issued, traits: Traits
     secret: promoted?.secret ?? withNew,
     events: [
       settled
-        ? { type: 'settled', at: promoted?.at ?? at, outcome: 'applied', detail: 'the value was recovered', version: n }
+        ? {
+            type: 'settled',
+            at: promoted?.at ?? at,
+            outcome: 'applied',
+            detail: 'the value was recovered',
+            version: n,
+          }
         : { type: 'done', at: promoted?.at ?? at, step: 'create', ms, version: n },
     ],
     values: [{ version: n, fields: issued.fields }],
@@ -212,28 +330,37 @@ export async function settle(bench: Workbench, loaded: Loaded): Promise<Loaded> 
   const { ports } = bench
   const { plan, path, id } = loaded.run
   const intent = stateOf(loaded.run).intent
-  if (plan.provider === null || intent === undefined) throw new Error(`run ${id} has no intent to settle`)
+  if (plan.provider === null || intent === undefined)
+    throw new Error(`run ${id} has no intent to settle`)
   const ref = providerNow(loaded.secret, plan.provider)
   const { session, traits } = await bench.provider(ref, path)
   const current = await currentFor(bench, loaded)
   await ports.faults.at('before:effect:settle')
   let settlement = await session.settle(intent, current)
   await ports.faults.at('after:effect:settle')
-  if (settlement.outcome === 'ambiguous' && plan.overlap === 'in-place') settlement = (await oldStillWorks(bench, loaded)) ?? settlement
+  if (settlement.outcome === 'ambiguous' && plan.overlap === 'in-place')
+    settlement = (await oldStillWorks(bench, loaded)) ?? settlement
   if (settlement.outcome === 'applied') {
-    // A user in turn that is current already has got another password too late: that is what is made known.
-    const others = plan.recovers === true ? new Set<string>() : taken(loaded.secret, traits, plan.oldVersion)
+    // A user in turn that is current already has got another password too late: that is
+    // what is made known.
+    const others =
+      plan.recovers === true ? new Set<string>() : taken(loaded.secret, traits, plan.oldVersion)
     const doubt = doubtIn(settlement.issued, traits, current?.fields, others)
     // It may be ours and may be another's: nothing here can tell.
     if (doubt !== undefined) settlement = { outcome: 'ambiguous', candidates: [], detail: doubt }
   }
   const found = settlement
-  if (found.outcome === 'applied') return commit(ports, id, 'settle', (now) => outcome(ports, now, found.issued, traits, 0, true))
+  if (found.outcome === 'applied')
+    return commit(ports, id, 'settle', (now) => outcome(ports, now, found.issued, traits, 0, true))
   const until = unsettledUntil(loaded, found, ports.clock.now())
   const wait = until !== undefined && found.outcome === 'none'
-  const looked = wait || found.outcome === 'stray' ? undefined : lateCall(loaded, intent, ref, traits, found)
+  const looked =
+    wait || found.outcome === 'stray' ? undefined : lateCall(loaded, intent, ref, traits, found)
   return commit(ports, id, 'settle', (now) => {
-    const secret = found.outcome === 'stray' ? withStrays(now.secret, found.handles, loaded.run, ref, ports.clock.now()) : now.secret
+    const secret =
+      found.outcome === 'stray'
+        ? withStrays(now.secret, found.handles, loaded.run, ref, ports.clock.now())
+        : now.secret
     return {
       events: [
         {
@@ -246,37 +373,59 @@ export async function settle(bench: Workbench, loaded: Loaded): Promise<Loaded> 
         },
       ],
       audit: [
-        runAudit(now.run, 'provider_call', found.outcome === 'ambiguous' ? 'failed' : wait ? 'pending' : 'success', {
-          call: 'settle',
-          outcome: found.outcome,
-          ...(until === undefined ? {} : { believed_from: new Date(until).toISOString() }),
-        }),
+        runAudit(
+          now.run,
+          'provider_call',
+          found.outcome === 'ambiguous' ? 'failed' : wait ? 'pending' : 'success',
+          {
+            call: 'settle',
+            outcome: found.outcome,
+            ...(until === undefined ? {} : { believed_from: new Date(until).toISOString() }),
+          },
+        ),
       ],
-      ...(secret === now.secret && looked === undefined ? {} : { secret: looked === undefined ? secret : withLate(secret, looked) }),
+      ...(secret === now.secret && looked === undefined
+        ? {}
+        : { secret: looked === undefined ? secret : withLate(secret, looked) }),
     }
   })
 }
 
 /**
- * Until when an answer that found nothing is not the last word: the writer may still act. A stray that was found is: its call was made once, and has been carried out.
+ * Until when an answer that found nothing is not the last word: the writer may still act.
+ * A stray that was found is: its call was made once, and has been carried out.
  */
 function unsettledUntil({ run }: Loaded, found: Settlement, now: number): number | undefined {
   if (found.outcome !== 'none' && found.outcome !== 'ambiguous') return undefined
   if (found.outcome === 'none' && found.final === true) return undefined
-  // Nobody knows when a process that died made the call; it has made none since it is gone.
-  const from = believedFrom(run.plan, stateOf(run)) ?? now + (run.plan.settlesAfterMs ?? SETTLES_AFTER_MS)
+  // Nobody knows when a process that died made the call; it has made none since it is
+  // gone.
+  const from =
+    believedFrom(run.plan, stateOf(run)) ?? now + (run.plan.settlesAfterMs ?? SETTLES_AFTER_MS)
   return from > now ? from : undefined
 }
 
 /**
- * What is to be looked for during the next day, where something can still be found that was not there.
- * With a replay key the look is a repetition, which may make what was not made: only where what it
- * makes can be ended, or in place, where it is made only once the current value is dead.
+ * What is to be looked for during the next day, where something can still be found that
+ * was not there. With a replay key the look is a repetition, which may make what was not
+ * made: only where what it makes can be ended, or in place, where it is made only once
+ * the current value is dead.
  */
-function lateCall({ run }: Loaded, intent: Intent, provider: ProviderRef, traits: Traits, found: Settlement): LateCall | undefined {
+function lateCall(
+  { run }: Loaded,
+  intent: Intent,
+  provider: ProviderRef,
+  traits: Traits,
+  found: Settlement,
+): LateCall | undefined {
   const state = stateOf(run)
   if (state.answered || run.plan.settlesAfterMs === 0) return undefined
-  if (traits.idempotency === 'replay-key' && traits.overlap !== 'in-place' && traits.revoke === 'none') return undefined
+  if (
+    traits.idempotency === 'replay-key' &&
+    traits.overlap !== 'in-place' &&
+    traits.revoke === 'none'
+  )
+    return undefined
   if (found.outcome === 'none' && found.final === true) return undefined
   return { runId: run.id, attempt: intent.attempt, provider, until: intent.at + LOOKED_FOR_MS }
 }
@@ -292,19 +441,33 @@ export function withStrays(
   const known = new Set(secret.strays.map((stray) => stray.handle.id))
   const added = handles
     .filter((handle) => !known.has(handle.id))
-    .map((handle): Stray => ({ handle, provider, foundAt: now, runId: run.id, deleteAfter: now + run.plan.quarantineMs, failures: 0 }))
+    .map((handle): Stray => ({
+      handle,
+      provider,
+      foundAt: now,
+      runId: run.id,
+      deleteAfter: now + run.plan.quarantineMs,
+      failures: 0,
+    }))
   return { ...secret, strays: [...secret.strays, ...added] }
 }
 
-/** In place there is one value: if the provider, or a check that presents it, accepts the old one, the create changed nothing. */
+/**
+ * In place there is one value: if the provider, or a check that presents it, accepts the
+ * old one, the create changed nothing.
+ */
 async function oldStillWorks(bench: Workbench, loaded: Loaded): Promise<Settlement | undefined> {
   const { plan, path } = loaded.run
   const { secret } = loaded
   const old = plan.oldVersion
   if (old === null) return undefined
   const provider = providerToAsk(secret, plan, old)
-  const session = provider === undefined ? undefined : (await bench.provider(provider, path)).session
-  if (session?.verify !== undefined && (await green(async () => session.verify?.(await bench.credential(secret, old), 'dead')))) {
+  const session =
+    provider === undefined ? undefined : (await bench.provider(provider, path)).session
+  if (
+    session?.verify !== undefined &&
+    (await green(async () => session.verify?.(await bench.credential(secret, old), 'dead')))
+  ) {
     return { outcome: 'none', detail: 'the provider still accepts the old value' }
   }
   const fields = await bench.fields(secret, old)

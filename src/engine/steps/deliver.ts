@@ -26,8 +26,16 @@ export function newVersion(loaded: Loaded): number {
   return n
 }
 
-/** The new version as a delivery. `again`: the date of a wait after which it is written once more. */
-export async function newDelivery(bench: Workbench, loaded: Loaded, spec: TargetSpec, again?: number): Promise<Delivery> {
+/**
+ * The new version as a delivery. `again`: the date of a wait after which it is written
+ * once more.
+ */
+export async function newDelivery(
+  bench: Workbench,
+  loaded: Loaded,
+  spec: TargetSpec,
+  again?: number,
+): Promise<Delivery> {
   const n = newVersion(loaded)
   const { run, secret } = loaded
   const beside = await bench.fields(secret, besideNew(run.plan, n))
@@ -35,14 +43,28 @@ export async function newDelivery(bench: Workbench, loaded: Loaded, spec: Target
   return deliveryOf(spec, run.path, n, await bench.fields(secret, n), id, beside)
 }
 
-async function oldDelivery(bench: Workbench, { run, secret }: Loaded, spec: TargetSpec, old: number, again?: number): Promise<Delivery> {
+async function oldDelivery(
+  bench: Workbench,
+  { run, secret }: Loaded,
+  spec: TargetSpec,
+  old: number,
+  again?: number,
+): Promise<Delivery> {
   const beside = await bench.fields(secret, besideOld(secret, old))
   const id = deliveryId(run.id, spec, 'undo', stateOf(run).rounds, again)
   return deliveryOf(spec, run.path, old, await bench.fields(secret, old), id, beside)
 }
 
-/** Writes the new value to one target: remembers first what it held. `step` is `deliver:KEY` or `refresh:KEY`. */
-export async function deliver(bench: Workbench, loaded: Loaded, step: string, key: string): Promise<Loaded> {
+/**
+ * Writes the new value to one target: remembers first what it held. `step` is
+ * `deliver:KEY` or `refresh:KEY`.
+ */
+export async function deliver(
+  bench: Workbench,
+  loaded: Loaded,
+  step: string,
+  key: string,
+): Promise<Loaded> {
   const { ports } = bench
   const { run } = loaded
   const spec = specOf(run, key)
@@ -52,9 +74,11 @@ export async function deliver(bench: Workbench, loaded: Loaded, step: string, ke
     const known = stateOf(run).steps[step]
     const names = Object.keys(delivery.entries)
     let started = 0
-    // From reading what stands there to reading back what was written, nobody else writes there.
+    // From reading what stands there to reading back what was written, nobody else writes
+    // there.
     const { intended, signs, settlesAt } = await inPlaceOf(ports, spec, async () => {
-      const stood = known?.begun === true ? undefined : await standing(bench, loaded, spec, session, names)
+      const stood =
+        known?.begun === true ? undefined : await standing(bench, loaded, spec, session, names)
       const written = await intend(bench, loaded, spec, step, stood)
       started = ports.clock.monotonic()
       await ports.faults.at(`before:effect:${step}`)
@@ -62,7 +86,11 @@ export async function deliver(bench: Workbench, loaded: Loaded, step: string, ke
         await session.put(delivery)
         return confirmed(session, delivery.entries, key)
       })
-      return { intended: written, signs: read ? undefined : await signsAfter(session, names), ...late }
+      return {
+        intended: written,
+        signs: read ? undefined : await signsAfter(session, names),
+        ...late,
+      }
     })
     if (step.startsWith('refresh:')) await session.deploy?.(delivery)
     await ports.faults.at(`after:effect:${step}`)
@@ -70,14 +98,19 @@ export async function deliver(bench: Workbench, loaded: Loaded, step: string, ke
     const beside = spec.previous === undefined ? {} : { beside: besideNew(run.plan, n) }
     const written = signs === undefined ? undefined : { version: n, ...beside, signs }
     return commit(ports, run.id, `${step}:outcome`, (now) => ({
-      ...(withWritten(now.secret, key, written) === now.secret ? {} : { secret: withWritten(now.secret, key, written) }),
+      ...(withWritten(now.secret, key, written) === now.secret
+        ? {}
+        : { secret: withWritten(now.secret, key, written) }),
       events: [{ type: 'done', at: ports.clock.now(), step, ms, ...pickDefined({ settlesAt }) }],
       audit: [runAudit(intended.run, 'target_updated', 'success', { target: key, version: n })],
     }))
   })
 }
 
-/** Makes the consumers of one target take the value up. `false` where the target has nothing of the kind. */
+/**
+ * Makes the consumers of one target take the value up. `false` where the target has
+ * nothing of the kind.
+ */
 export async function deploy(bench: Workbench, loaded: Loaded, key: string): Promise<boolean> {
   const spec = specOf(loaded.run, key)
   const delivery = await newDelivery(bench, loaded, spec)
@@ -97,15 +130,21 @@ export async function standing(
   names: readonly string[],
 ): Promise<Standing | undefined> {
   const { told } = await bench.ports.adapters.aboutTarget(spec)
-  const valueOf = (version: number): Promise<Fields | undefined> => bench.ports.vault.read((reader) => reader.value(run.secretId, version))
+  const valueOf = (version: number): Promise<Fields | undefined> =>
+    bench.ports.vault.read((reader) => reader.value(run.secretId, version))
   return readStanding(session, spec, told, secret, names, valueOf)
 }
 
 /**
- * The old version as a delivery. `undefined` where there is none, or where it lacks a field that this
- * target wants: then only what stood there can be put back.
+ * The old version as a delivery. `undefined` where there is none, or where it lacks a
+ * field that this target wants: then only what stood there can be put back.
  */
-export async function oldVersionAt(bench: Workbench, loaded: Loaded, spec: TargetSpec, again?: number): Promise<Delivery | undefined> {
+export async function oldVersionAt(
+  bench: Workbench,
+  loaded: Loaded,
+  spec: TargetSpec,
+  again?: number,
+): Promise<Delivery | undefined> {
   const old = loaded.run.plan.oldVersion
   if (old === null) return undefined
   try {
@@ -116,8 +155,16 @@ export async function oldVersionAt(bench: Workbench, loaded: Loaded, spec: Targe
   }
 }
 
-/** One check, repeated within its window until it is green. Red is an `AdapterError` that no repetition will mend. */
-export async function runCheck(bench: Workbench, loaded: Loaded, key: string, version: number): Promise<CheckResult> {
+/**
+ * One check, repeated within its window until it is green. Red is an `AdapterError` that
+ * no repetition will mend.
+ */
+export async function runCheck(
+  bench: Workbench,
+  loaded: Loaded,
+  key: string,
+  version: number,
+): Promise<CheckResult> {
   const { ports } = bench
   const spec = loaded.run.plan.checks.find((check) => check.key === key)
   if (spec === undefined) throw new Error(`run ${loaded.run.id} has no check ${key}`)
@@ -146,7 +193,10 @@ async function checkWithin(
   }
 }
 
-async function presents(bench: Workbench, spec: RunRecord['plan']['checks'][number]): Promise<boolean> {
+async function presents(
+  bench: Workbench,
+  spec: RunRecord['plan']['checks'][number],
+): Promise<boolean> {
   return spec.type === 'provider' || bench.ports.adapters.presents(spec)
 }
 
@@ -162,12 +212,14 @@ async function once(
   const provider = planned === null ? null : providerNow(loaded.secret, planned)
   if (provider === null) return { ok: false, detail: 'no provider to ask' }
   const { session } = await bench.provider(provider, loaded.run.path)
-  if (session.verify === undefined) return { ok: false, detail: 'this provider can not verify a value' }
+  if (session.verify === undefined)
+    return { ok: false, detail: 'this provider can not verify a value' }
   try {
     await session.verify(await bench.credential(loaded.secret, version), 'live')
     return { ok: true, detail: 'accepted' }
   } catch (thrown) {
-    if (thrown instanceof AdapterError && thrown.code === 'refused') return { ok: false, detail: thrown.message }
+    if (thrown instanceof AdapterError && thrown.code === 'refused')
+      return { ok: false, detail: thrown.message }
     throw thrown
   }
 }

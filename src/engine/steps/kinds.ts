@@ -1,12 +1,12 @@
 /**
- * Every kind of step, once: in which order the kinds come forward and back, whom they call, what an
- * audit row and a screen call them, whether an operator may give one up. Machine, driver, plan,
- * screens and notices read this table; what performs a kind stands beside it in perform.ts, where
- * the compiler asks for one performer per kind.
+ * Every kind of step, once: in which order the kinds come forward and back, whom they
+ * call, what an audit row and a screen call them, whether an operator may give one up.
+ * Machine, driver, plan, screens and notices read this table; what performs a kind stands
+ * beside it in perform.ts, where the compiler asks for one performer per kind.
  *
- * A step is written in the journal as its kind (`create`) or, for each target and check, as
- * `deliver:KEY`: kinds of the second sort end in a colon here. The strings never change, because
- * journals of older programs are read with them.
+ * A step is written in the journal as its kind (`create`) or, for each target and check,
+ * as `deliver:KEY`: kinds of the second sort end in a colon here. The strings never
+ * change, because journals of older programs are read with them.
  */
 import type { RunPlan } from '../../core/model.ts'
 
@@ -14,7 +14,10 @@ import type { RunPlan } from '../../core/model.ts'
 export interface Facts {
   /** Targets that hold, or may hold, the new value. */
   readonly touched: readonly string[]
-  /** Targets at which a write that would undo this direction was given up, and may still come. */
+  /**
+   * Targets at which a write that would undo this direction was given up, and may still
+   * come.
+   */
   readonly unsettled: readonly string[]
   /** Is the new version current? */
   readonly promoted: boolean
@@ -39,15 +42,29 @@ interface Kind {
   readonly audit: 'provider_call' | 'target_updated' | 'check_run' | 'rotation_failed'
   /** A person's words; the key of the target or check follows them. */
   readonly words: string
-  /** Does it ask the provider? A provider that does not answer is then spared for a while. */
+  /**
+   * Does it ask the provider? A provider that does not answer is then spared for a while.
+   */
   readonly asks?: 'provider'
-  /** Which value it writes to its target; `wanted`: the one of the direction in which the run goes. */
+  /**
+   * Which value it writes to its target; `wanted`: the one of the direction in which the
+   * run goes.
+   */
   readonly writes?: 'new' | 'old' | 'wanted'
-  /** An operator may accept that it is not done; then it counts as a condition of that name. */
+  /**
+   * An operator may accept that it is not done; then it counts as a condition of that
+   * name.
+   */
   readonly givenUpAs?: 'target' | 'check' | 'itself'
-  /** When a run that went back goes forward again: what it did is gone, or has to be done again. */
+  /**
+   * When a run that went back goes forward again: what it did is gone, or has to be done
+   * again.
+   */
   readonly forwardAgain?: 'gone' | 'again'
-  /** For which keys there is such a step on the way forward; `''` for a step without a key. */
+  /**
+   * For which keys there is such a step on the way forward; `''` for a step without a
+   * key.
+   */
   readonly forward?: Keys
   /** The same on the way back. */
   readonly back?: Keys
@@ -81,7 +98,10 @@ export const KINDS = {
     asks: 'provider',
     forward: (plan) => when(plan.source === 'provider'),
   },
-  /** Never in the order: the machine asks for it while the outcome of the create is unknown. */
+  /**
+   * Never in the order: the machine asks for it while the outcome of the create is
+   * unknown.
+   */
   settle: {
     audit: 'provider_call',
     words: 'asked what the lost answer was',
@@ -142,7 +162,10 @@ export const KINDS = {
     forwardAgain: 'gone',
     back: (_plan, { touched }) => touched.toReversed(),
   },
-  /** Right before what proves the result: nothing that was given up can change it any more. */
+  /**
+   * Right before what proves the result: nothing that was given up can change it any
+   * more.
+   */
   'settle:': {
     audit: 'target_updated',
     words: 'waited for a lost write to',
@@ -186,7 +209,9 @@ export interface Step {
   readonly key: string
 }
 
-/** Takes a step of a journal apart; `undefined` for one that this program does not know. */
+/**
+ * Takes a step of a journal apart; `undefined` for one that this program does not know.
+ */
 export function parseStep(step: string): Step | undefined {
   const colon = step.indexOf(':')
   const kind = colon < 0 ? step : step.slice(0, colon + 1)
@@ -201,11 +226,20 @@ export function kindOf(step: string): Partial<Kind> {
 }
 
 /** The steps of a run in this direction, in order. */
-export function orderOf(plan: RunPlan, direction: 'forward' | 'back', facts: Facts = NOTHING_YET): readonly string[] {
-  return allKinds.flatMap((kind) => (table[kind][direction]?.(plan, facts) ?? []).map((key) => `${kind}${key}`))
+export function orderOf(
+  plan: RunPlan,
+  direction: 'forward' | 'back',
+  facts: Facts = NOTHING_YET,
+): readonly string[] {
+  return allKinds.flatMap((kind) =>
+    (table[kind][direction]?.(plan, facts) ?? []).map((key) => `${kind}${key}`),
+  )
 }
 
-/** The condition behind a step, by name: `target:KEY`, `check:KEY`, or the step itself. A target and a check may have the same key. */
+/**
+ * The condition behind a step, by name: `target:KEY`, `check:KEY`, or the step itself. A
+ * target and a check may have the same key.
+ */
 export function conditionOf(step: string): string {
   const { givenUpAs = 'itself' } = kindOf(step)
   return givenUpAs === 'itself' ? step : `${givenUpAs}:${parseStep(step)?.key ?? ''}`

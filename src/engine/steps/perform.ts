@@ -45,7 +45,8 @@ const performers: Readonly<Record<StepKind, Performer>> = {
   'deploy:': async (job) => {
     const { faults } = job.bench.ports
     await faults.at(`before:effect:${job.step}`)
-    if (!(await deploy(job.bench, job.loaded, job.key))) return done(job, {}, 'takes it up by itself')
+    if (!(await deploy(job.bench, job.loaded, job.key)))
+      return done(job, {}, 'takes it up by itself')
     await faults.at(`after:effect:${job.step}`)
     return done(job)
   },
@@ -58,7 +59,8 @@ const performers: Readonly<Record<StepKind, Performer>> = {
       return { ...change, events: [{ type: 'done', at, step, ms: 0 }] }
     }),
   'refresh:': ({ bench, loaded, step, key }) => deliver(bench, loaded, step, key),
-  demote: ({ bench: { ports }, loaded }) => commit(ports, loaded.run.id, 'demote', (now) => demote(now, ports.clock.now())),
+  demote: ({ bench: { ports }, loaded }) =>
+    commit(ports, loaded.run.id, 'demote', (now) => demote(now, ports.clock.now())),
   'restore:': ({ bench, loaded, step, key }) => putBack(bench, loaded, step, key),
   'settle:': ({ bench, loaded, step, key }) => settleWrite(bench, loaded, step, key),
   'recheck:': check,
@@ -78,12 +80,13 @@ const performers: Readonly<Record<StepKind, Performer>> = {
       ],
     }))
   },
-  discard: ({ bench: { ports }, loaded }) => commit(ports, loaded.run.id, 'discard', (now) => discard(now, ports.clock.now())),
+  discard: ({ bench: { ports }, loaded }) =>
+    commit(ports, loaded.run.id, 'discard', (now) => discard(now, ports.clock.now())),
 }
 
 /**
- * Performs one step and commits its outcome. Throws what the far side made of it; the driver commits
- * that it failed.
+ * Performs one step and commits its outcome. Throws what the far side made of it; the
+ * driver commits that it failed.
  */
 export function perform(bench: Workbench, loaded: Loaded, step: string): Promise<Loaded> {
   const parsed = parseStep(step)
@@ -92,10 +95,25 @@ export function perform(bench: Workbench, loaded: Loaded, step: string): Promise
   return performers[parsed.kind]({ bench, loaded, step, key: parsed.key, started })
 }
 
-/** Commits that a step is done, together with what else changes; `detail` says why it did nothing. */
-function done({ bench: { ports }, loaded, step, started }: Job, change: Partial<Change> = {}, detail?: string): Promise<Loaded> {
+/**
+ * Commits that a step is done, together with what else changes; `detail` says why it did
+ * nothing.
+ */
+function done(
+  { bench: { ports }, loaded, step, started }: Job,
+  change: Partial<Change> = {},
+  detail?: string,
+): Promise<Loaded> {
   return commit(ports, loaded.run.id, `${step}:outcome`, () => ({
-    events: [{ type: 'done', at: ports.clock.now(), step, ms: ports.clock.monotonic() - started, ...pickDefined({ detail }) }],
+    events: [
+      {
+        type: 'done',
+        at: ports.clock.now(),
+        step,
+        ms: ports.clock.monotonic() - started,
+        ...pickDefined({ detail }),
+      },
+    ],
     ...change,
   }))
 }
@@ -112,7 +130,9 @@ async function verify(job: Job): Promise<Loaded> {
   // What comes back in a rollback is not measured by what it takes the place of.
   const replaces = plan.source === 'stored' ? undefined : await currentFor(bench, loaded)
   await session.verify(await bench.credential(loaded.secret, n), 'live', replaces)
-  return done(job, { audit: [runAudit(loaded.run, 'provider_call', 'success', { call: 'verify', version: n })] })
+  return done(job, {
+    audit: [runAudit(loaded.run, 'provider_call', 'success', { call: 'verify', version: n })],
+  })
 }
 
 /** A check of the new value. Red is final: its window is over. */
@@ -131,7 +151,14 @@ async function check({ bench, loaded, step, key }: Job): Promise<Loaded> {
     }),
   ]
   if (!result.ok)
-    ports.progress({ runId: loaded.run.id, path: loaded.run.path, step, status: 'failed', ms: result.ms, detail: result.detail })
+    ports.progress({
+      runId: loaded.run.id,
+      path: loaded.run.path,
+      step,
+      status: 'failed',
+      ms: result.ms,
+      detail: result.detail,
+    })
   const failure: Failure = {
     code: 'refused',
     effect: 'none',

@@ -1,4 +1,7 @@
-/** Before anything is changed: may we, is there room, can every target be written? Reads, and ends a lost key of ours that is in the way. */
+/**
+ * Before anything is changed: may we, is there room, can every target be written? Reads,
+ * and ends a lost key of ours that is in the way.
+ */
 import { AdapterError, RotateError } from '../../core/errors.ts'
 import type { Handle, SecretRecord, TargetSpec, VersionRecord } from '../../core/model.ts'
 import { versionOf, withVersion } from '../../core/model.ts'
@@ -9,7 +12,14 @@ import type { Fields } from '../../core/secret.ts'
 import { FOREIGN, foreignIn } from '../foreign.ts'
 import { commit, intentOf, type Loaded, loadRun, runAudit } from '../journal.ts'
 import { changesUser, copyBeside, type Exchange, misfitOf, strandedUser } from '../misfit.ts'
-import { answered, currentFor, missingIsFine, providerNow, providerOfVersion, type Workbench } from '../session.ts'
+import {
+  answered,
+  currentFor,
+  missingIsFine,
+  providerNow,
+  providerOfVersion,
+  type Workbench,
+} from '../session.ts'
 import { cleanStrays } from '../strays.ts'
 import { namesAt } from '../standing.ts'
 import { oldVersionAt, standing } from './deliver.ts'
@@ -17,19 +27,29 @@ import { isOffAlready, refuseBackToOff, refuseSwitchedOff, refuseTaken } from '.
 
 const sound = new WeakSet<Vault>()
 
-/** Some damage of the container shows in no row and would lose what the provider issues: it is looked for once per process, before the first create. */
+/**
+ * Some damage of the container shows in no row and would lose what the provider issues:
+ * it is looked for once per process, before the first create.
+ */
 async function soundContainer(vault: Vault): Promise<void> {
   if (sound.has(vault)) return
   const [problem] = await (await vault.care()).quickCheck()
   if (problem !== undefined) {
-    throw new RotateError('tampered', `the vault file is damaged (${problem}); no new credential is made, because it might be lost`, {
-      hint: 'rotate vault check --deep; then restore a backup, or: rotate vault salvage OUT',
-    })
+    throw new RotateError(
+      'tampered',
+      `the vault file is damaged (${problem}); no new credential is made, because it might be lost`,
+      {
+        hint: 'rotate vault check --deep; then restore a backup, or: rotate vault salvage OUT',
+      },
+    )
   }
   sound.add(vault)
 }
 
-/** Throws what stands in the way. Resolves to what people should know of the targets before it goes on. */
+/**
+ * Throws what stands in the way. Resolves to what people should know of the targets
+ * before it goes on.
+ */
 export async function preflight(bench: Workbench, loaded: Loaded): Promise<readonly string[]> {
   const { plan, path } = loaded.run
   let now = loaded
@@ -38,12 +58,16 @@ export async function preflight(bench: Workbench, loaded: Loaded): Promise<reado
   if (plan.source === 'stored') now = await revive(bench, now)
   if (plan.source === 'provider' && plan.provider !== null) {
     await soundContainer(bench.ports.vault)
-    const { session, traits } = await bench.provider(providerNow(loaded.secret, plan.provider), path)
+    const { session, traits } = await bench.provider(
+      providerNow(loaded.secret, plan.provider),
+      path,
+    )
     const old = plan.oldVersion
     if (old !== null) now = await adoptListed(bench, now, old)
     await refuseOthers(bench, now, session, traits, (await session.list?.()) ?? [])
     if (plan.overlap === 'two-users' && !plan.emergency) refuseInGrace(bench, now)
-    // A key of ours whose value was lost must not make the provider say that there is no room.
+    // A key of ours whose value was lost must not make the provider say that there is no
+    // room.
     if (now.secret.strays.length > 0) {
       await cleanStrays(bench.ports, now.secret.id, { emergency: plan.emergency })
       now = await loadRun(bench.ports, now.run.id)
@@ -57,8 +81,9 @@ export async function preflight(bench: Workbench, loaded: Loaded): Promise<reado
 }
 
 /**
- * What somebody else has switched off, or has switched on and may be using, stays as it is. Throws
- * `denied`; reads only, besides ending what is left of a create that was given up.
+ * What somebody else has switched off, or has switched on and may be using, stays as it
+ * is. Throws `denied`; reads only, besides ending what is left of a create that was given
+ * up.
  */
 export async function refuseOthers(
   bench: Workbench,
@@ -78,7 +103,11 @@ export async function refuseOthers(
       for (const call of secret.late ?? []) {
         const intent = await intentOf(bench.ports, call)
         if (intent === undefined || call.provider.id !== run.plan.provider?.id) continue
-        if ((await session.settle(intent, await currentFor(bench, { run, secret }))).outcome === 'applied') return true
+        if (
+          (await session.settle(intent, await currentFor(bench, { run, secret }))).outcome ===
+          'applied'
+        )
+          return true
       }
       return false
     },
@@ -86,12 +115,15 @@ export async function refuseOthers(
 }
 
 /**
- * Before anything else: do the old value, the new one and the targets go together? A rollback is not
- * asked, because what it brings back has been in use just so. Throws `misconfigured`.
+ * Before anything else: do the old value, the new one and the targets go together? A
+ * rollback is not asked, because what it brings back has been in use just so. Throws
+ * `misconfigured`.
  */
 export async function refuseMisfit(bench: Workbench, loaded: Loaded): Promise<void> {
   if (loaded.run.plan.source === 'stored') return
-  const fault = await answered(async () => misfitOf(bench.ports.adapters, await exchangeOf(bench, loaded)))
+  const fault = await answered(async () =>
+    misfitOf(bench.ports.adapters, await exchangeOf(bench, loaded)),
+  )
   if (fault !== undefined) throw misfit(fault)
 }
 
@@ -105,17 +137,29 @@ async function exchangeOf(bench: Workbench, { run, secret }: Loaded): Promise<Ex
     path: run.path,
     provider: provider === null ? null : providerNow(secret, provider),
     current: oldVersion === null ? undefined : await bench.fields(secret, oldVersion),
-    ...(source === 'supplied' && newVersion !== null ? { given: await bench.fields(secret, newVersion) } : {}),
+    ...(source === 'supplied' && newVersion !== null
+      ? { given: await bench.fields(secret, newVersion) }
+      : {}),
     targets,
   }
 }
 
 /** A user name that stands beside under another name would stay what it is. */
-async function refuseStranded(bench: Workbench, loaded: Loaded, spec: TargetSpec, session: TargetSession): Promise<void> {
+async function refuseStranded(
+  bench: Workbench,
+  loaded: Loaded,
+  spec: TargetSpec,
+  session: TargetSession,
+): Promise<void> {
   const { path, plan } = loaded.run
   if (session.neighbours === undefined || plan.source === 'stored') return
   await refuseCopies(bench, loaded, spec, session.neighbours)
-  if (!(await answered(async () => changesUser(bench.ports.adapters, await exchangeOf(bench, loaded))))) return
+  if (
+    !(await answered(async () =>
+      changesUser(bench.ports.adapters, await exchangeOf(bench, loaded)),
+    ))
+  )
+    return
   const beside = await session.neighbours(namesAt(spec))
   if (Object.keys(beside).length === 0) return
   const fault = strandedUser(path, spec, plan.targets, beside, await usersInTurn(bench, loaded))
@@ -123,8 +167,9 @@ async function refuseStranded(bench: Workbench, loaded: Loaded, spec: TargetSpec
 }
 
 /**
- * The value that is replaced stands in another entry of the same place too: whoever reads that one would be refused once the old value ends. An emergency is not held up
- * by it, since there the old value is to end.
+ * The value that is replaced stands in another entry of the same place too: whoever reads
+ * that one would be refused once the old value ends. An emergency is not held up by it,
+ * since there the old value is to end.
  */
 async function refuseCopies(
   bench: Workbench,
@@ -140,18 +185,30 @@ async function refuseCopies(
   if (fault !== undefined) throw misfit(fault)
 }
 
-/** The names that take turns: those that the provider lists, and those of all versions. */
+/**
+ * The names that take turns: those that the provider lists, and those of all versions.
+ */
 async function usersInTurn(bench: Workbench, loaded: Loaded): Promise<ReadonlySet<string>> {
   const { run, secret } = loaded
   const exchange = await exchangeOf(bench, loaded)
-  const session = exchange.provider === null ? undefined : (await bench.provider(exchange.provider, run.path)).session
+  const session =
+    exchange.provider === null
+      ? undefined
+      : (await bench.provider(exchange.provider, run.path)).session
   const listed = (await session?.list?.()) ?? []
-  const stored = await Promise.all(secret.versions.map(({ n }) => bench.ports.vault.read((reader) => reader.value(secret.id, n))))
-  const known = [...stored, exchange.given].flatMap((fields) => (fields?.['username'] === undefined ? [] : [fields['username'].reveal()]))
+  const stored = await Promise.all(
+    secret.versions.map(({ n }) => bench.ports.vault.read((reader) => reader.value(secret.id, n))),
+  )
+  const known = [...stored, exchange.given].flatMap((fields) =>
+    fields?.['username'] === undefined ? [] : [fields['username'].reveal()],
+  )
   return new Set([...listed.map(({ id, name }) => name ?? id), ...known])
 }
 
-/** A check that could never be green is found before anything is made, not by an undo, which in place there is not. */
+/**
+ * A check that could never be green is found before anything is made, not by an undo,
+ * which in place there is not.
+ */
 async function provable(bench: Workbench, { run, secret }: Loaded): Promise<void> {
   const { plan, path } = run
   if (plan.provider === null || !plan.checks.some(({ type }) => type === 'provider')) return
@@ -159,7 +216,8 @@ async function provable(bench: Workbench, { run, secret }: Loaded): Promise<void
   if (session.verify !== undefined) return
   throw new AdapterError(
     'misconfigured',
-    `the check "provider" can never be green: ${plan.provider.id} can not be asked whether a value works`,
+    `the check "provider" can never be green: ${plan.provider.id} can not be asked whether a ` +
+      'value works',
     {
       retryable: false,
       hints: [`other checks in place of all: rotate schedule set ${path} --check …`],
@@ -168,54 +226,80 @@ async function provable(bench: Workbench, { run, secret }: Loaded): Promise<void
 }
 
 /**
- * May this target be written, and could an undo put back what stands there (law 4)? Reads only.
- * Returns what to say of values there that are none of ours.
+ * May this target be written, and could an undo put back what stands there (law 4)? Reads
+ * only. Returns what to say of values there that are none of ours.
  */
-export async function mayWrite(bench: Workbench, loaded: Loaded, spec: TargetSpec): Promise<readonly string[]> {
+export async function mayWrite(
+  bench: Workbench,
+  loaded: Loaded,
+  spec: TargetSpec,
+): Promise<readonly string[]> {
   const { path, plan } = loaded.run
   return bench.target(spec, path, async (session) => {
     await session.probe()
     const names = namesAt(spec)
     await refuseStranded(bench, loaded, spec, session)
     const stood = await standing(bench, loaded, spec, session, names)
-    const valueOf = (n: number): Promise<Fields | undefined> => bench.ports.vault.read((reader) => reader.value(loaded.secret.id, n))
+    const valueOf = (n: number): Promise<Fields | undefined> =>
+      bench.ports.vault.read((reader) => reader.value(loaded.secret.id, n))
     const foreign = await foreignIn(loaded.secret, spec, stood?.values ?? {}, valueOf)
-    const said = foreign.length === 0 ? [] : [`target ${spec.key}: ${foreign.join(', ')} ${FOREIGN}`]
+    const said =
+      foreign.length === 0 ? [] : [`target ${spec.key}: ${foreign.join(', ')} ${FOREIGN}`]
     const unread = names.filter((name) => !Object.hasOwn(stood?.values ?? {}, name))
     const old = plan.oldVersion
-    if (unread.length === 0 || old === null || (await oldVersionAt(bench, loaded, spec)) !== undefined) return said
+    if (
+      unread.length === 0 ||
+      old === null ||
+      (await oldVersionAt(bench, loaded, spec)) !== undefined
+    )
+      return said
     // Who is only told knows what stood there, and is told that we have nothing for him.
     if ((await bench.ports.adapters.aboutTarget(spec)).told) return said
     throw new AdapterError(
       'misconfigured',
-      `target ${spec.key}: an undo could not put back ${unread.join(', ')}: it can't be read, and version ${old} lacks a field that the target wants`,
+      `target ${spec.key}: an undo could not put back ${unread.join(', ')}: it can't be ` +
+        `read, and version ${old} lacks a field that the target wants`,
       { retryable: false, hints: [`store all fields first: rotate set ${path} --field NAME=…`] },
     )
   })
 }
 
 /**
- * `--revoke-first`: the old value is switched off before anything else is done, because it is in the wrong hands. Consumers fail until they have the new one. The
- * call may be repeated.
+ * `--revoke-first`: the old value is switched off before anything else is done, because
+ * it is in the wrong hands. Consumers fail until they have the new one. The call may be
+ * repeated.
  */
 export async function suspendOld(bench: Workbench, loaded: Loaded): Promise<Loaded> {
   const { ports } = bench
   const { plan, path, id } = loaded.run
   const n = plan.oldVersion
   await refuseMisfit(bench, loaded)
-  if (n === null || plan.provider === null) throw new AdapterError('misconfigured', 'there is no old value to switch off')
+  if (n === null || plan.provider === null)
+    throw new AdapterError('misconfigured', 'there is no old value to switch off')
   const { secret } = await adoptListed(bench, loaded, n)
   const { session } = await bench.provider(providerNow(secret, plan.provider), path)
-  if (session.suspend === undefined) throw new AdapterError('misconfigured', 'this provider can not switch a credential off')
+  if (session.suspend === undefined)
+    throw new AdapterError('misconfigured', 'this provider can not switch a credential off')
   const old = await bench.credential(secret, n)
   // Once our own call may have been carried out, what is listed says nothing of others.
-  const asked = loaded.run.events.some((event) => event.type === 'intended' && event.step === 'suspend-old')
+  const asked = loaded.run.events.some(
+    (event) => event.type === 'intended' && event.step === 'suspend-old',
+  )
   const record = versionOf(secret, n)
-  const off = !asked && record !== undefined && (await isOffAlready(record, session, old, ports.clock.now()))
+  const off =
+    !asked && record !== undefined && (await isOffAlready(record, session, old, ports.clock.now()))
   await commit(ports, id, 'suspend-old:intent', (now) => ({
-    ...(off ? { secret: withVersion(now.secret, n, (version) => ({ ...version, offBefore: true })) } : {}),
+    ...(off
+      ? { secret: withVersion(now.secret, n, (version) => ({ ...version, offBefore: true })) }
+      : {}),
     events: [{ type: 'intended', at: ports.clock.now(), step: 'suspend-old' }],
-    audit: [runAudit(now.run, 'provider_call', 'pending', { call: 'suspend', version: n, ...(off ? { off_before: true } : {}) })],
+    audit: [
+      runAudit(now.run, 'provider_call', 'pending', {
+        call: 'suspend',
+        version: n,
+        ...(off ? { off_before: true } : {}),
+      }),
+    ],
   }))
   await ports.faults.at('before:effect:suspend-old')
   await missingIsFine(session.suspend(old))
@@ -223,26 +307,40 @@ export async function suspendOld(bench: Workbench, loaded: Loaded): Promise<Load
   return commit(ports, id, 'suspend-old:outcome', (now) => ({
     secret: withVersion(now.secret, n, (version) => ({ ...version, state: 'suspended' })),
     events: [{ type: 'done', at: ports.clock.now(), step: 'suspend-old', ms: 0 }],
-    audit: [runAudit(now.run, 'key_suspended', 'success', { version: n, before_anything_else: true })],
+    audit: [
+      runAudit(now.run, 'key_suspended', 'success', { version: n, before_anything_else: true }),
+    ],
   }))
 }
 
-/** With two users in turn, the user that gets the new password may still be in use: that is what its grace is for. */
+/**
+ * With two users in turn, the user that gets the new password may still be in use: that
+ * is what its grace is for.
+ */
 function refuseInGrace(bench: Workbench, { secret }: Loaded): void {
   const until = Math.max(
     0,
     ...secret.versions.map((version) =>
-      version.retirement?.why === 'grace' && version.handle !== undefined ? version.retirement.notBefore : 0,
+      version.retirement?.why === 'grace' && version.handle !== undefined
+        ? version.retirement.notBefore
+        : 0,
     ),
   )
   if (until <= bench.ports.clock.now()) return
-  throw new AdapterError('quota', `both users are in use: the previous one is in grace until ${new Date(until).toISOString()}`, {
-    effect: 'none',
-    hints: [`end the grace now with: rotate revoke ${secret.path}`],
-  })
+  throw new AdapterError(
+    'quota',
+    `both users are in use: the previous one is in grace until ${new Date(until).toISOString()}`,
+    {
+      effect: 'none',
+      hints: [`end the grace now with: rotate revoke ${secret.path}`],
+    },
+  )
 }
 
-/** A rollback to a version that we have switched off switches it on again first. Its planned end stays until it is promoted. */
+/**
+ * A rollback to a version that we have switched off switches it on again first. Its
+ * planned end stays until it is promoted.
+ */
 async function revive(bench: Workbench, loaded: Loaded): Promise<Loaded> {
   const { run, secret } = loaded
   const n = run.plan.newVersion
@@ -250,13 +348,17 @@ async function revive(bench: Workbench, loaded: Loaded): Promise<Loaded> {
   if (n === null || version === undefined) return loaded
   const step = version.retirement?.step
   const provider = providerOfVersion(secret, version)
-  const session = provider === undefined ? undefined : (await bench.provider(provider, run.path)).session
+  const session =
+    provider === undefined ? undefined : (await bench.provider(provider, run.path)).session
   const offByUs = step === 'suspending' || step === 'suspended' || version.state === 'suspended'
   if (session !== undefined && (!offByUs || version.offBefore === true))
     await refuseBackToOff(secret, version, session, bench.ports.clock.now())
   if (!offByUs) return loaded
   if (session?.resume === undefined)
-    throw new AdapterError('misconfigured', `version ${n} is suspended and can not be switched on again from here`)
+    throw new AdapterError(
+      'misconfigured',
+      `version ${n} is suspended and can not be switched on again from here`,
+    )
   await bench.ports.faults.at('before:effect:revive')
   await session.resume(await bench.credential(secret, n))
   await bench.ports.faults.at('after:effect:revive')
@@ -273,17 +375,21 @@ function revived({ offBefore: _on, ...version }: VersionRecord): VersionRecord {
 }
 
 /**
- * A key that was stored by hand carries its own id (AWS). If the provider lists it, it is ours to end later: the operator put its value here.
+ * A key that was stored by hand carries its own id (AWS). If the provider lists it, it is
+ * ours to end later: the operator put its value here.
  */
 async function adoptListed(bench: Workbench, loaded: Loaded, version: number): Promise<Loaded> {
   const { run, secret } = loaded
   const record = versionOf(secret, version)
-  if (run.plan.provider === null || record === undefined || record.handle !== undefined) return loaded
+  if (run.plan.provider === null || record === undefined || record.handle !== undefined)
+    return loaded
   const { session, traits } = await bench.provider(providerNow(secret, run.plan.provider), run.path)
-  if (session.list === undefined && traits.revoke !== 'none' && record.providerId === undefined) return ours(bench, loaded, version)
+  if (session.list === undefined && traits.revoke !== 'none' && record.providerId === undefined)
+    return ours(bench, loaded, version)
   if (session.list === undefined || session.handleOf === undefined) return loaded
   const own = session.handleOf(await bench.fields(secret, version))
-  const listed = own === undefined ? undefined : (await session.list()).find((handle) => handle.id === own.id)
+  const listed =
+    own === undefined ? undefined : (await session.list()).find((handle) => handle.id === own.id)
   if (listed === undefined) return loaded
   const provider = run.plan.provider
   return commit(bench.ports, run.id, 'adopt', (before) => ({
@@ -292,16 +398,29 @@ async function adoptListed(bench: Workbench, loaded: Loaded, version: number): P
   }))
 }
 
-/** A provider that addresses credentials by their value: the operator stored this value here and said who revokes it. */
+/**
+ * A provider that addresses credentials by their value: the operator stored this value
+ * here and said who revokes it.
+ */
 function ours(bench: Workbench, loaded: Loaded, version: number): Promise<Loaded> {
   const providerId = loaded.run.plan.provider?.id ?? ''
   return commit(bench.ports, loaded.run.id, 'adopt', (before) => ({
-    secret: withVersion(before.secret, version, (record) => ({ ...record, providerId, revocable: true })),
+    secret: withVersion(before.secret, version, (record) => ({
+      ...record,
+      providerId,
+      revocable: true,
+    })),
     audit: [runAudit(before.run, 'secret_updated', 'success', { adopted: true, version })],
   }))
 }
 
 /** The secret with this handle recorded on one of its versions. */
-export function adopted(secret: SecretRecord, version: number, handle: Handle, providerId: string, revocable: boolean): SecretRecord {
+export function adopted(
+  secret: SecretRecord,
+  version: number,
+  handle: Handle,
+  providerId: string,
+  revocable: boolean,
+): SecretRecord {
   return withVersion(secret, version, (record) => ({ ...record, handle, providerId, revocable }))
 }

@@ -1,7 +1,8 @@
 /**
- * The way back at a target; and, in either direction, what is done there once a write that was given up
- * can not be carried out any more (law 2): what can be read is read again, and written once more where
- * it shows something else; what can't be read is written once more.
+ * The way back at a target; and, in either direction, what is done there once a write
+ * that was given up can not be carried out any more (law 2): what can be read is read
+ * again, and written once more where it shows something else; what can't be read is
+ * written once more.
  */
 import { AdapterError } from '../../core/errors.ts'
 import type { Prior, RunRecord, SecretRecord, TargetSpec, Written } from '../../core/model.ts'
@@ -18,33 +19,59 @@ import { newDelivery, newVersion, oldVersionAt, specOf } from './deliver.ts'
 import { intend, writing } from './writing.ts'
 
 /** Undoes what a run wrote to one target, and commits that it did. */
-export async function putBack(bench: Workbench, loaded: Loaded, step: string, key: string): Promise<Loaded> {
+export async function putBack(
+  bench: Workbench,
+  loaded: Loaded,
+  step: string,
+  key: string,
+): Promise<Loaded> {
   const started = bench.ports.clock.monotonic()
   const result = await restore(bench, loaded, step, key)
   await bench.ports.faults.at(`after:effect:${step}`)
   return finished(bench, loaded, step, key, started, result)
 }
 
-/** Nothing that was given up at this target can be carried out any more: sees to it that it holds what it should. */
-export async function settleWrite(bench: Workbench, loaded: Loaded, step: string, key: string): Promise<Loaded> {
+/**
+ * Nothing that was given up at this target can be carried out any more: sees to it that
+ * it holds what it should.
+ */
+export async function settleWrite(
+  bench: Workbench,
+  loaded: Loaded,
+  step: string,
+  key: string,
+): Promise<Loaded> {
   const { ports } = bench
   const { run } = loaded
   const state = stateOf(run)
   const started = ports.clock.monotonic()
   const again = settlesAt(state.writes, key, state.direction)
   const spec = specOf(run, key)
-  const delivery = state.direction === 'forward' ? await newDelivery(bench, loaded, spec, again) : undefined
-  const wanted = delivery?.entries ?? stoodAt(run, key).prior ?? (await oldVersionAt(bench, loaded, spec))?.entries
-  if (wanted !== undefined && (await bench.target(spec, run.path, (session) => shows(session, wanted, namesAt(spec)))))
+  const delivery =
+    state.direction === 'forward' ? await newDelivery(bench, loaded, spec, again) : undefined
+  const wanted =
+    delivery?.entries ??
+    stoodAt(run, key).prior ??
+    (await oldVersionAt(bench, loaded, spec))?.entries
+  if (
+    wanted !== undefined &&
+    (await bench.target(spec, run.path, (session) => shows(session, wanted, namesAt(spec))))
+  )
     return finished(bench, loaded, step, key, started, undefined)
   const result =
-    delivery === undefined ? await restore(bench, loaded, step, key, again) : await deliverAgain(bench, loaded, spec, step, delivery)
+    delivery === undefined
+      ? await restore(bench, loaded, step, key, again)
+      : await deliverAgain(bench, loaded, spec, step, delivery)
   await ports.faults.at(`after:effect:${step}`)
   return finished(bench, loaded, step, key, started, result)
 }
 
 /** Can all of these names be read there, and do they hold this? */
-async function shows(session: TargetSession, wanted: Prior, names: readonly string[]): Promise<boolean> {
+async function shows(
+  session: TargetSession,
+  wanted: Prior,
+  names: readonly string[],
+): Promise<boolean> {
   const held = await session.current?.(names)
   return (
     held !== undefined &&
@@ -57,13 +84,21 @@ async function shows(session: TargetSession, wanted: Prior, names: readonly stri
   )
 }
 
-async function deliverAgain(bench: Workbench, loaded: Loaded, spec: TargetSpec, step: string, delivery: Delivery): Promise<Restored> {
+async function deliverAgain(
+  bench: Workbench,
+  loaded: Loaded,
+  spec: TargetSpec,
+  step: string,
+  delivery: Delivery,
+): Promise<Restored> {
   const { run } = loaded
   return bench.target(spec, run.path, async (session) => {
     const { value: written, ...late } = await inPlaceOf(bench.ports, spec, async () => {
       await intend(bench, loaded, spec, step)
       await bench.ports.faults.at(`before:effect:${step}`)
-      return writing(bench, spec, session, () => putCurrent(session, spec, delivery, besideNew(run.plan, newVersion(loaded))))
+      return writing(bench, spec, session, () =>
+        putCurrent(session, spec, delivery, besideNew(run.plan, newVersion(loaded))),
+      )
     })
     await session.deploy?.(delivery)
     return { how: 'delivered', written, ...late }
@@ -84,11 +119,21 @@ function finished(
   const how = result?.how ?? 'read back'
   const what = direction === 'back' ? { restored: true, how } : { again: result !== undefined, how }
   return commit(ports, loaded.run.id, `${step}:outcome`, (now) => {
-    const secret: SecretRecord = result === undefined ? now.secret : withWritten(now.secret, key, result.written)
+    const secret: SecretRecord =
+      result === undefined ? now.secret : withWritten(now.secret, key, result.written)
     const late = result?.settlesAt === undefined ? {} : { settlesAt: result.settlesAt }
     return {
       ...(secret === now.secret ? {} : { secret }),
-      events: [{ type: 'done', at: ports.clock.now(), step, ms: ports.clock.monotonic() - started, detail: how, ...late }],
+      events: [
+        {
+          type: 'done',
+          at: ports.clock.now(),
+          step,
+          ms: ports.clock.monotonic() - started,
+          detail: how,
+          ...late,
+        },
+      ],
       audit: [runAudit(now.run, 'target_updated', 'success', { target: key, ...what })],
     }
   })
@@ -100,10 +145,19 @@ function stoodAt(run: RunRecord, key: string): { readonly prior?: Prior; readonl
   return steps[`deliver:${key}`] ?? steps[`refresh:${key}`] ?? {}
 }
 
-/** What the target held before the first value of ours, for consumers that must take it up again. */
-function priorDelivery(run: RunRecord, key: string, prior: Prior | undefined): Delivery | undefined {
+/**
+ * What the target held before the first value of ours, for consumers that must take it up
+ * again.
+ */
+function priorDelivery(
+  run: RunRecord,
+  key: string,
+  prior: Prior | undefined,
+): Delivery | undefined {
   const entries = Object.fromEntries(
-    Object.entries(prior ?? {}).flatMap(([name, value]) => (value === null ? [] : [[name, value] as const])),
+    Object.entries(prior ?? {}).flatMap(([name, value]) =>
+      value === null ? [] : [[name, value] as const],
+    ),
   )
   return Object.keys(entries).length === 0
     ? undefined
@@ -115,12 +169,24 @@ interface Restored {
   readonly how: PutBack
   /** Our last write there, where the place shows signs of it. */
   readonly written: Written | undefined
-  /** An attempt at it was lost before it succeeded, and may still be carried out until then. */
+  /**
+   * An attempt at it was lost before it succeeded, and may still be carried out until
+   * then.
+   */
   readonly settlesAt?: number
 }
 
-/** Puts back what one target held before this run, and redeploys it. `again`: after the wait until that date. */
-async function restore(bench: Workbench, loaded: Loaded, step: string, key: string, again?: number): Promise<Restored> {
+/**
+ * Puts back what one target held before this run, and redeploys it. `again`: after the
+ * wait until that date.
+ */
+async function restore(
+  bench: Workbench,
+  loaded: Loaded,
+  step: string,
+  key: string,
+  again?: number,
+): Promise<Restored> {
   const { run } = loaded
   const spec = specOf(run, key)
   const { prior, rest } = stoodAt(run, key)
@@ -129,10 +195,16 @@ async function restore(bench: Workbench, loaded: Loaded, step: string, key: stri
   const old = run.plan.oldVersion
   const delivery = await oldVersionAt(bench, loaded, spec, again)
   // Who is only told is told that we have nothing for him.
-  if (!known && old !== null && delivery === undefined && (await undoneBy(bench, loaded, spec)) !== 'told')
+  if (
+    !known &&
+    old !== null &&
+    delivery === undefined &&
+    (await undoneBy(bench, loaded, spec)) !== 'told'
+  )
     throw new AdapterError(
       'misconfigured',
-      `target ${key}: what stood there is not known, and version ${old} lacks a field that it wants`,
+      `target ${key}: what stood there is not known, and version ${old} lacks a field that ` +
+        'it wants',
       { retryable: false },
     )
   return bench.target(spec, run.path, async (session) => {
@@ -142,7 +214,10 @@ async function restore(bench: Workbench, loaded: Loaded, step: string, key: stri
       const { value: all, ...late } = await writing(bench, spec, session, async () => {
         await session.restore(prior, delivery, rest)
         const wanted = prior ?? delivery?.entries ?? {}
-        return (await confirmed(session, wanted, key)) && names.every((name) => Object.hasOwn(wanted, name))
+        return (
+          (await confirmed(session, wanted, key)) &&
+          names.every((name) => Object.hasOwn(wanted, name))
+        )
       })
       const ours = !all && known && delivery !== undefined && isOld(prior, delivery)
       return { read: all, signs: ours ? await signsAfter(session, names) : undefined, late }
@@ -150,12 +225,20 @@ async function restore(bench: Workbench, loaded: Loaded, step: string, key: stri
     const back = delivery ?? priorDelivery(run, key, prior)
     if (back !== undefined) await session.deploy?.(back)
     const how = read ? 'read back' : known ? 'written' : await undoneBy(bench, loaded, spec)
-    const beside = spec.previous === undefined || old === null ? {} : { beside: besideOld(loaded.secret, old) }
-    return { how, written: signs === undefined || old === null ? undefined : { version: old, ...beside, signs }, ...late }
+    const beside =
+      spec.previous === undefined || old === null ? {} : { beside: besideOld(loaded.secret, old) }
+    return {
+      how,
+      written: signs === undefined || old === null ? undefined : { version: old, ...beside, signs },
+      ...late,
+    }
   })
 }
 
-/** Is what was put back the old version? Then its signs are those of our own last write again. */
+/**
+ * Is what was put back the old version? Then its signs are those of our own last write
+ * again.
+ */
 function isOld(prior: Prior, { entries }: Delivery): boolean {
   return Object.entries(entries).every(([name, value]) => prior[name]?.equals(value) === true)
 }

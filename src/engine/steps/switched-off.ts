@@ -1,9 +1,10 @@
 /**
- * What an operator, or the provider itself, has switched off is never switched on again by a run (law
- * 5): not by replacing it, not by giving a user who takes turns a new password, not by going back to
- * it. Only what this vault itself has switched off or ended may come back, and of that only what was
- * on when we came to end it. The other way round, a user who takes turns that we have ended, and that
- * somebody has switched on again since, is somebody's login now: it gets no new password from here.
+ * What an operator, or the provider itself, has switched off is never switched on again
+ * by a run (law 5): not by replacing it, not by giving a user who takes turns a new
+ * password, not by going back to it. Only what this vault itself has switched off or
+ * ended may come back, and of that only what was on when we came to end it. The other way
+ * round, a user who takes turns that we have ended, and that somebody has switched on
+ * again since, is somebody's login now: it gets no new password from here.
  */
 import { AdapterError } from '../../core/errors.ts'
 import type { Handle, SecretRecord, VersionRecord } from '../../core/model.ts'
@@ -13,24 +14,38 @@ import type { Fields } from '../../core/secret.ts'
 import { credentialOf } from '../session.ts'
 
 /**
- * Throws `denied` (nothing was done) where the provider lists the current credential as off although
- * nobody here switched it off, or, with two users in turn, the one whose turn is next although it is
- * alive as far as this vault knows, or was off already when this vault ended it. A spare that this
- * vault never had, or has ended itself while it was on, may be off.
+ * Throws `denied` (nothing was done) where the provider lists the current credential as
+ * off although nobody here switched it off, or, with two users in turn, the one whose
+ * turn is next although it is alive as far as this vault knows, or was off already when
+ * this vault ended it. A spare that this vault never had, or has ended itself while it
+ * was on, may be off.
  */
-export function refuseSwitchedOff(secret: SecretRecord, listed: readonly Handle[], traits: Traits, now: number): void {
+export function refuseSwitchedOff(
+  secret: SecretRecord,
+  listed: readonly Handle[],
+  traits: Traits,
+  now: number,
+): void {
   const current = currentVersion(secret)
   if (current === undefined) return
   const off = listed.filter((handle) => !handle.live)
-  if (listedOff(current, off, now)) throw switchedOff(current, `the current version ${current.n}`, replaced(secret, traits))
+  if (listedOff(current, off, now))
+    throw switchedOff(current, `the current version ${current.n}`, replaced(secret, traits))
   if (traits.overlap !== 'two-users') return
   for (const handle of off) {
     const newest = newestOf(secret, handle)
     if (newest === undefined || handle.id === current.handle?.id) continue
     const what = `version ${newest.n}, whose turn is next`
-    const other = `if it is to stay off, name another user that takes turns: rotate schedule set ${secret.path} --config …`
+    const other =
+      'if it is to stay off, name another user that takes turns: rotate schedule set ' +
+      `${secret.path} --config …`
     if (newest.offBefore === true && !isAlive(newest))
-      throw switchedOff(newest, what, [other], `if it may take its turn again: rotate adopt ${secret.path} --key-id ${handle.id}`)
+      throw switchedOff(
+        newest,
+        what,
+        [other],
+        `if it may take its turn again: rotate adopt ${secret.path} --key-id ${handle.id}`,
+      )
     if (listedOff(newest, off, now)) throw switchedOff(newest, what, [other])
   }
 }
@@ -42,22 +57,34 @@ export interface Spares {
   /** What the provider lists now. */
   readonly listed: readonly Handle[]
   readonly valueOf: (version: number) => Promise<Fields | undefined>
-  /** Does it have a password that a create of ours gave it which was given up? Then it is ours all the same. */
+  /**
+   * Does it have a password that a create of ours gave it which was given up? Then it is
+   * ours all the same.
+   */
   readonly givenLate: () => Promise<boolean>
 }
 
 /**
- * With two users in turn: throws `denied` (nothing was done) where the one whose turn is next is open
- * to somebody although this vault has ended it, or has another password than the one that this vault
- * knows to be in force. One that was never ours may be open: nobody here knows who made it so.
+ * With two users in turn: throws `denied` (nothing was done) where the one whose turn is
+ * next is open to somebody although this vault has ended it, or has another password than
+ * the one that this vault knows to be in force. One that was never ours may be open:
+ * nobody here knows who made it so.
  */
-export async function refuseTaken({ secret, session, listed, valueOf, givenLate }: Spares): Promise<void> {
+export async function refuseTaken({
+  secret,
+  session,
+  listed,
+  valueOf,
+  givenLate,
+}: Spares): Promise<void> {
   const current = currentVersion(secret)
   if (current === undefined) return
   for (const handle of listed) {
     const newest = newestOf(secret, handle)
     if (newest === undefined || handle.id === current.handle?.id) continue
-    const alive = secret.versions.findLast((version) => version.handle?.id === handle.id && isAlive(version))
+    const alive = secret.versions.findLast(
+      (version) => version.handle?.id === handle.id && isAlive(version),
+    )
     if (alive === undefined && !endedThere(newest)) continue
     const shut = await shutLine(session, handle)
     if (shut === undefined) continue
@@ -78,8 +105,15 @@ function endedThere({ state, revocable }: VersionRecord): boolean {
   return state === 'revoked' || (state === 'discarded' && revocable)
 }
 
-/** Is this the password that it has? Where that can't be told nobody is accused of having changed it. */
-async function accepted(session: ProviderSession, version: VersionRecord, fields: Fields | undefined): Promise<boolean> {
+/**
+ * Is this the password that it has? Where that can't be told nobody is accused of having
+ * changed it.
+ */
+async function accepted(
+  session: ProviderSession,
+  version: VersionRecord,
+  fields: Fields | undefined,
+): Promise<boolean> {
   if (fields === undefined || session.verify === undefined) return true
   try {
     await session.verify(credentialOf(fields, version.handle), 'dead')
@@ -90,28 +124,41 @@ async function accepted(session: ProviderSession, version: VersionRecord, fields
   }
 }
 
-function taken(secret: SecretRecord, { id }: Handle, newest: VersionRecord, alive: boolean, shut: string): AdapterError {
+function taken(
+  secret: SecretRecord,
+  { id }: Handle,
+  newest: VersionRecord,
+  alive: boolean,
+  shut: string,
+): AdapterError {
   const why = alive
     ? `has another password than version ${newest.n} of this vault`
     : `can log in again, although this vault has ended it (version ${newest.n}, ${newest.state})`
   return new AdapterError(
     'denied',
-    `${id}, whose turn is next, ${why}: somebody else did that, so it may be somebody's login now, and it gets no new password from here`,
+    `${id}, whose turn is next, ${why}: somebody else did that, so it may be somebody's ` +
+      'login now, and it gets no new password from here',
     {
       retryable: false,
       hints: [
         `if nobody uses it: ${shut}   and try again`,
-        `if somebody does, name another user that takes turns: rotate schedule set ${secret.path} --config …`,
+        'if somebody does, name another user that takes turns: rotate schedule set ' +
+          `${secret.path} --config …`,
       ],
     },
   )
 }
 
 /**
- * The same for a version that a rollback goes back to. Throws `denied`; nothing was done. Of what can't
- * be listed, only that it was off when we came to end it is known.
+ * The same for a version that a rollback goes back to. Throws `denied`; nothing was done.
+ * Of what can't be listed, only that it was off when we came to end it is known.
  */
-export async function refuseBackToOff(secret: SecretRecord, version: VersionRecord, session: ProviderSession, now: number): Promise<void> {
+export async function refuseBackToOff(
+  secret: SecretRecord,
+  version: VersionRecord,
+  session: ProviderSession,
+  now: number,
+): Promise<void> {
   const fresh = `if it is to stay off: rotate now ${secret.path} makes a fresh one`
   const off = (await session.list?.())?.filter((handle) => !handle.live)
   if (version.offBefore === true && off?.some(({ id }) => id === version.handle?.id) !== false)
@@ -120,7 +167,10 @@ export async function refuseBackToOff(secret: SecretRecord, version: VersionReco
   throw switchedOff(version, `version ${version.n}`, [fresh])
 }
 
-/** Before we switch it off or end it: has somebody else done so already? Where it can't be listed that is not known. */
+/**
+ * Before we switch it off or end it: has somebody else done so already? Where it can't be
+ * listed that is not known.
+ */
 export async function isOffAlready(
   version: VersionRecord,
   session: ProviderSession,
@@ -128,7 +178,8 @@ export async function isOffAlready(
   now: number,
 ): Promise<boolean> {
   if (version.offBefore === true) return true
-  if (session.list === undefined || handle === undefined || version.handle === undefined) return false
+  if (session.list === undefined || handle === undefined || version.handle === undefined)
+    return false
   return listedOff(
     version,
     (await session.list()).filter(({ live }) => !live),
@@ -146,7 +197,10 @@ function listedOff(version: VersionRecord, off: readonly Handle[], now: number):
   return version.expiresAt === undefined || version.expiresAt > now
 }
 
-/** We have switched it off or ended it, or may have: the intent is durable before the call. */
+/**
+ * We have switched it off or ended it, or may have: the intent is durable before the
+ * call.
+ */
 function offByUs(version: VersionRecord): boolean {
   if (!isAlive(version) || version.state === 'suspended') return true
   return version.retirement !== undefined && version.retirement.step !== 'waiting'
@@ -155,14 +209,25 @@ function offByUs(version: VersionRecord): boolean {
 function replaced(secret: SecretRecord, traits: Traits): readonly string[] {
   const given = `if it is to stay off, give a value that replaces it: rotate now ${secret.path} -`
   if (!traits.suspend || traits.overlap === 'in-place') return [given]
-  return [`if it is to stay off and be replaced: rotate now ${secret.path} --revoke-first --reason "why"`]
+  return [
+    `if it is to stay off and be replaced: rotate now ${secret.path} --revoke-first --reason "why"`,
+  ]
 }
 
-function switchedOff(version: VersionRecord, what: string, hints: readonly string[], again?: string): AdapterError {
+function switchedOff(
+  version: VersionRecord,
+  what: string,
+  hints: readonly string[],
+  again?: string,
+): AdapterError {
   const id = version.handle?.id ?? ''
   return new AdapterError(
     'denied',
-    `the provider lists ${id} (${what}) as switched off or expired; this vault did not do that, so somebody else did, and it is not switched on again from here`,
-    { retryable: false, hints: [again ?? `if it may be used: switch ${id} on there, and try again`, ...hints] },
+    `the provider lists ${id} (${what}) as switched off or expired; this vault did not do ` +
+      'that, so somebody else did, and it is not switched on again from here',
+    {
+      retryable: false,
+      hints: [again ?? `if it may be used: switch ${id} on there, and try again`, ...hints],
+    },
   )
 }

@@ -17,18 +17,28 @@ export function demote(loaded: Loaded, at: number): Change {
   return {
     secret: demotion(loaded.run, loaded.secret, n, at),
     events: [{ type: 'done', at, step: 'demote', ms: 0 }],
-    audit: [runAudit(loaded.run, 'secret_updated', 'success', { current: loaded.run.plan.oldVersion, demoted: n })],
+    audit: [
+      runAudit(loaded.run, 'secret_updated', 'success', {
+        current: loaded.run.plan.oldVersion,
+        demoted: n,
+      }),
+    ],
   }
 }
 
 /**
- * Does the old value work? Asks the provider and runs the checks with it. A red check does not stop the undo, since nothing is better than the
- * old value now; it is reported as not proven. A provider that refuses it does stop it.
+ * Does the old value work? Asks the provider and runs the checks with it. A red check
+ * does not stop the undo, since nothing is better than the old value now; it is reported
+ * as not proven. A provider that refuses it does stop it.
  */
 export async function proveOld(
   bench: Workbench,
   loaded: Loaded,
-): Promise<{ readonly checks: readonly CheckResult[]; readonly proven: boolean; readonly refused: boolean }> {
+): Promise<{
+  readonly checks: readonly CheckResult[]
+  readonly proven: boolean
+  readonly refused: boolean
+}> {
   const { plan, path } = loaded.run
   const old = plan.oldVersion
   if (old === null) return { checks: [], proven: false, refused: false }
@@ -43,11 +53,17 @@ export async function proveOld(
         await session.verify(await bench.credential(loaded.secret, old), 'live')
       } catch (thrown) {
         if (!(thrown instanceof AdapterError)) throw thrown
-        // The old value is dead: discarding the new one would leave nothing that works. Where there is no new one a person must give the value that works.
+        // The old value is dead: discarding the new one would leave nothing that works.
+        // Where there is no new one a person must give the value that works.
         const nothingElse = stateOf(loaded.run).newVersion === null
-        if (thrown.code === 'refused' && nothingElse) return { checks: [red(thrown.message)], proven: false, refused: true }
+        if (thrown.code === 'refused' && nothingElse)
+          return { checks: [red(thrown.message)], proven: false, refused: true }
         if (thrown.code === 'refused')
-          throw new AdapterError('refused', `the old value is not accepted any more: ${thrown.message}`, { retryable: false })
+          throw new AdapterError(
+            'refused',
+            `the old value is not accepted any more: ${thrown.message}`,
+            { retryable: false },
+          )
         return { checks: [red(thrown.message)], proven: false, refused: false }
       }
     }
@@ -57,10 +73,18 @@ export async function proveOld(
       checks.push(await runCheck(bench, loaded, check.key, old))
     } catch (thrown) {
       if (!(thrown instanceof AdapterError)) throw thrown
-      checks.push({ name: check.key, type: check.type, ok: false, ms: 0, detail: thrown.message, presented: false })
+      checks.push({
+        name: check.key,
+        type: check.type,
+        ok: false,
+        ms: 0,
+        detail: thrown.message,
+        presented: false,
+      })
     }
   }
-  const proven = (asked || checks.some((check) => check.presented)) && checks.every((check) => check.ok)
+  const proven =
+    (asked || checks.some((check) => check.presented)) && checks.every((check) => check.ok)
   return { checks, proven, refused: !asked && checks.some((check) => check.presented && !check.ok) }
 }
 
@@ -69,17 +93,20 @@ function red(detail: string): CheckResult {
 }
 
 /**
- * The change that gives the new version its end: at once, because nothing uses it any more. What a person made and gave keeps a day, in which it can be given again once
- * what was in the way is gone; then `sharesValue` leaves it to the newer version.
+ * The change that gives the new version its end: at once, because nothing uses it any
+ * more. What a person made and gave keeps a day, in which it can be given again once what
+ * was in the way is gone; then `sharesValue` leaves it to the newer version.
  */
 export function discard(loaded: Loaded, at: number): Change {
   const n = stateOf(loaded.run).newVersion
   if (n === null) return {}
   const { plan } = loaded.run
-  if (plan.source === 'stored') return { secret: asBefore(loaded, n), events: [{ type: 'done', at, step: 'discard', ms: 0 }] }
+  if (plan.source === 'stored')
+    return { secret: asBefore(loaded, n), events: [{ type: 'done', at, step: 'discard', ms: 0 }] }
   const retirement: Retirement = {
     why: 'discard',
-    notBefore: plan.source === 'supplied' && versionOf(loaded.secret, n)?.revocable === true ? at + DAY : at,
+    notBefore:
+      plan.source === 'supplied' && versionOf(loaded.secret, n)?.revocable === true ? at + DAY : at,
     step: 'waiting',
     quarantineMs: 0,
     force: true,
@@ -93,19 +120,26 @@ export function discard(loaded: Loaded, at: number): Change {
   }
 }
 
-/** A rollback that is undone: the version it went to gets back its labels and the end that was planned for it. */
+/**
+ * A rollback that is undone: the version it went to gets back its labels and the end that
+ * was planned for it.
+ */
 function asBefore(loaded: Loaded, n: number): SecretRecord {
   const { before } = loaded.run.plan
   if (before === undefined) return loaded.secret
-  return withVersion(loaded.secret, n, ({ promotedAt: _promoted, replacedAt: _replaced, ...version }) => {
-    const rest = {
-      ...version,
-      labels: before.labels,
-      ...pickDefined({ promotedAt: before.promotedAt }),
-      ...pickDefined({ replacedAt: before.replacedAt }),
-    }
-    if (before.retirement === undefined || version.retirement !== undefined) return rest
-    const { deleteAfter: _later, retryAt: _retry, ...planned } = before.retirement
-    return { ...rest, retirement: { ...planned, step: 'waiting' } }
-  })
+  return withVersion(
+    loaded.secret,
+    n,
+    ({ promotedAt: _promoted, replacedAt: _replaced, ...version }) => {
+      const rest = {
+        ...version,
+        labels: before.labels,
+        ...pickDefined({ promotedAt: before.promotedAt }),
+        ...pickDefined({ replacedAt: before.replacedAt }),
+      }
+      if (before.retirement === undefined || version.retirement !== undefined) return rest
+      const { deleteAfter: _later, retryAt: _retry, ...planned } = before.retirement
+      return { ...rest, retirement: { ...planned, step: 'waiting' } }
+    },
+  )
 }

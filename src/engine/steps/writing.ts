@@ -1,4 +1,7 @@
-/** Around each write to a target: its intent before it, and after it what is known of its outcome. */
+/**
+ * Around each write to a target: its intent before it, and after it what is known of its
+ * outcome.
+ */
 import { type AdapterError, asAdapterError, RotateError } from '../../core/errors.ts'
 import type { TargetSpec } from '../../core/model.ts'
 import type { Standing, TargetSession } from '../../core/target.ts'
@@ -24,7 +27,10 @@ export class LostWrite extends Error {
 /** What a write came to. */
 export interface Outcome<T> {
   readonly value: T
-  /** An attempt at it was lost before it succeeded, and may still be carried out until then. */
+  /**
+   * An attempt at it was lost before it succeeded, and may still be carried out until
+   * then.
+   */
   readonly settlesAt?: number
 }
 
@@ -32,8 +38,17 @@ async function settlesAfter(bench: Workbench, spec: TargetSpec): Promise<number>
   return (await answered(() => bench.ports.adapters.aboutTarget(spec))).settlesAfterMs
 }
 
-/** Makes the intent of a write durable. A call before it that was left open counts from now: its process is gone, and nobody knows when it was made. */
-export async function intend(bench: Workbench, loaded: Loaded, spec: TargetSpec, step: string, stood?: Standing): Promise<Loaded> {
+/**
+ * Makes the intent of a write durable. A call before it that was left open counts from
+ * now: its process is gone, and nobody knows when it was made.
+ */
+export async function intend(
+  bench: Workbench,
+  loaded: Loaded,
+  spec: TargetSpec,
+  step: string,
+  stood?: Standing,
+): Promise<Loaded> {
   const { ports } = bench
   const ms = isOpen(stateOf(loaded.run).writes, spec.key) ? await settlesAfter(bench, spec) : 0
   return commit(ports, loaded.run.id, `${step}:intent`, () => ({
@@ -50,13 +65,24 @@ export async function intend(bench: Workbench, loaded: Loaded, spec: TargetSpec,
   }))
 }
 
-/** Does the write, with what reads it back. Throws `LostWrite` where it failed and its outcome is not known. */
-export async function writing<T>(bench: Workbench, spec: TargetSpec, session: TargetSession, work: () => Promise<T>): Promise<Outcome<T>> {
+/**
+ * Does the write, with what reads it back. Throws `LostWrite` where it failed and its
+ * outcome is not known.
+ */
+export async function writing<T>(
+  bench: Workbench,
+  spec: TargetSpec,
+  session: TargetSession,
+  work: () => Promise<T>,
+): Promise<Outcome<T>> {
   const { clock } = bench.ports
   const ms = await settlesAfter(bench, spec)
   try {
     const value = await work()
-    return { value, ...(ms > 0 && session.inDoubt?.() === true ? { settlesAt: clock.now() + ms } : {}) }
+    return {
+      value,
+      ...(ms > 0 && session.inDoubt?.() === true ? { settlesAt: clock.now() + ms } : {}),
+    }
   } catch (thrown) {
     if (thrown instanceof RotateError || isCrash(thrown)) throw thrown
     const failure = asAdapterError(thrown)

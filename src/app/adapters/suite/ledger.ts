@@ -1,4 +1,7 @@
-/** What the suite has made at the far side. Nothing in it is forgotten: at the end each is ended, or named together with what to do. */
+/**
+ * What the suite has made at the far side. Nothing in it is forgotten: at the end each is
+ * ended, or named together with what to do.
+ */
 import { AdapterError } from '../../../core/errors.ts'
 import type { Intent } from '../../../core/model.ts'
 import type { Clock } from '../../../core/ports.ts'
@@ -42,7 +45,10 @@ export class Ledger {
   keep(intent: Intent, issued: Issued): Made {
     const known = this.made.find(({ credential }) => sameFields(credential.fields, issued.fields))
     if (known !== undefined) return known
-    const credential: Credential = { fields: issued.fields, ...pickDefined({ handle: issued.handle }) }
+    const credential: Credential = {
+      fields: issued.fields,
+      ...pickDefined({ handle: issued.handle }),
+    }
     const made = { intent, credential, ended: false }
     this.made.push(made)
     this.guard(credential)
@@ -60,9 +66,15 @@ export class Ledger {
     this.secrets.push(...secretFields(fields).flatMap((name) => fields[name] ?? []))
   }
 
-  /** The values that stand in this text, in one of the spellings in which values come back. */
+  /**
+   * The values that stand in this text, in one of the spellings in which values come
+   * back.
+   */
   found(text: string): readonly Secret[] {
-    return this.secrets.filter((secret) => secret.size >= SHORTEST && spellings(secret).some((spelling) => text.includes(spelling)))
+    return this.secrets.filter(
+      (secret) =>
+        secret.size >= SHORTEST && spellings(secret).some((spelling) => text.includes(spelling)),
+    )
   }
 
   /** Text without any of the values. */
@@ -73,10 +85,16 @@ export class Ledger {
   }
 
   /**
-   * Finds out what the lost creates made, ends everything that is not ended, and returns what is left. `proves`: verify is to be believed, so its refusal is
-   * asked for; `patient`: for a while.
+   * Finds out what the lost creates made, ends everything that is not ended, and returns
+   * what is left. `proves`: verify is to be believed, so its refusal is asked for;
+   * `patient`: for a while.
    */
-  async settleAccounts(session: ProviderSession, traits: Traits, clock: Clock, proof: Proof): Promise<readonly Left[]> {
+  async settleAccounts(
+    session: ProviderSession,
+    traits: Traits,
+    clock: Clock,
+    proof: Proof,
+  ): Promise<readonly Left[]> {
     const left: Left[] = []
     for (const intent of this.lost) {
       const why = await this.#recover(session, intent)
@@ -85,7 +103,12 @@ export class Ledger {
     if (traits.overlap === 'in-place') return left
     for (const made of this.made.filter(({ ended }) => !ended)) {
       const why = await end(session, made, clock, proof)
-      if (why !== undefined) left.push({ intent: made.intent.tag, keyId: made.credential.handle?.id ?? null, why: this.clean(why) })
+      if (why !== undefined)
+        left.push({
+          intent: made.intent.tag,
+          keyId: made.credential.handle?.id ?? null,
+          why: this.clean(why),
+        })
     }
     return left
   }
@@ -100,7 +123,8 @@ export class Ledger {
           this.keep(intent, settlement.issued)
           return undefined
         case 'stray':
-          for (const handle of settlement.handles) this.made.push({ intent, credential: { fields: {}, handle }, ended: false })
+          for (const handle of settlement.handles)
+            this.made.push({ intent, credential: { fields: {}, handle }, ended: false })
           return undefined
         case 'ambiguous':
           return `create may have made something: ${this.clean(settlement.detail)}`
@@ -110,13 +134,21 @@ export class Ledger {
       }
     } catch (thrown) {
       if (!(thrown instanceof AdapterError)) throw thrown
-      return `create may have made something, and settle can not be asked: ${this.clean(thrown.message)}`
+      return (
+        'create may have made something, and settle can not be asked: ' +
+        `${this.clean(thrown.message)}`
+      )
     }
   }
 }
 
 /** Ends one; says why that could not be done or proven. */
-async function end(session: ProviderSession, made: Made, clock: Clock, { proves, patient }: Proof): Promise<string | undefined> {
+async function end(
+  session: ProviderSession,
+  made: Made,
+  clock: Clock,
+  { proves, patient }: Proof,
+): Promise<string | undefined> {
   if (session.revoke === undefined) return 'the program has no revoke'
   try {
     await session.revoke(made.credential)
@@ -130,8 +162,16 @@ async function end(session: ProviderSession, made: Made, clock: Clock, { proves,
   }
 }
 
-/** Does the far side refuse it? Waits a little, because an end takes its time to spread. Throws `AdapterError` when that can't be told. */
-export async function isDead(session: ProviderSession, credential: Credential, clock: Clock, patient = true): Promise<boolean> {
+/**
+ * Does the far side refuse it? Waits a little, because an end takes its time to spread.
+ * Throws `AdapterError` when that can't be told.
+ */
+export async function isDead(
+  session: ProviderSession,
+  credential: Credential,
+  clock: Clock,
+  patient = true,
+): Promise<boolean> {
   for (let attempt = 0; ; attempt++) {
     try {
       await session.verify?.(credential, 'dead')

@@ -4,7 +4,10 @@ import type { Credential } from '../../../core/provider.ts'
 import { Secret } from '../../../core/secret.ts'
 import { secretFields } from './ledger.ts'
 
-/** A credential that never was: same handle and shape, so that only looking at the value tells. */
+/**
+ * A credential that never was: same handle and shape, so that only looking at the value
+ * tells.
+ */
 export function madeUp(credential: Credential, random: Random): Credential {
   const fields = { ...credential.fields }
   for (const name of secretFields(fields)) {
@@ -25,6 +28,7 @@ function otherOfItsKind(byte: number, noise: number): number {
     [65, 26],
     [97, 26],
   ] as const)
-    if (byte >= from && byte < from + count) return from + ((byte - from + 1 + (noise % (count - 1))) % count)
+    if (byte >= from && byte < from + count)
+      return from + ((byte - from + 1 + (noise % (count - 1))) % count)
   return byte
 }

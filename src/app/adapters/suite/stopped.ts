@@ -1,4 +1,7 @@
-/** A create that is ended in the middle of its work, as a crash or a timeout of `rotate` ends it. */
+/**
+ * A create that is ended in the middle of its work, as a crash or a timeout of `rotate`
+ * ends it.
+ */
 import { AdapterError } from '../../../core/errors.ts'
 import type { Intent } from '../../../core/model.ts'
 import type { Clock } from '../../../core/ports.ts'
@@ -30,7 +33,10 @@ const LATE_MS = 500
 /** Most credentials that this makes. */
 export const stops = SHARES.length
 
-/** Stops creates at several points; settle must know what each left behind. Throws `Finding`, `Skip` and what the provider throws. */
+/**
+ * Stops creates at several points; settle must know what each left behind. Throws
+ * `Finding`, `Skip` and what the provider throws.
+ */
 export async function stopInTheMiddle(input: StopInput): Promise<string> {
   const { clock, signal, open, inPlace, proven, ledger, session: asking, createMs, current } = input
   const nothing: Intent[] = []
@@ -66,12 +72,16 @@ export async function stopInTheMiddle(input: StopInput): Promise<string> {
     }
     const after = `a create that was stopped after ${Math.round(createMs * share)} ms`
     const settlement = await asking.settle(intent, current).catch((thrown: unknown) => {
-      throw thrown instanceof AdapterError ? new Finding(`settle can not be asked about ${after}: ${thrown.message}`) : thrown
+      throw thrown instanceof AdapterError
+        ? new Finding(`settle can not be asked about ${after}: ${thrown.message}`)
+        : thrown
     })
-    if (settlement.outcome === 'ambiguous') throw new Finding(`settle can not tell what ${after} has made`)
+    if (settlement.outcome === 'ambiguous')
+      throw new Finding(`settle can not tell what ${after} has made`)
     if (settlement.outcome === 'none') nothing.push(intent)
     else made++
-    // What is a stray stays on the list of the lost, whose handles are ended with the rest.
+    // What is a stray stays on the list of the lost, whose handles are ended with the
+    // rest.
     if (settlement.outcome === 'stray') continue
     ledger.settled(intent)
     if (settlement.outcome !== 'applied') continue
@@ -84,7 +94,9 @@ export async function stopInTheMiddle(input: StopInput): Promise<string> {
     const late = await asking.settle(intent, current)
     if (late.outcome === 'none') continue
     ledger.lost.push(intent)
-    throw new Finding('settle said "none" about a create that was stopped, and finds something a moment later')
+    throw new Finding(
+      'settle said "none" about a create that was stopped, and finds something a moment later',
+    )
   }
   if (made + nothing.length === 0) throw new Skip('it answered before it could be stopped')
   return `settle knows: ${made} had made something, ${nothing.length} had not`

@@ -1,8 +1,11 @@
 /**
- * The conformance suite of a provider: what its traits promise is tried for real, in an order in which every case needs only what the cases before it have shown.
- * A case whose ground is missing is skipped with the reason, so that one fault turns one case red. What is made is ended again.
+ * The conformance suite of a provider: what its traits promise is tried for real, in an
+ * order in which every case needs only what the cases before it have shown. A case whose
+ * ground is missing is skipped with the reason, so that one fault turns one case red.
+ * What is made is ended again.
  *
- * Verify is believed only after it has accepted a new value and refused a made-up one; until then nothing is concluded from its word.
+ * Verify is believed only after it has accepted a new value and refused a made-up one;
+ * until then nothing is concluded from its word.
  */
 import { AdapterError } from '../../../core/errors.ts'
 import { newId } from '../../../core/ids.ts'
@@ -37,7 +40,10 @@ export interface SuiteInput {
   began(name: string): void
 }
 
-/** Runs every case, ends what was made, and reports. Throws nothing for what the program does; an interruption is seen at the signal. */
+/**
+ * Runs every case, ends what was made, and reports. Throws nothing for what the program
+ * does; an interruption is seen at the signal.
+ */
 export async function runSuite(input: SuiteInput): Promise<SuiteReport> {
   const suite = new Suite(input, await input.open(input.signal))
   await suite.issuing()
@@ -71,12 +77,16 @@ class Suite {
   constructor(input: SuiteInput, session: ProviderSession) {
     this.#in = input
     this.#session = session
-    // As long as the mark of a real run, so that a far side with a limit for names shows it here.
+    // As long as the mark of a real run, so that a far side with a limit for names shows
+    // it here.
     this.#run = newId('run', input.clock.now(), input.random).slice(4)
     this.#unproven = session.verify === undefined ? 'there is no verify to ask' : undefined
   }
 
-  /** A value comes out, works, is told from a wrong one, and another attempt gives another one. */
+  /**
+   * A value comes out, works, is told from a wrong one, and another attempt gives another
+   * one.
+   */
   async issuing(): Promise<void> {
     const { traits, random } = this.#in
     const session = this.#session
@@ -96,87 +106,132 @@ class Suite {
       this.#unproven = 'verify was not seen to refuse anything'
       return 'accepted'
     })
-    await this.#case('verify: wrong value', this.#lacksVerify() ?? this.#red('verify: new value'), async (first) => {
-      const wrong = madeUp(first, random)
-      this.#ledger.guard(wrong)
-      try {
-        await session.verify?.(wrong, 'dead')
-      } catch (thrown) {
-        if (!(thrown instanceof AdapterError)) throw thrown
-        if (thrown.code !== 'refused') throw new Finding(`a made-up value must be refused with exit 1; ${thrown.message}`)
-        this.#unproven = undefined
-        return 'a made-up value is refused'
-      }
-      throw new Finding('a made-up value is accepted too, so its yes proves nothing')
-    })
+    await this.#case(
+      'verify: wrong value',
+      this.#lacksVerify() ?? this.#red('verify: new value'),
+      async (first) => {
+        const wrong = madeUp(first, random)
+        this.#ledger.guard(wrong)
+        try {
+          await session.verify?.(wrong, 'dead')
+        } catch (thrown) {
+          if (!(thrown instanceof AdapterError)) throw thrown
+          if (thrown.code !== 'refused')
+            throw new Finding(`a made-up value must be refused with exit 1; ${thrown.message}`)
+          this.#unproven = undefined
+          return 'a made-up value is refused'
+        }
+        throw new Finding('a made-up value is accepted too, so its yes proves nothing')
+      },
+    )
     await this.#case('create: another attempt', this.#nothingMade(), async (first) => {
       const made = await this.#create(this.#intent(), first)
-      if (made === this.#first) throw new Finding('the value is the same as that of the attempt before')
-      if (traits.overlap === 'two-live' && first.handle !== undefined && made.credential.handle?.id === first.handle.id)
-        throw new Finding(`the value is another one, but its handle is ${first.handle.id} again: ending one would end the other`)
+      if (made === this.#first)
+        throw new Finding('the value is the same as that of the attempt before')
+      if (
+        traits.overlap === 'two-live' &&
+        first.handle !== undefined &&
+        made.credential.handle?.id === first.handle.id
+      )
+        throw new Finding(
+          `the value is another one, but its handle is ${first.handle.id} again: ending one ` +
+            'would end the other',
+        )
       this.#second = made
       return 'another value'
     })
     const inPlace = traits.overlap === 'in-place'
     await this.#case('overlap', this.#unproven ?? this.#noSecond(), async (first) => {
       if (inPlace) {
-        if (!(await this.#dead(first))) throw new Finding('"overlap" is false, but the old value is still accepted beside the new one')
+        if (!(await this.#dead(first)))
+          throw new Finding(
+            '"overlap" is false, but the old value is still accepted beside the new one',
+          )
         return 'the old value died with the create'
       }
       await session.verify?.(first, 'live').catch((thrown: unknown) => {
         if (thrown instanceof AdapterError && thrown.code === 'refused')
-          throw new Finding('the old value is refused once there is a new one; if that is meant, configure "overlap": false')
+          throw new Finding(
+            'the old value is refused once there is a new one; if that is meant, configure ' +
+              '"overlap": false',
+          )
         throw thrown
       })
       return 'the old value works beside the new one'
     })
-    await this.#case('list', session.list === undefined ? 'it can not list' : this.#nothingMade(), async (first) => {
-      const ids = (await session.list?.())?.map(({ id }) => id) ?? []
-      if (first.handle === undefined || !ids.includes(first.handle.id)) throw new Finding('what was just made is not in the list')
-      return 'what was made is listed'
-    })
+    await this.#case(
+      'list',
+      session.list === undefined ? 'it can not list' : this.#nothingMade(),
+      async (first) => {
+        const ids = (await session.list?.())?.map(({ id }) => id) ?? []
+        if (first.handle === undefined || !ids.includes(first.handle.id))
+          throw new Finding('what was just made is not in the list')
+        return 'what was made is listed'
+      },
+    )
   }
 
   /** A lost answer can be had again. */
   async settling(): Promise<void> {
     const session = this.#session
-    const noSettle = this.#in.traits.idempotency === 'none' ? 'there is no settle; a lost answer waits for a person' : undefined
+    const noSettle =
+      this.#in.traits.idempotency === 'none'
+        ? 'there is no settle; a lost answer waits for a person'
+        : undefined
     await this.#case('settle: answered', noSettle ?? this.#nothingMade(), async (first) => {
       this.#expectFirst(await session.settle(this.#intentOfFirst(), undefined), first)
       return 'gives what the attempt made'
     })
     await this.#case('settle: never made', noSettle ?? this.#nothingMade(), async () => {
       const { outcome } = await session.settle(this.#intent(), undefined)
-      if (outcome !== 'none') throw new Finding(`says "${outcome}" for an attempt that never was; "none" is the truth`)
+      if (outcome !== 'none')
+        throw new Finding(`says "${outcome}" for an attempt that never was; "none" is the truth`)
       return 'says none'
     })
-    await this.#case('create: same attempt', noSettle ?? this.#nothingMade() ?? this.#red('settle: answered'), async (first) => {
-      const intent = this.#intentOfFirst()
-      let said = 'gives the same credential again'
-      try {
-        if (this.#ledger.keep(intent, await session.create(intent, undefined)) !== this.#first)
-          throw new Finding('makes a second credential under the same ROTATE_INTENT')
-      } catch (thrown) {
-        if (!(thrown instanceof AdapterError) || thrown.code === 'bad-answer' || thrown.code === 'timeout') throw thrown
-        said = 'makes no second one'
-      }
-      this.#expectFirst(await session.settle(intent, undefined), first)
-      return said
-    })
+    await this.#case(
+      'create: same attempt',
+      noSettle ?? this.#nothingMade() ?? this.#red('settle: answered'),
+      async (first) => {
+        const intent = this.#intentOfFirst()
+        let said = 'gives the same credential again'
+        try {
+          if (this.#ledger.keep(intent, await session.create(intent, undefined)) !== this.#first)
+            throw new Finding('makes a second credential under the same ROTATE_INTENT')
+        } catch (thrown) {
+          if (
+            !(thrown instanceof AdapterError) ||
+            thrown.code === 'bad-answer' ||
+            thrown.code === 'timeout'
+          )
+            throw thrown
+          said = 'makes no second one'
+        }
+        this.#expectFirst(await session.settle(intent, undefined), first)
+        return said
+      },
+    )
   }
 
   /** An end is an end, for this one only, and may be asked for twice. */
   async ending(): Promise<void> {
     const { traits } = this.#in
     const session = this.#session
-    const noSuspend = session.suspend === undefined || session.resume === undefined ? 'it can not suspend' : undefined
-    await this.#case('suspend', noSuspend ?? this.#nothingMade() ?? this.#unproven, async (first) => {
-      await session.suspend?.(first)
-      if (!(await this.#dead(first))) throw new Finding('a suspended credential is still accepted')
-      await session.resume?.(first)
-      await session.verify?.(first, 'live')
-      return 'off and on again'
-    })
+    const noSuspend =
+      session.suspend === undefined || session.resume === undefined
+        ? 'it can not suspend'
+        : undefined
+    await this.#case(
+      'suspend',
+      noSuspend ?? this.#nothingMade() ?? this.#unproven,
+      async (first) => {
+        await session.suspend?.(first)
+        if (!(await this.#dead(first)))
+          throw new Finding('a suspended credential is still accepted')
+        await session.resume?.(first)
+        await session.verify?.(first, 'live')
+        return 'off and on again'
+      },
+    )
     const noRevoke =
       session.revoke === undefined
         ? 'there is no revoke'
@@ -191,7 +246,9 @@ class Suite {
         throw new Finding('says that it is done, but verify still accepts the value')
       victim.ended = true
       this.#revoked = victim
-      return this.#unproven === undefined ? 'the value is refused now' : `said to be done (${this.#unproven})`
+      return this.#unproven === undefined
+        ? 'the value is refused now'
+        : `said to be done (${this.#unproven})`
     })
     const notRevoked = noRevoke ?? this.#nothingMade() ?? this.#red('revoke')
     await this.#case('revoke: the other one', notRevoked ?? this.#otherUnsure(), async (first) => {
@@ -214,34 +271,50 @@ class Suite {
   async trouble(): Promise<void> {
     const { wire, shared, json, traits, clock, signal } = this.#in
     const session = this.#session
-    await this.#case('unknown event', this.#nothingMade() ?? (shared ? undefined : 'each event has a program of its own'), async () => {
-      const intent = this.#intent()
-      const calls = await wire.distorted(unknownEvent, () => this.#create(intent, undefined))
-      for (const { code, printed } of calls) {
-        if (printed) throw new Finding('prints an answer to an event that it can not know')
-        if (code === 0) throw new Finding('ends with exit code 0 for an event that it can not know')
-      }
-      if (traits.idempotency !== 'none' && this.#red('settle: never made') === undefined) {
-        if ((await session.settle(intent, undefined)).outcome !== 'none')
-          throw new Finding('refuses an event that it can not know, and makes something')
-        this.#ledger.settled(intent)
-      }
-      return 'refused'
-    })
+    await this.#case(
+      'unknown event',
+      this.#nothingMade() ?? (shared ? undefined : 'each event has a program of its own'),
+      async () => {
+        const intent = this.#intent()
+        const calls = await wire.distorted(unknownEvent, () => this.#create(intent, undefined))
+        for (const { code, printed } of calls) {
+          if (printed) throw new Finding('prints an answer to an event that it can not know')
+          if (code === 0)
+            throw new Finding('ends with exit code 0 for an event that it can not know')
+        }
+        if (traits.idempotency !== 'none' && this.#red('settle: never made') === undefined) {
+          if ((await session.settle(intent, undefined)).outcome !== 'none')
+            throw new Finding('refuses an event that it can not know, and makes something')
+          this.#ledger.settled(intent)
+        }
+        return 'refused'
+      },
+    )
     const live = this.#live()
-    const noQuestion = json ? (this.#nothingMade() ?? this.#unproven) : 'the value itself is the question'
-    await this.#case('broken question', noQuestion ?? (live === undefined ? 'nothing is alive' : undefined), async () => {
-      if (live === undefined) return ''
-      const calls = await wire.distorted(cutInHalf, async () => session.verify?.(live.credential, 'dead'))
-      if (calls.some(({ code }) => code === 0)) throw new Finding('verify says yes to half of a question')
-      return 'not accepted'
-    })
+    const noQuestion = json
+      ? (this.#nothingMade() ?? this.#unproven)
+      : 'the value itself is the question'
+    await this.#case(
+      'broken question',
+      noQuestion ?? (live === undefined ? 'nothing is alive' : undefined),
+      async () => {
+        if (live === undefined) return ''
+        const calls = await wire.distorted(cutInHalf, async () =>
+          session.verify?.(live.credential, 'dead'),
+        )
+        if (calls.some(({ code }) => code === 0))
+          throw new Finding('verify says yes to half of a question')
+        return 'not accepted'
+      },
+    )
     const noStop =
       traits.idempotency === 'none'
         ? 'there is no settle to ask afterwards'
         : session.revoke === undefined && traits.overlap !== 'in-place'
           ? 'there is no revoke for what it would leave'
-          : (this.#red('settle: answered') ?? this.#red('settle: never made') ?? this.#red('revoke'))
+          : (this.#red('settle: answered') ??
+            this.#red('settle: never made') ??
+            this.#red('revoke'))
     await this.#case('stopped', this.#nothingMade() ?? noStop, () =>
       stopInTheMiddle({
         session,
@@ -274,7 +347,8 @@ class Suite {
       await this.#case('no value in sight', this.#nothingMade(), () => {
         const seen = wire.calls.filter(
           ({ stderr, leaked }) =>
-            ledger.found(stderr).length > 0 || leaked.some((one) => ledger.secrets.some((secret) => secret.equals(one))),
+            ledger.found(stderr).length > 0 ||
+            leaked.some((one) => ledger.secrets.some((secret) => secret.equals(one))),
         )
         const places = [...new Set(seen.map(({ event }) => `on stderr of ${event}`))]
         const handles = ledger.made.map(({ credential }) => credential.handle?.id ?? '').join('\n')
@@ -284,7 +358,10 @@ class Suite {
         return Promise.resolve('none on stderr, none in a handle')
       })
       await this.#case('clean-up', this.#noCleanUp(left), () => {
-        if (left.length > 0) throw new Finding(`${left.length} could not be ended: ${left.map(({ why }) => why).join('; ')}`)
+        if (left.length > 0)
+          throw new Finding(
+            `${left.length} could not be ended: ${left.map(({ why }) => why).join('; ')}`,
+          )
         return Promise.resolve(`all ${ledger.made.length} that were made are ended`)
       })
     }
@@ -292,17 +369,31 @@ class Suite {
   }
 
   #noCleanUp(left: readonly Left[]): string | undefined {
-    if (left.length > 0 && this.#cases.some(({ ok }) => !ok)) return `because of the red above ${left.length} may be left`
+    if (left.length > 0 && this.#cases.some(({ ok }) => !ok))
+      return `because of the red above ${left.length} may be left`
     if (this.#in.traits.overlap === 'in-place') return 'the last value stays in place'
-    return this.#session.revoke === undefined && left.length > 0 ? `there is no revoke: ${left.length} are left` : this.#nothingMade()
+    return this.#session.revoke === undefined && left.length > 0
+      ? `there is no revoke: ${left.length} are left`
+      : this.#nothingMade()
   }
 
-  async #case(name: string, skip: string | undefined, work: (first: Credential) => Promise<string>): Promise<void> {
+  async #case(
+    name: string,
+    skip: string | undefined,
+    work: (first: Credential) => Promise<string>,
+  ): Promise<void> {
     const { clock, signal, type } = this.#in
     const started = clock.monotonic()
     const add = (status: Case['status'], detail: string): void => {
       const ms = Math.round(clock.monotonic() - started)
-      this.#cases.push({ name, type, status, ok: status !== 'failed', ms, detail: this.#ledger.clean(detail) })
+      this.#cases.push({
+        name,
+        type,
+        status,
+        ok: status !== 'failed',
+        ms,
+        detail: this.#ledger.clean(detail),
+      })
     }
     if (signal.aborted) return
     if (skip !== undefined) return add('skipped', skip)
@@ -312,7 +403,8 @@ class Suite {
     } catch (thrown) {
       if (signal.aborted) return
       if (thrown instanceof Skip) add('skipped', thrown.message)
-      else if (thrown instanceof Finding || thrown instanceof AdapterError) add('failed', thrown.message)
+      else if (thrown instanceof Finding || thrown instanceof AdapterError)
+        add('failed', thrown.message)
       else throw thrown
     }
   }
@@ -337,7 +429,13 @@ class Suite {
     this.#attempt++
     const { clock, random } = this.#in
     const material = this.#session.prepare?.(random) ?? {}
-    return { tag: `rotate-conformed-${this.#run}-${this.#attempt}`, before: [], material, at: clock.now(), attempt: this.#attempt }
+    return {
+      tag: `rotate-conformed-${this.#run}-${this.#attempt}`,
+      before: [],
+      material,
+      at: clock.now(),
+      attempt: this.#attempt,
+    }
   }
 
   #intentOfFirst(): Intent {
@@ -346,13 +444,15 @@ class Suite {
   }
 
   #expectFirst(settlement: Settlement, first: Credential): void {
-    if (settlement.outcome !== 'applied') throw new Finding(`says "${settlement.outcome}" for an attempt that was answered`)
+    if (settlement.outcome !== 'applied')
+      throw new Finding(`says "${settlement.outcome}" for an attempt that was answered`)
     const { fields, handle } = settlement.issued
     if (!sameFields(fields, first.fields)) {
       this.#ledger.keep(this.#intentOfFirst(), settlement.issued)
       throw new Finding('gives another value than the answer did')
     }
-    if (handle?.id !== first.handle?.id) throw new Finding('gives another handle than the answer did')
+    if (handle?.id !== first.handle?.id)
+      throw new Finding('gives another handle than the answer did')
   }
 
   #dead(credential: Credential): Promise<boolean> {
@@ -361,12 +461,15 @@ class Suite {
 
   /** One that should be accepted now. */
   #live(): Made | undefined {
-    const newest = this.#in.traits.overlap === 'in-place' ? (this.#second ?? this.#first) : this.#first
+    const newest =
+      this.#in.traits.overlap === 'in-place' ? (this.#second ?? this.#first) : this.#first
     return newest?.ended === true ? undefined : newest
   }
 
   #red(name: string): string | undefined {
-    return this.#cases.some((one) => one.name === name && one.status === 'failed') ? `"${name}" is red` : undefined
+    return this.#cases.some((one) => one.name === name && one.status === 'failed')
+      ? `"${name}" is red`
+      : undefined
   }
 
   #nothingMade(): string | undefined {
@@ -374,7 +477,9 @@ class Suite {
   }
 
   #noSecond(): string | undefined {
-    return this.#nothingMade() ?? (this.#second === undefined ? 'there is no second value' : undefined)
+    return (
+      this.#nothingMade() ?? (this.#second === undefined ? 'there is no second value' : undefined)
+    )
   }
 
   /** Why it can't be told that the first one was not touched. */
@@ -383,6 +488,8 @@ class Suite {
   }
 
   #lacksVerify(): string | undefined {
-    return this.#nothingMade() ?? (this.#session.verify === undefined ? 'there is no verify' : undefined)
+    return (
+      this.#nothingMade() ?? (this.#session.verify === undefined ? 'there is no verify' : undefined)
+    )
   }
 }

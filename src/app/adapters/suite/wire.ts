@@ -1,6 +1,7 @@
 /**
- * What went over the wire while a provider's program was tried. Stands between the provider `exec` and the real `Spawn` port: every call passes through
- * unchanged and is on record, unless a case wants a question to be distorted.
+ * What went over the wire while a provider's program was tried. Stands between the
+ * provider `exec` and the real `Spawn` port: every call passes through unchanged and is
+ * on record, unless a case wants a question to be distorted.
  */
 import type { Spawn, SpawnRequest, SpawnResult } from '../../../core/ports.ts'
 import { Secret } from '../../../core/secret.ts'
@@ -36,18 +37,28 @@ export class Wire implements Spawn {
     const sent = this.#distortion?.(request) ?? request
     const result = await this.#spawn.run(sent)
     const { code, stdout, stderr, leaked } = result
-    this.calls.push({ event: sent.env?.['ROTATE_EVENT'] ?? '', code, printed: stdout.size > 0, stderr, leaked })
+    this.calls.push({
+      event: sent.env?.['ROTATE_EVENT'] ?? '',
+      code,
+      printed: stdout.size > 0,
+      stderr,
+      leaked,
+    })
     return result
   }
 
-  /** Does the work with every question distorted; returns the calls that it made. Never throws what the work throws. */
+  /**
+   * Does the work with every question distorted; returns the calls that it made. Never
+   * throws what the work throws.
+   */
   async distorted(distortion: Distortion, work: () => Promise<unknown>): Promise<readonly Call[]> {
     const before = this.calls.length
     this.#distortion = distortion
     try {
       await work()
     } catch {
-      // The caller looks at the calls: what the provider makes of their answers is not the question.
+      // The caller looks at the calls: what the provider makes of their answers is not
+      // the question.
     } finally {
       this.#distortion = undefined
     }
@@ -62,12 +73,20 @@ export function unknownEvent(request: SpawnRequest): SpawnRequest {
   return {
     ...request,
     env: { ...request.env, ROTATE_EVENT: 'unknown-event' },
-    ...(input === undefined ? {} : { input: new Secret(input.reveal().replace(`"event":"${event}"`, '"event":"unknown-event"')) }),
+    ...(input === undefined
+      ? {}
+      : {
+          input: new Secret(
+            input.reveal().replace(`"event":"${event}"`, '"event":"unknown-event"'),
+          ),
+        }),
   }
 }
 
 /** Half of the question: no JSON any more. */
 export function cutInHalf(request: SpawnRequest): SpawnRequest {
   const { input } = request
-  return input === undefined ? request : { ...request, input: new Secret(input.bytes().subarray(0, input.size >> 1)) }
+  return input === undefined
+    ? request
+    : { ...request, input: new Secret(input.bytes().subarray(0, input.size >> 1)) }
 }
