@@ -104,6 +104,11 @@ const stages = [
     'test/engine/guards.test.ts',
     'test/engine/pair.test.ts',
     'test/engine/ends.test.ts',
+    'test/engine/late-writes.test.ts',
+    'test/engine/anew.test.ts',
+    'test/engine/foreign.test.ts',
+    'test/engine/kinds.test.ts',
+    'test/engine/back-off.test.ts',
   ],
   ['test/engine/faults.test.ts', 'test/engine/matrix.test.ts', 'test/engine/walk.test.ts'],
 ]
