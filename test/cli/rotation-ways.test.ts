@@ -480,7 +480,7 @@ describe('one command,', () => {
     }
     const plan = await world.data<Plan>(['plan', 'dry/app/KEY'])
     expect(plan.plan).toHaveLength(1)
-    expect(Object.keys(plan.plan[0] ?? {}).toSorted()).toEqual(['hash', 'path', 'steps'])
+    expect(Object.keys(plan.plan[0] ?? {}).toSorted()).toEqual(['differs', 'hash', 'path', 'steps'])
     for (const step of plan.plan[0]?.steps ?? [])
       expect(Object.keys(step).toSorted()).toEqual(['effect', 'step', 'target'])
     expect(plan.plan[0]?.steps.map(({ step }) => step)).toEqual(
