@@ -36,7 +36,7 @@ import { pickDefined } from '../../core/defined.ts'
 
 export interface RunDueInput {
   readonly matches?: (path: string) => boolean
-  /** At most so many new rotations. */
+  /** How many new rotations are begun at most. */
   readonly limit?: number
   readonly parallel: number
   /** A random wait of up to this long before the first. */
@@ -56,7 +56,7 @@ export interface RunDueInput {
   readonly acceptClock?: boolean
 }
 
-export interface RevokedView {
+interface RevokedView {
   readonly path: string
   readonly version: number
   readonly hint: string
@@ -166,7 +166,8 @@ export async function runDue(
     return { report: report(tally, found.next), failure: undefined }
   }
   try {
-    // Before anything is written that moves the highest time.
+    // The clock is looked at before anything is written, because a commit moves the
+    // highest time that the vault has seen.
     tellClock(deps, await deps.vault.highestTime())
     const noticed = input.upkeep === true ? await newlyNoticed(deps) : { faults: [], docs: {} }
     if (found.verify) await verifyDaily(deps, noticed.docs)
@@ -214,7 +215,10 @@ export async function runDue(
   }
 }
 
-/** That it can't be made is a failure of this run, but of nothing that was rotated. */
+/**
+ * Makes the daily backup. Where that fails, this call of `run-due` fails, but nothing
+ * that was rotated.
+ */
 async function dailyBackup(deps: Deps, tally: Tally): Promise<readonly string[]> {
   try {
     const made = await backupDaily(deps)
@@ -255,7 +259,8 @@ async function order(deps: Deps, ids: readonly string[], input: RunDueInput): Pr
 }
 
 /**
- * Everything due for one secret. Returns a line per thing done; nothing done is no line.
+ * Does everything that is due for one secret. Returns a line for each thing that was
+ * done.
  */
 async function work(
   deps: Deps,
@@ -267,24 +272,24 @@ async function work(
   const lines: string[] = []
   let path = id
   try {
-    let secret = await load(deps, id)
+    let secret = await loadSecret(deps, id)
     path = secret.path
-    const silent = tally.breaker.silent(secret)
+    const silent = tally.breaker.reasonToSkip(secret)
     if (silent !== undefined) {
       tally.skipped.push({ path, reason: silent })
       return lines
     }
     if (secret.openRun !== undefined)
       lines.push(...(await resumeOpen(ports, secret.openRun, tally)))
-    secret = await load(deps, id)
+    secret = await loadSecret(deps, id)
     if (secret.openRun !== undefined) return lines
     lines.push(...(await lookBack(ports, secret, tally)))
-    secret = await load(deps, id)
+    secret = await loadSecret(deps, id)
     if (secret.openRun !== undefined) return lines
-    lines.push(...(await endings(deps, ports, secret, tally)))
+    lines.push(...(await endDue(deps, ports, secret, tally)))
     await endPause(deps, secret)
     if (isWarningDue(secret, deps.clock.now())) await announce(deps, id)
-    secret = await load(deps, id)
+    secret = await loadSecret(deps, id)
     const due = dueNow(secret, deps.clock.now())
     if (due && mayRotate) lines.push(...(await rotateDue(ports, secret, tally)))
     else if (due) tally.skipped.push({ path, reason: 'limit' })
@@ -306,7 +311,7 @@ async function work(
   return lines
 }
 
-async function load(deps: Deps, id: string): Promise<SecretRecord> {
+async function loadSecret(deps: Deps, id: string): Promise<SecretRecord> {
   const secret = await deps.vault.read((reader) => reader.secret(id))
   if (secret === undefined) throw new RotateError('not-found', 'the secret was removed meanwhile')
   return secret
@@ -351,7 +356,7 @@ async function driveOpen(
   const { run, secret } = await findRun(ports.vault, runId)
   const view = viewOf(run, secret)
   const failure = failureOf(run, secret)
-  tally.breaker.heard(secret, failure)
+  tally.breaker.record(secret, failure)
   tally.resumed.push(view)
   if (failure === undefined) tally.succeeded++
   else tally.failures.push(failure)
@@ -416,7 +421,7 @@ async function lookBack(
 }
 
 /** Re-checks what is in grace, ends what is due, cleans strays. */
-async function endings(
+async function endDue(
   deps: Deps,
   ports: EnginePorts,
   secret: SecretRecord,
@@ -467,8 +472,10 @@ async function endings(
         state: stray.state,
       })
   }
-  tally.failures.push(...heldInBackOff(await load(deps, secret.id), results, deps.clock.now()))
-  const watched = await watchGrace(deps, ports, await load(deps, secret.id))
+  tally.failures.push(
+    ...heldInBackOff(await loadSecret(deps, secret.id), results, deps.clock.now()),
+  )
+  const watched = await watchGrace(deps, ports, await loadSecret(deps, secret.id))
   lines.push(...watched.lines)
   if (watched.undone !== undefined) {
     tally.failed.push(watched.undone.view)
@@ -478,8 +485,8 @@ async function endings(
 }
 
 /**
- * Ends whose time has come, that failed, and that are not tried again yet: nothing is
- * done now, and they are as open as they were.
+ * The failures of ends that are due, have failed and are not tried again yet. Nothing is
+ * done about them now, and they are as open as they were.
  */
 function heldInBackOff(
   secret: SecretRecord,
@@ -505,7 +512,7 @@ function heldInBackOff(
     return due ? [open(`the old key ${hint}`, retirement.lastError, retirement.retryAt ?? now)] : []
   })
   const strays = secret.strays.flatMap(({ handle, failures, retryAt = 0, lastError, foundAt }) =>
-    // One that was found by this call has been told.
+    // A stray that was found by this call has been told already.
     failures > 0 && retryAt > now && foundAt < now
       ? [open(`key ${handle.id} of an interrupted run`, lastError, retryAt)]
       : [],
@@ -513,7 +520,7 @@ function heldInBackOff(
   return [...ends, ...strays]
 }
 
-/** A rotation that is overdue, has failed and is not tried again yet. */
+/** The failure of a rotation that is overdue, has failed and is not tried again yet. */
 async function overdueInBackOff(deps: Deps, secret: SecretRecord): Promise<readonly RotateError[]> {
   const { schedule } = secret
   const now = deps.clock.now()
@@ -582,7 +589,7 @@ async function rotateDue(
   tally.begun++
   const { view, ended, failure } = await rotateOne(ports, secret.id, {}, 'automatic')
   const cleanup = failure?.code === 'cleanup-pending'
-  tally.breaker.heard(secret, failure)
+  tally.breaker.record(secret, failure)
   if (view.success) {
     tally.succeeded++
     tally.rotated.push(view)
@@ -609,8 +616,9 @@ function isEnd(result: RetireResult): boolean {
 }
 
 /**
- * Exit of the whole (CONTRACT 2): 21 if any is unsafe, 22 for some of each, 14 if only
- * values made by hand are missing, 20 if all were rolled back, 23 for clean-up only.
+ * The one failure that `run-due` ends with: 21 if any run is unsafe, 22 if some rotations
+ * succeeded and some failed, 14 if only values made by hand are missing, 20 if all were
+ * rolled back, 23 if only ends are open.
  */
 function verdict(tally: Tally): RotateError | undefined {
   const { failures } = tally
@@ -648,8 +656,8 @@ function verdict(tally: Tally): RotateError | undefined {
 }
 
 /**
- * When something is next to be done: authenticated for what was not looked at, computed
- * for what was.
+ * When something is next to be done. For secrets that were worked on the date is computed
+ * from their records, for all others it comes from the vault's authenticated index.
  */
 async function nextDue(
   deps: Deps,
@@ -659,7 +667,7 @@ async function nextDue(
   for (const id of found.ids) {
     const secret = await deps.vault.read((reader) => reader.secret(id))
     const at = secret === undefined ? null : nextWorkAt(secret)
-    // What is open already is due now, not in 1970.
+    // An open run has the date 0, and is due now, not in 1970.
     if (at !== null) next = Math.min(next, Math.max(at, deps.clock.now()))
   }
   return Number.isFinite(next) ? next : null

@@ -1,5 +1,5 @@
 /**
- * A run as people and scripts see it: the *run* shape of CONTRACT 4, from the journal.
+ * A run as people and scripts see it: the *run* shape of `--json`, made from the journal.
  */
 import { iso, isoOrNull } from '../../core/duration.ts'
 import { RotateError } from '../../core/errors.ts'
@@ -29,10 +29,10 @@ import { pickDefined } from '../../core/defined.ts'
 
 export { wordsOf } from '../../engine/steps/kinds.ts'
 
-export interface KeyView {
+interface KeyView {
   readonly hint: string
   readonly version: number
-  /** Of an old one: whether it still lives. */
+  /** Only for an old key: whether it still lives. */
   readonly state?: VersionState
 }
 
@@ -78,7 +78,7 @@ export function viewOf(run: RunRecord, secret: SecretRecord): RunView {
       event.type === 'done' &&
       (event.step === 'promote' || (event.step === 'create' && run.plan.overlap === 'in-place')),
   )?.at
-  // A run that grants none leaves an old value behind that is due to end, and not in
+  // A run that grants no grace leaves an old value behind that is due to end and not in
   // grace.
   const granted = run.plan.graceMs > 0 && !run.plan.emergency && run.plan.overlap !== 'in-place'
   const graceUntil =
@@ -148,7 +148,10 @@ function targetStatus(run: RunRecord, key: string): string {
   return at.status === 'done' ? 'updated' : at.status === 'failed' ? 'failed' : 'unknown'
 }
 
-/** Is a write to this target waited for that was given up? */
+/**
+ * Is there a write to this target whose answer was given up, and that may still be
+ * carried out?
+ */
 function settlesLater(run: RunRecord, key: string): boolean {
   const { writes, direction, steps } = stateOf(run)
   return (
@@ -165,7 +168,7 @@ function isGivenUp(run: RunRecord, key: string): boolean {
 
 /**
  * Was the run undone because an operator wanted it so, or gave up what stood in the way
- * of it? Then that it was undone is what he asked for.
+ * of it? Then the undoing is what was asked for, and no failure.
  */
 export function undoneByDecision(run: RunRecord): boolean {
   if (run.status !== 'failed' && run.status !== 'rolled_back') return false
@@ -186,7 +189,7 @@ function checksOf(run: RunRecord): readonly CheckResult[] {
 
 function stepsOf(run: RunRecord): RunView['steps'] {
   return run.events.flatMap((event) => {
-    // What an operator gave up by name is not done.
+    // A step that an operator gave up by name was not done.
     if (event.type === 'done')
       return [
         {
@@ -345,8 +348,8 @@ export function failureOf(run: RunRecord, secret: SecretRecord): RotateError | u
 }
 
 /**
- * Why a run turned or stopped that no failed step has stopped, and the call without whose
- * answer it could not go on.
+ * Why a run was turned back or stopped although no step failed. Where the answer to the
+ * create call is missing, its message is added.
  */
 function inWords(run: RunRecord, state: RunState): string {
   const reason = stoppedBy(run) ?? state.cause ?? 'it did not finish'
@@ -358,7 +361,8 @@ function inWords(run: RunRecord, state: RunState): string {
 }
 
 /**
- * What an undo may claim: what was put back, and where nobody could look whether it was.
+ * What may be said of an undo: at which targets the old value was put back, and at which
+ * nobody could look whether it was.
  */
 function undone(run: RunRecord): string {
   const { steps } = stateOf(run)

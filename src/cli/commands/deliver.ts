@@ -38,7 +38,7 @@ export const deliver: Register = (parent, run) => {
           const use = await import('../../app/delivery/deliver.ts')
           const names = words.map((word) => (isGlob(word) ? word : parseName(word)))
           const deps = await ctx.deps(ctx.globals.dryRun ? { readonly: true } : {})
-          const secrets = await use.named(deps, names)
+          const secrets = await use.findNamed(deps, names)
           const paths = secrets.map(({ path }) => path)
           if (options.target !== undefined && secrets.length > 1)
             throw usage('--target names targets of one secret; name one secret')
