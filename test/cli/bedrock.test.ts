@@ -4,7 +4,7 @@
  */
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import type { z } from 'zod'
-import type * as rotation from '../../src/contract/rotation.ts'
+import type * as rotation from '../contract/rotation.ts'
 import { DAY } from '../../src/core/duration.ts'
 import { errorOf, expectNoTrace } from './program.ts'
 import { canMoveClock, HOUR, option, World } from './rotation-world.ts'

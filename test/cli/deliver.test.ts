@@ -4,8 +4,8 @@
  */
 import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import * as shapes from '../../src/contract/rotation.ts'
-import { document } from '../../src/contract/common.ts'
+import * as shapes from '../contract/rotation.ts'
+import { document } from '../contract/common.ts'
 import { errorOf } from './program.ts'
 import { option, World } from './rotation-world.ts'
 

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import * as shapes from '../../src/contract/secrets.ts'
+import * as shapes from '../contract/secrets.ts'
 import { errorOf, Sandbox } from './program.ts'
 
 let box: Sandbox
@@ -24,6 +24,12 @@ describe('the frame', () => {
       })
     },
   )
+
+  test('version and audit pubkey answer scripts in their shapes', async () => {
+    expect(await box.json(shapes.versionCommand, ['version'])).toMatchObject({ version: '0.1.0' })
+    const { pubkey } = await box.json(shapes.auditPubkey, ['audit', 'pubkey'])
+    expect(await box.run(['audit', 'pubkey'])).toMatchObject({ stdout: `${pubkey}\n` })
+  })
 
   test('help, version and completion need no vault, no home and no key', async () => {
     for (const args of [

@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import type { z } from 'zod'
-import type * as rotation from '../../src/contract/rotation.ts'
+import type * as rotation from '../contract/rotation.ts'
 import { DAY } from '../../src/core/duration.ts'
 import { FakeGoogle, type FakeKey } from '../fakes/google.ts'
 import { expectNoTrace } from './program.ts'

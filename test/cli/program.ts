@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect } from 'vitest'
 import type { z } from 'zod'
-import { document, errorDocument } from '../../src/contract/common.ts'
+import { document, errorDocument } from '../contract/common.ts'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 export const program = join(root, 'bin/rotate')

@@ -4,8 +4,8 @@
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
-import { document } from '../../src/contract/common.ts'
-import * as rotation from '../../src/contract/rotation.ts'
+import { document } from '../contract/common.ts'
+import * as rotation from '../contract/rotation.ts'
 import { errorOf } from './program.ts'
 import { option, World } from './rotation-world.ts'
 

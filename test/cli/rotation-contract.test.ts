@@ -5,8 +5,8 @@
 import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { DAY } from '../../src/core/duration.ts'
-import * as rotation from '../../src/contract/rotation.ts'
-import * as shapes from '../../src/contract/secrets.ts'
+import * as rotation from '../contract/rotation.ts'
+import * as shapes from '../contract/secrets.ts'
 import { Sandbox } from './program.ts'
 
 let box: Sandbox

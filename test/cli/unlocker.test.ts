@@ -12,7 +12,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import * as shapes from '../../src/contract/unlockers.ts'
+import * as shapes from '../contract/unlockers.ts'
 import { expectNoTrace, program, Sandbox } from './program.ts'
 import { hasTerminal, onTerminal } from './terminal.ts'
 

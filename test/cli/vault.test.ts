@@ -14,9 +14,9 @@ import {
 } from 'node:fs'
 import Database from 'better-sqlite3'
 import { afterEach, describe, expect, test, vi } from 'vitest'
-import * as rotation from '../../src/contract/rotation.ts'
-import * as shapes from '../../src/contract/secrets.ts'
-import * as contract from '../../src/contract/vault.ts'
+import * as rotation from '../contract/rotation.ts'
+import * as shapes from '../contract/secrets.ts'
+import * as contract from '../contract/vault.ts'
 import { FakeWebhook } from '../fakes/webhook.ts'
 import { canary, errorOf, expectNoTrace, Sandbox } from './program.ts'
 
