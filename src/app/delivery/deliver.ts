@@ -16,7 +16,8 @@ import type { EnginePorts, Progress } from '../../engine/ports.ts'
 import type { Deps } from '../base/deps.ts'
 import { enginePorts } from '../adapters/engine.ts'
 import { findSecret } from '../base/find.ts'
-import { combined, type RunView, unchanged } from '../runs/run-view.ts'
+import { combined } from '../runs/run-failure.ts'
+import { type RunView, unchanged } from '../runs/run-view.ts'
 import { isInStep, whereIs } from './where.ts'
 
 export interface DeliverOutcome {

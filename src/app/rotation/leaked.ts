@@ -14,7 +14,8 @@ import { opens } from '../adapters/ended.ts'
 import { enginePorts } from '../adapters/engine.ts'
 import { findSecret } from '../base/find.ts'
 import { rotate, type RotateOutcome } from './rotate.ts'
-import { cleanupFailure, unchanged } from '../runs/run-view.ts'
+import { cleanupFailure } from '../runs/run-failure.ts'
+import { unchanged } from '../runs/run-view.ts'
 
 /** Fields that identify and prove nothing: seeing them is no leak. */
 const NAMES: ReadonlySet<string> = new Set(['accessKeyId', 'username', 'host', 'port', 'database'])

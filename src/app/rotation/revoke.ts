@@ -14,7 +14,7 @@ import { endNow } from './end-now.ts'
 import { opens } from '../adapters/ended.ts'
 import { enginePorts } from '../adapters/engine.ts'
 import { findSecret } from '../base/find.ts'
-import { cleanupFailure } from '../runs/run-view.ts'
+import { cleanupFailure } from '../runs/run-failure.ts'
 import { pickDefined } from '../../core/defined.ts'
 
 export interface RevokeOutcome {

@@ -23,15 +23,8 @@ import { enginePorts } from '../adapters/engine.ts'
 import { findRun, findSecret } from '../base/find.ts'
 import { refuseOpenRun } from '../base/lookup.ts'
 import { mergedFields } from '../secrets/set.ts'
-import {
-  cleanupFailure,
-  combined,
-  failureOf,
-  type RunView,
-  unchanged,
-  undoneByDecision,
-  viewOf,
-} from '../runs/run-view.ts'
+import { cleanupFailure, combined, failureOf } from '../runs/run-failure.ts'
+import { type RunView, unchanged, undoneByDecision, viewOf } from '../runs/run-view.ts'
 import { pickDefined } from '../../core/defined.ts'
 
 export interface SuppliedValue {
