@@ -1,6 +1,6 @@
 /**
- * The documents' own words end to end, and the shapes that scripts rely on. How rotation
- * works is tested elsewhere.
+ * The other spellings of commands and configurations (src/cli/aliases.ts) end to end, and
+ * the shapes of `--json` that scripts rely on. How rotation works is tested elsewhere.
  */
 import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'

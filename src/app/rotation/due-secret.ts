@@ -1,6 +1,6 @@
 /**
- * What `run-due` does for one secret: finish its interrupted run, look for calls that were
- * given up, check what is in grace, end what is due, rotate.
+ * What `run-due` does for one secret: it finishes the interrupted run, looks for calls
+ * that were given up, checks what is in grace, ends what is due, and rotates.
  */
 import { iso } from '../../core/duration.ts'
 import { AdapterError, RotateError } from '../../core/errors.ts'
