@@ -18,7 +18,7 @@ afterAll(() => box.dispose())
 const address = ['my-project', '--env', 'production', '--key', 'SESSION_KEY'] as const
 const path = 'my-project/production/SESSION_KEY'
 
-describe('rotation in the words of the documents', () => {
+describe('other spellings of commands and configurations', () => {
   test('enable, rotate, list, show, history, pause, resume, disable', async () => {
     const enabled = await box.json(rotation.scheduleSet, [
       'rotation',
