@@ -78,7 +78,7 @@ async function main(): Promise<number> {
     locks: async (stateDir) =>
       (await import('./store/locks.ts')).createLocks(stateDir, systemRandom),
   }
-  const { runCli } = await import('./cli/program.ts')
+  const { runCli } = await import('./cli/run.ts')
   return runCli(host)
 }
 

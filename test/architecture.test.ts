@@ -58,7 +58,7 @@ const REGISTRIES = [
   'notifiers/index.ts',
 ]
 
-/** Who may import whom (DESIGN 2). Imports run one way: cli → app → engine → core. */
+/** Who may import whom. Imports run one way: cli → app → engine → core. */
 const LAYERS: Readonly<Record<string, Row>> = {
   core: { src: [], packages: ['zod'], node: PURE },
   engine: { src: ['core'], packages: ['croner'], node: PURE }, // croner: date arithmetic, no I/O
@@ -80,8 +80,7 @@ const LAYERS: Readonly<Record<string, Row>> = {
     lazy: true,
     node: 'any',
   },
-  contract: { src: [], packages: ['zod'], node: [] },
-  cli: { src: ['app', 'contract', 'core'], packages: 'any', lazy: true, node: 'any' },
+  cli: { src: ['app', 'core'], packages: 'any', lazy: true, node: 'any' },
   'system.ts': { src: ['core'], node: 'any' }, // the real clock and random source
   'main.ts': { src: ['any'], packages: 'any', lazy: true, node: 'any' },
   'help.ts': { src: ['cli', 'main.ts'], node: FILES }, // the text made at build time
@@ -226,7 +225,7 @@ describe('architecture', () => {
     ['providers/a.ts', "import Stripe from 'stripe'", 'only by import()'],
     ['providers/a.ts', "import b from './b.ts'", 'no other adapter'],
     ['app/a.ts', "const x = () => import('../providers/aws.ts')", 'may import core, engine'],
-    ['cli/a.ts', "import '../vault/index.ts'", 'may import app, contract, core'],
+    ['cli/a.ts', "import '../vault/index.ts'", 'may import app, core'],
     ['other/a.ts', "import 'zod'", 'in no row'],
     ['app/base/a.ts', "import '../rotation/rotate.ts'", 'may look into no other room'],
     ['app/a.ts', "import './base/deps.ts'", 'is no room'],

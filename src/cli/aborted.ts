@@ -1,4 +1,7 @@
-/** Rejects when the signal fires, for commands that don't watch it themselves. */
+/**
+ * Rejects when the signal fires. Raced against the work of a command that does not watch
+ * the signal itself.
+ */
 export function untilAborted(signal: AbortSignal): Promise<never> {
   return new Promise((_, reject) => {
     const abort = (): void =>

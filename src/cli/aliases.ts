@@ -1,7 +1,8 @@
 /**
- * Other spellings, rewritten before anything is parsed: the documents' words
- * (`rotation enable …`, `secrets set …`, `audit PROJECT …`), `-p P -e E -k K` for the
- * path `P/E/K`, `now` for `rotate`. Everything behind `--` stays as it is.
+ * Other spellings, rewritten before anything is parsed: `rotation enable …` for
+ * `schedule set …`, `secrets set …` for `set …`, `-p P -e E -k K` for the path `P/E/K`,
+ * and a bare `--generate`. Only `-p`, `-e`, `-k` and `--generate` behind `--` stay as
+ * they are.
  */
 import { usage } from '../core/errors.ts'
 import { fromEnv } from './env.ts'
@@ -114,8 +115,8 @@ function takeAddress(args: readonly string[]): Address {
 }
 
 /**
- * The path that an address spells, with `ROTATE_PROJECT` and `ROTATE_ENV` behind it.
- * `undefined` when no flag was given.
+ * The path that an address spells; `ROTATE_PROJECT` and `ROTATE_ENV` stand for what was
+ * not given. `undefined` when no flag was given.
  */
 function pathOf(address: Address, env: Env): string | undefined {
   if (address.project === undefined && address.env === undefined && address.key === undefined)
@@ -127,7 +128,7 @@ function pathOf(address: Address, env: Env): string | undefined {
   return [project, label, address.key].filter((part) => part !== undefined).join('/')
 }
 
-/** The arguments as the parser shall see them. */
+/** The arguments in the spellings that the parser knows. */
 export function rewrite(argv: readonly string[], env: Env): readonly string[] {
   const at = firstWord(argv)
   const head = argv.slice(0, at)
@@ -174,7 +175,7 @@ function rewriteRotation(rest: readonly string[], next: number, env: Env): reado
   const address = takeAddress([...rest.slice(0, next), ...rest.slice(next + 1)])
   if (address.env === undefined && address.key === undefined && address.project === undefined)
     return [...words, ...address.rest]
-  // The documents give the project as the first word.
+  // `rotation enable PROJECT --key K` has the project as its first word.
   const first = address.rest.findIndex((arg) => !arg.startsWith('-'))
   const positional = address.project === undefined && first === 0 ? address.rest[0] : undefined
   const path = pathOf({ ...address, project: address.project ?? positional }, env)

@@ -1,4 +1,4 @@
-/** The files behind `audit export` and `audit verify-export`. */
+/** Writes and reads the files of `audit export` and `audit verify-export`. */
 import { closeSync, constants, createReadStream, fstatSync, openSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { exportAudit } from '../app/vault/audit.ts'
@@ -37,7 +37,7 @@ export async function runExport(
   const stream =
     file === undefined ? undefined : new OutStream(file, '--output', ctx.host.random, force)
   const take = (text: string): boolean => {
-    // Between two pieces is the place where a signal may end it.
+    // A signal may end the export between two pieces.
     ctx.signal.throwIfAborted()
     if (stream !== undefined) stream.write(text)
     else ctx.out.raw(text)

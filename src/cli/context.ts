@@ -1,6 +1,6 @@
 /**
- * What a command is given. Everything that costs time (the vault, chalk, tables,
- * questions) is loaded when it is first used.
+ * What the handler of a command is given. Everything that costs time (the vault, chalk,
+ * tables, questions) is loaded when it is first used.
  */
 import { isatty } from 'node:tty'
 import type { Deps } from '../app/base/deps.ts'
@@ -32,28 +32,29 @@ export interface Context {
   /** Absolute path of the vault file; `usage` when there is no place for one. */
   vaultFile(): string
   /**
-   * Opens the vault (once) and returns what use cases need. `readonly`: nothing will be
-   * written. `ask: false`: no question and no notice.
+   * Opens the vault at the first call and returns what use cases need; later calls return
+   * the same. `readonly`: nothing will be written. `ask: false`: no question and no
+   * warning.
    */
   deps(options?: DepsOptions): Promise<Deps>
   /**
-   * What opens a vault, for commands that do not open it the usual way: `file` instead of
-   * the vault.
+   * What is needed to open a vault, for commands that do not open it by `deps`. `file`:
+   * another file than the vault.
    */
   opening(file?: string, ask?: boolean): Promise<OpenOptions>
   close(): void
 }
 
-export interface DepsOptions {
+interface DepsOptions {
   readonly readonly?: boolean
   readonly ask?: boolean
-  /** `report`: also a vault that is older than what was seen here. */
+  /** `report`: also open a vault that is older than what was seen on this machine. */
   readonly freshness?: 'report'
 }
 
 /**
- * Colour of one stream: the flag, then FORCE_COLOR, then NO_COLOR, then whether it is a
- * terminal.
+ * Is this stream coloured? Decided by the flag, then FORCE_COLOR, then NO_COLOR and a
+ * dumb terminal, then by whether it is a terminal.
  */
 function coloured(fd: 1 | 2, globals: Globals, env: Host['env']): boolean {
   if (globals.color !== 'auto') return globals.color === 'always'
@@ -75,7 +76,7 @@ export async function createOut(globals: Globals, env: Host['env']): Promise<Out
   })
 }
 
-/** The lock directory is only looked for when a lock is. */
+/** Looks for the lock directory only when a lock is needed. */
 function lazyLocks(host: Host): Locks {
   let made: Promise<Locks> | undefined
   const locks = (): Promise<Locks> => (made ??= (async () => host.locks(stateDir(host.env)))())

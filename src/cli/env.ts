@@ -1,6 +1,6 @@
 /**
- * Variables of the environment. Kept apart, because the fast path of `get` needs nothing
- * else of the options.
+ * Reads variables of the environment. This is a file of its own, because the short way of
+ * `get` needs nothing else of the options.
  */
 
 /** A variable's value; empty counts as unset. */

@@ -1,6 +1,6 @@
 /**
- * Anything thrown → what the operator reads and the code the process ends with (CONTRACT
- * 1 and 2).
+ * Turns anything that was thrown into what the operator reads and the code that the
+ * process ends with.
  */
 import type { ChalkInstance } from 'chalk'
 import { AdapterError, RotateError, type ExitName } from '../core/errors.ts'
@@ -9,8 +9,8 @@ import { globalSpellings } from './aliases.ts'
 import { clean, cleanLine } from './render/clean.ts'
 
 /**
- * What is true after an error of this kind. Where it depends, `details.now` of the error
- * says it, or its message does.
+ * Errors after which nothing was changed. After any other error `details.now` or the
+ * message says what is true now.
  */
 const nothingChanged: ReadonlySet<ExitName> = new Set([
   'usage',
@@ -34,7 +34,9 @@ function closest(typed: string, spellings: readonly string[]): string | undefine
   return near !== undefined && near.away <= 2 && typed.length > 4 ? near.spelling : undefined
 }
 
-/** Letters to insert, delete or replace. */
+/**
+ * How many letters must be inserted, deleted or replaced to make one word of the other.
+ */
 function distance(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, i) => i)
   for (let i = 1; i <= a.length; i++) {
@@ -182,12 +184,15 @@ export interface ErrorTextOptions {
 }
 
 /**
- * The three things, for people: a line each, whatever the far side's words in them hold.
+ * The error for people: what happened, what is true now and what to do next, a line each,
+ * whatever characters the words of a service in it have.
  */
 export function errorText(error: RotateError, options: ErrorTextOptions): string {
   const { paint } = options
-  if (options.oneLine === true)
-    return `rotate: ${cleanLine(error.hint === undefined ? error.message : `${error.message}; ${error.hint}`)}`
+  if (options.oneLine === true) {
+    const hint = error.hint === undefined ? '' : `; ${error.hint}`
+    return `rotate: ${cleanLine(`${error.message}${hint}`)}`
+  }
   const lines = [`${paint?.red.bold('rotate:') ?? 'rotate:'} ${cleanLine(error.message)}`]
   const now = error.details['now']
   if (typeof now === 'string') lines.push(`  now: ${cleanLine(now)}`)

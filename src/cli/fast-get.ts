@@ -1,8 +1,8 @@
 /**
- * The short way of `get`, taken before the parser, zod or chalk are loaded: a smoke test
- * or a credential helper calls it thousands of times. It knows only the plainest form.
- * Whatever it does not know, and whatever goes wrong, it leaves to the long way, which
- * says it properly; `get` writes nothing, so starting over is harmless.
+ * The short way of `get`, tried before the parser, zod or chalk are loaded, because smoke
+ * tests and credential helpers call it thousands of times. It knows only the plainest
+ * form. Whatever it does not know, and whatever goes wrong, it leaves to the long way,
+ * which says it properly; `get` writes nothing, so starting over is harmless.
  */
 import { fstatSync } from 'node:fs'
 import { pickField, readCurrent } from '../app/secrets/get.ts'
@@ -100,7 +100,7 @@ async function read(host: FastHost, asked: Asked): Promise<Uint8Array | undefine
   const { vault } = opened
   try {
     const got = await vault.read((reader) => readCurrent(reader, { name, ...which }))
-    // What needs an audit row or a word to the operator is for the long way.
+    // The long way does what needs an audit row or a word to the operator.
     const { expiresAt, state } = got.version
     if (got.secret.tier === 'critical') return undefined
     if (opened.warned() && asked.silent !== true) return undefined

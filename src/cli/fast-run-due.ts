@@ -1,8 +1,8 @@
 /**
  * The short way of `run-due`: cron calls it every few minutes, and nearly always there is
  * nothing to do. It asks exactly what the long way asks first (app/rotation/waiting.ts),
- * writes nothing, and ends with 0 where that would end too. It knows only the plainest
- * forms; whatever else there is, it leaves to the long way.
+ * writes nothing, and ends with 0 where the long way would end too. It knows only the
+ * plainest forms of the command, and leaves all others to the long way.
  */
 import { nothingWaits, whatWaits } from '../app/rotation/waiting.ts'
 import { parseDuration } from '../core/duration.ts'
@@ -14,11 +14,13 @@ interface Asked {
   keyFile?: string
 }
 
-/** `--parallel 4`: whole, and well inside of what is allowed. */
+/**
+ * A count such as that of `--parallel 4`: a whole number, well inside of what is allowed.
+ */
 const COUNT = /^[1-9]\d?$/
 
 /**
- * The arguments, if they are all known, right, and of no consequence when nothing is to
+ * The arguments, if all of them are known and valid and none matters when nothing is to
  * be done.
  */
 function parse(argv: readonly string[]): Asked | undefined {

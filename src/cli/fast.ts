@@ -1,6 +1,6 @@
 /**
- * What the short ways share: how they are given the world, and how they open a vault for
- * reading.
+ * What the short ways of `get` and `run-due` share: what they are given, and how they
+ * open a vault for reading.
  */
 import type { VaultDoor } from '../app/vault/vaults.ts'
 import type { Clock, Random, Vault } from '../core/ports.ts'
@@ -19,13 +19,14 @@ export interface FastHost {
 
 export interface FastVault {
   readonly vault: Vault
-  /** There is something that the long way would say. */
+  /** Was there a warning, which the long way would print? */
   warned(): boolean
 }
 
 /**
- * `undefined` where anything but a key file opens the vault: those ways ask, derive for
- * long, or start programs.
+ * Opens the vault for reading. `undefined` where anything but a key file opens it: a
+ * passphrase may have to be asked for, takes long to derive a key from, or comes from a
+ * program.
  */
 export async function openFast(
   { env, cwd, clock, random, openVault, readKeyFile }: FastHost,

@@ -1,6 +1,6 @@
 /**
- * The global options (CONTRACT 1) as data: the parser, the alias rewriting and the
- * completion scripts all read this table.
+ * The global options as data: the parser, the alias rewriting and the completion scripts
+ * all read this table.
  */
 import { parseDuration } from '../core/duration.ts'
 import { usage } from '../core/errors.ts'
@@ -142,8 +142,8 @@ export interface Globals {
   readonly verbose: number
   readonly color: 'auto' | 'always' | 'never'
   /**
-   * Questions are allowed as far as flags and environment go; whether there is a terminal
-   * is another matter.
+   * Do flags and environment allow questions? Whether there is a terminal to ask on is
+   * looked at elsewhere.
    */
   readonly input: boolean
   readonly yes: boolean

@@ -1,4 +1,4 @@
-/** Reads from a terminal what nobody may see there. */
+/** Reads a secret from a terminal without showing what is typed. */
 import type { ReadStream } from 'node:tty'
 import { RotateError, usage } from '../core/errors.ts'
 import { Secret } from '../core/secret.ts'
@@ -23,20 +23,21 @@ export interface Question {
 }
 
 const ESC = 0x1b
-// https://invisible-island.net/xterm/xterm-paste64.html: what is pasted comes between
-// these two, so its line ends are known from Enter.
+// A terminal puts pasted text between these two, so its line ends can be told from Enter;
+// https://invisible-island.net/xterm/xterm-paste64.html
 const PASTE_BEGINS = '[200~'
 const PASTE_ENDS = '[201~'
 
 /**
- * What the keys come to. Bytes of the terminal go in, in whatever pieces they come;
- * `true`: the answer is complete. A terminal in raw mode edits nothing, so the few keys
- * that people use without seeing what they type are done here: backspace, Ctrl-U, Ctrl-C.
+ * Makes the answer from keys. `feed` takes the bytes of the terminal in whatever pieces
+ * they come, and returns `true` once the answer is complete. A terminal in raw mode edits
+ * nothing, so the few keys that people use without seeing what they type are done here:
+ * backspace, Ctrl-U, Ctrl-C.
  */
 export class Keys {
   readonly #question: Question
   #bytes: number[] = []
-  /** What followed an escape byte so far. */
+  /** What has followed an escape byte so far; `undefined` outside of a sequence. */
   #escape: string | undefined
   #pasting = false
   #afterReturn = false
@@ -151,9 +152,12 @@ function interrupted(message: string): RotateError {
 }
 
 export interface Asking {
-  /** The descriptor that the question goes to. */
+  /** The descriptor that the question is written to. */
   readonly to: number
-  /** Is it a terminal that knows more than to print? */
+  /**
+   * Does the terminal understand control sequences, such as the one that marks pasted
+   * text?
+   */
   readonly clever: boolean
   readonly signal: AbortSignal
 }
@@ -190,7 +194,7 @@ export async function readHidden(
       const gone = (): void => reject(interrupted('the terminal was closed at a question'))
       const losses = ['end', 'close', 'error'] as const
       input.on('data', read)
-      // It was paused by the question before.
+      // An earlier question has paused it.
       input.resume()
       for (const loss of losses) input.on(loss, gone)
       signal.addEventListener('abort', () => fail(signal.reason), { signal: ends.signal })

@@ -1,6 +1,6 @@
 /**
- * What the composition root hands to the command line: the process around it and the
- * parts it may not import itself.
+ * What `src/main.ts` hands to the command line: the process around it, and the parts that
+ * the command line may not import itself.
  */
 import type { VaultDoor } from '../app/vault/vaults.ts'
 import type { Clock, Http, Locks, Random, Spawn } from '../core/ports.ts'

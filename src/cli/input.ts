@@ -12,7 +12,7 @@ import { Secret } from '../core/secret.ts'
 import type { Extent } from './hidden.ts'
 import { cleanLine } from './render/clean.ts'
 
-/** Largest value in bytes (CONTRACT 3). */
+/** The size of the largest value, in bytes. */
 export const MAX_VALUE = 1024 * 1024
 
 export interface InputOptions {
@@ -24,8 +24,8 @@ export interface InputOptions {
 }
 
 /**
- * What is read, and what is asked where it would come from a terminal: there everything
- * may be a secret, and nothing is echoed.
+ * What is to be read, and the question for it where it would come from a terminal.
+ * Whatever is typed there may be a secret, so nothing is echoed.
  */
 export interface Wanted {
   /** For errors: `the value on stdin`. */
@@ -40,7 +40,7 @@ export interface Wanted {
 }
 
 /**
- * A descriptor that is no terminal as a stream. Pipes are waited for by the event loop: a
+ * A stream of a descriptor that is no terminal. Pipes are waited for by the event loop: a
  * read that blocks in a worker thread could be neither interrupted nor left behind by the
  * end of the process.
  */
@@ -71,15 +71,15 @@ async function readToEnd(fd: number, limit: number, what: string): Promise<Secre
 }
 
 /**
- * Does this process hold the other end too? Then the pipe is one of its own, and nobody
- * would ever write into it.
+ * Does this process hold another descriptor of the same pipe? Then the pipe is one of its
+ * own, and nobody would ever write into it.
  */
 function isOwnPipe(fd: number, inode: number): boolean {
   for (let other = 3; other < 64; other++) {
     try {
       if (other !== fd && fstatSync(other).ino === inode && fstatSync(other).isFIFO()) return true
     } catch {
-      // not open
+      // This descriptor is not open.
     }
   }
   return false
@@ -98,7 +98,7 @@ export class Input {
     this.#options = options
   }
 
-  /** May a command ask? */
+  /** May a command ask, and is there a terminal to ask on? */
   get interactive(): boolean {
     return this.#options.allowed && isatty(0) && isatty(2)
   }
@@ -117,8 +117,8 @@ export class Input {
   }
 
   /**
-   * All of stdin, bounded. A terminal is asked, and shows nothing; where it may not be,
-   * exit 2 says how else to give it.
+   * All of stdin, bounded. At a terminal the question is asked and the answer is not
+   * shown; where asking is not allowed, exit 2 says how else to give the value.
    */
   async stdin(wanted: Wanted): Promise<Secret> {
     try {
@@ -196,8 +196,8 @@ export class Input {
   }
 
   /**
-   * A hidden question on the terminal; without one exit 2 naming the flags that answer
-   * it.
+   * Asks a question on the terminal and does not show the answer. Without a terminal it
+   * ends with exit 2 and names the flags that answer it.
    */
   async hidden(question: string, flags: string): Promise<Secret> {
     if (!this.interactive)
@@ -216,9 +216,9 @@ export class Input {
   }
 
   /**
-   * A confirmation. `--yes` answers it. Without a terminal it counts as given, unless
-   * `severe`: then `--yes` is demanded (exit 2). A "no" ends the command with exit 1 and
-   * nothing changed.
+   * Asks for a confirmation. `--yes` answers it. Without a terminal it counts as given,
+   * unless `severe`: then `--yes` is demanded (exit 2). A "no" ends the command with exit
+   * 1 and nothing changed.
    */
   async confirm(question: string, severe = false): Promise<void> {
     if (this.#options.yes) return
@@ -268,7 +268,7 @@ export class Input {
     )
   }
 
-  /** A descriptor to its end, or an answer where it is a terminal. */
+  /** Reads a descriptor to its end, or asks where it is a terminal. */
   async #read(fd: number, wanted: Wanted): Promise<Secret> {
     if (!isatty(fd)) return readToEnd(fd, wanted.limit ?? MAX_VALUE, wanted.what)
     if (this.#options.allowed && isatty(2)) return this.#asked(fd, wanted, 2)
@@ -280,8 +280,8 @@ export class Input {
   }
 
   /**
-   * The answer to a question on a terminal that shows nothing of it; the question goes to
-   * the descriptor `to`.
+   * Asks a question on a terminal that does not show the answer. The question is written
+   * to the descriptor `to`.
    */
   async #asked(fd: number, wanted: Wanted, to: number): Promise<Secret> {
     const { readHidden } = await import('./hidden.ts')
@@ -307,7 +307,7 @@ export class Input {
   }
 }
 
-/** Ctrl-C at a question is SIGINT, not a bug. */
+/** Awaits the answer to a question. Ctrl-C there counts as SIGINT, and is no bug. */
 async function answered<T>(answer: Promise<T>): Promise<T> {
   try {
     return await answer
@@ -331,7 +331,7 @@ export function codeOf(thrown: unknown): string {
     : 'unknown error'
 }
 
-/** Without one trailing line end: LF, or CR LF as one. */
+/** The value without one line end at its end: LF, or CR LF as one. */
 export function chomp(value: Secret): Secret {
   const bytes = value.bytes()
   if (bytes.at(-1) !== 10) return value

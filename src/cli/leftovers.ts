@@ -1,4 +1,7 @@
-/** What a command has made on its way and takes away again when it comes to nothing. */
+/**
+ * Remembers what a command has made on its way, and removes it again when the command
+ * fails.
+ */
 import { existsSync, rmdirSync, unlinkSync } from 'node:fs'
 import { dirname } from 'node:path'
 
@@ -6,7 +9,7 @@ export class Leftovers {
   readonly #files: string[] = []
   #directories: string[] = []
 
-  /** A file that was made. */
+  /** Records a file that was made. */
   made(file: string): void {
     this.#files.push(file)
   }
@@ -26,7 +29,7 @@ export class Leftovers {
     this.#directories = [...missing, ...this.#directories]
   }
 
-  /** All is well: nothing is a leftover any more. */
+  /** Keeps everything: the command has succeeded. */
   keep(): void {
     this.#files.length = 0
     this.#directories.length = 0
@@ -43,7 +46,7 @@ export class Leftovers {
       try {
         rmdirSync(directory)
       } catch {
-        // It was never made, or is in use.
+        // It was never made, or holds something of somebody else.
       }
     }
   }

@@ -5,7 +5,7 @@ import { usage } from '../core/errors.ts'
 import { secretTypes, tiers } from '../core/model.ts'
 import { visible } from '../core/names.ts'
 
-/** For options that may be repeated: `.option('--tag <tag>', '…', collect)`. */
+/** The parser of options that may be repeated: `.option('--tag <tag>', '…', collect)`. */
 export function collect(value: string, before: readonly string[] | undefined): readonly string[] {
   return [...(before ?? []), value]
 }
@@ -63,7 +63,10 @@ export function parseSince(text: string, flag: string, now: number): number {
   return /^\d{4}-/.test(text) ? parseInstant(text, flag) : now - parseDuration(text, flag)
 }
 
-/** The last instant of a plain date, so that `--until 2026-11-30` includes that day. */
+/**
+ * As `parseSince`, but the last instant of a plain date, so that `--until 2026-11-30`
+ * includes that day.
+ */
 export function parseUntil(text: string, flag: string, now: number): number {
   const at = parseSince(text, flag, now)
   return /^\d{4}-\d{2}-\d{2}$/.test(text) ? at + DAY - 1 : at

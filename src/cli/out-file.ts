@@ -1,6 +1,6 @@
 /**
- * Files that hold secrets: 0600, made beside their place, complete and durable before
- * they appear under their name. Links are never followed.
+ * Writes files that hold secrets: readable by their owner only, made beside their place,
+ * complete and durable before they appear under their name. Links are never followed.
  */
 import { closeSync, fsyncSync, lstatSync, openSync, renameSync, unlinkSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'

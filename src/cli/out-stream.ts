@@ -53,7 +53,7 @@ export class OutStream {
     if (result !== 'ok') throw this.#failed(result === 'closed' ? 'EPIPE' : result.failed)
   }
 
-  /** Complete: durable, then under its name. */
+  /** Makes the file durable and then gives it its name. */
   finish(): void {
     try {
       fsyncSync(this.#fd)
@@ -78,13 +78,13 @@ export class OutStream {
     }
   }
 
-  /** Leaves nothing behind, unless it was finished. */
+  /** Removes the draft, unless `finish` has given it its name. */
   dispose(): void {
     try {
       if (this.#fd >= 0) closeSync(this.#fd)
       unlinkSync(this.#draft)
     } catch {
-      // Finished, or already gone.
+      // The draft was finished, or is already gone.
     }
   }
 }

@@ -1,7 +1,6 @@
 /**
- * What each override drops, in the words that stand on the screen before and after it.
- * None drops anything else: an override that is not in this table, or a condition that is
- * not in its row, stays.
+ * Which conditions each override drops, in the words that stand on the screen before and
+ * after it. No override drops anything that is not in this table.
  */
 import type { Context } from './context.ts'
 
@@ -13,9 +12,9 @@ export interface Overrides {
   readonly leaked?: boolean
   /** Of secrets that an emergency replaces: those whose old value nobody here can end. */
   readonly livesOn?: readonly string[]
-  /** Every one of them is such. */
+  /** None of these secrets has an old value that can be ended from here. */
   readonly nothingEnds?: boolean
-  /** `--force` of a given value. */
+  /** `--force` beside a given value. */
   readonly forceValue?: boolean
   /** `--force` of `revoke`. */
   readonly forceRevoke?: boolean
@@ -25,7 +24,7 @@ export interface Overrides {
   readonly acceptRollback?: boolean
 }
 
-/** One condition that is not asked for: what it would have protected. */
+/** One condition that is dropped, in words. */
 export type Dropped = string
 
 /** The conditions that these overrides drop, in order. */

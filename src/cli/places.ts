@@ -1,4 +1,8 @@
-/** Where things are, unless told otherwise: vault and state by the XDG rules. */
+/**
+ * Where the vault and this program's state are: by flag or variable, otherwise as the XDG
+ * base directory specification says;
+ * https://specifications.freedesktop.org/basedir-spec/latest/
+ */
 import { isAbsolute, join, resolve } from 'node:path'
 import { usage } from '../core/errors.ts'
 import { fromEnv } from './env.ts'
@@ -31,7 +35,7 @@ export function vaultFile(flag: string | undefined, env: Env, cwd: string): stri
   return join(data, 'rotate', 'vault.db')
 }
 
-/** The directory of high-water marks and locks. */
+/** The directory of locks and of what was last seen of each vault. */
 export function stateDir(env: Env): string {
   const state = stateDirIfAny(env)
   if (state === undefined) {

@@ -1,5 +1,5 @@
 /**
- * Which secret opens the vault: flags, then environment, then systemd credentials; a
+ * Finds what opens the vault: flags, then environment, then systemd credentials; a
  * question on /dev/tty comes last (unlock.ts). The first source that is named decides. If
  * it fails the others are not tried: a typo must not silently use another key.
  */

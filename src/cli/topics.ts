@@ -1,4 +1,4 @@
-/** `help TOPIC`: what is not about one command. */
+/** The texts of `help TOPIC`, which are not about one command. */
 import { exits } from '../core/errors.ts'
 
 /** The one table of what the exit codes mean; their numbers are those of `exits`. */

@@ -20,9 +20,7 @@ function failed(message: string, hint?: string): RotateError {
   return new RotateError('unlock-failed', message, hint === undefined ? {} : { hint })
 }
 
-/**
- * A source that can't be read opens nothing; that somebody interrupted stays what it is.
- */
+/** A source that can't be read is an `unlock-failed`; an interruption stays one. */
 function unread(error: unknown, from: string): RotateError {
   if (error instanceof RotateError)
     return error.code === 'usage' ? failed(error.message, error.hint) : error
@@ -30,8 +28,8 @@ function unread(error: unknown, from: string): RotateError {
 }
 
 /**
- * Runs the operator's own command by the shell, as RESTIC_PASSWORD_COMMAND and its like
- * do; its stderr goes to ours. The first line that it prints is the passphrase: password
+ * Runs the operator's own command by the shell, as `ROTATE_PASSPHRASE_COMMAND` gives it;
+ * its stderr goes to ours. The first line that it prints is the passphrase: password
  * managers print notes below.
  */
 async function fromCommand(command: string, from: string, signal: AbortSignal): Promise<Secret> {

@@ -1,6 +1,6 @@
 /**
- * Writing that notices when it fails: short writes are continued, a full pipe is waited
- * for, everything else is reported.
+ * Writes and notices when that fails: short writes are continued, a full pipe is waited
+ * for, and every other failure is returned.
  */
 import { writeSync } from 'node:fs'
 

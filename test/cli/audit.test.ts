@@ -1,13 +1,13 @@
-/** `rotate audit` as a user and an auditor meet it. */
+/** `rotate audit` as a user and an auditor use it. */
 import { execFileSync } from 'node:child_process'
 import { lstatSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import * as shapes from '../../src/contract/secrets.ts'
+import * as shapes from '../contract/secrets.ts'
 import { canary, errorOf, expectNoTrace, Sandbox } from './program.ts'
 
 let box: Sandbox
 const secret = canary('audited')
-/** Nothing that could open a vault. */
+/** The environment of an auditor has nothing that could open a vault. */
 const auditor = { ROTATE_KEY_FILE: undefined, HOME: '/nonexistent' }
 
 beforeAll(async () => {

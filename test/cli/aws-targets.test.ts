@@ -75,7 +75,7 @@ test('a red check puts the old value back in both', async () => {
   expect(hook.live).toEqual([first])
 })
 
-test('two keys of one document, rotated at the same time, of which one is undone: neither takes the other along', async () => {
+test('two keys of one document rotated at once, of which one is undone: neither takes the other along', async () => {
   const other = 'production/app/OTHER_KEY'
   const document = (key: string, second: string): string =>
     `{\n  "port": 5432,\n  "API_KEY": "${key}",\n  "OTHER_KEY": "${second}"\n}\n`
@@ -103,7 +103,7 @@ test('two keys of one document, rotated at the same time, of which one is undone
   )
 })
 
-test('a secret without a value, which an undo could not empty again, is begun with only where that is accepted', async () => {
+test('a secret without a value, which an undo could not empty again, is begun only where accepted', async () => {
   secrets.add('production/app')
   const target = {
     type: 'aws-secrets-manager',

@@ -1,6 +1,6 @@
 /**
- * reference/reliability.md 5: what must be refused, with which code, with nothing changed
- * and no value in the message.
+ * Bad input: what must be refused, with which code, with nothing changed and no value in
+ * the message.
  */
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { execFileSync } from 'node:child_process'

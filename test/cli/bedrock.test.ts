@@ -4,14 +4,14 @@
  */
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import type { z } from 'zod'
-import type * as rotation from '../../src/contract/rotation.ts'
+import type * as rotation from '../contract/rotation.ts'
 import { DAY } from '../../src/core/duration.ts'
 import { errorOf, expectNoTrace } from './program.ts'
 import { canMoveClock, HOUR, option, World } from './rotation-world.ts'
 
 type Due = z.output<typeof rotation.runDue>
 
-// Many processes each; a busy machine needs its time.
+// Each test starts many processes, which takes its time on a busy machine.
 vi.setConfig({ testTimeout: 180_000 })
 
 const path = 'production/chat/BEDROCK_KEY'
@@ -61,7 +61,7 @@ async function setUp(byHand = false) {
 }
 
 describe.skipIf(!canMoveClock)('Bedrock,', () => {
-  test('test, create, deliver, promote, limit, grace, suspend, quarantine, delete, proof, and the next one before the end of the key', async () => {
+  test('test, create, deliver, promote, limit, grace, quarantine, delete, proof, and the next one', async () => {
     const { fake, iam, first } = await setUp()
     fake.denied.add('ListServiceSpecificCredentials')
     const red = await world.run(['provider', 'test', path, '--json'])
@@ -102,14 +102,14 @@ describe.skipIf(!canMoveClock)('Bedrock,', () => {
     expect((await world.data<Due>(['run-due'])).rotated).toMatchObject([
       { version: 3, triggeredBy: 'automatic' },
     ])
-    // The old one is still alive in the grace of the new one.
+    // The old key is still alive, because its grace has not ended.
     expect(iam.accepts(value)).toBeDefined()
     const shown = world.box.results.filter(({ args }) => args[0] === 'get')
     for (const key of [...iam.keys.values(), first])
       expectNoTrace(world.box, key.secret, { shownBy: shown, heldBy: [world.box.path('chat.env')] })
   })
 
-  test('a lost answer: the key that it left behind is found, switched off and deleted, and the old one never stops working', async () => {
+  test('a lost answer: the key left behind is switched off and deleted, and the old one never stops', async () => {
     const { fake, iam, first } = await setUp()
     fake.fault({ action: 'CreateServiceSpecificCredential', kind: 'drop-after' })
     expect((await world.run(['rotate', path])).code).toBe(20)
@@ -134,7 +134,7 @@ describe.skipIf(!canMoveClock)('Bedrock,', () => {
     }
   })
 
-  test('a key that was made by hand is replaced and not touched; it holds its slot until a person ends it, and the refusal says so', async () => {
+  test('a key made by hand is replaced, not touched, and holds its slot until a person ends it', async () => {
     const { iam, first } = await setUp(true)
     await world.ok(['rotate', path])
     world.pass(6 * HOUR)

@@ -16,8 +16,8 @@ import { canMoveClock, configOf, World } from './rotation-world.ts'
 const path = 'production/app/API_KEY'
 const old = 'first-value-0123456789abc'
 /**
- * A witness of the time must have another name than `localhost`; the machine's own leads
- * to it as well.
+ * A server whose `Date` is believed must have another name than `localhost`. The name of
+ * the machine itself leads to this server as well.
  */
 const name = hostname()
 const named = await lookup(name).then(
@@ -67,7 +67,7 @@ async function overTls(target: string, days: number): Promise<string> {
 
 describe.skipIf(!canMoveClock)('a clock that jumped by more than a year', () => {
   test.skipIf(!named)(
-    'ends nothing while a server over TLS says otherwise, says so, and does what is due once it is right again',
+    'ends nothing while a server over TLS says otherwise, and does what is due once it is right',
     async () => {
       const fake = await world.hook({ overlap: true, idempotent: true, live: [old] })
       const url = await overTls(fake.url, 4000)
@@ -101,8 +101,8 @@ describe.skipIf(!canMoveClock)('a clock that jumped by more than a year', () => 
       expect((await world.run(['revoke', path], { env })).code).not.toBe(0)
       expect(fake.live).toHaveLength(2)
 
-      // Right again. What the wrong clock has written is ahead of it, and the server's
-      // word counts more than that.
+      // The clock is right again. Dates that it wrote while it was wrong lie ahead of it,
+      // and the word of the server counts more than they do.
       world.pass(-400 * DAY)
       await world.ok(['revoke', path], { env })
       expect(fake.live).toEqual([await world.get(path)])

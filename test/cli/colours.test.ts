@@ -19,8 +19,9 @@ vi.mock('../../src/cli/write.ts', () => ({
 }))
 afterEach(() => written.splice(0))
 
-// Red, a cleared screen, a window title, C1's one-character CSI, reversed letters, a
-// zero-width space, and lines of its own.
+// Text that colours, clears the screen, sets the window title, uses the one-character
+// form of a control sequence, reverses letters, has a zero-width space, and begins lines
+// of its own.
 const hostile =
   'a\u001b[31mb\u001b[2J\u001b]0;t\u0007c\u009b1md\u202ee\u200bf\r\n  ok     promoted\tg'
 const shown =
@@ -29,7 +30,7 @@ const shown =
 const chalk = new Chalk({ level: 1 })
 const red = (text: string): string => `\u001b[31m${text}\u001b[39m`
 
-/** What was written, without the colours that we put on ourselves. */
+/** What was written, without the colours that the program itself puts on. */
 function plain(): string {
   // oxlint-disable-next-line no-control-regex
   return written.map(({ text }) => text.replaceAll(/\u001b\[\d+m/g, '')).join('')

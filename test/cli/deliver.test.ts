@@ -1,11 +1,11 @@
 /**
- * The current value where it is not: `deliver`, `drift`, and `rotate now` with the value
- * that `set` has stored. Nothing is created or ended.
+ * Brings the current value to targets that do not hold it: `deliver`, `drift`, and
+ * `rotate now` with the value that `set` has stored. Nothing is created or ended.
  */
 import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import * as shapes from '../../src/contract/rotation.ts'
-import { document } from '../../src/contract/common.ts'
+import * as shapes from '../contract/rotation.ts'
+import { document } from '../contract/common.ts'
 import { errorOf } from './program.ts'
 import { option, World } from './rotation-world.ts'
 
@@ -130,7 +130,7 @@ describe('deliver', () => {
     expect(await rows('delivered_again')).toEqual([])
   })
 
-  test('one target fails: the others are given it, and the end says which (22); alone it is 20 only where nothing was written', async () => {
+  test('one target fails: the others get it, and the end says which (22; 20 if nothing was written)', async () => {
     const { file, tell } = await stored()
     writeFileSync(tell, '#!/bin/sh\nexit 1\n')
     const result = await world.run(['deliver', path, '--json'])
@@ -144,7 +144,7 @@ describe('deliver', () => {
     expect(errorOf(result).message).toContain('what exec holds now is not known')
     expect(readFileSync(file, 'utf8')).toBe(`API_KEY=${second}\n`)
     expect(await rows('delivered_again')).toContain('delivered_again failed exec 2')
-    // That the place is gone is found before anything is written there.
+    // That the directory of the file is gone is found before anything is written there.
     const other = 'app/prod/OTHER'
     mkdirSync(world.box.path('gone'))
     await world.connected(
@@ -195,7 +195,7 @@ describe('rotate now with the value that is current already', () => {
 })
 
 describe('drift', () => {
-  test('vault, provider and targets side by side; --exit-code; --fix mends what a target has, and is audited as such', async () => {
+  test('vault, provider and targets side by side; --exit-code; --fix mends a target and is audited', async () => {
     const { file, hook, told } = await stored()
     const seen = shapes.drift.parse(await world.data(['drift']))
     expect(seen.drift.map(({ place, holds, state }) => [place, holds, state])).toEqual([

@@ -63,7 +63,7 @@ describe.skipIf(!canMoveClock)('after the loss of a machine', () => {
     ])
     const lost = unlockers.find(({ kind }) => kind === 'key-file')?.id ?? ''
 
-    // Another machine: what lay in the old home is gone.
+    // This is another machine, so what lay in the old home is gone.
     const desk = world.box.path('desk')
     const home = world.box.path('new home')
     for (const directory of [desk, home, world.box.path('bin')])
@@ -107,7 +107,7 @@ describe.skipIf(!canMoveClock)('after the loss of a machine', () => {
     const after = await shell(blocks[1] ?? '', env)
     expect(after.status, after.stdout + after.stderr).toBe(0)
 
-    // The new key opens it, the lost one does not; what was planned goes on.
+    // The new key opens the vault and the lost one does not; what was planned goes on.
     const own = { HOME: newHome, ROTATE_KEY_FILE: `${newHome}/rotate.key` }
     expect(await shell(`rotate get ${path} -n`, own)).toMatchObject({ status: 0, stdout: value })
     writeFileSync(world.box.keyFile, held, { mode: 0o600 })

@@ -1,6 +1,7 @@
 /**
- * Around a rotation things go wrong: full disks, closed streams, signals, damaged files,
- * curious neighbours. The built program, an almost empty environment.
+ * What goes wrong around a rotation: full disks, closed streams, signals, damaged files,
+ * other processes that look on. Played with the built program in an almost empty
+ * environment.
  */
 import { spawn, spawnSync } from 'node:child_process'
 import {
@@ -18,7 +19,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { canary, errorOf, expectNoTrace, program } from './program.ts'
 import { configOf, option, World } from './rotation-world.ts'
 
-// Many processes each; a busy machine needs its time.
+// Each test starts many processes, which takes its time on a busy machine.
 vi.setConfig({ testTimeout: 120_000 })
 
 let world: World
@@ -68,7 +69,7 @@ async function shell(script: string, extra: Readonly<Record<string, string>> = {
   )
 }
 
-/** A rotation in the background, with what it said. */
+/** Starts a rotation in the background and collects what it says. */
 function background(args: readonly string[]) {
   const child = spawn(program, [...args], {
     env: { HOME: world.box.home, PATH: '/usr/bin:/bin', ROTATE_KEY_FILE: world.box.keyFile },
@@ -194,7 +195,7 @@ describe('streams', () => {
     expect((await shell('"$ROTATE" set edge/app/OTHER </dev/null')).code).toBe(2)
     expect((await shell('"$ROTATE" run-due <&- >&- 2>&-')).code).toBe(0)
     expect((await shell('"$ROTATE" rotate edge/app/KEY </dev/null >&- 2>&-')).code).toBe(74)
-    // The work was done all the same.
+    // The rotation itself was done all the same.
     expect((await world.data<{ version: number }>(['get', path])).version).toBe(3)
   })
 
@@ -259,7 +260,7 @@ describe('files', () => {
       for (let i = 0; i < 64; i++) bytes[at + i] = (bytes[at + i] ?? 0) ^ 0xff
       writeFileSync(copy, bytes, { mode: 0o600 })
       const result = await world.run(['rotate', path, '--dry-run'], { env: { ROTATE_VAULT: copy } })
-      // A byte that nothing reads does no harm.
+      // A flipped byte that nothing reads does no harm.
       expect([0, 24], result.stderr).toContain(result.code)
       codes.add(result.code)
     }
@@ -279,7 +280,8 @@ describe('files', () => {
     existsSync(directory) &&
     spawnSync('unshare', ['--mount', 'true']).status === 0
 
-  test(`a full disk (${canMount ? 'a small file system' : 'a limit on the size of files'}): 16 or undone, nothing lost, and well again with room`, async () => {
+  const how = canMount ? 'a small file system' : 'a limit on the size of files'
+  test(`a full disk (${how}): 16 or undone, nothing lost, and well again with room`, async () => {
     const fake = await hooked()
     const size = Math.ceil(statSync(world.box.vault).size / 512)
     // Big values fill what is left long before the rotation is over.
@@ -313,7 +315,7 @@ describe('files', () => {
     expect(result.stderr).toMatch(/^again 0$/m)
     expect(result.stderr.match(/^get 0$/gm)).toHaveLength(2)
     expect(result.stdout.startsWith(FIRST)).toBe(true)
-    // One key lives, and it is the current one.
+    // One key is alive, and it is the current one.
     expect(fake.live).toHaveLength(1)
     expect(result.stdout.trimEnd().endsWith(fake.live[0] ?? '-')).toBe(true)
   })
@@ -370,7 +372,7 @@ describe('files', () => {
 })
 
 describe('neighbours', () => {
-  test('no value stands in an argument or the environment of any process while the programs of a rotation run', async () => {
+  test('no value stands in an argument or the environment of any process while a rotation runs', async () => {
     const old = canary('old')
     const hookSecret = canary('hook')
     const fake = await world.hook({ overlap: true, secret: hookSecret, live: [old] })
@@ -415,11 +417,12 @@ exit 0`,
       expect(seen).toContain(`${name}`)
       for (const hidden of [old, value, hookSecret])
         expect(seen.includes(hidden.slice(0, -4)), name).toBe(false)
-      // Nothing but its three streams: no vault, no lock, no socket.
+      // A program that was started has nothing open but its three streams: no vault, no
+      // lock and no socket.
       expect(world.read(`${name}.fds`)).not.toMatch(/vault\.db|\.lock/)
     }
     expect(world.read('pushed.seen')).toMatch(/^--flag\nargument$/m)
-    // What opens the vault is not handed on.
+    // Variables that open the vault are not handed on to the program.
     const names = world
       .read('pushed.env')
       .split('\n')

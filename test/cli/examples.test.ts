@@ -30,7 +30,7 @@ const SIGNING = 'whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz'
 const SLACK = 'https://hooks.slack.com/services/T00000000/B00000000/XXXXXXXXXXXXXXXXXXXXXXXX'
 
 interface Example {
-  /** The command whose help shows it, or `help TOPIC`. */
+  /** The command whose help shows the line, or `help TOPIC`. */
   readonly of: string
   readonly line: string
 }
@@ -59,7 +59,7 @@ const examples: readonly Example[] = [
 ]
 
 let world: World
-/** An application that is well, and takes whatever it is sent. */
+/** An application that answers every request with success. */
 const health = { url: '' }
 const server = createServer((request, response) => request.resume().on('end', () => response.end()))
 beforeAll(async () => {
@@ -151,7 +151,7 @@ function issuer(output: 'json' | 'value'): void {
     world.script(name, `exec '${process.execPath}' '${WORKER}' '${world.box.home}' '${output}' ''`)
 }
 
-/** A run whose create got no answer. */
+/** Makes a run whose create call got no answer, and returns its id. */
 async function unknown(): Promise<string> {
   const fake = await world.hook({ live: [VALUE] })
   await world.ok(['set', LOGIN], { input: VALUE })
@@ -171,7 +171,7 @@ async function unknown(): Promise<string> {
   return runIdOf()
 }
 
-/** A login that a file must hold. */
+/** Stores a login that has an env file as its target. */
 async function delivered(): Promise<void> {
   await world.ok(['set', LOGIN], { input: VALUE })
   const target = option('--target', { type: 'env-file', path: world.box.path('app/.env') })
@@ -207,17 +207,17 @@ async function notifier(): Promise<void> {
 }
 
 interface Scene {
-  /** What must be there before; it may return what stands for the line's `…`. */
+  /** Makes what must be there before; may return what stands for the `…` of the line. */
   readonly before?: () => Promise<string | void> | string | void
   /** Puts in what stands for something of the reader's own. */
   readonly fill?: (line: string, found: string) => string
   readonly code?: number
   readonly input?: string
-  /** What is typed: the line asks. */
+  /** Answers that are typed at the questions of the line. */
   readonly answers?: readonly (readonly [string, string])[]
 }
 
-/** What stands for a place of the reader's own. */
+/** Puts a place of this test for one that stands for the reader's own. */
 const here = (line: string): string =>
   line
     .replaceAll(/\/srv\/\w+/g, world.box.path('app'))
@@ -228,7 +228,7 @@ const here = (line: string): string =>
     .replaceAll('https://app.example.com/health', health.url)
 
 const runId = (line: string, run: string): string => line.replace(/run_\w+…/, run)
-/** What a terminal would ask. */
+/** Answers what the line would ask at a terminal. */
 const yes = (line: string): string => `${line} --yes`
 const fresh = (vault: string): Scene => ({
   fill: (line) => `unset ROTATE_KEY_FILE; export ROTATE_VAULT=${vault}; ${line}`,
@@ -241,6 +241,9 @@ const twice = (typed: string): NonNullable<Scene['answers']> => [
 /**
  * What a line needs beyond the secrets that it names, by the line as it stands in help.
  */
+const AWS_FIELDS = '--field accessKeyId=AKIA… --field secretAccessKey=@-'
+const BARE_VALUE = '{"output":"value","verify":["./try-key"],"revoke":null}'
+
 const scenes: Readonly<Record<string, Scene>> = {
   'rotate deliver production/db/LOGIN': { before: delivered },
   'rotate init': { ...fresh('~/first.db'), answers: twice('correct horse battery') },
@@ -251,11 +254,10 @@ const scenes: Readonly<Record<string, Scene>> = {
   'printf %s "$KEY" | rotate set production/gemini/GEMINI_API_KEY --type api_key': {
     fill: (line) => `KEY=${VALUE}; ${line}`,
   },
-  'rotate set production/aws/DEPLOY --type aws_access_key --field accessKeyId=AKIA… --field secretAccessKey=@-':
-    {
-      fill: (line) => line.replace('AKIA…', 'AKIAIOSFODNN7EXAMPLE'),
-      input: 'a-secret-access-key-0123456789',
-    },
+  [`rotate set production/aws/DEPLOY --type aws_access_key ${AWS_FIELDS}`]: {
+    fill: (line) => line.replace('AKIA…', 'AKIAIOSFODNN7EXAMPLE'),
+    input: 'a-secret-access-key-0123456789',
+  },
   'rotate import .env --into production/app': { before: () => put('.env', 'A_KEY=1\nB_KEY=2\n') },
   'rotate import - --format json < secrets.json': {
     before: () => put('secrets.json', '{"production/app/C_KEY":"3"}'),
@@ -289,10 +291,9 @@ const scenes: Readonly<Record<string, Scene>> = {
   },
   'rotate provider test ./issue-key --yes': { before: () => issuer('json') },
   'rotate provider test ./program': { before: () => issuer('json'), fill: yes },
-  [`rotate provider test ./issue-key --yes \\\n      --config '{"output":"value","verify":["./try-key"],"revoke":null}'`]:
-    {
-      before: () => issuer('value'),
-    },
+  [`rotate provider test ./issue-key --yes \\\n      --config '${BARE_VALUE}'`]: {
+    before: () => issuer('value'),
+  },
   'rotate notify set ops --config @slack.json': {
     before: () => put('slack.json', JSON.stringify({ type: 'slack', url: SLACK })),
   },
@@ -348,13 +349,14 @@ const scenes: Readonly<Record<string, Scene>> = {
     fill: (line) => line.replace('NAME', 'a/b/C'),
   },
   'rotate completion zsh > "${fpath[1]}/_rotate"': { fill: (line) => `fpath=(x ~); ${line}` },
-  // No shell of that name stands on every machine; what it is given is looked at.
+  // Not every machine has this shell, so only the script that it would be given is looked
+  // at.
   'rotate completion fish | source': {
     fill: (line) => line.replace('source', 'grep -q "complete -c rotate"'),
   },
 }
 
-/** Run by the test of the package, as they stand there. */
+/** The test of the package runs these lines as they stand. */
 const elsewhere = new Set(['rotate demo', 'rotate demo --break check'])
 
 /** Secrets that a line names, made before it is run. */

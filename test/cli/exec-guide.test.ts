@@ -1,6 +1,6 @@
 /**
- * The guide to programs and web hooks: its program and its lines as they stand there, and
- * every configuration key.
+ * The guide to programs and web hooks (src/providers/EXEC.md): runs its program and its
+ * lines as they stand there, and looks for every configuration key in it.
  */
 import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'

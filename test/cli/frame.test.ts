@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import * as shapes from '../../src/contract/secrets.ts'
+import * as shapes from '../contract/secrets.ts'
 import { errorOf, Sandbox } from './program.ts'
 
 let box: Sandbox
@@ -24,6 +24,12 @@ describe('the frame', () => {
       })
     },
   )
+
+  test('version and audit pubkey answer scripts in their shapes', async () => {
+    expect(await box.json(shapes.versionCommand, ['version'])).toMatchObject({ version: '0.1.0' })
+    const { pubkey } = await box.json(shapes.auditPubkey, ['audit', 'pubkey'])
+    expect(await box.run(['audit', 'pubkey'])).toMatchObject({ stdout: `${pubkey}\n` })
+  })
 
   test('help, version and completion need no vault, no home and no key', async () => {
     for (const args of [
@@ -93,7 +99,7 @@ describe('the frame', () => {
   test('errors say three things; with --json they are one document', async () => {
     const { stderr } = await box.fails(13, ['get', 'no/such/KEY'])
     expect(stderr).toMatch(
-      /^rotate: there is no secret no\/such\/KEY\n {2}now: nothing was changed\n {2}next: rotate list/,
+      /^rotate: there is no secret no.such.KEY\n +now: nothing was changed\n +next: rotate list/,
     )
     expect((await box.fails(13, ['get', 'no/such/KEY', '--silent'])).stderr).toMatch(/^[^\n]+\n$/)
     const json = await box.run(['get', 'no/such/KEY', '--json'])
@@ -182,7 +188,8 @@ describe('the frame', () => {
       stdio: ['pipe', 'pipe', 'pipe'],
     })
     const closed = new Promise((done) => child.once('close', done))
-    // More than the pipe holds: once all of it is written, most of it has been read.
+    // This is more than a pipe holds, so once all of it is written most of it has been
+    // read.
     await new Promise((done) => child.stdin.write('half a val'.repeat(90_000), done))
     child.kill('SIGTERM')
     expect(await closed).toBe(143)

@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import type { z } from 'zod'
-import type * as rotation from '../../src/contract/rotation.ts'
+import type * as rotation from '../contract/rotation.ts'
 import { DAY } from '../../src/core/duration.ts'
 import { FakeGoogle, type FakeKey } from '../fakes/google.ts'
 import { expectNoTrace } from './program.ts'
@@ -13,7 +13,7 @@ import { canMoveClock, HOUR, option, World } from './rotation-world.ts'
 
 type Due = z.output<typeof rotation.runDue>
 
-// Many processes each; a busy machine needs its time.
+// Each test starts many processes, which takes its time on a busy machine.
 vi.setConfig({ testTimeout: 180_000 })
 
 const path = 'production/chat/GEMINI_API_KEY'
@@ -74,7 +74,7 @@ function expectClean(): void {
 }
 
 describe.skipIf(!canMoveClock)('Gemini,', () => {
-  test('test, create, deliver, promote, grace, quarantine, rollback out of it, end, proof of death, and the next one', async () => {
+  test('test, create, deliver, promote, grace, quarantine, rollback out of it, end, proof, the next', async () => {
     const first = await setUp()
     expect(first.value).toMatch(/^AQ\./)
     fake.denied.add('apikeys.keys.undelete')
@@ -102,7 +102,7 @@ describe.skipIf(!canMoveClock)('Gemini,', () => {
       { path, version: 1, state: 'suspended' },
     ])
     expect(fake.live()).toEqual([second])
-    // Google brings it back, with its value.
+    // Google undeletes a key together with its value.
     await world.ok(['rollback', path, '--yes'])
     expect(await world.get(path)).toBe(first.value)
     expect(fake.live()).toHaveLength(2)
@@ -125,12 +125,12 @@ describe.skipIf(!canMoveClock)('Gemini,', () => {
     expect((await world.data<Due>(['run-due'])).rotated).toMatchObject([
       { version: 3, triggeredBy: 'automatic' },
     ])
-    // The old one is still alive in the grace of the new one.
+    // The old key is still alive, because its grace has not ended.
     expect(fake.accepts(value)).toBe(true)
     expectClean()
   })
 
-  test('a lost answer: the key is found by the id of its intent, its value is read again, and nothing is left over', async () => {
+  test('a lost answer: the key is found by the id of its intent, its value read again, nothing left over', async () => {
     const first = await setUp()
     fake.fates.push({ on: 'create', kind: 'lose-after' })
     const result = await world.ok(['rotate', path])
@@ -144,7 +144,7 @@ describe.skipIf(!canMoveClock)('Gemini,', () => {
     expectClean()
   })
 
-  test('a lost answer whose value can not be read: the key is deleted, and the old one never stops working', async () => {
+  test('a lost answer whose value can not be read: the key is deleted, the old one never stops working', async () => {
     const first = await setUp()
     const file = world.box.path('chat.env')
     const before = readFileSync(file, 'utf8')
@@ -154,7 +154,7 @@ describe.skipIf(!canMoveClock)('Gemini,', () => {
     fake.deniedAfterCreate = ['apikeys.keys.getKeyString']
     expect((await world.run(['rotate', path])).code).toBe(20)
     expect(fake.live()).toEqual([first])
-    // One for each attempt, all of them found and deleted.
+    // Each attempt left one key, and all of them were found and deleted.
     expect([...fake.keys.keys()].slice(1).map((id) => id.slice(-2))).toEqual(['-1', '-2', '-3'])
     expect(readFileSync(file, 'utf8')).toBe(before)
     expect(await world.get(path)).toBe(first.value)

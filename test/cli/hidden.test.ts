@@ -19,8 +19,8 @@ describe('the keys of an answer', () => {
   const pasted = (what: string): string => `\u001b[200~${what}\u001b[201~`
 
   /**
-   * The answer, whether the keys come all at once or byte by byte; `undefined`: it is not
-   * complete.
+   * The answer that these keys make, which is the same whether they come all at once or
+   * byte by byte; `undefined` while it is not complete.
    */
   function answer(question: Question, keys: string): string | undefined {
     const bytes = Buffer.from(keys)
@@ -294,7 +294,7 @@ describe.skipIf(!hasTerminal)('a secret typed at a terminal', () => {
     expect(state.seen).toMatch(/\secho\b/)
   })
 
-  test('a paste of several lines is stored whole where the terminal marks it, and refused where it does not', async () => {
+  test('a paste of several lines is stored whole where the terminal marks it, otherwise refused', async () => {
     const lines = '-----BEGIN KEY-----\ntyped-MIIB\n-----END KEY-----'
     const keys = lines.replaceAll('\n', ENTER)
     const marked = await onTerminal(box, ['set', 'p/dev/PEM', '-'], {

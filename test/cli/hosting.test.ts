@@ -26,7 +26,7 @@ afterEach(async () => {
   await world.close()
 })
 
-/** The check is green when everything that runs has the value that is presented. */
+/** The check is green when all that runs has the value that the check presents. */
 async function setUp() {
   const sites = [
     vercel.project('site', { API_KEY: first }, 'encrypted'),

@@ -1,7 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { parse } from 'csv-parse/sync'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import * as shapes from '../../src/contract/secrets.ts'
+import * as shapes from '../contract/secrets.ts'
 import { canary, errorOf, expectNoTrace, Sandbox } from './program.ts'
 
 let box: Sandbox

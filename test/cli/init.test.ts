@@ -5,7 +5,7 @@
 import { spawnSync } from 'node:child_process'
 import { chmodSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import * as shapes from '../../src/contract/secrets.ts'
+import * as shapes from '../contract/secrets.ts'
 import { program, Sandbox } from './program.ts'
 
 const none = { ROTATE_KEY_FILE: undefined }
@@ -22,7 +22,7 @@ const everything = (): readonly string[] =>
 
 describe('in an empty home', () => {
   test('makes the directories for nobody else, and says what to type next, which works', async () => {
-    // A mask that would let others in, were it obeyed.
+    // A file mode mask that would let others in if the program obeyed it.
     const script = `umask 000; exec "${program}" init --key-file ~/.config/rotate/key`
     const env = { HOME: box.home, PATH: '/usr/bin:/bin' }
     const made = spawnSync('/bin/sh', ['-c', script], { env, cwd: box.home, encoding: 'utf8' })
@@ -88,7 +88,7 @@ describe('in an empty home', () => {
       },
     )
     expect(said.stdout).toBe(`${place}/vault.db\n${place}/key\n`)
-    // What the environment says already is not said again.
+    // A place that the environment names already is not printed again.
     const again = await box.run(['init'], { env: { ROTATE_VAULT: box.path('again.db') } })
     expect(again).toMatchObject({ code: 0 })
     expect(again.stderr).not.toContain('export')

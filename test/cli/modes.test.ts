@@ -7,7 +7,7 @@ import { chmodSync, readFileSync, writeFileSync } from 'node:fs'
 import { parse } from 'dotenv'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import type { z } from 'zod'
-import type * as rotation from '../../src/contract/rotation.ts'
+import type * as rotation from '../contract/rotation.ts'
 import { FakeAnthropic } from '../fakes/anthropic.ts'
 import { FakeCloudflareTokens } from '../fakes/cloudflare-tokens.ts'
 import { FakeGithub } from '../fakes/github.ts'
@@ -20,7 +20,7 @@ import { canMoveClock, HOUR, option, World } from './rotation-world.ts'
 
 type Due = z.output<typeof rotation.runDue>
 
-// Many processes each; a busy machine needs its time.
+// Each test starts many processes, which takes its time on a busy machine.
 vi.setConfig({ testTimeout: 180_000 })
 
 const path = 'production/app/KEY'
@@ -30,7 +30,7 @@ const rhythm = ['--interval', '30', '--grace', '2h', '--quarantine', '3h']
 interface Mode {
   readonly provider: string
   readonly config: Readonly<Record<string, unknown>>
-  /** Variables of the target by field; default: one of one value. */
+  /** Variables of the target by field; by default one variable for a single value. */
   readonly names?: Readonly<Record<string, string>>
   /** What stands in the vault before the schedule: JSON of fields, or one value. */
   readonly stored?: string
@@ -45,7 +45,7 @@ interface Mode {
   /** How many credentials live at the far side. */
   readonly live?: () => number
   /**
-   * What becomes of the old one. `in-place`: dead with the rotation; `by-hand`: this is
+   * What becomes of the old value. `in-place`: dead with the rotation; `by-hand`: this is
    * what the person does; `kept`: nobody can end it.
    */
   readonly end:
@@ -130,7 +130,7 @@ async function rotateTwice(mode: Mode): Promise<void> {
     if (typeof end === 'function' && before !== undefined) end(before)
     world.pass(3 * HOUR)
     await world.ok(['run-due'])
-    // Out of the quarantine, where there is one.
+    // The quarantine is over now, where there is one.
     world.pass(4 * HOUR)
     if (end !== 'retired') await world.ok(['run-due'])
     const [old] = (await versions()).slice(-2)
@@ -187,7 +187,7 @@ describe('aws', () => {
     const config = { iamUserName: 'svc', endpoint: fake.url, self: true }
     await rotateTwice({ provider: 'aws', config, names, stored, accepts, live, end: 'revoked' })
     expect(fake.calls.some(({ key }) => key === fake.admin.id)).toBe(false)
-    // The one that takes its place ends it.
+    // The key that takes the place of another one is also the one that ends it.
     for (const call of fake.calls)
       if (call.action === 'DeleteAccessKey')
         expect(fake.keys.has(call.key) || call.answer === 200).toBe(true)
@@ -267,7 +267,8 @@ describe('openai', () => {
       live: () => fake.keys.size,
       end: 'revoked',
     })
-    // The shared account stays, those that were made for one key go with it.
+    // The shared account stays, and an account that was made for one key is removed with
+    // it.
     if (canMoveClock)
       expect(fake.accounts.size).toBe(what === 'keys of one account, which is not offered' ? 2 : 1)
   })

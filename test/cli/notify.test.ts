@@ -31,7 +31,7 @@ interface Told {
   readonly command: string | null
 }
 
-/** A receiver that can be down (503). */
+/** A receiver of notices that can be made to answer 503. */
 async function receiver() {
   const told: Told[] = []
   const state = { down: false, calls: 0 }
@@ -95,7 +95,7 @@ describe('the messages of a rotation', () => {
       Proof: 'refused by the provider',
     })
     expect(new Set(told.map(({ id }) => id)).size).toBe(3)
-    // Everything has been said: nothing is said again.
+    // Every notice has been sent, so none is sent again.
     expect(await world.run(['run-due'])).toMatchObject({ code: 0, stdout: '', stderr: '' })
     expect(told).toHaveLength(3)
     expectNoTrace(world.box, 'whsec_c2lnbmluZy1zZWNyZXQ=')
@@ -173,17 +173,19 @@ test('a rotation that fails before it has touched anything is told once, however
 })
 
 test.skipIf(!canMoveClock)(
-  'an old key that can not be ended: told once where that will not pass, at the third failure where it may, then once a day',
+  'an old key that can not be ended: told at once, or at the third failure, then once a day',
   async () => {
     const { told } = await receiver()
     const fake = await hooked('--grace', '1h')
     await world.ok(['rotate', path])
     world.pass(DAY / 12)
-    // Three runs with three attempts each that may pass, then a refusal.
+    // In three runs each of three attempts fails in a way that may pass, and then comes a
+    // refusal for good.
     fake.inject({ kind: 'status-before', status: 503, action: 'revoke', times: 9 })
     fake.inject({ kind: 'status-before', status: 403, action: 'revoke', times: 100 })
     const seen: number[] = []
-    // The pauses between: a minute, five, half an hour, two hours, six, a day, a day.
+    // The pauses between the attempts are a minute, five minutes, half an hour, two
+    // hours, six hours, a day and a day.
     for (const minutes of [0, 2, 6, 31, 121, 361, 1441, 1441]) {
       world.pass(minutes * 60_000)
       expect((await world.run(['run-due'])).code).toBe(23)
@@ -204,7 +206,7 @@ test('a notifier that is down holds nothing up; it is told later, in order, unde
   const rotated = await world.run(['rotate', path])
   expect(rotated).toMatchObject({ code: 0, stdout: `${path} version 2\n` })
   expect(rotated.stderr).toMatch(/notifier ops: the web hook answered 503; it will be told later/)
-  // Three attempts for the first, none for what comes after it.
+  // There are three attempts for the first notice, and none for those after it.
   expect(state.calls).toBe(3)
   expect(
     await world.data<{ notifiers: readonly { failures: number }[] }>(['notify', 'list']),
@@ -250,7 +252,7 @@ test.skipIf(!canMoveClock)(
 )
 
 test.skipIf(!canMoveClock)(
-  'a value that a person makes: asked for a week before, overdue once a day with how it is made, and 14 until it comes',
+  'a value made by a person: asked for a week before, once a day when overdue, and 14',
   async () => {
     const { told } = await receiver()
     await world.ok(['set', path], { input: value })

@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect } from 'vitest'
 import type { z } from 'zod'
-import { document, errorDocument } from '../../src/contract/common.ts'
+import { document, errorDocument } from '../contract/common.ts'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 export const program = join(root, 'bin/rotate')
@@ -30,7 +30,7 @@ export interface RunOptions {
   readonly input?: string | Uint8Array
   readonly env?: Readonly<Record<string, string | undefined>>
   readonly cwd?: string
-  /** Instead of a pipe: a descriptor. */
+  /** A descriptor that becomes stdout instead of a pipe. */
   readonly stdout?: number
   /** Stops reading stdout after this many bytes and closes the pipe. */
   readonly readOnly?: number
@@ -162,7 +162,7 @@ export function errorOf(result: Result) {
   return error
 }
 
-/** A value that can be found again in any spelling. */
+/** Makes a value that can be found again in any spelling. */
 export function canary(name: string): string {
   const random = Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) =>
     byte.toString(36).padStart(2, '0'),

@@ -41,7 +41,10 @@ function newBox(): Sandbox {
   return box
 }
 
-/** A directory with the program `./issuer` in it, and its far side. No vault is made. */
+/**
+ * Makes a directory with the program `./issuer` and the service behind it. No vault is
+ * made.
+ */
 function issuer(output: 'json' | 'value' = 'json', fault = '') {
   const box = newBox()
   script(
@@ -73,7 +76,7 @@ const tooQuick = ({ name, detail }: Case): boolean =>
   name === 'stopped' && detail === 'it answered before it could be stopped'
 const dataOf = (result: Result): Report => (JSON.parse(result.stdout) as { data: Report }).data
 
-/** Nothing that was issued shows on either stream. */
+/** Nothing that was issued may show on either stream. */
 function expectSilent(box: Sandbox): void {
   for (const value of valuesOf(box))
     for (const { stdout, stderr } of box.results)
@@ -190,8 +193,8 @@ describe('a program that keeps to the protocol', () => {
 })
 
 /**
- * As long as no program that works ever takes. What hangs waits that long beside all the
- * others, so that nobody waits for it.
+ * Longer than any working program takes. The cases that hang wait that long while all
+ * others run, so that the test is no longer for it.
  */
 const LONG = '15s'
 
@@ -262,7 +265,7 @@ describe.concurrent('a program that breaks one promise turns one case red', () =
       red: [red],
     })
     expect(live()).toHaveLength(alive)
-    // What lives is named with its mark, and nothing else is.
+    // What is alive is named with the mark of its attempt, and nothing else is named.
     expect(
       left.map(({ intent }) => intent).every((mark) => existsSync(box.path('made', mark))),
     ).toBe(true)
@@ -296,7 +299,7 @@ describe('red, for people', () => {
     expect(result.stderr).toMatch(/^fail create +issuer ended well, but "value" is missing/m)
     expect(result.stderr).toMatch(/^skip revoke +nothing was made$/m)
     expect(result.stderr).toMatch(
-      /^left at the far side: what was made under rotate-conformed-\w{26}-1: create may have made something/m,
+      /^left at the far side: what was made under rotate-conformed-\w{26}-1: create may have/m,
     )
     expect(result.stderr).toMatch(
       /^ {2}now: 1 may live at the far side, made under rotate-conformed-/m,

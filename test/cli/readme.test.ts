@@ -1,6 +1,6 @@
 /**
- * README: every shell line of it, in a home where nothing is prepared; its picture, its
- * links, its length.
+ * Runs every shell line of README in a home where nothing is prepared, and looks at its
+ * picture, its links and its length.
  */
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -12,7 +12,7 @@ import { inShell, uncron } from './shell-lines.ts'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 const readme = readFileSync(join(root, 'README.md'), 'utf8')
-/** The first block behind a heading, or the whole list of blocks of a language. */
+/** All blocks of README in one language. */
 const blocks = (language: string): readonly string[] =>
   [...readme.matchAll(new RegExp(`^\`\`\`${language}\\n([^]*?)^\`\`\``, 'gm'))].map(
     ([, text]) => text ?? '',
@@ -36,7 +36,7 @@ test('the lines of "Ten minutes" do what they say, whatever others may read by d
     const exported = /^ {2}(export .*)$/m.exec(stderr)?.[1] ?? ''
     expect(tenMinutes, 'what init tells to type').toContain(exported.replace(box.home, '~'))
 
-    // Cron's line, with the key of this home for the one that stands there.
+    // The crontab line, with the key of this home in place of the one that stands there.
     const [crontab = ''] = blocks('crontab')
     const due = await inShell(
       box,

@@ -1,8 +1,8 @@
 /**
- * The world of the recipe document: OpenAI, PostgreSQL, Stripe and GitHub issue four
- * credentials; two Vercel projects, two Render services, 1Password and an `.env` file
- * need all of them; Slack and a mail server hear of it. The application answers for what
- * really runs: each place is asked with the value of its latest deployment.
+ * The world of a team with four credentials: OpenAI, PostgreSQL, Stripe and GitHub issue
+ * them, two Vercel projects, two Render services, 1Password and an `.env` file need all
+ * of them, and Slack and a mail server are told of rotations. The application answers for
+ * what really runs: each place is asked with the value of its latest deployment.
  */
 import { writeFileSync } from 'node:fs'
 import { createServer, type IncomingMessage } from 'node:http'
@@ -11,7 +11,7 @@ import pg from 'pg'
 import { SMTPServer } from 'smtp-server'
 import { expect } from 'vitest'
 import type { z } from 'zod'
-import type * as rotation from '../../src/contract/rotation.ts'
+import type * as rotation from '../contract/rotation.ts'
 import { selfSigned } from '../fakes/certificate.ts'
 import { FakeGithub } from '../fakes/github.ts'
 import { FakeRender, FakeVercel } from '../fakes/hosting.ts'
@@ -23,8 +23,8 @@ import { expectNoTrace, type Result } from './program.ts'
 import { option, World } from './rotation-world.ts'
 
 /**
- * Of the four, the variable that its consumers read, which is also the last part of its
- * path.
+ * The variables that consumers of the four credentials read, which are also the last
+ * parts of their paths.
  */
 export const names = ['OPENAI_API_KEY', 'DATABASE', 'STRIPE_API_KEY', 'GITHUB_TOKEN'] as const
 export type Name = (typeof names)[number]
@@ -39,7 +39,7 @@ export interface Message {
   readonly from: 'slack' | 'mail'
   /** `Key Rotation Complete: production/app/…` */
   readonly title: string
-  /** As people read it. */
+  /** The text of the message as people read it. */
   readonly text: string
 }
 
@@ -292,7 +292,7 @@ export class Recipe {
 
   // ---- what is seen from outside
 
-  /** The value that scripts get. */
+  /** The value that scripts get with `rotate get`. */
   async get(name: Name): Promise<string> {
     const more = name === 'DATABASE' ? ['--field', 'url'] : []
     const result = await this.world.ok(['get', pathOf(name), '--silent', '-n', ...more])
@@ -302,7 +302,7 @@ export class Recipe {
     return result.stdout
   }
 
-  /** Is it accepted by who issued it? */
+  /** Does the service that issued this value accept it? */
   async accepts(name: Name, value: string): Promise<boolean> {
     if (name === 'OPENAI_API_KEY')
       return [...this.openai.keys.values()].some((key) => key.value === value)
@@ -348,7 +348,7 @@ export class Recipe {
     return rows.length
   }
 
-  /** What each place holds for its next start. */
+  /** The value that each place holds for its next start. */
   held(name: Name): readonly (string | undefined)[] {
     const variable = variableOf(name)
     return [
@@ -361,7 +361,7 @@ export class Recipe {
     ]
   }
 
-  /** What the places run with. */
+  /** The value that each place runs with. */
   running(name: Name): readonly (string | undefined)[] {
     const variable = variableOf(name)
     return [
@@ -392,8 +392,8 @@ export class Recipe {
   }
 
   /**
-   * Everybody has the current value and runs with it, so many credentials live, and the
-   * provider takes the one that scripts get.
+   * Expects that every place holds the current value and runs with it, that this many
+   * credentials are alive, and that the provider accepts the value that scripts get.
    */
   async expectSettled(name: Name, alive: number): Promise<string> {
     const value = await this.get(name)
@@ -450,8 +450,8 @@ export class Recipe {
   }
 
   /**
-   * What was told since the last call. Slack and mail are told the same, and mail only
-   * under TLS and with a login.
+   * The messages since the last call. Expects that Slack and mail were told the same, and
+   * mail only under TLS and with a login.
    */
   news(): readonly Message[] {
     const fresh = this.messages.slice(this.#told)
@@ -464,8 +464,8 @@ export class Recipe {
   }
 
   /**
-   * No value and no token in what was printed, sent, logged, given on a command line, or
-   * lies in a file that is not meant to hold it.
+   * Expects that no value and no token stands in what was printed, sent, logged or given
+   * on a command line, or in a file that is not meant to hold it.
    */
   expectNothingShown(): void {
     expect(this.#values.size).toBeGreaterThan(5)

@@ -1,7 +1,7 @@
 /**
- * The recipe document from its first day to its 181st, with nothing but `rotate run-due`
- * as cron calls it and a person where a provider has no other way: OpenAI every 30 days,
- * the database every 90, Stripe every 60, GitHub every 180.
+ * Half a year of a team with four credentials (recipe-world.ts), with nothing but
+ * `rotate run-due` as cron calls it and a person where a provider has no other way:
+ * OpenAI every 30 days, the database every 90, Stripe every 60, GitHub every 180.
  */
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
 import { DAY } from '../../src/core/duration.ts'
@@ -9,7 +9,7 @@ import { hasPostgres, type Server, startPostgres } from '../fakes/postgres-serve
 import { type Due, type Message, type Name, names, pathOf, Recipe } from './recipe-world.ts'
 import { canMoveClock, HOUR } from './rotation-world.ts'
 
-// Half a year of run-due, each a process of its own; a busy machine needs its time.
+// Half a year of `run-due` starts many processes, which takes its time on a busy machine.
 vi.setConfig({ testTimeout: 400_000 })
 
 const all = names.map(pathOf)
@@ -40,8 +40,8 @@ describe.skipIf(!hasPostgres || !canMoveClock)('the recipe', () => {
   afterEach(() => recipe.stop())
 
   /**
-   * The text of the one message with this title, the same in Slack and by mail but for
-   * the dress.
+   * The text of the one message with this title; Slack and mail have the same text in
+   * different forms.
    */
   function told(news: readonly Message[], title: string): string {
     const [slack, mail, ...more] = news.filter((one) => one.title.endsWith(title))
@@ -86,19 +86,22 @@ describe.skipIf(!hasPostgres || !canMoveClock)('the recipe', () => {
       ])
       return Date.parse(rotation.nextRotationAt)
     }
-    /** In so many days; what the rotation itself took is not looked at. */
+    /**
+     * Expects the next rotation in this many days; how long the rotation itself took does
+     * not matter.
+     */
     const expectNext = async (name: Name, days: number): Promise<void> => {
       const left = ((await next(name)) - world.now()) / DAY
       expect(Math.abs(left - days), `${name}: next in ${left} days`).toBeLessThan(0.01)
     }
-    /** To this day of the half year, at the hour at which it began. */
+    /** Lets time pass up to this day of the half year, at the hour at which it began. */
     let today = 0
     const until = (day: number): void => {
       world.pass((day - today) * DAY)
       today = day
     }
 
-    // Day 0. All four are in use, made by hand; nothing is due.
+    // Day 0. All four credentials were made by hand and are in use; nothing is due.
     expect(rotated(await recipe.cron(0))).toEqual([])
     expect(recipe.news()).toEqual([])
     for (const name of names) await recipe.expectSettled(name, 1)
@@ -110,7 +113,7 @@ describe.skipIf(!hasPostgres || !canMoveClock)('the recipe', () => {
       notified: [],
     })
 
-    // Day 23. A week before.
+    // Day 23. The rotation of day 30 is announced a week before.
     until(23)
     await recipe.cron(0)
     const first = await recipe.get('OPENAI_API_KEY')
@@ -237,7 +240,7 @@ describe.skipIf(!hasPostgres || !canMoveClock)('the recipe', () => {
     expect(new URL(otherLogin).username).not.toBe(new URL(login).username)
     expect(await recipe.accepts('DATABASE', login), 'both work in grace').toBe(true)
     await recipe.expectSettled('OPENAI_API_KEY', 2)
-    // Of a password not even four characters are told.
+    // A notice has no character of a password.
     expect(told(recipe.news(), 'Key Rotation Complete: production/app/DATABASE')).toMatch(
       /\nOld key: fp:[0-9a-f]{8}\nNew key: fp:[0-9a-f]{8}\n/,
     )
@@ -314,7 +317,7 @@ describe.skipIf(!hasPostgres || !canMoveClock)('the recipe', () => {
       notified: [],
     })
 
-    // What can be shown afterwards.
+    // What `history` and `audit` show afterwards.
     const { history } = await world.data<{
       history: readonly { path: string; triggeredBy: string; status: string }[]
     }>(['history'])
@@ -364,7 +367,7 @@ describe.skipIf(!hasPostgres || !canMoveClock)('the recipe', () => {
     expect(undone.failed[0]?.targets.map(({ name, status }) => `${name} ${status}`)).toEqual(
       ['vercel', 'render', 'onepassword', 'env-file'].map((name) => `${name} restored`),
     )
-    // One key was made, and it is gone.
+    // One key was made in vain, and it is gone.
     expect(await recipe.expectSettled('OPENAI_API_KEY', 1)).toBe(old)
     expect(recipe.openai.calls.filter((call) => call.startsWith('POST '))).toHaveLength(1)
     for (const [i, name] of names.slice(1).entries())
@@ -392,7 +395,7 @@ describe.skipIf(!hasPostgres || !canMoveClock)('the recipe', () => {
     world.pass(HOUR)
     expect(rotated(await recipe.cron(0))).toEqual([pathOf('OPENAI_API_KEY')])
     const value = await recipe.expectSettled('OPENAI_API_KEY', 2)
-    // Leaked meanwhile: nothing waits, and only the newest is left.
+    // The value has leaked: nothing keeps its grace, and only the newest key is left.
     await world.ok(['now', pathOf('OPENAI_API_KEY'), '--emergency', '--reason', 'leaked'])
     expect(await recipe.expectSettled('OPENAI_API_KEY', 1)).not.toBe(value)
     expect(await world.data(['audit', 'verify'])).toMatchObject({ ok: true })

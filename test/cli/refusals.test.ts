@@ -4,12 +4,12 @@
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
-import { document } from '../../src/contract/common.ts'
-import * as rotation from '../../src/contract/rotation.ts'
+import { document } from '../contract/common.ts'
+import * as rotation from '../contract/rotation.ts'
 import { errorOf } from './program.ts'
 import { option, World } from './rotation-world.ts'
 
-// Many processes each; a busy machine needs its time.
+// Each test starts many processes, which takes its time on a busy machine.
 vi.setConfig({ testTimeout: 180_000 })
 
 const path = 'app/prod/QUEUE'
@@ -36,7 +36,7 @@ beforeEach(async () => {
 })
 afterEach(() => world.close())
 
-test('a plain value with users in turn: refused by schedule set, told by set, named once by run-due, refused by a rotation', async () => {
+test('a plain value with users in turn: refused by schedule set and a rotation, told by set and run-due', async () => {
   await world.ok(['set', path], { input: 'password-of-today' })
   const refused = await world.run([...schedule, '--json'])
   expect(refused.code).toBe(2)
@@ -44,7 +44,7 @@ test('a plain value with users in turn: refused by schedule set, told by set, na
     message: expect.stringContaining('does not say which of the users app_a and app_b'),
     hint: expect.stringContaining(`rotate set ${path} --fields-from -`),
   })
-  // The line that was printed is the way out.
+  // The line that was printed mends it.
   await world.ok(['set', path, '--fields-from', '-'], {
     input: JSON.stringify({ username: 'app_a', password: 'password-of-today' }),
   })

@@ -7,14 +7,14 @@ import { readFileSync } from 'node:fs'
 import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
-import { document } from '../../src/contract/common.ts'
-import * as rotation from '../../src/contract/rotation.ts'
+import { document } from '../contract/common.ts'
+import * as rotation from '../contract/rotation.ts'
 import { selfSigned } from '../fakes/certificate.ts'
 import { FakeWebhook, type WebhookFault } from '../fakes/webhook.ts'
 import { canary, errorOf, expectNoTrace, Sandbox } from './program.ts'
 import { option } from './rotation-world.ts'
 
-// Many processes each; a busy machine needs its time.
+// Each test starts many processes, which takes its time on a busy machine.
 vi.setConfig({ testTimeout: 180_000 })
 
 const SLOW = process.env['ROTATE_SLOW'] !== undefined
@@ -24,10 +24,10 @@ interface Case {
   readonly name: string
   readonly faults: readonly WebhookFault[]
   readonly exit: 0 | 20 | 21
-  /** How often the hook hears "rotate". */
+  /** How often the hook is called with the action `rotate`. */
   readonly calls: number
   readonly says: RegExp
-  /** Only with ROTATE_SLOW. */
+  /** Played only with ROTATE_SLOW. */
   readonly slow?: true
 }
 
@@ -144,7 +144,7 @@ const status = (code: number, calls: number, says: RegExp, retryAfter?: string):
   says,
 })
 
-/** Nothing was done. */
+/** Answers that prove that nothing was done. */
 const refused: readonly Case[] = [
   status(400, 1, /refused to rotate \(400\)/),
   status(401, 1, /refused the call \(401\)/),
@@ -169,7 +169,7 @@ const refused: readonly Case[] = [
   })),
 ]
 
-/** In a moment all is well. */
+/** Answers after which a repetition succeeds. */
 const recovered: readonly Case[] = [429, 503].map((code) => ({
   name: `${code}, then an answer`,
   faults: [{ kind: 'status-before', action: 'rotate', status: code, retryAfter: '0' }],
@@ -178,10 +178,12 @@ const recovered: readonly Case[] = [429, 503].map((code) => ({
   says: /^$/,
 }))
 
-const sample =
-  /^(HTML|newValue empty|a cut answer|a lost answer|500 after the work|401|429|429 with Retry-After 1|redirect 307|503, then an answer)$/
+const sample = new RegExp(
+  '^(HTML|newValue empty|a cut answer|a lost answer|500 after the work|401|429|' +
+    '429 with Retry-After 1|redirect 307|503, then an answer)$',
+)
 
-/** Every mode of the provider sees every answer in the full run. */
+/** One mode of the provider. With ROTATE_SLOW every mode gets every answer. */
 interface Mode {
   readonly name: string
   readonly config: Readonly<Record<string, unknown>>
@@ -241,7 +243,8 @@ async function world(
   const env = box.path(`${path.replaceAll('/', '.')}.env`)
   const set = await box.run(['set', path, '--keep-newline'], { input: old })
   expect(set.code, set.stderr).toBe(0)
-  // What this hook has not done when it answers, it never does.
+  // This hook does nothing any more once it has answered, so nothing has to be waited
+  // for.
   const config = JSON.stringify({
     webhookUrl: fake.hookUrl,
     secret: hookSecret,
@@ -464,7 +467,7 @@ describe.concurrent('the web hook answers, and the outcome can be learned:', () 
     expect(fake.rotations).toBe(1)
     expect(rotateCalls(fake)).toBeLessThanOrEqual(4)
     expect((await box.run(['get', path, '-n'])).stdout).toBe(old)
-    // Once it answers again, the value is there.
+    // Once the hook answers again, the value is recovered.
     fake.clearFaults()
     const resumed = await box.run(['resume', run.runId ?? ''])
     expect(resumed, resumed.stderr).toMatchObject({ code: 0 })
@@ -500,7 +503,8 @@ describe.concurrent('the web hook answers, and the outcome can be learned:', () 
     expect(error?.message).toMatch(/TLS: the certificate is self-signed; nothing was sent/)
     expect(requests).toBe(0)
     expect((await box.run(['get', path, '-n'])).stdout).toBe(old)
-    // Switching the verification off is refused at the door.
+    // A variable that switches the verification of TLS off is refused before anything
+    // else.
     const off = await box.run(['rotate', path], { env: { NODE_TLS_REJECT_UNAUTHORIZED: '0' } })
     expect(off.code).not.toBe(0)
     expect(requests).toBe(0)
@@ -513,7 +517,7 @@ describe.concurrent('the web hook answers, and the outcome can be learned:', () 
     const undone = await box.run(['rotate', path])
     expect(undone).toMatchObject({ code: 20, stdout: '' })
     expect(undone.stderr).toMatch(
-      /^rotate: t\/words\/both was not rotated: step create: .*401.*Nothing was changed; version 1/m,
+      /^rotate: t.words.both was not rotated: step create: .*401.*Nothing was changed; version 1/m,
     )
     expect(undone.stderr).toMatch(/^ {2}next: check "secret".*rotate history run_/m)
     fake.inject({ kind: 'cut', action: 'rotate' })

@@ -5,9 +5,9 @@
 import { parse } from 'csv-parse/sync'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import type { z } from 'zod'
-import { document } from '../../src/contract/common.ts'
-import * as rotation from '../../src/contract/rotation.ts'
-import type * as shapes from '../../src/contract/secrets.ts'
+import { document } from '../contract/common.ts'
+import * as rotation from '../contract/rotation.ts'
+import type * as shapes from '../contract/secrets.ts'
 import { DAY } from '../../src/core/duration.ts'
 import { canary, errorOf, expectNoTrace } from './program.ts'
 import { canMoveClock, configOf, HOUR, option, World } from './rotation-world.ts'
@@ -15,7 +15,7 @@ import { canMoveClock, configOf, HOUR, option, World } from './rotation-world.ts
 type Run = z.output<typeof rotation.run>
 type Due = z.output<typeof rotation.runDue>
 
-// Many processes each; a busy machine needs its time.
+// Each test starts many processes, which takes its time on a busy machine.
 vi.setConfig({ testTimeout: 180_000 })
 
 let world: World
@@ -155,7 +155,7 @@ describe.skipIf(!canMoveClock)('the pair of names,', () => {
 describe.skipIf(!canMoveClock)('the web hook,', () => {
   const path = 'production/app/API_KEY'
 
-  test('in place: target, program, checks, promotion, the schedule, and one rotation for all that was missed', async () => {
+  test('in place: target, program, checks, promotion, schedule, one rotation for all that was missed', async () => {
     const old = canary('first')
     const secret = canary('hook')
     const fake = await world.hook({ secret, live: [old] })
@@ -223,7 +223,7 @@ describe.skipIf(!canMoveClock)('the web hook,', () => {
     expect(world.read('smoked')).toBe(value)
     expect(world.read('log')).toBe(`push ${path} 2\npush ${path} 2\n`)
     expect(await statesOf(path)).toEqual(['2 live current', '1 retired'])
-    // Nobody to revoke at, nothing alive to revoke.
+    // There is no provider to revoke at and no living version to revoke.
     expect(await world.run(['revoke', path])).toMatchObject({ code: 13, stdout: '' })
     expect(await world.run(['rollback', path])).toMatchObject({ code: 13, stdout: '' })
     expect(await world.run(['run-due'])).toMatchObject({ code: 0, stdout: '', stderr: '' })
@@ -243,7 +243,8 @@ describe.skipIf(!canMoveClock)('the web hook,', () => {
       },
     })
 
-    // A hundred days without run-due: once, not three times, and counted from now.
+    // After a hundred days without `run-due` it rotates once, not three times, and counts
+    // the next date from now.
     world.pass(100 * DAY)
     const caught = await due()
     expect(caught.rotated).toMatchObject([

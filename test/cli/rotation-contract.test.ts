@@ -1,12 +1,12 @@
 /**
- * The documents' own words end to end, and the shapes that scripts rely on. How rotation
- * works is tested elsewhere.
+ * The other spellings of commands and configurations (src/cli/aliases.ts) end to end, and
+ * the shapes of `--json` that scripts rely on. How rotation works is tested elsewhere.
  */
 import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { DAY } from '../../src/core/duration.ts'
-import * as rotation from '../../src/contract/rotation.ts'
-import * as shapes from '../../src/contract/secrets.ts'
+import * as rotation from '../contract/rotation.ts'
+import * as shapes from '../contract/secrets.ts'
 import { Sandbox } from './program.ts'
 
 let box: Sandbox
@@ -18,7 +18,7 @@ afterAll(() => box.dispose())
 const address = ['my-project', '--env', 'production', '--key', 'SESSION_KEY'] as const
 const path = 'my-project/production/SESSION_KEY'
 
-describe('rotation in the words of the documents', () => {
+describe('other spellings of commands and configurations', () => {
   test('enable, rotate, list, show, history, pause, resume, disable', async () => {
     const enabled = await box.json(rotation.scheduleSet, [
       'rotation',

@@ -6,16 +6,16 @@ import { spawn } from 'node:child_process'
 import { chmodSync, writeFileSync } from 'node:fs'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 import type { z } from 'zod'
-import { document } from '../../src/contract/common.ts'
-import * as rotation from '../../src/contract/rotation.ts'
-import type * as shapes from '../../src/contract/secrets.ts'
+import { document } from '../contract/common.ts'
+import * as rotation from '../contract/rotation.ts'
+import type * as shapes from '../contract/secrets.ts'
 import { DAY } from '../../src/core/duration.ts'
 import { canary, errorOf, expectNoTrace, program } from './program.ts'
 import { canMoveClock, configOf, HOUR, option, World } from './rotation-world.ts'
 
 type Run = z.output<typeof rotation.run>
 
-// Many processes each; a busy machine needs its time.
+// Each test starts many processes, which takes its time on a busy machine.
 vi.setConfig({ testTimeout: 180_000 })
 
 let world: World
@@ -73,7 +73,7 @@ describe('a value that is given', () => {
     const random = await world.ok(['rotate', path, '--generate=hex:32'])
     expect(random.stdout).toBe(`${path} version 8\n`)
     expect(await world.get(path)).toMatch(/^[0-9a-f]{64}$|^[0-9a-f]{32}$/)
-    // The same again is already so.
+    // Giving the same value again changes nothing.
     const same = await world.get(path)
     expect(await rotate([path, '-'], 0, same)).toMatchObject({
       success: true,
@@ -170,7 +170,7 @@ describe('several fields', () => {
   })
   afterAll(() => world.close())
 
-  test('go to targets in one write, by mapping or by default names; --field changes one and keeps the others', async () => {
+  test('go to targets in one write, by mapping or default names; --field changes one only', async () => {
     const path = 'fields/db/LOGIN'
     await world.ok(['set', path, '--type', 'database_password', '--fields-from', '-'], {
       input: '{"username":"app","password":"first-password-00000","host":"db1"}',
@@ -195,7 +195,7 @@ describe('several fields', () => {
     expect(world.read('plain.env').split('\n').toSorted().join('\n').trim()).toBe(
       'LOGIN_HOST=db1\nLOGIN_PASSWORD=second-password-0000\nLOGIN_USERNAME=app',
     )
-    // One value over all of them is no accident that may happen.
+    // One value does not replace several fields by accident.
     expect((await world.run(['rotate', path, '-'], { input: 'one-value-000000000' })).code).toBe(2)
     expect(JSON.parse(await world.get(path))).toMatchObject({ username: 'app' })
   })
@@ -256,7 +256,7 @@ describe('configuration', () => {
       checks: [{ type: 'http' }],
     })
 
-    // A literal instead of the reference; everything else stays; the id too.
+    // A literal value replaces the reference; everything else stays, the id too.
     const second = await world.run(
       [...set.slice(0, 3), '--interval', '40', '--config', '-', '--json'],
       {
@@ -423,7 +423,7 @@ describe('one command,', () => {
     expect(errorOf(mixed)).toMatchObject({ code: 'partial' })
     const plain = await world.run(['rotate', 'many/a/ONE', 'many/b/RED'])
     expect(plain).toMatchObject({ code: 22, stdout: 'many/a/ONE version 2\n' })
-    // All of them: the code of what happened to them.
+    // When all of them fail alike, the exit code is that of their failure.
     fake.inject({ kind: 'status-before', status: 401 })
     expect((await world.run(['rotate', 'many/b/RED'])).code).toBe(20)
     fake.inject({ kind: 'drop-after' })
@@ -587,7 +587,7 @@ describe('one command,', () => {
       }>(['schedule', 'skip', path, '--for', '10d'])
       expect(Object.keys(skipped).toSorted()).toEqual(['nextRotationAt', 'previous', 'skippedBy'])
       expect(Date.parse(skipped.nextRotationAt) - Date.parse(skipped.previous)).toBe(10 * DAY)
-      // Paused again until a date: run-due takes it up then.
+      // A schedule that is paused until a date is resumed by `run-due` then.
       const until = new Date(world.now() + 5 * DAY).toISOString()
       await world.ok(['schedule', 'pause', path, '--until', until])
       world.pass(6 * DAY)
@@ -606,7 +606,7 @@ describe('one command,', () => {
       expect((await world.run(['schedule', 'resume', path])).code).toBe(15)
       await world.ok(['schedule', 'set', path])
       expect((await next()) - world.now()).toBeGreaterThan(29 * DAY)
-      // Overdue when it was paused is due when it is resumed.
+      // A schedule that was overdue when it was paused is due when it is resumed.
       world.pass(31 * DAY)
       await world.ok(['schedule', 'pause', path])
       await world.ok(['schedule', 'resume', path])
@@ -667,7 +667,7 @@ describe('two at once,', () => {
     return { go: () => writeFileSync(world.box.path('go'), ''), done, pid: child.pid }
   }
 
-  test('rotate of one secret: the second is told who is at work (11); set too; run-due goes on; get waits for nobody', async () => {
+  test('rotate of one secret: the second is told who is at work (11), set too; run-due and get go on', async () => {
     const first = await waiting()
     const second = await world.run(['rotate', path, '--json'])
     expect(second).toMatchObject({ code: 11, stdout: '' })
@@ -755,7 +755,7 @@ describe.skipIf(!canMoveClock)('run-due', () => {
     world.pass(2 * HOUR)
     fake.inject({ kind: 'drop-after' })
     expect((await world.run(['run-due'])).code).toBe(21)
-    // It waits for a person and says so each time; nothing else is held up by it.
+    // The run waits for a person, and each call says so; it holds nothing else up.
     world.pass(31 * DAY)
     const waits = await world.run(['run-due'])
     expect(waits.code).toBe(21)

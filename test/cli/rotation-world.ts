@@ -73,7 +73,7 @@ export class World {
     return this.ok(['get', path, '-n', ...more]).then((result) => result.stdout)
   }
 
-  /** Time passes, for the program and for AWS. */
+  /** Lets time pass, for the program and for AWS. */
   pass(ms: number): void {
     this.#offset += ms
     for (const aws of this.#clouds) aws.settings.clockOffsetMs = this.#offset
@@ -119,8 +119,8 @@ export class World {
   }
 
   /**
-   * An application that is asked whether the value it is shown in `X-Value` is right: the
-   * option for a check that does so.
+   * Starts an application that says whether the value in the header `X-Value` is right,
+   * and returns the option for a check that asks it.
    */
   async application(isRight: (value: string) => boolean): Promise<readonly string[]> {
     const server = createServer((request, response) =>
@@ -186,7 +186,8 @@ export function configOf(fake: FakeWebhook): string {
   return JSON.stringify({
     webhookUrl: fake.hookUrl,
     secret,
-    // What it has not done when it answers, it never does.
+    // The fake does nothing any more once it has answered, so nothing has to be waited
+    // for.
     settlesAfter: '0s',
     ...(overlap ? { overlap } : {}),
     ...(idempotent ? { idempotent } : {}),
@@ -194,7 +195,7 @@ export function configOf(fake: FakeWebhook): string {
   })
 }
 
-/** `--target {…}`, `--check {…}`. */
+/** An option with its JSON: `--target {…}`, `--check {…}`. */
 export function option(
   flag: '--target' | '--check' | '--config',
   value: unknown,

@@ -37,7 +37,7 @@ beforeEach(async () => {
 })
 afterEach(() => world.close())
 
-/** Now, for the clock that the short way is handed here. */
+/** How far the clock of the short way is ahead, in milliseconds. */
 let ahead = 0
 beforeEach(() => {
   ahead = 0
@@ -212,7 +212,7 @@ describe('goes on in the long way', () => {
 
   test.runIf(canMoveClock)('the end of a grace is due', async () => {
     await world.ok(['rotate', path])
-    // What is in grace is looked at each time.
+    // A version in grace is checked at every call, so the short way leaves it alone.
     await alike([], false)
     ahead = 1.01 * DAY
     const { audit } = await alike([], false)
@@ -250,7 +250,7 @@ describe('goes on in the long way', () => {
     await alike([], true)
     await world.ok(['schedule', 'pause', path])
     await world.run(['rotate', path])
-    // The receiver is down; it is tried again after a pause.
+    // The receiver is down, and is tried again after a pause.
     ahead = DAY / 4
     const { stderr } = await alike([], false)
     expect(stderr).toContain('ops')

@@ -85,7 +85,7 @@ function screen({ code, stdout, stderr }: Shown): string {
       .replaceAll(/127\.0\.0\.1:\d+/g, '127.0.0.1:PORT')
       .replaceAll(/\bAKIA[A-Z0-9]+/g, 'AKIAKEY')
       .replaceAll(/…[A-Za-z0-9_+/=-]{4}/g, '…HINT')
-      // a random value may begin like one of a vendor
+      // A random value may begin like a key of a vendor.
       .replaceAll(/\b(?!first-|val[-_])[a-z]{2,6}[-_]…HINT/g, '…HINT')
       .replaceAll(/\bval[^\s)]*…/g, 'val…')
       .replaceAll(/\d{4}-\d{2}-\d{2}T?[ ]?\d{2}:\d{2}(:\d{2})?(\.\d+)?(Z| UTC)?/g, 'TIME')
@@ -95,8 +95,8 @@ function screen({ code, stdout, stderr }: Shown): string {
 }
 
 /**
- * Holds the screen of a real failure against the reviewed one, and the exit code against
- * what the situation is.
+ * Compares the screen of a real failure with the reviewed one, and its exit code with the
+ * expected one.
  */
 function shows(name: string, code: number, result: Shown): void {
   expect(result.code, result.stderr).toBe(code)
@@ -228,7 +228,8 @@ describe('a failure says what happened, what is true now and what to type next, 
       ...result,
       stderr: result.stderr.replace(/generated-\w+/, 'generated-HASH'),
     })
-    // What it says to do: install it again, and repeat the command.
+    // Does what the screen says: the program is installed again, and the command
+    // repeated.
     cpSync(join(tree, 'dist', chunk), join(copy, 'dist', chunk))
     expect(await shell(set).done).toMatchObject({ code: 0 })
   })

@@ -1,6 +1,6 @@
 import { chmodSync, existsSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import * as shapes from '../../src/contract/secrets.ts'
+import * as shapes from '../contract/secrets.ts'
 import { canary, errorOf, expectNoTrace, Sandbox } from './program.ts'
 
 let box: Sandbox

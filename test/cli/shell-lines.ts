@@ -32,8 +32,8 @@ export function shellLines(text: string): readonly string[] {
 export const uncommented = (line: string): string => line.replace(/\s+#\s.*$/, '')
 
 /**
- * What another file would run of a line for it: without the times of a crontab, without
- * the key of a configuration.
+ * The part of a line that a shell can run: without the times of a crontab, and without
+ * the key of an AWS profile.
  */
 export const uncron = (line: string): string =>
   line.replace(/^\*\/15 \* \* \* \* +|^credential_process = /, '')

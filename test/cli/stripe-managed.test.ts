@@ -46,7 +46,8 @@ async function setUp(checks: readonly string[] = []): Promise<string> {
 }
 
 /**
- * Nowhere in what was printed or lies in a file: the app's key, any value, a private key.
+ * Expects that neither the key of the app, nor any value, nor a private key was printed
+ * or stands in a file.
  */
 function expectClean(shownBy: Parameters<typeof expectNoTrace>[2] = {}): void {
   expectNoTrace(world.box, fake.appKey)
@@ -121,7 +122,7 @@ describe.skipIf(!canMoveClock)('stripe, mode api, over time', () => {
     await world.ok(['rotate', path])
     expect(fake.accepts(second)).toBe(true)
     world.pass(DAY + HOUR)
-    // It goes on for some seconds after it was expired.
+    // Stripe accepts a key for some seconds after it was expired.
     const [, old] = fake.keys.values()
     if (old !== undefined) old.lingers = 2
     expect((await world.ok(['run-due'])).stdout).toMatch(

@@ -33,7 +33,7 @@ const envFile = (name?: string): readonly string[] =>
     ...(name === undefined ? {} : { name }),
   })
 
-test('target test refuses what a rotation would refuse: the old value beside, under a name that is not written', async () => {
+test('target test refuses what a rotation would refuse: the old value beside, under another name', async () => {
   await world.ok(['set', path], { input: value })
   await world.ok(schedule(path, ...envFile()))
   writeFileSync(world.box.path('a.env'), `API_KEY=${value}\nCOPY_OF_IT=${value}\n`)
@@ -59,11 +59,11 @@ test('one name in one place has one owner, who is named', async () => {
     'target env-file#2: X is written there by its target env-file already',
   )
   await world.ok(schedule('app/test/API_KEY', ...envFile('TEST_API_KEY')))
-  // It is the owner itself, and may change.
+  // The secret itself owns the name, and its schedule may change.
   await world.ok(schedule(path, ...envFile()))
 })
 
-test('several values for one entry, and a name that the place does not take, are refused when the schedule is set', async () => {
+test('several values for one entry, and a name that the place does not take, are refused at schedule set', async () => {
   await world.ok(['set', path, '--fields-from', '-'], {
     input: '{"username":"u","password":"a-long-password-1"}',
   })
@@ -105,7 +105,7 @@ test('several values for one entry, and a name that the place does not take, are
   })
 })
 
-test('the names that will be written are said, and the line that chooses others where one says the same twice', async () => {
+test('the names that will be written are said, and how to choose others where one says the same twice', async () => {
   const db = 'app/prod/DB_PASSWORD'
   await world.ok(['set', db, '--fields-from', '-'], {
     input: '{"username":"u","password":"a-long-password-1"}',

@@ -68,7 +68,7 @@ export function onTerminal(
     answers.shift()
     child.stdin.write(answer[1])
   })
-  // It may end before it has read everything.
+  // The program may end before it has read everything.
   child.stdin.on('error', () => undefined)
   return new Promise((resolve, reject) => {
     child.once('error', reject)

@@ -12,7 +12,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import * as shapes from '../../src/contract/unlockers.ts'
+import * as shapes from '../contract/unlockers.ts'
 import { expectNoTrace, program, Sandbox } from './program.ts'
 import { hasTerminal, onTerminal } from './terminal.ts'
 
@@ -47,7 +47,7 @@ describe('unlocker', () => {
     expect((await box.run(['unlocker', 'list'])).stdout).toContain('key-file')
   })
 
-  test('a passphrase from a file, a command or a descriptor opens the vault; its flags are not those that open it', async () => {
+  test('a passphrase from a file, a command or a descriptor is added; its flags are not those that open', async () => {
     const file = secretFile('new', `${words}\n`)
     const added = await box.json(shapes.unlockers, [
       'unlocker',
@@ -64,7 +64,7 @@ describe('unlocker', () => {
       code: 0,
       stdout: 'the value of A\n',
     })
-    // Opened by that passphrase, given another one by a command.
+    // The new passphrase opens the vault, and a command gives another one.
     await box.json(
       shapes.unlockers,
       [
@@ -82,7 +82,7 @@ describe('unlocker', () => {
     expect(
       await box.run(['get', 'p/dev/A', '--passphrase-command', 'echo second words'], { env: none }),
     ).toMatchObject({ code: 0 })
-    // Opened by a key file behind the command.
+    // A key file that is named behind the command opens the vault.
     await box.json(
       shapes.unlockers,
       [
@@ -265,7 +265,7 @@ describe('removing', () => {
 })
 
 describe('a recipient', () => {
-  test('is let in by a public key and opens with the key file; another vault in the same place is refused', async () => {
+  test('is let in by a public key and opens with the key file; another vault in its place is refused', async () => {
     const mine = box.path('mine.key')
     const { recipient } = await box.json(
       shapes.keygen,
@@ -406,7 +406,7 @@ describe('where the passphrase comes from', () => {
     expect(await new Promise((resolve) => child.once('close', resolve))).toBe(0)
     expect(stdout).toBe('the value of A\n')
 
-    // `check` runs a program of ours, which lists its descriptors.
+    // `check` runs a program of this test, which lists its descriptors.
     const look = box.path('look.sh')
     writeFileSync(look, `#!/bin/sh\nls -l /proc/self/fd > ${box.path('fds')}\ncat > /dev/null\n`, {
       mode: 0o700,

@@ -14,9 +14,9 @@ import {
 } from 'node:fs'
 import Database from 'better-sqlite3'
 import { afterEach, describe, expect, test, vi } from 'vitest'
-import * as rotation from '../../src/contract/rotation.ts'
-import * as shapes from '../../src/contract/secrets.ts'
-import * as contract from '../../src/contract/vault.ts'
+import * as rotation from '../contract/rotation.ts'
+import * as shapes from '../contract/secrets.ts'
+import * as contract from '../contract/vault.ts'
 import { FakeWebhook } from '../fakes/webhook.ts'
 import { canary, errorOf, expectNoTrace, Sandbox } from './program.ts'
 
@@ -153,7 +153,7 @@ describe('backup and restore', () => {
     await box.json(contract.vaultCopy, ['vault', 'backup', 'b.db'])
     const vault = box.path('restored.db')
     expect((await box.run(['vault', 'restore', 'b.db', '--vault', vault])).code).toBe(0)
-    // Life went on elsewhere: the value that is current in the backup is gone.
+    // The world has changed since the backup: the value that is current in it is dead.
     hook.live = ['a-later-value-0123456789']
     const found = await box.run(['reconcile', '--apply', '--json', '--vault', vault])
     expect(errorOf(found)).toMatchObject({
@@ -328,7 +328,8 @@ describe('the daily work of run-due', () => {
       '--keep',
       '2',
     ])
-    // Law 5: none is newer than the promotion, so one is made before the revoke.
+    // No backup is newer than the promotion, so one is made before the old value is
+    // revoked.
     expect((await box.run(['revoke', path])).code).toBe(0)
     expect(revokes(hook)).toBe(1)
     expect(readdirSync(dir)).toHaveLength(1)

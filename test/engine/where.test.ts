@@ -3,7 +3,7 @@
  * current value delivered again, which must get in nobody's way.
  */
 import { describe, expect, test } from 'vitest'
-import { deliver, named } from '../../src/app/delivery/deliver.ts'
+import { deliver, findNamed } from '../../src/app/delivery/deliver.ts'
 import { resume } from '../../src/app/rotation/rotate.ts'
 import { where } from '../../src/app/delivery/where.ts'
 import { PATH, World } from '../fakes/engine-world.ts'
@@ -19,7 +19,7 @@ function placesOf(world: World): Promise<readonly string[]> {
 
 function delivered(world: World) {
   return world.alone(async ({ deps }) =>
-    deliver(deps, { secrets: await named(deps, [PATH]) }, () => undefined),
+    deliver(deps, { secrets: await findNamed(deps, [PATH]) }, () => undefined),
   )
 }
 

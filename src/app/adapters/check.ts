@@ -1,6 +1,6 @@
 /**
- * `check`: does a value work now, and nothing that is called ended? The provider's own
- * verification and every configured check. Changes nothing.
+ * `check`: asks the provider and every configured check whether a value works now, and
+ * whether a version that is recorded as ended is still accepted. Changes nothing.
  */
 import { AdapterError, RotateError } from '../../core/errors.ts'
 import { currentVersion, type SecretRecord, versionOf } from '../../core/model.ts'
@@ -23,9 +23,10 @@ export interface CheckReport {
 }
 
 /**
- * Asks the provider, then runs every check once, then asks about ended versions, unless
- * one version was named: one that is still accepted is a red check of type `ended`. A
- * secret without anybody to ask: `ok` with no checks.
+ * Asks the provider, then runs every check once. Unless one version was named, the
+ * provider is also asked about the newest ended versions: each that it still accepts is a
+ * red check of type `ended`. A secret with neither a provider nor a check is `ok` with no
+ * checks.
  */
 export async function check(
   deps: Deps,

@@ -12,7 +12,7 @@ export interface AdapterDescription {
   readonly schema: unknown
   readonly facts: Readonly<Record<string, unknown>>
   readonly lines: readonly string[]
-  /** What its operator must know and no key of the configuration says. */
+  /** Facts that the operator must know and that no key of the configuration states. */
   readonly notes: readonly string[]
   /** `undefined` for an adapter that has no example. */
   readonly example: AdapterExample | undefined
@@ -113,15 +113,18 @@ function exampleOf(
   }
 }
 
-/** Law 4 for those whose values can't be read. */
+/**
+ * What an undo can do where the values of a target can't be read: nothing is overwritten
+ * that could not be put back.
+ */
 const unread = [
   'a value that an undo could not put back (it was there before the first of ours, or ' +
     'somebody else wrote it since) is refused, unless "irreversible" is true',
 ]
 
 /**
- * Law 4 for those who are only told: who knows what stood there is told which version it
- * was.
+ * What an undo means for a target that is only told what to do (a program, a web hook):
+ * its receiver knows what stood there, so it is told which version that was.
  */
 const undoIsTold = [
   'an undo is a message too: the old version, or no version and no value where there was ' +

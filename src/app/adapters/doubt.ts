@@ -1,6 +1,7 @@
 /**
- * Sees whether a write of one session may still be carried out although it was given up,
- * also behind a repetition that has succeeded.
+ * Notices whether a write of one session may still be carried out although its answer was
+ * given up. A repetition that succeeds does not take the doubt away, because the first
+ * request may still arrive after it.
  */
 import { AdapterError } from '../../core/errors.ts'
 import type { Http } from '../../core/ports.ts'

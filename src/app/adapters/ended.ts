@@ -1,7 +1,7 @@
 /**
- * Versions that are called ended: does one of them still open something? Asked where
- * asking is harmless. What nobody could end when it was issued, or was switched on again
- * at the provider, would otherwise live on unnoticed.
+ * Asks providers whether a version that is recorded as ended is still accepted, where
+ * asking does no harm. Otherwise a credential that nobody could end when it was issued,
+ * or that was switched on again at the provider, would live on unnoticed.
  */
 import { AdapterError } from '../../core/errors.ts'
 import { isAlive, type SecretRecord, type VersionRecord } from '../../core/model.ts'
@@ -10,12 +10,12 @@ import { issuer } from '../../engine/evidence.ts'
 import type { EnginePorts } from '../../engine/ports.ts'
 import { answered, credentialOf } from '../../engine/session.ts'
 
-/** So many of the newest are asked about. */
+/** How many of the newest ended versions are asked about. */
 const MOST = 10
 
 /**
- * The newest ended versions that the provider still accepts. Throws nothing of a
- * provider's: of what can't be told, nothing is claimed.
+ * The newest ended versions that the provider still accepts. Errors of a provider are not
+ * thrown: a version about which it can't be asked is left out.
  */
 export async function endedThatOpen(
   ports: EnginePorts,
@@ -31,8 +31,8 @@ export async function endedThatOpen(
 }
 
 /**
- * Ended, and not the value of a version that is alive: a value that was given back is
- * accepted rightly.
+ * Has this version ended, and does no living version hold the same value? A value that
+ * was made current again under a new number is rightly accepted.
  */
 function hasEnded(secret: SecretRecord, version: VersionRecord): boolean {
   return (
@@ -42,8 +42,8 @@ function hasEnded(secret: SecretRecord, version: VersionRecord): boolean {
 }
 
 /**
- * Does the provider accept it now? `undefined` where that can't be told, or not without
- * harm.
+ * Does the provider accept this version now? `undefined` where that can't be told, or not
+ * without harm, such as a failed login that counts towards a lock.
  */
 export async function opens(
   ports: EnginePorts,

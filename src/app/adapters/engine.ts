@@ -1,4 +1,4 @@
-/** The engine's ports from what a use case has. */
+/** Makes the engine's ports from what a use case is given. */
 import { usage } from '../../core/errors.ts'
 import type { Schedule } from '../../core/model.ts'
 import { nextDate } from '../../engine/policy.ts'
@@ -33,8 +33,8 @@ export async function enginePorts(
 }
 
 /**
- * Next time of a cron expression after a time, in UTC. Throws `usage` naming what is
- * wrong with it.
+ * Returns a function that gives the next time of a cron expression after another time, in
+ * UTC. That function throws `usage` naming what is wrong with the expression.
  */
 export async function cronDates(): Promise<(expression: string, after: number) => number> {
   const { Cron } = await import('croner')

@@ -1,10 +1,13 @@
-/** Does the old value die with the rotation? Then a grace that is configured is none. */
+/**
+ * Does the provider replace its value in place? Then the old value dies with the
+ * rotation, and a grace that is configured has no effect.
+ */
 import { RotateError } from '../../core/errors.ts'
 import type { Schedule } from '../../core/model.ts'
 import { parseConfig } from '../../core/schema.ts'
 import { loadProvider } from './open.ts'
 
-/** Asks nobody. Of a configuration that can't be read any more nothing is claimed. */
+/** Only reads the configuration. `false` where that can't be read any more. */
 export async function isInPlace({ provider: ref }: Pick<Schedule, 'provider'>): Promise<boolean> {
   try {
     const provider = await loadProvider(ref.id)

@@ -1,6 +1,6 @@
 /**
- * Adapters by name and stored configuration, for the engine; and what the operator may
- * write, for `schedule set`.
+ * Finds adapters by name, parses their stored configuration and opens their sessions, for
+ * the engine and for the use cases that ask adapters without a run.
  */
 import { AdapterError, RotateError, usage } from '../../core/errors.ts'
 import {
@@ -105,8 +105,8 @@ export function adapterTools(deps: Deps): AdapterTools {
     try {
       return await resolveRefs(parseConfig(schema, config, what), (ref) => lookUp(deps, ref))
     } catch (thrown) {
-      // Inside a run a bad configuration is an answer like any other: nothing was done,
-      // nothing will be by repeating.
+      // Inside a run a bad configuration is an error of the adapter like any other:
+      // nothing was done, and repeating the call would do nothing either.
       if (thrown instanceof RotateError && (thrown.code === 'usage' || thrown.code === 'not-found'))
         throw new AdapterError('misconfigured', thrown.message, { retryable: false })
       throw thrown
@@ -157,7 +157,7 @@ export function createAdapters(deps: Deps): Adapters {
         await ready(target.config, spec.config, `target ${spec.key}`),
         { ...context(path), http },
       )
-      // Sessions that know it themselves are believed.
+      // A session that tells its own doubt knows more than the HTTP client does.
       return session.inDoubt === undefined ? Object.assign(session, { inDoubt }) : session
     },
     async aboutTarget(spec: TargetSpec) {

@@ -1,8 +1,8 @@
 /**
- * Keeps to what a far side can bear. Where one rotation was told to slow down (429, or a
- * window that is used up), all others of this process wait too before they call the same
- * origin, instead of finding out one by one and each losing an attempt. The figures come
- * from the answers: the vendors' published ones differ by plan.
+ * Keeps to the rate of requests that a service allows. Where one rotation was told to
+ * slow down (429, or a window that is used up), all others of this process wait too
+ * before they call the same origin, instead of finding out one by one and each losing an
+ * attempt. The figures come from the answers: the vendors' published ones differ by plan.
  *
  * Understood are `Retry-After` (RFC 9110) and the pair "remaining 0, reset at":
  * `x-ratelimit-*` with epoch seconds (GitHub, Vercel), `ratelimit-*` with seconds to go
@@ -11,7 +11,7 @@
 import type { Clock, Http, HttpResponse } from '../../core/ports.ts'
 import { MAX_PAUSE_MS, retryAfterMs } from '../../core/retry-after.ts'
 
-/** When a 429 does not say how long. */
+/** How long everybody waits after a 429 that does not say how long. */
 const UNSAID_MS = 1000
 
 /**
@@ -19,12 +19,16 @@ const UNSAID_MS = 1000
  * rotations of a process.
  */
 export function paced(http: Http, clock: Clock, signal: AbortSignal): Http {
-  /** Monotonic: a wall clock that is set meanwhile neither lengthens nor shortens it. */
+  /**
+   * When each origin may be called again, by the monotonic clock: setting the wall clock
+   * meanwhile neither lengthens nor shortens a wait.
+   */
   const free = new Map<string, number>()
   return {
     async send(request) {
       const origin = URL.canParse(request.url) ? new URL(request.url).origin : ''
-      // Asked again after each sleep: somebody else may have been told more meanwhile.
+      // Looked up again after each sleep: another rotation may have been told to wait
+      // longer meanwhile.
       for (;;) {
         const wait = (free.get(origin) ?? 0) - clock.monotonic()
         if (wait <= 0) break

@@ -15,9 +15,12 @@ import { Wire } from './suite/wire.ts'
 const EVENTS = ['create', 'settle', 'verify', 'revoke'] as const
 
 export interface ProgramInput {
-  /** As it was typed. */
+  /** The path of the program as the operator typed it. */
   readonly program: string
-  /** Laid over the default: a key that is given replaces, `null` removes. */
+  /**
+   * Configuration that is laid over the default: a key that is given replaces the default
+   * one, and `null` removes it.
+   */
   readonly config?: Readonly<Record<string, unknown>>
   /** What the program is told as the path of the secret. */
   readonly path: string
@@ -26,7 +29,7 @@ export interface ProgramInput {
   readonly http: Http
   readonly spawn: Spawn
   readonly signal: AbortSignal
-  /** A case begins. */
+  /** Called when a case of the suite begins. */
   began(name: string): void
 }
 
@@ -42,13 +45,18 @@ export interface ProgramTest {
 }
 
 /**
- * Without a configuration one program answers all events in JSON. Throws `usage` for a
- * configuration that `exec` refuses and for a program that does not exist, can't be
- * executed, or could be replaced by another user; nothing is called.
+ * Prepares a test of a program. Without a configuration one program answers all events in
+ * JSON. Throws `usage` for a configuration that `exec` refuses and for a program that
+ * does not exist, can't be executed, or could be replaced by another user; nothing is
+ * called.
  */
 export async function programTest(input: ProgramInput): Promise<ProgramTest> {
   const provider = await loadProvider('exec')
-  const config = await settled(provider, laidOver(input.program, input.config ?? {}), input.spawn)
+  const config = await settleProgram(
+    provider,
+    laidOver(input.program, input.config ?? {}),
+    input.spawn,
+  )
   const parsed = parseConfig(provider.config, config as ConfigValue, '--config')
   const traits = provider.traits(parsed)
   const wire = new Wire(input.spawn)
@@ -91,8 +99,9 @@ export async function programTest(input: ProgramInput): Promise<ProgramTest> {
 }
 
 /**
- * JSON merge patch on the first level. Bare values can't say "nothing was made", so there
- * settle is not asked by default.
+ * Lays the given keys over the default, as a JSON merge patch does, but on the first
+ * level only. With `"output":"value"` a program can't say that nothing was made, so by
+ * default it has no `settle` then.
  */
 function laidOver(
   program: string,
@@ -104,7 +113,7 @@ function laidOver(
   return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== null))
 }
 
-async function settled(
+async function settleProgram(
   provider: Provider,
   config: unknown,
   spawn: Spawn,

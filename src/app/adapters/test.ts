@@ -1,6 +1,7 @@
 /**
- * `provider test` and `target test`: would a rotation get through to the far sides? Reads
- * only; what it finds missing is named with the rights that are needed.
+ * `provider test` and `target test`: could a rotation begin, as far as its provider and
+ * its targets are concerned? Reads only. A missing right is named by the error of the
+ * adapter, and `provider test` also returns the least rights that the credential needs.
  */
 import { AdapterError, RotateError } from '../../core/errors.ts'
 import {
@@ -31,7 +32,7 @@ export interface AdapterTest extends CheckReport {
 type Line = CheckReport['checks'][number]
 
 /** Asks one question; an adapter's refusal is its answer, with the first of its hints. */
-async function asked(
+async function askOne(
   deps: Deps,
   name: string,
   type: string,
@@ -54,7 +55,7 @@ async function asked(
   }
 }
 
-async function scheduled(
+async function findScheduled(
   deps: Deps,
   path: string,
 ): Promise<{ readonly secret: SecretRecord; readonly schedule: Schedule }> {
@@ -71,11 +72,11 @@ async function scheduled(
 }
 
 /**
- * Preflight, as a rotation makes it, and the provider's word on the current value.
- * `not-found` without a schedule.
+ * Runs the preflight of the provider as a rotation does, and asks whether it accepts the
+ * current value. `not-found` without a schedule.
  */
 export async function testProvider(deps: Deps, path: string): Promise<AdapterTest> {
-  const { secret, schedule } = await scheduled(deps, path)
+  const { secret, schedule } = await findScheduled(deps, path)
   const ports = await enginePorts(deps)
   const ref = schedule.provider
   const current = currentVersion(secret)
@@ -88,7 +89,7 @@ export async function testProvider(deps: Deps, path: string): Promise<AdapterTes
   const provider = await loadProvider(ref.id)
   let permissions: string | undefined
   checks.push(
-    await asked(deps, 'preflight', ref.id, async () => {
+    await askOne(deps, 'preflight', ref.id, async () => {
       permissions = provider.permissions(
         parseConfig(provider.config, ref.config, `provider ${ref.id}`),
       )
@@ -110,7 +111,7 @@ export async function testProvider(deps: Deps, path: string): Promise<AdapterTes
     (current?.providerId === undefined || current.providerId === ref.id)
   )
     checks.push(
-      await asked(deps, 'current value', ref.id, async () => {
+      await askOne(deps, 'current value', ref.id, async () => {
         const session = await ports.adapters.openProvider(ref, secret.path)
         try {
           if (session.verify === undefined) return 'this provider can not be asked'
@@ -125,11 +126,11 @@ export async function testProvider(deps: Deps, path: string): Promise<AdapterTes
 }
 
 /**
- * All that preflight asks of the targets before a rotation makes anything. Changes
- * nothing there. `not-found` without a schedule or a target.
+ * Asks the targets all that the preflight of a rotation asks them. Changes nothing there.
+ * `not-found` without a schedule or a target.
  */
 export async function testTargets(deps: Deps, path: string): Promise<AdapterTest> {
-  const { secret, schedule } = await scheduled(deps, path)
+  const { secret, schedule } = await findScheduled(deps, path)
   if (schedule.targets.length === 0)
     throw new RotateError('not-found', `${secret.path} has no target`, {
       hint: `rotate schedule set ${secret.path} --target …`,
@@ -139,14 +140,14 @@ export async function testTargets(deps: Deps, path: string): Promise<AdapterTest
   const loaded = { run: await pretended(deps, ports, secret, schedule), secret }
   const checks: Line[] = []
   try {
-    const together = await asked(deps, 'preflight', schedule.provider.id, async () => {
+    const together = await askOne(deps, 'preflight', schedule.provider.id, async () => {
       await refuseMisfit(bench, loaded)
       return 'value and targets go together'
     })
     if (!together.ok) checks.push(together)
     for (const spec of schedule.targets)
       checks.push(
-        await asked(deps, spec.key, spec.type, async () => {
+        await askOne(deps, spec.key, spec.type, async () => {
           const seen = await mayWrite(bench, loaded, spec)
           return ['can be written', ...seen].join('; ')
         }),

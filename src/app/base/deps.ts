@@ -1,4 +1,7 @@
-/** What every use case is given. `main.ts` builds it once per process. */
+/**
+ * What every use case is given. The command line makes it when a command opens its vault
+ * (`deps` in src/cli/context.ts).
+ */
 import type { Clock, Faults, Http, Locks, Random, Spawn, Vault } from '../../core/ports.ts'
 
 export interface Deps {

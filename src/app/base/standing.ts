@@ -28,8 +28,8 @@ export type OpenStanding = 'rotating' | 'needs-operator'
 
 /**
  * `failed`: the last automatic attempt failed, and no value has become current since.
- * `overdue`: its date has passed. A run that is open comes first, whatever the schedule
- * says: `open` is its word.
+ * `overdue`: its date has passed. An open run comes first, whatever the schedule says:
+ * `open` is how it stands.
  */
 export function scheduleStanding(
   schedule: Schedule,
@@ -46,8 +46,8 @@ export const secretStandings = [...scheduleStandings, 'deleted', 'unscheduled'] 
 export type SecretStanding = (typeof secretStandings)[number]
 
 /**
- * `rotating`: a run is open. `needs-operator`: it waits for a person. `unscheduled`:
- * nobody will rotate it by itself.
+ * `rotating`: a run is open. `needs-operator`: it waits for a person. `unscheduled`: it
+ * has no schedule, so nothing rotates it by itself.
  */
 export function secretStanding(
   secret: SecretRecord,
@@ -60,14 +60,14 @@ export function secretStanding(
 }
 
 /**
- * The word of a run: one that is parked without a date at which it goes on by itself
- * needs a person.
+ * How a secret with this open run stands: a run that is parked without a date at which it
+ * goes on by itself needs a person.
  */
-export function openStanding(run: RunRecord): OpenStanding {
+function openStanding(run: RunRecord): OpenStanding {
   return run.status === 'unsafe' && !stateOf(run).waits ? 'needs-operator' : 'rotating'
 }
 
-/** The word of the run that is open on this secret; `undefined` without one. */
+/** How a secret with an open run stands; `undefined` where no run is open. */
 export async function openStandingOf(
   vault: Vault,
   { openRun }: SecretRecord,

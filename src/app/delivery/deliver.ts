@@ -1,4 +1,7 @@
-/** `deliver`: the current value where it is not, without a new credential. */
+/**
+ * `deliver`: brings the current value to targets that do not hold it, without making a
+ * new credential.
+ */
 import { RotateError, usage } from '../../core/errors.ts'
 import type { SecretRecord, VersionRecord } from '../../core/model.ts'
 import { currentVersion } from '../../core/model.ts'
@@ -13,7 +16,8 @@ import type { EnginePorts, Progress } from '../../engine/ports.ts'
 import type { Deps } from '../base/deps.ts'
 import { enginePorts } from '../adapters/engine.ts'
 import { findSecret } from '../base/find.ts'
-import { combined, type RunView, unchanged } from '../runs/run-view.ts'
+import { combined } from '../runs/run-failure.ts'
+import { type RunView, unchanged } from '../runs/run-view.ts'
 import { isInStep, whereIs } from './where.ts'
 
 export interface DeliverOutcome {
@@ -25,7 +29,7 @@ export interface DeliverOutcome {
  * The secrets that these words name: each path must exist; a glob selects what has
  * targets, and must find something.
  */
-export async function named(
+export async function findNamed(
   deps: Deps,
   words: readonly string[],
 ): Promise<readonly SecretRecord[]> {
@@ -60,15 +64,15 @@ export async function deliver(
   input: { readonly secrets: readonly SecretRecord[]; readonly targets?: readonly string[] },
   progress: (event: Progress) => void,
 ): Promise<DeliverOutcome> {
-  for (const secret of input.secrets) mayBeDelivered(secret, input.targets)
-  return each(deps, input.secrets, progress, (secret) => ({
+  for (const secret of input.secrets) mustBeDeliverable(secret, input.targets)
+  return deliverEach(deps, input.secrets, progress, (secret) => ({
     targets: input.targets ?? keysOf(secret),
     action: 'delivered_again',
   }))
 }
 
-/** Does this for every secret, and puts the outcomes together. */
-export async function each(
+/** Delivers each secret as `wishOf` says, and puts the outcomes together. */
+export async function deliverEach(
   deps: Deps,
   secrets: readonly SecretRecord[],
   progress: (event: Progress) => void,
@@ -93,8 +97,8 @@ export async function each(
 }
 
 /**
- * What a value that is current already still has to do: it is delivered where it is not
- * known to be. `undefined` where every target holds it, or there is none.
+ * Delivers a value that is current already to the targets that are not known to hold it.
+ * `undefined` where every target holds it, or there is none.
  */
 export async function deliverMissing(
   deps: Deps,
@@ -113,8 +117,11 @@ function keysOf(secret: SecretRecord): readonly string[] {
   return (secret.schedule?.targets ?? []).map(({ key }) => key)
 }
 
-/** Names are looked at before anything is written anywhere. */
-function mayBeDelivered(secret: SecretRecord, targets: readonly string[] | undefined): void {
+/**
+ * Throws unless the secret has a value and all of these targets. Called for every secret
+ * before anything is written anywhere.
+ */
+function mustBeDeliverable(secret: SecretRecord, targets: readonly string[] | undefined): void {
   const keys = keysOf(secret)
   if (currentVersion(secret) === undefined)
     throw new RotateError('not-found', `${secret.path} has no value yet`, {

@@ -1,13 +1,13 @@
 /**
- * `drift`: vault, provider and targets of each secret side by side. Reads only, unless it
- * is told to mend what differs.
+ * `drift`: vault, provider and targets of each secret side by side. Reads only;
+ * `fixDrift` delivers the current value where a target differs.
  */
 import { AdapterError } from '../../core/errors.ts'
 import type { SecretRecord } from '../../core/model.ts'
 import { currentVersion } from '../../core/model.ts'
 import type { Progress } from '../../engine/ports.ts'
 import { answered, credentialOf, providerOfVersion } from '../../engine/session.ts'
-import { each, type DeliverOutcome } from './deliver.ts'
+import { deliverEach, type DeliverOutcome } from './deliver.ts'
 import type { Deps } from '../base/deps.ts'
 import { enginePorts } from '../adapters/engine.ts'
 import { listSecrets } from '../secrets/list.ts'
@@ -25,7 +25,7 @@ export interface DriftRow {
    */
   readonly state: Whereabouts | 'accepted' | 'refused' | 'empty'
   readonly detail: string
-  /** It is not shown to agree with the vault. */
+  /** It was not shown that this place agrees with the vault. */
   readonly differs: boolean
 }
 
@@ -55,7 +55,7 @@ export async function fixDrift(
       wanted.set(path, [...(wanted.get(path) ?? []), place.slice('target:'.length)])
   }
   const secrets = (await concerned(deps, [])).filter(({ path }) => wanted.has(path))
-  return each(deps, secrets, progress, ({ path }) => ({
+  return deliverEach(deps, secrets, progress, ({ path }) => ({
     targets: wanted.get(path) ?? [],
     action: 'drift_fixed',
   }))
@@ -92,7 +92,7 @@ async function placesOf(deps: Deps, secret: SecretRecord): Promise<readonly Drif
           detail: current.hint,
           differs: false,
         }
-  // Without a value nothing can differ from it.
+  // Where the vault has no value, no place can differ from it.
   if (current === undefined) return [vault]
   const targets = (await whereIs(deps, secret)).map((report) => ({
     path,

@@ -53,7 +53,7 @@ export async function where(
   return { targets, stray: astray ? advice : undefined }
 }
 
-/** The same of a secret that was found already. */
+/** Asks every target of a secret that was read already. */
 export async function whereIs(deps: Deps, secret: SecretRecord): Promise<readonly TargetReport[]> {
   const ports = await enginePorts(deps)
   const reports: TargetReport[] = []
@@ -65,7 +65,7 @@ export async function whereIs(deps: Deps, secret: SecretRecord): Promise<readonl
         reports.push(
           session.current === undefined
             ? await fromJournal(deps, secret, target)
-            : await compared(
+            : await compareWithVersions(
                 deps,
                 secret,
                 target,
@@ -94,13 +94,13 @@ export function isInStep(secret: SecretRecord, report: TargetReport): boolean {
   )
 }
 
-async function compared(
+async function compareWithVersions(
   deps: Deps,
   secret: SecretRecord,
   target: TargetSpec,
   held: Prior,
 ): Promise<TargetReport> {
-  // A name that can't be read is left out.
+  // A target leaves out a name that it can't read; then only the journal can tell.
   if (Object.values(target.names).some((name) => !Object.hasOwn(held, name)))
     return fromJournal(deps, secret, target)
   const values = Object.values(held)
@@ -111,7 +111,8 @@ async function compared(
       state: 'absent',
       detail: 'holds nothing under these names',
     }
-  // A value that was given back stands under two numbers: what is current is said first.
+  // A value that was made current again stands under two version numbers, so the current
+  // version is compared first.
   const current = currentVersion(secret)
   const order = [
     ...(current === undefined ? [] : [current]),

@@ -22,7 +22,7 @@ import type { RunView } from '../runs/run-view.ts'
 import { type DemoService, startService } from './service.ts'
 
 export interface DemoInput {
-  /** The check that fails. */
+  /** Make the check fail, to show how a rotation is undone. */
   readonly breakCheck: boolean
   /**
    * Where everything is put and left; without it a directory that is removed at the end.
@@ -64,7 +64,7 @@ interface Stage {
   readonly faults: string[]
 }
 
-/** Plays the demo. Throws `usage` when `keep` is not an empty directory. */
+/** Plays the demo. Throws `conflict` when the directory `keep` holds an earlier demo. */
 export async function demo(input: DemoInput, show: (shown: Shown) => void): Promise<DemoResult> {
   const dir =
     input.keep === undefined
@@ -163,18 +163,25 @@ function prepare(stage: Stage): void {
   const { dir, service, input } = stage
   const put = (name: string, text: string, mode = 0o600): void =>
     writeFileSync(join(dir, name), text, { mode })
-  put(
-    'provider.json',
-    `${JSON.stringify({ webhookUrl: `${service.url}/hook`, secret: service.state().hookSecret, overlap: true, idempotent: true, actions: ['verify', 'revoke'] }, null, 2)}\n`,
-  )
+  const provider = {
+    webhookUrl: `${service.url}/hook`,
+    secret: service.state().hookSecret,
+    overlap: true,
+    idempotent: true,
+    actions: ['verify', 'revoke'],
+  }
+  const check = {
+    type: 'http',
+    url: `${service.url}/v1/whoami`,
+    header: 'X-Api-Key',
+    expectedStatus: 200,
+  }
+  put('provider.json', `${JSON.stringify(provider, null, 2)}\n`)
   put(
     'target.json',
     `${JSON.stringify({ type: 'env-file', path: join(dir, 'app.env'), name: 'API_KEY' })}\n`,
   )
-  put(
-    'check.json',
-    `${JSON.stringify({ type: 'http', url: `${service.url}/v1/whoami`, header: 'X-Api-Key', expectedStatus: 200 })}\n`,
-  )
+  put('check.json', `${JSON.stringify(check)}\n`)
   put('app.env', '# the application reads this file\nPORT=8080\n')
   const smoke =
     `let key='';process.stdin.on('data',(d)=>{key+=d}).on('end',()=>{fetch('${service.url}/v1/whoami',{headers:{'x-api-key':key.trim()}}).then((r)=>{console.log('smoke ` +
@@ -230,8 +237,8 @@ async function afterRotation(
     stage.faults.push('the service has no new key')
     return
   }
-  await accepted(stage, 'old key, in grace', first, 200)
-  await accepted(stage, 'new key', fresh, 200)
+  await checkAnswer(stage, 'old key, in grace', first, 200)
+  await checkAnswer(stage, 'new key', fresh, 200)
   const env = readFileSync(join(stage.dir, 'app.env'), 'utf8')
   fact(
     stage,
@@ -241,19 +248,21 @@ async function afterRotation(
 
   show({
     kind: 'heading',
-    text: `4  Grace is over (${GRACE_SECONDS} seconds here, a day by default): cron ends the old key`,
+    text:
+      `4  Grace is over (${GRACE_SECONDS} seconds here, a day by default): cron ends the ` +
+      'old key',
   })
   await input.clock.sleep(GRACE_SECONDS * 1000 + 300, input.signal)
   await command(stage, ['run-due'])
-  await accepted(stage, 'old key', first, 401)
-  await accepted(stage, 'new key', fresh, 200)
+  await checkAnswer(stage, 'old key', first, 401)
+  await checkAnswer(stage, 'new key', fresh, 200)
 
   show({ kind: 'heading', text: '5  Scripts read the value from a pipe' })
   await shell(stage, `rotate get ${SECRET} --silent | ./smoke-test.sh`)
 }
 
 async function afterBrokenCheck(stage: Stage, first: string): Promise<void> {
-  await accepted(stage, 'old key, still current', first, 200)
+  await checkAnswer(stage, 'old key, still current', first, 200)
   const env = readFileSync(join(stage.dir, 'app.env'), 'utf8')
   fact(
     stage,
@@ -276,7 +285,12 @@ function fact(stage: Stage, text: string, ok: boolean): void {
 }
 
 /** Asks the service itself, with a plain HTTP request. */
-async function accepted(stage: Stage, what: string, key: string, expected: number): Promise<void> {
+async function checkAnswer(
+  stage: Stage,
+  what: string,
+  key: string,
+  expected: number,
+): Promise<void> {
   const status = await new Promise<number>((resolveStatus, reject) => {
     request(`${stage.service.url}/v1/whoami`, { headers: { 'x-api-key': key } }, (response) => {
       response.resume()
@@ -359,7 +373,8 @@ function plainError(stderr: string): string {
     .map((line) => {
       if (!line.startsWith('{"error"')) return line
       const { error } = JSON.parse(line) as { error: { message: string; hint?: string | null } }
-      return `rotate: error: ${error.message}${error.hint == null ? '' : `\nrotate: hint: ${error.hint}`}`
+      const hint = error.hint == null ? '' : `\nrotate: hint: ${error.hint}`
+      return `rotate: error: ${error.message}${hint}`
     })
     .join('\n')
 }

@@ -9,7 +9,7 @@ import { readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Random } from '../../core/ports.ts'
 
-export interface DemoState {
+interface DemoState {
   readonly port: number
   readonly hookSecret: string
   /** Live keys, oldest first. */
@@ -41,7 +41,7 @@ export async function startService(
   random: Random,
   options: { readonly broken?: boolean },
 ): Promise<DemoService> {
-  let state: DemoState = load(dir) ?? {
+  let state: DemoState = loadState(dir) ?? {
     port: 0,
     hookSecret: token(random, 'hook'),
     live: [],
@@ -77,7 +77,7 @@ export async function startService(
   }
 }
 
-function load(dir: string): DemoState | undefined {
+function loadState(dir: string): DemoState | undefined {
   try {
     return JSON.parse(readFileSync(join(dir, FILE), 'utf8')) as DemoState
   } catch {
@@ -96,7 +96,7 @@ function listen(server: Server, port: number): Promise<number> {
 }
 
 function token(random: Random, prefix: string): string {
-  return `${prefix}-${Array.from(random.bytes(20), (byte) => byte.toString(16).padStart(2, '0')).join('')}`
+  return `${prefix}-${Buffer.from(random.bytes(20)).toString('hex')}`
 }
 
 async function answer(

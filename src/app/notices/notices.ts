@@ -4,11 +4,11 @@
  * nothing can be promoted, undone or revoked without its notice being queued, and no step
  * of the engine knows that there are notices at all.
  *
- * Delivery is at least once: a notice is sent, then the commit says so; who dies in
- * between sends it again under the same id, that of its event. A notifier that can't be
- * reached is left alone for a pause that grows (a minute to a day) and loses nothing; one
- * notice that is refused for good is skipped after three rounds, with an audit row.
- * Nothing here fails a rotation.
+ * Delivery is at least once: a notice is sent, then the commit says so; a process that
+ * dies in between sends it again under the same id, that of its event. A notifier that
+ * can't be reached is left alone for a pause that grows (a minute to a day) and loses
+ * nothing; one notice that is refused for good is skipped after three rounds, with an
+ * audit row. Nothing here fails a rotation.
  */
 import { DAY, humanSpan, iso } from '../../core/duration.ts'
 import { asAdapterError, RotateError } from '../../core/errors.ts'
@@ -34,23 +34,24 @@ export interface Notified {
 
 /** Rounds after which a notice that is refused for good is skipped. */
 const ROUNDS = 3
-/** So many events may lie behind what a notifier was last told. */
+/** How many irrelevant events a notifier may skip before its position is saved. */
 const IDLE = 200
 /**
- * Pauses between the attempts of the last flush of a command, which may take its time.
+ * Pauses in milliseconds between the attempts of the last flush of a command, which may
+ * take its time.
  */
 const PATIENT = [1000, 4000]
 
 /**
- * Tells whom it may concern what has not been told. `patient`: three attempts each, for
- * the end of a command; otherwise one, so that the next secret does not wait. Throws only
- * what ends every command: `tampered`, a full disk.
+ * Sends every notifier the notices that it has not been told yet. `patient`: three
+ * attempts each, for the end of a command; otherwise one, so that the next secret does
+ * not wait. Throws only what ends every command: `tampered`, a full disk.
  */
 export async function flush(deps: Deps, patient: boolean): Promise<readonly Notified[]> {
   const settings = await deps.vault.read((reader) => notifierSettings(reader))
   const ready = readyOf(settings, deps.clock.now())
   if (ready.length === 0) return []
-  // Two that send the same would not be wrong, only a nuisance.
+  // Two processes that send the same notice would do no harm, but annoy people.
   const unlock = await deps.locks.tryNamed(
     `notices-${deps.vault.vaultId.toLowerCase().replace('_', '-')}`,
   )
@@ -72,8 +73,8 @@ export async function flush(deps: Deps, patient: boolean): Promise<readonly Noti
 }
 
 /**
- * Everything one notifier has to be told, in order; ends at the first that does not get
- * through.
+ * Tells one notifier everything that it has to be told, in order. Ends at the first
+ * notice that does not get through.
  */
 async function tell(
   deps: Deps,
@@ -110,8 +111,8 @@ async function tell(
   }
   if (failure === undefined) told = Math.max(told, events.at(-1)?.seq ?? 0)
   else deps.note(`warning: notifier ${name}: ${failure.message}; it will be told later`)
-  // What does not concern it is no reason to commit, until there is so much of it that
-  // passing over it each time costs more.
+  // Events that do not concern a notifier are no reason to commit its position, until
+  // there are so many of them that reading past them each time costs more.
   if (done.length > 0 || failure !== undefined || told - setting.told > IDLE)
     await remember(deps, name, told, done, failure?.message)
   return done
@@ -140,7 +141,10 @@ async function attempt(
   return undefined
 }
 
-/** One commit with its audit rows, however many were sent. */
+/**
+ * Saves what one notifier has been told, in one commit with the audit rows, however many
+ * notices were sent.
+ */
 async function remember(
   deps: Deps,
   name: string,
@@ -294,8 +298,7 @@ function nextDate(schedule: Schedule | undefined): string | undefined {
 }
 
 /**
- * Does a person make the values? A configuration that can't be read any more says nothing
- * about that.
+ * Does a person make the values? `false` where the configuration can't be read any more.
  */
 async function isMadeByHand(schedule: Schedule | undefined): Promise<boolean> {
   if (schedule === undefined) return false
@@ -311,7 +314,9 @@ async function isMadeByHand(schedule: Schedule | undefined): Promise<boolean> {
   }
 }
 
-/** What to do, in one line. */
+/**
+ * What the reader of the notice can do, in one line; `null` where there is nothing to do.
+ */
 function nextOf(
   type: NoticeType,
   secret: SecretRecord,
@@ -350,8 +355,9 @@ function nextOf(
 }
 
 /**
- * The next time before `nextAt` at which people are to be warned; `core/wake.ts` wakes
- * `run-due` for it. Queues the warning in one commit.
+ * Queues the warning that a rotation is coming, if one is due now, and remembers it in
+ * the same commit. `isWarningDue` (core/wake.ts) has said before that one is due; here it
+ * is checked again on the record that is changed. Returns whether a warning was queued.
  */
 export async function announce(deps: Deps, id: string): Promise<boolean> {
   const now = deps.clock.now()
@@ -370,7 +376,7 @@ export async function announce(deps: Deps, id: string): Promise<boolean> {
       schedule.noticed?.nextAt === schedule.nextAt
         ? schedule.noticed.before
         : Number.POSITIVE_INFINITY
-    // Of several that have come due at once only the latest is of use.
+    // Of several warnings that have come due at once only the last is queued.
     const due = schedule.notifyBefore.filter(
       (before) => before > 0 && before < already && schedule.nextAt - before <= now,
     )

@@ -32,8 +32,9 @@ async function loadNotifier(type: string): Promise<Notifier> {
 }
 
 /**
- * Creates or replaces one. It is told what happens from now on. Throws `usage` naming the
- * field at fault, never its value.
+ * Creates a notifier, or replaces its configuration. A new one is told what happens from
+ * now on; one that is replaced goes on where it was. Throws `usage` naming the field at
+ * fault, never its value.
  */
 export async function setNotifier(
   deps: Deps,
@@ -79,8 +80,9 @@ export async function listNotifiers(deps: Deps): Promise<readonly NotifierView[]
 }
 
 /**
- * `not-found`; `denied` while a schedule names it, unless forced: then the schedules
- * forget it too.
+ * Removes a notifier, and returns the paths of the secrets whose schedules named it.
+ * Throws `not-found`, and `denied` while a schedule names it; with `force` it is taken
+ * out of the schedules too.
  */
 export async function removeNotifier(
   deps: Deps,
@@ -125,7 +127,7 @@ export async function removeNotifier(
   return paths
 }
 
-/** Sends a notice that says what it is. Throws `not-found`, `unhealthy`. */
+/** Sends a notice that says that it is a test. Throws `not-found`, `unhealthy`. */
 export async function testNotifier(deps: Deps, name: string): Promise<NotifierView> {
   const setting = (await deps.vault.read((reader) => notifierSettings(reader)))[name]
   if (setting === undefined) throw unknown(name)
@@ -158,8 +160,8 @@ export async function testNotifier(deps: Deps, name: string): Promise<NotifierVi
 }
 
 /**
- * One attempt. Throws `AdapterError`; a configuration that can't be used any more is one
- * too.
+ * Makes one attempt to send a notice. Throws `AdapterError`, also for a configuration
+ * that can't be used any more.
  */
 export async function send(deps: Deps, setting: NotifierSetting, notice: Notice): Promise<void> {
   const entry = registry[setting.type]
@@ -174,7 +176,7 @@ export async function send(deps: Deps, setting: NotifierSetting, notice: Notice)
   await notifier.send(config, notice, tools.context(notice.path))
 }
 
-/** Every name must be that of a notifier. */
+/** Throws `usage` unless every name is that of a notifier. */
 export async function checkNotifiers(deps: Deps, names: readonly string[]): Promise<void> {
   const settings = await deps.vault.read((reader) => notifierSettings(reader))
   const missing = names.find((name) => settings[name] === undefined)
@@ -186,7 +188,7 @@ export async function checkNotifiers(deps: Deps, names: readonly string[]): Prom
 }
 
 /** Sequence number of the newest audit event. */
-export async function newestEvent(deps: Pick<Deps, 'vault'>): Promise<number> {
+async function newestEvent(deps: Pick<Deps, 'vault'>): Promise<number> {
   for await (const event of deps.vault.auditEvents({}, 'newest-first')) return event.seq
   return 0
 }

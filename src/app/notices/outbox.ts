@@ -29,7 +29,7 @@ export async function notifierSettings(
 }
 
 /**
- * Is somebody to be told something now? One document, and no more where there is no
+ * Is there a notice to send now? Reads one document, and nothing more where there is no
  * notifier.
  */
 export async function noticesWaiting({
@@ -54,7 +54,7 @@ export function readyOf(
   return Object.entries(settings).filter(([, { retryAt }]) => (retryAt ?? 0) <= now)
 }
 
-/** Oldest first. */
+/** The audit events after this sequence number, oldest first. */
 export async function eventsSince(vault: Vault, told: number): Promise<readonly AuditEvent[]> {
   const events: AuditEvent[] = []
   for await (const event of vault.auditEvents({}, 'newest-first')) {

@@ -1,15 +1,15 @@
 /**
- * Spares the others when a provider does not answer. After three rotations in a row that
- * failed for that reason the rest of the secrets of the same provider are left for the
- * next `run-due`: none of their attempts is used up, and their schedules keep their
- * dates.
+ * Spares other secrets when their provider does not answer. After three rotations that
+ * failed for that reason, and none that succeeded in between, the rest of the secrets of
+ * the same provider are left for the next `run-due`: none of their attempts is used up,
+ * and their schedules keep their dates.
  */
 import type { RotateError } from '../../core/errors.ts'
 import type { ConfigValue, SecretRecord } from '../../core/model.ts'
 import { Secret } from '../../core/secret.ts'
 import { kindOf } from '../../engine/steps/kinds.ts'
 
-/** So many failures in a row. */
+/** After how many such failures the other secrets are left alone. */
 const LIMIT = 3
 
 const TRANSPORT: ReadonlySet<unknown> = new Set([
@@ -22,15 +22,15 @@ const TRANSPORT: ReadonlySet<unknown> = new Set([
 export class Breaker {
   readonly #inARow = new Map<string, number>()
 
-  /** Why this secret is left alone for now. */
-  silent(secret: SecretRecord): string | undefined {
+  /** Why this secret is left alone for now; `undefined` where it is not. */
+  reasonToSkip(secret: SecretRecord): string | undefined {
     const provider = secret.schedule?.provider
     if (provider === undefined || (this.#inARow.get(placeOf(secret)) ?? 0) < LIMIT) return undefined
     return `provider ${provider.id} does not answer; left for the next run-due`
   }
 
-  /** How a rotation of this secret ended. */
-  heard(secret: SecretRecord, failure: RotateError | undefined): void {
+  /** Records how a rotation of this secret ended. */
+  record(secret: SecretRecord, failure: RotateError | undefined): void {
     const place = placeOf(secret)
     const { reason, step } = failure?.details ?? {}
     // What a target or a check does says nothing about the provider.

@@ -1,6 +1,6 @@
 /**
- * Ending the grace and the quarantine of old versions at once. The gates stay: a newer
- * version must be current and proven.
+ * Ends the grace and the quarantine of old versions at once. The other conditions for an
+ * end stay: a newer version must be current and proven.
  */
 import type { SecretRecord } from '../../core/model.ts'
 import { isAlive, withVersion } from '../../core/model.ts'
@@ -11,9 +11,9 @@ import { pickDefined } from '../../core/defined.ts'
 
 export interface EndNow {
   readonly versions: readonly number[]
-  /** Also when the old one was seen in use since it was replaced. */
+  /** Ends a version also when it was seen in use since it was replaced. */
   readonly force: boolean
-  /** The provider that ends a value which nobody issued. */
+  /** The provider that ends a value which no provider has issued. */
   readonly owner?: string
   /** For the audit row. */
   readonly why: string
@@ -55,7 +55,8 @@ function due(secret: SecretRecord, n: number, now: number, { force, owner }: End
     ...(owner === undefined || version.providerId !== undefined
       ? {}
       : { providerId: owner, revocable: true }),
-    // Called ended, and seen at work.
+    // A version that is recorded as ended only comes here when it was seen to be
+    // accepted. It becomes `unknown`, so that it is ended once more.
     ...(isAlive(version)
       ? endedAt === undefined
         ? {}

@@ -1,6 +1,6 @@
 /**
- * What an emergency can do to these secrets, looked up before anything is claimed of it.
- * Reads only, and asks nobody.
+ * What an emergency can do to these secrets, looked up before the screen says anything
+ * about it. Reads only, and asks nobody.
  */
 import type { SecretRecord } from '../../core/model.ts'
 import { currentVersion } from '../../core/model.ts'
@@ -37,8 +37,8 @@ async function fateOfCurrent(deps: Deps, secret: SecretRecord): Promise<Foreseen
   const provider = secret.schedule?.provider
   if (provider === undefined) return 'lives on'
   const { revoke, overlap } = await (await enginePorts(deps)).adapters.traits(provider)
-  // In place the new one takes its place there. A value that another provider issued, or
-  // a person stored, this one may not be able to name.
+  // With a provider that replaces in place the new value takes the place of the old one.
+  // Elsewhere this provider may not be able to name a value that another one has issued.
   if (overlap === 'in-place') return 'ends'
   return revoke !== 'none' &&
     (current.providerId === undefined || current.providerId === provider.id)

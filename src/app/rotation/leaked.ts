@@ -14,9 +14,10 @@ import { opens } from '../adapters/ended.ts'
 import { enginePorts } from '../adapters/engine.ts'
 import { findSecret } from '../base/find.ts'
 import { rotate, type RotateOutcome } from './rotate.ts'
-import { cleanupFailure, unchanged } from '../runs/run-view.ts'
+import { cleanupFailure } from '../runs/run-failure.ts'
+import { unchanged } from '../runs/run-view.ts'
 
-/** Fields that name and do not prove: seeing them is no leak. */
+/** Fields that identify and prove nothing: seeing them is no leak. */
 const NAMES: ReadonlySet<string> = new Set(['accessKeyId', 'username', 'host', 'port', 'database'])
 
 /**
@@ -51,11 +52,14 @@ export async function endLeaked(
   const runs = current === undefined ? [] : [unchanged(secret, current)]
   const opened = isAlive(version) ? true : await stillWorks(deps, secret, version)
   if (opened !== true) {
+    const what =
+      opened === false
+        ? 'it is refused, nothing to do'
+        : 'nobody can be asked whether it still works; look at the provider'
     const since = version.endedAt === undefined ? '' : ` since ${iso(version.endedAt)}`
     deps.note(
       `${secret.path}: the leaked value is version ${version.n}, which is ` +
-        `${version.state}${since}: ` +
-        `${opened === false ? 'it is refused, nothing to do' : 'nobody can be asked whether it still works; look at the provider'}`,
+        `${version.state}${since}: ${what}`,
     )
     return { runs, ended: [], failure: undefined }
   }
@@ -83,8 +87,8 @@ export async function endLeaked(
 }
 
 /**
- * Is a version that is called ended accepted all the same? `undefined` where that can't
- * be told.
+ * Is a version that is recorded as ended still accepted? `undefined` where that can't be
+ * told.
  */
 async function stillWorks(
   deps: Deps,

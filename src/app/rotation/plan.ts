@@ -18,7 +18,7 @@ import { enginePorts } from '../adapters/engine.ts'
 import { findSecret } from '../base/find.ts'
 import { nextPlan } from '../adapters/next-plan.ts'
 
-export interface PlanStep {
+interface PlanStep {
   readonly step: string
   readonly target: string | null
   readonly effect: string
@@ -35,7 +35,7 @@ export interface PlanView {
 export interface ShownPlan extends PlanView {
   /**
    * Values that somebody else wrote where this machine can look without asking a service.
-   * Not in the hash: they are no part of what is done.
+   * They are not in the hash, because they are no part of what is done.
    */
   readonly differs: readonly {
     readonly target: string
@@ -69,14 +69,14 @@ async function foreignValues(deps: Deps, secret: SecretRecord): Promise<ShownPla
         await session.close()
       }
     } catch (thrown) {
-      // That it can't be read is for the preflight to say.
+      // A target that can't be read is reported by the preflight of the rotation.
       if (!(thrown instanceof AdapterError)) throw thrown
     }
   }
   return found
 }
 
-/** The plan of this secret as it was read. */
+/** The plan of a secret that was read already. */
 export async function planFor(deps: Deps, secret: SecretRecord): Promise<PlanView> {
   const ports = await enginePorts(deps)
   const schedule = secret.schedule
@@ -98,14 +98,15 @@ export async function planFor(deps: Deps, secret: SecretRecord): Promise<PlanVie
     targets: schedule.targets,
   })
   if (fault !== undefined) {
-    const effect = `ends here, and nothing is begun, changed or ended: ${fault.why}. Type: ${fault.hint}`
+    const effect =
+      `ends here, and nothing is begun, changed or ended: ${fault.why}. ` + `Type: ${fault.hint}`
     const steps = [{ step: 'preflight', target: null, effect }]
     return { path: secret.path, hash: digest(secret.path, steps), steps }
   }
   const title = (await loadProvider(schedule.provider.id)).title
   const steps: PlanStep[] = []
   const silent = await withoutDeploy(plan)
-  // A provider that can't be asked is not asked.
+  // A provider that can't verify a value is not asked to.
   if (traits.verifies === false) silent.add('verify')
   for (const step of orderOf(plan, 'forward'))
     if (!silent.has(step)) steps.push(await describe(ports, secret, plan, traits, title, step))
@@ -120,8 +121,8 @@ const MAKES: Readonly<Record<Traits['mints'], string>> = {
 }
 
 /**
- * Of two users in turn, the one whose turn it is: switched on again where this vault has
- * switched it off.
+ * With two users that take turns: a note that the one whose turn it is will be switched
+ * on again, where this vault has switched it off. Otherwise empty.
  */
 function switchedOn(secret: SecretRecord, traits: Traits): string {
   const current = currentVersion(secret)?.handle?.id
@@ -211,12 +212,10 @@ async function describe(
         return { step, target: null, effect: 'the provider must accept the new value' }
       const adapter = await loadCheck(spec.type)
       const config = parseConfig(adapter.config, spec.config, `check ${key}`)
-      const presents = await ports.adapters.presents(spec)
-      return {
-        step,
-        target: null,
-        effect: `${adapter.describe(config)}${presents ? '' : ' (does not present the new value: a sign of life only)'}`,
-      }
+      const note = (await ports.adapters.presents(spec))
+        ? ''
+        : ' (does not present the new value: a sign of life only)'
+      return { step, target: null, effect: `${adapter.describe(config)}${note}` }
     }
     case 'promote':
       return {

@@ -18,7 +18,7 @@ import { findSecret } from '../base/find.ts'
 import { carriers, classify } from './revoke.ts'
 import { pickDefined } from '../../core/defined.ts'
 
-export interface ReconcileKey {
+interface ReconcileKey {
   readonly path: string
   readonly id: string
   readonly owner: 'current' | 'grace' | 'ours-unknown' | 'foreign'
@@ -128,7 +128,7 @@ async function look(deps: Deps, ports: EnginePorts, secret: SecretRecord): Promi
   }
 }
 
-/** What is called ended and still opens something. */
+/** Looks for versions that are recorded as ended and are still accepted. */
 async function lookAtEnded(ports: EnginePorts, secret: SecretRecord): Promise<Looked> {
   const open = await endedThatOpen(ports, secret)
   return { keys: [], open: open.map((version) => `${secret.path}: ${stillOpens(secret, version)}`) }

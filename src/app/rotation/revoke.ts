@@ -1,6 +1,6 @@
 /**
- * Ending grace now (`revoke`), and taking keys at the provider into our care (`adopt`,
- * `reconcile`'s list).
+ * Ends old versions before their grace is over (`revoke`), says whose each key at the
+ * provider is (`provider keys`, `reconcile`), and records one as ours (`adopt`).
  */
 import { RotateError } from '../../core/errors.ts'
 import type { Handle, SecretRecord, VersionRecord } from '../../core/model.ts'
@@ -14,7 +14,7 @@ import { endNow } from './end-now.ts'
 import { opens } from '../adapters/ended.ts'
 import { enginePorts } from '../adapters/engine.ts'
 import { findSecret } from '../base/find.ts'
-import { cleanupFailure } from '../runs/run-view.ts'
+import { cleanupFailure } from '../runs/run-failure.ts'
 import { pickDefined } from '../../core/defined.ts'
 
 export interface RevokeOutcome {
@@ -24,8 +24,9 @@ export interface RevokeOutcome {
 }
 
 /**
- * Ends old versions now: grace is over, quarantine too. `force` leaves out the last-used
- * veto. The gates stay: a newer version must be current and proven.
+ * Ends old versions now, without the rest of their grace and quarantine. `force` also
+ * ends one that the provider saw in use since it was replaced. The other conditions stay:
+ * a newer version must be current and proven.
  */
 export async function revoke(
   deps: Deps,
@@ -103,7 +104,7 @@ async function choose(
       },
     )
   }
-  // One that is called ended and still opens something can be ended once more.
+  // A version that is recorded as ended and is still accepted can be ended once more.
   if (!isAlive(version) && (await opens(ports, secret, version)) !== true) {
     throw new RotateError(
       'conflict',
@@ -126,12 +127,12 @@ export interface KeyReport {
  */
 export async function providerKeys(deps: Deps, path: string): Promise<readonly KeyReport[]> {
   const secret = await findSecret(deps.vault, path)
-  return listed(deps, secret, async (session, handles) =>
+  return withKeys(deps, secret, async (session, handles) =>
     classify(secret, handles, await carriers(deps, secret, session, handles)),
   )
 }
 
-async function listed<T>(
+async function withKeys<T>(
   deps: Deps,
   secret: SecretRecord,
   use: (session: ProviderSession, handles: readonly Handle[]) => Promise<T>,
@@ -156,8 +157,8 @@ async function listed<T>(
 
 /**
  * Keys that carry the value of a living version for which no key is recorded: a value
- * that a person stored has none until it is adopted or replaced. Told by the value
- * itself, where the provider can.
+ * that a person stored has none until it is adopted or replaced. Which key carries a
+ * value is told from the value itself, where the provider can do that.
  */
 export async function carriers(
   deps: Pick<Deps, 'vault'>,
@@ -179,7 +180,7 @@ export async function carriers(
   return found
 }
 
-/** Whose each key at the provider is. `carried`: see `carriers`. */
+/** Says whose each key at the provider is. `carried` is what `carriers` returns. */
 export function classify(
   secret: SecretRecord,
   handles: readonly Handle[],
@@ -232,7 +233,7 @@ export async function adopt(
 ): Promise<readonly KeyReport[]> {
   const secret = await findSecret(deps.vault, input.path)
   const provider = secret.schedule?.provider
-  const handles = await listed(deps, secret, (_session, all) => Promise.resolve(all))
+  const handles = await withKeys(deps, secret, (_session, all) => Promise.resolve(all))
   const handle = handles.find((candidate) => candidate.id === input.keyId)
   if (handle === undefined || provider === undefined) {
     throw new RotateError('not-found', `the provider does not list the key ${input.keyId}`, {
@@ -296,7 +297,10 @@ export async function adopt(
   return classify(await findSecret(deps.vault, input.path), handles)
 }
 
-/** The operator's word: a user that somebody had switched off may take its turn again. */
+/**
+ * With `adopt` the operator says that a user whom somebody had switched off may take its
+ * turn again.
+ */
 function mayComeBack({ offBefore, ...version }: VersionRecord, handle: Handle): VersionRecord {
   return offBefore === undefined || version.handle?.id === handle.id
     ? version

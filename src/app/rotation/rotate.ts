@@ -23,15 +23,8 @@ import { enginePorts } from '../adapters/engine.ts'
 import { findRun, findSecret } from '../base/find.ts'
 import { refuseOpenRun } from '../base/lookup.ts'
 import { mergedFields } from '../secrets/set.ts'
-import {
-  cleanupFailure,
-  combined,
-  failureOf,
-  type RunView,
-  unchanged,
-  undoneByDecision,
-  viewOf,
-} from '../runs/run-view.ts'
+import { cleanupFailure, combined, failureOf } from '../runs/run-failure.ts'
+import { type RunView, unchanged, undoneByDecision, viewOf } from '../runs/run-view.ts'
 import { pickDefined } from '../../core/defined.ts'
 
 export interface SuppliedValue {
@@ -66,6 +59,14 @@ export interface RotateOutcome {
   readonly failure: RotateError | undefined
 }
 
+/** What one run came to. */
+interface RunResult {
+  readonly view: RunView
+  /** What happened to old keys whose time had come. */
+  readonly ended: readonly RetireResult[]
+  readonly failure: RotateError | undefined
+}
+
 /** Rotates each path, one after the other; a failing one does not stop the next. */
 export async function rotate(
   deps: Deps,
@@ -87,7 +88,7 @@ export async function rotate(
   const supplied =
     input.supplied === undefined || only === undefined
       ? undefined
-      : await completed(deps, only, input.supplied, input.force)
+      : await completeFields(deps, only, input.supplied, input.force)
   const runs: RunView[] = []
   const ended: RetireResult[] = []
   const failures: (RotateError | undefined)[] = []
@@ -128,8 +129,8 @@ export async function rotate(
 }
 
 /**
- * Throws `conflict` unless this is the plan. That it stays so until the run begins is
- * seen to by its first commit.
+ * Throws `conflict` unless the plan has this hash. The first commit of the run checks
+ * that it still has.
  */
 async function mustBePlan(deps: Deps, secret: SecretRecord, hash: string): Promise<void> {
   const { planFor } = await import('./plan.ts')
@@ -146,7 +147,7 @@ async function mustBePlan(deps: Deps, secret: SecretRecord, hash: string): Promi
 }
 
 /** The given fields with those that they leave as they are. */
-async function completed(
+async function completeFields(
   deps: Deps,
   secret: SecretRecord,
   supplied: SuppliedValue,
@@ -181,11 +182,7 @@ export async function rotateOne(
   trigger: Trigger = input.emergency === true || input.revokeFirst === true
     ? 'emergency'
     : 'manual',
-): Promise<{
-  readonly view: RunView
-  readonly ended: readonly RetireResult[]
-  readonly failure: RotateError | undefined
-}> {
+): Promise<RunResult> {
   const emergency = input.emergency === true || input.revokeFirst === true
   if (emergency && (await isFull(ports, secretId))) await endOlder(ports, secretId)
   const { runId, resumed } = await begin(ports, secretId, {
@@ -250,15 +247,7 @@ async function endOlder(ports: EnginePorts, secretId: string): Promise<readonly 
 }
 
 /** Drives a run to its end and ends what is due. */
-async function finish(
-  ports: EnginePorts,
-  runId: string,
-  takenUp: boolean,
-): Promise<{
-  readonly view: RunView
-  readonly ended: readonly RetireResult[]
-  readonly failure: RotateError | undefined
-}> {
+async function finish(ports: EnginePorts, runId: string, takenUp: boolean): Promise<RunResult> {
   if (takenUp) await takeUp(ports, runId)
   const { secret } = await drive(ports, runId)
   const ended = await retireDue(ports, secret.id)
@@ -271,9 +260,10 @@ async function finish(
 }
 
 /**
- * Is the given value the current one already? Then no run is needed, only that every
- * target holds it. A value that was revoked is refused, and so is any while a run is
- * open: which version it will leave current is not known.
+ * Is the given value the current one already? Then no run is needed, and the value is
+ * only delivered to targets that are not known to hold it. A value that was revoked is
+ * refused, and so is any while a run is open: which version it will leave current is not
+ * known.
  */
 async function alreadySo(
   deps: Deps,
@@ -350,8 +340,9 @@ export async function resume(
   await findRun(deps.vault, runId)
   await takeUp(ports, runId, decision)
   const result = await finish(ports, runId, false)
-  // The decision is carried out, whatever it has cost and whichever call said it: what is
-  // true now is said, and is no failure of the command.
+  // The run was undone because the operator decided so, in this call or an earlier one.
+  // What is not as it should be now is told as a warning, and is no failure of the
+  // command.
   const carriedOut = undoneByDecision((await findRun(deps.vault, runId)).run)
   if (carriedOut && result.failure?.code === 'unsafe')
     deps.note(`warning: ${result.failure.message}; ${result.failure.hint ?? ''}`)
@@ -395,11 +386,7 @@ export async function rollBackOne(
   toVersion: number,
   trigger: Trigger,
   skipChecks = false,
-): Promise<{
-  readonly view: RunView
-  readonly ended: readonly RetireResult[]
-  readonly failure: RotateError | undefined
-}> {
+): Promise<RunResult> {
   const { runId } = await begin(ports, secretId, {
     kind: 'rollback',
     trigger,

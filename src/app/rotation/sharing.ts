@@ -8,7 +8,7 @@ import type { AuditEntry, RunRecord, SecretRecord } from '../../core/model.ts'
 import type { Vault, VaultTx } from '../../core/ports.ts'
 import type { Fields } from '../../core/secret.ts'
 
-/** Most bodies in one commit. */
+/** How many bodies share one commit at most. */
 const MOST = 32
 
 interface Job {
@@ -25,10 +25,10 @@ export function sharing(vault: Vault): Vault {
     if (busy) return
     busy = true
     while (waiting.length > 0) {
-      // A commit keeps the process from everything else; whose answer has come meanwhile
-      // gets the chance to come along.
+      // A commit keeps the process from everything else. Runs whose answer has come
+      // meanwhile get the chance to join it.
       await new Promise((resolve) => setImmediate(resolve))
-      await together(vault, waiting.splice(0, MOST))
+      await commitTogether(vault, waiting.splice(0, MOST))
     }
     busy = false
   }
@@ -46,10 +46,10 @@ export function sharing(vault: Vault): Vault {
   })
 }
 
-async function together(vault: Vault, jobs: readonly Job[]): Promise<void> {
+async function commitTogether(vault: Vault, jobs: readonly Job[]): Promise<void> {
   let ended: (() => void)[] = []
-  // A write that is refused (two secrets of one path) spoils the whole: then each is
-  // tried by itself. Nothing has been committed.
+  // A write that is refused (two secrets of one path) spoils the whole commit. Nothing
+  // was committed then, and each body is tried by itself.
   let refused = false
   try {
     await vault.transact(async (tx) => {
@@ -74,11 +74,13 @@ async function together(vault: Vault, jobs: readonly Job[]): Promise<void> {
     for (const each of ended) each()
   } catch (error) {
     if (!refused) for (const job of jobs) job.reject(error)
-    else for (const job of jobs) await together(vault, [job])
+    else for (const job of jobs) await commitTogether(vault, [job])
   }
 }
 
-/** What one body writes, kept back until it has ended. It reads what it wrote. */
+/**
+ * Keeps back what one body writes until the body has ended. The body reads what it wrote.
+ */
 class Draft implements VaultTx {
   readonly #tx: VaultTx
   readonly #writes: ((tx: VaultTx) => Promise<void> | void)[] = []

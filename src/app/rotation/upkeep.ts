@@ -1,6 +1,6 @@
 /**
- * What `run-due` does for the vault itself: everything verified once a day, a backup a
- * day where that is configured, the operator's word about the clock.
+ * What `run-due` does for the vault itself: it verifies everything once a day, makes a
+ * backup a day where that is configured, and takes the operator's word about the clock.
  */
 import { DAY, iso } from '../../core/duration.ts'
 import { RotateError } from '../../core/errors.ts'
@@ -32,7 +32,7 @@ export async function verifyDaily(
       for (const [name, value] of Object.entries(others)) await tx.putDoc(name, value)
     })
   } catch (error) {
-    // On read-only media it is simply verified at each run.
+    // On a medium that can't be written everything is verified at each run instead.
     if (!(error instanceof RotateError) || error.code !== 'not-writable') throw error
   }
 }

@@ -1,6 +1,7 @@
 /**
- * What waits for `run-due`. It asks this first, and ends there when nothing does; so does
- * its short way, which is why this file and what it imports are small.
+ * Finds out whether anything waits for `run-due`, which asks this first and ends where
+ * nothing does. Its short way does the same without loading anything else, which is why
+ * this file and what it imports are small.
  */
 import { DAY } from '../../core/duration.ts'
 import type { Clock, Vault } from '../../core/ports.ts'
@@ -13,21 +14,21 @@ export const VERIFIED = 'verified'
 export interface Waiting {
   /** Secrets with something to do. */
   readonly ids: readonly string[]
-  /** When there will be something next; epoch milliseconds. */
+  /** When there will be something to do next; epoch milliseconds. */
   readonly next: number | null
-  /** The day's verification of everything. */
+  /** The daily verification of everything is due. */
   readonly verify: boolean
-  /** The day's backup. */
+  /** The daily backup is due. */
   readonly backup: boolean
-  /** Somebody is to be told something. */
+  /** There is a notice to send. */
   readonly notices: boolean
   /** A rekey is unfinished. */
   readonly rekey: boolean
 }
 
 /**
- * `upkeep`: whether the vault itself is looked after too. Throws what reading the vault
- * throws.
+ * What waits now. `upkeep`: whether the vault itself is looked after too. Throws what
+ * reading the vault throws.
  */
 export async function whatWaits(
   deps: { readonly vault: Vault; readonly clock: Clock },

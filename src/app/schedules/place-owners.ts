@@ -1,6 +1,7 @@
 /**
- * Two owners of one name in one place would each write over what the other has delivered,
- * and an undo of one would undo the other: it is refused when a schedule is set.
+ * Two targets that write one name in one place would each overwrite what the other has
+ * delivered, and an undo of one would undo the other. That is refused when a schedule is
+ * set.
  */
 import { usage } from '../../core/errors.ts'
 import type { TargetSpec } from '../../core/model.ts'

@@ -63,8 +63,8 @@ export async function scheduleFault(
 }
 
 /**
- * A value that an earlier program has written, that can't be read back, and that left no
- * sign of that write.
+ * The fault of a target that can't be read back, and to which an earlier version of this
+ * program has delivered without recording it in a way that an undo can use.
  */
 async function unknowable(deps: Deps, secret: SecretRecord): Promise<CurrentFault | undefined> {
   for (const spec of secret.schedule?.targets ?? []) {
@@ -144,7 +144,7 @@ export async function rememberNoticed(deps: Deps, docs: Noticed['docs']): Promis
       for (const [name, value] of Object.entries(docs)) await tx.putDoc(name, value)
     })
   } catch (thrown) {
-    // On read-only media they are named at each run.
+    // On a medium that can't be written they are named at each run instead.
     if (!(thrown instanceof RotateError) || thrown.code !== 'not-writable') throw thrown
   }
 }

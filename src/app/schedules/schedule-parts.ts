@@ -47,7 +47,7 @@ export async function targetSpecs(
       throw usage(`${what}: "phase" is "before-promote" or "after-promote"`)
     if (irreversible !== undefined && typeof irreversible !== 'boolean')
       throw usage(`${what}: "irreversible" is true or false`)
-    const settled = await settledConfig(
+    const settled = await settleConfig(
       deps,
       target,
       config as ConfigValue,
@@ -123,9 +123,9 @@ function namesOf(
 }
 
 /**
- * A name that says the same twice (the field `password` of DB_PASSWORD as
- * DB_PASSWORD_PASSWORD), which hardly anybody reads: a warning with the line that chooses
- * others.
+ * Warns of a name that says the same twice, such as DB_PASSWORD_PASSWORD for the field
+ * `password` of DB_PASSWORD: hardly any program reads it. The warning has the line that
+ * chooses other names.
  */
 export function doubledNames(path: string, targets: readonly TargetSpec[]): readonly string[] {
   const key = partsOf(path).secretKey
@@ -209,7 +209,7 @@ export async function checkSpecs(
       key: freeKey(check.id, specs),
       type: check.id,
       withinMs,
-      config: await settledConfig(deps, check, config as ConfigValue, `${what} (${check.id})`, ''),
+      config: await settleConfig(deps, check, config as ConfigValue, `${what} (${check.id})`, ''),
     })
   }
   return specs
@@ -217,8 +217,11 @@ export async function checkSpecs(
 
 type Settling = Pick<Provider, 'config' | 'settleConfig'>
 
-/** Parsed, made absolute and safe by the adapter, wrapped. */
-export async function settledConfig(
+/**
+ * The configuration as it is stored: parsed, its references checked, made absolute and
+ * checked by the adapter, and its secret literals wrapped.
+ */
+export async function settleConfig(
   deps: Deps,
   adapter: Settling,
   config: ConfigValue,
@@ -226,7 +229,7 @@ export async function settledConfig(
   path: string,
   next?: string,
 ): Promise<ConfigValue> {
-  const parsed = checkedConfig(adapter.config, config, what, next)
+  const parsed = parseWithHint(adapter.config, config, what, next)
   await checkRefs(deps, parsed, what, path)
   let settled: unknown
   try {
@@ -238,8 +241,8 @@ export async function settledConfig(
   return wrapConfig(settled, parseConfig(adapter.config, settled as ConfigValue, what))
 }
 
-/** `parseConfig`, with what to type next. */
-function checkedConfig(
+/** Does what `parseConfig` does; its error also says what to type next. */
+function parseWithHint(
   schema: Provider['config'],
   config: ConfigValue,
   what: string,

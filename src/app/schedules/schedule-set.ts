@@ -5,21 +5,22 @@
 import { RotateError, usage } from '../../core/errors.ts'
 import { DAY } from '../../core/duration.ts'
 import { newId } from '../../core/ids.ts'
-import type { ConfigValue, Schedule, SecretRecord, SecretType } from '../../core/model.ts'
+import type { ConfigValue, Schedule, SecretRecord } from '../../core/model.ts'
 import { currentVersion } from '../../core/model.ts'
 import { parsePath, visible } from '../../core/names.ts'
 import type { Provider, Traits } from '../../core/provider.ts'
-import { maskConfig, parseConfig, unwrapConfig } from '../../core/schema.ts'
+import { parseConfig, unwrapConfig } from '../../core/schema.ts'
 import { type Fields, SINGLE } from '../../core/secret.ts'
 import { misfitOf } from '../../engine/misfit.ts'
 import { ageWarning, defaultGrace, mustRefuseAge, nextDate } from '../../engine/policy.ts'
 import { rememberProvider } from '../../engine/retire.ts'
 import { createAdapters, loadProvider } from '../adapters/open.ts'
+import { blankSecret } from '../base/blank-secret.ts'
 import type { Deps } from '../base/deps.ts'
 import { cronDates } from '../adapters/engine.ts'
 import { checkNotifiers } from '../notices/notifiers.ts'
 import { refuseOtherOwners } from './place-owners.ts'
-import { checkSpecs, doubledNames, settledConfig, targetSpecs } from './schedule-parts.ts'
+import { checkSpecs, doubledNames, settleConfig, targetSpecs } from './schedule-parts.ts'
 import { pickDefined } from '../../core/defined.ts'
 
 export interface ScheduleSetInput {
@@ -49,8 +50,8 @@ export interface ScheduleSetResult {
 }
 
 /**
- * As the documents have it: a week and a day before; the notice of the start is that of
- * the day itself.
+ * How long before a rotation people are warned where nothing else is said: a week and a
+ * day. On the day itself they get the notice of the start.
  */
 const DEFAULT_WARNINGS = [7 * DAY, DAY]
 
@@ -132,7 +133,7 @@ export async function scheduleSet(deps: Deps, input: ScheduleSetInput): Promise<
   const result = await deps.vault.transact(async (tx) => {
     const now = deps.clock.now()
     const secret =
-      (await tx.resolve(input.path)) ?? emptySecret(deps, path, provider.secretType, now)
+      (await tx.resolve(input.path)) ?? blankSecret(deps, path, provider.secretType, now)
     const before = secret.schedule
     const schedule: Schedule = {
       id: before?.id ?? newId('rot', now, deps.random),
@@ -193,22 +194,6 @@ function pausedPart(before: Schedule): Partial<Schedule> {
   }
 }
 
-function emptySecret(deps: Deps, path: string, type: SecretType, now: number): SecretRecord {
-  return {
-    id: newId('sec', now, deps.random),
-    path,
-    type,
-    tier: 'standard',
-    metadata: {},
-    tags: [],
-    createdAt: now,
-    updatedAt: now,
-    versions: [],
-    nextVersion: 1,
-    strays: [],
-  }
-}
-
 interface Rhythm {
   readonly intervalDays: number | null
   readonly cron: string | undefined
@@ -237,8 +222,9 @@ async function rhythmOf(
 }
 
 /**
- * Now for a secret without a value; otherwise counted from now, or kept where the rhythm
- * did not change.
+ * The date of the next rotation: now for a secret without a value, the date that stands
+ * there where the rhythm did not change, otherwise one interval after the last rotation
+ * or after now.
  */
 function firstDate(
   input: ScheduleSetInput,
@@ -268,7 +254,7 @@ interface Written {
 
 /**
  * Takes out of the configuration what is not the provider's own: `provider`, and the two
- * settings of the DotVault document.
+ * settings `gracePeriodMinutes` and `propagationCheck`, which belong to the schedule.
  */
 function splitConfig(
   config: Readonly<Record<string, unknown>> | undefined,
@@ -334,7 +320,7 @@ async function providerConfig(
       : {}
   const merged = { ...stored, ...written }
   const what = `--config of provider ${provider.id}`
-  return settledConfig(
+  return settleConfig(
     deps,
     provider,
     merged as ConfigValue,
@@ -374,8 +360,8 @@ function policyWarnings(
 }
 
 /**
- * Whoever reads the vault itself is no target: nothing is refused for him, but he is
- * told.
+ * Programs that read the vault with `rotate get` are no targets, so nothing is refused
+ * for their sake. A warning says how the form of the value changes.
  */
 function shapeWarnings(
   path: string,
@@ -394,9 +380,4 @@ function shapeWarnings(
     `after the first rotation "rotate get ${path}" prints all fields (${fields.join(', ')}) ` +
       `as JSON, no longer one text; one of them: rotate get ${path} --field ${field}`,
   ]
-}
-
-/** A stored configuration for display. */
-export function shownConfig(config: ConfigValue): unknown {
-  return maskConfig(config)
 }

@@ -33,7 +33,7 @@ export interface RotationRow {
 }
 
 /** One schedule as a row of `schedule list`. */
-export function rowOf(
+function rowOf(
   secret: SecretRecord,
   schedule: Schedule,
   now: number,
@@ -124,7 +124,7 @@ export interface RotationDetail extends RotationRow {
  * masked.
  */
 export async function showSchedule(deps: Deps, path: string): Promise<RotationDetail> {
-  const { secret, schedule } = await scheduled(deps, path)
+  const { secret, schedule } = await findScheduled(deps, path)
   return {
     ...rowOf(secret, schedule, deps.clock.now(), await openStandingOf(deps.vault, secret)),
     inPlace: await isInPlace(schedule),
@@ -159,7 +159,7 @@ export async function showSchedule(deps: Deps, path: string): Promise<RotationDe
   }
 }
 
-async function scheduled(
+async function findScheduled(
   deps: Deps,
   path: string,
 ): Promise<{ readonly secret: SecretRecord; readonly schedule: Schedule }> {
@@ -178,8 +178,8 @@ function scheduleOf(secret: SecretRecord): Schedule {
 }
 
 /**
- * Changes one schedule in one commit with its audit row; a change to what already is so
- * writes nothing.
+ * Changes one schedule in one commit with its audit row. Nothing is written where `edit`
+ * returns the schedule that it was given.
  */
 async function change(
   deps: Deps,
@@ -208,8 +208,8 @@ async function change(
 }
 
 /**
- * Pauses; the time left to the next date is kept. Already paused: nothing changes but
- * `until`.
+ * Pauses a schedule; the time left to the next date is kept. Of one that is paused
+ * already only `until` changes.
  */
 export async function pause(
   deps: Deps,

@@ -18,7 +18,10 @@ export interface Got {
   readonly fields: Fields
 }
 
-/** The value that is meant, with no trace left. Tier `critical` needs `getSecret`. */
+/**
+ * The value that is meant; nothing is written. A secret of tier `critical` must be read
+ * with `getSecret`, which leaves an audit row.
+ */
 export async function readCurrent(reader: VaultReader, input: GetInput): Promise<Got> {
   const secret = await findSecret(reader, input.name)
   const version = pickVersion(secret, input)
@@ -34,9 +37,9 @@ export async function readCurrent(reader: VaultReader, input: GetInput): Promise
 }
 
 /**
- * The value that is meant. Nothing is written, except for tier `critical`: there the
- * audit row is committed before the value is handed out, so a vault that can't be written
- * refuses (16).
+ * Reads the value that is meant. Nothing is written, except for tier `critical`: there
+ * the audit row is committed before the value is handed out, so a vault that can't be
+ * written refuses (16).
  */
 export async function getSecret(
   deps: Pick<Deps, 'vault' | 'actor' | 'reason'>,
@@ -56,7 +59,7 @@ export async function getSecret(
   })
 }
 
-/** Puts on record that a value was read past the verification. */
+/** Puts on record that a value was read without verifying the vault. */
 export async function recordUnverified(
   deps: Pick<Deps, 'vault' | 'actor' | 'reason'>,
   { secret, version }: Got,
@@ -73,7 +76,7 @@ export async function recordUnverified(
   })
 }
 
-/** One field of a value; `value` of a secret without fields. */
+/** One field of a value. A secret without fields has one of the name `value`. */
 export function pickField(got: Got, name: string): Secret {
   const found = Object.hasOwn(got.fields, name) ? got.fields[name] : undefined
   if (found !== undefined) return found

@@ -1,6 +1,6 @@
 /**
- * Files full of values → entries with their line numbers. A bad line, a name that comes
- * twice or a value that is no text stops everything.
+ * Turns a file full of values into entries with their line numbers. A bad line, a name
+ * that comes twice or a value that is not a text refuses the whole file.
  */
 import { usage } from '../../core/errors.ts'
 import { parseJsonObject } from '../../core/json.ts'
@@ -170,8 +170,8 @@ function entriesOf(document: unknown, lineOf: (name: string) => number): readonl
 }
 
 /**
- * Read by the strict reader of configuration; as YAML, of which JSON is a part, only for
- * the lines of the names.
+ * The document is read by the strict reader of configuration. It is parsed a second time
+ * as YAML, of which JSON is a part, only to find the lines of the names.
  */
 async function readJson(text: string): Promise<readonly RawEntry[]> {
   const document = parseJsonObject(text, 'the file')
@@ -218,8 +218,8 @@ async function yamlDocument(
 }
 
 /**
- * A head line with `path` (or `name`, `key`, `secret`) and `value`; all other columns
- * must be known too.
+ * Expects a head line that names the columns `path` (or `name`, `key`, `secret`) and
+ * `value`. Other columns are ignored.
  */
 async function readCsv(text: string): Promise<readonly RawEntry[]> {
   const { parse, CsvError } = await import('csv-parse/sync')

@@ -1,5 +1,5 @@
 /**
- * Storing many values at once: everything is checked before the first commit, then a
+ * Stores many values at once. Everything is checked before the first commit; then each
  * thousand secrets share a transaction.
  */
 import { RotateError } from '../../core/errors.ts'

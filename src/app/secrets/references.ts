@@ -1,6 +1,6 @@
 /**
- * Who names a secret in a configuration: `{"secret": PATH}` in providers, targets and
- * checks, and `after: PATH` of schedules.
+ * Finds and renames references to a secret in configurations: `{"secret": PATH}` in
+ * providers, targets and checks, and `after: PATH` of schedules.
  */
 import type { ConfigValue, ProviderRef, Schedule, SecretRecord } from '../../core/model.ts'
 import type { VaultTx } from '../../core/ports.ts'
@@ -21,7 +21,7 @@ function isObject(value: ConfigValue): value is { readonly [key: string]: Config
  * The same configuration with every reference to `from` made to `to`; the very same
  * object if there is none.
  */
-export function renameIn(value: ConfigValue, from: string, to: string): ConfigValue {
+function renameIn(value: ConfigValue, from: string, to: string): ConfigValue {
   if (Array.isArray(value)) {
     const items = value.map((item: ConfigValue) => renameIn(item, from, to))
     return items.some((item, i) => item !== value[i]) ? items : value
@@ -69,7 +69,7 @@ function renameSchedule(schedule: Schedule, from: string, to: string): Schedule 
 }
 
 /** The record with every reference renamed; the very same object if it has none. */
-export function renameReferences(secret: SecretRecord, from: string, to: string): SecretRecord {
+function renameReferences(secret: SecretRecord, from: string, to: string): SecretRecord {
   const schedule =
     secret.schedule === undefined ? undefined : renameSchedule(secret.schedule, from, to)
   const versions = secret.versions.map((version) => {

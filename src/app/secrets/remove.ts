@@ -11,7 +11,9 @@ type RemoveDeps = Pick<Deps, 'vault' | 'clock' | 'actor' | 'reason'>
 
 export interface RemoveInput {
   readonly name: string
-  /** Also what other secrets refer to, and what has keys alive at its provider. */
+  /**
+   * Also removes a secret that others refer to, or that has living keys at its provider.
+   */
   readonly force: boolean
   readonly dryRun: boolean
 }
@@ -36,7 +38,8 @@ async function refuseReferenced(deps: RemoveDeps, path: string, force: boolean):
 }
 
 /**
- * Marks it as deleted; it can be restored for a while. Deleted already: nothing happens.
+ * Marks a secret as deleted; it can be restored for thirty days. Nothing happens if it is
+ * deleted already.
  */
 export async function removeSecret(
   deps: RemoveDeps,
@@ -63,8 +66,8 @@ export async function removeSecret(
 }
 
 /**
- * Removes it with all its values, for good. Keys that only this vault can name and revoke
- * must be gone first.
+ * Removes a secret with all its values, for good. Without `force`, keys that only this
+ * vault can name and revoke must be gone first.
  */
 export async function purgeSecret(deps: RemoveDeps, input: RemoveInput): Promise<SecretRecord> {
   const found = await deps.vault.read((reader) => findAny(reader, input.name))
@@ -105,8 +108,8 @@ function refuseLiveKeys(secret: SecretRecord): void {
 }
 
 /**
- * Takes the deletion back. Not deleted: nothing happens. `conflict` when the name is
- * taken by another secret.
+ * Takes a deletion back. Nothing happens if the secret is not deleted. Throws `conflict`
+ * when another secret has taken its name.
  */
 export async function restoreSecret(
   deps: RemoveDeps,

@@ -1,10 +1,9 @@
 /**
- * Storing a value: a new secret, or a new version of one. No provider, no targets;
- * `rotate` is for those.
+ * Stores a value as a new secret or as a new version of one. No provider and no target is
+ * called; `rotate` does that.
  */
 import { RotateError, usage } from '../../core/errors.ts'
 import { hintOf } from '../../core/hint.ts'
-import { newId } from '../../core/ids.ts'
 import {
   currentVersion,
   type SecretRecord,
@@ -15,6 +14,7 @@ import {
 import type { VaultReader, VaultTx } from '../../core/ports.ts'
 import { type Fields, singleValue } from '../../core/secret.ts'
 import { nextAfterPromotion, nextDate } from '../../engine/policy.ts'
+import { blankSecret } from '../base/blank-secret.ts'
 import { change, manual } from '../base/change.ts'
 import type { Deps } from '../base/deps.ts'
 import { refuseOpenRun } from '../base/lookup.ts'
@@ -58,7 +58,7 @@ export function setSecret(deps: SetDeps, input: SetInput): Promise<SetResult> {
   return change(deps, input.dryRun ?? false, (tx) => setIn(deps, tx, input))
 }
 
-/** The same inside a transaction of the caller's, for imports. */
+/** Does what `setSecret` does, inside a transaction of the caller, for imports. */
 export async function setIn(deps: SetDeps, tx: VaultTx, input: SetInput): Promise<SetResult> {
   const now = deps.clock.now()
   const before = await tx.resolve(input.name)
@@ -71,12 +71,12 @@ export async function setIn(deps: SetDeps, tx: VaultTx, input: SetInput): Promis
   checkVersion(input, current)
   if (before !== undefined) refuseOpenRun(before)
 
-  const record = describe(before ?? blank(deps, input.name, now), input, now)
+  const record = describe(before ?? blankSecret(deps, input.name, 'generic', now), input, now)
   const fields = await mergedFields(tx, input, before, current)
   const fingerprint = deps.vault.fingerprint(fields)
   const restored = before?.deletedAt !== undefined
   if (before !== undefined && current?.fingerprint === fingerprint) {
-    return unchanged(deps, tx, { before, record, current, restored, input })
+    return keepValue(deps, tx, { before, record, current, restored, input })
   }
   const twin = record.versions.findLast(
     (version) => version.fingerprint === fingerprint && isOver(version),
@@ -135,23 +135,7 @@ function isOver(version: VersionRecord): boolean {
   )
 }
 
-function blank(deps: SetDeps, path: string, now: number): SecretRecord {
-  return {
-    id: newId('sec', now, deps.random),
-    path,
-    type: 'generic',
-    tier: 'standard',
-    metadata: {},
-    tags: [],
-    createdAt: now,
-    updatedAt: now,
-    versions: [],
-    nextVersion: 1,
-    strays: [],
-  }
-}
-
-/** What is said about the secret, apart from its value. */
+/** The record with its new description: type, tier, metadata and tags. */
 function describe(before: SecretRecord, input: SetInput, now: number): SecretRecord {
   const { deletedAt: _gone, ...record } = before
   const metadata = Object.entries({ ...record.metadata, ...input.metadata }).filter(
@@ -200,7 +184,7 @@ export async function mergedFields(
   return input.fields
 }
 
-interface Unchanged {
+interface Kept {
   readonly before: SecretRecord
   readonly record: SecretRecord
   readonly current: VersionRecord
@@ -208,11 +192,14 @@ interface Unchanged {
   readonly input: SetInput
 }
 
-/** The value is what it was: no new version; a changed description is kept. */
-async function unchanged(
+/**
+ * Keeps the value, which is what it was, without a new version. A changed description is
+ * stored.
+ */
+async function keepValue(
   deps: SetDeps,
   tx: VaultTx,
-  { before, record, current, restored, input }: Unchanged,
+  { before, record, current, restored, input }: Kept,
 ): Promise<SetResult> {
   const described = JSON.stringify([record.type, record.tier, record.metadata, record.tags])
   const changed =
@@ -241,7 +228,7 @@ async function unchanged(
 
 /**
  * The record with a new current version. The former current one becomes `previous` and
- * stays alive: nobody said that it shall end.
+ * stays alive, because nobody has asked for its end.
  */
 function addVersion(
   deps: SetDeps,
@@ -302,7 +289,7 @@ function supersededBy(old: VersionRecord, n: number, now: number): VersionRecord
  * What a new current version means for the schedule: the next date counts from now,
  * failures are forgotten; a paused schedule stays paused.
  */
-export async function afterNewVersion(
+async function afterNewVersion(
   secret: SecretRecord,
   version: VersionRecord,
   now: number,

@@ -1,4 +1,4 @@
-/** Everything about one secret but its value. */
+/** Reads everything about one secret but its value. */
 import type { RunRecord, SecretRecord } from '../../core/model.ts'
 import { checklist, type ChecklistItem } from '../runs/checklist.ts'
 import type { Deps } from '../base/deps.ts'

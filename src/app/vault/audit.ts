@@ -1,6 +1,4 @@
-/**
- * The audit trail: verifying it, exporting it, pruning it, and putting that on record.
- */
+/** Exports and prunes the audit trail, and puts both on record. */
 import type {
   AnchorFault,
   AuditFilter,
@@ -107,7 +105,9 @@ function entryOf(
   }
 }
 
-/** How long the documents promise that events are kept. */
+/**
+ * How long audit events are kept, unless the operator drops younger ones with a reason.
+ */
 const RETENTION_YEARS = 7
 /** Milliseconds between two commits. */
 const PAUSE = 20
@@ -133,8 +133,8 @@ export interface PruneInput {
 }
 
 /**
- * Drops the content of events older than that. `denied` for younger ones than seven years
- * without force, and while the clock can't be trusted.
+ * Drops the content of events older than that. Throws `denied` for events younger than
+ * seven years without `force`, and while the clock or the vault can't be trusted.
  */
 export async function pruneAudit(
   deps: Deps,

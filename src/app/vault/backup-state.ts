@@ -6,21 +6,21 @@ import { existsSync } from 'node:fs'
 import { DAY } from '../../core/duration.ts'
 import type { Vault } from '../../core/ports.ts'
 
-/** The document `backup`. */
+/** Where backups are kept, and how many; the document `backup`. */
 export interface BackupSetting {
   readonly dir: string
-  /** So many of those made by `run-due` stay. */
+  /** How many of the backups that `run-due` made are kept. */
   readonly keep: number
 }
 
 export interface BackupMade {
   readonly file: string
-  /** Before the copy was begun: everything older is in it. */
+  /** When the copy was begun: everything older is in it. */
   readonly at: number
   readonly bytes: number
   readonly sha256: string
   readonly versions: number
-  /** Made by itself: removed when enough newer ones exist. */
+  /** Made by `run-due`, which removes it when enough newer ones exist. */
   readonly kept: boolean
 }
 
@@ -43,7 +43,7 @@ export async function backupState(vault: Vault): Promise<BackupState> {
   }
 }
 
-/** Is the newest configured one older than a day? */
+/** Are backups configured, and is none younger than a day, whoever made it? */
 export function backupDue({ setting, made }: BackupState, now: number): boolean {
   return setting !== undefined && !made.some((one) => one.at > now - DAY && one.at <= now)
 }

@@ -1,6 +1,6 @@
 /**
- * Backups: made by hand, kept by the day where they are configured, and there before an
- * old credential dies (law 5).
+ * Makes backups: by hand, once a day where they are configured, and before an old
+ * credential is ended, so that its replacement can't be lost with one disk.
  */
 import { createHash } from 'node:crypto'
 import { createReadStream, existsSync, statSync, unlinkSync } from 'node:fs'
@@ -12,7 +12,7 @@ import { backupState, type BackupMade, type BackupSetting, MADE, SETTING } from 
 import type { Deps } from '../base/deps.ts'
 import { proverOf } from './prove-copy.ts'
 
-/** So many are remembered. */
+/** How many backups are remembered. */
 const REMEMBERED = 100
 
 export type BackupDeps = Pick<
@@ -64,8 +64,8 @@ function entry(
 }
 
 /**
- * Makes one at that path, verified in another process, and puts it on record. `conflict`
- * if there is something; `not-writable`; `tampered`.
+ * Makes a backup at that path, has it verified by another process, and puts it on record.
+ * Throws `conflict` if there is a file, `not-writable` and `tampered`.
  */
 export async function makeBackup(
   deps: BackupDeps,
@@ -102,7 +102,10 @@ export async function sha256(file: string): Promise<string> {
   return hash.digest('hex')
 }
 
-/** One more in the configured directory; those of ours that are too many go. */
+/**
+ * Makes one more backup in the configured directory. Of those that were made there
+ * without a person, the oldest are removed when there are too many.
+ */
 export async function configuredBackup(
   deps: BackupDeps,
   setting: BackupSetting,
@@ -126,7 +129,8 @@ export async function configuredBackup(
 }
 
 /**
- * For the engine (law 5): a verified backup newer than that time exists, or is made now.
+ * Called by the engine before it ends an old credential: a verified backup newer than
+ * that time exists, or is made now. Does nothing where no backups are configured.
  */
 export async function ensureBackup(deps: BackupDeps, newerThan: number): Promise<void> {
   const { setting, made } = await backupState(deps.vault)

@@ -1,17 +1,17 @@
 /**
- * Has a copy of the vault verified by a process of its own: what one process believes to
- * have written is not what the disk holds.
+ * Has a copy of the vault verified by a process of its own, because what one process
+ * believes to have written may not be what the disk holds.
  */
 import { spawn } from 'node:child_process'
 import { RotateError } from '../../core/errors.ts'
 import type { ProveCopy, VaultReport } from '../../core/ports.ts'
 
 /** The hidden command that `self` is started with. */
-export const VERIFY_COPY = ['vault', 'verify-copy'] as const
+const VERIFY_COPY = ['vault', 'verify-copy'] as const
 
 const MOST = 1024 * 1024
 
-/** Starts this very program; the root key goes through a pipe. */
+/** Verifies by starting this very program; the root key goes through a pipe. */
 export function proverOf(
   self: readonly [string, ...string[]] | undefined,
   signal: AbortSignal,

@@ -1,4 +1,4 @@
-/** Who can open the vault, and what it means to take somebody that way. */
+/** Who can open the vault, and what taking an unlocker away means for its holder. */
 import { iso } from '../../core/duration.ts'
 import { RotateError } from '../../core/errors.ts'
 import type {
@@ -54,7 +54,9 @@ export function listUnlockers(deps: Pick<Deps, 'vault'>): Promise<UnlockersView>
   return view(deps.vault, [])
 }
 
-/** One more way to open the vault. `conflict` if that key opens it already. */
+/**
+ * Adds one more way to open the vault. Throws `conflict` if that key opens it already.
+ */
 export async function addUnlocker(
   deps: KeyDeps,
   unlocker: NewUnlocker,
@@ -76,7 +78,7 @@ export async function exposedPaths(deps: Pick<Deps, 'vault'>): Promise<readonly 
   return [...new Set(paths)].toSorted()
 }
 
-/** The unlocker of that id. `not-found`; `denied` for the last one. */
+/** The unlocker of that id. Throws `not-found`, and `denied` for the last one. */
 export async function unlockerToRemove(
   deps: Pick<Deps, 'vault'>,
   id: string,
@@ -124,7 +126,7 @@ export interface RekeyView {
   readonly rows: number
 }
 
-/** A new root key for the vault; or, if an earlier rekey is unfinished, its end. */
+/** Gives the vault a new root key, or carries an unfinished rekey to its end. */
 export async function rekeyVault(
   deps: KeyDeps,
   onStep?: RekeyOptions['onStep'],
@@ -153,7 +155,7 @@ async function carryOn(deps: KeyDeps, onStep: RekeyOptions['onStep']): Promise<R
   }
 }
 
-/** What cron does first: carry an unfinished rekey to its end. */
+/** Carries an unfinished rekey to its end; `run-due` does this first. */
 export async function finishRekey(deps: KeyDeps): Promise<void> {
   if (!deps.vault.rekeying) return
   const keys = await deps.vault.keys()

@@ -1,6 +1,6 @@
 /**
- * `provider …` and `target …`: what there is, and how it is configured. `list` and `show`
- * need no vault.
+ * `provider …` and `target …`: which adapters there are, how they are configured, and
+ * whether they work. `list` and `show` need no vault.
  */
 import type { Command } from 'commander'
 import type { AdapterExample } from '../../app/adapters/describe.ts'
@@ -9,10 +9,13 @@ import { RotateError, usage } from '../../core/errors.ts'
 import { visible } from '../../core/names.ts'
 import { untilAborted } from '../aborted.ts'
 import type { Context } from '../context.ts'
-import type { Register, Run } from '../program.ts'
+import type { Register, Run } from '../command.ts'
 import { shellWord } from '../render/shell-word.ts'
 
-/** No name of a secret begins so: `.` and `..` are no segments, and none is empty. */
+/**
+ * The beginning of a program's path. No name of a secret begins so: `.` and `..` are no
+ * segments of a name, and none is empty.
+ */
 const PROGRAM = /^(\/|\.{1,2}\/)/
 const SUITE_PATH = 'test/provider/CREDENTIAL'
 
@@ -127,7 +130,7 @@ async function showTest(ctx: Context, path: string, kind: 'provider' | 'target')
     lines.push('', 'the least rights that its configured credential needs:', report.permissions)
   const red = report.checks.filter(({ ok }) => !ok)
   if (red.length > 0) {
-    // No report-like command (CONTRACT 1): when it fails, stdout stays empty.
+    // When this command fails it prints no data, so stdout stays empty.
     for (const line of lines) ctx.out.note(line)
     throw new RotateError(
       'unhealthy',
@@ -149,7 +152,7 @@ async function showTest(ctx: Context, path: string, kind: 'provider' | 'target')
 }
 
 /**
- * A line that can be pasted, what it needs to be there already, and what the secret looks
+ * A line that can be pasted, what must be stored before it, and what the secret looks
  * like.
  */
 function exampleLines(

@@ -11,7 +11,7 @@ import { type AuditAction, auditActions, type AuditEvent } from '../../core/mode
 import { parsePath } from '../../core/names.ts'
 import type { Context } from '../context.ts'
 import { parseCount, parseSince, parseUntil } from '../options.ts'
-import type { Register, Run } from '../program.ts'
+import type { Register, Run } from '../command.ts'
 import { eventData } from '../render/audit.ts'
 import { pickDefined } from '../../core/defined.ts'
 
@@ -119,7 +119,7 @@ function list(group: Command, run: Run): void {
     )
 }
 
-/** What is worth a glance, in one cell. */
+/** The details of an event that matter most, in one cell. */
 function detailOf(event: AuditEvent): string {
   const { version, old_key, new_key, reason } = event.metadata as Readonly<
     Partial<Record<string, string | number | boolean | null>>
@@ -167,8 +167,9 @@ function verify(group: Command, run: Run): void {
           checkpointLine: checkpoint?.line ?? null,
         })
         if (!ok) throw auditBroken(verdict)
-        const also = `${pruned === 0 ? '' : `, ${pruned} of them pruned`}${anchored === true ? ', runs through the anchor' : ''}`
-        ctx.out.line(`ok: ${rows} rows, chain intact${also}`)
+        const without = pruned === 0 ? '' : `, ${pruned} of them pruned`
+        const through = anchored === true ? ', runs through the anchor' : ''
+        ctx.out.line(`ok: ${rows} rows, chain intact${without}${through}`)
         ctx.out.line(`head ${head}`)
         if (checkpoint === null) return
         ctx.out.line(`checkpoint ${checkpoint.line}`)

@@ -1,6 +1,6 @@
 import { Argument, type Command } from 'commander'
 import { globalOptions } from '../globals.ts'
-import type { Register } from '../program.ts'
+import type { Register } from '../command.ts'
 
 export const completion: Register = (parent, run) => {
   parent

@@ -1,5 +1,6 @@
 /**
- * The current value where it is not: `deliver`, and `drift`, which shows where that is.
+ * `deliver` brings the current value to targets that do not hold it, and `drift` shows
+ * which these are.
  */
 import type { DriftRow } from '../../app/delivery/drift.ts'
 import { parseName } from '../../app/base/lookup.ts'
@@ -7,8 +8,8 @@ import type { RunView } from '../../app/runs/run-view.ts'
 import { RotateError, usage } from '../../core/errors.ts'
 import { isGlob } from '../../core/names.ts'
 import type { Context } from '../context.ts'
-import type { Register } from '../program.ts'
-import { tell } from '../tell.ts'
+import type { Register } from '../command.ts'
+import { finish } from '../finish.ts'
 import { pickDefined } from '../../core/defined.ts'
 
 export const deliver: Register = (parent, run) => {
@@ -38,7 +39,7 @@ export const deliver: Register = (parent, run) => {
           const use = await import('../../app/delivery/deliver.ts')
           const names = words.map((word) => (isGlob(word) ? word : parseName(word)))
           const deps = await ctx.deps(ctx.globals.dryRun ? { readonly: true } : {})
-          const secrets = await use.named(deps, names)
+          const secrets = await use.findNamed(deps, names)
           const paths = secrets.map(({ path }) => path)
           if (options.target !== undefined && secrets.length > 1)
             throw usage('--target names targets of one secret; name one secret')
@@ -54,30 +55,26 @@ export const deliver: Register = (parent, run) => {
             { secrets, ...pickDefined({ targets: options.target }) },
             progressPrinter(ctx, events),
           )
-          await shown(ctx, outcome, events, secrets.length)
+          await report(ctx, outcome, events, secrets.length)
         },
         { graceful: true },
       ),
     )
 }
 
-/** What was done, whatever it came to. */
-async function shown(
+/** Prints what was done, whatever it came to, and ends the command. */
+async function report(
   ctx: Context,
   outcome: { readonly runs: readonly RunView[]; readonly failure: RotateError | undefined },
   events: import('../render/run.ts').Events | undefined,
   count: number,
 ): Promise<void> {
-  const { showRun } = await import('../render/run.ts')
-  const [first] = outcome.runs
-  const data = count === 1 && first !== undefined ? first : { runs: outcome.runs }
-  if (events !== undefined) events.emit('summary', { data }, null)
-  else {
-    if (outcome.runs.length > 0) ctx.out.data(data)
-    for (const each of outcome.runs) showRun(ctx, each)
-  }
-  await tell(ctx)
-  if (outcome.failure !== undefined) throw outcome.failure
+  const { showRuns } = await import('../render/run.ts')
+  const { runs } = outcome
+  const data = count === 1 && runs.length > 0 ? runs[0] : { runs }
+  // A delivery that failed before it touched any target has nothing to report.
+  showRuns(ctx, events, runs, runs.length === 0 && events === undefined ? undefined : data)
+  await finish(ctx, outcome.failure)
 }
 
 async function wouldDeliver(
@@ -92,8 +89,9 @@ async function wouldDeliver(
       (targets === undefined || targets.includes(place.slice('target:'.length))),
   )
   ctx.out.data({ drift: rows.map(dataOf) })
-  await table(ctx, rows)
-  // One that can't be read is written all the same.
+  await printTable(ctx, rows)
+  // A target that can't be read is written too, so only those that hold the value are
+  // left out.
   const written = rows.filter(({ state }) => state !== 'current')
   ctx.out.note(
     `dry run: nothing was delivered; ${written.length} of ${rows.length} targets would be written`,
@@ -138,10 +136,9 @@ export const drift: Register = (parent, run) => {
             const { progressPrinter } = await import('../render/run.ts')
             const outcome = await use.fixDrift(deps, rows, progressPrinter(ctx, undefined))
             rows = await use.drift(deps, selectors)
-            await report(ctx, rows)
-            await tell(ctx)
-            if (outcome.failure !== undefined) throw outcome.failure
-          } else await report(ctx, rows)
+            await showDrift(ctx, rows)
+            await finish(ctx, outcome.failure)
+          } else await showDrift(ctx, rows)
           const left = rows.filter(({ differs }) => differs)
           if (options.fix === true && ctx.globals.dryRun)
             ctx.out.note(`dry run: nothing was delivered; ${toFix.length} targets would be written`)
@@ -172,12 +169,12 @@ function dataOf({ path, place, holds, state, detail }: DriftRow) {
   return { path, place, holds, state, detail }
 }
 
-async function report(ctx: Context, rows: readonly DriftRow[]): Promise<void> {
+async function showDrift(ctx: Context, rows: readonly DriftRow[]): Promise<void> {
   ctx.out.data({ drift: rows.map(dataOf) })
-  await table(ctx, rows)
+  await printTable(ctx, rows)
 }
 
-async function table(ctx: Context, rows: readonly DriftRow[]): Promise<void> {
+async function printTable(ctx: Context, rows: readonly DriftRow[]): Promise<void> {
   if (rows.length === 0) ctx.out.note('nothing is scheduled here')
   else
     await ctx.out.table(

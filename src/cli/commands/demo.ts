@@ -2,7 +2,7 @@
 import type { Shown } from '../../app/demo/demo.ts'
 import { RotateError, usage } from '../../core/errors.ts'
 import type { Context } from '../context.ts'
-import type { Register } from '../program.ts'
+import type { Register } from '../command.ts'
 
 export const demo: Register = (parent, run) => {
   parent

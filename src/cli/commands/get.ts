@@ -16,7 +16,7 @@ import type { Label } from '../../core/model.ts'
 import { partsOf } from '../../core/names.ts'
 import { type Fields, flatten, Secret, singleValue } from '../../core/secret.ts'
 import type { Context } from '../context.ts'
-import type { Register } from '../program.ts'
+import type { Register } from '../command.ts'
 import { clean, isUnsafe } from '../render/clean.ts'
 import { envLine } from '../render/env-line.ts'
 import { getData } from '../render/shapes.ts'
@@ -100,8 +100,8 @@ export const get: Register = (parent, run) => {
 }
 
 /**
- * The last resort. The row authenticates; that it is the newest, or that it was not
- * deleted, nobody says.
+ * Reads a value from a damaged vault, as the last resort. The row authenticates, but it
+ * may be older than the newest one, or deleted.
  */
 async function unverified(ctx: Context, input: GetInput, options: Options): Promise<Got> {
   if (ctx.globals.reason === undefined)
@@ -147,7 +147,7 @@ function toFormat(ctx: Context, options: Options): NonNullable<Options['format']
   return format
 }
 
-/** What a person should know about the value; on stderr. */
+/** Says on stderr what a person should know about the value. */
 function notices(ctx: Context, { secret, version }: Got): void {
   const now = ctx.clock.now()
   if (version.expiresAt !== undefined && version.expiresAt < now)
@@ -216,7 +216,7 @@ function credentialProcess({ secret, version, fields }: Got): string {
   })
 }
 
-/** Bytes to stdout. A terminal gets nothing that could drive it. */
+/** Writes bytes to stdout. A terminal gets nothing that it would obey. */
 function print(ctx: Context, bytes: Uint8Array, options: Options): void {
   if (isatty(1)) {
     const value = new Secret(bytes)

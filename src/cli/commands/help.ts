@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import { usage } from '../../core/errors.ts'
 import { visible } from '../../core/names.ts'
-import type { Register } from '../program.ts'
+import type { Register } from '../command.ts'
 import { topics } from '../topics.ts'
 
 /** Topics whose text is that of a command. */

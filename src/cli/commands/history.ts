@@ -6,7 +6,7 @@ import type { RunRecord, RunStatus } from '../../core/model.ts'
 import { humanSpan } from '../../core/duration.ts'
 import type { Context } from '../context.ts'
 import { parseCount, parseSince } from '../options.ts'
-import type { Register } from '../program.ts'
+import type { Register } from '../command.ts'
 import { actionOf, historyItem, newVersionOf } from '../render/history.ts'
 import { pickDefined } from '../../core/defined.ts'
 

@@ -5,7 +5,7 @@ import { usage } from '../../core/errors.ts'
 import type { SecretType, Tier } from '../../core/model.ts'
 import { parsePath } from '../../core/names.ts'
 import { tierOption, typeOption } from '../options.ts'
-import type { Register } from '../program.ts'
+import type { Register } from '../command.ts'
 import { pickDefined } from '../../core/defined.ts'
 
 /** Largest file that is taken in one go. */

@@ -1,7 +1,8 @@
 /**
- * Every command, in the order in which help lists them. How to add one: see `program.ts`.
+ * Every command. Help shows them in groups, and within a group in this order. How to add
+ * one stands in `../command.ts`.
  */
-import type { Register } from '../program.ts'
+import type { Register } from '../command.ts'
 import { provider, target } from './adapters.ts'
 import { audit } from './audit.ts'
 import { completion } from './completion.ts'

@@ -9,7 +9,7 @@ import type { Context } from '../context.ts'
 import { Leftovers } from '../leftovers.ts'
 import { checkOutFile, writeOutFile } from '../out-file.ts'
 import { stateDirIfAny } from '../places.ts'
-import type { Register } from '../program.ts'
+import type { Register } from '../command.ts'
 import { shellWord } from '../render/shell-word.ts'
 import { findSource, type UnlockSource } from '../sources.ts'
 import { readPassphrase } from '../unlock.ts'
@@ -60,8 +60,9 @@ function exists(file: string): RotateError {
 }
 
 /**
- * Both a key file and a passphrase may be given here, unlike where the vault is opened.
- * None: a question, if there is a terminal.
+ * What shall open the new vault. Both a key file and a passphrase may be given here,
+ * unlike where a vault is opened. Empty where nothing is given and a question can be
+ * asked.
  */
 function unlockersWanted(ctx: Context): readonly UnlockSource[] {
   const { globals, host } = ctx
@@ -198,7 +199,7 @@ function report(
       `recovery key written: ${recoveryOut} (0600). Keep it offline; it opens the vault.`,
     )
   if (shown !== undefined) {
-    // On the terminal only, once: this is the one place where a recovery key is shown.
+    // A recovery key is shown once, on the terminal only, and only where it is made.
     ctx.out.error(
       `\nRecovery key, shown only now. Write it down and keep it offline:\n\n    ` +
         `${shown.reveal()}\n`,
@@ -207,8 +208,8 @@ function report(
 }
 
 /**
- * What the next commands need, as lines to copy: a place that only a flag has named is
- * not known to them. It is talk, so it goes to stderr.
+ * Prints lines to copy for the next commands, which do not know a place that only a flag
+ * of this one has named. They are no result, so they go to stderr.
  */
 function sayNext(ctx: Context, opener: UnlockSource | undefined): void {
   ctx.out.note('next:')

@@ -8,7 +8,7 @@ import {
   secretStandings,
 } from '../../app/base/standing.ts'
 import { tierOption, typeOption } from '../options.ts'
-import type { Register } from '../program.ts'
+import type { Register } from '../command.ts'
 import { listItem } from '../render/shapes.ts'
 
 interface Options {

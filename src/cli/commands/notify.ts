@@ -2,7 +2,7 @@
 import type { NotifierView } from '../../app/notices/notifiers.ts'
 import { usage } from '../../core/errors.ts'
 import type { Context } from '../context.ts'
-import type { Register } from '../program.ts'
+import type { Register } from '../command.ts'
 import { jsonOption } from './schedule.ts'
 
 export const notify: Register = (parent, run) => {

@@ -1,7 +1,7 @@
 import { RotateError } from '../../core/errors.ts'
 import { isGlob, selector } from '../../core/names.ts'
 import { parseName } from '../../app/base/lookup.ts'
-import type { Register } from '../program.ts'
+import type { Register } from '../command.ts'
 
 export const plan: Register = (parent, run) => {
   parent

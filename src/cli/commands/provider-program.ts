@@ -1,6 +1,6 @@
 /**
- * `provider test ./program`, loaded when it is asked for: announces what will be made,
- * asks, runs the suite, shows what it found.
+ * `provider test ./program`: says what will be made, asks, runs the suite and shows what
+ * it found. This file is loaded only when a program is tested.
  */
 import type { SuiteReport } from '../../app/adapters/suite/verdict.ts'
 import { type ProgramTest, programTest } from '../../app/adapters/test-program.ts'
@@ -14,8 +14,8 @@ import { pickDefined } from '../../core/defined.ts'
 const MARKS = { ok: 'ok  ', failed: 'fail', skipped: 'skip' } as const
 
 /**
- * Throws `usage` for what can't be started, `unhealthy` when a case is red, and what
- * ended the suite early when something did.
+ * Tests a program. Throws `usage` for one that can't be started, `unhealthy` when a case
+ * is red, and an error with the code of what stopped the suite before its end.
  */
 export async function showProgramTest(
   ctx: Context,
@@ -55,7 +55,10 @@ export async function showProgramTest(
   show(ctx, program, test, report)
 }
 
-/** The first thing that goes wrong with a script that only prints. */
+/**
+ * A hint for a script that only prints the value, which is the first thing that goes
+ * wrong with most.
+ */
 function bareValue({ config }: ProgramTest, red: SuiteReport['checks']): string {
   const noJson =
     config['output'] === 'json' &&

@@ -1,6 +1,6 @@
 /** `reconcile`: does the world agree with the vault? */
 import { parseName } from '../../app/base/lookup.ts'
-import type { Register } from '../program.ts'
+import type { Register } from '../command.ts'
 
 export const reconcile: Register = (parent, run) => {
   parent

@@ -3,7 +3,7 @@ import { parseName } from '../../app/base/lookup.ts'
 import { iso, isoOrNull } from '../../core/duration.ts'
 import { currentVersion } from '../../core/model.ts'
 import { parsePath } from '../../core/names.ts'
-import type { Register } from '../program.ts'
+import type { Register } from '../command.ts'
 
 interface RemoveOptions {
   readonly purge?: boolean

@@ -4,8 +4,8 @@ import { isId } from '../../core/ids.ts'
 import { RotateError, usage } from '../../core/errors.ts'
 import { parseName, parseVersion } from '../../app/base/lookup.ts'
 import type { Context } from '../context.ts'
-import type { Register } from '../program.ts'
-import { tell } from '../tell.ts'
+import type { Register } from '../command.ts'
+import { finish } from '../finish.ts'
 import { pickDefined } from '../../core/defined.ts'
 
 export const resume: Register = (parent, run) => {
@@ -80,7 +80,7 @@ export const abort: Register = (parent, run) => {
     )
 }
 
-/** Carries out a decision, with what it drops said before and after. */
+/** Carries out a decision, and says before and after which conditions it drops. */
 async function decide(
   ctx: Context,
   name: string,
@@ -91,8 +91,8 @@ async function decide(
   const { droppedBy, tellDropped } = await import('../overrides.ts')
   const deps = await ctx.deps()
   const runId = await use.openRunOf(deps, isId('run', name) ? name : parseName(name))
-  // A name that is nothing open, or a decision that can't be, is said before anything
-  // else is.
+  // A name that is not open, or a decision that is not possible, is refused before
+  // anything else is said.
   const given = await use.decisionOf(deps, runId, decision)
   const dropped = droppedBy({ giveUp: given })
   tellDropped(ctx, dropped, 'before')
@@ -165,17 +165,13 @@ async function show(
     progress: (event: import('../../app/rotation/rotate.ts').Progress) => void,
   ) => Promise<RotateOutcome>,
 ): Promise<void> {
-  const { Events, progressPrinter, showRun } = await import('../render/run.ts')
+  const { Events, progressPrinter, showRuns } = await import('../render/run.ts')
   const events = asEvents ? new Events(ctx) : undefined
   const outcome = await work(progressPrinter(ctx, events))
   const [first] = outcome.runs
-  if (events !== undefined) events.emit('summary', { data: first ?? null }, first?.runId ?? null)
-  else if (first !== undefined) {
-    ctx.out.data(first)
-    showRun(ctx, first)
-    if (!first.success && outcome.failure === undefined)
-      ctx.out.line(`${first.path} version ${first.version ?? 0}`)
-  }
-  await tell(ctx)
-  if (outcome.failure !== undefined) throw outcome.failure
+  showRuns(ctx, events, outcome.runs, first)
+  // A run that was undone by decision is no success, and its end is what was asked for.
+  if (events === undefined && first?.success === false && outcome.failure === undefined)
+    ctx.out.line(`${first.path} version ${first.version ?? 0}`)
+  await finish(ctx, outcome.failure)
 }

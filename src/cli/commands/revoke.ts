@@ -1,9 +1,11 @@
-/** Old keys and what exists at the provider: `revoke`, `adopt`, `check`. */
+/**
+ * `revoke` ends old keys, `adopt` records a key at the provider, `check` tries the value.
+ */
 import { iso } from '../../core/duration.ts'
 import { RotateError } from '../../core/errors.ts'
 import { parseName, parseVersion } from '../../app/base/lookup.ts'
-import type { Register } from '../program.ts'
-import { tell } from '../tell.ts'
+import type { Register } from '../command.ts'
+import { finish } from '../finish.ts'
 import { pickDefined } from '../../core/defined.ts'
 
 export const revoke: Register = (parent, run) => {
@@ -49,8 +51,7 @@ export const revoke: Register = (parent, run) => {
               `${result.detail}`,
           )
         tellDropped(ctx, dropped, 'after')
-        await tell(ctx)
-        if (outcome.failure !== undefined) throw outcome.failure
+        await finish(ctx, outcome.failure)
       }),
     )
 }

@@ -7,8 +7,8 @@ import { parseName } from '../../app/base/lookup.ts'
 import type { Progress, RotateInput, RotateOutcome } from '../../app/rotation/rotate.ts'
 import type { Context } from '../context.ts'
 import { chomp } from '../input.ts'
-import type { Register } from '../program.ts'
-import { tell } from '../tell.ts'
+import type { Register } from '../command.ts'
+import { finish } from '../finish.ts'
 import { addValueFlags, readValue, type ValueOptions } from '../value-flags.ts'
 import { pickDefined } from '../../core/defined.ts'
 
@@ -91,7 +91,7 @@ export const rotate: Register = (parent, run) => {
               : await leakedValue(ctx, options, paths.length, supplied !== undefined)
           if (options.plan !== undefined) plainOnly(options, paths.length, supplied !== undefined)
           if (ctx.globals.dryRun) return showPlans(ctx, paths)
-          const { Events, progressPrinter, showRun } = await import('../render/run.ts')
+          const { Events, progressPrinter, showRuns } = await import('../render/run.ts')
           const events = options.events === true ? new Events(ctx) : undefined
           const { tellDropped } = await import('../overrides.ts')
           const dropped = await droppedFor(ctx, paths, options, {
@@ -99,7 +99,7 @@ export const rotate: Register = (parent, run) => {
             supplied: supplied !== undefined,
           })
           tellDropped(ctx, dropped, 'before')
-          const outcome = await rotated(
+          const outcome = await rotateOrEnd(
             ctx,
             leaked,
             {
@@ -115,25 +115,17 @@ export const rotate: Register = (parent, run) => {
             },
             progressPrinter(ctx, events),
           )
-          const [first] = outcome.runs
-          const data =
-            outcome.runs.length === 1 && paths.length === 1 ? first : { runs: outcome.runs }
-          if (events !== undefined)
-            events.emit('summary', { data: data ?? null }, first?.runId ?? null)
-          else {
-            ctx.out.data(data)
-            for (const each of outcome.runs) showRun(ctx, each)
-          }
-          // Of a rotation that failed before anything was switched off nothing was left
-          // out.
+          const { runs } = outcome
+          showRuns(ctx, events, runs, runs.length === 1 && paths.length === 1 ? runs[0] : { runs })
+          // A rotation that failed before anything was switched off has dropped no
+          // condition.
           if (
             outcome.runs.some(
               ({ success, steps }) => success || steps.some(({ step }) => step === 'suspend-old'),
             )
           )
             tellDropped(ctx, dropped, 'after')
-          await tell(ctx)
-          if (outcome.failure !== undefined) throw outcome.failure
+          await finish(ctx, outcome.failure)
         },
         { graceful: true },
       ),
@@ -141,8 +133,8 @@ export const rotate: Register = (parent, run) => {
 }
 
 /**
- * What these overrides will drop of these secrets. A run that is open is only finished,
- * as it was begun: that is said, and nothing is claimed of it.
+ * Which conditions these overrides will drop for these secrets. An open run is only
+ * finished as it was begun: that is said, and overrides change nothing about it.
  */
 async function droppedFor(
   ctx: Context,
@@ -174,7 +166,10 @@ async function droppedFor(
   })
 }
 
-/** A plan is of one secret, rotated by its provider as the schedule says. */
+/**
+ * Throws `usage` where `--plan` stands beside something that a plan does not cover: it is
+ * the plan of one secret, rotated by its provider as its schedule says.
+ */
 function plainOnly(options: Options, paths: number, supplied: boolean): void {
   if (!/^[0-9a-f]{16}$/.test(options.plan ?? ''))
     throw usage('--plan takes the hash that rotate plan prints: 16 hex digits')
@@ -195,7 +190,7 @@ function plainOnly(options: Options, paths: number, supplied: boolean): void {
     throw usage(`${other} changes what is done, so it can not be combined with --plan`)
 }
 
-async function rotated(
+async function rotateOrEnd(
   ctx: Context,
   leaked: Secret | undefined,
   input: RotateInput,
@@ -260,7 +255,11 @@ async function suppliedValue(
   return given === undefined ? undefined : { fields: given.fields, merge: given.merge }
 }
 
-/** The body of the documents' REST call, and the answer of their webhook. */
+/**
+ * Reads a given value in either of two forms: `{"new_value"}` alone, or
+ * `{"newValue","expiresAt","metadata"}`, which is also what a web hook of the provider
+ * `custom` answers.
+ */
 function fromJson(text: Secret): Supplied {
   const what = '--input'
   const body = parseJsonObject(text.reveal(), what)

@@ -3,7 +3,7 @@ import { parseDuration } from '../../core/duration.ts'
 import { usage } from '../../core/errors.ts'
 import { selector } from '../../core/names.ts'
 import type { Context } from '../context.ts'
-import type { Register } from '../program.ts'
+import type { Register } from '../command.ts'
 
 interface Options {
   readonly limit?: string
@@ -68,18 +68,7 @@ export const runDue: Register = (parent, run) => {
             deps,
             input,
             (event) => {
-              if (events !== undefined)
-                events.emit(
-                  'step',
-                  {
-                    path: event.path,
-                    step: event.step,
-                    status: event.status,
-                    ms: event.ms === undefined ? null : Math.round(event.ms),
-                    detail: event.detail ?? null,
-                  },
-                  event.runId,
-                )
+              if (events !== undefined) events.step(event)
               else if (ctx.out.verbose > 0 && event.status !== 'started')
                 ctx.out.note(`${event.path}: ${event.step} ${event.status}`)
             },
@@ -107,7 +96,10 @@ function whole(text: string, flag: string, max: number): number {
   return value
 }
 
-/** A dead man's switch. That it can't be reached is worth a line, not a failure. */
+/**
+ * Calls a URL that raises an alarm when it is not called for too long. That it can't be
+ * reached is a warning and no failure.
+ */
 async function ping(ctx: Context, url: string, ok: boolean): Promise<void> {
   try {
     const answer = await ctx.host.http.send({

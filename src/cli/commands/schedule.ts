@@ -15,7 +15,7 @@ import { parseJsonObject } from '../../core/json.ts'
 import { partsOf, selector, visible } from '../../core/names.ts'
 import type { Context } from '../context.ts'
 import { collect } from '../options.ts'
-import type { Register } from '../program.ts'
+import type { Register } from '../command.ts'
 import { pickDefined } from '../../core/defined.ts'
 
 interface SetOptions {
@@ -111,9 +111,10 @@ export const schedule: Register = (parent, run) => {
         for (const { key, names } of set.targets)
           ctx.out.note(`${key} gets ${Object.values(names).join(', ')}`)
         const { isInPlace } = await import('../../app/adapters/in-place.ts')
+        const quarantine = set.quarantineMs > 0 ? `, quarantine ${humanSpan(set.quarantineMs)}` : ''
         const grace = (await isInPlace(set))
           ? 'no grace: the old value dies when the new one is made'
-          : `grace ${humanSpan(set.graceMs)}${set.quarantineMs > 0 ? `, quarantine ${humanSpan(set.quarantineMs)}` : ''}`
+          : `grace ${humanSpan(set.graceMs)}${quarantine}`
         ctx.out.note(`${grace} · see what will happen: rotate plan ${secret.path}`)
       }),
     )
@@ -202,9 +203,9 @@ export const schedule: Register = (parent, run) => {
           pausedAt: result.pausedAt,
           ...(result.until === null ? {} : { until: result.until }),
         })
-        ctx.out.line(
-          `${path} paused${result.until === null ? '' : ` until ${ctx.times.when(Date.parse(result.until))}`}`,
-        )
+        const end =
+          result.until === null ? '' : ` until ${ctx.times.when(Date.parse(result.until))}`
+        ctx.out.line(`${path} paused${end}`)
       }),
     )
 
@@ -269,7 +270,7 @@ function rhythm(days: number | null, cron: string | null | undefined): string {
   return days === null ? `cron "${cron ?? ''}"` : `every ${days} day${days === 1 ? '' : 's'}`
 }
 
-/** The block of the DotVault document, with correct arithmetic. */
+/** A schedule as lines for people. */
 function block(
   ctx: Context,
   detail: Awaited<ReturnType<typeof import('../../app/schedules/schedules.ts').showSchedule>>,
@@ -278,32 +279,40 @@ function block(
   const now = ctx.clock.now()
   const day = (text: string): string => text.slice(0, 10)
   const days = (text: string): number => Math.round(Math.abs(Date.parse(text) - now) / DAY)
+  const daysTo = (text: string): string =>
+    Date.parse(text) < now ? `${days(text)} days overdue` : `${days(text)} days`
   const last = detail.lastRotatedAt
   const next = detail.nextRotationAt
-  const overdue = next !== null && Date.parse(next) < now
+  const rhythm =
+    detail.intervalDays === null ? `cron ${detail.cron ?? ''}` : `${detail.intervalDays} days`
+  const quarantine =
+    detail.quarantine > 0 ? `, quarantine ${humanSpan(detail.quarantine * 1000)}` : ''
+  const targets = detail.targets.map(({ name, names, previous = {} }) => {
+    const all = [...Object.values(names), ...Object.values(previous)]
+    return `${name} (${all.join(', ')})`
+  })
+  const before = detail.notifyBefore.map((s) => humanSpan(s * 1000)).join(', ')
+  const retry =
+    detail.retryAt === null ? '' : ` (tried again ${ctx.times.when(Date.parse(detail.retryAt))})`
   return [
     `Secret: ${detail.secretKey}`,
     `Status: ${detail.status[0]?.toUpperCase() ?? ''}${detail.status.slice(1)}`,
     `Last rotated: ${last === null ? 'never' : `${day(last)} (${days(last)} days ago)`}`,
-    `Next rotation: ${next === null ? 'none' : `${day(next)} (${overdue ? `${days(next)} days overdue` : `${days(next)} days`})`}`,
+    `Next rotation: ${next === null ? 'none' : `${day(next)} (${daysTo(next)})`}`,
     `Provider: ${title}`,
-    `Interval: ${detail.intervalDays === null ? `cron ${detail.cron ?? ''}` : `${detail.intervalDays} days`}`,
+    `Interval: ${rhythm}`,
     detail.inPlace
       ? 'Grace: none, the old value dies when the new one is made'
-      : `Grace: ${humanSpan(detail.grace * 1000)}${detail.quarantine > 0 ? `, quarantine ${humanSpan(detail.quarantine * 1000)}` : ''}`,
-    `Targets: ${detail.targets.map((target) => `${target.name} (${[...Object.values(target.names), ...Object.values(target.previous ?? {})].join(', ')})`).join('; ') || 'none'}`,
+      : `Grace: ${humanSpan(detail.grace * 1000)}${quarantine}`,
+    `Targets: ${targets.join('; ') || 'none'}`,
     `Checks: ${detail.checks.map((check) => check.name).join('; ') || 'none'}`,
     ...(detail.notify.length === 0
       ? []
       : [
-          `Notices: ${detail.notify.join(', ')}${detail.notifyBefore.length === 0 ? '' : `; warned ${detail.notifyBefore.map((s) => humanSpan(s * 1000)).join(', ')} before`}`,
+          `Notices: ${detail.notify.join(', ')}${before === '' ? '' : `; warned ${before} before`}`,
         ]),
     `Path: ${detail.path}   Id: ${detail.id}`,
-    ...(detail.lastError === null
-      ? []
-      : [
-          `Last failure: ${detail.lastError}${detail.retryAt === null ? '' : ` (tried again ${ctx.times.when(Date.parse(detail.retryAt))})`}`,
-        ]),
+    ...(detail.lastError === null ? [] : [`Last failure: ${detail.lastError}${retry}`]),
   ]
 }
 
@@ -353,7 +362,10 @@ function namesIn(texts: readonly string[]): readonly string[] {
   return [...new Set(names)]
 }
 
-/** `0d` is said by the notice of the start, so it only has to be understood. */
+/**
+ * Durations before the date. `0d` is accepted and warns of nothing, because the notice of
+ * the start is sent on that day anyway.
+ */
 function warningsIn(text: string): readonly number[] {
   if (text.trim() === 'none') return []
   const all = text
@@ -376,8 +388,8 @@ async function all(
 }
 
 /**
- * JSON on the command line, in a file, or (where allowed) on stdin. Bounded; never quoted
- * in an error.
+ * Reads JSON from the command line, a file or, where allowed, stdin. Its size is bounded,
+ * and it is never quoted in an error.
  */
 export async function jsonOption(
   ctx: Context,

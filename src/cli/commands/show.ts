@@ -4,7 +4,7 @@ import type { Shown } from '../../app/secrets/show.ts'
 import { humanSpan } from '../../core/duration.ts'
 import { currentVersion } from '../../core/model.ts'
 import type { Context } from '../context.ts'
-import type { Register } from '../program.ts'
+import type { Register } from '../command.ts'
 import { actionOf } from '../render/history.ts'
 import { showData } from '../render/show.ts'
 import { fateOf } from './versions.ts'
@@ -68,9 +68,10 @@ function screen(ctx: Context, { secret, standing, inPlace, fields, runs }: Shown
       (version.labels.length === 0 && version.retirement === undefined)
     )
       continue
+    const { n, hint, state } = version
     line(
       version.labels.includes('pending') ? 'Pending' : 'Previous',
-      `version ${version.n}   ${version.hint}   ${version.state}   ${fateOf(ctx, version)}`.trimEnd(),
+      `version ${n}   ${hint}   ${state}   ${fateOf(ctx, version)}`.trimEnd(),
     )
   }
   if (schedule === undefined) {

@@ -9,7 +9,7 @@ import type { Secret } from '../../core/secret.ts'
 import { type Context, createContext } from '../context.ts'
 import { Leftovers } from '../leftovers.ts'
 import { checkOutFile, writeOutFile } from '../out-file.ts'
-import type { Register, Run } from '../program.ts'
+import type { Register, Run } from '../command.ts'
 import { findSource } from '../sources.ts'
 import { isRecoveryText, readPassphrase } from '../unlock.ts'
 
@@ -144,7 +144,7 @@ async function add(ctx: Context, options: AddOptions): Promise<void> {
     leftovers.keep()
     await print(ctx, view)
     ctx.out.note(`added: ${view.added} (${options.kind})`)
-    // On the terminal only, once.
+    // A recovery key is shown once, and on the terminal only.
     if (shown !== undefined)
       ctx.out.error(
         `\nRecovery key, shown only now. Write it down and keep it offline:\n\n    ` +
@@ -278,7 +278,7 @@ async function fromSource(
       ctx.signal,
     )
   } catch (error) {
-    // Nothing failed to open here: the flag names something that can't be used.
+    // The vault was opened already. What failed is a flag that names something unusable.
     if (error instanceof RotateError && error.code === 'unlock-failed')
       throw usage(error.message, error.hint)
     throw error

@@ -8,7 +8,7 @@ import type { VaultReport, VaultStanding } from '../../core/ports.ts'
 import { visible } from '../../core/names.ts'
 import type { Context } from '../context.ts'
 import { parseCount } from '../options.ts'
-import type { Run } from '../program.ts'
+import type { Run } from '../command.ts'
 import { pickDefined } from '../../core/defined.ts'
 
 /** Adds the sub-commands to the group `vault`. */
@@ -72,15 +72,17 @@ function addInfo(group: Command, run: Run): void {
         ctx.out.line(`vault      ${data.vaultId}`)
         ctx.out.line(`unlockers  ${data.unlockers.map(({ kind }) => kind).join(', ')}`)
         ctx.out.line(`freshness  ${marks[standing.mark]}`)
-        ctx.out.line(
-          `trusted    ${standing.trusted ? 'yes' : `no, nothing is revoked on its word: ${standing.why ?? ''}`}`,
-        )
-        ctx.out.line(
-          `backups    ${backups.setting === undefined ? 'not configured' : `in ${backups.setting.dir}, ${backups.setting.keep} are kept`}`,
-        )
-        ctx.out.line(
-          `           ${last === undefined ? 'none is known' : `newest ${last.file}, ${ctx.times.when(last.at)}`}`,
-        )
+        const { setting } = backups
+        const trusted = standing.trusted
+          ? 'yes'
+          : `no, nothing is revoked on its word: ${standing.why ?? ''}`
+        const kept =
+          setting === undefined ? 'not configured' : `in ${setting.dir}, ${setting.keep} are kept`
+        const newest =
+          last === undefined ? 'none is known' : `newest ${last.file}, ${ctx.times.when(last.at)}`
+        ctx.out.line(`trusted    ${trusted}`)
+        ctx.out.line(`backups    ${kept}`)
+        ctx.out.line(`           ${newest}`)
       }),
     )
 }
@@ -97,7 +99,7 @@ function addCheck(group: Command, run: Run): void {
     .option('--deep', 'also open every row, and check the structure of the file')
     .action(
       run(async (ctx, options: { readonly deep?: true }) => {
-        const report = await verified(ctx, options.deep === true)
+        const report = await verify(ctx, options.deep === true)
         ctx.out.data(report)
         for (const problem of report.problems) ctx.out.line(`fail ${problem}`)
         if (!report.ok) throw (await import('../../app/rotation/upkeep.ts')).broken(report.problems)
@@ -109,8 +111,8 @@ function addCheck(group: Command, run: Run): void {
     )
 }
 
-/** A vault that can't even be opened is a report too. */
-async function verified(ctx: Context, deep: boolean): Promise<VaultReport> {
+/** Verifies the vault. One that can't even be opened is a report with that problem. */
+async function verify(ctx: Context, deep: boolean): Promise<VaultReport> {
   try {
     const deps = await ctx.deps({ readonly: true, freshness: 'report' })
     return await (await deps.vault.care()).verify({ deep })
@@ -350,7 +352,10 @@ function addAccept(group: Command, run: Run): void {
     )
 }
 
-/** What `prove-copy.ts` starts: the root key comes on stdin. */
+/**
+ * Adds the hidden command that src/app/vault/prove-copy.ts starts; the root key comes on
+ * stdin.
+ */
 function addVerifyCopy(group: Command, run: Run): void {
   group
     .command('verify-copy <file>', { hidden: true })

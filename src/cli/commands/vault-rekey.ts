@@ -1,6 +1,6 @@
 /** `vault rekey`. */
 import type { Command } from 'commander'
-import type { Run } from '../program.ts'
+import type { Run } from '../command.ts'
 
 /** Adds the sub-command to the group `vault`. */
 export function addRekey(group: Command, run: Run): void {

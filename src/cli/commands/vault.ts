@@ -1,5 +1,5 @@
 /** The group `vault`: the file as a whole. */
-import type { Register } from '../program.ts'
+import type { Register } from '../command.ts'
 import { addFileCommands } from './vault-file.ts'
 import { addRekey } from './vault-rekey.ts'
 

@@ -1,4 +1,4 @@
-import type { Register } from '../program.ts'
+import type { Register } from '../command.ts'
 
 export const version: Register = (parent, run) => {
   parent

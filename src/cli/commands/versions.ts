@@ -2,7 +2,7 @@ import { findAny, parseName } from '../../app/base/lookup.ts'
 import { endingOf } from '../../app/base/standing.ts'
 import type { VersionRecord } from '../../core/model.ts'
 import type { Context } from '../context.ts'
-import type { Register } from '../program.ts'
+import type { Register } from '../command.ts'
 import { versionItem } from '../render/shapes.ts'
 
 /**

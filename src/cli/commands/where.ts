@@ -1,5 +1,5 @@
 import { parseName } from '../../app/base/lookup.ts'
-import type { Register } from '../program.ts'
+import type { Register } from '../command.ts'
 
 export const where: Register = (parent, run) => {
   parent

@@ -18,8 +18,8 @@ export function eventData(event: AuditEvent) {
   }
 }
 
-/** Columns of the CSV export, in this order (CONTRACT 4). */
-export const auditColumns = [
+/** Columns of the CSV export. Scripts rely on their names and their order. */
+const auditColumns = [
   'timestamp',
   'secret',
   'old_key',

@@ -1,6 +1,6 @@
 /**
- * The terminal's encoder: text from the vault or from outside can't move the cursor,
- * change the title or hide letters.
+ * Makes text safe for a terminal, so that text from the vault or from outside can't move
+ * the cursor, change the title or hide letters.
  */
 
 // C0 (but not tab and line feed), DEL, C1, soft hyphen, zero-width and bidirectional

@@ -1,6 +1,6 @@
 /**
- * `NAME='value'`: one spelling that both a POSIX shell and dotenv readers take back byte
- * for byte, or a refusal.
+ * Writes `NAME='value'` in a spelling that both a POSIX shell and dotenv readers read
+ * back byte for byte, or refuses.
  */
 import { usage } from '../../core/errors.ts'
 import { visible } from '../../core/names.ts'

@@ -3,7 +3,7 @@ import { causeOf } from '../../app/runs/run-view.ts'
 import { iso } from '../../core/duration.ts'
 import type { RunRecord } from '../../core/model.ts'
 
-/** `rotated`, `rolled_back`, `failed` …: what it came to. */
+/** What a run came to: `rotated`, `rolled_back`, `failed` … */
 export function actionOf(run: RunRecord): string {
   if (run.status === 'success') return run.kind === 'rollback' ? 'rolled_back' : 'rotated'
   return run.status === 'open' ? 'started' : run.status
@@ -22,7 +22,7 @@ export function newVersionOf(run: RunRecord): number | null {
 }
 
 /** When the new version became current. */
-export function promotedAt(run: RunRecord): number | null {
+function promotedAt(run: RunRecord): number | null {
   const inPlace = run.plan.overlap === 'in-place'
   return (
     run.events.findLast(

@@ -9,7 +9,7 @@ import { RotateError } from '../../core/errors.ts'
 import { writeAll } from '../write.ts'
 import { cleanLine } from './clean.ts'
 
-/** Text in a colour. */
+/** Text that is to have a colour. */
 interface Painted {
   readonly text: string
   readonly style: 'bold' | 'cyan' | 'green' | 'red' | 'yellow'
@@ -25,7 +25,7 @@ export type Piece = string | Painted
 /**
  * One line for a terminal: every piece is made safe first and painted then, if at all.
  */
-export function lineOf(pieces: readonly Piece[], paint: ChalkInstance | undefined): string {
+function lineOf(pieces: readonly Piece[], paint: ChalkInstance | undefined): string {
   return pieces
     .map((piece) => {
       if (typeof piece === 'string') return cleanLine(piece)
@@ -79,8 +79,8 @@ export class Out {
   }
 
   /**
-   * Text as it is on stdout, whatever the mode: help, completion scripts, exports,
-   * NDJSON.
+   * Writes text to stdout as it is, with `--json` too: help, completion scripts, exports,
+   * lines of `--events`.
    */
   raw(text: string): void {
     this.#stdout(new TextEncoder().encode(text))
@@ -97,8 +97,8 @@ export class Out {
   }
 
   /**
-   * Bytes of a secret on stdout. Anything but complete success throws `output`, a reader
-   * that left included.
+   * Writes bytes of a secret to stdout. Anything but complete success throws `output`,
+   * also when the reader has left.
    */
   secret(bytes: Uint8Array): void {
     const result = writeAll(1, bytes)
@@ -161,7 +161,7 @@ export class Out {
   }
 
   #stderr(text: string): void {
-    // Nobody is left to tell if this fails.
+    // If this fails there is nowhere left to say so.
     writeAll(2, new TextEncoder().encode(`${text}\n`))
   }
 }

@@ -1,7 +1,7 @@
 import type { ShownPlan } from '../../app/rotation/plan.ts'
 import type { Context } from '../context.ts'
 
-/** A plan for people: numbered steps. */
+/** Prints a plan for people, with numbered steps. */
 export async function showPlan(ctx: Context, plan: ShownPlan): Promise<void> {
   ctx.out.line(`${plan.path}   plan ${plan.hash}`)
   await ctx.out.table(

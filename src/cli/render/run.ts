@@ -1,4 +1,7 @@
-/** How runs look to people: steps on stderr as they happen, the result on stdout. */
+/**
+ * How runs are shown: to people as steps on stderr while they happen and the result on
+ * stdout, to scripts as lines of JSON.
+ */
 import type { Progress } from '../../app/rotation/rotate.ts'
 import { type RunView, wordsOf } from '../../app/runs/run-view.ts'
 import type { Context } from '../context.ts'
@@ -16,7 +19,10 @@ function seconds(ms: number): string {
   return `${(ms / 1000).toFixed(1)}s`
 }
 
-/** NDJSON on stdout for `--events`: `step`, `notice`, and at the end `summary`. */
+/**
+ * Writes the lines of `--events` to stdout, one JSON document each: steps, and at the end
+ * a `summary`.
+ */
 export class Events {
   readonly #ctx: Context
   #seq = 0
@@ -26,8 +32,17 @@ export class Events {
     this.#ctx = ctx
   }
 
+  /** The line of a step. A delivery that is no run has no id. */
+  step({ path, step, status, ms, detail, runId }: Progress): void {
+    this.emit(
+      'step',
+      { path, step, status, ms: ms === undefined ? null : Math.round(ms), detail: detail ?? null },
+      runId === '' ? null : runId,
+    )
+  }
+
   emit(
-    type: 'step' | 'notice' | 'summary',
+    type: 'step' | 'summary',
     body: Readonly<Record<string, unknown>>,
     runId: string | null = this.#runId,
   ): void {
@@ -52,21 +67,11 @@ export function progressPrinter(
   let last = ''
   return (event) => {
     if (events !== undefined) {
-      events.emit(
-        'step',
-        {
-          path: event.path,
-          step: event.step,
-          status: event.status,
-          ms: event.ms === undefined ? null : Math.round(event.ms),
-          detail: event.detail ?? null,
-        },
-        event.runId === '' ? null : event.runId,
-      )
+      events.step(event)
       return
     }
     if (event.status === 'started') {
-      // A delivery without a run has no id.
+      // A delivery that is no run has no id.
       if (event.runId === '') {
         if (last !== event.path)
           ctx.out.note(`${event.path}  (no new version; Ctrl-C is safe at any point)`)
@@ -78,22 +83,45 @@ export function progressPrinter(
       last = event.runId
       return
     }
-    // Steps with nothing to do for this provider or target are in the journal, and no
-    // news.
+    // Steps that have nothing to do for this provider or target are only in the journal.
     const undone = event.step.startsWith('restore:')
     if (event.status === 'done' && event.detail !== undefined && !undone && ctx.out.verbose === 0)
       return
     const ok = event.status === 'done'
+    const took = event.ms === undefined || event.ms < 100 ? '' : `  ${seconds(event.ms)}`
+    const detail = event.detail === undefined ? '' : `: ${PUT_BACK[event.detail] ?? event.detail}`
     ctx.out.note(
       '  ',
       ok ? { text: 'ok    ', style: 'green' } : { text: 'failed', style: 'red' },
-      ` ${wordsOf(event.step)}${event.ms === undefined || event.ms < 100 ? '' : `  ${seconds(event.ms)}`}${event.detail === undefined ? '' : `: ${PUT_BACK[event.detail] ?? event.detail}`}`,
+      ` ${wordsOf(event.step)}${took}${detail}`,
     )
   }
 }
 
-/** The result of one run, for people. The last line on stdout is `PATH version N`. */
-export function showRun(ctx: Context, run: RunView): void {
+/**
+ * Shows what runs came to: with `--events` as the line `summary`, otherwise as the `data`
+ * of `--json` or as lines for people. Without `data` there is nothing to print for
+ * `--json`.
+ */
+export function showRuns(
+  ctx: Context,
+  events: Events | undefined,
+  runs: readonly RunView[],
+  data: unknown,
+): void {
+  if (events !== undefined) {
+    events.emit('summary', { data: data ?? null }, runs[0]?.runId ?? null)
+    return
+  }
+  if (data !== undefined) ctx.out.data(data)
+  for (const run of runs) showRun(ctx, run)
+}
+
+/**
+ * Prints the result of one run for people. After a success the last line on stdout is
+ * `PATH version N`.
+ */
+function showRun(ctx: Context, run: RunView): void {
   const { out, times } = ctx
   if (run.success && run.runId !== null) {
     if (run.old !== null && run.old.version !== run.new?.version) {

@@ -1,6 +1,6 @@
 /**
- * Records → the `data` of `--json` (CONTRACT 4; schemas in src/contract). The inside may
- * change; these shapes only grow.
+ * Turns records into the `data` of `--json`. Records may change; these shapes only grow,
+ * because scripts rely on them (test/contract).
  */
 import type { SetResult } from '../../app/secrets/set.ts'
 import { lastRotatedAt, nextRotationAt, type SecretStanding } from '../../app/base/standing.ts'

@@ -1,4 +1,4 @@
-/** `show --json`. */
+/** The `data` of `show --json`. */
 import type { Shown } from '../../app/secrets/show.ts'
 import { lastRotatedAt, nextRotationAt } from '../../app/base/standing.ts'
 import { iso, isoOrNull } from '../../core/duration.ts'

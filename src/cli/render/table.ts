@@ -28,8 +28,8 @@ const noFrame = {
 const PART = 25
 
 /**
- * Head in capitals, two spaces between columns, no wrapping: a value that may be copied
- * stays on its line.
+ * Two spaces between columns and no wrapping, so that a value that is copied stays on its
+ * line.
  */
 export function renderTable(
   head: readonly string[],
@@ -48,8 +48,8 @@ export function renderTable(
 }
 
 /**
- * Cells that a text takes at most: what is not plain ASCII counts twice, so that nothing
- * is cut.
+ * How many columns of a terminal a text takes at most. What is not plain ASCII counts
+ * twice, so that nothing is cut.
  */
 function widthOf(text: string): number {
   let width = 0

@@ -1,6 +1,7 @@
 /**
- * What the suite has made at the far side. Nothing in it is forgotten: at the end each is
- * ended, or named together with what to do.
+ * Records every credential that the suite has made at the far side, so that none is
+ * forgotten: at the end each is ended, or named together with the reason why it could not
+ * be.
  */
 import { AdapterError } from '../../../core/errors.ts'
 import type { Intent } from '../../../core/model.ts'
@@ -38,7 +39,7 @@ export class Ledger {
   readonly made: Made[] = []
   /** Creates of which nobody knows what they did. */
   readonly lost: Intent[] = []
-  /** Values that must be read nowhere. */
+  /** Values that must not appear in any output. */
   readonly secrets: Secret[] = []
 
   /** Puts an issued credential on record; one that is there already is given back. */
@@ -55,13 +56,15 @@ export class Ledger {
     return made
   }
 
-  /** It is known what this create did. */
-  settled(intent: Intent): void {
+  /** Takes a create off the list of the lost ones: what it did is known now. */
+  markSettled(intent: Intent): void {
     const at = this.lost.indexOf(intent)
     if (at >= 0) this.lost.splice(at, 1)
   }
 
-  /** From now on these values are looked for. */
+  /**
+   * Adds the secret values of a credential to those that must not appear in any output.
+   */
   guard({ fields }: Credential): void {
     this.secrets.push(...secretFields(fields).flatMap((name) => fields[name] ?? []))
   }
@@ -70,7 +73,7 @@ export class Ledger {
    * The values that stand in this text, in one of the spellings in which values come
    * back.
    */
-  found(text: string): readonly Secret[] {
+  valuesIn(text: string): readonly Secret[] {
     return this.secrets.filter(
       (secret) =>
         secret.size >= SHORTEST && spellings(secret).some((spelling) => text.includes(spelling)),
@@ -79,15 +82,16 @@ export class Ledger {
 
   /** Text without any of the values. */
   clean(text: string): string {
-    return this.found(text)
+    return this.valuesIn(text)
       .flatMap(spellings)
       .reduce((clean, spelling) => clean.replaceAll(spelling, '[secret]'), text)
   }
 
   /**
    * Finds out what the lost creates made, ends everything that is not ended, and returns
-   * what is left. `proves`: verify is to be believed, so its refusal is asked for;
-   * `patient`: for a while.
+   * what is left. `proves`: the word of verify can be believed, so a value only counts as
+   * ended once verify refuses it; `patient`: verify is asked for some seconds, because an
+   * end takes its time to spread.
    */
   async settleAccounts(
     session: ProviderSession,
@@ -142,7 +146,7 @@ export class Ledger {
   }
 }
 
-/** Ends one; says why that could not be done or proven. */
+/** Ends one credential. Returns why that could not be done or proven, if so. */
 async function end(
   session: ProviderSession,
   made: Made,

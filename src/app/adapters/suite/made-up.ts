@@ -1,12 +1,12 @@
-/** Values that no far side can know. */
+/** Values that no far side has issued. */
 import type { Random } from '../../../core/ports.ts'
 import type { Credential } from '../../../core/provider.ts'
 import { Secret } from '../../../core/secret.ts'
 import { secretFields } from './ledger.ts'
 
 /**
- * A credential that never was: same handle and shape, so that only looking at the value
- * tells.
+ * A credential that was never issued. Its handle and the shape of its value are those of
+ * a real one, so that only a far side that looks at the value can tell it apart.
  */
 export function madeUp(credential: Credential, random: Random): Credential {
   const fields = { ...credential.fields }

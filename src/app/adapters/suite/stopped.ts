@@ -10,7 +10,7 @@ import type { Ledger, Made } from './ledger.ts'
 import { Finding, Skip } from './verdict.ts'
 
 interface StopInput {
-  /** For asking afterwards. */
+  /** The session that is asked afterwards what each create did. */
   readonly session: ProviderSession
   readonly open: (signal: AbortSignal) => Promise<ProviderSession>
   readonly intent: () => Intent
@@ -19,18 +19,18 @@ interface StopInput {
   /** How long a create takes. */
   readonly createMs: number
   readonly inPlace: boolean
-  /** Verify is to be believed. */
+  /** The word of verify can be believed. */
   readonly proven: boolean
   readonly clock: Clock
   readonly signal: AbortSignal
 }
 
-/** Stopped at this share of the time that a create takes. */
+/** Each create is stopped after one of these shares of the time that a create takes. */
 const SHARES = [0.3, 0.6, 0.9]
 /** A request that was on its way when the program was stopped may still arrive. */
 const LATE_MS = 500
 
-/** Most credentials that this makes. */
+/** How many credentials this case makes at most. */
 export const stops = SHARES.length
 
 /**
@@ -41,13 +41,14 @@ export async function stopInTheMiddle(input: StopInput): Promise<string> {
   const { clock, signal, open, inPlace, proven, ledger, session: asking, createMs, current } = input
   const nothing: Intent[] = []
   let made = 0
-  // One at a time, for far sides that allow two.
-  const ended = async (one: Made): Promise<void> => {
+  // Each credential is ended before the next is made: some far sides allow only two.
+  const endOne = async (one: Made): Promise<void> => {
     try {
       if (!inPlace) await asking.revoke?.(one.credential)
       one.ended = true
     } catch (thrown) {
-      // Not what this case is about; the clean-up tries again, and names it.
+      // This case is not about revoking. The clean-up at the end tries again, and names
+      // what it can't end.
       if (!(thrown instanceof AdapterError)) throw thrown
     }
   }
@@ -60,7 +61,7 @@ export async function stopInTheMiddle(input: StopInput): Promise<string> {
       () => undefined,
     )
     try {
-      await ended(ledger.keep(intent, await session.create(intent, current)))
+      await endOne(ledger.keep(intent, await session.create(intent, current)))
       continue
     } catch (thrown) {
       if (!(thrown instanceof AdapterError)) throw thrown
@@ -80,14 +81,14 @@ export async function stopInTheMiddle(input: StopInput): Promise<string> {
       throw new Finding(`settle can not tell what ${after} has made`)
     if (settlement.outcome === 'none') nothing.push(intent)
     else made++
-    // What is a stray stays on the list of the lost, whose handles are ended with the
+    // A stray stays on the list of the lost creates, whose handles are ended with the
     // rest.
     if (settlement.outcome === 'stray') continue
-    ledger.settled(intent)
+    ledger.markSettled(intent)
     if (settlement.outcome !== 'applied') continue
     const one = ledger.keep(intent, settlement.issued)
     if (proven) await asking.verify?.(one.credential, 'live')
-    await ended(one)
+    await endOne(one)
   }
   if (nothing.length > 0) await clock.sleep(LATE_MS, signal)
   for (const intent of nothing) {

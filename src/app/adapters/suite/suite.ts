@@ -26,7 +26,7 @@ export interface SuiteInput {
   /** A session of its own; whatever it does is stopped by this signal. */
   open(signal: AbortSignal): Promise<ProviderSession>
   readonly wire: Wire
-  /** The questions are JSON. */
+  /** The program is asked in JSON, and not with a bare value. */
   readonly json: boolean
   /** One program answers more than one kind of question. */
   readonly shared: boolean
@@ -36,7 +36,7 @@ export interface SuiteInput {
   readonly random: Random
   /** Stops before the next case; what was made is ended all the same. */
   readonly signal: AbortSignal
-  /** A case begins. */
+  /** Called when a case begins. */
   began(name: string): void
 }
 
@@ -46,14 +46,14 @@ export interface SuiteInput {
  */
 export async function runSuite(input: SuiteInput): Promise<SuiteReport> {
   const suite = new Suite(input, await input.open(input.signal))
-  await suite.issuing()
-  await suite.settling()
-  await suite.ending()
-  await suite.trouble()
+  await suite.tryCreate()
+  await suite.trySettle()
+  await suite.tryRevoke()
+  await suite.tryTrouble()
   return suite.report()
 }
 
-/** Most credentials that are made. */
+/** How many credentials the suite makes at most. */
 export function mostCreated(traits: Traits): number {
   return 2 + (traits.idempotency === 'none' ? 0 : stops)
 }
@@ -65,13 +65,13 @@ class Suite {
   readonly #cases: Case[] = []
   readonly #run: string
   #attempt = 0
-  /** How long a create took at least. */
+  /** The shortest time that a create took. */
   #createMs = Number.POSITIVE_INFINITY
   #first: Made | undefined
   #second: Made | undefined
-  /** The one that revoke was tried on. */
+  /** The credential that revoke was tried on. */
   #revoked: Made | undefined
-  /** Why verify's word proves nothing, or nothing if it does. */
+  /** Why the word of verify proves nothing; `undefined` once it does prove something. */
   #unproven: string | undefined
 
   constructor(input: SuiteInput, session: ProviderSession) {
@@ -84,10 +84,10 @@ class Suite {
   }
 
   /**
-   * A value comes out, works, is told from a wrong one, and another attempt gives another
-   * one.
+   * The cases about create and verify: a value comes out, is accepted and is told from a
+   * made-up one, and another attempt gives another value.
    */
-  async issuing(): Promise<void> {
+  async tryCreate(): Promise<void> {
     const { traits, random } = this.#in
     const session = this.#session
     await this.#case('preflight', undefined, async () => {
@@ -98,7 +98,9 @@ class Suite {
       this.#first = await this.#create(this.#intent(), undefined)
       const { handle } = this.#first.credential
       const what = traits.fields.length === 1 ? 'a value' : `the fields ${traits.fields.join(', ')}`
-      return `${what}, ${handle === undefined ? 'without a handle' : `with the handle ${this.#ledger.clean(handle.id)}`}`
+      return handle === undefined
+        ? `${what}, without a handle`
+        : `${what}, with the handle ${this.#ledger.clean(handle.id)}`
     })
     await this.#case('verify: new value', this.#lacksVerify(), async (first) => {
       this.#unproven = 'verify does not accept what was just made'
@@ -143,7 +145,7 @@ class Suite {
     const inPlace = traits.overlap === 'in-place'
     await this.#case('overlap', this.#unproven ?? this.#noSecond(), async (first) => {
       if (inPlace) {
-        if (!(await this.#dead(first)))
+        if (!(await this.#isDead(first)))
           throw new Finding(
             '"overlap" is false, but the old value is still accepted beside the new one',
           )
@@ -171,8 +173,8 @@ class Suite {
     )
   }
 
-  /** A lost answer can be had again. */
-  async settling(): Promise<void> {
+  /** The cases about a lost answer: settle must know what the create has made. */
+  async trySettle(): Promise<void> {
     const session = this.#session
     const noSettle =
       this.#in.traits.idempotency === 'none'
@@ -212,8 +214,11 @@ class Suite {
     )
   }
 
-  /** An end is an end, for this one only, and may be asked for twice. */
-  async ending(): Promise<void> {
+  /**
+   * The cases about ending: a revoke ends this credential, no other one, and may be
+   * repeated.
+   */
+  async tryRevoke(): Promise<void> {
     const { traits } = this.#in
     const session = this.#session
     const noSuspend =
@@ -225,7 +230,7 @@ class Suite {
       noSuspend ?? this.#nothingMade() ?? this.#unproven,
       async (first) => {
         await session.suspend?.(first)
-        if (!(await this.#dead(first)))
+        if (!(await this.#isDead(first)))
           throw new Finding('a suspended credential is still accepted')
         await session.resume?.(first)
         await session.verify?.(first, 'live')
@@ -242,7 +247,7 @@ class Suite {
     await this.#case('revoke', noRevoke ?? this.#nothingMade(), async () => {
       if (victim === undefined) return ''
       await session.revoke?.(victim.credential)
-      if (this.#unproven === undefined && !(await this.#dead(victim.credential)))
+      if (this.#unproven === undefined && !(await this.#isDead(victim.credential)))
         throw new Finding('says that it is done, but verify still accepts the value')
       victim.ended = true
       this.#revoked = victim
@@ -267,8 +272,11 @@ class Suite {
     })
   }
 
-  /** Questions that it can't know, and an end in the middle of its work. */
-  async trouble(): Promise<void> {
+  /**
+   * The cases about trouble: an unknown event, half of a question, and a program that is
+   * stopped in the middle of its work.
+   */
+  async tryTrouble(): Promise<void> {
     const { wire, shared, json, traits, clock, signal } = this.#in
     const session = this.#session
     await this.#case(
@@ -276,7 +284,7 @@ class Suite {
       this.#nothingMade() ?? (shared ? undefined : 'each event has a program of its own'),
       async () => {
         const intent = this.#intent()
-        const calls = await wire.distorted(unknownEvent, () => this.#create(intent, undefined))
+        const calls = await wire.distort(unknownEvent, () => this.#create(intent, undefined))
         for (const { code, printed } of calls) {
           if (printed) throw new Finding('prints an answer to an event that it can not know')
           if (code === 0)
@@ -285,7 +293,7 @@ class Suite {
         if (traits.idempotency !== 'none' && this.#red('settle: never made') === undefined) {
           if ((await session.settle(intent, undefined)).outcome !== 'none')
             throw new Finding('refuses an event that it can not know, and makes something')
-          this.#ledger.settled(intent)
+          this.#ledger.markSettled(intent)
         }
         return 'refused'
       },
@@ -299,7 +307,7 @@ class Suite {
       noQuestion ?? (live === undefined ? 'nothing is alive' : undefined),
       async () => {
         if (live === undefined) return ''
-        const calls = await wire.distorted(cutInHalf, async () =>
+        const calls = await wire.distort(cutInHalf, async () =>
           session.verify?.(live.credential, 'dead'),
         )
         if (calls.some(({ code }) => code === 0))
@@ -331,7 +339,10 @@ class Suite {
     )
   }
 
-  /** Values where they must not be, and the end of everything that was made. */
+  /**
+   * Ends everything that was made, looks for values where they must not be, and returns
+   * the report.
+   */
   async report(): Promise<SuiteReport> {
     const { open, traits, clock, notes, wire, signal } = this.#in
     const ledger = this.#ledger
@@ -347,13 +358,13 @@ class Suite {
       await this.#case('no value in sight', this.#nothingMade(), () => {
         const seen = wire.calls.filter(
           ({ stderr, leaked }) =>
-            ledger.found(stderr).length > 0 ||
+            ledger.valuesIn(stderr).length > 0 ||
             leaked.some((one) => ledger.secrets.some((secret) => secret.equals(one))),
         )
         const places = [...new Set(seen.map(({ event }) => `on stderr of ${event}`))]
         const handles = ledger.made.map(({ credential }) => credential.handle?.id ?? '').join('\n')
-        if (ledger.found(handles).length > 0) places.push('in "keyId", which is shown')
-        if (ledger.found(notes.join('\n')).length > 0) places.push('in a progress line')
+        if (ledger.valuesIn(handles).length > 0) places.push('in "keyId", which is shown')
+        if (ledger.valuesIn(notes.join('\n')).length > 0) places.push('in a progress line')
         if (places.length > 0) throw new Finding(`a value stands ${places.join(', ')}`)
         return Promise.resolve('none on stderr, none in a handle')
       })
@@ -455,11 +466,11 @@ class Suite {
       throw new Finding('gives another handle than the answer did')
   }
 
-  #dead(credential: Credential): Promise<boolean> {
+  #isDead(credential: Credential): Promise<boolean> {
     return isDead(this.#session, credential, this.#in.clock)
   }
 
-  /** One that should be accepted now. */
+  /** A credential that the far side should accept now. */
   #live(): Made | undefined {
     const newest =
       this.#in.traits.overlap === 'in-place' ? (this.#second ?? this.#first) : this.#first
@@ -482,7 +493,7 @@ class Suite {
     )
   }
 
-  /** Why it can't be told that the first one was not touched. */
+  /** Why it can't be told whether revoking the second credential left the first alone. */
   #otherUnsure(): string | undefined {
     return this.#unproven ?? this.#noSecond() ?? this.#red('overlap') ?? this.#red('suspend')
   }

@@ -5,7 +5,7 @@ export interface Case {
   readonly name: string
   readonly type: string
   readonly status: 'ok' | 'failed' | 'skipped'
-  /** Not failed. */
+  /** It has not failed: a case that was skipped counts as well. */
   readonly ok: boolean
   readonly ms: number
   readonly detail: string
@@ -18,8 +18,8 @@ export interface SuiteReport {
   readonly left: readonly Left[]
 }
 
-/** What a case found, in words for the operator: it is red. */
+/** Thrown by a case that is red; its message tells the operator what was found. */
 export class Finding extends Error {}
 
-/** It can't be tried, for a reason that only trying has shown. */
+/** Thrown by a case that can't be tried, for a reason that only trying has shown. */
 export class Skip extends Error {}

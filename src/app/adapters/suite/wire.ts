@@ -7,7 +7,7 @@ import type { Spawn, SpawnRequest, SpawnResult } from '../../../core/ports.ts'
 import { Secret } from '../../../core/secret.ts'
 
 export interface Call {
-  /** `create`, `settle` … as it was sent. */
+  /** The event as it was sent: `create`, `settle` … */
   readonly event: string
   readonly code: number | null
   /** Was there anything on stdout? */
@@ -17,7 +17,7 @@ export interface Call {
   readonly leaked: readonly Secret[]
 }
 
-/** The same call with another question. */
+/** Makes the same call with another question. */
 export type Distortion = (request: SpawnRequest) => SpawnRequest
 
 export class Wire implements Spawn {
@@ -48,10 +48,10 @@ export class Wire implements Spawn {
   }
 
   /**
-   * Does the work with every question distorted; returns the calls that it made. Never
-   * throws what the work throws.
+   * Does the work while every question is distorted, and returns the calls that it made.
+   * Never throws what the work throws.
    */
-  async distorted(distortion: Distortion, work: () => Promise<unknown>): Promise<readonly Call[]> {
+  async distort(distortion: Distortion, work: () => Promise<unknown>): Promise<readonly Call[]> {
     const before = this.calls.length
     this.#distortion = distortion
     try {
@@ -83,7 +83,7 @@ export function unknownEvent(request: SpawnRequest): SpawnRequest {
   }
 }
 
-/** Half of the question: no JSON any more. */
+/** Sends only half of the question, which is not valid JSON any more. */
 export function cutInHalf(request: SpawnRequest): SpawnRequest {
   const { input } = request
   return input === undefined

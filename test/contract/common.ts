@@ -1,10 +1,10 @@
 /**
- * What all `--json` documents are made of. Schemas here are for tests and for `contract`
- * readers; the program does not load them to print.
+ * What all `--json` documents are made of. The schemas of this folder say what scripts
+ * may rely on, and tests hold the program's real output against them.
  */
 import { z } from 'zod'
 
-/** ISO-8601 in UTC. */
+/** An instant as every document writes it: ISO-8601 in UTC. */
 export const instant = z.string().regex(/^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$/)
 
 export const id = (prefix: string) => z.string().regex(new RegExp(`^${prefix}_[0-9A-Z]+$`))

@@ -1,6 +1,6 @@
 /**
- * Shapes of the commands about the vault file (CONTRACT 4). Loose: further fields may
- * stand beside these.
+ * Shapes of the commands about the vault file. Those that are loose may get further
+ * fields.
  */
 import { z } from 'zod'
 import { path } from './common.ts'

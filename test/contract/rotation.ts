@@ -1,6 +1,6 @@
 /**
- * Shapes of the commands about rotation and schedules (CONTRACT 4). Loose: further fields
- * may stand beside these.
+ * Shapes of the commands about rotation and schedules. They are loose: further fields may
+ * stand beside these.
  */
 import { z } from 'zod'
 import { id, instant, path, trigger } from './common.ts'

@@ -1,4 +1,4 @@
-/** Shapes of the commands about vaults and secrets (CONTRACT 4). */
+/** Shapes of the commands about vaults and secrets. */
 import { z } from 'zod'
 import {
   fingerprint,
@@ -13,7 +13,7 @@ import {
   versionState,
 } from './common.ts'
 
-/** Nothing was done: this is what would have been. */
+/** With `--dry-run`: nothing was done, and this is what would have been done. */
 const dryRun = z.literal(true).optional()
 
 export const versionCommand = z.strictObject({

@@ -2,9 +2,9 @@
 import { z } from 'zod'
 import { id, instant, path } from './common.ts'
 
-export const recipient = z.string().regex(/^rp1-[A-Za-z0-9_-]{48}$/)
+const recipient = z.string().regex(/^rp1-[A-Za-z0-9_-]{48}$/)
 
-export const unlocker = z.strictObject({
+const unlocker = z.strictObject({
   id: id('unl'),
   kind: z.enum(['passphrase', 'key-file', 'recipient', 'recovery']),
   createdAt: instant,
