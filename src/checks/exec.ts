@@ -1,7 +1,7 @@
 /**
- * A program that tries the new value: it comes on stdin (one value raw, several as
- * compact JSON), exit 0 is green. `ROTATE_EVENT=verify` and `ROTATE_SECRET` stand in its
- * environment.
+ * A program that tries the new value. The value comes on stdin (one field as it is,
+ * several as compact JSON), and exit 0 is green. The environment contains
+ * `ROTATE_EVENT=verify` and `ROTATE_SECRET`.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'

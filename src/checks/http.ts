@@ -1,12 +1,12 @@
 /**
- * One HTTP request whose status says whether things work. Without a header that presents
- * the value it is a sign of life only.
+ * An HTTP request whose status says whether things work. Without a header that presents
+ * the value it shows only that the service answers.
  *
- * The request is made once: the engine repeats a red check as long as it is told to
- * (`within`). Redirects are refused by the client, but a redirect may be the expected
- * status. With `samples` it is made several times, a second apart and each on a
- * connection of its own: one green answer of several machines, or of one that flaps,
- * proves little (reference/reliability.md, row 73).
+ * The HTTP client does not repeat the request, because the engine repeats a red check as
+ * long as the check allows (`within`). The client refuses to follow redirects, but a
+ * redirect may be the expected status. With `samples` the request is made several times,
+ * one second apart and each time on a new connection: a single green answer proves little
+ * where several machines answer, or where one is not stable.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -106,12 +106,15 @@ export default defineCheck({
       }
     }
     if (config.samples === undefined) return sample()
-    return several(sample, config.samples, config.need ?? config.samples, context)
+    return sampleSeveral(sample, config.samples, config.need ?? config.samples, context)
   },
 })
 
-/** Green as soon as `need` of `count` are, red as soon as they can't be any more. */
-async function several(
+/**
+ * Asks several times. The result is green as soon as `need` of `count` answers are green,
+ * and red as soon as that is impossible.
+ */
+async function sampleSeveral(
   sample: () => Promise<CheckOutcome>,
   count: number,
   need: number,
@@ -146,8 +149,8 @@ function headersOf(config: Options): [string, string][] {
 }
 
 /**
- * `{value}` is the value (all fields as JSON, where there are several and none is called
- * so), `{accessKeyId}` a field.
+ * The text of a header. `{value}` stands for the value (all fields as JSON where there
+ * are several and none is called "value"), `{accessKeyId}` for the field of that name.
  */
 function filled(name: string, template: string, fields: Fields): string {
   const text = template.replaceAll(PLACEHOLDER, (_whole, field: string) => {
@@ -164,7 +167,7 @@ function filled(name: string, template: string, fields: Fields): string {
       )
     return part.reveal()
   })
-  // The client refuses it too; said here, the message names the check's own setting.
+  // The HTTP client would refuse it too, but this message names the setting of the check.
   if (/[\r\n\0]/.test(text))
     throw new AdapterError(
       'misconfigured',

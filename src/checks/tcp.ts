@@ -1,6 +1,6 @@
 /**
- * A connection that is accepted, with TLS if asked for. It presents no value: a sign of
- * life only.
+ * A TCP connection, with TLS if asked for. It presents no value, so it shows only that
+ * something accepts connections.
  */
 import { connect } from 'node:net'
 import { connect as connectTls } from 'node:tls'
@@ -58,7 +58,7 @@ async function attempt(
     socket.once(tls ? 'secureConnect' : 'connect', () =>
       done(true, tls ? 'accepted over TLS' : 'accepted'),
     )
-    // The code only: a message may quote anything.
+    // Only the code is shown, because a message may quote anything.
     socket.once('error', (error: NodeJS.ErrnoException) => done(false, error.code ?? 'failed'))
   })
 }

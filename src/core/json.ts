@@ -28,7 +28,12 @@ export function parseJson(text: string, what: string): unknown {
       'comments, trailing commas and NaN are not JSON',
     )
   }
-  refuseDuplicates(text, what)
+  const fault = findJsonFault(text, MAX_DEPTH)
+  if (fault === 'too deep') throw usage(`${what}: nested deeper than ${MAX_DEPTH}`)
+  if (fault !== undefined)
+    throw usage(
+      `${what}: the key "${visible(fault.twice, 40)}" occurs twice (${place(text, fault.at)})`,
+    )
   return value
 }
 
@@ -45,7 +50,15 @@ function place(text: string, position: number): string {
   return `line ${before.length}, column ${(before.at(-1)?.length ?? 0) + 1}`
 }
 
-function refuseDuplicates(text: string, what: string): void {
+/**
+ * Looks through a text that is known to be JSON. Finds the first key that occurs twice in
+ * one object, or the first place that is nested deeper than `maxDepth`; `undefined` where
+ * there is neither.
+ */
+export function findJsonFault(
+  text: string,
+  maxDepth = Number.POSITIVE_INFINITY,
+): { readonly twice: string; readonly at: number } | 'too deep' | undefined {
   const open: (Set<string> | undefined)[] = []
   for (const match of text.matchAll(/"(?:[^"\\]|\\.)*"(\s*:)?|[{}[\]]/g)) {
     const [token, colon] = match
@@ -55,12 +68,10 @@ function refuseDuplicates(text: string, what: string): void {
     else if (colon !== undefined) {
       const keys = open.at(-1)
       const key = JSON.parse(token.slice(0, token.length - colon.length)) as string
-      if (keys?.has(key) === true)
-        throw usage(
-          `${what}: the key "${visible(key, 40)}" occurs twice (${place(text, match.index)})`,
-        )
+      if (keys?.has(key) === true) return { twice: key, at: match.index }
       keys?.add(key)
     }
-    if (open.length > MAX_DEPTH) throw usage(`${what}: nested deeper than ${MAX_DEPTH}`)
+    if (open.length > maxDepth) return 'too deep'
   }
+  return undefined
 }

@@ -1,7 +1,8 @@
 /**
- * Which addresses are never connected to. The URL rule of `core/schema.ts` sees names and
- * literals; this one sees what a name resolved to, so that a DNS answer can't lead a
- * secret to a metadata service, or plain http off this machine.
+ * Addresses to which this program never connects. The rule for URLs in `core/schema.ts`
+ * sees names and literal addresses. This rule sees what a name resolves to, so that a DNS
+ * answer can't lead a secret to a metadata service of a cloud, or unencrypted to another
+ * machine.
  */
 import type { LookupAddress, LookupOptions } from 'node:dns'
 import { AdapterError } from '../core/errors.ts'
@@ -14,23 +15,24 @@ type LookupCallback = (
 export type Lookup = (hostname: string, options: LookupOptions, callback: LookupCallback) => void
 
 /**
- * `169.254.0.0/16`, `fe80::/10`, the AWS and Alibaba metadata addresses, and the same in
- * their IPv6 spellings.
+ * Link-local addresses and those of metadata services: `169.254.0.0/16`, `fe80::/10`, the
+ * ones of AWS and Alibaba, and the same in their IPv6 spellings.
  */
 function isLinkLocal(address: string): boolean {
   const plain = unmapped(address)
   return /^169\.254\.|^fe[89ab][0-9a-f]:|^fd00:ec2:|^100\.100\.100\.200$/i.test(plain)
 }
 
-/** An address of this machine only. */
+/** Whether the address belongs to this machine only. */
 export function isLoopback(address: string): boolean {
   const plain = unmapped(address)
   return /^127\./.test(plain) || plain === '::1'
 }
 
 /**
- * `::ffff:a9fe:a9fe`, `::ffff:169.254.169.254` and the NAT64 and compatible forms → the
- * IPv4 address inside.
+ * The IPv4 address inside an IPv6 spelling such as `::ffff:a9fe:a9fe` or
+ * `::ffff:169.254.169.254`, also in the NAT64 and the compatible form. Other addresses
+ * are returned without brackets and zone.
  */
 function unmapped(address: string): string {
   const bare = address.replace(/^\[|\]$/g, '').replace(/%.*$/, '')
@@ -52,8 +54,8 @@ export function addressFault(address: string, plain: boolean): string | undefine
 }
 
 /**
- * A resolver for sockets that refuses forbidden answers. One forbidden address among
- * several refuses all: somebody is playing with the name.
+ * A resolver for sockets that refuses forbidden addresses. One forbidden address among
+ * several refuses all of them, because such an answer is probably an attack.
  */
 export function guardedLookup(resolve: Lookup, plain: boolean): Lookup {
   return (hostname, options, callback) => {

@@ -1,5 +1,5 @@
 /**
- * What a failed call to AWS means, above all what it did.
+ * The meaning of a failed call to AWS, above all what it did.
  *
  * Error codes of the query protocol:
  * https://docs.aws.amazon.com/IAM/latest/APIReference/CommonErrors.html
@@ -10,7 +10,10 @@ import { answeredBy } from './answered.ts'
 import type { AwsEffect, AwsKey } from './aws-key.ts'
 import { pickDefined } from '../core/defined.ts'
 
-/** An answer that lacks what was promised. After a create that may well have worked. */
+/**
+ * The error for a successful answer that lacks what was promised. A create may well have
+ * worked then.
+ */
 export function badAnswer(
   action: string,
   effect: AwsEffect,
@@ -23,14 +26,16 @@ export function badAnswer(
   })
 }
 
-/** AWS does not take the credential that signed the call. */
+/**
+ * Whether the error means that AWS does not accept the credential that signed the call.
+ */
 export function isRefusal(error: unknown): error is AdapterError {
   return error instanceof AdapterError && error.code === 'refused'
 }
 
 /** How far a call got. */
 export interface Exchange {
-  /** Was the request given to the transport? */
+  /** Whether the request was handed to the HTTP client. */
   readonly sent: boolean
   /** HTTP status of the answer, if one came. */
   readonly status: number | undefined
@@ -38,7 +43,7 @@ export interface Exchange {
 
 interface Meaning {
   readonly code: AdapterCode
-  /** What happened at the far side if the call was not a read. */
+  /** What AWS did, unless the call was a read. */
   readonly effect: Effect
   readonly retryable?: boolean
   readonly hint?: string
@@ -58,8 +63,8 @@ const clock: Meaning = {
 }
 
 /**
- * Error code of the query protocol, without a trailing `Exception`, to its meaning.
- * Anything else is judged by its HTTP status.
+ * The meaning of each error code of the query protocol, without its trailing `Exception`.
+ * An unknown code is judged by its HTTP status.
  */
 const MEANINGS: Readonly<Record<string, Meaning>> = {
   LimitExceeded: { code: 'quota', effect: 'none' },
@@ -103,13 +108,14 @@ function byStatus(status: number | undefined): Meaning {
   if (status === undefined || status < 400) return { code: 'bad-answer', effect: 'unknown' }
   if (status === 429) return throttled
   if (status >= 500) return down
-  // Whoever answered without a code of AWS (a proxy?) does not tell us what AWS did.
+  // An answer without an error code of AWS may come from a proxy, which says nothing
+  // about what AWS did.
   return { code: status === 401 || status === 403 ? 'denied' : 'failed', effect: 'unknown' }
 }
 
 /**
- * `AdapterError` for anything that a call threw. The SDK's error is not kept as cause: it
- * carries the raw answer.
+ * The `AdapterError` for anything that a call threw. The error of the SDK is not kept as
+ * its cause, because it carries the raw answer.
  */
 export function explain(
   thrown: unknown,
@@ -136,8 +142,8 @@ export function explain(
       { effect: 'none' },
     )
   const fault = faultOf(thrown)
-  // Only an error that AWS itself named has a text worth showing; a parser's complaint
-  // may quote the answer.
+  // Only a text that came with an error code of AWS is shown; the message of a parser may
+  // quote the answer.
   const said = fault.code === undefined ? unnamed(thrown, status) : scrub(fault.text, key)
   const skewed =
     fault.code === 'SignatureDoesNotMatch' &&
@@ -171,7 +177,10 @@ function unnamed(thrown: unknown, status: number | undefined): string {
   return `no answer (${thrown instanceof Error ? visible(thrown.name, 40) : typeof thrown})`
 }
 
-/** An unknown code of AWS itself with a 4xx status says that the call was turned down. */
+/**
+ * The meaning by status. A 4xx with an error code of AWS, even an unknown one, means that
+ * the call was refused.
+ */
 function coded(code: string | undefined, status: number | undefined): Meaning {
   const meaning = byStatus(status)
   return code !== undefined && status !== undefined && status >= 400 && status < 500
@@ -191,8 +200,8 @@ function missingPermission(text: string, action: string): string {
 }
 
 /**
- * The code that AWS gave, its text, and the request id; no code where the SDK failed to
- * understand the answer.
+ * The error code of AWS, its text and the request id. The code is `undefined` where the
+ * SDK could not understand the answer.
  */
 function faultOf(thrown: unknown): {
   code: string | undefined
@@ -219,8 +228,8 @@ function faultOf(thrown: unknown): {
 }
 
 /**
- * The far side's text: first line, visible characters, bounded, and without the values
- * that signed the call.
+ * The first line of a text of AWS: only visible characters, bounded in length, and
+ * without the values that signed the call.
  */
 function scrub(text: string, key: AwsKey): string {
   let out = text

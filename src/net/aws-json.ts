@@ -1,10 +1,11 @@
 /**
- * Calls to those services of AWS that speak JSON 1.1 (reference/providers.md 15): signed
- * by the signer that the official SDK uses, carried by our own HTTP client.
+ * Calls to services of AWS that use the protocol AWS JSON 1.1
+ * (https://smithy.io/2.0/aws/protocols/aws-json-1_1-protocol.html). The signer of the
+ * official SDK signs, and the HTTP client of this program sends.
  *
- * As in aws.ts, whose credential signs is said in the vault and nowhere else. What AWS
- * writes in an error is shown for refused rights only: a complaint about a parameter
- * quotes its value.
+ * As in aws.ts, the signing credential comes from the vault and from nowhere else. The
+ * text of an error is shown only where rights are missing, because a complaint about a
+ * parameter quotes its value.
  * https://docs.aws.amazon.com/secretsmanager/latest/apireference/CommonErrors.html
  */
 import { type AdapterCode, AdapterError, type Effect } from '../core/errors.ts'
@@ -21,8 +22,9 @@ import { pickDefined } from '../core/defined.ts'
 
 const TIMEOUT_MS = 15_000
 /**
- * A throttled call is answered 400, which the transport does not repeat. It did nothing,
- * so that any may be repeated.
+ * Pauses between repetitions of a throttled call. AWS answers it with 400, which the HTTP
+ * client does not repeat. The call did nothing, so even one that changes something may be
+ * repeated.
  */
 const THROTTLE_PAUSES_MS = [1000, 3000]
 
@@ -31,15 +33,16 @@ const TARGETS = { secretsmanager: 'secretsmanager', ssm: 'AmazonSSM' } as const
 export interface AwsJsonSite {
   readonly service: keyof typeof TARGETS
   readonly region: string
-  /** In place of that of AWS. */
+  /** An address in place of the one of AWS. */
   readonly endpoint: string | undefined
-  /** For the hint where a right is missing. */
+  /** The hint for an error about missing rights. */
   readonly rights: string
 }
 
 export interface AwsJson {
   /**
-   * The parsed answer. Throws `AdapterError`, with the code of AWS as `details.awsCode`.
+   * The parsed answer. Throws an `AdapterError` that has the error code of AWS as
+   * `details.awsCode`.
    */
   call(
     operation: string,
@@ -120,7 +123,8 @@ async function send(
     },
     { signingDate: new Date(context.clock.now()) },
   )
-  // Set by the transport from the URL, to the very value that was signed.
+  // The HTTP client sets the header `host` from the URL, to the very value that was
+  // signed.
   const { host: _host, ...headers } = signed.headers
   return context.http.send({
     method: 'POST',
@@ -156,8 +160,8 @@ const clock: Meaning = {
 }
 
 /**
- * By the code without a trailing `Exception`. Where nothing else is said, the call was
- * turned down and did nothing.
+ * The meaning of each error code without its trailing `Exception`. Unless an effect is
+ * named, the call was refused and did nothing.
  */
 const MEANINGS: Readonly<Record<string, Meaning>> = {
   AccessDenied: denied,
@@ -202,7 +206,8 @@ const MEANINGS: Readonly<Record<string, Meaning>> = {
 function byStatus(status: number, named: boolean): Meaning {
   if (status === 429) return throttled
   if (status >= 500) return down
-  // Whoever answers without a code of AWS (a proxy?) does not tell what AWS did.
+  // An answer without an error code of AWS may come from a proxy, which says nothing
+  // about what AWS did.
   const effect = named ? 'none' : 'unknown'
   return { code: status === 401 || status === 403 ? 'denied' : 'failed', effect }
 }
@@ -250,15 +255,12 @@ function parsed(
     ...(meaning.hint === undefined ? [] : [meaning.hint]),
     ...(meaning === denied ? [site.rights] : []),
   ]
-  throw new AdapterError(
-    meaning.code,
-    `${action}: ${code === undefined ? `HTTP ${status}, not an answer of AWS` : `AWS answered ${code}`}${shown}`,
-    {
-      effect: effect === 'read' ? 'none' : (meaning.effect ?? 'none'),
-      hints,
-      details: { awsCode: code ?? null, status },
-      ...answeredBy(status, code !== undefined),
-      ...pickDefined({ retryAfterMs: wait }),
-    },
-  )
+  const what = code === undefined ? `HTTP ${status}, not an answer of AWS` : `AWS answered ${code}`
+  throw new AdapterError(meaning.code, `${action}: ${what}${shown}`, {
+    effect: effect === 'read' ? 'none' : (meaning.effect ?? 'none'),
+    hints,
+    details: { awsCode: code ?? null, status },
+    ...answeredBy(status, code !== undefined),
+    ...pickDefined({ retryAfterMs: wait }),
+  })
 }

@@ -1,4 +1,4 @@
-/** What a call of AWS is signed with, and whether it may be repeated. */
+/** The credential that signs a call to AWS, and whether the call may be repeated. */
 import type { Secret } from '../core/secret.ts'
 
 export interface AwsKey {
@@ -7,5 +7,5 @@ export interface AwsKey {
   readonly sessionToken?: Secret
 }
 
-/** May the call be repeated? As `HttpRequest.effect`. */
+/** Whether the call may be repeated, as in `HttpRequest.effect`. */
 export type AwsEffect = 'read' | 'idempotent' | 'once'

@@ -1,11 +1,13 @@
 /**
- * Proving by AWS STS that an access key lives, or that it is dead.
+ * Proves through AWS STS that an access key lives, or that it is dead.
  *
  * GetCallerIdentity needs no permission:
- * https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html An
- * unknown, deleted or inactive key is answered InvalidClientTokenId, a wrong secret
- * SignatureDoesNotMatch; a new key is refused and a deleted one accepted for some
- * seconds: https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html
+ * https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
+ *
+ * AWS answers InvalidClientTokenId for an unknown, deleted or inactive key, and
+ * SignatureDoesNotMatch for a wrong secret. For some seconds a new key is refused and a
+ * deleted one is accepted:
+ * https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html
  */
 import { MINUTE } from '../core/duration.ts'
 import { AdapterError } from '../core/errors.ts'
@@ -15,23 +17,23 @@ import { type AwsSite, pause, repeat, settings, short } from './aws.ts'
 import type { AwsKey } from './aws-key.ts'
 
 /**
- * How keys are proven: AWS names no figure for propagation, so one accepted call is not
- * yet "accepted everywhere".
+ * How keys are proven. AWS does not say how long a change takes to spread, so one
+ * accepted call does not mean that the key is accepted everywhere.
  */
 const PROPAGATION = {
-  /** Accepted calls in a row that count as live. */
+  /** This many accepted calls in a row count as proof of life. */
   successes: 3,
-  /** Between accepted calls, as long as none was refused. */
+  /** The pause between accepted calls, as long as none was refused. */
   calmPauseMs: 500,
-  /** Between calls once one was refused, or while waiting for the end of a dead key. */
+  /** The pause after a refused call, and while waiting for the end of a key. */
   pauseMs: 2000,
-  /** Wait no longer than this. */
+  /** The longest time for which anything is waited. */
   limitMs: MINUTE,
 } as const
 
 const ACTION = 'sts:GetCallerIdentity'
 
-/** Who an access key belongs to. */
+/** The owner of an access key. */
 export interface AwsIdentity {
   readonly account: string
   readonly arn: string
@@ -40,8 +42,8 @@ export interface AwsIdentity {
 }
 
 /**
- * STS GetCallerIdentity: needs no permission, so it proves that the key lives and says
- * whose it is, not what it may do.
+ * Calls GetCallerIdentity, which needs no permission. So it proves that the key lives and
+ * says to whom it belongs, not what it may do.
  */
 async function callerIdentity(
   context: AdapterContext,
@@ -65,8 +67,8 @@ async function callerIdentity(
 }
 
 /**
- * Account of a key; `undefined` where STS does not take it (a custom endpoint may serve
- * IAM only).
+ * The account of a key; `undefined` where STS does not accept the key (a custom endpoint
+ * may serve IAM only).
  */
 export async function accountOf(
   context: AdapterContext,
@@ -83,8 +85,8 @@ export async function accountOf(
 }
 
 /**
- * Returns once AWS takes the key steadily; throws `refused` when it still does not after
- * a minute. `check` sees the first answer of each row.
+ * Returns once AWS accepts the key several times in a row. Throws `refused` when it still
+ * does not after a minute. `check` is given the first answer of each row.
  */
 export async function awaitLife(
   context: AdapterContext,
@@ -117,8 +119,8 @@ export async function awaitLife(
 }
 
 /**
- * Throws `refused` once AWS does not know the key any more; returns when it still works
- * after a minute.
+ * Throws `refused` once AWS does not know the key any more. Returns when the key still
+ * works after a minute.
  */
 export async function awaitDeath(
   context: AdapterContext,
@@ -129,8 +131,8 @@ export async function awaitDeath(
   for (;;) {
     const answer = await ask(context, site, key)
     const refusal = answer instanceof AdapterError ? answer : undefined
-    // A wrong signature means that AWS still knows the key id: it is not dead, we only
-    // hold the wrong secret.
+    // A wrong signature means that AWS still knows the key id. So the key is not dead;
+    // only the stored secret is wrong.
     const known = refusal === undefined || refusal.details['awsCode'] === 'SignatureDoesNotMatch'
     if (!known) throw refusal
     if (context.clock.monotonic() - start + PROPAGATION.pauseMs > PROPAGATION.limitMs) {

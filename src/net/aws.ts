@@ -1,13 +1,13 @@
 /**
- * Calls to AWS IAM and STS: the official SDK signs and parses, our own HTTP client
- * (core/ports.ts) carries.
+ * Calls to AWS IAM and STS. The official SDK signs and parses, and the HTTP client of
+ * this program (core/ports.ts) sends.
  *
- * So the rules of the transport hold here too: no redirects, no metadata addresses, size
- * and time limits, and a create that is never repeated. The SDK left to itself sends
- * CreateAccessKey three times on a 500, a 503 or a dropped connection, and every one of
- * them can mint a key (measured; test/adapters/aws.test.ts repeats the measurement). Each
- * default that would read the environment, ~/.aws or the metadata service is set
- * explicitly: whose credential signs is said in the vault and nowhere else.
+ * So the rules of that client hold here too: no redirects, no metadata addresses, limits
+ * of size and time, and a create that is never repeated. The SDK by itself sends
+ * CreateAccessKey three times on a 500, a 503 or a dropped connection, and each of them
+ * may make a key (test/adapters/aws.fake.test.ts measures it). Every option whose default
+ * the SDK would take from the environment, ~/.aws or the metadata service is set
+ * explicitly: the signing credential comes from the vault and from nowhere else.
  *
  * Endpoints and partitions:
  * https://docs.aws.amazon.com/general/latest/gr/iam-service.html
@@ -20,12 +20,16 @@ import type { Secret } from '../core/secret.ts'
 import { type Exchange, explain } from './aws-errors.ts'
 import type { AwsEffect, AwsKey } from './aws-key.ts'
 import { pickDefined } from '../core/defined.ts'
+import { throwIfInterrupted } from './interrupt.ts'
 
-/** For one exchange. The connection itself is bounded by the HTTP client. */
+/**
+ * Time limit of one request and its answer. The HTTP client limits the time for the
+ * connection itself.
+ */
 const REQUEST_TIMEOUT_MS = 15_000
 /**
- * Throttling mostly arrives as HTTP 400, which the transport does not repeat; what may be
- * repeated is, after these pauses.
+ * Pauses between repetitions of a throttled call. AWS mostly answers it with 400, which
+ * the HTTP client does not repeat; a call that may be repeated is repeated here.
  */
 const THROTTLE_PAUSES_MS = [1000, 3000]
 
@@ -36,8 +40,8 @@ export interface AwsSite {
 }
 
 /**
- * By first letters of the region. IAM is one service per partition and wants its own
- * signing region, whatever region else is configured.
+ * Partitions of AWS by the beginning of the region. IAM is one service per partition and
+ * wants its own signing region, whatever other region is configured.
  */
 const PARTITIONS = [
   { prefix: 'cn-', name: 'aws-cn', iamRegion: 'cn-north-1' },
@@ -51,9 +55,9 @@ function partitionOf(region: string): (typeof PARTITIONS)[number] {
 }
 
 /**
- * A policy that allows these IAM actions on one user, ready to paste. User names are
- * unique in an account, whatever their path. With `self` it is the user's own, and its
- * `Sid` says so.
+ * A policy, ready to paste, that allows these IAM actions on one user. User names are
+ * unique in an account, whatever their path. With `self` the policy belongs to the user
+ * itself, and its `Sid` says so.
  */
 export function userPolicy(
   region: string,
@@ -70,7 +74,7 @@ export function userPolicy(
   return JSON.stringify({ Version: '2012-10-17', Statement: [statement] }, null, 2)
 }
 
-/** One user in any account, as the resources of a policy. */
+/** One user, in any account, as resources of a policy. */
 export function userResources(region: string, userName: string): readonly string[] {
   const resource = `arn:${partitionOf(region).name}:iam::*:user`
   return [`${resource}/${userName}`, `${resource}/*/${userName}`]
@@ -79,8 +83,8 @@ export function userResources(region: string, userName: string): readonly string
 type IamSdk = typeof import('@aws-sdk/client-iam')
 
 /**
- * One IAM call, or several pages of one, signed by `key`. `action` is for messages and
- * hints, such as `iam:ListAccessKeys`.
+ * Makes one IAM call, or reads several pages of one, signed by `key`. `action`, such as
+ * `iam:ListAccessKeys`, is for messages and hints.
  */
 export async function callIam<T>(
   context: AdapterContext,
@@ -100,15 +104,22 @@ export async function callIam<T>(
   )
 }
 
-/** A create is sent right after its intent is committed. */
+/**
+ * The longest time between the commit of an intent and the moment at which AWS carries
+ * out its create, which is sent right after that commit.
+ */
 const CALL_WINDOW_MS = REQUEST_TIMEOUT_MS + SETTLES_AFTER_MS
-/** AWS dates to the second, and so does the answer by which the clocks are compared. */
+/**
+ * The tolerance for dates: AWS dates to the second, and so does the answer by which the
+ * clocks are compared.
+ */
 const DATE_TOLERANCE_MS = 5000
 
 /**
- * Was a credential with this CreateDate made by the call that was sent at `sentAt` (by
- * the clock here)? Not what came into being before it, or after AWS can still have worked
- * on it. The two clocks are compared where that is possible.
+ * Whether a credential with this CreateDate may have been made by the call that was sent
+ * at `sentAt` (by the clock of this machine). Credentials from before the call, or from
+ * after the time in which AWS may still work on it, were not. The difference of the two
+ * clocks is taken into account where it is known.
  */
 export function isOfCall(createdAt: number | undefined, sentAt: number, clock: Clock): boolean {
   if (createdAt === undefined) return false
@@ -134,8 +145,8 @@ export function idOf(credential: Credential): string {
 }
 
 /**
- * Checks what goes into a header, so that a stray newline is named here and not by the
- * transport.
+ * The parts of an access key, checked. A stray newline is reported here as such and not
+ * by the HTTP client.
  */
 export function signingKey(
   id: Secret,
@@ -157,7 +168,10 @@ export function signingKey(
   return { accessKeyId, secretAccessKey: secret, ...pickDefined({ sessionToken }) }
 }
 
-/** A key id is public, but four characters are enough to find it. */
+/**
+ * The first and last four characters of a key id. The id is public, but these are enough
+ * to recognise it.
+ */
 export function short(id: string): string {
   return `${id.slice(0, 4)}…${id.slice(-4)}`
 }
@@ -167,15 +181,14 @@ export function sameName(a: string, b: string): boolean {
   return a.toLowerCase() === b.toLowerCase()
 }
 
-/** Stops before anything is sent once the operator has interrupted us. */
+/** Throws if the operator has interrupted the command, before anything is sent. */
 export function stopIfAborted(context: AdapterContext, what: string): void {
-  if (context.signal.aborted)
-    throw new AdapterError('failed', `${what}: interrupted before it was sent`, { effect: 'none' })
+  throwIfInterrupted(context.signal, 'it was sent', what)
 }
 
 /**
- * A pause by the clock of the context; an interrupt ends it as an `AdapterError` without
- * effect.
+ * Pauses by the clock of the context. An interrupt ends the pause with an `AdapterError`
+ * that has no effect.
  */
 export async function pause(context: AdapterContext, ms: number, what: string): Promise<void> {
   try {
@@ -186,8 +199,8 @@ export async function pause(context: AdapterContext, ms: number, what: string): 
 }
 
 /**
- * Every option whose default the SDK would look up in the environment, in ~/.aws or at
- * the metadata service.
+ * Options of an SDK client. Every option whose default the SDK would take from the
+ * environment, ~/.aws or the metadata service is set.
  */
 export function settings(key: AwsKey, region: string, endpoint: string | undefined) {
   return {
@@ -205,15 +218,15 @@ export function settings(key: AwsKey, region: string, endpoint: string | undefin
     retryMode: 'standard',
     defaultsMode: 'standard' as const,
     authSchemePreference: [],
-    // The SDK would sign with the far side's time after a first refusal; a wrong clock
-    // would then go unnoticed half of the time.
+    // After a first refusal the SDK would sign with the time of AWS, and a wrong clock of
+    // this machine would go unnoticed half of the time.
     disableClockSkewCorrection: true,
     userAgentAppId: () => Promise.resolve(undefined),
     defaultUserAgentProvider: () => Promise.resolve([['rotate', '1'] as [string, string]]),
   }
 }
 
-/** What the SDK needs of a request handler, and what came back. */
+/** A request handler for the SDK, and how far its call got. */
 export interface Carrier extends Exchange {
   handle(request: SdkRequest): Promise<{ response: SdkResponse }>
 }
@@ -237,19 +250,20 @@ function carrier(context: AdapterContext, effect: AwsEffect): Carrier {
     sent: false,
     status: undefined as number | undefined,
     async handle(request: SdkRequest): Promise<{ response: SdkResponse }> {
-      // Both are set by the transport from URL and body, to the very values that were
+      // The HTTP client sets both headers from URL and body, to the very values that were
       // signed.
       const { host: _host, 'content-length': _length, ...headers } = request.headers
       self.sent = true
+      const { protocol, hostname, port, path } = request
       const answer = await context.http.send({
         method: 'POST',
-        url: `${request.protocol}//${request.hostname}${request.port === undefined ? '' : `:${request.port}`}${request.path}`,
+        url: `${protocol}//${hostname}${port === undefined ? '' : `:${port}`}${path}`,
         headers,
         body: String(request.body ?? ''),
         effect,
         timeoutMs: REQUEST_TIMEOUT_MS,
-        // Once a create is sent its answer is waited for: it holds the only copy of the
-        // new value.
+        // The answer to a create is awaited even after an interrupt, because it holds the
+        // only copy of the new value.
         ...(effect === 'once' ? {} : { signal: context.signal }),
       })
       self.status = answer.status
@@ -266,7 +280,7 @@ function carrier(context: AdapterContext, effect: AwsEffect): Carrier {
 }
 
 /**
- * Sends, and maps what goes wrong. Only throttling is repeated here, and never for
+ * Sends a call and translates its errors. Only throttling is repeated here, and never for
  * `once`.
  */
 export async function repeat<T>(

@@ -1,12 +1,12 @@
 /**
- * Proving by Amazon Bedrock that an API key lives, or that it is dead:
+ * Proves through Amazon Bedrock that an API key lives, or that it is dead.
  * `GET /foundation-models` with the key as bearer token reads a list and costs nothing.
  * https://docs.aws.amazon.com/bedrock/latest/APIReference/API_ListFoundationModels.html
  *
- * A key that is dead and a living one without permission are both answered 403, and the
- * wordings are not documented. So a 403 is read as "dead" or "lives" only where its text
- * says so; any other is `unclear`, and whoever asks has to look elsewhere (IAM's own
- * list).
+ * Bedrock answers 403 both for a dead key and for a living one without permission, and
+ * the texts of these answers are not documented. So a 403 counts as "dead" or "alive"
+ * only where its text says so. Any other 403 is `unclear`, and then the caller must ask
+ * IAM for its list of keys.
  */
 import { MINUTE } from '../core/duration.ts'
 import { AdapterError } from '../core/errors.ts'
@@ -20,34 +20,37 @@ import { retryAfterMs } from './retry.ts'
 import { pickDefined } from '../core/defined.ts'
 
 /**
- * How keys are proven: AWS names no figure for propagation, so one accepted call is not
- * yet "accepted everywhere".
+ * How keys are proven. AWS does not say how long a change takes to spread, so one
+ * accepted call does not mean that the key is accepted everywhere.
  */
 const PROPAGATION = {
-  /** Accepted calls in a row that count as live. */
+  /** This many accepted calls in a row count as proof of life. */
   successes: 3,
-  /** Between accepted calls, as long as none was refused. */
+  /** The pause between accepted calls, as long as none was refused. */
   calmPauseMs: 500,
-  /** Between calls once one was refused, or while waiting for the end of a dead key. */
+  /** The pause after a refused call, and while waiting for the end of a key. */
   pauseMs: 2000,
-  /** Wait no longer than this. */
+  /** The longest time for which anything is waited. */
   limitMs: MINUTE,
 } as const
 
-/** The list has some hundred kilobytes and grows. */
+/** Room for the list of models, which has some hundred kilobytes and grows. */
 const MAX_ANSWER_BYTES = 8 * 1024 * 1024
 const ACTION = 'bedrock:ListFoundationModels'
 
 /**
- * Without this right the user's keys authenticate and open nothing.
+ * The right without which the keys of the user are recognised and may do nothing.
  * https://docs.aws.amazon.com/bedrock/latest/userguide/api-keys-permissions.html
  */
 const BEARER_RIGHT = 'bedrock:CallWithBearerToken'
 
 /**
- * - `works`: accepted
- * - `narrow`: accepted, but not for this list; `owner` is the ARN that it named
- * - `barred`: accepted, but its user may use no bearer token at all
+ * What one answer says about the key:
+ *
+ * - `works`: the key is accepted
+ * - `narrow`: the key is accepted, but may not read this list; `owner` is the ARN that
+ *   the answer names
+ * - `barred`: the key is accepted, but its user may use no bearer token at all
  * - `refused`: Bedrock does not know the key, or not any more
  * - `unclear`: a 403 that says neither
  */
@@ -75,10 +78,10 @@ export interface Bearer {
 }
 
 /**
- * Returns once Bedrock takes the key steadily. After a minute it throws `refused` where
- * Bedrock said that the key is none, and `denied` where the key is barred or the answer
- * says nothing. A key that works but belongs to another user throws `misconfigured`: it
- * must never be delivered.
+ * Returns once Bedrock accepts the key several times in a row. After a minute it throws
+ * `refused` where Bedrock has said that it does not know the key, and `denied` where the
+ * user of the key is barred or the answer says nothing. A key that works but belongs to
+ * another user throws `misconfigured`: it must never be delivered.
  */
 export async function awaitLife(
   context: AdapterContext,
@@ -103,11 +106,12 @@ export async function awaitLife(
 }
 
 /**
- * Throws `refused` once Bedrock does not take the key and IAM does not call it active:
- * either alone may be mistaken (another region or value there, a lagging list here).
- * Returns when it still works after a minute. Any other code: can't tell.
- * @param active does IAM list it as active? Absent where it is not known which key the
- *   value belongs to; then only a plain word of Bedrock counts
+ * Throws `refused` once Bedrock does not accept the key and IAM does not list it as
+ * active. One of the two alone may be mistaken: Bedrock may be asked with another value
+ * or in another region, and the list of IAM may be out of date. Returns when the key
+ * still works after a minute. Any other error means that it can't be told.
+ * @param active whether IAM lists the key as active. Absent where it is not known to
+ *   which key the value belongs; then only a clear refusal by Bedrock counts
  */
 export async function awaitDeath(
   context: AdapterContext,
@@ -149,9 +153,9 @@ function notLive(verdict: Verdict, userName: string): AdapterError {
 }
 
 /**
- * Asks once (the transport repeats what is worth it). Throws `throttled`, `unavailable`,
- * `failed` and what the transport throws: none of them says anything of the key.
- * `misconfigured`: the key of somebody else.
+ * Asks once; the HTTP client repeats what may be repeated. `throttled`, `unavailable`,
+ * `failed` and the errors of the HTTP client say nothing about the key. `misconfigured`
+ * means that the key belongs to somebody else.
  */
 async function ask(
   context: AdapterContext,
@@ -193,7 +197,7 @@ async function ask(
 function forbidden(answer: HttpResponse, key: Secret): Verdict {
   const text = textOf(answer).replaceAll(key.reveal(), '[secret]')
   const said = text === '' ? 'HTTP 403' : `HTTP 403: ${visible(text.split('\n')[0] ?? '', 240)}`
-  // Only somebody who was recognised is told his own name.
+  // Only a caller that was recognised is told its own name.
   const [, owner, right] =
     /\bUser: (arn:\S+) is not authorized to perform: ([a-z-]+:\w+)/.exec(text) ?? []
   if (owner !== undefined)
@@ -201,9 +205,8 @@ function forbidden(answer: HttpResponse, key: Secret): Verdict {
   const kind = answer.headers['x-amzn-errortype'] ?? ''
   const dead =
     /^(UnrecognizedClient|ExpiredToken|InvalidClientTokenId)/.test(kind) ||
-    /^Authentication failed\b|\b(security token|API key)\b.*\b(invalid|expired|inactive|not valid)\b/i.test(
-      text,
-    )
+    /^Authentication failed\b/i.test(text) ||
+    /\b(security token|API key)\b.*\b(invalid|expired|inactive|not valid)\b/i.test(text)
   return { is: dead ? 'refused' : 'unclear', said }
 }
 

@@ -1,19 +1,19 @@
 /**
- * Editing `.env` text so that the `dotenv` package, `node --env-file` and `sh`
- * (`. ./file`) all read the same value back.
+ * Edits the text of a `.env` file so that the `dotenv` package, `node --env-file` and
+ * `sh` (`. ./file`) all read the same value back.
  *
  * The three disagree about quoting (measured with dotenv 18, Node 20 to 26, POSIX sh):
- * - unquoted is safe for `A-Z a-z 0-9 _ @ % + = : , . / ! -`; an unquoted `#` cuts the
- *   value
- * - single quotes are literal everywhere, newlines included
- * - double quotes are safe for a value with `'` but none of `"` `\` `$` backtick newline:
- *   nobody but sh unescapes in them, and the others expand `\n`
- * - backticks are understood by dotenv and Node only
- * - a carriage return can't be written: dotenv turns it into a newline
  *
- * dotenv's pattern also treats `\'` inside single quotes as no end, so what a value does
- * to the rest of the file depends on the file. Therefore the edited text is always read
- * back with both parsers before it is used; nothing may change but what was meant to.
+ * - Without quotes `A-Z a-z 0-9 _ @ % + = : , . / ! -` are safe; a `#` ends the value.
+ * - Single quotes are literal for all three, newlines included.
+ * - Double quotes are safe for a value with `'` and without `"`, `\`, `$`, backtick and
+ *   newline: only sh removes backslashes in them, and the other two expand `\n`.
+ * - Only dotenv and Node understand backticks.
+ * - A carriage return can't be written, because dotenv turns it into a newline.
+ *
+ * For dotenv `\'` does not end a text in single quotes, so the effect of a value on the
+ * rest of a file depends on that file. Therefore the edited text is always read back with
+ * both parsers before it is used; nothing may change except what was meant to.
  */
 import { AdapterError } from '../core/errors.ts'
 import type { Secret } from '../core/secret.ts'
@@ -21,33 +21,37 @@ import type { Secret } from '../core/secret.ts'
 type Read = (text: string) => Readonly<Record<string, string | undefined>>
 
 /**
- * How those who read a file of assignments read it, and how a value is written for them.
+ * How the programs that read a file of assignments interpret it, and how a value is
+ * written for them.
  */
 export interface EnvFormat {
-  /** Their parsers. The first is believed; what is written must be read back by all. */
+  /**
+   * The parsers of these programs. The first one decides what a file says; what is
+   * written must be read back correctly by all.
+   */
   readonly readers: readonly [Read, ...Read[]]
-  /** Every active assignment, in the order of the text. */
+  /** All active assignments in the order of the text. */
   spans(text: string): readonly Span[]
   /**
-   * Why nobody could read this value back, however it is quoted; `undefined` if somebody
+   * Why no program could read this value back, however it is quoted; `undefined` if one
    * can.
    */
   valueFault(value: Secret, name: string): string | undefined
-  /** The ways to write this value, the best first. See `edit` for `strict`. */
+  /** The ways to write this value, the best one first. For `strict` see `edit`. */
   styles(text: string, strict: boolean): readonly Style[]
   quote(text: string, style: Style): string
-  /** Why there is no way. */
+  /** Why there is no way to write this value. */
   reason(text: string): string
 }
 
 /**
- * The format that `dotenv`, `node --env-file` and `sh` read alike; loads the two parsers.
+ * The format that `dotenv`, `node --env-file` and `sh` read alike. Loads the two parsers.
  */
 export async function dotenvFormat(): Promise<EnvFormat> {
   const [{ parse }, { parseEnv }] = await Promise.all([import('dotenv'), import('node:util')])
   return {
-    // Node takes a byte order mark for a part of the first name. Who has one in a file
-    // does not read that name with Node.
+    // Node takes a byte order mark for a part of the first name. It is removed here,
+    // because nobody can read that first name with Node anyway.
     readers: [(text) => parse(text), (text) => parseEnv(text.replace(/^\uFEFF/, ''))],
     spans: assignments,
     valueFault,
@@ -58,8 +62,8 @@ export async function dotenvFormat(): Promise<EnvFormat> {
 }
 
 /**
- * An assignment as dotenv sees it: `[export] NAME = value`. Groups: name, separator,
- * value. The pattern is dotenv's own.
+ * An assignment as dotenv sees it: `[export] NAME = value`. The groups are name,
+ * separator and value. The pattern is the one of dotenv.
  */
 const ASSIGNMENT =
   /^\s*(?:export\s+)?([\w.-]+)(\s*=\s*?|:\s+?)(\s*'(?:\\'|[^'])*'|\s*"(?:\\"|[^"])*"|\s*`(?:\\`|[^`])*`|[^#\r\n]+)?\s*(?:#.*)?(?:$|$)/dgm
@@ -67,12 +71,12 @@ const ASSIGNMENT =
 export type Style = 'bare' | 'single' | 'double' | 'backtick'
 
 /**
- * The text with each of `changes` assigned (a value) or removed (`null`): every active
- * assignment of the name is replaced, one is appended if there is none; comments, order,
- * line ends, `export` and everything else stay. Throws `misconfigured` with the reason if
- * that can't be done safely.
- * @param strict `false` when an earlier value is put back: then what dotenv alone can
- *   read is good enough, because it was so before.
+ * The text with each of `changes` assigned (a value) or removed (`null`). Every active
+ * assignment of the name is replaced, and one is appended if there is none. Comments,
+ * order, line ends, `export` and everything else stay. Throws `misconfigured` with the
+ * reason if that can't be done safely.
+ * @param strict `false` when an earlier value is put back: then it is enough that dotenv
+ *   can read it, because it was so before
  */
 export function edit(
   text: string,
@@ -87,7 +91,9 @@ export function edit(
   return edited
 }
 
-/** What dotenv reads for these names; `null` where there is none. */
+/**
+ * The values of these names as dotenv reads them; `null` for a name that is not assigned.
+ */
 export function valuesOf(
   text: string,
   names: readonly string[],
@@ -99,7 +105,7 @@ export function valuesOf(
   )
 }
 
-/** Why this name can't stand in a file that `sh` reads too; `undefined` if it can. */
+/** Why this name can't be used in a file that `sh` reads too; `undefined` if it can. */
 export function nameFault(name: string): string | undefined {
   return /^[A-Za-z_][A-Za-z0-9_]*$/.test(name)
     ? undefined
@@ -143,7 +149,7 @@ export function assignmentsOf(
     })
 }
 
-/** Everything that the text assigns and `names` does not list, as dotenv reads it. */
+/** All assignments of names that `names` does not list, as dotenv reads them. */
 export function othersIn(
   text: string,
   names: readonly string[],
@@ -158,10 +164,10 @@ export function othersIn(
 }
 
 /**
- * The text with a name assigned again just as it was: quoting, spaces, `export` and what
- * stood behind the value. The rest of the text stays as it is now, also a comment that
- * somebody has changed behind the value. `undefined` where dotenv would not read the
- * value back from that, or would read something else differently.
+ * The text with a name assigned again as it was before: quoting, spaces, `export` and
+ * what stood behind the value. The rest of the text stays as it is now, including a
+ * comment behind the value that somebody has changed since. `undefined` where dotenv
+ * would not read the value back from that text, or would read something else differently.
  */
 export function putBack(
   text: string,
@@ -178,7 +184,8 @@ export function putBack(
     const { raw, tail } = was[index] ?? last
     const rest = edited.slice(end)
     const { to } = lineAround(edited, start, end)
-    // The space before a comment that stood close to the value was ours.
+    // This program has inserted the space before a comment that stood right behind the
+    // value.
     const close = tail.startsWith('#') && edited.slice(end, to) === ` ${tail}`
     edited = `${edited.slice(0, start)}${raw}${close ? rest.slice(1) : rest}`
   }
@@ -199,8 +206,8 @@ function assign(
   const spans = format.spans(text).filter((found) => found.name === name)
   for (const style of styles) {
     const candidates = [
-      // A file's own way of quoting is kept where it can hold the value, so that undoing
-      // a change gives the same bytes again.
+      // The quoting that stands in the file is kept where it can hold the new value, so
+      // that undoing a change restores the same bytes.
       replaced(text, spans, (own) => format.quote(plain, styles.includes(own) ? own : style)),
       replaced(text, spans, () => format.quote(plain, style)),
     ]
@@ -258,7 +265,7 @@ function quote(text: string, style: Style): string {
   return `${mark}${text}${mark}`
 }
 
-/** Where one assignment stands. */
+/** The position of one assignment in the text. */
 export interface Span {
   readonly name: string
   /** From the end of the name to the end of the value. */
@@ -281,7 +288,8 @@ function assignments(text: string): Span[] {
 }
 
 /**
- * `NAME : value` and `NAME = value` become `NAME=value`, the only spelling that sh reads.
+ * Replaces values. `NAME : value` and `NAME = value` become `NAME=value`, the only
+ * spelling that sh reads.
  */
 function replaced(text: string, spans: readonly Span[], encode: (own: Style) => string): string {
   let edited = text
@@ -294,8 +302,8 @@ function replaced(text: string, spans: readonly Span[], encode: (own: Style) => 
 }
 
 /**
- * A file whose last line has no end keeps that, so that `without` can give back the very
- * same bytes.
+ * Appends a line. A last line without an end stays without one, so that `without` can
+ * restore the same bytes.
  */
 function appended(text: string, line: string): string {
   const eol = text.includes('\r\n') ? '\r\n' : '\n'
@@ -304,8 +312,8 @@ function appended(text: string, line: string): string {
 }
 
 /**
- * Where the lines of an assignment begin and end, without the end of the last and without
- * a byte order mark.
+ * Where the lines of an assignment begin and end, without the line end of the last one
+ * and without a byte order mark.
  */
 function lineAround(
   text: string,
@@ -323,7 +331,7 @@ function without(text: string, name: string, format: EnvFormat): string {
   for (const { start, end } of spans.toReversed()) {
     const { from, to } = lineAround(edited, start, end)
     const eol = /^(?:\r\n|\n|\r)/.exec(edited.slice(to))?.[0] ?? ''
-    // A last line without an end takes the one before it along.
+    // A removed last line without an end also takes the line end before it.
     const head = edited.slice(0, from)
     edited =
       (eol === '' ? head.replace(/(?:\r\n|\n|\r)$/, '') : head) + edited.slice(to + eol.length)
@@ -331,7 +339,7 @@ function without(text: string, name: string, format: EnvFormat): string {
   return edited
 }
 
-/** Both parsers see the new value, and everything else as before. */
+/** Whether the parsers read the new value, and everything else as before. */
 function readsBack(
   before: string,
   after: string,

@@ -1,11 +1,11 @@
 /**
- * Two further formats of a file of assignments, each read in its own way (`dotenv.ts` has
- * the first):
- * - docker: `docker run --env-file` and `kubectl --from-env-file`; nothing is quoted, and
+ * Two more formats of a file of assignments, besides the one of `dotenv.ts`. Each is read
+ * in its own way:
+ * - docker: `docker run --env-file` and `kubectl --from-env-file`. Nothing is quoted, and
  *   a value is everything behind the first `=` of a line
- *   (https://github.com/docker/cli/blob/master/pkg/kvfile/kvfile.go)
+ *   (https://github.com/docker/cli/blob/master/pkg/kvfile/kvfile.go).
  * - systemd: `EnvironmentFile=` of a unit
- *   (https://github.com/systemd/systemd/blob/main/src/basic/env-file.c)
+ *   (https://github.com/systemd/systemd/blob/main/src/basic/env-file.c).
  */
 import type { Secret } from '../core/secret.ts'
 import { dotenvFormat, type EnvFormat, type Span, type Style } from './dotenv.ts'
@@ -18,7 +18,7 @@ export function loadFormat(id: EnvFormatId): Promise<EnvFormat> {
   return id === 'dotenv' ? dotenvFormat() : Promise.resolve(id === 'docker' ? docker : systemd)
 }
 
-/** A span with what a reader makes of its value. */
+/** A span, and the value that a reader sees in it. */
 interface Assigned extends Span {
   readonly value: string
 }
@@ -26,7 +26,7 @@ interface Assigned extends Span {
 const reading = (spans: (text: string) => readonly Assigned[]) => (text: string) =>
   Object.fromEntries(spans(text).map(({ name, value }) => [name, value]))
 
-/** Go's `bufio.Scanner` takes no longer line, its end counted. */
+/** The longest line, including its end, that `bufio.Scanner` of Go accepts. */
 const DOCKER_LINE = 64 * 1024
 
 function dockerSpans(text: string): readonly Assigned[] {
@@ -37,8 +37,8 @@ function dockerSpans(text: string): readonly Assigned[] {
     const body = line.replace(at === 0 ? /^\uFEFF?\s*/ : /^\s*/, '')
     const equals = body.indexOf('=')
     const name = body.slice(0, Math.max(equals, 0))
-    // Docker reads no file at all that has a name with a space; there is nothing of ours
-    // in such a line.
+    // Docker refuses a whole file that has a name with a space, so no assignment of ours
+    // can stand in such a line.
     if (equals > 0 && !body.startsWith('#') && !/\s/.test(name)) {
       const start = at + line.length - body.length + equals
       found.push({
@@ -74,8 +74,8 @@ const docker: EnvFormat = {
 }
 
 /**
- * Quotes and backslashes as systemd takes them. Before version 254 a comment went on in
- * the next line behind a backslash.
+ * Assignments as systemd reads quotes and backslashes. Before version 254 a backslash at
+ * the end of a comment continued the comment in the next line (`longComments`).
  */
 function systemdSpans(text: string, longComments: boolean): readonly Assigned[] {
   const found: Assigned[] = []
@@ -94,7 +94,7 @@ function systemdSpans(text: string, longComments: boolean): readonly Assigned[] 
   }
   const valueAt = (): { readonly value: string; readonly end: number; readonly style: Style } => {
     let value = ''
-    /** As much of the value as no space at its end has a part in. */
+    /** The length of the value without the spaces at its end. */
     let solid = 0
     let end = at
     let style: Style | undefined
@@ -102,8 +102,8 @@ function systemdSpans(text: string, longComments: boolean): readonly Assigned[] 
       value += text
       solid = value.length
     }
-    // Behind a closing quote it goes on as before any value; behind an unquoted character
-    // only a backslash means something.
+    // After a closing quote the reader is in the same state as before any value. After an
+    // unquoted character only a backslash has a meaning.
     let plain = false
     for (; at < text.length && !isEnd(char()); at++) {
       const now = char()

@@ -1,11 +1,11 @@
 /**
- * GitHub's REST API (https://docs.github.com/en/rest), for the provider and the target of
- * that name.
+ * GitHub's REST API (https://docs.github.com/en/rest), for the provider `github` and the
+ * target `github-actions`.
  *
- * Its limits are told in two ways, 429 and 403, so a 403 is read before it is taken for a
- * missing right
+ * GitHub reports its rate limits both with 429 and with 403, so a 403 is examined before
+ * it is taken for a missing right
  * (https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api). A
- * 404 hides what the token may not see.
+ * 404 may hide something that the token may not see.
  */
 import type { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -15,19 +15,23 @@ import type { Secret } from '../core/secret.ts'
 import { answeredBy } from './answered.ts'
 import { parseObject } from './json.ts'
 import { retryAfterMs } from './retry.ts'
+import { withJson } from './json-api.ts'
 
 const VENDOR = 'GitHub'
 export const GITHUB = 'https://api.github.com'
 const MAX_ANSWER_BYTES = 16 * 1024 * 1024
 const PAGE = 100
-/** Of a hundred rows each. */
+/** The largest number of pages that are read, of a hundred rows each. */
 const MAX_PAGES = 100
-/** The documents ask for at least that long where an answer names no time. */
+/**
+ * How long to wait where an answer names no time: the page about rate limits asks for at
+ * least a minute.
+ */
 const UNSAID_MS = 60_000
 
 /**
- * Owner and name of a repository as GitHub spells them; never `.` or `..`, which a URL
- * would swallow.
+ * Owner and name of a repository in GitHub's spelling. The name is never `.` or `..`,
+ * which a URL would swallow.
  */
 export const REPOSITORY =
   /^[A-Za-z0-9](?:[A-Za-z0-9-]{0,38}[A-Za-z0-9_])?\/(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}$/
@@ -35,8 +39,8 @@ export const OWNER = /^[A-Za-z0-9](?:[A-Za-z0-9-]{0,38}[A-Za-z0-9_])?$/
 
 export interface Github {
   /**
-   * Whatever it answers, except what says nothing about the request: a limit
-   * (`throttled`) and 5xx (`unavailable`).
+   * The answer, whatever its status is. Only answers that say nothing about the request
+   * throw: a rate limit (`throttled`) and 5xx (`unavailable`).
    */
   ask(
     method: HttpRequest['method'],
@@ -44,14 +48,17 @@ export interface Github {
     body?: unknown,
     effect?: 'once' | 'idempotent',
   ): Promise<HttpResponse>
-  /** A 2xx; any other answer throws by its status. The body is never quoted. */
+  /**
+   * The answer if it is a 2xx. Any other answer throws an error that depends on its
+   * status. The body is never quoted.
+   */
   call(
     method: HttpRequest['method'],
     path: string,
     body?: unknown,
     effect?: 'once' | 'idempotent',
   ): Promise<HttpResponse>
-  /** All rows of a list, over its pages; `page` takes them out of one answer. */
+  /** All rows of a list, over all its pages; `page` extracts them from one answer. */
   rows<T>(path: string, page: z.ZodType<readonly T[]>): Promise<readonly T[]>
 }
 
@@ -65,13 +72,14 @@ export function github(
     const response = await context.http.send({
       method,
       url: `${baseUrl.replace(/\/$/, '')}${path}`,
-      headers: {
-        ...(token === undefined ? {} : { authorization: `Bearer ${token.reveal()}` }),
-        accept: 'application/vnd.github+json',
-        'x-github-api-version': '2022-11-28',
-        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
-      },
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+      ...withJson(
+        {
+          ...(token === undefined ? {} : { authorization: `Bearer ${token.reveal()}` }),
+          accept: 'application/vnd.github+json',
+          'x-github-api-version': '2022-11-28',
+        },
+        body,
+      ),
       effect: method === 'GET' ? 'read' : effect,
       maxBytes: MAX_ANSWER_BYTES,
       signal: context.signal,
@@ -105,8 +113,8 @@ export function github(
     call,
     async rows<T>(path: string, page: z.ZodType<readonly T[]>) {
       const all: T[] = []
-      // By number and not by the address in the answer, which could lead the token
-      // elsewhere.
+      // The next page is asked for by its number and not by the address in the answer,
+      // which could lead the token elsewhere.
       for (let number = 1; number <= MAX_PAGES; number++) {
         const response = await call(
           'GET',
@@ -123,7 +131,7 @@ export function github(
 }
 
 /**
- * The JSON of an answer in its promised shape. Throws `bad-answer`; `effect`: what the
+ * The JSON of an answer in its promised shape. Throws `bad-answer`; `effect` is what the
  * call did, whatever its answer looks like.
  */
 export function answer<T>(
@@ -156,8 +164,8 @@ export function answer<T>(
 }
 
 /**
- * How long this answer asks to wait, in milliseconds; `undefined` where it is about
- * something else.
+ * How long a rate limit asks to wait, in milliseconds; `undefined` for an answer that is
+ * about something else.
  */
 function limited({ status, headers }: HttpResponse, now: number): number | undefined {
   if (status !== 429 && status !== 403) return undefined
@@ -199,7 +207,7 @@ function refusal({ status, headers }: HttpResponse): AdapterError {
 
 /**
  * What the refused call would have needed, in GitHub's words: rights of a fine-grained
- * token, else scopes of a classic one.
+ * token, or else scopes of a classic one.
  */
 function neededRight(headers: HttpResponse['headers']): string | undefined {
   const rights =
@@ -208,13 +216,13 @@ function neededRight(headers: HttpResponse['headers']): string | undefined {
 }
 
 /**
- * The site that belongs to an API address: of an Enterprise Server the part before
- * `/api/v3`.
+ * The address for browsers that belongs to an API address; for an Enterprise Server the
+ * part before `/api/v3`.
  */
 export function siteOf(baseUrl: string): string {
   const { origin, hostname } = new URL(baseUrl)
   if (hostname === 'api.github.com') return 'https://github.com'
-  // Enterprise Cloud with data residency.
+  // GitHub Enterprise Cloud with data residency.
   return hostname.endsWith('.ghe.com') ? origin.replace('//api.', '//') : origin
 }
 

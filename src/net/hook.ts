@@ -1,6 +1,6 @@
 /**
- * What the adapters that start a program have in common: what goes to stdin, how an end
- * is described.
+ * What all adapters that start a program have in common: the input on stdin, and the
+ * description of how the program ended.
  */
 import { basename } from 'node:path'
 import { parseDuration } from '../core/duration.ts'
@@ -9,12 +9,12 @@ import { type Fields, Secret } from '../core/secret.ts'
 
 const DEFAULT_TIMEOUT_MS = 60_000
 
-/** Can this stand in a `timeout` field? */
+/** Whether this text is valid in a field `timeout`. */
 export function isTimeout(text: string): boolean {
   return milliseconds(text) !== undefined
 }
 
-/** Milliseconds of a `timeout` field. */
+/** The milliseconds of a field `timeout`, or the default. */
 export function timeoutOf(text: string | undefined): number {
   return (text === undefined ? undefined : milliseconds(text)) ?? DEFAULT_TIMEOUT_MS
 }
@@ -28,7 +28,10 @@ function milliseconds(text: string): number | undefined {
   }
 }
 
-/** Stdin of a program: one entry raw, several as compact JSON by name, none empty. */
+/**
+ * The input of a program on stdin: one entry as it is, several as compact JSON by name,
+ * nothing for none.
+ */
 export function inputOf(entries: Fields): Secret {
   const all = Object.entries(entries)
   const [first] = all
@@ -41,7 +44,7 @@ export function inputOf(entries: Fields): Secret {
 }
 
 /**
- * How a program ended and the last thing it said, in a few words:
+ * How a program ended and the last line that it wrote to stderr, in a few words:
  * `ended with exit code 3: no route to host`.
  */
 export function endOf(result: SpawnResult): string {
@@ -51,8 +54,7 @@ export function endOf(result: SpawnResult): string {
       ? `was ended by ${result.signal ?? 'a signal'}`
       : `ended with exit code ${result.code}`
   const line = result.stderr.trimEnd().split('\n').at(-1)?.trim() ?? ''
-  // What a program prints may contain anything; only plain characters reach a terminal or
-  // a log.
+  // A program may print anything. Only plain characters may reach a terminal or a log.
   const said = line
     .replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g, '')
     .slice(0, 200)

@@ -1,10 +1,11 @@
 /**
- * The one HTTP client: the `Http` port over undici, which is loaded when the first
- * request is made.
+ * The only HTTP client: the port `Http` on top of undici, which is loaded at the first
+ * request.
  *
- * Every attempt has a connection of its own. A pooled one may be half closed by the far
- * side, and then nobody can tell whether the request arrived; a fresh one makes "nothing
- * was sent" certain for everything that fails before undici starts to write.
+ * Every attempt has a connection of its own. The far side may have half closed a pooled
+ * connection, and then nobody can tell whether the request arrived. With a fresh
+ * connection it is certain that nothing was sent if anything fails before undici starts
+ * to write.
  */
 import type { Dispatcher } from 'undici'
 import { AdapterError, type Effect } from '../core/errors.ts'
@@ -25,23 +26,21 @@ export interface HttpOptions {
   readonly clock: Clock
   readonly random: Random
   /**
-   * From the environment, read by main: `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY` and their
-   * small spellings. Loopback never goes through a proxy.
+   * Proxies from the environment, which main reads: `HTTPS_PROXY`, `HTTP_PROXY`,
+   * `NO_PROXY` and their lower-case spellings. Loopback addresses never use a proxy.
    */
   readonly proxy?: {
     readonly https?: string | undefined
     readonly http?: string | undefined
     readonly no?: string | undefined
   }
-  /**
-   * Extra or other trusted authorities, PEM. Node itself honours `NODE_EXTRA_CA_CERTS`.
-   */
+  /** Certificate authorities to trust, PEM. Node itself honours `NODE_EXTRA_CA_CERTS`. */
   readonly ca?: string
-  /** Name resolution; the system's unless a test says otherwise. */
+  /** Name resolution; that of the system unless a test replaces it. */
   readonly lookup?: Lookup
   /**
-   * Told the `Date` of each answer that came over TLS from a host that is not this
-   * machine, epoch milliseconds, and the time here.
+   * Called with the `Date` of each answer that came over TLS from another machine, in
+   * epoch milliseconds, and with the time of this machine.
    */
   readonly onDate?: (there: number, here: number) => void
 }
@@ -52,10 +51,10 @@ export function createHttp(options: HttpOptions): Http {
 }
 
 async function sendRepeatedly(options: HttpOptions, request: HttpRequest): Promise<HttpResponse> {
-  const url = checked(request)
+  const url = checkRequest(request)
   const attempts = Math.max(1, request.attempts ?? ATTEMPTS)
-  // What the attempts so far may have done: a connection that is refused at last does not
-  // undo what a lost answer hides.
+  // What the attempts so far may have done. If the last attempt is refused, that does not
+  // undo what an attempt with a lost answer may have done.
   let effect: Effect = 'none'
   let unsettled = false
   for (let attempt = 1; ; attempt++) {
@@ -86,8 +85,10 @@ async function sendRepeatedly(options: HttpOptions, request: HttpRequest): Promi
 }
 
 /**
- * By the name that was asked for: what the certificate vouches for. Three forms are
- * allowed (RFC 9110, 5.6.7), `Date.parse` reads them; a date that is none is no witness.
+ * Reports the date of an answer. Whether the host is this machine is judged by the
+ * requested name, because the certificate vouches for that name. HTTP allows three forms
+ * of dates (RFC 9110, 5.6.7), and `Date.parse` reads all of them; an invalid date is
+ * ignored.
  */
 function witness({ onDate, clock }: HttpOptions, url: URL, { headers }: HttpResponse): void {
   if (
@@ -112,7 +113,7 @@ function withEffect(error: AdapterError, effect: Effect): AdapterError {
   })
 }
 
-/** A service speaks JSON here, a proxy in between does not. */
+/** Whether the body is a JSON object: services send that here, proxies do not. */
 function isObject(body: Secret): boolean {
   return body.isText() && parseObject(body.reveal()) !== undefined
 }
@@ -131,10 +132,10 @@ function mayRepeat(error: AdapterError, request: HttpRequest): boolean {
 }
 
 /**
- * Everything that can be wrong with a request before it leaves. Names the header, never
- * its value.
+ * Checks everything that can be wrong with a request before it is sent, and returns its
+ * URL. An error names the header, never its value.
  */
-function checked(request: HttpRequest): URL {
+function checkRequest(request: HttpRequest): URL {
   const fault = urlFault(request.url)
   if (fault !== undefined) throw new AdapterError('misconfigured', `the URL ${fault}`)
   const url = new URL(request.url)
@@ -223,7 +224,7 @@ async function open(
   const local = url.hostname === 'localhost' || isLoopback(url.hostname.replace(/^\[|\]$/g, ''))
   if (https === '' || local) return new Agent(direct)
   try {
-    // Empty strings keep undici from reading the environment itself.
+    // With empty strings undici does not read the environment itself.
     return new EnvHttpProxyAgent({
       ...direct,
       httpProxy: '',
@@ -236,7 +237,7 @@ async function open(
   }
 }
 
-/** One request and its answer, as undici reports them. */
+/** One request and its answer, as reported by undici. */
 class Exchange {
   readonly result: Promise<HttpResponse>
   readonly #request: HttpRequest
@@ -252,7 +253,7 @@ class Exchange {
     this.#settle = { resolve, reject }
   }
 
-  /** What a failure at this moment may have left at the far side. */
+  /** What a failure at this moment may have done at the far side. */
   get effect(): 'none' | 'unknown' {
     return this.#started && this.#request.effect !== 'read' ? 'unknown' : 'none'
   }
@@ -272,8 +273,8 @@ class Exchange {
       controller.abort(error)
     }
     return {
-      // Called when the connection stands and before the first byte is written: until
-      // here, nothing was sent.
+      // undici calls this when the connection is established and before it writes the
+      // first byte. Until then nothing was sent.
       onRequestStart: () => {
         this.#started = true
       },
@@ -315,8 +316,8 @@ class Exchange {
   }
 
   /**
-   * A transport error in our words: its code is kept, its text is not, because it may
-   * quote addresses, paths or payload.
+   * A transport error in words of this program: its code is kept, its text is not,
+   * because it may quote addresses, paths or the body.
    */
   translate(thrown: unknown): AdapterError {
     const { code, reason, refusal } = faultOf(thrown)
@@ -341,7 +342,7 @@ class Exchange {
   }
 
   #lost(code: 'timeout' | 'unavailable', message: string): AdapterError {
-    // Repeating a call that may have worked is not ours to decide.
+    // Whether a call that may have worked is repeated is for the engine to decide.
     return new AdapterError(code, message, {
       effect: this.effect,
       retryable: this.#request.effect !== 'once',
@@ -356,8 +357,8 @@ class Exchange {
   }
 
   #redirect(status: number): AdapterError {
-    // A redirect says "not here", so nothing was done under this URL; only 303 is also
-    // how a service says "done, look there".
+    // A redirect says "not here", so nothing was done under this URL. Only 303 may also
+    // mean "done, look there".
     const effect = status === 303 ? this.effect : 'none'
     return new AdapterError(
       'bad-answer',
@@ -421,8 +422,8 @@ const REASONS: Readonly<Record<string, string>> = {
 }
 
 /**
- * Code and reason of a transport error; walks `cause` and the parts of an
- * `AggregateError` (happy eyeballs).
+ * Code and reason of a transport error. `cause` and the parts of an `AggregateError`
+ * (from parallel connection attempts over IPv4 and IPv6) are examined as well.
  */
 function faultOf(thrown: unknown): {
   code: string
@@ -437,8 +438,8 @@ function faultOf(thrown: unknown): {
       return { code: item.code, reason: item.message, refusal: item }
     if (!(item instanceof Error)) continue
     const found = (item as NodeJS.ErrnoException).code
-    // Its own code is missing in the common case, and its `data` holds what was received:
-    // another reason to keep no cause.
+    // The common parser error has no code of its own. Its `data` holds what was received,
+    // which is one more reason to keep no cause.
     if (item.name === 'HTTPParserError') code = 'HPE_INVALID'
     if (code === 'unknown error' && typeof found === 'string' && /^[A-Z][A-Z0-9_]+$/.test(found))
       code = found

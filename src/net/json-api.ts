@@ -1,5 +1,5 @@
-/** Calls to a JSON API with a bearer token, for the adapters that have no SDK. */
-import { AdapterError } from '../core/errors.ts'
+/** Calls to JSON APIs with a bearer token, for the adapters whose vendor needs no SDK. */
+import { AdapterError, type Effect } from '../core/errors.ts'
 import type { HttpRequest, HttpResponse } from '../core/ports.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import type { Secret } from '../core/secret.ts'
@@ -11,9 +11,9 @@ const MAX_ANSWER_BYTES = 16 * 1024 * 1024
 
 export interface Api {
   /**
-   * The parsed answer of a 2xx; `undefined` for an empty one. Throws `AdapterError` by
-   * status; the body is never quoted. `effect` of a write: `idempotent` (the default) may
-   * be repeated, `once` is not.
+   * The parsed answer of a 2xx; `undefined` for an empty one. Throws an `AdapterError`
+   * that depends on the status; the body is never quoted. `effect` of a write:
+   * `idempotent` (the default) may be repeated, `once` is not.
    */
   call(
     method: HttpRequest['method'],
@@ -24,8 +24,25 @@ export interface Api {
 }
 
 /**
- * @param vendor for messages, such as `Vercel`
- * @param field of the configuration that holds the token
+ * Headers and body of a request that carries this body as JSON, or none where it is
+ * `undefined`.
+ */
+export function withJson(
+  headers: Readonly<Record<string, string>>,
+  body: unknown,
+): Pick<HttpRequest, 'headers' | 'body'> {
+  return body === undefined
+    ? { headers }
+    : {
+        headers: { ...headers, 'content-type': 'application/json' },
+        body: JSON.stringify(body),
+      }
+}
+
+/**
+ * A client for one API.
+ * @param vendor the name in messages, such as `Vercel`
+ * @param field the key of the configuration that holds the token
  */
 export function api(
   vendor: string,
@@ -39,12 +56,10 @@ export function api(
       const response = await context.http.send({
         method,
         url: `${baseUrl.replace(/\/$/, '')}${path}`,
-        headers: {
-          authorization: `Bearer ${token.reveal()}`,
-          accept: 'application/json',
-          ...(body === undefined ? {} : { 'content-type': 'application/json' }),
-        },
-        ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+        ...withJson(
+          { authorization: `Bearer ${token.reveal()}`, accept: 'application/json' },
+          body,
+        ),
         effect: method === 'GET' ? 'read' : effect,
         maxBytes: MAX_ANSWER_BYTES,
         signal: context.signal,
@@ -96,10 +111,20 @@ function parsed(
   throw new AdapterError('failed', message, { retryable: false, details: { status } })
 }
 
-/** The value as an object; throws `bad-answer` where it is none. */
-export function objectIn(value: unknown, vendor: string): Readonly<Record<string, unknown>> {
+/**
+ * The value as an object; throws `bad-answer` where it is not an object.
+ *
+ * @param effect what the call did, whatever its answer looks like
+ */
+export function objectIn(
+  value: unknown,
+  vendor: string,
+  effect: Effect = 'none',
+): Readonly<Record<string, unknown>> {
   if (typeof value !== 'object' || value === null || Array.isArray(value))
-    throw new AdapterError('bad-answer', `${vendor} answered in another shape than promised`)
+    throw new AdapterError('bad-answer', `${vendor} answered in another shape than promised`, {
+      effect,
+    })
   return value as Readonly<Record<string, unknown>>
 }
 
@@ -123,7 +148,7 @@ export function textIn(
   return value
 }
 
-/** Text of a value that goes into JSON. */
+/** The text of a value that is sent in JSON. */
 export function plainText(value: Secret): string {
   if (!value.isText())
     throw new AdapterError(
@@ -134,8 +159,8 @@ export function plainText(value: Secret): string {
 }
 
 /**
- * Asks until it is done, with growing pauses from 2 s to 15 s. Throws `timeout` (effect
- * unknown: it may still come) after that long.
+ * Asks until the work is done, with pauses that grow from 2 s to 15 s. Throws `timeout`
+ * after `limitMs`; the effect is unknown then, because the work may still be done.
  */
 export async function until(
   what: string,

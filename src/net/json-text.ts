@@ -1,14 +1,14 @@
 /**
- * Editing the members of a JSON object as text, so that everything else stays as it is
- * written: order, spaces, digits of numbers, escapes. The text must be JSON and name no
- * key twice (`parseObject` says so).
+ * Edits the members of a JSON object in its text, so that everything else stays as it is
+ * written: order, spaces, digits of numbers, escapes. The text must be JSON without
+ * duplicate keys (`parseObject` checks that).
  */
 
 interface Member {
   readonly key: string
   /** From the quote before the key to the end of the value. */
   readonly from: number
-  /** Behind the quote after the key. */
+  /** The position behind the quote after the key. */
   readonly named: number
   readonly start: number
   readonly end: number
@@ -49,7 +49,8 @@ function membersOf(text: string): readonly Member[] {
 }
 
 /**
- * The value of a member as it is written; `undefined` where there is none of this name.
+ * The value of a member as it is written; `undefined` where there is no member of this
+ * name.
  */
 export function writtenAs(text: string, key: string): string | undefined {
   const found = membersOf(text).find((member) => member.key === key)
@@ -57,8 +58,8 @@ export function writtenAs(text: string, key: string): string | undefined {
 }
 
 /**
- * @param raw the value, as JSON. A new member comes last, in the style of the one before
- *   it.
+ * Sets a member. A new member comes last, in the style of the one before it.
+ * @param raw the value, as JSON
  */
 export function withMember(text: string, key: string, raw: string): string {
   const members = membersOf(text)
@@ -70,7 +71,8 @@ export function withMember(text: string, key: string, raw: string): string {
     return `${text.slice(0, open)}${JSON.stringify(key)}:${raw}${text.slice(open)}`
   const gap =
     before === undefined ? `,${text.slice(open, last.from)}` : text.slice(before.end, last.from)
-  return `${text.slice(0, last.end)}${gap}${JSON.stringify(key)}${text.slice(last.named, last.start)}${raw}${text.slice(last.end)}`
+  const member = `${JSON.stringify(key)}${text.slice(last.named, last.start)}${raw}`
+  return `${text.slice(0, last.end)}${gap}${member}${text.slice(last.end)}`
 }
 
 export function withoutMember(text: string, key: string): string {

@@ -1,9 +1,10 @@
-/** Reading JSON that somebody else wrote. */
+/** Reads JSON that another program wrote. */
+import { findJsonFault } from '../core/json.ts'
 
 /**
- * The object in a JSON text; `undefined` if the text is not JSON, not an object, or names
- * a key twice. Of a key that occurs twice every reader takes another one, so such an
- * answer has no meaning that could be relied on.
+ * The object in a JSON text; `undefined` if the text is not JSON, not an object, or
+ * contains a key twice. Readers disagree about a key that occurs twice, so such an answer
+ * has no reliable meaning.
  */
 export function parseObject(text: string): Readonly<Record<string, unknown>> | undefined {
   let parsed: unknown
@@ -16,26 +17,8 @@ export function parseObject(text: string): Readonly<Record<string, unknown>> | u
     parsed === null ||
     typeof parsed !== 'object' ||
     Array.isArray(parsed) ||
-    hasDuplicateKey(text)
+    findJsonFault(text) !== undefined
   )
     return undefined
   return parsed as Record<string, unknown>
-}
-
-/** For text that is known to be JSON: does any object in it name a key twice? */
-function hasDuplicateKey(text: string): boolean {
-  const open: (Set<string> | undefined)[] = []
-  for (const match of text.matchAll(/"(?:[^"\\]|\\.)*"(\s*:)?|[{}[\]]/g)) {
-    const [token, colon] = match
-    if (token === '{') open.push(new Set())
-    else if (token === '[') open.push(undefined)
-    else if (token === '}' || token === ']') open.pop()
-    else if (colon !== undefined) {
-      const keys = open.at(-1)
-      const key = JSON.parse(token.slice(0, token.length - colon.length)) as string
-      if (keys?.has(key) === true) return true
-      keys?.add(key)
-    }
-  }
-  return false
 }

@@ -1,7 +1,7 @@
 /**
- * Opening a JWE in compact form (RFC 7516): five base64url parts, the content under
- * AES-256-GCM, its key wrapped with RSA-OAEP (RFC 7518, 4.3 and 5.3). Both are primitives
- * of node:crypto, so a library would add only the algorithms that must be refused here.
+ * Opens a JWE in compact form (RFC 7516): five base64url parts, the content encrypted
+ * with AES-256-GCM, its key with RSA-OAEP (RFC 7518, 4.3 and 5.3). node:crypto has both,
+ * so a library would only add algorithms that must be refused here.
  */
 import { constants, createDecipheriv, privateDecrypt } from 'node:crypto'
 import { AdapterError } from '../core/errors.ts'
@@ -17,10 +17,11 @@ const TAG_BYTES = 16
 const NONE = Buffer.alloc(0)
 
 /**
- * The content of a compact JWE. `privateKey` is RSA in PEM. Throws `bad-answer` with
- * effect `unknown`, because what was encrypted exists: not five parts, another algorithm
- * than `RSA-OAEP` or `RSA-OAEP-256` with `A256GCM`, another key, changed on the way.
- * Nothing of it is quoted.
+ * The content of a compact JWE. `privateKey` is RSA in PEM. Throws `bad-answer` with the
+ * effect `unknown`, because the encrypted value exists at the far side: for a text that
+ * has not five parts, for other algorithms than `RSA-OAEP` or `RSA-OAEP-256` with
+ * `A256GCM`, for another key, and for a content that was changed on the way. Nothing of
+ * it is quoted.
  */
 export function openJwe(compact: string, privateKey: Secret): Secret {
   const parts = compact.split('.')
@@ -44,7 +45,8 @@ export function openJwe(compact: string, privateKey: Secret): Secret {
     decipher.setAAD(Buffer.from(parts[0] ?? '', 'ascii')).setAuthTag(tag)
     return new Secret(Buffer.concat([decipher.update(content), decipher.final()]))
   } catch {
-    // OpenSSL's own text is dropped: it would tell a wrong key from a changed part.
+    // The text of OpenSSL is dropped, because it would tell an attacker a wrong key from
+    // a changed part.
     throw unusable('does not open with the key that it was asked for with, or was changed')
   }
 }

@@ -1,7 +1,7 @@
 /**
- * Calls to the API of a Kubernetes cluster by plain REST (reference/providers.md 16: the
- * vendor's client is large and does not load on every Node;
- * https://kubernetes.io/docs/reference/using-api/api-concepts/).
+ * Calls to the API of a Kubernetes cluster by plain REST
+ * (https://kubernetes.io/docs/reference/using-api/api-concepts/). The official client is
+ * large and does not load on every supported Node.
  */
 import { type AdapterCode, AdapterError } from '../core/errors.ts'
 import type { HttpRequest } from '../core/ports.ts'
@@ -11,7 +11,7 @@ import { parseObject } from './json.ts'
 import { retryAfterMs } from './retry.ts'
 import { pickDefined } from '../core/defined.ts'
 
-/** A Secret has at most about one mebibyte, which is more in base64. */
+/** A Secret has about one mebibyte at most, which is more in base64. */
 const MAX_ANSWER_BYTES = 8 * 1024 * 1024
 
 export interface Cluster {
@@ -20,7 +20,7 @@ export interface Cluster {
   readonly tls: NonNullable<HttpRequest['tls']>
 }
 
-export interface Patch {
+interface Patch {
   readonly type: 'application/merge-patch+json' | 'application/strategic-merge-patch+json'
   readonly body: unknown
 }
@@ -33,7 +33,8 @@ export interface Kubernetes {
   /** Sent once, unless `effect` says that it changes nothing. */
   post(path: string, body: unknown, effect?: 'read' | 'once'): Promise<KubeObject>
   /**
-   * Only that very object in that very state, else it fails with the reason `Conflict`.
+   * Deletes this object only in exactly this state; otherwise the call fails with the
+   * reason `Conflict`.
    */
   delete(
     path: string,
@@ -95,8 +96,8 @@ const CODES: Readonly<Record<number, AdapterCode>> = {
 }
 
 /**
- * Of the text of a `Status` only the missing right is shown: the rest, and what an
- * admission hook writes, may quote what was sent.
+ * The error for a refusal. Of the text of a `Status` only the missing right is shown: the
+ * rest, and the text of an admission hook, may quote what was sent.
  */
 function refusal(
   status: number,
@@ -111,8 +112,8 @@ function refusal(
       ? / cannot [a-z]+ resource "[a-z./]{1,80}"/.exec(message)?.[0]
       : undefined
   const said = status === 403 && right !== undefined ? `: the account${right}` : ''
-  // A 404 or 5xx of a load balancer is none of the cluster's, but neither did it change
-  // anything, unless it may have passed the request on.
+  // A 404 or 5xx may come from a load balancer and not from the cluster. It has changed
+  // nothing, unless it is a 5xx whose request may have been passed on.
   const done = status >= 500 && effect !== 'read' ? 'unknown' : 'none'
   return new AdapterError(
     status >= 500 ? 'unavailable' : (CODES[status] ?? 'failed'),

@@ -1,6 +1,4 @@
-/**
- * Making random values without bias. Used by the providers that invent values themselves.
- */
+/** Makes random values without bias, for the providers that invent values themselves. */
 import type { Random } from '../core/ports.ts'
 import { Secret } from '../core/secret.ts'
 
@@ -13,12 +11,12 @@ export type Encoding = 'base64url' | 'base64' | 'hex'
 
 const MIN = 8
 const MAX = 4096
-/** Below this a value can be guessed by somebody with time. */
+/** The least entropy: somebody with enough time could guess a value with fewer bits. */
 const MIN_BITS = 64
 
 /**
- * Why a configuration of length and alphabet, or bytes and encoding, would make a weak or
- * unusable value; `undefined` if it is fine.
+ * Why a configuration of length and alphabet, or of bytes and encoding, would give a weak
+ * or unusable value; `undefined` if it is fine.
  */
 export function recipeFault(
   recipe: Recipe,
@@ -47,8 +45,8 @@ export function recipeFault(
 }
 
 /**
- * Characters of an alphabet, each equally likely: bytes beyond the largest multiple of
- * its size are thrown away.
+ * A text of characters of the alphabet, each equally likely: random bytes beyond the
+ * largest multiple of its size are thrown away.
  */
 export function textFrom(recipe: Recipe, random: Random): Secret {
   const letters = [...recipe.alphabet]

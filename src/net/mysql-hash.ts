@@ -1,6 +1,6 @@
 /**
- * What a MySQL or MariaDB server stores of a password, computed here, so that the
- * password itself need not be sent to change it.
+ * The form in which a MySQL or MariaDB server stores a password, computed here, so that
+ * the password itself need not be sent to change it:
  *
  * - `mysql_native_password`: `*` and SHA1(SHA1(password)) in hexadecimal
  *   (https://mariadb.com/kb/en/authentication-plugin-mysql_native_password/)
@@ -15,8 +15,8 @@ import { createHash, timingSafeEqual } from 'node:crypto'
 import type { Random } from '../core/ports.ts'
 import type { Secret } from '../core/secret.ts'
 
-/** The methods whose stored form is known here. */
-export const methods = ['caching_sha2_password', 'mysql_native_password', 'ed25519'] as const
+/** The authentication methods whose stored form is known here. */
+const methods = ['caching_sha2_password', 'mysql_native_password', 'ed25519'] as const
 export type Method = (typeof methods)[number]
 
 const CRYPT64 = './0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
@@ -28,8 +28,8 @@ export function isMethod(name: string): name is Method {
 }
 
 /**
- * The stored form of a password. Printable ASCII without quotes or backslashes;
- * `caching_sha2_password` has another salt every time.
+ * The stored form of a password: printable ASCII without quotes or backslashes. For
+ * `caching_sha2_password` the salt differs every time.
  */
 export async function storedForm(
   method: Method,
@@ -40,8 +40,8 @@ export async function storedForm(
     case 'mysql_native_password':
       return nativeHash(password)
     case 'caching_sha2_password': {
-      // Characters of the digest's own alphabet: 120 bits, and nothing that a statement
-      // would have to escape.
+      // The salt has characters of the alphabet of the digest: 120 random bits, and
+      // nothing that a statement would have to escape.
       const salt = Array.from(random.bytes(SALT), (byte) => CRYPT64[byte & 63]).join('')
       return cachingSha2Hash(password, Buffer.from(salt, 'latin1'))
     }
@@ -53,7 +53,8 @@ export async function storedForm(
 }
 
 /**
- * Is this the stored form of that password? `false` for a form that is not understood.
+ * Whether this is the stored form of that password; `false` for a form that is not
+ * understood.
  */
 export async function isStoredFormOf(
   method: Method,
@@ -84,9 +85,9 @@ export async function isStoredFormOf(
 const MARK = { native: '0'.repeat(16), salt: 'rotate/ended/', key: 'rotate/ended/key' }
 
 /**
- * Stored in the place of a password that was ended here: no password fits it, and
- * `isEndedForm` knows it again, so that an account that this program switched off is told
- * from one that somebody else switched off. What it says is no secret.
+ * A form that is stored in place of a password that this program ended. No password fits
+ * it, and `isEndedForm` recognises it, so that an account which this program switched off
+ * can be told from one that somebody else switched off. The mark is no secret.
  */
 export function endedForm(method: Method, random: Random): string {
   const letters = (count: number): string =>
@@ -108,8 +109,8 @@ export function endedForm(method: Method, random: Random): string {
 }
 
 /**
- * Is this what `endedForm` makes? A password has such a form by chance once in 2^64
- * times.
+ * Whether `endedForm` has made this. A password has such a form by chance at most once in
+ * 2^64 cases.
  */
 export function isEndedForm(method: Method, stored: string): boolean {
   switch (method) {
@@ -136,8 +137,9 @@ function nativeHash(password: Secret): string {
 }
 
 /**
- * `$A$`, thousands of rounds in three hexadecimal digits, `$`, salt, digest. The salt is
- * 20 bytes of 7 bits, none of them NUL or `$`.
+ * The stored form of `caching_sha2_password`: `$A$`, thousands of rounds in three
+ * hexadecimal digits, `$`, salt, digest. The salt is 20 bytes of 7 bits, none of them NUL
+ * or `$`.
  */
 export function cachingSha2Hash(password: Secret, salt: Buffer, thousands = THOUSANDS): string {
   const rounds = thousands.toString(16).toUpperCase().padStart(3, '0')
@@ -145,25 +147,25 @@ export function cachingSha2Hash(password: Secret, salt: Buffer, thousands = THOU
 }
 
 /**
- * The 43 characters of SHA-256 crypt, steps as numbered in its specification; MySQL uses
- * it with a salt longer than the 16 bytes named there.
+ * The 43 characters of SHA-256 crypt; the comments name the steps of its specification.
+ * MySQL uses it with a salt longer than the 16 bytes named there.
  */
 export function sha256Crypt(key: Uint8Array, salt: Uint8Array, rounds: number): string {
   const sha256 = (...parts: readonly Uint8Array[]): Buffer =>
     createHash('sha256').update(Buffer.concat(parts)).digest()
   const stretched = (block: Uint8Array, size: number): Buffer => Buffer.alloc(size, block)
-  // 4 to 12
+  // Steps 4 to 12.
   const other = sha256(key, salt, key)
   const bits: Uint8Array[] = []
   for (let left = key.length; left > 0; left >>= 1) bits.push((left & 1) === 1 ? other : key)
   let digest = sha256(key, salt, stretched(other, key.length), ...bits)
-  // 13 to 20
+  // Steps 13 to 20.
   const p = stretched(sha256(...Array.from({ length: key.length }, () => key)), key.length)
   const s = stretched(
     sha256(...Array.from({ length: 16 + (digest[0] ?? 0) }, () => salt)),
     salt.length,
   )
-  // 21
+  // Step 21.
   const nothing = new Uint8Array()
   for (let i = 0; i < rounds; i++) {
     const odd = i % 2 === 1
@@ -174,7 +176,7 @@ export function sha256Crypt(key: Uint8Array, salt: Uint8Array, rounds: number): 
       odd ? digest : p,
     )
   }
-  // 22
+  // Step 22.
   const at = (i: number): number => digest[i] ?? 0
   let text = ''
   for (let i = 0, [a, b, c] = [0, 10, 20]; i < 10; i++, [a, b, c] = [c + 1, a + 1, b + 1])
@@ -187,8 +189,8 @@ function crypt64(word: number, characters: number): string {
 }
 
 /**
- * Node signs with a seed of 32 bytes only; here a password of any length takes its place,
- * so the curve's arithmetic is libsodium's.
+ * The key pair of MariaDB's ed25519. Node signs only with a seed of 32 bytes, but here
+ * the seed is a password of any length, so libsodium does the arithmetic of the curve.
  */
 async function ed25519(password: Secret) {
   const { default: sodium } = await import('libsodium-wrappers-sumo')
@@ -211,8 +213,8 @@ async function ed25519Key(password: Secret): Promise<string> {
 }
 
 /**
- * What MariaDB's client answers to the server's 32 random bytes: their signature (RFC
- * 8032, 5.1.6, with the password for the seed).
+ * The answer of a MariaDB client to the 32 random bytes of the server: their signature
+ * (RFC 8032, 5.1.6, with the password as the seed).
  */
 export async function ed25519Answer(password: Secret, nonce: Uint8Array): Promise<Buffer> {
   const { sodium, scalar, prefix, key } = await ed25519(password)

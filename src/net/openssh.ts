@@ -1,9 +1,9 @@
 /**
- * Keys in the formats of OpenSSH, ed25519 made here from 32 random bytes.
+ * Keys in the formats of OpenSSH. ed25519 keys are made here from 32 random bytes.
  *
- * Private: https://github.com/openssh/openssh-portable/blob/master/PROTOCOL.key. Public:
- * RFC 4253, 6.6 and RFC 8709. A fingerprint is written as `ssh-keygen -l` writes it:
- * `SHA256:` and unpadded base64.
+ * Private keys: https://github.com/openssh/openssh-portable/blob/master/PROTOCOL.key.
+ * Public keys: RFC 4253, 6.6 and RFC 8709. A fingerprint has the form that
+ * `ssh-keygen -l` prints: `SHA256:` and unpadded base64.
  */
 import { createHash, createPrivateKey, createPublicKey } from 'node:crypto'
 import type { Random } from '../core/ports.ts'
@@ -12,20 +12,20 @@ import { Secret } from '../core/secret.ts'
 const MAGIC = 'openssh-key-v1\0'
 const BEGIN = '-----BEGIN OPENSSH PRIVATE KEY-----'
 const END = '-----END OPENSSH PRIVATE KEY-----'
-/** What stands before the 32 bytes of an ed25519 seed in PKCS #8 (RFC 8410, 7). */
+/** The bytes before an ed25519 seed of 32 bytes in PKCS #8 (RFC 8410, 7). */
 const PKCS8 = Buffer.from('302e020100300506032b657004220420', 'hex')
 
 export interface Pair {
   /**
-   * A file as `ssh-keygen` writes it, without pass phrase; its last newline belongs to
-   * it.
+   * The key file as `ssh-keygen` writes it, without a passphrase and with a newline at
+   * its end.
    */
   readonly privateKey: Secret
   /** One line, `ssh-ed25519 AAAA…`, without comment. */
   readonly publicKey: string
 }
 
-/** @param comment stands in the private key, for people */
+/** @param comment a text for people in the private key */
 export function ed25519Pair(random: Random, comment: string): Pair {
   const seed = random.bytes(32)
   const point = pointOf(seed)
@@ -60,9 +60,9 @@ function pointOf(seed: Uint8Array): Buffer {
 }
 
 /**
- * The public key in a private one, as a line. Of OpenSSH's own format any type (its
- * public half is not encrypted), of PEM ed25519 and RSA without pass phrase; `undefined`
- * for what can't be read.
+ * The public key of a private one, as a line. OpenSSH's own format is read for any type
+ * of key, because its public half is not encrypted; PEM is read for ed25519 and RSA
+ * without a passphrase. `undefined` for what can't be read.
  */
 export function publicKeyIn(privateKey: Secret): string | undefined {
   const text = privateKey.isText() ? privateKey.reveal() : ''
@@ -89,7 +89,7 @@ function blobInFile(text: string): Buffer | undefined {
     if (at > file.length) throw new RangeError('cut short')
     return file.subarray(start, at)
   }
-  // Cipher, key derivation and its options.
+  // Skips the cipher, the key derivation and its options.
   for (let skip = 0; skip < 3; skip++) frame()
   if (file.readUInt32BE(at) !== 1) return undefined
   at += 4
@@ -118,7 +118,7 @@ function frames(...parts: readonly Uint8Array[]): Buffer {
   return Buffer.concat(parts.flatMap((part) => [uint32(part.length), part]))
 }
 
-/** RFC 4251, 5: a leading one bit would make it negative. */
+/** An integer in the form of RFC 4251, 5. A leading one bit would make it negative. */
 function mpint(bytes: Buffer): Buffer {
   return (bytes[0] ?? 0) >= 0x80 ? Buffer.concat([Buffer.alloc(1), bytes]) : bytes
 }

@@ -1,16 +1,16 @@
 /**
- * Real pipes for a child's standard streams, on Linux.
+ * Real pipes for the standard streams of a child process, on Linux.
  *
- * Node connects children by sockets. There a socket can't be opened again by its name, so
- * that `cat /dev/stdin` and `echo … >/dev/stderr`, which are common in scripts, fail with
- * ENXIO; and `bash -c`, seeing a socket on stdin, takes itself for a remote shell and
- * runs `~/.bashrc`.
+ * Node connects children by sockets. On Linux a socket can't be opened by its name, so
+ * `cat /dev/stdin` and `echo … >/dev/stderr`, which are common in scripts, fail with
+ * ENXIO. And `bash -c` with a socket on stdin assumes that it is a remote shell and runs
+ * `~/.bashrc`.
  *
- * What the child writes goes through named pipes; their names exist, in a private
- * directory, only until both ends are open. Its stdin can't be one: opening a named pipe
- * again waits for a writer, and ours is gone once the value is written. So `cat` hands
- * the value on through a pipe that the shell makes. The shell sees a fixed text and takes
- * program and arguments as they are.
+ * The output of the child goes through named pipes, whose names exist, in a private
+ * directory, only until both ends are open. Its stdin can't be a named pipe: opening one
+ * again waits for a writer, and ours is gone once the value is written. So `cat` passes
+ * the value on through a pipe that the shell makes. The shell gets a fixed text, and
+ * takes program and arguments as they are.
  */
 import { execFile } from 'node:child_process'
 import { closeSync, constants, existsSync, openSync } from 'node:fs'
@@ -22,11 +22,14 @@ import type { Readable } from 'node:stream'
 import { promisify } from 'node:util'
 
 export interface Outputs {
-  /** For the child: its stdout and stderr. */
+  /** The ends for the child: its stdout and stderr. */
   readonly child: readonly [number, number]
   readonly stdout: Readable
   readonly stderr: Readable
-  /** Closes our copies of the child's ends; once, right after it was started. */
+  /**
+   * Closes our copies of the ends of the child. Must be called once, right after the
+   * start of the child.
+   */
   release(): void
 }
 
@@ -40,8 +43,8 @@ function find(tool: string): string | undefined {
 }
 
 /**
- * The command line that gives this one its input through a real pipe. It waits for the
- * program also when the group is asked to end.
+ * The command line that starts `argv` with its input in a real pipe. The shell ignores
+ * SIGTERM, so it still waits for the program when the process group is asked to end.
  */
 export function withRealStdin(
   argv: readonly [string, ...string[]],
@@ -52,7 +55,8 @@ export function withRealStdin(
 }
 
 /**
- * `undefined` where they can't be made or aren't needed; the sockets of Node serve then.
+ * Opens pipes for the output; `undefined` where they can't be made or are not needed, and
+ * then Node's sockets are used.
  */
 export async function openOutputs(): Promise<Outputs | undefined> {
   if (mkfifo === undefined) return undefined
@@ -63,8 +67,8 @@ export async function openOutputs(): Promise<Outputs | undefined> {
     const [output, errors] = [join(dir, '1'), join(dir, '2')] as const
     await promisify(execFile)(mkfifo, ['-m', '600', output, errors], { env: {} })
     const open = (path: string): [number, number] => {
-      // An end that does not block can be opened for reading before there is a writer;
-      // after that the writer does not wait either.
+      // A non-blocking end can be opened for reading before there is a writer. After
+      // that, opening the end for writing does not wait either.
       opened.push(
         openSync(path, constants.O_RDONLY | constants.O_NONBLOCK),
         openSync(path, constants.O_WRONLY),

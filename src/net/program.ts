@@ -1,6 +1,6 @@
 /**
- * Which programs may be started: absolute, executable, and not replaceable by another
- * user.
+ * The rule for programs that may be started: absolute, executable, and not replaceable by
+ * another user.
  */
 import { constants } from 'node:fs'
 import { access, realpath, stat } from 'node:fs/promises'
@@ -9,22 +9,22 @@ import { AdapterError } from '../core/errors.ts'
 import { visible } from '../core/names.ts'
 
 /**
- * Programs that run a script named on their command line; then the script decides what
- * happens, so it is held to the same rule.
+ * Programs that run a script named on their command line. What happens depends on the
+ * script, so the script is held to the same rule.
  */
 const INTERPRETER =
   /^(sh|bash|dash|ash|zsh|ksh|fish|node|deno|bun|python|python\d[\d.]*|ruby|perl|php|osascript)$/
 
 export interface Place {
-  /** Relative names are meant from here. */
+  /** The directory to which relative names refer. */
   readonly cwd: string
-  /** Where a bare name is looked for. */
+  /** The directories in which a bare name is looked for. */
   readonly path: string
 }
 
 /**
  * The absolute path of a program. Throws `AdapterError` `misconfigured` if it does not
- * exist, is not executable, or it or its directory may be written by others.
+ * exist, is not executable, or if others may write to it or its directory.
  */
 export async function resolveProgram(argv0: string, place: Place): Promise<string> {
   const shown = visible(argv0, 120)
@@ -70,15 +70,15 @@ async function locate(argv0: string, place: Place): Promise<string | undefined> 
       await access(candidate, constants.X_OK)
       if (await isFile(candidate)) return candidate
     } catch {
-      // Not here; the next directory may have it.
+      // The program is not here; the next directory may have it.
     }
   }
   return undefined
 }
 
 /**
- * `./smoke.sh` means the file beside the person who typed it, not beside whoever runs the
- * command later.
+ * Makes an argument such as `./smoke.sh` absolute: it means the file in the directory of
+ * the person who typed it, not of whoever runs the command later.
  */
 async function absoluteFile(arg: string, cwd: string): Promise<string> {
   if (!/^\.{1,2}\//.test(arg)) return arg
@@ -101,8 +101,8 @@ async function isFile(path: string): Promise<boolean> {
 }
 
 /**
- * Whoever can write a program, or the directory in which its name stands, decides what
- * runs with the secret on its stdin.
+ * Throws where others can write to the program or to its directory, because they would
+ * decide what runs with the secret on its stdin.
  */
 async function refuseWritable(path: string): Promise<void> {
   const real = await realpath(path)

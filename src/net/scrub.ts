@@ -1,19 +1,19 @@
 /**
- * Takes a value out of text that a program or service wrote, in the spellings in which
- * values come back.
+ * Removes a value from a text that a program or service wrote, in all spellings in which
+ * values usually come back.
  */
 import type { Secret } from '../core/secret.ts'
 
 const MASK = '[secret]'
 /**
- * Shorter values occur in ordinary text by chance; masking them would destroy the text
- * and hide nothing.
+ * The shortest spelling that is masked. Shorter ones occur in ordinary text by chance;
+ * masking them would destroy the text and hide nothing.
  */
 const SHORTEST = 4
 
 /**
- * Text without the value: plain, line by line, base64, base64url, hex, URL-escaped,
- * JSON-escaped.
+ * The text without the values: plain, line by line, in base64, base64url and hexadecimal,
+ * URL-escaped and JSON-escaped.
  */
 export function scrub(text: string, values: readonly Secret[]): string {
   const spellings = new Set(
@@ -49,8 +49,8 @@ function spellingsOf(value: Secret): string[] {
 }
 
 /**
- * The parts of a value that is itself JSON (several fields go out so): each of them is a
- * secret too.
+ * The texts inside a value that is a JSON object (several fields are sent in this form):
+ * each of them is a secret too.
  */
 function jsonStrings(text: string): string[] {
   if (!text.startsWith('{')) return []

@@ -1,15 +1,15 @@
 /**
- * Libsodium's sealed box
+ * The sealed box of libsodium
  * (https://doc.libsodium.org/public-key_cryptography/sealed_boxes): whoever has the
  * private half of a key can open it, and nobody can tell who closed it. Node has no
- * XSalsa20-Poly1305, so this takes the library that the vault is made with; it is loaded
- * when the first box is closed.
+ * XSalsa20-Poly1305, so this uses libsodium, which the vault uses too. It is loaded when
+ * the first box is closed.
  */
 
-/** What a box is longer than its message. */
+/** The number of bytes by which a box is longer than its message. */
 export const BOX_OVERHEAD = 48
 
-/** @param publicKey 32 bytes, X25519. Throws for another length. */
+/** @param publicKey an X25519 key of 32 bytes; another length throws */
 export async function sealedBox(message: Uint8Array, publicKey: Uint8Array): Promise<Uint8Array> {
   const { default: sodium } = await import('libsodium-wrappers')
   await sodium.ready

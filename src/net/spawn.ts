@@ -1,7 +1,9 @@
 /**
- * The `Spawn` port. No shell, a minimal environment, the value on stdin only (never argv,
- * never environment), a process group of its own that is ended as a whole and gone before
- * a call that was stopped is judged, output capped and stderr scrubbed of the value.
+ * The implementation of the port `Spawn`. There is no shell and a minimal environment.
+ * The value comes on stdin only, never in arguments or the environment. Each program has
+ * a process group of its own, which is ended as a whole; a call that was stopped is
+ * judged only when its group is gone. The output is limited, and the value is removed
+ * from stderr.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -13,23 +15,30 @@ import { Secret } from '../core/secret.ts'
 import { openOutputs, withRealStdin } from './pipes.ts'
 import { resolveArgv } from './program.ts'
 import { scrub } from './scrub.ts'
+import { throwIfInterrupted } from './interrupt.ts'
 
 const DEFAULT_TIMEOUT_MS = 60_000
 const DEFAULT_MAX_BYTES = 1024 * 1024
-/** Time between the polite and the final signal. */
+/** The time between SIGTERM and SIGKILL. */
 const MERCY_MS = 5_000
 /**
- * After the program ended, a grandchild may keep the pipes open; we don't wait for it
- * longer than this.
+ * How long output is read after the program has ended, because a grandchild may keep the
+ * pipes open.
  */
 const DRAIN_MS = 1_000
-/** A killed process is gone at once, unless the kernel still works for it. */
+/**
+ * How long a killed group is waited for. A killed process is gone at once, unless the
+ * kernel still works for it.
+ */
 const GONE_MS = 5_000
 const STDERR_BYTES = 64 * 1024
 const STDERR_LINES = 20
 
 export interface SpawnOptions {
-  /** Read by main; bare program names are looked for here, and children get it. */
+  /**
+   * The search path, which main reads: bare program names are looked for here, and
+   * children get it.
+   */
   readonly path: string
   readonly cwd: string
   readonly home?: string | undefined
@@ -37,18 +46,15 @@ export interface SpawnOptions {
   readonly tz?: string | undefined
 }
 
-/** The port for this environment. */
+/** The port `Spawn` for this environment. */
 export function createSpawn(options: SpawnOptions): Spawn {
   return {
     resolve: (argv) => resolveArgv(argv, options),
     run: async (request) => {
-      // Checked again at every start: what was safe when the schedule was set may not be
-      // so now.
+      // The programs are checked again at every start: what was safe when the schedule
+      // was set may not be safe any more.
       const argv = await resolveArgv(request.argv, options)
-      if (request.signal?.aborted === true)
-        throw new AdapterError('failed', `interrupted before ${argv[0]} was started`, {
-          retryable: false,
-        })
+      throwIfInterrupted(request.signal, `${argv[0]} was started`)
       return run(argv, request, minimalEnv(options))
     },
   }
@@ -70,7 +76,7 @@ async function run(
   const program = argv[0]
   const [started, ...args] = request.input === undefined ? argv : withRealStdin(argv)
   const outputs = await openOutputs()
-  // `detached` makes a process group, so that a timeout also ends what the program
+  // `detached` makes a process group, so that a time-out also ends what the program has
   // started.
   const child = spawn(started, args, {
     env: { ...base, ...request.env },
@@ -103,8 +109,7 @@ async function run(
   })
   streams[1]?.on('data', (chunk: Buffer) => stderr.add(chunk))
   const closed = Promise.all(streams.map((stream) => once(stream, 'close').catch(() => undefined)))
-  // A program that does not read its input ends early; that is its right, and EPIPE no
-  // failure.
+  // A program may end without reading its input. Then EPIPE is no failure.
   child.stdin?.on('error', () => undefined)
   if (request.input !== undefined) child.stdin?.end(Buffer.from(request.input.bytes()))
 
@@ -120,8 +125,8 @@ async function run(
         'standard output'
       throw new AdapterError('bad-answer', message, { effect: 'unknown' })
     }
-    // The shell in between reports a signal as 128 + its number; one that we sent is
-    // known.
+    // The shell in between reports a signal as 128 plus its number. It is recognised
+    // where this program has sent that signal.
     const ours = signal ?? group.seenIn(code)
     const said = stderr.bytes().toString('utf8')
     const secrets = request.secrets ?? (request.input === undefined ? [] : [request.input])
@@ -131,7 +136,8 @@ async function run(
       signal: ours,
       timedOut,
       stdout: new Secret(stdout.bytes()),
-      // Scrubbed before it is cut, so that no cut leaves half a value standing.
+      // The value is removed before the text is cut, so that no cut leaves half a value
+      // standing.
       stderr: lastLines(clean),
       leaked: clean === said ? [] : secrets.filter((secret) => scrub(said, [secret]) !== said),
     }
@@ -149,7 +155,10 @@ async function run(
   }
 }
 
-/** The program and everything it started, as far as that stayed in its process group. */
+/**
+ * The program and everything that it has started, as long as that stays in its process
+ * group.
+ */
 class Group {
   readonly #child: ChildProcess
   #killer: NodeJS.Timeout | undefined
@@ -158,7 +167,7 @@ class Group {
     this.#child = child
   }
 
-  /** Asks politely, and insists five seconds later. */
+  /** Sends SIGTERM, and SIGKILL five seconds later. */
   end(): void {
     if (this.#killer !== undefined) return
     this.#signal('SIGTERM')
@@ -166,8 +175,8 @@ class Group {
   }
 
   /**
-   * Whatever outlived a timeout or an interruption is killed now, and waited for, so that
-   * it does nothing more; without one it is left alone.
+   * Kills what has outlived a time-out or an interrupt and waits until it is gone, so
+   * that it does nothing more. A group that was not asked to end is left alone.
    */
   async finish(): Promise<void> {
     if (this.#killer === undefined) return
@@ -177,8 +186,8 @@ class Group {
   }
 
   /**
-   * Of a process that is dead and not yet collected by its parent the system still says
-   * that the group exists.
+   * Whether a process of the group is alive. The system still reports a group whose
+   * processes are dead and not yet collected by their parent, so their states are read.
    */
   #lives(): boolean {
     const { pid } = this.#child
@@ -192,7 +201,7 @@ class Group {
     return states === undefined || states.some((state) => state !== 'Z' && state !== 'X')
   }
 
-  /** The signal of ours that this exit code stands for, if we sent one. */
+  /** The signal for which this exit code stands, if this program has sent one. */
   seenIn(code: number | null): 'SIGTERM' | 'SIGKILL' | null {
     if (this.#killer === undefined) return null
     return code === 143 ? 'SIGTERM' : code === 137 ? 'SIGKILL' : null
@@ -225,7 +234,7 @@ function statesIn(group: number): readonly string[] | undefined {
   }
 }
 
-/** Empty for a process that is gone meanwhile. */
+/** The status of a process; empty where it has ended meanwhile. */
 function statOf(pid: string): string {
   try {
     return readFileSync(`/proc/${pid}/stat`, 'utf8')

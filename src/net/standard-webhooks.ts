@@ -1,13 +1,13 @@
 /**
- * Signatures of web hooks as receivers' libraries check them:
+ * Signatures of web hooks in the form that the libraries of receivers check:
  * https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
  */
 import { createHmac } from 'node:crypto'
 import type { Secret } from '../core/secret.ts'
 
 /**
- * The three headers: HMAC-SHA256 over `id.timestamp.body`, so the id has no dot; it is
- * the same for every repetition.
+ * The three headers of a signed call: the HMAC-SHA256 covers `id.timestamp.body`, so dots
+ * in the id are replaced. The id is the same for every repetition.
  * @param secret `whsec_` and base64, or any text
  * @param now epoch milliseconds
  */

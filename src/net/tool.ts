@@ -1,11 +1,10 @@
 /**
- * A vendor's own program as the way to its service. What it prints may quote what it was
- * given, so nothing of it is shown before every secret in play is taken out.
+ * The command-line program of a vendor as the way to its service. Its output may quote
+ * its input, so nothing of it is shown before all secrets involved are removed.
  *
- * Its own credential goes into its environment, because these programs take it nowhere
- * else but on their command line, which everybody on the machine can read; the
- * environment can be read by the same user only. The values that are delivered go by
- * stdin.
+ * The credential goes into the environment of the program, because otherwise these
+ * programs take it only on their command line, which everybody on the machine can read;
+ * the environment can be read by the same user only. The delivered values come on stdin.
  */
 import { AdapterError, type AdapterCode } from '../core/errors.ts'
 import type { AdapterContext } from '../core/provider.ts'
@@ -19,7 +18,7 @@ const MAX_BYTES = 16 * 1024 * 1024
 
 export interface Meaning {
   readonly code: AdapterCode
-  /** In our words; without them the last line that the program wrote is shown. */
+  /** The message; without it the last line that the program wrote is shown. */
   readonly message?: string
   readonly retryable?: boolean
   readonly hints?: readonly string[]
@@ -27,20 +26,22 @@ export interface Meaning {
 
 export interface ToolOptions {
   readonly program: string
-  /** By name of the variable; `Secret` for its credential. */
+  /** Variables of the environment by name; a credential is a `Secret`. */
   readonly env: Readonly<Record<string, string | Secret>>
-  /** What its complaint means; what is known so did nothing. `undefined`: not known. */
+  /**
+   * The meaning of its stderr. A failure with a known meaning did nothing; `undefined`
+   * for an unknown one.
+   */
   meaning(said: string): Meaning | undefined
 }
 
-export interface ToolCall {
-  /** Without it stdin is empty. */
+interface ToolCall {
+  /** The input on stdin; nothing by default. */
   readonly input?: Secret
-  /** May it have changed something when it fails? */
+  /** Whether a failed call may have changed something. */
   readonly writes?: boolean
   /**
-   * Values that could show in what it writes, besides its credential and the input as a
-   * whole.
+   * Values that could appear in its output, besides its credential and the whole input.
    */
   readonly hide?: readonly Secret[]
   /** Default: a minute. */
@@ -50,8 +51,8 @@ export interface ToolCall {
 /** Runs a program of a vendor. */
 export interface Tool {
   /**
-   * What it wrote to stdout when it ended with 0. Throws `AdapterError`; after a write
-   * that failed for no known reason the effect is `unknown`.
+   * Its stdout when it ended with 0. Throws `AdapterError`; a write that failed for an
+   * unknown reason has the effect `unknown`.
    */
   run(args: readonly string[], call?: ToolCall): Promise<Secret>
 }
@@ -91,7 +92,7 @@ export function toolOf(options: ToolOptions, context: AdapterContext): Tool {
   }
 }
 
-/** What a program printed, as JSON; throws `bad-answer` for anything else. */
+/** The output of a program as JSON; throws `bad-answer` for anything else. */
 export function jsonOf(text: Secret, program: string): unknown {
   try {
     return JSON.parse(text.reveal()) as unknown
@@ -101,8 +102,8 @@ export function jsonOf(text: Secret, program: string): unknown {
 }
 
 /**
- * Looks at what a write did. A look that fails leaves open what the write did: the effect
- * of its error is at least `unknown`.
+ * Reads what a write did. A failed read leaves that open, so its error has at least the
+ * effect `unknown`.
  */
 export async function afterWrite<T>(look: () => Promise<T>): Promise<T> {
   try {

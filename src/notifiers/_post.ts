@@ -1,11 +1,14 @@
-/** One attempt to post JSON to a chat or an incident service. */
+/** Posts JSON once to a chat or an incident service. */
 import type { HttpResponse } from '../core/ports.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import { urlFault } from '../core/schema.ts'
 import { Secret } from '../core/secret.ts'
 import { PATIENCE_MS } from './_status.ts'
 
-/** The answer, whatever it is. The address may be a secret: it is named nowhere. */
+/**
+ * The answer, whatever its status is. The address may be a secret, so it appears in no
+ * message.
+ */
 export function postJson(
   url: string,
   body: unknown,
@@ -24,14 +27,16 @@ export function postJson(
 }
 
 /**
- * What is wrong with an address that was written down. A reference is looked up later;
- * the HTTP client holds what it finds to the same rule.
+ * Why a written-out address can't be used; `undefined` if it can. A reference to another
+ * secret is resolved later, and then the HTTP client applies the same rule.
  */
 export function addressFault(url: unknown): string | undefined {
   return url instanceof Secret ? urlFault(url.reveal()) : undefined
 }
 
-/** At most so many UTF-16 units; no character is cut in two. */
+/**
+ * The text shortened to at most `limit` UTF-16 units, without cutting a character in two.
+ */
 export function cut(text: string, limit: number): string {
   if (text.length <= limit) return text
   let kept = ''

@@ -1,9 +1,9 @@
-/** What an HTTP status says about a notice. */
+/** The meaning of an HTTP status for a notice. */
 import { AdapterError } from '../core/errors.ts'
 
 /**
- * Resolves for 2xx. Throws `throttled` or `unavailable` (tried again), `denied` or
- * `failed` (the configuration is wrong); never quotes the body.
+ * Returns for a 2xx. Throws `throttled` or `unavailable` (the notice is sent again
+ * later), or `denied` or `failed` (the configuration is wrong). Never quotes the body.
  */
 export function mustBeDelivered(where: string, status: number, retryAfterMs?: number): void {
   if (status >= 200 && status < 300) return
@@ -19,7 +19,7 @@ export function mustBeDelivered(where: string, status: number, retryAfterMs?: nu
 }
 
 /**
- * Longest a notifier may take: a rotation does not wait for it, but the command that
- * reports it does.
+ * How long a notifier waits for one answer. A rotation does not wait for it, but the
+ * command that reports the notice does.
  */
 export const PATIENCE_MS = 5_000

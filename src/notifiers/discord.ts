@@ -1,9 +1,9 @@
 /**
- * Discord, by a web hook of a channel (reference/providers.md 22;
- * https://docs.discord.com/developers/resources/webhook#execute-webhook). The token
- * stands in the address, so the whole address is a secret. Nobody is mentioned but by the
- * word that stands on failures: what else looks like a mention is not parsed. Marks of
- * Markdown are escaped.
+ * Notices to a channel of Discord, through its web hook
+ * (https://docs.discord.com/developers/resources/webhook#execute-webhook). The token is
+ * part of the address, so the whole address is a secret. Only the configured word
+ * mentions people, and only in urgent notices; nothing else that looks like a mention is
+ * parsed. Markdown in the texts is escaped.
  */
 import { z } from 'zod'
 import { defineNotifier, type Notice } from '../core/notifier.ts'
@@ -14,7 +14,7 @@ import { retryAfterMs } from '../net/retry.ts'
 import { addressFault, cut, postJson } from './_post.ts'
 import { mustBeDelivered } from './_status.ts'
 
-/** A longer message is refused. */
+/** Discord refuses a longer message. */
 const CHARACTERS = 2000
 
 const Config = z
@@ -37,7 +37,8 @@ export default defineNotifier({
   describe: () => 'web hook',
   send: async (config, notice, context) => {
     const url = new URL(config.url.reveal())
-    // The message is answered only then, and a failure to post it is seen.
+    // With `wait` Discord answers only after it has posted the message, so that a failure
+    // is seen.
     url.searchParams.set('wait', 'true')
     const calls = notice.urgent && config.mention !== 'none'
     const content = cut(`${calls ? `@${config.mention} ` : ''}${textOf(notice)}`, CHARACTERS)
@@ -50,7 +51,9 @@ export default defineNotifier({
   },
 })
 
-/** The header, or the fraction of seconds in the body. */
+/**
+ * How long to wait, from the header, or from the body, which has a fraction of seconds.
+ */
 function pauseOf({ headers, body }: HttpResponse, now: number): number | undefined {
   const seconds = parseObject(body.isText() ? body.reveal() : '')?.['retry_after']
   return (
@@ -71,7 +74,10 @@ function textOf(notice: Notice): string {
   ].join('\n')
 }
 
-/** A word that calls somebody is broken as well: a failure parses them. */
+/**
+ * Escapes Markdown. A zero-width space breaks every word that would mention somebody,
+ * because mentions are parsed in urgent notices.
+ */
 function escaped(text: string): string {
   return text
     .replaceAll(/\s*[\r\n\u2028\u2029]+\s*/g, ' ')

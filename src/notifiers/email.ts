@@ -1,8 +1,9 @@
 /**
- * E-mail over SMTP, plain text. TLS is required (STARTTLS, or from the start on port 465)
- * unless the server is this machine; certificates are always checked. `Message-ID` is
- * made from the notice's id, so that repeats can be dropped. Headers are built by
- * nodemailer, which folds and encodes them; line breaks never reach it.
+ * Notices by e-mail over SMTP, in plain text. TLS is required (STARTTLS, or from the
+ * start on port 465) unless the server is this machine. With TLS, certificates are always
+ * checked. `Message-ID` is made from the id of the notice, so that receivers can drop
+ * repetitions. nodemailer builds, folds and encodes the headers; line breaks never reach
+ * it.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -10,6 +11,7 @@ import { defineNotifier, type Notice } from '../core/notifier.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import { secretField } from '../core/schema.ts'
 import { PATIENCE_MS } from './_status.ts'
+import { throwIfInterrupted } from '../net/interrupt.ts'
 
 const address = z
   .string()
@@ -62,8 +64,7 @@ async function deliver(
   notice: Notice,
   context: AdapterContext,
 ): Promise<void> {
-  if (context.signal.aborted)
-    throw new AdapterError('failed', 'interrupted before the mail was sent', { retryable: false })
+  throwIfInterrupted(context.signal, 'the mail was sent')
   const { createTransport } = await import('nodemailer')
   const local = /^(localhost|127(\.\d{1,3}){3}|::1)$/.test(smtp.host)
   const implicit = smtp.port === 465
@@ -72,7 +73,7 @@ async function deliver(
     port: smtp.port,
     secure: implicit,
     requireTLS: !implicit && (!local || smtp.ca !== undefined),
-    // A server on this machine has a certificate for another name, or none.
+    // A server on this machine often has no certificate, or one for another name.
     ignoreTLS: local && smtp.ca === undefined,
     tls: smtp.ca === undefined ? {} : { ca: smtp.ca },
     ...(smtp.user === undefined
@@ -105,7 +106,10 @@ async function deliver(
   }
 }
 
-/** The code is kept, the text is not: a server may quote what it was sent. */
+/**
+ * The error of a mail that was not accepted. The code is kept, the text is not, because a
+ * server may quote what it was sent.
+ */
 function translated(thrown: unknown, host: string): AdapterError {
   const { code, responseCode } = thrown as {
     readonly code?: unknown

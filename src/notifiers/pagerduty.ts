@@ -1,9 +1,10 @@
 /**
- * PagerDuty, by the Events API v2 (reference/providers.md 22;
- * https://developer.pagerduty.com/docs/send-alert-event). A failure, an undone rotation
- * and a run that waits for a person trigger an alert; all of one secret have one key, so
- * a repetition makes no second one, and a rotation that succeeds resolves it. Nobody is
- * woken for anything else: it is not sent.
+ * Alerts through the Events API v2 of PagerDuty
+ * (https://developer.pagerduty.com/docs/send-alert-event). A failed rotation, one that
+ * was rolled back and one that waits for a person trigger an alert. All alerts of one
+ * secret have the same key, so a repetition makes no second alert, and the next
+ * successful rotation resolves it. Other notices are not sent, because nobody should be
+ * woken for them.
  */
 import { createHash } from 'node:crypto'
 import { z } from 'zod'
@@ -75,7 +76,7 @@ function eventsOf(notice: Notice, routingKey: Secret): readonly object[] {
       custom_details: details,
     },
   }
-  // A trial shows that an alert comes, and leaves none behind.
+  // A test shows that an alert arrives, and leaves none behind.
   return notice.type === 'test' ? [trigger, resolve] : [trigger]
 }
 

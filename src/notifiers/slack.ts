@@ -1,10 +1,10 @@
 /**
- * Slack, by an incoming webhook
- * (https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks) or by
+ * Notices to Slack, through an incoming webhook
+ * (https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks) or through
  * `chat.postMessage` (https://docs.slack.dev/reference/methods/chat.postMessage), which
  * answers 200 with `"ok": false` when it failed. The address of an incoming webhook is a
- * secret of its own. In message text `&`, `<` and `>` are escaped, so that nothing in a
- * path or an error can mention people; `<!channel>` stands on failures only.
+ * secret itself. `&`, `<` and `>` are escaped in texts, so that nothing in a path or an
+ * error can mention people. Only urgent notices contain `<!channel>`.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -38,8 +38,8 @@ const Config = z
     if (config.token !== undefined && config.channel === undefined) fail('channel', 'is missing')
     if (config.url !== undefined && (config.channel !== undefined || config.baseUrl !== undefined))
       fail('url', 'names the channel itself; "channel" and "baseUrl" go with "token"')
-    // A reference is looked up later; the HTTP client holds what it finds to the same
-    // rule.
+    // A reference to another secret is resolved later, and then the HTTP client applies
+    // the same rule.
     const fault = config.url instanceof Secret ? urlFault(config.url.reveal()) : undefined
     if (fault !== undefined) fail('url', fault)
   })
@@ -53,16 +53,20 @@ export default defineNotifier({
     config.channel === undefined ? 'incoming webhook' : `channel ${config.channel}`,
   send: (config, notice, context) =>
     config.url === undefined
-      ? post(config, notice, context)
-      : incoming(config.url, notice, context),
+      ? postMessage(config, notice, context)
+      : postIncoming(config.url, notice, context),
 })
 
-async function incoming(url: Secret, notice: Notice, context: AdapterContext): Promise<void> {
+async function postIncoming(url: Secret, notice: Notice, context: AdapterContext): Promise<void> {
   const { status, headers } = await call(url.reveal(), { text: textOf(notice) }, {}, context)
   mustBeDelivered('Slack', status, retryAfterMs(headers['retry-after'], context.clock.now()))
 }
 
-async function post(config: Options, notice: Notice, context: AdapterContext): Promise<void> {
+async function postMessage(
+  config: Options,
+  notice: Notice,
+  context: AdapterContext,
+): Promise<void> {
   const url = `${(config.baseUrl ?? 'https://slack.com/api').replace(/\/$/, '')}/chat.postMessage`
   const body = { channel: config.channel, text: textOf(notice), unfurl_links: false }
   const {

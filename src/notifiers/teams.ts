@@ -1,10 +1,10 @@
 /**
- * Microsoft Teams, by the address of a workflow (reference/providers.md 22;
- * https://learn.microsoft.com/connectors/teams/#microsoft-teams-webhook). The old
+ * Notices to Microsoft Teams, through the address of a workflow
+ * (https://learn.microsoft.com/connectors/teams/#microsoft-teams-webhook); the older
  * connectors were retired in 2026. The signature in the address is the credential, so the
- * whole address is a secret. A workflow answers 202 before it has posted anything, so a
- * broken one is not seen here. A card's runs of text know no Markdown: nothing in a path
- * or an error becomes a link.
+ * whole address is a secret. A workflow answers 202 before it has posted anything, so
+ * this program can't notice a broken one. The runs of text in a card do not interpret
+ * Markdown, so nothing in a path or an error becomes a link.
  */
 import { z } from 'zod'
 import { defineNotifier, type Notice } from '../core/notifier.ts'
@@ -14,8 +14,8 @@ import { addressFault, cut, postJson } from './_post.ts'
 import { mustBeDelivered } from './_status.ts'
 
 /**
- * About 28 KB are taken in one message; what a notice says is much shorter, unless an
- * error is long.
+ * Teams accepts about 28 KB in one message. A notice is much shorter, unless an error
+ * text is long.
  */
 const LINE_CHARACTERS = 1000
 const LINES = 20
@@ -63,7 +63,7 @@ function messageOf(notice: Notice): unknown {
     ...facts,
     ...(notice.next === null ? [] : [line(run('Next: ', { weight: 'Bolder' }), run(notice.next))]),
     ...(notice.command === null ? [] : [line(run(notice.command, { fontType: 'Monospace' }))]),
-    // For a receiver that drops repeats, and for whoever looks for the event.
+    // The id lets receivers drop repetitions, and lets people find the event.
     line(run(notice.id, { isSubtle: true, size: 'Small' })),
   ]
   const content = {

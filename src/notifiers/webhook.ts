@@ -1,6 +1,6 @@
 /**
- * A web hook of the operator's own, signed as Standard Webhooks say; `webhook-id` is the
- * notice's id, the same for every repetition.
+ * Notices to a web hook of the operator's own, signed in the form of Standard Webhooks.
+ * `webhook-id` is the id of the notice, which is the same for every repetition.
  */
 import { z } from 'zod'
 import { defineNotifier, type Notice } from '../core/notifier.ts'

@@ -1,16 +1,19 @@
 /**
- * Deploy keys of a repository (https://docs.github.com/en/rest/deploy-keys/deploy-keys):
- * the pair is made here and sealed before its public half is sent, so a lost answer loses
- * nothing; the key is found by its fingerprint, and people find it by its title, the
- * intent's tag.
+ * Deploy keys of a GitHub repository
+ * (https://docs.github.com/en/rest/deploy-keys/deploy-keys). The key pair is generated
+ * here and sealed in the vault before its public half is sent, so a lost answer loses
+ * nothing: the key is found again by its fingerprint. For people it carries a title,
+ * which is the tag of the intent.
  *
- * A handle is the fingerprint, because it can be told from a private key that somebody
- * stored; GitHub's own number is looked up when it is needed. GitHub can't change a key,
- * only add and delete. That a key opens the repository would take SSH: what is verified
- * is that GitHub lists it, enabled and with the wanted right; nothing is tried with the
- * key, so that a proof can't lock anybody out. A key belongs to one repository (GitHub
- * takes none twice), so ending it ends nothing else; who has the private half for other
- * hosts keeps that.
+ * The handle of a key is its fingerprint, because the fingerprint can be computed from a
+ * private key that somebody has stored. GitHub's own number is looked up when a call
+ * needs it. GitHub can't change a deploy key, only add and delete it.
+ *
+ * Proving that a key opens the repository would need SSH. Instead it is verified that
+ * GitHub lists the key, that it is enabled and that it has the configured right. The key
+ * itself is never used for that, so a proof can't lock anybody out. GitHub accepts a
+ * deploy key for one repository only, so deleting it ends access to nothing else at
+ * GitHub; if the private half is also used for other hosts, it keeps working there.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -26,8 +29,12 @@ import { type Fields, flatten, type Secret, single } from '../core/secret.ts'
 import { answer, type Github, github, scopesOf } from '../net/github.ts'
 import { ed25519Pair, fingerprintOf, publicKeyIn } from '../net/openssh.ts'
 import { pickDefined } from '../core/defined.ts'
+import { throwIfInterrupted } from '../net/interrupt.ts'
 
-/** Pauses before an absent key means that nothing was made, or that it does not work. */
+/**
+ * Pauses between looks, in milliseconds. Only a key that is still absent after the last
+ * one counts as not made, or as not working.
+ */
 const LOOK_MS = [1000, 3000]
 
 export interface DeployKeyOptions {
@@ -76,10 +83,7 @@ export function openDeployKeys(
     list: async () => (await keys()).map(handleFrom),
     handleOf,
     create: async (intent, current) => {
-      if (context.signal.aborted)
-        throw new AdapterError('failed', 'interrupted before the key was added', {
-          retryable: false,
-        })
+      throwIfInterrupted(context.signal, 'the key was added')
       const old = options.readOnly === undefined ? await find(current?.handle?.id) : undefined
       return create(api, path, intent, options.readOnly ?? old?.read_only ?? true)
     },
@@ -106,8 +110,8 @@ export function openDeployKeys(
 }
 
 /**
- * Reading the list takes less than adding to it, so the right to add is asked for by
- * itself.
+ * Listing keys needs fewer rights than adding one, so the right to add is checked
+ * separately.
  */
 async function mayManage(api: Github, path: string): Promise<void> {
   const response = await api.call('GET', path)
@@ -187,8 +191,8 @@ function handleFrom({ fingerprint, title, enabled, created_at: created }: Key): 
 }
 
 /**
- * A public key that nobody else can have made says more than a title, so the title is not
- * asked for.
+ * The key is found by its fingerprint alone: nobody else can have made this key pair, so
+ * comparing the title as well would prove nothing more.
  */
 async function settle(
   context: AdapterContext,

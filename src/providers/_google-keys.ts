@@ -1,19 +1,20 @@
 /**
- * The API keys of one project as the API Keys API v2 has them, and what two keys differ
- * in (reference/providers.md 7a;
- * https://cloud.google.com/api-keys/docs/reference/rest/v2/projects.locations.keys).
+ * The API keys of one Google Cloud project, as the API Keys API v2 lists and changes them
+ * (https://cloud.google.com/api-keys/docs/reference/rest/v2/projects.locations.keys), and
+ * how two keys are compared.
  *
- * Every change is an operation that is waited for. A deleted key can still be got, with a
- * time of deletion, and its id is not free again before it is purged after thirty days
- * (seen in public: GoogleCloudPlatform/k8s-config-connector#1211,
- * hashicorp/terraform-provider-google#11726).
+ * Every change is a long-running operation, and its end is awaited. A deleted key can
+ * still be read and then shows its time of deletion; its id becomes free only when Google
+ * purges it after thirty days. That was observed in public
+ * (GoogleCloudPlatform/k8s-config-connector#1211,
+ * hashicorp/terraform-provider-google#11726) and is not documented.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
 import type { Handle } from '../core/model.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import { Secret } from '../core/secret.ts'
-import { fateUnknown, finished, type Google } from './_google.ts'
+import { fateUnknown, awaitOperation, type Google } from './_google.ts'
 import { pickDefined } from '../core/defined.ts'
 
 const Restrictions = z.record(z.string(), z.unknown())
@@ -36,7 +37,7 @@ const KeyString = z.looseObject({
     .transform((text) => new Secret(text)),
 })
 
-/** What a key may do, and for whom it speaks. */
+/** What a key may call, and the service account in whose name it acts. */
 export interface Scope {
   readonly restrictions: Readonly<Record<string, unknown>>
   readonly serviceAccountEmail: string | undefined
@@ -48,18 +49,21 @@ export interface Key extends Scope {
 }
 
 /**
- * Every method throws `AdapterError`; a change whose operation can't be followed to its
- * end has the effect `unknown`.
+ * Every method throws `AdapterError`. A change whose operation could not be followed to
+ * its end has the effect `unknown`.
  */
 export interface ProjectKeys {
-  /** All pages; deleted ones only where they are asked for. */
+  /** All keys of the project, over all pages; deleted ones only on request. */
   list(deletedToo: boolean): Promise<readonly Key[]>
-  /** Deleted ones are found too. */
+  /** Finds deleted keys as well. */
   find(id: string): Promise<Key | undefined>
   value(id: string): Promise<Secret>
-  /** Sent once. */
+  /** The request is sent once, never repeated. */
   create(id: string, scope: Scope): Promise<void>
-  /** Reversible for thirty days. Success where it is deleted already. */
+  /**
+   * Deletes the key, which Google can undo for thirty days. A key that is deleted already
+   * counts as success.
+   */
   remove(id: string): Promise<void>
   undelete(id: string): Promise<void>
 }
@@ -98,13 +102,14 @@ export function projectKeys(
       return keyFrom(shaped(KeyAnswer, await api.call('GET', one(id))))
     } catch (thrown) {
       if (!(thrown instanceof AdapterError) || thrown.code !== 'missing') throw thrown
-      // That a deleted key can be got was seen, and is not documented.
+      // Reading a deleted key by its id worked when it was tried, but it is not
+      // documented.
       return (await list(true)).find(({ handle }) => handle.id === id)
     }
   }
   /**
-   * A repeated change is refused once the first one has worked, so after a refusal the
-   * key itself is asked.
+   * Google refuses a repeated change once the first one has worked. After a refusal the
+   * state of the key decides.
    */
   const change = async (
     id: string,
@@ -112,7 +117,7 @@ export function projectKeys(
     started: () => Promise<unknown>,
   ): Promise<void> => {
     try {
-      await finished(api, base, await started(), context)
+      await awaitOperation(api, base, await started(), context)
     } catch (thrown) {
       if (!(thrown instanceof AdapterError)) throw thrown
       const key = await find(id).catch(() => undefined)
@@ -130,24 +135,27 @@ export function projectKeys(
         { displayName: id, ...scope },
         'once',
       )
-      const made = shaped(KeyAnswer, await finished(api, base, started, context), 'unknown')
+      const made = shaped(KeyAnswer, await awaitOperation(api, base, started, context), 'unknown')
       if (keyFrom(made).handle.id !== id)
         throw new AdapterError('bad-answer', `Google answered with another key than ${id}`, {
           effect: 'unknown',
           retryable: false,
         })
     },
-    // Without `checkExistingUsage` a key is deleted although it was used in the last
+    // Without `checkExistingUsage` Google deletes a key even if it was used in the last
     // seven days (https://googleapis.dev/dotnet/Google.Apis.ApiKeysService.v2,
-    // DeleteRequest). That is wanted: our own proofs are uses, and an emergency can't
-    // wait a week.
+    // DeleteRequest). That is intended: our own proofs count as uses, and an emergency
+    // can't wait a week.
     remove: (id) => change(id, true, () => api.call('DELETE', one(id))),
     undelete: (id) => change(id, false, () => api.call('POST', `${one(id)}:undelete`, {})),
   }
 }
 
-/** A new key may not be seen at once; a refusal of another kind is final. */
-export async function patiently<T>(
+/**
+ * Reads until something is found or the pauses are used up, because a new key may not be
+ * visible at once. An error other than `missing` is final.
+ */
+export async function retryWhileMissing<T>(
   context: AdapterContext,
   pauses: readonly number[],
   read: () => Promise<T | undefined>,
@@ -164,22 +172,25 @@ export async function patiently<T>(
   return read()
 }
 
-/** After something was made: whatever goes wrong now leaves it there. */
-export function madeValue(
+/**
+ * The value of a key that was just made. Every failure has the effect `unknown`, because
+ * the key exists.
+ */
+export function readNewValue(
   keys: ProjectKeys,
   id: string,
   context: AdapterContext,
   pauses: readonly number[],
 ): Promise<Secret> {
   return fateUnknown(
-    patiently(context, pauses, () => keys.value(id)).then((value) => {
+    retryWhileMissing(context, pauses, () => keys.value(id)).then((value) => {
       if (value !== undefined) return value
       throw new AdapterError('bad-answer', `Google shows no value of the key ${id}`)
     }),
   )
 }
 
-/** One line for each part that is not the same. */
+/** One line for each part in which the two scopes differ. */
 export function compared(old: Scope, made: Scope): readonly string[] {
   const parts = (scope: Scope): Record<string, unknown> => ({
     ...scope.restrictions,
@@ -195,8 +206,8 @@ export function compared(old: Scope, made: Scope): readonly string[] {
 }
 
 /**
- * The same text for the same meaning: the order of keys and of lists has none, and
- * nothing is as good as empty.
+ * The same text for scopes of the same meaning: the order of keys and of lists does not
+ * matter, and an absent part equals an empty one.
  */
 function canonical(value: unknown): string {
   if (Array.isArray(value))

@@ -1,20 +1,21 @@
 /**
- * Does Gemini accept this key? Asked by listing one model, which costs nothing
- * (reference/providers.md 7a, "Verify").
+ * Whether Gemini accepts an API key. The probe lists one model, which costs nothing
+ * (https://ai.google.dev/api/models#method:-models.list). What the answers mean:
  *
- * - 400 with API_KEY_INVALID: the key is not known, or deleted. Not 401, as one would
- *   expect.
- * - 403 API_KEY_…_BLOCKED: the key is known, and its restrictions keep it from this call.
- *   It lives.
- * - 401 says nothing by itself. Living keys that are bound to a service account are
- *   reported to get ACCESS_TOKEN_TYPE_UNSUPPORTED (google-gemini/gemini-cli#28538), any
- *   key gets one where an API takes none, and what a deleted bound key gets is not
- *   documented. So the key itself is asked whether it is deleted.
- * - Neither is anything else a word about the key: 403 of a service that is not enabled,
- *   limits, failures.
+ * - 400 with API_KEY_INVALID (not 401, as one would expect): the key is unknown or
+ *   deleted.
+ * - 403 with API_KEY_…_BLOCKED: the key is known and alive, but its restrictions forbid
+ *   this call.
+ * - 401 proves nothing. Living keys that are bound to a service account are reported to
+ *   get ACCESS_TOKEN_TYPE_UNSUPPORTED (google-gemini/gemini-cli#28538), any key gets a
+ *   401 where an API accepts no keys, and what a deleted bound key gets is not
+ *   documented. In this case the API Keys API is asked whether the key is deleted.
+ * - Everything else proves nothing about the key either: a 403 because the service is not
+ *   enabled, limits, failures.
  *
- * Google names no figure for how long a new or a deleted key takes; five minutes are
- * reported. Single answers don't count, steady ones do.
+ * Google does not say how long a new or a deleted key takes to be known everywhere; five
+ * minutes are reported. So one answer is never believed, only several equal answers in a
+ * row.
  */
 import { MINUTE } from '../core/duration.ts'
 import { AdapterError } from '../core/errors.ts'
@@ -34,11 +35,13 @@ const SPREAD = {
 } as const
 
 /**
- * What the API Keys API knows about the key, asked only where Gemini's answer leaves it
- * open.
+ * What the API Keys API knows about the key. It is asked only where Gemini's answer is
+ * not conclusive.
  */
 export interface KeyFacts {
-  /** It came to life minutes ago. */
+  /**
+   * The key was created or restored a few minutes ago, so it may not be known everywhere.
+   */
   readonly young: boolean
   /** Do its restrictions name the Gemini API? */
   mayCall(): Promise<boolean>
@@ -49,8 +52,8 @@ export interface KeyFacts {
 type Verdict = 'live' | 'elsewhere' | 'barred' | 'unclear' | 'dead'
 
 /**
- * Resolves when the key is accepted steadily. Throws `refused` for a dead one, `failed`
- * where that can't be told.
+ * Resolves once the key is accepted several times in a row. Throws `refused` for a dead
+ * key, and `failed` where it can't be told.
  */
 export async function awaitLife(
   context: AdapterContext,
@@ -62,8 +65,8 @@ export async function awaitLife(
   let mayCall: boolean | undefined
   for (let [streak, waited] = [0, false]; ;) {
     const verdict = await ask(context, baseUrl, value)
-    // By its restrictions it may not do this from here, or not at all: it lives, and that
-    // is all that can be known.
+    // The restrictions of the key forbid this call from here, or altogether. So the key
+    // is alive, and more can't be learned.
     if (verdict === 'barred') mayCall ??= await key.mayCall()
     const accepted =
       verdict === 'live' || verdict === 'elsewhere' || (verdict === 'barred' && mayCall === false)
@@ -90,8 +93,8 @@ async function notLive(verdict: Verdict, key: KeyFacts): Promise<AdapterError> {
 }
 
 /**
- * Throws `refused` when the key is refused steadily, `failed` where that can't be told.
- * Resolves when it still works after a minute.
+ * Throws `refused` once the key is refused several times in a row, and `failed` where it
+ * can't be told. Resolves when the key still works after a minute.
  */
 export async function awaitDeath(
   context: AdapterContext,
@@ -131,7 +134,8 @@ async function ask(context: AdapterContext, baseUrl: string, value: Secret): Pro
   const response = await context.http.send({
     method: 'GET',
     url: `${baseUrl.replace(/\/$/, '')}/v1beta/models?pageSize=1`,
-    // Never `?key=`: an address is logged on its way.
+    // The key goes into a header and never into `?key=…`, because addresses are logged on
+    // the way.
     headers: { 'x-goog-api-key': value.reveal(), accept: 'application/json' },
     effect: 'read',
     signal: context.signal,
@@ -141,7 +145,7 @@ async function ask(context: AdapterContext, baseUrl: string, value: Secret): Pro
   if (status === 400 && reasons.includes('API_KEY_INVALID')) return 'dead'
   if (status === 401) return 'unclear'
   if (status === 403 && reasons.includes('API_KEY_SERVICE_BLOCKED')) return 'barred'
-  // By its address, its referrer or its app.
+  // Blocked because of the caller's address, referrer or app.
   if (status === 403 && reasons.some((reason) => /^API_KEY_\w+_BLOCKED$/.test(reason)))
     return 'elsewhere'
   const code = status === 429 ? 'throttled' : status >= 500 ? 'unavailable' : 'failed'

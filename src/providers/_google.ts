@@ -1,13 +1,13 @@
 /**
- * Calls to Google's JSON APIs: who calls (a service account's key or a ready access
- * token), what a refusal means, and long-running operations (reference/providers.md 7a,
- * 7b).
+ * Calls to Google's JSON APIs: the caller's credential (the key file of a service
+ * account, or a ready access token), the meaning of a refusal, and long-running
+ * operations.
  *
- * A service account signs a JWT with its own key and changes it for an access token of an
- * hour, which is kept in memory and nowhere else (RFC 7523;
- * https://developers.google.com/identity/protocols/oauth2/service-account). No body of an
- * answer is ever quoted: of an error only its status, its reasons and the name of the
- * missing permission are taken (https://google.aip.dev/193).
+ * A service account signs a JWT with its own key and exchanges it for an access token
+ * that lives for an hour. The token is kept in memory only (RFC 7523;
+ * https://developers.google.com/identity/protocols/oauth2/service-account). The body of
+ * an answer is never quoted: of an error only its status, its reasons and the name of the
+ * missing permission are used (https://google.aip.dev/193).
  */
 import { createPrivateKey, type KeyObject, sign } from 'node:crypto'
 import { z } from 'zod'
@@ -19,18 +19,24 @@ import { Secret } from '../core/secret.ts'
 import { answeredBy } from '../net/answered.ts'
 import { ATTEMPTS, pauseMs, retryAfterMs } from '../net/retry.ts'
 import { pickDefined } from '../core/defined.ts'
+import { withJson } from '../net/json-api.ts'
 
 const VENDOR = 'Google'
 const SCOPE = 'https://www.googleapis.com/auth/cloud-platform'
 const TOKEN_URL = 'https://oauth2.googleapis.com/token'
-/** The longest that Google grants a signed assertion. */
+/** The longest life, in seconds, that Google accepts for a signed assertion. */
 const ASSERTION_S = 3600
-/** A token is given up before its end, so that none runs out on its way. */
+/**
+ * A token is replaced this long before its end, so that none expires on its way to
+ * Google.
+ */
 const TOKEN_MARGIN_MS = 60_000
 const MAX_ANSWER_BYTES = 16 * 1024 * 1024
-/** Google names no figure for its operations; those of API keys take seconds. */
+/**
+ * Google does not say how long its operations may take; those of API keys take seconds.
+ */
 const OPERATION_LIMIT_MS = 120_000
-/** Codes of google.rpc.Code that leave open whether the work was done. */
+/** Values of google.rpc.Code that leave open whether the work was done. */
 const VAGUE: readonly (number | undefined)[] = [undefined, 1, 2, 4, 6, 10, 13, 14, 15]
 
 const KeyFile = z.looseObject({
@@ -71,20 +77,20 @@ const Operation = z.looseObject({
 })
 
 /**
- * Who calls. A token that was not accepted is dropped, and the next one is a new one
- * where there can be one.
+ * The access token of the caller. A token that Google did not accept is dropped, and the
+ * next call gets a new one where one can be made.
  */
 export interface Tokens {
   get(): Promise<Secret>
-  /** `false` where there is no other. */
+  /** `false` where no other token can be had. */
   drop(token: Secret): boolean
 }
 
 export interface Google {
   /**
-   * The parsed answer of a 2xx. Throws `AdapterError` by status and reasons. `effect` of
-   * a write: `once` is sent again only after an answer that proves that nothing was done
-   * (429, or a token that had run out).
+   * The parsed answer of a 2xx. Throws an `AdapterError` that depends on status and
+   * reasons. `effect` of a write: `once` is sent again only after an answer that proves
+   * that nothing was done (429, or a token that had expired).
    */
   call(
     method: HttpRequest['method'],
@@ -95,14 +101,17 @@ export interface Google {
 }
 
 /**
- * A token that somebody else obtained; it lives for an hour at most and is not renewed
- * here.
+ * An access token that somebody else obtained. It lives for an hour at most and can't be
+ * renewed here.
  */
 export function readyToken(token: Secret): Tokens {
   return { get: () => Promise.resolve(token), drop: () => false }
 }
 
-/** What is wrong with this text as the key file of a service account; never quotes it. */
+/**
+ * Why this text can't be used as the key file of a service account; `undefined` if it
+ * can. Never quotes the text.
+ */
 export function keyFileFault(text: Secret): string | undefined {
   const file = parsed(text)
   if (file === undefined) return 'is not JSON (give the whole key file, as Google wrote it)'
@@ -125,14 +134,15 @@ function signingKey({ private_key: pem }: KeyFile): KeyObject | undefined {
     const key = createPrivateKey(pem.reveal())
     return key.asymmetricKeyType === 'rsa' ? key : undefined
   } catch {
-    // The message of the parser may quote the text.
+    // The error is dropped because the message of the parser may quote the key.
     return undefined
   }
 }
 
 /**
- * Tokens for a service account, one at a time. Throws `misconfigured` for a file that
- * can't be used, `denied` where Google does not accept it; the effect is always `none`.
+ * Access tokens of a service account, one at a time. Throws `misconfigured` for a file
+ * that can't be used and `denied` where Google does not accept it; the effect is always
+ * `none`.
  */
 export function serviceAccountTokens(text: Secret, context: AdapterContext): Tokens {
   const fault = keyFileFault(text)
@@ -166,14 +176,15 @@ async function exchange(
       grant_type: 'urn:ietf:params:oauth:grant-type:jwt-bearer',
       assertion,
     }).toString(),
-    // A token more changes nothing that is rotated here.
+    // One more access token changes nothing that is rotated here, so this counts as a
+    // read.
     effect: 'read',
     signal: context.signal,
   })
   const { status } = response
   if (status === 400 || status === 401 || status === 403) {
-    // The word that OAuth has for it (RFC 6749, 5.2), never its description, which may
-    // quote.
+    // Only the error code of OAuth (RFC 6749, 5.2) is shown, never its description, which
+    // may quote what was sent.
     const fault = Fault.safeParse(parsed(response.body))
     const said = fault.success ? `${status} ${fault.data.error}` : String(status)
     throw new AdapterError(
@@ -223,12 +234,10 @@ export function google(tokens: Tokens, context: AdapterContext): Google {
         const response = await context.http.send({
           method,
           url,
-          headers: {
-            authorization: `Bearer ${token.reveal()}`,
-            accept: 'application/json',
-            ...(body === undefined ? {} : { 'content-type': 'application/json' }),
-          },
-          ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+          ...withJson(
+            { authorization: `Bearer ${token.reveal()}`, accept: 'application/json' },
+            body,
+          ),
           effect,
           maxBytes: MAX_ANSWER_BYTES,
           signal: context.signal,
@@ -249,7 +258,7 @@ export function google(tokens: Tokens, context: AdapterContext): Google {
           continue
         }
         const error = refusal(response, context, effect === 'read' ? 'none' : 'unknown')
-        // The transport has repeated the others already.
+        // The HTTP client has repeated all other errors already.
         if (error.code !== 'throttled' || effect !== 'once' || attempt >= ATTEMPTS) throw error
         await context.clock.sleep(
           error.retryAfterMs ?? pauseMs(attempt, context.random),
@@ -261,11 +270,11 @@ export function google(tokens: Tokens, context: AdapterContext): Google {
 }
 
 /**
- * Asks until the operation is done; its response. Its own failure has the effect `none`
- * where Google's code says so; whatever else goes wrong is `unknown`, because the
- * operation goes on without us.
+ * Polls until the operation is done and returns its response. A failure of the operation
+ * itself has the effect `none` where Google's code proves that; everything else is
+ * `unknown`, because the operation goes on without us.
  */
-export async function finished(
+export async function awaitOperation(
   api: Google,
   baseUrl: string,
   started: unknown,
@@ -302,7 +311,10 @@ function operationIn(answer: unknown): z.output<typeof Operation> {
   })
 }
 
-/** A read that fails after a write leaves the fate of the write open. */
+/**
+ * Gives an error the effect `unknown`: a read that fails after a write says nothing about
+ * what the write did.
+ */
 export async function fateUnknown<T>(read: Promise<T>): Promise<T> {
   try {
     return await read
@@ -314,7 +326,7 @@ export async function fateUnknown<T>(read: Promise<T>): Promise<T> {
 }
 
 /**
- * HTTP status, status word and reasons of a refusal, for callers that must tell them
+ * HTTP status, status word and reasons of a refusal, for callers that must tell refusals
  * apart.
  */
 export function reasonsOf({ status, body }: HttpResponse): {
@@ -349,8 +361,8 @@ const BY_CODE: Readonly<Record<number, number>> = {
 }
 
 /**
- * @param effect of what is neither a refusal nor a limit
- * @param own is it Google's own answer, and not that of something in between?
+ * @param effect of an error that is neither a refusal nor a limit
+ * @param own whether the answer is Google's own, and not that of a proxy
  */
 function described(
   error: z.output<typeof Status>,
@@ -393,8 +405,8 @@ function described(
     case 404:
       return new AdapterError('missing', message, { details })
     case 429: {
-      // One status for two things, too many calls and too many keys; how the second is
-      // told apart is not documented.
+      // Google uses 429 both for too many calls and for too many keys; how to tell them
+      // apart is not documented.
       const rate =
         wait !== undefined || reasons.includes('RATE_LIMIT_EXCEEDED') || named('RetryInfo')
       const full = !rate && (http === undefined || named('QuotaFailure'))
@@ -415,7 +427,7 @@ function described(
         },
       )
     default:
-      // 408 and 499 are time-outs: the work may go on.
+      // 408 and 499 are time-outs, after which the work may go on.
       if (status >= 500 || status === 408 || status === 499)
         return new AdapterError('unavailable', message, {
           effect,

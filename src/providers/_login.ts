@@ -1,7 +1,8 @@
 /**
- * Logins of a database server: what PostgreSQL, MySQL and whatever comes next have in
- * common. Two users with the same rights take turns, or there is one; the password is
- * made here and sealed before the server hears of it; what is issued says how to connect.
+ * Logins of a server that has users and passwords: what the providers for PostgreSQL,
+ * MySQL, RabbitMQ and Redis have in common. Either two users with the same rights take
+ * turns, or there is one user. The password is made here and sealed in the vault before
+ * the server gets to know it. The issued value has fields that say how to connect.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -9,6 +10,7 @@ import type { Handle, Intent } from '../core/model.ts'
 import type { Random } from '../core/ports.ts'
 import type { Credential, CurrentFault, Issued } from '../core/provider.ts'
 import { type Fields, Secret, SINGLE, singleValue } from '../core/secret.ts'
+import { secretField } from '../core/schema.ts'
 
 export const hostField = z
   .string()
@@ -19,13 +21,43 @@ export const tlsFields = {
   tls: z.boolean().optional().meta({ description: 'Default true; false only to this machine' }),
   ca: z
     .string()
-    // Bundles of vendors have comments between the certificates.
+    // The pattern matches at any line, because bundles of vendors have comments between
+    // the certificates.
     .regex(/^-----BEGIN CERTIFICATE-----/m, 'holds no certificate in PEM')
     .optional()
     .meta({ description: "Certificate of the server's own authority, PEM" }),
 }
 
-/** Two that take turns, or one. */
+/**
+ * The admin, who changes the passwords.
+ *
+ * @param name the form of a user's name at this server
+ * @param description what this user must be, such as `User with the tag administrator`
+ */
+export function adminField(name: z.ZodString, description: string) {
+  return z
+    .strictObject({
+      user: name.meta({ description }),
+      password: secretField('Its password'),
+    })
+    .meta({ description: 'Who changes the passwords' })
+}
+
+/** Two users that take turns, or one, with a description of each. */
+export function userFields(name: z.ZodString, two: string, one: string) {
+  return {
+    users: z.tuple([name, name]).optional().meta({ description: two }),
+    user: name.optional().meta({ description: one }),
+  }
+}
+
+/** The strategy of a server whose users have one password each. */
+export const strategyField = z
+  .enum(['two-users', 'single'])
+  .optional()
+  .meta({ description: 'Default: two-users' })
+
+/** Either two users that take turns, or one user. */
 export interface Users {
   readonly users?: readonly [string, string] | undefined
   readonly user?: string | undefined
@@ -70,13 +102,16 @@ export function namesIn({ users, user }: Users): readonly string[] {
   return users ?? (user === undefined ? [] : [user])
 }
 
-/** The user that is not current; the first one where none is. */
+/**
+ * The user that gets the next password: the one that is not current, or the first one
+ * where none is.
+ */
 export function nextUser({ users, user }: Users, current: Credential | undefined): string {
   if (users === undefined) return user ?? ''
   return current?.fields['username']?.reveal() === users[0] ? users[1] : users[0]
 }
 
-/** One of the two, by the name that the value itself carries. */
+/** The handle of one of the two users, by the user name in the value. */
 export function handleOf({ users }: Users, fields: Fields): Handle | undefined {
   const name = fields['username']?.reveal()
   return name !== undefined && users?.includes(name) === true ? { id: name, live: true } : undefined
@@ -86,10 +121,10 @@ export function handleOf({ users }: Users, fields: Fields): Handle | undefined {
  * Why a stored value can't be the login that a rotation replaces; `undefined` when it
  * can. Pure.
  *
- * With two that take turns the value must say whose it is: without that, the one in use
- * could be given a new password under the feet of whoever logs in with it. With one user
- * a value without a user name is that user's, and one with another name is not. The hint
- * is the line to type.
+ * Where two users take turns, the value must contain a user name. Without it, the
+ * rotation might give a new password to the user whose login is in use, and lock out
+ * whoever uses it. Where there is one user, a value without a user name belongs to that
+ * user, and a value with another name does not. The hint is the command to type.
  *
  * @param noun what the server calls a user
  */
@@ -113,14 +148,15 @@ export function loginFault(
   const first = names[0] ?? ''
   const field = `rotate set ${path} --field ${shellWord(`username=${first}`)}`
   const line =
-    // A value without fields is not given fields one by one.
+    // A value that is stored without fields can't get single fields; it must be stored
+    // anew as a whole.
     Object.hasOwn(fields, SINGLE)
       ? storeLine(path, first)
       : `${field}${name === undefined && password !== undefined ? '' : ' --field password=@-'}`
   return { why, hint: users === undefined ? line : `${line}   (or ${users[1]}: whose it is)` }
 }
 
-/** Whom the refusals below are about, and what the far side calls them. */
+/** The user that a refusal below names, and what the server calls its users. */
 interface Whose {
   readonly path: string
   /** Such as `role`. */
@@ -129,10 +165,11 @@ interface Whose {
 }
 
 /**
- * The far side refuses the login that is current here: whoever uses another one of that
- * user would lose it by a rotation. `refused`; nothing was changed.
+ * The server refuses the login that is current in this vault. Somebody may use the same
+ * user with another password, and would be locked out by a rotation. The error is
+ * `refused`, and nothing was changed.
  *
- * @param far what the far side is called, such as `server`
+ * @param far what the server is called in the message
  */
 export function staleLogin({ path, noun, name }: Whose, far: 'server' | 'broker'): AdapterError {
   return new AdapterError(
@@ -146,10 +183,11 @@ export function staleLogin({ path, noun, name }: Whose, far: 'server' | 'broker'
 }
 
 /**
- * Nothing here says which of two users is in use, and the one whose turn it would be may
- * log in: it could be that one. `misconfigured`; nothing was changed.
+ * This vault does not know which of the two users is in use, and the user whose turn it
+ * is may log in, so it could be the one in use. The error is `misconfigured`, and nothing
+ * was changed.
  *
- * @param off how that user is switched off, as a command
+ * @param off the command that switches that user off
  */
 export function maybeInUse({ path, noun, name }: Whose, off: string): AdapterError {
   return new AdapterError(
@@ -178,7 +216,7 @@ export function shellWord(text: string): string {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`
 }
 
-/** 192 bits, in characters that need no quoting anywhere. */
+/** A password of 192 random bits in characters that need no quoting anywhere. */
 export function newPassword(random: Random): { readonly password: Secret } {
   return { password: new Secret(Buffer.from(random.bytes(24)).toString('base64url')) }
 }
@@ -191,10 +229,10 @@ export function passwordOf({ material }: Intent): Secret {
 }
 
 /**
- * The login that a value is. Throws `misconfigured` where there is nothing to log in
- * with.
+ * User name and password of a value. Throws `misconfigured` where one of them is missing.
  *
- * @param user the one user of the configuration, whose password a value without a name is
+ * @param user the only user of the configuration: a value without a user name belongs to
+ *   it
  */
 export function loginOf(
   fields: Fields,
@@ -206,7 +244,7 @@ export function loginOf(
   throw new AdapterError('misconfigured', 'the secret has no fields "username" and "password"')
 }
 
-/** The names of what `issued` makes. */
+/** Names of the fields that `issued` fills. */
 export function fieldsOf({ database }: Pick<Place, 'database'>): readonly string[] {
   return [
     'username',
@@ -242,7 +280,10 @@ export function issued(
   }
 }
 
-/** TLS unless the server is this machine; an authority of its own is always asked for. */
+/**
+ * Whether the connection uses TLS: by default yes, unless the server is this machine. A
+ * configured certificate authority always means TLS.
+ */
 export function usesTls({
   tls,
   host,
@@ -256,7 +297,8 @@ export function usesTls({
 }
 
 /**
- * A refused login of the admin says nothing about the password that is rotated: `denied`.
+ * Turns `refused` into `denied`: a refused login of the admin says nothing about the
+ * password that is rotated.
  */
 export async function asAdminOf<T>(user: string, work: Promise<T>): Promise<T> {
   try {

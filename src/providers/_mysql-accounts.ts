@@ -1,11 +1,12 @@
 /**
- * How one can log in to an account of MySQL or MariaDB: what the provider `mysql` reads.
+ * The accounts of MySQL or MariaDB and their ways to log in, as the provider `mysql`
+ * reads them from the server.
  *
- * MySQL keeps it in mysql.user, the retained password in User_attributes
- * (https://dev.mysql.com/doc/refman/8.4/en/grant-tables.html); MariaDB as JSON in
- * mysql.global_priv (https://mariadb.com/kb/en/mysqlglobal_priv-table/). An account is a
- * name and a host: one name may stand for several accounts, each with passwords of its
- * own.
+ * MySQL keeps them in mysql.user, a retained second password in the column
+ * User_attributes (https://dev.mysql.com/doc/refman/8.4/en/grant-tables.html). MariaDB
+ * keeps them as JSON in mysql.global_priv
+ * (https://mariadb.com/kb/en/mysqlglobal_priv-table/). An account is a name and a host,
+ * so one name may stand for several accounts that have different passwords.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -23,18 +24,23 @@ export interface Account {
   readonly name: string
   readonly host: string
   readonly locked: boolean
-  /** Its password has expired: whoever logs in may do nothing but change it. */
+  /** The password has expired: whoever logs in may do nothing but change it. */
   readonly expired: boolean
-  /** The password of this account was ended by this program, see `endedForm`. */
+  /** This program has ended the password of the account; see `endedForm`. */
   readonly ended: boolean
   /**
-   * The method that a new password gets: the one that the account has. Absent without
-   * one.
+   * The authentication method of the account, which a new password keeps. `undefined`
+   * where the account has no password method.
    */
   readonly method: Method | undefined
-  /** Its passwords; on MySQL the primary one first, then the one that was retained. */
+  /**
+   * All passwords of the account; on MySQL the primary one comes first, then the retained
+   * one.
+   */
   readonly passwords: readonly Stored[]
-  /** Ways to log in without a password of ours (unix_socket, pam). They stay. */
+  /**
+   * Ways to log in without such a password (unix_socket, pam). They are never changed.
+   */
   readonly others: readonly Stored[]
 }
 
@@ -42,8 +48,9 @@ export interface Account {
 export type PasswordAccount = Account & { readonly method: Method }
 
 /**
- * May whoever is logged in change the passwords of others? A role may bring the right;
- * then the first change says whether it does.
+ * Whether the logged-in account may change the passwords of others. A role may grant that
+ * right; where one is granted, this is assumed, and the first change shows whether it is
+ * true.
  */
 export async function mayChangeAccounts(server: Server): Promise<boolean> {
   const rows = await read(server, 'SHOW GRANTS', z.record(z.string(), z.string()))
@@ -55,8 +62,9 @@ export async function mayChangeAccounts(server: Server): Promise<boolean> {
 }
 
 /**
- * MariaDB with a plug-in that checks passwords takes no stored form, because it can not
- * see the password (`ALTER USER` then ends with 1396).
+ * Whether the server refuses a password in its stored form. MariaDB does so when a
+ * plug-in validates passwords, because the plug-in can't see the password (`ALTER USER`
+ * then fails with error 1396).
  */
 export async function refusesStoredForms(server: Server): Promise<boolean> {
   if (!server.mariadb) return false
@@ -95,14 +103,15 @@ const MariaDbRow = z.object({
 })
 const Way = z.object({ plugin: z.string(), authentication_string: z.string().default('') })
 const MariaDbPriv = z.object({
-  // An account of the time before plugins.
+  // Accounts that are older than authentication plug-ins name none.
   plugin: z.string().default('mysql_native_password'),
   authentication_string: z.string().default(''),
   account_locked: z.boolean().default(false),
-  // All ways, where there are more than one. The first part of this object is an empty
-  // object in here.
+  // All ways to log in, where there are more than one. The way that stands in the outer
+  // object is an empty object in this list.
   auth_or: z.array(z.union([Way, z.strictObject({})])).default([]),
-  // Seconds; 0 after PASSWORD EXPIRE. Days; -1 for the server's own, 0 for ever.
+  // `password_last_changed` is in seconds, 0 after PASSWORD EXPIRE. `password_lifetime`
+  // is in days, -1 for the default of the server, 0 for no limit.
   password_last_changed: z.number().optional(),
   password_lifetime: z.number().default(-1),
   is_role: z.boolean().default(false),
@@ -156,8 +165,8 @@ function accountFrom(
     ended:
       ours.length > 0 &&
       ours.every(({ plugin, hash }) => isMethod(plugin) && isEndedForm(plugin, hash)),
-    // Left out: no password at all, the word by which MariaDB says that none fits, and
-    // what was ended here.
+    // These do not count as passwords: an empty one, the word "invalid" by which MariaDB
+    // says that none fits, and the form of one that was ended here.
     passwords: ours.filter(
       ({ plugin, hash }) =>
         hash !== '' && hash !== 'invalid' && !(isMethod(plugin) && isEndedForm(plugin, hash)),
@@ -166,17 +175,25 @@ function accountFrom(
   }
 }
 
-/** Is it the account of this host? Hosts are compared without regard to case. */
+/**
+ * Whether the account is the one of this host. Hosts are compared without regard to case.
+ */
 export function isAt({ host }: Account, wanted: string): boolean {
   return host.toLowerCase() === wanted.toLowerCase()
 }
 
-/** As people write it. What the server says of other accounts may hold anything. */
+/**
+ * `name@host` for messages. A host of another account may contain any character, so
+ * unprintable ones are replaced.
+ */
 export function called({ name, host }: Pick<Account, 'name' | 'host'>): string {
   return `${name}@${host.replaceAll(/[^\x21-\x7e]/g, '?')}`
 }
 
-/** Throws `misconfigured` for an account that logs in otherwise. */
+/**
+ * The account with its password method. Throws `misconfigured` for an account that logs
+ * in by other means.
+ */
 export function withPassword(found: Account): PasswordAccount {
   const { method, others } = found
   if (method !== undefined) return { ...found, method }
@@ -190,7 +207,7 @@ export function withPassword(found: Account): PasswordAccount {
   )
 }
 
-/** Is it one of the account's passwords? */
+/** Whether this is one of the passwords of the account. */
 export async function has({ passwords }: Account, password: Secret): Promise<boolean> {
   for (const stored of passwords) if (await fits(stored, password)) return true
   return false

@@ -1,6 +1,6 @@
 /**
- * What the provider `mysql` changes of an account. Every function here needs the
- * account's turn.
+ * The changes that the provider `mysql` makes to an account. Every function here must be
+ * called by the session that holds the lock of the account (`_mysql-turn.ts`).
  */
 import { AdapterError } from '../core/errors.ts'
 import type { Random } from '../core/ports.ts'
@@ -12,8 +12,8 @@ import { type Account, fits, type PasswordAccount, type Stored } from './_mysql-
 import { change } from './_mysql-turn.ts'
 
 /**
- * The account has that password and no other. Its lock is left as it is unless one is
- * named.
+ * Gives the account this password and ends all others. The account stays locked or
+ * unlocked as it is, unless `lock` says otherwise.
  */
 export async function replace(
   server: Server,
@@ -23,16 +23,15 @@ export async function replace(
 ): Promise<void> {
   const locking = lock === undefined ? '' : ` ACCOUNT ${lock}`
   if (server.mariadb) return change(server, `${via(found, [made])}${locking}`)
-  // Without this a retained password would survive the change, and nobody would know of
-  // it.
+  // A retained password would survive the change, and nobody would know of it.
   if (found.passwords.length > 1) await discard(server, found)
   await change(server, `${altered(found)} ${identified(made)}${locking}`)
 }
 
 /**
- * The account has that password as well as the one that it has. On MySQL the statement
- * must never be sent twice: the second one would retain the new password and drop the one
- * in use.
+ * Gives the account this password in addition to the one that it has. On MySQL the
+ * statement must never be sent twice: the second one would retain the new password and
+ * drop the one in use.
  */
 export async function add(server: Server, found: Account, made: Stored): Promise<void> {
   await change(
@@ -44,9 +43,9 @@ export async function add(server: Server, found: Account, made: Stored): Promise
 }
 
 /**
- * No password fits the account any more, and it is locked. One that somebody else had
- * locked before does not get the mark by which it would be known as locked from here, and
- * be unlocked again.
+ * Ends all passwords of the account and locks it. An account that somebody else had
+ * locked before gets a random password instead of the mark of `endedForm`: the mark would
+ * make this program believe later that it may unlock the account.
  */
 export async function close(server: Server, found: PasswordAccount, random: Random): Promise<void> {
   const { method, locked, ended } = found
@@ -58,8 +57,9 @@ export async function close(server: Server, found: PasswordAccount, random: Rand
 }
 
 /**
- * Ends this password and no other. One that the account does not have is gone already;
- * without its last one an account is locked. May be called again wherever it was cut off.
+ * Ends this password and no other. A password that the account does not have counts as
+ * ended. An account that loses its last password is locked. May be called again wherever
+ * an earlier call was cut off.
  */
 export async function endPassword(
   server: Server,
@@ -71,31 +71,34 @@ export async function endPassword(
   for (const stored of found.passwords) if (!(await fits(stored, password))) kept.push(stored)
   const [last] = kept
   const gone = kept.length === found.passwords.length
-  // An earlier call may have come no further than this, see below.
+  // An earlier call may have stopped between the two statements below.
   if (gone && !server.mariadb && distinct(kept) < kept.length) return discard(server, found)
   if (gone) return
   if (last === undefined) return close(server, found, random)
   if (server.mariadb) return change(server, via(found, kept))
-  // The new password goes and the retained one stays: it has to be the primary one before
-  // the retained place is emptied.
+  // On MySQL the retained password must become the primary one before the place for a
+  // retained one is emptied.
   if (last !== found.passwords[0]) await change(server, `${altered(found)} ${identified(last)}`)
   await discard(server, found)
 }
 
-/** How many passwords these are: MySQL may store one of them twice. */
+/** How many different passwords these are: MySQL may store the same one twice. */
 export function distinct(passwords: readonly Stored[]): number {
   return new Set(passwords.map(({ plugin, hash }) => `${plugin} ${hash}`)).size
 }
 
-/** Were these passwords, and no others, just now those of the account? */
+/** Whether the account still has all of these passwords. */
 export function stillThere(before: readonly Stored[], { passwords }: Account): boolean {
   return before.every(({ plugin, hash }) =>
     passwords.some((stored) => stored.plugin === plugin && stored.hash === hash),
   )
 }
 
-/** Of what happens after a change: the change has been made, whatever the error says. */
-export async function afterwards<T>(work: Promise<T>): Promise<T> {
+/**
+ * For reads after a change: their errors get the effect `unknown`, because the change has
+ * been made.
+ */
+export async function readAfterChange<T>(work: Promise<T>): Promise<T> {
   try {
     return await work
   } catch (thrown) {
@@ -111,7 +114,7 @@ function discard(server: Server, found: Account): Promise<void> {
   return change(server, `${altered(found)} DISCARD OLD PASSWORD`)
 }
 
-/** MariaDB's way to say which passwords an account has. */
+/** The clause by which MariaDB is told all passwords of an account at once. */
 function via(found: Account, passwords: readonly Stored[]): string {
   const ways = [...passwords, ...found.others].map(({ plugin, hash }) =>
     hash === '' ? plugin : `${plugin} USING ${literal(hash)}`,
@@ -127,22 +130,22 @@ function altered(found: Account): string {
   return `ALTER USER ${identifier(found)}`
 }
 
-/** An account in a statement. */
+/** The name of an account as it stands in a statement. */
 export function identifier({ name, host }: Pick<Account, 'name' | 'host'>): string {
   return `${quoted(name)}@${quoted(host)}`
 }
 
 /**
- * Quoted as an identifier, which is read alike in every sql_mode. A name with a backtick
- * is no name here.
+ * A name in backticks, which every sql_mode reads alike. The configuration refuses names
+ * that contain a backtick.
  */
 export function quoted(name: string): string {
   return `\`${name}\``
 }
 
 /**
- * What a server stores, to be stored again. A salt of its own making may hold any
- * character; in hexadecimal MySQL takes it from 8.0.17 on.
+ * A stored form as a literal. A salt that the server made may contain any character, and
+ * such a form is written in hexadecimal, which MySQL accepts from 8.0.17 on.
  */
 function literal(stored: string): string {
   return /^[\x20-\x26\x28-\x5b\x5d-\x7e]*$/.test(stored)

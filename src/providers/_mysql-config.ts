@@ -1,11 +1,18 @@
-/** What the provider `mysql` is told. */
+/** The configuration of the provider `mysql`. */
 import { isIP } from 'node:net'
 import { z } from 'zod'
-import { secretField } from '../core/schema.ts'
-import { checkLogins, hostField, isLocal, namesIn, tlsFields } from './_login.ts'
+import {
+  checkLogins,
+  hostField,
+  isLocal,
+  namesIn,
+  tlsFields,
+  adminField,
+  userFields,
+} from './_login.ts'
 
-// Neither quote nor backslash, so that no sql_mode of the server changes how a name is
-// read.
+// Single quotes, backslashes and backticks are refused, so that a name means the same in
+// every sql_mode of the server.
 const account = z.string().regex(/^[^\0-\x1f\x7f'\\`]{1,80}$/, 'is not the name of an account')
 
 export const Config = z
@@ -18,19 +25,12 @@ export const Config = z
       .max(64)
       .optional()
       .meta({ description: 'Database that is named in what is issued' }),
-    admin: z
-      .strictObject({
-        user: account.meta({ description: 'Account that may change the others' }),
-        password: secretField('Its password'),
-      })
-      .meta({ description: 'Who changes the passwords' }),
-    users: z
-      .tuple([account, account])
-      .optional()
-      .meta({ description: 'Two accounts with the same rights that take turns' }),
-    user: account
-      .optional()
-      .meta({ description: 'The one account, with "strategy": "dual" or "single"' }),
+    admin: adminField(account, 'Account that may change the others'),
+    ...userFields(
+      account,
+      'Two accounts with the same rights that take turns',
+      'The one account, with "strategy": "dual" or "single"',
+    ),
     accountHost: z
       .string()
       .regex(/^[A-Za-z0-9.:_%/-]{1,255}$/, 'is not the host of an account')
@@ -60,7 +60,7 @@ export const Config = z
   })
 export type Options = z.output<typeof Config>
 
-/** Which accounts these are, in words. */
+/** The configured accounts and their server as one text, which is compared later. */
 export function placeOf({ host, port, accountHost, ...users }: Options): string {
   return `${host}:${port} ${namesIn(users).join(' ')} @${accountHost}`
 }

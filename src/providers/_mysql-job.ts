@@ -1,16 +1,18 @@
 /**
- * Logins of the provider `mysql`: of its admin, to read or to change, and of an account.
+ * Logins of the provider `mysql`: as the admin, to read or to change accounts, and as an
+ * account, to prove its password.
  */
 import { AdapterError } from '../core/errors.ts'
 import type { AdapterContext } from '../core/provider.ts'
 import type { Secret } from '../core/secret.ts'
 import { asAdminOf, usesTls } from './_login.ts'
-import { accountBehind, connected, identify, type Patience, type Server } from './_mysql.ts'
+import { accountBehind, withConnection, identify, type Patience, type Server } from './_mysql.ts'
 import { type Account, called } from './_mysql-accounts.ts'
 import type { Options } from './_mysql-config.ts'
 import { endSession, holderOf, takeTurn, turnOf } from './_mysql-turn.ts'
+import { throwIfInterrupted } from '../net/interrupt.ts'
 
-/** What a session works with. */
+/** Everything that the functions of one session need. */
 export interface Job {
   readonly config: Options
   readonly context: AdapterContext
@@ -18,9 +20,9 @@ export interface Job {
 }
 
 /**
- * Changes an account when it is this session's turn. Where it is not known what became of
- * a change, the session that sent it is ended at once, if that can be; whoever asks later
- * sees to it again.
+ * Changes an account while this session holds its lock. If the outcome of a change is
+ * unknown, the session that sent it is ended at once where that is possible; `settle`
+ * makes sure of it later.
  */
 export async function asWriter(
   job: Job,
@@ -54,21 +56,21 @@ function login<T>(
   job: Job,
   user: string,
   password: Secret,
-  work: Parameters<typeof connected<T>>[3],
+  work: Parameters<typeof withConnection<T>>[3],
 ): Promise<T> {
   const { config, context, patience } = job
-  if (context.signal.aborted)
-    throw new AdapterError('failed', 'interrupted before the server was called', {
-      retryable: false,
-    })
+  throwIfInterrupted(context.signal, 'the server was called')
   const { host, port, ca } = config
-  return connected({ host, port, tls: usesTls(config), ca, patience }, user, password, work)
+  return withConnection({ host, port, tls: usesTls(config), ca, patience }, user, password, work)
 }
 
-/** The account has this password: a login must lead to it. */
+/**
+ * Proves by a login that the account is reached with this password, which it is known to
+ * have.
+ */
 export async function proveLogin(job: Job, found: Account, password: Secret): Promise<void> {
   try {
-    await provenLogin(job, found, password)
+    await logInTo(job, found, password)
   } catch (thrown) {
     if (!(thrown instanceof AdapterError && thrown.code === 'refused')) throw thrown
     throw new AdapterError(
@@ -85,7 +87,7 @@ export async function proveLogin(job: Job, found: Account, password: Secret): Pr
   }
 }
 
-export async function provenLogin(job: Job, found: Account, password: Secret): Promise<void> {
+export async function logInTo(job: Job, found: Account, password: Secret): Promise<void> {
   const behind = await login(job, found.name, password, (client) =>
     accountBehind(client, job.patience),
   )

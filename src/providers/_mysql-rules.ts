@@ -1,6 +1,6 @@
 /**
- * Which accounts the provider `mysql` may change. Every refusal here is made before
- * anything is done.
+ * Which accounts the provider `mysql` may change. Every refusal here comes before
+ * anything is changed.
  */
 import { AdapterError } from '../core/errors.ts'
 import type { Secret } from '../core/secret.ts'
@@ -19,7 +19,10 @@ import { distinct, identifier, stillThere } from './_mysql-change.ts'
 import type { Options } from './_mysql-config.ts'
 import type { Job } from './_mysql-job.ts'
 
-/** The account that is changed. Throws `misconfigured` where there is none. */
+/**
+ * The configured account among all accounts of its name. Throws `misconfigured` where
+ * there is none.
+ */
 export function own({ accountHost }: Options, name: string, all: readonly Account[]): Account {
   const found = all.find((account) => isAt(account, accountHost))
   if (found === undefined)
@@ -39,10 +42,10 @@ export async function accountOf(
 }
 
 /**
- * Another account of the same name keeps its password when this one is changed, so that
- * an old value would go on opening the server from its hosts, and the new one would not
- * open it from there. Where it is known to have another password than the current one it
- * is somebody else's.
+ * Refuses to begin where another account of the same name would keep the password. After
+ * the change the old value would still open the server from the hosts of that account,
+ * and the new value would not. An account that is known to have another password belongs
+ * to somebody else and is no reason to refuse.
  */
 export async function refuseOthers(
   { accountHost }: Options,
@@ -59,7 +62,7 @@ export async function refuseOthers(
       (password !== undefined && (await has(other, password)))
     )
       same.push(other)
-    // A host that was chosen says which of them is meant.
+    // A configured host other than "%" says which account is meant.
     else if (password === undefined && accountHost === '%') unknown.push(other)
   }
   const others = same.length > 0 ? same : unknown
@@ -84,11 +87,13 @@ export async function refuseOthers(
 }
 
 /**
- * Of the one account: it is not switched off by somebody else, it has one password, and
- * for `dual` that is the current one, because it is what the server retains. One of two
- * users is there to be unlocked and given another password.
+ * Refuses a change of the only account (strategies `dual` and `single`) where somebody
+ * else has locked it or where it has two passwords. With `dual`, the primary password
+ * must be the current one, because that is the one that the server retains. Accounts that
+ * take turns are not checked here: unlocking them and replacing their password is the
+ * purpose.
  *
- * @param password the current one, where it is known to be of this account
+ * @param password the current one, where it is known to belong to this account
  */
 export async function mayChange(
   { config, context }: Job,

@@ -1,39 +1,40 @@
 /**
- * Changes of an account of MySQL or MariaDB, one session at a time.
+ * Makes the sessions that change an account of MySQL or MariaDB take turns.
  *
- * A statement that waits for a lock is carried out later even when its client has given
- * it up or died. So every session that changes an account first takes the server's own
- * lock by that account's name (GET_LOCK:
- * https://dev.mysql.com/doc/refman/8.4/en/locking-functions.html), which ends with the
- * session and not before. Whoever has that lock knows that nobody else of ours is still
- * at it; whoever does not get it ends the session that has it (KILL, for which no
- * privilege is needed among sessions of one user) and waits until it is gone.
+ * A statement that waits for a lock is carried out later even if its client has given up
+ * or died. So every session that changes an account first takes a user-level lock of the
+ * server whose name is made from the account (GET_LOCK:
+ * https://dev.mysql.com/doc/refman/8.4/en/locking-functions.html). That lock ends with
+ * the session and not before. Whoever holds it knows that no other session of this
+ * program still works on the account. Whoever does not get it ends the session that holds
+ * it (KILL, which needs no privilege among sessions of one user) and waits until that
+ * session is gone.
  */
 import { createHash } from 'node:crypto'
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
 import { read, type Server, translated } from './_mysql.ts'
 
-/** The lock of an account. Both servers take names of 64 characters. */
+/** The name of the lock of an account. Both servers accept names of 64 characters. */
 export function turnOf(name: string, host: string): string {
   const plain = `rotate ${name}@${host}`.toLowerCase()
   return plain.length <= 64 ? plain : createHash('sha256').update(plain).digest('hex')
 }
 
 /**
- * Waits for the turn of this session and keeps it to its end. The session that has it is
- * ended if it takes longer than it should. `true`: no other session of ours can change
- * this account any more. `false`: this server has no such locks (some clusters refuse
- * them), so nothing is known.
+ * Takes the lock for the rest of this session. A session that holds it for too long is
+ * ended. Returns `true` when no other session of ours can change this account any more,
+ * and `false` when the server has no such locks (some clusters refuse them), so that
+ * nothing is known.
  *
- * Throws `unavailable` where the other session can be neither waited for nor ended.
+ * Throws `unavailable` where the other session neither finishes nor can be ended.
  */
 export async function takeTurn(server: Server, turn: string): Promise<boolean> {
-  const first = await locked(server, turn)
+  const first = await tryLock(server, turn)
   if (first !== 'busy') return first === 'ours'
   const holder = await holderOf(server, turn)
   if (holder !== null) await end(server, holder)
-  if ((await locked(server, turn)) === 'ours') return true
+  if ((await tryLock(server, turn)) === 'ours') return true
   const connection = String(holder ?? 'ID')
   throw new AdapterError(
     'unavailable',
@@ -45,9 +46,9 @@ export async function takeTurn(server: Server, turn: string): Promise<boolean> {
 }
 
 /**
- * Ends a session of ours that has been given up, if it still has the turn; one of
- * somebody else that came after it is left alone. Whether it has gone, `takeTurn` tells
- * later.
+ * Ends a session that this program has given up, if it still holds the lock. A session
+ * that took the lock after it is left alone. Whether the session is gone is found out
+ * later, by `takeTurn`.
  */
 export async function endSession(
   server: Server,
@@ -58,7 +59,7 @@ export async function endSession(
     await end(server, connection)
 }
 
-async function locked(server: Server, turn: string): Promise<'ours' | 'busy' | 'no locks'> {
+async function tryLock(server: Server, turn: string): Promise<'ours' | 'busy' | 'no locks'> {
   const row = z.object({ got: z.number().nullable() })
   try {
     const [answer] = await read(server, 'SELECT GET_LOCK(?, ?) AS got', row, [
@@ -73,7 +74,7 @@ async function locked(server: Server, turn: string): Promise<'ours' | 'busy' | '
   }
 }
 
-/** The connection that has the turn, as the server numbers it. */
+/** The number of the connection that holds the lock; `null` for none. */
 export async function holderOf(server: Server, turn: string): Promise<number | null> {
   const [answer] = await read(
     server,
@@ -85,8 +86,8 @@ export async function holderOf(server: Server, turn: string): Promise<number | n
 }
 
 /**
- * That it is gone already, or may not be ended, is an answer and no error: the lock
- * tells.
+ * An answer that the connection is gone or may not be ended is no error here: the lock
+ * shows what is true.
  */
 async function end({ client, patience }: Server, connection: number): Promise<void> {
   try {
@@ -98,9 +99,9 @@ async function end({ client, patience }: Server, connection: number): Promise<vo
 }
 
 /**
- * One statement that changes an account. An answered error that is found before anything
- * is done has the effect `none`; of all else, an error of the server included, only
- * reading tells what became of it.
+ * Sends one statement that changes an account. An error that the server finds before it
+ * does anything has the effect `none`. After all other errors, those of the server
+ * included, only reading shows what was done.
  */
 export async function change({ client, patience }: Server, sql: string): Promise<void> {
   try {

@@ -1,4 +1,7 @@
-/** A connection of the provider `mysql` to MySQL or MariaDB, and what its errors mean. */
+/**
+ * Connections of the provider `mysql` to MySQL or MariaDB, and the meaning of their
+ * errors.
+ */
 import type { Connection } from 'mysql2/promise'
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -7,18 +10,18 @@ import { ed25519Answer } from '../net/mysql-hash.ts'
 import { pickDefined } from '../core/defined.ts'
 
 /**
- * How long is waited for a lock. A statement that waits for one is carried out later,
- * whether or not its client is still there; so the server has to give it up before we do.
+ * How long anything waits. A statement that waits for a lock is carried out later, even
+ * if its client is gone, so the server must give up before this program does.
  */
 export interface Patience {
   /**
-   * At the server, for each lock that a statement needs, and in MariaDB for a whole
-   * statement.
+   * At the server: for each lock that a statement needs, and on MariaDB also for the
+   * whole statement.
    */
   readonly lockSeconds: number
-  /** Here, for an answer. */
+  /** In this program: for an answer of the server. */
   readonly answerMs: number
-  /** For another session that changes the same account, before it is ended. */
+  /** For another session that changes the same account, before that session is ended. */
   readonly turnSeconds: number
 }
 
@@ -27,9 +30,9 @@ export const PATIENCE: Patience = { lockSeconds: 8, answerMs: 15_000, turnSecond
 export interface Address {
   readonly host: string
   readonly port: number
-  /** Certificate and name of the server are checked. */
+  /** With TLS, the certificate and the name of the server are checked. */
   readonly tls: boolean
-  /** The server's own authority, PEM. */
+  /** Certificate authority of the server, PEM. */
   readonly ca?: string | undefined
   readonly patience: Patience
 }
@@ -45,7 +48,7 @@ export interface Server {
  * Logs in, works, and hangs up. Throws `refused` where the login is refused,
  * `unreachable` where there is no server to be asked.
  */
-export async function connected<T>(
+export async function withConnection<T>(
   address: Address,
   user: string,
   password: Secret,
@@ -63,7 +66,7 @@ export async function connected<T>(
       connectTimeout: patience.answerMs,
       jsonStrings: true,
       disableEval: true,
-      // Without verifyIdentity the certificate of any host would do.
+      // Without verifyIdentity a certificate for any host would be accepted.
       ...(tls
         ? { ssl: { rejectUnauthorized: true, verifyIdentity: true, ...pickDefined({ ca }) } }
         : {}),
@@ -74,7 +77,8 @@ export async function connected<T>(
   } catch (thrown) {
     throw translated(thrown, 'none')
   }
-  // A connection that breaks while nothing is asked; what is asked fails by itself.
+  // A connection may break while no statement runs, which must not end the process. A
+  // statement that runs fails by itself.
   client.on('error', () => undefined)
   try {
     return await work(client)
@@ -86,8 +90,8 @@ export async function connected<T>(
 }
 
 /**
- * One statement that reads, or that changes nothing but the session. Values are quoted by
- * the driver: none may hold a quote or a backslash.
+ * Sends one statement that reads, or that changes only the session. The driver quotes the
+ * values, so none of them may contain a single quote or a backslash.
  */
 export async function read<T extends z.ZodType>(
   { client, patience }: Pick<Server, 'client' | 'patience'>,
@@ -110,15 +114,15 @@ export function shaped<T extends z.ZodType>(schema: T, answer: unknown): z.outpu
 }
 
 /**
- * Which server it is; from here on this session waits for locks no longer than it may.
+ * Finds out which server this is, and limits how long this session waits for locks.
  *
- * MariaDB heeds `lock_wait_timeout` for the commit of ALTER USER only, and
- * `max_statement_time` for the locks before it; MySQL heeds `lock_wait_timeout` for all,
- * and its `max_execution_time` is for SELECT
+ * MariaDB applies `lock_wait_timeout` only to the commit of ALTER USER, and
+ * `max_statement_time` to the locks before it. MySQL applies `lock_wait_timeout` to all
+ * of them; its `max_execution_time` limits only SELECT
  * (https://mariadb.com/kb/en/server-system-variables/#lock_wait_timeout,
  * https://dev.mysql.com/doc/refman/8.4/en/server-system-variables.html#sysvar_lock_wait_timeout).
  *
- * Throws `misconfigured` for one that is too old to keep two passwords, or to lock an
+ * Throws `misconfigured` for a server that is too old to keep two passwords or to lock an
  * account, and for one that accepts every login.
  */
 export async function identify(client: Connection, patience: Patience): Promise<Server> {
@@ -155,7 +159,10 @@ export async function identify(client: Connection, patience: Patience): Promise<
   return { client, mariadb, patience }
 }
 
-/** A server that reads no accounts says so in the place of their name. */
+/**
+ * A server that was started without its table of accounts says so in place of the account
+ * name.
+ */
 function refuseOpenDoor(account: string): void {
   if (!/^skip-grants user@|^@?$/.test(account)) return
   throw new AdapterError(
@@ -167,8 +174,8 @@ function refuseOpenDoor(account: string): void {
 }
 
 /**
- * The account that a login led to. Throws `misconfigured` where the server accepts every
- * login.
+ * The account that the server chose for this login. Throws `misconfigured` where the
+ * server accepts every login.
  */
 export async function accountBehind(client: Connection, patience: Patience): Promise<string> {
   const [row] = await read(
@@ -188,14 +195,14 @@ export async function accountBehind(client: Connection, patience: Patience): Pro
 const REFUSED = new Set([1045, 1698, 1820, 1862, 3118, 3955, 4151])
 const DENIED = new Set([1044, 1142, 1143, 1227])
 const NO_ROOM = new Set([1040, 1129, 1203, 1226])
-/** It waited too long for a lock, or was told to stop. */
+/** The statement waited too long for a lock, or was told to stop. */
 const GAVE_UP = new Set([1205, 1317, 1969, 3024])
-/** The server stops, or ends the connection. */
+/** The server shuts down or ends the connection. */
 const CUT_OFF = new Set([1053, 1080, 1152, 1158, 1159, 1160, 1161, 1184, 1927, 4031])
 /**
- * Errors that are found before anything is changed. All others prove nothing: MariaDB
- * answers 1205 when its commit has to wait too long, and the account has the new password
- * all the same.
+ * Errors that the server finds before it changes anything. All others prove nothing:
+ * MariaDB answers 1205 when its commit waits too long, and the account has the new
+ * password all the same.
  */
 const REFUSED_BEFORE = new Set([1064, 1290, 1396, 1470, 1524, 1819, 1827, 1836, 3894, 3895])
 
@@ -204,10 +211,10 @@ const Failure = z
   .partial()
 
 /**
- * What an error of the driver or the server means. Only codes go into messages: the
- * server's text may quote what it was sent.
+ * The meaning of an error of the driver or the server. Messages contain only codes,
+ * because the text of the server may quote what it was sent.
  *
- * @param lost the effect of a statement of which it is not known whether it was carried
+ * @param lost the effect of an error that leaves open whether the statement was carried
  *   out
  */
 export function translated(thrown: unknown, lost: 'none' | 'unknown'): AdapterError {

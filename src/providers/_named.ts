@@ -1,17 +1,19 @@
 /**
- * Tokens that carry the name of their intent and show their value once: what a lost
- * answer left behind is found by that name, and what a vendor's servers do not all know
- * yet is asked for again.
+ * Helpers for tokens that carry the tag of their intent as a name and show their value
+ * only once. What a lost answer left behind is found by that name. A token that not all
+ * servers of the vendor know yet is asked for again.
  */
 import { AdapterError } from '../core/errors.ts'
 import type { Handle, Intent } from '../core/model.ts'
 import type { AdapterContext, Settlement } from '../core/provider.ts'
 
 /**
- * The value is never shown again, so what is found is a stray.
- * @param pauses in milliseconds, before an absent name means that nothing was made
+ * Looks for tokens with the name of the intent. The value is never shown again, so a
+ * token that is found is a stray.
+ * @param pauses in milliseconds, before an absent name counts as proof that nothing was
+ *   made
  */
-export async function settledByName(
+export async function settleByName(
   list: () => Promise<readonly Handle[]>,
   { tag, before }: Intent,
   pauses: readonly number[],
@@ -28,11 +30,11 @@ export async function settledByName(
 }
 
 /**
- * Asks until the token is what is expected, or the pauses (milliseconds) are over. Throws
- * `refused` where it is not accepted then.
- * @param ask `detail`: what is said of a token that is not accepted
+ * Asks until the token is in the expected state or the pauses (milliseconds) are used up.
+ * Throws `refused` where the token is not accepted then.
+ * @param ask its `detail` is the message for a token that is not accepted
  */
-export async function verifiedWithin(
+export async function verifyWithin(
   ask: () => Promise<{ readonly alive: boolean; readonly detail: string }>,
   expect: 'live' | 'dead',
   pauses: readonly number[],

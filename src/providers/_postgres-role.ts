@@ -1,4 +1,7 @@
-/** What the server says of the roles, and why a rotation must not begin. Reads only. */
+/**
+ * What the server says about its roles, and reasons not to begin a rotation. Nothing here
+ * changes anything.
+ */
 import type { Client } from 'pg'
 import { DAY } from '../core/duration.ts'
 import { AdapterError } from '../core/errors.ts'
@@ -6,27 +9,31 @@ import type { Attempt } from './_postgres.ts'
 import { codeOf, provesNothing, quoted, translated } from './_postgres.ts'
 
 /**
- * What stands in pg_roles (https://www.postgresql.org/docs/current/view-pg-roles.html).
+ * A role as pg_roles shows it
+ * (https://www.postgresql.org/docs/current/view-pg-roles.html).
  */
 export interface Role {
   readonly name: string
   readonly mayLogIn: boolean
   /**
-   * Milliseconds until its passwords stop being taken, by the server's clock; `null` for
-   * never.
+   * Milliseconds until the server stops accepting its passwords, by the clock of the
+   * server; `null` for never.
    */
   readonly left: number | null
   /** VALID UNTIL in epoch milliseconds. */
   readonly until: number | null
   readonly mayConnect: boolean
-  /** Why one more login would find no place. */
+  /**
+   * The limit that leaves no free connection for one more login; `null` where there is
+   * one.
+   */
   readonly full: string | null
 }
 
-/** The last time that a `Date` can hold. */
+/** The latest time that a `Date` can represent. */
 const LAST = 8_640_000_000_000_000
 
-/** The roles of these names that exist. */
+/** Those of the named roles that exist. */
 export async function rolesOf(client: Client, names: readonly string[]): Promise<readonly Role[]> {
   const { rows } = await client.query<Role>(
     `SELECT rolname AS name, rolcanlogin AS "mayLogIn",
@@ -56,12 +63,18 @@ export async function rolesOf(client: Client, names: readonly string[]): Promise
   return rows
 }
 
-/** When a password of this role stops being taken, where that is ever. */
+/**
+ * The time after which the server accepts no password of this role; `undefined` for
+ * never.
+ */
 export function expiryOf({ until }: Role): number | undefined {
   return until === null || until > LAST ? undefined : until
 }
 
-/** The same answer on a standby and where writing is forbidden: nothing is begun. */
+/**
+ * Throws where the server accepts no changes: on a standby, for read-only sessions, and
+ * while every commit would wait for a standby that is missing.
+ */
 export async function mayWrite(client: Client, admin: string): Promise<void> {
   const { rows } = await client.query<{ standby: boolean; readonly: boolean; waits: boolean }>(
     `SELECT pg_is_in_recovery() AS standby,
@@ -97,9 +110,10 @@ export async function mayWrite(client: Client, admin: string): Promise<void> {
 }
 
 /**
- * Why this role must not be given a new password: it would be dead on arrival, could not
- * be proven, or was switched off by somebody. `alone`: it is the one role, so that this
- * is not its usual state.
+ * Throws where this role must not get a new password: because the password would be dead
+ * on arrival, because it could not be proven, or because somebody has switched the role
+ * off. `alone` means that there is only one role, which is never off in normal operation;
+ * of two roles the waiting one is.
  */
 export function refuse(role: Role, alone: boolean): void {
   const { name, left } = role
@@ -136,7 +150,10 @@ export function refuse(role: Role, alone: boolean): void {
     )
 }
 
-/** What a login says for which no password was asked: nothing of any password. */
+/**
+ * The error for a login in which the server did not ask for a password: it proves nothing
+ * about any password.
+ */
 export function undecided(name: string, { accepted, error }: Attempt): AdapterError {
   if (accepted) return provesNothing(name)
   if (codeOf(error) !== '28000') return translated(error)
@@ -148,12 +165,14 @@ export function undecided(name: string, { accepted, error }: Attempt): AdapterEr
   )
 }
 
-/** Why a login of this role from here proves nothing, or can't be made at all. */
+/**
+ * Throws where a login of this role from this machine proves nothing or is impossible.
+ */
 export function judgeDoor(name: string, attempt: Attempt, alone: boolean): void {
   const { asked, accepted, error } = attempt
   if (asked === undefined && (accepted || codeOf(error) === '28000')) throw undecided(name, attempt)
-  // A pooler may not know a role that has no password yet; with two roles nothing is lost
-  // by trying.
+  // A connection pooler may not know a role that has no password yet. With two roles,
+  // trying costs nothing.
   if (asked === undefined && !alone && ['08P01', '28P01'].includes(codeOf(error))) return
   if (asked === undefined) throw translated(error)
   if (alone && asked === 'cleartext')

@@ -1,7 +1,7 @@
 /**
- * How PostgreSQL is talked to: connections, what the server asks of a login, errors
- * without text of the server, and one change in a transaction that can't act after we
- * have gone.
+ * How this program talks to PostgreSQL: connections, what the server asks for at a login,
+ * errors that never contain text of the server, and changes in a transaction that can't
+ * take effect after this program has given it up.
  */
 import { checkServerIdentity, type PeerCertificate } from 'node:tls'
 import type { Client, ClientConfig } from 'pg'
@@ -10,6 +10,7 @@ import type { AdapterContext } from '../core/provider.ts'
 import type { Secret } from '../core/secret.ts'
 import { usesTls } from './_login.ts'
 import { pickDefined } from '../core/defined.ts'
+import { throwIfInterrupted } from '../net/interrupt.ts'
 
 /** Where the server is. */
 export interface Place {
@@ -18,15 +19,18 @@ export interface Place {
   readonly database: string
   readonly tls?: boolean | undefined
   readonly ca?: string | undefined
-  /** The name that the certificate must be for, instead of `host`. */
+  /** The name in the certificate of the server, where it is not `host`. */
   readonly serverName?: string | undefined
 }
 
-/** How long anything may take, in milliseconds. The server's times end before ours. */
+/**
+ * How long anything may take, in milliseconds. The limits at the server are shorter than
+ * ours.
+ */
 export interface Bounds {
   /** For a lock that another session holds. */
   readonly lock: number
-  /** For one statement at the server, and for what comes between two of ours. */
+  /** For one statement at the server, and for the pause between two statements. */
   readonly statement: number
   /** For any answer. */
   readonly answer: number
@@ -36,15 +40,15 @@ export interface Bounds {
 
 export const BOUNDS: Bounds = { lock: 8_000, statement: 10_000, answer: 15_000, end: 5_000 }
 
-/** What happened at the door. */
+/** What happened at a login. */
 export interface Attempt {
   /**
-   * What the server wanted to see; nothing where `trust`, `peer` or `cert` lets the role
-   * in.
+   * The proof that the server asked for; `undefined` where `trust`, `peer` or `cert` lets
+   * the role in without a password.
    */
   readonly asked: 'scram' | 'md5' | 'cleartext' | undefined
   /**
-   * It took what it was shown; it may have shut the door all the same, for another
+   * The server accepted the proof. The login may have failed all the same, for another
    * reason.
    */
   readonly accepted: boolean
@@ -58,18 +62,15 @@ interface Door {
   accepted: boolean
 }
 
-/** A client that is not connected yet, and what it will see at the door. */
-async function prepared(
+/** A client that is not connected yet, and a record that is filled during its login. */
+async function prepareClient(
   place: Place,
   context: AdapterContext,
   bounds: Bounds,
   user: string,
   password: () => Promise<string>,
 ): Promise<{ readonly client: Client; readonly door: Door }> {
-  if (context.signal.aborted)
-    throw new AdapterError('failed', 'interrupted before the server was called', {
-      retryable: false,
-    })
+  throwIfInterrupted(context.signal, 'the server was called')
   const { default: pg } = await import('pg')
   const { host, port, database } = place
   const client = new pg.Client({
@@ -83,7 +84,8 @@ async function prepared(
     query_timeout: bounds.answer,
     application_name: 'rotate',
   })
-  // A connection that breaks while nothing is asked; what is asked fails by itself.
+  // A connection may break while no statement runs, which must not end the process. A
+  // statement that runs fails by itself.
   client.on('error', () => undefined)
   const door: Door = { asked: undefined, accepted: false }
   const { connection } = client
@@ -94,7 +96,7 @@ async function prepared(
   return { client, door }
 }
 
-/** A name of its own, like an authority of its own, is always asked for. */
+/** A configured `serverName`, like a configured authority, always means TLS. */
 function tlsOf(place: Place): ClientConfig['ssl'] {
   const { ca, serverName } = place
   if (!usesTls(place) && serverName === undefined) return false
@@ -110,17 +112,15 @@ function tlsOf(place: Place): ClientConfig['ssl'] {
   }
 }
 
-/**
- * A connection for one piece of work. What breaks it is thrown with the effect `none`.
- */
-export async function connected<T>(
+/** Runs `work` with a connection. Its errors are thrown with the effect `none`. */
+export async function withConnection<T>(
   place: Place,
   context: AdapterContext,
   bounds: Bounds,
   { user, password }: { readonly user: string; readonly password: Secret },
   work: (client: Client) => Promise<T>,
 ): Promise<T> {
-  const { client } = await prepared(place, context, bounds, user, () =>
+  const { client } = await prepareClient(place, context, bounds, user, () =>
     Promise.resolve(password.reveal()),
   )
   try {
@@ -133,15 +133,17 @@ export async function connected<T>(
   }
 }
 
-/** One login. Throws nothing for what the server does. */
-export async function tried(
+/**
+ * Makes one login. An answer of the server, whatever it is, is returned and not thrown.
+ */
+export async function tryLogin(
   place: Place,
   context: AdapterContext,
   bounds: Bounds,
   user: string,
   password: Secret,
 ): Promise<Attempt> {
-  const { client, door } = await prepared(place, context, bounds, user, () =>
+  const { client, door } = await prepareClient(place, context, bounds, user, () =>
     Promise.resolve(password.reveal()),
   )
   try {
@@ -155,18 +157,17 @@ export async function tried(
 }
 
 /**
- * What does the server want to see of this role? Nothing is shown to it: the connection
- * is dropped at that question, as psql does before it asks for a password, so no failed
- * login is counted (https://www.postgresql.org/docs/current/auth-delay.html delays those
- * only).
+ * What the server asks this role for. No password is sent: the connection is dropped at
+ * the question, as psql does before it asks for a password. So no failed login is counted
+ * (https://www.postgresql.org/docs/current/auth-delay.html delays only those).
  */
-export async function knocked(
+export async function knock(
   place: Place,
   context: AdapterContext,
   bounds: Bounds,
   user: string,
 ): Promise<Attempt> {
-  const { client, door } = await prepared(place, context, bounds, user, () =>
+  const { client, door } = await prepareClient(place, context, bounds, user, () =>
     Promise.reject(new Asked()),
   )
   try {
@@ -175,12 +176,13 @@ export async function knocked(
   } catch (error) {
     return { ...door, error: error instanceof Asked ? undefined : error }
   } finally {
-    // Not `end`, whose farewell would be taken for a password.
+    // The stream is destroyed, because the farewell of `end` would be taken for a
+    // password.
     client.connection.stream.destroy()
   }
 }
 
-/** A login that the server takes without a password says nothing about any password. */
+/** The error for a server that lets a role in without asking for its password. */
 export function provesNothing(user: string): AdapterError {
   return new AdapterError(
     'misconfigured',
@@ -196,20 +198,20 @@ export function provesNothing(user: string): AdapterError {
   )
 }
 
-/** The SQLSTATE of an error, or the code of the system. */
+/** The SQLSTATE of an error, or the error code of the operating system. */
 export function codeOf(thrown: unknown): string {
   const raw = (thrown as { readonly code?: unknown } | undefined)?.code
   return typeof raw === 'string' && /^[A-Z0-9_]{3,40}$/.test(raw) ? raw : 'connection lost'
 }
 
-/** Has the server answered, and not the way to it? */
+/** Whether the error is an answer of the server, and not a failure of the connection. */
 export function isAnswer(thrown: unknown): boolean {
   return /^[0-9A-Z]{5}$/.test(codeOf(thrown))
 }
 
 /**
- * The failure of something that can't have changed anything. Only codes go into messages:
- * the server's text may quote what it was sent. SQLSTATE:
+ * The error of something that can't have changed anything. Messages contain only codes,
+ * because the text of the server may quote what it was sent. SQLSTATE:
  * https://www.postgresql.org/docs/current/errcodes-appendix.html
  */
 export function translated(thrown: unknown): AdapterError {
@@ -247,17 +249,18 @@ export function translated(thrown: unknown): AdapterError {
 }
 
 /**
- * One statement in a transaction of its own, which nobody but we commit, and only after
+ * Runs one statement in a transaction of its own. This program commits it, and only after
  * the server has answered the statement. So whatever goes wrong before that has the
- * effect `none`, however long the server still waits: without our COMMIT it takes
- * everything back. The server's own times end the wait for a lock and a session that we
- * have left; all of this lasts for the transaction only, so that it works behind a pooler
- * too. `tag` names the session in pg_stat_activity for `ended`.
+ * effect `none`, however long the server still waits: without our COMMIT it rolls
+ * everything back. The server's own limits end the wait for a lock, and a session that
+ * this program has left. All settings last for the transaction only, so that they work
+ * behind a connection pooler too. `tag` names the session in pg_stat_activity, by which
+ * it can be found and ended later.
  *
  * @throws AdapterError with the effect `unknown` where the COMMIT was sent and not
  *   answered
  */
-export async function changed(
+export async function commitChange(
   client: Client,
   bounds: Bounds,
   tag: string,
@@ -292,23 +295,26 @@ export async function changed(
     })
 }
 
-/** How a session that may still act was found and ended. */
+/** How a session that might still act was found and ended. */
 export interface Ended {
-  /** Seen on the very server, not through a pooler that might show another. */
+  /**
+   * The sessions were seen on the server itself, not through a pooler that might show
+   * another server.
+   */
   readonly certain: boolean
-  /** It had committed and waited for a synchronous standby. */
+  /** The session had committed and was waiting for a synchronous standby. */
   readonly unconfirmed: boolean
 }
 
 /**
- * Ends what is left of the session that made the change `tag`, and sees it gone: after
- * that nothing of it can happen any more. A transaction that was committed and waits for
- * a standby is in force on this server then
+ * Ends what is left of the session that made the change `tag`, and waits until it is
+ * gone, so that nothing of it can take effect any more. A transaction that had committed
+ * and was waiting for a standby is then in force on this server
  * (https://www.postgresql.org/docs/current/runtime-config-replication.html).
  *
- * @throws AdapterError where it can't be ended or seen
+ * @throws AdapterError where the session can't be ended, or can't be seen
  */
-export async function ended(client: Client, bounds: Bounds, tag: string): Promise<Ended> {
+export async function endSession(client: Client, bounds: Bounds, tag: string): Promise<Ended> {
   const name = sessionName(tag)
   const { rows } = await client.query<{ pid: number; standby: boolean }>(
     `SELECT pg_is_in_recovery() AS standby, pg_backend_pid() AS pid`,
@@ -334,12 +340,13 @@ export async function ended(client: Client, bounds: Bounds, tag: string): Promis
       )
     await client.query('SELECT pg_sleep(0.1)')
   }
-  // A pooler shows a number of its own to its clients.
+  // A pooler gives its clients process numbers of its own, which differ from those of the
+  // server.
   const own = (client as unknown as { readonly processID?: unknown }).processID
   return { certain: own === rows[0].pid, unconfirmed }
 }
 
-/** A name of at most 63 bytes, which pg_stat_activity shows to everybody. */
+/** The name of a session as pg_stat_activity shows it to everybody: at most 63 bytes. */
 function sessionName(tag: string): string {
   return tag.replaceAll(/[^\w.-]/g, '_').slice(0, 63)
 }
@@ -348,7 +355,7 @@ export function quoted(name: string): string {
   return `"${name.replaceAll('"', '""')}"`
 }
 
-/** Of what holds neither quote nor backslash. */
+/** A literal; the text must contain neither a quote nor a backslash. */
 function literal(text: string): string {
   return `'${text}'`
 }

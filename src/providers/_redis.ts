@@ -1,4 +1,4 @@
-/** One connection to a Redis server, and what its errors mean. */
+/** One connection to a Redis server, and the meaning of its errors. */
 import { isIP } from 'node:net'
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -8,9 +8,12 @@ import { pickDefined } from '../core/defined.ts'
 const TIMEOUT_MS = 15_000
 
 export interface Redis {
-  /** A command that changes nothing. */
+  /** Sends a command that changes nothing. */
   ask(...command: readonly string[]): Promise<unknown>
-  /** A command that does: a connection that breaks may have done it. */
+  /**
+   * Sends a command that changes something. If the connection breaks, the effect is
+   * `unknown`.
+   */
   change(...command: readonly string[]): Promise<void>
 }
 
@@ -22,10 +25,10 @@ export interface Server {
 }
 
 /**
- * Logs in, works, leaves. Throws `refused` for a wrong password, `unreachable` where
- * nobody could be asked.
+ * Logs in, runs `work` and disconnects. Throws `refused` for a wrong password and
+ * `unreachable` where no server could be asked.
  */
-export async function connected<T>(
+export async function withConnection<T>(
   { host, port, tls, ca }: Server,
   username: string,
   password: Secret,
@@ -38,7 +41,8 @@ export async function connected<T>(
     username,
     password: password.reveal(),
     RESP: 2,
-    // Neither names itself nor asks for news: a user may be allowed next to nothing.
+    // The client neither names itself nor subscribes to notifications, because the user
+    // may be allowed hardly any command.
     disableClientInfo: true,
     maintNotifications: 'disabled',
     socket: {
@@ -57,7 +61,8 @@ export async function connected<T>(
         : {}),
     },
   })
-  // A connection that breaks while nothing is asked; what is asked fails by itself.
+  // A connection may break while no command runs, which must not end the process. A
+  // command that runs fails by itself.
   client.on('error', () => undefined)
   const send = async (command: readonly string[], lost: 'none' | 'unknown'): Promise<unknown> => {
     try {
@@ -92,13 +97,14 @@ export function replyOf<T extends z.ZodType>(shape: T, reply: unknown): z.output
 }
 
 const Failure = z.object({ code: z.string().regex(/^[A-Z][A-Z0-9_]{2,60}$/) }).partial()
-/** The server does nothing for now. */
+/** Errors that say that the server carries out no commands for the moment. */
 const BUSY = new Set(['LOADING', 'BUSY', 'MASTERDOWN', 'TRYAGAIN'])
 
 /**
- * Errors by their first word
+ * The meaning of an error, by its first word
  * (https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors). The rest
- * of an error never goes into a message: it may repeat the password that it was sent.
+ * of the error never goes into a message, because it may repeat the password that was
+ * sent.
  */
 function answered(message: string): AdapterError {
   const word = /^[A-Z]{3,20}\b/.exec(message)?.[0] ?? 'with an error'

@@ -1,6 +1,6 @@
 /**
- * A key of Stripe as a value: what it looks like, and whether Stripe accepts it. Both
- * modes ask so, however the key was made.
+ * A Stripe key as a value: its form, and whether Stripe accepts it. Both modes of the
+ * provider use this, however the key was made.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -10,12 +10,12 @@ import { flatten, Secret } from '../core/secret.ts'
 import { retryAfterMs } from '../net/retry.ts'
 
 const KEY = /^(?:sk|rk)_(live|test)_\w{8,250}$/
-/** A new key is known everywhere within seconds. */
+/** Pauses in milliseconds: all servers of Stripe know a new key within seconds. */
 const SPREAD_MS = [1000, 2000, 4000]
 
 export type KeyType = 'live' | 'test'
 
-/** What the configurations of both modes have in common. */
+/** The part of the configuration that both modes have in common. */
 export const common = {
   keyType: z
     .enum(['live', 'test'])
@@ -24,7 +24,7 @@ export const common = {
   baseUrl: urlField('Of the API').default('https://api.stripe.com'),
 }
 
-/** Where and as what keys are asked for. */
+/** The mode of the keys and the address of the API. */
 export interface Place {
   readonly keyType: KeyType
   readonly baseUrl: string
@@ -34,7 +34,10 @@ export function dashboardOf({ keyType }: Place): string {
   return `https://dashboard.stripe.com/${keyType === 'test' ? 'test/' : ''}apikeys`
 }
 
-/** What is wrong with the look of this key; never quotes it. */
+/**
+ * Why this text can't be a Stripe key of the wanted mode; `undefined` if it can. Never
+ * quotes the text.
+ */
 export function faultOf(key: Secret, wanted: KeyType): string | undefined {
   const match = key.isText() ? KEY.exec(key.reveal()) : null
   if (match === null) return `is no secret key of Stripe (sk_${wanted}_… or rk_${wanted}_…)`
@@ -44,7 +47,8 @@ export function faultOf(key: Secret, wanted: KeyType): string | undefined {
 }
 
 /**
- * For a schema: a key that is written out is looked at; a reference is looked up later.
+ * For a schema: checks the form of a key that is written out. A reference to another
+ * secret is resolved and checked later.
  */
 export function checkLook(
   config: { readonly apiKey?: Secret | undefined; readonly keyType: KeyType },
@@ -75,8 +79,9 @@ export async function verify(
 }
 
 /**
- * `GET /v1/balance` with the key itself: 200 is alive, 403 too (a restricted key without
- * that right), 401 is dead. Anything else says nothing, and throws.
+ * Whether Stripe accepts the key in `GET /v1/balance`: 200 and 403 (a restricted key
+ * without that right) mean alive, 401 means dead. Every other answer proves nothing and
+ * throws.
  */
 export async function isAlive(
   place: Place,
@@ -109,10 +114,10 @@ export async function isAlive(
 }
 
 /**
- * A key that only a person can end: resolves when it is dead already, else throws
- * `failed` with what to do.
+ * For a key that only a person can end: resolves when it is dead already, otherwise
+ * throws `failed` and says what to do.
  */
-export async function endedByHand(
+export async function mustBeEndedByHand(
   place: Place,
   context: AdapterContext,
   credential: Credential,

@@ -1,21 +1,22 @@
 /**
- * Stripe keys that are made and expired over the API: managed API keys, a preview that is
- * open to an approved Stripe App with the right `api_key_write` on the account
- * (reference/providers.md 3;
- * https://docs.stripe.com/stripe-apps/api-authentication/managed-api-keys).
+ * Stripe keys that are made and expired through the API. These "managed API keys" are a
+ * preview that is open to approved Stripe Apps with the right `api_key_write` on the
+ * account (https://docs.stripe.com/stripe-apps/api-authentication/managed-api-keys).
  *
- * A new key is encrypted to a public key of ours. Its private half lies in the sealed
- * intent and nowhere else, and the intent's tag is both idempotency key and name: a
- * create whose answer was lost is repeated under the same key, gives the same answer, and
- * opens it; where that can't be (too long ago, other parameters) what it made is found by
- * its name. `rotate` of the API is not used: the old key would die with the call. So
- * nothing comes late that is not known: a call that is carried out after it was given up,
- * and its repetition, are one to Stripe.
+ * Stripe encrypts a new key to a public key of ours. The private half exists only in the
+ * sealed intent. The tag of the intent is both the idempotency key and the name of the
+ * new key: a create whose answer was lost is repeated under the same idempotency key,
+ * gives the same answer, and can be decrypted. Where that is impossible (too long ago,
+ * other parameters), what the call made is found by its name. The `rotate` call of the
+ * API is not used, because the old key would die with it. A create that is carried out
+ * after it was given up can't surprise anybody: to Stripe it and its repetition are the
+ * same call.
  *
- * The calls go through the house's client and not through the SDK's `rawRequest`, which
- * would work: the SDK repeats a create by itself after a reset even with retries off,
- * reports no effect, follows its own clock, and prints what the server's header
- * `stripe-notice` says. The two forms of an answer are parsed here anyway.
+ * The calls go through the HTTP client of this program and not through `rawRequest` of
+ * Stripe's SDK, although that would work: the SDK repeats a create after a reset even
+ * with retries off, reports no effect, follows its own clock, and prints the header
+ * `stripe-notice` of the server. The two forms of an answer would have to be parsed here
+ * anyway.
  */
 import { createPublicKey, generateKeyPairSync } from 'node:crypto'
 import { z } from 'zod'
@@ -36,25 +37,33 @@ import { answeredBy } from '../net/answered.ts'
 import { parseObject } from '../net/json.ts'
 import { openJwe } from '../net/jwe.ts'
 import { ATTEMPTS, pauseMs, retryAfterMs } from '../net/retry.ts'
-import { checkLook, common, endedByHand, faultOf, isAlive, verify } from './_stripe-key.ts'
+import { checkLook, common, mustBeEndedByHand, faultOf, isAlive, verify } from './_stripe-key.ts'
 import { pickDefined } from '../core/defined.ts'
+import { throwIfInterrupted } from '../net/interrupt.ts'
+import { withJson } from '../net/json-api.ts'
 
 const KEYS = '/v2/iam/api_keys'
-/** The only version under which the calls exist today. */
+/** The only API version in which these calls exist today. */
 const API_VERSION = '2026-08-26.preview'
-/** At least 2048; the wrapped value lives as long as its answer. */
+/** Stripe asks for at least 2048 bits. The key pair protects one answer only. */
 const RSA_BITS = 2048
-/** A hundred keys with all 158 permissions each. */
+/** Room for a page of a hundred keys with all 158 permissions each. */
 const MAX_BYTES = 8 * 1024 * 1024
 const MAX_PAGES = 100
 /**
- * v1 forgets an idempotency key after 24 hours; v2 later, but how much later is not in
- * the vendor's own words. An hour is left for clocks that differ.
+ * How long a create is repeated under its idempotency key. Version 1 of the API forgets
+ * such keys after 24 hours. Version 2 keeps them longer, but Stripe does not say how
+ * long. One hour is left for clocks that differ.
  */
 const REPLAY_MS = 23 * 3_600_000
-/** Pauses before an absent name means that nothing was made. */
+/**
+ * Pauses, in milliseconds, before an absent name counts as proof that nothing was made.
+ */
 const LOOK_MS = [1000, 3000]
-/** An expired key went on for about nine seconds in the one sample that is known. */
+/**
+ * Pauses while an expired key may still work, in milliseconds: in the one case that is
+ * known it did for about nine seconds.
+ */
 const DEATH_MS = [1000, 2000, 4000, 8000]
 
 const permissions = z
@@ -116,8 +125,8 @@ export function managedRights({ account }: Pick<Options, 'account'>): string {
 }
 
 /**
- * A date as v2 writes it (RFC 3339) or as v1 does (epoch seconds), in milliseconds. A
- * date that is none never costs the rest.
+ * A date in the form of version 2 (RFC 3339) or of version 1 (epoch seconds), in
+ * milliseconds. An invalid date is ignored, so that the rest of the answer stays usable.
  */
 const moment = z
   .union([
@@ -128,8 +137,8 @@ const moment = z
   .catch(undefined)
 
 /**
- * Only what is needed: in test mode the list holds every key of the account in plain
- * text.
+ * Only the fields that are needed are kept, because in test mode the list holds every key
+ * of the account in plain text.
  */
 const ListedKey = z.object({
   id: z.string().regex(/^[\w-]{1,200}$/),
@@ -150,7 +159,7 @@ const MadeKey = ListedKey.extend({
 const Page = z.object({ data: z.array(ListedKey), next_page_url: z.string().nullish() })
 const Failure = z.object({ error: z.object({ code: z.string().regex(/^[a-z0-9_]{1,60}$/) }) })
 
-/** The API with one configuration. */
+/** The API of Stripe with one configuration. */
 interface Far {
   readonly config: Options
   readonly context: AdapterContext
@@ -172,8 +181,8 @@ export function managedSession(config: Options, context: AdapterContext): Provid
 }
 
 /**
- * Reads one key: whether the app's key works, is of the right mode, and the preview is
- * open to it. The right to write shows only when writing.
+ * Reads one key, which shows whether the key of the app works, is of the right mode, and
+ * has access to the preview. The right to write shows only when something is written.
  */
 async function preflight(far: Far): Promise<void> {
   const fault = faultOf(far.config.apiKey, far.config.keyType)
@@ -182,7 +191,8 @@ async function preflight(far: Far): Promise<void> {
 }
 
 /**
- * PKCS 8, PEM. Node's generator takes no source of chance from outside; it has its own.
+ * A private key in PKCS 8, PEM. Node generates it with its own randomness, because its
+ * generator accepts no other source.
  */
 function newPrivateKey(): Secret {
   const { privateKey } = generateKeyPairSync('rsa', {
@@ -193,11 +203,10 @@ function newPrivateKey(): Secret {
   return new Secret(privateKey)
 }
 
-/** One call; a 429 did nothing and may be repeated. */
+/** Sends the create once. After a 429 nothing was done, so the call may be repeated. */
 async function create(far: Far, intent: Intent): Promise<Issued> {
   const { context } = far
-  if (context.signal.aborted)
-    throw new AdapterError('failed', 'interrupted before the key was made', { retryable: false })
+  throwIfInterrupted(context.signal, 'the key was made')
   for (let attempt = 1; ; attempt++) {
     try {
       return await ask(far, intent, 'once')
@@ -218,8 +227,8 @@ async function create(far: Far, intent: Intent): Promise<Issued> {
 }
 
 /**
- * Everything in it comes from the intent and the configuration, so that a repetition has
- * the same parameters.
+ * Sends the create. Its parameters come from the intent and the configuration only, so
+ * that a repetition has the same ones.
  */
 async function ask(far: Far, intent: Intent, effect: 'once' | 'idempotent'): Promise<Issued> {
   const { permissions: rights, connectPermissions } = far.config
@@ -244,8 +253,8 @@ async function ask(far: Far, intent: Intent, effect: 'once' | 'idempotent'): Pro
 }
 
 /**
- * From a 2xx on a key exists: what can't be used is `unknown`, with its id where that can
- * be read.
+ * After a 2xx a key exists, so an answer that can't be used has the effect `unknown`. The
+ * error names the id of the key where that can be read.
  */
 function issuedFrom(far: Far, response: HttpResponse, privateKey: Secret): Issued {
   const made = MadeKey.safeParse(parseObject(textOf(response)))
@@ -263,7 +272,10 @@ function issuedFrom(far: Far, response: HttpResponse, privateKey: Secret): Issue
   return { fields: single(value), handle: handleIn(made.data), ...pickDefined({ expiresAt }) }
 }
 
-/** Encrypted in live mode, in plain text in test mode. */
+/**
+ * The value of a new key, which Stripe encrypts in live mode and sends in plain text in
+ * test mode.
+ */
 function valueOf(
   { secret_key: secret }: z.output<typeof MadeKey>,
   privateKey: Secret,
@@ -282,9 +294,9 @@ function valueOf(
 }
 
 /**
- * The same create again under the same key gives the same answer, or does now what had
- * not been done. Where it can't be asked again, or its answer can't be used, the name
- * decides; a key whose value is lost is a stray.
+ * Repeats the create under the same idempotency key: Stripe gives the same answer, or
+ * does now what had not been done. Where the call can't be repeated or its answer can't
+ * be used, the name decides. A key whose value is lost is a stray.
  */
 async function settle(far: Far, intent: Intent): Promise<Settlement> {
   const { clock } = far.context
@@ -319,8 +331,9 @@ async function settle(far: Far, intent: Intent): Promise<Settlement> {
 }
 
 /**
- * Is the question still open after this answer? An error of the server is one only while
- * no key shows that there is something to clean up.
+ * Whether the answer leaves open what was made, so that `settle` must be asked again.
+ * After an error of the server it is open only while no key with the name of the intent
+ * was found; such a key is cleaned up.
  */
 function isOpen(
   { code, effect, retryable, details }: AdapterError,
@@ -346,13 +359,14 @@ async function lastUsed(far: Far, handle: Handle | undefined): Promise<number | 
 }
 
 /**
- * Expires it, and waits a while until Stripe refuses its value; whether it does is for
- * `verify` to say. A key without an id was made by a person.
+ * Expires the key and waits for some seconds until Stripe refuses its value. Whether it
+ * is dead is for `verify` to say. A key without an id was made by a person, who must end
+ * it.
  */
 async function revoke(far: Far, credential: Credential): Promise<void> {
   const { config, context } = far
   const { handle, fields } = credential
-  if (handle === undefined) return endedByHand(config, context, credential)
+  if (handle === undefined) return mustBeEndedByHand(config, context, credential)
   const key = `expire-${Buffer.from(context.random.bytes(16)).toString('hex')}`
   const response = await send(
     far,
@@ -362,8 +376,8 @@ async function revoke(far: Far, credential: Credential): Promise<void> {
     { key, body: {} },
   )
   if (!isGood(response) && response.status !== 404) {
-    // What a second expire answers is not documented; the key itself says whether it was
-    // one.
+    // How Stripe answers a second expire is not documented, so the key itself is asked
+    // whether it is expired.
     const dead = response.status === 400 && (await one(far, handle.id))?.status !== 'active'
     if (!dead) throw failure(far, response, 'unknown')
   }
@@ -374,7 +388,7 @@ async function revoke(far: Far, credential: Credential): Promise<void> {
   }
 }
 
-/** `undefined` when there is no such key any more. */
+/** Reads one key; `undefined` when it does not exist any more. */
 async function one(far: Far, id: string): Promise<z.output<typeof ListedKey> | undefined> {
   const response = await send(far, 'GET', `${KEYS}/${encodeURIComponent(id)}`, 'read')
   if (response.status === 404) return undefined
@@ -382,7 +396,10 @@ async function one(far: Far, id: string): Promise<z.output<typeof ListedKey> | u
   return shaped(ListedKey, response)
 }
 
-/** Keys that are not expired, those of others too. */
+/**
+ * All keys of the account that are not expired, including those that this program did not
+ * make.
+ */
 async function keysOf(far: Far): Promise<readonly z.output<typeof ListedKey>[]> {
   const all: z.output<typeof ListedKey>[] = []
   let path = `${KEYS}?limit=100&include_expired=false`
@@ -395,7 +412,9 @@ async function keysOf(far: Far): Promise<readonly z.output<typeof ListedKey>[]> 
   throw new AdapterError('bad-answer', `Stripe listed more than ${MAX_PAGES} pages of keys`)
 }
 
-/** The app's key goes only where the configuration says. */
+/**
+ * The path of the next page. The key of the app is sent to the configured address only.
+ */
 function nextPath({ config }: Far, next: string): string {
   const base = new URL(config.baseUrl)
   const url = URL.canParse(next, base) ? new URL(next, base) : undefined
@@ -439,19 +458,19 @@ function send(
   return context.http.send({
     method,
     url: `${config.baseUrl.replace(/\/$/, '')}${path}`,
-    headers: {
-      authorization: `Bearer ${config.apiKey.reveal()}`,
-      accept: 'application/json',
-      'stripe-version': config.apiVersion,
-      'stripe-context': config.account,
-      ...(post === undefined
-        ? {}
-        : { 'idempotency-key': post.key, 'content-type': 'application/json' }),
-    },
-    ...(post === undefined ? {} : { body: JSON.stringify(post.body) }),
+    ...withJson(
+      {
+        authorization: `Bearer ${config.apiKey.reveal()}`,
+        accept: 'application/json',
+        'stripe-version': config.apiVersion,
+        'stripe-context': config.account,
+        ...(post === undefined ? {} : { 'idempotency-key': post.key }),
+      },
+      post?.body,
+    ),
     effect,
-    // A settlement is repeated by the engine; by the transport too, it would be nine
-    // calls.
+    // The engine repeats a settlement three times. If the HTTP client repeated each of
+    // them, there would be nine calls.
     ...(path === KEYS && effect === 'idempotent' ? { attempts: 1 } : {}),
     maxBytes: MAX_BYTES,
     signal: context.signal,
@@ -467,8 +486,10 @@ function textOf({ body }: HttpResponse): string {
 }
 
 /**
- * What an answer that is no 2xx means. Its code is kept, its message is not: it may quote
- * what was sent. `effect`: what an error of the server may have done.
+ * The error for an answer other than 2xx. Its code is shown, its message is not, because
+ * it may quote what was sent.
+ *
+ * @param effect what a server error may have done
  */
 function failure(
   { config, context }: Far,
@@ -488,7 +509,7 @@ function failure(
       effect,
       ...answeredBy(status, known.success),
     })
-  // The first call under this idempotency key still runs.
+  // The first call under this idempotency key is still running.
   if (status === 409)
     return new AdapterError('unavailable', `${said}: an earlier call is not finished`, {
       details,

@@ -1,19 +1,19 @@
 /**
- * Keys of the Claude API (reference/providers.md 6;
- * https://platform.claude.com/docs/en/api/admin/api_keys).
+ * API keys of the Claude API (https://platform.claude.com/docs/en/api/admin/api_keys).
  *
- * The Admin API makes no keys and deletes none, so a person makes each in the Console and
- * hands it over; from there everything is automatic: it is tried, delivered, and the old
- * one is switched to `inactive` after its grace (reversible, the quarantine) and to
- * `archived` after that, which is final (unverified). The API shows of each value its
- * beginning and its end, and by these a value finds its key; where two keys look alike
- * nothing is touched until one is adopted by its id.
+ * The Admin API can neither make nor delete keys. So a person makes each key in the
+ * Console and hands it over. The rest is automatic: the new key is tried and delivered,
+ * and the old one is set to `inactive` after its grace (which can be undone, so this is
+ * the quarantine) and to `archived` after that (which is believed to be final; this was
+ * not tested). The API shows the beginning and the end of each value, and by these a
+ * stored value is matched with its key. Where two keys look alike, none is touched until
+ * the operator adopts one by its id.
  *
- * A proof lists one page of models with the key itself, which costs nothing: 200 or 403
- * (no right to do that) is accepted, 401 is not, anything else says nothing. It shows
- * that the key lives, not what it may do. Ending a key ends this one; the workspace and
- * its other keys go on. Nothing is created here, so no call that was given up can make a
- * key later.
+ * A proof lists one model with the key itself, which costs nothing: 200 or 403 (no right
+ * to list models) means that the key is accepted, 401 that it is not, and anything else
+ * proves nothing. A proof shows that the key lives, not what it may do. Ending a key ends
+ * only this one; the workspace and its other keys go on. Nothing is created here, so a
+ * call that was given up can't make a key later.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -30,12 +30,16 @@ import { type Fields, flatten, type Secret } from '../core/secret.ts'
 import { parseObject } from '../net/json.ts'
 import { retryAfterMs } from '../net/retry.ts'
 import { pickDefined } from '../core/defined.ts'
+import { withJson } from '../net/json-api.ts'
 
 const VENDOR = 'Anthropic'
 const CONSOLE = 'https://platform.claude.com/settings/keys'
 const PAGE = 100
 const KEY = /^sk-ant-(?!admin)[\w-]{20,250}$/
-/** How long a change takes to be known everywhere is not documented: half a minute. */
+/**
+ * Pauses in milliseconds, half a minute in all. How long a change takes to be known
+ * everywhere is not documented.
+ */
 const SPREAD_MS = [1000, 2000, 4000, 8000, 15_000]
 
 const Config = z.strictObject({
@@ -157,20 +161,24 @@ async function call(
   return context.http.send({
     method,
     url: `${config.baseUrl.replace(/\/$/, '')}${path}`,
-    headers: {
-      'x-api-key': key.reveal(),
-      'anthropic-version': '2023-06-01',
-      accept: 'application/json',
-      ...(body === undefined ? {} : { 'content-type': 'application/json' }),
-    },
-    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    ...withJson(
+      {
+        'x-api-key': key.reveal(),
+        'anthropic-version': '2023-06-01',
+        accept: 'application/json',
+      },
+      body,
+    ),
     effect: method === 'GET' ? 'read' : 'idempotent',
     maxBytes: 8 * 1024 * 1024,
     signal: context.signal,
   })
 }
 
-/** A call of the Admin API; the parsed body of a 2xx. Bodies are never quoted. */
+/**
+ * Calls the Admin API and returns the parsed body of a 2xx. Bodies are never quoted in
+ * errors.
+ */
 async function admin(
   site: Site,
   method: HttpRequest['method'],
@@ -186,7 +194,7 @@ async function admin(
   const wait = retryAfterMs(headers['retry-after'], site.context.clock.now())
   if (status === 429)
     throw new AdapterError('throttled', message, wait === undefined ? {} : { retryAfterMs: wait })
-  // 529: overloaded.
+  // This includes 529, by which Anthropic says that it is overloaded.
   if (status >= 500) throw new AdapterError('unavailable', message, { effect })
   if (status === 401 || status === 403)
     throw new AdapterError(
@@ -233,8 +241,8 @@ async function keysOf(site: Site): Promise<readonly Key[]> {
 }
 
 /**
- * Is what is shown of the key the beginning and the end of this value?
- * `sk-ant-api03-R2D...igAA`
+ * Whether the shown parts of the key, such as `sk-ant-api03-R2D...igAA`, are the
+ * beginning and the end of this value.
  */
 function fits({ partial_key_hint: hint }: Key, fields: Fields): boolean {
   const [start, end, more] = (hint ?? '').split(/\.{3}|…/)
@@ -252,8 +260,8 @@ function fits({ partial_key_hint: hint }: Key, fields: Fields): boolean {
 }
 
 /**
- * By its id, or the only one that looks like the value; `undefined` where there is none.
- * Throws `misconfigured` for several.
+ * The key with the recorded id, or else the only one that looks like the value;
+ * `undefined` where there is none. Throws `misconfigured` where several look like it.
  */
 async function keyOf(site: Site, { handle, fields }: Credential): Promise<Key | undefined> {
   const keys = await keysOf(site)
@@ -286,7 +294,10 @@ async function setStatus(
     })
 }
 
-/** Listing models costs nothing; a key that may not do that lives. */
+/**
+ * Tries the key by listing models, which costs nothing. A key that may not list models is
+ * alive.
+ */
 async function verify(site: Site, fields: Fields, expect: 'live' | 'dead'): Promise<void> {
   const key = flatten(fields)
   if (!key.isText() || !KEY.test(key.reveal()))

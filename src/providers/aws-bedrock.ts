@@ -1,27 +1,28 @@
 /**
- * Long-term API keys of Amazon Bedrock: service-specific credentials of one IAM user
- * (reference/providers.md 2).
+ * Long-term API keys of Amazon Bedrock, which are service-specific credentials of one IAM
+ * user (https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_bedrock.html).
  *
- * - Two keys per user and service; the value is shown once, in the answer to the create.
+ * - A user has at most two keys per service. The value is shown once, in the answer to
+ *   the create.
  *   https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateServiceSpecificCredential.html
- * - Create has no idempotency and takes no name: a lost answer is settled by comparing
- *   the list before with the list after.
- * - Without CredentialAgeDays a key never expires. It is always given here, so that a key
- *   which nobody knows dies by itself.
- *   https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_bedrock.html
- * - IAM is eventually consistent: a new key is refused for some seconds, a deleted one is
- *   accepted for some, listings lag.
+ * - The create has no idempotency key and takes no name. After a lost answer the keys
+ *   before the create are compared with the keys after it.
+ * - Without CredentialAgeDays a key never expires. This provider always sets it, so that
+ *   a key that nobody knows dies by itself.
+ * - IAM is eventually consistent: for some seconds a new key is refused, a deleted one is
+ *   accepted, and lists are out of date.
  *   https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html
- * - The value does not name its id in any documented way, so a key that was stored by
- *   hand is used, but ended by a person.
+ * - The id of a key can't be read from its value in a documented way. So a key that was
+ *   stored by hand is replaced, and a person has to end it.
  * - A proof lists models with the key itself (net/bedrock.ts), which costs nothing and
- *   locks nobody out. Ending a key ends this one: its user and that user's access keys go
- *   on.
- * - ResetServiceSpecificCredential ends the old value at once, so it is never used. When
- *   a key was last used can't be asked.
+ *   locks nobody out. Ending a key ends only this one: its user and the access keys of
+ *   that user go on.
+ * - ResetServiceSpecificCredential ends the old value at once, so it is never used.
+ * - AWS does not say when a key was last used.
  *
- * A provider is not told the times of its schedule, so the age of a new key is part of
- * its configuration. A key that a person made holds its place until a person ends it.
+ * A provider does not know the times of its schedule, so the life of a new key is part of
+ * the configuration. A key that a person made occupies one of the two places until a
+ * person ends it.
  */
 import type { ServiceSpecificCredentialMetadata } from '@aws-sdk/client-iam'
 import { z } from 'zod'
@@ -56,7 +57,10 @@ import { pickDefined } from '../core/defined.ts'
 const SERVICE = 'bedrock.amazonaws.com'
 const MAX_KEYS = 2
 
-/** Between two listings, where a key that is not in the first may be in the second. */
+/**
+ * Pause between two listings: a new key that is missing in the first one may be in the
+ * second.
+ */
 const LISTING_LAG_MS = 5000
 
 const Config = z.strictObject({
@@ -87,7 +91,7 @@ const Config = z.strictObject({
 })
 type Config = z.output<typeof Config>
 
-/** A key as IAM lists it. */
+/** A Bedrock key as IAM lists it. */
 interface Key {
   readonly handle: Handle
   readonly status: string
@@ -126,8 +130,8 @@ export default defineProvider({
 })
 
 /**
- * Only the create knows the service in its conditions; the other calls name a key by its
- * id.
+ * The policy for the configured credential. Only the create supports a condition on the
+ * service; the other calls name a key by its id.
  */
 function policy(resources: readonly string[]): string {
   const others = ['List', 'Update', 'Delete'].map(
@@ -174,7 +178,7 @@ class BedrockSession implements ProviderSession {
     const ours = current?.handle?.id
     let keys = await this.#keys()
     if (ours !== undefined && !holds(keys, ours)) {
-      // A key that is seconds old may be missing in a listing.
+      // A key that is only seconds old may be missing in a listing.
       await pause(this.#context, LISTING_LAG_MS, 'iam:ListServiceSpecificCredentials')
       keys = await this.#keys()
     }
@@ -190,12 +194,15 @@ class BedrockSession implements ProviderSession {
     if (keys.length >= MAX_KEYS) throw this.#full(keys, ours)
   }
 
-  /** Every Bedrock key of the user, inactive and expired ones too. Changes nothing. */
+  /**
+   * All Bedrock keys of the user, including inactive and expired ones. Changes nothing.
+   */
   list = async (): Promise<readonly Handle[]> => (await this.#keys()).map(({ handle }) => handle)
 
   /**
-   * Sent once. `quota`, `denied`, `throttled`, `missing`, `unreachable`: nothing was
-   * made. Anything else: unknown, ask `settle`.
+   * Sends the create once. The errors `quota`, `denied`, `throttled`, `missing` and
+   * `unreachable` mean that nothing was made. After any other error this is unknown, and
+   * `settle` must be asked.
    */
   async create(intent: Intent, current: Credential | undefined): Promise<Issued> {
     const action = 'iam:CreateServiceSpecificCredential'
@@ -210,8 +217,8 @@ class BedrockSession implements ProviderSession {
       ),
     ).catch(async (error: unknown) => {
       if (!(error instanceof AdapterError) || error.code !== 'quota') throw error
-      // Somebody took the slot since preflight. Saying who is best effort: the refusal
-      // itself is certain.
+      // Somebody has taken the place since preflight. Naming the keys is a courtesy that
+      // may fail; the refusal itself is certain.
       const keys = await this.#keys().catch(() => undefined)
       throw keys === undefined ? error : this.#full(keys, current?.handle?.id)
     })
@@ -246,10 +253,10 @@ class BedrockSession implements ProviderSession {
   }
 
   /**
-   * Keys carry no mark, so ours is known by exclusion only: absent before, created inside
-   * the window of the call, active, with the life that we asked for. Its value is lost in
-   * any case, so the outcome is never `applied`. Whatever is less certain is for a
-   * person.
+   * A key carries no mark, so ours is found by exclusion only: it did not exist before,
+   * it was created during the call, it is active, and it has the life that we asked for.
+   * Its value is lost in any case, so the outcome is never `applied`. Whatever is less
+   * certain is left to a person.
    */
   async settle(intent: Intent): Promise<Settlement> {
     const before = new Set(intent.before.map((handle) => handle.id))
@@ -279,8 +286,8 @@ class BedrockSession implements ProviderSession {
     const made = handle.createdAt
     if (made === undefined || !isOfCall(made, intent.at, this.#context.clock))
       return ambiguous(`key ${name} is new, but was not created at the time of our call`)
-    // AWS counts whole days; whether from the second or from the end of the day is not
-    // documented.
+    // AWS counts whole days. Whether it counts from the second of the create or to the
+    // end of a day is not documented.
     if (
       expiresAt === undefined ||
       Math.abs(expiresAt - made - this.#config.credentialAgeDays * DAY) > DAY
@@ -299,7 +306,7 @@ class BedrockSession implements ProviderSession {
   }
 
   /**
-   * See `ProviderSession`. A key whose value we do not have can only be looked up in the
+   * See `ProviderSession`. A key whose value is not known can only be looked up in the
    * list, and only for `dead`.
    */
   async verify(credential: Credential, expect: 'live' | 'dead'): Promise<void> {
@@ -329,7 +336,10 @@ class BedrockSession implements ProviderSession {
       )
   }
 
-  /** Idempotent: an inactive key stays inactive. A missing one throws `missing`. */
+  /**
+   * Idempotent: an inactive key stays inactive. Throws `missing` for a key that does not
+   * exist.
+   */
   suspend = (credential: Credential): Promise<void> => this.#setStatus(credential, 'Inactive')
   resume = (credential: Credential): Promise<void> => this.#setStatus(credential, 'Active')
 
@@ -344,8 +354,8 @@ class BedrockSession implements ProviderSession {
   }
 
   /**
-   * A missing key is success: someone may have been quicker. A missing *user* is not: the
-   * key may live on under a new name.
+   * A key that is missing counts as ended: somebody may have been quicker. A *user* that
+   * is missing does not: the key may live on under a new name of the user.
    */
   async revoke(credential: Credential): Promise<void> {
     const key = {
@@ -358,13 +368,16 @@ class BedrockSession implements ProviderSession {
       )
     } catch (error) {
       if (!(error instanceof AdapterError) || error.code !== 'missing') throw error
-      // Which of the two is missing is told apart by a call that names the user only; the
-      // wording of the answer is not documented.
+      // Whether the key or the user is missing is found out by a call that names the user
+      // only, because the wording of the answer is not documented.
       await this.#keys()
     }
   }
 
-  /** Nothing is kept open: every call has its own client over the shared transport. */
+  /**
+   * Nothing is kept open: every call has a client of its own on top of the shared HTTP
+   * client.
+   */
   close = (): Promise<void> => Promise.resolve()
 
   get #user(): string {
@@ -401,7 +414,9 @@ class BedrockSession implements ProviderSession {
     })
   }
 
-  /** `quota`, telling the operator everything that helps to decide which key may go. */
+  /**
+   * The error `quota` with everything that helps the operator to decide which key may go.
+   */
   #full(keys: readonly Key[], ours: string | undefined): AdapterError {
     const now = this.#context.clock.now()
     const described = keys.map(({ handle, status, expiresAt }) => {
@@ -446,8 +461,8 @@ class BedrockSession implements ProviderSession {
   }
 
   /**
-   * One IAM call by the configured credential. Its own refusal is not one of the key that
-   * the call is about.
+   * Makes one IAM call with the configured credential. A refusal of that credential
+   * becomes `denied`, because it says nothing about the key that the call is about.
    */
   async #iam<T>(
     action: string,
@@ -489,8 +504,8 @@ function idOf({ handle }: Credential): string {
 }
 
 /**
- * Checks what goes into a header, so that a stray newline is named here and not by the
- * transport.
+ * The value as a bearer token. It is checked here, so that a stray newline is reported as
+ * such and not by the HTTP client.
  */
 function bearerOf({ fields }: Credential): Secret {
   const value = flatten(fields)

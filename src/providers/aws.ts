@@ -1,27 +1,27 @@
 /**
  * AWS IAM access keys of one user.
  *
- * - Two keys per user, inactive ones included; the secret part is shown once, in the
- *   answer to the create.
+ * - A user has at most two keys, inactive ones included. The secret part is shown once,
+ *   in the answer to the create.
  *   https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_access-keys.html
- * - Create has no idempotency and keys carry no name: a key made by hand in the same
- *   minute looks like ours.
+ * - The create has no idempotency key and keys have no name, so a key that somebody makes
+ *   by hand in the same minute looks like ours.
  *   https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateAccessKey.html
- * - IAM is eventually consistent: a new key is refused for some seconds, a deleted one is
- *   accepted for some, listings lag.
+ * - IAM is eventually consistent: for some seconds a new key is refused, a deleted one is
+ *   accepted, and lists are out of date.
  *   https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html
  * - An inactive key can be made active again; a deleted one is gone. GetAccessKeyLastUsed
- *   counts our own GetCallerIdentity too.
- * - A proof is that call with the key itself: it shows that the key lives and whose it
- *   is, not what it may do. It needs no permission, costs nothing and locks nobody out; a
- *   dead key is asked for until AWS refuses it once. Some rules of watchers report the
- *   first such call of a user, which a rotation makes once per key.
- * - Ending a key ends what is derived from it, above all an SMTP password of SES, whose
- *   user name is the key's id
+ *   also counts our own GetCallerIdentity.
+ * - A proof calls GetCallerIdentity with the key itself. It shows that the key lives and
+ *   to whom it belongs, not what it may do. The call needs no permission, costs nothing
+ *   and locks nobody out. A dead key is tried until AWS refuses it once. Some monitoring
+ *   rules report the first such call of a user, which a rotation makes once per key.
+ * - Ending a key also ends what is derived from it, above all an SMTP password of SES,
+ *   whose user name is the id of the key
  *   (https://docs.aws.amazon.com/ses/latest/dg/smtp-credentials.html). The user, its
  *   password, its other key and its Bedrock keys go on.
- * - With "self" the keys of the user sign for each other: what is current makes the next
- *   one, which, once it is current, deletes the one before.
+ * - With "self" the keys of the user sign for each other: the current key makes the next
+ *   one, which deletes the previous one as soon as it is current itself.
  */
 import type { AccessKeyMetadata } from '@aws-sdk/client-iam'
 import { z } from 'zod'
@@ -63,10 +63,13 @@ const ACTIONS = [
   'DeleteAccessKey',
   'GetAccessKeyLastUsed',
 ]
-/** A key that signs for itself is never switched off. */
+/** Without another credential a key that signs for itself is never switched off. */
 const SELF_ACTIONS = ACTIONS.filter((action) => action !== 'UpdateAccessKey')
 
-/** Between two listings, where a key that is not in the first may be in the second. */
+/**
+ * Pause between two listings: a new key that is missing in the first one may be in the
+ * second.
+ */
 const LISTING_LAG_MS = 5000
 
 const Config = z
@@ -146,7 +149,8 @@ export default defineProvider({
 })
 
 /**
- * One user's keys. The configured credential signs, or with `self` one of the user's own.
+ * The keys of one user. Calls are signed by the configured credential, or with `self` by
+ * a key of the user.
  */
 class AwsSession implements ProviderSession {
   readonly #config: Config
@@ -154,8 +158,8 @@ class AwsSession implements ProviderSession {
   readonly #site: AwsSite
   readonly #admin: AwsKey | undefined
   /**
-   * With `self`: keys of the user that were given to us as current or that proved to
-   * live; the latest first.
+   * With `self`: keys of the user that were given to this session as current or that it
+   * has proven to live, the latest one first.
    */
   #own: readonly AwsKey[] = []
   #account: Promise<string | undefined> | undefined
@@ -191,7 +195,7 @@ class AwsSession implements ProviderSession {
     const ours = current && idOf(current)
     let keys = await this.#keys()
     if (ours !== undefined && !keys.some((key) => key.id === ours)) {
-      // A key that is seconds old may be missing in a listing.
+      // A key that is only seconds old may be missing in a listing.
       await pause(this.#context, LISTING_LAG_MS, 'iam:ListAccessKeys')
       keys = await this.#keys()
     }
@@ -208,7 +212,7 @@ class AwsSession implements ProviderSession {
     if (keys.length >= MAX_KEYS) throw await this.#full(keys, ours)
   }
 
-  /** Every key of the user, inactive ones too. Changes nothing. */
+  /** All keys of the user, including inactive ones. Changes nothing. */
   list = (): Promise<readonly Handle[]> => this.#keys()
 
   handleOf(fields: Fields): Handle | undefined {
@@ -217,8 +221,9 @@ class AwsSession implements ProviderSession {
   }
 
   /**
-   * Sent once. `quota`, `denied`, `throttled`, `missing`, `unreachable`: nothing was
-   * made. Anything else: unknown, ask `settle`.
+   * Sends the create once. The errors `quota`, `denied`, `throttled`, `missing` and
+   * `unreachable` mean that nothing was made. After any other error this is unknown, and
+   * `settle` must be asked.
    */
   async create(intent: Intent, current: Credential | undefined): Promise<Issued> {
     this.#learn(current)
@@ -227,8 +232,8 @@ class AwsSession implements ProviderSession {
       client.send(new sdk.CreateAccessKeyCommand({ UserName: this.#config.iamUserName })),
     ).catch(async (error: unknown) => {
       if (!(error instanceof AdapterError) || error.code !== 'quota') throw error
-      // Somebody took the slot since preflight. Saying who is best effort: the refusal
-      // itself is certain.
+      // Somebody has taken the place since preflight. Naming the keys is a courtesy that
+      // may fail; the refusal itself is certain.
       const keys = await this.#keys().catch(() => undefined)
       throw keys === undefined ? error : await this.#full(keys, current && idOf(current))
     })
@@ -247,10 +252,11 @@ class AwsSession implements ProviderSession {
   }
 
   /**
-   * Keys carry no mark, so ours is known by exclusion only: absent before, created inside
-   * the window of the call, never used. Its secret is lost in any case, so the outcome is
-   * never `applied`. Whatever is less certain is for a person. Asked hours later it says
-   * the same of a key that came late: the window is that of the call, whenever one looks.
+   * A key carries no mark, so ours is found by exclusion only: it did not exist before,
+   * it was created during the call, and it was never used. Its secret is lost in any
+   * case, so the outcome is never `applied`. Whatever is less certain is left to a
+   * person. Asked hours later, it says the same about a key that came late, because the
+   * time of the call counts and not the time of the question.
    */
   async settle(intent: Intent, current: Credential | undefined): Promise<Settlement> {
     this.#learn(current)
@@ -295,8 +301,8 @@ class AwsSession implements ProviderSession {
   }
 
   /**
-   * See `ProviderSession`. A key whose secret we do not have can only be looked up in the
-   * listing, and only for `dead`.
+   * See `ProviderSession`. A key whose secret is not known can only be looked up in the
+   * list, and only for `dead`.
    */
   async verify(credential: Credential, expect: 'live' | 'dead'): Promise<void> {
     const id = idOf(credential)
@@ -327,7 +333,10 @@ class AwsSession implements ProviderSession {
       )
   }
 
-  /** A key that works but belongs to somebody else must never be delivered. */
+  /**
+   * Throws `misconfigured` for a key that works but belongs to somebody else: it must
+   * never be delivered.
+   */
   async #compare(key: AwsKey, identity: AwsIdentity): Promise<void> {
     const what = `key ${short(key.accessKeyId)} is accepted but`
     const hints = ['correct iamUserName, or the endpoints, or store the key of that user']
@@ -349,7 +358,10 @@ class AwsSession implements ProviderSession {
       )
   }
 
-  /** Idempotent: an inactive key stays inactive. A missing one throws `missing`. */
+  /**
+   * Idempotent: an inactive key stays inactive. Throws `missing` for a key that does not
+   * exist.
+   */
   readonly suspend?: (credential: Credential) => Promise<void>
   readonly resume?: (credential: Credential) => Promise<void>
 
@@ -379,8 +391,8 @@ class AwsSession implements ProviderSession {
   }
 
   /**
-   * A missing key is success: someone may have been quicker. A missing *user* is not: the
-   * key may live on under a new name.
+   * A key that is missing counts as ended: somebody may have been quicker. A *user* that
+   * is missing does not: the key may live on under a new name of the user.
    */
   async revoke(credential: Credential): Promise<void> {
     const id = idOf(credential)
@@ -400,7 +412,10 @@ class AwsSession implements ProviderSession {
     }
   }
 
-  /** Nothing is kept open: every call has its own client over the shared transport. */
+  /**
+   * Nothing is kept open: every call has a client of its own on top of the shared HTTP
+   * client.
+   */
   async close(): Promise<void> {
     this.#own = []
   }
@@ -438,7 +453,9 @@ class AwsSession implements ProviderSession {
     })
   }
 
-  /** `quota`, telling the operator everything that helps to decide which key may go. */
+  /**
+   * The error `quota` with everything that helps the operator to decide which key may go.
+   */
   async #full(keys: readonly Handle[], ours: string | undefined): Promise<AdapterError> {
     const now = this.#context.clock.now()
     const described = await Promise.all(
@@ -486,8 +503,8 @@ class AwsSession implements ProviderSession {
   }
 
   /**
-   * One IAM call with the credential that may sign it. A refusal of the signer is not one
-   * of the key that the call is about.
+   * Makes one IAM call with a credential that may sign it. A refusal of that credential
+   * says nothing about the key that the call is about.
    */
   async #iam<T>(
     action: string,
@@ -504,7 +521,8 @@ class AwsSession implements ProviderSession {
         if (!isRefusal(error)) throw error
         const next = others.shift()
         if (next === undefined) throw this.#unaccepted(signer, error)
-        // Whoever is not accepted has done nothing, so that another one may sign.
+        // A call whose signer is not accepted has done nothing, so another credential may
+        // sign it.
         signer = next
       }
     }
@@ -529,10 +547,10 @@ class AwsSession implements ProviderSession {
   }
 
   /**
-   * Who may sign, the first one first. With `self` a key that is being ended can't sign
-   * its own return, so one that it is not about comes before it: one that this session
-   * has seen, or the one that is current. The configured credential, where there is one,
-   * comes last.
+   * The credentials that may sign, in the order in which they are tried. With `self` a
+   * key that is being ended can't sign the undo of that, so another key of the user comes
+   * first: one that this session has seen, or the current one. The configured credential,
+   * where there is one, comes last.
    */
   async #signers(about: Credential | undefined): Promise<readonly [AwsKey, ...AwsKey[]]> {
     if (!this.#config.self && this.#admin !== undefined) return [this.#admin]
@@ -562,7 +580,10 @@ class AwsSession implements ProviderSession {
     )
   }
 
-  /** Another provider may have issued what is current; then it has not these fields. */
+  /**
+   * Remembers the current key as a signer. A value that another provider issued does not
+   * have these fields and is ignored.
+   */
   #learn(current: Credential | undefined, place: 'first' | 'last' = 'first'): void {
     const { accessKeyId: id, secretAccessKey: secret } = current?.fields ?? {}
     if (current === undefined || id === undefined || secret === undefined) return
@@ -577,8 +598,8 @@ class AwsSession implements ProviderSession {
 }
 
 /**
- * A key that signs for itself can delete itself, but once switched off it can sign
- * neither its return nor its deletion.
+ * Whether keys can be switched off. A key that signs for itself can delete itself, but
+ * once it is switched off it can sign neither the undo nor its deletion.
  */
 function canSuspend(config: Config): boolean {
   return config.accessKeyId !== undefined

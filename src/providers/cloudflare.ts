@@ -1,17 +1,16 @@
 /**
- * API tokens of Cloudflare, of a user or of an account (reference/providers.md 10a;
- * https://developers.cloudflare.com/fundamentals/api/how-to/create-via-api).
+ * API tokens of Cloudflare that belong to a user or to an account
+ * (https://developers.cloudflare.com/fundamentals/api/how-to/create-via-api).
  *
- * To roll a token replaces its value at once, so a second one is made with the policies
- * of the first, and both live. The value is shown once; a lost answer is settled by the
- * name, which is that of the intent. A token tells its own id when it is verified, so one
- * that was stored by hand needs no adoption. Disabling is reversible and is the
- * quarantine.
+ * Rolling a token would replace its value at once. So a second token is made with the
+ * policies of the first, and both live side by side. The value is shown once; after a
+ * lost answer the token is found by its name, which is the tag of the intent. The verify
+ * call returns the id of a token, so a token that was stored by hand need not be adopted.
+ * Disabling a token can be undone and serves as the quarantine.
  *
- * A proof is Cloudflare's own call for it: the token tells its status, which must be
- * `active`. It shows that the token lives, not what it may do, and costs nothing.
- * Deleting ends this one token; what else its owner has (other tokens, the Global API
- * Key) goes on.
+ * A proof is Cloudflare's verify call, which returns the status of the token; it must be
+ * `active`. The call shows that the token lives, not what it may do, and costs nothing.
+ * Deleting a token ends only this one; its owner's other tokens and Global API Key go on.
  */
 import { z } from 'zod'
 import { DAY, iso } from '../core/duration.ts'
@@ -28,13 +27,19 @@ import { secretField, urlField } from '../core/schema.ts'
 import { type Fields, flatten, Secret, single } from '../core/secret.ts'
 import { CLOUDFLARE, ID, resultIn, VENDOR } from '../net/cloudflare.ts'
 import { type Api, api, objectIn } from '../net/json-api.ts'
-import { settledByName, verifiedWithin } from './_named.ts'
+import { settleByName, verifyWithin } from './_named.ts'
 import { pickDefined } from '../core/defined.ts'
+import { throwIfInterrupted } from '../net/interrupt.ts'
 
 const PAGE = 50
-/** How long a change takes to be known everywhere is not documented: half a minute. */
+/**
+ * Pauses in milliseconds, half a minute in all. How long a change takes to be known
+ * everywhere is not documented.
+ */
 const SPREAD_MS = [1000, 2000, 4000, 8000, 15_000]
-/** Pauses before an absent name means that nothing was made. */
+/**
+ * Pauses, in milliseconds, before an absent name counts as proof that nothing was made.
+ */
 const LOOK_MS = [1000, 3000]
 
 const Config = z.strictObject({
@@ -82,7 +87,7 @@ interface Site {
   readonly config: Options
   readonly context: AdapterContext
   readonly manager: Api
-  /** Of the tokens of this owner. */
+  /** The path of the tokens of the configured owner. */
   readonly tokens: string
 }
 
@@ -98,7 +103,7 @@ export default defineProvider({
   traits: () => ({
     mints: 'service',
     overlap: 'two-live',
-    // A user may have fifty tokens; Cloudflare says so when there are.
+    // A user may have fifty tokens. Cloudflare refuses one more with an error of its own.
     maxLive: Number.POSITIVE_INFINITY,
     fields: ['value'],
     idempotency: 'named',
@@ -126,14 +131,14 @@ function openSession(config: Options, context: AdapterContext): ProviderSession 
   }
   return {
     preflight: (current) => preflight(site, current),
-    list: async () => (await listed(site)).map(handleFrom),
+    list: async () => (await listTokens(site)).map(handleFrom),
     resembles: async ({ id }, fields) => (await idOfValue(site, fields)) === id,
     create: (intent, current) => create(site, intent, current),
     settle: (intent) =>
-      settledByName(async () => (await listed(site)).map(handleFrom), intent, LOOK_MS, context),
+      settleByName(async () => (await listTokens(site)).map(handleFrom), intent, LOOK_MS, context),
     verify: (credential, expect) => verify(site, credential.fields, expect),
     lastUsed: async (credential) => {
-      const used = Date.parse((await found(site, credential))?.last_used_on ?? '')
+      const used = Date.parse((await findToken(site, credential))?.last_used_on ?? '')
       return Number.isNaN(used) ? undefined : used
     },
     suspend: (credential) => setStatus(site, credential, 'disabled'),
@@ -161,7 +166,7 @@ function handleFrom({ id, name, status, issued_on: issued }: Token): Handle {
   }
 }
 
-async function listed({ manager, tokens }: Site): Promise<readonly Token[]> {
+async function listTokens({ manager, tokens }: Site): Promise<readonly Token[]> {
   const all: Token[] = []
   for (let page = 1; ; page++) {
     const rows = z
@@ -186,8 +191,8 @@ async function get({ manager, tokens }: Site, id: string): Promise<Token | undef
 }
 
 /**
- * What the token says of itself; `undefined` where it is not accepted. Throws for what
- * says nothing about it.
+ * Id and status that Cloudflare returns for this token; `undefined` where the token is
+ * not accepted. Throws for an answer that proves nothing.
  */
 async function ask(
   { config, context, tokens }: Site,
@@ -214,28 +219,31 @@ async function idOfValue(site: Site, fields: Fields): Promise<string | undefined
   return Object.keys(fields).length === 0 ? undefined : (await ask(site, fields))?.id
 }
 
-/** By its id, or by what it says of itself. */
-async function found(site: Site, { handle, fields }: Credential): Promise<Token | undefined> {
+/**
+ * Finds the token by its recorded id, or else by the id that the verify call returns for
+ * the value.
+ */
+async function findToken(site: Site, { handle, fields }: Credential): Promise<Token | undefined> {
   const id = handle?.id ?? (await idOfValue(site, fields))
   return id === undefined || !ID.test(id) ? undefined : get(site, id)
 }
 
 async function preflight(site: Site, current: Credential | undefined): Promise<void> {
-  await listed(site)
+  await listTokens(site)
   if (current !== undefined && (await ask(site, current.fields)) === undefined)
     throw new AdapterError('refused', `${VENDOR} does not accept the current token`, {
       hints: [
         'store the one that is in use now with "rotate set"; "accountId" must be that of its owner',
       ],
     })
-  await template(site, current)
+  await findTemplate(site, current)
 }
 
-/** The token whose policies a new one gets. */
-async function template(site: Site, current: Credential | undefined): Promise<Token> {
+/** The token whose policies a new token gets. */
+async function findTemplate(site: Site, current: Credential | undefined): Promise<Token> {
   const { templateId } = site.config
   const token =
-    (current === undefined ? undefined : await found(site, current)) ??
+    (current === undefined ? undefined : await findToken(site, current)) ??
     (templateId === undefined ? undefined : await get(site, templateId))
   if (token !== undefined && token.policies.length > 0) return token
   throw new AdapterError(
@@ -253,9 +261,8 @@ async function create(
   current: Credential | undefined,
 ): Promise<Issued> {
   const { config, context, manager, tokens } = site
-  if (context.signal.aborted)
-    throw new AdapterError('failed', 'interrupted before the token was made', { retryable: false })
-  const old = await template(site, current)
+  throwIfInterrupted(context.signal, 'the token was made')
+  const old = await findTemplate(site, current)
   const policies = old.policies.map(({ effect, permission_groups: groups, resources }) => ({
     effect,
     permission_groups: groups.map(({ id }) => ({ id })),
@@ -274,6 +281,7 @@ async function create(
   const result = objectIn(
     resultIn(await manager.call('POST', tokens, body, 'once'), 'unknown'),
     VENDOR,
+    'unknown',
   )
   const { id, value } = result
   if (typeof id !== 'string' || !ID.test(id) || typeof value !== 'string' || value === '')
@@ -302,19 +310,19 @@ async function verify(site: Site, fields: Fields, expect: 'live' | 'dead'): Prom
       detail: `${VENDOR} does not accept the token${status}`,
     }
   }
-  await verifiedWithin(asked, expect, SPREAD_MS, site.context)
+  await verifyWithin(asked, expect, SPREAD_MS, site.context)
 }
 
 /**
- * The whole token is written, so it is read first. A disabled one accepts no calls, so it
- * can only be found by its id.
+ * Sets the status. Cloudflare replaces the whole token in an update, so the token is read
+ * first. A disabled token can't verify itself, so it is found only by its recorded id.
  */
 async function setStatus(
   site: Site,
   credential: Credential,
   status: 'active' | 'disabled',
 ): Promise<void> {
-  const token = await found(site, credential)
+  const token = await findToken(site, credential)
   if (token === undefined) throw new AdapterError('missing', 'there is no such token')
   if (token.status === status) return
   const { name, policies, condition, expires_on: end, not_before: start } = token
@@ -335,7 +343,7 @@ async function setStatus(
 }
 
 async function revoke(site: Site, credential: Credential): Promise<void> {
-  const token = await found(site, credential)
+  const token = await findToken(site, credential)
   if (token === undefined) return
   try {
     resultIn(await site.manager.call('DELETE', `${site.tokens}/${token.id}`), 'unknown')

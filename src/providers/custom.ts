@@ -1,23 +1,25 @@
 /**
- * A web hook of the operator's own, by the DotVault contract: `POST webhookUrl` with the
- * header `X-Webhook-Secret` and the body
+ * A web hook of the operator's own that makes values. It follows the custom-webhook
+ * contract of the DotVault documentation, so that hooks written for DotVault work
+ * unchanged: `POST webhookUrl` with the header `X-Webhook-Secret` and the body
  * `{"action":"rotate","currentValue":"…","timestamp":"2024-01-15T10:30:00Z"}`; the answer
  * is `{"newValue":"…","expiresAt"?,"metadata"?}`.
  *
- * The contract has no idempotency, no verification and no revocation, and its sample
- * stores the new secret *before* it answers: the old value dies at once, and a lost
- * answer loses the new one. So a call whose outcome is unknown is never repeated blindly.
- * What goes beyond the contract happens only when it is configured: `overlap`,
- * `idempotent` (header `Idempotency-Key`), `actions`, `signingSecret` (Standard Webhooks
- * headers,
- * https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md),
- * `sendCurrentValue`.
+ * That contract has no idempotency, no verification and no revocation. In its sample code
+ * the hook stores the new secret *before* it answers: the old value dies at once, and a
+ * lost answer loses the new one. So a call whose outcome is unknown is never repeated
+ * blindly. Whatever goes beyond the contract happens only when it is configured:
+ * `overlap`, `idempotent` (header `Idempotency-Key`), `actions`, `signingSecret` (headers
+ * of Standard Webhooks,
+ * https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md)
+ * and `sendCurrentValue`. The chapter for authors of hooks is EXEC.md.
  *
- * What a proof shows, and what ends with a value, is what the hook says: a hook that
- * answers 2xx to every `verify` proves nothing, and one that locks out after refusals
- * must not do so for four of them. With `verify` a current value that the hook does not
- * accept stops a rotation before anything is done. `revoke` names the value, so it also
- * ends one that was issued while the hook did not understand that yet.
+ * What a proof shows, and what ends with a value, depends on the hook. A hook that
+ * answers 2xx to every `verify` proves nothing, and a hook must not lock anybody out for
+ * the four refused calls in a row that a `verify` may make. With `verify`, a current
+ * value that the hook does not accept stops a rotation before anything is done. `revoke`
+ * names the value, so it also ends a value that was issued before the hook knew that
+ * action.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -42,11 +44,11 @@ import { pickDefined } from '../core/defined.ts'
 
 const MAX_VALUE_BYTES = 1024 * 1024
 /**
- * Room for the largest value with every character escaped, and the rest of the answer.
+ * Room for the largest value with every character escaped, plus the rest of the answer.
  */
 const MAX_ANSWER_BYTES = 7 * 1024 * 1024
 const MAX_METADATA = { entries: 64, length: 1024 }
-/** Pauses while a new value spreads at the far side. */
+/** Pauses, in milliseconds, while a new value spreads at the far side. */
 const SPREAD_MS = [1000, 2000, 4000]
 
 const Config = z.strictObject({
@@ -126,12 +128,12 @@ export default defineProvider({
 
 function openSession(config: Options, context: AdapterContext): ProviderSession {
   const session: ProviderSession = {
-    // The bare contract has no call without an effect, so only what can be known here is
+    // The bare contract has no call without an effect, so only the configuration is
     // checked.
     preflight: async (current) => {
-      sendable(config, current)
+      mustBeSendable(config, current)
       if (current !== undefined && config.actions?.includes('verify') === true)
-        await stillAccepted(config, context, current)
+        await mustBeAccepted(config, context, current)
     },
     create: (intent, current) => create(config, context, intent, current, 'once'),
     settle: (intent, current) => settle(config, context, intent, current),
@@ -145,10 +147,11 @@ function openSession(config: Options, context: AdapterContext): ProviderSession 
 }
 
 /**
- * 429 and 503 say that nothing was done: that is the contract of the hook, and the only
- * answers that are followed by another call. Who stands behind a router that answers 503
- * when the hook takes too long gives the hook an idempotency key (`"idempotent": true`).
- * Everything else that is no answer may have rotated.
+ * By the contract of the hook 429 and 503 say that nothing was done, and they are the
+ * only answers after which it is called again. Where a router in front of the hook
+ * answers 503 when the hook takes too long, the hook needs an idempotency key
+ * (`"idempotent": true`). Every other answer without a new value leaves open whether the
+ * hook has rotated, unless its status refuses the call.
  */
 async function create(
   config: Options,
@@ -158,8 +161,8 @@ async function create(
   effect: 'once' | 'idempotent',
 ): Promise<Issued> {
   const sent = valueToSend(config, current)
-  // The time of the intent, not of the call: a repetition under the same key must have
-  // the same body.
+  // The body has the time of the intent and not of the call, because a repetition under
+  // the same key must have the same body.
   const body = bodyOf('rotate', sent, intent.at)
   for (let attempt = 1; ; attempt++) {
     const response = await call(
@@ -219,11 +222,11 @@ async function settle(
     return { outcome: 'applied', issued, detail: 'the web hook gave the same answer again' }
   } catch (thrown) {
     if (!(thrown instanceof AdapterError)) throw thrown
-    // Not reached, busy or cut again: no knowledge gained, so the question stays open and
-    // may be asked later.
+    // The hook was not reached, was busy, or its answer was lost again. Nothing was
+    // learned, so the question stays open and may be asked again.
     if (thrown.retryable || thrown.effect === 'unknown') throw thrown
-    // Refused at the door, before the key was looked at: says nothing about the first
-    // call.
+    // The call was refused before the hook looked at the idempotency key, which says
+    // nothing about the first call.
     if (thrown.code === 'denied' || thrown.code === 'missing' || thrown.details['status'] === 409)
       return { outcome: 'ambiguous', candidates: [], detail: `asked again, ${thrown.message}` }
     return { outcome: 'none', detail: `asked again, ${thrown.message}` }
@@ -250,10 +253,10 @@ async function verify(
 }
 
 /**
- * Somebody has ended or switched off what is current: a new value would open again what
- * was shut. Asked once.
+ * Throws `refused` where the hook does not accept the current value: somebody has ended
+ * it, and a new value would open again what was shut. Asks once.
  */
-async function stillAccepted(
+async function mustBeAccepted(
   config: Options,
   context: AdapterContext,
   current: Credential,
@@ -269,7 +272,7 @@ async function stillAccepted(
   }
 }
 
-/** A value that is gone already is success. */
+/** A value that is gone already counts as ended. */
 async function revoke(
   config: Options,
   context: AdapterContext,
@@ -325,15 +328,15 @@ function call(
     headers,
     body,
     effect,
-    // A settlement is repeated by the engine; by the transport too, it would be nine
-    // calls.
+    // The engine repeats a settlement three times. If the HTTP client repeated each of
+    // them, there would be nine calls.
     ...(keyed && effect === 'idempotent' ? { attempts: 1 } : {}),
     maxBytes: MAX_ANSWER_BYTES,
     signal: context.signal,
   })
 }
 
-/** Key order and time format as the contract shows them. */
+/** The body with the order of keys and the time format of the contract. */
 function bodyOf(action: 'rotate' | 'verify' | 'revoke', currentValue: string, at: number): string {
   return JSON.stringify({
     action,
@@ -342,8 +345,8 @@ function bodyOf(action: 'rotate' | 'verify' | 'revoke', currentValue: string, at
   })
 }
 
-/** Throws what would otherwise be found only when the call is made. */
-function sendable(config: Options, current: Credential | undefined): void {
+/** Throws for faults that would otherwise show only when the call is made. */
+function mustBeSendable(config: Options, current: Credential | undefined): void {
   valueToSend(config, current)
   if (!/^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$/.test(config.secret.reveal()))
     throw new AdapterError(
@@ -354,8 +357,8 @@ function sendable(config: Options, current: Credential | undefined): void {
 }
 
 /**
- * What goes out as `currentValue`: empty where there is none or it must not be sent,
- * because the key is part of the contract.
+ * The text that is sent as `currentValue`. It is empty where there is no value or it must
+ * not be sent; the key itself is part of the contract.
  */
 function valueToSend(config: Options, current: Credential | undefined): string {
   return current === undefined || config.sendCurrentValue === false
@@ -375,8 +378,8 @@ function textOf(value: Secret): string {
 }
 
 /**
- * From here on the far side may have rotated: an answer that can't be used is `unknown`,
- * and a bad side field never costs the value.
+ * After a 2xx the hook may have rotated. So an answer that can't be used has the effect
+ * `unknown`, and a bad optional field never costs the value.
  */
 function issuedFrom(
   response: HttpResponse,
@@ -388,8 +391,8 @@ function issuedFrom(
     new AdapterError('bad-answer', `the web hook answered ${response.status}, but ${what}`, {
       effect: 'unknown',
       details: { status: response.status },
-      // One JSON object is the hook's own word; anything else may come from something in
-      // between.
+      // One JSON object is an answer of the hook itself; anything else may come from a
+      // proxy.
       answered: answer !== undefined,
     })
   if (answer === undefined) throw unusable('not with one JSON object')

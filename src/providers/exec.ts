@@ -1,39 +1,42 @@
 /**
  * A program of the operator's own that issues the value, so that anything can be a
- * provider, in any language.
+ * provider, in any language. The chapter for authors of programs is EXEC.md.
  *
- * Every call starts one program, without a shell, with a minimal environment:
+ * Every call starts one program, without a shell and with a minimal environment:
  * `ROTATE_EVENT` (`create`, `settle`, `verify`, `revoke`), `ROTATE_SECRET` (the path),
- * `ROTATE_INTENT` (create and settle: the same for every question about one attempt, to
- * be used as idempotency key or as a marker in a name) and `ROTATE_KEY_ID` (verify and
- * revoke: the handle that create gave, empty without one). Values come on stdin and go to
- * stdout, nowhere else.
+ * `ROTATE_INTENT` (for create and settle: the same for every question about one attempt,
+ * to be used as idempotency key or as a mark in a name) and `ROTATE_KEY_ID` (the handle
+ * of the value in question, for create and settle that of the current value; empty
+ * without one). Values come on stdin and go to stdout, nowhere else.
  *
- * - `output: "value"`: stdin is the value in question, raw (create and settle: the
- *   current one, empty without one); create prints the new value, of which one trailing
- *   newline is removed.
+ * - `output: "value"`: stdin is the bare value in question (for create the current one,
+ *   empty without one). Create prints the new value, of which one trailing newline is
+ *   removed.
  * - `output: "json"`: stdin is one object
- *   `{"event","path","intent"?,"keyId"?,"current"?|"value"?: text or object of fields}`;
- *   create and settle print `{"value": text}` or `{"fields": {…}}`, with `"keyId"?`,
- *   `"expiresAt"?` and `"metadata"?` beside it; settle may also print
+ *   `{"event","path","intent"?,"keyId"?,"current"?|"value"?: text or object of fields}`.
+ *   Create and settle print `{"value": text}` or `{"fields": {…}}`, with `"keyId"?`,
+ *   `"expiresAt"?` and `"metadata"?` beside it. Settle may also print
  *   `{"outcome":"none"}` or `{"outcome":"ambiguous"}`.
  *
- * Exit 0 is done, 75 (EX_TEMPFAIL) "nothing was done, try again". A create that ends with
- * another code and printed nothing has made nothing: that is the program's part of the
- * contract; one that can't promise it needs `settle`. Verify: 0 accepted, 1 refused,
- * others "can't tell". Revoke: 0 ended or gone already.
+ * Exit 0 means done, 75 (EX_TEMPFAIL) "nothing was done, try again". A create that ends
+ * with another code up to 128 and has printed nothing has made nothing: the program
+ * promises that, and one that can't needs `settle`. A higher code, a signal or a time-out
+ * leaves open what was made. Verify: 0 means accepted, 1 refused, any other code "can't
+ * tell". Revoke: 0 means ended, or gone already.
  *
- * What a proof shows, and what ends with a value, is what the program says. With `verify`
- * a current value that it refuses stops a rotation before anything is done; `revoke` gets
- * the value, so it also ends one that was issued before there was such a program.
+ * What a proof shows, and what ends with a value, depends on the program. With `verify`,
+ * a current value that the program refuses stops a rotation before anything is done.
+ * `revoke` gets the value, so it also ends a value that was issued before there was such
+ * a program.
  *
- * A call whose time is over is ended with all of its process group, and judged only when
- * that is gone (SIGTERM, five seconds later SIGKILL). What it called over a network may
- * still act, and so may what left the group (`setsid`), so its end is no proof:
- * `settlesAfter` says for how long nobody believes that nothing was made.
+ * A call whose time is over is ended with its whole process group, and judged only when
+ * that group is gone (SIGTERM, five seconds later SIGKILL). What the program has called
+ * over a network may still act, and so may a process that left the group (`setsid`), so
+ * the end of the group proves nothing: `settlesAfter` says how long nobody may believe
+ * that nothing was made.
  *
- * `rotate provider test ./program` tries a program against all of this, through this very
- * file.
+ * `rotate provider test ./program` tries a program against all of this, with the code of
+ * this file.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -58,10 +61,10 @@ const EX_TEMPFAIL = 75
 const REFUSED = 1
 const MAX_VALUE_BYTES = 1024 * 1024
 /**
- * Room for the largest value with every character escaped, and the rest of the answer.
+ * Room for the largest value with every character escaped, plus the rest of the answer.
  */
 const MAX_ANSWER_BYTES = 7 * 1024 * 1024
-/** Pauses while a new value spreads at the far side. */
+/** Pauses, in milliseconds, while a new value spreads at the far side. */
 const SPREAD_MS = [1000, 2000, 4000]
 
 const program = (what: string): z.ZodType<string[], string[]> =>
@@ -141,7 +144,8 @@ export default defineProvider({
     revoke: config.revoke === undefined ? 'none' : 'delete',
     suspend: false,
     lastUsed: false,
-    // Where rotate itself was killed nobody ends the program when its time is over.
+    // The time-out of the program is counted in, because nobody ends the program at its
+    // time-out if rotate itself was killed.
     settlesAfterMs: settlesAfterOf(
       config.settlesAfter,
       timeoutOf(config.timeout) + SETTLES_AFTER_MS,
@@ -166,13 +170,13 @@ function fieldsOf(config: Options): readonly string[] {
 function openSession(config: Options, context: AdapterContext): ProviderSession {
   const { settle: toSettle, verify: toVerify, revoke: toRevoke } = config
   const session: ProviderSession = {
-    // Without "verify" there is no call without an effect, so only what can be known here
-    // is checked.
+    // Without "verify" there is no call without an effect, so only the programs are
+    // checked.
     preflight: async (current) => {
       for (const argv of [config.create, toSettle, toVerify, toRevoke])
         if (argv !== undefined) await context.spawn.resolve(argv)
       if (current !== undefined && toVerify !== undefined)
-        await stillAccepted(config, toVerify, context, current)
+        await mustBeAccepted(config, toVerify, context, current)
     },
     create: (intent, current) => create(config, context, intent, current),
     settle: (intent, current) =>
@@ -201,10 +205,10 @@ async function create(
   const { result, name } = await call(config, config.create, context, 'create', intent, current)
   if (result.code === 0) return issuedFrom(config, result, name)
   const message = `${name} ${endOf(result)}`
-  // Above 128 a shell says that a signal ended it.
+  // A shell reports a program that a signal has ended by a code above 128.
   if (result.timedOut || result.code === null || result.code > 128)
     throw new AdapterError('timeout', message, { effect: 'unknown', retryable: false })
-  // Whatever it printed may be a value that lives; what it was is not kept.
+  // The output may be a value that lives. It is not kept, because it can't be trusted.
   if (result.stdout.size > 0)
     throw new AdapterError(
       'bad-answer',
@@ -264,10 +268,10 @@ async function verify(
 }
 
 /**
- * Somebody has ended or switched off what is current: a new value would open again what
- * was shut. Asked once.
+ * Throws `refused` where the program does not accept the current value: somebody has
+ * ended it, and a new value would open again what was shut. Asks once.
  */
-async function stillAccepted(
+async function mustBeAccepted(
   config: Options,
   argv: readonly string[],
   context: AdapterContext,
@@ -299,7 +303,7 @@ async function revoke(
   throw new AdapterError(code, `${name} ${endOf(result)}`, { effect: 'unknown' })
 }
 
-/** Starts one of the programs. The environment holds names and ids only. */
+/** Starts one of the programs. The environment contains names and ids, no values. */
 async function call(
   config: Options,
   program: readonly string[],
@@ -315,8 +319,8 @@ async function call(
       config.output === 'json'
         ? question(context, event, intent, credential)
         : inputOf(credential?.fields ?? {}),
-    // Of a question in JSON only these are secret: its event and key id make a message
-    // worth reading.
+    // Of a question in JSON only the fields are secret. If its event and key id were
+    // masked too, messages would be unreadable.
     secrets: Object.values(credential?.fields ?? {}),
     env: {
       ROTATE_EVENT: event,
@@ -373,8 +377,8 @@ function textIn(result: SpawnResult): string {
 }
 
 /**
- * From here on something may live at the far side: an answer that can't be used is
- * `unknown`.
+ * After exit 0 something may live at the far side, so an answer that can't be used has
+ * the effect `unknown`.
  */
 function issuedFrom(config: Options, result: SpawnResult, name: string): Issued {
   const unusable = (what: string): AdapterError =>
@@ -416,7 +420,7 @@ function issuedFrom(config: Options, result: SpawnResult, name: string): Issued 
   }
 }
 
-/** Metadata is shown and exported, so a value that comes back in it is not kept. */
+/** Metadata is shown and exported, so an entry that contains the value is dropped. */
 function factsIn(
   raw: unknown,
   values: readonly Secret[],

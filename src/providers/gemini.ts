@@ -1,33 +1,33 @@
 /**
- * Google API keys, of Gemini and others, through the API Keys API v2
- * (reference/providers.md 7a;
- * https://cloud.google.com/api-keys/docs/reference/rest/v2/projects.locations.keys).
+ * Google API keys, of Gemini and other services, through the API Keys API v2
+ * (https://cloud.google.com/api-keys/docs/reference/rest/v2/projects.locations.keys).
  *
- * - The id of a new key is ours to choose, so it is that of the intent. A lost answer,
- *   and a 409 to a repeated create, is settled by getting that very key: its value can be
- *   read again.
- * - The new key has the restrictions and the service account of the old one unless the
- *   configuration says otherwise; what differs is said and kept with the version.
- *   https://ai.google.dev/gemini-api/docs/api-key: keys without restrictions are not
- *   accepted any more, and those bound to a service account are to replace the others
- *   (date UNVERIFIED). So `apiTargets` is never empty.
- * - Google can't switch a key off, but it keeps a deleted one for thirty days. So
+ * - The caller chooses the id of a new key, so it is the tag of the intent. After a lost
+ *   answer, or a 409 to a repeated create, that very key is read; its value can be read
+ *   again at any time.
+ * - The new key gets the restrictions and the service account of the old one, unless the
+ *   configuration says otherwise. Differences are reported and kept with the version.
+ *   According to https://ai.google.dev/gemini-api/docs/api-key keys without restrictions
+ *   are not accepted any more, and keys that are bound to a service account will replace
+ *   the others (their date is UNVERIFIED). So `apiTargets` is never empty.
+ * - Google can't switch a key off, but it keeps a deleted key for thirty days. So
  *   `suspend` deletes, `resume` undeletes, and `revoke` finds the key deleted and leaves
- *   it so. That means: the value is refused from the beginning of the quarantine on, not
- *   from its end; a rollback brings it back for thirty days from that beginning and no
- *   longer, whatever the quarantine; and a version that counts as revoked can until then
- *   be brought back by whoever has `apikeys.keys.undelete`, because nobody can purge a
- *   key sooner. Deleted keys are not listed here: for the engine's proof of death they
- *   are gone.
- * - Which key a value belongs to can only be asked with the value in the URL
- *   (`keys:lookupKey`), so it is not asked: a key that was stored by hand is adopted by
- *   its id.
- * - When a key was last used can't be asked.
+ *   it so. As a consequence the value is refused from the beginning of the quarantine on,
+ *   not from its end. A rollback can bring the key back for thirty days from that
+ *   beginning and no longer, whatever the quarantine is. Until then whoever has
+ *   `apikeys.keys.undelete` can also bring back a version that counts as revoked, because
+ *   nobody can purge a key sooner. `list` leaves deleted keys out: for the engine's proof
+ *   that a key is dead they are gone.
+ * - The key that a value belongs to could be asked for only with the value in the URL
+ *   (`keys:lookupKey`), so this is never done. A key that was stored by hand is adopted
+ *   by its id.
+ * - Google does not say when a key was last used.
  * - A proof lists one model with the key itself (_google-probe.ts). Ending a key ends
- *   this one: the service account to which it is bound, and the other keys of the
- *   project, go on.
+ *   only this one: the service account to which it is bound and the other keys of the
+ *   project go on.
  *
- * Tried against a counterpart only, never against Google.
+ * This was tested against a stand-in for Google only (test/fakes/google.ts), never
+ * against Google.
  */
 import { z } from 'zod'
 import { DAY, MINUTE } from '../core/duration.ts'
@@ -47,8 +47,8 @@ import { awaitDeath, awaitLife, GEMINI, type KeyFacts } from './_google-probe.ts
 import {
   compared,
   type Key,
-  madeValue,
-  patiently,
+  readNewValue,
+  retryWhileMissing,
   type ProjectKeys,
   projectKeys,
   type Scope,
@@ -57,8 +57,9 @@ import { type Google, google, keyFileFault, readyToken, serviceAccountTokens } f
 import { pickDefined } from '../core/defined.ts'
 
 /**
- * https://cloud.google.com/api-keys/docs/access-control: one for each call that is made
- * here; the last one is for operations.
+ * The permissions of the calls that are made here
+ * (https://cloud.google.com/api-keys/docs/access-control); the last one is for reading
+ * operations.
  */
 const PERMISSIONS = [
   ...['create', 'get', 'getKeyString', 'list', 'delete', 'undelete'].map(
@@ -67,26 +68,32 @@ const PERMISSIONS = [
   'serviceusage.operations.get',
 ]
 /**
- * On the service account to which keys are bound
- * (https://ai.google.dev/gemini-api/docs/api-key). Whether a role of one's own may hold
- * it is UNVERIFIED.
+ * The permission on the service account to which keys are bound
+ * (https://ai.google.dev/gemini-api/docs/api-key). Whether a custom role may contain it
+ * is UNVERIFIED.
  */
 const BINDING = 'iam.serviceAccountApiKeyBindings.create'
 /**
- * Pauses before an absent id means that nothing was made: the operation may go on after
- * its answer was lost.
+ * Pauses, in milliseconds, before an absent id counts as proof that nothing was made: the
+ * operation may go on after its answer was lost.
  */
 const LOOK_MS = [1000, 2000, 4000, 8000, 16_000, 32_000]
-/** Pauses before a key that was made is believed to have no value. */
+/**
+ * Pauses, in milliseconds, before a key that was made is believed to have no readable
+ * value.
+ */
 const VALUE_MS = [1000, 2000, 4000, 8000]
 /**
- * A create is an operation, which goes on when nobody follows it any more; those of API
- * keys take seconds.
+ * How long a create that was given up may still take effect: its operation goes on when
+ * nobody follows it. Operations on API keys take seconds.
  */
 const SETTLES_AFTER_MS = 2 * MINUTE
-/** Between Google's clock, which dates keys, and this one. */
+/**
+ * The largest assumed difference between the clock of Google, which dates keys, and the
+ * clock of this machine.
+ */
 const CLOCK_SKEW_MS = 5 * MINUTE
-/** So long a key counts as new, which may not be known everywhere. */
+/** How long a key counts as new, that is, possibly not known everywhere. */
 const YOUNG_MS = 10 * MINUTE
 
 const Config = z
@@ -150,7 +157,7 @@ const Config = z
         path: ['credentials'],
         message: 'is needed, or "accessToken" in its place, but not both',
       })
-    // A reference is looked up later, and examined then.
+    // A reference to another secret is resolved later, and checked then.
     const fault = credentials instanceof Secret ? keyFileFault(credentials) : undefined
     if (fault !== undefined)
       context.addIssue({ code: 'custom', path: ['credentials'], message: fault })
@@ -159,13 +166,13 @@ type Options = z.output<typeof Config>
 
 const Held = z.looseObject({ permissions: z.array(z.string()).default([]) })
 
-/** A session's far side: the keys of one project. */
+/** What the functions of one session work with: the keys of one project. */
 interface Site {
   readonly config: Options
   readonly context: AdapterContext
   readonly api: Google
   readonly keys: ProjectKeys
-  /** Ids of keys that came to life in this session. */
+  /** Ids of the keys that were created or restored in this session. */
   readonly fresh: Set<string>
 }
 
@@ -186,8 +193,8 @@ export default defineProvider({
   traits: () => ({
     mints: 'service',
     overlap: 'two-live',
-    // There is a quota per project, but which one is not documented: Google says when it
-    // is reached.
+    // There is a quota per project, but its size is not documented: Google refuses a
+    // create when it is reached.
     maxLive: Number.POSITIVE_INFINITY,
     fields: ['value'],
     idempotency: 'named',
@@ -202,8 +209,8 @@ export default defineProvider({
 })
 
 /**
- * Roles of their own, because the least of Google's that has them all can also change
- * every key.
+ * The commands that give the caller the least rights. They define custom roles, because
+ * the smallest role of Google that has all these permissions can also change every key.
  */
 function permissions(project: string, serviceAccountEmail: string | undefined): string {
   const role = (id: string, rights: readonly string[]): string =>
@@ -256,12 +263,12 @@ function openSession(config: Options, context: AdapterContext): ProviderSession 
 }
 
 /**
- * Reads only. The value of the current key is compared, so that a wrong id that was
- * adopted is found before the wrong key ends.
+ * Reads only. The value of the current key is compared with the stored one, so that a
+ * wrongly adopted id is noticed before the wrong key is ended.
  */
 async function preflight(site: Site, current: Credential | undefined): Promise<void> {
   const { config, context, keys } = site
-  await permitted(site)
+  await checkPermissions(site)
   await keys.list(false)
   if (current === undefined) return
   const { handle } = current
@@ -289,17 +296,19 @@ async function preflight(site: Site, current: Credential | undefined): Promise<v
         hints: ['undelete it, or store the key that is in use now with "rotate set"'],
       },
     )
-  await sameValue(site, key, current)
+  await mustHaveValue(site, key, current)
 }
 
 /**
- * Google says which rights the caller has, where that API is enabled; where it is not,
- * the reads that follow find out about some of them. Rights on single service accounts
- * are not among the answers. That it takes a project by its number is UNVERIFIED.
+ * Asks Google which permissions the caller has. Where the API for that is not enabled, a
+ * note says so, and the reads that follow show whether some of the rights exist.
+ * Permissions on single service accounts are not part of the answer. That the API accepts
+ * a project by its number is UNVERIFIED.
  */
-async function permitted(site: Site): Promise<void> {
+async function checkPermissions(site: Site): Promise<void> {
   const { resourceManagerUrl, project } = site.config
-  const url = `${resourceManagerUrl.replace(/\/$/, '')}/v1/projects/${encodeURIComponent(project)}:testIamPermissions`
+  const base = `${resourceManagerUrl.replace(/\/$/, '')}/v1/projects`
+  const url = `${base}/${encodeURIComponent(project)}:testIamPermissions`
   let answer: unknown
   try {
     answer = await site.api.call('POST', url, { permissions: PERMISSIONS }, 'read')
@@ -323,7 +332,7 @@ async function permitted(site: Site): Promise<void> {
   })
 }
 
-async function sameValue(site: Site, { handle }: Key, { fields }: Credential): Promise<void> {
+async function mustHaveValue(site: Site, { handle }: Key, { fields }: Credential): Promise<void> {
   if (
     Object.keys(fields).length === 0 ||
     (await site.keys.value(handle.id)).equals(flatten(fields))
@@ -340,8 +349,9 @@ async function sameValue(site: Site, { handle }: Key, { fields }: Credential): P
 }
 
 /**
- * Sent once, under the id of the intent. `quota`, `denied`, `throttled`, or a refusal
- * that Google gives a code: nothing was made. Else unknown: ask `settle`.
+ * Sends the create once, under the id of the intent. The errors `quota`, `denied` and
+ * `throttled`, and a refusal with a code of Google, mean that nothing was made. Otherwise
+ * this is unknown, and `settle` must be asked.
  */
 async function create(
   site: Site,
@@ -355,22 +365,22 @@ async function create(
   try {
     await keys.create(id, wanted)
   } catch (thrown) {
-    throw await explained(site, thrown, wanted)
+    throw await explainRefusal(site, thrown, wanted)
   }
-  return issued(site, id, old)
+  return readIssued(site, id, old)
 }
 
 /**
- * Also the end of a settlement: the key exists, and its value can be read as often as
- * needed.
+ * Reads what was made. This also ends a settlement: the key exists, and its value can be
+ * read as often as needed.
  */
-async function issued(site: Site, id: string, old: Key | undefined): Promise<Issued> {
+async function readIssued(site: Site, id: string, old: Key | undefined): Promise<Issued> {
   const { context, keys, fresh } = site
-  const value = await madeValue(keys, id, context, VALUE_MS)
+  const value = await readNewValue(keys, id, context, VALUE_MS)
   fresh.add(id)
-  // What the key may do is what Google says it may, not what was asked for. That it can't
-  // be read now is no reason to lose the key.
-  const key = await patiently(context, VALUE_MS, () => keys.find(id)).catch(() => undefined)
+  // The restrictions are read back, because what the key may do is what Google says and
+  // not what was asked for. A failure of this read is no reason to lose the key.
+  const key = await retryWhileMissing(context, VALUE_MS, () => keys.find(id)).catch(() => undefined)
   const differences = key === undefined || old === undefined ? [] : compared(old, key)
   for (const difference of differences)
     context.note(`the new key ${id} differs from the old one: ${difference}`)
@@ -388,8 +398,8 @@ async function issued(site: Site, id: string, old: Key | undefined): Promise<Iss
 }
 
 /**
- * At most 63 characters of a-z, 0-9 and hyphens; a tag is unique in any case, so no two
- * of them become the same.
+ * The id of the new key: at most 63 characters of a-z, 0-9 and hyphens. Tags are unique
+ * without regard to case, so no two of them give the same id.
  */
 function idFor({ tag }: Intent): string {
   const id = tag.toLowerCase()
@@ -412,14 +422,14 @@ function wantedScope({ apiTargets, serviceAccountEmail }: Options, old: Key | un
 }
 
 /**
- * What a refused create means for the operator. Where it may have worked after all, only
- * `settle` can tell.
+ * The error that tells the operator why a create was refused. An error whose effect is
+ * not `none` is returned as it is, because only `settle` can tell what happened.
  */
-async function explained(site: Site, thrown: unknown, wanted: Scope): Promise<unknown> {
+async function explainRefusal(site: Site, thrown: unknown, wanted: Scope): Promise<unknown> {
   if (!(thrown instanceof AdapterError) || thrown.effect !== 'none') return thrown
   const { code, message, details } = thrown
   if (code === 'quota' || (code === 'throttled' && details['rate'] !== true))
-    return full(site, thrown)
+    return explainFull(site, thrown)
   const hints = [
     ...(wanted.serviceAccountEmail === undefined
       ? []
@@ -438,8 +448,8 @@ async function explained(site: Site, thrown: unknown, wanted: Scope): Promise<un
   return new AdapterError('misconfigured', `${message}: the key was not made`, { details, hints })
 }
 
-/** The refusal, with what helps to decide which key may go. */
-async function full(
+/** The refusal with everything that helps the operator to decide which key may go. */
+async function explainFull(
   site: Site,
   { code, message, retryAfterMs, details }: AdapterError,
 ): Promise<AdapterError> {
@@ -471,8 +481,8 @@ async function full(
 }
 
 /**
- * Gets the very key that the intent names. A deleted one is a stray: there is nothing
- * that it could be used for.
+ * Reads the key that the intent names. A deleted one is a stray, because it can't be used
+ * for anything.
  */
 async function settle(
   site: Site,
@@ -481,11 +491,12 @@ async function settle(
 ): Promise<Settlement> {
   const { context, keys } = site
   const id = idFor(intent)
-  const key = await patiently(context, LOOK_MS, () => keys.find(id))
+  const key = await retryWhileMissing(context, LOOK_MS, () => keys.find(id))
   if (key === undefined) return { outcome: 'none', detail: `there is no key ${id}` }
   const { handle, deleted } = key
   if (intent.before.some((earlier) => earlier.id === id)) {
-    // Asked hours later, what is known by then is on the list too.
+    // When this is asked hours later, the list of known keys may contain the key of this
+    // very intent.
     if (handle.createdAt !== undefined && handle.createdAt > intent.at - CLOCK_SKEW_MS)
       return { outcome: 'none', detail: `of the key ${id}, which was made, is known already` }
     return {
@@ -503,7 +514,7 @@ async function settle(
   try {
     return {
       outcome: 'applied',
-      issued: await issued(site, id, old),
+      issued: await readIssued(site, id, old),
       detail: `the key ${id} was made`,
     }
   } catch (thrown) {
@@ -518,8 +529,8 @@ async function settle(
 }
 
 /**
- * See `ProviderSession` and `_google-probe.ts`. A key without its value can only be
- * looked up, and only for `dead`.
+ * See `ProviderSession` and `_google-probe.ts`. A key whose value is not known can only
+ * be looked up, and only for `dead`.
  */
 async function verify(
   site: Site,
@@ -554,7 +565,7 @@ async function verify(
 }
 
 /**
- * Idempotent: a deleted key stays deleted. Only a key whose value is the one stored here,
+ * Idempotent: a deleted key stays deleted. Only a key whose value equals the stored one,
  * or that was found by the id of an intent, is touched.
  */
 async function remove(
@@ -567,7 +578,7 @@ async function remove(
   if (key === undefined && why === 'suspend')
     throw new AdapterError('missing', `there is no key ${id}`)
   if (key === undefined || key.deleted) return
-  await sameValue(site, key, credential)
+  await mustHaveValue(site, key, credential)
   await site.keys.remove(id)
   site.fresh.delete(id)
 }

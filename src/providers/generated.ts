@@ -1,11 +1,12 @@
 /**
- * Values made here: passwords, tokens, session keys. There is no far side: nobody has to
- * be asked, nothing can be revoked, and what was prepared is what is issued, so that a
- * repeated create gives the same value. So nothing comes late, nothing can be proven, and
- * nothing but the consumers opens with it.
+ * Values that this program makes itself: passwords, tokens, session keys. No other system
+ * is involved: nobody has to be asked, nothing can be revoked, and the prepared value is
+ * the issued one, so that a repeated create gives the same value. For the same reason
+ * nothing can take effect late, and nothing can be proven; only the consumers accept such
+ * a value.
  *
- * The default alphabet has no character that a shell, a URL, a `.env` file or a
- * connection string would quote (reference/providers.md 10i).
+ * The default alphabet has no character that needs quoting in a shell, a URL, a `.env`
+ * file or a connection string.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'

@@ -1,28 +1,30 @@
 /**
- * Credentials of GitHub (reference/providers.md 8a): personal access tokens, made by a
- * person, and deploy keys, made here (`_github-deploy-key.ts`).
+ * Credentials of GitHub: personal access tokens, which a person makes, and deploy keys,
+ * which are made here (`_github-deploy-key.ts`).
  *
- * No API makes a personal access token, so a person does that on the page that the error
- * names, and hands it over: `rotate now PATH -`, or at a prompt. Everything around it is
- * automatic. `GET /user` tells whether a token is accepted, whose it is, when it expires
- * and, of a classic one, its scopes: one of another user, or with fewer scopes than the
- * token in use, is refused before anything is delivered. When its grace is over the old
- * one is revoked by its own value (https://docs.github.com/en/rest/credentials/revoke; no
- * token is needed to call that, nothing undoes it, and its owner gets a mail) and asked
- * for until it is refused.
+ * No API makes a personal access token
+ * (https://docs.github.com/en/authentication/keeping-your-account-and-data-secure/managing-your-personal-access-tokens),
+ * so a person makes one on the page that the error names and hands it over:
+ * `rotate now PATH -`, or at a prompt. The rest is automatic. `GET /user` tells whether a
+ * token is accepted, to whom it belongs, when it expires and, for a classic token, its
+ * scopes. A token of another user, or with fewer scopes than the token in use, is refused
+ * before anything is delivered. When its grace is over the old token is revoked by its
+ * own value (https://docs.github.com/en/rest/credentials/revoke; that call needs no
+ * token, can't be undone, and sends the owner a mail), and then tried until it is
+ * refused.
  *
- * A proof is `GET /user` with the token: 200 shows that it lives and whose it is, not
- * that it may do what its consumers do; 401 that it is dead. GitHub answers several wrong
- * tokens in a short time by turning down everything of that user for a while, with living
- * tokens too
- * (https://docs.github.com/en/rest/authentication/authenticating-to-the-rest-api#failed-login-limit):
- * so a token that is refused is asked for twice at most, and a 403 is never taken for an
- * answer about the token. Revoking ends this one token; its user, the other tokens, keys
- * and applications of that user go on.
+ * A proof is `GET /user` with the token: 200 shows that the token lives and to whom it
+ * belongs, not that it may do what its consumers do; 401 shows that it is dead. After
+ * several wrong tokens in a short time GitHub refuses everything of that user for a
+ * while, even with living tokens
+ * (https://docs.github.com/en/rest/authentication/authenticating-to-the-rest-api#failed-login-limit).
+ * So one proof tries a refused token twice at most, and a 403 is never taken for an
+ * answer about the token. Revoking ends only this one token; its user and the other
+ * tokens, keys and applications of that user go on.
  *
- * Because that can't be undone, a token is revoked only after this very session has seen
- * another one accepted in its place. What a person handed over and no run promoted is
- * left to that person.
+ * Because a revocation can't be undone, a token is revoked only after this very session
+ * has seen another token accepted in its place. A token that a person handed over and
+ * that no rotation has made current is left to that person.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -41,21 +43,26 @@ import { openDeployKeys } from './_github-deploy-key.ts'
 const CLASSIC = /^(?:ghp_\w{20,250}|[0-9a-f]{40})$/
 const FINE_GRAINED = /^github_pat_\w{20,250}$/
 /**
- * Tokens without a prefix, of before 2021, are not among those that GitHub revokes by
- * value.
+ * Tokens that GitHub revokes by value. Those without a prefix, from before 2021, are not
+ * among them.
  */
 const REVOCABLE = /^(?:ghp|github_pat)_\w+$/
 /**
- * A new token is known everywhere within seconds. Asked once more and not oftener:
- * several wrong tokens in a row lock the user out (see above).
+ * Pause in milliseconds; a new token is known everywhere within seconds. It is tried once
+ * more and not oftener, because several wrong tokens in a row lock the user out (see
+ * above).
  */
 const SPREAD_MS = [3000]
-/** A revocation is accepted (202) and done later; how much later is not documented. */
+/**
+ * Pauses in milliseconds. A revocation is accepted (202) and carried out later; how much
+ * later is not documented.
+ */
 const DYING_MS = [500, 1000, 2000, 4000, 8000, 15_000]
 const DAY_MS = 86_400_000
 
 /**
- * What a classic scope holds besides `admin:x` ⊇ `write:x` ⊇ `read:x`
+ * What a classic scope includes, besides the rule that `admin:x` includes `write:x`,
+ * which includes `read:x`
  * (https://docs.github.com/en/apps/oauth-apps/building-oauth-apps/scopes-for-oauth-apps).
  */
 const HOLDS: Readonly<Record<string, readonly string[]>> = {
@@ -154,8 +161,8 @@ export default defineProvider({
     maxLive: Number.POSITIVE_INFINITY,
     fields: ['value'],
     idempotency: mode === 'deploy-key' ? 'named' : 'none',
-    // Made by a person and ended by us: what is handed over is ours to end only if the
-    // engine counts it so.
+    // With `assisted` the engine knows that a person makes these tokens and that this
+    // program ends them.
     revoke: mode === 'deploy-key' ? 'delete' : 'assisted',
     suspend: false,
     lastUsed: mode === 'deploy-key',
@@ -177,15 +184,15 @@ export default defineProvider({
 
 interface Account {
   readonly login: string
-  /** Of a classic token. */
+  /** The scopes of a classic token; a fine-grained one has none. */
   readonly scopes: readonly string[] | undefined
   readonly expiresAt: number | undefined
 }
 
 function openTokens(config: Options, context: AdapterContext): ProviderSession {
   /**
-   * The last token that was seen accepted: what takes the place of one that is to be
-   * revoked.
+   * The last token that this session has seen accepted: the replacement without which
+   * nothing is revoked.
    */
   let accepted: Secret | undefined
   const byHand = async (current: Credential | undefined): Promise<AdapterError> => {
@@ -223,7 +230,7 @@ function openTokens(config: Options, context: AdapterContext): ProviderSession {
       Promise.resolve({ outcome: 'none' as const, detail: 'a token of GitHub is never made here' }),
     verify: async (credential, expect, replaces) => {
       const token = tokenIn(credential.fields)
-      const account = await verified(config, context, token, expect)
+      const account = await verifyToken(config, context, token, expect)
       if (expect === 'dead') return
       if (replaces !== undefined)
         await compare(config, context, token, account, tokenIn(replaces.fields))
@@ -234,7 +241,10 @@ function openTokens(config: Options, context: AdapterContext): ProviderSession {
   }
 }
 
-/** Throws `refused` for what can't be a personal access token; never quotes it. */
+/**
+ * The value as a token. Throws `refused` for a text that can't be a personal access
+ * token; never quotes it.
+ */
 function tokenIn(fields: Fields): Secret {
   const token = singleValue(fields)
   const text = token?.isText() === true ? token.reveal() : ''
@@ -247,8 +257,8 @@ function tokenIn(fields: Fields): Secret {
 }
 
 /**
- * Where a person makes the next token, filled in as far as that page can be: one of the
- * kind and with the scopes of the one in use.
+ * The page on which a person makes the next token, filled in as far as possible: for a
+ * token of the same kind and with the same scopes as the one in use.
  */
 function pageFor(
   config: Options,
@@ -261,11 +271,12 @@ function pageFor(
     const classic = current !== undefined && CLASSIC.test(flatten(current.fields).reveal())
     return classic ? `${settings}/tokens/new` : `${settings}/personal-access-tokens/new`
   }
-  return `${settings}/tokens/new?${new URLSearchParams({ scopes: scopes.join(',') }).toString().replaceAll('%2C', ',').replaceAll('%3A', ':')}`
+  const query = new URLSearchParams({ scopes: scopes.join(',') }).toString()
+  return `${settings}/tokens/new?${query.replaceAll('%2C', ',').replaceAll('%3A', ':')}`
 }
 
 /**
- * Who the token speaks for; `undefined` for a dead one. Throws for an answer that says
+ * The user of the token; `undefined` for a dead token. Throws for an answer that proves
  * nothing about it.
  */
 async function accountOf(
@@ -284,7 +295,9 @@ async function accountOf(
   return { login, scopes: scopesOf(response.headers), expiresAt: expiryIn(response.headers) }
 }
 
-/** `2026-12-31 23:59:59 UTC`, also seen with an offset. */
+/**
+ * The date of expiry, such as `2026-12-31 23:59:59 UTC`. It was also seen with an offset.
+ */
 function expiryIn(headers: HttpResponse['headers']): number | undefined {
   const at = Date.parse(
     (headers['github-authentication-token-expiration'] ?? '')
@@ -295,7 +308,7 @@ function expiryIn(headers: HttpResponse['headers']): number | undefined {
   return Number.isNaN(at) ? undefined : at
 }
 
-async function verified(
+async function verifyToken(
   config: Options,
   context: AdapterContext,
   token: Secret,
@@ -314,8 +327,8 @@ async function verified(
 }
 
 /**
- * Throws `refused` where the new token can do less than what it replaces; what can't be
- * compared is said.
+ * Throws `refused` where the new token can do less than the one it replaces. A note says
+ * what can't be compared.
  */
 async function compare(
   config: Options,
@@ -330,7 +343,7 @@ async function compare(
     throw new AdapterError('refused', `the new token is one of ${made.login}, not of ${user}`, {
       hints: ['if that is meant, set "user"'],
     })
-  lives(config, context, made)
+  checkLifetime(config, context, made)
   const wanted = config.scopes ?? old?.scopes
   if (made.scopes === undefined || wanted === undefined) {
     if (config.scopes !== undefined)
@@ -367,7 +380,11 @@ async function compare(
     context.note(`GitHub: the new token has scopes beyond those that ${whose}: ${more.join(', ')}`)
 }
 
-function lives({ minimumDays }: Options, context: AdapterContext, { expiresAt }: Account): void {
+function checkLifetime(
+  { minimumDays }: Options,
+  context: AdapterContext,
+  { expiresAt }: Account,
+): void {
   if (expiresAt === undefined) return context.note('GitHub: the new token never expires by itself')
   const days = Math.floor((expiresAt - context.clock.now()) / DAY_MS)
   if (minimumDays !== undefined && days < minimumDays)
@@ -381,7 +398,7 @@ function lives({ minimumDays }: Options, context: AdapterContext, { expiresAt }:
   )
 }
 
-/** Does a scope hold another one? */
+/** Whether one scope includes another. */
 function holds(has: string, wanted: string): boolean {
   if (has === wanted || HOLDS[has]?.includes(wanted) === true) return true
   const [level, what] = has.split(':')

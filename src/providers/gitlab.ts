@@ -1,23 +1,24 @@
 /**
- * Access tokens of a GitLab project or group (reference/providers.md 8b;
- * https://docs.gitlab.com/api/project_access_tokens,
+ * Access tokens of a GitLab project or group
+ * (https://docs.gitlab.com/api/project_access_tokens,
  * https://docs.gitlab.com/api/group_access_tokens).
  *
- * GitLab's own `rotate` kills the old token at once, and repeating it after a lost answer
- * kills the new one too, with all of its family. So it is never called: a second token is
- * made with the scopes and the role of the first, and the first is revoked after its
- * grace. The value is shown once; a lost answer is settled by the name, which is that of
- * the intent. A token tells its own id, so one that was stored by hand needs no adoption.
- * GitLab gives every token an end.
+ * GitLab's own `rotate` ends the old token at once, and a repetition after a lost answer
+ * ends the new one too, with all tokens of its family. So it is never called. Instead a
+ * second token is made with the scopes and the role of the first, and the first one is
+ * revoked after its grace. The value is shown once; after a lost answer the token is
+ * found by its name, which is the tag of the intent. A token can be asked for its own id,
+ * so one that was stored by hand need not be adopted. GitLab gives every token a date of
+ * expiry.
  *
- * A proof asks the token for what it is: active, or accepted but not allowed to say that
- * (403), or refused (401). It shows that the token lives, not what it may do. Each token
- * has a bot user of its own, and revoking ends this one token only: families exist among
- * tokens that were made by `rotate`, and none is. A token that was rotated elsewhere has
- * another id by then, and is not touched.
+ * A proof asks the token about itself: it is active, or it is accepted but its scopes
+ * don't allow the question (403), or it is refused (401). A proof shows that the token
+ * lives, not what it may do. Each token has a bot user of its own, and revoking ends only
+ * this token: only `rotate` makes families of tokens, and it is never called here. A
+ * token that was rotated elsewhere has another id by then and is not touched.
  *
- * Tried against a counterpart only, never against GitLab. Personal tokens can not be made
- * by API on gitlab.com.
+ * This was tested against a stand-in only, never against GitLab. Personal access tokens
+ * are left out, because gitlab.com has no API that makes them.
  */
 import { z } from 'zod'
 import { DAY } from '../core/duration.ts'
@@ -33,20 +34,21 @@ import {
 import { secretField, urlField } from '../core/schema.ts'
 import { type Fields, flatten, Secret, single } from '../core/secret.ts'
 import { type Api, api } from '../net/json-api.ts'
-import { settledByName, verifiedWithin } from './_named.ts'
+import { settleByName, verifyWithin } from './_named.ts'
+import { throwIfInterrupted } from '../net/interrupt.ts'
 
 const VENDOR = 'GitLab'
 const PAGE = 100
 /**
- * Pauses before an absent name means that nothing was made; lists may come from a
- * replica.
+ * Pauses, in milliseconds, before an absent name counts as proof that nothing was made: a
+ * list may come from a replica that lags.
  */
 const LOOK_MS = [1000, 3000]
-/** Pauses until a new token is known, and a revoked one is not. */
+/** Pauses, in milliseconds, until a new token is known and a revoked one is refused. */
 const SPREAD_MS = [1000, 2000, 4000]
 /**
- * https://docs.gitlab.com/api/access_requests/#valid-access-levels; nobody but an owner
- * gives 50.
+ * The access levels (https://docs.gitlab.com/api/access_requests/#valid-access-levels).
+ * Only an owner may give 50.
  */
 const ROLES = {
   guest: 10,
@@ -122,7 +124,7 @@ interface Site {
   readonly config: Options
   readonly context: AdapterContext
   readonly manager: Api
-  /** Of the tokens of this owner. */
+  /** The path of the tokens of the configured project or group. */
   readonly tokens: string
 }
 
@@ -171,14 +173,14 @@ function openSession(config: Options, context: AdapterContext): ProviderSession 
   }
   return {
     preflight: (current) => preflight(site, current),
-    list: async () => (await listed(site)).map(handleFrom),
+    list: async () => (await listTokens(site)).map(handleFrom),
     resembles: async ({ id }, fields) => (await idOfValue(site, fields)) === id,
     create: (intent, current) => create(site, intent, current),
     settle: (intent) =>
-      settledByName(async () => (await listed(site)).map(handleFrom), intent, LOOK_MS, context),
+      settleByName(async () => (await listTokens(site)).map(handleFrom), intent, LOOK_MS, context),
     verify: (credential, expect) => verify(site, credential.fields, expect),
     lastUsed: async (credential) => {
-      const used = Date.parse((await found(site, credential))?.last_used_at ?? '')
+      const used = Date.parse((await findToken(site, credential))?.last_used_at ?? '')
       return Number.isNaN(used) ? undefined : used
     },
     revoke: (credential) => revoke(site, credential),
@@ -208,8 +210,8 @@ function handleFrom({ id, name, active, created_at: made }: Token): Handle {
   }
 }
 
-/** Those that are in force. */
-async function listed({ manager, tokens }: Site): Promise<readonly Token[]> {
+/** The active tokens. */
+async function listTokens({ manager, tokens }: Site): Promise<readonly Token[]> {
   const all: Token[] = []
   for (let page = 1; ; page++) {
     const rows = shaped(
@@ -231,8 +233,8 @@ async function get({ manager, tokens }: Site, id: string): Promise<Token | undef
 }
 
 /**
- * What the token says of itself: its id, or `alive` where its scopes don't let it say
- * that (403), or `undefined` where it is not accepted (401).
+ * The id of the token, which it can be asked for; `alive` where its scopes don't allow
+ * that question (403); `undefined` where it is not accepted (401).
  * https://docs.gitlab.com/api/personal_access_tokens/#get-details-on-a-personal-access-token
  */
 async function ask(
@@ -261,14 +263,17 @@ async function idOfValue(site: Site, fields: Fields): Promise<string | undefined
   return typeof said === 'object' ? said.id : undefined
 }
 
-/** By its id, or by what it says of itself. A token of another owner is none of these. */
-async function found(site: Site, { handle, fields }: Credential): Promise<Token | undefined> {
+/**
+ * Finds the token by its recorded id, or else by the id that it returns for itself. A
+ * token of another owner is not found.
+ */
+async function findToken(site: Site, { handle, fields }: Credential): Promise<Token | undefined> {
   const id = handle?.id ?? (await idOfValue(site, fields))
   return id === undefined || !/^\d{1,20}$/.test(id) ? undefined : get(site, id)
 }
 
 async function preflight(site: Site, current: Credential | undefined): Promise<void> {
-  await listed(site)
+  await listTokens(site)
   if (current !== undefined && (await ask(site, current.fields)) === undefined)
     throw new AdapterError('refused', `${VENDOR} does not accept the current token`, {
       hints: ['store the one that is in use now with "rotate set"'],
@@ -276,14 +281,14 @@ async function preflight(site: Site, current: Credential | undefined): Promise<v
   await rightsOf(site, current)
 }
 
-/** What a new token may do: as configured, or as the current one. */
+/** Scopes and role of a new token: the configured ones, or those of the current token. */
 async function rightsOf(
   site: Site,
   current: Credential | undefined,
 ): Promise<{ readonly scopes: readonly string[]; readonly access_level: number }> {
   const { scopes, role } = site.config
   if (scopes !== undefined && role !== undefined) return { scopes, access_level: ROLES[role] }
-  const old = current === undefined ? undefined : await found(site, current)
+  const old = current === undefined ? undefined : await findToken(site, current)
   const given = {
     scopes: scopes ?? old?.scopes,
     access_level: role === undefined ? old?.access_level : ROLES[role],
@@ -305,8 +310,7 @@ async function create(
   current: Credential | undefined,
 ): Promise<Issued> {
   const { config, context, manager, tokens } = site
-  if (context.signal.aborted)
-    throw new AdapterError('failed', 'interrupted before the token was made', { retryable: false })
+  throwIfInterrupted(context.signal, 'the token was made')
   const rights = await rightsOf(site, current)
   const end = new Date(context.clock.now() + config.lifetimeDays * DAY).toISOString().slice(0, 10)
   const answer = await manager.call(
@@ -316,8 +320,8 @@ async function create(
     'once',
   )
   const { token, expires_at: ends, ...made } = shaped(Made, answer, 'unknown')
-  // A token ends as that day begins, UTC:
-  // https://docs.gitlab.com/user/project/settings/project_access_tokens
+  // A token expires at the beginning of that day, UTC
+  // (https://docs.gitlab.com/user/project/settings/project_access_tokens).
   return {
     fields: single(new Secret(token)),
     handle: handleFrom(made),
@@ -327,7 +331,7 @@ async function create(
 
 async function verify(site: Site, fields: Fields, expect: 'live' | 'dead'): Promise<void> {
   const detail = `${VENDOR} does not accept the token`
-  await verifiedWithin(
+  await verifyWithin(
     async () => ({ alive: (await ask(site, fields)) !== undefined, detail }),
     expect,
     SPREAD_MS,
@@ -336,12 +340,12 @@ async function verify(site: Site, fields: Fields, expect: 'live' | 'dead'): Prom
 }
 
 async function revoke(site: Site, credential: Credential): Promise<void> {
-  const token = await found(site, credential)
+  const token = await findToken(site, credential)
   if (token?.active !== true) return
   try {
     await site.manager.call('DELETE', `${site.tokens}/${token.id}`)
   } catch (thrown) {
-    // Refused, or its answer was lost: whether it is over is what the token itself says.
+    // The call was refused, or its answer was lost: the state of the token decides.
     if (!(thrown instanceof AdapterError) || (await get(site, String(token.id)))?.active === true)
       throw thrown
   }

@@ -1,11 +1,13 @@
 /**
- * Signing secrets for JSON Web Tokens with an HMAC: as many random bytes as the hash
- * gives (RFC 7518 3.2: a key at least as long as the hash output).
+ * Secrets that sign JSON Web Tokens with an HMAC. By default they have as many random
+ * bytes as the output of the hash (RFC 7518, 3.2 asks for a key that is at least that
+ * long).
  *
- * Consumers must accept tokens signed with the previous secret until the longest-lived of
- * them has expired: give them `[current, previous]` and a grace period of at least that
- * lifetime. Nothing can be revoked here; the old secret dies when the consumers drop it.
- * Nobody outside is called, so nothing comes late and nothing can be proven.
+ * Consumers must accept tokens that were signed with the previous secret until the
+ * longest-lived of them has expired. So they need both secrets, `[current, previous]`,
+ * and a grace of at least that lifetime. Nothing can be revoked here; the old secret dies
+ * when the consumers drop it. No other system is called, so nothing can take effect late
+ * and nothing can be proven.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'

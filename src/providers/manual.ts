@@ -1,8 +1,9 @@
 /**
- * Values that a person gets somewhere and hands over: `rotate PATH` with `--value-file`,
- * `--input -` and the like. This provider exists so that such a secret has a schedule,
- * reminders, targets and checks like any other; it can never make a value itself, so
- * nothing comes late; nobody can be asked whether a value works, and nobody ends one.
+ * Values that a person gets somewhere and hands over with `rotate PATH` and
+ * `--value-file`, `--input -` and the like. With this provider such a secret has a
+ * schedule, reminders, targets and checks like any other. The provider can never make a
+ * value itself, so nothing can take effect late. It can neither say whether a value works
+ * nor end one.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -18,8 +19,8 @@ const Config = z.strictObject({
 
 const TRAITS: Traits = {
   mints: 'person',
-  // Old and new are taken to live side by side until the operator ends the old one where
-  // it came from.
+  // Old and new are assumed to work side by side until the operator ends the old one
+  // where it came from.
   overlap: 'two-live',
   maxLive: Number.POSITIVE_INFINITY,
   fields: ['value'],

@@ -1,34 +1,35 @@
 /**
  * Passwords of MySQL and MariaDB accounts
  * (https://dev.mysql.com/doc/refman/8.4/en/password-management.html#dual-passwords,
- * https://mariadb.com/kb/en/alter-user/). Which of the two it is, `SELECT VERSION()`
- * says: MySQL 8.0.14 or MariaDB 10.4.2 at least.
+ * https://mariadb.com/kb/en/alter-user/). `SELECT VERSION()` tells the two apart. MySQL
+ * 8.0.14 or MariaDB 10.4.2 is needed at least. There are three strategies:
  *
- * `dual`: one account with two passwords until the old one is ended. MySQL keeps the old
- * one with RETAIN CURRENT PASSWORD and ends it with DISCARD OLD PASSWORD; MariaDB is told
- * every method that may be used (VIA … OR …) and at the end all but the old one. What is
- * ended is found by comparing the password with what the server stores, so another one is
- * never ended instead. `two-users`: two accounts with the same rights take turns; the one
- * that is not current gets a new password and is unlocked, and ends locked, with a
- * password that nobody knows. `single`: one account, whose old password dies with the
- * change.
+ * - `two-users`: two accounts with the same rights take turns. The one that is not
+ *   current gets a new password and is unlocked. At its end it is locked and gets a
+ *   password that nobody knows.
+ * - `dual`: one account has two passwords until the old one is ended. MySQL keeps the old
+ *   one with RETAIN CURRENT PASSWORD and ends it with DISCARD OLD PASSWORD. MariaDB is
+ *   told all methods that may be used (VIA … OR …), and at the end all but the old one.
+ *   The password to end is found by comparing it with what the server stores, so another
+ *   one is never ended in its place.
+ * - `single`: one account, whose old password dies with the change.
  *
- * The password is made here and sealed before it is applied. The server is sent what it
- * would store of it and never the password, so none can stand in a log: for MySQL
- * `caching_sha2_password AS '$A$005$…'`, a salted digest of 5000 rounds, because masking
- * a plain one is a setting there (log_raw); on either server an account keeps the method
- * that it has, because its clients know that one. Connections are TCP, over TLS unless
- * the server is this machine.
+ * The password is made here and sealed in the vault before it is applied. The server gets
+ * its stored form and never the password itself, so no log can contain it. For MySQL this
+ * is `caching_sha2_password AS '$A$005$…'`, a salted digest of 5000 rounds, because on
+ * MySQL hiding plain passwords from its logs is only a setting (log_raw). On either
+ * server an account keeps its authentication method, because its clients know that one.
+ * Connections use TCP, with TLS unless the server is this machine.
  *
  * What a lost answer did, and whether a password is dead, is read from what the server
- * stores: a login that fails may lock the account (FAILED_LOGIN_ATTEMPTS), so one is
- * tried only where what is stored says that it succeeds. Nothing is judged while an
+ * stores. A failed login may lock the account (FAILED_LOGIN_ATTEMPTS), so a login is
+ * tried only where the stored form says that it will succeed. Nothing is judged while an
  * earlier session may still act (`_mysql-turn.ts`). An account is a name and a host, and
- * one account per name is changed: where another one of that name would keep the
+ * one account per name is changed: where another account of that name would keep the
  * password, nothing begins.
  *
- * MariaDB and, in npm run test:long, MySQL 9 are tried for real; in npm test MySQL is a
- * counterpart that speaks its protocol.
+ * `npm test` tries MariaDB for real and MySQL as a stand-in that speaks its protocol;
+ * `npm run test:long` tries MySQL 9 for real.
  */
 import { AdapterError } from '../core/errors.ts'
 import type { Handle, Intent } from '../core/model.ts'
@@ -69,7 +70,7 @@ import {
 } from './_mysql-accounts.ts'
 import {
   add,
-  afterwards,
+  readAfterChange,
   close,
   endPassword,
   identifier,
@@ -78,7 +79,7 @@ import {
   stillThere,
 } from './_mysql-change.ts'
 import { Config, type Options, placeOf } from './_mysql-config.ts'
-import { asAdmin, asWriter, type Job, proveLogin, provenLogin } from './_mysql-job.ts'
+import { asAdmin, asWriter, type Job, proveLogin, logInTo } from './_mysql-job.ts'
 import { accountOf, mayChange, own, refuseOthers } from './_mysql-rules.ts'
 import { takeTurn, turnOf } from './_mysql-turn.ts'
 
@@ -107,7 +108,8 @@ export default defineProvider({
   traits: ({ strategy = 'two-users', database }) => ({
     mints: 'client',
     overlap: OVERLAP[strategy],
-    // Two passwords of one account; an account of two is used again, not added.
+    // `dual` allows two passwords of one account. Of two accounts one is used again and
+    // none is added.
     maxLive: strategy === 'dual' ? 2 : Number.POSITIVE_INFINITY,
     fields: fieldsOf({ database }),
     idempotency: 'named',
@@ -126,7 +128,7 @@ export default defineProvider({
   open: (config, context) => Promise.resolve(openSession(config, context)),
 })
 
-/** @param patience how long is waited for locks, so that tests need not wait that long */
+/** @param patience how long anything waits; tests shorten it */
 export function openSession(
   config: Options,
   context: AdapterContext,
@@ -135,14 +137,14 @@ export function openSession(
   const job = { config, context, patience }
   const session: ProviderSession = {
     preflight: (current) => preflight(job, current),
-    prepare: (random) => prepared(config, random),
+    prepare: (random) => prepare(config, random),
     create: (intent, current) => create(job, intent, current),
     settle: (intent, current) => settle(job, intent, current),
     verify: (credential, expect) => verify(job, credential.fields, expect),
     close: () => Promise.resolve(),
   }
   const { strategy = 'two-users' } = config
-  // Two passwords of one account have no names; each is addressed by its value.
+  // With `dual` the two passwords have no names, so each is addressed by its value.
   if (strategy === 'dual') session.revoke = ({ fields }) => endOne(job, fields)
   if (strategy !== 'two-users') return session
   session.list = () => asAdmin(job, (server) => handlesOf(server, config))
@@ -153,19 +155,21 @@ export function openSession(
 }
 
 /**
- * The password, and which accounts it was meant for: an intent with that was carried out
- * by a program that takes turns, so that the turn proves that nobody is at it any more.
+ * The new password, and the accounts it was made for. An intent with that note was
+ * written by a program version whose sessions take turns, so holding the lock proves that
+ * no session of that intent is left.
  */
-function prepared(config: Options, random: Random): Fields {
+function prepare(config: Options, random: Random): Fields {
   return { ...newPassword(random), turn: new Secret(placeOf(config)) }
 }
 
 /**
- * Reads only: the admin may change accounts, the server is new enough, every account
- * exists, the current password is one of its account (or, where none is current, the next
- * of two is off), none is switched off, no other account of the name would keep the
- * password, and there is room for a second one. A login that the server knows and refuses
- * shows that another account comes first, such as an anonymous one for this machine.
+ * Reads only. Checks that the admin may change accounts, the server is new enough, every
+ * account exists, the current password belongs to its account (or, where none is current,
+ * the next of two accounts is off), no account is switched off, no other account of the
+ * same name would keep the password, and there is room for a second one. Where the server
+ * knows the current password and refuses the login all the same, another account comes
+ * first for this machine, such as an anonymous one.
  */
 async function preflight(job: Job, current: Credential | undefined): Promise<void> {
   const { config, context } = job
@@ -173,7 +177,8 @@ async function preflight(job: Job, current: Credential | undefined): Promise<voi
   const next = nextUser(config, current)
   let spent = current === undefined
   let turn: Account | undefined
-  // A refusal of the current login, thrown in there, would be taken for one of the admin.
+  // The refusal is returned and not thrown, because a `refused` in here would be taken
+  // for a refusal of the admin.
   const refusal = await asAdmin(job, async (server) => {
     if (!(await mayChangeAccounts(server)))
       throw new AdapterError(
@@ -196,8 +201,8 @@ async function preflight(job: Job, current: Credential | undefined): Promise<voi
       await refuseOthers(config, found, all, password)
       await mayChange(job, server, found, password)
       const open = isOpen(found)
-      // Nobody can use a current one that is switched off; then it is as if none were
-      // current.
+      // Nobody can use a current account that is switched off, so it is treated as if
+      // none were current.
       if (login?.username === name && !open) spent = true
       if (config.users !== undefined && name === next && open) turn = found
       if (password === undefined || !open) continue
@@ -211,12 +216,15 @@ async function preflight(job: Job, current: Credential | undefined): Promise<voi
   if (refusal !== undefined) throw refusal
 }
 
-/** Somebody may be using a password of it. */
+/** Whether somebody may be using a password of this account. */
 function isOpen({ locked, passwords }: Account): boolean {
   return !locked && passwords.length > 0
 }
 
-/** What is current, where it is a login: an operator may have stored anything. */
+/**
+ * The current login; `undefined` where the value is none, because an operator may have
+ * stored anything.
+ */
 function currentLogin(
   { user }: Options,
   current: Credential | undefined,
@@ -228,7 +236,10 @@ function currentLogin(
   }
 }
 
-/** Live: whoever has its password can log in and work. */
+/**
+ * The configured accounts. An account is live when whoever has its password can log in
+ * and work.
+ */
 async function handlesOf(server: Server, config: Options): Promise<readonly Handle[]> {
   const handles: Handle[] = []
   for (const name of namesIn(config)) {
@@ -242,8 +253,8 @@ async function handlesOf(server: Server, config: Options): Promise<readonly Hand
 }
 
 /**
- * Whoever has a password of it, or another way in, can log in now, if only to change one
- * that has expired.
+ * The command that shuts out an account that somebody can log in to, if only to change an
+ * expired password; `undefined` where nobody can.
  */
 async function shutLineOf(
   server: Server,
@@ -277,7 +288,7 @@ async function create(job: Job, intent: Intent, current: Credential | undefined)
     const kept = config.strategy === 'dual' && !found.locked ? found.passwords : []
     if (kept.length > 0) await add(server, found, made)
     else await replace(server, found, made, found.locked ? 'UNLOCK' : undefined)
-    const after = await afterwards(accountOf(server, config, name))
+    const after = await readAfterChange(accountOf(server, config, name))
     if (stillThere([...kept, made], after)) return
     throw new AdapterError(
       'failed',
@@ -328,9 +339,9 @@ async function settle(
 }
 
 /**
- * By what the server stores; a login over TCP is made only where that says that it
- * succeeds, because one that fails may lock the account. A password that another account
- * of the name has is not dead.
+ * Compares with what the server stores. A login is made only where the stored form says
+ * that it will succeed, because a failed login may lock the account. A password that
+ * another account of the same name has is not dead.
  */
 async function verify(job: Job, fields: Fields, expect: 'live' | 'dead'): Promise<void> {
   const { config } = job
@@ -341,7 +352,7 @@ async function verify(job: Job, fields: Fields, expect: 'live' | 'dead'): Promis
     if (expect === 'dead') return
     if (found.expired)
       throw new AdapterError('refused', `the password of ${called(found)} has expired`)
-    return provenLogin(job, found, password)
+    return logInTo(job, found, password)
   }
   for (const other of all) {
     if (other === found || other.locked || !(await has(other, password))) continue
@@ -364,8 +375,8 @@ async function verify(job: Job, fields: Fields, expect: 'live' | 'dead'): Promis
 }
 
 /**
- * `two-users`: the account is locked, and no password fits it. One that has another
- * password by now than the one that is to end is left alone.
+ * Ends an account of `two-users`: no password fits it any more, and it is locked. An
+ * account that by now has another password than the one to end is left alone.
  */
 async function endAccount(job: Job, { handle, fields }: Credential): Promise<void> {
   const { config, context } = job
@@ -383,7 +394,7 @@ async function endAccount(job: Job, { handle, fields }: Credential): Promise<voi
   })
 }
 
-/** `dual`: this password and no other. */
+/** Ends a password of `dual`: this one and no other. */
 async function endOne(job: Job, fields: Fields): Promise<void> {
   const { config, context } = job
   const { username, password } = loginOf(fields, config.user)

@@ -1,21 +1,22 @@
 /**
- * OpenAI service-account keys through the admin API (reference/providers.md 5;
- * https://developers.openai.com/api/docs/guides/api-keys).
+ * OpenAI service-account keys through the admin API
+ * (https://developers.openai.com/api/docs/guides/api-keys).
  *
- * With `serviceAccountId` another key of that account is made, so identity and limits
- * stay (strategy A). Without it, or where that call does not exist (404, 405), each key
- * gets a service account of its own, which goes with it (strategy B). Keys and accounts
- * carry the intent's tag as their name: the API has no idempotency, so a lost answer is
- * settled by looking for that name; the value itself is shown only once. Deleting a key
- * of a service account may be refused (400, 403: the vendor's own documents disagree); an
- * account that was made for this one key is deleted instead, and only while it holds no
- * other key: ending an account ends them all.
+ * With `serviceAccountId` each rotation makes another key of that account, so that
+ * identity and limits stay. Without it, or where that call does not exist (404, 405),
+ * each key gets a service account of its own, which is deleted together with the key.
+ * Keys and accounts carry the tag of the intent as their name. The API has no idempotency
+ * keys, so after a lost answer that name is looked for; the value is shown only once.
+ * OpenAI may refuse to delete a single key of a service account (400, 403; its own
+ * documentation contradicts itself). An account that was made for one key is deleted
+ * instead of the key, and only while it holds no other key, because deleting an account
+ * ends all of its keys.
  *
  * A proof lists the models with the key itself, which costs nothing: 200 or 403 (a
- * restricted key) is accepted, 401 is not, anything else says nothing. It shows that the
- * key lives, not what it may do; it counts as a use, so the old key is not asked after it
- * was replaced. What opens with a key opens with every other key of its account, and none
- * of those is touched.
+ * restricted key) means that the key is accepted, 401 that it is not, and anything else
+ * proves nothing. A proof shows that the key lives, not what it may do. It counts as a
+ * use, so the old key is not tried after it was replaced. A key opens what every other
+ * key of its account opens, and none of those is touched.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -31,14 +32,18 @@ import {
 import { secretField, urlField } from '../core/schema.ts'
 import { flatten, Secret, single } from '../core/secret.ts'
 import { type Api, api, listIn, objectIn, textIn } from '../net/json-api.ts'
+import { throwIfInterrupted } from '../net/interrupt.ts'
 
 const VENDOR = 'OpenAI'
 const YEAR_S = 31_536_000
 /**
- * How long a new key may take to be known everywhere is not documented: half a minute.
+ * Pauses in milliseconds, half a minute in all. How long a new key takes to be known
+ * everywhere is not documented.
  */
 const SPREAD_MS = [1000, 2000, 4000, 8000, 15_000]
-/** Pauses before an absent name means that nothing was made. */
+/**
+ * Pauses, in milliseconds, before an absent name counts as proof that nothing was made.
+ */
 const LOOK_MS = [1000, 3000]
 
 const Config = z.strictObject({
@@ -69,11 +74,11 @@ const Config = z.strictObject({
 })
 type Options = z.output<typeof Config>
 
-/** A key of the project as the list has it. */
+/** A key as the list of the project shows it. */
 interface Key {
   readonly handle: Handle
   readonly lastUsed: number | undefined
-  /** Beginning and end of its value, as far as they are shown. */
+  /** Beginning and end of its value, where they are shown. */
   readonly shown: readonly [string, string] | undefined
   readonly account: { readonly id: string; readonly name: string } | undefined
 }
@@ -143,15 +148,14 @@ async function create(
   project: string,
   intent: Intent,
 ): Promise<Issued> {
-  if (context.signal.aborted)
-    throw new AdapterError('failed', 'interrupted before the key was made', { retryable: false })
+  throwIfInterrupted(context.signal, 'the key was made')
   const life =
     config.expiresInSeconds === undefined ? {} : { expires_in_seconds: config.expiresInSeconds }
   const body = { name: intent.tag, ...life }
   if (config.serviceAccountId !== undefined) {
     const path = `${project}/service_accounts/${encodeURIComponent(config.serviceAccountId)}/api_keys`
     try {
-      return issuedFrom(objectIn(await once(admin, path, body), VENDOR))
+      return issuedFrom(await createOnce(admin, path, body))
     } catch (thrown) {
       const absent =
         thrown instanceof AdapterError && [404, 405].includes(Number(thrown.details['status']))
@@ -162,17 +166,20 @@ async function create(
       )
     }
   }
-  return issuedFrom(
-    objectIn(
-      objectIn(await once(admin, `${project}/service_accounts`, body), VENDOR)['api_key'],
-      VENDOR,
-    ),
-  )
+  const { api_key: key } = await createOnce(admin, `${project}/service_accounts`, body)
+  return issuedFrom(objectIn(key, VENDOR, 'unknown'))
 }
 
-/** From a 2xx on something exists: an answer that can't be used is `unknown`. */
-async function once(admin: Api, path: string, body: unknown): Promise<unknown> {
-  return admin.call('POST', path, body, 'once')
+/**
+ * Sends a create once, without repetition. After a 2xx something exists, so an answer that
+ * is no object has the effect `unknown`.
+ */
+async function createOnce(
+  admin: Api,
+  path: string,
+  body: unknown,
+): Promise<Readonly<Record<string, unknown>>> {
+  return objectIn(await admin.call('POST', path, body, 'once'), VENDOR, 'unknown')
 }
 
 function issuedFrom(key: Readonly<Record<string, unknown>>): Issued {
@@ -189,8 +196,8 @@ function issuedFrom(key: Readonly<Record<string, unknown>>): Issued {
 }
 
 /**
- * The value is never shown again, so what is found is a stray. An account without its key
- * counts too.
+ * Looks for a key or an account with the name of the intent. Its value is never shown
+ * again, so it is a stray. An account without a key counts too.
  */
 async function settle(
   context: AdapterContext,
@@ -204,8 +211,8 @@ async function settle(
       ({ handle, account }) => handle.name === intent.tag || account?.name === intent.tag,
     )
     const found = made.filter(({ handle }) => !known.has(handle.id))
-    // An account goes with its keys, so one of a key that is known is never called a
-    // stray.
+    // An account whose key is known is deleted together with that key, so it is never
+    // called a stray.
     const bare = (await accountsOf(admin, project)).filter(
       ({ id, name }) =>
         name === intent.tag && !known.has(id) && !made.some(({ account }) => account?.id === id),
@@ -222,7 +229,10 @@ async function settle(
   }
 }
 
-/** Listing models costs nothing; 403 is a key that may not do that, and lives. */
+/**
+ * Tries the key by listing models, which costs nothing. A 403 means that the key is alive
+ * and may not list them.
+ */
 async function verify(
   config: Options,
   context: AdapterContext,
@@ -267,29 +277,31 @@ async function revoke(admin: Api, project: string, handle: Handle | undefined): 
   const accounts = key === undefined ? await accountsOf(admin, project) : []
   if (key === undefined && !accounts.some(({ id }) => id === handle.id)) return
   const owner = key?.account?.id ?? handle.id
-  // Ending an account ends all its keys: it is ended only where it was made for this one
-  // (its name is that of an intent) and nobody has given it another.
+  // Deleting an account ends all its keys. So it is deleted only where it was made for
+  // this one key (it is named after an intent) and nobody has given it another key.
   const others = all.filter((one) => one.account?.id === owner && one.handle.id !== handle.id)
   if (key === undefined && others.length > 0) throw alsoOthers(handle.id, others)
   if (others.length === 0 && (key === undefined || isOurs(key.account?.name)))
-    return gone(admin.call('DELETE', `${project}/service_accounts/${encodeURIComponent(owner)}`))
-  await gone(admin.call('DELETE', `${project}/api_keys/${encodeURIComponent(handle.id)}`)).catch(
-    (thrown: unknown) => {
-      const refused =
-        thrown instanceof AdapterError && [400, 403].includes(Number(thrown.details['status']))
-      throw refused
-        ? new AdapterError(
-            'denied',
-            `${VENDOR} does not let keys of a service account be deleted one by one; delete ` +
-              `${handle.id} in the dashboard`,
-            {
-              retryable: false,
-              hints: ['leave "serviceAccountId" out, so that each key has an account of its own'],
-            },
-          )
-        : thrown
-    },
-  )
+    return ignoreMissing(
+      admin.call('DELETE', `${project}/service_accounts/${encodeURIComponent(owner)}`),
+    )
+  await ignoreMissing(
+    admin.call('DELETE', `${project}/api_keys/${encodeURIComponent(handle.id)}`),
+  ).catch((thrown: unknown) => {
+    const refused =
+      thrown instanceof AdapterError && [400, 403].includes(Number(thrown.details['status']))
+    throw refused
+      ? new AdapterError(
+          'denied',
+          `${VENDOR} does not let keys of a service account be deleted one by one; delete ` +
+            `${handle.id} in the dashboard`,
+          {
+            retryable: false,
+            hints: ['leave "serviceAccountId" out, so that each key has an account of its own'],
+          },
+        )
+      : thrown
+  })
 }
 
 function alsoOthers(account: string, keys: readonly Key[]): AdapterError {
@@ -309,7 +321,7 @@ function isOurs(name: string | undefined): boolean {
   return name !== undefined && /^rotate-[\w-]+$/.test(name)
 }
 
-async function gone(call: Promise<unknown>): Promise<void> {
+async function ignoreMissing(call: Promise<unknown>): Promise<void> {
   try {
     await call
   } catch (thrown) {
@@ -343,7 +355,10 @@ async function keysOf(admin: Api, project: string): Promise<readonly Key[]> {
   })
 }
 
-/** `sk-abc...def`. A value of which less is shown is not told apart by it. */
+/**
+ * The shown parts of a value, such as `sk-abc...def`; `undefined` where less is shown,
+ * because that could not tell keys apart.
+ */
 function shownOf(redacted: unknown): Key['shown'] {
   const [, start, end] =
     /^(sk-[\w-]*?)(?:\.{3,}|…|\*{3,})([\w-]{3,12})$/.exec(

@@ -1,32 +1,33 @@
 /**
  * Passwords of PostgreSQL roles
- * (https://www.postgresql.org/docs/current/sql-alterrole.html).
+ * (https://www.postgresql.org/docs/current/sql-alterrole.html). There are two strategies:
  *
- * `two-users`: two roles with the same rights take turns, so that old and new work side
- * by side; the one that is not current gets a new password and LOGIN, and ends with
- * NOLOGIN and no password. `single`: one role, whose old password dies with the change;
- * it is never switched on.
+ * - `two-users`: two roles with the same rights take turns, so that old and new work side
+ *   by side. The one that is not current gets a new password and LOGIN. At its end it
+ *   gets NOLOGIN and no password.
+ * - `single`: one role, whose old password dies with the change. A role that is switched
+ *   off is never switched on.
  *
- * The password is made here and sealed before it is applied. The server is sent what it
- * stores of it and never the password, so none can stand in a log: its SCRAM-SHA-256
- * verifier (RFC 5802, RFC 7677; the form is that of pg_authid). Where the server is set
- * to md5 and asks the role for that, its clients may know nothing else, and it is sent
- * the md5 digest, which is as much as such a server stores
+ * The password is made here and sealed in the vault before it is applied. The server gets
+ * its stored form and never the password itself, so no log can contain it. The stored
+ * form is a SCRAM-SHA-256 verifier (RFC 5802, RFC 7677) as in pg_authid. Where the server
+ * is set to md5 and asks the role for md5, the clients of the role may know nothing else,
+ * and the server gets the md5 digest, which is what such a server stores
  * (https://www.postgresql.org/docs/current/auth-password.html).
  *
- * A change is a transaction that only we commit, so that it can't happen after we have
- * given it up (`changed`). What a lost answer did is found by ending what is left of that
- * session and then logging in. A login proves something only when the server has asked
- * for the password: pg_hba.conf may let a role in without one, and nothing is begun
- * there.
+ * A change runs in a transaction that only this program commits, so it can't take effect
+ * after it was given up (`commitChange`). After a lost answer the rest of that session is
+ * ended, and then a login shows what happened. A login proves something only where the
+ * server has asked for the password: pg_hba.conf may let a role in without one, and there
+ * nothing is begun.
  *
- * A role belongs to the whole cluster and has one password, whichever databases it may
- * use, so what is changed is no more and no less than what the vault holds. Who logs in
- * as the role is not known: two programs with one role share the value, and must both be
- * targets. Members of a role have passwords of their own; those are not touched. What is
- * configured or granted to a role stays, as does VALID UNTIL: a role whose time is over
- * gets no new password, and otherwise that date is the value's. Connections that are open
- * stay open. Connections are TCP, over TLS unless the server is this machine.
+ * A role belongs to the whole cluster and has one password for all databases, so a
+ * rotation changes exactly what the vault holds. Who logs in as the role is not known:
+ * two programs that use one role share the value, and both must be targets. Members of a
+ * role have passwords of their own, which are not touched. Settings and grants of a role
+ * stay, and so does VALID UNTIL: a role whose time is over gets no new password, and
+ * otherwise that date becomes the expiry of the value. Open connections stay open.
+ * Connections use TCP, with TLS unless the server is this machine.
  */
 import { createHash, createHmac, pbkdf2Sync } from 'node:crypto'
 import type { Client } from 'pg'
@@ -41,7 +42,6 @@ import {
   type ProviderSession,
   type Settlement,
 } from '../core/provider.ts'
-import { secretField } from '../core/schema.ts'
 import { type Fields, type Secret, singleValue } from '../core/secret.ts'
 import {
   asAdminOf,
@@ -59,21 +59,24 @@ import {
   hostField,
   staleLogin,
   tlsFields,
+  adminField,
+  userFields,
+  strategyField,
 } from './_login.ts'
 import {
   type Attempt,
   BOUNDS,
   type Bounds,
-  changed,
+  commitChange,
   codeOf,
-  connected,
-  ended,
+  withConnection,
+  endSession,
   isAnswer,
-  knocked,
+  knock,
   provesNothing,
   quoted,
   translated,
-  tried,
+  tryLogin,
 } from './_postgres.ts'
 import {
   expiryOf,
@@ -100,21 +103,13 @@ const Config = z
       .max(63)
       .default('postgres')
       .meta({ description: 'Database to log in to' }),
-    admin: z
-      .strictObject({
-        user: role.meta({ description: 'Role that may change the others' }),
-        password: secretField('Its password'),
-      })
-      .meta({ description: 'Who changes the passwords' }),
-    users: z
-      .tuple([role, role])
-      .optional()
-      .meta({ description: 'Two roles with the same rights that take turns' }),
-    user: role.optional().meta({ description: 'The one role, with "strategy": "single"' }),
-    strategy: z
-      .enum(['two-users', 'single'])
-      .optional()
-      .meta({ description: 'Default: two-users' }),
+    admin: adminField(role, 'Role that may change the others'),
+    ...userFields(
+      role,
+      'Two roles with the same rights that take turns',
+      'The one role, with "strategy": "single"',
+    ),
+    strategy: strategyField,
     ...tlsFields,
     serverName: hostField.optional().meta({
       description:
@@ -156,8 +151,7 @@ export default defineProvider({
   traits: (config) => ({
     mints: 'client',
     overlap: config.users === undefined ? 'in-place' : 'two-users',
-    // A role is used again, not added: however many there are, the next one has its
-    // place.
+    // A role is used again and none is added, so there is always room for the next one.
     maxLive: Number.POSITIVE_INFINITY,
     fields: fieldsOf(config),
     idempotency: 'named',
@@ -184,7 +178,7 @@ interface At {
   readonly bounds: Bounds
 }
 
-/** @param bounds how long anything may take; what tests shorten */
+/** @param bounds how long anything may take; tests shorten it */
 export function openSession(
   config: Options,
   context: AdapterContext,
@@ -211,10 +205,10 @@ export function openSession(
 }
 
 /**
- * Reads only: the admin may log in and change roles, the server takes changes, every role
- * exists and has to show its password here, the one that comes next can log in with a new
- * one, and the current login is accepted. Where none is current, the next of two must be
- * switched off.
+ * Reads only. Checks that the admin may log in and change roles, the server accepts
+ * changes, every role exists and must show its password here, the role that comes next
+ * can log in with a new password, and the current login is accepted. Where none is
+ * current, the next of two roles must be switched off.
  */
 async function preflight(at: At, current: Credential | undefined): Promise<void> {
   const { config, context, bounds } = at
@@ -229,14 +223,14 @@ async function preflight(at: At, current: Credential | undefined): Promise<void>
       })
     await mayWrite(client, config.admin.user)
     const roles = await rolesOf(client, namesIn(config))
-    for (const name of namesIn(config)) there(roles, name)
+    for (const name of namesIn(config)) roleNamed(roles, name)
     await mayChange(client, config.admin.user, namesIn(config))
-    refuse(there(roles, next), isAlone(config))
-    if (current === undefined) mustBeOff(at, there(roles, next))
+    refuse(roleNamed(roles, next), isAlone(config))
+    if (current === undefined) mustBeOff(at, roleNamed(roles, next))
     return roles
   })
   for (const name of namesIn(config)) {
-    const attempt = await knocked(config, context, bounds, name)
+    const attempt = await knock(config, context, bounds, name)
     judgeDoor(name, attempt, isAlone(config))
     if (name === next && (await formOf(at, attempt.asked)) === 'scram' && attempt.asked === 'md5')
       context.note(
@@ -248,7 +242,8 @@ async function preflight(at: At, current: Credential | undefined): Promise<void>
 }
 
 /**
- * Where nothing usable is current, the one of two whose turn it is may be the one in use.
+ * Throws where no usable login is current and the role whose turn it is may log in,
+ * because that role may be the one in use.
  */
 function mustBeOff({ config, context }: At, { name, mayLogIn }: Role): void {
   if (isAlone(config) || !mayLogIn) return
@@ -260,9 +255,8 @@ function shutLine({ name }: Pick<Role, 'name'>): string {
 }
 
 /**
- * The server takes the password that is current here. A role that can't log in with any
- * is not in use, so that nothing of it could be ended; then it is as if none were
- * current.
+ * Throws where the server refuses the password that is current here. A role that can't
+ * log in with any password is not in use, so it is treated as if no login were current.
  */
 async function mustBeCurrent(at: At, fields: Fields, found: readonly Role[]): Promise<void> {
   const { config, context } = at
@@ -274,7 +268,7 @@ async function mustBeCurrent(at: At, fields: Fields, found: readonly Role[]): Pr
   )
     return
   if (!role.mayLogIn || (role.left !== null && role.left <= 0)) {
-    return mustBeOff(at, there(found, nextUser(config, { fields })))
+    return mustBeOff(at, roleNamed(found, nextUser(config, { fields })))
   }
   try {
     await verify(at, fields, 'live')
@@ -285,10 +279,10 @@ async function mustBeCurrent(at: At, fields: Fields, found: readonly Role[]): Pr
 }
 
 /**
- * From PostgreSQL 16 on CREATEROLE alone changes only the roles that one has made
- * oneself; of others one needs ADMIN OPTION
- * (https://www.postgresql.org/docs/16/release-16.html, "CREATEROLE"). Both roles are
- * looked at: the one that is current is ended later.
+ * Throws where the admin may not change one of the roles. From PostgreSQL 16 on
+ * CREATEROLE alone covers only roles that the admin has created; for others ADMIN OPTION
+ * is needed (https://www.postgresql.org/docs/16/release-16.html, "CREATEROLE"). Both
+ * roles are checked, because the current one is ended later.
  */
 async function mayChange(client: Client, admin: string, names: readonly string[]): Promise<void> {
   const { rows } = await client.query<{ name: string }>(
@@ -313,7 +307,7 @@ function isAlone({ users }: Options): boolean {
   return users === undefined
 }
 
-function there(found: readonly Role[], name: string): Role {
+function roleNamed(found: readonly Role[], name: string): Role {
   const role = found.find((each) => each.name === name)
   if (role === undefined)
     throw new AdapterError('misconfigured', `there is no role ${name} on the server`)
@@ -330,8 +324,8 @@ async function list(at: At): Promise<readonly Handle[]> {
 }
 
 /**
- * The form of the new password: the one that the server would choose. md5 stays md5 only
- * where the server is set to that and the role is asked for it, because then its clients
+ * The stored form of the new password, chosen as the server would choose it. md5 is kept
+ * only where the server is set to md5 and asks the role for it, because then the clients
  * may know nothing else.
  */
 async function formOf(at: At, asked: Attempt['asked']): Promise<'scram' | 'md5'> {
@@ -346,17 +340,18 @@ async function create(at: At, intent: Intent, current: Credential | undefined): 
   const { config, context, bounds } = at
   const name = nextUser(config, current)
   const password = passwordOf(intent)
-  const { asked } = await knocked(config, context, bounds, name)
+  const { asked } = await knock(config, context, bounds, name)
   const stored =
     (await formOf(at, asked)) === 'md5'
       ? md5Form(password, name)
       : scramVerifier(password, context.random.bytes(16))
   return asAdmin(at, async (client) => {
-    const role = there(await rolesOf(client, [name]), name)
+    const role = roleNamed(await rolesOf(client, [name]), name)
     refuse(role, isAlone(config))
-    // One role is not switched on: whoever has switched it off since then is right.
+    // The only role is not switched on: somebody may have switched it off since
+    // preflight.
     const login = isAlone(config) ? '' : 'LOGIN '
-    await changed(
+    await commitChange(
       client,
       bounds,
       intent.tag,
@@ -372,9 +367,9 @@ function made(config: Options, role: Role, password: Secret): Issued {
 }
 
 /**
- * First what is left of the session that made the change is ended, then the new password
- * is tried: what that login shows is final. Throws where the session can't be seen or
- * ended, or where the login proves nothing.
+ * Ends what is left of the session that made the change, then tries the new password;
+ * what that login shows is final. Throws where the session can't be seen or ended, or
+ * where the login proves nothing.
  */
 async function settle(
   at: At,
@@ -387,11 +382,11 @@ async function settle(
   if (password === undefined)
     return { outcome: 'none', final: true, detail: 'no password had been made' }
   const { end, role } = await asAdmin(at, async (client) => ({
-    end: await ended(client, bounds, intent.tag),
+    end: await endSession(client, bounds, intent.tag),
     role: (await rolesOf(client, [name])).find((each) => each.name === name),
   }))
   if (role === undefined) return { outcome: 'none', detail: `there is no role ${name} any more` }
-  const attempt = await tried(config, context, bounds, name, password)
+  const attempt = await tryLogin(config, context, bounds, name, password)
   if (attempt.accepted) {
     if (attempt.asked === undefined) throw provesNothing(name)
     const rest = end.unconfirmed ? '; no synchronous standby had confirmed it' : ''
@@ -401,8 +396,8 @@ async function settle(
       detail: `role ${name} has the new password${rest}`,
     }
   }
-  // The change would have switched on the one of two; where no password is asked for,
-  // that is seen.
+  // The change would have switched on the role whose turn it was. Where the server asks
+  // for no password, its being off shows that the change was not made.
   const off =
     attempt.asked === undefined && !isAlone(config) && !role.mayLogIn && isAnswer(attempt.error)
   if (!off && (attempt.asked === undefined || codeOf(attempt.error) !== '28P01'))
@@ -418,16 +413,16 @@ async function settle(
 }
 
 /**
- * A login over TCP with that very password, for which the server has asked. One that was
- * taken and found no free connection has proven it all the same. Where no password was
- * asked for, the login says nothing of it; a role that may not log in at all is dead
- * whatever pg_hba.conf says.
+ * Tries a login over TCP for which the server must ask for the password. A login that was
+ * accepted and then found no free connection has proven the password all the same. Where
+ * the server asks for no password, the login proves nothing about it; a role that may not
+ * log in at all is dead whatever pg_hba.conf says.
  */
 async function verify(at: At, fields: Fields, expect: 'live' | 'dead'): Promise<void> {
   const { config, context, bounds } = at
   const { username, password } = loginOf(fields, config.user)
   if (expect === 'dead') await mayFail(at, username)
-  const attempt = await tried(config, context, bounds, username, password)
+  const attempt = await tryLogin(config, context, bounds, username, password)
   const { asked, accepted, error } = attempt
   if (asked === undefined) {
     if (!accepted && !isAnswer(error)) throw translated(error)
@@ -443,10 +438,11 @@ async function verify(at: At, fields: Fields, expect: 'live' | 'dead'): Promise<
 }
 
 /**
- * PostgreSQL counts no failed logins, but the extension credcheck does, and bans the role
- * with whatever password it has by then (https://github.com/HexaCluster/credcheck,
- * "Authentication failure ban"). Throws `refused` for a role that may not log in at all,
- * and for another one that this can't be asked.
+ * Makes sure that a failed login does no harm. PostgreSQL counts no failed logins, but
+ * the extension credcheck does, and it bans the role whatever its password is by then
+ * (https://github.com/HexaCluster/credcheck, "Authentication failure ban"). Throws
+ * `refused` for a role that may not log in at all, and `misconfigured` for one whose
+ * failed logins are counted.
  */
 async function mayFail(at: At, name: string): Promise<void> {
   const state = await asAdmin(at, async (client) => {
@@ -477,7 +473,7 @@ async function revoke(at: At, { handle }: Credential): Promise<void> {
   if (handle === undefined || at.config.users?.includes(handle.id) !== true)
     throw new AdapterError('misconfigured', 'the role is none of "users"; nothing was changed')
   await asAdmin(at, (client) =>
-    changed(
+    commitChange(
       client,
       at.bounds,
       'rotate-revoke',
@@ -490,12 +486,12 @@ function asAdmin<T>(
   { config, context, bounds }: At,
   work: (client: Client) => Promise<T>,
 ): Promise<T> {
-  return asAdminOf(config.admin.user, connected(config, context, bounds, config.admin, work))
+  return asAdminOf(config.admin.user, withConnection(config, context, bounds, config.admin, work))
 }
 
 /**
- * `SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey`. Our passwords are ASCII, which
- * SASLprep leaves as it is.
+ * The form `SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey`. Passwords made here are
+ * ASCII, which SASLprep leaves unchanged.
  */
 export function scramVerifier(password: Secret, salt: Uint8Array): string {
   const salted = pbkdf2Sync(password.bytes(), salt, ITERATIONS, 32, 'sha256')
@@ -505,8 +501,8 @@ export function scramVerifier(password: Secret, salt: Uint8Array): string {
 }
 
 /**
- * `md5` and the digest of password and name, which is what an old server's clients prove
- * to know.
+ * The word `md5` and the digest of password and name, which the clients of an old server
+ * prove to know.
  */
 function md5Form(password: Secret, name: string): string {
   return `md5${createHash('md5').update(password.bytes()).update(name).digest('hex')}`

@@ -1,35 +1,36 @@
 /**
- * Passwords of RabbitMQ users, by the management API (reference/providers.md 9e;
- * https://www.rabbitmq.com/docs/passwords, https://www.rabbitmq.com/docs/management).
+ * Passwords of RabbitMQ users, through the management API
+ * (https://www.rabbitmq.com/docs/passwords, https://www.rabbitmq.com/docs/management).
  *
  * A user has one password, so two users with the same permissions take turns
- * (`two-users`); `single` is one user, whose old password dies with the change. The
- * password is made here and sealed before the broker hears of it; the broker is sent a
- * salted SHA-256 of it and never itself. What a lost answer did is read back: the hash
- * that the broker stores either is one of the new password or is not. A user is ended by
- * an empty hash, with which nobody logs in, and keeps its tags and permissions.
+ * (`two-users`), or the old password of the only user dies with the change (`single`).
+ * The password is made here and sealed in the vault before the broker gets to know it.
+ * The broker gets a salted SHA-256 of the password and never the password itself. What a
+ * lost answer did is read back: the hash that the broker stores fits the new password or
+ * does not. A user is ended with an empty hash, with which nobody can log in, and keeps
+ * its tags and permissions.
  *
- * A change is sent once and never repeated: the broker sets what a request says whenever
- * it comes, so one that arrives late would undo what came after it. Nothing shows that a
- * request given up is over; until `settlesAfterMs` a reading that finds nothing proves
- * nothing, unless the broker itself has answered.
+ * A change is sent once and never repeated: the broker carries out a request whenever it
+ * arrives, so one that arrives late would undo what came after it. Nothing shows whether
+ * a request that was given up is over. Until `settlesAfterMs` a reading that finds
+ * nothing proves nothing, unless the broker itself has answered.
  *
- * A user without a hash can't log in by password: that is how an ended one looks, and one
- * that waits for its first turn. Where the current user has none somebody has switched it
- * off, and nothing begins.
+ * A user without a hash can't log in by password. This is how an ended user looks, and
+ * also one that waits for its first turn. If the current user has no hash, somebody has
+ * switched it off, and nothing begins.
  *
- * What a login shows: the broker asks its `auth_backends` in their order, so another one
- * than its own database (LDAP, HTTP, OAuth 2) may accept a password, and the cache of
- * rabbitmq_auth_backend_cache may accept one that was changed for its time to live, 15 s
- * unless configured (https://www.rabbitmq.com/docs/access-control#backends). `live` says
- * that the broker lets this password in; `dead` that nobody does any more. Of one that is
- * still let in by another backend it is never said that it is dead. Users belong to the
- * whole cluster; permissions per virtual host belong to the user and are not touched.
+ * What a login proves: the broker asks its `auth_backends` in their order, so a backend
+ * other than its own database (LDAP, HTTP, OAuth 2) may accept a password. The cache of
+ * rabbitmq_auth_backend_cache may accept a password that was changed for its time to
+ * live, 15 s by default (https://www.rabbitmq.com/docs/access-control#backends). So
+ * `live` means that the broker accepts this password, and `dead` that none of its
+ * backends accepts it any more. Users belong to the whole cluster. Permissions per
+ * virtual host belong to the user and are not touched.
  *
- * Tags go with every change, because a change without them is refused and one with others
- * would change rights. A login is shown by `whoami`, which says of a user without a
- * management tag that it may not use the API only after its password was right.
- * Connections that are open stay open.
+ * Tags are sent with every change, because a change without tags is refused and a change
+ * with others would change rights. A login is tried with `whoami`. Users without a
+ * management tag are verified by the error that `whoami` returns: the API says only after
+ * the password was right that such a user may not use it. Open connections stay open.
  */
 import { createHash, timingSafeEqual } from 'node:crypto'
 import { z } from 'zod'
@@ -44,7 +45,7 @@ import {
   type ProviderSession,
   type Settlement,
 } from '../core/provider.ts'
-import { secretField, urlField } from '../core/schema.ts'
+import { urlField } from '../core/schema.ts'
 import { type Fields, type Secret, singleValue } from '../core/secret.ts'
 import {
   asAdminOf,
@@ -63,13 +64,17 @@ import {
   staleLogin,
   tlsFields,
   usesTls,
+  adminField,
+  userFields,
+  strategyField,
 } from './_login.ts'
+import { withJson } from '../net/json-api.ts'
 
 const VENDOR = 'RabbitMQ'
 const HASHING = 'rabbit_password_hashing_sha256'
 const SALT_BYTES = 4
 
-// A colon ends the name in an Authorization header.
+// A colon would end the name in an Authorization header.
 const userName = z.string().regex(/^[^\0-\x1f\x7f:]{1,200}$/, 'is not the name of a user')
 
 const Config = z
@@ -90,21 +95,13 @@ const Config = z
     management: urlField(
       'Of the management API, without /api; default https://HOST:15671',
     ).optional(),
-    admin: z
-      .strictObject({
-        user: userName.meta({ description: 'User with the tag administrator' }),
-        password: secretField('Its password'),
-      })
-      .meta({ description: 'Who changes the passwords' }),
-    users: z
-      .tuple([userName, userName])
-      .optional()
-      .meta({ description: 'Two users with the same permissions that take turns' }),
-    user: userName.optional().meta({ description: 'The one user, with "strategy": "single"' }),
-    strategy: z
-      .enum(['two-users', 'single'])
-      .optional()
-      .meta({ description: 'Default: two-users' }),
+    admin: adminField(userName, 'User with the tag administrator'),
+    ...userFields(
+      userName,
+      'Two users with the same permissions that take turns',
+      'The one user, with "strategy": "single"',
+    ),
+    strategy: strategyField,
     ...tlsFields,
   })
   .superRefine((config, context) =>
@@ -137,7 +134,7 @@ export default defineProvider({
   traits: (config) => ({
     mints: 'client',
     overlap: config.users === undefined ? 'in-place' : 'two-users',
-    // A user is used again, not added.
+    // A user is used again and none is added.
     maxLive: Number.POSITIVE_INFINITY,
     fields: fieldsOf({ database: config.vhost }),
     idempotency: 'named',
@@ -170,8 +167,9 @@ function openSession(config: Options, context: AdapterContext): ProviderSession 
 }
 
 /**
- * Reads only: the admin is one, every user is there, and the broker accepts the current
- * login. Where none is current, the next of two must be switched off.
+ * Reads only. Checks that the admin has the tag administrator, every user exists, and the
+ * broker accepts the current login. Where none is current, the next of two users must be
+ * switched off.
  */
 async function preflight(
   config: Options,
@@ -199,7 +197,7 @@ function shutLine(name: string): string {
   return `rabbitmqctl clear_password ${shellWord(name)}`
 }
 
-/** The broker takes the password that is current here, if one is. */
+/** Throws where the broker refuses the password that is current here. */
 async function mustBeCurrent(
   config: Options,
   context: AdapterContext,
@@ -220,12 +218,18 @@ async function mustBeCurrent(
   }
 }
 
-/** Whose login these fields are: without a user name that of the one user. */
+/**
+ * The user to whom the login belongs: without a user name, the only user of the
+ * configuration.
+ */
 function nameIn({ user }: Options, { username }: Fields): string | undefined {
   return username?.reveal() ?? user
 }
 
-/** A user whose password is in use has one. */
+/**
+ * Throws where the user has no password at the broker, because then somebody has switched
+ * it off.
+ */
 function mustBeOn({ password_hash: hash }: User, name: string): void {
   if (hash !== '') return
   throw new AdapterError(
@@ -238,7 +242,7 @@ function mustBeOn({ password_hash: hash }: User, name: string): void {
   )
 }
 
-/** A list from 3.9 on, before that words with commas between them. */
+/** Tags are a list from RabbitMQ 3.9 on, before that a text with commas. */
 const Tags = z.union([
   z.array(z.string()),
   z.string().transform((words) => words.split(',').filter((word) => word !== '')),
@@ -281,7 +285,7 @@ async function create(
   return issuedBy(config, name, password)
 }
 
-/** The hash in place of the old one; everything else of the user stays. */
+/** Replaces the hash. Everything else of the user stays. */
 async function store(
   config: Options,
   context: AdapterContext,
@@ -315,7 +319,7 @@ async function settle(
     : { outcome: 'none', detail: `user ${name} does not have the new password` }
 }
 
-/** A login at the broker with that very password. */
+/** Tries a login at the broker with this password. */
 async function verify(config: Options, context: AdapterContext, fields: Fields): Promise<void> {
   const username = nameIn(config, fields)
   const password = fields['password'] ?? singleValue(fields)
@@ -348,7 +352,7 @@ function issuedBy(config: Options, name: string, password: Secret): Issued {
 }
 
 /**
- * base64(salt ‖ SHA-256(salt ‖ password)):
+ * The hash as RabbitMQ stores it: base64(salt ‖ SHA-256(salt ‖ password)),
  * https://www.rabbitmq.com/docs/passwords#computing-password-hash
  */
 function hashOf(password: Secret, random: Random): string {
@@ -398,11 +402,10 @@ async function asUser(
   const response = await context.http.send({
     method,
     url: `${management.replace(/\/$/, '')}/api${path}`,
-    headers: {
-      authorization: `Basic ${Buffer.from(`${user}:${password.reveal()}`).toString('base64')}`,
-      ...(body === undefined ? {} : { 'content-type': 'application/json' }),
-    },
-    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    ...withJson(
+      { authorization: `Basic ${Buffer.from(`${user}:${password.reveal()}`).toString('base64')}` },
+      body,
+    ),
     effect: method === 'GET' ? 'read' : 'once',
     ...(ca === undefined ? {} : { tls: { ca } }),
     signal: context.signal,
@@ -424,8 +427,8 @@ function answerOf(
     throw new AdapterError('bad-answer', `${VENDOR} answered ${status}, but not with JSON`)
   }
   if (status === 401) {
-    // Who has no management tag is told so after its password was found right:
-    // https://github.com/rabbitmq/rabbitmq-server, rabbit_mgmt_util:is_authorized/6
+    // A user without a management tag is told so only after its password was found right
+    // (https://github.com/rabbitmq/rabbitmq-server, rabbit_mgmt_util:is_authorized/6).
     const reason = Refusal.safeParse(parsed).data?.reason ?? ''
     if (path === '/whoami' && /^Not management user/i.test(reason)) return { tags: [] }
     throw new AdapterError('refused', `${VENDOR} refuses the login (401)`)
@@ -435,7 +438,8 @@ function answerOf(
   if (status === 429 || status >= 500)
     throw new AdapterError('unavailable', `${VENDOR} answered ${status}`, {
       effect: method === 'GET' ? 'none' : 'unknown',
-      // The others may come from a gateway, behind which the broker is still at work.
+      // Other statuses may come from a gateway, behind which the broker may still be at
+      // work.
       answered: status === 500,
     })
   throw new AdapterError('failed', `${VENDOR} answered ${status}`, { retryable: false })

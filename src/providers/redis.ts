@@ -1,28 +1,31 @@
 /**
- * Passwords of Redis and Valkey users (reference/providers.md 9c;
- * https://redis.io/docs/latest/operate/oss_and_stack/management/security/acl/).
+ * Passwords of Redis and Valkey users
+ * (https://redis.io/docs/latest/operate/oss_and_stack/management/security/acl/).
  *
- * A user has any number of passwords, so old and new work side by side. The password is
- * made here and sealed before a server hears of it; servers are sent its SHA-256 and
- * never itself, so MONITOR and the slow log show nothing that logs in. A password is
- * ended by that hash, so another one is never ended instead.
+ * A user may have any number of passwords, so old and new work side by side. The password
+ * is made here and sealed in the vault before a server gets to know it. Servers get its
+ * SHA-256 and never the password itself, so MONITOR and the slow log show nothing that
+ * can log in. A password is ended by that hash, so another one is never ended in its
+ * place.
  *
- * A command that we gave up may be carried out when a stopped server or a slow network
- * goes on. So the connection that changes a user bears the name of its intent, and a
- * settlement first ends what still bears it and sees it gone: whatever stood in it is
- * never executed then (https://redis.io/docs/latest/commands/client-kill/). An admin who
- * may not do that is waited for instead.
+ * A command that this program gave up may be carried out when a stopped server or a slow
+ * network goes on. So the connection that changes a user is named after its intent. A
+ * settlement first ends all connections of that name and sees them gone; a command that
+ * was still waiting in one of them is then never executed
+ * (https://redis.io/docs/latest/commands/client-kill/). Where the admin may not end
+ * connections, the settlement waits instead.
  *
- * A value without a user name is that of `user`, and a value without fields is its
- * password. A user that is off is nobody's to switch on: nothing begins. Where a user is
- * asked for no password a login proves nothing, so it is no proof of life.
+ * A value without a user name belongs to `user`, and a value without fields is a
+ * password. A user that is off is never switched on; nothing begins then. Where the
+ * server asks a user for no password, a login proves nothing.
  *
- * ACLs are not replicated: every server of `nodes` is changed too, and a replica that is
- * none of them is told by its address (INFO replication). A change lives in memory until
- * `ACL SAVE`, or `CONFIG REWRITE` where there is no ACL file; a server that can keep it
- * by neither is refused, because its next restart would bring the old passwords back.
- * Connections that are open stay open. What a lost answer did is found by its hash.
- * `ACL SETUSER` makes a user that is not there, so a user is always looked up first.
+ * ACLs are not replicated, so every server of `nodes` is changed as well, and a note
+ * names the address of a replica that is not listed there (INFO replication). A change
+ * lives in memory until `ACL SAVE`, or `CONFIG REWRITE` where there is no ACL file. A
+ * server that can keep the change by neither is refused, because its next restart would
+ * bring the old passwords back. Open connections stay open. What a lost answer did is
+ * found by the hash. `ACL SETUSER` creates a user that does not exist, so a user is
+ * always looked up first.
  */
 import { createHash } from 'node:crypto'
 import { z } from 'zod'
@@ -36,7 +39,6 @@ import {
   type ProviderSession,
   type Settlement,
 } from '../core/provider.ts'
-import { secretField } from '../core/schema.ts'
 import { type Fields, Secret, singleValue } from '../core/secret.ts'
 import {
   asAdminOf,
@@ -49,8 +51,10 @@ import {
   passwordOf,
   tlsFields,
   usesTls,
+  adminField,
 } from './_login.ts'
-import { connected, type Redis, replyOf } from './_redis.ts'
+import { withConnection, type Redis, replyOf } from './_redis.ts'
+import { throwIfInterrupted } from '../net/interrupt.ts'
 
 const userName = z.string().regex(/^[^\0-\x20\x7f]{1,200}$/, 'is not the name of a user')
 const port = z.int().min(1).max(65_535).default(6379).meta({ description: 'Its port' })
@@ -74,12 +78,7 @@ const Config = z
       .max(99_999)
       .optional()
       .meta({ description: 'Number of the database that is named in what is issued' }),
-    admin: z
-      .strictObject({
-        user: userName.meta({ description: 'User that may change the others' }),
-        password: secretField('Its password'),
-      })
-      .meta({ description: 'Who changes the passwords' }),
+    admin: adminField(userName, 'User that may change the others'),
     user: userName.meta({
       description: 'The user whose password is rotated; "default" for clients that give no name',
     }),
@@ -149,7 +148,10 @@ export default defineProvider({
   open: (config, context) => Promise.resolve(openSession(config, context)),
 })
 
-/** A value of another user, or one in which there is no password. */
+/**
+ * Why the value can't be the current login: it belongs to another user, or contains no
+ * password.
+ */
 function faultOf({ user }: Options, fields: Fields, path: string): CurrentFault | undefined {
   const stranger = loginFault({ user }, fields, path, 'user')
   if (stranger !== undefined || passwordIn(fields) !== undefined) return stranger
@@ -164,8 +166,8 @@ function passwordIn(fields: Fields): Secret | undefined {
 }
 
 /**
- * Whose login these fields are: without a user name that of the user whose password is
- * rotated.
+ * User name and password of a value; without a user name it belongs to the user whose
+ * password is rotated.
  */
 function loginIn(
   { user }: Options,
@@ -178,8 +180,7 @@ function loginIn(
 }
 
 function openSession(config: Options, context: AdapterContext): ProviderSession {
-  // May the admin name its connection and end it by that name? Every server must have
-  // said so.
+  // Whether the admin may name its connection and end it by that name on every server.
   let traceable = false
   return {
     preflight: async (current) => {
@@ -199,21 +200,23 @@ function nodesOf({ host, port: first, nodes }: Options): readonly Node[] {
 }
 
 /**
- * SHA-256 in hexadecimal, which is how a server stores a password and how it is named in
- * ACL SETUSER.
+ * SHA-256 in hexadecimal: the form in which a server stores a password and in which ACL
+ * SETUSER names it.
  */
 function digest(password: Secret): string {
   return createHash('sha256').update(password.bytes()).digest('hex')
 }
 
 /**
- * Sealed with a password: the connection that makes it known bears the tag of its intent.
+ * A note that is sealed with a new password: the connection that sets it is named after
+ * its intent.
  */
 const TRACEABLE: Fields = { connection: new Secret('named') }
 
 /**
- * Reads only: the user is there, on, asked for a password, and every server can keep a
- * change. True where the admin may end a connection by its name everywhere.
+ * Reads only. Checks on every server that the user exists, is on and must show a
+ * password, and that the server can keep a change. Returns whether the admin may end
+ * connections by name everywhere.
  */
 async function preflight(
   config: Options,
@@ -253,18 +256,20 @@ async function preflight(
   return traceable
 }
 
-/** Nobody bears the name that is asked for here, so nobody is ended. */
+/**
+ * Whether the admin may name, list and end connections. Nobody is ended by the attempt.
+ */
 async function mayTrace(redis: Redis): Promise<boolean> {
-  return allowed(async () => {
+  return isAllowed(async () => {
     await redis.ask('CLIENT', 'SETNAME', 'rotate-preflight')
     await redis.ask('CLIENT', 'LIST')
-    // A connection of this number has never been.
+    // No connection has ever had this number.
     await redis.ask('CLIENT', 'KILL', 'ID', '9223372036854775807')
   })
 }
 
-/** False where the user may not do that. */
-async function allowed(work: () => Promise<void>): Promise<boolean> {
+/** Runs commands; `false` where the server does not permit one of them. */
+async function isAllowed(work: () => Promise<void>): Promise<boolean> {
   try {
     await work()
     return true
@@ -274,19 +279,19 @@ async function allowed(work: () => Promise<void>): Promise<boolean> {
   }
 }
 
-/** A server of the configuration as it describes its place among others. */
+/** A configured server, and how it describes its place among others. */
 interface Station {
   readonly node: Node
   readonly master: boolean
   readonly cluster: boolean
-  /** Addresses of the servers that it feeds, or of the one that feeds it. */
+  /** Addresses of its replicas, or of the server that it replicates. */
   readonly peers: readonly string[]
 }
 
-/** `undefined` where the admin may not ask. */
+/** Asks a server about its replication; `undefined` where the admin may not ask. */
 async function stationOf(redis: Redis, node: Node): Promise<Station | undefined> {
   let text = ''
-  const may = await allowed(async () => {
+  const may = await isAllowed(async () => {
     text =
       replyOf(z.string(), await redis.ask('INFO', 'replication')) +
       replyOf(z.string(), await redis.ask('INFO', 'cluster'))
@@ -310,9 +315,9 @@ async function stationOf(redis: Redis, node: Node): Promise<Station | undefined>
 }
 
 /**
- * A line for servers that have the user too, or may get it, and would not be changed. A
- * name and an address of one server can't be told to be one, so what may be listed by
- * name is counted.
+ * Notes about servers that have or may get the user and would not be changed. A name and
+ * an address of the same server can't be recognised as one, so the number of servers that
+ * may be listed by name is subtracted.
  */
 function unlisted(config: Options, stations: readonly Station[]): readonly string[] {
   const listed = new Set(nodesOf(config).map(({ host, port: at }) => `${host}:${at}`))
@@ -350,13 +355,16 @@ function unlisted(config: Options, stations: readonly Station[]): readonly strin
 
 interface User {
   readonly flags: readonly string[]
-  /** SHA-256, hexadecimal. */
+  /** The hash of each password: SHA-256 in hexadecimal. */
   readonly passwords: readonly string[]
 }
 
 const Texts = z.array(z.string())
 
-/** Throws `misconfigured` where there is no such user: ACL SETUSER would make one. */
+/**
+ * Looks up a user. Throws `misconfigured` where it does not exist, because ACL SETUSER
+ * would create it.
+ */
 async function lookUp(redis: Redis, name: string, { host, port: at }: Node): Promise<User> {
   const reply = await redis.ask('ACL', 'GETUSER', name)
   if (reply === null)
@@ -367,8 +375,8 @@ async function lookUp(redis: Redis, name: string, { host, port: at }: Node): Pro
 }
 
 /**
- * The command by which a change outlives a restart. Throws `misconfigured` where there is
- * none.
+ * The command that makes a change survive a restart. Throws `misconfigured` where there
+ * is none.
  */
 async function keeperOf(
   redis: Redis,
@@ -392,10 +400,10 @@ async function keeperOf(
 }
 
 /**
- * The user has that password and all that it had, also after a restart. May be repeated.
- * An error after the first change has effect `unknown`: one server may have what another
- * has not.
- * @param name what the connections that change something are called
+ * Adds the password to those that the user has, so that it survives a restart. May be
+ * repeated. An error after the first change has the effect `unknown`, because one server
+ * may have the password and another may not.
+ * @param name the name of the connections that change something
  */
 async function give(
   config: Options,
@@ -421,8 +429,8 @@ async function give(
 }
 
 /**
- * Whatever was sent has been answered, unless the error itself says otherwise; what was
- * done before stays done.
+ * The error of a change that was made on some of the servers. All commands were answered,
+ * unless the error itself says otherwise; what was done before stays done.
  */
 function halfDone(thrown: unknown): AdapterError {
   const error = asAdapterError(thrown)
@@ -443,14 +451,14 @@ async function create(config: Options, context: AdapterContext, intent: Intent):
   return issuedBy(config, password)
 }
 
-/** What the connection of this intent is called; `undefined` where it was not named. */
+/** The name of the connections of this intent; `undefined` where they were not named. */
 function nameOf({ material, tag }: Pick<Intent, 'material' | 'tag'>): string | undefined {
   return material['connection'] === undefined ? undefined : tag
 }
 
 /**
- * Ends what is left of the connections of this name, so that nothing that was sent by
- * them is carried out any more. False where it could not be seen that they are gone.
+ * Ends all connections of this name, so that no command in them is carried out any more.
+ * Returns `false` where they could not be seen to be gone.
  */
 async function endWriters(redis: Redis, name: string): Promise<boolean> {
   const left = async (): Promise<readonly string[]> => {
@@ -462,7 +470,7 @@ async function endWriters(redis: Redis, name: string): Promise<boolean> {
       )
   }
   let gone = false
-  const may = await allowed(async () => {
+  const may = await isAllowed(async () => {
     for (const id of await left()) await redis.ask('CLIENT', 'KILL', 'ID', id)
     gone = (await left()).length === 0
   })
@@ -474,8 +482,9 @@ function issuedBy(config: Options, password: Secret): Issued {
 }
 
 /**
- * Where one server has it and another has not, or none was told to keep it, the rest is
- * done now: it is the same password.
+ * Finds out whether the new password was set. Where one server has it and another has
+ * not, or where it may not survive a restart, the rest is done now: it is the same
+ * password.
  */
 async function settle(
   config: Options,
@@ -489,7 +498,7 @@ async function settle(
   const seen = await Promise.all(
     nodesOf(config).map((node) =>
       asAdmin(config, context, node, async (redis) => {
-        // Before it is read: what comes after that can only be what came before it.
+        // This comes before reading, so that nothing can change after it was read.
         const over = name !== undefined && (await endWriters(redis, name))
         return {
           over,
@@ -512,7 +521,10 @@ async function settle(
   }
 }
 
-/** A login on every server: live where all accept it, dead where none does. */
+/**
+ * Tries a login on every server. The password is live where all accept it, and dead where
+ * none does.
+ */
 async function verify(
   config: Options,
   context: AdapterContext,
@@ -525,7 +537,7 @@ async function verify(
     try {
       await login(config, context, node, username, password, async () => undefined)
       if (expect === 'dead') return
-      await askedForPassword(config, context, node, username)
+      await mustAskForPassword(config, context, node, username)
     } catch (thrown) {
       if (!(thrown instanceof AdapterError && thrown.code === 'refused') || expect === 'live')
         throw thrown
@@ -536,10 +548,10 @@ async function verify(
 }
 
 /**
- * A server that asks a user for no password accepts any, so that it has shown nothing of
- * this one.
+ * Throws where a server asks the user for no password: it accepts any, so its answer
+ * proves nothing about this one.
  */
-async function askedForPassword(
+async function mustAskForPassword(
   config: Options,
   context: AdapterContext,
   node: Node,
@@ -554,7 +566,10 @@ async function askedForPassword(
     )
 }
 
-/** This password and no other. One that the user does not have is gone already. */
+/**
+ * Ends this password and no other. A password that the user does not have counts as
+ * ended.
+ */
 async function revoke(config: Options, context: AdapterContext, fields: Fields): Promise<void> {
   const { username, password } = loginIn(config, fields)
   if (username !== config.user)
@@ -564,8 +579,8 @@ async function revoke(config: Options, context: AdapterContext, fields: Fields):
     await asAdmin(config, context, node, async (redis) => {
       const { passwords } = await lookUp(redis, username, node)
       if (passwords.includes(hash)) await redis.change('ACL', 'SETUSER', username, `!${hash}`)
-      // Also where it is gone: the call that removed it may have been cut off before it
-      // was kept.
+      // The change is saved even where the password is gone already, because an earlier
+      // call may have been cut off before it saved.
       if (config.persist) await redis.change(...(await keeperOf(redis, node)))
     })
   }
@@ -589,11 +604,8 @@ function login<T>(
   password: Secret,
   work: (redis: Redis) => Promise<T>,
 ): Promise<T> {
-  if (context.signal.aborted)
-    throw new AdapterError('failed', 'interrupted before the server was called', {
-      retryable: false,
-    })
-  return connected(
+  throwIfInterrupted(context.signal, 'the server was called')
+  return withConnection(
     { ...node, tls: usesTls({ ...config, host: node.host }), ca: config.ca },
     user,
     password,

@@ -1,20 +1,21 @@
 /**
- * Stripe API keys (reference/providers.md 3), in two modes.
+ * Stripe API keys (https://docs.stripe.com/keys), in two modes.
  *
- * `assisted`, by hand and proven: no ordinary Stripe key can make, roll or expire another
- * one, so a person does that in the dashboard and hands the new key over:
- * `rotate now PATH -`, or at a prompt. Everything around it is automatic: the key is
- * verified, delivered, checked, and the old one is asked for until it is dead; until then
- * nobody calls it revoked (exit 23, with what to do).
+ * `assisted`: no ordinary Stripe key can make, roll or expire another one, so a person
+ * does that in the dashboard and hands the new key over: `rotate now PATH -`, or at a
+ * prompt. The rest is automatic: the new key is verified, delivered and checked, and the
+ * old one is tried until it is dead. Before that it is never called revoked (exit 23,
+ * which says what to do).
  *
- * A proof is `GET /v1/balance` with the key itself: 200, or 403 of a restricted key
- * without that right, is accepted, 401 is not, anything else says nothing. It shows that
- * the key lives and of which mode it is, not what it may do; nobody is locked out by it.
- * Expiring ends this one key: the account and its other keys go on.
+ * A proof is `GET /v1/balance` with the key itself: 200, or 403 for a restricted key
+ * without that right, means that the key is accepted, 401 that it is not, and anything
+ * else proves nothing. It shows that the key lives and to which mode it belongs, not what
+ * it may do; nobody is locked out by it. Expiring a key ends only this one: the account
+ * and its other keys go on.
  *
- * `api`, for those whose approved Stripe App may manage keys (a preview; tried against a
- * counterpart only): nobody is needed. A key that a person made before ends by hand there
- * too.
+ * `api`: an approved Stripe App manages the keys and no person is needed
+ * (`_stripe-managed.ts`). This is a preview of Stripe and was tested against a stand-in
+ * only. A key that a person made before is ended by hand in this mode too.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -25,12 +26,13 @@ import {
   type Traits,
 } from '../core/provider.ts'
 import { secretField } from '../core/schema.ts'
-import { checkLook, common, dashboardOf, endedByHand, verify } from './_stripe-key.ts'
+import { checkLook, common, dashboardOf, mustBeEndedByHand, verify } from './_stripe-key.ts'
 import { Managed, managedRights, managedSession, managedTraits } from './_stripe-managed.ts'
 
 const Assisted = z
   .strictObject({
-    // Both, so that a configuration without it is told apart by its absence.
+    // Optional with a default: a configuration without a mode is recognised by the
+    // missing key.
     mode: z
       .literal('assisted')
       .optional()
@@ -105,7 +107,7 @@ function assistedSession(config: AssistedOptions, context: AdapterContext): Prov
     settle: () =>
       Promise.resolve({ outcome: 'none' as const, detail: 'a key of Stripe is never made here' }),
     verify: (credential, expect) => verify(config, context, credential, expect),
-    revoke: (credential) => endedByHand(config, context, credential),
+    revoke: (credential) => mustBeEndedByHand(config, context, credential),
     close: () => Promise.resolve(),
   }
 }

@@ -60,7 +60,7 @@ describe('anthropic', () => {
     expect(fake.calls).toEqual([])
   })
 
-  test('a value finds its key by beginning and end, over all pages: switched off, on, and archived for good', async () => {
+  test('a value finds its key by beginning and end: switched off, on again, archived for good', async () => {
     const session = await open()
     await session.verify?.(byValue(old), 'live')
     await session.suspend?.(byValue(old))
@@ -136,7 +136,7 @@ describe('anthropic', () => {
 })
 
 describe.skipIf(!canMoveClock)('anthropic, through the built program', () => {
-  test('the key that a person pastes takes over, and the old one is switched off after its grace and archived after its quarantine', async () => {
+  test('a pasted key takes over; the old one is switched off, and archived after its quarantine', async () => {
     const world = await new World().init()
     const fake = await new FakeAnthropic(() => world.now()).start()
     try {

@@ -1,6 +1,7 @@
 /**
  * Bedrock keys: a rotation and its parts. The far side is test/fakes/aws.ts with
- * aws-bedrock.ts; facts: reference/providers.md 2.
+ * aws-bedrock.ts; its facts are those of
+ * https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_bedrock.html.
  */
 import {
   CreateServiceSpecificCredentialCommand,
@@ -56,7 +57,7 @@ for (const wording of ['seen', 'typed', 'none'] as const)
     }
   })
 
-test('the fake, driven by the official SDK: two per service and user, the value once, an end only where one is asked for', async () => {
+test('the fake under the official SDK: two keys per service, the value once, an end if asked for', async () => {
   const { id: accessKeyId, secret: secretAccessKey } = fake.admin
   const sdk = new IAMClient({
     endpoint: fake.url,
@@ -134,7 +135,7 @@ test('a whole rotation: preflight, create with an end, live, suspend, resume, de
 })
 
 describe('preflight', () => {
-  test('at the limit: quota that tells both keys, their ages, ends and which is ours; keys of other services do not count', async () => {
+  test('at the limit: `quota` names both keys, ages and ends; other services do not count', async () => {
     const session = await world.open()
     fake.bedrock.addKey('bob', { service: 'codecommit.amazonaws.com' })
     await session.preflight(credential(old))

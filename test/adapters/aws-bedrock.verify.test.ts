@@ -1,6 +1,6 @@
 /**
- * Bedrock keys: proving life and death, where a dead key and a narrow one get the same
- * status and nobody documents the words.
+ * Bedrock keys: proofs of life and of death. A dead key and a living one without rights
+ * get the same status, and the texts of the answers are not documented.
  */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { DAY, SECOND } from '../../src/core/duration.ts'
@@ -57,7 +57,7 @@ describe('verify', () => {
     expect(context.clock.now() - START).toBeLessThanOrEqual(60 * SECOND)
   })
 
-  test('live: a key that may not list models lives; one whose user may use no API key is denied, with the right that is missing', async () => {
+  test('live: a key that may not list models lives; a barred user is denied, naming the right', async () => {
     fake.denied.add('ListFoundationModels')
     await (await world.open()).verify?.(credential(old), 'live')
     fake.denied.add('CallWithBearerToken')
@@ -87,7 +87,7 @@ describe('verify', () => {
     }
   })
 
-  test('dead: waits until the deletion is known everywhere; resolves when the key still works after a minute', async () => {
+  test('dead: waits until the deletion is known; resolves when the key works after a minute', async () => {
     fake.settings.deathLag = 5
     const session = await world.open()
     await session.verify?.(credential(old), 'dead')

@@ -1,6 +1,6 @@
 /**
- * AWS access keys: what each failure means, what it leaves behind, and that none shows a
- * secret.
+ * AWS access keys: the meaning of each failure, what it leaves behind, and that none of
+ * them shows a secret.
  */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { AdapterError } from '../../src/core/errors.ts'
@@ -102,7 +102,8 @@ describe('create', () => {
   })
 
   test('what the SDK itself refuses to send has no effect', async () => {
-    // No configuration that passes the schema does this; a later SDK may find one.
+    // No configuration that passes the schema has this effect today; a later SDK may find
+    // one.
     const config = {
       ...(parseConfig(
         aws.config,

@@ -1,6 +1,6 @@
 /**
- * The fake of AWS, driven by the official SDK; and that our adapter asks nobody but whom
- * it is told to ask.
+ * The fake of AWS, driven by the official SDK, and a proof that our adapter calls nobody
+ * except the configured endpoints.
  */
 import { execFile, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -114,7 +114,7 @@ describe('the fake, driven by the official SDK', () => {
 
 describe('what belongs to the machine is not looked at', () => {
   test('no variable of the environment that could change who asks whom', async () => {
-    // Loads the SDK before anybody looks over its shoulder.
+    // Loads the SDK before the environment is watched.
     fake.settings.limit = 3
     await world.rotated()
     const real = process.env
@@ -132,8 +132,8 @@ describe('what belongs to the machine is not looked at', () => {
     } finally {
       process.env = real
     }
-    // A warning about old versions of Node, a default for a request handler that is not
-    // used, a tracing header.
+    // Variables whose reading is harmless: a warning about old versions of Node, a
+    // default for a request handler that is not used, a tracing header.
     const harmless = [
       'AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED',
       'AWS_ENABLE_DEFAULT_SOCKET_TIMEOUT_2026',
@@ -148,8 +148,8 @@ describe('what belongs to the machine is not looked at', () => {
     const home = await mkdtemp(join(tmpdir(), 'aws-home-'))
     try {
       await mkdir(join(home, '.aws'))
-      // Opening a FIFO that nobody writes to hangs for ever: whoever reads these files
-      // does not come back.
+      // Opening a FIFO that nobody writes to blocks for ever, so a program that reads
+      // these files never returns.
       for (const name of ['config', 'credentials'])
         execFileSync('mkfifo', [join(home, '.aws', name)])
       const script = `

@@ -1,6 +1,7 @@
 /**
- * AWS access keys: a rotation and its parts. The far side is test/fakes/aws.ts; facts:
- * reference/providers.md 1.
+ * AWS access keys: a rotation and its parts. The far side is test/fakes/aws.ts; its facts
+ * are those of
+ * https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_access-keys.html.
  */
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { DAY, MINUTE } from '../../src/core/duration.ts'
@@ -392,7 +393,7 @@ describe('self', () => {
     expect(await session.list?.()).toHaveLength(2)
     await session.revoke?.({ fields: {}, handle: { id: stray.id, live: true } })
     expect(fake.keysOf('bob')).toEqual([old])
-    // What another provider issued has not these fields.
+    // A value that another provider issued does not have these fields.
     const other = await aws.open(config, {
       ...context,
       current: async () => ({ fields: { value: new Secret('x') } }),
@@ -403,7 +404,7 @@ describe('self', () => {
     })
   })
 
-  test('a key of its own that is not accepted gives way to the configured credential, which is asked once', async () => {
+  test('a refused key of its own gives way to the configured credential, which is asked once', async () => {
     fake.addUser('bob', { rights: 'self' })
     old.status = 'Inactive'
     const session = await self({ accessKeyId: fake.admin.id, secretAccessKey: fake.admin.secret })

@@ -1,4 +1,4 @@
-/** AWS access keys: proving life and death under eventual consistency. */
+/** AWS access keys: proofs of life and of death under eventual consistency. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { MINUTE, SECOND } from '../../src/core/duration.ts'
 import { FakeAws, type FakeKey } from '../fakes/aws.ts'

@@ -78,7 +78,7 @@ describe('check http', () => {
   })
 
   describe('k of n', () => {
-    /** `g` is green, `r` red, `x` no connection at all. */
+    /** Each letter of `answers` is one answer: `g` green, `r` red, `x` no connection. */
     const asked = async (answers: string, config: Record<string, unknown>) => {
       const context = testContext()
       const left = [...answers]

@@ -69,7 +69,7 @@ describe('cloudflare', () => {
     return error as AdapterError
   }
 
-  test('a new token has the policies and the conditions of the old one, which is found by what it says of itself', async () => {
+  test('a new token has policies and conditions of the old one, found by the verify call', async () => {
     const { handle } = await (await open()).create(intent, byHand(old))
     const made = fake.tokens.get(handle?.id ?? '')
     expect(made).toMatchObject({

@@ -1,6 +1,6 @@
 /**
- * The formats of the target env-file: what is written is what the real reader takes, or
- * it is refused by name.
+ * The formats of the target env-file: the real reader reads back what was written, or the
+ * value is refused by name.
  */
 import { execFileSync, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -146,8 +146,8 @@ test.skipIf(!systemd)(
   'the parser of systemd reads what is written for it, and what we take its files for',
   async () => {
     const format = await loadFormat('systemd')
-    // The generator expands variables itself, which EnvironmentFile does not do: a dollar
-    // is left out.
+    // The generator expands variables itself, which EnvironmentFile does not do, so
+    // values with a dollar sign are left out.
     const mine = VALUES.filter((value) => !value.includes('$'))
     const text = mine.reduce(
       (so, value, i) => edit(so, { [`K${i}`]: new Secret(value) }, format),
@@ -163,7 +163,7 @@ test.skipIf(!systemd)(
     expect(Object.keys(expected)).toHaveLength(mine.length + 4)
     for (const [name, value = ''] of Object.entries(expected)) {
       const script = `${told}\nprintf '%sX' "$${name}"`
-      // It writes a newline as \n on its own output.
+      // The generator writes a newline as \n in its output.
       const read = execFileSync('bash', ['-c', script], {
         encoding: 'utf8',
         env: { SHLVL: '1', PATH: '/usr/bin:/bin' },

@@ -1,4 +1,4 @@
-/** The far side is real: programs with a directory of living keys. */
+/** The far side is real: programs that keep their living keys in a directory. */
 import {
   chmodSync,
   existsSync,
@@ -35,7 +35,7 @@ function script(name: string, body: string, mode = 0o700): string {
   return path
 }
 
-/** Flag files `refuse` and `lose` are used up by the next create. */
+/** The next create removes the flag file `refuse` or `lose` and behaves as it says. */
 const fails = `if [ -e "$D/refuse" ]; then rm "$D/refuse"; echo "not today" >&2; exit 1; fi`
 const loses = `if [ -e "$D/lose" ]; then rm "$D/lose"; kill -9 $$; fi`
 const isLive = (value: string): boolean => existsSync(join(dir, 'live', value))
@@ -66,7 +66,7 @@ providerSuite('exec, bare values', exec, () => {
   )
 })
 
-// Names what it makes after the intent, so that it can be asked.
+// This program names what it makes after the intent, so that it can be asked.
 providerSuite('exec, JSON', exec, () => {
   const js = (name: string, body: string): string => {
     const file = join(dir, `${name}.mjs`)
@@ -126,7 +126,7 @@ async function open(create: string, config: Record<string, unknown> = {}) {
 }
 
 describe('create', () => {
-  test('names and ids are in the environment, the current value on stdin only, and one newline is taken off', async () => {
+  test('names and ids are in the environment, the value on stdin only; one newline is removed', async () => {
     const session = await open(
       `cat > "$D/in"; env > "$D/env"; tr '\\0' ' ' < /proc/$$/cmdline > "$D/argv"; printf ` +
         `'new value\\n\\n'`,

@@ -1,6 +1,7 @@
 /**
- * Google API keys: a rotation and its parts. The far side is test/fakes/google.ts; facts:
- * reference/providers.md 7a.
+ * Google API keys: a rotation and its parts. The far side is test/fakes/google.ts; its
+ * facts are those of
+ * https://cloud.google.com/api-keys/docs/reference/rest/v2/projects.locations.keys.
  */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { DAY } from '../../src/core/duration.ts'
@@ -25,7 +26,7 @@ beforeEach(async () => {
   ;({ fake, old } = world)
   fake.accounts.add(ROBOT)
 })
-// Whatever a test does: no token, no private key and no value in a note or an address.
+// In every test no token, private key or value may appear in a note or an address.
 afterEach(async () => {
   expectNoLeak([world.context.notes, fake.asked], fake.secrets)
   await fake.stop()
@@ -80,7 +81,7 @@ suite(
   (far) => void (far.settings.deletedCanBeGot = false),
 )
 
-test('a whole rotation: preflight, create under the id of the intent, live, deleted, undeleted, deleted, dead', async () => {
+test('a whole rotation: preflight, create by the id of the intent, live, deleted, undeleted, dead', async () => {
   const session = await world.open()
   await session.preflight(credential(old))
   const intent = await world.intent(session)
@@ -108,7 +109,7 @@ test('a whole rotation: preflight, create under the id of the intent, live, dele
   expect(await fails(session.verify?.(credential(old), 'dead'))).toMatchObject({ code: 'refused' })
   expect(fake.live().map(({ id }) => id)).toEqual([ID])
   expect(fake.count(/^DELETE/)).toBe(2)
-  // Google purges it by itself.
+  // Google purges a deleted key by itself.
   world.context.clock.advance(31 * DAY)
   expect(await fails(session.suspend?.(credential(old)))).toMatchObject({ code: 'missing' })
   expect(await fails(session.resume?.(credential(old)))).toMatchObject({ code: 'missing' })
@@ -143,7 +144,7 @@ describe('preflight', () => {
     expect(error.message).toContain('it lacks apikeys.keys.list')
   })
 
-  test('a current key that is deleted, of another project, or has another value is found; one without an id is said', async () => {
+  test('a current key that is deleted, elsewhere or of another value is refused; one without id noted', async () => {
     const session = await world.open()
     await session.preflight(undefined)
     const other = fake.addKey('other')
@@ -200,7 +201,7 @@ describe('create', () => {
     ])
   })
 
-  test('an operation without an end, that can not be asked, or that made another key leaves the effect unknown', async () => {
+  test('an operation without end or answer, or that made another key, has the effect unknown', async () => {
     const session = await world.open()
     const intent = await world.intent(session)
     fake.settings.polls = 1000
@@ -222,7 +223,7 @@ describe('create', () => {
     })
   })
 
-  test('too many calls: asked again, three times in all; too many keys: not, and the oldest are named with their ages', async () => {
+  test('too many calls: three attempts; too many keys: one, and the oldest are named with ages', async () => {
     const session = await world.open()
     const intent = await world.intent(session)
     const detail = { '@type': 'type.googleapis.com/google.rpc.RetryInfo', retryDelay: '1s' }
@@ -248,7 +249,7 @@ describe('create', () => {
       `project my-project-123 has 2 keys, the oldest: by-hand (40 days old), ${ID} (0 days old)`,
     )
     expect(changes()).toHaveLength(before + 1)
-    // Where Google does not say which of the two it is.
+    // An answer that leaves open which of the two limits was reached.
     fake.fates.push(
       ...Array.from({ length: 3 }, (): FakeFate => ({
         on: 'create',
@@ -334,7 +335,7 @@ describe('the scope of the new key', () => {
     expect(again.metadata).toEqual({ scope: 'as the old key' })
   })
 
-  test('is not compared where there is no old key, or the new one can not be read; the key is not lost for that', async () => {
+  test('is not compared without an old key or a readable new one; the key is not lost for that', async () => {
     const session = await world.open()
     const issued = await session.create(await world.intent(session), undefined)
     expect(issued.metadata).toEqual({ scope: 'not compared' })
@@ -443,7 +444,7 @@ describe('settle', () => {
     expect(await fails(session.settle(intent, undefined))).toMatchObject({ code: 'denied' })
     fake.denied.clear()
     const before = [...intent.before, { id: ID, live: true }]
-    // The operation goes on meanwhile.
+    // The operation goes on while the key is looked for.
     await session.settle(intent, undefined)
     fake.addKey(ID, { createdAt: intent.at - DAY })
     expect(await session.settle({ ...intent, before }, undefined)).toMatchObject({

@@ -1,6 +1,7 @@
 /**
- * Google: who calls (reference/providers.md 7b), and what Gemini's answers say about a
- * key (7a, "Verify").
+ * Google: the credential of the caller
+ * (https://developers.google.com/identity/protocols/oauth2/service-account), and what
+ * answers of Gemini say about a key.
  */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { HOUR, MINUTE } from '../../src/core/duration.ts'
@@ -50,7 +51,7 @@ describe('the caller', () => {
     expect(fake.count(/^POST \/token/)).toBe(2)
   })
 
-  test('a token that is not accepted any more is renewed once, for a create too; a second refusal is final', async () => {
+  test('a refused access token is renewed once, for a create too; a second refusal is final', async () => {
     const session = await world.open()
     const intent = await world.intent(session)
     fake.endTokens()
@@ -102,7 +103,7 @@ describe('the caller', () => {
     const error = await fails(session.preflight(credential(old)))
     expect(error).toMatchObject({ code: 'denied', effect: 'none' })
     expect(error.message).toMatch(
-      /does not accept the key of \w+@my-project-123\.iam\.gserviceaccount\.com \(400 invalid_grant\)/,
+      /not accept the key of \w+@my-project-123\.iam\.gserviceaccount\.com \(400 invalid_grant\)/,
     )
     expect(
       await fails(
@@ -164,7 +165,7 @@ describe('expecting life', () => {
       ...(issued.handle === undefined ? {} : { handle: issued.handle }),
     }
     expect(await took(fails(session.verify?.(fresh, 'live')))).toBe(5 * MINUTE)
-    // Another session knows it by its age.
+    // Another session recognises the new key by its age.
     expect(await took(fails((await world.open()).verify?.(fresh, 'live')))).toBe(5 * MINUTE)
     old.deletedAt = START
     const dead = await fails(session.verify?.(credential(old), 'live'))
@@ -182,7 +183,7 @@ describe('expecting life', () => {
     expect(await took(session.verify?.(credential(old), 'live'))).toBeGreaterThan(2 * MINUTE)
   })
 
-  test('a key that may not call Gemini, or not from here, lives; one that may and is blocked is waited for and can not be told', async () => {
+  test('a key that may not call Gemini lives; one that may and is blocked can not be told', async () => {
     const session = await world.open()
     old.restrictions = { apiTargets: [{ service: 'maps.googleapis.com' }] }
     expect(await took(session.verify?.(credential(old), 'live'))).toBe(1000)
@@ -226,7 +227,7 @@ describe('expecting life', () => {
 })
 
 describe('expecting death', () => {
-  test('a deleted key dies slowly: single refusals do not count, and who is still accepted after a minute is alive', async () => {
+  test('a deleted key dies slowly: single refusals do not count; accepted after a minute is alive', async () => {
     const session = await world.open()
     await session.verify?.(credential(old), 'dead')
     const invalid = { status: 400, word: 'INVALID_ARGUMENT', reason: 'API_KEY_INVALID' }

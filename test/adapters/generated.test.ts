@@ -60,8 +60,8 @@ describe('generated', () => {
 
   test('every character is equally likely', async () => {
     const counts = new Map<string, number>()
-    // 62 does not divide 256: without rejection the first eight characters would come a
-    // quarter more often.
+    // 62 does not divide 256: without rejection the first eight characters would be a
+    // quarter more frequent than the others.
     const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789'
     for (let i = 0; i < 20; i++)
       for (const char of await make(generated, { length: 4096, alphabet }, `seed${i}`))
@@ -71,8 +71,8 @@ describe('generated', () => {
       (sum, char) => sum + ((counts.get(char) ?? 0) - expected) ** 2 / expected,
       0,
     )
-    // 61 degrees of freedom: above 120 once in a hundred thousand times; the seeds are
-    // fixed.
+    // With 61 degrees of freedom chance exceeds 120 once in a hundred thousand times, and
+    // the seeds are fixed.
     expect(chiSquare).toBeLessThan(120)
   })
 })

@@ -307,10 +307,10 @@ describe('github personal access tokens', () => {
       retryable: false,
       message: expect.stringContaining('no other one is in its place'),
     })
-    // The very one that is in use, under an older number.
+    // The token that is in use, stored again under an older number.
     await session.verify?.(credential(old), 'live')
     expect(await failure(session.revoke?.(credential(old)))).toMatchObject({ code: 'failed' })
-    // Seen alive while it was expected dead: nothing that could take a place.
+    // This token was seen alive when it was expected to be dead, so it replaces nothing.
     const other = await assisted()
     await other.verify?.(credential(fake.token('new')), 'dead')
     expect(await failure(other.revoke?.(credential(old)))).toMatchObject({ code: 'failed' })
@@ -336,7 +336,7 @@ describe('github personal access tokens', () => {
     expect(await failure(session.revoke?.(credential(legacy)))).toMatchObject({
       message: expect.stringContaining('old form'),
     })
-    // A lost answer is repeated: the call is harmless.
+    // The call is repeated after a lost answer, because it does no harm.
     fake.faults.push({ method: 'POST', path: /revoke/, after: true })
     await session.revoke?.(credential(old))
     expect(fake.tokens.has(old)).toBe(false)
@@ -374,7 +374,7 @@ describe('github deploy keys', () => {
       expect(
         execFileSync('ssh-keygen', ['-l', '-f', `${dir}/key`], { encoding: 'utf8' }).split(' ')[1],
       ).toBe(session.handleOf?.(fields)?.id)
-      // And the other way round: keys that people have.
+      // The other direction: keys that people already have.
       for (const [i, args] of [
         ['-t', 'ed25519'],
         ['-t', 'rsa', '-b', '2048'],
@@ -534,7 +534,7 @@ describe.skipIf(!canMoveClock)('through the built program', () => {
       ...option('--config', config),
     ])
 
-  test('a token by hand: refused with fewer scopes, promoted with all, the old one revoked and proven dead', async () => {
+  test('a token by hand: refused with fewer scopes, promoted with all; the old one is proven dead', async () => {
     const [old, narrow, made] = [
       fake.token('old', { scopes: ['repo', 'workflow'] }),
       fake.token('narrow'),
@@ -553,7 +553,7 @@ describe.skipIf(!canMoveClock)('through the built program', () => {
     expect(fake.tokens.has(narrow)).toBe(true)
     await world.ok(['rotate', path, '-'], { input: `${made}\n` })
     expect(await world.get(path)).toBe(made)
-    // The one that was refused is left to its maker, who deletes it.
+    // The refused token is left to the person who made it, who deletes it.
     fake.tokens.delete(narrow)
     world.pass(DAY + HOUR)
     expect((await world.ok(['run-due'])).stdout).toMatch(

@@ -66,7 +66,7 @@ describe('gitlab', () => {
     return error as AdapterError
   }
 
-  test('a new token has the scopes and the role of the old one, which is found by what it says of itself, and an end', async () => {
+  test('a new token has an end, and scopes and role of the old one, which tells its own id', async () => {
     const made = await (await open({ lifetimeDays: 100 })).create(intent, byHand(old))
     const end = new Date(START + 100 * DAY).toISOString().slice(0, 10)
     expect(fake.tokens.at(-1)).toMatchObject({

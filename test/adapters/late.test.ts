@@ -1,7 +1,7 @@
 /**
- * A create that we gave up is carried out all the same, seconds or minutes later: the far
- * side asked hours afterwards names the credential as one of ours, and nothing else. And
- * whose word ends the waiting: only an error in which the service itself has answered.
+ * A create that this program gave up is carried out all the same, seconds or minutes
+ * later. Asked hours afterwards, each adapter names that credential as one of ours, and
+ * no other. Only an error in which the service itself has answered ends the waiting.
  */
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -53,13 +53,13 @@ const open = (
   provider.open(parseConfig(provider.config, config as ConfigValue, 'it'), context)
 
 /**
- * A far side with a credential of before; `late` is what the call that was given up does
- * after all, at this time.
+ * A far side that has an old credential. `late` carries out the call that was given up,
+ * at this time.
  */
 interface Far {
   readonly session: ProviderSession
   late(at: number, intent: Intent): string
-  /** A credential that somebody else makes at this time. */
+  /** Somebody else makes a credential at this time. */
   other?(at: number): void
 }
 
@@ -199,7 +199,7 @@ describe.for(Object.keys(far))('%s', (name) => {
     return { context, side, intent, settle }
   }
 
-  test('what comes into being within the longest time of a call is named, hours later too; what is known by then is not named again', async () => {
+  test('what a call may have made is named, hours later too; what is known by then is not', async () => {
     const { context, side, intent, settle } = await start()
     expect(await settle()).toEqual(['none', []])
     const id = side.late(intent.at + 70_000, intent)
@@ -207,14 +207,14 @@ describe.for(Object.keys(far))('%s', (name) => {
     const [outcome, ids] = await settle()
     expect(ids).toEqual([id])
     expect(['stray', 'applied']).toContain(outcome)
-    // One that the vault holds the value of is found as the same once more, which the
-    // engine knows; every other one is none.
+    // A credential whose value the vault holds is found again as the same, which the
+    // engine recognises. Any other credential that is known already gives `none`.
     expect(await settle([{ id, live: true }])).toEqual(
       outcome === 'applied' && name.startsWith('github') ? ['applied', [id]] : ['none', []],
     )
   })
 
-  // Those that have a name are told by it, whenever they were made.
+  // Credentials that have a name are recognised by it, whenever they were made.
   test.skipIf(!name.startsWith('aws')).for([
     ['two minutes after the call could end', 200_000],
     ['a minute before the call', -60_000],
@@ -250,7 +250,7 @@ test('the clocks are compared where that is possible', async () => {
     return (await session.settle({ tag: TAG, before: [], material: {}, at, attempt: 1 }, undefined))
       .outcome
   }
-  // Its clock is four minutes behind ours.
+  // The clock of the far side is four minutes behind ours.
   fake.addKey('bob', { createdAt: at - 240_000 })
   expect(await settled(240_000)).toBe('stray')
   expect(await settled(undefined)).toBe('ambiguous')
@@ -269,7 +269,7 @@ describe('who has answered', () => {
   const intent: Intent = { tag: TAG, before: [], material: {}, at: 0, attempt: 1 }
   const page = '<html>Bad gateway</html>'
 
-  /** The create of one way of calling, at this address. */
+  /** The create of one kind of adapter, sent to this address. */
   const calls: Readonly<
     Record<
       string,
@@ -338,12 +338,12 @@ describe('who has answered', () => {
         [
           [500, true, true],
           [502, true, false],
-          // A hook says with 503 that it has done nothing: that is its contract, and is
-          // tested with it.
+          // By its contract a hook says with 503 that it has done nothing; its own tests
+          // cover that.
           ...(name === 'a web hook' ? [] : [[503, true, false] as const]),
           [504, true, false],
           [522, true, false],
-          // A page of something in between; of a hook nothing tells it apart.
+          // A page of a proxy. For a hook it can't be told from an answer of the hook.
           [500, false, name === 'a web hook'],
           ['reset', true, false],
         ] as const
@@ -376,7 +376,7 @@ describe('who has answered', () => {
   )
 })
 
-test('so it is of targets: at once for a document that is written here, and as long as it was configured for programs and hooks', async () => {
+test('targets: at once for a document written here; as configured for programs and hooks', async () => {
   const after = async (type: string, config: unknown): Promise<number> => {
     const target = await loadTarget(type)
     return target.settlesAfterMs(parseConfig(target.config, config as ConfigValue, 'it'))
@@ -392,7 +392,7 @@ test('so it is of targets: at once for a document that is written here, and as l
   expect(await after('exec', { run: ['/bin/true'], settlesAfter: '0s' })).toBe(0)
 })
 
-test('how long a far side may still act is said where nothing outside is called, and can be configured where anything may be', () => {
+test('how long a far side may act: 0 where none is called, configurable for programs and hooks', () => {
   const traits = (provider: Provider, config: unknown) =>
     provider.traits(parseConfig(provider.config, config as ConfigValue, 'it')).settlesAfterMs
   for (const provider of [generated, jwt, manual]) expect(traits(provider, {})).toBe(0)
@@ -402,7 +402,7 @@ test('how long a far side may still act is said where nothing outside is called,
     [custom, hook],
     [exec, program],
   ] as const) {
-    // A program goes on when rotate is killed, and then nobody ends it.
+    // A program goes on when rotate is killed, and then nobody ends it at its time-out.
     expect(traits(provider, config)).toBe(provider === exec ? 120_000 : 60_000)
     expect(traits(provider, { ...config, settlesAfter: 'PT5M' })).toBe(300_000)
     expect(traits(provider, { ...config, settlesAfter: '0s' })).toBe(0)

@@ -164,7 +164,7 @@ const madeUp = (tag: string, password: string) => ({
   attempt: 1,
 })
 
-/** What was sent to change an account. */
+/** The statements that changed an account. */
 const changesOf = (fake: FakeMySql): readonly string[] =>
   fake.log.filter((sql) => sql.startsWith('ALTER'))
 
@@ -293,7 +293,7 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
         await accepted(fake.port, current.fields),
         await accepted(fake.port, made.fields),
       ]).toEqual([true, true])
-      // 9b: MySQL would end the retained one without a word.
+      // MySQL would end the retained password without any message.
       const refusal = {
         code: 'quota',
         effect: 'none',
@@ -409,7 +409,7 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
       const { session, current } = await open({ user: 'a', strategy: 'dual' })
       const before = fake.accounts.get('a')?.hash
       const made = await session.create(intend(session), current)
-      // The retained one has become the primary one, and is retained too.
+      // The retained password has become the primary one and is still retained as well.
       fake.fault = 'cut after'
       await expect(session.revoke?.({ fields: made.fields })).rejects.toMatchObject({
         effect: 'unknown',
@@ -474,8 +474,8 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
         expect(fake.accounts.get('a')).toMatchObject({ locked: true })
       }
       const { session, current } = await open({ user: 'a', strategy: 'dual' })
-      // Locked in the meantime by somebody else: what ends is ended all the same, and
-      // nothing is unlocked.
+      // Somebody else has locked the account meanwhile: its end is completed all the
+      // same, and nothing is unlocked.
       const made = await session.create(intend(session), current)
       Object.assign(fake.accounts.get('a') ?? {}, { locked: true })
       await session.revoke?.(current)
@@ -492,7 +492,8 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
         session.create(madeUp('two', 'one-more-password'), undefined),
       ).rejects.toMatchObject(stays)
       expect(fake.accounts.get('a')).toMatchObject({ locked: true })
-      // One that was on when it ended is begun with again.
+      // An account that is unlocked when it is ended gets unlocked again in its next
+      // turn.
       Object.assign(fake.accounts.get('a') ?? {}, { locked: false })
       const last = await session.create(intend(session), undefined)
       await add('a', last.fields['password']?.reveal())
@@ -587,10 +588,10 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
         const { session, current } = await open(config)
         await add('a@localhost', FIRST)
         await expect(session.preflight(current)).rejects.toMatchObject(refusal('localhost'))
-        // It has another one: nothing of ours.
+        // The other account has another password, so it is none of ours.
         await add('a@localhost', 'of-somebody-else')
         await session.preflight(current)
-        // Whether it has the same one can't be known.
+        // Without a current value nobody can know whether it has the same password.
         await expect(session.preflight(undefined)).rejects.toMatchObject({
           ...refusal('localhost'),
           hints: expect.arrayContaining([expect.stringContaining('"accountHost"')]),
@@ -625,7 +626,7 @@ for (const method of ['caching_sha2_password', 'mysql_native_password'] as const
       await add('a', 'given-by-somebody-else')
       await session.revoke?.({ ...current, handle: { id: 'a', live: true } })
       expect(changesOf(fake)).toEqual([])
-      // Without a value to compare it is the account that ends.
+      // Without a value to compare with, the account is ended.
       await session.revoke?.({ fields: {}, handle: { id: 'a', live: true } })
       expect(fake.accounts.get('a')).toMatchObject({ locked: true })
     })
@@ -702,8 +703,8 @@ describe.skipIf(!hasMariaDb)('against a real MariaDB', () => {
     return rows
   }
   /**
-   * Each test has accounts of its own: `a` with a password, `b` as an operator would make
-   * it for its first turn.
+   * Each test has accounts of its own: `a` with a password, and `b` as an operator would
+   * create it for its first turn.
    */
   async function accounts(method: 'mysql_native_password' | 'ed25519' = 'mysql_native_password') {
     const [a, b] = [`app_a${++serial}`, `app "b" ${serial}`]
@@ -788,7 +789,7 @@ describe.skipIf(!hasMariaDb)('against a real MariaDB', () => {
       const state = await methodsOf(a)
       expect(state.match(new RegExp(method, 'g'))).toHaveLength(1)
       expect(state).toContain('unix_socket')
-      // And back: an undone run ends the new one and no other.
+      // The other direction: a run that is undone ends the new password and no other.
       const again = await session.create(madeUp('two', 'another-password-42'), {
         fields: made.fields,
       })
@@ -830,7 +831,8 @@ describe.skipIf(!hasMariaDb)('against a real MariaDB', () => {
     )
     await sql(`ALTER USER ${a}@'%' ACCOUNT UNLOCK`)
     expect(await accepted(server.port, fields)).toBe(false)
-    // Unlocked by somebody, it still has no password by which anybody could log in.
+    // An account that somebody unlocks still has no password by which anybody could log
+    // in.
     expect((await session.list?.())?.map(({ id, live }) => [id, live])).toEqual([
       [a, false],
       [b, true],
@@ -942,7 +944,7 @@ describe.skipIf(!hasMariaDb)('against a real MariaDB', () => {
       session.shutLine?.({ id: a, live: true })
     await session.revoke?.({ fields, handle: { id: a, live: true } })
     expect(await line()).toBeUndefined()
-    // Without a password that anybody knows nobody can log in.
+    // Nobody can log in, because nobody knows a password of the account.
     await sql(`ALTER USER ${a}@'%' ACCOUNT UNLOCK`)
     expect(await line()).toBeUndefined()
     for (const way of [
@@ -993,7 +995,7 @@ describe.skipIf(!hasMariaDb)('against a real MariaDB', () => {
     await sql(`ALTER USER ${a}@'%' ACCOUNT LOCK`)
     await session.preflight(undefined)
     await session.preflight({ fields })
-    // The current one is locked, so the application may be using the other one.
+    // The current account is locked, so the application may be using the other one.
     await sql(`ALTER USER \`${b}\`@'%' IDENTIFIED BY 'the-one-in-use' ACCOUNT UNLOCK`)
     await expect(session.preflight({ fields })).rejects.toMatchObject(refusal(b))
   })

@@ -1,5 +1,5 @@
 /**
- * Teams, Discord and PagerDuty against counterparts that refuse what the vendors refuse
+ * Teams, Discord and PagerDuty against stand-ins that refuse what the vendors refuse
  * (test/fakes/tellers.ts).
  */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
@@ -135,7 +135,7 @@ describe('teams', () => {
 })
 
 describe('discord', () => {
-  test('nobody is called for a success, and whom the configuration says for a failure; no text of others calls anybody', async () => {
+  test('a failure mentions whom the configuration says, a success nobody, a foreign text nobody', async () => {
     await send(discord, configs.discord(), { ...notice, title: 'fine @everyone' })
     await send(discord, configs.discord(), failed)
     await send(discord, { ...configs.discord(), mention: 'everyone' }, hostile)

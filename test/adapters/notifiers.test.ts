@@ -1,6 +1,6 @@
 /**
- * Slack and web hook against a loopback server, e-mail against a real SMTP server with
- * STARTTLS and AUTH.
+ * Slack and the web hook against a server on loopback, e-mail against a real SMTP server
+ * with STARTTLS and AUTH.
  */
 import { createServer, type IncomingMessage } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -272,7 +272,7 @@ describe('email', () => {
     expect(mails).toEqual([])
   })
 
-  test('a wrong password is denied, a refused message failed, nobody there is tried again; nothing is quoted', async () => {
+  test('a wrong password: denied; a refused message: failed; no server: retried; nothing is quoted', async () => {
     const { host, port, cert } = await mailServer({ password: 'right' })
     expect(
       await failure(

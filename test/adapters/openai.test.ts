@@ -60,7 +60,7 @@ describe('openai', () => {
     )
   const intent = { tag: 'rotate-x-01-1', before: [], material: {}, at: START, attempt: 1 }
 
-  test('an account that somebody gave another key is not ended with the one that it was made for; the key alone is', async () => {
+  test('an account that got another key is not ended with its first key; the key alone is', async () => {
     const session = await open()
     const { handle, fields } = await session.create(intent, undefined)
     if (handle === undefined) return expect.unreachable()
@@ -69,7 +69,7 @@ describe('openai', () => {
     await session.revoke?.({ fields, handle })
     expect([...fake.keys.keys()]).toEqual([other.id])
     expect(fake.accounts.size).toBe(1)
-    // A stray whose handle is the account itself.
+    // The handle of this stray is the account itself.
     await expect(
       session.revoke?.({ fields: {}, handle: { id: account, live: true } }),
     ).rejects.toMatchObject({

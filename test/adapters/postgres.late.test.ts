@@ -1,6 +1,6 @@
 /**
- * A change that the server carries out late, or not at all, or whose answer is lost:
- * against a real server, whose waits real sessions cause.
+ * Changes that the server carries out late or not at all, or whose answer is lost:
+ * against a real server that real sessions keep waiting.
  */
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -16,7 +16,7 @@ import { type Relay, startRelay } from '../fakes/postgres-relay.ts'
 import { hasPostgres, type Server, startPostgres } from '../fakes/postgres-server.ts'
 
 const SHORT = { lock: 200, statement: 30_000, answer: 60_000, end: 5000 }
-/** Where an event, and not a time, ends the wait. */
+/** Limits for tests in which an event, and not a time-out, ends the wait. */
 const LONG = { lock: 60_000, statement: 60_000, answer: 60_000, end: 5000 }
 const WORKING = "SELECT FROM pg_stat_activity WHERE application_name = $1 AND state = 'active'"
 
@@ -64,8 +64,8 @@ describe.skipIf(!hasPostgres).each(['single', 'two-users'] as const)('%s', (stra
   }
 
   /**
-   * Two roles, of which the first is in use, and what a rotation by this strategy works
-   * with.
+   * Two roles, of which the first one is in use, and what a rotation with this strategy
+   * needs.
    */
   async function bench(suffix = '') {
     const [a, b] = [`app_a${++serial}${suffix}`, `app_b${serial}${suffix}`]
@@ -110,7 +110,7 @@ describe.skipIf(!hasPostgres).each(['single', 'two-users'] as const)('%s', (stra
       () => expect.fail('it succeeded'),
       (thrown: AdapterError) => thrown,
     )
-  /** Waits until the session of that change waits as said. */
+  /** Waits until the session of this change waits for the named event. */
   const seen = async (tag: string, what: string): Promise<void> => {
     const admin = await another()
     for (;;) {
@@ -122,7 +122,7 @@ describe.skipIf(!hasPostgres).each(['single', 'two-users'] as const)('%s', (stra
       await admin.query('SELECT pg_sleep(0.02)')
     }
   }
-  /** The session that settles belongs to another process, as after a crash. */
+  /** A session that settles as another process does after a crash. */
   const later = (config: Options): ProviderSession => openSession(config, testContext(), LONG)
   const nothing = async ({ old, fresh }: Awaited<ReturnType<typeof bench>>): Promise<void> => {
     expect([await accepts(old), await accepts(fresh)]).toEqual([true, false])
@@ -161,7 +161,7 @@ describe.skipIf(!hasPostgres).each(['single', 'two-users'] as const)('%s', (stra
       const relay = await relayed()
       const other = await another()
       await other.query('BEGIN; LOCK TABLE pg_authid IN SHARE MODE')
-      // The server would wait for a minute.
+      // The server itself would wait for a minute.
       const bounds = { ...LONG, ...(how === 'we give up' ? { answer: 1500 } : {}) }
       const done = failure(
         openSession(b.at(relay.port), testContext(), bounds).create(b.intent, b.current),
@@ -171,8 +171,8 @@ describe.skipIf(!hasPostgres).each(['single', 'two-users'] as const)('%s', (stra
         relay.cut()
       }
       expect((await done).effect).toBe('none')
-      // Nobody settles what has the effect "none": it must stay so when the server goes
-      // on.
+      // Nobody settles an error with the effect "none", so the effect must stay true when
+      // the server goes on.
       await other.query('ROLLBACK')
       const working = async (): Promise<number> =>
         (await other.query(WORKING, [b.intent.tag])).rows.length
@@ -204,8 +204,8 @@ describe.skipIf(!hasPostgres).each(['single', 'two-users'] as const)('%s', (stra
       expect(error).toBeUndefined()
       return applied(b, settlement)
     }
-    // "tuple concurrently updated": an error of the statement, whose transaction is never
-    // committed.
+    // The error "tuple concurrently updated" belongs to a statement whose transaction is
+    // never committed.
     expect(error).toMatchObject({ effect: 'none', code: 'failed' })
     expect(settlement).toMatchObject({ outcome: 'none', final: true })
     await nothing(b)
@@ -306,7 +306,7 @@ describe.skipIf(!hasPostgres).each(['single', 'two-users'] as const)('%s', (stra
         code: 'unavailable',
         effect: 'none',
       })
-      // Between preflight and create the standby goes away.
+      // The standby disconnects between preflight and create.
       const relay = await relayed()
       const done = failure(
         openSession(b.at(relay.port), testContext(), SHORT).create(b.intent, b.current),

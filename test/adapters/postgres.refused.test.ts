@@ -1,6 +1,6 @@
 /**
- * What must be seen before anything is changed, and which login proves something: against
- * a real server.
+ * What must be noticed before anything is changed, and which logins prove something:
+ * against a real server.
  */
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -70,12 +70,12 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
     readonly current: { readonly fields: Fields }
     readonly intent: Intent
     readonly context: TestContext
-    /** Parsed. */
+    /** The parsed configuration. */
     readonly config: unknown
     readonly session: ProviderSession
   }
   /**
-   * Two roles that may log in, the first one in use. `name` is the one that a rotation
+   * Two roles that may log in, the first one in use. `name` is the role that a rotation
    * changes.
    */
   async function bench(
@@ -111,7 +111,7 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
       session: await postgres.open(parsed, context),
     }
   }
-  /** Neither asking nor trying changes anything. */
+  /** Neither preflight nor a refused create changes anything. */
   async function refuses(
     { session, current, intent, name }: Bench,
     why: RegExp,
@@ -136,7 +136,7 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
     test('the rights that are said to be enough are enough', async () => {
       const user = `ops${++serial}`
       const at = await bench(strategy, { admin: { user, password: 'of-the-administrator' } })
-      // The very lines that are printed for an operator; he chooses the password.
+      // The commands that are printed for an operator, who chooses the password.
       await sql(
         ...(postgres.permissions(at.config)?.split('\n') ?? []),
         `ALTER ROLE ${user} PASSWORD 'of-the-administrator'`,
@@ -246,7 +246,7 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
           expect(await failure(at.session.verify?.({ fields }, expected))).toMatchObject({
             code: 'misconfigured',
           })
-        // A role that may not log in is dead whatever the server asks for.
+        // A role that may not log in is dead, whatever pg_hba.conf says.
         await sql(`ALTER ROLE ${at.name} NOLOGIN`)
         expect(await failure(at.session.verify?.({ fields }, 'dead'))).toMatchObject({
           code: 'refused',
@@ -299,7 +299,7 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
       await server.set({ password_encryption: 'md5' })
       await server.hba('host all all 127.0.0.1/32 md5')
       try {
-        // It has a SCRAM verifier: its clients know that.
+        // The role has a SCRAM verifier, so its clients know SCRAM.
         await at.session.preflight(at.current)
         await at.session.create(at.intent, at.current)
         expect(await form()).toBe('SCR')
@@ -313,7 +313,7 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
         expect(await at.session.settle(at.intent, at.current)).toMatchObject({ outcome: 'applied' })
         expect(at.context.notes).toEqual([])
         await server.set({ password_encryption: undefined })
-        // One role has no other password than the new one any more.
+        // The only role has the new password and no other any more.
         await at.session.preflight(strategy === 'single' ? { fields: made.fields } : at.current)
         expect(at.context.notes).toEqual([
           expect.stringContaining('has an md5 password now and gets a SCRAM-SHA-256 one'),
@@ -346,7 +346,7 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
         expect(error.hints[0]).toContain(`rotate set ${at.context.path} --fields-from -`)
       }
       await at.session.preflight({ fields: { ...at.old, password: new Secret('the-one-in-use') } })
-      // Without a password nothing can be asked.
+      // Without a password no login can be tried.
       await at.session.preflight({ fields: { username: new Secret(user) } })
       expect(await accepts({ ...at.old, password: new Secret('the-one-in-use') })).toBe(true)
     },
@@ -367,8 +367,8 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
       ],
     })
     expect(await failure(session.preflight(undefined))).toMatchObject(refusal(a))
-    // The current one is switched off or over, so the application may be using the other
-    // one.
+    // The current role is switched off or has expired, so the application may be using
+    // the other one.
     for (const off of ['NOLOGIN', "LOGIN VALID UNTIL '2020-01-01'"]) {
       await sql(`ALTER ROLE ${a} ${off}`)
       expect(await failure(session.preflight({ fields: old }))).toMatchObject(refusal(b))
@@ -452,7 +452,7 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
       expect(await failure(two.session.verify?.({ fields }, 'dead'))).toMatchObject({
         code: 'refused',
       })
-      // It is switched off still, so the change that switches it on was not made.
+      // The role is still switched off, so the change that switches it on was not made.
       expect(await two.session.settle(two.intent, two.current)).toMatchObject({ outcome: 'none' })
       await sql(`ALTER ROLE ${two.name} LOGIN`)
       expect((await failure(two.session.settle(two.intent, two.current))).message).toContain(

@@ -16,8 +16,8 @@ import { hasPostgres, type Server, startPostgres } from '../fakes/postgres-serve
 
 test('the verifier is that of RFC 7677, in the form of pg_authid', () => {
   const salt = Buffer.from('W22ZaJ0SNY7soEsUEjb6gQ==', 'base64')
-  // User "user", password "pencil": RFC 7677, 3. StoredKey and ServerKey follow from its
-  // salt and 4096 iterations.
+  // The example of RFC 7677, 3: user "user", password "pencil". StoredKey and ServerKey
+  // follow from its salt and 4096 iterations.
   expect(scramVerifier(new Secret('pencil'), salt)).toBe(
     'SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=',
   )
@@ -101,7 +101,8 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
   }
 
   /**
-   * What the conformance suite needs: the server behind a wire that can lose an answer.
+   * The bench of the conformance suite: the server behind a proxy that can lose an
+   * answer.
    */
   async function bench(strategy: 'single' | 'two-users') {
     const { a, b, config, fields } = await roles()
@@ -136,7 +137,7 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
   providerSuite('postgres, two users', postgres, () => bench('two-users'))
   providerSuite('postgres, one user', postgres, () => bench('single'))
 
-  test('users take turns: both work in between, the old one is refused at the end, and no password reaches the log', async () => {
+  test('users take turns: both work, the old one is refused at the end, no password is logged', async () => {
     const { a, b, config, fields } = await roles()
     const session = await postgres.open(
       parseConfig(postgres.config, { ...config, users: [a, b] } as never, 'it'),
@@ -181,7 +182,7 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
       expect(log).not.toContain(value?.reveal())
   })
 
-  test('through the built program: two rotations, a rollback in between works, one role can log in at the end', async () => {
+  test('through the built program: two rotations and a rollback; one role can log in at the end', async () => {
     const { a, b, config } = await roles()
     const world = await new World().init()
     try {
@@ -209,7 +210,7 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
         await (await login(username, password)).end()
       await world.ok(['rollback', path])
       expect(JSON.parse(await world.get(path))).toMatchObject({ username: b })
-      // The other role is in grace: nobody takes it away from whoever still uses it.
+      // The other role is in its grace and stays with whoever still uses it.
       expect((await world.run(['rotate', path])).code).toBe(20)
       await world.ok(['revoke', path])
       await world.ok(['rotate', path])
@@ -230,7 +231,7 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
   })
 
   test.each(['single', 'two-users'] as const)(
-    '%s: killed with the commit on its way, the next run finishes, and what arrives late does nothing',
+    '%s: killed during the commit; the next run finishes, and what arrives late does nothing',
     async (strategy) => {
       const { a, b, config } = await roles()
       const relay = await startRelay(server.port)
@@ -302,8 +303,8 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
     await verify({ ca: server.ca })
     await verify({ host: 'localhost', ca: server.ca })
     await verify({ ca: `# of the vendor\n${server.ca}\n# and that was all\n` })
-    // A tunnel or an alias: the certificate is for the name that is configured, and for
-    // no other.
+    // As behind a tunnel or an alias: the certificate must be for the configured name and
+    // for no other.
     await verify({ host: '127.0.0.2', ca: server.ca, serverName: 'localhost' })
     expect(logged().match(/SSL enabled \(protocol=TLSv1\.[23]/g)).toHaveLength(4)
     await verify({})
@@ -343,7 +344,7 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
         'postgres',
       ),
     ).toThrow(/this machine/)
-    // One that answers the request for TLS with "no" gets no password.
+    // A server that answers the request for TLS with "no" gets no password.
     const heard: Buffer[] = []
     const plain = createServer((socket) =>
       socket
@@ -399,7 +400,7 @@ describe.skipIf(!hasPostgres)('against a real server', () => {
     await session.revoke?.({ fields, handle: { id: a, live: true } })
     expect(await line(a)).toBeUndefined()
     const admin = await login('admin', server.password)
-    // With a password or without one: pg_hba.conf may let it in by another way.
+    // With or without a password, pg_hba.conf may let the role in by other means.
     for (const change of [
       `ALTER ROLE ${a} LOGIN PASSWORD 'of somebody'`,
       `ALTER ROLE ${a} LOGIN PASSWORD NULL`,

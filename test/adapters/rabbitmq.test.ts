@@ -112,8 +112,8 @@ describe.skipIf(!hasRabbitMq)('against a real RabbitMQ', () => {
     server.api('GET', `/users/${encodeURIComponent(name)}`) as Promise<Stored>
 
   /**
-   * Each test has users of its own: `a` with a password and a tag, `b` as an operator
-   * would make it for its first turn.
+   * Each test has users of its own: `a` with a password and a tag, and `b` as an operator
+   * would create it for its first turn.
    */
   async function bench(more: Record<string, unknown> = {}) {
     const [a, b] = [`app_a${++serial}`, `app b/${serial}`]
@@ -162,7 +162,7 @@ describe.skipIf(!hasRabbitMq)('against a real RabbitMQ', () => {
       `amqp://${encodeURIComponent(b)}:second-password-of-b@127.0.0.1:${server.port}/shop%2F1`,
     )
     expect((await session.settle(intent, current)).outcome).toBe('applied')
-    // `b` has no management tag: whoami refuses it, but only after its password was
+    // `b` has no management tag, so whoami refuses it, but only after its password was
     // right.
     await session.verify?.({ fields: made.fields }, 'live')
     await expect(
@@ -244,13 +244,13 @@ describe.skipIf(!hasRabbitMq)('against a real RabbitMQ', () => {
       session.revoke?.({ fields, handle: { id: 'admin', live: true } }),
     ).rejects.toMatchObject({ code: 'misconfigured' })
     expect(server.accepts('admin', server.password)).toBe(true)
-    // One that somebody removed is gone.
+    // A user that somebody removed counts as ended.
     await server.api('DELETE', `/users/${a}`)
     await session.revoke?.({ fields, handle: { id: a, live: true } })
     expect((await session.list?.())?.map(({ id }) => id)).toEqual([b])
   })
 
-  test('a user that somebody switched off stops the rotation before any effect; one that waits for its turn does not', async () => {
+  test('a switched-off current user stops the rotation; one that waits for its turn does not', async () => {
     const { a, b, config, fields } = await bench()
     await server.api('PUT', `/users/${a}`, { password_hash: '', tags: 'monitoring' })
     const off = {
@@ -270,14 +270,14 @@ describe.skipIf(!hasRabbitMq)('against a real RabbitMQ', () => {
       ).rejects.toMatchObject(off)
     }
     expect((await user(a)).password_hash).toBe('')
-    // Without a value in the vault it waits for its first one.
+    // Without a value in the vault the user waits for its first one.
     await single.preflight(undefined)
     await single.create(madeUp('the-very-first-password'), undefined)
     expect(server.accepts(a, 'the-very-first-password')).toBe(true)
     await single.verify?.({ fields: { value: new Secret('the-very-first-password') } }, 'live')
   })
 
-  test('it is known whether somebody could log in as one that was ended, and the line says how it is shut', async () => {
+  test('whether somebody could log in as an ended user, and the command that shuts it out', async () => {
     const { a, b, config, fields } = await bench()
     const session = await open({ ...config, users: [a, b] })
     const line = (id: string): Promise<string | undefined> | undefined =>

@@ -124,7 +124,7 @@ describe.skipIf(!hasRedis)('against a real Redis', () => {
     bench({ host: 'localhost', port: server.tlsPort, ca: server.ca, database: 3 }),
   )
 
-  test('old and new work until the old one is ended; after a restart as well; no server is ever sent one in plain text', async () => {
+  test('old and new work until the old one ends, after a restart too; none is sent in plain text', async () => {
     const { user, config, current } = bench({ nodes: [{ host: '127.0.0.1', port: replica.port }] })
     const [first, second] = [await between(server.port), await between(replica.port)]
     const { session } = await open({
@@ -201,7 +201,7 @@ describe.skipIf(!hasRedis)('against a real Redis', () => {
     })
   })
 
-  test('a user that is not there is not made, one without a password or off is refused, strange passwords are told', async () => {
+  test('a missing user is not made, one without password or off is refused, others are noted', async () => {
     const { user, config, current } = bench()
     const nobody = await open({ ...config, user: 'nobody' })
     await expect(nobody.session.preflight(current)).rejects.toMatchObject({
@@ -311,7 +311,7 @@ describe.skipIf(!hasRedis)('against a real Redis', () => {
     material: { password: new Secret(password), connection: new Secret('named') },
   })
 
-  test('a command that arrives late finds its connection ended; where it could not be ended nothing is final', async () => {
+  test('a late command finds its connection ended; where that was impossible nothing is final', async () => {
     for (const traceable of [true, false]) {
       const { user, config, current, accepts } = bench()
       const proxy = await between(server.port, (part) =>
@@ -392,7 +392,7 @@ describe.skipIf(!hasRedis)('against a real Redis', () => {
     expect(Object.keys(made.fields)).toEqual(['username', 'password', 'host', 'port', 'url'])
   })
 
-  test('the second server fails after the first has it: the effect is unknown, and a settlement does the rest', async () => {
+  test('the second of two servers fails: the effect is unknown, and a settlement does the rest', async () => {
     const { user, config, current } = bench({ nodes: [{ host: '127.0.0.1', port: replica.port }] })
     replica.cli('ACL', 'SETUSER', 'admin', '-acl|setuser')
     const { session } = await open(config)
@@ -464,7 +464,7 @@ describe.skipIf(!hasRedis)('against a real Redis', () => {
         expect.stringContaining(`not all replicas are among "nodes" (127.0.0.1:${follower.port})`),
       ])
       expect(await told({ nodes: [here] })).toEqual([])
-      // By name, as most write it.
+      // The replica is listed by its name, as most people do.
       expect(await told({ nodes: [{ ...here, host: 'localhost' }] })).toEqual([])
       expect(await told(here)).toEqual([
         expect.stringContaining(

@@ -1,4 +1,4 @@
-/** Target webhook and check tcp. */
+/** The target webhook and the check tcp. */
 import { createServer, type IncomingHttpHeaders } from 'node:http'
 import { type AddressInfo, createServer as createTcp } from 'node:net'
 import { createServer as createTls } from 'node:tls'
@@ -19,7 +19,9 @@ afterEach(() => {
   for (const stop of stops.splice(0)) stop()
 })
 
-/** Keeps what it is given, by name, and drops repeats as receivers should. */
+/**
+ * A receiver that keeps the values by name and drops repetitions, as receivers should.
+ */
 async function receiver() {
   const state = {
     values: {} as Record<string, string>,
@@ -71,7 +73,7 @@ test.each([
   await expect(put).rejects.toMatchObject({ code: 'unavailable', effect: 'unknown', answered })
 })
 
-test('target webhook: an undo tells the old version; where there is none it is empty and no repetition of an earlier one', async () => {
+test('target webhook: an undo sends the old version; without one it is empty and a new message', async () => {
   const { state, url } = await receiver()
   const session = await webhook.open(parseConfig(webhook.config, { url }, 'it'), testContext())
   const entries = { KEY: new Secret('the-old-value') }

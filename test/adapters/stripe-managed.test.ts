@@ -1,6 +1,6 @@
 /**
- * Managed API keys of Stripe: made, found again after a lost answer, expired; against a
- * far side that really encrypts and remembers idempotency keys.
+ * Managed API keys of Stripe: made, found again after a lost answer, and expired. The far
+ * side really encrypts values and remembers idempotency keys.
  */
 import { createPublicKey } from 'node:crypto'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
@@ -83,7 +83,7 @@ describe('stripe api', () => {
     return error
   }
 
-  test('what is sent: name and idempotency key from the intent, only the public half of a fresh key, for that account and version', async () => {
+  test('what is sent: name and idempotency key of the intent, and only a public key', async () => {
     const session = await open({ connectPermissions: ['charge_read'] })
     const intent = await intentOf(session)
     const issued = await session.create(intent, undefined)
@@ -387,7 +387,7 @@ describe('stripe api', () => {
     })
   })
 
-  test('a permission that does not exist: refused, nothing was made, and Stripe is quoted by its code only', async () => {
+  test('an unknown permission: refused, nothing was made, only the code of Stripe is shown', async () => {
     const session = await open({ permissions: ['everything'] })
     await expect(session.create(await intentOf(session), undefined)).rejects.toMatchObject({
       code: 'failed',
@@ -399,7 +399,7 @@ describe('stripe api', () => {
     expect(fake.keys.size).toBe(0)
   })
 
-  test('an expired key goes on for some seconds: it is waited for, and what is not dead then is called alive', async () => {
+  test('an expired key works for some seconds: it is waited for, and then called alive', async () => {
     fake.lingers = 3
     const session = await open()
     const issued = await session.create(await intentOf(session), undefined)

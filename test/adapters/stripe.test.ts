@@ -1,6 +1,7 @@
 /**
- * Stripe's side: keys that are alive, restricted or expired, as reference/providers.md 3
- * has them.
+ * A stand-in for Stripe with keys that are alive, restricted or expired, and with the
+ * answers that Stripe documents for them (https://docs.stripe.com/keys,
+ * https://docs.stripe.com/error-handling).
  */
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -51,7 +52,7 @@ async function far() {
 describe('stripe', () => {
   test('every field is described', () => expectDescribed(jsonSchema(stripe.config)))
 
-  test("the documents' configuration is taken as it stands", () => {
+  test('a configuration of an API key and its type only means the mode "assisted"', () => {
     expect(
       parseConfig(stripe.config, { apiKey: 'sk_live_abcdefgh12345678', keyType: 'live' }, 'it'),
     ).toMatchObject({ mode: 'assisted' })

@@ -1,10 +1,10 @@
-/** What the suites have in common. */
+/** Helpers that all conformance suites use. */
 import { inspect } from 'node:util'
 import { expect } from 'vitest'
 
 /**
- * Nowhere in what a person, a log or JSON would show of it is one of the secrets, plain
- * or encoded.
+ * None of the secrets appears, plain or encoded, in anything that a person, a log or JSON
+ * would show.
  */
 export function expectNoLeak(shown: unknown, secrets: readonly string[]): void {
   const text = `${inspect(shown, { depth: 12, maxStringLength: Number.POSITIVE_INFINITY, showHidden: false })}\n${JSON.stringify(shown)}\n${
@@ -23,8 +23,8 @@ export function expectNoLeak(shown: unknown, secrets: readonly string[]): void {
 }
 
 /**
- * Every property of a JSON Schema has a description, also those of nested objects and of
- * each of its forms.
+ * Every property of a JSON Schema has a description, including those of nested objects
+ * and of each variant.
  */
 export function expectDescribed(schema: unknown, where = 'config'): void {
   if (schema === null || typeof schema !== 'object') return

@@ -1,7 +1,8 @@
 /**
- * What every target must do that writes some entries of a document which others write too
- * (a file, a JSON object, an item). An adapter's test gives a bench: the document, how
- * somebody else writes it, and a way to let him come between our reading and our writing.
+ * What every target must do that writes some entries of a document to which others write
+ * too (a file, a JSON object, an item). The test of an adapter provides a bench: the
+ * document, a way for somebody else to write to it, and a way to let that happen between
+ * our reading and our writing.
  */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { parseConfig } from '../../src/core/schema.ts'
@@ -18,7 +19,7 @@ export interface DocumentBench {
    * not `NEW_KEY`, in the style of a person.
    */
   readonly config: Readonly<Record<string, unknown>>
-  /** The same place, said in another way. */
+  /** The same place in another spelling. */
   readonly alias?: Readonly<Record<string, unknown>>
   /** Another place. */
   readonly elsewhere: Readonly<Record<string, unknown>>
@@ -26,18 +27,18 @@ export interface DocumentBench {
   /** Somebody else sets this entry, and leaves the others as they are now. */
   write(name: string, value: string): void | Promise<void>
   /**
-   * Lets somebody act once, after the adapter has read and just before its next write
-   * arrives.
+   * Lets somebody else act once, after the adapter has read and right before its next
+   * write arrives.
    */
   between(act: Act): void
-  /** Lets somebody act once, right after the adapter's next write. */
+  /** Lets somebody else act once, right after the next write of the adapter. */
   after?(act: Act): void
   /**
-   * The far side has no condition for a write: what is lost between reading and writing
-   * can only be told, and writers on one machine take turns by the place.
+   * The far side supports no conditional writes: a value that is lost between reading and
+   * writing can only be reported, and writers on one machine take turns.
    */
   readonly onlyTells?: true
-  /** Everything of the document, attributes and spelling included, as one text. */
+  /** The whole document as one text, with attributes and spelling. */
   whole(): string | Promise<string>
   readonly secrets?: readonly string[]
   stop?(): Promise<void>
@@ -65,7 +66,7 @@ export function documentSuite(
     })
     const configOf = async (written: Readonly<Record<string, unknown>>): Promise<unknown> =>
       parseConfig(target.config, (await target.settleConfig(written, context)) as never, name)
-    /** A session of its own, as another process has it. */
+    /** A new session, as another process would have it. */
     const open = async (): Promise<TargetSession> => {
       const session = await target.open(await configOf(bench.config), context)
       sessions.push(session)
@@ -85,7 +86,10 @@ export function documentSuite(
     const neighbourWrites = async (): Promise<void> => bench.write('NEIGHBOUR', values[2] ?? '')
     const seen = async (...names: readonly string[]): Promise<(string | undefined)[]> =>
       Promise.all(names.map(async (key) => bench.read(key)))
-    /** What the journal keeps of a reading, given to a session that has seen nothing. */
+    /**
+     * Undoes with what the journal keeps of a reading, in a session that has read
+     * nothing.
+     */
     const undo = async (
       stood: Awaited<ReturnType<NonNullable<TargetSession['standing']>>>,
     ): Promise<void> => {
@@ -144,7 +148,7 @@ export function documentSuite(
       expect(await bench.whole()).toBe(before)
     })
 
-    test("an undo keeps a neighbour's newer value, also one that comes between its reading and its writing", async () => {
+    test("an undo keeps a neighbour's newer value, also one written between its read and write", async () => {
       const stood = await standing('OURS')
       const [before] = await seen('OURS')
       await (await open()).put(ours)

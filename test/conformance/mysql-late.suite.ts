@@ -1,7 +1,7 @@
 /**
- * What becomes of a change that has to wait for a lock at MySQL or MariaDB: it is waited
- * for, or given up by the server or by us, or its program dies. Afterwards what was said
- * about it is true, also when the lock is released.
+ * What becomes of a change that must wait for a lock of MySQL or MariaDB: the change is
+ * made when the lock is free, the server or this program gives it up, or the program
+ * dies. Everything that was reported about it must stay true after the lock is released.
  */
 import type { Connection } from 'mysql2/promise'
 import { afterEach, describe, expect, test } from 'vitest'
@@ -21,16 +21,16 @@ export interface LateBench {
   /** Makes two accounts: the first with this password, the second locked. */
   accounts(password: string): Promise<readonly [string, string]>
   accepts(fields: Fields): Promise<boolean>
-  /** Takes a lock by these statements; what it answers releases it. */
+  /** Takes a lock with these statements and returns a function that releases it. */
   hold(statements: readonly string[]): Promise<() => Promise<void>>
-  /** How many statements of the admin are at work in the server, or wait. */
+  /** How many statements of the admin are running or waiting in the server. */
   atWork(): Promise<number>
 }
 
 export interface Hold {
   readonly name: string
   readonly statements: readonly string[]
-  /** Does it keep the accounts from being read too? */
+  /** Whether this lock also keeps the accounts from being read. */
   readonly unreadable?: true
 }
 
@@ -39,7 +39,7 @@ const SHORT: Patience = { lockSeconds: 2, answerMs: 20_000, turnSeconds: 1 }
 const HASTY: Patience = { lockSeconds: 100, answerMs: 1500, turnSeconds: 1 }
 const HUNG: Patience = { lockSeconds: 100, answerMs: 100_000, turnSeconds: 1 }
 
-/** Waits for a fact, however slow the machine is. */
+/** Waits until a condition holds, however slow the machine is. */
 async function until(fact: () => Promise<boolean>): Promise<void> {
   while (!(await fact())) await new Promise((resolve) => setTimeout(resolve, 20))
 }
@@ -78,7 +78,7 @@ export function lateSuite(name: string, bench: () => LateBench, holds: readonly 
   }
   type Begun = Awaited<ReturnType<typeof begin>>
 
-  /** A test that fails leaves no lock behind. */
+  /** The locks of the current test, so that a test that fails leaves none behind. */
   const releases: (() => Promise<void>)[] = []
   const held = async (statements: readonly string[]): Promise<() => Promise<void>> => {
     const release = await bench().hold(statements)
@@ -92,7 +92,7 @@ export function lateSuite(name: string, bench: () => LateBench, holds: readonly 
       (thrown: unknown) => thrown as { readonly effect: string },
     )
 
-  /** Whatever was said: it is so, now that nothing waits any more. */
+  /** What was reported about the change is true, now that nothing waits any more. */
   async function heldTrue(
     { strategy, current, made }: Begun,
     intent: Intent,
@@ -130,7 +130,7 @@ export function lateSuite(name: string, bench: () => LateBench, holds: readonly 
           const release = await held(hold.statements)
           const error = await failed(session.create(intent, begun.current))
           expect(error).toMatchObject({ code: 'unavailable' })
-          // Where it failed before anything was sent, nothing was.
+          // Where the call failed before anything was sent, nothing was changed.
           if (hold.unreadable === true) expect(error.effect).toBe('none')
           else expect(error.effect).toBe('unknown')
           const settle = () => session.settle(intent, begun.current)
@@ -163,7 +163,7 @@ export function lateSuite(name: string, bench: () => LateBench, holds: readonly 
           await heldTrue(begun, intent, outcome)
         })
 
-        test(`${hold.name}, ${strategy}: its program hangs or dies, and a later one ends its session before it judges`, async () => {
+        test(`${hold.name}, ${strategy}: its program hangs; a later one ends its session, then judges`, async () => {
           const begun = await begin(strategy)
           const intent = begun.intend(begun.open(HUNG))
           const release = await held(hold.statements)
@@ -185,7 +185,7 @@ export function lateSuite(name: string, bench: () => LateBench, holds: readonly 
       const one = begun.intend(begun.open(HUNG), 1)
       const dead = failed(begun.open(HUNG).create(one, begun.current))
       await until(async () => (await bench().atWork()) > 0)
-      // Nobody has settled the first one.
+      // Nobody has settled the first attempt.
       const second = begun.open({ ...SHORT, lockSeconds: 60, answerMs: 60_000 })
       const two = begun.intend(second, 2)
       const work = second.create(two, begun.current)

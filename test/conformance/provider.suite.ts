@@ -1,14 +1,14 @@
 /**
- * What every provider must do, whatever is behind it. An adapter's test gives a bench:
- * the far side and how to look at it. What a provider's traits don't claim is skipped,
- * visibly.
+ * What every provider must do, whatever is behind it. The test of an adapter provides a
+ * bench: the far side and a way to look at it. Tests of abilities that the traits of a
+ * provider do not claim are skipped visibly.
  */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { AdapterError } from '../../src/core/errors.ts'
 import type { Handle, Intent } from '../../src/core/model.ts'
 import type { Credential, Provider, ProviderSession, Traits } from '../../src/core/provider.ts'
 import { jsonSchema, parseConfig } from '../../src/core/schema.ts'
-import { type Fields, flatten, sameFields } from '../../src/core/secret.ts'
+import { type Fields, flatten, sameFields, Secret } from '../../src/core/secret.ts'
 import { START } from '../fakes/clock.ts'
 import { type TestContext, testContext } from '../fakes/context.ts'
 import { expectDescribed, expectNoLeak } from './_shared.ts'
@@ -19,15 +19,15 @@ export interface ProviderBench {
   readonly config: Readonly<Record<string, unknown>>
   /** The credential that is current when the test begins, if there is one. */
   readonly current?: Credential
-  /** Does the far side accept it now? Absent where there is no far side. */
+  /** Whether the far side accepts this value now. Absent where there is no far side. */
   accepts?(fields: Fields): boolean | Promise<boolean>
   /** How many credentials of this owner are live at the far side. */
   live?(): number | Promise<number>
   /** The next create is refused before anything is done. */
   refuseNext?(): void
-  /** The next create does its work and its answer is lost. */
+  /** The next create does its work, and its answer is lost. */
   loseNext?(): void
-  /** What must appear in no error and no note. Issued values are added. */
+  /** Texts that may appear in no error and no note. Issued values are added. */
   readonly secrets: readonly string[]
   stop?(): Promise<void>
 }
@@ -79,7 +79,7 @@ export function providerSuite(
         ...(issued.handle === undefined ? {} : { handle: issued.handle }),
       }
     }
-    /** The error of a call that must fail; it says nothing secret. */
+    /** The error of a call that must fail. It must contain no secret. */
     const failure = async (call: Promise<unknown>): Promise<AdapterError> => {
       const error = await call.then(
         () => undefined,
@@ -102,8 +102,8 @@ export function providerSuite(
 
     test('the session has exactly what the traits claim', () => {
       if (traits.mints === 'client') expect(session.prepare).toBeDefined()
-      // A service's value may need a key pair to which it is encrypted; that helps only
-      // where the answer can be had again.
+      // A value of a service may need a key pair to which it is encrypted. That helps
+      // only where the answer can be had again.
       else if (session.prepare !== undefined) expect(traits.idempotency).toBe('replay-key')
       expect({
         revoke: session.revoke !== undefined,
@@ -214,6 +214,39 @@ export function providerSuite(
           expect.fail('something was done, but settle says none')
       }
     })
+
+    test.for([
+      ['empty', ''],
+      ['a list', '[]'],
+      ['an empty object', '{}'],
+    ] as const)(
+      'an answer to a create that is %s instead of what was promised leaves its effect unknown',
+      async ([, text], { skip }) => {
+        const intent = await intend()
+        const { http } = testContext()
+        let garbled = false
+        const session = await open({
+          http: {
+            send: async (request) => {
+              const response = await http.send(request)
+              if (request.effect !== 'once' || response.status >= 300) return response
+              garbled = true
+              return { ...response, body: new Secret(text) }
+            },
+          },
+        })
+        const error: unknown = await session.create(intent, bench.current).then(
+          () => undefined,
+          (thrown: unknown) => thrown,
+        )
+        await session.close()
+        if (!garbled) return skip('no create by HTTP')
+        if (error === undefined) return skip('the answer says nothing that is needed')
+        expect(error).toBeInstanceOf(AdapterError)
+        expect((error as AdapterError).effect).toBe('unknown')
+        expectNoLeak(error, secrets)
+      },
+    )
 
     test('the same intent issues the same credential again', async ({ skip }) => {
       if (traits.idempotency !== 'replay-key') return skip('not idempotent')

@@ -1,6 +1,6 @@
 /**
- * What every target must do, whatever is behind it. An adapter's test gives a bench: the
- * place and how to look at it.
+ * What every target must do, whatever is behind it. The test of an adapter provides a
+ * bench: the place and a way to look at it.
  */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { AdapterError } from '../../src/core/errors.ts'
@@ -13,43 +13,43 @@ import { expectDescribed, expectNoLeak } from './_shared.ts'
 export interface TargetBench {
   /** Configuration as an operator writes it. */
   readonly config: Readonly<Record<string, unknown>>
-  /** What the consumer sees under this name. */
+  /** The value that a consumer sees under this name. */
   read(name: string): string | undefined | Promise<string | undefined>
   /** Makes the next put fail. */
   failNext?(): void | Promise<void>
   /**
-   * Somebody has put a value there by hand, with other attributes than this program
-   * gives: all that can be set there.
+   * Puts a value there by hand, with other attributes than this program gives, as far as
+   * they can be set.
    */
   stands?(name: string, value: string): void | Promise<void>
   /**
-   * What else than the value is set there under this name; `undefined` where nothing
-   * stands.
+   * The attributes that are set there besides the value; `undefined` where nothing stands
+   * under this name.
    */
   attributes?(name: string): unknown
-  /** Everything that no delivery of these names may touch. */
+  /** Everything that no delivery of these names may change. */
   others?(): unknown
-  /** The clock of the place moves on by so much that two writes can be told apart. */
+  /** Moves the clock of the place so far that two writes can be told apart. */
   tick?(): void
   /**
-   * Puts several values under one name there, of which the configuration of the bench
-   * means none in particular.
+   * Puts several values under one name, so that the configuration of the bench does not
+   * say which one is meant.
    */
   several?(name: string): Several | Promise<Several>
-  /** What must appear in no error and no note. Delivered values are added. */
+  /** Texts that may appear in no error and no note. Delivered values are added. */
   readonly secrets?: readonly string[]
   stop?(): Promise<void>
 }
 
 export interface Several {
   /**
-   * What the refusal must name: the environments, scopes or places, and the key that
-   * chooses.
+   * What the refusal must name: the environments, scopes or places, and the key of the
+   * configuration that chooses.
    */
   readonly says: readonly RegExp[]
-  /** The configuration that chooses. */
+  /** The keys of the configuration that choose one. */
   readonly choice: Readonly<Record<string, unknown>>
-  /** The values under this name: those that are meant by the choice, and the others. */
+  /** The values under this name: the chosen ones and the others. */
   values(): { readonly meant: readonly string[]; readonly others: readonly string[] }
 }
 
@@ -98,8 +98,8 @@ export function targetSuite(
         context,
       )
     /**
-     * As the engine reads it: values that can't be read are known here, as from a last
-     * write of our own.
+     * What stands there, as the engine reads it. Values that can't be read are known from
+     * the last write of the test.
      */
     const standing = async (
       known: Readonly<Record<string, string>> = {},
@@ -112,7 +112,7 @@ export function targetSuite(
       )
       return { ...found, values: { ...found.values, ...Object.fromEntries(hidden) } }
     }
-    /** A second process has no more than what was sealed. */
+    /** Restores in a second session, which has only what was sealed. */
     const restored = async ({ values, rest }: Standing, old?: Delivery): Promise<void> => {
       const second = await opened(bench.config)
       try {
@@ -206,7 +206,7 @@ export function targetSuite(
       expect(await seen()).toEqual([undefined, undefined])
     })
 
-    test('an undo puts back exactly what stood there: value, attributes and nothing else, also in a second process', async ({
+    test('an undo puts back value and attributes exactly and nothing else, also in a second process', async ({
       skip,
     }) => {
       if (bench.stands === undefined) return skip('nobody sets values by hand here')
