@@ -1,4 +1,4 @@
-/** What every use case is given. `main.ts` builds it once per process. */
+/** What every use case is given. `cli/context.ts` makes it when a command first asks for it. */
 import type { Clock, Faults, Http, Locks, Random, Spawn, Vault } from '../../core/ports.ts'
 
 export interface Deps {
