@@ -1,6 +1,6 @@
 /**
- * The composition root: reads argv and the environment, wires the ports, sets the exit
- * code.
+ * The composition root: it reads argv and the environment, wires the ports and sets the
+ * exit code.
  */
 import manifest from '../package.json' with { type: 'json' }
 import type { Host } from './cli/host.ts'
@@ -14,7 +14,7 @@ const cwd = process.cwd()
 let skew: number | undefined
 const clock: Clock = { ...systemClock, skew: () => skew }
 
-async function transport(): Promise<Http> {
+async function loadHttp(): Promise<Http> {
   const { createHttp } = await import('./net/http.ts')
   const proxy = {
     https: env['HTTPS_PROXY'] ?? env['https_proxy'],
@@ -29,7 +29,7 @@ async function transport(): Promise<Http> {
   })
 }
 
-async function processes(): Promise<Spawn> {
+async function loadSpawn(): Promise<Spawn> {
   const { createSpawn } = await import('./net/spawn.ts')
   return createSpawn({
     path: env['PATH'] ?? '/usr/bin:/bin',
@@ -41,8 +41,8 @@ async function processes(): Promise<Spawn> {
 }
 
 /**
- * Only what writes an audit row asks for it, and it loads a module and reads the user
- * database.
+ * A getter of the host calls this only when the name is needed for an audit row, because
+ * it loads a module and reads the user database.
  */
 function userName(): string {
   try {
@@ -70,10 +70,10 @@ async function main(): Promise<number> {
     get user() {
       return userName()
     },
-    http: { send: async (request) => (await transport()).send(request) },
+    http: { send: async (request) => (await loadHttp()).send(request) },
     spawn: {
-      run: async (request) => (await processes()).run(request),
-      resolve: async (argv) => (await processes()).resolve(argv),
+      run: async (request) => (await loadSpawn()).run(request),
+      resolve: async (argv) => (await loadSpawn()).resolve(argv),
     },
     locks: async (stateDir) =>
       (await import('./store/locks.ts')).createLocks(stateDir, systemRandom),
@@ -82,6 +82,6 @@ async function main(): Promise<number> {
   return runCli(host)
 }
 
-// All output has been written synchronously and the vault is closed; a read of stdin that
-// was given up would keep the process alive.
+// All output has been written synchronously and the vault is closed. Without this line a
+// read of stdin that was given up would keep the process alive.
 process.exit(await main())

@@ -1,8 +1,8 @@
 /**
- * The short ways, wired. The launcher starts this file instead of main.ts for the
- * commands that are called most; whatever they do not finish goes on there. With
- * everything it needs, and nothing else, it is bundled into one file (see `shortWay` in
- * test/tooling/build.ts).
+ * The composition root of the short way. The launcher starts this file instead of main.ts
+ * for `get` and `run-due`, the commands that are called most. What they can't finish here
+ * goes on in main.ts. The file is bundled with everything it needs, and nothing else,
+ * into one file (see `shortWay` in test/tooling/build.ts).
  */
 import { fastGet } from './cli/fast-get.ts'
 import { fastRunDue } from './cli/fast-run-due.ts'

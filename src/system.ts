@@ -4,7 +4,7 @@ import type { Clock, Random } from './core/ports.ts'
 
 export const systemClock: Clock = {
   now: () => Date.now(),
-  // `performance` would load node:perf_hooks, at every start.
+  // `performance` would load node:perf_hooks at every start.
   monotonic: () => {
     const [seconds, nanoseconds] = process.hrtime()
     return seconds * 1000 + nanoseconds / 1e6
@@ -17,7 +17,7 @@ export const systemClock: Clock = {
         reject(reason())
         return
       }
-      // setTimeout counts in 32 bits; longer waits are states with a date, not sleeping
+      // setTimeout counts in 32 bits. Longer waits are states with a date, not sleeping
       // processes.
       const timer = setTimeout(done, Math.min(ms, 0x7fff_ffff))
       function done(): void {

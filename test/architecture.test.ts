@@ -5,8 +5,8 @@ import { describe, expect, test } from 'vitest'
 
 interface Row {
   /**
-   * Folders of src that may be imported besides the own one; `x/index.ts` means that file
-   * only.
+   * Folders of src that may be imported besides the own one; `x/index.ts` means only that
+   * file.
    */
   readonly src: readonly string[]
   /**
@@ -14,7 +14,7 @@ interface Row {
    * allowed where `lazy` is.
    */
   readonly packages?: readonly string[] | 'any'
-  /** Whether any package may be loaded by `import()`. */
+  /** May any package be loaded by `import()`? */
   readonly lazy?: boolean
   readonly node?: readonly string[] | 'any'
   /**
@@ -61,7 +61,7 @@ const REGISTRIES = [
 /** Who may import whom. Imports run one way: cli → app → engine → core. */
 const LAYERS: Readonly<Record<string, Row>> = {
   core: { src: [], packages: ['zod'], node: PURE },
-  engine: { src: ['core'], packages: ['croner'], node: PURE }, // croner: date arithmetic, no I/O
+  engine: { src: ['core'], node: PURE },
   vault: {
     src: ['core', 'store'],
     packages: ['libsodium-wrappers', 'libsodium-wrappers-sumo'],
@@ -84,7 +84,7 @@ const LAYERS: Readonly<Record<string, Row>> = {
   'system.ts': { src: ['core'], node: 'any' }, // the real clock and random source
   'main.ts': { src: ['any'], packages: 'any', lazy: true, node: 'any' },
   'help.ts': { src: ['cli', 'main.ts'], node: FILES }, // the text made at build time
-  // the composition root of the short way of `get`
+  // the composition root of the short way of `get` and `run-due`
   'short.ts': { src: ['cli', 'vault', 'system.ts', 'main.ts'] },
 }
 
@@ -106,8 +106,8 @@ const files = readdirSync(src, { recursive: true, encoding: 'utf8' }).filter((fi
 )
 
 /**
- * Without comments, as well as that can be told without a parser: a `//` after a colon or
- * inside quotes stays.
+ * The source without comments, as far as that is possible without a parser: a `//` after
+ * a colon or inside quotes stays.
  */
 const code = (text: string) =>
   text.replace(/\/\*[^]*?\*\//g, '').replace(/(^|[^:'"`\\/])\/\/.*$/gm, '$1')
@@ -126,7 +126,7 @@ function importsOf(text: string): Import[] {
   return [...found, ...lazy]
 }
 
-/** Why this import is not allowed, or nothing. */
+/** Why this import is not allowed; `undefined` where it is. */
 function breach(file: string, { from, kind }: Import): string | undefined {
   const layer = file.split('/')[0] ?? ''
   const row = LAYERS[layer]
@@ -198,7 +198,7 @@ describe('architecture', () => {
         )
   })
 
-  test('libsodium is the business of the vault, and of what closes boxes: the bundle keeps only the functions that are named there', () => {
+  test('libsodium is used by the vault and by what seals boxes, so the bundle keeps their functions only', () => {
     const users = files.filter((file) =>
       importsOf(readFileSync(join(src, file), 'utf8')).some(
         ({ from }) => from === 'libsodium-wrappers',

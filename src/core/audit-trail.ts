@@ -6,7 +6,7 @@ import type { AuditAction, AuditEntry, AuditEvent } from './model.ts'
 export interface AuditFilter {
   readonly action?: AuditAction
   readonly path?: string
-  /** First path segment. */
+  /** The first segment of the path. */
   readonly project?: string
   readonly runId?: string
   readonly since?: number
@@ -14,8 +14,9 @@ export interface AuditFilter {
 }
 
 /**
- * Newest first: each event is proven when it is given out, in one pass. Oldest first:
- * everything is verified before the first one, and read twice.
+ * - `newest-first`: each event is proven when it is given out, in one pass over the chain
+ * - `oldest-first`: the whole chain is verified before the first event is given out, so
+ *   it is read twice
  */
 export type AuditOrder = 'oldest-first' | 'newest-first'
 
@@ -28,47 +29,55 @@ export interface AuditVerdict {
   readonly firstBad: number | null
 }
 
-/** A signed statement about the chain at one moment: so many events, with this hash. */
+/**
+ * A signed statement about the chain at one moment: how many events it has, and its hash.
+ */
 export interface Checkpoint {
   readonly size: number
-  /** Hex. */
+  /** Hash of the chain, hex. */
   readonly hash: string
   /** The signed note: several lines, text and signature. */
   readonly note: string
   /**
-   * The same without the time, in one line: `rotate/<vault> <size> <hash> <signature>`.
+   * The same statement without the time, in one line:
+   * `rotate/<vault> <size> <hash> <signature>`.
    */
   readonly line: string
 }
 
-/** Why an anchor does not hold. */
+/**
+ * Why the chain does not contain the state that an earlier checkpoint (the anchor) names.
+ */
 export type AnchorFault = 'foreign' | 'signature' | 'ahead' | 'gone' | 'fork'
 
 export interface TrailVerdict extends AuditVerdict {
   /** Events that were pruned: their hashes are in the chain, their content is gone. */
   readonly pruned: number
-  /** `null` if none was asked for. */
+  /** Does the chain contain the anchor? `null` if no anchor was given. */
   readonly anchored: boolean | null
   readonly anchor?: { readonly size: number; readonly fault?: AnchorFault }
-  /** Of the chain as it is; `null` if it does not verify. */
+  /** A checkpoint of the chain as it is now; `null` if the chain does not verify. */
   readonly checkpoint: Checkpoint | null
 }
 
 /** How the events of an export are written. */
 export type ExportFormat =
   | { readonly kind: 'jsonl' }
-  /** Text of the head and of a page of events, without a proof beside it. */
+  /**
+   * The header line, and the text of one page of events. A CSV file has no place for the
+   * proof, so the note is kept beside it.
+   */
   | {
       readonly kind: 'csv'
       readonly head: string
       readonly rows: (events: readonly AuditEvent[]) => string
     }
 
-/** A contiguous range of the chain, and what was shown of it. */
+/** A contiguous range of the chain, and how much of it was shown. */
 export interface ExportSummary {
-  /** The range begins after this event … */
+  /** The range begins after the event with this sequence number. */
   readonly from: number
-  /** … and ends with this one. */
+  /** The range ends with the event that has this sequence number. */
   readonly to: number
   readonly shown: number
   /** Events in the range that the filter left out: only their hashes are exported. */
@@ -76,56 +85,66 @@ export interface ExportSummary {
   /** Events that exist only as hashes at the beginning of the chain, before any range. */
   readonly pruned: number
   /**
-   * Signed: the checkpoint of the whole chain, the ends of the range, and a digest of
-   * everything before.
+   * A signed note: the checkpoint of the whole chain, the ends of the range, and a digest
+   * of everything that was exported before the note.
    */
   readonly note: string
 }
 
 export interface PruneOptions {
-  /** Events before this instant go. */
+  /** Events before this instant are pruned. */
   readonly before: number
-  /** What is put on record in the commit that begins it. */
+  /**
+   * The audit row that the first commit of the pruning writes about the pruning itself.
+   */
   readonly entry: (range: PruneRange) => AuditEntry
-  /** Between two commits, so that others get their turn; may throw to stop. */
+  /**
+   * Called between two commits, so that other processes get their turn. It may throw to
+   * stop.
+   */
   readonly pause: () => Promise<void>
-  /** Only look. */
+  /** Says what would be pruned, and changes nothing. */
   readonly dryRun: boolean
 }
 
-/** Events after `from` up to `to`. */
+/** The events after sequence number `from`, up to and including `to`. */
 export interface PruneRange {
   readonly from: number
   readonly to: number
 }
 
 export interface AuditTrail {
-  /** The verifier key: name, hash and key in the form of signed notes. */
+  /**
+   * The key that verifies checkpoints: name, hash and key in the form of signed notes
+   * (https://c2sp.org/signed-note).
+   */
   pubkey(): string
   /**
-   * Signs the newest state. The chain is not walked: the state root vouches for its end.
+   * Signs the newest state. The chain is not walked, because the authenticated state root
+   * names its end.
    */
   checkpoint(): Promise<Checkpoint>
   /**
    * Walks the whole chain, pruned events included. `anchor` is an earlier checkpoint: a
-   * note, a line, or the JSON of `audit verify`; `usage` when it is none of these.
+   * note, a line, or the JSON of `audit verify`. Throws `usage` when it is none of these.
    */
   verify(anchor?: string): Promise<TrailVerdict>
   /**
-   * Text in pieces. The chain is verified before the first one (`tampered`). What
-   * `AuditFilter` says about times chooses a range of the chain; what else it says
-   * decides which events in it are shown.
+   * Yields the text of the export in pieces. The chain is verified before the first
+   * piece; throws `tampered` if it does not verify. The times in the filter choose a
+   * range of the chain; the other parts of the filter decide which events of that range
+   * are shown.
    */
   export(filter: AuditFilter, format: ExportFormat): AsyncGenerator<string, ExportSummary>
   /**
-   * Replaces the oldest events by their hashes, in commits of some hundred. Killed in the
-   * middle it has pruned a shorter prefix; calling it again goes on. `tampered` if the
-   * chain does not verify beforehand.
+   * Replaces the oldest events by their hashes, in commits of a few hundred events. When
+   * it is killed in the middle, a shorter prefix has been pruned; calling it again goes
+   * on. Throws `tampered` if the chain does not verify beforehand.
    */
   prune(options: PruneOptions): Promise<PruneRange>
 }
 
-/** What an export proves. */
+/** What the verification of an export has proven. */
 export interface ExportReport {
   readonly vaultId: string
   readonly from: number
@@ -135,7 +154,7 @@ export interface ExportReport {
   /** Hashes of the chain at both ends of the range, hex. */
   readonly start: string
   readonly end: string
-  /** The chain as it was when the export was made. */
+  /** Number of events in the chain when the export was made. */
   readonly size: number
   readonly head: string
   readonly exportedAt: string
@@ -144,9 +163,9 @@ export interface ExportReport {
 }
 
 export interface VerifyExportOptions {
-  /** The bytes of the export. */
+  /** The bytes of the exported file. */
   readonly chunks: AsyncIterable<Uint8Array>
-  /** What `AuditTrail.pubkey` gave. */
+  /** The key that `AuditTrail.pubkey` printed. */
   readonly pubkey: string
   /** For CSV: the note that was written beside it. */
   readonly note?: string

@@ -1,4 +1,7 @@
-/** Durations and dates as CONTRACT 1 spells them. All results are milliseconds. */
+/**
+ * Durations and dates as a person types and reads them. All results are in milliseconds
+ * unless the function says otherwise.
+ */
 import { usage } from './errors.ts'
 import { visible } from './names.ts'
 
@@ -6,7 +9,7 @@ export const SECOND = 1000
 export const MINUTE = 60 * SECOND
 export const HOUR = 60 * MINUTE
 export const DAY = 24 * HOUR
-export const WEEK = 7 * DAY
+const WEEK = 7 * DAY
 
 const SHORT_UNITS: Readonly<Record<string, number>> = {
   s: SECOND,
@@ -19,14 +22,13 @@ const ISO =
   /^P(?:(\d{1,4})W)?(?:(\d{1,4})M)?(?:(\d{1,5})D)?(?:T(?:(\d{1,6})H)?(?:(\d{1,7})M)?(?:(\d{1,8})S)?)?$/
 
 /**
- * Is a bare number allowed, and what does it count? `days` for `--interval`, `--grace`,
- * `--quarantine`, `--for`.
+ * What a number without a unit means. `days` holds for `--interval`, `--grace`,
+ * `--quarantine` and `--for`; elsewhere such a number is refused.
  */
 export type Bare = 'days' | 'refused'
 
 /**
- * `30d`, `12h`, `45m`, `90s`, `1w`, `P30D`, `P1M` (30 days), `PT24H`, `PT5M` →
- * milliseconds.
+ * Reads `30d`, `12h`, `45m`, `90s`, `1w`, `P30D`, `P1M` (30 days), `PT24H` or `PT5M`.
  * @param what names the flag or field in the error (exit 2).
  */
 export function parseDuration(text: string, what: string, bare: Bare = 'refused'): number {
@@ -68,8 +70,8 @@ const NAMED_INTERVALS: Readonly<Record<string, number>> = {
 }
 
 /**
- * A rotation interval: whole days from 1 to 365, as a number, a duration of whole days,
- * or a name. Returns days.
+ * Reads a rotation interval: whole days from 1 to 365, as a number, a duration of whole
+ * days, or a name such as `weekly`. Returns days.
  */
 export function parseInterval(text: string, what = '--interval'): number {
   const named = NAMED_INTERVALS[text]
@@ -85,8 +87,8 @@ export function parseInterval(text: string, what = '--interval'): number {
 }
 
 /**
- * An ISO-8601 instant with a zone, or a plain date (midnight UTC) → epoch milliseconds.
- * Never guesses local time.
+ * Reads an ISO-8601 instant with a zone, or a plain date, which means midnight UTC. Local
+ * time is never guessed.
  */
 export function parseInstant(text: string, what: string): number {
   const shown = visible(text, 40)
@@ -108,17 +110,17 @@ export function parseInstant(text: string, what: string): number {
   return ms
 }
 
-/** Epoch milliseconds → `2026-11-21T10:30:00.000Z`. */
+/** The ISO-8601 form of a time, such as `2026-11-21T10:30:00.000Z`. */
 export function iso(ms: number): string {
   return new Date(ms).toISOString()
 }
 
-/** `iso` that passes absence through, for JSON. */
+/** As `iso`, but `null` where there is no time, for JSON. */
 export function isoOrNull(ms: number | null | undefined): string | null {
   return ms === null || ms === undefined ? null : iso(ms)
 }
 
-/** A span for people: `45 s`, `12 min`, `5 h`, `3 days`. */
+/** A length of time in words for people: `45 s`, `12 min`, `5 h`, `3 days`. */
 export function humanSpan(ms: number): string {
   const abs = Math.abs(ms)
   if (abs < 90 * SECOND) return `${Math.round(abs / SECOND)} s`

@@ -1,10 +1,10 @@
 /**
  * The two kinds of failure.
  *
- * `RotateError` is what a command ends with: one of the exit names of CONTRACT 2, a
- * message, a hint. `AdapterError` is what a call to the outside ended with: above all its
- * *effect*, because what the engine may do next depends on whether the far side changed,
- * not on what the message says.
+ * A command ends with a `RotateError`: the name of an exit code (see `exits`), a message
+ * and a hint. A call to the outside ends with an `AdapterError`. Its most important part
+ * is the *effect*, because what the engine may do next depends on whether the far side
+ * changed, not on what the message says.
  */
 
 /** Exit numbers by name. Numbers are never reused for another meaning. */
@@ -33,17 +33,17 @@ export const exits = {
 export type ExitName = keyof typeof exits
 
 export interface ErrorExtras {
-  /** What to type next. */
+  /** The command to type next. */
   readonly hint?: string
-  /** Machine-readable facts; never a value. */
+  /** Facts for programs that read the JSON; never the value of a secret. */
   readonly details?: Readonly<Record<string, unknown>>
   readonly runId?: string
   readonly cause?: unknown
 }
 
 /**
- * A failure that has a meaning for the operator: message says what happened and what is
- * true now, hint what to type next.
+ * A failure that has a meaning for the operator. The message says what happened and what
+ * is true now; the hint says what to type next.
  */
 export class RotateError extends Error {
   override readonly name = 'RotateError'
@@ -65,26 +65,31 @@ export class RotateError extends Error {
   }
 }
 
-/** Shorthand for the commonest error: bad flag, argument or configuration (exit 2). */
+/** Makes the most frequent error: a bad flag, argument or configuration (exit 2). */
 export function usage(message: string, hint?: string): RotateError {
   return new RotateError('usage', message, hint === undefined ? {} : { hint })
 }
 
-/** What a failed call did at the far side. `unknown` forbids blind repetition. */
+/**
+ * What a failed call did at the far side. A call whose effect is `unknown` must not be
+ * repeated blindly.
+ */
 export type Effect = 'none' | 'applied' | 'unknown'
 
 /**
  * Why a call to the outside failed.
  *
- * - `refused`: the credential under test is not accepted (dead, or not propagated yet)
+ * - `refused`: the credential under test is not accepted, because it is dead or not
+ *   propagated yet
  * - `denied`: the credential that makes the call lacks a permission
- * - `quota`: no room for one more live credential
- * - `missing`: the thing addressed does not exist
- * - `throttled`, `unavailable`, `unreachable` (nothing was sent), `timeout`: transport
- *   and service
- * - `bad-answer`: an answer that does not have the promised shape
- * - `misconfigured`: our configuration can't work; repeating is useless
- * - `failed`: anything else the far side reported
+ * - `quota`: there is no room for one more live credential
+ * - `missing`: the thing that was addressed does not exist
+ * - `throttled`, `unavailable`, `unreachable` (nothing was sent), `timeout`: the
+ *   transport or the service failed
+ * - `bad-answer`: the answer does not have the promised shape
+ * - `misconfigured`: our configuration can't work, so repeating the call is useless
+ * - `by-hand`: only a person can make the value; the hints say how
+ * - `failed`: anything else that the far side reported
  */
 export type AdapterCode =
   | 'refused'
@@ -97,24 +102,23 @@ export type AdapterCode =
   | 'timeout'
   | 'bad-answer'
   | 'misconfigured'
-  /** Nobody but a person can make the value; the hints say how. */
   | 'by-hand'
   | 'failed'
 
 export interface AdapterErrorExtras {
   readonly effect?: Effect
   /**
-   * May the very same call be repeated soon? Default: by code (throttled, unavailable,
-   * unreachable, timeout).
+   * May the very same call be repeated soon? The default depends on the code: yes for
+   * `throttled`, `unavailable`, `unreachable` and `timeout`.
    */
   readonly retryable?: boolean
   readonly hints?: readonly string[]
-  /** Milliseconds that the far side asked us to wait. */
+  /** For how many milliseconds the far side asked us to wait. */
   readonly retryAfterMs?: number
   /**
-   * The far side itself has answered this very call, so it does nothing more for it. Left
-   * out where we gave the call up, or where only something in between (a gateway, a
-   * proxy) has answered.
+   * The far side itself has answered this very call, so it does nothing more for it.
+   * Absent where we gave up waiting, or where only a gateway or proxy in between has
+   * answered.
    */
   readonly answered?: boolean
   readonly details?: Readonly<Record<string, unknown>>
@@ -129,7 +133,8 @@ const transient: ReadonlySet<AdapterCode> = new Set([
 ])
 
 /**
- * A failed call to a provider, target, check or notifier. Messages never contain a value.
+ * A failed call to a provider, target, check or notifier. The message never contains the
+ * value of a secret.
  */
 export class AdapterError extends Error {
   override readonly name = 'AdapterError'
@@ -154,8 +159,8 @@ export class AdapterError extends Error {
 }
 
 /**
- * Anything thrown, as an `AdapterError`; an unforeseen error after a call may have done
- * anything, so its effect is `unknown`.
+ * Turns anything that was thrown into an `AdapterError`. An unforeseen error may have
+ * come after the far side had changed, so its effect is `unknown` by default.
  */
 export function asAdapterError(thrown: unknown, effect: Effect = 'unknown'): AdapterError {
   if (thrown instanceof AdapterError) return thrown

@@ -1,17 +1,17 @@
-/** How a value is named without being shown (CONTRACT 3). */
+/** How a value is named on screens and in records without being shown. */
 import type { SecretType } from './model.ts'
-import { type Fields, flatten, singleValue } from './secret.ts'
+import { type Fields, singleValue } from './secret.ts'
 
-/** The shown part of a fingerprint: `fp:9c41e07b`. */
-export function shortFingerprint(fingerprint: string): string {
+/** The part of a fingerprint that is shown: `fp:9c41e07b`. */
+function shortFingerprint(fingerprint: string): string {
   return `fp:${fingerprint.slice(0, 8)}`
 }
 
 /**
- * Prefix up to the first separator and the last four characters (`sk-…x7K2`), only for
- * values of 20 characters or more and never for passwords; otherwise the fingerprint. A
- * public identifier among the fields (an access key id) is what names a multi-field
- * secret.
+ * Names a value by its known prefix and its last four characters (`sk-…x7K2`). A
+ * password, a value shorter than 20 characters and a value that is not printable ASCII
+ * are named by their fingerprint instead. A secret with several fields is named by its
+ * access key id, if it has one.
  */
 export function hintOf(type: SecretType, fields: Fields, fingerprint: string): string {
   const only =
@@ -22,13 +22,8 @@ export function hintOf(type: SecretType, fields: Fields, fingerprint: string): s
     return shortFingerprint(fingerprint)
   const text = only.reveal()
   if (text.length < 20 || !/^[\x21-\x7e]+$/.test(text)) return shortFingerprint(fingerprint)
-  // Vendors write theirs in lower case. A random value may look so too, once in a
-  // hundred, and shows a few characters more.
+  // The prefix of a vendor is lower case. About one random value in a hundred happens to
+  // look like that too, and then shows a few characters more.
   const prefix = /^[a-z]{2,6}[-_]/.exec(text)?.[0] ?? (text.startsWith('AKIA') ? 'AKIA' : '')
   return `${prefix}…${text.slice(-4)}`
-}
-
-/** Length in bytes of what a version holds, for limits. */
-export function sizeOf(fields: Fields): number {
-  return flatten(fields).size
 }

@@ -1,6 +1,6 @@
 /**
- * Identifiers that sort by the time at which they were made: a prefix, 48 bits of
- * milliseconds, 80 random bits, in Crockford base32.
+ * Identifiers that sort by the time at which they were made: a prefix, then 48 bits of
+ * milliseconds and 80 random bits in Crockford base32.
  */
 import type { Random } from './ports.ts'
 
@@ -19,16 +19,16 @@ export function newId(kind: IdKind, now: number, random: Random): string {
 }
 
 /**
- * The id of the audit event with this sequence number; fixed width, so that text order is
- * time order.
+ * The id of the audit event with this sequence number. It has a fixed width, so that the
+ * order of the texts is the order in time.
  */
 export function eventId(seq: number): string {
   return `evt_${String(seq).padStart(12, '0')}`
 }
 
 /**
- * The stable id of an environment: the same for the same project and label, without a
- * table that could disagree.
+ * The id of an environment. It is computed from project and label, so there is no table
+ * that could disagree with them.
  */
 export function envId(project: string, label: string | null): string {
   let hash = 0xcbf29ce484222325n

@@ -1,5 +1,6 @@
 /**
- * Reading JSON that a person wrote: configuration, strict, with the place of the fault.
+ * Strict reading of JSON that a person wrote. A fault is reported with its place, and the
+ * text itself is never quoted, because it may hold a secret.
  */
 import { usage } from './errors.ts'
 import { visible } from './names.ts'
@@ -7,12 +8,12 @@ import { visible } from './names.ts'
 const MAX_DEPTH = 32
 
 /**
- * Parses JSON; throws `usage` naming line and column for a syntax error, a key that
- * occurs twice, or nesting deeper than 32. Never quotes the text, which may hold a
- * secret.
+ * Parses JSON. Throws `usage` for a syntax error or a key that occurs twice (with line
+ * and column where they are known), for a byte order mark, and for nesting deeper than
+ * 32.
  * @param what for the message, such as `--config`
  */
-export function parseJson(text: string, what: string): unknown {
+function parseJson(text: string, what: string): unknown {
   if (text.startsWith('\uFEFF'))
     throw usage(
       `${what}: the JSON begins with a byte order mark`,
@@ -37,7 +38,7 @@ export function parseJson(text: string, what: string): unknown {
   return value
 }
 
-/** The same, for text that must be an object. */
+/** As `parseJson`, for text that must be an object. */
 export function parseJsonObject(text: string, what: string): Record<string, unknown> {
   const value = parseJson(text, what)
   if (value === null || typeof value !== 'object' || Array.isArray(value))

@@ -22,21 +22,13 @@ export type Tier = (typeof tiers)[number]
 
 /**
  * - `live`: accepted by the provider, or nothing says otherwise
- * - `suspended`: switched off, can be switched on again
+ * - `suspended`: switched off, and can be switched on again
  * - `revoked`: revoked by a provider call and seen refused
- * - `retired`: out of use, nothing to revoke here
+ * - `retired`: out of use, with nothing to revoke here
  * - `discarded`: made by a run that was undone, and gone
- * - `unknown`: what the provider thinks of it is not known
+ * - `unknown`: nobody knows what the provider thinks of it
  */
-export const versionStates = [
-  'live',
-  'suspended',
-  'revoked',
-  'retired',
-  'discarded',
-  'unknown',
-] as const
-export type VersionState = (typeof versionStates)[number]
+export type VersionState = 'live' | 'suspended' | 'revoked' | 'retired' | 'discarded' | 'unknown'
 
 export type Label = 'pending' | 'current' | 'previous'
 
@@ -52,34 +44,41 @@ export interface Handle {
 }
 
 /**
- * The end of life of one version: grace → suspend → quarantine → delete → proof. Lives on
- * the version, not on a run.
+ * The end of one version: grace, suspension, quarantine, deletion, proof. It belongs to
+ * the version and not to a run, so it blocks no run.
  */
 export interface Retirement {
   /**
-   * `grace`: replaced by a rotation. `discard`: made by a run that was undone.
-   * `operator`: `revoke`.
+   * - `grace`: a rotation has replaced the version
+   * - `discard`: the run that made the version was undone
+   * - `operator`: an operator has called `revoke`
    */
   readonly why: 'grace' | 'discard' | 'operator'
-  /** Nothing happens before this time. */
+  /** Nothing happens to the version before this time. */
   readonly notBefore: number
   readonly step: 'waiting' | 'suspending' | 'suspended' | 'deleting' | 'proving'
-  /** End of quarantine, once suspended. */
+  /** The end of the quarantine, once the version is suspended. */
   readonly deleteAfter?: number
-  /** The quarantine to keep after a suspend, in milliseconds. */
+  /** How long the quarantine lasts after a suspension, in milliseconds. */
   readonly quarantineMs: number
-  /** No last-used veto, no wait. */
+  /**
+   * The version ends even if it was seen in use since it was replaced, and even if it
+   * could not be withdrawn from a target that publishes the pair and can't be read.
+   */
   readonly force: boolean
   readonly failures: number
   readonly retryAt?: number
   readonly lastError?: string
   /** The run that replaced or made the version. */
   readonly runId?: string
-  /** How to reach the provider, where the schedule no longer says it. */
+  /**
+   * The provider configuration to use when the schedule no longer has one for that
+   * provider.
+   */
   readonly provider?: ProviderRef
   /**
-   * Targets that still showed the version: the id under which the current value is being
-   * delivered to each once more.
+   * By key of each target that still showed the version: the id under which the current
+   * value is being delivered there once more.
    */
   readonly again?: Readonly<Record<string, string>>
 }
@@ -92,18 +91,27 @@ export interface VersionRecord {
   readonly createdBy: string
   /** `set`, `import`, `generated`, `supplied`, or `provider:<id>`. */
   readonly source: string
-  /** Keyed hash of all fields, 32 hex digits; equality inside one vault only. */
+  /**
+   * Keyed hash of all fields, 32 hex digits. Equal fields have equal hashes inside one
+   * vault only.
+   */
   readonly fingerprint: string
   /**
-   * Last four characters behind an ellipsis, or `fp:…` where four characters would say
-   * too much.
+   * How the value is shown: its last four characters behind an ellipsis, or `fp:…` where
+   * four characters would say too much.
    */
   readonly hint: string
-  /** The provider's handle, where there is something that can be revoked. */
+  /**
+   * The name that the provider gave the credential, where there is something that can be
+   * revoked.
+   */
   readonly handle?: Handle
-  /** Which provider issued it. */
+  /** The provider that issued it. */
   readonly providerId?: string
-  /** Can `providerId` revoke it? Decided when it was issued or adopted. */
+  /**
+   * Can `providerId` revoke it? Decided when it was issued or adopted, and asked again
+   * before it ends, since a provider may have learned to revoke.
+   */
   readonly revocable: boolean
   readonly runId?: string
   readonly promotedAt?: number
@@ -111,24 +119,27 @@ export interface VersionRecord {
   readonly replacedAt?: number
   readonly endedAt?: number
   /**
-   * Somebody else had switched it off at the provider before we came to end it, so it is
+   * Somebody else had switched it off at the provider before its end here began, so it is
    * never switched on from here.
    */
   readonly offBefore?: true
   readonly expiresAt?: number
   readonly note?: string
-  /** What the provider said about it. */
+  /** Facts that the provider told about it. */
   readonly metadata?: Readonly<Record<string, string>>
   readonly retirement?: Retirement
 }
 
-/** A provider and its configuration as the operator wrote it, secret literals wrapped. */
+/**
+ * A provider and its configuration as the operator wrote it, with secret literals
+ * wrapped.
+ */
 export interface ProviderRef {
   readonly id: string
   readonly config: ConfigValue
 }
 
-/** Configuration as written: JSON in which every secret literal is a `Secret`. */
+/** A configuration as written: JSON in which every secret literal is a `Secret`. */
 export type ConfigValue =
   | string
   | number
@@ -140,40 +151,43 @@ export type ConfigValue =
 
 export interface TargetSpec {
   /**
-   * `env-file`, or `env-file#2` where a type occurs more than once: unique and stable
+   * The type, or `env-file#2` where a type occurs more than once: unique and stable
    * within its schedule.
    */
   readonly key: string
   readonly type: string
   readonly phase: 'before-promote' | 'after-promote'
-  /** Field → the name under which the target stores it. */
+  /** By field: the name under which the target stores it. */
   readonly names: Readonly<Record<string, string>>
   /**
-   * Field → the name under which it stores the value before this one while that is in
+   * By field: the name under which the target stores the previous value while that is in
    * grace, and otherwise the current value once more.
    */
   readonly previous?: Readonly<Record<string, string>>
   /**
-   * The operator accepts that an undo can't put back what stood there, only deliver the
-   * old version.
+   * The operator accepts that an undo can't put back what stood there, and can only
+   * deliver the old version.
    */
   readonly irreversible?: true
-  /** The adapter's own part of the configuration. */
+  /** The part of the configuration that belongs to the adapter. */
   readonly config: ConfigValue
 }
 
 /**
  * Our last write to a target whose values can't be read: which version it was, and the
- * signs that the place showed then.
+ * signs that the target showed afterwards.
  */
 export interface Written {
   readonly version: number
-  /** The version that stood beside it, where the target publishes the pair. */
+  /**
+   * The version that stood beside it, where the target publishes the pair of current and
+   * previous value.
+   */
   readonly beside?: number
   readonly signs: Readonly<Record<string, string>>
   /**
-   * When it was delivered outside a run; a run that has written there since takes its
-   * place.
+   * When it was delivered outside a run. A later run that writes there replaces this
+   * record.
    */
   readonly deliveredAt?: number
 }
@@ -181,17 +195,17 @@ export interface Written {
 export interface CheckSpec {
   readonly key: string
   readonly type: string
-  /** Keep trying this long, in milliseconds. */
+  /** For how many milliseconds the check is repeated before red counts. */
   readonly withinMs: number
   readonly config: ConfigValue
 }
 
-export type ScheduleStatus = 'active' | 'paused' | 'disabled'
+type ScheduleStatus = 'active' | 'paused' | 'disabled'
 
 export interface Schedule {
   readonly id: string
   readonly provider: ProviderRef
-  /** Whole days; `null` with a cron expression. */
+  /** Whole days; `null` where there is a cron expression instead. */
   readonly intervalDays: number | null
   readonly cron?: string
   readonly graceMs: number
@@ -199,9 +213,12 @@ export interface Schedule {
   readonly targets: readonly TargetSpec[]
   readonly checks: readonly CheckSpec[]
   readonly notify: readonly string[]
-  /** How long before the date people are warned, in milliseconds. */
+  /** How many milliseconds before the date people are warned, for each warning. */
   readonly notifyBefore: readonly number[]
-  /** The last warning that was queued: for which date, and how long before it. */
+  /**
+   * The last warning that was queued: the date it was about, and how long before that
+   * date.
+   */
   readonly noticed?: { readonly nextAt: number; readonly before: number }
   readonly window?: string
   readonly after?: string
@@ -212,19 +229,22 @@ export interface Schedule {
   readonly lastRotatedAt?: number
   readonly pausedAt?: number
   readonly pausedUntil?: number
-  /** Time left to the next date when it was paused. */
+  /** How much time was left to the next date when the schedule was paused. */
   readonly remainingMs?: number
   readonly disabledAt?: number
   readonly skippedBy?: string
-  /** Failed automatic attempts since the last success, and when the next is allowed. */
+  /**
+   * Failed automatic attempts since the last success. The next one is allowed at
+   * `retryAt`.
+   */
   readonly failures: number
   readonly retryAt?: number
   readonly lastError?: string
 }
 
 /**
- * A key at the provider that one of our runs made and whose value is lost: named,
- * suspended if possible, then deleted.
+ * A key at the provider that one of our runs made and whose value is lost. It is recorded
+ * by name, suspended if possible, then deleted.
  */
 export interface Stray {
   readonly handle: Handle
@@ -239,25 +259,25 @@ export interface Stray {
 }
 
 /**
- * A create that was given up and came to nothing so far. Its intent stands in the journal
- * of its run.
+ * A create that was given up and of which nothing was found so far. Its intent stands in
+ * the journal of its run.
  */
 export interface LateCall {
   readonly runId: string
   readonly attempt: number
   readonly provider: ProviderRef
-  /** Nobody looks for it any more after this. */
+  /** After this time nobody looks for it any more. */
   readonly until: number
   /**
-   * What was found that may be its work and may be another's; a person has been told of
-   * it.
+   * Keys that were found and may have been made by this call or by somebody else. A
+   * person has been told of them.
    */
   readonly candidates?: readonly Handle[]
 }
 
 /**
- * Who works on this secret now. `instance` names the lock that the process holds for its
- * life.
+ * Which process works on this secret now. `instance` names the lock that the process
+ * holds for its life.
  */
 export interface Claim {
   readonly instance: string
@@ -276,20 +296,20 @@ export interface SecretRecord {
   readonly createdAt: number
   readonly updatedAt: number
   readonly deletedAt?: number
-  /** Newest last. */
+  /** The newest one is last. */
   readonly versions: readonly VersionRecord[]
-  /** The number the next version gets; never reused. */
+  /** The number of the next version. A number is never reused. */
   readonly nextVersion: number
   readonly schedule?: Schedule
   readonly openRun?: string
   readonly lastRun?: string
   readonly strays: readonly Stray[]
   /**
-   * Creates that were given up and of which nothing was found; each is looked for again
-   * for a day.
+   * Creates that were given up and of which nothing was found. Each is looked for during
+   * the day after its intent.
    */
   readonly late?: readonly LateCall[]
-  /** By target key. */
+  /** Our last write, by target key. */
   readonly written?: Readonly<Record<string, Written>>
   /**
    * By target key: until when a write of an earlier run, which was given up, may still be
@@ -309,13 +329,13 @@ export type RunStatus = 'open' | 'success' | 'failed' | 'rolled_back' | 'unsafe'
  */
 export interface Intent {
   /**
-   * Unique per attempt; the replay key and the marker in names, where the far side has
-   * either.
+   * Unique per attempt. It serves as the replay key and as the marker in names, where the
+   * far side has such things.
    */
   readonly tag: string
-  /** What existed before, where the provider can list. */
+  /** The handles that existed before the call, where the provider can list. */
   readonly before: readonly Handle[]
-  /** What must survive a crash: proposed value, decryption key … */
+  /** What must survive a crash, such as a proposed value or a decryption key. */
   readonly material: Fields
   readonly at: number
   readonly attempt: number
@@ -323,8 +343,8 @@ export interface Intent {
 
 export interface RunPlan {
   /**
-   * `provider`: it issues. `supplied`: the operator gave the value. `stored`: an existing
-   * version becomes current again.
+   * Where the new value comes from. `provider`: the provider issues it. `supplied`: the
+   * operator gave it. `stored`: an existing version becomes current again.
    */
   readonly source: 'provider' | 'supplied' | 'stored'
   readonly provider: ProviderRef | null
@@ -333,23 +353,23 @@ export interface RunPlan {
   readonly checks: readonly CheckSpec[]
   readonly graceMs: number
   readonly quarantineMs: number
-  /** Version that was current when the run began. */
+  /** The version that was current when the run began. */
   readonly oldVersion: number | null
-  /** Known from the start for `supplied` and `stored`. */
+  /** Known from the start where the source is `supplied` or `stored`. */
   readonly newVersion: number | null
   /**
-   * For `stored`: that version as it was, so that an undo can give it back its labels and
-   * its planned end.
+   * For the source `stored`: that version as it was, so that an undo can give it back its
+   * labels and its planned end.
    */
   readonly before?: VersionRecord
   /**
-   * The dates of the schedule when the run began: a promotion that is taken back has met
-   * none of them.
+   * The dates of the schedule when the run began. An undo puts them back, because a
+   * promotion that is taken back has met none of them.
    */
   readonly due?: Pick<Schedule, 'nextAt' | 'lastRotatedAt' | 'failures' | 'remainingMs'>
   readonly emergency: boolean
   /**
-   * For how long a create that was given up may still be carried out, in milliseconds;
+   * For how many milliseconds a create that was given up may still be carried out;
    * default `SETTLES_AFTER_MS`.
    */
   readonly settlesAfterMs?: number
@@ -358,32 +378,35 @@ export interface RunPlan {
    * carried out.
    */
   readonly unsettled?: Readonly<Record<string, number>>
-  /** Checks of the schedule that an operator left out, by key. */
+  /** Keys of the schedule's checks that an operator left out. */
   readonly skippedChecks?: readonly string[]
   /**
-   * Makes known what a create did that was carried out long after it was given up; it
-   * calls no create itself.
+   * The run makes current what an earlier create did after it was given up. It calls no
+   * create itself.
    */
   readonly recovers?: true
   /**
-   * The old value is switched off before anything else; from then on there is no way back
+   * The old value is switched off before anything else. From then on there is no way back
    * to it.
    */
   readonly revokeFirst?: true
 }
 
-/** Why a step failed; never contains a value. */
+/** Why a step failed. It never contains a value. */
 export interface Failure {
   readonly code: AdapterCode
   readonly effect: Effect
   readonly retryable: boolean
   readonly message: string
   readonly hints: readonly string[]
-  /** The far side answered the call itself: nothing more comes of it. */
+  /** The far side answered the call itself, so nothing more comes of it. */
   readonly answered?: true
 }
 
-/** What a target held before we wrote: a value per name, `null` where there was none. */
+/**
+ * What a target held before we wrote to it: a value per name, `null` where there was
+ * none.
+ */
 export type Prior = Readonly<Record<string, Secret | null>>
 
 export interface CheckResult {
@@ -392,13 +415,14 @@ export interface CheckResult {
   readonly ok: boolean
   readonly ms: number
   readonly detail: string
-  /** Did it present the value, or is it a sign of life only? */
+  /** Did it present the value? If not, it is only a sign of life. */
   readonly presented: boolean
 }
 
 /**
- * The journal of a run: its state is the fold of these (engine/machine.ts). `step` is a
- * step key such as `create`, `deliver:env-file` or `check:http`.
+ * An event in the journal of a run. The state of the run is computed from its events
+ * (engine/machine.ts). `step` is a step key such as `create`, `deliver:env-file` or
+ * `check:http`.
  */
 export type RunEvent =
   | { readonly type: 'began'; readonly at: number }
@@ -408,11 +432,11 @@ export type RunEvent =
       readonly step: string
       readonly intent?: Intent
       readonly prior?: Prior
-      /** What else the target's adapter must put back. */
+      /** What the target's adapter must put back besides the values. */
       readonly rest?: Secret
       /**
-       * Until then an earlier write to this target, whose outcome nobody knows, may still
-       * be carried out.
+       * Until this time an earlier write to this target, whose outcome nobody knows, may
+       * still be carried out.
        */
       readonly settlesAt?: number
     }
@@ -424,7 +448,10 @@ export type RunEvent =
       readonly detail?: string
       readonly version?: number
       readonly checks?: readonly CheckResult[]
-      /** Until then a lost attempt at this write may still be carried out. */
+      /**
+       * Until this time an earlier attempt at this write, which was given up, may still
+       * be carried out.
+       */
       readonly settlesAt?: number
     }
   | {
@@ -435,7 +462,7 @@ export type RunEvent =
       readonly failure: Failure
       readonly retryAt?: number
       readonly checks?: readonly CheckResult[]
-      /** Until then this write, which was given up, may still be carried out. */
+      /** Until this time this write, which was given up, may still be carried out. */
       readonly settlesAt?: number
     }
   | {
@@ -445,11 +472,14 @@ export type RunEvent =
       readonly detail: string
       readonly version?: number
       /**
-       * The writer may still act: this is not the answer yet, it is asked for again at
-       * `until`.
+       * The far side may still carry out the call, so this is not the answer yet. It is
+       * asked again at `until`.
        */
       readonly wait?: boolean
-      /** Before this time nothing that was not found is believed to be absent. */
+      /**
+       * Before this time it is not believed that something is absent because it was not
+       * found.
+       */
       readonly until?: number
     }
   | {
@@ -457,7 +487,7 @@ export type RunEvent =
       readonly at: number
       readonly direction: 'back' | 'forward'
       readonly reason: string
-      /** What an operator decided, before it could be carried out. */
+      /** What an operator decided, recorded before it can be carried out. */
       readonly keep?: 'new' | 'old'
       /**
        * Targets, checks or `verify` that an operator gives up by name, should they fail
@@ -470,7 +500,7 @@ export type RunEvent =
       readonly at: number
       readonly reason: string
       readonly until?: number
-      /** It goes on by itself at `until`; no person is needed. */
+      /** The run goes on by itself at `until`; no person is needed. */
       readonly waits?: true
     }
   | {
@@ -493,9 +523,12 @@ export interface RunRecord {
   readonly closedAt?: number
   readonly status: RunStatus
   readonly events: readonly RunEvent[]
-  /** The run before this one of the same secret. */
+  /** The previous run of the same secret. */
   readonly previousRun?: string
-  /** Filled when the run closes, for `history`. */
+  /**
+   * The date of the schedule after the promotion, and again when the run closes, for
+   * `history`.
+   */
   readonly nextRotationAt?: number
   readonly graceUntil?: number
 }
@@ -540,7 +573,9 @@ export const auditActions = [
 ] as const
 export type AuditAction = (typeof auditActions)[number]
 
-/** One thing that happened. Metadata holds hints and ids, never a value. */
+/**
+ * One thing that happened. Its metadata holds hints and ids, never the value of a secret.
+ */
 export interface AuditEntry {
   readonly action: AuditAction
   readonly path: string | null
@@ -569,7 +604,7 @@ export function versionOf(secret: SecretRecord, n: number): VersionRecord | unde
   return secret.versions.find((version) => version.n === n)
 }
 
-/** May the far side still accept it? */
+/** Could the far side still accept it? */
 export function isAlive({ state }: VersionRecord): boolean {
   return state === 'live' || state === 'suspended' || state === 'unknown'
 }

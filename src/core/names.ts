@@ -1,4 +1,4 @@
-/** Secret paths: 1–8 segments of `A-Z a-z 0-9 . _ -`, at most 200 bytes (CONTRACT 3). */
+/** Secret paths: 1 to 8 segments of `A-Z a-z 0-9 . _ -`, at most 200 bytes. */
 import { usage } from './errors.ts'
 
 declare const brand: unique symbol
@@ -10,8 +10,9 @@ const MAX_SEGMENTS = 8
 const SEGMENT = /^[A-Za-z0-9._][A-Za-z0-9._-]*$/
 
 /**
- * Makes control characters, bidi marks and other invisible or look-alike characters
- * visible, for messages.
+ * Escapes every character that is not printable ASCII, so that control characters, marks
+ * that change the direction of text and look-alike letters show in messages. Cuts the
+ * text after `max` characters.
  */
 export function visible(text: string, max = 80): string {
   let out = ''
@@ -24,8 +25,8 @@ export function visible(text: string, max = 80): string {
 }
 
 /**
- * Checks a path; throws `usage` that says which rule it breaks. Never normalises: what is
- * stored is what was typed.
+ * Checks a path, and throws `usage` with the rule that it breaks. The path is stored as
+ * it was typed; nothing is normalised.
  */
 export function parsePath(text: string): SecretPath {
   const shown = visible(text)
@@ -81,9 +82,9 @@ export function isGlob(text: string): boolean {
 }
 
 /**
- * A predicate for a selector: a path, a prefix (`production` selects everything below it)
- * or a glob in which `*` and `?` stay inside a segment and `**` spans segments. Throws
- * `usage` for characters that no name can contain.
+ * Makes a predicate from a selector: a path, a prefix (`production` selects everything
+ * below it), or a glob in which `*` and `?` stay inside a segment and `**` spans
+ * segments. Throws `usage` for characters that no name can contain.
  */
 export function selector(text: string): (path: string) => boolean {
   if (!isGlob(text)) {

@@ -1,25 +1,24 @@
 /**
- * The contract of notifiers: who is told what happened. One file per adapter, default
- * export.
+ * The contract of notifiers, which tell people what happened. Each adapter is one file
+ * with a default export.
  */
 import type { z } from 'zod'
 import type { AdapterContext } from './provider.ts'
 
-export const noticeTypes = [
-  'upcoming',
-  'started',
-  'succeeded',
-  'failed',
-  'rolled_back',
-  'revoked',
-  'held',
-  'needs_operator',
-  'test',
-] as const
-export type NoticeType = (typeof noticeTypes)[number]
+export type NoticeType =
+  | 'upcoming'
+  | 'started'
+  | 'succeeded'
+  | 'failed'
+  | 'rolled_back'
+  | 'revoked'
+  | 'held'
+  | 'needs_operator'
+  | 'test'
 
 /**
- * What is told, in words: no value, only hints. Each notifier has its own encoder for it.
+ * What people are told, in words. It holds hints and never the value of a secret. Each
+ * notifier encodes it for its own channel.
  */
 export interface Notice {
   /**
@@ -31,11 +30,11 @@ export interface Notice {
   readonly at: number
   readonly path: string
   readonly runId: string | null
-  /** Somebody has to be woken: a failure, or a run that waits for a person. */
+  /** Somebody has to be woken, because something failed or a run waits for a person. */
   readonly urgent: boolean
   readonly title: string
   readonly facts: readonly { readonly label: string; readonly value: string }[]
-  /** What has to be done; `null` for nothing. */
+  /** What a person has to do; `null` for nothing. */
   readonly next: string | null
   /** A command that shows more. */
   readonly command: string | null
@@ -45,16 +44,19 @@ export interface NotifierSpec<C extends z.ZodType> {
   readonly id: string
   readonly title: string
   readonly config: C
-  /** Where it goes, without anything secret. */
+  /** Names the place to which notices go, without anything secret in it. */
   describe(config: z.output<C>): string
   /**
-   * Delivers one notice, one attempt. Throws `AdapterError`: a retryable one is tried
-   * again later, others only when the configuration was mended.
+   * Delivers one notice in one attempt. Throws `AdapterError`: after a retryable one the
+   * notice is tried again later, after any other only once the configuration was mended.
    */
   send(config: z.output<C>, notice: Notice, context: AdapterContext): Promise<void>
 }
 
-/** See `Provider`: the configuration type is erased; `parse` first. */
+/**
+ * A notifier whose configuration type is erased. Its configuration must be parsed with
+ * `config` before it is passed in.
+ */
 export interface Notifier {
   readonly id: string
   readonly title: string

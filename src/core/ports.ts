@@ -1,6 +1,6 @@
 /**
  * What the inside needs from the outside. Time, randomness, network, processes, faults
- * and storage are passed in, never reached for.
+ * and storage are passed in, so that tests can replace each of them.
  */
 import type { AuditFilter, AuditOrder, AuditTrail, AuditVerdict } from './audit-trail.ts'
 import type { AuditEntry, AuditEvent, RunRecord, SecretRecord } from './model.ts'
@@ -11,7 +11,7 @@ export interface Clock {
   now(): number
   /** Resolves after that many milliseconds, or rejects with the signal's reason. */
   sleep(ms: number, signal?: AbortSignal): Promise<void>
-  /** Milliseconds from an arbitrary start that never go back; for measuring only. */
+  /** Milliseconds from an arbitrary start, never going back; for measuring only. */
   monotonic(): number
   /**
    * How far this clock is ahead of the `Date` of the newest answer that came over TLS
@@ -32,20 +32,20 @@ export interface HttpRequest {
   readonly headers?: Readonly<Record<string, string>>
   readonly body?: string | Uint8Array
   /**
-   * `read` and `idempotent` are repeated by the transport (three attempts: refused, DNS,
-   * TLS, timeout, reset, 429, 5xx). `once` is never repeated after its first byte was
-   * sent.
+   * The transport repeats `read` and `idempotent` requests, three attempts in all, after
+   * a refused connection, a DNS or TLS failure, a timeout, a reset, a 429 or a 5xx. A
+   * `once` request is never repeated after its first byte was sent.
    */
   readonly effect: 'read' | 'idempotent' | 'once'
-  /** Most tries in all, for what may be repeated; default 3. */
+  /** The largest number of attempts, for requests that may be repeated; default 3. */
   readonly attempts?: number
-  /** For the whole exchange; default 30 s. */
+  /** The time limit of one attempt; default 30 s. */
   readonly timeoutMs?: number
   /** Largest answer in bytes; default 1 MiB. */
   readonly maxBytes?: number
   /**
-   * The authorities that are trusted for this host in place of all others, and the
-   * certificate that is shown to it; PEM.
+   * PEM: the authorities that are trusted for this host in place of all others, and the
+   * certificate that is shown to it.
    */
   readonly tls?: { readonly ca?: string; readonly cert?: string; readonly key?: Secret }
   readonly signal?: AbortSignal
@@ -53,41 +53,44 @@ export interface HttpRequest {
 
 export interface HttpResponse {
   readonly status: number
-  /** Lower-case names. */
+  /** Names are in lower case. */
   readonly headers: Readonly<Record<string, string>>
-  /** The body as text; it may contain secrets, so it never goes into a message. */
+  /** The body as text. It may contain secrets, so it never goes into a message. */
   readonly body: Secret
   /**
-   * An earlier attempt at this write was given up, or answered by something in between
-   * only: it may still be carried out.
+   * An earlier attempt at this write was given up, or only a gateway in between answered
+   * it. It may still be carried out.
    */
   readonly unsettled?: true
 }
 
 /**
- * The one HTTP client. Refuses redirects, plain http except to loopback, link-local
- * metadata addresses, user info in URLs. Throws `AdapterError`: `unreachable` (effect
- * none) when nothing was sent, `timeout` or `unavailable` with effect `unknown` for a
- * `once` request whose fate can't be known, `bad-answer` for an oversized or malformed
- * answer. Any HTTP status resolves.
+ * The one HTTP client. It refuses redirects, plain http except to loopback, link-local
+ * metadata addresses, and user info in URLs. Any HTTP status resolves. It throws
+ * `AdapterError`:
+ *
+ * - `unreachable` (effect none) when nothing was sent
+ * - `timeout` or `unavailable` with effect `unknown` for a `once` request whose fate
+ *   can't be known
+ * - `bad-answer` for an oversized or malformed answer
  */
 export interface Http {
   send(request: HttpRequest): Promise<HttpResponse>
 }
 
 export interface SpawnRequest {
-  /** Absolute path and arguments; never a value. No shell. */
+  /** An absolute path and arguments, never the value of a secret. No shell reads them. */
   readonly argv: readonly [string, ...string[]]
   /** Written to stdin, which is then closed. */
   readonly input?: Secret
   /**
-   * What must not come back in `stderr`; default the whole input. Where the input is a
-   * document, these are the values in it.
+   * What must not come back in `stderr`: by default the whole input, and where the input
+   * is a document, the values in it.
    */
   readonly secrets?: readonly Secret[]
   /**
-   * Added to the minimal environment (PATH, HOME, LANG, TZ); never a value that is
-   * delivered (`net/tool.ts` says what else may be).
+   * Added to the minimal environment (PATH, HOME, LANG, TZ). Never a value that is
+   * delivered (`net/tool.ts` says what else may be here).
    */
   readonly env?: Readonly<Record<string, string>>
   readonly timeoutMs?: number
@@ -102,11 +105,11 @@ export interface SpawnResult {
   readonly signal: string | null
   readonly timedOut: boolean
   readonly stdout: Secret
-  /** Last lines of stderr, scrubbed of the secrets in their usual encodings. */
+  /** The last lines of stderr, without the secrets in their usual encodings. */
   readonly stderr: string
   /**
-   * Those of the secrets that all of stderr (its last 64 KiB) held before it was
-   * scrubbed.
+   * Those of the secrets that stood in the last 64 KiB of stderr before they were
+   * removed.
    */
   readonly leaked: readonly Secret[]
 }
@@ -117,17 +120,17 @@ export interface SpawnResult {
  */
 export interface Spawn {
   /**
-   * A command line as it is kept in a configuration: program and script made absolute.
-   * Throws `misconfigured` when the program does not exist, can't be executed, or could
-   * be replaced by another user.
+   * Makes program and script of a command line absolute, which is how it is kept in a
+   * configuration. Throws `misconfigured` when the program does not exist, can't be
+   * executed, or could be replaced by another user.
    */
   resolve(argv: readonly string[]): Promise<[string, ...string[]]>
   run(request: SpawnRequest): Promise<SpawnResult>
 }
 
 /**
- * Fault points of the driver: a no-op in the shipped program, a crash or a pause in
- * tests.
+ * Points of the engine at which tests inject a crash or a pause. In the shipped program
+ * they do nothing.
  */
 export interface Faults {
   at(point: string): Promise<void> | void
@@ -141,26 +144,27 @@ export const noFaults: Faults = { at: () => undefined }
  */
 export interface VaultReader {
   /**
-   * By path (letters as typed), by `sec_…` or by `rot_…` id. Deleted secrets are found
-   * too.
+   * Finds a secret by path (upper and lower case as typed), by its `sec_…` id or by the
+   * `rot_…` id of its schedule. Deleted secrets are found too.
    */
   resolve(name: string): Promise<SecretRecord | undefined>
   secret(id: string): Promise<SecretRecord | undefined>
   value(secretId: string, version: number): Promise<Fields | undefined>
   run(id: string): Promise<RunRecord | undefined>
-  /** A named document: settings, the last `run-due` … */
+  /** Reads a named document, such as the settings or the last `run-due`. */
   doc<T>(name: string): Promise<T | undefined>
 }
 
 /**
  * A change in the making. Nothing is durable until `transact` resolves. The body may run
- * more than once (another process may commit first), so it does nothing but read from and
- * write to the transaction.
+ * more than once, because another process may commit first, so it must do nothing but
+ * read from and write to the transaction.
  */
 export interface VaultTx extends VaultReader {
   /**
-   * Writes the record, its name and schedule id (`resolve`), and its wake time
-   * (`core/wake.ts`). Throws `conflict` if another live secret has the path.
+   * Writes the record, the names by which `resolve` finds it, and its wake time
+   * (`core/wake.ts`). Throws `conflict` if another secret that is not deleted has the
+   * path.
    */
   putSecret(record: SecretRecord): Promise<void>
   /** Removes the record, its names and all its values for good. */
@@ -177,13 +181,13 @@ export interface UnlockerInfo {
   readonly id: string
   readonly kind: 'passphrase' | 'key-file' | 'recipient' | 'recovery'
   readonly createdAt: number
-  /** Of a recipient: its public key, `rp1-…`. */
+  /** The public key of a recipient, `rp1-…`. */
   readonly recipient?: string
 }
 
 /**
- * One more way to open the vault. `key`: 32 bytes of a key file, 20 bytes of a recovery
- * key.
+ * A new way to open the vault. `key` is 32 bytes for a key file and 20 bytes for a
+ * recovery key.
  */
 export type NewUnlocker =
   | { readonly kind: 'passphrase'; readonly passphrase: Secret }
@@ -197,13 +201,13 @@ export interface Who {
 }
 
 export interface RekeyOptions {
-  /** For the audit row: nobody asked for it. */
+  /** Nobody asked for this rekey; the audit row says so. */
   readonly automatic?: boolean
-  /** Stop after about this long; a later call goes on. */
+  /** Stops after about this many milliseconds; a later call goes on. */
   readonly budgetMs?: number
-  /** Stop after the commit in hand; what is done stays done. */
+  /** Stops after the commit in hand; what is done stays done. */
   readonly signal?: AbortSignal
-  /** After each commit. `share` of the way, 0 to 1. */
+  /** Called after each commit. `share` says how much of the way is done, from 0 to 1. */
   readonly onStep?: (step: {
     readonly commits: number
     readonly rows: number
@@ -213,46 +217,47 @@ export interface RekeyOptions {
 
 export interface RekeyReport {
   readonly finished: boolean
-  /** Commits and re-sealed objects of this call. */
+  /** Commits of this call, and the objects that it sealed anew. */
   readonly commits: number
   readonly rows: number
   readonly epoch: number
 }
 
 /**
- * Who may open a vault, and the keys under which it lies. Each change is one commit with
- * its audit rows.
+ * Who may open a vault, and the keys under which it is sealed. Each change is one commit
+ * with its audit rows.
  */
 export interface VaultKeys {
-  /** Id of the unlocker that opened it. */
+  /** The id of the unlocker that opened the vault. */
   readonly openedBy: string
   /** Is a rekey unfinished? */
   readonly rekeying: boolean
-  /** `conflict` if that key opens it already. */
+  /** Adds an unlocker. Throws `conflict` if that key opens the vault already. */
   add(unlocker: NewUnlocker, who: Who): Promise<UnlockerInfo>
   /**
-   * Takes an unlocker away and installs a new root key for the others: from this commit
-   * on nothing new can be read by it. `finish` must follow. `not-found`; `denied` for the
-   * last one.
+   * Removes an unlocker and installs a new root key for the others, so that nothing
+   * written from this commit on can be read with it. `finish` must be called afterwards.
+   * Throws `not-found`, or `denied` for the last unlocker.
    */
   remove(id: string, who: Who): Promise<void>
-  /** Installs a new root key for everybody. `finish` must follow. */
+  /** Installs a new root key for all unlockers. `finish` must be called afterwards. */
   begin(who: Who): Promise<void>
-  /** Carries an unfinished rekey on, whoever began it. */
+  /** Goes on with an unfinished rekey, whoever began it. */
   finish(who: Who, options?: RekeyOptions): Promise<RekeyReport>
 }
 
-/** What a vault's word is worth on this machine. */
+/** How far this machine trusts what the vault says. */
 export interface VaultStanding {
   /**
-   * May something be destroyed on its word? Not while it is a copy, unknown here, older
-   * than what was seen here, or forked.
+   * May something be destroyed because of what the vault says? Not while the vault is a
+   * copy, is unknown on this machine, is older than what was seen here, or is forked.
    */
   readonly trusted: boolean
-  /** It is a backup, or was restored from one. */
+  /** The vault is a backup, or was restored from one. */
   readonly copy: boolean
   /**
-   * What the high-water records of this machine say; `off`: it was opened without them.
+   * What the high-water records of this machine say of the vault; `off` where it was
+   * opened without them.
    */
   readonly mark: 'fresh' | 'unmarked' | 'behind' | 'forked' | 'unusable' | 'off'
   /** Why it is not trusted. */
@@ -262,11 +267,11 @@ export interface VaultStanding {
 /** What a full verification found. */
 export interface VaultReport {
   readonly ok: boolean
-  /** In the operator's words; never a name or a value. */
+  /** In words for the operator, without a name or a value. */
   readonly problems: readonly string[]
   readonly commit: number
   readonly objects: number
-  /** Values, over all secrets. */
+  /** Number of stored values over all secrets. */
   readonly versions: number
   readonly auditRows: number
 }
@@ -278,36 +283,38 @@ export interface VaultCopy {
   readonly commit: number
 }
 
-/** Looking after the file as a whole. */
+/** Work on the vault file as a whole. */
 export interface VaultCare {
   /**
-   * Verifies every row and the audit chain, bucket by bucket in short reads; `deep` also
-   * opens everything and asks the container.
+   * Verifies every row and the audit chain, one part at a time in short reads. `deep`
+   * also opens everything and runs the container's own check.
    */
   verify(options: { readonly deep: boolean }): Promise<VaultReport>
-  /** The container's own check: what it found. */
+  /**
+   * Runs the container's own check (`quick_check` of SQLite) and returns what it found.
+   */
   quickCheck(): Promise<readonly string[]>
   /**
-   * Room for one more value of the largest size, with all that its commit writes, until
-   * the returned function is called. Throws `not-writable` where there is not so much;
-   * nothing changed then.
+   * Keeps room on the disk for one more value of the largest size, with all that its
+   * commit writes, until the returned function is called. Throws `not-writable` where
+   * there is not enough; nothing has changed then.
    */
   room(): Promise<() => void>
   /**
-   * Copies the vault as it is now into a new file (0600), marked as a copy, which appears
-   * under its name only when `prove` (another process, which gets the root key) has
-   * verified it. `conflict` if there is something at that path, `not-writable`,
-   * `tampered` if the copy does not verify.
+   * Copies the vault as it is now into a new file (0600), marked as a copy. The file
+   * appears under its name only after `prove`, which runs in another process and gets the
+   * root key, has verified it. Throws `conflict` if there is something at that path,
+   * `not-writable`, or `tampered` if the copy does not verify.
    */
   backup(target: string, prove: ProveCopy): Promise<VaultCopy>
   /**
-   * `state`: the operator vouches for this file and this place. `clock`: the highest time
-   * seen becomes the time now. One commit with its audit row.
+   * Records that the operator vouches for this file in this place (`state`), or that the
+   * highest time seen becomes the time now (`clock`), in one commit with its audit row.
    */
   accept(what: 'state' | 'clock', entry: AuditEntry): Promise<void>
 }
 
-/** Verifies a finished copy with its root key (hex) and reports. */
+/** Verifies a finished copy with its root key (hex) and reports what it found. */
 export type ProveCopy = (file: string, key: Secret) => Promise<VaultReport>
 
 /** An unlocked vault. */
@@ -328,51 +335,51 @@ export interface Vault {
   /** Every run, oldest first. */
   runs(): AsyncIterable<RunRecord>
   /**
-   * Secrets whose wake time has come, and the earliest wake time after `now`;
-   * authenticated, without reading the others.
+   * The secrets whose wake time has come, and the earliest wake time after `now`. The
+   * answer is authenticated without reading the other secrets.
    */
   due(now: number): Promise<{ readonly ids: readonly string[]; readonly next: number | null }>
   /**
-   * Audit events in order (default: oldest first), in pages; flat memory. `tampered`
-   * before anything that is not proven is given out.
+   * Yields audit events in order (by default the oldest first), page by page, so that
+   * memory stays flat. Throws `tampered` before it gives out anything that is not proven.
    */
   auditEvents(filter: AuditFilter, order?: AuditOrder): AsyncIterable<AuditEvent>
-  /** Re-computes the whole chain and compares it with the authenticated head. */
+  /** Computes the whole chain anew and compares it with the authenticated head. */
   auditVerify(): Promise<AuditVerdict>
-  /** Checkpoints, exports and pruning, loaded when asked for. */
+  /** Loads what makes checkpoints, exports and prunes. */
   trail(): Promise<AuditTrail>
   /** The highest time that any commit has seen. */
   highestTime(): Promise<number>
   /** Keyed hash of the fields, 32 hex digits. */
   fingerprint(fields: Fields): string
-  /** Is a rekey unfinished, as far as the newest state that was read says? */
+  /** Is a rekey unfinished, as of the newest state that was read? */
   readonly rekeying: boolean
-  /** The part that deals with unlockers and rekeying. */
+  /** Loads what deals with unlockers and rekeying. */
   keys(): Promise<VaultKeys>
-  /** Reads the newest state and the marks. */
+  /** Reads the newest state and the high-water records of this machine. */
   standing(): Promise<VaultStanding>
-  /** The part that deals with the file as a whole. */
+  /** Loads what deals with the file as a whole. */
   care(): Promise<VaultCare>
   close(): void
 }
 
 /**
- * Locks that the kernel frees when a process is killed and keeps while it is stopped:
- * small SQLite files in the state directory, held by `BEGIN IMMEDIATE` for the life of
- * the process and never opened by `fs` meanwhile.
+ * Locks that the kernel frees when a process is killed and keeps while it is stopped.
+ * Each is a small SQLite file in the state directory, held by `BEGIN IMMEDIATE` and never
+ * opened by `fs` meanwhile.
  */
 export interface Locks {
   /**
-   * This process's own lock, taken at the first call; the absolute path of its file goes
-   * into claims.
+   * The absolute path of this process's own lock file, which goes into claims. The lock
+   * is taken at the first call and held for the life of the process.
    */
   own(): Promise<string>
   /**
-   * Is the process that held this lock gone? `true` also when the file no longer exists.
+   * Is the process that held this lock gone? Also `true` when the file no longer exists.
    */
   isGone(instance: string): Promise<boolean>
   /**
-   * Takes a named lock until released or the process ends; `undefined` when another
+   * Takes a named lock until it is released or the process ends; `undefined` when another
    * process holds it.
    */
   tryNamed(name: string): Promise<(() => void) | undefined>

@@ -1,6 +1,6 @@
 /**
  * The contract of a provider: the system that issues, verifies and revokes credentials.
- * One file per provider, default export.
+ * Each provider is one file with a default export.
  */
 import type { z } from 'zod'
 import type { Handle, Intent, SecretType } from './model.ts'
@@ -9,45 +9,54 @@ import type { Fields } from './secret.ts'
 
 export interface Traits {
   /**
-   * Who invents the value: the service, or we (then it is sealed before it is applied),
-   * or a person who hands it over.
+   * Who makes up the value: the service; we, and then it is sealed before it is applied;
+   * or a person, who hands it over.
    */
   readonly mints: 'service' | 'client' | 'person'
-  /** Do old and new work side by side? `in-place`: the old value dies with the create. */
+  /**
+   * Do the old and the new credential work side by side? With `in-place` the old value
+   * dies when the new one is created.
+   */
   readonly overlap: 'two-live' | 'two-users' | 'in-place'
   /**
-   * Largest number of credentials of one owner at the provider, suspended ones included;
-   * `Infinity` where there is no limit.
+   * The largest number of credentials that one owner may have at the provider, suspended
+   * ones included; `Infinity` where there is no limit.
    */
   readonly maxLive: number
-  /** Field names of what it issues; `['value']` for a single value. */
+  /** Names of the fields of an issued credential; `['value']` for a single value. */
   readonly fields: readonly string[]
   /**
-   * What makes a repeated create harmless: the same key replays the answer, a name finds
-   * what was made, nothing.
+   * What makes a repeated create harmless. `replay-key`: the same key gets the same
+   * answer. `named`: what was made is found by its name. `none`: nothing does.
    */
   readonly idempotency: 'replay-key' | 'named' | 'none'
-  /** How an old credential ends. `none`: nobody to revoke at; it becomes `retired`. */
+  /**
+   * How an old credential ends. With `none` there is nobody who could revoke it, so it
+   * becomes `retired`.
+   */
   readonly revoke: 'delete' | 'expire' | 'assisted' | 'none'
   readonly suspend: boolean
   readonly lastUsed: boolean
   /**
-   * For how long the far side may still carry out a create that we gave up, in
-   * milliseconds: before that no reading proves that nothing came of it. Default
-   * `SETTLES_AFTER_MS`. 0 where nothing outside is called.
+   * For how many milliseconds the far side may still carry out a create after we gave up
+   * waiting for it. Before that time has passed, no reading proves that nothing came of
+   * it. The default is `SETTLES_AFTER_MS`; 0 where nothing outside is called.
    */
   readonly settlesAfterMs?: number
   /**
-   * `false`: it can't be asked whether a value works, so that a check of the type
-   * `provider` could never be green. Default: it can.
+   * `false` where the provider can't be asked whether a value works, so that a check of
+   * the type `provider` could never be green. By default it can.
    */
   readonly verifies?: boolean
 }
 
-/** The longest that a service is expected to work on a request whose client has gone. */
+/**
+ * The longest time for which a service is expected to work on a request whose client has
+ * gone.
+ */
 export const SETTLES_AFTER_MS = 60_000
 
-/** What every adapter gets. */
+/** What every adapter is given. */
 export interface AdapterContext {
   readonly clock: Clock
   readonly random: Random
@@ -59,18 +68,18 @@ export interface AdapterContext {
   /** Short id of this vault, for names at the far side. */
   readonly vaultTag: string
   /**
-   * What is current of this secret at the moment of asking, for a provider whose rotated
-   * credential signs its own calls: most calls of a session do not name it. `undefined`
-   * where there is no value.
+   * Reads the current value of this secret at the moment of asking. It is for a provider
+   * whose rotated credential signs its own calls, because most calls of a session do not
+   * name it. `undefined` where there is no value.
    */
   current?(): Promise<Credential | undefined>
-  /** A line of progress; never a value. */
+  /** Tells people a line of progress; never the value of a secret. */
   note(message: string): void
 }
 
 export interface Issued {
   readonly fields: Fields
-  /** Absent where there is nothing to address later. */
+  /** Absent where there is nothing that could be addressed later. */
   readonly handle?: Handle
   readonly expiresAt?: number
   readonly metadata?: Readonly<Record<string, string>>
@@ -79,13 +88,13 @@ export interface Issued {
 /**
  * What a create with an unknown outcome left behind, found by reading.
  *
- * - `none`: nothing; create may be called again. The engine believes it only when the
- *   writer can't act any more: `settlesAfterMs` after the call was given up, or at once
- *   where the far side has answered the call, or where the adapter has seen that the
- *   writer is gone (`final`)
- * - `applied`: it worked and the value is known
- * - `stray`: something of ours exists whose value is lost
- * - `ambiguous`: can't be told; a person decides
+ * - `none`: it left nothing, so a create may be called again. The engine believes this
+ *   only when the call can't be carried out any more: `settlesAfterMs` after it was given
+ *   up, or at once where the far side has answered the call, or where the adapter has
+ *   seen that the writer is gone (`final`)
+ * - `applied`: it worked, and the value is known
+ * - `stray`: it made something of ours whose value is lost
+ * - `ambiguous`: nobody can tell, so a person decides
  */
 export type Settlement =
   | { readonly outcome: 'none'; readonly detail: string; readonly final?: true }
@@ -98,8 +107,8 @@ export type Settlement =
     }
 
 /**
- * A credential to verify, suspend or revoke: by handle where it has one, else by its
- * value.
+ * A credential to verify, suspend or revoke. It is addressed by its handle if it has one,
+ * otherwise by its value.
  */
 export interface Credential {
   readonly fields: Fields
@@ -107,71 +116,76 @@ export interface Credential {
 }
 
 /**
- * A connection to one provider with one configuration. Every method throws
- * `AdapterError`; its `effect` tells what the far side did. Nothing here retries a
- * create.
+ * A connection to one provider with one configuration. Every method may throw
+ * `AdapterError`, whose `effect` tells what the far side did. Apart from a `settle` under
+ * an idempotency key, no method repeats a create that may have had an effect.
  */
 export interface ProviderSession {
   /**
-   * May we rotate? Reads only (a provider without a read sends nothing). Throws `denied`,
-   * `quota` (naming what occupies the slots, with ages), `refused` (the current
-   * credential is not accepted), `misconfigured`.
+   * Asks whether a rotation is possible. It only reads; a provider without a way to read
+   * sends nothing. Throws `denied`, `quota` (naming what occupies the slots, with ages),
+   * `refused` (the current credential is not accepted) or `misconfigured`.
    */
   preflight(current: Credential | undefined): Promise<void>
   /**
-   * Material that must be durable before `create`: proposed value, key pair. Default:
-   * none.
+   * Makes the material that must be durable before `create` is called, such as a proposed
+   * value or a key pair. By default there is none.
    */
   prepare?(random: Random): Fields
-  /** Handles of what exists. Absent where the provider can't list. */
+  /** Handles of what exists at the provider. Absent where the provider can't list. */
   list?(): Promise<readonly Handle[]>
   /**
-   * The handle that a value carries in itself (an access key id), so that an existing
-   * credential can be adopted.
+   * The handle that a value carries in itself, such as an access key id, so that an
+   * existing credential can be adopted.
    */
   handleOf?(fields: Fields): Handle | undefined
   /**
-   * Two users in turn: the line by which an operator shuts this one out at the far side,
-   * where somebody could log in as it now with whatever password; `undefined` where
-   * nobody can. Reads only. Without it, what `list` says of it is believed.
+   * For two users in turn: the line by which an operator shuts this user out at the far
+   * side, where somebody could log in as it now with whatever password; `undefined` where
+   * nobody can. It only reads. Without this method the `live` of `list` is believed.
    */
   shutLine?(handle: Handle): Promise<string | undefined>
   /**
-   * Where `handleOf` does not: does what the provider shows of this key, all of it or a
-   * part, fit this value? Only ever asked about a key that the operator has named.
+   * For a provider without `handleOf`: could this value be the one of this key, as far as
+   * the provider shows the key's value? The engine only asks about a key that the
+   * operator has named.
    */
   resembles?(handle: Handle, fields: Fields): Promise<boolean>
   /**
-   * Makes the replacement. Called once per intent. What provably did nothing (refused
-   * connection, throttled) it may repeat itself, three attempts in all; the engine never
-   * calls it again for an error.
+   * Makes the replacement. Called once per intent. A call that provably did nothing
+   * (refused connection, throttled) may be repeated here, three attempts in all. The
+   * engine does not repeat a failed call; after a settlement that found nothing, or a
+   * stray, it calls again with a new intent.
    */
   create(intent: Intent, current: Credential | undefined): Promise<Issued>
   /**
-   * After a create whose outcome is unknown. Reads only, except a replay under the same
-   * idempotency key.
+   * Finds out what a create of unknown outcome did. It makes no credential besides the
+   * one of this intent, but it may write: it may repeat the call under the same
+   * idempotency key, end the session that was making the change, or bring the same value
+   * to the servers that lack it.
    */
   settle(intent: Intent, current: Credential | undefined): Promise<Settlement>
   /**
-   * Resolves if the credential authenticates (a narrow one that is refused for its scope
-   * is alive). Waits for propagation when `expect` is `live`. Throws `refused` when it is
-   * dead; any other code means "can't tell". Absent where it can't be asked.
+   * Resolves if the credential authenticates; a narrow one that is refused only for its
+   * scope is alive. With `expect` `live` it waits for propagation. Throws `refused` when
+   * the credential is dead; any other code means that this can't be told. Absent where
+   * the provider can't be asked.
    *
    * A proof must not harm: with `expect` `dead` nothing is tried that the far side could
    * count as a failed login of an account which locks, because a newer credential may be
    * of the same account.
    *
-   * `replaces` is what a rotation puts it in the place of, so that a credential made by a
-   * person can be refused because it can do less.
+   * `replaces` is the credential whose place this one takes in a rotation, so that a
+   * credential made by a person can be refused because it can do less.
    */
   verify?(credential: Credential, expect: 'live' | 'dead', replaces?: Credential): Promise<void>
-  /** Switches it off reversibly. A missing one throws `missing`. */
+  /** Switches the credential off reversibly. Throws `missing` if there is none. */
   suspend?(credential: Credential): Promise<void>
   /** Undoes `suspend`. */
   resume?(credential: Credential): Promise<void>
-  /** When it was last used, epoch milliseconds; `undefined` for never. */
+  /** When the credential was last used, in epoch milliseconds; `undefined` for never. */
   lastUsed?(credential: Credential): Promise<number | undefined>
-  /** Ends it. Idempotent: a missing one is success. */
+  /** Ends the credential. Idempotent: if it is gone already, that is success. */
   revoke?(credential: Credential): Promise<void>
   close(): Promise<void>
 }
@@ -181,42 +195,48 @@ export interface ProviderSpec<C extends z.ZodType> {
   readonly title: string
   readonly aliases?: readonly string[]
   /**
-   * What its operator must know and no key of the configuration says: one sentence or
-   * more each, for `provider show`.
+   * What the operator must know and no key of the configuration says, in one or more
+   * sentences each, for `provider show`.
    */
   readonly notes?: readonly string[]
   /** A whole configuration that is accepted as it stands, for `provider show`. */
   readonly example?: z.input<C>
-  /** The only description of its configuration: validation, help, JSON Schema. */
+  /**
+   * The only description of the configuration: validation, help and JSON Schema come from
+   * it.
+   */
   readonly config: C
   traits(config: z.output<C>): Traits
-  /** Type given to a secret that does not exist yet. */
+  /** The type that a secret gets which is created when its schedule is set. */
   readonly secretType: SecretType
   /** The least rights that the configured credential needs, ready to paste. */
   permissions?(config: z.output<C>): string
   /**
-   * Makes the configuration absolute and safe when the schedule is set (programs
-   * resolved); throws `misconfigured`.
+   * Makes the configuration absolute and safe when the schedule is set, for example by
+   * resolving programs. Throws `misconfigured`.
    */
   settleConfig?(config: z.input<C>, context: Pick<AdapterContext, 'spawn'>): Promise<z.input<C>>
   /**
-   * Why this value can't be what a rotation by this configuration replaces, such as a
-   * login whose user is none of those that take turns. Nothing begins then:
-   * `schedule set` ends with 2, a rotation with 20. `undefined` when it can. Pure.
+   * Why a rotation with this configuration can't replace this value, such as a login
+   * whose user is none of those that take turns. Nothing begins then: `schedule set` ends
+   * with 2, a rotation with 20. `undefined` when it can. Pure.
    */
   currentFault?(config: z.output<C>, fields: Fields, path: string): CurrentFault | undefined
   open(config: z.output<C>, context: AdapterContext): Promise<ProviderSession>
 }
 
-/** Why a stored value can't be the current one, and the line to type. Never a value. */
+/**
+ * Why a stored value can't be the current one, and the command to type. Never contains
+ * the value.
+ */
 export interface CurrentFault {
   readonly why: string
   readonly hint: string
 }
 
 /**
- * A provider with its configuration type erased; `parse` first, then pass the result back
- * in.
+ * A provider with its configuration type erased. Parse the configuration first, then pass
+ * the result back in.
  */
 export interface Provider {
   readonly id: string

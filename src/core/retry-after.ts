@@ -1,11 +1,12 @@
-/** What an answer says about the next call. Pure. */
+/** What an answer says about the time of the next call. Pure. */
 
 /** No answer can make us wait longer than this, in milliseconds. */
 export const MAX_PAUSE_MS = 30_000
 
 /**
- * `Retry-After` in milliseconds: delta-seconds or an HTTP date, clamped to 0..30 s so
- * that no answer can make us wait for ever. `undefined` when absent or not understood.
+ * Reads `Retry-After` as milliseconds, from a number of seconds or an HTTP date. The
+ * result is limited to 30 s, so that no answer can make us wait for ever. `undefined`
+ * when the header is absent or not understood.
  */
 export function retryAfterMs(header: string | undefined, now: number): number | undefined {
   const text = header?.trim()

@@ -1,6 +1,6 @@
 /**
- * Configuration schemas: the secret field, validation with messages that name the field
- * and never the value, JSON Schema.
+ * Schemas of configurations: the secret field, messages that name the field and never the
+ * value, and JSON Schema.
  */
 import { z } from 'zod'
 import { usage } from './errors.ts'
@@ -21,9 +21,9 @@ export class SecretRef {
 }
 
 /**
- * A field that holds a secret: a literal (wrapped and masked from then on) or a reference
- * to another secret of the vault. Its output is a `Secret` once `resolveRefs` has run;
- * adapters only ever see it so.
+ * A field that holds a secret, either as a literal, which is wrapped and masked from then
+ * on, or as a reference to another secret of the vault. Its output is a `Secret` once
+ * `resolveRefs` has run, which is the only form that adapters see.
  */
 export function secretField(
   description: string,
@@ -48,8 +48,8 @@ export function secretField(
 }
 
 /**
- * An absolute http(s) URL: `https:`, or plain `http:` to loopback only; no user name or
- * password in it; no link-local metadata address.
+ * A field that holds an absolute URL: `https:`, or plain `http:` to loopback only,
+ * without user name or password and without a link-local metadata address.
  */
 export function urlField(description: string): z.ZodType<string, string> {
   return z
@@ -64,8 +64,8 @@ export function urlField(description: string): z.ZodType<string, string> {
 const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|\[::1\])$/
 
 /**
- * Why this URL is refused, or `undefined`. The same rule holds in the HTTP client for the
- * connected address.
+ * Why this URL is refused, or `undefined`. The HTTP client applies the same rule to the
+ * address to which it connects.
  */
 export function urlFault(value: string): string | undefined {
   let url: URL
@@ -120,7 +120,7 @@ function issueText(issues: readonly z.core.$ZodIssue[]): string {
   if (issue.code === 'unrecognized_keys')
     return `${where}has the unknown key ${issue.keys.map((key) => `"${key}"`).join(', ')}`
   if (issue.code === 'invalid_type')
-    return `${where}${issue.input === undefined ? `must be a ${issue.expected}` : `must be a ${issue.expected}`}${isMissing(issue) ? ' (it is missing)' : ''}`
+    return `${where}must be a ${issue.expected}${isMissing(issue) ? ' (it is missing)' : ''}`
   if (issue.code === 'invalid_union') {
     if (
       issue.errors.length > 0 &&
@@ -143,8 +143,8 @@ function isMissing(issue: z.core.$ZodIssue): boolean {
 }
 
 /**
- * Wraps in the written configuration whatever the schema takes as secret, so that it
- * stays masked for ever.
+ * Wraps every part of the written configuration that the schema takes as secret, so that
+ * it stays masked.
  */
 export function wrapConfig(written: unknown, parsed: unknown): ConfigValue {
   if (parsed instanceof Secret)
@@ -195,7 +195,7 @@ export function maskConfig(value: ConfigValue): unknown {
   return value
 }
 
-/** JSON Schema of what may be written. */
+/** The JSON Schema of what may be written. */
 export function jsonSchema(schema: z.ZodType): unknown {
   return z.toJSONSchema(schema, { io: 'input', unrepresentable: 'any' })
 }

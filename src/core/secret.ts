@@ -13,7 +13,7 @@ const inspect = Symbol.for('nodejs.util.inspect.custom')
 export class Secret {
   readonly #bytes: Uint8Array
 
-  /** Keeps a copy: the `slice` of a `Buffer` would share its memory. */
+  /** Keeps a copy, because the `slice` of a `Buffer` would share its memory. */
   constructor(value: string | Uint8Array) {
     this.#bytes =
       typeof value === 'string' ? new TextEncoder().encode(value) : new Uint8Array(value)
@@ -37,7 +37,7 @@ export class Secret {
     return this.#bytes.length
   }
 
-  /** Whether the bytes are valid UTF-8, so that `reveal()` loses nothing. */
+  /** Are the bytes valid UTF-8, so that `reveal()` loses nothing? */
   isText(): boolean {
     try {
       new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(this.#bytes)
@@ -47,7 +47,10 @@ export class Secret {
     }
   }
 
-  /** Same bytes? Takes the same time wherever the first difference is. */
+  /**
+   * Does it hold the same bytes? The comparison takes the same time wherever the first
+   * difference is.
+   */
   equals(other: Secret): boolean {
     const a = this.#bytes
     const b = other.#bytes
@@ -85,13 +88,13 @@ export function single(value: Secret): Fields {
   return { [SINGLE]: value }
 }
 
-/** The value of a single-value secret; `undefined` if the secret has named fields. */
+/** The value of a single-value secret; `undefined` if the secret has other fields. */
 export function singleValue(fields: Fields): Secret | undefined {
   const names = Object.keys(fields)
   return names.length === 1 ? fields[SINGLE] : undefined
 }
 
-/** Same field names with the same bytes. */
+/** Do both have the same field names with the same bytes? */
 export function sameFields(a: Fields, b: Fields): boolean {
   const names = Object.keys(a)
   if (names.length !== Object.keys(b).length) return false

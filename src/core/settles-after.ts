@@ -1,14 +1,15 @@
 /**
- * The configuration key `settlesAfter` of those providers and targets behind which
- * anything may stand: a web hook, a program.
+ * The configuration key `settlesAfter`. It belongs to providers and targets such as a web
+ * hook or a program, of which nobody knows what stands behind them.
  */
 import { z } from 'zod'
 import { DAY, parseDuration } from './duration.ts'
 import { SETTLES_AFTER_MS } from './provider.ts'
 
 /**
+ * Makes the field.
  * @param who may still act, such as `hook`
- * @param usual what it is without this key
+ * @param usual the value that holds without this key
  */
 export function settlesAfterField(who: string, usual = '60s') {
   return z
@@ -25,7 +26,7 @@ export function settlesAfterField(who: string, usual = '60s') {
     })
 }
 
-/** Milliseconds of that key. */
+/** The milliseconds that this key says. */
 export function settlesAfterOf(text: string | undefined, usual = SETTLES_AFTER_MS): number {
   return (text === undefined ? undefined : milliseconds(text)) ?? usual
 }

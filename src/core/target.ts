@@ -1,6 +1,6 @@
 /**
- * The contracts of targets (who must hold the new value) and checks (does the new value
- * work?). One file per adapter, default export.
+ * The contracts of targets, which must hold the new value, and of checks, which show
+ * whether the new value works. Each adapter is one file with a default export.
  */
 import type { z } from 'zod'
 import type { Prior } from './model.ts'
@@ -11,9 +11,9 @@ export interface Delivery {
   /** The same for every repetition of the same write. */
   readonly id: string
   readonly path: string
-  /** 0: a value that was there before the first of ours. */
+  /** 0 for a value that was there before the first of ours. */
   readonly version: number
-  /** What to write, by the target's own names, all in one write. */
+  /** What to write, by the target's own names. All entries go into one write. */
   readonly entries: Readonly<Record<string, Secret>>
   /** The same values by field name. */
   readonly fields: Fields
@@ -22,26 +22,29 @@ export interface Delivery {
 /** What stands at a target before the first write of a run; sealed with the journal. */
 export interface Standing {
   /**
-   * A value per name; `null` where it is proven that there is none. A name that can't be
-   * read is left out.
+   * The value under each name; `null` where it is proven that there is none. A name that
+   * can't be read is left out.
    */
   readonly values: Prior
   /**
-   * Names that exist and can't be read, each with a sign that changes with every write (a
+   * Names that exist and can't be read. Each has a sign that changes with every write (a
    * revision, a digest, the time of the last write), or `null` where the place shows
    * none.
    */
   readonly hidden?: Readonly<Record<string, string | null>>
   /**
-   * Whatever else an undo must put back exactly (attributes, ids, several places): JSON
-   * of the adapter's own.
+   * Whatever else an undo must put back exactly, such as attributes, ids or several
+   * places, as JSON that only this adapter reads.
    */
   readonly rest?: Secret
 }
 
-/** Every method throws `AdapterError`. */
+/**
+ * A connection to one target with one configuration. Every method may throw
+ * `AdapterError`.
+ */
 export interface TargetSession {
-  /** May we write here? Changes nothing. */
+  /** Asks whether we may write here. Changes nothing. */
   probe(): Promise<void>
   /**
    * What the names hold now; `null` where there is none. Absent for a target that can't
@@ -49,27 +52,26 @@ export interface TargetSession {
    */
   current?(names: readonly string[]): Promise<Prior>
   /**
-   * What stands there before our first write, with everything that `restore` must put
-   * back. Reads only. Throws `misconfigured` for a name that holds several values of
-   * which the configuration means none in particular. Left out where `current` says all
-   * there is.
+   * Reads what stands there before our first write, with everything that `restore` must
+   * put back. Throws `misconfigured` for a name that holds several values of which the
+   * configuration means none in particular. Absent where `current` says all there is.
    */
   standing?(names: readonly string[]): Promise<Standing>
   /**
-   * Other entries of the same place (document, file), by name, for those who must know
-   * whether something else there goes with what is written. Left out where there is no
-   * such place.
+   * Other entries of the same document or file, by name. The caller looks in them for
+   * values that go with what is written. Absent where there is no such document.
    */
   neighbours?(names: readonly string[]): Promise<Readonly<Record<string, Secret>>>
   /**
-   * Writes all entries at once. Idempotent by `delivery.id`; repeating it is harmless.
+   * Writes all entries at once. Idempotent by `delivery.id`, so repeating it is harmless.
    */
   put(delivery: Delivery): Promise<void>
   /**
-   * Puts back what was there before `put`, value and attributes. `prior` is what stood
-   * there then (a name that could not be read is in it where it is known from our own
-   * last write), if it could be asked; `old` is the old version, if there was one; `rest`
-   * is the `rest` of `standing`. Idempotent.
+   * Puts back what was there before `put`, value and attributes. Idempotent.
+   *
+   * `prior` is what stood there then, if it could be read; a name that could not be read
+   * is in it where it is known from our own last write. `old` is the old version, if
+   * there was one. `rest` is the `rest` of `standing`.
    */
   restore(prior: Prior | undefined, old: Delivery | undefined, rest?: Secret): Promise<void>
   /**
@@ -78,9 +80,10 @@ export interface TargetSession {
    */
   deploy?(delivery: Delivery): Promise<void>
   /**
-   * Was a write of this session given up, or answered by something in between only, so
-   * that it may still be carried out? Known also where a repetition has succeeded since.
-   * Seen by the engine's network client; an adapter leaves it out.
+   * May a write of this session still be carried out, because we gave it up or only a
+   * gateway in between answered it? It stays `true` where a repetition has succeeded
+   * since. An adapter leaves this method out; the wrapper that gives adapters their HTTP
+   * client adds it.
    */
   inDoubt?(): boolean
   close(): Promise<void>
@@ -91,8 +94,8 @@ export interface TargetSpecDefinition<C extends z.ZodType> {
   readonly title: string
   readonly aliases?: readonly string[]
   /**
-   * What its operator must know and no key of the configuration says: one sentence or
-   * more each, for `target show`.
+   * What the operator must know and no key of the configuration says, in one or more
+   * sentences each, for `target show`.
    */
   readonly notes?: readonly string[]
   /**
@@ -101,48 +104,51 @@ export interface TargetSpecDefinition<C extends z.ZodType> {
    */
   readonly example?: z.input<C>
   readonly config: C
-  /** Can it be read back? Said plainly in plans and `target show`. */
+  /** Can it be read back? Plans and `target show` say so. */
   readonly readable: boolean
   /**
-   * An undo is a message to somebody (a program, a web hook) who knows himself what stood
-   * there and is told the old version. Only for targets that have neither `current` nor
-   * `standing`.
+   * An undo is a message to a program or web hook that knows itself what stood there, and
+   * is told the old version. Only for targets that have neither `current` nor `standing`.
    */
   readonly told?: boolean
   /**
-   * Names the one document, file or group that this configuration writes into, so that
-   * two writers of one place take turns. Left out where every name is a place of its own.
+   * Names the one document, file or group into which this configuration writes, so that
+   * two writers of it take turns. Absent where every name is a place of its own.
    */
   place?(config: z.output<C>): string
   /**
-   * Everything that a value with this name is written over, each under one spelling: the
-   * same for two configurations only if one would overwrite what the other has written.
-   * Asks nobody. Left out where names are not places (a target that is only told).
+   * Every place that a value with this name overwrites, each in one spelling, so that two
+   * configurations share a place exactly if one would overwrite what the other has
+   * written. Makes no call. Absent where names are not places (a target that is only
+   * told).
    */
   slots?(config: z.output<C>, name: string, path: string): readonly string[]
   /**
-   * The key of the configuration in which {name} gives each of several values a place of
-   * its own.
+   * The key of the configuration in which `{name}` gives each of several values a place
+   * of its own.
    */
   readonly nameIn?: string
-  /** Why the place does not take this name; `undefined` if it does. */
+  /** Why the target does not take this name; `undefined` if it does. */
   nameFault?(name: string): string | undefined
   /**
-   * For how long the far side may still carry out a write that we gave up, in
-   * milliseconds. Default `SETTLES_AFTER_MS`. 0 where nothing outside this machine is
-   * called.
+   * For how many milliseconds the far side may still carry out a write after we gave up
+   * waiting for it. The default is `SETTLES_AFTER_MS`; 0 where nothing outside this
+   * machine is called.
    */
   readonly settlesAfterMs?: number | ((config: z.output<C>) => number)
   /**
-   * Does it have to make consumers take the value up (redeploy, restart)? Default: no.
-   * Said in plans.
+   * Must the adapter make consumers take the value up (redeploy, restart)? By default no.
+   * Plans say so.
    */
   readonly deploys?: boolean | ((config: z.output<C>) => boolean)
-  /** Programs and places named in the configuration, for the plan; never a value. */
+  /**
+   * The programs and places that the configuration names, for the plan; never the value
+   * of a secret.
+   */
   describe(config: z.output<C>): string
   /**
-   * Makes the configuration absolute and safe when the schedule is set (programs
-   * resolved, paths made absolute); throws `misconfigured`.
+   * Makes the configuration absolute and safe when the schedule is set, by resolving
+   * programs and making paths absolute. Throws `misconfigured`.
    */
   settleConfig?(config: z.input<C>, context: Pick<AdapterContext, 'spawn'>): Promise<z.input<C>>
   open(config: z.output<C>, context: AdapterContext): Promise<TargetSession>
@@ -168,7 +174,10 @@ export interface Target {
   open(config: unknown, context: AdapterContext): Promise<TargetSession>
 }
 
-/** See `defineProvider`. */
+/**
+ * Keeps the precise configuration type inside the adapter and erases it for everyone
+ * else.
+ */
 export function defineTarget<C extends z.ZodType>(spec: TargetSpecDefinition<C>): Target {
   return {
     id: spec.id,
@@ -200,7 +209,7 @@ export function defineTarget<C extends z.ZodType>(spec: TargetSpecDefinition<C>)
 
 export interface CheckOutcome {
   readonly ok: boolean
-  /** What was seen, in a few words; never a value. */
+  /** What was seen, in a few words; never the value of a secret. */
   readonly detail: string
 }
 
@@ -208,13 +217,16 @@ export interface CheckDefinition<C extends z.ZodType> {
   readonly id: string
   readonly title: string
   readonly config: C
-  /** Does it present the value it is given? If not it is a sign of life only. */
+  /**
+   * Does it present the value that it is given? If not, it only shows that something is
+   * alive.
+   */
   presents(config: z.output<C>): boolean
   describe(config: z.output<C>): string
   settleConfig?(config: z.input<C>, context: Pick<AdapterContext, 'spawn'>): Promise<z.input<C>>
   /**
-   * One attempt. A red answer resolves with `ok: false`; it throws `AdapterError` only
-   * when the check itself can't be made (`misconfigured`).
+   * Runs the check once. A red answer resolves with `ok: false`; it throws `AdapterError`
+   * only when the check itself can't be made (`misconfigured`).
    */
   run(config: z.output<C>, fields: Fields, context: AdapterContext): Promise<CheckOutcome>
 }
@@ -230,7 +242,8 @@ export interface Check {
 }
 
 /**
- * See `defineProvider`. The check type `provider` is not an adapter: the engine asks the
+ * Keeps the precise configuration type inside the adapter and erases it for everyone
+ * else. The check type `provider` is not an adapter: for it the engine calls the
  * provider's own `verify`.
  */
 export function defineCheck<C extends z.ZodType>(spec: CheckDefinition<C>): Check {

@@ -1,12 +1,13 @@
 /**
- * When the engine must next look at a secret. Pure; the vault stores the answer beside
- * the record, so that `run-due` reads nothing else.
+ * When the engine must next look at a secret. Pure. The vault stores the answer beside
+ * the record, so that `run-due` does not have to read secrets that have nothing to do.
  */
 import type { Schedule, SecretRecord } from './model.ts'
 
 /**
- * The next time at which there is something to do: due, end of grace, quarantine or
- * pause, retry of a stray; 0 for an open run; `null` for never. Epoch milliseconds.
+ * The next time at which there is work: a due rotation, a warning, the end of a grace, a
+ * quarantine or a pause, or the next attempt at a stray. 0 for an open run, `null` for
+ * never. Epoch milliseconds.
  */
 export function nextWorkAt(secret: SecretRecord): number | null {
   let next = Number.POSITIVE_INFINITY
@@ -32,7 +33,7 @@ export function nextWorkAt(secret: SecretRecord): number | null {
   return Number.isFinite(next) ? next : null
 }
 
-/** When people are next to be warned of the date. */
+/** When people are next to be warned of the coming rotation. */
 function warningAt({ notify, notifyBefore, noticed, nextAt }: Schedule): number | undefined {
   if (notify.length === 0) return undefined
   const already = noticed?.nextAt === nextAt ? noticed.before : Number.POSITIVE_INFINITY
@@ -41,17 +42,17 @@ function warningAt({ notify, notifyBefore, noticed, nextAt }: Schedule): number 
 }
 
 /**
- * Is an old version waiting for its end? It is checked again at every `run-due` while it
- * waits.
+ * Is an old version in its grace? While it is, every `run-due` runs the checks with the
+ * current value.
  */
-export function inGrace(secret: SecretRecord): boolean {
+function inGrace(secret: SecretRecord): boolean {
   return secret.versions.some((version) => version.retirement?.why === 'grace')
 }
 
 /**
- * Does something wait in its back-off: an end, a key whose value was lost, or a rotation
- * that has failed? It is no work until then, and every `run-due` says that it is still
- * open.
+ * Does something wait for its next attempt after a failure: the end of a version, a key
+ * whose value was lost, or a rotation? There is no work until then, but every `run-due`
+ * says that it is still open.
  */
 function waitsInBackOff({ deletedAt, schedule, versions, strays }: SecretRecord): boolean {
   return (
@@ -62,9 +63,9 @@ function waitsInBackOff({ deletedAt, schedule, versions, strays }: SecretRecord)
 }
 
 /**
- * What the vault stores as wake time: `nextWorkAt`, or 0 ("at every `run-due`") while a
- * version is in grace, a create that was given up is looked for, or something waits in
- * its back-off.
+ * What the vault stores as wake time: `nextWorkAt`, or 0 for "at every `run-due`". It is
+ * 0 while a version is in grace, while a create that was given up is looked for, and
+ * while something waits for its next attempt after a failure.
  */
 export function wakeOf(secret: SecretRecord): number | null {
   return inGrace(secret) || (secret.late ?? []).length > 0 || waitsInBackOff(secret)

@@ -1,27 +1,28 @@
 /**
  * Today's configuration for a run that was begun with another one. An operator who mends
- * a token, a URL or a program while a run is open means that run above all. What is still
- * to be done at a target takes the configuration that its schedule has now under the same
- * key, as long as it is the same place: what a run has written to one place it can undo
- * only there. A check writes nothing, so it has no place.
+ * a token, a URL or a program while a run is open means that run above all. So the rest
+ * of the work at a target uses the configuration that the schedule has now under the same
+ * key, as long as it addresses the same place: what a run has written to one place it can
+ * undo only there. A check writes nothing, so it has no place and always takes today's
+ * configuration.
  */
 import { AdapterError } from '../core/errors.ts'
 import type { CheckSpec, RunPlan, RunRecord, TargetSpec } from '../core/model.ts'
 import type { Loaded } from './journal.ts'
 import { stateOf, WAIVED } from './machine.ts'
 import type { AboutTarget, EnginePorts } from './ports.ts'
-import { answered, sameConfig } from './session.ts'
+import { callAdapter, sameConfig } from './session.ts'
 import { isOpen } from './writes.ts'
 
-/** What taking a run up again found in the schedule. */
+/** What a comparison of an open run with the schedule of today has found. */
 export interface Anew {
-  /** The plan with what was taken. */
+  /** The plan of the run with the configurations that were taken anew. */
   readonly plan: RunPlan
   /** `target:KEY` and `check:KEY` whose configuration was taken anew. */
   readonly taken: readonly string[]
   /**
-   * Targets that stand for another place now, for which the run keeps its own
-   * configuration.
+   * Targets whose configuration addresses another place now. The run keeps its own
+   * configuration for them.
    */
   readonly elsewhere: readonly {
     readonly key: string
@@ -30,7 +31,10 @@ export interface Anew {
   }[]
 }
 
-/** Compares the plan of an open run with the schedule of today. Asks nobody. */
+/**
+ * Compares the plan of an open run with the schedule of today. Makes no call to the
+ * outside.
+ */
 export async function anew(ports: EnginePorts, { secret, run }: Loaded): Promise<Anew> {
   const { plan } = run
   const taken: string[] = []
@@ -69,8 +73,8 @@ export async function anew(ports: EnginePorts, { secret, run }: Loaded): Promise
 }
 
 /**
- * `unknown`: the configuration of today can't be used at all, which the schedule says
- * when it is set.
+ * Do both configurations address the same place? `unknown` where today's configuration
+ * can't be used at all, which `schedule set` reports.
  */
 async function placesOf(
   ports: EnginePorts,
@@ -81,7 +85,7 @@ async function placesOf(
   const today = await about(ports, now)
   if (today === undefined) return 'unknown'
   const before = await about(ports, then)
-  // What could never be used has written nowhere.
+  // A configuration that could never be used has written nowhere.
   const same =
     before === undefined || before.where === today.where || (before.told && !heard(run, then.key))
   if (!same) return { then: before.where, now: today.where }
@@ -94,8 +98,8 @@ function namesIn({ names, previous = {} }: TargetSpec): string {
 }
 
 /**
- * Has a receiver that is only told heard of the new value, or may it have? One that
- * nobody ever reached is not the receiver.
+ * Has a receiver that is only told heard of the new value, or may it have? If nobody ever
+ * reached it, the run may use another receiver.
  */
 function heard(run: RunRecord, key: string): boolean {
   const may = run.events.some(
@@ -109,7 +113,7 @@ function heard(run: RunRecord, key: string): boolean {
 
 async function about(ports: EnginePorts, spec: TargetSpec): Promise<AboutTarget | undefined> {
   try {
-    return await answered(() => ports.adapters.aboutTarget(spec))
+    return await callAdapter(() => ports.adapters.aboutTarget(spec))
   } catch (thrown) {
     if (thrown instanceof AdapterError) return undefined
     throw thrown

@@ -1,4 +1,4 @@
-/** Starting a run, and taking up one that was interrupted or waits for an operator. */
+/** Starts a run, and takes up one that was interrupted or waits for an operator. */
 import { RotateError, usage } from '../core/errors.ts'
 import { hintOf } from '../core/hint.ts'
 import { newId } from '../core/ids.ts'
@@ -19,7 +19,7 @@ import { currentVersion, isAlive, versionOf, withVersion } from '../core/model.t
 import type { Traits } from '../core/provider.ts'
 import type { Fields } from '../core/secret.ts'
 import { type Anew, anew } from './anew.ts'
-import { claimed, release } from './claim.ts'
+import { claimSecret, release } from './claim.ts'
 import { commit, type Loaded, loadRun, runAudit } from './journal.ts'
 import { AGAIN, canGoBack, KEEPS_OLD, openConditions, type RunState, stateOf } from './machine.ts'
 import { withoutLate } from './late-calls.ts'
@@ -41,31 +41,32 @@ export interface BeginOptions {
   readonly toVersion?: number
   readonly graceMs?: number
   readonly emergency?: boolean
-  /** Switch the old value off before anything else; an emergency too. */
+  /** Switch the old value off before anything else. This is an emergency too. */
   readonly revokeFirst?: boolean
   /**
-   * A create that was given up and has taken the place of the current value all the same:
-   * its intent is settled once more, nothing is created.
+   * A create that was given up, and whose value has taken the place of the current one
+   * all the same. The run settles its intent once more and creates nothing.
    */
   readonly recovers?: { readonly call: LateCall; readonly intent: Intent }
-  /** Without the checks, which an operator gives up as a whole. */
+  /** The operator gives up all checks, so the run has none. */
   readonly skipChecks?: boolean
   /**
-   * The secret as it was when the operator looked at the plan; `conflict` when its
-   * schedule or its current version is another one by now.
+   * The secret as it was when the operator looked at the plan. If its schedule or its
+   * current version has changed since, `begin` throws `conflict`.
    */
   readonly planned?: SecretRecord
 }
 
 export interface Begun {
   readonly runId: string
-  /** An unfinished run was found and taken up instead. */
+  /** `true` where an unfinished run was found and taken up instead. */
   readonly resumed: boolean
 }
 
 /**
  * Starts a run on this secret, or takes up its unfinished one. Throws `locked` while
- * another process works on it, `usage` without provider and value.
+ * another process works on the secret, or where a value or a version is given and an
+ * unfinished run is in the way; `usage` where there is neither a provider nor a value.
  */
 export async function begin(
   ports: EnginePorts,
@@ -75,7 +76,7 @@ export async function begin(
   const seen = await ports.vault.read((reader) => reader.secret(secretId))
   const ref = seen?.schedule?.provider ?? null
   const traits = ref === null ? undefined : await ports.adapters.traits(ref)
-  return claimed(ports, secretId, async (tx, secret) => {
+  return claimSecret(ports, secretId, async (tx, secret) => {
     if (secret.openRun !== undefined) {
       // Thrown inside the transaction, so that no claim stays behind.
       if (options.supplied !== undefined || options.toVersion !== undefined)
@@ -138,7 +139,10 @@ export async function begin(
   })
 }
 
-/** Everything that a plan is made of: the schedule as a whole, and what it replaces. */
+/**
+ * Does a plan still hold? It depends on the schedule as a whole and on the version that
+ * it replaces.
+ */
 function samePlan(then: SecretRecord, now: SecretRecord): boolean {
   return (
     then.schedule?.updatedAt === now.schedule?.updatedAt &&
@@ -146,7 +150,10 @@ function samePlan(then: SecretRecord, now: SecretRecord): boolean {
   )
 }
 
-/** Nothing has been done: what would be done is not what was looked at. */
+/**
+ * The error for a plan that has changed since the operator looked at it. Nothing has been
+ * done.
+ */
 export function otherPlan(path: string): RotateError {
   return new RotateError('conflict', `the plan of ${path} is not the one that was given`, {
     hint: `rotate plan ${path} shows it as it is now`,
@@ -221,7 +228,10 @@ function planOf(
   return { plan, version }
 }
 
-/** The old value can be switched off first only where its provider has such a thing. */
+/**
+ * Throws `denied` unless the old value can be switched off first: its provider must be
+ * able to.
+ */
 function mustSuspend(
   secret: SecretRecord,
   ref: ProviderRef | null,
@@ -265,8 +275,8 @@ function datesOf({
 }
 
 /**
- * A value that was stored before the schedule was set has no issuer yet: with a provider
- * where people make and end the values it is this one.
+ * A value that was stored before the schedule was set has no issuer yet. If people make
+ * and end the values of the schedule's provider, that provider becomes its issuer.
  */
 function assistedEnd(secret: SecretRecord, ref: ProviderRef): SecretRecord {
   const current = currentVersion(secret)
@@ -292,8 +302,9 @@ function suppliedVersion(
   at: number,
 ): { record: VersionRecord; fields: Fields } {
   const fingerprint = ports.vault.fingerprint(supplied.fields)
-  // A known value that comes back is the same credential: what addresses and ends it
-  // there holds for it too. The older version keeps its own until this one is current.
+  // A known value that comes back is the same credential, so the new version takes over
+  // its handle and its end. The older version keeps them too until the new one is
+  // current.
   const twin = secret.versions.findLast(
     (version) =>
       version.fingerprint === fingerprint && isAlive(version) && version.providerId === ref?.id,
@@ -309,7 +320,8 @@ function suppliedVersion(
     hint: hintOf(secret.type, supplied.fields, fingerprint),
     ...(ref === null ? {} : { providerId: ref.id }),
     ...(twin?.handle === undefined ? {} : { handle: twin.handle }),
-    // Who ends it there is a person; that it is dead is seen by asking.
+    // With an assisted provider a person ends it, and asking the provider shows that it
+    // is dead.
     revocable: twin?.revocable ?? traits?.revoke === 'assisted',
     runId,
     ...expiry(supplied.expiresAt ?? twin?.expiresAt),
@@ -318,15 +330,15 @@ function suppliedVersion(
   return { record, fields: supplied.fields }
 }
 
-/** What an operator says of a run that can't go on by itself. */
+/** What an operator decides about a run that can't go on by itself. */
 export interface Decision {
   /**
-   * `old` undoes it, `new` goes on with the new version. Each condition that is still
-   * open is tried again.
+   * `old` undoes the run, `new` goes on with the new version. Each condition that is
+   * still open is tried again.
    */
   readonly keep?: 'new' | 'old'
   /**
-   * Names of targets and checks (or `verify`): what still fails there is given up, and
+   * Names of targets and checks, or `verify`. What fails there once more is given up, and
    * recorded as such.
    */
   readonly giveUp?: readonly string[]
@@ -334,23 +346,23 @@ export interface Decision {
 
 /**
  * Takes up an unfinished run for this process. Throws `conflict` when the decision is
- * impossible, `usage` for a name that is nothing open, `locked` while another process
- * works on it.
+ * impossible, `usage` for a name under which nothing is open, and `locked` while another
+ * process works on the secret.
  */
 export async function takeUp(
   ports: EnginePorts,
   runId: string,
   decision: Decision = {},
 ): Promise<void> {
-  const closed = ({ run, secret }: Loaded): void => mustBeOpen(run, secret)
+  const checkOpen = ({ run, secret }: Loaded): void => mustBeOpen(run, secret)
   const { keep, giveUp = [] } = decision
   const seen = await loadRun(ports, runId)
-  closed(seen)
-  await claimed(ports, seen.secret.id, () => Promise.resolve())
+  checkOpen(seen)
+  await claimSecret(ports, seen.secret.id, () => Promise.resolve())
   try {
-    // Only now nobody else changes it.
+    // Read again under the claim, because only now nobody else changes it.
     const loaded = await loadRun(ports, runId)
-    closed(loaded)
+    checkOpen(loaded)
     const { run } = loaded
     const state = stateOf(run)
     const at = ports.clock.now()
@@ -393,7 +405,8 @@ export async function takeUp(
 }
 
 /**
- * Says what a run that goes on takes from the schedule of today, and what it does not.
+ * Tells people which configurations the run takes from the schedule of today, and which
+ * it does not.
  */
 function tellAnew(ports: EnginePorts, { id, path }: RunRecord, { taken, elsewhere }: Anew): void {
   if (taken.length > 0)
@@ -408,9 +421,9 @@ function tellAnew(ports: EnginePorts, { id, path }: RunRecord, { taken, elsewher
 }
 
 /**
- * The conditions that a decision would give up, by their full names, before anything is
- * asked or done. Throws as `takeUp` does: `conflict` when the decision is impossible,
- * `usage` for a name that is nothing open.
+ * Finds the conditions that a decision would give up, by their full names, before
+ * anything is asked or done. Throws as `takeUp` does: `conflict` when the decision is
+ * impossible, `usage` for a name under which nothing is open.
  */
 export async function conditionsOf(
   ports: Pick<EnginePorts, 'vault'>,
@@ -438,7 +451,7 @@ function turnOf(
   { keep, giveUp = [] }: Decision,
   at: number,
 ): Turned | undefined {
-  return keep === undefined ? again(run, state, giveUp, at) : decided(run, state, keep, at)
+  return keep === undefined ? again(run, state, giveUp, at) : decisionOf(run, state, keep, at)
 }
 
 type Turned = Extract<RunEvent, { type: 'turned' }>
@@ -459,9 +472,9 @@ function again(
 }
 
 /**
- * The conditions that an operator means by these names. A key alone will do where only a
- * target or only a check has it. A name that is nothing open is a mistake, not a wish
- * that comes true by itself. Throws `usage`.
+ * The conditions that an operator means by these names. A key alone is enough where only
+ * a target or only a check has it. Throws `usage` for a name under which nothing is open:
+ * it must not silently give up something that fails later.
  */
 function meant(
   run: RunRecord,
@@ -489,11 +502,11 @@ function meant(
 }
 
 /**
- * The event of a decision. While the outcome of the create is not known the decision is
- * only recorded: it is carried out when the writer can't act any more, and until then
- * nothing is discarded.
+ * The event of a decision. While the outcome of the create is not known, the decision is
+ * only recorded. It is carried out when the call can't be carried out any more; until
+ * then nothing is discarded.
  */
-function decided(run: RunRecord, state: RunState, keep: 'new' | 'old', at: number): Turned {
+function decisionOf(run: RunRecord, state: RunState, keep: 'new' | 'old', at: number): Turned {
   const untold =
     state.create === 'intended' || state.create === 'unknown' || state.create === 'ambiguous'
   if (keep === 'old') {
@@ -511,7 +524,9 @@ function decided(run: RunRecord, state: RunState, keep: 'new' | 'old', at: numbe
   }
   if (state.newVersion === null && (!untold || state.create === 'ambiguous')) {
     throw new RotateError('conflict', 'the new value is not known, so it can not be kept', {
-      hint: `rotate resume ${run.id} --keep old, then give the value with: rotate now ${run.path} -`,
+      hint:
+        `rotate resume ${run.id} --keep old, then give the value with: ` +
+        `rotate now ${run.path} -`,
       runId: run.id,
     })
   }
@@ -525,8 +540,8 @@ function decided(run: RunRecord, state: RunState, keep: 'new' | 'old', at: numbe
 }
 
 /**
- * The version a rollback goes to: the one asked for, or the newest that is not current
- * and still alive.
+ * The version to which a rollback goes: the one that was asked for, or the newest that is
+ * not current and still alive.
  */
 export function rollbackTarget(secret: SecretRecord, wanted: number | undefined): VersionRecord {
   const current = currentVersion(secret)

@@ -1,6 +1,6 @@
 /**
- * Who works on a secret (law 9): one run per secret, a claim that names the instance lock
- * of its process.
+ * Which process works on a secret (law 9). A secret has at most one run at a time, and a
+ * claim on it names the instance lock of the process.
  */
 import { RotateError } from '../core/errors.ts'
 import type { Claim, SecretRecord } from '../core/model.ts'
@@ -8,7 +8,7 @@ import type { VaultTx } from '../core/ports.ts'
 import { mustKnowNeeds } from './needs.ts'
 import type { EnginePorts } from './ports.ts'
 
-/** The error of exit 11. */
+/** The error (exit 11) for a secret that another process has claimed. */
 export function busy(path: string, claim: Claim): RotateError {
   return new RotateError(
     'locked',
@@ -25,11 +25,11 @@ export function busy(path: string, claim: Claim): RotateError {
 }
 
 /**
- * Takes the secret for this process, in one commit with what `body` writes. Throws
- * `locked` while the process that holds it lives; a claim whose lock can be taken is
- * stale and replaced.
+ * Claims the secret for this process, in one commit with what `body` writes. Throws
+ * `locked` while the process that holds it lives. A claim whose lock can be taken is
+ * stale, and is replaced.
  */
-export async function claimed<T>(
+export async function claimSecret<T>(
   ports: EnginePorts,
   secretId: string,
   body: (tx: VaultTx, secret: SecretRecord) => Promise<T>,
@@ -71,7 +71,7 @@ export async function isOurs(ports: EnginePorts, secret: SecretRecord): Promise<
   return secret.claim !== undefined && secret.claim.instance === (await ports.locks.own())
 }
 
-/** Gives the secret back, if it is still ours. */
+/** Removes the claim, if the secret is still claimed by this process. */
 export async function release(ports: EnginePorts, secretId: string): Promise<void> {
   const own = await ports.locks.own()
   await ports.vault.transact(async (tx) => {

@@ -1,45 +1,46 @@
 /**
- * The current value at its targets, once more and without a new credential: after `set`,
- * which delivers nothing, and wherever a target has come to hold something else. It is no
- * run: nothing is created, promoted or ended, so there is nothing to go back to, and
- * whatever a crash leaves half done is settled by doing it again. What it shares with a
- * run are its manners: the secret is claimed, nothing happens while a run is open, each
- * write has a durable intent, writers of one place take turns, and a target that can be
- * read is believed what it holds, before and after.
+ * Delivers the current value to its targets once more, without a new credential: after
+ * `set`, which delivers nothing, and wherever a target has come to hold something else.
+ *
+ * It is not a run. Nothing is created, promoted or ended, so there is nothing to go back
+ * to, and whatever a crash leaves half done is settled by doing it again. It keeps the
+ * rules of a run all the same: the secret is claimed, nothing happens while a run is
+ * open, each write has a durable intent, writers of one place take turns, and a target
+ * that can be read is read before and after the write.
  */
 import { type AdapterError, asAdapterError, RotateError } from '../core/errors.ts'
 import type { AuditEntry, SecretRecord, TargetSpec, VersionRecord, Written } from '../core/model.ts'
 import { currentVersion } from '../core/model.ts'
 import type { Fields } from '../core/secret.ts'
 import type { Delivery, TargetSession } from '../core/target.ts'
-import { claimed, release } from './claim.ts'
+import { claimSecret, release } from './claim.ts'
 import { lostClaim } from './journal.ts'
 import { MAX_ATTEMPTS } from './machine.ts'
 import { besideWithout, putCurrent } from './pair.ts'
 import { inPlaceOf } from './places.ts'
 import { stepPause } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
-import { answered, credentialOf, deliveryOf, providerOfVersion } from './session.ts'
+import { callAdapter, credentialOf, deliveryOf, providerOfVersion } from './session.ts'
 import { isCrash } from './crash.ts'
 import { withWritten } from './standing.ts'
 import { pickDefined } from '../core/defined.ts'
 
-/** What is said of a target that was read and holds the value. */
-export const HELD = 'holds it already'
+/** The progress detail for a target that was read and holds the value. */
+const HELD = 'holds it already'
 
 export interface AgainWish {
-  /** Keys of the targets; each must be one of the schedule's. */
+  /** Keys of the targets. Keys that the schedule does not have are left out. */
   readonly targets: readonly string[]
   readonly action: 'delivered_again' | 'drift_fixed'
 }
 
 export interface AgainResult {
   readonly target: TargetSpec
-  /** `unchanged`: it was read and holds the value already. */
+  /** `unchanged`: the target was read and holds the value already. */
   readonly status: 'updated' | 'unchanged' | 'failed'
   readonly ms: number
   readonly failure?: AdapterError
-  /** Was a write begun? Then a failed one may still have had its effect. */
+  /** Was a write begun? If so, a failed one may still have had its effect. */
   readonly begun: boolean
 }
 
@@ -48,8 +49,8 @@ export interface Again {
   readonly version: VersionRecord
   readonly results: readonly AgainResult[]
   /**
-   * Did the provider accept the value before it was written? `undefined`: nothing was
-   * written, or nobody can tell; `doubt` says why.
+   * Did the provider accept the value before it was written? `undefined` where nothing
+   * was written or nobody can tell; `doubt` says why nobody can.
    */
   readonly verified: boolean | undefined
   readonly doubt?: string
@@ -69,15 +70,15 @@ interface Work {
 /**
  * Delivers the current value to these targets where they do not hold it. Throws `locked`
  * while a run is open or another process works on the secret, `not-found` without a
- * value, and `rolled-back` when the provider refuses the value: then nothing was written.
- * A target that fails does not stop the next.
+ * value, and `rolled-back` when the provider refuses the value. A target that fails does
+ * not stop the next one.
  */
 export async function deliverAgain(
   ports: EnginePorts,
   secretId: string,
   wish: AgainWish,
 ): Promise<Again> {
-  const secret = await claimed(ports, secretId, (_tx, now) => {
+  const secret = await claimSecret(ports, secretId, (_tx, now) => {
     // Thrown inside the transaction, so that no claim stays behind.
     if (now.openRun !== undefined)
       throw new RotateError(
@@ -101,7 +102,7 @@ export async function deliverAgain(
     const beside = (await valueOf(ports, secret, besideN)) ?? fields
     let asked: { readonly verified: boolean | undefined; readonly doubt?: string } | undefined
     const mayWrite = async (): Promise<void> => {
-      asked ??= await verified(ports, secret, version, fields)
+      asked ??= await askProvider(ports, secret, version, fields)
     }
     const work: Work = { ports, secret, version, fields, besideN, beside, wish, mayWrite }
     const results: AgainResult[] = []
@@ -125,10 +126,10 @@ function valueOf(ports: EnginePorts, secret: SecretRecord, n: number): Promise<F
 }
 
 /**
- * A value that its provider refuses is handed to nobody. That nobody can be asked is no
- * reason to leave consumers without the current one.
+ * Asks the provider about the value. A value that its provider refuses is given to
+ * nobody, so this throws. If nobody can be asked, consumers still get the current value.
  */
-async function verified(
+async function askProvider(
   ports: EnginePorts,
   secret: SecretRecord,
   version: VersionRecord,
@@ -139,7 +140,7 @@ async function verified(
   if (provider === undefined)
     return { verified: undefined, doubt: 'nobody can be asked whether it works' }
   try {
-    const session = await answered(() => ports.adapters.openProvider(provider, secret.path))
+    const session = await callAdapter(() => ports.adapters.openProvider(provider, secret.path))
     try {
       if (session.verify === undefined)
         return { verified: undefined, doubt: `provider ${provider.id} can not verify a value` }
@@ -165,18 +166,18 @@ async function verified(
   }
 }
 
-/** One target, tried again while that may help. */
+/** Delivers to one target, and tries again as long as that may help. */
 async function atTarget(work: Work, spec: TargetSpec): Promise<AgainResult> {
   const { ports, secret } = work
   const started = ports.clock.monotonic()
   const ms = (): number => ports.clock.monotonic() - started
-  // There is no run.
+  // There is no run, so the progress has no id of one.
   const told = { runId: '', path: secret.path, step: `deliver:${spec.key}` }
   let begun = false
   ports.progress({ ...told, status: 'started' })
   for (let attempt = 1; ; attempt++) {
     try {
-      const status = await once(work, spec, () => (begun = true))
+      const status = await deliverOnce(work, spec, () => (begun = true))
       ports.progress({
         ...told,
         status: 'done',
@@ -202,7 +203,7 @@ async function atTarget(work: Work, spec: TargetSpec): Promise<AgainResult> {
   }
 }
 
-async function once(
+async function deliverOnce(
   work: Work,
   spec: TargetSpec,
   begin: () => void,
@@ -210,14 +211,14 @@ async function once(
   const { ports, secret, version, fields, beside, besideN } = work
   const id = `${secret.id}.${spec.key}.again.v${version.n}.${ports.clock.now()}`
   const delivery = deliveryOf(spec, secret.path, version.n, fields, id, beside)
-  const session = await answered(() => ports.adapters.openTarget(spec, secret.path))
+  const session = await callAdapter(() => ports.adapters.openTarget(spec, secret.path))
   try {
     if (await holds(session, delivery)) return 'unchanged'
-    // As in the preflight of a run: what can't be written is found before anything is.
+    // As in the preflight of a run, a target that can't be written is found before
+    // anything is written.
     await session.probe()
     await work.mayWrite()
-    // From looking at what stands there to reading back what was written, nobody else
-    // writes there.
+    // From the intent to reading back what was written, no other process writes there.
     const written = await inPlaceOf(ports, spec, async () => {
       await record(work, spec, 'pending')
       begin()
@@ -238,7 +239,7 @@ async function once(
   }
 }
 
-/** Was everything that would be written read there? */
+/** Was every name that would be written read there, and does it hold its value? */
 async function holds(session: TargetSession, { entries }: Delivery): Promise<boolean> {
   const held = await session.current?.(Object.keys(entries))
   return (
@@ -248,7 +249,8 @@ async function holds(session: TargetSession, { entries }: Delivery): Promise<boo
 }
 
 /**
- * One durable row about one target, together with what is known of our last write there.
+ * Commits one audit row about one target, together with what is known of our last write
+ * there.
  */
 async function record(
   { ports, secret, version, wish }: Work,

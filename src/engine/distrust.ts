@@ -1,7 +1,9 @@
-/** May this vault's word be the reason to destroy something? */
+/** May something be destroyed because of what this vault says? */
 import type { EnginePorts } from './ports.ts'
 
-/** Why nothing may be destroyed on the word of this vault; `undefined` when it may. */
+/**
+ * Why nothing may be destroyed because of what this vault says; `undefined` when it may.
+ */
 export async function distrust(ports: Pick<EnginePorts, 'vault'>): Promise<string | undefined> {
   const { trusted, why } = await ports.vault.standing()
   if (trusted) return undefined

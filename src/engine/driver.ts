@@ -42,8 +42,8 @@ import { leftOpen } from './writes.ts'
 import { pickDefined } from '../core/defined.ts'
 
 /**
- * Drives a run of ours until it is closed or parked, and returns it. Throws `interrupted`
- * when asked to stop; the run stays resumable.
+ * Drives a run that this process has claimed until it is closed or parked, and returns
+ * it. Throws `interrupted` when it is asked to stop; the run stays resumable.
  */
 export async function drive(ports: EnginePorts, runId: string): Promise<Loaded> {
   const bench = new Workbench(ports)
@@ -107,8 +107,9 @@ export async function drive(ports: EnginePorts, runId: string): Promise<Loaded> 
 }
 
 /**
- * A vault that can't be written any more in the middle of a run: "nothing changed" is
- * true of the file, and not of what the run has done outside.
+ * The error for a vault that can't be written any more in the middle of a run. "Nothing
+ * changed" is true of the vault file, but not of what the run has done outside, so the
+ * message says that the run stands open.
  */
 async function standsOpen(
   ports: EnginePorts,
@@ -133,7 +134,7 @@ async function standsOpen(
 }
 
 /**
- * Settles a create; what turns out to be a key of ours whose value is lost is switched
+ * Settles a create. If it left a key of ours whose value is lost, that key is switched
  * off, and ended as its quarantine allows.
  */
 async function settleOnce(bench: Workbench, loaded: Loaded): Promise<Loaded> {
@@ -144,8 +145,8 @@ async function settleOnce(bench: Workbench, loaded: Loaded): Promise<Loaded> {
 }
 
 /**
- * Does one step, and records failure as an event. Errors that are not about the far side
- * (a lost claim, a full disk) end the process' work.
+ * Does one step, and records its failure as an event. An error that is not about the far
+ * side (a lost claim, a full disk) is thrown, and ends the work of this process.
  */
 async function attempt(
   bench: Workbench,
@@ -198,8 +199,8 @@ async function attempt(
       })
     const lost = thrown instanceof LostWrite ? thrown : undefined
     const error = lost?.failure ?? asAdapterError(thrown, step === 'create' ? 'unknown' : 'none')
-    // A create that provably did nothing has been repeated by its adapter as often as its
-    // far side bears; the schedule tries again later.
+    // The adapter has already repeated a create that provably did nothing as often as the
+    // far side allows. The schedule tries again later.
     const retryable = error.retryable && !(step === 'create' && error.effect === 'none')
     const failure: Failure = {
       code: error.code,
@@ -212,8 +213,8 @@ async function attempt(
     const ms = ports.clock.monotonic() - started
     const attempts = (stateOf(loaded.run).steps[step]?.attempts ?? 0) + 1
     ports.progress({ runId: id, path, step, status: 'failed', ms, detail: error.message })
-    // A create that fails before its intent is durable was never sent: there is nothing
-    // to ask about.
+    // A create that fails before its intent is durable was never sent, so there is
+    // nothing to ask about.
     const sent = (now: Loaded): boolean =>
       step !== 'create' || stateOf(now.run).create === 'intended'
     return commit(ports, id, `${step}:failed`, (now) => ({
@@ -239,8 +240,8 @@ async function attempt(
 }
 
 /**
- * Stops without closing: the state outside is unknown, or an undo failed. Nothing more is
- * revoked until it is resolved.
+ * Stops without closing, because the state outside is unknown or an undo failed. Nothing
+ * more is revoked until that is resolved.
  */
 async function park(ports: EnginePorts, runId: string, reason: string): Promise<Loaded> {
   const at = ports.clock.now()
@@ -261,8 +262,8 @@ async function park(ports: EnginePorts, runId: string, reason: string): Promise<
 }
 
 /**
- * An operator has given this condition up by name, and it failed once more: it is not
- * done, and that is what the journal and the audit say.
+ * Records that a step was not done. An operator has given its condition up by name, and
+ * it failed once more.
  */
 async function giveUp(
   ports: EnginePorts,
@@ -284,9 +285,8 @@ async function giveUp(
 }
 
 /**
- * Stops until a date (law 7): the far side may still act, so nothing that was not found
- * is believed to be absent. The run stays open and goes on by itself; nobody is called,
- * and the schedule has not failed.
+ * Stops until a date (law 7), because the far side may still carry out a call. The run
+ * stays open and goes on by itself. No person is called, and the schedule has not failed.
  */
 async function waitUntil(
   ports: EnginePorts,
@@ -368,8 +368,8 @@ function closing(
 }
 
 /**
- * What failed on the way to a run that ended well is no failure any more: not of a secret
- * that was parked after its promotion either.
+ * The secret without a failure in its schedule. A run that ended well forgets what failed
+ * on its way, also where it was parked after its promotion.
  */
 function withoutFailure(secret: SecretRecord): SecretRecord {
   if (secret.schedule === undefined) return secret
@@ -378,8 +378,8 @@ function withoutFailure(secret: SecretRecord): SecretRecord {
 }
 
 /**
- * The schedule after a failed run: tried again after a growing pause, or this one. Who
- * waits for a person asks once a day.
+ * The secret after a failed run: its schedule is tried again after a growing pause, or
+ * after the given one. A run that waits for a value made by hand is tried once a day.
  */
 function withFailure(
   secret: SecretRecord,

@@ -1,6 +1,6 @@
 /**
- * The end of one version, as it is written down. `amend`, `advance`, `end` and `hold`
- * commit; `heldResult` only says something.
+ * The commits of the end of one version. `amend`, `advance`, `end`, `hold`,
+ * `makeRevocable` and `noteOff` commit; `heldResult` only makes a result.
  */
 import { DAY } from '../core/duration.ts'
 import { type AdapterError, RotateError } from '../core/errors.ts'
@@ -28,12 +28,12 @@ export interface RetireResult {
   readonly hint: string
   readonly at: number
   /**
-   * `waiting`: its time has not come. `held`: a gate or the provider said no; tried again
-   * later.
+   * `waiting`: its time has not come. `held`: a gate or the provider said no, and it is
+   * tried again later.
    */
   readonly state: VersionState | 'waiting' | 'held'
   readonly detail: string
-  /** Did anything change? */
+  /** Did this call change anything? */
   readonly acted: boolean
 }
 
@@ -41,7 +41,7 @@ export interface RetireResult {
 export interface Seen {
   readonly secret: SecretRecord
   readonly version: VersionRecord
-  /** `undefined` once its end is over. */
+  /** `undefined` once the version has ended. */
   readonly retirement: Retirement | undefined
 }
 
@@ -50,20 +50,22 @@ type Row = Pick<AuditEntry, 'action' | 'status' | 'metadata'>
 /** What a commit changes beside the version itself. */
 interface Besides {
   /**
-   * Does this commit also give the secret back, so that a crash after it leaves nothing
+   * Does this commit also remove the claim, so that a crash right after it leaves nothing
    * claimed?
    */
   readonly giveBack?: boolean
-  /** What was last written to the target of this key; `written: undefined` forgets it. */
+  /**
+   * Our last write to the target of this key; `written: undefined` removes the record.
+   */
   readonly written?: { readonly key: string; readonly written: Written | undefined }
 }
 
-/** What goes with a step forward. */
+/** What a commit of the next step records besides the step. */
 interface Advance extends Besides {
   readonly action: AuditEntry['action']
   readonly status: AuditEntry['status']
   readonly changes?: Partial<Retirement>
-  /** The state of the version from now on. */
+  /** The new state of the version. */
   readonly state?: VersionState
 }
 
@@ -83,8 +85,8 @@ export class Ending {
   readonly secretId: string
   readonly n: number
   /**
-   * Is it the last one that this process ends of its secret? Then its end gives the
-   * secret back.
+   * Is it the last version of its secret that this process ends? Then the commit of its
+   * end also removes the claim.
    */
   readonly last: boolean
 
@@ -111,9 +113,9 @@ export class Ending {
   }
 
   /**
-   * Commits a change of the version with its audit row. Does nothing where its end is
-   * over. Throws `locked` when another process has claimed the secret, or has begun a
-   * run.
+   * Commits a change of the version with its audit row. Does nothing if the version has
+   * ended already. Throws `locked` when another process has claimed the secret, or has
+   * begun a run.
    */
   async amend(
     edit: (version: VersionRecord, retirement: Retirement) => VersionRecord,
@@ -161,7 +163,7 @@ export class Ending {
     await this.ports.faults.at(`after:commit:retire:${to}`)
   }
 
-  /** Commits that the version has ended; `detail` says what shows it. */
+  /** Commits that the version has ended; `detail` says what proves it. */
   async end(state: VersionState, detail: string): Promise<RetireResult> {
     const at = this.ports.clock.now()
     const { secret, version } = await this.look()
@@ -189,9 +191,9 @@ export class Ending {
   }
 
   /**
-   * Commits that it did not work, to be tried again after a growing pause. People are
-   * told of what does not pass by itself: at once where that is certain, else at the
-   * third failure; then once a day.
+   * Commits that the attempt failed, to be repeated after a growing pause. People are
+   * told of a failure that does not pass by itself: at the first failure if repeating
+   * can't help, otherwise at the third, and then once a day.
    */
   async hold({ message, retryable, hints }: AdapterError): Promise<RetireResult> {
     const seen = await this.look()
@@ -218,7 +220,7 @@ export class Ending {
     return heldResult(seen, this.ports.clock.now(), message, true)
   }
 
-  /** Commits that the provider can end it from now on. */
+  /** Commits that the provider can end the version from now on. */
   async makeRevocable(): Promise<Seen> {
     await this.amend((version) => ({ ...version, revocable: true }), {
       action: 'secret_updated',
@@ -229,8 +231,8 @@ export class Ending {
   }
 
   /**
-   * Commits that somebody else has switched it off: its end is ours, and that it is off
-   * is not.
+   * Commits that somebody else has switched the credential off. The end of the version is
+   * still ours, but it is never switched on again from here.
    */
   async noteOff(): Promise<void> {
     await this.amend((version) => ({ ...version, offBefore: true }), {

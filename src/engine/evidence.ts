@@ -9,11 +9,11 @@ import type { Credential, ProviderSession } from '../core/provider.ts'
 import type { Fields } from '../core/secret.ts'
 import { ageLimits, CLOCK_TOLERANCE } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
-import { answered, credentialOf, providerOfVersion } from './session.ts'
+import { callAdapter, credentialOf, providerOfVersion } from './session.ts'
 
 /**
- * Who issued the version, with a configuration: the schedule's, the one kept with its
- * planned end, or that of the run which made it.
+ * The provider that issued the version, with a configuration: the schedule's, the one
+ * that was kept with its planned end, or the one of the run that made it.
  */
 export async function issuer(
   ports: EnginePorts,
@@ -30,10 +30,10 @@ export async function issuer(
 }
 
 /**
- * Can the provider, as it is configured now, end this version, although it could not when
- * the version was issued? Only what it has issued here, or what carries a handle that was
- * recorded, and a value that was given while it was the provider, where it addresses
- * credentials by their value (law 6).
+ * Can the provider, as it is configured now, end this version, although that was not so
+ * when the version was issued? It may end only what it has issued here or what has a
+ * recorded handle, and, where it addresses credentials by their value, a value that was
+ * given while it was the provider (law 6).
  */
 export async function endableNow(
   ports: EnginePorts,
@@ -42,9 +42,9 @@ export async function endableNow(
 ): Promise<boolean> {
   const provider = await issuer(ports, secret, version)
   if (provider === undefined || provider.id !== version.providerId) return false
-  if ((await answered(() => ports.adapters.traits(provider))).revoke === 'none') return false
+  if ((await callAdapter(() => ports.adapters.traits(provider))).revoke === 'none') return false
   if (version.source.startsWith('provider:') || version.handle !== undefined) return true
-  const session = await answered(() => ports.adapters.openProvider(provider, secret.path))
+  const session = await callAdapter(() => ports.adapters.openProvider(provider, secret.path))
   try {
     return session.list === undefined && session.handleOf === undefined
   } finally {
@@ -52,8 +52,11 @@ export async function endableNow(
   }
 }
 
-/** Throws when the evidence is not there. */
-export async function gates(
+/**
+ * Throws what is missing before the old version may end: a current version that works,
+ * green checks, and no use of the old key since it was replaced.
+ */
+export async function checkGates(
   ports: EnginePorts,
   secret: SecretRecord,
   version: VersionRecord,
@@ -75,7 +78,7 @@ export async function gates(
   await verifyCurrent(ports, secret, version, session, current, fields)
   for (const check of secret.schedule?.checks ?? []) {
     if (check.type === 'provider') continue
-    const result = await answered(() => ports.adapters.runCheck(check, fields, secret.path))
+    const result = await callAdapter(() => ports.adapters.runCheck(check, fields, secret.path))
     if (!result.ok)
       throw new AdapterError(
         'failed',
@@ -118,7 +121,7 @@ async function verifyCurrent(
   const provider =
     current.providerId === undefined ? undefined : await issuer(ports, secret, current)
   if (provider === undefined) return
-  const other = await answered(() => ports.adapters.openProvider(provider, secret.path))
+  const other = await callAdapter(() => ports.adapters.openProvider(provider, secret.path))
   try {
     await other.verify?.(credential, 'live')
   } finally {
@@ -127,9 +130,10 @@ async function verifyCurrent(
 }
 
 /**
- * Asks until the old one is refused, and where there is a list, until it is not live
- * there either: a key that was only switched off is refused too. Where it can't be asked,
- * its absence from the list, or the provider's word, must do; the proof says which.
+ * Asks until the old credential is refused and, where there is a list, is not live there
+ * either, because a key that was only switched off is refused too. Where the provider
+ * can't be asked, the proof is the absence from the list or else the provider's word.
+ * Returns in words which proof it is.
  */
 export async function proveDead(session: ProviderSession, old: Credential): Promise<string> {
   if (session.verify !== undefined && Object.keys(old.fields).length > 0) {
@@ -137,20 +141,23 @@ export async function proveDead(session: ProviderSession, old: Credential): Prom
       await session.verify(old, 'dead')
     } catch (thrown) {
       if (!(thrown instanceof AdapterError && thrown.code === 'refused')) throw thrown
-      await unlisted(session, old)
+      await requireUnlisted(session, old)
       return 'refused by the provider'
     }
     throw new AdapterError('failed', 'the provider still accepts the revoked key', {
       effect: 'unknown',
     })
   }
-  return (await unlisted(session, old))
+  return (await requireUnlisted(session, old))
     ? 'no longer listed'
     : 'confirmed by the provider, which can not be asked again'
 }
 
-/** `false` where there is no list to ask. */
-async function unlisted(session: ProviderSession, { handle }: Credential): Promise<boolean> {
+/**
+ * Throws while the credential is still listed. Returns `false` where there is no list to
+ * ask.
+ */
+async function requireUnlisted(session: ProviderSession, { handle }: Credential): Promise<boolean> {
   if (session.list === undefined || handle === undefined) return false
   const listed = (await session.list()).find((other) => other.id === handle.id)
   if (listed !== undefined && (listed.live || session.suspend !== undefined))
@@ -158,7 +165,9 @@ async function unlisted(session: ProviderSession, { handle }: Credential): Promi
   return true
 }
 
-/** Is it proven dead? `false` while the provider still accepts or lists it. */
+/**
+ * Is the credential proven dead? `false` while the provider still accepts or lists it.
+ */
 export async function isDead(session: ProviderSession, old: Credential): Promise<boolean> {
   try {
     await proveDead(session, old)

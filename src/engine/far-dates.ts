@@ -1,30 +1,31 @@
 /**
- * Dates that were written while the clock was ahead, once it has been set right: what
- * they keep waiting would be waited for until the clock comes there again, in silence.
- * Pure.
+ * Corrects dates that were written while the clock was ahead, once the clock has been set
+ * right. Otherwise whatever waits for such a date would wait, without a word, until the
+ * clock gets there. Pure.
  */
 import { DAY } from '../core/duration.ts'
 import type { Retirement, Schedule, SecretRecord, Stray, VersionRecord } from '../core/model.ts'
 
 /** One date that was moved. */
 export interface MovedDate {
-  /** Such as `next rotation`. */
+  /** What the date is about, such as `next rotation`. */
   readonly what: string
   readonly was: number
   readonly now: number
 }
 
-/** Notes each date that is put in the place of another one. */
+/** Records a date that replaces another one, and returns the new one. */
 type Move = (what: string, was: number, now: number) => number
 
-/** A pause after a failure is never longer (`retryPause`). */
+/** The longest pause after a failure (`retryPause`). */
 const LONGEST_RETRY = DAY
 
 /**
- * The secret with every date brought back that is further away than what it counts
- * allows: the interval, the grace, the quarantine, a pause. What the record says has
- * happened after `now` happened `now` at the latest. A date that an operator chose by a
- * right clock stays, and so does what the provider says of itself.
+ * The secret with corrected dates. A date that is further away than the interval, the
+ * grace, the quarantine or the pause allows is brought back to that distance. What is
+ * recorded as having happened after `now` happened `now` at the latest. A date that an
+ * operator chose while the clock was right stays, and so does what the provider says of
+ * itself.
  */
 export function withinReach(
   secret: SecretRecord,

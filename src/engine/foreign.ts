@@ -1,19 +1,19 @@
 /**
- * Values at a target that are none of ours: somebody has written there by hand. A
- * delivery replaces them, and an undo puts them back, so it is said before anything is
- * done.
+ * Values at a target that belong to no version, because somebody has written there by
+ * hand. A delivery replaces them and an undo puts them back, so people are told before
+ * anything is done.
  */
 import type { Prior, SecretRecord, TargetSpec } from '../core/model.ts'
 import type { Fields } from '../core/secret.ts'
 import { valueAt } from './session.ts'
 
-/** What is said of such a value. */
+/** What people are told about such a value. */
 export const FOREIGN =
   'differs from every version we know; it will be replaced, and put back by an undo'
 
 /**
- * Names at a target that hold a value which is that of no version. What can't be read,
- * and what is not there, is not among them.
+ * The names at a target under which a value stands that belongs to no version. Names that
+ * can't be read, and names that are not there, are not among them.
  */
 export async function foreignIn(
   secret: SecretRecord,

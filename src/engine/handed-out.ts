@@ -1,9 +1,9 @@
 /**
- * Right before an old key is switched off or ended (law 5): does a target still hand it
- * out? A neighbour who writes the same document from an older copy puts the old value
- * back long after our delivery was confirmed, and whoever reads it then would hold a dead
- * key. Each target that can be read is read once more; one whose values are hidden is
- * judged by the sign of our last write there.
+ * Makes sure that no target hands out an old key, right before that key is switched off
+ * or ended (law 5). A neighbour who writes the same document from an older copy puts the
+ * old value back long after our delivery was confirmed, and whoever reads it then would
+ * get a dead key. Each target that can be read is read once more. A target whose values
+ * are hidden is judged by the sign of our last write there.
  */
 import { AdapterError, asAdapterError, RotateError } from '../core/errors.ts'
 import type { Retirement, SecretRecord, TargetSpec, VersionRecord, Written } from '../core/model.ts'
@@ -15,22 +15,25 @@ import { besideWithout, putCurrent } from './pair.ts'
 import { inPlaceOf } from './places.ts'
 import type { EnginePorts } from './ports.ts'
 import { isCrash } from './crash.ts'
-import { answered, deliveryOf, valueAt } from './session.ts'
+import { callAdapter, deliveryOf, valueAt } from './session.ts'
 
-/** How the retirement's own record is kept: both are durable when they resolve. */
+/**
+ * Records in the retirement what is done at a target. Both methods resolve when the
+ * record is durable.
+ */
 export interface Journal {
   /**
    * The current value is about to be delivered to this target once more, under this id.
    */
   intend(target: string, id: string): Promise<void>
-  /** It was, and its consumers have taken it up. */
+  /** The current value was delivered, and the consumers have taken it up. */
   done(target: string, written: Written | undefined): Promise<void>
 }
 
 interface Candidate {
   /**
-   * Is a name that is not there a consumer that has no value, and not one that never had
-   * any?
+   * Is a name that is not there a loss? It is where the run delivered it, so that a
+   * consumer has no value now.
    */
   readonly absentMatters?: boolean
   readonly secret: SecretRecord
@@ -47,15 +50,14 @@ interface Candidate {
 }
 
 /**
- * Sees to it that no target hands out this version: where one still does, or where the
- * current value was taken away since, that is delivered and deployed anew. Resolves to
- * what was seen, a sentence for each target that was mended, and for each that shows a
- * value of neither. Throws the first `AdapterError` that keeps the version alive: a
- * target can't be read, or not be written. Left out are targets that were given up by
- * name in the run that plans this end, and for a version that was never current those
- * that the run did not write to.
+ * Gives the current value to every target that still hands out this version, or that has
+ * lost the current value. Returns one sentence for each target that was mended, and for
+ * each that shows a value of neither version. Throws the first `AdapterError` that keeps
+ * the version alive, because a target can't be read or not be written. Left out are
+ * targets that were given up by name in the run that plans this end, and, for a version
+ * that was never current, targets to which its run did not write.
  */
-export async function handedOut(
+export async function stopHandingOut(
   ports: EnginePorts,
   secret: SecretRecord,
   version: VersionRecord,
@@ -103,7 +105,8 @@ function named(
 }
 
 /**
- * `undefined` where the vault does not hold its value, so that nothing can be compared.
+ * `undefined` where the vault does not hold the value of the version, so that nothing can
+ * be compared.
  */
 async function candidateOf(
   ports: EnginePorts,
@@ -124,11 +127,11 @@ async function candidateOf(
 }
 
 interface Judged {
-  /** Is it not looked at? */
+  /** Is this target left out? */
   readonly leftOut: (key: string) => boolean
   /**
-   * Did the run that replaced the version deliver there? Then what is missing there now
-   * was taken away since.
+   * Did the run that replaced the version deliver there? Then a name that is missing
+   * there was removed since.
    */
   readonly delivered: (key: string) => boolean
 }
@@ -147,7 +150,7 @@ async function leftOutOf(ports: EnginePorts, retirement: Retirement | undefined)
   const undone = retirement?.why === 'discard'
   return {
     leftOut: (key) => givenUp(key) || (undone && !touched.includes(key)),
-    // What an undo has removed is rightly absent.
+    // A name that an undo has removed is rightly absent.
     delivered: (key) => !undone && state.promoted && touched.includes(key),
   }
 }
@@ -159,9 +162,10 @@ async function atTarget(
   journal: Journal,
 ): Promise<string | undefined> {
   const { secret, dying, current } = candidate
-  const session = await answered(() => ports.adapters.openTarget(spec, secret.path))
+  const session = await callAdapter(() => ports.adapters.openTarget(spec, secret.path))
   try {
-    // Its deploy may not have been reached: repeated whatever stands there now.
+    // An earlier process began this delivery and may have died before the deploy, so both
+    // are repeated whatever stands there now.
     const begun = dying.retirement?.again?.[spec.key]
     const result = await inPlaceOf(ports, spec, async () => {
       const found: Found =
@@ -202,7 +206,8 @@ async function atTarget(
     await ports.faults.at(`after:effect:again:${spec.key}`)
     await journal.done(spec.key, result.written)
     const mended = `target ${spec.key} ${result.why}: it was given the current value once more`
-    // Also where something else holds the end, so that no result tells it.
+    // People are told also where something else holds the end, since then no result says
+    // it.
     ports.note(`${secret.path}: ${mended}`)
     return mended
   } finally {
@@ -211,7 +216,7 @@ async function atTarget(
 }
 
 interface Found {
-  /** Does it need the current value once more? */
+  /** Must the target get the current value once more? */
   readonly dying: boolean
   /** The name that is not there any more. */
   readonly absent?: string
@@ -220,7 +225,10 @@ interface Found {
 
 const CLEAR: Found = { dying: false }
 
-/** What one target shows. Throws where that can't be told although it could once. */
+/**
+ * Looks at what one target shows. Throws where that can't be told now, although it could
+ * be once.
+ */
 async function look(
   candidate: Candidate,
   spec: TargetSpec,
@@ -274,10 +282,10 @@ async function look(
 }
 
 /**
- * Which version of ours stands under a name that can't be read: the one of our last write
- * there, if the place shows the very sign of it. `undefined` where no sign was ever
- * recorded: then it is as good as a target that can only be written. Throws where
- * somebody has written there since.
+ * Which of our versions stands under a name that can't be read. It is the version of our
+ * last write there, if the target still shows the sign of that write. `undefined` where
+ * no sign was ever recorded, which makes it like a target that can only be written.
+ * Throws where somebody has written there since.
  */
 function behind(
   { secret }: Candidate,

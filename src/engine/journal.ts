@@ -1,6 +1,6 @@
 /**
  * Commits of a run. One commit holds the event, what it changes in the vault, and its
- * audit rows, and is refused when this process no longer owns the secret.
+ * audit rows. It is refused when this process no longer owns the secret.
  */
 import { RotateError } from '../core/errors.ts'
 import type {
@@ -27,7 +27,7 @@ export interface Change {
   readonly run?: Partial<RunRecord>
   readonly events?: readonly RunEvent[]
   readonly audit?: readonly AuditEntry[]
-  /** What is written here is misread by programs that do not know our features. */
+  /** Programs that do not know our features would misread what is written here. */
   readonly needs?: true
   readonly values?: readonly { readonly version: number; readonly fields: Fields }[]
 }
@@ -44,8 +44,8 @@ export async function intentOf(
 }
 
 /**
- * The secret is not ours any more: another process took over after it saw our lock free.
- * Nothing further may be done.
+ * The error for a secret that is not ours any more, because another process took over
+ * after it saw our lock free. Nothing further may be done.
  */
 export function lostClaim(path: string): RotateError {
   return new RotateError(
@@ -57,7 +57,10 @@ export function lostClaim(path: string): RotateError {
   )
 }
 
-/** Makes one change durable. `name` is the fault point. Returns what is stored now. */
+/**
+ * Makes one change durable, and returns what is stored now. `name` is the name of its
+ * fault points.
+ */
 export async function commit(
   ports: EnginePorts,
   runId: string,
@@ -109,7 +112,7 @@ export async function loadRun(ports: Pick<EnginePorts, 'vault'>, runId: string):
   })
 }
 
-/** An audit row of this run. */
+/** Makes an audit row of this run. */
 export function runAudit(
   run: RunRecord,
   action: AuditAction,

@@ -1,22 +1,22 @@
 /**
- * Creates that were given up and came to nothing so far, as a secret remembers them.
- * Pure.
+ * Creates that were given up and of which nothing was found so far, as a secret records
+ * them. Pure.
  */
 import { DAY } from '../core/duration.ts'
 import type { LateCall, SecretRecord } from '../core/model.ts'
 
-/** For how long after its intent a create that came to nothing is looked for again. */
+/** How long after its intent such a create is looked for. */
 export const LOOKED_FOR_MS = DAY
 
 const same = (a: LateCall, b: LateCall): boolean => a.runId === b.runId && a.attempt === b.attempt
 
-/** The secret with one more call that is looked for. */
+/** The secret with this call among those that are looked for. */
 export function withLate(secret: SecretRecord, call: LateCall): SecretRecord {
   const others = (secret.late ?? []).filter((other) => !same(other, call))
   return { ...secret, late: [...others, call] }
 }
 
-/** The secret without it. */
+/** The secret without this call. */
 export function withoutLate(secret: SecretRecord, call: LateCall): SecretRecord {
   const { late = [], ...rest } = secret
   const others = late.filter((other) => !same(other, call))

@@ -1,9 +1,9 @@
 /**
- * Looking for what a create did that was carried out after we had given it up (law 2).
- * For a day after its intent each `run-due` asks once more. A late credential of ours
- * that nobody needs is ended like any other that was given up; where it has taken the
- * place of the current one (in place, or the user that is current), its value is
- * recovered from the intent, which holds it sealed.
+ * Looks for what a create did that was carried out after we had given it up (law 2). For
+ * a day after its intent, each `run-due` asks once more. A late credential of ours that
+ * nobody needs is ended like any other that was given up. Where it has replaced the
+ * current one (in place, or the same user), its value is recovered from the intent, which
+ * holds it sealed.
  */
 import { AdapterError, asAdapterError, RotateError } from '../core/errors.ts'
 import { hintOf } from '../core/hint.ts'
@@ -12,11 +12,11 @@ import { currentVersion, isAlive, versionOf } from '../core/model.ts'
 import type { Credential, Issued, ProviderSession, Settlement, Traits } from '../core/provider.ts'
 import { sameFields } from '../core/secret.ts'
 import { begin } from './begin.ts'
-import { claimed, release } from './claim.ts'
+import { claimSecret, release } from './claim.ts'
 import { intentOf, lostClaim, loadRun } from './journal.ts'
 import { withLate, withoutLate } from './late-calls.ts'
 import type { EnginePorts } from './ports.ts'
-import { answered, credentialOf, providerNow } from './session.ts'
+import { callAdapter, credentialOf, providerNow } from './session.ts'
 import { isCrash } from './crash.ts'
 import { withStrays } from './steps/create.ts'
 import { pickDefined } from '../core/defined.ts'
@@ -24,12 +24,12 @@ import { pickDefined } from '../core/defined.ts'
 export interface LateResult {
   /**
    * - `ended`: a late credential of ours was found and is on its way out
-   * - `taken-over`: it has replaced the current one; a run that makes it current must
-   *   begin
+   * - `taken-over`: it has replaced the current one, so a run must begin that makes it
+   *   current
    * - `lost`: it has replaced the current one in place, and nobody knows its value
-   * - `unclear`: something is there that may be ours and may be another's; a person must
+   * - `unclear`: something is there that may be ours or somebody else's, so a person must
    *   look
-   * - `unreachable`: it could not be asked; it is tried again
+   * - `unreachable`: the provider could not be asked, and is asked again
    */
   readonly found: 'ended' | 'taken-over' | 'lost' | 'unclear' | 'unreachable'
   readonly call: LateCall
@@ -37,8 +37,9 @@ export interface LateResult {
 }
 
 /**
- * Looks for every call of one secret. Nothing found is nothing returned. Throws `locked`
- * while another process works on the secret; never throws for a provider's answer.
+ * Looks for every given-up create of one secret, and returns what was found. Throws
+ * `locked` while another process works on the secret. Never throws because of a
+ * provider's answer.
  */
 export async function lookForLate(
   ports: EnginePorts,
@@ -46,7 +47,7 @@ export async function lookForLate(
 ): Promise<readonly LateResult[]> {
   const seen = await ports.vault.read((reader) => reader.secret(secretId))
   if (seen?.late === undefined || seen.openRun !== undefined) return []
-  const free = await claimed(ports, secretId, (_tx, now) =>
+  const free = await claimSecret(ports, secretId, (_tx, now) =>
     Promise.resolve(now.openRun === undefined),
   )
   const results: LateResult[] = []
@@ -73,11 +74,11 @@ async function look(
   let session: ProviderSession | undefined
   try {
     const provider = providerNow(secret, call.provider)
-    const traits = await answered(() => ports.adapters.traits(provider))
-    session = await answered(() => ports.adapters.openProvider(provider, secret.path))
+    const traits = await callAdapter(() => ports.adapters.traits(provider))
+    session = await callAdapter(() => ports.adapters.openProvider(provider, secret.path))
     const current = await currentCredential(ports, secret, provider.id)
     const looking: Look = { ports, secret, call, intent, traits, session, current }
-    if (traits.idempotency === 'replay-key') return await repeated(looking)
+    if (traits.idempotency === 'replay-key') return await repeatCall(looking)
     await ports.faults.at('before:effect:late')
     const found = await session.settle(knowing(intent, secret), current)
     await ports.faults.at('after:effect:late')
@@ -92,8 +93,8 @@ async function look(
 }
 
 /**
- * The intent with everything that the vault can name by now: what is left is what nobody
- * knows.
+ * The intent, with every handle that the vault knows by now added to those that existed
+ * before. What the settlement then finds is what nobody knows.
  */
 function knowing(intent: Intent, secret: SecretRecord): Intent {
   const known = [
@@ -111,7 +112,7 @@ function currentCredential(
   return versionCredential(ports, secret, currentVersion(secret)?.n ?? null, providerId)
 }
 
-/** A version, where this provider issued it or nobody says who did. */
+/** The credential of a version, if this provider issued it or no issuer is recorded. */
 async function versionCredential(
   ports: EnginePorts,
   secret: SecretRecord,
@@ -124,7 +125,7 @@ async function versionCredential(
   return fields === undefined ? undefined : credentialOf(fields, version.handle)
 }
 
-/** What one look works with. */
+/** What is needed while one call is looked for. */
 interface Look {
   readonly ports: EnginePorts
   readonly secret: SecretRecord
@@ -132,18 +133,18 @@ interface Look {
   readonly intent: Intent
   readonly traits: Traits
   readonly session: ProviderSession
-  /** The current value, where this provider issued it. */
+  /** The current value, if this provider issued it or no issuer is recorded. */
   readonly current: Credential | undefined
 }
 
 /**
- * With a replay key the repetition is the look: whatever the call that was given up has
- * made, or makes yet, is what the far side answers under that key. It may also make it
- * now. Side by side that is one credential more, which is ended like one that was given
- * up. In place it would end the current value, so nothing is repeated while that one
+ * Looks by repeating the call under its replay key: the far side answers with whatever
+ * the call that was given up has made, or makes it now. Where old and new live side by
+ * side, that may make one more credential, which is ended like one that was given up. In
+ * place it would end the current value, so nothing is repeated while the current value
  * works, nor where nobody can tell.
  */
-async function repeated(look: Look): Promise<LateResult | undefined> {
+async function repeatCall(look: Look): Promise<LateResult | undefined> {
   const { ports, secret, call, intent, traits, session, current } = look
   const over = call.until <= ports.clock.now()
   const inPlace = traits.overlap === 'in-place'
@@ -151,7 +152,8 @@ async function repeated(look: Look): Promise<LateResult | undefined> {
     return over ? drop(ports, secret.id, call) : undefined
   const { run } = await loadRun(ports, call.runId)
   await ports.faults.at('before:effect:late')
-  // What was current then: under one key the call must be the same.
+  // The value that was current at that time, because under one key the call must be the
+  // same.
   const found = await session.settle(
     intent,
     await versionCredential(ports, secret, run.plan.oldVersion, call.provider.id),
@@ -173,7 +175,7 @@ async function judge(look: Look, found: Settlement): Promise<LateResult | undefi
     case 'none':
       return over ? drop(ports, secret.id, call) : undefined
     case 'ambiguous':
-      return unclear(look, found.candidates, found.detail)
+      return reportUnclear(look, found.candidates, found.detail)
     case 'stray': {
       const known = new Set(knowing(intent, secret).before.map(({ id }) => id))
       const handles = found.handles.filter(({ id }) => !known.has(id))
@@ -186,18 +188,18 @@ async function judge(look: Look, found: Settlement): Promise<LateResult | undefi
       return { found: 'ended', call, detail: found.detail }
     }
     case 'applied':
-      return applied(look, found.issued)
+      return takeApplied(look, found.issued)
     default:
       return found satisfies never
   }
 }
 
 /**
- * It can't be told whose they are: a person is told once, and the vault names them. Where
- * the provider can't be asked at all, the current value is tried: refused, it was
+ * Handles candidates of which nobody can tell whose they are. A person is told once, and
+ * the vault records them. In place the current value is tried: if it is refused, it was
  * replaced by one that nobody knows.
  */
-async function unclear(
+async function reportUnclear(
   look: Look,
   candidates: readonly Handle[],
   detail: string,
@@ -241,7 +243,7 @@ async function accepts(
   let all: boolean | undefined
   for (const check of secret.schedule?.checks ?? []) {
     if (check.type === 'provider' || !(await ports.adapters.presents(check))) continue
-    const result = await answered(() =>
+    const result = await callAdapter(() =>
       ports.adapters.runCheck(check, credential.fields, secret.path),
     )
     if (!result.ok) return false
@@ -251,12 +253,13 @@ async function accepts(
 }
 
 /**
- * Its value is known. It is made current only where it is proven that it works and that
- * the current one does not: a settlement says what one attempt has made, not that nothing
- * was made after it. Where both are not proven in place, nothing can be ended either, and
- * a person is told. Side by side it is ended like one that was given up.
+ * Handles a late credential whose value is known. Side by side it is ended like one that
+ * was given up. In place it is made current only if it is proven that it works and that
+ * the current one does not, because a settlement says what one attempt has made, and
+ * something else may have been made after it. If nothing is proven, nothing is done; if
+ * neither value works, a person is told.
  */
-async function applied(look: Look, issued: Issued): Promise<LateResult | undefined> {
+async function takeApplied(look: Look, issued: Issued): Promise<LateResult | undefined> {
   const { ports, secret, call, intent, traits } = look
   const over = call.until <= ports.clock.now()
   if (await holds(ports, secret, issued)) return drop(ports, secret.id, call)
@@ -324,7 +327,7 @@ async function applied(look: Look, issued: Issued): Promise<LateResult | undefin
   return { found: 'ended', call, detail: 'it was made after it had been given up; nobody uses it' }
 }
 
-/** Is it a value that one of the living versions has, so that it is no news? */
+/** Does one of the living versions have this value already? */
 async function holds(ports: EnginePorts, secret: SecretRecord, issued: Issued): Promise<boolean> {
   for (const version of secret.versions.filter(isAlive)) {
     const fields = await ports.vault.read((reader) => reader.value(secret.id, version.n))
@@ -333,7 +336,7 @@ async function holds(ports: EnginePorts, secret: SecretRecord, issued: Issued): 
   return false
 }
 
-/** Nobody looks for it any more. */
+/** Removes the call from those that are looked for. */
 async function drop(ports: EnginePorts, secretId: string, call: LateCall): Promise<undefined> {
   await change(ports, secretId, call, (fresh) => withoutLate(fresh, call), undefined)
   return undefined
@@ -371,8 +374,8 @@ async function change(
 }
 
 /**
- * Begins the run that makes a late value current where it has taken the current one's
- * place. Its intent is settled once more; it calls no create. Returns its id.
+ * Begins the run that makes a late value current where it has replaced the current one.
+ * The run settles the intent once more and calls no create. Returns its id.
  */
 export async function beginRecovery(
   ports: EnginePorts,

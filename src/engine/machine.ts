@@ -1,17 +1,16 @@
 /**
- * What happens next in a run. Pure: `evolve` folds the journal into a state, `decide`
- * says what to do now. The driver is the only caller that acts.
+ * What happens next in a run. Pure: `evolve` computes the state from the journal,
+ * `decide` says what to do now. The driver is the only caller that acts.
  *
- * Forward, where old and new live side by side:
- *   preflight → create → verify → deliver → deploy → check → promote → refresh → settle →
- *   recheck → close
- * Forward, where the old value dies with the create (`in-place`): the create promotes,
- * everything after it only goes forward. Back: demote → restore → settle → prove-old →
- * discard → close
+ * - Forward, where old and new live side by side: preflight → create → verify → deliver →
+ *   deploy → check → promote → refresh → settle → recheck → close
+ * - Forward, where the old value dies with the create (`in-place`): the create promotes,
+ *   and everything after it only goes forward
+ * - Back: demote → restore → settle → prove-old → discard → close
  *
- * `settle:KEY` is there only where a write that would undo the direction was given up at
- * that target (writes.ts): its time is waited for, and then the target is read or written
- * once more.
+ * The step `settle:KEY` exists only where a write that would undo the direction was given
+ * up at that target (writes.ts). The run waits until that write can't be carried out any
+ * more, and then the target is read, and written once more if necessary.
  */
 import type {
   Failure,
@@ -28,67 +27,76 @@ import { conditionOf, kindOf, orderOf, parseStep } from './steps/kinds.ts'
 import { evolveWrites, settlesAt, type Writes, writesBefore } from './writes.ts'
 import { pickDefined } from '../core/defined.ts'
 
-/** Attempts of a step that may be repeated, before the run turns. */
+/** How often a step whose failure may be repeated is attempted before the run turns. */
 export const MAX_ATTEMPTS = 3
 
 /**
- * No pause inside a run is longer; a retry date further away than this was written by a
- * clock that has been set back since.
+ * No pause inside a run is longer. A retry date further away was written by a clock that
+ * has been set back since.
  */
 const LONGEST_PAUSE = 60_000
 
-export interface StepState {
+interface StepState {
   readonly status: 'intended' | 'done' | 'failed'
   readonly attempts: number
   readonly failure?: Failure
   readonly retryAt?: number
-  /** Its intent was made durable once: from then on it may have had an effect. */
+  /**
+   * Its intent was made durable at least once, so from then on it may have had an effect.
+   */
   readonly begun?: true
-  /** What a target held before we first wrote to it. */
+  /** What the target held before we first wrote to it. */
   readonly prior?: Prior
-  /** What else its adapter must put back. */
+  /** What the target's adapter must put back besides the values. */
   readonly rest?: Secret
-  /** What was said of it when it was done. */
+  /** What the journal says of it since it was done. */
   readonly detail?: string
-  /** Not done: an operator accepted that it is not. */
+  /** It was not done: an operator accepted that. */
   readonly waived?: true
 }
 
-/** What marks a proof of the old value that has shown that it is dead. */
+/** The detail of a `prove-old` step that has shown that the old value is dead. */
 export const REFUSED = 'refused'
 
-/** What marks a step as accepted by an operator instead of done. */
+/** The detail of a step that an operator accepted as not done. */
 export const WAIVED = 'accepted by the operator'
 
 export interface RunState {
   readonly direction: 'forward' | 'back'
   readonly steps: Readonly<Record<string, StepState>>
-  /** Writes to targets of which nobody knows what became. */
+  /** Writes to targets whose outcome nobody knows. */
   readonly writes: Writes
   /**
-   * How often it went forward again after it had gone back: what is written then is
-   * another delivery.
+   * How often the run went forward again after it had gone back. What is written in a
+   * later round is another delivery, not a repetition.
    */
   readonly rounds: number
   /**
-   * The create: `none` not called or nothing came of it; `intended` the intent is durable
-   * and the outcome is not (a crash lies between); `unknown` the call failed and may have
-   * worked; `ambiguous` reading could not tell; `issued` the value is sealed; `abandoned`
-   * an operator decided for the old one.
+   * Where the create stands.
+   *
+   * - `none`: it was not called, or nothing came of it
+   * - `intended`: the intent is durable and the outcome is not, so the process may have
+   *   died in between
+   * - `unknown`: the call failed and may have worked
+   * - `ambiguous`: reading could not tell what it did
+   * - `issued`: the new value is sealed
+   * - `abandoned`: an operator decided for the old value
    */
   readonly create: 'none' | 'intended' | 'unknown' | 'ambiguous' | 'issued' | 'abandoned'
   readonly intent: Intent | undefined
-  /** When a create of unknown outcome was given up, as far as the journal knows. */
+  /**
+   * When we gave up waiting for a create of unknown outcome, as far as the journal knows.
+   */
   readonly gaveUpAt: number | undefined
-  /** The far side answered that create itself: nothing more comes of it. */
+  /** The far side answered that create itself, so nothing more comes of it. */
   readonly answered: boolean
-  /** Before this time nothing is believed to be absent. */
+  /** Before this time it is not believed that the create came to nothing. */
   readonly settlesAt: number | undefined
-  /** It was asked, and what it said is not to be believed yet. */
+  /** The far side was asked, and its answer is not to be believed yet. */
   readonly waiting: boolean
   /** What an operator decided while the outcome was not known. */
   readonly decided: 'new' | 'old' | undefined
-  /** What an operator gave up by name. */
+  /** The conditions that an operator gave up by name. */
   readonly givenUp: readonly string[]
   readonly newVersion: number | null
   /** Is the new version current now? */
@@ -96,17 +104,17 @@ export interface RunState {
   /** Why the run turned back or stopped. */
   readonly cause: string | undefined
   readonly parked: string | undefined
-  /** A parked run is not tried again by itself before this. */
+  /** Before this time a parked run is not tried again by itself. */
   readonly parkedUntil: number | undefined
-  /** It goes on by itself then. */
+  /** The run goes on by itself at that time. */
   readonly waits: boolean
   /**
-   * An operator wants the new value although undoing had begun: from then on failure
-   * stops instead of going back.
+   * An operator wants the new value although undoing had begun. From then on a failure
+   * stops the run instead of turning it back.
    */
   readonly kept: boolean
   readonly closed: RunStatus | undefined
-  /** Could the old value be proven to work after an undo? */
+  /** Was the old value proven to work after an undo? */
   readonly oldProven: boolean | undefined
 }
 
@@ -115,7 +123,7 @@ export type Command =
   | { readonly do: 'settle' }
   | { readonly do: 'give-up'; readonly step: string; readonly reason: string }
   | { readonly do: 'turn'; readonly direction: 'back'; readonly reason: string }
-  /** `at`: the targets for whose sake it waits. */
+  /** `at` names the targets for whose sake the run waits. */
   | {
       readonly do: 'park'
       readonly reason: string
@@ -126,7 +134,7 @@ export type Command =
   | { readonly do: 'close'; readonly status: Exclude<RunStatus, 'open' | 'unsafe'> }
   | { readonly do: 'stop' }
 
-/** The state before the first event. */
+/** The state of a run before its first event. */
 export function initial(plan: RunPlan): RunState {
   return {
     direction: 'forward',
@@ -153,7 +161,7 @@ export function initial(plan: RunPlan): RunState {
   }
 }
 
-/** The state of a run: the fold of its journal. */
+/** The state of a run, computed from its whole journal. */
 export function stateOf(run: Pick<RunRecord, 'plan' | 'events'>): RunState {
   return run.events.reduce((state, event) => evolve(run.plan, state, event), initial(run.plan))
 }
@@ -161,17 +169,17 @@ export function stateOf(run: Pick<RunRecord, 'plan' | 'events'>): RunState {
 /** The state after one more event. */
 export function evolve(plan: RunPlan, before: RunState, event: RunEvent): RunState {
   const writes = evolveWrites(before.writes, event, before.direction)
-  return evolved(plan, writes === before.writes ? before : { ...before, writes }, event)
+  return applyEvent(plan, writes === before.writes ? before : { ...before, writes }, event)
 }
 
-function evolved(plan: RunPlan, state: RunState, event: RunEvent): RunState {
+function applyEvent(plan: RunPlan, state: RunState, event: RunEvent): RunState {
   switch (event.type) {
     case 'began':
       return state
     case 'intended': {
       const before = state.steps[event.step]
-      // The first word on what stood there counts: later ones may have read our own
-      // write.
+      // The first record of what stood there counts, because a later one may have read
+      // our own write.
       const stood = before?.begun === true ? stoodOf(before) : stoodOf(event)
       const step: StepState = {
         status: 'intended',
@@ -246,8 +254,8 @@ function evolved(plan: RunPlan, state: RunState, event: RunEvent): RunState {
       if (event.outcome === 'ambiguous')
         return { ...told, create: 'ambiguous', cause: event.detail }
       const before = state.steps['create']
-      // A crash counts as an attempt too, or a create that always kills the process would
-      // be called for ever.
+      // A crash counts as an attempt too. Otherwise a create that always kills the
+      // process would be called for ever.
       const attempts = (before?.attempts ?? 0) + (before?.status === 'intended' ? 1 : 0)
       const failure: Failure = before?.failure ?? {
         code: 'failed',
@@ -290,8 +298,8 @@ function evolved(plan: RunPlan, state: RunState, event: RunEvent): RunState {
 }
 
 /**
- * The same direction again is a new start for what failed: another process or an operator
- * tries again.
+ * Changes the direction. The same direction again is a new start for the steps that
+ * failed, because another process or an operator tries again.
  */
 function turned(state: RunState, direction: 'back' | 'forward', reason: string): RunState {
   const again = direction === state.direction
@@ -302,8 +310,8 @@ function turned(state: RunState, direction: 'back' | 'forward', reason: string):
     ]),
   )
   const steps = !again && direction === 'forward' ? forwardAgain(fresh) : fresh
-  // What can't be told stays untold when the operator gives up the new value; otherwise
-  // it is asked for once more.
+  // If nobody can tell what the create did, it is abandoned when the operator gives up
+  // the new value, and asked for once more otherwise.
   const untold =
     state.create === 'ambiguous' || state.create === 'unknown' || state.create === 'intended'
   const create = !untold
@@ -335,7 +343,8 @@ function renewed(step: StepState, again: boolean): StepState {
 }
 
 /**
- * What the way back did is not so any more, and what it undid has to be done once more.
+ * The steps of a run that goes forward again: what the way back did is forgotten, and
+ * what it undid must be done once more.
  */
 function forwardAgain(
   steps: Readonly<Record<string, StepState>>,
@@ -360,14 +369,14 @@ function without(
 
 function issued(plan: RunPlan, state: RunState, version: number | undefined): RunState {
   const next: RunState = { ...state, create: 'issued', newVersion: version ?? state.newVersion }
-  // The old value died with the create, so there is no way back, whatever was wanted
+  // The old value died with the create, so there is no way back, whatever was decided
   // before this was known.
   return plan.overlap === 'in-place' ? { ...next, promoted: true, direction: 'forward' } : next
 }
 
 /**
- * Targets at which a write that would undo this direction was given up, and which the run
- * has left as it should.
+ * Targets at which a write that would undo this direction was given up, and whose own
+ * step of this direction was not given up by an operator.
  */
 function unsettled(
   plan: RunPlan,
@@ -393,16 +402,15 @@ function stepsOf(
     touched,
     unsettled: unsettled(plan, state, direction),
     promoted: state.steps['promote']?.status === 'done',
-    // What a call did that nobody could ask about is not known either: whether the old
-    // value still works is at least tried.
+    // An abandoned create may have changed something too, so the old value is at least
+    // tried.
     changed: touched.length > 0 || wasPromoted(state) || state.create === 'abandoned',
     made: state.newVersion !== null,
   })
 }
 
 /**
- * Targets that hold, or may hold, the new value: to which a write was intended, not only
- * looked at.
+ * Targets that hold, or may hold, the new value, because a write to them was intended.
  */
 export function touchedTargets(plan: RunPlan, state: RunState): readonly string[] {
   const touched = (step: string): boolean => {
@@ -429,8 +437,8 @@ function wasPromoted(state: RunState): boolean {
 }
 
 /**
- * May failure go back? Not once the old value is dead, or switched off on purpose, or may
- * be.
+ * May a failure turn the run back? Not once the old value is dead or was switched off on
+ * purpose, nor where either may be so.
  */
 export function canGoBack(plan: RunPlan, state: RunState): boolean {
   const off = state.steps['suspend-old']
@@ -439,7 +447,9 @@ export function canGoBack(plan: RunPlan, state: RunState): boolean {
   return plan.overlap !== 'in-place' || state.create !== 'issued'
 }
 
-/** The conditions that are still open in the direction in which a run goes, by name. */
+/**
+ * The names of the conditions that are still open in the direction in which a run goes.
+ */
 export function openConditions(
   plan: RunPlan,
   state: RunState,
@@ -453,20 +463,20 @@ export function openConditions(
 }
 
 /** Has this step failed for good? */
-export function isFinal(step: StepState | undefined): boolean {
+function isFinal(step: StepState | undefined): boolean {
   return (
     step?.status === 'failed' && (step.failure?.retryable !== true || step.attempts >= MAX_ATTEMPTS)
   )
 }
 
-/** Why a run turns back when an operator says so. */
+/** The reason of the event that turns a run back because an operator says so. */
 export const KEEPS_OLD = 'the operator keeps the old value'
 
 /**
- * From when on it is believed that a create which left no trace has come to nothing: the
- * far side's longest time after it was given up. 0 where the far side has answered it.
- * `undefined` while the journal does not know when it was given up: the process that made
- * the call died.
+ * From when on it is believed that a create which left no trace has come to nothing: as
+ * long after it was given up as the far side may still carry it out. 0 where the far side
+ * has answered it. `undefined` where the process that made the call died, so that the
+ * journal does not know when it was given up.
  */
 export function believedFrom(plan: RunPlan, state: RunState): number | undefined {
   if (state.answered) return 0
@@ -477,20 +487,23 @@ export function believedFrom(plan: RunPlan, state: RunState): number | undefined
 }
 
 /**
- * No wait for a far side is longer; a date further away was written by a clock that has
+ * No wait for a far side is longer. A date further away was written by a clock that has
  * been set back since.
  */
 const LONGEST_WAIT = 86_400_000
 
-/** Until when it must be waited; `undefined` when it need not. */
+/**
+ * Until when the run must wait before it believes the absence of a new credential;
+ * `undefined` when it need not wait.
+ */
 function waitOf(plan: RunPlan, state: RunState, now: number): number | undefined {
   const from = believedFrom(plan, state)
   return from !== undefined && from > now && from - now <= LONGEST_WAIT ? from : undefined
 }
 
 /**
- * The create may have worked: ask, wait until the answer can be believed, or stop for a
- * person.
+ * Decides while the create may have worked: ask, wait until the answer can be believed,
+ * or stop for a person.
  */
 function decideUnknown(plan: RunPlan, state: RunState, now: number): Command {
   const until = waitOf(plan, state, now)
@@ -517,14 +530,16 @@ function decideUnknown(plan: RunPlan, state: RunState, now: number): Command {
   if (isFinal(asked))
     return {
       do: 'park',
-      reason: `the outcome of the create call could not be learned: ${asked?.failure?.message ?? ''}`,
+      reason:
+        'the outcome of the create call could not be learned: ' +
+        `${asked?.failure?.message ?? ''}`,
     }
   return pauseOf(asked, now) ?? { do: 'settle' }
 }
 
 /**
- * Nobody can tell. A decision for the old value is carried out when the writer can't act
- * any more.
+ * Decides when nobody can tell what the create did. A decision for the old value is
+ * carried out once the call can't be carried out any more.
  */
 function decideAmbiguous(plan: RunPlan, state: RunState, now: number): Command {
   const reason = state.cause ?? 'the outcome of the create call is unknown'
@@ -545,7 +560,8 @@ export function decide(plan: RunPlan, state: RunState, now: number): Command {
   if (state.create === 'intended' || state.create === 'unknown')
     return decideUnknown(plan, state, now)
   if (state.create === 'ambiguous') return decideAmbiguous(plan, state, now)
-  // What was decided while the outcome was not known is carried out now that it is.
+  // A decision that was made while the outcome was not known is carried out now that it
+  // is known.
   if (state.decided === 'old' && state.direction === 'forward' && canGoBack(plan, state))
     return { do: 'turn', direction: 'back', reason: KEEPS_OLD }
   if (
@@ -581,9 +597,7 @@ export function decide(plan: RunPlan, state: RunState, now: number): Command {
   return { do: 'close', status: changed ? 'rolled_back' : 'failed' }
 }
 
-/**
- * Writes that were given up may still be carried out: it is waited for the last of them.
- */
+/** Waits for the last of the writes that were given up and may still be carried out. */
 function settleWait(plan: RunPlan, state: RunState, now: number): Command | undefined {
   const { direction } = state
   const late = unsettled(plan, state, direction).flatMap((key) => {
@@ -596,7 +610,9 @@ function settleWait(plan: RunPlan, state: RunState, now: number): Command | unde
   const why = state.cause === undefined ? '' : `; before that: ${state.cause}`
   return {
     do: 'park',
-    reason: `a write to target ${at.join(', ')} that was given up may still be carried out there${why}`,
+    reason:
+      `a write to target ${at.join(', ')} that was given up may still be carried out ` +
+      `there${why}`,
     waitsUntil: Math.max(...late.map(({ until }) => until)),
     at,
   }
@@ -608,16 +624,16 @@ function pauseOf(step: StepState | undefined, now: number): Command | undefined 
 }
 
 /**
- * Marks that a run was taken up again in the direction in which it went; it decides
- * nothing.
+ * The reason of an event by which a run is taken up again in the direction in which it
+ * went. It decides nothing.
  */
 export const AGAIN = 'taken up again'
 
 /**
- * The failure that turned or stopped the run, for reports: what it stands at now, and not
- * what an earlier try stumbled over. `undefined` where it was no failed step: then the
- * journal says why in words (`stoppedBy`). Of a run that was neither turned nor stopped
- * it is the last failure there was.
+ * The failure that turned or stopped the run, for reports. It is the reason for which the
+ * run stands now, not what an earlier attempt failed with. `undefined` where the reason
+ * was no failed step; then `stoppedBy` has it in words. Of a run that was neither turned
+ * nor stopped it is the last failure, if there was one.
  */
 export function lastFailure(
   run: Pick<RunRecord, 'events'>,
@@ -636,12 +652,15 @@ export function lastFailure(
   )
 }
 
-/** What turned or stopped the run last, in the journal's words. */
+/** Why the run turned or stopped last, in the journal's words. */
 export function stoppedBy(run: Pick<RunRecord, 'events'>): string | undefined {
   return decisive(run).reason
 }
 
-/** A run that stands still: where it was parked. Any other: where it turned back. */
+/**
+ * The event that decided: the parking of a run that stands still, otherwise the last turn
+ * back.
+ */
 function decisive({ events }: Pick<RunRecord, 'events'>): {
   readonly at: number
   readonly reason: string | undefined

@@ -1,10 +1,10 @@
 /**
- * Why nothing may begin although everything outside is well: the value that is replaced,
- * what comes in its place and the names at the targets do not go together. A consumer
- * that read a text must never find a JSON document, one that is told a new password must
- * be told whose it is, and a login whose user is not known must not be rotated, because
- * the one in use could be changed. Nothing outside is asked, so that `schedule set`
- * refuses what a rotation would refuse, and both say the same.
+ * Why nothing may begin although everything outside is well: the current value, the new
+ * one and the names at the targets do not go together. A consumer that read a text must
+ * never find a JSON document. A consumer that gets a new password must be told whose it
+ * is. A login whose user is not known must not be rotated, because the one in use could
+ * be changed. These checks make no call to the outside, so `schedule set` refuses what a
+ * rotation would refuse, in the same words.
  */
 import type { ProviderRef, TargetSpec } from '../core/model.ts'
 import { visible } from '../core/names.ts'
@@ -15,19 +15,24 @@ import type { Adapters } from './ports.ts'
 /** What is about to be exchanged for what. */
 export interface Exchange {
   readonly path: string
-  /** Who makes the new value, or would make the one after it. */
+  /**
+   * The provider that makes the new value. Where a value is given, it would make the next
+   * one.
+   */
   readonly provider: ProviderRef | null
   readonly current: Fields | undefined
-  /** The new value where it is known already, because the operator gives it. */
+  /** The new value, if the operator gives it. */
   readonly given?: Fields
   readonly targets: readonly TargetSpec[]
-  /** The operator may give new values too, with the fields that the current one has. */
+  /**
+   * The operator may also give later values, with the fields that the current one has.
+   */
   readonly orGiven?: true
 }
 
 /**
- * The first reason why this exchange must not begin, and the line to type; `undefined`
- * when it may.
+ * The first reason why this exchange must not begin, and the command to type; `undefined`
+ * when it may begin.
  */
 export async function misfitOf(
   adapters: Pick<Adapters, 'traits' | 'currentFault' | 'namesFault'>,
@@ -50,7 +55,7 @@ export async function misfitOf(
     current === undefined ? undefined : await adapters.currentFault(provider, current, path)
   if (fault !== undefined) return fault
   const { mints, fields } = await adapters.traits(provider)
-  // What a person will hand over is looked at when it is there.
+  // A value that a person will hand over is checked when it is there.
   if (mints === 'person') return undefined
   const known =
     exchange.orGiven === true && current !== undefined && !Object.hasOwn(current, SINGLE)
@@ -59,17 +64,14 @@ export async function misfitOf(
   return targetFault(path, targets, current, fields, newUser, known)
 }
 
-/**
- * Names that say of themselves that a database or a program is meant; it may be called
- * like its user.
- */
+/** Names that clearly mean a database or a program, which may be called like its user. */
 const NO_USER =
   /(^|_)(DB|DBNAME|DATABASE|SCHEMA|VHOST|(DB|DATABASE|SCHEMA|VHOST|APP|SERVICE|PROJECT)_NAME)$|DATABASE$/i
 
 /**
- * Another entry of the same place that holds one of the users, under a name that would
- * not be written: whoever reads it beside the new password is refused. `undefined` where
- * there is none.
+ * Finds another entry in the same document that holds one of the users under a name that
+ * would not be written. Whoever reads it together with the new password is refused.
+ * `undefined` where there is none.
  */
 export function strandedUser(
   path: string,
@@ -99,15 +101,15 @@ export function strandedUser(
   }
 }
 
-/** Fields that name and do not open anything. */
+/** Fields that identify something and do not grant access. */
 const NAMES: ReadonlySet<string> = new Set(['accessKeyId', 'username', 'host', 'port', 'database'])
-/** A shorter text may stand anywhere by chance. */
+/** A shorter text may occur in another one by chance. */
 const LEAST = 8
 
 /**
- * Another entry of the same place that holds the value which is replaced, alone or inside
- * a longer text such as an address, under a name that would not be written. `undefined`
- * where there is none.
+ * Finds another entry in the same document that holds the old value, alone or inside a
+ * longer text such as a connection URL, under a name that would not be written.
+ * `undefined` where there is none.
  */
 export function copyBeside(
   path: string,
@@ -142,7 +144,7 @@ export function copyBeside(
 }
 
 /**
- * Does the user change with the password, so that one without the other logs nobody in?
+ * Does the user change with the password, so that neither can log in without the other?
  */
 export async function changesUser(
   adapters: Pick<Adapters, 'traits'>,
@@ -177,7 +179,11 @@ function targetFault(
   return undefined
 }
 
-/** The single name of a value that has fields stands for all of them, as JSON. */
+/**
+ * A target with a single name for a value with fields stores all of them there, as JSON.
+ * So a value must not change between one text and several fields, and must keep the
+ * fields that a target wants.
+ */
 function shapeFault(
   path: string,
   spec: TargetSpec,
@@ -215,7 +221,7 @@ function shapeFault(
   }
 }
 
-/** A password beside the name of the other user logs nobody in. */
+/** A new password is useless beside the name of the other user. */
 function userFault(path: string, spec: TargetSpec, newUser: boolean): CurrentFault | undefined {
   const { password, username, url } = spec.names
   if (!newUser || password === undefined || username !== undefined || url !== undefined)
@@ -228,7 +234,9 @@ function userFault(path: string, spec: TargetSpec, newUser: boolean): CurrentFau
   }
 }
 
-/** What stands under the name of the value before must be in the value before. */
+/**
+ * The fields that a target stores of the previous value must exist in the previous value.
+ */
 function pairFault(
   path: string,
   spec: TargetSpec,
@@ -250,8 +258,8 @@ function pairFault(
 }
 
 /**
- * Names for the fields of a new value where one name, perhaps that of the password, is
- * known.
+ * Names for the fields of a new value, where one name is known that may be that of the
+ * password.
  */
 export function namesFor(
   name: string,

@@ -1,29 +1,30 @@
 /**
- * Features that whoever writes to a vault must know, by name, in the document `needs`. A
- * program that meets a name it does not know leaves the vault alone: it would misread
- * what stands there. Programs up to 27 November 2026 do not know this document, so after
- * the first run of a later one there is no way back to them.
+ * The document `needs`: names of the features that every program which writes to the
+ * vault must know. A program that finds an unknown name leaves the vault alone, because
+ * it would misread what stands there. Programs up to 27 November 2026 do not know this
+ * document, so after the first run of a later program there is no way back to them.
  */
 import { RotateError } from '../core/errors.ts'
 import type { VaultTx } from '../core/ports.ts'
 
-/** The document that holds the names. */
+/** The name of the document. */
 const DOC = 'needs'
 
 /**
  * What this program writes and an older one would misread:
  *
- * - `settle-waits`: a run that is open because the far side may still act, and decisions
- *   that are recorded until then; creates that are looked for again (`late`)
+ * - `settle-waits`: a run that is open because the far side may still carry out its
+ *   create, decisions that are recorded until then, and creates that are looked for
+ *   afterwards (`late`)
  * - `write-waits`: a run that is open because a write to a target may still be carried
  *   out
  * - `standing`: what must be put back besides values, and our last write to places that
  *   can't be read
  */
-export const FEATURES = ['settle-waits', 'write-waits', 'standing'] as const
+const FEATURES = ['settle-waits', 'write-waits', 'standing'] as const
 
 /**
- * Throws `denied` where the vault needs something that this program does not know.
+ * Throws `denied` where the vault needs a feature that this program does not know.
  * Nothing is changed then.
  */
 export async function mustKnowNeeds(tx: VaultTx): Promise<void> {
@@ -40,7 +41,10 @@ export async function mustKnowNeeds(tx: VaultTx): Promise<void> {
   )
 }
 
-/** Records in the same commit that a writer must know these features from now on. */
+/**
+ * Records, in the transaction of the first write that needs them, that a writer must know
+ * these features.
+ */
 export async function recordNeeds(tx: VaultTx): Promise<void> {
   const needed = (await tx.doc<readonly string[]>(DOC)) ?? []
   const missing = FEATURES.filter((name) => !needed.includes(name))

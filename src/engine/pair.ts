@@ -1,8 +1,9 @@
 /**
- * The pair NAME and NAME_PREVIOUS, for consumers that verify what others signed or send
- * (JWT, web hooks): while an old version is in grace they must accept both values. Beside
- * the current value stands the one before it, and outside a grace the current value once
- * more: so the name is always there, and a target needs no way to delete it.
+ * The pair NAME and NAME_PREVIOUS, for consumers that verify what others signed or sent
+ * (JWT, web hooks). While an old version is in grace they must accept both values. NAME
+ * holds the current value. NAME_PREVIOUS holds the one before it during a grace, and
+ * otherwise the current value too, so that the name always exists and a target needs no
+ * way to delete it.
  */
 import { type AdapterError, asAdapterError, RotateError } from '../core/errors.ts'
 import type { RunPlan, SecretRecord, TargetSpec, VersionRecord, Written } from '../core/model.ts'
@@ -10,13 +11,13 @@ import { currentVersion } from '../core/model.ts'
 import type { Delivery, TargetSession } from '../core/target.ts'
 import { inPlaceOf } from './places.ts'
 import type { EnginePorts } from './ports.ts'
-import { answered, confirmed, deliveryOf } from './session.ts'
+import { callAdapter, readBack, deliveryOf } from './session.ts'
 import { isCrash } from './crash.ts'
 import { signsAfter } from './standing.ts'
 
 /**
- * The version that stands beside version `n` when a run delivers it: the old one if it is
- * granted a grace, else none but `n`.
+ * The version whose value NAME_PREVIOUS gets when a run delivers version `n`: the old
+ * version if it is granted a grace, otherwise `n` itself.
  */
 export function besideNew(plan: RunPlan, n: number): number {
   return plan.oldVersion === null ||
@@ -28,8 +29,8 @@ export function besideNew(plan: RunPlan, n: number): number {
 }
 
 /**
- * The version that stood beside version `old` before a run: one that was still in its
- * grace, else none but `old`.
+ * The version whose value NAME_PREVIOUS held before a run, while `old` was current: one
+ * that was still in its grace, otherwise `old` itself.
  */
 export function besideOld(secret: SecretRecord, old: number): number {
   return (
@@ -48,8 +49,8 @@ function isPublished(version: VersionRecord): boolean {
 }
 
 /**
- * Which targets hold this version beside the current one. None, if a later version has
- * taken its place there.
+ * The targets at which NAME_PREVIOUS holds this version. None if a later version has
+ * taken that place.
  */
 function holders(secret: SecretRecord, version: VersionRecord): readonly string[] {
   if (!version.labels.includes('previous') || version.retirement?.why === 'discard') return []
@@ -64,8 +65,8 @@ function holders(secret: SecretRecord, version: VersionRecord): readonly string[
 }
 
 /**
- * The version that stands beside the current one once `dying` is gone: one that is still
- * in its grace, else none but the current one.
+ * The version whose value NAME_PREVIOUS gets once `dying` is gone: one that is still in
+ * its grace, otherwise the current one.
  */
 export function besideWithout(secret: SecretRecord, current: number, dying: number): number {
   return (
@@ -76,11 +77,10 @@ export function besideWithout(secret: SecretRecord, current: number, dying: numb
 }
 
 /**
- * Before an old version ends: puts the current value into the place of the old one
- * wherever the pair is published, and makes consumers take it up. May be repeated; the
- * retirement's step, which does not move on, is the intent. `told` is called after each
- * target, with the signs of what was written. Resolves to the first failure, with its
- * target named.
+ * Before an old version ends: replaces it by the current value wherever the pair is
+ * published, and makes consumers take that up. It may be repeated: the step of the
+ * retirement, which does not move on meanwhile, is its intent. `told` is called after
+ * each target with the signs of what was written. Resolves to the first failure.
  */
 export async function withdraw(
   ports: EnginePorts,
@@ -101,7 +101,7 @@ export async function withdraw(
       await ports.faults.at(`before:effect:withdraw:${key}`)
       const id = `${version.retirement?.runId ?? secret.id}.${key}.alone.v${current.n}`
       const delivery = deliveryOf(spec, secret.path, current.n, fields, id, fields)
-      const session = await answered(() => ports.adapters.openTarget(spec, secret.path))
+      const session = await callAdapter(() => ports.adapters.openTarget(spec, secret.path))
       try {
         written = await inPlaceOf(ports, spec, () => putCurrent(session, spec, delivery, current.n))
         await session.deploy?.(delivery)
@@ -120,8 +120,9 @@ export async function withdraw(
 }
 
 /**
- * Writes the current value and reads it back; the caller holds the place. Returns the
- * signs of what was written, where there are any.
+ * Writes the current value and reads it back. The caller holds the place. Returns the
+ * signs that the target shows of this write; `undefined` where everything could be read,
+ * or the target shows none.
  */
 export async function putCurrent(
   session: TargetSession,
@@ -130,7 +131,7 @@ export async function putCurrent(
   beside: number,
 ): Promise<Written | undefined> {
   await session.put(delivery)
-  const read = await confirmed(session, delivery.entries, spec.key)
+  const read = await readBack(session, delivery.entries, spec.key)
   const signs = read ? undefined : await signsAfter(session, Object.keys(delivery.entries))
   if (signs === undefined) return undefined
   return { version: delivery.version, ...(spec.previous === undefined ? {} : { beside }), signs }

@@ -1,28 +1,30 @@
 /**
- * Writers of one place take turns. Many secrets may stand in one document (an env file, a
- * Secret of a cluster), which is written as a whole: two writers at the same time would
- * each undo what the other has written. Whoever holds a place never asks for another one,
- * so nobody waits in a circle.
+ * Makes writers of one place take turns. Many secrets may stand in one document (an env
+ * file, a Secret of a cluster) that is written as a whole, so two writers at the same
+ * time would each undo what the other has written. A process that holds a place never
+ * asks for another one, so no two processes wait for each other.
  */
 import { AdapterError } from '../core/errors.ts'
 import type { TargetSpec } from '../core/model.ts'
 import type { Locks } from '../core/ports.ts'
 import type { EnginePorts } from './ports.ts'
-import { answered } from './session.ts'
+import { callAdapter } from './session.ts'
 
-/** So long another process is waited for; its calls end by their own limits. */
+/**
+ * How long this process waits for another one, whose calls end by their own time limits.
+ */
 const PATIENCE_MS = 120_000
 const LONGEST_PAUSE_MS = 1000
 
-/** Per process: the end of the queue for each place. */
+/** For each place, the end of the queue in this process. */
 const queues = new WeakMap<Locks, Map<string, Promise<void>>>()
 
 /**
- * Does this work while nobody else of this machine writes to the place; without a place,
- * at once. In this process it is first come, first served; what another process holds is
- * free at the latest when that process ends. Throws `unavailable` (nothing was done, may
- * be repeated) when another process does not give it back in time, and whatever ends the
- * wait when the process is told to stop.
+ * Does this work while no other process of this machine writes to the place; without a
+ * place, at once. In this process it is first come, first served. What another process
+ * holds becomes free at the latest when that process ends. Throws `unavailable` (nothing
+ * was done, and it may be repeated) when another process does not free the place in time,
+ * and the signal's reason when the process is told to stop.
  */
 export async function inPlace<T>(
   ports: Pick<EnginePorts, 'locks' | 'clock' | 'signal'>,
@@ -39,7 +41,7 @@ export async function inPlace<T>(
   queue.set(place, end)
   try {
     if (before !== undefined) await unlessStopped(before, ports.signal)
-    const release = await taken(ports, place)
+    const release = await takeLock(ports, place)
     try {
       return await work()
     } finally {
@@ -51,18 +53,18 @@ export async function inPlace<T>(
   }
 }
 
-/** The same for the place into which this target writes. */
+/** As `inPlace`, for the place into which this target writes. */
 export async function inPlaceOf<T>(
   ports: Pick<EnginePorts, 'locks' | 'clock' | 'signal' | 'adapters'>,
   spec: TargetSpec,
   work: () => Promise<T>,
 ): Promise<T> {
-  const { place } = await answered(() => ports.adapters.aboutTarget(spec))
+  const { place } = await callAdapter(() => ports.adapters.aboutTarget(spec))
   return inPlace(ports, place, work)
 }
 
-/** Takes the lock that other processes see. */
-async function taken(
+/** Takes the lock that other processes see. Returns what releases it. */
+async function takeLock(
   ports: Pick<EnginePorts, 'locks' | 'clock' | 'signal'>,
   place: string,
 ): Promise<() => void> {
@@ -98,8 +100,8 @@ function reasonOf({ reason }: AbortSignal): Error {
 }
 
 /**
- * FNV-1a: a name for a file. Two places of one name only wait for each other without
- * need.
+ * FNV-1a, to make a file name from a place. If two places get the same name, their
+ * writers wait for each other without need, which does no harm.
  */
 function shortHash(text: string): string {
   let hash = 0xcbf29ce484222325n

@@ -3,7 +3,7 @@ import { DAY, HOUR, MINUTE } from '../core/duration.ts'
 import type { Schedule, SecretType, Tier } from '../core/model.ts'
 import type { Clock } from '../core/ports.ts'
 
-/** Recommended and maximum age in days (CONTRACT 4, after the DotVault page). */
+/** Recommended and maximum age of a secret in days, by its type. */
 const AGES: Readonly<
   Record<SecretType, { readonly recommended: number; readonly maximum: number }>
 > = {
@@ -24,15 +24,18 @@ export function ageLimits(type: SecretType): {
   return AGES[type]
 }
 
-/** Default grace and quarantine: the smaller of 24 h and a quarter of the interval. */
+/**
+ * The default of grace and of quarantine: 24 h, or a quarter of the interval if that is
+ * shorter.
+ */
 export function defaultGrace(intervalDays: number | null): number {
   return intervalDays === null ? DAY : Math.min(DAY, (intervalDays * DAY) / 4)
 }
 
 /**
- * Why this interval is questionable: a key's age is interval + grace + quarantine.
- * `breach` is above the maximum or, like `notice`, above what is recommended; with
- * `--strict` or tier `critical` either is refused.
+ * Why this interval is questionable, if it is: interval, grace and quarantine together
+ * are the age of a key, and that is above the maximum or above what is recommended for
+ * the type.
  */
 export function ageWarning(
   type: SecretType,
@@ -60,7 +63,7 @@ export function mustRefuseAge(strict: boolean, tier: Tier): boolean {
   return strict || tier === 'critical'
 }
 
-/** Pauses after failed attempts of a schedule. */
+/** Pauses after failed attempts, for a schedule, an end or a lost key. */
 const LADDER = [MINUTE, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 6 * HOUR, DAY] as const
 
 /** How long to wait after that many failures in a row (1 = the first). */
@@ -69,14 +72,17 @@ export function retryPause(failures: number): number {
 }
 
 /**
- * Pause between attempts of one step inside a run: 1 s, then 4 s; what the far side asks
- * for wins, up to 30 s.
+ * The pause between attempts of one step inside a run: 1 s, then 4 s. A longer pause that
+ * the far side asks for is kept, up to 30 s.
  */
 export function stepPause(attempt: number, askedMs: number | undefined): number {
   return Math.min(30_000, Math.max(askedMs ?? 0, 1000 * 4 ** Math.max(0, attempt - 1)))
 }
 
-/** The next date counted from `from`. A cron expression is asked through `cronNext`. */
+/**
+ * The next date of a schedule, counted from `from`. `cronNext` computes it for a cron
+ * expression.
+ */
 export function nextDate(
   schedule: Pick<Schedule, 'intervalDays' | 'cron'>,
   from: number,
@@ -87,9 +93,9 @@ export function nextDate(
 }
 
 /**
- * The next date after a promotion. A value that expires earlier is replaced before that:
- * by the grace time or a quarter of what is left, whichever is smaller. An expiry in the
- * past changes nothing.
+ * The next date after a promotion. A value that expires before `next` is replaced before
+ * it expires: earlier by the grace time or by a quarter of its remaining life, whichever
+ * is shorter. An expiry in the past changes nothing.
  */
 export function nextAfterPromotion(
   next: number,
@@ -101,7 +107,7 @@ export function nextAfterPromotion(
   return Math.min(next, expiresAt - Math.min(graceMs, (expiresAt - now) / 4))
 }
 
-/** Largest step back of the clock that is not suspicious. */
+/** How far the clock may go back without suspicion. */
 export const CLOCK_TOLERANCE = 5 * MINUTE
 
 /** Is the clock behind the highest time seen? Then nothing is revoked or pruned. */
@@ -110,17 +116,17 @@ export function clockWentBack(now: number, highest: number): boolean {
 }
 
 /**
- * Nothing has happened here for longer than any interval: it may be the clock that
- * jumped. It only warns, for a vault may also lie unused.
+ * Has nothing happened here for longer than any interval, so that the clock may have
+ * jumped? This is only a reason to warn, because a vault may also lie unused.
  */
 export function clockJumped(now: number, highest: number): boolean {
   return now > highest + 366 * DAY
 }
 
 /**
- * Why nothing may be ended by this clock, or nothing. The word of a server that was
- * reached over TLS counts more than what the vault has seen: it confirms a clock that is
- * behind the highest time, and exposes one that jumped ahead (DESIGN 4, "Time").
+ * Why nothing may be ended by this clock; `undefined` when it may. The `Date` of a server
+ * that was reached over TLS counts more than what the vault has seen: it confirms a clock
+ * that is behind the highest time, and exposes one that has jumped ahead.
  */
 export function clockDoubt(clock: Clock, highest: number): string | undefined {
   const skew = clock.skew?.()

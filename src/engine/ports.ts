@@ -1,4 +1,6 @@
-/** What the engine is given. It knows no vault, no SDK, no clock of its own. */
+/**
+ * What the engine is given from outside: it has no vault, no SDK and no clock of its own.
+ */
 import type { CheckSpec, ProviderRef, Schedule, TargetSpec } from '../core/model.ts'
 import type { Clock, Faults, Locks, Random, Vault } from '../core/ports.ts'
 import type { CurrentFault, ProviderSession, Traits } from '../core/provider.ts'
@@ -6,36 +8,45 @@ import type { Fields } from '../core/secret.ts'
 import type { CheckOutcome, TargetSession } from '../core/target.ts'
 
 /**
- * Adapters by their stored configuration; references to other secrets are resolved here.
+ * The adapters, addressed by their stored configuration. References to other secrets are
+ * resolved here.
  */
 export interface Adapters {
   traits(ref: ProviderRef): Promise<Traits>
-  /** Why this value can't be what a rotation by this provider replaces. Asks nobody. */
+  /**
+   * Why a rotation by this provider can't replace this value; `undefined` when it can.
+   * Makes no call to the outside.
+   */
   currentFault(ref: ProviderRef, fields: Fields, path: string): Promise<CurrentFault | undefined>
   openProvider(ref: ProviderRef, path: string): Promise<ProviderSession>
   openTarget(spec: TargetSpec, path: string): Promise<TargetSession>
-  /** What a target of this configuration is, whoever opens it. Asks nobody. */
+  /** The properties of a target with this configuration. Makes no call to the outside. */
   aboutTarget(spec: TargetSpec): Promise<AboutTarget>
   /**
-   * Why these names can't be written as the target is configured, and what to type. Asks
-   * nobody.
+   * Why these names can't be written as the target is configured, and what to type. Makes
+   * no call to the outside.
    */
   namesFault(spec: TargetSpec, path: string): Promise<CurrentFault | undefined>
-  /** Does this check present the value? */
+  /** Does this check present the value, or is it only a sign of life? */
   presents(spec: CheckSpec): Promise<boolean>
   runCheck(spec: CheckSpec, fields: Fields, path: string): Promise<CheckOutcome>
 }
 
 export interface AboutTarget {
-  /** Is it only told, and knows itself what stood there? */
+  /** Is the target only told of a value, and knows itself what stood there? */
   readonly told: boolean
-  /** Where it writes, in words that are the same for the same place and never a value. */
+  /**
+   * In words, where the target writes. The same place has the same words, which never
+   * contain a value.
+   */
   readonly where: string
-  /** The one place that it writes into, where all who write there must take turns. */
+  /**
+   * The one place into which it writes and where all writers must take turns; `undefined`
+   * where every name is a place of its own.
+   */
   readonly place: string | undefined
   /**
-   * For how long a write that was given up may still be carried out there, in
-   * milliseconds.
+   * For how many milliseconds a write that was given up may still be carried out there.
    */
   readonly settlesAfterMs: number
 }
@@ -53,16 +64,19 @@ export interface EnginePorts {
   readonly pid: number
   readonly command: string
   /**
-   * Law 5, where backups are configured: makes sure that a verified backup newer than
-   * this time exists, and makes one if it does not. Throws `AdapterError` (effect none)
-   * when that can't be done.
+   * Where backups are configured: makes sure that there is a verified backup newer than
+   * this time (law 5), and makes one if there is none. Throws `AdapterError` (effect
+   * none) when that can't be done.
    */
   readonly ensureBackup?: (newerThan: number) => Promise<void>
-  /** The next date of a schedule counted from a time; knows cron expressions. */
+  /** The next date of a schedule counted from a time. It understands cron expressions. */
   nextDate(schedule: Schedule, from: number): number
-  /** Something that people should read, whatever becomes of the work; never a value. */
+  /**
+   * Tells people a line that they should read, whatever becomes of the work; never the
+   * value of a secret.
+   */
   note(line: string): void
-  /** A step has changed its status: for live progress and `--events`. */
+  /** Tells that a step has changed its status, for live progress and `--events`. */
   progress(event: Progress): void
 }
 

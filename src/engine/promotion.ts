@@ -1,6 +1,7 @@
 /**
- * The commit point: which version is current, how long the old one lives, when the next
- * rotation is due. Pure but for ids and dates from the ports.
+ * The commit point of a rotation: which version is current, how long the old one lives,
+ * and when the next rotation is due. Pure, apart from time and dates that come through
+ * the ports.
  */
 import type {
   AuditEntry,
@@ -17,7 +18,7 @@ import type { EnginePorts } from './ports.ts'
 import { pickDefined } from '../core/defined.ts'
 
 export interface Promotion {
-  /** The moment from which the interval and the grace are counted. */
+  /** The time from which the interval and the grace are counted. */
   readonly at: number
   readonly secret: SecretRecord
   readonly run: Partial<RunRecord>
@@ -37,7 +38,7 @@ export function promotion(
   const at = ports.clock.now()
   const promoted = versionOf(secret, n)
   const old = run.plan.oldVersion === null ? undefined : versionOf(secret, run.plan.oldVersion)
-  // What another provider issued did not die with this create.
+  // A credential that another provider issued did not die with this create.
   const elsewhere = old !== undefined && old.revocable && old.providerId !== run.plan.provider?.id
   const inPlace = run.plan.overlap === 'in-place' && !elsewhere
   const graceUntil = at + run.plan.graceMs
@@ -108,8 +109,8 @@ function replacedVersion(
 }
 
 /**
- * The schedule after a promotion: counted afresh, failures forgotten. A paused one stays
- * paused.
+ * The schedule after a promotion: its date is counted afresh and its failures are
+ * forgotten. A paused schedule stays paused.
  */
 function rescheduled(
   ports: Pick<EnginePorts, 'nextDate'>,
@@ -131,7 +132,7 @@ function rescheduled(
 }
 
 /**
- * Undoes a promotion: the old version is current again, the new one waits for its end.
+ * Takes a promotion back: the old version is current again, and the new one is no longer.
  */
 export function demotion(
   run: RunRecord,
@@ -155,8 +156,8 @@ export function demotion(
 }
 
 /**
- * The interval was not met: the dates are again what they were, unless an operator has
- * set others since.
+ * The rotation did not happen, so the dates are what they were before, unless an operator
+ * has set others since.
  */
 function dueAgain(run: RunRecord, schedule: Schedule): Schedule {
   const { due } = run.plan

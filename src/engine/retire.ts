@@ -1,22 +1,24 @@
 /**
- * The end of an old version: gates → suspend → quarantine → delete → proof of death.
- * Belongs to the version and blocks no run.
+ * The end of an old version: gates → suspend → quarantine → delete → proof of death. It
+ * belongs to the version and blocks no run.
  *
- * The gates (law 5): a newer version is current and verified afresh, its checks are
- * green, no run is open, the clock can be trusted, no target hands the old one out any
- * more (handed-out.ts), and it has not been seen in use since it was replaced, where the
- * provider can tell.
+ * The gates (law 5) are conditions that must hold before each call: a newer version is
+ * current and was just verified, its checks are green, no run is open, the clock can be
+ * trusted, no target hands the old version out any more (handed-out.ts), and the old
+ * version was not seen in use since it was replaced, where the provider can tell.
  *
  * What an override leaves out, and nothing else:
- * - `revoke`, and an emergency for every version in grace: what is left of the grace and
- *   of the quarantine.
- * - `revoke --force`, an emergency, a leaked value (`force`): also the sight of its use
- *   since it was replaced; and, where the provider ends it, that it could be withdrawn
- *   from a target which publishes the pair and can't be read (the result names the
- *   target). A target that can be read and still shows it holds the end.
- * - `discard`, of what was never current or was taken back: that the current version is
- *   proven, since the undo has done that, and a backup. Targets which its run never wrote
- *   to, or which an operator gave up by name, are not looked at.
+ * - `revoke`, and an emergency for every version in grace: the rest of the grace and of
+ *   the quarantine.
+ * - `force`, which `revoke --force`, an emergency and a leaked value set: also the
+ *   condition that it was not seen in use since it was replaced. Where the provider ends
+ *   it, also the condition that it could be withdrawn from a target which publishes the
+ *   pair and can't be read; the result names the target. A target that can be read and
+ *   still shows it holds the end.
+ * - `discard`, the end of a version that was never current or whose promotion was taken
+ *   back: the proof that the current version works, since the undo has made it, and the
+ *   backup. Targets to which its run never wrote, or which an operator gave up by name,
+ *   are not looked at.
  */
 import { AdapterError, asAdapterError, RotateError } from '../core/errors.ts'
 import type {
@@ -28,19 +30,19 @@ import type {
 } from '../core/model.ts'
 import { currentVersion, isAlive } from '../core/model.ts'
 import type { Credential, ProviderSession } from '../core/provider.ts'
-import { claimed, release } from './claim.ts'
+import { claimSecret, release } from './claim.ts'
 import { distrust } from './distrust.ts'
 import { Ending, heldResult, type RetireResult, type Seen } from './ending.ts'
-import { endableNow, gates, isDead, issuer, proveDead } from './evidence.ts'
-import { handedOut } from './handed-out.ts'
+import { endableNow, checkGates, isDead, issuer, proveDead } from './evidence.ts'
+import { stopHandingOut } from './handed-out.ts'
 import { withdraw } from './pair.ts'
 import { clockDoubt } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
-import { answered, missingIsFine } from './session.ts'
+import { callAdapter, missingIsFine } from './session.ts'
 import { isCrash } from './crash.ts'
 import { isOffAlready } from './steps/switched-off.ts'
 
-/** Works on every version of one secret that is due to end. `onlyVersion` narrows it. */
+/** Works on every version of one secret that is due to end, or only on `onlyVersion`. */
 export async function retireDue(
   ports: EnginePorts,
   secretId: string,
@@ -58,8 +60,10 @@ export async function retireDue(
   const open = (): readonly RetireResult[] =>
     due.map((version) => heldResult({ secret, version }, ports.clock.now(), 'a run is open', false))
   if (secret.openRun !== undefined) return open()
-  // A run may have begun, and been left open, since we looked.
-  if (!(await claimed(ports, secretId, (_tx, now) => Promise.resolve(now.openRun === undefined)))) {
+  // A run may have begun, and been left open, since the secret was read.
+  if (
+    !(await claimSecret(ports, secretId, (_tx, now) => Promise.resolve(now.openRun === undefined)))
+  ) {
     await release(ports, secretId)
     return open()
   }
@@ -86,14 +90,14 @@ async function retire(ending: Ending): Promise<RetireResult> {
   const { retirement } = seen
   if (retirement === undefined) return stays('nothing to do', false)
   const unsure = clockDoubt(ports.clock, await ports.vault.highestTime())
-  // A provider that is asked may confirm the clock; where nobody is asked it stays as it
-  // is.
+  // Asking a provider may confirm the clock. Where no provider will be asked, the doubt
+  // remains.
   if (unsure !== undefined && (!seen.version.revocable || retirement.why === 'discard'))
     return stays(unsure, false)
   const gone = retirement.why === 'discard' ? 'discarded' : 'retired'
   if (!seen.version.revocable) {
     try {
-      // What could not be ended when it was issued may be by now.
+      // A version that could not be ended when it was issued may be endable by now.
       if (await endableNow(ports, seen.secret, seen.version)) seen = await ending.makeRevocable()
     } catch (thrown) {
       if (thrown instanceof AdapterError) return ending.hold(thrown)
@@ -102,8 +106,8 @@ async function retire(ending: Ending): Promise<RetireResult> {
   }
   if (!seen.version.revocable) {
     try {
-      await alone(ending, seen, retirement)
-      const left = await nowhere(ending)
+      await withdrawVersion(ending, seen, retirement)
+      const left = await mendTargets(ending)
       return await ending.end(gone, ['not revocable here', ...left].join('; '))
     } catch (thrown) {
       if (thrown instanceof AdapterError) return ending.hold(thrown)
@@ -128,11 +132,11 @@ async function retire(ending: Ending): Promise<RetireResult> {
         'misconfigured',
         `provider ${version.providerId ?? ''}, which issued it, is not configured any more`,
       )
-    session = await answered(() => ports.adapters.openProvider(provider, secret.path))
+    session = await callAdapter(() => ports.adapters.openProvider(provider, secret.path))
     return await new EndAtProvider(ending, session).go()
   } catch (thrown) {
     if (thrown instanceof RotateError || isCrash(thrown)) throw thrown
-    // No date is written by a clock that is wrong.
+    // A wrong clock must not write a date for the next attempt.
     if (thrown instanceof ClockDoubt) return stays(thrown.message, true)
     return await ending.hold(asAdapterError(thrown))
   } finally {
@@ -141,11 +145,12 @@ async function retire(ending: Ending): Promise<RetireResult> {
 }
 
 /**
- * Sees to it that nobody holds it beside the current one any more. Throws what is in the
- * way. Resolves to what was left out: where the provider ends the value, a target that
- * can't be written must not keep alive what an operator wants dead.
+ * Withdraws the version from every target that publishes it beside the current one.
+ * Throws what prevents that. Resolves to the targets that were left out: where the
+ * provider ends the value by force, a target that can't be written must not keep alive
+ * what an operator wants dead.
  */
-async function alone(
+async function withdrawVersion(
   ending: Ending,
   { secret, version }: Seen,
   retirement: Retirement,
@@ -169,10 +174,10 @@ async function alone(
 }
 
 /**
- * Sees to it that no target hands it out. Throws what is in the way; resolves to what
- * else was seen.
+ * Makes sure that no target hands the version out. Throws what prevents that. Resolves to
+ * what else was seen at the targets.
  */
-async function nowhere(ending: Ending): Promise<readonly string[]> {
+async function mendTargets(ending: Ending): Promise<readonly string[]> {
   const { secret, version } = await ending.look()
   const current = currentVersion(secret)?.n ?? null
   const row = (target: string): AuditEntry['metadata'] => ({
@@ -180,7 +185,7 @@ async function nowhere(ending: Ending): Promise<readonly string[]> {
     again: true,
     delivered: current,
   })
-  return handedOut(ending.ports, secret, version, {
+  return stopHandingOut(ending.ports, secret, version, {
     intend: (target, id) =>
       ending.amend(
         (before, retirement) => ({
@@ -207,12 +212,16 @@ function withoutAgain({ again = {}, ...retirement }: Retirement, target: string)
   return left.length === 0 ? retirement : { ...retirement, again: Object.fromEntries(left) }
 }
 
-/** Found out while the provider was asked; nothing has been ended. */
+/**
+ * The clock turned out to be doubtful while the provider was asked; nothing has been
+ * ended.
+ */
 class ClockDoubt extends Error {}
 
 /**
- * Users in turn: the user of an old version has been given a new password since; ending
- * the user would end the newer version.
+ * Does a newer version have the same handle? With two users in turn, the user of an old
+ * version has been given a new password since, so ending the user would end the newer
+ * version.
  */
 function sharesHandle(secret: SecretRecord, version: VersionRecord): boolean {
   return (
@@ -224,9 +233,11 @@ function sharesHandle(secret: SecretRecord, version: VersionRecord): boolean {
 }
 
 /**
- * A value that was given back: it is one credential under two numbers, and ending it for
- * the older one would end the newer one too. The newer one answers for it; a newer one
- * that is only discarded leaves it to the older one, whose grace it may not cut short.
+ * Does another version hold the same value? A value that was given once more is one
+ * credential under two numbers, and ending it for the older number would end it for the
+ * newer one too. The newer version is responsible for the credential. If the newer one is
+ * only discarded, the older one stays responsible, because its grace must not be cut
+ * short.
  */
 function sharesValue(
   secret: SecretRecord,
@@ -246,12 +257,15 @@ function sharesValue(
 class EndAtProvider {
   readonly #ending: Ending
   readonly #session: ProviderSession
-  /** What another process found green says nothing about now. */
+  /**
+   * Were the gates open in this process? What an earlier process found says nothing about
+   * now.
+   */
   #proven = false
   #looked = false
-  /** What an override left out. */
+  /** What an override left out, for the result. */
   #left: readonly string[] = []
-  /** What was seen at the targets. */
+  /** What was seen at the targets, for the result. */
   #seen: readonly string[] = []
 
   constructor(ending: Ending, session: ProviderSession) {
@@ -259,7 +273,7 @@ class EndAtProvider {
     this.#session = session
   }
 
-  /** Goes on until it has ended or has to wait. Throws what is in the way. */
+  /** Goes on until the version has ended or has to wait. Throws what prevents its end. */
   async go(): Promise<RetireResult> {
     const { ports } = this.#ending
     for (;;) {
@@ -277,7 +291,7 @@ class EndAtProvider {
     }
   }
 
-  /** One step; `undefined` when the next one may follow at once. */
+  /** Does one step. Returns `undefined` when the next step may follow at once. */
   async #step(
     seen: Seen,
     retirement: Retirement,
@@ -290,7 +304,7 @@ class EndAtProvider {
     switch (retirement.step) {
       case 'waiting': {
         await this.#prove(seen, retirement, old)
-        this.#left = await alone(ending, seen, retirement)
+        this.#left = await withdrawVersion(ending, seen, retirement)
         await this.#lookAround()
         if (
           seen.version.offBefore !== true &&
@@ -340,8 +354,8 @@ class EndAtProvider {
         return undefined
       }
       case 'proving': {
-        // It said so twice and was not believed: a key may be slow to die, but not for
-        // ever.
+        // A key may be slow to die. If it is still alive the third time, it is deleted
+        // once more.
         if (retirement.failures >= 2 && !(await isDead(session, old))) {
           await ending.advance('deleting', {
             action: 'provider_call',
@@ -358,16 +372,18 @@ class EndAtProvider {
     }
   }
 
-  /** Looks once at every target, and once more after the switching off. */
+  /** Looks once at every target, and once more after the credential was switched off. */
   async #lookAround(): Promise<void> {
-    if (!this.#looked) this.#seen = [...this.#seen, ...(await nowhere(this.#ending))]
+    if (!this.#looked) this.#seen = [...this.#seen, ...(await mendTargets(this.#ending))]
     this.#looked = true
   }
 
-  /** The gates, the clock, and the backup that must be newer than the promotion. */
+  /**
+   * Asks for the gates, the clock, and the backup that must be newer than the promotion.
+   */
   async #prove({ secret, version }: Seen, retirement: Retirement, old: Credential): Promise<void> {
     const { ports } = this.#ending
-    if (!this.#proven) await gates(ports, secret, version, retirement, this.#session, old)
+    if (!this.#proven) await checkGates(ports, secret, version, retirement, this.#session, old)
     const doubt = clockDoubt(ports.clock, await ports.vault.highestTime())
     if (doubt !== undefined) throw new ClockDoubt(doubt)
     if (!this.#proven && retirement.why !== 'discard')
@@ -376,12 +392,15 @@ class EndAtProvider {
   }
 }
 
-/** What a version is called that its provider has ended. */
+/** The state of a version that its provider has ended. */
 function stateAfter({ why }: Retirement): 'discarded' | 'revoked' {
   return why === 'discard' ? 'discarded' : 'revoked'
 }
 
-/** It could once. Nothing is called ended that nobody has ended. */
+/**
+ * The error for a version that its provider could end once and can't any more. Nothing is
+ * called ended that nobody has ended.
+ */
 function cannotEnd(secret: SecretRecord, version: VersionRecord): AdapterError {
   return new AdapterError(
     'misconfigured',
@@ -394,8 +413,8 @@ function cannotEnd(secret: SecretRecord, version: VersionRecord): AdapterError {
 }
 
 /**
- * The provider configuration that a retirement must carry because the schedule is about
- * to forget it.
+ * Keeps the provider configuration with the versions that still need it for their end,
+ * because the schedule is about to forget it.
  */
 export function rememberProvider(secret: SecretRecord, provider: ProviderRef): SecretRecord {
   return {

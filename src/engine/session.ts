@@ -1,6 +1,6 @@
 /**
- * What a run works with while a process drives it: open provider session, values, and the
- * steps' shared questions.
+ * What a run works with while a process drives it: the provider's session, the values,
+ * and functions that several steps share.
  */
 import { AdapterError, RotateError } from '../core/errors.ts'
 import type {
@@ -30,7 +30,10 @@ export class Workbench {
     this.ports = ports
   }
 
-  /** The provider's session, opened once per process and configuration. */
+  /**
+   * The session of this provider. It stays open for the whole drive of a run, until
+   * another provider or configuration is asked for.
+   */
   async provider(
     ref: ProviderRef,
     path: string,
@@ -41,7 +44,7 @@ export class Workbench {
       !sameConfig(this.#provider.ref.config, ref.config)
     ) {
       await this.close()
-      this.#provider = await answered(async () => ({
+      this.#provider = await callAdapter(async () => ({
         ref,
         traits: await this.ports.adapters.traits(ref),
         session: await this.ports.adapters.openProvider(ref, path),
@@ -56,7 +59,7 @@ export class Workbench {
     path: string,
     work: (session: TargetSession) => Promise<T>,
   ): Promise<T> {
-    const session = await answered(() => this.ports.adapters.openTarget(spec, path))
+    const session = await callAdapter(() => this.ports.adapters.openTarget(spec, path))
     try {
       return await work(session)
     } finally {
@@ -74,7 +77,7 @@ export class Workbench {
     return fields
   }
 
-  /** A version as a credential for the provider. */
+  /** The credential of one version, as the provider takes it. */
   async credential(secret: SecretRecord, version: number): Promise<Credential> {
     return credentialOf(await this.fields(secret, version), versionOf(secret, version)?.handle)
   }
@@ -87,10 +90,10 @@ export class Workbench {
 }
 
 /**
- * A configuration that can't be used is an answer like any other inside a run: nothing
- * was done, and repeating is useless.
+ * Calls an adapter, or opens one. A configuration that can't be used becomes an
+ * `AdapterError` like any other answer: nothing was done, and repeating is useless.
  */
-export async function answered<T>(work: () => Promise<T>): Promise<T> {
+export async function callAdapter<T>(work: () => Promise<T>): Promise<T> {
   try {
     return await work()
   } catch (thrown) {
@@ -100,7 +103,10 @@ export async function answered<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
-/** Switching off what is not there any more has succeeded. */
+/**
+ * Waits for a call that switches something off. If it is not there any more, the call has
+ * succeeded.
+ */
 export async function missingIsFine(call: Promise<void> | undefined): Promise<void> {
   try {
     await call
@@ -109,7 +115,7 @@ export async function missingIsFine(call: Promise<void> | undefined): Promise<vo
   }
 }
 
-/** Two stored configurations of one meaning; sealed values are compared too. */
+/** Do two stored configurations mean the same? Sealed values are compared too. */
 export function sameConfig(a: ConfigValue, b: ConfigValue): boolean {
   if (a instanceof Secret || b instanceof Secret)
     return a instanceof Secret && b instanceof Secret && a.equals(b)
@@ -124,14 +130,14 @@ export function sameConfig(a: ConfigValue, b: ConfigValue): boolean {
   )
 }
 
-/** Fields with their handle, where there is one. */
+/** A credential of these fields, with its handle where there is one. */
 export function credentialOf(fields: Fields, handle: Handle | undefined): Credential {
   return handle === undefined ? { fields } : { fields, handle }
 }
 
 /**
- * The provider configuration to use now: the schedule's, if it is still the same
- * provider, so that an operator's correction takes effect.
+ * The provider configuration to use now: the schedule's if it is still the same provider,
+ * so that an operator's correction takes effect.
  */
 export function providerNow(secret: SecretRecord, ref: ProviderRef): ProviderRef {
   const scheduled = secret.schedule?.provider
@@ -139,8 +145,9 @@ export function providerNow(secret: SecretRecord, ref: ProviderRef): ProviderRef
 }
 
 /**
- * The old value as the provider of the run is told it: not where another provider issued
- * it, unless it is of the same shape and nobody could revoke it there.
+ * The old value, as it is given to the provider of the run. `undefined` if another
+ * provider issued it, unless it has the same fields and that provider could not revoke
+ * it.
  */
 export async function currentFor(
   bench: Workbench,
@@ -162,8 +169,8 @@ export async function currentFor(
 }
 
 /**
- * Who can be asked whether this version works: the provider of the run, unless another
- * one issued it.
+ * The provider that can be asked whether this version works: that of the run, unless
+ * another one issued the version.
  */
 export function providerToAsk(
   secret: SecretRecord,
@@ -179,7 +186,7 @@ export function providerToAsk(
   return version === undefined ? undefined : providerOfVersion(secret, version)
 }
 
-/** The provider that issued this version, if it can still be asked. */
+/** The provider that issued this version, if a configuration of it is still known. */
 export function providerOfVersion(
   secret: SecretRecord,
   version: VersionRecord,
@@ -191,8 +198,8 @@ export function providerOfVersion(
 
 /**
  * What is written to a target: all names at once, under an id that is the same for every
- * repetition. `beside`: the values of the version that stands beside this one where the
- * target publishes the pair; left out, only the version's own names are in it.
+ * repetition. `beside` holds the values for NAME_PREVIOUS where the target publishes the
+ * pair; without it only the version's own names are written.
  */
 export function deliveryOf(
   target: TargetSpec,
@@ -241,9 +248,9 @@ export function valueAt(fields: Fields, field: string): Secret | undefined {
 }
 
 /**
- * Run and version in one delivery id. Whoever was told something else in between must not
- * take the next one for a repetition: `rounds` as in the state of a run, `again` for a
- * write after a wait.
+ * The id of a delivery. A receiver may drop a repeated id, so the id must change when it
+ * was told something else in between: `rounds` is that of the state of a run, `again` the
+ * date of a wait after which the same value is written once more.
  */
 export function deliveryId(
   runId: string,
@@ -262,10 +269,11 @@ export function deliveryId(
 }
 
 /**
- * A target that can be read is believed what it holds, not what it says. A name that its
- * answer leaves out can't be read, so nothing is known of it. Were all of them read?
+ * Reads back what was written, because a target that can be read is judged by what it
+ * holds and not by its answer. Throws where it holds something else. Returns whether
+ * every name could be read; a name that the answer leaves out can't be.
  */
-export async function confirmed(
+export async function readBack(
   session: TargetSession,
   wanted: Prior,
   key: string,
@@ -281,7 +289,7 @@ export async function confirmed(
         `target ${key} does not hold what was written to it (${name})`,
         {
           retryable: true,
-          // It said that it was done, and may still do it.
+          // The target said that it was done, and may still do it.
           effect: 'unknown',
         },
       )

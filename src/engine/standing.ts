@@ -1,9 +1,9 @@
 /**
- * What stood at a target before a run first wrote to it (law 4): read and sealed with the
- * intent, so that going back puts back exactly that. A value that can't be read is known
- * only where our own last write stands there without a sign of change. What can be
- * neither read nor known is refused before anything is done, unless the operator has
- * marked the target `irreversible`.
+ * What stood at a target before a run first wrote to it (law 4). It is read and sealed
+ * with the intent, so that going back puts back exactly that. A value that can't be read
+ * is known only where our own last write stands there without a sign of change. A value
+ * that can be neither read nor known is refused before anything is done, unless the
+ * operator has marked the target `irreversible`.
  */
 import { AdapterError } from '../core/errors.ts'
 import type { Prior, SecretRecord, TargetSpec, Written } from '../core/model.ts'
@@ -16,17 +16,19 @@ export function namesAt(spec: TargetSpec): readonly string[] {
   return [...Object.values(spec.names), ...Object.values(spec.previous ?? {})]
 }
 
-/** How a target is put back after an undo, and what that proves. */
+/** How a target was put back by an undo, which tells how much that proves. */
 export type PutBack = 'read back' | 'written' | 'told' | 'told-none' | 'delivered'
 
 /**
- * The values of a version of the secret at hand; `undefined` where the vault holds none.
+ * Reads the value of a version of the secret at hand; `undefined` where the vault holds
+ * none.
  */
 export type ValueOf = (version: number) => Promise<Fields | undefined>
 
 /**
- * What stands under these names. `undefined` where the target is only told. Throws
- * `misconfigured` (nothing was done) for names that can be neither read nor known.
+ * Reads what stands under these names. `undefined` where the target is only told, or is
+ * marked `irreversible` and can't be read. Throws `misconfigured` (nothing was done) for
+ * names that can be neither read nor known.
  */
 export async function readStanding(
   session: TargetSession,
@@ -93,7 +95,7 @@ function unknowable(spec: TargetSpec, names: readonly string[]): AdapterError {
 
 /**
  * The signs of what was just written and can't be read, for the next run; `undefined`
- * where the place shows none.
+ * where the target shows none.
  */
 export async function signsAfter(
   session: TargetSession,
@@ -108,8 +110,8 @@ export async function signsAfter(
 }
 
 /**
- * The secret with our last write to one target recorded, or forgotten where it left no
- * sign.
+ * The secret with our last write to one target recorded, or with that record removed
+ * where the write left no sign.
  */
 export function withWritten(
   secret: SecretRecord,

@@ -1,19 +1,20 @@
 /**
- * Keys that one of our runs made and whose value was lost with the answer. Each was found
- * by reading as the only key made inside the call and never used: it is switched off
- * first, and deleted after the quarantine, or at once where a new key needs its place.
- * They are listed by name until they are gone.
+ * Strays: keys that one of our runs made and whose value was lost with the answer. A
+ * settlement found each of them by reading, because it has the mark of the call or
+ * because it is the only key that was made during the call and was never used. A stray is
+ * switched off first, and deleted after the quarantine, or at once where a new key needs
+ * its place. Strays are listed by name until they are gone.
  */
 import { asAdapterError, RotateError } from '../core/errors.ts'
 import type { AuditEntry, SecretRecord, Stray } from '../core/model.ts'
 import type { Credential, ProviderSession } from '../core/provider.ts'
-import { claimed, isOurs, release, withoutClaim } from './claim.ts'
+import { claimSecret, isOurs, release, withoutClaim } from './claim.ts'
 import { distrust } from './distrust.ts'
 import { lostClaim } from './journal.ts'
 import { clockDoubt, retryPause } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
 import { isCrash } from './crash.ts'
-import { answered, missingIsFine } from './session.ts'
+import { callAdapter, missingIsFine } from './session.ts'
 
 export interface StrayResult {
   readonly id: string
@@ -22,20 +23,20 @@ export interface StrayResult {
   readonly detail: string
 }
 
-/** A run is about to make a key. */
+/** Says that a run is about to make a key. */
 export interface NextKey {
   /**
-   * Then no quarantine is kept; else only where the provider has no place for one more
-   * key.
+   * In an emergency no quarantine is kept. Otherwise the quarantine ends early only where
+   * the provider has no room for one more key.
    */
   readonly emergency: boolean
 }
 
 /**
  * Works on all strays of one secret whose time has come. With `next`, also on those whose
- * quarantine is in the way of a new key: each is ended at once if it is known that nobody
- * has ever used it. Never throws for a provider's answer: a failure is recorded with a
- * date. Throws `locked` while another process works on the secret.
+ * quarantine prevents a new key: each is ended at once if it is known that nobody has
+ * ever used it. A failure at the provider is recorded with a date for the next attempt,
+ * and not thrown. Throws `locked` while another process works on the secret.
  */
 export async function cleanStrays(
   ports: EnginePorts,
@@ -45,9 +46,9 @@ export async function cleanStrays(
   const seen = await ports.vault.read((reader) => reader.secret(secretId))
   const due = (stray: Stray): boolean => next !== undefined || isDue(stray, ports.clock.now())
   if (seen === undefined || !seen.strays.some(due)) return []
-  // Inside a run the secret is ours already, and stays so.
+  // Inside a run the secret is claimed by this process already, and stays so.
   const ours = await isOurs(ports, seen)
-  if (!ours) await claimed(ports, secretId, () => Promise.resolve())
+  if (!ours) await claimSecret(ports, secretId, () => Promise.resolve())
   const results: StrayResult[] = []
   try {
     for (const { handle } of seen.strays) {
@@ -75,7 +76,7 @@ function isDue(stray: Stray, now: number): boolean {
   )
 }
 
-/** `last`: the commit that forgets it also gives the secret back. */
+/** With `last`, the commit that forgets the stray also removes the claim. */
 async function cleanOne(
   ports: EnginePorts,
   secret: SecretRecord,
@@ -90,7 +91,7 @@ async function cleanOne(
     if (clockDoubt(ports.clock, await ports.vault.highestTime()) !== undefined) return undefined
     const doubt = await distrust(ports)
     if (doubt !== undefined) return { id, state: 'failed', at: ports.clock.now(), detail: doubt }
-    session = await answered(() => ports.adapters.openProvider(stray.provider, secret.path))
+    session = await callAdapter(() => ports.adapters.openProvider(stray.provider, secret.path))
     if (secret.versions.some((version) => version.handle?.id === id))
       throw new Error(`${id} is the key of a version; it is left alone`)
     const now = next !== undefined && (await placeNeeded(ports, session, stray, next))
@@ -115,8 +116,8 @@ async function cleanOne(
           detail: 'deleted after its quarantine',
         }
     }
-    // Where nothing can be switched off there is no quarantine: the key is known to be
-    // ours.
+    // Where a key can't be switched off there is no quarantine, since the key is known to
+    // be ours.
     if (session.suspend !== undefined && ports.clock.now() < stray.deleteAfter) {
       if (!now) return undefined
       // Since it was found somebody may have begun to use it.
@@ -163,8 +164,8 @@ async function cleanOne(
 }
 
 /**
- * Must the quarantine give way? Not where nobody can tell whether the key was ever used,
- * unless its name says that it is ours.
+ * Must the quarantine end early? Not where nobody can tell whether the key was ever used,
+ * unless the key bears the mark of our call.
  */
 async function placeNeeded(
   ports: EnginePorts,
@@ -172,12 +173,12 @@ async function placeNeeded(
   stray: Stray,
   next: NextKey,
 ): Promise<boolean> {
-  const traits = await answered(() => ports.adapters.traits(stray.provider))
+  const traits = await callAdapter(() => ports.adapters.traits(stray.provider))
   if (session.lastUsed === undefined && traits.idempotency === 'none') return false
   return next.emergency || ((await session.list?.()) ?? []).length >= traits.maxLive
 }
 
-/** Throws where somebody uses it: then it is not what we took it for. */
+/** Throws where somebody has used the key, because then it is not what we took it for. */
 async function neverUsed(session: ProviderSession, credential: Credential): Promise<void> {
   const used = await session.lastUsed?.(credential)
   if (used !== undefined)

@@ -1,27 +1,30 @@
 /**
- * Writes to targets of which nobody knows what became (law 2). A call that was given up
- * may be carried out later, over whatever was written since: a new value over what an
- * undo has put back, or what stood there before over the new value. So it is remembered
- * per target and side until when that may happen. A late write of the very value that is
- * wanted does no harm and is waited for by nobody. Pure.
+ * Writes to targets whose outcome nobody knows (law 2). A call that was given up may be
+ * carried out later, over whatever was written since: the new value over what an undo has
+ * put back, or the earlier value over the new one. So the state of a run records, per
+ * target and side, until when that may happen. A late write of the very value that is
+ * wanted does no harm, so nobody waits for it. Pure.
  */
 import type { RunEvent, RunPlan } from '../core/model.ts'
 import { kindOf, parseStep } from './steps/kinds.ts'
 
-/** Which value a write brings: the new one, or what an undo puts back. */
-export type Side = 'new' | 'old'
+/** Which value a write brings: the new one, or the one that an undo puts back. */
+type Side = 'new' | 'old'
 
 interface Doubt {
   /** The intent of a write is durable, and its outcome is not. */
   readonly open?: true
-  /** Until then a write may still be carried out. */
+  /** Until this time a write may still be carried out. */
   readonly until?: number
 }
 
 /** By target key. */
 export type Writes = Readonly<Record<string, Readonly<Partial<Record<Side, Doubt>>>>>
 
-/** What runs before this one have left open: nobody looks which value it brings. */
+/**
+ * The writes that earlier runs have left open. It is not known which value they bring, so
+ * both sides are in doubt.
+ */
 export function writesBefore({ unsettled = {} }: RunPlan): Writes {
   return Object.fromEntries(
     Object.entries(unsettled).map(([key, until]) => [key, { new: { until }, old: { until } }]),
@@ -88,7 +91,7 @@ export function settlesAt(
 }
 
 /**
- * What a run leaves open for the next one, by target key; `undefined` where there is
+ * What a run leaves open for the next one, by target key; `undefined` where it leaves
  * nothing.
  */
 export function leftOpen(

@@ -1,6 +1,6 @@
 /**
- * What an operator mends while a run is open is what the run goes on with, as long as it
- * is the same place.
+ * A run goes on with the configuration that an operator has mended while it was open, as
+ * long as it addresses the same place.
  */
 import { describe, expect, test } from 'vitest'
 import type { CheckSpec, ConfigValue, TargetSpec } from '../../src/core/model.ts'
@@ -17,7 +17,7 @@ const doResume = (world: World, runId: string, giveUp?: readonly string[]) =>
     resume(process.deps, { runId, ...(giveUp === undefined ? {} : { giveUp }) }, () => undefined),
   )
 
-/** As `schedule set` would leave it. */
+/** Changes the schedule as `schedule set` would. */
 async function mend(
   world: World,
   id: string,
@@ -49,7 +49,7 @@ const taken = async (world: World): Promise<readonly unknown[]> =>
   (await world.audit()).flatMap(({ metadata }) => metadata['configuration_taken_anew'] ?? [])
 
 /**
- * In place, where failure goes forward: a target that can not be written keeps the run
+ * A run in place, where failure goes forward: a target that can't be written keeps it
  * open.
  */
 async function stuck(which: 'before' | 'blind') {

@@ -1,6 +1,6 @@
 /**
- * What failed and is not tried again yet is as open as before: `run-due` says so at every
- * call, and does nothing.
+ * What has failed and waits for its next attempt is still open. Every `run-due` says so,
+ * and does nothing.
  */
 import { expect, test } from 'vitest'
 import { HOUR, MINUTE } from '../../src/core/duration.ts'

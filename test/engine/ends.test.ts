@@ -1,6 +1,6 @@
 /**
- * The end of old keys: what somebody else switched off, what still hands a dying value
- * out, what works although it is called ended.
+ * The end of old keys: keys that somebody else has switched off, targets that still hand
+ * out a dying value, and keys that work although they are called ended.
  */
 import { describe, expect, test } from 'vitest'
 import { DAY, HOUR, MINUTE } from '../../src/core/duration.ts'
@@ -41,7 +41,7 @@ describe('what somebody else has switched off', () => {
     async (kind) => {
       const { world, id, side, first, path } = await scene({ kind })
       first.state = 'off'
-      // The provider itself has nothing against it.
+      // The provider itself accepts any value.
       side.accepts = () => true
       const { failure } = await world.rotate(id)
       expect(exitOf(failure)).toBe(20)
@@ -118,7 +118,8 @@ describe('what somebody else has switched off', () => {
     expect(failure?.message).toContain('user-a (version 1, whose turn is next)')
     expect(failure?.hint).not.toContain('rotate revoke')
     expect(side.count('create')).toBe(before)
-    // Its end here does not make it our own doing that it is off.
+    // Somebody else has switched it off. That its end is ours does not make this our
+    // doing.
     side.keys.filter(({ id: name }) => name === 'user-a').forEach((key) => (key.state = 'off'))
     await world.alone(({ deps }) => revoke(deps, { path, version: 1, force: false }))
     expect((await world.get(id)).versions[0]).toMatchObject({ state: 'revoked', offBefore: true })
@@ -129,7 +130,7 @@ describe('what somebody else has switched off', () => {
     expect(side.count('create')).toBe(before)
   })
 
-  test('two users: whether that was so before our end is a fact of its own, and only the operator takes it back', async () => {
+  test('two users: that it was off before our end is recorded, and only the operator takes that back', async () => {
     const { world, id, side, first, path } = await scene({ kind: 'users', graceMs: HOUR })
     await world.rotate(id)
     first.state = 'off'
@@ -170,7 +171,7 @@ describe('what somebody else has switched off', () => {
       expect(failure?.hint).toContain(`rotate schedule set ${path}`)
       expect(side.count('create')).toBe(1)
       expect(theirs.state).toBe('live')
-      // Shut there, it is again as we left it.
+      // Once it is shut there, it is again as we left it.
       side.end(theirs)
       expect((await world.rotate(id)).failure).toBeUndefined()
     },
@@ -220,8 +221,8 @@ describe('what somebody else has switched off', () => {
     const secret = await world.get(id)
     const provider = run.plan.provider
     if (intent === undefined || provider === null) throw new Error('nothing was created')
-    // As if that call had been given up and carried out afterwards: only its intent names
-    // the password.
+    // The password is set as by a call that was given up and carried out afterwards: only
+    // the intent of that call names it.
     await world.edit(id, (before) => ({
       ...before,
       versions: before.versions.flatMap((version) =>
@@ -252,7 +253,7 @@ describe('what somebody else has switched off', () => {
     expect(failure?.message).toContain('somebody else')
     expect(side.count('resume')).toBe(0)
     expect(first.state).toBe('off')
-    // Whoever switched it off has switched it on.
+    // Whoever switched it off has switched it on again.
     first.state = 'live'
     expect((await world.rollback(path)).failure).toBeUndefined()
     expect((await world.get(id)).versions[0]?.offBefore).toBeUndefined()
@@ -289,7 +290,9 @@ describe('what somebody else has switched off', () => {
 })
 
 describe('a key of ours whose value was lost, at a provider that allows two', () => {
-  /** One that an earlier run left in its quarantine, switched off. */
+  /**
+   * A secret with a version that an earlier run has left in its quarantine, switched off.
+   */
   async function quarantined(more: SecretOptions = {}) {
     const made = await scene({ quarantineMs: DAY, ...more })
     const stray = made.side.add()
@@ -354,7 +357,7 @@ describe('a key of ours whose value was lost, at a provider that allows two', ()
 })
 
 describe('what a provider can end', () => {
-  /** The provider of this kind with other traits, while `work` runs. */
+  /** Gives the provider of this kind other traits while `work` runs. */
   async function withTraits(
     kind: Kind,
     other: Partial<Traits>,
@@ -373,7 +376,7 @@ describe('what a provider can end', () => {
   }
   const seen = (world: World, path: string, version?: number): ReturnType<typeof check> =>
     world.alone(({ deps }) => check(deps, { path, ...(version === undefined ? {} : { version }) }))
-  /** A version that was issued while nobody could end it, and replaced. */
+  /** A secret with an old version that nobody could end when it was issued. */
   async function unendable(options: SecretOptions = {}) {
     const made = await scene({ kind: 'named', graceMs: HOUR, ...options })
     await withTraits('named', { revoke: 'none' }, async () => {
@@ -404,7 +407,7 @@ describe('what a provider can end', () => {
     expect((await world.get(id)).versions[1]?.state).toBe('retired')
   })
 
-  test('is asked about after its end: check and reconcile name a version that still opens, and revoke ends it', async () => {
+  test('is asked about after its end: check and reconcile name one that still opens, revoke ends it', async () => {
     const { world, id, first, path } = await unendable()
     world.time += HOUR + MINUTE
     await withTraits('named', { revoke: 'none' }, async () => void (await world.runDue()))
@@ -435,7 +438,7 @@ describe('what a provider can end', () => {
     const { world, id, side, path, first } = await unendable()
     world.time += HOUR + MINUTE
     await withTraits('named', { revoke: 'none' }, async () => void (await world.runDue()))
-    // The current one is accepted; of the other one it can't be told.
+    // The current value is accepted; whether the other one works can't be told.
     side.next('verify', 'denied', 1, 1)
     const told = await seen(world, path)
     expect(told.ok).toBe(true)
@@ -453,7 +456,7 @@ describe('what a provider can end', () => {
       expect(exitOf(failure)).toBe(23)
       expect(failure?.message).toContain('as it is configured now, can not end it')
       expect((await world.get(id)).versions[0]?.state).toBe('live')
-      // Somebody ends it there: that is seen.
+      // Somebody ends it there, and that is seen.
       first.state = 'gone'
       world.time += 2 * MINUTE
       await world.runDue()
@@ -464,7 +467,7 @@ describe('what a provider can end', () => {
 
 describe('a target that still hands the old value out when its time comes', () => {
   const at = (path: string, which: string): string => `${path}:${which}`
-  /** Rotated, and then somebody wrote the old value back. */
+  /** A secret that was rotated, and whose old value somebody wrote back. */
   async function putBack(options: SecretOptions = {}) {
     const made = await scene({ kind: 'named', graceMs: HOUR, ...options })
     const { world, id, path } = made
@@ -734,7 +737,7 @@ describe('a target that still hands the old value out when its time comes', () =
     })
   })
 
-  test('a key that an undo gave up is ended although a target of that run can not be read, if it was given up by name', async () => {
+  test('a key of an undone run is ended although a target can not be read that was given up by name', async () => {
     const { world, id, side, path } = await scene({ kind: 'named' })
     const far = world.target(at(path, 'before'))
     world.target(at(path, 'after')).next('put', 'final', 99)
@@ -811,7 +814,7 @@ describe('two writers of one place', () => {
     ])
   })
 
-  test('wait for another process, which leaves the place at the latest when it dies; the lock names nothing', async () => {
+  test('wait for another process, which leaves the place when it dies; the lock names nothing', async () => {
     const world = new World()
     const names: string[] = []
     const spied = { ...ports(world, 'two'), locks: { ...world.locks.of('two') } }

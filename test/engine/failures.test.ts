@@ -19,7 +19,7 @@ const overlapping = kinds.filter(
 )
 const inPlace = kinds.filter((kind) => traitsOf[kind].overlap === 'in-place')
 
-/** A world with one secret whose invariants are watched. */
+/** A world with one secret whose invariants are checked all the time. */
 async function scene(
   options: Parameters<World['secret']>[0] = {},
 ): Promise<{ world: World } & Awaited<ReturnType<World['secret']>>> {
@@ -59,7 +59,7 @@ describe('failure before promotion goes back', () => {
     expect(await states(world, id)).toEqual(['1 live current', '2 discarded'])
     expect((await world.get(id)).schedule?.retryAt).toBeGreaterThan(world.time)
     await finallyTrue(world, id, side)
-    // Not tried again at once, but later, and then it works.
+    // It is not tried again at once, but later, and then it works.
     world.red = () => false
     expect((await world.runDue()).report.rotated).toEqual([])
     world.time += 2 * MINUTE
@@ -110,7 +110,7 @@ describe('failure before promotion goes back', () => {
     await finallyTrue(world, id, side)
   })
 
-  test('a create that did nothing is left to the next run: its adapter has repeated it as often as the far side bears', async () => {
+  test('a create that did nothing is left to the next run, since its adapter has repeated it', async () => {
     const { world, id, side } = await scene()
     side.next('create', 'throttle')
     expect(code((await world.rotate(id)).failure)).toBe('rolled-back')
@@ -118,7 +118,7 @@ describe('failure before promotion goes back', () => {
     await finallyTrue(world, id, side)
   })
 
-  test('what a target held is what it held before the first write, also after a write whose answer was lost', async () => {
+  test('what a target held is read before the first write, also after one whose answer was lost', async () => {
     const { world, id, side } = await scene({ targets: ['before'], checks: [] })
     const target = world.target('app/prod/API_KEY:before')
     target.held.set('ACCESSKEYID', 'something of the operator')
@@ -209,7 +209,7 @@ describe('failure after promotion goes back while the old key lives', () => {
     const { failure } = await doResume(world, runId, 'new')
     expect(failure).toBeUndefined()
     expect((await world.current(id))?.version.n).toBe(2)
-    await finallyTrue(world, id, side, 'repeats') // it was promoted twice
+    await finallyTrue(world, id, side, 'repeats') // The new version was promoted twice.
   })
 
   test('a decision for the old one tries a failed restore again, and drops it only by name', async () => {
@@ -220,13 +220,13 @@ describe('failure after promotion goes back while the old key lives', () => {
     await world.runDue()
     const runId = (await world.get(id)).openRun ?? ''
     const tried = before.count('restore')
-    // Nothing but the decision: it is tried again, fails, and nothing that the target
-    // holds is ended.
+    // Only the decision is recorded. The check is tried again and fails, and nothing that
+    // the target holds is ended.
     expect(code((await doResume(world, runId, 'old')).failure)).toBe('unsafe')
     expect(before.count('restore')).toBeGreaterThan(tried)
     expect((await world.get(id)).openRun).toBe(runId)
     expect(side.alive).toHaveLength(2)
-    // A name that is nothing open is a mistake.
+    // A name under which nothing is open is a mistake.
     await expect(doResume(world, runId, 'old', ['elsewhere'])).rejects.toMatchObject({
       code: 'usage',
       hint: 'open are: target:before',
@@ -315,7 +315,8 @@ describe('an unknown outcome is settled by reading', () => {
       side.next('create', mode)
       const { failure } = await world.runDue()
       if (mode === 'vague' && ['limited', 'named', 'own-id'].includes(kind)) {
-        // The far side may still carry it out: that nothing is there is not believed yet.
+        // The far side may still carry it out, so it is not believed that nothing is
+        // there.
         expect(code(failure), kind).toBe('unsafe')
         expect((await world.lastRun(id)).status, kind).toBe('open')
         expect((await world.runDue()).lines, 'nothing is done before its date').toEqual([])
@@ -353,7 +354,8 @@ describe('an unknown outcome is settled by reading', () => {
     await expect(doResume(world, secret.openRun ?? '', 'new')).rejects.toMatchObject({
       code: 'conflict',
     })
-    // Before the far side's longest time the decision is recorded; nothing is given up.
+    // Before the far side's longest time is over the decision is only recorded, and
+    // nothing is given up.
     const early = await doResume(world, secret.openRun ?? '', 'old')
     expect([early.failure?.code, early.failure?.details['status']]).toEqual(['unsafe', 'pending'])
     expect((await world.get(id)).openRun).toBe(secret.openRun)
@@ -367,7 +369,7 @@ describe('an unknown outcome is settled by reading', () => {
       'unsafe',
       'give the value that works: rotate now app/prod/API_KEY -',
     ])
-    // Then the operator gives the value that the hook made.
+    // The operator then gives the value that the hook made.
     const lost = side.alive[0]
     if (lost === undefined) throw new Error('the hook made one')
     expect((await world.rotate(id, { supplied: supplied(lost) })).failure).toBeUndefined()
@@ -430,7 +432,7 @@ describe('an unknown outcome is settled by reading', () => {
     expect(failure?.hint).toContain('rotate now app/prod/API_KEY')
   })
 
-  test('in place, with a replay key: what comes late is asked for again under its key, and only once the current value is dead', async () => {
+  test('in place, with a replay key: a late value is asked for only once the current one is dead', async () => {
     const { world, id, side } = await scene({ kind: 'hook-replay' })
     side.next('create', 'late-beyond')
     side.refusesRepeats = true
@@ -457,7 +459,7 @@ describe('an unknown outcome is settled by reading', () => {
     await finallyTrue(world, id, side)
   })
 
-  test('in place, with a replay key: where the key is not answered any more, it is said that the value is lost', async () => {
+  test('in place, with a replay key: if the key gets no answer any more, the value is called lost', async () => {
     const { world, side } = await scene({ kind: 'hook-replay' })
     side.next('create', 'late-beyond')
     side.refusesRepeats = true
@@ -680,7 +682,7 @@ describe('grace and the end of the old key', () => {
     const { world, first } = await scene(grace)
     await world.runDue()
     world.time += DAY + 3 * HOUR
-    await world.edit('nothing', (secret) => secret) // a commit at that time
+    await world.edit('nothing', (secret) => secret) // Any commit records the time.
     world.time -= HOUR
     await world.runDue()
     expect(first?.state).toBe('live')
@@ -874,7 +876,7 @@ describe('rollback', () => {
     expect(code((await world.rollback(path)).failure)).toBe('rolled-back')
     expect((await world.current(id))?.version.n).toBe(2)
     expect((await world.get(id)).versions[0]?.retirement).toBeDefined()
-    await finallyTrue(world, id, side, 'repeats') // it is suspended once more
+    await finallyTrue(world, id, side, 'repeats') // The key is suspended once more.
     world.time += MINUTE
     await world.runDue()
     world.time += 2 * DAY
@@ -948,8 +950,8 @@ describe('a key that a person made', () => {
 
 describe('a value that comes back while its older version is in grace', () => {
   /**
-   * Version 1 waits for its end, version 2 is current; the value of version 1 is given
-   * again.
+   * Version 1 waits for its end, version 2 is current, and the value of version 1 is
+   * given once more.
    */
   const back = async (options: Parameters<World['secret']>[0] = {}) => {
     const made = await scene({ graceMs: DAY, ...options })
@@ -994,8 +996,8 @@ describe('a value that comes back while its older version is in grace', () => {
     await world.runDue()
     expect(first.state).toBe('live')
     world.red = () => false
-    // The repetition is kept for a day, and then it ends: not the key, which is in grace
-    // for two more.
+    // The repeated version is kept for a day and then ends. The key itself does not,
+    // because it is in grace for two more days.
     world.time += DAY + MINUTE
     await world.runDue()
     expect((await states(world, id))[2]).toBe('3 discarded')
@@ -1094,8 +1096,8 @@ describe('who works on a secret', () => {
     const { world, id, side } = await scene()
     let stolen: Awaited<ReturnType<World['rotate']>> | undefined
     await until(world, 'fault:before:commit:deliver:before:intent', async (process) => {
-      // Its lock is gone although it lives: the next process takes the run over and
-      // finishes it.
+      // The lock of the process is free although it lives, so the next process takes the
+      // run over and finishes it.
       world.locks.die(process.name)
       stolen = await world.rotate(id)
     })

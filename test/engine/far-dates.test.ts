@@ -1,4 +1,7 @@
-/** Dates of a clock that was ahead, once an operator has set it right and said so. */
+/**
+ * Dates that were written by a clock that was ahead, after an operator has set the clock
+ * right and confirmed it.
+ */
 import { describe, expect, test } from 'vitest'
 import { DAY, HOUR, iso, MINUTE } from '../../src/core/duration.ts'
 import { nextWorkAt } from '../../src/core/wake.ts'
@@ -8,7 +11,10 @@ import { InjectedCrash, World } from '../fakes/engine-world.ts'
 const YEARS = 3650 * DAY
 const monthly = (_: unknown, from: number): number => from + 30 * DAY
 
-/** Rotated while the clock was ten years ahead; then the clock is right again. */
+/**
+ * A secret that was rotated while the clock was ten years ahead; then the clock is right
+ * again.
+ */
 async function ahead(options: Parameters<World['secret']>[0] = {}) {
   const world = new World()
   const made = await world.secret({ graceMs: HOUR, quarantineMs: DAY, ...options })

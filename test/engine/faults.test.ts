@@ -1,9 +1,9 @@
 /**
- * The fault matrix. Every call that a reference run makes is answered in every way that
- * it can be answered (test/fakes/answers.ts), once, twice and from then on, for every
- * kind of provider and every scenario. What the command ended with must be true of the
- * far side then; and when the faults stop, at most three `run-due` bring everything to
- * its end. The last part lets the process die as well, after the fault.
+ * The fault matrix. For every kind of provider and every scenario, each call of a
+ * reference run gets every possible answer (test/fakes/answers.ts), once, twice and from
+ * then on. What the command says at its end must then be true of the far side, and once
+ * the faults stop, at most three calls of `run-due` bring everything to its end. In the
+ * last part the process dies as well, after the fault.
  */
 import { describe, expect, test } from 'vitest'
 import { exits, type RotateError } from '../../src/core/errors.ts'
@@ -20,7 +20,7 @@ import { dice, FULL, playAll, sample } from './tally.ts'
 interface Call {
   readonly far: string
   readonly method: string
-  /** Calls of this method at this far side before this one. */
+  /** How many calls of this method this far side gets before this one. */
   readonly skip: number
 }
 
@@ -36,7 +36,7 @@ const nameOfFault = ({ far, method, skip, mode, count }: Fault): string =>
   `${far.replace(PATH, '')}.${method}#${skip + 1} ${mode} ` +
   `${count === 'always' ? 'from then on' : `${count} x`}`
 
-/** The calls of the reference run, from where the first process begins. */
+/** The calls of the reference run, beginning with its first process. */
 async function callsOf(one: Case): Promise<readonly Call[]> {
   const played = await scene(one, true)
   const from = played.world.moments.length
@@ -65,10 +65,10 @@ function inject({ world, side }: Scene, { far, method, mode, count, skip }: Faul
 }
 
 /**
- * What is not asked, because nobody could know better: a far side that says it wrote,
- * deployed or restored where it can't be read back; one that says for certain that it
- * made nothing and made a key; an in-place provider that says it applied a value and did
- * not.
+ * Faults that are left out, because nobody could know better: a far side that says it
+ * wrote, deployed or restored where it can't be read back; one that says for certain that
+ * it made nothing and has made a key; an in-place provider that says it applied a value
+ * and did not.
  */
 function beyondKnowing({ one }: Scene, fault: Fault): boolean {
   const { lie } = answerOf(fault.mode)
@@ -82,7 +82,7 @@ function beyondKnowing({ one }: Scene, fault: Fault): boolean {
   return fault.method === 'create'
 }
 
-/** Does the exit tell the truth? */
+/** Checks that the exit code of a command is true of the far side. */
 async function truthful(played: Scene, failure: RotateError | undefined): Promise<void> {
   const { world, id, side, one } = played
   const secret = await world.get(id)
@@ -99,7 +99,8 @@ async function truthful(played: Scene, failure: RotateError | undefined): Promis
       for (const spec of secret.schedule?.targets ?? []) {
         const far = world.target((spec.config as { at: string }).at)
         if (code === exits['cleanup-pending'] && one.scenario.name === 'neighbour writes') {
-          // What a neighbour put back could not be replaced, and therefore not be ended.
+          // A value that a neighbour put back and that could not be replaced could
+          // therefore not be ended either.
           const used = Object.entries(spec.names).map(
             ([field, name]) => [field, new Secret(far.used.get(name) ?? '')] as const,
           )
@@ -110,7 +111,7 @@ async function truthful(played: Scene, failure: RotateError | undefined): Promis
           continue
         }
         // While something is still to be ended, the old value may stand beside the
-        // current one, or not any more.
+        // current one or not.
         const counts = ([name]: readonly [string, string]): boolean =>
           code !== exits['cleanup-pending'] || !name.endsWith('_PREVIOUS')
         const must = [...(await wanted(world, secret, spec))].filter(counts)
@@ -201,7 +202,7 @@ describe('whatever a call is answered with', () => {
         async (fault) => void (await play(one, fault)),
       )
 
-      // A fault and a death after it: all of them for one kind, a large sample for the
+      // A fault and a death after it: all pairs for one kind, and a large sample for the
       // others.
       const both: { readonly fault: Fault; readonly death: number; readonly at: string }[] = []
       const whole = FULL && name === 'limited, success'

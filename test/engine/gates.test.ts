@@ -1,6 +1,6 @@
 /**
- * What may not be destroyed: strays and old audit rows, while the vault's own word or the
- * clock can't be trusted.
+ * Strays and old audit rows, which must not be destroyed while the vault or the clock
+ * can't be trusted.
  */
 import { describe, expect, test } from 'vitest'
 import { DAY, HOUR, MINUTE } from '../../src/core/duration.ts'
@@ -17,7 +17,8 @@ const untrusted = {
 
 async function withStray() {
   const world = new World()
-  // The first key of all: there is room for the next one, so that the quarantine is kept.
+  // It is the first key of all, so there is room for the next one and the quarantine is
+  // kept.
   const made = await world.secret({ quarantineMs: HOUR, empty: true })
   made.side.next('create', 'lost')
   return { world, ...made, stray: () => made.side.keys[0] }
@@ -65,7 +66,7 @@ describe('a key of ours whose value was lost', () => {
 })
 
 describe('audit rows are not pruned', () => {
-  /** The vault of the world, with a trail that only counts. */
+  /** Prunes with the vault of the world, whose trail only counts. */
   const prune = async (world: World, input: Partial<PruneInput> = {}, more: Partial<Deps> = {}) => {
     const pruned: boolean[] = []
     const trail = {

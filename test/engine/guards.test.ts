@@ -1,6 +1,6 @@
 /**
- * Guards of the engine that mutations made by operators got past
- * (`npm run mutate -- --generic`): each test is red without its guard.
+ * Guards of the engine whose removal no other test noticed (`npm run mutate -- --generic`
+ * removes them one by one). Each test here is red without its guard.
  */
 import { describe, expect, test } from 'vitest'
 import { DAY, HOUR, MINUTE } from '../../src/core/duration.ts'
@@ -63,7 +63,7 @@ describe('what a create answers', () => {
   })
 })
 
-test('a run without targets that made a key and threw it away was rolled back; one that made none has failed', async () => {
+test('a run without targets was rolled back if it made a key, and has failed if it made none', async () => {
   for (const [method, mode, status] of [
     ['verify', 'refused', 'rolled_back'],
     ['create', 'denied', 'failed'],
@@ -111,7 +111,7 @@ test('a damaged vault is noticed before a key is made that it might lose', async
 
 describe('in place, with a disk that fills while the service works', () => {
   /**
-   * A vault on a disk on which somebody else takes all that is free while the hook is
+   * A vault on a disk on which somebody else takes all free space while the hook is
    * called.
    */
   async function crowded(kind: 'hook' | 'login', free: number) {
@@ -169,7 +169,7 @@ describe('in place, with a disk that fills while the service works', () => {
     expect((await world.current(id))?.version.n).toBe(1)
   })
 
-  test('a value that is made here is sealed with its intent and needs no room: it is found once there is some', async () => {
+  test('a value that is made here needs no room: it is sealed with its intent and found later', async () => {
     const { world, id, disk, side } = await crowded('login', 3)
     const failed = world.rotate(id)
     await expect(failed).rejects.toMatchObject({
@@ -185,7 +185,7 @@ describe('in place, with a disk that fills while the service works', () => {
   })
 })
 
-test('a key that is switched on again waits anew: dead in between, it is not deleted without having been off', async () => {
+test('a key that is switched on again waits anew: it is not deleted without having been off again', async () => {
   const world = new World()
   const { id, first, path } = await world.secret({ quarantineMs: DAY })
   await world.runDue()
@@ -209,7 +209,7 @@ test('what nobody can end, because it was made here, is not given up while the c
   const { id } = await world.secret({ kind: 'local', graceMs: DAY })
   await world.runDue()
   world.time += DAY + 3 * HOUR
-  await world.edit('nothing', (secret) => secret) // a commit at that time
+  await world.edit('nothing', (secret) => secret) // Any commit records the time.
   world.time -= HOUR
   await world.runDue()
   expect(await states(world, id)).toEqual(['1 live previous', '2 live current'])

@@ -9,7 +9,7 @@ import {
   wordsOf,
 } from '../../src/engine/steps/kinds.ts'
 
-/** Steps whose intent, outcome or failure the crash matrix has seen committed. */
+/** The steps whose intent, outcome or failure is committed in the crash matrix. */
 function journaled(): readonly string[] {
   const text = readFileSync(new URL('points.txt', import.meta.url), 'utf8')
   const found = text.matchAll(/=(\S+):(?:intent|outcome|failed)(?=\s)/g)

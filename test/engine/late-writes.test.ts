@@ -59,7 +59,7 @@ describe('a run that goes back', () => {
       ).toBe('unknown')
       const until = stateOf(await world.lastRun(id)).parkedUntil ?? 0
       expect(until).toBeGreaterThanOrEqual(world.time + 59 * SECOND)
-      // Before the date nothing is ended, whoever asks.
+      // Before the date nothing is ended, whichever command asks for it.
       world.time += 50 * SECOND
       expect((await world.runDue()).failure).toMatchObject(waits)
       expect(side.alive).toHaveLength(2)
@@ -177,7 +177,7 @@ describe('a run that goes on', () => {
       expect((await world.runDue()).failure).toBeUndefined()
       expect((await world.current(id))?.version.n).toBe(2)
       expect(first?.state).toBe('gone')
-      await finallyTrue(world, id, side, 'repeats') // it was promoted twice
+      await finallyTrue(world, id, side, 'repeats') // The new version was promoted twice.
     },
   )
 

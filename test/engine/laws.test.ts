@@ -1,6 +1,7 @@
 /**
- * Rules that no matrix sees: the leaked value, the old key switched off first, providers
- * that do not answer, emergencies beside slow runs, and what a failing command says.
+ * Rules that no matrix covers: the leaked value, the old key that is switched off first,
+ * providers that do not answer, emergencies beside slow runs, and the message of a
+ * failing command.
  */
 import { describe, expect, test } from 'vitest'
 import { DAY, HOUR, MINUTE } from '../../src/core/duration.ts'

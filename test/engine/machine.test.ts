@@ -106,7 +106,8 @@ function played(
         break
       case 'stop': {
         if (state.closed !== undefined) return { events, state, commands }
-        // Later, another process; or an operator, who decides where deciding is possible.
+        // Another process goes on later, or an operator, who decides where deciding is
+        // possible.
         const wish = draw(4)
         if (state.create === 'ambiguous' || (wish === 1 && canGoBack(plan, state)))
           add({ type: 'turned', at, direction: 'back', reason: 'operator' })
@@ -146,7 +147,7 @@ function played(
             step,
             intent: { tag: 't', before: [], material: {}, at, attempt: 1 },
           })
-          if (how === 3) break // the process dies
+          if (how === 3) break // The process dies.
           if (how === 0) add({ type: 'done', at, step, ms: 0, version: 2 })
           else
             add({
@@ -212,7 +213,7 @@ describe('decide and evolve', () => {
     )
   })
 
-  test('the new value is given up only when it is not current and every touched target is restored; never in place', () => {
+  test('the new value is given up only when not current and every touched target restored; never in place', () => {
     fc.assert(
       fc.property(plans, luck, (plan, numbers) => {
         const { events } = played(plan, numbers)

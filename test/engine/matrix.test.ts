@@ -1,9 +1,9 @@
 /**
- * The crash matrix. A reference run of every kind and scenario records its moments: both
- * sides of every commit and of every call to a far side. Then a process dies at each of
- * them, singly and in pairs (the second one in the recovery), a new one recovers as
- * `run-due` does, and the state outside is compared with what the vault says. `npm test`
- * plays a seeded sample, `npm run crash:full` everything.
+ * The crash matrix. A reference run of every kind and scenario records its moments, which
+ * are both sides of every commit and of every call to a far side. Then a process dies at
+ * each of them, and at pairs of them, of which the second lies in the recovery. A new
+ * process recovers as `run-due` does, and the state outside is compared with what the
+ * vault says. `npm test` plays a seeded sample, `npm run crash:full` everything.
  */
 import { afterAll, describe, expect, test } from 'vitest'
 import { boundariesOf, isPoint, reviewed, write } from './points.ts'
@@ -11,12 +11,12 @@ import { act, type Case, cases, dying, nameOf, recover, scene, type Scene } from
 import { dice, FULL, playAll, sample } from './tally.ts'
 
 const WRITE = process.env['ROTATE_POINTS'] === 'write'
-/** Share of all pairs that the full run plays. */
+/** The share of all pairs that the full run plays. */
 const PAIRS = Number(process.env['ROTATE_PAIRS'] ?? 1)
 
 /**
- * Plays a case with a process dying at each of these moments in turn (numbers count over
- * all processes), then recovers.
+ * Plays a case in which a process dies at each of these moments in turn (numbers count
+ * over all processes), and then recovers.
  */
 async function play(one: Case, deaths: readonly number[]): Promise<Scene> {
   const played = await scene(one, deaths.length > 0)

@@ -1,6 +1,6 @@
 /**
- * What does not go together is refused before anything is called: by a rotation of an old
- * vault as by `schedule set`.
+ * Values and names that do not go together are refused before anything is called, by a
+ * rotation of an old vault as well as by `schedule set`.
  */
 import { describe, expect, test } from 'vitest'
 import { planOf } from '../../src/app/rotation/plan.ts'
@@ -17,7 +17,7 @@ const fieldsOf = (values: Readonly<Record<string, string>>): Fields =>
 const text = fieldsOf({ value: 'pw-first' })
 const stranger = fieldsOf({ username: 'somebody-else', password: 'pw-first' })
 
-/** The secret, due now, with other names at its one target. */
+/** Changes the names at the secret's one target, and makes the secret due now. */
 function withNames(
   secret: SecretRecord,
   names?: TargetSpec['names'],
@@ -35,8 +35,8 @@ function withNames(
 }
 
 /**
- * A secret with its schedule and one readable target, and what stands there, as an
- * earlier program would have left it.
+ * A secret with its schedule, one readable target and what stands there, as an earlier
+ * program would have left it.
  */
 async function old(options: {
   readonly kind: NonNullable<SecretOptions['kind']>
@@ -67,7 +67,7 @@ async function old(options: {
 
 type Old = Awaited<ReturnType<typeof old>>
 
-/** Nothing was called that changes anything, and nothing changed. */
+/** Checks that no call was made that changes something, and that nothing has changed. */
 async function expectUntouched({ world, id, side, far, stood }: Old): Promise<void> {
   expect([side.count('create'), side.count('revoke'), side.count('suspend')]).toEqual([0, 0, 0])
   expect(far.count('put')).toBe(0)
@@ -193,7 +193,7 @@ test('a name like that of a database, and the pair of the last turn, are not tak
   expect(made.side.count('create')).toBe(1)
 })
 
-test('a given value is refused that the next rotation would refuse, and one that a target would get as JSON', async () => {
+test('a given value is refused if the next rotation would refuse it or a target would get JSON', async () => {
   const plain = await old({ kind: 'users' })
   expect(
     (await plain.world.rotate(plain.id, { supplied: { fields: text } })).failure,

@@ -1,5 +1,5 @@
 /**
- * NAME and NAME_PREVIOUS: verify-side consumers accept the value before the current one
+ * NAME and NAME_PREVIOUS: consumers that verify accept the value before the current one
  * as long as it is in grace, and no longer.
  */
 import { describe, expect, test } from 'vitest'
@@ -15,7 +15,7 @@ async function scene(options: SecretOptions = {}) {
   const made = await world.secret({ kind: 'local', pair: true, graceMs: DAY, ...options })
   world.onMoment = () => alwaysTrue(world, made.id, made.side)
   const value = async (n: number): Promise<string> => textOf(await world.value(made.id, n))
-  /** What consumers of each target use: the value, and the one before. */
+  /** What the consumers of each target use: the current value, and the one before it. */
   const used = (): readonly string[] => {
     const seen = places.map((place) => {
       const far = world.target(`${made.path}:${place}`)

@@ -1,8 +1,8 @@
 /**
- * The reviewed list of boundaries: for every kind and scenario, which commits and calls a
- * run makes, in order. A process can die on both sides of each. The recording run writes
- * it with `ROTATE_POINTS=write`; a run that makes another list than the reviewed one
- * fails.
+ * The reviewed list of boundaries, which says for every kind and scenario which commits
+ * and calls a run makes, in order. A process can die on both sides of each. With
+ * `ROTATE_POINTS=write` the matrix writes the list; without it, a run that makes another
+ * list than the reviewed one fails.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 
@@ -10,15 +10,15 @@ const file = new URL('points.txt', import.meta.url)
 const WIDTH = 150
 
 /**
- * Boundaries from the moments of a recording run: one name for the moments around one
- * commit or one call.
+ * Makes boundaries from the moments of a recorded run: one name for the moments around
+ * one commit or one call.
  */
 export function boundariesOf(moments: readonly string[]): readonly string[] {
   const names: string[] = []
   for (const [index, moment] of moments.entries()) {
     if (moment === 'before:durable') {
-      // The fault point of the driver right before says which commit it is; a commit
-      // without one is a claim or an ordinary change.
+      // The fault point right before it says which commit it is. A commit without a fault
+      // point is a claim or an ordinary change.
       const named = moments[index - 1]
       names.push(
         named?.startsWith('fault:before:commit:') === true
@@ -32,8 +32,8 @@ export function boundariesOf(moments: readonly string[]): readonly string[] {
 }
 
 /**
- * Moments at which a death makes a difference: both sides of every commit and of every
- * call.
+ * Is this a moment at which a death makes a difference? Those are both sides of every
+ * commit and of every call.
  */
 export function isPoint(moment: string): boolean {
   return !moment.startsWith('fault:')

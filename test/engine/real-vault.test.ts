@@ -1,6 +1,6 @@
 /**
- * A slice of the engine's tests over the real vault: one file, a process dying now and
- * then, another opening it.
+ * A part of the engine's tests over the real vault: one file, in which one process dies
+ * now and then and another one goes on.
  */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'

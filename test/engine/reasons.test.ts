@@ -1,6 +1,7 @@
 /**
- * What is said at the end of a run that was taken up again: the reason it stands at now,
- * the same exit for the same outcome, and a word of its own for what was given up.
+ * What a command says at the end of a run that was taken up again: the reason for which
+ * the run stands now, the same exit code for the same outcome, and a separate sentence
+ * for what was given up.
  */
 import { describe, expect, test } from 'vitest'
 import type { RotateError } from '../../src/core/errors.ts'
@@ -16,7 +17,7 @@ function taken(world: World, runId: string, decision: Decided = {}) {
 }
 
 /**
- * A run that was to be undone, and whose undo has failed at `before` and will fail there
+ * A run that is to be undone, and whose undo has failed at `before` and will fail there
  * again.
  */
 async function stuck() {
@@ -29,7 +30,7 @@ async function stuck() {
 }
 
 describe('the reason', () => {
-  test('of a run that stopped for another cause the second time is that cause, also when run-due repeats it', async () => {
+  test('of a run that stopped for another cause the second time is that cause, also for run-due', async () => {
     const world = new World()
     const { id, side } = await world.secret({ kind: 'hook' })
     side.next('create', 'lost')

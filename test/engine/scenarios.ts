@@ -1,6 +1,6 @@
 /**
- * What the matrices play: every kind of provider in every scenario, how it begins, and
- * how it must end whatever happened in between.
+ * What the matrices play: every kind of provider in every scenario. A scenario says how
+ * it begins, and how it must end whatever happened in between.
  */
 import { expect } from 'vitest'
 import { DAY, HOUR, MINUTE } from '../../src/core/duration.ts'
@@ -24,23 +24,24 @@ import {
   World,
 } from '../fakes/engine-world.ts'
 
-export interface Scenario {
+interface Scenario {
   readonly name: string
   readonly kinds: readonly Kind[]
   readonly options?: SecretOptions
-  /** Before the first process starts. */
+  /** Runs before the first process starts. */
   readonly prepare?: (
     world: World,
     id: string,
     side: FarSide,
     first: FakeKey | undefined,
   ) => Promise<void> | void
-  /** What the first process does; `run-due` unless told otherwise. It may be repeated. */
+  /** What the first process does; `run-due` by default. It may be repeated. */
   readonly act?: (world: World, id: string) => Promise<unknown>
-  /** How it must end, whenever the process died. */
+  /** Things may happen twice in it, so the audit trail may say so too. */
   readonly repeats?: true
   /** Something happens at the far side only hours later. */
   readonly hoursLater?: true
+  /** Which value must be current at the end, whenever the process died. */
   readonly ends: 'new' | 'old' | 'either'
 }
 
@@ -51,7 +52,7 @@ async function remember(world: World, id: string): Promise<void> {
   firstValue.set(world, textOf((await world.current(id))?.fields ?? {}))
 }
 
-/** The second key, which a person made, is given to the rotation. */
+/** Gives the rotation the second key, which a person has made. */
 function supplyMine(world: World, id: string): Promise<unknown> {
   const mine = world.side('app/prod/API_KEY').keys[1]
   return mine === undefined ? Promise.resolve() : world.rotate(id, { supplied: supplied(mine) })
@@ -103,8 +104,8 @@ const scenarios: readonly Scenario[] = [
   },
   {
     name: 'acts after we gave up, hours later',
-    // What a plain web hook makes hours later nobody can know; that it is said has a test
-    // of its own.
+    // Nobody can know what a plain web hook makes hours later. That this is said has a
+    // test of its own.
     kinds: kinds.filter((kind) => kind !== 'local' && kind !== 'hook'),
     prepare: (_world, _id, side) => void side.next('create', 'late-beyond'),
     hoursLater: true,
@@ -187,7 +188,7 @@ const scenarios: readonly Scenario[] = [
       world.target('app/prod/API_KEY:after').next('put', 'final', 1)
     },
     act: (world) => world.rollback('app/prod/API_KEY'),
-    repeats: true, // the key is suspended, revived, and suspended once more
+    repeats: true, // The key is suspended, revived, and suspended once more.
     ends: 'either',
   },
   {
@@ -257,14 +258,14 @@ export interface Scene {
   readonly id: string
   readonly side: FarSide
   readonly first: FakeKey | undefined
-  /** Of the secret that nobody touches. */
+  /** The id of the secret that nobody touches. */
   readonly bystander: string
   readonly untouched: string
 }
 
 /**
- * A world in which the case can begin. `quick`: without the checks of the vault in memory
- * on the engine's manners.
+ * Makes a world in which the case can begin. With `quick`, the vault in memory does not
+ * check what the engine does with its transactions.
  */
 export async function scene(one: Case, quick: boolean): Promise<Scene> {
   const world = new World()
@@ -281,13 +282,16 @@ export async function scene(one: Case, quick: boolean): Promise<Scene> {
   return { one, world, id, side, first, bystander: bystander.id, untouched }
 }
 
-/** What the first process does. Returns what it ended with; a crash is no failure. */
+/**
+ * Does what the first process does. Returns the failure with which it ended; a crash is
+ * no failure.
+ */
 export async function act({ one, world, id }: Scene): Promise<RotateError | undefined> {
   const { scenario } = one
   return dying(() => (scenario.act === undefined ? world.runDue() : scenario.act(world, id)))
 }
 
-/** Work in which a process may die. Returns the failure it ended with. */
+/** Does work in which a process may die. Returns the failure with which it ended. */
 export async function dying(work: () => Promise<unknown>): Promise<RotateError | undefined> {
   try {
     const result = await work()
@@ -304,27 +308,27 @@ export async function dying(work: () => Promise<unknown>): Promise<RotateError |
 }
 
 /**
- * Goes on as `run-due` does, until everything must be done, and holds the result against
+ * Goes on as `run-due` does until everything must be done, and compares the result with
  * the far side.
  */
 export async function recover(played: Scene, waits: boolean): Promise<void> {
   const { one, world, id, side, bystander, untouched } = played
   const { scenario } = one
   if (scenario.ends === 'new' && (await world.get(id)).lastRun === undefined) await act(played)
-  // A key whose value was lost is quarantined before its place is free again; then grace
-  // and quarantine follow.
+  // A key whose value was lost is quarantined before its place is free again; grace and
+  // quarantine follow after that.
   const calls =
     scenario.options?.quarantineMs === undefined && scenario.options?.graceMs === undefined ? 3 : 6
   for (let call = 0; call < calls; call++) {
     await world.runDue()
-    // What a person began by hand he begins again when it was undone.
+    // A person who began the rotation by hand begins it again when it was undone.
     const undone =
       waits &&
       scenario.act !== undefined &&
       scenario.ends === 'new' &&
       (await world.current(id))?.version.n === 1
     if (undone && (await world.get(id)).openRun === undefined) await act(played)
-    // What a person gave in vain keeps a day.
+    // A value that a person gave in vain is kept for a day.
     if (call === calls - 2 && one.kind === 'assisted') world.time += DAY
     // Dated waits pass: the time in which a call that was given up may still be carried
     // out.
@@ -350,8 +354,8 @@ async function ended({ one: { scenario, kind }, world, id, side, first }: Scene)
   const secret = await world.get(id)
   const current = await world.current(id)
   if (secret.openRun !== undefined) {
-    // One call can't be asked about: a plain web hook whose answer was lost. A person
-    // decides, and can.
+    // One call can't be asked about: a plain web hook whose answer was lost. A person can
+    // decide, and does.
     expect(kind, 'only a plain web hook may need a person').toBe('hook')
     return
   }
@@ -376,7 +380,7 @@ async function ended({ one: { scenario, kind }, world, id, side, first }: Scene)
     if (kind !== 'local') expect(alive.length, 'and its key the only one').toBe(1)
     for (const { key, config, type } of secret.schedule?.targets ?? []) {
       const { attributes } = world.target((config as { at: string }).at)
-      // A program that is only told has nothing of the kind.
+      // A program that is only told holds nothing that could be compared.
       if (type === 'fake-blind') continue
       expect(
         new Set(attributes.values()),
@@ -393,7 +397,7 @@ async function ended({ one: { scenario, kind }, world, id, side, first }: Scene)
   if (scenario.options?.empty !== true && scenario.ends === 'new')
     expect(current?.version.n, 'a new version is current').toBeGreaterThan(1)
   expect(secret.strays, 'no stray is left').toEqual([])
-  // A key without a mark that appears hours later may be ours and may be another's: it is
+  // A key without a mark that appears hours later may be ours or somebody else's. It is
   // named, and a person decides.
   const named = new Set(
     (secret.late ?? []).flatMap(({ candidates = [] }) => candidates.map(({ id: key }) => key)),

@@ -1,6 +1,6 @@
 /**
- * What the first `run-due` after an upgrade names: schedules that an earlier program let
- * pass, found without a call.
+ * The first `run-due` after an upgrade names the schedules that an earlier program
+ * accepted and that are wrong. It makes no call for that.
  */
 import { expect, test } from 'vitest'
 import {
@@ -16,7 +16,7 @@ import { registry } from '../../src/targets/index.ts'
 import { fakeTarget } from '../fakes/provider.ts'
 import { World } from '../fakes/engine-world.ts'
 
-// A place that can't be read and that nobody else undoes.
+// A target that can't be read and that nobody else undoes.
 const told = fakeTarget('blind')
 const mute = { ...told, id: 'fake-mute', told: false } satisfies ReturnType<typeof defineTarget>
 Object.assign(registry, {
@@ -39,7 +39,7 @@ async function faulty(
   return id
 }
 
-/** The journal of the last run as if its target had been of that type already. */
+/** Changes the journal of the last run as if its target had been of that type already. */
 async function muteThen(world: World, id: string): Promise<void> {
   const vault = await world.backend.open(world.clock())
   await vault.transact(async (tx) => {
@@ -96,8 +96,8 @@ test('what was written unseen by an earlier program is found, where it is certai
   await muteThen(world, certain)
   const marked = await faulty(world, 'b/marked', (spec) => ({ ...spec, irreversible: true }))
   await muteThen(world, marked)
-  // Another place than the one that was written to, another name there, and a sign of our
-  // own write.
+  // The target has another place than the one that was written to, another name there, or
+  // a sign of our own write.
   const moved = await faulty(world, 'c/moved', (spec) => ({ ...spec, config: { at: 'elsewhere' } }))
   await muteThen(world, moved)
   const renamed = await faulty(world, 'd/renamed', (spec) => ({

@@ -1,6 +1,6 @@
 /**
- * Runs of one process share commits: nothing of one shows in another, and a death in a
- * shared commit is a death for each of them.
+ * Runs of one process share commits. Nothing of one run shows in another, and a death in
+ * a shared commit is a death for each of them.
  */
 import { describe, expect, test } from 'vitest'
 import { MINUTE } from '../../src/core/duration.ts'

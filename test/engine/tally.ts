@@ -4,7 +4,7 @@
  */
 import { appendFileSync } from 'node:fs'
 
-/** `sample` unless `ROTATE_CRASH=full`. */
+/** The whole matrix is played with `ROTATE_CRASH=full`, otherwise a sample. */
 export const FULL = process.env['ROTATE_CRASH'] === 'full'
 
 export interface Row {
@@ -14,13 +14,13 @@ export interface Row {
   readonly violations: number
 }
 
-/** One row for the table of `npm run crash:full`. */
+/** Adds one row to the table of `npm run crash:full`. */
 export function tally(row: Row): void {
   const file = process.env['ROTATE_CRASH_REPORT']
   if (file !== undefined) appendFileSync(file, `${JSON.stringify(row)}\n`)
 }
 
-/** The same numbers for the same name: 0 ≤ x < 1. */
+/** Makes random numbers from 0 up to 1, the same ones for the same name. */
 export function dice(name: string): () => number {
   let state = 2_166_136_261
   for (const byte of new TextEncoder().encode(name))
@@ -32,7 +32,10 @@ export function dice(name: string): () => number {
   }
 }
 
-/** So many of them, without repetition, in their order; all of them in the full run. */
+/**
+ * Picks that many of the items, without repetition and in their order; all of them in the
+ * full run.
+ */
 export function sample<T>(
   all: readonly T[],
   count: number,
@@ -45,7 +48,7 @@ export function sample<T>(
   return all.filter((_item, index) => chosen.has(index))
 }
 
-/** Plays cases and says which did not hold. Throws when one did not. */
+/** Plays cases, and throws with those that did not hold. */
 export async function playAll<T>(
   what: string,
   points: number,
@@ -58,9 +61,8 @@ export async function playAll<T>(
     try {
       await play(one)
     } catch (thrown) {
-      broken.push(
-        `${name(one)}: ${thrown instanceof Error ? (thrown.message.split('\n')[0] ?? '') : String(thrown)}`,
-      )
+      const message = thrown instanceof Error ? thrown.message : String(thrown)
+      broken.push(`${name(one)}: ${message.split('\n')[0] ?? ''}`)
     }
   }
   tally({ what, points, cases: all.length, violations: broken.length })

@@ -1,11 +1,11 @@
 /**
- * A vault that the program of 27 November 2026 wrote, with an open run at every step,
- * every step of an end, a paused schedule and a notifier that was told half of it, is
- * finished by the program of today. Beside the vault stands what its far sides and
- * targets knew at that moment.
+ * Today's program finishes a vault that the program of 27 November 2026 wrote, with an
+ * open run at every step, every step of an end, a paused schedule and a notifier that was
+ * told half of it. What its far sides and targets knew at that moment is kept beside the
+ * vault.
  *
- * `ROTATE_UPGRADE=write` made the files once. They are never made again: what they prove
- * is that journals of that day are still understood.
+ * `ROTATE_UPGRADE=write` made the files once. They are never made again, because they
+ * prove that journals of that day are still understood.
  */
 import { chmodSync, copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -45,7 +45,7 @@ interface KeptSecret {
   readonly id: string
   readonly kind: Kind
   readonly chain: string
-  /** The last thing that the process did. */
+  /** The last moment that the process reached. */
   readonly after: string
 }
 
@@ -88,12 +88,12 @@ const chains: readonly Chain[] = [
   },
 ]
 
-/** The kinds that die at every step; the others at every third. */
+/** The kinds whose process dies at every step; the others die at every third. */
 const thorough: readonly Kind[] = ['limited', 'users', 'login', 'hook']
 
 /**
- * One secret whose process dies after its `death`th commit, or call that changes
- * something.
+ * Makes one secret whose process dies after the commit, or call that changes something,
+ * with the number `death`.
  */
 async function leave(
   world: World,
@@ -182,7 +182,7 @@ async function write(): Promise<void> {
   writeFileSync(`${kept}.json`, `${JSON.stringify(state)}\n`)
 }
 
-/** The kept world, with the vault in a copy of its own. */
+/** Opens the kept world, with a copy of its vault. */
 async function wake(): Promise<{ readonly world: World; readonly state: Kept }> {
   const file = join(folder, 'woken.db')
   copyFileSync(`${kept}.db`, file)

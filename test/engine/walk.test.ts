@@ -1,10 +1,14 @@
 /**
- * Long random play. The walk: a provider of some kind that throttles, loses answers,
- * answers with rubbish, says it did what it did not; processes that die; people who
- * rotate, roll back, revoke and hurry; a clock that moves. The years: two hundred secrets
- * with intervals of their own, five calls in a hundred going wrong, `run-due` every few
- * hours. Nothing that must always hold may break at any moment, and when the faults stop
- * everything comes to its end.
+ * Long random play.
+ *
+ * - The walk: a provider of some kind that throttles, loses answers, answers with rubbish
+ *   and says it did what it did not; processes that die; people who rotate, roll back,
+ *   revoke and hurry; a clock that moves.
+ * - The years: two hundred secrets with intervals of their own, five calls in a hundred
+ *   that go wrong, and `run-due` every few hours.
+ *
+ * What must always hold is checked at every moment, and when the faults stop everything
+ * comes to its end.
  */
 import { expect, test } from 'vitest'
 import { DAY, HOUR, MINUTE } from '../../src/core/duration.ts'
@@ -45,8 +49,8 @@ const WRITES: ReadonlySet<string> = new Set([
 ])
 
 /**
- * What can be seen through: not what nobody could know better, such as a create that says
- * "400" and made a key.
+ * The answers that can be seen through. Left out is what nobody could know better, such
+ * as a create that says "400" and made a key.
  */
 function modesOf(method: string, kind: Kind, blind: boolean): readonly FaultMode[] {
   return answersTo(method, WRITES.has(method)).filter((mode) => {
@@ -67,8 +71,8 @@ async function walk(seed: number): Promise<void> {
     if (one === undefined) throw new Error('nothing to choose from')
     return one
   }
-  // A plain web hook can end in a question that only a person can answer; it has tests of
-  // its own.
+  // A plain web hook can end in a question that only a person can answer, which has tests
+  // of its own.
   const kind = pick(kinds.filter((candidate) => candidate !== 'hook'))
   const options = { graceMs: pick([0, 30 * MINUTE]), quarantineMs: pick([0, 30 * MINUTE]) }
   const played = await scene(
@@ -121,8 +125,8 @@ async function walk(seed: number): Promise<void> {
     world.time += 25 * HOUR
     await dying(() => world.runDue())
   }
-  // What is left open is a question only a person can answer; nothing is unnamed even
-  // then.
+  // If something is left open, it is a question that only a person can answer. No key is
+  // unnamed even then.
   const secret = await world.get(id)
   if (secret.openRun !== undefined) await named(world, id, side)
   else await finallyTrue(world, id, side, 'repeats')
@@ -138,9 +142,8 @@ test(`${RUNS} random walks`, { timeout: 3_600_000 }, async () => {
     try {
       await walk(seed)
     } catch (thrown) {
-      broken.push(
-        `seed ${seed}: ${thrown instanceof Error ? (thrown.message.split('\n')[0] ?? '') : String(thrown)}`,
-      )
+      const message = thrown instanceof Error ? thrown.message : String(thrown)
+      broken.push(`seed ${seed}: ${message.split('\n')[0] ?? ''}`)
     }
   }
   tally({ what: 'random walk', points: RUNS * 8, cases: RUNS, violations: broken.length })
@@ -216,8 +219,8 @@ test(`${YEARS} years of ${SECRETS} secrets`, { timeout: 3_600_000 }, async () =>
     const secret = await world.get(id)
     expect(secret.openRun, `${secret.path} is closed`).toBeUndefined()
     const times = promoted.get(secret.path) ?? []
-    // An undone promotion is repeated at once; what counts is that no interval is missed
-    // and none is met twice.
+    // A promotion that was undone is repeated at once. What counts is that no interval is
+    // missed and none is met twice.
     const met = times.filter((at, index) => index === 0 || at - (times[index - 1] ?? 0) > 5 * DAY)
     for (const [index, at] of met.entries()) {
       const before = index === 0 ? start : (met[index - 1] ?? 0)

@@ -1,6 +1,6 @@
 /**
- * Which version each target holds, at every stage of a run and after an undo; and the
- * current value delivered again, which must get in nobody's way.
+ * Which version each target holds at every stage of a run and after an undo, and the
+ * delivery of the current value once more, which must not get in the way of a run.
  */
 import { describe, expect, test } from 'vitest'
 import { deliver, findNamed } from '../../src/app/delivery/deliver.ts'

@@ -1,6 +1,6 @@
 /**
- * The words of `list`, `show`, `versions`, `where` and `schedule list`, held against the
- * far side at every stage of a run and of an end: a sentence that claims more than is
+ * The words of `list`, `show`, `versions`, `where` and `schedule list` are compared with
+ * the far side at every stage of a run and of an end. A sentence that claims more than is
  * true there is a failure. Each stage is reached by a process that dies or is refused
  * there, as in the matrix.
  */
@@ -24,7 +24,7 @@ interface Said {
   readonly fates: readonly { readonly n: number; readonly state: string; readonly fate: string }[]
 }
 
-/** Reads every screen once, and holds what it says against what is so. */
+/** Reads every screen once, and compares what it says with what is true. */
 async function hold(world: World, id: string, side: FarSide): Promise<Said> {
   const secret = await world.get(id)
   const said = await world.alone(async ({ deps, clock }) => {
@@ -45,7 +45,7 @@ async function hold(world: World, id: string, side: FarSide): Promise<Said> {
   await holdStanding(world, secret, said.standing)
   for (const { n, state, fate } of said.fates) {
     const accepted = side.accepts(await world.value(id, n))
-    // A local value is refused by nobody.
+    // Nobody can refuse a local value.
     if (side.kind !== 'local' && accepted)
       expect(['revoked', 'discarded', 'suspended'], `version ${n} is accepted`).not.toContain(state)
     expect(fate, 'only what is done is called done').not.toMatch(

@@ -1,8 +1,8 @@
 /**
- * What a call can be answered with, as the engine sees it: each of the thirty answers of
- * reliability.md 4.1 under the name of what it leaves the engine to know, and answers
- * that are not true. What the HTTP client makes of each wire answer is tested with the
- * client.
+ * What a call can be answered with, as the engine sees it. Answers at the wire that leave
+ * the engine with the same knowledge share one name; `wire` lists them. There are also
+ * answers that are not true. What the HTTP client makes of each wire answer is tested
+ * with the client.
  */
 import { type AdapterCode, AdapterError, type Effect } from '../../src/core/errors.ts'
 
@@ -11,29 +11,29 @@ export interface Answer {
   readonly wire: string
   /** Is the work done before the answer? */
   readonly done: boolean
-  /** The error of the adapter; without one the call succeeds. */
+  /** The code of the adapter's error; without one the call succeeds. */
   readonly code?: AdapterCode
-  /** Of a write; a read that fails did nothing. */
+  /** The effect that the error of a write has. A read that fails did nothing. */
   readonly effect?: Effect
   readonly retryable?: boolean
   readonly retryAfterMs?: number
   /** The far side answered this very call itself. */
   readonly answered?: true
-  /** The work is done so long after the caller was told that nobody knows. */
+  /** The work is done this long after the caller has given up. */
   readonly lateMs?: number
-  /** So long it takes. */
+  /** How long the answer takes. */
   readonly slowMs?: number
-  /** For these methods only. */
+  /** The only methods that can be answered so. */
   readonly only?: readonly string[]
-  /** Not for these: it would say nothing else than another answer does. */
+  /** Only for writes, since at a read it would say the same as another answer. */
   readonly writes?: true
-  /** The far side says what is not so. */
+  /** The far side says what is not true. */
   readonly lie?: true
 }
 
 const DAY = 86_400_000
 
-export const answers = {
+const answers = {
   unreachable: {
     wire: 'connection refused, no such host, bad certificate, connect timeout',
     done: false,

@@ -1,12 +1,12 @@
 /**
- * Between us and a server: hands everything on and keeps what we say; or hangs up, before
- * or after the server had it.
+ * A relay between us and a server: it hands everything on and keeps what we say, or
+ * closes the connection before or after the server had it.
  */
 import { type AddressInfo, connect, createServer } from 'node:net'
 
 /**
- * `hold`: we are hung up on, and what we said waits for `release`. `orphan`: the server
- * has it, and we are hung up on at once.
+ * `hold`: our connection is closed, and what we said waits for `release`. `orphan`: the
+ * server gets it, and our connection is closed at once.
  */
 export type Verdict = 'pass' | 'cut' | 'lose answer' | 'hold' | 'orphan'
 
@@ -14,8 +14,8 @@ export interface Between {
   readonly port: number
   said(): string
   /**
-   * What was held back reaches the server, if it still listens; resolves when it has
-   * answered or hung up.
+   * Lets what was held back reach the server, if it still listens. Resolves when the
+   * server has answered or closed the connection.
    */
   release(): Promise<void>
   close(): Promise<void>

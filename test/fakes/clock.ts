@@ -1,6 +1,6 @@
 /**
- * Time and chance for tests: a clock that moves only when told or slept on, and random
- * bytes that repeat with the seed.
+ * Time and random bytes for tests: a clock that moves only when a test moves it or
+ * something sleeps on it, and random bytes that repeat with the seed.
  */
 import { createHash } from 'node:crypto'
 import type { Clock, Random } from '../../src/core/ports.ts'
@@ -8,7 +8,9 @@ import type { Clock, Random } from '../../src/core/ports.ts'
 /** 2026-11-21T10:30:00Z. */
 export const START = Date.UTC(2026, 10, 21, 10, 30)
 
-/** `sleep` advances the time at once and resolves; all sleeps are on record. */
+/**
+ * A clock whose `sleep` advances the time at once and resolves. It records all sleeps.
+ */
 export class ManualClock implements Clock {
   readonly sleeps: number[] = []
   #now: number
@@ -37,7 +39,7 @@ export class ManualClock implements Clock {
   }
 }
 
-/** The same bytes for the same seed, in order. */
+/** Random bytes, the same ones in the same order for the same seed. */
 export function seededRandom(seed = 'rotate'): Random {
   let counter = 0
   let pool = Buffer.alloc(0)

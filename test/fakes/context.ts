@@ -1,5 +1,5 @@
 /**
- * What an adapter is given in tests: the production HTTP client and process runner under
+ * What an adapter is given in tests: the production HTTP client and process runner, with
  * a clock and a random source that can be predicted.
  */
 import type { AdapterContext } from '../../src/core/provider.ts'
@@ -12,7 +12,7 @@ export interface TestContext extends AdapterContext {
   readonly notes: string[]
 }
 
-/** A context of its own per test; anything may be replaced. */
+/** A context for one test, of which anything may be replaced. */
 export function testContext(over: Partial<AdapterContext> = {}): TestContext {
   const clock = new ManualClock()
   const random = seededRandom()

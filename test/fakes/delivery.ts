@@ -1,4 +1,4 @@
-/** What an engine would hand to a target: version 2 of one value, under these names. */
+/** What the engine hands to a target: version 2 of one value, under these names. */
 import { Secret } from '../../src/core/secret.ts'
 import type { Delivery } from '../../src/core/target.ts'
 

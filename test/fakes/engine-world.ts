@@ -1,6 +1,6 @@
 /**
- * A world for the engine: a clock, a vault, far sides, targets, and processes that can
- * die at any moment. What must hold at every moment is checked at every moment.
+ * A world for tests of the engine: a clock, a vault, far sides, targets, and processes
+ * that can die at any moment. Tests hook in what must hold at every moment.
  */
 import { expect } from 'vitest'
 import type { BeginOptions } from '../../src/engine/begin.ts'
@@ -38,21 +38,21 @@ import {
   traitsOf,
 } from './provider.ts'
 
-/** The process died here. The engine must not take it for an answer. */
+/** The process died here. The engine must not take this for an answer. */
 export class InjectedCrash extends Error {
   override readonly name = 'InjectedCrash'
 }
 
 /**
- * Where a vault comes from; the tests run over memory, a slice of them may run over the
- * real one.
+ * Where a vault comes from. The tests run over memory; some of them run over the real
+ * vault too.
  */
 export interface Backend {
   open(clock: Clock): Vault | Promise<Vault>
   readonly store?: MemoryStore
 }
 
-export const memory = (): Backend => {
+const memory = (): Backend => {
   const store = new MemoryStore()
   return { open: (clock) => store.open(clock), store }
 }
@@ -72,7 +72,7 @@ export interface SecretOptions {
   readonly nextAt?: number
   /** Targets publish the pair NAME and NAME_PREVIOUS. */
   readonly pair?: true
-  /** Without a value yet. */
+  /** The secret has no value yet. */
   readonly empty?: boolean
 }
 
@@ -82,14 +82,15 @@ export class World {
   readonly targets = new Map<string, FarTarget>()
   readonly locks = new MemoryLocks()
   time = START
-  /** Paints a check red. */
+  /** Makes a check red. */
   red: (check: string, value: string) => boolean = () => false
   /** What did not hold at some moment. */
   readonly violations: Error[] = []
   /** Names of all moments so far, in order. */
   readonly moments: string[] = []
   /**
-   * Dies at the moment with this number (counted from 0), or where the predicate says so.
+   * Decides whether the process dies at the moment with this number (counted from 0) and
+   * name.
    */
   crashAt: ((index: number, name: string) => boolean) | undefined
   /** Called at each moment, before a crash. */
@@ -101,8 +102,8 @@ export class World {
   #seed: number
 
   /**
-   * `serial`: processes are counted from here, so that none is taken for one of another
-   * world.
+   * `serial` is the number from which processes are counted, so that none is taken for
+   * one of another world.
    */
   constructor(
     options: { readonly backend?: Backend; readonly seed?: number; readonly serial?: number } = {},
@@ -119,7 +120,7 @@ export class World {
     return this.backend.store
   }
 
-  /** Different in each process, the same in each run of a test. */
+  /** Different in each process, and the same in each run of a test. */
   readonly random: Random = {
     bytes: (count) => {
       const bytes = new Uint8Array(count)
@@ -131,11 +132,11 @@ export class World {
     },
   }
 
-  /** The network, which is not there unless a test makes one. */
+  /** The network. There is none unless a test makes one. */
   send: Http['send'] = () =>
     Promise.reject(new AdapterError('unreachable', 'tests have no network'))
 
-  /** What servers reached over TLS say of the clock; asked again each time. */
+  /** What servers that were reached over TLS say of the clock. Asked again each time. */
   skew: () => number | undefined = () => undefined
 
   async process(): Promise<Process> {
@@ -162,8 +163,8 @@ export class World {
   }
 
   /**
-   * A secret with a schedule, a first value that is accepted and delivered, and its far
-   * side (named like the path). Due now unless told otherwise.
+   * Makes a secret with a schedule, a first value that is accepted and delivered, and a
+   * far side that is named like the path. Due now unless told otherwise.
    */
   async secret(options: SecretOptions = {}): Promise<{
     readonly id: string
@@ -267,8 +268,7 @@ export class World {
       nextVersion: version === undefined ? 1 : 2,
       schedule,
       strays: [],
-      // Our own last write to a place that can't be read, and nobody has written there
-      // since.
+      // Our own last write to a place that can't be read, where nobody has written since.
       ...((options.targets ?? []).includes('hidden') && fields !== undefined
         ? {
             written: {
@@ -289,11 +289,11 @@ export class World {
   }
 
   /**
-   * No old key ends while a target that can be read still hands it out, unless an
-   * operator gave that target up (law 5).
+   * Records a violation if an old key ends while a target that can be read still hands it
+   * out, unless an operator gave that target up (law 5).
    */
   handsOut(path: string, key: FakeKey): void {
-    // `--revoke-first` switches off what is in use, and says so.
+    // `--revoke-first` switches off a key that is in use, and says so.
     if (
       this.moments.findLast((name) => name.startsWith('fault:before:effect:')) ===
       'fault:before:effect:suspend-old'
@@ -385,7 +385,7 @@ export class World {
     })
   }
 
-  /** `run-due` in a process of its own. */
+  /** Calls `run-due` in a process of its own. */
   async runDue(input: Partial<Parameters<typeof runDue>[1]> = {}): Promise<{
     readonly report: RunDueReport
     readonly failure: RotateError | undefined
@@ -399,7 +399,7 @@ export class World {
     }
   }
 
-  /** `rotate` in a process of its own. */
+  /** Calls `rotate` in a process of its own. */
   async rotate(
     secretId: string,
     input: Parameters<typeof rotateOne>[2] = {},
@@ -412,7 +412,7 @@ export class World {
     }
   }
 
-  /** `rollback` in a process of its own. */
+  /** Calls `rollback` in a process of its own. */
   async rollback(path: string, toVersion?: number): Promise<Awaited<ReturnType<typeof rollback>>> {
     const process = await this.process()
     try {
@@ -426,7 +426,7 @@ export class World {
     }
   }
 
-  /** Any work in a process of its own. */
+  /** Does any work in a process of its own. */
   async alone<T>(work: (process: Process) => Promise<T>): Promise<T> {
     const process = await this.process()
     try {
@@ -519,7 +519,7 @@ export class Process {
     try {
       await world.onMoment(name, this)
     } catch (thrown) {
-      // The engine would take it for an answer and go on; it must reach the test.
+      // The engine would take it for an answer and go on, but it must reach the test.
       world.violations.push(thrown instanceof Error ? thrown : new Error(String(thrown)))
     }
     if (world.crashAt?.(index, name) === true) this.crash()
@@ -608,7 +608,7 @@ function mortalVault(process: Process, vault: Vault): Vault {
   }
 }
 
-/** The value for a supplied rotation, as the far side would accept it. */
+/** The value of this key, as an operator gives it to a rotation. */
 export function supplied(key: FakeKey): NonNullable<BeginOptions['supplied']> {
   return {
     fields: Object.fromEntries(
@@ -618,8 +618,9 @@ export function supplied(key: FakeKey): NonNullable<BeginOptions['supplied']> {
 }
 
 /**
- * At every moment, whatever just happened: the invariants of DESIGN 4 that never rest.
- * Wired into `onMoment` and into the far side's kills.
+ * Throws unless the invariants hold that must be true at every moment, whatever just
+ * happened: what `get` returns is accepted, at most one version is current, and no
+ * version that is called revoked is accepted. Tests hook it into `onMoment`.
  */
 export function alwaysTrue(world: World, secretId: string, side: FarSide): void {
   const { secrets, values } = world.store.rows
@@ -644,13 +645,13 @@ export function alwaysTrue(world: World, secretId: string, side: FarSide): void 
 }
 
 /** Something that must hold at every moment did not. */
-export class Violation extends Error {
+class Violation extends Error {
   override readonly name = 'Violation'
 }
 
 /**
- * When all is said and done. `repeats`: something was really done twice, such as a
- * promotion that was taken back in between.
+ * Checks what must hold when all is done. `repeats` says that something was really done
+ * twice, such as a promotion that was taken back in between.
  */
 export async function finallyTrue(
   world: World,
@@ -664,7 +665,7 @@ export async function finallyTrue(
   expect(secret.claim, 'no claim is left').toBeUndefined()
   const open = secret.openRun === undefined ? undefined : await world.run(secret.openRun)
   if (open !== undefined) {
-    // Or for a date, which comes by itself.
+    // A run may also be left open for a date, at which it goes on by itself.
     if (!stateOf(open).waits)
       expect(open.status, 'a run that is left open waits for a person').toBe('unsafe')
     expect(stateOf(open).parked, 'and says why').toBeDefined()
@@ -689,8 +690,8 @@ export async function finallyTrue(
 }
 
 /**
- * What a target must hold for the current version, and beside it for the newest old one
- * that was granted a grace which has not ended.
+ * What a target must hold: the current version, and beside it the newest old one that was
+ * granted a grace which has not ended.
  */
 export async function wanted(
   world: World,
@@ -712,7 +713,7 @@ export async function wanted(
   return new Map([...own, ...(await texts(granted ? waiting.n : current.n, '_PREVIOUS'))])
 }
 
-/** No live key of ours that the vault can't name. */
+/** Checks that the vault can name every live key of ours. */
 export async function named(world: World, secretId: string, side: FarSide): Promise<void> {
   const secret = await world.get(secretId)
   if (side.kind === 'local') return
@@ -736,7 +737,10 @@ export async function named(world: World, secretId: string, side: FarSide): Prom
   }
 }
 
-/** Each event once, no gaps. */
+/**
+ * Checks that no promotion, start, undo, suspension or revocation is in the audit trail
+ * twice.
+ */
 export async function auditTrue(world: World): Promise<void> {
   const seen = new Map<string, number>()
   for (const event of await world.audit()) {

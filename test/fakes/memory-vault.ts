@@ -1,9 +1,10 @@
 /**
- * The vault and its locks in memory, for tests of the engine. What is read and what is
- * written are deep copies, so that a shared object shows as a bug; the body of a
- * transaction runs twice, so that one that does more than read and write shows too; a
- * commit is all or nothing. Where many worlds are made (`quick`), what is stored is
- * frozen instead of copied, and bodies run once.
+ * The vault and its locks in memory, for tests of the engine.
+ *
+ * What is read and what is written are deep copies, so that a shared object shows as a
+ * bug. The body of a transaction runs twice, so that one that does more than read and
+ * write shows too. A commit is all or nothing. Where many worlds are made (`quick`), what
+ * is stored is frozen instead of copied, and bodies run once.
  */
 import { createHash } from 'node:crypto'
 import { RotateError } from '../../src/core/errors.ts'
@@ -22,7 +23,7 @@ import { type Fields, flatten, Secret } from '../../src/core/secret.ts'
 import { nextWorkAt, wakeOf } from '../../src/core/wake.ts'
 
 /** A deep copy. A `Secret` can't be changed, so it is shared. */
-export function deepCopy<T>(value: T): T {
+function deepCopy<T>(value: T): T {
   if (value === null || typeof value !== 'object' || value instanceof Secret) return value
   if (Array.isArray(value)) return value.map((item: unknown) => deepCopy(item)) as T
   return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, deepCopy(item)])) as T
@@ -54,7 +55,7 @@ const emptyRows = (): Rows => ({
   docs: new Map(),
 })
 
-/** What is durable; several processes open it. */
+/** The durable state, which several processes open. */
 export class MemoryStore {
   readonly vaultId = 'vlt_00000000000000TEST0001'
   rows: Rows = emptyRows()
@@ -65,20 +66,20 @@ export class MemoryStore {
   standing: VaultStanding = { trusted: true, copy: false, mark: 'fresh', why: null }
   /** Freeze instead of copying, run bodies once. */
   quick = false
-  /** So many of the next commits fail; nothing is written by them. */
+  /** The number of next commits that fail, so that nothing is written by them. */
   failCommits = 0
-  /** So many of the next commits are made durable and reported as failed. */
+  /** The number of next commits that are made durable and reported as failed. */
   loseCommits = 0
   #tail: Promise<unknown> = Promise.resolve()
 
-  /** One writer at a time. */
+  /** Lets one writer work at a time. */
   exclusive<T>(work: () => Promise<T>): Promise<T> {
     const next = this.#tail.then(work, work)
     this.#tail = next.catch(() => undefined)
     return next
   }
 
-  /** Opens it for one process. */
+  /** Opens the vault for one process. */
   open(clock: Clock): Vault {
     return new MemoryVault(this, clock)
   }
@@ -129,8 +130,8 @@ class MemoryVault implements Vault {
   transact<T>(body: (tx: VaultTx) => Promise<T>): Promise<T> {
     return this.#store.exclusive(async () => {
       const store = this.#store
-      // As if another process had committed first: what the body did to the first attempt
-      // must not show.
+      // The first attempt is thrown away, as if another process had committed first: what
+      // the body did to it must not show.
       if (!store.quick) await body(this.#tx(copyRows(store.rows), []))
       const rows = copyRows(store.rows)
       const entries: AuditEntry[] = []
@@ -283,7 +284,7 @@ class MemoryVault implements Vault {
   }
 
   close(): void {
-    // nothing is held
+    // Nothing is held that would have to be closed.
   }
 }
 
@@ -301,7 +302,7 @@ export class MemoryLocks {
   readonly #held = new Set<string>()
   readonly #named = new Map<string, string>()
 
-  /** Held by a process that no test starts. */
+  /** Is the lock of this name held by a process that no test starts? */
   taken: (name: string) => boolean = () => false
 
   /** The locks as the process of this name sees them. */

@@ -1,6 +1,6 @@
 /**
- * A program that is only played: a script run as a process of its own, by a launcher in a
- * new directory, with its state in a file beside it.
+ * Stands in for a program: a script that runs as a process of its own, started by a
+ * launcher in a new directory, with its state in a file beside it.
  */
 import {
   chmodSync,
@@ -17,7 +17,7 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
-export interface ProgramCall {
+interface ProgramCall {
   readonly argv: readonly string[]
   readonly env: Readonly<Record<string, string>>
   readonly stdin: string
@@ -25,22 +25,24 @@ export interface ProgramCall {
 
 export interface ProgramFault {
   /**
-   * A regular expression for the arguments, joined by spaces. Used up by the first call
-   * that fits.
+   * A regular expression for the arguments, joined by blanks. Used up by the first call
+   * that matches.
    */
   readonly call: string
   readonly stderr?: string
-  /** Do the work before it fails. */
+  /** The program does its work before it fails. */
   readonly after?: true
-  /** End with 0 and do nothing. */
+  /** The program ends with 0 and does nothing. */
   readonly hollow?: true
-  /** Let so many calls that fit pass first. */
+  /** How many calls that match pass first. */
   readonly skip?: number
 }
 
-/** The next call that fits stops before, or after, its work until somebody has acted. */
+/**
+ * Stops the next call that matches before, or after, its work until somebody has acted.
+ */
 export interface ProgramGate {
-  /** A regular expression for the arguments, joined by spaces. */
+  /** A regular expression for the arguments, joined by blanks. */
   readonly call: string
   readonly when: 'before' | 'after'
 }
@@ -54,8 +56,8 @@ export interface ProgramState {
 const sleep = (): void => void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2)
 
 /**
- * Of the processes that play one program, and of the test, one at a time reads and writes
- * the state.
+ * Reads and writes the state alone, among the processes that play one program and the
+ * test.
  */
 function alone<T>(file: string, body: () => T): T {
   const lock = `${file}.lock`
@@ -77,7 +79,7 @@ function alone<T>(file: string, body: () => T): T {
 export interface Invocation {
   readonly argv: readonly string[]
   readonly env: Readonly<Record<string, string>>
-  /** What came by a real pipe; `undefined` where stdin is something else. */
+  /** What came through a real pipe; `undefined` where stdin is something else. */
   readonly piped: string | undefined
   flag(name: string): string | undefined
 }
@@ -118,7 +120,7 @@ export class FakeProgram<S extends object> {
     })
   }
 
-  /** Lets somebody act while the next call that fits stands still. */
+  /** Lets somebody act while the next call that matches stands still. */
   meanwhile(gate: ProgramGate, act: () => void): void {
     this.change(({ gates }) => void gates.push(gate))
     const waiting = `${this.#file}.${gate.when}`
@@ -128,7 +130,7 @@ export class FakeProgram<S extends object> {
       act()
       rmSync(waiting)
     })
-    // A gate that nobody came to must not keep the test alive.
+    // A gate that nobody reached must not keep the test alive.
     watcher.unref()
   }
 
@@ -136,7 +138,7 @@ export class FakeProgram<S extends object> {
     this.change(({ faults }) => void faults.push(fault))
   }
 
-  /** The arguments of each call, joined by spaces. */
+  /** The arguments of each call, joined by blanks. */
   get argvs(): readonly string[] {
     return this.state.calls.map(({ argv }) => argv.join(' '))
   }
@@ -146,7 +148,10 @@ export class FakeProgram<S extends object> {
   }
 }
 
-/** The script's side: reads the state, lets `answer` work on it, writes it back. */
+/**
+ * What the script itself calls: reads the state, lets `answer` work on it, and writes it
+ * back.
+ */
 export function play<S extends object>(
   answer: (call: Invocation, state: S & ProgramState) => Reply,
 ): void {

@@ -8,7 +8,7 @@ import { isAlive, type SecretRecord, type VersionRecord } from '../../core/model
 import type { ProviderSession } from '../../core/provider.ts'
 import { issuer } from '../../engine/evidence.ts'
 import type { EnginePorts } from '../../engine/ports.ts'
-import { answered, credentialOf } from '../../engine/session.ts'
+import { callAdapter, credentialOf } from '../../engine/session.ts'
 
 /** How many of the newest ended versions are asked about. */
 const MOST = 10
@@ -57,7 +57,7 @@ export async function opens(
   if (fields === undefined || provider === undefined) return undefined
   let session: ProviderSession | undefined
   try {
-    session = await answered(() => ports.adapters.openProvider(provider, secret.path))
+    session = await callAdapter(() => ports.adapters.openProvider(provider, secret.path))
     if (session.verify === undefined) return undefined
     await session.verify(credentialOf(fields, version.handle), 'dead')
     return true

@@ -12,7 +12,7 @@ import {
 } from '../../core/model.ts'
 import { newId } from '../../core/ids.ts'
 import { parseConfig } from '../../core/schema.ts'
-import { answered, credentialOf, Workbench } from '../../engine/session.ts'
+import { callAdapter, credentialOf, Workbench } from '../../engine/session.ts'
 import type { EnginePorts } from '../../engine/ports.ts'
 import { mayWrite, refuseMisfit } from '../../engine/steps/preflight.ts'
 import { loadProvider } from './open.ts'
@@ -47,7 +47,7 @@ async function askOne(
     detail,
   })
   try {
-    return line(true, await answered(ask))
+    return line(true, await callAdapter(ask))
   } catch (thrown) {
     if (!(thrown instanceof AdapterError)) throw thrown
     const [hint] = thrown.hints

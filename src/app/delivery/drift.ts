@@ -6,7 +6,7 @@ import { AdapterError } from '../../core/errors.ts'
 import type { SecretRecord } from '../../core/model.ts'
 import { currentVersion } from '../../core/model.ts'
 import type { Progress } from '../../engine/ports.ts'
-import { answered, credentialOf, providerOfVersion } from '../../engine/session.ts'
+import { callAdapter, credentialOf, providerOfVersion } from '../../engine/session.ts'
 import { deliverEach, type DeliverOutcome } from './deliver.ts'
 import type { Deps } from '../base/deps.ts'
 import { enginePorts } from '../adapters/engine.ts'
@@ -130,7 +130,7 @@ async function atProvider(deps: Deps, secret: SecretRecord): Promise<DriftRow | 
   })
   try {
     const ports = await enginePorts(deps)
-    const session = await answered(() => ports.adapters.openProvider(provider, secret.path))
+    const session = await callAdapter(() => ports.adapters.openProvider(provider, secret.path))
     try {
       if (session.verify === undefined) return row('unknown', null, 'can not verify a value', false)
       await session.verify(credentialOf(fields, version.handle), 'live')

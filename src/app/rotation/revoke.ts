@@ -8,7 +8,7 @@ import { currentVersion, isAlive, versionOf, withVersion } from '../../core/mode
 import type { ProviderSession } from '../../core/provider.ts'
 import type { EnginePorts } from '../../engine/ports.ts'
 import type { RetireResult } from '../../engine/ending.ts'
-import { answered } from '../../engine/session.ts'
+import { callAdapter } from '../../engine/session.ts'
 import type { Deps } from '../base/deps.ts'
 import { endNow } from './end-now.ts'
 import { opens } from '../adapters/ended.ts'
@@ -62,9 +62,9 @@ export async function revoke(
 async function ownerByValue(ports: EnginePorts, secret: SecretRecord): Promise<string | undefined> {
   const provider = secret.schedule?.provider
   if (provider === undefined) return undefined
-  const { revoke: how } = await answered(() => ports.adapters.traits(provider))
+  const { revoke: how } = await callAdapter(() => ports.adapters.traits(provider))
   if (how === 'none') return undefined
-  const session = await answered(() => ports.adapters.openProvider(provider, secret.path))
+  const session = await callAdapter(() => ports.adapters.openProvider(provider, secret.path))
   try {
     return session.list === undefined && session.handleOf === undefined ? provider.id : undefined
   } finally {

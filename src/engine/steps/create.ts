@@ -1,6 +1,7 @@
 /**
- * Intent, create, outcome; and, after a crash or a lost answer, settlement by reading.
- * The only caller of `create`, and not in a loop.
+ * The create of a run: intent, call, outcome, and after a crash or a lost answer the
+ * settlement. In the engine, no other file calls a provider's `create`, and this one
+ * calls it once per intent.
  */
 import { AdapterError, asAdapterError, RotateError } from '../../core/errors.ts'
 import { hintOf } from '../../core/hint.ts'
@@ -33,26 +34,26 @@ import { credentialOf, currentFor, providerNow, providerToAsk, type Workbench } 
 import { pickDefined } from '../../core/defined.ts'
 
 /**
- * Calls the provider once. Throws `AdapterError`; whatever it throws, the intent is
- * durable and says what to ask later.
+ * Makes the intent durable and calls the provider once. Throws `AdapterError`. What was
+ * thrown after the intent was durable can be settled by it later.
  */
 export async function create(bench: Workbench, loaded: Loaded): Promise<Loaded> {
   const { ports } = bench
   const { plan, path, id } = loaded.run
   if (plan.provider === null) throw new AdapterError('misconfigured', 'no provider is configured')
-  // The preflight may have been that of an earlier program, or of days ago.
+  // The preflight may have been done by an earlier program, or days ago.
   await refuseMisfit(bench, loaded)
   const { session, traits } = await bench.provider(providerNow(loaded.secret, plan.provider), path)
   const current = await currentFor(bench, loaded)
   const before = (await session.list?.()) ?? []
   if (before.length >= traits.maxLive) throw full(before, traits, ports)
-  // Counted over the whole journal: a run that was taken up again begins its attempts
+  // Counted over the whole journal. A run that was taken up again begins its attempts
   // anew, and two creates must never carry the same mark.
   const attempt =
     loaded.run.events.filter((event) => event.type === 'intended' && event.step === 'create')
       .length + 1
-  // What somebody else has done since the preflight counts; after a call of ours it may
-  // be our own doing.
+  // The preflight may be old, so it is asked again what somebody else has done since.
+  // After a call of ours the change may be our own, so it is not asked then.
   if (attempt === 1) await refuseOthers(bench, loaded, session, traits, before)
   const intent: Intent = {
     tag: `rotate-${ports.vault.vaultId.slice(-8)}-${id.slice(4)}-${attempt}`,
@@ -61,20 +62,20 @@ export async function create(bench: Workbench, loaded: Loaded): Promise<Loaded> 
     at: ports.clock.now(),
     attempt,
   }
-  // In place the old value dies with the call: what the service answers must find its
-  // place.
+  // In place the old value dies with the call, so the vault must have room for what the
+  // service answers.
   const free =
     traits.overlap === 'in-place' && traits.mints !== 'client'
       ? await (await ports.vault.care()).room()
       : undefined
   try {
-    return await called(bench, loaded, intent, { session, traits, current, free })
+    return await callProvider(bench, loaded, intent, { session, traits, current, free })
   } finally {
     free?.()
   }
 }
 
-/** What a create works with once everything is prepared. */
+/** What is prepared before the intent is committed. */
 interface Prepared {
   readonly session: ProviderSession
   readonly traits: Traits
@@ -83,7 +84,7 @@ interface Prepared {
   readonly free: (() => void) | undefined
 }
 
-async function called(
+async function callProvider(
   bench: Workbench,
   loaded: Loaded,
   intent: Intent,
@@ -133,7 +134,10 @@ function full(before: readonly Handle[], traits: Traits, ports: EnginePorts): Ad
   )
 }
 
-/** An answer without the promised parts may still have changed the far side. */
+/**
+ * Throws where the answer lacks a promised part. The call may have changed the far side
+ * all the same.
+ */
 function check(
   issued: Issued,
   traits: Traits,
@@ -149,7 +153,7 @@ function check(
     })
 }
 
-/** Why this can't be a new credential, whoever says so. */
+/** Why this can't be a new credential; `undefined` where it can. */
 function doubtIn(
   issued: Issued,
   traits: Traits,
@@ -168,8 +172,9 @@ function doubtIn(
 }
 
 /**
- * Handles that a new key can't have: discarding it would end one in use. Users in turn
- * keep theirs, but never that of the current one.
+ * Handles that a new key can't have, because discarding the new key would then end one in
+ * use. Two users in turn keep their handles, so there only that of the current user is
+ * among them.
  */
 function taken(
   secret: SecretRecord,
@@ -188,9 +193,9 @@ function taken(
 }
 
 /**
- * Seals what was issued. For `in-place` it becomes current in this very commit. The value
- * exists nowhere else: a commit that fails is repeated, and if it can't be made the new
- * key is taken back.
+ * Seals what was issued. With `in-place` it becomes current in the same commit. The value
+ * exists nowhere else, so a commit that fails is repeated, and if it can't be made, the
+ * new key is taken back.
  */
 async function record(
   bench: Workbench,
@@ -233,8 +238,8 @@ async function takeBack(
     hint: `free the disk, then: rotate resume ${loaded.run.id}`,
   }
   if (session?.revoke === undefined || traits?.overlap === 'in-place') {
-    // What was made here is sealed with its intent, and a replay key gives the same
-    // answer again.
+    // A value that was made here is sealed with its intent, and a replay key gets the
+    // same answer again.
     const again = traits?.mints === 'client' || traits?.idempotency === 'replay-key'
     const rest = again ? 'the run that is taken up again finds the value' : 'the value is lost'
     throw new RotateError(
@@ -273,7 +278,7 @@ function outcome(
 ): Change {
   const at = ports.clock.now()
   const { run, secret } = now
-  // A commit that was reported as failed and is durable all the same.
+  // An earlier commit of this value was reported as failed and is durable all the same.
   if (stateOf(run).create === 'issued') return {}
   const n = secret.nextVersion
   const fingerprint = ports.vault.fingerprint(issued.fields)
@@ -325,7 +330,7 @@ function outcome(
   }
 }
 
-/** After a create whose outcome is unknown: asks, and records what it learned. */
+/** Asks what a create of unknown outcome did, and commits what was learned. */
 export async function settle(bench: Workbench, loaded: Loaded): Promise<Loaded> {
   const { ports } = bench
   const { plan, path, id } = loaded.run
@@ -341,12 +346,12 @@ export async function settle(bench: Workbench, loaded: Loaded): Promise<Loaded> 
   if (settlement.outcome === 'ambiguous' && plan.overlap === 'in-place')
     settlement = (await oldStillWorks(bench, loaded)) ?? settlement
   if (settlement.outcome === 'applied') {
-    // A user in turn that is current already has got another password too late: that is
-    // what is made known.
+    // A run that recovers a late value makes known that the current user has got another
+    // password, so the handle of the current user is allowed.
     const others =
       plan.recovers === true ? new Set<string>() : taken(loaded.secret, traits, plan.oldVersion)
     const doubt = doubtIn(settlement.issued, traits, current?.fields, others)
-    // It may be ours and may be another's: nothing here can tell.
+    // Nobody here can tell whether it is ours or somebody else's.
     if (doubt !== undefined) settlement = { outcome: 'ambiguous', candidates: [], detail: doubt }
   }
   const found = settlement
@@ -392,13 +397,14 @@ export async function settle(bench: Workbench, loaded: Loaded): Promise<Loaded> 
 }
 
 /**
- * Until when an answer that found nothing is not the last word: the writer may still act.
- * A stray that was found is: its call was made once, and has been carried out.
+ * Until when an answer that found nothing is not the last word, because the far side may
+ * still carry out the call. A stray that was found is the last word: the call was made
+ * once, and has been carried out.
  */
 function unsettledUntil({ run }: Loaded, found: Settlement, now: number): number | undefined {
   if (found.outcome !== 'none' && found.outcome !== 'ambiguous') return undefined
   if (found.outcome === 'none' && found.final === true) return undefined
-  // Nobody knows when a process that died made the call; it has made none since it is
+  // Nobody knows when a process that died made the call, but it has made none since it is
   // gone.
   const from =
     believedFrom(run.plan, stateOf(run)) ?? now + (run.plan.settlesAfterMs ?? SETTLES_AFTER_MS)
@@ -406,10 +412,10 @@ function unsettledUntil({ run }: Loaded, found: Settlement, now: number): number
 }
 
 /**
- * What is to be looked for during the next day, where something can still be found that
- * was not there. With a replay key the look is a repetition, which may make what was not
- * made: only where what it makes can be ended, or in place, where it is made only once
- * the current value is dead.
+ * The record by which a create is looked for during the next day, if something may still
+ * appear. With a replay key, looking means repeating the call, which may make something
+ * new. So it is done only where that can be ended, or in place, where the call is
+ * repeated only once the current value is dead.
  */
 function lateCall(
   { run }: Loaded,
@@ -430,7 +436,7 @@ function lateCall(
   return { runId: run.id, attempt: intent.attempt, provider, until: intent.at + LOOKED_FOR_MS }
 }
 
-/** The secret with keys of ours whose value is lost recorded, to be ended. */
+/** The secret with these keys recorded as strays, to be ended. */
 export function withStrays(
   secret: SecretRecord,
   handles: readonly Handle[],
@@ -453,8 +459,8 @@ export function withStrays(
 }
 
 /**
- * In place there is one value: if the provider, or a check that presents it, accepts the
- * old one, the create changed nothing.
+ * In place there is one value. If the provider, or a check that presents the value,
+ * accepts the old one, the create changed nothing.
  */
 async function oldStillWorks(bench: Workbench, loaded: Loaded): Promise<Settlement | undefined> {
   const { plan, path } = loaded.run
@@ -479,7 +485,7 @@ async function oldStillWorks(bench: Workbench, loaded: Loaded): Promise<Settleme
   return undefined
 }
 
-/** A check that can't be made says nothing. */
+/** Is the answer positive? A check that can't be made counts as not. */
 async function green(ask: () => Promise<boolean | void>): Promise<boolean> {
   try {
     return (await ask()) !== false

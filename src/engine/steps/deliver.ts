@@ -1,4 +1,7 @@
-/** Moving consumers to the new value, and back. Every call here may be repeated. */
+/**
+ * Brings the new value to targets and makes consumers take it up; runs checks. Every call
+ * here may be repeated.
+ */
 import type { CheckResult, RunRecord, TargetSpec } from '../../core/model.ts'
 import { AdapterError } from '../../core/errors.ts'
 import type { Fields } from '../../core/secret.ts'
@@ -7,19 +10,19 @@ import { commit, type Loaded, runAudit } from '../journal.ts'
 import { stateOf } from '../machine.ts'
 import { besideNew, besideOld } from '../pair.ts'
 import { inPlaceOf } from '../places.ts'
-import { confirmed, deliveryId, deliveryOf, providerNow, type Workbench } from '../session.ts'
+import { readBack, deliveryId, deliveryOf, providerNow, type Workbench } from '../session.ts'
 import { readStanding, signsAfter, withWritten } from '../standing.ts'
-import { intend, writing } from './writing.ts'
+import { intend, doWrite } from './writing.ts'
 import { pickDefined } from '../../core/defined.ts'
 
-/** The target of this key, as the run knows it. */
+/** The target of this key, as the plan of the run has it. */
 export function specOf(run: RunRecord, key: string): TargetSpec {
   const spec = run.plan.targets.find((target) => target.key === key)
   if (spec === undefined) throw new Error(`run ${run.id} has no target ${key}`)
   return spec
 }
 
-/** The version that the run brings. */
+/** The number of the run's new version. */
 export function newVersion(loaded: Loaded): number {
   const n = stateOf(loaded.run).newVersion
   if (n === null) throw new Error(`run ${loaded.run.id} has no new version`)
@@ -27,8 +30,8 @@ export function newVersion(loaded: Loaded): number {
 }
 
 /**
- * The new version as a delivery. `again`: the date of a wait after which it is written
- * once more.
+ * The delivery of the new version to this target. `again` is the date of a wait after
+ * which it is written once more.
  */
 export async function newDelivery(
   bench: Workbench,
@@ -56,7 +59,7 @@ async function oldDelivery(
 }
 
 /**
- * Writes the new value to one target: remembers first what it held. `step` is
+ * Writes the new value to one target, after recording what the target held. `step` is
  * `deliver:KEY` or `refresh:KEY`.
  */
 export async function deliver(
@@ -74,17 +77,17 @@ export async function deliver(
     const known = stateOf(run).steps[step]
     const names = Object.keys(delivery.entries)
     let started = 0
-    // From reading what stands there to reading back what was written, nobody else writes
-    // there.
+    // From reading what stands there to reading back what was written, no other process
+    // writes there.
     const { intended, signs, settlesAt } = await inPlaceOf(ports, spec, async () => {
       const stood =
         known?.begun === true ? undefined : await standing(bench, loaded, spec, session, names)
       const written = await intend(bench, loaded, spec, step, stood)
       started = ports.clock.monotonic()
       await ports.faults.at(`before:effect:${step}`)
-      const { value: read, ...late } = await writing(bench, spec, session, async () => {
+      const { value: read, ...late } = await doWrite(bench, spec, session, async () => {
         await session.put(delivery)
-        return confirmed(session, delivery.entries, key)
+        return readBack(session, delivery.entries, key)
       })
       return {
         intended: written,
@@ -108,8 +111,8 @@ export async function deliver(
 }
 
 /**
- * Makes the consumers of one target take the value up. `false` where the target has
- * nothing of the kind.
+ * Makes the consumers of one target take the value up. Returns `false` where the target
+ * has no such thing.
  */
 export async function deploy(bench: Workbench, loaded: Loaded, key: string): Promise<boolean> {
   const spec = specOf(loaded.run, key)
@@ -121,7 +124,7 @@ export async function deploy(bench: Workbench, loaded: Loaded, key: string): Pro
   })
 }
 
-/** What stands at a target now; see `readStanding`. */
+/** Reads what stands at a target now; see `readStanding`. */
 export async function standing(
   bench: Workbench,
   { run, secret }: Loaded,
@@ -136,8 +139,9 @@ export async function standing(
 }
 
 /**
- * The old version as a delivery. `undefined` where there is none, or where it lacks a
- * field that this target wants: then only what stood there can be put back.
+ * The delivery of the old version to this target. `undefined` where there is no old
+ * version, or where it lacks a field that the target wants, so that only what stood there
+ * can be put back.
  */
 export async function oldVersionAt(
   bench: Workbench,
@@ -156,8 +160,8 @@ export async function oldVersionAt(
 }
 
 /**
- * One check, repeated within its window until it is green. Red is an `AdapterError` that
- * no repetition will mend.
+ * Runs one check, and repeats it within its window until it is green. A red check is a
+ * result with `ok: false`.
  */
 export async function runCheck(
   bench: Workbench,

@@ -1,12 +1,12 @@
 /**
- * Every kind of step, once: in which order the kinds come forward and back, whom they
- * call, what an audit row and a screen call them, whether an operator may give one up.
- * Machine, driver, plan, screens and notices read this table; what performs a kind stands
- * beside it in perform.ts, where the compiler asks for one performer per kind.
+ * The table of all kinds of step: in which order they follow each other forward and back,
+ * whom they call, what audit rows and screens call them, and whether an operator may give
+ * one up. The machine, the driver, plans, screens and notices read this table. What
+ * performs a kind is in perform.ts, where the compiler demands one performer per kind.
  *
- * A step is written in the journal as its kind (`create`) or, for each target and check,
- * as `deliver:KEY`: kinds of the second sort end in a colon here. The strings never
- * change, because journals of older programs are read with them.
+ * The journal names a step by its kind (`create`), or for each target and check by kind
+ * and key (`deliver:KEY`); kinds of the second sort end in a colon here. These strings
+ * never change, because journals of older programs are read with them.
  */
 import type { RunPlan } from '../../core/model.ts'
 
@@ -15,8 +15,8 @@ export interface Facts {
   /** Targets that hold, or may hold, the new value. */
   readonly touched: readonly string[]
   /**
-   * Targets at which a write that would undo this direction was given up, and may still
-   * come.
+   * Targets at which a write that would undo this direction was given up, so that it may
+   * still be carried out.
    */
   readonly unsettled: readonly string[]
   /** Is the new version current? */
@@ -40,33 +40,35 @@ type Keys = (plan: RunPlan, facts: Facts) => readonly string[]
 interface Kind {
   /** The audit action of a failed attempt. */
   readonly audit: 'provider_call' | 'target_updated' | 'check_run' | 'rotation_failed'
-  /** A person's words; the key of the target or check follows them. */
+  /** The kind in words for people; the key of the target or check follows them. */
   readonly words: string
   /**
-   * Does it ask the provider? A provider that does not answer is then spared for a while.
+   * Does it call the provider? After a provider has not answered, it is spared for a
+   * while.
    */
   readonly asks?: 'provider'
   /**
-   * Which value it writes to its target; `wanted`: the one of the direction in which the
-   * run goes.
+   * Which value it writes to its target; `wanted` is the one of the direction in which
+   * the run goes.
    */
   readonly writes?: 'new' | 'old' | 'wanted'
   /**
-   * An operator may accept that it is not done; then it counts as a condition of that
-   * name.
+   * An operator may accept that the step is not done. This says as which sort of
+   * condition he gives it up.
    */
   readonly givenUpAs?: 'target' | 'check' | 'itself'
   /**
-   * When a run that went back goes forward again: what it did is gone, or has to be done
-   * again.
+   * What becomes of the step when a run that went back goes forward again. `gone`: its
+   * effect is undone, so it is as if it had not been done. `again`: it must be done once
+   * more.
    */
   readonly forwardAgain?: 'gone' | 'again'
   /**
-   * For which keys there is such a step on the way forward; `''` for a step without a
+   * The keys for which there is such a step on the way forward; `''` for a step without a
    * key.
    */
   readonly forward?: Keys
-  /** The same on the way back. */
+  /** The keys for which there is such a step on the way back. */
   readonly back?: Keys
 }
 
@@ -78,7 +80,7 @@ const targetsOf =
     plan.targets.filter((target) => target.phase === phase).map(({ key }) => key)
 const checksOf: Keys = (plan) => plan.checks.map(({ key }) => key)
 
-/** In the order of the way forward, then of the way back. */
+/** The order of this table is the order of the steps, in either direction. */
 export const KINDS = {
   'suspend-old': {
     audit: 'provider_call',
@@ -163,8 +165,8 @@ export const KINDS = {
     back: (_plan, { touched }) => touched.toReversed(),
   },
   /**
-   * Right before what proves the result: nothing that was given up can change it any
-   * more.
+   * Comes right before what proves the result, when no write that was given up can change
+   * the target any more.
    */
   'settle:': {
     audit: 'target_updated',
@@ -202,16 +204,14 @@ const table: Readonly<Record<StepKind, Kind>> = KINDS
 /** All kinds, in the order of the table. */
 export const allKinds = Object.keys(KINDS) as readonly StepKind[]
 
-/** A step taken apart. */
+/** The kind and the key of a step. */
 export interface Step {
   readonly kind: StepKind
-  /** Of the target or check; `''` for a step without one. */
+  /** The key of the target or check; `''` for a step without one. */
   readonly key: string
 }
 
-/**
- * Takes a step of a journal apart; `undefined` for one that this program does not know.
- */
+/** Reads a step of a journal; `undefined` for one that this program does not know. */
 export function parseStep(step: string): Step | undefined {
   const colon = step.indexOf(':')
   const kind = colon < 0 ? step : step.slice(0, colon + 1)
@@ -219,7 +219,9 @@ export function parseStep(step: string): Step | undefined {
   return { kind: kind as StepKind, key: colon < 0 ? '' : step.slice(colon + 1) }
 }
 
-/** What the table says of a step; nothing for one that this program does not know. */
+/**
+ * What the table says of a step; an empty object for one that this program does not know.
+ */
 export function kindOf(step: string): Partial<Kind> {
   const parsed = parseStep(step)
   return parsed === undefined ? {} : table[parsed.kind]
@@ -237,15 +239,15 @@ export function orderOf(
 }
 
 /**
- * The condition behind a step, by name: `target:KEY`, `check:KEY`, or the step itself. A
- * target and a check may have the same key.
+ * The name of the condition that is given up with a step: `target:KEY`, `check:KEY`, or
+ * the step itself. A target and a check may have the same key.
  */
 export function conditionOf(step: string): string {
   const { givenUpAs = 'itself' } = kindOf(step)
   return givenUpAs === 'itself' ? step : `${givenUpAs}:${parseStep(step)?.key ?? ''}`
 }
 
-/** A step in words: `delivered to env-file`. */
+/** A step in words for people: `delivered to env-file`. */
 export function wordsOf(step: string): string {
   const parsed = parseStep(step)
   if (parsed === undefined) return step

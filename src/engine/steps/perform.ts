@@ -18,7 +18,7 @@ interface Job {
   readonly bench: Workbench
   readonly loaded: Loaded
   readonly step: string
-  /** Of its target or check; `''` for a step without one. */
+  /** The key of its target or check; `''` for a step without one. */
   readonly key: string
   /** When it began, by the monotonic clock. */
   readonly started: number
@@ -31,11 +31,11 @@ const performers: Readonly<Record<StepKind, Performer>> = {
   preflight: async (job) => {
     const seen = await preflight(job.bench, job.loaded)
     for (const line of seen) job.bench.ports.note(`${job.loaded.run.path}: ${line}`)
-    return done(job, {}, seen.length === 0 ? undefined : seen.join('; '))
+    return commitDone(job, {}, seen.length === 0 ? undefined : seen.join('; '))
   },
   create: async ({ bench, loaded }) => {
     if (loaded.secret.strays.length === 0) return create(bench, loaded)
-    // A key whose value was lost may hold the only free place.
+    // A key whose value was lost may take up the only free place.
     await cleanStrays(bench.ports, loaded.secret.id, { emergency: loaded.run.plan.emergency })
     return create(bench, await loadRun(bench.ports, loaded.run.id))
   },
@@ -46,9 +46,9 @@ const performers: Readonly<Record<StepKind, Performer>> = {
     const { faults } = job.bench.ports
     await faults.at(`before:effect:${job.step}`)
     if (!(await deploy(job.bench, job.loaded, job.key)))
-      return done(job, {}, 'takes it up by itself')
+      return commitDone(job, {}, 'takes it up by itself')
     await faults.at(`after:effect:${job.step}`)
-    return done(job)
+    return commitDone(job)
   },
   'check:': check,
   promote: ({ bench: { ports }, loaded, step }) =>
@@ -85,8 +85,8 @@ const performers: Readonly<Record<StepKind, Performer>> = {
 }
 
 /**
- * Performs one step and commits its outcome. Throws what the far side made of it; the
- * driver commits that it failed.
+ * Performs one step and commits its outcome. Throws what went wrong at the far side; the
+ * driver then commits that the step failed.
  */
 export function perform(bench: Workbench, loaded: Loaded, step: string): Promise<Loaded> {
   const parsed = parseStep(step)
@@ -96,10 +96,10 @@ export function perform(bench: Workbench, loaded: Loaded, step: string): Promise
 }
 
 /**
- * Commits that a step is done, together with what else changes; `detail` says why it did
- * nothing.
+ * Commits that a step is done, together with `change`; `detail` says why it did nothing,
+ * or what people should know.
  */
-function done(
+function commitDone(
   { bench: { ports }, loaded, step, started }: Job,
   change: Partial<Change> = {},
   detail?: string,
@@ -124,18 +124,22 @@ async function verify(job: Job): Promise<Loaded> {
   const { plan, path } = loaded.run
   const n = stateOf(loaded.run).newVersion
   const provider = n === null ? undefined : providerToAsk(loaded.secret, plan, n)
-  if (provider === undefined || n === null) return done(job, {}, 'nobody to ask')
+  if (provider === undefined || n === null) return commitDone(job, {}, 'nobody to ask')
   const { session } = await bench.provider(provider, path)
-  if (session.verify === undefined) return done(job, {}, 'this provider can not verify')
-  // What comes back in a rollback is not measured by what it takes the place of.
+  if (session.verify === undefined) return commitDone(job, {}, 'this provider can not verify')
+  // A version that comes back in a rollback need not be able to do what the current one
+  // can.
   const replaces = plan.source === 'stored' ? undefined : await currentFor(bench, loaded)
   await session.verify(await bench.credential(loaded.secret, n), 'live', replaces)
-  return done(job, {
+  return commitDone(job, {
     audit: [runAudit(loaded.run, 'provider_call', 'success', { call: 'verify', version: n })],
   })
 }
 
-/** A check of the new value. Red is final: its window is over. */
+/**
+ * Runs a check with the new value. A red result is final, because the check has been
+ * repeated within its window.
+ */
 async function check({ bench, loaded, step, key }: Job): Promise<Loaded> {
   const { ports } = bench
   const n = stateOf(loaded.run).newVersion

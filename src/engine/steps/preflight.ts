@@ -1,6 +1,7 @@
 /**
- * Before anything is changed: may we, is there room, can every target be written? Reads,
- * and ends a lost key of ours that is in the way.
+ * What is asked before anything is changed: is the rotation allowed, is there room, can
+ * every target be written? It writes nothing outside, except that it ends a lost key of
+ * ours that takes up the room, and switches the version of a rollback on again.
  */
 import { AdapterError, RotateError } from '../../core/errors.ts'
 import type { Handle, SecretRecord, TargetSpec, VersionRecord } from '../../core/model.ts'
@@ -13,7 +14,7 @@ import { FOREIGN, foreignIn } from '../foreign.ts'
 import { commit, intentOf, type Loaded, loadRun, runAudit } from '../journal.ts'
 import { changesUser, copyBeside, type Exchange, misfitOf, strandedUser } from '../misfit.ts'
 import {
-  answered,
+  callAdapter,
   currentFor,
   missingIsFine,
   providerNow,
@@ -28,10 +29,10 @@ import { isOffAlready, refuseBackToOff, refuseSwitchedOff, refuseTaken } from '.
 const sound = new WeakSet<Vault>()
 
 /**
- * Some damage of the container shows in no row and would lose what the provider issues:
- * it is looked for once per process, before the first create.
+ * Some damage of the container shows in no row and would lose what the provider issues.
+ * So it is looked for once per opened vault, before its first create.
  */
-async function soundContainer(vault: Vault): Promise<void> {
+async function requireSoundContainer(vault: Vault): Promise<void> {
   if (sound.has(vault)) return
   const [problem] = await (await vault.care()).quickCheck()
   if (problem !== undefined) {
@@ -47,17 +48,17 @@ async function soundContainer(vault: Vault): Promise<void> {
 }
 
 /**
- * Throws what stands in the way. Resolves to what people should know of the targets
- * before it goes on.
+ * Throws what prevents the run. Resolves to what people should know of the targets before
+ * it goes on.
  */
 export async function preflight(bench: Workbench, loaded: Loaded): Promise<readonly string[]> {
   const { plan, path } = loaded.run
   let now = loaded
   await refuseMisfit(bench, now)
-  await provable(bench, now)
+  await requireProvable(bench, now)
   if (plan.source === 'stored') now = await revive(bench, now)
   if (plan.source === 'provider' && plan.provider !== null) {
-    await soundContainer(bench.ports.vault)
+    await requireSoundContainer(bench.ports.vault)
     const { session, traits } = await bench.provider(
       providerNow(loaded.secret, plan.provider),
       path,
@@ -66,13 +67,13 @@ export async function preflight(bench: Workbench, loaded: Loaded): Promise<reado
     if (old !== null) now = await adoptListed(bench, now, old)
     await refuseOthers(bench, now, session, traits, (await session.list?.()) ?? [])
     if (plan.overlap === 'two-users' && !plan.emergency) refuseInGrace(bench, now)
-    // A key of ours whose value was lost must not make the provider say that there is no
-    // room.
+    // A key of ours whose value was lost must not be the reason for the provider to say
+    // that there is no room.
     if (now.secret.strays.length > 0) {
       await cleanStrays(bench.ports, now.secret.id, { emergency: plan.emergency })
       now = await loadRun(bench.ports, now.run.id)
     }
-    // What was switched off on purpose is not asked for.
+    // A credential that was switched off on purpose is not asked for.
     await session.preflight(plan.revokeFirst === true ? undefined : await currentFor(bench, now))
   }
   const seen: string[] = []
@@ -81,9 +82,9 @@ export async function preflight(bench: Workbench, loaded: Loaded): Promise<reado
 }
 
 /**
- * What somebody else has switched off, or has switched on and may be using, stays as it
- * is. Throws `denied`; reads only, besides ending what is left of a create that was given
- * up.
+ * Throws `denied` where somebody else has switched a credential off, or has switched one
+ * on and may be using it: it stays as it is. This only reads, apart from the settlement
+ * of a create that was given up.
  */
 export async function refuseOthers(
   bench: Workbench,
@@ -115,13 +116,13 @@ export async function refuseOthers(
 }
 
 /**
- * Before anything else: do the old value, the new one and the targets go together? A
- * rollback is not asked, because what it brings back has been in use just so. Throws
- * `misconfigured`.
+ * Throws `misconfigured` unless the old value, the new one and the targets go together. A
+ * rollback is not checked, because the version that it brings back was in use with these
+ * targets.
  */
 export async function refuseMisfit(bench: Workbench, loaded: Loaded): Promise<void> {
   if (loaded.run.plan.source === 'stored') return
-  const fault = await answered(async () =>
+  const fault = await callAdapter(async () =>
     misfitOf(bench.ports.adapters, await exchangeOf(bench, loaded)),
   )
   if (fault !== undefined) throw misfit(fault)
@@ -144,7 +145,10 @@ async function exchangeOf(bench: Workbench, { run, secret }: Loaded): Promise<Ex
   }
 }
 
-/** A user name that stands beside under another name would stay what it is. */
+/**
+ * Throws where the user's name stands in the same document under a name that is not
+ * written, so that it would not change with the password.
+ */
 async function refuseStranded(
   bench: Workbench,
   loaded: Loaded,
@@ -155,7 +159,7 @@ async function refuseStranded(
   if (session.neighbours === undefined || plan.source === 'stored') return
   await refuseCopies(bench, loaded, spec, session.neighbours)
   if (
-    !(await answered(async () =>
+    !(await callAdapter(async () =>
       changesUser(bench.ports.adapters, await exchangeOf(bench, loaded)),
     ))
   )
@@ -167,9 +171,9 @@ async function refuseStranded(
 }
 
 /**
- * The value that is replaced stands in another entry of the same place too: whoever reads
- * that one would be refused once the old value ends. An emergency is not held up by it,
- * since there the old value is to end.
+ * Throws where another entry of the same document holds the value that is replaced:
+ * whoever reads that entry would be refused once the old value ends. An emergency goes on
+ * all the same, since there the old value is to end.
  */
 async function refuseCopies(
   bench: Workbench,
@@ -186,7 +190,8 @@ async function refuseCopies(
 }
 
 /**
- * The names that take turns: those that the provider lists, and those of all versions.
+ * The names of the users in turn: those that the provider lists, and those of all
+ * versions.
  */
 async function usersInTurn(bench: Workbench, loaded: Loaded): Promise<ReadonlySet<string>> {
   const { run, secret } = loaded
@@ -206,10 +211,10 @@ async function usersInTurn(bench: Workbench, loaded: Loaded): Promise<ReadonlySe
 }
 
 /**
- * A check that could never be green is found before anything is made, not by an undo,
- * which in place there is not.
+ * Throws where a check could never be green, before anything is made. Otherwise only an
+ * undo would find it, and in place there is no undo.
  */
-async function provable(bench: Workbench, { run, secret }: Loaded): Promise<void> {
+async function requireProvable(bench: Workbench, { run, secret }: Loaded): Promise<void> {
   const { plan, path } = run
   if (plan.provider === null || !plan.checks.some(({ type }) => type === 'provider')) return
   const { session } = await bench.provider(providerNow(secret, plan.provider), path)
@@ -226,8 +231,9 @@ async function provable(bench: Workbench, { run, secret }: Loaded): Promise<void
 }
 
 /**
- * May this target be written, and could an undo put back what stands there (law 4)? Reads
- * only. Returns what to say of values there that are none of ours.
+ * Throws unless this target can be written and an undo could put back what stands there
+ * (law 4). It only reads. Returns what to tell people about values there that belong to
+ * no version.
  */
 export async function mayWrite(
   bench: Workbench,
@@ -253,7 +259,8 @@ export async function mayWrite(
       (await oldVersionAt(bench, loaded, spec)) !== undefined
     )
       return said
-    // Who is only told knows what stood there, and is told that we have nothing for him.
+    // A receiver that is only told knows what stood there, and is told that we have no
+    // old value for it.
     if ((await bench.ports.adapters.aboutTarget(spec)).told) return said
     throw new AdapterError(
       'misconfigured',
@@ -265,8 +272,8 @@ export async function mayWrite(
 }
 
 /**
- * `--revoke-first`: the old value is switched off before anything else is done, because
- * it is in the wrong hands. Consumers fail until they have the new one. The call may be
+ * `--revoke-first`: switches the old value off before anything else is done, because it
+ * is in the wrong hands. Consumers fail until they have the new one. The call may be
  * repeated.
  */
 export async function suspendOld(bench: Workbench, loaded: Loaded): Promise<Loaded> {
@@ -281,7 +288,8 @@ export async function suspendOld(bench: Workbench, loaded: Loaded): Promise<Load
   if (session.suspend === undefined)
     throw new AdapterError('misconfigured', 'this provider can not switch a credential off')
   const old = await bench.credential(secret, n)
-  // Once our own call may have been carried out, what is listed says nothing of others.
+  // Once our own call may have been carried out, the list does not show what others have
+  // done.
   const asked = loaded.run.events.some(
     (event) => event.type === 'intended' && event.step === 'suspend-old',
   )
@@ -314,8 +322,8 @@ export async function suspendOld(bench: Workbench, loaded: Loaded): Promise<Load
 }
 
 /**
- * With two users in turn, the user that gets the new password may still be in use: that
- * is what its grace is for.
+ * Throws while the previous one of two users in turn is in grace: the user that would get
+ * the new password may still be in use.
  */
 function refuseInGrace(bench: Workbench, { secret }: Loaded): void {
   const until = Math.max(
@@ -338,8 +346,8 @@ function refuseInGrace(bench: Workbench, { secret }: Loaded): void {
 }
 
 /**
- * A rollback to a version that we have switched off switches it on again first. Its
- * planned end stays until it is promoted.
+ * Switches the version of a rollback on again, if we have switched it off. Its planned
+ * end stays until it is promoted.
  */
 async function revive(bench: Workbench, loaded: Loaded): Promise<Loaded> {
   const { run, secret } = loaded
@@ -375,8 +383,9 @@ function revived({ offBefore: _on, ...version }: VersionRecord): VersionRecord {
 }
 
 /**
- * A key that was stored by hand carries its own id (AWS). If the provider lists it, it is
- * ours to end later: the operator put its value here.
+ * Records the handle of a key that was stored by hand and carries its own id (AWS). If
+ * the provider lists that id, we may end the key later, because the operator has put its
+ * value here.
  */
 async function adoptListed(bench: Workbench, loaded: Loaded, version: number): Promise<Loaded> {
   const { run, secret } = loaded
@@ -385,7 +394,7 @@ async function adoptListed(bench: Workbench, loaded: Loaded, version: number): P
     return loaded
   const { session, traits } = await bench.provider(providerNow(secret, run.plan.provider), run.path)
   if (session.list === undefined && traits.revoke !== 'none' && record.providerId === undefined)
-    return ours(bench, loaded, version)
+    return adoptByValue(bench, loaded, version)
   if (session.list === undefined || session.handleOf === undefined) return loaded
   const own = session.handleOf(await bench.fields(secret, version))
   const listed =
@@ -399,10 +408,11 @@ async function adoptListed(bench: Workbench, loaded: Loaded, version: number): P
 }
 
 /**
- * A provider that addresses credentials by their value: the operator stored this value
- * here and said who revokes it.
+ * Records that a value which was stored by hand can be revoked, at a provider that
+ * addresses credentials by their value. The operator has stored it here and set that
+ * provider.
  */
-function ours(bench: Workbench, loaded: Loaded, version: number): Promise<Loaded> {
+function adoptByValue(bench: Workbench, loaded: Loaded, version: number): Promise<Loaded> {
   const providerId = loaded.run.plan.provider?.id ?? ''
   return commit(bench.ports, loaded.run.id, 'adopt', (before) => ({
     secret: withVersion(before.secret, version, (record) => ({
@@ -415,7 +425,7 @@ function ours(bench: Workbench, loaded: Loaded, version: number): Promise<Loaded
 }
 
 /** The secret with this handle recorded on one of its versions. */
-export function adopted(
+function adopted(
   secret: SecretRecord,
   version: number,
   handle: Handle,

@@ -1,7 +1,7 @@
 /**
- * The way back at a target; and, in either direction, what is done there once a write
- * that was given up can not be carried out any more (law 2): what can be read is read
- * again, and written once more where it shows something else; what can't be read is
+ * The way back at a target. Also, in either direction, what is done at a target once a
+ * write that was given up can't be carried out any more (law 2): what can be read is read
+ * again, and written once more if something else stands there; what can't be read is
  * written once more.
  */
 import { AdapterError } from '../../core/errors.ts'
@@ -12,11 +12,11 @@ import { commit, type Loaded, runAudit } from '../journal.ts'
 import { stateOf } from '../machine.ts'
 import { besideNew, besideOld, putCurrent } from '../pair.ts'
 import { inPlaceOf } from '../places.ts'
-import { confirmed, type Workbench } from '../session.ts'
+import { readBack, type Workbench } from '../session.ts'
 import { namesAt, type PutBack, signsAfter, withWritten } from '../standing.ts'
 import { settlesAt } from '../writes.ts'
 import { newDelivery, newVersion, oldVersionAt, specOf } from './deliver.ts'
-import { intend, writing } from './writing.ts'
+import { intend, doWrite } from './writing.ts'
 
 /** Undoes what a run wrote to one target, and commits that it did. */
 export async function putBack(
@@ -28,12 +28,12 @@ export async function putBack(
   const started = bench.ports.clock.monotonic()
   const result = await restore(bench, loaded, step, key)
   await bench.ports.faults.at(`after:effect:${step}`)
-  return finished(bench, loaded, step, key, started, result)
+  return finish(bench, loaded, step, key, started, result)
 }
 
 /**
- * Nothing that was given up at this target can be carried out any more: sees to it that
- * it holds what it should.
+ * Makes sure that a target holds what it should, when no write that was given up there
+ * can be carried out any more.
  */
 export async function settleWrite(
   bench: Workbench,
@@ -57,16 +57,16 @@ export async function settleWrite(
     wanted !== undefined &&
     (await bench.target(spec, run.path, (session) => shows(session, wanted, namesAt(spec))))
   )
-    return finished(bench, loaded, step, key, started, undefined)
+    return finish(bench, loaded, step, key, started, undefined)
   const result =
     delivery === undefined
       ? await restore(bench, loaded, step, key, again)
       : await deliverAgain(bench, loaded, spec, step, delivery)
   await ports.faults.at(`after:effect:${step}`)
-  return finished(bench, loaded, step, key, started, result)
+  return finish(bench, loaded, step, key, started, result)
 }
 
-/** Can all of these names be read there, and do they hold this? */
+/** Can all of these names be read there, and do they hold these values? */
 async function shows(
   session: TargetSession,
   wanted: Prior,
@@ -96,7 +96,7 @@ async function deliverAgain(
     const { value: written, ...late } = await inPlaceOf(bench.ports, spec, async () => {
       await intend(bench, loaded, spec, step)
       await bench.ports.faults.at(`before:effect:${step}`)
-      return writing(bench, spec, session, () =>
+      return doWrite(bench, spec, session, () =>
         putCurrent(session, spec, delivery, besideNew(run.plan, newVersion(loaded))),
       )
     })
@@ -105,8 +105,11 @@ async function deliverAgain(
   })
 }
 
-/** `result`: what was written; left out where nothing had to be. */
-function finished(
+/**
+ * Commits that the step is done. `result` is what was written; `undefined` where nothing
+ * had to be written.
+ */
+function finish(
   bench: Workbench,
   loaded: Loaded,
   step: string,
@@ -146,8 +149,8 @@ function stoodAt(run: RunRecord, key: string): { readonly prior?: Prior; readonl
 }
 
 /**
- * What the target held before the first value of ours, for consumers that must take it up
- * again.
+ * What the target held before the first value of ours, as a delivery, for consumers that
+ * must take it up again.
  */
 function priorDelivery(
   run: RunRecord,
@@ -164,21 +167,21 @@ function priorDelivery(
     : { id: `${run.id}.${key}.undo`, path: run.path, version: 0, entries, fields: entries }
 }
 
-/** What an undo did at one target, and what it may claim of it. */
+/** What an undo did at one target, and how much of it is proven. */
 interface Restored {
   readonly how: PutBack
-  /** Our last write there, where the place shows signs of it. */
+  /** Our last write there, where the target shows signs of it. */
   readonly written: Written | undefined
   /**
-   * An attempt at it was lost before it succeeded, and may still be carried out until
-   * then.
+   * Until this time an earlier attempt at this write, which was given up, may still be
+   * carried out.
    */
   readonly settlesAt?: number
 }
 
 /**
- * Puts back what one target held before this run, and redeploys it. `again`: after the
- * wait until that date.
+ * Puts back what one target held before this run, and makes its consumers take that up.
+ * `again` is the date of a wait after which it is done once more.
  */
 async function restore(
   bench: Workbench,
@@ -194,7 +197,7 @@ async function restore(
   const known = prior !== undefined && names.every((name) => Object.hasOwn(prior, name))
   const old = run.plan.oldVersion
   const delivery = await oldVersionAt(bench, loaded, spec, again)
-  // Who is only told is told that we have nothing for him.
+  // A receiver that is only told is told that we have no old value for it.
   if (
     !known &&
     old !== null &&
@@ -211,11 +214,11 @@ async function restore(
     const { read, signs, late } = await inPlaceOf(bench.ports, spec, async () => {
       await intend(bench, loaded, spec, step)
       await bench.ports.faults.at(`before:effect:${step}`)
-      const { value: all, ...late } = await writing(bench, spec, session, async () => {
+      const { value: all, ...late } = await doWrite(bench, spec, session, async () => {
         await session.restore(prior, delivery, rest)
         const wanted = prior ?? delivery?.entries ?? {}
         return (
-          (await confirmed(session, wanted, key)) &&
+          (await readBack(session, wanted, key)) &&
           names.every((name) => Object.hasOwn(wanted, name))
         )
       })
@@ -236,7 +239,7 @@ async function restore(
 }
 
 /**
- * Is what was put back the old version? Then its signs are those of our own last write
+ * Is what was put back the old version? Then the signs there are those of a write of ours
  * again.
  */
 function isOld(prior: Prior, { entries }: Delivery): boolean {

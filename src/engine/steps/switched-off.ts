@@ -1,10 +1,10 @@
 /**
- * What an operator, or the provider itself, has switched off is never switched on again
- * by a run (law 5): not by replacing it, not by giving a user who takes turns a new
- * password, not by going back to it. Only what this vault itself has switched off or
- * ended may come back, and of that only what was on when we came to end it. The other way
- * round, a user who takes turns that we have ended, and that somebody has switched on
- * again since, is somebody's login now: it gets no new password from here.
+ * What an operator or the provider itself has switched off is never switched on again by
+ * a run (law 5): not by replacing it, not by giving a new password to a user who takes
+ * turns, not by going back to it. Only what this vault itself has switched off or ended
+ * may come back, and only if it was on before. The reverse holds too: if we have ended a
+ * user who takes turns, and somebody has switched it on again since, it is somebody's
+ * login now, and gets no new password from here.
  */
 import { AdapterError } from '../../core/errors.ts'
 import type { Handle, SecretRecord, VersionRecord } from '../../core/model.ts'
@@ -15,10 +15,9 @@ import { credentialOf } from '../session.ts'
 
 /**
  * Throws `denied` (nothing was done) where the provider lists the current credential as
- * off although nobody here switched it off, or, with two users in turn, the one whose
- * turn is next although it is alive as far as this vault knows, or was off already when
- * this vault ended it. A spare that this vault never had, or has ended itself while it
- * was on, may be off.
+ * off although nobody here switched it off. With two users in turn it also throws where
+ * the next user is listed as off, unless this vault never had that user, or has ended it
+ * while it was on.
  */
 export function refuseSwitchedOff(
   secret: SecretRecord,
@@ -50,7 +49,7 @@ export function refuseSwitchedOff(
   }
 }
 
-/** Where a user that takes turns stands in the vault and at the provider. */
+/** What is known of the users in turn, in the vault and at the provider. */
 export interface Spares {
   readonly secret: SecretRecord
   readonly session: ProviderSession
@@ -58,17 +57,16 @@ export interface Spares {
   readonly listed: readonly Handle[]
   readonly valueOf: (version: number) => Promise<Fields | undefined>
   /**
-   * Does it have a password that a create of ours gave it which was given up? Then it is
-   * ours all the same.
+   * Was its password set by a create of ours that was given up? Then it is still ours.
    */
   readonly givenLate: () => Promise<boolean>
 }
 
 /**
- * With two users in turn: throws `denied` (nothing was done) where the one whose turn is
- * next is open to somebody although this vault has ended it, or has another password than
- * the one that this vault knows to be in force. One that was never ours may be open:
- * nobody here knows who made it so.
+ * Throws `denied` (nothing was done) where somebody can log in as the next of two users
+ * in turn although this vault has ended it, or where it has another password than the one
+ * that this vault knows. A user that was never ours may be open, because nobody here
+ * knows who opened it.
  */
 export async function refuseTaken({
   secret,
@@ -88,28 +86,31 @@ export async function refuseTaken({
     if (alive === undefined && !endedThere(newest)) continue
     const shut = await shutLine(session, handle)
     if (shut === undefined) continue
-    if (alive !== undefined && (await accepted(session, alive, await valueOf(alive.n)))) continue
+    if (alive !== undefined && (await isAccepted(session, alive, await valueOf(alive.n)))) continue
     if (await givenLate()) continue
     throw taken(secret, handle, newest, alive !== undefined, shut)
   }
 }
 
-/** How it is shut there; `undefined` where nobody can log in as it. */
+/**
+ * The command that shuts this user out at the provider; `undefined` where nobody can log
+ * in as it.
+ */
 async function shutLine(session: ProviderSession, handle: Handle): Promise<string | undefined> {
   if (session.shutLine !== undefined) return session.shutLine(handle)
   return handle.live ? `switch ${handle.id} off there` : undefined
 }
 
-/** Its end was a call to the provider, so that it was off afterwards. */
+/** Was its end a call to the provider, so that it was off afterwards? */
 function endedThere({ state, revocable }: VersionRecord): boolean {
   return state === 'revoked' || (state === 'discarded' && revocable)
 }
 
 /**
- * Is this the password that it has? Where that can't be told nobody is accused of having
- * changed it.
+ * Is this the user's password? Where that can't be told, the answer is yes, so that
+ * nobody is accused of having changed it.
  */
-async function accepted(
+async function isAccepted(
   session: ProviderSession,
   version: VersionRecord,
   fields: Fields | undefined,
@@ -150,8 +151,9 @@ function taken(
 }
 
 /**
- * The same for a version that a rollback goes back to. Throws `denied`; nothing was done.
- * Of what can't be listed, only that it was off when we came to end it is known.
+ * Throws `denied` (nothing was done) where somebody else has switched off the version to
+ * which a rollback goes. Where the provider can't list, this is known only if it was off
+ * already when its end here began.
  */
 export async function refuseBackToOff(
   secret: SecretRecord,
@@ -168,8 +170,8 @@ export async function refuseBackToOff(
 }
 
 /**
- * Before we switch it off or end it: has somebody else done so already? Where it can't be
- * listed that is not known.
+ * Has somebody else switched it off before we do? Where the provider can't list, this is
+ * not known, and the answer is no.
  */
 export async function isOffAlready(
   version: VersionRecord,
@@ -191,14 +193,14 @@ function newestOf(secret: SecretRecord, handle: Handle): VersionRecord | undefin
   return secret.versions.findLast((version) => version.handle?.id === handle.id)
 }
 
-/** Off at the provider, alive for us, and not because its time was over. */
+/** Is it listed as off although we have not switched it off and it has not expired? */
 function listedOff(version: VersionRecord, off: readonly Handle[], now: number): boolean {
   if (!off.some((handle) => handle.id === version.handle?.id) || offByUs(version)) return false
   return version.expiresAt === undefined || version.expiresAt > now
 }
 
 /**
- * We have switched it off or ended it, or may have: the intent is durable before the
+ * Have we switched it off or ended it, or may we have? The intent is durable before the
  * call.
  */
 function offByUs(version: VersionRecord): boolean {

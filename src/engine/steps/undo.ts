@@ -1,4 +1,7 @@
-/** The way back: the old value current again and proven, the new one on its way out. */
+/**
+ * The way back: the old version becomes current again and is proven, and the new one gets
+ * its end.
+ */
 import { DAY } from '../../core/duration.ts'
 import { AdapterError } from '../../core/errors.ts'
 import type { CheckResult, Retirement, SecretRecord } from '../../core/model.ts'
@@ -29,7 +32,8 @@ export function demote(loaded: Loaded, at: number): Change {
 /**
  * Does the old value work? Asks the provider and runs the checks with it. A red check
  * does not stop the undo, since nothing is better than the old value now; it is reported
- * as not proven. A provider that refuses it does stop it.
+ * as not proven. If the provider refuses the value, that stops the undo, unless there is
+ * no new version that could be kept instead.
  */
 export async function proveOld(
   bench: Workbench,
@@ -53,8 +57,8 @@ export async function proveOld(
         await session.verify(await bench.credential(loaded.secret, old), 'live')
       } catch (thrown) {
         if (!(thrown instanceof AdapterError)) throw thrown
-        // The old value is dead: discarding the new one would leave nothing that works.
-        // Where there is no new one a person must give the value that works.
+        // The old value is dead. Discarding the new one would leave nothing that works.
+        // Where there is no new one, a person must give a value that works.
         const nothingElse = stateOf(loaded.run).newVersion === null
         if (thrown.code === 'refused' && nothingElse)
           return { checks: [red(thrown.message)], proven: false, refused: true }
@@ -93,9 +97,10 @@ function red(detail: string): CheckResult {
 }
 
 /**
- * The change that gives the new version its end: at once, because nothing uses it any
- * more. What a person made and gave keeps a day, in which it can be given again once what
- * was in the way is gone; then `sharesValue` leaves it to the newer version.
+ * The change that plans the end of the new version: at once, because nothing uses it any
+ * more. A value that a person made and gave is kept for a day, in which it can be given
+ * again once the cause of the failure is removed; then `sharesValue` leaves its end to
+ * the newer version.
  */
 export function discard(loaded: Loaded, at: number): Change {
   const n = stateOf(loaded.run).newVersion
@@ -121,8 +126,8 @@ export function discard(loaded: Loaded, at: number): Change {
 }
 
 /**
- * A rollback that is undone: the version it went to gets back its labels and the end that
- * was planned for it.
+ * The secret after a rollback was undone: the version to which it went gets back its
+ * labels and its planned end.
  */
 function asBefore(loaded: Loaded, n: number): SecretRecord {
   const { before } = loaded.run.plan

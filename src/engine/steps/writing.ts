@@ -1,17 +1,17 @@
 /**
- * Around each write to a target: its intent before it, and after it what is known of its
- * outcome.
+ * What surrounds each write to a target: its intent before it, and what is known of its
+ * outcome after it.
  */
 import { type AdapterError, asAdapterError, RotateError } from '../../core/errors.ts'
 import type { TargetSpec } from '../../core/model.ts'
 import type { Standing, TargetSession } from '../../core/target.ts'
 import { commit, type Loaded } from '../journal.ts'
 import { stateOf } from '../machine.ts'
-import { answered, type Workbench } from '../session.ts'
+import { callAdapter, type Workbench } from '../session.ts'
 import { isCrash } from '../crash.ts'
 import { isOpen } from '../writes.ts'
 
-/** A write that failed, and that may still be carried out until this time. */
+/** A write that failed, and that may still be carried out until `settlesAt`. */
 export class LostWrite extends Error {
   override readonly name = 'LostWrite'
   readonly failure: AdapterError
@@ -24,23 +24,24 @@ export class LostWrite extends Error {
   }
 }
 
-/** What a write came to. */
+/** The result of a write. */
 export interface Outcome<T> {
   readonly value: T
   /**
-   * An attempt at it was lost before it succeeded, and may still be carried out until
-   * then.
+   * Until this time an earlier attempt at this write, which was given up, may still be
+   * carried out.
    */
   readonly settlesAt?: number
 }
 
 async function settlesAfter(bench: Workbench, spec: TargetSpec): Promise<number> {
-  return (await answered(() => bench.ports.adapters.aboutTarget(spec))).settlesAfterMs
+  return (await callAdapter(() => bench.ports.adapters.aboutTarget(spec))).settlesAfterMs
 }
 
 /**
- * Makes the intent of a write durable. A call before it that was left open counts from
- * now: its process is gone, and nobody knows when it was made.
+ * Makes the intent of a write durable. If the outcome of an earlier call is missing in
+ * the journal, its waiting time counts from now, because its process is gone and nobody
+ * knows when it made the call.
  */
 export async function intend(
   bench: Workbench,
@@ -66,10 +67,10 @@ export async function intend(
 }
 
 /**
- * Does the write, with what reads it back. Throws `LostWrite` where it failed and its
- * outcome is not known.
+ * Does the write, and reads it back. Throws `LostWrite` where it failed and its outcome
+ * is not known.
  */
-export async function writing<T>(
+export async function doWrite<T>(
   bench: Workbench,
   spec: TargetSpec,
   session: TargetSession,
