@@ -217,7 +217,7 @@ export function cleanupFailure(
     `${path}: the old key ${first?.hint ?? ''} could not be ended yet: ` +
       `${first?.detail ?? ''}. It will be tried again`,
     {
-      hint: `rotate show ${path}`,
+      hint: [...(first?.hints ?? []), `rotate show ${path}`].join('; '),
       details: { held: held.map(({ version, hint, detail }) => ({ version, hint, detail })) },
       ...pickDefined({ runId }),
     },

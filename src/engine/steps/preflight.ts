@@ -10,7 +10,7 @@ import type { CurrentFault, ProviderSession, Traits } from '../../core/provider.
 import type { TargetSession } from '../../core/target.ts'
 import type { Fields } from '../../core/secret.ts'
 import { FOREIGN, foreignIn } from '../foreign.ts'
-import { commit, intentOf, type Loaded, loadRun, runAudit } from '../journal.ts'
+import { commit, type Loaded, loadRun, runAudit } from '../journal.ts'
 import { changesUser, copyBeside, type Exchange, misfitOf, strandedUser } from '../misfit.ts'
 import {
   answered,
@@ -22,6 +22,7 @@ import {
 } from '../session.ts'
 import { cleanStrays } from '../strays.ts'
 import { namesAt } from '../standing.ts'
+import { givenLate } from '../whose.ts'
 import { oldVersionAt, standing } from './deliver.ts'
 import { isOffAlready, refuseBackToOff, refuseSwitchedOff, refuseTaken } from './switched-off.ts'
 
@@ -99,18 +100,14 @@ export async function refuseOthers(
     session,
     listed,
     valueOf: (version) => bench.ports.vault.read((reader) => reader.value(secret.id, version)),
-    givenLate: async () => {
-      for (const call of secret.late ?? []) {
-        const intent = await intentOf(bench.ports, call)
-        if (intent === undefined || call.provider.id !== run.plan.provider?.id) continue
-        if (
-          (await session.settle(intent, await currentFor(bench, { run, secret }))).outcome ===
-          'applied'
-        )
-          return true
-      }
-      return false
-    },
+    givenLate: async () =>
+      givenLate(
+        bench.ports,
+        secret,
+        session,
+        run.plan.provider?.id,
+        await currentFor(bench, { run, secret }),
+      ),
   })
 }
 
@@ -287,7 +284,9 @@ export async function suspendOld(bench: Workbench, loaded: Loaded): Promise<Load
   )
   const record = versionOf(secret, n)
   const off =
-    !asked && record !== undefined && (await isOffAlready(record, session, old, ports.clock.now()))
+    !asked &&
+    record !== undefined &&
+    (await isOffAlready(secret, record, session, old, ports.clock.now()))
   await commit(ports, id, 'suspend-old:intent', (now) => ({
     ...(off
       ? { secret: withVersion(now.secret, n, (version) => ({ ...version, offBefore: true })) }

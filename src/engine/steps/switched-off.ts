@@ -11,7 +11,7 @@ import type { Handle, SecretRecord, VersionRecord } from '../../core/model.ts'
 import { currentVersion, isAlive } from '../../core/model.ts'
 import type { Credential, ProviderSession, Traits } from '../../core/provider.ts'
 import type { Fields } from '../../core/secret.ts'
-import { credentialOf } from '../session.ts'
+import { accepted, shutLine } from '../whose.ts'
 
 /**
  * Throws `denied` (nothing was done) where the provider lists the current credential as
@@ -29,7 +29,7 @@ export function refuseSwitchedOff(
   const current = currentVersion(secret)
   if (current === undefined) return
   const off = listed.filter((handle) => !handle.live)
-  if (listedOff(current, off, now))
+  if (listedOff(secret, current, off, now))
     throw switchedOff(current, `the current version ${current.n}`, replaced(secret, traits))
   if (traits.overlap !== 'two-users') return
   for (const handle of off) {
@@ -46,7 +46,7 @@ export function refuseSwitchedOff(
         [other],
         `if it may take its turn again: rotate adopt ${secret.path} --key-id ${handle.id}`,
       )
-    if (listedOff(newest, off, now)) throw switchedOff(newest, what, [other])
+    if (listedOff(secret, newest, off, now)) throw switchedOff(newest, what, [other])
   }
 }
 
@@ -94,34 +94,9 @@ export async function refuseTaken({
   }
 }
 
-/** How it is shut there; `undefined` where nobody can log in as it. */
-async function shutLine(session: ProviderSession, handle: Handle): Promise<string | undefined> {
-  if (session.shutLine !== undefined) return session.shutLine(handle)
-  return handle.live ? `switch ${handle.id} off there` : undefined
-}
-
 /** Its end was a call to the provider, so that it was off afterwards. */
 function endedThere({ state, revocable }: VersionRecord): boolean {
   return state === 'revoked' || (state === 'discarded' && revocable)
-}
-
-/**
- * Is this the password that it has? Where that can't be told nobody is accused of having
- * changed it.
- */
-async function accepted(
-  session: ProviderSession,
-  version: VersionRecord,
-  fields: Fields | undefined,
-): Promise<boolean> {
-  if (fields === undefined || session.verify === undefined) return true
-  try {
-    await session.verify(credentialOf(fields, version.handle), 'dead')
-    return true
-  } catch (thrown) {
-    if (!(thrown instanceof AdapterError)) throw thrown
-    return thrown.code !== 'refused'
-  }
 }
 
 function taken(
@@ -163,7 +138,8 @@ export async function refuseBackToOff(
   const off = (await session.list?.())?.filter((handle) => !handle.live)
   if (version.offBefore === true && off?.some(({ id }) => id === version.handle?.id) !== false)
     throw switchedOff(version, `version ${version.n}`, [fresh])
-  if (off === undefined || version.handle === undefined || !listedOff(version, off, now)) return
+  if (off === undefined || version.handle === undefined || !listedOff(secret, version, off, now))
+    return
   throw switchedOff(version, `version ${version.n}`, [fresh])
 }
 
@@ -172,6 +148,7 @@ export async function refuseBackToOff(
  * listed that is not known.
  */
 export async function isOffAlready(
+  secret: SecretRecord,
   version: VersionRecord,
   session: ProviderSession,
   { handle }: Credential,
@@ -181,6 +158,7 @@ export async function isOffAlready(
   if (session.list === undefined || handle === undefined || version.handle === undefined)
     return false
   return listedOff(
+    secret,
     version,
     (await session.list()).filter(({ live }) => !live),
     now,
@@ -192,8 +170,14 @@ function newestOf(secret: SecretRecord, handle: Handle): VersionRecord | undefin
 }
 
 /** Off at the provider, alive for us, and not because its time was over. */
-function listedOff(version: VersionRecord, off: readonly Handle[], now: number): boolean {
+function listedOff(
+  secret: SecretRecord,
+  version: VersionRecord,
+  off: readonly Handle[],
+  now: number,
+): boolean {
   if (!off.some((handle) => handle.id === version.handle?.id) || offByUs(version)) return false
+  if (endedForAnother(secret, version)) return false
   return version.expiresAt === undefined || version.expiresAt > now
 }
 
@@ -204,6 +188,20 @@ function listedOff(version: VersionRecord, off: readonly Handle[], now: number):
 function offByUs(version: VersionRecord): boolean {
   if (!isAlive(version) || version.state === 'suspended') return true
   return version.retirement !== undefined && version.retirement.step !== 'waiting'
+}
+
+/**
+ * This vault has ended the same user for the sake of another version while this one was
+ * there, as it did when a value that a person gave carried no handle.
+ */
+function endedForAnother({ versions }: SecretRecord, version: VersionRecord): boolean {
+  return versions.some(
+    (other) =>
+      other.n !== version.n &&
+      other.handle?.id === version.handle?.id &&
+      endedThere(other) &&
+      (other.endedAt ?? 0) >= version.createdAt,
+  )
 }
 
 function replaced(secret: SecretRecord, traits: Traits): readonly string[] {
