@@ -8,6 +8,7 @@
  * read is believed what it holds, before and after.
  */
 import { type AdapterError, asAdapterError, RotateError } from '../core/errors.ts'
+import { giveLine } from '../core/give-line.ts'
 import type { AuditEntry, SecretRecord, TargetSpec, VersionRecord, Written } from '../core/model.ts'
 import { currentVersion } from '../core/model.ts'
 import type { Fields } from '../core/secret.ts'
@@ -158,7 +159,7 @@ async function verified(
       `${secret.path}: the provider refuses version ${version.n} (${version.hint}), which is ` +
         `current: ${error.message}; nothing was written`,
       {
-        hint: `give the value that works: rotate now ${secret.path} -`,
+        hint: `give the value that works: ${giveLine(secret, Object.keys(fields))}`,
         details: { path: secret.path, version: version.n, verified: false },
       },
     )

@@ -7,6 +7,7 @@
  * again since, is somebody's login now: it gets no new password from here.
  */
 import { AdapterError } from '../../core/errors.ts'
+import { giveLine } from '../../core/give-line.ts'
 import type { Handle, SecretRecord, VersionRecord } from '../../core/model.ts'
 import { currentVersion, isAlive } from '../../core/model.ts'
 import type { Credential, ProviderSession, Traits } from '../../core/provider.ts'
@@ -205,7 +206,8 @@ function endedForAnother({ versions }: SecretRecord, version: VersionRecord): bo
 }
 
 function replaced(secret: SecretRecord, traits: Traits): readonly string[] {
-  const given = `if it is to stay off, give a value that replaces it: rotate now ${secret.path} -`
+  const line = giveLine(secret, traits.fields)
+  const given = `if it is to stay off, give a value that replaces it: ${line}`
   if (!traits.suspend || traits.overlap === 'in-place') return [given]
   return [
     `if it is to stay off and be replaced: rotate now ${secret.path} --revoke-first --reason "why"`,
