@@ -137,6 +137,11 @@ export interface ProviderSession {
    */
   shutLine?(handle: Handle): Promise<string | undefined>
   /**
+   * Two users in turn: what the far side shows of this one being used at this moment,
+   * such as `2 sessions`; `undefined` where it shows nothing of the kind. Reads only.
+   */
+  inUse?(handle: Handle): Promise<string | undefined>
+  /**
    * Where `handleOf` does not: does what the provider shows of this key, all of it or a
    * part, fit this value? Only ever asked about a key that the operator has named.
    */

@@ -5,11 +5,13 @@
  */
 import { describe, expect, test } from 'vitest'
 import { HOUR, MINUTE } from '../../src/core/duration.ts'
+import { planOf } from '../../src/app/rotation/plan.ts'
 import { reconcile } from '../../src/app/rotation/reconcile.ts'
 import { revoke } from '../../src/app/rotation/revoke.ts'
 import { setSecret } from '../../src/app/secrets/set.ts'
 import { exits } from '../../src/core/errors.ts'
 import type { RotateError } from '../../src/core/errors.ts'
+import { giveLine } from '../../src/core/give-line.ts'
 import type { SecretRecord } from '../../src/core/model.ts'
 import { Secret } from '../../src/core/secret.ts'
 import { type SecretOptions, supplied, World } from '../fakes/engine-world.ts'
@@ -232,4 +234,64 @@ describe('reconcile, of a user that has ended', () => {
       /^this vault has ended it on \S+ \(version 1\)$/,
     )
   })
+})
+
+describe('a spare that was never current here and is on with somebody\u2019s password', () => {
+  const spare = async () => {
+    const made = await scene({ graceMs: 0 })
+    const theirs = made.side.add({
+      id: 'user-b',
+      fields: { username: 'user-b', password: 'theirs' },
+      ours: false,
+    })
+    return { ...made, theirs }
+  }
+
+  test('is replaced where nobody is seen to use it, and both plan and run say so', async () => {
+    const { world, id, path } = await spare()
+    const plan = await world.alone(({ deps }) => planOf(deps, path))
+    expect(plan.steps.find(({ step }) => step === 'create')?.effect).toContain(
+      'whoever logs in as it today, with a password that this vault does not know, is refused',
+    )
+    expect((await world.rotate(id)).failure).toBeUndefined()
+    const details = (await world.lastRun(id)).events.flatMap((event) =>
+      event.type === 'done' && event.step === 'preflight' ? [event.detail] : [],
+    )
+    expect(details).toEqual([
+      'user-b can log in today with a password that this vault does not know; it will be replaced',
+    ])
+  })
+
+  test('is left alone where the provider shows that it is in use', async () => {
+    const { world, id, side, theirs } = await spare()
+    side.sessions.set('user-b', 2)
+    const { failure } = await world.rotate(id, { emergency: true })
+    expect(exitOf(failure)).toBe(20)
+    expect(failure?.message).toContain('user-b, whose turn is next, is in use')
+    expect(failure?.message).toContain('2 open')
+    expect(failure?.hint).toContain('if nobody uses it: switch user-b off there')
+    expect(side.count('create')).toBe(0)
+    expect(theirs.state).toBe('live')
+    side.sessions.clear()
+    expect((await world.rotate(id)).failure).toBeUndefined()
+  })
+})
+
+test('a line that hands over a login asks for its fields, in the form that is accepted', async () => {
+  const { world, id, side, first, path } = await scene({ graceMs: 0 })
+  first.state = 'off'
+  side.accepts = () => true
+  const { failure } = await world.rotate(id)
+  expect(failure?.hint).toContain(
+    `rotate now ${path} --fields-from -   and on stdin: {"username":"…","password":"…"}`,
+  )
+})
+
+test('giveLine: one text, a login with what its targets want, a key of two parts', () => {
+  const secret = { path: 'a/b' }
+  expect(giveLine(secret, undefined)).toBe('rotate now a/b -')
+  expect(giveLine(secret, ['value'], '--emergency')).toBe('rotate now a/b --emergency -')
+  expect(giveLine(secret, ['accessKeyId', 'secretAccessKey'])).toBe(
+    'rotate now a/b --fields-from -   and on stdin: {"accessKeyId":"…","secretAccessKey":"…"}',
+  )
 })

@@ -251,6 +251,8 @@ export class FarSide extends Faulty {
   refusesRepeats = false
   /** Called before a key is switched off or ended by a call. */
   onKill: (key: FakeKey, how: 'suspend' | 'revoke') => void = () => undefined
+  /** Sessions that are open now, as a database shows them. */
+  readonly sessions = new Map<string, number>()
   readonly #replays = new Map<string, FakeKey>()
   readonly #goneAt = new Map<FakeKey, number>()
   readonly #now: () => number
@@ -725,6 +727,11 @@ function sessionOf(side: FarSide, stage: Stage, clock: Clock): ProviderSession {
     }
   }
   if (side.kind === 'users') {
+    session.inUse = ({ id }) =>
+      call('inUse', 'read', () => {
+        const open = side.sessions.get(id) ?? 0
+        return open === 0 ? undefined : `${open} open`
+      })
     session.handleOf = (fields) => {
       const id = fields['username']?.reveal()
       return id === undefined ? undefined : { id, live: true }

@@ -54,6 +54,7 @@ async function soundContainer(vault: Vault): Promise<void> {
 export async function preflight(bench: Workbench, loaded: Loaded): Promise<readonly string[]> {
   const { plan, path } = loaded.run
   let now = loaded
+  const seen: string[] = []
   await refuseMisfit(bench, now)
   await provable(bench, now)
   if (plan.source === 'stored') now = await revive(bench, now)
@@ -65,7 +66,7 @@ export async function preflight(bench: Workbench, loaded: Loaded): Promise<reado
     )
     const old = plan.oldVersion
     if (old !== null) now = await adoptListed(bench, now, old)
-    await refuseOthers(bench, now, session, traits, (await session.list?.()) ?? [])
+    seen.push(...(await refuseOthers(bench, now, session, traits, (await session.list?.()) ?? [])))
     if (plan.overlap === 'two-users' && !plan.emergency) refuseInGrace(bench, now)
     // A key of ours whose value was lost must not make the provider say that there is no
     // room.
@@ -76,7 +77,6 @@ export async function preflight(bench: Workbench, loaded: Loaded): Promise<reado
     // What was switched off on purpose is not asked for.
     await session.preflight(plan.revokeFirst === true ? undefined : await currentFor(bench, now))
   }
-  const seen: string[] = []
   for (const target of plan.targets) seen.push(...(await mayWrite(bench, now, target)))
   return seen
 }
@@ -84,7 +84,7 @@ export async function preflight(bench: Workbench, loaded: Loaded): Promise<reado
 /**
  * What somebody else has switched off, or has switched on and may be using, stays as it
  * is. Throws `denied`; reads only, besides ending what is left of a create that was given
- * up.
+ * up. Resolves to what people should know of a user that was never ours.
  */
 export async function refuseOthers(
   bench: Workbench,
@@ -92,10 +92,10 @@ export async function refuseOthers(
   session: ProviderSession,
   traits: Traits,
   listed: readonly Handle[],
-): Promise<void> {
+): Promise<readonly string[]> {
   refuseSwitchedOff(secret, listed, traits, bench.ports.clock.now())
-  if (traits.overlap !== 'two-users') return
-  await refuseTaken({
+  if (traits.overlap !== 'two-users') return []
+  return refuseTaken({
     secret,
     session,
     listed,

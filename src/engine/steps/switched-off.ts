@@ -68,8 +68,9 @@ export interface Spares {
 /**
  * With two users in turn: throws `denied` (nothing was done) where the one whose turn is
  * next is open to somebody although this vault has ended it, or has another password than
- * the one that this vault knows to be in force. One that was never ours may be open:
- * nobody here knows who made it so.
+ * the one that this vault knows to be in force, or was never ours and is in use right
+ * now. One that was never ours may be open, because somebody may have made it so for this
+ * vault: resolves to what to say of it.
  */
 export async function refuseTaken({
   secret,
@@ -77,12 +78,18 @@ export async function refuseTaken({
   listed,
   valueOf,
   givenLate,
-}: Spares): Promise<void> {
+}: Spares): Promise<readonly string[]> {
   const current = currentVersion(secret)
-  if (current === undefined) return
+  if (current === undefined) return []
+  const said: string[] = []
   for (const handle of listed) {
     const newest = newestOf(secret, handle)
-    if (newest === undefined || handle.id === current.handle?.id) continue
+    if (handle.id === current.handle?.id) continue
+    if (newest === undefined) {
+      const line = await neverOurs(secret, session, handle)
+      if (line !== undefined && !(await givenLate())) said.push(line)
+      continue
+    }
     const alive = secret.versions.findLast(
       (version) => version.handle?.id === handle.id && isAlive(version),
     )
@@ -93,6 +100,47 @@ export async function refuseTaken({
     if (await givenLate()) continue
     throw taken(secret, handle, newest, alive !== undefined, shut)
   }
+  return said
+}
+
+/** What to say of a user that is open and that this vault never had. */
+async function neverOurs(
+  secret: SecretRecord,
+  session: ProviderSession,
+  handle: Handle,
+): Promise<string | undefined> {
+  const shut = await shutLine(session, handle)
+  if (shut === undefined) return undefined
+  const used = await usedNow(session, handle)
+  if (used === undefined)
+    return (
+      `${handle.id} can log in today with a password that this vault does not know; it will ` +
+      'be replaced'
+    )
+  throw new AdapterError(
+    'denied',
+    `${handle.id}, whose turn is next, is in use with a password that this vault does not ` +
+      `know (${used}), and it gets no new one from here`,
+    { retryable: false, hints: wayOut(secret, shut) },
+  )
+}
+
+/** Where the far side does not say, nobody is said to use it. */
+async function usedNow(session: ProviderSession, handle: Handle): Promise<string | undefined> {
+  try {
+    return await session.inUse?.(handle)
+  } catch (thrown) {
+    if (!(thrown instanceof AdapterError)) throw thrown
+    return undefined
+  }
+}
+
+function wayOut({ path }: SecretRecord, shut: string): readonly string[] {
+  return [
+    `if nobody uses it: ${shut}   and try again`,
+    'if somebody does, name another user that takes turns: rotate schedule set ' +
+      `${path} --config …`,
+  ]
 }
 
 /** Its end was a call to the provider, so that it was off afterwards. */
@@ -116,11 +164,7 @@ function taken(
       'login now, and it gets no new password from here',
     {
       retryable: false,
-      hints: [
-        `if nobody uses it: ${shut}   and try again`,
-        'if somebody does, name another user that takes turns: rotate schedule set ' +
-          `${secret.path} --config …`,
-      ],
+      hints: wayOut(secret, shut),
     },
   )
 }
