@@ -364,7 +364,18 @@ class EndAtProvider {
         await this.#prove(seen, { ...retirement, force: true }, old)
         await this.#lookAround()
         await ports.faults.at('before:effect:revoke')
-        await session.revoke?.(old)
+        try {
+          await session.revoke?.(old)
+        } catch (thrown) {
+          // A user that the configuration does not name any more is changed by nobody, and
+          // what we had of it is over once our password is refused.
+          const refusal = thrown instanceof AdapterError && thrown.code === 'misconfigured'
+          if (!refusal || !(await isDead(session, old))) throw thrown
+          return await ending.end(
+            retirement.why === 'discard' ? 'discarded' : 'retired',
+            'refused by the provider; its user is none of those that take turns any more',
+          )
+        }
         await ports.faults.at('after:effect:revoke')
         await ending.advance('proving', { action: 'provider_call', status: 'success' })
         return undefined

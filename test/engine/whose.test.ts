@@ -200,6 +200,21 @@ describe('a user in grace to whom somebody else has given another password', () 
     expect((await world.get(id)).versions[0]?.state).toBe('revoked')
   })
 
+  test('is over for this vault once another user takes its turns, and stays as it is', async () => {
+    const { world, id, side, byHand, end } = await scene({ graceMs: HOUR })
+    await world.rotate(id)
+    const theirs = byHand('user-a')
+    expect(exitOf((await end(1)).failure)).toBe(23)
+    side.turns = new Set(['user-b', 'user-c'])
+    expect((await end(1)).failure).toBeUndefined()
+    expect((await world.get(id)).versions[0]?.state).toBe('retired')
+    // Named again, it is still somebody's.
+    side.turns = undefined
+    side.sessions.set('user-a', 1)
+    expect(exitOf((await world.rotate(id)).failure)).toBe(20)
+    expect(theirs.state).toBe('live')
+  })
+
   test('is seen again when the end is taken up after a crash', async () => {
     const { world, id, byHand } = await scene({ graceMs: HOUR })
     await world.rotate(id)

@@ -68,7 +68,7 @@ export interface Spares {
 /**
  * With two users in turn: throws `denied` (nothing was done) where the one whose turn is
  * next is open to somebody although this vault has ended it, or has another password than
- * the one that this vault knows to be in force, or was never ours and is in use right
+ * the one that this vault knows to be in force, or is not ours and is in use right
  * now. One that was never ours may be open, because somebody may have made it so for this
  * vault: resolves to what to say of it.
  */
@@ -85,7 +85,8 @@ export async function refuseTaken({
   for (const handle of listed) {
     const newest = newestOf(secret, handle)
     if (handle.id === current.handle?.id) continue
-    if (newest === undefined) {
+    const ours = newest !== undefined && (endedThere(newest) || isLiving(secret, handle))
+    if (!ours) {
       const line = await neverOurs(secret, session, handle)
       if (line !== undefined && !(await givenLate())) said.push(line)
       continue
@@ -93,7 +94,6 @@ export async function refuseTaken({
     const alive = secret.versions.findLast(
       (version) => version.handle?.id === handle.id && isAlive(version),
     )
-    if (alive === undefined && !endedThere(newest)) continue
     const shut = await shutLine(session, handle)
     if (shut === undefined) continue
     if (alive !== undefined && (await accepted(session, alive, await valueOf(alive.n)))) continue
@@ -101,6 +101,10 @@ export async function refuseTaken({
     throw taken(secret, handle, newest, alive !== undefined, shut)
   }
   return said
+}
+
+function isLiving({ versions }: SecretRecord, { id }: Handle): boolean {
+  return versions.some((version) => version.handle?.id === id && isAlive(version))
 }
 
 /** What to say of a user that is open and that this vault never had. */
