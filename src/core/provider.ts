@@ -146,9 +146,13 @@ export interface ProviderSession {
    */
   shutLine?(handle: Handle): Promise<string | undefined>
   /**
-   * For a provider without `handleOf`: could this value be the one of this key, as far as
-   * the provider shows the key's value? The engine only asks about a key that the
-   * operator has named.
+   * Two users in turn: what the far side shows of this one being used at this moment,
+   * such as `2 sessions`; `undefined` where it shows nothing of the kind. Reads only.
+   */
+  inUse?(handle: Handle): Promise<string | undefined>
+  /**
+   * Where `handleOf` does not: does what the provider shows of this key, all of it or a
+   * part, fit this value? Only ever asked about a key that the operator has named.
    */
   resembles?(handle: Handle, fields: Fields): Promise<boolean>
   /**

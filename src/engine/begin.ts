@@ -1,5 +1,6 @@
 /** Starts a run, and takes up one that was interrupted or waits for an operator. */
 import { RotateError, usage } from '../core/errors.ts'
+import { giveLine } from '../core/give-line.ts'
 import { hintOf } from '../core/hint.ts'
 import { newId } from '../core/ids.ts'
 import type {
@@ -25,6 +26,7 @@ import { AGAIN, canGoBack, KEEPS_OLD, openConditions, type RunState, stateOf } f
 import { withoutLate } from './late-calls.ts'
 import { recordNeeds } from './needs.ts'
 import { defaultGrace } from './policy.ts'
+import { fieldNames } from './session.ts'
 import type { EnginePorts } from './ports.ts'
 import { pickDefined } from '../core/defined.ts'
 
@@ -76,6 +78,7 @@ export async function begin(
   const seen = await ports.vault.read((reader) => reader.secret(secretId))
   const ref = seen?.schedule?.provider ?? null
   const traits = ref === null ? undefined : await ports.adapters.traits(ref)
+  const held = seen === undefined ? undefined : await fieldNames(ports, seen)
   return claimSecret(ports, secretId, async (tx, secret) => {
     if (secret.openRun !== undefined) {
       // Thrown inside the transaction, so that no claim stays behind.
@@ -87,7 +90,7 @@ export async function begin(
       throw otherPlan(secret.path)
     const at = ports.clock.now()
     const id = newId('run', at, ports.random)
-    const { plan, version } = planOf(ports, secret, ref, traits, options, id, at)
+    const { plan, version } = planOf(ports, secret, ref, traits, options, id, at, held)
     const run: RunRecord = {
       id,
       secretId,
@@ -179,6 +182,7 @@ function planOf(
   options: BeginOptions,
   runId: string,
   at: number,
+  held: readonly string[] | undefined,
 ): { plan: RunPlan; version: { record: VersionRecord; fields: Fields } | undefined } {
   const { schedule } = secret
   const source =
@@ -190,11 +194,11 @@ function planOf(
   if (source === 'provider' && (ref === null || traits === undefined)) {
     throw usage(
       `${secret.path} has no provider and no new value was given`,
-      `rotate now ${secret.path} - reads the value from stdin; or: rotate schedule set ` +
+      `${giveLine(secret, held)}   (the value is read from stdin); or: rotate schedule set ` +
         `${secret.path} --provider …`,
     )
   }
-  if (options.revokeFirst === true) mustSuspend(secret, ref, traits, source)
+  if (options.revokeFirst === true) mustSuspend(secret, ref, traits, source, held)
   const emergency = options.emergency === true || options.revokeFirst === true
   const version =
     options.supplied === undefined
@@ -237,6 +241,7 @@ function mustSuspend(
   ref: ProviderRef | null,
   traits: Traits | undefined,
   source: RunPlan['source'],
+  held: readonly string[] | undefined,
 ): void {
   const current = currentVersion(secret)
   const ours =
@@ -255,7 +260,8 @@ function mustSuspend(
     'denied',
     `${secret.path}: the old value can not be switched off first: ${why}; nothing was changed`,
     {
-      hint: `rotate now ${secret.path} --emergency - replaces it at once and then ends the old one`,
+      hint:
+        `to replace it at once and then end the old one: ` + giveLine(secret, held, '--emergency'),
     },
   )
 }
@@ -366,7 +372,7 @@ export async function takeUp(
     const { run } = loaded
     const state = stateOf(run)
     const at = ports.clock.now()
-    const turned = turnOf(run, state, decision, at)
+    const turned = turnOf(run, state, decision, at, await fieldLine(ports, loaded))
     const given = turned === undefined ? [] : meant(run, state, turned.direction, giveUp)
     const found = await anew(ports, loaded)
     tellAnew(ports, run, found)
@@ -430,10 +436,12 @@ export async function conditionsOf(
   runId: string,
   decision: Decision,
 ): Promise<readonly string[]> {
-  const { run, secret } = await loadRun(ports, runId)
+  const loaded = await loadRun(ports, runId)
+  const { run, secret } = loaded
   mustBeOpen(run, secret)
   const state = stateOf(run)
-  const turned = turnOf(run, state, decision, run.startedAt)
+  const line = await fieldLine(ports, loaded)
+  const turned = turnOf(run, state, decision, run.startedAt, line)
   return turned === undefined ? [] : meant(run, state, turned.direction, decision.giveUp ?? [])
 }
 
@@ -450,8 +458,17 @@ function turnOf(
   state: RunState,
   { keep, giveUp = [] }: Decision,
   at: number,
+  line: string,
 ): Turned | undefined {
-  return keep === undefined ? again(run, state, giveUp, at) : decisionOf(run, state, keep, at)
+  return keep === undefined ? again(run, state, giveUp, at) : decisionOf(run, state, keep, at, line)
+}
+
+/** How the new value would be given. */
+async function fieldLine(
+  ports: Pick<EnginePorts, 'vault'>,
+  { secret }: Pick<Loaded, 'secret'>,
+): Promise<string> {
+  return giveLine(secret, await fieldNames(ports, secret))
 }
 
 type Turned = Extract<RunEvent, { type: 'turned' }>
@@ -506,7 +523,13 @@ function meant(
  * only recorded. It is carried out when the call can't be carried out any more; until
  * then nothing is discarded.
  */
-function decisionOf(run: RunRecord, state: RunState, keep: 'new' | 'old', at: number): Turned {
+function decisionOf(
+  run: RunRecord,
+  state: RunState,
+  keep: 'new' | 'old',
+  at: number,
+  line: string,
+): Turned {
   const untold =
     state.create === 'intended' || state.create === 'unknown' || state.create === 'ambiguous'
   if (keep === 'old') {
@@ -524,9 +547,7 @@ function decisionOf(run: RunRecord, state: RunState, keep: 'new' | 'old', at: nu
   }
   if (state.newVersion === null && (!untold || state.create === 'ambiguous')) {
     throw new RotateError('conflict', 'the new value is not known, so it can not be kept', {
-      hint:
-        `rotate resume ${run.id} --keep old, then give the value with: ` +
-        `rotate now ${run.path} -`,
+      hint: `rotate resume ${run.id} --keep old, then give the value with: ${line}`,
       runId: run.id,
     })
   }

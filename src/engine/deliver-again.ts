@@ -9,6 +9,7 @@
  * that can be read is read before and after the write.
  */
 import { type AdapterError, asAdapterError, RotateError } from '../core/errors.ts'
+import { giveLine } from '../core/give-line.ts'
 import type { AuditEntry, SecretRecord, TargetSpec, VersionRecord, Written } from '../core/model.ts'
 import { currentVersion } from '../core/model.ts'
 import type { Fields } from '../core/secret.ts'
@@ -159,7 +160,7 @@ async function askProvider(
       `${secret.path}: the provider refuses version ${version.n} (${version.hint}), which is ` +
         `current: ${error.message}; nothing was written`,
       {
-        hint: `give the value that works: rotate now ${secret.path} -`,
+        hint: `give the value that works: ${giveLine(secret, Object.keys(fields))}`,
         details: { path: secret.path, version: version.n, verified: false },
       },
     )

@@ -12,7 +12,7 @@ import type {
   VersionState,
   Written,
 } from '../core/model.ts'
-import { versionOf, withVersion } from '../core/model.ts'
+import { isAlive, versionOf, withVersion } from '../core/model.ts'
 import type { Credential } from '../core/provider.ts'
 import { busy, withoutClaim } from './claim.ts'
 import { lostClaim } from './journal.ts'
@@ -20,6 +20,7 @@ import { retryPause } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
 import { credentialOf } from './session.ts'
 import { withWritten } from './standing.ts'
+import { withNote } from './whose.ts'
 import { pickDefined } from '../core/defined.ts'
 
 export interface RetireResult {
@@ -35,6 +36,8 @@ export interface RetireResult {
   readonly detail: string
   /** Did this call change anything? */
   readonly acted: boolean
+  /** What to type where a person must do something. */
+  readonly hints?: readonly string[]
 }
 
 /** What the vault holds of a version that is to end. */
@@ -58,6 +61,8 @@ interface Besides {
    * Our last write to the target of this key; `written: undefined` removes the record.
    */
   readonly written?: { readonly key: string; readonly written: Written | undefined }
+  /** What the rest of the secret becomes. */
+  readonly also?: (secret: SecretRecord) => SecretRecord
 }
 
 /** What a commit of the next step records besides the step. */
@@ -120,7 +125,7 @@ export class Ending {
   async amend(
     edit: (version: VersionRecord, retirement: Retirement) => VersionRecord,
     row: Row,
-    { giveBack = false, written }: Besides = {},
+    { giveBack = false, written, also = (same) => same }: Besides = {},
   ): Promise<void> {
     const { ports, n } = this
     const own = await ports.locks.own()
@@ -132,7 +137,7 @@ export class Ending {
         throw secret.claim === undefined ? lostClaim(secret.path) : busy(secret.path, secret.claim)
       if (secret.openRun !== undefined) throw lostClaim(secret.path)
       const { retirement } = version
-      const edited = withVersion(secret, n, (before) => edit(before, retirement))
+      const edited = also(withVersion(secret, n, (before) => edit(before, retirement)))
       const noted =
         written === undefined ? edited : withWritten(edited, written.key, written.written)
       await tx.putSecret(giveBack ? withoutClaim(noted) : noted)
@@ -163,20 +168,27 @@ export class Ending {
     await this.ports.faults.at(`after:commit:retire:${to}`)
   }
 
-  /** Commits that the version has ended; `detail` says what proves it. */
-  async end(state: VersionState, detail: string): Promise<RetireResult> {
+  /** Commits that the version has ended; `detail` says what shows it. */
+  async end(
+    state: VersionState,
+    detail: string,
+    { note }: { readonly note?: string } = {},
+  ): Promise<RetireResult> {
     const at = this.ports.clock.now()
     const { secret, version } = await this.look()
     const revoked = state === 'revoked' || (state === 'discarded' && version.revocable)
     await this.ports.faults.at('before:commit:retire:end')
     await this.amend(
-      (before) => withoutEnd(before, state, at),
+      (before) => withNote(withoutEnd(before, state, at), note),
       {
         action: revoked ? 'key_revoked' : 'secret_updated',
         status: 'success',
         metadata: { state, proof: detail, old_key: version.hint },
       },
-      { giveBack: this.last },
+      {
+        giveBack: this.last,
+        ...(state === 'revoked' ? { also: withoutNamesakes(version, at) } : {}),
+      },
     )
     await this.ports.faults.at('after:commit:retire:end')
     return {
@@ -217,7 +229,8 @@ export class Ending {
         metadata: { call: 'revoke', error: message.slice(0, 200), ...notice },
       },
     )
-    return heldResult(seen, this.ports.clock.now(), message, true)
+    const held = heldResult(seen, this.ports.clock.now(), message, true)
+    return hints.length === 0 ? held : { ...held, hints }
   }
 
   /** Commits that the provider can end the version from now on. */
@@ -241,6 +254,29 @@ export class Ending {
       metadata: { off_before: true },
     })
   }
+}
+
+/**
+ * Older versions of a user that has ended, for which no end was planned because a person
+ * stored the value after them: nothing of that user is alive any more.
+ */
+function withoutNamesakes(
+  { n, handle }: VersionRecord,
+  at: number,
+): (secret: SecretRecord) => SecretRecord {
+  return (secret) => ({
+    ...secret,
+    versions: secret.versions.map((version) =>
+      handle !== undefined &&
+      version.n < n &&
+      version.handle?.id === handle.id &&
+      isAlive(version) &&
+      version.retirement === undefined &&
+      !version.labels.includes('current')
+        ? withNote(withoutEnd(version, 'retired', at), `${handle.id} was ended with version ${n}`)
+        : version,
+    ),
+  })
 }
 
 function withoutEnd(version: VersionRecord, state: VersionState, at: number): VersionRecord {

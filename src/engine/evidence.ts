@@ -64,18 +64,10 @@ export async function checkGates(
   session: ProviderSession,
   old: Credential,
 ): Promise<void> {
-  const current = currentVersion(secret)
   if (version.labels.includes('current'))
     throw new AdapterError('failed', 'it is the current version', { effect: 'none' })
   if (retirement.why === 'discard') return
-  if (current === undefined)
-    throw new AdapterError('failed', 'there is no current version to take its place', {
-      effect: 'none',
-    })
-  const fields = await ports.vault.read((reader) => reader.value(secret.id, current.n))
-  if (fields === undefined)
-    throw new AdapterError('failed', 'the current version has no value', { effect: 'none' })
-  await verifyCurrent(ports, secret, version, session, current, fields)
+  const fields = await proveCurrent(ports, secret, version, session)
   for (const check of secret.schedule?.checks ?? []) {
     if (check.type === 'provider') continue
     const result = await callAdapter(() => ports.adapters.runCheck(check, fields, secret.path))
@@ -106,6 +98,28 @@ export async function checkGates(
       },
     )
   }
+}
+
+/**
+ * Asks whether the version that takes its place works, and resolves to its value. Throws
+ * when it does not, or when there is none.
+ */
+export async function proveCurrent(
+  ports: EnginePorts,
+  secret: SecretRecord,
+  version: VersionRecord,
+  session: ProviderSession,
+): Promise<Fields> {
+  const current = currentVersion(secret)
+  if (current === undefined)
+    throw new AdapterError('failed', 'there is no current version to take its place', {
+      effect: 'none',
+    })
+  const fields = await ports.vault.read((reader) => reader.value(secret.id, current.n))
+  if (fields === undefined)
+    throw new AdapterError('failed', 'the current version has no value', { effect: 'none' })
+  await verifyCurrent(ports, secret, version, session, current, fields)
+  return fields
 }
 
 async function verifyCurrent(

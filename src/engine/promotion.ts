@@ -5,6 +5,7 @@
  */
 import type {
   AuditEntry,
+  Handle,
   Retirement,
   RunRecord,
   Schedule,
@@ -15,6 +16,7 @@ import { versionOf } from '../core/model.ts'
 import { runAudit } from './journal.ts'
 import { nextAfterPromotion } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
+import { withNote } from './whose.ts'
 import { pickDefined } from '../core/defined.ts'
 
 export interface Promotion {
@@ -25,15 +27,25 @@ export interface Promotion {
   readonly audit: readonly AuditEntry[]
 }
 
+/** What the value of a version that becomes current says of itself. */
+export interface Told {
+  /** The user or key that it names; recorded, so that its own end can come. */
+  readonly handle?: Handle
+  readonly revocable?: boolean
+  /** Why the version before it is over, where it is: it was a password of that user. */
+  readonly replaced?: string
+}
+
 /**
  * Makes version `n` current. The version before it gets its grace, or is retired at once
- * where it died with the create.
+ * where it died with the create, or with a password that a person has changed.
  */
 export function promotion(
   ports: Pick<EnginePorts, 'clock' | 'nextDate'>,
   run: RunRecord,
   secret: SecretRecord,
   n: number,
+  { handle, revocable, replaced }: Told = {},
 ): Promotion {
   const at = ports.clock.now()
   const promoted = versionOf(secret, n)
@@ -41,12 +53,14 @@ export function promotion(
   // A credential that another provider issued did not die with this create.
   const elsewhere = old !== undefined && old.revocable && old.providerId !== run.plan.provider?.id
   const inPlace = run.plan.overlap === 'in-place' && !elsewhere
+  const over = inPlace || replaced !== undefined
   const graceUntil = at + run.plan.graceMs
   const versions = secret.versions.map((version): VersionRecord => {
-    if (version.n === n) return promotedVersion(version, at)
+    if (version.n === n)
+      return { ...promotedVersion(version, at), ...pickDefined({ handle, revocable }) }
     if (version.n === run.plan.oldVersion)
-      return inPlace
-        ? retiredVersion(version, at)
+      return over
+        ? withNote(retiredVersion(version, at), replaced)
         : replacedVersion(version, at, retirementOf(run, version, graceUntil))
     return version.labels.includes('previous') && version.retirement === undefined
       ? { ...version, labels: [] }
@@ -61,7 +75,7 @@ export function promotion(
     secret: { ...secret, versions, ...pickDefined({ schedule }) },
     run: {
       ...(schedule === undefined ? {} : { nextRotationAt: schedule.nextAt }),
-      ...(old === undefined || inPlace ? {} : { graceUntil }),
+      ...(old === undefined || over ? {} : { graceUntil }),
     },
     audit: [
       runAudit(run, 'secret_rotated', 'success', {
@@ -143,8 +157,8 @@ export function demotion(
   const versions = secret.versions.map((version): VersionRecord => {
     if (version.n === n) return { ...version, labels: [], replacedAt: at }
     if (version.n === run.plan.oldVersion) {
-      const { retirement: _gone, replacedAt: _old, ...rest } = version
-      return { ...rest, labels: ['current'] }
+      const { retirement: _gone, replacedAt: _old, endedAt: _end, ...rest } = version
+      return { ...rest, labels: ['current'], state: rest.state === 'retired' ? 'live' : rest.state }
     }
     return version
   })

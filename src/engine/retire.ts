@@ -33,14 +33,15 @@ import type { Credential, ProviderSession } from '../core/provider.ts'
 import { claimSecret, release } from './claim.ts'
 import { distrust } from './distrust.ts'
 import { Ending, heldResult, type RetireResult, type Seen } from './ending.ts'
-import { endableNow, checkGates, isDead, issuer, proveDead } from './evidence.ts'
+import { endableNow, checkGates, isDead, issuer, proveCurrent, proveDead } from './evidence.ts'
 import { stopHandingOut } from './handed-out.ts'
 import { withdraw } from './pair.ts'
 import { clockDoubt } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
-import { callAdapter, missingIsFine } from './session.ts'
+import { callAdapter, credentialOf, missingIsFine } from './session.ts'
 import { isCrash } from './crash.ts'
 import { isOffAlready } from './steps/switched-off.ts'
+import { refuseSomebodys, replacedNote, samePassword, sharedWith } from './whose.ts'
 
 /** Works on every version of one secret that is due to end, or only on `onlyVersion`. */
 export async function retireDue(
@@ -281,6 +282,8 @@ class EndAtProvider {
       const { retirement } = seen
       if (retirement === undefined) return heldResult(seen, ports.clock.now(), 'done', false)
       const old = await this.#ending.credential(seen)
+      const shared = await sharedWith(ports, seen.secret, seen.version, old, this.#session)
+      if (shared !== undefined) return await this.#leave(seen, retirement, old, shared)
       if (this.#session.revoke === undefined && retirement.step !== 'proving') {
         if (this.#session.verify !== undefined && (await isDead(this.#session, old)))
           return await this.#ending.end(stateAfter(retirement), 'refused by the provider')
@@ -291,7 +294,34 @@ class EndAtProvider {
     }
   }
 
-  /** Does one step. Returns `undefined` when the next step may follow at once. */
+  /**
+   * Its user is that of another version, which lives: the far side is not told to end it.
+   * That version is proven first, because its value may only claim to be that user's.
+   */
+  async #leave(
+    seen: Seen,
+    retirement: Retirement,
+    old: Credential,
+    shared: VersionRecord,
+  ): Promise<RetireResult> {
+    const ending = this.#ending
+    const { secret, version } = seen
+    await proveCurrent(ending.ports, secret, version, this.#session)
+    this.#left = await withdrawVersion(ending, seen, retirement)
+    await this.#lookAround()
+    const fields = (await ending.credential({ ...seen, version: shared })).fields
+    const what =
+      version.handle === undefined || samePassword(old.fields, fields)
+        ? `its login belongs to version ${shared.n}`
+        : replacedNote(version.handle.id, shared.n)
+    return ending.end(
+      retirement.why === 'discard' ? 'discarded' : 'retired',
+      [what, ...this.#left, ...this.#seen].join('; '),
+      { note: what },
+    )
+  }
+
+  /** One step; `undefined` when the next one may follow at once. */
   async #step(
     seen: Seen,
     retirement: Retirement,
@@ -308,7 +338,7 @@ class EndAtProvider {
         await this.#lookAround()
         if (
           seen.version.offBefore !== true &&
-          (await isOffAlready(seen.version, session, old, now))
+          (await isOffAlready(seen.secret, seen.version, session, old, now))
         )
           await ending.noteOff()
         await ending.advance(session.suspend === undefined ? 'deleting' : 'suspending', {
@@ -348,7 +378,18 @@ class EndAtProvider {
         await this.#prove(seen, { ...retirement, force: true }, old)
         await this.#lookAround()
         await ports.faults.at('before:effect:revoke')
-        await session.revoke?.(old)
+        try {
+          await session.revoke?.(old)
+        } catch (thrown) {
+          // A user that the configuration does not name any more is changed by nobody, and
+          // what we had of it is over once our password is refused.
+          const refusal = thrown instanceof AdapterError && thrown.code === 'misconfigured'
+          if (!refusal || !(await isDead(session, old))) throw thrown
+          return await ending.end(
+            retirement.why === 'discard' ? 'discarded' : 'retired',
+            'refused by the provider; its user is none of those that take turns any more',
+          )
+        }
         await ports.faults.at('after:effect:revoke')
         await ending.advance('proving', { action: 'provider_call', status: 'success' })
         return undefined
@@ -386,9 +427,32 @@ class EndAtProvider {
     if (!this.#proven) await checkGates(ports, secret, version, retirement, this.#session, old)
     const doubt = clockDoubt(ports.clock, await ports.vault.highestTime())
     if (doubt !== undefined) throw new ClockDoubt(doubt)
+    if (!this.#proven) await this.#mustBeOurs({ secret, version }, old)
     if (!this.#proven && retirement.why !== 'discard')
       await ports.ensureBackup?.(currentVersion(secret)?.promotedAt ?? ports.clock.now())
     this.#proven = true
+  }
+
+  /** Of two users in turn, one that has our password still, or is open to nobody. */
+  async #mustBeOurs({ secret, version }: Pick<Seen, 'secret' | 'version'>, old: Credential) {
+    const { ports } = this.#ending
+    const provider = await issuer(ports, secret, version)
+    if (provider === undefined) return
+    const { overlap } = await callAdapter(() => ports.adapters.traits(provider))
+    if (overlap !== 'two-users') return
+    const current = currentVersion(secret)
+    const fields =
+      current === undefined
+        ? undefined
+        : await ports.vault.read((reader) => reader.value(secret.id, current.n))
+    await refuseSomebodys(
+      ports,
+      secret,
+      version,
+      old,
+      this.#session,
+      fields === undefined ? undefined : credentialOf(fields, current?.handle),
+    )
   }
 }
 

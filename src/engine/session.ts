@@ -13,7 +13,7 @@ import type {
   TargetSpec,
   VersionRecord,
 } from '../core/model.ts'
-import { versionOf } from '../core/model.ts'
+import { currentVersion, versionOf } from '../core/model.ts'
 import type { Credential, ProviderSession, Traits } from '../core/provider.ts'
 import { type Fields, flatten, Secret, SINGLE } from '../core/secret.ts'
 import type { Delivery, TargetSession } from '../core/target.ts'
@@ -130,7 +130,18 @@ export function sameConfig(a: ConfigValue, b: ConfigValue): boolean {
   )
 }
 
-/** A credential of these fields, with its handle where there is one. */
+/** The names of the fields of the current value, where there is one. */
+export async function fieldNames(
+  { vault }: Pick<EnginePorts, 'vault'>,
+  secret: SecretRecord,
+): Promise<readonly string[] | undefined> {
+  const n = currentVersion(secret)?.n
+  const fields =
+    n === undefined ? undefined : await vault.read((reader) => reader.value(secret.id, n))
+  return fields === undefined ? undefined : Object.keys(fields)
+}
+
+/** Fields with their handle, where there is one. */
 export function credentialOf(fields: Fields, handle: Handle | undefined): Credential {
   return handle === undefined ? { fields } : { fields, handle }
 }

@@ -117,6 +117,18 @@ const MariaDbPriv = z.object({
   is_role: z.boolean().default(false),
 })
 
+/** The sessions that are open as this user; without PROCESS an admin sees only its own. */
+export async function sessionsOf(server: Server, name: string): Promise<string | undefined> {
+  const [row] = await read(
+    server,
+    'SELECT COUNT(*) AS open FROM information_schema.PROCESSLIST WHERE USER = ?',
+    z.object({ open: z.coerce.number() }),
+    [name],
+  )
+  const open = row?.open ?? 0
+  return open === 0 ? undefined : `${open} open in SHOW PROCESSLIST`
+}
+
 /** All accounts of a name, whatever their hosts. */
 export async function accountsNamed(server: Server, name: string): Promise<readonly Account[]> {
   if (!server.mariadb) {

@@ -63,10 +63,17 @@ export async function rolesOf(client: Client, names: readonly string[]): Promise
   return rows
 }
 
-/**
- * The time after which the server accepts no password of this role; `undefined` for
- * never.
- */
+/** The sessions that are open as this role; whose they are, every role may see. */
+export async function sessionsOf(client: Client, name: string): Promise<string | undefined> {
+  const { rows } = await client.query<{ open: number }>(
+    'SELECT count(*)::int AS open FROM pg_stat_activity WHERE usename = $1',
+    [name],
+  )
+  const open = rows[0]?.open ?? 0
+  return open === 0 ? undefined : `${open} open in pg_stat_activity`
+}
+
+/** When a password of this role stops being taken, where that is ever. */
 export function expiryOf({ until }: Role): number | undefined {
   return until === null || until > LAST ? undefined : until
 }

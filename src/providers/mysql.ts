@@ -66,6 +66,7 @@ import {
   isAt,
   mayChangeAccounts,
   refusesStoredForms,
+  sessionsOf,
   withPassword,
 } from './_mysql-accounts.ts'
 import {
@@ -150,6 +151,7 @@ export function openSession(
   session.list = () => asAdmin(job, (server) => handlesOf(server, config))
   session.handleOf = (fields) => handleOf(config, fields)
   session.shutLine = ({ id }) => asAdmin(job, (server) => shutLineOf(server, config, id))
+  session.inUse = ({ id }) => asAdmin(job, (server) => sessionsOf(server, id))
   session.revoke = (credential) => endAccount(job, credential)
   return session
 }

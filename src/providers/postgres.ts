@@ -85,6 +85,7 @@ import {
   refuse,
   type Role,
   rolesOf,
+  sessionsOf,
   undecided,
 } from './_postgres-role.ts'
 import { pickDefined } from '../core/defined.ts'
@@ -200,6 +201,7 @@ export function openSession(
     const [role] = await asAdmin(at, (client) => rolesOf(client, [id]))
     return role?.mayLogIn === true ? shutLine(role) : undefined
   }
+  session.inUse = ({ id }) => asAdmin(at, (client) => sessionsOf(client, id))
   session.revoke = (credential) => revoke(at, credential)
   return session
 }

@@ -162,6 +162,7 @@ function openSession(config: Options, context: AdapterContext): ProviderSession 
   session.handleOf = (fields) => handleOf(config, fields)
   session.shutLine = async ({ id }) =>
     (await lookUp(config, context, id)).password_hash === '' ? undefined : shutLine(id)
+  session.inUse = ({ id }) => connectionsOf(config, context, id)
   session.revoke = (credential) => revoke(config, context, credential)
   return session
 }
@@ -269,6 +270,20 @@ async function handlesOf(config: Options, context: AdapterContext): Promise<read
       handles.push({ id: name, live: shaped(User, answer).password_hash !== '', name })
   }
   return handles
+}
+
+const Connections = z.array(z.object({ user: z.string().nullish() }))
+
+/** The connections that are open as this user, where the broker keeps such a list. */
+async function connectionsOf(
+  config: Options,
+  context: AdapterContext,
+  name: string,
+): Promise<string | undefined> {
+  const answer = await asAdmin(config, context, 'GET', '/connections?columns=user')
+  if (answer === 'missing') return undefined
+  const open = shaped(Connections, answer).filter(({ user }) => user === name).length
+  return open === 0 ? undefined : `${open} open in /api/connections`
 }
 
 async function create(

@@ -251,6 +251,10 @@ export class FarSide extends Faulty {
   refusesRepeats = false
   /** Called before a key is switched off or ended by a call. */
   onKill: (key: FakeKey, how: 'suspend' | 'revoke') => void = () => undefined
+  /** Users that the configuration names; `undefined`: all. */
+  turns: ReadonlySet<string> | undefined
+  /** Sessions that are open now, as a database shows them. */
+  readonly sessions = new Map<string, number>()
   readonly #replays = new Map<string, FakeKey>()
   readonly #goneAt = new Map<FakeKey, number>()
   readonly #now: () => number
@@ -356,7 +360,11 @@ export class FarSide extends Faulty {
    */
   get listed(): readonly FakeKey[] {
     if (this.kind !== 'users') return this.alive
-    return this.keys.filter((key) => this.keys.findLast((other) => other.id === key.id) === key)
+    return this.keys.filter(
+      (key) =>
+        this.turns?.has(key.id) !== false &&
+        this.keys.findLast((other) => other.id === key.id) === key,
+    )
   }
 
   end(key: FakeKey): void {
@@ -725,6 +733,11 @@ function sessionOf(side: FarSide, stage: Stage, clock: Clock): ProviderSession {
     }
   }
   if (side.kind === 'users') {
+    session.inUse = ({ id }) =>
+      call('inUse', 'read', () => {
+        const open = side.sessions.get(id) ?? 0
+        return open === 0 ? undefined : `${open} open`
+      })
     session.handleOf = (fields) => {
       const id = fields['username']?.reveal()
       return id === undefined ? undefined : { id, live: true }
@@ -763,6 +776,8 @@ function sessionOf(side: FarSide, stage: Stage, clock: Clock): ProviderSession {
         'revoke',
         'write',
         () => {
+          if (credential.handle !== undefined && side.turns?.has(credential.handle.id) === false)
+            throw new AdapterError('misconfigured', 'none of the users that take turns')
           const key = find(credential)
           if (key === undefined || key.state === 'gone') return
           side.onKill(key, 'revoke')

@@ -99,7 +99,7 @@ async function resumeOpen(
   tally: Tally,
 ): Promise<readonly string[]> {
   const seen = await findRun(ports.vault, runId)
-  const waits = failureOf(seen.run, seen.secret)
+  const waits = await failureOf(ports, seen.run, seen.secret)
   if (waits !== undefined && (stateOf(seen.run).parkedUntil ?? 0) > ports.clock.now()) {
     const until = stateOf(seen.run)
     const reason = until.waits
@@ -121,7 +121,7 @@ async function driveOpen(
   await drive(ports, runId)
   const { run, secret } = await findRun(ports.vault, runId)
   const view = viewOf(run, secret)
-  const failure = failureOf(run, secret)
+  const failure = await failureOf(ports, run, secret)
   tally.breaker.record(secret, failure)
   tally.resumed.push(view)
   if (failure === undefined) tally.succeeded++

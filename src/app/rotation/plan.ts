@@ -121,20 +121,22 @@ const MAKES: Readonly<Record<Traits['mints'], string>> = {
 }
 
 /**
- * With two users that take turns: a note that the one whose turn it is will be switched
- * on again, where this vault has switched it off. Otherwise empty.
+ * With two users that take turns: a note on the one whose turn it is, which will be
+ * switched on again where this vault has switched it off, or given another password where
+ * somebody else may know the one it has. Otherwise empty.
  */
 function switchedOn(secret: SecretRecord, traits: Traits): string {
+  if (traits.overlap !== 'two-users' || currentVersion(secret) === undefined) return ''
   const current = currentVersion(secret)?.handle?.id
-  if (traits.overlap !== 'two-users' || current === undefined) return ''
   const spare = secret.versions.findLast(
     ({ handle }) => handle !== undefined && handle.id !== current,
   )
-  if (
-    spare === undefined ||
-    !['suspended', 'revoked', 'discarded'].includes(spare.state) ||
-    spare.offBefore === true
-  )
+  if (spare === undefined)
+    return (
+      '; the user whose turn is next was never current here: whoever logs in as it today, with ' +
+      'a password that this vault does not know, is refused from then on'
+    )
+  if (!['suspended', 'revoked', 'discarded'].includes(spare.state) || spare.offBefore === true)
     return ''
   return (
     `; switches ${visible(spare.handle?.id ?? '', 60)}, which this vault has switched off, ` +

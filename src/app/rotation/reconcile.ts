@@ -15,7 +15,7 @@ import type { Deps } from '../base/deps.ts'
 import { enginePorts } from '../adapters/engine.ts'
 import { endedThatOpen, stillOpens } from '../adapters/ended.ts'
 import { findSecret } from '../base/find.ts'
-import { carriers, classify } from './revoke.ts'
+import { carriers, classify, currentKey, onAgain } from './revoke.ts'
 import { pickDefined } from '../../core/defined.ts'
 
 interface ReconcileKey {
@@ -57,7 +57,11 @@ export async function reconcile(
   const all: Looked[] = []
   for (const secret of secrets) {
     deps.signal.throwIfAborted()
-    all.push(await look(deps, ports, secret), await lookAtEnded(ports, secret))
+    const ended = await endedThatOpen(ports, secret)
+    all.push(await look(deps, ports, secret, ended), {
+      keys: [],
+      open: ended.map((version) => `${secret.path}: ${stillOpens(secret, version)}`),
+    })
   }
   const open = all.flatMap((one) => one.open)
   const settles = input.apply && input.path === undefined && open.length === 0 && !before.trusted
@@ -98,7 +102,13 @@ async function accept(deps: Deps, looked: number): Promise<void> {
   })
 }
 
-async function look(deps: Deps, ports: EnginePorts, secret: SecretRecord): Promise<Looked> {
+/** @param ended versions that have ended and are accepted all the same */
+async function look(
+  deps: Deps,
+  ports: EnginePorts,
+  secret: SecretRecord,
+  ended: readonly VersionRecord[],
+): Promise<Looked> {
   const provider =
     secret.schedule?.provider ??
     secret.versions.find((version) => version.retirement?.provider !== undefined)?.retirement
@@ -113,7 +123,7 @@ async function look(deps: Deps, ports: EnginePorts, secret: SecretRecord): Promi
     const listed =
       handles === undefined
         ? undefined
-        : compare(secret, handles, await carriers(deps, secret, session, handles))
+        : compare(secret, handles, await carriers(deps, secret, session, handles), ended)
     const value =
       current === undefined ? undefined : await ask(deps, ports, secret, current, session, provider)
     // Where the provider lists, the list names the keys; the value's own line only counts
@@ -126,12 +136,6 @@ async function look(deps: Deps, ports: EnginePorts, secret: SecretRecord): Promi
   } finally {
     await session?.close()
   }
-}
-
-/** Looks for versions that are recorded as ended and are still accepted. */
-async function lookAtEnded(ports: EnginePorts, secret: SecretRecord): Promise<Looked> {
-  const open = await endedThatOpen(ports, secret)
-  return { keys: [], open: open.map((version) => `${secret.path}: ${stillOpens(secret, version)}`) }
 }
 
 function nobodyToAsk(secret: SecretRecord): Looked {
@@ -152,25 +156,31 @@ function compare(
   secret: SecretRecord,
   handles: readonly Handle[],
   carried: ReadonlyMap<string, VersionRecord>,
+  ended: readonly VersionRecord[],
 ): Looked {
   const open: string[] = []
   const keys: ReconcileKey[] = classify(secret, handles, carried).map((key) => ({
     path: secret.path,
     ...key,
   }))
-  const current = currentVersion(secret)?.handle
-  const listed = handles.find((handle) => handle.id === current?.id)
+  const current = currentKey(secret, carried)
+  const listed = handles.find((handle) => handle.id === current)
   if (current !== undefined && listed === undefined) {
     keys.push({
       path: secret.path,
-      id: current.id,
+      id: current,
       owner: 'current',
       state: 'missing',
       action: 'set or rotate it',
     })
-    open.push(`${secret.path}: the provider does not know the current key ${current.id}`)
+    open.push(`${secret.path}: the provider does not know the current key ${current}`)
   } else if (listed?.live === false)
     open.push(`${secret.path}: the current key ${listed.id} is switched off at the provider`)
+  for (const handle of handles) {
+    if (handle.id === current || ended.some((version) => version.handle?.id === handle.id)) continue
+    const found = onAgain(secret, handle)
+    if (found !== undefined) open.push(`${secret.path}: ${found}`)
+  }
   const newest = Math.max(0, ...secret.versions.map((version) => version.createdAt))
   const owned = new Set(keys.filter((key) => key.owner !== 'foreign').map((key) => key.id))
   for (const handle of handles) {

@@ -2,6 +2,7 @@
  * Ends old versions before their grace is over (`revoke`), says whose each key at the
  * provider is (`provider keys`, `reconcile`), and records one as ours (`adopt`).
  */
+import { iso } from '../../core/duration.ts'
 import { RotateError } from '../../core/errors.ts'
 import type { Handle, SecretRecord, VersionRecord } from '../../core/model.ts'
 import { currentVersion, isAlive, versionOf, withVersion } from '../../core/model.ts'
@@ -187,22 +188,19 @@ export function classify(
   carried: ReadonlyMap<string, VersionRecord> = new Map(),
 ): readonly KeyReport[] {
   const strays = new Set(secret.strays.map((stray) => stray.handle.id))
-  const current = currentVersion(secret)?.handle?.id
+  const current = currentKey(secret, carried)
   const owned = new Set(
     secret.versions.map((version) => version.handle?.id).filter((id) => id !== undefined),
   )
   return handles.map((handle) => {
+    const state = handle.live ? ('live' as const) : ('suspended' as const)
     const value = owned.has(handle.id) || strays.has(handle.id) ? undefined : carried.get(handle.id)
     if (value !== undefined) {
       const action =
         `left alone: it carries version ${value.n} and is not recorded as ours; rotate adopt ` +
         `${secret.path} --key-id ${handle.id}`
-      return {
-        id: handle.id,
-        owner: value.labels.includes('current') ? 'current' : 'grace',
-        state: handle.live ? 'live' : 'suspended',
-        action,
-      }
+      const owner = value.labels.includes('current') ? 'current' : 'grace'
+      return { id: handle.id, owner, state, action }
     }
     const owner =
       handle.id === current
@@ -214,12 +212,60 @@ export function classify(
             : 'foreign'
     const action = {
       current: 'keep',
-      grace: 'ends by itself',
+      grace: fateOf(secret, handle),
       'ours-unknown': 'cleaned by run-due',
       foreign: 'left alone',
     }[owner]
-    return { id: handle.id, owner, state: handle.live ? 'live' : 'suspended', action }
+    return { id: handle.id, owner, state, action }
   })
+}
+
+/**
+ * The key of the current version: the one that is recorded, else the one that its value
+ * names.
+ */
+export function currentKey(
+  secret: SecretRecord,
+  carried: ReadonlyMap<string, VersionRecord>,
+): string | undefined {
+  const recorded = currentVersion(secret)?.handle?.id
+  if (recorded !== undefined) return recorded
+  return [...carried].find(([, version]) => version.labels.includes('current'))?.[0]
+}
+
+/** Of a key of ours that has ended, the newest version that was its; else `undefined`. */
+export function endedKey(secret: SecretRecord, { id }: Handle): VersionRecord | undefined {
+  const own = secret.versions.filter(({ handle }) => handle?.id === id)
+  return own.some((version) => isAlive(version)) ? undefined : own.at(-1)
+}
+
+/** What is said of a key that was ended by this vault and opens something again. */
+export function onAgain(secret: SecretRecord, handle: Handle): string | undefined {
+  const version = handle.live ? endedKey(secret, handle) : undefined
+  if (version === undefined || version.state === 'retired') return undefined
+  return (
+    `${handle.id} can log in again, although this vault has ${endedWords(version)}: somebody ` +
+    'switched it on'
+  )
+}
+
+function endedWords({ n, endedAt }: VersionRecord): string {
+  return `ended it${endedAt === undefined ? '' : ` on ${iso(endedAt)}`} (version ${n})`
+}
+
+function fateOf(secret: SecretRecord, handle: Handle): string {
+  const ended = endedKey(secret, handle)
+  if (ended === undefined) {
+    const newest = secret.versions.findLast((version) => version.handle?.id === handle.id)
+    return newest?.retirement === undefined
+      ? `stays until somebody ends it: rotate revoke ${secret.path} --version ${newest?.n ?? 0}`
+      : 'ends by itself'
+  }
+  const again =
+    onAgain(secret, handle) === undefined ? '' : ', can log in again: somebody switched it on'
+  return ended.state === 'retired'
+    ? `retired (version ${ended.n})`
+    : `this vault has ${endedWords(ended)}${again}`
 }
 
 /**

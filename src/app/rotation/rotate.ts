@@ -255,7 +255,9 @@ async function finish(ports: EnginePorts, runId: string, takenUp: boolean): Prom
   return {
     view: viewOf(after.run, after.secret),
     ended,
-    failure: failureOf(after.run, after.secret) ?? cleanupFailure(after.secret.path, ended, runId),
+    failure:
+      (await failureOf(ports, after.run, after.secret)) ??
+      cleanupFailure(after.secret.path, ended, runId),
   }
 }
 

@@ -7,7 +7,10 @@ import { iso } from '../../core/duration.ts'
 import { RotateError } from '../../core/errors.ts'
 import type { RunRecord, SecretRecord } from '../../core/model.ts'
 import { currentVersion } from '../../core/model.ts'
+import { giveLine } from '../../core/give-line.ts'
 import type { RetireResult } from '../../engine/ending.ts'
+import type { EnginePorts } from '../../engine/ports.ts'
+import { fieldNames } from '../../engine/session.ts'
 import {
   lastFailure,
   openConditions,
@@ -18,8 +21,17 @@ import {
 } from '../../engine/machine.ts'
 
 /** Why a run did not end well, in the operator's words; `undefined` when it did. */
-export function failureOf(run: RunRecord, secret: SecretRecord): RotateError | undefined {
+export async function failureOf(
+  ports: Pick<EnginePorts, 'vault'>,
+  run: RunRecord,
+  secret: SecretRecord,
+): Promise<RotateError | undefined> {
   if (run.status === 'success') return undefined
+  return failureWith(run, secret, giveLine(secret, await fieldNames(ports, secret)))
+}
+
+/** @param give the line by which a person hands over a value */
+function failureWith(run: RunRecord, secret: SecretRecord, give: string): RotateError {
   const failure = lastFailure(run)
   const state = stateOf(run)
   const why =
@@ -49,8 +61,8 @@ export function failureOf(run: RunRecord, secret: SecretRecord): RotateError | u
         `that nobody can name; ${kept}; ${truth}`,
       {
         hint: dead
-          ? `give the value that works: rotate now ${secret.path} -`
-          : `look at the provider; then, if it made one: rotate now ${secret.path} -`,
+          ? `give the value that works: ${give}`
+          : `look at the provider; then, if it made one: ${give}`,
         details,
         runId: run.id,
       },
@@ -70,7 +82,7 @@ export function failureOf(run: RunRecord, secret: SecretRecord): RotateError | u
         ? []
         : [
             `the value that you gave stays alive until ${iso(given)}: mend the cause and ` +
-              `give it again, rotate now ${secret.path} -`,
+              `give it again, ${give}`,
           ]
     return new RotateError(
       'rolled-back',
@@ -99,7 +111,7 @@ export function failureOf(run: RunRecord, secret: SecretRecord): RotateError | u
           'recorded, and carried out after that)'
     const decide =
       `if the old value still works: rotate resume ${run.id} --keep old; if it does not, do ` +
-      `that too, then give the new value: rotate now ${secret.path} -${early}`
+      `that too, then give the new value: ${give}${early}`
     const open = openConditions(run.plan, state)
     const giveUp =
       open.length === 0
@@ -217,7 +229,7 @@ export function cleanupFailure(
     `${path}: the old key ${first?.hint ?? ''} could not be ended yet: ` +
       `${first?.detail ?? ''}. It will be tried again`,
     {
-      hint: `rotate show ${path}`,
+      hint: [...(first?.hints ?? []), `rotate show ${path}`].join('; '),
       details: { held: held.map(({ version, hint, detail }) => ({ version, hint, detail })) },
       ...pickDefined({ runId }),
     },

@@ -15,6 +15,7 @@ import type { VaultReader, VaultTx } from '../../core/ports.ts'
 import { type Fields, singleValue } from '../../core/secret.ts'
 import { nextAfterPromotion, nextDate } from '../../engine/policy.ts'
 import { blankSecret } from '../base/blank-secret.ts'
+import { names } from '../../engine/whose.ts'
 import { change, manual } from '../base/change.ts'
 import type { Deps } from '../base/deps.ts'
 import { refuseOpenRun } from '../base/lookup.ts'
@@ -243,6 +244,7 @@ function addVersion(
   const twin = record.versions.findLast(
     (version) => version.fingerprint === fingerprint && !isOver(version),
   )
+  const namesake = twin === undefined ? namesakeOf(record, fields) : undefined
   const version: VersionRecord = {
     n: record.nextVersion,
     state: 'live',
@@ -252,10 +254,9 @@ function addVersion(
     source: input.source,
     fingerprint,
     hint: hintOf(record.type, fields, fingerprint),
-    revocable: twin?.revocable ?? false,
+    revocable: (twin ?? namesake)?.revocable ?? false,
     promotedAt: now,
-    ...(twin?.handle === undefined ? {} : { handle: twin.handle }),
-    ...(twin?.providerId === undefined ? {} : { providerId: twin.providerId }),
+    ...handleFrom(twin ?? namesake),
     ...(twin?.expiresAt === undefined ? {} : { expiresAt: twin.expiresAt }),
     ...(twin?.metadata === undefined ? {} : { metadata: twin.metadata }),
     ...pickDefined({ note: input.note }),
@@ -271,6 +272,26 @@ function addVersion(
     secret: { ...record, versions: [...versions, version], nextVersion: version.n + 1 },
     version,
   }
+}
+
+function handleFrom(
+  version: VersionRecord | undefined,
+): Partial<Pick<VersionRecord, 'handle' | 'providerId'>> {
+  const { handle, providerId } = version ?? {}
+  return pickDefined({ handle, providerId })
+}
+
+/**
+ * A version of the user, or of the key, that this value names: its password was changed
+ * by hand, and it is the same one at the provider.
+ */
+function namesakeOf(record: SecretRecord, fields: Fields): VersionRecord | undefined {
+  const found = record.versions.findLast(
+    ({ handle, providerId }) =>
+      handle !== undefined && providerId === record.schedule?.provider.id && names(fields, handle),
+  )
+  if (found?.handle === undefined) return undefined
+  return { ...found, handle: { ...found.handle, live: true } }
 }
 
 function supersededBy(old: VersionRecord, n: number, now: number): VersionRecord {

@@ -1,9 +1,11 @@
 /** What performs each kind of step: its work, and the commit of its outcome. */
-import type { Failure } from '../../core/model.ts'
+import { AdapterError } from '../../core/errors.ts'
+import type { Failure, Handle } from '../../core/model.ts'
+import type { ProviderSession } from '../../core/provider.ts'
 import { type Change, commit, type Loaded, loadRun, runAudit } from '../journal.ts'
 import { REFUSED, stateOf } from '../machine.ts'
-import { promotion } from '../promotion.ts'
-import { currentFor, providerToAsk, type Workbench } from '../session.ts'
+import { promotion, type Told } from '../promotion.ts'
+import { currentFor, providerNow, providerToAsk, type Workbench } from '../session.ts'
 import { cleanStrays } from '../strays.ts'
 import { create } from './create.ts'
 import { deliver, deploy, runCheck } from './deliver.ts'
@@ -12,6 +14,8 @@ import { preflight, suspendOld } from './preflight.ts'
 import { putBack, settleWrite } from './restore.ts'
 import { demote, discard, proveOld } from './undo.ts'
 import { pickDefined } from '../../core/defined.ts'
+import { versionOf } from '../../core/model.ts'
+import { replacedNote, samePassword } from '../whose.ts'
 
 /** A step that is about to be performed. */
 interface Job {
@@ -51,13 +55,15 @@ const performers: Readonly<Record<StepKind, Performer>> = {
     return commitDone(job)
   },
   'check:': check,
-  promote: ({ bench: { ports }, loaded, step }) =>
-    commit(ports, loaded.run.id, 'promote', (now) => {
+  promote: async ({ bench, loaded, step }) => {
+    const told = await toldBy(bench, loaded)
+    return commit(bench.ports, loaded.run.id, 'promote', (now) => {
       const n = stateOf(now.run).newVersion
       if (n === null) throw new Error('promote without a version')
-      const { at, ...change } = promotion(ports, now.run, now.secret, n)
+      const { at, ...change } = promotion(bench.ports, now.run, now.secret, n, told)
       return { ...change, events: [{ type: 'done', at, step, ms: 0 }] }
-    }),
+    })
+  },
   'refresh:': ({ bench, loaded, step, key }) => deliver(bench, loaded, step, key),
   demote: ({ bench: { ports }, loaded }) =>
     commit(ports, loaded.run.id, 'demote', (now) => demote(now, ports.clock.now())),
@@ -178,4 +184,42 @@ async function check({ bench, loaded, step, key }: Job): Promise<Loaded> {
     ],
     audit,
   }))
+}
+
+/**
+ * A value that a person gives names its user in itself. Where that is the user of the
+ * version before, its password was changed by hand, and the provider has just accepted
+ * the new one: the old one is over.
+ */
+async function toldBy(bench: Workbench, { run, secret }: Loaded): Promise<Told> {
+  const { source, provider, oldVersion } = run.plan
+  const n = stateOf(run).newVersion
+  if (source !== 'supplied' || provider === null || n === null) return {}
+  const { session, traits } = await bench.provider(providerNow(secret, provider), run.path)
+  const fields = await bench.fields(secret, n)
+  const handle = session.handleOf?.(fields)
+  if (handle === undefined || versionOf(secret, n)?.handle !== undefined) return {}
+  const own = (await isListed(session, handle))
+    ? { handle, revocable: traits.revoke !== 'none' }
+    : {}
+  const old = oldVersion === null ? undefined : versionOf(secret, oldVersion)
+  if (old === undefined) return own
+  const before = await bench.fields(secret, old.n)
+  if ((old.handle ?? session.handleOf?.(before))?.id !== handle.id) return own
+  const same = samePassword(before, fields)
+  return {
+    ...own,
+    replaced: same ? `its login belongs to version ${n}` : replacedNote(handle.id, n),
+  }
+}
+
+/** What the provider does not list is not ended there either. */
+async function isListed(session: ProviderSession, { id }: Handle): Promise<boolean> {
+  try {
+    return (await session.list?.())?.some((handle) => handle.id === id) === true
+  } catch (thrown) {
+    // The value is proven; the next preflight looks again.
+    if (thrown instanceof AdapterError) return false
+    throw thrown
+  }
 }

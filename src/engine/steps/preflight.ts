@@ -11,7 +11,7 @@ import type { CurrentFault, ProviderSession, Traits } from '../../core/provider.
 import type { TargetSession } from '../../core/target.ts'
 import type { Fields } from '../../core/secret.ts'
 import { FOREIGN, foreignIn } from '../foreign.ts'
-import { commit, intentOf, type Loaded, loadRun, runAudit } from '../journal.ts'
+import { commit, type Loaded, loadRun, runAudit } from '../journal.ts'
 import { changesUser, copyBeside, type Exchange, misfitOf, strandedUser } from '../misfit.ts'
 import {
   callAdapter,
@@ -23,6 +23,7 @@ import {
 } from '../session.ts'
 import { cleanStrays } from '../strays.ts'
 import { namesAt } from '../standing.ts'
+import { givenLate } from '../whose.ts'
 import { oldVersionAt, standing } from './deliver.ts'
 import { isOffAlready, refuseBackToOff, refuseSwitchedOff, refuseTaken } from './switched-off.ts'
 
@@ -54,6 +55,7 @@ async function requireSoundContainer(vault: Vault): Promise<void> {
 export async function preflight(bench: Workbench, loaded: Loaded): Promise<readonly string[]> {
   const { plan, path } = loaded.run
   let now = loaded
+  const seen: string[] = []
   await refuseMisfit(bench, now)
   await requireProvable(bench, now)
   if (plan.source === 'stored') now = await revive(bench, now)
@@ -65,7 +67,7 @@ export async function preflight(bench: Workbench, loaded: Loaded): Promise<reado
     )
     const old = plan.oldVersion
     if (old !== null) now = await adoptListed(bench, now, old)
-    await refuseOthers(bench, now, session, traits, (await session.list?.()) ?? [])
+    seen.push(...(await refuseOthers(bench, now, session, traits, (await session.list?.()) ?? [])))
     if (plan.overlap === 'two-users' && !plan.emergency) refuseInGrace(bench, now)
     // A key of ours whose value was lost must not be the reason for the provider to say
     // that there is no room.
@@ -76,15 +78,14 @@ export async function preflight(bench: Workbench, loaded: Loaded): Promise<reado
     // A credential that was switched off on purpose is not asked for.
     await session.preflight(plan.revokeFirst === true ? undefined : await currentFor(bench, now))
   }
-  const seen: string[] = []
   for (const target of plan.targets) seen.push(...(await mayWrite(bench, now, target)))
   return seen
 }
 
 /**
- * Throws `denied` where somebody else has switched a credential off, or has switched one
- * on and may be using it: it stays as it is. This only reads, apart from the settlement
- * of a create that was given up.
+ * What somebody else has switched off, or has switched on and may be using, stays as it
+ * is. Throws `denied`; reads only, besides ending what is left of a create that was given
+ * up. Resolves to what people should know of a user that was never ours.
  */
 export async function refuseOthers(
   bench: Workbench,
@@ -92,26 +93,22 @@ export async function refuseOthers(
   session: ProviderSession,
   traits: Traits,
   listed: readonly Handle[],
-): Promise<void> {
+): Promise<readonly string[]> {
   refuseSwitchedOff(secret, listed, traits, bench.ports.clock.now())
-  if (traits.overlap !== 'two-users') return
-  await refuseTaken({
+  if (traits.overlap !== 'two-users') return []
+  return refuseTaken({
     secret,
     session,
     listed,
     valueOf: (version) => bench.ports.vault.read((reader) => reader.value(secret.id, version)),
-    givenLate: async () => {
-      for (const call of secret.late ?? []) {
-        const intent = await intentOf(bench.ports, call)
-        if (intent === undefined || call.provider.id !== run.plan.provider?.id) continue
-        if (
-          (await session.settle(intent, await currentFor(bench, { run, secret }))).outcome ===
-          'applied'
-        )
-          return true
-      }
-      return false
-    },
+    givenLate: async () =>
+      givenLate(
+        bench.ports,
+        secret,
+        session,
+        run.plan.provider?.id,
+        await currentFor(bench, { run, secret }),
+      ),
   })
 }
 
@@ -295,7 +292,9 @@ export async function suspendOld(bench: Workbench, loaded: Loaded): Promise<Load
   )
   const record = versionOf(secret, n)
   const off =
-    !asked && record !== undefined && (await isOffAlready(record, session, old, ports.clock.now()))
+    !asked &&
+    record !== undefined &&
+    (await isOffAlready(secret, record, session, old, ports.clock.now()))
   await commit(ports, id, 'suspend-old:intent', (now) => ({
     ...(off
       ? { secret: withVersion(now.secret, n, (version) => ({ ...version, offBefore: true })) }

@@ -7,11 +7,12 @@
  * login now, and gets no new password from here.
  */
 import { AdapterError } from '../../core/errors.ts'
+import { giveLine } from '../../core/give-line.ts'
 import type { Handle, SecretRecord, VersionRecord } from '../../core/model.ts'
 import { currentVersion, isAlive } from '../../core/model.ts'
 import type { Credential, ProviderSession, Traits } from '../../core/provider.ts'
 import type { Fields } from '../../core/secret.ts'
-import { credentialOf } from '../session.ts'
+import { isAccepted, shutLine } from '../whose.ts'
 
 /**
  * Throws `denied` (nothing was done) where the provider lists the current credential as
@@ -28,7 +29,7 @@ export function refuseSwitchedOff(
   const current = currentVersion(secret)
   if (current === undefined) return
   const off = listed.filter((handle) => !handle.live)
-  if (listedOff(current, off, now))
+  if (listedOff(secret, current, off, now))
     throw switchedOff(current, `the current version ${current.n}`, replaced(secret, traits))
   if (traits.overlap !== 'two-users') return
   for (const handle of off) {
@@ -45,7 +46,7 @@ export function refuseSwitchedOff(
         [other],
         `if it may take its turn again: rotate adopt ${secret.path} --key-id ${handle.id}`,
       )
-    if (listedOff(newest, off, now)) throw switchedOff(newest, what, [other])
+    if (listedOff(secret, newest, off, now)) throw switchedOff(newest, what, [other])
   }
 }
 
@@ -63,10 +64,11 @@ export interface Spares {
 }
 
 /**
- * Throws `denied` (nothing was done) where somebody can log in as the next of two users
- * in turn although this vault has ended it, or where it has another password than the one
- * that this vault knows. A user that was never ours may be open, because nobody here
- * knows who opened it.
+ * With two users in turn: throws `denied` (nothing was done) where the one whose turn is
+ * next is open to somebody although this vault has ended it, or has another password than
+ * the one that this vault knows to be in force, or is not ours and is in use right
+ * now. One that was never ours may be open, because somebody may have made it so for this
+ * vault: resolves to what to say of it.
  */
 export async function refuseTaken({
   secret,
@@ -74,55 +76,78 @@ export async function refuseTaken({
   listed,
   valueOf,
   givenLate,
-}: Spares): Promise<void> {
+}: Spares): Promise<readonly string[]> {
   const current = currentVersion(secret)
-  if (current === undefined) return
+  if (current === undefined) return []
+  const said: string[] = []
   for (const handle of listed) {
     const newest = newestOf(secret, handle)
-    if (newest === undefined || handle.id === current.handle?.id) continue
+    if (handle.id === current.handle?.id) continue
+    const ours = newest !== undefined && (endedThere(newest) || isLiving(secret, handle))
+    if (!ours) {
+      const line = await neverOurs(secret, session, handle)
+      if (line !== undefined && !(await givenLate())) said.push(line)
+      continue
+    }
     const alive = secret.versions.findLast(
       (version) => version.handle?.id === handle.id && isAlive(version),
     )
-    if (alive === undefined && !endedThere(newest)) continue
     const shut = await shutLine(session, handle)
     if (shut === undefined) continue
     if (alive !== undefined && (await isAccepted(session, alive, await valueOf(alive.n)))) continue
     if (await givenLate()) continue
     throw taken(secret, handle, newest, alive !== undefined, shut)
   }
+  return said
 }
 
-/**
- * The command that shuts this user out at the provider; `undefined` where nobody can log
- * in as it.
- */
-async function shutLine(session: ProviderSession, handle: Handle): Promise<string | undefined> {
-  if (session.shutLine !== undefined) return session.shutLine(handle)
-  return handle.live ? `switch ${handle.id} off there` : undefined
+function isLiving({ versions }: SecretRecord, { id }: Handle): boolean {
+  return versions.some((version) => version.handle?.id === id && isAlive(version))
+}
+
+/** What to say of a user that is open and that this vault never had. */
+async function neverOurs(
+  secret: SecretRecord,
+  session: ProviderSession,
+  handle: Handle,
+): Promise<string | undefined> {
+  const shut = await shutLine(session, handle)
+  if (shut === undefined) return undefined
+  const used = await usedNow(session, handle)
+  if (used === undefined)
+    return (
+      `${handle.id} can log in today with a password that this vault does not know; it will ` +
+      'be replaced'
+    )
+  throw new AdapterError(
+    'denied',
+    `${handle.id}, whose turn is next, is in use with a password that this vault does not ` +
+      `know (${used}), and it gets no new one from here`,
+    { retryable: false, hints: wayOut(secret, shut) },
+  )
+}
+
+/** Where the far side does not say, nobody is said to use it. */
+async function usedNow(session: ProviderSession, handle: Handle): Promise<string | undefined> {
+  try {
+    return await session.inUse?.(handle)
+  } catch (thrown) {
+    if (!(thrown instanceof AdapterError)) throw thrown
+    return undefined
+  }
+}
+
+function wayOut({ path }: SecretRecord, shut: string): readonly string[] {
+  return [
+    `if nobody uses it: ${shut}   and try again`,
+    'if somebody does, name another user that takes turns: rotate schedule set ' +
+      `${path} --config …`,
+  ]
 }
 
 /** Was its end a call to the provider, so that it was off afterwards? */
 function endedThere({ state, revocable }: VersionRecord): boolean {
   return state === 'revoked' || (state === 'discarded' && revocable)
-}
-
-/**
- * Is this the user's password? Where that can't be told, the answer is yes, so that
- * nobody is accused of having changed it.
- */
-async function isAccepted(
-  session: ProviderSession,
-  version: VersionRecord,
-  fields: Fields | undefined,
-): Promise<boolean> {
-  if (fields === undefined || session.verify === undefined) return true
-  try {
-    await session.verify(credentialOf(fields, version.handle), 'dead')
-    return true
-  } catch (thrown) {
-    if (!(thrown instanceof AdapterError)) throw thrown
-    return thrown.code !== 'refused'
-  }
 }
 
 function taken(
@@ -141,11 +166,7 @@ function taken(
       'login now, and it gets no new password from here',
     {
       retryable: false,
-      hints: [
-        `if nobody uses it: ${shut}   and try again`,
-        'if somebody does, name another user that takes turns: rotate schedule set ' +
-          `${secret.path} --config …`,
-      ],
+      hints: wayOut(secret, shut),
     },
   )
 }
@@ -165,7 +186,8 @@ export async function refuseBackToOff(
   const off = (await session.list?.())?.filter((handle) => !handle.live)
   if (version.offBefore === true && off?.some(({ id }) => id === version.handle?.id) !== false)
     throw switchedOff(version, `version ${version.n}`, [fresh])
-  if (off === undefined || version.handle === undefined || !listedOff(version, off, now)) return
+  if (off === undefined || version.handle === undefined || !listedOff(secret, version, off, now))
+    return
   throw switchedOff(version, `version ${version.n}`, [fresh])
 }
 
@@ -174,6 +196,7 @@ export async function refuseBackToOff(
  * not known, and the answer is no.
  */
 export async function isOffAlready(
+  secret: SecretRecord,
   version: VersionRecord,
   session: ProviderSession,
   { handle }: Credential,
@@ -183,6 +206,7 @@ export async function isOffAlready(
   if (session.list === undefined || handle === undefined || version.handle === undefined)
     return false
   return listedOff(
+    secret,
     version,
     (await session.list()).filter(({ live }) => !live),
     now,
@@ -193,9 +217,15 @@ function newestOf(secret: SecretRecord, handle: Handle): VersionRecord | undefin
   return secret.versions.findLast((version) => version.handle?.id === handle.id)
 }
 
-/** Is it listed as off although we have not switched it off and it has not expired? */
-function listedOff(version: VersionRecord, off: readonly Handle[], now: number): boolean {
+/** Off at the provider, alive for us, and not because its time was over. */
+function listedOff(
+  secret: SecretRecord,
+  version: VersionRecord,
+  off: readonly Handle[],
+  now: number,
+): boolean {
   if (!off.some((handle) => handle.id === version.handle?.id) || offByUs(version)) return false
+  if (endedForAnother(secret, version)) return false
   return version.expiresAt === undefined || version.expiresAt > now
 }
 
@@ -208,8 +238,23 @@ function offByUs(version: VersionRecord): boolean {
   return version.retirement !== undefined && version.retirement.step !== 'waiting'
 }
 
+/**
+ * This vault has ended the same user for the sake of another version while this one was
+ * there, as it did when a value that a person gave carried no handle.
+ */
+function endedForAnother({ versions }: SecretRecord, version: VersionRecord): boolean {
+  return versions.some(
+    (other) =>
+      other.n !== version.n &&
+      other.handle?.id === version.handle?.id &&
+      endedThere(other) &&
+      (other.endedAt ?? 0) >= version.createdAt,
+  )
+}
+
 function replaced(secret: SecretRecord, traits: Traits): readonly string[] {
-  const given = `if it is to stay off, give a value that replaces it: rotate now ${secret.path} -`
+  const line = giveLine(secret, traits.fields)
+  const given = `if it is to stay off, give a value that replaces it: ${line}`
   if (!traits.suspend || traits.overlap === 'in-place') return [given]
   return [
     `if it is to stay off and be replaced: rotate now ${secret.path} --revoke-first --reason "why"`,
