@@ -1,6 +1,6 @@
 /**
- * Deployments of Vercel projects: the one of production is made again, so that it takes
- * the variables of now.
+ * Makes the production deployments of Vercel projects again, so that they take the
+ * present values of the variables.
  */
 import { AdapterError } from '../core/errors.ts'
 import type { AdapterContext } from '../core/provider.ts'
@@ -15,8 +15,8 @@ const LOOK_PAUSE_MS = 2000
 const FAILED: readonly string[] = ['ERROR', 'CANCELED', 'BLOCKED', 'DELETED']
 
 /**
- * Makes the production deployments of these projects again, once for each delivery, and
- * waits for them.
+ * Makes the production deployments of these projects again, once per delivery, and waits
+ * for them.
  */
 export async function redeploy(
   vercel: Api,
@@ -69,8 +69,8 @@ interface Deployment {
 }
 
 /**
- * The newest hundred of production, newest first, in whatever state: among all kinds they
- * may be hidden by a hundred previews.
+ * The hundred newest production deployments in any state, newest first. Without the
+ * filter, a hundred previews could hide them.
  */
 async function deployments(vercel: Api, project: Project): Promise<readonly Deployment[]> {
   const answer = objectIn(
@@ -99,9 +99,9 @@ function madeFor(
 }
 
 /**
- * As the vendor's own `vercel redeploy` does it; without `target` it would be a preview.
- * Asked for once: where the answer is lost, the deployment is looked for by the delivery
- * that is noted on it.
+ * Makes a deployment again, as the vendor's own `vercel redeploy` does; without `target`
+ * it would be a preview. It is requested only once: if the answer is lost, the deployment
+ * is looked for by the delivery id that is noted on it.
  */
 async function again(
   vercel: Api,

@@ -1,14 +1,14 @@
 /**
- * CI/CD variables of GitLab projects and groups (reference/providers.md 14;
- * https://docs.gitlab.com/api/project_level_variables).
+ * CI/CD variables of GitLab projects and groups
+ * (https://docs.gitlab.com/api/project_level_variables).
  *
- * Per-variable calls only, which keep what else is set on a variable. A name may stand
- * once in each scope of environments, with a value of its own: where it stands in
- * several, the configuration must say which is meant. What is set on a variable (raw,
- * masked, protected, description …) is noted before the first write and put back with the
- * value. A hidden variable is shown to nobody, and nothing shows when it was written.
- * Jobs take a new value when they begin; those that run keep the old one, for which the
- * grace is there.
+ * Only calls for single variables are used, which keep the variable's other attributes. A
+ * name may stand once in each scope of environments, with a value of its own; if it
+ * stands in several, the configuration must name one. The attributes of a variable (raw,
+ * masked, protected, description …) are noted before the first write and put back with
+ * the value. The value of a hidden variable is shown to nobody, and nothing shows when it
+ * was written. Jobs take a new value when they begin; running jobs keep the old one,
+ * which the grace has to cover.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -70,10 +70,10 @@ interface Place {
 }
 
 interface Variable {
-  /** Left out where it is hidden. */
+  /** Left out if the variable is hidden. */
   readonly value?: Secret
   readonly scope: string
-  /** What else is set on it and can be set again. */
+  /** Its other attributes that can be set again. */
   readonly about: Readonly<Record<string, unknown>>
 }
 
@@ -134,7 +134,7 @@ function openSession(config: Options, context: AdapterContext): TargetSession {
   }
 }
 
-/** By name, one for each scope of environments. */
+/** Reads the variables by name, one for each scope of environments. */
 async function variables(
   gitlab: Api,
   { path }: Pick<Place, 'path'>,
@@ -160,7 +160,10 @@ async function variables(
   }
 }
 
-/** The one that is meant. Throws `misconfigured` where that can't be told. */
+/**
+ * Selects the variable that the configuration means. Throws `misconfigured` if it is
+ * ambiguous.
+ */
 function meant(
   config: Options,
   place: Place,
@@ -180,8 +183,8 @@ function meant(
 }
 
 /**
- * What the places hold under these names; a place that gets nothing written has no part
- * in it.
+ * Reads what the places hold under these names. A place to which nothing is written is
+ * left out.
  */
 async function slotsOf(
   gitlab: Api,
@@ -221,7 +224,8 @@ function nameFault(name: string): string | undefined {
 }
 
 const one = (path: string, name: string, scope: string): string =>
-  `${path}/variables/${encodeURIComponent(name)}?${new URLSearchParams({ 'filter[environment_scope]': scope }).toString()}`
+  `${path}/variables/${encodeURIComponent(name)}?` +
+  new URLSearchParams({ 'filter[environment_scope]': scope }).toString()
 
 async function put(
   gitlab: Api,
@@ -245,7 +249,7 @@ async function put(
     })
     if (at.length === 0) throw nowhere(name)
     for (const [i, { place, has }] of at.entries()) {
-      // Otherwise a $ in the value would be expanded.
+      // Without `raw`, GitLab would expand a $ in the value.
       const raw = value.includes('$') ? { raw: true } : {}
       await taken(
         name,
@@ -287,8 +291,8 @@ interface Known {
 }
 
 /**
- * Every place gets its own value back, with what else was set on it; a variable that was
- * made goes.
+ * Gives every place its own value and attributes back, and removes a variable that was
+ * made.
  */
 async function restore(
   gitlab: Api,

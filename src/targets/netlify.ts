@@ -1,14 +1,14 @@
 /**
- * Environment variables of Netlify sites (reference/providers.md 18;
- * https://open-api.netlify.com, getEnvVars to deleteEnvVarValue).
+ * Environment variables of Netlify sites (https://open-api.netlify.com, getEnvVars to
+ * deleteEnvVarValue).
  *
- * A variable has a value per deploy context. Only the value of a chosen context is
- * written (PATCH); `PUT` replaces all values and is not used. Functions and pages get a
- * value when they are built, so each site is built and waited for. A variable that
- * "contains secret values" is shown to nobody; the time of its last change is the sign of
- * a write.
+ * A variable has a value per deploy context. Only the value of the chosen context is
+ * written (PATCH); `PUT` replaces all values and is not used. Functions and pages take a
+ * value when they are built, so each site is built and waited for. The value of a
+ * variable that "contains secret values" is shown to nobody; the time of its last change
+ * shows whether somebody has written.
  *
- * Tried against a counterpart only, never against Netlify.
+ * This target was tested with a simulated Netlify only, never with the real one.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -63,9 +63,9 @@ type Options = z.output<typeof Config>
 
 interface Variable {
   readonly updated: string | null
-  /** What else is set on it. */
+  /** Its other attributes. */
   readonly about: Readonly<Record<string, unknown>>
-  /** Contexts in which it has a value. */
+  /** The contexts in which it has a value. */
   readonly contexts: readonly string[]
   /** Its value in the chosen context. */
   readonly own: { readonly id: string; readonly value?: Secret } | undefined
@@ -172,8 +172,8 @@ function refuseSeveral(
 }
 
 /**
- * What the sites hold under these names; a site that gets nothing written has no part in
- * it.
+ * Reads what the sites hold under these names. A site to which nothing is written is left
+ * out.
  */
 async function slotsOf(
   netlify: Api,
@@ -256,8 +256,8 @@ interface Known {
 }
 
 /**
- * Every site gets its own value of the context back; a value that was made goes, and its
- * site is built without it.
+ * Gives every site its own value of the context back. A value that was made is removed,
+ * and its site is built without it.
  */
 async function restore(
   netlify: Api,
@@ -294,7 +294,7 @@ async function putBack(
   variable: Variable | undefined,
   context: AdapterContext,
 ): Promise<void> {
-  // Nobody has written to it since it was looked at.
+  // The time shows that nobody has written to it since it was looked at.
   if (sign !== undefined && sign === variable?.updated) return
   if (value === undefined || value === null)
     return context.note(
@@ -313,7 +313,7 @@ async function putBack(
     )
 }
 
-/** Every site that has one of the variables. */
+/** Builds every site that has one of the variables. */
 async function deploy(
   netlify: Api,
   config: Options,

@@ -1,11 +1,11 @@
 /**
- * Environment variables of Render services and environment groups (reference/providers.md
- * 12; https://api-docs.render.com).
+ * Environment variables of Render services and environment groups
+ * (https://api-docs.render.com).
  *
  * Only the calls for one key are used: `PUT …/env-vars` with a list deletes every
  * variable that is not in it. A change reaches a service with its next deploy only, so
  * each service is deployed (`deploy_only`: the last successful build) and waited for.
- * What a variable holds can be read back.
+ * Values can be read back.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -19,7 +19,7 @@ import { type Api, api, listIn, objectIn, plainText, textIn, until } from '../ne
 
 const VENDOR = 'Render'
 const PAGE = 100
-/** A deploy of the last build takes minutes at most. */
+/** Ample, because a deploy of the last build takes a few minutes. */
 const DEPLOY_LIMIT_MS = 15 * 60_000
 const RUNNING = [
   'created',
@@ -31,7 +31,7 @@ const RUNNING = [
 /** How often, and how far apart, a deploy is looked for that no answer named. */
 const LOOKS = 4
 const LOOK_PAUSE_MS = 2000
-/** `deactivated`: it was live, and a later deploy has taken its place already. */
+/** `deactivated` means that it was live and a later deploy has replaced it already. */
 const DONE = ['live', 'deactivated']
 
 const selection = (what: string) =>
@@ -61,7 +61,7 @@ const Config = z
 type Options = z.output<typeof Config>
 
 /**
- * A service or a group: where its variables are, and which services must be deployed
+ * A service or a group: the path of its variables, and the services that must be deployed
  * after a change.
  */
 interface Place {
@@ -179,7 +179,8 @@ function chosen<T extends { readonly id: string; readonly name: string }>(
 }
 
 /**
- * A bare list whose elements carry the cursor of the next page; an empty page ends it.
+ * Reads all pages of a list. Each element carries the cursor of the page after it; an
+ * empty page is the last.
  */
 async function pages(
   render: Api,
@@ -202,7 +203,10 @@ async function pages(
   }
 }
 
-/** Variables of one place by name. A group answers with its own variables only. */
+/**
+ * Reads the variables of one place by name. A group's list holds no other variables than
+ * its own.
+ */
 async function variables(render: Api, place: Place): Promise<ReadonlyMap<string, Secret>> {
   const rows = place.path.startsWith('/env-groups/')
     ? listIn(objectIn(await render.call('GET', place.path), VENDOR)['envVars'] ?? [], VENDOR)
@@ -213,8 +217,8 @@ async function variables(render: Api, place: Place): Promise<ReadonlyMap<string,
 }
 
 /**
- * What the places hold under these names; a place that gets nothing written has no part
- * in it.
+ * Reads what the places hold under these names. A place to which nothing is written is
+ * left out.
  */
 async function slotsOf(
   render: Api,
@@ -275,8 +279,8 @@ interface Known {
 }
 
 /**
- * Every place gets its own value back; a variable that was made goes, and its services
- * are deployed without it.
+ * Gives every place its own value back. A variable that was made is removed, and its
+ * services are deployed without it.
  */
 async function restore(
   render: Api,
@@ -359,7 +363,7 @@ async function start(
   )
 }
 
-/** Every service that has one of the variables, itself or by a group. */
+/** Deploys every service that has one of the variables, by itself or by a group. */
 async function deploy(
   render: Api,
   places: readonly Place[],

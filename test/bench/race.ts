@@ -1,6 +1,6 @@
 /**
- * Times whole processes against each other: every command once per round, in a new order
- * each time, so that a busy machine slows all of them.
+ * Compares the run times of whole processes. Every command runs once per round, in a new
+ * order each time, so that a busy machine slows all of them alike.
  */
 import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
@@ -8,13 +8,13 @@ import { readFileSync } from 'node:fs'
 export interface Command {
   readonly name: string
   readonly argv: readonly [string, ...string[]]
-  /** Nothing by default, as under `env -i`. */
+  /** The environment, which is empty by default, as under `env -i`. */
   readonly env?: Readonly<Record<string, string>>
 }
 
 /**
- * Waits for a moment in which nothing else wants to run; at most `patience` milliseconds,
- * and not at all where the kernel does not say.
+ * Waits until no other process wants to run, at most `patience` milliseconds; it does not
+ * wait where the kernel does not tell.
  */
 function calm(patience: number): void {
   const end = performance.now() + patience
@@ -50,7 +50,8 @@ export function median(values: readonly number[]): number {
 }
 
 /**
- * Milliseconds from start to end of a process. Anything but exit 0 ends the benchmark.
+ * Runs a process and returns its milliseconds from start to end. Any exit code but 0 ends
+ * the benchmark.
  */
 function timed({ name, argv: [program, ...args], env = {} }: Command): number {
   const start = performance.now()
@@ -61,9 +62,12 @@ function timed({ name, argv: [program, ...args], env = {} }: Command): number {
 }
 
 export interface Times {
-  /** Median milliseconds: for people only, they drift with the machine. */
+  /**
+   * The median milliseconds. They vary with the machine, so no target is compared with
+   * them.
+   */
   ms(name: string): number
-  /** Median of the ratios of every round. */
+  /** The median of the ratios of all rounds. */
   ratio(name: string, to: string): number
 }
 

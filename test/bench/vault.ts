@@ -1,5 +1,5 @@
-// What verifying costs: the built program against the bare libraries, and as the vault
-// grows. `npm run bench:vault`; with `-- --check` a missed target is exit 1.
+// Measures what verifying costs, compared with the bare libraries and as the vault grows:
+// `npm run bench:vault`. With `-- --check` a missed target is exit 1.
 //   --rounds N rounds of the race (30) --large N secrets in the large vault (100000)
 //   --keep DIR make the vaults there and use them again the next time
 import { spawnSync } from 'node:child_process'
@@ -50,10 +50,8 @@ let missed = 0
 
 function print(metric: string, measured: string, target?: string, ok = true): void {
   if (!ok) missed++
-  process.stdout.write(
-    `${metric.padEnd(64)} ` +
-      `${measured.padStart(22)}${target === undefined ? '' : `   ${target}   ${ok ? 'ok' : 'MISSED'}`}\n`,
-  )
+  const verdict = target === undefined ? '' : `   ${target}   ${ok ? 'ok' : 'MISSED'}`
+  process.stdout.write(`${metric.padEnd(64)} ${measured.padStart(22)}${verdict}\n`)
 }
 
 interface Counts {
@@ -61,7 +59,7 @@ interface Counts {
   readonly batches: Batch[]
 }
 
-/** A vault whose reads and commits are counted. */
+/** Opens a vault whose reads and commits are counted. */
 async function counted(made: Made): Promise<{ readonly vault: Vault; readonly counts: Counts }> {
   await ready()
   const store = await openSqliteStore(made.file, { clock, random })
@@ -114,7 +112,7 @@ const tally = (names: readonly string[]): string =>
     .map((table) => `${table} ${names.filter((name) => name === table).length}`)
     .join(', ')
 
-/** Rows of one read and of one commit, by table. */
+/** Counts the rows of one read and of one commit, by table. */
 async function rowsOf(made: Made): Promise<{
   readonly read: string
   readonly commit: string
@@ -143,7 +141,7 @@ async function rowsOf(made: Made): Promise<{
 }
 
 /**
- * Pages that SQLite reads and writes in the file itself, as the kernel sees it;
+ * Counts the pages that SQLite reads and writes in the file itself, by its system calls;
  * `undefined` without strace.
  */
 function pagesOf(
@@ -218,7 +216,8 @@ function depthsOf(file: string): ReadonlyMap<string, number> {
 }
 
 /**
- * The file that the floor program reads: rows of the same sizes, sealed under one key.
+ * Makes the file that the floor program reads: rows of the same sizes, sealed under one
+ * key.
  */
 async function makeFloor(
   directory: string,
@@ -270,7 +269,7 @@ async function makeFloor(
   writeFileSync(join(directory, 'plan.json'), JSON.stringify(plan))
 }
 
-/** In one process each, by turns: the median of many. */
+/** Runs both in processes of their own, in turn, and returns the median of many runs. */
 function inProcess(
   programs: { readonly floor: string; readonly vault: string },
   directory: string,
@@ -292,8 +291,8 @@ function inProcess(
 }
 
 /**
- * A whole rekey of a copy, through the program; against one full verification, which
- * reads as many rows once.
+ * Times a whole rekey of a copy by the program, and compares it with one full
+ * verification, which reads each of these rows once.
  */
 function rekeyed(directory: string, made: Made): void {
   const file = join(directory, 'rekeyed.db')
@@ -363,7 +362,8 @@ async function main(directory: string): Promise<void> {
       logLevel: 'error',
     } as const
     const entryPoints = ['test/bench/vault-floor.ts', 'test/bench/vault-read.ts']
-    // One file each, as the product is: more files would measure how Node loads them.
+    // Each is bundled into one file, as the product is, because more files would measure
+    // how Node loads them.
     buildSync({
       absWorkingDir: root,
       entryPoints,

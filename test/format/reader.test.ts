@@ -26,7 +26,10 @@ await ready()
 const here = (name: string): string => fileURLToPath(new URL(name, import.meta.url))
 const program = here('../../bin/rotate')
 const isBuilt = existsSync(here('../../dist/main.js')) || existsSync(here('../../dist'))
-/** Debian's own Python has Debian's packages, whatever stands before it in PATH. */
+/**
+ * Debian's own Python is tried first, because it alone finds the packages that Debian
+ * installs.
+ */
 const python = ['/usr/bin/python3', 'python3'].find(
   (name) => spawnSync(name, ['-c', 'import nacl.bindings, sqlite3']).status === 0,
 )
@@ -45,7 +48,7 @@ function reader(...args: readonly string[]): unknown {
   return JSON.parse(stdout)
 }
 
-/** Both readers see the same; returns it as text. */
+/** Checks that both readers see the same, and returns it as text. */
 async function compared(
   file: string,
   option: string,

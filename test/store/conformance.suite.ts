@@ -1,7 +1,4 @@
-/**
- * What every store has to do, whatever it keeps its rows in: the promises of
- * src/store/port.ts.
- */
+/** Tests the promises of src/store/port.ts, which every store has to keep. */
 import { expect, onTestFinished, test } from 'vitest'
 import {
   type Batch,
@@ -13,8 +10,8 @@ import {
 } from '../../src/store/port.ts'
 
 /**
- * A fresh container with the header (key 1) and a head, and a way to open it once more,
- * as another process would.
+ * A fresh container with the header (key 1) and a head. It can be opened again, as
+ * another process would do it.
  */
 export interface Container {
   open(): Promise<Store>

@@ -1,6 +1,6 @@
 /**
  * One of many processes on one vault: `crowd-worker.ts <what> <directory> <milliseconds>
- * <number>`. Says what it did as JSON.
+ * <number>`. It prints what it did as JSON.
  */
 import { closeSync, existsSync, openSync, readSync, rmSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
@@ -24,7 +24,7 @@ async function open(): Promise<Vault> {
   })
 }
 
-/** What each writer has had acknowledged: eight bytes in a file of their own. */
+/** The file in which each writer notes its last acknowledged commit, in eight bytes. */
 const acks = openSync(join(directory, 'acks'), 'r+')
 function acknowledged(): number[] {
   const bytes = Buffer.alloc(8 * WRITERS)
@@ -55,7 +55,10 @@ const docs = (vault: Vault): Promise<number[]> =>
 
 let kept: Vault | undefined
 const jobs: Readonly<Record<string, () => Promise<void>>> = {
-  /** Even readers keep the vault open, odd ones open it each time. */
+  /**
+   * A reader. Those with an even number keep the vault open; the others open it each
+   * time.
+   */
   async reader() {
     await timed(async () => {
       const least = acknowledged()
@@ -86,7 +89,7 @@ const jobs: Readonly<Record<string, () => Promise<void>>> = {
       })
       acknowledge(n)
     })
-    // What is done in bulk lets others in between.
+    // The pause lets other processes in.
     await clock.sleep(2)
   },
   async backup() {

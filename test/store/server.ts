@@ -1,5 +1,5 @@
 /**
- * A worker that answers what a `get` of its own sees: as another user, or where nothing
+ * Starts a worker that answers what its own `get` sees, as another user or where nothing
  * may be written.
  */
 import { spawn } from 'node:child_process'
@@ -12,7 +12,7 @@ export interface Server {
   stop(): void
 }
 
-/** Starts `argv`; it has to be the worker's job `serve`. */
+/** Starts `argv`, which must be the worker with its job `serve`. */
 export async function serve(
   argv: readonly string[],
   options: { readonly uid?: number; readonly temp: string },

@@ -11,9 +11,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 
-/**
- * What stands in the first line of a fragment, and under which heading its changes go.
- */
+/** The kinds that the first line of a fragment may name, each with its heading. */
 export const HEADINGS = {
   scripts: 'What changes for your scripts',
   added: 'Added',
@@ -32,7 +30,8 @@ function isKind(word: string): word is Kind {
 }
 
 /**
- * Kind and list of one fragment. Throws, naming the file and the line, where it is none.
+ * Reads one fragment. Throws, naming the file and the line, if the text is not in the
+ * form of a fragment.
  */
 function parsed({ name, text }: Fragment): { readonly kind: Kind; readonly items: string } {
   const [front = '', gap, ...rest] = text.replaceAll('\r\n', '\n').trimEnd().split('\n')
@@ -55,7 +54,8 @@ function parsed({ name, text }: Fragment): { readonly kind: Kind; readonly items
 }
 
 /**
- * The change log of one release: its headings in a fixed order, the fragments by name.
+ * Makes the change log of one release: its headings in a fixed order, the fragments by
+ * name.
  */
 export function changelog(fragments: readonly Fragment[], version = 'Unreleased'): string {
   if (!/^(Unreleased|\d+\.\d+\.\d+(-[\w.]+)?)$/.test(version))
@@ -68,7 +68,7 @@ export function changelog(fragments: readonly Fragment[], version = 'Unreleased'
   return `${[`## ${version}`, ...parts].join('\n\n')}\n`
 }
 
-/** Every fragment in the folder. */
+/** Reads every fragment in the folder. */
 export function fragmentsIn(folder: string): readonly Fragment[] {
   return readdirSync(folder)
     .filter((name) => name.endsWith('.md'))

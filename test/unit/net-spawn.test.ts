@@ -29,8 +29,8 @@ afterEach(() => {
   rmSync(dir, { recursive: true, force: true })
 })
 /**
- * From here on time passes for `spawn` only where a test says so; programs live in real
- * time, and are waited for by what they do.
+ * From here on the timers of `spawn` advance only when a test advances them. The programs
+ * themselves run in real time, and tests wait for what they do.
  */
 const stopTime = (): unknown => vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
 
@@ -52,7 +52,7 @@ const alive = (pid: number): boolean => {
     return false
   }
 }
-/** The line that a program writes into this file, once it has. */
+/** Waits for a program to write a line into this file, and returns the line. */
 async function written(file: string): Promise<string> {
   while (!(existsSync(file) && readFileSync(file, 'utf8').endsWith('\n')))
     await new Promise((resolve) => setImmediate(resolve))
@@ -183,7 +183,7 @@ describe('running a program', () => {
     stop.abort()
     expect(await running).toMatchObject({ signal: 'SIGTERM' })
     const stat = (): string => readFileSync(`/proc/${pid}/stat`, 'utf8')
-    // Gone, or dead and not collected yet.
+    // The process is gone, or dead and not yet collected by its parent.
     if (existsSync(`/proc/${pid}`)) expect(stat()).toMatch(/\) [ZX] /)
   })
 

@@ -1,6 +1,6 @@
 /**
- * What the audit chain proves: to its own vault, to who holds an earlier checkpoint, and
- * to who holds an export and the public key.
+ * What the audit chain proves: to its own vault, to a holder of an earlier checkpoint,
+ * and to a holder of an export and the public key.
  */
 import Database from 'better-sqlite3'
 import { beforeAll, describe, expect, test } from 'vitest'
@@ -27,7 +27,7 @@ const jsonl: ExportFormat = { kind: 'jsonl' }
 
 beforeAll(ready)
 
-/** One event a day, ten to a commit, from 2018 on. */
+/** A vault with one event per day from 2018 on, ten to a commit. */
 async function filled(days: number): Promise<Made> {
   const made = await makeVault()
   await append(made, days, START)
@@ -436,7 +436,7 @@ describe('exports', () => {
     expect(await codeOf(check(text, (await other.vault.trail()).pubkey()))).toBe('tampered')
     for (const key of ['', 'x', pubkey.slice(0, -2), pubkey.replace(/\+[0-9a-f]/, '+g')])
       expect(await codeOf(check(text, key)), key).toBe('usage')
-    // The same vault's name over another key.
+    // A verifier key with this vault's name and another public key.
     const { signerOf, encodeVerifier } = await import('../../src/vault/note.ts')
     expect(
       await codeOf(
@@ -503,7 +503,7 @@ describe('pruning', () => {
     pause: () => Promise.resolve(),
     dryRun: false,
   }
-  /** Events 2 to 152 are from before June; the first one says today. */
+  /** A vault whose events 1 to 152 are from before June. */
   async function old(days = 200): Promise<Made> {
     const { clock, ...made } = await makeVault()
     made.vault.close()
@@ -582,7 +582,7 @@ describe('pruning', () => {
     const { text, summary } = await exported(vault, may)
     expect(summary).toMatchObject({ from: 152, to: 152, shown: 0, pruned: 152 })
     expect(await check(text, trail.pubkey())).toMatchObject({ shown: 0, from: 152 })
-    // A range that is pruned in part.
+    // Part of this range is pruned.
     expect(
       await check(
         (await exported(vault, { since: Date.UTC(2018, 4, 1), until: Date.UTC(2018, 5, 10) })).text,
@@ -638,7 +638,7 @@ describe('pruning', () => {
       const reader = other.auditEvents({}, order)[Symbol.asyncIterator]()
       await reader.next()
       await (await made.vault.trail()).prune({ ...options, before: START + 100 * DAY })
-      // A page was read already; the next pass over the file sees stubs.
+      // One page has been read by now; the next pass over the file sees stubs.
       const rest = async (): Promise<void> => {
         for (let step = await reader.next(); step.done !== true; step = await reader.next());
       }
@@ -668,8 +668,8 @@ describe('pruning', () => {
     expect(await bad()).toBe(100)
     edit(file, 'INSERT INTO audit(i,b) VALUES(100,?)', stub)
     expect(await bad()).toBeNull()
-    // A stub in place of an event that is not pruned: its hashes fit, its content would
-    // be gone.
+    // A stub replaces an event that is not pruned. Its hashes fit, but the event's
+    // content would be gone.
     const young = rawRow(file, 160)
     const { hash } = await import('../../src/vault/sodium.ts')
     edit(
@@ -680,7 +680,8 @@ describe('pruning', () => {
     expect(await bad()).toBe(160)
     expect(await codeOf(all(vault.auditEvents({})))).toBe('tampered')
     edit(file, 'UPDATE audit SET b=? WHERE i=160', young)
-    // All stubs gone: the events are proven still, checkpoints older than that no longer.
+    // Without the stubs the events are still proven, but checkpoints from before them
+    // fail.
     edit(file, 'DELETE FROM audit WHERE i<=152')
     expect(await bad()).toBeNull()
     expect(await trail.verify(anchor)).toMatchObject({ ok: true, anchored: true })

@@ -1,7 +1,4 @@
-/**
- * Backups, what is restored from them, full verification, and what is saved from a
- * damaged vault.
- */
+/** Backups, restoring, full verification, and salvage of a damaged vault. */
 import { existsSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import Database from 'better-sqlite3'
@@ -86,7 +83,7 @@ async function filled(count = 12): Promise<Filled> {
   }
 }
 
-/** Everything in a vault, in words. */
+/** The whole content of a vault, in a form that can be compared. */
 async function contents(vault: Vault): Promise<unknown> {
   const secrets = (await all(vault.secrets())).toSorted((a, b) => (a.path < b.path ? -1 : 1))
   const values = []
@@ -124,7 +121,7 @@ describe('a backup', () => {
     await copy.transact((tx) => tx.putDoc('written', 1))
     expect((await (await copy.care()).verify({ deep: true })).problems).toEqual([])
     copy.close()
-    // The vault itself is what it was.
+    // The vault itself has not changed.
     expect(await vault.standing()).toMatchObject({ trusted: true })
     vault.close()
   })
@@ -270,7 +267,7 @@ describe('restoring', () => {
   })
 })
 
-/** Damage, as SQL; `problems`: what a check must say. */
+/** Each row: a name, the damage as SQL, and the problem that a check must report. */
 const damage: readonly (readonly [string, string, RegExp])[] = [
   [
     'an object changed',
@@ -320,7 +317,7 @@ describe('a full verification', () => {
   test.each(damage)('finds %s, and goes on after it', async (_name, sql, expected) => {
     const { file, open } = await filled()
     const vault = await open()
-    // What was verified in this process before must not hide it.
+    // Nodes that this process has verified before must not hide the damage.
     await contents(vault)
     spoil(file, sql)
     for (const deep of [false, true]) {
@@ -338,7 +335,7 @@ describe('a full verification', () => {
     const db = new Database(file)
     const pages = Number(db.pragma('page_count', { simple: true }))
     db.close()
-    // The second page of a table that points to nowhere: rows of other buckets are fine.
+    // The last page of the file is overwritten with zeros.
     expect(pages).toBeGreaterThan(5)
     const bytes = readFileSync(file)
     bytes.fill(0, 4096 * (pages - 1), 4096 * pages)
@@ -383,7 +380,7 @@ describe('salvage', () => {
     expect((await vault.due(6000)).ids.length).toBeGreaterThanOrEqual(lostObject ? 5 : 6)
     await vault.transact((tx) => tx.putDoc('works', true))
     vault.close()
-    // The other unlocker opens it as well.
+    // The other unlocker opens the salvaged vault, too.
     const recovery = { kind: 'recovery', key: new Secret(new Uint8Array(20)) } as const
     ;(await openVault({ file: target, unlock: recovery, clock, random })).close()
   })

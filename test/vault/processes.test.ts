@@ -1,4 +1,4 @@
-/** Several processes, killed processes, processes without permissions. */
+/** Concurrent processes, killed processes, and processes without permissions. */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import {
   fstatSync,
@@ -71,8 +71,8 @@ function start(
 }
 
 /**
- * The counter, its audit rows and its values agree, and everything verifies. Returns the
- * counter.
+ * Checks that the counter, its audit rows and its values agree and that everything
+ * verifies. Returns the counter.
  */
 async function consistentCount(vault: Vault, name: string): Promise<number> {
   const n = await vault.read(async (reader) => (await reader.doc<number>(name)) ?? 0)
@@ -136,8 +136,8 @@ describe('several processes', () => {
 })
 
 /**
- * A vault as a killed writer leaves it: pages of an unfinished commit in the file, the
- * journal beside it.
+ * Makes a vault as a killed writer leaves it: with pages of an unfinished commit in the
+ * file and the journal beside it.
  */
 async function interrupted(): Promise<{ readonly directory: string; readonly file: string }> {
   const { file, vault } = await makeVault()
@@ -147,7 +147,7 @@ async function interrupted(): Promise<{ readonly directory: string; readonly fil
   mkdirSync(directory)
   const db = new Database(file)
   db.pragma('journal_mode=TRUNCATE')
-  // A tiny cache makes SQLite write pages to the file before the commit.
+  // With a tiny cache, SQLite writes pages to the file before the commit.
   db.pragma('cache_size=1')
   db.exec('BEGIN IMMEDIATE')
   db.exec('UPDATE obj SET b=zeroblob(9000)')
@@ -203,8 +203,8 @@ describe('an interrupted commit', () => {
     await start(['read', file, 'shared']).ended
     const open = await openAgain(file, true)
     expect(await open.read((reader) => reader.doc('shared'))).toBe('committed')
-    // Now the other process is killed: bytes written by programs that SQLite does not
-    // know of in this process.
+    // This imitates a writer that is killed now. Other programs write its bytes, because
+    // this process must not open a file that SQLite has open here.
     const script = 'cat "$1" > "$3"; cat "$2" > "$4"'
     writeFileSync(`${file}-a`, torn)
     writeFileSync(`${file}-b`, journal)
@@ -302,8 +302,9 @@ describe('without permission to write', () => {
     const { file, vault } = await makeVault()
     await vault.transact((tx) => tx.putDoc('a', 1))
     const before = readFileSync(file)
-    // SQLite counts pages, so a limit on pages is a full disk as far as it is concerned.
-    // The pragma lives on the connection, so a second one stands in.
+    // For SQLite, a limit on the number of pages is the same as a full disk. The limit
+    // holds for one connection only, so the test uses a second connection with that
+    // limit.
     vault.close()
     const db = new Database(file)
     db.pragma(`max_page_count=${Number(db.pragma('page_count', { simple: true }))}`)

@@ -1,6 +1,7 @@
 /**
- * What must hold for any sequence of changes: wake times against brute force, complete
- * lists, constant work, secrecy, nonces.
+ * Properties that hold for any sequence of changes: wake times equal a brute-force
+ * search, lists are complete, the work is constant, nothing is shown in clear, and no
+ * nonce repeats.
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -32,11 +33,11 @@ import {
 
 interface Counted {
   readonly vault: Vault
-  /** Rows asked for and rows written since the last call. */
+  /** The numbers of rows asked for, rows written and reads since the last call. */
   readonly rows: () => { read: number; written: number; reads: number }
 }
 
-/** A vault over a store that counts. */
+/** Opens a vault over a store that counts. */
 async function counted(file: string): Promise<Counted> {
   const clock = new TestClock()
   const inner = await openSqliteStore(file, { clock, random })
@@ -146,8 +147,8 @@ describe('work', () => {
       const made = await makeVault(file)
       const secrets = await fill(made.vault, size)
       made.vault.close()
-      // Keys are random: now and then two rows of one path lie in the same node, and one
-      // fewer is touched. The most that any of a few secrets takes is what counts.
+      // Because keys are random, now and then two rows of one path lie in the same node
+      // and one fewer is touched. So the highest count of several secrets is compared.
       const most: Record<string, Record<string, number>> = {}
       const count = (what: string, got: Readonly<Record<string, number>>): void => {
         const before = (most[what] ??= {})
@@ -305,8 +306,8 @@ describe('secrecy', () => {
       if (before !== undefined && before !== text) repeated++
       messages.set(nonce, text)
     }
-    // Two machines cloned from one state: the same keys and the same random bytes, other
-    // changes.
+    // Two machines, cloned from one state, have the same keys and random bytes but make
+    // different changes.
     for (const marker of ['one', 'two']) {
       const file = join(scratch(), 'vault.db')
       const clock = new TestClock()
