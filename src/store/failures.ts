@@ -37,7 +37,7 @@ export function damaged(file: string, what: string, cause?: unknown): RotateErro
 }
 
 /** The commands that show who may write at that place and how much room is left. */
-export function lookAt(file: string): string {
+function lookAt(file: string): string {
   const word = (text: string): string =>
     /^[\w./+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`
   const directory = dirname(file)

@@ -168,7 +168,7 @@ export function discard(path: string): void {
 }
 
 /** Makes the entries of a directory durable, where its file system can. */
-export function syncDirectory(path: string): void {
+function syncDirectory(path: string): void {
   let fd: number
   try {
     fd = openSync(path, 'r')

@@ -29,7 +29,7 @@ export interface Row extends RowKey {
  * All rows with `from` ≤ key ≤ `to`, at most `limit` of them, ascending. Keys are
  * unsigned; `from` and `to` must have the same top bit.
  */
-export interface RowRange {
+interface RowRange {
   readonly table: TableName
   readonly from: bigint
   readonly to: bigint

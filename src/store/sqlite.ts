@@ -185,7 +185,7 @@ class SqliteStore implements Store {
     return this.#db
   }
 
-  #prepared(): Statements {
+  #prepareOnce(): Statements {
     return (this.#statements ??= prepare(this.#connection()))
   }
 
@@ -210,7 +210,7 @@ class SqliteStore implements Store {
 
   #readNow(request: ReadRequest): ReadResult {
     const db = this.#connection()
-    const statements = this.#prepared()
+    const statements = this.#prepareOnce()
     // Within a turn the transaction has begun already.
     const outer = db.inTransaction
     if (!outer) statements.begin.run()
@@ -229,7 +229,7 @@ class SqliteStore implements Store {
   }
 
   #range(table: TableName, from: bigint, to: bigint, limit: number): Row[] {
-    const { range } = this.#prepared()
+    const { range } = this.#prepareOnce()
     let statement = range.get(table)
     if (statement === undefined) {
       statement = this.#connection()
@@ -334,7 +334,7 @@ class SqliteStore implements Store {
   }
 
   #apply(db: Connection, batch: Batch): Uint8Array {
-    const { get } = this.#prepared()
+    const { get } = this.#prepareOnce()
     const stored = blob(get.head.get(2n))
     if (stored === undefined || !same(stored, batch.expected))
       throw new HeadMoved('another process committed first')

@@ -90,7 +90,7 @@ export async function replaceable(
     if (uid !== user) throw notKept(shown, `belongs to the user ${uid}`, instead)
     if (!groups.includes(gid)) throw notKept(shown, `belongs to the group ${gid}`, instead)
   }
-  await rehearsed(path, stats, context, instead)
+  await rehearse(path, stats, context, instead)
 }
 
 /** Throws unless this process may exchange the text of the file in place. */
@@ -118,7 +118,7 @@ async function changeable(paths: readonly string[], context: AdapterContext): Pr
     const shown = visible(path, 200)
     if ((await access(path, constants.W_OK).then(() => '', codeOf)) === 'EPERM')
       throw immutable(shown, 'immutable', 'i')
-    const flags = (await said(context, ['lsattr', '-d', '--', path])).split(' ')[0] ?? ''
+    const flags = (await textOf(context, ['lsattr', '-d', '--', path])).split(' ')[0] ?? ''
     if (flags.includes('i')) throw immutable(shown, 'immutable', 'i')
     if (flags.includes('a')) throw immutable(shown, 'append-only', 'a')
   }
@@ -147,7 +147,7 @@ let tries = 0
  * Rehearses the exchange: makes an empty file beside this one with the same attributes,
  * and removes it again.
  */
-async function rehearsed(
+async function rehearse(
   path: string,
   stats: Stats,
   context: AdapterContext,
@@ -157,7 +157,7 @@ async function rehearsed(
   if (
     own &&
     (await attributesOf([path], context))[0] === '' &&
-    !(await handsDown(dirname(placeOf(path)), context))
+    !(await inheritsAccessList(dirname(placeOf(path)), context))
   )
     return
   const attempt = `${beside(path)}.try-${process.pid}-${++tries}`
@@ -190,7 +190,7 @@ export async function copyAttributes(
   await ownedBy(fresh, stats, shown, instead)
   let [wanted, found] = await attributesOf([path, fresh], context)
   if (wanted !== found) {
-    await said(context, ['cp', '--attributes-only', '--preserve=all', '--', path, fresh])
+    await textOf(context, ['cp', '--attributes-only', '--preserve=all', '--', path, fresh])
     // The times are those of the new text.
     const seconds = context.clock.now() / 1000
     await utimes(fresh, seconds, seconds)
@@ -263,7 +263,7 @@ async function attributesOf(
   if (told.length === paths.length) return told
   return Promise.all(
     paths.map(async (path) =>
-      /^\S{10}\+/.test(await said(context, ['ls', '-ld', '--', path])) ? 'acl' : '',
+      /^\S{10}\+/.test(await textOf(context, ['ls', '-ld', '--', path])) ? 'acl' : '',
     ),
   )
 }
@@ -313,9 +313,9 @@ function recordsIn(header: Buffer): readonly string[] {
  * https://man7.org/linux/man-pages/man5/acl.5.html. On Linux, without `getfacl`, which
  * tells a default list from a list of the directory's own, a default list is assumed.
  */
-async function handsDown(directory: string, context: AdapterContext): Promise<boolean> {
-  if (!/^\S{10}\+/.test(await said(context, ['ls', '-ld', '--', directory]))) return false
-  const listed = await said(context, ['getfacl', '-c', '-p', '--', directory])
+async function inheritsAccessList(directory: string, context: AdapterContext): Promise<boolean> {
+  if (!/^\S{10}\+/.test(await textOf(context, ['ls', '-ld', '--', directory]))) return false
+  const listed = await textOf(context, ['getfacl', '-c', '-p', '--', directory])
   return listed === '' ? process.platform === 'linux' : /^default:mask:/m.test(listed)
 }
 
@@ -333,7 +333,7 @@ function inherits(path: string, instead: string): AdapterError {
  * Runs a program of the system and returns its output; empty if it failed or is not
  * there.
  */
-async function said(context: AdapterContext, argv: readonly string[]): Promise<string> {
+async function textOf(context: AdapterContext, argv: readonly string[]): Promise<string> {
   return new TextDecoder().decode(await output(context, argv))
 }
 

@@ -196,7 +196,7 @@ function olderBacks(path: string, known: Prior): readonly Back[] {
  * Awaits a deletion. If there is nothing to delete it has succeeded, because the answer
  * to an earlier attempt may have been lost.
  */
-export async function gone(call: Promise<unknown>): Promise<void> {
+export async function awaitDeleted(call: Promise<unknown>): Promise<void> {
   try {
     await call
   } catch (thrown) {

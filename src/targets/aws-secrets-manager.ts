@@ -310,7 +310,7 @@ async function standing(
     return config.key === undefined
       ? { values: {}, hidden: Object.fromEntries(names.map((name) => [name, null])) }
       : { values: Object.fromEntries(names.map((name) => [name, null])) }
-  const previous = await labelled(config, aws, held.id)
+  const previous = await findPrevious(config, aws, held.id)
   const document = config.key === undefined ? undefined : documentOf(config, held)
   const raw = names.flatMap((name) => {
     const text = document && writtenAs(document.text, keyOf(config, name))
@@ -335,7 +335,7 @@ async function standing(
  * Finds the version that has AWSPREVIOUS while the given one is current; `null` if none
  * has it; `undefined` if another version is current by now or AWS does not say.
  */
-async function labelled(
+async function findPrevious(
   config: Options,
   aws: AwsJson,
   current: string,
@@ -720,7 +720,7 @@ async function restore(
         'written stays',
     )
   if (rest?.id === undefined || rest.previous === undefined) return
-  const now = await labelled(config, aws, rest.id)
+  const now = await findPrevious(config, aws, rest.id)
   if (now === undefined || now === rest.previous) return
   try {
     await move(config, aws, PREVIOUS, now, rest.previous)

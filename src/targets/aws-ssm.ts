@@ -279,7 +279,7 @@ async function put(
     if (held === undefined && !config.create) throw fresh(parameter)
     if (held?.value.equals(value) === true) continue
     writes.push(
-      checked(
+      checkSize(
         {
           parameter,
           value,
@@ -293,7 +293,7 @@ async function put(
   for (const write of writes) await send(config, aws, write, context)
 }
 
-function checked(write: Write, config: Options): Write {
+function checkSize(write: Write, config: Options): Write {
   const { parameter, value, facts } = write
   plainText(value)
   const tier = facts === undefined ? config.tier : facts.Tier
@@ -337,7 +337,7 @@ async function send(
     made = versionIn(await aws.call('PutParameter', body, 'once'))
   } catch (thrown) {
     if (!(thrown instanceof AdapterError)) throw thrown
-    if (thrown.effect !== 'unknown') throw explained(thrown, parameter)
+    if (thrown.effect !== 'unknown') throw explain(thrown, parameter)
     lost = thrown
   }
   await afterWrite(async () => {
@@ -364,7 +364,7 @@ async function send(
     )
 }
 
-function explained(error: AdapterError, parameter: string): AdapterError {
+function explain(error: AdapterError, parameter: string): AdapterError {
   const { code, effect, retryable, details } = error
   const hints =
     details['awsCode'] === 'ParameterMaxVersionLimitExceeded'

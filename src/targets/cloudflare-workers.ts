@@ -15,7 +15,7 @@ import type { Secret } from '../core/secret.ts'
 import { defineTarget, type Delivery, type TargetSession } from '../core/target.ts'
 import { CLOUDFLARE, ID, resultIn, VENDOR } from '../net/cloudflare.ts'
 import { type Api, api, listIn, plainText, textIn } from '../net/json-api.ts'
-import { backsOf, gone, missingIn, type Slot, standingOf } from './_places.ts'
+import { backsOf, awaitDeleted, missingIn, type Slot, standingOf } from './_places.ts'
 
 /** https://developers.cloudflare.com/workers/platform/limits/#environment-variables */
 const MAX_BYTES = 5 * 1024
@@ -178,7 +178,7 @@ async function restore(
         if (stood || held.has(name)) await write(cloudflare, config, script, name, plainText(value))
       } else if (held.has(name)) {
         // https://developers.cloudflare.com/api/resources/workers/subresources/scripts/subresources/secrets/methods/delete
-        await gone(
+        await awaitDeleted(
           cloudflare.call(
             'DELETE',
             `${secretsOf(config, script)}/${encodeURIComponent(name)}?url_encoded=true`,

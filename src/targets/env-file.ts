@@ -358,7 +358,7 @@ type Edit = (text: string) => string | null
 function change(place: Place, how: Edit): Promise<void> {
   const { path } = place
   const before = queues.get(path) ?? Promise.resolve()
-  const mine = before.catch(() => undefined).then(() => locked(place, () => rewrite(place, how)))
+  const mine = before.catch(() => undefined).then(() => withLock(place, () => rewrite(place, how)))
   queues.set(path, mine)
   return mine.finally(() => {
     if (queues.get(path) === mine) queues.delete(path)
@@ -538,7 +538,7 @@ async function syncDirectory(directory: string): Promise<void> {
  * Runs `body` while holding the lock file. First it removes any temporary file that a
  * killed process left, because that holds values.
  */
-async function locked({ path, write }: Place, body: () => Promise<void>): Promise<void> {
+async function withLock({ path, write }: Place, body: () => Promise<void>): Promise<void> {
   try {
     await usableDirectory(path)
   } catch (thrown) {

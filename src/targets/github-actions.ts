@@ -20,7 +20,7 @@ import { defineTarget, type Delivery, type TargetSession } from '../core/target.
 import { answer, GITHUB, type Github, github, OWNER, REPOSITORY, scopesOf } from '../net/github.ts'
 import { plainText } from '../net/json-api.ts'
 import { sealedBox } from '../net/sealed-box.ts'
-import { backsOf, gone, missingIn, type Slot, standingOf } from './_places.ts'
+import { backsOf, awaitDeleted, missingIn, type Slot, standingOf } from './_places.ts'
 
 const NAME = /^(?!GITHUB_)[A-Z_][A-Z0-9_]*$/i
 const MAX_BYTES = 48 * 1024
@@ -380,7 +380,7 @@ async function write(
         hints: [rightsFor(config)],
       },
     )
-  const at = await proven(context, api, place, name, before, response)
+  const at = await waitForDate(context, api, place, name, before, response)
   context.note(
     `GitHub: ${name} in ${place.name} ${status === 201 ? 'created' : 'updated'} at ${at} ` +
       '(write-only: its value can not be read back)',
@@ -417,7 +417,7 @@ async function accessOf(
  * Waits for the date of a write, which is the only evidence of it. Throws `bad-answer`,
  * which may be tried again, if the date has not moved.
  */
-async function proven(
+async function waitForDate(
   context: AdapterContext,
   api: Github,
   place: Place,
@@ -500,7 +500,8 @@ async function restore(
                 : await accessOf(config, api, place, name, now)
           if (stood || now !== undefined)
             await write(config, context, api, place, name, value, now, access)
-        } else if (now !== undefined) await gone(api.call('DELETE', `${place.path}/${name}`))
+        } else if (now !== undefined)
+          await awaitDeleted(api.call('DELETE', `${place.path}/${name}`))
       }
   }
 }

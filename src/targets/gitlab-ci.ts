@@ -18,7 +18,15 @@ import { secretField, urlField } from '../core/schema.ts'
 import { Secret } from '../core/secret.ts'
 import { defineTarget, type Delivery, type TargetSession } from '../core/target.ts'
 import { type Api, api, listIn, plainText, textIn } from '../net/json-api.ts'
-import { backsOf, changed, currentOf, gone, missingIn, type Slot, standingOf } from './_places.ts'
+import {
+  backsOf,
+  changed,
+  currentOf,
+  awaitDeleted,
+  missingIn,
+  type Slot,
+  standingOf,
+} from './_places.ts'
 import { pickDefined } from '../core/defined.ts'
 
 const VENDOR = 'GitLab'
@@ -251,7 +259,7 @@ async function put(
     for (const [i, { place, has }] of at.entries()) {
       // Without `raw`, GitLab would expand a $ in the value.
       const raw = value.includes('$') ? { raw: true } : {}
-      await taken(
+      await explainRefusal(
         name,
         has !== undefined
           ? gitlab.call('PUT', one(place.path, name, has.scope), { value, ...raw })
@@ -270,7 +278,7 @@ const made = (key: string, value: string, { environmentScope = '*' }: Options): 
   environment_scope: environmentScope,
 })
 
-async function taken(name: string, call: Promise<unknown>): Promise<void> {
+async function explainRefusal(name: string, call: Promise<unknown>): Promise<void> {
   try {
     await call
   } catch (thrown) {
@@ -319,7 +327,7 @@ async function restore(
     if (value === undefined)
       context.note(`${VENDOR}: what ${name} held can not be read, so what was written to it stays`)
     if (value === undefined || (now === undefined && !stood)) continue
-    if (value === null) await gone(gitlab.call('DELETE', one(path, name, scope)))
+    if (value === null) await awaitDeleted(gitlab.call('DELETE', one(path, name, scope)))
     else if (now === undefined)
       await gitlab.call(
         'POST',

@@ -380,7 +380,7 @@ async function make(
       namespace: config.namespace,
       annotations: { [MADE_FOR]: id },
     }
-    proven(
+    expectStored(
       config,
       await kube.post(secretsOf(config), {
         apiVersion: 'v1',
@@ -427,7 +427,7 @@ async function change(
   )
   if (Object.keys(differing).length === 0) return
   writable(config, held)
-  proven(
+  expectStored(
     config,
     await kube.patch(pathOf(config), {
       type: 'application/merge-patch+json',
@@ -438,7 +438,7 @@ async function change(
 }
 
 /** Checks the stored Secret, because an admission hook may have changed what was sent. */
-function proven(config: Options, object: KubeObject, entries: Prior): void {
+function expectStored(config: Options, object: KubeObject, entries: Prior): void {
   const { data } = heldIn(object)
   for (const [name, value] of Object.entries(entries)) {
     const now = data.get(keyOf(config, name))

@@ -17,14 +17,20 @@ import type { AdapterContext } from '../core/provider.ts'
 import { secretField, urlField } from '../core/schema.ts'
 import { Secret } from '../core/secret.ts'
 import { defineTarget, type Delivery, type TargetSession } from '../core/target.ts'
-import { type Api, api, listIn, objectIn, plainText, textIn, until } from '../net/json-api.ts'
-import { type Back, backsOf, currentOf, gone, missingIn, type Slot, standingOf } from './_places.ts'
+import { type Api, api, listIn, objectIn, plainText, textIn } from '../net/json-api.ts'
+import { deployFailed, type Started, startDeploy, waitForDeploys } from './_deploys.ts'
+import {
+  type Back,
+  backsOf,
+  currentOf,
+  awaitDeleted,
+  missingIn,
+  type Slot,
+  standingOf,
+} from './_places.ts'
 
 const VENDOR = 'Netlify'
 const BUILD_LIMIT_MS = 30 * 60_000
-/** How often, and how far apart, a build is looked for whose answer was lost. */
-const LOOKS = 4
-const LOOK_PAUSE_MS = 2000
 /**
  * States of a deploy at which nothing more will happen: https://open-api.netlify.com,
  * definition deploy.
@@ -274,7 +280,7 @@ async function restore(
     const variable = all.get(back.name)
     if (back.value !== null) await putBack(netlify, config, site, back, variable, context)
     else if (variable?.own !== undefined) {
-      await gone(
+      await awaitDeleted(
         netlify.call(
           'DELETE',
           one(config, site, back.name, `/value/${encodeURIComponent(variable.own.id)}`),
@@ -328,67 +334,49 @@ async function deploy(
   await build(netlify, having, context)
 }
 
-/** All builds are started first, then waited for. */
+/** Starts all builds first and then waits for them. */
 async function build(
   netlify: Api,
   sites: readonly string[],
   context: AdapterContext,
 ): Promise<void> {
-  const started: { readonly site: string; readonly path: string }[] = []
-  for (const site of sites)
+  const started: Started[] = []
+  for (const site of sites) {
+    const what = `the build of ${site} on ${VENDOR}`
+    const path = `/sites/${site}/deploys/${encodeURIComponent(await start(netlify, site, context))}`
     started.push({
-      site,
-      path: `/sites/${site}/deploys/${encodeURIComponent(await start(netlify, site, context))}`,
+      what,
+      isDone: async () => {
+        const state = textIn(objectIn(await netlify.call('GET', path), VENDOR), 'state', VENDOR)
+        if (OVER.includes(state)) throw deployFailed(what, state, /^[a-z]+$/)
+        return state === 'ready'
+      },
+      notes: (count) => [`${VENDOR}: ${site} is live (${count})`],
     })
-  for (const [i, { site, path }] of started.entries()) {
-    await until(`the build of ${site} on ${VENDOR}`, context, BUILD_LIMIT_MS, async () => {
-      const state = textIn(objectIn(await netlify.call('GET', path), VENDOR), 'state', VENDOR)
-      if (OVER.includes(state))
-        throw new AdapterError('failed', `the build of ${site} on ${VENDOR} ended as ${state}`, {
-          effect: 'applied',
-          retryable: false,
-        })
-      return state === 'ready'
-    })
-    context.note(`${VENDOR}: ${site} is live (${i + 1}/${started.length})`)
   }
+  await waitForDeploys(started, BUILD_LIMIT_MS, context)
 }
 
 /**
- * Starts a build, once; the id of its deploy. Where the answer is lost it is a deploy of
- * production that was not there before: whoever asked for it, it takes the value with it.
+ * Starts a build, once, and returns the id of its deploy. If the answer is lost, the
+ * deploy of production that was not listed before is taken for it: whoever asked for that
+ * one, it takes the value with it.
  * https://open-api.netlify.com, createSiteBuild and listSiteDeploys
  */
 async function start(netlify: Api, site: string, context: AdapterContext): Promise<string> {
-  const listed = async (): Promise<readonly string[]> =>
+  const list = async (): Promise<readonly string[]> =>
     listIn(
       await netlify.call('GET', `/sites/${site}/deploys?production=true&per_page=20`),
       VENDOR,
     ).map((row) => textIn(row, 'id', VENDOR))
-  const before = await listed()
-  let failure: AdapterError | undefined
-  try {
-    const answer = await netlify.call('POST', `/sites/${site}/builds`, {}, 'once')
-    const made =
-      typeof answer === 'object' && answer !== null && 'deploy_id' in answer
-        ? answer.deploy_id
-        : undefined
-    if (typeof made === 'string') return made
-  } catch (thrown) {
-    if (!(thrown instanceof AdapterError) || thrown.effect !== 'unknown') throw thrown
-    failure = thrown
-  }
-  for (let look = 0; look < LOOKS; look++) {
-    if (look > 0) await context.clock.sleep(LOOK_PAUSE_MS, context.signal)
-    const made = (await listed()).find((id) => !before.includes(id))
-    if (made !== undefined) return made
-  }
-  throw (
-    failure ??
-    new AdapterError(
-      'bad-answer',
-      `${VENDOR} took the build of ${site}, but no new deploy is listed`,
-      { effect: 'unknown' },
-    )
+  const before = await list()
+  return startDeploy(
+    {
+      ask: () => netlify.call('POST', `/sites/${site}/builds`, {}, 'once'),
+      key: 'deploy_id',
+      find: async () => (await list()).find((id) => !before.includes(id)),
+      unlisted: `${VENDOR} took the build of ${site}, but no new deploy is listed`,
+    },
+    context,
   )
 }

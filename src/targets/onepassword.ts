@@ -376,8 +376,8 @@ async function readBack(
     })
   }
   const since = (): boolean => (now?.version ?? 0) > (result?.version ?? Number.POSITIVE_INFINITY)
-  const settled = async (): Promise<boolean> => (await holds()) || since()
-  if (way.patienceMs > 0) await until(`the change in ${VENDOR}`, context, way.patienceMs, settled)
+  const isSettled = async (): Promise<boolean> => (await holds()) || since()
+  if (way.patienceMs > 0) await until(`the change in ${VENDOR}`, context, way.patienceMs, isSettled)
   if (!(await holds())) {
     if (since() && !last) return 'outrun'
     throw new AdapterError(

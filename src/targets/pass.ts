@@ -155,14 +155,14 @@ async function write(
           },
         )
       if (before !== undefined)
-        await done(run(config, context, ['rm', '--force', entryOf(config, context, name)]))
+        await mustSucceed(run(config, context, ['rm', '--force', entryOf(config, context, name)]))
       continue
     }
     const notes = before?.notes ?? notesOf(stood?.whole[name])
     const end = notes.length === 0 && stood?.open.includes(name) === true ? '' : '\n'
     const text = new Secret(Buffer.concat([value.bytes(), Buffer.from(end), notes]))
     if (before?.whole.equals(text) === true) continue
-    await done(
+    await mustSucceed(
       run(
         config,
         context,
@@ -236,7 +236,7 @@ function entryOf(config: Options, context: AdapterContext, name: string): string
   return config.entry.replaceAll('{path}', context.path).replaceAll('{name}', name)
 }
 
-async function done(call: Promise<SpawnResult>): Promise<void> {
+async function mustSucceed(call: Promise<SpawnResult>): Promise<void> {
   const result = await call
   if (result.code !== 0) throw failure(result)
 }

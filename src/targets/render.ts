@@ -14,8 +14,9 @@ import type { AdapterContext } from '../core/provider.ts'
 import { secretField, urlField } from '../core/schema.ts'
 import { Secret } from '../core/secret.ts'
 import { defineTarget, type Delivery, type TargetSession } from '../core/target.ts'
-import { backsOf, currentOf, gone, missingIn, type Slot, standingOf } from './_places.ts'
-import { type Api, api, listIn, objectIn, plainText, textIn, until } from '../net/json-api.ts'
+import { deployFailed, type Started, startDeploy, waitForDeploys } from './_deploys.ts'
+import { backsOf, currentOf, awaitDeleted, missingIn, type Slot, standingOf } from './_places.ts'
+import { type Api, api, listIn, objectIn, plainText, textIn } from '../net/json-api.ts'
 
 const VENDOR = 'Render'
 const PAGE = 100
@@ -28,9 +29,6 @@ const RUNNING = [
   'update_in_progress',
   'pre_deploy_in_progress',
 ]
-/** How often, and how far apart, a deploy is looked for that no answer named. */
-const LOOKS = 4
-const LOOK_PAUSE_MS = 2000
 /** `deactivated` means that it was live and a later deploy has replaced it already. */
 const DONE = ['live', 'deactivated']
 
@@ -311,7 +309,7 @@ async function restore(
     const address = `${path}/env-vars/${encodeURIComponent(name)}`
     if (value !== null) await render.call('PUT', address, { value: plainText(value) })
     else {
-      await gone(render.call('DELETE', address))
+      await awaitDeleted(render.call('DELETE', address))
       emptied.add(place)
     }
   }
@@ -319,8 +317,9 @@ async function restore(
 }
 
 /**
- * Starts a deploy, once; its id. It may be queued without being named in the answer
- * (202), and the answer may be lost: then it is the one that was not the newest before.
+ * Starts a deploy, once, and returns its id. It may be queued without being named in the
+ * answer (202), and the answer may be lost: then the newest deploy is taken for it, if it
+ * was not the newest before.
  * https://api-docs.render.com/reference/create-deploy,
  * https://api-docs.render.com/reference/list-deploys
  */
@@ -338,28 +337,17 @@ async function start(
       : textIn(objectIn(row['deploy'] ?? row, VENDOR), 'id', VENDOR)
   }
   const before = await newest()
-  let failure: AdapterError | undefined
-  try {
-    const answer = await render.call('POST', path, { deployMode: 'deploy_only' }, 'once')
-    const made =
-      typeof answer === 'object' && answer !== null && 'id' in answer ? answer.id : undefined
-    if (typeof made === 'string') return made
-  } catch (thrown) {
-    if (!(thrown instanceof AdapterError) || thrown.effect !== 'unknown') throw thrown
-    failure = thrown
-  }
-  for (let look = 0; look < LOOKS; look++) {
-    if (look > 0) await context.clock.sleep(LOOK_PAUSE_MS, context.signal)
-    const now = await newest()
-    if (now !== undefined && now !== before) return now
-  }
-  throw (
-    failure ??
-    new AdapterError(
-      'bad-answer',
-      `${VENDOR} took the deploy of ${name}, but no new one is listed`,
-      { effect: 'unknown' },
-    )
+  return startDeploy(
+    {
+      ask: () => render.call('POST', path, { deployMode: 'deploy_only' }, 'once'),
+      key: 'id',
+      find: async () => {
+        const now = await newest()
+        return now === before ? undefined : now
+      },
+      unlisted: `${VENDOR} took the deploy of ${name}, but no new one is listed`,
+    },
+    context,
   )
 }
 
@@ -384,34 +372,27 @@ function servicesOf(places: readonly Place[]): ReadonlyMap<string, string> {
   )
 }
 
-/** All are started first, then waited for. */
+/** Starts all deploys first and then waits for them. */
 async function deployTo(
   render: Api,
   services: ReadonlyMap<string, string>,
   context: AdapterContext,
 ): Promise<void> {
-  const started: { readonly id: string; readonly name: string; readonly deployId: string }[] = []
-  for (const [id, name] of services)
-    started.push({ id, name, deployId: await start(render, id, name, context) })
-  for (const [i, { id, name, deployId }] of started.entries()) {
-    await until(`the deploy of ${name} on ${VENDOR}`, context, DEPLOY_LIMIT_MS, async () => {
-      const answer = objectIn(
-        await render.call(
-          'GET',
-          `/services/${encodeURIComponent(id)}/deploys/${encodeURIComponent(deployId)}`,
-        ),
-        VENDOR,
-      )
-      const status = textIn(answer, 'status', VENDOR)
-      if (DONE.includes(status)) return true
-      if (RUNNING.includes(status)) return false
-      throw new AdapterError(
-        'failed',
-        `the deploy of ${name} on ${VENDOR} ended as ` +
-          `${/^[a-z_]{1,40}$/.test(status) ? status : 'unknown'}`,
-        { effect: 'applied', retryable: false },
-      )
+  const started: Started[] = []
+  for (const [id, name] of services) {
+    const what = `the deploy of ${name} on ${VENDOR}`
+    const deployId = encodeURIComponent(await start(render, id, name, context))
+    const path = `/services/${encodeURIComponent(id)}/deploys/${deployId}`
+    started.push({
+      what,
+      isDone: async () => {
+        const status = textIn(objectIn(await render.call('GET', path), VENDOR), 'status', VENDOR)
+        if (DONE.includes(status)) return true
+        if (RUNNING.includes(status)) return false
+        throw deployFailed(what, status, /^[a-z_]{1,40}$/)
+      },
+      notes: (count) => [`${VENDOR}: ${name} is live (${count})`],
     })
-    context.note(`${VENDOR}: ${name} is live (${i + 1}/${started.length})`)
   }
+  await waitForDeploys(started, DEPLOY_LIMIT_MS, context)
 }

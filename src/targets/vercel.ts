@@ -23,7 +23,15 @@ import { secretField, urlField } from '../core/schema.ts'
 import type { Secret } from '../core/secret.ts'
 import { defineTarget, type Delivery, type TargetSession } from '../core/target.ts'
 import { type Api, api, objectIn, plainText } from '../net/json-api.ts'
-import { type Back, backsOf, changed, gone, missingIn, type Slot, standingOf } from './_places.ts'
+import {
+  type Back,
+  backsOf,
+  changed,
+  awaitDeleted,
+  missingIn,
+  type Slot,
+  standingOf,
+} from './_places.ts'
 import { redeploy } from './_vercel-deployments.ts'
 import {
   type About,
@@ -376,7 +384,7 @@ async function removeMade(
     .filter(({ key, made }) => key === name && made)
     .filter((one) => wanted?.some((environment) => isOf(one, environment, config, project)) ?? true)
   for (const { id } of mine)
-    await gone(vercel.call('DELETE', `${at(project.id)}/env/${encodeURIComponent(id)}`))
+    await awaitDeleted(vercel.call('DELETE', `${at(project.id)}/env/${encodeURIComponent(id)}`))
   if (mine.length > 0) context.note(`${VENDOR}: ${name} removed from ${project.name}`)
   return mine.length > 0
 }

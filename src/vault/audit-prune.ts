@@ -61,7 +61,7 @@ export async function pruneTrail(session: Session, options: PruneOptions): Promi
       const root = await snapshot.root()
       // Another process has pruned these events already.
       if (root.auditBase >= end) return { result: undefined, prepared: undefined }
-      const pruned = await shortened(session, root, end, hashes.get(end))
+      const pruned = await preparePruning(session, root, end, hashes.get(end))
       const audits = announced ? [] : [options.entry({ from, to })]
       return {
         result: undefined,
@@ -93,7 +93,7 @@ export async function pruneTrail(session: Session, options: PruneOptions): Promi
  * that were verified. In a salvaged vault, whose chain begins at its base, the rows are
  * deleted instead.
  */
-async function shortened(
+async function preparePruning(
   session: Session,
   root: Root,
   end: number,

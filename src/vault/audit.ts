@@ -32,7 +32,7 @@ async function page(session: Session, from: number, to: number): Promise<readonl
  * Tells whether the row is of the kind that the root prescribes for its number: a stub up
  * to the base, a whole event above it.
  */
-export function fits(root: Root, seq: number, row: Row | undefined): row is Row {
+function fits(root: Root, seq: number, row: Row | undefined): row is Row {
   if (row === undefined || Number(row.key) !== seq) return false
   return seq <= root.auditBase ? row.bytes.length === STUB : row.bytes.length >= LEAST
 }
@@ -68,7 +68,7 @@ export type Visit = (seq: number, walk: AuditWalk, stored: Uint8Array) => void
  * Tells whether the chain over all stored rows, pruned ones included, ends in the hash
  * that the state root holds. It opens no row itself.
  */
-export async function chainHolds(session: Session, root: Root, visit?: Visit): Promise<boolean> {
+async function chainHolds(session: Session, root: Root, visit?: Visit): Promise<boolean> {
   const start = await chainStart(session, root)
   const walk = walkFrom(session, root, start)
   try {
@@ -118,7 +118,7 @@ async function wholePage(
  * Runs `body` on the newest root, and runs it again if it found a fault while another
  * process was pruning.
  */
-export async function steady<T>(
+async function steady<T>(
   session: Session,
   body: (root: Root) => Promise<T>,
   isFine: (result: T) => boolean,

@@ -44,7 +44,7 @@ export async function copyVault(source: Store, options: CopyOptions): Promise<Va
     writeNew(temporary, new Uint8Array(0))
     if (source.upkeep === undefined) throw new Error('this store can not be copied')
     await source.upkeep.copyInto(temporary)
-    const { commit, key } = await flagged(temporary, options)
+    const { commit, key } = await flagAsCopy(temporary, options)
     const report = await prove(temporary, key)
     if (!report.ok || report.commit !== commit) {
       const why = report.problems[0] ?? `it is at commit ${report.commit} instead of ${commit}`
@@ -72,7 +72,7 @@ export async function copyVault(source: Store, options: CopyOptions): Promise<Va
  * Commits once in the copy, which also makes it durable: its root gets the flag of a copy
  * and the page counts that SQLite gave the file.
  */
-async function flagged(
+async function flagAsCopy(
   temporary: string,
   { clock, random, openRoot, entry }: CopyOptions,
 ): Promise<{ readonly commit: number; readonly key: Secret }> {

@@ -227,7 +227,7 @@ export async function standingAlone(session: Session): Promise<VaultStanding> {
 }
 
 /** The error for a vault that is older than what was seen here, or forked. */
-export function stale(detail: string): RotateError {
+function stale(detail: string): RotateError {
   return new RotateError(
     'tampered',
     `freshness: the vault verifies, but ${detail}; nothing was done with it`,

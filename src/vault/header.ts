@@ -22,7 +22,7 @@ import { hash, sodium } from './sodium.ts'
 
 const MAGIC = utf8('rotate/1')
 /** The format number that this program writes, and the highest that it reads. */
-export const FORMAT = 1
+const FORMAT = 1
 
 /** One entry of the header: the root key, wrapped for the holder of one secret. */
 export interface Stanza {

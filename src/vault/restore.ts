@@ -46,13 +46,17 @@ export async function restoreVault(options: RestoreOptions): Promise<Restored> {
       entry,
     })
     if (stateDir === undefined) return { ...copy, behind: 0 }
-    return { ...copy, behind: await pinned(options, stateDir, session) }
+    return { ...copy, behind: await pinCopy(options, stateDir, session) }
   } finally {
     store.close()
   }
 }
 
-async function pinned(options: RestoreOptions, stateDir: string, source: Session): Promise<number> {
+async function pinCopy(
+  options: RestoreOptions,
+  stateDir: string,
+  source: Session,
+): Promise<number> {
   const { file, clock, random } = options
   const store = await openSqliteStore(file)
   try {

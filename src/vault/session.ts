@@ -93,7 +93,7 @@ export class Session implements Verifier {
   }
 
   /** Tells `afterCommit` that a commit of this process is durable. */
-  committed(): void {
+  announceCommit(): void {
     if (this.#state !== undefined) this.afterCommit?.(this.#state)
   }
 

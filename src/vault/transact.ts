@@ -106,7 +106,7 @@ async function attemptOnce<T>(
     if (!(error instanceof CommitUnknown)) throw error
     await settle(session, prepared, error)
   }
-  session.committed()
+  session.announceCommit()
   return result
 }
 

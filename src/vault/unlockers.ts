@@ -17,7 +17,7 @@ import type { NewUnlocker, PassphraseParams, Unlock } from './types.ts'
 const MIB = 1024 * 1024
 const LIMITS = { memory: [64 * MIB, 1024 * MIB], passes: [2, 10] } as const
 /** 256 MiB, three passes. */
-export const defaultPassphraseParams: PassphraseParams = { memory: 256 * MIB, passes: 3 }
+const defaultPassphraseParams: PassphraseParams = { memory: 256 * MIB, passes: 3 }
 
 const NOTHING = new Uint8Array(0)
 

@@ -53,7 +53,7 @@ export function median(values: readonly number[]): number {
  * Runs a process and returns its milliseconds from start to end. Any exit code but 0 ends
  * the benchmark.
  */
-function timed({ name, argv: [program, ...args], env = {} }: Command): number {
+function time({ name, argv: [program, ...args], env = {} }: Command): number {
   const start = performance.now()
   const { status, error } = spawnSync(program, args, { env, stdio: 'ignore' })
   const ms = performance.now() - start
@@ -74,11 +74,11 @@ export interface Times {
 /** Runs all commands `rounds` times, after one round that only warms the caches. */
 export function race(commands: readonly Command[], rounds: number, patience = 300): Times {
   const taken = new Map<string, number[]>(commands.map(({ name }) => [name, []]))
-  for (const command of commands) timed(command)
+  for (const command of commands) time(command)
   for (let round = 0; round < rounds; round++) {
     for (const command of shuffled(commands)) {
       calm(patience)
-      taken.get(command.name)?.push(timed(command))
+      taken.get(command.name)?.push(time(command))
     }
   }
   const of = (name: string): readonly number[] => {

@@ -60,7 +60,9 @@ interface Counts {
 }
 
 /** Opens a vault whose reads and commits are counted. */
-async function counted(made: Made): Promise<{ readonly vault: Vault; readonly counts: Counts }> {
+async function openCounted(
+  made: Made,
+): Promise<{ readonly vault: Vault; readonly counts: Counts }> {
   await ready()
   const store = await openSqliteStore(made.file, { clock, random })
   const counts: Counts = { asked: [], batches: [] }
@@ -118,7 +120,7 @@ async function rowsOf(made: Made): Promise<{
   readonly commit: string
   readonly keys: readonly (readonly [string, bigint])[]
 }> {
-  const { vault, counts } = await counted(made)
+  const { vault, counts } = await openCounted(made)
   await read(vault, 7)
   const keys = counts.asked.flatMap(({ keys: asked = [] }) =>
     asked.map(({ table, key }) => [table, key] as const),
@@ -294,7 +296,7 @@ function inProcess(
  * Times a whole rekey of a copy by the program, and compares it with one full
  * verification, which reads each of these rows once.
  */
-function rekeyed(directory: string, made: Made): void {
+function timeRekey(directory: string, made: Made): void {
   const file = join(directory, 'rekeyed.db')
   copyFileSync(made.file, file)
   const timed = (args: readonly string[]): number => {
@@ -412,7 +414,7 @@ async function main(directory: string): Promise<void> {
         `${warm.ratio.toFixed(2)} (${warm.vault.toFixed(2)} / ${warm.floor.toFixed(2)} ms)`,
       )
     }
-    rekeyed(directory, large)
+    timeRekey(directory, large)
 
     const env = envOf(directory)
     const due = ['run-due', '--vault', large.file, '--key-file', large.keyFile]

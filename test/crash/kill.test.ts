@@ -180,7 +180,7 @@ describe.each([
    * Recovers with at most three `run-due`, and compares the result with the provider's
    * state.
    */
-  async function settled(what: string): Promise<void> {
+  async function settle(what: string): Promise<void> {
     world.heal()
     let last
     for (let i = 0; i < 3; i++) {
@@ -218,7 +218,7 @@ describe.each([
     const before = world.calls()
     const done = await sandbox.run(['rotate', PATH])
     expect(done.code, done.stderr).toBe(0)
-    await settled('undisturbed')
+    await settle('undisturbed')
     expect(world.calls() - before).toBeGreaterThan(3)
   })
 
@@ -237,7 +237,7 @@ describe.each([
       await pause(30)
       run.kill()
       await run.gone
-      await settled(`request ${n} ${when}`)
+      await settle(`request ${n} ${when}`)
     },
     300_000,
   )
@@ -255,7 +255,7 @@ describe.each([
         expect(probe.code, probe.stderr).toBe(0)
         run.kill()
         await run.gone
-        await settled(`kill ${i} after ${moment} ms`)
+        await settle(`kill ${i} after ${moment} ms`)
       }
     },
     KILLS * 20_000 + 30_000,

@@ -1192,7 +1192,7 @@ function aRun(secret: SecretRecord): RunRecord {
   }
 }
 
-async function collected(parts: AsyncIterable<string>): Promise<string> {
+async function collect(parts: AsyncIterable<string>): Promise<string> {
   let out = ''
   for await (const part of parts) out += part
   return out
@@ -1220,7 +1220,7 @@ async function fresh(
   })
 }
 
-async function reopened(
+async function reopen(
   from: string,
   name: string,
   source: string,
@@ -1254,11 +1254,11 @@ const first = await fresh('older', 'small', keyFile, {
 await fill(first, 'older')
 first.close()
 keep('older')
-await reopened('older', 'small', 'now', async (opened) => {
+await reopen('older', 'small', 'now', async (opened) => {
   await fill(opened, 'now')
   await opened.transact((tx) => tx.putRun(aRun(scheduled(1, 'p/dev/A', 500))))
 })
-await reopened('older', 'fork', 'fork', async (opened) => {
+await reopen('older', 'fork', 'fork', async (opened) => {
   await fill(opened, 'fork')
   await opened.transact((tx) => tx.putRun(aRun(scheduled(1, 'p/dev/A', 500))))
 })
@@ -1273,20 +1273,20 @@ await admin.add({ kind: 'recipient', publicKey: recipientOf(b(11)) }, { actor: '
 await fill(withPhrase, 'phrase')
 withPhrase.close()
 keep('phrase')
-await reopened('small', 'rekeying', 'rekeying', async (opened) =>
+await reopen('small', 'rekeying', 'rekeying', async (opened) =>
   (await opened.keys()).begin({ actor: 'anna' }),
 )
-await reopened('rekeying', 'rekeyed', 'rekeyed', async (opened) =>
+await reopen('rekeying', 'rekeyed', 'rekeyed', async (opened) =>
   (await opened.keys()).finish({ actor: 'anna' }),
 )
-await reopened('small', 'pruned', 'pruned', async (opened) => {
+await reopen('small', 'pruned', 'pruned', async (opened) => {
   const entry = (): AuditEntry => entryOf(null, { action: 'audit_pruned' })
   await opened.transact(async (tx) => tx.audit(entryOf('later')))
   await (
     await opened.trail()
   ).prune({ before: clock.now() + 1, entry, pause: () => Promise.resolve(), dryRun: false })
 })
-await reopened('small', 'small', 'copier', async (opened) =>
+await reopen('small', 'small', 'copier', async (opened) =>
   (await opened.care()).backup(at('copy'), proveCopy),
 )
 keep('copy')
@@ -1299,8 +1299,8 @@ const exporting = await openVault({
 const exportTrail = await exporting.trail()
 const exportKey = exportTrail.pubkey()
 const { note: exportCheckpoint } = await exportTrail.checkpoint()
-const exported = await collected(exportTrail.export({}, { kind: 'jsonl' }))
-const exportedPart = await collected(exportTrail.export({ path: 'p/dev/A' }, { kind: 'jsonl' }))
+const exported = await collect(exportTrail.export({}, { kind: 'jsonl' }))
+const exportedPart = await collect(exportTrail.export({ path: 'p/dev/A' }, { kind: 'jsonl' }))
 exporting.close()
 rmSync(scratch, { recursive: true })
 const vaultFile = made['vaults']

@@ -39,7 +39,7 @@ function acknowledge(n: number): void {
 
 let done = 0
 let slowest = 0
-async function timed(action: () => Promise<void>): Promise<void> {
+async function measure(action: () => Promise<void>): Promise<void> {
   const before = performance.now()
   await action()
   slowest = Math.max(slowest, performance.now() - before)
@@ -60,7 +60,7 @@ const jobs: Readonly<Record<string, () => Promise<void>>> = {
    * time.
    */
   async reader() {
-    await timed(async () => {
+    await measure(async () => {
       const least = acknowledged()
       const vault = kept ?? (await open())
       if (Number(number) % 2 === 0) kept = vault
@@ -73,7 +73,7 @@ const jobs: Readonly<Record<string, () => Promise<void>>> = {
   async writer() {
     const vault = (kept ??= await open())
     const name = `w${number}`
-    await timed(async () => {
+    await measure(async () => {
       const n = await vault.transact(async (tx) => {
         const next = ((await tx.doc<number>(name)) ?? 0) + 1
         await tx.putDoc(name, next)
@@ -95,7 +95,7 @@ const jobs: Readonly<Record<string, () => Promise<void>>> = {
   async backup() {
     const vault = (kept ??= await open())
     const target = join(directory, `backup-${done}.db`)
-    await timed(async () => {
+    await measure(async () => {
       const care = await vault.care()
       await care.backup(target, proveCopy)
     })
@@ -104,7 +104,7 @@ const jobs: Readonly<Record<string, () => Promise<void>>> = {
   },
   async rekey() {
     const vault = (kept ??= await open())
-    await timed(async () => {
+    await measure(async () => {
       const keys = await vault.keys()
       await keys.begin(who)
       await keys.finish(who)

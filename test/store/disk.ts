@@ -26,7 +26,7 @@ export type Operation =
   | { readonly kind: 'said'; readonly line: string }
 
 /** The content of the disk by path; a directory has no content. */
-export type Image = ReadonlyMap<string, Buffer | undefined>
+type Image = ReadonlyMap<string, Buffer | undefined>
 
 const DIRECTORY = 0
 

@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { buildWorker, everything, sample } from './build.ts'
 import { wrongIn } from './check.ts'
-import { hasStrace, parse, run, traced } from './strace.ts'
+import { hasStrace, parse, run, runTraced } from './strace.ts'
 
 /**
  * The errors that each system call may return here. EACCES is left out for locks, where
@@ -75,7 +75,7 @@ const TAGS = { key: '.vault.key.new-', vault: '.vault.db.new-' }
 async function temporaryNames(): Promise<ReadonlyMap<string, string>> {
   const directory = mkdtempSync(join(home, 'names-'))
   const trace = join(home, 'trace')
-  await traced(['-e', 'trace=link', '-o', trace], [worker, 'life', directory, '0'])
+  await runTraced(['-e', 'trace=link', '-o', trace], [worker, 'life', directory, '0'])
   const links = parse(readFileSync(trace, 'utf8')).map(({ strings }) =>
     String(strings[0]).slice(directory.length + 1),
   )
@@ -107,7 +107,7 @@ function fresh({ before }: Job): string {
 async function casesOf(job: Job): Promise<readonly Case[]> {
   const directory = fresh(job)
   const trace = join(home, 'trace')
-  const { lines, stderr } = await traced(
+  const { lines, stderr } = await runTraced(
     [...under(directory, job), '-e', `trace=${CALLS}`, '-o', trace],
     job.argv(directory),
   )
@@ -130,7 +130,7 @@ async function attempt(
 ): Promise<{ readonly ended: string; readonly wrong: readonly string[] }> {
   const directory = fresh(job)
   const inject = `inject=${call}:error=${error}:when=${when}`
-  const { lines, code, signal, stderr } = await traced(
+  const { lines, code, signal, stderr } = await runTraced(
     [...under(directory, job), '-e', `trace=${CALLS}`, '-e', inject, '-o', '/dev/null'],
     job.argv(directory),
   )

@@ -12,7 +12,7 @@ import { readKeyFile } from '../../src/vault/index.ts'
 import { buildWorker, everything, sample } from './build.ts'
 import { acknowledged, wrongIn } from './check.ts'
 import { type Server, serve } from './server.ts'
-import { hasStrace, parse, run, traced } from './strace.ts'
+import { hasStrace, parse, run, runTraced } from './strace.ts'
 import { keyOf, vaultOf } from './vaults.ts'
 
 const NOBODY = 65_534
@@ -128,7 +128,7 @@ async function kill({
   const directory = copyOf(base)
   const inject = `inject=${call}:signal=KILL:when=${n}`
   const argv = [worker, 'next', directory]
-  const { lines } = await traced(
+  const { lines } = await runTraced(
     [...watched(directory), '-e', `trace=${CALLS}`, '-e', inject, '-o', '/dev/null'],
     argv,
   )
@@ -151,7 +151,7 @@ describe.skipIf(!hasStrace)('a writer killed at a file operation', () => {
   test('leaves one state for all who come next', async () => {
     const directory = copyOf(base)
     const trace = join(home, 'trace')
-    await traced(
+    await runTraced(
       [...watched(directory), '-e', `trace=${CALLS}`, '-o', trace],
       [worker, 'next', directory],
     )

@@ -9,7 +9,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { buildWorker, everything, sample } from './build.ts'
 import { wrongIn } from './check.ts'
 import { type Operation, type State, WATCHED, operationsOf, statesAt } from './disk.ts'
-import { hasStrace, parse, traced } from './strace.ts'
+import { hasStrace, parse, runTraced } from './strace.ts'
 
 const COMMITS = everything ? 7 : 3
 /**
@@ -29,7 +29,7 @@ beforeAll(async () => {
   recordedIn = mkdtempSync(join(tmpdir(), 'rotate-life-'))
   const trace = join(home, 'trace')
   try {
-    const { lines, stderr } = await traced(
+    const { lines, stderr } = await runTraced(
       ['-e', WATCHED, '-o', trace],
       [worker, 'life', recordedIn, String(COMMITS)],
     )

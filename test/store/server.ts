@@ -5,7 +5,7 @@
 import { spawn } from 'node:child_process'
 import type { Seen } from './vaults.ts'
 
-export type Answer = Seen | { readonly code: string; readonly message: string }
+type Answer = Seen | { readonly code: string; readonly message: string }
 
 export interface Server {
   ask(file: string): Promise<Answer>

@@ -67,7 +67,7 @@ export function run(
  * Runs the worker under strace. Only its first thread is watched, because SQLite and all
  * file operations of this program are synchronous.
  */
-export function traced(options: readonly string[], argv: readonly string[]): Promise<Ended> {
+export function runTraced(options: readonly string[], argv: readonly string[]): Promise<Ended> {
   return run(['strace', '-qqq', '-xx', '-s', '1000000', ...options, process.execPath, ...argv])
 }
 

@@ -33,7 +33,7 @@ function isKind(word: string): word is Kind {
  * Reads one fragment. Throws, naming the file and the line, if the text is not in the
  * form of a fragment.
  */
-function parsed({ name, text }: Fragment): { readonly kind: Kind; readonly items: string } {
+function parseFragment({ name, text }: Fragment): { readonly kind: Kind; readonly items: string } {
   const [front = '', gap, ...rest] = text.replaceAll('\r\n', '\n').trimEnd().split('\n')
   const kind = /^kind: (\w+)$/.exec(front)?.[1] ?? ''
   const kinds = Object.keys(HEADINGS).join(', ')
@@ -60,7 +60,7 @@ function parsed({ name, text }: Fragment): { readonly kind: Kind; readonly items
 export function changelog(fragments: readonly Fragment[], version = 'Unreleased'): string {
   if (!/^(Unreleased|\d+\.\d+\.\d+(-[\w.]+)?)$/.test(version))
     throw new Error(`--version ${version}: must be a version such as 1.2.0`)
-  const all = fragments.toSorted((a, b) => (a.name < b.name ? -1 : 1)).map(parsed)
+  const all = fragments.toSorted((a, b) => (a.name < b.name ? -1 : 1)).map(parseFragment)
   const parts = (Object.keys(HEADINGS) as Kind[]).flatMap((kind) => {
     const items = all.filter((one) => one.kind === kind).map((one) => one.items)
     return items.length === 0 ? [] : [`### ${HEADINGS[kind]}\n\n${items.join('\n')}`]

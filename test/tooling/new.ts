@@ -47,7 +47,7 @@ function isKind(word: string): word is Kind {
   return Object.hasOwn(REGISTRIES, word)
 }
 
-function formatted(file: string, input: string): string {
+function format(file: string, input: string): string {
   const args = ['-c', `${root}test/tooling/oxfmt.json`, `--stdin-filepath=${file}`]
   const run = spawnSync(`${root}node_modules/.bin/oxfmt`, args, {
     cwd: root,
@@ -80,7 +80,7 @@ function write(kind: Kind, id: string): readonly string[] {
       /__(id|Class|camel|Title)__/g,
       (_, word: string) => words[word] ?? '',
     )
-    return [file, formatted(file, text)] as const
+    return [file, format(file, text)] as const
   })
   // `wx` does not overwrite a file that has appeared meanwhile.
   for (const [file, text] of made) writeFileSync(root + file, text, { flag: 'wx' })

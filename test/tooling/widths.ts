@@ -19,7 +19,7 @@ const COMMENT = 90
 const TITLE = 120
 
 const isComment = /^\s*(\/\/|\/\*|\*)/
-const isTitle = /^\s*(test|describe|it)(\.\w+)*(\(|\([^)]*\)\()/
+const isTitle = /^\s*(test|describe|it)(\.\w+)*\(/
 
 /** Returns the lines of a source that are too wide, with their numbers and widths. */
 export function tooWide(

@@ -53,7 +53,7 @@ const alive = (pid: number): boolean => {
   }
 }
 /** Waits for a program to write a line into this file, and returns the line. */
-async function written(file: string): Promise<string> {
+async function readOnceWritten(file: string): Promise<string> {
   while (!(existsSync(file) && readFileSync(file, 'utf8').endsWith('\n')))
     await new Promise((resolve) => setImmediate(resolve))
   return readFileSync(file, 'utf8').trim()
@@ -148,7 +148,7 @@ describe('running a program', () => {
         timeoutMs: 300,
         ...(input === undefined ? {} : { input }),
       })
-      const grandchild = Number(await written(pids))
+      const grandchild = Number(await readOnceWritten(pids))
       expect(alive(grandchild)).toBe(true)
       vi.advanceTimersByTime(300)
       expect(await running).toMatchObject({ code: null, signal: 'SIGTERM', timedOut: true })
@@ -164,7 +164,7 @@ describe('running a program', () => {
         `trap "sleep 0.5; echo tidy; exit 9" TERM; echo >"${ready}"; while :; do sleep 0.05; ` +
         'done'
       const running = sh(tidy, { timeoutMs: 1000, ...(input === undefined ? {} : { input }) })
-      await written(ready)
+      await readOnceWritten(ready)
       vi.advanceTimersByTime(1000)
       const result = await running
       expect({ ...result, stdout: result.stdout.reveal() }).toMatchObject({
@@ -179,7 +179,7 @@ describe('running a program', () => {
     const own = `sh -c 'trap "" TERM; echo $$ > "${dir}/grandchild"; while :; do sleep 0.05; done'`
     const stop = new AbortController()
     const running = sh(`${own} & wait`, { signal: stop.signal })
-    const pid = Number(await written(join(dir, 'grandchild')))
+    const pid = Number(await readOnceWritten(join(dir, 'grandchild')))
     stop.abort()
     expect(await running).toMatchObject({ signal: 'SIGTERM' })
     const stat = (): string => readFileSync(`/proc/${pid}/stat`, 'utf8')
@@ -193,7 +193,7 @@ describe('running a program', () => {
     const running = sh(`trap "" TERM; echo $$ >"${ready}"; while :; do sleep 0.1; done`, {
       timeoutMs: 1000,
     })
-    const pid = Number(await written(ready))
+    const pid = Number(await readOnceWritten(ready))
     vi.advanceTimersByTime(1000 + 4999)
     expect(alive(pid)).toBe(true)
     vi.advanceTimersByTime(1)

@@ -37,7 +37,7 @@ interface Filled {
   open(file?: string): Promise<Vault>
 }
 
-async function filled(count = 12): Promise<Filled> {
+async function makeFilled(count = 12): Promise<Filled> {
   const home = scratch()
   const file = join(home, 'vault.db')
   const stateDir = join(home, 'state')
@@ -107,7 +107,7 @@ const leftovers = (file: string): readonly string[] =>
 
 describe('a backup', () => {
   test('holds everything, is private, knows that it is a copy, and leaves nothing else', async () => {
-    const { file, open } = await filled()
+    const { file, open } = await makeFilled()
     const target = join(dirname(file), 'out', 'backup.db')
     const vault = await open()
     const made = await (await vault.care()).backup(target, proveCopy)
@@ -127,7 +127,7 @@ describe('a backup', () => {
   })
 
   test('is made while others write, and is one of their states', async () => {
-    const { file, open } = await filled(2)
+    const { file, open } = await makeFilled(2)
     const vault = await open()
     const writer = await open()
     let n = 0
@@ -164,7 +164,7 @@ describe('a backup', () => {
   })
 
   test('never takes the place of anything, itself included', async () => {
-    const { file, open } = await filled(1)
+    const { file, open } = await makeFilled(1)
     const vault = await open()
     const care = await vault.care()
     const other = `${file}.other`
@@ -179,7 +179,7 @@ describe('a backup', () => {
   })
 
   test('where nothing can be written: exit 16, nothing is left', async () => {
-    const { file, open } = await filled(1)
+    const { file, open } = await makeFilled(1)
     const vault = await open()
     expect(await codeOf((await vault.care()).backup('/proc/rotate/backup.db', proveCopy))).toBe(
       'not-writable',
@@ -189,7 +189,7 @@ describe('a backup', () => {
   })
 
   test('one that does not verify is thrown away', async () => {
-    const { file, open } = await filled(3)
+    const { file, open } = await makeFilled(3)
     const vault = await open()
     const target = `${file}.bad`
     const spoil = async (copy: string, key: Secret) => {
@@ -212,7 +212,7 @@ describe('a backup', () => {
 
 describe('restoring', () => {
   test('brings everything back, marked as a copy, on record, and newer marks of that place count no more', async () => {
-    const { file, open, stateDir } = await filled()
+    const { file, open, stateDir } = await makeFilled()
     const vault = await open()
     const backup = `${file}.backup`
     await (await vault.care()).backup(backup, proveCopy)
@@ -236,7 +236,7 @@ describe('restoring', () => {
   })
 
   test('a backup that was changed, is cut short or belongs to another key is refused', async () => {
-    const { file, open, stateDir } = await filled(3)
+    const { file, open, stateDir } = await makeFilled(3)
     const vault = await open()
     const backup = `${file}.backup`
     await (await vault.care()).backup(backup, proveCopy)
@@ -302,7 +302,7 @@ function spoil(file: string, sql: string): void {
 
 describe('a full verification', () => {
   test('of a sound vault finds nothing, shallow and deep', async () => {
-    const { open } = await filled()
+    const { open } = await makeFilled()
     const vault = await open()
     for (const deep of [false, true])
       expect(await (await vault.care()).verify({ deep })).toMatchObject({
@@ -315,7 +315,7 @@ describe('a full verification', () => {
   })
 
   test.each(damage)('finds %s, and goes on after it', async (_name, sql, expected) => {
-    const { file, open } = await filled()
+    const { file, open } = await makeFilled()
     const vault = await open()
     // Nodes that this process has verified before must not hide the damage.
     await contents(vault)
@@ -329,7 +329,7 @@ describe('a full verification', () => {
   })
 
   test('finds what only SQLite can see', async () => {
-    const { file, open } = await filled()
+    const { file, open } = await makeFilled()
     const vault = await open()
     vault.close()
     const db = new Database(file)
@@ -352,7 +352,7 @@ describe('salvage', () => {
     ['the state root lost', 'UPDATE head SET b=zeroblob(10) WHERE i=2', /./] as const,
     ['a trigger added', 'CREATE TRIGGER t AFTER INSERT ON obj BEGIN SELECT 1; END', /./] as const,
   ])('after %s keeps everything that authenticates', async (name, sql) => {
-    const { file, open, ids } = await filled()
+    const { file, open, ids } = await makeFilled()
     const target = `${file}.salvaged`
     spoil(file, sql)
     const saved = await salvageVault({ file, target, unlock, clock, random, entry })
@@ -386,7 +386,7 @@ describe('salvage', () => {
   })
 
   test('keeps what proves a pruned part of the audit trail', async () => {
-    const { file, open } = await filled(6)
+    const { file, open } = await makeFilled(6)
     const vault = await open()
     const pause = (): Promise<void> => Promise.resolve()
     const date = clock.now() + 1
@@ -411,7 +411,7 @@ describe('salvage', () => {
   })
 
   test('says which value is lost, and never overwrites', async () => {
-    const { file } = await filled(3)
+    const { file } = await makeFilled(3)
     const db = new Database(file)
     const rows = db.prepare('SELECT i FROM obj').pluck().all() as number[]
     db.close()
@@ -437,7 +437,7 @@ describe('salvage', () => {
 
 describe('a value read past the verification', () => {
   test('comes from a vault that does not verify, as long as its own rows do', async () => {
-    const { file, open, ids } = await filled(3)
+    const { file, open, ids } = await makeFilled(3)
     spoil(file, 'DELETE FROM node; UPDATE head SET b=zeroblob(10) WHERE i=2')
     expect(await codeOf(open())).toBe('tampered')
     const { reader, close } = await openUnverified({ file, unlock })

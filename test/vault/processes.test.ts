@@ -139,7 +139,7 @@ describe('several processes', () => {
  * Makes a vault as a killed writer leaves it: with pages of an unfinished commit in the
  * file and the journal beside it.
  */
-async function interrupted(): Promise<{ readonly directory: string; readonly file: string }> {
+async function makeInterrupted(): Promise<{ readonly directory: string; readonly file: string }> {
   const { file, vault } = await makeVault()
   await vault.transact((tx) => tx.putDoc('shared', 'committed'))
   vault.close()
@@ -180,14 +180,14 @@ const asNobody = isRoot ? { uid: NOBODY } : {}
 
 describe('an interrupted commit', () => {
   test('is undone by the next reader', async () => {
-    const { file } = await interrupted()
+    const { file } = await makeInterrupted()
     const job = start(['read', file, 'shared'])
     await job.ended
     expect(job.lines).toEqual(['"committed"'])
   })
 
   test('is undone by the next writer', async () => {
-    const { file } = await interrupted()
+    const { file } = await makeInterrupted()
     const job = start(['write', file])
     await job.ended
     expect(job.lines).toEqual(['written'])
@@ -197,7 +197,7 @@ describe('an interrupted commit', () => {
   })
 
   test('is undone by a reader that was open already', async () => {
-    const { file } = await interrupted()
+    const { file } = await makeInterrupted()
     const journal = readFileSync(`${file}-journal`)
     const torn = readFileSync(file)
     await start(['read', file, 'shared']).ended
@@ -214,7 +214,7 @@ describe('an interrupted commit', () => {
   })
 
   test('does not keep a reader from reading where it may not write, and leaves nothing behind', async () => {
-    const { directory, file } = await interrupted()
+    const { directory, file } = await makeInterrupted()
     const temp = join(scratch(), 'tmp')
     mkdirSync(temp)
     for (let up = temp; up !== '/tmp' && up !== '/'; up = dirname(up)) chmodSync(up, 0o755)

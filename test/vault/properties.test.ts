@@ -38,7 +38,7 @@ interface Counted {
 }
 
 /** Opens a vault over a store that counts. */
-async function counted(file: string): Promise<Counted> {
+async function openCounted(file: string): Promise<Counted> {
   const clock = new TestClock()
   const inner = await openSqliteStore(file, { clock, random })
   let counts = { read: 0, written: 0, reads: 0 }
@@ -156,7 +156,7 @@ describe('work', () => {
       }
       for (let i = 0; i < 6; i++) {
         const secret = secrets[(size >> 1) + i] ?? aSecret('x')
-        const { vault, rows } = await counted(file)
+        const { vault, rows } = await openCounted(file)
         const value = await vault.read(async (reader) =>
           reader.value((await reader.resolve(secret.path))?.id ?? '', 1),
         )
@@ -167,7 +167,7 @@ describe('work', () => {
         expect((await vault.due(5)).ids).toEqual([])
         count('nothingDue', rows())
         vault.close()
-        const writer = await counted(file)
+        const writer = await openCounted(file)
         await writer.vault.transact(async (tx) => {
           const found = await tx.secret(secret.id)
           if (found !== undefined) await tx.putSecret({ ...found, updatedAt: 7 })
