@@ -287,7 +287,7 @@ describe('github-actions', () => {
     })
   })
 
-  test("undo of an earlier version's run: the old value goes back where the secret is; nothing is deleted", async () => {
+  test("undo of an earlier version's run: the old value goes back, and nothing is deleted", async () => {
     const [app, site] = [fake.place(REPO, { API_KEY: 'old' }), fake.place(SITE)]
     const session = await open({ repositories: ['octo/app', 'octo/site'] })
     await session.put(delivery('new-value'))
