@@ -1,6 +1,6 @@
 /**
- * What every SQLite connection to a vault has in common: settings, schema, page counts,
- * rows.
+ * The parts that every SQLite connection to a vault shares: settings, schema, page
+ * counts, rows.
  */
 import type Database from 'better-sqlite3'
 import type { Batch, Layout, TableName } from './port.ts'
@@ -10,7 +10,7 @@ type Connection = Database.Database
 const tables: readonly TableName[] = ['head', 'node', 'obj', 'audit']
 
 /**
- * The schema's text is part of the format: any other object in the file, such as a
+ * The schema's text is part of the file format. A file with any other object, such as a
  * trigger, is refused.
  */
 export const SCHEMA: readonly string[] = [
@@ -32,8 +32,8 @@ export function configure(db: Connection): void {
 }
 
 /**
- * Settings that matter only to a connection that writes. TRUNCATE holds for the
- * connection, not for the file.
+ * Settings that matter only to a connection that writes. None is stored in the file
+ * either.
  */
 export function configureWriter(db: Connection): void {
   db.pragma('journal_mode=TRUNCATE')
@@ -41,7 +41,7 @@ export function configureWriter(db: Connection): void {
     db.pragma(pragma)
 }
 
-/** Page and freelist counts as SQLite's header has them now. */
+/** The page and freelist counts that SQLite's header holds now. */
 export function layoutOf(db: Connection): Layout {
   const layout = new Uint8Array(8)
   const view = new DataView(layout.buffer)
@@ -50,7 +50,7 @@ export function layoutOf(db: Connection): Layout {
   return layout
 }
 
-/** Are the four tables all there is? */
+/** Tells whether the file's schema is exactly the four tables. */
 export function schemaIsOurs(db: Connection): boolean {
   const rows = db
     .prepare<unknown[], { type: string; sql: string | null }>(
@@ -63,21 +63,21 @@ export function schemaIsOurs(db: Connection): boolean {
   )
 }
 
-/** Two byte strings, compared natively. */
+/** Compares two byte strings by native code. */
 export function same(a: Uint8Array, b: Uint8Array): boolean {
   return Buffer.compare(a, b) === 0
 }
 
 /**
- * A column that holds anything but a blob was not written by us; an empty blob fails
- * verification above.
+ * Turns a column that holds anything but a blob into an empty blob, which the vault's
+ * verification refuses: this program writes only blobs.
  */
 export function blob(value: unknown): Uint8Array | undefined {
   if (value === undefined) return undefined
   return value instanceof Uint8Array ? value : new Uint8Array(0)
 }
 
-/** Puts and deletes of a batch, within the caller's transaction. */
+/** Writes the puts and deletes of a batch within the caller's transaction. */
 export function writeRows(db: Connection, batch: Pick<Batch, 'puts' | 'deletes'>): void {
   for (const table of tables) {
     const puts = batch.puts.filter((row) => row.table === table)
@@ -85,7 +85,7 @@ export function writeRows(db: Connection, batch: Pick<Batch, 'puts' | 'deletes'>
       const put = db.prepare(
         `INSERT INTO ${table}(i,b) VALUES(?,?) ON CONFLICT(i) DO UPDATE SET b=excluded.b`,
       )
-      // In the order of the keys: neighbours lie in one page.
+      // Written in the order of the keys, because neighbouring keys lie in one page.
       for (const row of puts.sort((a, b) =>
         BigInt.asIntN(64, a.key) < BigInt.asIntN(64, b.key) ? -1 : 1,
       ))
@@ -100,8 +100,8 @@ export function writeRows(db: Connection, batch: Pick<Batch, 'puts' | 'deletes'>
 }
 
 /**
- * Writes the head last; its length is constant, so writing it again for the final layout
- * moves nothing.
+ * Writes the head after all other rows. Its length is constant, so writing it a second
+ * time for the final layout does not change the layout.
  */
 export function writeHead(db: Connection, batch: Pick<Batch, 'head'>): Uint8Array {
   const put = db.prepare(

@@ -1,6 +1,6 @@
 /**
- * Making a vault file: complete under another name first, so that a crash leaves either
- * no vault or a whole one.
+ * Makes a vault file. It is completed under a temporary name first, so that a crash
+ * leaves either no vault or a whole one.
  */
 import { rmSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
@@ -11,7 +11,7 @@ import { codeOf, notWritable, writeFailure } from './failures.ts'
 import { APPLICATION_ID, FORMAT, discard, makeDirectory, publish, writeNew } from './files.ts'
 import type { Batch } from './port.ts'
 
-/** What stands in a new file after its first commit. */
+/** The rows of a new file after its first commit. */
 export type FirstBatch = Pick<Batch, 'puts' | 'head'>
 
 /**
@@ -62,7 +62,8 @@ function fill(path: string, first: FirstBatch): void {
 }
 
 /**
- * A journal left by an earlier vault of that name would be played back into the new one.
+ * Refuses a path where anything lies. A journal that an earlier vault of that name left
+ * would be played back into the new file.
  */
 function refuseExisting(file: string): void {
   if (statSync(file, { throwIfNoEntry: false }) !== undefined) throw exists(file)

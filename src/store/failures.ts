@@ -1,9 +1,9 @@
-/** What SQLite's and the file system's errors mean for the operator. */
+/** Turns errors of SQLite and of the file system into errors for the operator. */
 import { dirname } from 'node:path'
 import { RotateError } from '../core/errors.ts'
 import { pickDefined } from '../core/defined.ts'
 
-/** `SQLITE_…` or `E…` code of anything thrown; empty if there is none. */
+/** The `SQLITE_…` or `E…` code of anything that was thrown; empty if it has none. */
 export function codeOf(error: unknown): string {
   if (
     error !== null &&
@@ -12,8 +12,8 @@ export function codeOf(error: unknown): string {
     typeof error.code === 'string'
   )
     return error.code
-  // better-sqlite3 looks at the directory itself, whatever keeps it from doing so, and
-  // gives no code.
+  // better-sqlite3 checks for the directory by itself and throws a TypeError without a
+  // code if that fails for any reason.
   if (
     error instanceof TypeError &&
     error.message.startsWith('Cannot open database because the directory')
@@ -24,7 +24,7 @@ export function codeOf(error: unknown): string {
 
 const RESTORE = 'keep the file; restore a backup with: rotate vault restore'
 
-/** Damage of the container, exit 24. */
+/** The error for damage of SQLite's file as such, exit 24. */
 export function damaged(file: string, what: string, cause?: unknown): RotateError {
   return new RotateError(
     'tampered',
@@ -36,15 +36,15 @@ export function damaged(file: string, what: string, cause?: unknown): RotateErro
   )
 }
 
-/** What to type to see who may write there and what room is left. */
-export function lookAt(file: string): string {
+/** The commands that show who may write at that place and how much room is left. */
+function lookAt(file: string): string {
   const word = (text: string): string =>
     /^[\w./+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`
   const directory = dirname(file)
   return `ls -ld ${word(directory)} ${word(file)}; df ${word(directory)}`
 }
 
-/** A write that did not happen, exit 16. */
+/** The error for a write that did not happen, exit 16. */
 export function notWritable(file: string, why: string, cause?: unknown): RotateError {
   return new RotateError(
     'not-writable',
@@ -66,8 +66,8 @@ const WHY: readonly (readonly [RegExp, string])[] = [
 ]
 
 /**
- * An error of a write as a `RotateError`; `undefined` for what is not the storage's
- * fault.
+ * Turns an error of a write into a `RotateError`; `undefined` if the storage is not its
+ * cause.
  */
 export function writeFailure(file: string, error: unknown): RotateError | undefined {
   if (error instanceof RotateError) return error
@@ -79,7 +79,8 @@ export function writeFailure(file: string, error: unknown): RotateError | undefi
 }
 
 /**
- * An error of a read as a `RotateError`; `undefined` for what is not the storage's fault.
+ * Turns an error of a read into a `RotateError`; `undefined` if the storage is not its
+ * cause.
  */
 export function readFailure(file: string, error: unknown): RotateError | undefined {
   if (error instanceof RotateError) return error

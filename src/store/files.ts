@@ -1,6 +1,6 @@
 /**
- * What lies at the vault's path: told apart before SQLite touches it, each case with its
- * own words.
+ * Looks at what lies at the vault's path before SQLite touches it. Each kind of thing
+ * that is not a vault has its own message.
  */
 import {
   closeSync,
@@ -23,7 +23,7 @@ import { codeOf, damaged, readFailure } from './failures.ts'
 
 /** "rotV" in SQLite's application id. */
 export const APPLICATION_ID = 0x726f7456
-/** Format of the file; the same number stands in the authenticated header. */
+/** The number of the file format; the vault's authenticated header repeats it. */
 export const FORMAT = 1
 
 function noVault(file: string, why: string): RotateError {
@@ -33,9 +33,9 @@ function noVault(file: string, why: string): RotateError {
 }
 
 /**
- * The real path of the vault (links resolved, so that the journal lies beside the file
- * itself). `no-vault` if there is nothing, `usage` if it is a directory, device, pipe or
- * socket, `failed` if it may not be looked at.
+ * Finds the real path of the vault, with links resolved, so that the journal lies beside
+ * the file itself. Throws `no-vault` if nothing lies there, `usage` for a directory,
+ * device, pipe or socket, `failed` if the path may not be looked at.
  */
 export function locate(file: string): {
   readonly path: string
@@ -108,7 +108,8 @@ export function checkFileHeader(file: string, path: string): number {
         throw damaged(file, `byte ${at + i} of the file header is not what SQLite wrote`)
     }
   }
-  // An empty list of free pages has no first page, and a first page lies inside the file.
+  // A list of free pages has a first page exactly if it is not empty, and that page lies
+  // inside the file.
   const trunk = view.getUint32(32)
   if ((trunk === 0) !== (view.getUint32(36) === 0) || trunk > view.getUint32(28)) {
     throw damaged(file, 'the list of free pages in the file header is not what SQLite wrote')
@@ -117,9 +118,10 @@ export function checkFileHeader(file: string, path: string): number {
 }
 
 /**
- * Makes a directory and its missing parents, 0700, durable. Throws with code `ENOTDIR` if
- * a file stands in its place. Not `recursive: true`: that never returns where a directory
- * can't hold directories at all (`/proc`).
+ * Makes a directory and its missing parents with mode 0700, and makes them durable.
+ * Throws with code `ENOTDIR` if a file stands in its place. It does without
+ * `recursive: true`, which never returns where a directory can't hold directories at all
+ * (`/proc`).
  */
 export function makeDirectory(path: string): void {
   try {
@@ -139,8 +141,8 @@ export function makeDirectory(path: string): void {
 }
 
 /**
- * A new private file (0600 whatever the umask is) with these bytes, written through to
- * the disk. Throws with code `EEXIST`.
+ * Makes a private file (0600 whatever the umask is) with these bytes and writes it
+ * through to the disk. Throws with code `EEXIST` if the name is taken.
  */
 export function writeNew(path: string, bytes: Uint8Array): void {
   const fd = openSync(path, 'wx', 0o600)
@@ -154,18 +156,19 @@ export function writeNew(path: string, bytes: Uint8Array): void {
 }
 
 /**
- * Removes a file that is of no more use; that it can't be is never the error to report.
+ * Removes a file that is not needed any more. It never throws, because a failure here
+ * would hide the error that led to it.
  */
 export function discard(path: string): void {
   try {
     unlinkSync(path)
   } catch {
-    // gone already, or in a place that could not be written in the first place
+    // The file is gone already, or could not be made in the first place.
   }
 }
 
-/** Makes the entries of a directory durable. A file system that can't is not an error. */
-export function syncDirectory(path: string): void {
+/** Makes the entries of a directory durable, where its file system can. */
+function syncDirectory(path: string): void {
   let fd: number
   try {
     fd = openSync(path, 'r')
@@ -175,7 +178,7 @@ export function syncDirectory(path: string): void {
   try {
     fsyncSync(fd)
   } catch {
-    // EINVAL on file systems without directory sync: there is nothing better to do
+    // File systems that can't sync a directory answer EINVAL, and offer nothing else.
   } finally {
     closeSync(fd)
   }
@@ -193,7 +196,8 @@ export function publish(temporary: string, final: string): void {
     const code = codeOf(error)
     if (code !== 'EPERM' && code !== 'ENOTSUP' && code !== 'EOPNOTSUPP' && code !== 'EMLINK')
       throw error
-    // No hard links here: claim the name, then replace the claim.
+    // This file system has no hard links, so an empty file claims the name and is then
+    // replaced.
     closeSync(openSync(final, 'wx', 0o600))
     renameSync(temporary, final)
     syncDirectory(dirname(final))

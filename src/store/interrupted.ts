@@ -1,6 +1,6 @@
 /**
- * Reading a vault whose last commit was interrupted, from a place where we may not write:
- * a repaired private copy.
+ * Reads a vault whose last commit was interrupted, where this process may not write: from
+ * a private copy that SQLite repairs.
  */
 import { chmodSync, copyFileSync, existsSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -10,7 +10,7 @@ import { readFailure } from './failures.ts'
 
 /**
  * Copies file and journal into a private directory (0700), where SQLite can undo the
- * interrupted commit. What is copied is sealed, as it was. Must not run while this
+ * interrupted commit. The copy is sealed, as the vault is. Must not run while this
  * process has the file open. `failed` if there is no room or the file keeps changing.
  */
 export function copyForReading(
@@ -49,8 +49,8 @@ export function copyForReading(
 }
 
 /**
- * Sizes and times of file and journal: equal before and after means that nobody wrote
- * meanwhile.
+ * The sizes and times of file and journal. If they are the same before and after copying,
+ * nobody has written meanwhile.
  */
 function stamp(path: string): string {
   return ['', '-journal']

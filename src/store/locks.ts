@@ -13,8 +13,9 @@ import { makeDirectory } from './files.ts'
 type Connection = Database.Database
 
 /**
- * Files that this process holds: SQLite must not open them a second time here, and `fs`
- * never.
+ * The lock files that this process holds. Neither SQLite nor `fs` may open them a second
+ * time in this process: closing any descriptor of a file drops all of a process's POSIX
+ * locks on it.
  */
 const held = new Map<string, Connection>()
 
@@ -26,7 +27,7 @@ function tryLock(path: string): Connection | undefined {
   let db: Connection | undefined
   try {
     db = new Database(path, { fileMustExist: true, timeout: 0 })
-    // A journal in memory leaves no second file; nothing is ever written.
+    // With its journal in memory the lock leaves no second file; nothing is ever written.
     db.pragma('journal_mode=MEMORY')
     db.exec('BEGIN IMMEDIATE')
     return db
@@ -38,8 +39,8 @@ function tryLock(path: string): Connection | undefined {
 }
 
 /**
- * Takes the lock of a file just made. Another process may sweep it away before, during or
- * after the opening: then `undefined`.
+ * Takes the lock of a file that was just made. Returns `undefined` if another process has
+ * swept the file away before, during or after the opening.
  */
 function tryFresh(path: string): Connection | undefined {
   let db: Connection | undefined
@@ -92,8 +93,8 @@ class FileLocks implements Locks {
   }
 
   /**
-   * Removes what dead processes left. Only a file whose lock is ours at that moment is
-   * removed.
+   * Removes the lock files of dead processes. Each is removed only while this process
+   * holds its lock.
    */
   #sweep(): void {
     for (const name of readdirSync(this.#directory)) {
@@ -106,7 +107,7 @@ class FileLocks implements Locks {
         rmSync(path, { force: true })
         db.close()
       } catch {
-        // Left for another time.
+        // A later sweep will remove it.
       }
     }
   }
@@ -166,8 +167,8 @@ class FileLocks implements Locks {
 }
 
 /**
- * Locks in `<stateDir>/locks/`; the directory is made when first needed (0700). Throws
- * `not-writable` if it can't be.
+ * Makes the locks that lie in `<stateDir>/locks/`. The directory is made when it is first
+ * needed (0700); that throws `not-writable` if it is impossible.
  */
 export function createLocks(stateDir: string, random: Random): Locks {
   return new FileLocks(stateDir, random)

@@ -1,7 +1,8 @@
 /**
- * Where sealed rows live. Everything above this line sees keys, opaque bytes and batches
- * that are values; no SQL, no cursor, no transaction. A store promises atomicity,
- * durability and isolation, and nothing about honesty: whoever reads verifies.
+ * The port to a store of sealed rows. The vault sees keys, opaque bytes, and batches that
+ * are plain values, but no SQL, cursor or transaction. A store promises atomicity,
+ * durability and isolation. It does not promise that rows are unchanged: the vault
+ * verifies what it reads.
  */
 
 /**
@@ -25,10 +26,10 @@ export interface Row extends RowKey {
 }
 
 /**
- * All rows with `from` ≤ key ≤ `to` (as unsigned numbers with the same top bit), at most
- * `limit`, ascending.
+ * All rows with `from` ≤ key ≤ `to`, at most `limit` of them, ascending. Keys are
+ * unsigned; `from` and `to` must have the same top bit.
  */
-export interface RowRange {
+interface RowRange {
   readonly table: TableName
   readonly from: bigint
   readonly to: bigint
@@ -51,9 +52,9 @@ export interface ReadResult {
 }
 
 /**
- * What a store wants the sealed head to remember about its own outer shape (for SQLite:
- * page and freelist counts), so that damage which no row shows is found before the next
- * write. Opaque, 8 bytes; zeros where a store has nothing to say.
+ * Eight opaque bytes in which a store describes its own outer shape (for SQLite: page and
+ * freelist counts). The sealed head remembers them, so that damage which no row shows is
+ * found before the next write. A store without such a shape uses zeros.
  */
 export type Layout = Uint8Array
 
@@ -65,8 +66,9 @@ export interface Batch {
   readonly puts: readonly Row[]
   readonly deletes: readonly RowKey[]
   /**
-   * The new head for the layout after the change. Pure; called inside the commit because
-   * only then the layout is known, perhaps twice. Every answer has the same length.
+   * Computes the new head for the layout after the change. The store calls it inside the
+   * commit, because only then the layout is known, and perhaps twice; so it must have no
+   * effect, and every answer must have the same length.
    */
   head(layout: Layout): Uint8Array
 }
@@ -76,26 +78,26 @@ export class HeadMoved extends Error {
   override readonly name = 'HeadMoved'
 }
 
-/** The commit may or may not have been applied: read the head again to learn which. */
+/** The commit may or may not have been applied; reading the head again tells which. */
 export class CommitUnknown extends Error {
   override readonly name = 'CommitUnknown'
 }
 
 /**
- * Looking after the container itself. Each call waits up to 30 s for a commit of another
- * process.
+ * Operations on the container (for SQLite: the file) as a whole. Each call waits up to 30
+ * s for a commit of another process.
  */
 export interface Upkeep {
-  /** The outer shape as it is now. */
+  /** The container's present outer shape. */
   layout(): Promise<Layout>
   /**
-   * The container's own check of its structure; what it found, nothing if all is well.
-   * Readers go on, commits wait.
+   * Runs the container's own check of its structure and returns the faults that it found.
+   * Readers go on meanwhile; commits wait.
    */
   quickCheck(): Promise<readonly string[]>
   /**
-   * Takes as much room beside the file as this content needs, until the returned function
-   * is called or the process dies. Throws `not-writable` where there is not so much.
+   * Reserves as much room beside the file as this content needs, until the returned
+   * function is called or the process dies. Throws `not-writable` if there is too little.
    */
   room(content: Uint8Array): Promise<() => void>
   /**
@@ -110,7 +112,7 @@ export interface Upkeep {
  * `locked` (30 s of waiting), `not-writable` (nothing changed), `failed` (can't be read).
  */
 export interface Store {
-  /** What only a container of its own can do. */
+  /** Absent where the store has no container of its own. */
   readonly upkeep?: Upkeep
   read(request: ReadRequest): Promise<ReadResult>
   /**
@@ -120,8 +122,8 @@ export interface Store {
   commit(batch: Batch): Promise<Uint8Array>
   /**
    * Keeps other writers out until the next `commit` of this store, or until the returned
-   * function is called. For a writer that lost too often. Readers go on; a dead process
-   * frees it.
+   * function is called; a process that dies frees it too. It is for a writer that has
+   * lost races. Readers go on meanwhile.
    */
   turn(): Promise<() => void>
   /** Opens the container anew after `CommitUnknown`. */

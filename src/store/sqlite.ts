@@ -36,8 +36,8 @@ type Statement = Database.Statement<unknown[], unknown>
 const BUSY_MS = 30_000
 
 /**
- * Files that this process has open, by device and inode: their header must not be read
- * through another descriptor (see files.ts).
+ * The files that this process has open, by device and inode. Their header must not be
+ * read through another descriptor (see `checkFileHeader`).
  */
 const openHere = new Map<string, number>()
 
@@ -59,7 +59,7 @@ function prepare(db: Connection): Statements {
   }
 }
 
-/** How a writer waits for its turn. */
+/** What a writer needs in order to wait for its turn. */
 export interface Waiting {
   readonly clock: Pick<Clock, 'sleep' | 'monotonic'>
   readonly random: Random
@@ -90,8 +90,8 @@ class SqliteStore implements Store {
   }
 
   /**
-   * The connection for reading; on the first call it may have to repair the remains of a
-   * killed writer.
+   * Opens the connection for reading. This may first have to undo what a killed writer
+   * left.
    */
   async open(): Promise<void> {
     try {
@@ -104,9 +104,9 @@ class SqliteStore implements Store {
   }
 
   /**
-   * A writer was killed in the middle of its commit. SQLite undoes that only through a
-   * connection that may write; where we may not, file and journal are copied to a private
-   * place and repaired there.
+   * A writer was killed in the middle of its commit. SQLite undoes the rest only through
+   * a connection that may write; where this process may not, file and journal are copied
+   * to a private place and repaired there.
    */
   async #openInterrupted(first: unknown): Promise<void> {
     try {
@@ -144,8 +144,8 @@ class SqliteStore implements Store {
     try {
       db?.close()
     } catch {
-      // A connection that can't be closed is of no more use, and nothing was pending in
-      // it.
+      // Nothing was pending in a connection that can't be closed, and it is not used
+      // again.
     }
   }
 
@@ -185,7 +185,7 @@ class SqliteStore implements Store {
     return this.#db
   }
 
-  #prepared(): Statements {
+  #prepareOnce(): Statements {
     return (this.#statements ??= prepare(this.#connection()))
   }
 
@@ -210,8 +210,8 @@ class SqliteStore implements Store {
 
   #readNow(request: ReadRequest): ReadResult {
     const db = this.#connection()
-    const statements = this.#prepared()
-    // Within a turn there is a transaction already.
+    const statements = this.#prepareOnce()
+    // Within a turn the transaction has begun already.
     const outer = db.inTransaction
     if (!outer) statements.begin.run()
     try {
@@ -229,7 +229,7 @@ class SqliteStore implements Store {
   }
 
   #range(table: TableName, from: bigint, to: bigint, limit: number): Row[] {
-    const { range } = this.#prepared()
+    const { range } = this.#prepareOnce()
     let statement = range.get(table)
     if (statement === undefined) {
       statement = this.#connection()
@@ -260,7 +260,7 @@ class SqliteStore implements Store {
       return roomBeside(this.#path, content)
     },
     copyInto: async (path) => {
-      // The first read undoes what a killed writer left.
+      // This read undoes what a killed writer may have left.
       await this.read({})
       const { copyInto } = await import('./upkeep.ts')
       copyInto(this.#connection(), path)
@@ -311,9 +311,9 @@ class SqliteStore implements Store {
   }
 
   /**
-   * `BEGIN IMMEDIATE`, asked for every millisecond or two. SQLite's own waiting sleeps
-   * longer the longer it has waited, so that whoever came last wins; it would also stop
-   * this whole process.
+   * Tries `BEGIN IMMEDIATE` every one to four milliseconds until it works. SQLite's own
+   * waiting sleeps longer the longer it has waited, which favours whoever came last; it
+   * would also block this whole process.
    */
   async #begin(): Promise<void> {
     const { clock, random, db } = this.#writer()
@@ -334,7 +334,7 @@ class SqliteStore implements Store {
   }
 
   #apply(db: Connection, batch: Batch): Uint8Array {
-    const { get } = this.#prepared()
+    const { get } = this.#prepareOnce()
     const stored = blob(get.head.get(2n))
     if (stored === undefined || !same(stored, batch.expected))
       throw new HeadMoved('another process committed first')
@@ -354,11 +354,12 @@ class SqliteStore implements Store {
     try {
       if (this.#db?.inTransaction === true) this.#db.exec('ROLLBACK')
     } catch {
-      // SQLite has rolled back by itself already, or will when the file is opened next.
+      // SQLite has rolled back by itself already, or will do so when the file is opened
+      // next.
     }
   }
 
-  /** The connection for writing, opened when it is first needed. */
+  /** Returns the connection for writing, which is opened when it is first needed. */
   #writer(): Waiting & { readonly db: Connection } {
     if (this.#cleanUp !== undefined || this.#waiting === undefined)
       throw notWritable(this.#file, 'it was opened for reading only')
@@ -397,8 +398,8 @@ class SqliteStore implements Store {
 }
 
 /**
- * Opens an existing vault file for reading; it becomes writable at the first commit if it
- * is told how to wait. Errors as `Store` says.
+ * Opens an existing vault file for reading. If `waiting` is given, the first commit also
+ * opens it for writing. `Store` lists the errors.
  */
 export async function openSqliteStore(file: string, waiting?: Waiting): Promise<Store> {
   const store = new SqliteStore(file, waiting)

@@ -1,6 +1,6 @@
 /**
- * Looking after an SQLite file as a whole: its own check of itself, copies of it, and
- * reading one that is damaged.
+ * Operations on an SQLite file as a whole: its check of its own structure, copying it,
+ * and reading a damaged one.
  */
 import { closeSync, constants, fsyncSync, openSync, rmSync, writeSync } from 'node:fs'
 import Database from 'better-sqlite3'
@@ -14,7 +14,8 @@ import { pickDefined } from '../core/defined.ts'
 type Connection = Database.Database
 
 /**
- * `PRAGMA quick_check`: finds what no row shows, such as a page that is in two places.
+ * Runs `PRAGMA quick_check`, which finds faults that no row shows, such as a page that is
+ * used in two places.
  */
 export function structureOf(db: Connection): readonly string[] {
   try {
@@ -27,8 +28,9 @@ export function structureOf(db: Connection): readonly string[] {
 }
 
 /**
- * `VACUUM INTO` an existing empty file: one read transaction, no page of an earlier
- * commit is taken along. Commits of others wait that long (0.8 s at 357 MB).
+ * Runs `VACUUM INTO` an existing empty file, in one read transaction and without free
+ * pages, which could hold rows of earlier commits. Commits of other processes wait
+ * meanwhile (0.8 s for 357 MB).
  */
 export function copyInto(db: Connection, path: string): void {
   try {
@@ -48,9 +50,9 @@ export function copyInto(db: Connection, path: string): void {
 }
 
 /**
- * Room that nobody else can take: a file without a name, which the kernel frees with its
- * descriptor, however the process ends. Its content should not be such that a file system
- * can shorten it.
+ * Reserves room on the disk with a file whose name is removed at once, so that the kernel
+ * frees it with its descriptor, however the process ends. The content should be random,
+ * because a file system may compress anything else.
  */
 export function roomBeside(path: string, content: Uint8Array): () => void {
   const file = `${path}.room-${process.pid}`
@@ -78,25 +80,25 @@ export function roomBeside(path: string, content: Uint8Array): () => void {
   }
 }
 
-/** A damaged file, read row by row without any check. */
+/** A damaged file that is read row by row without any check. */
 export interface RawFile {
   row(table: TableName, key: bigint): Uint8Array | undefined
   /**
    * All rows that can be read, in order of their keys. Calls `unreadable` for each range
-   * of keys that can't.
+   * of keys that can't be read.
    */
   rows(table: TableName, unreadable: () => void): Iterable<Row>
   close(): void
 }
 
 const PAGE = 500
-/** A range that can't be read is halved so often at most, over all of a table. */
+/** How many times ranges that can't be read are halved, over all of a table. */
 const HALVINGS = 4000
 const MAX = (1n << 63n) - 1n
 
 /**
- * Opens whatever SQLite still takes for a database. `no-vault`, `usage`, `tampered` if it
- * does not.
+ * Opens any file that SQLite still takes for a database; throws `no-vault`, `usage` or
+ * `tampered` for any other.
  */
 export function openRaw(file: string): RawFile {
   const { path } = locate(file)

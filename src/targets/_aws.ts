@@ -1,6 +1,6 @@
 /**
- * What the targets at AWS have in common in their configuration: whose key signs, and
- * where.
+ * The configuration that the targets at AWS share: the key that signs the calls, and the
+ * region.
  */
 import { z } from 'zod'
 import type { AdapterContext } from '../core/provider.ts'
@@ -49,6 +49,7 @@ export function awsClient(
 }
 
 /**
- * Between looks at what a write did: AWS promises no read after write for either service.
+ * Pauses between looks at the result of a write, because AWS promises for neither service
+ * that a read shows the write before it.
  */
 export const LOOK_PAUSES_MS = [500, 1500, 3000]

@@ -1,13 +1,14 @@
 /**
- * May a new file take the place of this one, or its text be exchanged in place, and what
- * would be lost? Owner, mode, access list (ACL) and extended attributes are kept or
- * refused before anything is made.
+ * Finds out whether a new file may take the place of an old one, or the old one's text be
+ * exchanged in place, without losing attributes. Owner, mode, access list (ACL) and
+ * extended attributes are kept; where that is impossible, the file is refused before
+ * anything is made.
  *
  * Node reads neither access lists nor attributes. GNU tar does, into the header of an
  * archive
  * (https://www.gnu.org/software/tar/manual/html_node/Extended-File-Attributes.html), and
- * GNU cp copies them. Where they are not there, `ls` at least shows an access list by a
- * plus behind the mode.
+ * GNU cp copies them. Where these programs are missing, `ls` at least shows by a plus
+ * behind the mode that there is an access list.
  */
 import { constants, realpathSync, type Stats } from 'node:fs'
 import { access, lstat, open, readFile, rm, stat, utimes } from 'node:fs/promises'
@@ -17,8 +18,8 @@ import { visible } from '../core/names.ts'
 import type { AdapterContext } from '../core/provider.ts'
 
 /**
- * The file under the one name that it has without symbolic links on the way; a directory
- * that is not there has none.
+ * The file's path without symbolic links on the way. A directory that does not exist is
+ * taken as it is named.
  */
 export function placeOf(path: string): string {
   try {
@@ -40,7 +41,10 @@ export function codeOf(thrown: unknown): string {
   return typeof code === 'string' ? code : ''
 }
 
-/** Prefix of our own files beside the target: `.NAME.rotate`. */
+/**
+ * The prefix `.NAME.rotate` of the files that this program makes beside the target's
+ * file.
+ */
 export function beside(path: string): string {
   return join(dirname(path), `.${basename(path)}.rotate`)
 }
@@ -50,8 +54,8 @@ const IN_PLACE =
   'leave a part of the text)'
 
 /**
- * Can a new file take the place of this one and be like it? Throws where it can't; leaves
- * nothing behind.
+ * Throws unless a new file with the same attributes can take the place of this one. It
+ * leaves nothing behind.
  */
 export async function replaceable(
   path: string,
@@ -65,7 +69,7 @@ export async function replaceable(
     () => `, or ${IN_PLACE}`,
     () => '',
   )
-  // The others would keep the old file, with a value that is ended later.
+  // The other names would keep the old file, with a value that is revoked later.
   if (nlink > 1)
     throw refusal(
       'misconfigured',
@@ -86,13 +90,10 @@ export async function replaceable(
     if (uid !== user) throw notKept(shown, `belongs to the user ${uid}`, instead)
     if (!groups.includes(gid)) throw notKept(shown, `belongs to the group ${gid}`, instead)
   }
-  await rehearsed(path, stats, context, instead)
+  await rehearse(path, stats, context, instead)
 }
 
-/**
- * Is the text of this file ours to exchange, in the file as it is? Throws where it is
- * not.
- */
+/** Throws unless this process may exchange the text of the file in place. */
 export async function writable(path: string, context: AdapterContext): Promise<void> {
   await changeable([path], context)
   try {
@@ -117,7 +118,7 @@ async function changeable(paths: readonly string[], context: AdapterContext): Pr
     const shown = visible(path, 200)
     if ((await access(path, constants.W_OK).then(() => '', codeOf)) === 'EPERM')
       throw immutable(shown, 'immutable', 'i')
-    const flags = (await said(context, ['lsattr', '-d', '--', path])).split(' ')[0] ?? ''
+    const flags = (await textOf(context, ['lsattr', '-d', '--', path])).split(' ')[0] ?? ''
     if (flags.includes('i')) throw immutable(shown, 'immutable', 'i')
     if (flags.includes('a')) throw immutable(shown, 'append-only', 'a')
   }
@@ -143,10 +144,10 @@ function notKept(shown: string, what: string, instead: string): AdapterError {
 let tries = 0
 
 /**
- * Makes an empty file beside this one as like it as a new one would be, and takes it away
- * again.
+ * Rehearses the exchange: makes an empty file beside this one with the same attributes,
+ * and removes it again.
  */
-async function rehearsed(
+async function rehearse(
   path: string,
   stats: Stats,
   context: AdapterContext,
@@ -156,7 +157,7 @@ async function rehearsed(
   if (
     own &&
     (await attributesOf([path], context))[0] === '' &&
-    !(await handsDown(dirname(placeOf(path)), context))
+    !(await inheritsAccessList(dirname(placeOf(path)), context))
   )
     return
   const attempt = `${beside(path)}.try-${process.pid}-${++tries}`
@@ -174,8 +175,8 @@ async function rehearsed(
 }
 
 /**
- * Makes the new file like the old one in everything but its text and its times, and looks
- * whether it is. Throws `denied` where it is not.
+ * Gives the new file all attributes of the old one except its times, and checks that it
+ * has them. Throws `denied` if it has not.
  */
 export async function copyAttributes(
   path: string,
@@ -189,7 +190,7 @@ export async function copyAttributes(
   await ownedBy(fresh, stats, shown, instead)
   let [wanted, found] = await attributesOf([path, fresh], context)
   if (wanted !== found) {
-    await said(context, ['cp', '--attributes-only', '--preserve=all', '--', path, fresh])
+    await textOf(context, ['cp', '--attributes-only', '--preserve=all', '--', path, fresh])
     // The times are those of the new text.
     const seconds = context.clock.now() / 1000
     await utimes(fresh, seconds, seconds)
@@ -235,9 +236,9 @@ async function ownedBy(
 const hasList = (attributes = ''): boolean => /acl/.test(attributes)
 
 /**
- * Access list and extended attributes of each of these files, all of one directory, as
- * one text that is the same for the same ones; empty where there are none, or where
- * nothing of this system shows them.
+ * The access list and extended attributes of each of these files, which lie in one
+ * directory, as a text that can be compared. It is empty if there are none, or if no
+ * program of this system shows them.
  */
 async function attributesOf(
   paths: readonly [string, ...string[]],
@@ -262,7 +263,7 @@ async function attributesOf(
   if (told.length === paths.length) return told
   return Promise.all(
     paths.map(async (path) =>
-      /^\S{10}\+/.test(await said(context, ['ls', '-ld', '--', path])) ? 'acl' : '',
+      /^\S{10}\+/.test(await textOf(context, ['ls', '-ld', '--', path])) ? 'acl' : '',
     ),
   )
 }
@@ -270,8 +271,8 @@ async function attributesOf(
 const BLOCK = 512
 
 /**
- * The attributes of each file of an archive: in an extended header before it, in records
- * that are their length, a space, `name=value` and a line end
+ * The attributes of each file of a tar archive. They stand in an extended header before
+ * it, in records that are their length, a space, `name=value` and a line end
  * (https://pubs.opengroup.org/onlinepubs/9699919799/utilities/pax.html).
  */
 function attributesIn(archive: Buffer): readonly string[] {
@@ -307,14 +308,14 @@ function recordsIn(header: Buffer): readonly string[] {
 }
 
 /**
- * Would a new file in this directory get an access list? Only a default list that has a
- * mask names others than the owner, the group and the rest:
- * https://man7.org/linux/man-pages/man5/acl.5.html. On Linux, where `getfacl` is not
- * there to tell it from a list of the directory's own, it is assumed.
+ * Tells whether a new file in this directory would inherit an access list. Only a default
+ * list that has a mask names others than the owner, the group and the rest:
+ * https://man7.org/linux/man-pages/man5/acl.5.html. On Linux, without `getfacl`, which
+ * tells a default list from a list of the directory's own, a default list is assumed.
  */
-async function handsDown(directory: string, context: AdapterContext): Promise<boolean> {
-  if (!/^\S{10}\+/.test(await said(context, ['ls', '-ld', '--', directory]))) return false
-  const listed = await said(context, ['getfacl', '-c', '-p', '--', directory])
+async function inheritsAccessList(directory: string, context: AdapterContext): Promise<boolean> {
+  if (!/^\S{10}\+/.test(await textOf(context, ['ls', '-ld', '--', directory]))) return false
+  const listed = await textOf(context, ['getfacl', '-c', '-p', '--', directory])
   return listed === '' ? process.platform === 'linux' : /^default:mask:/m.test(listed)
 }
 
@@ -328,8 +329,11 @@ function inherits(path: string, instead: string): AdapterError {
   )
 }
 
-/** What a program of the system wrote; empty where it failed or is not there. */
-async function said(context: AdapterContext, argv: readonly string[]): Promise<string> {
+/**
+ * Runs a program of the system and returns its output; empty if it failed or is not
+ * there.
+ */
+async function textOf(context: AdapterContext, argv: readonly string[]): Promise<string> {
   return new TextDecoder().decode(await output(context, argv))
 }
 
@@ -354,7 +358,7 @@ async function output(
 }
 
 /**
- * Where something is mounted, as Linux says it
+ * The mount points that Linux lists
  * (https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html: the fifth field, in
  * octal where it has spaces).
  */
@@ -367,7 +371,7 @@ async function mountPoints(): Promise<ReadonlySet<string>> {
   return new Set(text.split('\n').map((line) => octal(line.split(' ')[4] ?? '')))
 }
 
-/** What stands at this path; `undefined` if nothing does. */
+/** Looks at a path without following a link; `undefined` if nothing is there. */
 export async function lookAt(path: string): Promise<Stats | undefined> {
   try {
     return await lstat(path)

@@ -1,10 +1,10 @@
 /**
- * Where a Kubernetes cluster is and as whom we speak to it (reference/providers.md 16): a
- * kubeconfig, or an address with the token of a service account.
+ * The address of a Kubernetes cluster and the credential for it, from a kubeconfig, or
+ * from a configured address with the token of a service account.
  * https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/
  *
- * What a kubeconfig may say and we do not do is refused by name, so that nobody is spoken
- * to in another way than kubectl would.
+ * A setting of a kubeconfig that is not supported here is refused by its name, so that no
+ * cluster is addressed in another way than kubectl would.
  */
 import { readFile } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
@@ -62,7 +62,8 @@ const fault = (message: string, hints: readonly string[] = []): AdapterError =>
   new AdapterError('misconfigured', message, { hints })
 
 /**
- * Reads the files anew: the token of a service account in a pod changes about every hour.
+ * Reads the files anew at each call, because the token of a service account in a pod
+ * changes about every hour.
  */
 export async function clusterOf(options: ClusterOptions): Promise<Cluster> {
   if (options.kubeconfig !== undefined) return fromKubeconfig(options.kubeconfig, options.context)
@@ -96,7 +97,7 @@ async function fromKubeconfig(path: string, wanted: string | undefined): Promise
   try {
     document = parse(await textOf(path))
   } catch (thrown) {
-    // A parser's complaint quotes the file.
+    // The parser's own message is dropped, because it quotes the file.
     throw thrown instanceof AdapterError ? thrown : fault(`${path} is not YAML`)
   }
   const read = Kubeconfig.safeParse(document)
@@ -129,7 +130,7 @@ async function fromKubeconfig(path: string, wanted: string | undefined): Promise
   const context = entry(config.contexts, 'context', name)
   const cluster = entry(config.clusters, 'cluster', String(context['cluster'] ?? ''))
   const user = entry(config.users, 'user', String(context['user'] ?? ''))
-  /** In the file itself, base64, or in a file beside it. */
+  /** The data stands in the kubeconfig itself, as base64, or in a file that it names. */
   const pem = async (
     from: Readonly<Record<string, unknown>>,
     key: string,
@@ -149,7 +150,7 @@ async function fromKubeconfig(path: string, wanted: string | undefined): Promise
     await pem(user, 'client-key'),
   ]
   const { token: inline, tokenFile } = user
-  // kubectl, too, prefers the file.
+  // If both are given, the file counts, as it does for kubectl.
   const token =
     typeof tokenFile === 'string' && tokenFile !== ''
       ? await tokenIn(resolve(dirname(path), tokenFile))

@@ -1,8 +1,7 @@
 /**
- * Restarting workloads so that their pods take a new value, and waiting until they have
- * (reference/providers.md 16). Done as `kubectl rollout restart` and
- * `kubectl rollout status` do it: an annotation of the pod template changes, and the
- * controller's status tells how far it is.
+ * Restarts workloads so that their pods take a new value, and waits until they have. This
+ * follows `kubectl rollout restart` and `kubectl rollout status`: an annotation of the
+ * pod template changes, and the controller's status tells how far it is.
  * https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#deployment-status
  */
 import { AdapterError } from '../core/errors.ts'
@@ -12,7 +11,10 @@ import { until } from '../net/json-api.ts'
 
 const LIMIT_MS = 15 * 60_000
 const RESTARTED = 'kubectl.kubernetes.io/restartedAt'
-/** Which delivery the pods were restarted for: a repetition of it restarts nothing. */
+/**
+ * The annotation that names the delivery for which the pods were restarted, so that
+ * repeating a delivery restarts nothing.
+ */
 const DELIVERY = 'rotate-delivery'
 
 export interface Workload {
@@ -35,13 +37,16 @@ const within = (from: unknown, ...keys: readonly string[]): unknown =>
     (at, key) => (typeof at === 'object' && at !== null ? (at as KubeObject)[key] : undefined),
     from,
   )
-/** Zeros are left out of a status. */
+/** Kubernetes leaves a count out of the status when it is zero. */
 const count = (from: unknown, ...keys: readonly string[]): number => {
   const found = within(from, ...keys)
   return typeof found === 'number' ? found : 0
 }
 
-/** It is there, and a change of its template makes its controller replace all pods. */
+/**
+ * Checks that the workload exists and that its controller replaces all pods when the
+ * template changes.
+ */
 export async function probeWorkload(
   kube: Kubernetes,
   { kind, name, path }: Workload,
@@ -65,7 +70,7 @@ export async function probeWorkload(
     stuck('has a partition, below which no pod is replaced')
 }
 
-/** All are restarted first, then waited for. */
+/** Restarts all workloads first and then waits for each. */
 export async function rollOut(
   kube: Kubernetes,
   workloads: readonly Workload[],
@@ -107,7 +112,7 @@ function restart(
 }
 
 function finished({ kind, name }: Workload, object: KubeObject, generation: number): boolean {
-  // Until the controller has seen the change its numbers are of before it.
+  // Until the controller has seen the change, its status describes the state before it.
   if (count(object, 'status', 'observedGeneration') < generation) return false
   const status = (key: string): number => count(object, 'status', key)
   if (kind === 'daemonset') {
@@ -136,7 +141,7 @@ function finished({ kind, name }: Workload, object: KubeObject, generation: numb
         hints: [`kubectl rollout status deployment/${name}`],
       },
     )
-  // Old pods that still end still use the old value.
+  // Old pods use the old value until they have ended.
   const updated = status('updatedReplicas')
   return (
     updated >= wanted && status('replicas') <= updated && status('availableReplicas') >= updated

@@ -1,7 +1,7 @@
 /**
  * One name in several places (projects, services, scripts), of which each may hold
- * another value: how that is said to the engine, and how an undo gives every place
- * exactly its own back.
+ * another value: how a target reports that to the engine, and how an undo gives every
+ * place exactly its own value back.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -12,11 +12,11 @@ import { pickDefined } from '../core/defined.ts'
 
 /** What a place holds under a name. */
 export interface Kept {
-  /** Left out where nobody is shown it. */
+  /** Left out if the vendor never shows it. */
   readonly value?: Secret
   /**
-   * Changes with every write; `null` where the place shows nothing of the kind. For
-   * values that can't be read.
+   * A mark that the vendor changes with every write, such as a date or digest, for values
+   * that can't be read; `null` if the place has no such mark.
    */
   readonly sign?: string | null
   /** What else an undo must put back there. */
@@ -27,36 +27,39 @@ export interface Kept {
 export interface Slot {
   readonly path: string
   readonly name: string
-  /** `null`: it is proven that there is nothing. */
+  /** `null` if the place provably holds nothing. */
   readonly kept: Kept | null
 }
 
-/** What one place gets back under one name. */
+/** What an undo writes back to one place under one name. */
 export interface Back {
   readonly path: string
   readonly name: string
   /**
-   * `null`: nothing stood there. `undefined`: what stood there can be neither read nor
-   * known.
+   * `null` if nothing stood there; `undefined` if what stood there can be neither read
+   * nor known.
    */
   readonly value: Secret | null | undefined
   /** See `Kept`; only where the value could not be read. */
   readonly sign?: string
   readonly more: Readonly<Record<string, unknown>>
-  /** It was seen there before the first write, so it is made again if it is gone. */
+  /**
+   * Whether something was seen there before the first write; it is made again if it is
+   * gone now.
+   */
   readonly stood: boolean
 }
 
 /**
- * Journals of an older program have the values of single places under such names, which
- * begin with a slash.
+ * The name, beginning with a slash, under which journals of earlier versions of this
+ * program hold the value of a single place.
  */
 const own = (path: string, name: string): string => `${path}/${name}`
 
 /**
- * What the names hold. Where places differ, the first that does not agree with the others
- * before it: nobody may take that for a success. A name that can't be read somewhere is
- * left out.
+ * Returns the value of each name. If places differ, it returns the first value that
+ * differs from the ones before it, so that a partial delivery is not taken for a success.
+ * A name that can't be read at some place is left out.
  */
 export function currentOf(
   slots: readonly Slot[],
@@ -79,7 +82,7 @@ export function currentOf(
   return Object.fromEntries(found)
 }
 
-/** What stands at the places, with what `backsOf` needs to put it back. */
+/** Describes what stands at the places, with what `backsOf` needs to put it back. */
 export function standingOf(slots: readonly Slot[], names: readonly string[]): Standing {
   const values = currentOf(slots, names, () => undefined)
   const hidden = Object.fromEntries(
@@ -108,7 +111,7 @@ export function standingOf(slots: readonly Slot[], names: readonly string[]): St
   }
 }
 
-/** One sign for all places: it changes when one of them does. */
+/** Combines the signs of all places into one, which changes when any of them does. */
 function signOf(slots: readonly Slot[], name: string): string | null {
   const at = slots.filter((slot) => slot.name === name)
   if (
@@ -125,7 +128,7 @@ function signOf(slots: readonly Slot[], name: string): string | null {
   )
 }
 
-/** The first of these names that no place has. */
+/** The first of these names that no place holds. */
 export function missingIn(slots: readonly Slot[], names: readonly string[]): string | undefined {
   return names.find((name) => !slots.some((slot) => slot.name === name && slot.kept !== null))
 }
@@ -145,11 +148,11 @@ const Rest = z.array(
 )
 
 /**
- * What each place gets back, from what `standing` sealed before the first write. A run of
- * an older program sealed less: then the places that hold a name now get what stood there
- * or the old version.
+ * Computes what each place gets back, from what `standing` returned before the first
+ * write. Runs that an earlier version of this program began sealed less: then the places
+ * that hold a name now get the value that stood there or the old version's.
  *
- * @param paths of the places that are configured now, for the runs of an older program
+ * @param paths the configured places, which runs of an earlier version need
  */
 export function backsOf(
   paths: readonly string[],
@@ -190,10 +193,10 @@ function olderBacks(path: string, known: Prior): readonly Back[] {
 }
 
 /**
- * Deleting what is not there has succeeded: the answer to an earlier attempt may have
- * been lost.
+ * Awaits a deletion. If there is nothing to delete it has succeeded, because the answer
+ * to an earlier attempt may have been lost.
  */
-export async function gone(call: Promise<unknown>): Promise<void> {
+export async function awaitDeleted(call: Promise<unknown>): Promise<void> {
   try {
     await call
   } catch (thrown) {
@@ -201,7 +204,7 @@ export async function gone(call: Promise<unknown>): Promise<void> {
   }
 }
 
-/** The attributes of `wanted` that are otherwise now, as they must be again. */
+/** The attributes of `wanted` that differ from the present ones. */
 export function changed(
   wanted: Readonly<Record<string, unknown>>,
   now: Readonly<Record<string, unknown>>,

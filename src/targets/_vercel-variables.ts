@@ -1,17 +1,20 @@
 /**
- * Projects of Vercel and their environment variables: what stands there, and which of it
- * a configuration means.
+ * Reads Vercel projects and their environment variables, and selects the variables that a
+ * configuration means.
  */
 import { AdapterError } from '../core/errors.ts'
 import { Secret } from '../core/secret.ts'
 import { type Api, listIn, objectIn, textIn } from '../net/json-api.ts'
 
 export const VENDOR = 'Vercel'
-/** Marks what we made, so that an undo deletes nothing else. */
+/**
+ * The comment that marks a variable as made by this program, so that an undo deletes no
+ * other.
+ */
 export const COMMENT = 'made by rotate'
 const STANDARD: readonly string[] = ['production', 'preview', 'development']
 
-/** Which variables are meant. */
+/** The part of the configuration that selects variables. */
 interface Choice {
   readonly projects: '*' | readonly string[]
   readonly teamId?: string | undefined
@@ -22,9 +25,12 @@ interface Choice {
 export interface Project {
   readonly id: string
   readonly name: string
-  /** Who owns it: a team or a user. */
+  /** The id of the team or user that owns the project. */
   readonly account: string
-  /** By slug and by id, where the configuration names some. */
+  /**
+   * The ids of the custom environments, by slug and by id; read only if the configuration
+   * names such an environment.
+   */
   readonly custom: ReadonlyMap<string, string>
 }
 
@@ -36,7 +42,7 @@ export interface Variable {
   readonly about: About
 }
 
-/** What else is set on a variable. */
+/** The attributes of a variable besides its value. */
 export interface About {
   readonly type: string
   readonly target: readonly string[]
@@ -133,7 +139,10 @@ export const at = (projectId: string): string => `/v9/projects/${encodeURICompon
 const textsIn = (list: unknown): readonly string[] =>
   (Array.isArray(list) ? list : [list]).filter((one) => typeof one === 'string')
 
-/** All that people have made; variables of the system have no value of their own. */
+/**
+ * Reads all variables that people have made. Those that the system provides have no value
+ * of their own and are skipped.
+ */
 export async function variables(
   vercel: Api,
   { id: project }: Pick<Project, 'id'>,
@@ -169,8 +178,8 @@ export async function variables(
 }
 
 /**
- * The variables of this key that are meant. Throws `misconfigured` where that can't be
- * told.
+ * Selects the variables of this key that the configuration means. Throws `misconfigured`
+ * if it is ambiguous.
  */
 export function meant(
   config: Choice,
@@ -193,7 +202,7 @@ export function meant(
   return [...found]
 }
 
-/** A branch is one of preview. */
+/** The configured environments. A Git branch implies the environment preview. */
 export function environmentsOf({ environments, gitBranch }: Choice): readonly string[] | undefined {
   return environments ?? (gitBranch === undefined ? undefined : ['preview'])
 }
@@ -231,7 +240,7 @@ function several(key: string, project: Project, found: readonly Variable[]): Ada
 }
 
 /**
- * What a variable holds; `undefined` where nobody, or not this token, is shown it.
+ * Reads a variable's value; `undefined` if it is shown to nobody or not to this token.
  * https://vercel.com/docs/rest-api/projects/retrieve-the-decrypted-value-of-an-environment-variable-of-a-project-by-id
  */
 export async function valueOf(
@@ -260,8 +269,8 @@ export async function valueOf(
 }
 
 /**
- * A variable that the team shares with a project gives it a value that no variable of the
- * project shows, and other projects have it too.
+ * Refuses a key that comes from a variable which the team shares: no variable of the
+ * project shows its value, and other projects have it too.
  * https://vercel.com/docs/environment-variables/shared-environment-variables
  */
 export async function refuseShared(
@@ -300,7 +309,7 @@ export async function refuseShared(
 interface Shared {
   readonly key: string
   readonly target: readonly string[]
-  /** Ids of the projects that have it. */
+  /** Ids of the projects with which the variable is shared. */
   readonly linked: readonly string[]
 }
 

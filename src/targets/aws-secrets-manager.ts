@@ -1,27 +1,27 @@
 /**
  * A secret in AWS Secrets Manager: its whole value, or keys of the JSON object in it
- * (reference/providers.md 15;
- * https://docs.aws.amazon.com/secretsmanager/latest/apireference/).
+ * (https://docs.aws.amazon.com/secretsmanager/latest/apireference/).
  *
- * Putting a value has no condition, so that a write based on what somebody else has
- * meanwhile replaced would put his old value back. Therefore a version is first put
- * beside the others, under a label of our own, and then `AWSCURRENT` is moved to it from
- * the very version on which it is based: that fails when another is current by then
- * (`RemoveFromVersionId`,
+ * A call that puts a value takes no condition. A write that is based on a value which
+ * somebody else has replaced meanwhile would put the older value back. Therefore a
+ * version is first put beside the others, under a label of its own, and then `AWSCURRENT`
+ * is moved to it from the very version on which it is based: that fails if another
+ * version is current by then (`RemoveFromVersionId`,
  * https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_UpdateSecretVersionStage.html),
- * and what is current is read and edited again. The id of a version is chosen here
+ * and the current version is read and edited again. The id of a version is chosen here
  * (`ClientRequestToken`) from the delivery and the version on which it is based, so a
- * repetition makes no second one.
+ * repetition makes no second one:
  * https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_PutSecretValue.html.
- * Who may not move labels gets a plain put and a look at the version before it: where
- * that is not the one on which it was based, what it holds is edited again, but for that
- * time the neighbour's old value was current.
+ * A credential that may not move labels makes a plain put and then looks at the version
+ * before its own. If that is not the one on which the write was based, its content is
+ * edited again; until then a value that somebody else had replaced was current.
  *
- * Of the JSON only our members are edited, as text. An undo writes them as they were
- * spelled; where that gives just what the version before the run holds, `AWSCURRENT` goes
- * back to it, and `AWSPREVIOUS` to where it was. A value is never made where there is no
- * secret: its name, key in KMS, policy and replicas are not ours to choose. Clients that
- * cache keep the old value for the time of their cache: the grace is there for it.
+ * Of the JSON only the configured members are edited, as text. An undo writes them as
+ * they were spelled. If the result is exactly the version before the run, `AWSCURRENT` is
+ * moved back to it, and `AWSPREVIOUS` to where it was. A secret that does not exist is
+ * never made, because its name, KMS key, policy and replicas are for its owner to choose.
+ * Clients that cache keep the old value until their cache expires, which the grace has to
+ * cover.
  */
 import { createHash } from 'node:crypto'
 import { z } from 'zod'
@@ -41,11 +41,11 @@ const VENDOR = 'AWS Secrets Manager'
 const CURRENT = 'AWSCURRENT'
 const PREVIOUS = 'AWSPREVIOUS'
 /**
- * On a version that is not current yet; not AWSPENDING, which belongs to the rotation by
- * AWS itself.
+ * The label of a version that is not current yet. It is not AWSPENDING, which belongs to
+ * AWS's own rotation.
  */
 const WAITING = 'rotate-waiting'
-/** So often what others write at the same time is edited again. */
+/** How often the secret is edited again if others write at the same time. */
 const TRIES = 5
 const RIGHTS =
   'the credential needs secretsmanager:DescribeSecret, GetSecretValue, PutSecretValue and ' +
@@ -84,14 +84,17 @@ interface Version {
   readonly binary: boolean
 }
 
-/** What an undo needs besides the values. */
+/** What an undo needs besides the values, sealed with the run. */
 const Rest = z.object({
   /** The version that was current. */
   id: z.string().optional(),
-  /** The version that had AWSPREVIOUS; `null`: none. Left out where it is not known. */
+  /**
+   * The version that had AWSPREVIOUS; `null` if none had it; left out if that is not
+   * known.
+   */
   previous: z.string().nullish(),
   binary: z.boolean(),
-  /** Values of the keys as they are written, by name. */
+  /** The JSON text of each value, by name. */
   raw: z.record(z.string(), z.string()),
 })
 type Rest = z.output<typeof Rest>
@@ -121,9 +124,9 @@ export default defineTarget({
 })
 
 /**
- * The same for a name and for an ARN of it, with or without the six characters that AWS
- * puts behind it. Two secrets may come out the same, which makes them wait for each other
- * and nothing else.
+ * A name for the lock of a secret that is the same for its name and its ARN, with or
+ * without the six characters that AWS appends. If two secrets get the same name, they
+ * only wait for each other.
  * https://docs.aws.amazon.com/secretsmanager/latest/userguide/troubleshoot.html#ARN_secretnamehyphen
  */
 function nameIn(secret: string): string {
@@ -223,8 +226,8 @@ async function describe(config: Options, aws: AwsJson): Promise<Readonly<Record<
 }
 
 /**
- * By its label, or by its id. `undefined`: the secret has no such version. That there is
- * no such secret is thrown.
+ * Reads a version by its label or its id; `undefined` if the secret has no such version.
+ * Throws if there is no such secret.
  */
 async function read(
   config: Options,
@@ -238,7 +241,7 @@ async function read(
     answer = await aws.call('GetSecretValue', { SecretId: config.secret, ...which }, 'read')
   } catch (thrown) {
     if (!(thrown instanceof AdapterError) || thrown.code !== 'missing') throw thrown
-    // Both a missing secret and a missing value are ResourceNotFoundException.
+    // ResourceNotFoundException stands for a missing secret and for a missing version.
     await describe(config, aws)
     return undefined
   }
@@ -293,9 +296,9 @@ function notYet(config: Options, name: string): AdapterError {
 }
 
 /**
- * What stands there, and in which version. A key that is lacking and may not be made is
- * refused. A secret without any value can't be emptied again: unless the operator accepts
- * that, nothing is begun.
+ * Reads what stands in the secret, and in which version. A key that is missing and may
+ * not be made is refused. A secret without any value can't be emptied again, so it is
+ * refused unless the operator accepts that.
  */
 async function standing(
   config: Options,
@@ -307,7 +310,7 @@ async function standing(
     return config.key === undefined
       ? { values: {}, hidden: Object.fromEntries(names.map((name) => [name, null])) }
       : { values: Object.fromEntries(names.map((name) => [name, null])) }
-  const previous = await labelled(config, aws, held.id)
+  const previous = await findPrevious(config, aws, held.id)
   const document = config.key === undefined ? undefined : documentOf(config, held)
   const raw = names.flatMap((name) => {
     const text = document && writtenAs(document.text, keyOf(config, name))
@@ -321,17 +324,18 @@ async function standing(
         document === undefined ? held.value : textAt(document.values, keyOf(config, name)),
       ] as const,
   )
-  // Found here, before anything is made, and not when the new value is to be written.
+  // Refused here, before a credential is made, and not only when the new value is to be
+  // written.
   const lacking = config.create ? undefined : values.find(([, value]) => value === null)
   if (lacking !== undefined) throw notYet(config, lacking[0])
   return { values: Object.fromEntries(values) as Prior, rest: new Secret(JSON.stringify(rest)) }
 }
 
 /**
- * Which version has AWSPREVIOUS while this one is current; `null`: none. `undefined`:
- * another is current by now, or AWS does not say.
+ * Finds the version that has AWSPREVIOUS while the given one is current; `null` if none
+ * has it; `undefined` if another version is current by now or AWS does not say.
  */
-async function labelled(
+async function findPrevious(
   config: Options,
   aws: AwsJson,
   current: string,
@@ -346,9 +350,9 @@ async function labelled(
 }
 
 /**
- * What the secret shall hold. @param may is the key, or the value, allowed to come into
- * being?
- * @param raw values as they were written, by name
+ * Computes what the secret is to hold.
+ * @param may whether a missing key or value may be made
+ * @param raw JSON texts of earlier values, by name, which are used as they were spelled
  */
 function wanted(
   config: Options,
@@ -411,8 +415,8 @@ function whole(
 }
 
 /**
- * 32 to 64 characters; a hash, because it may be read by who may not read the value, and
- * holds nothing of it.
+ * Makes a version's id, of 32 to 64 characters. It is a hash of ids alone, because people
+ * who may not read the value may read it.
  */
 function tokenOf(...parts: readonly string[]): string {
   return createHash('sha256').update(JSON.stringify(parts)).digest('hex').slice(0, 36)
@@ -438,12 +442,16 @@ async function put(
   )
 }
 
-/** What the secret shall hold, by what it holds now. `undefined`: no change. */
+/**
+ * Computes what the secret is to hold from what it holds now; `undefined` for no change.
+ */
 type Edit = (held: Version | undefined) => Secret | undefined
 
 /**
- * Edits until the secret, read anew, holds it. `false`: it did already. @param back a
- * version to go back to, where it holds just that
+ * Edits the secret until it holds the wanted value when it is read again. Returns `false`
+ * if it did so from the start.
+ * @param back a version to make current again if it holds exactly the wanted
+ *   value
  */
 async function settle(
   config: Options,
@@ -453,9 +461,12 @@ async function settle(
   context: AdapterContext,
   back?: Pick<Rest, 'id' | 'binary'>,
 ): Promise<boolean> {
-  /** What somebody wrote just before us, and what our plain put has replaced. */
+  /**
+   * What somebody else wrote just before the plain put of this program, which has
+   * replaced it.
+   */
   let ground: Version | undefined
-  /** May we not move labels? */
+  /** Whether this credential lacks the right to move labels. */
   let plain = false
   const once = async (first: boolean): Promise<'same' | Outcome> => {
     const held = await read(config, aws)
@@ -481,8 +492,8 @@ async function settle(
   for (let attempt = 1; attempt <= TRIES; attempt++) {
     const outcome = attempt === 1 ? await once(true) : await afterWrite(() => once(false))
     if (outcome === 'same' || outcome === 'current') return outcome === 'current'
-    // Without keys there is nothing to bring together: one of two whole values must go,
-    // and the next attempt decides which.
+    // Without keys there is nothing to merge: one of two whole values must go, and the
+    // next attempt decides which.
     if (config.key === undefined) break
     ground = outcome === 'outrun' ? undefined : outcome
   }
@@ -499,14 +510,14 @@ async function settle(
 interface Call {
   readonly config: Options
   readonly aws: AwsJson
-  /** On which version it is based. */
+  /** The version on which the edit is based. */
   readonly base: Version | undefined
   readonly context: AdapterContext
 }
 
 /**
- * `outrun`: somebody else was faster, or has written since. A version: what somebody
- * wrote just before and we have replaced.
+ * `outrun` means that somebody else was faster or has written since. A version is one
+ * that somebody else wrote just before and that this write has replaced.
  */
 type Outcome = 'current' | 'outrun' | Version
 
@@ -526,7 +537,7 @@ async function write(
   if (plain && base !== undefined) return plainly(base)
   await send(call, { ClientRequestToken: token, VersionStages: [WAITING], ...content })
   return afterWrite(async () => {
-    // The first version of all is current at once.
+    // The first version of a secret is current at once.
     if (base === undefined) return becomesCurrent(call, token)
     try {
       if (!(await move(config, aws, CURRENT, base.id, token))) return 'outrun'
@@ -572,7 +583,10 @@ async function send({ config, aws }: Call, body: Readonly<Record<string, unknown
   }
 }
 
-/** AWS promises no read after write. */
+/**
+ * Looks several times whether the version is current, because AWS does not promise that a
+ * read shows the write before it.
+ */
 async function becomesCurrent(
   { config, aws, base, context }: Call,
   id: string,
@@ -596,8 +610,9 @@ async function becomesCurrent(
 }
 
 /**
- * Moves a label. `false`: it was not where it was to be taken from. A repetition of what
- * has worked finds it gone from there and is refused: so what counts is where it is.
+ * Moves a label; returns `false` if it was not on the version from which it was to be
+ * taken. AWS refuses a repetition of a move that has worked, so after a refusal the
+ * label's present place decides.
  */
 async function move(
   config: Options,
@@ -625,16 +640,16 @@ async function move(
 }
 
 /**
- * Takes our own label away. Where that fails it stays until the next write takes it;
- * nobody reads by it.
+ * Removes the label of waiting versions. If that fails, the label stays until the next
+ * write moves it, which does no harm: nobody reads by it.
  */
 async function tidy(config: Options, aws: AwsJson, label: string, from: string): Promise<void> {
   await move(config, aws, label, from, null).catch(() => undefined)
 }
 
 /**
- * Moves AWSCURRENT to the version before. `other`: that does not hold just what is
- * wanted.
+ * Moves AWSCURRENT back to an earlier version. Returns `other` if that version does not
+ * hold exactly what is wanted.
  */
 async function goBack(
   call: Call,
@@ -653,14 +668,17 @@ async function goBack(
   try {
     if (!(await move(config, aws, CURRENT, held.id, before.id))) return 'outrun'
   } catch (thrown) {
-    // Without the right to move the label a new version with the old content does.
+    // Without the right to move the label, a new version with the old content is put.
     if (!(thrown instanceof AdapterError) || thrown.code !== 'denied') throw thrown
     return 'denied'
   }
   return afterWrite(() => becomesCurrent(call, before.id))
 }
 
-/** Neighbours stay as they are now; a key that was not there before goes. */
+/**
+ * Puts the configured keys back. All other keys stay as they are now, and a key that was
+ * not there before is removed.
+ */
 async function restore(
   config: Options,
   aws: AwsJson,
@@ -674,8 +692,8 @@ async function restore(
   const how = (held: Version | undefined): Secret | undefined => {
     if (held === undefined) return undefined
     const values = config.key === undefined ? undefined : documentOf(config, held).values
-    // What only the old version says is put where it is still wanted, not where somebody
-    // has taken it away.
+    // A value that is known only from the old version is written if its key still exists,
+    // and not if somebody has removed that key.
     const entries = Object.fromEntries(
       Object.entries(known).filter(
         ([name]) =>
@@ -702,7 +720,7 @@ async function restore(
         'written stays',
     )
   if (rest?.id === undefined || rest.previous === undefined) return
-  const now = await labelled(config, aws, rest.id)
+  const now = await findPrevious(config, aws, rest.id)
   if (now === undefined || now === rest.previous) return
   try {
     await move(config, aws, PREVIOUS, now, rest.previous)

@@ -1,18 +1,18 @@
 /**
  * Parameters of type SecureString in the AWS Systems Manager Parameter Store
- * (reference/providers.md 15;
- * https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_PutParameter.html).
+ * (https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_PutParameter.html).
  *
- * What an overwrite does not repeat falls back to the default of the account: a parameter
- * under a key of its own would from then on be under `aws/ssm`, which its readers may not
- * use. So key, tier, description and pattern are read first (DescribeParameters) and sent
- * again. Overwriting has no idempotency: a repetition is one more version with the same
- * value, harmless but one of the hundred that are kept, so what holds the value already
- * is not written, and a lost answer is settled by reading. Something new is made without
- * `Overwrite`, so that what somebody else made at the same moment is not overwritten.
- * Policies and tags stay as they are when they are not sent. Consumers take the value
- * when they read it next. An undo sends what the parameter has besides its value by then;
- * only one that somebody has deleted is made again with what it had before the run.
+ * Whatever an overwrite does not state falls back to the account's default: a parameter
+ * under a KMS key of its own would from then on be under `aws/ssm`, which its readers may
+ * not be allowed to use. So key, tier, description and pattern are read first
+ * (DescribeParameters) and sent again. Overwriting is not idempotent: a repetition makes
+ * one more version with the same value, which is harmless but uses one of the hundred
+ * that are kept. So a parameter that holds the value already is not written, and a lost
+ * answer is settled by reading. A new parameter is made without `Overwrite`, so that one
+ * which somebody else made at the same moment is not overwritten. Policies and tags stay
+ * as they are when they are not sent. Consumers take the value when they next read it. An
+ * undo repeats the facts that the parameter has by then; only a parameter that somebody
+ * has deleted is made again with those from before the run.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -28,7 +28,10 @@ import { pickDefined } from '../core/defined.ts'
 
 const VENDOR = 'AWS SSM'
 const KIND = 'SecureString'
-/** By tier, in bytes; reference/providers.md 15. */
+/**
+ * The longest value by tier, in bytes:
+ * https://docs.aws.amazon.com/systems-manager/latest/userguide/parameter-store-advanced-parameters.html
+ */
 const LIMITS = { Standard: 4096, larger: 8192 } as const
 const RIGHTS =
   'the credential needs ssm:GetParameter and ssm:PutParameter on the parameter ' +
@@ -68,7 +71,7 @@ const Config = z.strictObject({
 })
 type Options = z.output<typeof Config>
 
-/** What an overwrite has to repeat. */
+/** The facts besides the value that an overwrite has to repeat. */
 const Facts = z.object({
   KeyId: z.string(),
   Tier: z.string().optional(),
@@ -78,7 +81,7 @@ const Facts = z.object({
 })
 type Facts = z.output<typeof Facts>
 
-/** What an undo needs besides the values: the same, by name. */
+/** What an undo needs besides the values: these facts, by name. */
 const Rest = z.record(z.string(), Facts)
 type Rest = z.output<typeof Rest>
 
@@ -103,8 +106,8 @@ function openSession(config: Options, context: AdapterContext): TargetSession {
   const aws = awsClient(context, config, 'ssm', RIGHTS)
   return {
     probe: async () => {
-      // The names of the values are not known here, unless the parameter has one of its
-      // own.
+      // The names of the values are not known yet, so a parameter with `{name}` is
+      // checked by the beginning of its name only.
       if (config.parameter.includes('{name}'))
         return void (await describe(aws, [
           { Key: 'Name', Option: 'BeginsWith', Values: [beginning(config)] },
@@ -133,7 +136,8 @@ const parameterOf = ({ parameter }: Options, name: string): string =>
   parameter.replaceAll('{name}', name)
 
 /**
- * A filter wants at least one character after the slash; without one any name will do.
+ * The fixed beginning of the parameter's name, for a filter, which needs at least one
+ * character after the slash; without one, the probe takes any name.
  */
 function beginning({ parameter }: Options): string {
   const head = parameter.slice(0, parameter.indexOf('{name}'))
@@ -148,13 +152,13 @@ function fresh(parameter: string): AdapterError {
 
 interface Held {
   readonly value: Secret
-  /** Grows by one with every write; `undefined` where AWS does not say. */
+  /** Grows by one with every write; `undefined` if AWS does not say. */
   readonly version: number | undefined
 }
 
 /**
- * What it holds. Throws `misconfigured` for a parameter of another type: it would lie
- * there in clear, and its type can not be changed.
+ * Reads a parameter. Throws `misconfigured` for one of another type, whose value would
+ * lie there in clear and whose type can't be changed.
  */
 async function read(aws: AwsJson, parameter: string): Promise<Held | undefined> {
   let answer: Readonly<Record<string, unknown>>
@@ -193,7 +197,7 @@ async function standing(
   for (const name of names) {
     const parameter = parameterOf(config, name)
     const held = await read(aws, parameter)
-    // The probe does not know the names; later, the new credential is there already.
+    // Refused here, before a credential is made: the probe did not know the names yet.
     if (held === undefined && !config.create) throw fresh(parameter)
     values[name] = held?.value ?? null
     if (held !== undefined) rest[name] = await factsOf(aws, parameter)
@@ -230,7 +234,7 @@ async function factsOf(aws: AwsJson, parameter: string): Promise<Facts> {
     throw new AdapterError('bad-answer', `${VENDOR} has ${parameter}, but does not describe it`, {
       retryable: true,
     })
-  // Without the key the next write would silently change it.
+  // Without knowing the KMS key, the next write would silently change it.
   if (typeof found['KeyId'] !== 'string')
     throw new AdapterError('bad-answer', `${VENDOR} does not say under which key ${parameter} is`)
   const keep = ['Tier', 'Description', 'AllowedPattern', 'DataType'] as const
@@ -243,16 +247,16 @@ async function factsOf(aws: AwsJson, parameter: string): Promise<Facts> {
 interface Write {
   readonly parameter: string
   readonly value: Secret
-  /** What is there; `undefined` for a new one. */
+  /** The parameter as it is; `undefined` for a new one. */
   readonly held: Held | undefined
   /**
-   * What it shall have besides its value; `undefined`: what the configuration says, for a
-   * new one.
+   * The facts that it is to have; `undefined` for a new parameter, which gets what the
+   * configuration says.
    */
   readonly facts: Facts | undefined
 }
 
-/** Everything is looked at before the first is written. */
+/** Writes parameters. All are looked at before the first is written. */
 async function put(
   config: Options,
   aws: AwsJson,
@@ -275,7 +279,7 @@ async function put(
     if (held === undefined && !config.create) throw fresh(parameter)
     if (held?.value.equals(value) === true) continue
     writes.push(
-      checked(
+      checkSize(
         {
           parameter,
           value,
@@ -289,11 +293,12 @@ async function put(
   for (const write of writes) await send(config, aws, write, context)
 }
 
-function checked(write: Write, config: Options): Write {
+function checkSize(write: Write, config: Options): Write {
   const { parameter, value, facts } = write
   plainText(value)
   const tier = facts === undefined ? config.tier : facts.Tier
-  // Where no tier is said the account has a default, which may be one of the larger.
+  // Without a configured tier the account's default counts, which may be one of the
+  // larger.
   const limit =
     tier === undefined || tier === 'Advanced' || tier === 'Intelligent-Tiering'
       ? LIMITS.larger
@@ -332,7 +337,7 @@ async function send(
     made = versionIn(await aws.call('PutParameter', body, 'once'))
   } catch (thrown) {
     if (!(thrown instanceof AdapterError)) throw thrown
-    if (thrown.effect !== 'unknown') throw explained(thrown, parameter)
+    if (thrown.effect !== 'unknown') throw explain(thrown, parameter)
     lost = thrown
   }
   await afterWrite(async () => {
@@ -359,7 +364,7 @@ async function send(
     )
 }
 
-function explained(error: AdapterError, parameter: string): AdapterError {
+function explain(error: AdapterError, parameter: string): AdapterError {
   const { code, effect, retryable, details } = error
   const hints =
     details['awsCode'] === 'ParameterMaxVersionLimitExceeded'
@@ -379,8 +384,8 @@ function explained(error: AdapterError, parameter: string): AdapterError {
 }
 
 /**
- * What was not there before is deleted only where `current` said so. @param facts what
- * each had before the run, by name
+ * Puts parameters back. One is deleted only if it was seen to be absent before the run.
+ * @param facts the facts of each parameter before the run, by name
  */
 async function restore(
   config: Options,

@@ -1,18 +1,19 @@
 /**
  * Fields of an item in Bitwarden or Vaultwarden, by the program `bw`
- * (reference/providers.md 13c; https://bitwarden.com/help/cli).
+ * (https://bitwarden.com/help/cli).
  *
  * `bw` works on a copy of the vault on this machine, so it is synced before everything
  * that is read. An item is written as a whole, as base64 of its JSON by stdin (what
- * `bw encode` makes), never as an argument; it carries the date of what was read, and the
- * server refuses it when somebody else was faster: then it is read and edited again.
- * After each write the item is read again: ours must be there, and the rest as before.
- * Bitwarden itself keeps earlier passwords and hidden fields in the item's password
- * history. An item that was made for a delivery stays when that is undone, without its
- * fields: nothing says that nobody uses it by now.
+ * `bw encode` makes), never as an argument. It carries the date of the revision that was
+ * read, and the server refuses it when somebody else has changed the item since: then it
+ * is read and edited again. After each write the item is read again: the new values must
+ * be there, and the rest as before. Bitwarden itself keeps earlier passwords and hidden
+ * fields in the item's password history. An item that was made for a delivery stays
+ * without its fields when the delivery is undone, because somebody else may use it by
+ * then.
  *
- * The session key is what `bw unlock --raw` prints. It is good until the next unlock,
- * lock or logout of that copy. Whether the account may write the item can't be asked:
+ * The session key is what `bw unlock --raw` prints. It is valid until the next unlock,
+ * lock or logout of that copy. Whether the account may write the item can't be asked;
  * that shows at the first delivery.
  */
 import { z } from 'zod'
@@ -28,15 +29,15 @@ import { pickDefined } from '../core/defined.ts'
 
 const VENDOR = 'Bitwarden'
 const ID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
-/** Kinds of items and of custom fields, as numbers in the JSON. */
+/** The numbers by which the JSON names kinds of items and of custom fields. */
 const LOGIN = 1
 const SECURE_NOTE = 2
 const TEXT = 0
 const HIDDEN = 1
-/** So often what others change at the same time is read and edited again. */
+/** How often the item is read and edited again if others change it at the same time. */
 const TRIES = 5
 
-/** Parts of a login; every other name is a custom field. */
+/** The parts of a login. Every other name stands for a custom field. */
 const PARTS = ['username', 'password'] as const
 type Part = (typeof PARTS)[number]
 
@@ -74,12 +75,12 @@ type Options = z.output<typeof Config>
 
 interface Item {
   readonly id: string
-  /** The whole item as it came, for writing it back. */
+  /** The JSON of the whole item as it was read, for writing it back. */
   readonly text: Secret
 }
 
 /**
- * What an undo needs besides the values: names of the fields that are there without any.
+ * What an undo needs besides the values: the names of fields that exist without a value.
  */
 const Rest = z.object({ valueless: z.array(z.string()) })
 type Rest = z.output<typeof Rest>
@@ -97,8 +98,8 @@ export default defineTarget({
   config: Config,
   readable: true,
   describe: ({ item, field }) => `Bitwarden field ${field} of ${item}`,
-  // An item may be said by its name or by its id, and each sync replaces the copy on this
-  // machine: whoever uses the same copy takes turns.
+  // An item may be configured by its name or by its id, and each sync replaces the copy
+  // on this machine, so all writers that use the same copy take turns.
   place: ({ dataDir }) => dataDir ?? 'the copy of this user',
   slots: ({ dataDir = '', item, field }, name) => [
     `${dataDir} ${item} ${field.replaceAll('{name}', name)}`,
@@ -165,12 +166,13 @@ function openSession(config: Options, context: AdapterContext): TargetSession {
   }
 }
 
-/** `--nointeraction`: without a terminal a question would wait for ever. */
+/** `--nointeraction`, because without a terminal a question would wait for ever. */
 const call = (...args: readonly string[]): readonly string[] => ['--nointeraction', ...args]
 
 /**
- * Syncs and reads. A part of a name is enough for `bw get item`, so a name is looked for
- * among what it finds. Throws `misconfigured` for several and for the trash.
+ * Syncs the copy and finds the item. `bw get item` is content with a part of a name, so
+ * the exact name is looked for in a list. Throws `misconfigured` for several items and
+ * for one in the trash.
  */
 async function find(config: Options, bw: Tool): Promise<Item | undefined> {
   await bw.run(call('sync'))
@@ -201,7 +203,8 @@ async function find(config: Options, bw: Tool): Promise<Item | undefined> {
 }
 
 function standing(config: Options, item: Item, names: readonly string[]): Standing {
-  // Found here, before anything is made, and not when the new value is to be written.
+  // Refused here, before a credential is made, and not only when the new value is to be
+  // written.
   for (const name of names)
     if (!config.create && held(config, item, name) === undefined) throw noField(config, name)
   const { fields } = wholeOf(item)
@@ -216,8 +219,9 @@ function standing(config: Options, item: Item, names: readonly string[]): Standi
 }
 
 /**
- * All entries in one write. @param rest of an undo: then what does not exist and may not
- * be made is left as it is; otherwise it is an error
+ * Writes all entries at once.
+ * @param rest what `standing` sealed, for an undo: then a field that does not exist and
+ *   may not be made is left alone; without it that is an error
  */
 async function write(
   config: Options,
@@ -247,7 +251,9 @@ async function write(
   )
 }
 
-/** `outrun`: somebody else was faster, or has changed ours since. */
+/**
+ * `outrun` means that somebody else was faster, or has changed the written fields since.
+ */
 type Outcome = 'written' | 'nothing to do' | 'outrun'
 
 async function writeOnce(
@@ -289,8 +295,9 @@ async function writeOnce(
 }
 
 /**
- * Only what was made here can have to go away, and that takes "create". Throws
- * `misconfigured` where a field is wanted that is not there.
+ * Tells whether an entry may be written. A custom field is only removed where "create"
+ * lets this program make fields; a part of a login is emptied in any case. Throws
+ * `misconfigured` for a missing field if `strict` is set.
  */
 function mayWrite(
   config: Options,
@@ -317,9 +324,9 @@ function noField(config: Options, name: string): AdapterError {
 }
 
 /**
- * Nobody is believed that a write worked: the item says it. What others change after it
- * is theirs, so where the item has changed once more by now, the rest is compared with
- * what bw printed as the result of our write.
+ * Reads the item again, because only the item itself proves that a write worked. If
+ * somebody has changed it once more by now, its other fields are compared with the result
+ * that bw printed for this write, so that the later change is not taken for damage.
  */
 async function readBack(
   config: Options,
@@ -362,7 +369,7 @@ async function readBack(
 }
 
 /**
- * The item as bw printed it after a write; `undefined` where it printed something else.
+ * Parses the item that bw prints after a write; `undefined` if it printed something else.
  */
 function printed(answer: Secret): Item | undefined {
   try {
@@ -376,7 +383,7 @@ function revisionOf(item: Item): unknown {
   return wholeOf(item)['revisionDate']
 }
 
-/** A part of a login is always there; empty is none. */
+/** A part of a login always exists; an empty one counts as absent. */
 function current(config: Options, item: Item, name: string): Secret | null {
   const value = held(config, item, name) ?? null
   return value?.size === 0 && partOf(labelOf(config, name)) !== undefined ? null : value
@@ -410,7 +417,7 @@ function partOf(label: string): Part | undefined {
   return PARTS.find((part) => label === `login.${part}`)
 }
 
-// The item as bw writes it. `null` and empty text are the same to it.
+// The item as bw writes it, for which `null` and an empty text mean the same.
 
 const Text = z.string().nullish()
 const Field = z.looseObject({ name: Text, value: Text, type: z.number() })
@@ -462,8 +469,8 @@ function blank(config: Options, names: readonly string[]): Whole {
 }
 
 /**
- * What is there under this name, empty where it has no value. Throws `misconfigured`
- * where that is not one field.
+ * The value of the field for this name, empty if it has none; `undefined` if there is no
+ * such field. Throws `misconfigured` if several fields match.
  */
 function held(config: Options, item: Item, name: string): Secret | undefined {
   const label = labelOf(config, name)
@@ -500,7 +507,7 @@ function held(config: Options, item: Item, name: string): Secret | undefined {
   return found[0] && new Secret(found[0].value ?? '')
 }
 
-/** @param valueless names of fields that shall have none, not an empty one */
+/** @param valueless names of fields that get no value at all instead of an empty one */
 function changed(
   config: Options,
   item: Item,
@@ -525,8 +532,8 @@ function changed(
 }
 
 /**
- * Everything of an item that nobody but its owners may change, without what changes by
- * itself (dates, history, addresses of attachments).
+ * Everything of an item except the delivered fields and what changes by itself (dates,
+ * history, addresses of attachments), so that it can be compared.
  */
 function others(config: Options, item: Item, names: readonly string[]): Secret {
   const labels = new Set(names.map((name) => labelOf(config, name)))
@@ -551,8 +558,8 @@ function others(config: Options, item: Item, names: readonly string[]): Secret {
 }
 
 /**
- * As `bw encode` does it. The plain values are named too, so that they do not show in
- * what bw prints.
+ * Encodes as `bw encode` does. The plain values are listed too, so that they are hidden
+ * in what bw prints.
  */
 function encoded(json: Secret): { readonly input: Secret; readonly hide: readonly Secret[] } {
   const { login, fields } = parse(WholeItem, JSON.parse(json.reveal()))
@@ -569,8 +576,8 @@ function encoded(json: Secret): { readonly input: Secret; readonly hide: readonl
 }
 
 /**
- * What bw prints in its source (apps/cli of https://github.com/bitwarden/clients) and
- * what the server answers; other texts are shown as they are.
+ * Recognises the texts of bw's source (apps/cli of https://github.com/bitwarden/clients)
+ * and of the server's answers; other texts are shown as they are.
  */
 function meaningOf(said: string): Meaning | undefined {
   if (/not logged in/i.test(said))

@@ -1,11 +1,10 @@
 /**
- * Secrets of Cloudflare Workers (reference/providers.md 18;
- * https://developers.cloudflare.com/api/resources/workers/subresources/scripts/subresources/secrets).
+ * Secrets of Cloudflare Workers
+ * (https://developers.cloudflare.com/api/resources/workers/subresources/scripts/subresources/secrets).
  *
- * A value can never be read back: write-only. Only names are listed, without a date or a
- * digest, so that nothing shows whether a secret is still what was written last. A
- * written secret becomes a new version of the script that is deployed at once
- * (unverified), so there is nothing to deploy.
+ * A value can never be read back. Only names are listed, without a date or a digest, so
+ * that nothing shows whether a secret is still what was written last. Writing a secret
+ * deploys a new version of the script at once, so there is nothing else to deploy.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -16,7 +15,7 @@ import type { Secret } from '../core/secret.ts'
 import { defineTarget, type Delivery, type TargetSession } from '../core/target.ts'
 import { CLOUDFLARE, ID, resultIn, VENDOR } from '../net/cloudflare.ts'
 import { type Api, api, listIn, plainText, textIn } from '../net/json-api.ts'
-import { backsOf, gone, missingIn, type Slot, standingOf } from './_places.ts'
+import { backsOf, awaitDeleted, missingIn, type Slot, standingOf } from './_places.ts'
 
 /** https://developers.cloudflare.com/workers/platform/limits/#environment-variables */
 const MAX_BYTES = 5 * 1024
@@ -155,7 +154,7 @@ interface Known {
   readonly rest: Secret | undefined
 }
 
-/** What stood there is written again where it is known, and what was made goes. */
+/** Writes what stood there before where it is known, and removes what was made. */
 async function restore(
   cloudflare: Api,
   config: Options,
@@ -179,7 +178,7 @@ async function restore(
         if (stood || held.has(name)) await write(cloudflare, config, script, name, plainText(value))
       } else if (held.has(name)) {
         // https://developers.cloudflare.com/api/resources/workers/subresources/scripts/subresources/secrets/methods/delete
-        await gone(
+        await awaitDeleted(
           cloudflare.call(
             'DELETE',
             `${secretsOf(config, script)}/${encodeURIComponent(name)}?url_encoded=true`,

@@ -1,18 +1,19 @@
 /**
- * A `.env` file on this machine (reference/providers.md 17).
+ * A `.env` file on this machine.
  *
- * The file is replaced as a whole: a new file in the same directory, written and flushed,
- * takes its name, so that a reader sees the old text or the new, and a crash leaves one
- * of them. All names go in one write. Quoting and what can't be written: `net/dotenv.ts`.
+ * The file is replaced as a whole: a new file in the same directory is written and
+ * flushed and takes the old one's name, so that a reader sees the old text or the new,
+ * and a crash leaves one of them. All names go in one write. `net/dotenv.ts` knows the
+ * quoting and what can't be written.
  *
- * Two secrets may live in one file and be rotated at the same time by two processes: a
- * lock file (it holds a process id, never a value) keeps them apart, and a text that was
- * changed by anybody between reading and renaming is read and edited again. After the
- * renaming the file is read once more, and so is the one that was replaced: what somebody
- * wrote into it at the last moment is brought into the new one.
+ * Two processes may rotate two secrets in one file at the same time. A lock file (it
+ * holds a process id, never a value) keeps them apart, and a text that anybody changed
+ * between reading and renaming is read and edited again. After the renaming the new file
+ * is read once more, and so is the replaced one: what somebody wrote into it at the last
+ * moment is brought into the new one.
  *
- * An undo gives back the lines as they were written, in the file as it is then; a file
- * that we made is removed where nothing else stands in it.
+ * An undo restores the lines as they were written and leaves the rest of the file as it
+ * is then. A file that a delivery made is removed if nothing else stands in it.
  */
 import { createHash } from 'node:crypto'
 import { constants, type Stats } from 'node:fs'
@@ -61,8 +62,8 @@ import {
 
 const MAX_BYTES = 16 * 1024 * 1024
 /**
- * A write takes milliseconds: who holds the lock this long was stopped, or its process id
- * belongs to somebody else by now.
+ * A write takes milliseconds. A process that holds the lock this long was stopped, or its
+ * process id belongs to another process by now.
  */
 const LOCK_WAIT_MS = 5_000
 const LOCK_STEP_MS = 25
@@ -94,8 +95,8 @@ const Config = z.strictObject({
 type Options = z.output<typeof Config>
 
 /**
- * What an undo needs besides the values: how the lines were written, and whether there
- * was a file.
+ * What an undo needs besides the values: how the lines were written, and whether the file
+ * existed.
  */
 const Rest = z.object({
   file: z.boolean(),
@@ -107,11 +108,12 @@ const Rest = z.object({
 type Rest = z.output<typeof Rest>
 
 /**
- * Who reads which of the values that are written. Quotes, `$` and line ends are where
- * they differ: dotenv-expand (Vite) and python-dotenv replace variables after quotes are
- * taken off, kubectl and docker take quotes for a part of the value, and not all read a
- * value of several lines. Of the twelve, dotenv, node, sh, bash, kubectl and systemd are
- * tried in the tests; the others by their documentation.
+ * For the help text: which readers understand which of the values that are written. They
+ * differ in quotes, `$` and line ends: dotenv-expand (Vite) and python-dotenv replace
+ * variables after quotes are taken off, kubectl and docker take quotes for a part of the
+ * value, and not all read a value of several lines. Of the twelve readers, dotenv, node,
+ * sh, bash, kubectl and systemd are run in the tests; the others are described by their
+ * documentation.
  */
 const READERS = [
   'who reads what, in the format dotenv:',
@@ -151,7 +153,8 @@ export default defineTarget({
       'again. An undo gives our part back as it was spelled.',
   ],
   describe: (config) => config.path,
-  // Whoever writes here is this program, and it has ended when it answers.
+  // This program itself does the write, so none is under way any more once it has
+  // answered.
   settlesAfterMs: 0,
   place: ({ path }) => placeOf(resolve(path)),
   slots: ({ path }, name) => [`${placeOf(resolve(path))} ${name}`],
@@ -213,7 +216,7 @@ export default defineTarget({
   },
 })
 
-/** The file, and how it is read and written. */
+/** The file of a target, and how it is read and written. */
 interface Place {
   readonly path: string
   readonly write: Options['write']
@@ -222,8 +225,8 @@ interface Place {
 }
 
 /**
- * The lines of a name. Those with different values are refused: which of them is in use
- * depends on who reads the file.
+ * Finds the lines that assign a name. Lines with different values are refused, because it
+ * depends on the reader which of them counts.
  */
 function assignedOnce(
   path: string,
@@ -263,7 +266,10 @@ async function standing({ path, format }: Place, names: readonly string[]): Prom
   return { values: Object.fromEntries(values) as Prior, rest: new Secret(JSON.stringify(rest)) }
 }
 
-/** `null`: there was no file, and nothing else has come into it since. */
+/**
+ * Computes the text after an undo; `null` if there was no file before and nothing else
+ * has come into it since.
+ */
 function restored(
   text: string,
   back: Prior,
@@ -292,8 +298,8 @@ async function usableDirectory(path: string): Promise<void> {
 }
 
 /**
- * What stands there now; `undefined` if nothing does. Symbolic links are refused:
- * renaming would replace the link, following it would write elsewhere.
+ * Looks at the file; `undefined` if there is none. Symbolic links are refused: renaming
+ * would replace the link, and following it would write elsewhere.
  */
 async function regularFile(path: string): Promise<Stats | undefined> {
   const shown = visible(path, 200)
@@ -341,28 +347,28 @@ function hashOf(bytes: Uint8Array): string {
 }
 
 /**
- * One change at a time per file in this process; the lock file keeps other processes
- * away.
+ * Within this process, changes of one file wait for each other here; the lock file keeps
+ * other processes away.
  */
 const queues = new Map<string, Promise<void>>()
 
-/** What the text shall become; `null`: no file. */
+/** Computes the new text from the old one; `null` removes the file. */
 type Edit = (text: string) => string | null
 
 function change(place: Place, how: Edit): Promise<void> {
   const { path } = place
   const before = queues.get(path) ?? Promise.resolve()
-  const mine = before.catch(() => undefined).then(() => locked(place, () => rewrite(place, how)))
+  const mine = before.catch(() => undefined).then(() => withLock(place, () => rewrite(place, how)))
   queues.set(path, mine)
   return mine.finally(() => {
     if (queues.get(path) === mine) queues.delete(path)
   })
 }
 
-/** Ends when the file, read anew, is as it shall be. */
+/** Edits the file until it is as it should be when it is read again. */
 async function rewrite(place: Place, how: Edit): Promise<void> {
   const { path } = place
-  /** What was written at the last moment into a file that we have replaced. */
+  /** What somebody wrote at the last moment into the file that was replaced. */
   let late: string | undefined
   let written = false
   const once = async (): Promise<boolean> => {
@@ -391,9 +397,9 @@ async function rewrite(place: Place, how: Edit): Promise<void> {
 }
 
 /**
- * Writes the new text beside the file and gives it the file's name; `null` takes the file
- * away. `false` if the file was changed meanwhile; nothing has happened then. `late`:
- * what somebody wrote into the old file after we had looked for the last time.
+ * Writes the new text beside the file and gives it the file's name; `null` removes the
+ * file. Returns `false`, without having done anything, if the file was changed meanwhile.
+ * `late` is what somebody wrote into the old file after it was last compared.
  */
 async function replace(
   { path, context }: Place,
@@ -411,7 +417,8 @@ async function replace(
         constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
         0o600,
       )
-      // Before there is anything to read in it: who may read it is settled only then.
+      // The attributes are set while the new file is still empty, because only they
+      // settle who may read it.
       if (content.stats !== undefined) await copyAttributes(path, content.stats, temporary, context)
       await handle.writeFile(edited)
       await handle.sync()
@@ -441,10 +448,10 @@ async function replace(
 }
 
 /**
- * Writes the new text into the file itself, in one call, so that a process which is
- * killed leaves the old text or the new: a shorter one is filled up with empty lines
- * first, and cut then. `false` if the file was changed meanwhile; nothing has happened
- * then. Where the write fails, the old text is put back.
+ * Writes the new text into the file itself, in one call, so that a killed process leaves
+ * the old text or the new; a shorter text is first filled up with empty lines and then
+ * cut. Returns `false`, without having done anything, if the file was changed meanwhile.
+ * If the write fails, the old text is put back.
  */
 async function overwrite(
   path: string,
@@ -486,8 +493,9 @@ async function writeAll(handle: FileHandle, bytes: Buffer): Promise<void> {
 }
 
 /**
- * What the replaced file holds, once it rests, where that is not what we have read. Who
- * has just emptied it is about to write.
+ * Reads the replaced file until it is the same twice in a row, and returns its text if
+ * that is not the one that was edited. An empty file does not count as at rest, because
+ * whoever has just emptied it is about to write.
  */
 async function lateText(
   replaced: FileHandle | undefined,
@@ -518,7 +526,7 @@ async function syncDirectory(directory: string): Promise<void> {
   try {
     await handle.sync()
   } catch (thrown) {
-    // Some file systems can't flush a directory; the file itself is flushed.
+    // Some file systems can't flush a directory; the file itself was flushed.
     if (codeOf(thrown) !== 'EINVAL' && codeOf(thrown) !== 'ENOTSUP')
       throw fileError(thrown, visible(directory, 200))
   } finally {
@@ -527,15 +535,15 @@ async function syncDirectory(directory: string): Promise<void> {
 }
 
 /**
- * Runs `body` while holding the lock file, and first removes a temporary file that a
- * killed process left, because it holds values.
+ * Runs `body` while holding the lock file. First it removes any temporary file that a
+ * killed process left, because that holds values.
  */
-async function locked({ path, write }: Place, body: () => Promise<void>): Promise<void> {
+async function withLock({ path, write }: Place, body: () => Promise<void>): Promise<void> {
   try {
     await usableDirectory(path)
   } catch (thrown) {
-    // A file that is ours to write in a directory that is not: who works with the same
-    // vault takes turns by the lock of the place.
+    // If the file may be written but no lock file can be made in its directory, only
+    // processes that use the same vault take turns, by the engine's lock of the place.
     if (write === 'in-place' && thrown instanceof AdapterError && thrown.code === 'denied')
       return body()
     throw thrown
@@ -578,7 +586,7 @@ async function tryLock(lock: string, path: string): Promise<boolean> {
       throw fileError(thrown, `the directory of ${visible(path, 200)}`)
   }
   const holder = await readFile(lock, 'utf8').catch(() => '')
-  // An empty lock file belongs to somebody between creating and writing it.
+  // An empty lock file belongs to a process that has made it and not yet written its id.
   if (
     /^\d+$/.test(holder) &&
     !isAlive(Number(holder)) &&
@@ -610,8 +618,8 @@ async function removeLeftovers(path: string): Promise<void> {
 }
 
 /**
- * Nothing that fails before the renaming has changed the file; what comes after it is
- * told by `afterWrite`.
+ * Turns an error of the file system into an `AdapterError` without effect: what fails
+ * before the renaming has not changed the file. `afterWrite` marks what fails later.
  */
 function fileError(thrown: unknown, what: string, hint?: string): AdapterError {
   if (thrown instanceof AdapterError) return thrown

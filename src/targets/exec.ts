@@ -1,17 +1,16 @@
 /**
- * A program of the operator's own that hands the value to its consumers
- * (reference/providers.md 19).
+ * A program of the operator's own that hands the value to its consumers.
  *
- * The value is on stdin and nowhere else: a single value raw and without a newline,
- * several as compact JSON by name. The environment carries `ROTATE_EVENT` (`push`,
- * `rollback`), `ROTATE_SECRET` (the path), `ROTATE_VERSION` and `ROTATE_DELIVERY_ID`
- * (`ROTATE_RUN_ID` as its older name), the same for every repetition of one delivery.
- * Exit 0 is done, 75 (EX_TEMPFAIL) try again, everything else failed. It can't be read
- * back.
+ * The value is passed on stdin and nowhere else: a single value raw and without a
+ * newline, several as compact JSON by name. The environment carries `ROTATE_EVENT`
+ * (`push`, `rollback`), `ROTATE_SECRET` (the path), `ROTATE_VERSION` and
+ * `ROTATE_DELIVERY_ID` (`ROTATE_RUN_ID` as its older name), the same for every repetition
+ * of one delivery. Exit 0 means done, 75 (EX_TEMPFAIL) means try again, and everything
+ * else means failed. The value can't be read back.
  *
- * The program knows what stood there, we don't: an undo tells it the old version
- * (`rollback`). Where there is none, or where it lacks a value that the target has,
- * stdin, `ROTATE_VERSION` and `ROTATE_DELIVERY_ID` are empty. By contract a repetition is
+ * Only the program knows what stood there before. An undo (`rollback`) gives it the old
+ * version. If there is none, or if it lacks a value that the target has, stdin,
+ * `ROTATE_VERSION` and `ROTATE_DELIVERY_ID` are empty. By contract a repetition is
  * harmless: one event may come several times, also after it ended with 0.
  */
 import { z } from 'zod'
@@ -51,7 +50,7 @@ export default defineTarget({
   config: Config,
   readable: false,
   told: true,
-  // It goes on when rotate is killed, and then nobody ends it.
+  // The program goes on if this process is killed, and then nobody stops it.
   settlesAfterMs: ({ settlesAfter, timeout }) =>
     settlesAfterOf(settlesAfter, timeoutOf(timeout) + SETTLES_AFTER_MS),
   describe: (config) => config.run.join(' '),
@@ -61,8 +60,8 @@ export default defineTarget({
       probe: async () => void (await context.spawn.resolve(config.run)),
       put: (delivery) => deliver(config, context, 'push', delivery.entries, delivery),
       restore: async (prior, old) => {
-        // Nothing was there before and nothing is known: the program is told so by an
-        // empty input and no version.
+        // If nothing is known of what stood there, the program gets an empty input and no
+        // version.
         const back = old?.entries ?? withoutNulls(prior ?? {})
         await deliver(config, context, 'rollback', back, old)
       },
@@ -104,14 +103,14 @@ async function deliver(
 }
 
 /**
- * However it ended, it may have delivered; repeating it is harmless by contract. One that
- * was waited for to its end does nothing more. One that was stopped has passed on we
- * don't know what.
+ * However the program ended, it may have delivered the value; repeating it is harmless by
+ * contract. A program that ended by itself does nothing more. What one that was stopped
+ * has set going is unknown.
  */
 function failure(program: string, result: SpawnResult): AdapterError {
   const message = `${basenameOf(program)} ${endOf(result)}`
   if (result.timedOut) return new AdapterError('timeout', message, { effect: 'unknown' })
-  // A shell in between reports a signal as 128 and its number.
+  // A shell in between reports a signal as 128 plus its number.
   const answered = result.code !== null && result.code < 128
   if (result.code === EX_TEMPFAIL)
     return new AdapterError('unavailable', message, {

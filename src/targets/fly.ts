@@ -1,13 +1,13 @@
 /**
- * Secrets of Fly.io apps, by the program `fly` (reference/providers.md 18;
- * https://fly.io/docs/apps/secrets, https://fly.io/docs/flyctl/secrets).
+ * Secrets of Fly.io apps, by the program `fly` (https://fly.io/docs/apps/secrets,
+ * https://fly.io/docs/flyctl/secrets).
  *
- * Values go by stdin (`fly secrets import --stage`), never as an argument, and nobody can
- * read them back: names and digests are listed, and a digest is the sign of what stands
- * there. A machine takes a secret up when it is updated, which `fly secrets deploy` does
- * with each and waits for; the API alone does not.
+ * Values go by stdin (`fly secrets import --stage`), never as an argument, and can't be
+ * read back. Names and digests are listed, and a digest shows whether a value was
+ * changed. A machine takes a secret up when it is updated. `fly secrets deploy` updates
+ * each machine and waits for it; the API alone does not.
  *
- * Tried against a counterpart only, never against Fly.io.
+ * This target was tested with a simulated `fly` only, never with Fly.io.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -21,9 +21,9 @@ import { jsonOf, type Meaning, type Tool, toolOf } from '../net/tool.ts'
 import { backsOf, missingIn, type Slot, standingOf } from './_places.ts'
 
 const VENDOR = 'Fly.io'
-/** Machines are updated one after the other, and each is waited for. */
+/** Long, because machines are updated one after the other and each is waited for. */
 const DEPLOY_LIMIT_MS = 30 * 60_000
-/** Go's line scanner, which reads stdin there, takes 64 KiB. */
+/** `fly` reads stdin by Go's line scanner, which takes lines of up to 64 KiB. */
 const MAX_LINE_BYTES = 60 * 1024
 
 const Config = z.strictObject({
@@ -103,7 +103,7 @@ function openSession(config: Options, context: AdapterContext): TargetSession {
   return session
 }
 
-// The program has spelled its JSON both ways: Name, name.
+// Versions of the program differ in how they spell the keys of their JSON: Name or name.
 const Row = z
   .object({
     name: z.string().optional(),
@@ -113,7 +113,7 @@ const Row = z
   })
   .transform(({ name, Name, digest, Digest }) => ({ name: name ?? Name, digest: digest ?? Digest }))
 
-/** Digests by name; `null` where none is listed. */
+/** The digest of each secret by name; `null` if none is listed. */
 async function secretsOf(fly: Tool, app: string): Promise<ReadonlyMap<string, string | null>> {
   const rows = z
     .array(Row)
@@ -176,8 +176,8 @@ function nameFault(name: string): string | undefined {
 }
 
 /**
- * As `fly secrets import` reads it: outer quotes are taken off, three open a value of
- * several lines that three at the end of a line close.
+ * Writes a line as `fly secrets import` reads it: outer quotes are taken off, and three
+ * quotes open a value of several lines, which three at the end of a line close.
  * https://github.com/superfly/flyctl/blob/master/internal/command/secrets/parser.go
  */
 function lineOf(name: string, value: Secret): string {
@@ -215,8 +215,8 @@ interface Known {
 }
 
 /**
- * What stood there is written again where it is known, and what was made goes, from the
- * machines too.
+ * Writes what stood there before where it is known, removes what was made, and updates
+ * the machines.
  */
 async function restore(
   fly: Tool,
@@ -236,7 +236,7 @@ async function restore(
     const made: string[] = []
     for (const { name, value, sign, stood } of backs.filter(({ path }) => path === app)) {
       const now = held.get(name)
-      // The same digest is the same value.
+      // An equal digest means that the value has not changed.
       if (sign !== undefined && now === sign) continue
       if (value === undefined)
         context.note(
@@ -256,8 +256,8 @@ async function restore(
 }
 
 /**
- * Every app that has one of the secrets, one after the other. Each machine is updated and
- * waited for, as its health checks say.
+ * Deploys every app that has one of the secrets, one after the other. Each machine is
+ * updated and waited for until its health checks pass.
  */
 async function deploy(
   fly: Tool,
@@ -281,8 +281,8 @@ async function update(fly: Tool, app: string): Promise<void> {
 }
 
 /**
- * What fly prints in its source and what the API answers; other texts are shown as they
- * are.
+ * Recognises the texts of fly's source and of the API's answers; other texts are shown as
+ * they are.
  */
 function meaningOf(said: string): Meaning | undefined {
   if (/no access token available|not authenticated|unauthorized|must be authenticated/i.test(said))

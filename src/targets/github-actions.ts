@@ -1,14 +1,13 @@
 /**
- * Secrets of GitHub Actions: of repositories, of an environment of theirs, of an
- * organization (reference/providers.md 14;
- * https://docs.github.com/en/rest/actions/secrets).
+ * Secrets of GitHub Actions: of repositories, of an environment of repositories, or of an
+ * organization (https://docs.github.com/en/rest/actions/secrets).
  *
  * A value is sent in a sealed box under the public key of its place and can never be read
- * back: write-only. That a write was taken is seen by `updated_at`, measured by GitHub's
- * own clock; it is the sign of what stands there, too. Workflows take a new value with
- * their next run; runs that have begun keep the old one, for which the grace is there.
+ * back. `updated_at`, compared with GitHub's own clock, proves that a write was taken,
+ * and later shows whether somebody else has written. Workflows take a new value with
+ * their next run; runs that have begun keep the old one, which the grace has to cover.
  * The access of an organization's secret is part of every write, so it is read first and
- * sent again as it is.
+ * sent again unchanged.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -21,13 +20,19 @@ import { defineTarget, type Delivery, type TargetSession } from '../core/target.
 import { answer, GITHUB, type Github, github, OWNER, REPOSITORY, scopesOf } from '../net/github.ts'
 import { plainText } from '../net/json-api.ts'
 import { sealedBox } from '../net/sealed-box.ts'
-import { backsOf, gone, missingIn, type Slot, standingOf } from './_places.ts'
+import { backsOf, awaitDeleted, missingIn, type Slot, standingOf } from './_places.ts'
 
 const NAME = /^(?!GITHUB_)[A-Z_][A-Z0-9_]*$/i
 const MAX_BYTES = 48 * 1024
-/** Pauses before a date that does not move means that nothing was written. */
+/**
+ * Pauses before the date is read again, after which an unchanged date means that nothing
+ * was written.
+ */
 const LOOK_MS = [500, 2000]
-/** Between the answer to a write and the date of what was written. */
+/**
+ * The greatest difference between the time of the answer to a write and the date of what
+ * was written.
+ */
 const TOLERANCE_MS = 60_000
 
 const visibilities = ['all', 'private', 'selected'] as const
@@ -91,20 +96,22 @@ type Options = z.output<typeof Config>
 
 interface Place {
   readonly name: string
-  /** Of its secrets. */
+  /** The path of its secrets in the API. */
   readonly path: string
 }
 
-/** A secret as far as it can be seen. */
+/** What the API shows of a secret. */
 const Seen = z.object({
   updated_at: z.iso.datetime({ offset: true }),
   visibility: z.enum(visibilities).optional(),
 })
 interface Held extends z.output<typeof Seen> {
-  /** Dates count whole seconds; every write from now on has another one. */
+  /**
+   * Whether any write from now on must get another date. Dates count whole seconds only.
+   */
   readonly settled: boolean
 }
-/** Who may use a secret of an organization, as a write says it. */
+/** Who may use a secret of an organization, in the form of a write. */
 const Access = z.object({
   visibility: z.enum(visibilities),
   selected_repository_ids: z.array(z.int()).optional(),
@@ -119,7 +126,7 @@ export default defineTarget({
   slots: ({ baseUrl, repositories = [], organization, environment = '' }, name) =>
     [...repositories, ...(organization === undefined ? [] : [organization])].map(
       (owner) =>
-        // GitHub keeps names in capital letters.
+        // GitHub stores names in capital letters.
         `${baseUrl} ${owner.toLowerCase()} ${environment} ${name.toUpperCase()}`,
     ),
   nameFault,
@@ -163,8 +170,8 @@ function placesOf({ repositories = [], environment, organization }: Options): re
 }
 
 /**
- * Whether a fine-grained token may write shows with the first write only; a classic one
- * tells its scopes.
+ * Refuses a classic token that lacks the scopes. Whether a fine-grained token may write
+ * shows only at the first write.
  */
 function mayWrite(config: Options, { headers }: HttpResponse): void {
   const scopes = scopesOf(headers)
@@ -175,7 +182,7 @@ function mayWrite(config: Options, { headers }: HttpResponse): void {
     })
 }
 
-/** The least that "token" needs, in the words of the page on which it is made. */
+/** The least rights that "token" needs, in the words of the page on which it is made. */
 function rightsFor({ organization, environment }: Options): string {
   if (organization !== undefined)
     return (
@@ -252,8 +259,8 @@ function nowhere(name: string, places: readonly Place[]): AdapterError {
 }
 
 /**
- * What stands under these names: when it was written, and who may use it. A place that
- * gets nothing written has no part in it.
+ * Reads, for each name, when it was last written and who may use it. A place to which
+ * nothing is written is left out.
  */
 async function slotsOf(
   config: Options,
@@ -285,7 +292,7 @@ function nameFault(name: string): string | undefined {
         'begin with GITHUB_'
 }
 
-/** Before anything is sent. */
+/** Refuses, before anything is sent, a name or value that GitHub does not take. */
 function fits(name: string, value: Secret): void {
   const fault = nameFault(name)
   if (fault !== undefined)
@@ -301,8 +308,8 @@ function fits(name: string, value: Secret): void {
 }
 
 /**
- * What every place has of these names. The public key is asked for first: what can't be
- * seen at all must not look like what is not there.
+ * Reads what every place holds under these names. The public key is asked for first, so
+ * that a place that can't be seen at all is not taken for one that holds nothing.
  */
 async function look(
   config: Options,
@@ -359,7 +366,7 @@ async function write(
     }
   }
   let { response, keyId } = await send()
-  // The key of the place may have changed since it was read.
+  // 422 may mean that the public key has changed since it was read.
   if (response.status === 422 && (await publicKey(config, api, place)).id !== keyId)
     ({ response, keyId } = await send())
   const { status } = response
@@ -373,14 +380,17 @@ async function write(
         hints: [rightsFor(config)],
       },
     )
-  const at = await proven(context, api, place, name, before, response)
+  const at = await waitForDate(context, api, place, name, before, response)
   context.note(
     `GitHub: ${name} in ${place.name} ${status === 201 ? 'created' : 'updated'} at ${at} ` +
       '(write-only: its value can not be read back)',
   )
 }
 
-/** As it is, for a secret that exists: what a write does not repeat is taken away. */
+/**
+ * The access of a secret that exists is repeated, because a write without it takes it
+ * away.
+ */
 async function accessOf(
   config: Options,
   api: Github,
@@ -404,10 +414,10 @@ async function accessOf(
 }
 
 /**
- * The only evidence there is. Throws `bad-answer`, worth another attempt, when the date
- * has not moved.
+ * Waits for the date of a write, which is the only evidence of it. Throws `bad-answer`,
+ * which may be tried again, if the date has not moved.
  */
-async function proven(
+async function waitForDate(
   context: AdapterContext,
   api: Github,
   place: Place,
@@ -419,8 +429,8 @@ async function proven(
   for (let attempt = 0; ; attempt++) {
     const after = await heldAt(api, place, name)
     const at = Date.parse(after?.updated_at ?? '')
-    // Two writes within a second have the same date, so what counts is that it is not
-    // older than this one.
+    // Two writes within one second have the same date, so the date need not have moved;
+    // it must only be about as recent as this write.
     const moved = Number.isNaN(written)
       ? before === undefined || after?.updated_at !== before.updated_at
       : at >= written - TOLERANCE_MS
@@ -446,8 +456,8 @@ interface Known {
 }
 
 /**
- * What stood there is written again where it is known, for those who might use it then;
- * what was made goes.
+ * Writes what stood there before where it is known, with the access that it had, and
+ * removes what was made.
  */
 async function restore(
   config: Options,
@@ -473,7 +483,7 @@ async function restore(
     for (const { held } of await look(config, api, [place], names))
       for (const { name, value, sign, more, stood } of mine) {
         const now = held.get(name)
-        // Nobody has written to it since it was looked at.
+        // The date shows that nobody has written to it since it was looked at.
         if (more['settled'] === true && now?.updated_at === sign) continue
         if (value === undefined)
           context.note(
@@ -490,7 +500,8 @@ async function restore(
                 : await accessOf(config, api, place, name, now)
           if (stood || now !== undefined)
             await write(config, context, api, place, name, value, now, access)
-        } else if (now !== undefined) await gone(api.call('DELETE', `${place.path}/${name}`))
+        } else if (now !== undefined)
+          await awaitDeleted(api.call('DELETE', `${place.path}/${name}`))
       }
   }
 }

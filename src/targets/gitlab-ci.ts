@@ -1,14 +1,14 @@
 /**
- * CI/CD variables of GitLab projects and groups (reference/providers.md 14;
- * https://docs.gitlab.com/api/project_level_variables).
+ * CI/CD variables of GitLab projects and groups
+ * (https://docs.gitlab.com/api/project_level_variables).
  *
- * Per-variable calls only, which keep what else is set on a variable. A name may stand
- * once in each scope of environments, with a value of its own: where it stands in
- * several, the configuration must say which is meant. What is set on a variable (raw,
- * masked, protected, description …) is noted before the first write and put back with the
- * value. A hidden variable is shown to nobody, and nothing shows when it was written.
- * Jobs take a new value when they begin; those that run keep the old one, for which the
- * grace is there.
+ * Only calls for single variables are used, which keep the variable's other attributes. A
+ * name may stand once in each scope of environments, with a value of its own; if it
+ * stands in several, the configuration must name one. The attributes of a variable (raw,
+ * masked, protected, description …) are noted before the first write and put back with
+ * the value. The value of a hidden variable is shown to nobody, and nothing shows when it
+ * was written. Jobs take a new value when they begin; running jobs keep the old one,
+ * which the grace has to cover.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -18,7 +18,15 @@ import { secretField, urlField } from '../core/schema.ts'
 import { Secret } from '../core/secret.ts'
 import { defineTarget, type Delivery, type TargetSession } from '../core/target.ts'
 import { type Api, api, listIn, plainText, textIn } from '../net/json-api.ts'
-import { backsOf, changed, currentOf, gone, missingIn, type Slot, standingOf } from './_places.ts'
+import {
+  backsOf,
+  changed,
+  currentOf,
+  awaitDeleted,
+  missingIn,
+  type Slot,
+  standingOf,
+} from './_places.ts'
 import { pickDefined } from '../core/defined.ts'
 
 const VENDOR = 'GitLab'
@@ -70,10 +78,10 @@ interface Place {
 }
 
 interface Variable {
-  /** Left out where it is hidden. */
+  /** Left out if the variable is hidden. */
   readonly value?: Secret
   readonly scope: string
-  /** What else is set on it and can be set again. */
+  /** Its other attributes that can be set again. */
   readonly about: Readonly<Record<string, unknown>>
 }
 
@@ -134,7 +142,7 @@ function openSession(config: Options, context: AdapterContext): TargetSession {
   }
 }
 
-/** By name, one for each scope of environments. */
+/** Reads the variables by name, one for each scope of environments. */
 async function variables(
   gitlab: Api,
   { path }: Pick<Place, 'path'>,
@@ -160,7 +168,10 @@ async function variables(
   }
 }
 
-/** The one that is meant. Throws `misconfigured` where that can't be told. */
+/**
+ * Selects the variable that the configuration means. Throws `misconfigured` if it is
+ * ambiguous.
+ */
 function meant(
   config: Options,
   place: Place,
@@ -180,8 +191,8 @@ function meant(
 }
 
 /**
- * What the places hold under these names; a place that gets nothing written has no part
- * in it.
+ * Reads what the places hold under these names. A place to which nothing is written is
+ * left out.
  */
 async function slotsOf(
   gitlab: Api,
@@ -221,7 +232,8 @@ function nameFault(name: string): string | undefined {
 }
 
 const one = (path: string, name: string, scope: string): string =>
-  `${path}/variables/${encodeURIComponent(name)}?${new URLSearchParams({ 'filter[environment_scope]': scope }).toString()}`
+  `${path}/variables/${encodeURIComponent(name)}?` +
+  new URLSearchParams({ 'filter[environment_scope]': scope }).toString()
 
 async function put(
   gitlab: Api,
@@ -245,9 +257,9 @@ async function put(
     })
     if (at.length === 0) throw nowhere(name)
     for (const [i, { place, has }] of at.entries()) {
-      // Otherwise a $ in the value would be expanded.
+      // Without `raw`, GitLab would expand a $ in the value.
       const raw = value.includes('$') ? { raw: true } : {}
-      await taken(
+      await explainRefusal(
         name,
         has !== undefined
           ? gitlab.call('PUT', one(place.path, name, has.scope), { value, ...raw })
@@ -266,7 +278,7 @@ const made = (key: string, value: string, { environmentScope = '*' }: Options): 
   environment_scope: environmentScope,
 })
 
-async function taken(name: string, call: Promise<unknown>): Promise<void> {
+async function explainRefusal(name: string, call: Promise<unknown>): Promise<void> {
   try {
     await call
   } catch (thrown) {
@@ -287,8 +299,8 @@ interface Known {
 }
 
 /**
- * Every place gets its own value back, with what else was set on it; a variable that was
- * made goes.
+ * Gives every place its own value and attributes back, and removes a variable that was
+ * made.
  */
 async function restore(
   gitlab: Api,
@@ -315,7 +327,7 @@ async function restore(
     if (value === undefined)
       context.note(`${VENDOR}: what ${name} held can not be read, so what was written to it stays`)
     if (value === undefined || (now === undefined && !stood)) continue
-    if (value === null) await gone(gitlab.call('DELETE', one(path, name, scope)))
+    if (value === null) await awaitDeleted(gitlab.call('DELETE', one(path, name, scope)))
     else if (now === undefined)
       await gitlab.call(
         'POST',

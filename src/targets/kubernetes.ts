@@ -1,16 +1,14 @@
 /**
  * Keys of a Secret in a Kubernetes cluster, and a restart of what uses it
- * (reference/providers.md 16;
- * https://kubernetes.io/docs/reference/kubernetes-api/config-and-storage-resources/secret-v1/).
+ * (https://kubernetes.io/docs/reference/kubernetes-api/config-and-storage-resources/secret-v1/).
  *
- * A merge patch names our keys only, so those of others stay as they are, whoever writes
- * at the same time, and nobody's ownership of a field changes. The answer to it is the
- * Secret as it is stored: that is the proof. Variables in the environment of a pod need a
- * restart, for which there is `restart`; mounted files follow within about a minute by
- * themselves, for which the grace is there. A Secret that was made for a delivery carries
- * an annotation that says so, and goes again when that is undone, if nothing else has
- * come into it and nothing at it was changed: the deletion is bound to the state that was
- * looked at.
+ * A merge patch names the configured keys only. All other keys stay as they are, even if
+ * somebody writes at the same time, and nobody's ownership of a field changes. The answer
+ * is the Secret as it is stored, which proves the write. A pod takes variables of its
+ * environment only at a restart, for which there is `restart`; mounted files follow by
+ * themselves within about a minute, which the grace has to cover. A Secret that was made
+ * for a delivery carries an annotation that says so. An undo deletes it if nothing else
+ * has been added or changed; the deletion is bound to the state that was looked at.
  */
 import { resolve } from 'node:path'
 import { z } from 'zod'
@@ -26,9 +24,9 @@ import { clusterOf } from './_kubeconfig.ts'
 import { probeWorkload, rollOut, type Workload, workloadOf } from './_kubernetes-rollout.ts'
 
 const VENDOR = 'Kubernetes'
-/** On a Secret that we made: the delivery. */
+/** The annotation of a Secret that a delivery made; it names the delivery. */
 const MADE_FOR = 'rotate-made-for'
-/** So often a change by others at the same time is looked at again. */
+/** How often the Secret is read again if others change it at the same time. */
 const TRIES = 5
 const NAME = '[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?'
 
@@ -126,9 +124,11 @@ export default defineTarget({
   deploys: true,
   describe: ({ namespace, secret, key, restart, server, kubeconfig }) =>
     `${VENDOR} Secret ${namespace}/${secret}, key ${key}, at ` +
-    `${server === undefined ? `the cluster of ${kubeconfig}` : new URL(server).host}${restart === undefined ? '' : `; restarts ${restart.join(', ')}`}`,
-  // The same Secret may be reached by a kubeconfig and by an address: those of two
-  // clusters with the same names take turns, too, which costs them nothing but time.
+    (server === undefined ? `the cluster of ${kubeconfig}` : new URL(server).host) +
+    (restart === undefined ? '' : `; restarts ${restart.join(', ')}`),
+  // A kubeconfig and an address may lead to the same Secret, so the cluster is not part
+  // of the name of the place. Secrets of two clusters with the same names take turns too,
+  // which costs only time.
   place: (config) => placeOf(config),
   slots: (config, name) => [
     `${config.server ?? ''} ${config.kubeconfig ?? ''} ${placeOf(config)} ${keyOf(config, name)}`,
@@ -148,7 +148,7 @@ export default defineTarget({
     openSession(config, kubernetes(await clusterOf(config), context), context),
 })
 
-/** What an undo needs besides the values: was there no Secret? */
+/** What an undo needs besides the values: whether the Secret did not exist. */
 const Rest = z.object({ absent: z.boolean() })
 
 interface Held {
@@ -222,7 +222,8 @@ async function standing(
   names: readonly string[],
 ): Promise<Standing> {
   const held = await read(config, kube)
-  // Found here, before anything is made, and not when the new value is to be written.
+  // Refused here, before a credential is made, and not only when the new value is to be
+  // written.
   refuseLacking(config, held, names)
   return {
     values: Object.fromEntries(
@@ -243,7 +244,8 @@ async function probe(
   if (held !== undefined) writable(config, held)
   const wanted = [
     { group: '', resource: 'secrets', verb: 'patch', name: config.secret },
-    // Who may create can not be told by the name of what is not there yet.
+    // The right to create is asked for without a name, because the API server does not
+    // know the name of a new object when it decides.
     ...(held === undefined ? [{ group: '', resource: 'secrets', verb: 'create' }] : []),
     ...workloads.map(({ kind, name }) => ({
       group: 'apps',
@@ -265,7 +267,7 @@ async function probe(
 
 /**
  * https://kubernetes.io/docs/reference/access-authn-authz/authorization/#checking-api-access:
- * everybody who is known to the cluster may ask.
+ * every user that the cluster knows may ask.
  */
 async function mayI(
   config: Options,
@@ -293,7 +295,7 @@ async function mayI(
   )
 }
 
-/** The least that is needed, as the rules of a Role. */
+/** The least rights that are needed, as the rules of a Role. */
 function rightsFor({ secret, create, restart }: Options): string {
   const rules = [
     `secrets (get, patch; resourceNames: ${secret})`,
@@ -312,8 +314,8 @@ function noSecret(config: Options): AdapterError {
 }
 
 /**
- * https://kubernetes.io/docs/concepts/configuration/secret/#secret-immutable: it can only
- * be deleted and made again, under the pods that use it.
+ * https://kubernetes.io/docs/concepts/configuration/secret/#secret-immutable: an
+ * immutable Secret can only be deleted and made again, while pods use it.
  */
 function writable(config: Options, { object }: Held): void {
   if (object['immutable'] === true)
@@ -364,8 +366,8 @@ async function put(
 }
 
 /**
- * `false`: it is there, by somebody else or by a create whose answer was lost; either way
- * it is to be changed.
+ * Makes the Secret; returns `false` if it exists already, made by somebody else or by a
+ * create whose answer was lost. Then it is changed instead.
  */
 async function make(
   config: Options,
@@ -378,7 +380,7 @@ async function make(
       namespace: config.namespace,
       annotations: { [MADE_FOR]: id },
     }
-    proven(
+    expectStored(
       config,
       await kube.post(secretsOf(config), {
         apiVersion: 'v1',
@@ -408,7 +410,7 @@ function dataOf(config: Options, entries: Prior): Readonly<Record<string, string
   )
 }
 
-/** One patch with what differs; `null` takes a key away (RFC 7396). */
+/** Sends one patch with the keys that differ; `null` removes a key (RFC 7396). */
 async function change(
   config: Options,
   kube: Kubernetes,
@@ -425,7 +427,7 @@ async function change(
   )
   if (Object.keys(differing).length === 0) return
   writable(config, held)
-  proven(
+  expectStored(
     config,
     await kube.patch(pathOf(config), {
       type: 'application/merge-patch+json',
@@ -435,8 +437,8 @@ async function change(
   )
 }
 
-/** An admission hook may have changed what was sent. */
-function proven(config: Options, object: KubeObject, entries: Prior): void {
+/** Checks the stored Secret, because an admission hook may have changed what was sent. */
+function expectStored(config: Options, object: KubeObject, entries: Prior): void {
   const { data } = heldIn(object)
   for (const [name, value] of Object.entries(entries)) {
     const now = data.get(keyOf(config, name))
@@ -460,8 +462,8 @@ async function restore(
   const held = await read(config, kube)
   if (held === undefined) return
   const known: Prior = { ...old?.entries, ...prior }
-  // What only the old version says is put where it still is, not where somebody has taken
-  // it away.
+  // A value that is known only from the old version is written if its key still exists,
+  // and not if somebody has removed that key.
   const wanted = Object.entries(known).filter(
     ([name]) => prior?.[name] !== undefined || held.data.has(keyOf(config, name)),
   )
@@ -469,8 +471,8 @@ async function restore(
 }
 
 /**
- * Deletes a Secret that we made, as long as it is as we made it. `false`: it stays, and
- * our keys are to be taken out of it.
+ * Deletes a Secret that a delivery made, if it is still as it was made. Returns `false`
+ * if it has to stay; then the configured keys are removed from it.
  */
 async function unmake(
   config: Options,

@@ -1,14 +1,14 @@
 /**
- * Environment variables of Netlify sites (reference/providers.md 18;
- * https://open-api.netlify.com, getEnvVars to deleteEnvVarValue).
+ * Environment variables of Netlify sites (https://open-api.netlify.com, getEnvVars to
+ * deleteEnvVarValue).
  *
- * A variable has a value per deploy context. Only the value of a chosen context is
- * written (PATCH); `PUT` replaces all values and is not used. Functions and pages get a
- * value when they are built, so each site is built and waited for. A variable that
- * "contains secret values" is shown to nobody; the time of its last change is the sign of
- * a write.
+ * A variable has a value per deploy context. Only the value of the chosen context is
+ * written (PATCH); `PUT` replaces all values and is not used. Functions and pages take a
+ * value when they are built, so each site is built and waited for. The value of a
+ * variable that "contains secret values" is shown to nobody; the time of its last change
+ * shows whether somebody has written.
  *
- * Tried against a counterpart only, never against Netlify.
+ * This target was tested with a simulated Netlify only, never with the real one.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -17,14 +17,20 @@ import type { AdapterContext } from '../core/provider.ts'
 import { secretField, urlField } from '../core/schema.ts'
 import { Secret } from '../core/secret.ts'
 import { defineTarget, type Delivery, type TargetSession } from '../core/target.ts'
-import { type Api, api, listIn, objectIn, plainText, textIn, until } from '../net/json-api.ts'
-import { type Back, backsOf, currentOf, gone, missingIn, type Slot, standingOf } from './_places.ts'
+import { type Api, api, listIn, objectIn, plainText, textIn } from '../net/json-api.ts'
+import { deployFailed, type Started, startDeploy, waitForDeploys } from './_deploys.ts'
+import {
+  type Back,
+  backsOf,
+  currentOf,
+  awaitDeleted,
+  missingIn,
+  type Slot,
+  standingOf,
+} from './_places.ts'
 
 const VENDOR = 'Netlify'
 const BUILD_LIMIT_MS = 30 * 60_000
-/** How often, and how far apart, a build is looked for whose answer was lost. */
-const LOOKS = 4
-const LOOK_PAUSE_MS = 2000
 /**
  * States of a deploy at which nothing more will happen: https://open-api.netlify.com,
  * definition deploy.
@@ -63,9 +69,9 @@ type Options = z.output<typeof Config>
 
 interface Variable {
   readonly updated: string | null
-  /** What else is set on it. */
+  /** Its other attributes. */
   readonly about: Readonly<Record<string, unknown>>
-  /** Contexts in which it has a value. */
+  /** The contexts in which it has a value. */
   readonly contexts: readonly string[]
   /** Its value in the chosen context. */
   readonly own: { readonly id: string; readonly value?: Secret } | undefined
@@ -172,8 +178,8 @@ function refuseSeveral(
 }
 
 /**
- * What the sites hold under these names; a site that gets nothing written has no part in
- * it.
+ * Reads what the sites hold under these names. A site to which nothing is written is left
+ * out.
  */
 async function slotsOf(
   netlify: Api,
@@ -256,8 +262,8 @@ interface Known {
 }
 
 /**
- * Every site gets its own value of the context back; a value that was made goes, and its
- * site is built without it.
+ * Gives every site its own value of the context back. A value that was made is removed,
+ * and its site is built without it.
  */
 async function restore(
   netlify: Api,
@@ -274,7 +280,7 @@ async function restore(
     const variable = all.get(back.name)
     if (back.value !== null) await putBack(netlify, config, site, back, variable, context)
     else if (variable?.own !== undefined) {
-      await gone(
+      await awaitDeleted(
         netlify.call(
           'DELETE',
           one(config, site, back.name, `/value/${encodeURIComponent(variable.own.id)}`),
@@ -294,7 +300,7 @@ async function putBack(
   variable: Variable | undefined,
   context: AdapterContext,
 ): Promise<void> {
-  // Nobody has written to it since it was looked at.
+  // The time shows that nobody has written to it since it was looked at.
   if (sign !== undefined && sign === variable?.updated) return
   if (value === undefined || value === null)
     return context.note(
@@ -313,7 +319,7 @@ async function putBack(
     )
 }
 
-/** Every site that has one of the variables. */
+/** Builds every site that has one of the variables. */
 async function deploy(
   netlify: Api,
   config: Options,
@@ -328,67 +334,49 @@ async function deploy(
   await build(netlify, having, context)
 }
 
-/** All builds are started first, then waited for. */
+/** Starts all builds first and then waits for them. */
 async function build(
   netlify: Api,
   sites: readonly string[],
   context: AdapterContext,
 ): Promise<void> {
-  const started: { readonly site: string; readonly path: string }[] = []
-  for (const site of sites)
+  const started: Started[] = []
+  for (const site of sites) {
+    const what = `the build of ${site} on ${VENDOR}`
+    const path = `/sites/${site}/deploys/${encodeURIComponent(await start(netlify, site, context))}`
     started.push({
-      site,
-      path: `/sites/${site}/deploys/${encodeURIComponent(await start(netlify, site, context))}`,
+      what,
+      isDone: async () => {
+        const state = textIn(objectIn(await netlify.call('GET', path), VENDOR), 'state', VENDOR)
+        if (OVER.includes(state)) throw deployFailed(what, state, /^[a-z]+$/)
+        return state === 'ready'
+      },
+      notes: (count) => [`${VENDOR}: ${site} is live (${count})`],
     })
-  for (const [i, { site, path }] of started.entries()) {
-    await until(`the build of ${site} on ${VENDOR}`, context, BUILD_LIMIT_MS, async () => {
-      const state = textIn(objectIn(await netlify.call('GET', path), VENDOR), 'state', VENDOR)
-      if (OVER.includes(state))
-        throw new AdapterError('failed', `the build of ${site} on ${VENDOR} ended as ${state}`, {
-          effect: 'applied',
-          retryable: false,
-        })
-      return state === 'ready'
-    })
-    context.note(`${VENDOR}: ${site} is live (${i + 1}/${started.length})`)
   }
+  await waitForDeploys(started, BUILD_LIMIT_MS, context)
 }
 
 /**
- * Starts a build, once; the id of its deploy. Where the answer is lost it is a deploy of
- * production that was not there before: whoever asked for it, it takes the value with it.
+ * Starts a build, once, and returns the id of its deploy. If the answer is lost, the
+ * deploy of production that was not listed before is taken for it: whoever asked for that
+ * one, it takes the value with it.
  * https://open-api.netlify.com, createSiteBuild and listSiteDeploys
  */
 async function start(netlify: Api, site: string, context: AdapterContext): Promise<string> {
-  const listed = async (): Promise<readonly string[]> =>
+  const list = async (): Promise<readonly string[]> =>
     listIn(
       await netlify.call('GET', `/sites/${site}/deploys?production=true&per_page=20`),
       VENDOR,
     ).map((row) => textIn(row, 'id', VENDOR))
-  const before = await listed()
-  let failure: AdapterError | undefined
-  try {
-    const answer = await netlify.call('POST', `/sites/${site}/builds`, {}, 'once')
-    const made =
-      typeof answer === 'object' && answer !== null && 'deploy_id' in answer
-        ? answer.deploy_id
-        : undefined
-    if (typeof made === 'string') return made
-  } catch (thrown) {
-    if (!(thrown instanceof AdapterError) || thrown.effect !== 'unknown') throw thrown
-    failure = thrown
-  }
-  for (let look = 0; look < LOOKS; look++) {
-    if (look > 0) await context.clock.sleep(LOOK_PAUSE_MS, context.signal)
-    const made = (await listed()).find((id) => !before.includes(id))
-    if (made !== undefined) return made
-  }
-  throw (
-    failure ??
-    new AdapterError(
-      'bad-answer',
-      `${VENDOR} took the build of ${site}, but no new deploy is listed`,
-      { effect: 'unknown' },
-    )
+  const before = await list()
+  return startDeploy(
+    {
+      ask: () => netlify.call('POST', `/sites/${site}/builds`, {}, 'once'),
+      key: 'deploy_id',
+      find: async () => (await list()).find((id) => !before.includes(id)),
+      unlisted: `${VENDOR} took the build of ${site}, but no new deploy is listed`,
+    },
+    context,
   )
 }

@@ -1,24 +1,25 @@
 /**
- * Fields of an item in 1Password (reference/providers.md 13a, 13b), in one of two ways.
+ * Fields of an item in 1Password, in one of two ways.
  *
  * With `connect`: the REST API of a Connect server
  * (https://developer.1password.com/docs/connect/api-reference). One field is patched by
- * its id, the rest of the item is not sent. The server takes changes over from 1Password
- * with a delay, so a write is waited for until it can be read there.
+ * its id, and the rest of the item is not sent. The server takes changes over from
+ * 1Password with a delay, so a write is waited for until it can be read.
  *
- * A write of somebody else at the same time is seen by the version of the item, which
- * grows by one with each. With Connect it does no harm. By `op` a template that was based
- * on an older version has put his fields back; that is told, and on one machine the
- * writers take turns.
+ * The version of the item, which grows by one with each write, shows that somebody else
+ * wrote at the same time. With Connect that does no harm. With `op`, a template that was
+ * based on an older version has put the other writer's fields back; that is reported, and
+ * writers on one machine take turns.
  *
- * Without: the program `op` with the token of a service account
+ * Without `connect`: the program `op` with the token of a service account
  * (https://developer.1password.com/docs/cli/reference/management-commands/item). Values
  * go in as a JSON template by stdin, never as `field=value`. `op` reads a template only
  * from a real pipe and otherwise ends with 0 and changes nothing, and a template replaces
- * the whole item, so after each write the item is read again: ours must be there, and all
- * others as before. A template can not hold a passkey and would destroy it.
+ * the whole item, so after each write the item is read again: the new values must be
+ * there, and all other fields as before. A template can't hold a passkey, so an item with
+ * one is refused.
  *
- * Neither way can be asked whether the token may write: that shows at the first delivery.
+ * Neither way tells whether the token may write; that shows at the first delivery.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -32,16 +33,16 @@ import { afterWrite, jsonOf, type Meaning, toolOf } from '../net/tool.ts'
 import { pickDefined } from '../core/defined.ts'
 
 const VENDOR = '1Password'
-/** Connect syncs within seconds; the rest is patience with a busy server. */
+/** Connect syncs within seconds; a busy server gets a minute. */
 const SYNC_LIMIT_MS = 60_000
 const ID = /^[a-z0-9]{26}$/
-/** So often what others change at the same time is read and written again. */
+/** How often the item is read and written again if others change it at the same time. */
 const TRIES = 5
 const RIGHTS =
   'the token needs read_items and write_items on this one vault (op service-account create … ' +
   '--vault NAME:read_items,write_items)'
 
-/** A leading dash would be an option of `op`. */
+/** A name must not begin with a dash, which `op` would take for an option. */
 const named = (description: string) =>
   z
     .string()
@@ -87,54 +88,58 @@ interface Field {
   readonly label: string
   readonly type: string
   readonly sections: readonly string[]
-  /** Empty where there is none. */
+  /** Empty if the field has no value. */
   readonly value: Secret
 }
 
 interface Item {
   readonly id: string
-  /** Grows by one with every write; `undefined` where it is not said. */
+  /** Grows by one with every write; `undefined` if the answer does not contain it. */
   readonly version: number | undefined
   readonly category: string
   readonly fields: readonly Field[]
   readonly sections: readonly { readonly id: string; readonly label: string }[]
   readonly passkey: boolean
-  /** The whole item as it came, for a template. */
+  /** The JSON of the whole item as it was read, for a template. */
   readonly text: Secret
 }
 
 /**
- * What an undo needs besides the values: what kind of field each was and where, for one
- * that somebody has taken away.
+ * What an undo needs besides the values: the type and section of each field, for a field
+ * that somebody has removed meanwhile.
  */
 const Rest = z.record(z.string(), z.object({ type: z.string(), section: z.string().optional() }))
 type Rest = z.output<typeof Rest>
 
 interface Change {
   readonly label: string
-  /** For a new one; a concealed one in the configured section unless told otherwise. */
+  /**
+   * Type and section for a new field; without them it is a concealed one in the
+   * configured section.
+   */
   readonly was?: Rest[string] | undefined
-  /** What is changed; `undefined` for a new one. */
+  /** The field that is changed; `undefined` for a new one. */
   readonly field: Field | undefined
-  /** `null` removes it. */
+  /** `null` removes the field. */
   readonly value: Secret | null
 }
 
-/** One of the two ways to the item. */
+/** One of the two ways to reach the item. */
 interface Way {
-  /** Reads anew at each call. */
+  /** Reads the item anew at each call. */
   item(): Promise<Item | undefined>
   /**
-   * What the item is after it, as the far side says; and in how many writes it was done.
+   * Makes the changes. Returns the item as the answer shows it, and how many writes that
+   * took.
    */
   change(
     item: Item,
     changes: readonly Change[],
   ): Promise<{ readonly result: Item | undefined; readonly writes: number }>
-  /** Does a write replace the whole item, with what it was when it was read? */
+  /** Whether a write replaces the whole item, also the fields that it does not change. */
   readonly wholly: boolean
   create(body: Readonly<Record<string, unknown>>, hide: readonly Secret[]): Promise<void>
-  /** How long a write may take to be seen. */
+  /** How long it may take until a write can be read. */
   readonly patienceMs: number
 }
 
@@ -156,8 +161,8 @@ export default defineTarget({
   describe: ({ vault, item, field, connect }) =>
     `1Password field ${field} of ${item} in ` +
     `${vault}${connect === undefined ? '' : ` by ${new URL(connect).host}`}`,
-  // An item may be said by its title or by its id. Connect patches single fields; `op`
-  // writes items as a whole, so that all who use it on this machine take turns.
+  // An item may be configured by its title or by its id. Connect patches single fields;
+  // `op` writes items as a whole, so all targets that use it on this machine take turns.
   slots: ({ vault, item, field, section = '', connect }, name) => [
     `${connect === undefined ? 'op' : new URL(connect).host} ${vault} ${item} ${section} ` +
       `${field.replaceAll('{name}', name)}`,
@@ -220,7 +225,8 @@ function openSession(config: Options, way: Way, context: AdapterContext): Target
 
 function standing(config: Options, item: Item | undefined, names: readonly string[]): Standing {
   const found = names.map((name) => [name, item && fieldOf(config, item, name)] as const)
-  // Found here, before anything is made, and not when the new value is to be written.
+  // Refused here, before a credential is made, and not only when the new value is to be
+  // written.
   const lacking =
     item === undefined || config.create ? undefined : found.find(([, field]) => field === undefined)
   if (lacking !== undefined) throw noField(config, lacking[0])
@@ -234,8 +240,9 @@ function standing(config: Options, item: Item | undefined, names: readonly strin
 }
 
 /**
- * All entries in one change. @param rest of an undo: then what does not exist and may not
- * be made is left as it is; otherwise it is an error
+ * Writes all entries in one change.
+ * @param rest what `standing` sealed, for an undo: then a field that does not exist and
+ *   may not be made is left alone; without it that is an error
  */
 async function write(
   config: Options,
@@ -280,7 +287,7 @@ async function write(
     )
 }
 
-/** `outrun`: somebody has changed ours since. */
+/** `outrun` means that somebody has changed the written fields since. */
 type Outcome = 'written' | 'nothing to do' | 'outrun'
 
 function changesOf(
@@ -292,7 +299,7 @@ function changesOf(
 ): readonly Change[] {
   const label = labelOf(config, name)
   const field = fieldOf(config, item, name)
-  // Only what was made here can have to go away, and that takes "create".
+  // A field is only removed if the configuration lets this program make fields.
   if (value === null) return field === undefined || !config.create ? [] : [{ label, field, value }]
   if (field !== undefined || config.create) return [{ label, field, value, was: rest?.[name] }]
   if (rest !== undefined) return []
@@ -310,8 +317,8 @@ function noField(config: Options, name: string): AdapterError {
 }
 
 /**
- * An item that is made in vain stays, empty: nothing tells later that nobody else has
- * taken it into use.
+ * Makes the item. If the delivery is undone the item stays, without its fields, because
+ * somebody else may use it by then.
  */
 async function make(config: Options, way: Way, entries: Prior): Promise<void> {
   const section =
@@ -347,8 +354,8 @@ function newField(
 }
 
 /**
- * Nobody is believed that a write worked: the item says it. Throws `bad-answer` for what
- * is not there, `timeout` where it may still come.
+ * Reads the item again, because only the item itself proves that a write worked. Throws
+ * `bad-answer` if the values are not there, and `timeout` if they may still appear.
  */
 async function readBack(
   way: Way,
@@ -369,8 +376,8 @@ async function readBack(
     })
   }
   const since = (): boolean => (now?.version ?? 0) > (result?.version ?? Number.POSITIVE_INFINITY)
-  const settled = async (): Promise<boolean> => (await holds()) || since()
-  if (way.patienceMs > 0) await until(`the change in ${VENDOR}`, context, way.patienceMs, settled)
+  const isSettled = async (): Promise<boolean> => (await holds()) || since()
+  if (way.patienceMs > 0) await until(`the change in ${VENDOR}`, context, way.patienceMs, isSettled)
   if (!(await holds())) {
     if (since() && !last) return 'outrun'
     throw new AdapterError(
@@ -422,7 +429,10 @@ function labelOf(config: Options, name: string): string {
   return config.field.replaceAll('{name}', name)
 }
 
-/** By its label, else by its id. Throws `misconfigured` where that is not one field. */
+/**
+ * Finds a field by its label or, if none has it, by its id. Throws `misconfigured` if
+ * several match.
+ */
 function fieldOf(config: Options, item: Item, name: string): Field | undefined {
   const label = labelOf(config, name)
   const { section } = config
@@ -477,7 +487,7 @@ function refusePasskey(config: Options, item: Item): void {
   )
 }
 
-// The item as both ways write it.
+// The JSON of an item, which has the same form in both ways.
 
 const Overviews = z.array(
   z.looseObject({
@@ -539,10 +549,7 @@ function itemOf(value: unknown): Item {
   }
 }
 
-/**
- * The item as the far side gives it after a write; `undefined` where it says something
- * else.
- */
+/** Parses the item that is printed after a write; `undefined` if it is something else. */
 function printed(value: unknown): Item | undefined {
   return WholeItem.safeParse(value).success ? itemOf(value) : undefined
 }
@@ -556,7 +563,8 @@ function printedText(text: Secret): Item | undefined {
 }
 
 /**
- * The id of the one that is meant. Throws `misconfigured` for a name that several have.
+ * The id of the one with this name or id. Throws `misconfigured` for a name that several
+ * have.
  */
 function oneOf(all: z.output<typeof Overviews>, wanted: string, what: string): string | undefined {
   const alive = all.filter(({ state }) => state !== 'ARCHIVED' && state !== 'DELETED')
@@ -584,7 +592,7 @@ function sectionFor(config: Options, item: Item): string | undefined {
   )
 }
 
-/** In the section where it was, if that is still there. */
+/** Makes a field, in the section where it was if that still exists. */
 function fieldMade(
   config: Options,
   item: Item,
@@ -630,8 +638,8 @@ function byConnect(config: Options, url: string, context: AdapterContext): Way {
       )
       return id === undefined ? undefined : itemOf(await connect.call('GET', await pathOf(id)))
     },
-    // Written even where the value seems to be there already: what was read may be older
-    // than what is so.
+    // A value is written even if it seems to be there already, because the item that was
+    // read may be outdated.
     change: async (item, changes) => {
       const patches = changes.map(({ label, field, value, was }) => {
         if (field === undefined)
@@ -648,7 +656,8 @@ function byConnect(config: Options, url: string, context: AdapterContext): Way {
           value: plainText(value),
         }
       })
-      // A field that is added twice would be there twice.
+      // A call that adds a field must not be repeated, because the field would then exist
+      // twice.
       const once = changes.some(({ field, value }) => field === undefined || value === null)
       const answer = await connect.call(
         'PATCH',
@@ -681,7 +690,7 @@ function byProgram(config: Options, context: AdapterContext): Way {
   const op = toolOf(
     {
       program: config.program,
-      // The cache of its daemon could answer with what was there before.
+      // The cache of `op`'s daemon could answer with what was there before.
       env: { OP_SERVICE_ACCOUNT_TOKEN: config.token, OP_CACHE: 'false' },
       meaning: (said) => meaningOf(config, said),
     },
@@ -750,7 +759,7 @@ function template(config: Options, item: Item, changes: readonly Change[]): Secr
   return new Secret(JSON.stringify({ ...rest, fields: [...same, ...added] }))
 }
 
-/** Its texts are no contract; what is not recognised is shown as it is. */
+/** Recognises texts of `op`, which are no contract; other texts are shown as they are. */
 function meaningOf(config: Options, said: string): Meaning | undefined {
   if (/isn't a vault in this account/.test(said))
     return {

@@ -1,10 +1,10 @@
 /**
  * The standard Unix password manager, `pass` (https://www.passwordstore.org): one entry
- * per name, the value on its first line. What stands below it, notes of people, is kept.
- * Values go in by stdin (`pass insert --multiline`), never as arguments; what an entry
- * holds can be read back. `pass` has no condition for a write, so that those who write
- * into one store on this machine take turns; nor may two of them commit to its Git
- * repository at once.
+ * per name, the value on its first line. The lines below it, in which people keep notes,
+ * stay as they are. Values go in by stdin (`pass insert --multiline`), never as
+ * arguments, and can be read back. `pass` has no conditional write, and two writers must
+ * not commit to its Git repository at once, so all targets that use one store on this
+ * machine take turns.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -47,8 +47,8 @@ const Config = z.strictObject({
 type Options = z.output<typeof Config>
 
 /**
- * What an undo needs besides the values: names of the entries that end without a line end
- * behind the value, and the whole of each entry, in base64, because it may be no text.
+ * What an undo needs besides the values: the names of entries that end right behind the
+ * value, without a line end, and each whole entry, in base64, because it may not be text.
  */
 const Rest = z.object({
   open: z.array(z.string()),
@@ -76,7 +76,7 @@ export default defineTarget({
   open: (config, context) =>
     Promise.resolve({
       probe: async () => {
-        // `ls` reads names only and fails where there is no store.
+        // `ls` reads only names, and fails if there is no store.
         const result = await run(config, context, ['ls'])
         if (result.code !== 0) throw failure(result)
       },
@@ -126,7 +126,7 @@ export default defineTarget({
     }),
 })
 
-/** @param stood for an undo: what the entries were before the first write */
+/** @param stood what the entries held before the first write, for an undo */
 async function write(
   config: Options,
   context: AdapterContext,
@@ -155,14 +155,14 @@ async function write(
           },
         )
       if (before !== undefined)
-        await done(run(config, context, ['rm', '--force', entryOf(config, context, name)]))
+        await mustSucceed(run(config, context, ['rm', '--force', entryOf(config, context, name)]))
       continue
     }
     const notes = before?.notes ?? notesOf(stood?.whole[name])
     const end = notes.length === 0 && stood?.open.includes(name) === true ? '' : '\n'
     const text = new Secret(Buffer.concat([value.bytes(), Buffer.from(end), notes]))
     if (before?.whole.equals(text) === true) continue
-    await done(
+    await mustSucceed(
       run(
         config,
         context,
@@ -170,7 +170,8 @@ async function write(
         text,
       ),
     )
-    // What this program does with bytes that are no text is its own affair: it is asked.
+    // Read again, because it is not certain that `pass` and `gpg` keep bytes that are not
+    // text.
     if ((await read(config, context, name))?.whole.equals(text) !== true)
       throw new AdapterError(
         'bad-answer',
@@ -184,15 +185,15 @@ async function write(
 }
 
 /**
- * An entry: the value is its first line, without the line feed and with a carriage
- * return, as `pass -c` takes it.
+ * An entry. Its value is the first line without the line feed but with a carriage return,
+ * if it has one, as `pass -c` takes it.
  */
 interface Entry {
   readonly whole: Secret
   readonly value: Secret
-  /** Everything behind the first line. */
+  /** Everything after the first line. */
   readonly notes: Uint8Array
-  /** Does it end right behind the value? */
+  /** Whether the entry ends right behind the value, without a line end. */
   readonly open: boolean
 }
 
@@ -209,14 +210,17 @@ function entryIn(whole: Secret): Entry {
       }
 }
 
-/** The notes of an entry that somebody has removed meanwhile. */
+/**
+ * The notes of an entry from before the run, for an entry that somebody has removed
+ * meanwhile.
+ */
 function notesOf(whole: string | undefined): Uint8Array {
   return whole === undefined
     ? new Uint8Array()
     : entryIn(new Secret(Buffer.from(whole, 'base64'))).notes
 }
 
-/** `undefined` where there is no such entry. */
+/** Reads an entry; `undefined` if it does not exist. */
 async function read(
   config: Options,
   context: AdapterContext,
@@ -232,7 +236,7 @@ function entryOf(config: Options, context: AdapterContext, name: string): string
   return config.entry.replaceAll('{path}', context.path).replaceAll('{name}', name)
 }
 
-async function done(call: Promise<SpawnResult>): Promise<void> {
+async function mustSucceed(call: Promise<SpawnResult>): Promise<void> {
   const result = await call
   if (result.code !== 0) throw failure(result)
 }
@@ -248,8 +252,8 @@ async function run(
     argv,
     input: input ?? new Secret(''),
     env: {
-      // Without a terminal an agent that has to ask for a pass phrase must fail, not
-      // wait.
+      // Without a terminal, an agent that has to ask for a pass phrase must fail instead
+      // of waiting.
       PASSWORD_STORE_GPG_OPTS: '--batch --no-tty',
       ...pickDefined({ PASSWORD_STORE_DIR: config.storeDir }),
       ...pickDefined({ GNUPGHOME: config.gnupgHome }),

@@ -1,11 +1,11 @@
 /**
- * Environment variables of Render services and environment groups (reference/providers.md
- * 12; https://api-docs.render.com).
+ * Environment variables of Render services and environment groups
+ * (https://api-docs.render.com).
  *
  * Only the calls for one key are used: `PUT …/env-vars` with a list deletes every
  * variable that is not in it. A change reaches a service with its next deploy only, so
  * each service is deployed (`deploy_only`: the last successful build) and waited for.
- * What a variable holds can be read back.
+ * Values can be read back.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -14,12 +14,13 @@ import type { AdapterContext } from '../core/provider.ts'
 import { secretField, urlField } from '../core/schema.ts'
 import { Secret } from '../core/secret.ts'
 import { defineTarget, type Delivery, type TargetSession } from '../core/target.ts'
-import { backsOf, currentOf, gone, missingIn, type Slot, standingOf } from './_places.ts'
-import { type Api, api, listIn, objectIn, plainText, textIn, until } from '../net/json-api.ts'
+import { deployFailed, type Started, startDeploy, waitForDeploys } from './_deploys.ts'
+import { backsOf, currentOf, awaitDeleted, missingIn, type Slot, standingOf } from './_places.ts'
+import { type Api, api, listIn, objectIn, plainText, textIn } from '../net/json-api.ts'
 
 const VENDOR = 'Render'
 const PAGE = 100
-/** A deploy of the last build takes minutes at most. */
+/** Ample, because a deploy of the last build takes a few minutes. */
 const DEPLOY_LIMIT_MS = 15 * 60_000
 const RUNNING = [
   'created',
@@ -28,10 +29,7 @@ const RUNNING = [
   'update_in_progress',
   'pre_deploy_in_progress',
 ]
-/** How often, and how far apart, a deploy is looked for that no answer named. */
-const LOOKS = 4
-const LOOK_PAUSE_MS = 2000
-/** `deactivated`: it was live, and a later deploy has taken its place already. */
+/** `deactivated` means that it was live and a later deploy has replaced it already. */
 const DONE = ['live', 'deactivated']
 
 const selection = (what: string) =>
@@ -61,7 +59,7 @@ const Config = z
 type Options = z.output<typeof Config>
 
 /**
- * A service or a group: where its variables are, and which services must be deployed
+ * A service or a group: the path of its variables, and the services that must be deployed
  * after a change.
  */
 interface Place {
@@ -179,7 +177,8 @@ function chosen<T extends { readonly id: string; readonly name: string }>(
 }
 
 /**
- * A bare list whose elements carry the cursor of the next page; an empty page ends it.
+ * Reads all pages of a list. Each element carries the cursor of the page after it; an
+ * empty page is the last.
  */
 async function pages(
   render: Api,
@@ -202,7 +201,10 @@ async function pages(
   }
 }
 
-/** Variables of one place by name. A group answers with its own variables only. */
+/**
+ * Reads the variables of one place by name. A group's list holds no other variables than
+ * its own.
+ */
 async function variables(render: Api, place: Place): Promise<ReadonlyMap<string, Secret>> {
   const rows = place.path.startsWith('/env-groups/')
     ? listIn(objectIn(await render.call('GET', place.path), VENDOR)['envVars'] ?? [], VENDOR)
@@ -213,8 +215,8 @@ async function variables(render: Api, place: Place): Promise<ReadonlyMap<string,
 }
 
 /**
- * What the places hold under these names; a place that gets nothing written has no part
- * in it.
+ * Reads what the places hold under these names. A place to which nothing is written is
+ * left out.
  */
 async function slotsOf(
   render: Api,
@@ -275,8 +277,8 @@ interface Known {
 }
 
 /**
- * Every place gets its own value back; a variable that was made goes, and its services
- * are deployed without it.
+ * Gives every place its own value back. A variable that was made is removed, and its
+ * services are deployed without it.
  */
 async function restore(
   render: Api,
@@ -307,7 +309,7 @@ async function restore(
     const address = `${path}/env-vars/${encodeURIComponent(name)}`
     if (value !== null) await render.call('PUT', address, { value: plainText(value) })
     else {
-      await gone(render.call('DELETE', address))
+      await awaitDeleted(render.call('DELETE', address))
       emptied.add(place)
     }
   }
@@ -315,8 +317,9 @@ async function restore(
 }
 
 /**
- * Starts a deploy, once; its id. It may be queued without being named in the answer
- * (202), and the answer may be lost: then it is the one that was not the newest before.
+ * Starts a deploy, once, and returns its id. It may be queued without being named in the
+ * answer (202), and the answer may be lost: then the newest deploy is taken for it, if it
+ * was not the newest before.
  * https://api-docs.render.com/reference/create-deploy,
  * https://api-docs.render.com/reference/list-deploys
  */
@@ -334,32 +337,21 @@ async function start(
       : textIn(objectIn(row['deploy'] ?? row, VENDOR), 'id', VENDOR)
   }
   const before = await newest()
-  let failure: AdapterError | undefined
-  try {
-    const answer = await render.call('POST', path, { deployMode: 'deploy_only' }, 'once')
-    const made =
-      typeof answer === 'object' && answer !== null && 'id' in answer ? answer.id : undefined
-    if (typeof made === 'string') return made
-  } catch (thrown) {
-    if (!(thrown instanceof AdapterError) || thrown.effect !== 'unknown') throw thrown
-    failure = thrown
-  }
-  for (let look = 0; look < LOOKS; look++) {
-    if (look > 0) await context.clock.sleep(LOOK_PAUSE_MS, context.signal)
-    const now = await newest()
-    if (now !== undefined && now !== before) return now
-  }
-  throw (
-    failure ??
-    new AdapterError(
-      'bad-answer',
-      `${VENDOR} took the deploy of ${name}, but no new one is listed`,
-      { effect: 'unknown' },
-    )
+  return startDeploy(
+    {
+      ask: () => render.call('POST', path, { deployMode: 'deploy_only' }, 'once'),
+      key: 'id',
+      find: async () => {
+        const now = await newest()
+        return now === before ? undefined : now
+      },
+      unlisted: `${VENDOR} took the deploy of ${name}, but no new one is listed`,
+    },
+    context,
   )
 }
 
-/** Every service that has one of the variables, itself or by a group. */
+/** Deploys every service that has one of the variables, by itself or by a group. */
 async function deploy(
   render: Api,
   places: readonly Place[],
@@ -380,34 +372,27 @@ function servicesOf(places: readonly Place[]): ReadonlyMap<string, string> {
   )
 }
 
-/** All are started first, then waited for. */
+/** Starts all deploys first and then waits for them. */
 async function deployTo(
   render: Api,
   services: ReadonlyMap<string, string>,
   context: AdapterContext,
 ): Promise<void> {
-  const started: { readonly id: string; readonly name: string; readonly deployId: string }[] = []
-  for (const [id, name] of services)
-    started.push({ id, name, deployId: await start(render, id, name, context) })
-  for (const [i, { id, name, deployId }] of started.entries()) {
-    await until(`the deploy of ${name} on ${VENDOR}`, context, DEPLOY_LIMIT_MS, async () => {
-      const answer = objectIn(
-        await render.call(
-          'GET',
-          `/services/${encodeURIComponent(id)}/deploys/${encodeURIComponent(deployId)}`,
-        ),
-        VENDOR,
-      )
-      const status = textIn(answer, 'status', VENDOR)
-      if (DONE.includes(status)) return true
-      if (RUNNING.includes(status)) return false
-      throw new AdapterError(
-        'failed',
-        `the deploy of ${name} on ${VENDOR} ended as ` +
-          `${/^[a-z_]{1,40}$/.test(status) ? status : 'unknown'}`,
-        { effect: 'applied', retryable: false },
-      )
+  const started: Started[] = []
+  for (const [id, name] of services) {
+    const what = `the deploy of ${name} on ${VENDOR}`
+    const deployId = encodeURIComponent(await start(render, id, name, context))
+    const path = `/services/${encodeURIComponent(id)}/deploys/${deployId}`
+    started.push({
+      what,
+      isDone: async () => {
+        const status = textIn(objectIn(await render.call('GET', path), VENDOR), 'status', VENDOR)
+        if (DONE.includes(status)) return true
+        if (RUNNING.includes(status)) return false
+        throw deployFailed(what, status, /^[a-z_]{1,40}$/)
+      },
+      notes: (count) => [`${VENDOR}: ${name} is live (${count})`],
     })
-    context.note(`${VENDOR}: ${name} is live (${i + 1}/${started.length})`)
   }
+  await waitForDeploys(started, DEPLOY_LIMIT_MS, context)
 }

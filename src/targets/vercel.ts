@@ -1,19 +1,19 @@
 /**
- * Environment variables of Vercel projects (reference/providers.md 11;
- * https://vercel.com/docs/environment-variables/rotating-secrets).
+ * Environment variables of Vercel projects
+ * (https://vercel.com/docs/environment-variables/rotating-secrets).
  *
  * A key may stand in a project several times, each with its own value: per environment,
  * per branch of preview, per custom environment. Only the variables that the
- * configuration means are written, by their ids, with everything else on them left as it
- * is; a key that stands there several times without a word about which is meant is
- * refused, and so is one that comes from a variable shared by the team. Plain and
- * encrypted variables can be read one by one, sensitive ones never: then the time of the
- * last change is the sign of it.
+ * configuration means are written, by their ids and without touching their other
+ * attributes. A key that stands there several times is refused unless the configuration
+ * says which one is meant, and so is a key that comes from a variable shared by the team.
+ * Plain and encrypted variables can be read one by one, sensitive ones never: there the
+ * time of the last change shows whether somebody has written.
  *
  * A change reaches new deployments only, so the latest production deployment is made
  * again (`forceNew`) and waited for until it is ready *and* has its aliases. Earlier
- * deployments keep the old value for as long as they live; they are counted and named.
- * The answer to a create can be 201 and still hold failures.
+ * deployments keep the old value for as long as they live; their number is reported. The
+ * answer to a create can be 201 and still report failures.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -23,7 +23,15 @@ import { secretField, urlField } from '../core/schema.ts'
 import type { Secret } from '../core/secret.ts'
 import { defineTarget, type Delivery, type TargetSession } from '../core/target.ts'
 import { type Api, api, objectIn, plainText } from '../net/json-api.ts'
-import { type Back, backsOf, changed, gone, missingIn, type Slot, standingOf } from './_places.ts'
+import {
+  type Back,
+  backsOf,
+  changed,
+  awaitDeleted,
+  missingIn,
+  type Slot,
+  standingOf,
+} from './_places.ts'
 import { redeploy } from './_vercel-deployments.ts'
 import {
   type About,
@@ -127,7 +135,7 @@ function openSession(config: Options, context: AdapterContext): TargetSession {
   return session
 }
 
-/** The team stands in the query of every call. */
+/** Adds the team to the query of every call. */
 function scoped(inner: Api, teamId: string | undefined): Api {
   if (teamId === undefined) return inner
   return {
@@ -141,7 +149,7 @@ function scoped(inner: Api, teamId: string | undefined): Api {
   }
 }
 
-/** What stands under these names, variable by variable. */
+/** Reads what stands under these names, variable by variable. */
 async function slotsOf(
   vercel: Api,
   config: Options,
@@ -211,7 +219,10 @@ async function put(
   }
 }
 
-/** Without `key`, and without what is to stay: a sensitive variable refuses them. */
+/**
+ * Changes a variable. The call names neither `key` nor the attributes that stay, because
+ * Vercel refuses them for a sensitive variable.
+ */
 async function edit(
   vercel: Api,
   projectId: string,
@@ -226,8 +237,8 @@ async function edit(
 }
 
 /**
- * A sensitive variable can't exist for development, and only one of preview alone has a
- * branch.
+ * Describes the variables to make. A sensitive variable can't exist for development, and
+ * only a variable of preview alone can have a branch.
  */
 function newOnes(
   config: Options,
@@ -251,7 +262,10 @@ function newOnes(
   ].map((part) => ({ ...part, comment: COMMENT }))
 }
 
-/** One that was made meanwhile is not overwritten: the vendor refuses the second. */
+/**
+ * Makes variables. If somebody has made one meanwhile it is not overwritten, because
+ * Vercel refuses a second one.
+ */
 async function add(
   vercel: Api,
   project: Pick<Project, 'id' | 'name'>,
@@ -285,7 +299,8 @@ interface Known {
 }
 
 /**
- * Every variable gets its own value and attributes back, by its id; what we made goes.
+ * Gives every variable its own value and attributes back, by its id, and removes those
+ * that were made.
  */
 async function restore(
   vercel: Api,
@@ -324,7 +339,7 @@ async function putBack(
 ): Promise<void> {
   const now =
     all.find((one) => one.id === id) ?? all.find((one) => one.key === name && same(one.about, more))
-  // Nobody has written to it since it was looked at.
+  // The time shows that nobody has written to it since it was looked at.
   if (now?.id === id && sign !== undefined && sign === now.updated) return
   if (value === undefined || value === null)
     return context.note(
@@ -343,14 +358,18 @@ async function putBack(
   await edit(vercel, project.id, now.id, value, otherwise)
 }
 
-/** For the same environments and branch: a key stands only once for each. */
+/**
+ * Tells whether a variable is for the same environments and branch, for which a key can
+ * stand only once.
+ */
 function same(about: About, more: Readonly<Record<string, unknown>>): boolean {
   const { target, gitBranch, customEnvironmentIds } = about
   return Object.keys(changed({ target, gitBranch, customEnvironmentIds }, more)).length === 0
 }
 
 /**
- * Those that this configuration makes, and that are marked as made by it. Was there one?
+ * Removes the variables that this configuration makes and whose comment marks them as
+ * made by this program. Returns whether there was one.
  */
 async function removeMade(
   vercel: Api,
@@ -365,12 +384,15 @@ async function removeMade(
     .filter(({ key, made }) => key === name && made)
     .filter((one) => wanted?.some((environment) => isOf(one, environment, config, project)) ?? true)
   for (const { id } of mine)
-    await gone(vercel.call('DELETE', `${at(project.id)}/env/${encodeURIComponent(id)}`))
+    await awaitDeleted(vercel.call('DELETE', `${at(project.id)}/env/${encodeURIComponent(id)}`))
   if (mine.length > 0) context.note(`${VENDOR}: ${name} removed from ${project.name}`)
   return mine.length > 0
 }
 
-/** A run of an older program has noted nothing of what stood there. */
+/**
+ * Undoes a run of an earlier version of this program, which noted nothing of what stood
+ * there.
+ */
 async function restoreOlder(
   vercel: Api,
   config: Options,

@@ -3,12 +3,13 @@
  * `{"event":"push"|"restore","path","version","deliveryId","values":{NAME: text}}`.
  * `webhook-id` and `Idempotency-Key` are the delivery's id, the same for every
  * repetition, so the receiver can drop repeats; with `secret` the call is signed as
- * Standard Webhooks say. Any 2xx is "done". It can't be read back.
+ * Standard Webhooks (https://www.standardwebhooks.com) say. Any 2xx means done. The value
+ * can't be read back.
  *
- * The receiver knows what stood there, we don't: an undo tells it the old version
- * (`restore`). Where there is none, or where it lacks a value that the target has,
- * `version` is null and `values` is empty; such a call has an id of its own each time,
- * because an id that came before would be dropped. By contract a repetition is harmless.
+ * Only the receiver knows what stood there before. An undo (`restore`) gives it the old
+ * version. If there is none, or if it lacks a value that the target has, `version` is
+ * null and `values` is empty; such a call has an id of its own each time, because an id
+ * that came before would be dropped. By contract a repetition is harmless.
  */
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
@@ -45,8 +46,8 @@ export default defineTarget({
   describe: ({ url }) => new URL(url).host,
   open: (config, context) =>
     Promise.resolve({
-      // There is no call without an effect; what can be known is that the address is
-      // allowed, which the schema has seen to.
+      // Every call to the hook has an effect, so none is made; that the address is
+      // allowed was checked by the schema.
       probe: () => Promise.resolve(),
       put: (delivery) => deliver(config, context, 'push', delivery.entries, delivery),
       restore: async (prior, old) => {

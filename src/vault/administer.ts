@@ -1,11 +1,14 @@
-/** Changes of the state root itself, each one commit with its audit row. */
+/**
+ * Changes that concern the state root and no object: each is one commit with its audit
+ * row.
+ */
 import type { AuditEntry } from '../core/model.ts'
 import { type Intended, prepare } from './commit.ts'
 import type { Root } from './root.ts'
 import type { Session } from './session.ts'
 import { committing } from './transact.ts'
 
-/** Commits what `edit` says of the root that it finds. */
+/** Commits the change that `edit` computes from the newest root. */
 export function administer(
   session: Session,
   entry: AuditEntry | undefined,

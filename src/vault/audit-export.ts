@@ -15,7 +15,10 @@ import type { Session } from './session.ts'
 import { sodium } from './sodium.ts'
 import { pickDefined } from '../core/defined.ts'
 
-/** Events after `from` up to `to`, and the hashes of the chain there. */
+/**
+ * The events after number `from` up to and including `to`, with the chain's hash at both
+ * ends.
+ */
 interface Range {
   from: number
   start: Uint8Array
@@ -24,8 +27,8 @@ interface Range {
 }
 
 /**
- * Everything that is not pruned; or, when the filter speaks of times, from the first to
- * the last event of that time.
+ * Chooses the range to export: all events that are not pruned or, if the filter names
+ * times, from the first to the last event within them.
  */
 function ranging(filter: AuditFilter): {
   readonly visit: (root: Root) => Visit
@@ -57,14 +60,15 @@ function ranging(filter: AuditFilter): {
           end: root.auditHash,
         }
       if (found !== undefined) return found
-      // Nothing of that time: the empty range lies where it would be.
+      // If no event lies within the times, the range is empty and stands where they would
+      // be.
       const { from, start } = before ?? { from: root.auditBase, start: root.auditBaseHash }
       return { from, start, to: from, end: start }
     },
   }
 }
 
-/** The digest that the note signs, fed with everything that is given out. */
+/** Hashes everything that the export gives out, for the note that signs it. */
 class Digest {
   readonly #state = sodium.crypto_generichash_init(null, 32)
 
@@ -78,7 +82,7 @@ class Digest {
   }
 }
 
-/** `AuditTrail.export`. */
+/** Implements `AuditTrail.export`. */
 export async function* exportTrail(
   session: Session,
   signer: Signer,
@@ -116,8 +120,8 @@ export async function* exportTrail(
 }
 
 /**
- * A page at a time; the chain is followed once more, so what is given out is what was
- * verified.
+ * Yields the text of the events, a page at a time. The chain is followed a second time,
+ * so that exactly what was verified is given out.
  */
 async function* texts(
   session: Session,
@@ -164,7 +168,7 @@ async function* texts(
   }
 }
 
-/** The filter as it is signed. */
+/** The filter in the form in which the note states it. */
 function readable({
   action,
   path,

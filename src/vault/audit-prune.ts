@@ -13,18 +13,18 @@ import type { Root } from './root.ts'
 import type { Session } from './session.ts'
 import { committing } from './transact.ts'
 
-/** Events in one commit. */
+/** How many events one commit prunes. */
 const BATCH = 500
 
-/** What is to go, and the verified hashes of the chain where each commit will end. */
+/** The events to prune, and the verified hash of the chain at the end of each commit. */
 interface Plan extends PruneRange {
   readonly hashes: ReadonlyMap<number, Uint8Array>
 }
 
 /**
- * The longest run of oldest events that are all before that instant: an event with a
- * later date, even a wrong one, keeps everything behind it. The whole chain is verified,
- * because afterwards nobody could tell what stood there.
+ * Finds the longest run of oldest events that are all older than `before`. An event with
+ * a later date, even a wrong one, keeps every event that follows it. The whole chain is
+ * verified first, because a pruned event can't be checked any more.
  */
 async function plan(session: Session, before: number): Promise<Plan> {
   const hashes = new Map<number, Uint8Array>()
@@ -40,7 +40,8 @@ async function plan(session: Session, before: number): Promise<Plan> {
       walk.open(seq, stored)
       open = walk.event(seq).at < before
       if (!open) return
-      // Only the newest of a batch is kept: a million events leave two thousand hashes.
+      // Only the last hash of each batch is kept: a million events leave two thousand
+      // hashes.
       if ((to - of.auditBase) % BATCH !== 0) hashes.delete(to)
       hashes.set(seq, hash)
       to = seq
@@ -49,7 +50,7 @@ async function plan(session: Session, before: number): Promise<Plan> {
   return { from: root.auditBase, to, hashes }
 }
 
-/** `AuditTrail.prune`. */
+/** Implements `AuditTrail.prune`. */
 export async function pruneTrail(session: Session, options: PruneOptions): Promise<PruneRange> {
   const { from, to, hashes } = await plan(session, options.before)
   if (options.dryRun || from === to) return { from, to }
@@ -58,9 +59,9 @@ export async function pruneTrail(session: Session, options: PruneOptions): Promi
     if (announced) await options.pause()
     await committing(session, async (snapshot) => {
       const root = await snapshot.root()
-      // Somebody else prunes at the same time.
+      // Another process has pruned these events already.
       if (root.auditBase >= end) return { result: undefined, prepared: undefined }
-      const pruned = await shortened(session, root, end, hashes.get(end))
+      const pruned = await preparePruning(session, root, end, hashes.get(end))
       const audits = announced ? [] : [options.entry({ from, to })]
       return {
         result: undefined,
@@ -88,10 +89,11 @@ export async function pruneTrail(session: Session, options: PruneOptions): Promi
 }
 
 /**
- * The rows up to `end` as stubs; what is dropped here must be what was verified. In a
- * salvaged chain, which begins at its base, they go altogether.
+ * Prepares the stubs for the rows up to `end`, and checks that those rows are the ones
+ * that were verified. In a salvaged vault, whose chain begins at its base, the rows are
+ * deleted instead.
  */
-async function shortened(
+async function preparePruning(
   session: Session,
   root: Root,
   end: number,

@@ -17,7 +17,10 @@ const LEAF = 32
 /** The hash before the first event. */
 export const CHAIN_START = new Uint8Array(32)
 
-/** The next link. A row of 64 bytes is a pruned one: leaf and hash of what was sealed. */
+/**
+ * Computes the hash after a stored row. A row of 64 bytes is a pruned one: its leaf and
+ * the hash of what was sealed.
+ */
 export function chain(previous: Uint8Array, stored: Uint8Array): Uint8Array {
   const sealed = stored.subarray(LEAF)
   return hash(
@@ -26,20 +29,20 @@ export function chain(previous: Uint8Array, stored: Uint8Array): Uint8Array {
   )
 }
 
-/** Canonical text of an event, which together with the salt makes its leaf. */
+/** Writes an event in its canonical text, whose hash with the salt is the leaf. */
 export function canonical(seq: number, at: number, entry: AuditEntry): string {
   const { action, path, actor, triggeredBy, status, runId, metadata } = entry
   return JSON.stringify({ seq, at, action, path, actor, triggeredBy, status, runId, metadata })
 }
 
-/** leaf input: salt 16 ‖ canonical JSON. */
+/** Computes a leaf: the keyed hash of salt (16 bytes) ‖ canonical JSON. */
 export function leafHash(salt: Uint8Array, json: Uint8Array): Uint8Array {
   return hash(32, concat(salt, json), utf8('rotate/1 audit leaf'))
 }
 
 /**
- * The stored row of an event. Its plaintext also holds the link before it, so that a
- * broken chain can be located.
+ * Seals an event into its stored row. The plaintext also holds the hash of the chain
+ * before the event, so that the place where a chain is broken can be found.
  */
 export function sealAudit(
   sealer: Sealer,
@@ -51,7 +54,8 @@ export function sealAudit(
   const salt = sealer.fresh('audit salt')
   const json = utf8(canonical(seq, at, entry))
   const body = new Writer().raw(previous).raw(salt).long(json)
-  // Multiples of 256: the length of a row says next to nothing about the event.
+  // Padded to a multiple of 256 bytes, so that a row's length says next to nothing about
+  // the event.
   const size = Math.ceil(body.length / 256) * 256
   const plaintext = body.raw(new Uint8Array(size - body.length)).done()
   return concat(leafHash(salt, json), sealer.seal('audit', BigInt(seq), plaintext))

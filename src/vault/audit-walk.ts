@@ -52,7 +52,7 @@ interface Raw {
 
 const LEAF_KEY = new TextEncoder().encode('rotate/1 audit leaf')
 
-/* Offsets in the block: h 32 ‖ row … and, before them, room for what opening needs. */
+/* Offsets in the block: first room for what opening a row needs, then h 32 ‖ row. */
 const DATA = 0
 const KEY = 64
 const LEAF_KEY_AT = 96
@@ -111,7 +111,7 @@ export class AuditWalk {
     return this.#raw.HEAPU8.slice(this.#block + ROW, this.#block + ROW + STUB)
   }
 
-  /** Gives the memory back; the walk is over. */
+  /** Overwrites the memory and gives it back; the walk can't be used afterwards. */
   free(): void {
     this.#raw.HEAPU8.fill(0, this.#block, this.#block + ROW + 2 * this.#room)
     this.#raw._free(this.#block)
@@ -136,24 +136,24 @@ export class AuditWalk {
   }
 
   /**
-   * The next link: h = H(h ‖ leaf ‖ H(sealed)). A stub carries that inner hash instead.
+   * Follows a row: h = H(h ‖ leaf ‖ H(sealed)). A stub carries H(sealed) instead of the
+   * sealed part.
    */
   follow(stored: Uint8Array): void {
     this.#put(stored)
     this.followOpened()
   }
 
-  /** The same for the row that was opened last. */
+  /** Follows the row that was opened last. */
   followOpened(): void {
-    // The hash of the sealed part takes the place of its own beginning, which is no
-    // longer needed then.
+    // The hash overwrites the beginning of the sealed part, which is not needed any more.
     if (this.#length !== STUB) this.#hash(ROW + 32, ROW + 32, this.#length - 32)
     this.#hash(HEAD, HEAD, 96)
   }
 
   /**
-   * For walking backwards: is `head` the hash that the opened row makes of the link it
-   * names? `head` becomes that link.
+   * Walks one event backwards: checks that the opened row and the hash that it names as
+   * its predecessor give `head`, which then becomes that predecessor.
    */
   stepBack(): boolean {
     const heap = this.#raw.HEAPU8
@@ -174,8 +174,8 @@ export class AuditWalk {
   }
 
   /**
-   * Opens a whole row; `tampered` if it is not the event with that number. What it holds
-   * can be asked for until the next row. The head stays.
+   * Opens a whole row; `tampered` if it is not the event with that number. The event can
+   * be asked for until the next row is followed or opened. The head does not change.
    */
   open(seq: number, stored: Uint8Array): void {
     if (stored.length < LEAST) throw tampered(`audit event ${seq} is too short`)
@@ -222,8 +222,8 @@ export class AuditWalk {
   }
 
   /**
-   * Do all of these texts occur in the opened event as it was written? Quicker than
-   * reading it.
+   * Tells whether all of these texts occur in the JSON of the opened event, which is
+   * quicker than parsing it.
    */
   mentions(texts: readonly Uint8Array[]): boolean {
     if (texts.length === 0) return true
@@ -239,7 +239,7 @@ export class AuditWalk {
     return toEvent(event)
   }
 
-  /** All of the module's memory as a Buffer; made anew when it has grown. */
+  /** All of the module's memory as a Buffer, made anew when that memory has grown. */
   #buffer(): Buffer {
     const memory = this.#raw.HEAPU8.buffer
     if (this.#view.buffer !== memory) this.#view = Buffer.from(memory)
@@ -271,13 +271,13 @@ export class AuditWalk {
   }
 
   /**
-   * Is the leaf of the opened row H("rotate/1 audit leaf"; salt ‖ json)? Afterwards salt
-   * and link are gone.
+   * Tells whether the leaf of the opened row is H("rotate/1 audit leaf"; salt ‖ json).
+   * The check overwrites the salt and the link.
    */
   leafFits(): boolean {
     const heap = this.#raw.HEAPU8
     const plain = this.#plain
-    // The salt is moved over the length between the two.
+    // The salt is moved over the length field that stands between it and the JSON.
     heap.copyWithin(plain + 36, plain + 32, plain + 48)
     const block = this.#block
     this.#raw._crypto_generichash(
@@ -293,7 +293,7 @@ export class AuditWalk {
   }
 }
 
-/** The event with its id, in the order of fields that everybody knows. */
+/** The event with its id, with its fields in the order that exports and screens use. */
 function toEvent(written: Omit<AuditEvent, 'id' | 'hash'>): AuditEvent {
   const { seq, at, action, path, actor, triggeredBy, status, runId, metadata } = written
   return {

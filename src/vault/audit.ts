@@ -29,19 +29,19 @@ async function page(session: Session, from: number, to: number): Promise<readonl
 }
 
 /**
- * Is this what the root lets lie at that number? Below the base a stub, above it a whole
- * event.
+ * Tells whether the row is of the kind that the root prescribes for its number: a stub up
+ * to the base, a whole event above it.
  */
-export function fits(root: Root, seq: number, row: Row | undefined): row is Row {
+function fits(root: Root, seq: number, row: Row | undefined): row is Row {
   if (row === undefined || Number(row.key) !== seq) return false
   return seq <= root.auditBase ? row.bytes.length === STUB : row.bytes.length >= LEAST
 }
 
 /**
- * Where the stored chain begins: 0, because pruned events leave stubs. Only in a salvaged
- * vault no stub lies at its base: then the chain begins there, and what lies below proves
- * nothing. Should a thief have taken that stub away, the proof of older checkpoints is
- * lost, which then fail; nothing else is.
+ * The number after which the stored chain begins. It is 0, because pruned events leave
+ * stubs; but if no stub lies at the base, as in a salvaged vault, the chain begins at the
+ * base and the rows below it prove nothing. If an attacker removes the stub at the base,
+ * only checkpoints older than the base fail to verify.
  */
 export async function chainStart(session: Session, root: Root): Promise<number> {
   if (root.auditBase === 0) return 0
@@ -51,24 +51,24 @@ export async function chainStart(session: Session, root: Root): Promise<number> 
   return rows[0]?.length === STUB ? 0 : root.auditBase
 }
 
-/** Whole rows that a salvaged vault still has below its base, at most a page of them. */
+/** The rows that still lie below the base of a salvaged vault, at most a page of them. */
 export async function remainsBelow(session: Session, root: Root): Promise<readonly Row[]> {
   return (await chainStart(session, root)) === 0 ? [] : page(session, 1, root.auditBase)
 }
 
-/** A walk from that start. */
+/** A walk that begins at the number `start`. */
 function walkFrom(session: Session, root: Root, start: number): AuditWalk {
   return new AuditWalk(session.keys, start === 0 ? CHAIN_START : root.auditBaseHash)
 }
 
-/** Sees each row right after the walk has followed it. */
+/** Called for each row right after the walk has followed it. */
 export type Visit = (seq: number, walk: AuditWalk, stored: Uint8Array) => void
 
 /**
- * Does the chain over all stored rows, pruned ones included, end in the hash that the
- * state root holds? Opens nothing by itself.
+ * Tells whether the chain over all stored rows, pruned ones included, ends in the hash
+ * that the state root holds. It opens no row itself.
  */
-export async function chainHolds(session: Session, root: Root, visit?: Visit): Promise<boolean> {
+async function chainHolds(session: Session, root: Root, visit?: Visit): Promise<boolean> {
   const start = await chainStart(session, root)
   const walk = walkFrom(session, root, start)
   try {
@@ -115,9 +115,10 @@ async function wholePage(
 }
 
 /**
- * Runs `body` on the newest root; again if it found fault while another process pruned.
+ * Runs `body` on the newest root, and runs it again if it found a fault while another
+ * process was pruning.
  */
-export async function steady<T>(
+async function steady<T>(
   session: Session,
   body: (root: Root) => Promise<T>,
   isFine: (result: T) => boolean,
@@ -129,7 +130,7 @@ export async function steady<T>(
   }
 }
 
-/** A root whose chain was verified as a whole. */
+/** Returns the newest root after its whole chain was verified. */
 export async function verifiedRoot(session: Session, visit?: (root: Root) => Visit): Promise<Root> {
   const check = async (root: Root): Promise<{ root: Root; ok: boolean }> => ({
     root,
@@ -141,8 +142,8 @@ export async function verifiedRoot(session: Session, visit?: (root: Root) => Vis
 }
 
 /**
- * Fault found after something was given out: damage, unless another process has pruned
- * meanwhile.
+ * The error to throw for a fault that was found after events were given out already:
+ * damage, unless another process has pruned meanwhile.
  */
 export async function unlessPruned(session: Session, root: Root, fault: unknown): Promise<unknown> {
   const tamper = fault instanceof RotateError && fault.code === 'tampered'
@@ -155,12 +156,14 @@ export async function unlessPruned(session: Session, root: Root, fault: unknown)
 }
 
 /**
- * `Vault.auditEvents`. Events appended meanwhile are not seen.
+ * Implements `Vault.auditEvents`. Events that are appended after it began are not given
+ * out.
  *
  * Oldest first: the whole chain is verified before the first event is given out, so a
  * filter can't hide a gap, and read once more. Newest first: every event names the hash
  * of the chain before it, so walking back from the state root proves each event when it
- * is given out, in one pass, and whoever stops early has read no more than he got.
+ * is given out, in one pass, and a caller that stops early has read no more than it was
+ * given.
  */
 export async function* auditEvents(
   session: Session,
@@ -231,8 +234,8 @@ async function* backwards(
 }
 
 /**
- * Texts without which no event that the filter lets through was written: most others need
- * not be parsed.
+ * Texts that occur in the JSON of every event that the filter lets through. An event
+ * without them need not be parsed.
  */
 function textsOf({ action, path, project, runId }: AuditFilter): readonly Uint8Array[] {
   const quoted = [action, path, runId]
@@ -242,7 +245,7 @@ function textsOf({ action, path, project, runId }: AuditFilter): readonly Uint8A
   return quoted.map(utf8)
 }
 
-/** Does the filter let this event through? */
+/** Tells whether the filter lets this event through. */
 export function wanted(filter: AuditFilter, event: AuditEvent): boolean {
   if (filter.action !== undefined && event.action !== filter.action) return false
   if (filter.path !== undefined && event.path !== filter.path) return false
@@ -251,7 +254,7 @@ export function wanted(filter: AuditFilter, event: AuditEvent): boolean {
   return inTime(filter, event.at)
 }
 
-/** Only what the filter says about times. */
+/** Tells whether a time lies within the filter's `since` and `until`. */
 export function inTime(filter: Pick<AuditFilter, 'since' | 'until'>, at: number): boolean {
   return (
     (filter.since === undefined || at >= filter.since) &&
@@ -259,7 +262,7 @@ export function inTime(filter: Pick<AuditFilter, 'since' | 'until'>, at: number)
   )
 }
 
-/** `Vault.auditVerify`. */
+/** Implements `Vault.auditVerify`. */
 export function auditVerify(
   session: Session,
   visit?: (root: Root) => Visit,
@@ -278,8 +281,8 @@ export function auditVerify(
 }
 
 /**
- * Every row also holds, sealed, the link before it: the first row that is missing, does
- * not open, or is not what its successor names.
+ * Finds the first row that is missing, does not open, or is not the one that its
+ * successor names: every row also holds, sealed, the hash of the chain before it.
  */
 async function firstBad(session: Session, root: Root): Promise<number> {
   const start = await chainStart(session, root)
@@ -293,14 +296,14 @@ async function firstBad(session: Session, root: Root): Promise<number> {
         if (!fits(root, seq, row)) return seq
         if (seq <= root.auditBase) {
           walk.follow(row.bytes)
-          // Pruned rows name no predecessor: which of them is wrong can't be told.
+          // Pruned rows name no predecessor, so it can't be told which of them is wrong.
           if (seq === root.auditBase && !equal(walk.head, root.auditBaseHash)) return seq
           continue
         }
         const link = linkOf(walk, seq, row.bytes)
         if (link === undefined) return seq
-        // A row that opens but follows another predecessor: which of the two is foreign
-        // shows in what the later one's own successor names.
+        // This row opens but names another predecessor. Whether this row or the one
+        // before it is foreign shows in the hash that the row after this one names.
         if (!equal(link, walk.head)) {
           walk.head = link
           walk.follow(row.bytes)
@@ -317,7 +320,10 @@ async function firstBad(session: Session, root: Root): Promise<number> {
   }
 }
 
-/** The link that an event names; `undefined` if it can't be opened. */
+/**
+ * The hash that an event names as the chain before it; `undefined` if the row can't be
+ * opened.
+ */
 function linkOf(walk: AuditWalk, seq: number, stored: Uint8Array): Uint8Array | undefined {
   try {
     walk.open(seq, stored)
@@ -328,7 +334,10 @@ function linkOf(walk: AuditWalk, seq: number, stored: Uint8Array): Uint8Array | 
   }
 }
 
-/** Does the row after `seq` (or the state root) name this hash as its predecessor? */
+/**
+ * Tells whether the row after `seq`, or the state root after the last row, names this
+ * hash as its predecessor.
+ */
 async function follows(
   session: Session,
   root: Root,

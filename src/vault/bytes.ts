@@ -4,8 +4,8 @@
  */
 
 /**
- * The bytes do not have the layout they should. Whoever catches it knows whether that
- * means damage or a bad key file.
+ * The bytes do not have the layout they should. The caller decides whether that means
+ * damage or, for instance, a bad key file.
  */
 export class Malformed extends Error {
   override readonly name = 'Malformed'
@@ -39,14 +39,17 @@ export function concat(...parts: readonly Uint8Array[]): Uint8Array {
   return out
 }
 
-/** Equal bytes? For public data such as hashes of stored bytes. */
+/**
+ * Compares bytes, not in constant time: only for public data such as hashes of stored
+ * bytes.
+ */
 export function equal(a: Uint8Array, b: Uint8Array): boolean {
   if (a.length !== b.length) return false
   for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false
   return true
 }
 
-/** Grows as it is written to. */
+/** Collects bytes in a buffer that grows as it is written to. */
 export class Writer {
   #bytes = new Uint8Array(256)
   #view = new DataView(this.#bytes.buffer)

@@ -1,4 +1,4 @@
-/** `VaultCare`: an open vault as a file that is checked, copied and vouched for. */
+/** `VaultCare`: checks, copies and vouches for the file of an open vault. */
 import type { VaultCare } from '../core/ports.ts'
 import { notWritable } from '../store/failures.ts'
 import { administer } from './administer.ts'
@@ -6,11 +6,11 @@ import { type Freshness, acceptState } from './freshness.ts'
 import type { Session } from './session.ts'
 
 /**
- * A value of 1 MiB lies in a row of 2 MiB; the rest is for the rows above it and for the
- * journal.
+ * How much free room on the disk is set aside. The largest value (1 MiB) lies in a row of
+ * 2 MiB; the rest is for the tree nodes above it and for the journal.
  */
 const ROOM = 4 * 1024 * 1024
-/** A source of random bytes may give no more at once. */
+/** The most that a source of random bytes may be asked for at once. */
 const PIECE = 64 * 1024
 
 export function vaultCare(

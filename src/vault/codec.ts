@@ -10,8 +10,9 @@ import { Malformed, Reader, Writer, utf8 } from './bytes.ts'
 
 const MARK = '$secret'
 /**
- * `$secret`, or that key with more dollars in front: an object of the record that only
- * looks like our mark gets one dollar more.
+ * Matches `$secret` with any number of further dollars in front. An object of a record
+ * that happens to have such a key gets one dollar more, so that it is not taken for the
+ * mark.
  */
 const LOOKALIKE = /^\$+secret$/
 
@@ -49,8 +50,8 @@ export function encodeRecord(record: unknown): Uint8Array {
 }
 
 /**
- * What `encodeRecord` was given. Throws `Malformed`. The caller vouches for the type: the
- * bytes were authenticated.
+ * Reads what `encodeRecord` wrote; throws `Malformed`. The type is taken on trust,
+ * because only authenticated bytes are decoded.
  */
 export function decodeRecord<T>(bytes: Uint8Array): T {
   const input = new Reader(bytes)
@@ -77,7 +78,10 @@ function parse(bytes: Uint8Array, secrets: readonly Secret[], taken: { count: nu
   }
 }
 
-/** The k-th secret of the text is number k: `taken` counts them. */
+/**
+ * Puts the secrets back in. The k-th mark in the text must name secret k, for which
+ * `taken` counts them.
+ */
 function reviver(
   secrets: readonly Secret[],
   taken: { count: number },
@@ -94,7 +98,10 @@ function reviver(
   }
 }
 
-/** Padded sizes: 64, 128, 256 … so that a thief learns only in which class a row lies. */
+/**
+ * Padded sizes are powers of two from 64 on, so that whoever steals the file learns only
+ * the size class of a row.
+ */
 export function bucketSize(length: number): number {
   let size = 64
   while (size < length) size *= 2
@@ -105,7 +112,7 @@ export function bucketSize(length: number): number {
 export const objects = { secret: 1, value: 2, name: 3, run: 4, doc: 5, runList: 6 } as const
 export type ObjectKind = (typeof objects)[keyof typeof objects]
 
-/** What an object is; the index key is derived from it. */
+/** Identifies an object; the key under which it is stored is derived from this. */
 export interface Identity {
   readonly kind: ObjectKind
   /** Secret id, name, run id or document name. */

@@ -1,6 +1,6 @@
 /**
- * From collected changes to one batch: each leaf and mid on the way is verified and
- * rewritten once, the state root last.
+ * Turns collected changes into one batch for the store. Each leaf and each mid (inner
+ * node) above them is verified and rewritten once, the state root last.
  */
 import type { AuditEntry } from '../core/model.ts'
 import { type Batch, HEADER_KEY, type Layout, type Row, type RowKey } from '../store/port.ts'
@@ -31,9 +31,9 @@ import {
 
 export interface Prepared {
   readonly batch: Batch
-  /** In `recent` of every later root (for a while), if the batch was applied. */
+  /** The next roots hold this tag in `recent` if the batch was applied. */
   readonly tag: Uint8Array
-  /** Tells the session what it need not verify again. */
+  /** Gives the session the new state and nodes, which it need not verify again. */
   adopt(head: Uint8Array): void
 }
 
@@ -46,7 +46,7 @@ interface Work {
   nodes: number
 }
 
-/** Another clear header in the same commit, and the keys that it yields. */
+/** A new clear header that the same commit writes, and the keys that it yields. */
 export interface NewHeader {
   readonly stored: Uint8Array
   readonly keys: Keys
@@ -55,20 +55,21 @@ export interface NewHeader {
 export interface Intended {
   readonly changes: readonly Change[]
   readonly audits: readonly AuditEntry[]
-  /** Number of runs afterwards; `undefined`: as before. */
+  /** The number of runs after the commit; `undefined` if it does not change. */
   readonly runs?: number | undefined
   readonly header?: NewHeader
   readonly rekeyCursor?: number
   /**
-   * Of a file that SQLite has just copied: the root still has the layout of the original.
+   * The layout that the root remembers, if it is not that of the file: the root of a
+   * fresh copy still names the original's.
    */
   readonly layout?: Layout
   readonly flags?: number
-  /** Instead of the highest time seen so far. */
+  /** Replaces the highest time that was seen so far. */
   readonly highestTime?: number
   /**
-   * The oldest audit rows become stubs, or go: what is written or deleted, and where the
-   * whole events begin afterwards.
+   * Pruning: the stubs to write, the rows to delete, and after which number the whole
+   * events begin afterwards.
    */
   readonly pruned?: Pick<Root, 'auditBase' | 'auditBaseHash'> & {
     readonly puts: readonly Row[]
@@ -76,7 +77,7 @@ export interface Intended {
   }
 }
 
-/** Seals everything; the store is only read, through the snapshot. */
+/** Seals all rows of a commit. The store is only read here, through the snapshot. */
 export async function prepare(
   session: Session,
   snapshot: Snapshot,
@@ -139,7 +140,7 @@ export async function prepare(
   }
 }
 
-/** Seals objects; returns the new entries of every leaf that changes. */
+/** Seals the objects and returns the new entries of every leaf that changes. */
 async function changeObjects(
   work: Work,
   snapshot: Snapshot,
@@ -180,7 +181,10 @@ async function changeObjects(
   )
 }
 
-/** An object that lies where ours belongs must be ours (`object` says so or throws). */
+/**
+ * Refuses to overwrite another object that has the same key: `object` throws if the one
+ * that lies there has another identity.
+ */
 async function refuseCollisions(
   snapshot: Snapshot,
   placed: readonly { readonly change: Change; readonly key: bigint }[],
@@ -239,7 +243,7 @@ function place(children: Map<number, Ref>, position: number, ref: Ref | undefine
   else children.set(position, ref)
 }
 
-/** Writes or removes a node; returns what its parent is to hold. */
+/** Writes or removes a node, and returns the reference that its parent has to hold. */
 function putNode(
   work: Work,
   row: bigint,

@@ -1,8 +1,8 @@
 /**
  * Copies of a vault: backups and what is restored from them. A copy is made from one
  * committed state under a temporary name, gets a state root of its own that says so, is
- * verified by somebody else, and only then appears under its name. It never takes the
- * place of anything.
+ * verified by the caller's `prove` (a fresh process, in the product), and only then gets
+ * its name. A copy never replaces a file that exists.
  */
 import { lstatSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
@@ -22,13 +22,13 @@ import type { OpenRoot } from './unlockers.ts'
 import { pickDefined } from '../core/defined.ts'
 
 export interface CopyOptions {
-  /** Absolute path; must be free. */
+  /** Absolute path at which nothing may exist yet. */
   readonly target: string
   readonly clock: Clock
   readonly random: Random
   readonly openRoot: OpenRoot
   readonly prove: ProveCopy
-  /** Goes on record in the copy. */
+  /** An audit row that is written into the copy. */
   readonly entry?: AuditEntry
 }
 
@@ -44,7 +44,7 @@ export async function copyVault(source: Store, options: CopyOptions): Promise<Va
     writeNew(temporary, new Uint8Array(0))
     if (source.upkeep === undefined) throw new Error('this store can not be copied')
     await source.upkeep.copyInto(temporary)
-    const { commit, key } = await flagged(temporary, options)
+    const { commit, key } = await flagAsCopy(temporary, options)
     const report = await prove(temporary, key)
     if (!report.ok || report.commit !== commit) {
       const why = report.problems[0] ?? `it is at commit ${report.commit} instead of ${commit}`
@@ -69,10 +69,10 @@ export async function copyVault(source: Store, options: CopyOptions): Promise<Va
 }
 
 /**
- * One commit in the copy, which makes it durable too: the flag, and the page counts that
- * SQLite gave it.
+ * Commits once in the copy, which also makes it durable: its root gets the flag of a copy
+ * and the page counts that SQLite gave the file.
  */
-async function flagged(
+async function flagAsCopy(
   temporary: string,
   { clock, random, openRoot, entry }: CopyOptions,
 ): Promise<{ readonly commit: number; readonly key: Secret }> {
@@ -93,7 +93,7 @@ async function flagged(
 }
 
 /**
- * `conflict` when there is something at that path, or the journal of a vault that was
+ * Throws `conflict` if anything lies at that path, or the journal of a vault that was
  * there.
  */
 export function refuseExisting(target: string): void {
@@ -140,7 +140,8 @@ function failure(target: string, error: unknown): unknown {
 }
 
 /**
- * Nobody else writes to a copy, and nothing is sealed: neither time nor chance is needed.
+ * Nobody else writes to the copy and nothing is sealed, so neither a clock nor randomness
+ * is needed.
  */
 const still = {
   clock: { now: () => 0, monotonic: () => 0, sleep: () => Promise.resolve() },

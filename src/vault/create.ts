@@ -27,7 +27,7 @@ import { asVault } from './vault.ts'
 
 const FIRST_EPOCH = 1
 
-/** See index.ts. */
+/** Implements `createVault` of index.ts, which states its errors. */
 export async function createVault(options: CreateVaultOptions): Promise<Vault> {
   await ready()
   const [first] = options.unlockers
@@ -103,8 +103,8 @@ export async function createVault(options: CreateVaultOptions): Promise<Vault> {
 
   const store = await openSqliteStore(file, { clock, random })
   try {
-    // The keys are at hand: opening does not pay for the password hash again, unless
-    // somebody changes the root key meanwhile.
+    // The keys are known already, so opening does not compute the password hash again,
+    // unless another process has changed the root key meanwhile.
     const rawId = stanzas[0]?.rawId ?? new Uint8Array(0)
     const later = opener(first)
     const openRoot: OpenRoot = async (now) =>

@@ -3,7 +3,10 @@ import { RotateError } from '../core/errors.ts'
 import { Malformed } from './bytes.ts'
 import { pickDefined } from '../core/defined.ts'
 
-/** @param what which part does not verify; never a name or a value */
+/**
+ * @param what the part that does not verify; it must never contain a secret's name or
+ *   value
+ */
 export function tampered(what: string, cause?: unknown): RotateError {
   return new RotateError(
     'tampered',
@@ -18,7 +21,7 @@ export function tampered(what: string, cause?: unknown): RotateError {
   )
 }
 
-/** Runs a decoder of authenticated bytes; a wrong layout is damage too. */
+/** Runs a decoder of authenticated bytes. A wrong layout in them is damage, too. */
 export function decoded<T>(what: string, decode: () => T): T {
   try {
     return decode()

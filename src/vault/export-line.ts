@@ -1,6 +1,6 @@
 /**
- * Lines of a JSONL export, and the text of its note. Every encoder has one spelling: a
- * line that does not come out the same when it is written again was not written here.
+ * Lines of a JSONL export, and the text of its note. Each line has exactly one spelling:
+ * a line that is not the same when it is decoded and encoded again is refused.
  */
 import { iso } from '../core/duration.ts'
 import { eventId } from '../core/ids.ts'
@@ -10,7 +10,10 @@ import { Malformed, concat, utf8 } from './bytes.ts'
 import { base64, unbase64 } from './note.ts'
 import { hash } from './sodium.ts'
 
-/** One event of a range: shown, or only its hashes. All hashes are hex. */
+/**
+ * One event of a range, either whole or, where the filter hides it, by its hashes only.
+ * All hashes are hex.
+ */
 export type Line =
   | { readonly event: AuditEvent; readonly salt: string; readonly sealed: string }
   | { readonly seq: number; readonly leaf: string; readonly sealed: string; readonly hash: string }
@@ -59,8 +62,8 @@ const isHex = (value: unknown, bytes: number): value is string =>
   typeof value === 'string' && value.length === bytes * 2 && /^[0-9a-f]+$/.test(value)
 
 /**
- * Reads what `encodeLine` or `encodeNote` wrote; throws `Malformed`, also when it is
- * spelled otherwise.
+ * Reads what `encodeLine` or `encodeNote` wrote; throws `Malformed`, also for another
+ * spelling of the same content.
  */
 export function decodeLine(text: string): Line | { readonly note: string } {
   let parsed: unknown
@@ -96,8 +99,8 @@ function fromObject(
   const ms = typeof at === 'string' ? Date.parse(at) : Number.NaN
   if (!isHex(salt, 16) || Number.isNaN(ms) || found['id'] !== eventId(seq))
     throw new Malformed('not an event')
-  // The other fields are free; that they are spelled as we spell them is checked by
-  // writing them again, that they are true by the leaf.
+  // The other fields may hold anything. Encoding them again checks their spelling, and
+  // the leaf checks their content.
   return { event: { ...(found as unknown as AuditEvent), at: ms }, salt, sealed }
 }
 
@@ -126,7 +129,7 @@ export interface Statement {
   readonly digest: Uint8Array
 }
 
-/** As lines of a note. */
+/** Writes a statement as lines of a note. */
 export function encodeStatement(of: Statement): readonly string[] {
   return [
     `time ${of.time}`,

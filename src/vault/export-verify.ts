@@ -1,4 +1,6 @@
-/** Verifying an export with nothing but the public key: no vault, no secret. */
+/**
+ * Verifies an export with the public key alone; neither the vault nor a secret is needed.
+ */
 import type { ExportReport, VerifyExportOptions } from '../core/audit-trail.ts'
 import { RotateError, usage } from '../core/errors.ts'
 import { Malformed, equal, hex } from './bytes.ts'
@@ -6,7 +8,7 @@ import { type Line, type Statement, decodeLine, decodeStatement, linkOf } from '
 import { type Note, type Verifier, decodeVerifier, parseNote, signedBy } from './note.ts'
 import { ready, sodium } from './sodium.ts'
 
-/** No line that we write comes near this. */
+/** The longest line that is read. An export's own lines are far shorter. */
 const MAX_LINE = 4 * 1024 * 1024
 
 function broken(what: string, details: Readonly<Record<string, unknown>> = {}): RotateError {
@@ -17,8 +19,8 @@ function broken(what: string, details: Readonly<Record<string, unknown>> = {}): 
 }
 
 /**
- * The chain over the lines that were read. The first link is proven at the end, when the
- * note says where the range begins.
+ * Computes the chain over the lines that are read. Where it begins is checked last,
+ * because the note at the end states it.
  */
 class Lines {
   readonly #digest = sodium.crypto_generichash_init(null, 32)
@@ -28,7 +30,7 @@ class Lines {
   shown = 0
   withheld = 0
 
-  /** @param number of the line, for messages */
+  /** @param number the line's number, for messages */
   take(line: Line, number: number): void {
     const seq = 'event' in line ? line.event.seq : line.seq
     const own = new Uint8Array(Buffer.from('event' in line ? line.event.hash : line.hash, 'hex'))
@@ -49,7 +51,7 @@ class Lines {
     sodium.crypto_generichash_update(this.#digest, bytes)
   }
 
-  /** Do the lines fit what the note states? */
+  /** Checks the lines against what the note states. */
   finish(of: Statement): void {
     const first = this.#first
     if (first === undefined ? of.from !== of.to || !equal(of.start, of.end) : this.last !== of.to)
@@ -97,7 +99,7 @@ function textOf(bytes: Uint8Array): string {
   }
 }
 
-/** See `VaultDoor.verifyExport`. */
+/** Implements `VaultDoor.verifyExport`. */
 export async function verifyExport(options: VerifyExportOptions): Promise<ExportReport> {
   await ready()
   const verifier = await keyOf(options.pubkey)

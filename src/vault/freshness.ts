@@ -18,11 +18,12 @@ import type { State } from './snapshot.ts'
 import type { OpenVaultOptions } from './types.ts'
 
 /**
- * So many audit events are chained at each opening to prove that the state seen earlier
- * is one of this vault's past; beyond that one link must do.
+ * How many audit events are chained at most at each opening to prove that the state seen
+ * earlier belongs to this vault's past. If more were added since, only the event at that
+ * number is checked.
  */
 const CHAINED = 256
-/** Length of what is left of a pruned audit event. */
+/** Length in bytes of a pruned audit event's row. */
 const STUB = 64
 
 export type FreshnessOptions = Pick<OpenVaultOptions, 'freshness' | 'warn'>
@@ -32,15 +33,17 @@ type Verdict =
   | { readonly state: 'behind' | 'forked'; readonly detail: string; readonly mark: Mark }
 
 /**
- * Where the marks of the vault in this store lie, read before anything of its state is.
+ * Loads the marks of the vault in this store. They are read before any of its state is,
+ * because a mark is only written after its commit.
  */
 export async function marksOf(store: Store, file: string, stateDir: string): Promise<Marks> {
-  // Not authenticated yet: it only chooses the file, whose records are.
+  // The vault id is not authenticated yet. It only chooses the file of marks, whose
+  // records are.
   const { rows } = await store.read({ keys: [{ table: 'head', key: HEADER_KEY }] })
   return new Marks(stateDir, parseHeader(rows[0]).vault, locate(file).path).load()
 }
 
-/** The watch over one open vault. */
+/** Watches the freshness of one open vault. */
 export class Freshness {
   readonly #session: Session
   readonly #marks: Marks
@@ -94,7 +97,9 @@ export class Freshness {
     return hex(this.#session.random.bytes(8))
   }
 
-  /** Vouches for this place and this state, whatever was seen before. */
+  /**
+   * Makes this state the newest one that counts at this place, whatever was seen before.
+   */
   pin(state: State, trusted: boolean): void {
     this.#trusted = trusted
     this.#verdict = { state: 'fresh' }
@@ -125,13 +130,13 @@ export class Freshness {
     return (await this.#passesThrough(state, mark)) ? { state: 'fresh' } : forked
   }
 
-  /** Does the audit chain of this vault run through the hash in the mark? */
+  /** Tells whether the audit chain of this vault runs through the hash in the mark. */
   async #passesThrough({ root, keys }: State, mark: Mark): Promise<boolean> {
     const same = (h: Uint8Array): boolean => equal(h.subarray(0, 16), mark.auditHash)
     const n = mark.auditCount
     if (n > root.auditCount) return false
     if (n === root.auditCount) return same(root.auditHash)
-    // Pruned since: what came before is no longer in the file.
+    // The event was pruned since, so its row is not in the file any more.
     if (n < root.auditBase) return true
     if (n === root.auditBase) return same(root.auditBaseHash)
     const missing = Math.min(root.auditCount - n, CHAINED)
@@ -155,8 +160,8 @@ export class Freshness {
   }
 
   /**
-   * What may be done on the word of this vault. Reads the newest root and the marks
-   * again: somebody may have accepted it meanwhile.
+   * Tells whether this vault may be relied on for actions outside. It reads the newest
+   * root and the marks again, because an operator may have accepted the state meanwhile.
    */
   async standing(): Promise<VaultStanding> {
     const state = await this.#session.consistent((snapshot) => snapshot.state())
@@ -206,7 +211,10 @@ function reason(
   )
 }
 
-/** For a vault that is opened without a state directory: only its own word counts. */
+/**
+ * The standing of a vault that is opened without a state directory: it rests on the
+ * vault's own flag alone.
+ */
 export async function standingAlone(session: Session): Promise<VaultStanding> {
   const { flags } = await session.consistent((snapshot) => snapshot.root())
   const copy = (flags & COPY) !== 0
@@ -218,8 +226,8 @@ export async function standingAlone(session: Session): Promise<VaultStanding> {
   }
 }
 
-/** The error of a vault that is not the newest. */
-export function stale(detail: string): RotateError {
+/** The error for a vault that is older than what was seen here, or forked. */
+function stale(detail: string): RotateError {
   return new RotateError(
     'tampered',
     `freshness: the vault verifies, but ${detail}; nothing was done with it`,
@@ -233,8 +241,8 @@ export function stale(detail: string): RotateError {
 }
 
 /**
- * An operator's word is one commit: the flag goes, with its audit row, and this state is
- * pinned.
+ * Records that an operator accepts this state: one commit removes the flag and adds an
+ * audit row, and the state is pinned.
  */
 export async function acceptState(
   session: Session,

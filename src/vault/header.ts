@@ -21,14 +21,17 @@ import { type Sealer, associated, openSealed } from './seal.ts'
 import { hash, sodium } from './sodium.ts'
 
 const MAGIC = utf8('rotate/1')
-/** What this program writes, and the highest it reads. */
-export const FORMAT = 1
+/** The format number that this program writes, and the highest that it reads. */
+const FORMAT = 1
 
-/** One wrap of the root key, for the holder of one secret. */
+/** One entry of the header: the root key, wrapped for the holder of one secret. */
 export interface Stanza {
   /** 16 random bytes. */
   readonly rawId: Uint8Array
-  /** Number of the kind; a kind that this program does not know is kept. */
+  /**
+   * Number of the unlocker's kind. A stanza of a kind that this program does not know is
+   * kept.
+   */
   readonly kind: number
   /** Clear parameters of the kind: for a passphrase its salt and cost. */
   readonly params: Uint8Array
@@ -58,7 +61,10 @@ export function vaultIdOf(vault: Uint8Array): string {
   return `vlt_${base32(vault)}`
 }
 
-/** Takes a header apart. Nothing of it is trusted yet. `tampered` if it is malformed. */
+/**
+ * Takes a header apart; throws `tampered` if it is malformed. Nothing in it is
+ * authenticated yet.
+ */
 export function parseHeader(stored: Uint8Array | undefined): Header {
   if (stored === undefined) throw tampered('its header is missing')
   return decoded('its header', () => {
@@ -66,8 +72,8 @@ export function parseHeader(stored: Uint8Array | undefined): Header {
     if (!equal(input.raw(8), MAGIC)) throw tampered('its header has an unknown beginning')
     const format = input.u16()
     const minimumReader = input.u16()
-    // The store has refused a file of a newer format already, so this can only be a
-    // changed number.
+    // The store has refused a file of a newer format already, so a wrong number here was
+    // changed.
     if (minimumReader > FORMAT || format < minimumReader)
       throw tampered('its header has an impossible format number')
     const vault = input.raw(16)
@@ -89,7 +95,7 @@ export function parseHeader(stored: Uint8Array | undefined): Header {
 
 /**
  * Verifies the header under a root key that a stanza yielded, and opens the keyring.
- * `tampered` if anything in it was changed.
+ * Throws `tampered` if anything in the header was changed.
  */
 export function unsealHeader(header: Header, root: Uint8Array): Keys {
   const keys = epochKeys(root)

@@ -1,6 +1,6 @@
 /**
- * The public face of the vault. Everything else in this directory is private to it. What
- * a plain read does not need is loaded when it is used.
+ * The public face of the vault. Everything else in this directory is private to it.
+ * Modules that a plain read does not need are loaded when they are first used.
  */
 import type { ExportReport, VerifyExportOptions } from '../core/audit-trail.ts'
 import type { ProveCopy, Random, Vault } from '../core/ports.ts'
@@ -42,8 +42,8 @@ export async function createVault(options: CreateVaultOptions): Promise<Vault> {
 }
 
 /**
- * Which unlockers the file claims to have, without a key and unauthenticated: to choose
- * what to ask for. Fails as `openVault` does.
+ * Reads, without a key, which unlockers the file claims to have, so that a command knows
+ * what to ask for. Nothing of it is authenticated. Throws as `openVault` does.
  */
 export async function inspectVault(file: string): Promise<SealedInfo> {
   return (await import('./open.ts')).inspectVault(file)
@@ -58,7 +58,7 @@ export async function createKeyFile(path: string, random: Random): Promise<Secre
 }
 
 /**
- * A fresh recovery key: the raw key and the text to write down (`rr1-` and nine groups of
+ * Makes a recovery key: the raw key and the text to write down (`rr1-` and nine groups of
  * four).
  */
 export async function newRecoveryKey(
@@ -69,15 +69,15 @@ export async function newRecoveryKey(
 
 /**
  * Text of a recovery key → raw key. Forgives case, spaces, missing hyphens, I/L for 1 and
- * O for 0. `usage` when it was mistyped.
+ * O for 0. Throws `usage` when it was mistyped.
  */
 export async function parseRecoveryKey(text: Secret): Promise<Secret> {
   return (await import('./recovery-key.ts')).parseRecoveryKey(text)
 }
 
 /**
- * Text of a recipient (`rp1-…`) → public key. `usage`, each time with its own words, when
- * it is none.
+ * Text of a recipient (`rp1-…`) → public key. Throws `usage`, with a text for each cause,
+ * when it is none.
  */
 export async function parseRecipient(text: string): Promise<Uint8Array> {
   const [{ ready }, { parseRecipient: parse }] = await Promise.all([
@@ -107,24 +107,24 @@ export async function proveCopy(...given: Parameters<ProveCopy>): ReturnType<Pro
 }
 
 /**
- * Puts a backup where a vault is to be. `conflict` if there is one; `tampered` if the
- * backup does not verify; `unlock-failed`; `not-writable`.
+ * Puts a backup where a vault is to be. Throws `conflict` if a vault lies there;
+ * `tampered` if the backup does not verify; `unlock-failed`; `not-writable`.
  */
 export async function restoreVault(options: RestoreOptions): Promise<Restored> {
   return (await import('./restore.ts')).restoreVault(options)
 }
 
 /**
- * Saves what still authenticates into a new vault with the same unlockers. `conflict` if
- * there is something; `tampered` if nothing can be saved.
+ * Saves what still authenticates into a new vault with the same unlockers. Throws
+ * `conflict` if anything lies at the target; `tampered` if nothing can be saved.
  */
 export async function salvageVault(options: SalvageOptions): Promise<Salvaged> {
   return (await import('./salvage.ts')).salvageVault(options)
 }
 
 /**
- * Reads rows that authenticate by themselves, whether or not the rest of the vault
- * verifies.
+ * Opens a reader of single rows that authenticate by themselves, whether or not the rest
+ * of the vault verifies.
  */
 export async function openUnverified(
   options: Pick<OpenVaultOptions, 'file' | 'unlock'>,

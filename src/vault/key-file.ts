@@ -1,6 +1,6 @@
 /**
  * The key file: one line, `rotate-key-1:` + base64url of 32 key bytes and 4 check bytes,
- * so that a cut file is told from a wrong one.
+ * so that a file that was cut short is told from one that belongs to another vault.
  */
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
@@ -30,7 +30,8 @@ export async function createKeyFile(path: string, random: Random): Promise<Secre
   await ready()
   const { discard, makeDirectory, publish, writeNew } = await import('../store/files.ts')
   const key = random.bytes(KEY)
-  const line = `${PREFIX}${sodium.to_base64(concat(key, check(key)), sodium.base64_variants.URLSAFE_NO_PADDING)}\n`
+  const { URLSAFE_NO_PADDING } = sodium.base64_variants
+  const line = `${PREFIX}${sodium.to_base64(concat(key, check(key)), URLSAFE_NO_PADDING)}\n`
   const temporary = join(dirname(path), `.${basename(path)}.new-${base32(random.bytes(10))}`)
   try {
     makeDirectory(dirname(path))
@@ -86,7 +87,7 @@ export async function readKeyFile(path: string): Promise<Secret> {
       'use the newer rotate that wrote it',
     )
   const encoded = match[3] ?? ''
-  // 36 bytes are 48 digits without padding.
+  // 36 bytes give 48 digits of base64url without padding.
   if (encoded.length !== 48)
     throw bad(path, `is ${encoded.length < 48 ? 'cut short' : 'too long'}`, again)
   const bytes = sodium.from_base64(encoded, sodium.base64_variants.URLSAFE_NO_PADDING)
@@ -99,7 +100,7 @@ export async function readKeyFile(path: string): Promise<Secret> {
 function readSmall(path: string): string {
   let fd: number
   try {
-    // Opening a pipe without a writer must not hang.
+    // Without O_NONBLOCK, opening a pipe that has no writer would hang.
     fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
   } catch (error) {
     const code = codeOf(error)

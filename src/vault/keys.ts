@@ -8,7 +8,7 @@ import { Reader, Writer, utf8 } from './bytes.ts'
 import { tampered } from './damage.ts'
 import { derive, hash } from './sodium.ts'
 
-/** A root key and what it yields. */
+/** A root key and the keys that are derived from it. */
 export interface EpochKeys {
   readonly root: Uint8Array
   readonly headerMac: Uint8Array
@@ -18,13 +18,11 @@ export interface EpochKeys {
   readonly obj: Uint8Array
   readonly node: Uint8Array
   readonly nonce: Uint8Array
-  /** For high-water records in the state directory. */
-  readonly mark: Uint8Array
 }
 
 /**
- * Subkeys of a root key (id 6 is reserved: audit keys live in the keyring, because audit
- * rows are never sealed anew).
+ * Subkeys of a root key. Ids 6 and 8 are reserved: the audit keys and the key of the
+ * high-water records come from the keyring, because they outlive a root key.
  */
 export function epochKeys(root: Uint8Array): EpochKeys {
   const sub = (id: number): Uint8Array => derive(root, id, 'rotate/1')
@@ -36,7 +34,6 @@ export function epochKeys(root: Uint8Array): EpochKeys {
     obj: sub(4),
     node: sub(5),
     nonce: sub(7),
-    mark: sub(8),
   }
 }
 
@@ -45,7 +42,7 @@ export function epochKeys(root: Uint8Array): EpochKeys {
  * holder.
  */
 export interface UnlockerKeys extends UnlockerInfo {
-  /** 16 bytes, as in its stanza. */
+  /** 16 bytes, the same as in its stanza. */
   readonly rawId: Uint8Array
   readonly publicKey: Uint8Array
   /**
@@ -55,15 +52,18 @@ export interface UnlockerKeys extends UnlockerInfo {
 }
 
 export interface Keyring {
-  /** Blind index. */
+  /** The key of the blind index, which maps names to object keys. */
   readonly index: Uint8Array
-  /** Fingerprints of values. */
+  /** The key of the values' fingerprints. */
   readonly fingerprint: Uint8Array
-  /** Ed25519 seed of the audit signature. */
+  /** The Ed25519 seed of the audit signature. */
   readonly signSeed: Uint8Array
-  /** Audit keys by epoch; none is ever dropped. */
+  /**
+   * The keys of audit rows by epoch. None is ever dropped, because audit rows are never
+   * sealed anew.
+   */
   readonly audit: readonly { readonly epoch: number; readonly key: Uint8Array }[]
-  /** Earlier root keys while rows sealed under them are left. */
+  /** Earlier root keys, as long as rows that were sealed under them are left. */
   readonly roots: readonly { readonly epoch: number; readonly root: Uint8Array }[]
   readonly unlockers: readonly UnlockerKeys[]
 }
@@ -80,14 +80,16 @@ export function kindNumber(kind: UnlockerInfo['kind']): number {
   return kinds.indexOf(kind) + 1
 }
 
-/** Kind of a number; `undefined` for one that a newer program wrote. */
+/**
+ * The kind that a number stands for; `undefined` for a number that a newer program wrote.
+ */
 export function kindOf(number: number): UnlockerInfo['kind'] | undefined {
   return kinds[number - 1]
 }
 
 const BASE32 = '0123456789ABCDEFGHJKMNPQRSTVWXYZ'
 
-/** 16 bytes as 26 digits of Crockford base32. */
+/** Writes 16 bytes as 26 digits of Crockford base32. */
 export function base32(bytes: Uint8Array): string {
   let value = 0n
   for (const byte of bytes) value = (value << 8n) | BigInt(byte)
@@ -99,7 +101,10 @@ export function base32(bytes: Uint8Array): string {
   return out
 }
 
-/** `unl_…` of a stanza; random, so that it tells nothing about when it was made. */
+/**
+ * The id (`unl_…`) of a stanza. It is random, so that it tells nothing about when the
+ * stanza was made.
+ */
 export function unlockerId(rawId: Uint8Array): string {
   return `unl_${base32(rawId)}`
 }
@@ -148,14 +153,14 @@ export function decodeKeyring(bytes: Uint8Array): Keyring {
 export interface Keys {
   /** 16 bytes. */
   readonly vault: Uint8Array
-  /** Under which new rows are sealed. */
+  /** The epoch under whose keys new rows are sealed. */
   readonly epoch: number
   readonly epochs: ReadonlyMap<number, EpochKeys>
   readonly auditKeys: ReadonlyMap<number, Uint8Array>
   readonly ring: Keyring
 }
 
-/** Puts the keys of all epochs together. */
+/** Collects the keys of all epochs that the keyring holds. */
 export function assembleKeys(
   vault: Uint8Array,
   epoch: number,
@@ -182,9 +187,9 @@ export function currentKeys(keys: Keys): EpochKeys {
 }
 
 /**
- * Where an object lies: the upper 14 bits depend only on its owner, so that what belongs
- * to one secret shares a bucket, the lower 50 on all of kind, owner and sub. Both are
- * keyed: order of creation and equality of names stay hidden.
+ * Computes the key under which an object lies. The upper 14 bits depend on its owner
+ * alone, so that all objects of one secret share a leaf; the lower 50 depend on kind,
+ * owner and sub. Both are keyed hashes, which hide the order of creation and the names.
  */
 export function objectKey(ring: Keyring, kind: number, owner: string, sub: number): bigint {
   const name = utf8(owner)

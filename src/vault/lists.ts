@@ -1,6 +1,6 @@
 /**
- * Whole lists in pages: each page is complete and authenticated at the moment it was
- * read, memory stays flat, commits go on meanwhile.
+ * Reads whole lists in pages. Each page is complete and authenticated as of the moment it
+ * was read; memory use stays flat, and other processes may commit meanwhile.
  */
 import type { RunRecord, SecretRecord } from '../core/model.ts'
 import { decodeRecord, objects } from './codec.ts'
@@ -9,12 +9,12 @@ import { RUNS_PER_PAGE, Records, runListRow } from './records.ts'
 import type { Session } from './session.ts'
 import { MIDS } from './tree.ts'
 
-/** Objects of all kinds to a page, about. */
+/** About how many objects of all kinds a page spans. */
 const PAGE = 4096
 
 /**
- * `Vault.secrets`: in the order of the blind index, that is, in none. A secret never
- * moves, so none comes twice and none is left out.
+ * Implements `Vault.secrets`. The order is that of the keyed index, which means nothing.
+ * A secret never changes its place, so none comes twice and none is left out.
  */
 export async function* listSecrets(session: Session): AsyncIterable<SecretRecord> {
   const { objects: total } = await session.consistent((snapshot) => snapshot.root())
@@ -27,7 +27,10 @@ export async function* listSecrets(session: Session): AsyncIterable<SecretRecord
   }
 }
 
-/** `Vault.runs`: oldest first, by the list of ids that grows with each new run. */
+/**
+ * Implements `Vault.runs`: oldest first, from the list of ids that grows with each new
+ * run.
+ */
 export async function* listRuns(session: Session): AsyncIterable<RunRecord> {
   for (let page = 0; ; page++) {
     const runs = await session.consistent(async (snapshot) => {

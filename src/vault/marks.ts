@@ -1,9 +1,9 @@
 /**
- * High-water records: what the newest state of this vault was that anybody on this
- * machine saw at this path. A vault file can't prove its own age; these lie elsewhere, in
- * the state directory, one file per vault id and real path. Each record is 48 bytes,
- * appended after a commit is durable; the highest valid one counts. A file that can't be
- * read or written is a warning, never a failure.
+ * High-water records: the newest state of this vault that any process using this state
+ * directory saw at this path. A vault file can't prove its own age, so the records lie
+ * elsewhere, in the state directory, in one file per vault id and real path. Each record
+ * is 48 bytes, appended after a commit is durable; the highest valid one counts. A file
+ * that can't be read or written is a warning, never a failure.
  *
  * trusted u8 ‖ first 3 bytes of the commit's tag ‖ commit u48 ‖ audit count u48 ‖ first
  * 16 bytes of the audit hash ‖ MAC 16
@@ -30,15 +30,18 @@ import { hash } from './sodium.ts'
 const RECORD = 48
 /** A record without its MAC. */
 const BODY = 32
-/** A longer file is written anew with its highest record. */
+/**
+ * In bytes. A file that has grown to this length is written anew with its highest record
+ * alone.
+ */
 const LIMIT = 4 * 1024
-/** Nobody reads more than this, whatever lies there. */
+/** In bytes. No more than this is read, whatever the file holds. */
 const MOST = 1024 * 1024
 
 export interface Mark {
   /**
-   * Has an operator, or the making of the vault, vouched for this place? Sticky: one such
-   * record is enough.
+   * Whether this place was vouched for, by an operator or by the making of the vault. One
+   * valid record that says so is enough.
    */
   readonly trusted: boolean
   readonly commit: number
@@ -48,10 +51,10 @@ export interface Mark {
 }
 
 export interface Highest {
-  /** `undefined`: none that is valid. */
+  /** `undefined` if no record is valid. */
   readonly mark: Mark | undefined
   readonly trusted: boolean
-  /** Records that should have counted and do not verify. */
+  /** The number of records that would have been the highest but do not verify. */
   readonly damaged: number
 }
 
@@ -68,8 +71,8 @@ export function markOf(root: Root, trusted: boolean): Mark {
 }
 
 /**
- * Records outlive a change of the root key, so their key is that of the blind index,
- * which does too.
+ * Derives the key of the records. They outlive a change of the root key, so their key
+ * comes from the index key, which does too.
  */
 export function markKey(ring: Keyring): Uint8Array {
   return hash(32, utf8('rotate/1 marks'), ring.index)
@@ -87,14 +90,15 @@ export class Marks {
     this.file = join(stateDir, 'marks', `${hex(this.#name)}.marks`)
   }
 
-  /** Why the file could not be read or written the last time. */
+  /** Why the last attempt to read or write the file failed; `undefined` if it worked. */
   get problem(): string | undefined {
     return this.#problem
   }
 
   /**
-   * Reads the file. To be called before the snapshot that it is compared with: a mark is
-   * only written after its commit is durable.
+   * Reads the file. Call it before the snapshot with which the marks are compared:
+   * because a mark is written only after its commit is durable, such a snapshot can't be
+   * older than any mark that was read.
    */
   load(): this {
     this.#problem = undefined
@@ -141,8 +145,8 @@ export class Marks {
   }
 
   /**
-   * Appends a record. Returns why that was not possible. Never throws: the commit is
-   * durable already.
+   * Appends a record and returns why that failed, if it did. It never throws, because the
+   * commit is durable already.
    */
   raise(key: Uint8Array, mark: Mark, tag: string): string | undefined {
     return this.#writing(() => {
@@ -156,7 +160,7 @@ export class Marks {
     })
   }
 
-  /** Makes this the only record: what is there now counts, whatever was seen before. */
+  /** Makes this the only record, so that this state counts, whatever was seen before. */
   replace(key: Uint8Array, mark: Mark, tag: string): string | undefined {
     return this.#writing(() => this.#publish(this.#encode(mark, key), tag))
   }
@@ -173,16 +177,16 @@ export class Marks {
   }
 
   /**
-   * `full`: the file has to be written anew first. `false`: it was replaced under our
-   * hands.
+   * Returns `full` if the file must be written anew first, and `false` if another process
+   * has replaced the file meanwhile.
    */
   #append(record: Uint8Array): boolean | 'full' {
     const { O_WRONLY, O_APPEND, O_CREAT, O_NOFOLLOW } = constants
     const fd = openSync(this.file, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW, 0o600)
     try {
       const { size, ino } = fstatSync(fd)
-      // The end of a record was lost with the power: what is appended now would be read
-      // across.
+      // A power loss has cut the last record, so an appended one would not be read at its
+      // boundary.
       if (size >= LIMIT || size % RECORD !== 0) return 'full'
       if (writeSync(fd, record) !== RECORD) return 'full'
       return statSync(this.file, { throwIfNoEntry: false })?.ino === ino
@@ -192,8 +196,8 @@ export class Marks {
   }
 
   /**
-   * Writes the file anew with its highest record. What others append meanwhile to the old
-   * one is carried over.
+   * Writes the file anew with its highest record alone. Records that other processes
+   * append to the old file meanwhile are carried over.
    */
   #shorten(key: Uint8Array, tag: string): void {
     const fd = openSync(this.file, constants.O_RDONLY | constants.O_NOFOLLOW)
@@ -242,8 +246,8 @@ function readFd(fd: number): Uint8Array {
 }
 
 /**
- * Whole records by the commit they claim; a cut end and what a lost power left as zeros
- * say nothing.
+ * The whole records, highest claimed commit first. A record that was cut short, and one
+ * that a power loss left as zeros, are skipped.
  */
 function newestFirst(bytes: Uint8Array): Uint8Array[] {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)

@@ -2,7 +2,7 @@
 import { equal } from './bytes.ts'
 import type { Children, Entry } from './tree.ts'
 
-/** How many of a level are kept before all of them are forgotten. */
+/** How many nodes of a level are kept before all of that level are forgotten. */
 const KEPT = 512
 
 interface Verified<T> {
@@ -18,8 +18,8 @@ class Level<T> {
   readonly #nodes = new Map<number, Verified<T>>()
 
   /**
-   * Is a node of this number kept, of whatever state? Only a guess at what need not be
-   * fetched.
+   * Tells whether a node with this number is kept, of whatever state. This only guesses
+   * which rows need not be fetched.
    */
   has(number: number): boolean {
     return this.#nodes.has(number)
@@ -38,7 +38,7 @@ class Level<T> {
     this.#nodes.clear()
   }
 
-  /** Forgets everything once there is too much of it. */
+  /** Forgets all nodes of the level once there are too many. */
   trim(): void {
     if (this.#nodes.size > KEPT) this.forget()
   }
@@ -53,7 +53,7 @@ export class Nodes {
     this.leaves.trim()
   }
 
-  /** What was verified before is not taken for verified now. */
+  /** Forgets all nodes, so that the next read verifies them again. */
   forget(): void {
     this.mids.forget()
     this.leaves.forget()

@@ -1,17 +1,17 @@
 /**
  * Signed notes (C2SP signed-note): lines of text, an empty line, and lines
  * `— <name> <base64(key id 4 ‖ signature)>`. Signatures of others, such as witnesses, may
- * stand beside ours and are not looked at.
+ * stand beside the vault's own and are not checked.
  */
 import { Malformed, concat, equal, hex, utf8 } from './bytes.ts'
 import { sodium } from './sodium.ts'
 
-/** Kind of key in key ids and verifier keys: Ed25519 over the text. */
+/** The number by which the signed-note format names Ed25519 keys. */
 const ED25519 = 1
 const MAX_NOTE = 64 * 1024
 const NAME = /^rotate\/[\x21-\x2a\x2c-\x7e]{1,100}$/
 
-/** Who signs: everything that a verifier must know. */
+/** What a verifier must know of a signer. */
 export interface Verifier {
   readonly name: string
   /** First 4 bytes of SHA-256(name ‖ LF ‖ 1 ‖ public key). */
@@ -23,7 +23,7 @@ export interface Signer extends Verifier {
   readonly secretKey: Uint8Array
 }
 
-/** What stands at the top of every note of ours. */
+/** What every note of a vault states first. */
 export interface Claim {
   readonly origin: string
   readonly size: number
@@ -32,7 +32,7 @@ export interface Claim {
   readonly more: readonly string[]
 }
 
-/** A claim with whatever signatures stand below it; nothing is verified yet. */
+/** A parsed note. None of its signatures has been verified yet. */
 export interface Note {
   readonly claim: Claim
   readonly text: string
@@ -48,7 +48,7 @@ export function base64(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('base64')
 }
 
-/** The bytes; `Malformed` unless it is exactly what `base64` gives. */
+/** Decodes base64; throws `Malformed` for any text that `base64` would not write. */
 export function unbase64(text: string): Uint8Array {
   const bytes = new Uint8Array(Buffer.from(text, 'base64'))
   if (base64(bytes) !== text) throw new Malformed('not canonical base64')
@@ -63,14 +63,14 @@ async function keyId(name: string, publicKey: Uint8Array): Promise<Uint8Array> {
   return new Uint8Array(digest).slice(0, 4)
 }
 
-/** The signer of a vault, from its seed. */
+/** Makes the signer of a vault from its seed. */
 export async function signerOf(vaultId: string, seed: Uint8Array): Promise<Signer> {
   const { publicKey, privateKey } = sodium.crypto_sign_seed_keypair(seed)
   const name = `rotate/${vaultId}`
   return { name, publicKey, secretKey: privateKey, id: await keyId(name, publicKey) }
 }
 
-/** The verifier of a vault with this public key. */
+/** Makes the verifier of a vault from its public key. */
 export async function verifierOf(vaultId: string, publicKey: Uint8Array): Promise<Verifier> {
   const name = `rotate/${vaultId}`
   return { name, publicKey, id: await keyId(name, publicKey) }
@@ -102,7 +102,7 @@ function signatureOf(signer: Signer, text: string): string {
   return base64(concat(signer.id, sodium.crypto_sign_detached(utf8(text), signer.secretKey)))
 }
 
-/** The note of a claim. */
+/** Signs a claim and returns its note. */
 export function signNote(signer: Signer, claim: Claim): string {
   const text = textOf(claim)
   return `${text}\n— ${signer.name} ${signatureOf(signer, text)}\n`
@@ -157,10 +157,13 @@ export function parseLine(line: string): Note {
   return { claim: parseText(text), text, signatures: [parseSignature(origin, signature)] }
 }
 
-/** Is one of the signatures of this key, and is it good? */
+/**
+ * Tells whether the note carries exactly one signature under this key's name and id, and
+ * whether it is valid.
+ */
 export function signedBy(note: Note, { name, id, publicKey }: Verifier): boolean {
   const ours = note.signatures.filter((one) => one.name === name && equal(one.id, id))
-  // Two signatures under one name are not something a signer writes.
+  // A signer writes one signature, so two under one name and id are refused.
   if (ours.length !== 1 || ours[0]?.signature.length !== 64) return false
   return (
     note.claim.origin === name &&

@@ -13,7 +13,7 @@ import { opener } from './unlockers.ts'
 import { asVault } from './vault.ts'
 import { pickDefined } from '../core/defined.ts'
 
-/** See index.ts. */
+/** Implements `openVault` of index.ts, which states its errors. */
 export async function openVault(options: OpenVaultOptions): Promise<Vault> {
   const { file, unlock, clock, random, readonly = false, policy } = options
   const store = await openSqliteStore(file, readonly ? undefined : { clock, random })
@@ -42,7 +42,7 @@ function openedByRecipient({ keys, opened }: Session): boolean {
   )
 }
 
-/** See index.ts. */
+/** Implements `inspectVault` of index.ts, which states its errors. */
 export async function inspectVault(file: string): Promise<SealedInfo> {
   const store = await openSqliteStore(file)
   try {

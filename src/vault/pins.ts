@@ -1,9 +1,10 @@
 /**
- * Pins of recipients. Whoever can write the file and knows a recipient's public key could
- * hand him another vault; no vault can prove that it is the right one. So the first time
- * a recipient opens the vault at a path, its id and the public key of its audit signature
- * are noted in the state directory; later they must be the same, or the key must have
- * been handed over by signatures.
+ * Pins protect a holder who opens the vault as a recipient, by a public key. Whoever can
+ * write the file and knows that public key could put another vault in its place, and no
+ * vault can prove that it is the right one. So the first time a recipient opens a vault
+ * at a path, the vault's id and the public key of its audit signature are noted in the
+ * state directory. Later they must be the same, or signatures must lead from the noted
+ * key to the present one.
  */
 import { readFileSync, realpathSync, renameSync } from 'node:fs'
 import { join } from 'node:path'
@@ -26,7 +27,7 @@ interface Pin {
   readonly publicKey: string
 }
 
-/** Do signed changes lead from one key of the audit signature to another? */
+/** Tells whether signed changes lead from one key of the audit signature to another. */
 export function verifySigningKeys(
   vault: Uint8Array,
   changes: readonly SigningKeyChange[],
@@ -94,8 +95,9 @@ function refused(file: string, pinned: Pin, found: Pin): RotateError {
 }
 
 /**
- * Compares an open vault with the pin of its path and makes the pin at the first time.
- * `tampered` if it is another one. A state directory that can't be used is a warning.
+ * Compares an open vault with the pin of its path, or makes the pin the first time.
+ * Throws `tampered` if the vault is another one. A state directory that can't be used is
+ * only a warning.
  */
 export async function checkPin(
   session: Session,

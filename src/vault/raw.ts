@@ -1,6 +1,6 @@
 /**
- * Reading single rows of a damaged vault: each must still authenticate by itself, but
- * nothing says that it is the newest of its kind.
+ * Reads single rows of a damaged vault. Each must still authenticate by itself, but
+ * nothing proves that it is the newest of its kind.
  */
 import type { VaultReader } from '../core/ports.ts'
 import { HEADER_KEY } from '../store/port.ts'
@@ -20,7 +20,7 @@ export interface Unverified {
   close(): void
 }
 
-/** Opens a file with no check but that of its header. */
+/** Opens a file and verifies nothing but its header. */
 export async function unlockRaw(
   options: Pick<OpenVaultOptions, 'file' | 'unlock'>,
 ): Promise<{ readonly raw: RawFile; readonly keys: Keys; readonly header: Uint8Array }> {
@@ -37,8 +37,8 @@ export async function unlockRaw(
 }
 
 /**
- * The object in a stored row, if it authenticates and lies in its own place; `tampered`
- * otherwise.
+ * Opens the object in a stored row; throws `tampered` unless it authenticates and lies
+ * under its own key.
  */
 export function openObject(
   keys: Keys,
@@ -51,7 +51,7 @@ export function openObject(
   return object
 }
 
-/** See index.ts. */
+/** Implements `openUnverified` of index.ts, which states its errors. */
 export async function openUnverified(
   options: Pick<OpenVaultOptions, 'file' | 'unlock'>,
 ): Promise<Unverified> {

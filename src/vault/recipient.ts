@@ -24,8 +24,8 @@ export function formatRecipient(publicKey: Uint8Array): string {
 }
 
 /**
- * Text → public key. `usage` for anything to which no box could be sealed, each case with
- * its own words.
+ * Text → public key. Throws `usage`, with a text for each cause, for anything to which no
+ * box can be sealed.
  */
 export function parseRecipient(text: string): Uint8Array {
   const trimmed = text.trim()
@@ -34,7 +34,7 @@ export function parseRecipient(text: string): Uint8Array {
     throw usage('that is a private key file, not a recipient; it belongs to its owner alone', hint)
   if (!trimmed.startsWith(PREFIX)) throw usage(`a recipient begins with ${PREFIX}`, hint)
   const encoded = trimmed.slice(PREFIX.length)
-  // 36 bytes are 48 digits without padding.
+  // 36 bytes give 48 digits of base64url without padding.
   if (encoded.length !== 48)
     throw usage(`the recipient is ${encoded.length < 48 ? 'cut short' : 'too long'}`, hint)
   if (!/^[A-Za-z0-9_-]+$/.test(encoded))
@@ -44,7 +44,8 @@ export function parseRecipient(text: string): Uint8Array {
   if (!equal(check(publicKey), bytes.subarray(KEY)))
     throw usage('the recipient was mistyped: its check digits do not match', hint)
   try {
-    // A point of small order would make the box readable by everybody.
+    // libsodium refuses a point of small order; a box for one could be opened by
+    // everybody.
     sodium.crypto_box_seal(new Uint8Array(1), publicKey)
   } catch {
     throw usage('the recipient is no usable public key', hint)

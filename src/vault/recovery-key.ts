@@ -1,6 +1,6 @@
 /**
- * The recovery key: 160 bits to be written down, with 20 check bits, so that a slip of
- * the pen is told from a wrong key.
+ * The recovery key: 160 bits to be written down, with 20 check bits, so that a copying
+ * mistake is told from a key of another vault.
  */
 import { usage } from '../core/errors.ts'
 import type { Random } from '../core/ports.ts'
@@ -12,7 +12,7 @@ import { hash, ready } from './sodium.ts'
 const BYTES = 20
 const DIGITS = '0123456789ABCDEFGHJKMNPQRSTVWXYZ'
 
-/** Four digits: the upper 20 bits of a hash. */
+/** The check digits of a key: four digits, the upper 20 bits of a hash of it. */
 function checkGroup(key: Uint8Array): string {
   return base32(hash(16, key, utf8('rotate/1 recovery check')).subarray(0, 5)).slice(0, 4)
 }
@@ -23,7 +23,7 @@ function format(key: Uint8Array): string {
   return `rr1-${digits.match(/.{4}/g)?.join('-') ?? ''}`
 }
 
-/** A fresh key: raw bytes for `createVault`, and the text to write down. */
+/** Makes a recovery key: raw bytes for `createVault`, and the text to write down. */
 export async function newRecoveryKey(
   random: Random,
 ): Promise<{ readonly key: Secret; readonly text: Secret }> {
@@ -33,8 +33,8 @@ export async function newRecoveryKey(
 }
 
 /**
- * Text → raw key. Forgives case, spaces, hyphens, I and L for 1, O for 0. `usage` (exit
- * 2) when it was mistyped.
+ * Text → raw key. Forgives case, spaces, hyphens, I and L for 1, O for 0. Throws `usage`
+ * (exit 2) when it was mistyped.
  */
 export async function parseRecoveryKey(text: Secret): Promise<Secret> {
   await ready()

@@ -1,9 +1,10 @@
 /**
- * Rekey: a new root key without standing still. One commit installs the next epoch: every
- * new row is sealed under it, the old root key stays in the keyring. Then the buckets
- * follow by cursor, a few rows to a commit; the last commit drops the old root keys. The
- * state root says how far it has come, so any process may go on where another was killed,
- * and several may at once. Audit rows are never sealed anew.
+ * A rekey gives the vault a new root key while other processes go on reading and writing.
+ * One commit installs the next epoch: from then on every row is sealed under it, and the
+ * old root key stays in the keyring. Then all leaves are gone through in order and their
+ * rows are sealed anew, a few to a commit; the last commit drops the old root keys. The
+ * state root holds how far the rekey has come, so any process may continue where another
+ * was killed, and several may do so at once. Audit rows are never sealed anew.
  */
 import { RotateError } from '../core/errors.ts'
 import type { AuditEntry } from '../core/model.ts'
@@ -32,11 +33,11 @@ import { type Change, Transaction } from './transaction.ts'
 import { LEAVES } from './tree.ts'
 import { wrapRoot } from './unlockers.ts'
 
-/** Rows to a commit, nodes and the state root included. */
+/** The most rows that one commit writes, tree nodes and the state root included. */
 const ROWS = 200
-/** Bytes of objects to a commit, about. */
+/** About how many bytes of objects one commit writes. */
 const BYTES = 4 * 1024 * 1024
-/** Objects that are read in one go. */
+/** How many objects are read from the store at once. */
 const CHUNK = 32
 
 /**
@@ -45,14 +46,14 @@ const CHUNK = 32
  */
 export const SIGNING_KEYS = 'audit-keys'
 
-/** One change of the audit signature's key. All bytes in hex. */
+/** One change of the audit signature's key. All bytes are in hex. */
 export interface SigningKeyChange {
-  /** From which epoch on it signs. */
+  /** The epoch from which on the new key signs. */
   readonly epoch: number
   readonly at: number
   readonly previous: string
   readonly publicKey: string
-  /** By the previous key over `signingKeyMessage`. */
+  /** Made by the previous key over `signingKeyMessage`. */
   readonly signature: string
 }
 
@@ -74,7 +75,7 @@ export function signingKeyMessage(
   )
 }
 
-/** The header of this very snapshot. */
+/** Reads the header that belongs to this snapshot. */
 export async function headerOf(session: Session, snapshot: Snapshot): Promise<Header> {
   const state = await snapshot.state()
   const { rows } = await session.read({ keys: [{ table: 'head', key: HEADER_KEY }] }, state)
@@ -104,7 +105,10 @@ export function entryOf(
   }
 }
 
-/** Installs the next epoch in one commit, for all unlockers but perhaps one. */
+/**
+ * Installs the next epoch in one commit, for all unlockers except `remove` if that is
+ * given.
+ */
 export function install(session: Session, who: Who, remove?: string): Promise<void> {
   return committing(session, async (snapshot) => {
     const { keys } = await snapshot.state()
@@ -170,7 +174,7 @@ function stanzaOf(header: Header, rawId: Uint8Array): Stanza {
   return found
 }
 
-/** The old key of the audit signature signs the new one. */
+/** Signs the new key of the audit signature with the old one. */
 function handOver(
   vault: Uint8Array,
   epoch: number,
@@ -200,8 +204,8 @@ interface Step {
 }
 
 /**
- * One commit of the rekey: some rows sealed anew, or, when none is left, the old root
- * keys dropped.
+ * Makes one commit of the rekey: it seals some rows anew or, when none is left, drops the
+ * old root keys.
  */
 function step(session: Session, who: Who, automatic: boolean): Promise<Step> {
   return committing<Step>(session, async (snapshot) => {
@@ -236,10 +240,10 @@ function step(session: Session, who: Who, automatic: boolean): Promise<Step> {
 }
 
 /**
- * Objects from the bucket `from` on that are still sealed under an older key, and the
- * bucket at which to go on. A bucket of which only a part fits is looked at again.
- * Whoever seals an object seals its leaf and mid too, so nothing below the cursor is left
- * under an older key.
+ * Finds objects, from leaf number `from` on, that are still sealed under an older key,
+ * and the leaf at which to continue. A leaf of which only a part fits into this commit is
+ * looked at again. Sealing an object also seals the leaf and mid above it, so nothing
+ * below the cursor is left under an older key.
  */
 async function stale(
   snapshot: Snapshot,
@@ -279,8 +283,8 @@ async function stale(
 }
 
 /**
- * Carries an unfinished rekey to its end, or until `signal` or the deadline; what is done
- * is durable either way.
+ * Continues an unfinished rekey until it is done, or until `signal` or the deadline; what
+ * was done by then is durable.
  */
 export async function finish(
   session: Session,
@@ -301,7 +305,7 @@ export async function finish(
     rows += taken.rows
     await options.onStep?.({ commits, rows, share: taken.done ? 1 : taken.cursor / LEAVES })
     if (taken.done) return { finished: true, commits, rows, epoch: session.keys.epoch }
-    // Other writers and readers get their turn.
+    // The pause lets other writers and readers have their turn.
     await clock.sleep(1 + (random.bytes(1)[0] ?? 0) / 128)
   }
 }

@@ -1,4 +1,4 @@
-/** Putting a backup where a vault is to be. */
+/** Puts a backup where a vault is to be. */
 import type { AuditEntry } from '../core/model.ts'
 import type { ProveCopy, VaultCopy } from '../core/ports.ts'
 import { openSqliteStore } from '../store/sqlite.ts'
@@ -11,23 +11,22 @@ import type { OpenVaultOptions } from './types.ts'
 import { opener } from './unlockers.ts'
 
 export interface RestoreOptions extends OpenVaultOptions {
-  /** The backup; `file` is where it goes. */
+  /** The backup; `file` is the path to which it is restored. */
   readonly from: string
   readonly prove: ProveCopy
   readonly entry: AuditEntry
 }
 
 export interface Restored extends VaultCopy {
-  /**
-   * How many commits the state that was last seen at that place was ahead of this one.
-   */
+  /** How many commits the backup is behind the state that was last seen at that place. */
   readonly behind: number
 }
 
 /**
- * Copies, verifies and publishes. The new file is marked as a copy, and what was seen
- * before at that place counts no more: whoever restores says that this is the newest
- * there is. `conflict` if there is a vault; a crash leaves none or the whole one.
+ * Copies, verifies and publishes a backup. The new file is marked as a copy, and the
+ * high-water records of that place start again with it, because the operator has chosen
+ * this state as the newest. Throws `conflict` if a vault lies there; a crash leaves no
+ * vault or a whole one.
  */
 export async function restoreVault(options: RestoreOptions): Promise<Restored> {
   const { from, file, unlock, clock, random, prove, entry, stateDir } = options
@@ -47,13 +46,17 @@ export async function restoreVault(options: RestoreOptions): Promise<Restored> {
       entry,
     })
     if (stateDir === undefined) return { ...copy, behind: 0 }
-    return { ...copy, behind: await pinned(options, stateDir, session) }
+    return { ...copy, behind: await pinCopy(options, stateDir, session) }
   } finally {
     store.close()
   }
 }
 
-async function pinned(options: RestoreOptions, stateDir: string, source: Session): Promise<number> {
+async function pinCopy(
+  options: RestoreOptions,
+  stateDir: string,
+  source: Session,
+): Promise<number> {
   const { file, clock, random } = options
   const store = await openSqliteStore(file)
   try {

@@ -5,42 +5,45 @@ import { Malformed, Reader, Writer } from './bytes.ts'
 import { type Children, MIDS, NEVER, type Ref } from './tree.ts'
 
 /**
- * How many commits back a root remembers by tag, to learn after a failed COMMIT whether
- * it was applied.
+ * How many commits a root remembers by their tags. They tell, after a COMMIT that
+ * reported an error, whether it was applied.
  */
 export const RECENT = 8
 
-/** `rekeyCursor` while no rekey is under way. */
+/** The value of `rekeyCursor` while no rekey is under way. */
 export const NO_REKEY = 0xffff_ffff
 
 /**
- * In `flags`: this file is a copy (a backup, or restored from one), and nobody has looked
- * yet whether the world is as it says.
+ * A bit in `flags`: this file is a backup or was restored from one, and no operator has
+ * confirmed yet that the credentials outside are as it says.
  */
 export const COPY = 1
 
 export interface Root {
-  /** Number of this commit, from 1. */
+  /** The number of this commit, counted from 1. */
   readonly commit: number
   /** Random tags (8 bytes) of the last commits, newest first, this one included. */
   readonly recent: readonly Uint8Array[]
-  /** Highest time any commit has seen, epoch milliseconds. */
+  /** The highest time that any commit has seen, in epoch milliseconds. */
   readonly highestTime: number
-  /** Number of the newest audit row and hash of the chain up to it. */
+  /** The number of the newest audit row, and the hash of the chain up to it. */
   readonly auditCount: number
   readonly auditHash: Uint8Array
-  /** The chain begins after this row with this hash (pruning). */
+  /**
+   * The number up to which audit rows are pruned (or, in a salvaged vault, lost), and the
+   * hash of the chain up to there.
+   */
   readonly auditBase: number
   readonly auditBaseHash: Uint8Array
   readonly objects: number
   readonly nodes: number
-  /** Number of runs ever put. */
+  /** How many runs were ever written. */
   readonly runs: number
   /** The store's own shape, see `Layout`. */
   readonly layout: Uint8Array
   /** BLAKE2b-256 of the clear header. */
   readonly headerHash: Uint8Array
-  /** Next bucket of a rekey under way; 0xffffffff: none. */
+  /** The next leaf that a rekey has to go through; `NO_REKEY` if none is under way. */
   readonly rekeyCursor: number
   readonly flags: number
   readonly mids: Children
@@ -50,7 +53,7 @@ const VERSION = 1
 const ABSENT = new Uint8Array(16)
 const isZero = (bytes: Uint8Array): boolean => bytes.every((byte) => byte === 0)
 
-/** Constant length, whatever it holds. */
+/** Writes a root. The length is the same for every root. */
 export function encodeRoot(root: Root): Uint8Array {
   const out = new Writer().u8(VERSION).u48(root.commit)
   for (let i = 0; i < RECENT; i++) out.raw(root.recent[i] ?? new Uint8Array(8))

@@ -1,8 +1,8 @@
 /**
- * Saving what still authenticates from a damaged vault into a new file with the same
- * unlockers. Tree, names and list of runs are built anew from the records. What can't be
- * told from single rows is whether a row is the newest of its kind: hence the result is a
- * copy that somebody must look at.
+ * Saves what still authenticates in a damaged vault into a new file with the same
+ * unlockers. The tree, the names and the list of runs are built anew from the records.
+ * Single rows do not tell whether they are the newest of their kind, so the result is
+ * marked as a copy that an operator must check.
  */
 import { statSync } from 'node:fs'
 import type { AuditEntry, SecretRecord } from '../core/model.ts'
@@ -51,7 +51,7 @@ export interface Salvaged {
   readonly versions: number
   readonly runs: number
   readonly auditRows: number
-  /** What could not be kept, in words. */
+  /** What could not be kept, as sentences for the operator. */
   readonly lost: readonly string[]
 }
 
@@ -64,8 +64,8 @@ interface Work {
 }
 
 /**
- * `conflict` if there is something at `target`; `tampered` if not even the header can be
- * read.
+ * Saves a damaged vault. Throws `conflict` if anything lies at `target`; `tampered` if
+ * not even the header can be read.
  */
 export async function salvageVault(options: SalvageOptions): Promise<Salvaged> {
   const { target, clock, random, entry } = options
@@ -134,7 +134,7 @@ function oldRoot(raw: RawFile, keys: Keys, work: Work): Root | undefined {
     const stored = raw.row('head', 2n)
     if (stored !== undefined) return decodeRoot(openRow(keys, 'head', 2n, stored))
   } catch {
-    // Said below, like a missing one.
+    // Reported below, as a missing row is.
   }
   work.lost.push(
     'the state root: what was deleted before may be back, and what is the newest state can ' +
@@ -195,8 +195,8 @@ function keepObjects(
 }
 
 /**
- * A name leads to its secret; a deleted secret has its name only as long as no living one
- * took it.
+ * Makes the rows that lead from a name to its secret. A deleted secret keeps its name
+ * only as long as no live secret has taken it.
  */
 function rebuildNames(
   work: Work,
@@ -215,7 +215,7 @@ function rebuildNames(
   for (const [name, id] of names) seal(work, nameRow(name), id)
 }
 
-/** Ids sort by the time at which the runs began. */
+/** Makes the list of runs. Their ids sort by the time at which they began. */
 function rebuildRuns(work: Work, runs: string[]): void {
   runs.sort()
   for (let at = 0; at < runs.length; at += RUNS_PER_PAGE)
@@ -245,7 +245,7 @@ function place(work: Work, row: Row, identity: Identity, wake: number): void {
 }
 
 /**
- * Rows that still authenticate are kept; the chain begins anew after the last gap in it.
+ * Keeps the audit rows that still authenticate. The chain begins anew after its last gap.
  */
 function keepAudit(
   raw: RawFile,
@@ -306,8 +306,8 @@ function keepAudit(
 }
 
 /**
- * Do the remains of pruned events still prove the chain from its very beginning?
- * Otherwise they are of no use.
+ * Tells whether the stubs of pruned events still prove the chain from its very beginning;
+ * otherwise they are of no use.
  */
 function stubsLeadTo(stubs: ReadonlyMap<number, Row>, base: number, expected: Uint8Array): boolean {
   let h: Uint8Array = CHAIN_START

@@ -1,7 +1,7 @@
 /**
  * Sealing of rows: XChaCha20-Poly1305 with associated data that binds format, table,
- * vault, epoch and row id. A sealed row says who it is, never how fresh it is: freshness
- * comes only from the parent's hash of the stored bytes.
+ * vault, epoch and row id. A sealed row proves which row it is, but not that it is the
+ * newest: only the parent's hash of the stored bytes does.
  */
 import type { TableName } from '../store/port.ts'
 import { Writer, concat, utf8 } from './bytes.ts'
@@ -10,7 +10,7 @@ import { type EpochKeys, type Keys, currentKeys } from './keys.ts'
 import { hash, sodium } from './sodium.ts'
 
 const FORMAT = utf8('rotate/1')
-/** 0 is the keyring inside the header. */
+/** The table's number in the associated data; 0 is the keyring inside the header. */
 const tableNumber: Readonly<Record<TableName | 'keyring', number>> = {
   keyring: 0,
   head: 1,
@@ -112,7 +112,7 @@ export class Sealer {
     return concat(new Writer().u32(epoch).done(), sealed)
   }
 
-  /** nonce ‖ ciphertext under any key. */
+  /** Seals under any key; returns nonce ‖ ciphertext. */
   sealUnder(key: Uint8Array, data: Uint8Array, plaintext: Uint8Array): Uint8Array {
     const nonce = hash(
       24,
@@ -125,7 +125,7 @@ export class Sealer {
     )
   }
 
-  /** Bytes that can't be foreseen without the keys: salts. */
+  /** Makes bytes that can't be foreseen without the keys, for salts. */
   fresh(purpose: string): Uint8Array {
     return hash(
       16,

@@ -1,6 +1,6 @@
 /**
- * What an open vault knows: its keys, the newest verified state root, and verified tree
- * nodes, each kept only as long as its parent's hash says the same.
+ * The state of an open vault: its keys, the newest verified state root, and verified tree
+ * nodes, of which each is used only while its parent's hash matches it.
  */
 import { RotateError } from '../core/errors.ts'
 import type { Clock, Random } from '../core/ports.ts'
@@ -16,7 +16,10 @@ import { Snapshot, type State, type Verifier } from './snapshot.ts'
 import { hash } from './sodium.ts'
 import type { OpenRoot, Opened } from './unlockers.ts'
 
-/** How long a body is run again and again because others commit, in milliseconds. */
+/**
+ * For how many milliseconds a body is run again because other processes commit in
+ * between.
+ */
 export const PATIENCE_MS = 30_000
 
 /** Milliseconds to wait after the n-th conflict: random, growing, at most 50. */
@@ -24,7 +27,7 @@ export function pause(random: Random, attempt: number): number {
   return (((random.bytes(1)[0] ?? 0) + 1) / 256) * Math.min(2 ** attempt, 50)
 }
 
-/** The error for a vault that never stood still. */
+/** The error for a vault that other processes changed during every attempt. */
 export function busy(): RotateError {
   return new RotateError(
     'locked',
@@ -46,19 +49,21 @@ export class Session implements Verifier {
   readonly random: Random
   readonly nodes = new Nodes()
   /**
-   * Told about the newest state after each commit of this process, once that is durable
+   * Called with the newest state after each commit of this process is durable
    * (freshness.ts).
    */
   afterCommit: ((state: State) => void) | undefined
-  /** Opens any header of this vault, whoever has changed it meanwhile. */
+  /**
+   * Opens any header of this vault, also one that another process has written meanwhile.
+   */
   readonly openRoot: OpenRoot
   #keys: Keys | undefined
   #opened: Opened | undefined
   #headerHash = new Uint8Array(0)
   #state: State | undefined
   /**
-   * Ticks order what this process saw: a root read entirely after another was accepted
-   * must not be older.
+   * Ticks order the reads of this process: a root whose read began after another root was
+   * accepted must not be older than that one.
    */
   #tick = 0
   #acceptedAt = 0
@@ -75,7 +80,7 @@ export class Session implements Verifier {
     return this.#keys
   }
 
-  /** Which unlocker opened it, and how. */
+  /** What the unlocker yielded that opened the vault. */
   get opened(): Opened {
     if (this.#opened === undefined) throw new Error('the vault is not unlocked')
     return this.#opened
@@ -87,12 +92,12 @@ export class Session implements Verifier {
     return this.#state
   }
 
-  /** A commit of this process is durable. */
-  committed(): void {
+  /** Tells `afterCommit` that a commit of this process is durable. */
+  announceCommit(): void {
     if (this.#state !== undefined) this.afterCommit?.(this.#state)
   }
 
-  /** Is a rekey unfinished, as far as the newest state that was read says? */
+  /** Whether a rekey is unfinished, according to the newest state that was read. */
   get rekeying(): boolean {
     return this.#state !== undefined && this.#state.root.rekeyCursor !== NO_REKEY
   }
@@ -103,15 +108,15 @@ export class Session implements Verifier {
   }
 
   /**
-   * A read whose state root is verified. With `pinned` it must still be that one
-   * (`HeadMoved`).
+   * Reads rows together with a verified state root. If `pinned` is given and the root is
+   * another one by now, it throws `HeadMoved`.
    */
   async read(
     request: ReadRequest,
     pinned: State | undefined,
   ): Promise<{ state: State; rows: readonly (Uint8Array | undefined)[] }> {
     const started = ++this.#tick
-    // Before the first root is known the header is needed too.
+    // The first read also needs the header.
     const first = this.#keys === undefined
     const keys = first
       ? [...(request.keys ?? []), { table: 'head', key: HEADER_KEY } as const]
@@ -164,9 +169,9 @@ export class Session implements Verifier {
   }
 
   /**
-   * The root of these bytes; `undefined` if they are not sealed under the newest key of
-   * the known header. An older key is never accepted here, not even during a rekey:
-   * whoever was removed holds it.
+   * Opens a state root; `undefined` if it is not sealed under the newest key of the known
+   * header. An older key is never accepted here, not even during a rekey, because a
+   * removed unlocker's holder has it.
    */
   #decode(bytes: Uint8Array): Root | undefined {
     if (bytes.length >= 4 && this.keys.epoch !== epochOf(bytes)) return undefined
@@ -199,8 +204,8 @@ export class Session implements Verifier {
   }
 
   /**
-   * A fresh view. `asked` is what the attempt before it read, fetched in one go this
-   * time.
+   * Makes a fresh view. `asked` is the view of the attempt before, whose rows are now
+   * fetched in one read.
    */
   snapshot(asked?: Snapshot): Snapshot {
     this.nodes.trim()
@@ -208,7 +213,7 @@ export class Session implements Verifier {
   }
 
   /**
-   * Runs `body` on one consistent view; again when another process commits in between.
+   * Runs `body` on one consistent view, and again if another process commits in between.
    */
   async consistent<T>(body: (snapshot: Snapshot) => Promise<T>): Promise<T> {
     const deadline = this.clock.monotonic() + PATIENCE_MS
@@ -216,7 +221,7 @@ export class Session implements Verifier {
     for (let attempt = 1; ; attempt++) {
       try {
         const result = await body(snapshot)
-        // A body may have swallowed the error.
+        // The body may have caught `HeadMoved` itself.
         if (!snapshot.moved) return result
       } catch (error) {
         if (!(error instanceof HeadMoved) && !snapshot.moved) throw error

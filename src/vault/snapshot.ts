@@ -1,6 +1,6 @@
 /**
- * Verified reading of one committed state. Nothing leaves here that is not authenticated
- * up to the state root.
+ * Reads one committed state. Whatever a snapshot returns is authenticated up to the state
+ * root.
  */
 import { HeadMoved, type ReadRequest, type RowKey, type TableName } from '../store/port.ts'
 import { type Identity, type ObjectKind, decodeObject } from './codec.ts'
@@ -23,7 +23,7 @@ import {
 
 const NO_CHILDREN: Children = new Map()
 const NO_ENTRIES: readonly Entry[] = []
-/** At most this many rows are fetched again in one go. */
+/** The most rows that a repeated attempt fetches in one read. */
 const MAX_ASKED = 20_000
 
 /**
@@ -33,8 +33,8 @@ export interface State {
   readonly bytes: Uint8Array
   readonly root: Root
   /**
-   * The keys that its header yields: what was read under this root is opened with them,
-   * even if a rekey ends meanwhile.
+   * The keys of its header. They open what was read under this root, even if a rekey ends
+   * meanwhile.
    */
   readonly keys: Keys
 }
@@ -42,14 +42,11 @@ export interface State {
 /** What a snapshot needs of the session that it belongs to. */
 export interface Verifier {
   readonly keys: Keys
-  /**
-   * Verified nodes of this and of earlier snapshots; the snapshot adds those that it
-   * verifies.
-   */
+  /** Nodes that this and earlier snapshots have verified; the snapshot adds to them. */
   readonly nodes: Nodes
   /**
-   * Rows, with the verified state that they were read under. With `pinned` it is still
-   * that one, or `HeadMoved` is thrown.
+   * Reads rows and the verified state that they belong to. If `pinned` is given and the
+   * state is another one by now, it throws `HeadMoved`.
    */
   read(
     request: ReadRequest,
@@ -62,14 +59,14 @@ export interface Found extends Identity {
   readonly key: bigint
   readonly wake: number
   readonly body: Uint8Array
-  /** Under whose key its row is sealed. */
+  /** The epoch under whose key its row is sealed. */
   readonly epoch: number
 }
 
 export class Snapshot {
   /**
-   * Another process has committed since this view began; whatever the body made of that,
-   * it has to run again.
+   * Set when another process has committed since this view began. The body has to run
+   * again, even if it has caught the error.
    */
   moved = false
   readonly #session: Verifier
@@ -83,13 +80,16 @@ export class Snapshot {
     this.#ahead = ahead
   }
 
-  /** Everything that was asked for, for the next attempt. */
+  /**
+   * The rows that were asked for, so that a repeated attempt fetches them in one read.
+   */
   asked(): readonly RowKey[] {
     return [...this.#asked.values()].slice(0, MAX_ASKED)
   }
 
   /**
-   * Makes these rows available to `#row`; one read of the store for all that are missing.
+   * Makes these rows available to `#row`, with one read of the store for all that are
+   * missing.
    */
   async #fetch(keys: readonly RowKey[]): Promise<void> {
     const ahead = this.#ahead ?? []
@@ -140,7 +140,7 @@ export class Snapshot {
     return this.#session.nodes.mids.get(mid, ref.hash)
   }
 
-  /** Verified mids. */
+  /** The verified mids with these numbers. */
   async mids(numbers: readonly number[]): Promise<Map<number, Children>> {
     const root = await this.root()
     await this.#fetch(
@@ -171,7 +171,7 @@ export class Snapshot {
     return this.#session.nodes.leaves.get(leaf, ref.hash)
   }
 
-  /** Verified leaves, by number. */
+  /** The verified leaves with these numbers. */
   async leaves(numbers: readonly number[]): Promise<Map<number, readonly Entry[]>> {
     const mids = await this.mids([...new Set(numbers.map((leaf) => leaf >> 7))])
     const of = (leaf: number): Children => mids.get(leaf >> 7) ?? NO_CHILDREN
@@ -198,8 +198,8 @@ export class Snapshot {
   }
 
   /**
-   * The object of that identity with all rows on the way to it in one read; `undefined`,
-   * authenticated, if there is none.
+   * Reads an object, together with all rows on the way to it, in one read of the store.
+   * `undefined` means that it provably does not exist.
    */
   async object(identity: Identity): Promise<Found | undefined> {
     const key = objectKey(this.#session.keys.ring, identity.kind, identity.owner, identity.sub)
@@ -223,15 +223,15 @@ export class Snapshot {
     return found
   }
 
-  /** The objects of some leaf entries. */
+  /** Reads the objects of some leaf entries. */
   async objects(entries: readonly Entry[]): Promise<readonly Found[]> {
     await this.#fetch(entries.map(({ key }) => ({ table: 'obj', key })))
     return entries.map((entry) => this.#open(entry))
   }
 
   /**
-   * Are the stored rows of these entries the ones that the tree names? Opens none of
-   * them.
+   * Checks that the stored rows of these entries are the ones that the tree names,
+   * without opening them.
    */
   async prove(entries: readonly Entry[]): Promise<void> {
     await this.#fetch(entries.map(({ key }) => ({ table: 'obj', key })))
@@ -254,7 +254,10 @@ export class Snapshot {
     return { ...object, key: entry.key, wake: entry.wake, epoch: epochOf(stored) }
   }
 
-  /** All objects of a kind below the mids from `first` to before `end`. */
+  /**
+   * Reads all objects of a kind below the mids from number `first` up to but not
+   * including `end`.
+   */
   async ofKind(kind: ObjectKind, first: number, end: number): Promise<readonly Found[]> {
     const root = await this.root()
     const mids = await this.mids([...root.mids.keys()].filter((mid) => mid >= first && mid < end))
@@ -269,8 +272,8 @@ export class Snapshot {
   }
 
   /**
-   * Entries whose wake time has come, and the earliest wake time after that. Reads only
-   * what the wake times lead to.
+   * Finds the entries whose wake time has come, and the earliest wake time after that. It
+   * reads only the nodes on the way to them.
    */
   async due(now: number): Promise<{ readonly entries: readonly Entry[]; readonly next: number }> {
     let next = Number.POSITIVE_INFINITY

@@ -1,6 +1,6 @@
 /**
- * The small build of libsodium, ready when this module has been awaited. Randomness never
- * comes from here on the read path.
+ * The small build of libsodium, which is ready once `ready()` has resolved. Reading a
+ * vault never takes randomness from it.
  */
 import sodium from 'libsodium-wrappers'
 
@@ -11,7 +11,7 @@ export function ready(): Promise<void> {
 
 export { sodium }
 
-/** Unkeyed or keyed BLAKE2b. */
+/** BLAKE2b, with or without a key. */
 export function hash(
   length: 16 | 24 | 32,
   message: Uint8Array,
@@ -20,7 +20,7 @@ export function hash(
   return sodium.crypto_generichash(length, message, key)
 }
 
-/** Subkey `id` of a 32-byte key. */
+/** Derives the subkey with number `id` from a 32-byte key. */
 export function derive(key: Uint8Array, id: number, context: 'rotate/1' | 'unlock/1'): Uint8Array {
   return sodium.crypto_kdf_derive_from_key(32, id, context, key)
 }

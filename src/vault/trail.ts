@@ -1,4 +1,4 @@
-/** `AuditTrail`: what the chain proves to others. */
+/** `AuditTrail`: the proofs by which others can check the audit chain. */
 import {
   type AnchorFault,
   type AuditTrail,
@@ -37,7 +37,10 @@ import type { Root } from './root.ts'
 import type { Session } from './session.ts'
 import { pickDefined } from '../core/defined.ts'
 
-/** A point that the chain must run through; with a note, one that says so. */
+/**
+ * A point through which the chain must run; `note` is the signed note that states it, if
+ * there is one.
+ */
 interface Anchor {
   readonly size: number
   readonly hash: Uint8Array
@@ -107,8 +110,8 @@ class Trail implements AuditTrail {
   }
 
   /**
-   * The keys that signed before a rekey. The list is authenticated like everything else
-   * in the vault.
+   * The keys that signed before a rekey, from the list in the vault, which is
+   * authenticated like every other document.
    */
   async #earlier(): Promise<readonly Verifier[]> {
     const object = await this.#session.consistent((snapshot) =>
@@ -138,7 +141,8 @@ class Trail implements AuditTrail {
       if (![this.#signer, ...earlier].some((key) => signedBy(note, key))) return 'signature'
       if (note.claim.size !== anchor.size || !equal(note.claim.hash, anchor.hash)) return 'fork'
     }
-    // The base was not walked to where a salvaged chain begins there.
+    // In a salvaged vault the chain begins at the base, so the walk has not come by that
+    // point.
     const found = there ?? (anchor.size === root.auditBase ? root.auditBaseHash : undefined)
     if (found === undefined) return anchor.size > root.auditCount ? 'ahead' : 'gone'
     return equal(found, anchor.hash) ? undefined : 'fork'
@@ -156,8 +160,8 @@ class Trail implements AuditTrail {
 }
 
 /**
- * A note, a line, or the JSON that `audit verify` printed (its rows and head, and its
- * checkpoint if there is one).
+ * Reads an anchor from a note, from a checkpoint line, or from the JSON that
+ * `audit verify` printed (its rows and head, and its checkpoint if there is one).
  */
 function parseAnchor(text: string): Anchor {
   try {

@@ -1,6 +1,6 @@
 /**
- * Optimistic commits: run the body on a snapshot, commit against its head, run again if
- * another process was faster.
+ * Optimistic commits: the body runs on a snapshot and its changes are committed against
+ * that snapshot's head; if another process has committed first, the body runs again.
  */
 import { RotateError } from '../core/errors.ts'
 import type { VaultTx } from '../core/ports.ts'
@@ -12,27 +12,33 @@ import type { Snapshot } from './snapshot.ts'
 import { Transaction } from './transaction.ts'
 
 /**
- * After one lost race a writer keeps other writers out while it runs its body, for that
- * transaction and so many more.
+ * After one lost race a session keeps other writers out while it runs a body. It does so
+ * for the rest of that transaction, and stops with the sixteenth transaction after it.
  */
 const CAUTION = 16
 
 interface Writing {
-  /** One queue per session: transactions of one process do not race each other. */
+  /**
+   * The transactions of one session run one after the other, so that they do not race
+   * each other.
+   */
   queue: Promise<unknown>
-  /** How many transactions are still to begin by taking a turn. */
+  /**
+   * While above zero, a transaction keeps other writers out. Each new transaction counts
+   * it down.
+   */
   caution: number
 }
 
 const writing = new WeakMap<Session, Writing>()
 
-/** What one attempt has come to: its result, and what is to be committed, if anything. */
+/** The outcome of one attempt: its result, and what is to be committed, if anything. */
 export interface Attempt<T> {
   readonly result: T
   readonly prepared: Prepared | undefined
 }
 
-/** `Vault.transact`. */
+/** Implements `Vault.transact`. */
 export function transact<T>(session: Session, body: (tx: VaultTx) => Promise<T>): Promise<T> {
   return committing(session, async (snapshot) => {
     const tx = new Transaction(snapshot)
@@ -48,8 +54,8 @@ export function transact<T>(session: Session, body: (tx: VaultTx) => Promise<T>)
 }
 
 /**
- * One commit, whatever it consists of: `attempt` prepares it from a snapshot, and does so
- * again when another process was faster.
+ * Makes one commit of any kind. `attempt` prepares it from a snapshot, and is called
+ * again when another process has committed first.
  */
 export function committing<T>(
   session: Session,
@@ -100,11 +106,14 @@ async function attemptOnce<T>(
     if (!(error instanceof CommitUnknown)) throw error
     await settle(session, prepared, error)
   }
-  session.committed()
+  session.announceCommit()
   return result
 }
 
-/** COMMIT itself failed: the file, opened anew, says whether it was applied. */
+/**
+ * Handles an error of COMMIT itself: opens the file anew and looks whether the commit was
+ * applied.
+ */
 async function settle(session: Session, prepared: Prepared, error: CommitUnknown): Promise<void> {
   let applied: boolean
   try {

@@ -1,6 +1,6 @@
 /**
- * A change in the making: reads come from the snapshot or from what was written before in
- * the same body; writes are collected.
+ * A transaction that is being prepared: reads come from the snapshot, or from what the
+ * same body has written before; writes are only collected.
  */
 import { RotateError } from '../core/errors.ts'
 import type { AuditEntry, RunRecord, SecretRecord } from '../core/model.ts'
@@ -23,7 +23,7 @@ import { NEVER } from './tree.ts'
 
 export interface Change {
   readonly identity: Identity
-  /** `undefined`: the object goes away. */
+  /** `undefined` removes the object. */
   readonly body: Uint8Array | undefined
   readonly wake: number
 }
@@ -47,13 +47,13 @@ export class Transaction extends Records implements VaultTx {
     this.#changes = changes
   }
 
-  /** What is to be committed; afterwards the transaction takes nothing more. */
+  /** Ends the transaction and returns its changes; later writes are refused. */
   close(): readonly Change[] {
     this.#closed = true
     return [...this.#changes.values()]
   }
 
-  /** Number of runs after this transaction; `undefined` if it began none. */
+  /** The number of runs after this transaction; `undefined` if it began none. */
   get runs(): number | undefined {
     return this.#runs
   }
@@ -86,8 +86,8 @@ export class Transaction extends Records implements VaultTx {
   }
 
   /**
-   * Must the path's name row be written? A live secret takes it from a deleted one; a
-   * deleted secret never takes it from anybody.
+   * Tells whether the row that leads from the path to its secret must be written. A live
+   * secret takes it over from a deleted one; a deleted secret never takes it over.
    */
   async #takesPath(record: SecretRecord): Promise<boolean> {
     const holder = await this.record<string>(nameRow(record.path))

@@ -2,7 +2,7 @@
  * The hash tree of fixed depth: state root → 128 mids → 16,384 leaves → objects. A parent
  * holds the hash of its child's stored bytes and the earliest wake time below it, so
  * "there is no such object", "nothing is due" and "this is the whole list" are as
- * authenticated as an object. Nodes are sparse: what is absent is empty.
+ * authenticated as an object. Nodes are sparse: an absent node is an empty one.
  */
 import { Malformed, Reader, Writer, equal } from './bytes.ts'
 import type { ObjectKind } from './codec.ts'
@@ -10,29 +10,32 @@ import { hash } from './sodium.ts'
 
 export const MIDS = 128
 export const LEAVES = MIDS * 128
-/** Wake time of what never wakes. */
+/** The wake time of an object that never becomes due. */
 export const NEVER = 2 ** 48 - 1
 
-/** A child as its parent knows it. */
+/** A child, as its parent refers to it. */
 export interface Ref {
-  /** BLAKE2b-128 of the child's whole stored row. */
+  /** BLAKE2b-128 of the child's stored row. */
   readonly hash: Uint8Array
-  /** Earliest wake time below, epoch milliseconds; `NEVER` if there is none. */
+  /**
+   * The earliest wake time in or below the child, in epoch milliseconds; `NEVER` if there
+   * is none.
+   */
   readonly wake: number
 }
 
 export interface Entry extends Ref {
-  /** Key of the object. */
+  /** The object's key, from `objectKey`. */
   readonly key: bigint
   readonly kind: ObjectKind
 }
 
-/** Reference to a stored row. */
+/** Computes the hash by which a parent refers to a stored row. */
 export function refHash(stored: Uint8Array): Uint8Array {
   return hash(16, stored)
 }
 
-/** Number of the leaf that is responsible for an object. */
+/** The number of the leaf to which an object belongs. */
 export function leafOf(key: bigint): number {
   return Number(key >> 50n)
 }
@@ -47,7 +50,7 @@ export function midRow(mid: number): bigint {
   return BigInt(LEAVES + mid)
 }
 
-/** Earliest wake time of some references. */
+/** The earliest wake time of some references. */
 export function earliest(refs: Iterable<Ref>): number {
   let wake = NEVER
   for (const ref of refs) if (ref.wake < wake) wake = ref.wake
@@ -115,7 +118,9 @@ export function decodeLeaf(leaf: number, plaintext: Uint8Array): readonly Entry[
   return entries
 }
 
-/** How many more would fill a multiple of `step`, at least one of it. */
+/**
+ * How many more are needed to fill a multiple of `step`, which is at least `step` itself.
+ */
 function missing(count: number, step: number): number {
   return Math.max(step, Math.ceil(count / step) * step) - count
 }
@@ -129,7 +134,10 @@ export function entryOf(entries: readonly Entry[], key: bigint): Entry | undefin
   return entries.find((entry) => entry.key === key)
 }
 
-/** The entries with some set (a reference) or removed (`undefined`), in order. */
+/**
+ * Returns the entries, in order of their keys, after some were set or, where the change
+ * is `undefined`, removed.
+ */
 export function withEntries(
   entries: readonly Entry[],
   changes: ReadonlyMap<bigint, Entry | undefined>,
@@ -139,7 +147,7 @@ export function withEntries(
   return kept.sort((a, b) => (a.key < b.key ? -1 : 1))
 }
 
-/** Do the stored bytes hash to what the parent says? */
+/** Tells whether the stored bytes have the hash that the parent holds. */
 export function matches(ref: Ref, stored: Uint8Array): boolean {
   return equal(refHash(stored), ref.hash)
 }

@@ -1,19 +1,22 @@
 /**
- * What the vault takes and gives beyond the `Vault` port of core: how it is made, opened
- * and looked at from outside.
+ * Types of what the vault offers beyond the `Vault` port of core: making it, opening it,
+ * and inspecting it without a key.
  */
 import type { Clock, Random, UnlockerInfo } from '../core/ports.ts'
 import type { Secret } from '../core/secret.ts'
 
-/** Cost of the password hash. Memory in bytes (64 MiB–1 GiB, whole KiB), passes 2–10. */
+/**
+ * The cost of the password hash: memory in bytes (64 MiB–1 GiB, whole KiB) and passes
+ * (2–10).
+ */
 export interface PassphraseParams {
   readonly memory: number
   readonly passes: number
 }
 
 /**
- * One way to open the vault, as it is added. `key` is the raw secret: 32 bytes of a key
- * file, 20 bytes of a recovery key.
+ * A way to open the vault that is to be added. `key` is the raw secret: 32 bytes of a key
+ * file, or 20 bytes of a recovery key.
  */
 export type NewUnlocker =
   | { readonly kind: 'passphrase'; readonly passphrase: Secret; readonly params?: PassphraseParams }
@@ -28,20 +31,20 @@ export type Unlock =
   | { readonly kind: 'recovery'; readonly key: Secret }
 
 export interface CreateVaultOptions {
-  /** Absolute path of the file; missing parent directories are made, 0700. */
+  /** Absolute path of the file. Missing parent directories are made with mode 0700. */
   readonly file: string
   readonly clock: Clock
   readonly random: Random
-  /** At least one. */
+  /** The first ways to open the vault, at least one. */
   readonly unlockers: readonly [NewUnlocker, ...NewUnlocker[]]
-  /** For the audit row `vault_created`. */
+  /** Who is named in the audit row `vault_created`. */
   readonly actor: string
   /**
    * Where this machine keeps high-water records: the new vault is known and trusted here
    * from the start.
    */
   readonly stateDir?: string | undefined
-  /** Told that the state directory can't be used. */
+  /** Called with a text that says why the state directory can't be used. */
   readonly warn?: ((text: string) => void) | undefined
 }
 
@@ -51,27 +54,31 @@ export interface OpenVaultOptions {
   readonly clock: Clock
   readonly random: Random
   /**
-   * What a password hash has to cost: new ones do, and an older one is wrapped anew at
-   * the next write. Default 256 MiB, 3 passes.
+   * The least cost of a password hash. New ones have it, and a passphrase whose hash
+   * costs less is wrapped anew at the next write. Default: 256 MiB, 3 passes.
    */
   readonly policy?: PassphraseParams
   /**
-   * Where this machine keeps high-water records; without it the vault's own word is all
-   * there is.
+   * Where this machine keeps high-water records. Without it, only the vault itself says
+   * how new it is.
    */
   readonly stateDir?: string | undefined
   /**
-   * `report`: a vault that is older than what was seen here, or forked, is opened all the
-   * same (`Vault.standing`). Default: `tampered`.
+   * With `report`, a vault that is older than what was seen here, or forked, is opened
+   * all the same, and `Vault.standing` says so. With `enforce`, the default, opening
+   * throws `tampered`.
    */
   readonly freshness?: 'enforce' | 'report' | undefined
-  /** Told that the state directory can't be used. */
+  /** Called with a text that says why the state directory can't be used. */
   readonly warn?: ((text: string) => void) | undefined
-  /** Refuse `transact`. A vault that is only read never writes, whatever this says. */
+  /**
+   * Refuses `transact`. A vault that is only read never writes the file, with or without
+   * this.
+   */
   readonly readonly?: boolean
 }
 
-/** What anyone can see without a key; nothing of it is authenticated. */
+/** What can be seen without a key. Nothing of it is authenticated. */
 export interface SealedInfo {
   readonly vaultId: string
   readonly format: number

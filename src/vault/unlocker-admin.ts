@@ -1,6 +1,6 @@
 /**
- * Who may open the vault: adding and removing unlockers, wrapping an old passphrase anew,
- * and the `VaultKeys` port. Loaded when it is needed.
+ * Changes who may open the vault: adds and removes unlockers, wraps the root key anew for
+ * a passphrase whose hash is too cheap, and implements the `VaultKeys` port.
  */
 import { RotateError } from '../core/errors.ts'
 import type { NewUnlocker, UnlockerInfo, VaultKeys, Who } from '../core/ports.ts'
@@ -23,12 +23,12 @@ import { newStanza, raisedCost, wrapRoot } from './unlockers.ts'
 import { equal } from './bytes.ts'
 
 /**
- * The count is one byte; nobody needs that many, and each costs every wrong passphrase a
- * hash.
+ * The most unlockers of a vault. The file has one byte for their number, and a wrong
+ * passphrase is hashed once for each passphrase among them.
  */
 const MOST = 100
 
-/** A header of the same epoch with other stanzas. */
+/** Makes a header of the same epoch with other stanzas. */
 function sameEpoch(
   session: Session,
   keys: Keys,
@@ -73,8 +73,8 @@ async function add(
   who: Who,
   params: PassphraseParams | undefined,
 ): Promise<UnlockerInfo> {
-  // The password hash takes long, so it is not part of an attempt; what it yields fits
-  // any epoch.
+  // The password hash takes long, so it is not computed in each attempt; its result is
+  // valid in any epoch.
   const { keys: now } = session
   const made = await newStanza(
     now.vault,
@@ -125,8 +125,8 @@ const half = ({
 })
 
 /**
- * Wraps the root key anew for a passphrase whose hash costs less than new ones do. Its id
- * stays; nobody's access changes, so there is no audit row.
+ * Wraps the root key anew for a passphrase whose hash costs less than new ones do. The
+ * unlocker keeps its id and nobody's access changes, so no audit row is written.
  */
 async function rewrap(
   session: Session,
@@ -153,7 +153,7 @@ async function rewrap(
     const header = await headerOf(session, snapshot)
     const before = own(header)
     const holder = keys.ring.unlockers.find(({ rawId }) => equal(rawId, opened.rawId))
-    // Removed or wrapped anew by another process meanwhile.
+    // Another process has removed the unlocker or wrapped it anew meanwhile.
     if (before === undefined || holder === undefined || raisedCost(before, policy) === undefined)
       return { result: undefined, prepared: undefined }
     const renewed: UnlockerKeys = { ...holder, ...half(made.secret) }
@@ -175,14 +175,15 @@ async function rewrap(
 }
 
 /**
- * How long a command that came for something else works on an unfinished rekey, in
- * milliseconds.
+ * For how many milliseconds a command that has another task continues an unfinished
+ * rekey.
  */
 const SHARE_MS = 150
 
 /**
- * What a writer does on the way: wrap its weak passphrase anew, carry an unfinished rekey
- * a little further. Its own change is durable already, so nothing fails here.
+ * Maintenance that a writer does after its own commit: it wraps its own passphrase anew
+ * if the hash is too cheap, and continues an unfinished rekey for a short while. It never
+ * throws, because the writer's own change is durable already.
  */
 export async function keepUp(
   session: Session,
@@ -194,11 +195,11 @@ export async function keepUp(
     if (session.rekeying)
       await finish(session, { actor: 'rotate' }, { budgetMs: SHARE_MS, automatic: true })
   } catch {
-    // The next writer tries again; `vault rekey` says what is wrong.
+    // The next writer tries again, and `vault rekey` shows the error.
   }
 }
 
-/** `Vault.keys`. */
+/** Implements `Vault.keys`. */
 export function vaultKeys(session: Session, policy: PassphraseParams | undefined): VaultKeys {
   return {
     openedBy: unlockerId(session.opened.rawId),

@@ -1,7 +1,7 @@
 /**
- * From a holder's secret to the root key. Every unlocker owns an X25519 pair derived from
- * its secret; the public half lies in the keyring, so any holder of the root key can wrap
- * a new one for absent holders, while an outsider can't make a stanza. The wrap is
+ * Derives the root key from a holder's secret. Every unlocker owns an X25519 pair derived
+ * from its secret; the public half lies in the keyring, so any holder of the root key can
+ * wrap a new one for absent holders, while an outsider can't make a stanza. The wrap is
  * doubled by a symmetric key of the same secret, so that breaking X25519 alone yields
  * nothing.
  */
@@ -17,11 +17,11 @@ import type { NewUnlocker, PassphraseParams, Unlock } from './types.ts'
 const MIB = 1024 * 1024
 const LIMITS = { memory: [64 * MIB, 1024 * MIB], passes: [2, 10] } as const
 /** 256 MiB, three passes. */
-export const defaultPassphraseParams: PassphraseParams = { memory: 256 * MIB, passes: 3 }
+const defaultPassphraseParams: PassphraseParams = { memory: 256 * MIB, passes: 3 }
 
 const NOTHING = new Uint8Array(0)
 
-/** What a holder's secret yields, apart from any one vault. */
+/** The keys that a holder's secret yields, the same for every vault. */
 export interface UnlockerSecret {
   readonly publicKey: Uint8Array
   readonly privateKey: Uint8Array
@@ -29,7 +29,10 @@ export interface UnlockerSecret {
   readonly commitKey: Uint8Array
 }
 
-/** The part that costs time happens before: `kek` is 32 bytes. */
+/**
+ * Derives the keys of a secret from its key-encryption key, 32 bytes. The password hash,
+ * which takes long, was computed before.
+ */
 export function fromKek(kek: Uint8Array): UnlockerSecret {
   const pair = sodium.crypto_box_seed_keypair(derive(kek, 1, 'unlock/1'))
   return {
@@ -45,17 +48,17 @@ export function kekOfKey(kind: 'key-file' | 'recipient' | 'recovery', key: Uint8
 }
 
 /**
- * The X25519 public key that belongs to a key file: whoever knows it can let the file's
- * holder in, and nothing else.
+ * The X25519 public key of a key file. With it, somebody who has a vault open can give
+ * the file's holder access to that vault; it serves for nothing else.
  */
 export function recipientOf(key: Uint8Array): Uint8Array {
   return fromKek(kekOfKey('recipient', key)).publicKey
 }
 
 /**
- * What is known of a recipient: its public key. Nobody but its holder shares a secret
- * with it, so the symmetric half of the wrap is a constant, and the commitment says no
- * more than for which public key the entry is.
+ * The keys of a recipient, of whom only the public key is known. There is no shared
+ * secret, so the symmetric half of the wrap is a constant, and the commitment shows no
+ * more than for which public key the stanza is.
  */
 function asRecipient(
   publicKey: Uint8Array,
@@ -74,7 +77,8 @@ export async function kekOfPassphrase(
 ): Promise<Uint8Array> {
   const { default: sumo } = await import('libsodium-wrappers-sumo')
   await sumo.ready
-  // The same letters typed on another keyboard may arrive composed differently.
+  // Normalized, because another keyboard or system may compose the same letters
+  // differently.
   const bytes = passphrase.isText()
     ? utf8(passphrase.reveal().normalize('NFC'))
     : passphrase.bytes()
@@ -119,7 +123,10 @@ export function wrapData(vault: Uint8Array, rawId: Uint8Array, epoch: number): U
   return new Writer().raw(utf8('rotate/1 wrap')).raw(vault).raw(rawId).u32(epoch).done()
 }
 
-/** A root key wrapped for a holder of whom only public key and psk are known. */
+/**
+ * Wraps a root key for a holder of whom only the public key and the pre-shared key are
+ * known.
+ */
 export function wrapRoot(
   vault: Uint8Array,
   epoch: number,
@@ -132,9 +139,9 @@ export function wrapRoot(
 }
 
 /**
- * A stanza for a new unlocker, and what of it belongs into the keyring. `usage` for
+ * Makes a stanza for a new unlocker, and its entry in the keyring. Throws `usage` for
  * parameters out of bounds.
- * @param rawId of the stanza that it replaces
+ * @param rawId the id of the stanza that it replaces, if it does
  */
 export async function newStanza(
   vault: Uint8Array,
@@ -177,31 +184,31 @@ export async function newStanza(
   return { stanza: { rawId, kind, params, commit, box }, secret }
 }
 
-/** What an unlocker yields. */
+/** The result of opening a vault's header with an unlocker. */
 export interface Opened {
   readonly root: Uint8Array
-  /** Which entry of the header answered. */
+  /** The id of the stanza that the secret opened. */
   readonly rawId: Uint8Array
   /**
-   * Its password hash costs less than new ones do: to be wrapped anew at the next
-   * occasion to write.
+   * Whether its password hash costs less than new ones do. Such a passphrase is wrapped
+   * anew at the next write.
    */
   readonly weak: boolean
 }
 
 /**
- * Opens a header's wrap for this secret; kept by an open vault, so that it can follow a
- * change of the root key.
+ * Opens a header with the secret that opened the vault. An open vault keeps this
+ * function, so that it can follow a change of the root key.
  */
 export type OpenRoot = (header: Header) => Promise<Opened>
 
 const RECIPIENT = kindNumber('recipient')
 
 /**
- * Finds the stanza of a secret and opens it; a key file may also be the private half of a
- * recipient. `unlock-failed` when no stanza answers to the secret, which includes a
- * changed stanza of one's own; `tampered` when the stanza answers but its box does not
- * open.
+ * Makes a function that finds the stanza of a secret and opens it. A key file may also be
+ * the private half of a recipient. The function throws `unlock-failed` if no stanza
+ * commits to the secret, which is also so if the secret's own stanza was changed, and
+ * `tampered` if a stanza does but its box does not open.
  */
 export function opener(
   unlock: Unlock,
@@ -245,7 +252,10 @@ function isWeak(cost: PassphraseParams, policy: PassphraseParams): boolean {
   return cost.memory < policy.memory || cost.passes < policy.passes
 }
 
-/** The cost of a passphrase's hash, never less than it was. */
+/**
+ * The cost to which a passphrase's hash is to be raised: the higher of its own and the
+ * policy's in memory and in passes; `undefined` if it is high enough.
+ */
 export function raisedCost(
   stanza: Stanza,
   policy: PassphraseParams = defaultPassphraseParams,
@@ -267,7 +277,7 @@ function costOf(stanza: Stanza): PassphraseParams & { readonly salt: Uint8Array 
     input.end()
     return { salt, memory, passes }
   })
-  // Neither may a hostile file make the hash cheap, nor make it eat all memory.
+  // A hostile file must neither make the hash cheap nor make it use up all memory.
   if (!withinLimits(cost)) throw tampered('the cost of its password hash is out of bounds')
   return cost
 }

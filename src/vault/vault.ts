@@ -1,6 +1,6 @@
 /**
- * The `Vault` port on top of a session. What only writers and lists need is loaded when
- * it is first used.
+ * The `Vault` port on top of a session. Modules that only writers and lists need are
+ * loaded when they are first used.
  */
 import type { AuditFilter, AuditOrder, AuditTrail, AuditVerdict } from '../core/audit-trail.ts'
 import type { AuditEvent, RunRecord, SecretRecord } from '../core/model.ts'
@@ -24,7 +24,7 @@ import type { Session } from './session.ts'
 import { hash } from './sodium.ts'
 import type { PassphraseParams, Unlock } from './types.ts'
 
-/** How the vault was opened, and what a password hash has to cost today. */
+/** How the vault was opened, and the least cost of a password hash. */
 export interface OwnUnlock {
   readonly unlock?: Unlock
   readonly policy?: PassphraseParams
@@ -68,7 +68,7 @@ class OpenVault implements Vault {
     if (this.#readonly) throw notWritable(this.file, 'it was opened for reading only')
     const { transact } = await import('./transact.ts')
     const result = await transact(this.#session, body)
-    // Once per process: what this writer can do on the way.
+    // Once per process, a writer does the maintenance that is due.
     const due = this.#session.rekeying || this.#session.opened.weak
     if (due && !this.#kept) {
       this.#kept = true
@@ -154,8 +154,8 @@ class OpenVault implements Vault {
 }
 
 /**
- * An unlocked session as a `Vault`. `own`: what opened it, for what a writer does on the
- * way.
+ * Makes a `Vault` of an unlocked session. `own` says what opened it, which a writer's
+ * maintenance needs.
  */
 export function asVault(
   file: string,

@@ -1,6 +1,6 @@
 /**
- * Verifying everything: every row of the tree and the audit chain, in reads so short that
- * commits go on.
+ * Verifies every row of the tree and the whole audit chain, in reads so short that other
+ * processes can commit meanwhile.
  */
 import { RotateError } from '../core/errors.ts'
 import type { VaultReport } from '../core/ports.ts'
@@ -12,7 +12,7 @@ import type { Session } from './session.ts'
 import type { Snapshot } from './snapshot.ts'
 import { MIDS } from './tree.ts'
 
-/** More is not worth listing one by one. */
+/** How many problems are listed one by one at most. */
 const LISTED = 100
 
 interface Tally {
@@ -21,8 +21,8 @@ interface Tally {
 }
 
 /**
- * See `VaultCare.verify`. Damage is reported, not thrown; what can't be read at all
- * throws.
+ * Implements `VaultCare.verify`. Damage is reported and not thrown; it throws only if the
+ * vault can't be read at all.
  */
 export async function verifyVault(
   session: Session,
@@ -66,8 +66,8 @@ function shortened(problems: readonly string[]): readonly string[] {
 }
 
 /**
- * Everything below one mid. Where something is wrong it is looked at again in ever
- * smaller parts, to say how much is.
+ * Verifies everything below one mid. Where something is wrong it is verified again in
+ * ever smaller parts, to find out how much is damaged.
  */
 async function bucketGroup(
   session: Session,
@@ -95,8 +95,8 @@ async function bucketGroup(
 }
 
 /**
- * The part's tally, or what is wrong with it. What was verified before in this process is
- * not taken for verified now.
+ * Verifies one part and returns its tally, or what is wrong with it. Nodes that this
+ * process has verified before are verified again.
  */
 async function attempt<T extends object>(
   session: Session,

@@ -220,7 +220,7 @@ describe('aws-secrets-manager', () => {
   })
 
   test.each(['PutSecretValue', 'UpdateSecretVersionStage'])(
-    'of two whole values at the same moment one must go: %s that comes too late does nothing and is told',
+    'of two whole values written at once one goes: %s that comes too late does nothing',
     async (operation) => {
       fake.add('app', 'old')
       fake.others.push({ operation, when: 'before', act: () => fake.write('app', 'theirs') })
@@ -265,7 +265,7 @@ describe('aws-secrets-manager', () => {
   test('without the right to move labels a neighbour who was replaced is brought back', async () => {
     fake.add('app', '{"API_KEY":"old","OTHER":"1"}')
     fake.denied.add('UpdateSecretVersionStage')
-    // The first put only lies beside the others.
+    // The first put only adds a version beside the others.
     fake.others.push({ operation: 'PutSecretValue', when: 'before', act: () => undefined })
     fake.others.push({
       operation: 'PutSecretValue',
@@ -280,7 +280,7 @@ describe('aws-secrets-manager', () => {
     expect(fake.count('PutSecretValue')).toBe(puts)
   })
 
-  test('bytes stay bytes where a text takes their place, and an undo gives the kind back without the right to move labels', async () => {
+  test('bytes replaced by a text come back as bytes at an undo, also without the right to move labels', async () => {
     const kind = (): string =>
       fake.secrets.get('app')?.versions.size === 0 ? '' : JSON.stringify(fake.labels('app'))
     fake.add('app', new Uint8Array(Buffer.from('old')))
@@ -442,7 +442,7 @@ describe('aws-secrets-manager', () => {
       })
       fake.faults.length = 0
     }
-    // A proxy on the way: what AWS did is not known.
+    // The answer is from a proxy on the way, so it is not known what AWS did.
     fake.fault({ operation: 'PutSecretValue', kind: 'error-after', status: 403, code: '' })
     await expect(session.put(delivery('value-y', 'y'))).rejects.toMatchObject({
       code: 'denied',

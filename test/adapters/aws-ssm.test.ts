@@ -175,7 +175,7 @@ describe('aws-ssm', () => {
     expect(fake.parameters.size).toBe(0)
   })
 
-  test('an undo keeps what the parameter has besides its value by then, and makes a deleted one again with what it had', async () => {
+  test('an undo keeps the facts of now, and makes a deleted parameter again with those of before', async () => {
     const own = {
       key: 'alias/app',
       tier: 'Advanced',

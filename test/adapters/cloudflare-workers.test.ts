@@ -56,7 +56,7 @@ test('only where the secret exists, unless it may be made; others keep theirs', 
   expect([api.get('API_KEY'), site.get('API_KEY')]).toEqual(['newer-value', 'newer-value'])
 })
 
-test('an undo of a run of an older program writes the older value where the secret is, and without one says that it can do nothing', async () => {
+test("undo of an earlier version's run: the old value is written; without one it says so", async () => {
   const [api, site] = [fake.script('api', { API_KEY: 'old' }), fake.script('site')]
   const session = await open()
   await session.put(delivery('new-value'))

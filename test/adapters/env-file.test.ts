@@ -28,6 +28,9 @@ import { documentSuite } from '../conformance/document.suite.ts'
 import { targetSuite } from '../conformance/target.suite.ts'
 import { testContext } from '../fakes/context.ts'
 
+/** For scripts that run in a process of their own. */
+const SECRET = new URL('../../src/core/secret.ts', import.meta.url).href
+
 let dir: string
 beforeEach(() => {
   dir = mkdtempSync(join(tmpdir(), 'rotate-env-'))
@@ -46,7 +49,7 @@ targetSuite('env-file', envFile, () => {
   }
 })
 
-/** Acts of somebody else around the renaming of a new file to its name. */
+/** Actions of somebody else just before and after the new file gets its name. */
 const renaming: {
   before?: (() => void | Promise<void>) | undefined
   after?: (() => void | Promise<void>) | undefined
@@ -76,7 +79,7 @@ documentSuite('env-file', envFile, () => {
     alias: { path: join(dir, 'other', 'link', '.env') },
     elsewhere: { path: join(dir, 'other', '.env') },
     read: (name) => parse(readFileSync(path))[name],
-    // In place, as an editor or a script does it.
+    // Writes the file in place, as an editor or a script does.
     write: (name, value) => {
       writeFileSync(
         path,
@@ -104,7 +107,7 @@ async function put(path: string, values: Record<string, string>): Promise<void> 
   await (await open(path)).put({ id: 'd', path: 'p', version: 1, entries, fields: entries })
 }
 
-/** What the three real readers make of the file. */
+/** The values that the three real readers find in the file. */
 function readers(
   path: string,
   name: string,
@@ -121,7 +124,7 @@ function readers(
   return { dotenv: parse(readFileSync(path))[name], node: node as string | undefined, sh }
 }
 
-test('neighbours are the other entries of the file, with what dotenv reads for them; a file that is not there has none', async () => {
+test('neighbours are the other entries of the file, as dotenv reads them; a missing file has none', async () => {
   const path = join(dir, '.env')
   expect(await (await open(path)).neighbours?.(['DB_PASSWORD'])).toEqual({})
   writeFileSync(
@@ -210,8 +213,7 @@ describe('what is written is read back by dotenv, node --env-file and sh', () =>
         written++
         expect({ ...parse(readFileSync(path)), KEY: undefined }).toEqual(others)
         expect(parse(readFileSync(path))['KEY']).toBe(value)
-        // sh and Node take a byte order mark for a part of the first name, whatever
-        // stands in the file.
+        // sh and Node always take a byte order mark for a part of the first name.
         if (!before.startsWith('\ufeff'))
           expect(readers(path, 'KEY')).toEqual({ dotenv: value, node: value, sh: value })
       }),
@@ -228,7 +230,7 @@ describe('what is written is read back by dotenv, node --env-file and sh', () =>
         writeFileSync(path, before)
         const session = await open(path)
         const stood = await session.standing?.(['KEY']).catch(() => undefined)
-        // The one with two different values of one name is refused before anything is
+        // A file with two different values of one name is refused before anything is
         // written.
         expect(stood === undefined).toBe(before.includes('again'))
         if (stood === undefined) return
@@ -484,16 +486,19 @@ describe('the file itself', () => {
       chownSync(dir, 1, 1)
       const module = new URL('../../src/targets/env-file.ts', import.meta.url).href
       const secret = new URL('../../src/core/secret.ts', import.meta.url).href
-      // The modules are loaded before the rights are given up, because the tree may be in
-      // a directory of root's.
+      // The modules are loaded before the process gives up its rights, because the tree
+      // may lie in a directory that only root can read.
       const script = `
       const { default: target } = await import(${JSON.stringify(module)})
       const { Secret } = await import(${JSON.stringify(secret)})
       await import('dotenv')
       const session = await target.open({ path: process.argv[1] }, {})
       process.setgroups([]); process.setgid(1); process.setuid(1)
-      for (const call of [() => session.probe(), () => session.put({ id: 'd', path: 'p', version: 1, entries: { A: new Secret('3') }, fields: {} })])
-        console.log(await call().then(() => 'done', ({ code, effect, message }) => [code, effect, message].join(' ')))`
+      const entries = { A: new Secret('3') }
+      const put = () => session.put({ id: 'd', path: 'p', version: 1, entries, fields: {} })
+      const said = ({ code, effect, message }) => [code, effect, message].join(' ')
+      for (const call of [() => session.probe(), put])
+        console.log(await call().then(() => 'done', said))`
       const told = (): string =>
         execFileSync(process.execPath, ['--input-type=module', '-e', script, path], {
           encoding: 'utf8',
@@ -526,7 +531,7 @@ describe('the file itself', () => {
     await put(path, { A: '2' })
     expect([readFileSync(path, 'utf8'), list()]).toEqual(['A=2\n', before])
     await (await open(path)).probe()
-    // A system whose cp can't do it.
+    // On this system `cp` can't copy attributes.
     writeFileSync(join(dir, 'cp'), '#!/bin/sh\nexit 0\n', { mode: 0o755 })
     const spawn = createSpawn({ path: `${dir}:${process.env['PATH']}`, cwd: dir, home: dir })
     const session = await envFile.open({ path }, testContext({ spawn }))
@@ -553,7 +558,7 @@ describe('the file itself', () => {
     if (spawnSync('setfacl', ['-m', 'u:daemon:r', dir]).status !== 0)
       return skip('no setfacl, or a file system without access lists')
     writeFileSync(path, 'A=1\n', { mode: 0o640 })
-    // A list that is for the directory alone.
+    // This access list holds for the directory alone.
     await (await open(path)).probe()
     await put(path, { A: '2' })
     execFileSync('setfacl', ['-d', '-m', 'u:daemon:r', dir])
@@ -562,7 +567,7 @@ describe('the file itself', () => {
     expect(
       execFileSync('getfacl', ['-c', '--absolute-names', path], { encoding: 'utf8' }),
     ).not.toContain('daemon')
-    // A system whose cp can't take it away again.
+    // On this system `cp` can't remove the list again.
     const tools = mkdtempSync(join(tmpdir(), 'rotate-cp-'))
     writeFileSync(join(tools, 'cp'), '#!/bin/sh\nexit 0\n', { mode: 0o755 })
     const spawn = createSpawn({ path: `${tools}:${process.env['PATH']}`, cwd: dir, home: dir })
@@ -580,7 +585,8 @@ describe('the file itself', () => {
     ).rejects.toMatchObject(refused)
     rmSync(tools, { recursive: true })
     expect([readFileSync(path, 'utf8'), readdirSync(dir)]).toEqual(['A=2b\n', ['.env']])
-    // One that has a list of its own keeps just that, and a new one is for nobody else.
+    // A file with a list of its own keeps exactly that list, and a new file is open to
+    // nobody else.
     await put(join(dir, 'new.env'), { A: '1' })
     expect(
       execFileSync('getfacl', ['-c', '--absolute-names', join(dir, 'new.env')], {
@@ -611,8 +617,9 @@ describe('the file itself', () => {
       const script = `
       const { default: target } = await import(${JSON.stringify(module)})
       const session = await target.open({ path: process.argv[1] }, {})
-      console.log(await session.probe().then(() => 'done', ({ code, message, hints }) => [code, message, hints].join(' ')))
-      const { Secret } = await import(${JSON.stringify(new URL('../../src/core/secret.ts', import.meta.url).href)})
+      const said = ({ code, message, hints }) => [code, message, hints].join(' ')
+      console.log(await session.probe().then(() => 'done', said))
+      const { Secret } = await import(${JSON.stringify(SECRET)})
       const within = await target.open({ path: process.argv[1], write: 'in-place' }, {})
       await within.probe()
       await within.put({ id: 'd', path: 'p', version: 1, entries: { A: new Secret('within') }, fields: {} })`
@@ -764,7 +771,7 @@ describe('the file itself', () => {
   test('what a killed process left is removed, and its lock does not hold us up', async () => {
     const path = join(dir, '.env')
     writeFileSync(join(dir, '..env.rotate.tmp'), 'A=half-written-secret')
-    // A process id that was just used up.
+    // The id of a process that has just ended.
     const gone = execFileSync('/bin/sh', ['-c', 'echo $$'], { encoding: 'utf8' }).trim()
     writeFileSync(join(dir, '..env.rotate.lock'), gone)
     await put(path, { A: 'x' })
@@ -823,8 +830,8 @@ describe('the file itself', () => {
   test('a change by somebody else between reading and renaming is kept', async () => {
     const path = join(dir, '.env')
     writeFileSync(path, 'A=1\n')
-    // Somebody adds a line at the very moment at which our new file lies ready beside the
-    // old one.
+    // Somebody adds a line at the moment at which the new file lies ready beside the old
+    // one.
     const watcher = watch(dir, (_event, name) => {
       if (name !== '..env.rotate.tmp') return
       watcher.close()

@@ -109,7 +109,7 @@ describe('target exec', () => {
     const error = await session
       .put(delivery({ KEY: new Secret(VALUE) }))
       .catch((thrown: unknown) => thrown)
-    // Waited for to its end: nothing more comes of it.
+    // The program was waited for to its end, so it does nothing more.
     expect(error).toMatchObject({
       ...want,
       answered: true,

@@ -105,7 +105,7 @@ test.each(['', 'a\rb', '""x', '"""', 'several\nlines with """ inside', 'x'.repea
   },
 )
 
-test('an undo of a run of an older program writes the older value where the secret is, and without one says that it can do nothing', async () => {
+test("undo of an earlier version's run: the old value is written where the secret is; without one it says so", async () => {
   fly.add('api', { API_KEY: 'old' })
   fly.add('site')
   const session = await open()

@@ -124,7 +124,10 @@ describe('github-actions', () => {
       { OTHER: 'y' },
     ])
     expect(context.notes.join('\n')).toMatch(
-      /API_KEY in octo\/app updated at 2026-11-21T10:30:00Z \(write-only: its value can not be read back\)/,
+      new RegExp(
+        'API_KEY in octo/app updated at 2026-11-21T10:30:00Z ' +
+          '\\(write-only: its value can not be read back\\)',
+      ),
     )
     await (
       await open({ repositories: ['octo/app', 'octo/site'], create: true })
@@ -204,7 +207,8 @@ describe('github-actions', () => {
   test('every place has a key of its own, and one that changes in between is fetched again, once', async () => {
     const app = fake.place(REPO, { API_KEY: 'old' })
     const session = await open({ repositories: ['octo/app'] })
-    // The answer to the second question about the key is of before the change.
+    // The second request for the public key is answered with the key from before the
+    // change.
     const stale = {
       status: 200,
       body: { key_id: app.keyId, key: Buffer.from(app.pair.publicKey).toString('base64') },
@@ -283,7 +287,7 @@ describe('github-actions', () => {
     })
   })
 
-  test('undo of a run of an older program: the old value goes back where the secret is, and nothing is deleted', async () => {
+  test("undo of an earlier version's run: the old value goes back, and nothing is deleted", async () => {
     const [app, site] = [fake.place(REPO, { API_KEY: 'old' }), fake.place(SITE)]
     const session = await open({ repositories: ['octo/app', 'octo/site'] })
     await session.put(delivery('new-value'))
@@ -483,7 +487,7 @@ describe('through the built program', () => {
     expect(values(app)).toEqual({ API_KEY: first })
   })
 
-  test('where nothing stood nothing stands after an undo; our own last write is known, also after it was put back', async () => {
+  test('an undo leaves nothing where nothing stood; the last write is known, also after it was put back', async () => {
     const script = world.script('check', `test ! -e ${world.box.path('red')}`)
     const { app } = await setUp(
       { create: true },
@@ -507,7 +511,7 @@ describe('through the built program', () => {
       await red()
       expect(values(app)).toEqual({ API_KEY: second })
     }
-    // Somebody else writes: from now on what stands there is not known any more.
+    // Somebody else writes, so what stands there is not known any more.
     fake.now += 60_000
     Object.assign(app.secrets.get('API_KEY') ?? {}, {
       value: 'of people',
@@ -519,7 +523,7 @@ describe('through the built program', () => {
     expect(values(app)).toEqual({ API_KEY: 'of people' })
   })
 
-  test('the value before stands beside it while it is in grace, and what was written when that ended is known, too', async () => {
+  test('the previous value stands beside it during its grace, and the write at its end is known, too', async () => {
     const { app } = await setUp({ create: true, previous: true }, {})
     for (const round of [1, 2]) {
       const before = await world.get(path)

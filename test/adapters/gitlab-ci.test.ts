@@ -154,7 +154,7 @@ test.each([
   },
 )
 
-test('a hidden one is not taken for empty when it is read: it is there, nobody is shown it, and nothing shows a write', async () => {
+test('a hidden variable is not taken for empty: it exists, is shown to nobody, and shows no write', async () => {
   const all = fake.owner('projects/team/app', {
     key: 'API_KEY',
     value: 'never shown',
@@ -173,7 +173,7 @@ test('a hidden one is not taken for empty when it is read: it is there, nobody i
   expect(all.map(({ value, masked }) => [value, masked])).toEqual([['old-value-0001', true]])
 })
 
-test('an undo takes back what was set with the value, and a run of an older program puts its value back too', async () => {
+test("an undo restores the attributes too; for an earlier version's run it restores the value", async () => {
   const [variable] = fake.owner('projects/team/app', {
     key: 'API_KEY',
     value: 'old-value',

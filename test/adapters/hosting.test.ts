@@ -123,7 +123,7 @@ describe('render', () => {
     expect(context.notes).toEqual(['Render: API_KEY in a (1/2)', 'Render: API_KEY in c (2/2)'])
   })
 
-  test('a change reaches what runs with the deploy only, which is waited for; what has not the variable is left alone', async () => {
+  test('a change reaches services with their deploy, which is waited for; others are left alone', async () => {
     const id = fake.service('a', { API_KEY: 'old' })
     fake.service('b', {})
     const session = await open(render, config())
@@ -168,7 +168,7 @@ describe('render', () => {
     expect(context.notes.join()).toContain('do not agree about API_KEY')
   })
 
-  test('an undo gives every place its own value back, and takes away what was added where there was nothing', async () => {
+  test('an undo gives every place its own value back, and removes what was added', async () => {
     const [a, b, c] = [
       fake.service('a', { API_KEY: 'one' }),
       fake.service('b', { API_KEY: 'two' }),
@@ -292,13 +292,13 @@ describe('vercel', () => {
     expect(context.notes.join('\n')).toMatch(
       /c is deployed \(2\/2\)\n.*1 earlier production deployments of c .*still hold the value/,
     )
-    // The same delivery again finds what it made.
+    // Repeating the delivery finds the deployment that it made.
     const made = fake.deployments.length
     await session.deploy?.(delivery('new-value'))
     expect(fake.deployments).toHaveLength(made)
   })
 
-  test('production is found behind a hundred previews, and a deployment that still builds is taken up again', async () => {
+  test('production is found behind a hundred previews, and a deployment that still builds is waited for', async () => {
     const a = fake.project('a', { API_KEY: 'old' })
     const [live] = fake.deployments
     for (let i = 0; i < 120 && live !== undefined; i++)
@@ -463,7 +463,7 @@ describe('vercel', () => {
     },
   )
 
-  test('two variables of one environment are refused as well, and what people made meanwhile is not ours to remove', async () => {
+  test('two variables of one environment are refused, and what people made meanwhile is not removed', async () => {
     const id = fake.project('site')
     const session = await open(vercel, config({ environments: ['production'], create: true }))
     const stood = await session.standing?.(['API_KEY'])
@@ -543,7 +543,7 @@ describe('vercel', () => {
     expect([stood?.values, Object.keys(stood?.hidden ?? {})]).toEqual([{}, ['API_KEY']])
   })
 
-  test('a variable that the team shares with a project is seen; one of other projects, names or environments is not meant', async () => {
+  test('a variable that the team shares with the project is refused; unrelated shared ones are not', async () => {
     fake.teamId = 'team_x'
     const a = fake.project('a', { API_KEY: 'old' }, 'encrypted')
     fake.shared.push({ key: 'OTHER', target: ['production'], projectId: [a] })

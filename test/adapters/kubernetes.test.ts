@@ -363,7 +363,7 @@ describe('a restart', () => {
   })
   const fresh = (): boolean[] => workloads.map(fake.isFresh)
 
-  test('of everything is waited for until no pod runs with the old value; the same delivery again restarts nothing', async () => {
+  test('is waited for until no pod runs with the old value; the same delivery again restarts nothing', async () => {
     const session = await open({ restart })
     await session.put(delivery('new-value'))
     expect(fresh()).toEqual([false, false, false])

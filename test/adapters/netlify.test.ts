@@ -100,7 +100,7 @@ const open = (more: Record<string, unknown> = {}): Promise<TargetSession> => {
   return netlify.open(parseConfig(netlify.config, config as never, 'it'), context)
 }
 
-test('only the value of the context is written, only where there is one, and every site gets its own back', async () => {
+test('only an existing value of the context is written, and every site gets its own back', async () => {
   const production = { production: 'old-1', 'deploy-preview': 'preview' }
   fake.site('site', { API_KEY: production })
   fake.site('admin', { API_KEY: { production: 'old-2' } })
@@ -204,7 +204,7 @@ test('a site that had no value is built without the one that was made', async ()
   expect(site.running.has('API_KEY')).toBe(false)
 })
 
-test('sites that have the variable are built, all at once, and are live when it returns; a failed build is told', async () => {
+test('sites with the variable are built at once and are live when it returns; a failed build is told', async () => {
   const site = fake.site('site', { API_KEY: { all: 'old' } })
   const admin = fake.site('admin')
   const session = await open()

@@ -218,8 +218,8 @@ describe('by op', () => {
       calls.map(({ argv }) => argv),
       ['new "value"', 'old-value-123', token],
     )
-    // Its own credential is in its environment, what is delivered is not; nothing else of
-    // ours is there.
+    // The environment of `op` holds its own credential, but neither the delivered value
+    // nor anything else of this program's environment.
     for (const { env } of calls) {
       expect(
         Object.keys(env)
@@ -294,7 +294,7 @@ describe('by op', () => {
     const session = await open(config({ field: 'key.a=b', section: 'Green', create: true }))
     await session.put(delivery('new-value-1'))
     expect(op.item('api')?.fields.map(({ value }) => value)).toEqual(['s1', 'new-value-1'])
-    // Taken away again by its escaped name; the one of the other section stays.
+    // The field is removed by its escaped name, and the one in the other section stays.
     await session.restore({ API_KEY: null }, undefined)
     expect(op.item('api')?.fields.map(({ value }) => value)).toEqual(['s1'])
   })

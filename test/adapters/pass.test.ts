@@ -1,6 +1,6 @@
 /**
- * The real program with a throw-away GnuPG home. Debian's packages pass and gnupg;
- * without them it is skipped by name, but not in CI.
+ * Runs the real `pass` with a temporary GnuPG home. It needs Debian's packages pass and
+ * gnupg; without them the tests are skipped with a message, but in CI they fail.
  */
 import { execFileSync } from 'node:child_process'
 import { existsSync, mkdtempSync, rmSync } from 'node:fs'
@@ -21,7 +21,8 @@ if (!present) {
 }
 
 /**
- * Short: the agent's socket lies in it, and a socket's path has 107 characters at most.
+ * Its path must be short, because the agent's socket lies in it and a socket's path has
+ * 107 characters at most.
  */
 let home = ''
 let store = 0

@@ -1,7 +1,6 @@
-// What the audit chain costs: npm run bench:audit [-- --events 100000 --rounds 5 --keep
-// DIR --check]
-//   Speeds are rows per second, as a share of only reading the rows with SQL; peak memory
-//   is that of a process that does nothing else.
+// Measures what the audit chain costs: npm run bench:audit [-- --events 100000 --rounds 5
+// --keep DIR --check] Speeds are rows per second, as a share of the speed of only reading
+// the rows with SQL; peak memory is that of a process that does nothing else.
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, renameSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'

@@ -1,5 +1,5 @@
-// What a start costs, against the same Node doing nothing. `npm run bench`; with
-// `-- --check` a missed target is exit 1.
+// Measures what a start of the program costs, compared with the same Node doing nothing:
+// `npm run bench`. With `-- --check` a missed target is exit 1.
 //   --rounds N rounds of the race (30) --large N secrets in the large vault (100000)
 //   --keep DIR make the vaults there and use them again the next time
 import { spawnSync } from 'node:child_process'
@@ -42,7 +42,7 @@ function atMost(metric: string, value: number, limit: number, unit: string): voi
   })
 }
 
-/** A figure that fails nothing. */
+/** Prints a figure that has no target. */
 function report(metric: string, measured: string): void {
   rows.push({ metric, measured })
 }
@@ -135,7 +135,7 @@ async function main(directory: string): Promise<void> {
     if (made.seconds > 0) report(`making the vault of ${count}`, `${made.seconds.toFixed(1)} s`)
   }
 
-  // A vault of its own for what changes it.
+  // The commands that change a vault get one of their own.
   const changing = await makeVault(join(directory, 'changing'), 10)
   const env = envOf(directory)
   const envOfChanging = envOf(join(directory, 'changing'))
@@ -229,8 +229,9 @@ try {
 const width = Math.max(...rows.map(({ metric }) => metric.length))
 print(`node ${process.version}, ${rounds} rounds`)
 for (const { metric, measured, target = '', ok } of rows) {
+  const verdict = ok === undefined ? '' : ok ? 'ok' : 'over'
   print(
-    `${metric.padEnd(width)}  ${measured.padStart(12)}  ${target.padEnd(12)}  ${ok === undefined ? '' : ok ? 'ok' : 'over'}`.trimEnd(),
+    `${metric.padEnd(width)}  ${measured.padStart(12)}  ${target.padEnd(12)}  ${verdict}`.trimEnd(),
   )
 }
 if (options.check && rows.some(({ ok }) => ok === false)) process.exitCode = 1

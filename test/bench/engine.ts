@@ -1,8 +1,8 @@
 /**
- * `npm run bench:engine`: many due secrets at a provider that takes 100 ms for each
- * answer, over the real vault, sixteen at a time. The bound is 1.3 times the larger of
- * what the calls take and what the commits take. `--secrets N` and `--parallel N` change
- * the size.
+ * `npm run bench:engine` rotates many due secrets, sixteen at a time, in a real vault, at
+ * a provider that takes 100 ms for each answer. The bound is 1.3 times the larger of the
+ * time that the calls take and the time that the commits take. `--secrets N` and
+ * `--parallel N` change the size.
  */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -31,7 +31,7 @@ const key = new Secret(new Uint8Array(32).fill(7))
 const open = (clock: Clock): Promise<Vault> =>
   openVault({ file, unlock: { kind: 'key-file', key }, clock, random: systemRandom })
 
-/** Milliseconds of one commit of a run's size, one after the other. */
+/** The milliseconds of one commit as large as a run's, measured one after the other. */
 async function commitMs(vault: Vault, id: string, times: number): Promise<number> {
   const started = performance.now()
   for (let n = 0; n < times; n++) {

@@ -1,7 +1,7 @@
 /**
- * What a `get` and an idle `run-due` load, so that nothing heavy comes back unnoticed:
- * every file of ours by name, no package but two, nothing of Node's but what any start
- * loads.
+ * Pins what a `get` and an idle `run-due` load, so that nothing heavy is added unnoticed:
+ * every file of this program by name, two packages, and no module of Node beyond those
+ * that any start loads.
  */
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -31,7 +31,7 @@ const STATIC =
   /^[ \t]*(?:import\s+(?!type\b)(?:[\w$*\s{},]+?\sfrom\s*)?|export\s+(?!type\b)(?:\*(?:\s+as\s+\w+)?|\{[^}]*\})\s*from\s*)['"]([^'"\n]+)['"]/gm
 
 /**
- * Everything that a source file imports statically, itself included; packages by their
+ * All files that a source file imports statically, including itself, and packages by
  * name.
  */
 function closure(file: string, seen = new Set<string>()): Set<string> {

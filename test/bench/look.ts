@@ -1,6 +1,6 @@
 /**
- * Runs the built program once and reports from inside it: the files it loaded, Node's own
- * modules, peak memory.
+ * Runs the built program once and reports from inside that process: the files that it
+ * loaded, Node's own modules, and its peak memory.
  */
 import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
@@ -9,17 +9,20 @@ const hook = fileURLToPath(new URL('at-exit.cjs', import.meta.url))
 export const root = fileURLToPath(new URL('../..', import.meta.url))
 
 export interface Look {
-  /** The Node that ran. */
+  /** The version of Node that ran. */
   readonly node: string
   readonly peakKiB: number
-  /** URLs of everything that Node's module loader read, in order. */
+  /** The URLs of everything that Node's module loader read, in order. */
   readonly files: readonly string[]
   /** Node's list of its own loaded modules, such as `NativeModule fs`. */
   readonly builtins: readonly string[]
   readonly stdout: string
 }
 
-/** `args` of the program, started as the launcher does, or of node itself with `bare`. */
+/**
+ * Starts the program with `args` as the launcher does or, with `bare`, node itself with
+ * `args`.
+ */
 export function look(
   args: readonly string[],
   { bare = false, env = {} }: { bare?: boolean; env?: NodeJS.ProcessEnv } = {},

@@ -1,6 +1,6 @@
 /**
- * Times whole processes against each other: every command once per round, in a new order
- * each time, so that a busy machine slows all of them.
+ * Compares the run times of whole processes. Every command runs once per round, in a new
+ * order each time, so that a busy machine slows all of them alike.
  */
 import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
@@ -8,13 +8,13 @@ import { readFileSync } from 'node:fs'
 export interface Command {
   readonly name: string
   readonly argv: readonly [string, ...string[]]
-  /** Nothing by default, as under `env -i`. */
+  /** The environment, which is empty by default, as under `env -i`. */
   readonly env?: Readonly<Record<string, string>>
 }
 
 /**
- * Waits for a moment in which nothing else wants to run; at most `patience` milliseconds,
- * and not at all where the kernel does not say.
+ * Waits until no other process wants to run, at most `patience` milliseconds; it does not
+ * wait where the kernel does not tell.
  */
 function calm(patience: number): void {
   const end = performance.now() + patience
@@ -50,9 +50,10 @@ export function median(values: readonly number[]): number {
 }
 
 /**
- * Milliseconds from start to end of a process. Anything but exit 0 ends the benchmark.
+ * Runs a process and returns its milliseconds from start to end. Any exit code but 0 ends
+ * the benchmark.
  */
-function timed({ name, argv: [program, ...args], env = {} }: Command): number {
+function time({ name, argv: [program, ...args], env = {} }: Command): number {
   const start = performance.now()
   const { status, error } = spawnSync(program, args, { env, stdio: 'ignore' })
   const ms = performance.now() - start
@@ -61,20 +62,23 @@ function timed({ name, argv: [program, ...args], env = {} }: Command): number {
 }
 
 export interface Times {
-  /** Median milliseconds: for people only, they drift with the machine. */
+  /**
+   * The median milliseconds. They vary with the machine, so no target is compared with
+   * them.
+   */
   ms(name: string): number
-  /** Median of the ratios of every round. */
+  /** The median of the ratios of all rounds. */
   ratio(name: string, to: string): number
 }
 
 /** Runs all commands `rounds` times, after one round that only warms the caches. */
 export function race(commands: readonly Command[], rounds: number, patience = 300): Times {
   const taken = new Map<string, number[]>(commands.map(({ name }) => [name, []]))
-  for (const command of commands) timed(command)
+  for (const command of commands) time(command)
   for (let round = 0; round < rounds; round++) {
     for (const command of shuffled(commands)) {
       calm(patience)
-      taken.get(command.name)?.push(timed(command))
+      taken.get(command.name)?.push(time(command))
     }
   }
   const of = (name: string): readonly number[] => {

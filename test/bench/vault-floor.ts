@@ -1,16 +1,16 @@
 /**
- * The floor that `bench:vault` measures against: `vault-floor.ts <directory> [times]`.
- * What libsodium and SQLite take by themselves: it opens the file, reads as many rows of
- * the same sizes, opens as many boxes, and derives as many keys as a verified read does
- * (vault-read.ts), with no tree, no checks and no records. Prints the median milliseconds
- * of the later times.
+ * The lower bound with which `bench:vault` compares:
+ * `vault-floor.ts <directory> [times]`. It times libsodium and SQLite alone: it opens the
+ * file, reads as many rows of the same sizes, opens as many boxes and derives as many
+ * keys as a verified read does (vault-read.ts), but has no tree, checks or records.
+ * Prints the median milliseconds, without the first reads, which warm up.
  */
 import { readFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import Database from 'better-sqlite3'
 import { derive, hash, ready, sodium } from '../../src/vault/sodium.ts'
 
-/** What the floor is to do: written by `vault.ts` from one real read. */
+/** The work of the floor program, which `vault.ts` derives from one real read. */
 export interface Plan {
   readonly file: string
   readonly keyFile: string

@@ -1,6 +1,7 @@
 /**
- * One verified read, from the key file to the value: `vault-read.ts <directory> [times]`.
- * Prints the median milliseconds of the later times.
+ * Times one verified read, from the key file to the value:
+ * `vault-read.ts <directory> [times]`. Prints the median milliseconds, without the first
+ * reads, which warm up.
  */
 import { readFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,5 +1,5 @@
-// What verifying costs: the built program against the bare libraries, and as the vault
-// grows. `npm run bench:vault`; with `-- --check` a missed target is exit 1.
+// Measures what verifying costs, compared with the bare libraries and as the vault grows:
+// `npm run bench:vault`. With `-- --check` a missed target is exit 1.
 //   --rounds N rounds of the race (30) --large N secrets in the large vault (100000)
 //   --keep DIR make the vaults there and use them again the next time
 import { spawnSync } from 'node:child_process'
@@ -50,10 +50,8 @@ let missed = 0
 
 function print(metric: string, measured: string, target?: string, ok = true): void {
   if (!ok) missed++
-  process.stdout.write(
-    `${metric.padEnd(64)} ` +
-      `${measured.padStart(22)}${target === undefined ? '' : `   ${target}   ${ok ? 'ok' : 'MISSED'}`}\n`,
-  )
+  const verdict = target === undefined ? '' : `   ${target}   ${ok ? 'ok' : 'MISSED'}`
+  process.stdout.write(`${metric.padEnd(64)} ${measured.padStart(22)}${verdict}\n`)
 }
 
 interface Counts {
@@ -61,8 +59,10 @@ interface Counts {
   readonly batches: Batch[]
 }
 
-/** A vault whose reads and commits are counted. */
-async function counted(made: Made): Promise<{ readonly vault: Vault; readonly counts: Counts }> {
+/** Opens a vault whose reads and commits are counted. */
+async function openCounted(
+  made: Made,
+): Promise<{ readonly vault: Vault; readonly counts: Counts }> {
   await ready()
   const store = await openSqliteStore(made.file, { clock, random })
   const counts: Counts = { asked: [], batches: [] }
@@ -114,13 +114,13 @@ const tally = (names: readonly string[]): string =>
     .map((table) => `${table} ${names.filter((name) => name === table).length}`)
     .join(', ')
 
-/** Rows of one read and of one commit, by table. */
+/** Counts the rows of one read and of one commit, by table. */
 async function rowsOf(made: Made): Promise<{
   readonly read: string
   readonly commit: string
   readonly keys: readonly (readonly [string, bigint])[]
 }> {
-  const { vault, counts } = await counted(made)
+  const { vault, counts } = await openCounted(made)
   await read(vault, 7)
   const keys = counts.asked.flatMap(({ keys: asked = [] }) =>
     asked.map(({ table, key }) => [table, key] as const),
@@ -143,7 +143,7 @@ async function rowsOf(made: Made): Promise<{
 }
 
 /**
- * Pages that SQLite reads and writes in the file itself, as the kernel sees it;
+ * Counts the pages that SQLite reads and writes in the file itself, by its system calls;
  * `undefined` without strace.
  */
 function pagesOf(
@@ -218,7 +218,8 @@ function depthsOf(file: string): ReadonlyMap<string, number> {
 }
 
 /**
- * The file that the floor program reads: rows of the same sizes, sealed under one key.
+ * Makes the file that the floor program reads: rows of the same sizes, sealed under one
+ * key.
  */
 async function makeFloor(
   directory: string,
@@ -270,7 +271,7 @@ async function makeFloor(
   writeFileSync(join(directory, 'plan.json'), JSON.stringify(plan))
 }
 
-/** In one process each, by turns: the median of many. */
+/** Runs both in processes of their own, in turn, and returns the median of many runs. */
 function inProcess(
   programs: { readonly floor: string; readonly vault: string },
   directory: string,
@@ -292,10 +293,10 @@ function inProcess(
 }
 
 /**
- * A whole rekey of a copy, through the program; against one full verification, which
- * reads as many rows once.
+ * Times a whole rekey of a copy by the program, and compares it with one full
+ * verification, which reads each of these rows once.
  */
-function rekeyed(directory: string, made: Made): void {
+function timeRekey(directory: string, made: Made): void {
   const file = join(directory, 'rekeyed.db')
   copyFileSync(made.file, file)
   const timed = (args: readonly string[]): number => {
@@ -363,7 +364,8 @@ async function main(directory: string): Promise<void> {
       logLevel: 'error',
     } as const
     const entryPoints = ['test/bench/vault-floor.ts', 'test/bench/vault-read.ts']
-    // One file each, as the product is: more files would measure how Node loads them.
+    // Each is bundled into one file, as the product is, because more files would measure
+    // how Node loads them.
     buildSync({
       absWorkingDir: root,
       entryPoints,
@@ -412,7 +414,7 @@ async function main(directory: string): Promise<void> {
         `${warm.ratio.toFixed(2)} (${warm.vault.toFixed(2)} / ${warm.floor.toFixed(2)} ms)`,
       )
     }
-    rekeyed(directory, large)
+    timeRekey(directory, large)
 
     const env = envOf(directory)
     const due = ['run-due', '--vault', large.file, '--key-file', large.keyFile]

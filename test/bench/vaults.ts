@@ -1,4 +1,4 @@
-/** Vaults of any size for measuring, made through the product's own vault. */
+/** Makes vaults of any size for benchmarks, through the product's own code. */
 import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { hintOf } from '../../src/core/hint.ts'
@@ -11,8 +11,8 @@ import { createKeyFile, createVault, openVault, readKeyFile } from '../../src/va
 
 const actor = 'bench'
 /**
- * Secrets in one commit. A commit rewrites every leaf of the tree that it touches, so
- * fewer and larger ones are quicker.
+ * How many secrets one commit writes. A commit rewrites every leaf of the tree that it
+ * touches, so fewer and larger commits are quicker.
  */
 const PER_COMMIT = 10_000
 const DAY = 86_400_000
@@ -20,13 +20,13 @@ const DAY = 86_400_000
 export interface Made {
   readonly file: string
   readonly keyFile: string
-  /** Seconds it took; 0 if it was there already. */
+  /** How many seconds making it took; 0 if it existed already. */
   readonly seconds: number
 }
 
 /**
- * The environment of those who use vaults in this directory: `env -i` but for the place
- * of the state.
+ * The environment of programs that use vaults in this directory: it holds nothing but the
+ * place of the state.
  */
 export const envOf = (directory: string): { readonly HOME: string } => ({ HOME: directory })
 const stateOf = (directory: string): string => join(directory, '.local/state/rotate')
@@ -34,7 +34,7 @@ const stateOf = (directory: string): string => join(directory, '.local/state/rot
 export const pathOf = (i: number): string => `project-${i % 100}/service-${i % 7}/SECRET_${i}`
 export const valueOf = (i: number): string => `value-${i}-0123456789abcdefghijklmnopqrstuv`
 
-/** One version, and a schedule that is not due for years. */
+/** A secret with one version and a schedule that is not due for years. */
 function recordOf(vault: Vault, i: number, value: Secret, now: number): SecretRecord {
   const fingerprint = vault.fingerprint(single(value))
   return {
@@ -80,7 +80,7 @@ function recordOf(vault: Vault, i: number, value: Secret, now: number): SecretRe
   }
 }
 
-/** A vault of `count` secrets. One that lies in `directory` already is used again. */
+/** Makes a vault of `count` secrets, or uses the one that lies in `directory` already. */
 export async function makeVault(directory: string, count: number): Promise<Made> {
   const file = join(directory, `${count}.db`)
   const keyFile = join(directory, `${count}.key`)

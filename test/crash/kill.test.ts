@@ -1,9 +1,9 @@
 /**
- * The real program, killed. SIGKILL at random moments of `rotate now`, and at each
- * request that it makes, before and after the far side has done the work; then at most
- * three `run-due`. At the end there is exactly one live key at the provider, it is what
- * `get` returns and what the target holds, and the audit chain verifies. A probe calls
- * `get` meanwhile: it must never fail and never return a value that the service refuses.
+ * The built program is killed by SIGKILL at random moments of `rotate now`, and at its
+ * requests, before and after the provider has done the work; then at most three `run-due`
+ * follow. At the end exactly one live key exists at the provider, `get` returns it, the
+ * target holds it, and the audit chain verifies. Meanwhile a probe calls `get`, which
+ * must never fail and never return a value that the service refuses.
  *
  * `ROTATE_KILLS` is the number of random kills per provider (default 3);
  * `npm run crash:full` runs 250 each and every request.
@@ -17,21 +17,24 @@ import { FakeAws } from '../fakes/aws.ts'
 import { FakeWebhook } from '../fakes/webhook.ts'
 
 const KILLS = Number(process.env['ROTATE_KILLS'] ?? 3)
-/** Which requests: all of them in the full run, a sample in the normal one. */
+/**
+ * The requests at which the program is killed: the first twelve in the full run, a sample
+ * in the normal one.
+ */
 const REQUESTS = KILLS > 50 ? Array.from({ length: 12 }, (_, i) => i + 1) : [2, 4]
 const PATH = 'production/app/API_KEY'
 
-/** A far side with what the test must know of it. */
+/** A simulated provider, with what the test must know of it. */
 interface World {
   readonly config: unknown
   readonly provider: string
-  /** The value that the secret has at first, as `set` flags. */
+  /** The secret's first value, as flags of `set`. */
   first(): readonly string[]
-  /** Is this what `get` prints, and does it work? */
+  /** Whether this output of `get` is a value that works. */
   accepts(output: string): boolean
   live(): readonly string[]
   calls(): number
-  /** Lets the n-th call from now hang after (or before) its work was done. */
+  /** Makes the n-th call from now hang, before or after its work is done. */
   hang(n: number, when: 'before' | 'after'): void
   heal(): void
   close(): Promise<void>
@@ -116,7 +119,7 @@ async function awsWorld(): Promise<World> {
   }
 }
 
-/** Starts `rotate now` and kills it when told to; resolves when it is gone. */
+/** Starts `rotate now`. `kill` kills it, and `gone` resolves once it has ended. */
 function rotating(sandbox: Sandbox): { readonly kill: () => void; readonly gone: Promise<void> } {
   const child = spawn(program, ['rotate', PATH], {
     env: { HOME: sandbox.home, PATH: '/usr/bin:/bin', ROTATE_KEY_FILE: sandbox.keyFile },
@@ -173,13 +176,17 @@ describe.each([
   beforeEach(() => world.heal())
   afterEach(() => world.heal())
 
-  /** Recovers with at most three `run-due`, and holds the result against the far side. */
-  async function settled(what: string): Promise<void> {
+  /**
+   * Recovers with at most three `run-due`, and compares the result with the provider's
+   * state.
+   */
+  async function settle(what: string): Promise<void> {
     world.heal()
     let last
     for (let i = 0; i < 3; i++) {
-      // What the far side may still carry out is believed to be absent only after its
-      // date; less than what a clock may be behind afterwards.
+      // A call that may still be carried out is believed to be absent only after its
+      // date, so later runs see a later time. The shift is less than the five minutes by
+      // which a clock may be behind.
       last = await sandbox.run(['run-due'], { env: later(i === 0 ? 0 : 100_000) })
       if (last.code === 0 && (await open()) === undefined && world.live().length === 1) break
     }
@@ -211,7 +218,7 @@ describe.each([
     const before = world.calls()
     const done = await sandbox.run(['rotate', PATH])
     expect(done.code, done.stderr).toBe(0)
-    await settled('undisturbed')
+    await settle('undisturbed')
     expect(world.calls() - before).toBeGreaterThan(3)
   })
 
@@ -230,7 +237,7 @@ describe.each([
       await pause(30)
       run.kill()
       await run.gone
-      await settled(`request ${n} ${when}`)
+      await settle(`request ${n} ${when}`)
     },
     300_000,
   )
@@ -248,7 +255,7 @@ describe.each([
         expect(probe.code, probe.stderr).toBe(0)
         run.kill()
         await run.gone
-        await settled(`kill ${i} after ${moment} ms`)
+        await settle(`kill ${i} after ${moment} ms`)
       }
     },
     KILLS * 20_000 + 30_000,

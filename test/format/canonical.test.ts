@@ -1,6 +1,7 @@
 /**
- * Every parser of the format, fed with what is nearly right and with noise: it reads or
- * refuses by name, and what it reads has one encoding.
+ * Every parser of the format is fed with nearly correct bytes and with noise. It must
+ * read them or refuse them with the right error, and what it reads must have one encoding
+ * only.
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -53,7 +54,7 @@ const u48 = fc.integer({ min: 0, max: NEVER })
 const u32 = fc.integer({ min: 0, max: 0xffff_ffff })
 
 type Edit = (of: Uint8Array) => Uint8Array
-/** One small change of some bytes; sometimes none. */
+/** A small change of some bytes; sometimes none. */
 const edit: fc.Arbitrary<Edit> = fc.oneof(
   fc.constant<Edit>((of) => of),
   fc.tuple(fc.nat(), fc.integer({ min: 1, max: 255 })).map(
@@ -84,8 +85,8 @@ const edit: fc.Arbitrary<Edit> = fc.oneof(
 )
 
 /**
- * What a parser gives; `undefined` if it refuses by one of the two names. Anything else
- * is thrown.
+ * Runs a parser; returns `undefined` if it throws one of the two errors by which parsers
+ * refuse, and rethrows any other.
  */
 function tried<T>(parse: () => T): T | undefined {
   try {
@@ -97,8 +98,8 @@ function tried<T>(parse: () => T): T | undefined {
 }
 
 /**
- * Values come back; after any edit the bytes are refused, or they are what the value that
- * was read is written as.
+ * Checks that values survive encoding and decoding, and that edited bytes are either
+ * refused or equal to the encoding of the value that was read from them.
  */
 function oneEncoding<T>(
   values: fc.Arbitrary<T>,
@@ -218,8 +219,8 @@ const clear: fc.Arbitrary<Clear> = fc.record({
 })
 
 /**
- * As FORMAT.md says it; the format number and the MAC are taken from the stored bytes,
- * which the parser keeps.
+ * Encodes a header as FORMAT.md describes it. The format number and the MAC are taken
+ * from the stored bytes, which the parser keeps.
  */
 function encodeHeader({
   vault,
@@ -258,7 +259,7 @@ describe('one encoding per value', () => {
         const changed = change(encodeRecord(value))
         const found = tried(() => ({ value: decodeRecord(changed) }))
         if (found === undefined) return
-        // The spelling of the JSON is not looked at; everything else is.
+        // The spelling of the JSON is not checked by the product; everything else is.
         const json = new TextDecoder().decode(new Reader(changed).long())
         if (JSON.stringify(JSON.parse(json)) === json)
           expect(hex(encodeRecord(found.value))).toBe(hex(changed))
@@ -325,7 +326,7 @@ describe('noise', () => {
       audit: (stored) => openAudit(keys, 1, stored),
       recipient: (stored) => parseRecipient(Buffer.from(stored).toString('latin1')),
     }
-    // Lengths that a parser expects, so that noise gets further.
+    // Noise of lengths that a parser expects, so that it gets further into the parser.
     const noise = fc.oneof(
       fc.uint8Array({ maxLength: 400 }),
       fc.uint8Array({ minLength: 3110, maxLength: 3130, max: 2 }),

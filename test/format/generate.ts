@@ -1,8 +1,8 @@
 /**
  * Makes the published vectors with the product's own code, a fixed random source and a
  * fixed clock: `node test/format/generate.ts [directory]`. `npm run format` gives them
- * their form afterwards. What is to be refused is written down here by hand; the product
- * is asked when the file is made and again by every test.
+ * their form afterwards. The vectors that must be refused are written by hand here; that
+ * the product refuses them is checked when the file is made and again by every test.
  */
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createHash } from 'node:crypto'
@@ -45,7 +45,7 @@ import {
 
 await ready()
 
-/** Bytes that are the same at every run. */
+/** A random source that gives the same bytes at every run. */
 function seeded(name: string): Random {
   let counter = 0
   return {
@@ -129,7 +129,8 @@ await accept('KEK of a passphrase, decomposed: the same', 'kek-passphrase', {
 await accept('what a KEK yields', 'holder', { kek: h(3) })
 
 const b64url = (bytes: Uint8Array): string => Buffer.from(bytes).toString('base64url')
-const keyLine = `rotate-key-1:${b64url(concat(b(7), hash(16, b(7), utf8('rotate/1 key file check')).slice(0, 4)))}`
+const keyCheck = hash(16, b(7), utf8('rotate/1 key file check')).slice(0, 4)
+const keyLine = `rotate-key-1:${b64url(concat(b(7), keyCheck))}`
 await accept('key file', 'key-file', { text: `${keyLine}\n` })
 await accept('key file without line end', 'key-file', { text: keyLine })
 await accept('key file with the line end of Windows', 'key-file', { text: `${keyLine}\r\n` })
@@ -1191,7 +1192,7 @@ function aRun(secret: SecretRecord): RunRecord {
   }
 }
 
-async function collected(parts: AsyncIterable<string>): Promise<string> {
+async function collect(parts: AsyncIterable<string>): Promise<string> {
   let out = ''
   for await (const part of parts) out += part
   return out
@@ -1200,7 +1201,7 @@ async function collected(parts: AsyncIterable<string>): Promise<string> {
 const at = (name: string): string => join(scratch, `${name}.db`)
 const keep = (name: string): void => void (vaults[name] = { file: packed(readFileSync(at(name))) })
 
-/** The file as it is now, under another name, while it stays open. */
+/** Copies the file as it is now to another name, while the vault stays open. */
 function keepOpen(name: string, as: string): void {
   vaults[as] = { file: packed(readFileSync(at(name))) }
 }
@@ -1219,7 +1220,7 @@ async function fresh(
   })
 }
 
-async function reopened(
+async function reopen(
   from: string,
   name: string,
   source: string,
@@ -1253,11 +1254,11 @@ const first = await fresh('older', 'small', keyFile, {
 await fill(first, 'older')
 first.close()
 keep('older')
-await reopened('older', 'small', 'now', async (opened) => {
+await reopen('older', 'small', 'now', async (opened) => {
   await fill(opened, 'now')
   await opened.transact((tx) => tx.putRun(aRun(scheduled(1, 'p/dev/A', 500))))
 })
-await reopened('older', 'fork', 'fork', async (opened) => {
+await reopen('older', 'fork', 'fork', async (opened) => {
   await fill(opened, 'fork')
   await opened.transact((tx) => tx.putRun(aRun(scheduled(1, 'p/dev/A', 500))))
 })
@@ -1272,20 +1273,20 @@ await admin.add({ kind: 'recipient', publicKey: recipientOf(b(11)) }, { actor: '
 await fill(withPhrase, 'phrase')
 withPhrase.close()
 keep('phrase')
-await reopened('small', 'rekeying', 'rekeying', async (opened) =>
+await reopen('small', 'rekeying', 'rekeying', async (opened) =>
   (await opened.keys()).begin({ actor: 'anna' }),
 )
-await reopened('rekeying', 'rekeyed', 'rekeyed', async (opened) =>
+await reopen('rekeying', 'rekeyed', 'rekeyed', async (opened) =>
   (await opened.keys()).finish({ actor: 'anna' }),
 )
-await reopened('small', 'pruned', 'pruned', async (opened) => {
+await reopen('small', 'pruned', 'pruned', async (opened) => {
   const entry = (): AuditEntry => entryOf(null, { action: 'audit_pruned' })
   await opened.transact(async (tx) => tx.audit(entryOf('later')))
   await (
     await opened.trail()
   ).prune({ before: clock.now() + 1, entry, pause: () => Promise.resolve(), dryRun: false })
 })
-await reopened('small', 'small', 'copier', async (opened) =>
+await reopen('small', 'small', 'copier', async (opened) =>
   (await opened.care()).backup(at('copy'), proveCopy),
 )
 keep('copy')
@@ -1298,8 +1299,8 @@ const exporting = await openVault({
 const exportTrail = await exporting.trail()
 const exportKey = exportTrail.pubkey()
 const { note: exportCheckpoint } = await exportTrail.checkpoint()
-const exported = await collected(exportTrail.export({}, { kind: 'jsonl' }))
-const exportedPart = await collected(exportTrail.export({ path: 'p/dev/A' }, { kind: 'jsonl' }))
+const exported = await collect(exportTrail.export({}, { kind: 'jsonl' }))
+const exportedPart = await collect(exportTrail.export({ path: 'p/dev/A' }, { kind: 'jsonl' }))
 exporting.close()
 rmSync(scratch, { recursive: true })
 const vaultFile = made['vaults']
@@ -1517,7 +1518,7 @@ await refuse(
   'export-counts',
 )
 
-/** Each vector a line of its own, so that a change can be read. */
+/** Prints each vector on a line of its own, so that a change can be read. */
 function printed({ about, vaults: files, vectors }: VectorFile): string {
   const packedVaults = files === undefined ? '' : ` "vaults": ${JSON.stringify(files)},\n`
   return (

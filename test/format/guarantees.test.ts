@@ -1,6 +1,6 @@
 /**
- * FORMAT.md names the test that proves each guarantee, and mutations.json what breaks it:
- * neither may name what is not there.
+ * FORMAT.md names the test that proves each guarantee, and mutations.json a change that
+ * breaks it. Neither may name a test or a place that does not exist.
  */
 import { existsSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
@@ -46,7 +46,7 @@ describe('the guarantees of FORMAT.md', () => {
 
   test('are what the mutations break', () => {
     expect(mutations.length).toBeGreaterThan(20)
-    // Whether each still applies, the runner says.
+    // Whether each change still applies is checked by `npm run mutate:vault`.
     for (const { file, guarantee, test: of } of mutations) {
       expect(existsSync(path(file)), file).toBe(true)
       expect(rows.map((row) => row.guarantee)).toContain(guarantee)

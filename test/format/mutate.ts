@@ -13,9 +13,9 @@ interface Mutation {
   readonly file: string
   readonly search: string
   readonly replace: string
-  /** As in the table of FORMAT.md. */
+  /** The guarantee's name in the table of FORMAT.md. */
   readonly guarantee: string
-  /** File whose tests are to turn red. */
+  /** The file whose tests must turn red. */
   readonly test: string
 }
 
@@ -30,11 +30,11 @@ const copy = mkdtempSync(join(tmpdir(), 'rotate-mutate-'))
 
 interface Outcome {
   readonly red: boolean
-  /** Name of the first test that failed, and how. */
+  /** The name of the first test that failed, and its error. */
   readonly by: string
 }
 
-/** A test file in the copy. */
+/** Runs a test file in the copy. */
 function run(test: string): Outcome {
   const output = join(copy, 'outcome.json')
   rmSync(output, { force: true })

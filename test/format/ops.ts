@@ -88,7 +88,7 @@ export const unhex = (value: Json | undefined): Uint8Array =>
 const bytes = (given: Given, name: string): Uint8Array => unhex(given[name])
 const record = (value: Json | undefined): Given => value as Given
 
-/** A record in which secrets and the order of keys can be seen. */
+/** Shows a record with its secrets and the order of its keys. */
 export function shown(value: unknown): Json {
   if (value instanceof Secret) return ['secret', hex(value.bytes())]
   if (Array.isArray(value)) return ['list', ...value.map(shown)]
@@ -97,7 +97,7 @@ export function shown(value: unknown): Json {
   return value as Json
 }
 
-/** Bytes as hex, wherever they are. */
+/** Replaces bytes by hex at any depth. */
 export function hexed(value: unknown): Json {
   if (value instanceof Uint8Array) return hex(value)
   if (Array.isArray(value)) return value.map(hexed)
@@ -132,7 +132,7 @@ function unlockOf(given: Given): Unlock {
   throw new Error(`no such unlocker: ${kind}`)
 }
 
-/** In a directory of its own. */
+/** Works in a temporary directory, which is removed afterwards. */
 async function within<T>(work: (directory: string) => Promise<T> | T): Promise<T> {
   const directory = mkdtempSync(join(tmpdir(), 'rotate-format-'))
   try {
@@ -173,7 +173,7 @@ async function markOf(given: Given): Promise<unknown> {
   })
 }
 
-/** Refs as both sides write them. */
+/** References, in the form that both sides use. */
 const refs = (
   children: ReadonlyMap<number, { readonly hash: Uint8Array; readonly wake: number }>,
 ): unknown[] => [...children].map(([position, { hash: of, wake }]) => [position, of, wake])
@@ -359,7 +359,7 @@ function eventOf({
   return shown({ seq, at, action, path, actor, triggeredBy, status, runId, metadata })
 }
 
-/** A vault file as it is published. */
+/** Packs a vault file for a published vector. */
 export function packed(file: Uint8Array): string {
   return deflateSync(file, { level: 9 }).toString('base64')
 }
@@ -368,7 +368,7 @@ export function unpacked(vaults: Vaults, name: string): Buffer {
   return inflateSync(Buffer.from(vaults[name]?.file ?? '', 'base64'))
 }
 
-/** A vault of the vectors with its edits, at that path. */
+/** Writes a vault of the vectors, with the given edits, to that path. */
 export function place(path: string, given: Given, vaults: Vaults): void {
   writeFileSync(path, unpacked(vaults, text(given, 'vault')), { mode: 0o600 })
   const edits = (given['edits'] ?? []) as readonly Given[]
@@ -423,7 +423,7 @@ const still = {
   random: { bytes: (count: number) => new Uint8Array(count) },
 }
 
-/** Everything in a vault that verifies as a whole. */
+/** Summarises the whole content of a vault, which must verify. */
 export async function summaryOf(path: string, unlock: Unlock): Promise<Json> {
   const store = await openSqliteStore(path)
   try {
@@ -482,8 +482,8 @@ function wholeVault(given: Given, vaults: Vaults): Promise<Json> {
 }
 
 /**
- * The answer of the product: what it gives, or the code of its refusal with everything
- * that it says.
+ * The product's answer to a vector: its result, or the code of its refusal together with
+ * the message.
  */
 export async function answer(
   vector: Pick<Vector, 'op' | 'in'>,
@@ -501,7 +501,7 @@ export async function answer(
   }
 }
 
-/** How the product says each kind of refusal. The kinds are those of FORMAT.md. */
+/** A pattern of the product's message for each kind of refusal in FORMAT.md. */
 export const sayings: Readonly<Record<string, RegExp>> = {
   'key-file-text': /is not a key file|is empty/,
   'key-file-version': /has version/,

@@ -11,8 +11,7 @@ test('forwards not one event is given out before the whole chain is verified', a
   for (let i = 0; i < 5; i++)
     await vault.transact(async (tx) => tx.audit(anEntry('a/b', { metadata: { i } })))
   const db = new Database(file)
-  // The newest row takes the place of the one before it: everything up to there is as it
-  // was.
+  // The newest row replaces the one before it, while all earlier rows stay as they were.
   db.exec('UPDATE audit SET b = (SELECT b FROM audit WHERE i = 6) WHERE i = 5')
   db.close()
   let given = 0

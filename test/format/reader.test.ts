@@ -26,7 +26,10 @@ await ready()
 const here = (name: string): string => fileURLToPath(new URL(name, import.meta.url))
 const program = here('../../bin/rotate')
 const isBuilt = existsSync(here('../../dist/main.js')) || existsSync(here('../../dist'))
-/** Debian's own Python has Debian's packages, whatever stands before it in PATH. */
+/**
+ * Debian's own Python is tried first, because it alone finds the packages that Debian
+ * installs.
+ */
 const python = ['/usr/bin/python3', 'python3'].find(
   (name) => spawnSync(name, ['-c', 'import nacl.bindings, sqlite3']).status === 0,
 )
@@ -45,8 +48,8 @@ function reader(...args: readonly string[]): unknown {
   return JSON.parse(stdout)
 }
 
-/** Both readers see the same; returns it as text. */
-async function compared(
+/** Checks that both readers see the same, and returns it as text. */
+async function compareReaders(
   file: string,
   option: string,
   keyPath: string,
@@ -133,9 +136,9 @@ describe.skipIf(python === undefined)('the second reader', () => {
       }
       const each = async (): Promise<void> => {
         const seen = [
-          await compared(file, '--key-file', at('key'), keyFile),
-          await compared(file, '--recovery-file', at('recovery'), recovery),
-          await compared(file, '--passphrase-file', at('passphrase'), passphrase),
+          await compareReaders(file, '--key-file', at('key'), keyFile),
+          await compareReaders(file, '--recovery-file', at('recovery'), recovery),
+          await compareReaders(file, '--passphrase-file', at('passphrase'), passphrase),
         ]
         expect(new Set(seen).size).toBe(1)
       }
@@ -154,7 +157,9 @@ describe.skipIf(python === undefined)('the second reader', () => {
         await again.trail()
       ).prune({ before: clock.now() + 1, entry: () => anEntry(null), pause, dryRun: false })
       again.close()
-      expect(await compared(file, '--key-file', at('key'), keyFile)).not.toContain('"auditBase":0')
+      expect(await compareReaders(file, '--key-file', at('key'), keyFile)).not.toContain(
+        '"auditBase":0',
+      )
     },
   )
 
@@ -178,14 +183,14 @@ describe.skipIf(python === undefined)('the second reader', () => {
       })
     rotate('', 'init', '--recovery-out', join(home, 'recovery'))
     rotate('value from stdin', 'set', 'shop/dev/API_KEY')
-    const found = await compared(vault, '--key-file', key, {
+    const found = await compareReaders(vault, '--key-file', key, {
       kind: 'key-file',
       key: await readKeyFile(key),
     })
     expect(found).toContain(Buffer.from('value from stdin').toString('hex'))
     const words = new Secret(readFileSync(join(home, 'recovery'), 'utf8'))
     expect(
-      await compared(vault, '--recovery-file', join(home, 'recovery'), {
+      await compareReaders(vault, '--recovery-file', join(home, 'recovery'), {
         kind: 'recovery',
         key: await parseRecoveryKey(words),
       }),

@@ -1,6 +1,6 @@
 /**
- * The published vectors (vectors/*.json): our code gives what they say and refuses what
- * they refuse, each by its kind.
+ * The published vectors (vectors/*.json): the product's code gives what they state and
+ * refuses what they refuse, with the right kind of refusal.
  */
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
@@ -60,8 +60,8 @@ describe('published vectors', () => {
     expect([...written].toSorted()).toEqual([...used].toSorted())
   })
 
-  // The bytes of SQLite's file are those of the SQLite that wrote it, and zlib's those of
-  // zlib: of whole vaults only what is in them is compared.
+  // Other versions of SQLite and zlib write other bytes for the same content, so of whole
+  // vaults only the content is compared.
   test('come out the same when they are made again', { timeout: 120_000 }, () => {
     const scratch = mkdtempSync(join(tmpdir(), 'rotate-vectors-'))
     try {

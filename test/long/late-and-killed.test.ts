@@ -1,8 +1,8 @@
 /**
- * Databases through the built program. A lock holds the statement up for so long that the
- * program gives it up; then it is killed forty times at random moments. After each of
- * them either what `get` returns opens the database, or the run says 21 and a decision
- * leads to a value that opens it.
+ * The built program rotates logins of real databases. In one part a lock holds its
+ * statement up for so long that the program gives up; in the other it is killed forty
+ * times at random moments. Each time, either the value that `get` returns opens the
+ * database, or the run ends with exit 21 and a decision leads to a value that opens it.
  *
  * `ROTATE_HOLDS` lists the holds in seconds (default 14,16,31,65,200), `ROTATE_KILLS` the
  * kills of each strategy (default 40).
@@ -28,9 +28,9 @@ interface Database {
   readonly provider: string
   readonly config: Readonly<Record<string, unknown>>
   accounts(a: string, b: string): Promise<void>
-  /** Does this login open it? */
+  /** Whether this login opens the database. */
   opens(user: string, password: string): Promise<boolean>
-  /** Holds every change of an account up until it is called again. */
+  /** Holds up every change of an account until the returned function is called. */
   hold(): Promise<() => Promise<void>>
   stop(): Promise<void>
 }
@@ -183,7 +183,10 @@ describe.each(servers)('%s', (_name, strategies, start) => {
     return database.opens(username, password)
   }
 
-  /** What `get` returns opens it; or it is 21, and a decision leads there. */
+  /**
+   * Checks that the value of `get` opens the database, or that the run ended with 21 and
+   * a decision leads to a value that does.
+   */
   async function mustLeadSomewhere(box: Sandbox, what: string): Promise<void> {
     let last: Result | undefined
     for (let call = 0; call < 3; call++) {
@@ -210,7 +213,7 @@ describe.each(servers)('%s', (_name, strategies, start) => {
       const { code, stderr } = await rotating
       expect([0, 20, 21], stderr).toContain(code)
       if (code !== 21) expect(await works(box), `${code}: ${stderr}`).toBe(true)
-      // Whatever was still under way is over by then.
+      // Every statement that was still under way has ended by then.
       await pause(3000)
       if (code !== 21) expect(await works(box), `3 s later: ${stderr}`).toBe(true)
       await mustLeadSomewhere(box, `held for ${seconds} s`)
@@ -234,7 +237,8 @@ describe.each(servers)('%s', (_name, strategies, start) => {
         await Promise.race([gone, pause(100 + Math.random() * 1500)])
         child.kill('SIGKILL')
         await gone
-        // Two that work side by side: what `get` returns opens it at every moment.
+        // With two users that work side by side, the value of `get` must open the
+        // database at every moment.
         if (strategy !== 'single' && !(await works(box))) failed++
         await mustLeadSomewhere(box, `kill ${kill + 1}`)
       }

@@ -1,4 +1,4 @@
-/** What all tests of the storage share: the size of a run, and the worker. */
+/** Shared by the storage tests: the size of a run, and the bundled worker. */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -6,10 +6,10 @@ import { buildSync } from 'esbuild'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 
-/** Everything instead of a sample: `npm run crash:store`. */
+/** Whether to test everything instead of a sample, as `npm run crash:store` does. */
 export const everything = process.env['STORE_ALL'] === '1'
 
-/** Every n-th item, so that about `count` remain; all of them in the long run. */
+/** Takes every n-th item, so that about `count` remain; the long run takes all. */
 export function sample<T>(items: readonly T[], count: number, from = 0): readonly T[] {
   if (everything || items.length <= count) return items
   const step = items.length / count
@@ -20,8 +20,8 @@ export function sample<T>(items: readonly T[], count: number, from = 0): readonl
 }
 
 /**
- * The worker as one file, which starts three times as fast as its sources do. Lies below
- * node_modules so that it finds its packages.
+ * Bundles the worker into one file, which starts three times as fast as its sources. It
+ * lies below node_modules, so that it finds its packages.
  */
 export function buildWorker(name = 'worker'): {
   readonly worker: string

@@ -1,6 +1,5 @@
 /**
- * What must hold in the directory of a worker after anything: a crash, a kill, a failing
- * disk.
+ * Checks what must hold in a worker's directory after a crash, a kill or a failing disk.
  */
 import { existsSync } from 'node:fs'
 import { createVault, openVault, readKeyFile } from '../../src/vault/index.ts'
@@ -9,22 +8,24 @@ import { clock, commit, inspect, keyOf, look, randomFrom, stateOf, vaultOf } fro
 const random = randomFrom(99)
 
 export interface Expected {
-  /** What the worker said. */
+  /** The lines that the worker printed. */
   readonly said: readonly string[]
-  /** Commits that had been acknowledged before it began. */
+  /** The number of commits that were acknowledged before it began. */
   readonly before?: number
-  /** It also takes a commit, or can be made now. */
+  /**
+   * Whether the vault must also take a commit or, if it does not exist, can be made now.
+   */
   readonly goOn: boolean
-  /** Everything is verified, the container too. */
+  /** Whether everything is verified, including the container. */
   readonly deep: boolean
 }
 
-/** The last commit that was acknowledged. */
+/** The number of the last acknowledged commit. */
 export function acknowledged({ said, before = 0 }: Pick<Expected, 'said' | 'before'>): number {
   return Number(said.findLast((line) => line.startsWith('commit '))?.slice(7) ?? before)
 }
 
-/** What is wrong; nothing if all is well. */
+/** Returns what is wrong; an empty list if all is well. */
 export async function wrongIn(directory: string, expected: Expected): Promise<readonly string[]> {
   const wrong: string[] = []
   const file = vaultOf(directory)

@@ -1,7 +1,4 @@
-/**
- * What every store has to do, whatever it keeps its rows in: the promises of
- * src/store/port.ts.
- */
+/** Tests the promises of src/store/port.ts, which every store has to keep. */
 import { expect, onTestFinished, test } from 'vitest'
 import {
   type Batch,
@@ -13,10 +10,10 @@ import {
 } from '../../src/store/port.ts'
 
 /**
- * A fresh container with the header (key 1) and a head, and a way to open it once more,
- * as another process would.
+ * A fresh container with the header (key 1) and a head. It can be opened again, as
+ * another process would do it.
  */
-export interface Container {
+interface Container {
   open(): Promise<Store>
   dispose(): void
 }
@@ -45,7 +42,7 @@ export function storeConformance(make: MakeContainer): void {
     onTestFinished(() => made.dispose())
     return made
   }
-  const opened = async (made: Container): Promise<Store> => {
+  const openContainer = async (made: Container): Promise<Store> => {
     const store = await made.open()
     onTestFinished(() => store.close())
     return store
@@ -66,7 +63,7 @@ export function storeConformance(make: MakeContainer): void {
   ): Promise<Uint8Array> => store.commit(batchOn(await headIn(store), mark, change))
 
   test('what it was made with is there', async () => {
-    const store = await opened(await container())
+    const store = await openContainer(await container())
     const { head, rows, ranges } = await store.read({ keys: [{ table: 'head', key: 1n }] })
     expect(head?.[0]).toBe(1)
     expect(head).toHaveLength(9)
@@ -76,12 +73,12 @@ export function storeConformance(make: MakeContainer): void {
 
   test('a commit is seen whole by everyone who reads afterwards, and its head is what was answered', async () => {
     const made = await container()
-    const [store, other] = [await opened(made), await opened(made)]
+    const [store, other] = [await openContainer(made), await openContainer(made)]
     expect([...(await headIn(other))][0]).toBe(1)
     const head = await commit(store, 2, {
       puts: [row('obj', 5n, 1, 2, 3), row('node', 6n), row('audit', 1n, 4)],
     })
-    for (const reader of [store, other, await opened(made)]) {
+    for (const reader of [store, other, await openContainer(made)]) {
       const result = await reader.read({
         keys: [
           { table: 'audit', key: 1n },
@@ -101,7 +98,7 @@ export function storeConformance(make: MakeContainer): void {
   })
 
   test('puts replace, deletes remove, deleting what is not there is nothing', async () => {
-    const store = await opened(await container())
+    const store = await openContainer(await container())
     await commit(store, 2, { puts: [row('obj', 1n, 1), row('obj', 2n, 2)] })
     await commit(store, 3, {
       puts: [row('obj', 1n, 7)],
@@ -117,7 +114,7 @@ export function storeConformance(make: MakeContainer): void {
   })
 
   test('keys are unsigned 64-bit numbers, tables are apart', async () => {
-    const store = await opened(await container())
+    const store = await openContainer(await container())
     const keys = [0n, 1n, (1n << 63n) - 1n, 1n << 63n, TOP]
     await commit(store, 2, {
       puts: keys.flatMap((key, i) => [row('obj', key, i), row('node', key, 100 + i)]),
@@ -132,7 +129,7 @@ export function storeConformance(make: MakeContainer): void {
   })
 
   test('ranges are inclusive, ascending and limited, on either side of the top bit', async () => {
-    const store = await opened(await container())
+    const store = await openContainer(await container())
     const high = 1n << 63n
     await commit(store, 2, {
       puts: [5n, 3n, 4n, 9n, high + 2n, high + 1n].map((key) =>
@@ -159,7 +156,7 @@ export function storeConformance(make: MakeContainer): void {
 
   test('a commit on another head is HeadMoved, and nothing of it is written', async () => {
     const made = await container()
-    const [store, other] = [await opened(made), await opened(made)]
+    const [store, other] = [await openContainer(made), await openContainer(made)]
     const stale = await headIn(other)
     await commit(store, 2)
     const late = other.commit(batchOn(stale, 3, { puts: [row('obj', 1n, 1)] }))
@@ -171,7 +168,7 @@ export function storeConformance(make: MakeContainer): void {
   })
 
   test('a commit that remembers another layout is refused as tampered, and nothing of it is written', async () => {
-    const store = await opened(await container())
+    const store = await openContainer(await container())
     const head = await headIn(store)
     const layout = Uint8Array.from(head.slice(1), (byte) => byte ^ 0x55)
     const wrong = store.commit(batchOn(head, 2, { layout, puts: [row('obj', 1n, 1)] }))
@@ -181,7 +178,7 @@ export function storeConformance(make: MakeContainer): void {
   })
 
   test('the head is made for the layout after the change, and may be asked for twice', async () => {
-    const store = await opened(await container())
+    const store = await openContainer(await container())
     const asked: Layout[] = []
     const head = await commit(store, 2, {
       puts: Array.from({ length: 40 }, (_, i) =>
@@ -201,7 +198,7 @@ export function storeConformance(make: MakeContainer): void {
 
   test('of many who commit on one head at the same time exactly one succeeds', async () => {
     const made = await container()
-    const stores = await Promise.all(Array.from({ length: 6 }, () => opened(made)))
+    const stores = await Promise.all(Array.from({ length: 6 }, () => openContainer(made)))
     const expected = await headIn(stores[0] as Store)
     const results = await Promise.allSettled(
       stores.map((store, i) =>
@@ -212,7 +209,7 @@ export function storeConformance(make: MakeContainer): void {
     expect(won).toHaveLength(1)
     for (const result of results)
       if (result.status === 'rejected') expect(result.reason).toBeInstanceOf(HeadMoved)
-    const reader = await opened(made)
+    const reader = await openContainer(made)
     const { head, rows } = await reader.read({
       keys: stores.map((_, i) => ({ table: 'obj', key: BigInt(i) }) as const),
     })
@@ -221,7 +218,7 @@ export function storeConformance(make: MakeContainer): void {
   })
 
   test('a failing head leaves everything as it was', async () => {
-    const store = await opened(await container())
+    const store = await openContainer(await container())
     const failing = commit(store, 2, {
       puts: [row('obj', 1n, 1)],
       head: () => {
@@ -236,7 +233,7 @@ export function storeConformance(make: MakeContainer): void {
 
   test('a turn keeps other writers out and lets readers in, until it is used or given back', async () => {
     const made = await container()
-    const [store, other] = [await opened(made), await opened(made)]
+    const [store, other] = [await openContainer(made), await openContainer(made)]
     const expected = await headIn(store)
     const release = await store.turn()
     let settled = false
@@ -257,7 +254,7 @@ export function storeConformance(make: MakeContainer): void {
 
   test('a store that is closed lets go of its turn', async () => {
     const made = await container()
-    const [store, other] = [await made.open(), await opened(made)]
+    const [store, other] = [await made.open(), await openContainer(made)]
     await store.turn()
     store.close()
     store.close()
@@ -267,16 +264,16 @@ export function storeConformance(make: MakeContainer): void {
 
   test('reopened, it goes on', async () => {
     const made = await container()
-    const store = await opened(made)
+    const store = await openContainer(made)
     await commit(store, 2, { puts: [row('obj', 1n, 1)] })
     await store.reopen()
     expect((await headIn(store))[0]).toBe(2)
     await commit(store, 3)
-    expect((await headIn(await opened(made)))[0]).toBe(3)
+    expect((await headIn(await openContainer(made)))[0]).toBe(3)
   })
 
   test('what a caller does with its bytes afterwards changes nothing', async () => {
-    const store = await opened(await container())
+    const store = await openContainer(await container())
     const content = bytes(1, 2, 3)
     await commit(store, 2, { puts: [{ table: 'obj', key: 1n, bytes: content }] })
     content.fill(0)

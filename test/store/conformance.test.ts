@@ -1,4 +1,4 @@
-/** Both stores do what the port promises. */
+/** The SQLite store and the store in memory keep the promises of the port. */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'

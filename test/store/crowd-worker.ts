@@ -1,6 +1,6 @@
 /**
  * One of many processes on one vault: `crowd-worker.ts <what> <directory> <milliseconds>
- * <number>`. Says what it did as JSON.
+ * <number>`. It prints what it did as JSON.
  */
 import { closeSync, existsSync, openSync, readSync, rmSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
@@ -24,7 +24,7 @@ async function open(): Promise<Vault> {
   })
 }
 
-/** What each writer has had acknowledged: eight bytes in a file of their own. */
+/** The file in which each writer notes its last acknowledged commit, in eight bytes. */
 const acks = openSync(join(directory, 'acks'), 'r+')
 function acknowledged(): number[] {
   const bytes = Buffer.alloc(8 * WRITERS)
@@ -39,7 +39,7 @@ function acknowledge(n: number): void {
 
 let done = 0
 let slowest = 0
-async function timed(action: () => Promise<void>): Promise<void> {
+async function measure(action: () => Promise<void>): Promise<void> {
   const before = performance.now()
   await action()
   slowest = Math.max(slowest, performance.now() - before)
@@ -55,9 +55,12 @@ const docs = (vault: Vault): Promise<number[]> =>
 
 let kept: Vault | undefined
 const jobs: Readonly<Record<string, () => Promise<void>>> = {
-  /** Even readers keep the vault open, odd ones open it each time. */
+  /**
+   * A reader. Those with an even number keep the vault open; the others open it each
+   * time.
+   */
   async reader() {
-    await timed(async () => {
+    await measure(async () => {
       const least = acknowledged()
       const vault = kept ?? (await open())
       if (Number(number) % 2 === 0) kept = vault
@@ -70,7 +73,7 @@ const jobs: Readonly<Record<string, () => Promise<void>>> = {
   async writer() {
     const vault = (kept ??= await open())
     const name = `w${number}`
-    await timed(async () => {
+    await measure(async () => {
       const n = await vault.transact(async (tx) => {
         const next = ((await tx.doc<number>(name)) ?? 0) + 1
         await tx.putDoc(name, next)
@@ -86,13 +89,13 @@ const jobs: Readonly<Record<string, () => Promise<void>>> = {
       })
       acknowledge(n)
     })
-    // What is done in bulk lets others in between.
+    // The pause lets other processes in.
     await clock.sleep(2)
   },
   async backup() {
     const vault = (kept ??= await open())
     const target = join(directory, `backup-${done}.db`)
-    await timed(async () => {
+    await measure(async () => {
       const care = await vault.care()
       await care.backup(target, proveCopy)
     })
@@ -101,7 +104,7 @@ const jobs: Readonly<Record<string, () => Promise<void>>> = {
   },
   async rekey() {
     const vault = (kept ??= await open())
-    await timed(async () => {
+    await measure(async () => {
       const keys = await vault.keys()
       await keys.begin(who)
       await keys.finish(who)

@@ -1,6 +1,6 @@
 /**
- * Sixteen readers, four writers, a backup and a rekey on one vault: no failure, nothing
- * lost, no stale read.
+ * Sixteen readers, four writers, a backup and a rekey work on one vault without a
+ * failure, a lost commit or a stale read.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -108,7 +108,7 @@ test('a crowd on one vault', { timeout: 300_000 }, async () => {
 
   for (const what of ['reader', 'writer', 'backup', 'rekey']) {
     const counts = of(what).map(({ done }) => done)
-    // Nobody starves.
+    // Every process has got its turn.
     expect(Math.min(...counts), what).toBeGreaterThan(0)
     if (what === 'writer')
       expect(Math.min(...counts), JSON.stringify(counts)).toBeGreaterThan(Math.max(...counts) / 5)

@@ -25,12 +25,12 @@ export type Operation =
   | { readonly kind: 'sync-directory'; readonly path: string }
   | { readonly kind: 'said'; readonly line: string }
 
-/** What lies on the disk: contents by path; a directory has none. */
-export type Image = ReadonlyMap<string, Buffer | undefined>
+/** The content of the disk by path; a directory has no content. */
+type Image = ReadonlyMap<string, Buffer | undefined>
 
 const DIRECTORY = 0
 
-/** File operations below `root`, and what was said on stdout in between. */
+/** The file operations below `root`, and what was printed on stdout in between. */
 export function operationsOf(calls: readonly Call[], root: string): Operation[] {
   const out: Operation[] = []
   const names = new Map<string, number>()
@@ -112,21 +112,21 @@ export function operationsOf(calls: readonly Call[], root: string): Operation[] 
 }
 
 /**
- * The calls that change files, those that would and are not modelled (to be told), and
- * stdout.
+ * The system calls to record: those that change files, those that would change files and
+ * are not modelled (so that they are noticed), and output on stdout.
  */
 export const WATCHED =
   'trace=openat,open,creat,close,mkdir,rmdir,write,writev,pwrite64,pwritev,ftruncate,truncate,fallocate,copy_file_range,sendfile,fsync,fdatasync,sync_file_range,rename,renameat,renameat2,link,linkat,unlink,unlinkat,fchmod'
 
 export interface State {
   readonly image: Image
-  /** What had been said when the power went. */
+  /** The lines that had been printed when the power failed. */
   readonly said: readonly string[]
-  /** For a failure's message. */
+  /** A description for the message of a failure. */
   readonly what: string
 }
 
-/** Which of the pending writes are missing: by index. */
+/** Yields sets of pending writes, by index, that are lost. */
 function* losses(pending: number): Iterable<{
   readonly what: string
   readonly lost: (i: number) => boolean
@@ -154,7 +154,7 @@ function* choices(
     for (let kept = 0; kept <= first[1]; kept++) yield new Map([...chosen, [first[0], kept]])
 }
 
-/** All distinct states at the moment before operation `at`. */
+/** Yields all distinct states at the moment before operation `at`. */
 export function* statesAt(
   operations: readonly Operation[],
   at: number,
@@ -166,8 +166,8 @@ export function* statesAt(
     if (operation.kind === 'sync') syncedUntil.set(`inode ${operation.inode}`, i)
     if (operation.kind === 'sync-directory') syncedUntil.set(operation.path, i)
   }
-  // Within one file, and within one directory, whatever is pending came after all that is
-  // durable.
+  // Within one file, and within one directory, pending operations came after all durable
+  // ones.
   const isPending = (i: number, of: string): boolean => i > (syncedUntil.get(of) ?? -1)
   const durable = new Map<number, Buffer>()
   const data: Data[] = []
@@ -223,10 +223,7 @@ export function* statesAt(
 
 const EMPTY = Buffer.alloc(0)
 
-/**
- * The names that these changes leave; a file in a directory that is not there is not
- * there either.
- */
+/** The names that these changes leave. A file whose directory is lost is lost too. */
 function namesOf(entries: readonly Entry[]): (readonly [string, number])[] {
   const names = new Map<string, number>()
   for (const { gone, made } of entries) {
@@ -248,7 +245,8 @@ function applied(before: Buffer = EMPTY, operation: Data, half: boolean): Buffer
     before.copy(out)
     return out
   }
-  // A disk writes whole sectors; a short write tears anywhere.
+  // A disk writes whole sectors, so a long write is torn at a sector; a short one may be
+  // torn anywhere.
   const length = operation.bytes.length
   const bytes = half
     ? operation.bytes.subarray(0, length > 512 ? (length >> 10) * 512 : length >> 1)

@@ -1,6 +1,6 @@
 /**
- * A disk that fails, is full, becomes read-only or takes permissions away, at any one
- * file operation or from it on.
+ * The disk fails, is full, becomes read-only or loses permissions, at any single file
+ * operation or from one on.
  */
 import { cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -8,11 +8,11 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { buildWorker, everything, sample } from './build.ts'
 import { wrongIn } from './check.ts'
-import { hasStrace, parse, run, traced } from './strace.ts'
+import { hasStrace, parse, run, runTraced } from './strace.ts'
 
 /**
- * Which errors a call may come back with. Locks refused with EACCES are just busy, and
- * every stat may find nothing.
+ * The errors that each system call may return here. EACCES is left out for locks, where
+ * it means busy, and ENOENT for stat, which may find nothing at any time.
  */
 const ERRORS: Readonly<Record<string, readonly string[]>> = {
   openat: ['EIO', 'ENOSPC', 'EROFS', 'EACCES'],
@@ -55,21 +55,27 @@ afterAll(() => {
 interface Job {
   readonly what: string
   readonly argv: (directory: string) => readonly string[]
-  /** Commits that are in its directory before it begins; 0: it begins with nothing. */
+  /**
+   * The number of commits that its directory holds before it begins; with 0 it begins
+   * with nothing.
+   */
   readonly before: number
-  /** Only calls about these paths count, and fail. */
+  /** Only calls about these paths are counted and made to fail. */
   readonly paths: readonly string[]
-  /** How it may end. */
+  /** The error codes with which it may end. */
   readonly codes: readonly string[]
 }
 
 const TAGS = { key: '.vault.key.new-', vault: '.vault.db.new-' }
 
-/** With a seeded random source the temporary names are the same in every run. */
+/**
+ * Finds the temporary names, which are the same in every run because the random source is
+ * seeded.
+ */
 async function temporaryNames(): Promise<ReadonlyMap<string, string>> {
   const directory = mkdtempSync(join(home, 'names-'))
   const trace = join(home, 'trace')
-  await traced(['-e', 'trace=link', '-o', trace], [worker, 'life', directory, '0'])
+  await runTraced(['-e', 'trace=link', '-o', trace], [worker, 'life', directory, '0'])
   const links = parse(readFileSync(trace, 'utf8')).map(({ strings }) =>
     String(strings[0]).slice(directory.length + 1),
   )
@@ -97,11 +103,11 @@ function fresh({ before }: Job): string {
   return directory
 }
 
-/** Counts the calls of a run in which nothing fails, and makes the cases of it. */
+/** Counts the calls of a run in which nothing fails, and makes one case of each. */
 async function casesOf(job: Job): Promise<readonly Case[]> {
   const directory = fresh(job)
   const trace = join(home, 'trace')
-  const { lines, stderr } = await traced(
+  const { lines, stderr } = await runTraced(
     [...under(directory, job), '-e', `trace=${CALLS}`, '-o', trace],
     job.argv(directory),
   )
@@ -124,7 +130,7 @@ async function attempt(
 ): Promise<{ readonly ended: string; readonly wrong: readonly string[] }> {
   const directory = fresh(job)
   const inject = `inject=${call}:error=${error}:when=${when}`
-  const { lines, code, signal, stderr } = await traced(
+  const { lines, code, signal, stderr } = await runTraced(
     [...under(directory, job), '-e', `trace=${CALLS}`, '-e', inject, '-o', '/dev/null'],
     job.argv(directory),
   )
@@ -144,7 +150,7 @@ async function attempt(
       : (JSON.parse(failed[1] ?? '') as Record<string, string>)
   if (failed === null && last !== 'end')
     wrong.push(`it ended with ${JSON.stringify({ last, code, signal, stderr })}`)
-  // What the disk can't read back is damage; nothing else of this is.
+  // A failing read may be reported as damage; no other failure here may.
   const codes = call === 'pread64' ? [...job.codes, 'tampered'] : job.codes
   if (!codes.includes(kind ?? '')) wrong.push(`it ended with ${kind}: ${message}`)
   if (failed !== null && !/^(the vault|the key file|the disk|its?) /.test(message ?? ''))

@@ -1,8 +1,7 @@
 /**
- * One flipped bit in SQLite's own structure: page 1, B-tree pages, overflow and freelist
- * pointers. Then thirty commits, then the vault is opened anew: whatever was acknowledged
- * is there. Damage may be refused at any time; nothing may be acknowledged on top of it
- * and be lost.
+ * One bit is flipped in SQLite's own structure: page 1, B-tree pages, overflow and
+ * freelist pointers. Thirty commits follow, and the vault is opened anew. Damage may be
+ * refused at any time, but no commit may be acknowledged and then be lost.
  */
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -28,7 +27,7 @@ beforeAll(async () => {
   const file = join(home, 'base.db')
   const vault = await createVault({ file, clock, random, unlockers: [unlock], actor: 'test' })
   for (let n = 1; n <= 9; n++) await commit(vault, n)
-  // Interior pages, and free pages of two lists.
+  // The vault needs interior pages and free pages.
   await vault.transact(async (tx) => {
     for (let i = 0; i < 60; i++) await tx.putDoc(`big ${i}`, 'x'.repeat(5000))
   })
@@ -42,7 +41,7 @@ beforeAll(async () => {
 })
 afterAll(() => rmSync(home, { recursive: true, force: true }))
 
-/** Offsets of every byte that SQLite navigates by, outside page 1. */
+/** The offset of every byte outside page 1 by which SQLite navigates. */
 function pointers(): readonly number[] {
   const out: number[] = []
   const bytes = (from: number, count: number): void => {
@@ -78,7 +77,7 @@ function pointers(): readonly number[] {
   return [...new Set(out)]
 }
 
-/** Rows as SQLite gives them, verified or not. */
+/** The rows that SQLite returns, without verification. */
 function rowsOf(file: string): ReadonlyMap<string, Buffer> {
   const raw = openRaw(file)
   try {
@@ -92,7 +91,7 @@ function rowsOf(file: string): ReadonlyMap<string, Buffer> {
   }
 }
 
-/** The rows that thirty commits change or remove by themselves. */
+/** The rows that thirty commits change or remove without any flip. */
 async function touchedByCommits(): Promise<ReadonlySet<string>> {
   const file = join(home, 'touched.db')
   writeFileSync(file, whole, { mode: 0o600 })
@@ -107,8 +106,8 @@ async function touchedByCommits(): Promise<ReadonlySet<string>> {
 }
 
 /**
- * What was committed after the flip, each part by itself: an older row that the flip
- * itself destroyed is not meant here.
+ * Returns what is missing of the commits after the flip. Each part is read by itself,
+ * because an older row that the flip destroyed does not count here.
  */
 async function missing(file: string, count: number): Promise<readonly string[]> {
   const vault = await openVault({ file, unlock, clock, random })
@@ -139,7 +138,7 @@ async function attempt(bit: number, tally: Tally): Promise<string | undefined> {
   try {
     old = rowsOf(file)
   } catch {
-    // not even SQLite opens it
+    // SQLite itself can't open the file.
   }
   let refused: keyof Tally = 'opening'
   try {
@@ -204,7 +203,7 @@ describe('a flipped bit, then thirty commits', () => {
   test('in the rest of page 1', async () => {
     const header = 8 + 2 * whole.readUInt16BE(103)
     const start = whole.readUInt16BE(105)
-    // What lies between the cell pointers and the cells is not used: a few of its bits
+    // The room between the cell pointers and the cells is not used, so a few of its bits
     // are enough.
     await allOf(
       'page 1',

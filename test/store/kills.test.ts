@@ -1,7 +1,7 @@
 /**
- * A writer is killed at each of its file operations; whoever comes next, with whatever
- * permissions, sees one and the same committed state: the old one or the new one, and no
- * false alarm.
+ * A writer is killed at each of its file operations. All readers that come next, whatever
+ * their permissions, see the same committed state, the old one or the new one, and report
+ * no damage.
  */
 import { spawnSync } from 'node:child_process'
 import { chmodSync, chownSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -12,15 +12,15 @@ import { readKeyFile } from '../../src/vault/index.ts'
 import { buildWorker, everything, sample } from './build.ts'
 import { acknowledged, wrongIn } from './check.ts'
 import { type Server, serve } from './server.ts'
-import { hasStrace, parse, run, traced } from './strace.ts'
+import { hasStrace, parse, run, runTraced } from './strace.ts'
 import { keyOf, vaultOf } from './vaults.ts'
 
 const NOBODY = 65_534
 const isRoot = process.getuid?.() === 0
 const BEFORE = 4
 /**
- * At which calls: those that change something, and in the long run all that touch the
- * vault.
+ * The calls at which it is killed: those that change something and, in the long run, all
+ * that touch the vault.
  */
 const CHANGING = 'openat,pwrite64,fsync,fdatasync,ftruncate,unlink,close'
 const CALLS = everything
@@ -32,8 +32,8 @@ const base = join(home, 'base')
 let worker = ''
 let remove = (): void => undefined
 /**
- * `get` as another user who may not write, as its owner who may not write the directory,
- * and on a read-only mount.
+ * Workers that read as another user who may not write, as the owner who may not write the
+ * directory, and on a read-only mount.
  */
 const servers = new Map<string, Server>()
 
@@ -85,7 +85,7 @@ function copyOf(directory: string): string {
   return copy
 }
 
-/** A copy of the vault's directory with these permissions, owned by nobody. */
+/** Copies the vault's directory with these permissions, for the user nobody. */
 function lent(directory: string, file: number, folder: number): string {
   const copy = mkdtempSync(join(home, 'lent-'))
   chmodSync(copy, 0o755)
@@ -95,13 +95,13 @@ function lent(directory: string, file: number, folder: number): string {
       chmodSync(join(copy, 'vault', name), name === '' ? folder : file)
       if (isRoot) chownSync(join(copy, 'vault', name), NOBODY, NOBODY)
     } catch {
-      // killed before there was a journal
+      // The writer was killed before it made a journal.
     }
   }
   return join(copy, 'vault/vault.db')
 }
 
-/** What each way of reading says of the same files. */
+/** What each way of reading answers for the same files. */
 async function readings(directory: string): Promise<ReadonlyMap<string, string>> {
   const out = new Map<string, string>()
   const as = async (what: string, server: string, file: string): Promise<void> => {
@@ -128,7 +128,7 @@ async function kill({
   const directory = copyOf(base)
   const inject = `inject=${call}:signal=KILL:when=${n}`
   const argv = [worker, 'next', directory]
-  const { lines } = await traced(
+  const { lines } = await runTraced(
     [...watched(directory), '-e', `trace=${CALLS}`, '-e', inject, '-o', '/dev/null'],
     argv,
   )
@@ -141,8 +141,7 @@ async function kill({
   const count = first.startsWith('{') ? (JSON.parse(first) as { count: number }).count : Number.NaN
   if (distinct.size !== 1 || !first.endsWith('"wrong":[]}') || count < least || count > BEFORE + 1)
     wrong.push(JSON.stringify([...seen]))
-  // The writer that comes next decides what was committed; nobody may have seen anything
-  // else.
+  // The next writer settles what was committed. No reader may have seen anything else.
   const expected = { said: lines, before: count, goOn: true, deep: everything }
   wrong.push(...(await wrongIn(directory, expected)))
   return { count, wrong: wrong.map((text) => `${inject}: ${text}`) }
@@ -152,7 +151,7 @@ describe.skipIf(!hasStrace)('a writer killed at a file operation', () => {
   test('leaves one state for all who come next', async () => {
     const directory = copyOf(base)
     const trace = join(home, 'trace')
-    await traced(
+    await runTraced(
       [...watched(directory), '-e', `trace=${CALLS}`, '-o', trace],
       [worker, 'next', directory],
     )
@@ -166,7 +165,7 @@ describe.skipIf(!hasStrace)('a writer killed at a file operation', () => {
     const results: { readonly count: number; readonly wrong: readonly string[] }[] = []
     for (const one of chosen) results.push(await kill(one))
     expect(results.flatMap(({ wrong }) => wrong)).toEqual([])
-    // Kills before and after the moment of the commit were among them.
+    // The kills include some before and some after the moment of the commit.
     expect(new Set(results.map(({ count }) => count))).toEqual(new Set([BEFORE, BEFORE + 1]))
     if (everything)
       process.stdout.write(

@@ -1,6 +1,6 @@
 /**
- * A store in memory: the port's promises without a file, and so the shortest description
- * of what a store does.
+ * A store in memory. It keeps the port's promises without a file, and so is the shortest
+ * description of a store.
  */
 import { RotateError } from '../../src/core/errors.ts'
 import {
@@ -14,12 +14,12 @@ import {
   type TableName,
 } from '../../src/store/port.ts'
 
-/** The layout of a container without an outer shape. */
+/** The layout of a container that has no outer shape. */
 const NO_LAYOUT: Layout = new Uint8Array(8)
 
 type Tables = ReadonlyMap<TableName, ReadonlyMap<bigint, Uint8Array>>
 
-/** What several stores share, as several processes share a file. */
+/** The container that several stores share, as several processes share a file. */
 export class MemoryContainer {
   tables: Tables = new Map()
   #holder: MemoryStore | undefined
@@ -29,7 +29,7 @@ export class MemoryContainer {
     this.apply({ ...first, deletes: [] })
   }
 
-  /** A new state beside the old one, which whoever reads it keeps. */
+  /** Makes a new state. A reader that holds the old one keeps it. */
   apply({ puts, deletes, head: make }: Pick<Batch, 'puts' | 'deletes' | 'head'>): Uint8Array {
     const head = make(NO_LAYOUT)
     const next = new Map([...this.tables].map(([table, rows]) => [table, new Map(rows)]))

@@ -1,6 +1,6 @@
 /**
- * The power goes at any moment of a vault's life: whatever was acknowledged is there, the
- * vault opens and verifies, and so does its key file.
+ * The power fails at any moment of a vault's life. Afterwards every acknowledged commit
+ * is there, the vault opens and verifies, and its key file is whole.
  */
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -9,12 +9,12 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { buildWorker, everything, sample } from './build.ts'
 import { wrongIn } from './check.ts'
 import { type Operation, type State, WATCHED, operationsOf, statesAt } from './disk.ts'
-import { hasStrace, parse, traced } from './strace.ts'
+import { hasStrace, parse, runTraced } from './strace.ts'
 
 const COMMITS = everything ? 7 : 3
 /**
- * States that are opened in the normal run, spread over the whole life; the long run
- * opens all of them.
+ * How many states the normal run opens, spread over the whole life; the long run opens
+ * all.
  */
 const SAMPLE = 240
 
@@ -29,7 +29,7 @@ beforeAll(async () => {
   recordedIn = mkdtempSync(join(tmpdir(), 'rotate-life-'))
   const trace = join(home, 'trace')
   try {
-    const { lines, stderr } = await traced(
+    const { lines, stderr } = await runTraced(
       ['-e', WATCHED, '-o', trace],
       [worker, 'life', recordedIn, String(COMMITS)],
     )
@@ -56,8 +56,8 @@ function put({ image }: State): string {
 }
 
 /**
- * What is wrong with a state. Every so often it must also verify as a whole and take a
- * commit.
+ * Returns what is wrong with a state. Every few states, the vault must also verify as a
+ * whole and take a commit.
  */
 async function wrongWith(state: State, nth: number): Promise<readonly string[]> {
   const directory = put(state)
@@ -104,7 +104,7 @@ describe.skipIf(!hasStrace)('power loss', () => {
       )
   }, 900_000)
 
-  /** The harness itself: without one of the syncs it must find something. */
+  /** Tests of the model itself: without any one of the syncs it must find a fault. */
   const planted: readonly (readonly [string, (operation: Operation, index: number) => boolean])[] =
     [
       ['every sync of a file', ({ kind }) => kind === 'sync'],
@@ -142,8 +142,8 @@ describe.skipIf(!hasStrace)('power loss', () => {
     'is noticed by this test if %s is missing',
     async (_what, isMissing) => {
       const operations = recorded.filter((operation, index) => !isMissing(operation, index))
-      // Some states of every moment, the moments in a fixed disorder: where it is found
-      // depends on what is missing.
+      // Some states of every moment, with the moments in a fixed random order, because
+      // the moment that shows the fault depends on which sync is missing.
       const moments = operations
         .map((_, at) => [(at * 7919) % operations.length, at + 1] as const)
         .sort(([a], [b]) => a - b)

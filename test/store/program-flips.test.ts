@@ -1,6 +1,7 @@
 /**
- * Seeded flips and cuts of a vault file, seen through the built program: refused with 24
- * (12 for the own unlocker), or the same output and exit code.
+ * Flips bits of a vault file and cuts it, at places from a seeded sequence. The built
+ * program must refuse the file with 24 (12 for a change of the unlocker in use), or give
+ * the same output and exit code as before.
  */
 import { spawn } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -44,7 +45,10 @@ function run(directory: string, args: readonly string[], input = ''): Promise<An
   })
 }
 
-/** Where the vault lies, when it was asked, and what signs that time do not count. */
+/**
+ * Removes the vault's path, the time of the answer and the signature over that time,
+ * which may differ.
+ */
 const plain = (directory: string, { code, text }: Answer): string =>
   `${code} ${text
     .replaceAll(directory, 'HOME')
@@ -76,7 +80,7 @@ async function onCopy(bytes: Buffer, name: string, args: readonly string[]): Pro
   return answer
 }
 
-/** A fixed sequence for a seed. */
+/** A sequence of numbers that is the same for the same seed. */
 function* numbers(seed: number): Generator<number, never> {
   for (let state = seed >>> 0; ;) {
     state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0

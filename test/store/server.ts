@@ -1,18 +1,18 @@
 /**
- * A worker that answers what a `get` of its own sees: as another user, or where nothing
+ * Starts a worker that answers what its own `get` sees, as another user or where nothing
  * may be written.
  */
 import { spawn } from 'node:child_process'
 import type { Seen } from './vaults.ts'
 
-export type Answer = Seen | { readonly code: string; readonly message: string }
+type Answer = Seen | { readonly code: string; readonly message: string }
 
 export interface Server {
   ask(file: string): Promise<Answer>
   stop(): void
 }
 
-/** Starts `argv`; it has to be the worker's job `serve`. */
+/** Starts `argv`, which must be the worker with its job `serve`. */
 export async function serve(
   argv: readonly string[],
   options: { readonly uid?: number; readonly temp: string },

@@ -19,8 +19,8 @@ function present(): boolean {
 }
 
 /**
- * Linux has it in the package strace. Where it is missing these tests say so in one line;
- * in CI they fail.
+ * On Linux the package strace provides it. Without it these tests are skipped with one
+ * line of explanation; in CI they fail.
  */
 export const hasStrace = process.platform === 'linux' && present()
 
@@ -64,24 +64,24 @@ export function run(
 }
 
 /**
- * Only the worker's first thread is watched: SQLite and all file operations of ours are
- * synchronous.
+ * Runs the worker under strace. Only its first thread is watched, because SQLite and all
+ * file operations of this program are synchronous.
  */
-export function traced(options: readonly string[], argv: readonly string[]): Promise<Ended> {
+export function runTraced(options: readonly string[], argv: readonly string[]): Promise<Ended> {
   return run(['strace', '-qqq', '-xx', '-s', '1000000', ...options, process.execPath, ...argv])
 }
 
 /** One line of the trace: `name(arguments) = result`. Strings are decoded. */
 export interface Call {
   readonly name: string
-  /** Without the strings that hold data: those are in `strings`. */
+  /** The arguments without strings that hold data, which are in `strings`. */
   readonly args: readonly string[]
   readonly strings: readonly Buffer[]
-  /** -1 for any failure. */
+  /** The result; -1 for any failure. */
   readonly result: number
 }
 
-/** Reads what strace wrote with `-xx`, by which every string is hexadecimal. */
+/** Parses what strace wrote with `-xx`, which makes every string hexadecimal. */
 export function parse(text: string): readonly Call[] {
   return text.split('\n').flatMap((line) => {
     const match = /^(\w+)\((.*)\)\s+= (-?\d+|\?)/.exec(line)

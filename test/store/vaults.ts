@@ -1,4 +1,4 @@
-/** What the storage tests put into a vault, and what must be found there afterwards. */
+/** Writes the content of the storage tests into a vault and checks it afterwards. */
 import { join } from 'node:path'
 import type { Clock, Random, Vault } from '../../src/core/ports.ts'
 import { Secret, single } from '../../src/core/secret.ts'
@@ -10,8 +10,8 @@ export const clock: Clock = {
 }
 
 /**
- * The same bytes for the same seed; unfit for anything but names that must not differ
- * between two runs.
+ * Gives the same bytes for the same seed. It serves only for names that must be the same
+ * in two runs.
  */
 export function randomFrom(seed: number): Random {
   let state = (Math.imul(seed, 0x9e3779b1) | 1) >>> 0
@@ -28,11 +28,12 @@ export const keyOf = (directory: string): string => join(directory, 'config/keys
 export const vaultOf = (directory: string): string => join(directory, 'data/rotate/vault.db')
 export const stateOf = (directory: string): string => join(directory, 'state/rotate')
 
-/** Long and short values by turns, so that pages are added, freed and used again. */
+/** Long and short values, so that pages are added, freed and used again. */
 const valueOf = (n: number): string => `mine ${n} ${'x'.repeat(n % 3 === 0 ? 9000 : 20)}`
 
 /**
- * Commit `n`: a counter, a value, an audit row, and every third time a value that goes.
+ * Makes commit `n`: a counter, a value, an audit row, and every third time the removal of
+ * a value.
  */
 export async function commit(vault: Vault, n: number): Promise<void> {
   await vault.transact(async (tx) => {
@@ -53,12 +54,13 @@ export async function commit(vault: Vault, n: number): Promise<void> {
 
 export interface Seen {
   readonly count: number
-  /** What does not fit together; empty if all is well. */
+  /** The contradictions that were found; empty if all is well. */
   readonly wrong: readonly string[]
 }
 
 /**
- * Reads everything that `commit` wrote: all of it must belong to one and the same commit.
+ * Reads everything that `commit` wrote and checks that all of it belongs to the same
+ * commit.
  */
 export async function look(vault: Vault): Promise<Seen> {
   const wrong: string[] = []
@@ -80,7 +82,7 @@ export async function look(vault: Vault): Promise<Seen> {
   return { count, wrong }
 }
 
-/** Everything in it verifies, the container too. Returns what does not. */
+/** Verifies everything in the vault and its container. Returns what does not verify. */
 export async function inspect(vault: Vault): Promise<readonly string[]> {
   const report = await (await vault.care()).verify({ deep: true })
   return report.ok ? [] : [JSON.stringify(report)]

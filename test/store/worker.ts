@@ -1,7 +1,7 @@
 /**
- * One process of the storage tests: `worker.ts <what> <directory> [arguments]`. Its
+ * A process that the storage tests start: `worker.ts <what> <directory> [arguments]`. Its
  * random source is seeded, so that two runs perform the same file operations under the
- * same names. It says on stdout what is acknowledged; nothing else is written there.
+ * same names. It prints each acknowledged commit on stdout, and nothing else.
  */
 import { readSync, writeSync } from 'node:fs'
 import { Secret } from '../../src/core/secret.ts'
@@ -20,7 +20,7 @@ async function open(file: string, key: Secret, readonly: boolean) {
 }
 
 const jobs: Readonly<Record<string, () => Promise<void>>> = {
-  /** Key file, vault, and so many commits. */
+  /** Makes a key file, a vault, and a number of commits. */
   async life() {
     const key = await createKeyFile(keyOf(directory), random)
     say('key')
@@ -41,7 +41,7 @@ const jobs: Readonly<Record<string, () => Promise<void>>> = {
     vault.close()
     say('end')
   },
-  /** One more commit in a vault that exists. */
+  /** Makes one more commit in an existing vault. */
   async next() {
     const vault = await openVault({
       file: vaultOf(directory),
@@ -58,8 +58,8 @@ const jobs: Readonly<Record<string, () => Promise<void>>> = {
     say('end')
   },
   /**
-   * Answers for each path that arrives on stdin what a fresh `get` there would see.
-   * Serves as another user, or where nothing may be written.
+   * For each path that arrives on stdin, answers what a fresh `get` there would see.
+   * Tests run it as another user, or where nothing may be written.
    */
   async serve() {
     say('ready')

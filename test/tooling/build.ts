@@ -13,8 +13,8 @@ import { build, type Plugin, transform } from 'esbuild'
 const root = fileURLToPath(new URL('../..', import.meta.url))
 
 /**
- * Replaces `from` by `to` where it occurs exactly once; anything else means that the
- * library is no longer the one that was studied.
+ * Replaces `from` by `to`, which must occur exactly once. If it does not, the library has
+ * changed and the replacement must be studied anew.
  */
 function replaceOnce(
   source: string,
@@ -37,9 +37,9 @@ function replaceOnce(
  *
  * Its start alone draws 72 random words, for the canary of an allocator that is not used
  * and for a self-test, and the first word loads all of Node's webcrypto. Those words come
- * from the kernel's /dev/urandom instead; what is left of them is thrown away when the
- * start is over. Every later word comes from webcrypto as before, and so do the first
- * ones where that device is missing.
+ * from the kernel's /dev/urandom instead; unused ones are discarded when the start is
+ * over. Every later word comes from webcrypto, and so do the first ones where that device
+ * is missing.
  */
 const libsodium: Plugin = {
   name: 'libsodium',
@@ -66,8 +66,11 @@ const libsodium: Plugin = {
       { filter: /[\\/]libsodium-wrappers[\\/]dist[\\/]modules-esm[\\/]libsodium-wrappers\.mjs$/ },
       async ({ path, namespace }) => {
         let text = await readFile(resolve(root, path), 'utf8')
-        const check =
-          /if\(void 0===globalThis\.crypto\|\|"function"!=typeof globalThis\.crypto\.getRandomValues\)throw new Error\("[^"]*"\);/
+        const check = new RegExp(
+          String.raw`if\(void 0===globalThis\.crypto\|\|` +
+            String.raw`"function"!=typeof globalThis\.crypto\.getRandomValues\)` +
+            String.raw`throw new Error\("[^"]*"\);`,
+        )
         text = replaceOnce(text, check, () => '', 'libsodium-wrappers: its check for webcrypto')
         const source =
           'var e=new Uint32Array(1);return globalThis.crypto.getRandomValues(e),e[0]>>>0'
@@ -129,7 +132,10 @@ export default (options) => A({
 });
 `
 
-/** What the self-test at the start takes, besides what our own sources name. */
+/**
+ * The functions that libsodium's self-test at the start uses, besides those that the
+ * sources name.
+ */
 const SELF_TEST = [
   'randombytes_buf',
   'crypto_secretbox_easy',
@@ -139,8 +145,9 @@ const SELF_TEST = [
 ]
 
 /**
- * `short`: the copy of the short way of `get` has the vault only. The other one also
- * closes the boxes that a target is sent.
+ * Finds the functions of libsodium that the sources use. With `short`, only the vault's
+ * sources count, because the copy for the short way of `get` has no others; the other
+ * copy also seals values for targets.
  */
 async function usedOfSodium(short: boolean): Promise<ReadonlySet<string>> {
   const used = new Set(SELF_TEST)
@@ -197,8 +204,8 @@ const first = firstWords();
 `
 
 /**
- * better-sqlite3's JavaScript is bundled; its prebuilt addon stays in its package, which
- * lies inside or beside ours.
+ * better-sqlite3's JavaScript is bundled; its prebuilt addon stays in its own package,
+ * which lies inside this one or beside it.
  */
 const sqlite: Plugin = {
   name: 'better-sqlite3',
@@ -207,7 +214,10 @@ const sqlite: Plugin = {
       const source = await readFile(resolve(root, path), 'utf8')
       let text = replaceOnce(
         source,
-        /\t\/\/ Otherwise, try the default node-gyp locations,[^]*?\n\t\/\/ If nothing was compiled,/,
+        new RegExp(
+          String.raw`\t// Otherwise, try the default node-gyp locations,` +
+            String.raw`[^]*?\n\t// If nothing was compiled,`,
+        ),
         () => '\t//',
         'better-sqlite3: its build folders',
       )
@@ -271,8 +281,8 @@ const builtins: Plugin = {
     onResolve({ filter: /^(node:)?[a-z_0-9/]+$/ }, ({ path, kind, importer, namespace }) => {
       const id = path.replace(/^node:/, '')
       if (id === path && !known.has(id)) return undefined
-      // One copy per importer: a shared one would become a chunk of its own, and another
-      // file to read costs more than the line.
+      // Each importer gets its own copy, because a shared one would become a chunk of its
+      // own, and reading another file costs more than one repeated line.
       return {
         path: `${id}?${namespace}:${relative(root, importer)};`,
         namespace: kind === 'require-call' ? 'builtin-cjs' : 'builtin',
@@ -309,10 +319,10 @@ const builtins: Plugin = {
 
 /**
  * src/short.ts is the short way of `get` and `run-due`, down to the vault, and becomes
- * one file. So that nothing of it is moved into chunks shared with the commands (two
- * dozen files, each of which costs a start its share), it is bundled as a copy of its
- * own; everything behind an `import()` is the other copy. Classes of the two are not the
- * same: nothing but plain data passes from one to the other.
+ * one file. It is bundled as a copy of its own, so that nothing of it is moved into
+ * chunks that it would share with the commands: two dozen files, each of which would make
+ * the start slower. Everything behind an `import()` is the other copy. A class of one
+ * copy is not the same as that of the other, so only plain data may pass between them.
  */
 const shortWay: Plugin = {
   name: 'short-way',
@@ -347,14 +357,14 @@ const shortWay: Plugin = {
 }
 
 /**
- * Modules that draw in net, dgram and streams, and that a start imports (the command
- * parser for one) without calling anything of them.
+ * Modules of Node that load net, dgram and streams, and that a start imports (by the
+ * command parser, for instance) without calling them.
  */
 const LAZY = ['child_process', 'tty']
 
 /**
- * All that these modules export are functions and classes; each loads the module when it
- * is called.
+ * Makes a stand-in for such a module. The module exports only functions and classes; each
+ * loads the real one when it is called.
  */
 function lazyBuiltin(id: string): string {
   const exports = Object.entries(process.getBuiltinModule(id) ?? {})
@@ -369,7 +379,7 @@ function lazyBuiltin(id: string): string {
 export default /* @__PURE__ */ new Proxy({}, { get: (_, name) => load()[name] })`
 }
 
-/** Only name and version of package.json belong into the program. */
+/** Only the name and version of package.json are bundled. */
 const manifest: Plugin = {
   name: 'manifest',
   setup({ onLoad }) {
@@ -381,8 +391,8 @@ const manifest: Plugin = {
 }
 
 /**
- * The condition `import` below would give a `require` of pg the other, ESM form of its
- * parts, of which it can't derive a class.
+ * The condition `import` below would make a `require` inside pg resolve to the ESM form
+ * of pg's parts, from which pg can't derive a class.
  */
 const pgParts: Plugin = {
   name: 'pg parts',
@@ -395,9 +405,9 @@ const pgParts: Plugin = {
 }
 
 /**
- * `await import('undici')` has names in Node, which reads them out of the CommonJS
- * source; a bundler hands over only the default export. So a package that our sources
- * load lazily, and that Node finds to be CommonJS, goes through a module that re-exports
+ * `await import('undici')` has named exports in Node, which reads them out of the
+ * CommonJS source; a bundler gives only the default export. So a package that the sources
+ * load lazily, and that Node takes for CommonJS, goes through a module that re-exports
  * the names that Node sees.
  */
 const lazyPackages: Plugin = {
@@ -444,7 +454,7 @@ const { metafile } = await build({
 })
 
 /**
- * What `rotate --help` prints is made by the program itself, once, here (see
+ * Stores the output of `rotate --help`, which the program itself prints here, once (see
  * src/help.ts).
  */
 async function withHelp(): Promise<void> {
@@ -460,9 +470,9 @@ async function withHelp(): Promise<void> {
 /**
  * dist/short.js starts the body of the short way as a classic script together with the
  * bytecode that V8 made of it here, which saves most of its compilation. The bytecode
- * lies beside the program and is trusted as much; V8 refuses it when it was made by
- * another version or for another source, and then compiles as usual. Nothing is ever
- * written at run time.
+ * lies beside the program and is as trusted as the program is. V8 refuses bytecode of
+ * another version or source, and then compiles as usual. Nothing is ever written at run
+ * time.
  */
 async function withBytecode(): Promise<void> {
   let body = await readFile(`${root}dist/short.js`, 'utf8')

@@ -1,4 +1,4 @@
-/** The change log: what is put together from fragments, and what is no fragment. */
+/** The change log: how it is put together from fragments, and which files are refused. */
 import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'

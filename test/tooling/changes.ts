@@ -11,9 +11,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 
-/**
- * What stands in the first line of a fragment, and under which heading its changes go.
- */
+/** The kinds that the first line of a fragment may name, each with its heading. */
 export const HEADINGS = {
   scripts: 'What changes for your scripts',
   added: 'Added',
@@ -32,9 +30,10 @@ function isKind(word: string): word is Kind {
 }
 
 /**
- * Kind and list of one fragment. Throws, naming the file and the line, where it is none.
+ * Reads one fragment. Throws, naming the file and the line, if the text is not in the
+ * form of a fragment.
  */
-function parsed({ name, text }: Fragment): { readonly kind: Kind; readonly items: string } {
+function parseFragment({ name, text }: Fragment): { readonly kind: Kind; readonly items: string } {
   const [front = '', gap, ...rest] = text.replaceAll('\r\n', '\n').trimEnd().split('\n')
   const kind = /^kind: (\w+)$/.exec(front)?.[1] ?? ''
   const kinds = Object.keys(HEADINGS).join(', ')
@@ -55,12 +54,13 @@ function parsed({ name, text }: Fragment): { readonly kind: Kind; readonly items
 }
 
 /**
- * The change log of one release: its headings in a fixed order, the fragments by name.
+ * Makes the change log of one release: its headings in a fixed order, the fragments by
+ * name.
  */
 export function changelog(fragments: readonly Fragment[], version = 'Unreleased'): string {
   if (!/^(Unreleased|\d+\.\d+\.\d+(-[\w.]+)?)$/.test(version))
     throw new Error(`--version ${version}: must be a version such as 1.2.0`)
-  const all = fragments.toSorted((a, b) => (a.name < b.name ? -1 : 1)).map(parsed)
+  const all = fragments.toSorted((a, b) => (a.name < b.name ? -1 : 1)).map(parseFragment)
   const parts = (Object.keys(HEADINGS) as Kind[]).flatMap((kind) => {
     const items = all.filter((one) => one.kind === kind).map((one) => one.items)
     return items.length === 0 ? [] : [`### ${HEADINGS[kind]}\n\n${items.join('\n')}`]
@@ -68,7 +68,7 @@ export function changelog(fragments: readonly Fragment[], version = 'Unreleased'
   return `${[`## ${version}`, ...parts].join('\n\n')}\n`
 }
 
-/** Every fragment in the folder. */
+/** Reads every fragment in the folder. */
 export function fragmentsIn(folder: string): readonly Fragment[] {
   return readdirSync(folder)
     .filter((name) => name.endsWith('.md'))

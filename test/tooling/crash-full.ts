@@ -65,15 +65,11 @@ function table(lines: readonly Row[]): string {
   const widths = [0, 1, 2, 3].map((column) =>
     Math.max(...cells.map((row) => row[column]?.length ?? 0)),
   )
-  const text = cells.map(
-    (row) =>
-      `| ${row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i] ?? 0))).join(' | ')} |`,
-  )
-  text.splice(
-    1,
-    0,
-    `| ${widths.map((width, i) => (i === 0 ? '-'.repeat(width) : `${'-'.repeat(width - 1)}:`)).join(' | ')} |`,
-  )
+  const padded = (cell: string, column: number): string =>
+    column === 0 ? cell.padEnd(widths[0] ?? 0) : cell.padStart(widths[column] ?? 0)
+  const rule = widths.map((width, i) => (i === 0 ? '-'.repeat(width) : `${'-'.repeat(width - 1)}:`))
+  const text = cells.map((row) => `| ${row.map(padded).join(' | ')} |`)
+  text.splice(1, 0, `| ${rule.join(' | ')} |`)
   return text.join('\n')
 }
 

@@ -1,5 +1,5 @@
-// Writes what is derived from the adapters: the registries
-// src/{providers,targets,checks,notifiers}/index.ts and README's parts between
+// Writes the files that are derived from the adapters: the registries
+// src/{providers,targets,checks,notifiers}/index.ts, and README's parts between
 // `<!-- gen:NAME -->` and `<!-- /gen -->`. `--check` writes nothing and fails when
 // something is stale.
 import { spawnSync } from 'node:child_process'
@@ -8,7 +8,10 @@ import { fileURLToPath, pathToFileURL } from 'node:url'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 
-/** Folder of adapters → the interface in src/core that their default exports fulfil. */
+/**
+ * The folders of adapters, each with the interface in src/core that their default exports
+ * implement.
+ */
 const FOLDERS = {
   providers: 'Provider',
   targets: 'Target',
@@ -27,8 +30,8 @@ const quote = (text: string) => `'${text.replace(/[\\']/g, '\\$&')}'`
 const byId = (a: { id: string }, b: { id: string }) => (a.id < b.id ? -1 : 1)
 
 /**
- * Importing an adapter is cheap and has no effect: it loads its SDK only when a session
- * is opened. Files that begin with `_` are helpers.
+ * Imports all adapters of a folder, which is cheap and has no effect, because an adapter
+ * loads its SDK only when a session is opened. Files that begin with `_` are helpers.
  */
 async function adapters(folder: Folder): Promise<Adapter[]> {
   const dir = `${root}src/${folder}`

@@ -1,9 +1,9 @@
 /**
- * `npm run mutate`: breaks the engine on purpose and looks whether its tests turn red.
- * The list (mutations.json) is what a careless author might write; `--generic N` adds N
- * mutations made by operators over src/engine, chosen by `--seed`. Each is applied in a
- * copy of the tree, never here. One that survives must stand in survivors.json with a
- * reason.
+ * `npm run mutate`: breaks the engine on purpose and checks that its tests turn red. The
+ * list (mutations.json) holds mistakes that a careless author might make; `--generic N`
+ * adds N mutations made by operators over src/engine, chosen by `--seed`. Each is applied
+ * in a copy of the tree, never here. A mutation that no test notices must stand in
+ * survivors.json with a reason.
  */
 import { spawnSync } from 'node:child_process'
 import {
@@ -25,7 +25,7 @@ interface Mutation {
   readonly search: string
   readonly replace: string
   readonly breaks: string
-  /** Which occurrence; the first unless told otherwise. */
+  /** Which occurrence is replaced, counted from 0; the first by default. */
   readonly at?: number
 }
 
@@ -54,7 +54,7 @@ const operators: readonly (readonly [RegExp, string, string])[] = [
   [/^ +if \(.*\) (?:throw|return) .*\n/gm, '', 'guard dropped'],
 ]
 
-/** Where an operator may work: comments, types and imports are no code. */
+/** Makes mutations by operators. Comments, types and imports are left out. */
 function generic(count: number, seed: number): readonly Mutation[] {
   const found: Mutation[] = []
   for (const file of globSync('src/engine/**/*.ts', { cwd: root }).toSorted()) {
@@ -93,7 +93,7 @@ function mutated(text: string, { search, replace, at = 0 }: Mutation): string | 
   return index < 0 ? undefined : text.slice(0, index) + replace + text.slice(index + search.length)
 }
 
-/** Quick tests first; the matrices only for what gets past them. */
+/** Quick tests run first; the matrices run only for a mutation that passes them. */
 const stages = [
   [
     'test/engine/success.test.ts',

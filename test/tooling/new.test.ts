@@ -1,7 +1,7 @@
 /**
- * `npm run new`, in a copy of the tree: what it writes is typed, linted and formatted
- * like every other adapter and passes its conformance suite; a name that is bad or taken
- * writes nothing.
+ * Runs `npm run new` in a copy of the tree. The adapter that it writes passes type check,
+ * lint, format check and its conformance suite; for a name that is bad or taken it writes
+ * nothing.
  */
 import { spawnSync } from 'node:child_process'
 import {

@@ -1,8 +1,8 @@
 /**
  * `npm run new provider|target NAME`: an adapter with its counterpart on loopback and its
- * conformance test, from the templates beside this file. The vendor in them is invented,
- * but the three files belong together and are green; what is written next is the vendor
- * as it really is.
+ * conformance test, from the templates beside this file. The vendor in the templates is
+ * invented, but the three files fit together and pass; the author then replaces the
+ * invented vendor by the real one.
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
@@ -16,14 +16,14 @@ const templates = fileURLToPath(new URL('templates', import.meta.url))
 const REGISTRIES = { provider: providers, target: targets } as const
 type Kind = keyof typeof REGISTRIES
 
-/** Where the parts of a template go. */
+/** The paths to which the parts of a template are written. */
 const placesOf = (kind: Kind, id: string): Readonly<Record<string, string>> => ({
   adapter: `src/${kind}s/${id}.ts`,
   fake: `test/fakes/${id}.ts`,
   test: `test/adapters/${id}.test.ts`,
 })
 
-/** Why these arguments can't be carried out, in one line; `undefined` when they can. */
+/** Says in one line why these arguments are refused; `undefined` if they are not. */
 export function fault(kind: string, id: string, more: readonly string[]): string | undefined {
   if (!isKind(kind) || id === '' || more.length > 0)
     return 'usage: npm run new provider|target NAME'
@@ -47,7 +47,7 @@ function isKind(word: string): word is Kind {
   return Object.hasOwn(REGISTRIES, word)
 }
 
-function formatted(file: string, input: string): string {
+function format(file: string, input: string): string {
   const args = ['-c', `${root}test/tooling/oxfmt.json`, `--stdin-filepath=${file}`]
   const run = spawnSync(`${root}node_modules/.bin/oxfmt`, args, {
     cwd: root,
@@ -80,9 +80,9 @@ function write(kind: Kind, id: string): readonly string[] {
       /__(id|Class|camel|Title)__/g,
       (_, word: string) => words[word] ?? '',
     )
-    return [file, formatted(file, text)] as const
+    return [file, format(file, text)] as const
   })
-  // `wx`: what appeared meanwhile is not overwritten.
+  // `wx` does not overwrite a file that has appeared meanwhile.
   for (const [file, text] of made) writeFileSync(root + file, text, { flag: 'wx' })
   return made.map(([file]) => file)
 }

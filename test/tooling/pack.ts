@@ -106,8 +106,8 @@ try {
   )
   expect('npm install of the tarball', installed.status === 0, installed)
 
-  // README's line to install the package for good, with a prefix of our own; its tarball
-  // lies in the checkout for that time.
+  // README's line that installs the package globally is run with a prefix of this test's
+  // own. Meanwhile the tarball that the line names lies in the checkout.
   const [line = ''] =
     /^npm install --global .*$/m.exec(readFileSync(`${root}README.md`, 'utf8')) ?? []
   const everywhere = join(temp, 'everywhere')

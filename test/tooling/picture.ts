@@ -1,8 +1,8 @@
 /**
  * Draws the picture of README: one rotation, step by step, and which value works at each
- * of them. The steps and their order are those of a real run of the built program, by
- * README's own lines; no time stands in it, so that it is the same whenever it is drawn.
- * `npm run picture` writes it.
+ * of them. The steps and their order are those of a real run of the built program by
+ * README's own lines. The picture shows no time, so that it is the same whenever it is
+ * drawn. `npm run picture` writes it.
  */
 import { spawnSync } from 'node:child_process'
 import {
@@ -23,8 +23,8 @@ export const PICTURE = join(root, '.github/rotation.svg')
 const PATH = 'production/shop/API_TOKEN'
 
 /**
- * What works after a step: the values that the service accepts, and the one that the
- * program hands out.
+ * The state after a step: the values that the service accepts, and the value that `get`
+ * returns.
  */
 export interface Shown {
   readonly step: string
@@ -35,10 +35,7 @@ export interface Shown {
   readonly current: 'old' | 'new'
 }
 
-/**
- * What a step is, in a reader's words; a step that has none is not drawn (nothing
- * happened in it).
- */
+/** What a step does, in words for the reader. A step without such words is not drawn. */
 const WORDS: Readonly<Record<string, string>> = {
   preflight: 'could everything work? only reads',
   create: 'the provider issues a new value; it is sealed in the vault',
@@ -55,7 +52,7 @@ interface RunData {
   readonly steps: readonly { readonly step: string; readonly status: string }[]
 }
 
-/** Plays README's lines in an empty home and returns what happened, in its order. */
+/** Runs README's lines in an empty home directory and returns what happened, in order. */
 export function play(): readonly Shown[] {
   const home = mkdtempSync(join(tmpdir(), 'rotate-picture-'))
   try {
@@ -112,7 +109,7 @@ export function play(): readonly Shown[] {
   }
 }
 
-/** The steps of the run that did something, and what is true once each is done. */
+/** The steps of the run that did something, and the state once each is done. */
 function takeUp(steps: RunData['steps']): readonly Shown[] {
   let fresh = false
   let current: Shown['current'] = 'old'
@@ -132,7 +129,8 @@ const TOP = 74
 const [OLD_X, NEW_X, WIDTH] = [622, 722, 800]
 
 /**
- * The picture. Colours follow the reader's scheme; every state is said in words as well.
+ * Draws the picture. Its colours follow the reader's scheme, and words tell every state
+ * as well.
  */
 export function draw(shown: readonly Shown[]): string {
   const at = (row: number): number => TOP + row * ROW

@@ -1,5 +1,6 @@
-// Runs the short ways once each, as dist/short.js does, and keeps what V8 has compiled
-// for them: node warm.ts BODY CACHE ARGUMENTS…, each a JSON list
+// Runs the short ways (`get` and an idle `run-due`) once each, as dist/short.js does, and
+// saves the bytecode that V8 has compiled for them: node warm.ts BODY CACHE ARGUMENTS…,
+// each a JSON list
 import { readFileSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { Script } from 'node:vm'
@@ -11,7 +12,10 @@ const run = script.runInThisContext() as (
   load: (specifier: string) => never,
 ) => Promise<void>
 
-/** What a body that is done calls; here the next one is to follow. */
+/**
+ * Thrown in place of the end of the process that a body asks for when it is done, so that
+ * the next body can follow.
+ */
 class Done extends Error {}
 process.exit = ((code: number) => {
   throw new Done(String(code))

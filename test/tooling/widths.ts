@@ -1,10 +1,13 @@
 /**
- * Looks for lines that are too wide for two files side by side: code beyond column 100, comments
- * beyond 90. The formatter wraps code and leaves strings alone, so a long sentence is split by hand.
+ * Finds lines that are too wide for two files side by side: code beyond column 100,
+ * comments beyond column 90. The formatter wraps code but not strings, so a long sentence
+ * in a string is split by hand.
  *
- * Not counted: a line that is too wide only for one word without a blank (an address, a regular
- * expression, a key), the text of a template that goes over several lines, where the width is the
- * reader's, and the title of a test up to column 120, because tests are called by it.
+ * Three kinds of lines are allowed to be wider: a line that is too wide only because of
+ * one word without a blank (an address, a regular expression, a key), the text of a
+ * template literal over several lines, because breaking it would change the text, and the
+ * title of a test up to column 120, because a title is written in one piece so that it
+ * can be searched for.
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
@@ -16,9 +19,9 @@ const COMMENT = 90
 const TITLE = 120
 
 const isComment = /^\s*(\/\/|\/\*|\*)/
-const isTitle = /^\s*(test|describe|it)(\.\w+)*(\(|\([^)]*\)\()/
+const isTitle = /^\s*(test|describe|it)(\.\w+)*\(/
 
-/** The lines of a source that are too wide, with their numbers and widths. */
+/** Returns the lines of a source that are too wide, with their numbers and widths. */
 export function tooWide(
   text: string,
 ): readonly { readonly line: number; readonly width: number }[] {
@@ -42,7 +45,9 @@ export function tooWide(
   })
 }
 
-/** `src/x.ts:12: 104 columns` for every line of the tree that is too wide. */
+/**
+ * Returns `src/x.ts:12: 104 columns` for every line in these folders that is too wide.
+ */
 export function widths(folders: readonly string[] = ['src', 'test']): readonly string[] {
   return folders.flatMap((folder) =>
     readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })

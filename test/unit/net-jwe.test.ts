@@ -5,7 +5,7 @@ import { openJwe } from '../../src/net/jwe.ts'
 import { expectNoLeak } from '../conformance/_shared.ts'
 import { jwe } from '../fakes/stripe.ts'
 
-/** The example of RFC 7516, appendix A.1: its key, and what it encrypts. */
+/** The example of RFC 7516, appendix A.1: its key and its plaintext. */
 const RFC_KEY = {
   kty: 'RSA',
   n: 'oahUIoWw0K0usKNuOR6H4wkf4oBUXHTxRvgb48E-BVvxkeDNjbC4he8rUWcJoZmds2h7M70imEVhRU5djINXtqllXI4DFqcI1DgjT9LewND8MW2Krf3Spsk_ZkoFnilakGygTwpZ3uesH-PFABNIUYpOiN15dsQRkgr0vEhxN92i2asbOenSZeyaxziK72UwxrrKoExv6kc5twXTq4h-QChLOln0_mtUZwfsRaMStPs6mS6XrgxnxbWhojf663tuEQueGC-FCMfra36C9knDFGzKsNa7LZK2djYgyD3JR_MB_4NUJW_TqOQtwHYbxevoJArm-L5StowjzGy-_bq6Gw',
@@ -38,7 +38,7 @@ const other = new Secret(
     .toString(),
 )
 
-/** With one character of one part changed. */
+/** The example with one character of one part changed. */
 const changed = (part: number): string =>
   RFC_JWE.split('.')
     .map((text, i) => (i === part ? `${text.startsWith('A') ? 'B' : 'A'}${text.slice(1)}` : text))

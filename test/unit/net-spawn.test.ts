@@ -29,8 +29,8 @@ afterEach(() => {
   rmSync(dir, { recursive: true, force: true })
 })
 /**
- * From here on time passes for `spawn` only where a test says so; programs live in real
- * time, and are waited for by what they do.
+ * From here on the timers of `spawn` advance only when a test advances them. The programs
+ * themselves run in real time, and tests wait for what they do.
  */
 const stopTime = (): unknown => vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
 
@@ -52,8 +52,8 @@ const alive = (pid: number): boolean => {
     return false
   }
 }
-/** The line that a program writes into this file, once it has. */
-async function written(file: string): Promise<string> {
+/** Waits for a program to write a line into this file, and returns the line. */
+async function readOnceWritten(file: string): Promise<string> {
   while (!(existsSync(file) && readFileSync(file, 'utf8').endsWith('\n')))
     await new Promise((resolve) => setImmediate(resolve))
   return readFileSync(file, 'utf8').trim()
@@ -148,7 +148,7 @@ describe('running a program', () => {
         timeoutMs: 300,
         ...(input === undefined ? {} : { input }),
       })
-      const grandchild = Number(await written(pids))
+      const grandchild = Number(await readOnceWritten(pids))
       expect(alive(grandchild)).toBe(true)
       vi.advanceTimersByTime(300)
       expect(await running).toMatchObject({ code: null, signal: 'SIGTERM', timedOut: true })
@@ -164,7 +164,7 @@ describe('running a program', () => {
         `trap "sleep 0.5; echo tidy; exit 9" TERM; echo >"${ready}"; while :; do sleep 0.05; ` +
         'done'
       const running = sh(tidy, { timeoutMs: 1000, ...(input === undefined ? {} : { input }) })
-      await written(ready)
+      await readOnceWritten(ready)
       vi.advanceTimersByTime(1000)
       const result = await running
       expect({ ...result, stdout: result.stdout.reveal() }).toMatchObject({
@@ -179,11 +179,11 @@ describe('running a program', () => {
     const own = `sh -c 'trap "" TERM; echo $$ > "${dir}/grandchild"; while :; do sleep 0.05; done'`
     const stop = new AbortController()
     const running = sh(`${own} & wait`, { signal: stop.signal })
-    const pid = Number(await written(join(dir, 'grandchild')))
+    const pid = Number(await readOnceWritten(join(dir, 'grandchild')))
     stop.abort()
     expect(await running).toMatchObject({ signal: 'SIGTERM' })
     const stat = (): string => readFileSync(`/proc/${pid}/stat`, 'utf8')
-    // Gone, or dead and not collected yet.
+    // The process is gone, or dead and not yet collected by its parent.
     if (existsSync(`/proc/${pid}`)) expect(stat()).toMatch(/\) [ZX] /)
   })
 
@@ -193,7 +193,7 @@ describe('running a program', () => {
     const running = sh(`trap "" TERM; echo $$ >"${ready}"; while :; do sleep 0.1; done`, {
       timeoutMs: 1000,
     })
-    const pid = Number(await written(ready))
+    const pid = Number(await readOnceWritten(ready))
     vi.advanceTimersByTime(1000 + 4999)
     expect(alive(pid)).toBe(true)
     vi.advanceTimersByTime(1)

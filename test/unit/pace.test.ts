@@ -5,7 +5,7 @@ import { Secret } from '../../src/core/secret.ts'
 import { ManualClock, START } from '../fakes/clock.ts'
 
 /**
- * A far side that gives these answers in turn, then 200 for ever; says when it was
+ * A server that gives these answers in turn and 200 afterwards, and records when it was
  * called.
  */
 function far(...answers: readonly Partial<HttpResponse>[]) {

@@ -1,6 +1,6 @@
 /**
- * The cases of the conformance suite that no program can reach through `exec`, against a
- * far side in memory.
+ * The cases of the conformance suite that no program can reach through `exec`, tested
+ * with a provider in memory.
  */
 import { describe, expect, test } from 'vitest'
 import { AdapterError } from '../../src/core/errors.ts'
@@ -36,7 +36,7 @@ interface Key {
   state: 'live' | 'off' | 'gone'
 }
 
-/** Lists, suspends, issues two fields. */
+/** A provider in memory that can list and suspend keys and issues two fields. */
 class Memory implements ProviderSession {
   readonly keys: Key[] = []
   readonly notes: string[] = []

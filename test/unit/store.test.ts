@@ -142,7 +142,7 @@ describe('the store', () => {
       deletes: [],
       head: headOf(2),
     })
-    // TRUNCATE shows in the journal that it leaves behind, empty.
+    // The journal mode TRUNCATE leaves an empty journal behind.
     expect(statSync(`${file}-journal`).size).toBe(0)
     store.close()
     const source = readFileSync(new URL('../../src/store/connection.ts', import.meta.url), 'utf8')
@@ -289,8 +289,8 @@ describe("SQLite's own header", () => {
       expect((await again.read((reader) => reader.doc<{ i: number }>('counter')))?.i, what).toBe(3)
       again.close()
       const db = new Database(copy, { readonly: true })
-      // A freelist whose first page was moved is the one thing that only SQLite's own
-      // check finds (FORMAT.md).
+      // A changed first page of the freelist is the one fault that only SQLite's own
+      // check finds (FORMAT.md, section 1).
       if (bit >> 3 < 32 || bit >> 3 > 35)
         expect(db.pragma('integrity_check', { simple: true }), what).toBe('ok')
       db.close()

@@ -1,6 +1,6 @@
 /**
- * Notes, checkpoint lines, verifier keys and export lines: one spelling each, and nothing
- * that was not written by us is read.
+ * Notes, checkpoint lines, verifier keys and export lines have one spelling each, and any
+ * other spelling is refused.
  */
 import fc from 'fast-check'
 import { beforeAll, describe, expect, test } from 'vitest'
@@ -99,7 +99,10 @@ describe('signed notes', () => {
       more: ['time 2026-11-21T00:00:00.000Z'],
     })
     expect(note).toMatch(
-      /^rotate\/vlt_\w{26}\n7\nA{43}=\ntime 2026-11-21T00:00:00\.000Z\n\n— rotate\/vlt_\w{26} [A-Za-z0-9+/]{91}=\n$/,
+      new RegExp(
+        String.raw`^rotate/vlt_\w{26}\n7\nA{43}=\ntime 2026-11-21T00:00:00\.000Z\n\n` +
+          String.raw`— rotate/vlt_\w{26} [A-Za-z0-9+/]{91}=\n$`,
+      ),
     )
     const again = parseNote(
       `${note}— witness.example.org/w1 ${base64(new Uint8Array(68).fill(9))}\n`,

@@ -1,5 +1,6 @@
 /**
- * When events may go: calendar years in UTC, and only by a clock that can be believed.
+ * Retention counts calendar years in UTC, and events are pruned only by a clock that can
+ * be trusted.
  */
 import { describe, expect, test } from 'vitest'
 import { pruneAudit, yearsBefore } from '../../src/app/vault/audit.ts'

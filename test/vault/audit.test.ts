@@ -1,6 +1,6 @@
 /**
- * What the audit chain proves: to its own vault, to who holds an earlier checkpoint, and
- * to who holds an export and the public key.
+ * What the audit chain proves: to its own vault, to a holder of an earlier checkpoint,
+ * and to a holder of an export and the public key.
  */
 import Database from 'better-sqlite3'
 import { beforeAll, describe, expect, test } from 'vitest'
@@ -27,8 +27,8 @@ const jsonl: ExportFormat = { kind: 'jsonl' }
 
 beforeAll(ready)
 
-/** One event a day, ten to a commit, from 2018 on. */
-async function filled(days: number): Promise<Made> {
+/** A vault with one event per day from 2018 on, ten to a commit. */
+async function makeFilled(days: number): Promise<Made> {
   const made = await makeVault()
   await append(made, days, START)
   return made
@@ -54,7 +54,7 @@ interface Exported {
   readonly summary: ExportSummary
 }
 
-async function exported(
+async function exportAll(
   vault: Vault,
   filter: AuditFilter = {},
   format: ExportFormat = jsonl,
@@ -96,7 +96,7 @@ const rawRow = (file: string, seq: number): Buffer => {
 
 describe('the walk', () => {
   test('computes what audit-row.ts says, rows of any length', async () => {
-    const made = await filled(3)
+    const made = await makeFilled(3)
     await made.vault.transact((tx) => {
       for (const length of [0, 300, 5000, 70_000])
         tx.audit(anEntry('x/y', { metadata: { text: 'ä'.repeat(length) } }))
@@ -137,7 +137,7 @@ describe('the walk', () => {
   })
 
   test('backwards gives the same events, each proven, and stops where it is told', async () => {
-    const { vault } = await filled(30)
+    const { vault } = await makeFilled(30)
     const forwards = await all(vault.auditEvents({ path: 'a/b/K' }))
     expect((await all(vault.auditEvents({ path: 'a/b/K' }, 'newest-first'))).reverse()).toEqual(
       forwards,
@@ -149,7 +149,7 @@ describe('the walk', () => {
   })
 
   test('backwards nothing is given out that does not hold, though everything newer does', async () => {
-    const { file, vault } = await filled(12)
+    const { file, vault } = await makeFilled(12)
     const older = rawRow(file, 5)
     edit(file, 'UPDATE audit SET b=? WHERE i=6', older)
     const seen: number[] = []
@@ -162,7 +162,7 @@ describe('the walk', () => {
   })
 
   test('backwards a row of a fork, which opens in its place and follows the same past, is not taken', async () => {
-    const made = await filled(3)
+    const made = await makeFilled(3)
     const { copyFileSync } = await import('node:fs')
     copyFileSync(made.file, `${made.file}.fork`)
     await append(made, 2, START + 5 * DAY)
@@ -190,7 +190,7 @@ describe('the walk', () => {
   })
 
   test('names the first bad event', async () => {
-    const { file, vault } = await filled(6)
+    const { file, vault } = await makeFilled(6)
     const before = [2, 3, 4, 5, 6, 7].map((seq) => rawRow(file, seq))
     const bad = async (): Promise<number | null> => (await vault.auditVerify()).firstBad
     edit(file, 'DELETE FROM audit WHERE i=4')
@@ -208,7 +208,7 @@ describe('the walk', () => {
 
 describe('checkpoints', () => {
   test('of the past are ancestors of today, as a note, a line, or JSON', async () => {
-    const made = await filled(5)
+    const made = await makeFilled(5)
     const trail = await made.vault.trail()
     const { checkpoint, ...verdict } = await trail.verify()
     expect(verdict).toMatchObject({ ok: true, rows: 6, anchored: null, pruned: 0 })
@@ -233,10 +233,10 @@ describe('checkpoints', () => {
   })
 
   test('of another vault, another key, another history, or the future are not', async () => {
-    const made = await filled(5)
+    const made = await makeFilled(5)
     const trail = await made.vault.trail()
     const { note, line } = await trail.checkpoint()
-    const other = await (await filled(5)).vault.trail()
+    const other = await (await makeFilled(5)).vault.trail()
     const fault = async (text: string): Promise<unknown> => {
       const verdict = await trail.verify(text)
       expect({
@@ -264,7 +264,7 @@ describe('checkpoints', () => {
   })
 
   test('show that history was rewritten by somebody with the key: a fork of an older copy of the file', async () => {
-    const made = await filled(3)
+    const made = await makeFilled(3)
     const { copyFileSync } = await import('node:fs')
     copyFileSync(made.file, `${made.file}.old`)
     await append(made, 3, START + 5 * DAY)
@@ -286,14 +286,14 @@ describe('checkpoints', () => {
   })
 
   test('a chain that does not hold gets no checkpoint', async () => {
-    const { file, vault } = await filled(3)
+    const { file, vault } = await makeFilled(3)
     edit(file, 'DELETE FROM audit WHERE i=2')
     expect(await (await vault.trail()).verify()).toMatchObject({
       ok: false,
       checkpoint: null,
       firstBad: 2,
     })
-    expect(await codeOf(exported(vault))).toBe('tampered')
+    expect(await codeOf(exportAll(vault))).toBe('tampered')
   })
 })
 
@@ -309,7 +309,7 @@ describe('exports', () => {
   })
 
   test('verify without the vault, in pieces of any size', async () => {
-    const { text, summary } = await exported(made.vault)
+    const { text, summary } = await exportAll(made.vault)
     for (const size of [1, 7, 4096, 1_000_000]) {
       const report = await check(text, pubkey, undefined, size)
       expect(report).toMatchObject({
@@ -328,14 +328,14 @@ describe('exports', () => {
   })
 
   test('of months fit together at their ends', async () => {
-    const first = await check((await exported(made.vault, october)).text, pubkey)
-    const second = await check((await exported(made.vault, november)).text, pubkey)
+    const first = await check((await exportAll(made.vault, october)).text, pubkey)
+    const second = await check((await exportAll(made.vault, november)).text, pubkey)
     expect([first.shown, second.shown]).toEqual([31, expect.any(Number)])
     expect(first).toMatchObject({ end: second.start, to: second.from, withheld: 0 })
   })
 
   test('that choose by more than time keep the chain and hide the rest', async () => {
-    const { text } = await exported(made.vault, { ...october, path: 'a/b/K' })
+    const { text } = await exportAll(made.vault, { ...october, path: 'a/b/K' })
     const report = await check(text, pubkey)
     expect(report.shown + report.withheld).toBe(31)
     expect(report.withheld).toBeGreaterThan(10)
@@ -353,7 +353,7 @@ describe('exports', () => {
       [{ until: Date.UTC(2001, 0, 1) }, 0],
       [{ since: Date.UTC(2018, 9, 1) + 1, until: Date.UTC(2018, 9, 1) + 2 }, undefined],
     ] as const) {
-      const { text, summary } = await exported(made.vault, filter)
+      const { text, summary } = await exportAll(made.vault, filter)
       expect(text.trimEnd().split('\n')).toHaveLength(1)
       const report = await check(text, pubkey)
       expect(report).toMatchObject({ shown: 0, withheld: 0, from: summary.from, to: summary.from })
@@ -362,7 +362,7 @@ describe('exports', () => {
   })
 
   test('that were cut, sorted, doubled, filtered or edited do not verify', async () => {
-    const { text } = await exported(made.vault, {
+    const { text } = await exportAll(made.vault, {
       since: Date.UTC(2018, 9, 20),
       until: Date.UTC(2018, 9, 26),
     })
@@ -409,7 +409,7 @@ describe('exports', () => {
   })
 
   test('with any byte changed do not verify', async () => {
-    const { text } = await exported(made.vault, {
+    const { text } = await exportAll(made.vault, {
       since: Date.UTC(2018, 9, 20),
       until: Date.UTC(2018, 9, 22),
     })
@@ -431,12 +431,12 @@ describe('exports', () => {
   }, 120_000)
 
   test('belong to one key', async () => {
-    const { text } = await exported(made.vault, october)
-    const other = await filled(1)
+    const { text } = await exportAll(made.vault, october)
+    const other = await makeFilled(1)
     expect(await codeOf(check(text, (await other.vault.trail()).pubkey()))).toBe('tampered')
     for (const key of ['', 'x', pubkey.slice(0, -2), pubkey.replace(/\+[0-9a-f]/, '+g')])
       expect(await codeOf(check(text, key)), key).toBe('usage')
-    // The same vault's name over another key.
+    // A verifier key with this vault's name and another public key.
     const { signerOf, encodeVerifier } = await import('../../src/vault/note.ts')
     expect(
       await codeOf(
@@ -451,7 +451,7 @@ describe('exports', () => {
       head: 'seq\n',
       rows: (events) => events.map(({ seq }) => `${seq}\n`).join(''),
     }
-    const { text, summary } = await exported(made.vault, { ...october, path: 'a/b/K' }, csv)
+    const { text, summary } = await exportAll(made.vault, { ...october, path: 'a/b/K' }, csv)
     expect(text.split('\n').length).toBe(summary.shown + 2)
     expect(await check(text, pubkey, summary.note)).toMatchObject({
       format: 'csv',
@@ -460,7 +460,7 @@ describe('exports', () => {
     })
     expect(await codeOf(check(`${text} `, pubkey, summary.note))).toBe('tampered')
     expect(
-      await codeOf(check(text, pubkey, (await exported(made.vault, october)).summary.note)),
+      await codeOf(check(text, pubkey, (await exportAll(made.vault, october)).summary.note)),
     ).toBe('tampered')
     expect(await codeOf(check(text, pubkey))).toBe('tampered')
     expect(
@@ -503,7 +503,7 @@ describe('pruning', () => {
     pause: () => Promise.resolve(),
     dryRun: false,
   }
-  /** Events 2 to 152 are from before June; the first one says today. */
+  /** A vault whose events 1 to 152 are from before June. */
   async function old(days = 200): Promise<Made> {
     const { clock, ...made } = await makeVault()
     made.vault.close()
@@ -568,24 +568,25 @@ describe('pruning', () => {
   test('leaves exports that say where they begin', async () => {
     const { vault } = await old()
     const trail = await vault.trail()
-    const whole = (await exported(vault)).text
+    const whole = (await exportAll(vault)).text
     const may = { since: Date.UTC(2018, 4, 1), until: before - 1 }
-    const earlier = (await exported(vault, may)).text
+    const earlier = (await exportAll(vault, may)).text
     await trail.prune(options)
     expect(await check(whole, trail.pubkey())).toMatchObject({ from: 0, to: 201 })
     expect(await check(earlier, trail.pubkey())).toMatchObject({ shown: 31 })
-    expect(await check((await exported(vault)).text, trail.pubkey())).toMatchObject({
+    expect(await check((await exportAll(vault)).text, trail.pubkey())).toMatchObject({
       from: 152,
       to: 202,
       shown: 50,
     })
-    const { text, summary } = await exported(vault, may)
+    const { text, summary } = await exportAll(vault, may)
     expect(summary).toMatchObject({ from: 152, to: 152, shown: 0, pruned: 152 })
     expect(await check(text, trail.pubkey())).toMatchObject({ shown: 0, from: 152 })
-    // A range that is pruned in part.
+    // Part of this range is pruned.
     expect(
       await check(
-        (await exported(vault, { since: Date.UTC(2018, 4, 1), until: Date.UTC(2018, 5, 10) })).text,
+        (await exportAll(vault, { since: Date.UTC(2018, 4, 1), until: Date.UTC(2018, 5, 10) }))
+          .text,
         trail.pubkey(),
       ),
     ).toMatchObject({ from: 152 })
@@ -638,7 +639,7 @@ describe('pruning', () => {
       const reader = other.auditEvents({}, order)[Symbol.asyncIterator]()
       await reader.next()
       await (await made.vault.trail()).prune({ ...options, before: START + 100 * DAY })
-      // A page was read already; the next pass over the file sees stubs.
+      // One page has been read by now; the next pass over the file sees stubs.
       const rest = async (): Promise<void> => {
         for (let step = await reader.next(); step.done !== true; step = await reader.next());
       }
@@ -668,8 +669,8 @@ describe('pruning', () => {
     expect(await bad()).toBe(100)
     edit(file, 'INSERT INTO audit(i,b) VALUES(100,?)', stub)
     expect(await bad()).toBeNull()
-    // A stub in place of an event that is not pruned: its hashes fit, its content would
-    // be gone.
+    // A stub replaces an event that is not pruned. Its hashes fit, but the event's
+    // content would be gone.
     const young = rawRow(file, 160)
     const { hash } = await import('../../src/vault/sodium.ts')
     edit(
@@ -680,7 +681,8 @@ describe('pruning', () => {
     expect(await bad()).toBe(160)
     expect(await codeOf(all(vault.auditEvents({})))).toBe('tampered')
     edit(file, 'UPDATE audit SET b=? WHERE i=160', young)
-    // All stubs gone: the events are proven still, checkpoints older than that no longer.
+    // Without the stubs the events are still proven, but checkpoints from before them
+    // fail.
     edit(file, 'DELETE FROM audit WHERE i<=152')
     expect(await bad()).toBeNull()
     expect(await trail.verify(anchor)).toMatchObject({ ok: true, anchored: true })

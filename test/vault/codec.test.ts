@@ -59,7 +59,7 @@ const { record } = fc.letrec((tie) => ({
   ),
 }))
 
-/** Secrets as something that `toEqual` looks into. */
+/** Turns secrets into plain objects that `toEqual` can compare. */
 function shown(value: unknown): unknown {
   if (value instanceof Secret) return { secret: [...value.bytes()] }
   if (Array.isArray(value)) return value.map(shown)

@@ -1,7 +1,4 @@
-/**
- * Backups, what is restored from them, full verification, and what is saved from a
- * damaged vault.
- */
+/** Backups, restoring, full verification, and salvage of a damaged vault. */
 import { existsSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import Database from 'better-sqlite3'
@@ -40,7 +37,7 @@ interface Filled {
   open(file?: string): Promise<Vault>
 }
 
-async function filled(count = 12): Promise<Filled> {
+async function makeFilled(count = 12): Promise<Filled> {
   const home = scratch()
   const file = join(home, 'vault.db')
   const stateDir = join(home, 'state')
@@ -86,7 +83,7 @@ async function filled(count = 12): Promise<Filled> {
   }
 }
 
-/** Everything in a vault, in words. */
+/** The whole content of a vault, in a form that can be compared. */
 async function contents(vault: Vault): Promise<unknown> {
   const secrets = (await all(vault.secrets())).toSorted((a, b) => (a.path < b.path ? -1 : 1))
   const values = []
@@ -110,7 +107,7 @@ const leftovers = (file: string): readonly string[] =>
 
 describe('a backup', () => {
   test('holds everything, is private, knows that it is a copy, and leaves nothing else', async () => {
-    const { file, open } = await filled()
+    const { file, open } = await makeFilled()
     const target = join(dirname(file), 'out', 'backup.db')
     const vault = await open()
     const made = await (await vault.care()).backup(target, proveCopy)
@@ -124,13 +121,13 @@ describe('a backup', () => {
     await copy.transact((tx) => tx.putDoc('written', 1))
     expect((await (await copy.care()).verify({ deep: true })).problems).toEqual([])
     copy.close()
-    // The vault itself is what it was.
+    // The vault itself has not changed.
     expect(await vault.standing()).toMatchObject({ trusted: true })
     vault.close()
   })
 
   test('is made while others write, and is one of their states', async () => {
-    const { file, open } = await filled(2)
+    const { file, open } = await makeFilled(2)
     const vault = await open()
     const writer = await open()
     let n = 0
@@ -167,7 +164,7 @@ describe('a backup', () => {
   })
 
   test('never takes the place of anything, itself included', async () => {
-    const { file, open } = await filled(1)
+    const { file, open } = await makeFilled(1)
     const vault = await open()
     const care = await vault.care()
     const other = `${file}.other`
@@ -182,7 +179,7 @@ describe('a backup', () => {
   })
 
   test('where nothing can be written: exit 16, nothing is left', async () => {
-    const { file, open } = await filled(1)
+    const { file, open } = await makeFilled(1)
     const vault = await open()
     expect(await codeOf((await vault.care()).backup('/proc/rotate/backup.db', proveCopy))).toBe(
       'not-writable',
@@ -192,7 +189,7 @@ describe('a backup', () => {
   })
 
   test('one that does not verify is thrown away', async () => {
-    const { file, open } = await filled(3)
+    const { file, open } = await makeFilled(3)
     const vault = await open()
     const target = `${file}.bad`
     const spoil = async (copy: string, key: Secret) => {
@@ -215,7 +212,7 @@ describe('a backup', () => {
 
 describe('restoring', () => {
   test('brings everything back, marked as a copy, on record, and newer marks of that place count no more', async () => {
-    const { file, open, stateDir } = await filled()
+    const { file, open, stateDir } = await makeFilled()
     const vault = await open()
     const backup = `${file}.backup`
     await (await vault.care()).backup(backup, proveCopy)
@@ -239,7 +236,7 @@ describe('restoring', () => {
   })
 
   test('a backup that was changed, is cut short or belongs to another key is refused', async () => {
-    const { file, open, stateDir } = await filled(3)
+    const { file, open, stateDir } = await makeFilled(3)
     const vault = await open()
     const backup = `${file}.backup`
     await (await vault.care()).backup(backup, proveCopy)
@@ -270,7 +267,7 @@ describe('restoring', () => {
   })
 })
 
-/** Damage, as SQL; `problems`: what a check must say. */
+/** Each row: a name, the damage as SQL, and the problem that a check must report. */
 const damage: readonly (readonly [string, string, RegExp])[] = [
   [
     'an object changed',
@@ -305,7 +302,7 @@ function spoil(file: string, sql: string): void {
 
 describe('a full verification', () => {
   test('of a sound vault finds nothing, shallow and deep', async () => {
-    const { open } = await filled()
+    const { open } = await makeFilled()
     const vault = await open()
     for (const deep of [false, true])
       expect(await (await vault.care()).verify({ deep })).toMatchObject({
@@ -318,9 +315,9 @@ describe('a full verification', () => {
   })
 
   test.each(damage)('finds %s, and goes on after it', async (_name, sql, expected) => {
-    const { file, open } = await filled()
+    const { file, open } = await makeFilled()
     const vault = await open()
-    // What was verified in this process before must not hide it.
+    // Nodes that this process has verified before must not hide the damage.
     await contents(vault)
     spoil(file, sql)
     for (const deep of [false, true]) {
@@ -332,13 +329,13 @@ describe('a full verification', () => {
   })
 
   test('finds what only SQLite can see', async () => {
-    const { file, open } = await filled()
+    const { file, open } = await makeFilled()
     const vault = await open()
     vault.close()
     const db = new Database(file)
     const pages = Number(db.pragma('page_count', { simple: true }))
     db.close()
-    // The second page of a table that points to nowhere: rows of other buckets are fine.
+    // The last page of the file is overwritten with zeros.
     expect(pages).toBeGreaterThan(5)
     const bytes = readFileSync(file)
     bytes.fill(0, 4096 * (pages - 1), 4096 * pages)
@@ -355,7 +352,7 @@ describe('salvage', () => {
     ['the state root lost', 'UPDATE head SET b=zeroblob(10) WHERE i=2', /./] as const,
     ['a trigger added', 'CREATE TRIGGER t AFTER INSERT ON obj BEGIN SELECT 1; END', /./] as const,
   ])('after %s keeps everything that authenticates', async (name, sql) => {
-    const { file, open, ids } = await filled()
+    const { file, open, ids } = await makeFilled()
     const target = `${file}.salvaged`
     spoil(file, sql)
     const saved = await salvageVault({ file, target, unlock, clock, random, entry })
@@ -383,13 +380,13 @@ describe('salvage', () => {
     expect((await vault.due(6000)).ids.length).toBeGreaterThanOrEqual(lostObject ? 5 : 6)
     await vault.transact((tx) => tx.putDoc('works', true))
     vault.close()
-    // The other unlocker opens it as well.
+    // The other unlocker opens the salvaged vault, too.
     const recovery = { kind: 'recovery', key: new Secret(new Uint8Array(20)) } as const
     ;(await openVault({ file: target, unlock: recovery, clock, random })).close()
   })
 
   test('keeps what proves a pruned part of the audit trail', async () => {
-    const { file, open } = await filled(6)
+    const { file, open } = await makeFilled(6)
     const vault = await open()
     const pause = (): Promise<void> => Promise.resolve()
     const date = clock.now() + 1
@@ -414,7 +411,7 @@ describe('salvage', () => {
   })
 
   test('says which value is lost, and never overwrites', async () => {
-    const { file } = await filled(3)
+    const { file } = await makeFilled(3)
     const db = new Database(file)
     const rows = db.prepare('SELECT i FROM obj').pluck().all() as number[]
     db.close()
@@ -440,7 +437,7 @@ describe('salvage', () => {
 
 describe('a value read past the verification', () => {
   test('comes from a vault that does not verify, as long as its own rows do', async () => {
-    const { file, open, ids } = await filled(3)
+    const { file, open, ids } = await makeFilled(3)
     spoil(file, 'DELETE FROM node; UPDATE head SET b=zeroblob(10) WHERE i=2')
     expect(await codeOf(open())).toBe('tampered')
     const { reader, close } = await openUnverified({ file, unlock })

@@ -1,6 +1,6 @@
 /**
- * A vault of every released format is kept and must open for ever. Format 1 is the only
- * one so far.
+ * A vault of every released format is kept and must always open. Format 1 is the only one
+ * so far.
  */
 import { copyFileSync } from 'node:fs'
 import { join } from 'node:path'

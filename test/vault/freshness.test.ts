@@ -37,7 +37,7 @@ interface Place {
     readonly freshness?: 'report'
     readonly readonly?: boolean
   }): Promise<Vault>
-  /** So many commits; every second one with an audit row. */
+  /** Makes a number of commits, every second one with an audit row. */
   commits(count: number, vault?: Vault): Promise<void>
   marks(): string
 }
@@ -82,7 +82,7 @@ async function place(): Promise<Place> {
   }
 }
 
-/** More audit events than are chained at opening, in one commit. */
+/** Writes more audit events, in one commit, than opening a vault chains. */
 async function manyEvents(vault: Vault): Promise<void> {
   await vault.transact((tx) => {
     for (let n = 0; n < 300; n++) tx.audit(anEntry('a/b', { metadata: { n } }))
@@ -154,7 +154,7 @@ describe('a vault in its place', () => {
     await at.commits(2)
     copyFileSync(at.file, `${at.file}.fork`)
     await at.commits(seen)
-    // Somebody with a copy of file and key went on elsewhere.
+    // Somebody with a copy of the file and the key has made commits elsewhere.
     const elsewhere = join(at.stateDir, 'elsewhere')
     const fork = await at.open({ file: `${at.file}.fork`, stateDir: elsewhere })
     await at.commits(forked, fork)
@@ -173,8 +173,8 @@ describe('a vault in its place', () => {
     await at.commits(2)
     copyFileSync(at.file, `${at.file}.fork`)
     await at.commits(4)
-    // The mark that counts is that of this state; the true vault then goes on, unseen
-    // from here.
+    // The newest mark here is that of this state. The true vault then goes on without
+    // marks being written here.
     const marks = readFileSync(at.marks())
     const seen = (await (await at.open()).auditVerify()).rows
     await at.commits(2)
@@ -206,7 +206,7 @@ describe('a vault in its place', () => {
     await manyEvents(other)
     other.close()
     expect(await standing(at.open())).toMatchObject({ trusted: true, mark: 'fresh' })
-    // The other never vouched for it.
+    // Nobody has vouched for the vault in the other state directory.
     expect(await standing(at.open({ stateDir: join(at.stateDir, 'other') }))).toMatchObject({
       trusted: false,
       mark: 'fresh',
@@ -353,8 +353,8 @@ describe('a damaged mark file', () => {
         trusted: true,
         mark: 'fresh',
       })
-      // A commit number that became smaller is not looked at, because a higher one is
-      // valid.
+      // A record whose commit number became smaller is not checked, because a record with
+      // a higher one is valid.
       if (bit >= 16 * 8) expect(at.warnings, `bit ${bit}`).toHaveLength(1)
     }
   })
@@ -370,7 +370,7 @@ describe('a damaged mark file', () => {
     expect(await codeOf(at.open())).toBe('tampered')
   })
 
-  test('zeros and half a record at the end, as a lost power leaves them, say nothing and do not hide what follows', async () => {
+  test('zeros and half a record at the end, as a power loss leaves them, do not hide what follows', async () => {
     for (const rest of [Buffer.alloc(96), Buffer.alloc(20, 7), Buffer.alloc(47, 255)]) {
       const at = await place()
       appendFileSync(at.marks(), rest)
@@ -448,7 +448,7 @@ describe('several processes', () => {
     }
   }
 
-  test('one that is stopped between its commit and its mark, while four others write: no false alarm, and no roll-back is missed', async () => {
+  test('stopped between its commit and its mark while others write: no false alarm, no roll-back missed', async () => {
     const at = await place()
     // This one stops itself after COMMIT and before the mark.
     const stopped = start(['count', at.file, '1'], {
@@ -467,7 +467,7 @@ describe('several processes', () => {
     copyFileSync(`${at.file}.old`, at.file)
     expect(await codeOf(at.open())).toBe('tampered')
     copyFileSync(`${at.file}.new`, at.file)
-    // Its late mark is a low one.
+    // The mark that it writes late is lower than the others.
     stopped.child.kill('SIGCONT')
     await stopped.ended
     expect(stopped.said()).toContain('done')
@@ -478,8 +478,7 @@ describe('several processes', () => {
 
   test('readers that open again and again while four others write never raise a false alarm', async () => {
     const at = await place()
-    // Again where the machine was so slow that the readers have hardly come to their
-    // turn.
+    // Repeated if the machine was so slow that the readers have hardly run.
     for (let opened = 0; opened <= 20;) {
       const others = Array.from({ length: 4 }, () =>
         start(['race', at.file, '3000'], { STATE_DIR: at.stateDir }),

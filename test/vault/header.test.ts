@@ -149,7 +149,8 @@ describe('the header', () => {
 describe('a sealed row', () => {
   test('opens only for the root key, vault, table, place and epoch it was sealed for', () => {
     const keys = assembleKeys(vault, 1, epochKeys(root), bare)
-    // Everything but the root key (for audit rows: the audit key) is the same.
+    // Another vault's keys, in which only the root key (for audit rows, the audit key)
+    // differs.
     const stranger = assembleKeys(vault, 1, epochKeys(random.bytes(32)), {
       ...bare,
       audit: [{ epoch: 1, key: random.bytes(32) }],

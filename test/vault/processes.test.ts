@@ -1,4 +1,4 @@
-/** Several processes, killed processes, processes without permissions. */
+/** Concurrent processes, killed processes, and processes without permissions. */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import {
   fstatSync,
@@ -71,8 +71,8 @@ function start(
 }
 
 /**
- * The counter, its audit rows and its values agree, and everything verifies. Returns the
- * counter.
+ * Checks that the counter, its audit rows and its values agree and that everything
+ * verifies. Returns the counter.
  */
 async function consistentCount(vault: Vault, name: string): Promise<number> {
   const n = await vault.read(async (reader) => (await reader.doc<number>(name)) ?? 0)
@@ -136,10 +136,10 @@ describe('several processes', () => {
 })
 
 /**
- * A vault as a killed writer leaves it: pages of an unfinished commit in the file, the
- * journal beside it.
+ * Makes a vault as a killed writer leaves it: with pages of an unfinished commit in the
+ * file and the journal beside it.
  */
-async function interrupted(): Promise<{ readonly directory: string; readonly file: string }> {
+async function makeInterrupted(): Promise<{ readonly directory: string; readonly file: string }> {
   const { file, vault } = await makeVault()
   await vault.transact((tx) => tx.putDoc('shared', 'committed'))
   vault.close()
@@ -147,7 +147,7 @@ async function interrupted(): Promise<{ readonly directory: string; readonly fil
   mkdirSync(directory)
   const db = new Database(file)
   db.pragma('journal_mode=TRUNCATE')
-  // A tiny cache makes SQLite write pages to the file before the commit.
+  // With a tiny cache, SQLite writes pages to the file before the commit.
   db.pragma('cache_size=1')
   db.exec('BEGIN IMMEDIATE')
   db.exec('UPDATE obj SET b=zeroblob(9000)')
@@ -180,14 +180,14 @@ const asNobody = isRoot ? { uid: NOBODY } : {}
 
 describe('an interrupted commit', () => {
   test('is undone by the next reader', async () => {
-    const { file } = await interrupted()
+    const { file } = await makeInterrupted()
     const job = start(['read', file, 'shared'])
     await job.ended
     expect(job.lines).toEqual(['"committed"'])
   })
 
   test('is undone by the next writer', async () => {
-    const { file } = await interrupted()
+    const { file } = await makeInterrupted()
     const job = start(['write', file])
     await job.ended
     expect(job.lines).toEqual(['written'])
@@ -197,14 +197,14 @@ describe('an interrupted commit', () => {
   })
 
   test('is undone by a reader that was open already', async () => {
-    const { file } = await interrupted()
+    const { file } = await makeInterrupted()
     const journal = readFileSync(`${file}-journal`)
     const torn = readFileSync(file)
     await start(['read', file, 'shared']).ended
     const open = await openAgain(file, true)
     expect(await open.read((reader) => reader.doc('shared'))).toBe('committed')
-    // Now the other process is killed: bytes written by programs that SQLite does not
-    // know of in this process.
+    // This imitates a writer that is killed now. Other programs write its bytes, because
+    // this process must not open a file that SQLite has open here.
     const script = 'cat "$1" > "$3"; cat "$2" > "$4"'
     writeFileSync(`${file}-a`, torn)
     writeFileSync(`${file}-b`, journal)
@@ -214,7 +214,7 @@ describe('an interrupted commit', () => {
   })
 
   test('does not keep a reader from reading where it may not write, and leaves nothing behind', async () => {
-    const { directory, file } = await interrupted()
+    const { directory, file } = await makeInterrupted()
     const temp = join(scratch(), 'tmp')
     mkdirSync(temp)
     for (let up = temp; up !== '/tmp' && up !== '/'; up = dirname(up)) chmodSync(up, 0o755)
@@ -302,8 +302,9 @@ describe('without permission to write', () => {
     const { file, vault } = await makeVault()
     await vault.transact((tx) => tx.putDoc('a', 1))
     const before = readFileSync(file)
-    // SQLite counts pages, so a limit on pages is a full disk as far as it is concerned.
-    // The pragma lives on the connection, so a second one stands in.
+    // For SQLite, a limit on the number of pages is the same as a full disk. The limit
+    // holds for one connection only, so the test uses a second connection with that
+    // limit.
     vault.close()
     const db = new Database(file)
     db.pragma(`max_page_count=${Number(db.pragma('page_count', { simple: true }))}`)

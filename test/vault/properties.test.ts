@@ -1,6 +1,7 @@
 /**
- * What must hold for any sequence of changes: wake times against brute force, complete
- * lists, constant work, secrecy, nonces.
+ * Properties that hold for any sequence of changes: wake times equal a brute-force
+ * search, lists are complete, the work is constant, nothing is shown in clear, and no
+ * nonce repeats.
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -32,12 +33,12 @@ import {
 
 interface Counted {
   readonly vault: Vault
-  /** Rows asked for and rows written since the last call. */
+  /** The numbers of rows asked for, rows written and reads since the last call. */
   readonly rows: () => { read: number; written: number; reads: number }
 }
 
-/** A vault over a store that counts. */
-async function counted(file: string): Promise<Counted> {
+/** Opens a vault over a store that counts. */
+async function openCounted(file: string): Promise<Counted> {
   const clock = new TestClock()
   const inner = await openSqliteStore(file, { clock, random })
   let counts = { read: 0, written: 0, reads: 0 }
@@ -146,8 +147,8 @@ describe('work', () => {
       const made = await makeVault(file)
       const secrets = await fill(made.vault, size)
       made.vault.close()
-      // Keys are random: now and then two rows of one path lie in the same node, and one
-      // fewer is touched. The most that any of a few secrets takes is what counts.
+      // Because keys are random, now and then two rows of one path lie in the same node
+      // and one fewer is touched. So the highest count of several secrets is compared.
       const most: Record<string, Record<string, number>> = {}
       const count = (what: string, got: Readonly<Record<string, number>>): void => {
         const before = (most[what] ??= {})
@@ -155,7 +156,7 @@ describe('work', () => {
       }
       for (let i = 0; i < 6; i++) {
         const secret = secrets[(size >> 1) + i] ?? aSecret('x')
-        const { vault, rows } = await counted(file)
+        const { vault, rows } = await openCounted(file)
         const value = await vault.read(async (reader) =>
           reader.value((await reader.resolve(secret.path))?.id ?? '', 1),
         )
@@ -166,7 +167,7 @@ describe('work', () => {
         expect((await vault.due(5)).ids).toEqual([])
         count('nothingDue', rows())
         vault.close()
-        const writer = await counted(file)
+        const writer = await openCounted(file)
         await writer.vault.transact(async (tx) => {
           const found = await tx.secret(secret.id)
           if (found !== undefined) await tx.putSecret({ ...found, updatedAt: 7 })
@@ -305,8 +306,8 @@ describe('secrecy', () => {
       if (before !== undefined && before !== text) repeated++
       messages.set(nonce, text)
     }
-    // Two machines cloned from one state: the same keys and the same random bytes, other
-    // changes.
+    // Two machines, cloned from one state, have the same keys and random bytes but make
+    // different changes.
     for (const marker of ['one', 'two']) {
       const file = join(scratch(), 'vault.db')
       const clock = new TestClock()

@@ -1,6 +1,6 @@
 /**
- * A process that rekeys a vault and kills itself after so many commits: `rekey-worker.ts
- * <vault file> <id to remove, or -> <commits>`.
+ * A process that rekeys a vault and kills itself after a number of commits:
+ * `rekey-worker.ts <vault file> <id to remove, or -> <commits>`.
  */
 import { writeSync } from 'node:fs'
 import { Secret } from '../../src/core/secret.ts'

@@ -1,4 +1,7 @@
-/** Rekeying: online, resumable, and final for whoever was removed. */
+/**
+ * A rekey goes on beside other writers, resumes after a kill, and shuts out a removed
+ * holder for good.
+ */
 import { spawnSync } from 'node:child_process'
 import { copyFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -39,7 +42,7 @@ const recovery = new Secret(new Uint8Array(20).fill(3))
 const theirs = aKey(9)
 const clock = new TestClock()
 
-/** Secrets with values, so that there is something to seal anew. */
+/** Writes secrets with values, which a rekey has to seal anew. */
 async function fill(vault: Vault, count: number): Promise<readonly SecretRecord[]> {
   const secrets = Array.from({ length: count }, (_, i) => aSecret(`p/dev/S${i}`))
   for (let at = 0; at < count; at += 50) {
@@ -101,7 +104,7 @@ const head = (file: string, key: bigint): Raw => {
   return found
 }
 
-/** How many sealed rows of each epoch there are, audit rows aside. */
+/** Counts the sealed rows of each epoch, without audit rows. */
 function epochs(file: string): Readonly<Record<number, number>> {
   const counts: Record<number, number> = {}
   for (const { table, key, bytes } of rawRows(file)) {
@@ -136,7 +139,10 @@ async function fourHolders(
   }
 }
 
-/** An unlocked session, with all its keys: what a holder has who wrote them down. */
+/**
+ * Opens a session and returns it with all its keys, which a holder could have written
+ * down.
+ */
 async function sessionOf(file: string, unlock: Unlock): Promise<Session> {
   const session = new Session({
     store: await openSqliteStore(file),
@@ -235,7 +241,7 @@ describe('a rekey', () => {
       const again = await openAgain(copy)
       await expectAll(again, secrets)
       if (commits > 0) {
-        // The write that goes on with it may itself be the last one of a process.
+        // This write also continues the rekey, as long as its share of time lasts.
         await again.transact((tx) => tx.putDoc('next', commits))
         const report = await (await again.keys()).finish(who)
         expect(report.finished).toBe(true)
@@ -258,8 +264,8 @@ describe('a rekey', () => {
     await expectAll(reader, secrets)
     expect(Object.keys(epochs(file))).toEqual(['1', '2'])
     reader.close()
-    // One is enough, unless the machine is so busy that its share of time is over before
-    // it is done.
+    // One writer is enough, unless the machine is so busy that its share of time ends
+    // before the rekey does.
     for (let writers = 0, unfinished = true; unfinished && writers < 20; writers++) {
       const writer = await openAgain(file)
       await writer.transact((tx) => tx.putDoc('x', writers))
@@ -352,7 +358,7 @@ describe('a rekey', () => {
 })
 
 describe('whoever was removed', () => {
-  test('with only the key file at hand: the others still open it after a kill at any commit, the removed one never does', async () => {
+  test('with the key file alone: after a kill at any commit the others open it, the removed one never', async () => {
     const { file, secrets, recipient } = await fourHolders(60)
     const removed: Unlock = { kind: 'key-file', key: theirs }
     const theirView = await open(file, removed)
@@ -398,7 +404,7 @@ describe('whoever was removed', () => {
     removed.close()
   })
 
-  test('can not bring in a state root, header, mid, leaf or object with the old root key, neither during a rekey nor after it', async () => {
+  test('can bring in no state root, header, mid, leaf or object with the old root key, at any time', async () => {
     const { file, recipient } = await fourHolders(40)
     const unlock = { kind: 'key-file', key: aKey(7) } as const
     const spy = await sessionOf(file, { kind: 'key-file', key: theirs })
@@ -424,7 +430,7 @@ describe('whoever was removed', () => {
         target,
         [head(file, 1n)].map((row) => ({ ...row, bytes: old.find(isHeader)?.bytes ?? row.bytes })),
       )
-      // Rows sealed under the old key for their very place, one at a time.
+      // Puts in rows that the old key sealed for the same place, one at a time.
       const rows = rawRows(target).filter(({ table }) => table === 'node' || table === 'obj')
       const oldRows = new Map(old.map((row) => [`${row.table} ${row.key}`, row]))
       let tried = 0
@@ -513,8 +519,8 @@ describe('whoever was removed', () => {
     const keys = await vault.keys()
     await keys.begin(who)
     await keys.finish(who)
-    // A former holder went on with his old copy until it has more commits than the real
-    // one.
+    // A former holder has added commits to his old copy until it has more than the real
+    // vault.
     const fork = await open(copy, unlock)
     for (let i = 0; i < 30; i++) await fork.transact((tx) => tx.putDoc('x', i))
     fork.close()
@@ -558,7 +564,7 @@ test('with a random source that always says the same, no key and nonce ever meet
   const { id } = await keys.add({ kind: 'recipient', publicKey: recipientOf(theirs.bytes()) }, who)
   await keys.begin(who)
   await keys.finish(who)
-  // A clone of the machine goes on from the same state with the same random bytes.
+  // A clone of the machine continues from the same state with the same random bytes.
   copyFileSync(file, `${file}.clone`)
   for (const [n, name] of [file, `${file}.clone`].entries()) {
     const clone = await openVault({ file: name, unlock: own, clock, random: constant })

@@ -1,4 +1,4 @@
-/** Shared by the vault's tests: ports, cheap unlockers, records. */
+/** Helpers of the vault's tests: ports, unlockers with a cheap hash, records. */
 import { webcrypto } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -38,11 +38,11 @@ export interface Made {
   readonly file: string
   readonly vault: Vault
   readonly clock: TestClock
-  /** Opens the same file once more. */
+  /** Opens the same file again. */
   readonly open: (readonly?: boolean) => Promise<Vault>
 }
 
-/** A new vault with one key file. */
+/** Makes a vault with one key file. */
 export async function makeVault(file = join(scratch(), 'vault.db'), key = aKey(7)): Promise<Made> {
   const clock = new TestClock()
   const vault = await createVault({
@@ -78,7 +78,7 @@ export function aSecret(path: string, more: Partial<SecretRecord> = {}): SecretR
   }
 }
 
-/** A secret that wakes at that time. */
+/** A secret whose wake time is that time. */
 export function aScheduled(
   path: string,
   nextAt: number,
@@ -144,14 +144,14 @@ export function aRun(id: string, secret: SecretRecord): RunRecord {
   }
 }
 
-/** All of an async iterable. */
+/** Collects an async iterable. */
 export async function all<T>(items: AsyncIterable<T>): Promise<T[]> {
   const out: T[] = []
   for await (const item of items) out.push(item)
   return out
 }
 
-/** The code of the `RotateError` that this throws. */
+/** Returns the code of the `RotateError` that the action throws. */
 export async function codeOf(action: Promise<unknown> | (() => Promise<unknown>)): Promise<string> {
   try {
     await (typeof action === 'function' ? action() : action)

@@ -1,5 +1,6 @@
 /**
- * Whoever writes the file without a key: every answer is the same as before, or exit 24.
+ * An attacker who can write the file but has no key: every answer of every command is the
+ * same as before, or exit 24.
  */
 import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -24,8 +25,8 @@ import {
 } from './support.ts'
 
 /**
- * Every bit instead of a sample: VAULT_EVERY_BIT=1, or 2/5 for every fifth bit from the
- * second on. All of it takes hours of one core, so its parts can run side by side.
+ * VAULT_EVERY_BIT=1 flips every bit instead of a sample; 2/5 flips every fifth bit from
+ * the second on. All bits take hours of one core, so such parts can run side by side.
  */
 const [part = 0, parts = 1] = (process.env['VAULT_EVERY_BIT'] ?? '').split('/').map(Number)
 const everyBit = part > 0
@@ -64,7 +65,7 @@ const put = (db: Database.Database, { table, key, bytes }: Raw): void => {
   )
 }
 
-/** What each command would answer; an error as its code. */
+/** What each command answers; an error is given by its code. */
 async function answers(file: string, names: readonly string[]): Promise<readonly string[]> {
   let vault: Vault
   try {
@@ -120,8 +121,8 @@ async function answers(file: string, names: readonly string[]): Promise<readonly
 interface Ages {
   readonly directory: string
   /**
-   * Three states of one vault: old → now, and old → fork (another commit with the same
-   * number as the one to `now`).
+   * Three states of one vault: `now` was made from `old` by one commit, and `fork` from
+   * `old` by another commit with the same number.
    */
   readonly old: string
   readonly now: string
@@ -192,9 +193,10 @@ beforeAll(async () => {
 afterAll(() => rmSync(ages.directory, { recursive: true, force: true }))
 
 /**
- * Answers after a change; checks that each is the truth or 24. Returns whether anything
- * was noticed. `root`: the state whose root row was put in. Its answers are then the
- * truth: that is a rollback, and only marks outside the file can show it.
+ * Makes a change to the file and checks that each answer is the truth or exit 24. Returns
+ * whether any answer was 24. If the root row of another state was put in, `root` names
+ * that state, whose answers then count as the truth: that is a rollback, which only marks
+ * outside the file can show.
  */
 async function attack(
   change: (file: string) => void,
@@ -202,8 +204,8 @@ async function attack(
   alsoAllowed: readonly string[] = [],
   root = ages.now,
 ): Promise<boolean> {
-  // One place for all of them: a directory for each would leave a million until the test
-  // ends.
+  // All attacks use one path, because a directory for each would leave a million until
+  // the test ends.
   const file = join(ages.directory, 'attacked')
   for (const rest of ['', '-wal', '-shm', '-journal']) rmSync(`${file}${rest}`, { force: true })
   copyFileSync(ages.now, file)
@@ -364,7 +366,7 @@ describe('an attacker who edits rows', () => {
     vault.close()
   })
 
-  test('anything added to the schema is refused at opening, and at a commit of a vault that was open already', async () => {
+  test('anything added to the schema is refused at opening and at a commit of an open vault', async () => {
     const additions = [
       'CREATE TRIGGER t AFTER INSERT ON audit BEGIN DELETE FROM audit WHERE i = new.i; END',
       'CREATE VIEW v AS SELECT * FROM obj',
@@ -384,7 +386,7 @@ describe('an attacker who edits rows', () => {
 })
 
 describe('an attacker who flips bits', () => {
-  /** A deterministic sample, different for each row. */
+  /** A sample that is the same in each run and different for each row. */
   const chosen = (length: number, count: number): number[] => {
     if (everyBit)
       return Array.from({ length: length * 8 }, (_, i) => i).filter(

@@ -98,7 +98,7 @@ describe('unlockers', () => {
     },
   )
 
-  test('the same key twice is a conflict; the last unlocker and an unknown one are refused; nothing changes', async () => {
+  test('the same key twice, removing the last unlocker or an unknown one: refused, nothing changes', async () => {
     const { file, vault } = await makeVault()
     const keys = await vault.keys()
     const before = (await headerOf(file)).stored
@@ -164,14 +164,14 @@ describe('unlockers', () => {
       stored: root,
     }
     const two = { ...header, stanzas: [{ ...a.stanza, box: b.stanza.box }] }
-    // One entry that two people could open, each to something of its own: the commitment
-    // lets in at most one of them.
+    // A stanza that two people could open, each to another key. The commitment lets in at
+    // most one of them.
     expect(await codeOf(opener({ kind: 'key-file', key: aKey(2) })(two))).toBe('unlock-failed')
     expect(await codeOf(opener({ kind: 'key-file', key: aKey(1) })(two))).toBe('tampered')
     expect(
       (await opener({ kind: 'key-file', key: aKey(2) })({ ...header, stanzas: [b.stanza] })).root,
     ).toEqual(root)
-    // An entry of one kind does not open for the same bytes as another kind.
+    // A stanza of one kind does not open for the same key bytes used as another kind.
     expect(
       await codeOf(
         opener({ kind: 'key-file', key: aKey(2) })({
@@ -239,7 +239,7 @@ describe('the password hash', () => {
     const again = await open(file, unlock, { policy: { memory: 64 * MIB, passes: 3 } })
     expect((await again.keys()).openedBy).toBe(openedBy)
     await again.transact((tx) => tx.putDoc('x', 4))
-    // Each of the two is the higher one.
+    // Memory and passes are each the higher of the two.
     expect(await costs()).toEqual([96, 3])
     again.close()
     const lower = await open(file, unlock)
@@ -247,8 +247,8 @@ describe('the password hash', () => {
     await lower.transact((tx) => tx.putDoc('x', 5))
     expect((await headerOf(file)).stored).toEqual(kept)
     expect((await lower.auditVerify()).ok).toBe(true)
-    // The keyring knows the new wrap: a rekey by somebody else still reaches the
-    // passphrase.
+    // The keyring holds the new wrap, so the passphrase still opens the vault after a
+    // rekey by somebody else.
     const keys = await byKey.keys()
     await keys.begin(who)
     await keys.finish(who)
@@ -275,7 +275,7 @@ describe('recipients', () => {
     expect(() => parseRecipient(`${text}A`)).toThrow(/too long/)
     expect(() => parseRecipient('age1x')).toThrow(/rp1-/)
     expect(() => parseRecipient('rotate-key-1:xyz')).toThrow(/private/)
-    // Points of small order: a box for them could be opened by anybody.
+    // These are points of small order; a box for one could be opened by anybody.
     for (const point of [new Uint8Array(32), new Uint8Array(32).fill(1, 0, 1)])
       expect(() => parseRecipient(formatRecipient(point))).toThrow(/no usable/)
   })
@@ -306,8 +306,7 @@ describe('recipients', () => {
     const theirs = { kind: 'key-file', key: aKey(3) } as const
     const { file, vault } = await makeVault()
     await (await vault.keys()).add(recipient, who)
-    // The holder of the key-file unlocker shares a secret with his vault; he needs no
-    // pin.
+    // A holder with a key-file unlocker shares a secret with the vault and needs no pin.
     ;(await open(file, { kind: 'key-file', key: aKey(7) }, { stateDir: state })).close()
     const pins = (): readonly string[] => {
       try {
@@ -323,7 +322,7 @@ describe('recipients', () => {
     for (let i = 0; i < 3; i++) await keys.begin(who)
     await keys.finish(who)
     ;(await open(file, theirs, { stateDir: state })).close()
-    // Elsewhere, a first opening after a rekey.
+    // On another machine this is a first opening, after a rekey.
     const other = scratch()
     ;(await open(file, theirs, { stateDir: other })).close()
     vault.close()
@@ -338,7 +337,7 @@ describe('recipients', () => {
     expect(await codeOf(open(file, theirs))).toBe('no error')
     copyFileSync(kept, file)
     expect(await codeOf(open(file, theirs, { stateDir: state }))).toBe('no error')
-    // A pin that can't be read is a changed one, not none.
+    // A pin that can't be read counts as a changed one, not as a missing one.
     writeFileSync(join(state, 'pins', pins()[0] ?? ''), 'garbage')
     expect(await codeOf(open(file, theirs, { stateDir: state }))).toBe('tampered')
     const warnings: string[] = []

@@ -1,5 +1,5 @@
 /**
- * A process of its own for the tests of concurrency, kills and permissions:
+ * The separate process for tests of concurrency, kills and permissions:
  * `worker.ts <what> <vault file> [arguments]`.
  */
 import { writeSync } from 'node:fs'
@@ -34,7 +34,7 @@ function open(): Promise<Vault> {
   })
 }
 
-/** One more commit: a counter, a value and an audit row that must agree for ever. */
+/** Makes one commit: a counter, a value and an audit row that must always agree. */
 async function count(vault: Vault, name: string): Promise<number> {
   return vault.transact(async (tx) => {
     const n = ((await tx.doc<number>(name)) ?? 0) + 1
@@ -53,7 +53,7 @@ async function count(vault: Vault, name: string): Promise<number> {
   })
 }
 
-/** Stops this process where its first mark is about to be written. */
+/** Stops this process at the moment before its first mark is written. */
 if (process.env['STOP_BEFORE_MARK'] !== undefined) {
   const raise = Marks.prototype.raise
   Marks.prototype.raise = function (...given) {
@@ -63,7 +63,7 @@ if (process.env['STOP_BEFORE_MARK'] !== undefined) {
 }
 
 const jobs: Readonly<Record<string, () => Promise<void>>> = {
-  /** So many commits on one shared counter. */
+  /** Makes a number of commits on one shared counter. */
   async count() {
     const vault = await open()
     say('ready')
@@ -71,7 +71,7 @@ const jobs: Readonly<Record<string, () => Promise<void>>> = {
     vault.close()
     say('done')
   },
-  /** As many commits as fit into so many milliseconds. */
+  /** Makes as many commits as fit into a number of milliseconds. */
   async race() {
     const vault = await open()
     say('ready')
@@ -87,12 +87,12 @@ const jobs: Readonly<Record<string, () => Promise<void>>> = {
     vault.close()
     say(JSON.stringify({ commits, slowest }))
   },
-  /** Commits for ever, naming each after it is durable. */
+  /** Commits for ever, and prints each commit's number once it is durable. */
   async endless() {
     const vault = await open()
     for (;;) say(String(await count(vault, rest[0] ?? 'mine')))
   },
-  /** Reads a document, as another user perhaps. */
+  /** Reads a document; tests run this as another user, too. */
   async read() {
     const vault = await open()
     say(JSON.stringify(await vault.read((reader) => reader.doc(rest[0] ?? 'shared'))))
@@ -105,7 +105,7 @@ const jobs: Readonly<Record<string, () => Promise<void>>> = {
     vault.close()
     say('written')
   },
-  /** Takes its own lock and a named one, and stays. */
+  /** Takes its own lock and a named one, and holds them until it is killed. */
   async lock() {
     const locks = createLocks(file, random)
     say(JSON.stringify([await locks.own(), (await locks.tryNamed('run-due')) !== undefined]))
