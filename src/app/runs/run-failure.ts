@@ -23,7 +23,7 @@ export function failureOf(run: RunRecord, secret: SecretRecord): RotateError | u
   const failure = lastFailure(run)
   const state = stateOf(run)
   const why =
-    failure === undefined ? inWords(run, state) : `step ${failure.step}: ${failure.failure.message}`
+    failure === undefined ? inWords(run, state) : `step ${failedSteps(run, failure)}`
   const current = currentVersion(secret)
   const hints = failure?.failure.hints.join('; ') ?? ''
   const details = {
@@ -148,6 +148,16 @@ export function failureOf(run: RunRecord, secret: SecretRecord): RotateError | u
     details,
     runId: run.id,
   })
+}
+
+/** The step that stopped a run, together with those of other targets that failed too. */
+function failedSteps(
+  run: RunRecord,
+  { step, failure }: NonNullable<ReturnType<typeof lastFailure>>,
+): string {
+  const own = `${step}: ${failure.message}`
+  const all = stoppedBy(run)
+  return all?.endsWith(`; ${own}`) === true ? all : own
 }
 
 /**
