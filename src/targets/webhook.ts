@@ -10,6 +10,7 @@
  * `version` is null and `values` is empty; such a call has an id of its own each time,
  * because an id that came before would be dropped. By contract a repetition is harmless.
  */
+import { createHash } from 'node:crypto'
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
 import type { AdapterContext } from '../core/provider.ts'
@@ -43,6 +44,7 @@ export default defineTarget({
   told: true,
   settlesAfterMs: ({ settlesAfter }) => settlesAfterOf(settlesAfter),
   describe: ({ url }) => new URL(url).host,
+  whole: ({ url }) => wholeOf(new URL(url)),
   open: (config, context) =>
     Promise.resolve({
       // There is no call without an effect; what can be known is that the address is
@@ -60,6 +62,12 @@ export default defineTarget({
       close: () => Promise.resolve(),
     }),
 })
+
+/** A query may hold a token, so only its digest is kept. */
+function wholeOf({ origin, pathname, search }: URL): string {
+  if (search === '') return `${origin}${pathname}`
+  return `${origin}${pathname}?${createHash('sha256').update(search).digest('hex').slice(0, 16)}`
+}
 
 async function deliver(
   config: Options,
