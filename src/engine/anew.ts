@@ -122,7 +122,7 @@ async function about(
   path: string,
 ): Promise<(AboutTarget & { readonly places: readonly string[] }) | undefined> {
   try {
-    return await answered(async () => ({
+    return await callAdapter(async () => ({
       ...(await ports.adapters.aboutTarget(spec)),
       places: await ports.adapters.placesOf(spec, path),
     }))

@@ -24,6 +24,8 @@ import { commit, type Loaded, loadRun, runAudit } from './journal.ts'
 import { AGAIN, canGoBack, KEEPS_OLD, openConditions, type RunState, stateOf } from './machine.ts'
 import { withoutLate } from './late-calls.ts'
 import { recordNeeds } from './needs.ts'
+import { byPlace, type Places, waitsOf } from './open-writes.ts'
+import { placesByKey } from './places.ts'
 import { defaultGrace } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
 import { pickDefined } from '../core/defined.ts'
@@ -76,7 +78,11 @@ export async function begin(
   const seen = await ports.vault.read((reader) => reader.secret(secretId))
   const ref = seen?.schedule?.provider ?? null
   const traits = ref === null ? undefined : await ports.adapters.traits(ref)
-  return claimSecret(ports, secretId, async (tx, secret) => {
+  return claimSecret(ports, secretId, async (tx, found) => {
+    const waits = found.openWrites !== undefined || found.unsettled !== undefined
+    const targets = waits ? (found.schedule?.targets ?? []) : []
+    const places = await placesByKey(ports, targets, found.path)
+    const secret = byPlace(found, places)
     if (secret.openRun !== undefined) {
       // Thrown inside the transaction, so that no claim stays behind.
       if (options.supplied !== undefined || options.toVersion !== undefined)
@@ -87,7 +93,7 @@ export async function begin(
       throw otherPlan(secret.path)
     const at = ports.clock.now()
     const id = newId('run', at, ports.random)
-    const { plan, version } = planOf(ports, secret, ref, traits, options, id, at)
+    const { plan, version } = planOf(ports, secret, ref, traits, options, id, at, places)
     const run: RunRecord = {
       id,
       secretId,
@@ -179,6 +185,7 @@ function planOf(
   options: BeginOptions,
   runId: string,
   at: number,
+  places: Places,
 ): { plan: RunPlan; version: { record: VersionRecord; fields: Fields } | undefined } {
   const { schedule } = secret
   const source =
@@ -216,7 +223,7 @@ function planOf(
     ...(schedule === undefined ? {} : { due: datesOf(schedule) }),
     emergency,
     ...(options.recovers === undefined ? {} : { recovers: true as const }),
-    ...pickDefined({ unsettled: secret.unsettled }),
+    ...pickDefined({ unsettled: waitsOf(secret, places, at) }),
     ...(source === 'provider' && traits?.settlesAfterMs !== undefined
       ? { settlesAfterMs: traits.settlesAfterMs }
       : {}),

@@ -16,6 +16,7 @@ import { versionOf, withVersion } from '../core/model.ts'
 import type { Credential } from '../core/provider.ts'
 import { busy, withoutClaim } from './claim.ts'
 import { lostClaim } from './journal.ts'
+import type { Edit } from './open-writes.ts'
 import { retryPause } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
 import { credentialOf } from './session.ts'
@@ -58,6 +59,8 @@ interface Besides {
    * Our last write to the target of this key; `written: undefined` removes the record.
    */
   readonly written?: { readonly key: string; readonly written: Written | undefined }
+  /** What is known of writes to targets. */
+  readonly writes?: Edit | undefined
 }
 
 /** What a commit of the next step records besides the step. */
@@ -120,7 +123,7 @@ export class Ending {
   async amend(
     edit: (version: VersionRecord, retirement: Retirement) => VersionRecord,
     row: Row,
-    { giveBack = false, written }: Besides = {},
+    { giveBack = false, written, writes }: Besides = {},
   ): Promise<void> {
     const { ports, n } = this
     const own = await ports.locks.own()
@@ -135,7 +138,8 @@ export class Ending {
       const edited = withVersion(secret, n, (before) => edit(before, retirement))
       const noted =
         written === undefined ? edited : withWritten(edited, written.key, written.written)
-      await tx.putSecret(giveBack ? withoutClaim(noted) : noted)
+      const known = writes?.(noted) ?? noted
+      await tx.putSecret(giveBack ? withoutClaim(known) : known)
       tx.audit({
         ...row,
         path: secret.path,
@@ -218,6 +222,23 @@ export class Ending {
       },
     )
     return heldResult(seen, this.ports.clock.now(), message, true)
+  }
+
+  /** Commits that nothing may be ended before this date, which comes by itself. */
+  async wait(until: number, why: string, targets: string): Promise<RetireResult> {
+    const seen = await this.look()
+    await this.amend(
+      (before, retirement) => ({
+        ...before,
+        retirement: { ...retirement, retryAt: until, lastError: why.slice(0, 300) },
+      }),
+      {
+        action: 'target_updated',
+        status: 'pending',
+        metadata: { target: targets, waits_until: new Date(until).toISOString() },
+      },
+    )
+    return heldResult(seen, this.ports.clock.now(), why, true)
   }
 
   /** Commits that the provider can end the version from now on. */

@@ -391,6 +391,13 @@ function unsettled(
   )
 }
 
+/** Has an operator given up what this target holds? */
+export function wasGivenUp(state: Pick<RunState, 'steps'>, key: string): boolean {
+  return ['restore', 'deliver', 'deploy', 'refresh', 'settle'].some(
+    (kind) => state.steps[`${kind}:${key}`]?.waived === true,
+  )
+}
+
 /** All steps of a run in this direction, in order. */
 function stepsOf(
   plan: RunPlan,

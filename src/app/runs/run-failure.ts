@@ -22,8 +22,7 @@ export function failureOf(run: RunRecord, secret: SecretRecord): RotateError | u
   if (run.status === 'success') return undefined
   const failure = lastFailure(run)
   const state = stateOf(run)
-  const why =
-    failure === undefined ? inWords(run, state) : `step ${failedSteps(run, failure)}`
+  const why = failure === undefined ? inWords(run, state) : `step ${failedSteps(run, failure)}`
   const current = currentVersion(secret)
   const hints = failure?.failure.hints.join('; ') ?? ''
   const details = {
