@@ -192,6 +192,34 @@ export interface Written {
   readonly deliveredAt?: number
 }
 
+/**
+ * A write to a place outside this machine that was given up, or whose process has died,
+ * and that may still be carried out over what stands there by then.
+ */
+export interface OpenWrite {
+  /** One of the places of a target, which keeps it whatever its schedule calls it. */
+  readonly place: string
+  /** The version whose value it brings; left out where that is not known. */
+  readonly version?: number
+  /** The version that it brings beside that one. */
+  readonly beside?: number
+  /** Until then. Left out while its outcome is not known to anybody: it is going on. */
+  readonly until?: number
+  /**
+   * It is going on; for so long it may still be carried out once its process is gone, in
+   * milliseconds.
+   */
+  readonly goesOnMs?: number
+  /** Nobody knows what became of it, and nothing was written there since. */
+  readonly lost?: true
+  /** An operator gave the target up: nobody looks what it has become. */
+  readonly left?: true
+  /** How often what it should hold could not be put there after the date. */
+  readonly failures?: number
+  /** Not looked after again before this. */
+  readonly lookAt?: number
+}
+
 export interface CheckSpec {
   readonly key: string
   readonly type: string
@@ -311,9 +339,10 @@ export interface SecretRecord {
   readonly late?: readonly LateCall[]
   /** Our last write, by target key. */
   readonly written?: Readonly<Record<string, Written>>
+  readonly openWrites?: readonly OpenWrite[]
   /**
-   * By target key: until when a write of an earlier run, which was given up, may still be
-   * carried out.
+   * By target key, of programs before `openWrites`: until when a write of an earlier run,
+   * which was given up, may still be carried out.
    */
   readonly unsettled?: Readonly<Record<string, number>>
   readonly claim?: Claim

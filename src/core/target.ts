@@ -117,10 +117,14 @@ export interface TargetSpecDefinition<C extends z.ZodType> {
    */
   place?(config: z.output<C>): string
   /**
-   * Every place that a value with this name overwrites, each in one spelling, so that two
-   * configurations share a place exactly if one would overwrite what the other has
-   * written. Makes no call. Absent where names are not places (a target that is only
-   * told).
+   * The whole place in one spelling and without a value, where `slots` is left out and
+   * `describe` says less: an undo goes only where the same stands here.
+   */
+  whole?(config: z.output<C>): string
+  /**
+   * Everything that a value with this name is written over, each under one spelling: the
+   * same for two configurations only if one would overwrite what the other has written.
+   * Asks nobody. Left out where names are not places (a target that is only told).
    */
   slots?(config: z.output<C>, name: string, path: string): readonly string[]
   /**
@@ -165,6 +169,7 @@ export interface Target {
   deploys(config: unknown): boolean
   readonly told: boolean
   place(config: unknown): string | undefined
+  whole(config: unknown): string
   slots(config: unknown, name: string, path: string): readonly string[]
   readonly nameIn: string | undefined
   nameFault(name: string): string | undefined
@@ -193,6 +198,10 @@ export function defineTarget<C extends z.ZodType>(spec: TargetSpecDefinition<C>)
         : (spec.deploys ?? false),
     told: spec.told ?? false,
     place: (config) => spec.place?.(config as z.output<C>),
+    whole: (config) =>
+      spec.whole?.(config as z.output<C>) ??
+      spec.place?.(config as z.output<C>) ??
+      spec.describe(config as z.output<C>),
     slots: (config, name, path) => spec.slots?.(config as z.output<C>, name, path) ?? [],
     nameIn: spec.nameIn,
     nameFault: (name) => spec.nameFault?.(name),

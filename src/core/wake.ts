@@ -28,6 +28,9 @@ export function nextWorkAt(secret: SecretRecord): number | null {
     if (retirement !== undefined)
       at(Math.max(retirement.deleteAfter ?? retirement.notBefore, retirement.retryAt ?? 0))
   }
+  if (secret.openRun === undefined)
+    for (const { until, goesOnMs, lookAt } of secret.openWrites ?? [])
+      at(goesOnMs === undefined ? Math.max(until ?? 0, lookAt ?? 0) : 0)
   for (const stray of secret.strays)
     at(Math.max(stray.suspendedAt === undefined ? 0 : stray.deleteAfter, stray.retryAt ?? 0))
   return Number.isFinite(next) ? next : null
@@ -54,10 +57,12 @@ function inGrace(secret: SecretRecord): boolean {
  * whose value was lost, or a rotation? There is no work until then, but every `run-due`
  * says that it is still open.
  */
-function waitsInBackOff({ deletedAt, schedule, versions, strays }: SecretRecord): boolean {
+function waitsInBackOff(secret: SecretRecord): boolean {
+  const { deletedAt, schedule, versions, strays, openWrites } = secret
   return (
     versions.some(({ retirement }) => (retirement?.failures ?? 0) > 0) ||
     strays.some(({ failures }) => failures > 0) ||
+    (openWrites ?? []).some(({ failures = 0 }) => failures > 0) ||
     (deletedAt === undefined && schedule?.status === 'active' && schedule.failures > 0)
   )
 }

@@ -82,13 +82,18 @@ async function placesOf(
   now: TargetSpec,
   run: RunRecord,
 ): Promise<'same' | 'unknown' | { readonly then: string; readonly now: string }> {
-  const today = await about(ports, now)
+  const today = await about(ports, now, run.path)
   if (today === undefined) return 'unknown'
-  const before = await about(ports, then)
-  // A configuration that could never be used has written nowhere.
+  const before = await about(ports, then, run.path)
+  // What could never be used has written nowhere.
   const same =
-    before === undefined || before.where === today.where || (before.told && !heard(run, then.key))
-  if (!same) return { then: before.where, now: today.where }
+    before === undefined ||
+    before.places.join('\n') === today.places.join('\n') ||
+    (before.told && !heard(run, then.key))
+  if (!same)
+    return before.where === today.where
+      ? { then: before.places.join(', '), now: today.places.join(', ') }
+      : { then: before.where, now: today.where }
   const names = (spec: TargetSpec): string => JSON.stringify([spec.names, spec.previous ?? {}])
   return names(then) === names(now) ? 'same' : { then: namesIn(then), now: namesIn(now) }
 }
@@ -111,9 +116,16 @@ function heard(run: RunRecord, key: string): boolean {
   return may || isOpen(stateOf(run).writes, key)
 }
 
-async function about(ports: EnginePorts, spec: TargetSpec): Promise<AboutTarget | undefined> {
+async function about(
+  ports: EnginePorts,
+  spec: TargetSpec,
+  path: string,
+): Promise<(AboutTarget & { readonly places: readonly string[] }) | undefined> {
   try {
-    return await callAdapter(() => ports.adapters.aboutTarget(spec))
+    return await callAdapter(async () => ({
+      ...(await ports.adapters.aboutTarget(spec)),
+      places: await ports.adapters.placesOf(spec, path),
+    }))
   } catch (thrown) {
     if (thrown instanceof AdapterError) return undefined
     throw thrown

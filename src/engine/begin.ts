@@ -25,6 +25,8 @@ import { commit, type Loaded, loadRun, runAudit } from './journal.ts'
 import { AGAIN, canGoBack, KEEPS_OLD, openConditions, type RunState, stateOf } from './machine.ts'
 import { withoutLate } from './late-calls.ts'
 import { recordNeeds } from './needs.ts'
+import { byPlace, type Places, waitsOf } from './open-writes.ts'
+import { placesByKey } from './places.ts'
 import { defaultGrace } from './policy.ts'
 import { fieldNames } from './session.ts'
 import type { EnginePorts } from './ports.ts'
@@ -79,7 +81,11 @@ export async function begin(
   const ref = seen?.schedule?.provider ?? null
   const traits = ref === null ? undefined : await ports.adapters.traits(ref)
   const held = seen === undefined ? undefined : await fieldNames(ports, seen)
-  return claimSecret(ports, secretId, async (tx, secret) => {
+  return claimSecret(ports, secretId, async (tx, found) => {
+    const waits = found.openWrites !== undefined || found.unsettled !== undefined
+    const targets = waits ? (found.schedule?.targets ?? []) : []
+    const places = await placesByKey(ports, targets, found.path)
+    const secret = byPlace(found, places)
     if (secret.openRun !== undefined) {
       // Thrown inside the transaction, so that no claim stays behind.
       if (options.supplied !== undefined || options.toVersion !== undefined)
@@ -90,7 +96,7 @@ export async function begin(
       throw otherPlan(secret.path)
     const at = ports.clock.now()
     const id = newId('run', at, ports.random)
-    const { plan, version } = planOf(ports, secret, ref, traits, options, id, at, held)
+    const { plan, version } = planOf(ports, secret, ref, traits, options, id, at, held, places)
     const run: RunRecord = {
       id,
       secretId,
@@ -183,6 +189,7 @@ function planOf(
   runId: string,
   at: number,
   held: readonly string[] | undefined,
+  places: Places,
 ): { plan: RunPlan; version: { record: VersionRecord; fields: Fields } | undefined } {
   const { schedule } = secret
   const source =
@@ -220,7 +227,7 @@ function planOf(
     ...(schedule === undefined ? {} : { due: datesOf(schedule) }),
     emergency,
     ...(options.recovers === undefined ? {} : { recovers: true as const }),
-    ...pickDefined({ unsettled: secret.unsettled }),
+    ...pickDefined({ unsettled: waitsOf(secret, places, at) }),
     ...(source === 'provider' && traits?.settlesAfterMs !== undefined
       ? { settlesAfterMs: traits.settlesAfterMs }
       : {}),

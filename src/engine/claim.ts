@@ -6,6 +6,7 @@ import { RotateError } from '../core/errors.ts'
 import type { Claim, SecretRecord } from '../core/model.ts'
 import type { VaultTx } from '../core/ports.ts'
 import { mustKnowNeeds } from './needs.ts'
+import { afterDeath } from './open-writes.ts'
 import type { EnginePorts } from './ports.ts'
 
 /** The error (exit 11) for a secret that another process has claimed. */
@@ -58,7 +59,7 @@ export async function claimSecret<T>(
         command: ports.command,
         since: ports.clock.now(),
       }
-      const taken = { ...secret, claim }
+      const taken = { ...afterDeath(secret, ports.clock.now()), claim }
       await tx.putSecret(taken)
       return { value: await body(tx, taken) }
     })

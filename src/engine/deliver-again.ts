@@ -8,7 +8,7 @@
  * open, each write has a durable intent, writers of one place take turns, and a target
  * that can be read is read before and after the write.
  */
-import { type AdapterError, asAdapterError, RotateError } from '../core/errors.ts'
+import { AdapterError, asAdapterError, RotateError } from '../core/errors.ts'
 import { giveLine } from '../core/give-line.ts'
 import type { AuditEntry, SecretRecord, TargetSpec, VersionRecord, Written } from '../core/model.ts'
 import { currentVersion } from '../core/model.ts'
@@ -21,6 +21,7 @@ import { besideWithout, putCurrent } from './pair.ts'
 import { inPlaceOf } from './places.ts'
 import { stepPause } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
+import { RememberedWrite } from './remembered.ts'
 import { callAdapter, credentialOf, deliveryOf, providerOfVersion } from './session.ts'
 import { isCrash } from './crash.ts'
 import { withWritten } from './standing.ts'
@@ -33,6 +34,8 @@ export interface AgainWish {
   /** Keys of the targets. Keys that the schedule does not have are left out. */
   readonly targets: readonly string[]
   readonly action: 'delivered_again' | 'drift_fixed'
+  /** Default: an operator asked for it. */
+  readonly trigger?: 'automatic'
 }
 
 export interface AgainResult {
@@ -175,10 +178,11 @@ async function atTarget(work: Work, spec: TargetSpec): Promise<AgainResult> {
   // There is no run, so the progress has no id of one.
   const told = { runId: '', path: secret.path, step: `deliver:${spec.key}` }
   let begun = false
+  const remembered = await rememberedAt(work, spec)
   ports.progress({ ...told, status: 'started' })
   for (let attempt = 1; ; attempt++) {
     try {
-      const status = await deliverOnce(work, spec, () => (begun = true))
+      const status = await deliverOnce(work, spec, remembered, () => (begun = true))
       ports.progress({
         ...told,
         status: 'done',
@@ -188,25 +192,44 @@ async function atTarget(work: Work, spec: TargetSpec): Promise<AgainResult> {
       return { target: spec, status, ms: ms(), begun }
     } catch (thrown) {
       if (thrown instanceof RotateError || isCrash(thrown)) throw thrown
-      if (ports.signal.aborted)
+      if (ports.signal.aborted) {
+        if (begun) await record(work, spec, 'failed', { error: 'interrupted' }, remembered)
         throw new RotateError('interrupted', `interrupted while ${spec.key} was written`, {
           hint: `rotate deliver ${secret.path}`,
         })
+      }
       const failure = asAdapterError(thrown)
       if (failure.retryable && attempt < MAX_ATTEMPTS) {
         await ports.clock.sleep(stepPause(attempt, failure.retryAfterMs), ports.signal)
         continue
       }
       ports.progress({ ...told, status: 'failed', ms: ms(), detail: failure.message })
-      await record(work, spec, 'failed', { error: failure.message.slice(0, 300) })
+      await record(work, spec, 'failed', { error: failure.message.slice(0, 300) }, remembered)
       return { target: spec, status: 'failed', ms: ms(), failure, begun }
     }
+  }
+}
+
+/** `undefined` where the target can't be used as it is configured. */
+async function rememberedAt(
+  { ports, secret, version, besideN }: Work,
+  spec: TargetSpec,
+): Promise<RememberedWrite | undefined> {
+  try {
+    return await RememberedWrite.of(ports, spec, secret.path, {
+      version: version.n,
+      ...(spec.previous === undefined ? {} : { beside: besideN }),
+    })
+  } catch (thrown) {
+    if (thrown instanceof AdapterError) return undefined
+    throw thrown
   }
 }
 
 async function deliverOnce(
   work: Work,
   spec: TargetSpec,
+  remembered: RememberedWrite | undefined,
   begin: () => void,
 ): Promise<'updated' | 'unchanged'> {
   const { ports, secret, version, fields, beside, besideN } = work
@@ -221,10 +244,11 @@ async function deliverOnce(
     await work.mayWrite()
     // From the intent to reading back what was written, no other process writes there.
     const written = await inPlaceOf(ports, spec, async () => {
-      await record(work, spec, 'pending')
+      await record(work, spec, 'pending', {}, remembered)
       begin()
       await ports.faults.at(`before:effect:deliver-again:${spec.key}`)
-      return putCurrent(session, spec, delivery, besideN)
+      const put = (): Promise<Written | undefined> => putCurrent(session, spec, delivery, besideN)
+      return remembered === undefined ? put() : remembered.around(session, put)
     })
     await session.deploy?.(delivery)
     await ports.faults.at(`after:effect:deliver-again:${spec.key}`)
@@ -233,7 +257,8 @@ async function deliverOnce(
       ...(spec.previous === undefined ? {} : { beside: besideN }),
       signs: {},
     }
-    await record(work, spec, 'success', {}, { ...own, deliveredAt: ports.clock.now() })
+    const delivered = { ...own, deliveredAt: ports.clock.now() }
+    await record(work, spec, 'success', {}, remembered, delivered)
     return 'updated'
   } finally {
     await session.close()
@@ -257,20 +282,24 @@ async function record(
   { ports, secret, version, wish }: Work,
   spec: TargetSpec,
   status: AuditEntry['status'],
-  more: AuditEntry['metadata'] = {},
+  more: AuditEntry['metadata'],
+  remembered: RememberedWrite | undefined,
   written?: Written,
 ): Promise<void> {
   const own = await ports.locks.own()
   await ports.vault.transact(async (tx) => {
     const now = await tx.secret(secret.id)
     if (now?.claim?.instance !== own || now.openRun !== undefined) throw lostClaim(secret.path)
-    if (written !== undefined)
-      await tx.putSecret({ ...withWritten(now, spec.key, written), updatedAt: ports.clock.now() })
+    const edit =
+      status === 'pending' ? remembered?.intent : remembered?.outcome(status === 'success')
+    const known = edit?.(now) ?? now
+    const noted = written === undefined ? known : withWritten(known, spec.key, written)
+    if (noted !== now) await tx.putSecret({ ...noted, updatedAt: ports.clock.now() })
     tx.audit({
       action: wish.action,
       path: secret.path,
       actor: ports.actor,
-      triggeredBy: 'manual',
+      triggeredBy: wish.trigger ?? 'manual',
       status,
       runId: null,
       metadata: {

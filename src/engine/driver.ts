@@ -30,6 +30,8 @@ import { withoutClaim } from './claim.ts'
 import { commit, type Loaded, loadRun, runAudit } from './journal.ts'
 import { decide, lastFailure, stateOf, WAIVED } from './machine.ts'
 import { retryPause, stepPause } from './policy.ts'
+import { afterRun, byPlace } from './open-writes.ts'
+import { placesByKey } from './places.ts'
 import type { EnginePorts } from './ports.ts'
 import { Workbench } from './session.ts'
 import { settle } from './steps/create.ts'
@@ -38,7 +40,6 @@ import { perform } from './steps/perform.ts'
 import { LostWrite } from './steps/writing.ts'
 import { cleanStrays } from './strays.ts'
 import { isCrash } from './crash.ts'
-import { leftOpen } from './writes.ts'
 import { pickDefined } from '../core/defined.ts'
 
 /**
@@ -316,10 +317,12 @@ async function close(
   status: Exclude<RunStatus, 'open' | 'unsafe'>,
 ): Promise<Loaded> {
   const at = ports.clock.now()
+  const { plan, path } = (await loadRun(ports, runId)).run
+  const places = await placesByKey(ports, plan.targets, path)
   return commit(ports, runId, 'close', (now) => {
-    const { openRun: _open, unsettled: before, ...rest } = withoutClaim(now.secret)
-    const unsettled = leftOpen(stateOf(now.run).writes, before, at)
-    const secret: SecretRecord = { ...rest, lastRun: runId, ...pickDefined({ unsettled }) }
+    const { openRun: _open, ...rest } = byPlace(withoutClaim(now.secret), places)
+    const left = afterRun(rest, now.run.plan, stateOf(now.run), places, at)
+    const secret: SecretRecord = { ...left, lastRun: runId }
     const why = lastFailure(now.run)
     const reason = why === undefined ? (stateOf(now.run).cause ?? status) : why.failure.message
     return {

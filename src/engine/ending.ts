@@ -16,6 +16,7 @@ import { isAlive, versionOf, withVersion } from '../core/model.ts'
 import type { Credential } from '../core/provider.ts'
 import { busy, withoutClaim } from './claim.ts'
 import { lostClaim } from './journal.ts'
+import type { Edit } from './open-writes.ts'
 import { retryPause } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
 import { credentialOf } from './session.ts'
@@ -63,6 +64,8 @@ interface Besides {
   readonly written?: { readonly key: string; readonly written: Written | undefined }
   /** What the rest of the secret becomes. */
   readonly also?: (secret: SecretRecord) => SecretRecord
+  /** What is known of writes to targets. */
+  readonly writes?: Edit | undefined
 }
 
 /** What a commit of the next step records besides the step. */
@@ -125,7 +128,7 @@ export class Ending {
   async amend(
     edit: (version: VersionRecord, retirement: Retirement) => VersionRecord,
     row: Row,
-    { giveBack = false, written, also = (same) => same }: Besides = {},
+    { giveBack = false, written, also = (same) => same, writes }: Besides = {},
   ): Promise<void> {
     const { ports, n } = this
     const own = await ports.locks.own()
@@ -140,7 +143,8 @@ export class Ending {
       const edited = also(withVersion(secret, n, (before) => edit(before, retirement)))
       const noted =
         written === undefined ? edited : withWritten(edited, written.key, written.written)
-      await tx.putSecret(giveBack ? withoutClaim(noted) : noted)
+      const known = writes?.(noted) ?? noted
+      await tx.putSecret(giveBack ? withoutClaim(known) : known)
       tx.audit({
         ...row,
         path: secret.path,
@@ -231,6 +235,23 @@ export class Ending {
     )
     const held = heldResult(seen, this.ports.clock.now(), message, true)
     return hints.length === 0 ? held : { ...held, hints }
+  }
+
+  /** Commits that nothing may be ended before this date, which comes by itself. */
+  async wait(until: number, why: string, targets: string): Promise<RetireResult> {
+    const seen = await this.look()
+    await this.amend(
+      (before, retirement) => ({
+        ...before,
+        retirement: { ...retirement, retryAt: until, lastError: why.slice(0, 300) },
+      }),
+      {
+        action: 'target_updated',
+        status: 'pending',
+        metadata: { target: targets, waits_until: new Date(until).toISOString() },
+      },
+    )
+    return heldResult(seen, this.ports.clock.now(), why, true)
   }
 
   /** Commits that the provider can end the version from now on. */

@@ -10,10 +10,12 @@ import type { Retirement, SecretRecord, TargetSpec, VersionRecord, Written } fro
 import { currentVersion } from '../core/model.ts'
 import type { Fields } from '../core/secret.ts'
 import type { TargetSession } from '../core/target.ts'
-import { stateOf, touchedTargets } from './machine.ts'
+import { stateOf, touchedTargets, wasGivenUp } from './machine.ts'
 import { besideWithout, putCurrent } from './pair.ts'
 import { inPlaceOf } from './places.ts'
+import type { Edit } from './open-writes.ts'
 import type { EnginePorts } from './ports.ts'
+import { RememberedWrite } from './remembered.ts'
 import { isCrash } from './crash.ts'
 import { callAdapter, deliveryOf, valueAt } from './session.ts'
 
@@ -25,9 +27,11 @@ export interface Journal {
   /**
    * The current value is about to be delivered to this target once more, under this id.
    */
-  intend(target: string, id: string): Promise<void>
+  intend(target: string, id: string, edit: Edit): Promise<void>
+  /** What is known of that write when it failed. */
+  failed(target: string, edit: Edit): Promise<void>
   /** The current value was delivered, and the consumers have taken it up. */
-  done(target: string, written: Written | undefined): Promise<void>
+  done(target: string, written: Written | undefined, edit: Edit): Promise<void>
 }
 
 interface Candidate {
@@ -136,16 +140,17 @@ interface Judged {
   readonly delivered: (key: string) => boolean
 }
 
-async function leftOutOf(ports: EnginePorts, retirement: Retirement | undefined): Promise<Judged> {
+/** What the end of a version does not look at, and why it may not. */
+export async function leftOutOf(
+  ports: EnginePorts,
+  retirement: Retirement | undefined,
+): Promise<Judged> {
   const runId = retirement?.runId
   const run =
     runId === undefined ? undefined : await ports.vault.read((reader) => reader.run(runId))
   if (run === undefined) return { leftOut: () => false, delivered: () => false }
   const state = stateOf(run)
-  const givenUp = (key: string): boolean =>
-    ['restore', 'deliver', 'deploy', 'refresh', 'settle'].some(
-      (kind) => state.steps[`${kind}:${key}`]?.waived === true,
-    )
+  const givenUp = (key: string): boolean => wasGivenUp(state, key)
   const touched = touchedTargets(run.plan, state)
   const undone = retirement?.why === 'discard'
   return {
@@ -188,15 +193,25 @@ async function atTarget(
         id,
         current.beside,
       )
-      if (begun === undefined) await journal.intend(spec.key, id)
+      const remembered = await RememberedWrite.of(ports, spec, secret.path, {
+        version: current.version.n,
+        ...(spec.previous === undefined ? {} : { beside: current.besideN }),
+      })
+      if (begun === undefined || remembered.matters)
+        await journal.intend(spec.key, id, remembered.intent)
       await ports.faults.at(`before:effect:again:${spec.key}`)
       try {
         return {
           delivery,
-          written: await putCurrent(session, spec, delivery, current.besideN),
+          written: await remembered.around(session, () =>
+            putCurrent(session, spec, delivery, current.besideN),
+          ),
           why,
+          remembered,
         }
       } catch (thrown) {
+        if (remembered.matters && thrown instanceof AdapterError)
+          await journal.failed(spec.key, remembered.outcome(false))
         if (!(thrown instanceof AdapterError) || found.absent === undefined) throw thrown
         throw missing(found.absent, thrown)
       }
@@ -204,7 +219,7 @@ async function atTarget(
     if (result.delivery === undefined) return result.note
     await session.deploy?.(result.delivery)
     await ports.faults.at(`after:effect:again:${spec.key}`)
-    await journal.done(spec.key, result.written)
+    await journal.done(spec.key, result.written, result.remembered.outcome(true))
     const mended = `target ${spec.key} ${result.why}: it was given the current value once more`
     // People are told also where something else holds the end, since then no result says
     // it.

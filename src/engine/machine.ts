@@ -23,7 +23,7 @@ import type {
 } from '../core/model.ts'
 import { SETTLES_AFTER_MS } from '../core/provider.ts'
 import type { Secret } from '../core/secret.ts'
-import { conditionOf, kindOf, orderOf, parseStep } from './steps/kinds.ts'
+import { conditionOf, kindOf, orderOf, parseStep, type StepKind } from './steps/kinds.ts'
 import { evolveWrites, settlesAt, type Writes, writesBefore } from './writes.ts'
 import { pickDefined } from '../core/defined.ts'
 
@@ -391,6 +391,13 @@ function unsettled(
   )
 }
 
+/** Has an operator given up what this target holds? */
+export function wasGivenUp(state: Pick<RunState, 'steps'>, key: string): boolean {
+  return ['restore', 'deliver', 'deploy', 'refresh', 'settle'].some(
+    (kind) => state.steps[`${kind}:${key}`]?.waived === true,
+  )
+}
+
 /** All steps of a run in this direction, in order. */
 function stepsOf(
   plan: RunPlan,
@@ -575,26 +582,73 @@ export function decide(plan: RunPlan, state: RunState, now: number): Command {
       : { do: 'park', reason }
   }
 
+  const stopped: string[] = []
   for (const step of stepsOf(plan, state, state.direction)) {
     const at = state.steps[step]
     if (at?.status === 'done') continue
+    if (stopped.length > 0 && !goesOnBeside(plan, state, stopped, step)) continue
     const wait = parseStep(step)?.kind === 'settle:' ? settleWait(plan, state, now) : undefined
     if (wait !== undefined) return wait
     if (isFinal(at)) {
       const reason = `${step}: ${at?.failure?.message ?? 'failed'}`
       if (state.givenUp.includes(conditionOf(step))) return { do: 'give-up', step, reason }
-      return state.direction === 'forward' && canGoBack(plan, state) && !state.kept
-        ? { do: 'turn', direction: 'back', reason }
-        : { do: 'park', reason }
+      if (state.direction === 'forward' && canGoBack(plan, state) && !state.kept)
+        return { do: 'turn', direction: 'back', reason }
+      stopped.push(step)
+      continue
     }
     return pauseOf(at, now) ?? { do: 'step', step }
   }
+  if (stopped.length > 0) return { do: 'park', reason: reasonOf(state, stopped) }
   if (state.direction === 'forward') return { do: 'close', status: 'success' }
   const changed =
     touchedTargets(plan, state).length > 0 ||
     wasPromoted(state) ||
     (plan.source === 'provider' && state.newVersion !== null)
   return { do: 'close', status: changed ? 'rolled_back' : 'failed' }
+}
+
+function reasonOf(state: RunState, failed: readonly string[]): string {
+  return failed
+    .map((step) => `${step}: ${state.steps[step]?.failure?.message ?? 'failed'}`)
+    .join('; ')
+}
+
+/**
+ * A run that has to stop at one target still leaves no other one with a value that is
+ * about to be given up, or is dead: an undo is tried at every target, and so is the
+ * delivery of what there is no way back from. Everything after that waits for all of
+ * them.
+ */
+function goesOnBeside(
+  plan: RunPlan,
+  state: RunState,
+  stopped: readonly string[],
+  step: string,
+): boolean {
+  const next = parseStep(step)
+  if (next === undefined) return false
+  const { kind, key } = next
+  // What was not written there has nothing that its consumers could take up.
+  if (kind === 'deploy:' && state.steps[`deliver:${key}`]?.status !== 'done') return false
+  const group = groupOf(plan, kind)
+  return group !== undefined && stopped.every((at) => groupOf(plan, parseStep(at)?.kind) === group)
+}
+
+/** Steps of one group are done for each target, whatever becomes of the others. */
+function groupOf(plan: RunPlan, kind: StepKind | undefined): string | undefined {
+  switch (kind) {
+    case 'restore:':
+      return 'back'
+    case 'deliver:':
+    case 'deploy:':
+      return 'forward'
+    case 'refresh:':
+      // In place the new value is the current one from the start.
+      return plan.overlap === 'in-place' ? 'forward' : 'pulled'
+    default:
+      return undefined
+  }
 }
 
 /** Waits for the last of the writes that were given up and may still be carried out. */

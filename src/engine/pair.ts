@@ -10,7 +10,9 @@ import type { RunPlan, SecretRecord, TargetSpec, VersionRecord, Written } from '
 import { currentVersion } from '../core/model.ts'
 import type { Delivery, TargetSession } from '../core/target.ts'
 import { inPlaceOf } from './places.ts'
+import type { Edit } from './open-writes.ts'
 import type { EnginePorts } from './ports.ts'
+import { RememberedWrite } from './remembered.ts'
 import { callAdapter, readBack, deliveryOf } from './session.ts'
 import { isCrash } from './crash.ts'
 import { signsAfter } from './standing.ts'
@@ -76,34 +78,47 @@ export function besideWithout(secret: SecretRecord, current: number, dying: numb
   )
 }
 
+/** How a withdrawal is written down: both are durable when they resolve. */
+export interface WithdrawJournal {
+  /** What is known of a write of the current value to this target. */
+  keep(target: string, edit: Edit): Promise<void>
+  done(target: string, written: Written | undefined, edit: Edit | undefined): Promise<void>
+}
+
 /**
  * Before an old version ends: replaces it by the current value wherever the pair is
  * published, and makes consumers take that up. It may be repeated: the step of the
- * retirement, which does not move on meanwhile, is its intent. `told` is called after
- * each target with the signs of what was written. Resolves to the first failure.
+ * retirement, which does not move on meanwhile, is its intent. Resolves to the first failure.
  */
 export async function withdraw(
   ports: EnginePorts,
   secret: SecretRecord,
   version: VersionRecord,
-  told: (target: string, written: Written | undefined) => Promise<void>,
+  journal: WithdrawJournal,
 ): Promise<AdapterError | undefined> {
   const current = currentVersion(secret)
   if (current === undefined) return undefined
   let failure: AdapterError | undefined
   for (const key of holders(secret, version)) {
     let written: Written | undefined
+    let remembered: RememberedWrite | undefined
     try {
       const spec = secret.schedule?.targets.find((target) => target.key === key)
       const fields = await ports.vault.read((reader) => reader.value(secret.id, current.n))
       if (spec === undefined || fields === undefined)
         throw new Error(`version ${current.n} of ${secret.path} or its target ${key} is gone`)
-      await ports.faults.at(`before:effect:withdraw:${key}`)
       const id = `${version.retirement?.runId ?? secret.id}.${key}.alone.v${current.n}`
       const delivery = deliveryOf(spec, secret.path, current.n, fields, id, fields)
       const session = await callAdapter(() => ports.adapters.openTarget(spec, secret.path))
       try {
-        written = await inPlaceOf(ports, spec, () => putCurrent(session, spec, delivery, current.n))
+        const brings = { version: current.n, beside: current.n }
+        const write = await RememberedWrite.of(ports, spec, secret.path, brings)
+        written = await inPlaceOf(ports, spec, async () => {
+          if (write.matters) await journal.keep(key, write.intent)
+          remembered = write
+          await ports.faults.at(`before:effect:withdraw:${key}`)
+          return write.around(session, () => putCurrent(session, spec, delivery, current.n))
+        })
         await session.deploy?.(delivery)
       } finally {
         await session.close()
@@ -111,10 +126,11 @@ export async function withdraw(
       await ports.faults.at(`after:effect:withdraw:${key}`)
     } catch (thrown) {
       if (thrown instanceof RotateError || isCrash(thrown)) throw thrown
+      if (remembered?.matters === true) await journal.keep(key, remembered.outcome(false))
       failure ??= asAdapterError(thrown)
       continue
     }
-    await told(key, written)
+    await journal.done(key, written, remembered?.outcome(true))
   }
   return failure
 }

@@ -63,6 +63,26 @@ export async function inPlaceOf<T>(
   return inPlace(ports, place, work)
 }
 
+/**
+ * The places of these targets, by key. One whose configuration can't be used writes
+ * nowhere.
+ */
+export async function placesByKey(
+  ports: Pick<EnginePorts, 'adapters'>,
+  targets: readonly TargetSpec[],
+  path: string,
+): Promise<ReadonlyMap<string, readonly string[]>> {
+  const found = new Map<string, readonly string[]>()
+  for (const spec of targets) {
+    try {
+      found.set(spec.key, await callAdapter(() => ports.adapters.placesOf(spec, path)))
+    } catch (thrown) {
+      if (!(thrown instanceof AdapterError)) throw thrown
+    }
+  }
+  return found
+}
+
 /** Takes the lock that other processes see. Returns what releases it. */
 async function takeLock(
   ports: Pick<EnginePorts, 'locks' | 'clock' | 'signal'>,

@@ -23,8 +23,13 @@ export interface Adapters {
   /** The properties of a target with this configuration. Makes no call to the outside. */
   aboutTarget(spec: TargetSpec): Promise<AboutTarget>
   /**
-   * Why these names can't be written as the target is configured, and what to type. Makes
-   * no call to the outside.
+   * Where a target of this configuration writes, whatever its names: the same spelling for
+   * the same place only, and never a value. Asks nobody.
+   */
+  placesOf(spec: TargetSpec, path: string): Promise<readonly string[]>
+  /**
+   * Why these names can't be written as the target is configured, and what to type. Asks
+   * nobody.
    */
   namesFault(spec: TargetSpec, path: string): Promise<CurrentFault | undefined>
   /** Does this check present the value, or is it only a sign of life? */

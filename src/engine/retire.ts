@@ -35,6 +35,7 @@ import { distrust } from './distrust.ts'
 import { Ending, heldResult, type RetireResult, type Seen } from './ending.ts'
 import { endableNow, checkGates, isDead, issuer, proveCurrent, proveDead } from './evidence.ts'
 import { stopHandingOut } from './handed-out.ts'
+import { lookAfter, mayComeBack } from './late-writes.ts'
 import { withdraw } from './pair.ts'
 import { clockDoubt } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
@@ -49,6 +50,7 @@ export async function retireDue(
   secretId: string,
   onlyVersion?: number,
 ): Promise<readonly RetireResult[]> {
+  if (await isAnyDue(ports, secretId, onlyVersion)) await lookAfter(ports, secretId)
   const secret = await ports.vault.read((reader) => reader.secret(secretId))
   if (secret === undefined) return []
   const due = secret.versions.filter(
@@ -78,6 +80,16 @@ export async function retireDue(
   return results
 }
 
+async function isAnyDue(ports: EnginePorts, secretId: string, only?: number): Promise<boolean> {
+  const secret = await ports.vault.read((reader) => reader.secret(secretId))
+  return (secret?.versions ?? []).some(
+    ({ n, retirement }) =>
+      retirement !== undefined &&
+      (only === undefined || n === only) &&
+      isDue(retirement, ports.clock.now()),
+  )
+}
+
 function isDue(retirement: Retirement, now: number): boolean {
   return Math.max(retirement.deleteAfter ?? retirement.notBefore, retirement.retryAt ?? 0) <= now
 }
@@ -105,6 +117,8 @@ async function retire(ending: Ending): Promise<RetireResult> {
       throw thrown
     }
   }
+  const wait = await mayComeBack(ports, seen.secret, seen.version)
+  if (wait !== undefined) return ending.wait(wait.until, wait.why, wait.targets)
   if (!seen.version.revocable) {
     try {
       await withdrawVersion(ending, seen, retirement)
@@ -156,17 +170,19 @@ async function withdrawVersion(
   { secret, version }: Seen,
   retirement: Retirement,
 ): Promise<readonly string[]> {
-  const failure = await withdraw(ending.ports, secret, version, (target, written) =>
-    ending.amend(
-      (same) => same,
-      {
-        action: 'target_updated',
-        status: 'success',
-        metadata: { target, withdrawn: version.hint },
-      },
-      { written: { key: target, written } },
-    ),
-  )
+  const row = (target: string, status: AuditEntry['status']) => ({
+    action: 'target_updated' as const,
+    status,
+    metadata: { target, withdrawn: version.hint },
+  })
+  const failure = await withdraw(ending.ports, secret, version, {
+    keep: (target, edit) => ending.amend((same) => same, row(target, 'pending'), { writes: edit }),
+    done: (target, written, edit) =>
+      ending.amend((same) => same, row(target, 'success'), {
+        written: { key: target, written },
+        writes: edit,
+      }),
+  })
   if (failure === undefined) return []
   const { code, message, retryable, hints } = failure
   const what = `it could not be withdrawn from where it stands beside the current value: ${message}`
@@ -187,7 +203,7 @@ async function mendTargets(ending: Ending): Promise<readonly string[]> {
     delivered: current,
   })
   return stopHandingOut(ending.ports, secret, version, {
-    intend: (target, id) =>
+    intend: (target, id, edit) =>
       ending.amend(
         (before, retirement) => ({
           ...before,
@@ -198,12 +214,19 @@ async function mendTargets(ending: Ending): Promise<readonly string[]> {
           status: 'pending',
           metadata: row(target),
         },
+        { writes: edit },
       ),
-    done: (target, written) =>
+    failed: (target, edit) =>
+      ending.amend(
+        (same) => same,
+        { action: 'target_updated', status: 'failed', metadata: row(target) },
+        { writes: edit },
+      ),
+    done: (target, written, edit) =>
       ending.amend(
         (before, retirement) => ({ ...before, retirement: withoutAgain(retirement, target) }),
         { action: 'target_updated', status: 'success', metadata: row(target) },
-        { written: { key: target, written } },
+        { written: { key: target, written }, writes: edit },
       ),
   })
 }

@@ -9,7 +9,7 @@ import type { RunEvent, RunPlan } from '../core/model.ts'
 import { kindOf, parseStep } from './steps/kinds.ts'
 
 /** Which value a write brings: the new one, or the one that an undo puts back. */
-type Side = 'new' | 'old'
+export type Side = 'new' | 'old'
 
 interface Doubt {
   /** The intent of a write is durable, and its outcome is not. */
@@ -88,23 +88,4 @@ export function settlesAt(
   direction: 'forward' | 'back',
 ): number | undefined {
   return writes[key]?.[direction === 'forward' ? 'old' : 'new']?.until
-}
-
-/**
- * What a run leaves open for the next one, by target key; `undefined` where it leaves
- * nothing.
- */
-export function leftOpen(
-  writes: Writes,
-  before: Readonly<Record<string, number>> | undefined,
-  now: number,
-): Readonly<Record<string, number>> | undefined {
-  const own = Object.entries(writes).map(
-    ([key, sides]) =>
-      [key, Math.max(...Object.values(sides).map(({ until = 0 }) => until))] as const,
-  )
-  const latest = new Map(Object.entries(before ?? {}))
-  for (const [key, until] of own) latest.set(key, Math.max(latest.get(key) ?? 0, until))
-  const left = [...latest].filter(([, until]) => until > now)
-  return left.length === 0 ? undefined : Object.fromEntries(left)
 }

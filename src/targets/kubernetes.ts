@@ -131,7 +131,13 @@ export default defineTarget({
   // which costs only time.
   place: (config) => placeOf(config),
   slots: (config, name) => [
-    `${config.server ?? ''} ${config.kubeconfig ?? ''} ${placeOf(config)} ${keyOf(config, name)}`,
+    [
+      config.server ?? '',
+      config.kubeconfig ?? '',
+      ...(config.context === undefined ? [] : [config.context]),
+      placeOf(config),
+      keyOf(config, name),
+    ].join(' '),
   ],
   nameIn: 'key',
   settleConfig: (config) => {

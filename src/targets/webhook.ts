@@ -11,6 +11,7 @@
  * null and `values` is empty; such a call has an id of its own each time, because an id
  * that came before would be dropped. By contract a repetition is harmless.
  */
+import { createHash } from 'node:crypto'
 import { z } from 'zod'
 import { AdapterError } from '../core/errors.ts'
 import type { AdapterContext } from '../core/provider.ts'
@@ -44,6 +45,7 @@ export default defineTarget({
   told: true,
   settlesAfterMs: ({ settlesAfter }) => settlesAfterOf(settlesAfter),
   describe: ({ url }) => new URL(url).host,
+  whole: ({ url }) => wholeOf(new URL(url)),
   open: (config, context) =>
     Promise.resolve({
       // Every call to the hook has an effect, so none is made; that the address is
@@ -61,6 +63,12 @@ export default defineTarget({
       close: () => Promise.resolve(),
     }),
 })
+
+/** A query may hold a token, so only its digest is kept. */
+function wholeOf({ origin, pathname, search }: URL): string {
+  if (search === '') return `${origin}${pathname}`
+  return `${origin}${pathname}?${createHash('sha256').update(search).digest('hex').slice(0, 16)}`
+}
 
 async function deliver(
   config: Options,

@@ -6,6 +6,7 @@ import { describe, expect, test } from 'vitest'
 import type { CheckSpec, ConfigValue, TargetSpec } from '../../src/core/model.ts'
 import { resume } from '../../src/app/rotation/rotate.ts'
 import { finallyTrue, PATH, World } from '../fakes/engine-world.ts'
+import { textOf } from '../fakes/provider.ts'
 
 async function scene(options: Parameters<World['secret']>[0] = {}) {
   const world = new World()
@@ -103,6 +104,30 @@ describe('a run that was taken up again', () => {
     expect(note).toContain(`rotate resume ${runId} --give-up target:before`)
     expect((await doResume(world, runId, ['target:before'])).failure).toBeUndefined()
   })
+
+  test.each(['before', 'blind'] as const)(
+    'undoes at the very place that it wrote to (%s), though another one goes by the same words',
+    async (which) => {
+      const { world, id, side, first } = await scene({ targets: [which] })
+      const far = world.target(`${PATH}:${which}`)
+      const value = textOf((await world.current(id))?.fields ?? {})
+      world.red = (check, shown) => check === 'fake-check' && shown !== value
+      far.next('restore', 'final', 1)
+      expect((await world.runDue()).failure?.exit).toBe(21)
+      await mend(world, id, which, { at: `${PATH}:${which}`, inside: '/other' })
+      world.red = () => false
+      const runId = (await world.get(id)).openRun ?? ''
+      const done = await world.alone((process) =>
+        resume(process.deps, { runId, keep: 'old' }, () => undefined),
+      )
+      expect(done.failure).toBeUndefined()
+      expect([...far.held.values()]).toEqual(Object.values(first?.fields ?? {}))
+      expect(world.targets.get(`${PATH}:${which}/other`)?.count('restore') ?? 0).toBe(0)
+      expect(side.alive).toHaveLength(1)
+      const note = world.notes.find((line) => line.includes(`target ${which} is`))
+      expect(note).toContain(`${PATH}:${which}/other in the schedule now`)
+    },
+  )
 
   test('nor at other names of the same place', async () => {
     const { world, id, runId } = await stuck('before')

@@ -3,10 +3,12 @@
  * is believed before its time is over.
  */
 import { describe, expect, test } from 'vitest'
-import { MINUTE } from '../../src/core/duration.ts'
+import { DAY, MINUTE } from '../../src/core/duration.ts'
+import { deliver, findNamed } from '../../src/app/delivery/deliver.ts'
+import { revoke } from '../../src/app/rotation/revoke.ts'
 import { resume } from '../../src/app/rotation/rotate.ts'
 import { stateOf } from '../../src/engine/machine.ts'
-import { alwaysTrue, finallyTrue, PATH, World } from '../fakes/engine-world.ts'
+import { alwaysTrue, finallyTrue, PATH, START, World } from '../fakes/engine-world.ts'
 import { type FarTarget, textOf } from '../fakes/provider.ts'
 
 const SECOND = 1000
@@ -198,13 +200,209 @@ test('a write that a run has left open is waited for by the next one', async () 
   target('before').next('put', 'late')
   expect((await world.runDue()).failure).toBeUndefined()
   expect(first?.state).toBe('gone')
-  expect(Object.keys((await world.get(id)).unsettled ?? {})).toEqual(['before'])
+  expect((await world.get(id)).openWrites).toMatchObject([{ version: 2 }])
   const { failure } = await world.rotate(id)
   expect(failure).toMatchObject(pending)
   expect(side.alive, 'the value that may come back there lives on').toHaveLength(2)
   world.time += MINUTE
   expect((await world.runDue()).failure).toBeUndefined()
-  expect((await world.get(id)).unsettled).toBeUndefined()
+  expect((await world.get(id)).openWrites).toBeUndefined()
   expect(side.alive).toHaveLength(1)
   await finallyTrue(world, id, side)
+})
+
+const doDeliver = (world: World) =>
+  world.alone(async ({ deps }) =>
+    deliver(deps, { secrets: await findNamed(deps, [PATH]) }, () => undefined),
+  )
+
+/** As `schedule set` with the same targets in another order leaves it. */
+async function swap(world: World, id: string): Promise<void> {
+  await world.edit(id, (secret) => {
+    if (secret.schedule === undefined) return secret
+    const [first, second] = secret.schedule.targets
+    if (first === undefined || second === undefined) throw new Error('there are no two targets')
+    const targets = [
+      { ...second, key: first.key },
+      { ...first, key: second.key },
+    ]
+    return { ...secret, schedule: { ...secret.schedule, targets } }
+  })
+}
+
+describe('a write without a run', () => {
+  const NEXT_MONTH = { nextAt: START + 30 * DAY, targets: ['blind'] } as const
+
+  test('is waited for by the next run, also behind a repetition that succeeded', async () => {
+    const { world, id, side, target, first } = await scene(NEXT_MONTH)
+    target('blind').next('put', 'repeated')
+    expect((await doDeliver(world)).failure).toBeUndefined()
+    expect((await world.rotate(id)).failure).toMatchObject(pending)
+    expect(first?.state).toBe('live')
+    world.time += MINUTE
+    expect((await world.runDue()).failure).toBeUndefined()
+    expect(first?.state).toBe('gone')
+    await finallyTrue(world, id, side)
+  })
+
+  test('whose process died counts as lost, from when that is seen', async () => {
+    const { world, id, side, first } = await scene(NEXT_MONTH)
+    world.crashAt = (_index, name) => name === `before:${PATH}:blind.put`
+    await expect(doDeliver(world)).rejects.toThrow('dead')
+    world.crashAt = undefined
+    world.time += 50 * SECOND
+    const { failure } = await world.rotate(id)
+    expect(failure).toMatchObject(pending)
+    expect((await world.run((await world.get(id)).openRun ?? '')).plan.unsettled).toEqual({
+      blind: world.time + MINUTE,
+    })
+    expect(first?.state).toBe('live')
+    world.time += MINUTE
+    expect((await world.runDue()).failure).toBeUndefined()
+    await finallyTrue(world, id, side)
+  })
+
+  test('that nobody knows the outcome of is looked after at its date, and done', async () => {
+    const { world, id, side, target } = await scene(NEXT_MONTH)
+    target('blind').held.clear()
+    target('blind').next('put', 'vague', 3)
+    expect((await doDeliver(world)).failure?.code).toBe('partial')
+    expect((await world.runDue()).lines).toEqual([])
+    expect(target('blind').held.size).toBe(0)
+    world.time += MINUTE
+    const { lines, failure } = await world.runDue()
+    expect(lines.join('\n')).toContain('it was given the current value once more')
+    expect(failure).toBeUndefined()
+    expect((await world.get(id)).openWrites).toBeUndefined()
+    expect((await world.audit()).at(-1)).toMatchObject({ triggeredBy: 'automatic' })
+    await finallyTrue(world, id, side)
+  })
+
+  test('that can not be done at its date is said, and tried again later', async () => {
+    const { world, target } = await scene(NEXT_MONTH)
+    target('blind').next('put', 'vague', 3).next('put', 'final')
+    await doDeliver(world)
+    world.time += MINUTE
+    expect((await world.runDue()).failure).toMatchObject({ code: 'cleanup-pending', exit: 23 })
+    expect((await world.runDue()).failure, 'it is not silent meanwhile').toMatchObject({ exit: 23 })
+    const tried = target('blind').count('put')
+    world.time += MINUTE
+    expect((await world.runDue()).failure).toBeUndefined()
+    expect(target('blind').count('put')).toBe(tried + 1)
+  })
+
+  test('lets no version end that it would bring back', async () => {
+    const { world, id, side, target, first } = await scene(NEXT_MONTH)
+    target('blind').next('put', 'late', 3)
+    await doDeliver(world)
+    const second = side.add()
+    // As `set` leaves it: nothing was delivered.
+    await world.edit(id, (secret) => ({
+      ...secret,
+      versions: [
+        ...secret.versions.map((version) => ({
+          ...version,
+          labels: ['previous' as const],
+          replacedAt: world.time,
+        })),
+        {
+          ...(secret.versions[0] ?? expect.fail('it has a version')),
+          n: 2,
+          labels: ['current' as const],
+          fingerprint: 'the second',
+          hint: 'second',
+          promotedAt: world.time,
+          handle: side.handle(second),
+        },
+      ],
+      nextVersion: 3,
+    }))
+    await world.read((vault) =>
+      vault.transact((tx) => tx.putValue(id, 2, side.issued(second).fields)),
+    )
+    expect((await doDeliver(world)).failure).toBeUndefined()
+    const ended = (): Promise<unknown> =>
+      world.alone(({ deps }) => revoke(deps, { path: PATH, version: 1, force: true }))
+    const held = await ended()
+    expect(JSON.stringify(held)).toContain('may still be carried out there')
+    expect(first?.state).toBe('live')
+    world.time += 2 * MINUTE
+    await world.runDue()
+    expect(first?.state).toBe('gone')
+    await finallyTrue(world, id, side)
+  })
+
+  test('follows its place when the targets change their order', async () => {
+    const { world, id, target, first } = await scene({ targets: ['blind', 'before'] })
+    target('blind').next('put', 'repeated')
+    await world.runDue()
+    expect(first?.state).toBe('gone')
+    await swap(world, id)
+    await world.rotate(id)
+    const { plan } = await world.run((await world.get(id)).openRun ?? '')
+    expect(Object.keys(plan.unsettled ?? {})).toEqual(['before'])
+    expect(plan.targets.find(({ key }) => key === 'before')?.config).toMatchObject({
+      at: `${PATH}:blind`,
+    })
+  })
+
+  test('of an older program is known by the key of its target', async () => {
+    const { world, id } = await scene({ targets: ['blind', 'hidden'] })
+    await world.edit(id, (secret) => ({ ...secret, unsettled: { blind: world.time + MINUTE } }))
+    expect((await world.runDue()).failure).toMatchObject(waits)
+  })
+})
+
+describe('the withdrawal of an old value that stands beside the current one', () => {
+  test('is waited for by the next run when an attempt at it was lost', async () => {
+    const { world, id, side, target, first } = await scene({
+      targets: ['blind'],
+      pair: true,
+      graceMs: 10 * MINUTE,
+    })
+    await world.runDue()
+    world.time += 10 * MINUTE
+    target('blind').next('put', 'repeated')
+    await world.runDue()
+    expect(first?.state).toBe('gone')
+    const { failure } = await world.rotate(id)
+    expect(failure).toMatchObject(pending)
+    world.time += MINUTE
+    expect((await world.runDue()).failure).toBeUndefined()
+    await finallyTrue(world, id, side)
+  })
+
+  test('holds the end while nobody knows its outcome, and is written again', async () => {
+    const { world, id, side, target, first } = await scene({
+      targets: ['blind'],
+      pair: true,
+      graceMs: 10 * MINUTE,
+    })
+    await world.runDue()
+    world.time += 10 * MINUTE
+    target('blind').next('put', 'vague')
+    expect((await world.runDue()).failure).toMatchObject({ exit: 23 })
+    expect(first?.state).toBe('live')
+    expect((await world.get(id)).openWrites).toMatchObject([{ version: 2, lost: true }])
+    world.time += MINUTE
+    expect((await world.runDue()).failure).toBeUndefined()
+    expect(first?.state).toBe('gone')
+    await finallyTrue(world, id, side)
+  })
+
+  test('whose process died is waited for by the next run', async () => {
+    const { world, id, target } = await scene({
+      kind: 'named',
+      targets: ['blind'],
+      pair: true,
+      graceMs: 10 * MINUTE,
+    })
+    await world.runDue()
+    world.time += 10 * MINUTE
+    world.crashAt = (_index, name) => name === `before:${PATH}:blind.put`
+    await expect(world.runDue()).rejects.toThrow('dead')
+    world.crashAt = undefined
+    expect(target('blind').count('put')).toBe(1)
+    expect((await world.rotate(id)).failure).toMatchObject(pending)
+  })
 })

@@ -833,15 +833,20 @@ export function fakeTarget(kind: TargetKind): ReturnType<typeof defineTarget> {
       at: z.string(),
       settlesAfterMs: z.number().optional(),
       token: z.string().optional(),
+      /** A part of it, such as the path of an address; a far side of its own. */
+      inside: z.string().optional(),
     }),
     settlesAfterMs: ({ settlesAfterMs = SETTLES_AFTER_MS }) => settlesAfterMs,
     readable: kind === 'readable',
     told: kind === 'blind',
     place: (config) => config.at,
+    // What is written over is one name there, and the lock is for all of it.
+    whole: (config) => `${config.at}${config.inside ?? ''}`,
     describe: (config) => config.at,
     open: (config, context) => {
       const stage = stageOf(context.clock)
-      return Promise.resolve(targetSession(kind, stage.target(config.at), stage, config.token))
+      const far = stage.target(`${config.at}${config.inside ?? ''}`)
+      return Promise.resolve(targetSession(kind, far, stage, config.token))
     },
   })
 }

@@ -171,6 +171,14 @@ export function createAdapters(deps: Deps): Adapters {
         settlesAfterMs: target.settlesAfterMs(config),
       }
     },
+    async placesOf(spec, path) {
+      const target = await loadTarget(spec.type)
+      const config = parseConfig(target.config, spec.config, `target ${spec.key}`)
+      const api = apiOf(config)
+      const slots = target.slots(config, ANY_NAME, path)
+      const places = slots.length === 0 ? [target.whole(config)] : [...slots].toSorted()
+      return places.map((place) => `${target.id} ${api}${place}`)
+    },
     async namesFault(spec, path) {
       const target = await loadTarget(spec.type)
       const names = [...Object.values(spec.names), ...Object.values(spec.previous ?? {})]
@@ -217,6 +225,16 @@ export function createAdapters(deps: Deps): Adapters {
       )
     },
   }
+}
+
+/** Stands for the names, which are compared by themselves. */
+const ANY_NAME = 'NAME'
+
+/** The same words are another place at the same vendor elsewhere. */
+function apiOf(config: unknown): string {
+  const at =
+    typeof config === 'object' && config !== null && 'baseUrl' in config ? config.baseUrl : ''
+  return typeof at === 'string' && at !== '' ? `${at} ` : ''
 }
 
 /** Everything that this target writes over, each with the name whose value goes there. */

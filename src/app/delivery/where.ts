@@ -4,6 +4,8 @@ import type { Prior, RunRecord, SecretRecord, TargetSpec, VersionRecord } from '
 import { currentVersion } from '../../core/model.ts'
 import type { Fields, Secret } from '../../core/secret.ts'
 import { stateOf } from '../../engine/machine.ts'
+import { placesByKey } from '../../engine/places.ts'
+import type { EnginePorts } from '../../engine/ports.ts'
 import { deliveryOf } from '../../engine/session.ts'
 import type { Deps } from '../base/deps.ts'
 import { enginePorts } from '../adapters/engine.ts'
@@ -64,9 +66,10 @@ export async function whereIs(deps: Deps, secret: SecretRecord): Promise<readonl
       try {
         reports.push(
           session.current === undefined
-            ? await fromJournal(deps, secret, target)
+            ? await fromJournal(deps, ports, secret, target)
             : await compareWithVersions(
                 deps,
+                ports,
                 secret,
                 target,
                 await session.current(Object.values(target.names)),
@@ -96,13 +99,14 @@ export function isInStep(secret: SecretRecord, report: TargetReport): boolean {
 
 async function compareWithVersions(
   deps: Deps,
+  ports: Pick<EnginePorts, 'adapters'>,
   secret: SecretRecord,
   target: TargetSpec,
   held: Prior,
 ): Promise<TargetReport> {
   // A target leaves out a name that it can't read; then only the journal can tell.
   if (Object.values(target.names).some((name) => !Object.hasOwn(held, name)))
-    return fromJournal(deps, secret, target)
+    return fromJournal(deps, ports, secret, target)
   const values = Object.values(held)
   if (values.every((value) => value === null))
     return {
@@ -163,11 +167,27 @@ function holds(
 }
 
 /**
+ * What this target was called in a run; `undefined` where the run had none at its place.
+ */
+async function keyThen(
+  ports: Pick<EnginePorts, 'adapters'>,
+  run: RunRecord,
+  target: TargetSpec,
+): Promise<string | undefined> {
+  const [own] = (await placesByKey(ports, [target], run.path)).values()
+  // A configuration that can't be used has no place.
+  if (own === undefined) return target.key
+  const then = await placesByKey(ports, run.plan.targets, run.path)
+  return [...then].find(([, places]) => places.join('\n') === own.join('\n'))?.[0]
+}
+
+/**
  * What the runs say, newest first: the last one that touched this target, unless the
  * value was delivered again after it.
  */
 async function fromJournal(
   deps: Deps,
+  ports: Pick<EnginePorts, 'adapters'>,
   secret: SecretRecord,
   target: TargetSpec,
 ): Promise<TargetReport> {
@@ -185,9 +205,11 @@ async function fromJournal(
     if (run === undefined) break
     if ((again?.deliveredAt ?? Number.NEGATIVE_INFINITY) >= run.startedAt) break
     id = run.previousRun
+    const key = await keyThen(ports, run, target)
+    if (key === undefined) continue
     const { steps, newVersion } = stateOf(run)
-    const delivered = steps[`deliver:${target.key}`] ?? steps[`refresh:${target.key}`]
-    const restored = steps[`restore:${target.key}`]
+    const delivered = steps[`deliver:${key}`] ?? steps[`refresh:${key}`]
+    const restored = steps[`restore:${key}`]
     if (delivered?.waived === true || restored?.waived === true)
       return report(
         null,

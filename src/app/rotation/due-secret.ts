@@ -10,6 +10,7 @@ import { takeUp } from '../../engine/begin.ts'
 import { drive } from '../../engine/driver.ts'
 import type { RetireResult } from '../../engine/ending.ts'
 import { beginRecovery, lookForLate } from '../../engine/late.ts'
+import { lookAfter } from '../../engine/late-writes.ts'
 import { lastFailure, stateOf } from '../../engine/machine.ts'
 import type { EnginePorts } from '../../engine/ports.ts'
 import { retireDue } from '../../engine/retire.ts'
@@ -52,6 +53,7 @@ export async function workOn(
     lines.push(...(await lookBack(ports, secret, tally)))
     secret = await loadSecret(deps, id)
     if (secret.openRun !== undefined) return lines
+    lines.push(...(await lookedAfter(deps, ports, id, tally)))
     lines.push(...(await endDue(deps, ports, secret, tally)))
     await endPause(deps, secret)
     if (isWarningDue(secret, deps.clock.now())) await announce(deps, id)
@@ -183,6 +185,41 @@ async function lookBack(
         ),
       )
   }
+  return lines
+}
+
+/** Looks at targets where a write was given up whose date is over. */
+async function lookedAfter(
+  deps: Deps,
+  ports: EnginePorts,
+  id: string,
+  tally: Tally,
+): Promise<readonly string[]> {
+  const { path, openWrites } = await loadSecret(deps, id)
+  if (openWrites === undefined) return []
+  const lines: string[] = []
+  const results = await lookAfter(ports, id)
+  for (const { target, status, why = '' } of results) {
+    const lost = `a write to target ${target} that was given up`
+    if (status === 'delivered') {
+      lines.push(`${path}: ${lost}: it was given the current value once more`)
+      continue
+    }
+    lines.push(`${path}: ${lost}: the current value could not be put there: ${why}`)
+  }
+  const failed = results.some(({ status }) => status === 'failed')
+  const dates = ((await loadSecret(deps, id)).openWrites ?? [])
+    .filter(({ failures = 0 }) => failed || failures > 0)
+    .map(({ lookAt = 0, until = 0 }) => Math.max(lookAt, until))
+  if (dates.length > 0)
+    tally.failures.push(
+      new RotateError(
+        'cleanup-pending',
+        `${path}: a write to a target was given up, and what stands there is not known. It ` +
+          `is looked at again from ${iso(Math.min(...dates))} on`,
+        { hint: `not to wait: rotate deliver ${path}` },
+      ),
+    )
   return lines
 }
 

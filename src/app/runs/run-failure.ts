@@ -34,8 +34,7 @@ export async function failureOf(
 function failureWith(run: RunRecord, secret: SecretRecord, give: string): RotateError {
   const failure = lastFailure(run)
   const state = stateOf(run)
-  const why =
-    failure === undefined ? inWords(run, state) : `step ${failure.step}: ${failure.failure.message}`
+  const why = failure === undefined ? inWords(run, state) : `step ${failedSteps(run, failure)}`
   const current = currentVersion(secret)
   const hints = failure?.failure.hints.join('; ') ?? ''
   const details = {
@@ -160,6 +159,16 @@ function failureWith(run: RunRecord, secret: SecretRecord, give: string): Rotate
     details,
     runId: run.id,
   })
+}
+
+/** The step that stopped a run, together with those of other targets that failed too. */
+function failedSteps(
+  run: RunRecord,
+  { step, failure }: NonNullable<ReturnType<typeof lastFailure>>,
+): string {
+  const own = `${step}: ${failure.message}`
+  const all = stoppedBy(run)
+  return all?.endsWith(`; ${own}`) === true ? all : own
 }
 
 /**

@@ -5,13 +5,15 @@
 import { RotateError, usage } from '../../core/errors.ts'
 import { DAY } from '../../core/duration.ts'
 import { newId } from '../../core/ids.ts'
-import type { ConfigValue, Schedule, SecretRecord } from '../../core/model.ts'
+import type { ConfigValue, Schedule, SecretRecord, TargetSpec } from '../../core/model.ts'
 import { currentVersion } from '../../core/model.ts'
 import { parsePath, visible } from '../../core/names.ts'
 import type { Provider, Traits } from '../../core/provider.ts'
 import { parseConfig, unwrapConfig } from '../../core/schema.ts'
 import { type Fields, SINGLE } from '../../core/secret.ts'
 import { misfitOf } from '../../engine/misfit.ts'
+import { followPlaces } from '../../engine/open-writes.ts'
+import { placesByKey } from '../../engine/places.ts'
 import { ageWarning, defaultGrace, mustRefuseAge, nextDate } from '../../engine/policy.ts'
 import { rememberProvider } from '../../engine/retire.ts'
 import { createAdapters, loadProvider } from '../adapters/open.ts'
@@ -159,7 +161,13 @@ export async function scheduleSet(deps: Deps, input: ScheduleSetInput): Promise<
       before !== undefined && before.provider.id !== provider.id
         ? rememberProvider(secret, before.provider)
         : secret
-    const next: SecretRecord = { ...kept, schedule, updatedAt: now }
+    const places = (specs: readonly TargetSpec[]): ReturnType<typeof placesByKey> =>
+      placesByKey({ adapters: createAdapters(deps) }, specs, secret.path)
+    const followed =
+      before === undefined
+        ? kept
+        : followPlaces(kept, await places(before.targets), await places(targets))
+    const next: SecretRecord = { ...followed, schedule, updatedAt: now }
     await tx.putSecret(next)
     const entry = {
       path,
