@@ -58,7 +58,7 @@ export class FarSide extends Faulty {
     this.#now = now
   }
 
-  /** Adds a key that is there already; `ours: false` for one that somebody made by hand. */
+  /** Adds a key that exists already; `ours: false` if somebody made it by hand. */
   add(
     options: {
       readonly ours?: boolean

@@ -24,7 +24,7 @@ export class Faulty {
     return this
   }
 
-  /** As `next`; returns what removes the fault. Faults that were there already come first. */
+  /** As `next`; returns what removes the fault. Earlier faults come first. */
   inject(method: string, mode: FaultMode, count: number, skip: number): () => void {
     const fault: Fault = { method, mode, left: count, skip }
     this.#faults.push(fault)
