@@ -85,7 +85,7 @@ export interface VaultDoor {
 }
 
 /** What `vault salvage` kept. */
-export interface Salvaged {
+interface Salvaged {
   readonly file: string
   readonly bytes: number
   readonly secrets: number
