@@ -71,8 +71,8 @@ export interface LookedAfter {
 
 /**
  * Looks at every target of this secret at which a write was given up whose date is over.
- * Does nothing while a run is open, which sees to it itself. Throws `locked` while another
- * process works on the secret.
+ * Does nothing while a run is open, which sees to it itself. Throws `locked` while
+ * another process works on the secret.
  */
 export async function lookAfter(
   ports: EnginePorts,

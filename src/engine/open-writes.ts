@@ -66,7 +66,9 @@ export function ended(places: readonly string[], brings: Brings, end: Ended): Ed
     )
 }
 
-/** Whoever takes the secret knows that nothing goes on any more: nobody knows since when. */
+/**
+ * Whoever takes the secret knows that nothing goes on any more: nobody knows since when.
+ */
 export function afterDeath(secret: SecretRecord, now: number): SecretRecord {
   const { openWrites } = secret
   if (openWrites?.some(({ goesOnMs }) => goesOnMs !== undefined) !== true) return secret

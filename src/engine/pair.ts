@@ -88,7 +88,8 @@ export interface WithdrawJournal {
 /**
  * Before an old version ends: replaces it by the current value wherever the pair is
  * published, and makes consumers take that up. It may be repeated: the step of the
- * retirement, which does not move on meanwhile, is its intent. Resolves to the first failure.
+ * retirement, which does not move on meanwhile, is its intent. Resolves to the first
+ * failure.
  */
 export async function withdraw(
   ports: EnginePorts,

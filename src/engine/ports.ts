@@ -23,8 +23,8 @@ export interface Adapters {
   /** The properties of a target with this configuration. Makes no call to the outside. */
   aboutTarget(spec: TargetSpec): Promise<AboutTarget>
   /**
-   * Where a target of this configuration writes, whatever its names: the same spelling for
-   * the same place only, and never a value. Asks nobody.
+   * Where a target of this configuration writes, whatever its names: the same spelling
+   * for the same place only, and never a value. Asks nobody.
    */
   placesOf(spec: TargetSpec, path: string): Promise<readonly string[]>
   /**

@@ -404,8 +404,8 @@ class EndAtProvider {
         try {
           await session.revoke?.(old)
         } catch (thrown) {
-          // A user that the configuration does not name any more is changed by nobody, and
-          // what we had of it is over once our password is refused.
+          // A user that the configuration does not name any more is changed by nobody,
+          // and what we had of it is over once our password is refused.
           const refusal = thrown instanceof AdapterError && thrown.code === 'misconfigured'
           if (!refusal || !(await isDead(session, old))) throw thrown
           return await ending.end(

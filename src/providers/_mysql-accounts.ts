@@ -117,7 +117,9 @@ const MariaDbPriv = z.object({
   is_role: z.boolean().default(false),
 })
 
-/** The sessions that are open as this user; without PROCESS an admin sees only its own. */
+/**
+ * The sessions that are open as this user; without PROCESS an admin sees only its own.
+ */
 export async function sessionsOf(server: Server, name: string): Promise<string | undefined> {
   const [row] = await read(
     server,

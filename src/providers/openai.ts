@@ -171,8 +171,8 @@ async function create(
 }
 
 /**
- * Sends a create once, without repetition. After a 2xx something exists, so an answer that
- * is no object has the effect `unknown`.
+ * Sends a create once, without repetition. After a 2xx something exists, so an answer
+ * that is no object has the effect `unknown`.
  */
 async function createOnce(
   admin: Api,

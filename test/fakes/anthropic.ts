@@ -1,6 +1,7 @@
 /**
- * Anthropic's Admin API on loopback, after reference/providers.md 6: keys that a person
- * makes in the Console, a status, a hint of the value, and the list of models.
+ * Anthropic's Admin API on loopback, after
+ * https://platform.claude.com/docs/en/api/admin-api/apikeys/list-api-keys: keys that a
+ * person makes in the Console, a status, a hint of the value, and the list of models.
  */
 import { randomBytes } from 'node:crypto'
 import { createServer, type Server } from 'node:http'

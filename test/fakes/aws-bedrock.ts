@@ -2,9 +2,11 @@
  * The part of the fake of AWS that knows Bedrock keys: service-specific credentials of
  * users, and the list of models that they open.
  *
- * What it does is taken from reference/providers.md 2 (actions, fields, quota, life). The
- * bodies of Bedrock's 403 are not documented: `wording` chooses one that was seen in
- * public, or none, so that nothing rests on it.
+ * What it does is taken from
+ * https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateServiceSpecificCredential.html
+ * and its neighbours (actions, fields, quota, life). The bodies of Bedrock's 403 are not
+ * documented: `wording` chooses one that was seen in public, or none, so that nothing
+ * rests on it.
  */
 import { randomBytes } from 'node:crypto'
 import { date, Reply, tag } from './aws-wire.ts'
@@ -97,7 +99,12 @@ export class FakeBedrock {
       case 'CreateServiceSpecificCredential': {
         const fresh = this.#create(params, user)
         made.key = fresh
-        return `<CreateServiceSpecificCredentialResult><ServiceSpecificCredential>${this.#describe(fresh)}${tag('ServiceCredentialSecret', fresh.secret)}</ServiceSpecificCredential></CreateServiceSpecificCredentialResult>`
+        return [
+          '<CreateServiceSpecificCredentialResult><ServiceSpecificCredential>',
+          this.#describe(fresh),
+          tag('ServiceCredentialSecret', fresh.secret),
+          '</ServiceSpecificCredential></CreateServiceSpecificCredentialResult>',
+        ].join('')
       }
       case 'ListServiceSpecificCredentials': {
         // Without a service: those of all services. Never the value.
@@ -114,7 +121,14 @@ export class FakeBedrock {
           .map((item) => `<member>${this.#describe(item)}</member>`)
         const more =
           to < visible.length ? tag('Marker', Buffer.from(String(to)).toString('base64url')) : ''
-        return `<ListServiceSpecificCredentialsResult><ServiceSpecificCredentials>${members.join('')}</ServiceSpecificCredentials>${tag('IsTruncated', String(more !== ''))}${more}</ListServiceSpecificCredentialsResult>`
+        return [
+          '<ListServiceSpecificCredentialsResult><ServiceSpecificCredentials>',
+          ...members,
+          '</ServiceSpecificCredentials>',
+          tag('IsTruncated', String(more !== '')),
+          more,
+          '</ListServiceSpecificCredentialsResult>',
+        ].join('')
       }
       case 'UpdateServiceSpecificCredential':
         // Reversible.

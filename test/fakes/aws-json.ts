@@ -1,6 +1,6 @@
 /**
- * A stateful fake of those services of AWS that speak JSON 1.1, behind real signatures
- * (reference/providers.md 15): Secrets Manager in aws-secrets.ts, the Parameter Store in
+ * A stateful fake of those services of AWS that speak JSON 1.1, behind real signatures:
+ * Secrets Manager in aws-secrets.ts, the Parameter Store in
  * aws-parameters.ts. Errors are 400 with `__type`; throttling too.
  */
 import { randomBytes } from 'node:crypto'

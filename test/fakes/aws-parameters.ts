@@ -1,5 +1,5 @@
 /**
- * The AWS SSM Parameter Store (reference/providers.md 15;
+ * The AWS SSM Parameter Store (see
  * https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_PutParameter.html).
  * An overwrite takes what it does not say from the defaults of the account: "If you don't
  * specify a key ID, the system uses the default key".

@@ -1,6 +1,6 @@
 /**
  * AWS Secrets Manager: versions, their labels, and the idempotency of
- * `ClientRequestToken` (reference/providers.md 15;
+ * `ClientRequestToken` (see
  * https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_PutSecretValue.html,
  * …/API_UpdateSecretVersionStage.html).
  */

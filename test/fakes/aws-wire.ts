@@ -1,6 +1,6 @@
 /**
  * What the fakes of AWS have in common on the wire: errors and the XML of the query
- * protocol (reference/providers.md 1).
+ * protocol (https://docs.aws.amazon.com/IAM/latest/APIReference/CommonErrors.html).
  */
 
 /** An error answer. */

@@ -2,11 +2,11 @@
  * A stateful fake of AWS IAM and STS: access keys of users, over the query protocol,
  * behind real signatures. Bedrock keys: aws-bedrock.ts.
  *
- * What it does is taken from reference/providers.md section 1 (protocol, replies, error
- * codes, quota, consistency); where that text marks a wording as unverified, nothing may
- * be tested on the wording. In a test: `await FakeAws.start()`. As a process:
- * `node test/fakes/aws.ts --port 0 [--user NAME]…` prints one JSON line with its URL and
- * credentials; `POST /_control` steers it.
+ * What it does is taken from https://docs.aws.amazon.com/IAM/latest/APIReference/
+ * (protocol, replies, error codes, quota, consistency). Wordings that are not documented
+ * are our own, so nothing may be tested on them. In a test: `await FakeAws.start()`. As a
+ * process: `node test/fakes/aws.ts --port 0 [--user NAME]…` prints one JSON line with its
+ * URL and credentials; `POST /_control` steers it.
  */
 import { randomBytes, randomInt } from 'node:crypto'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
@@ -227,7 +227,15 @@ export class FakeAws {
     const fail = (status: number, code: string, message: string): void =>
       send(
         status,
-        `<ErrorResponse xmlns="${IAM}"><Error><Type>${status < 500 ? 'Sender' : 'Receiver'}</Type>${tag('Code', code)}${tag('Message', message)}</Error>${tag('RequestId', requestId)}</ErrorResponse>`,
+        [
+          `<ErrorResponse xmlns="${IAM}"><Error>`,
+          tag('Type', status < 500 ? 'Sender' : 'Receiver'),
+          tag('Code', code),
+          tag('Message', message),
+          '</Error>',
+          tag('RequestId', requestId),
+          '</ErrorResponse>',
+        ].join(''),
       )
     try {
       const signature = readSignature({
@@ -272,7 +280,8 @@ export class FakeAws {
       send(
         200,
         `<${action}Response ` +
-          `xmlns="${space}">${result}<ResponseMetadata>${tag('RequestId', requestId)}</ResponseMetadata></${action}Response>`,
+          `xmlns="${space}">${result}` +
+          `<ResponseMetadata>${tag('RequestId', requestId)}</ResponseMetadata></${action}Response>`,
       )
     } catch (error) {
       if (error instanceof Reply) fail(error.status, error.code, error.message)
@@ -369,7 +378,13 @@ export class FakeAws {
     const account = self?.account ?? this.account
     const arn = `arn:aws:iam::${account}:user${self?.path ?? '/'}${caller.user}`
     if (action === 'GetCallerIdentity')
-      return `<GetCallerIdentityResult>${tag('Arn', arn)}${tag('UserId', `AIDA${caller.user.toUpperCase()}`)}${tag('Account', account)}</GetCallerIdentityResult>`
+      return [
+        '<GetCallerIdentityResult>',
+        tag('Arn', arn),
+        tag('UserId', `AIDA${caller.user.toUpperCase()}`),
+        tag('Account', account),
+        '</GetCallerIdentityResult>',
+      ].join('')
     if (params.get('Version') !== '2010-05-08')
       throw new Reply(
         400,
@@ -419,7 +434,12 @@ export class FakeAws {
           hiddenListings: listingLag,
         })
         made.key = fresh
-        return `<CreateAccessKeyResult><AccessKey>${this.#describe(fresh)}${tag('SecretAccessKey', fresh.secret)}</AccessKey></CreateAccessKeyResult>`
+        return [
+          '<CreateAccessKeyResult><AccessKey>',
+          this.#describe(fresh),
+          tag('SecretAccessKey', fresh.secret),
+          '</AccessKey></CreateAccessKeyResult>',
+        ].join('')
       }
       case 'ListAccessKeys': {
         const visible = this.keysOf(user.name).filter((item) => item.hiddenListings-- <= 0)
@@ -430,7 +450,14 @@ export class FakeAws {
           .map((item) => `<member>${this.#describe(item)}</member>`)
         const more =
           to < visible.length ? tag('Marker', Buffer.from(String(to)).toString('base64url')) : ''
-        return `<ListAccessKeysResult><AccessKeyMetadata>${members.join('')}</AccessKeyMetadata>${tag('IsTruncated', String(more !== ''))}${more}</ListAccessKeysResult>`
+        return [
+          '<ListAccessKeysResult><AccessKeyMetadata>',
+          ...members,
+          '</AccessKeyMetadata>',
+          tag('IsTruncated', String(more !== '')),
+          more,
+          '</ListAccessKeysResult>',
+        ].join('')
       }
       case 'UpdateAccessKey':
         if (own === undefined) throw noKey()
@@ -453,7 +480,12 @@ export class FakeAws {
         const where =
           tag('ServiceName', used?.service ?? 'N/A') +
           tag('Region', used === undefined ? 'N/A' : 'us-east-1')
-        return `<GetAccessKeyLastUsedResult>${tag('UserName', key.user)}<AccessKeyLastUsed>${facts}${where}</AccessKeyLastUsed></GetAccessKeyLastUsedResult>`
+        return [
+          '<GetAccessKeyLastUsedResult>',
+          tag('UserName', key.user),
+          `<AccessKeyLastUsed>${facts}${where}</AccessKeyLastUsed>`,
+          '</GetAccessKeyLastUsedResult>',
+        ].join('')
       }
       default: {
         const answer = this.bedrock.perform(action, params, user.name, made)
@@ -524,6 +556,12 @@ if (import.meta.main) {
   for (const name of values.user ?? []) fake.addUser(name)
   const { id: accessKeyId, secret: secretAccessKey } = fake.admin
   process.stdout.write(
-    `${JSON.stringify({ url: fake.url, control: `${fake.url}/_control`, account: fake.account, accessKeyId, secretAccessKey })}\n`,
+    `${JSON.stringify({
+      url: fake.url,
+      control: `${fake.url}/_control`,
+      account: fake.account,
+      accessKeyId,
+      secretAccessKey,
+    })}\n`,
   )
 }

@@ -1,6 +1,6 @@
 /**
  * The program `bw` of Bitwarden with its copy of the vault and the server behind it, run
- * as a process (reference/providers.md 13c; what it prints and does is from its source,
+ * as a process (what it prints and does is from its source,
  * apps/cli/src of https://github.com/bitwarden/clients: base-program.ts,
  * commands/{get,edit,list}.command.ts, vault/create.command.ts, and
  * libs/common/src/models/export/cipher.export.ts).

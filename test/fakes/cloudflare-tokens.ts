@@ -1,5 +1,6 @@
 /**
- * API tokens of Cloudflare on loopback, after reference/providers.md 10a: values once,
+ * API tokens of Cloudflare on loopback, after
+ * https://developers.cloudflare.com/api/resources/user/subresources/tokens/: values once,
  * policies kept, a status that can be switched, a token that tells who it is.
  */
 import { randomBytes } from 'node:crypto'

@@ -1,6 +1,7 @@
 /**
- * Secrets of Workers on loopback, after reference/providers.md 18: names are listed,
- * values are not; every answer stands in Cloudflare's envelope (10a).
+ * Secrets of Workers on loopback, after
+ * https://developers.cloudflare.com/api/resources/workers/subresources/scripts/: names
+ * are listed, values are not; every answer stands in Cloudflare's envelope.
  */
 import { type Answer, type Asked, FakeHost } from './hosting.ts'
 

@@ -1,5 +1,5 @@
 /**
- * A 1Password Connect server on loopback, stateful (reference/providers.md 13a; PATCH
+ * A 1Password Connect server on loopback, stateful (PATCH
  * after the vendor's OpenAPI file, `Items_updateSubsetAttributes`, and
  * https://github.com/1Password/connect/issues/58 for the path of a field's value).
  */

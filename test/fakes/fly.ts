@@ -1,6 +1,6 @@
 /**
  * The program `fly` with the secrets and machines behind it, run as a process
- * (reference/providers.md 18; how it reads stdin and what it prints is from its source,
+ * (how it reads stdin and what it prints is from its source,
  * internal/command/secrets of https://github.com/superfly/flyctl: parser.go, import.go,
  * list.go, deploy.go).
  */

@@ -1,5 +1,5 @@
 /**
- * GitHub's REST API on loopback, stateful, after reference/providers.md 8a and 14. Tokens
+ * GitHub's REST API on loopback, stateful, after https://docs.github.com/en/rest. Tokens
  * with their user, scopes and end; repositories with deploy keys and secrets. It holds
  * the private halves of its keys and opens every box that it is sent, so a test sees what
  * a workflow would.

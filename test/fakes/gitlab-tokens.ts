@@ -1,8 +1,8 @@
 /**
  * Access tokens of one GitLab project and one group on loopback, after
- * reference/providers.md 8b: a value is shown once, a revoked token stays listed but not
- * active, every token has an end of a year at most, and what a token may ask depends on
- * its scopes. `rotate` is not offered: nobody may call it.
+ * https://docs.gitlab.com/api/project_access_tokens/: a value is shown once, a revoked
+ * token stays listed but not active, every token has an end of a year at most, and what a
+ * token may ask depends on its scopes. `rotate` is not offered: nobody may call it.
  */
 import { randomBytes } from 'node:crypto'
 import { createServer, type Server } from 'node:http'

@@ -1,5 +1,6 @@
 /**
- * GitLab's variables on loopback, after reference/providers.md 14: the same name once per
+ * GitLab's variables on loopback, after
+ * https://docs.gitlab.com/api/project_level_variables/: the same name once per
  * scope, masked ones that refuse odd values, hidden ones that show nothing.
  */
 import { type Answer, type Asked, FakeHost } from './hosting.ts'

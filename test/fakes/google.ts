@@ -1,7 +1,7 @@
 /**
- * Google on loopback after reference/providers.md 7a and 7b: the token endpoint, the API
- * Keys API with its operations, the permissions of the caller, and the list of models
- * that a key opens.
+ * Google on loopback after https://cloud.google.com/api-keys/docs/reference/rest: the
+ * token endpoint, the API Keys API with its operations, the permissions of the caller,
+ * and the list of models that a key opens.
  *
  * Operations go on by themselves: each call, whatever it asks, brings them one step
  * further. What is lost was begun. What the sections call UNVERIFIED is a setting, so

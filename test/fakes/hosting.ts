@@ -1,6 +1,7 @@
 /**
  * Render and Vercel on loopback, stateful: variables, and what each running deployment
- * took with it, after reference/providers.md 11 and 12. A request without the right token
+ * took with it, after https://api-docs.render.com and
+ * https://vercel.com/docs/rest-api. A request without the right token
  * is 401; `faults` are used up by the next calls that fit.
  */
 import { createServer, type IncomingHttpHeaders, type Server } from 'node:http'
@@ -207,7 +208,8 @@ export class FakeRender extends FakeHost {
     if (method === 'POST') {
       const dep = this.id('dep-')
       this.deploys.set(dep, { service: id, polls: this.work, ends: this.ending })
-      // reference/providers.md 12: 201 with the deploy, 202 when it is queued.
+      // 201 with the deploy, 202 when it is queued:
+      // https://api-docs.render.com/reference/create-deploy
       return this.queues ? { status: 202 } : { status: 201, body: { id: dep, status: 'created' } }
     }
     if (key === '') {

@@ -1,6 +1,6 @@
 /**
  * The API of a Kubernetes cluster on loopback, stateful: Secrets, workloads with their
- * controllers, and what each running pod took with it (reference/providers.md 16;
+ * controllers, and what each running pod took with it (
  * https://kubernetes.io/docs/reference/using-api/api-concepts/).
  */
 import { type Answer, type Asked, FakeHost } from './hosting.ts'

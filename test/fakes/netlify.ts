@@ -1,5 +1,6 @@
 /**
- * Netlify's variables and builds on loopback, after reference/providers.md 18: a value
+ * Netlify's variables and builds on loopback, after
+ * https://open-api.netlify.com: a value
  * per context, secret ones that show nothing, a build that takes with it what was there.
  */
 import { type Answer, type Asked, FakeHost } from './hosting.ts'

@@ -1,6 +1,6 @@
 /**
  * The program `op` of 1Password with a service account, run as a process
- * (reference/providers.md 13b; help text of `op item edit`,
+ * (help text of `op item edit`,
  * https://developer.1password.com/docs/cli). What the vendor does not document is said to
  * be so.
  */

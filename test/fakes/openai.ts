@@ -1,6 +1,7 @@
 /**
- * OpenAI's admin API on loopback after reference/providers.md 5: service accounts, their
- * keys, pages of one; what was lost was done.
+ * OpenAI's admin API on loopback after
+ * https://platform.openai.com/docs/api-reference/project-service-accounts: service
+ * accounts, their keys, pages of one; what was lost was done.
  */
 import { randomBytes } from 'node:crypto'
 import { createServer, type Server } from 'node:http'

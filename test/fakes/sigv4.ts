@@ -34,6 +34,12 @@ const encode = (text: string): string =>
     (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`,
   )
 
+/** Key id, day, region, service, names of the signed headers, signature. */
+const AUTHORIZATION = new RegExp(
+  '^AWS4-HMAC-SHA256 Credential=([^/]+)/(\\d{8})/([^/]+)/([^/]+)/aws4_request, ' +
+    'SignedHeaders=([a-z0-9;-]+), Signature=([0-9a-f]{64})$',
+)
+
 /**
  * The parts of the `authorization` header; `undefined` if it is not a complete one that
  * covers host and date.
@@ -43,10 +49,7 @@ export function readSignature(request: SignedRequest): Signature | undefined {
     const value = request.headers[name]
     return (Array.isArray(value) ? value.join(',') : (value ?? '')).trim().replace(/ +/g, ' ')
   }
-  const match =
-    /^AWS4-HMAC-SHA256 Credential=([^/]+)\/(\d{8})\/([^/]+)\/([^/]+)\/aws4_request, SignedHeaders=([a-z0-9;-]+), Signature=([0-9a-f]{64})$/.exec(
-      header('authorization'),
-    )
+  const match = AUTHORIZATION.exec(header('authorization'))
   const stamp = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z$/.exec(header('x-amz-date'))
   if (!match || !stamp) return undefined
   const [, accessKeyId = '', date = '', region = '', service = '', names = '', signature = ''] =

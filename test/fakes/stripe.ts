@@ -1,7 +1,7 @@
 /**
- * Stripe on loopback after reference/providers.md 3: managed API keys (preview) and the
- * one call that tells a living key from a dead one. It has state, encrypts to the public
- * key that it is given, remembers idempotency keys, and can lose answers.
+ * Stripe on loopback after https://docs.stripe.com/api: managed API keys (preview) and
+ * the one call that tells a living key from a dead one. It has state, encrypts to the
+ * public key that it is given, remembers idempotency keys, and can lose answers.
  */
 import {
   constants,

@@ -1,6 +1,6 @@
 /**
- * Teams, Discord and PagerDuty on loopback, after reference/providers.md 22: they refuse
- * what the vendors refuse, and remember what came of it.
+ * Teams, Discord and PagerDuty on loopback: they refuse what the vendors refuse, and
+ * remember what came of it.
  */
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'

@@ -234,7 +234,7 @@ export function currentKey(
 }
 
 /** Of a key of ours that has ended, the newest version that was its; else `undefined`. */
-export function endedKey(secret: SecretRecord, { id }: Handle): VersionRecord | undefined {
+function endedKey(secret: SecretRecord, { id }: Handle): VersionRecord | undefined {
   const own = secret.versions.filter(({ handle }) => handle?.id === id)
   return own.some((version) => isAlive(version)) ? undefined : own.at(-1)
 }
