@@ -18,6 +18,7 @@ import { claimSecret, release } from './claim.ts'
 import { lostClaim } from './journal.ts'
 import { MAX_ATTEMPTS } from './machine.ts'
 import { besideWithout, putCurrent } from './pair.ts'
+import { recordNeeds } from './needs.ts'
 import { inPlaceOf } from './places.ts'
 import { stepPause } from './policy.ts'
 import type { EnginePorts } from './ports.ts'
@@ -82,7 +83,7 @@ export async function deliverAgain(
   secretId: string,
   wish: AgainWish,
 ): Promise<Again> {
-  const secret = await claimSecret(ports, secretId, (_tx, now) => {
+  const secret = await claimSecret(ports, secretId, async (tx, now) => {
     // Thrown inside the transaction, so that no claim stays behind.
     if (now.openRun !== undefined)
       throw new RotateError(
@@ -93,7 +94,9 @@ export async function deliverAgain(
           runId: now.openRun,
         },
       )
-    return Promise.resolve(now)
+    // What is remembered of a lost write has to be known to whoever ends a key later.
+    await recordNeeds(tx)
+    return now
   })
   try {
     const version = currentVersion(secret)

@@ -18,10 +18,12 @@ const DOC = 'needs'
  *   afterwards (`late`)
  * - `write-waits`: a run that is open because a write to a target may still be carried
  *   out
+ * - `open-writes`: writes to targets, in a run or without one, that were given up and may
+ *   still be carried out after it (`openWrites`)
  * - `standing`: what must be put back besides values, and our last write to places that
  *   can't be read
  */
-const FEATURES = ['settle-waits', 'write-waits', 'standing'] as const
+const FEATURES = ['settle-waits', 'write-waits', 'open-writes', 'standing'] as const
 
 /**
  * Throws `denied` where the vault needs a feature that this program does not know.

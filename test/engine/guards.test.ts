@@ -279,6 +279,7 @@ describe('a vault that a newer program has written', () => {
     expect(await world.read((vault) => vault.read((reader) => reader.doc('needs')))).toEqual([
       'settle-waits',
       'write-waits',
+      'open-writes',
       'standing',
     ])
   })
