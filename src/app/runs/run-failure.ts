@@ -273,7 +273,7 @@ export function combined(
       `${unsafe.length} of ${attempted} rotations need a person: ${unsafe[0]?.message ?? ''}`,
       {
         details,
-        hint: unsafe[0]?.hint ?? 'rotate status',
+        hint: unsafe[0]?.hint ?? 'rotate list',
       },
     )
   if (failed.length > 0 && failed.length < attempted)
@@ -300,6 +300,6 @@ export function combined(
   }
   return new RotateError('cleanup-pending', cleanup[0]?.message ?? '', {
     details,
-    hint: cleanup[0]?.hint ?? 'rotate status',
+    hint: cleanup[0]?.hint ?? 'rotate list',
   })
 }

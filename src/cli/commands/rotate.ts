@@ -57,7 +57,7 @@ export const rotate: Register = (parent, run) => {
     .option('--grace <duration>', 'how long the old value stays alive (a bare number is days)')
     .option(
       '--emergency',
-      'grace 0, no window, no last-used veto; deliveries and checks still count',
+      'grace 0, no last-used veto; deliveries and checks still count',
     )
     .option(
       '--revoke-first',
