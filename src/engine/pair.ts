@@ -108,7 +108,17 @@ export async function withdraw(
       const fields = await ports.vault.read((reader) => reader.value(secret.id, current.n))
       if (spec === undefined || fields === undefined)
         throw new Error(`version ${current.n} of ${secret.path} or its target ${key} is gone`)
-      const id = `${version.retirement?.runId ?? secret.id}.${key}.alone.v${current.n}`
+      // A receiver drops what comes again under one id, so after another delivery it is a
+      // new one.
+      const since = secret.written?.[key]?.deliveredAt
+      const owner = version.retirement?.runId ?? secret.id
+      const id = [
+        owner,
+        key,
+        'alone',
+        `v${current.n}`,
+        ...(since === undefined ? [] : [since]),
+      ].join('.')
       const delivery = deliveryOf(spec, secret.path, current.n, fields, id, fields)
       const session = await callAdapter(() => ports.adapters.openTarget(spec, secret.path))
       try {

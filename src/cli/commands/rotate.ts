@@ -55,10 +55,7 @@ export const rotate: Register = (parent, run) => {
       'JSON {"new_value":…} or {"newValue","expiresAt","metadata"} from a file, or - for stdin',
     )
     .option('--grace <duration>', 'how long the old value stays alive (a bare number is days)')
-    .option(
-      '--emergency',
-      'grace 0, no last-used veto; deliveries and checks still count',
-    )
+    .option('--emergency', 'grace 0, no last-used veto; deliveries and checks still count')
     .option(
       '--revoke-first',
       'an emergency that switches the old value off before anything else; consumers fail ' +
