@@ -275,8 +275,14 @@ describe.concurrent('a program that breaks one promise turns one case red', () =
   })
 
   test('lock: stopped', async () => {
-    const { box } = issuer('json', 'lock')
-    const result = await box.run(['provider', 'test', './issuer', '--yes', '--json'])
+    // On a machine that is slow only now and then no create may be hit while it holds its lock;
+    // then nothing can be shown, and it is tried with a fresh one.
+    let result: Result | undefined
+    for (let attempt = 0; attempt < 4 && result?.code !== 25; attempt++) {
+      const { box } = issuer('json', 'lock')
+      result = await box.run(['provider', 'test', './issuer', '--yes', '--json'])
+    }
+    if (result === undefined) throw new Error('it never ran')
     expect(result.code, result.stderr).toBe(25)
     const { checks, left } = errorOf(result).details as unknown as Report
     expect(names(checks, 'failed'), result.stderr).toEqual(['stopped'])
