@@ -524,7 +524,7 @@ describe.concurrent('the web hook answers, and the outcome can be learned:', () 
     const unsafe = await box.run(['rotate', path])
     expect(unsafe).toMatchObject({ code: 21, stdout: '' })
     expect(unsafe.stderr).toMatch(
-      /^rotate: t\/words\/both: .*a person must look: step create: .*Nothing more is revoked/m,
+      /^rotate: t\/words\/both: .*a person must look: .*step create: .*Nothing more is revoked/m,
     )
     expect(unsafe.stderr).toMatch(/^ {2}next: .*rotate resume run_\w+ --keep old/m)
     values.push(...fake.live)
