@@ -16,13 +16,14 @@ const SOURCES = [
     'app/notices/outbox.ts app/rotation/waiting.ts',
   'cli/env.ts cli/fast.ts cli/fast-get.ts cli/fast-run-due.ts cli/places.ts cli/sources.ts ' +
     'cli/write.ts',
-  'core/duration.ts core/errors.ts core/ids.ts core/model.ts core/names.ts core/secret.ts',
+  'core/duration.ts core/defined.ts core/errors.ts core/ids.ts core/model.ts core/names.ts ' +
+    'core/secret.ts',
   'short.ts',
   'store/connection.ts store/failures.ts store/files.ts store/port.ts store/sqlite.ts',
   'system.ts',
   'vault/audit-row.ts vault/bytes.ts vault/codec.ts vault/damage.ts vault/freshness.ts ' +
     'vault/header.ts vault/key-file.ts vault/keys.ts',
-  'vault/marks.ts vault/open.ts vault/recipient.ts vault/records.ts vault/root.ts ' +
+  'vault/marks.ts vault/nodes.ts vault/open.ts vault/recipient.ts vault/records.ts vault/root.ts ' +
     'vault/seal.ts vault/session.ts vault/snapshot.ts',
   'vault/sodium.ts vault/tree.ts vault/unlockers.ts vault/vault.ts',
 ].flatMap((line) => line.split(' '))

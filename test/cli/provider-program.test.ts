@@ -275,8 +275,8 @@ describe.concurrent('a program that breaks one promise turns one case red', () =
   })
 
   test('lock: stopped', async () => {
-    // On a machine that is slow only now and then no create may be hit while it holds its lock;
-    // then nothing can be shown, and it is tried with a fresh one.
+    // On a machine that is slow only now and then no create may be hit while it holds its
+    // lock; then nothing can be shown, and it is tried with a fresh one.
     let result: Result | undefined
     for (let attempt = 0; attempt < 4 && result?.code !== 25; attempt++) {
       const { box } = issuer('json', 'lock')
