@@ -60,7 +60,7 @@ function inGrace(secret: SecretRecord): boolean {
 function waitsInBackOff(secret: SecretRecord): boolean {
   const { deletedAt, schedule, versions, strays, openWrites } = secret
   return (
-    versions.some(({ retirement }) => (retirement?.failures ?? 0) > 0) ||
+    versions.some(({ retirement }) => retirement?.lastError !== undefined) ||
     strays.some(({ failures }) => failures > 0) ||
     (openWrites ?? []).some(({ failures = 0 }) => failures > 0) ||
     (deletedAt === undefined && schedule?.status === 'active' && schedule.failures > 0)

@@ -29,6 +29,29 @@ test('an end that waits in its back-off is 23 until it is done', async () => {
   expect((await world.runDue()).failure).toBeUndefined()
 })
 
+test('so is an end that waits for the date of a lost write', async () => {
+  const world = new World()
+  const { id, first } = await world.secret({ kind: 'named', graceMs: 10 * MINUTE })
+  await world.runDue()
+  await world.edit(id, (secret) => ({
+    ...secret,
+    openWrites: [
+      { place: `fake-readable ${PATH}:before`, version: 1, until: world.time + HOUR, lost: true },
+    ],
+  }))
+  world.time += 11 * MINUTE
+  for (let call = 0; call < 3; call++) {
+    const { failure } = await world.runDue()
+    expect([call, failure?.code]).toEqual([call, 'cleanup-pending'])
+    expect(failure?.message).toContain('may still be carried out there')
+    world.time += MINUTE
+  }
+  expect(first?.state).toBe('live')
+  world.time += HOUR
+  expect((await world.runDue()).failure).toBeUndefined()
+  expect(first?.state).toBe('gone')
+})
+
 test('so is one that an operator wanted, and a new key that was given up', async () => {
   for (const discarded of [false, true]) {
     const world = new World()

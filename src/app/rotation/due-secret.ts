@@ -288,8 +288,9 @@ async function endDue(
 }
 
 /**
- * The failures of ends that are due, have failed and are not tried again yet. Nothing is
- * done about them now, and they are as open as they were.
+ * The failures of ends that are due and are not tried again yet, because they have failed
+ * or because a lost write may still bring the version back. Nothing is done about them
+ * now, and they are as open as they were.
  */
 function heldInBackOff(
   secret: SecretRecord,
@@ -306,7 +307,7 @@ function heldInBackOff(
   const ends = secret.versions.flatMap(({ n, hint, retirement }) => {
     if (
       retirement === undefined ||
-      retirement.failures === 0 ||
+      retirement.lastError === undefined ||
       tried.some(({ version, acted }) => version === n && acted)
     )
       return []
