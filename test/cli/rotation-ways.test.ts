@@ -496,6 +496,19 @@ describe('one command,', () => {
     )
     const dry = await world.data<Plan>(['rotate', 'dry/app/KEY', '--dry-run'])
     expect(dry).toEqual(plan)
+    const effects = JSON.stringify(plan)
+    expect(effects).toContain('version 1 stays alive for its grace')
+    expect(effects).toContain('both values work')
+    // Without a grace, and before there is a first value, nothing is said to live on.
+    await world.ok(['schedule', 'set', 'dry/app/KEY', '--grace', '0'])
+    await world.ok([
+      ...['schedule', 'set', 'dry/app/FIRST', '--provider', 'generated', '--interval', '30'],
+    ])
+    for (const path of ['dry/app/KEY', 'dry/app/FIRST'])
+      expect(JSON.stringify(await world.data<Plan>(['plan', path]))).not.toMatch(
+        /stays alive for its grace|both values work/,
+      )
+    await world.ok(['schedule', 'set', 'dry/app/KEY', '--grace', '24h'])
     expect(fake.calls).toEqual([])
     expect(world.read('dry.env')).toBe('')
     expect((await world.data<{ history: unknown[] }>(['history', 'dry/app/KEY'])).history).toEqual(

@@ -224,8 +224,10 @@ async function describe(
         step,
         target: null,
         effect:
-          `the new version becomes current; version ${plan.oldVersion ?? '–'} stays alive ` +
-          'for its grace',
+          'the new version becomes current' +
+          (plan.oldVersion === null || plan.graceMs === 0
+            ? ''
+            : `; version ${plan.oldVersion} stays alive for its grace`),
       }
     case 'suspend-old':
       return {
@@ -261,7 +263,10 @@ function endSteps(plan: RunPlan, traits: Traits): readonly PlanStep[] {
   const grace: PlanStep = {
     step: 'grace',
     target: null,
-    effect: `${humanSpan(plan.graceMs)}: both values work, run-due keeps checking`,
+    effect:
+      plan.graceMs === 0
+        ? 'none: the old value is done with at once'
+        : `${humanSpan(plan.graceMs)}: both values work, run-due keeps checking`,
   }
   if (traits.revoke === 'none')
     return [
