@@ -31,11 +31,7 @@ export type Dropped = string
 export function droppedBy(overrides: Overrides): readonly Dropped[] {
   const { giveUp = [] } = overrides
   return [
-    ...giveUp.map(
-      (name) =>
-        `${name}, should it fail once more: it stays as it is and may hold a value that is ` +
-        'then ended',
-    ),
+    ...giveUp.map((name) => `${name}, should it fail once more: ${leftOpen(name)}`),
     ...(overrides.skipChecks === true
       ? ['the checks: the version becomes current without a proof that it works']
       : []),
@@ -82,6 +78,18 @@ export function droppedBy(overrides: Overrides): readonly Dropped[] {
         ]
       : []),
   ]
+}
+
+function leftOpen(name: string): string {
+  return name.startsWith('target:')
+    ? 'it stays as it is, and may hold a value that has ended'
+    : 'that the value works is then not shown by it'
+}
+
+/** Says, after a decision was carried out, what of it really had to be given up. */
+export function tellGivenUp(ctx: Context, names: readonly string[]): void {
+  for (const name of names)
+    ctx.out.note(`given up: ${name} was tried again and failed; ${leftOpen(name)}`)
 }
 
 /** Says what is dropped, on stderr, before it is done and after. */

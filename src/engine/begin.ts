@@ -282,8 +282,7 @@ function datesOf({
   return {
     nextAt,
     failures,
-    ...pickDefined({ lastRotatedAt }),
-    ...pickDefined({ remainingMs }),
+    ...pickDefined({ lastRotatedAt, remainingMs }),
   }
 }
 

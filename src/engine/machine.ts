@@ -432,7 +432,7 @@ export function touchedTargets(plan: RunPlan, state: RunState): readonly string[
 type Stood = Pick<StepState, 'prior' | 'rest'>
 
 function stoodOf({ prior, rest }: Stood): Stood {
-  return { ...pickDefined({ prior }), ...pickDefined({ rest }) }
+  return pickDefined({ prior, rest })
 }
 
 function begunOf(step: StepState | undefined): Pick<StepState, 'begun' | 'prior' | 'rest'> {

@@ -205,8 +205,7 @@ async function open(
   const { lookup: system } = await import('node:dns')
   const { ca = options.ca, cert, key } = request.tls ?? {}
   const tls = {
-    ...pickDefined({ ca }),
-    ...pickDefined({ cert }),
+    ...pickDefined({ ca, cert }),
     ...(key === undefined ? {} : { key: key.reveal() }),
   }
   const connectTimeout = Math.min(timeoutMs, CONNECT_TIMEOUT_MS)

@@ -82,8 +82,7 @@ export function toolOf(options: ToolOptions, context: AdapterContext): Tool {
       const shown = `${basenameOf(argv[0])} ${endOf({ ...result, stderr: said })}`
       if (known !== undefined)
         throw new AdapterError(known.code, known.message ?? shown, {
-          ...pickDefined({ hints: known.hints }),
-          ...pickDefined({ retryable: known.retryable }),
+          ...pickDefined({ hints: known.hints, retryable: known.retryable }),
         })
       throw new AdapterError(result.timedOut ? 'timeout' : 'failed', shown, {
         effect: writes ? 'unknown' : 'none',

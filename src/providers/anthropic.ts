@@ -220,8 +220,7 @@ async function keysOf(site: Site): Promise<readonly Key[]> {
   for (let after: string | undefined; ;) {
     const query = new URLSearchParams({
       limit: String(PAGE),
-      ...pickDefined({ workspace_id: workspaceId }),
-      ...pickDefined({ after_id: after }),
+      ...pickDefined({ workspace_id: workspaceId, after_id: after }),
     })
     const page = Page.safeParse(
       await admin(site, 'GET', `/v1/organizations/api_keys?${query.toString()}`),

@@ -413,7 +413,7 @@ function issuedFrom(
     )
   const expiresAt = expiryFrom(answer['expiresAt'], context)
   const metadata = metadataFrom(answer['metadata'], value, context)
-  return { fields: single(value), ...pickDefined({ expiresAt }), ...pickDefined({ metadata }) }
+  return { fields: single(value), ...pickDefined({ expiresAt, metadata }) }
 }
 
 function expiryFrom(raw: unknown, context: AdapterContext): number | undefined {

@@ -167,8 +167,7 @@ async function fromKubeconfig(path: string, wanted: string | undefined): Promise
     server,
     ...pickDefined({ token }),
     tls: {
-      ...pickDefined({ ca }),
-      ...pickDefined({ cert }),
+      ...pickDefined({ ca, cert }),
       ...(key === undefined ? {} : { key: new Secret(key) }),
     },
   }

@@ -321,8 +321,7 @@ async function send(
   context: AdapterContext,
 ): Promise<void> {
   const settings = facts ?? {
-    ...pickDefined({ KeyId: config.keyId }),
-    ...pickDefined({ Tier: config.tier }),
+    ...pickDefined({ KeyId: config.keyId, Tier: config.tier }),
   }
   let lost: AdapterError | undefined
   let made: number | undefined

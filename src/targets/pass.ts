@@ -255,8 +255,7 @@ async function run(
       // Without a terminal, an agent that has to ask for a pass phrase must fail instead
       // of waiting.
       PASSWORD_STORE_GPG_OPTS: '--batch --no-tty',
-      ...pickDefined({ PASSWORD_STORE_DIR: config.storeDir }),
-      ...pickDefined({ GNUPGHOME: config.gnupgHome }),
+      ...pickDefined({ PASSWORD_STORE_DIR: config.storeDir, GNUPGHOME: config.gnupgHome }),
     },
     timeoutMs: TIMEOUT_MS,
     signal: context.signal,

@@ -180,9 +180,6 @@ function readable({
   return {
     ...(since === undefined ? {} : { since: iso(since) }),
     ...(until === undefined ? {} : { until: iso(until) }),
-    ...pickDefined({ action }),
-    ...pickDefined({ path }),
-    ...pickDefined({ project }),
-    ...pickDefined({ runId }),
+    ...pickDefined({ action, path, project, runId }),
   }
 }

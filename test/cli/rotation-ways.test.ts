@@ -501,9 +501,8 @@ describe('one command,', () => {
     expect(effects).toContain('both values work')
     // Without a grace, and before there is a first value, nothing is said to live on.
     await world.ok(['schedule', 'set', 'dry/app/KEY', '--grace', '0'])
-    await world.ok([
-      ...['schedule', 'set', 'dry/app/FIRST', '--provider', 'generated', '--interval', '30'],
-    ])
+    const first = ['schedule', 'set', 'dry/app/FIRST', '--provider', 'generated']
+    await world.ok([...first, '--interval', '30'])
     for (const path of ['dry/app/KEY', 'dry/app/FIRST'])
       expect(JSON.stringify(await world.data<Plan>(['plan', path]))).not.toMatch(
         /stays alive for its grace|both values work/,

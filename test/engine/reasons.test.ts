@@ -5,7 +5,7 @@
  */
 import { describe, expect, test } from 'vitest'
 import type { RotateError } from '../../src/core/errors.ts'
-import { decisionOf, resume } from '../../src/app/rotation/rotate.ts'
+import { decisionOf, givenUpIn, resume } from '../../src/app/rotation/rotate.ts'
 import { causeOf } from '../../src/app/runs/run-view.ts'
 import { MINUTE } from '../../src/core/duration.ts'
 import { PATH, World } from '../fakes/engine-world.ts'
@@ -85,6 +85,16 @@ describe('a run that is undone because an operator gave up what stood in the way
     expect((await taken(world, runId, { keep: 'old' })).failure?.code).toBe('unsafe')
     world.target(`${PATH}:before`).calm()
     expect((await taken(world, runId)).failure).toBeUndefined()
+  })
+
+  test('is said afterwards only of what failed once more', async () => {
+    for (const mended of [false, true]) {
+      const { world, runId } = await stuck()
+      if (mended) world.target(`${PATH}:before`).calm()
+      await taken(world, runId, { giveUp: ['before'] })
+      const left = await world.alone(({ deps }) => givenUpIn(deps, runId))
+      expect(left).toEqual(mended ? [] : ['target:before'])
+    }
   })
 
   test('one that nobody decided is a rotation that failed', async () => {

@@ -15,7 +15,9 @@ import {
 import { drive } from '../../engine/driver.ts'
 import type { EnginePorts, Progress } from '../../engine/ports.ts'
 import type { RetireResult } from '../../engine/ending.ts'
+import { stateOf } from '../../engine/machine.ts'
 import { retireDue } from '../../engine/retire.ts'
+import { conditionOf } from '../../engine/steps/kinds.ts'
 import { deliverMissing } from '../delivery/deliver.ts'
 import type { Deps } from '../base/deps.ts'
 import { endNow } from './end-now.ts'
@@ -188,11 +190,9 @@ export async function rotateOne(
   const { runId, resumed } = await begin(ports, secretId, {
     kind: 'rotate',
     trigger,
-    ...pickDefined({ supplied: input.supplied }),
-    ...pickDefined({ graceMs: input.graceMs }),
+    ...pickDefined({ supplied: input.supplied, graceMs: input.graceMs }),
     ...(emergency ? { emergency } : {}),
-    ...pickDefined({ revokeFirst: input.revokeFirst }),
-    ...pickDefined({ planned: input.planned }),
+    ...pickDefined({ revokeFirst: input.revokeFirst, planned: input.planned }),
   })
   if (resumed && input.supplied !== undefined) {
     throw new RotateError(
@@ -329,6 +329,14 @@ export async function decisionOf(
 ): Promise<readonly string[]> {
   await findRun(deps.vault, runId)
   return conditionsOf(deps, runId, decision)
+}
+
+/** The conditions of a run that failed once more and were given up, by name. */
+export async function givenUpIn(deps: Deps, runId: string): Promise<readonly string[]> {
+  const { run } = await findRun(deps.vault, runId)
+  const { steps } = stateOf(run)
+  const waived = Object.entries(steps).filter(([, step]) => step.waived === true)
+  return [...new Set(waived.map(([step]) => conditionOf(step)))]
 }
 
 /** Takes up one run: finishes it, or carries out the operator's decision. */

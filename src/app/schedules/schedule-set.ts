@@ -196,9 +196,11 @@ export async function scheduleSet(deps: Deps, input: ScheduleSetInput): Promise<
 
 function pausedPart(before: Schedule): Partial<Schedule> {
   return {
-    ...pickDefined({ pausedAt: before.pausedAt }),
-    ...pickDefined({ pausedUntil: before.pausedUntil }),
-    ...pickDefined({ remainingMs: before.remainingMs }),
+    ...pickDefined({
+      pausedAt: before.pausedAt,
+      pausedUntil: before.pausedUntil,
+      remainingMs: before.remainingMs,
+    }),
   }
 }
 

@@ -82,8 +82,7 @@ function pass(
           fields,
           merge: false,
           source: 'import',
-          ...pickDefined({ type }),
-          ...pickDefined({ tier }),
+          ...pickDefined({ type, tier }),
         })
         counts[outcome === 'unchanged' ? 'skipped' : outcome]++
       } catch (error) {

@@ -58,9 +58,7 @@ export const history: Register = (parent, run) => {
         const { history: read } = await import('../../app/runs/history.ts')
         const runs = await read(await ctx.deps({ readonly: true }), {
           limit,
-          ...pickDefined({ of: name }),
-          ...pickDefined({ status }),
-          ...pickDefined({ since }),
+          ...pickDefined({ of: name, status, since }),
         })
         ctx.out.data({ history: runs.map(historyItem) })
         if (runs.length === 0) ctx.out.note('no rotations')

@@ -68,8 +68,7 @@ export const importCommand: Register = (parent, run) => {
           const counts = await importSecrets(await ctx.deps(), {
             entries,
             dryRun,
-            ...pickDefined({ type }),
-            ...pickDefined({ tier }),
+            ...pickDefined({ type, tier }),
           })
           if (dryRun) ctx.out.note('dry run: nothing was stored')
           ctx.out.data({ ...counts, ...(dryRun ? { dryRun } : {}) })

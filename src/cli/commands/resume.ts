@@ -36,12 +36,7 @@ export const resume: Register = (parent, run) => {
           const { keep, giveUp } = options
           if (keep !== undefined && keep !== 'new' && keep !== 'old')
             throw usage('--keep must be new or old')
-          await decide(
-            ctx,
-            name,
-            { ...pickDefined({ keep }), ...pickDefined({ giveUp }) },
-            options.events,
-          )
+          await decide(ctx, name, pickDefined({ keep, giveUp }), options.events)
         },
         { graceful: true },
       ),
@@ -88,7 +83,7 @@ async function decide(
   events: true | undefined,
 ): Promise<void> {
   const use = await import('../../app/rotation/rotate.ts')
-  const { droppedBy, tellDropped } = await import('../overrides.ts')
+  const { droppedBy, tellDropped, tellGivenUp } = await import('../overrides.ts')
   const deps = await ctx.deps()
   const runId = await use.openRunOf(deps, isId('run', name) ? name : parseName(name))
   // A name that is not open, or a decision that is not possible, is refused before
@@ -109,7 +104,7 @@ async function decide(
     )
     throw thrown
   } finally {
-    if (begun) tellDropped(ctx, dropped, 'after')
+    if (begun && dropped.length > 0) tellGivenUp(ctx, await use.givenUpIn(deps, runId))
   }
 }
 

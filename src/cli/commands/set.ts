@@ -93,9 +93,7 @@ function toInput(options: Options): Omit<SetInput, 'name' | 'fields' | 'merge' |
     metadata: parsePairs(options.meta, '--meta'),
     tags: parseTags(options.tag),
     force: options.force ?? false,
-    ...pickDefined({ type }),
-    ...pickDefined({ tier }),
-    ...pickDefined({ note }),
+    ...pickDefined({ type, tier, note }),
     ...(options.ifVersion === undefined
       ? {}
       : { ifVersion: parseCount(options.ifVersion, '--if-version', 0, 999_999_999) }),

@@ -294,9 +294,11 @@ function outcome(
     providerId: traitsName(run),
     revocable: traits.revoke !== 'none',
     runId: run.id,
-    ...pickDefined({ handle: issued.handle }),
-    ...pickDefined({ expiresAt: issued.expiresAt }),
-    ...pickDefined({ metadata: issued.metadata }),
+    ...pickDefined({
+      handle: issued.handle,
+      expiresAt: issued.expiresAt,
+      metadata: issued.metadata,
+    }),
   }
   const withNew: SecretRecord = {
     ...secret,

@@ -139,8 +139,7 @@ function asBefore(loaded: Loaded, n: number): SecretRecord {
       const rest = {
         ...version,
         labels: before.labels,
-        ...pickDefined({ promotedAt: before.promotedAt }),
-        ...pickDefined({ replacedAt: before.replacedAt }),
+        ...pickDefined({ promotedAt: before.promotedAt, replacedAt: before.replacedAt }),
       }
       if (before.retirement === undefined || version.retirement !== undefined) return rest
       const { deleteAfter: _later, retryAt: _retry, ...planned } = before.retirement
